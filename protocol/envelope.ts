@@ -1,0 +1,86 @@
+import { PawlError, refuse, shown } from "./errors.js";
+
+/** The shapes of JSON-RPC 2.0 (https://www.jsonrpc.org/specification). */
+export type Id = string | number | null;
+
+export interface Request {
+  jsonrpc: "2.0";
+  /** Absent for a notification, which is never answered. */
+  id?: Id;
+  method: string;
+  params?: Record<string, unknown>;
+}
+
+export interface ErrorObject {
+  code: number;
+  message: string;
+  data?: unknown;
+}
+
+export interface Success {
+  jsonrpc: "2.0";
+  id: Id;
+  result: unknown;
+}
+
+export interface Failure {
+  jsonrpc: "2.0";
+  id: Id;
+  error: ErrorObject;
+}
+
+export type Response = Success | Failure;
+
+export function failure(id: Id, error: PawlError): Failure {
+  return { jsonrpc: "2.0", id, error: { code: error.code, message: error.message, data: error.data } };
+}
+
+/** The id to answer under when a message is refused as a whole: its own if that is an id, else null. */
+export function idOf(message: unknown): Id {
+  const id = isObject(message) ? message.id : undefined;
+  return isId(id) ? id : null;
+}
+
+/** Whether a message answers one of ours, rather than asking: it has a result or an error and no method. */
+export function isResponse(message: unknown): message is Response {
+  return isObject(message) && !("method" in message) && ("result" in message || "error" in message);
+}
+
+/**
+ * Checks one element of a line against JSON-RPC 2.0 and against the rule that params are an object.
+ * `json-rpc-2.0` takes `[null]`, object ids and string params for granted, so this stands before it.
+ */
+export function checkRequest(message: unknown): Request | PawlError {
+  if (!isObject(message)) {
+    return invalid(`A request is a JSON object, not ${shown(message)}.`);
+  }
+  if (message.jsonrpc !== "2.0") {
+    return invalid(`A request has "jsonrpc": "2.0", not ${shown(message.jsonrpc)}.`);
+  }
+  if ("id" in message && !isId(message.id)) {
+    return invalid(`A request id is a string, a number or null, not ${shown(message.id)}.`);
+  }
+  if (typeof message.method !== "string") {
+    return invalid(`A request names its method by a string, not ${shown(message.method)}.`);
+  }
+  if ("params" in message && !isObject(message.params)) {
+    // JSON-RPC allows an array here and nothing else but an object; this protocol only the object.
+    const text = `Params are by name: send an object, not ${shown(message.params)}.`;
+    return Array.isArray(message.params)
+      ? refuse("invalid_params", text, { issues: [{ path: "", message: text }] })
+      : invalid(text);
+  }
+  return message as unknown as Request;
+}
+
+function invalid(message: string): PawlError {
+  return refuse("invalid_request", message);
+}
+
+function isId(value: unknown): value is Id {
+  return value === null || typeof value === "string" || typeof value === "number";
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}

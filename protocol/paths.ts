@@ -1,0 +1,61 @@
+import { PawlError } from "./errors.js";
+import { MAX_SOCKET_PATH_BYTES } from "./limits.js";
+
+/** What the rules for paths depend on, so that they are a pure function: `process.env`, uid, tmpdir, home. */
+export interface Surroundings {
+  env: Readonly<Record<string, string | undefined>>;
+  uid: number;
+  temporaryDirectory: string;
+  homeDirectory: string;
+}
+
+export const DEFAULT_INSTANCE = "default";
+
+/**
+ * Where the daemon of an instance listens, the same for daemon, client and `pawl` (spec: operations.md):
+ * `$PAWL_SOCKET`, else `$XDG_RUNTIME_DIR/pawl/<instance>.sock`, else `/run/pawl/<instance>.sock` for root,
+ * else `pawl-<uid>/<instance>.sock` in the temporary directory.
+ */
+export function socketPath(around: Surroundings, instance: string): string {
+  const { env, uid } = around;
+  if (env.PAWL_SOCKET) return env.PAWL_SOCKET;
+  const runtime = env.XDG_RUNTIME_DIR
+    ? `${env.XDG_RUNTIME_DIR}/pawl`
+    : uid === 0
+      ? "/run/pawl"
+      : sharedTemporaryDirectory(around);
+  return `${runtime}/${instance}.sock`;
+}
+
+/** The directory in the temporary directory that others could have made first; its owner is to be checked. */
+export function sharedTemporaryDirectory(around: Surroundings): string {
+  return `${around.temporaryDirectory}/pawl-${around.uid}`;
+}
+
+/** Where the daemon of an instance keeps its database. */
+export function stateDirectory(around: Surroundings, instance: string): string {
+  const { env, uid, homeDirectory } = around;
+  if (env.STATE_DIRECTORY) return env.STATE_DIRECTORY;
+  if (env.XDG_STATE_HOME) return `${env.XDG_STATE_HOME}/pawl/${instance}`;
+  return uid === 0 ? `/var/lib/pawl/${instance}` : `${homeDirectory}/.local/state/pawl/${instance}`;
+}
+
+/** Refuses by name what cannot be an instance: it becomes part of file names. */
+export function checkInstance(instance: string): void {
+  if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/.test(instance)) {
+    throw new PawlError(
+      "invalid_params",
+      `The instance name ${JSON.stringify(instance)} must be 1 to 64 letters, digits, ".", "_" or "-", and begin with a letter or digit.`,
+    );
+  }
+}
+
+/** Refuses by name a path that the kernel would cut off. */
+export function checkSocketPath(path: string, byteLength: number): void {
+  if (byteLength > MAX_SOCKET_PATH_BYTES) {
+    throw new PawlError(
+      "invalid_params",
+      `The socket path ${path} has ${byteLength} bytes; the kernel takes at most ${MAX_SOCKET_PATH_BYTES}. Choose a shorter one with --socket.`,
+    );
+  }
+}
