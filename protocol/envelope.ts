@@ -1,4 +1,4 @@
-import { PawlError, refuse, shown } from "./errors.js";
+import { type PawlError, refuse, shown } from "./errors.js";
 
 /** The shapes of JSON-RPC 2.0 (https://www.jsonrpc.org/specification). */
 export type Id = string | number | null;

@@ -6,7 +6,11 @@ export const ERRORS = {
   parse_error: { code: -32700, retryable: false, when: "the line is not JSON" },
   invalid_request: { code: -32600, retryable: false, when: "not a JSON-RPC 2.0 request" },
   method_not_found: { code: -32601, retryable: false, when: "no such method; details name the closest one" },
-  invalid_params: { code: -32602, retryable: false, when: "the params do not fit; details.issues says where" },
+  invalid_params: {
+    code: -32602,
+    retryable: false,
+    when: "the params do not fit; details.issues says where",
+  },
   internal: { code: -32603, retryable: false, when: "a defect; details.reference is in the log too" },
   unavailable: {
     code: -32000,
@@ -28,7 +32,11 @@ export const ERRORS = {
     retryable: false,
     when: "the claim expired, was superseded, or its token is wrong",
   },
-  lease_lost: { code: -32014, retryable: false, when: "the lease expired, was superseded, or its id is wrong" },
+  lease_lost: {
+    code: -32014,
+    retryable: false,
+    when: "the lease expired, was superseded, or its id is wrong",
+  },
   invalid_state: {
     code: -32015,
     retryable: false,
@@ -40,6 +48,61 @@ export const ERRORS = {
     retryable: true,
     when: "an external lease provider could not be reached; not the same as lease_lost",
   },
+  // The board's changes and keys (spec: pipeline.md, Errors).
+  too_large: {
+    code: -32020,
+    retryable: false,
+    when: "a change, a field of it or its number of ops is too large",
+  },
+  not_json: { code: -32021, retryable: false, when: "the body of a change is not JSON" },
+  not_canonical: { code: -32022, retryable: false, when: "a body is not its own RFC 8785 canonical form" },
+  bad_value: {
+    code: -32023,
+    retryable: false,
+    when: "a value without one canonical form: -0, an unsafe integer, a lone surrogate",
+  },
+  bad_shape: { code: -32024, retryable: false, when: "a body or an op lacks a part, or has one too many" },
+  unsupported_version: { code: -32025, retryable: false, when: "a change of a version not known here" },
+  wrong_board: { code: -32026, retryable: false, when: "the change or the peer belongs to another board" },
+  unknown_author: { code: -32027, retryable: false, when: "the author of the change is not trusted here" },
+  revoked_author: { code: -32028, retryable: false, when: "the author was trusted here and no longer is" },
+  bad_signature: { code: -32029, retryable: false, when: "the signature is not the author's over this body" },
+  missing_prev: { code: -32030, retryable: false, when: "the change before this one has not arrived" },
+  bad_chain: { code: -32031, retryable: false, when: "`prev` is not the change before this one in its log" },
+  clock_not_monotonic: {
+    code: -32032,
+    retryable: false,
+    when: "a change is not later than the one before it in its log",
+  },
+  clock_ahead: {
+    code: -32033,
+    retryable: true,
+    when: "a change is too far ahead of this node's clock; details.retryMs says when to offer it again",
+  },
+  bad_story_id: { code: -32034, retryable: false, when: "an op names an item by what cannot be a storyId" },
+  bad_generation: {
+    code: -32035,
+    retryable: false,
+    when: "an op's generation is no positive integer, or a delete sets fields",
+  },
+  bad_field: {
+    code: -32036,
+    retryable: false,
+    when: "an op gives a field a name or a value that it cannot have",
+  },
+  weak_key: {
+    code: -32037,
+    retryable: false,
+    when: "a public key of small order, or not in its one encoding",
+  },
+  duplicate_key: { code: -32038, retryable: false, when: "the key is trusted already, as another peer" },
+  key_mode: { code: -32039, retryable: false, when: "the identity key can be read or written by others" },
+  key_unreadable: {
+    code: -32040,
+    retryable: false,
+    when: "the identity key is missing, corrupt or not a PKCS #8 Ed25519 key",
+  },
+  log_corrupt: { code: -32041, retryable: false, when: "a stored change no longer parses or hashes right" },
 } as const;
 
 export type ErrorKind = keyof typeof ERRORS;

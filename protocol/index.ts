@@ -1,3 +1,4 @@
+export type { Dispenser } from "./dispenser.js";
 export * from "./envelope.js";
 export * from "./errors.js";
 export * from "./framing.js";

@@ -26,7 +26,11 @@ export interface Method<P extends z.ZodType = z.ZodType, R extends z.ZodType = z
   readonly transactable: boolean;
   /** Refusals of its own, beside those that any method can give. */
   readonly errors: readonly ErrorKind[];
-  readonly examples?: readonly { readonly name: string; readonly params: unknown; readonly result: unknown }[];
+  readonly examples?: readonly {
+    readonly name: string;
+    readonly params: unknown;
+    readonly result: unknown;
+  }[];
 }
 
 export function method<const N extends string, P extends z.ZodType, R extends z.ZodType>(

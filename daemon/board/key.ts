@@ -1,0 +1,61 @@
+import { Buffer } from "node:buffer";
+import { createPrivateKey, createPublicKey, type KeyObject } from "node:crypto";
+import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
+
+/** Bits of a file's mode that let anyone but its owner at it. */
+const OTHERS_MODE = 0o077;
+
+/** What stands before the 32 bytes of an Ed25519 key in its DER form (RFC 8410). */
+const PUBLIC_DER_PREFIX = Buffer.from("302a300506032b6570032100", "hex");
+const PRIVATE_DER_PREFIX = Buffer.from("302e020100300506032b657004220420", "hex");
+const KEY_BYTES = 32;
+
+const AUTHOR = /^[0-9a-f]{64}$/;
+
+/** 2^255 - 19: coordinates are numbers below it. */
+const FIELD_PRIME = 2n ** 255n - 19n;
+
+/**
+ * The y coordinates of the eight points whose order divides 8: the neutral element, the point of order 2,
+ * two of order 4 and four of order 8. With such a key, signatures exist that hold for many messages. (Chalkias
+ * et al., "Taming the many EdDSAs", 2020.)
+ */
+const SMALL_ORDER_Y: ReadonlySet<bigint> = new Set([
+  0n,
+  1n,
+  FIELD_PRIME - 1n,
+  2707385501144840649318225287225658788936804267575313519463743609750303021n * 1000n + 862n,
+]);
+
+/** Imported keys by author; importing one takes longer than verifying a signature with it. */
+const importedKeys = new Map<string, KeyObject>();
+const MAX_IMPORTED_KEYS = 1024;
+
+/**
+ * The public key that an author's name is: 64 lower-case hexadecimal digits. Refuses with `weak_key` a key of
+ * small order, and one that is not in its only encoding and would make one author look like two.
+ */
+export function authorKey(author: string): KeyObject | PawlError {
+  const known = importedKeys.get(author);
+  if (known !== undefined) return known;
+  if (!AUTHOR.test(author)) {
+    return refuse("invalid_params", `An author is 64 lower-case hexadecimal digits, not ${shown(author)}.`);
+  }
+  const bytes = Buffer.from(author, "hex");
+  // The y coordinate is little-endian; the uppermost bit is the sign of x.
+  const y = BigInt(`0x${Buffer.from(bytes).reverse().toString("hex")}`) & (2n ** 255n - 1n);
+  if (y >= FIELD_PRIME) return refuse("weak_key", `The key ${author} is not in its canonical encoding.`);
+  if (SMALL_ORDER_Y.has(y))
+    return refuse("weak_key", `The key ${author} is of small order: anyone can sign for it.`);
+  const key = createPublicKey({
+    key: Buffer.concat([PUBLIC_DER_PREFIX, bytes]),
+    format: "der",
+    type: "spki",
+  });
+  if (importedKeys.size >= MAX_IMPORTED_KEYS) {
+    const [oldest] = importedKeys.keys();
+    importedKeys.delete(oldest as string);
+  }
+  importedKeys.set(author, key);
+  return key;
+}

@@ -1,0 +1,58 @@
+import { performance } from "node:perf_hooks";
+
+/** A wall clock this much ahead of ours was set forward, or the machine slept; less is drift. */
+const STEP_THRESHOLD_MS = 1000;
+
+/** The two clocks of a machine, so that tests can move them. Both in milliseconds. */
+export interface TimeSource {
+  /** Since the Unix epoch; may jump. */
+  wall(): number;
+  /** Since any moment; never jumps, and stands still while the machine sleeps. */
+  monotonic(): number;
+}
+
+export const systemTime: TimeSource = {
+  wall: () => Date.now(),
+  monotonic: () => performance.now(),
+};
+
+/** What a reading found: the time, and by how much the wall clock had jumped forward since the last one. */
+export interface Reading {
+  now: number;
+  steppedMs: number;
+}
+
+/**
+ * The daemon's one clock (spec: wire.md, Time). It runs at the pace of the monotonic clock from the later of
+ * the wall clock and the high-water mark of the database, so it never runs backwards. When the wall clock is
+ * found ahead (set forward, or the machine slept), the clock follows it and the reading says by how much:
+ * lease deadlines are then moved by the same amount, so that what remains of a lease stays what it was.
+ */
+export class Clock {
+  readonly #time: TimeSource;
+  /** Added to the monotonic clock to give the time. */
+  #offset: number;
+  #last: number;
+
+  /** @param highWaterMark the latest time that the database has seen, 0 for a new one. */
+  constructor(highWaterMark: number, time: TimeSource = systemTime) {
+    this.#time = time;
+    this.#last = Math.max(Math.floor(time.wall()), highWaterMark);
+    this.#offset = this.#last - time.monotonic();
+  }
+
+  read(): Reading {
+    const wall = this.#time.wall();
+    const monotonic = this.#time.monotonic();
+    const ahead = Math.floor(wall - (monotonic + this.#offset));
+    const steppedMs = ahead >= STEP_THRESHOLD_MS ? ahead : 0;
+    this.#offset += steppedMs;
+    this.#last = Math.max(this.#last, Math.floor(monotonic + this.#offset));
+    return { now: this.#last, steppedMs };
+  }
+}
+
+/** Milliseconds of the monotonic clock, for measuring how long something took. */
+export function elapsed(): number {
+  return performance.now();
+}

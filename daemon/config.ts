@@ -1,0 +1,282 @@
+import { readFileSync } from "node:fs";
+import { homedir, tmpdir } from "node:os";
+import { resolve } from "node:path";
+import type { Mode } from "@pawl/protocol";
+import { PawlError, shown } from "@pawl/protocol/errors";
+import {
+  DEFAULT_MAX_MESSAGE_BYTES,
+  MAX_MAX_MESSAGE_BYTES,
+  MAX_NODE_ID,
+  MIN_MAX_MESSAGE_BYTES,
+} from "@pawl/protocol/limits";
+import {
+  checkInstance,
+  checkSocketPath,
+  DEFAULT_INSTANCE,
+  type Surroundings,
+  socketPath,
+  stateDirectory,
+} from "@pawl/protocol/paths";
+import { parse as parseToml } from "smol-toml";
+import yargs from "yargs";
+import { VERSION } from "./domain/daemon.js";
+import { LOG_LEVELS, type LogLevel } from "./log.js";
+
+export interface Config {
+  instance: string;
+  socket: string;
+  socketMode: number;
+  socketGroup: string | undefined;
+  stateDir: string;
+  /** Undefined takes the database as it is. */
+  mode: Mode | undefined;
+  acceptModeChange: boolean;
+  /** Seconds; undefined never exits for idleness. */
+  idleExit: number | undefined;
+  maxMessageBytes: number;
+  logLevel: LogLevel;
+}
+
+interface Option {
+  type: "string" | "number" | "boolean";
+  describe: string;
+  /** What the help shows as the value's name. */
+  placeholder?: string;
+  default?: string;
+}
+
+/**
+ * Every option, by its flag. The environment variable of `--socket-mode` is `PAWL_SOCKET_MODE`, its key in a
+ * config file `socket-mode`. Flags win over the environment, which wins over the file.
+ */
+const OPTIONS = {
+  instance: {
+    type: "string",
+    placeholder: "NAME",
+    describe: "Which daemon of this user",
+    default: DEFAULT_INSTANCE,
+  },
+  socket: {
+    type: "string",
+    placeholder: "PATH",
+    describe: "Where to listen",
+    default: "see `pawl socket-path`",
+  },
+  "socket-mode": {
+    type: "string",
+    placeholder: "MODE",
+    describe: "Who may connect, in octal",
+    default: "0600",
+  },
+  "socket-group": { type: "string", placeholder: "NAME", describe: "Group of the socket" },
+  "state-dir": {
+    type: "string",
+    placeholder: "DIR",
+    describe: "Where the database is",
+    default: "$XDG_STATE_HOME/pawl/NAME, or /var/lib/pawl/NAME for root",
+  },
+  mode: {
+    type: "string",
+    placeholder: "centralized|distributed",
+    describe: "Ids like FR-001, or like FR-7-001, unique across nodes",
+    default: "as the database was made; centralized for a new one",
+  },
+  "node-id": { type: "number", placeholder: "N", describe: "This node's number in distributed mode" },
+  "accept-mode-change": {
+    type: "boolean",
+    describe: "Open a database that was made with another mode or node id",
+  },
+  "idle-exit": {
+    type: "number",
+    placeholder: "SECONDS",
+    describe: "Exit after so long without connections, claims and leases",
+    default: "never",
+  },
+  "max-message-bytes": {
+    type: "number",
+    placeholder: "N",
+    describe: "Longest request line",
+    default: String(DEFAULT_MAX_MESSAGE_BYTES),
+  },
+  "log-level": { type: "string", placeholder: "LEVEL", describe: LOG_LEVELS.join(", "), default: "info" },
+} as const satisfies Record<string, Option>;
+
+type Flag = keyof typeof OPTIONS;
+/** A value and where it came from, for messages. */
+type Given = Map<Flag, { value: unknown; source: string }>;
+
+/**
+ * Reads flags, environment and config file. Anything unknown or out of range is refused with its name and
+ * value (`invalid_params`). Prints and exits for `--help` and `--version`.
+ */
+export function readConfig(args: readonly string[], env: NodeJS.ProcessEnv): Config {
+  const flags = parseFlags(args);
+  const given: Given = new Map();
+  const file = (flags.config as string | undefined) ?? env.PAWL_CONFIG;
+  if (file !== undefined) addFile(given, file);
+  addEnvironment(given, env);
+  for (const name of flagNames()) {
+    if (flags[name] !== undefined) given.set(name, { value: flags[name], source: `--${name}` });
+  }
+  return toConfig(given, env);
+}
+
+function parseFlags(args: readonly string[]): Record<string, unknown> {
+  const parser = yargs([...args])
+    .scriptName("pawld")
+    .usage("$0 [options]\n\nThe pawl daemon: owns the state and serves it as JSON-RPC 2.0 on a Unix socket.")
+    .parserConfiguration({ "duplicate-arguments-array": false, "camel-case-expansion": false })
+    .option("config", { type: "string", describe: "TOML file with these options as keys" })
+    .example("$0", "serve on the default paths of this user")
+    .example("$0 --instance ci --idle-exit 600", "a second daemon that ends when it is not used")
+    .example(
+      "$0 --mode distributed --node-id 7",
+      "ids like FR-7-001, unique across nodes without coordination",
+    )
+    .epilogue("Environment: PAWL_SOCKET, PAWL_STATE_DIR, ... set the same options; flags win.")
+    .version(VERSION)
+    .help()
+    .alias("h", "help")
+    .strict()
+    .wrap(Math.min(110, process.stdout.columns ?? 110))
+    .fail((message, error) => {
+      throw error ?? new PawlError("invalid_params", `${message}. See pawld --help.`);
+    });
+  for (const [name, option] of Object.entries(OPTIONS) as [Flag, Option][]) {
+    parser.option(name, {
+      // Strings, so that a value like "007" or "abc" arrives as it was typed and can be named.
+      type: option.type === "boolean" ? "boolean" : "string",
+      describe: option.describe,
+      ...(option.default === undefined ? {} : { defaultDescription: option.default }),
+      requiresArg: option.type !== "boolean",
+    });
+  }
+  const parsed = parser.parseSync();
+  if (parsed._.length > 0) {
+    throw new PawlError("invalid_params", `pawld takes no argument ${shown(parsed._[0])}. See pawld --help.`);
+  }
+  return parsed;
+}
+
+function addFile(given: Given, file: string): void {
+  let table: Record<string, unknown>;
+  try {
+    table = parseToml(readFileSync(file, "utf8"));
+  } catch (error) {
+    throw new PawlError(
+      "invalid_params",
+      `The config file ${file} cannot be read: ${(error as Error).message}`,
+    );
+  }
+  for (const [key, value] of Object.entries(table)) {
+    if (!Object.hasOwn(OPTIONS, key)) {
+      throw new PawlError(
+        "invalid_params",
+        `The config file ${file} has the unknown key ${shown(key)}. See pawld --help.`,
+      );
+    }
+    given.set(key as Flag, { value, source: `${key} in ${file}` });
+  }
+}
+
+function addEnvironment(given: Given, env: NodeJS.ProcessEnv): void {
+  for (const name of flagNames()) {
+    const variable = `PAWL_${name.toUpperCase().replaceAll("-", "_")}`;
+    const value = env[variable];
+    if (value !== undefined && value !== "") given.set(name, { value, source: variable });
+  }
+}
+
+function toConfig(given: Given, env: NodeJS.ProcessEnv): Config {
+  const around: Surroundings = {
+    env,
+    uid: process.getuid?.() ?? 0,
+    temporaryDirectory: tmpdir(),
+    homeDirectory: homedir(),
+  };
+  const instance = text(given, "instance") ?? DEFAULT_INSTANCE;
+  checkInstance(instance);
+  const socket = resolve(text(given, "socket") ?? socketPath(around, instance));
+  checkSocketPath(socket, Buffer.byteLength(socket));
+  return {
+    instance,
+    socket,
+    socketMode: socketMode(given),
+    socketGroup: text(given, "socket-group"),
+    stateDir: resolve(text(given, "state-dir") ?? stateDirectory(around, instance)),
+    mode: mode(given),
+    acceptModeChange: truth(given, "accept-mode-change"),
+    idleExit: whole(given, "idle-exit", 1, 365 * 24 * 60 * 60),
+    maxMessageBytes:
+      whole(given, "max-message-bytes", MIN_MAX_MESSAGE_BYTES, MAX_MAX_MESSAGE_BYTES) ??
+      DEFAULT_MAX_MESSAGE_BYTES,
+    logLevel: oneOf(given, "log-level", LOG_LEVELS) ?? "info",
+  };
+}
+
+function mode(given: Given): Mode | undefined {
+  const kind = oneOf(given, "mode", ["centralized", "distributed"] as const);
+  const nodeId = whole(given, "node-id", 1, MAX_NODE_ID);
+  if (kind === "distributed" && nodeId === undefined) {
+    throw new PawlError(
+      "invalid_params",
+      "--mode distributed needs --node-id N, this node's number among all nodes.",
+    );
+  }
+  if (kind !== "distributed" && nodeId !== undefined) {
+    throw new PawlError(
+      "invalid_params",
+      `--node-id ${nodeId} belongs to --mode distributed. Give both or neither.`,
+    );
+  }
+  if (kind === undefined) return undefined;
+  return nodeId === undefined ? { kind: "centralized" } : { kind: "distributed", nodeId };
+}
+
+function socketMode(given: Given): number {
+  const value = text(given, "socket-mode");
+  if (value === undefined) return 0o600;
+  const parsed = /^0?o?[0-7]{3}$/.test(value) ? Number.parseInt(value.replace("o", ""), 8) : undefined;
+  if (parsed === undefined) throw bad(given, "socket-mode", "an octal mode such as 0660");
+  return parsed;
+}
+
+function text(given: Given, name: Flag): string | undefined {
+  const value = given.get(name)?.value;
+  if (value === undefined) return undefined;
+  if (typeof value !== "string" || value === "") throw bad(given, name, "a text that is not empty");
+  return value;
+}
+
+function whole(given: Given, name: Flag, min: number, max: number): number | undefined {
+  const value = given.get(name)?.value;
+  if (value === undefined) return undefined;
+  const number = typeof value === "string" && /^[0-9]+$/.test(value) ? Number(value) : value;
+  if (!Number.isSafeInteger(number) || (number as number) < min || (number as number) > max) {
+    throw bad(given, name, `a whole number from ${min} to ${max}`);
+  }
+  return number as number;
+}
+
+function truth(given: Given, name: Flag): boolean {
+  const value = given.get(name)?.value ?? false;
+  if (value === true || value === "true" || value === "1") return true;
+  if (value === false || value === "false" || value === "0") return false;
+  throw bad(given, name, "true or false");
+}
+
+function oneOf<T extends string>(given: Given, name: Flag, values: readonly T[]): T | undefined {
+  const value = given.get(name)?.value;
+  if (value === undefined) return undefined;
+  if (!values.includes(value as T)) throw bad(given, name, `one of ${values.join(", ")}`);
+  return value as T;
+}
+
+function bad(given: Given, name: Flag, wanted: string): PawlError {
+  const entry = given.get(name);
+  return new PawlError("invalid_params", `${entry?.source} must be ${wanted}, not ${shown(entry?.value)}.`);
+}
+
+function flagNames(): Flag[] {
+  return Object.keys(OPTIONS) as Flag[];
+}

@@ -1,0 +1,33 @@
+import { createRequire } from "node:module";
+import type { Parsed, Result } from "@pawl/protocol";
+import { openrpc, PROTOCOL } from "@pawl/protocol";
+import type { Env, Operation } from "../operation.js";
+import { nodeIdOf } from "./sequence.js";
+
+export const VERSION: string = createRequire(import.meta.url)("../../package.json").version;
+
+/** What `daemon.info` and `daemon.stats` report beside what an operation knows itself. */
+export interface Inside {
+  info(): Omit<Result<"daemon.info">, "name" | "version" | "protocol" | "pid" | "mode" | "nodeId">;
+  stats(env: Env): Operation<Result<"daemon.stats">>;
+}
+
+export function* ping(_params: Parsed<"daemon.ping">, env: Env): Operation<Result<"daemon.ping">> {
+  return { now: env.now };
+}
+
+export function* info(env: Env, inside: Inside): Operation<Result<"daemon.info">> {
+  return {
+    name: "pawld",
+    version: VERSION,
+    protocol: PROTOCOL,
+    pid: process.pid,
+    mode: env.mode,
+    nodeId: nodeIdOf(env.mode),
+    ...inside.info(),
+  };
+}
+
+export function* discover(): Operation<Result<"rpc.discover">> {
+  return openrpc(VERSION);
+}

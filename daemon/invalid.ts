@@ -1,0 +1,79 @@
+import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
+import type { z } from "zod";
+
+/** Issues that one answer lists at most. */
+const MAX_ISSUES = 20;
+
+type RawIssue = z.core.$ZodIssue;
+
+/**
+ * The refusal of params that do not fit: `details.issues` with a JSON Pointer (RFC 6901) into the params and
+ * a sentence each, the first of them in the message together with the value.
+ */
+export function describeIssues(method: string, issues: readonly RawIssue[], params: unknown): PawlError {
+  const described = issues.flatMap((issue) => describe(issue, params)).slice(0, MAX_ISSUES);
+  const first = described[0] ?? { path: "", message: "do not fit" };
+  return refuse("invalid_params", `${method}: ${first.path || "params"} ${first.message}.`, {
+    issues: described,
+  });
+}
+
+function describe(issue: RawIssue, params: unknown): { path: string; message: string }[] {
+  const path = pointer(issue.path);
+  if (issue.code === "unrecognized_keys") {
+    return issue.keys.map((key) => ({
+      path: `${path}${pointer([key])}`,
+      message: `is not a parameter here (${shown(key)})`,
+    }));
+  }
+  const value = valueAt(params, issue.path);
+  if (value === undefined) return [{ path, message: "is required" }];
+  return [{ path, message: `${sentence(issue)}, not ${shown(value)}` }];
+}
+
+function sentence(issue: RawIssue): string {
+  switch (issue.code) {
+    case "too_small":
+      return `must ${issue.origin === "string" ? "have at least" : issue.origin === "array" ? "hold at least" : "be at least"} ${issue.minimum}${unit(issue.origin)}`;
+    case "too_big":
+      return `must ${issue.origin === "string" ? "have at most" : issue.origin === "array" ? "hold at most" : "be at most"} ${issue.maximum}${unit(issue.origin)}`;
+    case "invalid_type":
+      return `must be ${ARTICLE[issue.expected] ?? issue.expected}`;
+    case "invalid_value":
+      return `must be ${issue.values.map((value) => JSON.stringify(value)).join(" or ")}`;
+    case "invalid_format":
+      return issue.message.startsWith("Invalid")
+        ? `does not have the form ${issue.pattern ?? issue.format}`
+        : issue.message;
+    default:
+      return issue.message;
+  }
+}
+
+const ARTICLE: Readonly<Record<string, string>> = {
+  string: "a string",
+  number: "a number",
+  int: "a whole number",
+  boolean: "true or false",
+  object: "an object",
+  record: "an object",
+  array: "an array",
+};
+
+function unit(origin: string): string {
+  return origin === "string" ? " characters" : origin === "array" ? " elements" : "";
+}
+
+function pointer(path: readonly PropertyKey[]): string {
+  return path.map((part) => `/${String(part).replaceAll("~", "~0").replaceAll("/", "~1")}`).join("");
+}
+
+function valueAt(root: unknown, path: readonly PropertyKey[]): unknown {
+  return path.reduce<unknown>(
+    (value, part) =>
+      typeof value === "object" && value !== null && Object.hasOwn(value, part)
+        ? (value as Record<PropertyKey, unknown>)[part]
+        : undefined,
+    root,
+  );
+}

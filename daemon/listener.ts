@@ -1,0 +1,141 @@
+import { randomBytes } from "node:crypto";
+import { chmodSync, chownSync, lstatSync, mkdirSync, readFileSync, renameSync, unlinkSync } from "node:fs";
+import { connect, createServer, type Server, type Socket } from "node:net";
+import { basename, dirname, join } from "node:path";
+import { PawlError } from "@pawl/protocol/errors";
+import { FileLock } from "./file-lock.js";
+
+/** Clients that connect within one moment queue in the kernel; it caps this at net.core.somaxconn. */
+const BACKLOG = 4096;
+
+/**
+ * Listens on a socket file. Whoever holds the lock beside it may put a socket there and take it away, so a
+ * daemon never unlinks another's: the new one is bound under a temporary name, with its final permissions,
+ * and renamed over whatever stale socket a killed daemon left. There is no moment without a socket file.
+ */
+export class Listener {
+  readonly path: string;
+  readonly #server: Server;
+  readonly #lock: FileLock;
+  readonly #inode: number;
+
+  private constructor(path: string, server: Server, lock: FileLock) {
+    this.path = path;
+    this.#server = server;
+    this.#lock = lock;
+    this.#inode = lstatSync(path).ino;
+  }
+
+  /**
+   * @param mode file mode of the socket, which decides who may connect.
+   * @param group name of its group, or undefined for the process's own.
+   */
+  static async open(options: {
+    path: string;
+    mode: number;
+    group: string | undefined;
+    onConnection: (socket: Socket) => void;
+  }): Promise<Listener> {
+    const { path, mode, group } = options;
+    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+    const lock = FileLock.take(`${path}.lock`);
+    if (!(lock instanceof FileLock)) {
+      throw new PawlError(
+        "invalid_state",
+        `Another daemon (${lock.heldBy === null ? "pid unknown" : `pid ${lock.heldBy}`}) serves ${path}. Stop it, or choose another --socket or --instance.`,
+        { pid: lock.heldBy },
+      );
+    }
+    try {
+      await checkPlace(path);
+      const server = createServer({ allowHalfOpen: true, pauseOnConnect: false }, options.onConnection);
+      const temporary = join(dirname(path), temporaryName(basename(path)));
+      await bind(server, temporary, mode);
+      if (group !== undefined) {
+        // The group is changed before the mode lets it in.
+        chmodSync(temporary, 0o600);
+        chownSync(temporary, -1, groupId(group));
+        chmodSync(temporary, mode);
+      }
+      renameSync(temporary, path);
+      return new Listener(path, server, lock);
+    } catch (error) {
+      lock.release();
+      throw error;
+    }
+  }
+
+  /** Takes no more connections; those that are open stay. */
+  stopAccepting(): void {
+    this.#server.close();
+  }
+
+  /** Removes the socket file if it is still ours, and lets another daemon have the place. */
+  remove(): void {
+    if (lstatSync(this.path, { throwIfNoEntry: false })?.ino === this.#inode) unlinkSync(this.path);
+    this.#lock.release();
+  }
+}
+
+/** Refuses a place where something answers, or where something lies that is no socket. */
+async function checkPlace(path: string): Promise<void> {
+  const found = lstatSync(path, { throwIfNoEntry: false });
+  if (found === undefined) return;
+  if (!found.isSocket()) {
+    throw new PawlError(
+      "invalid_state",
+      `${path} is there and is not a socket. Move it away, or choose another --socket.`,
+    );
+  }
+  const answers = await new Promise<boolean>((resolve) => {
+    const probe = connect(path);
+    probe.once("connect", () => {
+      probe.destroy();
+      resolve(true);
+    });
+    probe.once("error", () => resolve(false));
+  });
+  if (answers) {
+    throw new PawlError(
+      "invalid_state",
+      `Another program answers on ${path}. Stop it, or choose another --socket.`,
+    );
+  }
+}
+
+/**
+ * Binding creates the file, so the umask in force at that moment decides its mode: there is no moment at
+ * which others could connect. `listen` binds a Unix socket before it returns.
+ */
+async function bind(server: Server, path: string, mode: number): Promise<void> {
+  const listening = new Promise<void>((resolve, reject) => {
+    server.once("listening", resolve);
+    server.once("error", reject);
+  });
+  const previous = process.umask(0o777 & ~mode);
+  try {
+    server.listen({ path, backlog: BACKLOG });
+  } finally {
+    process.umask(previous);
+  }
+  await listening;
+}
+
+/** A hidden name no longer than the final one, so that a path the kernel takes stays one it takes. */
+function temporaryName(name: string): string {
+  return `.${randomBytes(name.length).toString("hex")}`.slice(0, Math.max(name.length, 2));
+}
+
+function groupId(name: string): number {
+  if (/^[0-9]+$/.test(name)) return Number(name);
+  const line = readFileSync("/etc/group", "utf8")
+    .split("\n")
+    .find((each) => each.startsWith(`${name}:`));
+  if (line === undefined) {
+    throw new PawlError(
+      "invalid_params",
+      `There is no group ${JSON.stringify(name)} on this machine (--socket-group).`,
+    );
+  }
+  return Number(line.split(":")[2]);
+}

@@ -1,0 +1,34 @@
+import { isatty } from "node:tty";
+import pino, { type Logger } from "pino";
+
+/** Lines that wait for a reader of stdout that has stopped; beyond this they are dropped, not kept in memory. */
+const MAX_BUFFERED_BYTES = 8 * 1024 * 1024;
+const STDOUT = 1;
+
+export const LOG_LEVELS = ["trace", "debug", "info", "warn", "error", "fatal", "silent"] as const;
+export type LogLevel = (typeof LOG_LEVELS)[number];
+
+export interface Log {
+  logger: Logger;
+  /** Writes what is buffered, before the process ends. */
+  flush(): void;
+}
+
+/** JSON lines on stdout, as journald and log shippers take them; readable lines when that is a terminal. */
+export async function openLog(level: LogLevel): Promise<Log> {
+  const destination = isatty(STDOUT)
+    ? (await import("pino-pretty")).default({
+        sync: true,
+        ignore: "pid,hostname",
+        translateTime: "SYS:HH:MM:ss",
+      })
+    : pino.destination({ dest: STDOUT, sync: false, maxLength: MAX_BUFFERED_BYTES });
+  const logger = pino(
+    { level, base: { pid: process.pid }, formatters: { level: (label) => ({ level: label }) } },
+    destination,
+  );
+  const flush = (): void => {
+    if ("flushSync" in destination) destination.flushSync();
+  };
+  return { logger, flush };
+}

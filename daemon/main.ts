@@ -1,0 +1,76 @@
+import { PawlError } from "@pawl/protocol/errors";
+import { readConfig } from "./config.js";
+import { Daemon } from "./daemon.js";
+import { openLog } from "./log.js";
+
+/** Exit codes: 0 stopped in order, 1 ended by a failure, 2 bad usage, 3 could not start. */
+const EXIT_FAILURE = 1;
+const EXIT_USAGE = 2;
+const EXIT_NOT_STARTED = 3;
+
+/** Runs pawld until it is told to stop. */
+export async function main(args: readonly string[]): Promise<void> {
+  let config: ReturnType<typeof readConfig>;
+  try {
+    config = readConfig(args, process.env);
+  } catch (error) {
+    return complain(error, EXIT_USAGE);
+  }
+
+  const log = await openLog(config.logLevel);
+  let daemon: Daemon;
+  try {
+    daemon = await Daemon.start(config, log.logger);
+  } catch (error) {
+    log.flush();
+    return complain(error, EXIT_NOT_STARTED);
+  }
+  log.logger.info({ socket: config.socket, stateDir: config.stateDir }, "listening");
+  // `npm start` in a clone is how most people meet pawl first.
+  if (process.env.npm_lifecycle_event === "start") greet(config.socket);
+
+  let stopping = false;
+  const onSignal = (signal: NodeJS.Signals): void => {
+    if (stopping) process.exit(EXIT_FAILURE);
+    stopping = true;
+    daemon.stop(signal).then(
+      () => exit(0),
+      (error) => {
+        log.logger.fatal({ err: error }, "stopping failed");
+        exit(EXIT_FAILURE);
+      },
+    );
+  };
+  const exit = (code: number): void => {
+    log.flush();
+    process.exit(code);
+  };
+  process.on("SIGTERM", onSignal);
+  process.on("SIGINT", onSignal);
+  // The log may have lost its reader; that is no reason to stop serving.
+  process.stdout.on("error", () => {});
+  process.on("uncaughtException", (error) => {
+    log.logger.fatal({ err: error }, "defect outside any request; ending, so that a restart begins clean");
+    exit(EXIT_FAILURE);
+  });
+  exit(await daemon.ended);
+}
+
+function complain(error: unknown, code: number): void {
+  const text = error instanceof PawlError ? error.message : String((error as Error).stack ?? error);
+  process.stderr.write(`pawld: ${text}\n`);
+  process.exit(code);
+}
+
+function greet(socket: string): void {
+  process.stdout.write(`
+pawld listens on ${socket}
+
+In another terminal, in this directory, type:
+  npx pawl next FR        the next number of the sequence FR
+  npx pawl status         what the daemon is doing
+  npx pawl --help         everything else
+Stop the daemon with Ctrl-C.
+
+`);
+}

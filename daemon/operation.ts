@@ -1,0 +1,105 @@
+import type { Mode } from "@pawl/protocol";
+import type { PawlError } from "@pawl/protocol/errors";
+
+/**
+ * An operation is a generator that yields SQL statements and receives their rows: it reads, decides, writes.
+ * It does no I/O itself and never awaits, so that a synchronous store and an asynchronous one can drive the
+ * same rules. A refusal is decided before the first write and returned as a value; breakage throws.
+ */
+export type Operation<T> = Generator<Step, T, unknown>;
+
+export interface Step {
+  readonly statement: Statement;
+  readonly params: SqlParams;
+}
+
+export type SqlValue = string | number | null | Uint8Array;
+export type SqlParams = Readonly<Record<string, SqlValue>>;
+
+/** A named-parameter statement, made once at module level; a store prepares it once. */
+export interface Statement<Row = unknown> {
+  readonly sql: string;
+  /** Never set: it only carries the type of the rows. */
+  readonly row?: Row;
+}
+
+/** Declares a statement in the SQL that SQLite and PostgreSQL share. */
+export function sql<Row = never>(text: string): Statement<Row> {
+  return { sql: text };
+}
+
+/** Performs a statement and gives all its rows; none for a statement that returns none. */
+export function* all<Row>(statement: Statement<Row>, params: SqlParams = {}): Operation<Row[]> {
+  return (yield { statement, params }) as Row[];
+}
+
+/** Performs a statement and gives its first row. */
+export function* one<Row>(statement: Statement<Row>, params: SqlParams = {}): Operation<Row | undefined> {
+  return ((yield { statement, params }) as Row[])[0];
+}
+
+/** Performs a statement for its effect. */
+export function* run(statement: Statement<never>, params: SqlParams = {}): Operation<void> {
+  yield { statement, params };
+}
+
+/** What an operation may know of the world. Time, randomness and identity come in; nothing is read from outside. */
+export interface Env {
+  /** Milliseconds since the Unix epoch, one value per turn, never running backwards. */
+  readonly now: number;
+  readonly mode: Mode;
+  readonly caller: Caller;
+  /** Whether the condition may be waited for: false at once for `waitMs` 0, and when the wait has ended. */
+  readonly mayWait: boolean;
+  readonly effects: Effects;
+  /** Cryptographically strong random bytes. */
+  readonly random: (bytes: number) => Buffer;
+}
+
+/** Who asks. Grants that end with the connection are bound to `connection`. */
+export interface Caller {
+  /** A number unique in the life of the daemon; 0 for the daemon itself and in-process use. */
+  readonly connection: number;
+  /** From the kernel (SO_PEERCRED); null where it cannot be had. */
+  readonly pid: number | null;
+  readonly uid: number | null;
+}
+
+/**
+ * What an operation does beside its rows, held back until its transaction is committed. A refused or
+ * rolled-back operation has no effects.
+ */
+export interface Effects {
+  /** Wakes the calls that are parked under this key, in the order they came, within the same turn. */
+  wake(key: string): void;
+  /** Says that something expires at this time, so that `expire` runs then. */
+  deadline(at: number): void;
+  /** Adds to a counter of `daemon.stats`. */
+  count(counter: Counter, by: number): void;
+  /** Says that this connection now holds a grant that ends with it, so that `disconnect` runs when it closes. */
+  bind(connection: number): void;
+  /** Runs after the commit: notifications, log lines. Must not throw. */
+  afterCommit(action: () => void): void;
+}
+
+/** What operations count since the start of the daemon. */
+export type Counter = "sequencesDispensed";
+
+/**
+ * Returned by an operation whose condition is not met and may be waited for (`env.mayWait`): the call is
+ * parked under `key` and performed again when that key is woken, or with `mayWait` false when its wait ends.
+ * `sort` tells apart calls under one key that are met by different things: once a call of a sort could not be
+ * met, the later ones of that sort are not tried in the same waking.
+ */
+export class Wait {
+  readonly key: string;
+  readonly sort: string;
+
+  constructor(key: string, sort = "") {
+    this.key = key;
+    this.sort = sort;
+  }
+}
+
+/** A result, a refusal, or a condition to wait for. */
+export type Outcome<T> = T | PawlError | Wait;

@@ -1,0 +1,447 @@
+import { randomBytes } from "node:crypto";
+import type { Mode } from "@pawl/protocol";
+import { PawlError, refuse } from "@pawl/protocol/errors";
+import { type Clock, elapsed } from "./clock.js";
+import { disconnect, expire, postpone } from "./domain/expiry.js";
+import {
+  type Caller,
+  type Counter,
+  type Effects,
+  type Env,
+  type Operation,
+  type Outcome,
+  Wait,
+} from "./operation.js";
+import type { Failure, Store } from "./store/store.js";
+import { type Parked, Waiters } from "./waiters.js";
+
+/** Calls that one turn performs at most: some 50 ms of work, so that no caller waits long for the commit. */
+const MAX_CALLS_PER_TURN = 4096;
+/** After expiry failed, it is tried again this much later. */
+const EXPIRY_RETRY_MS = 1000;
+/** `setTimeout` fires at once for longer delays; a deadline further away is looked at again then. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
+
+/** One request on its way: what to perform, for whom, and where the answer goes. */
+export interface Call {
+  readonly caller: Caller;
+  /** Makes the operation anew for each try. */
+  readonly start: (env: Env) => Operation<Outcome<unknown>>;
+  /** How long its condition may be waited for; 0 answers at once. */
+  readonly waitMs: number;
+  /** For operations made of others: a refusal undoes what was written before it. */
+  readonly undoOnRefusal?: boolean;
+  /** Whether nobody is there any more to get the answer; such a call is performed but never parked. */
+  readonly closed: () => boolean;
+  /** Called exactly once, after the commit: with the result, a refusal, or the defect that was thrown. */
+  readonly settle: (outcome: unknown) => void;
+}
+
+export interface ReactorOptions {
+  store: Store;
+  clock: Clock;
+  mode: Mode;
+  classify: (error: unknown) => Failure;
+  /** Called at the start of each turn, to parse what has arrived and submit it; returns how much that was. */
+  takeUp: () => number;
+  /** A turn that committed: how many calls it performed, and how long the commit took. */
+  onTurn: (calls: number, commitMs: number) => void;
+  onRollback: (error: unknown) => void;
+  onCount: (counter: Counter, by: number) => void;
+  /** The storage broke: what memory says may differ from what is on disk, so the process has to end. */
+  onBroken: (error: unknown) => void;
+}
+
+/**
+ * Performs calls in turns of the event loop: all that has arrived runs in one transaction and shares one
+ * fsync, and only then is anything answered (group commit).
+ */
+export class Reactor {
+  readonly #options: ReactorOptions;
+  readonly waiters = new Waiters();
+  #queue: Call[] = [];
+  #timedOut: Parked[] = [];
+  #scheduled = false;
+  #stopped: PawlError | undefined;
+  /** When `expire` has something to do, in the daemon's time. */
+  #expiryAt = 0;
+  #expiryTimer: NodeJS.Timeout | undefined;
+  /** Connections with grants that end with them. */
+  readonly #holders = new Set<number>();
+
+  constructor(options: ReactorOptions) {
+    this.#options = options;
+  }
+
+  /** Queues a call for the next turn; calls are performed in the order they were submitted. */
+  submit(call: Call): void {
+    if (this.#stopped !== undefined) {
+      call.settle(this.#stopped);
+      return;
+    }
+    this.#queue.push(call);
+    this.schedule();
+  }
+
+  /** Asks for a turn. */
+  schedule(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    setImmediate(() => this.#turn());
+  }
+
+  /** The current time, for what is not part of a turn. */
+  now(): number {
+    return this.#options.clock.read().now;
+  }
+
+  /** Performs an operation of the daemon itself at once, in a transaction of its own; throws if that fails. */
+  performNow(operation: (env: Env) => Operation<unknown>): void {
+    const attempt = new Attempt(this.#options, this.waiters, this.now());
+    try {
+      attempt.begin();
+      attempt.performOwn(operation);
+      attempt.commit();
+    } catch (error) {
+      attempt.rollBack();
+      throw error;
+    }
+    this.#finish(attempt);
+  }
+
+  /** Ends the waits of a connection that has closed, and releases what was granted for as long as it lasts. */
+  disconnect(connection: number): void {
+    for (const parked of this.waiters.of(connection)) this.waiters.remove(parked);
+    if (!this.#holders.delete(connection)) return;
+    this.submit({
+      caller: { ...DAEMON, connection },
+      start: (env) => disconnect(connection, env),
+      waitMs: 0,
+      closed: () => true,
+      settle: (outcome) => {
+        if (outcome instanceof Error) this.#options.onRollback(outcome);
+      },
+    });
+  }
+
+  /** Performs what has arrived, then ends all waits and refuses every later call with this refusal. */
+  stop(refusal: PawlError): void {
+    while (this.#stopped === undefined && (this.#turn() > 0 || this.#queue.length > 0));
+    this.#end(refusal);
+  }
+
+  /** Returns how much it took up of what had arrived. */
+  #turn(): number {
+    this.#scheduled = false;
+    const arrived = this.#options.takeUp();
+    if (this.#stopped === undefined) this.#performTurn();
+    return arrived;
+  }
+
+  #performTurn(): void {
+    const calls = this.#queue.splice(0, MAX_CALLS_PER_TURN);
+    const timedOut = this.#timedOut.splice(0).filter((parked) => parked.state === "waiting");
+    if (this.#queue.length > 0) this.schedule();
+
+    const reading = this.#options.clock.read();
+    const expiryDue = reading.now >= this.#expiryAt || reading.steppedMs > 0;
+    if (calls.length === 0 && timedOut.length === 0 && !expiryDue) {
+      this.#setExpiryTimer(reading.now);
+      return;
+    }
+
+    const attempt = new Attempt(this.#options, this.waiters, reading.now);
+    try {
+      attempt.begin();
+      if (reading.steppedMs > 0) attempt.postpone(reading.steppedMs);
+      if (expiryDue) attempt.expire();
+      for (const parked of timedOut) attempt.timeOut(parked);
+      for (const call of calls) attempt.perform(call);
+      attempt.commit();
+    } catch (error) {
+      attempt.rollBack();
+      this.#options.onRollback(error);
+      if (this.#options.classify(error) === "broken") return this.#break(error, calls);
+      return this.#oneByOne(calls, timedOut, reading);
+    }
+    this.#finish(attempt);
+    this.#setExpiryTimer(reading.now);
+  }
+
+  /** Something threw: each part of the turn is performed again in a transaction of its own, so only the one at fault fails. */
+  #oneByOne(calls: Call[], timedOut: Parked[], reading: { now: number; steppedMs: number }): void {
+    const alone = (work: (attempt: Attempt) => void): unknown => {
+      const attempt = new Attempt(this.#options, this.waiters, reading.now);
+      try {
+        attempt.begin();
+        work(attempt);
+        attempt.commit();
+      } catch (error) {
+        attempt.rollBack();
+        return error;
+      }
+      this.#finish(attempt);
+      return undefined;
+    };
+
+    if (reading.steppedMs > 0) alone((attempt) => attempt.postpone(reading.steppedMs));
+    if (reading.now >= this.#expiryAt) {
+      const error = alone((attempt) => attempt.expire());
+      if (error !== undefined) {
+        this.#options.onRollback(error);
+        this.#expiryAt = reading.now + EXPIRY_RETRY_MS;
+      }
+    }
+    for (const parked of timedOut) {
+      const error = alone((attempt) => attempt.timeOut(parked));
+      if (error === undefined) continue;
+      this.waiters.remove(parked);
+      parked.call.settle(this.#blame(error));
+    }
+    for (const [index, call] of calls.entries()) {
+      const error = alone((attempt) => attempt.perform(call));
+      if (error === undefined) continue;
+      if (this.#options.classify(error) === "broken") return this.#break(error, calls.slice(index));
+      call.settle(this.#blame(error));
+    }
+    this.#setExpiryTimer(reading.now);
+  }
+
+  /** What a caller is told about an error: no space is a refusal that will pass, everything else a defect. */
+  #blame(error: unknown): unknown {
+    if (this.#options.classify(error) !== "full") return error;
+    return refuse(
+      "unavailable",
+      "There is no space left for the database. Reads go on; writes work again once space is made.",
+      { reason: "disk_full" },
+    );
+  }
+
+  #break(error: unknown, unanswered: Call[]): void {
+    const refusal = refuse(
+      "unavailable",
+      "The storage failed and the daemon is ending. Whether this request took effect is known after its restart.",
+      { reason: "storage_failed" },
+    );
+    for (const call of unanswered) call.settle(refusal);
+    this.#end(refusal);
+    this.#options.onBroken(error);
+  }
+
+  #end(refusal: PawlError): void {
+    this.#stopped ??= refusal;
+    clearTimeout(this.#expiryTimer);
+    for (const call of this.#queue.splice(0)) call.settle(refusal);
+    for (const parked of this.waiters.everyone()) {
+      this.waiters.remove(parked);
+      parked.call.settle(refusal);
+    }
+  }
+
+  /** After the commit: parks, counts, notifies, answers. */
+  #finish(attempt: Attempt): void {
+    if (attempt.nextExpiryAt !== undefined) this.#expiryAt = attempt.nextExpiryAt;
+    this.#expiryAt = Math.min(this.#expiryAt, attempt.earliestDeadline);
+    for (const parked of attempt.touched) {
+      if (parked.state === "serving") this.waiters.remove(parked);
+      else if (parked.state === "fresh") this.#startWaiting(parked);
+    }
+    for (const [counter, by] of attempt.counts) this.#options.onCount(counter, by);
+    for (const connection of attempt.holders) this.#holders.add(connection);
+    for (const action of attempt.actions) action();
+    for (const { call, outcome } of attempt.answers) call.settle(outcome);
+    this.#options.onTurn(attempt.performed, attempt.commitMs);
+  }
+
+  #startWaiting(parked: Parked): void {
+    parked.state = "waiting";
+    parked.timer = setTimeout(() => {
+      this.#timedOut.push(parked);
+      this.schedule();
+    }, parked.call.waitMs);
+    // A wait by itself is no reason for the process to live on: its connection is.
+    parked.timer.unref();
+  }
+
+  #setExpiryTimer(now: number): void {
+    clearTimeout(this.#expiryTimer);
+    if (this.#expiryAt === Number.POSITIVE_INFINITY) return;
+    const delay = Math.min(Math.max(this.#expiryAt - now, 0), MAX_TIMER_MS);
+    this.#expiryTimer = setTimeout(() => this.schedule(), delay);
+    this.#expiryTimer.unref();
+  }
+}
+
+/** One try at a turn, or at a part of it: everything that has to be forgotten if it is rolled back. */
+class Attempt {
+  readonly #options: ReactorOptions;
+  readonly #waiters: Waiters;
+  readonly #now: number;
+  readonly #effects: AttemptEffects = new AttemptEffects();
+  readonly answers: { call: Call; outcome: unknown }[] = [];
+  /** Waiters that were parked or served. */
+  readonly touched: Parked[] = [];
+  nextExpiryAt: number | undefined;
+  performed = 0;
+  commitMs = 0;
+
+  constructor(options: ReactorOptions, waiters: Waiters, now: number) {
+    this.#options = options;
+    this.#waiters = waiters;
+    this.#now = now;
+  }
+
+  begin(): void {
+    this.#options.store.begin();
+  }
+
+  perform(call: Call): void {
+    const outcome = this.#try(call, call.waitMs > 0 && !call.closed());
+    if (outcome instanceof Wait) this.#park(call, outcome);
+    else this.answers.push({ call, outcome });
+    this.#serveWoken();
+  }
+
+  timeOut(parked: Parked): void {
+    // An earlier part of this turn may have served it.
+    if (parked.state !== "waiting") return;
+    const outcome = this.#try(parked.call, false);
+    this.#serve(parked, outcome);
+    this.#serveWoken();
+  }
+
+  expire(): void {
+    this.nextExpiryAt = this.#options.store.perform(expire(this.#env(DAEMON, false)));
+    this.#serveWoken();
+  }
+
+  postpone(byMs: number): void {
+    this.#options.store.perform(postpone(byMs));
+  }
+
+  performOwn(operation: (env: Env) => Operation<unknown>): void {
+    this.#options.store.perform(operation(this.#env(DAEMON, false)));
+    this.#serveWoken();
+  }
+
+  commit(): void {
+    const start = elapsed();
+    this.#options.store.commit(this.#now);
+    this.commitMs = elapsed() - start;
+  }
+
+  rollBack(): void {
+    this.#options.store.rollback();
+    for (const parked of this.touched) {
+      if (parked.state === "fresh") this.#waiters.remove(parked);
+      else if (parked.state === "serving") parked.state = "waiting";
+    }
+  }
+
+  get earliestDeadline(): number {
+    return this.#effects.earliestDeadline;
+  }
+  get counts(): Iterable<[Counter, number]> {
+    return this.#effects.counts;
+  }
+  get actions(): Iterable<() => void> {
+    return this.#effects.actions;
+  }
+  get holders(): Iterable<number> {
+    return this.#effects.holders;
+  }
+
+  #try(call: Call, mayWait: boolean): unknown {
+    const { store } = this.#options;
+    const mark = this.#effects.mark();
+    const operation = call.start(this.#env(call.caller, mayWait));
+    const outcome = call.undoOnRefusal ? store.performOrUndo(operation) : store.perform(operation);
+    if (outcome instanceof PawlError) this.#effects.forgetSince(mark);
+    this.performed += 1;
+    return outcome;
+  }
+
+  #env(caller: Caller, mayWait: boolean): Env {
+    return {
+      now: this.#now,
+      mode: this.#options.mode,
+      caller,
+      mayWait,
+      effects: this.#effects,
+      random: randomBytes,
+    };
+  }
+
+  #park(call: Call, { key, sort }: Wait): void {
+    const parked: Parked = { call, key, sort, state: "fresh", timer: undefined };
+    this.#waiters.park(parked);
+    this.touched.push(parked);
+  }
+
+  #serve(parked: Parked, outcome: unknown): void {
+    if (parked.state === "fresh") {
+      // Parked and served in one turn: there is nothing to go back to but not being parked.
+      this.#waiters.remove(parked);
+    } else {
+      parked.state = "serving";
+      this.touched.push(parked);
+    }
+    this.answers.push({ call: parked.call, outcome });
+  }
+
+  /** Performs the calls whose conditions the last operation made true; theirs may make others true. */
+  #serveWoken(): void {
+    for (let key = this.#effects.nextWoken(); key !== undefined; key = this.#effects.nextWoken()) {
+      const unmet = new Set<string>();
+      for (const parked of this.#waiters.under(key)) {
+        if (parked.state === "serving" || unmet.has(parked.sort)) continue;
+        const outcome = this.#try(parked.call, true);
+        if (outcome instanceof Wait) unmet.add(parked.sort);
+        else this.#serve(parked, outcome);
+      }
+    }
+  }
+}
+
+const DAEMON: Caller = { connection: 0, pid: process.pid, uid: null };
+
+/** Collects the effects of the operations of an attempt. */
+class AttemptEffects implements Effects {
+  readonly #woken: string[] = [];
+  #wokenTaken = 0;
+  readonly counts: [Counter, number][] = [];
+  readonly actions: (() => void)[] = [];
+  /** One too many only costs one look when that connection closes. */
+  readonly holders: number[] = [];
+  earliestDeadline = Number.POSITIVE_INFINITY;
+
+  wake(key: string): void {
+    this.#woken.push(key);
+  }
+  deadline(at: number): void {
+    if (at < this.earliestDeadline) this.earliestDeadline = at;
+  }
+  count(counter: Counter, by: number): void {
+    this.counts.push([counter, by]);
+  }
+  afterCommit(action: () => void): void {
+    this.actions.push(action);
+  }
+  bind(connection: number): void {
+    this.holders.push(connection);
+  }
+
+  nextWoken(): string | undefined {
+    return this.#wokenTaken < this.#woken.length ? this.#woken[this.#wokenTaken++] : undefined;
+  }
+
+  mark(): { woken: number; counts: number; actions: number } {
+    return { woken: this.#woken.length, counts: this.counts.length, actions: this.actions.length };
+  }
+  /** Forgets what a refused operation did. A deadline too early only costs one look. */
+  forgetSince(mark: { woken: number; counts: number; actions: number }): void {
+    this.#woken.length = mark.woken;
+    this.counts.length = mark.counts;
+    this.actions.length = mark.actions;
+  }
+}

@@ -1,0 +1,53 @@
+import { createHistogram, type RecordableHistogram } from "node:perf_hooks";
+import type { ErrorKind } from "@pawl/protocol/errors";
+import type { Counter } from "./operation.js";
+
+const NANOSECONDS_PER_MS = 1e6;
+
+/** What the daemon counts from its start on, for `daemon.stats`. */
+export class Statistics {
+  readonly requests = new Map<string, number>();
+  readonly errors = new Map<string, Map<ErrorKind, number>>();
+  readonly counters: Record<Counter, number> = { sequencesDispensed: 0 };
+  connectionsAccepted = 0;
+  turnsCommitted = 0;
+  turnsRolledBack = 0;
+  operations = 0;
+  readonly #operationsPerTurn = createHistogram();
+  readonly #commitNanoseconds = createHistogram();
+
+  request(method: string): void {
+    this.requests.set(method, (this.requests.get(method) ?? 0) + 1);
+  }
+
+  /** @param method `-` for a line that names no method. */
+  error(method: string, kind: ErrorKind): void {
+    const kinds = this.errors.get(method) ?? new Map<ErrorKind, number>();
+    this.errors.set(method, kinds);
+    kinds.set(kind, (kinds.get(kind) ?? 0) + 1);
+  }
+
+  turn(operations: number, commitMs: number): void {
+    this.turnsCommitted += 1;
+    this.operations += operations;
+    this.#operationsPerTurn.record(Math.max(1, operations));
+    this.#commitNanoseconds.record(Math.max(1, Math.round(commitMs * NANOSECONDS_PER_MS)));
+  }
+
+  get operationsPerTurn(): { p50: number; p99: number; max: number } {
+    return summary(this.#operationsPerTurn, 1);
+  }
+
+  get commitMs(): { p50: number; p99: number; max: number } {
+    return summary(this.#commitNanoseconds, NANOSECONDS_PER_MS);
+  }
+}
+
+function summary(histogram: RecordableHistogram, unit: number): { p50: number; p99: number; max: number } {
+  if (histogram.count === 0) return { p50: 0, p99: 0, max: 0 };
+  return {
+    p50: histogram.percentile(50) / unit,
+    p99: histogram.percentile(99) / unit,
+    max: histogram.max / unit,
+  };
+}

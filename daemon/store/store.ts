@@ -1,0 +1,38 @@
+import type { Operation } from "../operation.js";
+
+/**
+ * Drives operations against a database. One transaction is open at a time; everything is synchronous, so no
+ * other request can come between two steps.
+ */
+export interface Store {
+  /** Opens the transaction of a turn. */
+  begin(): void;
+  /**
+   * Commits it and returns after the data is on disk. If anything was written, `now` is kept with it as the
+   * high-water mark of the clock; a transaction that wrote nothing costs no fsync.
+   */
+  commit(now: number): void;
+  /** Keeps `now` as the high-water mark even if nothing else is written: at the end of the daemon's life. */
+  keepTime(now: number): void;
+  /** Undoes what is open, if anything still is. */
+  rollback(): void;
+  /**
+   * Performs one operation inside the open transaction and returns what it returned. Throws if it throws, and
+   * if it returns a refusal after it had written, which would leave something behind.
+   */
+  perform<T>(operation: Operation<T>): T;
+  /** Performs one operation like `perform`, but undoes its writes when it returns a refusal. */
+  performOrUndo<T>(operation: Operation<T>): T;
+  /** Moves what is in the write-ahead log into the database, as far as readers allow. */
+  checkpoint(): void;
+  /** Size of the database and of its write-ahead log. */
+  sizes(): { bytes: number; walBytes: number };
+  close(): void;
+}
+
+/**
+ * What a storage failure means for the daemon. `full`: no space; reads go on and writes will again.
+ * `broken`: an I/O error; what memory says and what is on disk may differ, so the process has to end.
+ * `defect`: anything else, to be blamed on the operation.
+ */
+export type Failure = "full" | "broken" | "defect";

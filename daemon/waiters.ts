@@ -1,0 +1,71 @@
+import type { Call } from "./reactor.js";
+
+/**
+ * A call that waits for its condition.
+ *
+ * `fresh`: parked in the turn under way, gone again if that is rolled back. `waiting`: parked for good.
+ * `serving`: its condition came true in the turn under way; back to what it was if that is rolled back.
+ * `gone`: answered, or its connection closed.
+ */
+export interface Parked {
+  readonly call: Call;
+  readonly key: string;
+  readonly sort: string;
+  state: "fresh" | "waiting" | "serving" | "gone";
+  timer: NodeJS.Timeout | undefined;
+}
+
+/** The parked calls, by what they wait for and by their connection, each in the order they came. */
+export class Waiters {
+  readonly #byKey = new Map<string, Set<Parked>>();
+  readonly #byConnection = new Map<number, Set<Parked>>();
+
+  park(parked: Parked): void {
+    add(this.#byKey, parked.key, parked);
+    add(this.#byConnection, parked.call.caller.connection, parked);
+  }
+
+  remove(parked: Parked): void {
+    parked.state = "gone";
+    clearTimeout(parked.timer);
+    drop(this.#byKey, parked.key, parked);
+    drop(this.#byConnection, parked.call.caller.connection, parked);
+  }
+
+  /** Those that wait for `key`, first come first. */
+  under(key: string): Iterable<Parked> {
+    return this.#byKey.get(key) ?? NONE;
+  }
+
+  /** How many wait for `key`. */
+  count(key: string): number {
+    return this.#byKey.get(key)?.size ?? 0;
+  }
+
+  of(connection: number): Parked[] {
+    return [...(this.#byConnection.get(connection) ?? NONE)];
+  }
+
+  everyone(): Parked[] {
+    return [...this.#byKey.values()].flatMap((set) => [...set]);
+  }
+
+  get size(): number {
+    let size = 0;
+    for (const set of this.#byConnection.values()) size += set.size;
+    return size;
+  }
+}
+
+const NONE: readonly Parked[] = [];
+
+function add<K>(map: Map<K, Set<Parked>>, key: K, parked: Parked): void {
+  const set = map.get(key);
+  if (set === undefined) map.set(key, new Set([parked]));
+  else set.add(parked);
+}
+
+function drop<K>(map: Map<K, Set<Parked>>, key: K, parked: Parked): void {
+  const set = map.get(key);
+  if (set?.delete(parked) && set.size === 0) map.delete(key);
+}

@@ -1,0 +1,328 @@
+// @ts-check
+/** pawld, over JSON-RPC lines, by as little client as the other systems get: prepared requests, no JSON.parse. */
+import { existsSync, readFileSync } from "node:fs";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { open } from "../driver.js";
+import { startServer } from "./program.js";
+
+/**
+ * @typedef {import("../driver.js").Protocol} Protocol
+ * @typedef {import("../driver.js").Lane} Lane
+ * @typedef {import("../driver.js").Session} Session
+ */
+
+const DAEMON_DIRECTORY = fileURLToPath(new URL("../../../daemon/", import.meta.url));
+const PROGRAM = path.join(DAEMON_DIRECTORY, "bin/pawld.js");
+const NEWLINE = 0x0a;
+/** Longer than any run, so that no lease ends in one. */
+const LEASE_MS = 3_600_000;
+const PRELOAD_CONNECTIONS = 2;
+const PRELOAD_DEPTH = 64;
+/** Batches in one enqueueMany, and commands between two steps of their preload. */
+const ENQUEUE_BATCHES = 1_000;
+const COMMANDS_PER_ROUND = 10_000;
+const COMMANDS_PER_LEASE = 100;
+
+/**
+ * @param {{profileDirectory?: string | undefined}} options
+ * @returns {import("./program.js").Peer}
+ */
+export function pawl({ profileDirectory }) {
+  return {
+    name: "pawl",
+    durability: "SQLite WAL, synchronous=FULL",
+    missing: () => (existsSync(PROGRAM) ? undefined : `${PROGRAM} is not there`),
+    version: () => JSON.parse(readFileSync(path.join(DAEMON_DIRECTORY, "package.json"), "utf8")).version,
+    start(directory) {
+      const socket = path.join(directory, "pawl.sock");
+      const flags = profileDirectory ? ["--cpu-prof", `--cpu-prof-dir=${path.resolve(profileDirectory)}`] : [];
+      return startServer({
+        command: process.execPath,
+        args: [...flags, PROGRAM, "--socket", socket, "--state-dir", directory, "--log-level", "warn"],
+        socket,
+        protocol,
+        probe: request(0, "daemon.ping", {}),
+      });
+    },
+  };
+}
+
+/** A reply is a line. @type {Protocol} */
+export const protocol = {
+  replyEnd(bytes, start, end) {
+    const newline = bytes.indexOf(NEWLINE, start);
+    return newline === -1 || newline >= end ? -1 : newline + 1;
+  },
+  refusal: (reply) => JSON.parse(reply.toString("utf8")).error?.message,
+};
+
+/**
+ * @param {Session} session
+ * @param {string} method
+ * @param {object} params
+ * @returns {Promise<any>} the result.
+ */
+export async function call(session, method, params) {
+  return JSON.parse((await session.ask(request(0, method, params))).toString("utf8")).result;
+}
+
+/**
+ * Callers of sequence.next for one type.
+ *
+ * @param {string} type
+ * @param {number[]} numbers takes the answers.
+ * @returns {(index: number) => Lane}
+ */
+export function increments(type, numbers) {
+  return (index) => {
+    const next = request(index, "sequence.next", { type });
+    return {
+      request: () => next,
+      reply(bytes, start, end) {
+        const text = answer(bytes, start, end, index);
+        numbers.push(numberAt(text, '"seq":'));
+        return true;
+      },
+    };
+  };
+}
+
+/**
+ * Callers that enqueue a batch, claim one and complete that claim.
+ *
+ * @param {string} queue
+ * @param {unknown} payload
+ * @param {string[]} taken takes the id of each batch completed.
+ * @returns {(index: number) => Lane}
+ */
+export function cycles(queue, payload, taken) {
+  return (index) => {
+    const enqueue = request(index, "queue.enqueue", { queue, payloads: [payload] });
+    return claimAndComplete(queue, index, taken, enqueue);
+  };
+}
+
+/**
+ * Callers that claim and complete what is already in the queue.
+ *
+ * @param {string} queue
+ * @param {string[]} taken
+ * @returns {(index: number) => Lane}
+ */
+export function claims(queue, taken) {
+  return (index) => claimAndComplete(queue, index, taken, undefined);
+}
+
+/**
+ * @param {string} queue
+ * @param {number} index
+ * @param {string[]} taken
+ * @param {string | undefined} enqueue what comes before each claim.
+ * @returns {Lane}
+ */
+function claimAndComplete(queue, index, taken, enqueue) {
+  const claim = request(index, "queue.claim", { queue, owner: `worker-${index}`, leaseMs: LEASE_MS });
+  const first = enqueue ?? claim;
+  let step = first;
+  let next = first;
+  let batchId = "";
+  return {
+    request: () => next,
+    reply(bytes, start, end) {
+      const text = answer(bytes, start, end, index);
+      if (step === enqueue) {
+        step = next = claim;
+        return false;
+      }
+      if (step === claim) {
+        // Somebody else may have had the last one.
+        if (text.includes('"claim":null')) return false;
+        batchId = stringAt(text, '"batchId":"');
+        step = "complete";
+        next = `{"jsonrpc":"2.0","id":${index},"method":"queue.complete","params":{"claimId":"${stringAt(text, '"claimId":"')}","leaseToken":"${stringAt(text, '"leaseToken":"')}"}}\n`;
+        return false;
+      }
+      if (!text.includes('"completed":1')) throw new Error(`queue.complete: ${text}`);
+      taken.push(batchId);
+      step = next = first;
+      return true;
+    },
+  };
+}
+
+/**
+ * Callers that create a command, lease one and answer that.
+ *
+ * @param {string} deployment
+ * @param {unknown} params
+ * @param {string[]} answered takes the id of each command answered.
+ * @returns {(index: number) => Lane}
+ */
+export function commands(deployment, params, answered) {
+  return (index) => {
+    const create = createRequest(index, deployment, params);
+    const lease = request(index, "command.lease", { deployment, owner: `worker-${index}`, leaseMs: LEASE_MS });
+    let step = create;
+    let next = create;
+    let commandId = "";
+    return {
+      request: () => next,
+      reply(bytes, start, end) {
+        const text = answer(bytes, start, end, index);
+        if (step === create) {
+          step = next = lease;
+          return false;
+        }
+        if (step === lease) {
+          if (text.includes('"leases":[]')) return false;
+          commandId = stringAt(text, '"commandId":"');
+          step = "respond";
+          next = respondRequest(index, commandId, stringAt(text, '"leaseId":"'));
+          return false;
+        }
+        if (!text.includes('"accepted":true')) throw new Error(`command.respond: ${text}`);
+        answered.push(commandId);
+        step = next = create;
+        return true;
+      },
+    };
+  };
+}
+
+/**
+ * Fills a queue.
+ *
+ * @param {string} socket
+ * @param {string} queue
+ * @param {unknown} payload
+ * @param {number} count
+ * @param {(done: number) => void} [progress]
+ */
+export async function enqueueMany(socket, queue, payload, count, progress = () => {}) {
+  const batch = { queue, payloads: [payload] };
+  let done = 0;
+  while (done < count) {
+    const whole = Math.floor((count - done) / ENQUEUE_BATCHES);
+    const requests = whole > 0 ? Math.min(whole, ENQUEUE_REQUESTS_PER_ROUND) : 1;
+    const size = whole > 0 ? ENQUEUE_BATCHES : count - done;
+    const enqueue = request(0, "queue.enqueueMany", { batches: new Array(size).fill(batch) });
+    await all(socket, new Array(requests).fill(enqueue), () => {});
+    done += requests * size;
+    progress(done);
+  }
+}
+
+/**
+ * Brings so many commands to SUCCEEDED, with their answers kept.
+ *
+ * @param {string} socket
+ * @param {string} deployment
+ * @param {unknown} params
+ * @param {number} count
+ * @param {(done: number) => void} [progress]
+ */
+export async function finishCommands(socket, deployment, params, count, progress = () => {}) {
+  for (let done = 0; done < count; ) {
+    const round = Math.min(COMMANDS_PER_ROUND, count - done);
+    await all(socket, new Array(round).fill(createRequest(0, deployment, params)), () => {});
+    /** @type {string[]} */
+    const responses = [];
+    const lease = request(0, "command.lease", { deployment, owner: "preload", max: COMMANDS_PER_LEASE, leaseMs: LEASE_MS });
+    await all(socket, new Array(Math.ceil(round / COMMANDS_PER_LEASE)).fill(lease), (result) => {
+      for (const { commandId, leaseId } of result.leases) responses.push(respondRequest(0, commandId, leaseId));
+    });
+    if (responses.length !== round) throw new Error(`leased ${responses.length} of ${round} commands`);
+    await all(socket, responses, () => {});
+    done += round;
+    progress(done);
+  }
+}
+
+/**
+ * Sends prepared requests, pipelined, over a few connections.
+ *
+ * @param {string} socket
+ * @param {string[]} requests
+ * @param {(result: any) => void} take gets each result, in no certain order.
+ */
+async function all(socket, requests, take) {
+  let sent = 0;
+  const crew = await open(socket, protocol, { connections: PRELOAD_CONNECTIONS, depth: PRELOAD_DEPTH }, () => ({
+    request: () => /** @type {string} */ (requests[sent++]),
+    reply(bytes, start, end) {
+      const { result, error } = JSON.parse(bytes.toString("utf8", start, end));
+      if (error !== undefined) throw new Error(error.message);
+      take(result);
+      return true;
+    },
+  }));
+  await crew.run(requests.length);
+  crew.close();
+}
+
+/**
+ * @param {number} id
+ * @param {string} method
+ * @param {object} params
+ */
+function request(id, method, params) {
+  return `${JSON.stringify({ jsonrpc: "2.0", id, method, params })}\n`;
+}
+
+/**
+ * @param {number} id
+ * @param {string} deployment
+ * @param {unknown} params
+ */
+function createRequest(id, deployment, params) {
+  return request(id, "command.create", { deployment, command: "render", params });
+}
+
+/**
+ * @param {number} id
+ * @param {string} commandId
+ * @param {string} leaseId
+ */
+function respondRequest(id, commandId, leaseId) {
+  return `{"jsonrpc":"2.0","id":${id},"method":"command.respond","params":{"commandId":"${commandId}","leaseId":"${leaseId}","response":{"status":"success","response":{"done":true}}}}\n`;
+}
+
+/**
+ * The text of a reply, which must be the answer to the caller's own request.
+ *
+ * @param {Buffer} bytes
+ * @param {number} start
+ * @param {number} end
+ * @param {number} id
+ */
+function answer(bytes, start, end, id) {
+  const text = bytes.latin1Slice(start, end);
+  if (numberAt(text, '"id":') !== id || text.includes('"error":')) throw new Error(`to request ${id}: ${text}`);
+  return text;
+}
+
+/**
+ * @param {string} text
+ * @param {string} key with its quotes and colon.
+ */
+function numberAt(text, key) {
+  const at = text.indexOf(key);
+  return at === -1 ? Number.NaN : Number.parseInt(text.slice(at + key.length, at + key.length + MAX_DIGITS), 10);
+}
+
+/**
+ * @param {string} text
+ * @param {string} key with its quotes, its colon and the quote that opens the value.
+ */
+function stringAt(text, key) {
+  const at = text.indexOf(key);
+  if (at === -1) throw new Error(`no ${key} in ${text}`);
+  const from = at + key.length;
+  return text.slice(from, text.indexOf('"', from));
+}
+
+/** Of 2^53 - 1. */
+const MAX_DIGITS = 16;
+/** Lines of 1,000 batches are long, and the daemon reads no more than 8 MiB ahead. */
+const ENQUEUE_REQUESTS_PER_ROUND = 16;

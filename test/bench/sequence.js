@@ -1,0 +1,148 @@
+// @ts-check
+/** Section `sequence`: the next number, by the callers of issue 2, and the ways people do it today. */
+import { open } from "./driver.js";
+import { countInFile } from "./files.js";
+import { assertContiguous } from "./measure.js";
+import * as pawl from "./peers/pawl.js";
+import * as postgresql from "./peers/postgresql.js";
+import * as redis from "./peers/redis.js";
+
+/**
+ * @typedef {import("./measure.js").Entry} Entry
+ * @typedef {import("./measure.js").Load} Load
+ * @typedef {import("./driver.js").Lane} Lane
+ * @typedef {import("./driver.js").Protocol} Protocol
+ * @typedef {import("./peers/program.js").Peer} Peer
+ * @typedef {{name: string, connections: number, depth: number, operations: number}} SocketLoad
+ */
+
+/** The heaviest first: it warms the server up for the others. */
+const LOADS = [
+  { name: "64 connections", connections: 64, depth: 1, share: 1 },
+  { name: "16 connections", connections: 16, depth: 1, share: 0.6 },
+  { name: "1 connection", connections: 1, depth: 1, share: 0.1 },
+  { name: "1 connection, 64 deep", connections: 1, depth: 64, share: 1 },
+];
+const FAST_OPERATIONS = 100_000;
+/** Counter rows commit one after the other whatever the load is. */
+const POSTGRESQL_OPERATIONS = 5_000;
+const LOOP_OPERATIONS = 10_000;
+/** Of each process. */
+const FILE_LOADS = [
+  { processes: 8, sqlite: 500, toml: 100 },
+  { processes: 64, sqlite: 100, toml: 15 },
+];
+const WARM_UP_SHARE = 0.25;
+
+/**
+ * @param {{pawlPeer: Peer, scale: number}} options `scale`: of the work, 1 for all of it.
+ * @returns {Entry[]}
+ */
+export function entries({ pawlPeer, scale }) {
+  const loads = (/** @type {number} */ operations, /** @type {boolean} */ even) =>
+    LOADS.map(({ share, ...load }) => ({ ...load, operations: operations * scale * (even ? 1 : share) }));
+  return [
+    server(pawlPeer, loads(FAST_OPERATIONS, false), async (_socket, type, numbers) => ({
+      protocol: pawl.protocol,
+      lane: pawl.increments(type, numbers),
+    })),
+    server(redis.redis, loads(FAST_OPERATIONS, false), async (_socket, key, numbers) => ({
+      protocol: redis.protocol,
+      lane: redis.increments(key, numbers),
+    })),
+    server(postgresql.postgresql, loads(POSTGRESQL_OPERATIONS, true), async (socket, row, numbers) => {
+      const { schema, ...counter } = postgresql.counter(row, numbers);
+      await postgresql.query(socket, schema);
+      return counter;
+    }),
+    {
+      system: "SQLite file",
+      durability: "WAL, synchronous=FULL",
+      missing: () => undefined,
+      async measure(sample, directory) {
+        for (const { processes, sqlite } of FILE_LOADS) {
+          const load = { name: `${processes} processes`, against: "64 connections" };
+          sample(load, await inFile("sqlite", directory(), processes, sqlite * scale));
+        }
+      },
+    },
+    {
+      system: "TOML file",
+      durability: "lock file, fsync, rename, fsync of directory",
+      missing: () => undefined,
+      async measure(sample, directory) {
+        for (const { processes, toml } of FILE_LOADS) {
+          const load = { name: `${processes} processes`, against: "64 connections" };
+          sample(load, await inFile("toml", directory(), processes, toml * scale));
+        }
+      },
+    },
+    {
+      system: "SQLite plain loop",
+      durability: "WAL, synchronous=FULL",
+      missing: () => undefined,
+      async measure(sample, directory) {
+        const load = { name: "1 process", against: "1 connection" };
+        sample(load, await inFile("sqlite", directory(), 1, LOOP_OPERATIONS * scale));
+      },
+    },
+  ];
+}
+
+/** @type {import("./report.js").Target[]} */
+export const targets = [
+  { of: "64 connections", peer: "Redis", peerLoad: "64 connections", atLeast: 0.75 },
+  { of: "64 connections", peer: "PostgreSQL", peerLoad: "64 connections", atLeast: 10 },
+  { of: "64 connections", peer: "SQLite file", peerLoad: "64 processes", atLeast: 20 },
+  { of: "64 connections", peer: "TOML file", peerLoad: "64 processes", atLeast: 20 },
+  { of: "1 connection", peer: "SQLite plain loop", peerLoad: "1 process", atLeast: 0.6 },
+];
+
+/**
+ * @param {Peer} peer
+ * @param {SocketLoad[]} loads
+ * @param {(socket: string, counter: string, numbers: number[]) => Promise<{protocol: Protocol, lane: (index: number) => Lane}>} callers
+ * @returns {Entry}
+ */
+function server(peer, loads, callers) {
+  return {
+    system: peer.name,
+    durability: peer.durability,
+    missing: peer.missing,
+    async measure(sample, directory) {
+      const { socket, stop } = await peer.start(directory());
+      try {
+        for (const load of loads) {
+          const { name, connections, depth } = load;
+          const operations = Math.ceil(load.operations);
+          const warmUp = Math.ceil(operations * WARM_UP_SHARE);
+          /** @type {number[]} */
+          const numbers = [];
+          const { protocol, lane } = await callers(socket, `C${connections}D${depth}`, numbers);
+          const crew = await open(socket, protocol, { connections, depth }, lane);
+          await crew.run(warmUp);
+          const run = await crew.run(operations);
+          crew.close();
+          assertContiguous(peer.name, numbers, warmUp + operations);
+          sample({ name }, run);
+        }
+      } finally {
+        await stop();
+      }
+    },
+  };
+}
+
+/**
+ * @param {"sqlite" | "toml"} way
+ * @param {string} directory
+ * @param {number} processes
+ * @param {number} each
+ */
+async function inFile(way, directory, processes, each) {
+  const operations = Math.ceil(each);
+  const warmUp = Math.ceil(operations * WARM_UP_SHARE);
+  const { run, numbers } = await countInFile(way, directory, { processes, warmUp, operations });
+  assertContiguous(way, numbers, processes * (warmUp + operations));
+  return run;
+}
