@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { homedir, tmpdir } from "node:os";
 import { resolve } from "node:path";
+import { parseArgs } from "node:util";
 import type { Mode } from "@pawl/protocol";
 import { PawlError, shown } from "@pawl/protocol/errors";
 import {
@@ -18,7 +19,6 @@ import {
   stateDirectory,
 } from "@pawl/protocol/paths";
 import { parse as parseToml } from "smol-toml";
-import yargs from "yargs";
 import { VERSION } from "./domain/daemon.js";
 import { LOG_LEVELS, type LogLevel } from "./log.js";
 
@@ -101,16 +101,27 @@ const OPTIONS = {
   "log-level": { type: "string", placeholder: "LEVEL", describe: LOG_LEVELS.join(", "), default: "info" },
 } as const satisfies Record<string, Option>;
 
+/** What makes no sense in the environment or in a file. */
+const ONLY_FLAGS = {
+  config: { type: "string", placeholder: "FILE", describe: "TOML file with the options above as keys" },
+  help: { type: "boolean", describe: "Show this text" },
+  version: { type: "boolean", describe: "Show the version" },
+} as const satisfies Record<string, Option>;
+
+const HELP_COLUMN = 36;
+
 type Flag = keyof typeof OPTIONS;
 /** A value and where it came from, for messages. */
 type Given = Map<Flag, { value: unknown; source: string }>;
 
 /**
  * Reads flags, environment and config file. Anything unknown or out of range is refused with its name and
- * value (`invalid_params`). Prints and exits for `--help` and `--version`.
+ * value (`invalid_params`). A string is what to print instead of running: the help or the version.
  */
-export function readConfig(args: readonly string[], env: NodeJS.ProcessEnv): Config {
+export function readConfig(args: readonly string[], env: NodeJS.ProcessEnv): Config | string {
   const flags = parseFlags(args);
+  if (flags.help) return helpText();
+  if (flags.version) return `pawld ${VERSION}\n`;
   const given: Given = new Map();
   const file = (flags.config as string | undefined) ?? env.PAWL_CONFIG;
   if (file !== undefined) addFile(given, file);
@@ -121,41 +132,55 @@ export function readConfig(args: readonly string[], env: NodeJS.ProcessEnv): Con
   return toConfig(given, env);
 }
 
+/** `node:util`'s parser, because yargs would add 13 MB to a process that runs for years. */
 function parseFlags(args: readonly string[]): Record<string, unknown> {
-  const parser = yargs([...args])
-    .scriptName("pawld")
-    .usage("$0 [options]\n\nThe pawl daemon: owns the state and serves it as JSON-RPC 2.0 on a Unix socket.")
-    .parserConfiguration({ "duplicate-arguments-array": false, "camel-case-expansion": false })
-    .option("config", { type: "string", describe: "TOML file with these options as keys" })
-    .example("$0", "serve on the default paths of this user")
-    .example("$0 --instance ci --idle-exit 600", "a second daemon that ends when it is not used")
-    .example(
-      "$0 --mode distributed --node-id 7",
-      "ids like FR-7-001, unique across nodes without coordination",
-    )
-    .epilogue("Environment: PAWL_SOCKET, PAWL_STATE_DIR, ... set the same options; flags win.")
-    .version(VERSION)
-    .help()
-    .alias("h", "help")
-    .strict()
-    .wrap(Math.min(110, process.stdout.columns ?? 110))
-    .fail((message, error) => {
-      throw error ?? new PawlError("invalid_params", `${message}. See pawld --help.`);
-    });
-  for (const [name, option] of Object.entries(OPTIONS) as [Flag, Option][]) {
-    parser.option(name, {
-      // Strings, so that a value like "007" or "abc" arrives as it was typed and can be named.
-      type: option.type === "boolean" ? "boolean" : "string",
-      describe: option.describe,
-      ...(option.default === undefined ? {} : { defaultDescription: option.default }),
-      requiresArg: option.type !== "boolean",
-    });
+  const options = Object.fromEntries(
+    [
+      ...(Object.entries(OPTIONS) as [string, Option][]),
+      ...(Object.entries(ONLY_FLAGS) as [string, Option][]),
+    ].map(
+      // Numbers stay text here, so that a value like "abc" arrives as it was typed and can be named.
+      ([name, { type }]) => [name, { type: type === "boolean" ? ("boolean" as const) : ("string" as const) }],
+    ),
+  );
+  try {
+    return parseArgs({ args: [...args], options, strict: true, allowPositionals: false }).values;
+  } catch (error) {
+    throw new PawlError(
+      "invalid_params",
+      `${(error as Error).message.replace(/\. To specify.*/s, "")}. See pawld --help.`,
+    );
   }
-  const parsed = parser.parseSync();
-  if (parsed._.length > 0) {
-    throw new PawlError("invalid_params", `pawld takes no argument ${shown(parsed._[0])}. See pawld --help.`);
-  }
-  return parsed;
+}
+
+/** The text of `pawld --help`. */
+export function helpText(): string {
+  const options = [
+    ...(Object.entries(OPTIONS) as [string, Option][]),
+    ...(Object.entries(ONLY_FLAGS) as [string, Option][]),
+  ];
+  const rows = options.map(([name, option]) => {
+    const left = `  --${name}${option.placeholder === undefined ? "" : ` ${option.placeholder}`}`;
+    const right = `${option.describe}${option.default === undefined ? "" : ` [${option.default}]`}`;
+    return left.length < HELP_COLUMN
+      ? `${left.padEnd(HELP_COLUMN)}${right}`
+      : `${left}\n${" ".repeat(HELP_COLUMN)}${right}`;
+  });
+  return `pawld [options]
+
+The pawl daemon: owns the state of this node and serves it as JSON-RPC 2.0 on a Unix socket.
+
+Options, with their defaults in brackets:
+${rows.join("\n")}
+
+An option can also be set in the environment (--state-dir as PAWL_STATE_DIR) or in the file of --config
+(state-dir = "..."). Flags win over the environment, which wins over the file.
+
+Examples:
+  pawld                                    serve on the default paths of this user
+  pawld --instance ci --idle-exit 600      a second daemon, which ends when nobody uses it
+  pawld --mode distributed --node-id 7     ids like FR-7-001, unique across nodes without coordination
+`;
 }
 
 function addFile(given: Given, file: string): void {

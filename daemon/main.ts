@@ -1,5 +1,5 @@
 import { PawlError } from "@pawl/protocol/errors";
-import { readConfig } from "./config.js";
+import { type Config, readConfig } from "./config.js";
 import { Daemon } from "./daemon.js";
 import { openLog } from "./log.js";
 
@@ -10,9 +10,11 @@ const EXIT_NOT_STARTED = 3;
 
 /** Runs pawld until it is told to stop. */
 export async function main(args: readonly string[]): Promise<void> {
-  let config: ReturnType<typeof readConfig>;
+  let config: Config;
   try {
-    config = readConfig(args, process.env);
+    const read = readConfig(args, process.env);
+    if (typeof read === "string") return void process.stdout.write(read);
+    config = read;
   } catch (error) {
     return complain(error, EXIT_USAGE);
   }

@@ -24,7 +24,8 @@ const SMALL_ORDER_Y: ReadonlySet<bigint> = new Set([
   0n,
   1n,
   FIELD_PRIME - 1n,
-  2707385501144840649318225287225658788936804267575313519463743609750303021n * 1000n + 862n,
+  0x05fc536d880238b13933c6d305acdfd5f098eff289f4c345b027b2c28f95e826n,
+  0x7a03ac9277fdc74ec6cc392cfa53202a0f67100d760b3cba4fd84d3d706a17c7n,
 ]);
 
 /** Imported keys by author; importing one takes longer than verifying a signature with it. */
@@ -57,5 +58,43 @@ export function authorKey(author: string): KeyObject | PawlError {
     importedKeys.delete(oldest as string);
   }
   importedKeys.set(author, key);
+  return key;
+}
+
+/** Who a private key signs as: its public key, 64 lower-case hexadecimal digits. */
+export function authorOf(privateKey: KeyObject): string {
+  const der = createPublicKey(privateKey).export({ format: "der", type: "spki" });
+  return der.subarray(-KEY_BYTES).toString("hex");
+}
+
+/** The content of a new `identity.key`: the Ed25519 key that 32 random bytes are, as PKCS #8 in PEM. */
+export function newIdentity(random: Uint8Array): string {
+  if (random.length !== KEY_BYTES) throw new RangeError(`a key is ${KEY_BYTES} bytes, not ${random.length}`);
+  const key = createPrivateKey({
+    key: Buffer.concat([PRIVATE_DER_PREFIX, random]),
+    format: "der",
+    type: "pkcs8",
+  });
+  return key.export({ format: "pem", type: "pkcs8" }) as string;
+}
+
+/**
+ * The private key in an `identity.key`. Refuses with `key_mode` one whose file mode lets others at it, and with
+ * `key_unreadable` one that is not an Ed25519 key in PKCS #8.
+ */
+export function openIdentity(pem: string, fileMode: number): KeyObject | PawlError {
+  if ((fileMode & OTHERS_MODE) !== 0) {
+    const mode = (fileMode & 0o777).toString(8).padStart(4, "0");
+    return refuse("key_mode", `The identity key has mode ${mode}; others could sign as this node. Make it 0600.`);
+  }
+  let key: KeyObject;
+  try {
+    key = createPrivateKey({ key: pem, format: "pem" });
+  } catch {
+    return refuse("key_unreadable", "The identity key is not a private key in PKCS #8; restore it from a copy.");
+  }
+  if (!pem.includes("-----BEGIN PRIVATE KEY-----") || key.asymmetricKeyType !== "ed25519") {
+    return refuse("key_unreadable", "The identity key is not an unencrypted Ed25519 key in PKCS #8.");
+  }
   return key;
 }

@@ -25,7 +25,12 @@ const load = (finished) =>
 /** @param {{scale: number}} options @returns {import("./report.js").Target[]} */
 export function targets({ scale }) {
   return [
-    { of: load(FEW_FINISHED_COMMANDS), peer: "pawl", peerLoad: load(MANY_FINISHED_COMMANDS * scale), lessThan: 1.3 },
+    {
+      of: load(FEW_FINISHED_COMMANDS),
+      peer: "pawl",
+      peerLoad: load(MANY_FINISHED_COMMANDS * scale),
+      lessThan: 1.3,
+    },
   ];
 }
 

@@ -83,7 +83,9 @@ function sqliteIncrement(file) {
   const database = new Database(file, { timeout: BUSY_TIMEOUT_MS });
   database.pragma("journal_mode = WAL");
   database.pragma("synchronous = FULL");
-  const update = database.prepare("UPDATE counters SET last = last + 1 WHERE name = 'FR' RETURNING last").pluck();
+  const update = database
+    .prepare("UPDATE counters SET last = last + 1 WHERE name = 'FR' RETURNING last")
+    .pluck();
   // BEGIN IMMEDIATE takes the write lock first: a read that becomes a write is refused without waiting.
   const transaction = database.transaction(() => /** @type {number} */ (update.get()));
   return () => transaction.immediate();

@@ -1,8 +1,7 @@
 // @ts-check
 /** Runs the entries of a section in turn, repetition by repetition, and keeps what they measured. */
-import { chmodSync, mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import path from "node:path";
-import { performance } from "node:perf_hooks";
 
 /**
  * @typedef {object} Load
@@ -75,7 +74,12 @@ export async function measure(section, entries, { repetitions, root, progress })
           (load, run) => {
             const sample = sampleOf(run);
             const key = `${entry.system}\0${load.name}`;
-            const row = rows.get(key) ?? { system: entry.system, durability: entry.durability, load, samples: [] };
+            const row = rows.get(key) ?? {
+              system: entry.system,
+              durability: entry.durability,
+              load,
+              samples: [],
+            };
             row.samples.push(sample);
             rows.set(key, row);
             progress(
@@ -143,7 +147,8 @@ export function assertContiguous(system, numbers, count) {
  */
 export function assertDistinct(system, ids, count) {
   const distinct = new Set(ids).size;
-  if (distinct !== ids.length) throw new Error(`${system} gave ${ids.length - distinct} pieces of work out twice`);
+  if (distinct !== ids.length)
+    throw new Error(`${system} gave ${ids.length - distinct} pieces of work out twice`);
   if (distinct !== count) throw new Error(`${system} finished ${distinct} pieces of work, not ${count}`);
 }
 
@@ -153,7 +158,8 @@ export function assertDistinct(system, ids, count) {
  */
 function sampleOf({ operations, seconds, latenciesMs, driverCpuSeconds }) {
   const sorted = latenciesMs.toSorted();
-  const percentile = (/** @type {number} */ share) => sorted[Math.ceil(sorted.length * share) - 1] ?? Number.NaN;
+  const percentile = (/** @type {number} */ share) =>
+    sorted[Math.ceil(sorted.length * share) - 1] ?? Number.NaN;
   return {
     operations,
     perSecond: operations / seconds,
@@ -168,16 +174,8 @@ function sum(values) {
   return values.reduce((total, value) => total + value, 0);
 }
 
-/** Directories that are removed together. All that exist are removed when the process ends. */
+/** Directories that are removed together. */
 class Directories {
-  /** @type {Set<string>} */
-  static #all = new Set();
-  static {
-    process.on("exit", () => {
-      for (const directory of Directories.#all) rmSync(directory, { recursive: true, force: true });
-    });
-  }
-
   /** @type {string[]} */
   #made = [];
   #root;
@@ -188,19 +186,12 @@ class Directories {
   }
 
   make() {
-    const directory = mkdtempSync(path.join(this.#root, "pawl-bench-"));
-    // A server that runs as another user has to get to its own directory in it.
-    chmodSync(directory, 0o711);
+    const directory = mkdtempSync(path.join(this.#root, "state-"));
     this.#made.push(directory);
-    Directories.#all.add(directory);
     return directory;
   }
 
   remove() {
-    for (const directory of this.#made) {
-      rmSync(directory, { recursive: true, force: true });
-      Directories.#all.delete(directory);
-    }
-    this.#made = [];
+    for (const directory of this.#made.splice(0)) rmSync(directory, { recursive: true, force: true });
   }
 }

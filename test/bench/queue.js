@@ -65,7 +65,8 @@ export function entries({ pawlPeer, scale, progress }) {
 
 const CYCLE = `enqueue+claim+complete, ${CYCLE_CONNECTIONS} connections`;
 /** @param {number} batches */
-const backlogLoad = (batches) => `claim+complete, ${CLAIM_CONNECTIONS} connections, backlog ${batches.toLocaleString("en")}`;
+const backlogLoad = (batches) =>
+  `claim+complete, ${CLAIM_CONNECTIONS} connections, backlog ${batches.toLocaleString("en")}`;
 
 /** @param {{scale: number}} options @returns {import("./report.js").Target[]} */
 export function targets({ scale }) {
@@ -122,7 +123,11 @@ function cycleEntry(peer, work, callers) {
  */
 async function inPostgresql(socket, { protocol, schema, lane }) {
   await postgresql.query(socket, schema);
-  return { protocol, lane, left: async () => Number((await postgresql.query(socket, "SELECT count(*) FROM batches"))?.[0]) };
+  return {
+    protocol,
+    lane,
+    left: async () => Number((await postgresql.query(socket, "SELECT count(*) FROM batches"))?.[0]),
+  };
 }
 
 /**
@@ -156,7 +161,12 @@ function backlogEntry(peer, scale, progress) {
         /** @type {string[]} */
         const taken = [];
         const lane = pawl.claims(queue, taken);
-        const crew = await open(server.socket, pawl.protocol, { connections: CLAIM_CONNECTIONS, depth: 1 }, lane);
+        const crew = await open(
+          server.socket,
+          pawl.protocol,
+          { connections: CLAIM_CONNECTIONS, depth: 1 },
+          lane,
+        );
         const runs = [];
         const rounds = WARM_UP_ROUNDS + Math.ceil(CLAIM_ROUNDS * scale);
         for (let round = 0; round < rounds; round++) {

@@ -45,7 +45,8 @@ export function machine(directory, versions) {
 export function table(section, rows) {
   const cells = rows.map((row) => {
     const rates = row.samples.map((sample) => sample.perSecond);
-    const middle = (/** @type {"p50Ms" | "p99Ms" | "driverCpu"} */ key) => median(row.samples.map((sample) => sample[key]));
+    const middle = (/** @type {"p50Ms" | "p99Ms" | "driverCpu"} */ key) =>
+      median(row.samples.map((sample) => sample[key]));
     return [
       row.system,
       row.load.name,
@@ -58,12 +59,33 @@ export function table(section, rows) {
       timesOf(rows, row),
     ];
   });
-  const head = ["system", "load", "durability", "per second", "from..to", "p50 ms", "p99 ms", "driver CPU", "pawl is"];
-  const widths = head.map((title, i) => Math.max(title.length, ...cells.map((cell) => (cell[i] ?? "").length)));
+  const head = [
+    "system",
+    "load",
+    "durability",
+    "per second",
+    "from..to",
+    "p50 ms",
+    "p99 ms",
+    "driver CPU",
+    "pawl is",
+  ];
+  const widths = head.map((title, i) =>
+    Math.max(title.length, ...cells.map((cell) => (cell[i] ?? "").length)),
+  );
   // Text to the left, figures to the right.
   const line = (/** @type {string[]} */ cell) =>
-    cell.map((text, i) => (i < 3 ? text.padEnd(widths[i] ?? 0) : text.padStart(widths[i] ?? 0))).join("  ").trimEnd();
-  return [`## ${section}`, "", line(head), line(widths.map((width) => "-".repeat(width))), ...cells.map(line)].join("\n");
+    cell
+      .map((text, i) => (i < 3 ? text.padEnd(widths[i] ?? 0) : text.padStart(widths[i] ?? 0)))
+      .join("  ")
+      .trimEnd();
+  return [
+    `## ${section}`,
+    "",
+    line(head),
+    line(widths.map((width) => "-".repeat(width))),
+    ...cells.map(line),
+  ].join("\n");
 }
 
 /**
@@ -114,9 +136,15 @@ function whole(value) {
 
 /** @param {string} directory */
 function filesystem(directory) {
-  const mounts = readFileSync("/proc/self/mounts", "utf8").trim().split("\n").map((line) => line.split(" "));
-  const holds = (/** @type {string} */ mount) => directory === mount || directory.startsWith(mount === "/" ? "/" : `${mount}/`);
-  const mount = mounts.findLast(([, at = ""]) => holds(at) && !mounts.some(([, other = ""]) => holds(other) && other.length > at.length));
+  const mounts = readFileSync("/proc/self/mounts", "utf8")
+    .trim()
+    .split("\n")
+    .map((line) => line.split(" "));
+  const holds = (/** @type {string} */ mount) =>
+    directory === mount || directory.startsWith(mount === "/" ? "/" : `${mount}/`);
+  const mount = mounts.findLast(
+    ([, at = ""]) => holds(at) && !mounts.some(([, other = ""]) => holds(other) && other.length > at.length),
+  );
   return `${mount?.[2] ?? `type ${statfsSync(directory).type}`} on ${mount?.[0] ?? "?"}`;
 }
 

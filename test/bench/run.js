@@ -1,6 +1,6 @@
 // @ts-check
 /** `npm run bench`: see README.md in this directory. */
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { performance } from "node:perf_hooks";
@@ -33,13 +33,83 @@ const QUICK_SCALE = 0.1;
 const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
 
-for (const signal of /** @type {const} */ (["SIGINT", "SIGTERM"])) process.on(signal, () => process.exit(EXIT_FAILED));
+for (const signal of /** @type {const} */ (["SIGINT", "SIGTERM"]))
+  process.on(signal, () => process.exit(EXIT_FAILED));
 
-const { values: options, positionals } = arguments_();
-const names = positionals.length > 0 ? positionals : Object.keys(SECTIONS);
+const { options, sections } = parsed();
 const repetitions = Number(options.repetitions ?? (options.quick ? 1 : DEFAULT_REPETITIONS));
 const scale = options.quick ? QUICK_SCALE : 1;
-const only = options.only?.toLowerCase().split(",");
 const pawlPeer = pawl({ profileDirectory: options.profile });
-const root = mkdtempSync(path.join(options.dir ?? os.tmpdir(), "pawl-bench-"));
-process.on("exit", () => rmSync(root, { recursive: true, force: true }));
+const startedAtMs = performance.now();
+
+const root = mkdtempSync(path.join(path.resolve(options.dir ?? os.tmpdir()), "pawl-bench-"));
+// A server that runs as another user has to get to its own directory in it.
+chmodSync(root, 0o711);
+process.on("exit", () => rmSync(root, { recursive: true, force: true, maxRetries: 10 }));
+
+const versions = [pawlPeer, redis, postgresql, beanstalkd].map(
+  (peer) => `${peer.name} ${peer.missing() ?? peer.version()}`,
+);
+console.log(machine(root, versions));
+
+/** @type {Record<string, object[]>} */
+const samples = {};
+let exitCode = 0;
+for (const name of sections) {
+  const section = SECTIONS[name];
+  const chosen = section.entries({ pawlPeer, scale, progress }).filter(({ system }) => wanted(system));
+  const { rows, skipped, failed } = await measure(name, chosen, { repetitions, root, progress });
+  samples[name] = rows;
+  console.log(`\n${table(name, rows)}\n`);
+  for (const { system, why } of skipped) console.log(`${system} is not measured: ${why}.`);
+  for (const { system, error } of failed) console.log(`${system} FAILED: ${error.message}`);
+  console.log(verdicts(rows, section.targets({ scale })));
+  if (failed.length > 0) exitCode = EXIT_FAILED;
+}
+if (options.json) writeFileSync(options.json, JSON.stringify(samples, undefined, 2));
+process.exit(exitCode);
+
+/** @param {string} text */
+function progress(text) {
+  const seconds = Math.round((performance.now() - startedAtMs) / 1000);
+  process.stderr.write(`${String(seconds).padStart(4)} s  ${text}\n`);
+}
+
+/** @param {string} system */
+function wanted(system) {
+  const starts = options.only?.toLowerCase().split(",");
+  return starts === undefined || starts.some((start) => system.toLowerCase().startsWith(start));
+}
+
+/** The command line, or the end of the process with what is wrong with it. */
+function parsed() {
+  try {
+    const { values, positionals } = parseArgs({
+      allowPositionals: true,
+      options: {
+        quick: { type: "boolean" },
+        repetitions: { type: "string" },
+        only: { type: "string" },
+        dir: { type: "string" },
+        profile: { type: "string" },
+        json: { type: "string" },
+        help: { type: "boolean" },
+      },
+    });
+    if (values.help) {
+      process.stdout.write(USAGE);
+      process.exit(0);
+    }
+    for (const name of positionals) {
+      if (!Object.hasOwn(SECTIONS, name)) throw new Error(`There is no section ${name}.`);
+    }
+    if (values.repetitions !== undefined && !/^[1-9]\d*$/.test(values.repetitions)) {
+      throw new Error(`--repetitions takes a number from 1, not ${values.repetitions}.`);
+    }
+    const chosen = positionals.length > 0 ? positionals : Object.keys(SECTIONS);
+    return { options: values, sections: /** @type {(keyof typeof SECTIONS)[]} */ (chosen) };
+  } catch (error) {
+    process.stderr.write(`${/** @type {Error} */ (error).message}\n\n${USAGE}`);
+    process.exit(EXIT_USAGE);
+  }
+}

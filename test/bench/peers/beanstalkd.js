@@ -34,7 +34,10 @@ export const protocol = {
   replyEnd(bytes, start, end) {
     const newline = bytes.indexOf(NEWLINE, start);
     if (newline === -1 || newline >= end) return -1;
-    const first = String.fromCharCode(/** @type {number} */ (bytes[start]), /** @type {number} */ (bytes[start + 1]));
+    const first = String.fromCharCode(
+      /** @type {number} */ (bytes[start]),
+      /** @type {number} */ (bytes[start + 1]),
+    );
     if (first !== "RE" && first !== "OK") return newline + 1;
     const head = bytes.latin1Slice(start, newline - 1);
     const dataEnd = newline + 1 + Number(head.slice(head.lastIndexOf(" ") + 1)) + "\r\n".length;
@@ -87,6 +90,7 @@ export function cycles(payload, taken) {
 export async function jobsLeft(session) {
   const stats = (await session.ask("stats\r\n")).toString("latin1");
   let jobs = 0;
-  for (const [, count] of stats.matchAll(/^current-jobs-(?:ready|reserved|delayed|buried): (\d+)/gm)) jobs += Number(count);
+  for (const [, count] of stats.matchAll(/^current-jobs-(?:ready|reserved|delayed|buried): (\d+)/gm))
+    jobs += Number(count);
   return jobs;
 }

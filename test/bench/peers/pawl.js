@@ -36,7 +36,9 @@ export function pawl({ profileDirectory }) {
     version: () => JSON.parse(readFileSync(path.join(DAEMON_DIRECTORY, "package.json"), "utf8")).version,
     start(directory) {
       const socket = path.join(directory, "pawl.sock");
-      const flags = profileDirectory ? ["--cpu-prof", `--cpu-prof-dir=${path.resolve(profileDirectory)}`] : [];
+      const flags = profileDirectory
+        ? ["--cpu-prof", `--cpu-prof-dir=${path.resolve(profileDirectory)}`]
+        : [];
       return startServer({
         command: process.execPath,
         args: [...flags, PROGRAM, "--socket", socket, "--state-dir", directory, "--log-level", "warn"],
@@ -162,7 +164,11 @@ function claimAndComplete(queue, index, taken, enqueue) {
 export function commands(deployment, params, answered) {
   return (index) => {
     const create = createRequest(index, deployment, params);
-    const lease = request(index, "command.lease", { deployment, owner: `worker-${index}`, leaseMs: LEASE_MS });
+    const lease = request(index, "command.lease", {
+      deployment,
+      owner: `worker-${index}`,
+      leaseMs: LEASE_MS,
+    });
     let step = create;
     let next = create;
     let commandId = "";
@@ -228,9 +234,15 @@ export async function finishCommands(socket, deployment, params, count, progress
     await all(socket, new Array(round).fill(createRequest(0, deployment, params)), () => {});
     /** @type {string[]} */
     const responses = [];
-    const lease = request(0, "command.lease", { deployment, owner: "preload", max: COMMANDS_PER_LEASE, leaseMs: LEASE_MS });
+    const lease = request(0, "command.lease", {
+      deployment,
+      owner: "preload",
+      max: COMMANDS_PER_LEASE,
+      leaseMs: LEASE_MS,
+    });
     await all(socket, new Array(Math.ceil(round / COMMANDS_PER_LEASE)).fill(lease), (result) => {
-      for (const { commandId, leaseId } of result.leases) responses.push(respondRequest(0, commandId, leaseId));
+      for (const { commandId, leaseId } of result.leases)
+        responses.push(respondRequest(0, commandId, leaseId));
     });
     if (responses.length !== round) throw new Error(`leased ${responses.length} of ${round} commands`);
     await all(socket, responses, () => {});
@@ -248,15 +260,20 @@ export async function finishCommands(socket, deployment, params, count, progress
  */
 async function all(socket, requests, take) {
   let sent = 0;
-  const crew = await open(socket, protocol, { connections: PRELOAD_CONNECTIONS, depth: PRELOAD_DEPTH }, () => ({
-    request: () => /** @type {string} */ (requests[sent++]),
-    reply(bytes, start, end) {
-      const { result, error } = JSON.parse(bytes.toString("utf8", start, end));
-      if (error !== undefined) throw new Error(error.message);
-      take(result);
-      return true;
-    },
-  }));
+  const crew = await open(
+    socket,
+    protocol,
+    { connections: PRELOAD_CONNECTIONS, depth: PRELOAD_DEPTH },
+    () => ({
+      request: () => /** @type {string} */ (requests[sent++]),
+      reply(bytes, start, end) {
+        const { result, error } = JSON.parse(bytes.toString("utf8", start, end));
+        if (error !== undefined) throw new Error(error.message);
+        take(result);
+        return true;
+      },
+    }),
+  );
   await crew.run(requests.length);
   crew.close();
 }
@@ -298,7 +315,8 @@ function respondRequest(id, commandId, leaseId) {
  */
 function answer(bytes, start, end, id) {
   const text = bytes.latin1Slice(start, end);
-  if (numberAt(text, '"id":') !== id || text.includes('"error":')) throw new Error(`to request ${id}: ${text}`);
+  if (numberAt(text, '"id":') !== id || text.includes('"error":'))
+    throw new Error(`to request ${id}: ${text}`);
   return text;
 }
 
@@ -308,7 +326,9 @@ function answer(bytes, start, end, id) {
  */
 function numberAt(text, key) {
   const at = text.indexOf(key);
-  return at === -1 ? Number.NaN : Number.parseInt(text.slice(at + key.length, at + key.length + MAX_DIGITS), 10);
+  return at === -1
+    ? Number.NaN
+    : Number.parseInt(text.slice(at + key.length, at + key.length + MAX_DIGITS), 10);
 }
 
 /**

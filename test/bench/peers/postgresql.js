@@ -31,12 +31,14 @@ export const postgresql = {
   name: "PostgreSQL",
   durability: "fsync=on synchronous_commit=on",
   missing() {
-    if (program("postgres") === undefined || program("initdb") === undefined) return "postgresql is not installed";
+    if (program("postgres") === undefined || program("initdb") === undefined)
+      return "postgresql is not installed";
     return process.getuid?.() === 0 && postgresUser() === undefined
       ? "postgresql does not run as root, and there is no user postgres"
       : undefined;
   },
-  version: () => execFileSync(found("postgres"), ["--version"], { encoding: "utf8" }).split(" ")[2]?.trim() ?? "?",
+  version: () =>
+    execFileSync(found("postgres"), ["--version"], { encoding: "utf8" }).split(" ")[2]?.trim() ?? "?",
   async start(directory) {
     // It refuses to run as root, as whom CI often runs.
     const owner = process.getuid?.() === 0 ? postgresUser() : undefined;
@@ -87,7 +89,8 @@ function debianDirectories() {
 
 function postgresUser() {
   try {
-    const id = (/** @type {string} */ flag) => Number(execFileSync("id", [flag, "postgres"], { encoding: "utf8", stdio: "pipe" }));
+    const id = (/** @type {string} */ flag) =>
+      Number(execFileSync("id", [flag, "postgres"], { encoding: "utf8", stdio: "pipe" }));
     return { uid: id("-u"), gid: id("-g") };
   } catch {
     return undefined;
@@ -123,7 +126,9 @@ export const protocol = { ...answersToSync, greeting: [startup()] };
  * @returns {Protocol}
  */
 function prepared(statements) {
-  const parses = Object.entries(statements).map(([name, sql]) => message("P", `${name}\0${sql}\0${int16(0)}`) + SYNC);
+  const parses = Object.entries(statements).map(
+    ([name, sql]) => message("P", `${name}\0${sql}\0${int16(0)}`) + SYNC,
+  );
   return { ...answersToSync, greeting: [startup(), ...parses] };
 }
 
@@ -194,8 +199,12 @@ export function lockedCycles(payload, taken) {
       commit: "COMMIT",
     }),
     lane: () =>
-      cycle(taken, insert, bindExecute("begin", []) + execute("claim", []), execute("claim", []), (id) =>
-        bindExecute("complete", [id]) + execute("commit", []),
+      cycle(
+        taken,
+        insert,
+        bindExecute("begin", []) + execute("claim", []),
+        execute("claim", []),
+        (id) => bindExecute("complete", [id]) + execute("commit", []),
       ),
   };
 }

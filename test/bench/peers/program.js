@@ -60,7 +60,16 @@ export function findProgram(name, directories = []) {
  *   request that it answers once it serves; without one, an answered greeting will do.
  * @returns {Promise<Server>}
  */
-export async function startServer({ command, args, socket, protocol, probe, stopSignal = "SIGTERM", uid, gid }) {
+export async function startServer({
+  command,
+  args,
+  socket,
+  protocol,
+  probe,
+  stopSignal = "SIGTERM",
+  uid,
+  gid,
+}) {
   const owner = uid === undefined || gid === undefined ? {} : { uid, gid };
   const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"], ...owner });
   running.add(child);

@@ -19,7 +19,8 @@ export const redis = {
   name: "Redis",
   durability: "appendfsync always",
   missing: () => (findProgram("redis-server") ? undefined : "redis-server is not installed"),
-  version: () => /v=(\S+)/.exec(execFileSync("redis-server", ["--version"], { encoding: "utf8" }))?.[1] ?? "?",
+  version: () =>
+    /v=(\S+)/.exec(execFileSync("redis-server", ["--version"], { encoding: "utf8" }))?.[1] ?? "?",
   start(directory) {
     const socket = path.join(directory, "redis.sock");
     return startServer({
@@ -59,7 +60,8 @@ export function increments(key, numbers) {
     reply(bytes, start, end) {
       if (bytes[start] !== COLON) throw new Error(`INCR: ${bytes.toString("latin1", start, end)}`);
       let number = 0;
-      for (let i = start + 1; i < end - 2; i++) number = number * 10 + /** @type {number} */ (bytes[i]) - ZERO;
+      for (let i = start + 1; i < end - 2; i++)
+        number = number * 10 + /** @type {number} */ (bytes[i]) - ZERO;
       numbers.push(number);
       return true;
     },

@@ -1,0 +1,136 @@
+// The socket as any program sees it: bytes and lines, without the client library.
+import { once } from "node:events";
+import { connect, type Socket } from "node:net";
+import type { MethodName, Params, Result } from "@pawl/protocol";
+
+export interface RawError {
+  code: number;
+  message: string;
+  data: { kind: string; retryable: boolean; [detail: string]: unknown };
+}
+
+export interface RawReply {
+  jsonrpc: "2.0";
+  id: string | number | null;
+  result?: unknown;
+  error?: RawError;
+}
+
+/** A refusal, thrown by `RawClient.call`. */
+export class Refused extends Error {
+  readonly kind: string;
+  readonly error: RawError;
+  constructor(error: RawError) {
+    super(`${error.data?.kind}: ${error.message}`);
+    this.kind = error.data?.kind;
+    this.error = error;
+  }
+}
+
+export class RawClient {
+  readonly socket: Socket;
+  /** Lines that have arrived and that nobody has taken. */
+  readonly lines: string[] = [];
+  readonly closed: Promise<void>;
+  #partial = "";
+  #takers: { resolve: (line: string) => void; reject: (error: Error) => void }[] = [];
+  #calls = new Map<number, { resolve: (reply: RawReply) => void; reject: (error: Error) => void }>();
+  #nextId = 1;
+  #over = false;
+
+  constructor(socket: Socket) {
+    this.socket = socket;
+    socket.setEncoding("utf8");
+    socket.on("data", (chunk: string) => {
+      const lines = (this.#partial + chunk).split("\n");
+      this.#partial = lines.pop() as string;
+      for (const line of lines) this.#take(line);
+    });
+    socket.on("error", () => {});
+    this.closed = new Promise((resolve) => {
+      socket.once("close", () => {
+        this.#over = true;
+        const error = new Error("connection closed");
+        for (const { reject } of this.#takers.splice(0)) reject(error);
+        for (const { reject } of this.#calls.values()) reject(error);
+        this.#calls.clear();
+        resolve();
+      });
+    });
+  }
+
+  static async connect(path: string): Promise<RawClient> {
+    const socket = connect({ path, allowHalfOpen: true });
+    const client = new RawClient(socket);
+    await once(socket, "connect");
+    return client;
+  }
+
+  write(bytes: string | Uint8Array): void {
+    this.socket.write(bytes);
+  }
+
+  /** Sends one message as a line. */
+  send(message: unknown): void {
+    this.write(`${JSON.stringify(message)}\n`);
+  }
+
+  /** The next line that answers none of `call`'s requests. Rejects when the connection closes first. */
+  line(): Promise<string> {
+    const line = this.lines.shift();
+    if (line !== undefined) return Promise.resolve(line);
+    if (this.#over) return Promise.reject(new Error("connection closed"));
+    return new Promise((resolve, reject) => this.#takers.push({ resolve, reject }));
+  }
+
+  /** The next line, parsed. */
+  async reply(): Promise<RawReply> {
+    return JSON.parse(await this.line()) as RawReply;
+  }
+
+  /** Sends a line and takes the next one. */
+  async ask(line: string | Uint8Array): Promise<RawReply> {
+    this.write(line);
+    this.write("\n");
+    return await this.reply();
+  }
+
+  /** Calls a method and resolves with its result; rejects with `Refused`. */
+  async call<N extends MethodName>(method: N, params: Params<N>): Promise<Result<N>> {
+    const id = this.#nextId++;
+    const reply = new Promise<RawReply>((resolve, reject) => this.#calls.set(id, { resolve, reject }));
+    this.send({ jsonrpc: "2.0", id, method, params });
+    const { result, error } = await reply;
+    if (error !== undefined) throw new Refused(error);
+    return result as Result<N>;
+  }
+
+  /** Calls a method that is expected to be refused, and resolves with the error. */
+  async refusal(method: string, params?: unknown): Promise<RawError> {
+    const id = this.#nextId++;
+    const reply = new Promise<RawReply>((resolve, reject) => this.#calls.set(id, { resolve, reject }));
+    this.send({ jsonrpc: "2.0", id, method, ...(params === undefined ? {} : { params }) });
+    const { result, error } = await reply;
+    if (error === undefined) throw new Error(`${method} was not refused: ${JSON.stringify(result)}`);
+    return error;
+  }
+
+  /** Closes both directions at once, as a process that dies does. */
+  async destroy(): Promise<void> {
+    this.socket.destroy();
+    await this.closed;
+  }
+
+  #take(line: string): void {
+    const reply = line.startsWith("{") ? (JSON.parse(line) as RawReply) : undefined;
+    const call = typeof reply?.id === "number" ? this.#calls.get(reply.id) : undefined;
+    if (reply !== undefined && call !== undefined) {
+      this.#calls.delete(reply.id as number);
+      call.resolve(reply);
+      return;
+    }
+    const taker = this.#takers.shift();
+    if (taker === undefined) this.lines.push(line);
+    else taker.resolve(line);
+  }
+}
