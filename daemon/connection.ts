@@ -107,16 +107,21 @@ export class Connection implements Peer {
     this.#outBytes += line.length + 1;
   }
 
-  /** Sends what is queued, then closes; at the latest after `LINGER_MS`, if the peer reads nothing. */
-  close(): void {
+  /**
+   * Sends what is queued, then closes. Closing while the peer is writing would show there as a broken pipe,
+   * perhaps before it reads its answer; so with `linger` only our side is shut at first, and what the peer
+   * still sends is read and dropped until it closes too.
+   */
+  close({ linger }: { linger: boolean }): void {
     if (this.#state === "closing" || this.#state === "closed") return;
     this.#flush();
     this.#state = "closing";
-    // Closing while the peer is writing would show there as a broken pipe, perhaps before it reads its
-    // answer; so our side is shut, and the rest of its bytes is read and dropped until it closes too.
+    if (!linger) {
+      this.socket.end(() => this.socket.destroy());
+      return;
+    }
     this.socket.end();
-    this.#paused = false;
-    this.socket.resume();
+    this.#resume();
     const lingering = setTimeout(() => this.socket.destroy(), LINGER_MS);
     lingering.unref();
     this.socket.once("close", () => clearTimeout(lingering));
@@ -185,7 +190,7 @@ export class Connection implements Peer {
 
   #closeIfDone(): void {
     const draining = this.#state === "ended" || this.#state === "refused";
-    if (draining && this.#inFlight === 0 && this.#untaken === 0) this.close();
+    if (draining && this.#inFlight === 0 && this.#untaken === 0) this.close({ linger: true });
   }
 
   /** Answers something that is no message, under the id null, and closes once earlier requests are answered. */
@@ -194,7 +199,7 @@ export class Connection implements Peer {
     this.send(JSON.stringify(failure(null, refuse(kind, message))));
     this.#state = "refused";
     // Requests that wait could keep it open for an hour.
-    setTimeout(() => this.close(), LINGER_MS).unref();
+    setTimeout(() => this.close({ linger: true }), LINGER_MS).unref();
     this.#closeIfDone();
   }
 }

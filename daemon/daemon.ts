@@ -189,7 +189,7 @@ export class Daemon {
     const closed = [...this.#connections].map(
       (connection) => new Promise((resolve) => connection.socket.once("close", resolve)),
     );
-    for (const connection of this.#connections) connection.close();
+    for (const connection of this.#connections) connection.close({ linger: false });
     let timer: NodeJS.Timeout | undefined;
     const timeout = new Promise((resolve) => {
       timer = setTimeout(resolve, DRAIN_MS);

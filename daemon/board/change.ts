@@ -91,7 +91,10 @@ export function openChange(
   const { body, signature } = signed;
   const bytes = Buffer.from(DOMAIN + body);
   if (bytes.length - DOMAIN.length > MAX_BODY_BYTES) {
-    return refuse("too_large", `A body is at most ${MAX_BODY_BYTES} bytes, not ${bytes.length - DOMAIN.length}.`);
+    return refuse(
+      "too_large",
+      `A body is at most ${MAX_BODY_BYTES} bytes, not ${bytes.length - DOMAIN.length}.`,
+    );
   }
   let parsed: Json;
   try {
@@ -103,15 +106,18 @@ export function openChange(
   if (!isObject(parsed)) return refused("bad_shape", `A body is an object, not ${shown(parsed)}.`);
   const { v, author } = parsed;
   if (typeof v !== "number") return refused("bad_shape", "A body says its version, the number `v`.");
-  if (v !== VERSION) return refused("unsupported_version", `Version ${v} is not known here; upgrade this node.`);
+  if (v !== VERSION)
+    return refused("unsupported_version", `Version ${v} is not known here; upgrade this node.`);
   if (!matches(AUTHOR, author)) return refused("bad_shape", `An author is a key, not ${shown(author)}.`);
-  if (!matches(RANDOM_ID, parsed.board)) return refused("bad_shape", `${shown(parsed.board)} is not a board.`);
+  if (!matches(RANDOM_ID, parsed.board))
+    return refused("bad_shape", `${shown(parsed.board)} is not a board.`);
   if (board !== null && parsed.board !== board) {
     return refused("wrong_board", `The change is of board ${parsed.board}; this is board ${board}.`);
   }
   const standing = standingOf(author);
   if (standing === "unknown") return refused("unknown_author", `The author ${author} is not trusted here.`);
-  if (standing === "revoked") return refused("revoked_author", `The author ${author} is no longer trusted here.`);
+  if (standing === "revoked")
+    return refused("revoked_author", `The author ${author} is no longer trusted here.`);
   const key = authorKey(author);
   if (key instanceof PawlError) return refused(key.kind, key.message);
   if (!matches(SIGNATURE, signature) || !verify(null, bytes, key, Buffer.from(signature, "hex"))) {
@@ -184,9 +190,13 @@ export function readStored(id: string, signed: SignedChange): Change {
 }
 
 function corrupt(id: string, why: string): PawlError {
-  return refuse("log_corrupt", `The stored change ${id} is damaged: ${why}. Restore the database from a copy.`, {
-    changeId: id,
-  });
+  return refuse(
+    "log_corrupt",
+    `The stored change ${id} is damaged: ${why}. Restore the database from a copy.`,
+    {
+      changeId: id,
+    },
+  );
 }
 
 function hash(bytes: Buffer): string {
@@ -209,13 +219,18 @@ function readBody(body: JsonObject, { body: text, signature }: SignedChange, id:
   const { author, board, hlc, incarnation, ops, prev, seq } = body;
   if (!matches(AUTHOR, author)) return refuse("bad_shape", `${shown(author)} is not an author.`);
   if (!matches(RANDOM_ID, board)) return refuse("bad_shape", `${shown(board)} is not a board.`);
-  if (!matches(RANDOM_ID, incarnation)) return refuse("bad_shape", `${shown(incarnation)} is not an incarnation.`);
-  if (!isCount(seq, Number.MAX_SAFE_INTEGER) || seq === 0) return refuse("bad_shape", `${shown(seq)} is not a seq.`);
-  if (prev !== null && !matches(HASH, prev)) return refuse("bad_shape", `${shown(prev)} is not a hash or null.`);
+  if (!matches(RANDOM_ID, incarnation))
+    return refuse("bad_shape", `${shown(incarnation)} is not an incarnation.`);
+  if (!isCount(seq, Number.MAX_SAFE_INTEGER) || seq === 0)
+    return refuse("bad_shape", `${shown(seq)} is not a seq.`);
+  if (prev !== null && !matches(HASH, prev))
+    return refuse("bad_shape", `${shown(prev)} is not a hash or null.`);
   if (!isHlc(hlc)) return refuse("bad_shape", `${shown(hlc)} is not a time [wallMs, counter].`);
   if (body.v !== VERSION) return refuse("unsupported_version", `Version ${shown(body.v)} is not known here.`);
-  if (!Array.isArray(ops) || ops.length === 0) return refuse("bad_shape", `${shown(ops)} is not a list of ops.`);
-  if (ops.length > MAX_OPS) return refuse("too_large", `A change has at most ${MAX_OPS} ops, not ${ops.length}.`);
+  if (!Array.isArray(ops) || ops.length === 0)
+    return refuse("bad_shape", `${shown(ops)} is not a list of ops.`);
+  if (ops.length > MAX_OPS)
+    return refuse("too_large", `A change has at most ${MAX_OPS} ops, not ${ops.length}.`);
   const read: Op[] = [];
   const items = new Set<string>();
   for (const each of ops) {
@@ -240,7 +255,10 @@ function readOp(op: Json): Op | PawlError {
     return refuse("bad_story_id", `${shown(storyId)} is not 1 to 128 letters, digits, ".", "_" or "-".`);
   }
   if (!isCount(generation, MAX_GENERATION) || generation === 0) {
-    return refuse("bad_generation", `${generation} is not a generation of ${storyId}: these are integers from 1.`);
+    return refuse(
+      "bad_generation",
+      `${generation} is not a generation of ${storyId}: these are integers from 1.`,
+    );
   }
   const set = new Map<string, string>();
   const add = new Map<string, number>();
@@ -294,7 +312,12 @@ function readSet(field: string, value: Json, into: Map<string, string>): PawlErr
 
 function readAdd(field: string, value: Json, into: Map<string, number>): PawlError | undefined {
   const isCounter = field === "retryCount" || (isFieldName(field) && knownField(field) === undefined);
-  if (!isCounter || typeof value !== "number" || !Number.isInteger(value) || Math.abs(value) > MAX_INCREMENT) {
+  if (
+    !isCounter ||
+    typeof value !== "number" ||
+    !Number.isInteger(value) ||
+    Math.abs(value) > MAX_INCREMENT
+  ) {
     return refuse("bad_field", `The field ${shown(field)} cannot be incremented by ${shown(value)}.`);
   }
   into.set(field, value);
@@ -305,16 +328,18 @@ function isFieldName(field: string): boolean {
   return field !== "" && !field.includes("\0") && Buffer.byteLength(field) <= MAX_FIELD_NAME_BYTES;
 }
 
-const KNOWN_FIELDS: ReadonlyMap<string, (value: Json) => boolean> = new Map([
-  ["stage", (value) => isText(value) && value.length > 0 && value.length <= MAX_STAGE_LENGTH],
-  ["name", (value) => value === null || isText(value)],
-  ["agent", (value) => value === null || isText(value)],
-  ["retryCount", Number.isSafeInteger],
-  ["blocked", (value) => typeof value === "boolean"],
-  ["rank", (value) => typeof value === "string" && isRank(value)],
-  // Parts of an item that are not fields, and the name that stands for all elements.
-  ...["storyId", "dependsOn", "updatedAt", "updatedBy"].map((name) => [name, () => false] as const),
-]);
+const KNOWN_FIELDS: ReadonlyMap<string, (value: Json) => boolean> = new Map<string, (value: Json) => boolean>(
+  [
+    ["stage", (value) => isText(value) && value.length > 0 && value.length <= MAX_STAGE_LENGTH],
+    ["name", (value) => value === null || isText(value)],
+    ["agent", (value) => value === null || isText(value)],
+    ["retryCount", (value) => Number.isSafeInteger(value)],
+    ["blocked", (value) => typeof value === "boolean"],
+    ["rank", (value) => typeof value === "string" && isRank(value)],
+    // Parts of an item that are not fields, and the name that stands for all elements.
+    ...["storyId", "dependsOn", "updatedAt", "updatedBy"].map((name) => [name, () => false] as const),
+  ],
+);
 
 /** The test of a known field's values; undefined for a name that this version does not know. */
 function knownField(field: string): ((value: Json) => boolean) | undefined {

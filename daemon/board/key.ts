@@ -85,13 +85,19 @@ export function newIdentity(random: Uint8Array): string {
 export function openIdentity(pem: string, fileMode: number): KeyObject | PawlError {
   if ((fileMode & OTHERS_MODE) !== 0) {
     const mode = (fileMode & 0o777).toString(8).padStart(4, "0");
-    return refuse("key_mode", `The identity key has mode ${mode}; others could sign as this node. Make it 0600.`);
+    return refuse(
+      "key_mode",
+      `The identity key has mode ${mode}; others could sign as this node. Make it 0600.`,
+    );
   }
   let key: KeyObject;
   try {
     key = createPrivateKey({ key: pem, format: "pem" });
   } catch {
-    return refuse("key_unreadable", "The identity key is not a private key in PKCS #8; restore it from a copy.");
+    return refuse(
+      "key_unreadable",
+      "The identity key is not a private key in PKCS #8; restore it from a copy.",
+    );
   }
   if (!pem.includes("-----BEGIN PRIVATE KEY-----") || key.asymmetricKeyType !== "ed25519") {
     return refuse("key_unreadable", "The identity key is not an unencrypted Ed25519 key in PKCS #8.");

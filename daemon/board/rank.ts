@@ -36,11 +36,17 @@ export function rankBetween(below: string | null, above: string | null): string 
     if (key !== null && !isRank(key)) return refuse("invalid_params", `${shown(key)} is not a rank.`);
   }
   if (below !== null && above !== null && below >= above) {
-    return refuse("invalid_params", `No rank is between ${shown(below)} and ${shown(above)}; move one of them first.`);
+    return refuse(
+      "invalid_params",
+      `No rank is between ${shown(below)} and ${shown(above)}; move one of them first.`,
+    );
   }
   const key = between(below, above);
   if (key.length > MAX_RANK_LENGTH) {
-    return refuse("exhausted", `The rank between ${shown(below)} and ${shown(above)} is too long; spread them first.`);
+    return refuse(
+      "exhausted",
+      `The rank between ${shown(below)} and ${shown(above)} is too long; spread them first.`,
+    );
   }
   return key;
 }
@@ -50,7 +56,8 @@ function between(below: string | null, above: string | null): string {
     if (above === null) return FIRST_RANK;
     const [integer, fraction] = split(above);
     if (integer === LEAST_INTEGER) return integer + fractionBetween("", fraction);
-    return fraction === "" ? decrement(integer) : integer;
+    const before = fraction === "" ? decrement(integer) : integer;
+    return before === LEAST_INTEGER ? before + fractionBetween("", null) : before;
   }
   const [integer, fraction] = split(below);
   if (above === null) return increment(integer) ?? integer + fractionBetween(fraction, null);
