@@ -1,0 +1,64 @@
+/**
+ * Methods whose second performance changes nothing more than the first, so that a client may send them again
+ * when the connection broke before the answer. No schemas here: clients import this file at run time.
+ */
+const REPEATABLE: ReadonlySet<string> = new Set([
+  "sequence.peek",
+  "sequence.state",
+  "sequence.format",
+  "sequence.parse",
+  "sequence.advance",
+  "queue.renew",
+  "queue.complete",
+  "queue.get",
+  "queue.list",
+  "queue.stats",
+  "queue.explain",
+  "queue.cancel",
+  "lease.heartbeat",
+  "lease.get",
+  "lease.list",
+  "lease.check",
+  "deployment.set",
+  "deployment.list",
+  "command.renew",
+  "command.get",
+  "command.params",
+  "command.response",
+  "command.wait",
+  "command.list",
+  "command.cancel",
+  "pipeline.read",
+  "pipeline.list",
+  "pipeline.history",
+  "pipeline.identity",
+  "pipeline.heads",
+  "pipeline.changes",
+  "pipeline.apply",
+  "peer.trust",
+  "peer.revoke",
+  "peer.list",
+  "daemon.ping",
+  "daemon.info",
+  "daemon.stats",
+  "rpc.discover",
+]);
+
+/** Methods that become repeatable by a key that the caller chose, and the name of that key. */
+const REPEATABLE_WITH_KEY: Readonly<Record<string, string>> = {
+  "sequence.next": "requestId",
+  "sequence.reserve": "requestId",
+  "queue.enqueue": "sourceKey",
+  "command.create": "idempotencyKey",
+};
+
+/** Whether a request may be sent again when nobody knows whether it took effect. */
+export function isRepeatable(method: string, params: Readonly<Record<string, unknown>>): boolean {
+  if (REPEATABLE.has(method)) return true;
+  if (method === "queue.enqueueMany") {
+    const { batches } = params;
+    return Array.isArray(batches) && batches.every((batch) => batch?.sourceKey !== undefined);
+  }
+  const key = Object.hasOwn(REPEATABLE_WITH_KEY, method) ? REPEATABLE_WITH_KEY[method] : undefined;
+  return key !== undefined && params[key] !== undefined;
+}
