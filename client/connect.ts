@@ -1,8 +1,16 @@
 import { lstatSync } from "node:fs";
 import { homedir, tmpdir, userInfo } from "node:os";
-import { dirname } from "node:path";
-import type { Dispenser, MethodName, Params, Result } from "@pawl/protocol";
-import { PawlError } from "@pawl/protocol/errors";
+import { dirname, resolve } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import type {
+  Dispenser,
+  MethodName,
+  NotificationName,
+  NotificationParams,
+  Params,
+  Result,
+} from "@pawl/protocol";
+import { PawlError, shown } from "@pawl/protocol/errors";
 import {
   checkInstance,
   checkSocketPath,
@@ -18,53 +26,160 @@ import {
   DEFAULT_RECONNECT_MS,
   dispenserOf,
   type Groups,
-  groupsOf,
+  groupOf,
+  type NotificationListener,
 } from "./client.js";
-import { type SpawnOptions, startDaemon } from "./spawn.js";
+import type { WorkHandle } from "./crew.js";
+import { type HeldLease, type WithLeaseOptions, withLease } from "./hold.js";
+import { isBusy, nobodyListens, type SpawnOptions, startDaemon } from "./spawn.js";
+import { type Work, type WorkOptions, work } from "./work.js";
+
+const BUSY_RETRY_MS = 20;
 
 export interface ConnectOptions {
   /** Path of the daemon's socket; otherwise by the rule of `pawl socket-path`. */
   socket?: string;
-  /** Which daemon of this user, when `socket` is not given. */
+  /** Which daemon of this user, when `socket` is not given; otherwise `$PAWL_INSTANCE` or `default`. */
   instance?: string;
   /** Starts a daemon when none listens. Any number of processes may do so at once: one daemon runs. */
   spawn?: boolean | SpawnOptions;
-  /** How long requests wait for a daemon that went away, in milliseconds. */
+  /** How long a request waits for a daemon that went away, in milliseconds; 30,000 by default. */
   reconnectMs?: number;
 }
+
+/** One call of a `transact`. Its params may hold `$result` references, so they are checked by the daemon. */
+export interface TransactCall {
+  readonly method: MethodName;
+  readonly params?: Readonly<Record<string, unknown>>;
+}
+
+/** The result of each call, in their order. */
+export type TransactResults<C extends readonly TransactCall[]> = {
+  -readonly [I in keyof C]: Result<C[I]["method"]>;
+};
 
 /** A client: one typed group per noun, and what is built on them. */
 export interface PawlClient extends Groups, AsyncDisposable {
   readonly socketPath: string;
-  /** Calls any method by its name. */
+  /**
+   * Calls any method by its name.
+   *
+   * @example const { seq } = await client.call("sequence.next", { type: "FR" });
+   */
   call<N extends MethodName>(method: N, params: Params<N>, options?: CallOptions): Promise<Result<N>>;
   call(method: string, params?: Record<string, unknown>, options?: CallOptions): Promise<unknown>;
+  /**
+   * Performs several calls in one transaction: all of them or none. `{ $result: "/0/id" }`, anywhere in the
+   * params of a later call, stands for a value of an earlier one's result. Never repeated by itself.
+   *
+   * @example
+   * const { results: [{ id }] } = await client.transact({
+   *   calls: [
+   *     { method: "sequence.next", params: { type: "FR" } },
+   *     { method: "pipeline.write", params: { storyId: { $result: "/0/id" }, stage: "1_backlog" } },
+   *   ],
+   *   guards: [{ lease: { name: "board", fencingToken } }],
+   * });
+   */
+  transact<const C extends readonly TransactCall[]>(
+    params: { calls: C; guards?: Params<"transact">["guards"] },
+    options?: CallOptions,
+  ): Promise<{ results: TransactResults<C> }>;
+  /**
+   * Listens to a notification of the daemon, until the returned function is called.
+   *
+   * @example const stop = client.on("lease.lost", ({ name }) => console.error(`lost ${name}`));
+   */
+  on<N extends NotificationName>(
+    notification: N,
+    listener: (params: NotificationParams<N>) => void,
+  ): () => void;
+  /**
+   * Works on a queue until closed: claims batches, waiting for them, has the handler do the work, renews the
+   * claim while it runs, and completes it when it returns. What the handler throws is kept with the batches, which
+   * are given back for another attempt. The handler's signal is aborted when the claim is lost.
+   *
+   * @example
+   * const worker = client.work<{ image: string }>("thumbnails", async ({ payloads, signal, fencingToken }) => {
+   *   for (const { image } of payloads) await makeThumbnail(image, { signal, fencingToken });
+   * }, { concurrency: 4 });
+   * process.once("SIGTERM", () => void worker.close());
+   * await worker.done;
+   */
+  work<T = unknown>(queue: string, handler: (work: Work<T>) => unknown, options?: WorkOptions): WorkHandle;
+  /**
+   * Performs a function while holding the write lease of a name: renews the lease, aborts the function's signal
+   * when it is lost, and gives it back at the end. Resolves or rejects as the function does.
+   *
+   * Rejects with `PawlError` `lease_held` when another holds it and `waitMs` has passed, and with `lease_lost`
+   * when it was lost meanwhile, whatever the function returned: somebody else may have held it too.
+   *
+   * @example
+   * await client.withLease("release/1.2", async ({ fencingToken, signal }) => {
+   *   await deploy({ fencingToken, signal });
+   * }, { ttlMs: 10_000, waitMs: 60_000 });
+   */
+  withLease<T>(
+    name: string,
+    perform: (lease: HeldLease) => T | Promise<T>,
+    options?: WithLeaseOptions,
+  ): Promise<T>;
   /** The sequences behind the interface that is also there without a daemon. */
   dispenser(): Dispenser;
-  /** Closes the connection. What was not answered is rejected with `ConnectionLost`. */
+  /** Closes the connection for good. What was not answered is rejected with `ConnectionLost`. */
   close(): void;
 }
 
 /**
- * Connects to a daemon. Rejects with `ConnectionLost` when none listens (and none is to be started), and with
- * a `PawlError` when the path cannot be right.
+ * Connects to a daemon. The client survives the daemon's restarts: it connects again, sends again what was not
+ * performed and what may be performed twice, and rejects the rest with `ConnectionLost`.
+ *
+ * Rejects with `ConnectionLost` when none listens (and none is to be started), and with a `PawlError`
+ * `invalid_params` when an option cannot be right.
+ *
+ * @example
+ * await using client = await connect({ spawn: true });
+ * const { id } = await client.sequence.next({ type: "FR" });
  */
 export async function connect(options: ConnectOptions = {}): Promise<PawlClient> {
-  const instance = options.instance ?? DEFAULT_INSTANCE;
+  const { reconnectMs = DEFAULT_RECONNECT_MS } = options;
+  if (typeof reconnectMs !== "number" || !(reconnectMs >= 0)) {
+    throw new PawlError(
+      "invalid_params",
+      `reconnectMs is a number of milliseconds, not ${shown(reconnectMs)}.`,
+    );
+  }
+  const instance = options.instance ?? defaultInstance();
+  checkInstance(instance);
   const path = options.socket ?? defaultSocketPath(instance);
   checkSocketPath(path, Buffer.byteLength(path));
-  const connection = new ClientConnection(path, options.reconnectMs ?? DEFAULT_RECONNECT_MS);
+  const connection = new ClientConnection(path, reconnectMs);
   try {
-    await connection.open();
+    await openSoon(connection, reconnectMs);
   } catch (error) {
     if (!options.spawn || !nobodyListens(error)) throw cannotConnect(path, error as NodeJS.ErrnoException);
-    await startDaemon(path, instance, options.spawn === true ? {} : options.spawn, () => connection.open());
+    await startDaemon(resolve(path), instance, options.spawn === true ? {} : options.spawn, () =>
+      connection.open(),
+    );
   }
   return assemble(connection);
 }
 
+/** Connects now, or when the daemon has room for one more: thousands may come at once. */
+async function openSoon(connection: ClientConnection, patienceMs: number): Promise<void> {
+  const givingUp = performance.now() + patienceMs;
+  for (;;) {
+    try {
+      return await connection.open();
+    } catch (error) {
+      if (!isBusy(error) || performance.now() >= givingUp) throw error;
+    }
+    await delay(BUSY_RETRY_MS);
+  }
+}
+
 /** Where the daemon of an instance listens, by the rule that daemon and client share. */
-export function defaultSocketPath(instance: string = DEFAULT_INSTANCE): string {
+export function defaultSocketPath(instance: string = defaultInstance()): string {
   checkInstance(instance);
   const around: Surroundings = {
     env: process.env,
@@ -85,28 +200,35 @@ export function defaultSocketPath(instance: string = DEFAULT_INSTANCE): string {
   return path;
 }
 
+function defaultInstance(): string {
+  return process.env.PAWL_INSTANCE || DEFAULT_INSTANCE;
+}
+
+/** What is not a property of its own is a group of methods; groups come from the names as they are asked for. */
 function assemble(connection: ClientConnection): PawlClient {
-  const own = {
+  const own: Record<string | symbol, unknown> = {
     socketPath: connection.socketPath,
     call: (method: string, params?: Record<string, unknown>, options?: CallOptions) =>
       connection.call(method, params ?? {}, options),
+    transact: (params: Record<string, unknown>, options?: CallOptions) =>
+      connection.call("transact", params, options),
+    on: (notification: string, listener: NotificationListener) => connection.on(notification, listener),
+    work: <T>(queue: string, handler: (work: Work<T>) => unknown, how?: WorkOptions) =>
+      work(connection, queue, handler, how),
+    withLease: <T>(name: string, perform: (lease: HeldLease) => T | Promise<T>, how?: WithLeaseOptions) =>
+      withLease(connection, name, perform, how),
     dispenser: () => dispenserOf(connection),
     close: () => connection.close(),
     [Symbol.asyncDispose]: async () => connection.close(),
   };
-  const groups = groupsOf(connection);
-  return new Proxy(own as unknown as PawlClient, {
+  return new Proxy(own, {
     get(target, name) {
-      if (Reflect.has(target, name) || typeof name !== "string" || name === "then")
-        return Reflect.get(target, name);
-      return Reflect.get(groups, name);
+      // A promise would be asked for `then` before it is resolved with the client.
+      if (typeof name !== "string" || name === "then" || name in target) return Reflect.get(target, name);
+      target[name] = groupOf(connection, name);
+      return target[name];
     },
-  });
-}
-
-function nobodyListens(error: unknown): boolean {
-  const { code } = error as NodeJS.ErrnoException;
-  return code === "ENOENT" || code === "ECONNREFUSED";
+  }) as unknown as PawlClient;
 }
 
 function cannotConnect(path: string, error: NodeJS.ErrnoException): ConnectionLost {

@@ -1,5 +1,23 @@
-export type { Dispenser, MethodName, Mode, Params, Result } from "@pawl/protocol";
+export type {
+  Dispenser,
+  MethodName,
+  Mode,
+  NotificationName,
+  NotificationParams,
+  Params,
+  Result,
+} from "@pawl/protocol";
 export { type ErrorKind, PawlError } from "@pawl/protocol/errors";
 export { type CallOptions, ConnectionLost } from "./client.js";
-export { type ConnectOptions, connect, defaultSocketPath, type PawlClient } from "./connect.js";
+export {
+  type ConnectOptions,
+  connect,
+  defaultSocketPath,
+  type PawlClient,
+  type TransactCall,
+  type TransactResults,
+} from "./connect.js";
+export { Postpone, type WorkHandle } from "./crew.js";
+export type { HeldLease, WithLeaseOptions } from "./hold.js";
 export type { SpawnOptions } from "./spawn.js";
+export type { Work, WorkOptions } from "./work.js";

@@ -1,38 +1,53 @@
+import { isUtf8 } from "node:buffer";
 import { connect, type Socket } from "node:net";
 import { LINE_TOO_LONG, LineSplitter } from "@pawl/protocol/framing";
 import { MAX_REPLY_BYTES } from "@pawl/protocol/limits";
 
+/** One line on its way to the daemon. */
+export interface Outgoing {
+  readonly line: string;
+  /** Whether it may have reached the daemon. While false it certainly has not. */
+  sent: boolean;
+  /** Set by who gives it up before it is sent. */
+  dropped: boolean;
+}
+
+/** How a connection ended. */
+export interface Ending {
+  /** All that the daemon sent was read, to the last byte: what is unanswered now, it did not answer. */
+  complete: boolean;
+  /** What was wrong with the peer, if we ended it. */
+  reason: string | undefined;
+}
+
 export interface LinkEvents {
-  /** A parsed message of the daemon, or a batch of them. */
-  onMessage: (message: unknown) => void;
+  /** One line of the daemon, parsed. A text returned says why no daemon of ours sends this; it ends the connection. */
+  onMessage: (message: unknown) => string | undefined;
   /** The connection has ended, by whichever side; called once. */
-  onClose: () => void;
+  onClose: (ending: Ending) => void;
 }
 
 /** One connection to a daemon: lines in, lines out. */
 export class Link {
   readonly #socket: Socket;
-  #out: string[] = [];
+  readonly #lines = new LineSplitter(MAX_REPLY_BYTES, Buffer.allocUnsafe);
+  #out: Outgoing[] = [];
+  #reason: string | undefined;
 
   private constructor(socket: Socket, events: LinkEvents) {
     this.#socket = socket;
-    const lines = new LineSplitter(MAX_REPLY_BYTES, Buffer.allocUnsafe);
-    socket.on("data", (chunk) => {
-      lines.push(chunk);
-      for (let line = lines.next(); line !== undefined; line = lines.next()) {
-        // What speaks like this is no daemon of ours; the requests in flight end as lost.
-        if (line === LINE_TOO_LONG) return void socket.destroy();
-        let message: unknown;
-        try {
-          message = JSON.parse(line.toString("utf8"));
-        } catch {
-          return void socket.destroy();
-        }
-        events.onMessage(message);
-      }
+    let ended = false;
+    socket.on("data", (chunk) => this.#received(chunk, events));
+    socket.on("end", () => {
+      ended = true;
     });
-    socket.on("error", () => {});
-    socket.once("close", events.onClose);
+    // A daemon that closed without reading our last lines shows as a reset, after all it sent has been read.
+    socket.on("error", (error: NodeJS.ErrnoException) => {
+      if (error.code === "ECONNRESET") ended = true;
+    });
+    socket.once("close", () => {
+      events.onClose({ complete: ended && !this.#lines.unfinished, reason: this.#reason });
+    });
   }
 
   /** Rejects with the system's error (ENOENT, ECONNREFUSED, EACCES ...) when nothing listens at `path`. */
@@ -48,19 +63,49 @@ export class Link {
   }
 
   /** Sends one line; the lines of one moment go out in one write. */
-  send(message: unknown): void {
-    if (this.#out.length === 0) {
-      process.nextTick(() => {
-        const text = `${this.#out.join("\n")}\n`;
-        this.#out = [];
-        if (this.#socket.writable) this.#socket.write(text);
-      });
-    }
-    this.#out.push(JSON.stringify(message));
+  send(outgoing: Outgoing): void {
+    if (this.#out.length === 0) process.nextTick(() => this.#flush());
+    this.#out.push(outgoing);
   }
 
   /** Closes at once: answers under way are lost. */
   close(): void {
     this.#socket.destroy();
+  }
+
+  #flush(): void {
+    const batch = this.#out.filter(({ dropped }) => !dropped);
+    this.#out = [];
+    if (batch.length === 0 || !this.#socket.writable) return;
+    this.#socket.write(`${batch.map(({ line }) => line).join("\n")}\n`);
+    // A daemon that has just closed shows here as a broken pipe, known before `write` returns: then nothing
+    // of this batch left the process. Later errors may come after a part of it has arrived.
+    if (this.#socket.errored !== null) return;
+    for (const outgoing of batch) outgoing.sent = true;
+  }
+
+  #received(chunk: Buffer, events: LinkEvents): void {
+    if (this.#reason !== undefined) return;
+    this.#lines.push(chunk);
+    for (let line = this.#lines.next(); line !== undefined; line = this.#lines.next()) {
+      const wrong =
+        line === LINE_TOO_LONG ? `it sent a line of over ${MAX_REPLY_BYTES} bytes` : this.#take(line, events);
+      if (wrong !== undefined) {
+        this.#reason = wrong;
+        this.#socket.destroy();
+        return;
+      }
+    }
+  }
+
+  #take(line: Buffer, events: LinkEvents): string | undefined {
+    if (!isUtf8(line)) return "it sent what is not UTF-8";
+    let message: unknown;
+    try {
+      message = JSON.parse(line.toString("utf8"));
+    } catch {
+      return "it sent what is not JSON";
+    }
+    return events.onMessage(message);
   }
 }

@@ -1,27 +1,58 @@
-import { spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
+import { createHash, randomUUID } from "node:crypto";
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  unlinkSync,
+} from "node:fs";
 import { createRequire } from "node:module";
+import { createServer, type Server } from "node:net";
+import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { ConnectionLost } from "./client.js";
 
 const START_TIMEOUT_MS = 10_000;
 const RETRY_MS = 20;
-/** What pawld exits with when its options are wrong, or it could not start; another daemon may have won. */
+/** What pawld exits with when its options are wrong. */
 const EXIT_USAGE = 2;
-const MAX_KEPT_TEXT = 4096;
+/** A daemon that could not start may have been refused for another that is about to listen: so long is that given. */
+const OTHER_DAEMON_MS = 2000;
+/** A process that waits for another's daemon starts its own after so long: whose turn it is, is only a courtesy. */
+const TURN_MS = 5000;
+const MAX_SAID_BYTES = 4096;
+/** What a service manager told us about ourselves is not true of a process that outlives us. */
+const OURS_ALONE = [
+  "NOTIFY_SOCKET",
+  "WATCHDOG_PID",
+  "WATCHDOG_USEC",
+  "LISTEN_FDS",
+  "LISTEN_FDNAMES",
+  "LISTEN_PID",
+];
 
 export interface SpawnOptions {
   /** The daemon program and its first arguments; otherwise `$PAWLD`, `@pawl/daemon` if installed, or `pawld`. */
   command?: readonly string[];
   /** More arguments, such as `["--idle-exit", "600"]`. */
   args?: readonly string[];
-  /** How long to wait for it to listen, in milliseconds. */
+  /** A file to which the daemon appends its log; otherwise nobody keeps it. */
+  log?: string;
+  /** How long to wait for it to listen, in milliseconds; 10,000 by default. */
   timeoutMs?: number;
 }
 
 /**
  * Starts a daemon that outlives this process, and connects to whichever daemon listens first: when many
- * processes do this at once, the database's lock lets one of their daemons run, and the others end.
+ * processes do this at once, one of them starts it and the others wait. Should two be started all the same,
+ * the database's lock lets one run, and the other ends.
+ *
+ * Rejects with `ConnectionLost` that holds the daemon's own words when it does not start.
  *
  * @param open connects; rejects while nothing listens.
  */
@@ -31,43 +62,175 @@ export async function startDaemon(
   options: SpawnOptions,
   open: () => Promise<void>,
 ): Promise<void> {
-  const [program, ...args] = [...(options.command ?? daemonCommand()), ...(options.args ?? [])];
-  const child = spawn(program as string, [...args, "--socket", socketPath, "--instance", instance], {
-    detached: true,
-    // It must not hold our terminal or our pipes; what it says before it is up is told in our error.
-    stdio: ["ignore", "ignore", "pipe"],
-  });
-  let said = "";
-  let ended: string | undefined;
-  let misused = false;
-  child.stderr.on("data", (chunk) => {
-    said = (said + chunk).slice(-MAX_KEPT_TEXT);
-  });
-  child.once("error", (error) => {
-    ended = error.message;
-    misused = true;
-  });
-  child.once("exit", (code, signal) => {
-    ended = `it ended with ${signal ?? code}`;
-    misused = code === EXIT_USAGE;
-  });
-  child.unref();
-
-  const givingUp = performance.now() + (options.timeoutMs ?? START_TIMEOUT_MS);
-  let cause: unknown;
-  while (!misused && performance.now() < givingUp) {
-    try {
-      await open();
-      child.stderr.destroy();
-      return;
-    } catch (error) {
-      cause = error;
+  const { timeoutMs = START_TIMEOUT_MS } = options;
+  const began = performance.now();
+  let turn: Server | undefined;
+  let daemon: StartedDaemon | undefined;
+  try {
+    for (;;) {
+      const waited = performance.now() - began;
+      let cause: unknown;
+      try {
+        return await open();
+      } catch (error) {
+        if (!nobodyListens(error) && !isBusy(error)) throw error;
+        cause = error;
+      }
+      if (daemon?.hopeless || waited >= timeoutMs) {
+        throw new ConnectionLost(whyNot(socketPath, daemon, waited), undefined, { cause });
+      }
+      if (turn === undefined) {
+        turn = await takeTurn(socketPath);
+        // Whoever had it before may have left because a daemon listens.
+        if (turn !== undefined) continue;
+      }
+      if (turn !== undefined || waited >= TURN_MS) {
+        daemon ??= new StartedDaemon(socketPath, instance, options);
+      }
+      await delay(RETRY_MS);
     }
-    await delay(RETRY_MS);
+  } finally {
+    turn?.close();
+    daemon?.leave();
   }
-  child.stderr.destroy();
-  const reason = [ended, said.trim()].filter(Boolean).join(": ") || "it does not listen";
-  throw new ConnectionLost(`Started ${program} for ${socketPath}, but ${reason}.`, undefined, { cause });
+}
+
+/** Whether connecting failed for want of a daemon. */
+export function nobodyListens(error: unknown): boolean {
+  const { code } = error as NodeJS.ErrnoException;
+  return code === "ENOENT" || code === "ECONNREFUSED";
+}
+
+/** Whether a daemon listens but has more connections waiting than the kernel queues. */
+export function isBusy(error: unknown): boolean {
+  return (error as NodeJS.ErrnoException).code === "EAGAIN";
+}
+
+/** A daemon that this process started, until it listens. */
+class StartedDaemon {
+  readonly program: string;
+  readonly #child: ChildProcess;
+  /** Its standard error goes to a file without a name: a pipe would break, and a terminal be held, once we end. */
+  readonly #said: number;
+  #ended: { how: string; at: number; forGood: boolean } | undefined;
+
+  constructor(socketPath: string, instance: string, { command, args = [], log }: SpawnOptions) {
+    const [program = "pawld", ...before] = command ?? daemonCommand();
+    this.program = program;
+    this.#said = openUnnamed();
+    const logFile = log === undefined ? undefined : openSync(log, "a", 0o600);
+    const nothing = openSync("/dev/null", "r+");
+    try {
+      this.#child = spawn(program, [...before, ...args, "--socket", socketPath, "--instance", instance], {
+        // A session of its own: no terminal, and no signals that are meant for us.
+        detached: true,
+        stdio: [nothing, logFile ?? nothing, this.#said, ...covered(nothing)],
+        env: Object.fromEntries(Object.entries(process.env).filter(([name]) => !OURS_ALONE.includes(name))),
+      });
+    } finally {
+      closeSync(nothing);
+      if (logFile !== undefined) closeSync(logFile);
+    }
+    this.#child.once("error", (error) => this.#end(error.message, true));
+    this.#child.once("exit", (code, signal) =>
+      this.#end(`it ended with ${signal ?? code}`, code === EXIT_USAGE),
+    );
+    this.#child.unref();
+  }
+
+  /** Whether it has ended and there is no reason to think that another will listen. */
+  get hopeless(): boolean {
+    if (this.#ended === undefined) return false;
+    return this.#ended.forGood || performance.now() - this.#ended.at >= OTHER_DAEMON_MS;
+  }
+
+  /** How it ended and what it said, or that it runs. */
+  get state(): string {
+    const buffer = Buffer.alloc(MAX_SAID_BYTES);
+    const from = Math.max(0, fstatSync(this.#said).size - MAX_SAID_BYTES);
+    const said = buffer.toString("utf8", 0, readSync(this.#said, buffer, 0, MAX_SAID_BYTES, from)).trim();
+    const how = this.#ended?.how ?? `it does not listen and still runs as pid ${this.#child.pid}`;
+    return said === "" ? how : `${how}: ${said}`;
+  }
+
+  /** It is on its own from here. */
+  leave(): void {
+    closeSync(this.#said);
+  }
+
+  #end(how: string, forGood: boolean): void {
+    this.#ended ??= { how, at: performance.now(), forGood };
+  }
+}
+
+function whyNot(socketPath: string, daemon: StartedDaemon | undefined, waitedMs: number): string {
+  return daemon === undefined
+    ? `Another process has been starting a daemon for ${socketPath} for ${Math.round(waitedMs)} ms, and none listens.`
+    : `Started ${daemon.program} for ${socketPath}, but ${daemon.state}.`;
+}
+
+/**
+ * Whose turn it is to start a daemon for a socket: one of all processes may listen under this abstract name,
+ * and the kernel takes it back however that one ends (unix(7)). Elsewhere than on Linux it is everybody's.
+ */
+async function takeTurn(socketPath: string): Promise<Server | undefined> {
+  const server = createServer();
+  const name = createHash("sha256").update(socketPath).digest("hex");
+  const taken = await new Promise<boolean>((resolve) => {
+    server.once("error", ({ code }: NodeJS.ErrnoException) => resolve(code !== "EADDRINUSE"));
+    server.listen(`\0pawl-start-${name}`, () => resolve(true));
+  });
+  server.unref();
+  return taken ? server : undefined;
+}
+
+/**
+ * Descriptors that we inherited ourselves would be inherited by the daemon too: a lock or a pipe of whoever
+ * started us would be held until it ends. Each is covered, from descriptor 3 on, by the one given.
+ */
+function covered(by: number): ("ignore" | number)[] {
+  const cover: ("ignore" | number)[] = [];
+  for (const fd of inherited()) {
+    while (cover.length < fd - 3) cover.push("ignore");
+    cover.push(by);
+  }
+  return cover;
+}
+
+/** Descriptors from 3 on that a program started by us gets, in ascending order; what Node opens is not among them. */
+function inherited(): number[] {
+  try {
+    return readdirSync("/proc/self/fdinfo")
+      .map(Number)
+      .filter((fd) => fd > 2 && !closesOnExec(fd))
+      .sort((a, b) => a - b);
+  } catch {
+    return [];
+  }
+}
+
+function closesOnExec(fd: number): boolean {
+  try {
+    const flags = /^flags:\s*([0-7]+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, "utf8"))?.[1] ?? "0";
+    return (Number.parseInt(flags, 8) & O_CLOEXEC) !== 0;
+  } catch {
+    // It was the one through which the directory was read.
+    return true;
+  }
+}
+
+/** The same on all Linux architectures that Node runs on; Node does not export it. */
+const O_CLOEXEC = 0o2000000;
+
+function openUnnamed(): number {
+  const path = join(tmpdir(), `pawld-${randomUUID()}`);
+  const fd = openSync(
+    path,
+    constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | constants.O_APPEND,
+    0o600,
+  );
+  unlinkSync(path);
+  return fd;
 }
 
 function daemonCommand(): string[] {

@@ -11,12 +11,12 @@ export interface TimeSource {
   monotonic(): number;
 }
 
-export const systemTime: TimeSource = {
+const systemTime: TimeSource = {
   wall: () => Date.now(),
   monotonic: () => performance.now(),
 };
 
-/** What a reading found: the time, and by how much the wall clock had jumped forward since the last one. */
+/** What a reading found: the time, and by how much the wall clock has jumped ahead of it. */
 export interface Reading {
   now: number;
   steppedMs: number;
@@ -25,8 +25,9 @@ export interface Reading {
 /**
  * The daemon's one clock (spec: wire.md, Time). It runs at the pace of the monotonic clock from the later of
  * the wall clock and the high-water mark of the database, so it never runs backwards. When the wall clock is
- * found ahead (set forward, or the machine slept), the clock follows it and the reading says by how much:
- * lease deadlines are then moved by the same amount, so that what remains of a lease stays what it was.
+ * found ahead (set forward, or the machine slept), the reading says by how much, and the clock goes on at its
+ * pace until it is told to follow: by then the deadlines of leases have been moved by the same amount and that
+ * is committed, so that what remains of a lease stays what it was also if the database could not be written.
  */
 export class Clock {
   readonly #time: TimeSource;
@@ -46,9 +47,13 @@ export class Clock {
     const monotonic = this.#time.monotonic();
     const ahead = Math.floor(wall - (monotonic + this.#offset));
     const steppedMs = ahead >= STEP_THRESHOLD_MS ? ahead : 0;
-    this.#offset += steppedMs;
     this.#last = Math.max(this.#last, Math.floor(monotonic + this.#offset));
     return { now: this.#last, steppedMs };
+  }
+
+  /** Jumps ahead by as much as a reading said. */
+  follow(steppedMs: number): void {
+    this.#offset += steppedMs;
   }
 }
 

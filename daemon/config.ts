@@ -6,6 +6,7 @@ import type { Mode } from "@pawl/protocol";
 import { PawlError, shown } from "@pawl/protocol/errors";
 import {
   DEFAULT_MAX_MESSAGE_BYTES,
+  DEFAULT_RETENTION_DAYS,
   MAX_MAX_MESSAGE_BYTES,
   MAX_NODE_ID,
   MIN_MAX_MESSAGE_BYTES,
@@ -27,6 +28,14 @@ export interface Config {
   socket: string;
   socketMode: number;
   socketGroup: string | undefined;
+  /** A second socket that serves only reads. */
+  readOnlySocket: string | undefined;
+  readOnlySocketMode: number;
+  /** Whether the database is only read, beside the daemon that writes it. */
+  readOnly: boolean;
+  /** Whose requests are served; both empty serves everybody who can connect. */
+  allowUids: readonly number[];
+  allowGids: readonly number[];
   stateDir: string;
   /** Undefined takes the database as it is. */
   mode: Mode | undefined;
@@ -34,6 +43,8 @@ export interface Config {
   /** Seconds; undefined never exits for idleness. */
   idleExit: number | undefined;
   maxMessageBytes: number;
+  /** How long what has ended is kept: batches, commands with their answers. */
+  retentionDays: number;
   logLevel: LogLevel;
 }
 
@@ -43,6 +54,8 @@ interface Option {
   /** What the help shows as the value's name. */
   placeholder?: string;
   default?: string;
+  /** May be given several times, in the environment with commas, in a file as a list. */
+  repeatable?: boolean;
 }
 
 /**
@@ -69,6 +82,36 @@ const OPTIONS = {
     default: "0600",
   },
   "socket-group": { type: "string", placeholder: "NAME", describe: "Group of the socket" },
+  "read-only-socket": {
+    type: "string",
+    placeholder: "PATH",
+    describe: "A second socket, which refuses what writes",
+    default: "none",
+  },
+  "read-only-socket-mode": {
+    type: "string",
+    placeholder: "MODE",
+    describe: "Who may connect there, in octal",
+    default: "0600",
+  },
+  "read-only": {
+    type: "boolean",
+    describe:
+      "Serve reads of the database of another pawld, which goes on writing it; needs a --socket of its own",
+  },
+  "allow-uid": {
+    type: "number",
+    placeholder: "UID",
+    describe: "Serve only this user; may be repeated",
+    default: "whoever may connect",
+    repeatable: true,
+  },
+  "allow-gid": {
+    type: "number",
+    placeholder: "GID",
+    describe: "Serve also, or only, this group; may be repeated",
+    repeatable: true,
+  },
   "state-dir": {
     type: "string",
     placeholder: "DIR",
@@ -98,6 +141,12 @@ const OPTIONS = {
     describe: "Longest request line",
     default: String(DEFAULT_MAX_MESSAGE_BYTES),
   },
+  "retention-days": {
+    type: "number",
+    placeholder: "N",
+    describe: "How long batches and commands are kept after their end",
+    default: String(DEFAULT_RETENTION_DAYS),
+  },
   "log-level": { type: "string", placeholder: "LEVEL", describe: LOG_LEVELS.join(", "), default: "info" },
 } as const satisfies Record<string, Option>;
 
@@ -108,7 +157,10 @@ const ONLY_FLAGS = {
   version: { type: "boolean", describe: "Show the version" },
 } as const satisfies Record<string, Option>;
 
+const MAX_RETENTION_DAYS = 3650;
 const HELP_COLUMN = 36;
+/** The largest user or group number; 2^32 - 1 means none. */
+const MAX_ID = 2 ** 32 - 2;
 
 type Flag = keyof typeof OPTIONS;
 /** A value and where it came from, for messages. */
@@ -140,7 +192,13 @@ function parseFlags(args: readonly string[]): Record<string, unknown> {
       ...(Object.entries(ONLY_FLAGS) as [string, Option][]),
     ].map(
       // Numbers stay text here, so that a value like "abc" arrives as it was typed and can be named.
-      ([name, { type }]) => [name, { type: type === "boolean" ? ("boolean" as const) : ("string" as const) }],
+      ([name, { type, repeatable }]) => [
+        name,
+        {
+          type: type === "boolean" ? ("boolean" as const) : ("string" as const),
+          multiple: repeatable ?? false,
+        },
+      ],
     ),
   );
   try {
@@ -223,11 +281,19 @@ function toConfig(given: Given, env: NodeJS.ProcessEnv): Config {
   checkInstance(instance);
   const socket = resolve(text(given, "socket") ?? socketPath(around, instance));
   checkSocketPath(socket, Buffer.byteLength(socket));
+  const readOnlySocket = path(given, "read-only-socket");
+  if (readOnlySocket !== undefined) checkSocketPath(readOnlySocket, Buffer.byteLength(readOnlySocket));
+  if (readOnlySocket === socket) throw bad(given, "read-only-socket", "another path than --socket");
   return {
     instance,
     socket,
-    socketMode: socketMode(given),
+    socketMode: socketMode(given, "socket-mode"),
     socketGroup: text(given, "socket-group"),
+    readOnlySocket,
+    readOnlySocketMode: socketMode(given, "read-only-socket-mode"),
+    readOnly: truth(given, "read-only"),
+    allowUids: numbers(given, "allow-uid"),
+    allowGids: numbers(given, "allow-gid"),
     stateDir: resolve(text(given, "state-dir") ?? stateDirectory(around, instance)),
     mode: mode(given),
     acceptModeChange: truth(given, "accept-mode-change"),
@@ -235,6 +301,7 @@ function toConfig(given: Given, env: NodeJS.ProcessEnv): Config {
     maxMessageBytes:
       whole(given, "max-message-bytes", MIN_MAX_MESSAGE_BYTES, MAX_MAX_MESSAGE_BYTES) ??
       DEFAULT_MAX_MESSAGE_BYTES,
+    retentionDays: whole(given, "retention-days", 1, MAX_RETENTION_DAYS) ?? DEFAULT_RETENTION_DAYS,
     logLevel: oneOf(given, "log-level", LOG_LEVELS) ?? "info",
   };
 }
@@ -258,11 +325,11 @@ function mode(given: Given): Mode | undefined {
   return nodeId === undefined ? { kind: "centralized" } : { kind: "distributed", nodeId };
 }
 
-function socketMode(given: Given): number {
-  const value = text(given, "socket-mode");
+function socketMode(given: Given, name: "socket-mode" | "read-only-socket-mode"): number {
+  const value = text(given, name);
   if (value === undefined) return 0o600;
   const parsed = /^0?o?[0-7]{3}$/.test(value) ? Number.parseInt(value.replace("o", ""), 8) : undefined;
-  if (parsed === undefined) throw bad(given, "socket-mode", "an octal mode such as 0660");
+  if (parsed === undefined) throw bad(given, name, "an octal mode such as 0660");
   return parsed;
 }
 
@@ -281,6 +348,27 @@ function whole(given: Given, name: Flag, min: number, max: number): number | und
     throw bad(given, name, `a whole number from ${min} to ${max}`);
   }
   return number as number;
+}
+
+/** User or group numbers, which the kernel keeps in 32 bits. */
+function numbers(given: Given, name: Flag): number[] {
+  if (!given.has(name)) return [];
+  const value = given.get(name)?.value;
+  const list = typeof value === "string" ? value.split(",") : Array.isArray(value) ? value : [value];
+  // An empty list would let in everybody, which nobody means who writes one.
+  if (list.length === 0) throw bad(given, name, `at least one number from 0 to ${MAX_ID}`);
+  return list.map((each: unknown) => {
+    const number = typeof each === "string" && /^[0-9]+$/.test(each.trim()) ? Number(each) : each;
+    if (!Number.isInteger(number) || (number as number) < 0 || (number as number) > MAX_ID) {
+      throw bad(given, name, `a number from 0 to ${MAX_ID}`);
+    }
+    return number as number;
+  });
+}
+
+function path(given: Given, name: Flag): string | undefined {
+  const value = text(given, name);
+  return value === undefined ? undefined : resolve(value);
 }
 
 function truth(given: Given, name: Flag): boolean {

@@ -1,8 +1,8 @@
 import type { Socket } from "node:net";
-import { failure } from "@pawl/protocol/envelope";
-import { refuse } from "@pawl/protocol/errors";
+import { type PawlError, refuse } from "@pawl/protocol/errors";
 import { LINE_TOO_LONG, LineSplitter } from "@pawl/protocol/framing";
 import { MAX_IN_FLIGHT_REQUESTS, MAX_UNREAD_BYTES, MAX_UNSENT_BYTES } from "@pawl/protocol/limits";
+import type { HangUps } from "./kernel.js";
 import type { Caller } from "./operation.js";
 import type { Peer } from "./rpc.js";
 
@@ -11,18 +11,24 @@ export interface ConnectionOptions {
   caller: Caller;
   /** Whether it came by a socket that serves only reads. */
   readOnly: boolean;
+  /** What its requests are answered by, if its user may not use the daemon. */
+  forbidden: PawlError | undefined;
+  /** Tells when a peer has closed that is not being read; without it, that is found out within a second. */
+  hangUps: HangUps | undefined;
   maxMessageBytes: number;
   /** A complete line has arrived: it is to be taken up in the next turn. */
   onLine: (connection: Connection, line: Buffer) => void;
-  /** A refusal that no request caused, for the log. */
-  onRefused: (connection: Connection, kind: "message_too_large" | "parse_error") => void;
-  /** There is room again after `congested`. */
+  /** Something has arrived that is no line: to be answered like one that is no message. */
+  onRefused: (connection: Connection, refusal: PawlError) => void;
+  /** `mayTakeUp` may be true again. */
   onRoom: () => void;
   onClose: (connection: Connection) => void;
 }
 
 /** A refused peer may be in the middle of writing; what it still sends is read and dropped for so long. */
 const LINGER_MS = 5000;
+/** How often a peer that is not read is tried, where the kernel does not tell that it has closed. */
+const PROBE_MS = 1000;
 
 /**
  * One client. Reads only while its unanswered requests, its lines not taken up and its unsent replies are
@@ -35,6 +41,7 @@ const LINGER_MS = 5000;
 export class Connection implements Peer {
   readonly caller: Caller;
   readonly readOnly: boolean;
+  readonly forbidden: PawlError | undefined;
   readonly socket: Socket;
   readonly #options: ConnectionOptions;
   readonly #lines: LineSplitter;
@@ -47,11 +54,14 @@ export class Connection implements Peer {
   #untakenBytes = 0;
   #out: string[] = [];
   #outBytes = 0;
+  #unwatch: (() => void) | undefined;
+  #probeTimer: NodeJS.Timeout | undefined;
 
   constructor(options: ConnectionOptions) {
     this.#options = options;
     this.caller = options.caller;
     this.readOnly = options.readOnly;
+    this.forbidden = options.forbidden;
     this.socket = options.socket;
     this.#lines = new LineSplitter(options.maxMessageBytes, Buffer.allocUnsafe);
     const { socket } = options;
@@ -67,19 +77,22 @@ export class Connection implements Peer {
     });
     // A peer that vanished shows as an error and then as a close; the close is what counts.
     socket.on("error", () => {});
-    socket.on("close", () => {
-      this.#state = "closed";
-      this.#out = [];
-      options.onClose(this);
-    });
+    socket.on("close", () => this.#gone());
   }
 
   get closed(): boolean {
     return this.#state === "closed";
   }
 
-  /** Whether replies pile up so that no more requests should be taken up. */
-  get congested(): boolean {
+  /**
+   * Whether one more line may be taken up: neither unsent replies nor unanswered requests have piled up. What
+   * a peer sent before it closed is performed, and no answer to it piles up.
+   */
+  get mayTakeUp(): boolean {
+    return this.closed || (!this.#congested && this.#inFlight < MAX_IN_FLIGHT_REQUESTS);
+  }
+
+  get #congested(): boolean {
     return this.#outBytes + this.socket.writableLength >= MAX_UNSENT_BYTES;
   }
 
@@ -96,6 +109,7 @@ export class Connection implements Peer {
   answered(requests: number): void {
     this.#inFlight -= requests;
     this.#roomAgain();
+    if (this.#untaken > 0) this.#options.onRoom();
     this.#closeIfDone();
   }
 
@@ -107,28 +121,45 @@ export class Connection implements Peer {
     this.#outBytes += line.length + 1;
   }
 
+  /** Sends what nobody asked for. A peer that does not even read its answers is not sent more of these. */
+  notify(method: string, params: object): void {
+    if (!this.#congested) this.send(JSON.stringify({ jsonrpc: "2.0", method, params }));
+  }
+
   /**
    * Sends what is queued, then closes. Closing while the peer is writing would show there as a broken pipe,
    * perhaps before it reads its answer; so with `linger` only our side is shut at first, and what the peer
    * still sends is read and dropped until it closes too.
    */
   close({ linger }: { linger: boolean }): void {
-    if (this.#state === "closing" || this.#state === "closed") return;
+    if (this.#state === "closed") return;
+    if (!linger) {
+      // It may be lingering already.
+      if (this.socket.writableFinished) this.socket.destroy();
+      else this.socket.once("finish", () => this.socket.destroy());
+    }
+    if (this.#state === "closing") return;
     this.#flush();
     this.#state = "closing";
-    if (!linger) {
-      this.socket.end(() => this.socket.destroy());
-      return;
-    }
     this.socket.end();
+    if (!linger) return;
     this.#resume();
     const lingering = setTimeout(() => this.socket.destroy(), LINGER_MS);
     lingering.unref();
     this.socket.once("close", () => clearTimeout(lingering));
   }
 
+  #gone(): void {
+    if (this.#state === "closed") return;
+    this.#state = "closed";
+    this.#out = [];
+    clearTimeout(this.#probeTimer);
+    this.#unwatchHangUp();
+    this.#options.onClose(this);
+  }
+
   #cutLines(): void {
-    while (this.#state === "open") {
+    while (this.#state === "open" || this.#state === "ended") {
       if (!this.#hasRoom()) {
         this.#pause();
         return;
@@ -144,13 +175,14 @@ export class Connection implements Peer {
       this.#options.onLine(this, line);
     }
     this.#resume();
+    if (this.#state === "ended") this.#allCut();
   }
 
   #hasRoom(): boolean {
     return (
       this.#inFlight + this.#untaken < MAX_IN_FLIGHT_REQUESTS &&
       this.#untakenBytes < MAX_UNREAD_BYTES &&
-      !this.congested
+      !this.#congested
     );
   }
 
@@ -162,11 +194,13 @@ export class Connection implements Peer {
     if (this.#paused) return;
     this.#paused = true;
     this.socket.pause();
+    if (!this.#watchHangUp()) this.#probeLater();
   }
 
   #resume(): void {
     if (!this.#paused) return;
     this.#paused = false;
+    if (this.#state === "open") this.#unwatchHangUp();
     this.socket.resume();
   }
 
@@ -181,23 +215,67 @@ export class Connection implements Peer {
   #ended(): void {
     if (this.#state !== "open") return;
     this.#state = "ended";
-    if (this.#lines.unfinished) {
-      const message = "The last line has no line end, so it was not executed. End each message with \\n.";
-      return this.#refuse("parse_error", message);
-    }
-    this.#closeIfDone();
+    // A paused stream says all the same that it has ended, while lines are left to be cut.
+    if (!this.#paused) this.#allCut();
+    if (this.#state === "ended" && !this.#watchHangUp()) this.#probe();
+  }
+
+  #allCut(): void {
+    if (!this.#lines.unfinished) return this.#closeIfDone();
+    this.#refuse(
+      "parse_error",
+      "The last line has no line end, so it was not executed. End each message with \\n.",
+    );
+  }
+
+  /**
+   * A peer that has only shut its writing side gets its answers; one that has closed, or died, must not keep
+   * its waits and grants. The end of what it sends looks the same, and while it is not read there is not even
+   * that. Returns whether the kernel will tell.
+   */
+  #watchHangUp(): boolean {
+    this.#unwatch ??= this.#options.hangUps?.watch(this.socket, () => {
+      // The socket says so only after the turn, in which others may be waiting for what this peer had.
+      this.#gone();
+      this.socket.destroy();
+    });
+    return this.#unwatch !== undefined;
+  }
+
+  #unwatchHangUp(): void {
+    this.#unwatch?.();
+    this.#unwatch = undefined;
+  }
+
+  /**
+   * Where the kernel cannot be asked: writing, even nothing, fails only to a peer that has closed (unix(7),
+   * EPIPE), and that closes the connection.
+   */
+  #probe(): void {
+    if (this.#state !== "ended" && !(this.#state === "open" && this.#paused)) return;
+    // What is still to be written finds out by itself.
+    if (this.socket.writableLength === 0) this.socket.write("");
+    this.#probeLater();
+  }
+
+  #probeLater(): void {
+    if (this.#probeTimer !== undefined || this.closed) return;
+    this.#probeTimer = setTimeout(() => {
+      this.#probeTimer = undefined;
+      this.#probe();
+    }, PROBE_MS);
+    this.#probeTimer.unref();
   }
 
   #closeIfDone(): void {
-    const draining = this.#state === "ended" || this.#state === "refused";
+    const draining = (this.#state === "ended" && !this.#paused) || this.#state === "refused";
     if (draining && this.#inFlight === 0 && this.#untaken === 0) this.close({ linger: true });
   }
 
-  /** Answers something that is no message, under the id null, and closes once earlier requests are answered. */
+  /** Has it answered, takes nothing more, and closes once earlier requests are answered. */
   #refuse(kind: "message_too_large" | "parse_error", message: string): void {
-    this.#options.onRefused(this, kind);
-    this.send(JSON.stringify(failure(null, refuse(kind, message))));
     this.#state = "refused";
+    this.#options.onRefused(this, refuse(kind, message));
     // Requests that wait could keep it open for an hour.
     setTimeout(() => this.close({ linger: true }), LINGER_MS).unref();
     this.#closeIfDone();

@@ -1,23 +1,27 @@
 import { lstatSync, mkdirSync } from "node:fs";
 import type { Socket } from "node:net";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { METHODS } from "@pawl/protocol";
 import { PawlError, refuse } from "@pawl/protocol/errors";
 import * as limits from "@pawl/protocol/limits";
 import { sharedTemporaryDirectory } from "@pawl/protocol/paths";
 import type { Logger } from "pino";
+import { Backups } from "./backup.js";
 import { elapsed } from "./clock.js";
 import type { Config } from "./config.js";
 import { Connection } from "./connection.js";
 import { Dispatcher } from "./dispatch.js";
 import type { Inside } from "./domain/daemon.js";
-import { restart } from "./domain/expiry.js";
-import { type Engine, openEngine } from "./engine.js";
+import { latestGrant, restart } from "./domain/expiry.js";
+import { countLeases } from "./domain/lease.js";
+import { countBatches } from "./domain/queue.js";
+import { type Engine, openEngine, openReader } from "./engine.js";
 import { handlers } from "./handlers.js";
 import { Inbox } from "./inbox.js";
+import { type Credentials, type Kernel, openKernel } from "./kernel.js";
 import { Listener } from "./listener.js";
-import type { Operation } from "./operation.js";
+import type { Caller, Operation } from "./operation.js";
 import { Reactor } from "./reactor.js";
 import { Rpc } from "./rpc.js";
 import { Statistics } from "./statistics.js";
@@ -25,31 +29,42 @@ import { classify } from "./store/sqlite.js";
 
 /** How long a stopping daemon waits for its peers to read their last answers. */
 const DRAIN_MS = 2000;
+const DAY_MS = 24 * 60 * 60 * 1000;
 const DATABASE_FILE = "pawl.db";
+
+/** Where the kernel does not tell. */
+const UNKNOWN = { pid: null, uid: null, gid: null } satisfies Record<keyof Credentials, null>;
 
 /** The parts of a running daemon, put together in the order of the way of a request. */
 export class Daemon {
   readonly #config: Config;
   readonly #log: Logger;
   readonly #engine: Engine;
+  readonly #kernel: Kernel | undefined;
   readonly #statistics = new Statistics();
   readonly #inbox = new Inbox();
   readonly #reactor: Reactor;
   readonly #rpc: Rpc;
-  readonly #connections = new Set<Connection>();
-  readonly #listeners: Listener[] = [];
+  readonly #backups: Backups;
+  /** The open ones, by the number that grants are bound to. */
+  readonly #connections = new Map<number, Connection>();
+  readonly #listeners: { listener: Listener; readOnly: boolean }[] = [];
   readonly #startedAt: number;
   readonly #startedElapsed = elapsed();
   #nextConnection = 1;
   #idleTimer: NodeJS.Timeout | undefined;
+  #stopping = false;
+  /** Whether a write found no space since the last that found some. */
+  #full = false;
   /** Resolves with the exit code once the daemon has stopped by itself. */
   readonly ended: Promise<number>;
   #end: (code: number) => void = () => {};
 
-  private constructor(config: Config, log: Logger, engine: Engine) {
+  private constructor(config: Config, log: Logger, engine: Engine, kernel: Kernel | undefined) {
     this.#config = config;
     this.#log = log;
     this.#engine = engine;
+    this.#kernel = kernel;
     this.ended = new Promise((resolve) => {
       this.#end = resolve;
     });
@@ -58,17 +73,34 @@ export class Daemon {
       store: engine.store,
       clock: engine.clock,
       mode: engine.mode,
+      sign: engine.sign,
+      retentionMs: config.retentionDays * DAY_MS,
+      readOnly: config.readOnly,
       classify,
       takeUp: () => this.#takeUp(),
-      onTurn: (calls, commitMs) => statistics.turn(calls, commitMs),
-      onRollback: (error) => {
+      onTurn: (calls, commitMs, wrote) => {
+        statistics.turn(calls, commitMs);
+        if (wrote && this.#full) {
+          this.#full = false;
+          log.info("there is space for the database again; writes go on");
+        }
+      },
+      onRollback: (error, failure) => {
         statistics.turnsRolledBack += 1;
-        log.error({ err: error }, "turn rolled back");
+        if (failure !== "full") log.error({ err: error }, "turn rolled back");
+        else if (!this.#full) {
+          this.#full = true;
+          log.error({ err: error }, "no space left for the database; writes are refused until there is");
+        }
       },
       onCount: (counter, by) => {
         statistics.counters[counter] += by;
       },
+      onLog: (message, details) => log.info(details, message),
+      isOpen: (connection) => this.#connections.has(connection),
+      notify: (connection, method, params) => this.#connections.get(connection)?.notify(method, params),
       onBroken: (error) => {
+        this.#stopping = true;
         log.fatal(
           { err: error },
           "the storage failed; ending, so that a restart begins from what is on disk",
@@ -76,12 +108,16 @@ export class Daemon {
         void this.#closeConnections().then(() => this.#end(1));
       },
     });
+    this.#backups = new Backups(engine.store.database, log, (connection, progress) =>
+      this.#connections.get(connection)?.notify("daemon.backupProgress", progress),
+    );
     const dispatcher = new Dispatcher({
       handlers: handlers(this.#inside()),
+      outside: { "daemon.backup": (params, sender) => this.#backups.make(params, sender) },
       reactor: this.#reactor,
       statistics,
       log,
-      readOnly: false,
+      readOnly: config.readOnly,
     });
     this.#rpc = new Rpc(
       dispatcher,
@@ -94,12 +130,13 @@ export class Daemon {
   static async start(config: Config, log: Logger): Promise<Daemon> {
     // Files are 0600 and directories 0700 from the first instant, not after a chmod.
     process.umask(0o077);
-    const engine = openEngine({
-      path: join(config.stateDir, DATABASE_FILE),
-      mode: config.mode,
-      acceptModeChange: config.acceptModeChange,
-    });
-    const daemon = new Daemon(config, log, engine);
+    const kernel = await askKernel(config, log);
+    const { mode, acceptModeChange } = config;
+    const path = join(config.stateDir, DATABASE_FILE);
+    const engine = config.readOnly
+      ? openReader({ path, mode })
+      : openEngine({ path, mode, acceptModeChange });
+    const daemon = new Daemon(config, log, engine, kernel);
     try {
       daemon.#recover();
       await daemon.#listen();
@@ -112,69 +149,112 @@ export class Daemon {
     return daemon;
   }
 
+  /** Ends the process after a failure of the storage, without another look at the disk. */
+  exitAtOnce(code: number): void {
+    this.#kernel?.exit(code);
+  }
+
   /** Stops in order: answers what was received, ends waits, lets peers read, checkpoints, removes the socket. */
   async stop(reason: string): Promise<void> {
     this.#log.info({ reason }, "stopping");
+    this.#stopping = true;
     clearTimeout(this.#idleTimer);
-    for (const listener of this.#listeners) listener.stopAccepting();
+    for (const { listener } of this.#listeners) listener.stopAccepting();
     this.#reactor.stop(
       refuse("unavailable", "The daemon is stopping. Connect again in a moment.", { reason: "stopping" }),
     );
-    await this.#closeConnections();
-    const { store } = this.#engine;
-    store.begin();
-    store.keepTime(this.#reactor.now());
-    store.commit(this.#reactor.now());
-    store.checkpoint();
-    for (const listener of this.#listeners) listener.remove();
+    await Promise.all([this.#closeConnections(), this.#backups.stop()]);
+    if (!this.#config.readOnly) this.#keep();
+    for (const { listener } of this.#listeners) listener.remove();
     this.#engine.close();
     this.#log.info("stopped");
   }
 
+  /** The last transaction of this life: the time, so that the next one begins no earlier. */
+  #keep(): void {
+    const { store } = this.#engine;
+    const now = this.#reactor.now();
+    try {
+      store.begin();
+      store.keepTime(now);
+      store.commit(now);
+      store.checkpoint();
+    } catch (error) {
+      // Everything that was answered is on disk; only this could not be added.
+      store.rollback();
+      this.#log.error({ err: error }, "the time and a checkpoint could not be written at the end");
+    }
+  }
+
   /** The first operation of this life: grants that were bound to connections of the one before. */
   #recover(): void {
-    const { store } = this.#engine;
+    if (this.#config.readOnly) return;
     this.#reactor.performNow(restart);
-    store.checkpoint();
+    this.#engine.store.checkpoint();
   }
 
   async #listen(): Promise<void> {
-    const { socket, socketMode, socketGroup } = this.#config;
-    checkTemporaryDirectory(socket);
-    this.#listeners.push(
-      await Listener.open({
-        path: socket,
-        mode: socketMode,
-        group: socketGroup,
-        onConnection: (accepted) => this.#accept(accepted),
-      }),
-    );
+    const { socket, socketMode, readOnlySocket, readOnlySocketMode, readOnly } = this.#config;
+    await this.#listenOn(socket, socketMode, readOnly);
+    if (readOnlySocket !== undefined) await this.#listenOn(readOnlySocket, readOnlySocketMode, true);
   }
 
-  #accept(socket: Socket): void {
+  async #listenOn(path: string, mode: number, readOnly: boolean): Promise<void> {
+    checkTemporaryDirectory(path);
+    const listener = await Listener.open({
+      path,
+      mode,
+      group: this.#config.socketGroup,
+      onConnection: (accepted) => this.#accept(accepted, readOnly),
+    });
+    this.#listeners.push({ listener, readOnly });
+  }
+
+  #accept(socket: Socket, readOnly: boolean): void {
     this.#statistics.connectionsAccepted += 1;
+    const { pid, uid, gid } = this.#kernel?.credentials(socket) ?? UNKNOWN;
+    const caller = { connection: this.#nextConnection++, pid, uid, gid };
     const connection = new Connection({
       socket,
-      caller: { connection: this.#nextConnection++, pid: null, uid: null },
-      readOnly: false,
+      caller,
+      readOnly,
+      forbidden: this.#forbid(socket, caller),
+      hangUps: this.#kernel?.hangUps,
       maxMessageBytes: this.#config.maxMessageBytes,
       onLine: (from, line) => {
         this.#inbox.push(from, line);
         this.#reactor.schedule();
       },
-      onRefused: ({ caller }, kind) => {
-        this.#statistics.error("-", kind);
-        this.#log.info({ method: "-", kind, ...caller }, "refused");
-      },
+      onRefused: (from, refusal) => this.#rpc.refuse(refusal, from),
       onRoom: () => this.#reactor.schedule(),
       onClose: (closed) => {
-        this.#connections.delete(closed);
+        this.#connections.delete(closed.caller.connection);
         this.#reactor.disconnect(closed.caller.connection);
         this.#watchIdle();
       },
     });
-    this.#connections.add(connection);
+    this.#connections.set(connection.caller.connection, connection);
     clearTimeout(this.#idleTimer);
+  }
+
+  /**
+   * The refusal of a peer whose user is not among those allowed. The connection stays open and each of its
+   * requests gets this answer: it then reaches whoever sent it under its own id, where a connection that was
+   * closed would show as a daemon that is not there.
+   */
+  #forbid(socket: Socket, { uid, gid }: Caller): PawlError | undefined {
+    const { allowUids, allowGids } = this.#config;
+    if (allowUids.length === 0 && allowGids.length === 0) return undefined;
+    if (uid !== null && allowUids.includes(uid)) return undefined;
+    if (gid !== null && allowGids.includes(gid)) return undefined;
+    if (allowGids.length > 0 && this.#kernel?.groups(socket).some((each) => allowGids.includes(each))) {
+      return undefined;
+    }
+    return refuse(
+      "forbidden",
+      `This daemon does not serve the user with uid ${uid} (--allow-uid, --allow-gid). Ask whoever runs it to allow you.`,
+      { uid, gid },
+    );
   }
 
   #takeUp(): number {
@@ -186,27 +266,37 @@ export class Daemon {
   async #closeConnections(): Promise<void> {
     // The last answers are on their way through promises; they are all queued by the next turn of the loop.
     await new Promise((resolve) => setImmediate(resolve));
-    const closed = [...this.#connections].map(
+    const closed = [...this.#connections.values()].map(
       (connection) => new Promise((resolve) => connection.socket.once("close", resolve)),
     );
-    for (const connection of this.#connections) connection.close({ linger: false });
+    for (const connection of this.#connections.values()) connection.close({ linger: false });
     let timer: NodeJS.Timeout | undefined;
     const timeout = new Promise((resolve) => {
       timer = setTimeout(resolve, DRAIN_MS);
     });
     await Promise.race([Promise.all(closed), timeout]);
     clearTimeout(timer);
-    for (const connection of this.#connections) connection.socket.destroy();
+    for (const connection of this.#connections.values()) connection.socket.destroy();
   }
 
-  /** Starts counting down to the idle exit when nobody is connected. */
+  /**
+   * Starts counting down to the idle exit when nobody is connected: from the end of the last grant, since
+   * nobody can renew it without connecting.
+   */
   #watchIdle(): void {
     const { idleExit } = this.#config;
-    if (idleExit === undefined || this.#connections.size > 0) return;
+    if (idleExit === undefined || this.#stopping || this.#connections.size > 0) return;
     clearTimeout(this.#idleTimer);
-    this.#idleTimer = setTimeout(() => {
-      if (this.#connections.size === 0) void this.stop("idle").then(() => this.#end(0));
-    }, idleExit * 1000);
+    let lastGrantMs = 0;
+    this.#reactor.performNow(function* ({ now }) {
+      lastGrantMs = Math.max(0, ((yield* latestGrant()) ?? now) - now);
+    });
+    this.#idleTimer = setTimeout(
+      () => {
+        if (this.#connections.size === 0) void this.stop("idle").then(() => this.#end(0));
+      },
+      lastGrantMs + idleExit * 1000,
+    );
   }
 
   #inside(): Inside {
@@ -215,12 +305,12 @@ export class Daemon {
       info: () => ({
         instance: daemon.#config.instance,
         startedAt: daemon.#startedAt,
-        readOnly: false,
+        readOnly: daemon.#config.readOnly,
         database: {
           path: join(daemon.#config.stateDir, DATABASE_FILE),
           schemaVersion: daemon.#engine.schemaVersion,
         },
-        sockets: daemon.#listeners.map(({ path }) => ({ path, readOnly: false })),
+        sockets: daemon.#listeners.map(({ listener, readOnly }) => ({ path: listener.path, readOnly })),
         limits: {
           maxMessageBytes: daemon.#config.maxMessageBytes,
           maxBatchCalls: limits.MAX_BATCH_CALLS,
@@ -233,7 +323,7 @@ export class Daemon {
           maxReserveCount: limits.MAX_RESERVE_COUNT,
         },
       }),
-      *stats(): Operation<never> {
+      *stats(env): Operation<never> {
         const statistics = daemon.#statistics;
         return {
           uptimeMs: Math.round(elapsed() - daemon.#startedElapsed),
@@ -256,11 +346,27 @@ export class Daemon {
           operationsPerTurn: statistics.operationsPerTurn,
           commitMs: statistics.commitMs,
           sequences: { dispensed: statistics.counters.sequencesDispensed },
+          queues: yield* countBatches(),
+          leases: { held: yield* countLeases(env) },
           database: daemon.#engine.store.sizes(),
         } as never;
       },
     };
   }
+}
+
+/** The kernel's calls, if they can be had; that they cannot is said once. They must be for --allow-uid. */
+async function askKernel({ allowUids, allowGids }: Config, log: Logger): Promise<Kernel | undefined> {
+  const kernel = await openKernel();
+  if (typeof kernel !== "string") return kernel;
+  if (allowUids.length > 0 || allowGids.length > 0) {
+    throw new PawlError(
+      "unavailable",
+      `--allow-uid and --allow-gid need to know who connects, and the kernel cannot be asked here: ${kernel}. Leave them out and let the mode of the socket decide.`,
+    );
+  }
+  log.warn({ reason: kernel }, "running without knowing who connects");
+  return undefined;
 }
 
 /**
@@ -269,7 +375,8 @@ export class Daemon {
  */
 function checkTemporaryDirectory(socket: string): void {
   const uid = process.getuid?.() ?? 0;
-  const shared = sharedTemporaryDirectory({ env: {}, uid, temporaryDirectory: tmpdir(), homeDirectory: "" });
+  const around = { env: {}, uid, temporaryDirectory: tmpdir(), homeDirectory: "" };
+  const shared = resolve(sharedTemporaryDirectory(around));
   if (dirname(socket) !== shared) return;
   mkdirSync(shared, { recursive: true, mode: 0o700 });
   const found = lstatSync(shared);

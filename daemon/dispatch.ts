@@ -1,15 +1,13 @@
-import { METHODS, type MethodName } from "@pawl/protocol";
+import { METHODS, type Method, type MethodName } from "@pawl/protocol";
 import { PawlError, refuse } from "@pawl/protocol/errors";
-import leven from "leven";
 import type { Logger } from "pino";
 import type { z } from "zod";
-import type { Handlers } from "./handlers.js";
-import { describeIssues } from "./invalid.js";
+import type { Handlers, OutsideHandlers } from "./handlers.js";
+import { describeIssues, noSuchMethod } from "./invalid.js";
 import type { Caller, Env, Operation, Outcome } from "./operation.js";
+import { type Texts, textsAt } from "./raw-json.js";
 import type { Reactor } from "./reactor.js";
 import type { Statistics } from "./statistics.js";
-
-const MAX_SHOWN_NAME_LENGTH = 64;
 
 /** Who sent a request, as far as dispatching goes. */
 export interface Sender {
@@ -18,14 +16,20 @@ export interface Sender {
   readonly readOnly: boolean;
   /** Whether the connection is closed and nobody can get an answer. */
   readonly closed: boolean;
+  /** What every request of this sender is answered by, if its user may not use the daemon. */
+  readonly forbidden: PawlError | undefined;
 }
 
-type Handler = (params: unknown, env: Env) => Operation<Outcome<unknown>>;
+type Handler = (params: unknown, env: Env, texts: Texts) => Operation<Outcome<unknown>>;
+type OutsideHandler = (params: unknown, sender: Sender) => Promise<unknown> | undefined;
 
 interface Entry {
   readonly writes: boolean;
   readonly schema: z.ZodType;
+  /** Where in a request is what its handler gets as it was sent. */
+  readonly raw: readonly string[] | undefined;
   readonly handler: Handler;
+  readonly outside: OutsideHandler | undefined;
 }
 
 /** From a method name and raw params to a call of the reactor: access, validation, and what is logged of a refusal. */
@@ -39,6 +43,7 @@ export class Dispatcher {
 
   constructor(options: {
     handlers: Handlers;
+    outside: OutsideHandlers;
     reactor: Reactor;
     statistics: Statistics;
     log: Logger;
@@ -49,14 +54,24 @@ export class Dispatcher {
     this.#statistics = options.statistics;
     this.#log = options.log;
     this.#readOnly = options.readOnly;
-    for (const { name, writes, params } of METHODS) {
-      const handler = options.handlers[name as MethodName] as Handler;
-      this.#entries.set(name, { writes, schema: params, handler });
+    for (const { name, writes, params, raw } of METHODS as readonly Method[]) {
+      const handler = options.handlers[name as keyof Handlers] as Handler;
+      const outside = options.outside[name as MethodName] as OutsideHandler | undefined;
+      this.#entries.set(name, {
+        writes,
+        schema: params,
+        raw: raw === undefined ? undefined : ["params", ...raw],
+        handler,
+        outside,
+      });
     }
   }
 
-  /** Performs a method and resolves with its result, after the commit. Rejects with a `PawlError`. */
-  call(name: string, params: unknown, sender: Sender): Promise<unknown> {
+  /**
+   * Performs a method and resolves with its result, after the commit. Rejects with a `PawlError`.
+   * @param source gives the JSON text of the request.
+   */
+  call(name: string, params: unknown, sender: Sender, source: () => string): Promise<unknown> {
     return new Promise((resolve, reject) => {
       const settle = (outcome: unknown): void => {
         if (outcome instanceof Error) reject(this.explain(name, outcome, sender));
@@ -71,10 +86,15 @@ export class Dispatcher {
       if (!checked.success) return settle(describeIssues(name, checked.error.issues, params));
 
       const parsed = checked.data as { waitMs?: number };
+      const outside = entry.outside?.(parsed, sender);
+      if (outside !== undefined) return void outside.then(settle, settle);
+      const texts = entry.raw === undefined ? NO_TEXTS : textsAt(source(), entry.raw);
       this.#reactor.submit({
         caller: sender.caller,
-        start: (env) => entry.handler(parsed, env),
+        start: (env) => entry.handler(parsed, env, texts),
         waitMs: parsed.waitMs ?? 0,
+        // The one operation that is made of others: one of them may be refused after another has written.
+        undoOnRefusal: name === "transact",
         closed: () => sender.closed,
         settle,
       });
@@ -98,25 +118,18 @@ export class Dispatcher {
         );
     const method = this.#entries.has(name) ? name : "-";
     this.#statistics.error(method, refusal.kind);
-    const line = { method, kind: refusal.kind, reference, ...sender.caller };
+    const line = { method, kind: refusal.kind, reference, caller: sender.caller };
     if (known) this.#log.info(line, "refused");
     else this.#log.error({ ...line, err: error }, "failed");
     return refusal;
   }
 
   noSuchMethod(name: string, sender: Sender): PawlError {
-    const names = [...this.#entries.keys()];
-    // A name may be as long as a message, and comparing costs its length times that of each method.
-    const wanted = name.slice(0, MAX_SHOWN_NAME_LENGTH);
-    const closest = names.reduce((best, each) => (leven(wanted, each) < leven(wanted, best) ? each : best));
-    const refusal = refuse(
-      "method_not_found",
-      `There is no method ${JSON.stringify(wanted)}. The closest is ${closest}; rpc.discover lists all.`,
-      { closest },
-    );
-    return this.explain("-", refusal, sender);
+    return this.explain("-", noSuchMethod(name, [...this.#entries.keys()]), sender);
   }
 }
+
+const NO_TEXTS: Texts = [];
 
 function readOnly(name: string, daemon: boolean): PawlError {
   return refuse(

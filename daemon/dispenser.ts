@@ -1,7 +1,16 @@
-import type { Dispenser, Result } from "@pawl/protocol";
+import {
+  type Dispenser,
+  METHODS,
+  type Method,
+  type MethodName,
+  type Params,
+  type Parsed,
+  type Result,
+} from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
-import { formatId, next, peek, state } from "./domain/sequence.js";
+import { format, next, peek, state } from "./domain/sequence.js";
 import { type EngineOptions, openEngine } from "./engine.js";
+import { describeIssues } from "./invalid.js";
 import type { Effects, Env, Operation } from "./operation.js";
 
 /** A dispenser in this process; `close` lets another process have the database. */
@@ -18,7 +27,9 @@ export function openDispenser(options: EngineOptions): LocalDispenser {
   const engine = openEngine(options);
 
   function perform<T>(start: (env: Env) => Operation<T | PawlError>): T {
-    const { now } = engine.clock.read();
+    const { now, steppedMs } = engine.clock.read();
+    // There are no leases here whose ends would have to be moved along.
+    engine.clock.follow(steppedMs);
     engine.store.begin();
     try {
       const outcome = engine.store.perform(
@@ -28,7 +39,10 @@ export function openDispenser(options: EngineOptions): LocalDispenser {
           caller: NOBODY,
           mayWait: false,
           effects: NO_EFFECTS,
+          waiting: () => 0,
           random: noRandom,
+          sign: engine.sign,
+          retentionMs: 0,
         }),
       );
       engine.store.commit(now);
@@ -39,12 +53,14 @@ export function openDispenser(options: EngineOptions): LocalDispenser {
     }
   }
 
+  const take = (type: string) => perform((env) => next(checked("sequence.next", { type }), env));
   return {
-    next: async (type) => perform((env) => next({ type }, env)).seq,
-    nextId: async (type) => perform((env) => next({ type }, env)).id,
-    peek: async (type) => perform((env) => peek({ type }, env)).seq,
+    next: async (type) => take(type).seq,
+    nextId: async (type) => take(type).id,
+    peek: async (type) => perform((env) => peek(checked("sequence.peek", { type }), env)).seq,
     state: async (): Promise<Result<"sequence.state">> => perform((env) => state({}, env)),
-    formatId: async (type, seq) => formatId(type.toUpperCase(), seq, engine.mode),
+    formatId: async (type, seq) =>
+      perform((env) => format(checked("sequence.format", { type, seq }), env)).id,
     close: () => engine.close(),
   };
 }
@@ -54,13 +70,23 @@ export function memoryDispenser(options: Omit<EngineOptions, "path"> = {}): Loca
   return openDispenser({ ...options, path: ":memory:" });
 }
 
-const NOBODY = { connection: 0, pid: null, uid: null };
+/** Params that the daemon would take; throws what it would refuse others with. */
+function checked<N extends MethodName>(name: N, params: Params<N>): Parsed<N> {
+  const { params: schema } = METHODS.find((method) => method.name === name) as Method;
+  const { success, data, error } = schema.safeParse(params);
+  if (!success) throw describeIssues(name, error.issues, params);
+  return data as Parsed<N>;
+}
+
+const NOBODY = { connection: 0, pid: null, uid: null, gid: null };
 
 const NO_EFFECTS: Effects = {
   wake: () => {},
   deadline: () => {},
   count: () => {},
   bind: () => {},
+  notify: () => {},
+  log: () => {},
   afterCommit: () => {},
 };
 

@@ -1,11 +1,13 @@
-import { mkdirSync } from "node:fs";
+import { randomBytes } from "node:crypto";
+import { existsSync, mkdirSync } from "node:fs";
 import { dirname } from "node:path";
 import type { Mode } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import type Database from "better-sqlite3";
 import { Clock, type TimeSource } from "./clock.js";
 import { FileLock } from "./file-lock.js";
-import { migrate } from "./store/migrate.js";
+import { SIGNING_KEY_BYTES, signer } from "./signer.js";
+import { latestVersion, migrate, schemaVersion } from "./store/migrate.js";
 import { SqliteStore } from "./store/sqlite.js";
 
 export interface EngineOptions {
@@ -24,27 +26,85 @@ export interface Engine {
   readonly clock: Clock;
   readonly mode: Mode;
   readonly schemaVersion: number;
+  /** Proof that this database granted what a text names. */
+  readonly sign: (text: string) => string;
   close(): void;
 }
 
 /**
  * Opens and migrates a database as its one writer. Refuses with `invalid_state` when another process writes
- * it (details.pid), when it was made by a newer pawl, or with another mode or node id.
+ * it (details.pid), when it was made by a newer pawl, or with another mode or node id, and with `unavailable`
+ * when the file or its directory cannot be used.
  */
 export function openEngine(options: EngineOptions): Engine {
-  const lock = options.path === ":memory:" ? undefined : lockDatabase(options.path);
+  const { path } = options;
+  const toClose: (() => void)[] = [];
+  const close = (): void => {
+    for (const action of toClose.splice(0).reverse()) action();
+  };
   try {
-    const store = new SqliteStore({ path: options.path });
+    if (path !== ":memory:") {
+      const lock = lockDatabase(path);
+      toClose.push(() => lock.release());
+    }
+    const store = new SqliteStore({ path });
+    toClose.push(() => store.close());
     const version = migrate(store.database);
     const mode = settleMode(store.database, options.mode, options.acceptModeChange ?? false);
     const clock = new Clock(Number(readMeta(store.database, "high_water_mark") ?? 0), options.time);
-    const close = (): void => {
-      store.close();
-      lock?.release();
-    };
-    return { store, clock, mode, schemaVersion: version, close };
+    const sign = signer(settleSigningKey(store.database));
+    return { store, clock, mode, schemaVersion: version, sign, close };
   } catch (error) {
-    lock?.release();
+    close();
+    throw cannotOpen(path, error);
+  }
+}
+
+/** What the system or SQLite refuses, as a refusal that names the database; anything else as it is. */
+function cannotOpen(path: string, error: unknown): unknown {
+  const { code, message } = error as { code?: unknown; message?: string };
+  if (error instanceof PawlError || typeof code !== "string") return error;
+  const text = `The database ${path} cannot be opened: ${message}. Make its directory ours to write, or name another.`;
+  return new PawlError("unavailable", text, { reason: code }, { cause: error });
+}
+
+/**
+ * Opens a database only to read it, beside the process that writes it and others that read. Refuses with
+ * `not_found` when there is none, and with `invalid_state` when its tables are not those of this program or
+ * when it was made in another mode than the one that is asked for.
+ */
+export function openReader(options: Pick<EngineOptions, "path" | "mode" | "time">): Engine {
+  const { path } = options;
+  if (!existsSync(path)) {
+    throw new PawlError(
+      "not_found",
+      `There is no database ${path} to be read. Start the daemon that writes it first, or name its --state-dir.`,
+      { what: "database" },
+    );
+  }
+  const store = new SqliteStore({ path, readOnly: true });
+  try {
+    const version = schemaVersion(store.database);
+    const known = latestVersion();
+    if (version !== known) {
+      throw new PawlError(
+        "invalid_state",
+        `The database ${path} has schema version ${version}, and this pawl reads ${known}. Run the same pawl for reading as for writing; the daemon that writes migrates at its start.`,
+        { from: version, to: known },
+      );
+    }
+    const mode = JSON.parse(readMeta(store.database, "mode") ?? '{"kind":"centralized"}') as Mode;
+    if (options.mode !== undefined && describe(options.mode) !== describe(mode)) {
+      throw new PawlError(
+        "invalid_state",
+        `The database is in ${describe(mode)} mode, not ${describe(options.mode)}. Leave the mode out: a daemon that only reads takes it as it is.`,
+        { from: mode, to: options.mode },
+      );
+    }
+    const clock = new Clock(Number(readMeta(store.database, "high_water_mark") ?? 0), options.time);
+    return { store, clock, mode, schemaVersion: version, sign: signsNothing, close: () => store.close() };
+  } catch (error) {
+    store.close();
     throw error;
   }
 }
@@ -79,6 +139,21 @@ function settleMode(database: Database.Database, wanted: Mode | undefined, accep
     )
     .run({ mode: JSON.stringify(mode) });
   return mode;
+}
+
+/** Made once for a database, so that what was granted before a restart is known after it. */
+function settleSigningKey(database: Database.Database): Buffer {
+  const stored = readMeta(database, "signing_key");
+  if (stored !== undefined) return Buffer.from(stored, "base64");
+  const key = randomBytes(SIGNING_KEY_BYTES);
+  database
+    .prepare("INSERT INTO pawl_meta (key, value) VALUES ('signing_key', :key)")
+    .run({ key: key.toString("base64") });
+  return key;
+}
+
+function signsNothing(): never {
+  throw new Error("what only reads grants nothing");
 }
 
 function describe(mode: Mode): string {

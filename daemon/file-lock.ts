@@ -2,6 +2,12 @@ import { readFileSync, statSync } from "node:fs";
 import Database from "better-sqlite3";
 
 /**
+ * Taking a lock goes through weaker ones, so two processes that try at the same moment can each be in the
+ * other's way. This long, a process tries on, so that one of them gets it and the others can tell which.
+ */
+const CONTEST_MS = 300;
+
+/**
  * Holds a file for one process. The lock is SQLite's own on a small database of its own, that is, a POSIX
  * record lock: the kernel releases it when the process dies, however it dies, so it cannot go stale. The file
  * itself is never unlinked, because two processes could then hold locks on two files of one name.
@@ -15,7 +21,7 @@ export class FileLock {
 
   /** Takes the lock, or returns the pid of the process that holds it (null where the kernel does not tell). */
   static take(path: string): FileLock | { heldBy: number | null } {
-    const database = new Database(path, { timeout: 0 });
+    const database = new Database(path, { timeout: CONTEST_MS });
     try {
       // EXCLUSIVE also keeps others from reading, so that a lock is a lock for whatever opens the file.
       database.pragma("journal_mode = MEMORY");

@@ -1,15 +1,41 @@
 import type { MethodName, Parsed, Result } from "@pawl/protocol";
+import type { Sender } from "./dispatch.js";
 import { discover, type Inside, info, ping } from "./domain/daemon.js";
+import * as lease from "./domain/lease.js";
+import * as queue from "./domain/queue.js";
 import * as sequence from "./domain/sequence.js";
+import { transact } from "./domain/transact.js";
 import type { Env, Operation, Outcome } from "./operation.js";
+import type { Texts } from "./raw-json.js";
+
+/** Methods without an operation: what they do is no business of the database. */
+export type OutsideMethod = "daemon.backup";
 
 /** Which operation performs which method. */
 export type Handlers = {
-  readonly [N in MethodName]: (params: Parsed<N>, env: Env) => Operation<Outcome<Result<N>>>;
+  readonly [N in Exclude<MethodName, OutsideMethod>]: (
+    params: Parsed<N>,
+    env: Env,
+    texts: Texts,
+  ) => Operation<Outcome<Result<N>>>;
 };
 
+/**
+ * What works outside the turns, because it has to wait for something else than this database. It starts when
+ * the request is taken up, before the operations of that turn, and answers by a promise, which rejects with a
+ * `PawlError`. For a method that has an operation too, undefined leaves the call to that.
+ */
+export type OutsideHandlers = {
+  readonly [N in MethodName]?: OutsideHandler<N, undefined>;
+} & { readonly [N in OutsideMethod]: OutsideHandler<N> };
+
+type OutsideHandler<N extends MethodName, Else = never> = (
+  params: Parsed<N>,
+  sender: Sender,
+) => Promise<Result<N>> | Else;
+
 export function handlers(inside: Inside): Handlers {
-  return {
+  const single: Omit<Handlers, "transact"> = {
     "sequence.next": sequence.next,
     "sequence.reserve": sequence.reserve,
     "sequence.peek": sequence.peek,
@@ -17,9 +43,29 @@ export function handlers(inside: Inside): Handlers {
     "sequence.format": sequence.format,
     "sequence.parse": sequence.parse,
     "sequence.advance": sequence.advance,
+    "queue.enqueue": queue.enqueue,
+    "queue.enqueueMany": queue.enqueueMany,
+    "queue.claim": queue.claim,
+    "queue.renew": queue.renew,
+    "queue.complete": queue.complete,
+    "queue.abandon": queue.abandon,
+    "queue.get": queue.get,
+    "queue.list": queue.list,
+    "queue.stats": queue.stats,
+    "queue.cancel": queue.cancel,
+    "queue.retry": queue.retry,
+    "queue.explain": queue.explain,
+    "lease.acquire": lease.acquire,
+    "lease.heartbeat": lease.heartbeat,
+    "lease.release": lease.release,
+    "lease.get": lease.get,
+    "lease.list": lease.list,
+    "lease.check": lease.check,
+    "lease.break": lease.breakLease,
     "daemon.ping": ping,
     "daemon.info": (_params, env) => info(env, inside),
     "daemon.stats": (_params, env) => inside.stats(env),
     "rpc.discover": discover,
   };
+  return { ...single, transact: (params, env, texts) => transact(params, env, texts, single) };
 }

@@ -1,10 +1,10 @@
 import type { Connection } from "./connection.js";
 
 /**
- * Lines of one connection that one turn takes up at most: a client that asks for many long lists at once
- * would otherwise have all of them in memory before the first is sent.
+ * Requests of one connection that one turn takes up at most, give or take a batch: a client that asks for many
+ * long lists at once would otherwise have all of them in memory before the first is sent.
  */
-const MAX_LINES_PER_TURN = 128;
+const MAX_REQUESTS_PER_TURN = 128;
 
 /** The lines that have arrived and are not yet taken up, of all connections, in the order they came. */
 export class Inbox {
@@ -16,12 +16,12 @@ export class Inbox {
 
   /**
    * Hands over what may be taken up now and keeps the rest in order: a connection waits for its next turn
-   * after `MAX_LINES_PER_TURN`, and for its peer to read while its replies pile up.
+   * after `MAX_REQUESTS_PER_TURN`, and as long as it has too much unanswered or unsent.
    *
-   * @param receive takes up one line.
-   * @returns how many were taken, and whether lines are left that the next turn may take.
+   * @param receive takes up one line and returns how many requests it held.
+   * @returns how many lines were taken, and whether some are left that the next turn may take.
    */
-  takeUp(receive: (line: Buffer, connection: Connection) => void): { taken: number; left: boolean } {
+  takeUp(receive: (line: Buffer, connection: Connection) => number): { taken: number; left: boolean } {
     const lines = this.#lines;
     this.#lines = [];
     const perConnection = new Map<Connection, number>();
@@ -30,14 +30,15 @@ export class Inbox {
     for (const entry of lines) {
       const { connection, line } = entry;
       const before = perConnection.get(connection) ?? 0;
-      if (before < MAX_LINES_PER_TURN && !connection.congested) {
-        perConnection.set(connection, before + 1);
+      if (before < MAX_REQUESTS_PER_TURN && connection.mayTakeUp) {
         connection.taken(line);
-        receive(line, connection);
+        perConnection.set(connection, before + receive(line, connection));
         taken += 1;
       } else {
-        left ||= !connection.congested;
-        if (!connection.closed) this.#lines.push(entry);
+        left ||= connection.mayTakeUp;
+        // What it sent after this line has to stay behind it.
+        perConnection.set(connection, MAX_REQUESTS_PER_TURN);
+        this.#lines.push(entry);
       }
     }
     return { taken, left };

@@ -1,28 +1,42 @@
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
+import leven from "leven";
 import type { z } from "zod";
 
 /** Issues that one answer lists at most. */
 const MAX_ISSUES = 20;
+/** A name in a path may be as long as a message; what is longer than any real one is cut. */
+const MAX_PATH_LENGTH = 160;
+const MAX_SHOWN_NAME_LENGTH = 64;
 
 type RawIssue = z.core.$ZodIssue;
 
 /**
  * The refusal of params that do not fit: `details.issues` with a JSON Pointer (RFC 6901) into the params and
- * a sentence each, the first of them in the message together with the value.
+ * a sentence each, the first of them in the message together with the value. `prefix` is where the params stand
+ * in the request, if they are not its own.
  */
-export function describeIssues(method: string, issues: readonly RawIssue[], params: unknown): PawlError {
-  const described = issues.flatMap((issue) => describe(issue, params)).slice(0, MAX_ISSUES);
+export function describeIssues(
+  method: string,
+  issues: readonly RawIssue[],
+  params: unknown,
+  prefix: readonly PropertyKey[] = [],
+): PawlError {
+  const described = issues.flatMap((issue) => describe(issue, params, prefix)).slice(0, MAX_ISSUES);
   const first = described[0] ?? { path: "", message: "do not fit" };
   return refuse("invalid_params", `${method}: ${first.path || "params"} ${first.message}.`, {
     issues: described,
   });
 }
 
-function describe(issue: RawIssue, params: unknown): { path: string; message: string }[] {
-  const path = pointer(issue.path);
+function describe(
+  issue: RawIssue,
+  params: unknown,
+  prefix: readonly PropertyKey[],
+): { path: string; message: string }[] {
+  const path = pointer([...prefix, ...issue.path]);
   if (issue.code === "unrecognized_keys") {
-    return issue.keys.map((key) => ({
-      path: `${path}${pointer([key])}`,
+    return issue.keys.slice(0, MAX_ISSUES).map((key) => ({
+      path: pointer([...prefix, ...issue.path, key]),
       message: `is not a parameter here (${shown(key)})`,
     }));
   }
@@ -64,8 +78,22 @@ function unit(origin: string): string {
   return origin === "string" ? " characters" : origin === "array" ? " elements" : "";
 }
 
-function pointer(path: readonly PropertyKey[]): string {
-  return path.map((part) => `/${String(part).replaceAll("~", "~0").replaceAll("/", "~1")}`).join("");
+/** The refusal of a method that does not exist, naming the one whose name is closest. */
+export function noSuchMethod(name: string, names: readonly string[]): PawlError {
+  // A name may be as long as a message, and comparing costs its length times that of each method.
+  const wanted = name.slice(0, MAX_SHOWN_NAME_LENGTH);
+  const closest = names.reduce((best, each) => (leven(wanted, each) < leven(wanted, best) ? each : best));
+  return refuse(
+    "method_not_found",
+    `There is no method ${JSON.stringify(wanted)}. The closest is ${closest}; rpc.discover lists all.`,
+    { closest },
+  );
+}
+
+/** A JSON Pointer (RFC 6901), cut if it is longer than any real one. */
+export function pointer(path: readonly PropertyKey[]): string {
+  const text = path.map((part) => `/${String(part).replaceAll("~", "~0").replaceAll("/", "~1")}`).join("");
+  return text.length <= MAX_PATH_LENGTH ? text : `${text.slice(0, MAX_PATH_LENGTH - 3)}...`;
 }
 
 function valueAt(root: unknown, path: readonly PropertyKey[]): unknown {

@@ -28,7 +28,11 @@ export async function openLog(level: LogLevel): Promise<Log> {
     destination,
   );
   const flush = (): void => {
-    if ("flushSync" in destination) destination.flushSync();
+    try {
+      if ("flushSync" in destination) destination.flushSync();
+    } catch {
+      // A log on a disk that fails must not keep the process from ending.
+    }
   };
   return { logger, flush };
 }

@@ -20,46 +20,59 @@ export async function main(args: readonly string[]): Promise<void> {
   }
 
   const log = await openLog(config.logLevel);
-  let daemon: Daemon;
-  try {
-    daemon = await Daemon.start(config, log.logger);
-  } catch (error) {
-    log.flush();
-    return complain(error, EXIT_NOT_STARTED);
-  }
-  log.logger.info({ socket: config.socket, stateDir: config.stateDir }, "listening");
-  // `npm start` in a clone is how most people meet pawl first.
-  if (process.env.npm_lifecycle_event === "start") greet(config.socket);
-
-  let stopping = false;
-  const onSignal = (signal: NodeJS.Signals): void => {
-    if (stopping) process.exit(EXIT_FAILURE);
-    stopping = true;
-    daemon.stop(signal).then(
-      () => exit(0),
-      (error) => {
-        log.logger.fatal({ err: error }, "stopping failed");
-        exit(EXIT_FAILURE);
-      },
-    );
-  };
   const exit = (code: number): void => {
     log.flush();
     process.exit(code);
   };
+  const starting = Daemon.start(config, log.logger);
+  let stopping = false;
+  const onSignal = (signal: NodeJS.Signals): void => {
+    if (stopping) process.exit(EXIT_FAILURE);
+    stopping = true;
+    // A daemon that is still starting stops once it has; one that cannot start ends by itself.
+    starting.then(
+      (daemon) =>
+        daemon.stop(signal).then(
+          () => exit(0),
+          (error) => {
+            log.logger.fatal({ err: error }, "stopping failed");
+            exit(EXIT_FAILURE);
+          },
+        ),
+      () => {},
+    );
+  };
+  // Before anybody can know that the daemon runs: whoever is told may signal it at once.
   process.on("SIGTERM", onSignal);
   process.on("SIGINT", onSignal);
+
+  let daemon: Daemon;
+  try {
+    daemon = await starting;
+  } catch (error) {
+    log.flush();
+    return complain(error, EXIT_NOT_STARTED);
+  }
   // The log may have lost its reader; that is no reason to stop serving.
   process.stdout.on("error", () => {});
   process.on("uncaughtException", (error) => {
     log.logger.fatal({ err: error }, "defect outside any request; ending, so that a restart begins clean");
     exit(EXIT_FAILURE);
   });
-  exit(await daemon.ended);
+  log.logger.info({ socket: config.socket, stateDir: config.stateDir }, "listening");
+  // `npm start` in a clone is how most people meet pawl first.
+  if (process.env.npm_lifecycle_event === "start") greet(config.socket);
+  const code = await daemon.ended;
+  log.flush();
+  if (code !== 0) daemon.exitAtOnce(code);
+  exit(code);
 }
 
+/** Says what is in the way. What the system refused says so itself; the rest is a defect and shows where it is. */
 function complain(error: unknown, code: number): void {
-  const text = error instanceof PawlError ? error.message : String((error as Error).stack ?? error);
+  const { message, stack, code: system } = error as Error & { code?: unknown };
+  const text =
+    error instanceof PawlError ? message : typeof system === "string" ? `${message}.` : (stack ?? error);
   process.stderr.write(`pawld: ${text}\n`);
   process.exit(code);
 }

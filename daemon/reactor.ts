@@ -1,8 +1,8 @@
 import { randomBytes } from "node:crypto";
-import type { Mode } from "@pawl/protocol";
+import type { Mode, NotificationName } from "@pawl/protocol";
 import { PawlError, refuse } from "@pawl/protocol/errors";
 import { type Clock, elapsed } from "./clock.js";
-import { disconnect, expire, postpone } from "./domain/expiry.js";
+import { disconnect, expire, KEEP_TIME_MS, postpone } from "./domain/expiry.js";
 import {
   type Caller,
   type Counter,
@@ -17,8 +17,8 @@ import { type Parked, Waiters } from "./waiters.js";
 
 /** Calls that one turn performs at most: some 50 ms of work, so that no caller waits long for the commit. */
 const MAX_CALLS_PER_TURN = 4096;
-/** After expiry failed, it is tried again this much later. */
-const EXPIRY_RETRY_MS = 1000;
+/** What the daemon itself has to do and could not is tried again this much later. */
+const RETRY_MS = 1000;
 /** `setTimeout` fires at once for longer delays; a deadline further away is looked at again then. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
@@ -41,13 +41,21 @@ export interface ReactorOptions {
   store: Store;
   clock: Clock;
   mode: Mode;
+  sign: Env["sign"];
+  retentionMs: number;
+  /** Whether another process writes the database, and keeps the time of it. */
+  readOnly: boolean;
   classify: (error: unknown) => Failure;
   /** Called at the start of each turn, to parse what has arrived and submit it; returns how much that was. */
   takeUp: () => number;
-  /** A turn that committed: how many calls it performed, and how long the commit took. */
-  onTurn: (calls: number, commitMs: number) => void;
-  onRollback: (error: unknown) => void;
+  /** A turn that committed: how many calls it performed, how long the commit took, whether it wrote anything. */
+  onTurn: (calls: number, commitMs: number, wrote: boolean) => void;
+  onRollback: (error: unknown, failure: Failure) => void;
   onCount: (counter: Counter, by: number) => void;
+  onLog: (message: string, details: object) => void;
+  /** Whether a connection is open, so that a grant may be bound to it. */
+  isOpen: (connection: number) => boolean;
+  notify: (connection: number, method: NotificationName, params: object) => void;
   /** The storage broke: what memory says may differ from what is on disk, so the process has to end. */
   onBroken: (error: unknown) => void;
 }
@@ -63,14 +71,15 @@ export class Reactor {
   #timedOut: Parked[] = [];
   #scheduled = false;
   #stopped: PawlError | undefined;
-  /** When `expire` has something to do, in the daemon's time. */
-  #expiryAt = 0;
+  /** When `expire` has something to do, in the daemon's time: at first to find out, and never when it only reads. */
+  #expiryAt: number;
   #expiryTimer: NodeJS.Timeout | undefined;
   /** Connections with grants that end with them. */
   readonly #holders = new Set<number>();
 
   constructor(options: ReactorOptions) {
     this.#options = options;
+    this.#expiryAt = options.readOnly ? Number.POSITIVE_INFINITY : 0;
   }
 
   /** Queues a call for the next turn; calls are performed in the order they were submitted. */
@@ -112,14 +121,19 @@ export class Reactor {
   /** Ends the waits of a connection that has closed, and releases what was granted for as long as it lasts. */
   disconnect(connection: number): void {
     for (const parked of this.waiters.of(connection)) this.waiters.remove(parked);
-    if (!this.#holders.delete(connection)) return;
+    if (this.#holders.delete(connection)) this.#releaseGrants(connection);
+  }
+
+  #releaseGrants(connection: number): void {
     this.submit({
       caller: { ...DAEMON, connection },
       start: (env) => disconnect(connection, env),
       waitMs: 0,
       closed: () => true,
       settle: (outcome) => {
-        if (outcome instanceof Error) this.#options.onRollback(outcome);
+        // Nobody is left to try again, and a grant may have been given for a day.
+        if (!(outcome instanceof Error) || this.#stopped !== undefined) return;
+        setTimeout(() => this.#releaseGrants(connection), RETRY_MS).unref();
       },
     });
   }
@@ -144,34 +158,37 @@ export class Reactor {
     if (this.#queue.length > 0) this.schedule();
 
     const reading = this.#options.clock.read();
-    const expiryDue = reading.now >= this.#expiryAt || reading.steppedMs > 0;
+    const steppedMs = this.#options.readOnly ? 0 : reading.steppedMs;
+    const now = reading.now + steppedMs;
+    const expiryDue = now >= this.#expiryAt || steppedMs > 0;
     if (calls.length === 0 && timedOut.length === 0 && !expiryDue) {
-      this.#setExpiryTimer(reading.now);
+      this.#setExpiryTimer(now);
       return;
     }
 
-    const attempt = new Attempt(this.#options, this.waiters, reading.now);
+    const attempt = new Attempt(this.#options, this.waiters, now);
     try {
       attempt.begin();
-      if (reading.steppedMs > 0) attempt.postpone(reading.steppedMs);
+      if (steppedMs > 0) attempt.postpone(steppedMs);
       if (expiryDue) attempt.expire();
       for (const parked of timedOut) attempt.timeOut(parked);
       for (const call of calls) attempt.perform(call);
       attempt.commit();
     } catch (error) {
       attempt.rollBack();
-      this.#options.onRollback(error);
-      if (this.#options.classify(error) === "broken") return this.#break(error, calls);
-      return this.#oneByOne(calls, timedOut, reading);
+      if (this.#isBroken(error)) return this.#break(error, calls);
+      return this.#oneByOne(calls, timedOut, { now: reading.now, steppedMs });
     }
+    if (steppedMs > 0) this.#options.clock.follow(steppedMs);
     this.#finish(attempt);
-    this.#setExpiryTimer(reading.now);
+    this.#setExpiryTimer(now);
   }
 
   /** Something threw: each part of the turn is performed again in a transaction of its own, so only the one at fault fails. */
   #oneByOne(calls: Call[], timedOut: Parked[], reading: { now: number; steppedMs: number }): void {
+    let now = reading.now;
     const alone = (work: (attempt: Attempt) => void): unknown => {
-      const attempt = new Attempt(this.#options, this.waiters, reading.now);
+      const attempt = new Attempt(this.#options, this.waiters, now);
       try {
         attempt.begin();
         work(attempt);
@@ -184,27 +201,40 @@ export class Reactor {
       return undefined;
     };
 
-    if (reading.steppedMs > 0) alone((attempt) => attempt.postpone(reading.steppedMs));
-    if (reading.now >= this.#expiryAt) {
+    if (reading.steppedMs > 0) {
+      const error = alone((attempt) => attempt.postpone(reading.steppedMs));
+      if (error === undefined) {
+        this.#options.clock.follow(reading.steppedMs);
+        now += reading.steppedMs;
+      } else if (this.#isBroken(error)) return this.#break(error, calls);
+    }
+    if (now >= this.#expiryAt || reading.steppedMs > 0) {
       const error = alone((attempt) => attempt.expire());
-      if (error !== undefined) {
-        this.#options.onRollback(error);
-        this.#expiryAt = reading.now + EXPIRY_RETRY_MS;
-      }
+      if (this.#isBroken(error)) return this.#break(error, calls);
+      if (error !== undefined) this.#expiryAt = now + RETRY_MS;
     }
     for (const parked of timedOut) {
       const error = alone((attempt) => attempt.timeOut(parked));
       if (error === undefined) continue;
+      if (this.#isBroken(error)) return this.#break(error, calls);
       this.waiters.remove(parked);
       parked.call.settle(this.#blame(error));
     }
     for (const [index, call] of calls.entries()) {
       const error = alone((attempt) => attempt.perform(call));
       if (error === undefined) continue;
-      if (this.#options.classify(error) === "broken") return this.#break(error, calls.slice(index));
+      if (this.#isBroken(error)) return this.#break(error, calls.slice(index));
       call.settle(this.#blame(error));
     }
-    this.#setExpiryTimer(reading.now);
+    this.#setExpiryTimer(now);
+  }
+
+  /** Reports what rolled a transaction back, and says whether the storage is broken. */
+  #isBroken(error: unknown): boolean {
+    if (error === undefined) return false;
+    const failure = this.#options.classify(error);
+    this.#options.onRollback(error, failure);
+    return failure === "broken";
   }
 
   /** What a caller is told about an error: no space is a refusal that will pass, everything else a defect. */
@@ -218,6 +248,7 @@ export class Reactor {
   }
 
   #break(error: unknown, unanswered: Call[]): void {
+    this.#options.store.dropUncommitted();
     const refusal = refuse(
       "unavailable",
       "The storage failed and the daemon is ending. Whether this request took effect is known after its restart.",
@@ -242,15 +273,20 @@ export class Reactor {
   #finish(attempt: Attempt): void {
     if (attempt.nextExpiryAt !== undefined) this.#expiryAt = attempt.nextExpiryAt;
     this.#expiryAt = Math.min(this.#expiryAt, attempt.earliestDeadline);
+    if (attempt.wrote) this.#expiryAt = Math.min(this.#expiryAt, attempt.now + KEEP_TIME_MS);
     for (const parked of attempt.touched) {
       if (parked.state === "serving") this.waiters.remove(parked);
       else if (parked.state === "fresh") this.#startWaiting(parked);
     }
     for (const [counter, by] of attempt.counts) this.#options.onCount(counter, by);
-    for (const connection of attempt.holders) this.#holders.add(connection);
+    for (const connection of attempt.holders) {
+      // It may have closed between sending the request and the turn that granted something.
+      if (this.#options.isOpen(connection)) this.#holders.add(connection);
+      else this.#releaseGrants(connection);
+    }
     for (const action of attempt.actions) action();
     for (const { call, outcome } of attempt.answers) call.settle(outcome);
-    this.#options.onTurn(attempt.performed, attempt.commitMs);
+    this.#options.onTurn(attempt.performed, attempt.commitMs, attempt.wrote);
   }
 
   #startWaiting(parked: Parked): void {
@@ -276,23 +312,30 @@ export class Reactor {
 class Attempt {
   readonly #options: ReactorOptions;
   readonly #waiters: Waiters;
-  readonly #now: number;
-  readonly #effects: AttemptEffects = new AttemptEffects();
+  #now: number;
+  readonly #effects: AttemptEffects;
+  readonly #waiting: Env["waiting"];
   readonly answers: { call: Call; outcome: unknown }[] = [];
   /** Waiters that were parked or served. */
   readonly touched: Parked[] = [];
   nextExpiryAt: number | undefined;
   performed = 0;
   commitMs = 0;
+  wrote = false;
 
   constructor(options: ReactorOptions, waiters: Waiters, now: number) {
     this.#options = options;
     this.#waiters = waiters;
     this.#now = now;
+    this.#effects = new AttemptEffects(options);
+    this.#waiting = options.readOnly ? () => null : (key) => waiters.count(key);
   }
 
   begin(): void {
-    this.#options.store.begin();
+    const { store, readOnly } = this.#options;
+    store.begin();
+    // What this transaction sees was written at a time of the process that writes, and is not of the future.
+    if (readOnly) this.#now = Math.max(this.#now, store.lastTime());
   }
 
   perform(call: Call): void {
@@ -326,7 +369,7 @@ class Attempt {
 
   commit(): void {
     const start = elapsed();
-    this.#options.store.commit(this.#now);
+    this.wrote = this.#options.store.commit(this.#now);
     this.commitMs = elapsed() - start;
   }
 
@@ -338,6 +381,9 @@ class Attempt {
     }
   }
 
+  get now(): number {
+    return this.#now;
+  }
   get earliestDeadline(): number {
     return this.#effects.earliestDeadline;
   }
@@ -368,7 +414,10 @@ class Attempt {
       caller,
       mayWait,
       effects: this.#effects,
-      random: randomBytes,
+      waiting: this.#waiting,
+      random: pooledRandom,
+      sign: this.#options.sign,
+      retentionMs: this.#options.retentionMs,
     };
   }
 
@@ -403,10 +452,26 @@ class Attempt {
   }
 }
 
-const DAEMON: Caller = { connection: 0, pid: process.pid, uid: null };
+const DAEMON: Caller = { connection: 0, pid: process.pid, uid: null, gid: null };
+
+/** Random bytes are taken so many at once, because asking takes 3 microseconds however few they are. */
+const RANDOM_POOL_BYTES = 4096;
+let randomPool: Buffer = Buffer.alloc(0);
+let randomTaken = 0;
+
+function pooledRandom(bytes: number): Buffer {
+  if (randomPool.length - randomTaken < bytes) {
+    // A new one each time: parts of the last may still be in use.
+    randomPool = randomBytes(Math.max(RANDOM_POOL_BYTES, bytes));
+    randomTaken = 0;
+  }
+  randomTaken += bytes;
+  return randomPool.subarray(randomTaken - bytes, randomTaken);
+}
 
 /** Collects the effects of the operations of an attempt. */
 class AttemptEffects implements Effects {
+  readonly #options: ReactorOptions;
   readonly #woken: string[] = [];
   #wokenTaken = 0;
   readonly counts: [Counter, number][] = [];
@@ -414,6 +479,10 @@ class AttemptEffects implements Effects {
   /** One too many only costs one look when that connection closes. */
   readonly holders: number[] = [];
   earliestDeadline = Number.POSITIVE_INFINITY;
+
+  constructor(options: ReactorOptions) {
+    this.#options = options;
+  }
 
   wake(key: string): void {
     this.#woken.push(key);
@@ -423,6 +492,12 @@ class AttemptEffects implements Effects {
   }
   count(counter: Counter, by: number): void {
     this.counts.push([counter, by]);
+  }
+  notify(connection: number, method: NotificationName, params: object): void {
+    this.actions.push(() => this.#options.notify(connection, method, params));
+  }
+  log(message: string, details: object): void {
+    this.actions.push(() => this.#options.onLog(message, details));
   }
   afterCommit(action: () => void): void {
     this.actions.push(action);

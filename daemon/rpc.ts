@@ -4,6 +4,7 @@ import { PawlError, refuse } from "@pawl/protocol/errors";
 import { MAX_BATCH_CALLS } from "@pawl/protocol/limits";
 import { JSONRPCServer } from "json-rpc-2.0";
 import type { Dispatcher, Sender } from "./dispatch.js";
+import { EACH, encode, type Texts, textsAt } from "./raw-json.js";
 
 /** Where the replies to a line go. */
 export interface Peer extends Sender {
@@ -14,21 +15,27 @@ export interface Peer extends Sender {
   send(line: string): void;
 }
 
+/** Who sent a request, and its JSON text, which is found only when a method asks for it. */
+interface Origin {
+  readonly peer: Peer;
+  readonly source: () => string;
+}
+
 /**
  * JSON-RPC 2.0 on one line: guards first, then `json-rpc-2.0` for what is a request. It takes batches of one,
  * `[null]`, ids of any type and positional params for granted, so the guards are ours, and batches are taken
  * apart here.
  */
 export class Rpc {
-  readonly #server: JSONRPCServer<Peer>;
+  readonly #server: JSONRPCServer<Origin>;
   readonly #dispatcher: Dispatcher;
 
   constructor(dispatcher: Dispatcher, methods: Iterable<string>) {
     this.#dispatcher = dispatcher;
     // The dispatcher has logged what failed; the library's own listener would print it again.
-    this.#server = new JSONRPCServer<Peer>({ errorListener: () => {} });
+    this.#server = new JSONRPCServer<Origin>({ errorListener: () => {} });
     for (const name of methods) {
-      this.#server.addMethod(name, (params, peer) => dispatcher.call(name, params, peer as Peer));
+      this.#server.addMethod(name, (params, { peer, source }) => dispatcher.call(name, params, peer, source));
     }
     this.#server.mapErrorToJSONRPCErrorResponse = (id, error: PawlError) => ({
       jsonrpc: "2.0",
@@ -37,16 +44,21 @@ export class Rpc {
     });
   }
 
-  /** Takes up one line: every answer to it is sent when its last request is answered. */
-  receive(line: Buffer, peer: Peer): void {
-    const message = isUtf8(line) ? parse(line.toString("utf8")) : refuse("parse_error", NOT_UTF8);
-    if (message instanceof PawlError) return this.#refuseLine(message, peer);
-    if (!Array.isArray(message)) return this.#receiveOne(message, peer);
+  /**
+   * Takes up one line: every answer to it is sent when its last request is answered. Returns how many requests
+   * it held, at least 1.
+   */
+  receive(line: Buffer, peer: Peer): number {
+    if (!isUtf8(line)) return this.refuse(refuse("parse_error", NOT_UTF8), peer);
+    const text = line.toString("utf8");
+    const message = parse(text);
+    if (message instanceof PawlError) return this.refuse(message, peer);
+    if (!Array.isArray(message)) return this.#receiveOne(message, text, peer);
     if (message.length === 0) {
-      return this.#refuseLine(refuse("invalid_request", "A batch holds at least one request, not []."), peer);
+      return this.refuse(refuse("invalid_request", "A batch holds at least one request, not []."), peer);
     }
     if (message.length > MAX_BATCH_CALLS) {
-      return this.#refuseLine(
+      return this.refuse(
         refuse(
           "invalid_request",
           `A batch holds at most ${MAX_BATCH_CALLS} requests, not ${message.length}. Split it.`,
@@ -54,44 +66,73 @@ export class Rpc {
         peer,
       );
     }
-    this.#receiveBatch(message, peer);
+    return this.#receiveBatch(message, text, peer);
   }
 
-  /** Answers a line that is no message at all, under the id null. */
-  #refuseLine(refusal: PawlError, peer: Peer): void {
+  /** Answers what is no message at all, under the id null. */
+  refuse(refusal: PawlError, peer: Peer): number {
     peer.received(1);
     peer.send(JSON.stringify(failure(null, this.#dispatcher.explain("-", refusal, peer))));
     peer.answered(1);
+    return 1;
   }
 
-  #receiveOne(message: unknown, peer: Peer): void {
+  #receiveOne(message: unknown, text: string, peer: Peer): number {
     peer.received(1);
-    void this.#answer(message, peer).then((response) => {
-      if (response !== null) peer.send(JSON.stringify(response));
+    void this.#answer(message, { peer, source: () => text }).then((answer) => {
+      if (answer !== null) peer.send(this.#write(answer, peer));
       peer.answered(1);
     });
+    return 1;
   }
 
-  #receiveBatch(messages: unknown[], peer: Peer): void {
+  #receiveBatch(messages: unknown[], text: string, peer: Peer): number {
     peer.received(messages.length);
-    void Promise.all(messages.map((message) => this.#answer(message, peer))).then((responses) => {
-      const answers = responses.filter((response) => response !== null);
-      if (answers.length > 0) peer.send(`[${answers.map((answer) => JSON.stringify(answer)).join(",")}]`);
+    let sources: Texts | undefined;
+    const sourceOf = (index: number): string => {
+      // All at once, since finding each by itself would read the line from its beginning every time.
+      sources ??= textsAt(text, [EACH]);
+      return sources[index] as string;
+    };
+    const answers = messages.map((message, index) =>
+      this.#answer(message, { peer, source: () => sourceOf(index) }),
+    );
+    void Promise.all(answers).then((all) => {
+      const answers = all.filter((answer) => answer !== null);
+      if (answers.length > 0) peer.send(`[${answers.map((answer) => this.#write(answer, peer)).join(",")}]`);
       peer.answered(messages.length);
     });
+    return messages.length;
   }
 
   /** Never rejects; null for a notification. Submits the call before it returns, so order is kept. */
-  async #answer(message: unknown, peer: Peer): Promise<Response | null> {
+  async #answer(message: unknown, origin: Origin): Promise<Response | null> {
+    const { peer } = origin;
     const request: Request | PawlError = checkRequest(message);
     if (request instanceof PawlError) {
-      return failure(idOf(message), this.#dispatcher.explain("-", request, peer));
+      const refusal = this.#dispatcher.explain("-", request, peer);
+      // Positional params are a request of JSON-RPC, if not of ours, and without an id a notification.
+      const isNotification = request.kind === "invalid_params" && !Object.hasOwn(message as object, "id");
+      return isNotification ? null : failure(idOf(message), refusal);
+    }
+    if (peer.forbidden !== undefined) {
+      const refusal = this.#dispatcher.explain(request.method, peer.forbidden, peer);
+      return request.id === undefined ? null : failure(request.id, refusal);
     }
     if (!this.#server.hasMethod(request.method)) {
       const refusal = this.#dispatcher.noSuchMethod(request.method, peer);
       return request.id === undefined ? null : failure(request.id, refusal);
     }
-    return (await this.#server.receive(request, peer)) as Response | null;
+    return (await this.#server.receive(request, origin)) as Response | null;
+  }
+
+  #write(response: Response, peer: Peer): string {
+    try {
+      return encode(response);
+    } catch (error) {
+      // A value that was read from a line can be nested too deeply to be written on one.
+      return JSON.stringify(failure(response.id, this.#dispatcher.explain("-", error as Error, peer)));
+    }
   }
 }
 

@@ -37,9 +37,11 @@ export class Waiters {
     return this.#byKey.get(key) ?? NONE;
   }
 
-  /** How many wait for `key`. */
+  /** How many wait for `key`, without those that the turn under way has served. */
   count(key: string): number {
-    return this.#byKey.get(key)?.size ?? 0;
+    let count = 0;
+    for (const { state } of this.under(key)) if (state !== "serving") count += 1;
+    return count;
   }
 
   of(connection: number): Parked[] {

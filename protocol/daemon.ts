@@ -1,5 +1,7 @@
 import { z } from "zod";
-import { duration, instant, integer, method } from "./method.js";
+import { MAX_PATH_LENGTH } from "./limits.js";
+import { duration, instant, integer, method, notification, text } from "./method.js";
+import { queueDepths } from "./queue.js";
 import { mode } from "./sequence.js";
 
 const count = integer;
@@ -55,11 +57,42 @@ export const stats = method({
     operationsPerTurn: z.strictObject({ p50: z.number(), p99: z.number(), max: z.number() }),
     commitMs: z.strictObject({ p50: milliseconds, p99: milliseconds, max: milliseconds }),
     sequences: z.strictObject({ dispensed: count }),
+    queues: queueDepths.meta({ description: "Batches of all queues by state." }),
+    leases: z.strictObject({ held: count }),
     database: z.strictObject({ bytes: integer, walBytes: integer }),
   }),
   writes: false,
   transactable: false,
   errors: [],
+});
+
+export const backup = method({
+  name: "daemon.backup",
+  summary: "Copy the database to a new file while it is in use",
+  description:
+    "For the user of the daemon and root only. Other calls go on meanwhile; the caller is told how far it is by `daemon.backupProgress`. Closing the connection gives it up. The copy is one moment of the database.",
+  params: z.strictObject({
+    path: text.min(1).max(MAX_PATH_LENGTH).meta({
+      description: "An absolute path where no file is yet, in a directory that the daemon may write to.",
+    }),
+  }),
+  result: z.strictObject({ bytes: integer, pages: integer }),
+  writes: false,
+  transactable: false,
+  errors: ["not_found", "conflict"],
+  examples: [
+    {
+      name: "A backup",
+      params: { path: "/var/backups/pawl-2026-11-21.db" },
+      result: { bytes: 1_257_472, pages: 307 },
+    },
+  ],
+});
+
+export const backupProgress = notification({
+  name: "daemon.backupProgress",
+  summary: "How far the backup is that this connection asked for",
+  params: z.strictObject({ pages: integer, totalPages: integer }),
 });
 
 export const discover = method({

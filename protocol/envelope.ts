@@ -1,4 +1,5 @@
 import { type PawlError, refuse, shown } from "./errors.js";
+import { MAX_INTEGER } from "./limits.js";
 
 /** The shapes of JSON-RPC 2.0 (https://www.jsonrpc.org/specification). */
 export type Id = string | number | null;
@@ -58,7 +59,8 @@ export function checkRequest(message: unknown): Request | PawlError {
     return invalid(`A request has "jsonrpc": "2.0", not ${shown(message.jsonrpc)}.`);
   }
   if ("id" in message && !isId(message.id)) {
-    return invalid(`A request id is a string, a number or null, not ${shown(message.id)}.`);
+    const ids = `a string, null or a number up to ${MAX_INTEGER}`;
+    return invalid(`A request id is ${ids}, not ${shown(message.id)}. Use a string for others.`);
   }
   if (typeof message.method !== "string") {
     return invalid(`A request names its method by a string, not ${shown(message.method)}.`);
@@ -78,7 +80,9 @@ function invalid(message: string): PawlError {
 }
 
 function isId(value: unknown): value is Id {
-  return value === null || typeof value === "string" || typeof value === "number";
+  if (typeof value !== "number") return value === null || typeof value === "string";
+  // A larger integer is already rounded, and its answer would come under another id.
+  return Number.isSafeInteger(value) || (Number.isFinite(value) && !Number.isInteger(value));
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

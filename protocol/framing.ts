@@ -2,6 +2,8 @@ import type { Buffer } from "node:buffer";
 
 const NEWLINE = 0x0a;
 const CARRIAGE_RETURN = 0x0d;
+const SPACE = 0x20;
+const TAB = 0x09;
 const INITIAL_CAPACITY_BYTES = 4096;
 
 /** What `LineSplitter.next` returns when a line is longer than allowed; no line follows it. */
@@ -9,7 +11,8 @@ export const LINE_TOO_LONG = Symbol("line too long");
 
 /**
  * Cuts a byte stream into lines without ever holding more than one chunk and one unfinished line. Lines end
- * with `\n`; one `\r` before it is dropped; blank lines are skipped (spec: wire.md, Transport).
+ * with `\n`; one `\r` before it is dropped; lines of nothing but white space are skipped (spec: wire.md,
+ * Transport).
  *
  * The caller pushes a chunk, takes lines until `undefined`, and may stop in between: what it has not taken
  * stays. Lines are views into the chunk or into a buffer given up to the caller; they stay valid.
@@ -48,8 +51,10 @@ export class LineSplitter {
       const end = this.#chunk.indexOf(NEWLINE, this.#offset);
       if (end === -1) {
         this.#keepRest();
-        // A carriage return may be the last byte so far, so one more byte than the limit is kept.
-        if (this.#partialBytes <= this.#maxLineBytes + 1) return undefined;
+        if (this.#partialBytes <= this.#maxLineBytes) return undefined;
+        // One byte more may be the carriage return of a line that is just as long as allowed.
+        const mayBeEnd = this.#partialBytes === this.#maxLineBytes + 1;
+        if (mayBeEnd && this.#partial[this.#partialBytes - 1] === CARRIAGE_RETURN) return undefined;
         break;
       }
       let line = this.#chunk.subarray(this.#offset, end);
@@ -63,7 +68,7 @@ export class LineSplitter {
       this.#offset = end + 1;
       if (line.length > 0 && line[line.length - 1] === CARRIAGE_RETURN) line = line.subarray(0, -1);
       if (line.length > this.#maxLineBytes) break;
-      if (line.length > 0) return line;
+      if (!isBlank(line)) return line;
     }
     this.#tooLong = true;
     this.#partial = this.#allocate(0);
@@ -74,7 +79,7 @@ export class LineSplitter {
 
   /** Whether bytes of a line without an end are held: at the end of a stream, a message cut off. */
   get unfinished(): boolean {
-    return this.#partialBytes > 0;
+    return !isBlank(this.#partial.subarray(0, this.#partialBytes));
   }
 
   #keepRest(): void {
@@ -93,4 +98,8 @@ export class LineSplitter {
     bytes.copy(this.#partial, this.#partialBytes);
     this.#partialBytes = needed;
   }
+}
+
+function isBlank(line: Buffer): boolean {
+  return line.every((byte) => byte === SPACE || byte === TAB || byte === CARRIAGE_RETURN);
 }

@@ -1,3 +1,4 @@
+export type { Command, CommandResponse, CommandState, Envelope } from "./command.js";
 export type { Dispenser } from "./dispenser.js";
 export * from "./envelope.js";
 export * from "./errors.js";
@@ -7,4 +8,5 @@ export type { Method } from "./method.js";
 export * from "./methods.js";
 export { openrpc } from "./openrpc.js";
 export * from "./paths.js";
+export type { BatchState, Boundary, DeliveryPolicy, MergeKey, SlotPolicy } from "./queue.js";
 export type { Mode } from "./sequence.js";

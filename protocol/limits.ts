@@ -42,14 +42,58 @@ export const MAX_LEASE_MS = 86_400_000;
 export const DEFAULT_LEASE_MS = 30_000;
 
 export const MAX_NAME_LENGTH = 128;
+/** Of the note of a lease, and of the reason for breaking one. */
+export const MAX_NOTE_LENGTH = 1024;
 export const MAX_TYPE_LENGTH = 32;
 export const MAX_REQUEST_ID_LENGTH = 128;
 export const MAX_RESERVE_COUNT = 1_000_000;
 export const MAX_NODE_ID = 2 ** 32 - 1;
 /** Numbers in ids are padded with zeros to this width. */
 export const ID_DIGITS = 3;
+/** How long what has ended is kept: batches, commands with their answers; `--retention-days` changes it. */
+export const DEFAULT_RETENTION_DAYS = 7;
 /** How long a `requestId` is remembered. */
 export const REQUEST_ID_RETENTION_MS = 24 * 60 * 60 * 1000;
 
+/** Payloads in a batch, batches in one `enqueueMany` and in one claim. */
+export const MAX_BATCH_PAYLOADS = 1000;
+export const MAX_ENQUEUED_BATCHES = 1000;
+export const MAX_CLAIMED_BATCHES = 1000;
+/** Arrays and objects in one another in a payload: fewer than any JSON reader gives up at. */
+export const MAX_PAYLOAD_NESTING_LEVELS = 512;
+export const MAX_SOURCE_KEY_LENGTH = 512;
+export const DEFAULT_BATCH_ATTEMPTS = 20;
+export const MAX_BATCH_ATTEMPTS = 1_000_000;
+export const MAX_BATCH_DELAY_MS = 10 * 365 * 24 * 60 * 60 * 1000;
+/** Of the error that a delivery ended with. */
+export const MAX_LAST_ERROR_LENGTH = 16_384;
+/** Dead batches that one `queue.retry` of a whole queue brings back. */
+export const MAX_RETRIED_BATCHES = 10_000;
+
+/** Params of a command that travel in the request that creates it and in the envelope; larger ones are uploaded. */
+export const INLINE_MAX_BYTES = 150_000;
+/** Params of a command that are uploaded. */
+export const MAX_UPLOAD_BYTES = 1024 * 1024 * 1024;
+/** Arrays and objects in one another, in params that are uploaded. */
+export const MAX_UPLOAD_NESTING_LEVELS = 10_000;
+/** An upload that has not ended by then ends as EXPIRED. */
+export const MAX_UPLOAD_MS = 24 * 60 * 60 * 1000;
+/** Params that one `command.params` returns; as base64 they are a third longer. */
+export const MAX_PARAMS_PIECE_BYTES = 512 * 1024;
+/** Commands in one `command.lease`, and unanswered on one connection that serves a deployment. */
+export const MAX_LEASED_COMMANDS = 100;
+export const MAX_SERVED_COMMANDS = 100;
+/** Deployments that one connection serves. */
+export const MAX_SERVED_DEPLOYMENTS = 1000;
+export const MAX_COMMAND_ATTEMPTS = 1_000_000;
+export const MAX_COMMAND_TTL_MS = 10 * 365 * 24 * 60 * 60 * 1000;
+export const MAX_COMMAND_DELAY_MS = 30 * 24 * 60 * 60 * 1000;
+/** Of an error that answers a command. */
+export const MAX_ANSWER_CODE_LENGTH = 128;
+/** How much of an answer's message is kept with the command itself; all of it is kept with the answer. */
+export const MAX_SHOWN_MESSAGE_LENGTH = 1024;
+
+/** Longest path of a file that a caller names (PATH_MAX, with the final NUL). */
+export const MAX_PATH_LENGTH = 4095;
 /** `sockaddr_un.sun_path` holds 108 bytes with the final NUL (unix(7)). */
 export const MAX_SOCKET_PATH_BYTES = 107;

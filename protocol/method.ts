@@ -24,6 +24,11 @@ export interface Method<P extends z.ZodType = z.ZodType, R extends z.ZodType = z
   readonly writes: boolean;
   /** Whether it may be one of the calls of a `transact`: not if it waits, streams or leaves the database. */
   readonly transactable: boolean;
+  /**
+   * The path in its params to what is kept as the text it was sent as, byte for byte: names of members, and `*`
+   * for every element of an array.
+   */
+  readonly raw?: readonly string[];
   /** Refusals of its own, beside those that any method can give. */
   readonly errors: readonly ErrorKind[];
   readonly examples?: readonly {
@@ -39,9 +44,22 @@ export function method<const N extends string, P extends z.ZodType, R extends z.
   return definition;
 }
 
+/** What the daemon sends without being asked: a JSON-RPC request without an id, never answered. */
+export interface Notification<P extends z.ZodType = z.ZodType> {
+  readonly name: string;
+  readonly summary: string;
+  readonly params: P;
+}
+
+export function notification<const N extends string, P extends z.ZodType>(
+  definition: Notification<P> & { readonly name: N },
+): Notification<P> & { readonly name: N } {
+  return definition;
+}
+
 export type ParamsOf<M extends Method> = z.input<M["params"]>;
 /** The params as an operation sees them, with defaults filled in. */
-export type ParsedOf<M extends Method> = z.output<M["params"]>;
+export type ParsedOf<M extends Pick<Method, "params">> = z.output<M["params"]>;
 export type ResultOf<M extends Method> = z.output<M["result"]>;
 
 // Schemas that several nouns share.

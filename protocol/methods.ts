@@ -1,6 +1,9 @@
 import * as daemon from "./daemon.js";
+import * as lease from "./lease.js";
 import type { ParamsOf, ParsedOf, ResultOf } from "./method.js";
+import * as queue from "./queue.js";
 import * as sequence from "./sequence.js";
+import { transact } from "./transact.js";
 
 /** Every method, in the order of the OpenRPC document. This list is the contract. */
 export const METHODS = [
@@ -11,11 +14,41 @@ export const METHODS = [
   sequence.format,
   sequence.parse,
   sequence.advance,
+  queue.enqueue,
+  queue.enqueueMany,
+  queue.claim,
+  queue.renew,
+  queue.complete,
+  queue.abandon,
+  queue.get,
+  queue.list,
+  queue.stats,
+  queue.cancel,
+  queue.retry,
+  queue.explain,
+  lease.acquire,
+  lease.heartbeat,
+  lease.release,
+  lease.get,
+  lease.list,
+  lease.check,
+  lease.breakLease,
+  transact,
   daemon.ping,
   daemon.info,
   daemon.stats,
+  daemon.backup,
   daemon.discover,
 ] as const;
+
+/** What the daemon sends to a connection without being asked. */
+export const NOTIFICATIONS = [lease.expiring, lease.lost, daemon.backupProgress] as const;
+
+export type NotificationName = (typeof NOTIFICATIONS)[number]["name"];
+/** What a notification carries. */
+export type NotificationParams<N extends NotificationName> = ParsedOf<
+  Extract<(typeof NOTIFICATIONS)[number], { name: N }>
+>;
 
 type Definition = (typeof METHODS)[number];
 

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { ERRORS, type ErrorKind } from "./errors.js";
 import type { Method } from "./method.js";
-import { METHODS } from "./methods.js";
+import { METHODS, NOTIFICATIONS } from "./methods.js";
 
 /** Refusals that any method can give, so they are not repeated at each. */
 const COMMON_ERRORS: readonly ErrorKind[] = ["invalid_params", "unavailable", "forbidden", "internal"];
@@ -20,6 +20,11 @@ export function openrpc(version: string): Record<string, unknown> {
       license: { name: "MIT" },
     },
     methods: METHODS.map(describeMethod),
+    // OpenRPC has no place for what a server sends by itself.
+    "x-notifications": NOTIFICATIONS.map(({ name, summary, params }) => {
+      const { $schema: _, ...schema } = z.toJSONSchema(params, { io: "output" });
+      return { name, summary, params: schema };
+    }),
     components: {
       errors: Object.fromEntries(
         Object.entries(ERRORS).map(([kind, { code, when, retryable }]) => [

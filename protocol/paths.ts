@@ -19,7 +19,7 @@ export const DEFAULT_INSTANCE = "default";
 export function socketPath(around: Surroundings, instance: string): string {
   const { env, uid } = around;
   if (env.PAWL_SOCKET) return env.PAWL_SOCKET;
-  const runtime = env.XDG_RUNTIME_DIR
+  const runtime = isAbsolute(env.XDG_RUNTIME_DIR)
     ? `${env.XDG_RUNTIME_DIR}/pawl`
     : uid === 0
       ? "/run/pawl"
@@ -36,8 +36,13 @@ export function sharedTemporaryDirectory(around: Surroundings): string {
 export function stateDirectory(around: Surroundings, instance: string): string {
   const { env, uid, homeDirectory } = around;
   if (env.STATE_DIRECTORY) return env.STATE_DIRECTORY;
-  if (env.XDG_STATE_HOME) return `${env.XDG_STATE_HOME}/pawl/${instance}`;
+  if (isAbsolute(env.XDG_STATE_HOME)) return `${env.XDG_STATE_HOME}/pawl/${instance}`;
   return uid === 0 ? `/var/lib/pawl/${instance}` : `${homeDirectory}/.local/state/pawl/${instance}`;
+}
+
+/** The XDG base directory specification has relative paths ignored: they mean another place for each process. */
+function isAbsolute(path: string | undefined): boolean {
+  return path?.startsWith("/") ?? false;
 }
 
 /** Refuses by name what cannot be an instance: it becomes part of file names. */

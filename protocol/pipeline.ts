@@ -45,7 +45,7 @@ const incarnation = hexadecimal(16).meta({
 const changeId = hexadecimal(32).meta({ description: "SHA-256 of a change's body." });
 const seq = z.int().min(1).max(MAX_INTEGER).meta({ description: "Place in a log, from 1 without gaps." });
 
-export const item = z.strictObject({
+const item = z.strictObject({
   storyId,
   stage,
   name,

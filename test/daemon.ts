@@ -1,19 +1,22 @@
 // Real daemons for tests: each on its own socket and state in a private directory, ended with the test.
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
-import { onTestFinished } from "vitest";
+import { beforeAll, onTestFinished } from "vitest";
 import { RawClient } from "./raw-client.js";
 
 export const PAWLD = join(import.meta.dirname, "../daemon/bin/pawld.js");
 export const PAWL = join(import.meta.dirname, "../client/bin/pawl.js");
 
-/** A private directory, removed when the test ends. */
-export function privateDirectory(): string {
+/** Registers what is to be done at the end: of the test that runs, unless said otherwise. */
+export type AtEnd = (action: () => void | Promise<void>) => void;
+
+/** A private directory, removed at the end. */
+export function privateDirectory(atEnd: AtEnd = onTestFinished): string {
   const directory = mkdtempSync(join(tmpdir(), "pawl-test-"));
-  onTestFinished(() => rmSync(directory, { recursive: true, force: true }));
+  atEnd(() => rmSync(directory, { recursive: true, force: true }));
   return directory;
 }
 
@@ -23,22 +26,36 @@ export interface LogLine {
   [key: string]: unknown;
 }
 
+export interface StartOptions {
+  args?: string[];
+  env?: Record<string, string>;
+  /** What runs pawld, such as a tracer; Node itself by default. */
+  command?: string[];
+}
+
 /** One place for a daemon: a socket path and a state directory that outlive its processes. */
 export class Place {
   readonly directory: string;
   readonly socket: string;
   readonly stateDir: string;
+  readonly #atEnd: AtEnd;
 
-  constructor(directory = privateDirectory()) {
-    this.directory = directory;
-    this.socket = join(directory, "pawl.sock");
-    this.stateDir = join(directory, "state");
+  constructor(directory?: string, atEnd: AtEnd = onTestFinished) {
+    this.#atEnd = atEnd;
+    this.directory = directory ?? privateDirectory(atEnd);
+    this.socket = join(this.directory, "pawl.sock");
+    this.stateDir = join(this.directory, "state");
   }
 
   /** Starts a daemon here and resolves once it listens; rejects with what it printed if it ends before. */
-  async start(
-    options: { args?: string[]; env?: Record<string, string>; command?: string[] } = {},
-  ): Promise<DaemonProcess> {
+  async start(options: StartOptions = {}): Promise<DaemonProcess> {
+    const daemon = this.spawn(options);
+    await daemon.listening;
+    return daemon;
+  }
+
+  /** Starts a daemon here and does not wait for it. */
+  spawn(options: StartOptions = {}): DaemonProcess {
     const [program, ...before] = options.command ?? [process.execPath];
     const child = spawn(
       program as string,
@@ -46,8 +63,10 @@ export class Place {
       { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...options.env } },
     );
     const daemon = new DaemonProcess(child, this);
-    onTestFinished(() => void child.kill("SIGKILL"));
-    await daemon.listening;
+    this.#atEnd(async () => {
+      child.kill("SIGKILL");
+      await daemon.exited;
+    });
     return daemon;
   }
 
@@ -65,13 +84,23 @@ export class DaemonProcess {
   readonly listening: Promise<void>;
   /** Resolves with the exit code, or with the signal that ended it. */
   readonly exited: Promise<number | NodeJS.Signals>;
-  #wanted: { matches: (line: LogLine) => boolean; resolve: (line: LogLine) => void }[] = [];
+  #over: Error | undefined;
+  #wanted: {
+    matches: (line: LogLine) => boolean;
+    resolve: (line: LogLine) => void;
+    reject: (error: Error) => void;
+  }[] = [];
 
   constructor(child: ChildProcess, place: Place) {
     this.child = child;
     this.place = place;
     this.exited = new Promise((resolve) => {
-      child.once("close", (code, signal) => resolve(signal ?? code ?? -1));
+      child.once("close", (code, signal) => {
+        resolve(signal ?? code ?? -1);
+        const error = new Error(`pawld ended with ${signal ?? code}: ${this.stderr}`);
+        this.#over = error;
+        for (const { reject } of this.#wanted.splice(0)) reject(error);
+      });
     });
     child.stderr?.on("data", (chunk) => {
       this.stderr += chunk;
@@ -85,12 +114,7 @@ export class DaemonProcess {
         return false;
       });
     });
-    this.listening = Promise.race([
-      this.logged((line) => line.msg === "listening").then(() => {}),
-      this.exited.then((code) => {
-        throw new Error(`pawld ended with ${code}: ${this.stderr}${this.log.map((line) => line.msg)}`);
-      }),
-    ]);
+    this.listening = this.logged((line) => line.msg === "listening").then(() => {});
     // Nobody has to wait for it: a test may be about a daemon that does not start.
     this.listening.catch(() => {});
   }
@@ -99,11 +123,18 @@ export class DaemonProcess {
     return this.child.pid as number;
   }
 
-  /** The first log line that matches, among those that are there or still to come. */
+  /** The first log line that matches, among those that are there or still to come; rejects if none will. */
   logged(matches: (line: LogLine) => boolean): Promise<LogLine> {
     const there = this.log.find(matches);
     if (there !== undefined) return Promise.resolve(there);
-    return new Promise((resolve) => this.#wanted.push({ matches, resolve }));
+    if (this.#over !== undefined) return Promise.reject(this.#over);
+    return new Promise((resolve, reject) => this.#wanted.push({ matches, resolve, reject }));
+  }
+
+  /** Resident memory in bytes, from the kernel (proc_pid_status(5)). */
+  get residentBytes(): number {
+    const [, kilobytes] = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${this.pid}/status`, "utf8")) ?? [];
+    return Number(kilobytes) * 1024;
   }
 
   /** Sends a signal and resolves with how the process ended. */
@@ -114,8 +145,22 @@ export class DaemonProcess {
 }
 
 /** A daemon of its own for one test. */
-export async function startDaemon(
-  options: { args?: string[]; env?: Record<string, string> } = {},
-): Promise<DaemonProcess> {
+export async function startDaemon(options: StartOptions = {}): Promise<DaemonProcess> {
   return await new Place().start(options);
+}
+
+/** One daemon for all tests of a file or of a `describe`, for tests that do not get in each other's way. */
+export function sharedDaemon(options: StartOptions = {}): () => DaemonProcess {
+  let daemon: DaemonProcess | undefined;
+  beforeAll(async () => {
+    const actions: (() => void | Promise<void>)[] = [];
+    daemon = await new Place(undefined, (action) => void actions.unshift(action)).start(options);
+    return async () => {
+      for (const action of actions) await action();
+    };
+  });
+  return () => {
+    if (daemon === undefined) throw new Error("the shared daemon is there for tests, not before them");
+    return daemon;
+  };
 }

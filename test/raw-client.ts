@@ -1,7 +1,7 @@
 // The socket as any program sees it: bytes and lines, without the client library.
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
-import type { MethodName, Params, Result } from "@pawl/protocol";
+import { METHODS, type Method, type MethodName, openrpc, type Params, type Result } from "@pawl/protocol";
 
 export interface RawError {
   code: number;
@@ -27,10 +27,34 @@ export class Refused extends Error {
   }
 }
 
+const RESULTS = new Map<string, Method>(METHODS.map((method) => [method.name, method]));
+/** The kinds of refusals that each method is documented to give. */
+const KINDS = new Map(
+  (openrpc("").methods as { name: string; errors: { $ref: string }[] }[]).map(({ name, errors }) => [
+    name,
+    new Set(errors.map(({ $ref }) => $ref.split("/").at(-1))),
+  ]),
+);
+
+/** Throws if a reply is not what the contract says of its method; so every test also tests that. */
+function checkContract(method: string, result: unknown, error: RawError | undefined): void {
+  const checked = error === undefined ? RESULTS.get(method)?.result.safeParse(result) : undefined;
+  if (checked?.success === false) {
+    throw new Error(`${method} answered what its schema does not allow: ${checked.error.message}`);
+  }
+  // A transact is refused as the call in it was.
+  if (error === undefined || method === "transact") return;
+  if (KINDS.get(method)?.has(error.data.kind) === false) {
+    throw new Error(`${method} is not documented to be refused with ${error.data.kind}: ${error.message}`);
+  }
+}
+
 export class RawClient {
   readonly socket: Socket;
   /** Lines that have arrived and that nobody has taken. */
   readonly lines: string[] = [];
+  /** Resolves when the daemon has said all it has to say; this side may still be open. */
+  readonly ended: Promise<void>;
   readonly closed: Promise<void>;
   #partial = "";
   #takers: { resolve: (line: string) => void; reject: (error: Error) => void }[] = [];
@@ -47,6 +71,10 @@ export class RawClient {
       for (const line of lines) this.#take(line);
     });
     socket.on("error", () => {});
+    this.ended = new Promise((resolve) => {
+      socket.once("end", resolve);
+      socket.once("close", () => resolve());
+    });
     this.closed = new Promise((resolve) => {
       socket.once("close", () => {
         this.#over = true;
@@ -101,6 +129,7 @@ export class RawClient {
     const reply = new Promise<RawReply>((resolve, reject) => this.#calls.set(id, { resolve, reject }));
     this.send({ jsonrpc: "2.0", id, method, params });
     const { result, error } = await reply;
+    checkContract(method, result, error);
     if (error !== undefined) throw new Refused(error);
     return result as Result<N>;
   }
@@ -112,6 +141,7 @@ export class RawClient {
     this.send({ jsonrpc: "2.0", id, method, ...(params === undefined ? {} : { params }) });
     const { result, error } = await reply;
     if (error === undefined) throw new Error(`${method} was not refused: ${JSON.stringify(result)}`);
+    checkContract(method, undefined, error);
     return error;
   }
 

@@ -106,18 +106,21 @@ export function openChange(
   if (!isObject(parsed)) return refused("bad_shape", `A body is an object, not ${shown(parsed)}.`);
   const { v, author } = parsed;
   if (typeof v !== "number") return refused("bad_shape", "A body says its version, the number `v`.");
-  if (v !== VERSION)
+  if (v !== VERSION) {
     return refused("unsupported_version", `Version ${v} is not known here; upgrade this node.`);
+  }
   if (!matches(AUTHOR, author)) return refused("bad_shape", `An author is a key, not ${shown(author)}.`);
-  if (!matches(RANDOM_ID, parsed.board))
+  if (!matches(RANDOM_ID, parsed.board)) {
     return refused("bad_shape", `${shown(parsed.board)} is not a board.`);
+  }
   if (board !== null && parsed.board !== board) {
     return refused("wrong_board", `The change is of board ${parsed.board}; this is board ${board}.`);
   }
   const standing = standingOf(author);
   if (standing === "unknown") return refused("unknown_author", `The author ${author} is not trusted here.`);
-  if (standing === "revoked")
+  if (standing === "revoked") {
     return refused("revoked_author", `The author ${author} is no longer trusted here.`);
+  }
   const key = authorKey(author);
   if (key instanceof PawlError) return refused(key.kind, key.message);
   if (!matches(SIGNATURE, signature) || !verify(null, bytes, key, Buffer.from(signature, "hex"))) {
@@ -219,18 +222,23 @@ function readBody(body: JsonObject, { body: text, signature }: SignedChange, id:
   const { author, board, hlc, incarnation, ops, prev, seq } = body;
   if (!matches(AUTHOR, author)) return refuse("bad_shape", `${shown(author)} is not an author.`);
   if (!matches(RANDOM_ID, board)) return refuse("bad_shape", `${shown(board)} is not a board.`);
-  if (!matches(RANDOM_ID, incarnation))
+  if (!matches(RANDOM_ID, incarnation)) {
     return refuse("bad_shape", `${shown(incarnation)} is not an incarnation.`);
-  if (!isCount(seq, Number.MAX_SAFE_INTEGER) || seq === 0)
+  }
+  if (!isCount(seq, Number.MAX_SAFE_INTEGER) || seq === 0) {
     return refuse("bad_shape", `${shown(seq)} is not a seq.`);
-  if (prev !== null && !matches(HASH, prev))
+  }
+  if (prev !== null && !matches(HASH, prev)) {
     return refuse("bad_shape", `${shown(prev)} is not a hash or null.`);
+  }
   if (!isHlc(hlc)) return refuse("bad_shape", `${shown(hlc)} is not a time [wallMs, counter].`);
   if (body.v !== VERSION) return refuse("unsupported_version", `Version ${shown(body.v)} is not known here.`);
-  if (!Array.isArray(ops) || ops.length === 0)
+  if (!Array.isArray(ops) || ops.length === 0) {
     return refuse("bad_shape", `${shown(ops)} is not a list of ops.`);
-  if (ops.length > MAX_OPS)
+  }
+  if (ops.length > MAX_OPS) {
     return refuse("too_large", `A change has at most ${MAX_OPS} ops, not ${ops.length}.`);
+  }
   const read: Op[] = [];
   const items = new Set<string>();
   for (const each of ops) {

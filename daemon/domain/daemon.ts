@@ -28,6 +28,10 @@ export function* info(env: Env, inside: Inside): Operation<Result<"daemon.info">
   };
 }
 
+let document: Result<"rpc.discover"> | undefined;
+
 export function* discover(): Operation<Result<"rpc.discover">> {
-  return openrpc(VERSION);
+  // Made when it is first asked for: it takes some 10 ms, and never changes.
+  document ??= openrpc(VERSION);
+  return document;
 }

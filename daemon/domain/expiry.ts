@@ -1,4 +1,7 @@
-import { all, type Env, type Operation, one, sql } from "../operation.js";
+import { all, type Env, type Operation, one, run, sql } from "../operation.js";
+import { leases } from "./lease.js";
+import { PRUNE_EVERY_MS } from "./pruning.js";
+import { claims, endedBatches } from "./queue.js";
 
 /** Rows that one turn removes or ends at most, so that a large backlog never stalls other requests. */
 const ROWS_PER_STEP = 500;
@@ -9,21 +12,17 @@ const ROWS_PER_STEP = 500;
  * runs it at that moment, and before anything else in a turn that comes later than it.
  */
 export interface Expiry {
-  earliest(): Operation<number | undefined>;
+  earliest(env: Env): Operation<number | undefined>;
   expire(env: Env, rows: number): Operation<number>;
   /** Moves the deadlines of grants when the clock was stepped forward: what remains of them stays the same. */
   postpone?(byMs: number): Operation<void>;
-  /** Releases what was granted for as long as this connection lasts. */
-  disconnect?(connection: number, env: Env): Operation<void>;
+  /** Releases what was granted for as long as this connection lasts; of more than `rows`, the rest expires. */
+  disconnect?(connection: number, env: Env, rows: number): Operation<void>;
   /** The daemon was started again: no connection of before is left. Runs once, before any call. */
   restart?(env: Env): Operation<void>;
+  /** When the last of these grants ends, if there are any: until then a daemon is not idle. */
+  latest?(): Operation<number | undefined>;
 }
-
-/**
- * What is merely kept is removed this long after it may be, so that a daemon with nothing else to do wakes
- * once for many rows. Reading already ignores it from the exact moment on.
- */
-const PRUNE_EVERY_MS = 60_000;
 
 const earliestRequest = sql<{ at: number | null }>("SELECT min(expires_at) AS at FROM pawl_request");
 
@@ -43,15 +42,28 @@ const requests: Expiry = {
 };
 
 /** Everything that expires. Grants come before what is merely kept, so that their waiters wait for nothing. */
-const EXPIRIES: readonly Expiry[] = [requests];
+const EXPIRIES: readonly Expiry[] = [leases, claims, requests, endedBatches];
+
+/**
+ * While something is granted, the time is written to the database at least this often: a daemon that is killed
+ * and restarted with the clock set back goes on from there, so what remains of a grant grows by no more.
+ */
+export const KEEP_TIME_MS = 10_000;
+
+/** The store writes the time with every transaction that changes anything, so this only has to change something. */
+const touchTime = sql("UPDATE pawl_meta SET value = :now WHERE key = 'high_water_mark' AND value <> :now");
 
 /** Does what is due, in bounded steps. Returns when it has to run next: `env.now` if a step was full. */
 export function* expire(env: Env): Operation<number> {
   let next = Number.POSITIVE_INFINITY;
   for (const expiry of EXPIRIES) {
     const done = yield* expiry.expire(env, ROWS_PER_STEP);
-    const earliest = done < ROWS_PER_STEP ? yield* expiry.earliest() : env.now;
+    const earliest = done < ROWS_PER_STEP ? yield* expiry.earliest(env) : env.now;
     next = Math.min(next, earliest ?? Number.POSITIVE_INFINITY);
+  }
+  if ((yield* latestGrant()) !== undefined) {
+    yield* run(touchTime, { now: String(env.now) });
+    next = Math.min(next, env.now + KEEP_TIME_MS);
   }
   return next;
 }
@@ -66,7 +78,7 @@ export function* postpone(byMs: number): Operation<void> {
 /** A connection with grants bound to it has closed. */
 export function* disconnect(connection: number, env: Env): Operation<void> {
   for (const expiry of EXPIRIES) {
-    if (expiry.disconnect !== undefined) yield* expiry.disconnect(connection, env);
+    if (expiry.disconnect !== undefined) yield* expiry.disconnect(connection, env, ROWS_PER_STEP);
   }
 }
 
@@ -75,4 +87,14 @@ export function* restart(env: Env): Operation<void> {
   for (const expiry of EXPIRIES) {
     if (expiry.restart !== undefined) yield* expiry.restart(env);
   }
+}
+
+/** When the last grant ends, or undefined when nothing is granted. */
+export function* latestGrant(): Operation<number | undefined> {
+  let latest: number | undefined;
+  for (const expiry of EXPIRIES) {
+    const at = expiry.latest === undefined ? undefined : yield* expiry.latest();
+    if (at !== undefined && (latest === undefined || at > latest)) latest = at;
+  }
+  return latest;
 }

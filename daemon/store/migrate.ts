@@ -11,9 +11,7 @@ const SCHEMA_DIRECTORY = new URL("../../store/schema/", import.meta.url);
  * file. A database written by a newer program is refused: `invalid_state`, with both versions.
  */
 export function migrate(database: Database.Database): number {
-  const steps = readdirSync(SCHEMA_DIRECTORY)
-    .filter((name) => name.endsWith(".sql"))
-    .sort();
+  const steps = migrations();
   let version = schemaVersion(database);
   if (version > steps.length) {
     throw new PawlError(
@@ -35,6 +33,17 @@ export function migrate(database: Database.Database): number {
       .immediate();
   }
   return version;
+}
+
+/** The schema version that this program makes and reads. */
+export function latestVersion(): number {
+  return migrations().length;
+}
+
+function migrations(): string[] {
+  return readdirSync(SCHEMA_DIRECTORY)
+    .filter((name) => name.endsWith(".sql"))
+    .sort();
 }
 
 /** The schema version of a database; 0 when it has no tables of pawl. */

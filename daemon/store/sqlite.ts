@@ -1,7 +1,16 @@
-import { statSync } from "node:fs";
+import { readFileSync, statSync, truncateSync } from "node:fs";
+import { endianness } from "node:os";
 import { PawlError } from "@pawl/protocol/errors";
 import Database from "better-sqlite3";
-import { type Operation, type SqlParams, type Statement, type Step, sql } from "../operation.js";
+import {
+  type Done,
+  type Operation,
+  type SqlParams,
+  type SqlValue,
+  type Statement,
+  type Step,
+  sql,
+} from "../operation.js";
 import type { Failure, Store } from "./store.js";
 
 /** Another connection of this process or a backup may hold a lock for a moment. */
@@ -14,6 +23,13 @@ const WAL_LIMIT_BYTES = 64 * 1024 * 1024;
 const saveTime = sql(
   "INSERT INTO pawl_meta (key, value) VALUES ('high_water_mark', :now) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
 );
+
+const readState = sql<{ key: string; value: string }>(
+  "SELECT key, value FROM pawl_meta WHERE key IN ('high_water_mark', 'schema_version')",
+);
+
+/** The process that writes has migrated the database: its tables are no longer those that this program reads. */
+class Migrated extends Error {}
 
 export interface SqliteOptions {
   /** Path of the database file, or ":memory:". */
@@ -33,6 +49,8 @@ export class SqliteStore implements Store {
   readonly #savepoint: Database.Statement;
   readonly #rollbackTo: Database.Statement;
   readonly #release: Database.Statement;
+  /** As first read. */
+  #schemaVersion: string | undefined;
   /** Whether the operation under way has changed a row. */
   #wrote = false;
   /** Whether any operation of the transaction has. */
@@ -68,9 +86,21 @@ export class SqliteStore implements Store {
     this.#begin.run();
   }
 
-  commit(now: number): void {
-    if (this.#turnWrote) this.keepTime(now);
+  commit(now: number): boolean {
+    const wrote = this.#turnWrote;
+    if (wrote) this.keepTime(now);
     this.#commit.run();
+    return wrote;
+  }
+
+  lastTime(): number {
+    const rows = this.#execute({ statement: readState, params: {} }) as { key: string; value: string }[];
+    const state = Object.fromEntries(rows.map(({ key, value }) => [key, value]));
+    this.#schemaVersion ??= state.schema_version;
+    if (state.schema_version !== this.#schemaVersion) {
+      throw new Migrated(`migrated from schema version ${this.#schemaVersion} to ${state.schema_version}`);
+    }
+    return Number(state.high_water_mark ?? 0);
   }
 
   keepTime(now: number): void {
@@ -105,33 +135,50 @@ export class SqliteStore implements Store {
     return step.value;
   }
 
-  #execute({ statement, params }: Step): unknown[] {
+  #execute({ statement, params }: Step): unknown {
     let prepared = this.#prepared.get(statement);
     if (prepared === undefined) {
       prepared = this.#prepare(statement);
       this.#prepared.set(statement, prepared);
     }
-    const rows = prepared.execute(params);
-    if (prepared.writes && (prepared.changes === undefined ? rows.length > 0 : prepared.changes > 0)) {
+    const result = prepared.execute(params);
+    if (prepared.writes && (Array.isArray(result) ? result.length : result.changes) > 0) {
       this.#wrote = true;
       this.#turnWrote = true;
     }
-    return rows;
+    return result;
   }
 
+  /**
+   * Values are bound by place and rows come as arrays, because better-sqlite3 makes and looks up every name
+   * anew for each value: an update of 13 columns takes 2.6 instead of 3.8 microseconds, a row of 13 columns 3.8
+   * instead of 6.4.
+   */
   #prepare(statement: Statement): Prepared {
-    const compiled = this.database.prepare<SqlParams>(statement.sql);
+    const { text, names } = byPlace(statement.sql);
+    const compiled = this.database.prepare<[SqlValue[]]>(text);
     const writes = !compiled.readonly;
-    if (compiled.reader) return { writes, changes: undefined, execute: (params) => compiled.all(params) };
-    const prepared: Prepared = {
-      writes,
-      changes: 0,
-      execute: (params) => {
-        prepared.changes = compiled.run(params).changes;
-        return NO_ROWS;
-      },
+    if (!compiled.reader) return { writes, execute: (params) => compiled.run(valuesOf(params, names)) };
+    const columns = compiled.columns().map(({ name }) => name);
+    compiled.raw();
+    const execute = (params: SqlParams): unknown[] => {
+      const rows = compiled.all(valuesOf(params, names)) as unknown[];
+      for (let index = 0; index < rows.length; index++) {
+        rows[index] = toObject(rows[index] as SqlValue[], columns);
+      }
+      return rows;
     };
-    return prepared;
+    return { writes, execute };
+  }
+
+  dropUncommitted(): void {
+    if (this.#readOnly) return;
+    try {
+      this.rollback();
+      cutLog(this.database.name);
+    } catch {
+      // What is on disk then is for the next start to find out; nobody was told that it is there.
+    }
   }
 
   checkpoint(): void {
@@ -154,17 +201,75 @@ export class SqliteStore implements Store {
 
 interface Prepared {
   readonly writes: boolean;
-  /** Rows changed by the last execution; undefined for a statement that returns rows instead. */
-  changes: number | undefined;
-  execute(params: SqlParams): unknown[];
+  /** Rows, or what was done for a statement that returns none. */
+  execute(params: SqlParams): unknown[] | Done;
 }
 
-const NO_ROWS: unknown[] = [];
+/**
+ * Replaces `:name` by `?`, and gives the names in their order. The plus after LIMIT keeps SQLite from planning
+ * the statement anew whenever another value is bound there, which takes some 30 microseconds each time.
+ */
+function byPlace(sql: string): { text: string; names: string[] } {
+  const names: string[] = [];
+  const text = sql.replace(PARAMETER, (found, limit: string | undefined, name: string | undefined) => {
+    if (name === undefined) return found;
+    names.push(name);
+    return limit === undefined ? "?" : `${limit}+?`;
+  });
+  return { text, names };
+}
+
+/** Text literals and comments, where a colon is only a colon, or a parameter, perhaps after LIMIT. */
+const PARAMETER = /'(?:[^']|'')*'|--[^\n]*|(LIMIT\s+)?:([A-Za-z_]\w*)/g;
+
+function valuesOf(params: SqlParams, names: readonly string[]): SqlValue[] {
+  const values = new Array<SqlValue>(names.length);
+  for (let index = 0; index < names.length; index++) {
+    const name = names[index] as string;
+    const value = params[name];
+    // SQLite would take it for NULL.
+    if (value === undefined) throw new Error(`no value for :${name}`);
+    values[index] = value;
+  }
+  return values;
+}
+
+function toObject(row: readonly SqlValue[], columns: readonly string[]): Record<string, SqlValue> {
+  const object: Record<string, SqlValue> = {};
+  for (let index = 0; index < columns.length; index++) {
+    object[columns[index] as string] = row[index] as SqlValue;
+  }
+  return object;
+}
+
+/**
+ * Cuts the write-ahead log after its last committed frame. A commit whose fsync failed has written all its
+ * frames before that, and recovery, which reads the log alone, would take them for committed. What is
+ * committed is in the shared index beside the log, which a commit changes last (the format of both:
+ * https://www.sqlite.org/walformat.html).
+ */
+function cutLog(database: string): void {
+  const index = readFileSync(`${database}-shm`);
+  const read16 = (at: number): number => (IS_LITTLE_ENDIAN ? index.readUInt16LE(at) : index.readUInt16BE(at));
+  const read32 = (at: number): number => (IS_LITTLE_ENDIAN ? index.readUInt32LE(at) : index.readUInt32BE(at));
+  const pageBytes = read16(INDEX_PAGE_SIZE_OFFSET) === 1 ? 65536 : read16(INDEX_PAGE_SIZE_OFFSET);
+  const frames = read32(INDEX_FRAMES_OFFSET);
+  truncateSync(`${database}-wal`, LOG_HEADER_BYTES + frames * (FRAME_HEADER_BYTES + pageBytes));
+}
+
+/** The index is in the byte order of the machine. */
+const IS_LITTLE_ENDIAN = endianness() === "LE";
+const INDEX_PAGE_SIZE_OFFSET = 14;
+const INDEX_FRAMES_OFFSET = 16;
+const LOG_HEADER_BYTES = 32;
+const FRAME_HEADER_BYTES = 24;
 
 /** Sorts an error thrown by the store or by an operation (https://www.sqlite.org/rescode.html). */
 export function classify(error: unknown): Failure {
+  if (error instanceof Migrated) return "broken";
   const code = error instanceof Database.SqliteError ? error.code : "";
-  if (code === "SQLITE_FULL") return "full";
+  // The shared index of the write-ahead log grows too; SQLite has a code of its own for no space there.
+  if (code === "SQLITE_FULL" || code === "SQLITE_IOERR_SHMSIZE") return "full";
   if (code.startsWith("SQLITE_IOERR") || code === "SQLITE_CORRUPT" || code === "SQLITE_NOTADB")
     return "broken";
   return "defect";

@@ -10,8 +10,14 @@ export interface Store {
   /**
    * Commits it and returns after the data is on disk. If anything was written, `now` is kept with it as the
    * high-water mark of the clock; a transaction that wrote nothing costs no fsync.
+   * @returns whether anything was written.
    */
-  commit(now: number): void;
+  commit(now: number): boolean;
+  /**
+   * The high-water mark of the clock, as the open transaction sees it; for a store that only reads. Throws when
+   * the process that writes has migrated the database meanwhile.
+   */
+  lastTime(): number;
   /** Keeps `now` as the high-water mark even if nothing else is written: at the end of the daemon's life. */
   keepTime(now: number): void;
   /** Undoes what is open, if anything still is. */
@@ -23,6 +29,11 @@ export interface Store {
   perform<T>(operation: Operation<T>): T;
   /** Performs one operation like `perform`, but undoes its writes when it returns a refusal. */
   performOrUndo<T>(operation: Operation<T>): T;
+  /**
+   * After a commit that failed on the way to the disk: takes away what it left there, so that nothing comes
+   * back at the next start that nobody was told of. Nothing may be done with the store afterwards but `close`.
+   */
+  dropUncommitted(): void;
   /** Moves what is in the write-ahead log into the database, as far as readers allow. */
   checkpoint(): void;
   /** Size of the database and of its write-ahead log. */

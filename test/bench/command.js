@@ -60,7 +60,7 @@ export function entries({ pawlPeer, scale, progress }) {
       async measure(sample) {
         for (const { finished, server } of daemons) {
           const operations = Math.ceil(OPERATIONS * scale);
-          const warmUp = Math.ceil(operations * WARM_UP_SHARE);
+          const warmUp = Math.ceil(OPERATIONS * WARM_UP_SHARE);
           /** @type {string[]} */
           const answered = [];
           const lane = pawl.commands(DEPLOYMENT, PARAMS, answered);

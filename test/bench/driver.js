@@ -9,6 +9,7 @@
 import { Buffer } from "node:buffer";
 import net from "node:net";
 import { performance } from "node:perf_hooks";
+import { watchOthers } from "./others.js";
 
 const READ_BUFFER_BYTES = 256 * 1024;
 const EMPTY = Buffer.alloc(0);
@@ -34,6 +35,7 @@ const EMPTY = Buffer.alloc(0);
  * @property {number} seconds wall time from the first request to the last reply.
  * @property {Float64Array} latenciesMs of each operation.
  * @property {number} driverCpuSeconds spent by this process: near `seconds`, the driver is the limit.
+ * @property {number} othersCpuSeconds spent by what is not part of the measurement.
  */
 
 /**
@@ -77,6 +79,7 @@ function run(sessions, operations) {
     const latenciesMs = new Float64Array(operations);
     let started = 0;
     let done = 0;
+    const others = watchOthers();
     const cpuBefore = process.cpuUsage();
     const startedAtMs = performance.now();
 
@@ -109,7 +112,8 @@ function run(sessions, operations) {
     function finish(nowMs) {
       const { user, system } = process.cpuUsage(cpuBefore);
       const seconds = (nowMs - startedAtMs) / 1000;
-      resolve({ operations, seconds, latenciesMs, driverCpuSeconds: (user + system) / 1e6 });
+      const driverCpuSeconds = (user + system) / 1e6;
+      resolve({ operations, seconds, latenciesMs, driverCpuSeconds, othersCpuSeconds: others() });
     }
 
     for (const session of sessions) {

@@ -7,6 +7,7 @@ import path from "node:path";
 import { performance } from "node:perf_hooks";
 import { fileURLToPath } from "node:url";
 import Database from "better-sqlite3";
+import { watchOthers } from "./others.js";
 
 const WORKER = fileURLToPath(new URL("files-worker.js", import.meta.url));
 
@@ -31,6 +32,7 @@ export async function countInFile(way, directory, { processes, warmUp, operation
   try {
     // All have started, opened the file and warmed up before the first is timed.
     await all();
+    const others = watchOthers();
     const cpuBefore = process.cpuUsage();
     const startedAtMs = performance.now();
     const done = all();
@@ -38,6 +40,7 @@ export async function countInFile(way, directory, { processes, warmUp, operation
     await done;
     const seconds = (performance.now() - startedAtMs) / 1000;
     const { user, system } = process.cpuUsage(cpuBefore);
+    const othersCpuSeconds = others();
 
     const results = all();
     for (const worker of workers) worker.send("report");
@@ -48,6 +51,7 @@ export async function countInFile(way, directory, { processes, warmUp, operation
         seconds,
         latenciesMs: Float64Array.from(reports.flatMap((report) => Array.from(report.latenciesMs))),
         driverCpuSeconds: (user + system) / 1e6,
+        othersCpuSeconds,
       },
       numbers: reports.flatMap((report) => report.numbers),
     };

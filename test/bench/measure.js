@@ -35,9 +35,13 @@ import path from "node:path";
  * @property {number} p50Ms
  * @property {number} p99Ms
  * @property {number} driverCpu share of one core that the driver used.
+ * @property {number} othersCpu share of one core that was used by what is not part of the measurement.
  */
 
 /** @typedef {import("./driver.js").Run} Run */
+
+/** Share of one core. With more, a sample says more about the others than about the system. */
+export const MAX_OTHERS_CPU = 0.25;
 
 /**
  * @param {string} section
@@ -82,8 +86,9 @@ export async function measure(section, entries, { repetitions, root, progress })
             };
             row.samples.push(sample);
             rows.set(key, row);
+            const disturbed = sample.othersCpu > MAX_OTHERS_CPU ? ", disturbed by other processes" : "";
             progress(
-              `${section} ${repetition + 1}/${repetitions}: ${entry.system}, ${load.name}: ${Math.round(sample.perSecond)}/s`,
+              `${section} ${repetition + 1}/${repetitions}: ${entry.system}, ${load.name}: ${Math.round(sample.perSecond)}/s${disturbed}`,
             );
           },
           () => own.make(),
@@ -113,6 +118,7 @@ export function together(runs) {
     seconds: sum(runs.map((run) => run.seconds)),
     latenciesMs: Float64Array.from(runs.flatMap((run) => Array.from(run.latenciesMs))),
     driverCpuSeconds: sum(runs.map((run) => run.driverCpuSeconds)),
+    othersCpuSeconds: sum(runs.map((run) => run.othersCpuSeconds)),
   };
 }
 
@@ -156,7 +162,7 @@ export function assertDistinct(system, ids, count) {
  * @param {Run} run
  * @returns {Sample}
  */
-function sampleOf({ operations, seconds, latenciesMs, driverCpuSeconds }) {
+function sampleOf({ operations, seconds, latenciesMs, driverCpuSeconds, othersCpuSeconds }) {
   const sorted = latenciesMs.toSorted();
   const percentile = (/** @type {number} */ share) =>
     sorted[Math.ceil(sorted.length * share) - 1] ?? Number.NaN;
@@ -166,6 +172,7 @@ function sampleOf({ operations, seconds, latenciesMs, driverCpuSeconds }) {
     p50Ms: percentile(0.5),
     p99Ms: percentile(0.99),
     driverCpu: driverCpuSeconds / seconds,
+    othersCpu: othersCpuSeconds / seconds,
   };
 }
 

@@ -25,7 +25,7 @@ const LARGE_BACKLOG_BATCHES = 1_000_000;
 /** A round takes most of the small backlog, which is then filled up again outside of the time. */
 const CLAIMS_PER_ROUND = 800;
 const CLAIM_ROUNDS = 20;
-const WARM_UP_ROUNDS = 5;
+const WARM_UP_ROUNDS = 10;
 
 /**
  * @param {{pawlPeer: Peer, scale: number, progress: (text: string) => void}} options
@@ -34,12 +34,12 @@ const WARM_UP_ROUNDS = 5;
 export function entries({ pawlPeer, scale, progress }) {
   const payload = JSON.stringify(PAYLOAD);
   return [
-    cycleEntry(pawlPeer, CYCLE_OPERATIONS * scale, async (socket, taken) => ({
+    cycleEntry(pawlPeer, CYCLE_OPERATIONS, scale, async (socket, taken) => ({
       protocol: pawl.protocol,
       lane: pawl.cycles("bench", PAYLOAD, taken),
       left: () => pawlUnfinished(socket, "bench"),
     })),
-    cycleEntry(beanstalkd.beanstalkd, CYCLE_OPERATIONS * scale, async (socket, taken) => ({
+    cycleEntry(beanstalkd.beanstalkd, CYCLE_OPERATIONS, scale, async (socket, taken) => ({
       protocol: beanstalkd.protocol,
       lane: beanstalkd.cycles(payload, taken),
       async left() {
@@ -51,12 +51,14 @@ export function entries({ pawlPeer, scale, progress }) {
     })),
     cycleEntry(
       { ...postgresql.postgresql, name: "PostgreSQL, lease in row" },
-      POSTGRESQL_CYCLE_OPERATIONS * scale,
+      POSTGRESQL_CYCLE_OPERATIONS,
+      scale,
       (socket, taken) => inPostgresql(socket, postgresql.leasedCycles(payload, taken)),
     ),
     cycleEntry(
       { ...postgresql.postgresql, name: "PostgreSQL, open transaction" },
-      POSTGRESQL_CYCLE_OPERATIONS * scale,
+      POSTGRESQL_CYCLE_OPERATIONS,
+      scale,
       (socket, taken) => inPostgresql(socket, postgresql.lockedCycles(payload, taken)),
     ),
     backlogEntry(pawlPeer, scale, progress),
@@ -86,10 +88,11 @@ export function targets({ scale }) {
 /**
  * @param {Peer} peer
  * @param {number} work
+ * @param {number} scale
  * @param {(socket: string, taken: string[]) => Promise<{protocol: Protocol, lane: (index: number) => Lane, left: () => Promise<number>}>} callers
  * @returns {Entry}
  */
-function cycleEntry(peer, work, callers) {
+function cycleEntry(peer, work, scale, callers) {
   return {
     system: peer.name,
     durability: peer.durability,
@@ -97,8 +100,8 @@ function cycleEntry(peer, work, callers) {
     async measure(sample, directory) {
       const { socket, stop } = await peer.start(directory());
       try {
-        const operations = Math.ceil(work);
-        const warmUp = Math.ceil(operations * WARM_UP_SHARE);
+        const operations = Math.ceil(work * scale);
+        const warmUp = Math.ceil(work * WARM_UP_SHARE);
         /** @type {string[]} */
         const taken = [];
         const { protocol, lane, left } = await callers(socket, taken);

@@ -4,7 +4,7 @@ import { closeSync, fdatasyncSync, openSync, readFileSync, statfsSync, writeSync
 import os from "node:os";
 import path from "node:path";
 import { performance } from "node:perf_hooks";
-import { median } from "./measure.js";
+import { MAX_OTHERS_CPU, median } from "./measure.js";
 
 /**
  * @typedef {import("./measure.js").Row} Row
@@ -34,6 +34,7 @@ export function machine(directory, versions) {
     `machine   ${os.cpus().length} cores (${processor}), ${gib(os.totalmem())}, ${os.type()} ${os.release()}`,
     `disk      ${filesystem(directory)}; one ${FSYNC_BYTES}-byte write and fdatasync takes ${fsyncMs(directory).toFixed(2)} ms`,
     `versions  node ${process.versions.node}, ${versions.join(", ")}`,
+    `load      ${os.loadavg()[0]?.toFixed(2)} before the start`,
     `driver    one Node process for all systems, over Unix sockets, sharing the cores with the server`,
   ].join("\n");
 }
@@ -44,9 +45,11 @@ export function machine(directory, versions) {
  */
 export function table(section, rows) {
   const cells = rows.map((row) => {
-    const rates = row.samples.map((sample) => sample.perSecond);
+    const samples = row.samples.some(undisturbed) ? row.samples.filter(undisturbed) : row.samples;
+    const rates = samples.map((sample) => sample.perSecond);
     const middle = (/** @type {"p50Ms" | "p99Ms" | "driverCpu"} */ key) =>
-      median(row.samples.map((sample) => sample[key]));
+      median(samples.map((sample) => sample[key]));
+    const used = `${row.samples.some(undisturbed) ? samples.length : 0} of ${row.samples.length}`;
     return [
       row.system,
       row.load.name,
@@ -56,6 +59,7 @@ export function table(section, rows) {
       middle("p50Ms").toFixed(2),
       middle("p99Ms").toFixed(2),
       `${Math.round(middle("driverCpu") * 100)} %`,
+      used,
       timesOf(rows, row),
     ];
   });
@@ -68,6 +72,7 @@ export function table(section, rows) {
     "p50 ms",
     "p99 ms",
     "driver CPU",
+    "quiet",
     "pawl is",
   ];
   const widths = head.map((title, i) =>
@@ -96,12 +101,12 @@ export function table(section, rows) {
 export function verdicts(rows, targets) {
   return targets
     .map(({ of, peer, peerLoad, atLeast, lessThan }) => {
-      const ratio = rate(rows, PAWL, of) / rate(rows, peer, peerLoad);
+      const times = ratio(find(rows, PAWL, of), find(rows, peer, peerLoad));
       const wanted = atLeast === undefined ? `less than ${lessThan}` : `at least ${atLeast}`;
-      const reached = atLeast === undefined ? ratio < Number(lessThan) : ratio >= atLeast;
-      const verdict = Number.isNaN(ratio) ? "NOT MEASURED" : reached ? "reached" : "NOT REACHED";
-      const figure = Number.isNaN(ratio) ? "" : `${ratio.toFixed(2)} `;
-      return `${verdict.padEnd(12)}  ${figure}(${wanted}) times ${peer}, ${peerLoad}: pawl, ${of}`;
+      const reached = atLeast === undefined ? times < Number(lessThan) : times >= atLeast;
+      const verdict = Number.isNaN(times) ? "NOT MEASURED" : reached ? "reached" : "NOT REACHED";
+      const figure = Number.isNaN(times) ? "?" : times.toFixed(2);
+      return `${verdict.padEnd(12)}  ${figure} times, wanted ${wanted}: pawl, ${of}, beside ${peer}, ${peerLoad}`;
     })
     .join("\n");
 }
@@ -114,19 +119,45 @@ export function verdicts(rows, targets) {
  */
 function timesOf(rows, row) {
   if (row.system === PAWL) return "";
-  const ratio = rate(rows, PAWL, row.load.against ?? row.load.name) / rate(rows, row.system, row.load.name);
-  return Number.isNaN(ratio) ? "" : `${ratio.toFixed(2)} x`;
+  const times = ratio(find(rows, PAWL, row.load.against ?? row.load.name), row);
+  return Number.isNaN(times) ? "" : `${times.toFixed(2)} x`;
 }
 
 /**
  * @param {Row[]} rows
  * @param {string} system
  * @param {string} load
- * @returns {number} NaN when it was not measured.
  */
-function rate(rows, system, load) {
-  const row = rows.find((each) => each.system === system && each.load.name === load);
-  return row === undefined ? Number.NaN : median(row.samples.map((sample) => sample.perSecond));
+function find(rows, system, load) {
+  return rows.find((row) => row.system === system && row.load.name === load);
+}
+
+/**
+ * The median of the ratios within each repetition: what was measured at about the same time is compared, as
+ * machines get slower and faster by more than what is to be seen. Pairs that other processes disturbed count only
+ * when there are no others.
+ *
+ * @param {Row | undefined} row
+ * @param {Row | undefined} other
+ * @returns {number} NaN when one of them was not measured.
+ */
+function ratio(row, other) {
+  if (row === undefined || other === undefined) return Number.NaN;
+  /** @type {{rate: number, quiet: boolean}[]} */
+  const ratios = [];
+  for (const [i, sample] of row.samples.entries()) {
+    const beside = other.samples[i];
+    if (beside === undefined) continue;
+    const quiet = undisturbed(sample) && undisturbed(beside);
+    ratios.push({ rate: sample.perSecond / beside.perSecond, quiet });
+  }
+  const quiet = ratios.filter((each) => each.quiet);
+  return median((quiet.length > 0 ? quiet : ratios).map((each) => each.rate));
+}
+
+/** @param {import("./measure.js").Sample} sample */
+function undisturbed(sample) {
+  return sample.othersCpu <= MAX_OTHERS_CPU;
 }
 
 /** @param {number} value */

@@ -20,7 +20,7 @@ const USAGE = `Usage: npm run bench -- [sequence] [queue] [command] [options]
 Measures pawld beside the systems that are installed. All sections when none is named.
 
   --quick            a tenth of the work, once: shows that it runs; the figures are rough
-  --repetitions N    default 3; medians are reported
+  --repetitions N    default 5; medians are reported
   --only NAMES       only systems whose name starts with one of these, such as pawl,Redis
   --dir DIR          where state is kept; default the temporary directory. Not on tmpfs, where nothing is durable
   --profile DIR      writes a CPU profile of each pawld into DIR
@@ -28,7 +28,7 @@ Measures pawld beside the systems that are installed. All sections when none is 
 `;
 
 const SECTIONS = { sequence, queue, command };
-const DEFAULT_REPETITIONS = 3;
+const DEFAULT_REPETITIONS = 5;
 const QUICK_SCALE = 0.1;
 const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;

@@ -13,7 +13,7 @@ import * as redis from "./peers/redis.js";
  * @typedef {import("./driver.js").Lane} Lane
  * @typedef {import("./driver.js").Protocol} Protocol
  * @typedef {import("./peers/program.js").Peer} Peer
- * @typedef {{name: string, connections: number, depth: number, operations: number}} SocketLoad
+ * @typedef {{name: string, connections: number, depth: number, operations: number, warmUp: number}} SocketLoad
  */
 
 /** The heaviest first: it warms the server up for the others. */
@@ -23,15 +23,19 @@ const LOADS = [
   { name: "1 connection", connections: 1, depth: 1, share: 0.1 },
   { name: "1 connection, 64 deep", connections: 1, depth: 64, share: 1 },
 ];
-const FAST_OPERATIONS = 100_000;
+const FAST_OPERATIONS = 60_000;
 /** Counter rows commit one after the other whatever the load is. */
-const POSTGRESQL_OPERATIONS = 5_000;
+const POSTGRESQL_OPERATIONS = 4_000;
 const LOOP_OPERATIONS = 10_000;
-/** Of each process. */
+/**
+ * Of each process. SQLite's waiters sleep longer and longer, so that one process goes on while the others sleep;
+ * with less work the figure is that of the last sleepers.
+ */
 const FILE_LOADS = [
-  { processes: 8, sqlite: 500, toml: 100 },
-  { processes: 64, sqlite: 100, toml: 15 },
+  { processes: 8, sqlite: 2_000, toml: 100 },
+  { processes: 64, sqlite: 400, toml: 15 },
 ];
+const MIN_FILE_SCALE = 0.5;
 const WARM_UP_SHARE = 0.25;
 
 /**
@@ -39,8 +43,17 @@ const WARM_UP_SHARE = 0.25;
  * @returns {Entry[]}
  */
 export function entries({ pawlPeer, scale }) {
-  const loads = (/** @type {number} */ operations, /** @type {boolean} */ even) =>
-    LOADS.map(({ share, ...load }) => ({ ...load, operations: operations * scale * (even ? 1 : share) }));
+  const loads = (/** @type {number} */ most, /** @type {boolean} */ even) =>
+    LOADS.map(({ share, ...load }) => {
+      const operations = Math.ceil(most * (even ? 1 : share));
+      // Never scaled down: a server that is not warm yet is another one.
+      return {
+        ...load,
+        operations: Math.ceil(operations * scale),
+        warmUp: Math.ceil(operations * WARM_UP_SHARE),
+      };
+    });
+  const fileScale = Math.max(scale, MIN_FILE_SCALE);
   return [
     server(pawlPeer, loads(FAST_OPERATIONS, false), async (_socket, type, numbers) => ({
       protocol: pawl.protocol,
@@ -62,7 +75,7 @@ export function entries({ pawlPeer, scale }) {
       async measure(sample, directory) {
         for (const { processes, sqlite } of FILE_LOADS) {
           const load = { name: `${processes} processes`, against: "64 connections" };
-          sample(load, await inFile("sqlite", directory(), processes, sqlite * scale));
+          sample(load, await inFile("sqlite", directory(), processes, sqlite * fileScale));
         }
       },
     },
@@ -73,7 +86,7 @@ export function entries({ pawlPeer, scale }) {
       async measure(sample, directory) {
         for (const { processes, toml } of FILE_LOADS) {
           const load = { name: `${processes} processes`, against: "64 connections" };
-          sample(load, await inFile("toml", directory(), processes, toml * scale));
+          sample(load, await inFile("toml", directory(), processes, toml * fileScale));
         }
       },
     },
@@ -113,9 +126,7 @@ function server(peer, loads, callers) {
       const { socket, stop } = await peer.start(directory());
       try {
         for (const load of loads) {
-          const { name, connections, depth } = load;
-          const operations = Math.ceil(load.operations);
-          const warmUp = Math.ceil(operations * WARM_UP_SHARE);
+          const { name, connections, depth, operations, warmUp } = load;
           /** @type {number[]} */
           const numbers = [];
           const { protocol, lane } = await callers(socket, `C${connections}D${depth}`, numbers);

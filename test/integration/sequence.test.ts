@@ -1,11 +1,576 @@
-import { expect, test } from "vitest";
-import { startDaemon } from "../daemon.js";
+// Sequences over the socket, with everything that ../shared/spec/sequence.md promises or refuses.
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { openDispenser } from "@pawl/daemon";
+import type { MethodName } from "@pawl/protocol";
+import type { ErrorKind } from "@pawl/protocol/errors";
+import { MAX_INTEGER, MAX_NODE_ID, MAX_RESERVE_COUNT } from "@pawl/protocol/limits";
+import Database from "better-sqlite3";
+import { describe, expect, test } from "vitest";
+import { type DaemonProcess, Place, privateDirectory, sharedDaemon } from "../daemon.js";
+import type { RawClient } from "../raw-client.js";
+import { expectRefusal } from "../refusal.js";
 
-test("next counts up per type, and upper and lower case are one", async () => {
-  const daemon = await startDaemon();
-  const client = await daemon.place.connect();
-  expect(await client.call("sequence.next", { type: "FR" })).toEqual({ type: "FR", seq: 1, id: "FR-001" });
-  expect(await client.call("sequence.next", { type: "fr" })).toEqual({ type: "FR", seq: 2, id: "FR-002" });
-  expect(await client.call("sequence.next", { type: "BUG" })).toEqual({ type: "BUG", seq: 1, id: "BUG-001" });
-  expect(await daemon.end()).toBe(0);
+const EXIT_NOT_STARTED = 3;
+
+const daemon = sharedDaemon();
+const connect = (): Promise<RawClient> => daemon().place.connect();
+
+let types = 0;
+/** A type that no other test uses, so that all can share a daemon. */
+function freshType(): string {
+  types += 1;
+  return `T${types}`;
+}
+
+describe("next", () => {
+  test("counts up per type, and upper and lower case are one", async () => {
+    const client = await connect();
+    expect(await client.call("sequence.next", { type: "FR" })).toEqual({ type: "FR", seq: 1, id: "FR-001" });
+    expect(await client.call("sequence.next", { type: "fr" })).toEqual({ type: "FR", seq: 2, id: "FR-002" });
+    expect(await client.call("sequence.next", { type: "Fr" })).toEqual({ type: "FR", seq: 3, id: "FR-003" });
+    expect(await client.call("sequence.next", { type: "BUG" })).toEqual({
+      type: "BUG",
+      seq: 1,
+      id: "BUG-001",
+    });
+  });
+
+  test("pads to three digits and grows past them", async () => {
+    const client = await connect();
+    const type = freshType();
+    await client.call("sequence.advance", { type, to: 98 });
+    expect((await client.call("sequence.next", { type })).id).toBe(`${type}-099`);
+    await client.call("sequence.advance", { type, to: 998 });
+    expect((await client.call("sequence.next", { type })).id).toBe(`${type}-999`);
+    expect((await client.call("sequence.next", { type })).id).toBe(`${type}-1000`);
+    await client.call("sequence.advance", { type, to: 123_456_788 });
+    expect((await client.call("sequence.next", { type })).id).toBe(`${type}-123456789`);
+  });
+
+  test("takes names at the edges of what a type may be", async () => {
+    const client = await connect();
+    for (const type of ["A", "Z9_", "A_", "X".repeat(32)]) {
+      expect(await client.call("sequence.next", { type })).toEqual({ type, seq: 1, id: `${type}-001` });
+    }
+  });
+});
+
+describe("peek and state", () => {
+  test("peek says what next would return, and changes nothing", async () => {
+    const client = await connect();
+    const type = freshType();
+    for (let i = 0; i < 3; i += 1) {
+      expect(await client.call("sequence.peek", { type: type.toLowerCase() })).toEqual({
+        type,
+        seq: 1,
+        id: `${type}-001`,
+      });
+    }
+    expect((await client.call("sequence.state", {})).sequences).not.toHaveProperty(type);
+    await client.call("sequence.next", { type });
+    expect((await client.call("sequence.peek", { type })).seq).toBe(2);
+  });
+
+  test("state has the mode and the last number of each type", async () => {
+    const own = await new Place().start();
+    const client = await own.place.connect();
+    expect(await client.call("sequence.state", {})).toEqual({
+      mode: { kind: "centralized" },
+      sequences: {},
+    });
+    await client.call("sequence.next", { type: "FR" });
+    await client.call("sequence.next", { type: "FR" });
+    await client.call("sequence.reserve", { type: "BUG", count: 10 });
+    await client.call("sequence.advance", { type: "FEAT", to: 7 });
+    await client.call("sequence.advance", { type: "NONE", to: 0 });
+    await client.call("sequence.peek", { type: "SEEN" });
+    expect((await client.call("sequence.state", {})).sequences).toEqual({ BUG: 10, FEAT: 7, FR: 2 });
+  });
+});
+
+describe("reserve", () => {
+  test("takes a contiguous block", async () => {
+    const client = await connect();
+    const type = freshType();
+    await client.call("sequence.next", { type });
+    expect(await client.call("sequence.reserve", { type: type.toLowerCase(), count: 50 })).toEqual({
+      type,
+      first: 2,
+      last: 51,
+      firstId: `${type}-002`,
+      lastId: `${type}-051`,
+    });
+    expect((await client.call("sequence.next", { type })).seq).toBe(52);
+    expect(await client.call("sequence.reserve", { type, count: 1 })).toMatchObject({ first: 53, last: 53 });
+    expect(await client.call("sequence.reserve", { type, count: MAX_RESERVE_COUNT })).toMatchObject({
+      first: 54,
+      last: 53 + MAX_RESERVE_COUNT,
+    });
+  });
+
+  test("blocks of callers at once do not overlap", async () => {
+    const clients = await Promise.all(Array.from({ length: 10 }, connect));
+    const type = freshType();
+    const blocks = await Promise.all(
+      clients.flatMap((client, index) =>
+        Array.from({ length: 20 }, () => client.call("sequence.reserve", { type, count: index + 1 })),
+      ),
+    );
+    let last = 0;
+    for (const block of blocks.sort((a, b) => a.first - b.first)) {
+      expect(block.first).toBe(last + 1);
+      last = block.last;
+    }
+    expect(last).toBe(20 * 55);
+  });
+});
+
+describe("advance", () => {
+  test("raises a counter, and never lowers it", async () => {
+    const client = await connect();
+    const type = freshType();
+    const advance = (to: number) => client.call("sequence.advance", { type: type.toLowerCase(), to });
+    expect(await advance(0)).toEqual({ type, seq: 0 });
+    expect(await advance(120)).toEqual({ type, seq: 120 });
+    expect(await advance(119)).toEqual({ type, seq: 120 });
+    expect(await advance(0)).toEqual({ type, seq: 120 });
+    expect(await advance(120)).toEqual({ type, seq: 120 });
+    expect((await client.call("sequence.next", { type })).seq).toBe(121);
+    expect(await advance(121)).toEqual({ type, seq: 121 });
+  });
+});
+
+describe("the last number", () => {
+  test("after 2^53 - 1 a sequence is exhausted, and says so without wrapping or rounding", async () => {
+    const client = await connect();
+    const type = freshType();
+    await client.call("sequence.advance", { type, to: MAX_INTEGER - 3 });
+    const tooMany = expectRefusal(await client.refusal("sequence.reserve", { type, count: 4 }), "exhausted");
+    expect(tooMany.data).toMatchObject({ type, last: MAX_INTEGER - 3, left: 3 });
+    expect(tooMany.message).toContain(type);
+    // The refusal has taken none.
+    expect(await client.call("sequence.reserve", { type, count: 2 })).toMatchObject({
+      first: MAX_INTEGER - 2,
+      last: MAX_INTEGER - 1,
+    });
+    expect(await client.call("sequence.peek", { type })).toMatchObject({ seq: MAX_INTEGER });
+    expect(await client.call("sequence.next", { type })).toEqual({
+      type,
+      seq: MAX_INTEGER,
+      id: `${type}-9007199254740991`,
+    });
+    for (let i = 0; i < 3; i += 1) {
+      expectRefusal(await client.refusal("sequence.next", { type }), "exhausted");
+      expectRefusal(await client.refusal("sequence.peek", { type }), "exhausted");
+      expectRefusal(await client.refusal("sequence.reserve", { type, count: 1 }), "exhausted");
+      expectRefusal(
+        await client.refusal("sequence.next", { type, requestId: `exhausted ${i}` }),
+        "exhausted",
+      );
+    }
+    expect((await client.call("sequence.state", {})).sequences[type]).toBe(MAX_INTEGER);
+    expect(await client.call("sequence.advance", { type, to: MAX_INTEGER })).toEqual({
+      type,
+      seq: MAX_INTEGER,
+    });
+  });
+});
+
+describe("format and parse", () => {
+  test.each([
+    ["fr", 7, "FR-007"],
+    ["FR", 1, "FR-001"],
+    ["A_1", 999, "A_1-999"],
+    ["FR", 1000, "FR-1000"],
+    ["FR", MAX_INTEGER, "FR-9007199254740991"],
+  ])("%s and %i are %s, and back", async (type, seq, id) => {
+    const client = await connect();
+    expect(await client.call("sequence.format", { type, seq })).toEqual({ id });
+    expect(await client.call("sequence.parse", { id })).toEqual({ type: type.toUpperCase(), nodeId: 0, seq });
+  });
+
+  test.each([
+    ["FR-7-001", { type: "FR", nodeId: 7, seq: 1 }],
+    ["fr-7-001", { type: "FR", nodeId: 7, seq: 1 }],
+    ["fr-001", { type: "FR", nodeId: 0, seq: 1 }],
+    [`A-${MAX_NODE_ID}-${MAX_INTEGER}`, { type: "A", nodeId: MAX_NODE_ID, seq: MAX_INTEGER }],
+    [`${"X".repeat(32)}-100`, { type: "X".repeat(32), nodeId: 0, seq: 100 }],
+    // The middle part is a node id even where it is as short as one.
+    ["FR-123-001", { type: "FR", nodeId: 123, seq: 1 }],
+  ])("%s has these parts", async (id, parts) => {
+    const client = await connect();
+    expect(await client.call("sequence.parse", { id })).toEqual(parts);
+  });
+
+  test.each([
+    [""],
+    ["FR"],
+    ["FR-"],
+    ["-001"],
+    ["001"],
+    ["FR001"],
+    ["FR_001"],
+    ["FR-1"],
+    ["FR-01"],
+    ["FR-0001"],
+    ["FR-01000"],
+    ["FR-000"],
+    ["FR--001"],
+    ["FR-+01"],
+    ["FR-1e3"],
+    ["FR-0x1"],
+    ["FR-1.0"],
+    ["FR-001 "],
+    [" FR-001"],
+    ["FR-001\n"],
+    ["FR-001\u0000"],
+    ["FR-\u0661\u0662\u0663"],
+    ["FR-0-001"],
+    ["FR-07-001"],
+    ["FR-7-1"],
+    ["FR-7-0001"],
+    ["FR-7-000"],
+    ["FR-7-8-001"],
+    ["FR-4294967296-001"],
+    ["FR-99999999999-001"],
+    ["FR-9007199254740992"],
+    ["FR-99999999999999999999"],
+    ["1FR-001"],
+    ["_FR-001"],
+    ["FÜR-001"],
+    ["ﬀ-001"],
+    [`${"X".repeat(33)}-001`],
+  ])("%j is no id", async (id) => {
+    const client = await connect();
+    const error = expectRefusal(await client.refusal("sequence.parse", { id }), "invalid_params");
+    expect(error.message).toContain(JSON.stringify(id).slice(0, 20));
+    expect(error.data.issues).toEqual([{ path: "/id", message: expect.any(String) }]);
+  });
+});
+
+describe("refused params", () => {
+  const bad: [MethodName, string, unknown][] = [
+    ...(["sequence.next", "sequence.peek"] as const).flatMap((method): [MethodName, string, unknown][] => [
+      [method, "/type", {}],
+      [method, "/type", { type: "" }],
+      [method, "/type", { type: "F-R" }],
+      [method, "/type", { type: "1FR" }],
+      [method, "/type", { type: "_FR" }],
+      [method, "/type", { type: "F R" }],
+      [method, "/type", { type: "FR\n" }],
+      [method, "/type", { type: "FÜR" }],
+      [method, "/type", { type: "ıFR" }],
+      [method, "/type", { type: "X".repeat(33) }],
+      [method, "/type", { type: null }],
+      [method, "/type", { type: ["FR"] }],
+      [method, "/requestid", { type: "FR", requestid: "x" }],
+    ]),
+    ["sequence.next", "/requestId", { type: "FR", requestId: "" }],
+    ["sequence.next", "/requestId", { type: "FR", requestId: "r".repeat(129) }],
+    ["sequence.next", "/requestId", { type: "FR", requestId: 5 }],
+    ["sequence.next", "/requestId", { type: "FR", requestId: null }],
+    ["sequence.next", "/requestId", { type: "FR", requestId: "a\0b" }],
+    ["sequence.next", "/requestId", { type: "FR", requestId: "\ud800" }],
+    ["sequence.next", "/count", { type: "FR", count: 2 }],
+    ["sequence.reserve", "/count", { type: "FR" }],
+    ["sequence.reserve", "/count", { type: "FR", count: 0 }],
+    ["sequence.reserve", "/count", { type: "FR", count: -1 }],
+    ["sequence.reserve", "/count", { type: "FR", count: 1.5 }],
+    ["sequence.reserve", "/count", { type: "FR", count: "5" }],
+    ["sequence.reserve", "/count", { type: "FR", count: MAX_RESERVE_COUNT + 1 }],
+    ["sequence.peek", "/requestId", { type: "FR", requestId: "x" }],
+    ["sequence.state", "/type", { type: "FR" }],
+    ["sequence.format", "/seq", { type: "FR" }],
+    ["sequence.format", "/seq", { type: "FR", seq: 0 }],
+    ["sequence.format", "/seq", { type: "FR", seq: -1 }],
+    ["sequence.format", "/seq", { type: "FR", seq: 1.5 }],
+    ["sequence.format", "/seq", { type: "FR", seq: 2 ** 53 }],
+    ["sequence.format", "/seq", { type: "FR", seq: "1" }],
+    ["sequence.parse", "/id", {}],
+    ["sequence.parse", "/id", { id: 5 }],
+    ["sequence.advance", "/to", { type: "FR" }],
+    ["sequence.advance", "/to", { type: "FR", to: -1 }],
+    ["sequence.advance", "/to", { type: "FR", to: 0.5 }],
+    ["sequence.advance", "/to", { type: "FR", to: 2 ** 53 }],
+    ["sequence.advance", "/to", { type: "FR", to: 1e300 }],
+    ["sequence.advance", "/requestId", { type: "FR", to: 5, requestId: "x" }],
+  ];
+
+  test.each(bad)("%s: %s", async (method, path, params) => {
+    const client = await connect();
+    const before = await client.call("sequence.state", {});
+    const error = expectRefusal(await client.refusal(method, params), "invalid_params");
+    const issues = error.data.issues as { path: string; message: string }[];
+    expect(new Set(issues.map((issue) => issue.path))).toEqual(new Set([path]));
+    expect(error.message).toContain(path);
+    expect(await client.call("sequence.state", {})).toEqual(before);
+  });
+});
+
+describe("requestId", () => {
+  test("a retry gets the same number and burns none", async () => {
+    const [client, other] = [await connect(), await connect()];
+    const type = freshType();
+    const requestId = `retry of ${type}`;
+    const first = await client.call("sequence.next", { type, requestId });
+    expect(first.seq).toBe(1);
+    expect(await other.call("sequence.next", { type, requestId })).toEqual(first);
+    // What differs only in case is the same request.
+    expect(await client.call("sequence.next", { type: type.toLowerCase(), requestId })).toEqual(first);
+    const block = await client.call("sequence.reserve", { type, count: 5, requestId: `${requestId}, block` });
+    expect(block).toMatchObject({ first: 2, last: 6 });
+    expect(
+      await client.call("sequence.reserve", { type, count: 5, requestId: `${requestId}, block` }),
+    ).toEqual(block);
+    expect((await client.call("sequence.next", { type })).seq).toBe(7);
+  });
+
+  test("retries that arrive together get one number", async () => {
+    const clients = await Promise.all(Array.from({ length: 20 }, connect));
+    const type = freshType();
+    const answers = await Promise.all(
+      clients.flatMap((client) =>
+        Array.from({ length: 5 }, () =>
+          client.call("sequence.next", { type, requestId: `crowd of ${type}` }),
+        ),
+      ),
+    );
+    expect(new Set(answers.map(({ seq }) => seq))).toEqual(new Set([1]));
+    expect((await clients[0]?.call("sequence.peek", { type }))?.seq).toBe(2);
+  });
+
+  test("the same id with other params is a conflict that names both", async () => {
+    const client = await connect();
+    const type = freshType();
+    const requestId = `conflict of ${type}`;
+    await client.call("sequence.reserve", { type, count: 5, requestId });
+    const others: [MethodName, Record<string, unknown>][] = [
+      ["sequence.reserve", { type, count: 6 }],
+      ["sequence.reserve", { type: `${type}X`, count: 5 }],
+      ["sequence.next", { type }],
+    ];
+    for (const [method, params] of others) {
+      const error = expectRefusal(await client.refusal(method, { ...params, requestId }), "conflict");
+      expect(error.message).toContain(requestId);
+      expect(error.data).toMatchObject({
+        requestId,
+        first: { method: "sequence.reserve", type, count: 5 },
+        now: { method, ...params },
+      });
+    }
+    expect((await client.call("sequence.peek", { type })).seq).toBe(6);
+  });
+
+  test("ids of 1 to 128 characters are told apart to the last one", async () => {
+    const client = await connect();
+    const type = freshType();
+    const ids = [
+      "a",
+      "b",
+      "A",
+      "r".repeat(128),
+      `${"r".repeat(127)}s`,
+      "ü",
+      "u\u0308",
+      " ",
+      "'; DROP TABLE x; --",
+    ];
+    const numbers = [];
+    for (const requestId of ids) numbers.push((await client.call("sequence.next", { type, requestId })).seq);
+    expect(numbers).toEqual(ids.map((_, index) => index + 1));
+    for (const [index, requestId] of ids.entries()) {
+      expect((await client.call("sequence.next", { type, requestId })).seq).toBe(index + 1);
+    }
+  });
+
+  test("is remembered by the next daemon, also after a kill", async () => {
+    const place = new Place();
+    for (const signal of ["SIGKILL", "SIGTERM"] as const) {
+      const own = await place.start();
+      const client = await place.connect();
+      expect((await client.call("sequence.next", { type: "FR", requestId: "once" })).seq).toBe(1);
+      await own.end(signal);
+    }
+    await place.start();
+    const client = await place.connect();
+    expect((await client.call("sequence.next", { type: "FR", requestId: "once" })).seq).toBe(1);
+    expect((await client.call("sequence.peek", { type: "FR" })).seq).toBe(2);
+  });
+});
+
+describe("modes", () => {
+  const distributed = (nodeId: number): string[] => ["--mode", "distributed", "--node-id", String(nodeId)];
+
+  async function mismatch(own: DaemonProcess): Promise<string> {
+    expect(await own.exited).toBe(EXIT_NOT_STARTED);
+    expect(own.stderr).toContain("--accept-mode-change");
+    return own.stderr;
+  }
+
+  test("distributed ids have the node in them", async () => {
+    const own = await new Place().start({ args: distributed(7) });
+    const client = await own.place.connect();
+    expect(await client.call("sequence.next", { type: "fr" })).toEqual({
+      type: "FR",
+      seq: 1,
+      id: "FR-7-001",
+    });
+    expect(await client.call("sequence.peek", { type: "FR" })).toEqual({
+      type: "FR",
+      seq: 2,
+      id: "FR-7-002",
+    });
+    expect(await client.call("sequence.reserve", { type: "FR", count: 999 })).toMatchObject({
+      firstId: "FR-7-002",
+      lastId: "FR-7-1000",
+    });
+    expect(await client.call("sequence.format", { type: "BUG", seq: 5 })).toEqual({ id: "BUG-7-005" });
+    expect(await client.call("sequence.parse", { id: "BUG-8-005" })).toEqual({
+      type: "BUG",
+      nodeId: 8,
+      seq: 5,
+    });
+    expect(await client.call("sequence.state", {})).toEqual({
+      mode: { kind: "distributed", nodeId: 7 },
+      sequences: { FR: 1000 },
+    });
+    expect(await client.call("daemon.info", {})).toMatchObject({
+      mode: { kind: "distributed", nodeId: 7 },
+      nodeId: 7,
+    });
+  });
+
+  test("the largest node id", async () => {
+    const own = await new Place().start({ args: distributed(MAX_NODE_ID) });
+    const client = await own.place.connect();
+    const { id } = await client.call("sequence.next", { type: "FR" });
+    expect(id).toBe("FR-4294967295-001");
+    expect(await client.call("sequence.parse", { id })).toEqual({ type: "FR", nodeId: MAX_NODE_ID, seq: 1 });
+  });
+
+  test("another mode is refused, and accepted keeps the former counters", async () => {
+    const place = new Place();
+    const during = async (args: string[], use: (client: RawClient) => Promise<void>): Promise<void> => {
+      const own = await place.start({ args });
+      await use(await place.connect());
+      await own.end("SIGKILL");
+    };
+
+    await during([], async (client) => {
+      await client.call("sequence.advance", { type: "FR", to: 5 });
+    });
+    // Nothing asked for takes the database as it is, and so does asking for the same.
+    await during(["--mode", "centralized"], async (client) => {
+      expect((await client.call("sequence.next", { type: "FR" })).id).toBe("FR-006");
+    });
+    const toNode = await mismatch(place.spawn({ args: distributed(7) }));
+    expect(toNode).toContain("centralized");
+    expect(toNode).toContain("distributed (node id 7)");
+
+    await during([...distributed(7), "--accept-mode-change"], async (client) => {
+      expect((await client.call("sequence.state", {})).sequences).toEqual({});
+      expect((await client.call("sequence.next", { type: "FR" })).id).toBe("FR-7-001");
+    });
+    await during([], async (client) => {
+      expect((await client.call("sequence.next", { type: "FR" })).id).toBe("FR-7-002");
+    });
+    const toOther = await mismatch(place.spawn({ args: distributed(8) }));
+    expect(toOther).toContain("node id 7");
+    expect(toOther).toContain("node id 8");
+    expect(await mismatch(place.spawn({ args: ["--mode", "centralized"] }))).toContain("node id 7");
+
+    await during([...distributed(8), "--accept-mode-change"], async (client) => {
+      expect((await client.call("sequence.next", { type: "FR" })).id).toBe("FR-8-001");
+    });
+    await during([...distributed(7), "--accept-mode-change"], async (client) => {
+      expect((await client.call("sequence.next", { type: "FR" })).id).toBe("FR-7-003");
+    });
+    await during(["--mode", "centralized", "--accept-mode-change"], async (client) => {
+      expect((await client.call("sequence.next", { type: "FR" })).id).toBe("FR-007");
+      expect((await client.call("sequence.state", {})).sequences).toEqual({ FR: 7 });
+    });
+  });
+});
+
+describe("a database that holds another application's tables", () => {
+  /** Everything in a file that is not pawl's. */
+  function foreign(path: string): unknown {
+    const database = new Database(path, { readonly: true });
+    const schema = database
+      .prepare(
+        "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE tbl_name NOT LIKE 'pawl\\_%' ESCAPE '\\' ORDER BY name",
+      )
+      .all();
+    const rows = database.prepare("SELECT * FROM meta ORDER BY key").all();
+    const versions = [database.pragma("user_version"), database.pragma("application_id")];
+    database.close();
+    return { schema, rows, versions };
+  }
+
+  function makeForeign(path: string): void {
+    const database = new Database(path);
+    database.exec(`
+      CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB);
+      CREATE TABLE sequence (node_id INTEGER, type TEXT);
+      CREATE INDEX meta_value ON meta (value);
+      CREATE VIEW mine AS SELECT key FROM meta;
+      CREATE TRIGGER watch AFTER INSERT ON meta BEGIN INSERT INTO sequence VALUES (1, new.key); END;
+      INSERT INTO meta VALUES ('schema_version', '41'), ('mode', x'00ff');
+      PRAGMA user_version = 41;
+      PRAGMA application_id = 1234567;
+    `);
+    database.close();
+  }
+
+  test("is left alone by a dispenser in this process", async () => {
+    const path = join(privateDirectory(), "app.db");
+    makeForeign(path);
+    const before = foreign(path);
+    const dispenser = openDispenser({ path });
+    expect(await dispenser.next("FR")).toBe(1);
+    // The application goes on writing its own tables meanwhile, and is not kept from it.
+    const application = new Database(path);
+    application.prepare("INSERT INTO meta VALUES ('during', 1)").run();
+    expect(await dispenser.next("FR")).toBe(2);
+    application.prepare("DELETE FROM meta WHERE key = 'during'").run();
+    application.prepare("DELETE FROM sequence WHERE type = 'during'").run();
+    application.close();
+    dispenser.close();
+    const after = foreign(path) as { rows: unknown };
+    expect(after).toEqual(before);
+    const again = openDispenser({ path });
+    expect(await again.next("FR")).toBe(3);
+    again.close();
+  });
+
+  test("is left alone by a daemon", async () => {
+    const place = new Place();
+    mkdirSync(place.stateDir);
+    const path = join(place.stateDir, "pawl.db");
+    makeForeign(path);
+    const before = foreign(path);
+    const own = await place.start();
+    const client = await place.connect();
+    await client.call("sequence.next", { type: "FR" });
+    await own.end();
+    expect(foreign(path)).toEqual(before);
+  });
+
+  test("has one writer at a time, also in one process and beside a daemon", async () => {
+    const place = new Place();
+    const own = await place.start();
+    const path = join(place.stateDir, "pawl.db");
+    const refusedBy = (kind: ErrorKind, pid: number): void => {
+      expect(() => openDispenser({ path })).toThrow(
+        expect.objectContaining({ kind, details: expect.objectContaining({ pid }) }),
+      );
+    };
+    refusedBy("invalid_state", own.pid);
+    await own.end();
+    const dispenser = openDispenser({ path });
+    refusedBy("invalid_state", process.pid);
+    dispenser.close();
+    openDispenser({ path }).close();
+  });
 });

@@ -39,7 +39,7 @@ export const protocol = {
       /** @type {number} */ (bytes[start + 1]),
     );
     if (first !== "RE" && first !== "OK") return newline + 1;
-    const head = bytes.latin1Slice(start, newline - 1);
+    const head = bytes.toString("latin1", start, newline - 1);
     const dataEnd = newline + 1 + Number(head.slice(head.lastIndexOf(" ") + 1)) + "\r\n".length;
     return dataEnd > end ? -1 : dataEnd;
   },
@@ -64,7 +64,7 @@ export function cycles(payload, taken) {
     return {
       request: () => request,
       reply(bytes, start, end) {
-        const text = bytes.latin1Slice(start, end);
+        const text = bytes.toString("latin1", start, end);
         if (text.startsWith("INSERTED ")) {
           request = "reserve\r\n";
           return false;

@@ -296,7 +296,7 @@ function columnsOf(bytes, message) {
   for (; left > 0; left--) {
     const length = Math.max(0, bytes.readInt32BE(at));
     at += INT32_BYTES;
-    columns.push(bytes.latin1Slice(at, at + length));
+    columns.push(bytes.toString("latin1", at, at + length));
     at += length;
   }
   return columns;

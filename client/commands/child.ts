@@ -1,0 +1,246 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { constants } from "node:os";
+import type { Readable, Writable } from "node:stream";
+import { setTimeout as delay } from "node:timers/promises";
+
+/** Output that is still on its way when the command has ended; what it left running may hold the pipe open. */
+const LAST_OUTPUT_MS = 200;
+/** As shells exit for a command that is not there, or that cannot be run. */
+const EXIT_NOT_FOUND = 127;
+const EXIT_NOT_RUNNABLE = 126;
+const EXIT_SIGNAL_BASE = 128;
+
+export interface ChildOptions {
+  /** Added to the environment of this program. */
+  readonly env?: Readonly<Record<string, string>>;
+  /** What stdin, stdout and stderr are; a number is a descriptor of this program. */
+  readonly stdio: readonly ("inherit" | "pipe" | "ignore" | number)[];
+}
+
+/** How a command ended: the code as shells give it, 128 and the signal's number for a signal. */
+export interface Ended {
+  readonly code: number;
+  readonly signal: NodeJS.Signals | null;
+}
+
+/**
+ * A command that runs for as long as something is held for it. It leads a process group of its own, so that
+ * signals reach all it has started, and that group is killed if this program dies, however it dies: nothing
+ * goes on with what it no longer holds.
+ */
+export class Child {
+  readonly #process: ChildProcess;
+  readonly ended: Promise<Ended>;
+  #over = false;
+
+  private constructor(process: ChildProcess) {
+    this.#process = process;
+    this.ended = new Promise((resolve) => {
+      process.once("exit", (code, signal) => {
+        this.#over = true;
+        guard.forget(process.pid as number);
+        const number = signal === null ? 0 : (constants.signals[signal] ?? 0);
+        resolve({ code: code ?? EXIT_SIGNAL_BASE + number, signal });
+      });
+    });
+  }
+
+  /** Starts a command. Throws `CannotRun` when there is no such program, or it cannot be run. */
+  static async start(command: readonly string[], options: ChildOptions): Promise<Child> {
+    const [program = "", ...args] = command;
+    guard.start();
+    const child = spawn(program, args, {
+      detached: true,
+      env: { ...process.env, ...options.env },
+      stdio: [...options.stdio],
+    });
+    if (child.pid !== undefined) guard.watch(child.pid);
+    const started = new Child(child);
+    await new Promise<void>((resolve, reject) => {
+      child.once("spawn", resolve);
+      child.once("error", (error: NodeJS.ErrnoException) => reject(new CannotRun(program, error)));
+    });
+    // Whoever stops reading its input has its reasons.
+    child.stdin?.on("error", () => {});
+    return started;
+  }
+
+  get pid(): number {
+    return this.#process.pid as number;
+  }
+  get stdin(): Writable | null {
+    return this.#process.stdin;
+  }
+  get stdout(): Readable | null {
+    return this.#process.stdout;
+  }
+  get stderr(): Readable | null {
+    return this.#process.stderr;
+  }
+
+  /** Sends a signal to the command and all of its group. */
+  signal(signal: NodeJS.Signals): void {
+    try {
+      process.kill(-this.pid, signal);
+    } catch {
+      // Nobody is left in the group.
+    }
+  }
+
+  /** Tells it to end, kills what is left of its group after a while, and resolves once it has ended. */
+  async stop(killAfterMs: number): Promise<Ended> {
+    if (!this.#over) {
+      this.signal("SIGTERM");
+      // One that is stopped would not hear it.
+      this.signal("SIGCONT");
+      const timer = setTimeout(() => this.signal("SIGKILL"), killAfterMs);
+      await this.ended;
+      clearTimeout(timer);
+    }
+    this.signal("SIGKILL");
+    return await this.ended;
+  }
+
+  /** Resolves once the command has ended and its last output was read. */
+  async finished(): Promise<Ended> {
+    const streams = [this.stdout, this.stderr].filter((stream) => stream !== null);
+    const closed = Promise.all(
+      streams.map((stream) =>
+        stream.closed ? undefined : new Promise((resolve) => stream.once("close", resolve)),
+      ),
+    );
+    const ended = await this.ended;
+    await Promise.race([closed, delay(LAST_OUTPUT_MS, undefined, { ref: false })]);
+    return ended;
+  }
+}
+
+/** The program to run is not there, or cannot be run. */
+export class CannotRun extends Error {
+  override readonly name = "CannotRun";
+  /** What shells exit with for it. */
+  readonly exitCode: number;
+
+  constructor(program: string, error: NodeJS.ErrnoException) {
+    const missing = error.code === "ENOENT";
+    const what = JSON.stringify(program);
+    super(missing ? `There is no program ${what} to run.` : `${what} cannot be run: ${error.message}.`);
+    this.exitCode = missing ? EXIT_NOT_FOUND : EXIT_NOT_RUNNABLE;
+  }
+}
+
+/** Signals by which people and supervisors ask a program to end or to look at something. */
+const PASSED: readonly NodeJS.Signals[] = ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"];
+
+/**
+ * Passes the signals that this program gets on to the command, which decides what to do, until the returned
+ * function is called.
+ *
+ * @param starting the command; a signal that comes while it is being started reaches it then.
+ */
+export function passSignals(starting: Promise<Child>): () => void {
+  const pass = (signal: NodeJS.Signals): void =>
+    void starting.then(
+      (child) => child.signal(signal),
+      () => {},
+    );
+  for (const signal of PASSED) process.on(signal, pass);
+  return () => {
+    for (const signal of PASSED) process.off(signal, pass);
+  };
+}
+
+/** A command that runs, or is being started, and whether what it works with is still held. */
+export interface Holder {
+  readonly starting: Promise<Child>;
+  /** Aborted when it is held no more. */
+  readonly lost: AbortSignal;
+}
+
+/**
+ * Has a Ctrl-Z stop the commands together with this program, because nobody could renew what they still work
+ * with. They go on with it, but for those that have lost it meanwhile. Until the returned function is called.
+ */
+export function stopTogether(holders: () => Iterable<Holder>): () => void {
+  const stop = async (): Promise<void> => {
+    for (const { starting } of holders())
+      await starting.then((child) => child.signal("SIGSTOP")).catch(() => {});
+    process.kill(process.pid, "SIGSTOP");
+  };
+  const goOn = (): void => {
+    // The timers that are overdue by now run first, and tell what is lost.
+    setTimeout(() => {
+      for (const { starting, lost } of holders()) {
+        if (!lost.aborted) void starting.then((child) => child.signal("SIGCONT")).catch(() => {});
+      }
+    });
+  };
+  process.on("SIGTSTP", stop);
+  process.on("SIGCONT", goOn);
+  return () => {
+    process.off("SIGTSTP", stop);
+    process.off("SIGCONT", goOn);
+  };
+}
+
+/** A command that has lost what it works with has this part of its time to end: the daemon's margin is a tenth. */
+const KILL_FRACTION = 1 / 20;
+const MAX_KILL_AFTER_MS = 5000;
+
+/** How long such a command may go on after it was told to end. */
+export function killAfterMs(leaseMs: number): number {
+  return Math.min(MAX_KILL_AFTER_MS, leaseMs * KILL_FRACTION);
+}
+
+/**
+ * Learns the groups by lines (`+ 123`, `- 123`) and kills those that are left when its input ends, which the
+ * kernel sees to when this program dies. It ignores what a terminal sends to everybody.
+ */
+const GUARD = `
+trap '' HUP INT TERM QUIT
+groups=' '
+while read -r sign group; do
+  case $sign in
+    +) groups="$groups$group " ;;
+    -) groups="\${groups%% $group *} \${groups#* $group }" ;;
+  esac
+done
+for group in $groups; do kill -s KILL -- "-$group"; done
+`;
+
+class Guard {
+  #process: ChildProcess | undefined;
+  readonly #groups = new Set<number>();
+
+  /** Starts it, before the first command that it is to watch. */
+  start(): void {
+    if (this.#process !== undefined) return;
+    const child = spawn("/bin/sh", ["-c", GUARD, "pawl-guard"], {
+      detached: true,
+      stdio: ["pipe", "ignore", "ignore"],
+    });
+    this.#process = child;
+    const gone = (): void => {
+      if (this.#process === child) this.#process = undefined;
+    };
+    child.once("error", gone);
+    child.once("exit", gone);
+    child.stdin.on("error", () => {});
+    // It ends with this program, and is no reason for it to go on.
+    child.unref();
+    (child.stdin as unknown as { unref(): void }).unref();
+    for (const group of this.#groups) child.stdin.write(`+ ${group}\n`);
+  }
+
+  watch(group: number): void {
+    this.#groups.add(group);
+    this.#process?.stdin?.write(`+ ${group}\n`);
+  }
+
+  forget(group: number): void {
+    this.#groups.delete(group);
+    this.#process?.stdin?.write(`- ${group}\n`);
+  }
+}
+
+const guard = new Guard();

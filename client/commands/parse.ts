@@ -1,0 +1,117 @@
+import { parseArgs } from "node:util";
+import { milliseconds, type Option, type Options, UsageError, wholeNumber } from "./command.js";
+import { type Entry, entries, GLOBAL_OPTIONS } from "./table.js";
+
+/** What of a command line belongs to this program: all before `--`. */
+export function ownPart(args: readonly string[]): readonly string[] {
+  const dashes = args.indexOf("--");
+  return dashes < 0 ? args : args.slice(0, dashes);
+}
+
+/** The first word of a command line that is no option and no global option's value. */
+export function firstWord(args: readonly string[]): string | undefined {
+  const isValue = (index: number): boolean => ["--socket", "--instance"].includes(args[index - 1] ?? "");
+  return args.find((arg, index) => !arg.startsWith("-") && !isValue(index));
+}
+
+/** The command that a line names, which may come after `help`. */
+export function commandOf(args: readonly string[]): string | undefined {
+  const first = firstWord(args);
+  const word = first === "help" ? firstWord(args.slice(args.indexOf("help") + 1)) : first;
+  return word !== undefined && entries().has(word) ? word : undefined;
+}
+
+/**
+ * The values of a command's options and arguments by their names, checked and in their types. Throws `UsageError`
+ * for whatever does not fit.
+ *
+ * The parser is Node's: yargs takes as long to load as everything else together (45 of 100 ms), and it is only
+ * needed to complete lines and to guess what was meant.
+ */
+export function parse(
+  args: readonly string[],
+  { args: shape }: Entry,
+  options: Options,
+): Record<string, unknown> {
+  const all: Options = { ...GLOBAL_OPTIONS, ...options };
+  const { values, words, after } = split(args, all);
+  const takesCommand = shape.endsWith("-- command");
+  // Without a command to run, two dashes only say that what follows is no option.
+  const left = takesCommand ? words.slice(1) : [...words.slice(1), ...after];
+  const typed: Record<string, unknown> = { "--": takesCommand ? after : [] };
+
+  for (const each of shape.match(/[<[][^>\]]+[>\]]/g) ?? []) {
+    const name = each.slice(1, -1).replace("..", "");
+    if (each.includes("..")) typed[name] = left.splice(0);
+    else if (left.length > 0) typed[name] = left.shift();
+    else if (each.startsWith("<")) throw new UsageError(`${name.toUpperCase()} is missing.`);
+  }
+  if (left.length > 0) {
+    const hint = takesCommand ? " The command to run comes after two dashes: -- COMMAND..." : "";
+    throw new UsageError(`${JSON.stringify(left[0])} is one argument too many.${hint}`);
+  }
+  if (takesCommand && after.length === 0) {
+    throw new UsageError("The command to run is missing. Put it after two dashes: -- COMMAND...");
+  }
+  for (const [name, option] of Object.entries(all)) {
+    typed[name] = valueOfType(`--${name}`, option, values[name]);
+  }
+  return typed;
+}
+
+interface Split {
+  readonly values: Readonly<Record<string, unknown>>;
+  /** What is no option, with the command itself. */
+  readonly words: string[];
+  /** What comes after `--`. */
+  readonly after: string[];
+}
+
+function split(args: readonly string[], options: Options): Split {
+  const own = ownPart(args);
+  try {
+    const { values, positionals } = parseArgs({
+      args: [...own],
+      allowPositionals: true,
+      options: Object.fromEntries(
+        Object.entries(options).map(([name, { type, short }]) => [
+          name,
+          {
+            // Numbers stay text here, so that a value like "abc" can be named as it was typed.
+            type: type === "flag" ? ("boolean" as const) : ("string" as const),
+            ...(short === undefined ? {} : { short }),
+          },
+        ]),
+      ),
+    });
+    return { values, words: positionals, after: args.slice(own.length + 1) };
+  } catch (error) {
+    throw explain(error as NodeJS.ErrnoException, options);
+  }
+}
+
+/** The parser's complaints, as sentences of ours. */
+function explain({ code, message }: NodeJS.ErrnoException, options: Options): UsageError {
+  const [, flag = ""] = /'(-[^' ]*)/.exec(message) ?? [];
+  if (code === "ERR_PARSE_ARGS_UNKNOWN_OPTION") {
+    const dashes = /^-[0-9]/.test(flag) ? ` To give ${flag} as an argument, put -- before it.` : "";
+    return new UsageError(`There is no option ${flag} here.${dashes}`);
+  }
+  // It shows both names of an option: '-n, --count <value>'.
+  const name = /--([\w-]+)/.exec(message)?.[1] ?? "";
+  const option = options[name];
+  if (option?.type === "flag") return new UsageError(`--${name} takes no value.`);
+  return new UsageError(`--${name} needs a value: --${name}=${option?.value ?? "VALUE"}.`);
+}
+
+function valueOfType(flag: string, { type, choices }: Option, value: unknown): unknown {
+  if (type === "flag") return value === true;
+  if (typeof value !== "string") return undefined;
+  if (value === "") throw new UsageError(`${flag} must not be empty.`);
+  if (type === "number") return wholeNumber(flag, value);
+  if (type === "duration") return milliseconds(flag, value);
+  if (choices !== undefined && !choices.includes(value)) {
+    throw new UsageError(`${flag} takes ${choices.join(" or ")}, not ${JSON.stringify(value)}.`);
+  }
+  return value;
+}

@@ -1,0 +1,93 @@
+import { ID_DIGITS } from "@pawl/protocol/limits";
+import type { Output } from "../output.js";
+import { table } from "../output.js";
+import { command } from "./command.js";
+
+/** Ids printed by one write: a block can have a million. */
+const IDS_PER_WRITE = 10_000;
+
+export const next = command<"<type>">()({
+  options: {
+    count: { type: "number", short: "n", value: "COUNT", describe: "Take a block of so many, without gaps" },
+    "request-id": {
+      type: "text",
+      value: "ID",
+      describe: "Makes a retry safe: the same ID gets the same answer for 24 hours",
+    },
+  },
+  details: "Nobody else ever gets the same one.",
+  examples: [
+    ["pawl next FR", "FR-001"],
+    ["pawl next FR -n 3", "FR-002, FR-003 and FR-004, one per line"],
+    ["pawl next BUG --json", '{"type":"BUG","seq":1,"id":"BUG-001"}'],
+    ["pawl next FR --request-id build-118", "May be repeated after a failure: one number is taken, not two"],
+  ],
+  async run({ type, count, "request-id": requestId }, { connect, output }) {
+    const client = await connect();
+    const once = requestId === undefined ? {} : { requestId };
+    if (count === undefined) {
+      const taken = await client.sequence.next({ type, ...once });
+      output.result(taken, () => taken.id);
+    } else {
+      const block = await client.sequence.reserve({ type, count, ...once });
+      output.result(block, () => idsOf(block));
+    }
+    return undefined;
+  },
+});
+
+/** Every id of a block, spelled as its first one is. */
+function* idsOf(block: { first: number; last: number; firstId: string }): Generator<string> {
+  const prefix = block.firstId.slice(0, block.firstId.lastIndexOf("-") + 1);
+  const digits = block.firstId.length - prefix.length;
+  for (let from = block.first; from <= block.last; from += IDS_PER_WRITE) {
+    const ids = [];
+    for (let seq = from; seq < from + IDS_PER_WRITE && seq <= block.last; seq++) {
+      ids.push(prefix + String(seq).padStart(digits, "0"));
+    }
+    yield ids.join("\n");
+  }
+}
+
+export const peek = command<"<type>">()({
+  options: {},
+  details: "It takes nothing, so another process may get that id first.",
+  examples: [["pawl peek FR", "FR-005"]],
+  async run({ type }, { connect, output }) {
+    const found = await (await connect()).sequence.peek({ type });
+    output.result(found, () => found.id);
+    return undefined;
+  },
+});
+
+export const state = command<"">()({
+  options: {},
+  examples: [
+    ["pawl state", "A table of types, their last numbers and ids"],
+    ["pawl state --json | jq .sequences.FR", "The last number of FR"],
+  ],
+  async run(_args, { connect, output }) {
+    const found = await (await connect()).sequence.state({});
+    output.result(found, () => stateTable(found, output));
+    return undefined;
+  },
+});
+
+function stateTable(
+  { mode, sequences }: { mode: { kind: string; nodeId?: number }; sequences: Record<string, number> },
+  output: Output,
+): string {
+  const types = Object.keys(sequences).sort();
+  if (types.length === 0) {
+    output.note("No numbers have been taken yet.");
+    return "";
+  }
+  const node = mode.nodeId === undefined ? "" : `${mode.nodeId}-`;
+  return table(
+    [{ title: "TYPE" }, { title: "LAST", align: "right" }, { title: "LAST ID" }],
+    types.map((type) => {
+      const last = sequences[type] as number;
+      return [type, String(last), `${type}-${node}${String(last).padStart(ID_DIGITS, "0")}`];
+    }),
+  );
+}

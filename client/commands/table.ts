@@ -1,0 +1,96 @@
+import type { Command, Options } from "./command.js";
+
+export interface Entry {
+  readonly args: string;
+  readonly summary: string;
+  load(): Promise<Command>;
+}
+
+/** Ties a command to its names here, so that its module is loaded only when it is the one to run. */
+function entry<const A extends string, O extends Options>(
+  args: A,
+  summary: string,
+  load: () => Promise<Command<A, O>>,
+): Entry {
+  return { args, summary, load: load as unknown as () => Promise<Command> };
+}
+
+/** Every command, in the order and under the headings of `pawl --help`. */
+export const COMMANDS: Readonly<Record<string, Readonly<Record<string, Entry>>>> = {
+  "Numbers that never repeat": {
+    next: entry("<type>", "Take the next id of a type, such as FR-001", async () => (await sequence()).next),
+    peek: entry("<type>", "Show the id that next would take", async () => (await sequence()).peek),
+    state: entry("", "List the last number of every type", async () => (await sequence()).state),
+    import: entry("", "Raise the counters to what was used elsewhere", async () => (await moving()).imports),
+    export: entry("", "Write the counters out as TOML", async () => (await moving()).exports),
+  },
+  "Work that only one of them holds": {
+    enqueue: entry("<queue> [json..]", "Add work to a queue", async () => (await queue()).enqueue),
+    work: entry(
+      "<queue> -- command",
+      "Run a command for each batch of a queue",
+      async () => (await import("./work.js")).work,
+    ),
+    queues: entry("[queue]", "List the queues and what is in them", async () => (await queue()).queues),
+    why: entry("<queue>", "Say why nothing can be claimed, or what can", async () => (await queue()).why),
+    dead: entry("<queue>", "List what has failed too often", async () => (await queue()).dead),
+    retry: entry("<queue-or-batch>", "Make dead batches ready again", async () => (await queue()).retry),
+    claim: entry(
+      "<queue>",
+      "Take the next batch, for a script of your own",
+      async () => (await queue()).claim,
+    ),
+    renew: entry("<claim> <token>", "Hold a claim for longer", async () => (await queue()).renew),
+    complete: entry(
+      "<claim> <token>",
+      "Say that the work of a claim is done",
+      async () => (await queue()).complete,
+    ),
+    abandon: entry("<claim> <token>", "Give the work of a claim back", async () => (await queue()).abandon),
+  },
+  "Leases that one at a time holds": {
+    lock: entry("<name> -- command", "Run a command while holding a lease", async () => (await lease()).lock),
+    leases: entry("", "List who holds what", async () => (await lease()).leases),
+  },
+  "The daemon": {
+    status: entry("", "Show what the daemon is and does", async () => (await daemon()).status),
+    call: entry("<method> [params]", "Call any method", async () => (await daemon()).call),
+    backup: entry("<file>", "Copy the database while it is in use", async () => (await daemon()).backup),
+    "socket-path": entry("", "Print where the daemon listens", async () => (await daemon()).socketPath),
+    completion: entry(
+      "[shell]",
+      "Print a script that completes commands in your shell",
+      async () => (await import("./completion.js")).completion,
+    ),
+  },
+};
+
+const sequence = () => import("./sequence.js");
+const moving = () => import("./import.js");
+const queue = () => import("./queue.js");
+const lease = () => import("./lease.js");
+const daemon = () => import("./daemon.js");
+
+/** What every command takes. */
+export const GLOBAL_OPTIONS = {
+  socket: {
+    type: "text",
+    value: "PATH",
+    describe: "Socket of the daemon",
+    default: "as `pawl socket-path` says",
+  },
+  instance: {
+    type: "text",
+    value: "NAME",
+    describe: "Which daemon of this user",
+    default: "$PAWL_INSTANCE, or default",
+  },
+  json: { type: "flag", describe: "Results and errors as JSON in one line, for programs" },
+  help: { type: "flag", short: "h", describe: "Show help, of a command if one is named" },
+  version: { type: "flag", describe: "Show the version" },
+} as const satisfies Options;
+
+/** Every command by its name. */
+export function entries(): ReadonlyMap<string, Entry> {
+  return new Map(Object.values(COMMANDS).flatMap((group) => Object.entries(group)));
+}

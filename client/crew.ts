@@ -1,0 +1,190 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { type ErrorKind, PawlError, shown } from "@pawl/protocol/errors";
+import { type ClientConnection, ConnectionLost } from "./client.js";
+
+/** Questions for more that one crew has open: the daemon serves a connection only so many requests at a time. */
+const MAX_ASKING = 4;
+export const MAX_CONCURRENCY = 1000;
+/** How long one question for more waits at the daemon. */
+export const ASK_WAIT_MS = 30_000;
+export const FIRST_PAUSE_MS = 100;
+export const MAX_PAUSE_MS = 5000;
+
+/** Refusals that stay the same however often one asks. */
+const FOR_GOOD: ReadonlySet<ErrorKind> = new Set([
+  "invalid_request",
+  "invalid_params",
+  "method_not_found",
+  "read_only",
+  "forbidden",
+  "exhausted",
+]);
+
+export function isForGood(error: unknown): error is PawlError {
+  return error instanceof PawlError && FOR_GOOD.has(error.kind);
+}
+
+/** Work under way. */
+export interface WorkHandle extends AsyncDisposable {
+  /**
+   * Resolves when the last handler has ended after `close`. Rejects with a `PawlError` when the daemon refuses
+   * for good to give any: a name that cannot be, a read-only socket.
+   */
+  readonly done: Promise<void>;
+  /** Takes nothing more, waits for the handlers that run, and ends like `done`. */
+  close(): Promise<void>;
+}
+
+export interface CrewOptions<T> {
+  connection: ClientConnection;
+  /** How many are performed at a time. */
+  concurrency: number;
+  /** Asks for one more, waiting at the daemon; undefined when there was none. */
+  take: (signal: AbortSignal) => Promise<T | undefined>;
+  /** Performs one to its end. Must not reject. */
+  perform: (taken: T) => Promise<void>;
+  /** Told what went wrong in asking, each time. */
+  onError: (error: unknown) => void;
+  /** Ends it as `close` does. */
+  signal: AbortSignal | undefined;
+}
+
+/**
+ * Takes work while it has hands free and performs it. Survives the daemon's restarts; pauses, longer each
+ * time, while asking fails.
+ *
+ * `working`: asks and performs. `closing`: performs what it has. `done`: nothing is under way.
+ */
+export class Crew<T> implements WorkHandle {
+  readonly #options: CrewOptions<T>;
+  readonly #closing = new AbortController();
+  /** Performing, or taken for what is being asked for. */
+  #busy = 0;
+  #changed: (() => void)[] = [];
+  #refusal: PawlError | undefined;
+  readonly done: Promise<void>;
+
+  constructor(options: CrewOptions<T>) {
+    this.#options = options;
+    const { concurrency } = options;
+    if (!Number.isInteger(concurrency) || concurrency < 1 || concurrency > MAX_CONCURRENCY) {
+      throw new PawlError(
+        "invalid_params",
+        `concurrency is a whole number from 1 to ${MAX_CONCURRENCY}, not ${shown(concurrency)}.`,
+      );
+    }
+    this.done = this.#run();
+    // Who does not look at it is told by onError.
+    this.done.catch(() => {});
+  }
+
+  close(): Promise<void> {
+    this.#close();
+    return this.done;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  async #run(): Promise<void> {
+    const { connection, concurrency, signal } = this.#options;
+    const close = (): void => this.#close();
+    const ends = [connection.closed, ...(signal === undefined ? [] : [signal])];
+    for (const end of ends) end.addEventListener("abort", close, { once: true });
+    if (ends.some((end) => end.aborted)) close();
+    const letGo = connection.keep();
+    await Promise.all(Array.from({ length: Math.min(concurrency, MAX_ASKING) }, () => this.#ask()));
+    while (this.#busy > 0) await this.#change();
+    letGo();
+    for (const end of ends) end.removeEventListener("abort", close);
+    if (this.#refusal !== undefined) throw this.#refusal;
+  }
+
+  #close(): void {
+    this.#closing.abort();
+    this.#tellChange();
+  }
+
+  async #ask(): Promise<void> {
+    const { concurrency, take, perform, onError } = this.#options;
+    const { signal } = this.#closing;
+    let pause = FIRST_PAUSE_MS;
+    while (!signal.aborted) {
+      if (this.#busy >= concurrency) {
+        await this.#change();
+        continue;
+      }
+      this.#busy += 1;
+      let taken: T | undefined;
+      try {
+        taken = await take(signal);
+        pause = FIRST_PAUSE_MS;
+      } catch (error) {
+        this.#free();
+        if (signal.aborted) return;
+        if (isForGood(error)) this.#refuse(error);
+        // A daemon that was started again is no news: what it may have granted ended with the connection.
+        else if (!(error instanceof ConnectionLost && error.mayHaveTakenEffect)) tell(onError, error);
+        await delay(pause * (0.5 + Math.random() / 2), undefined, { signal }).catch(() => {});
+        pause = Math.min(pause * 2, MAX_PAUSE_MS);
+        continue;
+      }
+      if (taken === undefined) this.#free();
+      else void perform(taken).finally(() => this.#free());
+    }
+  }
+
+  #refuse(error: PawlError): void {
+    if (this.#refusal !== undefined) return;
+    this.#refusal = error;
+    tell(this.#options.onError, error);
+    this.#close();
+  }
+
+  #free(): void {
+    this.#busy -= 1;
+    this.#tellChange();
+  }
+
+  #change(): Promise<void> {
+    return new Promise((resolve) => this.#changed.push(resolve));
+  }
+
+  #tellChange(): void {
+    for (const resolve of this.#changed.splice(0)) resolve();
+  }
+}
+
+/**
+ * Thrown by a handler that cannot do the work now: it is given back. A batch's delivery is then not counted as
+ * an attempt.
+ *
+ * @example throw new Postpone({ delayMs: 60_000 });
+ */
+export class Postpone extends Error {
+  override readonly name = "Postpone";
+  /** How long nobody gets it. */
+  readonly delayMs: number;
+
+  constructor({ delayMs = 0 }: { delayMs?: number } = {}) {
+    super(`The work is postponed by ${delayMs} ms.`);
+    this.delayMs = delayMs;
+  }
+}
+
+/** Calls a listener of the application. What it throws is for the application to see, not for us to end by. */
+export function tell<A extends unknown[]>(listener: (...args: A) => void, ...args: A): void {
+  try {
+    listener(...args);
+  } catch (error) {
+    queueMicrotask(() => {
+      throw error;
+    });
+  }
+}
+
+/** What happens to trouble that nobody listens to: it is seen, and ends nothing. */
+export function warn(error: unknown): void {
+  process.emitWarning(error instanceof Error ? error.message : String(error), "PawlWarning");
+}

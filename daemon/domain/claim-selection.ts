@@ -1,0 +1,62 @@
+import type { Boundary, DeliveryPolicy, SlotPolicy } from "@pawl/protocol";
+
+/** What of a batch decides whether it is claimed. */
+export interface Candidate {
+  readonly availableAt: number;
+  /** When the claim that holds it ends; null if none does. */
+  readonly heldUntil: number | null;
+  readonly deliveryPolicy: DeliveryPolicy;
+  readonly slotPolicy: SlotPolicy;
+  /** What it may be joined by; null for nothing, not even by its like. */
+  readonly mergeKey: string | null;
+  /** What it adds to the reply. */
+  readonly bytes: number;
+}
+
+export interface Claiming {
+  readonly now: number;
+  readonly boundary: Boundary;
+  readonly maxBatches: number;
+  /** Of all batches of a claim together; the first is claimed however large it is. */
+  readonly maxBytes: number;
+}
+
+/**
+ * Which batches a claim takes (spec: queue.md, Policies): the head alone, or with those that directly follow it
+ * and join it. Those that are scheduled or held are passed over, as if they were not there.
+ *
+ * @param candidates batches of one queue in enqueueSeq order, from its first on. Reading more of them changes
+ *   the result only if all that were read are taken.
+ * @returns none if there is no candidate, or if the head may not be claimed at this boundary.
+ */
+export function selectBatches<C extends Candidate>(candidates: readonly C[], claiming: Claiming): C[] {
+  const { now, boundary, maxBatches, maxBytes } = claiming;
+  const [head, ...following] = candidates.filter(
+    ({ availableAt, heldUntil }) => availableAt <= now && (heldUntil === null || heldUntil <= now),
+  );
+  if (head === undefined) return [];
+  if (boundary === "active_turn_checkpoint" && head.deliveryPolicy !== "earliest_safe_boundary") return [];
+
+  const selected = [head];
+  if (!mayBeJoined(head)) return selected;
+  let bytes = head.bytes;
+  for (const next of following) {
+    bytes += next.bytes;
+    if (selected.length === maxBatches || bytes > maxBytes || !joins(next, head)) break;
+    selected.push(next);
+  }
+  return selected;
+}
+
+/** Whether a head can take others with it, so that they have to be looked at. */
+export function mayBeJoined({ slotPolicy, mergeKey }: Pick<Candidate, "slotPolicy" | "mergeKey">): boolean {
+  return slotPolicy === "join" && mergeKey !== null;
+}
+
+function joins(next: Candidate, head: Candidate): boolean {
+  return (
+    next.slotPolicy === "join" &&
+    next.mergeKey === head.mergeKey &&
+    next.deliveryPolicy === head.deliveryPolicy
+  );
+}

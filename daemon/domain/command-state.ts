@@ -1,0 +1,68 @@
+import type { CommandState } from "@pawl/protocol";
+
+/**
+ * The state table of commands (spec: command.md, States).
+ *
+ *     PENDING_UPLOAD ──► PENDING ──► DISPATCHED ──► SUCCEEDED
+ *                           ▲            │
+ *                           └────────────┘  released, or its delivery ended unanswered
+ *
+ * From all of the first three also to FAILED (cancelled, answered with an error, attempts exhausted) and to
+ * EXPIRED (past the deadline). From the last three, to nowhere.
+ */
+const NEXT: Readonly<Record<CommandState, readonly CommandState[]>> = {
+  PENDING_UPLOAD: ["PENDING", "EXPIRED", "FAILED"],
+  PENDING: ["DISPATCHED", "EXPIRED", "FAILED"],
+  DISPATCHED: ["PENDING", "SUCCEEDED", "FAILED", "EXPIRED"],
+  SUCCEEDED: [],
+  FAILED: [],
+  EXPIRED: [],
+};
+
+/** What a transition is: `same` is accepted and changes nothing, `forbidden` is to be refused (invalid_state). */
+export function transition(from: CommandState, to: CommandState): "change" | "same" | "forbidden" {
+  if (from === to) return "same";
+  return NEXT[from].includes(to) ? "change" : "forbidden";
+}
+
+/** Whether a command in this state stays in it for ever. */
+export function isFinal(state: CommandState): boolean {
+  return NEXT[state].length === 0;
+}
+
+/** What decides about a command with time, as it is stored. Times in milliseconds since the epoch. */
+export interface Timed {
+  readonly state: CommandState;
+  readonly attempt: number;
+  readonly maxAttempts: number;
+  /** When it becomes EXPIRED, while it is not final. */
+  readonly dueAt: number | null;
+  /** When its delivery ends unanswered, while it is DISPATCHED; null for one that ends with its connection. */
+  readonly leaseExpiresAt: number | null;
+}
+
+/** Where a command is after a delivery without an answer. */
+export interface Returned {
+  readonly state: "PENDING" | "FAILED";
+  readonly attempt: number;
+}
+
+/** A delivery ended without an answer: there is another, unless that was the last (ATTEMPTS_EXHAUSTED). */
+export function returned(command: Pick<Timed, "attempt" | "maxAttempts">): Returned {
+  const { attempt, maxAttempts } = command;
+  return maxAttempts > 0 && attempt >= maxAttempts
+    ? { state: "FAILED", attempt }
+    : { state: "PENDING", attempt: attempt + 1 };
+}
+
+/**
+ * Where a stored command is at `now`. Expiry writes what time has changed, but in bounded steps, so a command
+ * may be met before its turn. The deadline comes first: what is due at the same moment as its lease is EXPIRED.
+ */
+export function stateAt(command: Timed, now: number): { state: CommandState; attempt: number } {
+  const { state, attempt, dueAt, leaseExpiresAt } = command;
+  if (isFinal(state)) return { state, attempt };
+  if (dueAt !== null && dueAt <= now) return { state: "EXPIRED", attempt };
+  if (state === "DISPATCHED" && leaseExpiresAt !== null && leaseExpiresAt <= now) return returned(command);
+  return { state, attempt };
+}

@@ -1,0 +1,331 @@
+import type { Parsed, Result } from "@pawl/protocol";
+import { PawlError, refuse, shown } from "@pawl/protocol/errors";
+import { MAX_PAGE_BYTES } from "@pawl/protocol/limits";
+import { all, type Env, type Operation, type Outcome, one, run, sql, Wait } from "../operation.js";
+import { localProvider } from "../providers/local.js";
+import type { Expiry } from "./expiry.js";
+
+/** Random bits of a leaseId: as many as nobody guesses. */
+const LEASE_ID_BYTES = 16;
+/** A holder is told that its lease is about to end when this part of the ttl is left. */
+const WARN_FRACTION = 1 / 3;
+/** What remains at most, after a restart, of a lease that ended with its connection, to be renewed on a new one. */
+const RESTART_GRACE_MS = 5000;
+
+/** A row may be past its end and not yet removed: expiry runs in bounded steps. */
+const selectByName = sql<LeaseRow>("SELECT * FROM pawl_lease WHERE name = :name");
+
+const selectById = sql<LeaseRow>("SELECT * FROM pawl_lease WHERE lease_id = :leaseId AND expires_at > :now");
+
+const selectPage = sql<LeaseRow>(`
+  SELECT * FROM pawl_lease WHERE name > :after AND expires_at > :now ORDER BY name LIMIT :rows`);
+
+const selectHighest = sql<{ highest: number }>("SELECT highest FROM pawl_lease_token WHERE name = :name");
+
+const countHeld = sql<{ held: number }>("SELECT count(*) AS held FROM pawl_lease WHERE expires_at > :now");
+
+/** What the daemon knows of a grant beside its provider: whom to tell, when, and what ends it. */
+const attach = sql(`
+  UPDATE pawl_lease SET connection = :connection, release_on = :releaseOn, warn_at = :warnAt WHERE name = :name`);
+
+const earliestEnd = sql<{ at: number | null }>("SELECT min(expires_at) AS at FROM pawl_lease");
+const latestEnd = sql<{ at: number | null }>("SELECT max(expires_at) AS at FROM pawl_lease");
+const earliestWarning = sql<{ at: number | null }>(
+  "SELECT min(warn_at) AS at FROM pawl_lease WHERE warn_at IS NOT NULL",
+);
+
+const removeExpired = sql<LeaseRow>(`
+  DELETE FROM pawl_lease WHERE name IN
+    (SELECT name FROM pawl_lease WHERE expires_at <= :now ORDER BY expires_at LIMIT :rows)
+  RETURNING *`);
+
+const takeWarnings = sql<LeaseRow>(`
+  UPDATE pawl_lease SET warn_at = NULL WHERE name IN
+    (SELECT name FROM pawl_lease WHERE warn_at <= :now ORDER BY warn_at LIMIT :rows)
+  RETURNING *`);
+
+const removeOfConnection = sql<{ name: string }>(`
+  DELETE FROM pawl_lease WHERE connection = :connection AND release_on = 'disconnect' RETURNING name`);
+
+const postponeAll = sql("UPDATE pawl_lease SET expires_at = expires_at + :byMs, warn_at = warn_at + :byMs");
+
+const forgetConnections = sql(`
+  UPDATE pawl_lease SET connection = 0, warn_at = NULL,
+    expires_at = CASE WHEN release_on = 'disconnect' AND expires_at > :grace THEN :grace ELSE expires_at END`);
+
+interface LeaseRow {
+  name: string;
+  lease_id: string;
+  fencing_token: number;
+  owner: string;
+  note: string | null;
+  acquired_at: number;
+  expires_at: number;
+  ttl_ms: number;
+  release_on: "expiry" | "disconnect";
+  connection: number;
+  pid: number | null;
+  uid: number | null;
+}
+
+export function* acquire(
+  params: Parsed<"lease.acquire">,
+  env: Env,
+): Operation<Outcome<Result<"lease.acquire">>> {
+  const { name, owner, ttlMs, releaseOn } = params;
+  const { now, caller } = env;
+  const former = yield* one(selectByName, { name });
+  // It has ended, but those who wait for it come first: they are served when it is removed, which is due.
+  if (former !== undefined && former.expires_at <= now && (env.waiting(waitKey(name)) ?? 0) > 0) {
+    return env.mayWait ? new Wait(waitKey(name)) : held(name, former.owner, 0, now);
+  }
+
+  const leaseId = `lease_${env.random(LEASE_ID_BYTES).toString("hex")}`;
+  const acquired = yield* localProvider(env).acquire({
+    name,
+    leaseId,
+    owner,
+    ttlMs,
+    note: params.note ?? null,
+    peer: { pid: caller.pid, uid: caller.uid, gid: caller.gid },
+    // The counter of the local provider is the daemon's own.
+    tokenAbove: 0,
+  });
+  if (acquired instanceof PawlError) return acquired;
+  if (!acquired.granted) {
+    const { holder } = acquired;
+    return env.mayWait ? new Wait(waitKey(name)) : held(name, holder.owner, holder.remainingMs, now);
+  }
+
+  if (former !== undefined) tellLost(former, "expired", null, env);
+  const { fencingToken, remainingMs } = acquired;
+  yield* watchOver({ name, ttlMs, releaseOn, connection: caller.connection }, remainingMs, env);
+  const expiresAt = now + remainingMs;
+  return { lease: { name, leaseId, fencingToken, owner, acquiredAt: now, expiresAt, remainingMs } };
+}
+
+export function* heartbeat(
+  params: Parsed<"lease.heartbeat">,
+  env: Env,
+): Operation<Result<"lease.heartbeat"> | PawlError> {
+  const { leaseId } = params;
+  const { now, caller } = env;
+  const row = yield* one(selectById, { leaseId, now });
+  if (row === undefined) return gone();
+  const { name, release_on: releaseOn } = row;
+  const ttlMs = params.ttlMs ?? row.ttl_ms;
+  const renewed = yield* localProvider(env).heartbeat({ name, leaseId, ttlMs });
+  if (renewed instanceof PawlError) return renewed;
+  if (renewed === null) return gone();
+
+  // A lease that ends with a connection stays with the one it was given to: another that renews it, perhaps a
+  // program that ends right after, must not end it. After a restart there is no such connection any more.
+  const stays = releaseOn === "disconnect" && row.connection !== 0;
+  const connection = stays ? row.connection : caller.connection;
+  yield* watchOver({ name, ttlMs, releaseOn, connection }, renewed.remainingMs, env);
+  return { expiresAt: now + renewed.remainingMs, remainingMs: renewed.remainingMs };
+}
+
+export function* release(
+  params: Parsed<"lease.release">,
+  env: Env,
+): Operation<Result<"lease.release"> | PawlError> {
+  const { leaseId } = params;
+  const row = yield* one(selectById, { leaseId, now: env.now });
+  if (row === undefined) return { released: false };
+  const released = yield* localProvider(env).release({ name: row.name, leaseId });
+  if (released instanceof PawlError) return released;
+  if (released) env.effects.wake(waitKey(row.name));
+  return { released };
+}
+
+export function* get(params: Parsed<"lease.get">, env: Env): Operation<Result<"lease.get"> | PawlError> {
+  const { name } = params;
+  const holder = yield* localProvider(env).get(name);
+  if (holder instanceof PawlError) return holder;
+  if (holder === null) return { lease: null };
+  const { owner, fencingToken, acquiredAt, remainingMs, note, peer } = holder;
+  return {
+    lease: {
+      name,
+      owner,
+      fencingToken,
+      acquiredAt,
+      expiresAt: env.now + remainingMs,
+      remainingMs,
+      waiters: env.waiting(waitKey(name)),
+      note,
+      pid: peer.pid,
+      uid: peer.uid,
+    },
+  };
+}
+
+export function* list(params: Parsed<"lease.list">, env: Env): Operation<Result<"lease.list">> {
+  const { limit } = params;
+  const rows = yield* all(selectPage, { after: params.after ?? "", now: env.now, rows: limit + 1 });
+  const leases: Result<"lease.list">["leases"] = [];
+  let bytes = 0;
+  for (const row of rows) {
+    bytes += row.name.length + row.owner.length + (row.note?.length ?? 0);
+    if (leases.length === limit || (bytes > MAX_PAGE_BYTES && leases.length > 0)) {
+      return { leases, next: (leases.at(-1) as { name: string }).name };
+    }
+    leases.push({
+      name: row.name,
+      owner: row.owner,
+      fencingToken: row.fencing_token,
+      acquiredAt: row.acquired_at,
+      expiresAt: row.expires_at,
+      remainingMs: row.expires_at - env.now,
+      waiters: env.waiting(waitKey(row.name)),
+      note: row.note,
+      pid: row.pid,
+      uid: row.uid,
+    });
+  }
+  return { leases };
+}
+
+export function* check(params: Parsed<"lease.check">, env: Env): Operation<Result<"lease.check">> {
+  const { name, fencingToken } = params;
+  const highest = (yield* one(selectHighest, { name }))?.highest ?? 0;
+  return { current: yield* isHeld(name, fencingToken, env), highest };
+}
+
+export function* breakLease(
+  params: Parsed<"lease.break">,
+  env: Env,
+): Operation<Result<"lease.break"> | PawlError> {
+  const { name, reason } = params;
+  const row = yield* one(selectByName, { name });
+  const broken = yield* localProvider(env).break(name);
+  if (broken instanceof PawlError) return broken;
+  if (broken && row !== undefined) {
+    const { owner, fencing_token: fencingToken, pid, uid } = row;
+    env.effects.log("lease broken", {
+      lease: { name, owner, fencingToken, pid, uid },
+      reason,
+      caller: env.caller,
+    });
+    tellLost(row, "broken", reason, env);
+    env.effects.wake(waitKey(name));
+  }
+  return { broken };
+}
+
+/** A guard of `transact`: `lease_lost` unless the name is held with this token. */
+export function* guardLease(
+  guard: { name: string; fencingToken: number },
+  env: Env,
+): Operation<PawlError | undefined> {
+  const { name, fencingToken } = guard;
+  if (yield* isHeld(name, fencingToken, env)) return undefined;
+  const highest = (yield* one(selectHighest, { name }))?.highest ?? 0;
+  return refuse(
+    "lease_lost",
+    `The lease ${shown(name)} is not held with the fencing token ${fencingToken}: the highest was ${highest}, and a lease ends by its ttl. Nothing was done. Acquire it again and redo the work under the new token.`,
+    { name, fencingToken, highest },
+  );
+}
+
+/** How many leases are held. */
+export function* countLeases(env: Env): Operation<number> {
+  return (yield* one(countHeld, { now: env.now }))?.held ?? 0;
+}
+
+/** What ends by itself: leases by their ttl, with their connection, and the time to warn of that. */
+export const leases: Expiry = {
+  *earliest() {
+    const end = (yield* one(earliestEnd))?.at ?? Number.POSITIVE_INFINITY;
+    const warning = (yield* one(earliestWarning))?.at ?? Number.POSITIVE_INFINITY;
+    const at = Math.min(end, warning);
+    return Number.isFinite(at) ? at : undefined;
+  },
+
+  *expire(env, rows) {
+    const expired = yield* all(removeExpired, { now: env.now, rows });
+    for (const row of expired) {
+      tellLost(row, "expired", null, env);
+      env.effects.wake(waitKey(row.name));
+    }
+    const warned = yield* all(takeWarnings, { now: env.now, rows });
+    for (const {
+      name,
+      lease_id: leaseId,
+      fencing_token: fencingToken,
+      expires_at: expiresAt,
+      connection,
+    } of warned) {
+      const remainingMs = expiresAt - env.now;
+      env.effects.notify(connection, "lease.expiring", {
+        name,
+        leaseId,
+        fencingToken,
+        expiresAt,
+        remainingMs,
+      });
+    }
+    return Math.max(expired.length, warned.length);
+  },
+
+  *postpone(byMs) {
+    yield* run(postponeAll, { byMs });
+  },
+
+  *disconnect(connection, env) {
+    for (const { name } of yield* all(removeOfConnection, { connection })) env.effects.wake(waitKey(name));
+  },
+
+  *restart(env) {
+    yield* run(forgetConnections, { grace: env.now + RESTART_GRACE_MS });
+  },
+
+  *latest() {
+    return (yield* one(latestEnd))?.at ?? undefined;
+  },
+};
+
+/** What those who wait for a name are parked under. */
+function waitKey(name: string): string {
+  return `lease:${name}`;
+}
+
+function* isHeld(name: string, fencingToken: number, env: Env): Operation<boolean> {
+  const row = yield* one(selectByName, { name });
+  return row !== undefined && row.expires_at > env.now && row.fencing_token === fencingToken;
+}
+
+/** Sees to it that the holder is warned and told, and that the lease ends with its connection if it is to. */
+function* watchOver(
+  grant: { name: string; ttlMs: number; releaseOn: "expiry" | "disconnect"; connection: number },
+  remainingMs: number,
+  env: Env,
+): Operation<void> {
+  const { name, ttlMs, releaseOn, connection } = grant;
+  const expiresAt = env.now + remainingMs;
+  const warnAt = connection === 0 ? null : expiresAt - Math.floor(ttlMs * WARN_FRACTION);
+  yield* run(attach, { name, connection, releaseOn, warnAt });
+  env.effects.deadline(warnAt ?? expiresAt);
+  if (releaseOn === "disconnect") env.effects.bind(connection);
+}
+
+function tellLost(row: LeaseRow, cause: "expired" | "broken", reason: string | null, env: Env): void {
+  const { name, lease_id: leaseId, fencing_token: fencingToken, connection } = row;
+  env.effects.notify(connection, "lease.lost", { name, leaseId, fencingToken, cause, reason });
+}
+
+function held(name: string, owner: string, remainingMs: number, now: number): PawlError {
+  return refuse(
+    "lease_held",
+    `The lease ${shown(name)} is held by ${shown(owner)} for ${remainingMs} ms more unless renewed. Ask again, or wait for it with waitMs.`,
+    { holder: { owner, expiresAt: now + remainingMs, remainingMs } },
+  );
+}
+
+function gone(): PawlError {
+  return refuse(
+    "lease_lost",
+    "The lease is not held any more: it expired, was broken or was released. Stop what it guards; acquire the name again for a new lease with a higher fencing token.",
+  );
+}

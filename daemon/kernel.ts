@@ -1,0 +1,168 @@
+import type { Socket } from "node:net";
+import { arch, endianness, platform } from "node:os";
+import type * as koffi from "koffi";
+
+/** A process at the other end of a connection, at the moment it connected. */
+export interface Credentials {
+  /** Null for a process of another pid namespace, which has no number in ours. */
+  readonly pid: number | null;
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** What Node does not offer of the kernel's calls on sockets. */
+export interface Kernel {
+  /** Who connected (SO_PEERCRED, unix(7)); undefined if the call fails. */
+  credentials(socket: Socket): Credentials | undefined;
+  /** The supplementary groups of who connected (SO_PEERGROUPS, socket(7)); empty if the call fails. */
+  groups(socket: Socket): number[];
+  readonly hangUps: HangUps;
+  /**
+   * Ends the process without anything being run that libraries have left to be run at the end (_exit(2)). On a
+   * disk that fails, some of that never returns: koffi itself syncs stdout, which may be a file there.
+   */
+  exit(code: number): void;
+}
+
+// Numbers of the kernel's headers. They are the same on all architectures that koffi has a build for, except
+// one; on others nothing is called rather than something else.
+const SOL_SOCKET = 1;
+const SO_PEERCRED = arch() === "ppc64" ? 21 : 17;
+const SO_PEERGROUPS = 59;
+const EPOLL_CLOEXEC = 0o2000000;
+const EPOLL_CTL_ADD = 1;
+const EPOLL_CTL_DEL = 2;
+const EPOLL_ONE_SHOT = 2 ** 30;
+const KNOWN_ARCHITECTURES = ["x64", "ia32", "arm", "arm64", "riscv64", "loong64", "ppc64"];
+
+const INT_BYTES = 4;
+/** `struct ucred { pid_t pid; uid_t uid; gid_t gid; }` */
+const CREDENTIALS_BYTES = 12;
+/** NGROUPS_MAX. */
+const MAX_GROUPS = 65536;
+/** `struct epoll_event` is packed on x86-64 only, and needs no padding on ia32. */
+const EVENT_DATA_OFFSET = arch() === "x64" || arch() === "ia32" ? 4 : 8;
+const EVENT_BYTES = EVENT_DATA_OFFSET + 8;
+/** Hang-ups that are learned of in one go. */
+const MAX_EVENTS = 64;
+
+/**
+ * Loads koffi and binds the calls. A string says why they cannot be had: the daemon then runs without knowing
+ * who connects. It takes some 15 ms and 4 MB.
+ */
+export async function openKernel(): Promise<Kernel | string> {
+  if (platform() !== "linux") return `this is ${platform()}, not Linux`;
+  if (!KNOWN_ARCHITECTURES.includes(arch()) || endianness() !== "LE") return `unknown architecture ${arch()}`;
+  try {
+    const { default: koffi } = await import("koffi");
+    const libc = koffi.load(null);
+    const getsockopt = libc.func("int getsockopt(int, int, int, void *, void *)");
+    const exit = libc.func("void _exit(int)");
+    const epollCreate = libc.func("int epoll_create1(int)");
+    const epollControl = libc.func("int epoll_ctl(int, int, int, void *)");
+    const epollWait = libc.func("int epoll_wait(int, void *, int, int)");
+
+    const length = Buffer.alloc(INT_BYTES);
+    /** Reads an option into a buffer and returns how many bytes it has, or undefined if the call fails. */
+    const option = (fd: number | undefined, name: number, into: Buffer): number | undefined => {
+      if (fd === undefined) return undefined;
+      length.writeUInt32LE(into.length);
+      return getsockopt(fd, SOL_SOCKET, name, into, length) === 0 ? length.readUInt32LE() : undefined;
+    };
+
+    const descriptor = epollCreate(EPOLL_CLOEXEC) as number;
+    if (descriptor < 0) return `epoll_create1 failed (errno ${koffi.errno()})`;
+    const hangUps = new HangUps({
+      control: (operation, fd, event) => epollControl(descriptor, operation, fd, event) as number,
+      wait: (events) => epollWait(descriptor, events, MAX_EVENTS, 0) as number,
+      poll: (onReadable) => koffi.node.poll(descriptor, { readable: true }, onReadable),
+    });
+
+    const ucred = Buffer.alloc(CREDENTIALS_BYTES);
+    return {
+      credentials(socket) {
+        if (option(fdOf(socket), SO_PEERCRED, ucred) !== CREDENTIALS_BYTES) return undefined;
+        const [pid, uid, gid] = [0, 4, 8].map((at) => ucred.readUInt32LE(at)) as [number, number, number];
+        return { pid: pid === 0 ? null : pid, uid, gid };
+      },
+      groups(socket) {
+        const gids = Buffer.allocUnsafe(MAX_GROUPS * INT_BYTES);
+        const bytes = option(fdOf(socket), SO_PEERGROUPS, gids) ?? 0;
+        return Array.from({ length: bytes / INT_BYTES }, (_, index) => gids.readUInt32LE(index * INT_BYTES));
+      },
+      hangUps,
+      exit: (code) => void exit(code),
+    };
+  } catch (error) {
+    return (error as Error).message;
+  }
+}
+
+/**
+ * Tells when the peer of a connection that Node does not read has closed. Once a peer has shut its writing
+ * side, or while a connection is paused, libuv no longer looks at the socket, so a peer that is killed then
+ * would keep its waits and its grants. The kernel reports a hang-up (both directions closed) on any socket in
+ * an epoll set, also one that is asked for no event, and an epoll set is itself something that libuv can poll.
+ */
+export class HangUps {
+  readonly #calls: EpollCalls;
+  /** Held here, because koffi closes a handle that is garbage. */
+  readonly #handle: koffi.node.PollHandle;
+  /** What to do, by the number that the kernel gives back. */
+  readonly #watched = new Map<bigint, () => void>();
+  readonly #event = Buffer.alloc(EVENT_BYTES);
+  readonly #events = Buffer.alloc(MAX_EVENTS * EVENT_BYTES);
+  #nextNumber = 1n;
+
+  constructor(calls: EpollCalls) {
+    this.#calls = calls;
+    this.#handle = calls.poll(() => this.#take());
+    // Watching is no reason for the process to live on.
+    this.#handle.unref();
+  }
+
+  /**
+   * Calls back once when the peer has closed, before it returns if it has already.
+   * @returns how to stop watching, harmless after the socket was closed; undefined if it cannot be watched.
+   */
+  watch(socket: Socket, onHangUp: () => void): (() => void) | undefined {
+    const fd = fdOf(socket);
+    if (fd === undefined) return undefined;
+    const number = this.#nextNumber++;
+    this.#event.writeUInt32LE(EPOLL_ONE_SHOT);
+    this.#event.writeBigUInt64LE(number, EVENT_DATA_OFFSET);
+    if (this.#calls.control(EPOLL_CTL_ADD, fd, this.#event) !== 0) return undefined;
+    this.#watched.set(number, onHangUp);
+    // Most that are to be watched have closed already: what a peer sends ends like that too.
+    this.#take();
+    return () => {
+      // The kernel forgets a descriptor that was closed, and its number may be another's by now.
+      if (this.#watched.delete(number) && fdOf(socket) === fd) {
+        this.#calls.control(EPOLL_CTL_DEL, fd, this.#event);
+      }
+    };
+  }
+
+  #take(): void {
+    const count = this.#calls.wait(this.#events);
+    for (let index = 0; index < count; index += 1) {
+      const number = this.#events.readBigUInt64LE(index * EVENT_BYTES + EVENT_DATA_OFFSET);
+      const onHangUp = this.#watched.get(number);
+      this.#watched.delete(number);
+      onHangUp?.();
+    }
+  }
+}
+
+interface EpollCalls {
+  control(operation: number, fd: number, event: Buffer): number;
+  /** Returns how many events it wrote, without waiting. */
+  wait(events: Buffer): number;
+  poll(onReadable: () => void): koffi.node.PollHandle;
+}
+
+/** The file descriptor of an open socket; Node has no other name for it. */
+function fdOf(socket: Socket): number | undefined {
+  const handle = (socket as unknown as { _handle: { fd?: number } | null })._handle;
+  return handle?.fd !== undefined && handle.fd >= 0 ? handle.fd : undefined;
+}

@@ -1,0 +1,166 @@
+import { z } from "zod";
+import { MAX_LEASE_MS, MAX_NOTE_LENGTH, MIN_LEASE_MS } from "./limits.js";
+import {
+  duration,
+  instant,
+  integer,
+  label,
+  leaseMs,
+  limit,
+  method,
+  notification,
+  releaseOn,
+  text,
+  waitMs,
+} from "./method.js";
+
+const name = label.meta({ description: "What the lease is for: a database, a branch, a directory." });
+const owner = label.meta({ description: "A label for people. It proves nothing; the leaseId does." });
+const leaseId = label.meta({
+  description: "Secret and random. Whoever has it can renew and release the lease.",
+});
+const fencingToken = integer.min(1).meta({
+  description: "Greater than that of every earlier holder of the name, for ever.",
+});
+const note = text.max(MAX_NOTE_LENGTH).meta({ description: "Shown to others by lease.get." });
+
+/** What others may know of a holder: never the leaseId. */
+const holder = z.strictObject({
+  name,
+  owner,
+  fencingToken,
+  acquiredAt: instant,
+  expiresAt: instant,
+  remainingMs: duration,
+  waiters: integer.nullable().meta({
+    description: "How many wait for the name; null from a daemon that only reads (--read-only).",
+  }),
+  note: note.nullable(),
+  pid: integer
+    .nullable()
+    .meta({ description: "The holder's process, as the kernel told; null if it did not." }),
+  uid: integer.nullable(),
+});
+
+export const acquire = method({
+  name: "lease.acquire",
+  summary: "Take the lease of a name, or wait for it",
+  params: z.strictObject({
+    name,
+    owner,
+    ttlMs: leaseMs,
+    waitMs,
+    releaseOn,
+    note: note.optional(),
+  }),
+  result: z.strictObject({
+    lease: z.strictObject({
+      name,
+      leaseId,
+      fencingToken,
+      owner,
+      acquiredAt: instant,
+      expiresAt: instant,
+      remainingMs: duration,
+    }),
+  }),
+  writes: true,
+  transactable: false,
+  errors: ["lease_held", "exhausted", "provider_unavailable"],
+});
+
+export const heartbeat = method({
+  name: "lease.heartbeat",
+  summary: "Keep a lease for its ttl from now on",
+  params: z.strictObject({
+    leaseId,
+    ttlMs: z.int().min(MIN_LEASE_MS).max(MAX_LEASE_MS).optional().meta({
+      description: "How long the lease lasts from now on; what it was acquired for, if not given.",
+    }),
+  }),
+  result: z.strictObject({ expiresAt: instant, remainingMs: duration }),
+  writes: true,
+  transactable: true,
+  errors: ["lease_lost", "provider_unavailable"],
+});
+
+export const release = method({
+  name: "lease.release",
+  summary: "Give a lease back; false if it was already gone",
+  params: z.strictObject({ leaseId }),
+  result: z.strictObject({ released: z.boolean() }),
+  writes: true,
+  transactable: true,
+  errors: ["provider_unavailable"],
+});
+
+export const get = method({
+  name: "lease.get",
+  summary: "Who holds a name, until when, and how many wait for it",
+  params: z.strictObject({ name }),
+  result: z.strictObject({ lease: holder.nullable() }),
+  writes: false,
+  transactable: true,
+  errors: ["provider_unavailable"],
+});
+
+export const list = method({
+  name: "lease.list",
+  summary: "The leases that are held, by name",
+  params: z.strictObject({
+    after: label.optional().meta({ description: "`next` of the page before." }),
+    limit,
+  }),
+  result: z.strictObject({ leases: z.array(holder), next: label.optional() }),
+  writes: false,
+  transactable: true,
+  errors: [],
+});
+
+export const check = method({
+  name: "lease.check",
+  summary: "Whether a fencing token is the current holder's: what a resource asks before it accepts a write",
+  params: z.strictObject({ name, fencingToken }),
+  result: z.strictObject({
+    current: z.boolean(),
+    highest: integer.meta({
+      description: "The highest token ever granted for the name; 0 before the first.",
+    }),
+  }),
+  writes: false,
+  transactable: true,
+  errors: ["provider_unavailable"],
+});
+
+// `break` is a word of the language.
+export const breakLease = method({
+  name: "lease.break",
+  summary: "End a lease by force; the next holder's token is higher all the same",
+  params: z.strictObject({
+    name,
+    reason: note.min(1).meta({ description: "Logged, and told to the holder." }),
+  }),
+  result: z.strictObject({ broken: z.boolean() }),
+  writes: true,
+  transactable: true,
+  errors: ["provider_unavailable"],
+});
+
+/** Sent when a third of the ttl is left. */
+export const expiring = notification({
+  name: "lease.expiring",
+  summary: "A lease of this connection is about to end unless it is renewed",
+  params: z.strictObject({ name, leaseId, fencingToken, expiresAt: instant, remainingMs: duration }),
+});
+
+export const lost = notification({
+  name: "lease.lost",
+  summary: "A lease of this connection has ended without being released: stop writing",
+  params: z.strictObject({
+    name,
+    leaseId,
+    fencingToken,
+    cause: z.enum(["expired", "broken"]),
+    reason: note.nullable().meta({ description: "Why it was broken, in the words of whoever did." }),
+  }),
+});

@@ -1,0 +1,70 @@
+import { z } from "zod";
+import { MAX_TRANSACT_CALLS, MAX_TRANSACT_GUARDS } from "./limits.js";
+import { integer, json, label, method, text } from "./method.js";
+
+/** Not `z.record`, which drops a key named __proto__ before the method could refuse it. */
+const anyParams = z
+  .unknown()
+  .refine((value) => typeof value === "object" && value !== null && !Array.isArray(value), {
+    message: "must be an object",
+  })
+  .meta({ type: "object" }) as unknown as z.ZodType<Record<string, unknown>>;
+
+const call = z.strictObject({
+  method: text.meta({ description: "Any method with `x-transactable`." }),
+  params: anyParams.optional().meta({
+    description:
+      'Its params. `{"$result": "/0/id"}`, anywhere in them, stands for a value of an earlier call: a JSON Pointer (RFC 6901) into `results`.',
+  }),
+});
+
+/** Not a union, of which a refusal could only say that neither half fits. */
+const guard = z
+  .strictObject({
+    lease: z
+      .strictObject({ name: label, fencingToken: integer })
+      .optional()
+      .meta({ description: "Held, and with this token." }),
+    claim: z
+      .strictObject({ claimId: label, leaseToken: label })
+      .optional()
+      .meta({ description: "Held: neither expired, nor ended, nor taken over." }),
+  })
+  .refine(({ lease, claim }) => (lease === undefined) !== (claim === undefined), {
+    message: "must have either `lease` or `claim`",
+  });
+
+export const transact = method({
+  name: "transact",
+  summary: "Perform several calls in one transaction: all of them or none",
+  description:
+    "Guards are checked first. The first call that is refused undoes all before it, and its refusal is the answer, with `details.index`.",
+  params: z.strictObject({
+    calls: z.array(call).min(1).max(MAX_TRANSACT_CALLS),
+    guards: z.array(guard).max(MAX_TRANSACT_GUARDS).default([]),
+  }),
+  result: z.strictObject({
+    results: z.array(json).meta({ description: "The result of each call, in their order." }),
+  }),
+  writes: true,
+  transactable: false,
+  raw: ["calls", "*", "params"],
+  errors: ["lease_lost", "claim_lost", "method_not_found"],
+  examples: [
+    {
+      name: "Take an id and raise another counter to it",
+      params: {
+        calls: [
+          { method: "sequence.next", params: { type: "FR" } },
+          { method: "sequence.advance", params: { type: "BUG", to: { $result: "/0/seq" } } },
+        ],
+      },
+      result: {
+        results: [
+          { type: "FR", seq: 1, id: "FR-001" },
+          { type: "BUG", seq: 1 },
+        ],
+      },
+    },
+  ],
+});

@@ -1,0 +1,94 @@
+// Operations without a daemon: two drivers of the same generators, and the world as a test wants it.
+import type { Mode } from "@pawl/protocol";
+import { PawlError } from "@pawl/protocol/errors";
+import Database from "better-sqlite3";
+import type { Env, Operation, SqlParams, Statement } from "../../daemon/dist/operation.js";
+import { migrate } from "../../daemon/dist/store/migrate.js";
+import { SqliteStore } from "../../daemon/dist/store/sqlite.js";
+
+/** Something that runs operations, each in a transaction of its own. */
+export interface Driver {
+  readonly database: Database.Database;
+  perform<T>(operation: Operation<T>): Promise<T>;
+  close(): void;
+}
+
+/** An environment in which everything that a test does not give is missing, and says so when it is asked for. */
+export function envOf(given: Partial<Env>): Env {
+  return new Proxy(given, {
+    get(target, name) {
+      if (!(name in target)) throw new Error(`the test gives operations no ${String(name)}`);
+      return target[name as keyof Env];
+    },
+  }) as Env;
+}
+
+/** What a sequence operation may know. What it counts is added to `counted`. */
+export function sequenceEnv(now: number, mode: Mode, counted: { dispensed: number } = { dispensed: 0 }): Env {
+  const count = (_: string, by: number): void => {
+    counted.dispensed += by;
+  };
+  return envOf({ now, mode, effects: envOf({ count } as Partial<Env>) as unknown as Env["effects"] });
+}
+
+/** The daemon's own store: every step at once. */
+export function synchronousDriver(): Driver {
+  const store = new SqliteStore({ path: ":memory:" });
+  migrate(store.database);
+  return {
+    database: store.database,
+    async perform(operation) {
+      store.begin();
+      try {
+        const outcome = store.perform(operation);
+        store.commit(0);
+        return outcome;
+      } finally {
+        store.rollback();
+      }
+    },
+    close: () => store.close(),
+  };
+}
+
+/**
+ * A store that is asked over a network, as far as operations can tell: each step is answered some turns of the
+ * event loop later. Operations that are begun meanwhile wait, since there is one transaction.
+ */
+export function asynchronousDriver(): Driver {
+  const database = new Database(":memory:");
+  migrate(database);
+  let turn: Promise<unknown> = Promise.resolve();
+
+  async function drive<T>(operation: Operation<T>): Promise<T> {
+    await answer(database, { sql: "BEGIN" }, {});
+    try {
+      let step = operation.next();
+      while (!step.done) {
+        step = operation.next(await answer(database, step.value.statement, step.value.params));
+      }
+      await answer(database, { sql: step.value instanceof PawlError ? "ROLLBACK" : "COMMIT" }, {});
+      return step.value;
+    } finally {
+      if (database.inTransaction) database.exec("ROLLBACK");
+    }
+  }
+
+  return {
+    database,
+    perform(operation) {
+      const outcome = turn.then(() => drive(operation));
+      turn = outcome.catch(() => {});
+      return outcome;
+    },
+    close: () => database.close(),
+  };
+}
+
+async function answer(database: Database.Database, { sql }: Statement, params: SqlParams): Promise<unknown> {
+  await new Promise((resolve) => setImmediate(resolve));
+  const statement = database.prepare<SqlParams>(sql);
+  const result = statement.reader ? statement.all(params) : statement.run(params);
+  await Promise.resolve();
+  return result;
+}

@@ -1,0 +1,178 @@
+// The rules of sequences that need another time, or more cases than a socket is good for.
+import type { Mode } from "@pawl/protocol";
+import { PawlError } from "@pawl/protocol/errors";
+import { MAX_INTEGER, MAX_NODE_ID, REQUEST_ID_RETENTION_MS } from "@pawl/protocol/limits";
+import fc from "fast-check";
+import { beforeEach, describe, expect, onTestFinished, test } from "vitest";
+import { expire } from "../../daemon/dist/domain/expiry.js";
+import { advance, formatId, next, parseId, peek, reserve } from "../../daemon/dist/domain/sequence.js";
+import type { Env, Operation } from "../../daemon/dist/operation.js";
+import { type Driver, envOf, sequenceEnv, synchronousDriver } from "./drive.js";
+
+const START = 1_750_000_000_000;
+const CENTRALIZED: Mode = { kind: "centralized" };
+
+let driver: Driver;
+let now: number;
+beforeEach(() => {
+  driver = synchronousDriver();
+  now = START;
+  onTestFinished(() => driver.close());
+});
+
+/** Performs an operation now, and throws its refusal. */
+async function perform<T>(begin: (env: Env) => Operation<T | PawlError>, mode = CENTRALIZED): Promise<T> {
+  const outcome = await driver.perform(begin(sequenceEnv(now, mode)));
+  if (outcome instanceof PawlError) throw outcome;
+  return outcome;
+}
+
+const take = (requestId?: string) => perform((env) => next({ type: "FR", requestId }, env));
+
+describe("a requestId", () => {
+  test("is kept for 24 hours to the millisecond, and is new after that", async () => {
+    expect((await take("r")).seq).toBe(1);
+    expect((await take()).seq).toBe(2);
+    now = START + REQUEST_ID_RETENTION_MS - 1;
+    expect((await take("r")).seq).toBe(1);
+    // Asking again does not keep it longer.
+    now = START + REQUEST_ID_RETENTION_MS;
+    expect((await take("r")).seq).toBe(3);
+    now += REQUEST_ID_RETENTION_MS - 1;
+    expect((await take("r")).seq).toBe(3);
+  });
+
+  test("may be used for something else once it is forgotten", async () => {
+    await take("r");
+    await expect(
+      perform((env) => reserve({ type: "FR", count: 2, requestId: "r" }, env)),
+    ).rejects.toMatchObject({
+      kind: "conflict",
+    });
+    now = START + REQUEST_ID_RETENTION_MS;
+    expect(await perform((env) => reserve({ type: "FR", count: 2, requestId: "r" }, env))).toMatchObject({
+      first: 2,
+      last: 3,
+    });
+  });
+
+  test("is not kept for a request that was refused", async () => {
+    await perform((env) => advance({ type: "FR", to: MAX_INTEGER }, env));
+    await expect(take("r")).rejects.toMatchObject({ kind: "exhausted" });
+    expect((await perform((env) => next({ type: "BUG", requestId: "r" }, env))).seq).toBe(1);
+  });
+
+  test("is removed in bounded steps after its time, and not before", async () => {
+    const count = (): unknown => driver.database.prepare("SELECT count(*) FROM pawl_request").pluck().get();
+    for (let index = 0; index < 1200; index += 1) await take(`r${index}`);
+    now = START + REQUEST_ID_RETENTION_MS - 1;
+    const env = (): Env =>
+      envOf({ ...fieldsOf(sequenceEnv(now, CENTRALIZED)), retentionMs: REQUEST_ID_RETENTION_MS });
+    const due = await driver.perform(expire(env()));
+    expect(count()).toBe(1200);
+    expect(due).toBeGreaterThanOrEqual(START + REQUEST_ID_RETENTION_MS);
+    now = START + REQUEST_ID_RETENTION_MS;
+    const left: unknown[] = [];
+    while (count() !== 0) {
+      await driver.perform(expire(env()));
+      left.push(count());
+    }
+    expect(left).toEqual([700, 200, 0]);
+  });
+});
+
+const fieldsOf = (env: Env): Partial<Env> => ({ now: env.now, mode: env.mode, effects: env.effects });
+
+describe("counters", () => {
+  test("are exact up to the last number", async () => {
+    await perform((env) => advance({ type: "FR", to: MAX_INTEGER - 2 }, env));
+    expect((await take()).seq).toBe(MAX_INTEGER - 1);
+    expect((await take()).seq).toBe(MAX_INTEGER);
+    await expect(take()).rejects.toMatchObject({
+      kind: "exhausted",
+      details: { last: MAX_INTEGER, left: 0 },
+    });
+  });
+
+  test("of each node are counted by themselves in one database", async () => {
+    const modes: Mode[] = [
+      CENTRALIZED,
+      ...[1, 2, MAX_NODE_ID].map((nodeId): Mode => ({ kind: "distributed", nodeId })),
+    ];
+    for (const [index, mode] of modes.entries()) {
+      await perform((env) => advance({ type: "FR", to: 10 * index }, env), mode);
+    }
+    const ids = [];
+    for (const mode of modes) ids.push((await perform((env) => next({ type: "FR" }, env), mode)).id);
+    expect(ids).toEqual(["FR-001", "FR-1-011", "FR-2-021", "FR-4294967295-031"]);
+  });
+
+  test("what they were asked in any order, every number is given once and none is left out", async () => {
+    const step = fc.oneof(
+      fc.record({ take: fc.integer({ min: 1, max: 20 }) }),
+      fc.record({ to: fc.nat({ max: 200 }) }),
+    );
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { maxLength: 30 }), async (steps) => {
+        const fresh = synchronousDriver();
+        let last = 0;
+        for (const each of steps) {
+          const env = sequenceEnv(START, CENTRALIZED);
+          if ("take" in each) {
+            expect(await fresh.perform(reserve({ type: "T", count: each.take }, env))).toMatchObject({
+              first: last + 1,
+              last: last + each.take,
+            });
+            last += each.take;
+          } else {
+            last = Math.max(last, each.to);
+            expect(await fresh.perform(advance({ type: "T", to: each.to }, env))).toEqual({
+              type: "T",
+              seq: last,
+            });
+          }
+          expect(await fresh.perform(peek({ type: "T" }, env))).toMatchObject({ seq: last + 1 });
+        }
+        fresh.close();
+      }),
+      { numRuns: 50 },
+    );
+  });
+});
+
+describe("ids", () => {
+  const type = fc.stringMatching(/^[A-Z][A-Z0-9_]{0,31}$/);
+  const seq = fc.oneof(fc.integer({ min: 1, max: 1100 }), fc.integer({ min: 1, max: MAX_INTEGER }));
+  const mode: fc.Arbitrary<Mode> = fc.oneof(
+    fc.constant(CENTRALIZED),
+    fc.integer({ min: 1, max: MAX_NODE_ID }).map((nodeId): Mode => ({ kind: "distributed", nodeId })),
+  );
+
+  test("what is formatted is parsed to the same", () => {
+    fc.assert(
+      fc.property(type, seq, mode, (ofType, number, of) => {
+        const nodeId = of.kind === "distributed" ? of.nodeId : 0;
+        const id = formatId(ofType, number, of);
+        expect(parseId(id)).toEqual({ type: ofType, nodeId, seq: number });
+        expect(parseId(id.toLowerCase())).toEqual({ type: ofType, nodeId, seq: number });
+      }),
+    );
+  });
+
+  test("what is parsed is formatted to the same: one number has one spelling", () => {
+    const like = fc.oneof(
+      fc.stringMatching(/^[A-Za-z0-9_]{1,4}(-[0-9]{1,11})?-[0-9]{1,17}$/),
+      fc.string({ unit: fc.constantFrom("F", "-", "0", "1", "9", "_"), maxLength: 12 }),
+    );
+    fc.assert(
+      fc.property(like, (id) => {
+        const parts = parseId(id);
+        if (parts === undefined) return;
+        const { nodeId } = parts;
+        const of: Mode = nodeId === 0 ? CENTRALIZED : { kind: "distributed", nodeId };
+        expect(formatId(parts.type, parts.seq, of)).toBe(id.toUpperCase());
+      }),
+      { numRuns: 2000 },
+    );
+  });
+});

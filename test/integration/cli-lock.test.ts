@@ -1,0 +1,273 @@
+// `pawl lock` and `pawl leases`: a command that runs only while its lease is held, whoever is killed.
+import { spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { describe, expect, test } from "vitest";
+import { sharedDaemon, startDaemon } from "../daemon.js";
+import { pawl, startPawl } from "./cli-program.js";
+
+const DONE = 0;
+const REFUSED = 1;
+const USAGE = 2;
+
+/** The state of a process, as proc_pid_stat(5) has it: T is stopped. */
+function stateOf(pid: number): string {
+  const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+  return stat.slice(stat.lastIndexOf(")") + 2)[0] as string;
+}
+
+async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 5));
+}
+
+/** Says that it runs and stays; what it starts stays too, and holds its output open. */
+const TREE = ["sh", "-c", "sleep 600 & echo running $$; wait"];
+
+describe("a command under a lease", () => {
+  const daemon = sharedDaemon();
+  const run = (args: string[], input?: string) =>
+    pawl(args, { socket: daemon().place.socket, ...(input === undefined ? {} : { input }) });
+  const start = (args: string[]) => startPawl(args, { socket: daemon().place.socket });
+
+  test("has the token in its environment, the input and output of pawl, and its exit code is that of pawl", async () => {
+    const first = await run(
+      ["lock", "env", "--", "sh", "-c", 'echo "$PAWL_LEASE $PAWL_FENCING_TOKEN"; cat; exit 7'],
+      "in\n",
+    );
+    expect(first).toEqual({ code: 7, stdout: "env 1\nin\n", stderr: "" });
+    const second = await run([
+      "lock",
+      "env",
+      "--",
+      "sh",
+      "-c",
+      'echo "$PAWL_FENCING_TOKEN"; echo no >&2; kill -9 $$',
+    ]);
+    expect(second).toEqual({ code: 128 + 9, stdout: "2\n", stderr: "no\n" });
+  });
+
+  test("options after the two dashes are its own", async () => {
+    expect((await run(["lock", "dashes", "--", "echo", "--help", "-h", "--json", "--", "x"])).stdout).toBe(
+      "--help -h --json -- x\n",
+    );
+  });
+
+  test("does not get the connection to the daemon, and leads a process group of its own", async () => {
+    // The first three are pipes of this test, which Node makes of sockets.
+    const script =
+      "for fd in /proc/$$/fd/*; do case $fd in */[012]) ;; *) readlink $fd;; esac; done | grep -c socket:; ps -o pgid= -p $$; echo $$";
+    const held = start(["lock", "group", "--", "sh", "-c", script]);
+    const { stdout } = await held.ended;
+    const [sockets, group, pid] = stdout.trim().split(/\s+/);
+    expect(sockets).toBe("0");
+    expect(group).toBe(pid);
+    expect(Number(group)).not.toBe(held.pid);
+  });
+
+  test("that is not there or cannot be run exits as in a shell, and the lease is free again", async () => {
+    const missing = await run(["lock", "broken", "--", "no-such-program"]);
+    expect(missing).toEqual({
+      code: 127,
+      stdout: "",
+      stderr: 'pawl: There is no program "no-such-program" to run.\n',
+    });
+    expect((await run(["lock", "broken", "--", "/etc"])).code).toBe(126);
+    expect((await run(["lock", "broken", "--", "true"])).code).toBe(DONE);
+  });
+
+  test("is not run while another holds the lease", async () => {
+    const holder = start(["lock", "held", "--owner", "first", "--", ...TREE]);
+    await holder.printed(/running/);
+    const refused = await run(["lock", "held", "--", "echo", "never"]);
+    expect([refused.code, refused.stdout]).toEqual([REFUSED, ""]);
+    expect(refused.stderr).toMatch(
+      /^pawl: held is held by first, for \d+(\.\d)? s more .*--wait.* \[lease_held\]\n$/,
+    );
+    const json = await run(["lock", "held", "--json", "--wait", "50ms", "--", "echo", "never"]);
+    expect(json.code).toBe(REFUSED);
+    expect(JSON.parse(json.stderr)).toMatchObject({
+      code: -32012,
+      data: {
+        kind: "lease_held",
+        retryable: true,
+        holder: { owner: "first", remainingMs: expect.any(Number) },
+      },
+    });
+    await holder.end("SIGTERM");
+  });
+
+  test("waits its turn with --wait, and says for whom", async () => {
+    const holder = start(["lock", "turn", "--owner", "first", "--", ...TREE]);
+    await holder.printed(/running/);
+    const second = start(["lock", "turn", "--wait", "1m", "--", "echo", "second"]);
+    await second.complained(/^Waiting for turn, which first, pid \d+ has held for .*\.\n$/);
+    expect(second.stdout).toBe("");
+    await holder.end("SIGTERM");
+    expect(await second.ended).toMatchObject({ code: DONE, stdout: "second\n" });
+  });
+
+  test("gets the signals that pawl gets, and decides", async () => {
+    const script =
+      "trap 'echo bye; exit 5' TERM; trap 'echo more' HUP; echo running; while :; do sleep 0.05; done";
+    const held = start(["lock", "signals", "--", "sh", "-c", script]);
+    await held.printed(/running/);
+    held.child.kill("SIGHUP");
+    await held.printed(/more/);
+    expect(await held.end("SIGTERM")).toMatchObject({ code: 5, stdout: "running\nmore\nbye\n" });
+    expect((await run(["lock", "signals", "--", "true"])).code).toBe(DONE);
+  });
+
+  test("is stopped with pawl by Ctrl-Z, and goes on with it", async () => {
+    const held = start(["lock", "stopped", "--", "sh", "-c", "echo $$; while :; do sleep 0.05; done"]);
+    await held.printed(/\d+\n/);
+    const pid = Number(held.stdout);
+    held.child.kill("SIGTSTP");
+    await until(() => stateOf(held.pid) === "T" && stateOf(pid) === "T");
+    held.child.kill("SIGCONT");
+    await until(() => stateOf(held.pid) !== "T" && stateOf(pid) !== "T");
+    await held.end("SIGTERM");
+  });
+
+  test("stopped past its ttl it does not go on: it is ended", async () => {
+    const script = "trap '' TERM; echo $$; while :; do sleep 0.05; echo alive; done";
+    const held = start(["lock", "overslept", "--ttl", "500ms", "--", "sh", "-c", script]);
+    await held.printed(/alive/);
+    held.child.kill("SIGTSTP");
+    await until(() => stateOf(held.pid) === "T");
+    const next = await run([
+      "lock",
+      "overslept",
+      "--wait",
+      "10s",
+      "--",
+      "sh",
+      "-c",
+      "echo $PAWL_FENCING_TOKEN",
+    ]);
+    expect([next.code, next.stdout]).toEqual([DONE, "2\n"]);
+    const before = held.stdout;
+    held.child.kill("SIGCONT");
+    const { code, stdout, stderr } = await held.ended;
+    expect(code).toBe(REFUSED);
+    expect(stderr).toContain("[lease_lost]");
+    // What it had time for before it was killed is a moment, not a loop that went on.
+    expect(stdout.length - before.length).toBeLessThan("alive\n".length * 20);
+  });
+
+  test("is ended when the lease is broken, and killed if it does not listen; pawl exits with 1", async () => {
+    const script = "trap 'echo told' TERM; sleep 600 & echo running; while :; do wait; done";
+    const held = start(["lock", "broken-by-force", "--ttl", "2s", "--", "sh", "-c", script]);
+    await held.printed(/running/);
+    await run(["call", "lease.break", '{"name":"broken-by-force","reason":"maintenance"}']);
+    const { code, stdout, stderr } = await held.ended;
+    expect([code, stdout]).toEqual([REFUSED, "running\ntold\n"]);
+    expect(stderr).toMatch(/broken by force: maintenance\. \[lease_lost\]/);
+  });
+
+  test("dies with all it has started when pawl is killed, and the next one waits for nothing", async () => {
+    const held = start(["lock", "killed", "--ttl", "10m", "--", ...TREE]);
+    await held.printed(/running/);
+    const next = start(["lock", "killed", "--wait", "1m", "--", "echo", "mine"]);
+    await next.complained(/^Waiting/);
+    // Its output closes only when nobody is left who could write to it.
+    expect((await held.end("SIGKILL")).code).toBe("SIGKILL");
+    expect(await next.ended).toMatchObject({ code: DONE, stdout: "mine\n" });
+  });
+
+  test("bad usage runs nothing", async () => {
+    const noDashes = await run(["lock", "name", "echo", "x"]);
+    expect([noDashes.code, noDashes.stdout]).toEqual([USAGE, ""]);
+    expect(noDashes.stderr).toContain(
+      `"echo" is one argument too many. The command to run comes after two dashes`,
+    );
+    const nothing = await run(["lock", "name"]);
+    expect([nothing.code, nothing.stderr]).toEqual([
+      USAGE,
+      expect.stringContaining("The command to run is missing"),
+    ]);
+    const emptyTtl = await run(["lock", "name", "--ttl", "soon", "--", "echo", "x"]);
+    expect([emptyTtl.code, emptyTtl.stdout]).toEqual([USAGE, ""]);
+    expect(emptyTtl.stderr).toContain(`--ttl takes milliseconds, or 90s, 5m, 2h, 1d; not "soon".`);
+    const tooShort = await run(["lock", "name", "--ttl", "5", "--", "echo", "x"]);
+    expect([tooShort.code, tooShort.stdout, tooShort.stderr]).toEqual([
+      USAGE,
+      "",
+      expect.stringContaining("/ttlMs"),
+    ]);
+  });
+});
+
+describe("when the daemon is killed", () => {
+  test("and comes back, the command goes on and keeps its lease", async () => {
+    const daemon = await startDaemon();
+    const { place } = daemon;
+    spawnSync("mkfifo", [`${place.directory}/fifo`]);
+    const held = startPawl(["lock", "n", "--", "sh", "-c", "echo running; read -r line < fifo; echo done"], {
+      socket: place.socket,
+      cwd: place.directory,
+    });
+    await held.printed(/running/);
+    await daemon.end("SIGKILL");
+    const again = await place.start();
+    const client = await place.connect();
+    // It has been renewed once it belongs to a connection again and its whole ttl is left.
+    for (;;) {
+      const { lease } = await client.call("lease.get", { name: "n" });
+      expect(lease?.fencingToken).toBe(1);
+      if ((lease?.remainingMs ?? 0) > 10_000) break;
+    }
+    spawnSync("sh", ["-c", `echo go > ${place.directory}/fifo`]);
+    expect(await held.ended).toEqual({ code: DONE, stdout: "running\ndone\n", stderr: "" });
+    expect((await client.call("lease.get", { name: "n" })).lease).toBeNull();
+    await again.end();
+  });
+
+  test("and does not come back, the command is ended before another could hold the lease", async () => {
+    const daemon = await startDaemon();
+    const held = startPawl(["lock", "n", "--ttl", "1s", "--", ...TREE], { socket: daemon.place.socket });
+    await held.printed(/running/);
+    const startedAt = performance.now();
+    await daemon.end("SIGKILL");
+    const { code, stderr } = await held.ended;
+    expect(performance.now() - startedAt).toBeLessThan(1500);
+    expect([code, stderr]).toEqual([REFUSED, expect.stringContaining("[lease_lost]")]);
+  });
+});
+
+test("leases is a table of who holds what, and all of it in JSON", async () => {
+  const daemon = await startDaemon();
+  const { socket } = daemon.place;
+  expect(await pawl(["leases"], { socket })).toEqual({
+    code: DONE,
+    stdout: "",
+    stderr: "No leases are held.\n",
+  });
+  const held = startPawl(["lock", "deploy", "--note", "release 1.2", "--", ...TREE], { socket });
+  await held.printed(/running/);
+  const waiter = startPawl(["lock", "deploy", "--wait", "1m", "--", "true"], { socket });
+  await waiter.complained(/^Waiting/);
+  const { stdout } = await pawl(["leases"], { socket });
+  const [titles, row] = stdout.split("\n");
+  expect(titles?.split(/ {2,}/)).toEqual([
+    "NAME",
+    "OWNER",
+    "PID",
+    "TOKEN",
+    "HELD FOR",
+    "ENDS IN",
+    "WAITING",
+    "NOTE",
+  ]);
+  expect(row).toMatch(
+    new RegExp(
+      `^deploy +sh:${held.pid} +${held.pid} +1 +\\d+(\\.\\d)? m?s +\\d+(\\.\\d)? s +1 +release 1\\.2$`,
+    ),
+  );
+  const client = await daemon.place.connect();
+  for (let index = 0; index < 1005; index++) {
+    void client.call("lease.acquire", { name: `n${index}`, owner: "test" });
+  }
+  await client.call("lease.acquire", { name: "last", owner: "test" });
+  const all = JSON.parse((await pawl(["leases", "--json"], { socket })).stdout).leases;
+  expect(all).toHaveLength(1007);
+  expect(all[0]).toMatchObject({ name: "deploy", note: "release 1.2", waiters: 1, pid: held.pid });
+});

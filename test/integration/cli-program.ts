@@ -1,0 +1,98 @@
+// The `pawl` program as a shell runs it: arguments and input in; output, errors and exit code out.
+import { type ChildProcess, spawn } from "node:child_process";
+import { onTestFinished } from "vitest";
+import { PAWL } from "../daemon.js";
+
+export interface RunOptions {
+  /** Standard input; none by default. */
+  input?: string;
+  env?: Record<string, string | undefined>;
+  cwd?: string;
+  /** The socket of the daemon, given as `--socket`. */
+  socket?: string;
+}
+
+export interface Ran {
+  code: number | NodeJS.Signals;
+  stdout: string;
+  stderr: string;
+}
+
+/** A running `pawl`. */
+export class PawlProcess {
+  readonly child: ChildProcess;
+  stdout = "";
+  stderr = "";
+  /** Resolves with what it printed, once it has ended. */
+  readonly ended: Promise<Ran>;
+  #wanted: { matches: () => boolean; resolve: () => void }[] = [];
+
+  constructor(child: ChildProcess) {
+    this.child = child;
+    const look = (): void => {
+      this.#wanted = this.#wanted.filter(({ matches, resolve }) => {
+        if (!matches()) return true;
+        resolve();
+        return false;
+      });
+    };
+    child.stdout?.setEncoding("utf8").on("data", (text: string) => {
+      this.stdout += text;
+      look();
+    });
+    child.stderr?.setEncoding("utf8").on("data", (text: string) => {
+      this.stderr += text;
+      look();
+    });
+    this.ended = new Promise((resolve) => {
+      child.once("close", (code, signal) => {
+        resolve({ code: signal ?? code ?? -1, stdout: this.stdout, stderr: this.stderr });
+      });
+    });
+    onTestFinished(() => void child.kill("SIGKILL"));
+  }
+
+  get pid(): number {
+    return this.child.pid as number;
+  }
+
+  /** Resolves once its standard output matches. */
+  printed(pattern: RegExp): Promise<void> {
+    return this.#until(() => pattern.test(this.stdout));
+  }
+
+  /** Resolves once its standard error matches. */
+  complained(pattern: RegExp): Promise<void> {
+    return this.#until(() => pattern.test(this.stderr));
+  }
+
+  /** Sends a signal and resolves with how it ended. */
+  end(signal: NodeJS.Signals): Promise<Ran> {
+    this.child.kill(signal);
+    return this.ended;
+  }
+
+  #until(matches: () => boolean): Promise<void> {
+    if (matches()) return Promise.resolve();
+    return new Promise((resolve) => this.#wanted.push({ matches, resolve }));
+  }
+}
+
+/** Starts `pawl`; whatever the environment of the tests says of sockets and colours is not passed on. */
+export function startPawl(args: readonly string[], options: RunOptions = {}): PawlProcess {
+  const { PAWL_SOCKET: _, PAWL_INSTANCE: __, FORCE_COLOR: ___, NO_COLOR: ____, ...rest } = process.env;
+  const socket = options.socket === undefined ? [] : ["--socket", options.socket];
+  const child = spawn(process.execPath, [PAWL, ...socket, ...args], {
+    stdio: [options.input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
+    env: { ...rest, ...options.env },
+    ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+  });
+  child.stdin?.on("error", () => {});
+  child.stdin?.end(options.input);
+  return new PawlProcess(child);
+}
+
+/** Runs `pawl` to its end. */
+export function pawl(args: readonly string[], options: RunOptions = {}): Promise<Ran> {
+  return startPawl(args, options).ended;
+}

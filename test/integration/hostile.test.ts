@@ -1,0 +1,179 @@
+// Clients that are many, slow, stuck or gone: the daemon stays small and serves the others.
+import { once } from "node:events";
+import { readdirSync } from "node:fs";
+import { connect, type Socket } from "node:net";
+import { MAX_IN_FLIGHT_REQUESTS, MAX_UNSENT_BYTES } from "@pawl/protocol/limits";
+import { expect, test } from "vitest";
+import { type DaemonProcess, startDaemon } from "../daemon.js";
+import { RawClient, type RawReply } from "../raw-client.js";
+
+const MIB = 1024 * 1024;
+
+/** Everything that a client sends at once, whether or not its peer reads. */
+async function writeAll(socket: Socket, bytes: string): Promise<void> {
+  await new Promise<void>((resolve, reject) =>
+    socket.write(bytes, (error) => (error ? reject(error) : resolve())),
+  );
+}
+
+/** A connection that reads nothing until it is told to. */
+async function deaf(daemon: DaemonProcess): Promise<Socket> {
+  const socket = connect(daemon.place.socket);
+  socket.pause();
+  socket.on("error", () => {});
+  await once(socket, "connect");
+  return socket;
+}
+
+/** Resolves when the daemon has taken up no more calls of a method for many turns; with how many it took up. */
+async function stuck(watcher: RawClient, method: string): Promise<number> {
+  let before = -1;
+  for (let quiet = 0; quiet < 100; quiet += 1) {
+    const { requests } = await watcher.call("daemon.stats", {});
+    const now = requests[method] ?? 0;
+    if (now !== before) quiet = 0;
+    before = now;
+  }
+  return before;
+}
+
+/** Resolves when no connection is left but the one that asks: closes arrive when they arrive. */
+async function onlyOneOpen(watcher: RawClient): Promise<void> {
+  while ((await watcher.call("daemon.stats", {})).connections.open > 1);
+}
+
+const openFiles = (daemon: DaemonProcess): number => readdirSync(`/proc/${daemon.pid}/fd`).length;
+
+test("10,000 connections in turn leave nothing behind", { timeout: 120_000 }, async () => {
+  const daemon = await startDaemon();
+  const watcher = await daemon.place.connect();
+  const connections = async (count: number): Promise<void> => {
+    for (let i = 0; i < count; i += 1) {
+      const client = await daemon.place.connect();
+      client.write('{"jsonrpc":"2.0","id":"turn","method":"daemon.ping"}\n');
+      if ((await client.reply()).result === undefined) throw new Error("not answered");
+      await client.destroy();
+    }
+    await onlyOneOpen(watcher);
+  };
+  // Node takes its fill of memory at first and keeps it.
+  await connections(5000);
+  const [files, bytes] = [openFiles(daemon), daemon.residentBytes];
+  await connections(5000);
+  expect((await watcher.call("daemon.stats", {})).connections.accepted).toBe(10_001);
+  expect(openFiles(daemon)).toBeLessThanOrEqual(files);
+  expect(daemon.residentBytes - bytes).toBeLessThan(16 * MIB);
+  expect(await daemon.end()).toBe(0);
+});
+
+test("500 connections at once are all served, and so is the next", async () => {
+  const daemon = await startDaemon();
+  const clients = await Promise.all(Array.from({ length: 500 }, () => daemon.place.connect()));
+  const numbers = await Promise.all(
+    clients.map(async (client) => {
+      const taken = [];
+      for (let i = 0; i < 4; i += 1) taken.push((await client.call("sequence.next", { type: "FR" })).seq);
+      expect(taken).toEqual([...taken].sort((a, b) => a - b));
+      return taken;
+    }),
+  );
+  expect(numbers.flat().sort((a, b) => a - b)).toEqual(Array.from({ length: 2000 }, (_, index) => index + 1));
+  const another = await daemon.place.connect();
+  expect((await another.call("daemon.stats", {})).connections.open).toBe(501);
+  await Promise.all(clients.map((client) => client.destroy()));
+  await onlyOneOpen(another);
+  expect(await daemon.end()).toBe(0);
+});
+
+test("a client that never reads its replies does not grow the daemon, and gets them when it does", async () => {
+  const daemon = await startDaemon();
+  const watcher = await daemon.place.connect();
+  await watcher.call("rpc.discover", {});
+  const discovered = JSON.stringify(await watcher.call("rpc.discover", {})).length;
+  // Six times what may be unsent.
+  const count = Math.ceil((6 * MAX_UNSENT_BYTES) / discovered);
+  const before = daemon.residentBytes;
+
+  const socket = await deaf(daemon);
+  const written = writeAll(
+    socket,
+    Array.from({ length: count }, (_, id) => `{"jsonrpc":"2.0","id":${id},"method":"rpc.discover"}\n`).join(
+      "",
+    ),
+  );
+  const taken = await stuck(watcher, "rpc.discover");
+  // One turn's share may go over the limit; the kernel's buffers hold something too.
+  expect(taken * discovered).toBeLessThan(2.5 * MAX_UNSENT_BYTES);
+  expect(taken * discovered).toBeGreaterThan(MAX_UNSENT_BYTES);
+  expect(daemon.residentBytes - before).toBeLessThan(5 * MAX_UNSENT_BYTES);
+
+  const reader = new RawClient(socket);
+  socket.resume();
+  for (let id = 0; id < count; id += 1) {
+    expect((JSON.parse(await reader.line()) as RawReply).id).toBe(id);
+  }
+  await written;
+  expect(await daemon.end()).toBe(0);
+});
+
+test("many clients that never read do not slow the others", async () => {
+  const daemon = await startDaemon();
+  const watcher = await daemon.place.connect();
+  const flood = '{"jsonrpc":"2.0","id":1,"method":"sequence.next","params":{"type":"DEAF"}}\n'.repeat(20_000);
+  const sockets = await Promise.all(Array.from({ length: 10 }, () => deaf(daemon)));
+  for (const socket of sockets) socket.write(flood);
+  const waits: number[] = [];
+  for (let i = 0; i < 30; i += 1) {
+    const start = performance.now();
+    await watcher.call("sequence.next", { type: "OTHER" });
+    waits.push(performance.now() - start);
+  }
+  const median = waits.sort((a, b) => a - b)[15] as number;
+  expect(median).toBeLessThan(250);
+  for (const socket of sockets) socket.destroy();
+  await onlyOneOpen(watcher);
+  expect(await daemon.end()).toBe(0);
+});
+
+test.each([
+  ["lines", (waits: string[]) => `${waits.join("\n")}\n`],
+  ["batches", (waits: string[]) => `[${waits.slice(0, 1000)}]\n[${waits.slice(1000, 2000)}]\n`.repeat(2)],
+])(
+  "a connection has no more than 1,024 requests in flight, in %s, and others are served",
+  async (how, linesOf) => {
+    const daemon = await startDaemon();
+    const [holder, greedy] = [await daemon.place.connect(), await daemon.place.connect()];
+    await holder.call("lease.acquire", { name: "x", owner: "holder" });
+    const params = { name: "x", owner: "greedy", waitMs: 3_600_000 };
+    greedy.write(
+      linesOf(
+        Array.from({ length: 3000 }, (_, id) =>
+          JSON.stringify({ jsonrpc: "2.0", id: `g${id}`, method: "lease.acquire", params }),
+        ),
+      ),
+    );
+    const taken = await stuck(holder, "lease.acquire");
+    const { waiting } = (await holder.call("daemon.stats", {})).connections;
+    expect(waiting).toBe(taken - 1);
+    // A batch is not taken apart: it is taken up or left as a whole.
+    expect(waiting).toBe(how === "lines" ? MAX_IN_FLIGHT_REQUESTS : 2000);
+    expect((await holder.call("sequence.next", { type: "FR" })).seq).toBe(1);
+    await greedy.destroy();
+    while ((await holder.call("daemon.stats", {})).connections.waiting > 0);
+    expect(await daemon.end()).toBe(0);
+  },
+);
+
+test("clients that refuse to end their line are held to its limit", async () => {
+  const daemon = await startDaemon();
+  const watcher = await daemon.place.connect();
+  const before = daemon.residentBytes;
+  const sockets = await Promise.all(Array.from({ length: 20 }, () => deaf(daemon)));
+  const chunk = "x".repeat(MIB);
+  for (let i = 0; i < 20; i += 1) {
+    await Promise.all(sockets.map((socket) => writeAll(socket, chunk).catch(() => {})));
+  }
+  expect((await watcher.call("daemon.stats", {})).errors["-"]).toEqual({ message_too_large: 20 });
+  expect(daemon.residentBytes - before).toBeLessThan(120 * MIB);
+  for (const socket of sockets) socket.destroy();
+});

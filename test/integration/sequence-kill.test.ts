@@ -1,0 +1,64 @@
+// kill -9 of the daemon at random moments under load: what was answered holds (spec: wire.md, Order and
+// durability). PAWL_TORTURE=1 does it 50 times instead of 5.
+import { expect, test } from "vitest";
+import { Place } from "../daemon.js";
+import { isRising, startWorker, upTo } from "../worker.js";
+
+const KILLS = process.env.PAWL_TORTURE === undefined ? 5 : 50;
+/** A life of the daemon after it listens: long enough for some hundred turns, now and then for none. */
+const MAX_LIFE_MS = 400;
+const PROCESSES = 4;
+/** Time for 50 restarts on a slow machine. */
+const TIMEOUT_MS = 300_000;
+
+test(
+  `${KILLS} kills: no number is answered twice, none that was answered is missing`,
+  async () => {
+    const place = new Place();
+    let daemon = await place.start();
+    const args = [place.socket, "FR", "0", "--stubborn"];
+    const askers = upTo(PROCESSES).map(() => startWorker("next.js", args));
+    const shortLived = startWorker("next.js", [...args, "--short"]);
+    // Each has a type of its own, so that a number that was burned or given twice would show.
+    const repeaters = upTo(PROCESSES).map((index) =>
+      startWorker("next.js", [place.socket, `ONCE_${index}`, "0", "--stubborn", "--once"]),
+    );
+
+    let last = 0;
+    for (let kill = 0; kill < KILLS; kill += 1) {
+      await new Promise((resolve) => setTimeout(resolve, Math.random() * MAX_LIFE_MS));
+      expect(await daemon.end("SIGKILL")).toBe("SIGKILL");
+      daemon = await place.start();
+      const client = await place.connect();
+      const { sequences } = await client.call("sequence.state", {});
+      await client.destroy();
+      expect(sequences.FR).toBeGreaterThanOrEqual(last);
+      last = sequences.FR ?? 0;
+    }
+
+    for (const worker of [...askers, shortLived, ...repeaters]) worker.finish();
+    const asked = await Promise.all([...askers, shortLived].map(({ printed }) => printed));
+    const repeated = await Promise.all(repeaters.map(({ printed }) => printed));
+    const client = await place.connect();
+    const { sequences } = await client.call("sequence.state", {});
+
+    for (const numbers of asked) expect(isRising(numbers)).toBe(true);
+    const answered = asked.flat().sort((a, b) => a - b);
+    expect(isRising(answered)).toBe(true);
+    expect(answered.at(-1)).toBeLessThanOrEqual(sequences.FR as number);
+    // A caller that lost its reply leaves a gap, and each can have lost one reply per kill.
+    const gaps = (sequences.FR as number) - answered.length;
+    expect(gaps).toBeLessThanOrEqual((KILLS + 1) * asked.length);
+
+    for (const [index, numbers] of repeated.entries()) {
+      expect(numbers).toEqual(upTo(numbers.length));
+      const taken = sequences[`ONCE_${index + 1}`] as number;
+      // The last call may have been given up unanswered.
+      expect([numbers.length, numbers.length + 1]).toContain(taken);
+    }
+    // The load was one: on the average more than a hundred numbers between two kills.
+    expect(answered.length).toBeGreaterThan(100 * KILLS);
+    expect(await daemon.end()).toBe(0);
+  },
+  TIMEOUT_MS,
+);

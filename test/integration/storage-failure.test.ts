@@ -1,0 +1,244 @@
+// What happens when the disk is full and when it fails, with real file systems and real system calls.
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { closeSync, mkdirSync, openSync, rmSync, writeSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, onTestFinished, test } from "vitest";
+import { type DaemonProcess, Place, privateDirectory } from "../daemon.js";
+import { type RawClient, type RawReply, Refused } from "../raw-client.js";
+import { expectRefusal } from "../refusal.js";
+
+const DISK_BYTES = 3 * 1024 * 1024;
+
+/** Mounts a small file system, or says why it cannot. */
+function mountDisk(directory: string): string | undefined {
+  mkdirSync(directory, { recursive: true });
+  const { status, stderr, error } = spawnSync(
+    "mount",
+    ["-t", "tmpfs", "-o", `size=${DISK_BYTES},mode=0700`, "tmpfs", directory],
+    { encoding: "utf8" },
+  );
+  return status === 0 ? undefined : (error?.message ?? stderr.trim());
+}
+
+const noMount = (() => {
+  const directory = join(spawnSync("mktemp", ["-d"], { encoding: "utf8" }).stdout.trim(), "disk");
+  const reason = mountDisk(directory);
+  if (reason === undefined) spawnSync("umount", [directory]);
+  rmSync(join(directory, ".."), { recursive: true });
+  return reason;
+})();
+if (noMount !== undefined)
+  console.warn(`The tests of a full disk are skipped: mounting is not permitted (${noMount}).`);
+
+const noTrace = (() => {
+  const { status, stderr, error } = spawnSync("strace", ["-e", "inject=fsync:error=EIO", "true"], {
+    encoding: "utf8",
+  });
+  return status === 0 ? undefined : (error?.message ?? stderr.trim());
+})();
+if (noTrace !== undefined)
+  console.warn(`The tests of a failing disk are skipped: strace does not work (${noTrace}).`);
+
+/** A place whose state directory is a small file system of its own. */
+function smallPlace(): Place {
+  const place = new Place(privateDirectory());
+  expect(mountDisk(place.stateDir)).toBeUndefined();
+  onTestFinished(() => void spawnSync("umount", ["-l", place.stateDir]));
+  return place;
+}
+
+/** Takes all the space there is, and returns how to give it back. */
+function fill(place: Place): () => void {
+  const path = join(place.stateDir, "filler");
+  const file = openSync(path, "w");
+  for (let bytes = 64 * 1024; bytes >= 1; ) {
+    try {
+      writeSync(file, Buffer.alloc(bytes));
+    } catch {
+      bytes = Math.floor(bytes / 2);
+    }
+  }
+  closeSync(file);
+  return () => rmSync(path);
+}
+
+/** Takes numbers until one is refused; returns the last number that was answered, and the refusal. */
+async function nextUntilRefused(
+  client: RawClient,
+  type: string,
+): Promise<{ last: number; refused: Refused }> {
+  for (let last = 0; ; ) {
+    try {
+      last = (await client.call("sequence.next", { type })).seq;
+    } catch (error) {
+      return { last, refused: error as Refused };
+    }
+  }
+}
+
+describe.skipIf(noMount !== undefined)("a full disk", () => {
+  test("refuses writes, serves reads, and takes writes again by itself once there is space", async () => {
+    const place = smallPlace();
+    const daemon = await place.start();
+    const client = await place.connect();
+    await client.call("lease.acquire", { name: "held", owner: "a", ttlMs: 60_000 });
+    const giveBack = fill(place);
+
+    const { last, refused } = await nextUntilRefused(client, "FR");
+    const error = expectRefusal(refused.error, "unavailable");
+    expect(error.data).toMatchObject({ retryable: true, reason: "disk_full" });
+    for (let round = 0; round < 20; round += 1) {
+      expectRefusal(await client.refusal("sequence.next", { type: "FR" }), "unavailable");
+      expect((await client.call("sequence.peek", { type: "FR" })).seq).toBe(last + 1);
+      expect((await client.call("lease.get", { name: "held" })).lease).toMatchObject({ owner: "a" });
+      expectRefusal(await client.refusal("lease.acquire", { name: "other", owner: "a" }), "unavailable");
+    }
+    // In one turn, where reads stand between writes.
+    const names = ["sequence.next", "sequence.peek", "sequence.next", "sequence.peek"];
+    client.write(
+      names
+        .map((method, id) => `${JSON.stringify({ jsonrpc: "2.0", id, method, params: { type: "FR" } })}\n`)
+        .join(""),
+    );
+    const replies: RawReply[] = [];
+    for (const _ of names) replies.push(await client.reply());
+    for (const { id, result, error: failed } of replies) {
+      if (id === 0 || id === 2) expectRefusal(failed, "unavailable");
+      else expect(result).toMatchObject({ seq: last + 1 });
+    }
+    const call = { method: "sequence.next", params: { type: "FR" } };
+    const refusedAll = await client.refusal("transact", { calls: [call, call] });
+    expectRefusal(refusedAll, "unavailable");
+
+    giveBack();
+    expect((await client.call("sequence.next", { type: "FR" })).seq).toBe(last + 1);
+    expect((await client.call("lease.acquire", { name: "other", owner: "a" })).lease.fencingToken).toBe(1);
+    const told = daemon.log.filter(({ msg }) => /space/.test(msg)).map(({ level }) => level);
+    expect(told).toEqual(["error", "info"]);
+
+    await daemon.end("SIGKILL");
+    const restarted = await place.start();
+    const later = await place.connect();
+    expect((await later.call("sequence.next", { type: "FR" })).seq).toBe(last + 2);
+    expect((await later.call("lease.get", { name: "held" })).lease).toMatchObject({ fencingToken: 1 });
+    expect(await restarted.end()).toBe(0);
+  });
+
+  test("does not keep a lease alive, and its waiter gets it once there is space", async () => {
+    const place = smallPlace();
+    await place.start();
+    const holder = await place.connect();
+    const waiter = await place.connect();
+    const { lease } = await holder.call("lease.acquire", { name: "a", owner: "a", ttlMs: 400 });
+    const granted = waiter.call("lease.acquire", { name: "a", owner: "b", waitMs: 60_000 });
+    await waiter.call("daemon.ping", {});
+    const giveBack = fill(place);
+    await nextUntilRefused(holder, "FR");
+    for (;;) {
+      const { now } = await holder.call("daemon.ping", {});
+      if (now >= lease.expiresAt) break;
+    }
+    expect(await holder.call("lease.get", { name: "a" })).toEqual({ lease: null });
+    expectRefusal(await holder.refusal("lease.heartbeat", { leaseId: lease.leaseId }), "lease_lost");
+    expect(await holder.call("lease.check", { name: "a", fencingToken: 1 })).toEqual({
+      current: false,
+      highest: 1,
+    });
+    giveBack();
+    expect((await granted).lease.fencingToken).toBe(2);
+  });
+
+  test("does not keep what ended with a connection", async () => {
+    const place = smallPlace();
+    await place.start();
+    const holder = await place.connect();
+    const waiter = await place.connect();
+    const params = { name: "a", owner: "a", ttlMs: 3_600_000, releaseOn: "disconnect" } as const;
+    await holder.call("lease.acquire", params);
+    const granted = waiter.call("lease.acquire", { name: "a", owner: "b", waitMs: 60_000 });
+    await waiter.call("daemon.ping", {});
+    const giveBack = fill(place);
+    await nextUntilRefused(holder, "FR");
+    await holder.destroy();
+    expect((await (await place.connect()).call("lease.get", { name: "a" })).lease).toMatchObject({
+      owner: "a",
+    });
+    giveBack();
+    expect((await granted).lease.fencingToken).toBe(2);
+  });
+
+  test("still lets the daemon stop in order", async () => {
+    const place = smallPlace();
+    const daemon = await place.start();
+    const client = await place.connect();
+    const giveBack = fill(place);
+    const { last } = await nextUntilRefused(client, "FR");
+    expect(await daemon.end("SIGTERM")).toBe(0);
+    giveBack();
+    await place.start();
+    const later = await place.connect();
+    expect((await later.call("sequence.peek", { type: "FR" })).seq).toBe(last + 1);
+  });
+});
+
+/** Makes every fsync of a running daemon fail from now on, or from the `when`th on (strace(1), inject). */
+async function failSync(daemon: DaemonProcess, when: string): Promise<ChildProcess> {
+  const inject = `inject=fsync,fdatasync:error=EIO:when=${when}`;
+  const strace = spawn(
+    "strace",
+    ["-f", "-q", "-o", "/dev/null", "-e", "trace=fsync,fdatasync", "-e", inject, "-p", String(daemon.pid)],
+    {
+      stdio: "ignore",
+    },
+  );
+  onTestFinished(() => void strace.kill("SIGKILL"));
+  // It traces once the kernel says so (proc_pid_status(5)).
+  const { readFileSync } = await import("node:fs");
+  while (!/^TracerPid:\s+[1-9]/m.test(readFileSync(`/proc/${daemon.pid}/status`, "utf8"))) {
+    expect(strace.exitCode).toBeNull();
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  return strace;
+}
+
+describe.skipIf(noTrace !== undefined)("a disk that fails", () => {
+  test.each([
+    ["for good", "1+"],
+    ["once", "1"],
+    ["after a while", "20+"],
+  ])(
+    "%s: the daemon ends with a failure, and what was answered, and nothing else, is there afterwards",
+    async (_how, when) => {
+      const place = new Place();
+      const daemon = await place.start();
+      const client = await place.connect();
+      for (let round = 0; round < 10; round += 1) await client.call("sequence.next", { type: "FR" });
+      await client.call("lease.acquire", { name: "held", owner: "a", ttlMs: 60_000 });
+      await failSync(daemon, when);
+
+      const others = await Promise.all(Array.from({ length: 8 }, () => place.connect()));
+      const results = await Promise.all(
+        others.map(async (other, index) => {
+          const first = await nextUntilRefused(other, `T${index}`);
+          return { ...first, type: `T${index}` };
+        }),
+      );
+      expect(await daemon.exited).toBe(1);
+      const told = results.filter(({ refused }) => refused instanceof Refused);
+      expect(told.length).toBeGreaterThan(0);
+      for (const { refused } of told) {
+        const error = expectRefusal(refused.error, "unavailable");
+        expect(error.data).toMatchObject({ reason: "storage_failed" });
+      }
+      expect(daemon.log.some(({ level }) => level === "fatal")).toBe(true);
+
+      const restarted = await place.start();
+      const later = await place.connect();
+      const { sequences } = await later.call("sequence.state", {});
+      const answered = results.filter(({ last }) => last > 0).map(({ type, last }) => [type, last]);
+      expect(sequences).toEqual({ FR: 10, ...Object.fromEntries(answered) });
+      expect((await later.call("lease.get", { name: "held" })).lease).toMatchObject({ fencingToken: 1 });
+      expect(await restarted.end()).toBe(0);
+    },
+  );
+});

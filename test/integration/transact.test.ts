@@ -1,0 +1,317 @@
+// Several calls in one transaction: all of them or none, guarded by what the caller holds.
+import type { Params, Result } from "@pawl/protocol";
+import { METHODS } from "@pawl/protocol";
+import { describe, expect, test } from "vitest";
+import { sharedDaemon } from "../daemon.js";
+import type { RawClient, RawReply } from "../raw-client.js";
+import { expectRefusal } from "../refusal.js";
+
+type Calls = Params<"transact">["calls"];
+
+const daemon = sharedDaemon();
+
+/** A type that no other test of this file counts. */
+let types = 0;
+function newType(): string {
+  types += 1;
+  return `T${types}`;
+}
+
+async function next(client: RawClient, type: string): Promise<number> {
+  return (await client.call("sequence.peek", { type })).seq;
+}
+
+describe("all or nothing", () => {
+  test("results come in the order of the calls, each seeing what those before it wrote", async () => {
+    const client = await daemon().place.connect();
+    const type = newType();
+    const { results } = await client.call("transact", {
+      calls: [
+        { method: "sequence.next", params: { type } },
+        { method: "sequence.reserve", params: { type, count: 10 } },
+        { method: "sequence.peek", params: { type } },
+        { method: "sequence.state" },
+      ],
+    });
+    expect(results[0]).toEqual({ type, seq: 1, id: `${type}-001` });
+    expect(results[1]).toMatchObject({ first: 2, last: 11 });
+    expect(results[2]).toMatchObject({ seq: 12 });
+    expect((results[3] as Result<"sequence.state">).sequences[type]).toBe(11);
+    expect(await next(client, type)).toBe(12);
+  });
+
+  test("the first refusal undoes all and says which call it was", async () => {
+    const client = await daemon().place.connect();
+    const [type, full] = [newType(), newType()];
+    await client.call("sequence.advance", { type: full, to: Number.MAX_SAFE_INTEGER });
+    const error = expectRefusal(
+      await client.refusal("transact", {
+        calls: [
+          { method: "sequence.next", params: { type } },
+          { method: "sequence.next", params: { type } },
+          { method: "sequence.next", params: { type: full } },
+          { method: "sequence.next", params: { type } },
+        ],
+      }),
+      "exhausted",
+    );
+    expect(error.data).toMatchObject({ index: 2, type: full });
+    expect(await next(client, type)).toBe(1);
+  });
+
+  test("others in the same turn are not touched by it", async () => {
+    const client = await daemon().place.connect();
+    const type = newType();
+    const take = { jsonrpc: "2.0", id: 1, method: "sequence.next", params: { type } };
+    const calls = [
+      { method: "sequence.next", params: { type } },
+      { method: "sequence.parse", params: { id: "no id" } },
+    ];
+    const refused = { jsonrpc: "2.0", id: 2, method: "transact", params: { calls } };
+    const lines = [take, refused, { ...take, id: 3 }, { ...refused, id: 4 }, { ...take, id: 5 }];
+    client.write(lines.map((line) => `${JSON.stringify(line)}\n`).join(""));
+    const replies: RawReply[] = [];
+    for (const _ of lines) replies.push(await client.reply());
+    const seqOf = (id: number) => (replies.find((reply) => reply.id === id)?.result as { seq: number })?.seq;
+    expect([seqOf(1), seqOf(3), seqOf(5)]).toEqual([1, 2, 3]);
+    for (const id of [2, 4]) expectRefusal(replies.find((reply) => reply.id === id)?.error, "invalid_params");
+  });
+
+  test("a requestId taken in a transaction that is undone is not taken", async () => {
+    const client = await daemon().place.connect();
+    const type = newType();
+    const once = { type, requestId: `once ${type}` };
+    await client.refusal("transact", {
+      calls: [
+        { method: "sequence.next", params: once },
+        { method: "sequence.parse", params: { id: "no id" } },
+      ],
+    });
+    await client.call("sequence.next", { type });
+    expect((await client.call("sequence.next", once)).seq).toBe(2);
+  });
+
+  test("a waiter is woken by a release in a transaction, and by none that is undone", async () => {
+    const client = await daemon().place.connect();
+    const { lease } = await client.call("lease.acquire", { name: "woken", owner: "a", ttlMs: 60_000 });
+    const waiter = await daemon().place.connect();
+    const granted = waiter.call("lease.acquire", { name: "woken", owner: "b", waitMs: 60_000 });
+    await waiter.call("daemon.ping", {});
+    const release = { method: "lease.release", params: { leaseId: lease.leaseId } };
+    await client.refusal("transact", {
+      calls: [release, { method: "sequence.parse", params: { id: "no id" } }],
+    });
+    expect((await client.call("lease.get", { name: "woken" })).lease).toMatchObject({
+      owner: "a",
+      waiters: 1,
+    });
+    await client.call("transact", { calls: [release] });
+    expect((await granted).lease.fencingToken).toBe(lease.fencingToken + 1);
+  });
+});
+
+describe("$result", () => {
+  test("stands for a value of an earlier call, at any depth", async () => {
+    const client = await daemon().place.connect();
+    const [a, b, c] = [newType(), newType(), newType()];
+    const { results } = await client.call("transact", {
+      calls: [
+        { method: "sequence.reserve", params: { type: a, count: 7 } },
+        { method: "sequence.advance", params: { type: b, to: { $result: "/0/last" } } },
+        { method: "sequence.parse", params: { id: { $result: "/0/lastId" } } },
+        { method: "sequence.advance", params: { type: c, to: { $result: "/2/seq" } } },
+      ],
+    });
+    expect(results[1]).toEqual({ type: b, seq: 7 });
+    expect(results[2]).toEqual({ type: a, nodeId: 0, seq: 7 });
+    expect(results[3]).toEqual({ type: c, seq: 7 });
+  });
+
+  test.each([
+    ["a call of its own", "/1/seq"],
+    ["a later call", "/2/seq"],
+    ["no member", "/0/nothing"],
+    ["a member of the prototype", "/0/constructor"],
+    ["an index with a leading zero", "/00/seq"],
+    ["the end of the list", "/-"],
+    ["no pointer", "0/seq"],
+    ["a bad escape", "/0/~2"],
+    ["no text", 5],
+  ])("that refers to %s is refused and undoes all", async (_what, pointer) => {
+    const client = await daemon().place.connect();
+    const type = newType();
+    const error = expectRefusal(
+      await client.refusal("transact", {
+        calls: [
+          { method: "sequence.next", params: { type } },
+          { method: "sequence.advance", params: { type, to: { $result: pointer } } },
+          { method: "sequence.next", params: { type } },
+        ],
+      }),
+      "invalid_params",
+    );
+    expect(error.data).toMatchObject({ index: 1, issues: [{ path: "/calls/1/params/to" }] });
+    expect(await next(client, type)).toBe(1);
+  });
+
+  test("is checked against the schema of the call after it was put in", async () => {
+    const client = await daemon().place.connect();
+    const type = newType();
+    const error = expectRefusal(
+      await client.refusal("transact", {
+        calls: [
+          { method: "sequence.next", params: { type } },
+          { method: "sequence.advance", params: { type, to: { $result: "/0/id" } } },
+        ],
+      }),
+      "invalid_params",
+    );
+    expect(error.data).toMatchObject({ index: 1, issues: [{ path: "/calls/1/params/to" }] });
+    expect(error.message).toContain(`${type}-001`);
+    expect(await next(client, type)).toBe(1);
+  });
+
+  test("with another key beside it is no reference", async () => {
+    const client = await daemon().place.connect();
+    const error = expectRefusal(
+      await client.refusal("transact", {
+        calls: [
+          { method: "sequence.state" },
+          { method: "sequence.peek", params: { type: { $result: "/0", and: 1 } } },
+        ],
+      }),
+      "invalid_params",
+    );
+    expect(error.data).toMatchObject({
+      issues: [{ path: "/calls/1/params/type", message: expect.stringContaining("must be a string") }],
+    });
+  });
+});
+
+describe("guards", () => {
+  test("a lease that is held lets the calls through; another token, or none, does not", async () => {
+    const client = await daemon().place.connect();
+    const type = newType();
+    const calls: Calls = [{ method: "sequence.next", params: { type } }];
+    const { lease } = await client.call("lease.acquire", { name: "guard", owner: "a", ttlMs: 60_000 });
+    const { name, fencingToken, leaseId } = lease;
+    const guards = [{ lease: { name, fencingToken } }];
+    await client.call("transact", { calls, guards });
+
+    const early = await client.refusal("transact", {
+      calls,
+      guards: [...guards, { lease: { name, fencingToken: fencingToken + 1 } }],
+    });
+    expect(expectRefusal(early, "lease_lost").data).toMatchObject({ guard: 1, name, highest: fencingToken });
+    const never = { lease: { name: "never held", fencingToken: 1 } };
+    expectRefusal(await client.refusal("transact", { calls, guards: [never] }), "lease_lost");
+
+    await client.call("lease.release", { leaseId });
+    expectRefusal(await client.refusal("transact", { calls, guards }), "lease_lost");
+    await client.call("lease.acquire", { name: "guard", owner: "b", ttlMs: 60_000 });
+    expectRefusal(await client.refusal("transact", { calls, guards }), "lease_lost");
+    expect(await next(client, type)).toBe(2);
+  });
+
+  test("a lease past its ttl is lost at that moment", async () => {
+    const client = await daemon().place.connect();
+    const type = newType();
+    const { lease } = await client.call("lease.acquire", { name: "short", owner: "a", ttlMs: 150 });
+    const guards = [{ lease: { name: "short", fencingToken: lease.fencingToken } }];
+    const calls: Calls = [{ method: "sequence.next", params: { type } }];
+    for (;;) {
+      const { now } = await client.call("daemon.ping", {});
+      if (now >= lease.expiresAt) break;
+    }
+    expectRefusal(await client.refusal("transact", { calls, guards }), "lease_lost");
+    expect(await next(client, type)).toBe(1);
+  });
+
+  test("is either a lease or a claim", async () => {
+    const client = await daemon().place.connect();
+    const calls: Calls = [{ method: "sequence.state" }];
+    const lease = { name: "a", fencingToken: 1 };
+    const claim = { claimId: "a", leaseToken: "b" };
+    for (const guard of [{}, { lease, claim }]) {
+      const error = expectRefusal(
+        await client.refusal("transact", { calls, guards: [guard] }),
+        "invalid_params",
+      );
+      expect(error.data).toMatchObject({ issues: [{ path: "/guards/0" }] });
+    }
+  });
+});
+
+describe("form", () => {
+  test("every method that cannot be part of a transaction is refused in it, before anything is done", async () => {
+    const client = await daemon().place.connect();
+    const type = newType();
+    const others = METHODS.filter(({ transactable }) => !transactable);
+    expect(others.map(({ name }) => name as string)).toContain("transact");
+    expect(others.map(({ name }) => name as string)).toContain("lease.acquire");
+    for (const { name } of others) {
+      const error = expectRefusal(
+        await client.refusal("transact", {
+          calls: [{ method: "sequence.next", params: { type } }, { method: name }],
+        }),
+        "invalid_params",
+      );
+      expect(error.data).toMatchObject({ index: 1, issues: [{ path: "/calls/1/method" }] });
+      expect(error.message).toContain(name);
+    }
+    expect(await next(client, type)).toBe(1);
+  });
+
+  test("an unknown method is refused with the closest, before anything is done", async () => {
+    const client = await daemon().place.connect();
+    const error = expectRefusal(
+      await client.refusal("transact", { calls: [{ method: "sequence.nxt" }] }),
+      "method_not_found",
+    );
+    expect(error.data).toMatchObject({ index: 0, closest: "sequence.next" });
+  });
+
+  test("params of a call are checked like those of a request, with their place in this one", async () => {
+    const client = await daemon().place.connect();
+    const error = expectRefusal(
+      await client.refusal("transact", {
+        calls: [{ method: "sequence.state" }, { method: "sequence.next", params: { type: "FR", tpye: 1 } }],
+      }),
+      "invalid_params",
+    );
+    expect(error.data).toMatchObject({ index: 1, issues: [{ path: "/calls/1/params/tpye" }] });
+  });
+
+  test("up to 64 calls and 64 guards", async () => {
+    const client = await daemon().place.connect();
+    const call = { method: "sequence.format", params: { type: "FR", seq: 1 } };
+    const { results } = await client.call("transact", { calls: Array(64).fill(call) });
+    expect(results).toEqual(Array(64).fill({ id: "FR-001" }));
+    for (const calls of [[], Array(65).fill(call)]) {
+      expectRefusal(await client.refusal("transact", { calls }), "invalid_params");
+    }
+    const guards = Array(65).fill({ lease: { name: "a", fencingToken: 1 } });
+    expectRefusal(await client.refusal("transact", { calls: [call], guards }), "invalid_params");
+  });
+
+  test("deeply nested params do not break the daemon", async () => {
+    const client = await daemon().place.connect();
+    const deep = `${'{"a":'.repeat(100_000)}{"$result":"/0"}${"}".repeat(100_000)}`;
+    const reply = await client.ask(
+      `{"jsonrpc":"2.0","id":1,"method":"transact","params":{"calls":[{"method":"sequence.peek","params":{"type":"FR","deep":${deep}}}]}}`,
+    );
+    const error = expectRefusal(reply.error, "invalid_params");
+    expect(error.data).toMatchObject({ index: 0 });
+  });
+
+  test("a key named __proto__ in params is a key like others", async () => {
+    const client = await daemon().place.connect();
+    const reply = await client.ask(
+      '{"jsonrpc":"2.0","id":1,"method":"transact","params":{"calls":[{"method":"sequence.peek","params":{"type":{"$result":""},"__proto__":{"a":1}}}]}}',
+    );
+    const error = expectRefusal(reply.error, "invalid_params");
+    expect((error.data.issues as { path: string }[]).map(({ path }) => path)).toContain(
+      "/calls/0/params/__proto__",
+    );
+  });
+});

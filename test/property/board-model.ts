@@ -1,0 +1,89 @@
+// What a set of changes means (spec: pipeline.md), in as few lines as possible and without daemon/board.
+import { createHash } from "node:crypto";
+
+export interface ModelItem {
+  stage: string;
+  name: string | null;
+  agent: string | null;
+  retryCount: number;
+  blocked: boolean;
+  dependsOn: string[];
+  rank: string;
+  updatedAt: number;
+  updatedBy: string;
+}
+
+interface Write {
+  i: string;
+  g: number;
+  s?: Record<string, unknown>;
+  c?: Record<string, number>;
+  wall: number;
+  author: string;
+  /** Wall, counter, author and hash in fixed widths: the order of texts is the order of writes. */
+  order: string;
+}
+
+export interface Model {
+  /** Items to be seen, by storyId. */
+  items: Map<string, ModelItem>;
+  /** All fields of all items that are alive, known or not, by storyId. */
+  fields: Map<string, Map<string, unknown>>;
+  /** `author/incarnation/seq/hash` of every change that no other names as the one before it; sorted. */
+  heads: string[];
+  /** Changes that stand where another stands already. */
+  forks: number;
+}
+
+/** @param bodies a set: each body once, in any order. */
+export function model(bodies: Iterable<string>): Model {
+  const writes: Write[] = [];
+  const ends = new Map<string, string>();
+  const followed = new Set<string | null>();
+  const places = new Set<string>();
+  for (const body of bodies) {
+    const { author, hlc, incarnation, ops, prev, seq } = JSON.parse(body);
+    const hash = createHash("sha256").update(body).digest("hex");
+    const order = `${String(hlc[0]).padStart(16, "0")} ${String(hlc[1]).padStart(16, "0")} ${author} ${hash}`;
+    for (const op of ops) writes.push({ ...op, wall: hlc[0], author, order });
+    ends.set(hash, `${author}/${incarnation}/${seq}/${hash}`);
+    followed.add(prev);
+    places.add(`${author}/${incarnation}/${prev}`);
+  }
+  writes.sort((a, b) => (a.order < b.order ? -1 : 1));
+
+  const items: Model["items"] = new Map();
+  const fieldsOfAll: Model["fields"] = new Map();
+  for (const storyId of new Set(writes.map(({ i }) => i))) {
+    const ofItem = writes.filter(({ i }) => i === storyId);
+    const generation = Math.max(...ofItem.map(({ g }) => g));
+    if (generation % 2 === 0) continue;
+    const alive = ofItem.filter(({ g }) => g === generation);
+    const fields = new Map<string, unknown>();
+    let retryCount = 0;
+    for (const { s = {}, c = {} } of alive) {
+      for (const [field, value] of Object.entries(s)) fields.set(field, value);
+      if (Object.hasOwn(s, "retryCount")) retryCount = s.retryCount as number;
+      if (Object.hasOwn(c, "retryCount")) retryCount += c.retryCount as number;
+    }
+    fieldsOfAll.set(storyId, fields);
+    if (!fields.has("stage")) continue;
+    const newest = alive.at(-1) as Write;
+    const dependsOn = [...fields].filter(
+      ([field, value]) => field.startsWith("dependsOn/") && value === true,
+    );
+    items.set(storyId, {
+      stage: fields.get("stage") as string,
+      name: (fields.get("name") ?? null) as string | null,
+      agent: (fields.get("agent") ?? null) as string | null,
+      retryCount,
+      blocked: (fields.get("blocked") ?? false) as boolean,
+      dependsOn: dependsOn.map(([field]) => field.slice("dependsOn/".length)).sort(),
+      rank: (fields.get("rank") ?? "a0") as string,
+      updatedAt: newest.wall,
+      updatedBy: newest.author,
+    });
+  }
+  const heads = [...ends].filter(([hash]) => !followed.has(hash)).map(([, place]) => place);
+  return { items, fields: fieldsOfAll, heads: heads.sort(), forks: ends.size - places.size };
+}

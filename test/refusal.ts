@@ -1,0 +1,30 @@
+// What every refusal has to be, whichever it is.
+import { ERRORS, type ErrorKind } from "@pawl/protocol/errors";
+import { expect } from "vitest";
+import type { RawError, RawReply } from "./raw-client.js";
+
+/** Signs of what must never leave the daemon: stack traces, SQL, tables, file paths (spec: wire.md, Errors). */
+const LEAK =
+  /\bat .+:\d+:\d+|node:internal|\bSELECT\b|\bINSERT\b|\bUPDATE\b|\bDELETE\b|pawl_|SQLITE|\/(tmp|work|home|var|run|usr)\//;
+
+/** Checks an error object against the table of errors. Returns it, for what else is to be said about it. */
+export function expectRefusal(error: RawError | undefined, kind: ErrorKind): RawError {
+  expect(error).toBeDefined();
+  const { code, message, data } = error as RawError;
+  expect({ kind: data.kind, code, retryable: data.retryable }).toEqual({
+    kind,
+    code: ERRORS[kind].code,
+    retryable: ERRORS[kind].retryable,
+  });
+  expect(message).toMatch(/^\S.*[.?]$/s);
+  expect(JSON.stringify(error)).not.toMatch(LEAK);
+  return error as RawError;
+}
+
+/** Checks a whole reply: the id that it comes under, and that it is a refusal of this kind and nothing else. */
+export function expectRefusedReply(reply: RawReply, id: RawReply["id"], kind: ErrorKind): RawError {
+  expect(Object.keys(reply).sort()).toEqual(["error", "id", "jsonrpc"]);
+  expect(reply.jsonrpc).toBe("2.0");
+  expect(reply.id).toBe(id);
+  return expectRefusal(reply.error, kind);
+}

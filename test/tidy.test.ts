@@ -1,0 +1,339 @@
+// The repository checks itself: what the people who work on it agreed upon and no tool checks for them.
+import { readdirSync, readFileSync, statSync } from "node:fs";
+import { basename, dirname, join, relative } from "node:path";
+import { fileURLToPath } from "node:url";
+import { openrpc } from "@pawl/protocol";
+import { describe, expect, test } from "vitest";
+
+const REPOSITORY = join(import.meta.dirname, "..");
+const PACKAGES = ["protocol", "client", "daemon"] as const;
+const GENERATED = new Set(["node_modules", "dist", ".git", "coverage"]);
+
+/** All files below a directory that people write, relative to the repository. */
+function filesBelow(directory: string): string[] {
+  return readdirSync(join(REPOSITORY, directory), { withFileTypes: true }).flatMap((entry) => {
+    if (GENERATED.has(entry.name)) return [];
+    const path = join(directory, entry.name);
+    return entry.isDirectory() ? filesBelow(path) : [path];
+  });
+}
+
+const read = (path: string): string => readFileSync(join(REPOSITORY, path), "utf8");
+
+/** A source without its comments, so that words in them count for nothing. */
+function codeOf(path: string): string {
+  return read(path)
+    .replaceAll(/^\s*\/\/.*$/gm, "")
+    .replaceAll(/\/\*[\s\S]*?\*\//g, "");
+}
+
+const sources = PACKAGES.flatMap(filesBelow).filter((path) => path.endsWith(".ts"));
+const tests = filesBelow("test").filter((path) => /\.[tj]s$/.test(path));
+const code = new Map([...sources, ...tests].map((path) => [path, codeOf(path)]));
+
+interface Import {
+  /** As written. */
+  module: string;
+  /** Whether it is gone once types are. */
+  typeOnly: boolean;
+}
+
+const IMPORT =
+  /\b(?:import|export)\s+(type\s)?[^"'`;()]*?\bfrom\s+"([^"]+)"|\bimport\s+"([^"]+)"|\bimport\(\s*"([^"]+)"\s*\)/g;
+
+function importsOf(path: string): Import[] {
+  return [...(code.get(path) as string).matchAll(IMPORT)].map(([whole, type, from, bare, lazy]) => ({
+    module: (from ?? bare ?? lazy) as string,
+    typeOnly: type !== undefined || /\{\s*(type\s+\w+(\s+as\s+\w+)?\s*,?\s*)+\}/.test(whole),
+  }));
+}
+
+/** The source behind an import, if it is one of ours. */
+function sourceOf(importer: string, module: string): string | undefined {
+  if (module.startsWith("."))
+    return join(dirname(importer), module)
+      .replace(/^(.*?)\/dist\//, "$1/")
+      .replace(/\.js$/, ".ts");
+  const [, name, file = "index"] = /^@pawl\/(\w+)(?:\/(\w+))?$/.exec(module) ?? [];
+  return name === undefined ? undefined : `${name}/${file}.ts`;
+}
+
+/** What breaks a rule, one line each, so that a failure names the places. */
+function expectNone(offenders: string[]): void {
+  expect(offenders).toEqual([]);
+}
+
+describe("imports", () => {
+  const imports = sources.flatMap((path) => importsOf(path).map((each) => ({ path, ...each })));
+
+  test("are all found", () => {
+    expect(sources.length).toBeGreaterThan(40);
+    expect(imports.filter(({ module }) => module.startsWith("./")).length).toBeGreaterThan(100);
+    expectNone(
+      imports
+        .filter(({ path, module }) => {
+          const source = sourceOf(path, module);
+          return source !== undefined && !code.has(source) && !module.endsWith(".json");
+        })
+        .map(({ path, module }) => `${path} imports ${module}, which is not there`),
+    );
+  });
+
+  test("the protocol imports neither client nor daemon, and does no I/O", () => {
+    expectNone(
+      imports
+        .filter(({ path }) => path.startsWith("protocol/") && path !== "protocol/openrpc-write.ts")
+        .filter(({ module, typeOnly }) => !module.startsWith("./") && module !== "zod" && !typeOnly)
+        .map(({ path, module }) => `${path} imports ${module}`),
+    );
+  });
+
+  test("the client never imports the daemon, and the daemon never the client", () => {
+    expectNone(
+      imports
+        .filter(
+          ({ path, module }) =>
+            (path.startsWith("client/") && /^@pawl\/daemon|^\.\.\/.*daemon\//.test(module)) ||
+            (path.startsWith("daemon/") && /^@pawl\/client|^\.\.\/.*client\//.test(module)),
+        )
+        .map(({ path, module }) => `${path} imports ${module}`),
+    );
+  });
+
+  test("packages reach each other by their names, not through directories", () => {
+    expectNone(
+      imports
+        .filter(({ path, module }) => {
+          const source = module.startsWith(".") ? (sourceOf(path, module) as string) : path;
+          return source.split("/")[0] !== path.split("/")[0];
+        })
+        .map(({ path, module }) => `${path} imports ${module}`),
+    );
+  });
+
+  test("what is imported is declared, and what is declared is imported", () => {
+    for (const name of PACKAGES) {
+      const { dependencies = {} } = JSON.parse(read(`${name}/package.json`)) as {
+        dependencies?: Record<string, string>;
+      };
+      const used = new Set(
+        imports
+          .filter(({ path, typeOnly }) => path.startsWith(`${name}/`) && !typeOnly)
+          .filter(({ module }) => !/^(node:|\.)/.test(module))
+          .map(({ module }) =>
+            module
+              .split("/")
+              .slice(0, module.startsWith("@") ? 2 : 1)
+              .join("/"),
+          ),
+      );
+      const declared = new Set(Object.keys(dependencies));
+      // The workspaces find each other without being declared.
+      const ours = new Set(PACKAGES.map((each) => `@pawl/${each}`));
+      expectNone(
+        [...used]
+          .filter((each) => !declared.has(each) && !ours.has(each))
+          .map((each) => `${name} lacks ${each}`),
+      );
+      expectNone(
+        [...declared].filter((each) => !used.has(each)).map((each) => `${name} does not import ${each}`),
+      );
+    }
+  });
+});
+
+describe("what pawl loads when it runs", () => {
+  const COMPILED_IMPORT =
+    /^(?:import|export)\s+(?:[\w$*{},\s]+\sfrom\s+)?["']([^"']+)["']|\bimport\(\s*["']([^"']+)["']\s*\)/gm;
+
+  /** Every module that loading some compiled file can load: files of this repository as paths, others by name. */
+  function loadedBy(entry: string): Set<string> {
+    const loaded = new Set<string>();
+    const files = [join(REPOSITORY, entry)];
+    for (let file = files.pop(); file !== undefined; file = files.pop()) {
+      if (loaded.has(relative(REPOSITORY, file))) continue;
+      loaded.add(relative(REPOSITORY, file));
+      for (const [, fixed, lazy] of readFileSync(file, "utf8").matchAll(COMPILED_IMPORT)) {
+        const name = (fixed ?? lazy) as string;
+        if (name.startsWith(".")) files.push(join(dirname(file), name));
+        else if (name.startsWith("@pawl/")) files.push(fileURLToPath(import.meta.resolve(name)));
+        else loaded.add(name);
+      }
+    }
+    return loaded;
+  }
+
+  test.each([["client/dist/index.js"], ["client/bin/pawl.js"]])(
+    "%s: no daemon, no schemas, nothing native",
+    (entry) => {
+      const loaded = [...loadedBy(entry)];
+      expect(loaded).toContain("client/dist/client.js");
+      expectNone(loaded.filter((name) => /^(daemon\/|zod$|better-sqlite3$|koffi$)/.test(name)));
+    },
+  );
+
+  test("daemon/bin/pawld.js: no client", () => {
+    const loaded = [...loadedBy("daemon/bin/pawld.js")];
+    expect(loaded).toContain("daemon/dist/reactor.js");
+    expect(loaded).toContain("better-sqlite3");
+    expectNone(loaded.filter((name) => name.startsWith("client/")));
+  });
+});
+
+describe("sources", () => {
+  test("only clock.ts reads time in the daemon", () => {
+    const READS_TIME =
+      /\bDate\.now\b|\bnew Date\(\s*\)|\bDate\(\)|\bperformance\b|\bhrtime\b|process\.uptime/;
+    expect(code.get("daemon/clock.ts")).toMatch(READS_TIME);
+    expectNone(
+      sources.filter(
+        (path) =>
+          path.startsWith("daemon/") &&
+          path !== "daemon/clock.ts" &&
+          READS_TIME.test((code.get(path) as string).replaceAll(/^import .* from "node:perf_hooks";$/gm, "")),
+      ),
+    );
+  });
+
+  test("operations are pure: nothing in domain/ does I/O, or draws its own randomness", () => {
+    expectNone(
+      sources
+        .filter((path) => path.startsWith("daemon/domain/"))
+        .flatMap((path) =>
+          importsOf(path)
+            .filter(
+              ({ module, typeOnly }) =>
+                /^node:(?!module$|buffer$)|^better-sqlite3$/.test(module) && !typeOnly,
+            )
+            .filter(({ module }) => !(module === "node:crypto" && !/random/i.test(code.get(path) as string)))
+            .map(({ module }) => `${path} imports ${module}`),
+        ),
+    );
+    expectNone(
+      sources.filter(
+        (path) => /\bMath\.random\b/.test(code.get(path) as string) && path.startsWith("daemon/"),
+      ),
+    );
+  });
+
+  test("nothing is left to be done", () => {
+    expectNone(
+      [...sources, ...tests].filter(
+        (path) => path !== "test/tidy.test.ts" && /\b(TODO|FIXME|XXX|HACK)\b/.test(read(path)),
+      ),
+    );
+  });
+
+  test("nothing is skipped for good, and nothing runs alone", () => {
+    expectNone(
+      tests.filter(
+        (path) =>
+          path !== "test/tidy.test.ts" &&
+          /\b(test|describe|it)\.(only|todo|skip)\b/.test(code.get(path) as string),
+      ),
+    );
+  });
+
+  test("no export is unused", () => {
+    const entries = new Set(PACKAGES.map((name) => `${name}/index.ts`));
+    const EXPORT =
+      /^export\s+(?:declare\s+)?(?:async\s+)?(?:const|let|class|interface|type|function\*?)\s+(\w+)/gm;
+    const EXPORT_LIST = /^export\s+(?:type\s+)?\{([^}]*)\};/gm;
+    /** By file, the files that import it, those of an entry that exports all of it included. */
+    const users = new Map<string, Set<string>>();
+    const use = (source: string, user: string): void => {
+      users.set(source, (users.get(source) ?? new Set()).add(user));
+    };
+    for (const user of code.keys()) {
+      for (const { module } of importsOf(user)) {
+        const source = sourceOf(user, module);
+        if (source === undefined) continue;
+        use(source, user);
+        if (!entries.has(source)) continue;
+        for (const { module: exported } of importsOf(source)) use(sourceOf(source, exported) as string, user);
+      }
+    }
+    // What a program starts with is used by its bin.
+    const started = new Set(["daemon/main.ts main", "client/cli.ts main"]);
+    expectNone(
+      sources
+        .filter((path) => !entries.has(path))
+        .flatMap((path) => {
+          const text = code.get(path) as string;
+          const names = [
+            ...[...text.matchAll(EXPORT)].map(([, name]) => name as string),
+            ...[...text.matchAll(EXPORT_LIST)].flatMap(([, list]) =>
+              (list as string)
+                .split(",")
+                .map(
+                  (each) =>
+                    each
+                      .trim()
+                      .split(/\s+as\s+/)
+                      .at(-1) as string,
+                )
+                .map((each) => each.replace(/^type\s+/, ""))
+                .filter((each) => each !== ""),
+            ),
+          ];
+          return names
+            .filter((name) => !started.has(`${path} ${name}`))
+            .filter((name) => {
+              const word = new RegExp(`\\b${name}\\b`, "g");
+              // A type belongs to the signature of something else that is exported.
+              const inSignature = new RegExp(`^export (type|interface) ${name}\\b`, "m").test(text);
+              if (inSignature && (text.match(word)?.length ?? 0) > 1) return false;
+              return ![...(users.get(path) ?? [])].some(
+                (user) => user !== path && code.get(user)?.match(word),
+              );
+            })
+            .map((name) => `${path} exports ${name}, which nobody uses`);
+        }),
+    );
+  });
+
+  test("only the entries of packages are barrels", () => {
+    expectNone(
+      sources.filter((path) => {
+        if (PACKAGES.some((name) => path === `${name}/index.ts`)) return false;
+        const rest = (code.get(path) as string).replaceAll(
+          /\bexport\s+(?:type\s+)?[^;]*?\bfrom\s+"[^"]+";/g,
+          "",
+        );
+        return rest.trim() === "";
+      }),
+    );
+  });
+});
+
+describe("names and generated files", () => {
+  test("no file or folder is called util, helper, common, manager or service", () => {
+    const everything = readdirSync(REPOSITORY)
+      .filter((name) => !GENERATED.has(name) && !name.startsWith("."))
+      .flatMap((name) => (statSync(join(REPOSITORY, name)).isDirectory() ? filesBelow(name) : [name]));
+    const words = (path: string): string[] =>
+      path.split("/").flatMap((part, index, parts) => {
+        // What a file is, such as a .service of systemd, is not what it is called.
+        const name = index === parts.length - 1 ? basename(part).replace(/\.[^.]*$/, "") : part;
+        return name.toLowerCase().split(/[^a-z]+/);
+      });
+    expectNone(
+      everything.filter((path) =>
+        words(path).some((word) => /^(util|helper|common|manager|service)(s|ities)?$/.test(word)),
+      ),
+    );
+  });
+
+  test("openrpc.json is current", () => {
+    const { version } = JSON.parse(read("protocol/package.json")) as { version: string };
+    // `npm run openrpc` writes it anew.
+    expect(read("protocol/openrpc.json")).toBe(`${JSON.stringify(openrpc(version), null, 2)}\n`);
+  });
+
+  test("all packages have one version", () => {
+    const versions = ["package.json", ...PACKAGES.map((name) => `${name}/package.json`)].map(
+      (path) => (JSON.parse(read(path)) as { version: string }).version,
+    );
+    expect(new Set(versions).size).toBe(1);
+  });
+});

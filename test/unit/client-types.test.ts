@@ -1,0 +1,130 @@
+// What the compiler makes of calls; checked by `tsc -p test`, since at run time nothing of it is left.
+import type { ConnectOptions, connect, NotificationParams, Params, PawlClient, Result } from "@pawl/client";
+import { describe, expectTypeOf, test } from "vitest";
+
+declare const client: PawlClient;
+/** Compiled and never called. */
+const compiled = (_: () => unknown): void => {};
+
+describe("calls by group", () => {
+  test("have exactly the params and results of the protocol", () => {
+    expectTypeOf<PawlClient["sequence"]["next"]>().returns.resolves.toEqualTypeOf<{
+      type: string;
+      seq: number;
+      id: string;
+    }>();
+    expectTypeOf<PawlClient["sequence"]["next"]>()
+      .parameter(0)
+      .toEqualTypeOf<{ type: string; requestId?: string | undefined }>();
+    expectTypeOf<PawlClient["sequence"]["reserve"]>().returns.resolves.toEqualTypeOf<{
+      type: string;
+      first: number;
+      last: number;
+      firstId: string;
+      lastId: string;
+    }>();
+    expectTypeOf<PawlClient["sequence"]["state"]>().returns.resolves.toEqualTypeOf<{
+      mode: { kind: "centralized" } | { kind: "distributed"; nodeId: number };
+      sequences: Record<string, number>;
+    }>();
+    expectTypeOf<PawlClient["daemon"]["ping"]>().returns.resolves.toEqualTypeOf<{ now: number }>();
+    compiled(() => client.sequence.next({ type: "FR" }));
+    compiled(() => client.sequence.next({ type: "FR" }, { signal: AbortSignal.timeout(1) }));
+  });
+
+  test("may leave out what has a default, and params that hold nothing", () => {
+    expectTypeOf<PawlClient["lease"]["acquire"]>()
+      .parameter(0)
+      .toExtend<{ name: string; owner: string; ttlMs?: number | undefined; waitMs?: number | undefined }>();
+    compiled(() => client.lease.acquire({ name: "n", owner: "o" }));
+    compiled(() => client.sequence.state());
+    compiled(() => client.daemon.ping({}));
+    compiled(() => client.lease.list());
+    compiled(() => client.lease.break({ name: "n", reason: "why" }));
+  });
+
+  test("with mistakes do not compile", () => {
+    // @ts-expect-error a method that is not there
+    compiled(() => client.sequence.nxt({ type: "FR" }));
+    // @ts-expect-error a group that is not there
+    compiled(() => client.sequences.next({ type: "FR" }));
+    // @ts-expect-error params are needed
+    compiled(() => client.sequence.next());
+    // @ts-expect-error a param is missing
+    compiled(() => client.sequence.next({}));
+    // @ts-expect-error a param that is not there
+    compiled(() => client.sequence.next({ type: "FR", tpye: "FR" }));
+    // @ts-expect-error a param of the wrong type
+    compiled(() => client.sequence.next({ type: 1 }));
+    // @ts-expect-error a value that is not one of the choices
+    compiled(() => client.lease.acquire({ name: "n", owner: "o", releaseOn: "never" }));
+    // @ts-expect-error the result has no such property
+    compiled(async () => (await client.sequence.next({ type: "FR" })).number);
+  });
+});
+
+describe("calls by name", () => {
+  test("are as precise", () => {
+    compiled(() => {
+      expectTypeOf(client.call("sequence.next", { type: "FR" })).resolves.toEqualTypeOf<{
+        type: string;
+        seq: number;
+        id: string;
+      }>();
+    });
+    expectTypeOf<Params<"sequence.peek">>().toEqualTypeOf<{ type: string }>();
+    expectTypeOf<Result<"sequence.format">>().toEqualTypeOf<{ id: string }>();
+  });
+
+  test("with a name known only at run time give what has to be looked at", () => {
+    const name: string = "sequence.next";
+    compiled(() => {
+      expectTypeOf(client.call(name, { type: "FR" })).resolves.toBeUnknown();
+    });
+  });
+});
+
+test("transact gives the result of each call", () => {
+  compiled(async () => {
+    const { results } = await client.transact({
+      calls: [
+        { method: "sequence.next", params: { type: "FR" } },
+        { method: "sequence.advance", params: { type: "BUG", to: { $result: "/0/seq" } } },
+      ],
+      guards: [{ lease: { name: "n", fencingToken: 1 } }],
+    });
+    expectTypeOf(results).toEqualTypeOf<
+      [{ type: string; seq: number; id: string }, { type: string; seq: number }]
+    >();
+  });
+  // @ts-expect-error a method that is not there
+  compiled(() => client.transact({ calls: [{ method: "sequence.nxt" }] }));
+  // @ts-expect-error calls are needed
+  compiled(() => client.transact({}));
+});
+
+test("notifications have their params", () => {
+  expectTypeOf<NotificationParams<"lease.lost">>().toEqualTypeOf<{
+    name: string;
+    leaseId: string;
+    fencingToken: number;
+    cause: "expired" | "broken";
+    reason: string | null;
+  }>();
+  compiled(() =>
+    client.on("lease.expiring", (params) => {
+      expectTypeOf(params.remainingMs).toEqualTypeOf<number>();
+    }),
+  );
+  // @ts-expect-error a notification that is not there
+  compiled(() => client.on("lease.found", () => {}));
+});
+
+test("options of connect are checked", () => {
+  expectTypeOf<typeof connect>().returns.resolves.toEqualTypeOf<PawlClient>();
+  expectTypeOf<{ spawn: true }>().toExtend<ConnectOptions>();
+  expectTypeOf<{ spawn: { args: ["--idle-exit", "60"] } }>().toExtend<ConnectOptions>();
+  // @ts-expect-error an option that is not there
+  const mistaken: ConnectOptions = { sokcet: "/tmp/x" };
+  expectTypeOf(mistaken).toEqualTypeOf<ConnectOptions>();
+});

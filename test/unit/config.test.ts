@@ -1,0 +1,259 @@
+// Where pawld takes its options from, and what it says of those that it cannot take.
+import { execFile } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { PawlError } from "@pawl/protocol/errors";
+import { MAX_SOCKET_PATH_BYTES } from "@pawl/protocol/limits";
+import { checkInstance, type Surroundings, socketPath, stateDirectory } from "@pawl/protocol/paths";
+import { afterAll, describe, expect, test } from "vitest";
+import { type Config, helpText, readConfig } from "../../daemon/dist/config.js";
+import { PAWLD } from "../daemon.js";
+
+const EXIT_USAGE = 2;
+
+const directory = mkdtempSync(join(tmpdir(), "pawl-config-"));
+afterAll(() => rmSync(directory, { recursive: true }));
+
+/** The configuration from flags, variables and the text of a config file. */
+function read(args: string[], env: Record<string, string> = {}, file?: string): Config {
+  const path = join(directory, "pawld.toml");
+  if (file !== undefined) writeFileSync(path, file);
+  const config = readConfig(file === undefined ? args : [...args, "--config", path], {
+    HOME: "/home/x",
+    ...env,
+  });
+  if (typeof config === "string") throw new Error("that was no configuration");
+  return config;
+}
+
+function refusal(args: string[], env: Record<string, string> = {}, file?: string): string {
+  try {
+    read(args, env, file);
+  } catch (error) {
+    if (!(error instanceof PawlError)) throw error;
+    expect(error.kind).toBe("invalid_params");
+    return error.message;
+  }
+  throw new Error("that was not refused");
+}
+
+describe("layers", () => {
+  test("a flag wins over the environment, which wins over the file", () => {
+    const file = 'socket = "/f/s"\nstate-dir = "/f/d"\nidle-exit = 3\nlog-level = "debug"\n';
+    const env = { PAWL_SOCKET: "/e/s", PAWL_STATE_DIR: "/e/d", PAWL_IDLE_EXIT: "2" };
+    const config = read(["--socket", "/a/s"], env, file);
+    expect(config).toMatchObject({ socket: "/a/s", stateDir: "/e/d", idleExit: 2, logLevel: "debug" });
+  });
+
+  test("the file may be named by PAWL_CONFIG, and a flag names another", () => {
+    const [one, other] = [join(directory, "one.toml"), join(directory, "other.toml")];
+    writeFileSync(one, "idle-exit = 1");
+    writeFileSync(other, "idle-exit = 2");
+    expect(read([], { PAWL_CONFIG: one }).idleExit).toBe(1);
+    expect(read(["--config", other], { PAWL_CONFIG: one }).idleExit).toBe(2);
+  });
+
+  test("an empty variable is as good as none", () => {
+    expect(read([], { PAWL_SOCKET: "", PAWL_MODE: "", XDG_RUNTIME_DIR: "/run/x" }).socket).toBe(
+      "/run/x/pawl/default.sock",
+    );
+  });
+
+  test("variables of other programs of pawl mean nothing here", () => {
+    expect(read([], { PAWL_FENCING_TOKEN: "5", PAWL_WHATEVER: "x" }).instance).toBe("default");
+  });
+
+  test("defaults", () => {
+    expect(read(["--socket", "/s", "--state-dir", "/d"])).toMatchObject({
+      instance: "default",
+      socket: "/s",
+      stateDir: "/d",
+      socketMode: 0o600,
+      mode: undefined,
+      acceptModeChange: false,
+      idleExit: undefined,
+      maxMessageBytes: 1024 * 1024,
+      logLevel: "info",
+    });
+  });
+
+  test("every option can be given in every layer", () => {
+    const expected = {
+      instance: "ci",
+      socketMode: 0o660,
+      socketGroup: "staff",
+      mode: { kind: "distributed", nodeId: 7 },
+      acceptModeChange: true,
+      idleExit: 60,
+      maxMessageBytes: 4096,
+      logLevel: "warn",
+    };
+    const flags =
+      "--instance ci --socket-mode 0660 --socket-group staff --mode distributed --node-id 7 --accept-mode-change " +
+      "--idle-exit 60 --max-message-bytes 4096 --log-level warn";
+    expect(read(flags.split(" "))).toMatchObject(expected);
+    const env = {
+      PAWL_INSTANCE: "ci",
+      PAWL_SOCKET_MODE: "0660",
+      PAWL_SOCKET_GROUP: "staff",
+      PAWL_MODE: "distributed",
+      PAWL_NODE_ID: "7",
+      PAWL_ACCEPT_MODE_CHANGE: "true",
+      PAWL_IDLE_EXIT: "60",
+      PAWL_MAX_MESSAGE_BYTES: "4096",
+      PAWL_LOG_LEVEL: "warn",
+    };
+    expect(read([], env)).toMatchObject(expected);
+    const file =
+      'instance = "ci"\nsocket-mode = "0660"\nsocket-group = "staff"\nmode = "distributed"\nnode-id = 7\n' +
+      'accept-mode-change = true\nidle-exit = 60\nmax-message-bytes = 4096\nlog-level = "warn"\n';
+    expect(read([], {}, file)).toMatchObject(expected);
+  });
+});
+
+describe("what cannot be taken is named", () => {
+  test.each<[string, string[], string[]]>([
+    ["an unknown flag", ["--sockett", "/s"], ["--sockett"]],
+    ["a word", ["serve"], ["serve"]],
+    ["a flag without its value", ["--socket"], ["--socket"]],
+    ["a value for a flag that takes none", ["--accept-mode-change=maybe"], ["--accept-mode-change"]],
+    ["an empty value", ["--socket="], ["--socket", '""']],
+    ["a mode of sequences", ["--mode", "both"], ["--mode", "both", "centralized, distributed"]],
+    ["a node id that is none", ["--mode", "distributed", "--node-id", "x1"], ["--node-id", "x1"]],
+    ["the node id 0", ["--mode", "distributed", "--node-id", "0"], ["--node-id", "0"]],
+    [
+      "a node id beyond 2^32 - 1",
+      ["--mode", "distributed", "--node-id", "4294967296"],
+      ["4294967296", "4294967295"],
+    ],
+    ["a negative node id", ["--mode", "distributed", "--node-id=-1"], ["--node-id", "-1"]],
+    ["distributed without a node id", ["--mode", "distributed"], ["--node-id"]],
+    ["a node id without distributed", ["--node-id", "5"], ["--node-id 5", "distributed"]],
+    ["a node id with centralized", ["--mode", "centralized", "--node-id", "5"], ["--node-id 5"]],
+    ["a socket mode in letters", ["--socket-mode", "rw-rw----"], ["--socket-mode", "rw-rw----"]],
+    ["a socket mode with other digits", ["--socket-mode", "0680"], ["--socket-mode", "0680"]],
+    ["a socket mode that is too long", ["--socket-mode", "01777"], ["--socket-mode", "01777"]],
+    ["an idle exit of 0", ["--idle-exit", "0"], ["--idle-exit", "0"]],
+    ["an idle exit in words", ["--idle-exit", "10s"], ["--idle-exit", "10s"]],
+    ["messages of a few bytes", ["--max-message-bytes", "10"], ["--max-message-bytes", "10", "1024"]],
+    ["messages of a gigabyte", ["--max-message-bytes", "1073741824"], ["--max-message-bytes"]],
+    ["a log level", ["--log-level", "loud"], ["--log-level", "loud", "info"]],
+    ["an instance with a slash", ["--instance", "../x"], ["../x"]],
+    ["an instance that is hidden", ["--instance", ".x"], [".x"]],
+    ["an instance that is too long", ["--instance", "x".repeat(65)], ["x".repeat(65)]],
+    ["a config file that is not there", ["--config", "/no/such.toml"], ["/no/such.toml"]],
+  ])("%s", (_, args, named) => {
+    const message = refusal(args);
+    for (const text of named) expect(message).toContain(text);
+  });
+
+  test("a variable", () => {
+    expect(refusal([], { PAWL_IDLE_EXIT: "soon" })).toMatch(/PAWL_IDLE_EXIT.*"soon"/);
+    expect(refusal([], { PAWL_ACCEPT_MODE_CHANGE: "perhaps" })).toMatch(/PAWL_ACCEPT_MODE_CHANGE.*"perhaps"/);
+  });
+
+  test("a key of the file", () => {
+    const path = join(directory, "pawld.toml");
+    expect(refusal([], {}, "idle_exit = 5")).toMatch(new RegExp(`${path}.*"idle_exit"`));
+    expect(refusal([], {}, "config = 'x'")).toContain('"config"');
+    expect(refusal([], {}, "help = true")).toContain('"help"');
+    expect(refusal([], {}, "__proto__ = 1")).toContain("__proto__");
+    expect(refusal([], {}, "idle-exit = '5s'")).toMatch(/idle-exit in .*"5s"/);
+    expect(refusal([], {}, "socket = 5")).toMatch(/socket in .*5/);
+    expect(refusal([], {}, "socket = [")).toContain(path);
+  });
+
+  test("a socket path that the kernel would cut off", () => {
+    const path = (bytes: number): string => `/${"ä".repeat((bytes - 2) / 2)}s`;
+    expect(Buffer.byteLength(path(MAX_SOCKET_PATH_BYTES + 1))).toBe(MAX_SOCKET_PATH_BYTES + 1);
+    const message = refusal(["--socket", path(MAX_SOCKET_PATH_BYTES + 1)]);
+    expect(message).toContain(path(MAX_SOCKET_PATH_BYTES + 1));
+    expect(message).toContain(String(MAX_SOCKET_PATH_BYTES));
+    const fits = `/${"s".repeat(MAX_SOCKET_PATH_BYTES - 1)}`;
+    expect(read(["--socket", fits]).socket).toBe(fits);
+    expect(refusal([], { XDG_RUNTIME_DIR: `/${"r".repeat(100)}` })).toContain("pawl/default.sock");
+  });
+
+  test("the program says it on stderr and ends with 2", async () => {
+    const run = promisify(execFile)(process.execPath, [PAWLD, "--idle-exit", "never"]);
+    await expect(run).rejects.toMatchObject({
+      code: EXIT_USAGE,
+      stdout: "",
+      stderr: expect.stringMatching(/^pawld: --idle-exit must be .*"never".*\n$/),
+    });
+  });
+});
+
+describe("help", () => {
+  test("names every option, and fits a terminal", () => {
+    const help = readConfig(["--help"], {});
+    expect(help).toBe(helpText());
+    for (const option of [
+      "--socket PATH",
+      "--state-dir",
+      "--node-id N",
+      "--config FILE",
+      "--accept-mode-change",
+    ]) {
+      expect(help).toContain(option);
+    }
+    expect(readConfig(["--version"], {})).toMatch(/^pawld \d+\.\d+\.\d+\n$/);
+  });
+
+  test("wins over what is wrong elsewhere", () => {
+    expect(readConfig(["--help", "--idle-exit", "x"], { PAWL_NODE_ID: "x" })).toBe(helpText());
+  });
+});
+
+describe("paths, the same for daemon and client", () => {
+  const around = (env: Record<string, string>, uid = 1000): Surroundings => ({
+    env,
+    uid,
+    temporaryDirectory: "/tmp",
+    homeDirectory: "/home/x",
+  });
+
+  test.each<[string, Record<string, string>, number, string]>([
+    ["PAWL_SOCKET", { PAWL_SOCKET: "/a/b.sock", XDG_RUNTIME_DIR: "/run/user/1000" }, 1000, "/a/b.sock"],
+    ["XDG_RUNTIME_DIR", { XDG_RUNTIME_DIR: "/run/user/1000" }, 1000, "/run/user/1000/pawl/work.sock"],
+    ["XDG_RUNTIME_DIR for root too", { XDG_RUNTIME_DIR: "/run/user/0" }, 0, "/run/user/0/pawl/work.sock"],
+    ["nothing, for root", {}, 0, "/run/pawl/work.sock"],
+    ["nothing, for others", {}, 1000, "/tmp/pawl-1000/work.sock"],
+    ["empty variables", { PAWL_SOCKET: "", XDG_RUNTIME_DIR: "" }, 1000, "/tmp/pawl-1000/work.sock"],
+    [
+      "a relative XDG_RUNTIME_DIR, which is to be ignored",
+      { XDG_RUNTIME_DIR: "run" },
+      1000,
+      "/tmp/pawl-1000/work.sock",
+    ],
+  ])("the socket, from %s", (_, env, uid, path) => {
+    expect(socketPath(around(env, uid), "work")).toBe(path);
+  });
+
+  test.each<[string, Record<string, string>, number, string]>([
+    ["STATE_DIRECTORY", { STATE_DIRECTORY: "/var/lib/x", XDG_STATE_HOME: "/s" }, 1000, "/var/lib/x"],
+    ["XDG_STATE_HOME", { XDG_STATE_HOME: "/s" }, 1000, "/s/pawl/work"],
+    ["XDG_STATE_HOME for root too", { XDG_STATE_HOME: "/s" }, 0, "/s/pawl/work"],
+    ["nothing, for root", {}, 0, "/var/lib/pawl/work"],
+    ["nothing, for others", {}, 1000, "/home/x/.local/state/pawl/work"],
+    ["a relative XDG_STATE_HOME, which is to be ignored", { XDG_STATE_HOME: "s" }, 0, "/var/lib/pawl/work"],
+  ])("the state, from %s", (_, env, uid, path) => {
+    expect(stateDirectory(around(env, uid), "work")).toBe(path);
+  });
+
+  test("relative paths become those of this directory", () => {
+    expect(read(["--socket", "x.sock", "--state-dir", "state"])).toMatchObject({
+      socket: join(process.cwd(), "x.sock"),
+      stateDir: join(process.cwd(), "state"),
+    });
+  });
+
+  test("names of instances", () => {
+    for (const name of ["default", "a", "7", "A.b_c-d", "x".repeat(64)]) checkInstance(name);
+    for (const name of ["", ".", "..", "-x", "a/b", "a b", "ä", "a\n", "x".repeat(65)]) {
+      expect(() => checkInstance(name), name).toThrow(PawlError);
+    }
+  });
+});

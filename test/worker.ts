@@ -1,0 +1,49 @@
+// Processes beside the test that use a daemon, in test/workers/.
+import { spawn } from "node:child_process";
+import { join } from "node:path";
+import { onTestFinished } from "vitest";
+
+export interface Worker {
+  /** What it printed, parsed; rejects if it failed. */
+  readonly printed: Promise<number[]>;
+  /** Ends its standard input, which tells it to come to an end. */
+  finish(): void;
+}
+
+const PROGRAMS = { js: process.execPath, py: "python3" };
+
+/** Starts a worker; it is killed with the test if it still runs then. */
+export function startWorker(file: `${string}.${keyof typeof PROGRAMS}`, args: string[]): Worker {
+  const program = PROGRAMS[file.split(".")[1] as keyof typeof PROGRAMS];
+  const child = spawn(program, [join(import.meta.dirname, "workers", file), ...args], {
+    stdio: ["pipe", "pipe", "pipe"],
+  });
+  onTestFinished(() => void child.kill("SIGKILL"));
+  let [stdout, stderr] = ["", ""];
+  child.stdout.on("data", (chunk) => {
+    stdout += chunk;
+  });
+  child.stderr.on("data", (chunk) => {
+    stderr += chunk;
+  });
+  const printed = new Promise<number[]>((resolve, reject) => {
+    child.once("error", reject);
+    child.once("close", (code, signal) => {
+      if (code === 0) resolve(JSON.parse(stdout) as number[]);
+      else reject(new Error(`${file} ended with ${signal ?? code}: ${stderr}`));
+    });
+  });
+  // A test may end before it looks.
+  printed.catch(() => {});
+  return { printed, finish: () => child.stdin.end() };
+}
+
+/** The integers from 1 to `last`. */
+export function upTo(last: number): number[] {
+  return Array.from({ length: last }, (_, index) => index + 1);
+}
+
+/** Whether each number is greater than the one before. */
+export function isRising(numbers: readonly number[]): boolean {
+  return numbers.every((number, index) => index === 0 || number > (numbers[index - 1] as number));
+}
