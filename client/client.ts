@@ -12,7 +12,7 @@ import {
 import { ERRORS, type ErrorData, PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { DEFAULT_MAX_MESSAGE_BYTES } from "@pawl/protocol/limits";
 import { isRepeatable } from "@pawl/protocol/repeatable";
-import { type Ending, Link, type Outgoing } from "./link.js";
+import { type Ending, Link, nobodyListens, type Outgoing } from "./link.js";
 
 const FIRST_RETRY_MS = 10;
 const MAX_RETRY_MS = 500;
@@ -92,7 +92,7 @@ export interface Watcher {
   up?: () => void;
   /** There is none any more. */
   down?: () => void;
-  /** Connecting was tried again, and nobody listens. */
+  /** Connecting was tried, and nobody listens: no daemon has started since. */
   refused?: () => void;
 }
 
@@ -427,7 +427,7 @@ export class ClientConnection {
           return await this.open();
         } catch (error) {
           this.#rejectOverdue(error);
-          for (const { refused } of [...this.#watchers]) refused?.();
+          if (nobodyListens(error)) for (const { refused } of [...this.#watchers]) refused?.();
         }
       }
       // Nobody waits any more; who comes next shall not wait for the pauses of those before.

@@ -30,8 +30,10 @@ import {
   type NotificationListener,
 } from "./client.js";
 import type { WorkHandle } from "./crew.js";
+import { type Commands, commandsOf } from "./deployments.js";
 import { type HeldLease, type WithLeaseOptions, withLease } from "./hold.js";
-import { isBusy, nobodyListens, type SpawnOptions, startDaemon } from "./spawn.js";
+import { isBusy, nobodyListens } from "./link.js";
+import { type SpawnOptions, startDaemon } from "./spawn.js";
 import { type Work, type WorkOptions, work } from "./work.js";
 
 const BUSY_RETRY_MS = 20;
@@ -124,6 +126,8 @@ export interface PawlClient extends Groups, AsyncDisposable {
     perform: (lease: HeldLease) => T | Promise<T>,
     options?: WithLeaseOptions,
   ): Promise<T>;
+  /** Commands to deployments and answers to them; `client.command` has the methods under it. */
+  readonly commands: Commands;
   /** The sequences behind the interface that is also there without a daemon. */
   dispenser(): Dispenser;
   /** Closes the connection for good. What was not answered is rejected with `ConnectionLost`. */
@@ -217,6 +221,7 @@ function assemble(connection: ClientConnection): PawlClient {
       work(connection, queue, handler, how),
     withLease: <T>(name: string, perform: (lease: HeldLease) => T | Promise<T>, how?: WithLeaseOptions) =>
       withLease(connection, name, perform, how),
+    commands: commandsOf(connection),
     dispenser: () => dispenserOf(connection),
     close: () => connection.close(),
     [Symbol.asyncDispose]: async () => connection.close(),

@@ -18,6 +18,15 @@ export {
   type TransactResults,
 } from "./connect.js";
 export { Postpone, type WorkHandle } from "./crew.js";
+export type { Commands, Deployment } from "./deployments.js";
 export type { HeldLease, WithLeaseOptions } from "./hold.js";
+export {
+  CommandError,
+  type CommandHandlers,
+  type PullOptions,
+  type ReceivedCommand,
+  type ServeOptions,
+} from "./receive.js";
+export { CommandFailed, type SendOptions } from "./send.js";
 export type { SpawnOptions } from "./spawn.js";
 export type { Work, WorkOptions } from "./work.js";

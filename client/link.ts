@@ -109,3 +109,14 @@ export class Link {
     return events.onMessage(message);
   }
 }
+
+/** Whether connecting failed for want of a daemon. */
+export function nobodyListens(error: unknown): boolean {
+  const { code } = error as NodeJS.ErrnoException;
+  return code === "ENOENT" || code === "ECONNREFUSED";
+}
+
+/** Whether a daemon listens but has more connections waiting than the kernel queues. */
+export function isBusy(error: unknown): boolean {
+  return (error as NodeJS.ErrnoException).code === "EAGAIN";
+}

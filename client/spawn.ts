@@ -16,6 +16,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { ConnectionLost } from "./client.js";
+import { isBusy, nobodyListens } from "./link.js";
 
 const START_TIMEOUT_MS = 10_000;
 const RETRY_MS = 20;
@@ -93,17 +94,6 @@ export async function startDaemon(
     turn?.close();
     daemon?.leave();
   }
-}
-
-/** Whether connecting failed for want of a daemon. */
-export function nobodyListens(error: unknown): boolean {
-  const { code } = error as NodeJS.ErrnoException;
-  return code === "ENOENT" || code === "ECONNREFUSED";
-}
-
-/** Whether a daemon listens but has more connections waiting than the kernel queues. */
-export function isBusy(error: unknown): boolean {
-  return (error as NodeJS.ErrnoException).code === "EAGAIN";
 }
 
 /** A daemon that this process started, until it listens. */

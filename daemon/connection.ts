@@ -22,6 +22,10 @@ export interface ConnectionOptions {
   onRefused: (connection: Connection, refusal: PawlError) => void;
   /** `mayTakeUp` may be true again. */
   onRoom: () => void;
+  /** All that was in the way of sending it more has been read. */
+  onDrain: (connection: Connection) => void;
+  /** Nothing more comes from it, and all that came has been taken up. May be told more than once. */
+  onSilent: (connection: Connection) => void;
   onClose: (connection: Connection) => void;
 }
 
@@ -74,6 +78,7 @@ export class Connection implements Peer {
     socket.on("drain", () => {
       this.#roomAgain();
       if (this.#untaken > 0) options.onRoom();
+      options.onDrain(this);
     });
     // A peer that vanished shows as an error and then as a close; the close is what counts.
     socket.on("error", () => {});
@@ -92,6 +97,16 @@ export class Connection implements Peer {
     return this.closed || (!this.#congested && this.#inFlight < MAX_IN_FLIGHT_REQUESTS);
   }
 
+  /** Whether a request of the daemon could still be answered. */
+  get mayAnswer(): boolean {
+    return this.#state === "open";
+  }
+
+  /** Whether a request of the daemon would reach it soon. */
+  get mayBeAsked(): boolean {
+    return this.mayAnswer && !this.#congested;
+  }
+
   get #congested(): boolean {
     return this.#outBytes + this.socket.writableLength >= MAX_UNSENT_BYTES;
   }
@@ -100,6 +115,8 @@ export class Connection implements Peer {
   taken(line: Buffer): void {
     this.#untaken -= 1;
     this.#untakenBytes -= line.length;
+    // After this line itself has been taken up.
+    if (this.#drains) queueMicrotask(() => this.#tellSilent());
   }
 
   received(requests: number): void {
@@ -267,9 +284,18 @@ export class Connection implements Peer {
     this.#probeTimer.unref();
   }
 
+  /** Whether nothing more will be cut of what it sends. */
+  get #drains(): boolean {
+    return (this.#state === "ended" && !this.#paused) || this.#state === "refused";
+  }
+
+  #tellSilent(): void {
+    if (this.#drains && this.#untaken === 0) this.#options.onSilent(this);
+  }
+
   #closeIfDone(): void {
-    const draining = (this.#state === "ended" && !this.#paused) || this.#state === "refused";
-    if (draining && this.#inFlight === 0 && this.#untaken === 0) this.close({ linger: true });
+    this.#tellSilent();
+    if (this.#drains && this.#inFlight === 0 && this.#untaken === 0) this.close({ linger: true });
   }
 
   /** Has it answered, takes nothing more, and closes once earlier requests are answered. */

@@ -12,6 +12,7 @@ import { elapsed } from "./clock.js";
 import type { Config } from "./config.js";
 import { Connection } from "./connection.js";
 import { Dispatcher } from "./dispatch.js";
+import { countCommands } from "./domain/command-delivery.js";
 import type { Inside } from "./domain/daemon.js";
 import { latestGrant, restart } from "./domain/expiry.js";
 import { countLeases } from "./domain/lease.js";
@@ -23,6 +24,7 @@ import { type Credentials, type Kernel, openKernel } from "./kernel.js";
 import { Listener } from "./listener.js";
 import type { Caller, Operation } from "./operation.js";
 import { Reactor } from "./reactor.js";
+import { Receivers } from "./receivers.js";
 import { Rpc } from "./rpc.js";
 import { Statistics } from "./statistics.js";
 import { classify } from "./store/sqlite.js";
@@ -45,6 +47,7 @@ export class Daemon {
   readonly #inbox = new Inbox();
   readonly #reactor: Reactor;
   readonly #rpc: Rpc;
+  readonly #receivers: Receivers;
   readonly #backups: Backups;
   /** The open ones, by the number that grants are bound to. */
   readonly #connections = new Map<number, Connection>();
@@ -111,8 +114,14 @@ export class Daemon {
     this.#backups = new Backups(engine.store.database, log, (connection, progress) =>
       this.#connections.get(connection)?.notify("daemon.backupProgress", progress),
     );
+    this.#receivers = new Receivers({
+      reactor: this.#reactor,
+      log,
+      connection: (number) => this.#connections.get(number),
+      ask: (connection, method, params, onAnswer) => this.#rpc.ask(connection, method, params, onAnswer),
+    });
     const dispatcher = new Dispatcher({
-      handlers: handlers(this.#inside()),
+      handlers: handlers(this.#inside(), this.#receivers),
       outside: { "daemon.backup": (params, sender) => this.#backups.make(params, sender) },
       reactor: this.#reactor,
       statistics,
@@ -227,8 +236,13 @@ export class Daemon {
       },
       onRefused: (from, refusal) => this.#rpc.refuse(refusal, from),
       onRoom: () => this.#reactor.schedule(),
+      onDrain: (drained) => this.#receivers.roomAgain(drained.caller.connection),
+      onSilent: (silent) => this.#receivers.leave(silent.caller.connection),
       onClose: (closed) => {
         this.#connections.delete(closed.caller.connection);
+        // What it answered before it closed comes before what is taken back because it closed.
+        this.#takeUp();
+        this.#receivers.leave(closed.caller.connection);
         this.#reactor.disconnect(closed.caller.connection);
         this.#watchIdle();
       },
@@ -321,6 +335,9 @@ export class Daemon {
           minLeaseMs: limits.MIN_LEASE_MS,
           maxLeaseMs: limits.MAX_LEASE_MS,
           maxReserveCount: limits.MAX_RESERVE_COUNT,
+          inlineMaxBytes: limits.INLINE_MAX_BYTES,
+          maxUploadBytes: limits.MAX_UPLOAD_BYTES,
+          maxParamsPieceBytes: limits.MAX_PARAMS_PIECE_BYTES,
         },
       }),
       *stats(env): Operation<never> {
@@ -347,6 +364,10 @@ export class Daemon {
           commitMs: statistics.commitMs,
           sequences: { dispensed: statistics.counters.sequencesDispensed },
           queues: yield* countBatches(),
+          commands: {
+            states: daemon.#config.readOnly ? yield* countCommands() : statistics.commandStates,
+            lateAnswers: statistics.counters.commandAnswersLate,
+          },
           leases: { held: yield* countLeases(env) },
           database: daemon.#engine.store.sizes(),
         } as never;

@@ -1,5 +1,8 @@
 import type { MethodName, Parsed, Result } from "@pawl/protocol";
 import type { Sender } from "./dispatch.js";
+import * as command from "./domain/command.js";
+import * as delivery from "./domain/command-delivery.js";
+import * as upload from "./domain/command-upload.js";
 import { discover, type Inside, info, ping } from "./domain/daemon.js";
 import * as lease from "./domain/lease.js";
 import * as queue from "./domain/queue.js";
@@ -7,6 +10,7 @@ import * as sequence from "./domain/sequence.js";
 import { transact } from "./domain/transact.js";
 import type { Env, Operation, Outcome } from "./operation.js";
 import type { Texts } from "./raw-json.js";
+import type { Receivers } from "./receivers.js";
 
 /** Methods without an operation: what they do is no business of the database. */
 export type OutsideMethod = "daemon.backup";
@@ -34,7 +38,7 @@ type OutsideHandler<N extends MethodName, Else = never> = (
   sender: Sender,
 ) => Promise<Result<N>> | Else;
 
-export function handlers(inside: Inside): Handlers {
+export function handlers(inside: Inside, receivers: Receivers): Handlers {
   const single: Omit<Handlers, "transact"> = {
     "sequence.next": sequence.next,
     "sequence.reserve": sequence.reserve,
@@ -55,6 +59,21 @@ export function handlers(inside: Inside): Handlers {
     "queue.cancel": queue.cancel,
     "queue.retry": queue.retry,
     "queue.explain": queue.explain,
+    "deployment.set": command.setDeployment,
+    "deployment.list": (params, env) => command.listDeployments(params, env, receivers),
+    "command.create": command.create,
+    "command.upload": upload.upload,
+    "command.lease": delivery.lease,
+    "command.renew": delivery.renew,
+    "command.release": delivery.release,
+    "command.respond": delivery.respond,
+    "command.get": command.get,
+    "command.params": upload.params,
+    "command.response": command.response,
+    "command.wait": command.wait,
+    "command.list": command.list,
+    "command.cancel": command.cancel,
+    "command.serve": (params, env) => receivers.serve(params, env),
     "lease.acquire": lease.acquire,
     "lease.heartbeat": lease.heartbeat,
     "lease.release": lease.release,

@@ -1,4 +1,4 @@
-import type { Mode, NotificationName } from "@pawl/protocol";
+import type { CommandState, Mode, NotificationName } from "@pawl/protocol";
 import type { PawlError } from "@pawl/protocol/errors";
 
 /**
@@ -106,8 +106,8 @@ export interface Effects {
   afterCommit(action: () => void): void;
 }
 
-/** What operations count since the start of the daemon. */
-export type Counter = "sequencesDispensed";
+/** What operations count since the start of the daemon; of commands also how many there are in each state. */
+export type Counter = "sequencesDispensed" | "commandAnswersLate" | `commands${CommandState}`;
 
 /**
  * Returned by an operation whose condition is not met and may be waited for (`env.mayWait`): the call is

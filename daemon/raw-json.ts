@@ -21,11 +21,6 @@ export class RawJson {
   }
 }
 
-/** An array kept as text, in a result whose schema has an array there. */
-export function rawArray(text: string): unknown[] {
-  return new RawJson(text) as unknown as unknown[];
-}
-
 /** The texts that belong to the places of the `encode` under way, in their order. */
 let texts: string[] | undefined;
 

@@ -1,8 +1,15 @@
 import { isUtf8 } from "node:buffer";
-import { checkRequest, failure, idOf, type Request, type Response } from "@pawl/protocol/envelope";
-import { PawlError, refuse } from "@pawl/protocol/errors";
+import {
+  checkRequest,
+  failure,
+  idOf,
+  isResponse,
+  type Request,
+  type Response,
+} from "@pawl/protocol/envelope";
+import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { MAX_BATCH_CALLS } from "@pawl/protocol/limits";
-import { JSONRPCServer } from "json-rpc-2.0";
+import { createJSONRPCRequest, JSONRPCServer } from "json-rpc-2.0";
 import type { Dispatcher, Sender } from "./dispatch.js";
 import { EACH, encode, type Texts, textsAt } from "./raw-json.js";
 
@@ -21,6 +28,20 @@ interface Origin {
   readonly source: () => string;
 }
 
+/** What a peer answered to a request of the daemon, and the same as JSON text. Nothing in it is checked. */
+export interface Answered {
+  readonly response: Response;
+  readonly text: string;
+}
+
+/** The requests of the daemon to one peer. */
+interface Asked {
+  /** How many there were. */
+  count: number;
+  /** What is told the answer, by the id that it will come under. */
+  readonly open: Map<unknown, (answered: Answered) => void>;
+}
+
 /**
  * JSON-RPC 2.0 on one line: guards first, then `json-rpc-2.0` for what is a request. It takes batches of one,
  * `[null]`, ids of any type and positional params for granted, so the guards are ours, and batches are taken
@@ -29,6 +50,7 @@ interface Origin {
 export class Rpc {
   readonly #server: JSONRPCServer<Origin>;
   readonly #dispatcher: Dispatcher;
+  readonly #asked = new WeakMap<Peer, Asked>();
 
   constructor(dispatcher: Dispatcher, methods: Iterable<string>) {
     this.#dispatcher = dispatcher;
@@ -67,6 +89,42 @@ export class Rpc {
       );
     }
     return this.#receiveBatch(message, text, peer);
+  }
+
+  /**
+   * Sends a request to a peer. `onAnswer` is called when its response is taken up, and not at all if that never
+   * comes. Not by the `JSONRPCClient` of the library, which tells by a promise: a turn late, after what the peer
+   * sent behind its response, even after its end.
+   */
+  ask(peer: Peer, method: string, params: object, onAnswer: (answered: Answered) => void): void {
+    let asked = this.#asked.get(peer);
+    if (asked === undefined) {
+      asked = { count: 0, open: new Map() };
+      this.#asked.set(peer, asked);
+    }
+    asked.count += 1;
+    // A text, so that nobody takes it for an id of its own.
+    const id = `pawld-${asked.count}`;
+    asked.open.set(id, onAnswer);
+    peer.send(encode(createJSONRPCRequest(id, method, params)));
+  }
+
+  /** Returns what there is to say of a response that nothing was asked for, or that has come before. */
+  #takeResponse(response: Response, asked: Asked, { peer, source }: Origin): Response | null {
+    const onAnswer = asked.open.get(response.id);
+    if (onAnswer !== undefined) {
+      asked.open.delete(response.id);
+      onAnswer({ response, text: source() });
+      return null;
+    }
+    const refusal = refuse(
+      "invalid_request",
+      `There is no request with the id ${shown(response.id)} to be answered: there was none, or it has been answered.`,
+      { answered: response.id },
+    );
+    const answer = failure(null, this.#dispatcher.explain("-", refusal, peer));
+    // An error under the id null says that something of ours was no message; it is not answered in turn.
+    return response.id === null || response.id === undefined ? null : answer;
   }
 
   /** Answers what is no message at all, under the id null. */
@@ -108,6 +166,8 @@ export class Rpc {
   /** Never rejects; null for a notification. Submits the call before it returns, so order is kept. */
   async #answer(message: unknown, origin: Origin): Promise<Response | null> {
     const { peer } = origin;
+    const asked = this.#asked.get(peer);
+    if (asked !== undefined && isResponse(message)) return this.#takeResponse(message, asked, origin);
     const request: Request | PawlError = checkRequest(message);
     if (request instanceof PawlError) {
       const refusal = this.#dispatcher.explain("-", request, peer);

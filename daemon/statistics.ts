@@ -1,4 +1,5 @@
 import { createHistogram, type RecordableHistogram } from "node:perf_hooks";
+import { COMMAND_STATES, type CommandState } from "@pawl/protocol";
 import type { ErrorKind } from "@pawl/protocol/errors";
 import type { Counter } from "./operation.js";
 
@@ -8,13 +9,28 @@ const NANOSECONDS_PER_MS = 1e6;
 export class Statistics {
   readonly requests = new Map<string, number>();
   readonly errors = new Map<string, Map<ErrorKind, number>>();
-  readonly counters: Record<Counter, number> = { sequencesDispensed: 0 };
+  readonly counters: Record<Counter, number> = {
+    sequencesDispensed: 0,
+    commandAnswersLate: 0,
+    commandsPENDING_UPLOAD: 0,
+    commandsPENDING: 0,
+    commandsDISPATCHED: 0,
+    commandsSUCCEEDED: 0,
+    commandsFAILED: 0,
+    commandsEXPIRED: 0,
+  };
   connectionsAccepted = 0;
   turnsCommitted = 0;
   turnsRolledBack = 0;
   operations = 0;
   readonly #operationsPerTurn = createHistogram();
   readonly #commitNanoseconds = createHistogram();
+
+  /** How many commands there are in each state. */
+  get commandStates(): Record<CommandState, number> {
+    const states = COMMAND_STATES.map((state) => [state, this.counters[`commands${state}`]]);
+    return Object.fromEntries(states) as Record<CommandState, number>;
+  }
 
   request(method: string): void {
     this.requests.set(method, (this.requests.get(method) ?? 0) + 1);

@@ -37,10 +37,12 @@ export class Waiters {
     return this.#byKey.get(key) ?? NONE;
   }
 
-  /** How many wait for `key`, without those that the turn under way has served. */
+  /** How many callers wait for `key`, without those that the turn under way has served. */
   count(key: string): number {
     let count = 0;
-    for (const { state } of this.under(key)) if (state !== "serving") count += 1;
+    for (const { state, call } of this.under(key)) {
+      if (state !== "serving" && call.caller.connection !== DAEMON_ITSELF) count += 1;
+    }
     return count;
   }
 
@@ -52,14 +54,17 @@ export class Waiters {
     return [...this.#byKey.values()].flatMap((set) => [...set]);
   }
 
+  /** How many calls wait, without those of the daemon itself. */
   get size(): number {
     let size = 0;
-    for (const set of this.#byConnection.values()) size += set.size;
+    for (const [connection, set] of this.#byConnection) if (connection !== DAEMON_ITSELF) size += set.size;
     return size;
   }
 }
 
 const NONE: readonly Parked[] = [];
+/** The connection of calls that came by none. */
+const DAEMON_ITSELF = 0;
 
 function add<K>(map: Map<K, Set<Parked>>, key: K, parked: Parked): void {
   const set = map.get(key);

@@ -38,7 +38,7 @@ export const COMMAND_STATES = [
 export type CommandState = (typeof COMMAND_STATES)[number];
 
 /** What the envelope says it is. */
-export const ENVELOPE_PROTOCOL = "arc.v1";
+const ENVELOPE_PROTOCOL = "arc.v1";
 
 const name = z
   .string()
@@ -193,6 +193,7 @@ export const create = method({
   }),
   writes: true,
   transactable: true,
+  raw: ["params"],
   errors: ["conflict"],
 });
 
@@ -277,6 +278,7 @@ export const respond = method({
   result: z.strictObject({ state, accepted: z.boolean() }),
   writes: true,
   transactable: true,
+  raw: ["response"],
   errors: ["not_found", "lease_lost", "invalid_state"],
 });
 
@@ -351,7 +353,8 @@ export const list = method({
 
 export const cancel = method({
   name: "command.cancel",
-  summary: "End a command as FAILED with the code CANCELLED, and tell its receiver; a final one stays as it is",
+  summary:
+    "End a command as FAILED with the code CANCELLED, and tell its receiver; a final one stays as it is",
   params: z.strictObject({ commandId, reason: text.min(1).max(MAX_NOTE_LENGTH).optional() }),
   result: z.strictObject({ state }),
   writes: true,

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { COMMAND_STATES } from "./command.js";
 import { MAX_PATH_LENGTH } from "./limits.js";
 import { duration, instant, integer, method, notification, text } from "./method.js";
 import { queueDepths } from "./queue.js";
@@ -58,6 +59,10 @@ export const stats = method({
     commitMs: z.strictObject({ p50: milliseconds, p99: milliseconds, max: milliseconds }),
     sequences: z.strictObject({ dispensed: count }),
     queues: queueDepths.meta({ description: "Batches of all queues by state." }),
+    commands: z.strictObject({
+      states: z.record(z.enum(COMMAND_STATES), count),
+      lateAnswers: count.meta({ description: "Answers to commands that were final already." }),
+    }),
     leases: z.strictObject({ held: count }),
     database: z.strictObject({ bytes: integer, walBytes: integer }),
   }),

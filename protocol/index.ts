@@ -1,4 +1,10 @@
-export type { Command, CommandResponse, CommandState, Envelope } from "./command.js";
+export {
+  COMMAND_STATES,
+  type Command,
+  type CommandResponse,
+  type CommandState,
+  type Envelope,
+} from "./command.js";
 export type { Dispenser } from "./dispenser.js";
 export * from "./envelope.js";
 export * from "./errors.js";

@@ -59,7 +59,7 @@ export const REQUEST_ID_RETENTION_MS = 24 * 60 * 60 * 1000;
 export const MAX_BATCH_PAYLOADS = 1000;
 export const MAX_ENQUEUED_BATCHES = 1000;
 export const MAX_CLAIMED_BATCHES = 1000;
-/** Arrays and objects in one another in a payload: fewer than any JSON reader gives up at. */
+/** Arrays and objects in one another in a payload, in params and in an answer: fewer than any JSON reader gives up at. */
 export const MAX_PAYLOAD_NESTING_LEVELS = 512;
 export const MAX_SOURCE_KEY_LENGTH = 512;
 export const DEFAULT_BATCH_ATTEMPTS = 20;
@@ -74,8 +74,6 @@ export const MAX_RETRIED_BATCHES = 10_000;
 export const INLINE_MAX_BYTES = 150_000;
 /** Params of a command that are uploaded. */
 export const MAX_UPLOAD_BYTES = 1024 * 1024 * 1024;
-/** Arrays and objects in one another, in params that are uploaded. */
-export const MAX_UPLOAD_NESTING_LEVELS = 10_000;
 /** An upload that has not ended by then ends as EXPIRED. */
 export const MAX_UPLOAD_MS = 24 * 60 * 60 * 1000;
 /** Params that one `command.params` returns; as base64 they are a third longer. */

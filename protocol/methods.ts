@@ -1,3 +1,4 @@
+import * as command from "./command.js";
 import * as daemon from "./daemon.js";
 import * as lease from "./lease.js";
 import type { ParamsOf, ParsedOf, ResultOf } from "./method.js";
@@ -26,6 +27,21 @@ export const METHODS = [
   queue.cancel,
   queue.retry,
   queue.explain,
+  command.setDeployment,
+  command.listDeployments,
+  command.create,
+  command.upload,
+  command.lease,
+  command.renew,
+  command.release,
+  command.respond,
+  command.get,
+  command.params,
+  command.getResponse,
+  command.wait,
+  command.list,
+  command.cancel,
+  command.serve,
   lease.acquire,
   lease.heartbeat,
   lease.release,
@@ -42,7 +58,10 @@ export const METHODS = [
 ] as const;
 
 /** What the daemon sends to a connection without being asked. */
-export const NOTIFICATIONS = [lease.expiring, lease.lost, daemon.backupProgress] as const;
+export const NOTIFICATIONS = [command.cancelled, lease.expiring, lease.lost, daemon.backupProgress] as const;
+
+/** What the daemon asks of a connection that has offered it: JSON-RPC requests in the other direction. */
+export const REQUESTS = [command.execute] as const;
 
 export type NotificationName = (typeof NOTIFICATIONS)[number]["name"];
 /** What a notification carries. */

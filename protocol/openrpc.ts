@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { ERRORS, type ErrorKind } from "./errors.js";
 import type { Method } from "./method.js";
-import { METHODS, NOTIFICATIONS } from "./methods.js";
+import { METHODS, NOTIFICATIONS, REQUESTS } from "./methods.js";
 
 /** Refusals that any method can give, so they are not repeated at each. */
 const COMMON_ERRORS: readonly ErrorKind[] = ["invalid_params", "unavailable", "forbidden", "internal"];
@@ -20,7 +20,8 @@ export function openrpc(version: string): Record<string, unknown> {
       license: { name: "MIT" },
     },
     methods: METHODS.map(describeMethod),
-    // OpenRPC has no place for what a server sends by itself.
+    // OpenRPC has no place for what a server asks, nor for what it sends by itself.
+    "x-requests": REQUESTS.map(describeMethod),
     "x-notifications": NOTIFICATIONS.map(({ name, summary, params }) => {
       const { $schema: _, ...schema } = z.toJSONSchema(params, { io: "output" });
       return { name, summary, params: schema };

@@ -75,13 +75,11 @@ export class RawClient {
       socket.once("end", resolve);
       socket.once("close", () => resolve());
     });
+    // The daemon may end without an answer, and then this side is still open.
+    socket.once("end", () => this.#giveUp());
     this.closed = new Promise((resolve) => {
       socket.once("close", () => {
-        this.#over = true;
-        const error = new Error("connection closed");
-        for (const { reject } of this.#takers.splice(0)) reject(error);
-        for (const { reject } of this.#calls.values()) reject(error);
-        this.#calls.clear();
+        this.#giveUp();
         resolve();
       });
     });
@@ -125,6 +123,7 @@ export class RawClient {
 
   /** Calls a method and resolves with its result; rejects with `Refused`. */
   async call<N extends MethodName>(method: N, params: Params<N>): Promise<Result<N>> {
+    if (this.#over) throw new Error("connection closed");
     const id = this.#nextId++;
     const reply = new Promise<RawReply>((resolve, reject) => this.#calls.set(id, { resolve, reject }));
     this.send({ jsonrpc: "2.0", id, method, params });
@@ -136,6 +135,7 @@ export class RawClient {
 
   /** Calls a method that is expected to be refused, and resolves with the error. */
   async refusal(method: string, params?: unknown): Promise<RawError> {
+    if (this.#over) throw new Error("connection closed");
     const id = this.#nextId++;
     const reply = new Promise<RawReply>((resolve, reject) => this.#calls.set(id, { resolve, reject }));
     this.send({ jsonrpc: "2.0", id, method, ...(params === undefined ? {} : { params }) });
@@ -149,6 +149,15 @@ export class RawClient {
   async destroy(): Promise<void> {
     this.socket.destroy();
     await this.closed;
+  }
+
+  /** No more lines will come. */
+  #giveUp(): void {
+    this.#over = true;
+    const error = new Error("connection closed");
+    for (const { reject } of this.#takers.splice(0)) reject(error);
+    for (const { reject } of this.#calls.values()) reject(error);
+    this.#calls.clear();
   }
 
   #take(line: string): void {

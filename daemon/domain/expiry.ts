@@ -1,4 +1,6 @@
 import { all, type Env, type Operation, one, run, sql } from "../operation.js";
+import { keptCommands } from "./command.js";
+import { deliveries } from "./command-delivery.js";
 import { leases } from "./lease.js";
 import { PRUNE_EVERY_MS } from "./pruning.js";
 import { claims, endedBatches } from "./queue.js";
@@ -42,7 +44,7 @@ const requests: Expiry = {
 };
 
 /** Everything that expires. Grants come before what is merely kept, so that their waiters wait for nothing. */
-const EXPIRIES: readonly Expiry[] = [leases, claims, requests, endedBatches];
+const EXPIRIES: readonly Expiry[] = [leases, claims, deliveries, requests, endedBatches, keptCommands];
 
 /**
  * While something is granted, the time is written to the database at least this often: a daemon that is killed

@@ -4,7 +4,7 @@ import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { MAX_PAGE_BYTES, MAX_PAYLOAD_NESTING_LEVELS, MAX_RETRIED_BATCHES } from "@pawl/protocol/limits";
 import { digestOfMeaning } from "../json-digest.js";
 import { all, type Env, insert, type Operation, type Outcome, one, run, sql, Wait } from "../operation.js";
-import { nestingLevels, rawArray, type Texts } from "../raw-json.js";
+import { nestingLevels, RawJson, type Texts } from "../raw-json.js";
 import { type Candidate, mayBeJoined, selectBatches } from "./claim-selection.js";
 import type { Expiry } from "./expiry.js";
 import { PRUNE_EVERY_MS } from "./pruning.js";
@@ -57,6 +57,7 @@ interface HolderRow {
   expires_at: number | null;
 }
 
+/** The text of one: see `shownBatch`. */
 type Batch = Result<"queue.get">["batch"];
 type BatchClaim = NonNullable<Batch["claim"]>;
 type Enqueued = Parsed<"queue.enqueue">;
@@ -197,7 +198,7 @@ export function* enqueueMany(
 }
 
 function isDraft(each: Draft | Batch | number): each is Draft {
-  return typeof each === "object" && "params" in each;
+  return typeof each === "object" && !(each instanceof RawJson);
 }
 
 /** @param path where the payloads are in the request. */
@@ -233,11 +234,16 @@ function* find(draft: Draft, env: Env, index?: number): Operation<Known | undefi
   const row = yield* one(selectBySourceKey, { queue, sourceKey: sourceKey as string });
   if (row === undefined) return undefined;
   if (row.finished_at !== null && row.finished_at + env.retentionMs <= env.now) return { outdated: row };
-  const batch = toBatch(row, queue, claimOf(row));
-  if (row.content_digest === draft.contentDigest) return { batch };
-  const { batchId, deliveryPolicy, slotPolicy, mergeKey, maxAttempts } = batch;
-  const first = { batchId, ...content({ deliveryPolicy, slotPolicy, mergeKey, maxAttempts }, row.payloads) };
-  return conflict(draft, first, index);
+  if (row.content_digest === draft.contentDigest) {
+    return { batch: shownBatch(row, JSON.stringify(queue), claimOf(row)) };
+  }
+  const first = {
+    deliveryPolicy: row.delivery_policy,
+    slotPolicy: row.slot_policy,
+    mergeKey: shownMergeKey(row.merge_key),
+    maxAttempts: row.max_attempts,
+  };
+  return conflict(draft, { batchId: row.batch_id, ...content(first, row.payloads) }, index);
 }
 
 function conflict(draft: Draft, first: object, index?: number): PawlError {
@@ -293,21 +299,25 @@ function* add(draft: Draft, env: Env): Operation<Batch> {
 
   if (state === "ready") env.effects.wake(waitKey(queue));
   else env.effects.deadline(availableAt);
-  return {
-    batchId,
-    queue,
-    enqueueSeq,
-    payloads: rawArray(payloads),
-    sourceKey,
-    deliveryPolicy,
-    slotPolicy,
-    mergeKey: params.mergeKey,
-    state,
-    attempt: 0,
-    maxAttempts,
-    enqueuedAt: now,
-    availableAt,
-  };
+  return shownBatch(
+    {
+      batch_id: batchId,
+      enqueue_seq: enqueueSeq,
+      payloads,
+      source_key: sourceKey,
+      delivery_policy: deliveryPolicy,
+      slot_policy: slotPolicy,
+      merge_key: mergeKey,
+      state,
+      attempt: 0,
+      max_attempts: maxAttempts,
+      enqueued_at: now,
+      available_at: availableAt,
+      last_error: null,
+    },
+    JSON.stringify(queue),
+    undefined,
+  );
 }
 
 function batchKey(digest: string): number {
@@ -396,6 +406,8 @@ export function* claim(params: Parsed<"queue.claim">, env: Env): Operation<Outco
   env.effects.deadline(expiresAt);
   if (connection !== null) env.effects.bind(connection);
   const claimId = claimIdOf(seq, fencingToken);
+  const holder = { owner, claimId, fencingToken, expiresAt };
+  const queueText = JSON.stringify(queue);
   return {
     claim: {
       claimId,
@@ -408,7 +420,7 @@ export function* claim(params: Parsed<"queue.claim">, env: Env): Operation<Outco
       remainingMs: leaseMs,
       batches: rows.map((row) => {
         row.state = "claimed";
-        return toBatch(row, queue, { owner, claimId, fencingToken, expiresAt });
+        return shownBatch(row, queueText, holder);
       }),
     },
   };
@@ -963,7 +975,7 @@ interface PageRow {
 
 export function* get(params: Parsed<"queue.get">): Operation<Result<"queue.get"> | PawlError> {
   const row = yield* byId(params.batchId);
-  return row instanceof PawlError ? row : { batch: toBatch(row, row.queue, claimOf(row)) };
+  return row instanceof PawlError ? row : { batch: shownBatch(row, JSON.stringify(row.queue), claimOf(row)) };
 }
 
 export function* list(params: Parsed<"queue.list">): Operation<Result<"queue.list">> {
@@ -973,16 +985,18 @@ export function* list(params: Parsed<"queue.list">): Operation<Result<"queue.lis
   const page = { queueId: found.queue_id, after: params.after ?? 0, rows: limit + 1 };
   const rows =
     state === undefined ? yield* all(selectPage, page) : yield* all(selectPageOfState, { ...page, state });
+  const queueText = JSON.stringify(queue);
   const batches: Batch[] = [];
   let bytes = 0;
+  let last = 0;
   for (const { enqueue_seq: seq, payload_bytes, last_error_length } of rows) {
     bytes += payload_bytes + last_error_length + BATCH_OVERHEAD_BYTES;
-    const last = batches.at(-1);
-    if (last !== undefined && (batches.length === limit || bytes > MAX_PAGE_BYTES)) {
-      return { batches, next: last.enqueueSeq };
+    if (batches.length > 0 && (batches.length === limit || bytes > MAX_PAGE_BYTES)) {
+      return { batches, next: last };
     }
     const row = (yield* one(selectBySeq, { seq })) as BatchRow & HolderRow;
-    batches.push(toBatch(row, queue, claimOf(row)));
+    batches.push(shownBatch(row, queueText, claimOf(row)));
+    last = seq;
   }
   return { batches };
 }
@@ -1033,24 +1047,26 @@ export function* explain(params: Parsed<"queue.explain">, env: Env): Operation<R
   return { ...known, claimable: false, reason: "claimed", batchId, deliveryPolicy, holder };
 }
 
-function toBatch(row: BatchRow, queue: string, claim: BatchClaim | undefined): Batch {
-  return {
-    batchId: row.batch_id,
-    queue,
-    enqueueSeq: row.enqueue_seq,
-    payloads: rawArray(row.payloads),
-    sourceKey: row.source_key,
-    deliveryPolicy: row.delivery_policy,
-    slotPolicy: row.slot_policy,
-    mergeKey: shownMergeKey(row.merge_key),
-    state: row.state,
-    attempt: row.attempt,
-    maxAttempts: row.max_attempts,
-    enqueuedAt: row.enqueued_at,
-    availableAt: row.available_at,
-    ...(claim === undefined ? {} : { claim }),
-    ...(row.last_error === null ? {} : { lastError: row.last_error }),
-  };
+/**
+ * A batch as replies show it. Its text is written here, with the payloads as they came: as an object for
+ * `JSON.stringify` it would cost three times as much, which is a tenth of what a claim costs.
+ *
+ * @param queueText the name of its queue as JSON, made once for all batches of a reply.
+ */
+function shownBatch(
+  row: Omit<BatchRow, "payload_bytes">,
+  queueText: string,
+  claim: BatchClaim | undefined,
+): Batch {
+  const { merge_key: kept, source_key: sourceKey, last_error: lastError } = row;
+  const text = `{"batchId":"${row.batch_id}","queue":${queueText},"enqueueSeq":${row.enqueue_seq},"payloads":${row.payloads},"sourceKey":${
+    sourceKey === null ? "null" : JSON.stringify(sourceKey)
+  },"deliveryPolicy":"${row.delivery_policy}","slotPolicy":"${row.slot_policy}","mergeKey":${
+    kept === null ? '"never"' : JSON.stringify(shownMergeKey(kept))
+  },"state":"${row.state}","attempt":${row.attempt},"maxAttempts":${row.max_attempts},"enqueuedAt":${row.enqueued_at},"availableAt":${row.available_at}${
+    claim === undefined ? "" : `,"claim":${JSON.stringify(claim)}`
+  }${lastError === null ? "" : `,"lastError":${JSON.stringify(lastError)}`}}`;
+  return new RawJson(text) as unknown as Batch;
 }
 
 /** A batch remembers its last claim after that has ended. */

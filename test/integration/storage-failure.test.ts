@@ -188,14 +188,14 @@ async function failSync(daemon: DaemonProcess, when: string): Promise<ChildProce
     "strace",
     ["-f", "-q", "-o", "/dev/null", "-e", "trace=fsync,fdatasync", "-e", inject, "-p", String(daemon.pid)],
     {
-      stdio: "ignore",
+      stdio: ["ignore", "ignore", "inherit"],
     },
   );
   onTestFinished(() => void strace.kill("SIGKILL"));
   // It traces once the kernel says so (proc_pid_status(5)).
   const { readFileSync } = await import("node:fs");
   while (!/^TracerPid:\s+[1-9]/m.test(readFileSync(`/proc/${daemon.pid}/status`, "utf8"))) {
-    expect(strace.exitCode).toBeNull();
+    expect([strace.exitCode, strace.signalCode]).toEqual([null, null]);
     await new Promise((resolve) => setImmediate(resolve));
   }
   return strace;

@@ -1,0 +1,129 @@
+import { randomUUID } from "node:crypto";
+import type { Params, Result } from "@pawl/protocol";
+import { PawlError } from "@pawl/protocol/errors";
+import { INLINE_MAX_BYTES } from "@pawl/protocol/limits";
+import { type ClientConnection, ConnectionLost } from "./client.js";
+
+/** How long one question for the answer waits at the daemon. */
+const WAIT_MS = 60_000;
+const MAX_PIECE_BYTES = 512 * 1024;
+/** What a request is longer than the params it carries. */
+const ENVELOPE_BYTES = 512;
+const FINAL: readonly CommandState[] = ["SUCCEEDED", "FAILED", "EXPIRED"];
+
+type CommandState = Result<"command.wait">["state"];
+type CommandResponse = NonNullable<Result<"command.response">["response"]>;
+
+export interface SendOptions {
+  /** The command becomes EXPIRED unless it is answered within so many milliseconds. */
+  ttlMs?: number;
+  /** The same as a point in time, in milliseconds since the Unix epoch. Not both. */
+  deadline?: number;
+  /** After so many deliveries without an answer it is FAILED; 0, the default, for no limit. */
+  maxAttempts?: number;
+  /**
+   * Sending again under the same key, also from another process, joins the first command instead of creating
+   * another. Otherwise a key is made for each call, so that a lost connection never creates two.
+   */
+  idempotencyKey?: string;
+  /** Cancels the command; the call rejects with the signal's reason. */
+  signal?: AbortSignal;
+}
+
+/**
+ * A command that ended without success: its receiver answered with an error, or it was cancelled (`CANCELLED`),
+ * given up (`ATTEMPTS_EXHAUSTED`) or not answered in time (`EXPIRED`).
+ */
+export class CommandFailed extends Error {
+  override readonly name = "CommandFailed";
+  readonly commandId: string;
+  readonly state: CommandState;
+  /** What programs match on. */
+  readonly code: string;
+  readonly details: unknown;
+
+  constructor(commandId: string, state: CommandState, answer: Extract<CommandResponse, { status: "error" }>) {
+    super(answer.message);
+    this.commandId = commandId;
+    this.state = state;
+    this.code = answer.code;
+    this.details = answer.details;
+  }
+}
+
+/** Sends a command and resolves with its answer. See `Commands.send`. */
+export async function send(
+  connection: ClientConnection,
+  deployment: string,
+  command: string,
+  params: unknown = null,
+  options: SendOptions = {},
+): Promise<unknown> {
+  const { signal, idempotencyKey = randomUUID(), ...limits } = options;
+  const giveUp = signal === undefined ? {} : { signal };
+  const text = Buffer.from(JSON.stringify(params) ?? "null");
+  const content = text.length <= INLINE_MAX_BYTES ? { params } : { upload: { sizeBytes: text.length } };
+  const create: Params<"command.create"> = { deployment, command, idempotencyKey, ...limits, ...content };
+  const { commandId, next } = await connection.call("command.create", create, giveUp);
+  try {
+    if (next === "upload") await upload(connection, commandId, text, giveUp);
+    return await answerOf(connection, commandId, giveUp);
+  } catch (error) {
+    if (signal?.aborted) {
+      // Whoever carries it out is told; if this cannot be said, it is as if nobody waited for the answer.
+      connection.call("command.cancel", { commandId, reason: "Its sender gave it up." }).catch(() => {});
+    }
+    throw error;
+  }
+}
+
+/** Waits for the answer to a command, for as long as it takes. See `Commands.answer`. */
+export async function answerOf(
+  connection: ClientConnection,
+  commandId: string,
+  options: { signal?: AbortSignal } = {},
+): Promise<unknown> {
+  for (;;) {
+    const { state } = await connection.call("command.wait", { commandId, waitMs: WAIT_MS }, options);
+    if (!FINAL.includes(state)) continue;
+    const { response } = await connection.call("command.response", { commandId }, options);
+    if (response === null) throw new PawlError("internal", `The answer to ${commandId} is missing.`);
+    if (response.status === "error") throw new CommandFailed(commandId, state, response);
+    return response.response;
+  }
+}
+
+/**
+ * Sends params in pieces. Where the next one begins is what the daemon says it is: a lost answer may be that of
+ * a piece it has, and another sender with the same key may be uploading the same.
+ */
+async function upload(
+  connection: ClientConnection,
+  commandId: string,
+  text: Buffer,
+  giveUp: { signal?: AbortSignal },
+): Promise<void> {
+  const pieceBytes = await pieceSize(connection);
+  for (let offset = 0; offset < text.length; ) {
+    const piece = text.subarray(offset, offset + pieceBytes);
+    const final = offset + piece.length === text.length;
+    const params = { commandId, offset, chunk: piece.toString("base64"), final };
+    try {
+      offset = (await connection.call("command.upload", params, giveUp)).receivedBytes;
+    } catch (error) {
+      if (error instanceof ConnectionLost && error.mayHaveTakenEffect && !connection.closed.aborted) continue;
+      if (!(error instanceof PawlError)) throw error;
+      // It has all the params, or has ended without them: its answer will tell.
+      if (error.kind === "invalid_state") return;
+      const { receivedBytes } = error.details;
+      if (typeof receivedBytes !== "number" || receivedBytes === offset) throw error;
+      offset = receivedBytes;
+    }
+  }
+}
+
+/** How much of the params one request carries: base64 makes four bytes of three. */
+async function pieceSize(connection: ClientConnection): Promise<number> {
+  const room = (await connection.maxMessageBytes()) - ENVELOPE_BYTES;
+  return Math.min(MAX_PIECE_BYTES, Math.floor(room / 4) * 3);
+}

@@ -1,0 +1,161 @@
+import type { Parsed, Result } from "@pawl/protocol";
+import { type PawlError, refuse } from "@pawl/protocol/errors";
+import { INLINE_MAX_BYTES } from "@pawl/protocol/limits";
+import { JsonSyntax } from "../json-syntax.js";
+import { all, type Env, type Operation, one, run, sql } from "../operation.js";
+import { type CommandRow, findCommand, forbidden, moved, readyKey } from "./command-row.js";
+import { stateAt } from "./command-state.js";
+
+/** Longest piece in one row, so that reading a part of a large text reads little else. */
+const MAX_CHUNK_BYTES = 64 * 1024;
+/** Rows that one read looks at: pieces may be as small as their sender likes. */
+const MAX_CHUNKS_PER_READ = 1024;
+
+const selectUpload = sql<{ receivedBytes: number; syntax: Uint8Array }>(`
+  SELECT received_bytes AS "receivedBytes", syntax FROM pawl_command_upload WHERE seq = :seq`);
+
+const updateUpload = sql(`
+  UPDATE pawl_command_upload SET received_bytes = :receivedBytes, syntax = :syntax WHERE seq = :seq`);
+
+const deleteUpload = sql("DELETE FROM pawl_command_upload WHERE seq = :seq");
+
+const insertChunk = sql("INSERT INTO pawl_command_chunk (seq, at, bytes) VALUES (:seq, :at, :bytes)");
+
+const selectChunks = sql<{ at: number; bytes: Uint8Array }>(`
+  SELECT at, bytes FROM pawl_command_chunk
+  WHERE seq = :seq AND at < :to
+    AND at >= (SELECT max(at) FROM pawl_command_chunk WHERE seq = :seq AND at <= :from)
+  ORDER BY at LIMIT :rows`);
+
+const selectAllChunks = sql<{ bytes: Uint8Array }>(
+  "SELECT bytes FROM pawl_command_chunk WHERE seq = :seq ORDER BY at",
+);
+
+const deleteAllChunks = sql("DELETE FROM pawl_command_chunk WHERE seq = :seq");
+
+const insertParams = sql("INSERT INTO pawl_command_params (seq, params) VALUES (:seq, :params)");
+
+const selectParams = sql<{ params: string }>("SELECT params FROM pawl_command_params WHERE seq = :seq");
+
+const setPending = sql(`
+  UPDATE pawl_command SET state = 'PENDING', ready_at = :now, due_at = deadline, uploaded = :uploaded
+  WHERE seq = :seq`);
+
+export function* upload(
+  params: Parsed<"command.upload">,
+  env: Env,
+): Operation<Result<"command.upload"> | PawlError> {
+  const row = yield* findCommand(params.commandId);
+  if (row instanceof Error) return row;
+  const { commandId, seq, requestBytes: sizeBytes } = row;
+  const { state } = stateAt(row, env.now);
+  if (state !== "PENDING_UPLOAD") return forbidden(commandId, state, "PENDING_UPLOAD");
+  const stored = yield* one(selectUpload, { seq });
+  if (stored === undefined) throw new Error(`${commandId} is PENDING_UPLOAD and has no upload`);
+
+  const { offset, final } = params;
+  const { receivedBytes } = stored;
+  const progress = { receivedBytes, sizeBytes };
+  const chunk = decoded(params.chunk);
+  if (chunk === undefined) return wrong("chunk", "must be base64", progress);
+  if (offset !== receivedBytes) {
+    return wrong("offset", `must be ${receivedBytes}, where the piece before ended, not ${offset}`, progress);
+  }
+  const end = receivedBytes + chunk.length;
+  if (end > sizeBytes) {
+    return wrong("chunk", `must end with the ${sizeBytes} bytes announced, not at ${end}`, progress);
+  }
+  if (final && end < sizeBytes) {
+    return wrong(
+      "final",
+      `must come with the last of the ${sizeBytes} bytes announced, not at ${end}`,
+      progress,
+    );
+  }
+  const syntax = stored.syntax.length === 0 ? new JsonSyntax() : JsonSyntax.restore(stored.syntax);
+  const offender = syntax.take(chunk);
+  if (offender !== undefined) {
+    return wrong(
+      "chunk",
+      `must go on with JSON in UTF-8: byte ${offset + offender} cannot be there`,
+      progress,
+    );
+  }
+  if (final && !syntax.complete) {
+    return wrong("chunk", "must end the JSON text, which is not complete", progress);
+  }
+
+  for (let at = 0; at < chunk.length; at += MAX_CHUNK_BYTES) {
+    yield* run(insertChunk, { seq, at: offset + at, bytes: chunk.subarray(at, at + MAX_CHUNK_BYTES) });
+  }
+  if (!final) {
+    yield* run(updateUpload, { seq, receivedBytes: end, syntax: syntax.save() });
+    return { receivedBytes: end, state };
+  }
+  yield* run(deleteUpload, { seq });
+  const isSmall = sizeBytes <= INLINE_MAX_BYTES;
+  if (isSmall) yield* moveInline(seq);
+  yield* run(setPending, { seq, now: env.now, uploaded: isSmall ? 0 : 1 });
+  moved("PENDING_UPLOAD", "PENDING", env);
+  env.effects.wake(readyKey(row.deployment));
+  return { receivedBytes: end, state: "PENDING" };
+}
+
+/** Params that would have fitted into the request that created the command are kept like those. */
+function* moveInline(seq: number): Operation<void> {
+  const chunks = yield* all(selectAllChunks, { seq });
+  const params = Buffer.concat(chunks.map(({ bytes }) => bytes)).toString("utf8");
+  yield* run(insertParams, { seq, params });
+  yield* run(deleteAllChunks, { seq });
+}
+
+/** The bytes of a base64 text, with or without padding, or undefined if it is none. */
+function decoded(base64: string): Buffer | undefined {
+  const bytes = Buffer.from(base64, "base64");
+  // The decoder leaves out what is not base64, and then there are fewer bytes than characters stand for.
+  const padding = base64.endsWith("==") ? 2 : base64.endsWith("=") ? 1 : 0;
+  return bytes.length === Math.floor(((base64.length - padding) * 3) / 4) ? bytes : undefined;
+}
+
+function wrong(parameter: string, message: string, progress: object): PawlError {
+  const path = `/${parameter}`;
+  return refuse("invalid_params", `command.upload: ${path} ${message}. Nothing of this piece was kept.`, {
+    issues: [{ path, message }],
+    ...progress,
+  });
+}
+
+export function* params(
+  given: Parsed<"command.params">,
+  env: Env,
+): Operation<Result<"command.params"> | PawlError> {
+  const row = yield* findCommand(given.commandId);
+  if (row instanceof Error) return row;
+  const { offset } = given;
+  const { requestBytes: sizeBytes } = row;
+  const to = Math.min(offset + given.length, sizeBytes);
+  const piece =
+    row.uploaded === 1 ? yield* uploadedPiece(row, offset, to, env) : yield* inlinePiece(row, offset, to);
+  return piece instanceof Error ? piece : { chunk: piece.toString("base64"), offset, sizeBytes };
+}
+
+function* inlinePiece(row: CommandRow, from: number, to: number): Operation<Buffer> {
+  const text = (yield* one(selectParams, { seq: row.seq }))?.params ?? "null";
+  return Buffer.from(text).subarray(from, Math.max(from, to));
+}
+
+function* uploadedPiece(row: CommandRow, from: number, to: number, env: Env): Operation<Buffer | PawlError> {
+  const unfinished = yield* one(selectUpload, { seq: row.seq });
+  if (unfinished !== undefined) {
+    const { state } = stateAt(row, env.now);
+    const { receivedBytes } = unfinished;
+    return refuse(
+      "not_found",
+      `The params of ${row.commandId} are not complete: ${receivedBytes} of ${row.requestBytes} bytes have been uploaded and the command is ${state}.`,
+      { what: "params", commandId: row.commandId, state, receivedBytes, sizeBytes: row.requestBytes },
+    );
+  }
+  const chunks = yield* all(selectChunks, { seq: row.seq, from, to, rows: MAX_CHUNKS_PER_READ });
+  const parts = chunks.map(({ at, bytes }) => bytes.subarray(Math.max(from - at, 0), Math.max(to - at, 0)));
+  return Buffer.concat(parts);
+}

@@ -1,0 +1,229 @@
+import type { Envelope, Parsed, Result } from "@pawl/protocol";
+import { PawlError, refuse } from "@pawl/protocol/errors";
+import { MAX_SERVED_DEPLOYMENTS } from "@pawl/protocol/limits";
+import type { Logger } from "pino";
+import type { Connection } from "./connection.js";
+import type { Serving } from "./domain/command.js";
+import { answerOf, endPushes, type Push, push, settle } from "./domain/command-delivery.js";
+import type { Caller, Env, Operation } from "./operation.js";
+import type { Reactor } from "./reactor.js";
+import type { Answered } from "./rpc.js";
+
+/** After storage refused, what is to be written is tried again this much later. */
+const RETRY_MS = 1000;
+/** As long as a timer can be; then the wait begins anew. */
+const LONGEST_WAIT_MS = 2 ** 31 - 1;
+
+const DAEMON: Caller = { connection: 0, pid: process.pid, uid: null, gid: null };
+
+/** A connection that serves a deployment. */
+interface Served {
+  readonly connection: Connection;
+  owner: string;
+  /** How many commands it may have at a time. */
+  max: number;
+  /** How many it has: sent, and not yet answered. */
+  inFlight: number;
+}
+
+/** Those who serve a deployment. */
+interface Post {
+  readonly deployment: string;
+  /** By connection, the longest unserved first. */
+  readonly served: Map<number, Served>;
+  /** Whether there is a call that takes commands for them, or waits for some. */
+  taking: boolean;
+}
+
+/**
+ * The connections that deployments are served by, and what travels on them: commands as requests of the daemon,
+ * answers as the responses. Each deployment has one call that waits for commands in the same line as those
+ * that pull; when there are some it hands them out in its turn, and they are sent after the commit.
+ */
+export class Receivers implements Serving {
+  readonly #reactor: Reactor;
+  readonly #log: Logger;
+  readonly #connection: (connection: number) => Connection | undefined;
+  readonly #ask: (
+    connection: Connection,
+    method: string,
+    params: object,
+    onAnswer: (answered: Answered) => void,
+  ) => void;
+  readonly #posts = new Map<string, Post>();
+  /** The deployments that each connection serves. */
+  readonly #byConnection = new Map<number, Set<Post>>();
+
+  constructor(options: {
+    reactor: Reactor;
+    log: Logger;
+    /** An open connection by its number. */
+    connection: (connection: number) => Connection | undefined;
+    /** Sends a request, and tells what it is answered by. */
+    ask: (
+      connection: Connection,
+      method: string,
+      params: object,
+      onAnswer: (answered: Answered) => void,
+    ) => void;
+  }) {
+    this.#reactor = options.reactor;
+    this.#log = options.log;
+    this.#connection = options.connection;
+    this.#ask = options.ask;
+  }
+
+  /** The operation of `command.serve`: commands are sent from then on, the first after the reply. */
+  *serve(params: Parsed<"command.serve">, env: Env): Operation<Result<"command.serve"> | PawlError> {
+    const { deployment } = params;
+    const { connection } = env.caller;
+    const posts = this.#byConnection.get(connection);
+    if (
+      posts !== undefined &&
+      posts.size >= MAX_SERVED_DEPLOYMENTS &&
+      !this.#serves(connection, deployment)
+    ) {
+      return refuse(
+        "exhausted",
+        `This connection serves ${MAX_SERVED_DEPLOYMENTS} deployments already. Open another one for more.`,
+        { limit: MAX_SERVED_DEPLOYMENTS },
+      );
+    }
+    env.effects.afterCommit(() => this.#enter(connection, params));
+    return { deployment };
+  }
+
+  count(deployment: string): number {
+    return this.#posts.get(deployment)?.served.size ?? 0;
+  }
+
+  deployments(): Iterable<string> {
+    return this.#posts.keys();
+  }
+
+  /** Nothing more comes from this connection: what it has is given back, unless it is answered already. */
+  leave(connection: number): void {
+    const posts = this.#byConnection.get(connection);
+    if (posts === undefined) return;
+    this.#byConnection.delete(connection);
+    for (const post of posts) {
+      post.served.delete(connection);
+      if (post.served.size === 0 && !post.taking) this.#posts.delete(post.deployment);
+    }
+    this.#perform((env) => endPushes(connection, env));
+  }
+
+  /** The peer has read what was in the way of sending it more. */
+  roomAgain(connection: number): void {
+    for (const post of this.#byConnection.get(connection) ?? []) this.#take(post);
+  }
+
+  #serves(connection: number, deployment: string): boolean {
+    return this.#posts.get(deployment)?.served.has(connection) ?? false;
+  }
+
+  #enter(number: number, { deployment, owner, max }: Parsed<"command.serve">): void {
+    const connection = this.#connection(number);
+    if (connection === undefined || !connection.mayAnswer) return;
+    let post = this.#posts.get(deployment);
+    if (post === undefined) {
+      post = { deployment, served: new Map(), taking: false };
+      this.#posts.set(deployment, post);
+    }
+    const served = post.served.get(number);
+    if (served === undefined) post.served.set(number, { connection, owner, max, inFlight: 0 });
+    else Object.assign(served, { owner, max });
+    const posts = this.#byConnection.get(number);
+    if (posts === undefined) this.#byConnection.set(number, new Set([post]));
+    else posts.add(post);
+    this.#take(post);
+  }
+
+  /** Has commands taken for those who have room, or waits for some. */
+  #take(post: Post): void {
+    if (post.taking || !hasRoom(post)) return;
+    post.taking = true;
+    this.#reactor.submit({
+      caller: DAEMON,
+      start: (env) => push(post.deployment, freeOf(post), env),
+      waitMs: LONGEST_WAIT_MS,
+      closed: () => false,
+      settle: (outcome) => {
+        post.taking = false;
+        if (outcome instanceof Error) {
+          this.#later(outcome, () => this.#take(post));
+          return;
+        }
+        for (const each of outcome as readonly Push[]) this.#send(post, each);
+        if (post.served.size === 0) this.#posts.delete(post.deployment);
+        else this.#take(post);
+      },
+    });
+  }
+
+  #send(post: Post, { connection: number, envelope }: Push): void {
+    const served = post.served.get(number);
+    // It closed while the turn went on; then what it was given is given back.
+    if (served === undefined) return;
+    served.inFlight += 1;
+    // The last in the line from now on.
+    post.served.delete(number);
+    post.served.set(number, served);
+    this.#ask(served.connection, "command.execute", envelope, (answered) => {
+      served.inFlight -= 1;
+      this.#answered(served.connection, envelope, answered);
+      this.#take(post);
+    });
+  }
+
+  #answered({ caller, closed }: Connection, envelope: Envelope, { text, response }: Answered): void {
+    const { commandId, attempt } = envelope;
+    const answer = answerOf(text, response);
+    this.#perform(
+      (env) => settle({ commandId, attempt }, answer, { ...env, caller }),
+      // Once the connection has closed, the command is given back.
+      () => !closed,
+    );
+  }
+
+  /** Performs an operation of which nobody hears, again while storage refuses and it is still `wanted`. */
+  #perform(start: (env: Env) => Operation<unknown>, wanted: () => boolean = () => true): void {
+    this.#reactor.submit({
+      caller: DAEMON,
+      start,
+      waitMs: 0,
+      closed: () => true,
+      settle: (outcome) => {
+        if (!(outcome instanceof Error)) return;
+        this.#later(outcome, () => {
+          if (wanted()) this.#perform(start, wanted);
+        });
+      },
+    });
+  }
+
+  /** Tries again later, unless the refusal is for good. */
+  #later(error: Error, action: () => void): void {
+    const passes = !(error instanceof PawlError) || error.retryable;
+    if (!(error instanceof PawlError)) this.#log.error({ err: error }, "a push failed");
+    else if (!passes) this.#log.info({ kind: error.kind, ...error.details }, "answer to a push not taken");
+    if (passes) setTimeout(action, RETRY_MS).unref();
+  }
+}
+
+function hasRoom(post: Post): boolean {
+  for (const { connection, max, inFlight } of post.served.values()) {
+    if (inFlight < max && connection.mayBeAsked) return true;
+  }
+  return false;
+}
+
+function freeOf(post: Post) {
+  return [...post.served.values()].map(({ connection, owner, max, inFlight }) => ({
+    connection: connection.caller.connection,
+    pid: connection.caller.pid,
+    owner,
+    inFlight,
+    room: connection.mayBeAsked ? Math.max(0, max - inFlight) : 0,
+  }));
+}
