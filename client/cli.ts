@@ -99,10 +99,17 @@ function complain(error: unknown, output: Output, command: string | undefined): 
     process.stderr.write(`${JSON.stringify(rest)}\n`);
   } else {
     const label = kind === undefined ? "" : styled("dim", ` [${kind}]`, process.stderr);
-    process.stderr.write(`${styled("red", "pawl:", process.stderr)} ${printable(message)}${label}\n`);
+    process.stderr.write(`${styled("red", "pawl:", process.stderr)} ${lines(message)}${label}\n`);
   }
   return code;
 }
+
+/** Only the report of a defect has lines; what comes from elsewhere stays in one. */
+function lines(message: string): string {
+  return message.startsWith(DEFECT) ? message.split("\n").map(printable).join("\n") : printable(message);
+}
+
+const DEFECT = "This is a defect of pawl; please report it.";
 
 interface Complaint {
   readonly code: number;
@@ -137,6 +144,6 @@ function classify(error: unknown, command: string | undefined): Complaint {
   // A command that cannot be run; these are the codes by which shells tell it.
   if (exitCode !== undefined) return made(exitCode, "invalid_params", message);
   // A system error says it all; anything else is a defect of this program.
-  const text = code === undefined ? `This is a defect of pawl; please report it. ${stack}` : message;
+  const text = code === undefined ? `${DEFECT} ${stack}` : message;
   return made(EXIT_TROUBLE, "internal", text);
 }

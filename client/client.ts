@@ -149,6 +149,8 @@ export class ClientConnection {
   constructor(socketPath: string, reconnectMs: number) {
     this.socketPath = socketPath;
     this.#reconnectMs = reconnectMs;
+    // Everything that is held over this connection listens, and takes its listener away.
+    setMaxListeners(0, this.closed);
   }
 
   /** Aborted when the client is closed. */
@@ -291,20 +293,10 @@ export class ClientConnection {
 
   /** Returns what is wrong with a message, if no daemon of ours sends such. */
   #received(message: unknown): string | undefined {
-    if (Array.isArray(message)) {
-      for (const each of message) {
-        const wrong = this.#received(each);
-        if (wrong !== undefined) return wrong;
-      }
-      return undefined;
+    for (const each of Array.isArray(message) ? message : [message]) {
+      const wrong = isResponse(each) ? this.#answered(each) : this.#requested(checkRequest(each));
+      if (wrong !== undefined) return wrong;
     }
-    if (isResponse(message)) {
-      return this.#answered(message);
-    }
-    const request = checkRequest(message);
-    if (request instanceof PawlError) return "it sent what is not JSON-RPC";
-    if (request.id === undefined) this.#notified(request);
-    else void this.#asked(request);
     return undefined;
   }
 
@@ -360,6 +352,13 @@ export class ClientConnection {
       // If this fails too, the grant ends by its time.
       this.call(undo, params).catch(() => {});
     }
+  }
+
+  #requested(request: Request | PawlError): string | undefined {
+    if (request instanceof PawlError) return "it sent what is not JSON-RPC";
+    if (request.id === undefined) this.#notified(request);
+    else void this.#asked(request);
+    return undefined;
   }
 
   #notified({ method, params }: Request): void {

@@ -1,10 +1,11 @@
+import { setMaxListeners } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 import { type ErrorKind, PawlError, shown } from "@pawl/protocol/errors";
 import { type ClientConnection, ConnectionLost } from "./client.js";
 
 /** Questions for more that one crew has open: the daemon serves a connection only so many requests at a time. */
 const MAX_ASKING = 4;
-export const MAX_CONCURRENCY = 1000;
+const MAX_CONCURRENCY = 1000;
 /** How long one question for more waits at the daemon. */
 export const ASK_WAIT_MS = 30_000;
 export const FIRST_PAUSE_MS = 100;
@@ -20,8 +21,18 @@ const FOR_GOOD: ReadonlySet<ErrorKind> = new Set([
   "exhausted",
 ]);
 
+/** Whether asking again is of no use. */
 export function isForGood(error: unknown): error is PawlError {
   return error instanceof PawlError && FOR_GOOD.has(error.kind);
+}
+
+/** Refuses a number of handlers that cannot run at a time. */
+export function checkConcurrency(concurrency: number, most: number): void {
+  if (Number.isInteger(concurrency) && concurrency >= 1 && concurrency <= most) return;
+  throw new PawlError(
+    "invalid_params",
+    `concurrency is a whole number from 1 to ${most}, not ${shown(concurrency)}.`,
+  );
 }
 
 /** Work under way. */
@@ -66,13 +77,7 @@ export class Crew<T> implements WorkHandle {
 
   constructor(options: CrewOptions<T>) {
     this.#options = options;
-    const { concurrency } = options;
-    if (!Number.isInteger(concurrency) || concurrency < 1 || concurrency > MAX_CONCURRENCY) {
-      throw new PawlError(
-        "invalid_params",
-        `concurrency is a whole number from 1 to ${MAX_CONCURRENCY}, not ${shown(concurrency)}.`,
-      );
-    }
+    checkConcurrency(options.concurrency, MAX_CONCURRENCY);
     this.done = this.#run();
     // Who does not look at it is told by onError.
     this.done.catch(() => {});
@@ -91,6 +96,7 @@ export class Crew<T> implements WorkHandle {
     const { connection, concurrency, signal } = this.#options;
     const close = (): void => this.#close();
     const ends = [connection.closed, ...(signal === undefined ? [] : [signal])];
+    setMaxListeners(0, ...ends);
     for (const end of ends) end.addEventListener("abort", close, { once: true });
     if (ends.some((end) => end.aborted)) close();
     const letGo = connection.keep();
@@ -124,7 +130,8 @@ export class Crew<T> implements WorkHandle {
         this.#free();
         if (signal.aborted) return;
         if (isForGood(error)) this.#refuse(error);
-        // A daemon that was started again is no news: what it may have granted ended with the connection.
+        // A daemon that was started again is no news: what it may have granted ended with the connection, or will
+        // by its time.
         else if (!(error instanceof ConnectionLost && error.mayHaveTakenEffect)) tell(onError, error);
         await delay(pause * (0.5 + Math.random() / 2), undefined, { signal }).catch(() => {});
         pause = Math.min(pause * 2, MAX_PAUSE_MS);

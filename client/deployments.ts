@@ -1,3 +1,4 @@
+import type { Result } from "@pawl/protocol";
 import type { ClientConnection } from "./client.js";
 import type { WorkHandle } from "./crew.js";
 import {
@@ -9,7 +10,7 @@ import {
   type ServeOptions,
   serve,
 } from "./receive.js";
-import { answerOf, type SendOptions, send } from "./send.js";
+import { answerOf, create, type SendOptions, send } from "./send.js";
 
 /** A deployment whose commands are known to the compiler. */
 export interface Deployment<C> {
@@ -35,6 +36,13 @@ export interface Commands {
    * });
    */
   send<R = unknown>(deployment: string, command: string, params?: unknown, options?: SendOptions): Promise<R>;
+  /** Sends a command without waiting for its answer, which `answer` has later. */
+  create(
+    deployment: string,
+    command: string,
+    params?: unknown,
+    options?: SendOptions,
+  ): Promise<Result<"command.create">>;
   /** Waits for the answer to a command that was sent before, perhaps by another process. Rejects as `send` does. */
   answer<R = unknown>(commandId: string, options?: { signal?: AbortSignal }): Promise<R>;
   /**
@@ -76,6 +84,8 @@ export function commandsOf(connection: ClientConnection): Commands {
   const commands = {
     send: (deployment: string, command: string, params?: unknown, options?: SendOptions) =>
       send(connection, deployment, command, params, options),
+    create: (deployment: string, command: string, params?: unknown, options?: SendOptions) =>
+      create(connection, deployment, command, params, options),
     answer: (commandId: string, options?: { signal?: AbortSignal }) =>
       answerOf(connection, commandId, options),
     to: (deployment: string) => ({

@@ -15,7 +15,7 @@ const MIN_RETRY_MS = 20;
 const MAX_RETRY_MS = 1000;
 /** What a grant that ends with its connection is given at most to be renewed on another (spec: queue.md, Rules). */
 const RESTART_GRACE_MS = 5000;
-/** A lease is given back in the background for so long at most; then it ends by its time. */
+/** How long giving a lease back is waited for; it ends by itself too. */
 const RELEASE_TIMEOUT_MS = 5000;
 const REACQUIRE_PAUSE_MS = 100;
 
@@ -328,7 +328,8 @@ async function acquire(
       const again = error instanceof ConnectionLost && releaseOn === "disconnect" && left > 0;
       if (!again || connection.closed.aborted) throw error;
     }
-    await delay(REACQUIRE_PAUSE_MS, undefined, signal === undefined ? {} : { signal });
+    // Aborted meanwhile, the next call rejects with the reason.
+    await delay(REACQUIRE_PAUSE_MS, undefined, signal === undefined ? {} : { signal }).catch(() => {});
   }
 }
 

@@ -1,11 +1,18 @@
+import { setMaxListeners } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 import type { NotificationParams, Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
-import { DEFAULT_LEASE_MS, MAX_ANSWER_CODE_LENGTH, MIN_MAX_MESSAGE_BYTES } from "@pawl/protocol/limits";
+import {
+  DEFAULT_LEASE_MS,
+  MAX_ANSWER_CODE_LENGTH,
+  MAX_SERVED_COMMANDS,
+  MIN_MAX_MESSAGE_BYTES,
+} from "@pawl/protocol/limits";
 import { type ClientConnection, ConnectionLost, RequestFailure } from "./client.js";
 import {
   ASK_WAIT_MS,
   Crew,
+  checkConcurrency,
   FIRST_PAUSE_MS,
   isForGood,
   MAX_PAUSE_MS,
@@ -59,7 +66,7 @@ export type CommandHandlers<C> = {
 type Handlers = Readonly<Record<string, (params: unknown, command: ReceivedCommand) => unknown>>;
 
 export interface ServeOptions {
-  /** How many commands are carried out at a time; 1 by default. */
+  /** How many commands are carried out at a time; 1 by default, 100 at most when they are pushed. */
   concurrency?: number;
   /** Who receives, for people; otherwise the program and its pid. */
   owner?: string;
@@ -105,6 +112,7 @@ export function pull(
 ): WorkHandle {
   const { concurrency = 1, owner = defaultOwner(), leaseMs = DEFAULT_LEASE_MS } = options;
   const { releaseOn = "disconnect", signal, onError = warn } = options;
+
   async function take(giveUp: AbortSignal): Promise<{ lease: Leased; askedAt: number } | undefined> {
     const askedAt = performance.now();
     const { leases } = await connection.call(
@@ -188,11 +196,9 @@ class PushReceiver {
     if (this.#served.has(deployment)) {
       throw new PawlError("invalid_params", `This client serves ${JSON.stringify(deployment)} already.`);
     }
-    const serving = new Serving(this.#connection, deployment, handlers, options, () => {
-      this.#served.delete(deployment);
-    });
+    const serving = new Serving(this.#connection, deployment, handlers, options);
     this.#served.set(deployment, serving);
-    void serving.subscribe();
+    serving.start(() => this.#served.delete(deployment));
     return serving;
   }
 
@@ -211,42 +217,43 @@ class Serving implements WorkHandle {
   readonly #deployment: string;
   readonly #handlers: Handlers;
   readonly #options: ServeOptions;
-  readonly #onEnd: () => void;
   readonly #closing = new AbortController();
   readonly #running = new Set<{ commandId: string; stop: AbortController }>();
-  readonly #letGo: () => void;
+  #atEnd: () => void = () => {};
   #idle: () => void = () => {};
   readonly done: Promise<void>;
   #finish: () => void = () => {};
   #refuse: (refusal: PawlError) => void = () => {};
 
-  constructor(
-    connection: ClientConnection,
-    deployment: string,
-    handlers: Handlers,
-    options: ServeOptions,
-    onEnd: () => void,
-  ) {
+  constructor(connection: ClientConnection, deployment: string, handlers: Handlers, options: ServeOptions) {
+    checkConcurrency(options.concurrency ?? 1, MAX_SERVED_COMMANDS);
     this.#connection = connection;
     this.#deployment = deployment;
     this.#handlers = handlers;
     this.#options = options;
-    this.#onEnd = onEnd;
     this.done = new Promise((resolve, reject) => {
       this.#finish = resolve;
       this.#refuse = reject;
     });
     // Who does not look at it is told by onError.
     this.done.catch(() => {});
+  }
+
+  /** @param onEnd is told when nothing is under way any more. */
+  start(onEnd: () => void): void {
     const close = (): void => void this.close();
-    const ends = [connection.closed, ...(options.signal === undefined ? [] : [options.signal])];
+    const { signal } = this.#options;
+    const ends = [this.#connection.closed, ...(signal === undefined ? [] : [signal])];
+    setMaxListeners(0, ...ends);
     for (const end of ends) end.addEventListener("abort", close, { once: true });
-    const letGo = connection.keep();
-    this.#letGo = () => {
+    const letGo = this.#connection.keep();
+    this.#atEnd = () => {
       letGo();
       for (const end of ends) end.removeEventListener("abort", close);
+      onEnd();
     };
     if (ends.some((end) => end.aborted)) close();
+    else void this.subscribe();
   }
 
   /** Asks for the commands, on this connection. */
@@ -336,8 +343,7 @@ class Serving implements WorkHandle {
       await this.#connection.call("command.serve", stop).catch(() => {});
     }
     if (this.#running.size > 0) await new Promise<void>((resolve) => (this.#idle = resolve));
-    this.#onEnd();
-    this.#letGo();
+    this.#atEnd();
     if (refusal === undefined) this.#finish();
     else this.#refuse(refusal);
   }

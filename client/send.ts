@@ -26,7 +26,7 @@ export interface SendOptions {
    * another. Otherwise a key is made for each call, so that a lost connection never creates two.
    */
   idempotencyKey?: string;
-  /** Cancels the command; the call rejects with the signal's reason. */
+  /** Cancels the command, unless another call under the same key created it. The call rejects with the reason. */
   signal?: AbortSignal;
 }
 
@@ -51,30 +51,75 @@ export class CommandFailed extends Error {
   }
 }
 
+type Created = Result<"command.create">;
+
 /** Sends a command and resolves with its answer. See `Commands.send`. */
-export async function send(
+export function send(
+  connection: ClientConnection,
+  deployment: string,
+  command: string,
+  params?: unknown,
+  options?: SendOptions,
+): Promise<unknown> {
+  return sendThen(connection, deployment, command, params, options, ({ commandId }, giveUp) =>
+    answerOf(connection, commandId, giveUp),
+  );
+}
+
+/** Sends a command and resolves once all its params are with the daemon. See `Commands.create`. */
+export function create(
+  connection: ClientConnection,
+  deployment: string,
+  command: string,
+  params?: unknown,
+  options?: SendOptions,
+): Promise<Created> {
+  return sendThen(connection, deployment, command, params, options, async (created) => created);
+}
+
+async function sendThen<T>(
   connection: ClientConnection,
   deployment: string,
   command: string,
   params: unknown = null,
   options: SendOptions = {},
-): Promise<unknown> {
+  finish: (created: Created, giveUp: { signal?: AbortSignal }) => Promise<T>,
+): Promise<T> {
   const { signal, idempotencyKey = randomUUID(), ...limits } = options;
   const giveUp = signal === undefined ? {} : { signal };
+  signal?.throwIfAborted();
   const text = Buffer.from(JSON.stringify(params) ?? "null");
   const content = text.length <= INLINE_MAX_BYTES ? { params } : { upload: { sizeBytes: text.length } };
-  const create: Params<"command.create"> = { deployment, command, idempotencyKey, ...limits, ...content };
-  const { commandId, next } = await connection.call("command.create", create, giveUp);
+  const request: Params<"command.create"> = { deployment, command, idempotencyKey, ...limits, ...content };
+  // It is not given up by the signal: what it creates is to be cancelled.
+  const creating = connection.call("command.create", request);
+  const onAbort = (): void => {
+    creating
+      .then(async ({ commandId, created }) => {
+        // Under a key that others may use too, only whoever created it cancels it.
+        if (options.idempotencyKey !== undefined && !created) return;
+        await connection.call("command.cancel", { commandId, reason: "Its sender gave it up." });
+      })
+      // If this cannot be said, it is as if nobody waited for the answer.
+      .catch(() => {});
+  };
+  signal?.addEventListener("abort", onAbort, { once: true });
   try {
-    if (next === "upload") await upload(connection, commandId, text, giveUp);
-    return await answerOf(connection, commandId, giveUp);
-  } catch (error) {
-    if (signal?.aborted) {
-      // Whoever carries it out is told; if this cannot be said, it is as if nobody waited for the answer.
-      connection.call("command.cancel", { commandId, reason: "Its sender gave it up." }).catch(() => {});
-    }
-    throw error;
+    const created = await unlessAborted(creating, signal);
+    if (created.next === "upload") await upload(connection, created.commandId, text, giveUp);
+    return await finish(created, giveUp);
+  } finally {
+    signal?.removeEventListener("abort", onAbort);
   }
+}
+
+function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return promise;
+  return new Promise((resolve, reject) => {
+    const onAbort = (): void => reject(signal.reason);
+    signal.addEventListener("abort", onAbort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", onAbort));
+  });
 }
 
 /** Waits for the answer to a command, for as long as it takes. See `Commands.answer`. */

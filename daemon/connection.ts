@@ -33,6 +33,12 @@ export interface ConnectionOptions {
 const LINGER_MS = 5000;
 /** How often a peer that is not read is tried, where the kernel does not tell that it has closed. */
 const PROBE_MS = 1000;
+/** Requests that one turn takes up of a connection at most, so that no client has the turns for itself. */
+const MAX_REQUESTS_PER_TURN = 128;
+/** Of a connection whose answers are not known yet: each of them may be a long list. */
+const FIRST_REQUESTS_PER_TURN = 16;
+/** How fast a long answer is forgotten: after some 50 short ones it counts for 1 in 200. */
+const FORGETTING = 0.9;
 
 /**
  * One client. Reads only while its unanswered requests, its lines not taken up and its unsent replies are
@@ -58,6 +64,8 @@ export class Connection implements Peer {
   #untakenBytes = 0;
   #out: string[] = [];
   #outBytes = 0;
+  /** How long an answer may well be: the longest of late. */
+  #answerBytes = MAX_UNSENT_BYTES / FIRST_REQUESTS_PER_TURN;
   #unwatch: (() => void) | undefined;
   #probeTimer: NodeJS.Timeout | undefined;
 
@@ -97,6 +105,20 @@ export class Connection implements Peer {
     return this.closed || (!this.#congested && this.#inFlight < MAX_IN_FLIGHT_REQUESTS);
   }
 
+  /**
+   * How many requests one turn may take up: as many as can be expected not to exceed what may be unsent, since
+   * all their answers are there before the first is sent.
+   */
+  get requestsPerTurn(): number {
+    const fitting = Math.floor(MAX_UNSENT_BYTES / this.#answerBytes);
+    return Math.min(Math.max(fitting, 1), MAX_REQUESTS_PER_TURN);
+  }
+
+  /** Whether more may be taken up of a batch that was begun. */
+  get mayGoOn(): boolean {
+    return this.closed || !this.#congested;
+  }
+
   /** Whether a request of the daemon could still be answered. */
   get mayAnswer(): boolean {
     return this.#state === "open";
@@ -128,6 +150,10 @@ export class Connection implements Peer {
     this.#roomAgain();
     if (this.#untaken > 0) this.#options.onRoom();
     this.#closeIfDone();
+  }
+
+  wrote(bytes: number): void {
+    this.#answerBytes = Math.max(bytes, this.#answerBytes * FORGETTING);
   }
 
   send(line: string): void {
@@ -223,10 +249,12 @@ export class Connection implements Peer {
 
   #flush(): void {
     if (this.#out.length === 0 || this.#state === "closed") return;
-    const text = `${this.#out.join("\n")}\n`;
+    const [lines, bytes] = [this.#out, this.#outBytes];
     this.#out = [];
     this.#outBytes = 0;
-    this.socket.write(text);
+    // Many long lists at once would be more than one string can hold.
+    if (bytes <= MAX_UNSENT_BYTES) this.socket.write(`${lines.join("\n")}\n`);
+    else for (const line of lines) this.socket.write(`${line}\n`);
   }
 
   #ended(): void {

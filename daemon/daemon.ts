@@ -119,6 +119,7 @@ export class Daemon {
       log,
       connection: (number) => this.#connections.get(number),
       ask: (connection, method, params, onAnswer) => this.#rpc.ask(connection, method, params, onAnswer),
+      refuse: (connection, refusal) => this.#rpc.refuse(refusal, connection),
     });
     const dispatcher = new Dispatcher({
       handlers: handlers(this.#inside(), this.#receivers),

@@ -1,46 +1,82 @@
 import type { Connection } from "./connection.js";
 
-/**
- * Requests of one connection that one turn takes up at most, give or take a batch: a client that asks for many
- * long lists at once would otherwise have all of them in memory before the first is sent.
- */
-const MAX_REQUESTS_PER_TURN = 128;
+/** A line of several requests, which are taken up one after the other, in one turn or in several. */
+export interface Batch {
+  /** How many are still to be taken up. */
+  readonly left: number;
+  /** Takes up so many more at most. */
+  take(most: number): void;
+}
+
+interface Entry {
+  readonly connection: Connection;
+  readonly line: Buffer;
+  /** The line, once it was taken up in part. */
+  batch: Batch | undefined;
+}
 
 /** The lines that have arrived and are not yet taken up, of all connections, in the order they came. */
 export class Inbox {
-  #lines: { connection: Connection; line: Buffer }[] = [];
+  #entries: Entry[] = [];
 
   push(connection: Connection, line: Buffer): void {
-    this.#lines.push({ connection, line });
+    this.#entries.push({ connection, line, batch: undefined });
   }
 
   /**
    * Hands over what may be taken up now and keeps the rest in order: a connection waits for its next turn
-   * after `MAX_REQUESTS_PER_TURN`, and as long as it has too much unanswered or unsent.
+   * after its share (`requestsPerTurn`), and as long as it has too much unanswered or unsent.
    *
-   * @param receive takes up one line and returns how many requests it held.
-   * @returns how many lines were taken, and whether some are left that the next turn may take.
+   * @param receive takes up one line; returns what it begins if it holds a batch.
+   * @returns how many lines were taken up, whole or in part, and whether the next turn may take up more.
    */
-  takeUp(receive: (line: Buffer, connection: Connection) => number): { taken: number; left: boolean } {
-    const lines = this.#lines;
-    this.#lines = [];
-    const perConnection = new Map<Connection, number>();
+  takeUp(receive: (line: Buffer, connection: Connection) => Batch | undefined): {
+    taken: number;
+    left: boolean;
+  } {
+    const entries = this.#entries;
+    this.#entries = [];
+    const room = new Map<Connection, number>();
     let taken = 0;
     let left = false;
-    for (const entry of lines) {
-      const { connection, line } = entry;
-      const before = perConnection.get(connection) ?? 0;
-      if (before < MAX_REQUESTS_PER_TURN && connection.mayTakeUp) {
-        connection.taken(line);
-        perConnection.set(connection, before + receive(line, connection));
+    for (const entry of entries) {
+      const { connection } = entry;
+      const most = room.get(connection) ?? connection.requestsPerTurn;
+      if (most > 0 && mayTakeUp(entry)) {
+        room.set(connection, most - takeUp(entry, most, receive));
         taken += 1;
-      } else {
-        left ||= connection.mayTakeUp;
-        // What it sent after this line has to stay behind it.
-        perConnection.set(connection, MAX_REQUESTS_PER_TURN);
-        this.#lines.push(entry);
+        if (entry.batch === undefined || entry.batch.left === 0) continue;
       }
+      left ||= mayTakeUp(entry);
+      // What it sent after this line has to stay behind it.
+      room.set(connection, 0);
+      this.#entries.push(entry);
     }
     return { taken, left };
   }
+}
+
+function mayTakeUp({ connection, batch }: Entry): boolean {
+  return batch === undefined ? connection.mayTakeUp : connection.mayGoOn;
+}
+
+/** Returns how many requests were taken up. */
+function takeUp(
+  entry: Entry,
+  most: number,
+  receive: (line: Buffer, connection: Connection) => Batch | undefined,
+): number {
+  const { connection, line } = entry;
+  if (entry.batch === undefined) {
+    const batch = receive(line, connection);
+    if (batch === undefined) {
+      connection.taken(line);
+      return 1;
+    }
+    entry.batch = batch;
+  }
+  const before = entry.batch.left;
+  entry.batch.take(most);
+  if (entry.batch.left === 0) connection.taken(line);
+  return before - entry.batch.left;
 }

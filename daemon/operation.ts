@@ -11,6 +11,8 @@ export type Operation<T> = Generator<Step, T, unknown>;
 export interface Step {
   readonly statement: Statement;
   readonly params: SqlParams;
+  /** Whether the first row alone is wanted, and given as it is instead of in an array. */
+  readonly single?: true;
 }
 
 export type SqlValue = string | number | null | Uint8Array;
@@ -35,7 +37,7 @@ export function* all<Row>(statement: Statement<Row>, params: SqlParams = {}): Op
 
 /** Performs a statement and gives its first row. */
 export function* one<Row>(statement: Statement<Row>, params: SqlParams = {}): Operation<Row | undefined> {
-  return ((yield { statement, params }) as Row[])[0];
+  return (yield { statement, params, single: true }) as Row | undefined;
 }
 
 /** What a store gives for a statement that returns no rows. */

@@ -16,6 +16,14 @@ const LONGEST_WAIT_MS = 2 ** 31 - 1;
 
 const DAEMON: Caller = { connection: 0, pid: process.pid, uid: null, gid: null };
 
+/** Sends a request, and tells what it is answered by. */
+type Ask = (
+  connection: Connection,
+  method: string,
+  params: object,
+  onAnswer: (answered: Answered) => void,
+) => void;
+
 /** A connection that serves a deployment. */
 interface Served {
   readonly connection: Connection;
@@ -44,12 +52,8 @@ export class Receivers implements Serving {
   readonly #reactor: Reactor;
   readonly #log: Logger;
   readonly #connection: (connection: number) => Connection | undefined;
-  readonly #ask: (
-    connection: Connection,
-    method: string,
-    params: object,
-    onAnswer: (answered: Answered) => void,
-  ) => void;
+  readonly #ask: Ask;
+  readonly #refuse: (connection: Connection, refusal: PawlError) => void;
   readonly #posts = new Map<string, Post>();
   /** The deployments that each connection serves. */
   readonly #byConnection = new Map<number, Set<Post>>();
@@ -59,18 +63,15 @@ export class Receivers implements Serving {
     log: Logger;
     /** An open connection by its number. */
     connection: (connection: number) => Connection | undefined;
-    /** Sends a request, and tells what it is answered by. */
-    ask: (
-      connection: Connection,
-      method: string,
-      params: object,
-      onAnswer: (answered: Answered) => void,
-    ) => void;
+    ask: Ask;
+    /** Tells a peer about something from it that was no message. */
+    refuse: (connection: Connection, refusal: PawlError) => void;
   }) {
     this.#reactor = options.reactor;
     this.#log = options.log;
     this.#connection = options.connection;
     this.#ask = options.ask;
+    this.#refuse = options.refuse;
   }
 
   /** The operation of `command.serve`: commands are sent from then on, the first after the reply. */
@@ -176,13 +177,16 @@ export class Receivers implements Serving {
     });
   }
 
-  #answered({ caller, closed }: Connection, envelope: Envelope, { text, response }: Answered): void {
+  #answered(connection: Connection, envelope: Envelope, { text, response }: Answered): void {
+    const { caller } = connection;
     const { commandId, attempt } = envelope;
-    const answer = answerOf(text, response);
+    const { answer, wrong } = answerOf(text, response);
+    if (wrong !== undefined)
+      this.#refuse(connection, refuse("invalid_request", wrong, { answered: response.id }));
     this.#perform(
       (env) => settle({ commandId, attempt }, answer, { ...env, caller }),
       // Once the connection has closed, the command is given back.
-      () => !closed,
+      () => !connection.closed,
     );
   }
 

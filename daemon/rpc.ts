@@ -8,9 +8,10 @@ import {
   type Response,
 } from "@pawl/protocol/envelope";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
-import { MAX_BATCH_CALLS } from "@pawl/protocol/limits";
+import { MAX_BATCH_ANSWER_BYTES, MAX_BATCH_CALLS, MAX_REPLY_BYTES } from "@pawl/protocol/limits";
 import { createJSONRPCRequest, JSONRPCServer } from "json-rpc-2.0";
 import type { Dispatcher, Sender } from "./dispatch.js";
+import type { Batch } from "./inbox.js";
 import { EACH, encode, type Texts, textsAt } from "./raw-json.js";
 
 /** Where the replies to a line go. */
@@ -18,6 +19,8 @@ export interface Peer extends Sender {
   /** A line holds one request, or so many; each is in flight until `answered`. */
   received(requests: number): void;
   answered(requests: number): void;
+  /** A request was answered with so many bytes, by themselves or within a batch. */
+  wrote(bytes: number): void;
   /** Queues one line, without its end. */
   send(line: string): void;
 }
@@ -26,6 +29,8 @@ export interface Peer extends Sender {
 interface Origin {
   readonly peer: Peer;
   readonly source: () => string;
+  /** What it is answered instead of being performed. */
+  readonly refusal?: PawlError | undefined;
 }
 
 /** What a peer answered to a request of the daemon, and the same as JSON text. Nothing in it is checked. */
@@ -67,10 +72,10 @@ export class Rpc {
   }
 
   /**
-   * Takes up one line: every answer to it is sent when its last request is answered. Returns how many requests
-   * it held, at least 1.
+   * Takes up one line: every answer to it is sent when its last request is answered. A batch is only begun, and
+   * returned.
    */
-  receive(line: Buffer, peer: Peer): number {
+  receive(line: Buffer, peer: Peer): Batch | undefined {
     if (!isUtf8(line)) return this.refuse(refuse("parse_error", NOT_UTF8), peer);
     const text = line.toString("utf8");
     const message = parse(text);
@@ -128,23 +133,21 @@ export class Rpc {
   }
 
   /** Answers what is no message at all, under the id null. */
-  refuse(refusal: PawlError, peer: Peer): number {
+  refuse(refusal: PawlError, peer: Peer): undefined {
     peer.received(1);
     peer.send(JSON.stringify(failure(null, this.#dispatcher.explain("-", refusal, peer))));
     peer.answered(1);
-    return 1;
   }
 
-  #receiveOne(message: unknown, text: string, peer: Peer): number {
+  #receiveOne(message: unknown, text: string, peer: Peer): undefined {
     peer.received(1);
     void this.#answer(message, { peer, source: () => text }).then((answer) => {
       if (answer !== null) peer.send(this.#write(answer, peer));
       peer.answered(1);
     });
-    return 1;
   }
 
-  #receiveBatch(messages: unknown[], text: string, peer: Peer): number {
+  #receiveBatch(messages: unknown[], text: string, peer: Peer): Batch {
     peer.received(messages.length);
     let sources: Texts | undefined;
     const sourceOf = (index: number): string => {
@@ -152,15 +155,16 @@ export class Rpc {
       sources ??= textsAt(text, [EACH]);
       return sources[index] as string;
     };
-    const answers = messages.map((message, index) =>
-      this.#answer(message, { peer, source: () => sourceOf(index) }),
-    );
-    void Promise.all(answers).then((all) => {
-      const answers = all.filter((answer) => answer !== null);
-      if (answers.length > 0) peer.send(`[${answers.map((answer) => this.#write(answer, peer)).join(",")}]`);
-      peer.answered(messages.length);
+    return new BatchUnderWay({
+      count: messages.length,
+      answer: (index, refusal) =>
+        this.#answer(messages[index], { peer, source: () => sourceOf(index), refusal }),
+      write: (response) => this.#write(response, peer),
+      done: (answers) => {
+        if (answers.length > 0) peer.send(`[${answers.join(",")}]`);
+        peer.answered(messages.length);
+      },
     });
-    return messages.length;
   }
 
   /** Never rejects; null for a notification. Submits the call before it returns, so order is kept. */
@@ -175,8 +179,10 @@ export class Rpc {
       const isNotification = request.kind === "invalid_params" && !Object.hasOwn(message as object, "id");
       return isNotification ? null : failure(idOf(message), refusal);
     }
-    if (peer.forbidden !== undefined) {
-      const refusal = this.#dispatcher.explain(request.method, peer.forbidden, peer);
+    // A notification has no answer that could be too much.
+    const refused = peer.forbidden ?? (request.id === undefined ? undefined : origin.refusal);
+    if (refused !== undefined) {
+      const refusal = this.#dispatcher.explain(request.method, refused, peer);
       return request.id === undefined ? null : failure(request.id, refusal);
     }
     if (!this.#server.hasMethod(request.method)) {
@@ -187,14 +193,80 @@ export class Rpc {
   }
 
   #write(response: Response, peer: Peer): string {
+    let text: string;
     try {
-      return encode(response);
+      text = encode(response);
     } catch (error) {
       // A value that was read from a line can be nested too deeply to be written on one.
-      return JSON.stringify(failure(response.id, this.#dispatcher.explain("-", error as Error, peer)));
+      text = JSON.stringify(failure(response.id, this.#dispatcher.explain("-", error as Error, peer)));
     }
+    peer.wrote(text.length);
+    return text;
   }
 }
+
+/**
+ * A batch whose answers come in. They are sent together, so they are counted as they come: once they have
+ * grown too large, the requests that are not yet taken up are refused instead of performed.
+ */
+class BatchUnderWay implements Batch {
+  readonly #options: BatchOptions;
+  #taken = 0;
+  readonly #answers: (string | undefined)[];
+  #answered = 0;
+  #bytes = 0;
+
+  constructor(options: BatchOptions) {
+    this.#options = options;
+    this.#answers = new Array(options.count);
+  }
+
+  get left(): number {
+    return this.#options.count - this.#taken;
+  }
+
+  take(most: number): void {
+    const refusal = this.#bytes < MAX_BATCH_ANSWER_BYTES ? undefined : TOO_MANY_ANSWERS;
+    const end = Math.min(this.#taken + most, this.#options.count);
+    while (this.#taken < end) {
+      const index = this.#taken++;
+      void this.#options.answer(index, refusal).then((response) => this.#take(index, response));
+    }
+  }
+
+  #take(index: number, response: Response | null): void {
+    const { write, count, done } = this.#options;
+    if (response !== null) {
+      let text = write(response);
+      // Calls that waited can all be answered at once, and are then performed already.
+      if (this.#bytes + text.length > MAX_REPLY_BYTES) text = write(failure(response.id, LEFT_OUT));
+      this.#answers[index] = text;
+      this.#bytes += text.length;
+    }
+    this.#answered += 1;
+    if (this.#answered === count) done(this.#answers.filter((answer) => answer !== undefined));
+  }
+}
+
+interface BatchOptions {
+  count: number;
+  /** Performs a request of the batch, or refuses it if there is a refusal. */
+  answer: (index: number, refusal: PawlError | undefined) => Promise<Response | null>;
+  write: (response: Response) => string;
+  /** Called with all answers, in the order of the requests, without those of notifications. */
+  done: (answers: string[]) => void;
+}
+
+const TOO_MANY_ANSWERS = refuse(
+  "unavailable",
+  `The answers of this batch have grown beyond ${MAX_BATCH_ANSWER_BYTES} bytes, so this request was not performed. Send it in another batch.`,
+  { reason: "batch_too_large" },
+);
+
+const LEFT_OUT = refuse(
+  "message_too_large",
+  `This request was performed, but the answers of its batch would have more than ${MAX_REPLY_BYTES} bytes, so its own was left out. Send fewer at once.`,
+);
 
 const NOT_UTF8 = "The line is not valid UTF-8. Send JSON encoded as UTF-8.";
 

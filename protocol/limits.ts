@@ -29,6 +29,8 @@ export const MAX_UNSENT_BYTES = 8 * 1024 * 1024;
 
 /** Calls in one JSON-RPC batch: no more than may be in flight. */
 export const MAX_BATCH_CALLS = MAX_IN_FLIGHT_REQUESTS;
+/** Answers in one batch, which are all held until the last is there; beyond this no more calls of it are performed. */
+export const MAX_BATCH_ANSWER_BYTES = 32 * 1024 * 1024;
 
 /** Calls and guards in one `transact`. */
 export const MAX_TRANSACT_CALLS = 64;

@@ -56,7 +56,7 @@ export class RawClient {
   /** Resolves when the daemon has said all it has to say; this side may still be open. */
   readonly ended: Promise<void>;
   readonly closed: Promise<void>;
-  #partial = "";
+  #partial: string[] = [];
   #takers: { resolve: (line: string) => void; reject: (error: Error) => void }[] = [];
   #calls = new Map<number, { resolve: (reply: RawReply) => void; reject: (error: Error) => void }>();
   #nextId = 1;
@@ -66,9 +66,13 @@ export class RawClient {
     this.socket = socket;
     socket.setEncoding("utf8");
     socket.on("data", (chunk: string) => {
-      const lines = (this.#partial + chunk).split("\n");
-      this.#partial = lines.pop() as string;
-      for (const line of lines) this.#take(line);
+      const [first, ...others] = chunk.split("\n");
+      // A long line comes in many chunks, which are put together only once.
+      this.#partial.push(first as string);
+      for (const next of others) {
+        this.#take(this.#partial.join(""));
+        this.#partial = [next];
+      }
     });
     socket.on("error", () => {});
     this.ended = new Promise((resolve) => {

@@ -11,7 +11,7 @@ const EXIT_NOTHING = 1;
 
 type Batch = Result<"queue.get">["batch"];
 
-export const enqueue = command<"<queue> [json..]">()({
+export const enqueue = command<"<queue> [payload..]">()({
   options: {
     each: { type: "flag", describe: "A batch for each payload, instead of one batch of them all" },
     "source-key": {
@@ -35,7 +35,7 @@ export const enqueue = command<"<queue> [json..]">()({
       default: "20",
     },
   },
-  details: "Each JSON is one payload. With - they are read from standard input, one per line.",
+  details: "Each PAYLOAD is JSON. With - they are read from standard input, one per line.",
   examples: [
     [`pawl enqueue mails '{"to": "ada"}'`, "A batch of one payload; prints its id"],
     ["pawl enqueue builds 17 18 19 --each", "Three batches"],
@@ -47,7 +47,7 @@ export const enqueue = command<"<queue> [json..]">()({
   ],
   async run(args, { connect, output }) {
     const { queue, each, "source-key": sourceKey } = args;
-    const payloads = await payloadsOf(args.json);
+    const payloads = await payloadsOf(args.payload);
     const shape = shapeOf(args);
     if (!each) {
       const once = sourceKey === undefined ? {} : { sourceKey };
@@ -78,7 +78,9 @@ async function payloadsOf(texts: readonly string[]): Promise<unknown[]> {
     throw new UsageError("There is nothing to enqueue. Give JSON, or - to read it from standard input.");
   }
   if (texts.length > 1 || texts[0] !== "-") {
-    return texts.map((text, index) => parseJson(texts.length === 1 ? "JSON" : `JSON ${index + 1}`, text));
+    return texts.map((text, index) =>
+      parseJson(texts.length === 1 ? "PAYLOAD" : `PAYLOAD ${index + 1}`, text),
+    );
   }
   const lines = (await readInput()).split("\n");
   const payloads = lines.flatMap((line, index) =>

@@ -25,7 +25,7 @@ export const COMMANDS: Readonly<Record<string, Readonly<Record<string, Entry>>>>
     export: entry("", "Write the counters out as TOML", async () => (await moving()).exports),
   },
   "Work that only one of them holds": {
-    enqueue: entry("<queue> [json..]", "Add work to a queue", async () => (await queue()).enqueue),
+    enqueue: entry("<queue> [payload..]", "Add work to a queue", async () => (await queue()).enqueue),
     work: entry(
       "<queue> -- command",
       "Run a command for each batch of a queue",

@@ -1,8 +1,13 @@
 import type { CommandState, Envelope, Parsed, Result } from "@pawl/protocol";
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
-import { MAX_ANSWER_CODE_LENGTH, MAX_PAGE_BYTES, MAX_SHOWN_MESSAGE_LENGTH } from "@pawl/protocol/limits";
+import {
+  MAX_ANSWER_CODE_LENGTH,
+  MAX_PAGE_BYTES,
+  MAX_PAYLOAD_NESTING_LEVELS,
+  MAX_SHOWN_MESSAGE_LENGTH,
+} from "@pawl/protocol/limits";
 import { all, type Env, type Operation, type Outcome, one, run, sql, Wait } from "../operation.js";
-import { RawJson, type Texts, textsAt } from "../raw-json.js";
+import { nestingLevels, RawJson, type Texts, textsAt } from "../raw-json.js";
 import {
   abort,
   EXPIRED,
@@ -188,7 +193,13 @@ export function* respond(
   const given = readLeaseId(leaseId, env);
   const attempt = given?.commandId === commandId ? given.attempt : undefined;
   const text = texts[0] ?? JSON.stringify(response);
-  const valueText = textsAt(text, [response.status === "success" ? "response" : "details"])[0];
+  const part = response.status === "success" ? "response" : "details";
+  const valueText = textsAt(text, [part])[0];
+  if (isTooDeep(valueText)) {
+    const path = `/response/${part}`;
+    const message = `must not hold more than ${MAX_PAYLOAD_NESTING_LEVELS} arrays and objects in one another`;
+    return refuse("invalid_params", `command.respond: ${path} ${message}.`, { issues: [{ path, message }] });
+  }
   const answer: Answer =
     response.status === "success"
       ? { state: "SUCCEEDED", valueText: valueText ?? "null" }
@@ -232,7 +243,7 @@ export function* settle(
     });
     return { state, accepted: false };
   }
-  if (transition(state, answer.state) === "forbidden") return forbidden(commandId, state, answer.state);
+  if (state !== "DISPATCHED") return nothingToAnswer(commandId, state, answer.state);
   if (!isHeld(row, attempt, env.now)) return yield* lostLease(row, attempt, env);
 
   const { response, sizeBytes } = written(answer);
@@ -261,40 +272,53 @@ function storable(message: string): string {
 
 /**
  * The answer that a JSON-RPC response to `command.execute` is. A code that is no text of its own is in
- * `error.data`, because JSON-RPC has numbers there.
+ * `error.data`, because JSON-RPC has numbers there. A response that is none ends the command too, since its
+ * receiver would send the same again: as FAILED with INVALID_RESPONSE, and `wrong` says what is wrong with it.
  *
  * @param text the response as it came.
  * @param message the same, parsed.
  */
-export function answerOf(text: string, message: { result?: unknown; error?: unknown }): Answer {
+export function answerOf(
+  text: string,
+  message: { result?: unknown; error?: unknown },
+): { answer: Answer; wrong?: string } {
+  const read = readResponse(text, message);
+  if (typeof read === "string") return invalidResponse(read);
+  if (!isTooDeep(read.state === "SUCCEEDED" ? read.valueText : read.detailsText)) return { answer: read };
+  return invalidResponse(
+    `The response to command.execute holds more than ${MAX_PAYLOAD_NESTING_LEVELS} arrays and objects in one another.`,
+  );
+}
+
+function readResponse(text: string, message: { result?: unknown; error?: unknown }): Answer | string {
+  // Some write null for the one of the two that is not there.
   const hasError = Object.hasOwn(message, "error") && message.error !== null;
   const hasResult = Object.hasOwn(message, "result") && (!hasError || message.result !== null);
-  if (hasResult && !hasError) {
-    return { state: "SUCCEEDED", valueText: textsAt(text, ["result"])[0] as string };
-  }
-  const error = message.error as { code?: unknown; message?: unknown; data?: unknown } | null | undefined;
-  const isError =
-    typeof error === "object" &&
-    error !== null &&
-    Number.isInteger(error.code) &&
-    typeof error.message === "string";
-  if (hasResult || !isError) {
-    return {
-      state: "FAILED",
-      code: INVALID_RESPONSE,
-      message:
-        "The receiver's response is not one of JSON-RPC: it has either a result, or an error with a whole number as code and a message.",
-      detailsText: textsAt(text, [hasResult ? "result" : "error"])[0],
-    };
+  if (hasResult && hasError) return "The response to command.execute has both a result and an error.";
+  if (hasResult) return { state: "SUCCEEDED", valueText: textsAt(text, ["result"])[0] as string };
+  const { error } = message;
+  if (!isObject(error) || !Number.isInteger(error.code) || typeof error.message !== "string") {
+    return "The error in the response to command.execute is not an object with a whole number as code and a text as message.";
   }
   const { data } = error;
   const own = isObject(data) && typeof data.code === "string" && isCode(data.code) ? data.code : undefined;
   return {
     state: "FAILED",
     code: own ?? String(error.code),
-    message: error.message as string,
+    message: error.message,
     detailsText: textsAt(text, own === undefined ? ["error", "data"] : ["error", "data", "details"])[0],
   };
+}
+
+function invalidResponse(wrong: string): { answer: Answer; wrong: string } {
+  return {
+    answer: { state: "FAILED", code: INVALID_RESPONSE, message: wrong, detailsText: undefined },
+    wrong,
+  };
+}
+
+function isTooDeep(text: string | undefined): boolean {
+  return text !== undefined && nestingLevels(text) > MAX_PAYLOAD_NESTING_LEVELS;
 }
 
 function isCode(text: string): boolean {
@@ -472,6 +496,15 @@ function readLeaseId(leaseId: string, env: Env): { commandId: string; attempt: n
 
 function isHeld(row: LiveRow, attempt: number | undefined, now: number): boolean {
   return row.state === "DISPATCHED" && row.attempt === attempt && stateAt(row, now).state === "DISPATCHED";
+}
+
+/** The table forbids only some of it, but a receiver must not have to know which answer it was. */
+function nothingToAnswer(commandId: string, from: CommandState, to: CommandState): PawlError {
+  return refuse(
+    "invalid_state",
+    `The command ${shown(commandId)} is ${from}: no delivery of it is under way that could be answered. A receiver whose lease has ended leases it again.`,
+    { commandId, from, to },
+  );
 }
 
 function unknownLease(leaseId: string): PawlError {

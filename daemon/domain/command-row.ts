@@ -47,9 +47,7 @@ export const LIVE_COLUMNS = `
   seq, command_id AS "commandId", deployment, state, attempt, max_attempts AS "maxAttempts", due_at AS "dueAt",
   lease_expires_at AS "leaseExpiresAt", lease_connection AS "leaseConnection"`;
 
-const selectCommand = sql<CommandRow>(
-  `SELECT ${COLUMNS} FROM pawl_command WHERE command_id = :commandId`,
-);
+const selectCommand = sql<CommandRow>(`SELECT ${COLUMNS} FROM pawl_command WHERE command_id = :commandId`);
 
 export const selectLive = sql<LiveRow>(
   `SELECT ${LIVE_COLUMNS} FROM pawl_command WHERE command_id = :commandId`,

@@ -1,9 +1,14 @@
 import { COMMAND_STATES, type CommandState, type Parsed, type Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
-import { INLINE_MAX_BYTES, MAX_PAGE_BYTES, MAX_UPLOAD_MS } from "@pawl/protocol/limits";
+import {
+  INLINE_MAX_BYTES,
+  MAX_PAGE_BYTES,
+  MAX_PAYLOAD_NESTING_LEVELS,
+  MAX_UPLOAD_MS,
+} from "@pawl/protocol/limits";
 import { digestOfMeaning } from "../json-digest.js";
 import { all, type Env, insert, type Operation, type Outcome, one, run, sql, Wait } from "../operation.js";
-import { RawJson, type Texts } from "../raw-json.js";
+import { nestingLevels, RawJson, type Texts } from "../raw-json.js";
 import { Uuid7 } from "../uuid7.js";
 import {
   abort,
@@ -262,6 +267,12 @@ function contradiction(params: Parsed<"command.create">, text: string | undefine
     return invalid(
       "/params",
       `must have at most ${INLINE_MAX_BYTES} bytes as JSON, not ${bytes}; larger ones are announced with upload and sent with command.upload`,
+    );
+  }
+  if (text !== undefined && nestingLevels(text) > MAX_PAYLOAD_NESTING_LEVELS) {
+    return invalid(
+      "/params",
+      `must not hold more than ${MAX_PAYLOAD_NESTING_LEVELS} arrays and objects in one another`,
     );
   }
   return undefined;

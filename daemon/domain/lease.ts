@@ -45,7 +45,13 @@ const takeWarnings = sql<LeaseRow>(`
   RETURNING *`);
 
 const removeOfConnection = sql<{ name: string }>(`
-  DELETE FROM pawl_lease WHERE connection = :connection AND release_on = 'disconnect' RETURNING name`);
+  DELETE FROM pawl_lease WHERE name IN
+    (SELECT name FROM pawl_lease WHERE connection = :connection AND release_on = 'disconnect' LIMIT :rows)
+  RETURNING name`);
+
+const expireOfConnection = sql(`
+  UPDATE pawl_lease SET expires_at = :now, warn_at = NULL
+  WHERE connection = :connection AND release_on = 'disconnect'`);
 
 const postponeAll = sql("UPDATE pawl_lease SET expires_at = expires_at + :byMs, warn_at = warn_at + :byMs");
 
@@ -273,8 +279,13 @@ export const leases: Expiry = {
     yield* run(postponeAll, { byMs });
   },
 
-  *disconnect(connection, env) {
-    for (const { name } of yield* all(removeOfConnection, { connection })) env.effects.wake(waitKey(name));
+  *disconnect(connection, env, rows) {
+    const removed = yield* all(removeOfConnection, { connection, rows });
+    for (const { name } of removed) env.effects.wake(waitKey(name));
+    if (removed.length < rows) return;
+    // The rest ends as if it had expired now, in steps that do not stall others.
+    yield* run(expireOfConnection, { connection, now: env.now });
+    env.effects.deadline(env.now);
   },
 
   *restart(env) {

@@ -274,8 +274,9 @@ function* add(draft: Draft, env: Env): Operation<Batch> {
   const { now } = env;
   const { queue, deliveryPolicy, slotPolicy, maxAttempts } = params;
   const sourceKey = params.sourceKey ?? null;
+  const queueText = JSON.stringify(queue);
   const nonce = env.random(NONCE_BYTES).toString("base64");
-  const digest = hash("sha256", JSON.stringify([queue, sourceKey, now, nonce]), "hex");
+  const digest = hash("sha256", `[${queueText},${JSON.stringify(sourceKey)},${now},"${nonce}"]`, "hex");
   const payloadBytes = Buffer.byteLength(payloads);
   const isInline = payloadBytes <= MAX_INLINE_PAYLOAD_BYTES;
   const batchId = `qwb:${digest}`;
@@ -315,7 +316,7 @@ function* add(draft: Draft, env: Env): Operation<Batch> {
       available_at: availableAt,
       last_error: null,
     },
-    JSON.stringify(queue),
+    queueText,
     undefined,
   );
 }

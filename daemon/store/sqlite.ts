@@ -3,7 +3,6 @@ import { endianness } from "node:os";
 import { PawlError } from "@pawl/protocol/errors";
 import Database from "better-sqlite3";
 import {
-  type Done,
   type Operation,
   type SqlParams,
   type SqlValue,
@@ -135,14 +134,30 @@ export class SqliteStore implements Store {
     return step.value;
   }
 
-  #execute({ statement, params }: Step): unknown {
+  #execute({ statement, params, single }: Step): unknown {
     let prepared = this.#prepared.get(statement);
     if (prepared === undefined) {
       prepared = this.#prepare(statement);
       this.#prepared.set(statement, prepared);
     }
-    const result = prepared.execute(params);
-    if (prepared.writes && (Array.isArray(result) ? result.length : result.changes) > 0) {
+    const values = valuesOf(params, prepared.names);
+    const { compiled, columns, writes } = prepared;
+    let result: unknown;
+    let changed: boolean;
+    if (columns === undefined) {
+      const done = compiled.run(values);
+      changed = done.changes > 0;
+      result = done;
+    } else if (single) {
+      const row = compiled.get(values) as SqlValue[] | undefined;
+      changed = row !== undefined;
+      result = row === undefined ? undefined : toObject(row, columns);
+    } else {
+      const rows = compiled.all(values) as SqlValue[][];
+      changed = rows.length > 0;
+      result = rows.map((row) => toObject(row, columns));
+    }
+    if (writes && changed) {
       this.#wrote = true;
       this.#turnWrote = true;
     }
@@ -157,18 +172,9 @@ export class SqliteStore implements Store {
   #prepare(statement: Statement): Prepared {
     const { text, names } = byPlace(statement.sql);
     const compiled = this.database.prepare<[SqlValue[]]>(text);
-    const writes = !compiled.readonly;
-    if (!compiled.reader) return { writes, execute: (params) => compiled.run(valuesOf(params, names)) };
-    const columns = compiled.columns().map(({ name }) => name);
-    compiled.raw();
-    const execute = (params: SqlParams): unknown[] => {
-      const rows = compiled.all(valuesOf(params, names)) as unknown[];
-      for (let index = 0; index < rows.length; index++) {
-        rows[index] = toObject(rows[index] as SqlValue[], columns);
-      }
-      return rows;
-    };
-    return { writes, execute };
+    const columns = compiled.reader ? compiled.columns().map(({ name }) => name) : undefined;
+    if (compiled.reader) compiled.raw();
+    return { compiled, names, columns, writes: !compiled.readonly };
   }
 
   dropUncommitted(): void {
@@ -200,9 +206,12 @@ export class SqliteStore implements Store {
 }
 
 interface Prepared {
+  readonly compiled: Database.Statement<[SqlValue[]]>;
+  /** Of the params, in the order of their places. */
+  readonly names: readonly string[];
+  /** Undefined for a statement that returns no rows. */
+  readonly columns: readonly string[] | undefined;
   readonly writes: boolean;
-  /** Rows, or what was done for a statement that returns none. */
-  execute(params: SqlParams): unknown[] | Done;
 }
 
 /**

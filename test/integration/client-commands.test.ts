@@ -344,6 +344,10 @@ describe.each(WAYS)("by %s", (way) => {
     controller.abort();
     await told.done;
     await receiving(own, way, calculator, { deployment: "b", signal: AbortSignal.abort() }).done;
+    await receiving(own, way, calculator, { deployment: "b" }).close();
+    for (const concurrency of [0, 1.5, 1001]) {
+      expect(() => receiving(own, way, calculator, { concurrency })).toThrow("concurrency is a whole number");
+    }
 
     const sender = await client(place);
     const reasons: unknown[] = [];
@@ -423,6 +427,40 @@ describe("sending", () => {
     expect(await waiting).toBe(42);
     expect(await (await client(place)).commands.answer(commandId)).toBe(42);
     await expect(sender.commands.answer("cmd_unknown")).rejects.toMatchObject({ kind: "not_found" });
+  });
+
+  test("and giving up in the moment of sending leaves no command behind that is carried out", async () => {
+    const { place } = await startDaemon();
+    const sender = await client(place);
+    const controller = new AbortController();
+    const sent = sender.commands.send("d", "job", 1, { signal: controller.signal });
+    const rejected = expect(sent).rejects.toMatchObject({ name: "AbortError" });
+    // The request has been written, and its answer has not been read.
+    await new Promise((resolve) => setImmediate(resolve));
+    controller.abort();
+    await rejected;
+    await expect
+      .poll(async () => (await sender.command.list({})).commands.map(({ error }) => error?.code))
+      .toEqual(["CANCELLED"]);
+  });
+
+  test("under a key of several, and giving up, leaves the command to the others", async () => {
+    const { place } = await startDaemon();
+    const [first, second] = [await client(place), await client(place)];
+    const controller = new AbortController();
+    const kept = first.commands.send("d", "job", 1, { idempotencyKey: "shared" });
+    await expect.poll(async () => (await first.command.list({})).commands.length).toBe(1);
+    const joined = second.commands.send("d", "job", 1, {
+      idempotencyKey: "shared",
+      signal: controller.signal,
+    });
+    const rejected = expect(joined).rejects.toMatchObject({ name: "AbortError" });
+    await second.daemon.ping();
+    controller.abort();
+    await rejected;
+    await second.daemon.ping();
+    receiving(first, "pull", { job: (n: number) => n + 1 });
+    expect(await kept).toBe(2);
   });
 
   test("with a signal that is aborted already sends nothing", async () => {

@@ -270,6 +270,7 @@ describe("what is no daemon", () => {
     ["text", '"hello"\n', "it sent what is not JSON-RPC"],
     ["an empty object", "{}\n", "it sent what is not JSON-RPC"],
     ["a nested batch", '[[{"id":1}]]\n', "it sent what is not JSON-RPC"],
+    ["nothing but depth", `${"[".repeat(100_000)}${"]".repeat(100_000)}\n`, "it sent what is not JSON-RPC"],
     [
       "Latin-1",
       Buffer.from('{"jsonrpc":"2.0","id":1,"result":"\xe9"}\n', "latin1"),

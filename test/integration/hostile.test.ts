@@ -2,10 +2,16 @@
 import { once } from "node:events";
 import { readdirSync } from "node:fs";
 import { connect, type Socket } from "node:net";
-import { MAX_IN_FLIGHT_REQUESTS, MAX_UNSENT_BYTES } from "@pawl/protocol/limits";
+import {
+  MAX_BATCH_ANSWER_BYTES,
+  MAX_BATCH_CALLS,
+  MAX_IN_FLIGHT_REQUESTS,
+  MAX_UNSENT_BYTES,
+} from "@pawl/protocol/limits";
 import { expect, test } from "vitest";
 import { type DaemonProcess, startDaemon } from "../daemon.js";
 import { RawClient, type RawReply } from "../raw-client.js";
+import { expectRefusedReply } from "../refusal.js";
 
 const MIB = 1024 * 1024;
 
@@ -163,6 +169,57 @@ test.each([
     expect(await daemon.end()).toBe(0);
   },
 );
+
+test("a batch whose answers would fill the memory is performed only as far as they may grow", async () => {
+  const daemon = await startDaemon();
+  const client = await daemon.place.connect();
+  const payloads = ["x".repeat(900_000)];
+  const { batch } = await client.call("queue.enqueue", { queue: "q", payloads });
+  const get = JSON.stringify({
+    jsonrpc: "2.0",
+    id: "get",
+    method: "queue.get",
+    params: { batchId: batch.batchId },
+  });
+  const notification = '{"jsonrpc":"2.0","method":"sequence.next","params":{"type":"FR"}}';
+  const before = daemon.residentBytes;
+  client.write(`[${[...Array(MAX_BATCH_CALLS - 1).fill(get), notification]}]\n`);
+  const answers = JSON.parse(await client.line()) as RawReply[];
+  // Held as text, as bytes and as what they were made of.
+  expect(daemon.residentBytes - before).toBeLessThan(8 * MAX_BATCH_ANSWER_BYTES);
+
+  expect(answers).toHaveLength(MAX_BATCH_CALLS - 1);
+  const answered = answers.findIndex(({ error }) => error !== undefined);
+  expect(answered * payloads.join().length).toBeGreaterThan(0.9 * MAX_BATCH_ANSWER_BYTES);
+  expect(answered * payloads.join().length).toBeLessThan(1.5 * MAX_BATCH_ANSWER_BYTES);
+  for (const reply of answers.slice(answered)) {
+    expect(expectRefusedReply(reply, "get", "unavailable").data.reason).toBe("batch_too_large");
+  }
+  // It was not the one that had to be left out.
+  expect((await client.call("sequence.peek", { type: "FR" })).seq).toBe(2);
+  expect(await daemon.end()).toBe(0);
+});
+
+test("long answers that nobody reads are not made", async () => {
+  const daemon = await startDaemon();
+  const watcher = await daemon.place.connect();
+  const { batch } = await watcher.call("queue.enqueue", { queue: "q", payloads: ["x".repeat(900_000)] });
+  const get = JSON.stringify({
+    jsonrpc: "2.0",
+    id: "get",
+    method: "queue.get",
+    params: { batchId: batch.batchId },
+  });
+  const before = daemon.residentBytes;
+  const sockets = await Promise.all(Array.from({ length: 4 }, () => deaf(daemon)));
+  for (const socket of sockets) socket.write(`${get}\n`.repeat(1000));
+  const made = await stuck(watcher, "queue.get");
+  expect(made * 900_000).toBeLessThan(sockets.length * 3 * MAX_UNSENT_BYTES);
+  expect(daemon.residentBytes - before).toBeLessThan(sockets.length * 6 * MAX_UNSENT_BYTES);
+  for (const socket of sockets) socket.destroy();
+  await onlyOneOpen(watcher);
+  expect(await daemon.end()).toBe(0);
+});
 
 test("clients that refuse to end their line are held to its limit", async () => {
   const daemon = await startDaemon();

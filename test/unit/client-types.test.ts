@@ -128,3 +128,77 @@ test("options of connect are checked", () => {
   const mistaken: ConnectOptions = { sokcet: "/tmp/x" };
   expectTypeOf(mistaken).toEqualTypeOf<ConnectOptions>();
 });
+
+describe("work", () => {
+  test("has the payloads of the type that is named", () => {
+    compiled(() =>
+      client.work<{ image: string }>("thumbnails", ({ payloads, signal, fencingToken, batches }) => {
+        expectTypeOf(payloads).toEqualTypeOf<readonly { image: string }[]>();
+        expectTypeOf(signal).toEqualTypeOf<AbortSignal>();
+        expectTypeOf(fencingToken).toEqualTypeOf<number>();
+        expectTypeOf(batches[0]?.batchId).toEqualTypeOf<string | undefined>();
+      }),
+    );
+    compiled(() =>
+      client.work("thumbnails", ({ payloads }) => {
+        expectTypeOf(payloads).toEqualTypeOf<readonly unknown[]>();
+      }),
+    );
+    // @ts-expect-error an option that is not there
+    compiled(() => client.work("q", () => {}, { concurency: 2 }));
+  });
+});
+
+test("withLease resolves with what its function returns", () => {
+  compiled(() => {
+    expectTypeOf(
+      client.withLease("n", async ({ fencingToken }) => `${fencingToken}`),
+    ).resolves.toEqualTypeOf<string>();
+    expectTypeOf(client.withLease("n", () => 1)).resolves.toEqualTypeOf<number>();
+  });
+});
+
+describe("commands", () => {
+  interface Builder {
+    build: { params: { ref: string }; response: { size: number } };
+    clean: { params: null; response: null };
+  }
+
+  test("by a contract are checked", () => {
+    compiled(() => {
+      const builder = client.commands.to<Builder>("builder");
+      expectTypeOf(builder.send("build", { ref: "main" })).resolves.toEqualTypeOf<{ size: number }>();
+      // @ts-expect-error a command that is not there
+      builder.send("biuld", { ref: "main" });
+      // @ts-expect-error params of another command
+      builder.send("build", null);
+    });
+    compiled(() =>
+      client.commands.pull<Builder>("builder", {
+        build: async ({ ref }, { signal, attempt }) => {
+          expectTypeOf(ref).toEqualTypeOf<string>();
+          expectTypeOf(signal).toEqualTypeOf<AbortSignal>();
+          return { size: ref.length + attempt };
+        },
+        clean: () => null,
+      }),
+    );
+    // @ts-expect-error a command of the contract has no handler
+    compiled(() => client.commands.serve<Builder>("builder", { clean: () => null }));
+    compiled(() =>
+      client.commands.serve<Builder>("builder", {
+        // @ts-expect-error an answer that is not the contract's
+        build: () => ({ bytes: 1 }),
+        clean: () => null,
+      }),
+    );
+  });
+
+  test("without one take and give what is said", () => {
+    compiled(() => {
+      expectTypeOf(client.commands.send<number>("d", "add", { a: 1 })).resolves.toEqualTypeOf<number>();
+      expectTypeOf(client.commands.send("d", "add")).resolves.toBeUnknown();
+    });
+    compiled(() => client.commands.pull("d", { add: ({ a, b }: { a: number; b: number }) => a + b }));
+  });
+});

@@ -1,0 +1,116 @@
+// The daemon from validation to commit without a socket, on a real database file, with a store and a clock that
+// a test can get in between.
+import { join } from "node:path";
+import type { MethodName, Params, Result } from "@pawl/protocol";
+import Database from "better-sqlite3";
+import pino from "pino";
+import { onTestFinished } from "vitest";
+import type { TimeSource } from "../daemon/dist/clock.js";
+import { Dispatcher } from "../daemon/dist/dispatch.js";
+import { restart } from "../daemon/dist/domain/expiry.js";
+import { openEngine } from "../daemon/dist/engine.js";
+import { handlers } from "../daemon/dist/handlers.js";
+import { encode } from "../daemon/dist/raw-json.js";
+import { Reactor } from "../daemon/dist/reactor.js";
+import type { Receivers } from "../daemon/dist/receivers.js";
+import { Statistics } from "../daemon/dist/statistics.js";
+import { classify } from "../daemon/dist/store/sqlite.js";
+import type { Store } from "../daemon/dist/store/store.js";
+import { privateDirectory } from "./daemon.js";
+
+export interface InProcessOptions {
+  path?: string;
+  time?: TimeSource;
+  /** Puts something between the reactor and the database. */
+  wrap?: (store: Store) => Store;
+}
+
+export class InProcess {
+  readonly path: string;
+  readonly reactor: Reactor;
+  /** What rolled a turn back. */
+  readonly rolledBack: unknown[] = [];
+  readonly notified: { connection: number; method: string; params: object }[] = [];
+  readonly #dispatcher: Dispatcher;
+  readonly #close: () => void;
+  #open = true;
+
+  constructor(options: InProcessOptions = {}) {
+    this.path = options.path ?? join(privateDirectory(), "pawl.db");
+    const engine = openEngine({
+      path: this.path,
+      ...(options.time === undefined ? {} : { time: options.time }),
+    });
+    this.reactor = new Reactor({
+      store: options.wrap?.(engine.store) ?? engine.store,
+      clock: engine.clock,
+      mode: engine.mode,
+      sign: engine.sign,
+      retentionMs: 7 * 24 * 60 * 60 * 1000,
+      readOnly: false,
+      classify,
+      takeUp: () => 0,
+      onTurn: () => {},
+      onRollback: (error) => this.rolledBack.push(error),
+      onCount: () => {},
+      onLog: () => {},
+      isOpen: () => true,
+      notify: (connection, method, params) => this.notified.push({ connection, method, params }),
+      onBroken: () => {},
+    });
+    const outside = () => {
+      throw new Error("there is nothing outside this process");
+    };
+    this.#dispatcher = new Dispatcher({
+      // Nobody is connected whom a command could be pushed to.
+      handlers: handlers({ info: outside, stats: outside }, { serve: outside } as unknown as Receivers),
+      outside: { "daemon.backup": outside },
+      reactor: this.reactor,
+      statistics: new Statistics(),
+      log: pino({ level: "silent" }),
+      readOnly: false,
+    });
+    this.#close = () => engine.close();
+    this.reactor.performNow(restart);
+    onTestFinished(() => this.close());
+  }
+
+  /** Performs a method; rejects with its refusal. Calls made together share a turn. */
+  async call<N extends MethodName>(method: N, params: Params<N>, connection = 1): Promise<Result<N>> {
+    const sender = {
+      caller: { connection, pid: 1, uid: 1, gid: 1 },
+      readOnly: false,
+      closed: false,
+      forbidden: undefined,
+    };
+    const source = () => JSON.stringify({ method, params });
+    // As it would travel.
+    return JSON.parse(encode(await this.#dispatcher.call(method, params, sender, source))) as Result<N>;
+  }
+
+  close(): void {
+    if (this.#open) this.#close();
+    this.#open = false;
+  }
+}
+
+/** Every row of every table of a database, but for the clock, which moves by itself. */
+export function contentOf(path: string): Record<string, unknown[]> {
+  const database = new Database(path, { readonly: true });
+  try {
+    const tables = database
+      .prepare(
+        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name LIKE 'pawl!_%' ESCAPE '!' ORDER BY name",
+      )
+      .pluck()
+      .all() as string[];
+    return Object.fromEntries(
+      tables.map((table) => {
+        const rows = database.prepare(`SELECT * FROM ${table} ORDER BY 1, 2`).all() as { key?: string }[];
+        return [table, rows.filter(({ key }) => key !== "high_water_mark")];
+      }),
+    );
+  } finally {
+    database.close();
+  }
+}

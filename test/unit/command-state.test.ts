@@ -1,0 +1,102 @@
+// The state table of commands, every cell of it, and what time makes of a stored command (spec: command.md).
+import { COMMAND_STATES, type CommandState } from "@pawl/protocol";
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import {
+  isFinal,
+  returned,
+  stateAt,
+  type Timed,
+  transition,
+} from "../../daemon/dist/domain/command-state.js";
+
+/** As the specification has it, written down once more. */
+const PERMITTED = [
+  "PENDING_UPLOAD PENDING",
+  "PENDING_UPLOAD EXPIRED",
+  "PENDING_UPLOAD FAILED",
+  "PENDING DISPATCHED",
+  "PENDING EXPIRED",
+  "PENDING FAILED",
+  "DISPATCHED PENDING",
+  "DISPATCHED SUCCEEDED",
+  "DISPATCHED FAILED",
+  "DISPATCHED EXPIRED",
+];
+const FINAL: readonly CommandState[] = ["SUCCEEDED", "FAILED", "EXPIRED"];
+const NOW = 1_750_000_000_000;
+
+describe("transitions", () => {
+  const cells = COMMAND_STATES.flatMap((from) => COMMAND_STATES.map((to) => [from, to] as const));
+
+  test.each(cells)("%s to %s", (from, to) => {
+    const wanted = from === to ? "same" : PERMITTED.includes(`${from} ${to}`) ? "change" : "forbidden";
+    expect(transition(from, to)).toBe(wanted);
+  });
+
+  test("nothing leaves a final state", () => {
+    expect(COMMAND_STATES.filter(isFinal)).toEqual(FINAL);
+  });
+});
+
+const state = fc.constantFrom(...COMMAND_STATES);
+const moment = fc.option(fc.integer({ min: NOW - 3, max: NOW + 3 }), { nil: null });
+const timed: fc.Arbitrary<Timed> = fc.record({
+  state,
+  attempt: fc.integer({ min: 1, max: 4 }),
+  maxAttempts: fc.integer({ min: 0, max: 4 }),
+  dueAt: moment,
+  leaseExpiresAt: moment,
+});
+
+describe("a delivery without an answer", () => {
+  test("is followed by another with no limit", () => {
+    expect(returned({ attempt: 999, maxAttempts: 0 })).toEqual({ state: "PENDING", attempt: 1000 });
+  });
+
+  test("is the last when there have been as many as may be", () => {
+    expect(returned({ attempt: 1, maxAttempts: 1 })).toEqual({ state: "FAILED", attempt: 1 });
+    expect(returned({ attempt: 1, maxAttempts: 2 })).toEqual({ state: "PENDING", attempt: 2 });
+    expect(returned({ attempt: 2, maxAttempts: 2 })).toEqual({ state: "FAILED", attempt: 2 });
+  });
+});
+
+describe("what time makes of a command", () => {
+  test("is a permitted transition, or nothing", () => {
+    fc.assert(
+      fc.property(timed, (command) => {
+        const { state: to, attempt } = stateAt(command, NOW);
+        expect(transition(command.state, to)).not.toBe("forbidden");
+        expect(attempt - command.attempt).toBe(command.state === "DISPATCHED" && to === "PENDING" ? 1 : 0);
+      }),
+    );
+  });
+
+  test("leaves a final command as it is", () => {
+    fc.assert(
+      fc.property(timed, fc.constantFrom(...FINAL), (command, final) => {
+        const { attempt } = command;
+        expect(stateAt({ ...command, state: final }, NOW)).toEqual({ state: final, attempt });
+      }),
+    );
+  });
+
+  const live = { attempt: 1, maxAttempts: 0, dueAt: null, leaseExpiresAt: null } as const;
+
+  test.each(["PENDING_UPLOAD", "PENDING", "DISPATCHED"] as const)("%s expires at its deadline", (from) => {
+    expect(stateAt({ ...live, state: from, dueAt: NOW + 1 }, NOW).state).toBe(from);
+    expect(stateAt({ ...live, state: from, dueAt: NOW }, NOW).state).toBe("EXPIRED");
+  });
+
+  test("a lease ends at its end, and not that of a push", () => {
+    const dispatched = { ...live, state: "DISPATCHED" } as const;
+    expect(stateAt({ ...dispatched, leaseExpiresAt: NOW + 1 }, NOW).state).toBe("DISPATCHED");
+    expect(stateAt({ ...dispatched, leaseExpiresAt: NOW }, NOW)).toEqual({ state: "PENDING", attempt: 2 });
+    expect(stateAt(dispatched, NOW).state).toBe("DISPATCHED");
+  });
+
+  test("the deadline comes before the end of a lease", () => {
+    const both = { ...live, state: "DISPATCHED", dueAt: NOW, leaseExpiresAt: NOW - 1 } as const;
+    expect(stateAt(both, NOW)).toEqual({ state: "EXPIRED", attempt: 1 });
+  });
+});

@@ -1,0 +1,65 @@
+// Which requests a client sends again by itself when it does not know whether they took effect.
+import { METHODS } from "@pawl/protocol";
+import { isRepeatable } from "@pawl/protocol/repeatable";
+import { expect, test } from "vitest";
+
+/** Reads that leave something behind outside the database. */
+const NOT_ONLY_READING = ["daemon.backup"];
+
+/** Writes whose second performance changes nothing more than the first. */
+const IDEMPOTENT_WRITES = [
+  "sequence.advance",
+  "queue.renew",
+  "queue.complete",
+  "queue.cancel",
+  "lease.heartbeat",
+  "deployment.set",
+  "command.renew",
+  "command.cancel",
+  "pipeline.apply",
+  "peer.trust",
+  "peer.revoke",
+];
+
+test("every method that only reads is repeated, so that a restart of the daemon is not noticed", () => {
+  const reading = METHODS.filter(({ name, writes }) => !writes && !NOT_ONLY_READING.includes(name));
+  expect(reading.filter(({ name }) => !isRepeatable(name, {})).map(({ name }) => name)).toEqual([]);
+  expect(reading.length).toBeGreaterThan(10);
+});
+
+test("of those that write, only what changes nothing the second time is repeated", () => {
+  const writing = METHODS.filter(({ name, writes }) => writes || NOT_ONLY_READING.includes(name));
+  const repeated = writing.filter(({ name }) => isRepeatable(name, {})).map(({ name }) => name as string);
+  expect(repeated.filter((name) => !IDEMPOTENT_WRITES.includes(name))).toEqual([]);
+});
+
+test("a key that the caller chose makes a call repeatable", () => {
+  expect(isRepeatable("sequence.next", { type: "FR" })).toBe(false);
+  expect(isRepeatable("sequence.next", { type: "FR", requestId: "a" })).toBe(true);
+  expect(isRepeatable("sequence.reserve", { type: "FR", count: 3, requestId: "a" })).toBe(true);
+  expect(isRepeatable("queue.enqueue", { queue: "q", payloads: [1], sourceKey: "a" })).toBe(true);
+  expect(isRepeatable("queue.enqueue", { queue: "q", payloads: [1], requestId: "a" })).toBe(false);
+  expect(isRepeatable("command.create", { deployment: "d", command: "c", idempotencyKey: "a" })).toBe(true);
+  // A key that is not there is none.
+  expect(isRepeatable("sequence.next", { type: "FR", requestId: undefined })).toBe(false);
+});
+
+test("many at once are repeatable if each of them is", () => {
+  const keyed = { queue: "q", payloads: [1], sourceKey: "a" };
+  const bare = { queue: "q", payloads: [1] };
+  expect(isRepeatable("queue.enqueueMany", { batches: [keyed, keyed] })).toBe(true);
+  expect(isRepeatable("queue.enqueueMany", { batches: [keyed, bare] })).toBe(false);
+  expect(isRepeatable("queue.enqueueMany", { batches: [keyed, null] })).toBe(false);
+  expect(isRepeatable("queue.enqueueMany", {})).toBe(false);
+});
+
+test("a transaction is not, whatever it is made of", () => {
+  const calls = [{ method: "sequence.next", params: { type: "FR", requestId: "a" } }];
+  expect(isRepeatable("transact", { calls })).toBe(false);
+});
+
+test("what every object has is no method", () => {
+  for (const name of ["constructor", "toString", "__proto__", "hasOwnProperty"]) {
+    expect(isRepeatable(name, {})).toBe(false);
+  }
+});
