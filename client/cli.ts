@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { type ErrorKind, PawlError } from "@pawl/protocol/errors";
 import { ConnectionLost } from "./client.js";
-import { type Arguments, type Context, type Options, UsageError } from "./commands/command.js";
+import { type Arguments, type Context, type Options, UsageError } from "./commands/definition.js";
 import { commandOf, firstWord, ownPart, parse } from "./commands/parse.js";
 import { entries } from "./commands/table.js";
 import { connect, defaultSocketPath, type PawlClient } from "./connect.js";

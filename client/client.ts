@@ -263,6 +263,8 @@ export class ClientConnection {
   close(): void {
     if (this.#state === "closed") return;
     this.#state = "closed";
+    // Answers that were given still go out; questions that nobody will hear the answer to do not.
+    for (const pending of this.#pending.values()) pending.dropped ||= !pending.sent;
     this.#link?.close();
     for (const pending of this.#pending.values()) {
       this.#reject(pending, "The client was closed before the answer came.");

@@ -194,7 +194,7 @@ export function isLoss(error: unknown): boolean {
 }
 
 /** Whether the same call may succeed later. */
-export function isPassing(error: unknown): boolean {
+function isPassing(error: unknown): boolean {
   return error instanceof ConnectionLost || (error instanceof PawlError && error.retryable);
 }
 

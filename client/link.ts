@@ -68,9 +68,10 @@ export class Link {
     this.#out.push(outgoing);
   }
 
-  /** Closes at once: answers under way are lost. */
+  /** Closes once what was given to `send` is on its way; what comes from the daemon is lost. */
   close(): void {
-    this.#socket.destroy();
+    this.#flush();
+    this.#socket.destroySoon();
   }
 
   #flush(): void {

@@ -190,3 +190,9 @@ export function duration(ms: number): string {
 function two(major: number, majorUnit: string, minor: number, minorUnit: string): string {
   return minor === 0 ? `${major} ${majorUnit}` : `${major} ${majorUnit} ${minor} ${minorUnit}`;
 }
+
+/** A time as the clock on the wall has it: 2026-11-21 18:00:00. */
+export function when(at: number): string {
+  const date = new Date(at - new Date(at).getTimezoneOffset() * 60_000);
+  return date.toISOString().slice(0, 19).replace("T", " ");
+}

@@ -283,16 +283,21 @@ class Serving implements WorkHandle {
   async execute(envelope: Envelope): Promise<unknown> {
     const running = { commandId: envelope.commandId, stop: new AbortController() };
     this.#running.add(running);
+    let answer: CommandResponse | Postpone;
     try {
       const received = receivedFrom(envelope, running.stop.signal);
-      const answer = await carryOut(this.#connection, envelope, received, this.#handlers, this.#options);
-      if (answer instanceof Postpone) throw errorOf({ ...HANDLER_ERROR, message: answer.message });
-      if (answer.status === "error") throw errorOf(answer);
-      return answer.response;
+      answer = await carryOut(this.#connection, envelope, received, this.#handlers, this.#options);
     } finally {
       this.#running.delete(running);
       if (this.#running.size === 0) this.#idle();
     }
+    if (answer instanceof Postpone) {
+      // By push nothing is given back but by the end of the connection, which comes after this close.
+      if (this.#closing.signal.aborted) return await new Promise<never>(() => {});
+      throw errorOf({ ...HANDLER_ERROR, message: answer.message });
+    }
+    if (answer.status === "error") throw errorOf(answer);
+    return answer.response;
   }
 
   /** Nobody waits for the answer to a command any more. The handler is told as by a renewal that is refused. */

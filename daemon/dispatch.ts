@@ -81,23 +81,41 @@ export class Dispatcher {
       const entry = this.#entries.get(name);
       if (entry === undefined) return reject(this.noSuchMethod(name, sender));
       this.#statistics.request(name);
+      // Nobody is there any more to get what it would read.
+      if (sender.closed && !entry.writes) return resolve(null);
       if (entry.writes && (this.#readOnly || sender.readOnly)) return settle(readOnly(name, this.#readOnly));
-      const checked = entry.schema.safeParse(params ?? {});
-      if (!checked.success) return settle(describeIssues(name, checked.error.issues, params));
+      try {
+        this.#begin(name, entry, params, sender, source, settle);
+      } catch (error) {
+        settle(error);
+      }
+    });
+  }
 
-      const parsed = checked.data as { waitMs?: number };
-      const outside = entry.outside?.(parsed, sender);
-      if (outside !== undefined) return void outside.then(settle, settle);
-      const texts = entry.raw === undefined ? NO_TEXTS : textsAt(source(), entry.raw);
-      this.#reactor.submit({
-        caller: sender.caller,
-        start: (env) => entry.handler(parsed, env, texts),
-        waitMs: parsed.waitMs ?? 0,
-        // The one operation that is made of others: one of them may be refused after another has written.
-        undoOnRefusal: name === "transact",
-        closed: () => sender.closed,
-        settle,
-      });
+  /** Checks the params of a call and hands it over. */
+  #begin(
+    name: string,
+    entry: Entry,
+    params: unknown,
+    sender: Sender,
+    source: () => string,
+    settle: (outcome: unknown) => void,
+  ): void {
+    const checked = entry.schema.safeParse(params ?? {});
+    if (!checked.success) return settle(describeIssues(name, checked.error.issues, params));
+
+    const parsed = checked.data as { waitMs?: number };
+    const outside = entry.outside?.(parsed, sender);
+    if (outside !== undefined) return void outside.then(settle, settle);
+    const texts = entry.raw === undefined ? NO_TEXTS : textsAt(source(), entry.raw);
+    this.#reactor.submit({
+      caller: sender.caller,
+      start: (env) => entry.handler(parsed, env, texts),
+      waitMs: parsed.waitMs ?? 0,
+      // The one operation that is made of others: one of them may be refused after another has written.
+      undoOnRefusal: name === "transact",
+      closed: () => sender.closed,
+      settle,
     });
   }
 

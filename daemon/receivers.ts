@@ -5,6 +5,7 @@ import type { Logger } from "pino";
 import type { Connection } from "./connection.js";
 import type { Serving } from "./domain/command.js";
 import { answerOf, endPushes, type Push, push, settle } from "./domain/command-delivery.js";
+import { readyKey } from "./domain/command-row.js";
 import type { Caller, Env, Operation } from "./operation.js";
 import type { Reactor } from "./reactor.js";
 import type { Answered } from "./rpc.js";
@@ -98,8 +99,8 @@ export class Receivers implements Serving {
     return this.#posts.get(deployment)?.served.size ?? 0;
   }
 
-  deployments(): Iterable<string> {
-    return this.#posts.keys();
+  *deployments(): Iterable<string> {
+    for (const { deployment, served } of this.#posts.values()) if (served.size > 0) yield deployment;
   }
 
   /** Nothing more comes from this connection: what it has is given back, unless it is answered already. */
@@ -111,7 +112,12 @@ export class Receivers implements Serving {
       post.served.delete(connection);
       if (post.served.size === 0 && !post.taking) this.#posts.delete(post.deployment);
     }
-    this.#perform((env) => endPushes(connection, env));
+    this.#perform(function* (env) {
+      yield* endPushes(connection, env);
+      // What waits there for nobody finds out that it need not.
+      for (const { deployment, served } of posts)
+        if (served.size === 0) env.effects.wake(readyKey(deployment));
+    });
   }
 
   /** The peer has read what was in the way of sending it more. */
@@ -151,13 +157,10 @@ export class Receivers implements Serving {
       closed: () => false,
       settle: (outcome) => {
         post.taking = false;
-        if (outcome instanceof Error) {
-          this.#later(outcome, () => this.#take(post));
-          return;
-        }
-        for (const each of outcome as readonly Push[]) this.#send(post, each);
+        if (outcome instanceof Error) this.#later(outcome, () => this.#take(post));
+        else for (const each of outcome as readonly Push[]) this.#send(post, each);
         if (post.served.size === 0) this.#posts.delete(post.deployment);
-        else this.#take(post);
+        else if (!(outcome instanceof Error)) this.#take(post);
       },
     });
   }

@@ -1,4 +1,8 @@
 #!/usr/bin/env node
 import { main } from "../dist/cli.js";
 
-process.exit(await main(process.argv.slice(2)));
+/** What is on its way to the daemon gets there, but a daemon that does not read keeps nobody. */
+const DRAIN_MS = 2000;
+
+process.exitCode = await main(process.argv.slice(2));
+setTimeout(() => process.exit(), DRAIN_MS).unref();

@@ -192,6 +192,112 @@ export function killAfterMs(leaseMs: number): number {
   return Math.min(MAX_KILL_AFTER_MS, leaseMs * KILL_FRACTION);
 }
 
+/** Of standard error, for its last line. */
+const MAX_TAIL_LENGTH = 4096;
+/** By what a worker or a receiver is asked to end. */
+const ENDING: readonly NodeJS.Signals[] = ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"];
+
+export interface PerformOptions {
+  readonly env: Readonly<Record<string, string>>;
+  /** Written to its standard input. */
+  readonly input: string;
+  /** Where its standard output goes; of `pipe` so many bytes are collected, and one more that shows it had more. */
+  readonly stdout: "inherit" | "pipe" | number;
+  readonly maxOutputBytes?: number;
+  /** Aborted when what it works with is held no more: it is ended, and killed after `killAfterMs`. */
+  readonly lost: AbortSignal;
+  readonly killAfterMs: number;
+}
+
+/** How a command ended, and what it said. */
+export interface Performed extends Ended {
+  readonly output: Buffer;
+  /** The last characters of its standard error. */
+  readonly tail: string;
+}
+
+/**
+ * The commands that a worker or a receiver runs, several at a time. A signal that asks this program to end asks
+ * them all: each has `graceMs` to do so, and a second such signal kills them.
+ */
+export class RunningCommands {
+  readonly #graceMs: number;
+  readonly #running = new Set<Holder>();
+  readonly #ending = new AbortController();
+  readonly #end = (): void => this.end();
+  readonly #stopStopping: () => void;
+
+  constructor(graceMs: number) {
+    this.#graceMs = graceMs;
+    for (const signal of ENDING) process.on(signal, this.#end);
+    this.#stopStopping = stopTogether(() => this.#running);
+  }
+
+  /** Aborted when this program is to end. */
+  get ending(): AbortSignal {
+    return this.#ending.signal;
+  }
+
+  end(): void {
+    const graceMs = this.ending.aborted ? 0 : this.#graceMs;
+    this.#ending.abort();
+    for (const { starting } of this.#running) {
+      void starting.then((child) => child.stop(graceMs)).catch(() => {});
+    }
+  }
+
+  /** Runs a command and resolves with how it ended, whatever that is. Rejects with `CannotRun`. */
+  async perform(command: readonly string[], options: PerformOptions): Promise<Performed> {
+    const { env, input, stdout, lost, maxOutputBytes = 0 } = options;
+    const starting = Child.start(command, { stdio: ["pipe", stdout, "pipe"], env });
+    const holder: Holder = { starting, lost };
+    this.#running.add(holder);
+    try {
+      const child = await starting;
+      if (this.ending.aborted) void child.stop(this.#graceMs);
+      const onLost = (): void => void child.stop(options.killAfterMs);
+      lost.addEventListener("abort", onLost, { once: true });
+      if (lost.aborted) onLost();
+
+      const chunks: Buffer[] = [];
+      let size = 0;
+      child.stdout?.on("data", (chunk: Buffer) => {
+        if (size <= maxOutputBytes) chunks.push(chunk.subarray(0, maxOutputBytes + 1 - size));
+        size += chunk.length;
+      });
+      let tail = "";
+      child.stderr?.on("data", (chunk: Buffer) => {
+        process.stderr.write(chunk);
+        tail = (tail + chunk.toString("utf8")).slice(-MAX_TAIL_LENGTH);
+      });
+      child.stdin?.end(input);
+      const ended = await child.finished();
+      lost.removeEventListener("abort", onLost);
+      return { ...ended, output: Buffer.concat(chunks), tail };
+    } finally {
+      this.#running.delete(holder);
+    }
+  }
+
+  /** Lets signals be what they were. */
+  close(): void {
+    for (const signal of ENDING) process.off(signal, this.#end);
+    this.#stopStopping();
+  }
+}
+
+/** Why a command failed, in one line: how it ended, and the last line of what it said. */
+export function failureOf({ code, signal, tail }: Performed): string {
+  const how = signal === null ? `exit code ${code}` : `ended by ${signal}`;
+  const lastLine = tail.trimEnd().split("\n").at(-1)?.trim() ?? "";
+  return lastLine === "" ? how : `${how}: ${lastLine}`;
+}
+
+/** The time of day, for lines on a terminal. */
+export function clockTime(): string {
+  return new Date().toTimeString().slice(0, "00:00:00".length);
+}
+
 /**
  * Learns the groups by lines (`+ 123`, `- 123`) and kills those that are left when its input ends, which the
  * kernel sees to when this program dies. It ignores what a terminal sends to everybody.

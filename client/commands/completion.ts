@@ -1,6 +1,6 @@
 import yargs, { type Argv } from "yargs";
 import { connect, defaultSocketPath, type PawlClient } from "../connect.js";
-import { command, type Options, UsageError } from "./command.js";
+import { command, type Options, UsageError } from "./definition.js";
 import { commandOf } from "./parse.js";
 import { entries, GLOBAL_OPTIONS } from "./table.js";
 

@@ -1,7 +1,7 @@
 import { resolve } from "node:path";
 import type { Result } from "@pawl/protocol";
 import { bytes, count, duration, type Output, plural, styled, table } from "../output.js";
-import { command, parseJson, readInput, UsageError } from "./command.js";
+import { command, parseJson, readInput, UsageError } from "./definition.js";
 
 export const status = command<"">()({
   options: {},

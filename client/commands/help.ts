@@ -1,5 +1,5 @@
 import { styled } from "../output.js";
-import type { Command, Options } from "./command.js";
+import type { Command, Options } from "./definition.js";
 import { COMMANDS, type Entry, entries, GLOBAL_OPTIONS } from "./table.js";
 
 /** Where descriptions begin, so that all helps look alike. */

@@ -5,7 +5,7 @@ import { DEFAULT_LEASE_MS } from "@pawl/protocol/limits";
 import type { PawlClient } from "../connect.js";
 import { duration, type Output, table } from "../output.js";
 import { Child, killAfterMs, passSignals, stopTogether } from "./child.js";
-import { command } from "./command.js";
+import { command } from "./definition.js";
 
 /** Who has to wait longer than this is told for whom. */
 const TELL_AFTER_MS = 300;

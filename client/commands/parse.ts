@@ -1,5 +1,5 @@
 import { parseArgs } from "node:util";
-import { milliseconds, type Option, type Options, UsageError, wholeNumber } from "./command.js";
+import { milliseconds, type Option, type Options, UsageError, wholeNumber } from "./definition.js";
 import { type Entry, entries, GLOBAL_OPTIONS } from "./table.js";
 
 /** What of a command line belongs to this program: all before `--`. */

@@ -1,6 +1,6 @@
 import type { Params, Result } from "@pawl/protocol";
-import { bytes, count, duration, plural, printable, styled, table } from "../output.js";
-import { command, parseJson, readInput, shorten, UsageError } from "./command.js";
+import { bytes, count, duration, plural, printable, styled, table, when } from "../output.js";
+import { command, parseJson, readInput, shorten, UsageError } from "./definition.js";
 
 /** Batches that one `queue.enqueueMany` takes. */
 const MAX_BATCHES = 1000;
@@ -403,10 +403,4 @@ function sentences(found: Result<"queue.explain">): string[] {
   if (waiting !== null && waiting > 0)
     said.push(`${plural(waiting, "worker waits", "workers wait")} for it.`);
   return said;
-}
-
-/** A time as the clock on the wall has it: 2026-11-21 18:00:00. */
-function when(at: number): string {
-  const date = new Date(at - new Date(at).getTimezoneOffset() * 60_000);
-  return date.toISOString().slice(0, 19).replace("T", " ");
 }

@@ -1,4 +1,4 @@
-import type { Command, Options } from "./command.js";
+import type { Command, Options } from "./definition.js";
 
 export interface Entry {
   readonly args: string;
@@ -48,6 +48,24 @@ export const COMMANDS: Readonly<Record<string, Readonly<Record<string, Entry>>>>
     ),
     abandon: entry("<claim> <token>", "Give the work of a claim back", async () => (await queue()).abandon),
   },
+  "Commands that are delivered until answered": {
+    send: entry(
+      "<deployment> <command> [params]",
+      "Send a command, and perhaps wait for the answer",
+      async () => (await commands()).send,
+    ),
+    answer: entry("<command-id>", "Print the answer to a command", async () => (await commands()).answer),
+    serve: entry(
+      "<deployment> -- command",
+      "Run a program for each command to a deployment",
+      async () => (await commands()).serve,
+    ),
+    commands: entry(
+      "[deployment]",
+      "List commands and their states",
+      async () => (await commands()).commands,
+    ),
+  },
   "Leases that one at a time holds": {
     lock: entry("<name> -- command", "Run a command while holding a lease", async () => (await lease()).lock),
     leases: entry("", "List who holds what", async () => (await lease()).leases),
@@ -68,6 +86,7 @@ export const COMMANDS: Readonly<Record<string, Readonly<Record<string, Entry>>>>
 const sequence = () => import("./sequence.js");
 const moving = () => import("./import.js");
 const queue = () => import("./queue.js");
+const commands = () => import("./command.js");
 const lease = () => import("./lease.js");
 const daemon = () => import("./daemon.js");
 

@@ -3,16 +3,13 @@ import { DEFAULT_LEASE_MS } from "@pawl/protocol/limits";
 import { isForGood, Postpone } from "../crew.js";
 import { duration, type Output, plural, printable, styled } from "../output.js";
 import type { Work } from "../work.js";
-import { CannotRun, Child, type Ended, type Holder, killAfterMs, stopTogether } from "./child.js";
-import { command } from "./command.js";
+import { CannotRun, clockTime, failureOf, killAfterMs, type Performed, RunningCommands } from "./child.js";
+import { command } from "./definition.js";
 
 /** What a running command has to end by itself when pawl is told to end. */
 const DEFAULT_GRACE_MS = 10_000;
-/** Of standard error, for its last line. */
-const MAX_TAIL_LENGTH = 4096;
 /** Of a batch's id, on a terminal: enough to tell them apart. */
 const SHOWN_ID_LENGTH = "qwb:".length + 12;
-const ENDING: readonly NodeJS.Signals[] = ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"];
 
 export const work = command<"<queue> -- command">()({
   options: {
@@ -44,9 +41,8 @@ export const work = command<"<queue> -- command">()({
   async run(args, { connect, output }) {
     const client = await connect();
     const { queue, "--": line, lease: leaseMs = DEFAULT_LEASE_MS, grace = DEFAULT_GRACE_MS } = args;
-    const running = new Set<Holder>();
+    const commands = new RunningCommands(grace);
     const startedAt = new WeakMap<Work, number>();
-    const ending = new AbortController();
     let unable: CannotRun | undefined;
 
     const report = (given: Work, outcome: Outcome): void => {
@@ -56,68 +52,50 @@ export const work = command<"<queue> -- command">()({
       report(given, { kind: "given back" });
       return new Postpone();
     };
-    const end = (): void => {
-      // Who asks twice does not want to wait.
-      const graceMs = ending.signal.aborted ? 0 : grace;
-      ending.abort();
-      for (const { starting } of running) void starting.then((child) => child.stop(graceMs)).catch(() => {});
-    };
 
     const perform = async (given: Work): Promise<void> => {
       startedAt.set(given, performance.now());
-      const starting = Child.start(line, {
-        // What the command prints is the result, unless what pawl prints is to be read by a program.
-        stdio: ["pipe", output.json ? process.stderr.fd : "inherit", "pipe"],
-        env: environmentOf(given, client.socketPath),
-      });
-      const holder: Holder = { starting, lost: given.signal };
-      running.add(holder);
+      let performed: Performed;
       try {
-        const child = await starting;
-        if (ending.signal.aborted) void child.stop(grace);
-        const onLost = (): void => void child.stop(killAfterMs(leaseMs));
-        given.signal.addEventListener("abort", onLost, { once: true });
-        if (given.signal.aborted) onLost();
-        const lastLine = passOn(child);
-        child.stdin?.end(given.payloads.map((payload) => `${JSON.stringify(payload)}\n`).join(""));
-        const ended = await child.finished();
-        if (ended.code === 0 || given.signal.aborted) return;
-        if (ending.signal.aborted) throw giveBack(given);
-        throw new Error(describe(ended, lastLine()));
+        performed = await commands.perform(line, {
+          env: environmentOf(given, client.socketPath),
+          input: given.payloads.map((payload) => `${JSON.stringify(payload)}\n`).join(""),
+          // What the command prints is the result, unless what pawl prints is to be read by a program.
+          stdout: output.json ? process.stderr.fd : "inherit",
+          lost: given.signal,
+          killAfterMs: killAfterMs(leaseMs),
+        });
       } catch (error) {
         if (!(error instanceof CannotRun)) throw error;
         // No batch is to blame for it, and the next would fare no better.
         unable = error;
-        end();
+        commands.end();
         throw giveBack(given);
-      } finally {
-        running.delete(holder);
       }
+      if (performed.code === 0 || given.signal.aborted) return;
+      if (commands.ending.aborted) throw giveBack(given);
+      throw new Error(failureOf(performed));
     };
 
-    const handle = client.work(queue, perform, {
-      concurrency: args.jobs ?? 1,
-      leaseMs,
-      owner: args.owner ?? `${basename(line[0] as string)}:${process.pid}`,
-      retryDelayMs: args["retry-delay"] ?? 0,
-      signal: ending.signal,
-      onComplete: (given) => report(given, { kind: "done" }),
-      onFailure: (error, given) => report(given, { kind: "failed", error: textOf(error) }),
-      onError: (error, given) => {
-        if (given !== undefined) report(given, { kind: "lost", error: textOf(error) });
-        // What is refused for good is told at the end.
-        else if (!isForGood(error)) output.note(`pawl: ${printable(textOf(error))}`);
-      },
-      ...(args["max-batches"] === undefined ? {} : { maxBatches: args["max-batches"] }),
-      ...(args.boundary === undefined ? {} : { boundary: args.boundary }),
-    });
-    for (const signal of ENDING) process.on(signal, end);
-    const stopStopping = stopTogether(() => running);
     try {
-      await handle.done;
+      await client.work(queue, perform, {
+        concurrency: args.jobs ?? 1,
+        leaseMs,
+        owner: args.owner ?? `${basename(line[0] as string)}:${process.pid}`,
+        retryDelayMs: args["retry-delay"] ?? 0,
+        signal: commands.ending,
+        onComplete: (given) => report(given, { kind: "done" }),
+        onFailure: (error, given) => report(given, { kind: "failed", error: textOf(error) }),
+        onError: (error, given) => {
+          if (given !== undefined) report(given, { kind: "lost", error: textOf(error) });
+          // What is refused for good is told at the end.
+          else if (!isForGood(error)) output.note(`pawl: ${printable(textOf(error))}`);
+        },
+        ...(args["max-batches"] === undefined ? {} : { maxBatches: args["max-batches"] }),
+        ...(args.boundary === undefined ? {} : { boundary: args.boundary }),
+      }).done;
     } finally {
-      stopStopping();
-      for (const signal of ENDING) process.off(signal, end);
+      commands.close();
     }
     if (unable !== undefined) throw unable;
     return undefined;
@@ -140,21 +118,6 @@ function environmentOf({ claim, batches }: Work, socketPath: string): Record<str
 /** Which attempt this is for the batch that was tried most often. */
 function attemptOf(batches: Work["batches"]): number {
   return Math.max(...batches.map(({ attempt }) => attempt)) + 1;
-}
-
-/** Passes standard error on, and returns what gives its last line that is not blank. */
-function passOn(child: Child): () => string {
-  let tail = "";
-  child.stderr?.on("data", (chunk: Buffer) => {
-    process.stderr.write(chunk);
-    tail = (tail + chunk.toString("utf8")).slice(-MAX_TAIL_LENGTH);
-  });
-  return () => tail.trimEnd().split("\n").at(-1)?.trim() ?? "";
-}
-
-function describe({ code, signal }: Ended, lastLine: string): string {
-  const how = signal === null ? `exit code ${code}` : `ended by ${signal}`;
-  return lastLine === "" ? how : `${how}: ${lastLine}`;
 }
 
 function textOf(error: unknown): string {
@@ -197,8 +160,4 @@ function tell({ claim, batches }: Work, { kind, error }: Outcome, tookMs: number
     ];
     output.note(parts.join("  "));
   }
-}
-
-function clockTime(): string {
-  return new Date().toTimeString().slice(0, "00:00:00".length);
 }

@@ -356,7 +356,7 @@ export function* list(params: Parsed<"command.list">, env: Env): Operation<Resul
   const commands: Result<"command.list">["commands"] = [];
   let bytes = 0;
   for (const [index, row] of found.entries()) {
-    bytes += (row.errorMessage?.length ?? 0) + row.deployment.length + row.command.length;
+    bytes += Buffer.byteLength(row.errorMessage ?? "") + row.deployment.length + row.command.length;
     if (index === limit || (bytes > MAX_PAGE_BYTES && index > 0)) {
       return { commands, next: (found[index - 1] as CommandRow).commandId };
     }

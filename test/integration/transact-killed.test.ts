@@ -18,7 +18,7 @@ const KILLER = `
   let count = -1;
   Database.prototype.prepare = function (sql) {
     const statement = prepare.call(this, sql);
-    for (const name of ["run", "all"]) {
+    for (const name of ["run", "all", "get"]) {
       const perform = statement[name];
       statement[name] = function (...args) {
         const answer = perform.apply(this, args);

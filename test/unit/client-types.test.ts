@@ -169,9 +169,9 @@ describe("commands", () => {
       const builder = client.commands.to<Builder>("builder");
       expectTypeOf(builder.send("build", { ref: "main" })).resolves.toEqualTypeOf<{ size: number }>();
       // @ts-expect-error a command that is not there
-      builder.send("biuld", { ref: "main" });
+      void builder.send("biuld", { ref: "main" });
       // @ts-expect-error params of another command
-      builder.send("build", null);
+      void builder.send("build", null);
     });
     compiled(() =>
       client.commands.pull<Builder>("builder", {
