@@ -29,6 +29,8 @@ import { Rpc } from "./rpc.js";
 import { Statistics } from "./statistics.js";
 import { classify } from "./store/sqlite.js";
 
+/** How long a stopping daemon goes on refusing what still arrives. */
+const REFUSING_MS = 50;
 /** How long a stopping daemon waits for its peers to read their last answers. */
 const DRAIN_MS = 2000;
 const DAY_MS = 24 * 60 * 60 * 1000;
@@ -173,6 +175,9 @@ export class Daemon {
     this.#reactor.stop(
       refuse("unavailable", "The daemon is stopping. Connect again in a moment.", { reason: "stopping" }),
     );
+    // Requests that are on their way are refused as not performed, so that their senders know; a connection
+    // that closed on them would leave that open.
+    await new Promise((resolve) => setTimeout(resolve, REFUSING_MS));
     await Promise.all([this.#closeConnections(), this.#backups.stop()]);
     if (!this.#config.readOnly) this.#keep();
     for (const { listener } of this.#listeners) listener.remove();
