@@ -153,6 +153,10 @@ export class Daemon {
       daemon.#recover();
       await daemon.#listen();
     } catch (error) {
+      for (const { listener } of daemon.#listeners) {
+        listener.stopAccepting();
+        listener.remove();
+      }
       engine.close();
       throw error;
     }
@@ -308,9 +312,12 @@ export class Daemon {
     if (idleExit === undefined || this.#stopping || this.#connections.size > 0) return;
     clearTimeout(this.#idleTimer);
     let lastGrantMs = 0;
-    this.#reactor.performNow(function* ({ now }) {
-      lastGrantMs = Math.max(0, ((yield* latestGrant()) ?? now) - now);
-    });
+    // A daemon that only reads has granted nothing.
+    if (!this.#config.readOnly) {
+      this.#reactor.performNow(function* ({ now }) {
+        lastGrantMs = Math.max(0, ((yield* latestGrant()) ?? now) - now);
+      });
+    }
     this.#idleTimer = setTimeout(
       () => {
         if (this.#connections.size === 0) void this.stop("idle").then(() => this.#end(0));

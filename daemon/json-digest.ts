@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { hash } from "node:crypto";
 import { Scanner } from "./raw-json.js";
 
 /** Texts longer than a digest are replaced by one, so that the whole takes time and space in proportion to its size. */
@@ -105,5 +105,5 @@ function shortened(text: string): string {
 }
 
 function digest(text: string): string {
-  return createHash("sha256").update(text).digest("hex");
+  return hash("sha256", text, "hex");
 }

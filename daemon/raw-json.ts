@@ -88,18 +88,20 @@ function collect(
     return;
   }
   const before = found.length;
+  let isThere = isArray;
   for (let more = scanner.enter(); more; more = scanner.next()) {
     if (isArray) {
       collect(scanner, path, depth + 1, found);
     } else if (scanner.takeName() === step) {
       // An earlier member of that name does not count.
       found.length = before;
+      isThere = true;
       collect(scanner, path, depth + 1, found);
     } else {
       scanner.skipValue();
     }
   }
-  if (!isArray && found.length === before) found.push(undefined);
+  if (!isThere) found.push(undefined);
 }
 
 /** How many arrays and objects are open at the deepest place of a JSON text. */
@@ -142,7 +144,8 @@ export function replaceReferences(json: string, name: string, textOf: (reference
         scanner.at = start + 1;
       } else {
         result += json.slice(copied, start) + textOf(reference);
-        copied = scanner.at;
+        // The space behind the object stays.
+        copied = json.lastIndexOf("}", scanner.at - 1) + 1;
       }
     } else {
       scanner.at += 1;

@@ -35,6 +35,8 @@ export const MAX_BATCH_ANSWER_BYTES = 32 * 1024 * 1024;
 /** Calls and guards in one `transact`. */
 export const MAX_TRANSACT_CALLS = 64;
 export const MAX_TRANSACT_GUARDS = 64;
+/** What `$result` references bring into the params of one call, in characters of JSON: as much as could be sent. */
+export const MAX_TRANSACT_REFERRED_LENGTH = DEFAULT_MAX_MESSAGE_BYTES;
 
 /** Longest wait of one call. A caller that wants to wait longer asks again. */
 export const MAX_WAIT_MS = 3_600_000;

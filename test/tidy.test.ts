@@ -44,7 +44,8 @@ const IMPORT =
 function importsOf(path: string): Import[] {
   return [...(code.get(path) as string).matchAll(IMPORT)].map(([whole, type, from, bare, lazy]) => ({
     module: (from ?? bare ?? lazy) as string,
-    typeOnly: type !== undefined || /\{\s*(type\s+\w+(\s+as\s+\w+)?\s*,?\s*)+\}/.test(whole),
+    typeOnly:
+      type !== undefined || /^(import|export)\s*\{\s*(type\s+\w+(\s+as\s+\w+)?\s*,?\s*)+\}/.test(whole),
   }));
 }
 
@@ -205,7 +206,12 @@ describe("sources", () => {
               ({ module, typeOnly }) =>
                 /^node:(?!module$|buffer$)|^better-sqlite3$/.test(module) && !typeOnly,
             )
-            .filter(({ module }) => !(module === "node:crypto" && !/random/i.test(code.get(path) as string)))
+            // Hashes are pure; random bytes come in by the environment.
+            .filter(
+              ({ module }) =>
+                module !== "node:crypto" ||
+                /\brandom\w*[^;]*\bfrom "node:crypto"/.test(code.get(path) as string),
+            )
             .map(({ module }) => `${path} imports ${module}`),
         ),
     );

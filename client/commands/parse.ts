@@ -50,7 +50,7 @@ export function parse(
     const hint = takesCommand ? " The command to run comes after two dashes: -- COMMAND..." : "";
     throw new UsageError(`${JSON.stringify(left[0])} is one argument too many.${hint}`);
   }
-  if (takesCommand && after.length === 0) {
+  if (takesCommand && !after[0]) {
     throw new UsageError("The command to run is missing. Put it after two dashes: -- COMMAND...");
   }
   for (const [name, option] of Object.entries(all)) {

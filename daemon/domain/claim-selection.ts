@@ -25,8 +25,8 @@ export interface Claiming {
  * Which batches a claim takes (spec: queue.md, Policies): the head alone, or with those that directly follow it
  * and join it. Those that are scheduled or held are passed over, as if they were not there.
  *
- * @param candidates batches of one queue in enqueueSeq order, from its first on. Reading more of them changes
- *   the result only if all that were read are taken.
+ * @param candidates batches of one queue in enqueueSeq order, from its first on. More of them change the result
+ *   only if all of these that are available are taken.
  * @returns none if there is no candidate, or if the head may not be claimed at this boundary.
  */
 export function selectBatches<C extends Candidate>(candidates: readonly C[], claiming: Claiming): C[] {

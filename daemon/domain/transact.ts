@@ -1,5 +1,6 @@
 import { METHODS, type Method, type Parsed, type Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
+import { MAX_TRANSACT_REFERRED_LENGTH } from "@pawl/protocol/limits";
 import type { Handlers } from "../handlers.js";
 import { describeIssues, noSuchMethod, pointer } from "../invalid.js";
 import type { Env, Operation, Outcome } from "../operation.js";
@@ -50,7 +51,7 @@ export function* transact(
   for (const [index, call] of calls.entries()) {
     const path = ["calls", index, "params"];
     const given = substitute(call.params ?? {}, results);
-    if (given.unresolved.length > 0) return at(index, call.method, unresolved(call, path, given.unresolved));
+    if (given.wrong.length > 0) return at(index, call.method, wrongReferences(call, path, given.wrong));
     const { schema, raw, perform } = find(call.method, handlers);
     const checked = schema.safeParse(given.params);
     if (!checked.success) {
@@ -82,32 +83,34 @@ function notTransactable(method: string, index: number): PawlError {
   });
 }
 
-interface Unresolved {
+interface WrongReference {
   /** Where the reference stands, within the params. */
   readonly path: readonly string[];
-  readonly reference: unknown;
+  readonly message: string;
 }
 
-function unresolved(call: Call, path: readonly PropertyKey[], all: readonly Unresolved[]): PawlError {
-  const issues = all.map((each) => ({
-    path: pointer([...path, ...each.path]),
-    message: `refers to ${shown(each.reference)}, which is no value in the results of earlier calls`,
-  }));
+function wrongReferences(
+  call: Call,
+  path: readonly PropertyKey[],
+  all: readonly WrongReference[],
+): PawlError {
+  const issues = all.map((each) => ({ path: pointer([...path, ...each.path]), message: each.message }));
   return refuse("invalid_params", `${call.method}: ${issues[0]?.path} ${issues[0]?.message}.`, { issues });
 }
 
 /**
- * A copy of params with each `{"$result": pointer}` replaced by what it points to, and those that point to
- * nothing. Params without a reference are returned as they are. Nothing here recurses, because JSON may be
- * nested more deeply than the stack.
+ * A copy of params with each `{"$result": pointer}` replaced by what it points to, and those that cannot be.
+ * Params without a reference are returned as they are. Nothing here recurses, because JSON may be nested more
+ * deeply than the stack.
  */
 export function substitute(
   params: Record<string, unknown>,
   results: readonly unknown[],
-): { params: Record<string, unknown>; unresolved: Unresolved[] } {
-  if (!holdsReference(params)) return { params, unresolved: [] };
+): { params: Record<string, unknown>; wrong: WrongReference[] } {
+  if (!holdsReference(params)) return { params, wrong: [] };
   const copy: Record<string, unknown> = {};
-  const unresolved: Unresolved[] = [];
+  const wrong: WrongReference[] = [];
+  let length = 0;
   const open: { from: object; to: object; parent: Place | undefined }[] = [
     { from: params, to: copy, parent: undefined },
   ];
@@ -122,8 +125,19 @@ export function substitute(
       if (isReference(value)) {
         const reference = value[REFERENCE];
         const found = typeof reference === "string" ? resolve(reference, results) : undefined;
-        if (found === undefined) unresolved.push({ path: pathOf(place), reference });
-        else put(to, key, JSON.parse(encode(found)));
+        if (found === undefined) {
+          const message = `refers to ${shown(reference)}, which is no value in the results of earlier calls`;
+          wrong.push({ path: pathOf(place), message });
+          continue;
+        }
+        const text = encode(found);
+        length += text.length;
+        if (length > MAX_TRANSACT_REFERRED_LENGTH) {
+          // A few bytes of references could otherwise stand for any amount of data.
+          const message = `refers to ${shown(reference)}, with which references bring in more than ${MAX_TRANSACT_REFERRED_LENGTH} characters`;
+          return { params, wrong: [{ path: pathOf(place), message }] };
+        }
+        put(to, key, JSON.parse(text));
         continue;
       }
       const part = Array.isArray(value) ? [] : {};
@@ -131,7 +145,7 @@ export function substitute(
       open.push({ from: value, to: part, parent: place });
     }
   }
-  return { params: copy, unresolved };
+  return { params: copy, wrong };
 }
 
 function holdsReference(params: object): boolean {

@@ -2,7 +2,7 @@
 import type { Mode } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import Database from "better-sqlite3";
-import type { Env, Operation, SqlParams, Statement } from "../../daemon/dist/operation.js";
+import type { Env, Operation, SqlParams, Step } from "../../daemon/dist/operation.js";
 import { migrate } from "../../daemon/dist/store/migrate.js";
 import { SqliteStore } from "../../daemon/dist/store/sqlite.js";
 
@@ -61,13 +61,13 @@ export function asynchronousDriver(): Driver {
   let turn: Promise<unknown> = Promise.resolve();
 
   async function drive<T>(operation: Operation<T>): Promise<T> {
-    await answer(database, { sql: "BEGIN" }, {});
+    await answer(database, order("BEGIN"));
     try {
       let step = operation.next();
       while (!step.done) {
-        step = operation.next(await answer(database, step.value.statement, step.value.params));
+        step = operation.next(await answer(database, step.value));
       }
-      await answer(database, { sql: step.value instanceof PawlError ? "ROLLBACK" : "COMMIT" }, {});
+      await answer(database, order(step.value instanceof PawlError ? "ROLLBACK" : "COMMIT"));
       return step.value;
     } finally {
       if (database.inTransaction) database.exec("ROLLBACK");
@@ -85,10 +85,13 @@ export function asynchronousDriver(): Driver {
   };
 }
 
-async function answer(database: Database.Database, { sql }: Statement, params: SqlParams): Promise<unknown> {
+const order = (sql: string): Step => ({ statement: { sql }, params: {} });
+
+async function answer(database: Database.Database, { statement, params, single }: Step): Promise<unknown> {
   await new Promise((resolve) => setImmediate(resolve));
-  const statement = database.prepare<SqlParams>(sql);
-  const result = statement.reader ? statement.all(params) : statement.run(params);
+  const prepared = database.prepare<SqlParams>(statement.sql);
+  const perform = prepared.reader ? (single ? prepared.get : prepared.all) : prepared.run;
+  const result: unknown = perform.call(prepared, params);
   await Promise.resolve();
   return result;
 }

@@ -1,0 +1,553 @@
+// The queue commands of `pawl` as a script uses them, and `pawl work` under kill -9 of whoever takes part.
+import { spawnSync } from "node:child_process";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { privateDirectory, sharedDaemon, startDaemon } from "../daemon.js";
+import { type PawlProcess, pawl, startPawl } from "./cli-program.js";
+
+const DONE = 0;
+const REFUSED = 1;
+const USAGE = 2;
+
+describe("the commands of queues", () => {
+  const daemon = sharedDaemon();
+  const run = (args: string[], input?: string) =>
+    pawl(args, { socket: daemon().place.socket, ...(input === undefined ? {} : { input }) });
+  const json = async (args: string[], input?: string) =>
+    JSON.parse((await run([...args, "--json"], input)).stdout);
+
+  test("enqueue makes one batch of its arguments, and prints its id", async () => {
+    const { code, stdout, stderr } = await run(["enqueue", "one", '{"to":"ada"}', "2", '"x"', "null"]);
+    expect([code, stderr]).toEqual([DONE, ""]);
+    expect(stdout).toMatch(/^qwb:[0-9a-f]{64}\n$/);
+    const { claim } = await json(["claim", "one"]);
+    expect(claim.batches).toHaveLength(1);
+    expect(claim.batches[0]).toMatchObject({
+      batchId: stdout.trim(),
+      payloads: [{ to: "ada" }, 2, "x", null],
+    });
+  });
+
+  test("enqueue - reads lines, and --each makes a batch of each, any number of them", async () => {
+    await run(["enqueue", "lines", "-"], '{"a":1}\n\n 2 \r\n"x"');
+    expect((await json(["claim", "lines"])).claim.batches[0].payloads).toEqual([{ a: 1 }, 2, "x"]);
+
+    const many = await run(
+      ["enqueue", "many", "-", "--each"],
+      Array.from({ length: 2500 }, (_, i) => `${i}\n`).join(""),
+    );
+    expect(many.stdout.trim().split("\n")).toHaveLength(2500);
+    const { queues } = await json(["queues", "many"]);
+    expect(queues[0].ready).toBe(2500);
+    expect((await json(["claim", "many"])).claim.batches[0].payloads).toEqual([0]);
+  });
+
+  test("a source key makes it happen once", async () => {
+    const first = await run(["enqueue", "once", "1", "--source-key", "k"]);
+    const second = await run(["enqueue", "once", "1", "--source-key", "k"]);
+    expect(second).toEqual({
+      code: DONE,
+      stdout: first.stdout,
+      stderr: "It was there already, so nothing was added.\n",
+    });
+    const other = await run(["enqueue", "once", "2", "--source-key", "k"]);
+    expect([other.code, other.stdout, other.stderr]).toEqual([
+      REFUSED,
+      "",
+      expect.stringContaining("[conflict]"),
+    ]);
+  });
+
+  test("enqueue says how a batch may be claimed", async () => {
+    const { batch } = await json([
+      ...[
+        "enqueue",
+        "shaped",
+        "1",
+        "--join",
+        "--merge-key",
+        "group:g",
+        "--after-commit",
+        "--max-attempts",
+        "3",
+      ],
+      ...["--delay", "2h"],
+    ]);
+    expect(batch).toMatchObject({
+      slotPolicy: "join",
+      mergeKey: { group: "g" },
+      deliveryPolicy: "after_current_turn_commit",
+      maxAttempts: 3,
+      state: "scheduled",
+    });
+    expect(batch.availableAt - batch.enqueuedAt).toBe(2 * 3_600_000);
+    const at = await json(["enqueue", "shaped", "1", "--at", "2126-11-21T18:00:00Z"]);
+    expect(at.batch.availableAt).toBe(Date.UTC(2126, 10, 21, 18));
+  });
+
+  test.each<[string[], string]>([
+    [["enqueue", "q"], "There is nothing to enqueue."],
+    [["enqueue", "q", "ada"], `PAYLOAD is not JSON: ada`],
+    [["enqueue", "q", "1", "{"], "PAYLOAD 2 is not JSON: {"],
+    [
+      ["enqueue", "q", '{"n": [12345678901234567890]}'],
+      "PAYLOAD holds 12345678901234567890, which would be rounded.",
+    ],
+    [["enqueue", "q", "1e999"], "PAYLOAD holds 1e999, which would be rounded."],
+    [["enqueue", "q", "1", "--at", "soon"], `--at takes a time such as 2026-11-21T18:00:00Z, not "soon".`],
+    [
+      ["enqueue", "q", "1", "--delay", "5 minutes"],
+      `--delay takes milliseconds, or 90s, 5m, 2h, 1d; not "5 minutes".`,
+    ],
+    [["enqueue", "q", "1", "--merge-key", "group:g"], "--merge-key says with whom to --join; give both."],
+    [
+      ["enqueue", "q", "1", "--join", "--merge-key", "g"],
+      `--merge-key takes never, payload_default or group:NAME, not "g".`,
+    ],
+    [["enqueue", "q", "1", "--each", "--source-key", "k"], "--source-key names one batch"],
+    [["claim", "q", "--boundary", "now"], `--boundary takes idle or active_turn_checkpoint, not "now".`],
+    [["complete", "qwc:1:1"], "TOKEN is missing."],
+    [["work", "q"], "The command to run is missing. Put it after two dashes: -- COMMAND..."],
+    [["work", "q", "--"], "The command to run is missing."],
+    [["work", "q", "--", ""], "The command to run is missing."],
+    [["work", "q", "cat"], `"cat" is one argument too many. The command to run comes after two dashes`],
+  ])("bad usage: %j", async (args, message) => {
+    const { stdout, stderr, code } = await run(args);
+    expect(stderr).toContain(message);
+    expect([code, stdout]).toEqual([USAGE, ""]);
+  });
+
+  test("standard input that is no JSON is refused by its line, and nothing is added", async () => {
+    const { code, stderr } = await run(["enqueue", "bad-lines", "-", "--each"], "1\n2\nthree\n");
+    expect([code, stderr]).toEqual([USAGE, expect.stringContaining("Line 3 is not JSON: three")]);
+    expect((await json(["queues", "bad-lines"])).queues[0]?.ready ?? 0).toBe(0);
+  });
+
+  test("strings and numbers that look large inside strings are left alone", async () => {
+    await run(["enqueue", "strings", '"12345678901234567890 \\" 1e999"', "[9007199254740991, 0.1]"]);
+    expect((await json(["claim", "strings"])).claim.batches[0].payloads).toEqual([
+      '12345678901234567890 " 1e999',
+      [Number.MAX_SAFE_INTEGER, 0.1],
+    ]);
+  });
+
+  test("claim, renew, abandon, claim again, complete", async () => {
+    await run(["enqueue", "cycle", "1"]);
+    const { claim } = await json(["claim", "cycle", "--owner", "me", "--lease", "1m"]);
+    expect(claim.owner).toBe("me");
+    expect(claim.remainingMs).toBe(60_000);
+    expect((await run(["renew", claim.claimId, claim.leaseToken, "--lease", "5m"])).stdout).toBe(
+      "It is held for 5 min more.\n",
+    );
+    expect((await run(["abandon", claim.claimId, claim.leaseToken, "--error", "no disk"])).stdout).toBe(
+      "1 batch given back.\n",
+    );
+    const again = await run(["claim", "cycle"]);
+    expect(again.stdout).toMatch(
+      /^claim {4}qwc:\d+:2\ntoken {4}\S+\nfencing {2}2\nends in {2}30 s\nbatch {4}qwb:\S+, attempt 2 of 20\n {9}1\n$/,
+    );
+    const [, token] = /^token +(\S+)$/m.exec(again.stdout) ?? [];
+    const [, claimId] = /^claim +(\S+)$/m.exec(again.stdout) ?? [];
+    const stale = await run(["complete", claim.claimId, claim.leaseToken]);
+    expect([stale.code, stale.stdout, stale.stderr]).toEqual([
+      REFUSED,
+      "",
+      expect.stringContaining("[claim_lost]"),
+    ]);
+    expect((await run(["complete", claimId as string, token as string])).stdout).toBe("1 batch completed.\n");
+    expect((await run(["complete", claimId as string, token as string])).stdout).toBe("1 batch completed.\n");
+  });
+
+  test("nothing to claim exits with 1, and says so beside the output", async () => {
+    const plain = await run(["claim", "nothing"]);
+    expect(plain).toEqual({
+      code: REFUSED,
+      stdout: "",
+      stderr: "There is nothing to claim in nothing. pawl why nothing says more.\n",
+    });
+    expect(await run(["claim", "nothing", "--json"])).toEqual({
+      code: REFUSED,
+      stdout: '{"claim":null}\n',
+      stderr: "",
+    });
+  });
+
+  test("claim --wait is woken by an enqueue", async () => {
+    const waiting = startPawl(["claim", "woken", "--wait", "1m", "--json"], {
+      socket: daemon().place.socket,
+    });
+    const client = await daemon().place.connect();
+    for (;;) {
+      const { waiting: workers } = await client.call("queue.explain", { queue: "woken" });
+      if (workers === 1) break;
+    }
+    expect((await run(["why", "woken"])).stdout).toBe(
+      "There is nothing to claim in woken.\n1 worker waits for it.\n",
+    );
+    await run(["enqueue", "woken", "1"]);
+    const { code, stdout } = await waiting.ended;
+    expect([code, JSON.parse(stdout).claim.batches[0].payloads]).toEqual([DONE, [1]]);
+  });
+
+  test("why says it in sentences", async () => {
+    expect((await run(["why", "reasons"])).stdout).toBe("There is nothing to claim in reasons.\n");
+    const later = (await run(["enqueue", "reasons", "1", "--delay", "1h"])).stdout.trim();
+    expect((await run(["why", "reasons"])).stdout).toMatch(
+      new RegExp(
+        `^Nothing in reasons can be claimed now: ${later} can be, from \\d{4}-\\d\\d-\\d\\d \\d\\d:\\d\\d:\\d\\d on\\.\\n$`,
+      ),
+    );
+    expect((await json(["why", "reasons"])).reason).toBe("scheduled");
+
+    const head = (await run(["enqueue", "held", "2", "--max-attempts", "1"])).stdout.trim();
+    expect((await run(["why", "held"])).stdout).toBe(`held has work: ${head} can be claimed now.\n`);
+    const client = await daemon().place.connect();
+    const { claim } = await client.call("queue.claim", { queue: "held", owner: "a worker" });
+    expect((await run(["why", "held"])).stdout).toMatch(
+      new RegExp(
+        `^Nothing in held can be claimed now: a worker \\(pid ${process.pid}\\) holds ${head} for (30|29\\.\\d) s more, and longer if it renews\\.\\n$`,
+      ),
+    );
+    await client.call("queue.abandon", {
+      claimId: claim?.claimId as string,
+      leaseToken: claim?.leaseToken as string,
+      error: "no",
+    });
+    expect((await run(["why", "held"])).stdout).toContain(
+      "1 batch is dead; pawl dead held shows them, pawl retry held brings them back.\n",
+    );
+  });
+
+  test("queues is an aligned table", async () => {
+    const own = await startDaemon();
+    const table = (...args: string[]) => pawl(["queues", ...args], { socket: own.place.socket });
+    expect(await table()).toEqual({
+      code: DONE,
+      stdout: "",
+      stderr: "There are no queues. A queue exists by being used.\n",
+    });
+    await pawl(["enqueue", "mails", "1", "2", "--each"], { socket: own.place.socket });
+    await pawl(["enqueue", "a-queue-with-a-long-name", "1", "--delay", "1h"], { socket: own.place.socket });
+    const lines = (await table()).stdout.split("\n");
+    expect(lines[0]).toBe(
+      "QUEUE                     READY  SCHEDULED  CLAIMED  DEAD  COMPLETED  CANCELLED  OLDEST READY",
+    );
+    expect(lines[1]).toBe("a-queue-with-a-long-name      ·          1        ·     ·          ·          ·");
+    expect(lines[2]).toMatch(/^mails {25}2 {10}· {8}· {5}· {10}· {10}· +[\d.]+ m?s$/);
+    expect((await table("mails")).stdout.split("\n")).toHaveLength(3);
+  });
+
+  test("dead lists what failed too often, and retry brings it back", async () => {
+    const enqueue = (payload: string) => run(["enqueue", "deadly", payload, "--max-attempts", "1"]);
+    const first = (await enqueue('{"poison":true}')).stdout.trim();
+    const second = (await enqueue(`"${"x".repeat(200)}"`)).stdout.trim();
+    expect(await run(["dead", "deadly"])).toEqual({
+      code: DONE,
+      stdout: "",
+      stderr: "Nothing in deadly is dead.\n",
+    });
+    for (const error of ["it has\na new line and \u001b[2J", "it is large"]) {
+      const { claim } = await json(["claim", "deadly"]);
+      expect((await run(["abandon", claim.claimId, claim.leaseToken, "--error", error])).stdout).toBe(
+        "0 batches given back.\n1 batch dead: no attempts are left.\n",
+      );
+    }
+    const { stdout } = await run(["dead", "deadly"]);
+    const time = "\\d{4}-\\d\\d-\\d\\d \\d\\d:\\d\\d:\\d\\d";
+    expect(stdout).toMatch(
+      new RegExp(
+        `^${first}\\n  1 attempt, enqueued ${time}\\n  it has\\\\na new line and \\\\u001b\\[2J\\n  \\{"poison":true\\}\\n` +
+          `${second}\\n  1 attempt, enqueued ${time}\\n  it is large\\n  "x+\\.\\.\\. \\(202 B\\)\\n$`,
+      ),
+    );
+    expect((await run(["dead", "deadly", "--limit", "1"])).stderr).toContain("There are more");
+    expect((await run(["retry", first])).stdout).toBe("1 batch is ready again.\n");
+    expect((await run(["retry", "deadly", "--json"])).stdout).toBe('{"retried":1}\n');
+    expect((await run(["dead", "deadly", "--json"])).stdout).toBe('{"batches":[]}\n');
+    const missing = await run(["retry", `qwb:${"0".repeat(64)}`]);
+    expect([missing.code, missing.stderr]).toEqual([REFUSED, expect.stringContaining("[not_found]")]);
+  });
+});
+
+describe("work", () => {
+  const daemon = sharedDaemon();
+  const run = (args: string[], input?: string) =>
+    pawl(args, { socket: daemon().place.socket, ...(input === undefined ? {} : { input }) });
+  const work = (queue: string, args: string[], command: string[], cwd?: string): PawlProcess =>
+    startPawl(["work", queue, ...args, "--", ...command], {
+      socket: daemon().place.socket,
+      ...(cwd === undefined ? {} : { cwd }),
+    });
+  const depths = async (queue: string) => {
+    const { queues } = JSON.parse((await run(["queues", queue, "--json"])).stdout);
+    const { ready, claimed, completed, dead } = queues[0];
+    return { ready, claimed, completed, dead };
+  };
+
+  /** Waits until a queue is what it is to become; every look is answered by the daemon. */
+  async function becomes(
+    queue: string,
+    expected: Partial<Awaited<ReturnType<typeof depths>>>,
+  ): Promise<void> {
+    const client = await daemon().place.connect();
+    for (;;) {
+      const { queues } = await client.call("queue.stats", { queue });
+      const found = queues[0] as unknown as Record<string, number> | undefined;
+      if (Object.entries(expected).every(([state, number]) => found?.[state] === number)) return;
+    }
+  }
+
+  test("runs the command for each batch, with the payloads as lines and the rest in its environment", async () => {
+    const id = (await run(["enqueue", "lines", '{"to":"ada"}', "2"])).stdout.trim();
+    const script =
+      'cat; echo "$PAWL_QUEUE $PAWL_CLAIM_ID $PAWL_FENCING_TOKEN $PAWL_BATCH_IDS $PAWL_ATTEMPT"; pwd -P > /dev/null; echo end';
+    const worker = work("lines", [], ["sh", "-c", script]);
+    await worker.printed(/end/);
+    await becomes("lines", { completed: 1 });
+    const { code, stdout, stderr } = await worker.end("SIGTERM");
+    expect([code, stderr]).toEqual([DONE, ""]);
+    expect(stdout).toMatch(new RegExp(`^\\{"to":"ada"\\}\\n2\\nlines qwc:\\d+:1 1 ${id} 1\\nend\\n$`));
+  });
+
+  test("the command reaches the same daemon, and can complete its claim together with its result", async () => {
+    await run(["enqueue", "nested", "1"]);
+    const script = `
+      printf '{"calls":[{"method":"sequence.next","params":{"type":"NESTED"}},
+        {"method":"queue.complete","params":{"claimId":"%s","leaseToken":"%s"}}],
+        "guards":[{"claim":{"claimId":"%s","leaseToken":"%s"}}]}' \\
+        "$PAWL_CLAIM_ID" "$PAWL_LEASE_TOKEN" "$PAWL_CLAIM_ID" "$PAWL_LEASE_TOKEN" | "$0" "$1" call transact - --json`;
+    const { PAWL } = await import("../daemon.js");
+    const worker = work("nested", [], ["sh", "-c", script, process.execPath, PAWL]);
+    await worker.printed(/\n/);
+    await becomes("nested", { completed: 1 });
+    const { stderr } = await worker.end("SIGTERM");
+    expect(stderr).toBe("");
+    expect(JSON.parse(worker.stdout).results[0].id).toBe("NESTED-001");
+  });
+
+  test("a failure is kept with its exit code and last line, and counts; the batch is tried again", async () => {
+    const directory = privateDirectory();
+    await run(["enqueue", "failing", "1", "--max-attempts", "2"]);
+    const worker = work(
+      "failing",
+      ["--json"],
+      ["sh", "-c", "echo first >&2; echo 'no disk' >&2; echo >&2; exit 3"],
+      directory,
+    );
+    await becomes("failing", { dead: 1 });
+    const { code, stdout, stderr } = await worker.end("SIGTERM");
+    expect([code, stderr]).toEqual([DONE, "first\nno disk\n\n".repeat(2)]);
+    expect(
+      stdout
+        .trim()
+        .split("\n")
+        .map((line) => JSON.parse(line)),
+    ).toMatchObject([
+      { outcome: "failed", attempt: 1, error: "exit code 3: no disk" },
+      { outcome: "failed", attempt: 2, error: "exit code 3: no disk" },
+    ]);
+    expect((await run(["dead", "failing"])).stdout).toContain("\n  exit code 3: no disk\n");
+  });
+
+  test("a command ended by a signal has failed too", async () => {
+    await run(["enqueue", "signalled", "1", "--max-attempts", "1"]);
+    const worker = work("signalled", [], ["sh", "-c", "kill -SEGV $$"]);
+    await becomes("signalled", { dead: 1 });
+    await worker.end("SIGTERM");
+    expect((await run(["dead", "signalled"])).stdout).toContain("\n  ended by SIGSEGV\n");
+  });
+
+  test("a command that does not read its input is no trouble", async () => {
+    await run(["enqueue", "unread", "-"], `"${"x".repeat(500_000)}"\n`);
+    const worker = work("unread", ["--json"], ["true"]);
+    await becomes("unread", { completed: 1 });
+    expect(await worker.end("SIGTERM")).toMatchObject({ code: DONE, stderr: "" });
+  });
+
+  test("what a command leaves running does not hold up the worker", async () => {
+    await run(["enqueue", "leaving", "1", "2", "--each"]);
+    const worker = work("leaving", [], ["sh", "-c", "sleep 600 & echo $!"]);
+    await becomes("leaving", { completed: 2 });
+    worker.child.kill("SIGTERM");
+    await new Promise((resolve) => worker.child.once("exit", resolve));
+    const left = worker.stdout.trim().split("\n").map(Number);
+    expect(left).toHaveLength(2);
+    // They have been left alone, and are ours to end.
+    for (const pid of left) process.kill(pid, "SIGKILL");
+  });
+
+  test("--jobs N works on N at a time", async () => {
+    const directory = privateDirectory();
+    spawnSync("mkfifo", [join(directory, "go")]);
+    await run(["enqueue", "jobs", "1", "2", "3", "--each"]);
+    const worker = work("jobs", ["--jobs", "3"], ["sh", "-c", "echo begun; read -r line < go"], directory);
+    await worker.printed(/(begun\n){3}/);
+    expect(await depths("jobs")).toEqual({ ready: 0, claimed: 3, completed: 0, dead: 0 });
+    spawnSync("sh", ["-c", "exec 3<>go; echo 1 >&3; echo 2 >&3; echo 3 >&3; sleep 0.3"], { cwd: directory });
+    await becomes("jobs", { completed: 3 });
+    await worker.end("SIGTERM");
+  });
+
+  test("--max-batches claims those that join together", async () => {
+    await run(["enqueue", "joined", "1", "2", "3", "--each", "--join", "--merge-key", "payload_default"]);
+    const worker = work("joined", ["--max-batches", "10", "--json"], ["sh", "-c", "cat >&2"]);
+    await becomes("joined", { completed: 3 });
+    const { stdout, stderr } = await worker.end("SIGTERM");
+    expect(stderr).toBe("1\n2\n3\n");
+    expect(JSON.parse(stdout)).toMatchObject({
+      outcome: "done",
+      batchIds: [{}, {}, {}].map(() => expect.any(String)),
+    });
+  });
+
+  describe("SIGTERM", () => {
+    test("gives back what cannot be finished, without counting an attempt", async () => {
+      const id = (await run(["enqueue", "ended", "1", "--max-attempts", "1"])).stdout.trim();
+      const worker = work("ended", ["--json"], ["sh", "-c", "sleep 600 & echo begun >&2; wait"]);
+      await worker.complained(/begun/);
+      const { code, stdout } = await worker.end("SIGTERM");
+      expect([code, JSON.parse(stdout).outcome]).toEqual([DONE, "postponed"]);
+      const { batches } = JSON.parse((await run(["call", "queue.list", '{"queue":"ended"}'])).stdout);
+      expect(batches).toMatchObject([{ batchId: id, state: "ready", attempt: 0 }]);
+    });
+
+    test("completes what the command finishes in time", async () => {
+      await run(["enqueue", "graceful", "1"]);
+      const script = "trap 'echo finished; exit 0' TERM; echo begun; while :; do sleep 0.05; done";
+      const worker = work("graceful", [], ["sh", "-c", script]);
+      await worker.printed(/begun/);
+      expect(await worker.end("SIGTERM")).toMatchObject({ code: DONE, stdout: "begun\nfinished\n" });
+      expect((await depths("graceful")).completed).toBe(1);
+    });
+
+    test("kills a command that does not end within --grace", async () => {
+      await run(["enqueue", "deaf", "1"]);
+      const script = "trap '' TERM; echo begun; while :; do sleep 0.05; done";
+      const worker = work("deaf", ["--grace", "200ms"], ["sh", "-c", script]);
+      await worker.printed(/begun/);
+      expect((await worker.end("SIGTERM")).code).toBe(DONE);
+      expect(await depths("deaf")).toEqual({ ready: 1, claimed: 0, completed: 0, dead: 0 });
+    });
+
+    test("asked twice, it does not wait", async () => {
+      await run(["enqueue", "twice", "1"]);
+      const script = "trap 'echo told' TERM; echo begun; while :; do sleep 0.05; done";
+      const worker = work("twice", ["--grace", "10m"], ["sh", "-c", script]);
+      await worker.printed(/begun/);
+      worker.child.kill("SIGTERM");
+      await worker.printed(/told/);
+      expect((await worker.end("SIGINT")).code).toBe(DONE);
+      expect((await depths("twice")).ready).toBe(1);
+    });
+
+    test("while it waits for work ends it at once", async () => {
+      const worker = work("idle", [], ["true"]);
+      const client = await daemon().place.connect();
+      while ((await client.call("queue.explain", { queue: "idle" })).waiting !== 1);
+      expect(await worker.end("SIGTERM")).toEqual({ code: DONE, stdout: "", stderr: "" });
+    });
+  });
+
+  test("a lost claim ends the command, and the worker goes on", async () => {
+    const directory = privateDirectory();
+    await run(["enqueue", "lost", '"slow"']);
+    const script =
+      'read -r payload; echo "$payload"; [ "$payload" = \'"fast"\' ] && exit 0; trap \'echo told; exit 1\' TERM; while :; do sleep 0.05; done';
+    const worker = work("lost", ["--json", "--lease", "1s"], ["sh", "-c", `{ ${script}; } >&2`], directory);
+    await worker.complained(/slow/);
+    // The batch is taken by another behind the back of the worker, as after a stop that was longer than its lease.
+    worker.child.kill("SIGSTOP");
+    const other = JSON.parse((await run(["claim", "lost", "--wait", "1m", "--json"])).stdout).claim;
+    expect(other.fencingToken).toBe(2);
+    worker.child.kill("SIGCONT");
+    await worker.complained(/told/);
+    await run(["complete", other.claimId, other.leaseToken]);
+    await run(["enqueue", "lost", '"fast"']);
+    await becomes("lost", { completed: 2 });
+    const { code, stdout } = await worker.end("SIGTERM");
+    expect(code).toBe(DONE);
+    expect(
+      stdout
+        .trim()
+        .split("\n")
+        .map((line) => JSON.parse(line).outcome),
+    ).toEqual(["lost", "done"]);
+  });
+
+  test("killed, it takes the command and all it has started with it, and the next worker has the batch at once", async () => {
+    await run(["enqueue", "killed", "1"]);
+    const first = work("killed", ["--lease", "10m"], ["sh", "-c", "sleep 600 & echo begun; wait"]);
+    await first.printed(/begun/);
+    const second = work("killed", [], ["sh", "-c", 'echo "$PAWL_FENCING_TOKEN $PAWL_ATTEMPT"']);
+    // Its output closes only when nobody is left who could write to it.
+    expect((await first.end("SIGKILL")).code).toBe("SIGKILL");
+    await second.printed(/^2 2\n$/);
+    await becomes("killed", { completed: 1 });
+    await second.end("SIGTERM");
+  });
+
+  test("a program that is not there ends the worker as in a shell, and blames no batch", async () => {
+    await run(["enqueue", "missing", "1"]);
+    const { code, stderr } = await work("missing", [], ["no-such-program"]).ended;
+    expect([code, stderr]).toEqual([127, 'pawl: There is no program "no-such-program" to run.\n']);
+    const { batches } = JSON.parse((await run(["call", "queue.list", '{"queue":"missing"}'])).stdout);
+    expect(batches).toMatchObject([{ state: "ready", attempt: 0 }]);
+  });
+
+  test("what the daemon refuses for good ends it", async () => {
+    const { code, stderr } = await work("x".repeat(129), [], ["true"]).ended;
+    expect([code, stderr]).toEqual([USAGE, expect.stringContaining("[invalid_params]")]);
+  });
+});
+
+test("work goes on through kill -9 of the daemon: every batch is completed once", async () => {
+  const daemon = await startDaemon();
+  const { place } = daemon;
+  const log = join(place.directory, "log");
+  writeFileSync(log, "");
+  await pawl(["enqueue", "jobs", "-", "--each"], {
+    socket: place.socket,
+    input: Array.from({ length: 60 }, (_, index) => `${index}\n`).join(""),
+  });
+  const script =
+    'read -r number; echo "begin $number $PAWL_FENCING_TOKEN" >> log; sleep 0.02; echo "end $number $PAWL_FENCING_TOKEN" >> log';
+  const workers = [1, 2].map(() =>
+    startPawl(["work", "jobs", "--jobs", "2", "--", "sh", "-c", script], {
+      socket: place.socket,
+      cwd: place.directory,
+    }),
+  );
+  let running = daemon;
+  for (let round = 1; round <= 3; round++) {
+    const ends = (): number =>
+      readFileSync(log, "utf8")
+        .split("\n")
+        .filter((line) => line.startsWith("end")).length;
+    while (ends() < round * 12) await new Promise((resolve) => setTimeout(resolve, 5));
+    await running.end("SIGKILL");
+    running = await place.start();
+  }
+  const client = await place.connect();
+  for (;;) {
+    const { queues } = await client.call("queue.stats", { queue: "jobs" });
+    if (queues[0]?.completed === 60) break;
+  }
+  for (const worker of workers) expect((await worker.end("SIGTERM")).code).toBe(DONE);
+
+  // Nobody was in the middle of a batch when another began it.
+  const open = new Map<string, string>();
+  const finished = new Set<string>();
+  for (const line of readFileSync(log, "utf8").trim().split("\n")) {
+    const [what, number, token] = line.split(" ") as [string, string, string];
+    if (what === "begin") {
+      expect(Number(token)).toBeGreaterThan(Number(open.get(number) ?? 0));
+      open.set(number, token);
+    } else {
+      expect(open.get(number)).toBe(token);
+      finished.add(number);
+    }
+  }
+  expect(finished.size).toBe(60);
+  expect(existsSync(log)).toBe(true);
+});

@@ -1,0 +1,492 @@
+// Receivers that commands are pushed to: requests of the daemon on the connection that serves, and their responses
+// as answers (spec: command.md, Push).
+import { INLINE_MAX_BYTES, MAX_PAYLOAD_NESTING_LEVELS, MAX_SERVED_DEPLOYMENTS } from "@pawl/protocol/limits";
+import { beforeAll, describe, expect, test } from "vitest";
+import {
+  answer,
+  answerTo,
+  create,
+  ended,
+  get,
+  lateAnswers,
+  newDeployment,
+  pushed,
+  stateOf,
+  take,
+} from "../commands.js";
+import { sharedDaemon, startDaemon } from "../daemon.js";
+import { RawClient } from "../raw-client.js";
+import { startRaw } from "../raw-process.js";
+import { expectRefusal } from "../refusal.js";
+
+const daemon = sharedDaemon();
+let client: RawClient;
+
+beforeAll(async () => {
+  client = await daemon().place.connect();
+});
+
+/** A connection that serves a deployment. */
+async function serving(deployment: string, max = 1): Promise<RawClient> {
+  const receiver = await daemon().place.connect();
+  await receiver.call("command.serve", { deployment, owner: "receiver", max });
+  return receiver;
+}
+
+/** What has come to a connection once the daemon has answered all that was sent before. */
+async function arrived(receiver: RawClient): Promise<string[]> {
+  await client.call("daemon.ping", {});
+  await receiver.call("daemon.ping", {});
+  return receiver.lines.splice(0);
+}
+
+describe("a push", () => {
+  test("is a JSON-RPC request with the envelope as params", async () => {
+    const deployment = newDeployment();
+    const receiver = await serving(deployment);
+    const deadline = Date.now() + 60_000;
+    const text = '{"a":1.0,"b":12345678901234567890}';
+    client.write(
+      `{"jsonrpc":"2.0","id":"c","method":"command.create","params":{"deployment":"${deployment}","command":"run","deadline":${deadline},"params":${text}}}\n`,
+    );
+    const { commandId } = (await client.reply()).result as { commandId: string };
+    const line = await receiver.line();
+    expect(line).toContain(`"params":${text}`);
+    const request = JSON.parse(line);
+    expect(request).toEqual({
+      jsonrpc: "2.0",
+      id: expect.any(String),
+      method: "command.execute",
+      params: {
+        protocol: "arc.v1",
+        commandId,
+        deployment,
+        command: "run",
+        attempt: 1,
+        deadline,
+        params: JSON.parse(text),
+      },
+    });
+    const command = await get(client, commandId);
+    expect(command).toMatchObject({ state: "DISPATCHED", attempt: 1 });
+    expect(command.lease).toEqual({
+      owner: "receiver",
+      pid: process.pid,
+      expiresAt: null,
+      remainingMs: null,
+    });
+    answer(receiver, request, { result: null });
+    expect(await ended(client, commandId)).toMatchObject({ state: "SUCCEEDED", error: null });
+  });
+
+  test("waits for somebody to serve, also one who comes long after", async () => {
+    const deployment = newDeployment();
+    const commandId = await create(client, deployment);
+    expect(await stateOf(client, commandId)).toBe("PENDING");
+    const receiver = await serving(deployment);
+    expect((await pushed(receiver)).params.commandId).toBe(commandId);
+  });
+
+  test("comes after the reply to command.serve", async () => {
+    const deployment = newDeployment();
+    await create(client, deployment);
+    const receiver = await daemon().place.connect();
+    const line = `{"jsonrpc":"2.0","id":"s","method":"command.serve","params":{"deployment":"${deployment}","owner":"x"}}`;
+    expect((await receiver.ask(line)).result).toEqual({ deployment });
+    await pushed(receiver);
+  });
+});
+
+describe("the response", () => {
+  /** Has a command answered by this line, in which ID is the id of the request, and returns the answer. */
+  async function answeredBy(line: string) {
+    const deployment = newDeployment();
+    const receiver = await serving(deployment);
+    const commandId = await create(client, deployment);
+    const { id } = await pushed(receiver);
+    receiver.write(`${line.replace("ID", JSON.stringify(id))}\n`);
+    const command = await ended(client, commandId);
+    return { command, response: await answerTo(client, commandId), receiver };
+  }
+
+  test.each([
+    ['{"jsonrpc":"2.0","id":ID,"result":{"ok":[1]}}', { ok: [1] }],
+    ['{"jsonrpc":"2.0","id":ID,"result":null}', null],
+    ['{"jsonrpc":"2.0","id":ID,"result":5,"error":null}', 5],
+    ['[{"jsonrpc":"2.0","id":ID,"result":"in a batch"}]', "in a batch"],
+  ])("%s is a success", async (line, value) => {
+    const { command, response } = await answeredBy(line);
+    expect(command.state).toBe("SUCCEEDED");
+    expect(response).toEqual({ status: "success", response: value });
+  });
+
+  test("is kept byte for byte", async () => {
+    const text = '{"b":1.0,"a":12345678901234567890,"s":"\\u0041"}';
+    const { command, receiver } = await answeredBy(`{"jsonrpc":"2.0", "id":ID, "result": ${text} }`);
+    const { commandId } = command;
+    receiver.write(
+      `{"jsonrpc":"2.0","id":"r","method":"command.response","params":{"commandId":"${commandId}"}}\n`,
+    );
+    expect(await receiver.line()).toContain(`"response":${text}`);
+  });
+
+  test.each([
+    ['{"code":-32000,"message":"No."}', { code: "-32000", message: "No." }],
+    ['{"code":7,"message":"No.","data":[1]}', { code: "7", message: "No.", details: [1] }],
+    ['{"code":7,"message":"No.","data":{"code":5}}', { code: "7", message: "No.", details: { code: 5 } }],
+    ['{"code":7,"message":"No.","data":{"code":"DISK"}}', { code: "DISK", message: "No." }],
+    [
+      '{"code":7,"message":"No.","data":{"code":"DISK","details":{"free":0}}}',
+      { code: "DISK", message: "No.", details: { free: 0 } },
+    ],
+    ['{"code":7,"message":"","data":{"code":""}}', { code: "7", message: "", details: { code: "" } }],
+  ])("with the error %s is a failure", async (error, wanted) => {
+    const { command, response } = await answeredBy(`{"jsonrpc":"2.0","id":ID,"error":${error}}`);
+    expect(command).toMatchObject({ state: "FAILED", error: { code: wanted.code, message: wanted.message } });
+    expect(response).toEqual({ status: "error", ...wanted });
+  });
+
+  const deep = "[".repeat(MAX_PAYLOAD_NESTING_LEVELS + 1) + "]".repeat(MAX_PAYLOAD_NESTING_LEVELS + 1);
+  test.each([
+    ['"result":1,"error":{"code":1,"message":"m"}'],
+    ['"error":"boom"'],
+    ['"error":null'],
+    ['"error":{"code":"E","message":"m"}'],
+    ['"error":{"code":1.5,"message":"m"}'],
+    ['"error":{"code":1}'],
+    [`"result":${deep}`],
+    [`"error":{"code":1,"message":"m","data":${deep}}`],
+  ])("with %s is none: the command is FAILED and the receiver is told", async (members) => {
+    const { command, receiver } = await answeredBy(`{"jsonrpc":"2.0","id":ID,${members}}`);
+    expect(command).toMatchObject({ state: "FAILED", error: { code: "INVALID_RESPONSE" } });
+    const reply = await receiver.reply();
+    expect(reply.id).toBeNull();
+    expectRefusal(reply.error, "invalid_request");
+    // The connection goes on.
+    const commandId = await create(client, command.deployment);
+    answer(receiver, await pushed(receiver), { result: 1 });
+    expect((await ended(client, commandId)).state).toBe("SUCCEEDED");
+  });
+
+  test("to nothing, or for the second time, is refused under the id null and changes nothing", async () => {
+    const deployment = newDeployment();
+    const receiver = await serving(deployment);
+    const commandId = await create(client, deployment);
+    const request = await pushed(receiver);
+    for (const id of ["none", 1, "pawld-2"]) {
+      const reply = await receiver.ask(JSON.stringify({ jsonrpc: "2.0", id, result: 1 }));
+      expect(reply.id).toBeNull();
+      expect(expectRefusal(reply.error, "invalid_request").data.answered).toBe(id);
+    }
+    expect(await stateOf(client, commandId)).toBe("DISPATCHED");
+    answer(receiver, request, { result: "first" });
+    answer(receiver, request, { result: "second" });
+    expectRefusal((await receiver.reply()).error, "invalid_request");
+    expect(await answerTo(client, commandId)).toEqual({ status: "success", response: "first" });
+    // What says that something of the daemon's was no message is not answered: the two could go on for ever.
+    receiver.send({ jsonrpc: "2.0", id: null, error: { code: -32600, message: "What?" } });
+    expect(await arrived(receiver)).toEqual([]);
+  });
+
+  test("of a connection that was never asked anything is no request", async () => {
+    const stranger = await daemon().place.connect();
+    const reply = await stranger.ask('{"jsonrpc":"2.0","id":"pawld-1","result":1}');
+    expectRefusal(reply.error, "invalid_request");
+  });
+
+  test("counts before what the same connection sends behind it", async () => {
+    const deployment = newDeployment();
+    const receiver = await serving(deployment);
+    for (let round = 0; round < 20; round += 1) {
+      const commandId = await create(client, deployment, { params: round });
+      const { id } = await pushed(receiver);
+      receiver.write(
+        `${JSON.stringify({ jsonrpc: "2.0", id, result: round })}\n${JSON.stringify({ jsonrpc: "2.0", id: "get", method: "command.get", params: { commandId } })}\n`,
+      );
+      expect((await receiver.reply()).result).toMatchObject({ state: "SUCCEEDED" });
+    }
+  });
+});
+
+describe("max", () => {
+  test("bounds what is unanswered on a connection, and can be changed", async () => {
+    const deployment = newDeployment();
+    const receiver = await serving(deployment, 2);
+    const ids: string[] = [];
+    for (let index = 0; index < 6; index += 1) ids.push(await create(client, deployment));
+    const [first, second] = [await pushed(receiver), await pushed(receiver)];
+    expect([first, second].map(({ params }) => params.commandId)).toEqual(ids.slice(0, 2));
+    expect(await arrived(receiver)).toEqual([]);
+
+    answer(receiver, second, { result: 1 });
+    const third = await pushed(receiver);
+    expect(third.params.commandId).toBe(ids[2]);
+    expect(await arrived(receiver)).toEqual([]);
+
+    await receiver.call("command.serve", { deployment, owner: "receiver", max: 3 });
+    expect((await pushed(receiver)).params.commandId).toBe(ids[3]);
+    await receiver.call("command.serve", { deployment, owner: "receiver", max: 0 });
+    answer(receiver, first, { result: 1 });
+    answer(receiver, third, { result: 1 });
+    expect(await arrived(receiver)).toEqual([]);
+    expect((await ended(client, ids[2] as string)).state).toBe("SUCCEEDED");
+    await receiver.call("command.serve", { deployment, owner: "receiver", max: 100 });
+    expect((await pushed(receiver)).params.commandId).toBe(ids[4]);
+    expect((await pushed(receiver)).params.commandId).toBe(ids[5]);
+  });
+
+  test("is for each deployment by itself", async () => {
+    const [one, two] = [newDeployment(), newDeployment()];
+    const receiver = await serving(one);
+    await receiver.call("command.serve", { deployment: two, owner: "receiver" });
+    for (const deployment of [one, two, one, two]) await create(client, deployment);
+    const both = [await pushed(receiver), await pushed(receiver)];
+    expect(both.map(({ params }) => params.deployment).toSorted()).toEqual([one, two].toSorted());
+    expect(await arrived(receiver)).toEqual([]);
+  });
+
+  test("there are no more deployments on a connection than it can have", async () => {
+    const receiver = await daemon().place.connect();
+    await Promise.all(
+      Array.from({ length: MAX_SERVED_DEPLOYMENTS }, (_, index) =>
+        receiver.call("command.serve", { deployment: `served/${index}`, owner: "x" }),
+      ),
+    );
+    await receiver.call("command.serve", { deployment: "served/0", owner: "x" });
+    const refused = await receiver.refusal("command.serve", { deployment: "served/more", owner: "x" });
+    expectRefusal(refused, "exhausted");
+    await receiver.destroy();
+  });
+});
+
+describe("several receivers", () => {
+  test("of one deployment share what comes evenly", async () => {
+    const deployment = newDeployment();
+    const receivers = [
+      await serving(deployment, 100),
+      await serving(deployment, 100),
+      await serving(deployment, 100),
+    ];
+    for (let index = 0; index < 90; index += 1) await create(client, deployment);
+    const counts: number[] = [];
+    for (const receiver of receivers) counts.push((await arrived(receiver)).length);
+    expect(counts).toEqual([30, 30, 30]);
+  });
+
+  test("get what was there before them evenly, up to the max of each", async () => {
+    const deployment = newDeployment();
+    for (let index = 0; index < 50; index += 1) await create(client, deployment);
+    const small = await serving(deployment, 0);
+    const large = await serving(deployment, 0);
+    await Promise.all([
+      small.call("command.serve", { deployment, owner: "small", max: 5 }),
+      large.call("command.serve", { deployment, owner: "large", max: 100 }),
+    ]);
+    expect([(await arrived(small)).length, (await arrived(large)).length]).toEqual([5, 45]);
+  });
+
+  test("by push and by pull take turns", async () => {
+    const deployment = newDeployment();
+    const receiver = await serving(deployment, 100);
+    let pulled = 0;
+    for (let index = 0; index < 20; index += 1) {
+      const wait = client.call("command.lease", { deployment, owner: "pull", waitMs: 60_000 });
+      await client.call("daemon.ping", {});
+      await create(client, deployment);
+      await create(client, deployment);
+      pulled += (await wait).leases.length;
+    }
+    expect(pulled).toBe(20);
+    expect(await arrived(receiver)).toHaveLength(20);
+  });
+
+  test("one that does not read what it is sent is not sent more, and others are", async () => {
+    const deployment = newDeployment();
+    const params = "x".repeat(INLINE_MAX_BYTES - 2);
+    // As much as may lie unsent, and what the kernel holds besides.
+    const commands = 90;
+    const stuck = await serving(deployment, 100);
+    stuck.socket.pause();
+    for (let index = 0; index < commands; index += 1) await create(client, deployment, { params });
+    const stuckWith = async () =>
+      (await client.call("command.list", { deployment, state: "DISPATCHED" })).commands.length;
+    const before = await stuckWith();
+    expect(before).toBeGreaterThan(30);
+    expect(before).toBeLessThan(commands);
+    const ids = new Set<string>();
+    const reading = await serving(deployment, 100);
+    while (ids.size < commands - before) ids.add((await pushed(reading)).params.commandId);
+    expect(await arrived(reading)).toEqual([]);
+    // Once it reads, it gets what is there again.
+    stuck.socket.resume();
+    for (let index = 0; index < before; index += 1) ids.add((await pushed(stuck)).params.commandId);
+    expect(ids.size).toBe(commands);
+    const more = newDeployment();
+    await stuck.call("command.serve", { deployment: more, owner: "receiver" });
+    const commandId = await create(client, more);
+    expect((await pushed(stuck)).params.commandId).toBe(commandId);
+  });
+});
+
+describe("a receiver that goes", () => {
+  test("gives back what it has not answered, to the next one", async () => {
+    const deployment = newDeployment();
+    const receiver = await serving(deployment, 3);
+    const ids = [await create(client, deployment), await create(client, deployment)];
+    const [first] = [await pushed(receiver), await pushed(receiver)];
+    answer(receiver, first, { result: "answered" });
+    await ended(client, ids[0] as string);
+    await receiver.destroy();
+    const next = await serving(deployment);
+    const again = await pushed(next);
+    expect(again.params).toMatchObject({ commandId: ids[1], attempt: 2 });
+    expect(await get(client, ids[0] as string)).toMatchObject({ state: "SUCCEEDED", attempt: 1 });
+  });
+
+  test("by kill -9 gives back at once", async () => {
+    const deployment = newDeployment();
+    const receiver = startRaw(daemon().place.socket, [
+      { method: "command.serve", params: { deployment, owner: "x" } },
+    ]);
+    await receiver.line(0);
+    const commandId = await create(client, deployment);
+    await receiver.line(1);
+    await receiver.end("SIGKILL");
+    expect(await take(client, deployment, { waitMs: 30_000 })).toMatchObject({ commandId, attempt: 2 });
+  });
+
+  test("has used up an attempt", async () => {
+    const deployment = newDeployment();
+    const commandId = await create(client, deployment, { maxAttempts: 2 });
+    for (let attempt = 1; attempt <= 2; attempt += 1) {
+      const receiver = await serving(deployment);
+      expect((await pushed(receiver)).params.attempt).toBe(attempt);
+      await receiver.destroy();
+    }
+    expect(await ended(client, commandId)).toMatchObject({
+      state: "FAILED",
+      attempt: 2,
+      error: { code: "ATTEMPTS_EXHAUSTED" },
+    });
+  });
+
+  test("right after its answer has answered", async () => {
+    const deployment = newDeployment();
+    for (let round = 0; round < 30; round += 1) {
+      const receiver = await serving(deployment, 2);
+      const commandId = await create(client, deployment);
+      const request = await pushed(receiver);
+      // By closing its side, by closing altogether, or with something unread.
+      if (round % 3 === 2) {
+        receiver.socket.pause();
+        await create(client, deployment);
+      }
+      receiver.socket.write(`${JSON.stringify({ jsonrpc: "2.0", id: request.id, result: round })}\n`, () => {
+        if (round % 3 === 0) receiver.socket.end();
+        else receiver.socket.destroy();
+      });
+      expect(await ended(client, commandId)).toMatchObject({ state: "SUCCEEDED", attempt: 1 });
+      receiver.socket.destroy();
+      await receiver.closed;
+      if (round % 3 === 2) await take(client, deployment, { waitMs: 30_000 });
+    }
+  });
+
+  test("shutting only its side can answer no more, and gives back at once", async () => {
+    const deployment = newDeployment();
+    const receiver = await serving(deployment);
+    const commandId = await create(client, deployment);
+    await pushed(receiver);
+    // A wait keeps the connection open.
+    receiver.send({ jsonrpc: "2.0", id: "w", method: "command.wait", params: { commandId, waitMs: 60_000 } });
+    receiver.socket.end();
+    expect(await take(client, deployment, { waitMs: 30_000 })).toMatchObject({ commandId, attempt: 2 });
+    const { deployments } = await client.call("deployment.list", { limit: 1000 });
+    expect(deployments.find((each) => each.deployment === deployment)?.receivers).toBe(0);
+    await client.call("command.cancel", { commandId });
+    expect((await receiver.reply()).result).toMatchObject({ commandId, state: "FAILED" });
+  });
+
+  test("is not sent what it was not there for", async () => {
+    const deployment = newDeployment();
+    const receiver = await serving(deployment);
+    await receiver.destroy();
+    const commandId = await create(client, deployment);
+    expect(await take(client, deployment, { waitMs: 30_000 })).toMatchObject({ commandId });
+  });
+
+  test("with its daemon: over a restart a push is given back", async () => {
+    const first = await startDaemon();
+    const { place } = first;
+    const before = await place.connect();
+    await before.call("command.serve", { deployment: "d", owner: "x" });
+    const commandId = await create(before, "d");
+    await pushed(before);
+    await first.end("SIGKILL");
+    await place.start();
+    const after = await place.connect();
+    expect(await get(after, commandId)).toMatchObject({ state: "PENDING", attempt: 2 });
+    await after.call("command.serve", { deployment: "d", owner: "x" });
+    answer(after, await pushed(after), { result: 1 });
+    expect(await ended(after, commandId)).toMatchObject({ state: "SUCCEEDED", attempt: 2 });
+  });
+});
+
+describe("what ends while it is carried out", () => {
+  test("a cancelled command: the receiver is told, and its answer is evidence", async () => {
+    const deployment = newDeployment();
+    const receiver = await serving(deployment);
+    const commandId = await create(client, deployment);
+    const request = await pushed(receiver);
+    const waiting = await create(client, deployment);
+    expect(await client.call("command.cancel", { commandId, reason: "Enough." })).toEqual({
+      state: "FAILED",
+    });
+    expect(JSON.parse(await receiver.line())).toEqual({
+      jsonrpc: "2.0",
+      method: "command.cancelled",
+      params: { commandId, reason: "Enough." },
+    });
+    // It is still busy with it.
+    expect(await arrived(receiver)).toEqual([]);
+    answer(receiver, request, { result: "too late" });
+    expect((await pushed(receiver)).params.commandId).toBe(waiting);
+    expect(await answerTo(client, commandId)).toMatchObject({ status: "error", code: "CANCELLED" });
+    await daemon().logged((line) => line.msg === "late answer to a command" && line.commandId === commandId);
+    expect(lateAnswers(daemon(), commandId)).toBe(1);
+  });
+
+  test("without a reason it is null", async () => {
+    const deployment = newDeployment();
+    const receiver = await serving(deployment);
+    const commandId = await create(client, deployment);
+    await pushed(receiver);
+    await client.call("command.cancel", { commandId });
+    expect(JSON.parse(await receiver.line()).params).toEqual({ commandId, reason: null });
+  });
+
+  test("a deadline that passes: the receiver is told", async () => {
+    const deployment = newDeployment();
+    const receiver = await serving(deployment);
+    const commandId = await create(client, deployment, { ttlMs: 300 });
+    const request = await pushed(receiver);
+    expect(JSON.parse(await receiver.line())).toEqual({
+      jsonrpc: "2.0",
+      method: "command.cancelled",
+      params: { commandId, reason: "EXPIRED" },
+    });
+    answer(receiver, request, { result: "too late" });
+    await receiver.call("daemon.ping", {});
+    expect(await get(client, commandId)).toMatchObject({ state: "EXPIRED" });
+  });
+});
+
+test("a socket that serves only reads takes no receivers", async () => {
+  const { place } = await startDaemon({
+    args: ["--read-only-socket", `${daemon().place.directory}/ro.sock`],
+  });
+  const reader = await RawClient.connect(`${daemon().place.directory}/ro.sock`);
+  expectRefusal(await reader.refusal("command.serve", { deployment: "d", owner: "x" }), "read_only");
+  const commandId = await create(await place.connect(), "d");
+  expect(await get(reader, commandId)).toMatchObject({ state: "PENDING" });
+});
