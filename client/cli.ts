@@ -138,6 +138,7 @@ function classify(error: unknown, command: string | undefined): Complaint {
     const absent = code === "ENOENT" || code === "ECONNREFUSED";
     return made(absent ? EXIT_NO_DAEMON : EXIT_TROUBLE, "unavailable", error.message, {
       reason: absent ? "no_daemon" : "connection_lost",
+      mayHaveTakenEffect: error.mayHaveTakenEffect,
     });
   }
   const { stack, message, code, exitCode } = error as NodeJS.ErrnoException & { exitCode?: number };

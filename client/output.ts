@@ -196,3 +196,9 @@ export function when(at: number): string {
   const date = new Date(at - new Date(at).getTimezoneOffset() * 60_000);
   return date.toISOString().slice(0, 19).replace("T", " ");
 }
+
+/** The same for a table: the time if it was today, else the day. */
+export function whenShort(at: number): string {
+  const [day = "", time = ""] = when(at).split(" ");
+  return day === when(Date.now()).split(" ")[0] ? time : day;
+}

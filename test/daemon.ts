@@ -73,6 +73,14 @@ export class Place {
   connect(): Promise<RawClient> {
     return RawClient.connect(this.socket);
   }
+
+  /** Takes the next number of FR over a connection of its own: shows that a daemon serves here. */
+  async next(): Promise<number> {
+    const client = await this.connect();
+    const { seq } = await client.call("sequence.next", { type: "FR" });
+    await client.destroy();
+    return seq;
+  }
 }
 
 /** A running pawld. */

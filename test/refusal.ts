@@ -1,6 +1,7 @@
 // What every refusal has to be, whichever it is.
 import { ERRORS, type ErrorKind } from "@pawl/protocol/errors";
 import { expect } from "vitest";
+import type { DaemonProcess } from "./daemon.js";
 import type { RawError, RawReply } from "./raw-client.js";
 
 /** Signs of what must never leave the daemon: stack traces, SQL, tables, file paths (spec: wire.md, Errors). */
@@ -27,4 +28,15 @@ export function expectRefusedReply(reply: RawReply, id: RawReply["id"], kind: Er
   expect(reply.jsonrpc).toBe("2.0");
   expect(reply.id).toBe(id);
   return expectRefusal(reply.error, kind);
+}
+
+/** The exit code of a pawld that could not start. */
+const EXIT_NOT_STARTED = 3;
+
+/** Checks that a daemon does not start, and returns the one sentence that it says about it. */
+export async function refusedStart(daemon: DaemonProcess): Promise<string> {
+  expect(await daemon.exited).toBe(EXIT_NOT_STARTED);
+  expect(daemon.log).toEqual([]);
+  expect(daemon.stderr).toMatch(/^pawld: .+[.?]\n$/);
+  return daemon.stderr;
 }

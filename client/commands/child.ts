@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process";
+import type { Socket } from "node:net";
 import { constants } from "node:os";
 import type { Readable, Writable } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
@@ -110,7 +111,9 @@ export class Child {
       ),
     );
     const ended = await this.ended;
-    await Promise.race([closed, delay(LAST_OUTPUT_MS, undefined, { ref: false })]);
+    await Promise.race([closed, delay(LAST_OUTPUT_MS)]);
+    // What it left running still has somewhere to write to, and is no reason for this program to go on.
+    for (const stream of streams) (stream as Socket).unref();
     return ended;
   }
 }

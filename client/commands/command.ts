@@ -3,7 +3,7 @@ import type { Result } from "@pawl/protocol";
 import { MAX_WAIT_MS } from "@pawl/protocol/limits";
 import type { PawlClient } from "../connect.js";
 import { isForGood, Postpone } from "../crew.js";
-import { duration, type Output, printable, styled, table, when } from "../output.js";
+import { duration, type Output, printable, styled, table, whenShort } from "../output.js";
 import { CommandError, type ReceivedCommand } from "../receive.js";
 import { CannotRun, clockTime, failureOf, killAfterMs, type Performed, RunningCommands } from "./child.js";
 import { command, parseJson, readInput, roundedNumber } from "./definition.js";
@@ -341,7 +341,7 @@ function commandTable(found: readonly Command[]): string {
         each.command,
         style === undefined ? each.state : { text: each.state, style },
         String(each.attempt),
-        when(each.createdAt),
+        whenShort(each.createdAt),
         each.completedAt === null ? "" : duration(Math.max(0, each.completedAt - each.createdAt)),
         each.lease?.owner ?? (each.error === null ? "" : `${each.error.code}: ${each.error.message}`),
       ];

@@ -1,6 +1,6 @@
 import yargs, { type Argv } from "yargs";
 import { connect, defaultSocketPath, type PawlClient } from "../connect.js";
-import { command, type Options, UsageError } from "./definition.js";
+import { command, type Option, type Options, UsageError } from "./definition.js";
 import { commandOf } from "./parse.js";
 import { entries, GLOBAL_OPTIONS } from "./table.js";
 
@@ -113,16 +113,33 @@ function toYargs(options: Options): Parameters<Argv["options"]>[0] {
   );
 }
 
-/** Which names an argument of a command can be; undefined for what the parser completes by itself. */
+/** What an argument or the value of an option can be; undefined for what the parser completes by itself. */
 async function namesFor(words: readonly string[]): Promise<readonly string[] | undefined> {
   const current = words.at(-1) ?? "";
-  const known = entries();
-  const at = words.findIndex((word, index) => index > 0 && known.has(word));
-  if (at < 0 || at === words.length - 1 || current.startsWith("-")) return undefined;
-  const before = words.slice(at + 1, -1);
-  if (before.includes("--")) return [];
-  const position = before.filter((word) => !word.startsWith("-")).length;
-  const argument = known.get(words[at] as string)?.args.split(" ")[position] ?? "";
+  const name = commandOf(words.slice(1, -1));
+  const entry = entries().get(name ?? "");
+  if (name === undefined || entry === undefined) return undefined;
+  const options: Options = { ...GLOBAL_OPTIONS, ...(await entry.load()).options };
+
+  let position = 0;
+  let awaiting: Option | undefined;
+  for (const word of words.slice(words.indexOf(name) + 1, -1)) {
+    // What comes after is another program's command line.
+    if (word === "--") return [];
+    if (awaiting !== undefined) {
+      awaiting = undefined;
+    } else if (word.startsWith("-")) {
+      const option = Object.entries(options).find(([long, { short }]) =>
+        [`--${long}`, `-${short}`].includes(word),
+      )?.[1];
+      awaiting = option?.type === "flag" ? undefined : option;
+    } else {
+      position += 1;
+    }
+  }
+  if (awaiting !== undefined) return awaiting.choices ?? [];
+  if (current.startsWith("-")) return undefined;
+  const argument = entry.args.split(" ")[position] ?? "";
   if (argument === "[shell]") return SHELLS;
   const source = SOURCES[argument];
   return source === undefined ? undefined : await askDaemon(words, source);
@@ -130,7 +147,18 @@ async function namesFor(words: readonly string[]): Promise<readonly string[] | u
 
 type Source = (client: PawlClient) => Promise<readonly string[]>;
 
+const queueNames: Source = async (client) => (await client.queue.stats({})).queues.map(({ queue }) => queue);
+const deployments: Source = async (client) =>
+  (await client.deployment.list({})).deployments.map(({ deployment }) => deployment);
+
+/** Where the names come from that an argument of a command can be. */
 const SOURCES: Readonly<Record<string, Source>> = {
+  "<queue>": queueNames,
+  "[queue]": queueNames,
+  "<queue-or-batch>": queueNames,
+  "<deployment>": deployments,
+  "[deployment]": deployments,
+  "<name>": async (client) => (await client.lease.list({})).leases.map(({ name }) => name),
   "<type>": async (client) => Object.keys((await client.sequence.state({})).sequences),
   "<method>": async (client) =>
     ((await client.rpc.discover({})).methods as { name: string }[]).map(({ name }) => name),

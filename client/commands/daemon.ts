@@ -21,7 +21,7 @@ export const status = command<"">()({
 const MAX_METHODS = 10;
 
 function* overview(info: Result<"daemon.info">, stats: Result<"daemon.stats">): Generator<string> {
-  const { connections, turns, operationsPerTurn, commitMs, database } = stats;
+  const { connections, turns, operationsPerTurn, commitMs, database, queues, commands, leases } = stats;
   const calls = sum(Object.values(stats.requests));
   const refused = sum(Object.values(stats.errors).flatMap((kinds) => Object.values(kinds)));
   const mode =
@@ -45,7 +45,10 @@ function* overview(info: Result<"daemon.info">, stats: Result<"daemon.stats">): 
     ["Memory", bytes(stats.memoryBytes)],
   ]);
   yield section("Now", [
-    ["Connections", `${count(connections.open)} open, ${count(connections.waiting)} calls waiting`],
+    ["Connections", `${count(connections.open)} open, ${plural(connections.waiting, "call")} waiting`],
+    ["Batches", states(queues)],
+    ["Commands", states(commands.states)],
+    ["Leases", `${count(leases.held)} held`],
   ]);
   yield section("Since the start", [
     ["Connections", count(connections.accepted)],
@@ -75,6 +78,14 @@ function section(title: string, rows: readonly (readonly [string, string])[]): s
 
 function spread(of: { p50: number; p99: number; max: number }, shown: (each: number) => string): string {
   return `median ${shown(of.p50)}, p99 ${shown(of.p99)}, most ${shown(of.max)}`;
+}
+
+/** 3 ready, 1 dead */
+function states(numbers: Readonly<Record<string, number>>): string {
+  const some = Object.entries(numbers).filter(([, number]) => number > 0);
+  return some.length === 0
+    ? "none"
+    : some.map(([state, number]) => `${count(number)} ${state.toLowerCase().replace("_", " ")}`).join(", ");
 }
 
 function refusals(kinds: Record<string, number> | undefined): string {

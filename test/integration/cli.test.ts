@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { COMMANDS, entries } from "../../client/dist/commands/table.js";
 import { PAWL, Place, privateDirectory, sharedDaemon, startDaemon } from "../daemon.js";
-import { pawl } from "./cli-program.js";
+import { pawl, startPawl } from "./cli-program.js";
 
 /** The numbers that scripts rely on (spec: operations.md). */
 const DONE = 0;
@@ -173,6 +173,21 @@ describe("daemon trouble exits with 4", () => {
     server.close();
     expect(code).toBe(TROUBLE);
     expect(stderr).toContain(socket);
+  });
+
+  test("the daemon is killed before it answers: it is said that nobody knows", async () => {
+    const daemon = await startDaemon();
+    const client = await daemon.place.connect();
+    const claiming = startPawl(["claim", "q", "--wait", "1m", "--json"], { socket: daemon.place.socket });
+    while ((await client.call("queue.explain", { queue: "q" })).waiting !== 1);
+    await daemon.end("SIGKILL");
+    const { code, stdout, stderr } = await claiming.ended;
+    expect([code, stdout]).toEqual([TROUBLE, ""]);
+    expect(JSON.parse(stderr)).toMatchObject({
+      code: -32000,
+      message: expect.stringContaining("may have taken effect"),
+      data: { kind: "unavailable", reason: "connection_lost", mayHaveTakenEffect: true },
+    });
   });
 
   test("the socket may not be used", async () => {
@@ -635,6 +650,18 @@ describe("completion", () => {
     await pawl(["next", "FR"], { socket: daemon().place.socket });
     expect(complete("/bin/bash", "next", "")).toEqual(["FR"]);
     expect(complete("/bin/bash", "call", "daemon.p")).toContain("daemon.ping");
+    await pawl(["enqueue", "mails", "1"], { socket: daemon().place.socket });
+    for (const command of ["enqueue", "work", "queues", "retry"]) {
+      expect(complete("/bin/bash", command, "")).toEqual(["mails"]);
+    }
+    await pawl(["send", "builder", "build"], { socket: daemon().place.socket });
+    expect(complete("/bin/bash", "serve", "--jobs", "")).toEqual([]);
+    expect(complete("/bin/bash", "serve", "--jobs", "2", "--pull", "-j", "3", "")).toEqual(["builder"]);
+    expect(complete("/bin/bash", "commands", "")).toEqual(["builder"]);
+    expect(complete("/bin/bash", "commands", "--state", "")).toContain("PENDING");
+    expect(complete("/bin/bash", "commands", "builder", "--st")).toContain("--state");
+    // What comes after two dashes is somebody else's to complete.
+    expect(complete("/bin/bash", "work", "mails", "--", "")).toEqual([]);
   });
 
   test("without a daemon nothing is completed, and nothing is said", () => {

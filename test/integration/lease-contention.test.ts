@@ -150,7 +150,8 @@ test(
     const client = await daemon.place.connect();
     const { highest } = await client.call("lease.check", { name: "contended", fencingToken: 1 });
     expect(highest).toBeGreaterThanOrEqual(grants[0]?.token ?? 0);
-    expect(daemon.log.slice(1)).toEqual([]);
+    // Information is at most that somebody was refused who had been killed meanwhile.
+    expect(daemon.log.filter(({ level }) => level !== "info")).toEqual([]);
   },
   RUN_MS * 2 + 60_000,
 );

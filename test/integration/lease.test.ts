@@ -8,6 +8,8 @@ import { expectRefusal } from "../refusal.js";
 
 /** How late something may be that ends by time or with a connection (issue 4). */
 const LATE_MS = 50;
+/** How often a peer that is not read is tried where the kernel does not tell that it has closed. */
+const PROBE_MS = 1000;
 
 type Lease = Result<"lease.acquire">["lease"];
 
@@ -257,7 +259,10 @@ describe("waiting", () => {
     const served = startRaw(daemon().place.socket, [wait], { halfClose: true });
     await waiting(2);
     await killed.end("SIGKILL");
+    const ended = performance.now();
     await waiting(1);
+    // By the kernel's word, not by the try once a second that there is without it.
+    expect(performance.now() - ended).toBeLessThan(PROBE_MS / 2);
     await holder.call("lease.release", { leaseId });
     expect(await served.line<RawReply>(0)).toMatchObject({ id: 1, result: { lease: { fencingToken: 2 } } });
     expect(killed.printed).toEqual([]);
@@ -276,7 +281,9 @@ describe("waiting", () => {
     const crowd = startRaw(daemon().place.socket, Array(1024).fill(wait));
     await waiting(1024);
     await crowd.end("SIGKILL");
+    const ended = performance.now();
     await waiting(0);
+    expect(performance.now() - ended).toBeLessThan(PROBE_MS / 2);
   });
 });
 

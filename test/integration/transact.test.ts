@@ -171,6 +171,35 @@ describe("$result", () => {
     expect(await next(client, type)).toBe(1);
   });
 
+  test("takes an id, writes under it and completes the claimed batch, payloads kept as they were written", async () => {
+    const client = await daemon().place.connect();
+    const [queue, type] = ["inbox", newType()];
+    const { lease } = await client.call("lease.acquire", { name: "intake", owner: "a", ttlMs: 60_000 });
+    const text = '{"a":1.0,"b":12345678901234567890,"b":2}';
+    await client.ask(
+      `{"jsonrpc":"2.0","id":"e","method":"queue.enqueue","params":{"queue":"${queue}","payloads":[${text}]}}`,
+    );
+    const { claim } = await client.call("queue.claim", { queue, owner: "a" });
+    const { claimId, leaseToken } = claim as NonNullable<typeof claim>;
+    const calls = `[
+      {"method":"queue.get","params":{"batchId":"${claim?.batches[0]?.batchId}"}},
+      {"method":"sequence.next","params":{"type":"${type}"}},
+      {"method":"queue.enqueue","params":{"queue":"outbox","payloads":[
+        {"id":{"$result":"/1/id"},"half":0.50,"of":{"$result":"/0/batch/payloads/0"}},7.0]}},
+      {"method":"queue.complete","params":{"claimId":"${claimId}","leaseToken":"${leaseToken}"}}]`;
+    const guards = [
+      { lease: { name: "intake", fencingToken: lease.fencingToken } },
+      { claim: { claimId, leaseToken } },
+    ];
+    const line = `{"jsonrpc":"2.0","id":"t","method":"transact","params":{"calls":${calls.replaceAll(/\n\s*/g, "")},"guards":${JSON.stringify(guards)}}}`;
+    const reply = await client.ask(line);
+    expect(reply.error).toBeUndefined();
+    expect(reply.result).toMatchObject({ results: [{}, { seq: 1 }, { created: true }, { completed: 1 }] });
+    client.send({ jsonrpc: "2.0", id: "l", method: "queue.list", params: { queue: "outbox" } });
+    expect(await client.line()).toContain(`"payloads":[{"id":"${type}-001","half":0.50,"of":${text}},7.0]`);
+    expect((await client.call("queue.list", { queue })).batches).toMatchObject([{ state: "completed" }]);
+  });
+
   test("with another key beside it is no reference", async () => {
     const client = await daemon().place.connect();
     const error = expectRefusal(
@@ -210,6 +239,30 @@ describe("guards", () => {
     expectRefusal(await client.refusal("transact", { calls, guards }), "lease_lost");
     await client.call("lease.acquire", { name: "guard", owner: "b", ttlMs: 60_000 });
     expectRefusal(await client.refusal("transact", { calls, guards }), "lease_lost");
+    expect(await next(client, type)).toBe(2);
+  });
+
+  test("a claim that is held lets the calls through; one that ended, or a wrong token, does not", async () => {
+    const client = await daemon().place.connect();
+    const type = newType();
+    const calls: Calls = [{ method: "sequence.next", params: { type } }];
+    await client.call("queue.enqueue", { queue: "guarded", payloads: [1] });
+    const { claim } = await client.call("queue.claim", { queue: "guarded", owner: "a" });
+    const { claimId, leaseToken } = claim as NonNullable<typeof claim>;
+    const held = { claim: { claimId, leaseToken } };
+    await client.call("transact", { calls, guards: [held] });
+    for (const wrong of [
+      { claimId, leaseToken: `${leaseToken.slice(0, -1)}_` },
+      { claimId: "qwc:1:999", leaseToken },
+      { claimId: "nonsense", leaseToken },
+    ]) {
+      const error = await client.refusal("transact", { calls, guards: [held, { claim: wrong }] });
+      expect(expectRefusal(error, "claim_lost").data).toMatchObject({ guard: 1 });
+    }
+    await client.call("queue.abandon", { claimId, leaseToken });
+    expectRefusal(await client.refusal("transact", { calls, guards: [held] }), "claim_lost");
+    await client.call("queue.claim", { queue: "guarded", owner: "b" });
+    expectRefusal(await client.refusal("transact", { calls, guards: [held] }), "claim_lost");
     expect(await next(client, type)).toBe(2);
   });
 

@@ -59,14 +59,14 @@ describe("JSON Pointer", () => {
   });
 
   test("finds any member of any value by its path", () => {
-    const escape = (key: string): string => key.replaceAll("~", "~0").replaceAll("/", "~1");
+    const escaped = (key: string): string => key.replaceAll("~", "~0").replaceAll("/", "~1");
     fc.assert(
       fc.property(
         fc.array(fc.string({ unit: "binary" }), { maxLength: 6 }),
         fc.jsonValue(),
         (keys, value) => {
           const root = keys.reduceRight<unknown>((inner, key) => Object.fromEntries([[key, inner]]), value);
-          expect(resolve(keys.map((key) => `/${escape(key)}`).join(""), root)).toEqual(value);
+          expect(resolve(keys.map((key) => `/${escaped(key)}`).join(""), root)).toEqual(value);
         },
       ),
     );
