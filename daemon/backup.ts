@@ -83,7 +83,7 @@ function mayHaveAll({ caller: { uid }, readOnly }: Sender): boolean {
   return uid === null ? !readOnly : uid === 0 || uid === process.getuid?.();
 }
 
-export interface BackupWatch {
+interface BackupWatch {
   /** Called with how far it is, at most every `PROGRESS_EVERY_MS`. */
   onProgress: (progress: Progress) => void;
   /** Whether nobody wants the copy any more; it is then given up and removed. */
@@ -98,7 +98,7 @@ export interface BackupWatch {
  * Refuses with `invalid_params`, `not_found` (no such directory), `conflict` (the file exists), `forbidden` (the
  * directory is not writable) and `unavailable` (no space left, or given up).
  */
-export async function backUp(
+async function backUp(
   database: Database.Database,
   { path }: Params<"daemon.backup">,
   watch: BackupWatch,
@@ -199,9 +199,13 @@ function explain(error: unknown, path: string): unknown {
     );
   }
   if (code === "EACCES" || code === "EROFS" || code === "EPERM" || code === "SQLITE_CANTOPEN") {
-    return refuse("forbidden", `The daemon may not write to ${shown(dirname(path))}. Choose another place.`, {
-      path,
-    });
+    return refuse(
+      "forbidden",
+      `The daemon may not write to ${shown(dirname(path))}: its user may not, or its service unit does not let it (ReadWritePaths=). Choose another place.`,
+      {
+        path,
+      },
+    );
   }
   return error;
 }

@@ -206,7 +206,7 @@ function parseFlags(args: readonly string[]): Record<string, unknown> {
   } catch (error) {
     throw new PawlError(
       "invalid_params",
-      `${(error as Error).message.replace(/\. To specify.*/s, "")}. See pawld --help.`,
+      `${(error as Error).message.replace(/(\.\n.*| To specify.*)/s, "").replace(/\.$/, "")}. See pawld --help.`,
     );
   }
 }

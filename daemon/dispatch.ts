@@ -20,7 +20,15 @@ export interface Sender {
   readonly forbidden: PawlError | undefined;
 }
 
-type Handler = (params: unknown, env: Env, texts: Texts) => Operation<Outcome<unknown>>;
+/** What a request was read from. */
+export interface Source {
+  /** The JSON text of the request, which is found only when it is asked for. */
+  readonly json: () => string;
+  /** The bytes of a param that is too long to be in that text (cut-out.ts). */
+  readonly cutOut?: Buffer;
+}
+
+type Handler = (params: unknown, env: Env, texts: Texts, cutOut?: Buffer) => Operation<Outcome<unknown>>;
 type OutsideHandler = (params: unknown, sender: Sender) => Promise<unknown> | undefined;
 
 interface Entry {
@@ -69,9 +77,8 @@ export class Dispatcher {
 
   /**
    * Performs a method and resolves with its result, after the commit. Rejects with a `PawlError`.
-   * @param source gives the JSON text of the request.
    */
-  call(name: string, params: unknown, sender: Sender, source: () => string): Promise<unknown> {
+  call(name: string, params: unknown, sender: Sender, source: Source): Promise<unknown> {
     return new Promise((resolve, reject) => {
       const settle = (outcome: unknown): void => {
         if (outcome instanceof Error) reject(this.explain(name, outcome, sender));
@@ -98,7 +105,7 @@ export class Dispatcher {
     entry: Entry,
     params: unknown,
     sender: Sender,
-    source: () => string,
+    source: Source,
     settle: (outcome: unknown) => void,
   ): void {
     const checked = entry.schema.safeParse(params ?? {});
@@ -107,10 +114,10 @@ export class Dispatcher {
     const parsed = checked.data as { waitMs?: number };
     const outside = entry.outside?.(parsed, sender);
     if (outside !== undefined) return void outside.then(settle, settle);
-    const texts = entry.raw === undefined ? NO_TEXTS : textsAt(source(), entry.raw);
+    const texts = entry.raw === undefined ? NO_TEXTS : textsAt(source.json(), entry.raw);
     this.#reactor.submit({
       caller: sender.caller,
-      start: (env) => entry.handler(parsed, env, texts),
+      start: (env) => entry.handler(parsed, env, texts, source.cutOut),
       waitMs: parsed.waitMs ?? 0,
       // The one operation that is made of others: one of them may be refused after another has written.
       undoOnRefusal: name === "transact",

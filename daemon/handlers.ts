@@ -21,6 +21,7 @@ export type Handlers = {
     params: Parsed<N>,
     env: Env,
     texts: Texts,
+    cutOut?: Buffer,
   ) => Operation<Outcome<Result<N>>>;
 };
 

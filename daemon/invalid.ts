@@ -21,7 +21,11 @@ export function describeIssues(
   params: unknown,
   prefix: readonly PropertyKey[] = [],
 ): PawlError {
-  const described = issues.flatMap((issue) => describe(issue, params, prefix)).slice(0, MAX_ISSUES);
+  const described = issues
+    .flatMap((issue) => describe(issue, params, prefix))
+    // A number beyond 2^53 - 1 breaks two rules of the schema by the same sentence.
+    .filter((each, index, all) => !index || JSON.stringify(each) !== JSON.stringify(all[index - 1]))
+    .slice(0, MAX_ISSUES);
   const first = described[0] ?? { path: "", message: "do not fit" };
   return refuse("invalid_params", `${method}: ${first.path || "params"} ${first.message}.`, {
     issues: described,

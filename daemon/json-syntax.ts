@@ -1,76 +1,147 @@
 import { MAX_PAYLOAD_NESTING_LEVELS } from "@pawl/protocol/limits";
 
-/**
- * Where the checker is. `Value`: a value is to come, as after a colon. `First`: a value or the end of the array.
- * `FirstName`: a name or the end of the object. `After`: a value is complete. `Text`, `Escape` and `Hex` are in
- * a string. `Word` is in true, false or null. The others are in a number, after what they are called.
+/*
+ * The grammar of JSON (RFC 8259) in UTF-8 as a table: for each state and byte the next state. What the table cannot
+ * know, because it depends on the arrays and objects that are open, are the states from `OpenArray` on: they are
+ * left at once, for the state that follows from that.
  */
-const Phase = {
-  Value: 0,
-  First: 1,
-  FirstName: 2,
-  Name: 3,
-  Colon: 4,
-  After: 5,
-  Text: 6,
-  Escape: 7,
-  Hex: 8,
-  Word: 9,
-  Minus: 10,
-  Zero: 11,
-  Digits: 12,
-  Point: 13,
-  Fraction: 14,
-  Exponent: 15,
-  ExponentSign: 16,
-  ExponentDigits: 17,
-} as const;
-type Phase = (typeof Phase)[keyof typeof Phase];
 
-const WORDS = ["true", "false", "null"].map((word) => Buffer.from(word));
-const HEX_DIGITS = 4;
+/** `Value`: a value is to come, as after a colon. `First`: a value, or the end of the array that has just begun. */
+const VALUE = 0;
+const FIRST = 1;
+/** A name is to come, or the end of the object that has just begun; a name; the colon after one. */
+const FIRST_NAME = 2;
+const NAME = 3;
+const COLON = 4;
+/** A value is complete. */
+const AFTER = 5;
+/** In a number, after its sign, a zero at its begin, a digit, the point, a digit behind it, the e, its sign, a digit. */
+const MINUS = 6;
+const ZERO = 7;
+const DIGITS = 8;
+const POINT = 9;
+const FRACTION = 10;
+const EXPONENT = 11;
+const EXPONENT_SIGN = 12;
+const EXPONENT_DIGITS = 13;
+/** In a string that is a value, and in one that is a name: as many states each, from here on. */
+const IN_VALUE = 14;
+const STATES_IN_STRING = 13;
+const IN_NAME = IN_VALUE + STATES_IN_STRING;
+/** In true, false or null: a state for each letter that is to come. */
+const IN_WORDS = IN_NAME + STATES_IN_STRING;
+const WORDS = ["true", "false", "null"];
+const STATES_IN_WORDS = WORDS.reduce((sum, word) => sum + word.length - 1, 0);
 
-const TAB = 0x09;
-const NEWLINE = 0x0a;
-const CARRIAGE_RETURN = 0x0d;
-const SPACE = 0x20;
-const QUOTE = 0x22;
-const PLUS = 0x2b;
-const COMMA = 0x2c;
-const MINUS = 0x2d;
-const POINT = 0x2e;
-const DIGIT_0 = 0x30;
-const DIGIT_9 = 0x39;
-const COLON = 0x3a;
-const OPEN_BRACKET = 0x5b;
-const BACKSLASH = 0x5c;
-const CLOSE_BRACKET = 0x5d;
-const LETTER_E = 0x65;
-const LETTER_U = 0x75;
-const OPEN_BRACE = 0x7b;
-const CLOSE_BRACE = 0x7d;
-const LOWER_CASE = 0x20;
-const ASCII_LIMIT = 0x80;
-const ESCAPABLE = new Set([...'"\\/bfnrt'].map((character) => character.charCodeAt(0)));
+const OPEN_ARRAY = IN_WORDS + STATES_IN_WORDS;
+const OPEN_OBJECT = OPEN_ARRAY + 1;
+const CLOSE_ARRAY = OPEN_ARRAY + 2;
+const CLOSE_OBJECT = OPEN_ARRAY + 3;
+const COMMA = OPEN_ARRAY + 4;
+/** The byte cannot be there. */
+const WRONG = OPEN_ARRAY + 5;
 
-const HEADER_BYTES = 11;
+const BYTES = 256;
+const TABLE = new Uint8Array(OPEN_ARRAY * BYTES).fill(WRONG);
+
+/** From these states, each of these characters or bytes leads to that one. */
+function lead(
+  from: readonly number[],
+  by: string | readonly [first: number, last: number],
+  to: number,
+): void {
+  const [first, last] = typeof by === "string" ? [0, BYTES - 1] : by;
+  for (const state of from) {
+    for (let byte = first; byte <= last; byte++) {
+      if (typeof by !== "string" || by.includes(String.fromCharCode(byte))) TABLE[state * BYTES + byte] = to;
+    }
+  }
+}
+
+const SPACE = " \t\n\r";
+const DIGIT_1_TO_9 = "123456789";
+const DIGIT = `0${DIGIT_1_TO_9}`;
+/** States after which a number may be over, so that what follows a value may follow. */
+const NUMBER_ENDS = [ZERO, DIGITS, FRACTION, EXPONENT_DIGITS];
+
+for (const state of [VALUE, FIRST, FIRST_NAME, NAME, COLON, AFTER]) lead([state], SPACE, state);
+const beforeValue = [VALUE, FIRST];
+lead(beforeValue, "[", OPEN_ARRAY);
+lead(beforeValue, "{", OPEN_OBJECT);
+lead(beforeValue, '"', IN_VALUE);
+lead(beforeValue, "-", MINUS);
+lead([...beforeValue, MINUS], "0", ZERO);
+lead([...beforeValue, MINUS, DIGITS], DIGIT_1_TO_9, DIGITS);
+lead([FIRST], "]", CLOSE_ARRAY);
+lead([FIRST_NAME], "}", CLOSE_OBJECT);
+lead([FIRST_NAME, NAME], '"', IN_NAME);
+lead([COLON], ":", VALUE);
+lead([AFTER, ...NUMBER_ENDS], SPACE, AFTER);
+lead([AFTER, ...NUMBER_ENDS], ",", COMMA);
+lead([AFTER, ...NUMBER_ENDS], "]", CLOSE_ARRAY);
+lead([AFTER, ...NUMBER_ENDS], "}", CLOSE_OBJECT);
+lead([DIGITS], "0", DIGITS);
+lead([ZERO, DIGITS], ".", POINT);
+lead([POINT, FRACTION], DIGIT, FRACTION);
+lead([ZERO, DIGITS, FRACTION], "eE", EXPONENT);
+lead([EXPONENT], "+-", EXPONENT_SIGN);
+lead([EXPONENT, EXPONENT_SIGN, EXPONENT_DIGITS], DIGIT, EXPONENT_DIGITS);
+
+for (const [text, end] of [
+  [IN_VALUE, AFTER],
+  [IN_NAME, COLON],
+] as const) {
+  const backslash = text + 1;
+  /** So many hexadecimal digits are to come: from four down. */
+  const hex = text + 2;
+  /** So many bytes of a character are to come: from one up. */
+  const [rest1, rest2, rest3] = [text + 6, text + 7, text + 8];
+  /** The next byte has narrower limits (the Unicode Standard, table 3-7): nothing longer than it need be, ... */
+  const [afterE0, afterF0] = [text + 9, text + 10];
+  /** ... no surrogates, and nothing beyond U+10FFFF. */
+  const [afterEd, afterF4] = [text + 11, text + 12];
+  lead([text], [0x20, 0x7f], text);
+  lead([text], '"', end);
+  lead([text], "\\", backslash);
+  lead([backslash], '"\\/bfnrt', text);
+  lead([backslash], "u", hex);
+  for (let index = 0; index < 4; index++) {
+    lead([hex + index], `${DIGIT}abcdefABCDEF`, index === 3 ? text : hex + index + 1);
+  }
+  lead([text], [0xc2, 0xdf], rest1);
+  lead([text], [0xe0, 0xef], rest2);
+  lead([text], [0xf0, 0xf4], rest3);
+  lead([text], [0xe0, 0xe0], afterE0);
+  lead([text], [0xed, 0xed], afterEd);
+  lead([text], [0xf0, 0xf0], afterF0);
+  lead([text], [0xf4, 0xf4], afterF4);
+  lead([rest3], [0x80, 0xbf], rest2);
+  lead([rest2], [0x80, 0xbf], rest1);
+  lead([rest1], [0x80, 0xbf], text);
+  lead([afterE0], [0xa0, 0xbf], rest1);
+  lead([afterEd], [0x80, 0x9f], rest1);
+  lead([afterF0], [0x90, 0xbf], rest2);
+  lead([afterF4], [0x80, 0x8f], rest2);
+}
+
+let state = IN_WORDS;
+for (const word of WORDS) {
+  lead(beforeValue, word.charAt(0), state);
+  for (let index = 1; index < word.length; index++) {
+    lead([state], word.charAt(index), index === word.length - 1 ? AFTER : state + 1);
+    state += 1;
+  }
+}
+
+const HEADER_BYTES = 3;
 
 /**
- * Checks that bytes are a JSON text (RFC 8259) in UTF-8 while they arrive, in pieces that may end anywhere, so that
- * a text of any size needs no memory but for the arrays and objects that are open: one bit each. What it has to
- * remember between two pieces can be saved and restored.
+ * Checks that bytes are a JSON text in UTF-8 while they arrive, in pieces that may end anywhere, so that a text of
+ * any size needs no memory but for the arrays and objects that are open: one bit each. What it has to remember
+ * between two pieces can be saved and restored.
  */
 export class JsonSyntax {
-  #phase: Phase = Phase.Value;
-  /** Whether the string at hand is the name of a member. */
-  #inName = false;
-  /** How many hexadecimal digits are to come, or how much of the word has. */
-  #count = 0;
-  #word = 0;
-  /** Bytes of the UTF-8 character at hand that are to come, and within which limits the next one has to be. */
-  #continuations = 0;
-  #lowest = 0;
-  #highest = 0;
+  #state = VALUE;
   #depth = 0;
   /** One bit for each open container: 1 for an object. */
   readonly #isObject = new Uint8Array(Math.ceil(MAX_PAYLOAD_NESTING_LEVELS / 8));
@@ -78,46 +149,25 @@ export class JsonSyntax {
   static restore(saved: Uint8Array): JsonSyntax {
     const syntax = new JsonSyntax();
     const view = new DataView(saved.buffer, saved.byteOffset, saved.byteLength);
-    syntax.#phase = view.getUint8(0) as Phase;
-    syntax.#inName = view.getUint8(1) === 1;
-    syntax.#count = view.getUint8(2);
-    syntax.#word = view.getUint8(3);
-    syntax.#continuations = view.getUint8(4);
-    syntax.#lowest = view.getUint8(5);
-    syntax.#highest = view.getUint8(6);
-    syntax.#depth = view.getUint32(7);
+    syntax.#state = view.getUint8(0);
+    syntax.#depth = view.getUint16(1);
     syntax.#isObject.set(saved.subarray(HEADER_BYTES));
     return syntax;
   }
 
   save(): Uint8Array {
-    const saved = new Uint8Array(HEADER_BYTES + Math.ceil(this.#depth / 8));
+    const containers = this.#isObject.subarray(0, Math.ceil(this.#depth / 8));
+    const saved = new Uint8Array(HEADER_BYTES + containers.length);
     const view = new DataView(saved.buffer);
-    view.setUint8(0, this.#phase);
-    view.setUint8(1, this.#inName ? 1 : 0);
-    view.setUint8(2, this.#count);
-    view.setUint8(3, this.#word);
-    view.setUint8(4, this.#continuations);
-    view.setUint8(5, this.#lowest);
-    view.setUint8(6, this.#highest);
-    view.setUint32(7, this.#depth);
-    saved.set(this.#isObject.subarray(0, Math.ceil(this.#depth / 8)), HEADER_BYTES);
+    view.setUint8(0, this.#state);
+    view.setUint16(1, this.#depth);
+    saved.set(containers, HEADER_BYTES);
     return saved;
   }
 
   /** Whether what has arrived is one whole JSON text. */
   get complete(): boolean {
-    if (this.#depth > 0) return false;
-    switch (this.#phase) {
-      case Phase.After:
-      case Phase.Zero:
-      case Phase.Digits:
-      case Phase.Fraction:
-      case Phase.ExponentDigits:
-        return true;
-      default:
-        return false;
-    }
+    return this.#depth === 0 && (this.#state === AFTER || NUMBER_ENDS.includes(this.#state));
   }
 
   /**
@@ -125,96 +175,41 @@ export class JsonSyntax {
    * `MAX_PAYLOAD_NESTING_LEVELS`; undefined if there is none. After such a byte it is of no further use.
    */
   take(bytes: Uint8Array): number | undefined {
-    let at = 0;
-    while (at < bytes.length) {
-      if (this.#phase === Phase.Text && this.#continuations === 0) {
-        at = endOfPlainText(bytes, at);
-        if (at === bytes.length) break;
-      }
-      if (!this.#accepts(bytes[at] as number)) return at;
-      at += 1;
+    let state = this.#state;
+    for (let at = 0; at < bytes.length; at++) {
+      state = TABLE[state * BYTES + (bytes[at] as number)] as number;
+      // Most of a large text is in strings, where one comparison after the other is faster than the table.
+      if (state === IN_VALUE) at = endOfPlainText(bytes, at + 1) - 1;
+      if (state < OPEN_ARRAY) continue;
+      state = this.#follow(state);
+      if (state === WRONG) return at;
     }
+    this.#state = state;
     return undefined;
   }
 
-  #accepts(byte: number): boolean {
-    switch (this.#phase) {
-      case Phase.Text:
-        return this.#text(byte);
-      case Phase.Value:
-        return isSpace(byte) || this.#beginValue(byte);
-      case Phase.First:
-        return isSpace(byte) || (byte === CLOSE_BRACKET ? this.#close(false) : this.#beginValue(byte));
-      case Phase.FirstName:
-        return isSpace(byte) || (byte === CLOSE_BRACE ? this.#close(true) : this.#beginName(byte));
-      case Phase.Name:
-        return isSpace(byte) || this.#beginName(byte);
-      case Phase.Colon:
-        return isSpace(byte) || (byte === COLON && this.#enter(Phase.Value));
-      case Phase.After:
-        return isSpace(byte) || this.#after(byte);
-      case Phase.Escape:
-        if (byte !== LETTER_U) return ESCAPABLE.has(byte) && this.#enter(Phase.Text);
-        this.#count = HEX_DIGITS;
-        return this.#enter(Phase.Hex);
-      case Phase.Hex:
-        this.#count -= 1;
-        return isHexDigit(byte) && (this.#count > 0 || this.#enter(Phase.Text));
-      case Phase.Word: {
-        const word = WORDS[this.#word] as Uint8Array;
-        if (byte !== word[this.#count]) return false;
-        this.#count += 1;
-        return this.#count < word.length || this.#enter(Phase.After);
-      }
-      case Phase.Minus:
-        if (byte === DIGIT_0) return this.#enter(Phase.Zero);
-        return isDigit(byte) && this.#enter(Phase.Digits);
-      case Phase.Zero:
-        return this.#afterWhole(byte);
-      case Phase.Digits:
-        return isDigit(byte) || this.#afterWhole(byte);
-      case Phase.Point:
-        return isDigit(byte) && this.#enter(Phase.Fraction);
-      case Phase.Fraction:
-        return isDigit(byte) || this.#exponentOrEnd(byte);
-      case Phase.Exponent:
-        if (byte === PLUS || byte === MINUS) return this.#enter(Phase.ExponentSign);
-        return isDigit(byte) && this.#enter(Phase.ExponentDigits);
-      case Phase.ExponentSign:
-        return isDigit(byte) && this.#enter(Phase.ExponentDigits);
-      case Phase.ExponentDigits:
-        return isDigit(byte) || this.#endNumber(byte);
+  /** The state after one that depends on what is open. */
+  #follow(state: number): number {
+    switch (state) {
+      case OPEN_ARRAY:
+        return this.#open(false) ? FIRST : WRONG;
+      case OPEN_OBJECT:
+        return this.#open(true) ? FIRST_NAME : WRONG;
+      case CLOSE_ARRAY:
+        return this.#close(false) ? AFTER : WRONG;
+      case CLOSE_OBJECT:
+        return this.#close(true) ? AFTER : WRONG;
+      case COMMA:
+        if (this.#depth === 0) return WRONG;
+        return this.#isInObject ? NAME : VALUE;
+      default:
+        return WRONG;
     }
   }
 
-  #enter(phase: Phase): true {
-    this.#phase = phase;
-    return true;
-  }
-
-  #beginValue(byte: number): boolean {
-    switch (byte) {
-      case OPEN_BRACE:
-        return this.#open(true);
-      case OPEN_BRACKET:
-        return this.#open(false);
-      case QUOTE:
-        this.#inName = false;
-        return this.#enter(Phase.Text);
-      case MINUS:
-        return this.#enter(Phase.Minus);
-      case DIGIT_0:
-        return this.#enter(Phase.Zero);
-    }
-    if (isDigit(byte)) return this.#enter(Phase.Digits);
-    this.#word = WORDS.findIndex((word) => word[0] === byte);
-    this.#count = 1;
-    return this.#word !== -1 && this.#enter(Phase.Word);
-  }
-
-  #beginName(byte: number): boolean {
-    this.#inName = true;
-    return byte === QUOTE && this.#enter(Phase.Text);
+  get #isInObject(): boolean {
+    const level = this.#depth - 1;
+    return ((this.#isObject[level >> 3] as number) & (1 << (level & 7))) !== 0;
   }
 
   #open(isObject: boolean): boolean {
@@ -224,79 +219,22 @@ export class JsonSyntax {
     const bits = this.#isObject[index] as number;
     this.#isObject[index] = isObject ? bits | bit : bits & ~bit;
     this.#depth += 1;
-    return this.#enter(isObject ? Phase.FirstName : Phase.First);
-  }
-
-  get #innermostIsObject(): boolean {
-    const level = this.#depth - 1;
-    return ((this.#isObject[level >> 3] as number) & (1 << (level & 7))) !== 0;
+    return true;
   }
 
   #close(isObject: boolean): boolean {
-    if (this.#depth === 0 || this.#innermostIsObject !== isObject) return false;
+    if (this.#depth === 0 || this.#isInObject !== isObject) return false;
     this.#depth -= 1;
-    return this.#enter(Phase.After);
-  }
-
-  #after(byte: number): boolean {
-    if (byte === CLOSE_BRACE) return this.#close(true);
-    if (byte === CLOSE_BRACKET) return this.#close(false);
-    if (byte !== COMMA || this.#depth === 0) return false;
-    return this.#enter(this.#innermostIsObject ? Phase.Name : Phase.Value);
-  }
-
-  #afterWhole(byte: number): boolean {
-    return byte === POINT ? this.#enter(Phase.Point) : this.#exponentOrEnd(byte);
-  }
-
-  #exponentOrEnd(byte: number): boolean {
-    return (byte | LOWER_CASE) === LETTER_E ? this.#enter(Phase.Exponent) : this.#endNumber(byte);
-  }
-
-  /** A number has no end of its own: this byte comes after it. */
-  #endNumber(byte: number): boolean {
-    this.#phase = Phase.After;
-    return isSpace(byte) || this.#after(byte);
-  }
-
-  #text(byte: number): boolean {
-    if (this.#continuations > 0) {
-      if (byte < this.#lowest || byte > this.#highest) return false;
-      this.#continuations -= 1;
-      this.#lowest = 0x80;
-      this.#highest = 0xbf;
-      return true;
-    }
-    if (byte === QUOTE) return this.#enter(this.#inName ? Phase.Colon : Phase.After);
-    if (byte === BACKSLASH) return this.#enter(Phase.Escape);
-    if (byte < ASCII_LIMIT) return byte >= SPACE;
-    // The well-formed sequences of the Unicode Standard, table 3-7: no surrogates, nothing longer than it need be.
-    this.#lowest = byte === 0xe0 ? 0xa0 : byte === 0xf0 ? 0x90 : 0x80;
-    this.#highest = byte === 0xed ? 0x9f : byte === 0xf4 ? 0x8f : 0xbf;
-    this.#continuations = byte < 0xe0 ? 1 : byte < 0xf0 ? 2 : 3;
-    return byte >= 0xc2 && byte <= 0xf4;
+    return true;
   }
 }
 
-/** Most of a large text is within strings: the first byte that is not simply a part of one. */
+/** The place of the first byte from `from` on that is not simply a part of a string. */
 function endOfPlainText(bytes: Uint8Array, from: number): number {
   let at = from;
   for (; at < bytes.length; at++) {
     const byte = bytes[at] as number;
-    if (byte === QUOTE || byte === BACKSLASH || byte < SPACE || byte >= ASCII_LIMIT) break;
+    if (byte === 0x22 || byte === 0x5c || byte < 0x20 || byte > 0x7f) break;
   }
   return at;
-}
-
-function isSpace(byte: number): boolean {
-  return byte === SPACE || byte === NEWLINE || byte === CARRIAGE_RETURN || byte === TAB;
-}
-
-function isDigit(byte: number): boolean {
-  return byte >= DIGIT_0 && byte <= DIGIT_9;
-}
-
-function isHexDigit(byte: number): boolean {
-  const letter = byte | LOWER_CASE;
-  return isDigit(byte) || (letter >= 0x61 && letter <= 0x66);
 }

@@ -1,4 +1,5 @@
 import { isUtf8 } from "node:buffer";
+import type { MethodName, Params } from "@pawl/protocol";
 import {
   checkRequest,
   failure,
@@ -10,7 +11,8 @@ import {
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { MAX_BATCH_ANSWER_BYTES, MAX_BATCH_CALLS, MAX_REPLY_BYTES } from "@pawl/protocol/limits";
 import { createJSONRPCRequest, JSONRPCServer } from "json-rpc-2.0";
-import type { Dispatcher, Sender } from "./dispatch.js";
+import { CUT_OUT, cutOut } from "./cut-out.js";
+import type { Dispatcher, Sender, Source } from "./dispatch.js";
 import type { Batch } from "./inbox.js";
 import { EACH, encode, type Texts, textsAt } from "./raw-json.js";
 
@@ -25,10 +27,10 @@ export interface Peer extends Sender {
   send(line: string): void;
 }
 
-/** Who sent a request, and its JSON text, which is found only when a method asks for it. */
+/** Who sent a request, and what it was read from. */
 interface Origin {
   readonly peer: Peer;
-  readonly source: () => string;
+  readonly source: Source;
   /** What it is answered instead of being performed. */
   readonly refusal?: PawlError | undefined;
 }
@@ -77,10 +79,14 @@ export class Rpc {
    */
   receive(line: Buffer, peer: Peer): Batch | undefined {
     if (!isUtf8(line)) return this.refuse(refuse("parse_error", NOT_UTF8), peer);
+    const upload = uploadIn(line);
+    if (upload !== undefined) {
+      return this.#receiveOne(upload.message, { peer, source: upload.source });
+    }
     const text = line.toString("utf8");
     const message = parse(text);
     if (message instanceof PawlError) return this.refuse(message, peer);
-    if (!Array.isArray(message)) return this.#receiveOne(message, text, peer);
+    if (!Array.isArray(message)) return this.#receiveOne(message, { peer, source: { json: () => text } });
     if (message.length === 0) {
       return this.refuse(refuse("invalid_request", "A batch holds at least one request, not []."), peer);
     }
@@ -119,7 +125,7 @@ export class Rpc {
     const onAnswer = asked.open.get(response.id);
     if (onAnswer !== undefined) {
       asked.open.delete(response.id);
-      onAnswer({ response, text: source() });
+      onAnswer({ response, text: source.json() });
       return null;
     }
     const refusal = refuse(
@@ -139,9 +145,10 @@ export class Rpc {
     peer.answered(1);
   }
 
-  #receiveOne(message: unknown, text: string, peer: Peer): undefined {
+  #receiveOne(message: unknown, origin: Origin): undefined {
+    const { peer } = origin;
     peer.received(1);
-    void this.#answer(message, { peer, source: () => text }).then((answer) => {
+    void this.#answer(message, origin).then((answer) => {
       if (answer !== null) peer.send(this.#write(answer, peer));
       peer.answered(1);
     });
@@ -158,7 +165,7 @@ export class Rpc {
     return new BatchUnderWay({
       count: messages.length,
       answer: (index, refusal) =>
-        this.#answer(messages[index], { peer, source: () => sourceOf(index), refusal }),
+        this.#answer(messages[index], { peer, source: { json: () => sourceOf(index) }, refusal }),
       write: (response) => this.#write(response, peer),
       done: (answers) => {
         if (answers.length > 0) peer.send(`[${answers.join(",")}]`);
@@ -269,6 +276,20 @@ const LEFT_OUT = refuse(
 );
 
 const NOT_UTF8 = "The line is not valid UTF-8. Send JSON encoded as UTF-8.";
+
+/** A piece of an upload in a line of its own, which is long as a rule. Undefined for any other message. */
+function uploadIn(line: Buffer): { message: unknown; source: Source } | undefined {
+  const found = cutOut(line, UPLOADED);
+  if (found === undefined) return undefined;
+  const { json, bytes } = found;
+  const message = parse(json) as Partial<Request> | null;
+  if (message?.method !== UPLOADING || message.params?.[UPLOADED] !== CUT_OUT) return undefined;
+  return { message, source: { json: () => json, cutOut: bytes } };
+}
+
+/** The one method, and its param, that carries many bytes. */
+const UPLOADING: MethodName = "command.upload";
+const UPLOADED: keyof Params<typeof UPLOADING> = "chunk";
 
 function parse(text: string): unknown {
   try {

@@ -82,7 +82,8 @@ export const backup = method({
     }),
   }),
   result: z.strictObject({ bytes: integer, pages: integer }),
-  writes: false,
+  // It writes a file: nothing that whoever may only read should bring about.
+  writes: true,
   transactable: false,
   errors: ["not_found", "conflict"],
   examples: [

@@ -83,7 +83,7 @@ export class InProcess {
       closed: false,
       forbidden: undefined,
     };
-    const source = () => JSON.stringify({ method, params });
+    const source = { json: () => JSON.stringify({ method, params }) };
     // As it would travel.
     return JSON.parse(encode(await this.#dispatcher.call(method, params, sender, source))) as Result<N>;
   }

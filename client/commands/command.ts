@@ -1,6 +1,6 @@
 import { basename, resolve } from "node:path";
 import type { Result } from "@pawl/protocol";
-import { MAX_WAIT_MS } from "@pawl/protocol/limits";
+import { DEFAULT_LEASE_MS, MAX_WAIT_MS } from "@pawl/protocol/limits";
 import type { PawlClient } from "../connect.js";
 import { isForGood, Postpone } from "../crew.js";
 import { duration, type Output, printable, styled, table, whenShort } from "../output.js";
@@ -12,7 +12,6 @@ import { command, parseJson, readInput, roundedNumber } from "./definition.js";
 const DEFAULT_GRACE_MS = 10_000;
 /** Of an answer; the daemon takes less in a line unless it is told otherwise. */
 const MAX_ANSWER_BYTES = 64 * 1024 * 1024;
-const DEFAULT_LEASE_MS = 30_000;
 /** The answer is an error, or there is none yet. */
 const EXIT_NO_ANSWER = 1;
 
@@ -289,7 +288,14 @@ function tell(
   }
 }
 
-const STATES = ["PENDING_UPLOAD", "PENDING", "DISPATCHED", "SUCCEEDED", "FAILED", "EXPIRED"] as const;
+const STATES = [
+  "PENDING_UPLOAD",
+  "PENDING",
+  "DISPATCHED",
+  "SUCCEEDED",
+  "FAILED",
+  "EXPIRED",
+] as const satisfies readonly State[];
 const STATE_STYLES: Readonly<Partial<Record<State, "green" | "red" | "yellow">>> = {
   DISPATCHED: "yellow",
   SUCCEEDED: "green",

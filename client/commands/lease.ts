@@ -51,14 +51,17 @@ export const lock = command<"<name> -- command">()({
         name,
         async ({ fencingToken, signal }) => {
           clearTimeout(waiting);
-          const starting = Child.start(line, {
-            stdio: ["inherit", "inherit", "inherit"],
-            env: {
-              PAWL_SOCKET: resolve(client.socketPath),
-              PAWL_LEASE: name,
-              PAWL_FENCING_TOKEN: String(fencingToken),
-            },
-          });
+          // From before there is a command on, signals are for it: until then they would end pawl alone.
+          const starting = Promise.resolve().then(() =>
+            Child.start(line, {
+              stdio: ["inherit", "inherit", "inherit"],
+              env: {
+                PAWL_SOCKET: resolve(client.socketPath),
+                PAWL_LEASE: name,
+                PAWL_FENCING_TOKEN: String(fencingToken),
+              },
+            }),
+          );
           const stopPassing = passSignals(starting);
           const stopStopping = stopTogether(() => [{ starting, lost: signal }]);
           try {
@@ -75,7 +78,7 @@ export const lock = command<"<name> -- command">()({
         options,
       );
     } catch (error) {
-      throw error instanceof PawlError && error.kind === "lease_held" ? inWords(name, error) : error;
+      throw error instanceof PawlError && error.kind === "lease_held" ? inWords(name, wait, error) : error;
     } finally {
       clearTimeout(waiting);
     }
@@ -83,11 +86,14 @@ export const lock = command<"<name> -- command">()({
 });
 
 /** The refusal with the option of this program that helps. */
-function inWords(name: string, { details }: PawlError): PawlError {
+function inWords(name: string, waitedMs: number, { details }: PawlError): PawlError {
   const { owner, remainingMs } = details.holder as { owner: string; remainingMs: number };
+  const held = `held by ${owner}, for ${duration(remainingMs)} more unless it is renewed`;
   return new PawlError(
     "lease_held",
-    `${name} is held by ${owner}, for ${duration(remainingMs)} more unless it is renewed. Wait for it with --wait, or see pawl leases.`,
+    waitedMs === 0
+      ? `${name} is ${held}. Wait for it with --wait, or see pawl leases.`
+      : `${name} is still ${held}, after a wait of ${duration(waitedMs)}. See pawl leases.`,
     details,
   );
 }

@@ -1,9 +1,8 @@
 import type { Params, Result } from "@pawl/protocol";
+import { MAX_ENQUEUED_BATCHES } from "@pawl/protocol/limits";
 import { bytes, count, duration, plural, printable, styled, table, when } from "../output.js";
 import { command, parseJson, readInput, shorten, UsageError } from "./definition.js";
 
-/** Batches that one `queue.enqueueMany` takes. */
-const MAX_BATCHES = 1000;
 /** Payloads of a batch that a list shows. */
 const MAX_SHOWN_PAYLOADS = 3;
 /** There was nothing to claim: no failure, but for a script not the same as something. */
@@ -61,8 +60,8 @@ export const enqueue = command<"<queue> [payload..]">()({
     }
     const client = await connect();
     const batches: Batch[] = [];
-    for (let from = 0; from < payloads.length; from += MAX_BATCHES) {
-      const some = payloads.slice(from, from + MAX_BATCHES);
+    for (let from = 0; from < payloads.length; from += MAX_ENQUEUED_BATCHES) {
+      const some = payloads.slice(from, from + MAX_ENQUEUED_BATCHES);
       const added = await client.queue.enqueueMany({
         batches: some.map((payload) => ({ queue, payloads: [payload], ...shape })),
       });

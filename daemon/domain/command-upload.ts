@@ -3,11 +3,15 @@ import { type PawlError, refuse } from "@pawl/protocol/errors";
 import { INLINE_MAX_BYTES } from "@pawl/protocol/limits";
 import { JsonSyntax } from "../json-syntax.js";
 import { all, type Env, type Operation, one, run, sql } from "../operation.js";
+import type { Texts } from "../raw-json.js";
 import { type CommandRow, findCommand, forbidden, moved, readyKey } from "./command-row.js";
 import { stateAt } from "./command-state.js";
 
 /** Longest piece in one row, so that reading a part of a large text reads little else. */
 const MAX_CHUNK_BYTES = 64 * 1024;
+/** Base64 decoded at a time: whole groups of four characters. */
+const BASE64_PIECE_BYTES = 64 * 1024;
+const PADDING = 0x3d;
 /** Rows that one read looks at: pieces may be as small as their sender likes. */
 const MAX_CHUNKS_PER_READ = 1024;
 
@@ -41,9 +45,12 @@ const setPending = sql(`
   UPDATE pawl_command SET state = 'PENDING', ready_at = :now, due_at = deadline, uploaded = :uploaded
   WHERE seq = :seq`);
 
+/** @param cutOut the base64 text of the piece, if it is not in the params. */
 export function* upload(
   params: Parsed<"command.upload">,
   env: Env,
+  _texts: Texts,
+  cutOut?: Buffer,
 ): Operation<Result<"command.upload"> | PawlError> {
   const row = yield* findCommand(params.commandId);
   if (row instanceof Error) return row;
@@ -56,7 +63,7 @@ export function* upload(
   const { offset, final } = params;
   const { receivedBytes } = stored;
   const progress = { receivedBytes, sizeBytes };
-  const chunk = decoded(params.chunk);
+  const chunk = decoded(cutOut ?? Buffer.from(params.chunk));
   if (chunk === undefined) return wrong("chunk", "must be base64", progress);
   if (offset !== receivedBytes) {
     return wrong("offset", `must be ${receivedBytes}, where the piece before ended, not ${offset}`, progress);
@@ -109,12 +116,18 @@ function* moveInline(seq: number): Operation<void> {
   yield* run(deleteAllChunks, { seq });
 }
 
-/** The bytes of a base64 text, with or without padding, or undefined if it is none. */
-function decoded(base64: string): Buffer | undefined {
-  const bytes = Buffer.from(base64, "base64");
+/** The bytes that a base64 text stands for, with or without padding at its end, or undefined if it is none. */
+function decoded(base64: Buffer): Buffer | undefined {
+  const length = base64.length - (base64.at(-1) !== PADDING ? 0 : base64.at(-2) === PADDING ? 2 : 1);
+  const bytes = Buffer.allocUnsafeSlow(Math.floor((length * 3) / 4));
+  let written = 0;
+  for (let at = 0; at < length; at += BASE64_PIECE_BYTES) {
+    // In pieces, because a long string is collected later than a short one.
+    const piece = base64.toString("latin1", at, Math.min(at + BASE64_PIECE_BYTES, length));
+    written += bytes.write(piece, written, "base64");
+  }
   // The decoder leaves out what is not base64, and then there are fewer bytes than characters stand for.
-  const padding = base64.endsWith("==") ? 2 : base64.endsWith("=") ? 1 : 0;
-  return bytes.length === Math.floor(((base64.length - padding) * 3) / 4) ? bytes : undefined;
+  return written === bytes.length ? bytes : undefined;
 }
 
 function wrong(parameter: string, message: string, progress: object): PawlError {

@@ -230,7 +230,7 @@ export function* guardLease(
   const highest = (yield* one(selectHighest, { name }))?.highest ?? 0;
   return refuse(
     "lease_lost",
-    `The lease ${shown(name)} is not held with the fencing token ${fencingToken}: the highest was ${highest}, and a lease ends by its ttl. Nothing was done. Acquire it again and redo the work under the new token.`,
+    `The lease ${shown(name)} is not held with the fencing token ${fencingToken}: the highest so far is ${highest}, and a lease that expired, was released or was broken is held by nobody. Nothing was done. Acquire it again and redo the work under the new token.`,
     { name, fencingToken, highest },
   );
 }

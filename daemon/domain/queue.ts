@@ -406,6 +406,8 @@ export function* claim(params: Parsed<"queue.claim">, env: Env): Operation<Outco
 
   env.effects.deadline(expiresAt);
   if (connection !== null) env.effects.bind(connection);
+  // What follows a head that had to wait for the end of a turn may be claimed at a checkpoint.
+  if (head.delivery_policy === "after_current_turn_commit") env.effects.wake(waitKey(queue));
   const claimId = claimIdOf(seq, fencingToken);
   const holder = { owner, claimId, fencingToken, expiresAt };
   const queueText = JSON.stringify(queue);
@@ -564,6 +566,7 @@ export function* complete(
   const counts = { ...NO_COUNTS, completed: batches.length };
   for (const { state } of batches) counts[state] -= 1;
   yield* move(head.queue_id, counts);
+  if (counts.ready < 0) env.effects.wake(waitKey(head.queue));
   return { completed: batches.length };
 }
 
@@ -877,6 +880,8 @@ export function* cancel(
   if (state !== "ready" && state !== "scheduled") return { outcome: `already_${state}` };
   yield* run(cancelBatch, { seq: row.enqueue_seq, now: env.now });
   yield* move(row.queue_id, { [state]: -1, cancelled: 1 });
+  // It may have been the head that a claim at a checkpoint has to wait behind.
+  if (state === "ready") env.effects.wake(waitKey(row.queue));
   return { outcome: "cancelled" };
 }
 

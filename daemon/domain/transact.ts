@@ -77,7 +77,7 @@ function at(index: number, method: string, refusal: PawlError): PawlError {
 }
 
 function notTransactable(method: string, index: number): PawlError {
-  const message = "waits, streams or reaches outside the database, so it cannot be part of a transaction";
+  const message = "waits, streams or is not about the database, so it cannot be part of a transaction";
   return refuse("invalid_params", `${method} ${message}. Call it by itself.`, {
     issues: [{ path: `/calls/${index}/method`, message }],
   });

@@ -249,6 +249,8 @@ describe.each([
     );
     let running = own;
     let client = await place.connect();
+    // One that is not there yet would be right to say that there is no daemon.
+    while ((await client.call("daemon.stats", {})).connections.open < 1 + receivers.length);
     const ids: string[] = [];
     for (let round = 0; round < 3; round++) {
       for (let number = 0; number < 10; number++) {

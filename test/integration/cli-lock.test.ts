@@ -82,7 +82,11 @@ describe("a command under a lease", () => {
     expect(refused.stderr).toMatch(
       /^pawl: held is held by first, for \d+(\.\d)? s more .*--wait.* \[lease_held\]\n$/,
     );
-    const json = await run(["lock", "held", "--json", "--wait", "50ms", "--", "echo", "never"]);
+    const waited = await run(["lock", "held", "--wait", "50ms", "--", "echo", "never"]);
+    expect(waited.stderr).toMatch(
+      /^pawl: held is still held by first, .* after a wait of 50 ms\. .* \[lease_held\]\n$/,
+    );
+    const json = await run(["lock", "held", "--json", "--", "echo", "never"]);
     expect(json.code).toBe(REFUSED);
     expect(JSON.parse(json.stderr)).toMatchObject({
       code: -32012,

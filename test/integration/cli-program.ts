@@ -1,5 +1,5 @@
 // The `pawl` program as a shell runs it: arguments and input in; output, errors and exit code out.
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { onTestFinished } from "vitest";
 import { PAWL } from "../daemon.js";
 
@@ -95,4 +95,22 @@ export function startPawl(args: readonly string[], options: RunOptions = {}): Pa
 /** Runs `pawl` to its end. */
 export function pawl(args: readonly string[], options: RunOptions = {}): Promise<Ran> {
   return startPawl(args, options).ended;
+}
+
+/** How a line is run by somebody else, who need not have a name on this machine. */
+const AS_OTHER = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", process.execPath] as const;
+export const OTHER_UID = 65534;
+/** Only root can be somebody else, and that one has to be able to read this directory. */
+export const mayBeOther =
+  spawnSync(AS_OTHER[0], [...AS_OTHER.slice(1), PAWL, "--version"], { cwd: "/" }).status === 0;
+
+/** Runs `pawl` as somebody else. */
+export function pawlAsOther(
+  args: readonly string[],
+  socket: string,
+): { status: number | null; stderr: string } {
+  return spawnSync(AS_OTHER[0], [...AS_OTHER.slice(1), PAWL, "--socket", socket, ...args], {
+    encoding: "utf8",
+    cwd: "/",
+  });
 }

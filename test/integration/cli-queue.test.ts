@@ -518,6 +518,9 @@ test("work goes on through kill -9 of the daemon: every batch is completed once"
       cwd: place.directory,
     }),
   );
+  // One that is not there yet would be right to say that there is no daemon.
+  const watching = await place.connect();
+  while ((await watching.call("daemon.stats", {})).connections.open < 1 + workers.length);
   let running = daemon;
   for (let round = 1; round <= 3; round++) {
     const ends = (): number =>

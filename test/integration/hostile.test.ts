@@ -135,7 +135,7 @@ test("many clients that never read do not slow the others", async () => {
     waits.push(performance.now() - start);
   }
   const median = waits.sort((a, b) => a - b)[15] as number;
-  expect(median).toBeLessThan(250);
+  expect(median).toBeLessThan(1000);
   for (const socket of sockets) socket.destroy();
   await onlyOneOpen(watcher);
   expect(await daemon.end()).toBe(0);
