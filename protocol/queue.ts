@@ -24,16 +24,16 @@ import {
 } from "./method.js";
 
 /** The states of a batch. `completed` and `cancelled` are final; `dead` ends by `queue.retry`. */
-export const BATCH_STATES = ["ready", "scheduled", "claimed", "completed", "dead", "cancelled"] as const;
+const BATCH_STATES = ["ready", "scheduled", "claimed", "completed", "dead", "cancelled"] as const;
 export type BatchState = (typeof BATCH_STATES)[number];
 
-export const DELIVERY_POLICIES = ["earliest_safe_boundary", "after_current_turn_commit"] as const;
+const DELIVERY_POLICIES = ["earliest_safe_boundary", "after_current_turn_commit"] as const;
 export type DeliveryPolicy = (typeof DELIVERY_POLICIES)[number];
 
-export const SLOT_POLICIES = ["exclusive", "join"] as const;
+const SLOT_POLICIES = ["exclusive", "join"] as const;
 export type SlotPolicy = (typeof SLOT_POLICIES)[number];
 
-export const BOUNDARIES = ["idle", "active_turn_checkpoint"] as const;
+const BOUNDARIES = ["idle", "active_turn_checkpoint"] as const;
 /** Where a worker stands when it claims. */
 export type Boundary = (typeof BOUNDARIES)[number];
 

@@ -27,6 +27,11 @@ describe("the methods of the board", () => {
     ]);
   });
 
+  test("reading does not write", () => {
+    const { read, list, history, identity, heads, changes, peers } = pipeline;
+    expect([read, list, history, identity, heads, changes, peers].filter(({ writes }) => writes)).toEqual([]);
+  });
+
   test.each(METHODS.map((method) => [method.name, method] as const))(
     "%s can be described, and its examples hold",
     (_name, method) => {
