@@ -33,7 +33,7 @@ export async function main(args: readonly string[]): Promise<void> {
     starting.then(
       (daemon) =>
         daemon.stop(signal).then(
-          () => exit(0),
+          () => log.close().then(() => process.exit(0)),
           (error) => {
             log.logger.fatal({ err: error }, "stopping failed");
             exit(EXIT_FAILURE);
@@ -63,9 +63,10 @@ export async function main(args: readonly string[]): Promise<void> {
   // `npm start` in a clone is how most people meet pawl first.
   if (process.env.npm_lifecycle_event === "start") greet(config.socket);
   const code = await daemon.ended;
-  log.flush();
+  if (code === 0) await log.close();
+  else log.flush();
   if (code !== 0) daemon.exitAtOnce(code);
-  exit(code);
+  process.exit(code);
 }
 
 /** Says what is in the way. What the system refused says so itself; the rest is a defect and shows where it is. */
