@@ -1,6 +1,8 @@
 import { type ChildProcess, spawn } from "node:child_process";
+import { accessSync, constants, statSync } from "node:fs";
 import type { Socket } from "node:net";
-import { constants } from "node:os";
+import { constants as system } from "node:os";
+import { join } from "node:path";
 import type { Readable, Writable } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
 
@@ -40,7 +42,7 @@ export class Child {
       process.once("exit", (code, signal) => {
         this.#over = true;
         guard.forget(process.pid as number);
-        const number = signal === null ? 0 : (constants.signals[signal] ?? 0);
+        const number = signal === null ? 0 : (system.signals[signal] ?? 0);
         resolve({ code: code ?? EXIT_SIGNAL_BASE + number, signal });
       });
     });
@@ -48,12 +50,14 @@ export class Child {
 
   /** Starts a command. Throws `CannotRun` when there is no such program, or it cannot be run. */
   static async start(command: readonly string[], options: ChildOptions): Promise<Child> {
-    const [program = "", ...args] = command;
+    const [program = ""] = command;
+    const env = { ...process.env, ...options.env };
+    checkProgram(program, env.PATH ?? "");
     guard.start();
-    const child = spawn(program, args, {
+    const child = spawn("/bin/sh", ["-c", START, program, ...command], {
       detached: true,
-      env: { ...process.env, ...options.env },
-      stdio: [...options.stdio],
+      env,
+      stdio: [...options.stdio, "pipe"],
     });
     if (child.pid !== undefined) guard.watch(child.pid);
     const started = new Child(child);
@@ -61,6 +65,9 @@ export class Child {
       child.once("spawn", resolve);
       child.once("error", (error: NodeJS.ErrnoException) => reject(new CannotRun(program, error)));
     });
+    const go = child.stdio[3] as Writable;
+    go.on("error", () => {});
+    go.end("go\n");
     // Whoever stops reading its input has its reasons.
     child.stdin?.on("error", () => {});
     return started;
@@ -116,6 +123,31 @@ export class Child {
     for (const stream of streams) (stream as Socket).unref();
     return ended;
   }
+}
+
+/**
+ * Waits for the word before it becomes the command: by then the guard knows its group. If this program dies
+ * before it gives the word, there is nothing to read, and the command is never begun.
+ */
+const START = 'read -r go <&3 && exec 3<&- && exec "$@"';
+
+/** Throws `CannotRun` for what the shell would find only when it is too late to tell it from a failure. */
+function checkProgram(program: string, path: string): void {
+  const places = program.includes("/")
+    ? [program]
+    : path.split(":").map((each) => join(each || ".", program));
+  let reason = Object.assign(new Error("no such file"), { code: "ENOENT" }) as NodeJS.ErrnoException;
+  for (const place of places) {
+    try {
+      accessSync(place, constants.X_OK);
+      if (statSync(place).isFile()) return;
+      reason = Object.assign(new Error("it is no file"), { code: "EACCES" });
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code !== "ENOENT" && code !== "ENOTDIR") reason = error as NodeJS.ErrnoException;
+    }
+  }
+  throw new CannotRun(program, reason);
 }
 
 /** The program to run is not there, or cannot be run. */

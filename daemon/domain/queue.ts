@@ -20,6 +20,8 @@ const BATCH_OVERHEAD_BYTES = 512;
 const FIRST_FOLLOWING_ROWS = 16;
 /** What remains at most, after a restart, of a claim that ended with its connection, to be renewed on a new one. */
 const RESTART_GRACE_MS = 5000;
+/** The number of no connection: that of claims of an earlier life of the daemon, and of its own calls. */
+const NO_CONNECTION = 0;
 /** Batches that one turn removes at most: some 2 ms of work. */
 const PRUNED_ROWS_PER_STEP = 100;
 /** How much of a payload a refusal shows. */
@@ -29,6 +31,14 @@ const BATCH_COLUMNS = `
   b.enqueue_seq, b.state, b.available_at, b.attempt, b.max_attempts, b.delivery_policy, b.slot_policy, b.merge_key,
   b.last_error, b.batch_id, b.source_key, b.enqueued_at, b.payload_bytes,
   coalesce(b.payloads, (SELECT p.payloads FROM pawl_batch_payloads p WHERE p.enqueue_seq = b.enqueue_seq)) AS payloads`;
+
+/** Of the last claim of a batch `b`, with what only its first batch `h` knows. */
+const HOLDER_COLUMNS = "b.claim_seq, b.fencing_token, h.owner, h.pid, h.expires_at";
+
+/** Of the first batch of a claim, and of its queue. */
+const CLAIM_COLUMNS = `
+  b.enqueue_seq, b.state, b.attempt, b.max_attempts, b.claim_size, b.fencing_token, b.owner, b.pid, b.expires_at,
+  b.queue_id, q.queue`;
 
 /** A batch with what it takes to describe it. */
 interface BatchRow {
@@ -48,7 +58,7 @@ interface BatchRow {
   payloads: string;
 }
 
-/** Who holds a batch; all null if nobody does. */
+/** Who held a batch last; all null if nobody did. */
 interface HolderRow {
   claim_seq: number | null;
   fencing_token: number | null;
@@ -99,7 +109,7 @@ const selectBySourceKey = sql<
   BatchRow & HolderRow & { queue_id: number; content_digest: string; finished_at: number | null }
 >(`
   SELECT ${BATCH_COLUMNS}, b.queue_id, b.content_digest, b.finished_at,
-    b.claim_seq, b.fencing_token, h.owner, h.pid, h.expires_at
+    ${HOLDER_COLUMNS}
   FROM pawl_queue q CROSS JOIN pawl_batch b LEFT JOIN pawl_batch h ON h.enqueue_seq = b.claim_seq
   WHERE q.queue = :queue AND b.queue_id = q.queue_id AND b.source_key = :sourceKey`);
 
@@ -471,7 +481,7 @@ function toCandidate(row: CandidateRow, lastErrorLength: number): Candidate & { 
 
 const extend = sql(`
   UPDATE pawl_batch SET expires_at = :now + :leaseMs,
-    connection = CASE WHEN connection = 0 THEN :connection ELSE connection END
+    connection = CASE WHEN connection = ${NO_CONNECTION} THEN :connection ELSE connection END
   WHERE enqueue_seq = :head AND fencing_token = :fencingToken AND state = 'claimed' AND expires_at > :now`);
 
 const selectLeaseLength = sql<{ lease_ms: number }>(`
@@ -487,8 +497,7 @@ const countCompletedOne = sql(`
   WHERE queue_id = (SELECT queue_id FROM pawl_batch WHERE enqueue_seq = :head)`);
 
 const selectClaim = sql<ClaimRow>(`
-  SELECT b.enqueue_seq, b.state, b.attempt, b.max_attempts, b.claim_size, b.fencing_token, b.owner, b.pid,
-    b.expires_at, b.queue_id, q.queue
+  SELECT ${CLAIM_COLUMNS}
   FROM pawl_batch b CROSS JOIN pawl_queue q
   WHERE b.enqueue_seq = :head AND b.claim_seq = :head AND b.fencing_token = :fencingToken AND q.queue_id = b.queue_id`);
 
@@ -665,6 +674,16 @@ function* end(head: ClaimRow, how: End, env: Env): Operation<Result<"queue.aband
   }
   const released = batches.length - dead;
   yield* move(queueId, { claimed: -batches.length, [back]: released, dead });
+  if (dead > 0) {
+    const { owner, pid } = head;
+    env.effects.log("batches have no attempts left", {
+      queue,
+      dead,
+      claim: claimIdOf(enqueue_seq, fencing_token),
+      owner,
+      pid,
+    });
+  }
   if (released > 0) {
     if (back === "ready") env.effects.wake(waitKey(queue));
     else env.effects.deadline(availableAt);
@@ -683,15 +702,13 @@ const earliestScheduled = sql<{ at: number | null }>(
 );
 
 const selectExpired = sql<ClaimRow>(`
-  SELECT b.enqueue_seq, b.state, b.attempt, b.max_attempts, b.claim_size, b.fencing_token, b.owner, b.pid,
-    b.expires_at, b.queue_id, q.queue
+  SELECT ${CLAIM_COLUMNS}
   FROM pawl_batch b CROSS JOIN pawl_queue q
   WHERE b.expires_at IS NOT NULL AND b.expires_at <= :now AND q.queue_id = b.queue_id
   ORDER BY b.expires_at LIMIT :rows`);
 
 const selectOfConnection = sql<ClaimRow>(`
-  SELECT b.enqueue_seq, b.state, b.attempt, b.max_attempts, b.claim_size, b.fencing_token, b.owner, b.pid,
-    b.expires_at, b.queue_id, q.queue
+  SELECT ${CLAIM_COLUMNS}
   FROM pawl_batch b CROSS JOIN pawl_queue q
   WHERE b.connection = :connection AND q.queue_id = b.queue_id
   ORDER BY b.enqueue_seq LIMIT :rows`);
@@ -714,7 +731,7 @@ const postponeEnds = sql(
 
 /** Also for those of an earlier life that nobody has renewed since: their grace does not begin again. */
 const orphan = sql(`
-  UPDATE pawl_batch SET connection = 0,
+  UPDATE pawl_batch SET connection = ${NO_CONNECTION},
     expires_at = CASE WHEN expires_at > :grace THEN :grace ELSE expires_at END
   WHERE connection IS NOT NULL`);
 
@@ -749,6 +766,8 @@ export const claims: Expiry = {
   },
 
   *disconnect(connection, env, rows) {
+    // Claims of an earlier life have their grace.
+    if (connection === NO_CONNECTION) return;
     const heads = yield* all(selectOfConnection, { connection, rows });
     for (const head of heads) {
       yield* end(head, unasked("ended with its connection", head, env), env);
@@ -802,7 +821,7 @@ const deleteEmptyQueue = sql<{ fencing_token: number }>(`
   RETURNING fencing_token`);
 
 const raiseFloor = sql(`
-  INSERT INTO pawl_meta (key, value) VALUES ('queue_fencing_floor', CAST(:fencingToken AS TEXT))
+  INSERT INTO pawl_meta (key, value) VALUES ('queue_fencing_floor', :fencingToken)
   ON CONFLICT (key) DO UPDATE SET value = excluded.value
     WHERE CAST(pawl_meta.value AS BIGINT) < CAST(excluded.value AS BIGINT)`);
 
@@ -838,14 +857,14 @@ function* removeOutdated(seqs: readonly number[]): Operation<void> {
     for (const row of removed) if (row.queue_id === queueId) counts[row.state] -= 1;
     yield* move(queueId, counts);
     const gone = yield* one(deleteEmptyQueue, { queueId });
-    if (gone !== undefined) yield* run(raiseFloor, { fencingToken: gone.fencing_token });
+    if (gone !== undefined) yield* run(raiseFloor, { fencingToken: String(gone.fencing_token) });
   }
 }
 
 // Cancel and retry ------------------------------------------------------------------------------------------
 
 const selectById = sql<BatchRow & HolderRow & { queue_id: number; queue: string }>(`
-  SELECT ${BATCH_COLUMNS}, b.queue_id, q.queue, b.claim_seq, b.fencing_token, h.owner, h.pid, h.expires_at
+  SELECT ${BATCH_COLUMNS}, b.queue_id, q.queue, ${HOLDER_COLUMNS}
   FROM pawl_batch b CROSS JOIN pawl_queue q LEFT JOIN pawl_batch h ON h.enqueue_seq = b.claim_seq
   WHERE b.batch_key = :batchKey AND b.batch_id = :batchId AND q.queue_id = b.queue_id`);
 
@@ -944,7 +963,7 @@ const selectPage = sql<PageRow>(
 );
 
 const selectBySeq = sql<BatchRow & HolderRow>(`
-  SELECT ${BATCH_COLUMNS}, b.claim_seq, b.fencing_token, h.owner, h.pid, h.expires_at
+  SELECT ${BATCH_COLUMNS}, ${HOLDER_COLUMNS}
   FROM pawl_batch b LEFT JOIN pawl_batch h ON h.enqueue_seq = b.claim_seq
   WHERE b.enqueue_seq = :seq`);
 
@@ -966,7 +985,7 @@ const sumQueues = sql<Record<BatchState, number>>(`
 
 /** The first batch of a queue that nobody can claim now: held or scheduled. */
 const selectUnavailable = sql<BatchRow & HolderRow>(`
-  SELECT ${BATCH_COLUMNS}, b.claim_seq, b.fencing_token, h.owner, h.pid, h.expires_at
+  SELECT ${BATCH_COLUMNS}, ${HOLDER_COLUMNS}
   FROM pawl_batch b LEFT JOIN pawl_batch h ON h.enqueue_seq = b.claim_seq
   WHERE b.enqueue_seq = (SELECT min(seq) FROM (
     SELECT min(enqueue_seq) AS seq FROM pawl_batch WHERE queue_id = :queueId AND state = 'claimed'

@@ -594,15 +594,26 @@ describe("a claim that waits", () => {
     expect((await atCheckpoint[1])?.owner).toBe("checkpoint 2");
   });
 
-  test("does not overtake: what nobody could take yet goes to the first that can", async () => {
+  test("at a checkpoint is served when the head that it had to wait behind is claimed", async () => {
     const queue = new Queue();
     const boundary = "active_turn_checkpoint";
     await queue.enqueue({ deliveryPolicy: "after_current_turn_commit", payloads: ["gated"] });
     await queue.enqueue({ payloads: ["behind"] });
     const atCheckpoint = wait(queue, "checkpoint", { boundary });
-    // It is the head that gates, not what is behind it.
     expect((await queue.claim()).batches[0]?.payloads).toEqual(["gated"]);
-    await queue.enqueue({ payloads: ["third"] });
+    expect((await atCheckpoint)?.batches[0]?.payloads).toEqual(["behind"]);
+  });
+
+  test("at a checkpoint is served when the head that it had to wait behind is completed late", async () => {
+    const queue = new Queue();
+    await queue.enqueue({ deliveryPolicy: "after_current_turn_commit" });
+    await queue.enqueue({ payloads: ["behind"] });
+    const late = await queue.claim();
+    await queue.claim();
+    queue.time.pass(LEASE_MS);
+    const atCheckpoint = wait(queue, "checkpoint", { boundary: "active_turn_checkpoint" });
+    expect(await queue.stats()).toMatchObject({ ready: 2 });
+    await queue.complete(late);
     expect((await atCheckpoint)?.batches[0]?.payloads).toEqual(["behind"]);
   });
 

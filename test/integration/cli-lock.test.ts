@@ -177,6 +177,18 @@ describe("a command under a lease", () => {
     expect(await next.ended).toMatchObject({ code: DONE, stdout: "mine\n" });
   });
 
+  test("is not left behind, at whatever moment pawl is killed", async () => {
+    for (let round = 0; round < 5; round++) {
+      const killed = Array.from({ length: 6 }, async (_, index) => {
+        const held = start(["lock", `moment-${round}-${index}`, "--", ...TREE]);
+        await new Promise((resolve) => setTimeout(resolve, 80 + Math.random() * 300));
+        // Resolves when the output is closed by everybody who could have written to it.
+        return await held.end("SIGKILL");
+      });
+      for (const { stdout } of await Promise.all(killed)) expect(stdout).toMatch(/^(running \d+\n)?$/);
+    }
+  });
+
   test("bad usage runs nothing", async () => {
     const noDashes = await run(["lock", "name", "echo", "x"]);
     expect([noDashes.code, noDashes.stdout]).toEqual([USAGE, ""]);

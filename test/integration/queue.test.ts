@@ -200,6 +200,34 @@ describe("a batch", () => {
   });
 });
 
+test("a poison batch is dead after its attempts, which is logged, and the queue flows on; a retry brings it back", async () => {
+  const daemon = await startDaemon();
+  const client = await daemon.place.connect();
+  const { batch } = await client.call("queue.enqueue", { queue: "q", payloads: ["poison"], maxAttempts: 2 });
+  await client.call("queue.enqueue", { queue: "q", payloads: ["good"] });
+  for (const error of ["Error: first", "Error: last"]) {
+    const held = await claim(client, "q", { owner: "cook" });
+    expect(held.batches[0]?.payloads).toEqual(["poison"]);
+    const result = await client.call("queue.abandon", { ...proof(held), error });
+    expect(result).toEqual(error === "Error: last" ? { released: 0, dead: 1 } : { released: 1, dead: 0 });
+  }
+  const line = await daemon.logged(({ msg }) => msg === "batches have no attempts left");
+  expect(line).toMatchObject({ queue: "q", dead: 1, owner: "cook", pid: process.pid });
+  expect(JSON.stringify(daemon.log)).not.toContain("poison");
+  expect((await client.call("queue.list", { queue: "q", state: "dead" })).batches).toEqual([
+    { ...batch, state: "dead", attempt: 2, lastError: "Error: last", availableAt: expect.any(Number) },
+  ]);
+
+  const good = await claim(client, "q");
+  expect(good.batches[0]?.payloads).toEqual(["good"]);
+  await client.call("queue.complete", proof(good));
+  expect(await client.call("queue.claim", { queue: "q", owner: "o" })).toEqual({ claim: null });
+  expect(await client.call("queue.retry", { queue: "q" })).toEqual({ retried: 1 });
+  const again = await claim(client, "q");
+  expect(again.batches[0]).toMatchObject({ payloads: ["poison"], attempt: 0, lastError: "Error: last" });
+  expect(await client.call("queue.complete", proof(again))).toEqual({ completed: 1 });
+});
+
 describe("payloads are kept byte for byte", () => {
   const daemon = sharedDaemon();
   /** What a parser and a serializer would change. */
