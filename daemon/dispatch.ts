@@ -76,27 +76,30 @@ export class Dispatcher {
   }
 
   /**
-   * Performs a method and resolves with its result, after the commit. Rejects with a `PawlError`.
+   * Performs a method. `answer` is called once, after the commit, with the result or a `PawlError`; at once, if
+   * nothing is to be performed.
    */
-  call(name: string, params: unknown, sender: Sender, source: Source): Promise<unknown> {
-    return new Promise((resolve, reject) => {
-      const settle = (outcome: unknown): void => {
-        if (outcome instanceof Error) reject(this.explain(name, outcome, sender));
-        else resolve(outcome);
-      };
+  call(
+    name: string,
+    params: unknown,
+    sender: Sender,
+    source: Source,
+    answer: (outcome: unknown) => void,
+  ): void {
+    const settle = (outcome: unknown): void =>
+      answer(outcome instanceof Error ? this.explain(name, outcome, sender) : outcome);
 
-      const entry = this.#entries.get(name);
-      if (entry === undefined) return reject(this.noSuchMethod(name, sender));
-      this.#statistics.request(name);
-      // Nobody is there any more to get what it would read.
-      if (sender.closed && !entry.writes) return resolve(null);
-      if (entry.writes && (this.#readOnly || sender.readOnly)) return settle(readOnly(name, this.#readOnly));
-      try {
-        this.#begin(name, entry, params, sender, source, settle);
-      } catch (error) {
-        settle(error);
-      }
-    });
+    const entry = this.#entries.get(name);
+    if (entry === undefined) return answer(this.noSuchMethod(name, sender));
+    this.#statistics.request(name);
+    // Nobody is there any more to get what it would read.
+    if (sender.closed && !entry.writes) return answer(null);
+    if (entry.writes && (this.#readOnly || sender.readOnly)) return settle(readOnly(name, this.#readOnly));
+    try {
+      this.#begin(name, entry, params, sender, source, settle);
+    } catch (error) {
+      settle(error);
+    }
   }
 
   /** Checks the params of a call and hands it over. */

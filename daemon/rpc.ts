@@ -64,13 +64,19 @@ export class Rpc {
     // The dispatcher has logged what failed; the library's own listener would print it again.
     this.#server = new JSONRPCServer<Origin>({ errorListener: () => {} });
     for (const name of methods) {
-      this.#server.addMethod(name, (params, { peer, source }) => dispatcher.call(name, params, peer, source));
+      // "Advanced" only in that the response is made here: each promise between saves half a microsecond.
+      this.#server.addMethodAdvanced(
+        name,
+        ({ id, params }, { peer, source }) =>
+          new Promise((resolve) => {
+            dispatcher.call(name, params, peer, source, (outcome) => {
+              if (id === undefined) resolve(null);
+              else if (outcome instanceof PawlError) resolve(failure(id, outcome));
+              else resolve({ jsonrpc: "2.0", id, result: outcome });
+            });
+          }),
+      );
     }
-    this.#server.mapErrorToJSONRPCErrorResponse = (id, error: PawlError) => ({
-      jsonrpc: "2.0",
-      id,
-      error: { code: error.code, message: error.message, data: error.data },
-    });
   }
 
   /**
@@ -175,11 +181,18 @@ export class Rpc {
   }
 
   /** Never rejects; null for a notification. Submits the call before it returns, so order is kept. */
-  async #answer(message: unknown, origin: Origin): Promise<Response | null> {
+  #answer(message: unknown, origin: Origin): Promise<Response | null> {
+    const request = this.#check(message, origin);
+    if (request === null || !("method" in request)) return Promise.resolve(request);
+    return this.#server.receive(request, origin) as Promise<Response | null>;
+  }
+
+  /** A request of a method that exists; or what anything else is answered by, which may be nothing. */
+  #check(message: unknown, origin: Origin): Request | Response | null {
     const { peer } = origin;
     const asked = this.#asked.get(peer);
     if (asked !== undefined && isResponse(message)) return this.#takeResponse(message, asked, origin);
-    const request: Request | PawlError = checkRequest(message);
+    const request = checkRequest(message);
     if (request instanceof PawlError) {
       const refusal = this.#dispatcher.explain("-", request, peer);
       // Positional params are a request of JSON-RPC, if not of ours, and without an id a notification.
@@ -196,7 +209,7 @@ export class Rpc {
       const refusal = this.#dispatcher.noSuchMethod(request.method, peer);
       return request.id === undefined ? null : failure(request.id, refusal);
     }
-    return (await this.#server.receive(request, origin)) as Response | null;
+    return request;
   }
 
   #write(response: Response, peer: Peer): string {

@@ -84,8 +84,12 @@ export class InProcess {
       forbidden: undefined,
     };
     const source = { json: () => JSON.stringify({ method, params }) };
+    const outcome = await new Promise((resolve) => {
+      this.#dispatcher.call(method, params, sender, source, resolve);
+    });
+    if (outcome instanceof Error) throw outcome;
     // As it would travel.
-    return JSON.parse(encode(await this.#dispatcher.call(method, params, sender, source))) as Result<N>;
+    return JSON.parse(encode(outcome)) as Result<N>;
   }
 
   close(): void {

@@ -40,10 +40,14 @@ export function* next(
   env: Env,
 ): Operation<Result<"sequence.next"> | PawlError> {
   const type = params.type.toUpperCase();
-  return yield* onceOnly(params.requestId, { method: "sequence.next", type }, env, function* () {
-    const taken = yield* takeNumbers(type, 1, env);
-    return typeof taken === "number" ? { type, seq: taken, id: formatId(type, taken, env.mode) } : taken;
-  });
+  const request = { method: "sequence.next", type };
+  const earlier = yield* answeredBefore<Result<"sequence.next">>(params.requestId, request, env);
+  if (earlier !== undefined) return earlier;
+  const taken = yield* takeNumbers(type, 1, env);
+  if (typeof taken !== "number") return taken;
+  const result = { type, seq: taken, id: formatId(type, taken, env.mode) };
+  yield* remember(params.requestId, request, result, env);
+  return result;
 }
 
 export function* reserve(
@@ -52,18 +56,21 @@ export function* reserve(
 ): Operation<Result<"sequence.reserve"> | PawlError> {
   const type = params.type.toUpperCase();
   const { count } = params;
-  return yield* onceOnly(params.requestId, { method: "sequence.reserve", type, count }, env, function* () {
-    const last = yield* takeNumbers(type, count, env);
-    if (typeof last !== "number") return last;
-    const first = last - count + 1;
-    return {
-      type,
-      first,
-      last,
-      firstId: formatId(type, first, env.mode),
-      lastId: formatId(type, last, env.mode),
-    };
-  });
+  const request = { method: "sequence.reserve", type, count };
+  const earlier = yield* answeredBefore<Result<"sequence.reserve">>(params.requestId, request, env);
+  if (earlier !== undefined) return earlier;
+  const last = yield* takeNumbers(type, count, env);
+  if (typeof last !== "number") return last;
+  const first = last - count + 1;
+  const result = {
+    type,
+    first,
+    last,
+    firstId: formatId(type, first, env.mode),
+    lastId: formatId(type, last, env.mode),
+  };
+  yield* remember(params.requestId, request, result, env);
+  return result;
 }
 
 export function* peek(
@@ -123,32 +130,48 @@ function exhausted(type: string, count: number, last: number): PawlError {
   );
 }
 
+/** A request under a `requestId`, with its defaults filled in, so that only what differs in meaning is a conflict. */
+interface Once {
+  method: string;
+  type: string;
+  count?: number;
+}
+
 /**
- * Answers a repeated `requestId` as it was answered first, and remembers a new one. The request is kept with
- * its defaults filled in, so that only what differs in meaning is a conflict.
+ * What a repeated `requestId` was answered at first, or the refusal of one that came with another request;
+ * undefined for a new one.
  */
-function* onceOnly<R>(
+function* answeredBefore<R>(
   requestId: string | undefined,
-  request: { method: string; type: string; count?: number },
+  request: Once,
   env: Env,
-  perform: () => Operation<R | PawlError>,
-): Operation<R | PawlError> {
-  if (requestId === undefined) return yield* perform();
-  const text = JSON.stringify(request);
+): Operation<R | PawlError | undefined> {
+  if (requestId === undefined) return undefined;
   const known = yield* one(selectRequest, { requestId, now: env.now });
-  if (known !== undefined) {
-    if (known.request === text) return JSON.parse(known.result) as R;
-    return refuse(
-      "conflict",
-      `The requestId ${shown(requestId)} was used for ${known.request}, now for ${text}. Use a new requestId for a new request.`,
-      { requestId, first: JSON.parse(known.request), now: request },
-    );
-  }
-  const result = yield* perform();
-  if (result instanceof Error) return result;
-  const expiresAt = env.now + REQUEST_ID_RETENTION_MS;
-  yield* run(insertRequest, { requestId, request: text, result: JSON.stringify(result), expiresAt });
-  return result;
+  if (known === undefined) return undefined;
+  const text = JSON.stringify(request);
+  if (known.request === text) return JSON.parse(known.result) as R;
+  return refuse(
+    "conflict",
+    `The requestId ${shown(requestId)} was used for ${known.request}, now for ${text}. Use a new requestId for a new request.`,
+    { requestId, first: JSON.parse(known.request), now: request },
+  );
+}
+
+/** Keeps the answer for a repetition. */
+function* remember(
+  requestId: string | undefined,
+  request: Once,
+  result: object,
+  env: Env,
+): Operation<undefined> {
+  if (requestId === undefined) return;
+  yield* run(insertRequest, {
+    requestId,
+    request: JSON.stringify(request),
+    result: JSON.stringify(result),
+    expiresAt: env.now + REQUEST_ID_RETENTION_MS,
+  });
 }
 
 /** The node that the counters belong to; 0 in centralized mode. */
