@@ -3,6 +3,7 @@ import { defineConfig } from "vitest/config";
 export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
+    globalSetup: "test/bundle.ts",
     // Tests start real daemons and load them; on two cores more workers only add noise.
     maxWorkers: 2,
     testTimeout: 120_000,

@@ -173,8 +173,8 @@ describe("what pawl loads when it runs", () => {
     },
   );
 
-  test("daemon/bin/pawld.js: no client", () => {
-    const loaded = [...loadedBy("daemon/bin/pawld.js")];
+  test("daemon/dist/main.js: no client", () => {
+    const loaded = [...loadedBy("daemon/dist/main.js")];
     expect(loaded).toContain("daemon/dist/reactor.js");
     expect(loaded).toContain("better-sqlite3");
     expectNone(loaded.filter((name) => name.startsWith("client/")));
