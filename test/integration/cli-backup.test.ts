@@ -43,7 +43,7 @@ function open(path: string): Database.Database {
 }
 
 test("other calls go on meanwhile, in turns of their own, and the copy is one moment of the database", async () => {
-  const daemon = await largeDaemon(200);
+  const daemon = await largeDaemon(80);
   const copy = join(daemon.place.directory, "copy.db");
   const asking = await daemon.place.connect();
   const other = await daemon.place.connect();
@@ -82,7 +82,7 @@ test("other calls go on meanwhile, in turns of their own, and the copy is one mo
 });
 
 test("its caller is told how far it is", async () => {
-  const daemon = await largeDaemon(200);
+  const daemon = await largeDaemon(80);
   const client = await daemon.place.connect();
   const backup = client.call("daemon.backup", { path: join(daemon.place.directory, "copy.db") });
   const { pages } = await backup;
@@ -97,7 +97,7 @@ test("its caller is told how far it is", async () => {
 
 describe("is given up, and nothing of it stays, when", () => {
   test("its caller goes", async () => {
-    const daemon = await largeDaemon(200);
+    const daemon = await largeDaemon(80);
     const client = await daemon.place.connect();
     client.call("daemon.backup", { path: join(daemon.place.directory, "copy.db") }).catch(() => {});
     await progressOf(client);
@@ -107,7 +107,7 @@ describe("is given up, and nothing of it stays, when", () => {
   });
 
   test("the daemon is stopped", async () => {
-    const daemon = await largeDaemon(200);
+    const daemon = await largeDaemon(80);
     const client = await daemon.place.connect();
     client.call("daemon.backup", { path: join(daemon.place.directory, "copy.db") }).catch(() => {});
     await progressOf(client);
@@ -116,7 +116,7 @@ describe("is given up, and nothing of it stays, when", () => {
   });
 
   test("the daemon is killed: nothing has the name that was asked for", async () => {
-    const daemon = await largeDaemon(200);
+    const daemon = await largeDaemon(80);
     const client = await daemon.place.connect();
     client.call("daemon.backup", { path: join(daemon.place.directory, "copy.db") }).catch(() => {});
     await progressOf(client);
@@ -126,7 +126,7 @@ describe("is given up, and nothing of it stays, when", () => {
 });
 
 test("one at a time", async () => {
-  const daemon = await largeDaemon(200);
+  const daemon = await largeDaemon(80);
   const first = await daemon.place.connect();
   const second = await daemon.place.connect();
   const backup = first.call("daemon.backup", { path: join(daemon.place.directory, "a.db") });
@@ -195,7 +195,7 @@ describe("refuses", () => {
 });
 
 test("pawl backup ended by Ctrl-C gives it up", async () => {
-  const daemon = await largeDaemon(200);
+  const daemon = await largeDaemon(80);
   const pawl = startPawl(["backup", join(daemon.place.directory, "copy.db")], {
     socket: daemon.place.socket,
   });
