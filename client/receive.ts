@@ -26,6 +26,8 @@ import { defaultOwner, Hold, type ReleaseOn, settle } from "./hold.js";
 /** What a request is longer than the answer it carries. */
 const ENVELOPE_BYTES = 512;
 const MAX_MESSAGE_LENGTH = 4096;
+/** `setTimeout` fires at once for longer delays. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
 /** The JSON-RPC code of an answer that is an error; what programs match on is `data.code`. */
 const ANSWERED_WITH_ERROR = 1;
 
@@ -124,7 +126,7 @@ export function pull(
   }
 
   async function perform({ lease, askedAt }: { lease: Leased; askedAt: number }): Promise<void> {
-    const { leaseId, commandId, envelope, remainingMs } = lease;
+    const { leaseId, commandId, envelope, leaseExpiresAt, remainingMs } = lease;
     const hold = new Hold({
       connection,
       what: `The lease of ${commandId}`,
@@ -132,10 +134,17 @@ export function pull(
       leaseMs,
       releaseOn,
       askedAt,
-      remainingMs,
-      renew: async (giveUp) =>
-        (await connection.call("command.renew", { leaseId, leaseMs }, { signal: giveUp })).remainingMs,
+      // What the daemon reports ends with the deadline, if that is sooner. Then it is not the lease that ends.
+      remainingMs: leaseMs,
+      renew: async (giveUp) => {
+        await connection.call("command.renew", { leaseId, leaseMs }, { signal: giveUp });
+        return leaseMs;
+      },
     });
+    const { deadline } = envelope;
+    const leftMs = deadline === null ? Number.POSITIVE_INFINITY : deadline - leaseExpiresAt + remainingMs;
+    // At its deadline the daemon tells that the command has ended, and its handler is told.
+    const atDeadline = leftMs < MAX_TIMER_MS ? setTimeout(() => hold.check(), leftMs + 1) : undefined;
     const received = receivedFrom(envelope, hold.signal);
     try {
       const answer = await carryOut(connection, envelope, received, handlers, options);
@@ -149,6 +158,7 @@ export function pull(
     } catch (error) {
       if (!isOver(error)) tell(onError, error, received);
     } finally {
+      clearTimeout(atDeadline);
       hold.end();
     }
   }
@@ -218,7 +228,12 @@ class Serving implements WorkHandle {
   readonly #handlers: Handlers;
   readonly #options: ServeOptions;
   readonly #closing = new AbortController();
+  /** The commands that this client has: carried out, or about to be. */
   readonly #running = new Set<{ commandId: string; stop: AbortController }>();
+  /** How many handlers have begun and not ended. */
+  #begun = 0;
+  /** Those whose turn to begin has not come: the daemon counts no command that has ended, its handler may go on. */
+  readonly #waiting = new Set<() => void>();
   #atEnd: () => void = () => {};
   #idle: () => void = () => {};
   readonly done: Promise<void>;
@@ -285,8 +300,13 @@ class Serving implements WorkHandle {
     this.#running.add(running);
     let answer: CommandResponse | Postpone;
     try {
-      const received = receivedFrom(envelope, running.stop.signal);
-      answer = await carryOut(this.#connection, envelope, received, this.#handlers, this.#options);
+      await this.#begin(running.stop.signal);
+      try {
+        const received = receivedFrom(envelope, running.stop.signal);
+        answer = await carryOut(this.#connection, envelope, received, this.#handlers, this.#options);
+      } finally {
+        this.#next();
+      }
     } finally {
       this.#running.delete(running);
       if (this.#running.size === 0) this.#idle();
@@ -298,6 +318,32 @@ class Serving implements WorkHandle {
     }
     if (answer.status === "error") throw errorOf(answer);
     return answer.response;
+  }
+
+  /** Resolves once fewer handlers run than may. Rejects if the command has ended by then, or was lost. */
+  async #begin(signal: AbortSignal): Promise<void> {
+    const { concurrency = 1 } = this.#options;
+    if (this.#begun < concurrency) {
+      this.#begun += 1;
+      return;
+    }
+    await new Promise<void>((resolve, reject) => {
+      this.#waiting.add(resolve);
+      signal.addEventListener("abort", () => {
+        if (this.#waiting.delete(resolve)) reject(signal.reason);
+      });
+    });
+  }
+
+  /** A handler has ended: the first that waits has its place. */
+  #next(): void {
+    const [next] = this.#waiting;
+    if (next === undefined) {
+      this.#begun -= 1;
+      return;
+    }
+    this.#waiting.delete(next);
+    next();
   }
 
   /** Nobody waits for the answer to a command any more. The handler is told as by a renewal that is refused. */

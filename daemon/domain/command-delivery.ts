@@ -11,6 +11,7 @@ import { nestingLevels, RawJson, type Texts, textsAt } from "../raw-json.js";
 import {
   abort,
   EXPIRED,
+  endOf,
   finish,
   forbidden,
   giveBack,
@@ -134,13 +135,17 @@ export function* lease(
   return {
     leases: taken.map(({ envelope }) => ({
       leaseId: leaseIdOf(envelope.commandId, envelope.attempt, env),
-      leaseExpiresAt,
-      remainingMs: leaseMs,
+      ...remaining(leaseExpiresAt, envelope.deadline, env),
       commandId: envelope.commandId,
       attempt: envelope.attempt,
       envelope,
     })),
   };
+}
+
+function remaining(leaseExpiresAt: number, deadline: number | null, env: Env): Result<"command.renew"> {
+  const endsAt = endOf(leaseExpiresAt, deadline);
+  return { leaseExpiresAt: endsAt, remainingMs: endsAt - env.now };
 }
 
 export function* renew(
@@ -162,7 +167,7 @@ export function* renew(
   yield* run(setLeaseEnd, { seq: row.seq, expiresAt: leaseExpiresAt, connection });
   env.effects.deadline(leaseExpiresAt);
   if (connection !== null) env.effects.bind(connection);
-  return { leaseExpiresAt, remainingMs: leaseMs };
+  return remaining(leaseExpiresAt, row.deadline, env);
 }
 
 export function* release(
@@ -330,7 +335,8 @@ export interface Receiver {
   readonly connection: number;
   readonly pid: number | null;
   readonly owner: string;
-  readonly inFlight: number;
+  /** Requests that it has not answered, also for commands that have ended: it may still be at work on them. */
+  readonly unanswered: number;
   readonly room: number;
 }
 
@@ -342,7 +348,7 @@ export interface Push {
 
 /**
  * Hands commands that are ready to the connections that serve their deployment, each to the one that has the
- * fewest, the longest unserved first among equals.
+ * fewest unanswered, the longest unserved first among equals.
  *
  * @param receivers in the order in which they were served last.
  */
@@ -351,17 +357,21 @@ export function* push(
   receivers: readonly Receiver[],
   env: Env,
 ): Operation<Outcome<readonly Push[]>> {
-  const free = receivers.map((receiver) => ({ receiver, inFlight: receiver.inFlight, room: receiver.room }));
+  const free = receivers.map((receiver) => ({
+    receiver,
+    unanswered: receiver.unanswered,
+    room: receiver.room,
+  }));
   const room = free.reduce((sum, each) => sum + each.room, 0);
   if (room === 0) return [];
   const chosen = (): Grant => {
     let best: (typeof free)[number] | undefined;
     for (const each of free) {
-      if (each.room > 0 && (best === undefined || each.inFlight < best.inFlight)) best = each;
+      if (each.room > 0 && (best === undefined || each.unanswered < best.unanswered)) best = each;
     }
     if (best === undefined) throw new Error("more commands were taken than there is room for");
     best.room -= 1;
-    best.inFlight += 1;
+    best.unanswered += 1;
     const { connection, owner, pid } = best.receiver;
     env.effects.bind(connection);
     return { owner, pid, expiresAt: null, connection };
