@@ -2,6 +2,7 @@ import { setMaxListeners } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 import type { NotificationParams, Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
+import { EACH, textsAt } from "@pawl/protocol/json-text";
 import {
   DEFAULT_LEASE_MS,
   MAX_ANSWER_CODE_LENGTH,
@@ -35,6 +36,17 @@ type Leased = Result<"command.lease">["leases"][number];
 type Envelope = Leased["envelope"];
 type CommandResponse = NonNullable<Result<"command.response">["response"]>;
 
+/** What was leased, the result that it came in, and when it was asked for. */
+interface Taken {
+  readonly lease: Leased;
+  readonly text: string;
+  readonly askedAt: number;
+}
+
+/** Where the params are in the result of `command.lease`, and in a `command.execute`. */
+const LEASED_PARAMS = ["leases", EACH, "envelope", "params"];
+const PUSHED_PARAMS = ["params", "params"];
+
 /** What a handler is told of the command it carries out. */
 export interface ReceivedCommand {
   readonly commandId: string;
@@ -44,6 +56,8 @@ export interface ReceivedCommand {
   readonly attempt: number;
   /** When it becomes EXPIRED, in milliseconds since the Unix epoch. */
   readonly deadline: number | null;
+  /** The params as the JSON text that was sent, byte for byte: JavaScript's numbers do not hold every digit. */
+  paramsText(): string;
   /**
    * Aborted when nobody waits for this answer any more. The reason is a `PawlError` `lease_lost` whose
    * `details.reason` is `cancelled` (with the canceller's words in `details.message`), `expired`, or why it is
@@ -115,17 +129,18 @@ export function pull(
   const { concurrency = 1, owner = defaultOwner(), leaseMs = DEFAULT_LEASE_MS } = options;
   const { releaseOn = "disconnect", signal, onError = warn } = options;
 
-  async function take(giveUp: AbortSignal): Promise<{ lease: Leased; askedAt: number } | undefined> {
+  async function take(giveUp: AbortSignal): Promise<Taken | undefined> {
     const askedAt = performance.now();
-    const { leases } = await connection.call(
+    const { result, text } = await connection.callForText(
       "command.lease",
       { deployment, owner, leaseMs, waitMs: ASK_WAIT_MS, releaseOn },
       { signal: giveUp },
     );
-    return leases[0] === undefined ? undefined : { lease: leases[0], askedAt };
+    const [lease] = result.leases;
+    return lease === undefined ? undefined : { lease, text, askedAt };
   }
 
-  async function perform({ lease, askedAt }: { lease: Leased; askedAt: number }): Promise<void> {
+  async function perform({ lease, text, askedAt }: Taken): Promise<void> {
     const { leaseId, commandId, envelope, leaseExpiresAt, remainingMs } = lease;
     const hold = new Hold({
       connection,
@@ -145,7 +160,7 @@ export function pull(
     const leftMs = deadline === null ? Number.POSITIVE_INFINITY : deadline - leaseExpiresAt + remainingMs;
     // At its deadline the daemon tells that the command has ended, and its handler is told.
     const atDeadline = leftMs < MAX_TIMER_MS ? setTimeout(() => hold.check(), leftMs + 1) : undefined;
-    const received = receivedFrom(envelope, hold.signal);
+    const received = new Received(envelope, hold.signal, () => textsAt(text, LEASED_PARAMS)[0] as string);
     try {
       const answer = await carryOut(connection, envelope, received, handlers, options);
       // What is lost by our clock only may be answered all the same: the daemon knows.
@@ -187,7 +202,9 @@ class PushReceiver {
 
   constructor(connection: ClientConnection) {
     this.#connection = connection;
-    connection.handle("command.execute", (params) => this.#execute(params as unknown as Envelope));
+    connection.handle("command.execute", (params, line) =>
+      this.#execute(params as unknown as Envelope, () => textsAt(line, PUSHED_PARAMS)[0] as string),
+    );
     connection.on("command.cancelled", (params) => {
       const cancelled = params as NotificationParams<"command.cancelled">;
       for (const serving of this.#served.values()) serving.cancelled(cancelled);
@@ -212,12 +229,12 @@ class PushReceiver {
     return serving;
   }
 
-  #execute(envelope: Envelope): Promise<unknown> {
+  #execute(envelope: Envelope, text: () => string): Promise<unknown> {
     const serving = this.#served.get(envelope.deployment);
     if (serving === undefined) {
       throw new PawlError("not_found", `This client does not serve ${JSON.stringify(envelope.deployment)}.`);
     }
-    return serving.execute(envelope);
+    return serving.execute(envelope, text);
   }
 }
 
@@ -295,14 +312,14 @@ class Serving implements WorkHandle {
     }
   }
 
-  async execute(envelope: Envelope): Promise<unknown> {
+  async execute(envelope: Envelope, text: () => string): Promise<unknown> {
     const running = { commandId: envelope.commandId, stop: new AbortController() };
     this.#running.add(running);
     let answer: CommandResponse | Postpone;
     try {
       await this.#begin(running.stop.signal);
       try {
-        const received = receivedFrom(envelope, running.stop.signal);
+        const received = new Received(envelope, running.stop.signal, text);
         answer = await carryOut(this.#connection, envelope, received, this.#handlers, this.#options);
       } finally {
         this.#next();
@@ -404,7 +421,7 @@ class Serving implements WorkHandle {
 async function carryOut(
   connection: ClientConnection,
   envelope: Envelope,
-  received: ReceivedCommand,
+  received: Received,
   handlers: Handlers,
   { onFailure }: ServeOptions,
 ): Promise<CommandResponse | Postpone> {
@@ -413,7 +430,11 @@ async function carryOut(
   if (handler === undefined) {
     return { status: "error", code: "UNKNOWN_COMMAND", message: `${deployment} does not know ${command}.` };
   }
-  const params = await paramsOf(connection, envelope, received.signal);
+  if (isUploaded(envelope.params)) {
+    const text = await uploadedText(connection, commandId, received.signal);
+    received.paramsText = () => text;
+  }
+  const params = isUploaded(envelope.params) ? JSON.parse(received.paramsText()) : envelope.params;
   let answer: CommandResponse;
   let text: string;
   try {
@@ -430,12 +451,11 @@ async function carryOut(
 }
 
 /** Params that were uploaded stay with the daemon until somebody reads them, piece by piece. */
-async function paramsOf(
+async function uploadedText(
   connection: ClientConnection,
-  { commandId, params }: Envelope,
+  commandId: string,
   signal: AbortSignal,
-): Promise<unknown> {
-  if (!isUploaded(params)) return params;
+): Promise<string> {
   const pieces: Buffer[] = [];
   for (let offset = 0; ; ) {
     const { chunk, sizeBytes } = await connection.call("command.params", { commandId, offset }, { signal });
@@ -444,7 +464,7 @@ async function paramsOf(
     offset += piece.length;
     if (offset >= sizeBytes || piece.length === 0) break;
   }
-  return JSON.parse(Buffer.concat(pieces).toString("utf8"));
+  return Buffer.concat(pieces).toString("utf8");
 }
 
 function isUploaded(params: unknown): boolean {
@@ -480,9 +500,24 @@ async function fitting(
   return { status: "error", code: "ANSWER_TOO_LARGE", message };
 }
 
-function receivedFrom(envelope: Envelope, signal: AbortSignal): ReceivedCommand {
-  const { commandId, deployment, command, attempt, deadline } = envelope;
-  return { commandId, deployment, command, attempt, deadline, signal };
+class Received implements ReceivedCommand {
+  readonly commandId: string;
+  readonly deployment: string;
+  readonly command: string;
+  readonly attempt: number;
+  readonly deadline: number | null;
+  readonly signal: AbortSignal;
+  paramsText: () => string;
+
+  constructor(envelope: Envelope, signal: AbortSignal, paramsText: () => string) {
+    this.commandId = envelope.commandId;
+    this.deployment = envelope.deployment;
+    this.command = envelope.command;
+    this.attempt = envelope.attempt;
+    this.deadline = envelope.deadline;
+    this.signal = signal;
+    this.paramsText = paramsText;
+  }
 }
 
 function errorOf({ code, message, details }: Extract<CommandResponse, { status: "error" }>): RequestFailure {

@@ -1,5 +1,6 @@
 import type { CommandState, Envelope, Parsed, Result } from "@pawl/protocol";
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
+import { type Texts, textsAt } from "@pawl/protocol/json-text";
 import {
   MAX_ANSWER_CODE_LENGTH,
   MAX_PAGE_BYTES,
@@ -7,7 +8,7 @@ import {
   MAX_SHOWN_MESSAGE_LENGTH,
 } from "@pawl/protocol/limits";
 import { all, type Env, type Operation, type Outcome, one, run, sql, Wait } from "../operation.js";
-import { nestingLevels, RawJson, type Texts, textsAt } from "../raw-json.js";
+import { nestingLevels, RawJson } from "../raw-json.js";
 import {
   abort,
   EXPIRED,

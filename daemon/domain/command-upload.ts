@@ -1,9 +1,9 @@
 import type { Parsed, Result } from "@pawl/protocol";
 import { type PawlError, refuse } from "@pawl/protocol/errors";
+import type { Texts } from "@pawl/protocol/json-text";
 import { INLINE_MAX_BYTES } from "@pawl/protocol/limits";
 import { JsonSyntax } from "../json-syntax.js";
 import { all, type Env, type Operation, one, run, sql } from "../operation.js";
-import type { Texts } from "../raw-json.js";
 import { type CommandRow, findCommand, forbidden, moved, readyKey } from "./command-row.js";
 import { stateAt } from "./command-state.js";
 

@@ -1,5 +1,6 @@
 import { COMMAND_STATES, type Command, type CommandState, type Parsed, type Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
+import { type Texts, textsAt } from "@pawl/protocol/json-text";
 import {
   INLINE_MAX_BYTES,
   MAX_PAGE_BYTES,
@@ -8,7 +9,7 @@ import {
 } from "@pawl/protocol/limits";
 import { digestOfMeaning } from "../json-digest.js";
 import { all, type Env, insert, type Operation, type Outcome, one, run, sql, Wait } from "../operation.js";
-import { nestingLevels, RawJson, type Texts, textsAt } from "../raw-json.js";
+import { nestingLevels, RawJson } from "../raw-json.js";
 import { Uuid7 } from "../uuid7.js";
 import {
   abort,

@@ -1,10 +1,11 @@
 import { hash, timingSafeEqual } from "node:crypto";
 import type { BatchState, DeliveryPolicy, MergeKey, Parsed, Result, SlotPolicy } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
+import type { Texts } from "@pawl/protocol/json-text";
 import { MAX_PAGE_BYTES, MAX_PAYLOAD_NESTING_LEVELS, MAX_RETRIED_BATCHES } from "@pawl/protocol/limits";
 import { digestOfMeaning } from "../json-digest.js";
 import { all, type Env, insert, type Operation, type Outcome, one, run, sql, Wait } from "../operation.js";
-import { nestingLevels, RawJson, type Texts } from "../raw-json.js";
+import { nestingLevels, RawJson } from "../raw-json.js";
 import { type Candidate, mayBeJoined, selectBatches } from "./claim-selection.js";
 import type { Expiry } from "./expiry.js";
 import { PRUNE_EVERY_MS } from "./pruning.js";
