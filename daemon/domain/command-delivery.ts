@@ -1,4 +1,4 @@
-import type { CommandState, Envelope, Parsed, Result } from "@pawl/protocol";
+import { COMMAND_STATES, type CommandState, type Envelope, type Parsed, type Result } from "@pawl/protocol";
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { type Texts, textsAt } from "@pawl/protocol/json-text";
 import {
@@ -486,8 +486,10 @@ export function* endPushes(connection: number, env: Env): Operation<void> {
 }
 
 /** How many commands there are in each state. */
-export function* countCommands(): Operation<Partial<Record<CommandState, number>>> {
-  return Object.fromEntries((yield* all(countStates)).map(({ state, commands }) => [state, commands]));
+export function* countCommands(): Operation<Record<CommandState, number>> {
+  const none = COMMAND_STATES.map((state) => [state, 0]);
+  const found = (yield* all(countStates)).map(({ state, commands }) => [state, commands]);
+  return Object.fromEntries([...none, ...found]);
 }
 
 const LEASE_ID = /^(cml:(cmd_[0-9a-f-]{36}):([1-9][0-9]{0,15})):[A-Za-z0-9_-]+$/;
