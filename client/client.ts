@@ -10,6 +10,7 @@ import {
   type Response,
 } from "@pawl/protocol/envelope";
 import { ERRORS, type ErrorData, PawlError, refuse, shown } from "@pawl/protocol/errors";
+import { EACH, textsAt } from "@pawl/protocol/json-text";
 import { DEFAULT_MAX_MESSAGE_BYTES } from "@pawl/protocol/limits";
 import { isRepeatable } from "@pawl/protocol/repeatable";
 import { type Ending, Link, nobodyListens, type Outgoing } from "./link.js";
@@ -80,8 +81,17 @@ export class RequestFailure extends Error {
   }
 }
 
-/** Performs a request of the daemon (push) and returns its result. What it throws is answered as an error. */
-export type RequestHandler = (params: Record<string, unknown>) => unknown;
+/** A result, and the JSON text that it came as: numbers of JavaScript do not hold all that JSON can say. */
+export interface WithText<R> {
+  readonly result: R;
+  readonly text: string;
+}
+
+/**
+ * Performs a request of the daemon (push) and returns its result. What it throws is answered as an error.
+ * `line` is the request as it came.
+ */
+export type RequestHandler = (params: Record<string, unknown>, line: string) => unknown;
 
 /** Called with the params of each notification of a method. */
 export type NotificationListener = (params: Record<string, unknown>) => void;
@@ -109,7 +119,7 @@ interface Pending extends Outgoing {
   readonly startedAt: number;
   /** Since when it has waited for a connection that works. */
   waitsSince: number;
-  readonly resolve: (result: unknown) => void;
+  readonly resolve: (result: unknown, line: string) => void;
   readonly reject: (error: unknown) => void;
 }
 
@@ -165,7 +175,7 @@ export class ClientConnection {
   /** Connects once; rejects with the system's error. */
   async open(): Promise<void> {
     const link = await Link.open(this.socketPath, {
-      onMessage: (message) => this.#received(message),
+      onMessage: (message, line) => this.#received(message, line),
       onClose: (ending) => this.#lost(ending),
     });
     if (this.#state === "closed") {
@@ -184,40 +194,70 @@ export class ClientConnection {
   call<N extends MethodName>(method: N, params: Params<N>, options?: CallOptions): Promise<Result<N>>;
   call(method: string, params: Record<string, unknown>, options?: CallOptions): Promise<unknown>;
   call(method: string, params: Record<string, unknown> = {}, options: CallOptions = {}): Promise<unknown> {
-    const { signal } = options;
+    return new Promise((resolve, reject) => this.#request(method, params, options, resolve, reject));
+  }
+
+  /** Like `call`, with the JSON text of the result beside it. */
+  callForText<N extends MethodName>(
+    method: N,
+    params: Params<N>,
+    options?: CallOptions,
+  ): Promise<WithText<Result<N>>>;
+  callForText(
+    method: string,
+    params: Record<string, unknown>,
+    options?: CallOptions,
+  ): Promise<WithText<unknown>>;
+  callForText(
+    method: string,
+    params: Record<string, unknown>,
+    options: CallOptions = {},
+  ): Promise<WithText<unknown>> {
     return new Promise((resolve, reject) => {
-      if (signal?.aborted) return reject(signal.reason);
-      if (this.#state === "closed") return reject(new ConnectionLost("The client is closed.", method));
-      const id = this.#nextId++;
-      const now = performance.now();
-      const onAbort = (): void => this.#giveUp(pending, signal?.reason);
-      const pending: Pending = {
-        id,
-        method,
-        line: toLine(id, method, params),
-        repeatable: isRepeatable(method, params),
-        sent: false,
-        dropped: false,
-        mayHaveTakenEffect: false,
-        waitMs: typeof params.waitMs === "number" ? params.waitMs : 0,
-        startedAt: now,
-        waitsSince: now,
-        resolve: (result) => {
-          signal?.removeEventListener("abort", onAbort);
-          resolve(result);
-        },
-        reject: (error) => {
-          signal?.removeEventListener("abort", onAbort);
-          reject(error);
-        },
-      };
-      // One signal for all calls of a program is no leak: each call takes its listener away.
-      if (signal !== undefined) setMaxListeners(0, signal);
-      signal?.addEventListener("abort", onAbort, { once: true });
-      this.#pending.set(id, pending);
-      if (this.#state === "up") this.#link?.send(pending);
-      else void this.#reconnect();
+      const take = (result: unknown, line: string): void =>
+        resolve({ result, text: textsAt(line, ["result"])[0] as string });
+      this.#request(method, params, options, take, reject);
     });
+  }
+
+  #request(
+    method: string,
+    params: Record<string, unknown>,
+    { signal }: CallOptions,
+    resolve: Pending["resolve"],
+    reject: Pending["reject"],
+  ): void {
+    if (signal?.aborted) return reject(signal.reason);
+    if (this.#state === "closed") return reject(new ConnectionLost("The client is closed.", method));
+    const id = this.#nextId++;
+    const now = performance.now();
+    const onAbort = (): void => this.#giveUp(pending, signal?.reason);
+    const pending: Pending = {
+      id,
+      method,
+      line: toLine(id, method, params),
+      repeatable: isRepeatable(method, params),
+      sent: false,
+      dropped: false,
+      mayHaveTakenEffect: false,
+      waitMs: typeof params.waitMs === "number" ? params.waitMs : 0,
+      startedAt: now,
+      waitsSince: now,
+      resolve: (result, line) => {
+        signal?.removeEventListener("abort", onAbort);
+        resolve(result, line);
+      },
+      reject: (error) => {
+        signal?.removeEventListener("abort", onAbort);
+        reject(error);
+      },
+    };
+    // One signal for all calls of a program is no leak: each call takes its listener away.
+    if (signal !== undefined) setMaxListeners(0, signal);
+    signal?.addEventListener("abort", onAbort, { once: true });
+    this.#pending.set(id, pending);
+    if (this.#state === "up") this.#link?.send(pending);
+    else void this.#reconnect();
   }
 
   /** The longest line that the daemon takes, in bytes; it is asked once per connection. */
@@ -294,15 +334,21 @@ export class ClientConnection {
   }
 
   /** Returns what is wrong with a message, if no daemon of ours sends such. */
-  #received(message: unknown): string | undefined {
-    for (const each of Array.isArray(message) ? message : [message]) {
-      const wrong = isResponse(each) ? this.#answered(each) : this.#requested(checkRequest(each));
+  #received(message: unknown, line: string): string | undefined {
+    if (!Array.isArray(message)) return this.#receivedOne(message, line);
+    const lines = textsAt(line, [EACH]) as string[];
+    for (const [index, each] of message.entries()) {
+      const wrong = this.#receivedOne(each, lines[index] as string);
       if (wrong !== undefined) return wrong;
     }
     return undefined;
   }
 
-  #answered(response: Response): string | undefined {
+  #receivedOne(message: unknown, line: string): string | undefined {
+    return isResponse(message) ? this.#answered(message, line) : this.#requested(checkRequest(message), line);
+  }
+
+  #answered(response: Response, line: string): string | undefined {
     const { id } = response;
     const error = "error" in response ? toError(response.error) : undefined;
     if (id === null) return this.#refusedLine(error);
@@ -316,7 +362,7 @@ export class ClientConnection {
       this.#leave();
     } else {
       this.#pending.delete(pending.id);
-      if (error === undefined) pending.resolve((response as { result: unknown }).result);
+      if (error === undefined) pending.resolve((response as { result: unknown }).result, line);
       else pending.reject(error);
     }
     return undefined;
@@ -356,10 +402,10 @@ export class ClientConnection {
     }
   }
 
-  #requested(request: Request | PawlError): string | undefined {
+  #requested(request: Request | PawlError, line: string): string | undefined {
     if (request instanceof PawlError) return "it sent what is not JSON-RPC";
     if (request.id === undefined) this.#notified(request);
-    else void this.#asked(request);
+    else void this.#asked(request, line);
     return undefined;
   }
 
@@ -370,7 +416,7 @@ export class ClientConnection {
     }
   }
 
-  async #asked({ id = null, method, params }: Request): Promise<void> {
+  async #asked({ id = null, method, params }: Request, asked: string): Promise<void> {
     const link = this.#link;
     const handler = this.#handlers.get(method);
     let line: string;
@@ -378,7 +424,7 @@ export class ClientConnection {
       if (handler === undefined) {
         throw refuse("method_not_found", `This client does not serve ${shown(method)}.`);
       }
-      const result = await handler(params ?? {});
+      const result = await handler(params ?? {}, asked);
       line = JSON.stringify({ jsonrpc: "2.0", id, result: result ?? null } satisfies Response);
     } catch (error) {
       line = errorLine(id, error);

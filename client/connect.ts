@@ -28,6 +28,7 @@ import {
   type Groups,
   groupOf,
   type NotificationListener,
+  type WithText,
 } from "./client.js";
 import type { WorkHandle } from "./crew.js";
 import { type Commands, commandsOf } from "./deployments.js";
@@ -70,6 +71,17 @@ export interface PawlClient extends Groups, AsyncDisposable {
    */
   call<N extends MethodName>(method: N, params: Params<N>, options?: CallOptions): Promise<Result<N>>;
   call(method: string, params?: Record<string, unknown>, options?: CallOptions): Promise<unknown>;
+  /** Like `call`, with the JSON text of the result beside it, as the daemon sent it. */
+  callForText<N extends MethodName>(
+    method: N,
+    params: Params<N>,
+    options?: CallOptions,
+  ): Promise<WithText<Result<N>>>;
+  callForText(
+    method: string,
+    params?: Record<string, unknown>,
+    options?: CallOptions,
+  ): Promise<WithText<unknown>>;
   /**
    * Performs several calls in one transaction: all of them or none. `{ $result: "/0/id" }`, anywhere in the
    * params of a later call, stands for a value of an earlier one's result. Never repeated by itself.
@@ -214,6 +226,8 @@ function assemble(connection: ClientConnection): PawlClient {
     socketPath: connection.socketPath,
     call: (method: string, params?: Record<string, unknown>, options?: CallOptions) =>
       connection.call(method, params ?? {}, options),
+    callForText: (method: string, params?: Record<string, unknown>, options?: CallOptions) =>
+      connection.callForText(method, params ?? {}, options),
     transact: (params: Record<string, unknown>, options?: CallOptions) =>
       connection.call("transact", params, options),
     on: (notification: string, listener: NotificationListener) => connection.on(notification, listener),

@@ -112,6 +112,11 @@ export class Hold {
     this.#loss.abort(reason);
   }
 
+  /** Asks the daemon now whether it is still held. */
+  check(): void {
+    void this.#renew();
+  }
+
   /** Renews nothing while it is being ended: a renewal that comes after the end would be refused as lost. */
   pause(): void {
     this.#paused = true;

@@ -8,7 +8,7 @@ export type {
   Result,
 } from "@pawl/protocol";
 export { type ErrorKind, PawlError } from "@pawl/protocol/errors";
-export { type CallOptions, ConnectionLost } from "./client.js";
+export { type CallOptions, ConnectionLost, type WithText } from "./client.js";
 export {
   type ConnectOptions,
   connect,

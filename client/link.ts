@@ -21,8 +21,8 @@ export interface Ending {
 }
 
 export interface LinkEvents {
-  /** One line of the daemon, parsed. A text returned says why no daemon of ours sends this; it ends the connection. */
-  onMessage: (message: unknown) => string | undefined;
+  /** One line of the daemon, parsed, and as it came. A text returned says why no daemon of ours sends this; it ends the connection. */
+  onMessage: (message: unknown, line: string) => string | undefined;
   /** The connection has ended, by whichever side; called once. */
   onClose: (ending: Ending) => void;
 }
@@ -101,13 +101,14 @@ export class Link {
 
   #take(line: Buffer, events: LinkEvents): string | undefined {
     if (!isUtf8(line)) return "it sent what is not UTF-8";
+    const text = line.toString("utf8");
     let message: unknown;
     try {
-      message = JSON.parse(line.toString("utf8"));
+      message = JSON.parse(text);
     } catch {
       return "it sent what is not JSON";
     }
-    return events.onMessage(message);
+    return events.onMessage(message, text);
   }
 }
 

@@ -18,9 +18,13 @@ export class Output {
     process.stderr.on("error", () => {});
   }
 
-  /** Prints a result: as JSON in one line, or the text that `text` makes of it for a person. */
-  result(value: unknown, text: () => string | Iterable<string>): void {
-    if (this.json) return this.write(`${JSON.stringify(value)}\n`);
+  /**
+   * Prints a result: as JSON in one line, or the text that `text` makes of it for a person.
+   *
+   * @param json the result as JSON, if there may be more to it than JavaScript's numbers hold.
+   */
+  result(value: unknown, text: () => string | Iterable<string>, json?: string): void {
+    if (this.json) return this.write(`${json ?? JSON.stringify(value)}\n`);
     const made = text();
     for (const part of typeof made === "string" ? [made] : made) {
       if (this.closed) return;

@@ -2,6 +2,7 @@ import { setMaxListeners } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 import type { NotificationParams, Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
+import { EACH, textsAt } from "@pawl/protocol/json-text";
 import {
   DEFAULT_LEASE_MS,
   MAX_ANSWER_CODE_LENGTH,
@@ -26,12 +27,25 @@ import { defaultOwner, Hold, type ReleaseOn, settle } from "./hold.js";
 /** What a request is longer than the answer it carries. */
 const ENVELOPE_BYTES = 512;
 const MAX_MESSAGE_LENGTH = 4096;
+/** `setTimeout` fires at once for longer delays. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
 /** The JSON-RPC code of an answer that is an error; what programs match on is `data.code`. */
 const ANSWERED_WITH_ERROR = 1;
 
 type Leased = Result<"command.lease">["leases"][number];
 type Envelope = Leased["envelope"];
 type CommandResponse = NonNullable<Result<"command.response">["response"]>;
+
+/** What was leased, the result that it came in, and when it was asked for. */
+interface Taken {
+  readonly lease: Leased;
+  readonly text: string;
+  readonly askedAt: number;
+}
+
+/** Where the params are in the result of `command.lease`, and in a `command.execute`. */
+const LEASED_PARAMS = ["leases", EACH, "envelope", "params"];
+const PUSHED_PARAMS = ["params", "params"];
 
 /** What a handler is told of the command it carries out. */
 export interface ReceivedCommand {
@@ -42,6 +56,8 @@ export interface ReceivedCommand {
   readonly attempt: number;
   /** When it becomes EXPIRED, in milliseconds since the Unix epoch. */
   readonly deadline: number | null;
+  /** The params as the JSON text that was sent, byte for byte: JavaScript's numbers do not hold every digit. */
+  paramsText(): string;
   /**
    * Aborted when nobody waits for this answer any more. The reason is a `PawlError` `lease_lost` whose
    * `details.reason` is `cancelled` (with the canceller's words in `details.message`), `expired`, or why it is
@@ -113,18 +129,19 @@ export function pull(
   const { concurrency = 1, owner = defaultOwner(), leaseMs = DEFAULT_LEASE_MS } = options;
   const { releaseOn = "disconnect", signal, onError = warn } = options;
 
-  async function take(giveUp: AbortSignal): Promise<{ lease: Leased; askedAt: number } | undefined> {
+  async function take(giveUp: AbortSignal): Promise<Taken | undefined> {
     const askedAt = performance.now();
-    const { leases } = await connection.call(
+    const { result, text } = await connection.callForText(
       "command.lease",
       { deployment, owner, leaseMs, waitMs: ASK_WAIT_MS, releaseOn },
       { signal: giveUp },
     );
-    return leases[0] === undefined ? undefined : { lease: leases[0], askedAt };
+    const [lease] = result.leases;
+    return lease === undefined ? undefined : { lease, text, askedAt };
   }
 
-  async function perform({ lease, askedAt }: { lease: Leased; askedAt: number }): Promise<void> {
-    const { leaseId, commandId, envelope, remainingMs } = lease;
+  async function perform({ lease, text, askedAt }: Taken): Promise<void> {
+    const { leaseId, commandId, envelope, leaseExpiresAt, remainingMs } = lease;
     const hold = new Hold({
       connection,
       what: `The lease of ${commandId}`,
@@ -132,11 +149,18 @@ export function pull(
       leaseMs,
       releaseOn,
       askedAt,
-      remainingMs,
-      renew: async (giveUp) =>
-        (await connection.call("command.renew", { leaseId, leaseMs }, { signal: giveUp })).remainingMs,
+      // What the daemon reports ends with the deadline, if that is sooner. Then it is not the lease that ends.
+      remainingMs: leaseMs,
+      renew: async (giveUp) => {
+        await connection.call("command.renew", { leaseId, leaseMs }, { signal: giveUp });
+        return leaseMs;
+      },
     });
-    const received = receivedFrom(envelope, hold.signal);
+    const { deadline } = envelope;
+    const leftMs = deadline === null ? Number.POSITIVE_INFINITY : deadline - leaseExpiresAt + remainingMs;
+    // At its deadline the daemon tells that the command has ended, and its handler is told.
+    const atDeadline = leftMs < MAX_TIMER_MS ? setTimeout(() => hold.check(), leftMs + 1) : undefined;
+    const received = new Received(envelope, hold.signal, () => textsAt(text, LEASED_PARAMS)[0] as string);
     try {
       const answer = await carryOut(connection, envelope, received, handlers, options);
       // What is lost by our clock only may be answered all the same: the daemon knows.
@@ -149,6 +173,7 @@ export function pull(
     } catch (error) {
       if (!isOver(error)) tell(onError, error, received);
     } finally {
+      clearTimeout(atDeadline);
       hold.end();
     }
   }
@@ -177,7 +202,9 @@ class PushReceiver {
 
   constructor(connection: ClientConnection) {
     this.#connection = connection;
-    connection.handle("command.execute", (params) => this.#execute(params as unknown as Envelope));
+    connection.handle("command.execute", (params, line) =>
+      this.#execute(params as unknown as Envelope, () => textsAt(line, PUSHED_PARAMS)[0] as string),
+    );
     connection.on("command.cancelled", (params) => {
       const cancelled = params as NotificationParams<"command.cancelled">;
       for (const serving of this.#served.values()) serving.cancelled(cancelled);
@@ -202,12 +229,12 @@ class PushReceiver {
     return serving;
   }
 
-  #execute(envelope: Envelope): Promise<unknown> {
+  #execute(envelope: Envelope, text: () => string): Promise<unknown> {
     const serving = this.#served.get(envelope.deployment);
     if (serving === undefined) {
       throw new PawlError("not_found", `This client does not serve ${JSON.stringify(envelope.deployment)}.`);
     }
-    return serving.execute(envelope);
+    return serving.execute(envelope, text);
   }
 }
 
@@ -218,7 +245,12 @@ class Serving implements WorkHandle {
   readonly #handlers: Handlers;
   readonly #options: ServeOptions;
   readonly #closing = new AbortController();
+  /** The commands that this client has: carried out, or about to be. */
   readonly #running = new Set<{ commandId: string; stop: AbortController }>();
+  /** How many handlers have begun and not ended. */
+  #begun = 0;
+  /** Those whose turn to begin has not come: the daemon counts no command that has ended, its handler may go on. */
+  readonly #waiting = new Set<() => void>();
   #atEnd: () => void = () => {};
   #idle: () => void = () => {};
   readonly done: Promise<void>;
@@ -280,13 +312,18 @@ class Serving implements WorkHandle {
     }
   }
 
-  async execute(envelope: Envelope): Promise<unknown> {
+  async execute(envelope: Envelope, text: () => string): Promise<unknown> {
     const running = { commandId: envelope.commandId, stop: new AbortController() };
     this.#running.add(running);
     let answer: CommandResponse | Postpone;
     try {
-      const received = receivedFrom(envelope, running.stop.signal);
-      answer = await carryOut(this.#connection, envelope, received, this.#handlers, this.#options);
+      await this.#begin(running.stop.signal);
+      try {
+        const received = new Received(envelope, running.stop.signal, text);
+        answer = await carryOut(this.#connection, envelope, received, this.#handlers, this.#options);
+      } finally {
+        this.#next();
+      }
     } finally {
       this.#running.delete(running);
       if (this.#running.size === 0) this.#idle();
@@ -298,6 +335,32 @@ class Serving implements WorkHandle {
     }
     if (answer.status === "error") throw errorOf(answer);
     return answer.response;
+  }
+
+  /** Resolves once fewer handlers run than may. Rejects if the command has ended by then, or was lost. */
+  async #begin(signal: AbortSignal): Promise<void> {
+    const { concurrency = 1 } = this.#options;
+    if (this.#begun < concurrency) {
+      this.#begun += 1;
+      return;
+    }
+    await new Promise<void>((resolve, reject) => {
+      this.#waiting.add(resolve);
+      signal.addEventListener("abort", () => {
+        if (this.#waiting.delete(resolve)) reject(signal.reason);
+      });
+    });
+  }
+
+  /** A handler has ended: the first that waits has its place. */
+  #next(): void {
+    const [next] = this.#waiting;
+    if (next === undefined) {
+      this.#begun -= 1;
+      return;
+    }
+    this.#waiting.delete(next);
+    next();
   }
 
   /** Nobody waits for the answer to a command any more. The handler is told as by a renewal that is refused. */
@@ -358,7 +421,7 @@ class Serving implements WorkHandle {
 async function carryOut(
   connection: ClientConnection,
   envelope: Envelope,
-  received: ReceivedCommand,
+  received: Received,
   handlers: Handlers,
   { onFailure }: ServeOptions,
 ): Promise<CommandResponse | Postpone> {
@@ -367,7 +430,11 @@ async function carryOut(
   if (handler === undefined) {
     return { status: "error", code: "UNKNOWN_COMMAND", message: `${deployment} does not know ${command}.` };
   }
-  const params = await paramsOf(connection, envelope, received.signal);
+  if (isUploaded(envelope.params)) {
+    const text = await uploadedText(connection, commandId, received.signal);
+    received.paramsText = () => text;
+  }
+  const params = isUploaded(envelope.params) ? JSON.parse(received.paramsText()) : envelope.params;
   let answer: CommandResponse;
   let text: string;
   try {
@@ -384,12 +451,11 @@ async function carryOut(
 }
 
 /** Params that were uploaded stay with the daemon until somebody reads them, piece by piece. */
-async function paramsOf(
+async function uploadedText(
   connection: ClientConnection,
-  { commandId, params }: Envelope,
+  commandId: string,
   signal: AbortSignal,
-): Promise<unknown> {
-  if (!isUploaded(params)) return params;
+): Promise<string> {
   const pieces: Buffer[] = [];
   for (let offset = 0; ; ) {
     const { chunk, sizeBytes } = await connection.call("command.params", { commandId, offset }, { signal });
@@ -398,7 +464,7 @@ async function paramsOf(
     offset += piece.length;
     if (offset >= sizeBytes || piece.length === 0) break;
   }
-  return JSON.parse(Buffer.concat(pieces).toString("utf8"));
+  return Buffer.concat(pieces).toString("utf8");
 }
 
 function isUploaded(params: unknown): boolean {
@@ -434,9 +500,24 @@ async function fitting(
   return { status: "error", code: "ANSWER_TOO_LARGE", message };
 }
 
-function receivedFrom(envelope: Envelope, signal: AbortSignal): ReceivedCommand {
-  const { commandId, deployment, command, attempt, deadline } = envelope;
-  return { commandId, deployment, command, attempt, deadline, signal };
+class Received implements ReceivedCommand {
+  readonly commandId: string;
+  readonly deployment: string;
+  readonly command: string;
+  readonly attempt: number;
+  readonly deadline: number | null;
+  readonly signal: AbortSignal;
+  paramsText: () => string;
+
+  constructor(envelope: Envelope, signal: AbortSignal, paramsText: () => string) {
+    this.commandId = envelope.commandId;
+    this.deployment = envelope.deployment;
+    this.command = envelope.command;
+    this.attempt = envelope.attempt;
+    this.deadline = envelope.deadline;
+    this.signal = signal;
+    this.paramsText = paramsText;
+  }
 }
 
 function errorOf({ code, message, details }: Extract<CommandResponse, { status: "error" }>): RequestFailure {

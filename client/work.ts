@@ -1,4 +1,5 @@
 import type { Params, Result } from "@pawl/protocol";
+import { EACH, textsAt } from "@pawl/protocol/json-text";
 import { DEFAULT_LEASE_MS, MAX_BATCH_DELAY_MS, MAX_LAST_ERROR_LENGTH } from "@pawl/protocol/limits";
 import type { ClientConnection } from "./client.js";
 import { ASK_WAIT_MS, Crew, Postpone, tell, type WorkHandle, warn } from "./crew.js";
@@ -7,10 +8,22 @@ import { defaultOwner, Hold, isLoss, type ReleaseOn, settle } from "./hold.js";
 type Claim = NonNullable<Result<"queue.claim">["claim"]>;
 type Batch = Claim["batches"][number];
 
+/** A claim, the result that it came in, and when it was asked for. */
+interface Taken {
+  readonly claim: Claim;
+  readonly text: string;
+  readonly askedAt: number;
+}
+
+/** Where they are in the result of `queue.claim`. */
+const PAYLOADS = ["claim", "batches", EACH, "payloads", EACH];
+
 /** What a handler of `PawlClient.work` is given: the batches of one claim. */
 export interface Work<T = unknown> {
   /** The payloads of all batches, in their order. */
   readonly payloads: readonly T[];
+  /** The same as the JSON texts that were enqueued, byte for byte: JavaScript's numbers do not hold every digit. */
+  payloadTexts(): readonly string[];
   /** One batch, or several that join (`maxBatches`). */
   readonly batches: readonly Batch[];
   readonly claim: Claim;
@@ -55,17 +68,17 @@ export function work<T>(
   const { concurrency = 1, owner = defaultOwner(), leaseMs = DEFAULT_LEASE_MS, maxBatches = 1 } = options;
   const { boundary = "idle", releaseOn = "disconnect", onError = warn, signal } = options;
 
-  async function take(giveUp: AbortSignal): Promise<{ claim: Claim; askedAt: number } | undefined> {
+  async function take(giveUp: AbortSignal): Promise<Taken | undefined> {
     const askedAt = performance.now();
-    const { claim } = await connection.call(
+    const { result, text } = await connection.callForText(
       "queue.claim",
       { queue, owner, boundary, maxBatches, leaseMs, waitMs: ASK_WAIT_MS, releaseOn },
       { signal: giveUp },
     );
-    return claim === null ? undefined : { claim, askedAt };
+    return result.claim === null ? undefined : { claim: result.claim, text, askedAt };
   }
 
-  async function perform({ claim, askedAt }: { claim: Claim; askedAt: number }): Promise<void> {
+  async function perform({ claim, text, askedAt }: Taken): Promise<void> {
     const { claimId, leaseToken, fencingToken, batches, remainingMs } = claim;
     const hold = new Hold({
       connection,
@@ -80,7 +93,14 @@ export function work<T>(
           .remainingMs,
     });
     const payloads = batches.flatMap((batch) => batch.payloads) as T[];
-    const given: Work<T> = { payloads, batches, claim, fencingToken, signal: hold.signal };
+    const given: Work<T> = {
+      payloads,
+      payloadTexts: () => textsAt(text, PAYLOADS) as string[],
+      batches,
+      claim,
+      fencingToken,
+      signal: hold.signal,
+    };
     const failure = await Promise.resolve(given)
       .then(handler)
       .then(

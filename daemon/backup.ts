@@ -64,7 +64,7 @@ export class Backups {
     this.#underWay = underWay.catch(() => {});
     try {
       const done = await underWay;
-      this.#log.info({ ...done, ...sender.caller }, "backup made");
+      this.#log.info({ ...done, caller: sender.caller }, "backup made");
       return done;
     } finally {
       this.#underWay = undefined;

@@ -164,9 +164,14 @@ export class Connection implements Peer {
     this.#outBytes += line.length + 1;
   }
 
-  /** Sends what nobody asked for. A peer that does not even read its answers is not sent more of these. */
-  notify(method: string, params: object): void {
-    if (!this.#congested) this.send(JSON.stringify({ jsonrpc: "2.0", method, params }));
+  /**
+   * Sends what nobody asked for, and says whether it does. A peer that does not even read its answers is not sent
+   * more of these.
+   */
+  notify(method: string, params: object): boolean {
+    if (this.#congested) return false;
+    this.send(JSON.stringify({ jsonrpc: "2.0", method, params }));
+    return true;
   }
 
   /**

@@ -2,7 +2,7 @@ import { lstatSync, mkdirSync } from "node:fs";
 import type { Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
-import { METHODS } from "@pawl/protocol";
+import { METHODS, type NotificationParams } from "@pawl/protocol";
 import { PawlError, refuse } from "@pawl/protocol/errors";
 import * as limits from "@pawl/protocol/limits";
 import { sharedTemporaryDirectory } from "@pawl/protocol/paths";
@@ -103,7 +103,10 @@ export class Daemon {
       },
       onLog: (message, details) => log.info(details, message),
       isOpen: (connection) => this.#connections.has(connection),
-      notify: (connection, method, params) => this.#connections.get(connection)?.notify(method, params),
+      notify: (number, method, params) => {
+        const told = this.#connections.get(number)?.notify(method, params) ?? false;
+        if (told && method === "command.cancelled") this.#receivers.ended(number, commandOf(params));
+      },
       onBroken: (error) => {
         this.#stopping = true;
         log.fatal(
@@ -390,6 +393,10 @@ export class Daemon {
 }
 
 /** The kernel's calls, if they can be had; that they cannot is said once. They must be for --allow-uid. */
+function commandOf(params: object): string {
+  return (params as NotificationParams<"command.cancelled">).commandId;
+}
+
 async function askKernel({ allowUids, allowGids }: Config, log: Logger): Promise<Kernel | undefined> {
   const kernel = await openKernel();
   if (typeof kernel !== "string") return kernel;

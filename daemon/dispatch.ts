@@ -1,11 +1,11 @@
 import { METHODS, type Method, type MethodName } from "@pawl/protocol";
 import { PawlError, refuse } from "@pawl/protocol/errors";
+import { type Texts, textsAt } from "@pawl/protocol/json-text";
 import type { Logger } from "pino";
 import type { z } from "zod";
 import type { Handlers, OutsideHandlers } from "./handlers.js";
 import { describeIssues, noSuchMethod } from "./invalid.js";
 import type { Caller, Env, Operation, Outcome } from "./operation.js";
-import { type Texts, textsAt } from "./raw-json.js";
 import type { Reactor } from "./reactor.js";
 import type { Statistics } from "./statistics.js";
 

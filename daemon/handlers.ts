@@ -1,4 +1,5 @@
 import type { MethodName, Parsed, Result } from "@pawl/protocol";
+import type { Texts } from "@pawl/protocol/json-text";
 import type { Sender } from "./dispatch.js";
 import * as command from "./domain/command.js";
 import * as delivery from "./domain/command-delivery.js";
@@ -9,7 +10,6 @@ import * as queue from "./domain/queue.js";
 import * as sequence from "./domain/sequence.js";
 import { transact } from "./domain/transact.js";
 import type { Env, Operation, Outcome } from "./operation.js";
-import type { Texts } from "./raw-json.js";
 import type { Receivers } from "./receivers.js";
 
 /** Methods without an operation: what they do is no business of the database. */

@@ -58,7 +58,10 @@ function sentence(issue: RawIssue): string {
     case "invalid_type":
       return `must be ${ARTICLE[issue.expected] ?? issue.expected}`;
     case "invalid_value":
-      return `must be ${issue.values.map((value) => JSON.stringify(value)).join(" or ")}`;
+      return oneOf(issue.values);
+    case "invalid_union":
+      // By a member that says which of several forms an object has.
+      return "options" in issue && issue.options !== undefined ? oneOf(issue.options) : issue.message;
     case "invalid_format":
       return issue.message.startsWith("Invalid")
         ? `does not have the form ${issue.pattern ?? issue.format}`
@@ -66,6 +69,10 @@ function sentence(issue: RawIssue): string {
     default:
       return issue.message;
   }
+}
+
+function oneOf(values: readonly unknown[]): string {
+  return `must be ${values.map((value) => JSON.stringify(value)).join(" or ")}`;
 }
 
 const ARTICLE: Readonly<Record<string, string>> = {

@@ -1,5 +1,5 @@
 import { hash } from "node:crypto";
-import { Scanner } from "./raw-json.js";
+import { Scanner } from "@pawl/protocol/json-text";
 
 /** Texts longer than a digest are replaced by one, so that the whole takes time and space in proportion to its size. */
 const LONGEST_PLAIN_CHARACTERS = 64;

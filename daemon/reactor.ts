@@ -19,6 +19,13 @@ import { type Parked, Waiters } from "./waiters.js";
 const MAX_CALLS_PER_TURN = 4096;
 /** What the daemon itself has to do and could not is tried again this much later. */
 const RETRY_MS = 1000;
+/**
+ * While calls wait in a daemon that only reads, it looks this often whether the one that writes has committed
+ * something: SQLite tells other processes of nothing. It takes microseconds, and nothing when nobody waits.
+ */
+const LOOK_EVERY_MS = 20;
+/** Performing all that waits once more takes this part of the time at most. */
+const LOOK_SHARE = 0.1;
 /** `setTimeout` fires at once for longer delays; a deadline further away is looked at again then. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
@@ -76,6 +83,11 @@ export class Reactor {
   #expiryTimer: NodeJS.Timeout | undefined;
   /** Connections with grants that end with them. */
   readonly #holders = new Set<number>();
+  #lookTimer: NodeJS.Timeout | undefined;
+  /** What the database was at when all that waited had been performed with it. */
+  #seenVersion: number | undefined;
+  /** Whether all that waits is to be performed again, because another process may have made its condition true. */
+  #tryAll = false;
 
   constructor(options: ReactorOptions) {
     this.#options = options;
@@ -155,13 +167,15 @@ export class Reactor {
   #performTurn(): void {
     const calls = this.#queue.splice(0, MAX_CALLS_PER_TURN);
     const timedOut = this.#timedOut.splice(0).filter((parked) => parked.state === "waiting");
+    const again = this.#tryAll ? this.waiters.everyone() : [];
+    this.#tryAll = false;
     if (this.#queue.length > 0) this.schedule();
 
     const reading = this.#options.clock.read();
     const steppedMs = this.#options.readOnly ? 0 : reading.steppedMs;
     const now = reading.now + steppedMs;
     const expiryDue = now >= this.#expiryAt || steppedMs > 0;
-    if (calls.length === 0 && timedOut.length === 0 && !expiryDue) {
+    if (calls.length === 0 && timedOut.length === 0 && again.length === 0 && !expiryDue) {
       this.#setExpiryTimer(now);
       return;
     }
@@ -171,12 +185,14 @@ export class Reactor {
       attempt.begin();
       if (steppedMs > 0) attempt.postpone(steppedMs);
       if (expiryDue) attempt.expire();
+      for (const parked of again) attempt.tryAgain(parked);
       for (const parked of timedOut) attempt.timeOut(parked);
       for (const call of calls) attempt.perform(call);
       attempt.commit();
     } catch (error) {
       attempt.rollBack();
       if (this.#isBroken(error)) return this.#break(error, calls);
+      // What waits is looked at again with the next change.
       return this.#oneByOne(calls, timedOut, { now: reading.now, steppedMs });
     }
     if (steppedMs > 0) this.#options.clock.follow(steppedMs);
@@ -262,6 +278,7 @@ export class Reactor {
   #end(refusal: PawlError): void {
     this.#stopped ??= refusal;
     clearTimeout(this.#expiryTimer);
+    clearTimeout(this.#lookTimer);
     for (const call of this.#queue.splice(0)) call.settle(refusal);
     for (const parked of this.waiters.everyone()) {
       this.waiters.remove(parked);
@@ -297,6 +314,36 @@ export class Reactor {
     }, parked.call.waitMs);
     // A wait by itself is no reason for the process to live on: its connection is.
     parked.timer.unref();
+    if (this.#options.readOnly && this.#lookTimer === undefined) this.#lookAfter(LOOK_EVERY_MS);
+  }
+
+  #lookAfter(ms: number): void {
+    this.#lookTimer = setTimeout(() => this.#look(), ms);
+    this.#lookTimer.unref();
+  }
+
+  /** In a daemon that only reads: has what waits performed again if another process has committed something. */
+  #look(): void {
+    this.#lookTimer = undefined;
+    if (this.waiters.size === 0 || this.#stopped !== undefined) return;
+    const version = this.#versionNow();
+    const start = elapsed();
+    if (version === undefined || version !== this.#seenVersion) {
+      this.#seenVersion = version;
+      this.#tryAll = true;
+      this.#turn();
+    }
+    if (this.#stopped === undefined)
+      this.#lookAfter(Math.max(LOOK_EVERY_MS, (elapsed() - start) / LOOK_SHARE));
+  }
+
+  /** Undefined when it cannot be read: the turn finds out what that means. */
+  #versionNow(): number | undefined {
+    try {
+      return this.#options.store.dataVersion();
+    } catch {
+      return undefined;
+    }
   }
 
   #setExpiryTimer(now: number): void {
@@ -351,6 +398,13 @@ class Attempt {
     const outcome = this.#try(parked.call, false);
     this.#serve(parked, outcome);
     this.#serveWoken();
+  }
+
+  /** Another process may have made its condition true. */
+  tryAgain(parked: Parked): void {
+    if (parked.state !== "waiting") return;
+    const outcome = this.#try(parked.call, true);
+    if (!(outcome instanceof Wait)) this.#serve(parked, outcome);
   }
 
   expire(): void {

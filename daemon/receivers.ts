@@ -4,14 +4,16 @@ import { MAX_SERVED_DEPLOYMENTS } from "@pawl/protocol/limits";
 import type { Logger } from "pino";
 import type { Connection } from "./connection.js";
 import type { Serving } from "./domain/command.js";
-import { answerOf, endPushes, type Push, push, settle } from "./domain/command-delivery.js";
+import { answerOf, endPushes, type Push, push, type Receiver, settle } from "./domain/command-delivery.js";
 import { readyKey } from "./domain/command-row.js";
-import type { Caller, Env, Operation } from "./operation.js";
+import type { Caller, Env, Operation, Outcome } from "./operation.js";
 import type { Reactor } from "./reactor.js";
 import type { Answered } from "./rpc.js";
 
 /** After storage refused, what is to be written is tried again this much later. */
 const RETRY_MS = 1000;
+/** A connection that has left so many requests unanswered whose commands have ended is not sent any more for now. */
+const MAX_LEFT_UNANSWERED = 1000;
 /** As long as a timer can be; then the wait begins anew. */
 const LONGEST_WAIT_MS = 2 ** 31 - 1;
 
@@ -31,8 +33,10 @@ interface Served {
   owner: string;
   /** How many commands it may have at a time. */
   max: number;
-  /** How many it has: sent, and not yet answered. */
-  inFlight: number;
+  /** Those it has: sent to it, not yet answered, and not ended. They alone count against `max`. */
+  readonly commands: Set<string>;
+  /** How many requests it has not answered, also for commands that have ended meanwhile. */
+  unanswered: number;
 }
 
 /** Those who serve a deployment. */
@@ -120,6 +124,17 @@ export class Receivers implements Serving {
     });
   }
 
+  /**
+   * A command has ended while a connection had it, and its peer was told so. It has room for another one from
+   * then on: nobody waits for the answer, and a receiver that drops what is cancelled, or hangs in it, must not
+   * keep others from being delivered. The answer, if it comes, is taken as a late one.
+   */
+  ended(connection: number, commandId: string): void {
+    for (const post of this.#byConnection.get(connection) ?? []) {
+      if (post.served.get(connection)?.commands.delete(commandId)) this.#take(post);
+    }
+  }
+
   /** The peer has read what was in the way of sending it more. */
   roomAgain(connection: number): void {
     for (const post of this.#byConnection.get(connection) ?? []) this.#take(post);
@@ -138,7 +153,8 @@ export class Receivers implements Serving {
       this.#posts.set(deployment, post);
     }
     const served = post.served.get(number);
-    if (served === undefined) post.served.set(number, { connection, owner, max, inFlight: 0 });
+    if (served === undefined)
+      post.served.set(number, { connection, owner, max, commands: new Set(), unanswered: 0 });
     else Object.assign(served, { owner, max });
     const posts = this.#byConnection.get(number);
     if (posts === undefined) this.#byConnection.set(number, new Set([post]));
@@ -152,29 +168,40 @@ export class Receivers implements Serving {
     post.taking = true;
     this.#reactor.submit({
       caller: DAEMON,
-      start: (env) => push(post.deployment, freeOf(post), env),
+      start: (env) => this.#push(post, env),
       waitMs: LONGEST_WAIT_MS,
       closed: () => false,
       settle: (outcome) => {
         post.taking = false;
         if (outcome instanceof Error) this.#later(outcome, () => this.#take(post));
-        else for (const each of outcome as readonly Push[]) this.#send(post, each);
         if (post.served.size === 0) this.#posts.delete(post.deployment);
         else if (!(outcome instanceof Error)) this.#take(post);
       },
     });
   }
 
+  *#push(post: Post, env: Env): Operation<Outcome<readonly Push[]>> {
+    const pushes = yield* push(post.deployment, freeOf(post), env);
+    if (!Array.isArray(pushes)) return pushes;
+    // In the order of the turn: one that is cancelled later in it is sent before its receiver is told that.
+    env.effects.afterCommit(() => {
+      for (const each of pushes as readonly Push[]) this.#send(post, each);
+    });
+    return pushes;
+  }
+
   #send(post: Post, { connection: number, envelope }: Push): void {
     const served = post.served.get(number);
     // It closed while the turn went on; then what it was given is given back.
     if (served === undefined) return;
-    served.inFlight += 1;
+    served.commands.add(envelope.commandId);
+    served.unanswered += 1;
     // The last in the line from now on.
     post.served.delete(number);
     post.served.set(number, served);
     this.#ask(served.connection, "command.execute", envelope, (answered) => {
-      served.inFlight -= 1;
+      served.commands.delete(envelope.commandId);
+      served.unanswered -= 1;
       this.#answered(served.connection, envelope, answered);
       this.#take(post);
     });
@@ -219,18 +246,21 @@ export class Receivers implements Serving {
 }
 
 function hasRoom(post: Post): boolean {
-  for (const { connection, max, inFlight } of post.served.values()) {
-    if (inFlight < max && connection.mayBeAsked) return true;
-  }
+  for (const served of post.served.values()) if (roomOf(served) > 0) return true;
   return false;
 }
 
-function freeOf(post: Post) {
-  return [...post.served.values()].map(({ connection, owner, max, inFlight }) => ({
-    connection: connection.caller.connection,
-    pid: connection.caller.pid,
-    owner,
-    inFlight,
-    room: connection.mayBeAsked ? Math.max(0, max - inFlight) : 0,
+function roomOf({ connection, max, commands, unanswered }: Served): number {
+  if (!connection.mayBeAsked || unanswered - commands.size >= MAX_LEFT_UNANSWERED) return 0;
+  return Math.max(0, max - commands.size);
+}
+
+function freeOf(post: Post): Receiver[] {
+  return [...post.served.values()].map((served) => ({
+    connection: served.connection.caller.connection,
+    pid: served.connection.caller.pid,
+    owner: served.owner,
+    unanswered: served.unanswered,
+    room: roomOf(served),
   }));
 }

@@ -9,12 +9,13 @@ import {
   type Response,
 } from "@pawl/protocol/envelope";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
+import { EACH, type Texts, textsAt } from "@pawl/protocol/json-text";
 import { MAX_BATCH_ANSWER_BYTES, MAX_BATCH_CALLS, MAX_REPLY_BYTES } from "@pawl/protocol/limits";
 import { createJSONRPCRequest, JSONRPCServer } from "json-rpc-2.0";
 import { CUT_OUT, cutOut } from "./cut-out.js";
 import type { Dispatcher, Sender, Source } from "./dispatch.js";
 import type { Batch } from "./inbox.js";
-import { EACH, encode, type Texts, textsAt } from "./raw-json.js";
+import { encode } from "./raw-json.js";
 
 /** Where the replies to a line go. */
 export interface Peer extends Sender {

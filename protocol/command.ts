@@ -73,10 +73,10 @@ const command = z.strictObject({
   completedAt: instant.nullable(),
   requestSizeBytes: sizeBytes,
   responseSizeBytes: sizeBytes.nullable(),
-  error: z
-    .strictObject({ code: z.string(), message: z.string() })
-    .nullable()
-    .meta({ description: "Why it is FAILED or EXPIRED, without details; command.response has all." }),
+  error: z.strictObject({ code: z.string(), message: z.string(), details: json.optional() }).nullable().meta({
+    description:
+      "Why it is FAILED or EXPIRED: the beginning of the message, and the details of its receiver, which a list leaves out. command.response has the whole.",
+  }),
   lease: z
     .strictObject({
       owner,
@@ -201,7 +201,7 @@ export const upload = method({
   name: "command.upload",
   summary: "Add a piece to the params of a command, in order",
   description:
-    "`offset` is where the piece begins: `receivedBytes` of the answer before, and of a refusal's details. A piece that is refused leaves nothing behind. The last one has `final`, and then the params are complete and the command is PENDING. An upload that does not end within a day is EXPIRED.",
+    "`offset` is where the piece begins: `receivedBytes` of the answer before, and of a refusal's details. A piece that is refused leaves nothing behind. The last one has `final`, and then the params are complete and the command is PENDING; that same piece again, from a sender who lost the answer, changes nothing and is answered with the state by now. An upload that does not end within a day is EXPIRED.",
   params: z.strictObject({
     commandId,
     offset: integer,
@@ -246,7 +246,7 @@ export const renew = method({
   name: "command.renew",
   summary: "Keep a command for longer",
   description:
-    "With `lease_lost`, stop: details say what became of the command ({commandId, state, reason}), and for a cancelled one the words of whoever cancelled it.",
+    "No lease outlives the deadline of its command, which is then what is reported. With `lease_lost`, stop: details say what became of the command ({commandId, state, reason}), and for a cancelled one the words of whoever cancelled it.",
   params: z.strictObject({ leaseId, leaseMs }),
   result: z.strictObject({ leaseExpiresAt: instant, remainingMs: duration }),
   writes: true,
@@ -371,7 +371,8 @@ export const serve = method({
     deployment,
     owner,
     max: z.int().min(0).max(MAX_SERVED_COMMANDS).default(1).meta({
-      description: "How many may be unanswered at a time.",
+      description:
+        "How many it may have at a time. One that was cancelled or has expired counts no more once command.cancelled is sent, whether or not it is answered.",
     }),
   }),
   result: z.strictObject({ deployment }),
@@ -393,7 +394,7 @@ export const execute = method({
   errors: [],
 });
 
-/** Sent when a command ended while this connection had it by push. */
+/** Sent when a command ended while this connection had it by push; it then has room for another. */
 export const cancelled = notification({
   name: "command.cancelled",
   summary: "A command that this connection carries out has been cancelled or has expired: stop",

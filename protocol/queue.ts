@@ -84,7 +84,7 @@ const batch = z.strictObject({
   enqueuedAt: instant,
   availableAt: instant.meta({ description: "Since when, or when, it can be claimed, if nobody holds it." }),
   claim: z
-    .strictObject({ owner, claimId, fencingToken, expiresAt: instant })
+    .strictObject({ owner, claimId, fencingToken, expiresAt: instant, remainingMs: duration })
     .optional()
     .meta({ description: "Who holds it now." }),
   lastError: z.string().optional().meta({ description: "Why the last counted delivery ended." }),

@@ -1,12 +1,13 @@
 import { basename, resolve } from "node:path";
 import type { Result } from "@pawl/protocol";
+import { textsAt } from "@pawl/protocol/json-text";
 import { DEFAULT_LEASE_MS, MAX_WAIT_MS } from "@pawl/protocol/limits";
 import type { PawlClient } from "../connect.js";
 import { isForGood, Postpone } from "../crew.js";
 import { duration, type Output, printable, styled, table, whenShort } from "../output.js";
 import { CommandError, type ReceivedCommand } from "../receive.js";
 import { CannotRun, clockTime, failureOf, killAfterMs, type Performed, RunningCommands } from "./child.js";
-import { command, parseJson, readInput, roundedNumber } from "./definition.js";
+import { command, indented, parseJson, readInput, roundedNumber } from "./definition.js";
 
 /** What a running command has to end by itself when pawl is told to end. */
 const DEFAULT_GRACE_MS = 10_000;
@@ -83,8 +84,10 @@ async function printAnswer(
 ): Promise<number | undefined> {
   const command = await finalOrLast(client, commandId, waitMs);
   const { state, deployment, command: name } = command;
-  const { response } = await client.command.response({ commandId });
-  output.result({ commandId, state, response }, () => answerText(response));
+  const { result, text } = await client.callForText("command.response", { commandId });
+  const { response } = result;
+  const json = `{"commandId":"${commandId}","state":"${state}","response":${textsAt(text, ["response"])[0]}}`;
+  output.result({ commandId, state, response }, () => answerText(response, text), json);
   if (response?.status === "success") return undefined;
   if (response === null) {
     const at =
@@ -108,10 +111,11 @@ async function finalOrLast(client: PawlClient, commandId: string, waitMs: number
   }
 }
 
-function answerText(response: Response): string {
+/** @param text of the result that the answer came in. */
+function answerText(response: Response, text: string): string {
   if (response?.status !== "success") return "";
   const { response: value = null } = response;
-  return typeof value === "string" ? value : JSON.stringify(value, null, 2);
+  return typeof value === "string" ? value : indented(textsAt(text, ["response", "response"])[0] ?? "null");
 }
 
 export const serve = command<"<deployment> -- command">()({
@@ -151,7 +155,7 @@ export const serve = command<"<deployment> -- command">()({
     const commands = new RunningCommands(grace);
     let unable: CannotRun | undefined;
 
-    const carryOut = async (params: unknown, received: ReceivedCommand): Promise<unknown> => {
+    const carryOut = async (_params: unknown, received: ReceivedCommand): Promise<unknown> => {
       const startedAt = performance.now();
       const report = (kind: Outcome, error?: string): void => {
         tell(received, kind, error, performance.now() - startedAt, output);
@@ -160,7 +164,7 @@ export const serve = command<"<deployment> -- command">()({
       try {
         performed = await commands.perform(line, {
           env: environmentOf(received, client.socketPath),
-          input: `${JSON.stringify(params)}\n`,
+          input: `${received.paramsText()}\n`,
           stdout: "pipe",
           maxOutputBytes: MAX_ANSWER_BYTES,
           lost: received.signal,

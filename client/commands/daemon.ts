@@ -1,7 +1,7 @@
 import { resolve } from "node:path";
 import type { Result } from "@pawl/protocol";
 import { bytes, count, duration, type Output, plural, styled, table } from "../output.js";
-import { command, parseJson, readInput, UsageError } from "./definition.js";
+import { command, indented, parseJson, readInput, UsageError } from "./definition.js";
 
 export const status = command<"">()({
   options: {},
@@ -110,8 +110,11 @@ export const call = command<"<method> [params]">()({
     if (typeof params !== "object" || params === null || Array.isArray(params)) {
       throw new UsageError(`PARAMS is a JSON object, such as '{"type": "FR"}', not ${text}.`);
     }
-    const result = await (await connect()).call(method, params as Record<string, unknown>);
-    output.result(result, () => JSON.stringify(result, null, 2));
+    const { result, text: json } = await (await connect()).callForText(
+      method,
+      params as Record<string, unknown>,
+    );
+    output.result(result, () => indented(json), json);
     return undefined;
   },
 });

@@ -123,6 +123,11 @@ export function roundedNumber(json: string): string | undefined {
   });
 }
 
+/** JSON for people to read. A text with a number that would be changed by that stays as it is. */
+export function indented(json: string): string {
+  return roundedNumber(json) === undefined ? JSON.stringify(JSON.parse(json), null, 2) : json;
+}
+
 const MAX_SHOWN_LENGTH = 80;
 
 /** A value as a message shows it. */

@@ -1,4 +1,5 @@
 import type { Params, Result } from "@pawl/protocol";
+import { EACH, textsAt } from "@pawl/protocol/json-text";
 import { MAX_ENQUEUED_BATCHES } from "@pawl/protocol/limits";
 import { bytes, count, duration, plural, printable, styled, table, when } from "../output.js";
 import { command, parseJson, readInput, shorten, UsageError } from "./definition.js";
@@ -164,7 +165,7 @@ export const claim = command<"<queue>">()({
   ],
   async run(args, { connect, output }) {
     const client = await connect();
-    const found = await client.queue.claim({
+    const { result: found, text } = await client.callForText("queue.claim", {
       queue: args.queue,
       owner: args.owner ?? `${process.env.USER ?? process.getuid?.() ?? "somebody"}:pawl claim`,
       waitMs: args.wait ?? 0,
@@ -172,7 +173,7 @@ export const claim = command<"<queue>">()({
       ...(args["max-batches"] === undefined ? {} : { maxBatches: args["max-batches"] }),
       ...(args.boundary === undefined ? {} : { boundary: args.boundary }),
     });
-    output.result(found, () => (found.claim === null ? "" : claimText(found.claim)));
+    output.result(found, () => (found.claim === null ? "" : claimText(found.claim, text)), text);
     if (found.claim !== null) return undefined;
     output.note(
       `There is nothing to claim in ${printable(args.queue)}. pawl why ${printable(args.queue)} says more.`,
@@ -181,7 +182,8 @@ export const claim = command<"<queue>">()({
   },
 });
 
-function claimText(made: NonNullable<Result<"queue.claim">["claim"]>): string {
+function claimText(made: NonNullable<Result<"queue.claim">["claim"]>, text: string): string {
+  const texts = textsAt(text, ["claim", "batches", EACH, "payloads", EACH]).values();
   return `claim    ${made.claimId}
 token    ${made.leaseToken}
 fencing  ${made.fencingToken}
@@ -189,7 +191,7 @@ ends in  ${duration(made.remainingMs)}
 ${made.batches
   .map(({ batchId, attempt, maxAttempts, payloads }) => {
     const tries = `attempt ${attempt + 1}${maxAttempts === 0 ? "" : ` of ${maxAttempts}`}`;
-    return `batch    ${batchId}, ${tries}\n${payloads.map((payload) => `         ${JSON.stringify(payload)}\n`).join("")}`;
+    return `batch    ${batchId}, ${tries}\n${payloads.map(() => `         ${texts.next().value}\n`).join("")}`;
   })
   .join("")}`;
 }
@@ -316,12 +318,12 @@ export const dead = command<"<queue>">()({
   ],
   async run({ queue, limit }, { connect, output }) {
     const client = await connect();
-    const found = await client.queue.list({
+    const { result: found, text } = await client.callForText("queue.list", {
       queue,
       state: "dead",
       ...(limit === undefined ? {} : { limit }),
     });
-    output.result(found, () => found.batches.map(deadText));
+    output.result(found, () => found.batches.map(deadText), text);
     if (found.batches.length === 0) output.note(`Nothing in ${printable(queue)} is dead.`);
     if (found.next !== undefined) output.note("There are more; --limit lists more of them.");
     return undefined;

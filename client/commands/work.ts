@@ -59,7 +59,10 @@ export const work = command<"<queue> -- command">()({
       try {
         performed = await commands.perform(line, {
           env: environmentOf(given, client.socketPath),
-          input: given.payloads.map((payload) => `${JSON.stringify(payload)}\n`).join(""),
+          input: given
+            .payloadTexts()
+            .map((text) => `${text}\n`)
+            .join(""),
           // What the command prints is the result, unless what pawl prints is to be read by a program.
           stdout: output.json ? process.stderr.fd : "inherit",
           lost: given.signal,

@@ -1,5 +1,6 @@
-import type { CommandState, Envelope, Parsed, Result } from "@pawl/protocol";
+import { COMMAND_STATES, type CommandState, type Envelope, type Parsed, type Result } from "@pawl/protocol";
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
+import { type Texts, textsAt } from "@pawl/protocol/json-text";
 import {
   MAX_ANSWER_CODE_LENGTH,
   MAX_PAGE_BYTES,
@@ -7,10 +8,11 @@ import {
   MAX_SHOWN_MESSAGE_LENGTH,
 } from "@pawl/protocol/limits";
 import { all, type Env, type Operation, type Outcome, one, run, sql, Wait } from "../operation.js";
-import { nestingLevels, RawJson, type Texts, textsAt } from "../raw-json.js";
+import { nestingLevels, RawJson } from "../raw-json.js";
 import {
   abort,
   EXPIRED,
+  endOf,
   finish,
   forbidden,
   giveBack,
@@ -134,13 +136,17 @@ export function* lease(
   return {
     leases: taken.map(({ envelope }) => ({
       leaseId: leaseIdOf(envelope.commandId, envelope.attempt, env),
-      leaseExpiresAt,
-      remainingMs: leaseMs,
+      ...remaining(leaseExpiresAt, envelope.deadline, env),
       commandId: envelope.commandId,
       attempt: envelope.attempt,
       envelope,
     })),
   };
+}
+
+function remaining(leaseExpiresAt: number, deadline: number | null, env: Env): Result<"command.renew"> {
+  const endsAt = endOf(leaseExpiresAt, deadline);
+  return { leaseExpiresAt: endsAt, remainingMs: endsAt - env.now };
 }
 
 export function* renew(
@@ -162,7 +168,7 @@ export function* renew(
   yield* run(setLeaseEnd, { seq: row.seq, expiresAt: leaseExpiresAt, connection });
   env.effects.deadline(leaseExpiresAt);
   if (connection !== null) env.effects.bind(connection);
-  return { leaseExpiresAt, remainingMs: leaseMs };
+  return remaining(leaseExpiresAt, row.deadline, env);
 }
 
 export function* release(
@@ -330,7 +336,8 @@ export interface Receiver {
   readonly connection: number;
   readonly pid: number | null;
   readonly owner: string;
-  readonly inFlight: number;
+  /** Requests that it has not answered, also for commands that have ended: it may still be at work on them. */
+  readonly unanswered: number;
   readonly room: number;
 }
 
@@ -342,7 +349,7 @@ export interface Push {
 
 /**
  * Hands commands that are ready to the connections that serve their deployment, each to the one that has the
- * fewest, the longest unserved first among equals.
+ * fewest unanswered, the longest unserved first among equals.
  *
  * @param receivers in the order in which they were served last.
  */
@@ -351,17 +358,21 @@ export function* push(
   receivers: readonly Receiver[],
   env: Env,
 ): Operation<Outcome<readonly Push[]>> {
-  const free = receivers.map((receiver) => ({ receiver, inFlight: receiver.inFlight, room: receiver.room }));
+  const free = receivers.map((receiver) => ({
+    receiver,
+    unanswered: receiver.unanswered,
+    room: receiver.room,
+  }));
   const room = free.reduce((sum, each) => sum + each.room, 0);
   if (room === 0) return [];
   const chosen = (): Grant => {
     let best: (typeof free)[number] | undefined;
     for (const each of free) {
-      if (each.room > 0 && (best === undefined || each.inFlight < best.inFlight)) best = each;
+      if (each.room > 0 && (best === undefined || each.unanswered < best.unanswered)) best = each;
     }
     if (best === undefined) throw new Error("more commands were taken than there is room for");
     best.room -= 1;
-    best.inFlight += 1;
+    best.unanswered += 1;
     const { connection, owner, pid } = best.receiver;
     env.effects.bind(connection);
     return { owner, pid, expiresAt: null, connection };
@@ -475,8 +486,10 @@ export function* endPushes(connection: number, env: Env): Operation<void> {
 }
 
 /** How many commands there are in each state. */
-export function* countCommands(): Operation<Partial<Record<CommandState, number>>> {
-  return Object.fromEntries((yield* all(countStates)).map(({ state, commands }) => [state, commands]));
+export function* countCommands(): Operation<Record<CommandState, number>> {
+  const none = COMMAND_STATES.map((state) => [state, 0]);
+  const found = (yield* all(countStates)).map(({ state, commands }) => [state, commands]);
+  return Object.fromEntries([...none, ...found]);
 }
 
 const LEASE_ID = /^(cml:(cmd_[0-9a-f-]{36}):([1-9][0-9]{0,15})):[A-Za-z0-9_-]+$/;

@@ -39,12 +39,13 @@ export interface LiveRow extends Timed {
   readonly seq: number;
   readonly commandId: string;
   readonly deployment: string;
+  readonly deadline: number | null;
   readonly leaseConnection: number | null;
 }
 
 /** The columns of a `LiveRow`. */
 export const LIVE_COLUMNS = `
-  seq, command_id AS "commandId", deployment, state, attempt, max_attempts AS "maxAttempts", due_at AS "dueAt",
+  seq, command_id AS "commandId", deployment, deadline, state, attempt, max_attempts AS "maxAttempts", due_at AS "dueAt",
   lease_expires_at AS "leaseExpiresAt", lease_connection AS "leaseConnection"`;
 
 const selectCommand = sql<CommandRow>(`SELECT ${COLUMNS} FROM pawl_command WHERE command_id = :commandId`);
@@ -155,6 +156,14 @@ export function* giveBack(
   return next;
 }
 
+/**
+ * When a delivery ends, as its receiver is told: when its lease does, or with the command if that is sooner. The
+ * lease is kept as it was asked for: it follows the monotonic clock, and a deadline the one on the wall.
+ */
+export function endOf(leaseExpiresAt: number, deadline: number | null): number {
+  return deadline === null ? leaseExpiresAt : Math.min(leaseExpiresAt, deadline);
+}
+
 /** Keeps the gauges of `daemon.stats`. */
 export function moved(from: CommandState, to: CommandState, env: Env): void {
   env.effects.count(`commands${from}`, -1);
@@ -165,6 +174,7 @@ export function moved(from: CommandState, to: CommandState, env: Env): void {
 export function view(row: CommandRow, env: Env): Command {
   const { now } = env;
   const { state, attempt } = stateAt(row, now);
+  const expiresAt = row.leaseExpiresAt === null ? null : endOf(row.leaseExpiresAt, row.deadline);
   return {
     commandId: row.commandId,
     deployment: row.deployment,
@@ -185,8 +195,8 @@ export function view(row: CommandRow, env: Env): Command {
       lease: {
         owner: row.leaseOwner as string,
         pid: row.leasePid,
-        expiresAt: row.leaseExpiresAt,
-        remainingMs: row.leaseExpiresAt === null ? null : row.leaseExpiresAt - now,
+        expiresAt,
+        remainingMs: expiresAt === null ? null : expiresAt - now,
       },
     }),
   };

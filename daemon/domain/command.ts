@@ -1,5 +1,6 @@
-import { COMMAND_STATES, type CommandState, type Parsed, type Result } from "@pawl/protocol";
+import { COMMAND_STATES, type Command, type CommandState, type Parsed, type Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
+import { type Texts, textsAt } from "@pawl/protocol/json-text";
 import {
   INLINE_MAX_BYTES,
   MAX_PAGE_BYTES,
@@ -8,7 +9,7 @@ import {
 } from "@pawl/protocol/limits";
 import { digestOfMeaning } from "../json-digest.js";
 import { all, type Env, insert, type Operation, type Outcome, one, run, sql, Wait } from "../operation.js";
-import { nestingLevels, RawJson, type Texts } from "../raw-json.js";
+import { nestingLevels, RawJson } from "../raw-json.js";
 import { Uuid7 } from "../uuid7.js";
 import {
   abort,
@@ -304,14 +305,27 @@ function reused(
 
 export function* get(params: Parsed<"command.get">, env: Env): Operation<Result<"command.get"> | PawlError> {
   const row = yield* findCommand(params.commandId);
-  return row instanceof PawlError ? row : view(row, env);
+  return row instanceof PawlError ? row : yield* viewWithDetails(row, env);
+}
+
+/** A command with what its receiver said beside the message of an error. */
+function* viewWithDetails(row: CommandRow, env: Env): Operation<Command> {
+  const command = view(row, env);
+  if (command.error === null || row.responseBytes === null) return command;
+  const kept = yield* one(selectResponse, { seq: row.seq });
+  const details = kept && textsAt(kept.response, ["details"])[0];
+  return details === undefined
+    ? command
+    : { ...command, error: { ...command.error, details: new RawJson(details) } };
 }
 
 export function* wait(params: Parsed<"command.wait">, env: Env): Operation<Outcome<Result<"command.wait">>> {
   const row = yield* findCommand(params.commandId);
   if (row instanceof PawlError) return row;
-  const command = view(row, env);
-  return isFinal(command.state) || !env.mayWait ? command : new Wait(finalKey(row.commandId));
+  const { state } = stateAt(row, env.now);
+  return isFinal(state) || !env.mayWait
+    ? yield* viewWithDetails(row, env)
+    : new Wait(finalKey(row.commandId));
 }
 
 export function* response(

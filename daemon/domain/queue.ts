@@ -1,10 +1,11 @@
 import { hash, timingSafeEqual } from "node:crypto";
 import type { BatchState, DeliveryPolicy, MergeKey, Parsed, Result, SlotPolicy } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
+import type { Texts } from "@pawl/protocol/json-text";
 import { MAX_PAGE_BYTES, MAX_PAYLOAD_NESTING_LEVELS, MAX_RETRIED_BATCHES } from "@pawl/protocol/limits";
 import { digestOfMeaning } from "../json-digest.js";
 import { all, type Env, insert, type Operation, type Outcome, one, run, sql, Wait } from "../operation.js";
-import { nestingLevels, RawJson, type Texts } from "../raw-json.js";
+import { nestingLevels, RawJson } from "../raw-json.js";
 import { type Candidate, mayBeJoined, selectBatches } from "./claim-selection.js";
 import type { Expiry } from "./expiry.js";
 import { PRUNE_EVERY_MS } from "./pruning.js";
@@ -245,7 +246,7 @@ function* find(draft: Draft, env: Env, index?: number): Operation<Known | undefi
   if (row === undefined) return undefined;
   if (row.finished_at !== null && row.finished_at + env.retentionMs <= env.now) return { outdated: row };
   if (row.content_digest === draft.contentDigest) {
-    return { batch: shownBatch(row, JSON.stringify(queue), claimOf(row)) };
+    return { batch: shownBatch(row, JSON.stringify(queue), claimOf(row, env)) };
   }
   const first = {
     deliveryPolicy: row.delivery_policy,
@@ -419,7 +420,7 @@ export function* claim(params: Parsed<"queue.claim">, env: Env): Operation<Outco
   // What follows a head that had to wait for the end of a turn may be claimed at a checkpoint.
   if (head.delivery_policy === "after_current_turn_commit") env.effects.wake(waitKey(queue));
   const claimId = claimIdOf(seq, fencingToken);
-  const holder = { owner, claimId, fencingToken, expiresAt };
+  const holder = { owner, claimId, fencingToken, expiresAt, remainingMs: leaseMs };
   const queueText = JSON.stringify(queue);
   return {
     claim: {
@@ -998,12 +999,14 @@ interface PageRow {
   last_error_length: number;
 }
 
-export function* get(params: Parsed<"queue.get">): Operation<Result<"queue.get"> | PawlError> {
+export function* get(params: Parsed<"queue.get">, env: Env): Operation<Result<"queue.get"> | PawlError> {
   const row = yield* byId(params.batchId);
-  return row instanceof PawlError ? row : { batch: shownBatch(row, JSON.stringify(row.queue), claimOf(row)) };
+  return row instanceof PawlError
+    ? row
+    : { batch: shownBatch(row, JSON.stringify(row.queue), claimOf(row, env)) };
 }
 
-export function* list(params: Parsed<"queue.list">): Operation<Result<"queue.list">> {
+export function* list(params: Parsed<"queue.list">, env: Env): Operation<Result<"queue.list">> {
   const { queue, state, limit } = params;
   const found = yield* one(selectQueue, { queue });
   if (found === undefined) return { batches: [] };
@@ -1020,7 +1023,7 @@ export function* list(params: Parsed<"queue.list">): Operation<Result<"queue.lis
       return { batches, next: last };
     }
     const row = (yield* one(selectBySeq, { seq })) as BatchRow & HolderRow;
-    batches.push(shownBatch(row, queueText, claimOf(row)));
+    batches.push(shownBatch(row, queueText, claimOf(row, env)));
     last = seq;
   }
   return { batches };
@@ -1064,11 +1067,11 @@ export function* explain(params: Parsed<"queue.explain">, env: Env): Operation<R
   const first = found === undefined ? undefined : yield* one(selectUnavailable, { queueId: found.queue_id });
   if (first === undefined) return { ...known, claimable: false, reason: "empty" };
   const { batch_id: batchId, delivery_policy: deliveryPolicy, available_at: availableAt } = first;
-  const claim = claimOf(first);
+  const claim = claimOf(first, env);
   if (claim === undefined) {
     return { ...known, claimable: false, reason: "scheduled", batchId, deliveryPolicy, availableAt };
   }
-  const holder = { ...claim, pid: first.pid, remainingMs: Math.max(0, claim.expiresAt - env.now) };
+  const holder = { ...claim, pid: first.pid };
   return { ...known, claimable: false, reason: "claimed", batchId, deliveryPolicy, holder };
 }
 
@@ -1095,12 +1098,13 @@ function shownBatch(
 }
 
 /** A batch remembers its last claim after that has ended. */
-function claimOf(row: BatchRow & HolderRow): BatchClaim | undefined {
+function claimOf(row: BatchRow & HolderRow, env: Env): BatchClaim | undefined {
   const { state, claim_seq: head, fencing_token: fencingToken, owner, expires_at: expiresAt } = row;
   if (state !== "claimed" || head === null || fencingToken === null || owner === null || expiresAt === null) {
     return undefined;
   }
-  return { owner, claimId: claimIdOf(head, fencingToken), fencingToken, expiresAt };
+  const remainingMs = Math.max(0, expiresAt - env.now);
+  return { owner, claimId: claimIdOf(head, fencingToken), fencingToken, expiresAt, remainingMs };
 }
 
 /** What those who wait for a queue are parked under. */

@@ -1,10 +1,11 @@
 import { METHODS, type Method, type Parsed, type Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
+import { EACH, type Texts, textsAt } from "@pawl/protocol/json-text";
 import { MAX_TRANSACT_REFERRED_LENGTH } from "@pawl/protocol/limits";
 import type { Handlers } from "../handlers.js";
 import { describeIssues, noSuchMethod, pointer } from "../invalid.js";
 import type { Env, Operation, Outcome } from "../operation.js";
-import { EACH, encode, RawJson, replaceReferences, type Texts, textsAt } from "../raw-json.js";
+import { encode, RawJson, replaceReferences } from "../raw-json.js";
 import { guardLease } from "./lease.js";
 import { guardClaim } from "./queue.js";
 

@@ -48,6 +48,7 @@ export class SqliteStore implements Store {
   readonly #savepoint: Database.Statement;
   readonly #rollbackTo: Database.Statement;
   readonly #release: Database.Statement;
+  readonly #dataVersion: Database.Statement;
   /** As first read. */
   #schemaVersion: string | undefined;
   /** Whether the operation under way has changed a row. */
@@ -78,6 +79,7 @@ export class SqliteStore implements Store {
     this.#savepoint = this.database.prepare("SAVEPOINT operation");
     this.#rollbackTo = this.database.prepare("ROLLBACK TO operation");
     this.#release = this.database.prepare("RELEASE operation");
+    this.#dataVersion = this.database.prepare("PRAGMA data_version").pluck();
   }
 
   begin(): void {
@@ -100,6 +102,10 @@ export class SqliteStore implements Store {
       throw new Migrated(`migrated from schema version ${this.#schemaVersion} to ${state.schema_version}`);
     }
     return Number(state.high_water_mark ?? 0);
+  }
+
+  dataVersion(): number {
+    return this.#dataVersion.get() as number;
   }
 
   keepTime(now: number): void {

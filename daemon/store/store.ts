@@ -18,6 +18,8 @@ export interface Store {
    * the process that writes has migrated the database meanwhile.
    */
   lastTime(): number;
+  /** A number that is another one after another process has committed something; asking opens no transaction. */
+  dataVersion(): number;
   /** Keeps `now` as the high-water mark even if nothing else is written: at the end of the daemon's life. */
   keepTime(now: number): void;
   /** Undoes what is open, if anything still is. */

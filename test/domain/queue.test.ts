@@ -292,6 +292,7 @@ describe("a claim of several batches", () => {
         claimId: claim.claimId,
         fencingToken: claim.fencingToken,
         expiresAt: START + 7000,
+        remainingMs: 7000,
       });
     }
   });

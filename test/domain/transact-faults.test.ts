@@ -64,6 +64,9 @@ class FaultyStore implements Store {
   keepTime(now: number): void {
     this.#inner.keepTime(now);
   }
+  dataVersion(): number {
+    return this.#inner.dataVersion();
+  }
   lastTime(): number {
     return this.#inner.lastTime();
   }

@@ -62,6 +62,8 @@ test("other calls go on meanwhile, in turns of their own, and the copy is one mo
     taken += 1;
   }
   const { bytes, pages } = await backup;
+  const logged = await daemon.logged(({ msg }) => msg === "backup made");
+  expect(logged).toMatchObject({ pid: daemon.pid, bytes, pages, caller: { pid: process.pid } });
   expect(bytes).toBe(statSync(copy).size);
   expect(pages * 4096).toBe(bytes);
   expect(taken).toBeGreaterThan(5);

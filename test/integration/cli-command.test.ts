@@ -1,4 +1,5 @@
 // `pawl send`, `serve`, `answer` and `commands`, with receivers and daemons that are killed.
+import { spawnSync } from "node:child_process";
 import { connect } from "@pawl/client";
 import { describe, expect, test } from "vitest";
 import { sharedDaemon, startDaemon } from "../daemon.js";
@@ -58,6 +59,20 @@ describe("send and answer", () => {
       { status: "error", code: "EXIT_1", message: "exit code 1", details: { exitCode: 1, stderr: "" } },
     ]);
     await receiver.end("SIGTERM");
+  });
+
+  test("an answer is printed with every digit it was given with", async () => {
+    const client = await daemon().place.connect();
+    const { commandId } = await client.call("command.create", { deployment: "digits", command: "c" });
+    const { leases } = await client.call("command.lease", { deployment: "digits", owner: "o" });
+    const text = '{"n":12345678901234567890,"one":1.0}';
+    const params = `{"commandId":"${commandId}","leaseId":"${leases[0]?.leaseId}","response":{"status":"success","response":${text}}}`;
+    await client.ask(`{"jsonrpc":"2.0","id":"r","method":"command.respond","params":${params}}`);
+    expect((await run(["answer", commandId])).stdout).toBe(`${text}\n`);
+    expect((await run(["answer", commandId, "--json"])).stdout).toBe(
+      `{"commandId":"${commandId}","state":"SUCCEEDED","response":{"status":"success","response":${text}}}\n`,
+    );
+    await client.destroy();
   });
 
   test("an answer that is an error exits with 1", async () => {
@@ -164,6 +179,30 @@ describe.each([
       attempt: 1,
       tookMs: expect.any(Number),
     });
+  });
+
+  test("the params come byte for byte as they were sent, by a request or uploaded", async () => {
+    const receiver = serve("exact", [], ["cksum"]);
+    const client = await daemon().place.connect();
+    const exact = '{"b":1.0, "a":[12345678901234567890,1e400,"\\u0041\\/"],"b":-0}';
+    const large = `[${exact},\n"${"x".repeat(200_000)}"]`;
+    const create = async (params: string): Promise<string> => {
+      const line = `{"jsonrpc":"2.0","id":"c","method":"command.create","params":{"deployment":"${model}-exact","command":"sum",${params}}}`;
+      return ((await client.ask(line)).result as { commandId: string }).commandId;
+    };
+    const small = await create(`"params": ${exact} `);
+    const uploaded = await create(`"upload":{"sizeBytes":${large.length}}`);
+    const chunk = Buffer.from(large).toString("base64");
+    await client.call("command.upload", { commandId: uploaded, offset: 0, chunk, final: true });
+    for (const [id, text] of [
+      [small, exact],
+      [uploaded, large],
+    ] as const) {
+      const sum = spawnSync("cksum", { input: `${text}\n`, encoding: "utf8" }).stdout.trim();
+      expect((await run(["answer", id, "--wait", "1m"])).stdout).toBe(`${sum}\n`);
+    }
+    await client.destroy();
+    await receiver.end("SIGTERM");
   });
 
   test("--jobs N carries out N at a time", async () => {

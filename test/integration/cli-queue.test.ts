@@ -310,6 +310,27 @@ describe("work", () => {
     expect(stdout).toMatch(new RegExp(`^\\{"to":"ada"\\}\\n2\\nlines qwc:\\d+:1 1 ${id} 1\\nend\\n$`));
   });
 
+  test("payloads come byte for byte as they were enqueued, and claim and dead show them so", async () => {
+    const texts = ["12345678901234567890", '{"b":1.0, "a":[1e400,"\\u0041\\/"],"b":-0}', '"text"'];
+    const client = await daemon().place.connect();
+    for (const queue of ["exact", "exact-claim"]) {
+      const params = `{"queue":"${queue}","maxAttempts":1,"payloads":[${texts.join(" ,")}]}`;
+      expect(
+        (await client.ask(`{"jsonrpc":"2.0","id":"e","method":"queue.enqueue","params":${params}}`)).error,
+      ).toBe(undefined);
+    }
+    const worker = work("exact", [], ["sh", "-c", "cat; echo end; exit 1"]);
+    await worker.printed(/end/);
+    await becomes("exact", { dead: 1 });
+    expect((await worker.end("SIGTERM")).stdout).toBe(`${[...texts, "end"].join("\n")}\n`);
+    expect((await run(["dead", "exact", "--json"])).stdout).toContain(`"payloads":[${texts.join(" ,")}]`);
+    const list = await run(["call", "queue.list", '{"queue":"exact"}']);
+    expect(list.stdout).toContain(`"payloads":[${texts.join(" ,")}]`);
+    const { stdout } = await run(["claim", "exact-claim"]);
+    expect(stdout).toContain(texts.map((text) => `         ${text}\n`).join(""));
+    await client.destroy();
+  });
+
   test("the command reaches the same daemon, and can complete its claim together with its result", async () => {
     await run(["enqueue", "nested", "1"]);
     const script = `

@@ -250,7 +250,8 @@ describe.each(WAYS)("by %s", (way) => {
   test("a deadline that passes ends the send and reaches the handler's signal", async () => {
     const { place } = await startDaemon();
     const sender = await client(place);
-    const receiving = receiver(place, way, { leaseMs: 600 });
+    // Told by the deadline, not by a renewal that comes long after it.
+    const receiving = receiver(place, way, { leaseMs: 60_000 });
     const expired = failure(sender.commands.send("d", "job", {}, { ttlMs: 1500 }));
     await receiving.line(0);
     expect(await receiving.line(1)).toMatchObject({ aborted: "lease_lost", details: { reason: "expired" } });
@@ -539,6 +540,41 @@ describe("serving", () => {
       expect(await sender.commands.send("d", "round")).toBe(round);
       await received.close();
     }
+  });
+
+  test("a handler that goes on with a cancelled command keeps its place: no more run than may", async () => {
+    const { place } = await startDaemon();
+    const [sender, own] = [await client(place), await client(place)];
+    const events: string[] = [];
+    let finish = (): void => {};
+    const received = receiving(own, "serve", {
+      deaf: async () => {
+        events.push("deaf begins");
+        await new Promise<void>((resolve) => (finish = resolve));
+        events.push("deaf ends");
+      },
+      next: (number: number) => void events.push(`${number}`),
+    });
+    const { commandId } = await sender.commands.create("d", "deaf");
+    await expect.poll(() => events).toEqual(["deaf begins"]);
+    const cancelled = new Promise((resolve) => own.on("command.cancelled", resolve));
+    await sender.command.cancel({ commandId });
+    await cancelled;
+    // The daemon has sent the first of them by the time it answers this, and one is given up before its turn.
+    const [one, two] = [sender.commands.send("d", "next", 1), await sender.commands.create("d", "next", 2)];
+    await own.daemon.ping();
+    expect(events).toEqual(["deaf begins"]);
+    const [pending, dispatched] = (await sender.command.list({ deployment: "d" })).commands;
+    expect([pending?.state, dispatched?.state]).toEqual(["PENDING", "DISPATCHED"]);
+    await sender.command.cancel({ commandId: dispatched?.commandId as string });
+    await expect(one).rejects.toMatchObject({ code: "CANCELLED" });
+    await expect
+      .poll(async () => (await sender.command.get({ commandId: two.commandId })).state)
+      .toBe("DISPATCHED");
+    finish();
+    expect((await sender.command.wait({ commandId: two.commandId, waitMs: 10_000 })).state).toBe("SUCCEEDED");
+    expect(events).toEqual(["deaf begins", "deaf ends", "2"]);
+    expect(received.trouble).toEqual([]);
   });
 
   test("a handler cannot postpone what is pushed: it is answered as an error", async () => {

@@ -194,6 +194,24 @@ describe("a delivery ends unanswered", () => {
     expect(await respond(client, { commandId, leaseId })).toEqual({ state: "SUCCEEDED", accepted: true });
   });
 
+  test("by the deadline of its command at the latest, and that is what is reported", async () => {
+    const deployment = newDeployment();
+    const commandId = await create(client, deployment, { ttlMs: 20_000 });
+    const { deadline } = await get(client, commandId);
+    const { leaseId, leaseExpiresAt, remainingMs } = await take(client, deployment, { leaseMs: 60_000 });
+    expect(leaseExpiresAt).toBe(deadline);
+    expect(remainingMs).toBeLessThanOrEqual(20_000);
+    const renewed = await client.call("command.renew", { leaseId, leaseMs: 86_400_000 });
+    expect(renewed.leaseExpiresAt).toBe(deadline);
+    expect(renewed.remainingMs).toBeLessThanOrEqual(remainingMs);
+    const { lease } = await get(client, commandId);
+    expect(lease?.expiresAt).toBe(deadline);
+    expect(lease?.remainingMs).toBeLessThanOrEqual(renewed.remainingMs);
+    const shorter = await client.call("command.renew", { leaseId, leaseMs: 5000 });
+    expect(shorter.remainingMs).toBe(5000);
+    expect(shorter.leaseExpiresAt).toBeLessThan(deadline as number);
+  });
+
   test("by the end of its connection, at once, if it was leased so", async () => {
     const deployment = newDeployment();
     const [bound, free] = [await create(client, deployment), await create(client, deployment)];

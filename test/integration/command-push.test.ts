@@ -447,10 +447,9 @@ describe("what ends while it is carried out", () => {
       method: "command.cancelled",
       params: { commandId, reason: "Enough." },
     });
-    // It is still busy with it.
-    expect(await arrived(receiver)).toEqual([]);
-    answer(receiver, request, { result: "too late" });
+    // Nobody waits for this answer any more, so the next one does not either.
     expect((await pushed(receiver)).params.commandId).toBe(waiting);
+    answer(receiver, request, { result: "too late" });
     expect(await answerTo(client, commandId)).toMatchObject({ status: "error", code: "CANCELLED" });
     await daemon().logged((line) => line.msg === "late answer to a command" && line.commandId === commandId);
     expect(lateAnswers(daemon(), commandId)).toBe(1);
@@ -475,9 +474,79 @@ describe("what ends while it is carried out", () => {
       method: "command.cancelled",
       params: { commandId, reason: "EXPIRED" },
     });
+    const next = await create(client, deployment);
+    expect((await pushed(receiver)).params.commandId).toBe(next);
     answer(receiver, request, { result: "too late" });
     await receiver.call("daemon.ping", {});
     expect(await get(client, commandId)).toMatchObject({ state: "EXPIRED" });
+  });
+
+  test("its receiver has room for one more, and no more than one", async () => {
+    const deployment = newDeployment();
+    const receiver = await serving(deployment, 2);
+    const ids: string[] = [];
+    for (let index = 0; index < 5; index += 1) ids.push(await create(client, deployment));
+    const [first] = [await pushed(receiver), await pushed(receiver)];
+    await client.call("command.cancel", { commandId: ids[0] as string });
+    expect(JSON.parse(await receiver.line()).method).toBe("command.cancelled");
+    expect((await pushed(receiver)).params.commandId).toBe(ids[2]);
+    // Its answer makes no room for a second time.
+    answer(receiver, first, { result: "too late" });
+    await client.call("command.cancel", { commandId: ids[0] as string });
+    expect(await arrived(receiver)).toEqual([]);
+  });
+
+  test("others are preferred to a receiver that may still be at work on it", async () => {
+    const deployment = newDeployment();
+    const [busy, free] = [await serving(deployment, 2), await serving(deployment, 2)];
+    const hung = await create(client, deployment);
+    await pushed(busy);
+    await client.call("command.cancel", { commandId: hung });
+    await busy.line();
+    const next = await create(client, deployment);
+    expect((await pushed(free)).params.commandId).toBe(next);
+  });
+
+  test("in the turn in which it was sent: its receiver is told after it has got it", async () => {
+    const deployment = newDeployment();
+    const receiver = await serving(deployment);
+    await create(client, deployment);
+    const first = await pushed(receiver);
+    const commandId = await create(client, deployment);
+    // The answer makes room for the second one, which is cancelled before the turn is over.
+    const done = JSON.stringify({ jsonrpc: "2.0", id: first.id, result: 1 });
+    const cancel = JSON.stringify({
+      jsonrpc: "2.0",
+      id: "cancel",
+      method: "command.cancel",
+      params: { commandId },
+    });
+    receiver.write(`${done}\n${cancel}\n`);
+    expect((await pushed(receiver)).params.commandId).toBe(commandId);
+    expect(JSON.parse(await receiver.line())).toMatchObject({
+      method: "command.cancelled",
+      params: { commandId },
+    });
+    expect(await receiver.reply()).toMatchObject({ id: "cancel", result: { state: "FAILED" } });
+    // And it has room again.
+    const next = await create(client, deployment);
+    expect((await pushed(receiver)).params.commandId).toBe(next);
+  });
+
+  test("is left unanswered so often that its receiver is sent no more", async () => {
+    const deployment = newDeployment();
+    const receiver = await serving(deployment);
+    let last: Awaited<ReturnType<typeof pushed>> | undefined;
+    for (let count = 0; count < 1000; count += 1) {
+      const commandId = await create(client, deployment);
+      last = await pushed(receiver);
+      await client.call("command.cancel", { commandId });
+      await receiver.line();
+    }
+    const commandId = await create(client, deployment);
+    expect(await arrived(receiver)).toEqual([]);
+    answer(receiver, last as Awaited<ReturnType<typeof pushed>>, { result: 1 });
+    expect((await pushed(receiver)).params.commandId).toBe(commandId);
   });
 });
 

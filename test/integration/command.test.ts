@@ -254,7 +254,7 @@ describe("params and answers", () => {
     expect(await answerTo(client, commandId)).toEqual({ status: "success", response: value });
   });
 
-  test("an error is kept with its details, and shown with the command without them", async () => {
+  test("an error is kept with its details, and shown with the command; a list leaves them out", async () => {
     const deployment = newDeployment();
     const commandId = await create(client, deployment);
     const error = {
@@ -268,10 +268,45 @@ describe("params and answers", () => {
       accepted: true,
     });
     expect(await answerTo(client, commandId)).toEqual(error);
-    expect((await get(client, commandId)).error).toEqual({
-      code: "DISK_FULL",
-      message: "No space.\ufffd\ufffd",
-    });
+    const shown = { code: "DISK_FULL", message: "No space.\ufffd\ufffd" };
+    expect((await get(client, commandId)).error).toEqual({ ...shown, details: { free: 1 } });
+    expect((await ended(client, commandId)).error).toEqual({ ...shown, details: { free: 1 } });
+    const { commands } = await client.call("command.list", { deployment });
+    expect(commands[0]?.error).toEqual(shown);
+  });
+
+  test("the details of an error are shown byte for byte", async () => {
+    const deployment = newDeployment();
+    const commandId = await create(client, deployment);
+    const { leaseId } = await take(client, deployment);
+    const ask = (method: string, params: string): void =>
+      client.write(
+        `{"jsonrpc":"2.0","id":"d","method":"${method}","params":{"commandId":"${commandId}"${params}}}\n`,
+      );
+    ask(
+      "command.respond",
+      `,"leaseId":"${leaseId}","response":{"status":"error","code":"E","message":"m","details":${TEXT}}`,
+    );
+    expect((await client.reply()).result).toEqual({ state: "FAILED", accepted: true });
+    ask("command.get", "");
+    expect(await client.line()).toContain(`"error":{"code":"E","message":"m","details":${TEXT}}`);
+  });
+
+  test("an answer of another form is refused, and the refusal says which there are", async () => {
+    const deployment = newDeployment();
+    const commandId = await create(client, deployment);
+    const { leaseId } = await take(client, deployment);
+    for (const [response, path, message] of [
+      [{ status: "x" }, "/response/status", 'must be "success" or "error", not "x"'],
+      [{}, "/response/status", "is required"],
+      [{ status: "error", code: "E" }, "/response/message", "is required"],
+      ["success", "/response", 'must be an object, not "success"'],
+    ] as const) {
+      const error = await client.refusal("command.respond", { commandId, leaseId, response });
+      expect(expectRefusal(error, "invalid_params").data.issues).toEqual([{ path, message }]);
+      expect(error.message).toContain(message);
+    }
+    expect(await stateOf(client, commandId)).toBe("DISPATCHED");
   });
 
   test("a success without a value is null, an error without details has none", async () => {

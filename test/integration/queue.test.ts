@@ -80,7 +80,13 @@ describe("a batch", () => {
         {
           ...batch,
           state: "claimed",
-          claim: { owner: "worker 1", claimId: held.claimId, fencingToken: 1, expiresAt: held.expiresAt },
+          claim: {
+            owner: "worker 1",
+            claimId: held.claimId,
+            fencingToken: 1,
+            expiresAt: held.expiresAt,
+            remainingMs: 30_000,
+          },
         },
       ],
     });

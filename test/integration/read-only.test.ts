@@ -234,6 +234,32 @@ describe("--read-only", () => {
     }
   });
 
+  test("a wait is answered when the writer makes its condition true, whether by a call or by time", async () => {
+    const place = new Place();
+    await place.start();
+    const writer = await place.connect();
+    const reader = new Reader(place);
+    await reader.start();
+    const client = await reader.connect();
+    const waitMs = 3_600_000;
+    for (let round = 0; round < 5; round += 1) {
+      const { commandId } = await writer.call("command.create", { deployment: "d", command: "c" });
+      const waits = [1, 2, 3].map(() => client.call("command.wait", { commandId, waitMs }));
+      // Commits that end nothing end no wait.
+      await writer.call("sequence.next", { type: "FR" });
+      expect((await client.call("daemon.stats", {})).connections.waiting).toBe(3);
+      await writer.call("command.cancel", { commandId });
+      for (const command of await Promise.all(waits))
+        expect(command).toMatchObject({ commandId, state: "FAILED" });
+    }
+    const expiring = { deployment: "d", command: "c", ttlMs: 200 };
+    const { commandId } = await writer.call("command.create", expiring);
+    expect(await client.call("command.wait", { commandId, waitMs })).toMatchObject({ state: "EXPIRED" });
+    const { connections, commands } = await client.call("daemon.stats", {});
+    expect(connections.waiting).toBe(0);
+    expect(commands.states).toMatchObject({ PENDING: 0, DISPATCHED: 0, FAILED: 5, EXPIRED: 1 });
+  });
+
   test("goes on when the writer is killed, ends, and comes back", async () => {
     const place = new Place();
     let daemon = await place.start();

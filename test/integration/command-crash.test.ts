@@ -1,0 +1,222 @@
+// Receivers by pull and by push on one deployment, while they and the daemon are killed again and again. A short
+// run always; with PAWL_TORTURE=1 the one of issue 5: 8 receivers, 10,000 commands, ten deaths of the daemon.
+import { type ChildProcess, spawn } from "node:child_process";
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import Database from "better-sqlite3";
+import { expect, onTestFinished, test } from "vitest";
+import { type DaemonProcess, Place } from "../daemon.js";
+import type { RawClient } from "../raw-client.js";
+
+const TORTURE = process.env.PAWL_TORTURE === "1";
+const RECEIVERS = 8;
+const COMMANDS = TORTURE ? 10_000 : 600;
+const DAEMON_KILLS = TORTURE ? 10 : 2;
+const RECEIVER_KILL_EVERY_MS = TORTURE ? 120 : 200;
+const LEASE_MS = 1000;
+const MOST_WORK_MS = 20;
+const LOOK_EVERY_MS = 20;
+const GIVE_UP_MS = TORTURE ? 600_000 : 55_000;
+/** Commands sent and not yet final, at most. */
+const MOST_UNDER_WAY = 100;
+
+/** Of so many commands one has a deadline that may pass, or few attempts, or is cancelled. */
+const TTL_EACH = 20;
+const FEW_ATTEMPTS_EACH = 21;
+const CANCELLED_EACH = 22;
+const FEW_ATTEMPTS = 2;
+
+interface Row {
+  commandId: string;
+  state: string;
+  attempt: number;
+  maxAttempts: number;
+  code: string | null;
+  response: string | null;
+  isIdle: 0 | 1;
+}
+
+test(
+  `${RECEIVERS} receivers, ${COMMANDS} commands, kill -9 of receivers and ${DAEMON_KILLS} times of the daemon: each has one answer`,
+  async () => {
+    const place = new Place();
+    const log = join(place.directory, "shared.log");
+    writeFileSync(log, "");
+    let daemon = await place.start();
+    let client = await place.connect();
+
+    const receivers = new Map<ChildProcess, string>();
+    const startOne = (way: string): void => {
+      const args = [join(import.meta.dirname, "../workers/command.js"), place.socket, "d", log, way];
+      const child = spawn(process.execPath, [...args, String(LEASE_MS), String(MOST_WORK_MS)], {
+        stdio: ["ignore", "ignore", "inherit"],
+      });
+      receivers.set(child, way);
+      child.once("exit", (code) => {
+        receivers.delete(child);
+        // One that ends by itself has met something that must not be.
+        if (code !== null) expect.soft(code, "exit code of a receiver").toBe(0);
+      });
+    };
+    onTestFinished(() => {
+      for (const child of receivers.keys()) child.kill("SIGKILL");
+    });
+    for (let count = 0; count < RECEIVERS; count += 1) startOne(count % 2 === 0 ? "pull" : "push");
+
+    const ids: string[] = [];
+    const killed = { pull: 0, push: 0, daemon: 0 };
+    const startedAt = performance.now();
+    let killReceiverAt = startedAt;
+    for (let final = 0; final < COMMANDS; ) {
+      if (performance.now() - startedAt > GIVE_UP_MS) throw new Error(`only ${final} commands are final`);
+      final = await finalOf(client);
+      // Spread over the whole run by how much of the work is done; in the middle of what is sent, too.
+      const isDue = final > (COMMANDS * (killed.daemon + 1)) / (DAEMON_KILLS + 2);
+      const dies = isDue && killed.daemon < DAEMON_KILLS;
+      if (dies) {
+        killed.daemon += 1;
+        setTimeout(() => daemon.child.kill("SIGKILL"), Math.random() * LOOK_EVERY_MS);
+      }
+      while (ids.length < Math.min(COMMANDS, final + MOST_UNDER_WAY)) {
+        const id = await create(client, ids.length);
+        // The daemon is gone; under its key it is the same command the next time.
+        if (id === undefined) break;
+        ids.push(id);
+        if (ids.length % CANCELLED_EACH === 0) {
+          await client.call("command.cancel", { commandId: id }).catch(() => {});
+        }
+      }
+      if (dies) ({ daemon, client } = await restart(daemon, place));
+      if (performance.now() >= killReceiverAt) {
+        killReceiverAt += RECEIVER_KILL_EVERY_MS;
+        const way = killed.pull > killed.push ? "push" : "pull";
+        const those = [...receivers.keys()].filter((child) => receivers.get(child) === way);
+        if (those[Math.floor(Math.random() * those.length)]?.kill("SIGKILL")) {
+          killed[way] += 1;
+          startOne(way);
+        }
+      }
+      await sleep(LOOK_EVERY_MS);
+    }
+    const seconds = (performance.now() - startedAt) / 1000;
+
+    expect(killed.daemon).toBe(DAEMON_KILLS);
+    expect(Math.min(killed.pull, killed.push)).toBeGreaterThan(0);
+    for (const child of receivers.keys()) child.kill("SIGKILL");
+    await expect.poll(() => receivers.size).toBe(0);
+    expect(await daemon.end()).toBe(0);
+
+    expect(new Set(ids).size).toBe(COMMANDS);
+    const rows = rowsOf(join(place.stateDir, "pawl.db"));
+    expect(new Set(rows.map(({ commandId }) => commandId))).toEqual(new Set(ids));
+    const ends = check(rows, readFileSync(log, "utf8").trim().split("\n"));
+    console.log(
+      `${COMMANDS} commands in ${seconds.toFixed(1)} s; killed: ${killed.pull} by pull, ${killed.push} by push, ${killed.daemon} daemons; ${JSON.stringify(ends)}`,
+    );
+  },
+  GIVE_UP_MS + 30_000,
+);
+
+/** Sends the command of this number, once however often it is called; undefined if the daemon went away. */
+async function create(client: RawClient, number: number): Promise<string | undefined> {
+  try {
+    const { commandId } = await client.call("command.create", {
+      deployment: "d",
+      command: "run",
+      params: { number },
+      idempotencyKey: String(number),
+      ...(number % TTL_EACH === 0 ? { ttlMs: 1 + Math.floor(Math.random() * 200) } : {}),
+      ...(number % FEW_ATTEMPTS_EACH === 0 ? { maxAttempts: FEW_ATTEMPTS } : {}),
+    });
+    return commandId;
+  } catch {
+    return undefined;
+  }
+}
+
+async function finalOf(client: RawClient): Promise<number> {
+  const { states } = (await client.call("daemon.stats", {})).commands;
+  return states.SUCCEEDED + states.FAILED + states.EXPIRED;
+}
+
+async function restart(
+  daemon: DaemonProcess,
+  place: Place,
+): Promise<{ daemon: DaemonProcess; client: RawClient }> {
+  expect(await daemon.end("SIGKILL")).toBe("SIGKILL");
+  return { daemon: await place.start(), client: await place.connect() };
+}
+
+/** All commands as they are stored, with nobody left who could change them. */
+function rowsOf(path: string): Row[] {
+  const database = new Database(path, { readonly: true });
+  const rows = database
+    .prepare(`
+      SELECT command_id AS commandId, state, attempt, max_attempts AS maxAttempts, error_code AS code,
+        (SELECT group_concat(response) FROM pawl_command_response r WHERE r.seq = c.seq) AS response,
+        coalesce(ready_at, delayed_until, due_at, lease_expires_at, lease_connection) IS NULL AS isIdle
+      FROM pawl_command c ORDER BY seq`)
+    .all() as Row[];
+  expect(database.pragma("integrity_check", { simple: true })).toBe("ok");
+  database.close();
+  return rows;
+}
+
+/**
+ * Each command is final, by an answer that one of its deliveries gave or by a cause of the daemon's own; each
+ * delivery was given out once, under the attempt that it was.
+ *
+ * @returns how often commands ended how.
+ */
+function check(rows: readonly Row[], lines: readonly string[]): Record<string, number> {
+  const begun = new Map<string, Set<number>>();
+  const answered = new Map<string, Set<string>>();
+  const accepted = new Map<string, string>();
+  const offenders: string[] = [];
+  for (const line of lines) {
+    const [what, id, attempt, pid] = line.split(" ") as [string, string, string, string];
+    const delivery = `${attempt} ${pid}`;
+    if (what === "begin") {
+      const attempts = begun.get(id) ?? new Set();
+      begun.set(id, attempts);
+      if (attempts.has(Number(attempt))) offenders.push(`${line}: this attempt was given out before`);
+      attempts.add(Number(attempt));
+    } else if (what === "answer") {
+      answered.set(id, (answered.get(id) ?? new Set()).add(delivery));
+    } else if (what === "accepted") {
+      if (accepted.has(id)) offenders.push(`${line}: ${accepted.get(id)} was accepted before`);
+      accepted.set(id, delivery);
+    }
+  }
+
+  const ends: Record<string, number> = { redelivered: 0 };
+  for (const row of rows) {
+    const { commandId, state, attempt, maxAttempts, code, response, isIdle } = row;
+    const complain = (why: string): void => void offenders.push(`${JSON.stringify(row)}: ${why}`);
+    const attempts = begun.get(commandId) ?? new Set();
+    const last = Math.max(0, ...attempts);
+    if (isIdle === 0) complain("something is still to come of it");
+    if (last > attempt) complain(`attempt ${last} was given out`);
+    if (attempt > 1) ends.redelivered = (ends.redelivered ?? 0) + 1;
+    const isAnswer = state === "SUCCEEDED" || code === "NO";
+    const end = isAnswer ? state : (code ?? state);
+    ends[end] = (ends[end] ?? 0) + 1;
+    if (isAnswer) {
+      const { response: success, details: error } = JSON.parse(response ?? "{}");
+      const by = success ?? error;
+      const delivery = `${by?.attempt} ${by?.pid}`;
+      if (by?.attempt !== attempt) complain("its answer is of another attempt");
+      if (!attempts.has(attempt)) complain("nobody had this attempt");
+      if (!answered.get(commandId)?.has(delivery)) complain("nobody gave this answer");
+      if (accepted.has(commandId) && accepted.get(commandId) !== delivery) complain("another was accepted");
+    } else {
+      if (response !== null || accepted.has(commandId)) complain("it has an answer");
+      if (state !== (code === "EXPIRED" ? "EXPIRED" : "FAILED")) complain("no such end");
+      if (!["EXPIRED", "CANCELLED", "ATTEMPTS_EXHAUSTED"].includes(code ?? "")) complain("no such cause");
+      if (code === "ATTEMPTS_EXHAUSTED" && attempt !== maxAttempts) complain("it had attempts left");
+    }
+  }
+  expect(offenders).toEqual([]);
+  return ends;
+}
