@@ -42,6 +42,7 @@ export interface ReactorOptions {
   clock: Clock;
   mode: Mode;
   sign: Env["sign"];
+  identity: Env["identity"];
   retentionMs: number;
   /** Whether another process writes the database, and keeps the time of it. */
   readOnly: boolean;
@@ -225,6 +226,7 @@ export class Reactor {
       if (error === undefined) continue;
       if (this.#isBroken(error)) return this.#break(error, calls.slice(index));
       call.settle(this.#blame(error));
+      if (this.#options.classify(error) === "corrupt") return this.#break(error, calls.slice(index + 1));
     }
     this.#setExpiryTimer(now);
   }
@@ -315,6 +317,7 @@ class Attempt {
   #now: number;
   readonly #effects: AttemptEffects;
   readonly #waiting: Env["waiting"];
+  readonly #wallMs: Env["wallMs"];
   readonly answers: { call: Call; outcome: unknown }[] = [];
   /** Waiters that were parked or served. */
   readonly touched: Parked[] = [];
@@ -328,6 +331,7 @@ class Attempt {
     this.#waiters = waiters;
     this.#now = now;
     this.#effects = new AttemptEffects(options);
+    this.#wallMs = () => options.clock.wallMs();
     this.#waiting = options.readOnly ? () => null : (key) => waiters.count(key);
   }
 
@@ -410,6 +414,7 @@ class Attempt {
   #env(caller: Caller, mayWait: boolean): Env {
     return {
       now: this.#now,
+      wallMs: this.#wallMs,
       mode: this.#options.mode,
       caller,
       mayWait,
@@ -417,6 +422,7 @@ class Attempt {
       waiting: this.#waiting,
       random: pooledRandom,
       sign: this.#options.sign,
+      identity: this.#options.identity,
       retentionMs: this.#options.retentionMs,
     };
   }

@@ -1,5 +1,14 @@
 import { sign } from "node:crypto";
 import { PawlError } from "@pawl/protocol/errors";
+import {
+  MAX_CHANGE_BODY_BYTES,
+  MAX_CHANGE_OPS,
+  MAX_CLOCK_AHEAD_MS,
+  MAX_CLOCK_COUNTER,
+  MAX_FIELD_BYTES,
+  MAX_FIELD_NAME_BYTES,
+  MAX_INCREMENT,
+} from "@pawl/protocol/limits";
 import { describe, expect, test } from "vitest";
 import {
   type Change,
@@ -9,15 +18,6 @@ import {
   type SignedChange,
   writeChange,
 } from "../../daemon/dist/board/change.js";
-import {
-  MAX_AHEAD_MS,
-  MAX_BODY_BYTES,
-  MAX_CLOCK_COUNTER,
-  MAX_FIELD_BYTES,
-  MAX_FIELD_NAME_BYTES,
-  MAX_INCREMENT,
-  MAX_OPS,
-} from "../../daemon/dist/board/limits.js";
 import { Author, BOARD, hashOf, incarnation, sortedJson } from "../property/board-author.js";
 import { BoardNode } from "../property/board-node.js";
 
@@ -51,7 +51,7 @@ const second = (parts: object = {}) =>
 
 // Each is signed by its author unless the signature is what is wrong with it.
 const REFUSED: readonly (readonly [kind: string, what: string, change: SignedChange])[] = [
-  ["too_large", "a body of one byte too many", ofSize(MAX_BODY_BYTES + 1)],
+  ["too_large", "a body of one byte too many", ofSize(MAX_CHANGE_BODY_BYTES + 1)],
   ["too_large", "a value of one byte too many", withSet({ name: "x".repeat(MAX_FIELD_BYTES - 1) })],
   [
     "too_large",
@@ -61,7 +61,7 @@ const REFUSED: readonly (readonly [kind: string, what: string, change: SignedCha
   [
     "too_large",
     "one op too many",
-    author.change({ ops: Array.from({ length: MAX_OPS + 1 }, (_, n) => ({ i: `A-${n}`, g: 2 })) }),
+    author.change({ ops: Array.from({ length: MAX_CHANGE_OPS + 1 }, (_, n) => ({ i: `A-${n}`, g: 2 })) }),
   ],
   ["not_json", "an empty body", author.sign("")],
   ["not_json", "half a body", author.sign(first.body.slice(0, -1))],
@@ -152,7 +152,7 @@ const REFUSED: readonly (readonly [kind: string, what: string, change: SignedCha
   ["bad_chain", "a predecessor in another log", second({ incarnation: incarnation(1) })],
   ["clock_not_monotonic", "the time of the one before", second({ hlc: [1000, 0] })],
   ["clock_not_monotonic", "a time before it", second({ hlc: [999, 7] })],
-  ["clock_ahead", "a time too far ahead", author.change({ hlc: [NOW + MAX_AHEAD_MS + 1, 0] })],
+  ["clock_ahead", "a time too far ahead", author.change({ hlc: [NOW + MAX_CLOCK_AHEAD_MS + 1, 0] })],
   ...["", "a b", "a/b", "a:b", "ä", "a\n", "x".repeat(129)].map(
     (storyId) =>
       [
@@ -252,12 +252,12 @@ describe("a refusal", () => {
 
   test("of a change ahead of the clock says when to offer it again, and then it is taken", () => {
     const node = new BoardNode(stranger, [author]);
-    const ahead = author.change({ hlc: [NOW + MAX_AHEAD_MS + 250, 0] });
+    const ahead = author.change({ hlc: [NOW + MAX_CLOCK_AHEAD_MS + 250, 0] });
     const refused = node.take(ahead, NOW) as PawlError;
     expect(refused.data).toMatchObject({ kind: "clock_ahead", retryable: true, retryMs: 250, ...address });
     expect(node.take(ahead, NOW + 249)).toBeInstanceOf(PawlError);
     expect(node.take(ahead, NOW + 250)).toBe("applied");
-    expect(node.clock).toEqual([NOW + MAX_AHEAD_MS + 250, 0]);
+    expect(node.clock).toEqual([NOW + MAX_CLOCK_AHEAD_MS + 250, 0]);
   });
 
   test("does not stop other logs, and the past is always accepted", () => {
@@ -272,9 +272,12 @@ describe("what is just within the limits is taken", () => {
     Array.from({ length: 256 }, (_, n) => [`dependsOn/${"x".repeat(125)}${100 + n}`, true]),
   );
   test.each<[string, SignedChange]>([
-    ["a body of 64 KiB", ofSize(MAX_BODY_BYTES)],
+    ["a body of 64 KiB", ofSize(MAX_CHANGE_BODY_BYTES)],
     ["a value of 4 KiB", withSet({ name: "x".repeat(MAX_FIELD_BYTES - 2) })],
-    ["256 ops", author.change({ ops: Array.from({ length: MAX_OPS }, (_, n) => ({ i: `A-${n}`, g: 2 })) })],
+    [
+      "256 ops",
+      author.change({ ops: Array.from({ length: MAX_CHANGE_OPS }, (_, n) => ({ i: `A-${n}`, g: 2 })) }),
+    ],
     ["256 long dependencies", withSet(elements)],
     ["a long storyId", author.change({ ops: op({ i: "x".repeat(128) }) })],
     ["a long field name", withSet({ ["x".repeat(MAX_FIELD_NAME_BYTES)]: 1 })],
@@ -285,7 +288,7 @@ describe("what is just within the limits is taken", () => {
       author.change({ ops: op({ s: { retryCount: -Number.MAX_SAFE_INTEGER }, c: { x: MAX_INCREMENT } }) }),
     ],
     ["the greatest clock counter", author.change({ hlc: [1000, MAX_CLOCK_COUNTER] })],
-    ["a time as far ahead as may be", author.change({ hlc: [NOW + MAX_AHEAD_MS, 0] })],
+    ["a time as far ahead as may be", author.change({ hlc: [NOW + MAX_CLOCK_AHEAD_MS, 0] })],
     [
       "an unknown field nested deeply",
       withText('"stage":"1_backlog"', `"x":${"[".repeat(2000)}${"]".repeat(2000)}`),
@@ -393,9 +396,11 @@ describe("a local change", () => {
     ).body.length;
     const filled = (length: number) =>
       new Map([...many.slice(1), ["x0", JSON.stringify("x".repeat(length))]]);
-    expect(size).toBeGreaterThan(MAX_BODY_BYTES - 4000);
-    expect(refusedFor({ set: filled(MAX_BODY_BYTES - size - '"x0":"",'.length) })).toBe("written");
-    expect(refusedFor({ set: filled(MAX_BODY_BYTES - size - '"x0":"",'.length + 1) })).toBe("too_large");
+    expect(size).toBeGreaterThan(MAX_CHANGE_BODY_BYTES - 4000);
+    expect(refusedFor({ set: filled(MAX_CHANGE_BODY_BYTES - size - '"x0":"",'.length) })).toBe("written");
+    expect(refusedFor({ set: filled(MAX_CHANGE_BODY_BYTES - size - '"x0":"",'.length + 1) })).toBe(
+      "too_large",
+    );
     expect(refusedFor({ add: new Map([["retryCount", -0]]) })).toBe("bad_value");
     expect(refusedFor({ storyId: "a b" })).toBe("bad_story_id");
     expect(refusedFor({ generation: 2 })).toBe("bad_generation");
