@@ -159,12 +159,13 @@ export class Daemon {
       : openEngine({ path, mode, acceptModeChange });
     let daemon: Daemon | undefined;
     try {
-      const identity = config.readOnly
-        ? null
-        : settleIdentity(engine, { ...config, acceptChange: config.acceptIdentityChange }, log);
+      const { identity, notes } = config.readOnly
+        ? { identity: null, notes: [] }
+        : settleIdentity(engine, { ...config, acceptChange: config.acceptIdentityChange });
       daemon = new Daemon(config, log, engine, identity, kernel);
       daemon.#recover();
       await daemon.#listen();
+      for (const { message, details } of notes) log.info(details, message);
     } catch (error) {
       for (const { listener } of daemon === undefined ? [] : daemon.#listeners) {
         listener.stopAccepting();

@@ -14,7 +14,6 @@ import {
 } from "node:fs";
 import { dirname, join } from "node:path";
 import { PawlError, refuse } from "@pawl/protocol/errors";
-import type { Logger } from "pino";
 import { authorOf, newIdentity, openIdentity } from "./board/key.js";
 import { authorOfChanges, settleNode } from "./domain/pipeline-identity.js";
 import type { Engine } from "./engine.js";
@@ -36,12 +35,18 @@ export interface IdentityOptions {
   acceptChange: boolean;
 }
 
+/** A node's key, and what its operator should know of it once the daemon has started. */
+export interface Settled {
+  readonly identity: Identity;
+  readonly notes: readonly { readonly message: string; readonly details: object }[];
+}
+
 /**
  * This node's key: read, or made when there is none yet, and settled with the database (`settleNode`). Refuses
  * with `key_mode`, with `key_unreadable` also when the key is missing and the database has changes by it, and
  * with `invalid_state` when the key is another than that of the database.
  */
-export function settleIdentity(engine: Engine, options: IdentityOptions, log: Logger): Identity {
+export function settleIdentity(engine: Engine, options: IdentityOptions): Settled {
   const { stateDir, acceptChange } = options;
   const path = keyFile(options);
   const { store, clock } = engine;
@@ -49,25 +54,29 @@ export function settleIdentity(engine: Engine, options: IdentityOptions, log: Lo
   store.begin();
   try {
     const author = store.perform(authorOfChanges());
-    const identity = existsSync(path) ? read(path, options) : undefined;
-    if (identity === undefined && author !== undefined && !acceptChange) {
+    const found = existsSync(path) ? read(path, options) : undefined;
+    if (found === undefined && author !== undefined && !acceptChange) {
       throw new PawlError(
         "key_unreadable",
         `The identity key ${path} is missing, and the database has changes that were signed with it. Restore it from a copy, or begin anew under another key with --accept-identity-change; peers must then trust that.`,
         { author },
       );
     }
-    const settled = identity ?? make(join(stateDir, KEY_FILE), options, log);
+    const identity = found ?? make(join(stateDir, KEY_FILE), options);
     const renamed = store.perform(
       settleNode(
-        { author: settled.author, file: fileOf(engine), acceptChange },
+        { author: identity.author, file: fileOf(engine), acceptChange },
         { now, random: randomBytes },
       ),
     );
     if (renamed instanceof PawlError) throw renamed;
     store.commit(now);
-    if (renamed !== undefined) log.warn(renamed, "the board goes on under a new incarnation");
-    return settled;
+    const made = { message: "made the identity key of this node", details: { author: identity.author } };
+    const began = { message: "the board goes on under a new incarnation", details: renamed ?? {} };
+    return {
+      identity,
+      notes: [...(found === undefined ? [made] : []), ...(renamed === undefined ? [] : [began])],
+    };
   } finally {
     store.rollback();
   }
@@ -103,7 +112,7 @@ function read(path: string, { credentialsDirectory }: IdentityOptions): Identity
  * Makes a key. It gets its name only when it is whole and on disk, and never in place of another, so whatever
  * moment the machine stops at, there is no key or a good one.
  */
-function make(path: string, options: IdentityOptions, log: Logger): Identity {
+function make(path: string, options: IdentityOptions): Identity {
   const partial = `${path}.${randomBytes(8).toString("hex")}`;
   const file = openSync(partial, "wx", 0o600);
   try {
@@ -127,9 +136,7 @@ function make(path: string, options: IdentityOptions, log: Logger): Identity {
   } finally {
     closeSync(directory);
   }
-  const identity = read(path, options);
-  log.info({ author: identity.author }, "made the identity key of this node");
-  return identity;
+  return read(path, options);
 }
 
 /** Which file a database is: a copy of it, also under the same name, is another. */

@@ -209,7 +209,7 @@ export function itemRowOf(row: StoredItem): ItemRow {
   };
 }
 
-export function stampOfRow({ wall, counter, author, change_id: hash }: StampRow): Stamp {
+function stampOfRow({ wall, counter, author, change_id: hash }: StampRow): Stamp {
   return { wall, counter, author, hash };
 }
 
