@@ -29,4 +29,5 @@ export {
 } from "./receive.js";
 export { CommandFailed, type SendOptions } from "./send.js";
 export type { SpawnOptions } from "./spawn.js";
+export { type Refused, type Synced, type SyncOptions, syncBoards } from "./sync.js";
 export type { Work, WorkOptions } from "./work.js";

@@ -123,7 +123,8 @@ function fit(columns: readonly Column[], widths: number[]): void {
   }
 }
 
-function cutTo(text: string, columns: number): string {
+/** A text cut to so many columns, with a sign that it was. */
+export function cutTo(text: string, columns: number): string {
   if (width(text) <= columns) return text;
   let cut = text;
   while (width(cut) > columns - 1) cut = [...cut].slice(0, -1).join("");

@@ -51,6 +51,11 @@ export class Clock {
     return { now: this.#last, steppedMs };
   }
 
+  /** The wall clock as it is: it may run backwards. Other nodes' times are compared with this. */
+  wallMs(): number {
+    return Math.floor(this.#time.wall());
+  }
+
   /** Jumps ahead by as much as a reading said. */
   follow(steppedMs: number): void {
     this.#offset += steppedMs;

@@ -40,6 +40,9 @@ export interface Config {
   /** Undefined takes the database as it is. */
   mode: Mode | undefined;
   acceptModeChange: boolean;
+  /** Where systemd puts what a service is given in secret. */
+  credentialsDirectory: string | undefined;
+  acceptIdentityChange: boolean;
   /** Seconds; undefined never exits for idleness. */
   idleExit: number | undefined;
   maxMessageBytes: number;
@@ -128,6 +131,10 @@ const OPTIONS = {
   "accept-mode-change": {
     type: "boolean",
     describe: "Open a database that was made with another mode or node id",
+  },
+  "accept-identity-change": {
+    type: "boolean",
+    describe: "Go on under another identity.key than the one the board was written with, or under a new one",
   },
   "idle-exit": {
     type: "number",
@@ -297,6 +304,8 @@ function toConfig(given: Given, env: NodeJS.ProcessEnv): Config {
     stateDir: resolve(text(given, "state-dir") ?? stateDirectory(around, instance)),
     mode: mode(given),
     acceptModeChange: truth(given, "accept-mode-change"),
+    credentialsDirectory: env.CREDENTIALS_DIRECTORY,
+    acceptIdentityChange: truth(given, "accept-identity-change"),
     idleExit: whole(given, "idle-exit", 1, 365 * 24 * 60 * 60),
     maxMessageBytes:
       whole(given, "max-message-bytes", MIN_MAX_MESSAGE_BYTES, MAX_MAX_MESSAGE_BYTES) ??

@@ -16,13 +16,15 @@ import { countCommands } from "./domain/command-delivery.js";
 import type { Inside } from "./domain/daemon.js";
 import { latestGrant, restart } from "./domain/expiry.js";
 import { countLeases } from "./domain/lease.js";
+import { countBoard } from "./domain/pipeline.js";
 import { countBatches } from "./domain/queue.js";
 import { type Engine, openEngine, openReader } from "./engine.js";
 import { handlers } from "./handlers.js";
+import { settleIdentity } from "./identity.js";
 import { Inbox } from "./inbox.js";
 import { type Credentials, type Kernel, openKernel } from "./kernel.js";
 import { Listener } from "./listener.js";
-import type { Caller, Operation } from "./operation.js";
+import type { Caller, Identity, Operation } from "./operation.js";
 import { Reactor } from "./reactor.js";
 import { Receivers } from "./receivers.js";
 import { Rpc } from "./rpc.js";
@@ -65,7 +67,13 @@ export class Daemon {
   readonly ended: Promise<number>;
   #end: (code: number) => void = () => {};
 
-  private constructor(config: Config, log: Logger, engine: Engine, kernel: Kernel | undefined) {
+  private constructor(
+    config: Config,
+    log: Logger,
+    engine: Engine,
+    identity: Identity | null,
+    kernel: Kernel | undefined,
+  ) {
     this.#config = config;
     this.#log = log;
     this.#engine = engine;
@@ -79,6 +87,7 @@ export class Daemon {
       clock: engine.clock,
       mode: engine.mode,
       sign: engine.sign,
+      identity,
       retentionMs: config.retentionDays * DAY_MS,
       readOnly: config.readOnly,
       classify,
@@ -151,12 +160,17 @@ export class Daemon {
     const engine = config.readOnly
       ? openReader({ path, mode })
       : openEngine({ path, mode, acceptModeChange });
-    const daemon = new Daemon(config, log, engine, kernel);
+    let daemon: Daemon | undefined;
     try {
+      const { identity, notes } = config.readOnly
+        ? { identity: null, notes: [] }
+        : settleIdentity(engine, { ...config, acceptChange: config.acceptIdentityChange });
+      daemon = new Daemon(config, log, engine, identity, kernel);
       daemon.#recover();
       await daemon.#listen();
+      for (const { message, details } of notes) log.info(details, message);
     } catch (error) {
-      for (const { listener } of daemon.#listeners) {
+      for (const { listener } of daemon === undefined ? [] : daemon.#listeners) {
         listener.stopAccepting();
         listener.remove();
       }
@@ -385,6 +399,7 @@ export class Daemon {
             lateAnswers: statistics.counters.commandAnswersLate,
           },
           leases: { held: yield* countLeases(env) },
+          pipeline: yield* countBoard(),
           database: daemon.#engine.store.sizes(),
         } as never;
       },

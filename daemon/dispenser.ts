@@ -35,6 +35,7 @@ export function openDispenser(options: EngineOptions): LocalDispenser {
       const outcome = engine.store.perform(
         start({
           now,
+          wallMs: () => engine.clock.wallMs(),
           mode: engine.mode,
           caller: NOBODY,
           mayWait: false,
@@ -42,6 +43,7 @@ export function openDispenser(options: EngineOptions): LocalDispenser {
           waiting: () => 0,
           random: noRandom,
           sign: engine.sign,
+          identity: null,
           retentionMs: 0,
         }),
       );

@@ -6,6 +6,10 @@ import * as delivery from "./domain/command-delivery.js";
 import * as upload from "./domain/command-upload.js";
 import { discover, type Inside, info, ping } from "./domain/daemon.js";
 import * as lease from "./domain/lease.js";
+import * as peer from "./domain/peer.js";
+import * as pipeline from "./domain/pipeline.js";
+import { rebuild } from "./domain/pipeline-rebuild.js";
+import * as sync from "./domain/pipeline-sync.js";
 import * as queue from "./domain/queue.js";
 import * as sequence from "./domain/sequence.js";
 import { transact } from "./domain/transact.js";
@@ -82,6 +86,20 @@ export function handlers(inside: Inside, receivers: Receivers): Handlers {
     "lease.list": lease.list,
     "lease.check": lease.check,
     "lease.break": lease.breakLease,
+    "pipeline.write": pipeline.write,
+    "pipeline.read": pipeline.read,
+    "pipeline.list": pipeline.list,
+    "pipeline.delete": pipeline.remove,
+    "pipeline.history": pipeline.history,
+    "pipeline.identity": sync.identity,
+    "pipeline.heads": sync.heads,
+    "pipeline.changes": sync.changes,
+    "pipeline.apply": sync.apply,
+    "pipeline.watch": sync.watch,
+    "pipeline.rebuild": rebuild,
+    "peer.trust": peer.trust,
+    "peer.revoke": peer.revoke,
+    "peer.list": peer.list,
     "daemon.ping": ping,
     "daemon.info": (_params, env) => info(env, inside),
     "daemon.stats": (_params, env) => inside.stats(env),

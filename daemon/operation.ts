@@ -1,3 +1,4 @@
+import type { KeyObject } from "node:crypto";
 import type { CommandState, Mode, NotificationName } from "@pawl/protocol";
 import type { PawlError } from "@pawl/protocol/errors";
 
@@ -62,6 +63,8 @@ export function* insert(statement: Statement<never>, params: SqlParams): Operati
 export interface Env {
   /** Milliseconds since the Unix epoch, one value per turn, never running backwards. */
   readonly now: number;
+  /** The wall clock as it is, for times that other nodes compare with theirs. It may run backwards. */
+  readonly wallMs: () => number;
   readonly mode: Mode;
   readonly caller: Caller;
   /** Whether the condition may be waited for: false at once for `waitMs` 0, and when the wait has ended. */
@@ -73,8 +76,17 @@ export interface Env {
   readonly random: (bytes: number) => Buffer;
   /** Proof that this database granted what the text names: nobody else can make it, and it never changes. */
   readonly sign: (text: string) => string;
+  /** Who this node is on the board; null where nothing is written there. */
+  readonly identity: Identity | null;
   /** How long what has ended is kept. */
   readonly retentionMs: number;
+}
+
+/** A key pair of Ed25519, by whose public half an author is known. */
+export interface Identity {
+  /** The public key: 64 lower-case hexadecimal digits. */
+  readonly author: string;
+  readonly privateKey: KeyObject;
 }
 
 /** Who asks. Grants that end with the connection are bound to `connection`. */

@@ -49,6 +49,7 @@ export interface ReactorOptions {
   clock: Clock;
   mode: Mode;
   sign: Env["sign"];
+  identity: Env["identity"];
   retentionMs: number;
   /** Whether another process writes the database, and keeps the time of it. */
   readOnly: boolean;
@@ -241,6 +242,7 @@ export class Reactor {
       if (error === undefined) continue;
       if (this.#isBroken(error)) return this.#break(error, calls.slice(index));
       call.settle(this.#blame(error));
+      if (this.#options.classify(error) === "corrupt") return this.#break(error, calls.slice(index + 1));
     }
     this.#setExpiryTimer(now);
   }
@@ -362,6 +364,7 @@ class Attempt {
   #now: number;
   readonly #effects: AttemptEffects;
   readonly #waiting: Env["waiting"];
+  readonly #wallMs: Env["wallMs"];
   readonly answers: { call: Call; outcome: unknown }[] = [];
   /** Waiters that were parked or served. */
   readonly touched: Parked[] = [];
@@ -375,6 +378,7 @@ class Attempt {
     this.#waiters = waiters;
     this.#now = now;
     this.#effects = new AttemptEffects(options);
+    this.#wallMs = () => options.clock.wallMs();
     this.#waiting = options.readOnly ? () => null : (key) => waiters.count(key);
   }
 
@@ -464,6 +468,7 @@ class Attempt {
   #env(caller: Caller, mayWait: boolean): Env {
     return {
       now: this.#now,
+      wallMs: this.#wallMs,
       mode: this.#options.mode,
       caller,
       mayWait,
@@ -471,6 +476,7 @@ class Attempt {
       waiting: this.#waiting,
       random: pooledRandom,
       sign: this.#options.sign,
+      identity: this.#options.identity,
       retentionMs: this.#options.retentionMs,
     };
   }

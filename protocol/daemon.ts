@@ -64,6 +64,11 @@ export const stats = method({
       lateAnswers: count.meta({ description: "Answers to commands that were final already." }),
     }),
     leases: z.strictObject({ held: count }),
+    pipeline: z.strictObject({
+      items: count,
+      changes: count,
+      forks: count.meta({ description: "Changes that stand where another stands: both are kept." }),
+    }),
     database: z.strictObject({ bytes: integer, walBytes: integer }),
   }),
   writes: false,

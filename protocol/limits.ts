@@ -95,6 +95,43 @@ export const MAX_ANSWER_CODE_LENGTH = 128;
 /** How much of an answer's message is kept with the command itself; all of it is kept with the answer. */
 export const MAX_SHOWN_MESSAGE_LENGTH = 1024;
 
+/**
+ * Limits of what may stand in a change of the board (spec: pipeline.md, Errors). All nodes must agree on them:
+ * what one takes in, every other must be able to.
+ */
+
+/** The body of a change, in UTF-8. */
+export const MAX_CHANGE_BODY_BYTES = 64 * 1024;
+/** Items that one change touches: an op each. */
+export const MAX_CHANGE_OPS = 256;
+/** The value of one field, as canonical JSON in UTF-8. */
+export const MAX_FIELD_BYTES = 4 * 1024;
+/** The name of a field, known or not, in UTF-8. */
+export const MAX_FIELD_NAME_BYTES = 256;
+export const MAX_STORY_ID_LENGTH = 128;
+export const MAX_STAGE_LENGTH = 64;
+export const MAX_RANK_LENGTH = 256;
+/** Odd, and so alive: an item that has come to this can no longer be deleted. */
+export const MAX_GENERATION = Number.MAX_SAFE_INTEGER;
+/**
+ * One increment. A counter is a set value, exact by itself, and a sum of increments: so small, these stay
+ * exact, and so independent of their order, up to nine thousand million of them.
+ */
+export const MAX_INCREMENT = 1_000_000;
+/** The counter of a hybrid clock. A tick past it goes to the next millisecond. */
+export const MAX_CLOCK_COUNTER = 2 ** 32 - 1;
+/** A received change further ahead of the local wall clock than this is refused for now. */
+export const MAX_CLOCK_AHEAD_MS = 60_000;
+
+/** Elements of `dependsOn` that one write can name; with the longest ids they still fit into one change. */
+export const MAX_DEPENDENCIES_PER_WRITE = 256;
+/** More logs than a board has authors and incarnations; all heads travel in one request. */
+export const MAX_HEADS = 4096;
+/** Changes in one `pipeline.changes` and `pipeline.apply` ... */
+export const MAX_CHANGES_PER_CALL = 64;
+/** ... and their length together as JSON: as much as a request may have, but for what is around them. */
+export const MAX_CHANGES_BYTES = DEFAULT_MAX_MESSAGE_BYTES - 1024;
+
 /** Longest path of a file that a caller names (PATH_MAX, with the final NUL). */
 export const MAX_PATH_LENGTH = 4095;
 /** `sockaddr_un.sun_path` holds 108 bytes with the final NUL (unix(7)). */

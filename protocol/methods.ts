@@ -2,6 +2,7 @@ import * as command from "./command.js";
 import * as daemon from "./daemon.js";
 import * as lease from "./lease.js";
 import type { ParamsOf, ParsedOf, ResultOf } from "./method.js";
+import * as pipeline from "./pipeline.js";
 import * as queue from "./queue.js";
 import * as sequence from "./sequence.js";
 import { transact } from "./transact.js";
@@ -49,6 +50,20 @@ export const METHODS = [
   lease.list,
   lease.check,
   lease.breakLease,
+  pipeline.write,
+  pipeline.read,
+  pipeline.list,
+  pipeline.delete,
+  pipeline.history,
+  pipeline.identity,
+  pipeline.heads,
+  pipeline.changes,
+  pipeline.apply,
+  pipeline.watch,
+  pipeline.rebuild,
+  pipeline.trust,
+  pipeline.revoke,
+  pipeline.peers,
   transact,
   daemon.ping,
   daemon.info,

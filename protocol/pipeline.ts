@@ -1,23 +1,25 @@
 import { z } from "zod";
 import type { ErrorKind } from "./errors.js";
-import { MAX_INTEGER } from "./limits.js";
-import { duration, instant, integer, json, label, limit, method, text } from "./method.js";
+import {
+  MAX_CHANGES_PER_CALL,
+  MAX_DEPENDENCIES_PER_WRITE,
+  MAX_HEADS,
+  MAX_INCREMENT,
+  MAX_INTEGER,
+  MAX_RANK_LENGTH,
+  MAX_STAGE_LENGTH,
+  MAX_STORY_ID_LENGTH,
+} from "./limits.js";
+import { duration, instant, integer, json, label, limit, method, text, waitMs } from "./method.js";
 
-const MAX_STAGE_LENGTH = 64;
-/** Elements of `dependsOn` that one write can name; with the longest ids they still fit into one change. */
-const MAX_DEPENDENCIES_PER_WRITE = 256;
-/** One increment, so that the sum of any number of increments that a database can hold is exact. */
-const MAX_INCREMENT = 1_000_000;
-const MAX_RANK_LENGTH = 256;
 /** A place in a list, made of stage, rank and storyId. */
 const MAX_CURSOR_LENGTH = 2048;
-/** More logs than a board has authors and incarnations; all heads travel in one request. */
-const MAX_HEADS = 4096;
-const MAX_CHANGES_PER_CALL = 64;
+/** Items or changes that one step of a rebuild goes through at most: some 50 ms of work. */
+const MAX_REBUILD_STEPS = 256;
 
 const storyId = z
   .string()
-  .max(128)
+  .max(MAX_STORY_ID_LENGTH)
   .regex(/^[A-Za-z0-9._-]+$/, "must be letters, digits, `.`, `_` or `-`")
   .meta({ description: "Names an item on all nodes." });
 const stage = text
@@ -44,6 +46,8 @@ const incarnation = hexadecimal(16).meta({
 });
 const changeId = hexadecimal(32).meta({ description: "SHA-256 of a change's body." });
 const seq = z.int().min(1).max(MAX_INTEGER).meta({ description: "Place in a log, from 1 without gaps." });
+const cursor = z.string().min(1).max(MAX_CURSOR_LENGTH);
+const revision = integer.meta({ description: "Grows with every change that is stored here." });
 
 const item = z.strictObject({
   storyId,
@@ -150,12 +154,7 @@ export const list = method({
     agent: agent.optional(),
     blocked: z.boolean().optional(),
     limit,
-    after: z
-      .string()
-      .min(1)
-      .max(MAX_CURSOR_LENGTH)
-      .optional()
-      .meta({ description: "`next` of the page before." }),
+    after: cursor.optional().meta({ description: "`next` of the page before." }),
   }),
   result: z.strictObject({
     stages: z.record(z.string(), z.array(item)),
@@ -202,7 +201,7 @@ export const history = method({
   }),
   writes: false,
   transactable: true,
-  errors: [],
+  errors: ["log_corrupt"],
 });
 
 const head = z.strictObject({ author, incarnation, seq, hash: changeId });
@@ -211,6 +210,7 @@ const heads = z.array(head).max(MAX_HEADS);
 export const identity = method({
   name: "pipeline.identity",
   summary: "Who this node is on the board",
+  description: "A daemon that only reads may find no identity yet: that which writes makes it at its start.",
   params: z.strictObject({}),
   result: z.strictObject({
     author,
@@ -220,7 +220,7 @@ export const identity = method({
   }),
   writes: false,
   transactable: true,
-  errors: [],
+  errors: ["not_found"],
 });
 
 const headsOf = method({
@@ -256,7 +256,7 @@ export const changes = method({
   }),
   writes: false,
   transactable: true,
-  errors: [],
+  errors: ["log_corrupt"],
 });
 
 /** Why a change can be refused. */
@@ -302,6 +302,45 @@ export const apply = method({
   writes: true,
   transactable: true,
   errors: [],
+});
+
+export const watch = method({
+  name: "pipeline.watch",
+  summary: "Wait for the board to change",
+  description: "Answers at once if `since` is left out, or is not the revision of this moment.",
+  params: z.strictObject({ since: revision.optional(), waitMs }),
+  result: z.strictObject({ revision }),
+  writes: false,
+  transactable: false,
+  errors: [],
+});
+
+export const rebuild = method({
+  name: "pipeline.rebuild",
+  summary:
+    "Compare the tables of the board with its log, and put right what differs unless it is only to verify",
+  description:
+    "In steps: first through the changes, whose hashes, signatures and places are checked, then through the items. Ask again with `next` until there is none.",
+  params: z.strictObject({
+    verify: z.boolean().default(false).meta({ description: "Changes nothing." }),
+    limit: z.int().min(1).max(MAX_REBUILD_STEPS).default(MAX_REBUILD_STEPS),
+    after: cursor.optional().meta({ description: "`next` of the step before." }),
+  }),
+  result: z.strictObject({
+    changes: integer.meta({ description: "Replayed in this step." }),
+    items: integer.meta({ description: "Compared in this step." }),
+    differences: z.array(
+      z.strictObject({
+        changeId: changeId.optional(),
+        storyId: storyId.optional(),
+        what: z.string().meta({ description: "What the table has and what the log says." }),
+      }),
+    ),
+    next: z.string().optional(),
+  }),
+  writes: true,
+  transactable: false,
+  errors: ["log_corrupt"],
 });
 
 export const trust = method({

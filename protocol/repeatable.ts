@@ -36,6 +36,8 @@ const REPEATABLE: ReadonlySet<string> = new Set([
   "pipeline.heads",
   "pipeline.changes",
   "pipeline.apply",
+  "pipeline.watch",
+  "pipeline.rebuild",
   "peer.trust",
   "peer.revoke",
   "peer.list",

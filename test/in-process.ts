@@ -1,6 +1,6 @@
 // The daemon from validation to commit without a socket, on a real database file, with a store and a clock that
 // a test can get in between.
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import type { MethodName, Params, Result } from "@pawl/protocol";
 import Database from "better-sqlite3";
 import pino from "pino";
@@ -10,6 +10,7 @@ import { Dispatcher } from "../daemon/dist/dispatch.js";
 import { restart } from "../daemon/dist/domain/expiry.js";
 import { openEngine } from "../daemon/dist/engine.js";
 import { handlers } from "../daemon/dist/handlers.js";
+import { settleIdentity } from "../daemon/dist/identity.js";
 import { encode } from "../daemon/dist/raw-json.js";
 import { Reactor } from "../daemon/dist/reactor.js";
 import type { Receivers } from "../daemon/dist/receivers.js";
@@ -46,6 +47,11 @@ export class InProcess {
       clock: engine.clock,
       mode: engine.mode,
       sign: engine.sign,
+      identity: settleIdentity(engine, {
+        stateDir: dirname(this.path),
+        credentialsDirectory: undefined,
+        acceptChange: false,
+      }).identity,
       retentionMs: 7 * 24 * 60 * 60 * 1000,
       readOnly: false,
       classify,

@@ -141,6 +141,9 @@ async function namesFor(words: readonly string[]): Promise<readonly string[] | u
   if (current.startsWith("-")) return undefined;
   const argument = entry.args.split(" ")[position] ?? "";
   if (argument === "[shell]") return SHELLS;
+  if (argument === "[rebuild]") return ["rebuild"];
+  // <set|show|rm>: one of these words.
+  if (argument.includes("|")) return argument.slice(1, -1).split("|");
   const source = SOURCES[argument];
   return source === undefined ? undefined : await askDaemon(words, source);
 }
@@ -159,6 +162,11 @@ const SOURCES: Readonly<Record<string, Source>> = {
   "<deployment>": deployments,
   "[deployment]": deployments,
   "<name>": async (client) => (await client.lease.list({})).leases.map(({ name }) => name),
+  "<story>": async (client) =>
+    Object.values((await client.pipeline.list({ limit: MAX_NAMES })).stages).flatMap((items) =>
+      items.map(({ storyId }) => storyId),
+    ),
+  "[peer..]": async (client) => (await client.peer.list({})).peers.map(({ name }) => name),
   "<type>": async (client) => Object.keys((await client.sequence.state({})).sequences),
   "<method>": async (client) =>
     ((await client.rpc.discover({})).methods as { name: string }[]).map(({ name }) => name),

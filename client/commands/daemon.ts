@@ -17,6 +17,11 @@ export const status = command<"">()({
   },
 });
 
+function boardOf({ items, changes, forks }: Result<"daemon.stats">["pipeline"]): string {
+  const forked = forks === 0 ? "" : `, ${plural(forks, "fork")}`;
+  return `${plural(items, "item")}, ${plural(changes, "change")}${forked}`;
+}
+
 /** Methods that the overview lists. */
 const MAX_METHODS = 10;
 
@@ -49,6 +54,7 @@ function* overview(info: Result<"daemon.info">, stats: Result<"daemon.stats">): 
     ["Batches", states(queues)],
     ["Commands", states(commands.states)],
     ["Leases", `${count(leases.held)} held`],
+    ["Board", boardOf(stats.pipeline)],
   ]);
   yield section("Since the start", [
     ["Connections", count(connections.accepted)],

@@ -58,11 +58,14 @@ ${examples.map(([line, does]) => `  ${line}\n      ${does}\n`).join("")}`;
 
 /** `<queue> [json..] -- command` as people read it: `QUEUE [JSON...] -- COMMAND...` */
 function shape(args: string): string {
-  return args
-    .replace(/-- command$/, "-- command...")
-    .replace(/<([^>]+)>/g, "$1")
-    .replace("..]", "...]")
-    .toUpperCase();
+  return (
+    args
+      .replace(/-- command$/, "-- command...")
+      .replace(/<([^>]+)>/g, "$1")
+      .replace("..]", "...]")
+      // What stands for something is in upper case; words to choose from are typed as they are.
+      .replace(/\S+/g, (word) => (/\||^\[rebuild\]$/.test(word) ? word : word.toUpperCase()))
+  );
 }
 
 function optionRows(options: Options): string {

@@ -70,6 +70,20 @@ export const COMMANDS: Readonly<Record<string, Readonly<Record<string, Entry>>>>
     lock: entry("<name> -- command", "Run a command while holding a lease", async () => (await lease()).lock),
     leases: entry("", "List who holds what", async () => (await lease()).leases),
   },
+  "A board that merges across nodes": {
+    board: entry("[rebuild]", "Show the items of the board by stage", async () => (await boards()).board),
+    item: entry(
+      "<set|show|rm> <story>",
+      "Make, change, show or delete an item",
+      async () => (await boards()).item,
+    ),
+    sync: entry("<peer>", "Give each other what this node and another lack", async () => (await peer()).sync),
+    peers: entry(
+      "<self|trust|revoke|list> [peer..]",
+      "Say whose changes are accepted",
+      async () => (await peer()).peers,
+    ),
+  },
   "The daemon": {
     status: entry("", "Show what the daemon is and does", async () => (await daemon()).status),
     call: entry("<method> [params]", "Call any method", async () => (await daemon()).call),
@@ -88,6 +102,8 @@ const moving = () => import("./import.js");
 const queue = () => import("./queue.js");
 const commands = () => import("./command.js");
 const lease = () => import("./lease.js");
+const boards = () => import("./board.js");
+const peer = () => import("./peers.js");
 const daemon = () => import("./daemon.js");
 
 /** What every command takes. */

@@ -1,19 +1,19 @@
 import { Buffer } from "node:buffer";
 import { createHash, type KeyObject, sign, verify } from "node:crypto";
 import { type ErrorDetails, type ErrorKind, PawlError, refuse, shown } from "@pawl/protocol/errors";
-import { canonical, type Json } from "./canonical.js";
-import { type Hlc, tick } from "./hlc.js";
-import { authorKey } from "./key.js";
 import {
-  MAX_BODY_BYTES,
+  MAX_CHANGE_BODY_BYTES,
+  MAX_CHANGE_OPS,
   MAX_CLOCK_COUNTER,
   MAX_FIELD_BYTES,
   MAX_FIELD_NAME_BYTES,
   MAX_GENERATION,
   MAX_INCREMENT,
-  MAX_OPS,
   MAX_STAGE_LENGTH,
-} from "./limits.js";
+} from "@pawl/protocol/limits";
+import { canonical, type Json } from "./canonical.js";
+import { type Hlc, tick } from "./hlc.js";
+import { authorKey } from "./key.js";
 import { isRank } from "./rank.js";
 
 /**
@@ -90,10 +90,10 @@ export function openChange(
 ): Change | PawlError {
   const { body, signature } = signed;
   const bytes = Buffer.from(DOMAIN + body);
-  if (bytes.length - DOMAIN.length > MAX_BODY_BYTES) {
+  if (bytes.length - DOMAIN.length > MAX_CHANGE_BODY_BYTES) {
     return refuse(
       "too_large",
-      `A body is at most ${MAX_BODY_BYTES} bytes, not ${bytes.length - DOMAIN.length}.`,
+      `A body is at most ${MAX_CHANGE_BODY_BYTES} bytes, not ${bytes.length - DOMAIN.length}.`,
     );
   }
   let parsed: Json;
@@ -166,8 +166,8 @@ export function writeChange(
   const body = canonical(content);
   if (body instanceof PawlError) return body;
   const bytes = Buffer.from(DOMAIN + body);
-  if (bytes.length - DOMAIN.length > MAX_BODY_BYTES) {
-    return refuse("too_large", `One write is at most ${MAX_BODY_BYTES} bytes; split it in several.`);
+  if (bytes.length - DOMAIN.length > MAX_CHANGE_BODY_BYTES) {
+    return refuse("too_large", `One write is at most ${MAX_CHANGE_BODY_BYTES} bytes; split it in several.`);
   }
   const unsigned = readBody(content, { body, signature: "" }, hash(bytes));
   if (unsigned instanceof PawlError) return unsigned;
@@ -236,8 +236,8 @@ function readBody(body: JsonObject, { body: text, signature }: SignedChange, id:
   if (!Array.isArray(ops) || ops.length === 0) {
     return refuse("bad_shape", `${shown(ops)} is not a list of ops.`);
   }
-  if (ops.length > MAX_OPS) {
-    return refuse("too_large", `A change has at most ${MAX_OPS} ops, not ${ops.length}.`);
+  if (ops.length > MAX_CHANGE_OPS) {
+    return refuse("too_large", `A change has at most ${MAX_CHANGE_OPS} ops, not ${ops.length}.`);
   }
   const read: Op[] = [];
   const items = new Set<string>();
@@ -319,9 +319,8 @@ function readSet(field: string, value: Json, into: Map<string, string>): PawlErr
 }
 
 function readAdd(field: string, value: Json, into: Map<string, number>): PawlError | undefined {
-  const isCounter = field === "retryCount" || (isFieldName(field) && knownField(field) === undefined);
   if (
-    !isCounter ||
+    !isCounter(field) ||
     typeof value !== "number" ||
     !Number.isInteger(value) ||
     Math.abs(value) > MAX_INCREMENT
@@ -330,6 +329,11 @@ function readAdd(field: string, value: Json, into: Map<string, number>): PawlErr
   }
   into.set(field, value);
   return undefined;
+}
+
+/** Whether a field can be incremented: the count, and whatever is unknown here. */
+export function isCounter(field: string): boolean {
+  return field === "retryCount" || (isFieldName(field) && knownField(field) === undefined);
 }
 
 function isFieldName(field: string): boolean {

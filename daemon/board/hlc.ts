@@ -1,4 +1,4 @@
-import { MAX_CLOCK_COUNTER } from "./limits.js";
+import { MAX_CLOCK_COUNTER } from "@pawl/protocol/limits";
 
 /**
  * A reading of a hybrid logical clock: the latest wall clock seen, in milliseconds since the epoch, and how

@@ -1,7 +1,7 @@
 import { type PawlError, refuse } from "@pawl/protocol/errors";
+import { MAX_CLOCK_AHEAD_MS } from "@pawl/protocol/limits";
 import type { Change } from "./change.js";
 import { compareHlc, type Hlc } from "./hlc.js";
-import { MAX_AHEAD_MS } from "./limits.js";
 
 /** Where a stored change stands: what has to be known of it to judge the one that follows. */
 export interface Place {
@@ -44,11 +44,11 @@ export function checkPlace(change: Change, prev: Place | undefined, nowMs: numbe
       );
     }
   }
-  const aheadMs = hlc[0] - nowMs - MAX_AHEAD_MS;
+  const aheadMs = hlc[0] - nowMs - MAX_CLOCK_AHEAD_MS;
   if (aheadMs > 0) {
     return refuse(
       "clock_ahead",
-      `Change ${seq} is more than ${MAX_AHEAD_MS} ms ahead of this node's clock; compare the clocks of both nodes.`,
+      `Change ${seq} is more than ${MAX_CLOCK_AHEAD_MS} ms ahead of this node's clock; compare the clocks of both nodes.`,
       { ...details, retryMs: aheadMs },
     );
   }

@@ -1,5 +1,5 @@
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
-import { MAX_RANK_LENGTH } from "./limits.js";
+import { MAX_RANK_LENGTH } from "@pawl/protocol/limits";
 
 /** In the order of their character codes, so that keys compare as plain text does, in any database. */
 const DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";

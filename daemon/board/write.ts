@@ -1,7 +1,7 @@
 import { type PawlError, refuse } from "@pawl/protocol/errors";
+import { MAX_GENERATION } from "@pawl/protocol/limits";
 import type { Json } from "./canonical.js";
 import { DEPENDS_ON, type Op } from "./change.js";
-import { MAX_GENERATION } from "./limits.js";
 import { type ItemRow, itemOf } from "./merge.js";
 import { FIRST_RANK, isRank, rankBetween } from "./rank.js";
 

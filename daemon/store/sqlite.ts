@@ -287,6 +287,7 @@ const FRAME_HEADER_BYTES = 24;
 /** Sorts an error thrown by the store or by an operation (https://www.sqlite.org/rescode.html). */
 export function classify(error: unknown): Failure {
   if (error instanceof Migrated) return "broken";
+  if (error instanceof PawlError && error.kind === "log_corrupt") return "corrupt";
   const code = error instanceof Database.SqliteError ? error.code : "";
   // The shared index of the write-ahead log grows too; SQLite has a code of its own for no space there.
   if (code === "SQLITE_FULL" || code === "SQLITE_IOERR_SHMSIZE") return "full";

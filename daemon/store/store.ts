@@ -46,6 +46,7 @@ export interface Store {
 /**
  * What a storage failure means for the daemon. `full`: no space; reads go on and writes will again.
  * `broken`: an I/O error; what memory says and what is on disk may differ, so the process has to end.
+ * `corrupt`: something stored is not what was stored; whoever asked for it is told, and the process has to end.
  * `defect`: anything else, to be blamed on the operation.
  */
-export type Failure = "full" | "broken" | "defect";
+export type Failure = "full" | "broken" | "corrupt" | "defect";

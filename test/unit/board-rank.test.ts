@@ -1,7 +1,7 @@
 import { PawlError } from "@pawl/protocol/errors";
+import { MAX_RANK_LENGTH } from "@pawl/protocol/limits";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { MAX_RANK_LENGTH } from "../../daemon/dist/board/limits.js";
 import { isRank, rankBetween } from "../../daemon/dist/board/rank.js";
 
 const LEAST = `A${"0".repeat(26)}`;

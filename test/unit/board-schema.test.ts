@@ -1,7 +1,7 @@
 import { ERRORS } from "@pawl/protocol/errors";
+import { MAX_INCREMENT, MAX_RANK_LENGTH, MAX_STAGE_LENGTH } from "@pawl/protocol/limits";
 import { describe, expect, test } from "vitest";
 import { z } from "zod";
-import { MAX_INCREMENT, MAX_RANK_LENGTH, MAX_STAGE_LENGTH } from "../../daemon/dist/board/limits.js";
 import type { Method } from "../../protocol/dist/method.js";
 import * as pipeline from "../../protocol/dist/pipeline.js";
 
@@ -10,7 +10,7 @@ const accepts = (method: Method, params: unknown) => method.params.safeParse(par
 const writes = (fields: object) => accepts(pipeline.write, { storyId: "A-1", ...fields });
 
 describe("the methods of the board", () => {
-  test("are those of the specification", () => {
+  test("are those of the specification, and two more", () => {
     expect(METHODS.map(({ name }) => name).sort()).toEqual([
       "peer.list",
       "peer.revoke",
@@ -23,13 +23,17 @@ describe("the methods of the board", () => {
       "pipeline.identity",
       "pipeline.list",
       "pipeline.read",
+      "pipeline.rebuild",
+      "pipeline.watch",
       "pipeline.write",
     ]);
   });
 
   test("reading does not write", () => {
-    const { read, list, history, identity, heads, changes, peers } = pipeline;
-    expect([read, list, history, identity, heads, changes, peers].filter(({ writes }) => writes)).toEqual([]);
+    const { read, list, history, identity, heads, changes, watch, peers } = pipeline;
+    expect(
+      [read, list, history, identity, heads, changes, watch, peers].filter(({ writes }) => writes),
+    ).toEqual([]);
   });
 
   test.each(METHODS.map((method) => [method.name, method] as const))(

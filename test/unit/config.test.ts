@@ -86,13 +86,14 @@ describe("layers", () => {
       socketGroup: "staff",
       mode: { kind: "distributed", nodeId: 7 },
       acceptModeChange: true,
+      acceptIdentityChange: true,
       idleExit: 60,
       maxMessageBytes: 4096,
       logLevel: "warn",
     };
     const flags =
       "--instance ci --socket-mode 0660 --socket-group staff --mode distributed --node-id 7 --accept-mode-change " +
-      "--idle-exit 60 --max-message-bytes 4096 --log-level warn";
+      "--accept-identity-change --idle-exit 60 --max-message-bytes 4096 --log-level warn";
     expect(read(flags.split(" "))).toMatchObject(expected);
     const env = {
       PAWL_INSTANCE: "ci",
@@ -101,6 +102,7 @@ describe("layers", () => {
       PAWL_MODE: "distributed",
       PAWL_NODE_ID: "7",
       PAWL_ACCEPT_MODE_CHANGE: "true",
+      PAWL_ACCEPT_IDENTITY_CHANGE: "true",
       PAWL_IDLE_EXIT: "60",
       PAWL_MAX_MESSAGE_BYTES: "4096",
       PAWL_LOG_LEVEL: "warn",
@@ -108,7 +110,7 @@ describe("layers", () => {
     expect(read([], env)).toMatchObject(expected);
     const file =
       'instance = "ci"\nsocket-mode = "0660"\nsocket-group = "staff"\nmode = "distributed"\nnode-id = 7\n' +
-      'accept-mode-change = true\nidle-exit = 60\nmax-message-bytes = 4096\nlog-level = "warn"\n';
+      'accept-mode-change = true\naccept-identity-change = true\nidle-exit = 60\nmax-message-bytes = 4096\nlog-level = "warn"\n';
     expect(read([], {}, file)).toMatchObject(expected);
   });
 });

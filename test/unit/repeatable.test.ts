@@ -17,6 +17,7 @@ const IDEMPOTENT_WRITES = [
   "command.renew",
   "command.cancel",
   "pipeline.apply",
+  "pipeline.rebuild",
   "peer.trust",
   "peer.revoke",
 ];

@@ -1,0 +1,347 @@
+import { type Change, isCounter, type Op } from "../board/change.js";
+import { compareHlc, type Hlc, observe } from "../board/hlc.js";
+import { type Place, stepHeads } from "../board/log.js";
+import {
+  type Cell,
+  type Increment,
+  type ItemRow,
+  type Merged,
+  merge,
+  type Stamp,
+  type Stored,
+  stampOf,
+} from "../board/merge.js";
+import { all, type Env, insert, type Operation, one, run, sql } from "../operation.js";
+
+/*
+ * How changes come into the tables: one way for those made here and those of others. Nothing of this is kept
+ * in memory, so that after a rolled-back transaction the clock and the logs are what the database says.
+ */
+
+/** What calls that wait for the board to change are parked under. */
+export const BOARD_KEY = "board";
+
+const selectNode = sql<NodeRow>(`
+  SELECT n.author, n.board, n.incarnation, n.wall, n.counter, n.branch, b.head_seq, b.head_id
+  FROM pawl_board n LEFT JOIN pawl_branch b ON b.branch = n.branch`);
+
+const updateNode = sql(
+  "UPDATE pawl_board SET board = :board, branch = :branch, wall = :wall, counter = :counter WHERE id = 1",
+);
+
+const beginLog = sql("UPDATE pawl_board SET incarnation = :incarnation, branch = NULL WHERE id = 1");
+
+const selectBranches = sql<{ branch: number; head_id: string }>(
+  "SELECT branch, head_id FROM pawl_branch WHERE author = :author AND incarnation = :incarnation",
+);
+
+const insertBranch = sql(`
+  INSERT INTO pawl_branch (author, incarnation, parent, from_seq, head_seq, head_id)
+  VALUES (:author, :incarnation, :parent, :fromSeq, :seq, :id)`);
+
+const moveHead = sql("UPDATE pawl_branch SET head_seq = :seq, head_id = :id WHERE branch = :branch");
+
+const selectPlace = sql<PlaceRow>(`
+  SELECT b.author, b.incarnation, c.branch, c.seq, c.wall, c.counter
+  FROM pawl_change c JOIN pawl_branch b ON b.branch = c.branch WHERE c.change_id = :id`);
+
+const insertChange = sql(`
+  INSERT INTO pawl_change (change_id, branch, seq, wall, counter, body, signature)
+  VALUES (:id, :branch, :seq, :wall, :counter, :body, :signature)`);
+
+const insertTouch = sql(
+  "INSERT INTO pawl_touch (story_id, wall, counter, n) VALUES (:storyId, :wall, :counter, :n)",
+);
+
+const selectItem = sql<StoredItem>("SELECT * FROM pawl_item WHERE story_id = :storyId");
+
+const upsertItem = sql(`
+  INSERT INTO pawl_item (story_id, generation, wall, counter, author, change_id, stage, name, agent, blocked,
+    rank, retry_base, retry_added, depends_on)
+  VALUES (:storyId, :generation, :wall, :counter, :author, :id, :stage, :name, :agent, :blocked,
+    :rank, :retryBase, :retryAdded, :dependsOn)
+  ON CONFLICT (story_id) DO UPDATE SET generation = excluded.generation, wall = excluded.wall,
+    counter = excluded.counter, author = excluded.author, change_id = excluded.change_id, stage = excluded.stage,
+    name = excluded.name, agent = excluded.agent, blocked = excluded.blocked, rank = excluded.rank,
+    retry_base = excluded.retry_base, retry_added = excluded.retry_added, depends_on = excluded.depends_on`);
+
+const selectCell = sql<StampRow & { value: string }>(`
+  SELECT e.value, c.wall, c.counter, b.author, c.change_id
+  FROM pawl_cell e JOIN pawl_change c ON c.n = e.n JOIN pawl_branch b ON b.branch = c.branch
+  WHERE e.story_id = :storyId AND e.field = :field`);
+
+const upsertCell = sql(`
+  INSERT INTO pawl_cell (story_id, field, value, n) VALUES (:storyId, :field, :value, :n)
+  ON CONFLICT (story_id, field) DO UPDATE SET value = excluded.value, n = excluded.n`);
+
+const deleteCells = sql("DELETE FROM pawl_cell WHERE story_id = :storyId");
+
+const selectIncrements = sql<StampRow & { n: number; amount: number }>(`
+  SELECT e.n, e.amount, c.wall, c.counter, b.author, c.change_id
+  FROM pawl_increment e JOIN pawl_change c ON c.n = e.n JOIN pawl_branch b ON b.branch = c.branch
+  WHERE e.story_id = :storyId AND e.field = :field`);
+
+const insertIncrement = sql(
+  "INSERT INTO pawl_increment (story_id, field, n, amount) VALUES (:storyId, :field, :n, :amount)",
+);
+
+const deleteIncrement = sql(
+  "DELETE FROM pawl_increment WHERE story_id = :storyId AND field = :field AND n = :n",
+);
+
+const deleteIncrements = sql("DELETE FROM pawl_increment WHERE story_id = :storyId");
+
+interface NodeRow {
+  author: string;
+  board: string | null;
+  incarnation: string;
+  wall: number;
+  counter: number;
+  branch: number | null;
+  head_seq: number | null;
+  head_id: string | null;
+}
+
+interface PlaceRow {
+  author: string;
+  incarnation: string;
+  branch: number;
+  seq: number;
+  wall: number;
+  counter: number;
+}
+
+/** A stamp as columns. */
+export interface StampRow {
+  wall: number;
+  counter: number;
+  author: string;
+  change_id: string;
+}
+
+/** A row of `pawl_item`. */
+export interface StoredItem extends StampRow {
+  story_id: string;
+  generation: number;
+  stage: string | null;
+  name: string | null;
+  agent: string | null;
+  blocked: number;
+  rank: string;
+  retry_base: number;
+  retry_added: number;
+  depends_on: string;
+}
+
+/** This node as it stands in the database. */
+export interface Node {
+  readonly author: string;
+  readonly incarnation: string;
+  /** Null fits any. */
+  readonly board: string | null;
+  /** The latest time of any change here. */
+  readonly clock: Hlc;
+  /** The last change of its own log, and the branch it is on; null before the first. */
+  readonly head: { readonly branch: number; readonly seq: number; readonly hash: string } | null;
+}
+
+/** Where a stored change stands, and on which branch. */
+export type StoredPlace = Place & { readonly branch: number };
+
+/** This node; undefined in a database that no daemon has opened to write since there is a board. */
+export function* findNode(): Operation<Node | undefined> {
+  const row = yield* one(selectNode);
+  if (row === undefined) return undefined;
+  const { author, board, incarnation, wall, counter, branch, head_seq: seq, head_id: hash } = row;
+  const head = branch === null || seq === null || hash === null ? null : { branch, seq, hash };
+  return { author, board, incarnation, clock: [wall, counter], head };
+}
+
+/** This node, in a daemon that writes: made at its start. */
+export function* loadNode(): Operation<Node> {
+  const node = yield* findNode();
+  if (node === undefined) throw new Error("this node has no identity");
+  return node;
+}
+
+/** Goes on under a new random incarnation: somebody has changes of the log that this node does not have. */
+export function* beginNewLog(node: Node, reason: string, env: Env): Operation<Node> {
+  const incarnation = env.random(INCARNATION_BYTES).toString("hex");
+  yield* run(beginLog, { incarnation });
+  env.effects.log("the board goes on under a new incarnation", {
+    reason,
+    from: node.incarnation,
+    to: incarnation,
+  });
+  return { ...node, incarnation, head: null };
+}
+
+/** Of the random name of a log. */
+export const INCARNATION_BYTES = 16;
+
+/** Where a change stands that may be stored here. */
+export function* findPlace(id: string): Operation<StoredPlace | undefined> {
+  const row = yield* one(selectPlace, { id });
+  if (row === undefined) return undefined;
+  const { author, incarnation, branch, seq, wall, counter } = row;
+  return { author, incarnation, branch, seq, hlc: [wall, counter] };
+}
+
+/** What is stored of an item, undefined if it was never seen. */
+export function* findItem(storyId: string): Operation<ItemRow | undefined> {
+  const row = yield* one(selectItem, { storyId });
+  return row === undefined ? undefined : itemRowOf(row);
+}
+
+export function itemRowOf(row: StoredItem): ItemRow {
+  return {
+    storyId: row.story_id,
+    generation: row.generation,
+    stamp: stampOfRow(row),
+    stage: row.stage,
+    name: row.name,
+    agent: row.agent,
+    blocked: row.blocked === 1,
+    rank: row.rank,
+    retryBase: row.retry_base,
+    retryAdded: row.retry_added,
+    dependsOn: JSON.parse(row.depends_on) as string[],
+  };
+}
+
+function stampOfRow({ wall, counter, author, change_id: hash }: StampRow): Stamp {
+  return { wall, counter, author, hash };
+}
+
+/**
+ * Stores a change that is not stored yet and fits into its log (`checkPlace`), and brings everything that
+ * follows from it up to date. Gives the node as it is afterwards.
+ *
+ * @param prev where the change before it stands, undefined for the first of a log.
+ */
+export function* storeChange(
+  change: Change,
+  prev: Pick<StoredPlace, "branch"> | undefined,
+  node: Node,
+  env: Env,
+): Operation<Node> {
+  const branch = yield* moveHeads(change, prev, env);
+  const { id, seq, hlc, body, signature } = change;
+  const [wall, counter] = hlc;
+  const n = yield* insert(insertChange, { id, branch, seq, wall, counter, body, signature });
+  const isOwn = change.author === node.author && change.incarnation === node.incarnation;
+  const after: Node = {
+    ...node,
+    board: change.board,
+    clock: observe(node.clock, hlc),
+    head: isOwn ? { branch, seq, hash: id } : node.head,
+  };
+  const [latestWall, latestCounter] = after.clock;
+  yield* run(updateNode, {
+    board: change.board,
+    branch: after.head?.branch ?? null,
+    wall: latestWall,
+    counter: latestCounter,
+  });
+  const isLatest = compareHlc(hlc, node.clock) > 0;
+  for (const op of change.ops) {
+    yield* run(insertTouch, { storyId: op.storyId, wall, counter, n });
+    yield* mergeOp(op, stampOf(change), n, isLatest);
+  }
+  env.effects.wake(BOARD_KEY);
+  return after;
+}
+
+/** Gives the branch on which a change goes on, or a new one for what begins or forks a log. */
+function* moveHeads(
+  change: Change,
+  prev: Pick<StoredPlace, "branch"> | undefined,
+  env: Env,
+): Operation<number> {
+  const { author, incarnation, seq, id } = change;
+  const branches = yield* all(selectBranches, { author, incarnation });
+  const { replaces, forks } = stepHeads(new Set(branches.map(({ head_id }) => head_id)), change);
+  if (forks) env.effects.log("a log of the board is forked", { author, incarnation, seq, changeId: id });
+  const followed = branches.find(({ head_id }) => head_id === replaces);
+  if (followed !== undefined) {
+    yield* run(moveHead, { branch: followed.branch, seq, id });
+    return followed.branch;
+  }
+  const parent = prev?.branch ?? null;
+  return yield* insert(insertBranch, { author, incarnation, parent, fromSeq: seq - 1, seq, id });
+}
+
+/** @param isLatest whether no change here is as late as this one, so that no cell can be newer. */
+function* mergeOp(op: Op, stamp: Stamp, n: number, isLatest: boolean): Operation<void> {
+  const { storyId } = op;
+  const item = yield* findItem(storyId);
+  // What is known of another generation is of no account, so it is not loaded.
+  const isSame = item?.generation === op.generation;
+  const cells = isSame && !isLatest ? yield* loadCells(op) : NO_CELLS;
+  const increments = isSame ? yield* loadIncrements(op) : NO_INCREMENTS;
+  const stored: Stored | undefined = item && { item, cells, increments: [...increments.keys()] };
+  const merged = merge(stored, op, stamp);
+  if (merged !== undefined) yield* writeMerged(merged, n, item !== undefined, increments);
+}
+
+const NO_CELLS: ReadonlyMap<string, Cell> = new Map();
+const NO_INCREMENTS: ReadonlyMap<Increment, number> = new Map();
+
+function* loadCells({ storyId, set, add }: Op): Operation<Map<string, Cell>> {
+  const cells = new Map<string, Cell>();
+  for (const field of [...set.keys(), ...add.keys()]) {
+    const row = yield* one(selectCell, { storyId, field });
+    if (row !== undefined) cells.set(field, { field, value: row.value, stamp: stampOfRow(row) });
+  }
+  return cells;
+}
+
+/** The increments of the fields that an op sets, each with the number of its change. */
+function* loadIncrements({ storyId, set }: Op): Operation<Map<Increment, number>> {
+  const increments = new Map<Increment, number>();
+  for (const field of set.keys()) {
+    if (!isCounter(field)) continue;
+    for (const row of yield* all(selectIncrements, { storyId, field })) {
+      increments.set({ field, amount: row.amount, stamp: stampOfRow(row) }, row.n);
+    }
+  }
+  return increments;
+}
+
+function* writeMerged(
+  { item, reset, cells, swallowed, increments }: Merged,
+  n: number,
+  existed: boolean,
+  known: ReadonlyMap<Increment, number>,
+): Operation<void> {
+  const { storyId } = item;
+  if (reset && existed) {
+    yield* run(deleteCells, { storyId });
+    yield* run(deleteIncrements, { storyId });
+  }
+  yield* writeItem(item);
+  for (const { field, value } of cells) yield* run(upsertCell, { storyId, field, value, n });
+  for (const each of swallowed) {
+    yield* run(deleteIncrement, { storyId, field: each.field, n: known.get(each) as number });
+  }
+  for (const { field, amount } of increments) yield* run(insertIncrement, { storyId, field, n, amount });
+}
+
+export function* writeItem(item: ItemRow): Operation<void> {
+  yield* run(upsertItem, {
+    storyId: item.storyId,
+    generation: item.generation,
+    wall: item.stamp.wall,
+    counter: item.stamp.counter,
+    author: item.stamp.author,
+    id: item.stamp.hash,
+    stage: item.stage,
+    name: item.name,
+    agent: item.agent,
+    blocked: item.blocked ? 1 : 0,
+    rank: item.rank,
+    retryBase: item.retryBase,
+    retryAdded: item.retryAdded,
+    dependsOn: JSON.stringify(item.dependsOn),
+  });
+}

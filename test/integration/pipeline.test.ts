@@ -1,0 +1,462 @@
+// The board at the socket of one node: items, their order, their history, and what survives.
+import { statSync } from "node:fs";
+import { join } from "node:path";
+import Database from "better-sqlite3";
+import { describe, expect, test } from "vitest";
+import { Place, sharedDaemon, startDaemon } from "../daemon.js";
+import { contentOf } from "../in-process.js";
+import { type RawClient, Refused } from "../raw-client.js";
+import { expectRefusal } from "../refusal.js";
+
+const daemon = sharedDaemon();
+
+/** Names that no other test of this file uses. */
+let names = 0;
+function newName(prefix: string): string {
+  names += 1;
+  return `${prefix}-${names}`;
+}
+
+async function create(client: RawClient, stage: string, storyId = newName("FR")): Promise<string> {
+  await client.call("pipeline.write", { storyId, stage });
+  return storyId;
+}
+
+async function idsIn(client: RawClient, stage: string): Promise<string[]> {
+  const { stages } = await client.call("pipeline.list", { stage, limit: 1000 });
+  return (Object.values(stages)[0] ?? []).map(({ storyId }) => storyId);
+}
+
+describe("an item", () => {
+  test("is made with a stage, and has what was given and nothing else", async () => {
+    const client = await daemon().place.connect();
+    const { author } = await client.call("pipeline.identity", {});
+    const storyId = newName("FR");
+    const { item, changeId } = await client.call("pipeline.write", {
+      storyId,
+      stage: "1_backlog",
+      name: "Ünï",
+    });
+    expect(changeId).toMatch(/^[0-9a-f]{64}$/);
+    expect(item).toMatchObject({
+      storyId,
+      stage: "1_backlog",
+      name: "Ünï",
+      agent: null,
+      retryCount: 0,
+      blocked: false,
+      dependsOn: [],
+      updatedBy: author,
+    });
+    expect(await client.call("pipeline.read", { storyId })).toEqual({ item });
+  });
+
+  test("needs a stage to exist, and is refused without one", async () => {
+    const client = await daemon().place.connect();
+    const storyId = newName("FR");
+    const { data } = expectRefusal(
+      await client.refusal("pipeline.write", { storyId, name: "x" }),
+      "invalid_params",
+    );
+    expect(data.issues).toMatchObject([{ path: "stage" }]);
+    expect(await client.call("pipeline.read", { storyId })).toEqual({ item: null });
+  });
+
+  test("only the given fields change", async () => {
+    const client = await daemon().place.connect();
+    const storyId = await create(client, "1_backlog");
+    const steps: [object, object][] = [
+      [{ name: "a" }, { name: "a", agent: null }],
+      [{ agent: "coder" }, { name: "a", agent: "coder" }],
+      [{ blocked: true }, { agent: "coder", blocked: true }],
+      [{ retryCount: 5 }, { blocked: true, retryCount: 5 }],
+      [{ retryCountDelta: -7 }, { retryCount: -2 }],
+      [{ dependsOn: ["B", "A"] }, { dependsOn: ["A", "B"], retryCount: -2 }],
+      [{ dependsOn: { add: ["C"], remove: ["A"] } }, { dependsOn: ["B", "C"] }],
+      [{ dependsOn: [] }, { dependsOn: [] }],
+      [
+        { stage: "2_current", name: null },
+        { stage: "2_current", name: null, agent: "coder", blocked: true },
+      ],
+    ];
+    for (const [given, expected] of steps) {
+      const { item } = await client.call("pipeline.write", { storyId, ...given });
+      expect(item).toMatchObject(expected);
+      expect((await client.call("pipeline.read", { storyId })).item).toEqual(item);
+    }
+  });
+
+  test("that nothing is said about keeps its last change", async () => {
+    const client = await daemon().place.connect();
+    const storyId = newName("FR");
+    const made = await client.call("pipeline.write", { storyId, stage: "1_backlog" });
+    const again = await client.call("pipeline.write", { storyId, dependsOn: [] });
+    expect(again).toEqual(made);
+  });
+
+  test("is deleted once, and made anew without what it had", async () => {
+    const client = await daemon().place.connect();
+    const storyId = newName("FR");
+    await client.call("pipeline.write", {
+      storyId,
+      stage: "1_backlog",
+      name: "old",
+      retryCount: 3,
+      dependsOn: ["X"],
+    });
+    const { deleted, changeId } = await client.call("pipeline.delete", { storyId });
+    expect([deleted, changeId]).toEqual([true, expect.stringMatching(/^[0-9a-f]{64}$/)]);
+    expect(await client.call("pipeline.delete", { storyId })).toEqual({ deleted: false });
+    expect(await client.call("pipeline.read", { storyId })).toEqual({ item: null });
+    expect((await client.refusal("pipeline.write", { storyId, name: "x" })).data.kind).toBe("invalid_params");
+    const { item } = await client.call("pipeline.write", { storyId, stage: "3_qa" });
+    expect(item).toMatchObject({ name: null, retryCount: 0, dependsOn: [], stage: "3_qa" });
+  });
+
+  test("whose dependencies are missing or go round says so when it is read, and is not refused", async () => {
+    const client = await daemon().place.connect();
+    const [a, b, c] = [newName("D"), newName("D"), newName("D")];
+    const read = async (storyId: string) => {
+      const { item: _, ...problems } = await client.call("pipeline.read", { storyId });
+      return problems;
+    };
+    await client.call("pipeline.write", { storyId: a, stage: "1_backlog", dependsOn: [b] });
+    expect(await read(a)).toEqual({ missing: [b] });
+    await client.call("pipeline.write", { storyId: b, stage: "1_backlog", dependsOn: [c] });
+    expect(await read(a)).toEqual({});
+    await client.call("pipeline.write", { storyId: c, stage: "1_backlog", dependsOn: [a] });
+    expect(await read(a)).toEqual({ cycle: [b, c] });
+    await client.call("pipeline.delete", { storyId: b });
+    expect(await read(a)).toEqual({ missing: [b] });
+  });
+
+  test("too large for a change is refused, and nothing moves", async () => {
+    const client = await daemon().place.connect();
+    const path = join(daemon().place.stateDir, "pawl.db");
+    const storyId = await create(client, "1_backlog");
+    const before = contentOf(path);
+    const long = { storyId, name: "x".repeat(4095) };
+    expectRefusal(await client.refusal("pipeline.write", long), "too_large");
+    expect(contentOf(path)).toEqual(before);
+    await client.call("pipeline.write", { storyId, name: "x".repeat(4094) });
+  });
+});
+
+describe("a list", () => {
+  test("is in the order of stages and ranks, new items last", async () => {
+    const client = await daemon().place.connect();
+    const stage = newName("stage");
+    const [a, b, c] = [await create(client, stage), await create(client, stage), await create(client, stage)];
+    expect(await idsIn(client, stage)).toEqual([a, b, c]);
+    await client.call("pipeline.write", { storyId: c, rank: "Zz" });
+    expect(await idsIn(client, stage)).toEqual([c, a, b]);
+    // Equal ranks: by storyId.
+    const { item } = await client.call("pipeline.read", { storyId: a });
+    await client.call("pipeline.write", { storyId: b, rank: item?.rank as string });
+    expect(await idsIn(client, stage)).toEqual([c, ...[a, b].sort()]);
+    const refused = await client.refusal("pipeline.write", { storyId: b, rank: "a00" });
+    expect(refused.data.kind).toBe("invalid_params");
+  });
+
+  test("comes in pages that together are the whole, each item once", async () => {
+    const { place } = await startDaemon();
+    const client = await place.connect();
+    const made: string[] = [];
+    for (let index = 0; index < 25; index += 1) {
+      made.push(
+        await create(client, ["1_backlog", "2_current", "__proto__"][index % 3] as string, `I-${index}`),
+      );
+    }
+    const listed: string[] = [];
+    const stages = new Set<string>();
+    let after: string | undefined;
+    let pages = 0;
+    do {
+      const page = await client.call("pipeline.list", {
+        limit: 4,
+        ...(after === undefined ? {} : { after }),
+      });
+      for (const [stage, items] of Object.entries(page.stages)) {
+        stages.add(stage);
+        for (const item of items) {
+          expect(item.stage).toBe(stage);
+          listed.push(item.storyId);
+        }
+      }
+      after = page.next;
+      pages += 1;
+    } while (after !== undefined);
+    expect(pages).toBe(7);
+    expect(listed.toSorted()).toEqual(made.toSorted());
+    expect([...stages].sort()).toEqual(["1_backlog", "2_current", "__proto__"]);
+  });
+
+  test("can be of a stage, of an agent or of nobody, of what is blocked or is not", async () => {
+    const { place } = await startDaemon();
+    const client = await place.connect();
+    for (const [storyId, stage, agent, blocked] of [
+      ["A", "1_backlog", "x", true],
+      ["B", "1_backlog", null, false],
+      ["C", "2_current", "x", false],
+      ["D", "2_current", null, true],
+    ] as const) {
+      await client.call("pipeline.write", { storyId, stage, agent, blocked });
+    }
+    const ids = async (filter: object) => {
+      const { stages } = await client.call("pipeline.list", filter);
+      return Object.values(stages)
+        .flat()
+        .map(({ storyId }) => storyId)
+        .join("");
+    };
+    expect(await ids({})).toBe("ABCD");
+    expect(await ids({ stage: "1_backlog" })).toBe("AB");
+    expect(await ids({ agent: "x" })).toBe("AC");
+    expect(await ids({ agent: null })).toBe("BD");
+    expect(await ids({ blocked: true })).toBe("AD");
+    expect(await ids({ blocked: false, agent: "x" })).toBe("C");
+    expect(await ids({ stage: "2_current", agent: null, blocked: false })).toBe("");
+  });
+
+  test.each(["x", "[]", "[1,2,3]", '["a","b"]', '["2_current","a0","A"]'])(
+    "refuses what is no next of it: %s",
+    async (after) => {
+      const client = await daemon().place.connect();
+      const { data } = expectRefusal(
+        await client.refusal("pipeline.list", { stage: "1_backlog", after }),
+        "invalid_params",
+      );
+      expect(data.issues).toMatchObject([{ path: "/after" }]);
+    },
+  );
+});
+
+describe("the history of an item", () => {
+  test("is what was done to it, newest first, in pages", async () => {
+    const client = await daemon().place.connect();
+    const storyId = newName("FR");
+    const ids: string[] = [];
+    for (const fields of [
+      { stage: "1_backlog" },
+      { name: "a" },
+      { retryCountDelta: 2 },
+      { dependsOn: ["X"] },
+    ]) {
+      ids.push((await client.call("pipeline.write", { storyId, ...fields })).changeId);
+    }
+    ids.push((await client.call("pipeline.delete", { storyId })).changeId as string);
+    const { author } = await client.call("pipeline.identity", {});
+    const first = await client.call("pipeline.history", { storyId, limit: 2 });
+    expect(first.changes).toMatchObject([
+      { changeId: ids[4], author, name: null, deleted: true, set: {}, delta: {} },
+      { changeId: ids[3], set: { dependsOn: { add: ["X"], remove: [] } } },
+    ]);
+    const rest = await client.call("pipeline.history", { storyId, after: first.next as string });
+    expect(rest.changes.map(({ changeId }) => changeId)).toEqual(ids.slice(0, 3).reverse());
+    expect(rest.changes[0]).toMatchObject({ set: {}, delta: { retryCount: 2 } });
+    expect(rest.next).toBeUndefined();
+    expect(await client.call("pipeline.history", { storyId: newName("none") })).toEqual({ changes: [] });
+    expect((await client.refusal("pipeline.history", { storyId, after: "0".repeat(64) })).data.kind).toBe(
+      "invalid_params",
+    );
+  });
+});
+
+describe("a transaction", () => {
+  test("takes an id and makes the item under it, all or nothing", async () => {
+    const client = await daemon().place.connect();
+    const path = join(daemon().place.stateDir, "pawl.db");
+    const calls = (stage: string | undefined) => [
+      { method: "sequence.next", params: { type: "STORY" } },
+      { method: "pipeline.write", params: { storyId: { $result: "/0/id" }, stage: "1_backlog" } },
+      { method: "pipeline.write", params: { storyId: { $result: "/0/id" }, retryCountDelta: 1 } },
+      { method: "pipeline.delete", params: { storyId: { $result: "/0/id" } } },
+      { method: "pipeline.write", params: { storyId: { $result: "/0/id" }, stage } },
+    ];
+    const before = contentOf(path);
+    const refused = await client.refusal("transact", { calls: calls(undefined) });
+    expect(refused.data).toMatchObject({ kind: "invalid_params", index: 4 });
+    expect(contentOf(path)).toEqual(before);
+    const { results } = await client.call("transact", { calls: calls("2_current") });
+    const { id } = results[0] as { id: string };
+    const { item } = await client.call("pipeline.read", { storyId: id });
+    expect(item).toMatchObject({ stage: "2_current", retryCount: 0 });
+    // A log without gaps, and each change later than the one before it.
+    const { heads } = await client.call("pipeline.heads", {});
+    expect(heads).toHaveLength(1);
+    const { changes } = await client.call("pipeline.history", { storyId: id });
+    expect(changes).toHaveLength(4);
+  });
+
+  test("may not wait for the board", async () => {
+    const client = await daemon().place.connect();
+    const refused = await client.refusal("transact", { calls: [{ method: "pipeline.watch", params: {} }] });
+    expect(refused.data.kind).toBe("invalid_params");
+  });
+});
+
+describe("waiting for the board", () => {
+  test("ends with the next change, and at once when there was one", async () => {
+    const client = await daemon().place.connect();
+    const { revision } = await client.call("pipeline.watch", {});
+    const waiting = client.call("pipeline.watch", { since: revision, waitMs: 60_000 });
+    const storyId = await create(await daemon().place.connect(), "1_backlog");
+    expect(await waiting).toEqual({ revision: revision + 1 });
+    expect(await client.call("pipeline.watch", { since: revision, waitMs: 60_000 })).toEqual({
+      revision: revision + 1,
+    });
+    await client.call("pipeline.delete", { storyId });
+  });
+});
+
+describe("what was acknowledged", () => {
+  test("is there after kill -9, under the same identity, without the log being replayed", async () => {
+    const place = new Place();
+    const first = await place.start();
+    const client = await place.connect();
+    const before = await client.call("pipeline.identity", {});
+    expect(before).toMatchObject({ board: null, heads: [] });
+    const acknowledged = new Set<string>();
+    const writing = (async () => {
+      for (let number = 0; ; number += 1) {
+        acknowledged.add(
+          (await client.call("pipeline.write", { storyId: `S-${number}`, stage: "1_backlog" })).item.storyId,
+        );
+        if (number === 50) first.child.kill("SIGKILL");
+      }
+    })();
+    await expect(writing).rejects.toThrow("connection closed");
+    await first.exited;
+    await place.start();
+    const again = await place.connect();
+    const after = await again.call("pipeline.identity", {});
+    expect(after).toMatchObject({ author: before.author, incarnation: before.incarnation });
+    for (const storyId of acknowledged) {
+      expect((await again.call("pipeline.read", { storyId })).item?.storyId).toBe(storyId);
+    }
+    const { pipeline } = await again.call("daemon.stats", {});
+    expect(pipeline.items).toBeGreaterThanOrEqual(acknowledged.size);
+    expect(pipeline).toEqual({ items: pipeline.items, changes: pipeline.items, forks: 0 });
+  });
+
+  test("a stored change that was damaged ends the daemon, which names it; nothing is skipped", async () => {
+    const place = new Place();
+    const first = await place.start();
+    const client = await place.connect();
+    const { changeId } = await client.call("pipeline.write", {
+      storyId: "A",
+      stage: "1_backlog",
+      name: "abc",
+    });
+    await first.end();
+    const database = new Database(join(place.stateDir, "pawl.db"));
+    database.exec("UPDATE pawl_change SET body = replace(body, 'abc', 'abd')");
+    database.close();
+    for (const read of ["pipeline.changes", "pipeline.history", "pipeline.rebuild"] as const) {
+      const again = await place.start();
+      const reader = await place.connect();
+      // Not read at the start, nor to show items.
+      expect((await reader.call("pipeline.read", { storyId: "A" })).item?.name).toBe("abc");
+      const params = {
+        "pipeline.changes": { heads: [] },
+        "pipeline.history": { storyId: "A" },
+        "pipeline.rebuild": {},
+      };
+      const other = await place.connect();
+      const [refused, pinged] = await Promise.all([
+        reader.refusal(read, params[read]),
+        other.call("daemon.ping", {}).catch((error) => error),
+      ]);
+      expect(expectRefusal(refused, "log_corrupt").data).toMatchObject({ changeId });
+      // Others that were asked in the same turn are answered, or told that the daemon ends.
+      if (pinged instanceof Refused) expect(pinged.kind).toBe("unavailable");
+      else expect(pinged).toHaveProperty("now");
+      expect(await again.exited).toBe(1);
+      const line = again.log.find(({ level }) => level === "fatal");
+      expect(JSON.stringify(line)).toContain(changeId);
+    }
+  });
+});
+
+describe("a rebuild", () => {
+  async function steps(client: RawClient, verify: boolean) {
+    const differences: unknown[] = [];
+    let [items, after] = [0, undefined as string | undefined];
+    do {
+      const step = await client.call("pipeline.rebuild", {
+        verify,
+        limit: 3,
+        ...(after === undefined ? {} : { after }),
+      });
+      differences.push(...step.differences);
+      items += step.items;
+      after = step.next;
+    } while (after !== undefined);
+    return { items, differences };
+  }
+
+  test("finds nothing, finds what differs, and puts it right", async () => {
+    const place = new Place();
+    const first = await place.start();
+    const path = join(place.stateDir, "pawl.db");
+    let client = await place.connect();
+    for (let index = 0; index < 10; index += 1) {
+      await create(client, "1_backlog", `I-${index}`);
+      await client.call("pipeline.write", {
+        storyId: `I-${index}`,
+        retryCountDelta: index,
+        dependsOn: ["X"],
+      });
+      if (index % 3 === 0) await client.call("pipeline.delete", { storyId: `I-${index}` });
+      if (index % 6 === 0) await create(client, "2_current", `I-${index}`);
+    }
+    expect(await steps(client, true)).toEqual({ items: 10, differences: [] });
+    const right = contentOf(path);
+    await first.end();
+    const database = new Database(path);
+    database.exec(`
+      UPDATE pawl_item SET name = 'forged' WHERE story_id = 'I-1';
+      DELETE FROM pawl_item WHERE story_id = 'I-2';
+      INSERT INTO pawl_item SELECT 'I-99', generation, wall, counter, author, change_id, stage, name, agent, blocked,
+        rank, retry_base, retry_added, depends_on FROM pawl_item WHERE story_id = 'I-4';
+      UPDATE pawl_cell SET value = '"9_never"' WHERE story_id = 'I-5' AND field = 'stage';
+      UPDATE pawl_increment SET amount = 100 WHERE story_id = 'I-7';
+      DELETE FROM pawl_touch WHERE story_id = 'I-8' AND n = (SELECT max(n) FROM pawl_touch WHERE story_id = 'I-8');
+      INSERT INTO pawl_touch SELECT 'I-9', wall, counter, n FROM pawl_touch WHERE story_id = 'I-5';
+      UPDATE pawl_branch SET head_seq = head_seq - 1;
+      UPDATE pawl_board SET wall = 1;`);
+    database.close();
+    await place.start();
+    client = await place.connect();
+    const forged = contentOf(path);
+    const { differences } = await steps(client, true);
+    expect(contentOf(path)).toEqual(forged);
+    const named = differences as { storyId?: string; changeId?: string; what: string }[];
+    const stories = new Set(named.flatMap(({ storyId }) => storyId ?? []));
+    expect([...stories].sort()).toEqual(["I-1", "I-2", "I-5", "I-7", "I-8", "I-9", "I-99"]);
+    expect(named.filter(({ changeId }) => changeId !== undefined).length).toBeGreaterThan(2);
+    await steps(client, false);
+    expect(await steps(client, true)).toMatchObject({ differences: [] });
+    expect(contentOf(path)).toEqual(right);
+  });
+});
+
+describe("a daemon that only reads", () => {
+  test("shows the board of the one that writes, and refuses to write", async () => {
+    const place = new Place();
+    await place.start();
+    const client = await place.connect();
+    await create(client, "1_backlog", "A");
+    const identity = await client.call("pipeline.identity", {});
+    const reader = new Place(place.directory);
+    Object.assign(reader, { socket: join(place.directory, "read.sock") });
+    await reader.start({ args: ["--read-only"] });
+    const reading = await reader.connect();
+    expect(await reading.call("pipeline.identity", {})).toEqual(identity);
+    expect((await reading.call("pipeline.read", { storyId: "A" })).item?.stage).toBe("1_backlog");
+    expect((await reading.call("pipeline.changes", { heads: [] })).changes).toHaveLength(1);
+    const refused = await reading.refusal("pipeline.write", { storyId: "A", name: "x" });
+    expectRefusal(refused, "read_only");
+    expect(statSync(join(place.stateDir, "identity.key")).mode & 0o777).toBe(0o600);
+  });
+});
