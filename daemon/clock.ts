@@ -62,6 +62,11 @@ export class Clock {
   }
 }
 
+/** CLOCK_MONOTONIC in microseconds, as systemd compares it with its own. */
+export function monotonicMicroseconds(): bigint {
+  return process.hrtime.bigint() / 1000n;
+}
+
 /** Milliseconds of the monotonic clock, for measuring how long something took. */
 export function elapsed(): number {
   return performance.now();

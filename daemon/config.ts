@@ -1,6 +1,6 @@
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { homedir, tmpdir } from "node:os";
-import { resolve } from "node:path";
+import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import type { Mode } from "@pawl/protocol";
 import { PawlError, shown } from "@pawl/protocol/errors";
@@ -182,7 +182,7 @@ export function readConfig(args: readonly string[], env: NodeJS.ProcessEnv): Con
   if (flags.help) return helpText();
   if (flags.version) return `pawld ${VERSION}\n`;
   const given: Given = new Map();
-  const file = (flags.config as string | undefined) ?? env.PAWL_CONFIG;
+  const file = (flags.config as string | undefined) ?? env.PAWL_CONFIG ?? unitConfig(flags, env);
   if (file !== undefined) addFile(given, file);
   addEnvironment(given, env);
   for (const name of flagNames()) {
@@ -239,13 +239,24 @@ Options, with their defaults in brackets:
 ${rows.join("\n")}
 
 An option can also be set in the environment (--state-dir as PAWL_STATE_DIR) or in the file of --config
-(state-dir = "..."). Flags win over the environment, which wins over the file.
+(state-dir = "..."). Flags win over the environment, which wins over the file. Under systemd the file is
+$CONFIGURATION_DIRECTORY/NAME.toml of the instance, if it is there. SIGHUP has it read again: allow-uid,
+allow-gid, idle-exit, max-message-bytes, retention-days and log-level change at once, the rest at the next start.
 
 Examples:
   pawld                                    serve on the default paths of this user
   pawld --instance ci --idle-exit 600      a second daemon, which ends when nobody uses it
   pawld --mode distributed --node-id 7     ids like FR-7-001, unique across nodes without coordination
 `;
+}
+
+/** The file of this instance in the directory that a unit of systemd has for it, if there is one. */
+function unitConfig(flags: Record<string, unknown>, env: NodeJS.ProcessEnv): string | undefined {
+  if (!env.CONFIGURATION_DIRECTORY) return undefined;
+  const instance = (flags.instance as string | undefined) ?? (env.PAWL_INSTANCE || DEFAULT_INSTANCE);
+  checkInstance(instance);
+  const file = join(env.CONFIGURATION_DIRECTORY, `${instance}.toml`);
+  return existsSync(file) ? file : undefined;
 }
 
 function addFile(given: Given, file: string): void {

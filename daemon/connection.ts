@@ -51,7 +51,8 @@ const FORGETTING = 0.9;
 export class Connection implements Peer {
   readonly caller: Caller;
   readonly readOnly: boolean;
-  readonly forbidden: PawlError | undefined;
+  /** May change when the configuration is read again. */
+  forbidden: PawlError | undefined;
   readonly socket: Socket;
   readonly #options: ConnectionOptions;
   readonly #lines: LineSplitter;

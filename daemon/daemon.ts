@@ -30,12 +30,25 @@ import { Receivers } from "./receivers.js";
 import { Rpc } from "./rpc.js";
 import { Statistics } from "./statistics.js";
 import { classify } from "./store/sqlite.js";
+import { Notices, type Passed } from "./systemd.js";
 
 /** How long a stopping daemon goes on refusing what still arrives. */
 const REFUSING_MS = 50;
 /** How long a stopping daemon waits for its peers to read their last answers. */
 const DRAIN_MS = 2000;
 const DAY_MS = 24 * 60 * 60 * 1000;
+/** What a step of a migration is given: at worst it writes all of the database anew, on a slow disk. */
+const MIGRATION_STEP_MS = 60_000;
+const MIGRATED_BYTES_PER_MS = 1000;
+/** Options that a running daemon takes over; for the others it has to be started again. */
+const RELOADABLE: ReadonlySet<keyof Config> = new Set([
+  "allowUids",
+  "allowGids",
+  "idleExit",
+  "maxMessageBytes",
+  "retentionDays",
+  "logLevel",
+]);
 const DATABASE_FILE = "pawl.db";
 
 /** Where the kernel does not tell. */
@@ -43,8 +56,9 @@ const UNKNOWN = { pid: null, uid: null, gid: null } satisfies Record<keyof Crede
 
 /** The parts of a running daemon, put together in the order of the way of a request. */
 export class Daemon {
-  readonly #config: Config;
+  #config: Config;
   readonly #log: Logger;
+  readonly #notices: Notices;
   readonly #engine: Engine;
   readonly #kernel: Kernel | undefined;
   readonly #statistics = new Statistics();
@@ -70,12 +84,14 @@ export class Daemon {
   private constructor(
     config: Config,
     log: Logger,
+    notices: Notices,
     engine: Engine,
     identity: Identity | null,
     kernel: Kernel | undefined,
   ) {
     this.#config = config;
     this.#log = log;
+    this.#notices = notices;
     this.#engine = engine;
     this.#kernel = kernel;
     this.ended = new Promise((resolve) => {
@@ -97,6 +113,7 @@ export class Daemon {
         if (wrote && this.#full) {
           this.#full = false;
           log.info("there is space for the database again; writes go on");
+          notices.statusSoon(() => this.#state());
         }
       },
       onRollback: (error, failure) => {
@@ -105,6 +122,7 @@ export class Daemon {
         else if (!this.#full) {
           this.#full = true;
           log.error({ err: error }, "no space left for the database; writes are refused until there is");
+          notices.statusSoon(() => this.#state());
         }
       },
       onCount: (counter, by) => {
@@ -118,6 +136,7 @@ export class Daemon {
       },
       onBroken: (error) => {
         this.#stopping = true;
+        notices.stopping("Ending, because the storage failed");
         log.fatal(
           { err: error },
           "the storage failed; ending, so that a restart begins from what is on disk",
@@ -150,24 +169,54 @@ export class Daemon {
     this.#startedAt = this.#reactor.now();
   }
 
-  /** Opens the database and listens. Refuses with a `PawlError` that says what is in the way. */
-  static async start(config: Config, log: Logger): Promise<Daemon> {
+  /**
+   * Opens the database and listens. Refuses with a `PawlError` that says what is in the way.
+   *
+   * @param passed what the supervisor passed; a socket of it takes the place of the one that the configuration names.
+   */
+  static async start(config: Config, log: Logger, passed: Passed): Promise<Daemon> {
     // Files are 0600 and directories 0700 from the first instant, not after a chmod.
     process.umask(0o077);
     const kernel = await askKernel(config, log);
+    const notices = new Notices(kernel, passed, (message, details) => log.warn(details, message));
+    notices.status("Opening the database");
+    try {
+      return await Daemon.#start(config, log, passed, kernel, notices);
+    } catch (error) {
+      notices.status(`Could not start: ${(error as Error).message}`);
+      throw error;
+    }
+  }
+
+  static async #start(
+    config: Config,
+    log: Logger,
+    passed: Passed,
+    kernel: Kernel | undefined,
+    notices: Notices,
+  ): Promise<Daemon> {
     const { mode, acceptModeChange } = config;
     const path = join(config.stateDir, DATABASE_FILE);
     const engine = config.readOnly
       ? openReader({ path, mode })
-      : openEngine({ path, mode, acceptModeChange });
+      : openEngine({
+          path,
+          mode,
+          acceptModeChange,
+          onMigrate: (from, to, bytes) =>
+            notices.extend(
+              MIGRATION_STEP_MS + bytes / MIGRATED_BYTES_PER_MS,
+              `Migrating the database: version ${from} of ${to}, ${Math.ceil(bytes / 1e6)} MB`,
+            ),
+        });
     let daemon: Daemon | undefined;
     try {
       const { identity, notes } = config.readOnly
         ? { identity: null, notes: [] }
         : settleIdentity(engine, { ...config, acceptChange: config.acceptIdentityChange });
-      daemon = new Daemon(config, log, engine, identity, kernel);
+      daemon = new Daemon(config, log, notices, engine, identity, kernel);
       daemon.#recover();
-      await daemon.#listen();
+      await daemon.#listen(passed);
       for (const { message, details } of notes) log.info(details, message);
     } catch (error) {
       for (const { listener } of daemon === undefined ? [] : daemon.#listeners) {
@@ -179,7 +228,56 @@ export class Daemon {
     }
     daemon.#reactor.schedule();
     daemon.#watchIdle();
+    notices.ready(daemon.#state());
     return daemon;
+  }
+
+  /** What it is doing, in a line for people. */
+  #state(): string {
+    const { idleExit, readOnly } = this.#config;
+    if (this.#full) return "No space left for the database: reads go on, writes are refused";
+    const open = this.#connections.size;
+    const serving = `Serving ${readOnly ? "reads of " : ""}${open} connection${open === 1 ? "" : "s"}`;
+    return open === 0 && idleExit !== undefined ? `Idle; ends if that lasts ${idleExit} s` : serving;
+  }
+
+  /**
+   * Takes over what can be changed while it runs, and says what would need another start. A configuration that
+   * cannot be read changes nothing, and says so.
+   *
+   * @param read throws a `PawlError` when there is something wrong with it.
+   */
+  reload(read: () => Config): void {
+    if (this.#stopping) return;
+    this.#notices.reloading();
+    try {
+      this.#takeOver(read());
+    } catch (error) {
+      this.#log.error({ err: error }, "the configuration was not taken over; the former one stays");
+    }
+    this.#notices.ready(this.#state());
+  }
+
+  #takeOver(config: Config): void {
+    const allows = config.allowUids.length > 0 || config.allowGids.length > 0;
+    if (allows && this.#kernel === undefined) throw cannotTell("the kernel cannot be asked");
+    const differs = (name: keyof Config): boolean =>
+      JSON.stringify(config[name]) !== JSON.stringify(this.#config[name]);
+    const changed = (Object.keys(config) as (keyof Config)[]).filter(differs);
+    const taken = changed.filter((name) => RELOADABLE.has(name));
+    const needRestart = changed.filter((name) => !RELOADABLE.has(name));
+    this.#config = { ...this.#config, ...Object.fromEntries(taken.map((name) => [name, config[name]])) };
+
+    this.#log.level = config.logLevel;
+    this.#reactor.retain(config.retentionDays * DAY_MS);
+    for (const connection of this.#connections.values()) {
+      connection.forbidden = this.#forbid(connection.socket, connection.caller);
+    }
+    clearTimeout(this.#idleTimer);
+    this.#watchIdle();
+    this.#log.info({ taken }, "configuration read again");
+    if (needRestart.length > 0)
+      this.#log.warn({ needRestart }, "these options take effect at the next start");
   }
 
   /** Ends the process after a failure of the storage, without another look at the disk. */
@@ -191,6 +289,7 @@ export class Daemon {
   async stop(reason: string): Promise<void> {
     this.#log.info({ reason }, "stopping");
     this.#stopping = true;
+    this.#notices.stopping(`Stopping (${reason})`);
     clearTimeout(this.#idleTimer);
     for (const { listener } of this.#listeners) listener.stopAccepting();
     this.#reactor.stop(
@@ -229,10 +328,31 @@ export class Daemon {
     this.#engine.store.checkpoint();
   }
 
-  async #listen(): Promise<void> {
+  async #listen({ sockets }: Passed): Promise<void> {
     const { socket, socketMode, readOnlySocket, readOnlySocketMode, readOnly } = this.#config;
-    await this.#listenOn(socket, socketMode, readOnly);
-    if (readOnlySocket !== undefined) await this.#listenOn(readOnlySocket, readOnlySocketMode, true);
+    for (const passed of sockets) await this.#adopt(passed);
+    const has = (forReads: boolean): boolean => sockets.some((passed) => passed.readOnly === forReads);
+    if (!has(false)) await this.#listenOn(socket, socketMode, readOnly);
+    if (readOnlySocket !== undefined && !has(true)) {
+      await this.#listenOn(readOnlySocket, readOnlySocketMode, true);
+    }
+  }
+
+  async #adopt({ fd, name, readOnly: forReads }: Passed["sockets"][number]): Promise<void> {
+    const path = this.#kernel === undefined ? this.#config.socket : this.#kernel.takeListening(fd);
+    if (path === undefined) {
+      throw new PawlError(
+        "invalid_params",
+        `What was passed as ${JSON.stringify(name)} (descriptor ${fd}) is no listening stream socket of the Unix family. Pass one: ListenStream= with a path.`,
+      );
+    }
+    const readOnly = forReads || this.#config.readOnly;
+    const listener = await Listener.adopt({
+      fd,
+      path,
+      onConnection: (accepted) => this.#accept(accepted, readOnly),
+    });
+    this.#listeners.push({ listener, readOnly });
   }
 
   async #listenOn(path: string, mode: number, readOnly: boolean): Promise<void> {
@@ -272,10 +392,12 @@ export class Daemon {
         this.#receivers.leave(closed.caller.connection);
         this.#reactor.disconnect(closed.caller.connection);
         this.#watchIdle();
+        this.#notices.statusSoon(() => this.#state());
       },
     });
     this.#connections.set(connection.caller.connection, connection);
     clearTimeout(this.#idleTimer);
+    this.#notices.statusSoon(() => this.#state());
   }
 
   /**
@@ -415,14 +537,16 @@ function commandOf(params: object): string {
 async function askKernel({ allowUids, allowGids }: Config, log: Logger): Promise<Kernel | undefined> {
   const kernel = await openKernel();
   if (typeof kernel !== "string") return kernel;
-  if (allowUids.length > 0 || allowGids.length > 0) {
-    throw new PawlError(
-      "unavailable",
-      `--allow-uid and --allow-gid need to know who connects, and the kernel cannot be asked here: ${kernel}. Leave them out and let the mode of the socket decide.`,
-    );
-  }
+  if (allowUids.length > 0 || allowGids.length > 0) throw cannotTell(kernel);
   log.warn({ reason: kernel }, "running without knowing who connects");
   return undefined;
+}
+
+function cannotTell(reason: string): PawlError {
+  return new PawlError(
+    "unavailable",
+    `--allow-uid and --allow-gid need to know who connects, and the kernel cannot be asked here: ${reason}. Leave them out and let the mode of the socket decide.`,
+  );
 }
 
 /**

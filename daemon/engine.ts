@@ -18,6 +18,8 @@ export interface EngineOptions {
   /** Opens a database that was made with another mode or node id, and keeps the new one. */
   acceptModeChange?: boolean;
   time?: TimeSource;
+  /** Told before each step that brings the tables up to date, with the bytes of the database. */
+  onMigrate?: (from: number, to: number, bytes: number) => void;
 }
 
 /** An open database with everything that operations on it need. */
@@ -49,7 +51,7 @@ export function openEngine(options: EngineOptions): Engine {
     }
     const store = new SqliteStore({ path });
     toClose.push(() => store.close());
-    const version = migrate(store.database);
+    const version = migrate(store.database, (from, to) => options.onMigrate?.(from, to, store.sizes().bytes));
     const mode = settleMode(store.database, options.mode, options.acceptModeChange ?? false);
     const clock = new Clock(Number(readMeta(store.database, "high_water_mark") ?? 0), options.time);
     const sign = signer(settleSigningKey(store.database));

@@ -18,6 +18,16 @@ export interface Kernel {
   groups(socket: Socket): number[];
   readonly hangUps: HangUps;
   /**
+   * The path at which a descriptor that we were started with listens, `@name` for an abstract one; undefined if it
+   * is not a listening stream socket of the Unix family. Programs that we start do not get it from then on.
+   */
+  takeListening(fd: number): string | undefined;
+  /**
+   * Sends a datagram to a Unix socket, named by its path or by `@name`, without ever waiting. Returns 0, or the
+   * errno: EAGAIN when there is no room for it now.
+   */
+  sendDatagram(address: string, text: string): number;
+  /**
    * Ends the process without anything being run that libraries have left to be run at the end (_exit(2)). On a
    * disk that fails, some of that never returns: koffi itself syncs stdout, which may be a file there.
    */
@@ -29,6 +39,16 @@ export interface Kernel {
 const SOL_SOCKET = 1;
 const SO_PEERCRED = arch() === "ppc64" ? 21 : 17;
 const SO_PEERGROUPS = 59;
+const SO_TYPE = 3;
+const SO_ACCEPTCONN = 30;
+const AF_UNIX = 1;
+const SOCK_STREAM = 1;
+const SOCK_DGRAM = 2;
+const SOCK_CLOEXEC = 0o2000000;
+const MSG_DONTWAIT = 0x40;
+const MSG_NOSIGNAL = 0x4000;
+const F_SETFD = 2;
+const FD_CLOEXEC = 1;
 const EPOLL_CLOEXEC = 0o2000000;
 const EPOLL_CTL_ADD = 1;
 const EPOLL_CTL_DEL = 2;
@@ -38,6 +58,9 @@ const KNOWN_ARCHITECTURES = ["x64", "ia32", "arm", "arm64", "riscv64", "loong64"
 const INT_BYTES = 4;
 /** `struct ucred { pid_t pid; uid_t uid; gid_t gid; }` */
 const CREDENTIALS_BYTES = 12;
+/** `struct sockaddr_un { sa_family_t sun_family; char sun_path[108]; }` */
+const ADDRESS_PATH_OFFSET = 2;
+const ADDRESS_BYTES = ADDRESS_PATH_OFFSET + 108;
 /** NGROUPS_MAX. */
 const MAX_GROUPS = 65536;
 /** `struct epoll_event` is packed on x86-64 only, and needs no padding on ia32. */
@@ -58,6 +81,10 @@ export async function openKernel(): Promise<Kernel | string> {
     const libc = koffi.load(null);
     const getsockopt = libc.func("int getsockopt(int, int, int, void *, void *)");
     const exit = libc.func("void _exit(int)");
+    const getsockname = libc.func("int getsockname(int, void *, void *)");
+    const fcntl = libc.func("int fcntl(int, int, int)");
+    const socketOf = libc.func("int socket(int, int, int)");
+    const sendto = libc.func("long sendto(int, void *, size_t, int, void *, unsigned int)");
     const epollCreate = libc.func("int epoll_create1(int)");
     const epollControl = libc.func("int epoll_ctl(int, int, int, void *)");
     const epollWait = libc.func("int epoll_wait(int, void *, int, int)");
@@ -79,6 +106,11 @@ export async function openKernel(): Promise<Kernel | string> {
     });
 
     const ucred = Buffer.alloc(CREDENTIALS_BYTES);
+    const number = Buffer.alloc(INT_BYTES);
+    /** The value of an option that is a number; undefined if the descriptor has none. */
+    const numberOf = (fd: number, name: number): number | undefined =>
+      option(fd, name, number) === INT_BYTES ? number.readUInt32LE() : undefined;
+    let datagrams: number | undefined;
     return {
       credentials(socket) {
         if (option(fdOf(socket), SO_PEERCRED, ucred) !== CREDENTIALS_BYTES) return undefined;
@@ -91,6 +123,22 @@ export async function openKernel(): Promise<Kernel | string> {
         return Array.from({ length: bytes / INT_BYTES }, (_, index) => gids.readUInt32LE(index * INT_BYTES));
       },
       hangUps,
+      takeListening(fd) {
+        const address = Buffer.alloc(ADDRESS_BYTES);
+        length.writeUInt32LE(address.length);
+        if (getsockname(fd, address, length) !== 0 || address.readUInt16LE() !== AF_UNIX) return undefined;
+        const name = address.subarray(ADDRESS_PATH_OFFSET, length.readUInt32LE());
+        if (numberOf(fd, SO_TYPE) !== SOCK_STREAM || numberOf(fd, SO_ACCEPTCONN) !== 1) return undefined;
+        fcntl(fd, F_SETFD, FD_CLOEXEC);
+        return name[0] === 0 ? `@${name.toString("utf8", 1)}` : name.toString("utf8").replace(/\0.*$/s, "");
+      },
+      sendDatagram(address, text) {
+        datagrams ??= socketOf(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0) as number;
+        const to = addressOf(address);
+        const bytes = Buffer.from(text);
+        const flags = MSG_DONTWAIT | MSG_NOSIGNAL;
+        return Number(sendto(datagrams, bytes, bytes.length, flags, to, to.length)) < 0 ? koffi.errno() : 0;
+      },
       exit: (code) => void exit(code),
     };
   } catch (error) {
@@ -159,6 +207,14 @@ interface EpollCalls {
   /** Returns how many events it wrote, without waiting. */
   wait(events: Buffer): number;
   poll(onReadable: () => void): koffi.node.PollHandle;
+}
+
+/** A `sockaddr_un`: a path with its final NUL, or after a leading NUL a name with none (unix(7)). */
+function addressOf(address: string): Buffer {
+  const family = Buffer.alloc(ADDRESS_PATH_OFFSET);
+  family.writeUInt16LE(AF_UNIX);
+  const name = address.startsWith("@") ? `\0${address.slice(1)}` : `${address}\0`;
+  return Buffer.concat([family, Buffer.from(name)]);
 }
 
 /** The file descriptor of an open socket; Node has no other name for it. */

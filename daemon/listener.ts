@@ -16,14 +16,13 @@ const BACKLOG = 4096;
 export class Listener {
   readonly path: string;
   readonly #server: Server;
-  readonly #lock: FileLock;
-  readonly #inode: number;
+  /** What is ours in the file system; nothing is when the socket was passed to us. */
+  readonly #place: { lock: FileLock; inode: number } | undefined;
 
-  private constructor(path: string, server: Server, lock: FileLock) {
+  private constructor(path: string, server: Server, lock: FileLock | undefined) {
     this.path = path;
     this.#server = server;
-    this.#lock = lock;
-    this.#inode = lstatSync(path).ino;
+    this.#place = lock === undefined ? undefined : { lock, inode: lstatSync(path).ino };
   }
 
   /**
@@ -65,6 +64,22 @@ export class Listener {
     }
   }
 
+  /**
+   * Serves a socket that listens already and that somebody else keeps: who connects after we have ended waits in
+   * it for the process that comes after us.
+   *
+   * @param path where it listens, for people.
+   */
+  static async adopt(options: {
+    fd: number;
+    path: string;
+    onConnection: (socket: Socket) => void;
+  }): Promise<Listener> {
+    const server = createServer({ allowHalfOpen: true, pauseOnConnect: false }, options.onConnection);
+    await listening(server, () => server.listen({ fd: options.fd, backlog: BACKLOG }));
+    return new Listener(options.path, server, undefined);
+  }
+
   /** Takes no more connections; those that are open stay. */
   stopAccepting(): void {
     this.#server.close();
@@ -72,8 +87,10 @@ export class Listener {
 
   /** Removes the socket file if it is still ours, and lets another daemon have the place. */
   remove(): void {
-    if (lstatSync(this.path, { throwIfNoEntry: false })?.ino === this.#inode) unlinkSync(this.path);
-    this.#lock.release();
+    if (this.#place === undefined) return;
+    const { lock, inode } = this.#place;
+    if (lstatSync(this.path, { throwIfNoEntry: false })?.ino === inode) unlinkSync(this.path);
+    lock.release();
   }
 }
 
@@ -108,17 +125,23 @@ async function checkPlace(path: string): Promise<void> {
  * which others could connect. `listen` binds a Unix socket before it returns.
  */
 async function bind(server: Server, path: string, mode: number): Promise<void> {
-  const listening = new Promise<void>((resolve, reject) => {
+  await listening(server, () => {
+    const previous = process.umask(0o777 & ~mode);
+    try {
+      server.listen({ path, backlog: BACKLOG });
+    } finally {
+      process.umask(previous);
+    }
+  });
+}
+
+async function listening(server: Server, listen: () => void): Promise<void> {
+  const done = new Promise<void>((resolve, reject) => {
     server.once("listening", resolve);
     server.once("error", reject);
   });
-  const previous = process.umask(0o777 & ~mode);
-  try {
-    server.listen({ path, backlog: BACKLOG });
-  } finally {
-    process.umask(previous);
-  }
-  await listening;
+  listen();
+  await done;
 }
 
 /** A hidden name no longer than the final one, so that a path the kernel takes stays one it takes. */

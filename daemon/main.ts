@@ -2,6 +2,7 @@ import { PawlError } from "@pawl/protocol/errors";
 import { type Config, readConfig } from "./config.js";
 import { Daemon } from "./daemon.js";
 import { openLog } from "./log.js";
+import { type Passed, takePassed } from "./systemd.js";
 
 /** Exit codes: 0 stopped in order, 1 ended by a failure, 2 bad usage, 3 could not start. */
 const EXIT_FAILURE = 1;
@@ -11,10 +12,12 @@ const EXIT_NOT_STARTED = 3;
 /** Runs pawld until it is told to stop. */
 export async function main(args: readonly string[]): Promise<void> {
   let config: Config;
+  let passed: Passed;
   try {
     const read = readConfig(args, process.env);
     if (typeof read === "string") return void process.stdout.write(read);
     config = read;
+    passed = takePassed(process.env, process.pid);
   } catch (error) {
     return complain(error, EXIT_USAGE);
   }
@@ -24,7 +27,7 @@ export async function main(args: readonly string[]): Promise<void> {
     log.flush();
     process.exit(code);
   };
-  const starting = Daemon.start(config, log.logger);
+  const starting = Daemon.start(config, log.logger, passed);
   let stopping = false;
   const onSignal = (signal: NodeJS.Signals): void => {
     if (stopping) process.exit(EXIT_FAILURE);
@@ -45,6 +48,14 @@ export async function main(args: readonly string[]): Promise<void> {
   // Before anybody can know that the daemon runs: whoever is told may signal it at once.
   process.on("SIGTERM", onSignal);
   process.on("SIGINT", onSignal);
+  process.on("SIGHUP", (signal) => {
+    // A terminal that is closed takes its daemon with it, as it always did; everybody else means the configuration.
+    if (log.onTerminal) return onSignal(signal);
+    starting.then(
+      (daemon) => daemon.reload(() => readConfig(args, process.env) as Config),
+      () => {},
+    );
+  });
 
   let daemon: Daemon;
   try {

@@ -95,6 +95,14 @@ export class Reactor {
     this.#expiryAt = options.readOnly ? Number.POSITIVE_INFINITY : 0;
   }
 
+  /** Changes how long what has ended is kept, for what has ended already too. */
+  retain(retentionMs: number): void {
+    this.#options.retentionMs = retentionMs;
+    if (this.#options.readOnly) return;
+    this.#expiryAt = 0;
+    this.schedule();
+  }
+
   /** Queues a call for the next turn; calls are performed in the order they were submitted. */
   submit(call: Call): void {
     if (this.#stopped !== undefined) {

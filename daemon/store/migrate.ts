@@ -9,8 +9,13 @@ const SCHEMA_DIRECTORY = new URL("../../store/schema/", import.meta.url);
  * Brings the tables up to the version of this program, each step in a transaction of its own, and returns
  * that version. The version is kept in pawl's own table, because `user_version` belongs to whoever owns the
  * file. A database written by a newer program is refused: `invalid_state`, with both versions.
+ *
+ * @param onStep told of each step before it is made: none of them can be looked into while it runs.
  */
-export function migrate(database: Database.Database): number {
+export function migrate(
+  database: Database.Database,
+  onStep: (from: number, to: number) => void = () => {},
+): number {
   const steps = migrations();
   let version = schemaVersion(database);
   if (version > steps.length) {
@@ -22,6 +27,7 @@ export function migrate(database: Database.Database): number {
   }
   for (const name of steps.slice(version)) {
     const text = readFileSync(new URL(name, SCHEMA_DIRECTORY), "utf8");
+    onStep(version, steps.length);
     database
       .transaction(() => {
         database.exec(text);

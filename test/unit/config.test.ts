@@ -55,6 +55,16 @@ describe("layers", () => {
     expect(read(["--config", other], { PAWL_CONFIG: one }).idleExit).toBe(2);
   });
 
+  test("a unit of systemd has a directory with a file for each instance, which need not be there", () => {
+    const env = { CONFIGURATION_DIRECTORY: directory };
+    writeFileSync(join(directory, "ci.toml"), "idle-exit = 7");
+    expect(read(["--instance", "ci"], env).idleExit).toBe(7);
+    expect(read([], { ...env, PAWL_INSTANCE: "ci" }).idleExit).toBe(7);
+    expect(read(["--instance", "other"], env).idleExit).toBeUndefined();
+    expect(read(["--instance", "ci"], env, "idle-exit = 8").idleExit).toBe(8);
+    expect(refusal(["--instance", "../ci"], env)).toContain("The instance name");
+  });
+
   test("an empty variable is as good as none", () => {
     expect(read([], { PAWL_SOCKET: "", PAWL_MODE: "", XDG_RUNTIME_DIR: "/run/x" }).socket).toBe(
       "/run/x/pawl/default.sock",
