@@ -1,7 +1,7 @@
-import { refuse, shown } from "@pawl/protocol/errors";
 import { MAX_INTEGER } from "@pawl/protocol/limits";
 import { all, type Env, one, sql } from "../operation.js";
 import type { LeaseProvider } from "./provider.js";
+import { exhausted } from "./refusals.js";
 
 const selectHolder = sql<HolderRow>(`
   SELECT lease_id, owner, fencing_token, acquired_at, expires_at, note, pid, uid, gid FROM pawl_lease
@@ -102,12 +102,4 @@ function holderOf(row: HolderRow, now: number) {
     note: row.note,
     peer: { pid: row.pid, uid: row.uid, gid: row.gid },
   };
-}
-
-function exhausted(name: string) {
-  return refuse(
-    "exhausted",
-    `The fencing tokens of ${shown(name)} have come to their end at ${MAX_INTEGER}. Use another name.`,
-    { name, highest: MAX_INTEGER },
-  );
 }

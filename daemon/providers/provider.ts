@@ -116,12 +116,16 @@ export interface Holder {
   readonly peer: Peer;
 }
 
-/** What the daemon gives to a provider outside at its start. */
-export interface ProviderOptions {
+/** The time, as providers outside are given it. */
+export interface ProviderClocks {
   /** Milliseconds of a clock that never jumps: for judging expiry. */
   readonly elapsed: () => number;
   /** Milliseconds since the Unix epoch: for people. */
   readonly now: () => number;
+}
+
+/** What the daemon gives to a provider outside at its start. */
+export interface ProviderOptions extends ProviderClocks {
   /** What was configured after the first comma: `custom:./module.js,bucket=leases` has `{bucket: "leases"}`. */
   readonly params: Readonly<Record<string, string>>;
 }

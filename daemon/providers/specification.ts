@@ -130,7 +130,9 @@ function parseParams(text: string, parts: readonly string[]): Record<string, str
 }
 
 function checkUrl(text: string, value: string): void {
-  const { protocol } = URL.canParse(value) ? new URL(value) : { protocol: undefined };
+  const { protocol, username = "" } = URL.canParse(value) ? new URL(value) : { protocol: undefined };
+  // Others can read command lines, and the specification is logged.
+  if (username !== "") throw wrong("A URL of --lease-provider holds a user name; credentials do not belong there");
   if (protocol !== "http:" && protocol !== "https:") {
     throw wrong(`${shown(text)} has ${shown(value)} where an http:// or https:// URL belongs`);
   }
