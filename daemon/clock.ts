@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { performance } from "node:perf_hooks";
 
 /** A wall clock this much ahead of ours was set forward, or the machine slept; less is drift. */
@@ -70,4 +71,25 @@ export function monotonicMicroseconds(): bigint {
 /** Milliseconds of the monotonic clock, for measuring how long something took. */
 export function elapsed(): number {
   return performance.now();
+}
+
+/** A moment that processes of one boot of the machine can compare, whatever happens to the time of day. */
+export interface Uptime {
+  /** Which boot, or null where the kernel does not say: then nothing can be compared over a restart. */
+  readonly boot: string | null;
+  /** Milliseconds of the monotonic clock, which Linux counts from the boot. */
+  readonly uptimeMs: number;
+}
+
+let boot: string | null | undefined;
+
+export function uptime(): Uptime {
+  if (boot === undefined) {
+    try {
+      boot = readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim();
+    } catch {
+      boot = null;
+    }
+  }
+  return { boot, uptimeMs: Math.floor(Number(process.hrtime.bigint()) / 1e6) };
 }

@@ -6,10 +6,12 @@ export type {
   Acquired,
   AcquireRequest,
   Answer,
+  CreateLeaseProvider,
   HeartbeatRequest,
   Holder,
   LeaseProvider,
   Peer,
   Place,
+  ProviderOptions,
   ReleaseRequest,
 } from "./providers/provider.js";

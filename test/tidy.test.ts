@@ -114,8 +114,10 @@ describe("imports", () => {
 
   test("what is imported is declared, and what is declared is imported", () => {
     for (const name of PACKAGES) {
-      const { dependencies = {} } = JSON.parse(read(`${name}/package.json`)) as {
+      const { dependencies = {}, peerDependencies = {} } = JSON.parse(read(`${name}/package.json`)) as {
         dependencies?: Record<string, string>;
+        /** What is used only where it is configured, and then asked for. */
+        peerDependencies?: Record<string, string>;
       };
       const used = new Set(
         imports
@@ -128,7 +130,7 @@ describe("imports", () => {
               .join("/"),
           ),
       );
-      const declared = new Set(Object.keys(dependencies));
+      const declared = new Set([...Object.keys(dependencies), ...Object.keys(peerDependencies)]);
       // The workspaces find each other without being declared.
       const ours = new Set(PACKAGES.map((each) => `@pawl/${each}`));
       expectNone(

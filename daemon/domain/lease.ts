@@ -13,14 +13,14 @@ const WARN_FRACTION = 1 / 3;
 const RESTART_GRACE_MS = 5000;
 
 /** A row may be past its end and not yet removed: expiry runs in bounded steps. */
-const selectByName = sql<LeaseRow>("SELECT * FROM pawl_lease WHERE name = :name");
+export const selectByName = sql<LeaseRow>("SELECT * FROM pawl_lease WHERE name = :name");
 
-const selectById = sql<LeaseRow>("SELECT * FROM pawl_lease WHERE lease_id = :leaseId AND expires_at > :now");
+export const selectById = sql<LeaseRow>("SELECT * FROM pawl_lease WHERE lease_id = :leaseId AND expires_at > :now");
 
 const selectPage = sql<LeaseRow>(`
   SELECT * FROM pawl_lease WHERE name > :after AND expires_at > :now ORDER BY name LIMIT :rows`);
 
-const selectHighest = sql<{ highest: number }>("SELECT highest FROM pawl_lease_token WHERE name = :name");
+export const selectHighest = sql<{ highest: number }>("SELECT highest FROM pawl_lease_token WHERE name = :name");
 
 const countHeld = sql<{ held: number }>("SELECT count(*) AS held FROM pawl_lease WHERE expires_at > :now");
 
@@ -44,22 +44,32 @@ const takeWarnings = sql<LeaseRow>(`
     (SELECT name FROM pawl_lease WHERE warn_at <= :now ORDER BY warn_at LIMIT :rows)
   RETURNING *`);
 
-const removeOfConnection = sql<{ name: string }>(`
+const removeOfConnection = sql<LeaseRow>(`
   DELETE FROM pawl_lease WHERE name IN
     (SELECT name FROM pawl_lease WHERE connection = :connection AND release_on = 'disconnect' LIMIT :rows)
-  RETURNING name`);
+  RETURNING *`);
 
 const expireOfConnection = sql(`
   UPDATE pawl_lease SET expires_at = :now, warn_at = NULL
   WHERE connection = :connection AND release_on = 'disconnect'`);
 
-const postponeAll = sql("UPDATE pawl_lease SET expires_at = expires_at + :byMs, warn_at = warn_at + :byMs");
+/**
+ * Not those of a provider outside: whether the clock was set forward or the machine slept cannot be told, and
+ * while it sleeps, time goes on for the provider.
+ */
+const postponeOwn = sql(`
+  UPDATE pawl_lease SET expires_at = expires_at + :byMs, warn_at = warn_at + :byMs WHERE provider IS NULL`);
+
+const owe = sql(`
+  INSERT INTO pawl_lease_owed (lease_id, name, provider, fencing_token, until)
+  VALUES (:leaseId, :name, :provider, :fencingToken, :until)
+  ON CONFLICT (lease_id) DO NOTHING`);
 
 const forgetConnections = sql(`
   UPDATE pawl_lease SET connection = 0, warn_at = NULL,
     expires_at = CASE WHEN release_on = 'disconnect' AND expires_at > :grace THEN :grace ELSE expires_at END`);
 
-interface LeaseRow {
+export interface LeaseRow {
   name: string;
   lease_id: string;
   fencing_token: number;
@@ -72,6 +82,8 @@ interface LeaseRow {
   connection: number;
   pid: number | null;
   uid: number | null;
+  /** The provider outside that keeps it; null for this database. */
+  provider: string | null;
 }
 
 export function* acquire(
@@ -115,20 +127,17 @@ export function* heartbeat(
   env: Env,
 ): Operation<Result<"lease.heartbeat"> | PawlError> {
   const { leaseId } = params;
-  const { now, caller } = env;
+  const { now } = env;
   const row = yield* one(selectById, { leaseId, now });
   if (row === undefined) return gone();
+  if (row.provider !== null) return notConfigured(row.provider);
   const { name, release_on: releaseOn } = row;
   const ttlMs = params.ttlMs ?? row.ttl_ms;
   const renewed = yield* localProvider(env).heartbeat({ name, leaseId, ttlMs });
   if (renewed instanceof PawlError) return renewed;
   if (renewed === null) return gone();
 
-  // A lease that ends with a connection stays with the one it was given to: another that renews it, perhaps a
-  // program that ends right after, must not end it. After a restart there is no such connection any more.
-  const stays = releaseOn === "disconnect" && row.connection !== 0;
-  const connection = stays ? row.connection : caller.connection;
-  yield* watchOver({ name, ttlMs, releaseOn, connection }, renewed.remainingMs, env);
+  yield* watchOver({ name, ttlMs, releaseOn, connection: ownerOf(row, env) }, renewed.remainingMs, env);
   return { expiresAt: now + renewed.remainingMs, remainingMs: renewed.remainingMs };
 }
 
@@ -139,6 +148,7 @@ export function* release(
   const { leaseId } = params;
   const row = yield* one(selectById, { leaseId, now: env.now });
   if (row === undefined) return { released: false };
+  if (row.provider !== null) return notConfigured(row.provider);
   const released = yield* localProvider(env).release({ name: row.name, leaseId });
   if (released instanceof PawlError) return released;
   if (released) env.effects.wake(waitKey(row.name));
@@ -205,15 +215,11 @@ export function* breakLease(
 ): Operation<Result<"lease.break"> | PawlError> {
   const { name, reason } = params;
   const row = yield* one(selectByName, { name });
+  if (row !== undefined && row.provider !== null) return notConfigured(row.provider);
   const broken = yield* localProvider(env).break(name);
   if (broken instanceof PawlError) return broken;
   if (broken && row !== undefined) {
-    const { owner, fencing_token: fencingToken, pid, uid } = row;
-    env.effects.log("lease broken", {
-      lease: { name, owner, fencingToken, pid, uid },
-      reason,
-      caller: env.caller,
-    });
+    logBroken(row, reason, env);
     tellLost(row, "broken", reason, env);
     env.effects.wake(waitKey(name));
   }
@@ -253,6 +259,7 @@ export const leases: Expiry = {
     const expired = yield* all(removeExpired, { now: env.now, rows });
     for (const row of expired) {
       tellLost(row, "expired", null, env);
+      yield* giveBack(row, env);
       env.effects.wake(waitKey(row.name));
     }
     const warned = yield* all(takeWarnings, { now: env.now, rows });
@@ -276,12 +283,15 @@ export const leases: Expiry = {
   },
 
   *postpone(byMs) {
-    yield* run(postponeAll, { byMs });
+    yield* run(postponeOwn, { byMs });
   },
 
   *disconnect(connection, env, rows) {
     const removed = yield* all(removeOfConnection, { connection, rows });
-    for (const { name } of removed) env.effects.wake(waitKey(name));
+    for (const row of removed) {
+      yield* giveBack(row, env);
+      env.effects.wake(waitKey(row.name));
+    }
     if (removed.length < rows) return;
     // The rest ends as if it had expired now, in steps that do not stall others.
     yield* run(expireOfConnection, { connection, now: env.now });
@@ -297,8 +307,19 @@ export const leases: Expiry = {
   },
 };
 
+/** What the daemon waits under for leases that it has to give back to providers outside. */
+export const OWED_KEY = "lease-owed";
+
+/** A lease that has ended here: if a provider outside keeps it, that one has to be told. */
+export function* giveBack(row: LeaseRow, env: Env): Operation<void> {
+  const { name, lease_id: leaseId, fencing_token: fencingToken, provider, ttl_ms: ttlMs } = row;
+  if (provider === null) return;
+  yield* run(owe, { leaseId, name, provider, fencingToken, until: env.now + ttlMs });
+  env.effects.wake(OWED_KEY);
+}
+
 /** What those who wait for a name are parked under. */
-function waitKey(name: string): string {
+export function waitKey(name: string): string {
   return `lease:${name}`;
 }
 
@@ -307,8 +328,17 @@ function* isHeld(name: string, fencingToken: number, env: Env): Operation<boolea
   return row !== undefined && row.expires_at > env.now && row.fencing_token === fencingToken;
 }
 
+/**
+ * The connection that a renewed lease belongs to. One that ends with a connection stays with the one it was given
+ * to: another that renews it, perhaps a program that ends right after, must not end it. After a restart there is
+ * no such connection any more.
+ */
+export function ownerOf(row: LeaseRow, { caller }: Env): number {
+  return row.release_on === "disconnect" && row.connection !== 0 ? row.connection : caller.connection;
+}
+
 /** Sees to it that the holder is warned and told, and that the lease ends with its connection if it is to. */
-function* watchOver(
+export function* watchOver(
   grant: { name: string; ttlMs: number; releaseOn: "expiry" | "disconnect"; connection: number },
   remainingMs: number,
   env: Env,
@@ -321,12 +351,21 @@ function* watchOver(
   if (releaseOn === "disconnect") env.effects.bind(connection);
 }
 
-function tellLost(row: LeaseRow, cause: "expired" | "broken", reason: string | null, env: Env): void {
+export function logBroken(row: LeaseRow, reason: string, env: Env): void {
+  const { name, owner, fencing_token: fencingToken, pid, uid } = row;
+  env.effects.log("lease broken", {
+    lease: { name, owner, fencingToken, pid, uid },
+    reason,
+    caller: env.caller,
+  });
+}
+
+export function tellLost(row: LeaseRow, cause: "expired" | "broken", reason: string | null, env: Env): void {
   const { name, lease_id: leaseId, fencing_token: fencingToken, connection } = row;
   env.effects.notify(connection, "lease.lost", { name, leaseId, fencingToken, cause, reason });
 }
 
-function held(name: string, owner: string, remainingMs: number, now: number): PawlError {
+export function held(name: string, owner: string, remainingMs: number, now: number): PawlError {
   return refuse(
     "lease_held",
     `The lease ${shown(name)} is held by ${shown(owner)} for ${remainingMs} ms more unless renewed. Ask again, or wait for it with waitMs.`,
@@ -334,7 +373,16 @@ function held(name: string, owner: string, remainingMs: number, now: number): Pa
   );
 }
 
-function gone(): PawlError {
+/** A lease of a provider that the daemon was configured with in an earlier life. */
+function notConfigured(provider: string): PawlError {
+  return refuse(
+    "provider_unavailable",
+    `The lease is kept by ${provider}, which this daemon is not configured with any more. It ends by its ttl; to renew or release it, start the daemon with that --lease-provider.`,
+    { provider, reason: "not configured" },
+  );
+}
+
+export function gone(): PawlError {
   return refuse(
     "lease_lost",
     "The lease is not held any more: it expired, was broken or was released. Stop what it guards; acquire the name again for a new lease with a higher fencing token.",

@@ -77,6 +77,34 @@ export function leaseProviderConformance(options: ConformanceOptions): void {
     assert.equal((await provider.acquire(ask("release", { owner: "deploy" }))).granted, false);
   });
 
+  rule("asking again with the leaseId that holds a name is answered as before", async (stage, provider) => {
+    const request = ask("release");
+    const { fencingToken } = expectGranted(await provider.acquire(request));
+    await stage.pass(TTL_MS / 2);
+    for (const each of [provider, await stage.open()]) {
+      const again = expectGranted(await each.acquire(request));
+      assert.equal(again.fencingToken, fencingToken);
+      assert.ok(again.remainingMs > TTL_MS - STEP_MS * 2 && again.remainingMs <= TTL_MS);
+    }
+    await stage.pass((TTL_MS * 3) / 4);
+    assert.equal((await provider.acquire(ask("release"))).granted, false, "it lasts for a whole ttl");
+    assert.equal(await provider.release(request), true);
+    const next = expectGranted(await provider.acquire(ask("release")));
+    assert.ok(next.fencingToken > fencingToken);
+  });
+
+  rule("a lease outlives the provider object that took it", async (stage, provider) => {
+    const request = ask("release");
+    const { fencingToken } = expectGranted(await provider.acquire(request));
+    await provider.close?.();
+    const restarted = await stage.open();
+    assert.equal((await restarted.acquire(ask("release"))).granted, false);
+    assert.equal((await restarted.get("release"))?.fencingToken, fencingToken);
+    assert.notEqual(await restarted.heartbeat(request), null);
+    assert.equal(await restarted.release(request), true);
+    assert.equal(await restarted.get("release"), null);
+  });
+
   rule("get tells who holds a name and never the leaseId", async (stage, provider) => {
     const other = await stage.open();
     assert.equal(await other.get("release"), null);

@@ -1,10 +1,10 @@
-import { refuse, shown } from "@pawl/protocol/errors";
 import { MAX_INTEGER } from "@pawl/protocol/limits";
 import { all, type Env, one, sql } from "../operation.js";
 import type { LeaseProvider } from "./provider.js";
+import { exhausted } from "./refusals.js";
 
 const selectHolder = sql<HolderRow>(`
-  SELECT owner, fencing_token, acquired_at, expires_at, note, pid, uid, gid FROM pawl_lease
+  SELECT lease_id, owner, fencing_token, acquired_at, expires_at, note, pid, uid, gid FROM pawl_lease
   WHERE name = :name AND expires_at > :now`);
 
 /** Raises the counter of a name; no row when it is at its end, and then nothing has changed. */
@@ -24,7 +24,7 @@ const take = sql(`
     owner = excluded.owner, note = excluded.note, acquired_at = excluded.acquired_at,
     expires_at = excluded.expires_at, ttl_ms = excluded.ttl_ms, warn_at = excluded.warn_at,
     release_on = excluded.release_on, connection = excluded.connection, pid = excluded.pid,
-    uid = excluded.uid, gid = excluded.gid`);
+    uid = excluded.uid, gid = excluded.gid, provider = NULL, boot = NULL, ends_uptime_ms = NULL`);
 
 const prolong = sql<{ name: string }>(`
   UPDATE pawl_lease SET expires_at = :expiresAt, ttl_ms = :ttlMs
@@ -38,6 +38,7 @@ const removeByForce = sql<{ name: string }>(`
   DELETE FROM pawl_lease WHERE name = :name AND expires_at > :now RETURNING name`);
 
 interface HolderRow {
+  lease_id: string;
   owner: string;
   fencing_token: number;
   acquired_at: number;
@@ -56,6 +57,10 @@ export function localProvider(
   return {
     *acquire({ name, leaseId, owner, ttlMs, note, peer, tokenAbove }) {
       const row = yield* one(selectHolder, { name, now });
+      if (row?.lease_id === leaseId) {
+        yield* all(prolong, { name, leaseId, ttlMs, now, expiresAt: now + ttlMs });
+        return { granted: true, fencingToken: row.fencing_token, remainingMs: ttlMs };
+      }
       if (row !== undefined) {
         return { granted: false, holder: holderOf(row, now), retryMs: row.expires_at - now };
       }
@@ -97,12 +102,4 @@ function holderOf(row: HolderRow, now: number) {
     note: row.note,
     peer: { pid: row.pid, uid: row.uid, gid: row.gid },
   };
-}
-
-function exhausted(name: string) {
-  return refuse(
-    "exhausted",
-    `The fencing tokens of ${shown(name)} have come to their end at ${MAX_INTEGER}. Use another name.`,
-    { name, highest: MAX_INTEGER },
-  );
 }

@@ -26,27 +26,42 @@ export type Answer<T, Where extends Place> = Where extends "inside" ? Operation<
  *
  * All durations are in milliseconds and count from the moment of the answer. There are no deadlines here: the
  * clocks of two machines differ, so a provider outside judges expiry by its own monotonic clock, and `outside`
- * it must be the holder's daemon that gives up first.
+ * it must be the holder's daemon that gives up first: it does so when a tenth of the ttl is left. `remainingMs`
+ * of a grant or a renewal must therefore count from before the request was sent to wherever leases are kept.
+ *
+ * The daemon passes a signal to a provider outside, aborted when it waits no longer; it repeats what failed.
  *
  * `leaseProviderConformance` runs the rules below against any provider.
  */
 export interface LeaseProvider<Where extends Place = "outside"> {
   /**
    * Takes the name if nobody holds it. Of any number of callers at one time, one gets it. An attempt whose
-   * outcome could not be learned rejects, and what it may have taken ends by its ttl.
+   * outcome could not be learned rejects. The daemon then asks again with the same leaseId, and if the first
+   * attempt took the name after all, that is granted with the token it had and a whole ttl; or it releases that
+   * leaseId. What is not found again ends by its ttl.
    */
-  acquire(request: AcquireRequest): Answer<Acquired, Where>;
-  /** Makes a lease last `ttlMs` from now on. Null if it is no longer held: it never revives. */
-  heartbeat(request: HeartbeatRequest): Answer<{ remainingMs: number } | null, Where>;
-  /** Gives a lease back at once. False if it was already gone, which includes being another's by now. */
-  release(request: ReleaseRequest): Answer<boolean, Where>;
-  /** Who holds the name, or null. It never tells the leaseId. */
-  get(name: string): Answer<Holder | null, Where>;
-  /** Ends the lease of a name by force, whoever holds it. Without this, `lease.break` is refused for its names. */
-  break?(name: string): Answer<boolean, Where>;
+  acquire(request: AcquireRequest, signal?: AbortSignal): Answer<Acquired, Where>;
   /**
-   * Resolves once asking for a held name again may help; without it, `retryMs` says when. Only for a provider
-   * outside: the daemon knows by itself what becomes free inside.
+   * Makes a lease last `ttlMs` from now on. Null if it is no longer held: it never revives. It may be repeated
+   * after an attempt whose outcome could not be learned.
+   */
+  heartbeat(
+    request: HeartbeatRequest,
+    signal?: AbortSignal,
+  ): Answer<{ readonly remainingMs: number } | null, Where>;
+  /**
+   * Gives a lease back at once. False if it was already gone, which includes being another's by now. It may be
+   * repeated, and is also asked for leases that were perhaps never granted.
+   */
+  release(request: ReleaseRequest, signal?: AbortSignal): Answer<boolean, Where>;
+  /** Who holds the name, or null. It never tells the leaseId. */
+  get(name: string, signal?: AbortSignal): Answer<Holder | null, Where>;
+  /** Ends the lease of a name by force, whoever holds it. Without this, `lease.break` is refused for its names. */
+  break?(name: string, signal?: AbortSignal): Answer<boolean, Where>;
+  /**
+   * Resolves once asking for a held name again may help, also if it is free already; without it, `retryMs` says
+   * when. It may resolve for nothing, and may reject: then `retryMs` counts. Only for a provider outside: the
+   * daemon knows by itself what becomes free inside.
    */
   watch?: Where extends "outside" ? (name: string, signal: AbortSignal) => Promise<void> : never;
   /** Lets go of connections and timers. Leases stay as they are. */
@@ -100,6 +115,23 @@ export interface Holder {
   readonly note: string | null;
   readonly peer: Peer;
 }
+
+/** The time, as providers outside are given it. */
+export interface ProviderClocks {
+  /** Milliseconds of a clock that never jumps: for judging expiry. */
+  readonly elapsed: () => number;
+  /** Milliseconds since the Unix epoch: for people. */
+  readonly now: () => number;
+}
+
+/** What the daemon gives to a provider outside at its start. */
+export interface ProviderOptions extends ProviderClocks {
+  /** What was configured after the first comma: `custom:./module.js,bucket=leases` has `{bucket: "leases"}`. */
+  readonly params: Readonly<Record<string, string>>;
+}
+
+/** What a module of `custom:./module.js` exports as `createLeaseProvider`. */
+export type CreateLeaseProvider = (options: ProviderOptions) => LeaseProvider | Promise<LeaseProvider>;
 
 /** A process, as the kernel told of it; null where it did not, and for one of another machine. */
 export interface Peer {

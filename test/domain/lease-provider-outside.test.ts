@@ -1,0 +1,173 @@
+// The providers outside, under the suite that every provider has to pass: against what they stand on, in
+// processes of its own. Where expiry is judged by a clock that the provider is given, that clock is made up.
+import { randomUUID } from "node:crypto";
+import { renameSync } from "node:fs";
+import { join } from "node:path";
+import { performance } from "node:perf_hooks";
+import { setTimeout as sleep } from "node:timers/promises";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { leaseProviderConformance, type LeaseProvider } from "../../daemon/dist/index.js";
+import { createTable, loadProvider } from "../../daemon/dist/providers/load.js";
+import {
+  type DynamoDbSpecification,
+  type EtcdSpecification,
+  parseProvider,
+} from "../../daemon/dist/providers/specification.js";
+import { type AtEnd, privateDirectory } from "../daemon.js";
+import { AWS_ENV, Dynalite } from "../dynalite.js";
+import { EtcdCluster, HAS_ETCD } from "../etcd.js";
+import { Proxy } from "../proxy.js";
+
+const EXAMPLE = join(import.meta.dirname, "../../docs/providers/directory-provider.js");
+
+/** Registers what is to be done at the end of a stage. */
+function stageEnd(): { atEnd: AtEnd; close: () => Promise<void> } {
+  const actions: (() => void | Promise<void>)[] = [];
+  return {
+    atEnd: (action) => void actions.unshift(action),
+    close: async () => {
+      for (const action of actions.splice(0)) await action();
+    },
+  };
+}
+
+/** Time that passes when it is told to. */
+function madeUpClock() {
+  let passedMs = 0;
+  return {
+    clocks: { elapsed: () => passedMs, now: () => 1_700_000_000_000 + passedMs },
+    pass: async (ms: number) => {
+      passedMs += ms;
+    },
+  };
+}
+
+describe("dynamodb", () => {
+  let dynalite: Dynalite;
+  const { atEnd, close } = stageEnd();
+  beforeAll(async () => {
+    Object.assign(process.env, AWS_ENV);
+    dynalite = await Dynalite.start(atEnd);
+  });
+  afterAll(close);
+
+  const specificationFor = (port: number): DynamoDbSpecification =>
+    parseProvider(
+      `dynamodb:table=leases-${randomUUID()},endpoint=http://127.0.0.1:${port}`,
+    ) as DynamoDbSpecification;
+
+  leaseProviderConformance({
+    test,
+    takeoverMs: (ttlMs) => 2 * ttlMs,
+    stage: async () => {
+      const end = stageEnd();
+      const proxy = await Proxy.start(dynalite.port, end.atEnd);
+      const specification = specificationFor(proxy.port);
+      expect(await createTable(specification, sleep)).toBe(true);
+      const { clocks, pass } = madeUpClock();
+      return {
+        open: async () => closing(await loadProvider(specification, clocks), end.atEnd),
+        pass,
+        cut: () => proxy.cut(),
+        close: end.close,
+      };
+    },
+  });
+
+  test("a table is made once, and one for something else is refused", async () => {
+    const specification = specificationFor(dynalite.port);
+    expect(await createTable(specification, sleep)).toBe(true);
+    expect(await createTable(specification, sleep)).toBe(false);
+    const { DynamoDBClient, CreateTableCommand } = await import("@aws-sdk/client-dynamodb");
+    const client = new DynamoDBClient({ endpoint: dynalite.endpoint });
+    const TableName = `orders-${randomUUID()}`;
+    await client.send(
+      new CreateTableCommand({
+        TableName,
+        AttributeDefinitions: [{ AttributeName: "orderId", AttributeType: "S" }],
+        KeySchema: [{ AttributeName: "orderId", KeyType: "HASH" }],
+        BillingMode: "PAY_PER_REQUEST",
+      }),
+    );
+    client.destroy();
+    await expect(createTable({ ...specification, table: TableName }, sleep)).rejects.toMatchObject({
+      kind: "conflict",
+      details: { table: TableName, key: "orderId (HASH)" },
+    });
+  });
+
+  test("a table that is not there is told, with what makes it", async () => {
+    const specification = specificationFor(dynalite.port);
+    const { clocks } = madeUpClock();
+    const end = stageEnd();
+    const provider = closing(await loadProvider(specification, clocks), end.atEnd);
+    await expect(provider.get("release")).rejects.toMatchObject({
+      kind: "provider_unavailable",
+      message: expect.stringContaining(`pawl lease-table create ${specification.text}`),
+    });
+    await end.close();
+  });
+});
+
+describe.skipIf(!HAS_ETCD)("etcd", { concurrent: true }, () => {
+  let cluster: EtcdCluster;
+  const { atEnd, close } = stageEnd();
+  beforeAll(async () => {
+    if (HAS_ETCD) cluster = await EtcdCluster.start(3, atEnd);
+  });
+  afterAll(close);
+
+  const realClocks = { elapsed: () => performance.now(), now: () => Date.now() };
+
+  leaseProviderConformance({
+    test,
+    // etcd grants a second here at least, looks for what has ended twice a second, and the machine may be busy.
+    takeoverMs: () => 3000,
+    stage: async () => {
+      const end = stageEnd();
+      const proxies = await Promise.all(
+        cluster.endpoints.map((endpoint) => Proxy.start(Number(new URL(endpoint).port), end.atEnd)),
+      );
+      const endpoints = proxies.map(({ port }) => `http://127.0.0.1:${port}`).join(",");
+      const specification = parseProvider(
+        `etcd:endpoints=${endpoints},prefix=${randomUUID()}/`,
+      ) as EtcdSpecification;
+      return {
+        open: async () => closing(await loadProvider(specification, realClocks), end.atEnd),
+        pass: async (ms) => {
+          await sleep(ms);
+        },
+        cut: async () => {
+          for (const proxy of proxies) await proxy.cut();
+        },
+        close: end.close,
+      };
+    },
+  });
+});
+
+describe("custom, by the example of the documentation", () => {
+  leaseProviderConformance({
+    test,
+    takeoverMs: (ttlMs) => 2 * ttlMs,
+    stage: async () => {
+      const end = stageEnd();
+      const directory = join(privateDirectory(end.atEnd), "leases");
+      const specification = parseProvider(`custom:${EXAMPLE},directory=${directory}`) as EtcdSpecification;
+      const { clocks, pass } = madeUpClock();
+      return {
+        open: async () => closing(await loadProvider(specification, clocks), end.atEnd),
+        pass,
+        cut: async () => {
+          renameSync(directory, `${directory}-gone`);
+        },
+        close: end.close,
+      };
+    },
+  });
+});
+
+function closing(provider: LeaseProvider, atEnd: AtEnd): LeaseProvider {
+  atEnd(() => provider.close?.());
+  return provider;
+}

@@ -1,0 +1,133 @@
+// A real etcd cluster on loopback, its members processes of their own that can be killed and started again.
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { appendFileSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { type AtEnd, privateDirectory } from "./daemon.js";
+import { freePorts } from "./ports.js";
+
+/** Whether the program is there: Debian has it in etcd-server. */
+export const HAS_ETCD = spawnSync("etcd", ["--version"]).status === 0;
+if (!HAS_ETCD) process.stderr.write("etcd is not installed (Debian: etcd-server); its tests are skipped\n");
+
+/** Half of etcd's own defaults: a lease lasts a second at least, and a leader is missed after half a second. */
+const HEARTBEAT_MS = 50;
+const ELECTION_MS = 500;
+
+interface Member {
+  readonly name: string;
+  readonly client: string;
+  readonly peer: string;
+  child: ChildProcess | undefined;
+}
+
+export class EtcdCluster {
+  readonly members: readonly Member[];
+  readonly #directory: string;
+
+  private constructor(members: readonly Member[], directory: string) {
+    this.members = members;
+    this.#directory = directory;
+  }
+
+  static async start(size: number, atEnd: AtEnd): Promise<EtcdCluster> {
+    const ports = await freePorts(size * 2);
+    const members = Array.from({ length: size }, (_, index) => ({
+      name: `m${index}`,
+      client: `http://127.0.0.1:${ports[index * 2]}`,
+      peer: `http://127.0.0.1:${ports[index * 2 + 1]}`,
+      child: undefined,
+    }));
+    const cluster = new EtcdCluster(members, privateDirectory(atEnd));
+    atEnd(() => cluster.stop());
+    await cluster.startAll();
+    return cluster;
+  }
+
+  get endpoints(): string[] {
+    return this.members.map(({ client }) => client);
+  }
+
+  /** Starts those that do not run, and resolves once there is a leader. */
+  async startAll(): Promise<void> {
+    for (const member of this.members) if (member.child === undefined) this.#start(member);
+    await this.leader();
+  }
+
+  async stop(): Promise<void> {
+    await Promise.all(this.members.map((member) => this.kill(member)));
+  }
+
+  async kill(member: Member): Promise<void> {
+    const { child } = member;
+    member.child = undefined;
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    child.kill("SIGKILL");
+    await once(child, "exit");
+  }
+
+  /** The member that leads, once most agree on one that runs. */
+  async leader(): Promise<Member> {
+    for (;;) {
+      const running = this.members.filter(({ child }) => child !== undefined);
+      const answers = await Promise.all(running.map((member) => statusOf(member)));
+      const leaders = answers.flatMap((answer) => (answer === undefined ? [] : [answer.leader]));
+      const [leader = "0"] = leaders;
+      const index = answers.findIndex((answer) => answer?.member === leader);
+      const agreed = leaders.filter((each) => each === leader).length > this.members.length / 2;
+      if (leader !== "0" && index >= 0 && agreed) return running[index] as Member;
+      for (const { name, child } of running) {
+        if (child?.exitCode != null) throw new Error(`etcd ended: ${readFileSync(this.#logOf(name), "utf8")}`);
+      }
+      await sleep(20);
+    }
+  }
+
+  #logOf(name: string): string {
+    return join(this.#directory, `${name}.log`);
+  }
+
+  #start(member: Member): void {
+    const { name, client, peer } = member;
+    const child = spawn(
+      "etcd",
+      [
+        ["--name", name],
+        ["--data-dir", join(this.#directory, name)],
+        ["--listen-client-urls", client],
+        ["--advertise-client-urls", client],
+        ["--listen-peer-urls", peer],
+        ["--initial-advertise-peer-urls", peer],
+        ["--initial-cluster", this.members.map((each) => `${each.name}=${each.peer}`).join(",")],
+        ["--initial-cluster-token", this.#directory],
+        ["--heartbeat-interval", String(HEARTBEAT_MS)],
+        ["--election-timeout", String(ELECTION_MS)],
+        // What it has answered is in the page cache, which outlives the process.
+        ["--unsafe-no-fsync"],
+      ].flat(),
+      { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ETCD_UNSUPPORTED_ARCH: process.arch } },
+    );
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.on("data", (chunk) => appendFileSync(this.#logOf(name), chunk));
+    }
+    member.child = child;
+  }
+}
+
+async function statusOf({ client }: Member): Promise<{ leader: string; member: string } | undefined> {
+  try {
+    const response = await fetch(`${client}/v3/maintenance/status`, {
+      method: "POST",
+      body: "{}",
+      signal: AbortSignal.timeout(1000),
+    });
+    const { leader = "0", header } = (await response.json()) as {
+      leader?: string;
+      header: { member_id: string };
+    };
+    return { leader, member: header.member_id };
+  } catch {
+    return undefined;
+  }
+}
