@@ -201,7 +201,7 @@ export function defaultSocketPath(instance: string = defaultInstance()): string 
     env: process.env,
     uid: process.getuid?.() ?? userInfo().uid,
     temporaryDirectory: tmpdir(),
-    homeDirectory: homedir(),
+    homeDirectory: homedir,
   };
   const path = socketPath(around, instance);
   // Anybody can make a directory of this name in the temporary directory and listen in it.

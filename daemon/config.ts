@@ -293,7 +293,7 @@ function toConfig(given: Given, env: NodeJS.ProcessEnv): Config {
     env,
     uid: process.getuid?.() ?? 0,
     temporaryDirectory: tmpdir(),
-    homeDirectory: homedir(),
+    homeDirectory: homedir,
   };
   const instance = text(given, "instance") ?? DEFAULT_INSTANCE;
   checkInstance(instance);
@@ -380,7 +380,7 @@ function numbers(given: Given, name: Flag): number[] {
   return list.map((each: unknown) => {
     const number = typeof each === "string" && /^[0-9]+$/.test(each.trim()) ? Number(each) : each;
     if (!Number.isInteger(number) || (number as number) < 0 || (number as number) > MAX_ID) {
-      throw bad(given, name, `a number from 0 to ${MAX_ID}`);
+      throw bad(given, name, `a number from 0 to ${MAX_ID}`, each);
     }
     return number as number;
   });
@@ -405,9 +405,10 @@ function oneOf<T extends string>(given: Given, name: Flag, values: readonly T[])
   return value as T;
 }
 
-function bad(given: Given, name: Flag, wanted: string): PawlError {
-  const entry = given.get(name);
-  return new PawlError("invalid_params", `${entry?.source} must be ${wanted}, not ${shown(entry?.value)}.`);
+/** `value`: what is wrong, where that is only one of several that were given. */
+function bad(given: Given, name: Flag, wanted: string, value = given.get(name)?.value): PawlError {
+  const source = given.get(name)?.source;
+  return new PawlError("invalid_params", `${source} must be ${wanted}, not ${shown(value)}.`);
 }
 
 function flagNames(): Flag[] {

@@ -555,7 +555,7 @@ function cannotTell(reason: string): PawlError {
  */
 function checkTemporaryDirectory(socket: string): void {
   const uid = process.getuid?.() ?? 0;
-  const around = { env: {}, uid, temporaryDirectory: tmpdir(), homeDirectory: "" };
+  const around = { env: {}, uid, temporaryDirectory: tmpdir(), homeDirectory: () => "" };
   const shared = resolve(sharedTemporaryDirectory(around));
   if (dirname(socket) !== shared) return;
   mkdirSync(shared, { recursive: true, mode: 0o700 });

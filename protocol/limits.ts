@@ -37,6 +37,11 @@ export const MAX_TRANSACT_CALLS = 64;
 export const MAX_TRANSACT_GUARDS = 64;
 /** What `$result` references bring into the params of one call, in characters of JSON: as much as could be sent. */
 export const MAX_TRANSACT_REFERRED_LENGTH = DEFAULT_MAX_MESSAGE_BYTES;
+/**
+ * How much the results of a `transact` may hold, in characters of JSON, when one more of its calls is performed.
+ * A few hundred bytes that list full pages would otherwise be answered with 64 MiB.
+ */
+export const MAX_TRANSACT_RESULTS_LENGTH = 4 * 1024 * 1024;
 
 /** Longest wait of one call. A caller that wants to wait longer asks again. */
 export const MAX_WAIT_MS = 3_600_000;

@@ -1,12 +1,13 @@
 import { PawlError } from "./errors.js";
 import { MAX_SOCKET_PATH_BYTES } from "./limits.js";
 
-/** What the rules for paths depend on, so that they are a pure function: `process.env`, uid, tmpdir, home. */
+/** What the rules for paths depend on, so that they depend on nothing else: `process.env`, uid, tmpdir, home. */
 export interface Surroundings {
   env: Readonly<Record<string, string | undefined>>;
   uid: number;
   temporaryDirectory: string;
-  homeDirectory: string;
+  /** Asked only where a path is in it: a user without HOME and without an account, as in containers, has none. */
+  homeDirectory: () => string;
 }
 
 export const DEFAULT_INSTANCE = "default";
@@ -32,12 +33,26 @@ export function sharedTemporaryDirectory(around: Surroundings): string {
   return `${around.temporaryDirectory}/pawl-${around.uid}`;
 }
 
-/** Where the daemon of an instance keeps its database. */
+/**
+ * Where the daemon of an instance keeps its database (spec: operations.md): `$STATE_DIRECTORY`, else
+ * `$XDG_STATE_HOME/pawl/<instance>`, else `/var/lib/pawl/<instance>` for root, else
+ * `~/.local/state/pawl/<instance>`. Refuses by name what no home directory can be found for.
+ */
 export function stateDirectory(around: Surroundings, instance: string): string {
-  const { env, uid, homeDirectory } = around;
+  const { env, uid } = around;
   if (env.STATE_DIRECTORY) return env.STATE_DIRECTORY;
   if (isAbsolute(env.XDG_STATE_HOME)) return `${env.XDG_STATE_HOME}/pawl/${instance}`;
-  return uid === 0 ? `/var/lib/pawl/${instance}` : `${homeDirectory}/.local/state/pawl/${instance}`;
+  if (uid === 0) return `/var/lib/pawl/${instance}`;
+  let home: string;
+  try {
+    home = around.homeDirectory();
+  } catch {
+    throw new PawlError(
+      "invalid_params",
+      `The user with uid ${uid} has no home directory to keep the database in. Set HOME, or choose a --state-dir.`,
+    );
+  }
+  return `${home}/.local/state/pawl/${instance}`;
 }
 
 /** The XDG base directory specification has relative paths ignored: they mean another place for each process. */

@@ -1,9 +1,11 @@
 // The repository checks itself: what the people who work on it agreed upon and no tool checks for them.
-import { readdirSync, readFileSync, statSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { basename, dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { openrpc } from "@pawl/protocol";
-import { describe, expect, test } from "vitest";
+import { describe, expect, onTestFinished, test } from "vitest";
 
 const REPOSITORY = join(import.meta.dirname, "..");
 const PACKAGES = ["protocol", "client", "daemon"] as const;
@@ -344,4 +346,15 @@ describe("names and generated files", () => {
     );
     expect(new Set(versions).size).toBe(1);
   });
+});
+
+test("an installation that fails says why, below scripts that are silent otherwise", () => {
+  const directory = mkdtempSync(join(tmpdir(), "pawl-setup-"));
+  onTestFinished(() => rmSync(directory, { recursive: true }));
+  const { scripts } = JSON.parse(read("package.json")) as { scripts: Record<string, string> };
+  // Without a package-lock.json, `npm ci` refuses before it asks any network.
+  writeFileSync(join(directory, "package.json"), JSON.stringify({ scripts }));
+  const { status, stderr } = spawnSync("npm", ["start"], { cwd: directory, encoding: "utf8" });
+  expect(status).not.toBe(0);
+  expect(stderr).toContain("package-lock.json");
 });

@@ -1,5 +1,6 @@
 import { resolve } from "node:path";
 import type { Result } from "@pawl/protocol";
+import { checkSocketPath } from "@pawl/protocol/paths";
 import { bytes, count, duration, type Output, plural, styled, table } from "../output.js";
 import { command, indented, parseJson, readInput, UsageError } from "./definition.js";
 
@@ -132,8 +133,10 @@ export const socketPath = command<"">()({
     ["pawl socket-path", "/run/user/1000/pawl/default.sock"],
     ["socat - UNIX-CONNECT:$(pawl socket-path)", "Speak JSON-RPC to it by hand"],
   ],
-  async run(_args, { output, socketPath: path }) {
-    output.result({ socket: path() }, path);
+  async run(_args, { output, socketPath: chosen }) {
+    const path = chosen();
+    checkSocketPath(path, Buffer.byteLength(path));
+    output.result({ socket: path }, () => path);
     return undefined;
   },
 });

@@ -1,7 +1,7 @@
 import { METHODS, type Method, type Parsed, type Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { EACH, type Texts, textsAt } from "@pawl/protocol/json-text";
-import { MAX_TRANSACT_REFERRED_LENGTH } from "@pawl/protocol/limits";
+import { MAX_TRANSACT_REFERRED_LENGTH, MAX_TRANSACT_RESULTS_LENGTH } from "@pawl/protocol/limits";
 import type { Handlers } from "../handlers.js";
 import { describeIssues, noSuchMethod, pointer } from "../invalid.js";
 import type { Env, Operation, Outcome } from "../operation.js";
@@ -47,9 +47,13 @@ export function* transact(
   }
 
   const results: unknown[] = [];
+  let resultsLength = 0;
   // A call that could wait is asked for its answer now.
   const now: Env = { ...env, mayWait: false };
   for (const [index, call] of calls.entries()) {
+    if (resultsLength > MAX_TRANSACT_RESULTS_LENGTH) {
+      return at(index, call.method, tooMuch(call.method, index));
+    }
     const path = ["calls", index, "params"];
     const given = substitute(call.params ?? {}, results);
     if (given.wrong.length > 0) return at(index, call.method, wrongReferences(call, path, given.wrong));
@@ -62,6 +66,7 @@ export function* transact(
     const outcome = yield* perform(checked.data, now, kept);
     if (outcome instanceof PawlError) return at(index, call.method, outcome);
     results.push(outcome);
+    resultsLength += encode(outcome).length;
   }
   return { results };
 }
@@ -82,6 +87,17 @@ function notTransactable(method: string, index: number): PawlError {
   return refuse("invalid_params", `${method} ${message}. Call it by itself.`, {
     issues: [{ path: `/calls/${index}/method`, message }],
   });
+}
+
+function tooMuch(method: string, index: number): PawlError {
+  const message = `comes after results of more than ${MAX_TRANSACT_RESULTS_LENGTH} characters, which is as much as a transaction answers`;
+  return refuse(
+    "invalid_params",
+    `${method} ${message}. Ask for less at once, or read outside the transaction.`,
+    {
+      issues: [{ path: `/calls/${index}`, message }],
+    },
+  );
 }
 
 interface WrongReference {

@@ -160,6 +160,9 @@ describe("without a daemon", () => {
     const long = `/tmp/${"x".repeat(110)}`;
     const refused = await pawl(["state"], { socket: long });
     expect([refused.code, refused.stderr]).toEqual([USAGE, expect.stringContaining("107")]);
+    // What it prints goes into the command lines of other programs, which would cut it off.
+    const printed = await pawl(["socket-path"], { socket: long });
+    expect(printed).toEqual({ code: USAGE, stdout: "", stderr: expect.stringContaining("107") });
   });
 });
 

@@ -132,6 +132,7 @@ describe("--allow-uid and --allow-gid", () => {
     const daemon = new Place().spawn({ args: [`--allow-uid=${value}`] });
     expect(await daemon.exited).toBe(2);
     expect(daemon.stderr).toContain("--allow-uid");
+    expect(daemon.stderr).toContain(`not "${value}"`);
   });
 });
 

@@ -1,4 +1,5 @@
 // Who may connect, and read what a daemon keeps: from the first instant on (spec: operations.md, pawld).
+import { spawnSync } from "node:child_process";
 import {
   chmodSync,
   chownSync,
@@ -12,7 +13,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { Place, privateDirectory, startDaemon } from "../daemon.js";
+import { PAWL, PAWLD, Place, privateDirectory, startDaemon } from "../daemon.js";
 import { RawClient } from "../raw-client.js";
 import { refusedStart } from "../refusal.js";
 
@@ -136,4 +137,31 @@ test("the directory in the temporary directory is made for us alone", async () =
   expect(await daemon.end()).toBe(0);
   chmodSync(shared, 0o755);
   expect(await refusedStart(new Place(directory).spawn({ args, env }))).toContain(shared);
+});
+
+/** As containers are run with any uid: by a user who has no account and no HOME. */
+const NOBODY_AT_ALL = 54321;
+const asNobody = ["env", "-u", "HOME", "setpriv", `--reuid=${NOBODY_AT_ALL}`, "--clear-groups"] as const;
+const mayBeNobody =
+  spawnSync(asNobody[0], [...asNobody.slice(1), process.execPath, PAWL, "--version"], { cwd: "/" }).status ===
+  0;
+
+test.skipIf(!mayBeNobody)("a user without a home directory is served, and told what to name", async () => {
+  const directory = privateDirectory();
+  chownSync(directory, NOBODY_AT_ALL, -1);
+  const command = [...asNobody, process.execPath];
+  const daemon = await new Place(directory).start({ command });
+  expect(await daemon.place.next()).toBe(1);
+  const run = spawnSync(asNobody[0], [...asNobody.slice(1), process.execPath, PAWL, "next", "FR"], {
+    cwd: "/",
+    encoding: "utf8",
+    env: { ...process.env, PAWL_SOCKET: daemon.place.socket },
+  });
+  expect(run).toMatchObject({ status: 0, stdout: "FR-002\n", stderr: "" });
+  const nowhere = spawnSync(asNobody[0], [...asNobody.slice(1), process.execPath, PAWLD], {
+    cwd: "/",
+    encoding: "utf8",
+    env: { PATH: process.env.PATH, PAWL_SOCKET: join(directory, "other.sock") },
+  });
+  expect(nowhere).toMatchObject({ status: 2, stderr: expect.stringContaining("--state-dir") });
 });

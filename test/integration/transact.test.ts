@@ -21,6 +21,24 @@ async function next(client: RawClient, type: string): Promise<number> {
   return (await client.call("sequence.peek", { type })).seq;
 }
 
+describe("what it answers is bounded", () => {
+  test("a call after too many results is refused, and all is undone", async () => {
+    const client = await daemon().place.connect();
+    const queue = "full pages";
+    for (let at = 0; at < 8; at += 1) {
+      await client.call("queue.enqueue", { queue, payloads: ["x".repeat(200_000)] });
+    }
+    const type = newType();
+    const list: Calls[number] = { method: "queue.list", params: { queue, limit: 1000 } };
+    const calls: Calls = [{ method: "sequence.next", params: { type } }, ...Array(63).fill(list)];
+    const refusal = expectRefusal(await client.refusal("transact", { calls }), "invalid_params");
+    expect(refusal.message).toContain("results of more than 4194304 characters");
+    expect(refusal.data.index).toBeGreaterThan(3);
+    expect(await next(client, type)).toBe(1);
+    expect((await client.call("transact", { calls: calls.slice(0, 3) })).results).toHaveLength(3);
+  });
+});
+
 describe("all or nothing", () => {
   test("results come in the order of the calls, each seeing what those before it wrote", async () => {
     const client = await daemon().place.connect();

@@ -224,7 +224,7 @@ describe("paths, the same for daemon and client", () => {
     env,
     uid,
     temporaryDirectory: "/tmp",
-    homeDirectory: "/home/x",
+    homeDirectory: () => "/home/x",
   });
 
   test.each<[string, Record<string, string>, number, string]>([
@@ -253,6 +253,18 @@ describe("paths, the same for daemon and client", () => {
     ["a relative XDG_STATE_HOME, which is to be ignored", { XDG_STATE_HOME: "s" }, 0, "/var/lib/pawl/work"],
   ])("the state, from %s", (_, env, uid, path) => {
     expect(stateDirectory(around(env, uid), "work")).toBe(path);
+  });
+
+  test("no home directory is needed for a socket, and refused by name for a state", () => {
+    const homeless: Surroundings = {
+      ...around({}),
+      homeDirectory: () => {
+        throw new Error("uv_os_homedir returned ENOENT");
+      },
+    };
+    expect(socketPath(homeless, "work")).toBe("/tmp/pawl-1000/work.sock");
+    expect(stateDirectory({ ...homeless, uid: 0 }, "work")).toBe("/var/lib/pawl/work");
+    expect(() => stateDirectory(homeless, "work")).toThrow(/uid 1000 has no home directory.*--state-dir/);
   });
 
   test("relative paths become those of this directory", () => {
