@@ -226,8 +226,19 @@ export const identity = method({
 const headsOf = method({
   name: "pipeline.heads",
   summary: "The last change of every log that this node has; several of one log where it is forked",
-  params: z.strictObject({}),
-  result: z.strictObject({ heads }),
+  params: z.strictObject({
+    known: z.array(changeId).max(MAX_HEADS).optional().meta({
+      description:
+        "Changes, such as a peer's heads, of which to say whether they are stored here: to ask the peer for what comes after them, where its logs end before those here.",
+    }),
+  }),
+  result: z.strictObject({
+    heads,
+    known: z
+      .array(changeId)
+      .optional()
+      .meta({ description: "Those of the given ones that are stored here; absent if none were given." }),
+  }),
   writes: false,
   transactable: true,
   errors: [],

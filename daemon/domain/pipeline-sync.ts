@@ -48,10 +48,20 @@ export function* identity(): Operation<Result<"pipeline.identity"> | PawlError> 
     );
   }
   const { author, board, incarnation } = node;
-  return { author, board, incarnation, ...(yield* heads()) };
+  return { author, board, incarnation, heads: yield* headsOf() };
 }
 
-export function* heads(): Operation<Result<"pipeline.heads">> {
+export function* heads(params: Parsed<"pipeline.heads">): Operation<Result<"pipeline.heads">> {
+  const found = yield* headsOf();
+  if (params.known === undefined) return { heads: found };
+  const known: string[] = [];
+  for (const id of params.known) {
+    if ((yield* findPlace(id)) !== undefined) known.push(id);
+  }
+  return { heads: found, known };
+}
+
+function* headsOf(): Operation<Result<"pipeline.heads">["heads"]> {
   const branches = yield* all(selectBranches);
   const found = branches.map(({ author, incarnation, head_seq: seq, head_id: hash }) => ({
     author,
@@ -61,7 +71,7 @@ export function* heads(): Operation<Result<"pipeline.heads">> {
   }));
   // The same on all nodes that have the same changes.
   const key = ({ author, incarnation, hash }: (typeof found)[number]) => `${author} ${incarnation} ${hash}`;
-  return { heads: found.sort((a, b) => (key(a) < key(b) ? -1 : 1)) };
+  return found.sort((a, b) => (key(a) < key(b) ? -1 : 1));
 }
 
 export function* changes(params: Parsed<"pipeline.changes">): Operation<Result<"pipeline.changes">> {
