@@ -104,7 +104,7 @@ async function transfer(
   let done = 0;
   // Where a log goes on at the receiver beyond its end at the giver, the giver does not know the head, and would
   // begin from the start: it is told its own head instead, if the receiver has that too.
-  const { known: shared = [] } = await to.pipeline.heads({ known: given.map(({ hash }) => hash) });
+  const { known: shared = [] } = await to.pipeline.heads({ known: [...given] });
   let tips = [...known, ...given.filter(({ hash }) => shared.includes(hash))];
   let next = from.pipeline.changes({ heads: [...tips] });
   for (let more = true; more; ) {

@@ -227,7 +227,7 @@ const headsOf = method({
   name: "pipeline.heads",
   summary: "The last change of every log that this node has; several of one log where it is forked",
   params: z.strictObject({
-    known: z.array(changeId).max(MAX_HEADS).optional().meta({
+    known: heads.optional().meta({
       description:
         "Changes, such as a peer's heads, of which to say whether they are stored here: to ask the peer for what comes after them, where its logs end before those here.",
     }),

@@ -9,10 +9,14 @@ import { revisionOfBoard } from "./pipeline.js";
 import {
   BOARD_KEY,
   beginNewLog,
+  findHead,
+  findLog,
   findNode,
   findPlace,
+  type KnownLog,
   loadNode,
   type Node,
+  type StoredPlace,
   storeChange,
 } from "./pipeline-store.js";
 
@@ -55,8 +59,8 @@ export function* heads(params: Parsed<"pipeline.heads">): Operation<Result<"pipe
   const found = yield* headsOf();
   if (params.known === undefined) return { heads: found };
   const known: string[] = [];
-  for (const id of params.known) {
-    if ((yield* findPlace(id)) !== undefined) known.push(id);
+  for (const head of params.known) {
+    if ((yield* placeOf(head)) !== undefined) known.push(head.hash);
   }
   return { heads: found, known };
 }
@@ -94,17 +98,24 @@ export function* changes(params: Parsed<"pipeline.changes">): Operation<Result<"
   return { changes: found, more: false };
 }
 
+/** Where a change stands that somebody gave as a head, if it is here. */
+function* placeOf(head: Head): Operation<StoredPlace | undefined> {
+  return yield* findPlace(yield* findLog(head), head.seq, head.hash);
+}
+
+type Head = Parsed<"pipeline.changes">["heads"][number];
+
 /** By branch, the last sequence number that someone has who has these changes and all before them. */
 function* knownPlaces(
-  given: Parsed<"pipeline.changes">["heads"],
+  given: readonly Head[],
   branches: readonly BranchRow[],
 ): Operation<Map<number, number>> {
   const byNumber = new Map(branches.map((branch) => [branch.branch, branch]));
   const byHead = new Map(branches.map((branch) => [branch.head_id, branch]));
   const known = new Map<number, number>();
-  for (const { hash } of given) {
-    const head = byHead.get(hash);
-    const place = head === undefined ? yield* findPlace(hash) : { branch: head.branch, seq: head.head_seq };
+  for (const each of given) {
+    const head = byHead.get(each.hash);
+    const place = head === undefined ? yield* placeOf(each) : { branch: head.branch, seq: head.head_seq };
     let branch = place?.branch ?? null;
     let seq = place?.seq ?? 0;
     while (branch !== null && seq > (known.get(branch) ?? 0)) {
@@ -149,12 +160,13 @@ function* take(
   // Before the look for a duplicate, so that what is called one has been verified too.
   const change = openChange(signed, node.board, standingOf);
   if (change instanceof PawlError) return change;
-  if ((yield* findPlace(change.id)) !== undefined) return undefined;
-  const prev = change.prev === null ? undefined : yield* findPlace(change.prev);
+  const log = yield* findLog(change);
+  if ((yield* findPlace(log, change.seq, change.id)) !== undefined) return undefined;
+  const prev = change.prev === null ? undefined : yield* findPrev(log, change.seq, change.prev);
   const refused = checkPlace(change, prev, env.wallMs());
   if (refused !== undefined) return refused;
   const isOwnLog = change.author === node.author && change.incarnation === node.incarnation;
-  const after = yield* storeChange(change, prev, node, env);
+  const after = yield* storeChange(change, log, prev, node, env);
   return isOwnLog
     ? yield* beginNewLog(
         after,
@@ -162,6 +174,11 @@ function* take(
         env,
       )
     : after;
+}
+
+/** The change named as the one before, in its place or, where that is wrong, as the end of some log. */
+function* findPrev(log: KnownLog, seq: number, id: string): Operation<StoredPlace | undefined> {
+  return (yield* findPlace(log, seq - 1, id)) ?? (yield* findHead(id));
 }
 
 type Rejection = Result<"pipeline.apply">["rejected"][number];
