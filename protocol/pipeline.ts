@@ -210,7 +210,8 @@ const heads = z.array(head).max(MAX_HEADS);
 export const identity = method({
   name: "pipeline.identity",
   summary: "Who this node is on the board",
-  description: "A daemon that only reads may find no identity yet: that which writes makes it at its start.",
+  description:
+    "The key is made when it is first needed, as here. A daemon that only reads may find none yet.",
   params: z.strictObject({}),
   result: z.strictObject({
     author,

@@ -4,7 +4,7 @@ import { type Change, openChange, readStored } from "../board/change.js";
 import { compareHlc } from "../board/hlc.js";
 import { type Cell, type Increment, type ItemRow, merge, type Stored, stampOf } from "../board/merge.js";
 import { all, type Operation, one, run, sql } from "../operation.js";
-import { findItem, isColumn, loadNode, type Node, type SetBy, setByOf, writeItem } from "./pipeline-store.js";
+import { findItem, findNode, isColumn, type Node, type SetBy, setByOf, writeItem } from "./pipeline-store.js";
 
 /** Changes that one step replays to see what they make of items, so that it stays short. */
 const MAX_REPLAYED_CHANGES = 1000;
@@ -120,7 +120,8 @@ export function* rebuild(params: Parsed<"pipeline.rebuild">): Operation<Step | P
 function* replayChanges(after: number, limit: number, verify: boolean): Operation<Step> {
   const rows = yield* all(selectChanges, { after, rows: limit });
   const differences: Difference[] = [];
-  let node = yield* loadNode();
+  // Where there are changes there is a node.
+  let node = (yield* findNode()) as Node;
   for (const row of rows) {
     const change = readStored(row.change_id, row);
     yield* checkStored(change, row, node);

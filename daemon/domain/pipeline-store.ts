@@ -1,5 +1,6 @@
+import { Buffer } from "node:buffer";
 import { type Change, isCounter, type Op } from "../board/change.js";
-import { compareHlc, type Hlc, observe } from "../board/hlc.js";
+import { CLOCK_START, compareHlc, type Hlc, observe } from "../board/hlc.js";
 import { type Place, stepHeads } from "../board/log.js";
 import {
   type Cell,
@@ -24,6 +25,10 @@ export const BOARD_KEY = "board";
 const selectNode = sql<NodeRow>(`
   SELECT n.author, n.board, n.incarnation, n.wall, n.counter, n.branch, b.head_seq, b.head_id
   FROM pawl_board n LEFT JOIN pawl_branch b ON b.branch = n.branch`);
+
+const insertNode = sql(`
+  INSERT INTO pawl_board (id, author, incarnation, board, branch, wall, counter, file)
+  VALUES (1, :author, :incarnation, NULL, NULL, 0, 0, :file)`);
 
 const updateNode = sql(
   "UPDATE pawl_board SET board = :board, branch = :branch, wall = :wall, counter = :counter WHERE id = 1",
@@ -173,12 +178,14 @@ export interface Node {
   readonly clock: Hlc;
   /** The last change of its own log, and the branch it is on; null before the first. */
   readonly head: { readonly branch: number; readonly seq: number; readonly hash: string } | null;
+  /** Which file the database is, for a node that is not in it yet: it is when it first has something to keep. */
+  readonly newIn?: string;
 }
 
 /** Where a stored change stands, and on which branch. */
 export type StoredPlace = Place & { readonly branch: number };
 
-/** This node; undefined in a database that no daemon has opened to write since there is a board. */
+/** This node; undefined in a database that was not used on a board. */
 export function* findNode(): Operation<Node | undefined> {
   const row = yield* one(selectNode);
   if (row === undefined) return undefined;
@@ -187,10 +194,23 @@ export function* findNode(): Operation<Node | undefined> {
   return { author, board, incarnation, clock: [wall, counter], head };
 }
 
-/** This node, in a daemon that writes: made at its start. */
-export function* loadNode(): Operation<Node> {
+/** This node, in a daemon that writes. Its key is made if there is none. */
+export function* loadNode(env: Env): Operation<Node> {
   const node = yield* findNode();
-  if (node === undefined) throw new Error("this node has no identity");
+  if (node !== undefined) return node;
+  if (env.identity === null) throw new Error("what only reads has no identity");
+  const { author, databaseFile } = env.identity();
+  // As good as random, and the same until it is kept: nobody else knows the secret of this database.
+  const incarnation = Buffer.from(env.sign(`board ${author} ${databaseFile}`), "base64url")
+    .subarray(0, INCARNATION_BYTES)
+    .toString("hex");
+  return { author, board: null, incarnation, clock: CLOCK_START, head: null, newIn: databaseFile };
+}
+
+/** Puts a node into the database that is not there yet. */
+export function* keepNode({ newIn: file, ...node }: Node): Operation<Node> {
+  const { author, incarnation } = node;
+  if (file !== undefined) yield* run(insertNode, { author, incarnation, file });
   return node;
 }
 
@@ -281,10 +301,11 @@ export function* storeChange(
   change: Change,
   log: KnownLog | undefined,
   prev: Pick<StoredPlace, "branch"> | undefined,
-  node: Node,
+  known: Node,
   env: Env,
   items: Map<string, LoadedItem | undefined> = new Map(),
 ): Operation<Node> {
+  const node = yield* keepNode(known);
   const branch = yield* moveHeads(change, log, prev, node, env);
   const { id, seq, hlc, body, signature } = change;
   const [wall, counter] = hlc;

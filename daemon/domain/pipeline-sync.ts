@@ -42,12 +42,15 @@ interface BranchRow {
   head_id: string;
 }
 
-export function* identity(): Operation<Result<"pipeline.identity"> | PawlError> {
-  const node = yield* findNode();
+export function* identity(
+  _params: Parsed<"pipeline.identity">,
+  env: Env,
+): Operation<Result<"pipeline.identity"> | PawlError> {
+  const node = env.identity === null ? yield* findNode() : yield* loadNode(env);
   if (node === undefined) {
     return refuse(
       "not_found",
-      "This node has no identity yet. The daemon that writes the database makes it at its start.",
+      "This node has no identity yet: nothing was done on the board. Ask the daemon that writes the database.",
       { what: "identity" },
     );
   }
@@ -129,7 +132,7 @@ function* knownPlaces(
 }
 
 export function* apply(params: Parsed<"pipeline.apply">, env: Env): Operation<Result<"pipeline.apply">> {
-  let node = yield* loadNode();
+  let node = yield* loadNode(env);
   const standings = new Map<string, Standing>();
   for (const { author, revoked_at: revokedAt } of yield* all(selectStandings)) {
     standings.set(author, revokedAt === null ? "trusted" : "revoked");

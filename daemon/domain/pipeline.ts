@@ -222,12 +222,13 @@ function* commitLocal(
   item: LoadedItem | undefined,
   env: Env,
 ): Operation<{ id: string; row: ItemRow } | PawlError> {
-  const node = yield* loadNode();
+  const node = yield* loadNode(env);
   const { author, incarnation, head, clock } = node;
-  if (env.identity?.author !== author) throw new Error("the identity is not that of the database");
+  const identity = env.identity?.();
+  if (identity?.author !== author) throw new Error("the identity is not that of the database");
   const board = node.board ?? env.random(BOARD_BYTES).toString("hex");
   const log = { author, board, incarnation, head, clock };
-  const change = writeChange(log, [op], env.wallMs(), env.identity.privateKey);
+  const change = writeChange(log, [op], env.wallMs(), identity.privateKey);
   if (change instanceof PawlError) return change;
   const items = new Map([[op.storyId, item]]);
   yield* storeChange(change, undefined, head ?? undefined, node, env, items);

@@ -5,7 +5,6 @@ import { describe, expect, test } from "vitest";
 import type { SignedChange } from "../../daemon/dist/board/change.js";
 import { trust } from "../../daemon/dist/domain/peer.js";
 import { countBoard, history, list } from "../../daemon/dist/domain/pipeline.js";
-import { settleNode } from "../../daemon/dist/domain/pipeline-identity.js";
 import { rebuild } from "../../daemon/dist/domain/pipeline-rebuild.js";
 import { apply, changes, heads } from "../../daemon/dist/domain/pipeline-sync.js";
 import type { Env } from "../../daemon/dist/operation.js";
@@ -23,12 +22,13 @@ const ignored = () => {};
 const env = envOf({
   now: NOW,
   wallMs: () => NOW,
+  identity: () => ({ author: READER.id, privateKey: READER.privateKey, databaseFile: "memory" }),
+  sign: () => "a".repeat(43),
   random: (bytes: number) => Buffer.alloc(bytes, 7),
   effects: envOf({ wake: ignored, log: ignored } as unknown as Partial<Env>) as unknown as Env["effects"],
 });
 
 async function newNode(driver: Driver): Promise<void> {
-  await driver.perform(settleNode({ author: READER.id, file: "memory", acceptChange: false }, env));
   for (const { id } of AUTHORS) {
     expect(await driver.perform(trust({ author: id, name: id, board: BOARD }, env))).not.toBeInstanceOf(
       PawlError,
