@@ -275,9 +275,8 @@ describe("pawl peers and pawl sync", () => {
 
   test("on a terminal the progress is shown, and gone at the end", async () => {
     const [a, b] = [await BoardNode.start(), await BoardNode.start()];
-    for (let index = 0; index < 100; index += 1) {
-      await a.client.pipeline.write({ storyId: `S-${index}`, stage: "1_backlog" });
-    }
+    const ids = Array.from({ length: 100 }, (_, index) => `S-${index}`);
+    await Promise.all(ids.map((storyId) => a.client.pipeline.write({ storyId, stage: "1_backlog" })));
     await trustEachOther(a, b);
     const line = `"${process.execPath}" "${PAWL}" --socket "${b.place.socket}" sync "${a.place.socket}"`;
     const { stdout } = spawnSync("script", ["-qec", line, "/dev/null"], { encoding: "utf8" });

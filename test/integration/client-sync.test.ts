@@ -10,6 +10,11 @@ async function pair(): Promise<[BoardNode, BoardNode]> {
   return nodes;
 }
 
+async function writeMany({ client }: BoardNode, count: number): Promise<void> {
+  const ids = Array.from({ length: count }, (_, index) => `MANY-${index}`);
+  await Promise.all(ids.map((storyId) => client.pipeline.write({ storyId, stage: "1_backlog" })));
+}
+
 /** Calls of a method that a node has had. */
 async function calls({ client }: BoardNode, method: string): Promise<number> {
   return (await client.daemon.stats()).requests[method] ?? 0;
@@ -67,9 +72,7 @@ describe("a sync", () => {
 
   test("goes on where it was broken off, at any moment", async () => {
     const [a, b] = await pair();
-    for (let index = 0; index < 200; index += 1) {
-      await a.client.pipeline.write({ storyId: `A-${index}`, stage: "1_backlog" });
-    }
+    await writeMany(a, 200);
     let killed = false;
     const broken = syncBoards(a.client, b.client, {
       onProgress: () => {
@@ -96,9 +99,7 @@ describe("a sync", () => {
       name: "b",
       board: (await a.client.pipeline.identity()).board as string,
     });
-    for (let index = 0; index < 300; index += 1) {
-      await c.client.pipeline.write({ storyId: `C-${index}`, stage: "1_backlog" });
-    }
+    await writeMany(c, 300);
     expect(await syncBoards(b.client, c.client)).toMatchObject({ pulled: 300, pushed: 0 });
     const done = await syncBoards(a.client, b.client);
     expect(done).toMatchObject({ pulled: 0, pushed: 1 });

@@ -11,7 +11,7 @@ import { model } from "../property/board-model.js";
 
 const TORTURE = process.env.PAWL_TORTURE === "1";
 const ROUNDS = TORTURE ? 60 : 4;
-const WRITES_PER_ROUND = TORTURE ? 200 : 60;
+const WRITES_PER_ROUND = TORTURE ? 200 : 40;
 const STORIES = 12;
 /** Another one each time, and named when something was wrong. */
 const SEED = Number(process.env.PAWL_SEED ?? Date.now() % 2 ** 31);

@@ -103,8 +103,8 @@ const NOTHING = { forks: 0, deletes: 0, increments: 0, duplicates: 0 };
 
 describe("the tables of a node", { timeout: 60_000 * RUNS }, () => {
   test.each<[string, () => Driver, number]>([
-    ["that answer at once", synchronousDriver, 40],
-    ["that are asked over a network", asynchronousDriver, 15],
+    ["that answer at once", synchronousDriver, 25],
+    ["that are asked over a network", asynchronousDriver, 8],
   ])(
     "%s say what the set of changes means, in any order and however many come at a time",
     async (_what, driverOf, runs) => {
@@ -178,7 +178,7 @@ describe("the tables of a node", { timeout: 60_000 * RUNS }, () => {
           }
         },
       ),
-      { numRuns: 60 * RUNS },
+      { numRuns: 40 * RUNS },
     );
   });
 });
