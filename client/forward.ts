@@ -8,6 +8,8 @@ import { PawlError } from "@pawl/protocol/errors";
 /** What the far end says once forwarding is set up: ssh listens before it starts the command there. */
 const READY = "pawl-forwarding";
 
+const ENDING_SIGNALS = ["SIGTERM", "SIGINT", "SIGHUP"] as const;
+
 /** A socket here behind which a daemon on another machine answers. */
 export interface Forwarding extends AsyncDisposable {
   readonly socket: string;
@@ -39,15 +41,21 @@ export async function forward(host: string, path: string | undefined): Promise<F
   const directory = mkdtempSync(join(tmpdir(), "pawl-sync-"));
   const socket = join(directory, "peer.sock");
   const remove = (): void => rmSync(directory, { recursive: true, force: true });
-  process.once("exit", remove);
   const ssh = startSsh(
     ["-o", "ExitOnForwardFailure=yes", "-o", "ServerAliveInterval=15", "-L", `${socket}:${remote}`],
     host,
-    // It ends when its input does: when this program is gone, however it went.
+    // It ends when its input does: soon after this program is gone, however it went.
     `echo ${READY}; exec cat`,
   );
+  // ssh would stay until the daemon there has answered what this program no longer waits for.
+  const leave = (signal: NodeJS.Signals): void => {
+    ssh.kill();
+    remove();
+    process.kill(process.pid, signal);
+  };
+  for (const signal of ENDING_SIGNALS) process.once(signal, leave);
   const dispose = async (): Promise<void> => {
-    process.off("exit", remove);
+    for (const signal of ENDING_SIGNALS) process.off(signal, leave);
     ssh.stdin?.end();
     if (ssh.exitCode === null && ssh.signalCode === null && ssh.pid !== undefined) {
       ssh.kill();

@@ -102,7 +102,10 @@ async function transfer(
   const maxBytes = (limits.maxMessageBytes as number) - REQUEST_FRAME_BYTES;
   const total = lackingOf(given, known);
   let done = 0;
-  let tips = known;
+  // Where a log goes on at the receiver beyond its end at the giver, the giver does not know the head, and would
+  // begin from the start: it is told its own head instead, if the receiver has that too.
+  const { known: shared = [] } = await to.pipeline.heads({ known: [...given] });
+  let tips = [...known, ...given.filter(({ hash }) => shared.includes(hash))];
   let next = from.pipeline.changes({ heads: [...tips] });
   for (let more = true; more; ) {
     const page = await next;

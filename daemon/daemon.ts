@@ -24,7 +24,7 @@ import { settleIdentity } from "./identity.js";
 import { Inbox } from "./inbox.js";
 import { type Credentials, type Kernel, openKernel } from "./kernel.js";
 import { Listener } from "./listener.js";
-import type { Caller, Identity, Operation } from "./operation.js";
+import type { Caller, Env, Operation } from "./operation.js";
 import { Reactor } from "./reactor.js";
 import { Receivers } from "./receivers.js";
 import { Rpc } from "./rpc.js";
@@ -86,7 +86,7 @@ export class Daemon {
     log: Logger,
     notices: Notices,
     engine: Engine,
-    identity: Identity | null,
+    identity: Env["identity"],
     kernel: Kernel | undefined,
   ) {
     this.#config = config;
@@ -211,13 +211,20 @@ export class Daemon {
         });
     let daemon: Daemon | undefined;
     try {
-      const { identity, notes } = config.readOnly
-        ? { identity: null, notes: [] }
-        : settleIdentity(engine, { ...config, acceptChange: config.acceptIdentityChange });
+      const settled = config.readOnly
+        ? undefined
+        : settleIdentity(
+            engine,
+            { ...config, acceptChange: config.acceptIdentityChange },
+            // At the start it is logged after what is in the way of one.
+            (author) => setImmediate(() => log.info({ author }, "made the identity key of this node")),
+          );
+      const identity = settled?.identity ?? null;
       daemon = new Daemon(config, log, notices, engine, identity, kernel);
       daemon.#recover();
       await daemon.#listen(passed);
-      for (const { message, details } of notes) log.info(details, message);
+      const renamed = settled?.renamed;
+      if (renamed !== undefined) log.info(renamed, "the board goes on under a new incarnation");
     } catch (error) {
       for (const { listener } of daemon === undefined ? [] : daemon.#listeners) {
         listener.stopAccepting();

@@ -15,7 +15,7 @@ import {
 import { dirname, join } from "node:path";
 import { PawlError, refuse } from "@pawl/protocol/errors";
 import { authorOf, newIdentity, openIdentity } from "./board/key.js";
-import { authorOfChanges, settleNode } from "./domain/pipeline-identity.js";
+import { findAuthor, type Renamed, settleNode } from "./domain/pipeline-identity.js";
 import type { Engine } from "./engine.js";
 import type { Identity } from "./operation.js";
 
@@ -35,59 +35,68 @@ export interface IdentityOptions {
   acceptChange: boolean;
 }
 
-/** A node's key, and what its operator should know of it once the daemon has started. */
+/** Who this node is, and what its operator should know of that once the daemon has started. */
 export interface Settled {
-  readonly identity: Identity;
-  readonly notes: readonly { readonly message: string; readonly details: object }[];
+  readonly identity: () => Identity;
+  readonly renamed: Renamed;
 }
 
 /**
- * This node's key: read, or made when there is none yet, and settled with the database (`settleNode`). Refuses
+ * This node's key: read, or made when it is first needed, and settled with the database (`settleNode`). Refuses
  * with `key_mode`, with `key_unreadable` also when the key is missing and the database has changes by it, and
  * with `invalid_state` when the key is another than that of the database.
+ *
+ * @param onMade is told of the author whose key was made.
  */
-export function settleIdentity(engine: Engine, options: IdentityOptions): Settled {
-  const { stateDir, acceptChange } = options;
+export function settleIdentity(
+  engine: Engine,
+  options: IdentityOptions,
+  onMade: (author: string) => void,
+): Settled {
+  const { acceptChange } = options;
   const path = keyFile(options);
+  const databaseFile = fileOf(engine);
+  let known = existsSync(path) ? { ...read(path, options), databaseFile } : undefined;
+  const identity = (): Identity => {
+    if (known === undefined) {
+      known = { ...make(join(options.stateDir, KEY_FILE), options), databaseFile };
+      onMade(known.author);
+    }
+    return known;
+  };
+
   const { store, clock } = engine;
   const now = clock.read().now;
   store.begin();
   try {
-    const author = store.perform(authorOfChanges());
-    const found = existsSync(path) ? read(path, options) : undefined;
-    if (found === undefined && author !== undefined && !acceptChange) {
+    const used = store.perform(findAuthor());
+    if (used === undefined) return { identity, renamed: undefined };
+    if (known === undefined && used.hasChanges && !acceptChange) {
       throw new PawlError(
         "key_unreadable",
         `The identity key ${path} is missing, and the database has changes that were signed with it. Restore it from a copy, or begin anew under another key with --accept-identity-change; peers must then trust that.`,
-        { author },
+        { author: used.author },
       );
     }
-    const identity = found ?? make(join(stateDir, KEY_FILE), options);
-    const renamed = store.perform(
-      settleNode(
-        { author: identity.author, file: fileOf(engine), acceptChange },
-        { now, random: randomBytes },
-      ),
-    );
+    const { author } = identity();
+    const given = { author, file: databaseFile, acceptChange };
+    const renamed = store.perform(settleNode(given, { now, random: randomBytes }));
     if (renamed instanceof PawlError) throw renamed;
     store.commit(now);
-    const made = { message: "made the identity key of this node", details: { author: identity.author } };
-    const began = { message: "the board goes on under a new incarnation", details: renamed ?? {} };
-    return {
-      identity,
-      notes: [...(found === undefined ? [made] : []), ...(renamed === undefined ? [] : [began])],
-    };
+    return { identity, renamed };
   } finally {
     store.rollback();
   }
 }
+
+type Key = Omit<Identity, "databaseFile">;
 
 function keyFile({ stateDir, credentialsDirectory }: IdentityOptions): string {
   const credential = credentialsDirectory === undefined ? undefined : join(credentialsDirectory, KEY_FILE);
   return credential !== undefined && existsSync(credential) ? credential : join(stateDir, KEY_FILE);
 }
 
-function read(path: string, { credentialsDirectory }: IdentityOptions): Identity {
+function read(path: string, { credentialsDirectory }: IdentityOptions): Key {
   let pem: string;
   let mode: number;
   try {
@@ -112,7 +121,7 @@ function read(path: string, { credentialsDirectory }: IdentityOptions): Identity
  * Makes a key. It gets its name only when it is whole and on disk, and never in place of another, so whatever
  * moment the machine stops at, there is no key or a good one.
  */
-function make(path: string, options: IdentityOptions): Identity {
+function make(path: string, options: IdentityOptions): Key {
   const partial = `${path}.${randomBytes(8).toString("hex")}`;
   const file = openSync(partial, "wx", 0o600);
   try {

@@ -76,8 +76,8 @@ export interface Env {
   readonly random: (bytes: number) => Buffer;
   /** Proof that this database granted what the text names: nobody else can make it, and it never changes. */
   readonly sign: (text: string) => string;
-  /** Who this node is on the board; null where nothing is written there. */
-  readonly identity: Identity | null;
+  /** Who this node is on the board: its key is made at the first call. Null where nothing is written. */
+  readonly identity: (() => Identity) | null;
   /** How long what has ended is kept. */
   readonly retentionMs: number;
 }
@@ -87,6 +87,8 @@ export interface Identity {
   /** The public key: 64 lower-case hexadecimal digits. */
   readonly author: string;
   readonly privateKey: KeyObject;
+  /** Which file the database is: a copy of it, also under the same name, is another. */
+  readonly databaseFile: string;
 }
 
 /** Who asks. Grants that end with the connection are bound to `connection`. */

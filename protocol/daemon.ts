@@ -80,7 +80,7 @@ export const backup = method({
   name: "daemon.backup",
   summary: "Copy the database to a new file while it is in use",
   description:
-    "For the user of the daemon and root only. Other calls go on meanwhile; the caller is told how far it is by `daemon.backupProgress`. Closing the connection gives it up. The copy is one moment of the database.",
+    "For the user of the daemon and root only. Other calls go on meanwhile; the caller is told how far it is by `daemon.backupProgress`. Closing the connection gives it up. The copy is one moment of the database. The key that signs changes of the board (`identity.key`) is not in it.",
   params: z.strictObject({
     path: text.min(1).max(MAX_PATH_LENGTH).meta({
       description: "An absolute path where no file is yet, in a directory that the daemon may write to.",

@@ -210,7 +210,8 @@ const heads = z.array(head).max(MAX_HEADS);
 export const identity = method({
   name: "pipeline.identity",
   summary: "Who this node is on the board",
-  description: "A daemon that only reads may find no identity yet: that which writes makes it at its start.",
+  description:
+    "The key is made when it is first needed, as here. A daemon that only reads may find none yet.",
   params: z.strictObject({}),
   result: z.strictObject({
     author,
@@ -226,8 +227,19 @@ export const identity = method({
 const headsOf = method({
   name: "pipeline.heads",
   summary: "The last change of every log that this node has; several of one log where it is forked",
-  params: z.strictObject({}),
-  result: z.strictObject({ heads }),
+  params: z.strictObject({
+    known: heads.optional().meta({
+      description:
+        "Changes, such as a peer's heads, of which to say whether they are stored here: to ask the peer for what comes after them, where its logs end before those here.",
+    }),
+  }),
+  result: z.strictObject({
+    heads,
+    known: z
+      .array(changeId)
+      .optional()
+      .meta({ description: "Those of the given ones that are stored here; absent if none were given." }),
+  }),
   writes: false,
   transactable: true,
   errors: [],

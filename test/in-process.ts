@@ -47,11 +47,11 @@ export class InProcess {
       clock: engine.clock,
       mode: engine.mode,
       sign: engine.sign,
-      identity: settleIdentity(engine, {
-        stateDir: dirname(this.path),
-        credentialsDirectory: undefined,
-        acceptChange: false,
-      }).identity,
+      identity: settleIdentity(
+        engine,
+        { stateDir: dirname(this.path), credentialsDirectory: undefined, acceptChange: false },
+        () => {},
+      ).identity,
       retentionMs: 7 * 24 * 60 * 60 * 1000,
       readOnly: false,
       classify,

@@ -365,7 +365,7 @@ async function showItem(storyId: string, { connect, output }: Context): Promise<
       yield styled("yellow", `  It depends on what does not exist: ${found.missing.join(", ")}`);
     if (found.cycle !== undefined)
       yield styled("red", `  It depends on itself: ${[storyId, ...found.cycle, storyId].join(" → ")}`);
-    yield "";
+    yield "\n";
     for (const change of history.changes) yield lineOf(change);
     if (history.next !== undefined) yield styled("dim", "  and more before that");
   });

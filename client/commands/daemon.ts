@@ -143,7 +143,8 @@ export const socketPath = command<"">()({
 
 export const backup = command<"<file>">()({
   options: {},
-  details: "FILE must not exist yet. It can be opened by pawld, in a state directory of its own.",
+  details:
+    "FILE must not exist yet. It can be opened by pawld, in a state directory of its own. The key that signs changes of the board, identity.key in the state directory, is not in it: keep a copy of that too.",
   examples: [
     ["pawl backup /backup/pawl-$(date +%F).db", "A copy of one moment; calls go on meanwhile"],
     ["pawl backup copy.db && sqlite3 copy.db 'PRAGMA integrity_check'", "And a look at it"],

@@ -11,8 +11,11 @@ import { command, readInput, UsageError } from "./definition.js";
 
 /** Of a board, for a node that has none yet. */
 const NO_BOARD = "-";
-/** A watch waits so long for the next change, and then asks again. */
-const WATCH_MS = 600_000;
+/**
+ * A watch waits so long for the next change, and then asks again: a connection that ssh forwarded stays open there
+ * until then if this program is killed.
+ */
+const WATCH_MS = 30_000;
 /** With `--watch`, a peer that cannot be reached is tried again after so long, then twice that, up to the last. */
 const FIRST_RETRY_MS = 1000;
 const MAX_RETRY_MS = 60_000;
@@ -191,8 +194,9 @@ async function once(here: PawlClient, peer: PawlClient, output: Output): Promise
     output.progress(undefined);
     report(done, await namesOf(here, done), output);
     return done;
-  } finally {
+  } catch (error) {
     output.progress(undefined);
+    throw error;
   }
 }
 

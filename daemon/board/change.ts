@@ -1,5 +1,5 @@
 import { Buffer } from "node:buffer";
-import { createHash, type KeyObject, sign, verify } from "node:crypto";
+import { hash as digest, type KeyObject, sign, verify } from "node:crypto";
 import { type ErrorDetails, type ErrorKind, PawlError, refuse, shown } from "@pawl/protocol/errors";
 import {
   MAX_CHANGE_BODY_BYTES,
@@ -203,7 +203,7 @@ function corrupt(id: string, why: string): PawlError {
 }
 
 function hash(bytes: Buffer): string {
-  return createHash("sha256").update(bytes.subarray(DOMAIN.length)).digest("hex");
+  return digest("sha256", bytes.subarray(DOMAIN.length), "hex");
 }
 
 /** What a refused body says about where it belongs, as far as it can be read. */

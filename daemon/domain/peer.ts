@@ -2,7 +2,7 @@ import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { authorKey } from "../board/key.js";
 import { all, type Env, type Operation, one, run, sql } from "../operation.js";
-import { loadNode } from "./pipeline-store.js";
+import { keepNode, loadNode } from "./pipeline-store.js";
 
 const selectPeer = sql<PeerRow>("SELECT * FROM pawl_peer WHERE author = :author");
 
@@ -27,7 +27,7 @@ interface PeerRow {
 
 export function* trust(params: Parsed<"peer.trust">, env: Env): Operation<Result<"peer.trust"> | PawlError> {
   const { author, name, board } = params;
-  const node = yield* loadNode();
+  const node = yield* loadNode(env);
   if (author === node.author) {
     return refuse(
       "duplicate_key",
@@ -53,7 +53,10 @@ export function* trust(params: Parsed<"peer.trust">, env: Env): Operation<Result
     );
   }
   if (!isTrusted) yield* run(upsertPeer, { author, name, now: env.now });
-  if (board !== undefined && node.board === null) yield* run(adoptBoard, { board });
+  if (board !== undefined && node.board === null) {
+    yield* keepNode(node);
+    yield* run(adoptBoard, { board });
+  }
   return { author, name };
 }
 

@@ -10,10 +10,6 @@ const selectNode = sql<{ author: string; file: string; has_changes: number; log_
     EXISTS (SELECT 1 FROM pawl_branch b WHERE b.author = n.author) AS has_changes
   FROM pawl_board n`);
 
-const insertNode = sql(`
-  INSERT INTO pawl_board (id, author, incarnation, board, branch, wall, counter, file)
-  VALUES (1, :author, :incarnation, NULL, NULL, 0, 0, :file)`);
-
 const renameNode = sql(`
   UPDATE pawl_board SET author = :author, incarnation = :incarnation, branch = NULL, file = :file WHERE id = 1`);
 
@@ -26,18 +22,17 @@ const trustFormer = sql(`
   INSERT INTO pawl_peer (author, name, trusted_at, revoked_at) VALUES (:author, '${FORMER_NAME}', :now, NULL)
   ON CONFLICT (author) DO NOTHING`);
 
-/** Whose changes the database holds as its own; undefined if there are none. */
-export function* authorOfChanges(): Operation<string | undefined> {
+/** As whom the database was used on a board, and whether it holds changes by that; undefined if it was not. */
+export function* findAuthor(): Operation<{ author: string; hasChanges: boolean } | undefined> {
   const node = yield* one(selectNode);
-  return node?.has_changes ? node.author : undefined;
+  return node && { author: node.author, hasChanges: node.has_changes === 1 };
 }
 
 /** What a daemon says at its start of a node that is not the one it was; undefined if it is. */
 export type Renamed = { readonly reason: string; readonly from: string; readonly to: string } | undefined;
 
 /**
- * Makes the node of a new database, and sees whether that of an old one is still the same: the same author,
- * unless a change is accepted (`invalid_state`, details {from, to}), and in the same file. In another file it is
+ * Sees whether a node that was there is still the same: the same author, unless a change is accepted (`invalid_state`, details {from, to}), and in the same file. In another file it is
  * a copy, and whatever was made after that in the original must not be made again under the same sequence
  * numbers: it goes on under a new incarnation.
  */
@@ -48,10 +43,7 @@ export function* settleNode(
   const { author, file } = given;
   const incarnation = env.random(INCARNATION_BYTES).toString("hex");
   const node = yield* one(selectNode);
-  if (node === undefined) {
-    yield* run(insertNode, { author, incarnation, file });
-    return undefined;
-  }
+  if (node === undefined) return undefined;
   if (node.author !== author) {
     if (node.has_changes === 1 && !given.acceptChange) {
       return refuse(

@@ -4,7 +4,7 @@ import { type Change, openChange, readStored } from "../board/change.js";
 import { compareHlc } from "../board/hlc.js";
 import { type Cell, type Increment, type ItemRow, merge, type Stored, stampOf } from "../board/merge.js";
 import { all, type Operation, one, run, sql } from "../operation.js";
-import { findItem, loadNode, type Node, writeItem } from "./pipeline-store.js";
+import { findItem, findNode, isColumn, type Node, type SetBy, setByOf, writeItem } from "./pipeline-store.js";
 
 /** Changes that one step replays to see what they make of items, so that it stays short. */
 const MAX_REPLAYED_CHANGES = 1000;
@@ -120,7 +120,8 @@ export function* rebuild(params: Parsed<"pipeline.rebuild">): Operation<Step | P
 function* replayChanges(after: number, limit: number, verify: boolean): Operation<Step> {
   const rows = yield* all(selectChanges, { after, rows: limit });
   const differences: Difference[] = [];
-  let node = yield* loadNode();
+  // Where there are changes there is a node.
+  let node = (yield* findNode()) as Node;
   for (const row of rows) {
     const change = readStored(row.change_id, row);
     yield* checkStored(change, row, node);
@@ -210,6 +211,7 @@ function* replayItems(after: string, limit: number, verify: boolean): Operation<
 /** An item as its changes make it. */
 interface Said {
   readonly item: ItemRow | undefined;
+  readonly setBy: SetBy | undefined;
   readonly cells: readonly { field: string; value: string; n: number }[];
   readonly increments: readonly { field: string; n: number; amount: number }[];
 }
@@ -251,7 +253,10 @@ function* replayItem(
     surplus,
     said: {
       item,
-      cells: [...cells.values()].map((cell) => ({ field: cell.field, value: cell.value, n: numberOf(cell) })),
+      setBy: item && setByOf((field) => (cells.has(field) ? numberOf(cells.get(field) as Cell) : undefined)),
+      cells: [...cells.values()]
+        .filter(({ field }) => !isColumn(field))
+        .map((cell) => ({ field: cell.field, value: cell.value, n: numberOf(cell) })),
       increments: increments.map((each) => ({ field: each.field, n: numberOf(each), amount: each.amount })),
     },
   };
@@ -259,13 +264,15 @@ function* replayItem(
 
 /** Compares an item with what the tables say of it, and unless only to verify, makes them say the same. */
 function* settleItem(storyId: string, said: Said, verify: boolean): Operation<string[]> {
+  const found = yield* findItem(storyId);
   const stored: Said = {
-    item: yield* findItem(storyId),
+    item: found?.row,
+    setBy: found?.setBy,
     cells: yield* all(selectCells, { storyId }),
     increments: yield* all(selectIncrements, { storyId }),
   };
   const differences: string[] = [];
-  for (const part of ["item", "cells", "increments"] as const) {
+  for (const part of ["item", "setBy", "cells", "increments"] as const) {
     const [has, says] = [textOf(stored[part]), textOf(said[part])];
     if (has !== says)
       differences.push(`${part}: the table has ${shown(has)}, and the log says ${shown(says)}`);
@@ -274,7 +281,7 @@ function* settleItem(storyId: string, said: Said, verify: boolean): Operation<st
   yield* run(deleteItem, { storyId });
   yield* run(deleteCells, { storyId });
   yield* run(deleteIncrements, { storyId });
-  if (said.item !== undefined) yield* writeItem(said.item);
+  if (said.item !== undefined) yield* writeItem(said.item, said.setBy ?? {});
   for (const cell of said.cells) yield* run(insertCell, { storyId, ...cell });
   for (const each of said.increments) yield* run(insertIncrement, { storyId, ...each });
   return differences;

@@ -1,5 +1,6 @@
+import { Buffer } from "node:buffer";
 import { type Change, isCounter, type Op } from "../board/change.js";
-import { compareHlc, type Hlc, observe } from "../board/hlc.js";
+import { CLOCK_START, compareHlc, type Hlc, observe } from "../board/hlc.js";
 import { type Place, stepHeads } from "../board/log.js";
 import {
   type Cell,
@@ -25,14 +26,18 @@ const selectNode = sql<NodeRow>(`
   SELECT n.author, n.board, n.incarnation, n.wall, n.counter, n.branch, b.head_seq, b.head_id
   FROM pawl_board n LEFT JOIN pawl_branch b ON b.branch = n.branch`);
 
+const insertNode = sql(`
+  INSERT INTO pawl_board (id, author, incarnation, board, branch, wall, counter, file)
+  VALUES (1, :author, :incarnation, NULL, NULL, 0, 0, :file)`);
+
 const updateNode = sql(
   "UPDATE pawl_board SET board = :board, branch = :branch, wall = :wall, counter = :counter WHERE id = 1",
 );
 
 const beginLog = sql("UPDATE pawl_board SET incarnation = :incarnation, branch = NULL WHERE id = 1");
 
-const selectBranches = sql<{ branch: number; head_id: string }>(
-  "SELECT branch, head_id FROM pawl_branch WHERE author = :author AND incarnation = :incarnation",
+const selectBranches = sql<BranchRow>(
+  "SELECT branch, from_seq, head_seq, head_id FROM pawl_branch WHERE author = :author AND incarnation = :incarnation",
 );
 
 const insertBranch = sql(`
@@ -41,9 +46,14 @@ const insertBranch = sql(`
 
 const moveHead = sql("UPDATE pawl_branch SET head_seq = :seq, head_id = :id WHERE branch = :branch");
 
-const selectPlace = sql<PlaceRow>(`
+const selectAt = sql<{ change_id: string; wall: number; counter: number }>(
+  "SELECT change_id, wall, counter FROM pawl_change WHERE branch = :branch AND seq = :seq",
+);
+
+const selectHead = sql<PlaceRow>(`
   SELECT b.author, b.incarnation, c.branch, c.seq, c.wall, c.counter
-  FROM pawl_change c JOIN pawl_branch b ON b.branch = c.branch WHERE c.change_id = :id`);
+  FROM pawl_branch b JOIN pawl_change c ON c.branch = b.branch AND c.seq = b.head_seq
+  WHERE b.head_id = :id`);
 
 const insertChange = sql(`
   INSERT INTO pawl_change (change_id, branch, seq, wall, counter, body, signature)
@@ -57,13 +67,18 @@ const selectItem = sql<StoredItem>("SELECT * FROM pawl_item WHERE story_id = :st
 
 const upsertItem = sql(`
   INSERT INTO pawl_item (story_id, generation, wall, counter, author, change_id, stage, name, agent, blocked,
-    rank, retry_base, retry_added, depends_on)
+    rank, retry_base, retry_added, depends_on, set_by)
   VALUES (:storyId, :generation, :wall, :counter, :author, :id, :stage, :name, :agent, :blocked,
-    :rank, :retryBase, :retryAdded, :dependsOn)
+    :rank, :retryBase, :retryAdded, :dependsOn, :setBy)
   ON CONFLICT (story_id) DO UPDATE SET generation = excluded.generation, wall = excluded.wall,
     counter = excluded.counter, author = excluded.author, change_id = excluded.change_id, stage = excluded.stage,
     name = excluded.name, agent = excluded.agent, blocked = excluded.blocked, rank = excluded.rank,
-    retry_base = excluded.retry_base, retry_added = excluded.retry_added, depends_on = excluded.depends_on`);
+    retry_base = excluded.retry_base, retry_added = excluded.retry_added, depends_on = excluded.depends_on,
+    set_by = excluded.set_by`);
+
+const selectStamp = sql<StampRow>(`
+  SELECT c.wall, c.counter, b.author, c.change_id
+  FROM pawl_change c JOIN pawl_branch b ON b.branch = c.branch WHERE c.n = :n`);
 
 const selectCell = sql<StampRow & { value: string }>(`
   SELECT e.value, c.wall, c.counter, b.author, c.change_id
@@ -102,6 +117,13 @@ interface NodeRow {
   head_id: string | null;
 }
 
+interface BranchRow {
+  branch: number;
+  from_seq: number;
+  head_seq: number;
+  head_id: string;
+}
+
 interface PlaceRow {
   author: string;
   incarnation: string;
@@ -131,6 +153,19 @@ export interface StoredItem extends StampRow {
   retry_base: number;
   retry_added: number;
   depends_on: string;
+  set_by: string;
+}
+
+/** Fields that have a column in an item's row; what set them is known by `set_by`. */
+const COLUMN_FIELDS = ["stage", "name", "agent", "blocked", "rank", "retryCount"] as const;
+type ColumnField = (typeof COLUMN_FIELDS)[number];
+
+/** By field, the number of the change that set it, in the order of the columns. */
+export type SetBy = Readonly<Partial<Record<ColumnField, number>>>;
+
+export interface LoadedItem {
+  readonly row: ItemRow;
+  readonly setBy: SetBy;
 }
 
 /** This node as it stands in the database. */
@@ -143,12 +178,14 @@ export interface Node {
   readonly clock: Hlc;
   /** The last change of its own log, and the branch it is on; null before the first. */
   readonly head: { readonly branch: number; readonly seq: number; readonly hash: string } | null;
+  /** Which file the database is, for a node that is not in it yet: it is when it first has something to keep. */
+  readonly newIn?: string;
 }
 
 /** Where a stored change stands, and on which branch. */
 export type StoredPlace = Place & { readonly branch: number };
 
-/** This node; undefined in a database that no daemon has opened to write since there is a board. */
+/** This node; undefined in a database that was not used on a board. */
 export function* findNode(): Operation<Node | undefined> {
   const row = yield* one(selectNode);
   if (row === undefined) return undefined;
@@ -157,10 +194,23 @@ export function* findNode(): Operation<Node | undefined> {
   return { author, board, incarnation, clock: [wall, counter], head };
 }
 
-/** This node, in a daemon that writes: made at its start. */
-export function* loadNode(): Operation<Node> {
+/** This node, in a daemon that writes. Its key is made if there is none. */
+export function* loadNode(env: Env): Operation<Node> {
   const node = yield* findNode();
-  if (node === undefined) throw new Error("this node has no identity");
+  if (node !== undefined) return node;
+  if (env.identity === null) throw new Error("what only reads has no identity");
+  const { author, databaseFile } = env.identity();
+  // As good as random, and the same until it is kept: nobody else knows the secret of this database.
+  const incarnation = Buffer.from(env.sign(`board ${author} ${databaseFile}`), "base64url")
+    .subarray(0, INCARNATION_BYTES)
+    .toString("hex");
+  return { author, board: null, incarnation, clock: CLOCK_START, head: null, newIn: databaseFile };
+}
+
+/** Puts a node into the database that is not there yet. */
+export function* keepNode({ newIn: file, ...node }: Node): Operation<Node> {
+  const { author, incarnation } = node;
+  if (file !== undefined) yield* run(insertNode, { author, incarnation, file });
   return node;
 }
 
@@ -179,18 +229,44 @@ export function* beginNewLog(node: Node, reason: string, env: Env): Operation<No
 /** Of the random name of a log. */
 export const INCARNATION_BYTES = 16;
 
-/** Where a change stands that may be stored here. */
-export function* findPlace(id: string): Operation<StoredPlace | undefined> {
-  const row = yield* one(selectPlace, { id });
+/** A log, and the branches of it that are here: one, or more where it is forked. */
+export interface KnownLog {
+  readonly author: string;
+  readonly incarnation: string;
+  readonly branches: readonly BranchRow[];
+}
+
+export function* findLog({ author, incarnation }: Omit<KnownLog, "branches">): Operation<KnownLog> {
+  return { author, incarnation, branches: yield* all(selectBranches, { author, incarnation }) };
+}
+
+/** Where a change of a log stands, undefined if it is not here. */
+export function* findPlace(
+  { author, incarnation, branches }: KnownLog,
+  seq: number,
+  id: string,
+): Operation<StoredPlace | undefined> {
+  for (const { branch, from_seq: fromSeq, head_seq: headSeq } of branches) {
+    if (seq <= fromSeq || seq > headSeq) continue;
+    const row = yield* one(selectAt, { branch, seq });
+    if (row?.change_id !== id) continue;
+    return { author, incarnation, branch, seq, hlc: [row.wall, row.counter] };
+  }
+  return undefined;
+}
+
+/** Where a change stands that is the last of any log. */
+export function* findHead(id: string): Operation<StoredPlace | undefined> {
+  const row = yield* one(selectHead, { id });
   if (row === undefined) return undefined;
   const { author, incarnation, branch, seq, wall, counter } = row;
   return { author, incarnation, branch, seq, hlc: [wall, counter] };
 }
 
 /** What is stored of an item, undefined if it was never seen. */
-export function* findItem(storyId: string): Operation<ItemRow | undefined> {
+export function* findItem(storyId: string): Operation<LoadedItem | undefined> {
   const row = yield* one(selectItem, { storyId });
-  return row === undefined ? undefined : itemRowOf(row);
+  return row && { row: itemRowOf(row), setBy: JSON.parse(row.set_by) as SetBy };
 }
 
 export function itemRowOf(row: StoredItem): ItemRow {
@@ -217,15 +293,20 @@ function stampOfRow({ wall, counter, author, change_id: hash }: StampRow): Stamp
  * Stores a change that is not stored yet and fits into its log (`checkPlace`), and brings everything that
  * follows from it up to date. Gives the node as it is afterwards.
  *
+ * @param log that it belongs to; not needed for what continues this node's own.
  * @param prev where the change before it stands, undefined for the first of a log.
+ * @param items those of its ops that were loaded already, which then are as it makes them.
  */
 export function* storeChange(
   change: Change,
+  log: KnownLog | undefined,
   prev: Pick<StoredPlace, "branch"> | undefined,
-  node: Node,
+  known: Node,
   env: Env,
+  items: Map<string, LoadedItem | undefined> = new Map(),
 ): Operation<Node> {
-  const branch = yield* moveHeads(change, prev, env);
+  const node = yield* keepNode(known);
+  const branch = yield* moveHeads(change, log, prev, node, env);
   const { id, seq, hlc, body, signature } = change;
   const [wall, counter] = hlc;
   const n = yield* insert(insertChange, { id, branch, seq, wall, counter, body, signature });
@@ -246,7 +327,8 @@ export function* storeChange(
   const isLatest = compareHlc(hlc, node.clock) > 0;
   for (const op of change.ops) {
     yield* run(insertTouch, { storyId: op.storyId, wall, counter, n });
-    yield* mergeOp(op, stampOf(change), n, isLatest);
+    const item = items.has(op.storyId) ? items.get(op.storyId) : yield* findItem(op.storyId);
+    items.set(op.storyId, yield* mergeOp(op, item, stampOf(change), n, isLatest));
   }
   env.effects.wake(BOARD_KEY);
   return after;
@@ -255,11 +337,18 @@ export function* storeChange(
 /** Gives the branch on which a change goes on, or a new one for what begins or forks a log. */
 function* moveHeads(
   change: Change,
+  log: KnownLog | undefined,
   prev: Pick<StoredPlace, "branch"> | undefined,
+  { head }: Node,
   env: Env,
 ): Operation<number> {
   const { author, incarnation, seq, id } = change;
-  const branches = yield* all(selectBranches, { author, incarnation });
+  // The most frequent by far, for which nothing has to be looked up: this node's own log goes on.
+  if (head !== null && head.hash === change.prev) {
+    yield* run(moveHead, { branch: head.branch, seq, id });
+    return head.branch;
+  }
+  const { branches } = log ?? (yield* findLog(change));
   const { replaces, forks } = stepHeads(new Set(branches.map(({ head_id }) => head_id)), change);
   if (forks) env.effects.log("a log of the board is forked", { author, incarnation, seq, changeId: id });
   const followed = branches.find(({ head_id }) => head_id === replaces);
@@ -271,29 +360,52 @@ function* moveHeads(
   return yield* insert(insertBranch, { author, incarnation, parent, fromSeq: seq - 1, seq, id });
 }
 
-/** @param isLatest whether no change here is as late as this one, so that no cell can be newer. */
-function* mergeOp(op: Op, stamp: Stamp, n: number, isLatest: boolean): Operation<void> {
-  const { storyId } = op;
-  const item = yield* findItem(storyId);
+/**
+ * Gives the item as the op makes it.
+ *
+ * @param isLatest whether no change here is as late as this one, so that no cell can be newer.
+ */
+function* mergeOp(
+  op: Op,
+  item: LoadedItem | undefined,
+  stamp: Stamp,
+  n: number,
+  isLatest: boolean,
+): Operation<LoadedItem | undefined> {
   // What is known of another generation is of no account, so it is not loaded.
-  const isSame = item?.generation === op.generation;
-  const cells = isSame && !isLatest ? yield* loadCells(op) : NO_CELLS;
+  const isSame = item?.row.generation === op.generation;
+  const cells = isSame && !isLatest ? yield* loadCells(op, item) : NO_CELLS;
   const increments = isSame ? yield* loadIncrements(op) : NO_INCREMENTS;
-  const stored: Stored | undefined = item && { item, cells, increments: [...increments.keys()] };
+  const stored: Stored | undefined = item && { item: item.row, cells, increments: [...increments.keys()] };
   const merged = merge(stored, op, stamp);
-  if (merged !== undefined) yield* writeMerged(merged, n, item !== undefined, increments);
+  return merged === undefined ? item : yield* writeMerged(merged, n, item, increments);
 }
 
 const NO_CELLS: ReadonlyMap<string, Cell> = new Map();
 const NO_INCREMENTS: ReadonlyMap<Increment, number> = new Map();
 
-function* loadCells({ storyId, set, add }: Op): Operation<Map<string, Cell>> {
+function* loadCells({ storyId, set, add }: Op, { row, setBy }: LoadedItem): Operation<Map<string, Cell>> {
   const cells = new Map<string, Cell>();
   for (const field of [...set.keys(), ...add.keys()]) {
-    const row = yield* one(selectCell, { storyId, field });
-    if (row !== undefined) cells.set(field, { field, value: row.value, stamp: stampOfRow(row) });
+    if (isColumn(field)) {
+      const n = setBy[field];
+      const stamp = n === undefined ? undefined : yield* one(selectStamp, { n });
+      if (stamp !== undefined)
+        cells.set(field, { field, value: shownValue(row, field), stamp: stampOfRow(stamp) });
+    } else {
+      const cell = yield* one(selectCell, { storyId, field });
+      if (cell !== undefined) cells.set(field, { field, value: cell.value, stamp: stampOfRow(cell) });
+    }
   }
   return cells;
+}
+
+export function isColumn(field: string): field is ColumnField {
+  return (COLUMN_FIELDS as readonly string[]).includes(field);
+}
+
+function shownValue(row: ItemRow, field: ColumnField): string {
+  return JSON.stringify(field === "retryCount" ? row.retryBase : row[field]);
 }
 
 /** The increments of the fields that an op sets, each with the number of its change. */
@@ -311,23 +423,39 @@ function* loadIncrements({ storyId, set }: Op): Operation<Map<Increment, number>
 function* writeMerged(
   { item, reset, cells, swallowed, increments }: Merged,
   n: number,
-  existed: boolean,
+  former: LoadedItem | undefined,
   known: ReadonlyMap<Increment, number>,
-): Operation<void> {
+): Operation<LoadedItem> {
   const { storyId } = item;
-  if (reset && existed) {
+  if (reset && former !== undefined) {
     yield* run(deleteCells, { storyId });
     yield* run(deleteIncrements, { storyId });
   }
-  yield* writeItem(item);
-  for (const { field, value } of cells) yield* run(upsertCell, { storyId, field, value, n });
+  const setNow = new Set(cells.map(({ field }) => field));
+  const setBefore = reset ? {} : (former?.setBy ?? {});
+  const setBy = setByOf((field) => (setNow.has(field) ? n : setBefore[field]));
+  yield* writeItem(item, setBy);
+  for (const { field, value } of cells) {
+    if (!isColumn(field)) yield* run(upsertCell, { storyId, field, value, n });
+  }
   for (const each of swallowed) {
     yield* run(deleteIncrement, { storyId, field: each.field, n: known.get(each) as number });
   }
   for (const { field, amount } of increments) yield* run(insertIncrement, { storyId, field, n, amount });
+  return { row: item, setBy };
 }
 
-export function* writeItem(item: ItemRow): Operation<void> {
+/** In the order of the columns, so that equal ones are equal as text. */
+export function setByOf(numberOf: (field: ColumnField) => number | undefined): SetBy {
+  const setBy: Partial<Record<ColumnField, number>> = {};
+  for (const field of COLUMN_FIELDS) {
+    const n = numberOf(field);
+    if (n !== undefined) setBy[field] = n;
+  }
+  return setBy;
+}
+
+export function* writeItem(item: ItemRow, setBy: SetBy): Operation<void> {
   yield* run(upsertItem, {
     storyId: item.storyId,
     generation: item.generation,
@@ -343,5 +471,6 @@ export function* writeItem(item: ItemRow): Operation<void> {
     retryBase: item.retryBase,
     retryAdded: item.retryAdded,
     dependsOn: JSON.stringify(item.dependsOn),
+    setBy: JSON.stringify(setBy),
   });
 }

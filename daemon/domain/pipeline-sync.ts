@@ -9,10 +9,14 @@ import { revisionOfBoard } from "./pipeline.js";
 import {
   BOARD_KEY,
   beginNewLog,
+  findHead,
+  findLog,
   findNode,
   findPlace,
+  type KnownLog,
   loadNode,
   type Node,
+  type StoredPlace,
   storeChange,
 } from "./pipeline-store.js";
 
@@ -38,20 +42,33 @@ interface BranchRow {
   head_id: string;
 }
 
-export function* identity(): Operation<Result<"pipeline.identity"> | PawlError> {
-  const node = yield* findNode();
+export function* identity(
+  _params: Parsed<"pipeline.identity">,
+  env: Env,
+): Operation<Result<"pipeline.identity"> | PawlError> {
+  const node = env.identity === null ? yield* findNode() : yield* loadNode(env);
   if (node === undefined) {
     return refuse(
       "not_found",
-      "This node has no identity yet. The daemon that writes the database makes it at its start.",
+      "This node has no identity yet: nothing was done on the board. Ask the daemon that writes the database.",
       { what: "identity" },
     );
   }
   const { author, board, incarnation } = node;
-  return { author, board, incarnation, ...(yield* heads()) };
+  return { author, board, incarnation, heads: yield* headsOf() };
 }
 
-export function* heads(): Operation<Result<"pipeline.heads">> {
+export function* heads(params: Parsed<"pipeline.heads">): Operation<Result<"pipeline.heads">> {
+  const found = yield* headsOf();
+  if (params.known === undefined) return { heads: found };
+  const known: string[] = [];
+  for (const head of params.known) {
+    if ((yield* placeOf(head)) !== undefined) known.push(head.hash);
+  }
+  return { heads: found, known };
+}
+
+function* headsOf(): Operation<Result<"pipeline.heads">["heads"]> {
   const branches = yield* all(selectBranches);
   const found = branches.map(({ author, incarnation, head_seq: seq, head_id: hash }) => ({
     author,
@@ -61,7 +78,7 @@ export function* heads(): Operation<Result<"pipeline.heads">> {
   }));
   // The same on all nodes that have the same changes.
   const key = ({ author, incarnation, hash }: (typeof found)[number]) => `${author} ${incarnation} ${hash}`;
-  return { heads: found.sort((a, b) => (key(a) < key(b) ? -1 : 1)) };
+  return found.sort((a, b) => (key(a) < key(b) ? -1 : 1));
 }
 
 export function* changes(params: Parsed<"pipeline.changes">): Operation<Result<"pipeline.changes">> {
@@ -84,17 +101,24 @@ export function* changes(params: Parsed<"pipeline.changes">): Operation<Result<"
   return { changes: found, more: false };
 }
 
+/** Where a change stands that somebody gave as a head, if it is here. */
+function* placeOf(head: Head): Operation<StoredPlace | undefined> {
+  return yield* findPlace(yield* findLog(head), head.seq, head.hash);
+}
+
+type Head = Parsed<"pipeline.changes">["heads"][number];
+
 /** By branch, the last sequence number that someone has who has these changes and all before them. */
 function* knownPlaces(
-  given: Parsed<"pipeline.changes">["heads"],
+  given: readonly Head[],
   branches: readonly BranchRow[],
 ): Operation<Map<number, number>> {
   const byNumber = new Map(branches.map((branch) => [branch.branch, branch]));
   const byHead = new Map(branches.map((branch) => [branch.head_id, branch]));
   const known = new Map<number, number>();
-  for (const { hash } of given) {
-    const head = byHead.get(hash);
-    const place = head === undefined ? yield* findPlace(hash) : { branch: head.branch, seq: head.head_seq };
+  for (const each of given) {
+    const head = byHead.get(each.hash);
+    const place = head === undefined ? yield* placeOf(each) : { branch: head.branch, seq: head.head_seq };
     let branch = place?.branch ?? null;
     let seq = place?.seq ?? 0;
     while (branch !== null && seq > (known.get(branch) ?? 0)) {
@@ -108,7 +132,7 @@ function* knownPlaces(
 }
 
 export function* apply(params: Parsed<"pipeline.apply">, env: Env): Operation<Result<"pipeline.apply">> {
-  let node = yield* loadNode();
+  let node = yield* loadNode(env);
   const standings = new Map<string, Standing>();
   for (const { author, revoked_at: revokedAt } of yield* all(selectStandings)) {
     standings.set(author, revokedAt === null ? "trusted" : "revoked");
@@ -139,12 +163,13 @@ function* take(
   // Before the look for a duplicate, so that what is called one has been verified too.
   const change = openChange(signed, node.board, standingOf);
   if (change instanceof PawlError) return change;
-  if ((yield* findPlace(change.id)) !== undefined) return undefined;
-  const prev = change.prev === null ? undefined : yield* findPlace(change.prev);
+  const log = yield* findLog(change);
+  if ((yield* findPlace(log, change.seq, change.id)) !== undefined) return undefined;
+  const prev = change.prev === null ? undefined : yield* findPrev(log, change.seq, change.prev);
   const refused = checkPlace(change, prev, env.wallMs());
   if (refused !== undefined) return refused;
   const isOwnLog = change.author === node.author && change.incarnation === node.incarnation;
-  const after = yield* storeChange(change, prev, node, env);
+  const after = yield* storeChange(change, log, prev, node, env);
   return isOwnLog
     ? yield* beginNewLog(
         after,
@@ -152,6 +177,11 @@ function* take(
         env,
       )
     : after;
+}
+
+/** The change named as the one before, in its place or, where that is wrong, as the end of some log. */
+function* findPrev(log: KnownLog, seq: number, id: string): Operation<StoredPlace | undefined> {
+  return (yield* findPlace(log, seq - 1, id)) ?? (yield* findHead(id));
 }
 
 type Rejection = Result<"pipeline.apply">["rejected"][number];

@@ -3,12 +3,13 @@ import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { MAX_PAGE_BYTES } from "@pawl/protocol/limits";
 import { type Op, readStored, writeChange } from "../board/change.js";
 import { dependencyProblems } from "../board/dependencies.js";
-import { itemOf } from "../board/merge.js";
+import { type Item, type ItemRow, itemOf } from "../board/merge.js";
 import { describeOp, planDelete, planWrite } from "../board/write.js";
 import { all, type Env, type Operation, one, sql } from "../operation.js";
 import {
   findItem,
   itemRowOf,
+  type LoadedItem,
   loadNode,
   type StampRow,
   type StoredItem,
@@ -50,9 +51,11 @@ const selectHistory = sql<HistoryRow>(`
     AND (t.wall, t.counter, b.author, c.change_id) < (:wall, :counter, :author, :id)
   ORDER BY t.wall DESC, t.counter DESC, b.author DESC, c.change_id DESC LIMIT :rows`);
 
+/** Of a change that was about an item: there is no other way to a change by its id alone. */
 const selectStamp = sql<StampRow>(`
   SELECT c.wall, c.counter, b.author, c.change_id
-  FROM pawl_change c JOIN pawl_branch b ON b.branch = c.branch WHERE c.change_id = :id`);
+  FROM pawl_touch t JOIN pawl_change c ON c.n = t.n JOIN pawl_branch b ON b.branch = c.branch
+  WHERE t.story_id = :storyId AND c.change_id = :id`);
 
 const countItems = sql<{ items: number }>("SELECT count(*) AS items FROM pawl_item WHERE stage IS NOT NULL");
 
@@ -75,7 +78,8 @@ export function* write(
   env: Env,
 ): Operation<Result<"pipeline.write"> | PawlError> {
   const { storyId } = params;
-  const row = yield* findItem(storyId);
+  const found = yield* findItem(storyId);
+  const row = found?.row;
   const isNew = row === undefined || row.stage === null;
   const last =
     isNew && params.stage !== undefined && params.rank === undefined
@@ -84,38 +88,40 @@ export function* write(
   const op = planWrite(row, params, last?.rank ?? null);
   if (op instanceof PawlError) return op;
   // Nothing is left to say: the item is what the last change about it made it.
-  const changeId = op === undefined ? row?.stamp.hash : yield* commitLocal(op, env);
-  if (changeId instanceof PawlError) return changeId;
-  const written = yield* findItem(storyId);
-  const item = written && itemOf(written);
-  if (!item || changeId === undefined) throw new Error(`the item ${storyId} was written and is not there`);
-  return { item, changeId };
+  if (op === undefined && row !== undefined) {
+    return { item: itemOf(row) as Item, changeId: row.stamp.hash };
+  }
+  const committed = yield* commitLocal(op as Op, found, env);
+  return committed instanceof PawlError
+    ? committed
+    : { item: itemOf(committed.row) as Item, changeId: committed.id };
 }
 
 export function* remove(
   params: Parsed<"pipeline.delete">,
   env: Env,
 ): Operation<Result<"pipeline.delete"> | PawlError> {
-  const op = planDelete(yield* findItem(params.storyId));
+  const found = yield* findItem(params.storyId);
+  const op = planDelete(found?.row);
   if (op === undefined) return { deleted: false };
   if (op instanceof PawlError) return op;
-  const changeId = yield* commitLocal(op, env);
-  return changeId instanceof PawlError ? changeId : { deleted: true, changeId };
+  const committed = yield* commitLocal(op, found, env);
+  return committed instanceof PawlError ? committed : { deleted: true, changeId: committed.id };
 }
 
 export function* read(params: Parsed<"pipeline.read">): Operation<Result<"pipeline.read">> {
   const { storyId } = params;
-  const row = yield* findItem(storyId);
-  const item = row === undefined ? null : itemOf(row);
+  const found = yield* findItem(storyId);
+  const item = found === undefined ? null : itemOf(found.row);
   if (item === null || item.dependsOn.length === 0) return { item };
 
   const graph = new Map<string, readonly string[]>();
   const waiting = [storyId];
   for (const id of waiting) {
     if (graph.has(id) || graph.size >= MAX_GRAPH_ITEMS) continue;
-    const found = yield* one(selectDependsOn, { storyId: id });
-    if (found === undefined) continue;
-    const dependsOn = JSON.parse(found.depends_on) as string[];
+    const known = yield* one(selectDependsOn, { storyId: id });
+    if (known === undefined) continue;
+    const dependsOn = JSON.parse(known.depends_on) as string[];
     graph.set(id, dependsOn);
     waiting.push(...dependsOn);
   }
@@ -144,7 +150,6 @@ export function* list(params: Parsed<"pipeline.list">): Operation<Result<"pipeli
     rows: limit + 1,
   });
 
-  type Item = Result<"pipeline.list">["stages"][string][number];
   const stages = new Map<string, Item[]>();
   let taken = 0;
   let bytes = 0;
@@ -170,10 +175,10 @@ export function* history(
   params: Parsed<"pipeline.history">,
 ): Operation<Result<"pipeline.history"> | PawlError> {
   const { storyId, limit, after } = params;
-  const from = after === undefined ? NEWEST : yield* one(selectStamp, { id: after });
+  const from = after === undefined ? NEWEST : yield* one(selectStamp, { storyId, id: after });
   if (from === undefined) {
-    return refuse("invalid_params", `There is no change ${after}. Begin without \`after\`.`, {
-      issues: [{ path: "/after", message: `names a change that is not here: ${after}` }],
+    return refuse("invalid_params", `No change ${after} was about ${storyId}. Begin without \`after\`.`, {
+      issues: [{ path: "/after", message: `names no change of this item: ${after}` }],
     });
   }
   const { wall, counter, author, change_id: id } = from;
@@ -211,17 +216,23 @@ export function* revisionOfBoard(): Operation<number> {
   return (yield* one(lastChange))?.n ?? 0;
 }
 
-/** Makes, signs and stores this node's next change, and gives its id. */
-function* commitLocal(op: Op, env: Env): Operation<string | PawlError> {
-  const node = yield* loadNode();
+/** Makes, signs and stores this node's next change. Gives its id, and the item as it is then. */
+function* commitLocal(
+  op: Op,
+  item: LoadedItem | undefined,
+  env: Env,
+): Operation<{ id: string; row: ItemRow } | PawlError> {
+  const node = yield* loadNode(env);
   const { author, incarnation, head, clock } = node;
-  if (env.identity?.author !== author) throw new Error("the identity is not that of the database");
+  const identity = env.identity?.();
+  if (identity?.author !== author) throw new Error("the identity is not that of the database");
   const board = node.board ?? env.random(BOARD_BYTES).toString("hex");
   const log = { author, board, incarnation, head, clock };
-  const change = writeChange(log, [op], env.wallMs(), env.identity.privateKey);
+  const change = writeChange(log, [op], env.wallMs(), identity.privateKey);
   if (change instanceof PawlError) return change;
-  yield* storeChange(change, head ?? undefined, node, env);
-  return change.id;
+  const items = new Map([[op.storyId, item]]);
+  yield* storeChange(change, undefined, head ?? undefined, node, env, items);
+  return { id: change.id, row: (items.get(op.storyId) as LoadedItem).row };
 }
 
 /** A place in a list: stage, rank, storyId. */

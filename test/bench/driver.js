@@ -36,6 +36,7 @@ const EMPTY = Buffer.alloc(0);
  * @property {Float64Array} latenciesMs of each operation.
  * @property {number} driverCpuSeconds spent by this process: near `seconds`, the driver is the limit.
  * @property {number} othersCpuSeconds spent by what is not part of the measurement.
+ * @property {number} [memoryBytes] that the system has in use after it.
  */
 
 /**

@@ -36,6 +36,7 @@ import path from "node:path";
  * @property {number} p99Ms
  * @property {number} driverCpu share of one core that the driver used.
  * @property {number} othersCpu share of one core that was used by what is not part of the measurement.
+ * @property {number | undefined} memoryBytes where it was asked for.
  */
 
 /** @typedef {import("./driver.js").Run} Run */
@@ -162,7 +163,7 @@ export function assertDistinct(system, ids, count) {
  * @param {Run} run
  * @returns {Sample}
  */
-function sampleOf({ operations, seconds, latenciesMs, driverCpuSeconds, othersCpuSeconds }) {
+function sampleOf({ operations, seconds, latenciesMs, driverCpuSeconds, othersCpuSeconds, memoryBytes }) {
   const sorted = latenciesMs.toSorted();
   const percentile = (/** @type {number} */ share) =>
     sorted[Math.ceil(sorted.length * share) - 1] ?? Number.NaN;
@@ -173,6 +174,7 @@ function sampleOf({ operations, seconds, latenciesMs, driverCpuSeconds, othersCp
     p99Ms: percentile(0.99),
     driverCpu: driverCpuSeconds / seconds,
     othersCpu: othersCpuSeconds / seconds,
+    memoryBytes,
   };
 }
 

@@ -9,12 +9,19 @@ import { MAX_OTHERS_CPU, median } from "./measure.js";
 /**
  * @typedef {import("./measure.js").Row} Row
  *
- * @typedef {object} Target pawl's rate under a load, beside a system's rate under its own.
+ * @typedef {object} Comparison pawl's rate under a load, beside a system's rate under its own.
  * @property {string} of load of pawl.
  * @property {string} peer
  * @property {string} peerLoad
  * @property {number} [atLeast] so many times the other rate.
  * @property {number} [lessThan] so many times the other rate.
+ *
+ * @typedef {object} Figure what pawl is to reach under a load by itself.
+ * @property {string} of load of pawl.
+ * @property {number} [perSecond] at least.
+ * @property {number} [withinMs] half of the operations.
+ *
+ * @typedef {Comparison | Figure} Target
  */
 
 const FSYNCS = 200;
@@ -44,6 +51,7 @@ export function machine(directory, versions) {
  * @param {Row[]} rows
  */
 export function table(section, rows) {
+  const withMemory = rows.some((row) => row.samples.some((sample) => sample.memoryBytes !== undefined));
   const cells = rows.map((row) => {
     const samples = row.samples.some(undisturbed) ? row.samples.filter(undisturbed) : row.samples;
     const rates = samples.map((sample) => sample.perSecond);
@@ -59,6 +67,7 @@ export function table(section, rows) {
       middle("p50Ms").toFixed(2),
       middle("p99Ms").toFixed(2),
       `${Math.round(middle("driverCpu") * 100)} %`,
+      ...(withMemory ? [memoryOf(samples)] : []),
       used,
       timesOf(rows, row),
     ];
@@ -72,6 +81,7 @@ export function table(section, rows) {
     "p50 ms",
     "p99 ms",
     "driver CPU",
+    ...(withMemory ? ["memory"] : []),
     "quiet",
     "pawl is",
   ];
@@ -93,6 +103,12 @@ export function table(section, rows) {
   ].join("\n");
 }
 
+/** @param {import("./measure.js").Sample[]} samples */
+function memoryOf(samples) {
+  const known = samples.flatMap(({ memoryBytes }) => memoryBytes ?? []);
+  return known.length === 0 ? "" : `${whole(median(known) / 1e6)} MB`;
+}
+
 /**
  * @param {Row[]} rows
  * @param {Target[]} targets
@@ -100,7 +116,9 @@ export function table(section, rows) {
  */
 export function verdicts(rows, targets) {
   return targets
-    .map(({ of, peer, peerLoad, atLeast, lessThan }) => {
+    .map((target) => {
+      if (!("peer" in target)) return figureOf(rows, target);
+      const { of, peer, peerLoad, atLeast, lessThan } = target;
       const times = ratio(find(rows, PAWL, of), find(rows, peer, peerLoad));
       const wanted = atLeast === undefined ? `less than ${lessThan}` : `at least ${atLeast}`;
       const reached = atLeast === undefined ? times < Number(lessThan) : times >= atLeast;
@@ -109,6 +127,22 @@ export function verdicts(rows, targets) {
       return `${verdict.padEnd(12)}  ${figure} times, wanted ${wanted}: pawl, ${of}, beside ${peer}, ${peerLoad}`;
     })
     .join("\n");
+}
+
+/**
+ * @param {Row[]} rows
+ * @param {Figure} target
+ */
+function figureOf(rows, { of, perSecond, withinMs }) {
+  const samples = find(rows, PAWL, of)?.samples ?? [];
+  const quiet = samples.filter(undisturbed);
+  const chosen = quiet.length > 0 ? quiet : samples;
+  const figure = median(chosen.map((sample) => (perSecond === undefined ? sample.p50Ms : sample.perSecond)));
+  const reached = perSecond === undefined ? figure <= Number(withinMs) : figure >= perSecond;
+  const verdict = Number.isNaN(figure) ? "NOT MEASURED" : reached ? "reached" : "NOT REACHED";
+  const unit = perSecond === undefined ? "ms" : "per second";
+  const wanted = perSecond === undefined ? `at most ${withinMs}` : `at least ${whole(perSecond)}`;
+  return `${verdict.padEnd(12)}  ${Number.isNaN(figure) ? "?" : whole(figure)} ${unit}, wanted ${wanted}: pawl, ${of}`;
 }
 
 /**

@@ -5,6 +5,7 @@ import os from "node:os";
 import path from "node:path";
 import { performance } from "node:perf_hooks";
 import { parseArgs } from "node:util";
+import * as board from "./board.js";
 import * as command from "./command.js";
 import { measure } from "./measure.js";
 import { beanstalkd } from "./peers/beanstalkd.js";
@@ -15,7 +16,7 @@ import * as queue from "./queue.js";
 import { machine, table, verdicts } from "./report.js";
 import * as sequence from "./sequence.js";
 
-const USAGE = `Usage: npm run bench -- [sequence] [queue] [command] [options]
+const USAGE = `Usage: npm run bench -- [sequence] [queue] [command] [board] [options]
 
 Measures pawld beside the systems that are installed. All sections when none is named.
 
@@ -27,7 +28,7 @@ Measures pawld beside the systems that are installed. All sections when none is 
   --json FILE        writes all samples to FILE
 `;
 
-const SECTIONS = { sequence, queue, command };
+const SECTIONS = { sequence, queue, command, board };
 const DEFAULT_REPETITIONS = 5;
 const QUICK_SCALE = 0.1;
 const EXIT_FAILED = 1;

@@ -48,6 +48,22 @@ function identity(client: RawClient) {
 }
 
 describe("the key", () => {
+  test("is not there before it is needed", async () => {
+    const place = new Place();
+    const daemon = await place.start();
+    const client = await place.connect();
+    await client.call("pipeline.list", {});
+    await client.call("pipeline.heads", {});
+    await client.call("peer.list", {});
+    expect(existsSync(keyOf(place))).toBe(false);
+    const first = await identity(client);
+    expect(existsSync(keyOf(place))).toBe(true);
+    // Nothing has been kept yet, and yet it stays the same.
+    expect(await identity(client)).toEqual(first);
+    await daemon.end();
+    expect(await identityAt(place)).toEqual(first);
+  });
+
   test("is made once, in PKCS #8, for its owner alone, and signs as the author", async () => {
     const { place, author } = await used();
     const pem = readFileSync(keyOf(place), "utf8");
@@ -86,14 +102,11 @@ describe("the key", () => {
     const daemon = await place.start();
     const { author: second } = await identity(await place.connect());
     expect(second).not.toBe(author);
-    expect(daemon.log.some(({ msg, author: made }) => /identity key/.test(msg) && made === second)).toBe(
-      true,
-    );
+    await daemon.logged(({ msg, author: made }) => /identity key/.test(msg) && made === second);
   });
 
   const SPOILT: readonly [string, (path: string) => void, RegExp][] = [
     ["readable by the group", (path) => chmodSync(path, 0o640), /mode 0640.*0600/],
-    ["readable by all", (path) => chmodSync(path, 0o604), /mode 0604/],
     ["empty", (path) => writeFileSync(path, ""), /not a private key/],
     ["cut short", (path) => writeFileSync(path, readFileSync(path).subarray(0, 60)), /not a private key/],
     ["of another kind", (path) => writeFileSync(path, pemOf("ec")), /not an unencrypted Ed25519 key/],

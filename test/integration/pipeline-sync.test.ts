@@ -308,6 +308,7 @@ describe("a node restored from a copy", () => {
     // The database goes back to nothing, within the same file: only the peer can tell.
     const copy = new Place();
     const other = await copy.start();
+    await trusting(await copy.connect(), stranger);
     await other.end();
     copyFileSync(join(place.stateDir, "identity.key"), join(copy.stateDir, "identity.key"));
     const database = new Database(join(copy.stateDir, "pawl.db"));

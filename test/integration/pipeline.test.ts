@@ -418,8 +418,8 @@ describe("a rebuild", () => {
       UPDATE pawl_item SET name = 'forged' WHERE story_id = 'I-1';
       DELETE FROM pawl_item WHERE story_id = 'I-2';
       INSERT INTO pawl_item SELECT 'I-99', generation, wall, counter, author, change_id, stage, name, agent, blocked,
-        rank, retry_base, retry_added, depends_on FROM pawl_item WHERE story_id = 'I-4';
-      UPDATE pawl_cell SET value = '"9_never"' WHERE story_id = 'I-5' AND field = 'stage';
+        rank, retry_base, retry_added, depends_on, set_by FROM pawl_item WHERE story_id = 'I-4';
+      UPDATE pawl_cell SET value = 'false' WHERE story_id = 'I-5' AND field = 'dependsOn/X';
       UPDATE pawl_increment SET amount = 100 WHERE story_id = 'I-7';
       DELETE FROM pawl_touch WHERE story_id = 'I-8' AND n = (SELECT max(n) FROM pawl_touch WHERE story_id = 'I-8');
       INSERT INTO pawl_touch SELECT 'I-9', wall, counter, n FROM pawl_touch WHERE story_id = 'I-5';

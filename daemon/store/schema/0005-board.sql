@@ -51,7 +51,7 @@ CREATE TABLE pawl_change (
   signature TEXT NOT NULL
 ) STRICT;
 
-CREATE UNIQUE INDEX pawl_change_id ON pawl_change (change_id);
+-- None by change_id: ids are random, and an index by them would cost each write a page of its own.
 CREATE UNIQUE INDEX pawl_change_place ON pawl_change (branch, seq);
 
 -- Which changes were about an item, in the order of their times.
@@ -65,6 +65,8 @@ CREATE TABLE pawl_touch (
 
 -- Every item ever seen. generation: odd while it is alive. stage: null for what is not shown: deleted, or only
 -- later changes have come. wall, counter, author, change_id: the newest change at this generation.
+-- set_by: for each field that has a column here and was set at this generation, the number of the change that set
+-- it, as JSON. depends_on, as JSON, is what the cells of its elements say.
 CREATE TABLE pawl_item (
   story_id TEXT NOT NULL PRIMARY KEY,
   generation INTEGER NOT NULL,
@@ -79,12 +81,14 @@ CREATE TABLE pawl_item (
   rank TEXT NOT NULL,
   retry_base INTEGER NOT NULL,
   retry_added INTEGER NOT NULL,
-  depends_on TEXT NOT NULL
+  depends_on TEXT NOT NULL,
+  set_by TEXT NOT NULL
 ) STRICT;
 
 CREATE INDEX pawl_item_place ON pawl_item (stage, rank, story_id) WHERE stage IS NOT NULL;
 
--- The winning write of each field of an item at its generation. n: the change that wrote it.
+-- The winning write of every other field of an item at its generation: elements of dependsOn, and fields unknown
+-- to this version. n: the change that wrote it.
 CREATE TABLE pawl_cell (
   story_id TEXT NOT NULL,
   field TEXT NOT NULL,

@@ -1,15 +1,15 @@
 // @ts-check
 /** pawld, over JSON-RPC lines, by as little client as the other systems get: prepared requests, no JSON.parse. */
+import { createHash } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-import { open } from "../driver.js";
+import { open, Session } from "../driver.js";
 import { startServer } from "./program.js";
 
 /**
  * @typedef {import("../driver.js").Protocol} Protocol
  * @typedef {import("../driver.js").Lane} Lane
- * @typedef {import("../driver.js").Session} Session
  */
 
 const DAEMON_DIRECTORY = fileURLToPath(new URL("../../../daemon/", import.meta.url));
@@ -190,6 +190,136 @@ export function commands(deployment, params, answered) {
         if (!text.includes('"accepted":true')) throw new Error(`command.respond: ${text}`);
         answered.push(commandId);
         step = next = create;
+        return true;
+      },
+    };
+  };
+}
+
+/**
+ * Callers that first make so many items of a board, and then update them, each request a change.
+ *
+ * @param {number} items
+ * @returns {() => Lane}
+ */
+export function itemWrites(items) {
+  let made = 0;
+  let lanes = 0;
+  return () => {
+    const id = lanes++;
+    return {
+      request() {
+        const index = made++ - items;
+        const params =
+          index < 0
+            ? { storyId: `S-${index + items}`, ...firstFields(index + items) }
+            : { storyId: `S-${(index * STRIDE) % items}`, ...fieldsOf(index) };
+        return request(id, "pipeline.write", params);
+      },
+      reply(bytes, start, end) {
+        answer(bytes, start, end, id);
+        return true;
+      },
+    };
+  };
+}
+
+/** Far from the item of the update before. */
+const STRIDE = 7919;
+
+/** @param {number} index */
+function firstFields(index) {
+  return { stage: "1_backlog", name: `Story number ${index}` };
+}
+
+/** @param {number} index */
+function fieldsOf(index) {
+  switch (index % 4) {
+    case 0:
+      return { stage: `${1 + (index % 5)}_stage` };
+    case 1:
+      return { agent: `agent-${index % 50}` };
+    case 2:
+      return { retryCount: index % 10 };
+    default:
+      return { blocked: index % 8 === 3 };
+  }
+}
+
+/**
+ * A caller that lists a whole board, page by page, and parses what it gets.
+ *
+ * @param {number} items
+ * @returns {() => Lane}
+ */
+export function itemLists(items) {
+  return () => {
+    /** @type {string | undefined} */
+    let after;
+    let listed = 0;
+    return {
+      request: () => request(0, "pipeline.list", { limit: LIST_PAGE_ITEMS, after }),
+      reply(bytes, start, end) {
+        const { result } = JSON.parse(bytes.toString("utf8", start, end));
+        for (const stage of Object.values(result.stages)) listed += stage.length;
+        after = result.next;
+        if (after !== undefined) return false;
+        if (listed !== items) throw new Error(`pawl listed ${listed} items, not ${items}`);
+        listed = 0;
+        return true;
+      },
+    };
+  };
+}
+
+const LIST_PAGE_ITEMS = 1_000;
+
+/**
+ * All changes of a board, as requests by which another node takes them in.
+ *
+ * @param {string} socket
+ * @returns {Promise<{identity: {author: string, board: string}, calls: {line: string, changes: number}[]}>}
+ */
+export async function boardChanges(socket) {
+  const session = await Session.connect(socket, protocol);
+  const identity = await call(session, "pipeline.identity", {});
+  const calls = [];
+  /** @type {object[]} */
+  let heads = [];
+  for (let more = true; more; ) {
+    const page = await call(session, "pipeline.changes", { heads });
+    calls.push({
+      line: JSON.stringify({ method: "pipeline.apply", params: { changes: page.changes } }).slice(1),
+      changes: page.changes.length,
+    });
+    const { body } = page.changes.at(-1);
+    const { author, incarnation, seq } = JSON.parse(body);
+    heads = [{ author, incarnation, seq, hash: createHash("sha256").update(body).digest("hex") }];
+    more = page.more;
+  }
+  session.close();
+  return { identity, calls };
+}
+
+/**
+ * Callers that have a node take in changes.
+ *
+ * @param {{line: string, changes: number}[]} calls in their order, which one connection keeps.
+ * @returns {(index: number) => Lane}
+ */
+export function boardApplies(calls) {
+  let sent = 0;
+  return (id) => {
+    let changes = 0;
+    return {
+      request() {
+        const next = /** @type {{line: string, changes: number}} */ (calls[sent++]);
+        changes = next.changes;
+        return `{"jsonrpc":"2.0","id":${id},${next.line}\n`;
+      },
+      reply(bytes, start, end) {
+        const text = answer(bytes, start, end, id);
+        if (numberAt(text, '"applied":') !== changes) throw new Error(`pipeline.apply: ${text}`);
         return true;
       },
     };

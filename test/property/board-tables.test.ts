@@ -1,0 +1,191 @@
+// The board's tables against the model: whatever comes in whatever order, they say what the set of changes means.
+import { PawlError } from "@pawl/protocol/errors";
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import type { SignedChange } from "../../daemon/dist/board/change.js";
+import { trust } from "../../daemon/dist/domain/peer.js";
+import { countBoard, history, list } from "../../daemon/dist/domain/pipeline.js";
+import { rebuild } from "../../daemon/dist/domain/pipeline-rebuild.js";
+import { apply, changes, heads } from "../../daemon/dist/domain/pipeline-sync.js";
+import type { Env } from "../../daemon/dist/operation.js";
+import { asynchronousDriver, type Driver, envOf, synchronousDriver } from "../domain/drive.js";
+import { Author, BOARD, hashOf } from "./board-author.js";
+import { AUTHORS, changeSet, delivery, ordered } from "./board-changes.js";
+import { type Model, model } from "./board-model.js";
+
+const RUNS = Number(process.env.PAWL_TEST_RUNS ?? 1);
+const READER = new Author(99);
+/** Later than any time in a generated change. */
+const NOW = 1_000_000;
+
+const ignored = () => {};
+const env = envOf({
+  now: NOW,
+  wallMs: () => NOW,
+  identity: () => ({ author: READER.id, privateKey: READER.privateKey, databaseFile: "memory" }),
+  sign: () => "a".repeat(43),
+  random: (bytes: number) => Buffer.alloc(bytes, 7),
+  effects: envOf({ wake: ignored, log: ignored } as unknown as Partial<Env>) as unknown as Env["effects"],
+});
+
+async function newNode(driver: Driver): Promise<void> {
+  for (const { id } of AUTHORS) {
+    expect(await driver.perform(trust({ author: id, name: id, board: BOARD }, env))).not.toBeInstanceOf(
+      PawlError,
+    );
+  }
+}
+
+/** Offers changes, so many at a time, until all are in. */
+async function deliver(driver: Driver, offered: readonly SignedChange[], atOnce: number): Promise<number> {
+  let applied = 0;
+  for (let waiting = [...offered]; waiting.length > 0; ) {
+    const left: SignedChange[] = [];
+    const before = applied;
+    for (let from = 0; from < waiting.length; from += atOnce) {
+      const part = waiting.slice(from, from + atOnce);
+      const result = await driver.perform(apply({ changes: part }, env));
+      expect(result.applied + result.duplicate + result.rejected.length).toBe(part.length);
+      applied += result.applied;
+      expect(result.rejected.filter(({ kind }) => kind !== "missing_prev")).toEqual([]);
+      const places = new Set(result.rejected.map(placeOf));
+      // Another one at the same place may have been taken in; then it is a duplicate the next time.
+      left.push(...part.filter(({ body }) => places.has(placeOf(JSON.parse(body)))));
+    }
+    if (left.length > 0 && applied === before) throw new Error("changes are missing that were delivered");
+    waiting = left;
+  }
+  return applied;
+}
+
+function placeOf({
+  author,
+  incarnation,
+  seq,
+}: {
+  author: string | null;
+  incarnation: string | null;
+  seq: number | null;
+}) {
+  return `${author} ${incarnation} ${seq}`;
+}
+
+/** Everything that can be asked of a node, as far as it is the same on all that have the same changes. */
+async function seenOf(driver: Driver, meant: Model): Promise<unknown> {
+  const page = await driver.perform(list({ limit: 1000 }));
+  if (page instanceof PawlError) throw page;
+  const items = Object.values(page.stages).flat();
+  expect(new Map(items.map(({ storyId, ...rest }) => [storyId, rest]))).toEqual(meant.items);
+  const { heads: found } = await driver.perform(heads({}));
+  expect(
+    found.map(({ author, incarnation, seq, hash }) => `${author}/${incarnation}/${seq}/${hash}`).sort(),
+  ).toEqual(meant.heads);
+  const histories: unknown[] = [];
+  for (const storyId of ["A-1", "A-2", "__proto__"]) {
+    histories.push(await driver.perform(history({ storyId, limit: 1000 })));
+  }
+  return { items, found, histories, counts: await driver.perform(countBoard()) };
+}
+
+async function differences(driver: Driver): Promise<unknown[]> {
+  const found: unknown[] = [];
+  let after: string | undefined;
+  do {
+    const step = await driver.perform(rebuild({ verify: true, limit: 5, after }));
+    if (step instanceof PawlError) throw step;
+    found.push(...step.differences);
+    after = step.next;
+  } while (after !== undefined);
+  return found;
+}
+
+const NOTHING = { forks: 0, deletes: 0, increments: 0, duplicates: 0 };
+
+describe("the tables of a node", { timeout: 60_000 * RUNS }, () => {
+  test.each<[string, () => Driver, number]>([
+    ["that answer at once", synchronousDriver, 25],
+    ["that are asked over a network", asynchronousDriver, 8],
+  ])(
+    "%s say what the set of changes means, in any order and however many come at a time",
+    async (_what, driverOf, runs) => {
+      const seen = { ...NOTHING };
+      await fc.assert(
+        fc.asyncProperty(changeSet, delivery, fc.integer({ min: 1, max: 64 }), async (set, times, atOnce) => {
+          const meant = model(set.map(({ body }) => body));
+          const nodes = [driverOf(), driverOf()] as const;
+          try {
+            for (const node of nodes) await newNode(node);
+            const distinct = new Set(set.map(hashOf)).size;
+            expect(await deliver(nodes[0], set, 64)).toBe(distinct);
+            const offered = ordered(set, times);
+            expect(await deliver(nodes[1], offered, atOnce)).toBe(distinct);
+            const first = await seenOf(nodes[0], meant);
+            expect(await seenOf(nodes[1], meant)).toEqual(first);
+            expect(first).toMatchObject({ counts: { changes: distinct, forks: meant.forks } });
+            for (const node of nodes) expect(await differences(node)).toEqual([]);
+            const ops = set.flatMap(({ body }) => JSON.parse(body).ops as { g: number; c?: object }[]);
+            seen.forks += meant.forks;
+            seen.deletes += ops.filter(({ g }) => g % 2 === 0).length;
+            seen.increments += ops.filter(({ c }) => c !== undefined).length;
+            seen.duplicates += offered.length - distinct;
+          } finally {
+            for (const node of nodes) node.close();
+          }
+        }),
+        { numRuns: runs * RUNS },
+      );
+      for (const count of Object.values(seen)) expect(count, JSON.stringify(seen)).toBeGreaterThan(0);
+    },
+  );
+
+  test("give exactly what given heads lack, each change after the one before it", async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        changeSet,
+        fc.array(fc.nat(), { maxLength: 5 }),
+        fc.integer({ min: 1, max: 9 }),
+        async (set, picks, limit) => {
+          const node = synchronousDriver();
+          try {
+            await newNode(node);
+            await deliver(node, set, 64);
+            const byId = new Map(set.map((change) => [hashOf(change), JSON.parse(change.body)]));
+            const known = new Set<string>();
+            const given = picks.map((pick) => hashOf(set[pick % set.length] as SignedChange));
+            for (const hash of given) for (let id = hash; id !== null; id = byId.get(id).prev) known.add(id);
+
+            const tips = new Map(given.map((hash) => [hash, headOf(hash, byId.get(hash))]));
+            const got: string[] = [];
+            for (let more = true; more; ) {
+              const page = await node.perform(changes({ heads: [...tips.values()], limit }));
+              expect(page.changes.length).toBeLessThanOrEqual(limit);
+              for (const change of page.changes) {
+                const id = hashOf(change);
+                const { prev } = byId.get(id);
+                // What it follows is known by now.
+                expect(prev === null || known.has(prev)).toBe(true);
+                known.add(id);
+                got.push(id);
+                tips.delete(prev);
+                tips.set(id, headOf(id, byId.get(id)));
+              }
+              more = page.more;
+            }
+            expect(new Set(got).size).toBe(got.length);
+            expect(known).toEqual(new Set(byId.keys()));
+          } finally {
+            node.close();
+          }
+        },
+      ),
+      { numRuns: 40 * RUNS },
+    );
+  });
+});
+
+function headOf(
+  hash: string,
+  { author, incarnation, seq }: { author: string; incarnation: string; seq: number },
+) {
+  return { author, incarnation, seq, hash };
+}
