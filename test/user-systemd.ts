@@ -77,6 +77,8 @@ export class UserSystemd {
       await new Promise((resolve) => setTimeout(resolve, 10));
     }
     await systemd.systemctl("is-system-running", "--wait").catch(() => {});
+    // Everybody may tell the manager of the system how it goes.
+    chmodSync(join(systemd.runtime, "systemd/notify"), 0o777);
     if (!existsSync(INACCESSIBLE) && process.getuid?.() === 0) {
       spawnSync("cp", ["-a", join(systemd.runtime, "systemd/inaccessible"), INACCESSIBLE]);
     }

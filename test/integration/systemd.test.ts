@@ -395,6 +395,7 @@ describe.runIf(why === undefined)("under systemd", () => {
     async () => {
       const image = privateDirectory();
       run(process.execPath, [PAWL, "service", "install", "--root", image]);
+      mkdirSync(systemd.unit(""), { recursive: true });
       for (const name of ["pawld.service", "pawld.socket"]) {
         writeFileSync(systemd.unit(name), readFileSync(join(image, "etc/systemd/system", name), "utf8"));
         onTestFinished(() => rmSync(systemd.unit(name), { force: true }));
