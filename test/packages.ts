@@ -1,7 +1,15 @@
 // The packages as they are published: packed, and installed into empty folders from a registry that the test keeps.
-import { execFile, spawn } from "node:child_process";
+import { execFile, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { delimiter, dirname, join, relative } from "node:path";
@@ -156,6 +164,27 @@ export function nativeFiles(directory: string): string[] {
   return readdirSync(directory, { recursive: true, withFileTypes: true })
     .filter((entry) => /\.(node|so|o|a)$/.test(entry.name))
     .map((entry) => relative(directory, join(entry.parentPath, entry.name)));
+}
+
+/**
+ * Packages unpacked as an installation of their own, beside which the dependencies of this repository are found: a
+ * build that was made elsewhere, without the time that npm takes. Returns the folder of each.
+ */
+export function unpacked(tarballs: Readonly<Record<Workspace, string>>): Record<Workspace, string> {
+  const modules = join(privateDirectory(), "node_modules");
+  mkdirSync(join(modules, "@pawl"), { recursive: true });
+  for (const name of readdirSync(join(REPOSITORY, "node_modules"))) {
+    if (name !== "@pawl" && !name.startsWith(".")) {
+      symlinkSync(join(REPOSITORY, "node_modules", name), join(modules, name));
+    }
+  }
+  const folders = WORKSPACES.map((name) => {
+    const folder = join(modules, "@pawl", name);
+    mkdirSync(folder);
+    execFileSync("tar", ["-xzf", tarballs[name], "-C", folder, "--strip-components=1"]);
+    return [name, folder] as const;
+  });
+  return Object.fromEntries(folders) as Record<Workspace, string>;
 }
 
 /** An empty folder with these tarballs installed in it; none of their scripts has run. */

@@ -2,7 +2,7 @@
 import { execFile, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { chmodSync, existsSync, mkdirSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { promisify } from "node:util";
 import { type AtEnd, PAWL, privateDirectory } from "./daemon.js";
 
@@ -60,7 +60,7 @@ export class UserSystemd {
   static async start(atEnd: AtEnd): Promise<UserSystemd> {
     const directory = privateDirectory(atEnd);
     const systemd = new UserSystemd(directory);
-    const group = `pawl-test-${process.pid}`;
+    const group = basename(directory);
     const child = spawn("sh", ["-c", START, "sh", group], { env: systemd.env, stdio: "ignore" });
     const ended = once(child, "exit");
     atEnd(async () => {
@@ -92,8 +92,13 @@ export class UserSystemd {
   }
 
   /** Runs pawl, and resolves with what it printed on stdout. Rejects with its error. */
-  async pawl(...args: string[]): Promise<string> {
-    const { stdout } = await promisify(execFile)(process.execPath, [PAWL, ...args], { env: this.env });
+  pawl(...args: string[]): Promise<string> {
+    return this.pawlOf(PAWL, ...args);
+  }
+
+  /** The same for another installation. */
+  async pawlOf(program: string, ...args: string[]): Promise<string> {
+    const { stdout } = await promisify(execFile)(process.execPath, [program, ...args], { env: this.env });
     return stdout;
   }
 
