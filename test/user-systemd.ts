@@ -1,7 +1,7 @@
 // A real systemd, as a user has one, started by the test and ended with it.
 import { execFile, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { chmodSync, existsSync, mkdirSync } from "node:fs";
+import { accessSync, chmodSync, constants, existsSync, mkdirSync } from "node:fs";
 import { basename, join } from "node:path";
 import { promisify } from "node:util";
 import { type AtEnd, PAWL, privateDirectory } from "./daemon.js";
@@ -29,7 +29,15 @@ export function whyNoSystemd(): string | undefined {
   } catch {
     return `${MARK} is not there and cannot be made`;
   }
-  return undefined;
+  const groups = ["systemd", "unified", "."].filter((root) => {
+    try {
+      accessSync(join("/sys/fs/cgroup", root, "cgroup.procs"), constants.W_OK);
+      return true;
+    } catch {
+      return false;
+    }
+  });
+  return groups.length === 0 ? "no control group can be made here" : undefined;
 }
 
 /** What systemd knows of a unit. */
