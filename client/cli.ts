@@ -41,6 +41,7 @@ export async function main(args: readonly string[]): Promise<number> {
       const values = parse(args, entry, command.options);
       const context: Context = {
         output,
+        instance: values.instance as string | undefined,
         socketPath: () => chosenSocket(values),
         connect: async () => {
           client ??= await connect({ socket: chosenSocket(values) });

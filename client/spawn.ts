@@ -225,11 +225,15 @@ function openUnnamed(): number {
 
 function daemonCommand(): string[] {
   if (process.env.PAWLD) return [process.env.PAWLD];
+  const directory = daemonPackage();
+  return directory === undefined ? ["pawld"] : [process.execPath, join(directory, "bin/pawld.js")];
+}
+
+/** The directory of `@pawl/daemon` beside us, in a clone or in an application that has both packages. */
+export function daemonPackage(): string | undefined {
   try {
-    // Beside us in a clone or in an application that has both packages.
-    const manifest = createRequire(import.meta.url).resolve("@pawl/daemon/package.json");
-    return [process.execPath, join(dirname(manifest), "bin/pawld.js")];
+    return dirname(createRequire(import.meta.url).resolve("@pawl/daemon/package.json"));
   } catch {
-    return ["pawld"];
+    return undefined;
   }
 }

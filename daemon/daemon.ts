@@ -337,7 +337,10 @@ export class Daemon {
 
   async #listen({ sockets }: Passed): Promise<void> {
     const { socket, socketMode, readOnlySocket, readOnlySocketMode, readOnly } = this.#config;
-    for (const passed of sockets) await this.#adopt(passed);
+    // systemd passes them in any order; whoever looks for one to talk to finds the main one first.
+    for (const passed of sockets.toSorted((a, b) => Number(a.readOnly) - Number(b.readOnly))) {
+      await this.#adopt(passed);
+    }
     const has = (forReads: boolean): boolean => sockets.some((passed) => passed.readOnly === forReads);
     if (!has(false)) await this.#listenOn(socket, socketMode, readOnly);
     if (readOnlySocket !== undefined && !has(true)) {

@@ -2,6 +2,7 @@ import yargs, { type Argv } from "yargs";
 import { connect, defaultSocketPath, type PawlClient } from "../connect.js";
 import { command, type Option, type Options, UsageError } from "./definition.js";
 import { commandOf } from "./parse.js";
+import { SERVICE_ACTIONS } from "./systemd.js";
 import { entries, GLOBAL_OPTIONS } from "./table.js";
 
 const SHELLS = ["bash", "zsh", "fish"] as const;
@@ -144,6 +145,7 @@ async function namesFor(words: readonly string[]): Promise<readonly string[] | u
   if (argument === "[rebuild]") return ["rebuild"];
   // <set|show|rm>: one of these words.
   if (argument.includes("|")) return argument.slice(1, -1).split("|");
+  if (argument === "<action>") return SERVICE_ACTIONS;
   const source = SOURCES[argument];
   return source === undefined ? undefined : await askDaemon(words, source);
 }

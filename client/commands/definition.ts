@@ -44,6 +44,8 @@ export type Arguments<A extends string, O extends Options> = Positionals<A> & {
 /** What a command works with. */
 export interface Context {
   readonly output: Output;
+  /** Which daemon, if the options say so. */
+  readonly instance: string | undefined;
   /** Where the daemon listens, by the options given. */
   socketPath(): string;
   /** Connects at the first call; the program closes the connection at the end. */

@@ -88,6 +88,11 @@ export const COMMANDS: Readonly<Record<string, Readonly<Record<string, Entry>>>>
     status: entry("", "Show what the daemon is and does", async () => (await daemon()).status),
     call: entry("<method> [params]", "Call any method", async () => (await daemon()).call),
     backup: entry("<file>", "Copy the database while it is in use", async () => (await daemon()).backup),
+    service: entry(
+      "<action>",
+      "Have systemd run the daemon: install, status or uninstall",
+      async () => (await import("./systemd.js")).systemd,
+    ),
     "socket-path": entry("", "Print where the daemon listens", async () => (await daemon()).socketPath),
     completion: entry(
       "[shell]",

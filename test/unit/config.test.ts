@@ -60,7 +60,7 @@ describe("layers", () => {
     writeFileSync(join(directory, "ci.toml"), "idle-exit = 7");
     expect(read(["--instance", "ci"], env).idleExit).toBe(7);
     expect(read([], { ...env, PAWL_INSTANCE: "ci" }).idleExit).toBe(7);
-    expect(read(["--instance", "other"], env).idleExit).toBeUndefined();
+    expect(read(["--instance", "none"], env).idleExit).toBeUndefined();
     expect(read(["--instance", "ci"], env, "idle-exit = 8").idleExit).toBe(8);
     expect(refusal(["--instance", "../ci"], env)).toContain("The instance name");
   });

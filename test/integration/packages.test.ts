@@ -1,0 +1,111 @@
+// Installation as a product: what npm pack makes installs in an empty folder, and runs there.
+import { execFileSync, spawn, spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, readdirSync, readFileSync, realpathSync } from "node:fs";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { beforeAll, expect, onTestFinished, test } from "vitest";
+import { privateDirectory, sharedDaemon } from "../daemon.js";
+import { barePath, filesIn, installed, nativeFiles, pack, registry } from "../packages.js";
+
+const daemon = sharedDaemon();
+const { version } = JSON.parse(readFileSync(join(import.meta.dirname, "../../package.json"), "utf8"));
+let tarballs: Awaited<ReturnType<typeof pack>>;
+let packages: string;
+beforeAll(async () => {
+  const actions: (() => void | Promise<void>)[] = [];
+  const atEnd = (action: () => void | Promise<void>) => void actions.unshift(action);
+  packages = await registry(atEnd);
+  tarballs = await pack(privateDirectory(atEnd));
+  return async () => {
+    for (const action of actions) await action();
+  };
+});
+
+test("tarballs hold what is run and read, and nothing of how it is made", async () => {
+  for (const [name, wanted] of Object.entries({
+    protocol: ["openrpc.json", "dist/index.js", "dist/index.d.ts"],
+    client: ["bin/pawl.js", "dist/index.js", "dist/index.d.ts", "man/pawl.1"],
+    daemon: [
+      "bin/pawld.js",
+      "man/pawld.8",
+      "store/schema/0001-core.sql",
+      "systemd/network.conf",
+      "systemd/system/pawld.service",
+      "systemd/system/pawld@.socket",
+      "systemd/user/pawld.service",
+      "systemd/sysusers.d/pawl.conf",
+      "systemd/tmpfiles.d/pawl.conf",
+    ],
+  })) {
+    const files = await filesIn(tarballs[name as keyof typeof tarballs]);
+    expect(files).toEqual(expect.arrayContaining(["package.json", "README.md", "LICENSE", ...wanted]));
+    expect(
+      files.filter((file) => /(?<!\.d)\.ts$|\.map$|tsbuildinfo|^test\/|node_modules/.test(file)),
+    ).toEqual([]);
+    expect(tarballs[name as keyof typeof tarballs]).toContain(`pawl-${name}-${version}.tgz`);
+  }
+});
+
+test("the client alone installs where there is no compiler, and holds nothing native", async () => {
+  const path = barePath();
+  expect(spawnSync("cc", ["--version"], { env: { PATH: path } }).error).toMatchObject({ code: "ENOENT" });
+  const folder = await installed([tarballs.protocol, tarballs.client], { registry: packages, path });
+  expect(nativeFiles(folder)).toEqual([]);
+  for (const name of readdirSync(join(folder, "node_modules/@pawl")))
+    expect(["client", "protocol"]).toContain(name);
+  const pawl = (...args: string[]) =>
+    execFileSync(join(folder, "node_modules/.bin/pawl"), args, {
+      encoding: "utf8",
+      cwd: folder,
+      env: { PATH: path, PAWL_SOCKET: daemon().place.socket },
+    });
+  expect(pawl("--version")).toBe(`pawl ${version}\n`);
+  expect(pawl("next", "FR")).toBe("FR-001\n");
+  expect(pawl("--help")).toContain("Exit codes:");
+  const program =
+    'import { connect } from "@pawl/client"; const p = await connect(); console.log((await p.sequence.next({ type: "FR" })).id); p.close();';
+  const ran = execFileSync(process.execPath, ["--input-type=module", "-e", program], {
+    encoding: "utf8",
+    cwd: folder,
+    env: { PAWL_SOCKET: daemon().place.socket },
+  });
+  expect(ran).toBe("FR-002\n");
+});
+
+test("pawl and pawld run from an empty folder, and units and man pages are where they look for them", async () => {
+  const folder = await installed(Object.values(tarballs), { registry: packages });
+  const bin = (name: string): string => join(folder, "node_modules/.bin", name);
+  const runtime = privateDirectory();
+  const env = {
+    PATH: process.env.PATH ?? "",
+    HOME: runtime,
+    XDG_RUNTIME_DIR: runtime,
+    XDG_STATE_HOME: runtime,
+  };
+  const pawl = (...args: string[]) => execFileSync(bin("pawl"), args, { encoding: "utf8", cwd: folder, env });
+
+  const child = spawn(bin("pawld"), [], { cwd: folder, env, stdio: ["ignore", "pipe", "inherit"] });
+  onTestFinished(() => void child.kill("SIGKILL"));
+  for await (const line of createInterface({ input: child.stdout })) {
+    if (JSON.parse(line).msg === "listening") break;
+  }
+  expect(pawl("next", "FR")).toBe("FR-001\n");
+  expect(JSON.parse(pawl("status", "--json")).info).toMatchObject({ version, pid: child.pid });
+  expect(existsSync(join(runtime, "pawl/default/pawl.db"))).toBe(true);
+
+  for (const page of ["client/man/pawl.1", "daemon/man/pawld.8"]) {
+    expect(readFileSync(join(folder, "node_modules/@pawl", page), "utf8")).toContain(`pawl ${version}`);
+  }
+  // The units are written with the paths of this installation, whatever is in them.
+  const image = privateDirectory();
+  mkdirSync(join(image, "etc"));
+  const shown = spawnSync(bin("pawl"), ["service", "install", "--root", image], {
+    encoding: "utf8",
+    cwd: folder,
+    env,
+  });
+  if (spawnSync("systemctl", ["--version"]).status === 0) expect(shown.stderr).toBe("");
+  expect(readFileSync(join(image, "etc/systemd/system/pawld.service"), "utf8")).toContain(
+    `ExecStart=${process.execPath} ${realpathSync(join(folder, "node_modules/@pawl/daemon/bin/pawld.js"))} --instance default\n`,
+  );
+});
