@@ -22,6 +22,7 @@ import {
 import { parse as parseToml } from "smol-toml";
 import { VERSION } from "./domain/daemon.js";
 import { LOG_LEVELS, type LogLevel } from "./log.js";
+import { type LeaseRule, parseLeaseRule } from "./providers/specification.js";
 
 export interface Config {
   instance: string;
@@ -43,6 +44,8 @@ export interface Config {
   /** Seconds; undefined never exits for idleness. */
   idleExit: number | undefined;
   maxMessageBytes: number;
+  /** Where leases are kept, by their names; in the database where none fits. */
+  leaseRules: readonly LeaseRule[];
   /** How long what has ended is kept: batches, commands with their answers. */
   retentionDays: number;
   logLevel: LogLevel;
@@ -140,6 +143,13 @@ const OPTIONS = {
     placeholder: "N",
     describe: "Longest request line",
     default: String(DEFAULT_MAX_MESSAGE_BYTES),
+  },
+  "lease-provider": {
+    type: "string",
+    placeholder: "PATTERN=SPEC",
+    describe: "Keep leases of these names elsewhere: dynamodb:..., etcd:..., custom:...; may be repeated",
+    default: "all in the database",
+    repeatable: true,
   },
   "retention-days": {
     type: "number",
@@ -301,6 +311,7 @@ function toConfig(given: Given, env: NodeJS.ProcessEnv): Config {
     maxMessageBytes:
       whole(given, "max-message-bytes", MIN_MAX_MESSAGE_BYTES, MAX_MAX_MESSAGE_BYTES) ??
       DEFAULT_MAX_MESSAGE_BYTES,
+    leaseRules: leaseRules(given),
     retentionDays: whole(given, "retention-days", 1, MAX_RETENTION_DAYS) ?? DEFAULT_RETENTION_DAYS,
     logLevel: oneOf(given, "log-level", LOG_LEVELS) ?? "info",
   };
@@ -323,6 +334,24 @@ function mode(given: Given): Mode | undefined {
   }
   if (kind === undefined) return undefined;
   return nodeId === undefined ? { kind: "centralized" } : { kind: "distributed", nodeId };
+}
+
+/** Several in the environment are separated by spaces: there are commas in them. */
+function leaseRules(given: Given): LeaseRule[] {
+  const entry = given.get("lease-provider");
+  if (entry === undefined) return [];
+  const { value, source } = entry;
+  const list = typeof value === "string" ? value.split(/\s+/).filter((each) => each !== "") : value;
+  if (!Array.isArray(list) || !list.every((each) => typeof each === "string")) {
+    throw bad(given, "lease-provider", "a list of texts like PATTERN=SPEC");
+  }
+  return list.map((each) => {
+    try {
+      return parseLeaseRule(each);
+    } catch (error) {
+      throw new PawlError("invalid_params", `${source}: ${(error as Error).message}`);
+    }
+  });
 }
 
 function socketMode(given: Given, name: "socket-mode" | "read-only-socket-mode"): number {

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { performance } from "node:perf_hooks";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { leaseProviderConformance, type LeaseProvider } from "../../daemon/dist/index.js";
+import { type LeaseProvider, leaseProviderConformance } from "../../daemon/dist/index.js";
 import { createTable, loadProvider } from "../../daemon/dist/providers/load.js";
 import {
   type DynamoDbSpecification,
@@ -16,7 +16,7 @@ import {
 import { type AtEnd, privateDirectory } from "../daemon.js";
 import { AWS_ENV, Dynalite } from "../dynalite.js";
 import { EtcdCluster, HAS_ETCD } from "../etcd.js";
-import { Proxy } from "../proxy.js";
+import { LossyProxy } from "../lossy-proxy.js";
 
 const EXAMPLE = join(import.meta.dirname, "../../docs/providers/directory-provider.js");
 
@@ -61,7 +61,7 @@ describe("dynamodb", () => {
     takeoverMs: (ttlMs) => 2 * ttlMs,
     stage: async () => {
       const end = stageEnd();
-      const proxy = await Proxy.start(dynalite.port, end.atEnd);
+      const proxy = await LossyProxy.start(dynalite.port, end.atEnd);
       const specification = specificationFor(proxy.port);
       expect(await createTable(specification, sleep)).toBe(true);
       const { clocks, pass } = madeUpClock();
@@ -126,7 +126,7 @@ describe.skipIf(!HAS_ETCD)("etcd", { concurrent: true }, () => {
     stage: async () => {
       const end = stageEnd();
       const proxies = await Promise.all(
-        cluster.endpoints.map((endpoint) => Proxy.start(Number(new URL(endpoint).port), end.atEnd)),
+        cluster.endpoints.map((endpoint) => LossyProxy.start(Number(new URL(endpoint).port), end.atEnd)),
       );
       const endpoints = proxies.map(({ port }) => `http://127.0.0.1:${port}`).join(",");
       const specification = parseProvider(
