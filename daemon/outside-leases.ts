@@ -696,7 +696,6 @@ function leave(line: Line, place: Waiting): void {
   line.waiting[0]?.next();
 }
 
-// biome-ignore lint/correctness/useYield: an operation that does nothing
 function* nothing(): Operation<never> {
   return undefined as never;
 }
