@@ -22,7 +22,12 @@ import {
 import { parse as parseToml } from "smol-toml";
 import { VERSION } from "./domain/daemon.js";
 import { LOG_LEVELS, type LogLevel } from "./log.js";
-import { type LeaseRule, parseLeaseRule } from "./providers/specification.js";
+import {
+  type DynamoDbSpecification,
+  type LeaseRule,
+  parseLeaseRule,
+  parseProvider,
+} from "./providers/specification.js";
 
 export interface Config {
   instance: string;
@@ -163,6 +168,12 @@ const OPTIONS = {
 /** What makes no sense in the environment or in a file. */
 const ONLY_FLAGS = {
   config: { type: "string", placeholder: "FILE", describe: "TOML file with the options above as keys" },
+  "create-lease-table": {
+    type: "string",
+    placeholder: "SPEC",
+    describe:
+      "Make the table of dynamodb:table=..., say so as JSON and end; `pawl lease-table create` does this",
+  },
   help: { type: "boolean", describe: "Show this text" },
   version: { type: "boolean", describe: "Show the version" },
 } as const satisfies Record<string, Option>;
@@ -192,6 +203,15 @@ export function readConfig(args: readonly string[], env: NodeJS.ProcessEnv): Con
     if (flags[name] !== undefined) given.set(name, { value: flags[name], source: `--${name}` });
   }
   return toConfig(given, env);
+}
+
+/** The table that is to be made instead of running, if one is. Refused with `invalid_params` like the options. */
+export function tableToCreate(args: readonly string[]): DynamoDbSpecification | undefined {
+  const text = parseFlags(args)["create-lease-table"] as string | undefined;
+  if (text === undefined) return undefined;
+  const specification = parseProvider(text);
+  if (specification.kind === "dynamodb") return specification;
+  throw new PawlError("invalid_params", `${shown(text)} needs no table; only dynamodb:table=NAME does.`);
 }
 
 /** `node:util`'s parser, because yargs would add 13 MB to a process that runs for years. */
@@ -247,6 +267,7 @@ An option can also be set in the environment (--state-dir as PAWL_STATE_DIR) or 
 Examples:
   pawld                                    serve on the default paths of this user
   pawld --instance ci --idle-exit 600      a second daemon, which ends when nobody uses it
+  pawld --lease-provider 'release/*=dynamodb:table=leases'   leases over several machines; see docs/providers
   pawld --mode distributed --node-id 7     ids like FR-7-001, unique across nodes without coordination
 `;
 }
