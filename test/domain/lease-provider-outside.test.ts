@@ -146,6 +146,47 @@ describe.skipIf(!HAS_ETCD)("etcd", { concurrent: true }, () => {
   });
 });
 
+test.skipIf(!HAS_ETCD)("etcd with users: as etcdctl takes them, and a wrong password is told", async () => {
+  const end = stageEnd();
+  const cluster = await EtcdCluster.start(1, end.atEnd);
+  const [endpoint] = cluster.endpoints;
+  for (const [path, body] of [
+    ["user/add", { name: "root", password: "secret:1" }],
+    ["role/add", { name: "root" }],
+    ["user/grant", { user: "root", role: "root" }],
+    ["enable", {}],
+  ] as const) {
+    const { status } = await fetch(`${endpoint}/v3/auth/${path}`, {
+      method: "POST",
+      body: JSON.stringify(body),
+    });
+    expect(status, path).toBe(200);
+  }
+  const specification = parseProvider(`etcd:endpoints=${endpoint}`) as EtcdSpecification;
+  const clocks = { elapsed: () => performance.now(), now: () => Date.now() };
+  try {
+    for (const [user, password] of [
+      ["root:secret:1", undefined],
+      ["root", "secret:1"],
+    ]) {
+      process.env.ETCDCTL_USER = user;
+      if (password !== undefined) process.env.ETCDCTL_PASSWORD = password;
+      const provider = closing(await loadProvider(specification, clocks), end.atEnd);
+      expect(await provider.get("release")).toBe(null);
+    }
+    process.env.ETCDCTL_USER = "root:wrong";
+    const provider = closing(await loadProvider(specification, clocks), end.atEnd);
+    await expect(provider.get("release")).rejects.toMatchObject({
+      kind: "provider_unavailable",
+      message: expect.stringContaining("authentication failed"),
+    });
+  } finally {
+    delete process.env.ETCDCTL_USER;
+    delete process.env.ETCDCTL_PASSWORD;
+    await end.close();
+  }
+});
+
 describe("custom, by the example of the documentation", () => {
   leaseProviderConformance({
     test,
