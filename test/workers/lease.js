@@ -33,15 +33,17 @@ async function hold(client) {
     name,
     async ({ fencingToken, signal }) => {
       write("begin", owner, fencingToken);
-      let told = false;
-      signal.addEventListener("abort", () => {
-        told = true;
-        write("told", owner, fencingToken);
-      });
-      if (signal.aborted) return write("told", owner, fencingToken);
+      let over = false;
+      // Once it has stopped, losing it while giving it back says nothing new.
+      const stop = (word) => {
+        if (!over) write(word, owner, fencingToken);
+        over = true;
+      };
+      signal.addEventListener("abort", () => stop("told"));
+      if (signal.aborted) return stop("told");
       await sleep(Math.random() * SHORT_MS);
       while (existsSync(`${logPath}.hold`) && !signal.aborted) await sleep(SHORT_MS);
-      if (!told) write("end", owner, fencingToken);
+      stop("end");
     },
     { ttlMs: Number(ttlMs), waitMs: 10_000, owner },
   );
