@@ -62,6 +62,13 @@ export class Hold {
   #renewTimer: NodeJS.Timeout | undefined;
   #deadlineTimer: NodeJS.Timeout | undefined;
   readonly #unwatch: () => void;
+  /**
+   * Resolves once it is certain how long it lasts, or that it is lost: at once, but for what was waited for. That
+   * may have been granted long ago, if this process or the daemon was stopped meanwhile, and a lease that is kept
+   * outside the daemon may be another's by now: so it is renewed before it is used.
+   */
+  readonly confirmed: Promise<void>;
+  #confirm: () => void = () => {};
 
   constructor(options: HoldOptions) {
     this.#options = options;
@@ -70,6 +77,10 @@ export class Hold {
     // It was granted somewhere between the question and now. If that is long, because it was waited for, this
     // process may have been stopped meanwhile: then it has to be asked at once how much is left.
     const waited = now - askedAt > leaseMs * MARGIN_FRACTION;
+    this.confirmed = new Promise((resolve) => {
+      this.#confirm = resolve;
+    });
+    if (!waited) this.#confirm();
     this.#extend(waited ? now : askedAt, remainingMs);
     this.#renewAt(waited ? now : askedAt + leaseMs * RENEW_FRACTION);
     const unwatch =
@@ -139,6 +150,7 @@ export class Hold {
     clearTimeout(this.#deadlineTimer);
     this.#unwatch();
     this.#end.abort();
+    this.#confirm();
   }
 
   #extend(from: number, remainingMs: number): void {
@@ -181,6 +193,7 @@ export class Hold {
       if (this.#state !== "held") return;
       this.#graceUntil = Number.POSITIVE_INFINITY;
       this.#extend(askedAt, remainingMs);
+      this.#confirm();
       this.#renewAt(askedAt + leaseMs * RENEW_FRACTION);
     } catch (error) {
       if (isLoss(error)) this.lose(error);
@@ -291,6 +304,13 @@ export async function withLease<T>(
     leaseId,
     signal: signal === undefined ? hold.signal : AbortSignal.any([hold.signal, signal]),
   };
+  await hold.confirmed;
+  if (hold.lost) {
+    stopListening();
+    // It may be held all the same, by nobody who knows.
+    void release(connection, leaseId);
+    throw hold.signal.reason;
+  }
   const outcome = await Promise.resolve(held)
     .then(perform)
     .then(

@@ -223,7 +223,8 @@ function openUnnamed(): number {
   return fd;
 }
 
-function daemonCommand(): string[] {
+/** The daemon program and its first arguments: `$PAWLD`, `@pawl/daemon` if installed, or `pawld`. */
+export function daemonCommand(): string[] {
   if (process.env.PAWLD) return [process.env.PAWLD];
   const directory = daemonPackage();
   return directory === undefined ? ["pawld"] : [process.execPath, join(directory, "bin/pawld.js")];

@@ -73,6 +73,11 @@ export function elapsed(): number {
   return performance.now();
 }
 
+/** The time of day, for people: what is shown and never compared. */
+export function wallTime(): number {
+  return Date.now();
+}
+
 /** A moment that processes of one boot of the machine can compare, whatever happens to the time of day. */
 export interface Uptime {
   /** Which boot, or null where the kernel does not say: then nothing can be compared over a restart. */

@@ -22,6 +22,12 @@ import {
 import { parse as parseToml } from "smol-toml";
 import { VERSION } from "./domain/daemon.js";
 import { LOG_LEVELS, type LogLevel } from "./log.js";
+import {
+  type DynamoDbSpecification,
+  type LeaseRule,
+  parseLeaseRule,
+  parseProvider,
+} from "./providers/specification.js";
 
 export interface Config {
   instance: string;
@@ -46,6 +52,8 @@ export interface Config {
   /** Seconds; undefined never exits for idleness. */
   idleExit: number | undefined;
   maxMessageBytes: number;
+  /** Where leases are kept, by their names; in the database where none fits. */
+  leaseRules: readonly LeaseRule[];
   /** How long what has ended is kept: batches, commands with their answers. */
   retentionDays: number;
   logLevel: LogLevel;
@@ -148,6 +156,13 @@ const OPTIONS = {
     describe: "Longest request line",
     default: String(DEFAULT_MAX_MESSAGE_BYTES),
   },
+  "lease-provider": {
+    type: "string",
+    placeholder: "PATTERN=SPEC",
+    describe: "Keep leases of these names elsewhere: dynamodb:..., etcd:..., custom:...; may be repeated",
+    default: "all in the database",
+    repeatable: true,
+  },
   "retention-days": {
     type: "number",
     placeholder: "N",
@@ -160,6 +175,12 @@ const OPTIONS = {
 /** What makes no sense in the environment or in a file. */
 const ONLY_FLAGS = {
   config: { type: "string", placeholder: "FILE", describe: "TOML file with the options above as keys" },
+  "create-lease-table": {
+    type: "string",
+    placeholder: "SPEC",
+    describe:
+      "Make the table of dynamodb:table=..., say so as JSON and end; `pawl lease-table create` does this",
+  },
   help: { type: "boolean", describe: "Show this text" },
   version: { type: "boolean", describe: "Show the version" },
 } as const satisfies Record<string, Option>;
@@ -189,6 +210,15 @@ export function readConfig(args: readonly string[], env: NodeJS.ProcessEnv): Con
     if (flags[name] !== undefined) given.set(name, { value: flags[name], source: `--${name}` });
   }
   return toConfig(given, env);
+}
+
+/** The table that is to be made instead of running, if one is. Refused with `invalid_params` like the options. */
+export function tableToCreate(args: readonly string[]): DynamoDbSpecification | undefined {
+  const text = parseFlags(args)["create-lease-table"] as string | undefined;
+  if (text === undefined) return undefined;
+  const specification = parseProvider(text);
+  if (specification.kind === "dynamodb") return specification;
+  throw new PawlError("invalid_params", `${shown(text)} needs no table; only dynamodb:table=NAME does.`);
 }
 
 /** `node:util`'s parser, because yargs would add 13 MB to a process that runs for years. */
@@ -246,6 +276,7 @@ allow-gid, idle-exit, max-message-bytes, retention-days and log-level change at 
 Examples:
   pawld                                    serve on the default paths of this user
   pawld --instance ci --idle-exit 600      a second daemon, which ends when nobody uses it
+  pawld --lease-provider 'release/*=dynamodb:table=leases'   leases over several machines; see docs/providers
   pawld --mode distributed --node-id 7     ids like FR-7-001, unique across nodes without coordination
 `;
 }
@@ -321,6 +352,7 @@ function toConfig(given: Given, env: NodeJS.ProcessEnv): Config {
     maxMessageBytes:
       whole(given, "max-message-bytes", MIN_MAX_MESSAGE_BYTES, MAX_MAX_MESSAGE_BYTES) ??
       DEFAULT_MAX_MESSAGE_BYTES,
+    leaseRules: leaseRules(given),
     retentionDays: whole(given, "retention-days", 1, MAX_RETENTION_DAYS) ?? DEFAULT_RETENTION_DAYS,
     logLevel: oneOf(given, "log-level", LOG_LEVELS) ?? "info",
   };
@@ -343,6 +375,24 @@ function mode(given: Given): Mode | undefined {
   }
   if (kind === undefined) return undefined;
   return nodeId === undefined ? { kind: "centralized" } : { kind: "distributed", nodeId };
+}
+
+/** Several in the environment are separated by spaces: there are commas in them. */
+function leaseRules(given: Given): LeaseRule[] {
+  const entry = given.get("lease-provider");
+  if (entry === undefined) return [];
+  const { value, source } = entry;
+  const list = typeof value === "string" ? value.split(/\s+/).filter((each) => each !== "") : value;
+  if (!Array.isArray(list) || !list.every((each) => typeof each === "string")) {
+    throw bad(given, "lease-provider", "a list of texts like PATTERN=SPEC");
+  }
+  return list.map((each) => {
+    try {
+      return parseLeaseRule(each);
+    } catch (error) {
+      throw new PawlError("invalid_params", `${source}: ${(error as Error).message}`);
+    }
+  });
 }
 
 function socketMode(given: Given, name: "socket-mode" | "read-only-socket-mode"): number {

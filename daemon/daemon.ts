@@ -8,7 +8,7 @@ import * as limits from "@pawl/protocol/limits";
 import { sharedTemporaryDirectory } from "@pawl/protocol/paths";
 import type { Logger } from "pino";
 import { Backups } from "./backup.js";
-import { elapsed } from "./clock.js";
+import { elapsed, uptime, wallTime } from "./clock.js";
 import type { Config } from "./config.js";
 import { Connection } from "./connection.js";
 import { Dispatcher } from "./dispatch.js";
@@ -16,6 +16,7 @@ import { countCommands } from "./domain/command-delivery.js";
 import type { Inside } from "./domain/daemon.js";
 import { latestGrant, restart } from "./domain/expiry.js";
 import { countLeases } from "./domain/lease.js";
+import { endByClockOfBoot } from "./domain/outside-lease.js";
 import { countBoard } from "./domain/pipeline.js";
 import { countBatches } from "./domain/queue.js";
 import { type Engine, openEngine, openReader } from "./engine.js";
@@ -25,6 +26,9 @@ import { Inbox } from "./inbox.js";
 import { type Credentials, type Kernel, openKernel } from "./kernel.js";
 import { Listener } from "./listener.js";
 import type { Caller, Env, Operation } from "./operation.js";
+import { OutsideLeases, type Site, type SiteRule } from "./outside-leases.js";
+import { loadProvider } from "./providers/load.js";
+import type { LeaseRule } from "./providers/specification.js";
 import { Reactor } from "./reactor.js";
 import { Receivers } from "./receivers.js";
 import { Rpc } from "./rpc.js";
@@ -67,6 +71,8 @@ export class Daemon {
   readonly #rpc: Rpc;
   readonly #receivers: Receivers;
   readonly #backups: Backups;
+  /** Only where leases are kept elsewhere. */
+  readonly #outside: OutsideLeases | undefined;
   /** The open ones, by the number that grants are bound to. */
   readonly #connections = new Map<number, Connection>();
   readonly #listeners: { listener: Listener; readOnly: boolean }[] = [];
@@ -88,6 +94,7 @@ export class Daemon {
     engine: Engine,
     identity: Env["identity"],
     kernel: Kernel | undefined,
+    sites: readonly SiteRule[],
   ) {
     this.#config = config;
     this.#log = log;
@@ -154,9 +161,15 @@ export class Daemon {
       ask: (connection, method, params, onAnswer) => this.#rpc.ask(connection, method, params, onAnswer),
       refuse: (connection, refusal) => this.#rpc.refuse(refusal, connection),
     });
+    if (sites.some(({ site }) => site !== undefined)) {
+      this.#outside = new OutsideLeases({ rules: sites, reactor: this.#reactor, log });
+    }
     const dispatcher = new Dispatcher({
-      handlers: handlers(this.#inside(), this.#receivers),
-      outside: { "daemon.backup": (params, sender) => this.#backups.make(params, sender) },
+      handlers: handlers(this.#inside(), this.#receivers, this.#outside),
+      outside: {
+        "daemon.backup": (params, sender) => this.#backups.make(params, sender),
+        ...this.#outside?.handlers(),
+      },
       reactor: this.#reactor,
       statistics,
       log,
@@ -196,6 +209,8 @@ export class Daemon {
     notices: Notices,
   ): Promise<Daemon> {
     const { mode, acceptModeChange } = config;
+    // What cannot be loaded is found before the database is touched.
+    const sites = await loadSites(config.leaseRules);
     const path = join(config.stateDir, DATABASE_FILE);
     const engine = config.readOnly
       ? openReader({ path, mode })
@@ -220,7 +235,7 @@ export class Daemon {
             (author) => setImmediate(() => log.info({ author }, "made the identity key of this node")),
           );
       const identity = settled?.identity ?? null;
-      daemon = new Daemon(config, log, notices, engine, identity, kernel);
+      daemon = new Daemon(config, log, notices, engine, identity, kernel, sites);
       daemon.#recover();
       await daemon.#listen(passed);
       const renamed = settled?.renamed;
@@ -299,13 +314,15 @@ export class Daemon {
     this.#notices.stopping(`Stopping (${reason})`);
     clearTimeout(this.#idleTimer);
     for (const { listener } of this.#listeners) listener.stopAccepting();
-    this.#reactor.stop(
-      refuse("unavailable", "The daemon is stopping. Connect again in a moment.", { reason: "stopping" }),
-    );
+    const refusal = refuse("unavailable", "The daemon is stopping. Connect again in a moment.", {
+      reason: "stopping",
+    });
+    this.#outside?.stop(refusal);
+    this.#reactor.stop(refusal);
     // Requests that are on their way are refused as not performed, so that their senders know; a connection
     // that closed on them would leave that open.
     await new Promise((resolve) => setTimeout(resolve, REFUSING_MS));
-    await Promise.all([this.#closeConnections(), this.#backups.stop()]);
+    await Promise.all([this.#closeConnections(), this.#backups.stop(), this.#outside?.close()]);
     if (!this.#config.readOnly) this.#keep();
     for (const { listener } of this.#listeners) listener.remove();
     this.#engine.close();
@@ -332,6 +349,8 @@ export class Daemon {
   #recover(): void {
     if (this.#config.readOnly) return;
     this.#reactor.performNow(restart);
+    this.#reactor.performNow((env) => endByClockOfBoot(uptime(), env));
+    this.#outside?.start();
     this.#engine.store.checkpoint();
   }
 
@@ -400,6 +419,7 @@ export class Daemon {
         // What it answered before it closed comes before what is taken back because it closed.
         this.#takeUp();
         this.#receivers.leave(closed.caller.connection);
+        this.#outside?.disconnect(closed.caller.connection);
         this.#reactor.disconnect(closed.caller.connection);
         this.#watchIdle();
         this.#notices.statusSoon(() => this.#state());
@@ -539,11 +559,26 @@ export class Daemon {
   }
 }
 
-/** The kernel's calls, if they can be had; that they cannot is said once. They must be for --allow-uid. */
+/** The providers that rules name, each loaded once. */
+async function loadSites(rules: readonly LeaseRule[]): Promise<SiteRule[]> {
+  const sites = new Map<string, Site>();
+  const loaded: SiteRule[] = [];
+  for (const { pattern, provider: specification } of rules) {
+    const { text } = specification;
+    if (specification.kind !== "local" && !sites.has(text)) {
+      const clocks = { elapsed, now: wallTime };
+      sites.set(text, { text, provider: await loadProvider(specification, clocks) });
+    }
+    loaded.push({ pattern, site: sites.get(text) });
+  }
+  return loaded;
+}
+
 function commandOf(params: object): string {
   return (params as NotificationParams<"command.cancelled">).commandId;
 }
 
+/** The kernel's calls, if they can be had; that they cannot is said once. They must be for --allow-uid. */
 async function askKernel({ allowUids, allowGids }: Config, log: Logger): Promise<Kernel | undefined> {
   const kernel = await openKernel();
   if (typeof kernel !== "string") return kernel;

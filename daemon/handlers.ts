@@ -14,6 +14,7 @@ import * as queue from "./domain/queue.js";
 import * as sequence from "./domain/sequence.js";
 import { transact } from "./domain/transact.js";
 import type { Env, Operation, Outcome } from "./operation.js";
+import type { OutsideLeases } from "./outside-leases.js";
 import type { Receivers } from "./receivers.js";
 
 /** Methods without an operation: what they do is no business of the database. */
@@ -43,7 +44,7 @@ type OutsideHandler<N extends MethodName, Else = never> = (
   sender: Sender,
 ) => Promise<Result<N>> | Else;
 
-export function handlers(inside: Inside, receivers: Receivers): Handlers {
+export function handlers(inside: Inside, receivers: Receivers, outside?: OutsideLeases): Handlers {
   const single: Omit<Handlers, "transact"> = {
     "sequence.next": sequence.next,
     "sequence.reserve": sequence.reserve,
@@ -83,7 +84,7 @@ export function handlers(inside: Inside, receivers: Receivers): Handlers {
     "lease.heartbeat": lease.heartbeat,
     "lease.release": lease.release,
     "lease.get": lease.get,
-    "lease.list": lease.list,
+    "lease.list": (params, env) => lease.list(params, withOutside(env, outside)),
     "lease.check": lease.check,
     "lease.break": lease.breakLease,
     "pipeline.write": pipeline.write,
@@ -105,5 +106,20 @@ export function handlers(inside: Inside, receivers: Receivers): Handlers {
     "daemon.stats": (_params, env) => inside.stats(env),
     "rpc.discover": discover,
   };
-  return { ...single, transact: (params, env, texts) => transact(params, env, texts, single) };
+  const reachesOutside = (method: string, params: unknown): boolean =>
+    outside?.reaches(method, params) ?? false;
+  return {
+    ...single,
+    transact: (params, env, texts) => transact(params, env, texts, single, reachesOutside),
+  };
+}
+
+/** Those who wait for leases that are kept outside are not parked here. */
+function withOutside(env: Env, outside: OutsideLeases | undefined): Env {
+  if (outside === undefined) return env;
+  const waiting = (key: string): number | null => {
+    const here = env.waiting(key);
+    return here === null ? null : here + outside.waiting(key);
+  };
+  return { ...env, waiting };
 }

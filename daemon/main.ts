@@ -1,7 +1,10 @@
+import { setTimeout as pause } from "node:timers/promises";
 import { PawlError } from "@pawl/protocol/errors";
-import { type Config, readConfig } from "./config.js";
+import { type Config, readConfig, tableToCreate } from "./config.js";
 import { Daemon } from "./daemon.js";
 import { openLog } from "./log.js";
+import { createTable } from "./providers/load.js";
+import type { DynamoDbSpecification } from "./providers/specification.js";
 import { type Passed, takePassed } from "./systemd.js";
 
 /** Exit codes: 0 stopped in order, 1 ended by a failure, 2 bad usage, 3 could not start. */
@@ -14,6 +17,8 @@ export async function main(args: readonly string[]): Promise<void> {
   let config: Config;
   let passed: Passed;
   try {
+    const table = tableToCreate(args);
+    if (table !== undefined) return await makeTable(table);
     const read = readConfig(args, process.env);
     if (typeof read === "string") return void process.stdout.write(read);
     config = read;
@@ -78,6 +83,20 @@ export async function main(args: readonly string[]): Promise<void> {
   else log.flush();
   if (code !== 0) daemon.exitAtOnce(code);
   process.exit(code);
+}
+
+/** Makes the table of a lease provider, and says as JSON whether it did or what was in the way. */
+async function makeTable(specification: DynamoDbSpecification): Promise<void> {
+  const { table } = specification;
+  try {
+    const created = await createTable(specification, (ms) => pause(ms));
+    process.stdout.write(`${JSON.stringify({ table, created })}\n`);
+  } catch (error) {
+    if (!(error instanceof PawlError)) throw error;
+    const { kind, message, details } = error;
+    process.stdout.write(`${JSON.stringify({ error: { kind, message, details } })}\n`);
+    process.exitCode = EXIT_FAILURE;
+  }
 }
 
 /** Says what is in the way. What the system refused says so itself; the rest is a defect and shows where it is. */

@@ -9,7 +9,11 @@ import { accepts, freePorts } from "./ports.js";
 const PROGRAM = createRequire(import.meta.url).resolve("dynalite/cli.js");
 
 /** What the SDK needs to sign with; dynalite takes anything. */
-export const AWS_ENV = { AWS_ACCESS_KEY_ID: "test", AWS_SECRET_ACCESS_KEY: "test", AWS_REGION: "eu-central-1" };
+export const AWS_ENV = {
+  AWS_ACCESS_KEY_ID: "test",
+  AWS_SECRET_ACCESS_KEY: "test",
+  AWS_REGION: "eu-central-1",
+};
 
 export class Dynalite {
   readonly port: number;
@@ -34,7 +38,16 @@ export class Dynalite {
   }
 
   async start(): Promise<void> {
-    const args = ["--port", String(this.port), "--host", "127.0.0.1", "--path", this.#path, "--createTableMs", "0"];
+    const args = [
+      "--port",
+      String(this.port),
+      "--host",
+      "127.0.0.1",
+      "--path",
+      this.#path,
+      "--createTableMs",
+      "0",
+    ];
     const child = spawn(process.execPath, [PROGRAM, ...args], { stdio: ["ignore", "ignore", "inherit"] });
     this.#child = child;
     await accepts(this.port, () => child.exitCode ?? child.signalCode);

@@ -78,7 +78,8 @@ export class EtcdCluster {
       const agreed = leaders.filter((each) => each === leader).length > this.members.length / 2;
       if (leader !== "0" && index >= 0 && agreed) return running[index] as Member;
       for (const { name, child } of running) {
-        if (child?.exitCode != null) throw new Error(`etcd ended: ${readFileSync(this.#logOf(name), "utf8")}`);
+        if (child?.exitCode != null)
+          throw new Error(`etcd ended: ${readFileSync(this.#logOf(name), "utf8")}`);
       }
       await sleep(20);
     }

@@ -69,6 +69,11 @@ export const COMMANDS: Readonly<Record<string, Readonly<Record<string, Entry>>>>
   "Leases that one at a time holds": {
     lock: entry("<name> -- command", "Run a command while holding a lease", async () => (await lease()).lock),
     leases: entry("", "List who holds what", async () => (await lease()).leases),
+    "lease-table": entry(
+      "<create> <provider>",
+      "Make the DynamoDB table that leases over machines are kept in",
+      async () => (await import("./lease-table.js")).leaseTable,
+    ),
   },
   "A board that merges across nodes": {
     board: entry("[rebuild]", "Show the items of the board by stage", async () => (await boards()).board),

@@ -15,12 +15,16 @@ const RESTART_GRACE_MS = 5000;
 /** A row may be past its end and not yet removed: expiry runs in bounded steps. */
 export const selectByName = sql<LeaseRow>("SELECT * FROM pawl_lease WHERE name = :name");
 
-export const selectById = sql<LeaseRow>("SELECT * FROM pawl_lease WHERE lease_id = :leaseId AND expires_at > :now");
+export const selectById = sql<LeaseRow>(
+  "SELECT * FROM pawl_lease WHERE lease_id = :leaseId AND expires_at > :now",
+);
 
 const selectPage = sql<LeaseRow>(`
   SELECT * FROM pawl_lease WHERE name > :after AND expires_at > :now ORDER BY name LIMIT :rows`);
 
-export const selectHighest = sql<{ highest: number }>("SELECT highest FROM pawl_lease_token WHERE name = :name");
+export const selectHighest = sql<{ highest: number }>(
+  "SELECT highest FROM pawl_lease_token WHERE name = :name",
+);
 
 const countHeld = sql<{ held: number }>("SELECT count(*) AS held FROM pawl_lease WHERE expires_at > :now");
 

@@ -194,10 +194,7 @@ export function* foundEnded(leaseId: string, env: Env): Operation<void> {
  * Before a provider outside is asked to release a lease: nobody holds it here any more, whatever comes of that.
  * Gives where it is kept, or null if there is nothing to be given back.
  */
-export function* letGo(
-  leaseId: string,
-  env: Env,
-): Operation<{ name: string; provider: string } | null> {
+export function* letGo(leaseId: string, env: Env): Operation<{ name: string; provider: string } | null> {
   const row = yield* one(selectById, { leaseId, now: env.now });
   if (row !== undefined) {
     yield* run(remove, { leaseId });
@@ -310,7 +307,9 @@ export function* endByClockOfBoot({ boot, uptimeMs }: Uptime, env: Env): Operati
 
 function* ownRow(name: string, { fencingToken }: Holder, env: Env): Operation<LeaseRow | undefined> {
   const row = yield* one(selectByName, { name });
-  return row !== undefined && row.fencing_token === fencingToken && row.expires_at > env.now ? row : undefined;
+  return row !== undefined && row.fencing_token === fencingToken && row.expires_at > env.now
+    ? row
+    : undefined;
 }
 
 /** It took so long to be asked that its holder would have to give it up at once. */

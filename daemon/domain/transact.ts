@@ -28,6 +28,8 @@ export function* transact(
   env: Env,
   texts: Texts,
   handlers: Omit<Handlers, "transact">,
+  /** Whether a call asks outside the database, going by its params. */
+  reachesOutside: (method: string, params: unknown) => boolean,
 ): Operation<Result<"transact"> | PawlError> {
   const { calls, guards } = params;
   for (const [index, { method }] of calls.entries()) {
@@ -61,6 +63,9 @@ export function* transact(
     const checked = schema.safeParse(given.params);
     if (!checked.success) {
       return at(index, call.method, describeIssues(call.method, checked.error.issues, given.params, path));
+    }
+    if (reachesOutside(call.method, checked.data)) {
+      return at(index, call.method, notTransactable(call.method, index));
     }
     const kept = raw === undefined ? [] : textsAt(textWith(texts[index], results), raw);
     const outcome = yield* perform(checked.data, now, kept);

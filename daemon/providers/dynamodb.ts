@@ -11,8 +11,8 @@ import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { MAX_INTEGER } from "@pawl/protocol/limits";
 import { proofOf } from "./proof.js";
 import type { Acquired, Holder, LeaseProvider, ProviderClocks } from "./provider.js";
-import type { DynamoDbSpecification } from "./specification.js";
 import { exhausted, unavailable } from "./refusals.js";
+import type { DynamoDbSpecification } from "./specification.js";
 
 /** A request that nobody else limits is given up after so long. */
 const REQUEST_MS = 5000;
@@ -248,7 +248,13 @@ export function dynamoDbProvider(
 }
 
 /** The attributes of a record that nobody holds: all but the token. */
-const FREE = { holder: undefined, owner: undefined, note: undefined, ttlMs: undefined, acquiredAt: undefined };
+const FREE = {
+  holder: undefined,
+  owner: undefined,
+  note: undefined,
+  ttlMs: undefined,
+  acquiredAt: undefined,
+};
 
 /**
  * Makes the table, and waits until it can be used. False if it was there already. Refuses with
@@ -306,7 +312,11 @@ function clientOf({ endpoint, region }: DynamoDbSpecification): DynamoDBClient {
     ...(region === undefined ? {} : { region }),
     // Whoever asks repeats what failed; it knows for how long that makes sense.
     maxAttempts: 1,
-    requestHandler: { connectionTimeout: CONNECT_MS, requestTimeout: REQUEST_MS, throwOnRequestTimeout: true },
+    requestHandler: {
+      connectionTimeout: CONNECT_MS,
+      requestTimeout: REQUEST_MS,
+      throwOnRequestTimeout: true,
+    },
   });
 }
 

@@ -7,8 +7,8 @@ import { shown } from "@pawl/protocol/errors";
 import { MAX_INTEGER } from "@pawl/protocol/limits";
 import { proofOf } from "./proof.js";
 import type { Acquired, Holder, LeaseProvider, ProviderClocks } from "./provider.js";
-import type { EtcdSpecification } from "./specification.js";
 import { exhausted, unavailable } from "./refusals.js";
+import type { EtcdSpecification } from "./specification.js";
 
 /** One member is given so long to answer before another is asked. */
 const MEMBER_MS = 2000;
@@ -282,7 +282,12 @@ class Gateway {
     );
     this.#agents = {
       http: new http.Agent({ keepAlive: true }),
-      https: new https.Agent({ keepAlive: true, ...(ca && { ca }), ...(cert && { cert }), ...(key && { key }) }),
+      https: new https.Agent({
+        keepAlive: true,
+        ...(ca && { ca }),
+        ...(cert && { cert }),
+        ...(key && { key }),
+      }),
     };
     const { ETCDCTL_USER, ETCDCTL_PASSWORD } = process.env;
     const [, name, password] = /^([^:]+)(?::(.*))?$/s.exec(ETCDCTL_USER ?? "") ?? [];

@@ -73,7 +73,12 @@ function complete(provider: LeaseProvider): LeaseProvider {
 
 function cannotLoad({ text }: ProviderSpecification, error: unknown): PawlError {
   const { message } = error as Error;
-  return new PawlError("unavailable", `The lease provider ${text} cannot be used: ${message}`, {}, {
-    cause: error,
-  });
+  return new PawlError(
+    "unavailable",
+    `The lease provider ${text} cannot be used: ${message}`,
+    {},
+    {
+      cause: error,
+    },
+  );
 }

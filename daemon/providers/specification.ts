@@ -69,7 +69,8 @@ export function fits(pattern: string, name: string): boolean {
   const [first = "", ...rest] = pattern.split("*");
   if (rest.length === 0) return name === pattern;
   const last = rest.pop() as string;
-  if (!name.startsWith(first) || !name.endsWith(last) || name.length < first.length + last.length) return false;
+  if (!name.startsWith(first) || !name.endsWith(last) || name.length < first.length + last.length)
+    return false;
   // What is between two stars is taken as early as it comes, which leaves most for the others.
   let from = first.length;
   for (const part of rest) {
@@ -107,7 +108,8 @@ export function parseProvider(text: string): ProviderSpecification {
   const endpoints = required.split(",");
   for (const endpoint of endpoints) checkUrl(text, endpoint);
   const { prefix = DEFAULT_ETCD_PREFIX, ca, cert, key } = params;
-  if ((cert === undefined) !== (key === undefined)) throw wrong(`${shown(text)} needs cert= and key= together`);
+  if ((cert === undefined) !== (key === undefined))
+    throw wrong(`${shown(text)} needs cert= and key= together`);
   return { kind: "etcd", text, endpoints, prefix, ca, cert, key };
 }
 
@@ -117,7 +119,8 @@ function parseParams(text: string, parts: readonly string[]): Record<string, str
   for (const part of parts) {
     const [, key, value] = /^([A-Za-z][\w-]*)=(.*)$/s.exec(part) ?? [];
     if (key === undefined) {
-      if (last === undefined || part === "") throw wrong(`${shown(text)} has ${shown(part)} where key=value belongs`);
+      if (last === undefined || part === "")
+        throw wrong(`${shown(text)} has ${shown(part)} where key=value belongs`);
       params[last] += `,${part}`;
       continue;
     }
@@ -132,7 +135,8 @@ function parseParams(text: string, parts: readonly string[]): Record<string, str
 function checkUrl(text: string, value: string): void {
   const { protocol, username = "" } = URL.canParse(value) ? new URL(value) : { protocol: undefined };
   // Others can read command lines, and the specification is logged.
-  if (username !== "") throw wrong("A URL of --lease-provider holds a user name; credentials do not belong there");
+  if (username !== "")
+    throw wrong("A URL of --lease-provider holds a user name; credentials do not belong there");
   if (protocol !== "http:" && protocol !== "https:") {
     throw wrong(`${shown(text)} has ${shown(value)} where an http:// or https:// URL belongs`);
   }

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { performance } from "node:perf_hooks";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { leaseProviderConformance, type LeaseProvider } from "../../daemon/dist/index.js";
+import { type LeaseProvider, leaseProviderConformance } from "../../daemon/dist/index.js";
 import { createTable, loadProvider } from "../../daemon/dist/providers/load.js";
 import {
   type DynamoDbSpecification,
@@ -16,7 +16,7 @@ import {
 import { type AtEnd, privateDirectory } from "../daemon.js";
 import { AWS_ENV, Dynalite } from "../dynalite.js";
 import { EtcdCluster, HAS_ETCD } from "../etcd.js";
-import { Proxy } from "../proxy.js";
+import { LossyProxy } from "../lossy-proxy.js";
 
 const EXAMPLE = join(import.meta.dirname, "../../docs/providers/directory-provider.js");
 
@@ -61,7 +61,7 @@ describe("dynamodb", () => {
     takeoverMs: (ttlMs) => 2 * ttlMs,
     stage: async () => {
       const end = stageEnd();
-      const proxy = await Proxy.start(dynalite.port, end.atEnd);
+      const proxy = await LossyProxy.start(dynalite.port, end.atEnd);
       const specification = specificationFor(proxy.port);
       expect(await createTable(specification, sleep)).toBe(true);
       const { clocks, pass } = madeUpClock();
@@ -126,7 +126,7 @@ describe.skipIf(!HAS_ETCD)("etcd", { concurrent: true }, () => {
     stage: async () => {
       const end = stageEnd();
       const proxies = await Promise.all(
-        cluster.endpoints.map((endpoint) => Proxy.start(Number(new URL(endpoint).port), end.atEnd)),
+        cluster.endpoints.map((endpoint) => LossyProxy.start(Number(new URL(endpoint).port), end.atEnd)),
       );
       const endpoints = proxies.map(({ port }) => `http://127.0.0.1:${port}`).join(",");
       const specification = parseProvider(
@@ -144,6 +144,47 @@ describe.skipIf(!HAS_ETCD)("etcd", { concurrent: true }, () => {
       };
     },
   });
+});
+
+test.skipIf(!HAS_ETCD)("etcd with users: as etcdctl takes them, and a wrong password is told", async () => {
+  const end = stageEnd();
+  const cluster = await EtcdCluster.start(1, end.atEnd);
+  const [endpoint] = cluster.endpoints;
+  for (const [path, body] of [
+    ["user/add", { name: "root", password: "secret:1" }],
+    ["role/add", { name: "root" }],
+    ["user/grant", { user: "root", role: "root" }],
+    ["enable", {}],
+  ] as const) {
+    const { status } = await fetch(`${endpoint}/v3/auth/${path}`, {
+      method: "POST",
+      body: JSON.stringify(body),
+    });
+    expect(status, path).toBe(200);
+  }
+  const specification = parseProvider(`etcd:endpoints=${endpoint}`) as EtcdSpecification;
+  const clocks = { elapsed: () => performance.now(), now: () => Date.now() };
+  try {
+    for (const [user, password] of [
+      ["root:secret:1", undefined],
+      ["root", "secret:1"],
+    ]) {
+      process.env.ETCDCTL_USER = user;
+      if (password !== undefined) process.env.ETCDCTL_PASSWORD = password;
+      const provider = closing(await loadProvider(specification, clocks), end.atEnd);
+      expect(await provider.get("release")).toBe(null);
+    }
+    process.env.ETCDCTL_USER = "root:wrong";
+    const provider = closing(await loadProvider(specification, clocks), end.atEnd);
+    await expect(provider.get("release")).rejects.toMatchObject({
+      kind: "provider_unavailable",
+      message: expect.stringContaining("authentication failed"),
+    });
+  } finally {
+    delete process.env.ETCDCTL_USER;
+    delete process.env.ETCDCTL_PASSWORD;
+    await end.close();
+  }
 });
 
 describe("custom, by the example of the documentation", () => {

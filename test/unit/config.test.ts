@@ -281,3 +281,22 @@ describe("paths, the same for daemon and client", () => {
     }
   });
 });
+
+test("lease providers come from flags, from the environment with spaces between, and from a list in a file", () => {
+  const texts = (config: Config | string): string[] =>
+    (config as Config).leaseRules.map(({ pattern, provider }) => `${pattern}=${provider.text}`);
+  const rules = ["a/*=etcd:endpoints=http://a:1,http://b:1", "*=dynamodb:table=t"];
+  expect(
+    texts(
+      readConfig(
+        rules.flatMap((rule) => ["--lease-provider", rule]),
+        {},
+      ),
+    ),
+  ).toEqual(rules);
+  expect(texts(readConfig([], { PAWL_LEASE_PROVIDER: rules.join(" ") }))).toEqual(rules);
+  const file = join(directory, "providers.toml");
+  writeFileSync(file, `lease-provider = ${JSON.stringify(rules)}`);
+  expect(texts(readConfig(["--config", file], {}))).toEqual(rules);
+  expect(texts(readConfig([], {}))).toEqual([]);
+});

@@ -2,7 +2,7 @@
 import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
 import type { AtEnd } from "./daemon.js";
 
-export class Proxy {
+export class LossyProxy {
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
   /** Of all answers, the share that is lost; its connection is closed then. */
@@ -36,8 +36,8 @@ export class Proxy {
   }
 
   /** Listens for connections to a port of loopback. */
-  static async start(targetPort: number, atEnd: AtEnd): Promise<Proxy> {
-    const proxy = new Proxy(targetPort);
+  static async start(targetPort: number, atEnd: AtEnd): Promise<LossyProxy> {
+    const proxy = new LossyProxy(targetPort);
     await new Promise<void>((resolve) => proxy.#server.listen(0, "127.0.0.1", resolve));
     atEnd(() => proxy.cut());
     return proxy;

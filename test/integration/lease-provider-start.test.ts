@@ -1,0 +1,123 @@
+// What is loaded and refused at the start of a daemon with lease providers, and the table that is made for one.
+import { spawnSync } from "node:child_process";
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { expect, onTestFinished, test } from "vitest";
+import { PAWL, PAWLD, Place, privateDirectory, startDaemon } from "../daemon.js";
+import { AWS_ENV, Dynalite } from "../dynalite.js";
+
+/** Module hooks that write down what a process loads, and say of the AWS SDK that it is not there if told so. */
+function watchingLoads({ withoutSdk = false } = {}): { env: Record<string, string>; loaded: () => string } {
+  const directory = privateDirectory();
+  const list = join(directory, "loaded");
+  writeFileSync(list, "");
+  const hooks = join(directory, "hooks.mjs");
+  writeFileSync(
+    hooks,
+    `import { appendFileSync } from "node:fs";
+     export async function resolve(specifier, context, next) {
+       if (${withoutSdk} && specifier.startsWith("@aws-sdk/")) {
+         throw Object.assign(new Error("Cannot find package"), { code: "ERR_MODULE_NOT_FOUND" });
+       }
+       const found = await next(specifier, context);
+       appendFileSync(${JSON.stringify(list)}, found.url + "\\n");
+       return found;
+     }`,
+  );
+  const register = join(directory, "register.mjs");
+  writeFileSync(
+    register,
+    `import { register } from "node:module"; register(${JSON.stringify(`file://${hooks}`)});`,
+  );
+  return { env: { NODE_OPTIONS: `--import ${register}` }, loaded: () => readFileSync(list, "utf8") };
+}
+
+const PROVIDER_MODULES = /@aws-sdk|@smithy|etcd3|@grpc|providers\/(dynamodb|etcd)\.js/;
+
+test("without a provider configured, nothing of any is loaded", async () => {
+  const { env, loaded } = watchingLoads();
+  const daemon = await startDaemon({ env });
+  await daemon.place.next();
+  expect(loaded()).toContain("dist/reactor.js");
+  expect(loaded()).not.toMatch(PROVIDER_MODULES);
+});
+
+test("with etcd configured, etcd's alone is; with dynamodb, the SDK too", async () => {
+  const etcd = watchingLoads();
+  await startDaemon({
+    env: etcd.env,
+    args: ["--lease-provider", "*=etcd:endpoints=http://127.0.0.1:1"],
+  });
+  expect(etcd.loaded()).toContain("providers/etcd.js");
+  expect(etcd.loaded()).not.toMatch(/@aws-sdk|etcd3|@grpc|dynamodb\.js/);
+  const dynamodb = watchingLoads();
+  await startDaemon({
+    env: { ...AWS_ENV, ...dynamodb.env },
+    args: ["--lease-provider", "*=dynamodb:table=leases"],
+  });
+  expect(dynamodb.loaded()).toContain("@aws-sdk/client-dynamodb");
+});
+
+test("a provider that cannot be loaded is said at the start, with what to do", async () => {
+  const missing = watchingLoads({ withoutSdk: true });
+  const module = join(privateDirectory(), "module.js");
+  writeFileSync(module, "export const nothing = 1;");
+  for (const [specification, says, env] of [
+    ["dynamodb:table=leases", "npm install @aws-sdk/client-dynamodb", missing.env],
+    [`custom:${module}`, "it exports no function createLeaseProvider", {}],
+    ["custom:/nowhere/module.js", "/nowhere/module.js", {}],
+    ["etcd:endpoints=https://127.0.0.1:1,ca=/nowhere/ca.pem", "/nowhere/ca.pem", {}],
+  ] as const) {
+    const daemon = new Place().spawn({ args: ["--lease-provider", `*=${specification}`], env });
+    expect(await daemon.exited, specification).toBe(3);
+    expect(daemon.stderr, specification).toContain(says);
+  }
+});
+
+test.each([
+  ["release", "no PATTERN=SPEC"],
+  ["=local", "no PATTERN=SPEC"],
+  ["a/*=redis:x", "no provider"],
+  ["a/*=dynamodb:", "key=value"],
+  ["a/*=dynamodb:region=eu", "lacks table="],
+  ["a/*=dynamodb:table=t,colour=red", "unknown parameter"],
+  ["a/*=dynamodb:table=t,table=u", "twice"],
+  ["a/*=etcd:endpoints=127.0.0.1:2379", "URL"],
+  ["a/*=etcd:endpoints=http://me@127.0.0.1:2379", "credentials"],
+  ["a/*=etcd:endpoints=https://e:2379,cert=c.pem", "together"],
+  ["a/*=custom:", "names no module"],
+])("--lease-provider %s is refused by name", (value, says) => {
+  const { status, stderr } = spawnSync(process.execPath, [PAWLD, "--lease-provider", value], {
+    encoding: "utf8",
+  });
+  expect(status).toBe(2);
+  expect(stderr).toContain(says);
+  expect(stderr).toContain("--lease-provider");
+});
+
+test("pawl lease-table create makes the table once, and the daemon then uses it", async () => {
+  const dynalite = await Dynalite.start(onTestFinished);
+  const specification = `dynamodb:table=leases,endpoint=${dynalite.endpoint}`;
+  const pawl = (...args: string[]) =>
+    spawnSync(process.execPath, [PAWL, "lease-table", ...args], {
+      encoding: "utf8",
+      env: { ...process.env, ...AWS_ENV },
+    });
+  const daemon = await startDaemon({ env: AWS_ENV, args: ["--lease-provider", `*=${specification}`] });
+  const client = await daemon.place.connect();
+  const { data, message } = await client.refusal("lease.get", { name: "a" });
+  expect(data.kind).toBe("provider_unavailable");
+  expect(message).toContain(`pawl lease-table create ${specification}`);
+
+  expect(pawl("create", specification)).toMatchObject({ status: 0, stdout: "leases: made\n" });
+  const again = pawl("create", specification, "--json");
+  expect(JSON.parse(again.stdout)).toEqual({ table: "leases", created: false });
+  expect((await client.call("lease.acquire", { name: "a", owner: "test" })).lease.fencingToken).toBe(1);
+
+  expect(pawl("create", "etcd:endpoints=http://127.0.0.1:1").status).toBe(2);
+  expect(pawl("destroy", specification).status).toBe(2);
+  await dynalite.stop();
+  const unreachable = pawl("create", specification);
+  expect(unreachable.status).toBe(4);
+  expect(unreachable.stderr).toContain("provider_unavailable");
+});
