@@ -5,6 +5,7 @@ import { MAX_IN_FLIGHT_REQUESTS, MAX_UNREAD_BYTES, MAX_UNSENT_BYTES } from "@paw
 import type { HangUps } from "./kernel.js";
 import type { Caller } from "./operation.js";
 import type { Peer } from "./rpc.js";
+import { LONG_MESSAGE_BYTES, passed } from "./sweep.js";
 
 export interface ConnectionOptions {
   socket: Socket;
@@ -222,6 +223,7 @@ export class Connection implements Peer {
       this.#untaken += 1;
       this.#untakenBytes += line.length;
       this.#options.onLine(this, line);
+      if (line.length >= LONG_MESSAGE_BYTES) passed(line.length);
     }
     this.#resume();
     if (this.#state === "ended") this.#allCut();
@@ -259,8 +261,12 @@ export class Connection implements Peer {
     this.#out = [];
     this.#outBytes = 0;
     // Many long lists at once would be more than one string can hold.
-    if (bytes <= MAX_UNSENT_BYTES) this.socket.write(`${lines.join("\n")}\n`);
-    else for (const line of lines) this.socket.write(`${line}\n`);
+    if (bytes <= MAX_UNSENT_BYTES) {
+      const text = `${lines.join("\n")}\n`;
+      if (bytes < LONG_MESSAGE_BYTES) this.socket.write(text);
+      // Not before it is written: until then it would only be found to be alive, and be kept for longer.
+      else this.socket.write(text, () => passed(bytes));
+    } else for (const line of lines) this.socket.write(`${line}\n`);
   }
 
   #ended(): void {

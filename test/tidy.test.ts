@@ -57,7 +57,7 @@ function sourceOf(importer: string, module: string): string | undefined {
     return join(dirname(importer), module)
       .replace(/^(.*?)\/dist\//, "$1/")
       .replace(/\.js$/, ".ts");
-  const [, name, file = "index"] = /^@pawl\/(\w+)(?:\/(\w+))?$/.exec(module) ?? [];
+  const [, name, file = "index"] = /^@pawl\/(\w+)(?:\/([\w-]+))?$/.exec(module) ?? [];
   return name === undefined ? undefined : `${name}/${file}.ts`;
 }
 

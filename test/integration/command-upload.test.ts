@@ -4,9 +4,16 @@ import type { Params } from "@pawl/protocol";
 import { INLINE_MAX_BYTES } from "@pawl/protocol/limits";
 import { beforeAll, describe, expect, test } from "vitest";
 import { create, get, newDeployment, respond, stateOf, take } from "../commands.js";
-import { sharedDaemon } from "../daemon.js";
+import { sharedDaemon, startDaemon } from "../daemon.js";
 import type { RawClient } from "../raw-client.js";
 import { expectRefusal } from "../refusal.js";
+
+const TORTURE = process.env.PAWL_TORTURE === "1";
+const LARGE_BYTES = TORTURE ? 100_000_000 : 30_000_000;
+const WARM_UP_BYTES = 30_000_000;
+const PIECE_BYTES = 512 * 1024;
+/** What the daemon's memory grows by, whatever is uploaded (issue 5). */
+const MAX_GROWTH_BYTES = 16 * 1024 * 1024;
 
 const daemon = sharedDaemon();
 let client: RawClient;
@@ -138,4 +145,71 @@ describe.each(Object.entries(TEXTS))("a %s upload", (_size, text) => {
     const error = expectRefusal(await refusal(last), "invalid_state");
     expect(error.data).toMatchObject({ from: "FAILED", to: "PENDING_UPLOAD" });
   });
+});
+
+/** A JSON text of this size, of characters of one and of two bytes. */
+function textOf(bytes: number): Buffer {
+  const text = Buffer.alloc(bytes, "0123456789abcdef äöü ");
+  // Its end may have cut a character in two.
+  text.fill("x", text.length - 8);
+  text[0] = text[text.length - 1] = 0x22;
+  return text;
+}
+
+/** Uploads params in pieces and gives the id of their command. */
+async function send(sender: RawClient, text: Buffer): Promise<string> {
+  const { commandId } = await sender.call("command.create", {
+    deployment: "d",
+    command: "run",
+    upload: { sizeBytes: text.length },
+  });
+  for (let offset = 0; offset < text.length; offset += PIECE_BYTES) {
+    const piece = text.subarray(offset, offset + PIECE_BYTES);
+    const { receivedBytes } = await sender.call("command.upload", {
+      commandId,
+      offset,
+      chunk: piece.toString("base64"),
+      final: offset + piece.length === text.length,
+    });
+    expect(receivedBytes).toBe(offset + piece.length);
+  }
+  return commandId;
+}
+
+test(`${LARGE_BYTES / 1e6} MB are uploaded and read back; the upload makes the daemon grow by less than 16 MiB`, async () => {
+  const running = await startDaemon();
+  const [sender, other] = [await running.place.connect(), await running.place.connect()];
+  // What any daemon grows to that has served for a while: V8 keeps 32 MiB for what is young. From there on,
+  // nothing depends on how much is uploaded.
+  await send(sender, textOf(WARM_UP_BYTES));
+  const before = running.residentBytes;
+
+  let most = before;
+  let others = 0;
+  let busy = true;
+  const meanwhile = (async () => {
+    while (busy) {
+      await other.call("sequence.next", { type: "FR" });
+      others += 1;
+      most = Math.max(most, running.residentBytes);
+    }
+  })();
+  const text = textOf(LARGE_BYTES);
+  const commandId = await send(sender, text);
+  busy = false;
+  await meanwhile;
+  const growth = most - before;
+  console.log(
+    `${LARGE_BYTES / 1e6} MB: the daemon grew from ${before >> 20} MiB by ${(growth / 2 ** 20).toFixed(1)} MiB; ${others} other calls meanwhile`,
+  );
+  expect(others).toBeGreaterThan(10);
+  expect(growth).toBeLessThan(MAX_GROWTH_BYTES);
+
+  for (let offset = 0; offset < text.length; ) {
+    const { chunk } = await sender.call("command.params", { commandId, offset });
+    const piece = Buffer.from(chunk, "base64");
+    expect(piece.equals(text.subarray(offset, offset + piece.length))).toBe(true);
+    offset += piece.length;
+  }
+  expect(await running.end()).toBe(0);
 });

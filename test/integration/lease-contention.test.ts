@@ -140,6 +140,9 @@ test(
     }
     expect(ends).toBeGreaterThan(PROCESSES);
     expect(killedHolders).toBeGreaterThan(0);
+    console.log(
+      `${PROCESSES} processes: ${grants.length} grants; killed: ${started - PROCESSES} processes, ${killedHolders} while they held it`,
+    );
 
     // Nobody who was known to be waiting is served after somebody who had not even asked by then.
     let earliestQueued = Number.POSITIVE_INFINITY;
