@@ -47,11 +47,15 @@ export class InProcess {
       clock: engine.clock,
       mode: engine.mode,
       sign: engine.sign,
-      identity: settleIdentity(
-        engine,
-        { stateDir: dirname(this.path), credentialsDirectory: undefined, acceptChange: false },
-        () => {},
-      ).identity,
+      // The key is a file beside the database, if that is one.
+      identity:
+        this.path === ":memory:"
+          ? null
+          : settleIdentity(
+              engine,
+              { stateDir: dirname(this.path), credentialsDirectory: undefined, acceptChange: false },
+              () => {},
+            ).identity,
       retentionMs: 7 * 24 * 60 * 60 * 1000,
       readOnly: false,
       classify,

@@ -32,13 +32,14 @@ function watchingLoads({ withoutSdk = false } = {}): { env: Record<string, strin
   return { env: { NODE_OPTIONS: `--import ${register}` }, loaded: () => readFileSync(list, "utf8") };
 }
 
-const PROVIDER_MODULES = /@aws-sdk|@smithy|etcd3|@grpc|providers\/(dynamodb|etcd)\.js/;
+/** In the bundle of pawld each provider is a file of its own. */
+const PROVIDER_MODULES = /@aws-sdk|@smithy|etcd3|@grpc|bundle\/(dynamodb|etcd)-/;
 
 test("without a provider configured, nothing of any is loaded", async () => {
   const { env, loaded } = watchingLoads();
   const daemon = await startDaemon({ env });
   await daemon.place.next();
-  expect(loaded()).toContain("dist/reactor.js");
+  expect(loaded()).toContain("bundle/pawld.js");
   expect(loaded()).not.toMatch(PROVIDER_MODULES);
 });
 
@@ -48,14 +49,15 @@ test("with etcd configured, etcd's alone is; with dynamodb, the SDK too", async 
     env: etcd.env,
     args: ["--lease-provider", "*=etcd:endpoints=http://127.0.0.1:1"],
   });
-  expect(etcd.loaded()).toContain("providers/etcd.js");
-  expect(etcd.loaded()).not.toMatch(/@aws-sdk|etcd3|@grpc|dynamodb\.js/);
+  expect(etcd.loaded()).toMatch(/bundle\/etcd-/);
+  expect(etcd.loaded()).not.toMatch(/@aws-sdk|etcd3|@grpc|bundle\/dynamodb-/);
   const dynamodb = watchingLoads();
   await startDaemon({
     env: { ...AWS_ENV, ...dynamodb.env },
     args: ["--lease-provider", "*=dynamodb:table=leases"],
   });
   expect(dynamodb.loaded()).toContain("@aws-sdk/client-dynamodb");
+  expect(dynamodb.loaded()).toMatch(/bundle\/dynamodb-/);
 });
 
 test("a provider that cannot be loaded is said at the start, with what to do", async () => {
