@@ -12,6 +12,8 @@ const WORKERS = 8;
 /** After the upgrade the same build is restarted so often, for more figures. */
 const MORE_RESTARTS = process.env.PAWL_TORTURE ? 30 : 2;
 const BATCHES = 200 * (1 + MORE_RESTARTS);
+/** Batches that are completed after a restart before the next: several by each worker. */
+const BACK_AT_WORK = 8 * WORKERS;
 const NEWER_VERSION = "99.0.0";
 const why = whyNoSystemd();
 if (why !== undefined) console.warn(`the test of an upgrade under systemd is skipped: ${why}`);
@@ -113,7 +115,13 @@ test.runIf(why === undefined)(
           await systemd.pawlOf(join(next.client, "bin/pawl.js"), "service", "install", "--user");
         else await systemd.systemctl("restart", "pawld.service");
         restarts.push({ from, to: Date.now() });
-        await new Promise((resolve) => setTimeout(resolve, 300));
+        // The next one comes when all are back at work: the grace of a claim is that of one restart.
+        const counting = await RawClient.connect(socket);
+        const completed = async (): Promise<number> =>
+          (await counting.call("queue.stats", { queue: "load" })).queues[0]?.completed ?? 0;
+        const enough = Math.min((await completed()) + BACK_AT_WORK, BATCHES);
+        while ((await completed()) < enough) await new Promise((resolve) => setTimeout(resolve, 20));
+        await counting.destroy();
       }
       const watcher = await RawClient.connect(socket);
       const after = await watcher.call("daemon.info", {});
