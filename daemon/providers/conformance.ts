@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
+import { elapsed } from "../clock.js";
 import type { Acquired, AcquireRequest, Holder, LeaseProvider } from "./provider.js";
 
 /** Leases that no other stage has, and providers on them. */
@@ -24,8 +25,10 @@ export interface ConformanceOptions {
   takeoverMs?: (ttlMs: number) => number;
 }
 
-/** Long beside the time of a request, short beside a developer's patience. */
-const TTL_MS = 600;
+/** Long beside the time of a request on a busy machine, short beside a developer's patience. */
+const TTL_MS = 2000;
+/** What a new ttl has left at least, when the request has taken its time. */
+const FRESH_MS = TTL_MS / 2;
 /** How much later than promised a thing may be noticed, and how often a lease is asked for meanwhile. */
 const STEP_MS = 50;
 /** Those who ask for one name at the same time. */
@@ -53,7 +56,7 @@ export function leaseProviderConformance(options: ConformanceOptions): void {
   rule("a free name is granted, for the whole ttl", async (_stage, provider) => {
     const granted = expectGranted(await provider.acquire(ask("release")));
     assert.ok(Number.isSafeInteger(granted.fencingToken) && granted.fencingToken >= 1);
-    assert.ok(granted.remainingMs > TTL_MS - STEP_MS * 2 && granted.remainingMs <= TTL_MS);
+    assert.ok(granted.remainingMs > FRESH_MS && granted.remainingMs <= TTL_MS);
   });
 
   rule(
@@ -84,7 +87,7 @@ export function leaseProviderConformance(options: ConformanceOptions): void {
     for (const each of [provider, await stage.open()]) {
       const again = expectGranted(await each.acquire(request));
       assert.equal(again.fencingToken, fencingToken);
-      assert.ok(again.remainingMs > TTL_MS - STEP_MS * 2 && again.remainingMs <= TTL_MS);
+      assert.ok(again.remainingMs > FRESH_MS && again.remainingMs <= TTL_MS);
     }
     await stage.pass((TTL_MS * 3) / 4);
     assert.equal((await provider.acquire(ask("release"))).granted, false, "it lasts for a whole ttl");
@@ -143,6 +146,7 @@ export function leaseProviderConformance(options: ConformanceOptions): void {
   rule("a lease that is not renewed ends by its ttl, not before", async (stage, provider) => {
     const other = await stage.open();
     const request = ask("release");
+    const beganAtMs = elapsed();
     const { fencingToken } = expectGranted(await provider.acquire(request));
     const { granted, waitedMs } = await acquireWithin(
       stage,
@@ -150,7 +154,9 @@ export function leaseProviderConformance(options: ConformanceOptions): void {
       "release",
       takeoverMs(TTL_MS) + 4 * STEP_MS,
     );
-    assert.ok(waitedMs >= TTL_MS - STEP_MS, `granted after ${waitedMs} ms of a ttl of ${TTL_MS} ms`);
+    // Where time is real, asking takes some of it too.
+    const afterMs = Math.max(waitedMs + STEP_MS, elapsed() - beganAtMs);
+    assert.ok(afterMs >= TTL_MS, `granted after ${afterMs} ms of a ttl of ${TTL_MS} ms`);
     assert.ok(granted.fencingToken > fencingToken);
     assert.equal(await provider.heartbeat(request), null, "what has ended is never revived");
     assert.equal(await provider.release(request), false);
@@ -171,9 +177,7 @@ export function leaseProviderConformance(options: ConformanceOptions): void {
     for (let passed = 0; passed < 2 * takeoverMs(TTL_MS); passed += TTL_MS / 3) {
       await stage.pass(TTL_MS / 3);
       const renewed = await provider.heartbeat(request);
-      assert.ok(
-        renewed !== null && renewed.remainingMs > TTL_MS - STEP_MS * 2 && renewed.remainingMs <= TTL_MS,
-      );
+      assert.ok(renewed !== null && renewed.remainingMs > FRESH_MS && renewed.remainingMs <= TTL_MS);
       assert.equal((await other.acquire(ask("release"))).granted, false);
     }
   });

@@ -122,7 +122,7 @@ describe.skipIf(!HAS_ETCD)("etcd", { concurrent: true }, () => {
   leaseProviderConformance({
     test,
     // etcd grants a second here at least, looks for what has ended twice a second, and the machine may be busy.
-    takeoverMs: () => 3000,
+    takeoverMs: () => 5000,
     stage: async () => {
       const end = stageEnd();
       const proxies = await Promise.all(
