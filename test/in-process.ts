@@ -34,6 +34,7 @@ export class InProcess {
   readonly notified: { connection: number; method: string; params: object }[] = [];
   readonly #dispatcher: Dispatcher;
   readonly #close: () => void;
+  readonly #store: Store;
   #open = true;
 
   constructor(options: InProcessOptions = {}) {
@@ -81,6 +82,7 @@ export class InProcess {
       readOnly: false,
     });
     this.#close = () => engine.close();
+    this.#store = engine.store;
     this.reactor.performNow(restart);
     onTestFinished(() => this.close());
   }
@@ -102,7 +104,18 @@ export class InProcess {
     return JSON.parse(encode(outcome)) as Result<N>;
   }
 
+  /** Like an orderly stop: the next one begins at the time at which this one ended. */
   close(): void {
+    if (!this.#open) return;
+    const now = this.reactor.now();
+    this.#store.begin();
+    this.#store.keepTime(now);
+    this.#store.commit(now);
+    this.crash();
+  }
+
+  /** Like `kill -9`: only what was committed is there afterwards. */
+  crash(): void {
     if (this.#open) this.#close();
     this.#open = false;
   }

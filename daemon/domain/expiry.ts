@@ -52,8 +52,10 @@ const EXPIRIES: readonly Expiry[] = [leases, claims, deliveries, requests, ended
  */
 export const KEEP_TIME_MS = 10_000;
 
-/** The store writes the time with every transaction that changes anything, so this only has to change something. */
-const touchTime = sql("UPDATE pawl_meta SET value = :now WHERE key = 'high_water_mark' AND value <> :now");
+/** The store keeps the time with every transaction that changes anything, so this only has to change something. */
+const touchTime = sql(
+  "UPDATE pawl_meta SET value = :now WHERE key = 'high_water_mark' AND CAST(value AS INTEGER) < CAST(:now AS INTEGER)",
+);
 
 /** Does what is due, in bounded steps. Returns when it has to run next: `env.now` if a step was full. */
 export function* expire(env: Env): Operation<number> {

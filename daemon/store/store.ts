@@ -8,14 +8,14 @@ export interface Store {
   /** Opens the transaction of a turn. */
   begin(): void;
   /**
-   * Commits it and returns after the data is on disk. If anything was written, `now` is kept with it as the
-   * high-water mark of the clock; a transaction that wrote nothing costs no fsync.
+   * Commits it and returns after the data is on disk. If anything was written, the high-water mark of the clock
+   * is then at `now` or a little ahead of it; a transaction that wrote nothing costs no fsync.
    * @returns whether anything was written.
    */
   commit(now: number): boolean;
   /**
-   * The high-water mark of the clock, as the open transaction sees it; for a store that only reads. Throws when
-   * the process that writes has migrated the database meanwhile.
+   * A time that the process that writes had reached when it wrote what the open transaction sees, at most a tenth
+   * of a second earlier; for a store that only reads. Throws when that process has migrated the database meanwhile.
    */
   lastTime(): number;
   /** A number that is another one after another process has committed something; asking opens no transaction. */

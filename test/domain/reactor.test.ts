@@ -23,6 +23,9 @@ class Clocks implements TimeSource {
   }
 }
 
+/** How far ahead of the time the store keeps it. */
+const TIME_AHEAD_MS = 100;
+
 function keptTime(path: string): number {
   const database = new Database(path, { readonly: true });
   const value = database.prepare("SELECT value FROM pawl_meta WHERE key = 'high_water_mark'").pluck().get();
@@ -38,15 +41,31 @@ test("while a lease is held, the time is kept in the database, so a crash turns 
     time.pass(60_000);
     // Only reads.
     await pawl.call("sequence.state", {});
-    expect(keptTime(pawl.path)).toBe(time.wall());
+    expect(keptTime(pawl.path)).toBe(time.wall() + TIME_AHEAD_MS);
   }
   const { lease } = await pawl.call("lease.get", { name: "a" });
   expect(lease?.remainingMs).toBe(HOUR_MS - 600_000);
-  pawl.close();
+  pawl.crash();
 
   time.step(-HOUR_MS);
   const after = new InProcess({ path: pawl.path, time });
-  expect((await after.call("lease.get", { name: "a" })).lease?.remainingMs).toBe(HOUR_MS - 600_000);
+  const remainingMs = HOUR_MS - 600_000 - TIME_AHEAD_MS;
+  expect((await after.call("lease.get", { name: "a" })).lease?.remainingMs).toBe(remainingMs);
+  after.close();
+  expect(keptTime(pawl.path)).toBe(time.wall() + HOUR_MS + TIME_AHEAD_MS);
+});
+
+test("the time is written before it passes what was written, not with each commit", async () => {
+  const time = new Clocks();
+  const pawl = new InProcess({ time });
+  const next = () => pawl.call("sequence.next", { type: "FR" });
+  await next();
+  time.pass(TIME_AHEAD_MS);
+  await next();
+  expect(keptTime(pawl.path)).toBe(START + TIME_AHEAD_MS);
+  time.pass(1);
+  await next();
+  expect(keptTime(pawl.path)).toBe(time.wall() + TIME_AHEAD_MS);
 });
 
 test("with nothing granted, reads do not write", async () => {
@@ -55,7 +74,7 @@ test("with nothing granted, reads do not write", async () => {
   await pawl.call("sequence.next", { type: "FR" });
   time.pass(HOUR_MS);
   await pawl.call("sequence.state", {});
-  expect(keptTime(pawl.path)).toBe(START);
+  expect(keptTime(pawl.path)).toBe(START + TIME_AHEAD_MS);
 });
 
 test("a step forward that cannot be written is not followed until it can, and ends no lease", async () => {
