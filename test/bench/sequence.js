@@ -3,6 +3,7 @@
 import { open } from "./driver.js";
 import { countInFile } from "./files.js";
 import { assertContiguous } from "./measure.js";
+import { echo } from "./peers/echo.js";
 import * as pawl from "./peers/pawl.js";
 import * as postgresql from "./peers/postgresql.js";
 import * as redis from "./peers/redis.js";
@@ -56,6 +57,10 @@ export function entries({ pawlPeer, scale }) {
   const fileScale = Math.max(scale, MIN_FILE_SCALE);
   return [
     server(pawlPeer, loads(FAST_OPERATIONS, false), async (_socket, type, numbers) => ({
+      protocol: pawl.protocol,
+      lane: pawl.increments(type, numbers),
+    })),
+    server(echo, loads(FAST_OPERATIONS, false), async (_socket, type, numbers) => ({
       protocol: pawl.protocol,
       lane: pawl.increments(type, numbers),
     })),
