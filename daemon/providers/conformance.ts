@@ -122,6 +122,29 @@ export function leaseProviderConformance(options: ConformanceOptions): void {
     assert.equal(await other.get("release"), null);
   });
 
+  rule(
+    "inspect tells the same, and the highest token also when nobody holds the name",
+    async (stage, provider) => {
+      if (provider.inspect === undefined) return;
+      const other = await stage.open();
+      assert.deepEqual(await other.inspect?.("release"), { holder: null, highest: 0 });
+      const request = ask("release", { owner: "deploy", note: null });
+      const { fencingToken } = expectGranted(await provider.acquire(request));
+      for (const each of [provider, other]) {
+        const inspected = await each.inspect?.("release");
+        expectHolder(inspected?.holder ?? null, { owner: "deploy", fencingToken, note: null });
+        assert.equal(inspected?.highest, fencingToken);
+        assert.ok(!JSON.stringify(inspected).includes(request.leaseId), "the leaseId is secret");
+      }
+      await provider.release(request);
+      for (const each of [provider, other]) {
+        assert.deepEqual(await each.inspect?.("release"), { holder: null, highest: fencingToken });
+      }
+      const next = expectGranted(await other.acquire(ask("release")));
+      assert.equal((await provider.inspect("release")).highest, next.fencingToken);
+    },
+  );
+
   rule("a released name is free at once, and released only once", async (stage, provider) => {
     const request = ask("release");
     expectGranted(await provider.acquire(request));
