@@ -43,7 +43,7 @@ export interface CustomSpecification {
 }
 
 /** What a table may be called: by its name, or by its ARN in another account. */
-const TABLE = /^([\w.-]{3,255}|arn:aws[a-z-]*:dynamodb:[a-z0-9-]+:\d{12}:table\/[\w.-]{3,255})$/;
+const TABLE = /^([\w.-]{1,255}|arn:aws[a-z-]*:dynamodb:[a-z0-9-]+:\d{12}:table\/[\w.-]{3,255})$/;
 const REGION = /^[a-z0-9-]{1,63}$/;
 
 const DEFAULT_ETCD_PREFIX = "pawl/";
@@ -114,7 +114,7 @@ export function parseProvider(text: string): ProviderSpecification {
     const { endpoint, region } = params;
     if (!TABLE.test(required)) {
       throw wrong(
-        `${shown(text)} has table=${required}, which no table can be called: 3 to 255 letters, digits, and _ . -`,
+        `${shown(text)} has table=${required}, which no table can be called: only letters, digits, and _ . - are allowed`,
       );
     }
     if (region !== undefined && !REGION.test(region)) {

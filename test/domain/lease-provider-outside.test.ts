@@ -103,7 +103,8 @@ describe("dynamodb", () => {
     const provider = closing(await loadProvider(specification, clocks), end.atEnd);
     await expect(provider.get("release")).rejects.toMatchObject({
       kind: "provider_unavailable",
-      message: expect.stringContaining(`pawl lease-table create ${specification.text}`),
+      details: { provider: "dynamodb", reason: "no_table" },
+      cause: { message: expect.stringContaining(`pawl lease-table create ${specification.text}`) },
     });
     await end.close();
   });
@@ -178,7 +179,8 @@ test.skipIf(!HAS_ETCD)("etcd with users: as etcdctl takes them, and a wrong pass
     const provider = closing(await loadProvider(specification, clocks), end.atEnd);
     await expect(provider.get("release")).rejects.toMatchObject({
       kind: "provider_unavailable",
-      message: expect.stringContaining("authentication failed"),
+      details: { provider: "etcd", reason: "denied" },
+      cause: { message: expect.stringContaining("authentication failed") },
     });
   } finally {
     delete process.env.ETCDCTL_USER;

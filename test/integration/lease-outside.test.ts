@@ -263,7 +263,7 @@ test.concurrent.for(["fail", "hang", "throw"])(
       expect(data).toMatchObject({
         kind: "provider_unavailable",
         retryable: true,
-        provider: faulty.specification,
+        provider: "custom",
       });
       // What went wrong inside stays in the log.
       expect(message).not.toContain("node:");
@@ -503,7 +503,8 @@ test.concurrent("a lease of a provider that is not configured any more is neithe
   for (const method of ["lease.heartbeat", "lease.release"] as const) {
     expect((await after.refusal(method, { leaseId: lease.leaseId })).data).toMatchObject({
       kind: "provider_unavailable",
-      reason: "not configured",
+      provider: "custom",
+      reason: "not_configured",
     });
   }
   const { data } = await after.refusal("lease.break", { name: "out/a", reason: "test" });

@@ -108,8 +108,10 @@ test("pawl lease-table create makes the table once, and the daemon then uses it"
   const daemon = await startDaemon({ env: AWS_ENV, args: ["--lease-provider", `*=${specification}`] });
   const client = await daemon.place.connect();
   const { data, message } = await client.refusal("lease.get", { name: "a" });
-  expect(data.kind).toBe("provider_unavailable");
-  expect(message).toContain(`pawl lease-table create ${specification}`);
+  expect(data).toMatchObject({ kind: "provider_unavailable", provider: "dynamodb", reason: "no_table" });
+  expect(message).toContain("pawl lease-table create");
+  const { text } = await daemon.logged(({ reason }) => reason === "no_table");
+  expect(text).toContain(`pawl lease-table create ${specification}`);
 
   expect(pawl("create", specification)).toMatchObject({ status: 0, stdout: "leases: made\n" });
   const again = pawl("create", specification, "--json");
