@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import * as http from "node:http";
 import * as https from "node:https";
 import { createInterface } from "node:readline";
+import { createSecureContext } from "node:tls";
 import { shown } from "@pawl/protocol/errors";
 import { MAX_INTEGER } from "@pawl/protocol/limits";
 import { proofOf } from "./proof.js";
@@ -288,14 +289,12 @@ class Gateway {
     const [ca, cert, key] = [specification.ca, specification.cert, specification.key].map((path) =>
       path === undefined ? undefined : readFileSync(path),
     );
+    const files = { ...(ca && { ca }), ...(cert && { cert }), ...(key && { key }) };
+    // What is no certificate, or not that of the key, is found now and not at every request.
+    createSecureContext(files);
     this.#agents = {
       http: new http.Agent({ keepAlive: true }),
-      https: new https.Agent({
-        keepAlive: true,
-        ...(ca && { ca }),
-        ...(cert && { cert }),
-        ...(key && { key }),
-      }),
+      https: new https.Agent({ keepAlive: true, ...files }),
     };
     const { ETCDCTL_USER, ETCDCTL_PASSWORD } = process.env;
     const [, name, password] = /^([^:]+)(?::(.*))?$/s.exec(ETCDCTL_USER ?? "") ?? [];
