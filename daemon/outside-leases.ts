@@ -185,7 +185,7 @@ export class OutsideLeases {
    */
   tellOfEnd(tell: (connection: number, lost: outside.LeaseLost) => boolean): Ending[] {
     let ending: readonly (Ending & { readonly lost: outside.LeaseLost })[] = [];
-    this.#reactor.performNow(function* (env) {
+    this.#performLast(function* (env) {
       ending = yield* outside.endingWithConnections(env);
     });
     return ending.filter(({ connection, lost }) => tell(connection, lost));
@@ -197,7 +197,7 @@ export class OutsideLeases {
    */
   async giveBackAtEnd(ended: readonly Ending[]): Promise<void> {
     let owed: { leaseId: string; name: string; provider: string }[] = [];
-    this.#reactor.performNow(function* (env) {
+    this.#performLast(function* (env) {
       yield* outside.endWithDaemon(
         ended.map(({ leaseId }) => leaseId),
         env,
@@ -216,7 +216,7 @@ export class OutsideLeases {
             (signal) => site.provider.release({ name, leaseId }, signal),
             limit,
           );
-          this.#reactor.performNow((env) => outside.settle(leaseId, env));
+          this.#performLast((env) => outside.settle(leaseId, env));
         } catch (error) {
           const text = site.loggable.error(error);
           this.#log.warn(
@@ -226,6 +226,15 @@ export class OutsideLeases {
         }
       }),
     );
+  }
+
+  /** What cannot be written now is found at the next start as it was. */
+  #performLast(operation: (env: Env) => Operation<unknown>): void {
+    try {
+      this.#reactor.performNow(operation);
+    } catch (error) {
+      this.#log.error({ err: error }, "leases that end with this daemon are left to the next one");
+    }
   }
 
   async close(): Promise<void> {
