@@ -44,7 +44,13 @@ export function loggable(specification: ProviderSpecification, env: NodeJS.Proce
   return {
     title: specification.kind === "custom" ? `custom:${specification.module}` : specification.text,
     text,
-    error: (error) => shortened(text(describe(error))),
+    error: (error) => {
+      try {
+        return shortened(text(describe(error)));
+      } catch {
+        return "something was thrown that cannot even be shown";
+      }
+    },
     stack: (error) => {
       const stack = error instanceof Error ? error.stack : undefined;
       return stack === undefined ? undefined : text(stack);
