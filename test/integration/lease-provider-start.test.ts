@@ -32,6 +32,9 @@ function watchingLoads({ withoutSdk = false } = {}): { env: Record<string, strin
   return { env: { NODE_OPTIONS: `--import ${register}` }, loaded: () => readFileSync(list, "utf8") };
 }
 
+/** What only providers need of Node, and takes its time to load too. */
+const OF_THE_NETWORK = /^node:(https?|http2|tls|dns|readline)$/m;
+
 /** Where the AWS SDK finds no region. */
 const NO_REGION = {
   AWS_REGION: "",
@@ -49,6 +52,7 @@ test("without a provider configured, nothing of any is loaded", async () => {
   await daemon.place.next();
   expect(loaded()).toContain("bundle/pawld.js");
   expect(loaded()).not.toMatch(PROVIDER_MODULES);
+  expect(loaded()).not.toMatch(OF_THE_NETWORK);
 });
 
 test("with etcd configured, etcd's alone is; with dynamodb, the SDK too", async () => {
@@ -58,6 +62,7 @@ test("with etcd configured, etcd's alone is; with dynamodb, the SDK too", async 
     args: ["--lease-provider", "*=etcd:endpoints=http://127.0.0.1:1"],
   });
   expect(etcd.loaded()).toMatch(/bundle\/etcd-/);
+  expect(etcd.loaded()).toMatch(OF_THE_NETWORK);
   expect(etcd.loaded()).not.toMatch(/@aws-sdk|etcd3|@grpc|bundle\/dynamodb-/);
   const dynamodb = watchingLoads();
   await startDaemon({
