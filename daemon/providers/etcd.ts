@@ -407,7 +407,8 @@ function replyOf(body: string): Reply {
   try {
     parsed = JSON.parse(body) as Reply;
   } catch {
-    throw new Failure("bad_answer", `not an etcd: it answered ${shown(body)}`);
+    // What is between us and etcd answers so for a while, and half of an answer looks like that too.
+    throw new Failure("unreachable", `not an etcd: it answered ${shown(body)}`);
   }
   const { error, result = parsed } = parsed;
   if (error === undefined) return result as Reply;
