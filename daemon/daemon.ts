@@ -28,6 +28,7 @@ import { Listener } from "./listener.js";
 import type { Caller, Env, Operation } from "./operation.js";
 import { OutsideLeases, type Site, type SiteRule } from "./outside-leases.js";
 import { loadProvider } from "./providers/load.js";
+import { loggable } from "./providers/secrets.js";
 import type { LeaseRule } from "./providers/specification.js";
 import { Reactor } from "./reactor.js";
 import { Receivers } from "./receivers.js";
@@ -162,7 +163,12 @@ export class Daemon {
       refuse: (connection, refusal) => this.#rpc.refuse(refusal, connection),
     });
     if (sites.some(({ site }) => site !== undefined)) {
-      this.#outside = new OutsideLeases({ rules: sites, reactor: this.#reactor, log });
+      this.#outside = new OutsideLeases({
+        rules: sites,
+        reactor: this.#reactor,
+        log,
+        readOnly: config.readOnly,
+      });
     }
     const dispatcher = new Dispatcher({
       handlers: handlers(this.#inside(), this.#receivers, this.#outside),
@@ -322,11 +328,26 @@ export class Daemon {
     // Requests that are on their way are refused as not performed, so that their senders know; a connection
     // that closed on them would leave that open.
     await new Promise((resolve) => setTimeout(resolve, REFUSING_MS));
-    await Promise.all([this.#closeConnections(), this.#backups.stop(), this.#outside?.close()]);
+    await Promise.all([this.#closeHolders(), this.#backups.stop()]);
+    await this.#outside?.close();
     if (!this.#config.readOnly) this.#keep();
     for (const { listener } of this.#listeners) listener.remove();
     this.#engine.close();
     this.#log.info("stopped");
+  }
+
+  /**
+   * Closes all connections, and gives back what providers outside keep for as long as one of them lasts: nobody could
+   * before that ttl if this daemon is not started again. Whoever holds such a lease is told before, and one that has
+   * not taken notice, by closing its side, keeps it: it may still write.
+   */
+  async #closeHolders(): Promise<void> {
+    if (this.#outside === undefined || this.#config.readOnly) return void (await this.#closeConnections());
+    const told = this.#outside.tellOfEnd(
+      (number, lost) => this.#connections.get(number)?.notify("lease.lost", lost) ?? true,
+    );
+    const unaware = await this.#closeConnections(new Set(told.map(({ connection }) => connection)));
+    await this.#outside.giveBackAtEnd(told.filter(({ connection }) => !unaware.has(connection)));
   }
 
   /** The last transaction of this life: the time, so that the next one begins no earlier. */
@@ -456,20 +477,23 @@ export class Daemon {
     return taken;
   }
 
-  async #closeConnections(): Promise<void> {
+  /** Gives those of `holders` that have not closed their side in time. */
+  async #closeConnections(holders: ReadonlySet<number> = new Set()): Promise<ReadonlySet<number>> {
     // The last answers are on their way through promises; they are all queued by the next turn of the loop.
     await new Promise((resolve) => setImmediate(resolve));
     const closed = [...this.#connections.values()].map(
       (connection) => new Promise((resolve) => connection.socket.once("close", resolve)),
     );
-    for (const connection of this.#connections.values()) connection.close({ linger: false });
+    for (const [number, connection] of this.#connections) connection.close({ linger: holders.has(number) });
     let timer: NodeJS.Timeout | undefined;
     const timeout = new Promise((resolve) => {
       timer = setTimeout(resolve, DRAIN_MS);
     });
     await Promise.race([Promise.all(closed), timeout]);
     clearTimeout(timer);
+    const unaware = new Set([...holders].filter((number) => this.#connections.has(number)));
     for (const connection of this.#connections.values()) connection.socket.destroy();
+    return unaware;
   }
 
   /**
@@ -567,7 +591,12 @@ async function loadSites(rules: readonly LeaseRule[]): Promise<SiteRule[]> {
     const { text } = specification;
     if (specification.kind !== "local" && !sites.has(text)) {
       const clocks = { elapsed, now: wallTime };
-      sites.set(text, { text, provider: await loadProvider(specification, clocks) });
+      sites.set(text, {
+        text,
+        kind: specification.kind,
+        loggable: loggable(specification, process.env),
+        provider: await loadProvider(specification, clocks),
+      });
     }
     loaded.push({ pattern, site: sites.get(text) });
   }

@@ -9,6 +9,7 @@ export type {
   CreateLeaseProvider,
   HeartbeatRequest,
   Holder,
+  Inspected,
   LeaseProvider,
   Peer,
   Place,

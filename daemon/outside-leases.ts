@@ -9,9 +9,10 @@ import { held, waitKey } from "./domain/lease.js";
 import * as outside from "./domain/outside-lease.js";
 import type { OutsideHandlers } from "./handlers.js";
 import type { Caller, Env, Operation, Outcome } from "./operation.js";
-import type { Acquired, Holder, LeaseProvider } from "./providers/provider.js";
-import { unavailable } from "./providers/refusals.js";
-import { fits } from "./providers/specification.js";
+import type { Acquired, Inspected, LeaseProvider } from "./providers/provider.js";
+import { Failure, notConfigured, tooLate, unavailable } from "./providers/refusals.js";
+import type { Loggable } from "./providers/secrets.js";
+import { fits, kindOf } from "./providers/specification.js";
 import type { Reactor } from "./reactor.js";
 
 /** The holder gives a lease up when this part of its ttl is left, before the provider may give it to another. */
@@ -27,6 +28,8 @@ const FIRST_PAUSE_MS = 50;
 const MAX_PAUSE_MS = 1000;
 /** Who was told that a name may be free asks within so long. */
 const MAX_AFTER_WATCH_MS = 10;
+/** A name that is held is asked for again no sooner, whatever the provider thinks of that. */
+const MIN_RETRY_MS = 50;
 /** What could not be given back is tried again at most this much later. */
 const MAX_OWED_PAUSE_MS = 15_000;
 /** How long what was asked for may be granted without our knowing, beyond its ttl: requests can be on their way. */
@@ -37,12 +40,19 @@ const LEASE_ID_PREFIX = "lease_x";
 /** As long as a timer can be. */
 const LONGEST_WAIT_MS = 2 ** 31 - 1;
 const STORAGE_RETRY_MS = 1000;
+/** When the daemon stops, providers are told of what has ended, and let go of, for so long. */
+const LAST_RELEASES_MS = 1500;
+const CLOSE_MS = 500;
 
 const DAEMON: Caller = { connection: 0, pid: process.pid, uid: null, gid: null };
 
 /** A provider outside, by what it was configured with. */
 export interface Site {
   readonly text: string;
+  /** What clients are told of it. */
+  readonly kind: "dynamodb" | "etcd" | "custom";
+  /** What the log is told of it, and of what it says. */
+  readonly loggable: Loggable;
   readonly provider: LeaseProvider;
 }
 
@@ -50,6 +60,12 @@ export interface Site {
 export interface SiteRule {
   readonly pattern: string;
   readonly site: Site | undefined;
+}
+
+/** A lease that ends with its connection, which is about to be closed. */
+export interface Ending {
+  readonly leaseId: string;
+  readonly connection: number;
 }
 
 /** Those who wait for a name, first come first, and who held it when the first of them asked last. */
@@ -86,14 +102,18 @@ export class OutsideLeases {
   readonly #inOrder = new Map<string, Promise<unknown>>();
   /** By name, a release that is under way. */
   readonly #releasing = new Map<string, Promise<unknown>>();
-  /** Sites that did not answer last time. */
-  readonly #down = new Set<Site>();
+  /** Sites that did not answer last time, and why. */
+  readonly #down = new Map<Site, unknown>();
+  /** By name, the highest tokens seen that could not be written down: there is no space, or the daemon only reads. */
+  readonly #seen = new Map<string, number>();
+  readonly #readOnly: boolean;
   readonly #stopped = new AbortController();
 
-  constructor(options: { rules: readonly SiteRule[]; reactor: Reactor; log: Logger }) {
+  constructor(options: { rules: readonly SiteRule[]; reactor: Reactor; log: Logger; readOnly: boolean }) {
     this.#rules = options.rules;
     this.#reactor = options.reactor;
     this.#log = options.log;
+    this.#readOnly = options.readOnly;
     setMaxListeners(0, this.#stopped.signal);
     for (const { site } of options.rules) if (site !== undefined) this.#sites.set(site.text, site);
   }
@@ -118,7 +138,8 @@ export class OutsideLeases {
       "lease.acquire": byName(this.#acquire.bind(this)),
       "lease.get": byName(this.#get.bind(this)),
       "lease.check": byName(this.#check.bind(this)),
-      "lease.break": byName(this.#break.bind(this)),
+      // The name may have been another provider's when its lease was granted.
+      "lease.break": (params, sender) => this.#break(params, sender, this.#siteOf(params.name)),
       "lease.heartbeat": (params, sender) =>
         isOutside(params.leaseId) ? this.#heartbeat(params, sender) : undefined,
       "lease.release": (params) => (isOutside(params.leaseId) ? this.#release(params) : undefined),
@@ -158,8 +179,71 @@ export class OutsideLeases {
     for (const all of this.#byConnection.values()) for (const asking of all) asking.abort(refusal);
   }
 
+  /**
+   * Once the daemon has stopped asking: tells those whose lease ends with their connection that it has, since every
+   * connection is about to be closed. `tell` says whether it reached the connection.
+   */
+  tellOfEnd(tell: (connection: number, lost: outside.LeaseLost) => boolean): Ending[] {
+    let ending: readonly (Ending & { readonly lost: outside.LeaseLost })[] = [];
+    this.#performLast(function* (env) {
+      ending = yield* outside.endingWithConnections(env);
+    });
+    return ending.filter(({ connection, lost }) => tell(connection, lost));
+  }
+
+  /**
+   * The last thing: gives back what was held for as long as a connection lasts that is closed now, and whatever else
+   * has ended here. What does not succeed in time is owed, and given back when the daemon is started again.
+   */
+  async giveBackAtEnd(ended: readonly Ending[]): Promise<void> {
+    let owed: { leaseId: string; name: string; provider: string }[] = [];
+    this.#performLast(function* (env) {
+      yield* outside.endWithDaemon(
+        ended.map(({ leaseId }) => leaseId),
+        env,
+      );
+      owed = yield* outside.takeEnded(env);
+    });
+    const limit = AbortSignal.timeout(LAST_RELEASES_MS);
+    await Promise.all(
+      owed.map(async ({ leaseId, name, provider }) => {
+        const site = this.#sites.get(provider);
+        if (site === undefined) return;
+        try {
+          await this.#attempt(
+            site,
+            LAST_RELEASES_MS,
+            (signal) => site.provider.release({ name, leaseId }, signal),
+            limit,
+          );
+          this.#performLast((env) => outside.settle(leaseId, env));
+        } catch (error) {
+          const text = site.loggable.error(error);
+          this.#log.warn(
+            { provider: site.loggable.title, name, text },
+            "a lease is given back at the next start",
+          );
+        }
+      }),
+    );
+  }
+
+  /** What cannot be written now is found at the next start as it was. */
+  #performLast(operation: (env: Env) => Operation<unknown>): void {
+    try {
+      this.#reactor.performNow(operation);
+    } catch (error) {
+      this.#log.error({ err: error }, "leases that end with this daemon are left to the next one");
+    }
+  }
+
   async close(): Promise<void> {
-    await Promise.allSettled([...this.#sites.values()].map(({ provider }) => provider.close?.()));
+    const closed = Promise.allSettled([...this.#sites.values()].map(({ provider }) => provider.close?.()));
+    const limit = new AbortController();
+    // The process ends then, and with it what a provider still has.
+    const late = this.#pause(CLOSE_MS, limit.signal).catch(() => {});
+    await Promise.race([closed, late]);
+    limit.abort();
   }
 
   #siteOf(name: string): Site | undefined {
@@ -215,7 +299,7 @@ export class OutsideLeases {
     { asking, until, line }: { asking: AbortSignal; until: number; line: Line },
   ): Promise<Result<"lease.acquire">> {
     const { caller } = sender;
-    const { text: provider } = site;
+    const { text: provider, kind } = site;
     const note = said ?? null;
     const leaseId = LEASE_ID_PREFIX + randomBytes(LEASE_ID_BYTES).toString("hex");
     const patient = Math.max(until, elapsed() + PATIENCE_MS);
@@ -223,17 +307,22 @@ export class OutsideLeases {
     /** Whether the provider may hold the name for this leaseId without our having it. */
     let unsure = false;
     let recorded = false;
+    /** How often in a row it was told that the name may be free, and it was not. */
+    let fruitless = 0;
+    let heldBy = 0;
     this.#busy.add(leaseId);
     try {
       for (let failures = 0; ; ) {
-        const { tokenAbove } = await this.#inTurn(
+        const { highest } = await this.#inTurn(
           DAEMON,
           (env) => outside.begin({ name, leaseId, provider, forMs }, env),
           { waitMs: Math.max(0, Math.round(until - elapsed())), signal: asking },
         );
+        const tokenAbove = Math.max(highest, this.#seen.get(name) ?? 0);
         await this.#releasing.get(name);
 
         let acquired: Acquired;
+        const askedBefore = unsure;
         try {
           const request = {
             name,
@@ -247,22 +336,29 @@ export class OutsideLeases {
           unsure = true;
           acquired = await this.#attempt(
             site,
-            attemptMs(ttlMs),
+            Math.min(attemptMs(ttlMs), Math.max(patient - elapsed(), MIN_ATTEMPT_MS)),
             (signal) => site.provider.acquire(request, signal),
             asking,
           );
         } catch (error) {
-          if (!isUnavailable(error) || asking.aborted || elapsed() >= patient) throw error;
-          await this.#pause(pauseMs(failures++), asking);
+          const pause = pauseMs(failures++);
+          if (!mayPass(error) || asking.aborted || elapsed() + pause >= patient) throw error;
+          await this.#pause(pause, asking);
           continue;
         }
         failures = 0;
         if (acquired.granted) {
           const answered = elapsed();
           const { fencingToken, remainingMs } = acquired;
-          if (!isUsable(acquired, tokenAbove, ttlMs)) {
-            this.#log.error({ provider, acquired, tokenAbove, ttlMs }, "a lease provider breaks its rules");
-            throw unavailable(provider, new Error(`it granted ${shown(acquired)}, which cannot be`));
+          // If it was granted before and that answer was lost, it may have been seen meanwhile.
+          if (fencingToken < tokenAbove || (fencingToken === tokenAbove && !askedBefore)) {
+            throw this.#failed(
+              site,
+              new Failure(
+                "bad_answer",
+                `acquire granted ${shown(name)} with the fencing token ${fencingToken}, and ${tokenAbove} was granted before; it was asked for a higher one`,
+              ),
+            );
           }
           // Nobody would ever know of it.
           if (sender.closed) throw refuse("unavailable", "The connection was closed.", { reason: "closed" });
@@ -271,16 +367,30 @@ export class OutsideLeases {
             outside.record(grant, lasting(remainingMs, ttlMs, answered), env),
           );
           recorded = true;
-          this.#checkStillHeld(provider, result.lease.remainingMs, answered, ttlMs);
+          checkStillHeld(kind, result.lease.remainingMs, answered, ttlMs);
           return result;
         }
 
         unsure = false;
         const { holder, retryMs } = acquired;
+        const { fencingToken } = holder;
         const now = elapsed();
         line.holder = { owner: holder.owner, until: now + holder.remainingMs };
+        if (fencingToken > tokenAbove) await this.#remember(name, fencingToken, site);
         if (now >= until) throw this.#heldBy(name, line);
-        await this.#untilFree(site, name, Math.min(retryMs, until - now), asking);
+        fruitless = fencingToken === heldBy ? fruitless : 0;
+        heldBy = fencingToken;
+        const told = await this.#untilFree(
+          site,
+          name,
+          Math.min(Math.max(retryMs, MIN_RETRY_MS), until - now),
+          asking,
+        );
+        // All daemons that wait are told at the same time. A provider that tells again and again, of nothing, is
+        // listened to less and less.
+        if (told)
+          await this.#pause(fruitless === 0 ? randomInt(MAX_AFTER_WATCH_MS) : pauseMs(fruitless), asking);
+        fruitless += told ? 1 : 0;
       }
     } finally {
       this.#busy.delete(leaseId);
@@ -289,22 +399,19 @@ export class OutsideLeases {
     }
   }
 
-  /** Waits until asking for a name again may help. */
-  async #untilFree(site: Site, name: string, retryMs: number, asking: AbortSignal): Promise<void> {
+  /** Waits until asking for a name again may help, and says whether the provider told that it may. */
+  async #untilFree(site: Site, name: string, retryMs: number, asking: AbortSignal): Promise<boolean> {
     const over = new AbortController();
     const stop = (): void => over.abort();
     asking.addEventListener("abort", stop, { once: true });
     try {
       const watched = site.provider.watch?.(name, over.signal).then(
-        () => {},
+        () => true,
         // Without being told, the time decides.
-        () => new Promise<void>(() => {}),
+        () => new Promise<never>(() => {}),
       );
-      const pause = this.#pause(Math.max(retryMs, 1), asking, over.signal);
-      if (watched === undefined) return await pause;
-      await Promise.race([watched, pause]);
-      // All daemons that wait are told at the same time.
-      await this.#pause(randomInt(MAX_AFTER_WATCH_MS), asking);
+      const pause = this.#pause(Math.max(retryMs, 1), asking, over.signal).then(() => false);
+      return await (watched === undefined ? pause : Promise.race([watched, pause]));
     } finally {
       asking.removeEventListener("abort", stop);
       over.abort();
@@ -333,26 +440,12 @@ export class OutsideLeases {
         );
       }
       const { remainingMs } = answer;
-      if (!Number.isFinite(remainingMs) || remainingMs > ttlMs) {
-        this.#log.error({ provider: site.text, answer, ttlMs }, "a lease provider breaks its rules");
-        throw unavailable(site.text, new Error(`it renewed for ${shown(remainingMs)} of ${ttlMs} ms`));
-      }
       const result = await this.#inTurn(caller, (env) =>
         outside.renewed({ leaseId, ttlMs }, lasting(remainingMs, ttlMs, at), env),
       );
-      this.#checkStillHeld(site.text, result.remainingMs, at, ttlMs);
+      checkStillHeld(site.kind, result.remainingMs, at, ttlMs);
       return result;
     });
-  }
-
-  /** This process may have been stopped since: what has ended is not handed out. */
-  #checkStillHeld(provider: string, remainingMs: number, from: number, ttlMs: number): void {
-    if (elapsed() - from < remainingMs) return;
-    throw refuse(
-      "provider_unavailable",
-      `The lease of ${ttlMs} ms ended before its holder could be told that it has it. Ask again.`,
-      { provider, reason: "answered too late" },
-    );
   }
 
   #release({ leaseId }: Parsed<"lease.release">): Promise<Result<"lease.release">> {
@@ -394,12 +487,14 @@ export class OutsideLeases {
     }
   }
 
-  async #get({ name }: Parsed<"lease.get">, { caller }: Sender, site: Site): Promise<Result<"lease.get">> {
-    const holder = await this.#holderOf(name, site);
-    return await this.#inTurn(caller, (env) => {
-      const waiters = env.waiting(waitKey(name)) === null ? null : this.waiting(waitKey(name));
-      return outside.describe(name, holder, waiters, env);
-    });
+  async #get(params: Parsed<"lease.get">, { caller }: Sender, site: Site): Promise<Result<"lease.get">> {
+    const { name } = params;
+    const moved = await this.#inTurn(caller, (env) =>
+      outside.getMoved(params, site.text, this.#withLines(env)),
+    );
+    if (moved !== undefined) return moved;
+    const seen = await this.#look(name, site);
+    return await this.#inTurn(caller, (env) => outside.describe(name, seen.holder, this.#withLines(env)));
   }
 
   async #check(
@@ -407,19 +502,26 @@ export class OutsideLeases {
     { caller }: Sender,
     site: Site,
   ): Promise<Result<"lease.check">> {
-    const holder = await this.#holderOf(params.name, site);
-    return await this.#inTurn(caller, (env) => outside.check(params, holder, env));
+    const moved = await this.#inTurn(caller, (env) => outside.checkMoved(params, site.text, env));
+    if (moved !== undefined) return moved;
+    const seen = await this.#look(params.name, site);
+    return await this.#inTurn(caller, (env) => outside.check(params, seen, env));
   }
 
   async #break(
     params: Parsed<"lease.break">,
     { caller }: Sender,
-    site: Site,
+    configured: Site | undefined,
   ): Promise<Result<"lease.break">> {
     const { name } = params;
-    const { provider, text } = site;
+    const kept = await this.#inTurn(caller, (env) =>
+      outside.breakOrAsk(params, configured?.text ?? null, (text) => this.#sites.has(text), env),
+    );
+    if (!("ask" in kept)) return kept;
+    const site = this.#configured(kept.ask);
+    const { provider, kind } = site;
     if (provider.break === undefined) {
-      const message = `is kept by ${text}, which cannot end leases by force`;
+      const message = `is kept by a lease provider (${kind}) that cannot end leases by force`;
       throw refuse("invalid_params", `lease.break: the lease of ${shown(name)} ${message}.`, {
         issues: [{ path: "/name", message }],
       });
@@ -430,18 +532,48 @@ export class OutsideLeases {
     return await this.#inTurn(caller, (env) => outside.broken(params, value === true || failures > 0, env));
   }
 
-  async #holderOf(name: string, site: Site): Promise<Holder | null> {
+  /** Asks who holds a name. The highest token is that which anybody was granted, as far as this daemon has seen. */
+  async #look(name: string, site: Site): Promise<Inspected> {
     await this.#releasing.get(name);
-    const { value, at } = await this.#insist(site, ONE_ASK, (signal) => site.provider.get(name, signal));
-    if (value === null) return null;
-    const remainingMs = value.remainingMs - (elapsed() - at);
-    return remainingMs <= 0 ? null : { ...value, remainingMs: Math.ceil(remainingMs) };
+    const { provider } = site;
+    const { value, at } = await this.#insist(site, ONE_ASK, async (signal) => {
+      if (provider.inspect !== undefined) return await provider.inspect(name, signal);
+      const holder = await provider.get(name, signal);
+      return { holder, highest: holder?.fencingToken ?? 0 };
+    });
+    const highest = Math.max(value.highest, this.#seen.get(name) ?? 0);
+    if (highest > 0) await this.#remember(name, highest, site);
+    const remainingMs = (value.holder?.remainingMs ?? 0) - (elapsed() - at);
+    const holder =
+      value.holder === null || remainingMs <= 0
+        ? null
+        : { ...value.holder, remainingMs: Math.ceil(remainingMs) };
+    return { holder, highest };
+  }
+
+  /** Has every later token be higher than one that a provider told of. That it is told of goes on without space. */
+  async #remember(name: string, fencingToken: number, { text: provider }: Site): Promise<void> {
+    if (!this.#readOnly) {
+      try {
+        await this.#inTurn(DAEMON, (env) => outside.see({ name, fencingToken, provider }, env));
+        this.#seen.delete(name);
+        return;
+      } catch (error) {
+        if (!(error instanceof PawlError)) throw error;
+      }
+    }
+    this.#seen.set(name, Math.max(fencingToken, this.#seen.get(name) ?? 0));
+  }
+
+  /** Those who wait for leases that are kept outside are not parked in the reactor. */
+  #withLines(env: Env): Env {
+    return { ...env, waiting: (key) => (env.waiting(key) === null ? null : this.waiting(key)) };
   }
 
   #configured(text: string): Site {
     const site = this.#sites.get(text);
     if (site !== undefined) return site;
-    throw unavailable(text, new Error("this daemon is not configured with it any more"));
+    throw notConfigured(kindOf(text));
   }
 
   /** Repeats an attempt that fails while there is patience; gives what came, when, and after how many failures. */
@@ -458,7 +590,7 @@ export class OutsideLeases {
         return { value, at: elapsed(), failures };
       } catch (error) {
         const pause = pauseMs(failures);
-        if (!isUnavailable(error) || elapsed() + pause >= until) throw error;
+        if (!mayPass(error) || elapsed() + pause >= until) throw error;
         await this.#pause(pause, this.#stopped.signal);
       }
     }
@@ -471,7 +603,6 @@ export class OutsideLeases {
     call: (signal: AbortSignal) => Promise<T>,
     asking: AbortSignal = this.#stopped.signal,
   ): Promise<T> {
-    const { text } = site;
     const attempt = new AbortController();
     let end: (reason: unknown) => void = () => {};
     // It may not look at its signal.
@@ -480,7 +611,7 @@ export class OutsideLeases {
     });
     ended.catch(() => {});
     const timer = setTimeout(() => {
-      const late = unavailable(text, new Error("it did not answer in time"));
+      const late = new Failure("timeout", `it did not answer within ${Math.round(limitMs)} ms`);
       end(late);
       attempt.abort(late);
     }, limitMs);
@@ -492,7 +623,9 @@ export class OutsideLeases {
     if (asking.aborted) onAbort();
     try {
       const value = await Promise.race([call(attempt.signal), ended]);
-      if (this.#down.delete(site)) this.#log.info({ provider: text }, "the lease provider answers again");
+      if (this.#down.delete(site)) {
+        this.#log.info({ provider: site.loggable.title }, "the lease provider answers again");
+      }
       return value;
     } catch (error) {
       if (asking.aborted) throw asking.reason;
@@ -503,18 +636,27 @@ export class OutsideLeases {
     }
   }
 
+  /** Turns what a provider rejected with into what clients may know, and logs what they may not. */
   #failed(site: Site, error: unknown): PawlError {
-    const { kind } = error as { kind?: unknown };
-    if (error instanceof PawlError && kind !== "provider_unavailable") return error;
-    const known = kind === "provider_unavailable";
-    const refusal = error instanceof PawlError ? error : unavailable(site.text, error);
-    if (!known) this.#log.error({ provider: site.text, err: error }, "the lease provider failed");
-    if (!this.#down.has(site)) {
-      this.#down.add(site);
-      this.#log.warn(
-        { provider: site.text, reason: refusal.details.reason },
-        "the lease provider does not answer",
-      );
+    const { kind, loggable } = site;
+    const { kind: said } = (error ?? {}) as { kind?: unknown };
+    const ours = kind !== "custom" && error instanceof PawlError;
+    if (ours && said !== "provider_unavailable") return error;
+    const isKnown = said === "provider_unavailable" || error instanceof Failure;
+    const refusal = ours ? error : unavailable(kind, error);
+    const { reason } = refusal.details;
+    const text = loggable.error(ours ? error.cause : error);
+    const provider = loggable.title;
+    if (reason === "bad_answer") {
+      this.#log.error({ provider, text }, "a lease provider breaks its rules");
+      return refusal;
+    }
+    if (!isKnown) {
+      this.#log.error({ provider, text, stack: loggable.stack(error) }, "the lease provider failed");
+    }
+    if (this.#down.get(site) !== reason) {
+      this.#down.set(site, reason);
+      this.#log.warn({ provider, reason, text }, "the lease provider does not answer");
     }
     return refusal;
   }
@@ -646,21 +788,18 @@ function isOutside(leaseId: string): boolean {
   return leaseId.startsWith(LEASE_ID_PREFIX);
 }
 
-function isUnavailable(error: unknown): boolean {
-  return error instanceof PawlError && error.kind === "provider_unavailable";
+/** Whether asking again may help. A provider that gives answers which cannot be would only do so again. */
+function mayPass(error: unknown): boolean {
+  return (
+    error instanceof PawlError &&
+    error.kind === "provider_unavailable" &&
+    error.details.reason !== "bad_answer"
+  );
 }
 
-function isUsable(
-  { fencingToken, remainingMs }: Extract<Acquired, { granted: true }>,
-  tokenAbove: number,
-  ttlMs: number,
-): boolean {
-  return (
-    Number.isSafeInteger(fencingToken) &&
-    fencingToken > tokenAbove &&
-    Number.isFinite(remainingMs) &&
-    remainingMs <= ttlMs
-  );
+/** This process may have been stopped since: what has ended is not handed out. */
+function checkStillHeld(provider: string, remainingMs: number, from: number, ttlMs: number): void {
+  if (elapsed() - from >= remainingMs) throw tooLate(provider, ttlMs);
 }
 
 /** How long one attempt may take. */

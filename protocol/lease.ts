@@ -122,9 +122,10 @@ export const check = method({
   summary: "Whether a fencing token is the current holder's: what a resource asks before it accepts a write",
   params: z.strictObject({ name, fencingToken }),
   result: z.strictObject({
-    current: z.boolean(),
+    current: z.boolean().meta({ description: "Never true of a token below `highest`." }),
     highest: integer.meta({
-      description: "The highest token ever granted for the name; 0 before the first.",
+      description:
+        "The highest token ever granted for the name, as far as this daemon has seen; it never falls. 0 before the first.",
     }),
   }),
   writes: false,

@@ -18,28 +18,41 @@ const ELECTION_MS = 500;
 interface Member {
   readonly name: string;
   readonly client: string;
+  /** Where it also tells of itself, without TLS. */
+  readonly metrics: string;
   readonly peer: string;
   child: ChildProcess | undefined;
+}
+
+/** Files in PEM. */
+export interface EtcdTls {
+  readonly ca: string;
+  readonly cert: string;
+  readonly key: string;
 }
 
 export class EtcdCluster {
   readonly members: readonly Member[];
   readonly #directory: string;
+  readonly #tls: EtcdTls | undefined;
 
-  private constructor(members: readonly Member[], directory: string) {
+  private constructor(members: readonly Member[], directory: string, tls: EtcdTls | undefined) {
     this.members = members;
     this.#directory = directory;
+    this.#tls = tls;
   }
 
-  static async start(size: number, atEnd: AtEnd): Promise<EtcdCluster> {
-    const ports = await freePorts(size * 2);
+  /** With `tls` its members serve clients by TLS alone, and only those that have a certificate of the same authority. */
+  static async start(size: number, atEnd: AtEnd, tls?: EtcdTls): Promise<EtcdCluster> {
+    const ports = await freePorts(size * 3);
     const members = Array.from({ length: size }, (_, index) => ({
       name: `m${index}`,
-      client: `http://127.0.0.1:${ports[index * 2]}`,
-      peer: `http://127.0.0.1:${ports[index * 2 + 1]}`,
+      client: `${tls === undefined ? "http" : "https"}://127.0.0.1:${ports[index * 3]}`,
+      peer: `http://127.0.0.1:${ports[index * 3 + 1]}`,
+      metrics: `http://127.0.0.1:${ports[index * 3 + 2]}`,
       child: undefined,
     }));
-    const cluster = new EtcdCluster(members, privateDirectory(atEnd));
+    const cluster = new EtcdCluster(members, privateDirectory(atEnd), tls);
     atEnd(() => cluster.stop());
     await cluster.startAll();
     return cluster;
@@ -52,7 +65,18 @@ export class EtcdCluster {
   /** Starts those that do not run, and resolves once there is a leader. */
   async startAll(): Promise<void> {
     for (const member of this.members) if (member.child === undefined) this.#start(member);
-    await this.leader();
+    if (this.#tls === undefined) await this.leader();
+    else await Promise.all(this.members.map((member) => this.#healthy(member)));
+  }
+
+  /** Resolves once a member serves, which it says where no certificate is asked for. */
+  async #healthy(member: Member): Promise<void> {
+    for (;;) {
+      const answer = await fetch(`${member.metrics}/health`).catch(() => undefined);
+      if (answer?.ok) return;
+      this.#checkRuns(member);
+      await sleep(20);
+    }
   }
 
   async stop(): Promise<void> {
@@ -77,12 +101,13 @@ export class EtcdCluster {
       const index = answers.findIndex((answer) => answer?.member === leader);
       const agreed = leaders.filter((each) => each === leader).length > this.members.length / 2;
       if (leader !== "0" && index >= 0 && agreed) return running[index] as Member;
-      for (const { name, child } of running) {
-        if (child?.exitCode != null)
-          throw new Error(`etcd ended: ${readFileSync(this.#logOf(name), "utf8")}`);
-      }
+      for (const member of running) this.#checkRuns(member);
       await sleep(20);
     }
+  }
+
+  #checkRuns({ name, child }: Member): void {
+    if (child?.exitCode != null) throw new Error(`etcd ended: ${readFileSync(this.#logOf(name), "utf8")}`);
   }
 
   #logOf(name: string): string {
@@ -90,7 +115,8 @@ export class EtcdCluster {
   }
 
   #start(member: Member): void {
-    const { name, client, peer } = member;
+    const { name, client, metrics, peer } = member;
+    const tls = this.#tls;
     const child = spawn(
       "etcd",
       [
@@ -98,6 +124,15 @@ export class EtcdCluster {
         ["--data-dir", join(this.#directory, name)],
         ["--listen-client-urls", client],
         ["--advertise-client-urls", client],
+        ["--listen-metrics-urls", metrics],
+        ...(tls === undefined
+          ? []
+          : [
+              ["--client-cert-auth"],
+              ["--trusted-ca-file", tls.ca],
+              ["--cert-file", tls.cert],
+              ["--key-file", tls.key],
+            ]),
         ["--listen-peer-urls", peer],
         ["--initial-advertise-peer-urls", peer],
         ["--initial-cluster", this.members.map((each) => `${each.name}=${each.peer}`).join(",")],

@@ -13,9 +13,12 @@ interface Made {
 export const leaseTable = command<"<create> <provider>">()({
   options: {},
   details:
-    "The first word is create. PROVIDER is as pawld --lease-provider takes it after the equals sign. No daemon has to run; credentials and region come from where the AWS SDK always looks. A table that is there already is left as it is.",
+    "The first word is create. PROVIDER is as pawld --lease-provider takes it after the equals sign. No daemon has to run; credentials come from where the AWS SDK always looks, and so does the region if it is not given. A table that is there already is left as it is.",
   examples: [
-    ["pawl lease-table create dynamodb:table=leases", "In the account and region of the environment"],
+    [
+      "pawl lease-table create dynamodb:table=leases,region=eu-central-1",
+      "In the account of the environment",
+    ],
     [
       "pawl lease-table create dynamodb:table=leases,endpoint=http://127.0.0.1:8000,region=local",
       "In a local DynamoDB",

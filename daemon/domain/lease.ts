@@ -2,7 +2,10 @@ import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { MAX_PAGE_BYTES } from "@pawl/protocol/limits";
 import { all, type Env, type Operation, type Outcome, one, run, sql, Wait } from "../operation.js";
-import { localProvider } from "../providers/local.js";
+import { holderOf, localProvider } from "../providers/local.js";
+import type { Holder } from "../providers/provider.js";
+import { notConfigured } from "../providers/refusals.js";
+import { kindOf } from "../providers/specification.js";
 import type { Expiry } from "./expiry.js";
 
 /** Random bits of a leaseId: as many as nobody guesses. */
@@ -86,6 +89,7 @@ export interface LeaseRow {
   connection: number;
   pid: number | null;
   uid: number | null;
+  gid: number | null;
   /** The provider outside that keeps it; null for this database. */
   provider: string | null;
 }
@@ -134,7 +138,7 @@ export function* heartbeat(
   const { now } = env;
   const row = yield* one(selectById, { leaseId, now });
   if (row === undefined) return gone();
-  if (row.provider !== null) return notConfigured(row.provider);
+  if (row.provider !== null) return notConfigured(kindOf(row.provider));
   const { name, release_on: releaseOn } = row;
   const ttlMs = params.ttlMs ?? row.ttl_ms;
   const renewed = yield* localProvider(env).heartbeat({ name, leaseId, ttlMs });
@@ -152,7 +156,7 @@ export function* release(
   const { leaseId } = params;
   const row = yield* one(selectById, { leaseId, now: env.now });
   if (row === undefined) return { released: false };
-  if (row.provider !== null) return notConfigured(row.provider);
+  if (row.provider !== null) return notConfigured(kindOf(row.provider));
   const released = yield* localProvider(env).release({ name: row.name, leaseId });
   if (released instanceof PawlError) return released;
   if (released) env.effects.wake(waitKey(row.name));
@@ -163,22 +167,18 @@ export function* get(params: Parsed<"lease.get">, env: Env): Operation<Result<"l
   const { name } = params;
   const holder = yield* localProvider(env).get(name);
   if (holder instanceof PawlError) return holder;
-  if (holder === null) return { lease: null };
-  const { owner, fencingToken, acquiredAt, remainingMs, note, peer } = holder;
-  return {
-    lease: {
-      name,
-      owner,
-      fencingToken,
-      acquiredAt,
-      expiresAt: env.now + remainingMs,
-      remainingMs,
-      waiters: env.waiting(waitKey(name)),
-      note,
-      pid: peer.pid,
-      uid: peer.uid,
-    },
-  };
+  return { lease: holder === null ? null : shownAs(name, holder, env) };
+}
+
+/** What others may know of a lease: never the leaseId. */
+export function shownAs(
+  name: string,
+  { owner, fencingToken, acquiredAt, remainingMs, note, peer: { pid, uid } }: Holder,
+  env: Env,
+): NonNullable<Result<"lease.get">["lease"]> {
+  const waiters = env.waiting(waitKey(name));
+  const expiresAt = env.now + remainingMs;
+  return { name, owner, fencingToken, acquiredAt, expiresAt, remainingMs, waiters, note, pid, uid };
 }
 
 export function* list(params: Parsed<"lease.list">, env: Env): Operation<Result<"lease.list">> {
@@ -191,18 +191,7 @@ export function* list(params: Parsed<"lease.list">, env: Env): Operation<Result<
     if (leases.length === limit || (bytes > MAX_PAGE_BYTES && leases.length > 0)) {
       return { leases, next: (leases.at(-1) as { name: string }).name };
     }
-    leases.push({
-      name: row.name,
-      owner: row.owner,
-      fencingToken: row.fencing_token,
-      acquiredAt: row.acquired_at,
-      expiresAt: row.expires_at,
-      remainingMs: row.expires_at - env.now,
-      waiters: env.waiting(waitKey(row.name)),
-      note: row.note,
-      pid: row.pid,
-      uid: row.uid,
-    });
+    leases.push(shownAs(row.name, holderOf(row, env.now), env));
   }
   return { leases };
 }
@@ -219,7 +208,9 @@ export function* breakLease(
 ): Operation<Result<"lease.break"> | PawlError> {
   const { name, reason } = params;
   const row = yield* one(selectByName, { name });
-  if (row !== undefined && row.provider !== null) return notConfigured(row.provider);
+  if (row !== undefined && row.provider !== null && row.expires_at > env.now) {
+    return notConfigured(kindOf(row.provider));
+  }
   const broken = yield* localProvider(env).break(name);
   if (broken instanceof PawlError) return broken;
   if (broken && row !== undefined) {
@@ -374,15 +365,6 @@ export function held(name: string, owner: string, remainingMs: number, now: numb
     "lease_held",
     `The lease ${shown(name)} is held by ${shown(owner)} for ${remainingMs} ms more unless renewed. Ask again, or wait for it with waitMs.`,
     { holder: { owner, expiresAt: now + remainingMs, remainingMs } },
-  );
-}
-
-/** A lease of a provider that the daemon was configured with in an earlier life. */
-function notConfigured(provider: string): PawlError {
-  return refuse(
-    "provider_unavailable",
-    `The lease is kept by ${provider}, which this daemon is not configured with any more. It ends by its ttl; to renew or release it, start the daemon with that --lease-provider.`,
-    { provider, reason: "not configured" },
   );
 }
 

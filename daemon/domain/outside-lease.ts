@@ -1,9 +1,14 @@
-import type { Parsed, Result } from "@pawl/protocol";
-import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
+import type { NotificationParams, Parsed, Result } from "@pawl/protocol";
+import type { PawlError } from "@pawl/protocol/errors";
 import type { Uptime } from "../clock.js";
 import { all, type Env, type Operation, type Outcome, one, run, sql, Wait } from "../operation.js";
-import type { Holder } from "../providers/provider.js";
+import type { Holder, Inspected } from "../providers/provider.js";
+import { tooLate } from "../providers/refusals.js";
+import { kindOf } from "../providers/specification.js";
 import {
+  breakLease,
+  check as checkHere,
+  get as getHere,
   giveBack,
   gone,
   held,
@@ -14,6 +19,7 @@ import {
   selectById,
   selectByName,
   selectHighest,
+  shownAs,
   tellLost,
   waitKey,
   watchOver,
@@ -40,6 +46,16 @@ const selectOwed = sql<OwedRow>("SELECT * FROM pawl_lease_owed WHERE lease_id = 
 const selectOwedToken = sql<{ lease_id: string }>(
   "SELECT lease_id FROM pawl_lease_owed WHERE name = :name AND fencing_token = :fencingToken",
 );
+
+/** Not what may still be granted by a request that is on its way. */
+const selectEnded = sql<OwedRow>(
+  "SELECT * FROM pawl_lease_owed WHERE fencing_token IS NOT NULL AND until > :now ORDER BY lease_id LIMIT :rows",
+);
+
+const selectEndingWithConnections = sql<LeaseRow>(`
+  SELECT * FROM pawl_lease
+  WHERE provider IS NOT NULL AND release_on = 'disconnect' AND connection <> 0 AND expires_at > :now
+  ORDER BY name`);
 
 const raiseTo = sql(`
   INSERT INTO pawl_lease_token (name, highest) VALUES (:name, :fencingToken)
@@ -71,6 +87,8 @@ const endByUptime = sql(`
       ELSE expires_at END
   WHERE provider IS NOT NULL`);
 
+export type LeaseLost = NotificationParams<"lease.lost">;
+
 interface OwedRow {
   lease_id: string;
   name: string;
@@ -99,20 +117,20 @@ export interface Lasting {
 
 /**
  * Before a provider outside is asked for a name: refuses, or waits, while it is held through this daemon, and
- * keeps in mind that the leaseId may have been granted, until that is known. Gives what the token has to exceed.
+ * keeps in mind that the leaseId may have been granted, until that is known. Gives the highest token so far.
  */
 export function* begin(
   { name, leaseId, provider, forMs }: { name: string; leaseId: string; provider: string; forMs: number },
   env: Env,
-): Operation<Outcome<{ tokenAbove: number }>> {
+): Operation<Outcome<{ highest: number }>> {
   const { now } = env;
   const row = yield* one(selectByName, { name });
   if (row !== undefined && row.expires_at > now) {
     return env.mayWait ? new Wait(waitKey(name)) : held(name, row.owner, row.expires_at - now, now);
   }
-  const tokenAbove = (yield* one(selectHighest, { name }))?.highest ?? 0;
+  const highest = (yield* one(selectHighest, { name }))?.highest ?? 0;
   yield* run(owe, { leaseId, name, provider, until: now + forMs });
-  return { tokenAbove };
+  return { highest };
 }
 
 /** After a provider outside has granted a name: from here on it is a lease like others. */
@@ -123,7 +141,7 @@ export function* record(
 ): Operation<Result<"lease.acquire"> | PawlError> {
   const { name, leaseId, provider, owner, note, ttlMs, releaseOn, fencingToken } = grant;
   const { now, caller } = env;
-  if (remainingMs <= 0) return tooLate(provider, ttlMs);
+  if (remainingMs <= 0) return tooLate(kindOf(provider), ttlMs);
   const former = yield* one(selectByName, { name });
   const expiresAt = now + remainingMs;
   yield* run(keep, {
@@ -172,7 +190,7 @@ export function* renewed(
   const { now } = env;
   const row = yield* one(selectById, { leaseId, now });
   if (row === undefined) return gone();
-  if (remainingMs <= 0) return tooLate(row.provider as string, ttlMs);
+  if (remainingMs <= 0) return tooLate(kindOf(row.provider as string), ttlMs);
   const { name, release_on: releaseOn } = row;
   const expiresAt = now + remainingMs;
   const { boot, uptimeMs } = uptime;
@@ -234,47 +252,99 @@ export function* lookAtOwed(env: Env): Operation<void> {
   env.effects.wake(OWED_KEY);
 }
 
-/** `lease.get`: what the provider says, and what only the daemon knows that granted it. */
-export function* describe(
+/**
+ * The place that keeps the lease of a name may have been configured anew while it is held through this daemon. Until
+ * that lease ends, it stays where it was granted, and its record tells of it: then this gives what `perform` makes of
+ * that, and undefined if the place that is configured now has to be asked.
+ */
+function* whereItWas<T>(
   name: string,
-  holder: Holder | null,
-  waiters: number | null,
+  provider: string,
+  perform: () => Operation<T>,
   env: Env,
-): Operation<Result<"lease.get">> {
-  if (holder === null) return { lease: null };
-  const { owner, fencingToken, acquiredAt, note } = holder;
-  const row = yield* ownRow(name, holder, env);
-  const remainingMs = Math.round(row === undefined ? holder.remainingMs : row.expires_at - env.now);
-  return {
-    lease: {
-      name,
-      owner,
-      fencingToken,
-      acquiredAt,
-      expiresAt: env.now + remainingMs,
-      remainingMs,
-      waiters,
-      note,
-      pid: row?.pid ?? null,
-      uid: row?.uid ?? null,
-    },
-  };
+): Operation<T | undefined> {
+  const row = yield* one(selectByName, { name });
+  const moved = row !== undefined && row.expires_at > env.now && row.provider !== provider;
+  return moved ? yield* perform() : undefined;
 }
 
-/** `lease.check`: a token that has ended here is not current, also while the provider does not know that yet. */
+/** `lease.get`, if the lease is still kept where its name was before. */
+export function getMoved(
+  params: Parsed<"lease.get">,
+  provider: string,
+  env: Env,
+): Operation<Result<"lease.get"> | PawlError | undefined> {
+  return whereItWas(params.name, provider, () => getHere(params, env), env);
+}
+
+/** `lease.check`, likewise. */
+export function checkMoved(
+  params: Parsed<"lease.check">,
+  provider: string,
+  env: Env,
+): Operation<Result<"lease.check"> | undefined> {
+  return whereItWas(params.name, provider, () => checkHere(params, env), env);
+}
+
+/**
+ * A provider has told of a token that it granted, perhaps to another machine: the next one is higher. Whoever holds
+ * the name here by a lower token of the same provider has been ended by force.
+ */
+export function* see(
+  { name, fencingToken, provider }: { name: string; fencingToken: number; provider: string },
+  env: Env,
+): Operation<void> {
+  const known = (yield* one(selectHighest, { name }))?.highest ?? 0;
+  if (fencingToken <= known) return;
+  yield* run(raiseTo, { name, fencingToken });
+  const row = yield* one(selectByName, { name });
+  if (row === undefined || row.expires_at <= env.now || row.provider !== provider) return;
+  yield* run(remove, { leaseId: row.lease_id });
+  tellLost(row, "broken", null, env);
+  env.effects.wake(waitKey(name));
+}
+
+/** `lease.get`: what the provider says, and what only the daemon knows that granted it. */
+export function* describe(name: string, holder: Holder | null, env: Env): Operation<Result<"lease.get">> {
+  if (holder === null) return { lease: null };
+  const row = yield* ownRow(name, holder, env);
+  const remainingMs = Math.round(row === undefined ? holder.remainingMs : row.expires_at - env.now);
+  const { pid = null, uid = null, gid = null } = row ?? {};
+  return { lease: shownAs(name, { ...holder, remainingMs, peer: { pid, uid, gid } }, env) };
+}
+
+/**
+ * `lease.check`: a token that has ended here is not current, also while the provider does not know that yet; nor is
+ * one below the highest, which a provider can grant that has forgotten what it granted before.
+ */
 export function* check(
   { name, fencingToken }: Parsed<"lease.check">,
-  holder: Holder | null,
+  { holder, highest: told }: Inspected,
   env: Env,
 ): Operation<Result<"lease.check">> {
   const known = (yield* one(selectHighest, { name }))?.highest ?? 0;
-  const highest = Math.max(known, holder?.fencingToken ?? 0);
-  if (holder?.fencingToken !== fencingToken) return { current: false, highest };
+  const highest = Math.max(known, told);
+  if (holder?.fencingToken !== fencingToken || fencingToken < highest) return { current: false, highest };
   const row = yield* one(selectByName, { name });
   const endedHere =
     (row !== undefined && row.fencing_token === fencingToken && row.expires_at <= env.now) ||
     (yield* one(selectOwedToken, { name, fencingToken })) !== undefined;
   return { current: !endedHere, highest };
+}
+
+/**
+ * Before the lease of a name is ended by force: gives the provider that has to be asked, which is not the one of its
+ * name if that was configured anew while it is held. What is kept here is ended at once.
+ */
+export function* breakOrAsk(
+  params: Parsed<"lease.break">,
+  configured: string | null,
+  canAsk: (provider: string) => boolean,
+  env: Env,
+): Operation<{ ask: string } | Result<"lease.break"> | PawlError> {
+  const row = yield* one(selectByName, { name: params.name });
+  const provider = row !== undefined && row.expires_at > env.now ? row.provider : configured;
+  return provider !== null && canAsk(provider) ? { ask: provider } : yield* breakLease(params, env);
 }
 
 /** After a provider outside was asked to end the lease of a name by force. */
@@ -296,6 +366,34 @@ export function* broken(
   return { broken: outside || here };
 }
 
+/** Those whose lease a provider outside keeps and that is to end with their connection. */
+export function* endingWithConnections(
+  env: Env,
+): Operation<{ readonly leaseId: string; readonly connection: number; readonly lost: LeaseLost }[]> {
+  const rows = yield* all(selectEndingWithConnections, { now: env.now });
+  return rows.map(({ name, lease_id: leaseId, fencing_token: fencingToken, connection }) => ({
+    leaseId,
+    connection,
+    lost: { name, leaseId, fencingToken, cause: "broken", reason: "the daemon is stopping" },
+  }));
+}
+
+/** When the daemon stops: these are held by nobody any more, and owed to their providers. */
+export function* endWithDaemon(leaseIds: readonly string[], env: Env): Operation<void> {
+  for (const leaseId of leaseIds) {
+    const row = yield* one(selectById, { leaseId, now: env.now });
+    if (row === undefined) continue;
+    yield* run(remove, { leaseId });
+    yield* giveBack(row, env);
+  }
+}
+
+/** When the daemon stops: what has ended here, and providers are to be told of. */
+export function* takeEnded(env: Env): Operation<{ leaseId: string; name: string; provider: string }[]> {
+  const rows = yield* all(selectEnded, { now: env.now, rows: OWED_ROWS });
+  return rows.map(({ lease_id: leaseId, name, provider }) => ({ leaseId, name, provider }));
+}
+
 /**
  * At the start: what remains of leases that providers outside keep, by the clock that no restart touches. Their
  * holders ended with the machine if it was booted since.
@@ -310,13 +408,4 @@ function* ownRow(name: string, { fencingToken }: Holder, env: Env): Operation<Le
   return row !== undefined && row.fencing_token === fencingToken && row.expires_at > env.now
     ? row
     : undefined;
-}
-
-/** It took so long to be asked that its holder would have to give it up at once. */
-function tooLate(provider: string, ttlMs: number): PawlError {
-  return refuse(
-    "provider_unavailable",
-    `The lease provider ${provider} took longer to answer than a lease of ${shown(ttlMs)} ms lasts. Ask again, or for a longer ttlMs.`,
-    { provider, reason: "answered too late" },
-  );
 }

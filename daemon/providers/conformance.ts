@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { elapsed } from "../clock.js";
+import { checked } from "./checked.js";
 import type { Acquired, AcquireRequest, Holder, LeaseProvider } from "./provider.js";
 
 /** Leases that no other stage has, and providers on them. */
@@ -121,6 +122,29 @@ export function leaseProviderConformance(options: ConformanceOptions): void {
     await provider.release({ name: "release", leaseId: request.leaseId });
     assert.equal(await other.get("release"), null);
   });
+
+  rule(
+    "inspect tells the same, and the highest token also when nobody holds the name",
+    async (stage, provider) => {
+      if (provider.inspect === undefined) return;
+      const other = await stage.open();
+      assert.deepEqual(await other.inspect?.("release"), { holder: null, highest: 0 });
+      const request = ask("release", { owner: "deploy", note: null });
+      const { fencingToken } = expectGranted(await provider.acquire(request));
+      for (const each of [provider, other]) {
+        const inspected = await each.inspect?.("release");
+        expectHolder(inspected?.holder ?? null, { owner: "deploy", fencingToken, note: null });
+        assert.equal(inspected?.highest, fencingToken);
+        assert.ok(!JSON.stringify(inspected).includes(request.leaseId), "the leaseId is secret");
+      }
+      await provider.release(request);
+      for (const each of [provider, other]) {
+        assert.deepEqual(await each.inspect?.("release"), { holder: null, highest: fencingToken });
+      }
+      const next = expectGranted(await other.acquire(ask("release")));
+      assert.equal((await provider.inspect("release")).highest, next.fencingToken);
+    },
+  );
 
   rule("a released name is free at once, and released only once", async (stage, provider) => {
     const request = ask("release");
@@ -273,6 +297,27 @@ export function leaseProviderConformance(options: ConformanceOptions): void {
     await watched;
     abort.abort();
     expectGranted(await other.acquire(ask("release")));
+  });
+
+  rule("every answer is one that the daemon takes", async (stage, provider) => {
+    const strict = checked(provider);
+    const other = checked(await stage.open());
+    assert.equal(await strict.get("release"), null);
+    await strict.inspect?.("release");
+    const request = ask("release", { note: "rolling out 4.2" });
+    expectGranted(await strict.acquire(request));
+    assert.equal((await other.acquire(ask("release"))).granted, false);
+    expectGranted(await strict.acquire(request));
+    assert.notEqual(await strict.heartbeat(request), null);
+    assert.equal(await other.heartbeat({ ...request, leaseId: newLeaseId() }), null);
+    await other.get("release");
+    await other.inspect?.("release");
+    assert.equal(await strict.release(request), true);
+    assert.equal(await strict.release(request), false);
+    await other.inspect?.("release");
+    await strict.break?.("release");
+    expectGranted(await strict.acquire(ask("release")));
+    await other.break?.("release");
   });
 
   rule("what cannot be reached is provider_unavailable, neither lost nor free", async (stage, provider) => {

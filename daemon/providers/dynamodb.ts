@@ -11,7 +11,7 @@ import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { MAX_INTEGER } from "@pawl/protocol/limits";
 import { proofOf } from "./proof.js";
 import type { Acquired, Holder, LeaseProvider, ProviderClocks } from "./provider.js";
-import { exhausted, unavailable } from "./refusals.js";
+import { exhausted, Failure, unavailable } from "./refusals.js";
 import type { DynamoDbSpecification } from "./specification.js";
 
 /** A request that nobody else limits is given up after so long. */
@@ -52,14 +52,16 @@ interface LeaseRecord {
 
 /**
  * Leases in a DynamoDB table. Costs: acquire one read, and one write if the name is free; heartbeat and release
- * one write; get one read. Reads are strongly consistent. Credentials come from where the SDK always looks.
+ * one write; get one read. Reads are strongly consistent. Credentials and region come from where the SDK always
+ * looks. Refuses with `invalid_params` when there is no region, without which no request can be made.
  */
-export function dynamoDbProvider(
+export async function dynamoDbProvider(
   specification: DynamoDbSpecification,
   { elapsed, now }: ProviderClocks,
-): LeaseProvider {
-  const { text: provider, table } = specification;
+): Promise<LeaseProvider> {
+  const { kind, text, table } = specification;
   const client = clientOf(specification);
+  await checkRegion(client, specification);
   /** What is held through this object, and until when by its clock. */
   const own = new Map<string, number>();
   /** The version last seen of each name held by others, and since when. */
@@ -88,6 +90,12 @@ export function dynamoDbProvider(
   function remainingOf(name: string, { version, ttlMs }: LeaseRecord): number {
     const seen = watched.get(name);
     return seen?.version === version ? Math.ceil(seen.since + ttlMs - elapsed()) : ttlMs;
+  }
+
+  function heldBy(name: string, found: LeaseRecord | undefined): Holder | null {
+    if (found?.holder === undefined) return null;
+    const remainingMs = remainingOf(name, found);
+    return remainingMs > 0 ? holderOf(found, remainingMs) : null;
   }
 
   /**
@@ -142,10 +150,10 @@ export function dynamoDbProvider(
       const { name } = error as Error;
       if (name === "ConditionalCheckFailedException") throw error;
       if (name === "ResourceNotFoundException") {
-        const hint = `there is no table ${shown(table)}; make it with: pawl lease-table create ${provider}`;
-        throw unavailable(provider, new Error(hint));
+        const hint = `there is no table ${shown(table)}; make it with: pawl lease-table create ${text}`;
+        throw unavailable(kind, new Failure("no_table", hint));
       }
-      throw unavailable(provider, error);
+      throw unavailable(kind, error);
     }
   }
 
@@ -208,7 +216,7 @@ export function dynamoDbProvider(
           return { granted: true, fencingToken, remainingMs: ttlMs - (elapsed() - asked) };
         }
       }
-      throw unavailable(provider, new Error(`too many ask for ${shown(name)} at the same time`));
+      throw unavailable(kind, new Failure("contended", `too many ask for ${shown(name)} at the same time`));
     },
 
     async heartbeat({ name, leaseId, ttlMs }, signal) {
@@ -225,10 +233,12 @@ export function dynamoDbProvider(
     },
 
     async get(name, signal) {
+      return heldBy(name, await read(name, signal));
+    },
+
+    async inspect(name, signal) {
       const found = await read(name, signal);
-      if (found?.holder === undefined) return null;
-      const remainingMs = remainingOf(name, found);
-      return remainingMs > 0 ? holderOf(found, remainingMs) : null;
+      return { holder: heldBy(name, found), highest: found?.token ?? 0 };
     },
 
     async break(name, signal) {
@@ -238,7 +248,7 @@ export function dynamoDbProvider(
         const values = { ":seen": { S: found.version } };
         if (await write(name, FREE, "#version = :seen", values, signal)) return true;
       }
-      throw unavailable(provider, new Error(`${shown(name)} was renewed meanwhile, again and again`));
+      throw unavailable(kind, new Failure("contended", `${shown(name)} was renewed again and again`));
     },
 
     async close() {
@@ -258,15 +268,17 @@ const FREE = {
 
 /**
  * Makes the table, and waits until it can be used. False if it was there already. Refuses with
- * `provider_unavailable`, and with `conflict` when there is a table of that name which is not for leases.
+ * `provider_unavailable`, with `invalid_params` when there is no region, and with `conflict` when there is a table of
+ * that name which is not for leases. Who asks for this gave all the parameters, so the message says everything.
  */
 export async function createDynamoDbTable(
   specification: DynamoDbSpecification,
   pause: (ms: number) => Promise<void>,
 ): Promise<boolean> {
-  const { table, text } = specification;
+  const { kind, table } = specification;
   const client = clientOf(specification);
   try {
+    await checkRegion(client, specification);
     const created = await client
       .send(
         new CreateTableCommand({
@@ -300,7 +312,15 @@ export async function createDynamoDbTable(
     }
     throw new Error(`the table ${shown(table)} is still being made; try again in a while`);
   } catch (error) {
-    throw error instanceof PawlError ? error : unavailable(text, error);
+    if (error instanceof PawlError) throw error;
+    const { name, message } = error as Error;
+    const { reason } = unavailable(kind, error).details;
+    throw new PawlError(
+      "provider_unavailable",
+      `The table ${shown(table)} could not be made: ${(message || name).replace(/\.$/, "")}. Run this again when that is mended; it goes on from what is there.`,
+      { provider: kind, reason, table },
+      { cause: error },
+    );
   } finally {
     client.destroy();
   }
@@ -318,6 +338,25 @@ function clientOf({ endpoint, region }: DynamoDbSpecification): DynamoDBClient {
       throwOnRequestTimeout: true,
     },
   });
+}
+
+/** The SDK would say so only at the first request, each time. */
+async function checkRegion(
+  client: DynamoDBClient,
+  { text, table, region }: DynamoDbSpecification,
+): Promise<void> {
+  try {
+    await client.config.region();
+  } catch (error) {
+    throw new PawlError(
+      "invalid_params",
+      region === undefined
+        ? `The lease provider ${text} has no region that can be used (${(error as Error).message}). Give it: dynamodb:table=${table},region=eu-central-1, or set AWS_REGION.`
+        : `The lease provider ${text} has a region that cannot be used: ${(error as Error).message}.`,
+      {},
+      { cause: error },
+    );
+  }
 }
 
 function limited(signal: AbortSignal | undefined): { abortSignal: AbortSignal } {

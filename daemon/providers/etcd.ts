@@ -3,11 +3,12 @@ import { readFileSync } from "node:fs";
 import * as http from "node:http";
 import * as https from "node:https";
 import { createInterface } from "node:readline";
+import { createSecureContext } from "node:tls";
 import { shown } from "@pawl/protocol/errors";
 import { MAX_INTEGER } from "@pawl/protocol/limits";
 import { proofOf } from "./proof.js";
 import type { Acquired, Holder, LeaseProvider, ProviderClocks } from "./provider.js";
-import { exhausted, unavailable } from "./refusals.js";
+import { exhausted, Failure, type Reason, unavailable } from "./refusals.js";
 import type { EtcdSpecification } from "./specification.js";
 
 /** One member is given so long to answer before another is asked. */
@@ -22,6 +23,14 @@ const LOOK_AGAIN_MS = 5000;
 const NOT_FOUND = 5;
 const FAILED_PRECONDITION = 9;
 const UNAUTHENTICATED = 16;
+/** What else it may refuse with, as clients are told of it. */
+const REFUSALS: ReadonlyMap<number, Reason> = new Map([
+  [4, "timeout"],
+  [7, "denied"],
+  [8, "overloaded"],
+  [14, "unreachable"],
+  [UNAUTHENTICATED, "denied"],
+]);
 
 /**
  * What is stored under a name while it is held; etcd deletes the key when its etcd lease ends.
@@ -61,7 +70,7 @@ export function etcdProvider(
   specification: EtcdSpecification,
   { elapsed, now }: ProviderClocks,
 ): LeaseProvider {
-  const { text: provider, prefix } = specification;
+  const { kind, prefix } = specification;
   const gateway = new Gateway(specification);
   /** The etcd lease of each that is held through this object, and the seconds it was asked for. */
   const own = new Map<string, { etcdLease: string; seconds: number }>();
@@ -94,7 +103,7 @@ export function etcdProvider(
       if (entry?.value.proof !== proof || entry.etcdLease !== etcdLease) return undefined;
       if (integer(reply.TTL) > 0 && headerOf(reply).term === header.term) return { asked };
     }
-    throw unavailable(provider, new Error("its leader changes"));
+    throw unavailable(kind, new Failure("unreachable", "its leader changes"));
   }
 
   /** Renews a lease by what is known of it here, or by what its key says; undefined if it is not held. */
@@ -147,7 +156,7 @@ export function etcdProvider(
       own.set(leaseId, { etcdLease, seconds });
       return { remainingMs: ttlMs - (elapsed() - asked) };
     }
-    throw unavailable(provider, new Error(`${shown(name)} was changed meanwhile, again and again`));
+    throw unavailable(kind, new Failure("contended", `${shown(name)} was changed again and again`));
   }
 
   /** How long an entry still lives if nobody renews it: etcd tells it in whole seconds. */
@@ -226,7 +235,7 @@ export function etcdProvider(
         const fencingToken = tokenBase + headerOf(reply).revision;
         return { granted: true, fencingToken, remainingMs: ttlMs - (elapsed() - asked) };
       }
-      throw unavailable(provider, new Error(`too many ask for ${shown(name)} at the same time`));
+      throw unavailable(kind, new Failure("contended", `too many ask for ${shown(name)} at the same time`));
     },
 
     async heartbeat({ name, leaseId, ttlMs }, signal) {
@@ -280,14 +289,12 @@ class Gateway {
     const [ca, cert, key] = [specification.ca, specification.cert, specification.key].map((path) =>
       path === undefined ? undefined : readFileSync(path),
     );
+    const files = { ...(ca && { ca }), ...(cert && { cert }), ...(key && { key }) };
+    // What is no certificate, or not that of the key, is found now and not at every request.
+    createSecureContext(files);
     this.#agents = {
       http: new http.Agent({ keepAlive: true }),
-      https: new https.Agent({
-        keepAlive: true,
-        ...(ca && { ca }),
-        ...(cert && { cert }),
-        ...(key && { key }),
-      }),
+      https: new https.Agent({ keepAlive: true, ...files }),
     };
     const { ETCDCTL_USER, ETCDCTL_PASSWORD } = process.env;
     const [, name, password] = /^([^:]+)(?::(.*))?$/s.exec(ETCDCTL_USER ?? "") ?? [];
@@ -306,7 +313,7 @@ class Gateway {
     signal: AbortSignal | undefined,
     codes: readonly number[],
   ): Promise<Reply | undefined> {
-    const { endpoints, text } = this.#specification;
+    const { endpoints, kind } = this.#specification;
     let failure: unknown;
     for (let tries = 0; tries < endpoints.length && signal?.aborted !== true; tries += 1) {
       try {
@@ -317,7 +324,7 @@ class Gateway {
         this.#first = (this.#first + 1) % endpoints.length;
       }
     }
-    throw unavailable(text, failure ?? signal?.reason);
+    throw unavailable(kind, failure ?? signal?.reason);
   }
 
   /** Ends an etcd lease and deletes what is attached to it. One that has ended already is fine too. */
@@ -338,7 +345,7 @@ class Gateway {
     } finally {
       response.destroy();
     }
-    throw new Error("the watch was ended");
+    throw new Failure("unreachable", "the watch was ended");
   }
 
   close(): void {
@@ -377,11 +384,12 @@ class Gateway {
 }
 
 /** etcd answered that it will not. */
-class Refused extends Error {
+class Refused extends Failure {
   readonly code: number;
 
   constructor(code: number, message: string) {
-    super(message);
+    // Of a wrong password it says that the argument is invalid.
+    super(/authentication failed/.test(message) ? "denied" : (REFUSALS.get(code) ?? "failed"), message);
     this.code = code;
   }
 }
@@ -399,7 +407,8 @@ function replyOf(body: string): Reply {
   try {
     parsed = JSON.parse(body) as Reply;
   } catch {
-    throw new Error(`not an etcd: it answered ${shown(body)}`);
+    // What is between us and etcd answers so for a while, and half of an answer looks like that too.
+    throw new Failure("unreachable", `not an etcd: it answered ${shown(body)}`);
   }
   const { error, result = parsed } = parsed;
   if (error === undefined) return result as Reply;

@@ -1,9 +1,9 @@
 import { MAX_INTEGER } from "@pawl/protocol/limits";
 import { all, type Env, one, sql } from "../operation.js";
-import type { LeaseProvider } from "./provider.js";
+import type { Holder, LeaseProvider } from "./provider.js";
 import { exhausted } from "./refusals.js";
 
-const selectHolder = sql<HolderRow>(`
+const selectHolder = sql<HolderRow & { lease_id: string }>(`
   SELECT lease_id, owner, fencing_token, acquired_at, expires_at, note, pid, uid, gid FROM pawl_lease
   WHERE name = :name AND expires_at > :now`);
 
@@ -37,8 +37,8 @@ const remove = sql<{ name: string }>(`
 const removeByForce = sql<{ name: string }>(`
   DELETE FROM pawl_lease WHERE name = :name AND expires_at > :now RETURNING name`);
 
-interface HolderRow {
-  lease_id: string;
+/** What a row says of who holds its name. */
+export interface HolderRow {
   owner: string;
   fencing_token: number;
   acquired_at: number;
@@ -52,7 +52,7 @@ interface HolderRow {
 /** Leases in the daemon's own database: the provider of every name that is configured no other. */
 export function localProvider(
   env: Pick<Env, "now">,
-): Required<Omit<LeaseProvider<"inside">, "watch" | "close">> {
+): Required<Omit<LeaseProvider<"inside">, "inspect" | "watch" | "close">> {
   const { now } = env;
   return {
     *acquire({ name, leaseId, owner, ttlMs, note, peer, tokenAbove }) {
@@ -93,7 +93,7 @@ export function localProvider(
   };
 }
 
-function holderOf(row: HolderRow, now: number) {
+export function holderOf(row: HolderRow, now: number): Holder {
   return {
     owner: row.owner,
     fencingToken: row.fencing_token,

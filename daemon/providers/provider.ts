@@ -29,7 +29,8 @@ export type Answer<T, Where extends Place> = Where extends "inside" ? Operation<
  * it must be the holder's daemon that gives up first: it does so when a tenth of the ttl is left. `remainingMs`
  * of a grant or a renewal must therefore count from before the request was sent to wherever leases are kept.
  *
- * The daemon passes a signal to a provider outside, aborted when it waits no longer; it repeats what failed.
+ * The daemon passes a signal to a provider outside, aborted when it waits no longer; it repeats what failed. An
+ * answer that is not as it is described here counts as none, and is logged with what is wrong with it.
  *
  * `leaseProviderConformance` runs the rules below against any provider.
  */
@@ -56,6 +57,11 @@ export interface LeaseProvider<Where extends Place = "outside"> {
   release(request: ReleaseRequest, signal?: AbortSignal): Answer<boolean, Where>;
   /** Who holds the name, or null. It never tells the leaseId. */
   get(name: string, signal?: AbortSignal): Answer<Holder | null, Where>;
+  /**
+   * The same, and the highest token that was ever granted for the name, 0 for none: for a provider that keeps it
+   * when nobody holds the name. Without this the daemon knows of those tokens alone that it has seen.
+   */
+  inspect?(name: string, signal?: AbortSignal): Answer<Inspected, Where>;
   /** Ends the lease of a name by force, whoever holds it. Without this, `lease.break` is refused for its names. */
   break?(name: string, signal?: AbortSignal): Answer<boolean, Where>;
   /**
@@ -105,6 +111,11 @@ export type Acquired =
       /** After so long it is worth asking again, unless `watch` says so earlier. */
       readonly retryMs: number;
     };
+
+export interface Inspected {
+  readonly holder: Holder | null;
+  readonly highest: number;
+}
 
 export interface Holder {
   readonly owner: string;

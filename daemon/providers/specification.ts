@@ -42,6 +42,10 @@ export interface CustomSpecification {
   readonly params: Readonly<Record<string, string>>;
 }
 
+/** What a table may be called: by its name, or by its ARN in another account. */
+const TABLE = /^([\w.-]{1,255}|arn:aws[a-z-]*:dynamodb:[a-z0-9-]+:\d{12}:table\/[\w.-]{3,255})$/;
+const REGION = /^[a-z0-9-]{1,63}$/;
+
 const DEFAULT_ETCD_PREFIX = "pawl/";
 
 /** Which parameters a provider takes; the first is required. */
@@ -62,6 +66,11 @@ export function parseLeaseRule(text: string): LeaseRule {
     throw wrong(`${shown(text)} is no PATTERN=SPEC, such as 'release/*=dynamodb:table=leases'`);
   }
   return { pattern, provider: parseProvider(text.slice(equals + 1)) };
+}
+
+/** Which kind of provider a `text` is of: all that clients are told of it. */
+export function kindOf(text: string): string {
+  return text.split(":", 1)[0] as string;
 }
 
 /** Whether a name fits a pattern. */
@@ -89,7 +98,8 @@ export function parseProvider(text: string): ProviderSpecification {
   if (kind === "custom") {
     const [module = "", ...params] = rest.split(",");
     if (module === "") throw wrong(`${shown(text)} names no module: custom:./module.js`);
-    return { kind, text, module: resolve(module), params: parseParams(text, params) };
+    // What follows may be secret, and this is said where others read it.
+    return { kind, text, module: resolve(module), params: parseParams(`custom:${module}`, params) };
   }
 
   const params = parseParams(text, rest.split(","));
@@ -102,6 +112,14 @@ export function parseProvider(text: string): ProviderSpecification {
   if (required === undefined) throw wrong(`${shown(text)} lacks ${known[0]}=`);
   if (kind === "dynamodb") {
     const { endpoint, region } = params;
+    if (!TABLE.test(required)) {
+      throw wrong(
+        `${shown(text)} has table=${required}, which no table can be called: only letters, digits, and _ . - are allowed`,
+      );
+    }
+    if (region !== undefined && !REGION.test(region)) {
+      throw wrong(`${shown(text)} has region=${region}, which is no region such as eu-central-1`);
+    }
     if (endpoint !== undefined) checkUrl(text, endpoint);
     return { kind, text, table: required, endpoint, region };
   }
@@ -133,14 +151,16 @@ function parseParams(text: string, parts: readonly string[]): Record<string, str
 }
 
 function checkUrl(text: string, value: string): void {
-  const { protocol, username = "" } = URL.canParse(value) ? new URL(value) : { protocol: undefined };
+  const { protocol, username, password } = URL.canParse(value) ? new URL(value) : NO_URL;
   // Others can read command lines, and the specification is logged.
-  if (username !== "")
-    throw wrong("A URL of --lease-provider holds a user name; credentials do not belong there");
+  if (username !== "" || password !== "")
+    throw wrong("A URL of --lease-provider holds a user name or a password; credentials do not belong there");
   if (protocol !== "http:" && protocol !== "https:") {
     throw wrong(`${shown(text)} has ${shown(value)} where an http:// or https:// URL belongs`);
   }
 }
+
+const NO_URL = { protocol: undefined, username: "", password: "" };
 
 function wrong(what: string): PawlError {
   return new PawlError("invalid_params", `${what}.`);

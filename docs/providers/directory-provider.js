@@ -136,6 +136,12 @@ export async function createLeaseProvider({ elapsed, now, params }) {
         return current.remainingMs > 0 ? holderOf(current) : null;
       }),
 
+    inspect: (name) =>
+      reachable(async () => {
+        const current = await read(name);
+        return { holder: current.remainingMs > 0 ? holderOf(current) : null, highest: current.token };
+      }),
+
     break: (name) =>
       reachable(async () => {
         for (;;) {

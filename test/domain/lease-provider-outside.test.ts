@@ -13,6 +13,7 @@ import {
   type EtcdSpecification,
   parseProvider,
 } from "../../daemon/dist/providers/specification.js";
+import { Authority, HAS_OPENSSL } from "../certificates.js";
 import { type AtEnd, privateDirectory } from "../daemon.js";
 import { AWS_ENV, Dynalite } from "../dynalite.js";
 import { EtcdCluster, HAS_ETCD } from "../etcd.js";
@@ -103,7 +104,8 @@ describe("dynamodb", () => {
     const provider = closing(await loadProvider(specification, clocks), end.atEnd);
     await expect(provider.get("release")).rejects.toMatchObject({
       kind: "provider_unavailable",
-      message: expect.stringContaining(`pawl lease-table create ${specification.text}`),
+      details: { provider: "dynamodb", reason: "no_table" },
+      cause: { message: expect.stringContaining(`pawl lease-table create ${specification.text}`) },
     });
     await end.close();
   });
@@ -178,13 +180,69 @@ test.skipIf(!HAS_ETCD)("etcd with users: as etcdctl takes them, and a wrong pass
     const provider = closing(await loadProvider(specification, clocks), end.atEnd);
     await expect(provider.get("release")).rejects.toMatchObject({
       kind: "provider_unavailable",
-      message: expect.stringContaining("authentication failed"),
+      details: { provider: "etcd", reason: "denied" },
+      cause: { message: expect.stringContaining("authentication failed") },
     });
   } finally {
     delete process.env.ETCDCTL_USER;
     delete process.env.ETCDCTL_PASSWORD;
     await end.close();
   }
+});
+
+describe.skipIf(!HAS_ETCD || !HAS_OPENSSL)("etcd by TLS", () => {
+  let cluster: EtcdCluster;
+  let ours: Authority;
+  let theirs: Authority;
+  const { atEnd, close } = stageEnd();
+  beforeAll(async () => {
+    if (!HAS_ETCD || !HAS_OPENSSL) return;
+    const directory = privateDirectory(atEnd);
+    ours = new Authority(directory, "ours");
+    theirs = new Authority(directory, "theirs");
+    cluster = await EtcdCluster.start(1, atEnd, ours.sign("etcd"));
+  });
+  afterAll(close);
+
+  const open = async (files: { ca?: string; cert?: string; key?: string }): Promise<LeaseProvider> => {
+    const params = Object.entries(files).map(([name, path]) => `,${name}=${path}`);
+    const text = `etcd:endpoints=${cluster.endpoints[0]}${params.join("")}`;
+    const clocks = { elapsed: () => performance.now(), now: () => Date.now() };
+    return closing(await loadProvider(parseProvider(text) as EtcdSpecification, clocks), atEnd);
+  };
+
+  test("with a certificate that both trust, leases are granted, watched and given back", async () => {
+    const provider = await open(ours.sign("pawld"));
+    const request = {
+      name: "release",
+      leaseId: `lease_${randomUUID()}`,
+      owner: "test",
+      ttlMs: 60_000,
+      note: null,
+      peer: { pid: null, uid: null, gid: null },
+      tokenAbove: 0,
+    };
+    const { fencingToken } = (await provider.acquire(request)) as { fencingToken: number };
+    expect(await provider.get("release")).toMatchObject({ owner: "test", fencingToken });
+    const watched = provider.watch?.("release", AbortSignal.timeout(60_000));
+    expect(await provider.heartbeat(request)).not.toBe(null);
+    expect(await provider.release(request)).toBe(true);
+    await watched;
+    expect(await provider.get("release")).toBe(null);
+  });
+
+  test.each([
+    ["no certificate of ours", () => ({ ca: ours.ca })],
+    ["a certificate of another authority", () => ({ ...theirs.sign("pawld"), ca: ours.ca })],
+    ["another authority to trust", () => ({ ...ours.sign("pawld"), ca: theirs.ca })],
+    ["only the authorities that everybody trusts", () => ({})],
+  ])("with %s, it is told that one is not trusted", async (_, files) => {
+    const provider = await open(files());
+    await expect(provider.get("release")).rejects.toMatchObject({
+      kind: "provider_unavailable",
+      details: { provider: "etcd", reason: "untrusted" },
+    });
+  });
 });
 
 describe("custom, by the example of the documentation", () => {

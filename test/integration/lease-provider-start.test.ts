@@ -32,6 +32,17 @@ function watchingLoads({ withoutSdk = false } = {}): { env: Record<string, strin
   return { env: { NODE_OPTIONS: `--import ${register}` }, loaded: () => readFileSync(list, "utf8") };
 }
 
+/** What only providers need of Node, and takes its time to load too. */
+const OF_THE_NETWORK = /^node:(https?|http2|tls|dns|readline)$/m;
+
+/** Where the AWS SDK finds no region. */
+const NO_REGION = {
+  AWS_REGION: "",
+  AWS_DEFAULT_REGION: "",
+  AWS_CONFIG_FILE: "/nowhere/config",
+  AWS_SHARED_CREDENTIALS_FILE: "/nowhere/credentials",
+};
+
 /** In the bundle of pawld each provider is a file of its own. */
 const PROVIDER_MODULES = /@aws-sdk|@smithy|etcd3|@grpc|bundle\/(dynamodb|etcd)-/;
 
@@ -41,6 +52,7 @@ test("without a provider configured, nothing of any is loaded", async () => {
   await daemon.place.next();
   expect(loaded()).toContain("bundle/pawld.js");
   expect(loaded()).not.toMatch(PROVIDER_MODULES);
+  expect(loaded()).not.toMatch(OF_THE_NETWORK);
 });
 
 test("with etcd configured, etcd's alone is; with dynamodb, the SDK too", async () => {
@@ -50,6 +62,7 @@ test("with etcd configured, etcd's alone is; with dynamodb, the SDK too", async 
     args: ["--lease-provider", "*=etcd:endpoints=http://127.0.0.1:1"],
   });
   expect(etcd.loaded()).toMatch(/bundle\/etcd-/);
+  expect(etcd.loaded()).toMatch(OF_THE_NETWORK);
   expect(etcd.loaded()).not.toMatch(/@aws-sdk|etcd3|@grpc|bundle\/dynamodb-/);
   const dynamodb = watchingLoads();
   await startDaemon({
@@ -62,13 +75,19 @@ test("with etcd configured, etcd's alone is; with dynamodb, the SDK too", async 
 
 test("a provider that cannot be loaded is said at the start, with what to do", async () => {
   const missing = watchingLoads({ withoutSdk: true });
-  const module = join(privateDirectory(), "module.js");
+  const directory = privateDirectory();
+  const module = join(directory, "module.js");
   writeFileSync(module, "export const nothing = 1;");
+  const pem = join(directory, "no.pem");
+  writeFileSync(pem, "no certificate");
   for (const [specification, says, env] of [
     ["dynamodb:table=leases", "npm install @aws-sdk/client-dynamodb", missing.env],
     [`custom:${module}`, "it exports no function createLeaseProvider", {}],
     ["custom:/nowhere/module.js", "/nowhere/module.js", {}],
     ["etcd:endpoints=https://127.0.0.1:1,ca=/nowhere/ca.pem", "/nowhere/ca.pem", {}],
+    [`etcd:endpoints=https://127.0.0.1:1,cert=${pem},key=${pem}`, "PEM", {}],
+    ["dynamodb:table=leases", "dynamodb:table=leases has no region", NO_REGION],
+    ["dynamodb:table=leases", "dynamodb:table=leases,region=eu-central-1", NO_REGION],
   ] as const) {
     const daemon = new Place().spawn({ args: ["--lease-provider", `*=${specification}`], env });
     expect(await daemon.exited, specification).toBe(3);
@@ -84,6 +103,9 @@ test.each([
   ["a/*=dynamodb:region=eu", "lacks table="],
   ["a/*=dynamodb:table=t,colour=red", "unknown parameter"],
   ["a/*=dynamodb:table=t,table=u", "twice"],
+  ["a/*=dynamodb:table=a b", "table=a b"],
+  ["a/*=dynamodb:table=leases,region=no where", "region=no where"],
+  ["a/*=etcd:endpoints=http://:secret@127.0.0.1:2379", "credentials"],
   ["a/*=etcd:endpoints=127.0.0.1:2379", "URL"],
   ["a/*=etcd:endpoints=http://me@127.0.0.1:2379", "credentials"],
   ["a/*=etcd:endpoints=https://e:2379,cert=c.pem", "together"],
@@ -100,16 +122,19 @@ test.each([
 test("pawl lease-table create makes the table once, and the daemon then uses it", async () => {
   const dynalite = await Dynalite.start(onTestFinished);
   const specification = `dynamodb:table=leases,endpoint=${dynalite.endpoint}`;
-  const pawl = (...args: string[]) =>
+  const pawlIn = (env: Record<string, string>, ...args: string[]) =>
     spawnSync(process.execPath, [PAWL, "lease-table", ...args], {
       encoding: "utf8",
-      env: { ...process.env, ...AWS_ENV },
+      env: { ...process.env, ...env },
     });
+  const pawl = (...args: string[]) => pawlIn(AWS_ENV, ...args);
   const daemon = await startDaemon({ env: AWS_ENV, args: ["--lease-provider", `*=${specification}`] });
   const client = await daemon.place.connect();
   const { data, message } = await client.refusal("lease.get", { name: "a" });
-  expect(data.kind).toBe("provider_unavailable");
-  expect(message).toContain(`pawl lease-table create ${specification}`);
+  expect(data).toMatchObject({ kind: "provider_unavailable", provider: "dynamodb", reason: "no_table" });
+  expect(message).toContain("pawl lease-table create");
+  const { text } = await daemon.logged(({ reason }) => reason === "no_table");
+  expect(text).toContain(`pawl lease-table create ${specification}`);
 
   expect(pawl("create", specification)).toMatchObject({ status: 0, stdout: "leases: made\n" });
   const again = pawl("create", specification, "--json");
@@ -118,8 +143,15 @@ test("pawl lease-table create makes the table once, and the daemon then uses it"
 
   expect(pawl("create", "etcd:endpoints=http://127.0.0.1:1").status).toBe(2);
   expect(pawl("destroy", specification).status).toBe(2);
+  const withoutRegion = pawlIn({ ...AWS_ENV, ...NO_REGION }, "create", specification);
+  expect(withoutRegion.status).toBe(2);
+  expect(withoutRegion.stderr).toContain("Give it: dynamodb:table=leases,region=eu-central-1");
+  expect(withoutRegion.stderr).not.toContain("try again");
+  const elsewhere = pawlIn({ ...AWS_ENV, ...NO_REGION }, "create", `${specification},region=eu-central-1`);
+  expect(elsewhere).toMatchObject({ status: 0, stdout: "leases: it is there already\n" });
   await dynalite.stop();
   const unreachable = pawl("create", specification);
   expect(unreachable.status).toBe(4);
   expect(unreachable.stderr).toContain("provider_unavailable");
+  expect(unreachable.stderr).toContain("ECONNREFUSED");
 });
