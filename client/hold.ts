@@ -47,7 +47,10 @@ export interface HoldOptions {
  * `ended`: by its holder. Nothing is renewed any more.
  *
  * A grant that ends with the connection is also lost when it could not be renewed in time on a new connection.
- * A daemon gives it at most `RESTART_GRACE_MS` from its start, and as long as nobody listens, none has started.
+ * A daemon gives it at most `RESTART_GRACE_MS` from its start, and as long as nobody listens, none has started. Nor
+ * has one while somebody listens and does not answer: the socket may be systemd's, which takes connections before
+ * there is a daemon, and on a busy machine a start takes longer than the grace. So a renewal that is on its way over
+ * a new connection is waited for, as long as the grant lasts by itself.
  */
 export class Hold {
   readonly #options: HoldOptions;
@@ -56,6 +59,8 @@ export class Hold {
   readonly #end = new AbortController();
   #validUntil = 0;
   #graceUntil = Number.POSITIVE_INFINITY;
+  /** There is a new connection, and no answer on it yet to tell that a daemon has started. */
+  #unanswered = false;
   #overdue = false;
   #paused = false;
   #renewing = false;
@@ -86,7 +91,7 @@ export class Hold {
     const unwatch =
       options.releaseOn === "disconnect"
         ? connection.watch({
-            up: () => void this.#renew(),
+            up: () => this.#connectedAgain(),
             down: () => this.#beginGrace(),
             refused: () => this.#beginGrace(),
           })
@@ -158,14 +163,22 @@ export class Hold {
     this.#setDeadline();
   }
 
+  #connectedAgain(): void {
+    this.#unanswered = true;
+    this.#setDeadline();
+    void this.#renew();
+  }
+
   #beginGrace(): void {
+    this.#unanswered = false;
     this.#graceUntil = performance.now() + RESTART_GRACE_MS * (1 - MARGIN_FRACTION);
     this.#setDeadline();
   }
 
   #setDeadline(): void {
     clearTimeout(this.#deadlineTimer);
-    const left = Math.min(this.#validUntil, this.#graceUntil) - performance.now();
+    const graceUntil = this.#unanswered ? Number.POSITIVE_INFINITY : this.#graceUntil;
+    const left = Math.min(this.#validUntil, graceUntil) - performance.now();
     this.#deadlineTimer = setTimeout(
       () => {
         const { what, lostKind } = this.#options;
@@ -191,6 +204,7 @@ export class Hold {
     try {
       const remainingMs = await renew(this.#end.signal);
       if (this.#state !== "held") return;
+      this.#unanswered = false;
       this.#graceUntil = Number.POSITIVE_INFINITY;
       this.#extend(askedAt, remainingMs);
       this.#confirm();
@@ -198,6 +212,11 @@ export class Hold {
     } catch (error) {
       if (isLoss(error)) this.lose(error);
       if (this.#state !== "held") return;
+      if (error instanceof PawlError && this.#unanswered) {
+        // A daemon runs, and its grace with it.
+        this.#unanswered = false;
+        this.#setDeadline();
+      }
       const pause = Math.min(Math.max(leaseMs * RETRY_FRACTION, MIN_RETRY_MS), MAX_RETRY_MS);
       this.#renewAt(performance.now() + pause);
     } finally {

@@ -15,6 +15,7 @@ import {
   checkInstance,
   checkSocketPath,
   DEFAULT_INSTANCE,
+  firstDirectory,
   type Surroundings,
   socketPath,
   stateDirectory,
@@ -186,6 +187,7 @@ const ONLY_FLAGS = {
 } as const satisfies Record<string, Option>;
 
 const MAX_RETENTION_DAYS = 3650;
+const MAX_IDLE_EXIT_SECONDS = 365 * 24 * 60 * 60;
 const HELP_COLUMN = 36;
 /** The largest user or group number; 2^32 - 1 means none. */
 const MAX_ID = 2 ** 32 - 2;
@@ -196,20 +198,22 @@ type Given = Map<Flag, { value: unknown; source: string }>;
 
 /**
  * Reads flags, environment and config file. Anything unknown or out of range is refused with its name and
- * value (`invalid_params`). A string is what to print instead of running: the help or the version.
+ * value (`invalid_params`), also where another layer wins over it: it would come to light on the day on which that
+ * layer goes. A string is what to print instead of running: the help or the version.
  */
 export function readConfig(args: readonly string[], env: NodeJS.ProcessEnv): Config | string {
   const flags = parseFlags(args);
   if (flags.help) return helpText();
   if (flags.version) return `pawld ${VERSION}\n`;
-  const given: Given = new Map();
-  const file = (flags.config as string | undefined) ?? env.PAWL_CONFIG ?? unitConfig(flags, env);
-  if (file !== undefined) addFile(given, file);
-  addEnvironment(given, env);
-  for (const name of flagNames()) {
-    if (flags[name] !== undefined) given.set(name, { value: flags[name], source: `--${name}` });
+  const inFlags = fromFlags(flags);
+  const inEnvironment = fromEnvironment(env);
+  const instance = READERS.instance(inFlags) ?? READERS.instance(inEnvironment) ?? DEFAULT_INSTANCE;
+  const file = (flags.config as string | undefined) ?? env.PAWL_CONFIG ?? unitConfig(instance, env);
+  const layers = [...(file === undefined ? [] : [fromFile(file)]), inEnvironment, inFlags];
+  for (const layer of layers) {
+    for (const name of layer.keys()) READERS[name](layer);
   }
-  return toConfig(given, env);
+  return toConfig(new Map(layers.flatMap((layer) => [...layer])), env);
 }
 
 /** The table that is to be made instead of running, if one is. Refused with `invalid_params` like the options. */
@@ -281,16 +285,16 @@ Examples:
 `;
 }
 
-/** The file of this instance in the directory that a unit of systemd has for it, if there is one. */
-function unitConfig(flags: Record<string, unknown>, env: NodeJS.ProcessEnv): string | undefined {
-  if (!env.CONFIGURATION_DIRECTORY) return undefined;
-  const instance = (flags.instance as string | undefined) ?? (env.PAWL_INSTANCE || DEFAULT_INSTANCE);
-  checkInstance(instance);
-  const file = join(env.CONFIGURATION_DIRECTORY, `${instance}.toml`);
+/** The file of an instance in the directory that a unit of systemd has for it, if there is one. */
+function unitConfig(instance: string, env: NodeJS.ProcessEnv): string | undefined {
+  const directory = firstDirectory(env.CONFIGURATION_DIRECTORY);
+  if (directory === undefined) return undefined;
+  const file = join(directory, `${instance}.toml`);
   return existsSync(file) ? file : undefined;
 }
 
-function addFile(given: Given, file: string): void {
+function fromFile(file: string): Given {
+  const given: Given = new Map();
   let table: Record<string, unknown>;
   try {
     table = parseToml(readFileSync(file, "utf8"));
@@ -309,15 +313,50 @@ function addFile(given: Given, file: string): void {
     }
     given.set(key as Flag, { value, source: `${key} in ${file}` });
   }
+  return given;
 }
 
-function addEnvironment(given: Given, env: NodeJS.ProcessEnv): void {
+function fromEnvironment(env: NodeJS.ProcessEnv): Given {
+  const given: Given = new Map();
   for (const name of flagNames()) {
     const variable = `PAWL_${name.toUpperCase().replaceAll("-", "_")}`;
     const value = env[variable];
     if (value !== undefined && value !== "") given.set(name, { value, source: variable });
   }
+  return given;
 }
+
+function fromFlags(flags: Record<string, unknown>): Given {
+  const given: Given = new Map();
+  for (const name of flagNames()) {
+    if (flags[name] !== undefined) given.set(name, { value: flags[name], source: `--${name}` });
+  }
+  return given;
+}
+
+/** How each option is read; throws when it is given and cannot be that. */
+const READERS = {
+  instance: (given) => checked(given, "instance", text(given, "instance"), checkInstance),
+  socket: (given) => socketAt(given, "socket"),
+  "socket-mode": (given) => socketMode(given, "socket-mode"),
+  "socket-group": (given) => text(given, "socket-group"),
+  "read-only-socket": (given) => socketAt(given, "read-only-socket"),
+  "read-only-socket-mode": (given) => socketMode(given, "read-only-socket-mode"),
+  "read-only": (given) => truth(given, "read-only"),
+  "allow-uid": (given) => numbers(given, "allow-uid"),
+  "allow-gid": (given) => numbers(given, "allow-gid"),
+  "state-dir": (given) => path(given, "state-dir"),
+  mode: (given) => oneOf(given, "mode", ["centralized", "distributed"]),
+  "node-id": (given) => whole(given, "node-id", 1, MAX_NODE_ID),
+  "accept-mode-change": (given) => truth(given, "accept-mode-change"),
+  "accept-identity-change": (given) => truth(given, "accept-identity-change"),
+  "idle-exit": (given) => whole(given, "idle-exit", 1, MAX_IDLE_EXIT_SECONDS),
+  "max-message-bytes": (given) =>
+    whole(given, "max-message-bytes", MIN_MAX_MESSAGE_BYTES, MAX_MAX_MESSAGE_BYTES),
+  "lease-provider": (given) => leaseRules(given),
+  "retention-days": (given) => whole(given, "retention-days", 1, MAX_RETENTION_DAYS),
+  "log-level": (given) => oneOf(given, "log-level", LOG_LEVELS),
+} as const satisfies Record<Flag, (given: Given) => unknown>;
 
 function toConfig(given: Given, env: NodeJS.ProcessEnv): Config {
   const around: Surroundings = {
@@ -326,41 +365,37 @@ function toConfig(given: Given, env: NodeJS.ProcessEnv): Config {
     temporaryDirectory: tmpdir(),
     homeDirectory: homedir,
   };
-  const instance = text(given, "instance") ?? DEFAULT_INSTANCE;
-  checkInstance(instance);
-  const socket = resolve(text(given, "socket") ?? socketPath(around, instance));
+  const instance = READERS.instance(given) ?? DEFAULT_INSTANCE;
+  const socket = READERS.socket(given) ?? resolve(socketPath(around, instance));
   checkSocketPath(socket, Buffer.byteLength(socket));
-  const readOnlySocket = path(given, "read-only-socket");
-  if (readOnlySocket !== undefined) checkSocketPath(readOnlySocket, Buffer.byteLength(readOnlySocket));
+  const readOnlySocket = READERS["read-only-socket"](given);
   if (readOnlySocket === socket) throw bad(given, "read-only-socket", "another path than --socket");
   return {
     instance,
     socket,
-    socketMode: socketMode(given, "socket-mode"),
-    socketGroup: text(given, "socket-group"),
+    socketMode: READERS["socket-mode"](given),
+    socketGroup: READERS["socket-group"](given),
     readOnlySocket,
-    readOnlySocketMode: socketMode(given, "read-only-socket-mode"),
-    readOnly: truth(given, "read-only"),
-    allowUids: numbers(given, "allow-uid"),
-    allowGids: numbers(given, "allow-gid"),
-    stateDir: resolve(text(given, "state-dir") ?? stateDirectory(around, instance)),
+    readOnlySocketMode: READERS["read-only-socket-mode"](given),
+    readOnly: READERS["read-only"](given),
+    allowUids: READERS["allow-uid"](given),
+    allowGids: READERS["allow-gid"](given),
+    stateDir: READERS["state-dir"](given) ?? resolve(stateDirectory(around, instance)),
     mode: mode(given),
-    acceptModeChange: truth(given, "accept-mode-change"),
+    acceptModeChange: READERS["accept-mode-change"](given),
     credentialsDirectory: env.CREDENTIALS_DIRECTORY,
-    acceptIdentityChange: truth(given, "accept-identity-change"),
-    idleExit: whole(given, "idle-exit", 1, 365 * 24 * 60 * 60),
-    maxMessageBytes:
-      whole(given, "max-message-bytes", MIN_MAX_MESSAGE_BYTES, MAX_MAX_MESSAGE_BYTES) ??
-      DEFAULT_MAX_MESSAGE_BYTES,
-    leaseRules: leaseRules(given),
-    retentionDays: whole(given, "retention-days", 1, MAX_RETENTION_DAYS) ?? DEFAULT_RETENTION_DAYS,
-    logLevel: oneOf(given, "log-level", LOG_LEVELS) ?? "info",
+    acceptIdentityChange: READERS["accept-identity-change"](given),
+    idleExit: READERS["idle-exit"](given),
+    maxMessageBytes: READERS["max-message-bytes"](given) ?? DEFAULT_MAX_MESSAGE_BYTES,
+    leaseRules: READERS["lease-provider"](given),
+    retentionDays: READERS["retention-days"](given) ?? DEFAULT_RETENTION_DAYS,
+    logLevel: READERS["log-level"](given) ?? "info",
   };
 }
 
 function mode(given: Given): Mode | undefined {
-  const kind = oneOf(given, "mode", ["centralized", "distributed"] as const);
-  const nodeId = whole(given, "node-id", 1, MAX_NODE_ID);
+  const kind = READERS.mode(given);
+  const nodeId = READERS["node-id"](given);
   if (kind === "distributed" && nodeId === undefined) {
     throw new PawlError(
       "invalid_params",
@@ -393,6 +428,28 @@ function leaseRules(given: Given): LeaseRule[] {
       throw new PawlError("invalid_params", `${source}: ${(error as Error).message}`);
     }
   });
+}
+
+function socketAt(given: Given, name: "socket" | "read-only-socket"): string | undefined {
+  return checked(given, name, path(given, name), (socket) =>
+    checkSocketPath(socket, Buffer.byteLength(socket)),
+  );
+}
+
+/** A value that a rule of others accepts; what it refuses is refused with where the value came from. */
+function checked(
+  given: Given,
+  name: Flag,
+  value: string | undefined,
+  check: (value: string) => void,
+): string | undefined {
+  if (value === undefined) return undefined;
+  try {
+    check(value);
+  } catch (error) {
+    throw new PawlError("invalid_params", `${given.get(name)?.source}: ${(error as Error).message}`);
+  }
+  return value;
 }
 
 function socketMode(given: Given, name: "socket-mode" | "read-only-socket-mode"): number {

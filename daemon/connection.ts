@@ -99,6 +99,12 @@ export class Connection implements Peer {
     return this.#state === "closed";
   }
 
+  /** The longest line that is taken from now on; may change when the configuration is read again. */
+  set maxMessageBytes(bytes: number) {
+    this.#options.maxMessageBytes = bytes;
+    this.#lines.maxLineBytes = bytes;
+  }
+
   /**
    * Whether one more line may be taken up: neither unsent replies nor unanswered requests have piled up. What
    * a peer sent before it closed is performed, and no answer to it piles up.

@@ -19,12 +19,12 @@ import { countLeases } from "./domain/lease.js";
 import { endByClockOfBoot } from "./domain/outside-lease.js";
 import { countBoard } from "./domain/pipeline.js";
 import { countBatches } from "./domain/queue.js";
-import { type Engine, openEngine, openReader } from "./engine.js";
+import { cannotOpen, type Engine, openEngine, openReader } from "./engine.js";
 import { handlers } from "./handlers.js";
 import { settleIdentity } from "./identity.js";
 import { Inbox } from "./inbox.js";
 import { type Credentials, type Kernel, openKernel } from "./kernel.js";
-import { Listener } from "./listener.js";
+import { Listener, type SocketOption } from "./listener.js";
 import type { Caller, Env, Operation } from "./operation.js";
 import { OutsideLeases, type Site, type SiteRule } from "./outside-leases.js";
 import { loadProvider } from "./providers/load.js";
@@ -82,6 +82,8 @@ export class Daemon {
   #nextConnection = 1;
   #idleTimer: NodeJS.Timeout | undefined;
   #stopping = false;
+  /** Why the configuration was not taken over when it was last read again. */
+  #notTaken: string | undefined;
   /** Whether a write found no space since the last that found some. */
   #full = false;
   /** Resolves with the exit code once the daemon has stopped by itself. */
@@ -242,8 +244,10 @@ export class Daemon {
           );
       const identity = settled?.identity ?? null;
       daemon = new Daemon(config, log, notices, engine, identity, kernel, sites);
+      const adopt = await daemon.#bind(passed);
+      // As late as can be: what the grants of the life before are given to be renewed begins here.
       daemon.#recover();
-      await daemon.#listen(passed);
+      await adopt();
       const renamed = settled?.renamed;
       if (renamed !== undefined) log.info(renamed, "the board goes on under a new incarnation");
     } catch (error) {
@@ -252,7 +256,8 @@ export class Daemon {
         listener.remove();
       }
       engine.close();
-      throw error;
+      // The first writes are made here.
+      throw isSqlite(error) ? cannotOpen(path, error) : error;
     }
     daemon.#reactor.schedule();
     daemon.#watchIdle();
@@ -266,12 +271,29 @@ export class Daemon {
     if (this.#full) return "No space left for the database: reads go on, writes are refused";
     const open = this.#connections.size;
     const serving = `Serving ${readOnly ? "reads of " : ""}${open} connection${open === 1 ? "" : "s"}`;
-    return open === 0 && idleExit !== undefined ? `Idle; ends if that lasts ${idleExit} s` : serving;
+    const state = open === 0 && idleExit !== undefined ? `Idle; ends if that lasts ${idleExit} s` : serving;
+    return this.#notTaken === undefined ? state : `${state}; on its former options: ${this.#notTaken}`;
+  }
+
+  /** Where it listens: what takes writes, or everything in a daemon that only reads, and what takes only reads. */
+  get addresses(): { socket: string; readOnlySocket?: string } {
+    const forReads = ({ readOnly }: { readOnly: boolean }): boolean => readOnly && !this.#config.readOnly;
+    const paths = (wanted: boolean): string =>
+      this.#listeners
+        .filter((each) => forReads(each) === wanted)
+        .map(({ listener }) => listener.path)
+        .join(", ");
+    const readOnlySocket = paths(true);
+    return {
+      socket: paths(false),
+      ...(readOnlySocket === "" ? {} : { readOnlySocket }),
+    };
   }
 
   /**
    * Takes over what can be changed while it runs, and says what would need another start. A configuration that
-   * cannot be read changes nothing, and says so.
+   * cannot be read changes nothing, and says so: in the log, and to the supervisor until one was taken over, since
+   * whoever asked for it by a signal gets no other answer.
    *
    * @param read throws a `PawlError` when there is something wrong with it.
    */
@@ -280,7 +302,9 @@ export class Daemon {
     this.#notices.reloading();
     try {
       this.#takeOver(read());
+      this.#notTaken = undefined;
     } catch (error) {
+      this.#notTaken = (error as Error).message;
       this.#log.error({ err: error }, "the configuration was not taken over; the former one stays");
     }
     this.#notices.ready(this.#state());
@@ -300,6 +324,7 @@ export class Daemon {
     this.#reactor.retain(config.retentionDays * DAY_MS);
     for (const connection of this.#connections.values()) {
       connection.forbidden = this.#forbid(connection.socket, connection.caller);
+      connection.maxMessageBytes = config.maxMessageBytes;
     }
     clearTimeout(this.#idleTimer);
     this.#watchIdle();
@@ -369,26 +394,35 @@ export class Daemon {
   /** The first operation of this life: grants that were bound to connections of the one before. */
   #recover(): void {
     if (this.#config.readOnly) return;
+    // It takes long after a crash under load, so it comes before the time that grants are given to be renewed.
+    this.#engine.store.checkpoint();
     this.#reactor.performNow(restart);
     this.#reactor.performNow((env) => endByClockOfBoot(uptime(), env));
     this.#outside?.start();
-    this.#engine.store.checkpoint();
   }
 
-  async #listen({ sockets }: Passed): Promise<void> {
+  /**
+   * Takes its places and looks at what was passed: whatever may be in the way of a start is found before anybody can
+   * connect. What it resolves with lets them.
+   */
+  async #bind({ sockets }: Passed): Promise<() => Promise<void>> {
     const { socket, socketMode, readOnlySocket, readOnlySocketMode, readOnly } = this.#config;
-    // systemd passes them in any order; whoever looks for one to talk to finds the main one first.
-    for (const passed of sockets.toSorted((a, b) => Number(a.readOnly) - Number(b.readOnly))) {
-      await this.#adopt(passed);
-    }
-    const has = (forReads: boolean): boolean => sockets.some((passed) => passed.readOnly === forReads);
-    if (!has(false)) await this.#listenOn(socket, socketMode, readOnly);
+    const passed = sockets.map((each) => ({ ...each, path: this.#pathOf(each) }));
+    const has = (forReads: boolean): boolean => sockets.some((each) => each.readOnly === forReads);
+    if (!has(false)) await this.#listenOn("--socket", socket, socketMode, readOnly);
     if (readOnlySocket !== undefined && !has(true)) {
-      await this.#listenOn(readOnlySocket, readOnlySocketMode, true);
+      await this.#listenOn("--read-only-socket", readOnlySocket, readOnlySocketMode, true);
     }
+    return async () => {
+      for (const each of passed) await this.#adopt(each);
+      // systemd passes them in any order; whoever looks for one to talk to finds the main one first.
+      this.#listeners.sort((a, b) => Number(a.readOnly) - Number(b.readOnly));
+      for (const { listener } of this.#listeners) listener.show();
+    };
   }
 
-  async #adopt({ fd, name, readOnly: forReads }: Passed["sockets"][number]): Promise<void> {
+  /** Where a socket that was passed listens. */
+  #pathOf({ fd, name }: Passed["sockets"][number]): string {
     const path = this.#kernel === undefined ? this.#config.socket : this.#kernel.takeListening(fd);
     if (path === undefined) {
       throw new PawlError(
@@ -396,7 +430,11 @@ export class Daemon {
         `What was passed as ${JSON.stringify(name)} (descriptor ${fd}) is no listening stream socket of the Unix family. Pass one: ListenStream= with a path.`,
       );
     }
-    const readOnly = forReads || this.#config.readOnly;
+    return path;
+  }
+
+  async #adopt({ fd, path, ...passed }: Passed["sockets"][number] & { path: string }): Promise<void> {
+    const readOnly = passed.readOnly || this.#config.readOnly;
     const listener = await Listener.adopt({
       fd,
       path,
@@ -405,10 +443,11 @@ export class Daemon {
     this.#listeners.push({ listener, readOnly });
   }
 
-  async #listenOn(path: string, mode: number, readOnly: boolean): Promise<void> {
+  async #listenOn(option: SocketOption, path: string, mode: number, readOnly: boolean): Promise<void> {
     checkTemporaryDirectory(path);
     const listener = await Listener.open({
       path,
+      option,
       mode,
       group: this.#config.socketGroup,
       onConnection: (accepted) => this.#accept(accepted, readOnly),
@@ -601,6 +640,10 @@ async function loadSites(rules: readonly LeaseRule[]): Promise<SiteRule[]> {
     loaded.push({ pattern, site: sites.get(text) });
   }
   return loaded;
+}
+
+function isSqlite(error: unknown): boolean {
+  return `${(error as { code?: unknown }).code}`.startsWith("SQLITE_");
 }
 
 function commandOf(params: object): string {

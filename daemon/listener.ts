@@ -11,42 +11,48 @@ const BACKLOG = 4096;
 /**
  * Listens on a socket file. Whoever holds the lock beside it may put a socket there and take it away, so a
  * daemon never unlinks another's: the new one is bound under a temporary name, with its final permissions,
- * and renamed over whatever stale socket a killed daemon left. There is no moment without a socket file.
+ * and renamed over whatever stale socket a killed daemon left. There is no moment without a socket file, and
+ * nobody can connect before the renaming, so several sockets are served all or none.
  */
 export class Listener {
   readonly path: string;
   readonly #server: Server;
   /** What is ours in the file system; nothing is when the socket was passed to us. */
-  readonly #place: { lock: FileLock; inode: number } | undefined;
+  readonly #place: { lock: FileLock; temporary: string; inode: number } | undefined;
 
-  private constructor(path: string, server: Server, lock: FileLock | undefined) {
+  private constructor(path: string, server: Server, own: { lock: FileLock; temporary: string } | undefined) {
     this.path = path;
     this.#server = server;
-    this.#place = lock === undefined ? undefined : { lock, inode: lstatSync(path).ino };
+    this.#place = own === undefined ? undefined : { ...own, inode: lstatSync(own.temporary).ino };
   }
 
   /**
+   * Takes the place and binds the socket, which is there for others from `show` on.
+   *
+   * @param option where the path comes from, for who has to choose another.
    * @param mode file mode of the socket, which decides who may connect.
    * @param group name of its group, or undefined for the process's own.
    */
   static async open(options: {
     path: string;
+    option: SocketOption;
     mode: number;
     group: string | undefined;
     onConnection: (socket: Socket) => void;
   }): Promise<Listener> {
-    const { path, mode, group } = options;
+    const { path, option, mode, group } = options;
     mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
     const lock = FileLock.take(`${path}.lock`);
     if (!(lock instanceof FileLock)) {
+      const others = option === "--socket" ? "--socket or --instance" : option;
       throw new PawlError(
         "invalid_state",
-        `Another daemon (${lock.heldBy === null ? "pid unknown" : `pid ${lock.heldBy}`}) serves ${path}. Stop it, or choose another --socket or --instance.`,
+        `Another daemon (${lock.heldBy === null ? "pid unknown" : `pid ${lock.heldBy}`}) serves ${path}. Stop it, or choose another ${others}.`,
         { pid: lock.heldBy },
       );
     }
     try {
-      await checkPlace(path);
+      await checkPlace(path, option);
       const server = createServer({ allowHalfOpen: true, pauseOnConnect: false }, options.onConnection);
       const temporary = join(dirname(path), temporaryName(basename(path)));
       await bind(server, temporary, mode);
@@ -56,8 +62,7 @@ export class Listener {
         chownSync(temporary, -1, groupId(group));
         chmodSync(temporary, mode);
       }
-      renameSync(temporary, path);
-      return new Listener(path, server, lock);
+      return new Listener(path, server, { lock, temporary });
     } catch (error) {
       lock.release();
       throw error;
@@ -80,6 +85,11 @@ export class Listener {
     return new Listener(options.path, server, undefined);
   }
 
+  /** Lets others connect. */
+  show(): void {
+    if (this.#place !== undefined) renameSync(this.#place.temporary, this.path);
+  }
+
   /** Takes no more connections; those that are open stay. */
   stopAccepting(): void {
     this.#server.close();
@@ -88,20 +98,25 @@ export class Listener {
   /** Removes the socket file if it is still ours, and lets another daemon have the place. */
   remove(): void {
     if (this.#place === undefined) return;
-    const { lock, inode } = this.#place;
-    if (lstatSync(this.path, { throwIfNoEntry: false })?.ino === inode) unlinkSync(this.path);
+    const { lock, temporary, inode } = this.#place;
+    for (const path of [temporary, this.path]) {
+      if (lstatSync(path, { throwIfNoEntry: false })?.ino === inode) unlinkSync(path);
+    }
     lock.release();
   }
 }
 
+/** The options that say where to listen. */
+export type SocketOption = "--socket" | "--read-only-socket";
+
 /** Refuses a place where something answers, or where something lies that is no socket. */
-async function checkPlace(path: string): Promise<void> {
+async function checkPlace(path: string, option: SocketOption): Promise<void> {
   const found = lstatSync(path, { throwIfNoEntry: false });
   if (found === undefined) return;
   if (!found.isSocket()) {
     throw new PawlError(
       "invalid_state",
-      `${path} is there and is not a socket. Move it away, or choose another --socket.`,
+      `${path} is there and is not a socket. Move it away, or choose another ${option}.`,
     );
   }
   const answers = await new Promise<boolean>((resolve) => {
@@ -115,7 +130,7 @@ async function checkPlace(path: string): Promise<void> {
   if (answers) {
     throw new PawlError(
       "invalid_state",
-      `Another program answers on ${path}. Stop it, or choose another --socket.`,
+      `Another program answers on ${path}. Stop it, or choose another ${option}.`,
     );
   }
 }

@@ -16,6 +16,12 @@ const EXIT_NOT_STARTED = 3;
 export async function main(args: readonly string[]): Promise<void> {
   let config: Config;
   let passed: Passed;
+  let hungUp = false;
+  let onHangUp = (): void => {
+    hungUp = true;
+  };
+  // Before the configuration is read, so that what it is told to read again is never older than that.
+  process.on("SIGHUP", () => onHangUp());
   try {
     const table = tableToCreate(args);
     if (table !== undefined) return await makeTable(table);
@@ -53,14 +59,15 @@ export async function main(args: readonly string[]): Promise<void> {
   // Before anybody can know that the daemon runs: whoever is told may signal it at once.
   process.on("SIGTERM", onSignal);
   process.on("SIGINT", onSignal);
-  process.on("SIGHUP", (signal) => {
+  onHangUp = (): void => {
     // A terminal that is closed takes its daemon with it, as it always did; everybody else means the configuration.
-    if (log.onTerminal) return onSignal(signal);
+    if (log.onTerminal) return onSignal("SIGHUP");
     starting.then(
       (daemon) => daemon.reload(() => readConfig(args, process.env) as Config),
       () => {},
     );
-  });
+  };
+  if (hungUp) onHangUp();
 
   let daemon: Daemon;
   try {
@@ -75,9 +82,9 @@ export async function main(args: readonly string[]): Promise<void> {
     log.logger.fatal({ err: error }, "defect outside any request; ending, so that a restart begins clean");
     exit(EXIT_FAILURE);
   });
-  log.logger.info({ socket: config.socket, stateDir: config.stateDir }, "listening");
+  log.logger.info({ ...daemon.addresses, stateDir: config.stateDir }, "listening");
   // `npm start` in a clone is how most people meet pawl first.
-  if (process.env.npm_lifecycle_event === "start") greet(config.socket);
+  if (process.env.npm_lifecycle_event === "start") greet(daemon.addresses.socket);
   const code = await daemon.ended;
   if (code === 0) await log.close();
   else log.flush();

@@ -68,6 +68,8 @@ function wholeNumber(text: string | undefined): number {
 
 /** Of the time in which a sign of life is expected, after how much one is given (sd_watchdog_enabled(3)). */
 const WATCHDOG_SHARE = 0.5;
+/** `setInterval` takes longer times for none at all, and would give signs of life without a pause. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
 /** Connections come and go faster than anybody reads; the line about them changes no more often. */
 const STATUS_MS = 1000;
 /** What could not be sent, because the receiver had not read what it got before, is tried again. */
@@ -112,7 +114,8 @@ export class Notices {
     if (watchdogMs === undefined || this.#watchdogTimer !== undefined) return;
     this.#sendIfRoom(["WATCHDOG=1"]);
     // A timer of the event loop shows that the loop turns, which is all that a daemon of one thread has to show.
-    this.#watchdogTimer = setInterval(() => this.#sendIfRoom(["WATCHDOG=1"]), watchdogMs * WATCHDOG_SHARE);
+    const everyMs = Math.min(watchdogMs * WATCHDOG_SHARE, MAX_TIMER_MS);
+    this.#watchdogTimer = setInterval(() => this.#sendIfRoom(["WATCHDOG=1"]), everyMs);
     this.#watchdogTimer.unref();
   }
 

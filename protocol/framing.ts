@@ -18,7 +18,6 @@ export const LINE_TOO_LONG = Symbol("line too long");
  * stays. Lines are views into the chunk or into a buffer given up to the caller; they stay valid.
  */
 export class LineSplitter {
-  readonly #maxLineBytes: number;
   /** The bytes of a line whose end has not arrived, in a buffer that doubles: a peer may send single bytes. */
   #partial: Buffer;
   #partialBytes = 0;
@@ -26,13 +25,14 @@ export class LineSplitter {
   #offset = 0;
   #tooLong = false;
   readonly #allocate: (bytes: number) => Buffer;
+  /** The longest line, without its end. May be changed; also the line that is under way is held to it. */
+  maxLineBytes: number;
 
   /**
-   * @param maxLineBytes longest line, without its end.
    * @param allocate `Buffer.allocUnsafe`, passed in so that this file imports nothing at run time.
    */
   constructor(maxLineBytes: number, allocate: (bytes: number) => Buffer) {
-    this.#maxLineBytes = maxLineBytes;
+    this.maxLineBytes = maxLineBytes;
     this.#allocate = allocate;
     this.#partial = allocate(0);
     this.#chunk = this.#partial;
@@ -51,9 +51,9 @@ export class LineSplitter {
       const end = this.#chunk.indexOf(NEWLINE, this.#offset);
       if (end === -1) {
         this.#keepRest();
-        if (this.#partialBytes <= this.#maxLineBytes) return undefined;
+        if (this.#partialBytes <= this.maxLineBytes) return undefined;
         // One byte more may be the carriage return of a line that is just as long as allowed.
-        const mayBeEnd = this.#partialBytes === this.#maxLineBytes + 1;
+        const mayBeEnd = this.#partialBytes === this.maxLineBytes + 1;
         if (mayBeEnd && this.#partial[this.#partialBytes - 1] === CARRIAGE_RETURN) return undefined;
         break;
       }
@@ -67,7 +67,7 @@ export class LineSplitter {
       }
       this.#offset = end + 1;
       if (line.length > 0 && line[line.length - 1] === CARRIAGE_RETURN) line = line.subarray(0, -1);
-      if (line.length > this.#maxLineBytes) break;
+      if (line.length > this.maxLineBytes) break;
       if (!isBlank(line)) return line;
     }
     this.#tooLong = true;

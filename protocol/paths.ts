@@ -34,13 +34,14 @@ export function sharedTemporaryDirectory(around: Surroundings): string {
 }
 
 /**
- * Where the daemon of an instance keeps its database (spec: operations.md): `$STATE_DIRECTORY`, else
+ * Where the daemon of an instance keeps its database (spec: operations.md): the first of `$STATE_DIRECTORY`, else
  * `$XDG_STATE_HOME/pawl/<instance>`, else `/var/lib/pawl/<instance>` for root, else
  * `~/.local/state/pawl/<instance>`. Refuses by name what no home directory can be found for.
  */
 export function stateDirectory(around: Surroundings, instance: string): string {
   const { env, uid } = around;
-  if (env.STATE_DIRECTORY) return env.STATE_DIRECTORY;
+  const passed = firstDirectory(env.STATE_DIRECTORY);
+  if (passed !== undefined) return passed;
   if (isAbsolute(env.XDG_STATE_HOME)) return `${env.XDG_STATE_HOME}/pawl/${instance}`;
   if (uid === 0) return `/var/lib/pawl/${instance}`;
   let home: string;
@@ -53,6 +54,14 @@ export function stateDirectory(around: Surroundings, instance: string): string {
     );
   }
   return `${home}/.local/state/pawl/${instance}`;
+}
+
+/**
+ * The first of the directories that systemd has for a service, in `STATE_DIRECTORY` and the like: a unit that names
+ * several has them all in the variable, with colons between (systemd.exec(5), RuntimeDirectory=).
+ */
+export function firstDirectory(list: string | undefined): string | undefined {
+  return list?.split(":").find((path) => path !== "");
 }
 
 /** The XDG base directory specification has relative paths ignored: they mean another place for each process. */

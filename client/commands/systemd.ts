@@ -1,6 +1,7 @@
 import { spawnSync } from "node:child_process";
 import {
   accessSync,
+  chmodSync,
   constants,
   existsSync,
   mkdirSync,
@@ -31,6 +32,7 @@ const NETWORK_CONF = "network.conf";
 /** Directories that the daemon of the system cannot look into: it runs as a user of its own, without homes. */
 const CLOSED_DIRECTORIES = ["/home", "/root", "/run/user"];
 const EXIT_REFUSED = 1;
+const UNIT_MODE = 0o644;
 
 const OPTIONS = {
   user: { type: "flag", describe: "For this user, by the user's own systemd, instead of for the machine" },
@@ -38,14 +40,14 @@ const OPTIONS = {
   root: {
     type: "text",
     value: "DIR",
-    describe: "Install into the file system of an image; nothing is started",
+    describe: "Work on the file system of an image instead of this machine; nothing is started",
   },
 } as const;
 
 export const systemd = command<"<action>">()({
   options: OPTIONS,
   details:
-    "ACTION is install, status or uninstall. install puts the units in place with the paths of this installation and enables the socket: the daemon starts when somebody connects, and while it is restarted clients wait in the socket. Doing it again after an upgrade restarts the daemon on the new version. uninstall undoes it, and leaves the data and the options where they are. status is 1 when the socket is not listening.",
+    "ACTION is install, status or uninstall. install puts the units in place with the paths of this installation and enables the socket: the daemon starts when somebody connects, and while it is restarted clients wait in the socket. Doing it again after an upgrade restarts the daemon on the new version. uninstall undoes it, and leaves the data and the options where they are. status ends with 1 when the socket is not listening; with --root, when it is not enabled in the image.",
   examples: [
     ["pawl service install --user", "A daemon for yourself, on the default socket"],
     ["sudo pawl service install", "One for the machine, at /run/pawl/default.sock, for the group pawl"],
@@ -65,9 +67,12 @@ export const systemd = command<"<action>">()({
     if (action === "status") {
       const status = statusOf(place);
       output.result(status, () => describeStatus(status));
-      return status.socket.active ? undefined : EXIT_REFUSED;
+      const { active, enabled } = status.socket;
+      return (place.image === undefined ? active : enabled) ? undefined : EXIT_REFUSED;
     }
     checkRights(place);
+    // Whatever the umask of who installs: the units of the machine are for everybody to read, as all others there.
+    process.umask(0o022);
     const steps = new Steps(place);
     if (action === "install") await install(steps, place, network);
     else uninstall(steps, place);
@@ -109,14 +114,17 @@ function placeOf(instance: string, user: boolean, root: string | undefined): Pla
     instance,
     user,
     image,
-    unitDirectory: user
-      ? join(process.env.XDG_CONFIG_HOME || join(homedir(), ".config"), "systemd/user")
-      : join(image ?? "/", "etc/systemd/system"),
+    unitDirectory: user ? join(configHome(), "systemd/user") : join(image ?? "/", "etc/systemd/system"),
     service: `pawld${at}.service`,
     sockets: { main: `pawld${at}.socket`, readOnly: `pawld-read-only${at}.socket` },
     unitFiles: [`pawld${file}.service`, `pawld${file}.socket`, `pawld-read-only${file}.socket`],
     socket: join(runtime, "pawl", `${instance}.sock`),
   };
+}
+
+/** $XDG_CONFIG_HOME, or what stands for it (XDG base directory specification). */
+function configHome(): string {
+  return process.env.XDG_CONFIG_HOME || join(homedir(), ".config");
 }
 
 function checkRights({ user, image }: Place): void {
@@ -140,7 +148,10 @@ class Steps {
   write(path: string, text: string): boolean {
     const content = `${MARK}\n${text}`;
     const former = readIfThere(path);
-    if (former === content) return false;
+    if (former === content) {
+      chmodSync(path, UNIT_MODE);
+      return false;
+    }
     if (former !== undefined && !isOurs(former)) {
       throw new PawlError(
         "conflict",
@@ -149,7 +160,9 @@ class Steps {
       );
     }
     mkdirSync(dirname(path), { recursive: true });
-    writeFileSync(path, content, { mode: 0o644 });
+    writeFileSync(path, content, { mode: UNIT_MODE });
+    // One that was there keeps its mode.
+    chmodSync(path, UNIT_MODE);
     this.done.push(`${former === undefined ? "wrote" : "replaced"} ${path}`);
     return true;
   }
@@ -182,6 +195,8 @@ async function install(steps: Steps, place: Place, network: boolean): Promise<vo
   const listens = image === undefined && isActive(place, sockets.main);
   if (image === undefined && !listens) await checkFree(socket);
 
+  // That specification has it made for its owner alone.
+  if (user) mkdirSync(configHome(), { recursive: true, mode: 0o700 });
   const program = command.map(quoted).join(" ");
   const unitText = (path: string): string =>
     readFileSync(join(units, path), "utf8").replace(`ExecStart=${UNIT_PROGRAM}`, `ExecStart=${program}`);
@@ -361,7 +376,7 @@ function show<P extends string>(place: Place, unit: string, properties: readonly
 }
 
 /** Runs a program of systemd and returns what it printed. Rejects with `unavailable` and its own words. */
-function run(program: string, args: readonly string[]): string {
+function run(program: string, args: readonly string[], expected = [0]): string {
   const { error, status, stdout, stderr } = spawnSync(program, args, { encoding: "utf8" });
   if (error !== undefined) {
     throw new PawlError(
@@ -369,12 +384,15 @@ function run(program: string, args: readonly string[]): string {
       `${program} cannot be run: ${error.message}. Is there a systemd here?`,
     );
   }
-  if (status !== 0) {
+  if (status === null || !expected.includes(status)) {
     const said = stderr.trim().replaceAll(/\s*\n\s*/g, " ");
     throw new PawlError("unavailable", `${program} ${args.join(" ")} failed (${status}): ${said}`);
   }
   return stdout;
 }
+
+/** The state of units in an image, in place of systemd's words. */
+const NOT_RUNNING = "in an image";
 
 interface UnitStatus {
   readonly unit: string;
@@ -397,7 +415,32 @@ interface Status {
   };
 }
 
+/** Of an image, where nothing runs: what lies there, and what will be started when it is booted. */
+function statusOfImage(place: Place): Status {
+  const { instance, user, service, sockets, socket: path, unitDirectory, unitFiles } = place;
+  const base = (unit: string): UnitStatus & { enabled: boolean } => {
+    const file = unitFiles.find((name) => name.replace("@.", `@${instance}.`) === unit) as string;
+    const installed = existsSync(join(unitDirectory, file));
+    const enabled = installed && isEnabled(place, unit);
+    return { unit, installed, active: false, state: NOT_RUNNING, enabled };
+  };
+  const { enabled: _, ...daemon } = base(service);
+  return {
+    instance,
+    user,
+    socket: { ...base(sockets.main), path },
+    readOnlySocket: base(sockets.readOnly),
+    service: { ...daemon, pid: null, status: "", since: "", restarts: 0 },
+  };
+}
+
+function isEnabled(place: Place, unit: string): boolean {
+  // It ends with 1 or 4 for a unit that is not.
+  return run("systemctl", [...where(place), "is-enabled", unit], [0, 1, 4]).trim() === "enabled";
+}
+
 function statusOf(place: Place): Status {
+  if (place.image !== undefined) return statusOfImage(place);
   const base = (
     unit: string,
     found: Record<"LoadState" | "ActiveState" | "SubState", string>,

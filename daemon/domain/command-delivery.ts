@@ -92,7 +92,9 @@ const endDelays = sql<{ deployment: string }>(`
   RETURNING deployment`);
 
 const postponeLeases = sql(`
-  UPDATE pawl_command SET lease_expires_at = lease_expires_at + :byMs WHERE lease_expires_at IS NOT NULL`);
+  UPDATE pawl_command SET lease_expires_at = lease_expires_at + :byMs,
+    lease_connection = CASE WHEN lease_connection < 0 THEN lease_connection - :byMs ELSE lease_connection END
+  WHERE lease_expires_at IS NOT NULL`);
 
 const selectOfConnection = sql<LiveRow>(`
   SELECT ${LIVE_COLUMNS} FROM pawl_command WHERE lease_connection = :connection ORDER BY seq LIMIT :rows`);
@@ -104,11 +106,17 @@ const selectPushes = sql<LiveRow>(`
 const endOfConnection = sql(`
   UPDATE pawl_command SET lease_expires_at = :now, lease_connection = NULL WHERE lease_connection = :connection`);
 
-/** A push ends with its connection; a lease that ends with one is given time to be renewed on another. */
+/**
+ * A push ends with its connection; a lease that ends with one is given time to be renewed on another. In place of
+ * the connection it keeps when it ends by itself, negated: the grace begins again with the next restart, since nobody
+ * could renew it while there was no daemon, and never outlives the lease.
+ */
 const forgetConnections = sql(`
-  UPDATE pawl_command SET lease_connection = 0,
-    lease_expires_at = CASE WHEN lease_expires_at IS NULL THEN :now WHEN lease_expires_at > :grace THEN :grace
-      ELSE lease_expires_at END
+  UPDATE pawl_command
+  SET lease_connection = CASE WHEN lease_connection < 0 THEN lease_connection ELSE -coalesce(lease_expires_at, :now) END,
+    lease_expires_at = CASE WHEN lease_expires_at IS NULL THEN :now
+      WHEN lease_connection < 0 AND -lease_connection < :grace THEN -lease_connection
+      WHEN lease_connection >= 0 AND lease_expires_at < :grace THEN lease_expires_at ELSE :grace END
   WHERE lease_connection IS NOT NULL`);
 
 const countStates = sql<{ state: CommandState; commands: number }>(
@@ -161,7 +169,8 @@ export function* renew(
 
   // A lease that ends with a connection stays with the one it was given to: another that renews it, perhaps a
   // program that ends right after, must not end it. After a restart there is no such connection any more.
-  const connection = row.leaseConnection === 0 ? env.caller.connection : row.leaseConnection;
+  const isOrphan = row.leaseConnection !== null && row.leaseConnection <= 0;
+  const connection = isOrphan ? env.caller.connection : row.leaseConnection;
   // A push ends with its connection alone.
   if (row.leaseExpiresAt === null) return unknownLease(leaseId);
   const leaseExpiresAt = env.now + leaseMs;

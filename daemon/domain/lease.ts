@@ -65,16 +65,25 @@ const expireOfConnection = sql(`
  * while it sleeps, time goes on for the provider.
  */
 const postponeOwn = sql(`
-  UPDATE pawl_lease SET expires_at = expires_at + :byMs, warn_at = warn_at + :byMs WHERE provider IS NULL`);
+  UPDATE pawl_lease SET expires_at = expires_at + :byMs, warn_at = warn_at + :byMs,
+    connection = CASE WHEN connection < 0 THEN connection - :byMs ELSE connection END
+  WHERE provider IS NULL`);
 
 const owe = sql(`
   INSERT INTO pawl_lease_owed (lease_id, name, provider, fencing_token, until)
   VALUES (:leaseId, :name, :provider, :fencingToken, :until)
   ON CONFLICT (lease_id) DO NOTHING`);
 
+/**
+ * A lease that ended with its connection keeps in place of that when it ends by itself, negated: the grace begins
+ * again with the next restart, since nobody could renew it while there was no daemon, and never outlives the ttl.
+ */
 const forgetConnections = sql(`
-  UPDATE pawl_lease SET connection = 0, warn_at = NULL,
-    expires_at = CASE WHEN release_on = 'disconnect' AND expires_at > :grace THEN :grace ELSE expires_at END`);
+  UPDATE pawl_lease SET warn_at = NULL,
+    connection = CASE WHEN release_on <> 'disconnect' THEN 0 WHEN connection < 0 THEN connection ELSE -expires_at END,
+    expires_at = CASE WHEN release_on <> 'disconnect' THEN expires_at
+      WHEN connection < 0 AND -connection < :grace THEN -connection
+      WHEN connection >= 0 AND expires_at < :grace THEN expires_at ELSE :grace END`);
 
 export interface LeaseRow {
   name: string;
@@ -329,7 +338,7 @@ function* isHeld(name: string, fencingToken: number, env: Env): Operation<boolea
  * no such connection any more.
  */
 export function ownerOf(row: LeaseRow, { caller }: Env): number {
-  return row.release_on === "disconnect" && row.connection !== 0 ? row.connection : caller.connection;
+  return row.release_on === "disconnect" && row.connection > 0 ? row.connection : caller.connection;
 }
 
 /** Sees to it that the holder is warned and told, and that the lease ends with its connection if it is to. */

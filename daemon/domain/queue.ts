@@ -21,8 +21,6 @@ const BATCH_OVERHEAD_BYTES = 512;
 const FIRST_FOLLOWING_ROWS = 16;
 /** What remains at most, after a restart, of a claim that ended with its connection, to be renewed on a new one. */
 const RESTART_GRACE_MS = 5000;
-/** The number of no connection: that of claims of an earlier life of the daemon, and of its own calls. */
-const NO_CONNECTION = 0;
 /** Batches that one turn removes at most: some 2 ms of work. */
 const PRUNED_ROWS_PER_STEP = 100;
 /** How much of a payload a refusal shows. */
@@ -482,7 +480,7 @@ function toCandidate(row: CandidateRow, lastErrorLength: number): Candidate & { 
 
 const extend = sql(`
   UPDATE pawl_batch SET expires_at = :now + :leaseMs,
-    connection = CASE WHEN connection = ${NO_CONNECTION} THEN :connection ELSE connection END
+    connection = CASE WHEN connection < 0 THEN :connection ELSE connection END
   WHERE enqueue_seq = :head AND fencing_token = :fencingToken AND state = 'claimed' AND expires_at > :now`);
 
 const selectLeaseLength = sql<{ lease_ms: number }>(`
@@ -726,14 +724,19 @@ const makeAvailable = sql<{ queue_id: number }>(`
 
 const selectQueueName = sql<{ queue: string }>("SELECT queue FROM pawl_queue WHERE queue_id = :queueId");
 
-const postponeEnds = sql(
-  "UPDATE pawl_batch SET expires_at = expires_at + :byMs WHERE expires_at IS NOT NULL",
-);
+const postponeEnds = sql(`
+  UPDATE pawl_batch SET expires_at = expires_at + :byMs,
+    connection = CASE WHEN connection < 0 THEN connection - :byMs ELSE connection END
+  WHERE expires_at IS NOT NULL`);
 
-/** Also for those of an earlier life that nobody has renewed since: their grace does not begin again. */
+/**
+ * A claim that ended with its connection keeps in place of that when its lease ends, negated: the grace begins again
+ * with the next restart, since nobody could renew it while there was no daemon, and never outlives the lease.
+ */
 const orphan = sql(`
-  UPDATE pawl_batch SET connection = ${NO_CONNECTION},
-    expires_at = CASE WHEN expires_at > :grace THEN :grace ELSE expires_at END
+  UPDATE pawl_batch SET connection = CASE WHEN connection < 0 THEN connection ELSE -expires_at END,
+    expires_at = CASE WHEN connection < 0 AND -connection < :grace THEN -connection
+      WHEN connection >= 0 AND expires_at < :grace THEN expires_at ELSE :grace END
   WHERE connection IS NOT NULL`);
 
 /** Claims that end by time, with their connection or after a restart, and batches whose time comes. */
@@ -767,8 +770,6 @@ export const claims: Expiry = {
   },
 
   *disconnect(connection, env, rows) {
-    // Claims of an earlier life have their grace.
-    if (connection === NO_CONNECTION) return;
     const heads = yield* all(selectOfConnection, { connection, rows });
     for (const head of heads) {
       yield* end(head, unasked("ended with its connection", head, env), env);

@@ -23,7 +23,8 @@ CREATE TABLE pawl_queue (
 -- claim_seq, fencing_token: the last claim, by the enqueue_seq of its first batch, as long as it may still be
 -- completed: also after it expired, until another claim takes the batch or the holder gives it back.
 -- claim_size to expires_at: on the first batch of a claim only. expires_at: null unless the claim is held.
--- connection: the one whose end ends the claim, 0 for one of an earlier life of the daemon; null for none.
+-- connection: the one whose end ends the claim; null for none. Of an earlier life of the daemon: when the lease ends
+-- by itself, negated, while expires_at is the end of the grace that there is after a restart.
 -- finished_at: when it was completed or cancelled; from then on it is kept for the time of retention.
 CREATE TABLE pawl_batch (
   enqueue_seq INTEGER PRIMARY KEY AUTOINCREMENT,

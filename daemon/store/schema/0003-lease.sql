@@ -1,7 +1,8 @@
 -- Who holds a name now. A row past expires_at is nobody's; it is removed soon after.
 -- warn_at: when the holder is to be told that its lease is about to end; null once told, or nobody to tell.
 -- connection: the one that is told, and whose end ends a lease of release_on 'disconnect'; 0 for none.
--- Connections are numbered anew in each life of the daemon, which sets this to 0 at its start.
+-- Connections are numbered anew in each life of the daemon, which sets this to 0 at its start. A lease of release_on
+-- 'disconnect' then has here when it ends by itself, negated, while expires_at is the end of the grace after a restart.
 CREATE TABLE pawl_lease (
   name TEXT NOT NULL PRIMARY KEY,
   lease_id TEXT NOT NULL,

@@ -15,8 +15,9 @@ CREATE TABLE pawl_deployment (
 --   delayed_until: it is PENDING, and not before then.
 --   due_at: it is not final, and becomes EXPIRED then.
 --   lease_expires_at: it is DISPATCHED, and its delivery ends unanswered then.
---   lease_connection: it is DISPATCHED, and its delivery ends with that connection; 0 for one of an earlier life
---   of the daemon. DISPATCHED without lease_expires_at is a push.
+--   lease_connection: it is DISPATCHED, and its delivery ends with that connection. Of an earlier life of the daemon:
+--   when its lease ends by itself, negated, while lease_expires_at is the end of the grace that there is after a
+--   restart. DISPATCHED without lease_expires_at is a push.
 CREATE TABLE pawl_command (
   seq INTEGER NOT NULL PRIMARY KEY,
   command_id TEXT NOT NULL,
