@@ -192,7 +192,9 @@ export class Rpc {
   #check(message: unknown, origin: Origin): Request | Response | null {
     const { peer } = origin;
     const asked = this.#asked.get(peer);
-    if (asked !== undefined && isResponse(message)) return this.#takeResponse(message, asked, origin);
+    if (asked !== undefined && (isResponse(message) || isEmptyResponse(message, asked))) {
+      return this.#takeResponse(message, asked, origin);
+    }
     const request = checkRequest(message);
     if (request instanceof PawlError) {
       const refusal = this.#dispatcher.explain("-", request, peer);
@@ -267,6 +269,15 @@ class BatchUnderWay implements Batch {
     this.#answered += 1;
     if (this.#answered === count) done(this.#answers.filter((answer) => answer !== undefined));
   }
+}
+
+/**
+ * Whether a message is a response to what was asked that has neither a result nor an error, as one that a program
+ * wrote whose result was undefined. It is no answer, but whoever asked has to know that none will come.
+ */
+function isEmptyResponse(message: unknown, { open }: Asked): message is Response {
+  if (typeof message !== "object" || message === null || "method" in message) return false;
+  return "id" in message && open.has(message.id);
 }
 
 interface BatchOptions {

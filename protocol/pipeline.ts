@@ -205,7 +205,8 @@ export const history = method({
 });
 
 const head = z.strictObject({ author, incarnation, seq, hash: changeId });
-const heads = z.array(head).max(MAX_HEADS);
+const heads = z.array(head);
+const fewHeads = heads.max(MAX_HEADS);
 
 export const identity = method({
   name: "pipeline.identity",
@@ -228,7 +229,7 @@ const headsOf = method({
   name: "pipeline.heads",
   summary: "The last change of every log that this node has; several of one log where it is forked",
   params: z.strictObject({
-    known: heads.optional().meta({
+    known: fewHeads.optional().meta({
       description:
         "Changes, such as a peer's heads, of which to say whether they are stored here: to ask the peer for what comes after them, where its logs end before those here.",
     }),
@@ -259,7 +260,11 @@ export const changes = method({
     "A head says that the caller has this change and all before it in its log. Any change may be given, not " +
     "only the last of a log, and several of one log; those not known here are passed over.",
   params: z.strictObject({
-    heads,
+    heads: fewHeads,
+    want: fewHeads.optional().meta({
+      description:
+        "Only what leads to these changes, and these: to ask in parts where there are more heads than one call takes.",
+    }),
     limit: z.int().min(1).max(MAX_CHANGES_PER_CALL).default(MAX_CHANGES_PER_CALL),
   }),
   result: z.strictObject({

@@ -3,7 +3,7 @@ import type { Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import { DEFAULT_LEASE_MS } from "@pawl/protocol/limits";
 import type { PawlClient } from "../connect.js";
-import { duration, type Output, table } from "../output.js";
+import { duration, type Output, printable, table } from "../output.js";
 import { Child, killAfterMs, passSignals, stopTogether } from "./child.js";
 import { command } from "./definition.js";
 
@@ -102,7 +102,9 @@ async function tellWhom(client: PawlClient, name: string, output: Output): Promi
   const { lease } = await client.lease.get({ name }).catch(() => ({ lease: null }));
   if (lease === null) return;
   const pid = lease.pid === null ? "" : `, pid ${lease.pid}`;
-  output.note(`Waiting for ${name}, which ${lease.owner}${pid} has held for ${heldFor(lease)}.`);
+  output.note(
+    `Waiting for ${printable(name)}, which ${printable(lease.owner)}${pid} has held for ${heldFor(lease)}.`,
+  );
 }
 
 type Holder = Result<"lease.list">["leases"][number];

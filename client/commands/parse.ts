@@ -59,6 +59,9 @@ export function parse(
   return typed;
 }
 
+/** Before an argument that the parser would take for an option: no argument of a process begins so. */
+const NO_OPTION = "\0";
+
 interface Split {
   readonly values: Readonly<Record<string, unknown>>;
   /** What is no option, with the command itself. */
@@ -71,7 +74,8 @@ function split(args: readonly string[], options: Options): Split {
   const own = ownPart(args);
   try {
     const { values, positionals } = parseArgs({
-      args: [...own],
+      // What has a blank after its dash is an argument, such as the line of a peer that has no board yet.
+      args: own.map((arg) => (arg.startsWith("- ") ? `${NO_OPTION}${arg}` : arg)),
       allowPositionals: true,
       options: Object.fromEntries(
         Object.entries(options).map(([name, { type, short }]) => [
@@ -84,7 +88,10 @@ function split(args: readonly string[], options: Options): Split {
         ]),
       ),
     });
-    return { values, words: positionals, after: args.slice(own.length + 1) };
+    const words = positionals.map((word) =>
+      word.startsWith(NO_OPTION) ? word.slice(NO_OPTION.length) : word,
+    );
+    return { values, words, after: args.slice(own.length + 1) };
   } catch (error) {
     throw explain(error as NodeJS.ErrnoException, options);
   }

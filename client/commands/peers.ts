@@ -5,7 +5,7 @@ import { PawlError } from "@pawl/protocol/errors";
 import { ConnectionLost } from "../client.js";
 import { connect, type PawlClient } from "../connect.js";
 import { forward, type PeerAddress, parsePeer } from "../forward.js";
-import { count, duration, type Output, plural, table, when } from "../output.js";
+import { count, duration, type Output, plural, printable, table, when } from "../output.js";
 import { type Refused, type Synced, syncBoards } from "../sync.js";
 import { command, readInput, UsageError } from "./definition.js";
 
@@ -64,7 +64,7 @@ function noMore([surplus]: readonly string[]): void {
 async function printSelf(client: PawlClient, given: string | undefined, output: Output): Promise<undefined> {
   const { board, author } = await client.pipeline.identity();
   const name = given ?? hostname();
-  output.result({ board, author, name }, () => `${board ?? NO_BOARD} ${author} ${name}`);
+  output.result({ board, author, name }, () => `${board ?? NO_BOARD} ${author} ${printable(name)}`);
   return undefined;
 }
 
@@ -74,16 +74,18 @@ async function trust(
   given: string | undefined,
   output: Output,
 ): Promise<undefined> {
-  const line = words.length === 1 && words[0] === "-" ? await readInput() : words.join(" ");
-  const [board = "", author = "", ...rest] = line.trim().split(/\s+/);
+  const line = (words.length === 1 && words[0] === "-" ? await readInput() : words.join(" ")).trim();
+  if (line.includes("\n"))
+    throw new UsageError(`One peer at a time, in one line; not ${line.split("\n").length} lines.`);
+  const [board = "", author = "", ...rest] = line.split(/\s+/);
   const name = given ?? rest.join(" ");
   if (!/^([0-9a-f]{32}|-)$/.test(board) || !/^[0-9a-f]{64}$/.test(author) || name === "") {
     throw new UsageError(
-      `A peer is the line that \`pawl peers self\` prints there: board, key and name; not ${JSON.stringify(line.trim().slice(0, 120))}.`,
+      `A peer is the line that \`pawl peers self\` prints there: board, key and name; not ${JSON.stringify(line.slice(0, 120))}.`,
     );
   }
   const trusted = await client.peer.trust({ author, name, ...(board === NO_BOARD ? {} : { board }) });
-  output.result(trusted, () => `Changes of ${trusted.name} are accepted from now on.`);
+  output.result(trusted, () => `Changes of ${printable(trusted.name)} are accepted from now on.`);
   return undefined;
 }
 
@@ -112,7 +114,7 @@ async function revoke(
   }
   const { author, name } = peer;
   const result = await client.peer.revoke({ author });
-  output.result({ ...result, author, name }, () => `Changes of ${name} are accepted no more.`);
+  output.result({ ...result, author, name }, () => `Changes of ${printable(name)} are accepted no more.`);
   return undefined;
 }
 
@@ -164,7 +166,7 @@ export const sync = command<"<peer>">()({
       } catch (error) {
         const isPassing = error instanceof ConnectionLost || (error instanceof PawlError && error.retryable);
         if (!isPassing) throw error;
-        output.note(`${error.message} Trying again in ${duration(retryMs)}.`);
+        output.note(`${printable(error.message)} Trying again in ${duration(retryMs)}.`);
         await delay(retryMs);
         retryMs = Math.min(2 * retryMs, MAX_RETRY_MS);
       }
@@ -227,7 +229,7 @@ async function goOn(here: PawlClient, peer: PawlClient, output: Output, onDone: 
 
 function report(done: Synced, names: ReadonlyMap<string, string>, output: Output): void {
   output.result(done, () => `Pulled ${plural(done.pulled, "change")}, pushed ${count(done.pushed)}.`);
-  for (const each of done.refused) output.note(describe(each, names));
+  for (const each of done.refused) output.note(printable(describe(each, names)));
 }
 
 const ADVICE: Partial<Record<Refused["kind"], string>> = {

@@ -311,6 +311,9 @@ function readResponse(text: string, message: { result?: unknown; error?: unknown
   const hasResult = Object.hasOwn(message, "result") && (!hasError || message.result !== null);
   if (hasResult && hasError) return "The response to command.execute has both a result and an error.";
   if (hasResult) return { state: "SUCCEEDED", valueText: textsAt(text, ["result"])[0] as string };
+  if (!Object.hasOwn(message, "error")) {
+    return "The response to command.execute has neither a result nor an error.";
+  }
   const { error } = message;
   if (!isObject(error) || !Number.isInteger(error.code) || typeof error.message !== "string") {
     return "The error in the response to command.execute is not an object with a whole number as code and a text as message.";

@@ -26,7 +26,8 @@ const CHANGE_FRAME_BYTES = Buffer.byteLength(JSON.stringify({ body: "", signatur
 const selectBranches = sql<BranchRow>("SELECT * FROM pawl_branch ORDER BY branch");
 
 const selectChanges = sql<{ change_id: string; body: string; signature: string }>(`
-  SELECT change_id, body, signature FROM pawl_change WHERE branch = :branch AND seq > :seq ORDER BY seq LIMIT :rows`);
+  SELECT change_id, body, signature FROM pawl_change
+  WHERE branch = :branch AND seq > :seq AND seq <= :last ORDER BY seq LIMIT :rows`);
 
 const selectStandings = sql<{ author: string; revoked_at: number | null }>(
   "SELECT author, revoked_at FROM pawl_peer",
@@ -83,14 +84,16 @@ function* headsOf(): Operation<Result<"pipeline.heads">["heads"]> {
 
 export function* changes(params: Parsed<"pipeline.changes">): Operation<Result<"pipeline.changes">> {
   const branches = yield* all(selectBranches);
-  const known = yield* knownPlaces(params.heads, branches);
+  const known = yield* placesUpTo(params.heads, branches);
+  const wanted = params.want === undefined ? undefined : yield* placesUpTo(params.want, branches);
   const found: SignedChange[] = [];
   let bytes = 0;
   // A branch has a higher number than the one that it goes off from, so what comes before a change comes first.
   for (const { branch, head_seq: headSeq } of branches) {
     const seq = known.get(branch) ?? 0;
-    if (seq >= headSeq) continue;
-    const rows = yield* all(selectChanges, { branch, seq, rows: params.limit - found.length + 1 });
+    const last = wanted === undefined ? headSeq : (wanted.get(branch) ?? 0);
+    if (seq >= last) continue;
+    const rows = yield* all(selectChanges, { branch, seq, last, rows: params.limit - found.length + 1 });
     for (const row of rows) {
       const { body, signature } = readStored(row.change_id, row);
       bytes += CHANGE_FRAME_BYTES + Buffer.byteLength(JSON.stringify(body));
@@ -108,27 +111,24 @@ function* placeOf(head: Head): Operation<StoredPlace | undefined> {
 
 type Head = Parsed<"pipeline.changes">["heads"][number];
 
-/** By branch, the last sequence number that someone has who has these changes and all before them. */
-function* knownPlaces(
-  given: readonly Head[],
-  branches: readonly BranchRow[],
-): Operation<Map<number, number>> {
+/** By branch, the last sequence number of these changes and of all before them in their logs. */
+function* placesUpTo(given: readonly Head[], branches: readonly BranchRow[]): Operation<Map<number, number>> {
   const byNumber = new Map(branches.map((branch) => [branch.branch, branch]));
   const byHead = new Map(branches.map((branch) => [branch.head_id, branch]));
-  const known = new Map<number, number>();
+  const places = new Map<number, number>();
   for (const each of given) {
     const head = byHead.get(each.hash);
     const place = head === undefined ? yield* placeOf(each) : { branch: head.branch, seq: head.head_seq };
     let branch = place?.branch ?? null;
     let seq = place?.seq ?? 0;
-    while (branch !== null && seq > (known.get(branch) ?? 0)) {
-      known.set(branch, seq);
+    while (branch !== null && seq > (places.get(branch) ?? 0)) {
+      places.set(branch, seq);
       const { parent, from_seq: fromSeq } = byNumber.get(branch) as BranchRow;
       branch = parent;
       seq = fromSeq;
     }
   }
-  return known;
+  return places;
 }
 
 export function* apply(params: Parsed<"pipeline.apply">, env: Env): Operation<Result<"pipeline.apply">> {

@@ -14,6 +14,7 @@ import { type Entry, entries } from "../../client/dist/commands/table.js";
 import { connect } from "../../client/dist/index.js";
 import { BoardNode, trustEachOther } from "../board-nodes.js";
 import { PAWL, Place, privateDirectory, sharedDaemon, startDaemon } from "../daemon.js";
+import { Author } from "../property/board-author.js";
 import { pawl, type Ran, startPawl } from "./cli-program.js";
 
 const daemon = sharedDaemon();
@@ -271,6 +272,27 @@ describe("pawl peers and pawl sync", () => {
     );
     expect(await at(b, "sync", join(a.directory, "nowhere.sock"))).toMatchObject({ code: 3, stdout: "" });
     expect((await at(a, "sync", a.socket)).stderr).toContain("[duplicate_key]");
+  });
+
+  test("trust takes one line, also as one argument; names are shown and not obeyed", async () => {
+    const place = new Place();
+    await place.start();
+    const [one, other] = [new Author(1).id, new Author(2).id];
+    const at = (input: string | undefined, ...args: string[]) =>
+      pawl(["peers", ...args], { socket: place.socket, ...(input === undefined ? {} : { input }) });
+    // Without a board it begins with a dash, and is no option all the same.
+    expect(await at(undefined, "trust", `- ${one} a\u001b[2J b`)).toEqual({
+      code: 0,
+      stdout: "Changes of a\\u001b[2J b are accepted from now on.\n",
+      stderr: "",
+    });
+    const two = await at(`- ${other} c\n- ${one} d\n`, "trust", "-");
+    expect(two).toMatchObject({ code: 2, stdout: "" });
+    expect(two.stderr).toContain("One peer at a time, in one line; not 2 lines.");
+    expect((await at(undefined, "revoke", one)).stdout).toBe(
+      "Changes of a\\u001b[2J b are accepted no more.\n",
+    );
+    expect(JSON.parse((await at(undefined, "list", "--json")).stdout).peers).toHaveLength(1);
   });
 
   test("on a terminal the progress is shown, and gone at the end", async () => {

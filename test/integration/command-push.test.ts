@@ -149,6 +149,8 @@ describe("the response", () => {
   const deep = "[".repeat(MAX_PAYLOAD_NESTING_LEVELS + 1) + "]".repeat(MAX_PAYLOAD_NESTING_LEVELS + 1);
   test.each([
     ['"result":1,"error":{"code":1,"message":"m"}'],
+    // What a program sends whose result is undefined.
+    ['"more":1'],
     ['"error":"boom"'],
     ['"error":null'],
     ['"error":{"code":"E","message":"m"}'],
