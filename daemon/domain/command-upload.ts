@@ -4,6 +4,7 @@ import type { Texts } from "@pawl/protocol/json-text";
 import { INLINE_MAX_BYTES } from "@pawl/protocol/limits";
 import { JsonSyntax } from "../json-syntax.js";
 import { all, type Env, type Operation, one, run, sql } from "../operation.js";
+import { Base64 } from "../put-in.js";
 import { type CommandRow, findCommand, forbidden, moved, readyKey } from "./command-row.js";
 import { stateAt } from "./command-state.js";
 
@@ -118,7 +119,7 @@ function* isEnd(row: CommandRow, offset: number, bytes: Buffer): Operation<boole
   if (offset + bytes.length !== row.requestBytes) return false;
   if (row.uploaded === 0) return (yield* inlinePiece(row, offset, row.requestBytes)).equals(bytes);
   for (let at = offset; at < row.requestBytes; ) {
-    const piece = yield* storedPiece(row, at, row.requestBytes);
+    const piece = Buffer.concat(yield* storedParts(row, at, row.requestBytes));
     if (!piece.equals(bytes.subarray(at - offset, at - offset + piece.length))) return false;
     at += piece.length;
   }
@@ -166,9 +167,10 @@ export function* params(
   const { offset } = given;
   const { requestBytes: sizeBytes } = row;
   const to = Math.min(offset + given.length, sizeBytes);
-  const piece =
-    row.uploaded === 1 ? yield* uploadedPiece(row, offset, to, env) : yield* inlinePiece(row, offset, to);
-  return piece instanceof Error ? piece : { chunk: piece.toString("base64"), offset, sizeBytes };
+  const parts =
+    row.uploaded === 1 ? yield* uploadedParts(row, offset, to, env) : [yield* inlinePiece(row, offset, to)];
+  if (parts instanceof Error) return parts;
+  return { chunk: new Base64(parts) as unknown as string, offset, sizeBytes };
 }
 
 function* inlinePiece(row: CommandRow, from: number, to: number): Operation<Buffer> {
@@ -176,7 +178,12 @@ function* inlinePiece(row: CommandRow, from: number, to: number): Operation<Buff
   return Buffer.from(text).subarray(from, Math.max(from, to));
 }
 
-function* uploadedPiece(row: CommandRow, from: number, to: number, env: Env): Operation<Buffer | PawlError> {
+function* uploadedParts(
+  row: CommandRow,
+  from: number,
+  to: number,
+  env: Env,
+): Operation<Uint8Array[] | PawlError> {
   const unfinished = yield* one(selectUpload, { seq: row.seq });
   if (unfinished !== undefined) {
     const { state } = stateAt(row, env.now);
@@ -187,12 +194,11 @@ function* uploadedPiece(row: CommandRow, from: number, to: number, env: Env): Op
       { what: "params", commandId: row.commandId, state, receivedBytes, sizeBytes: row.requestBytes },
     );
   }
-  return yield* storedPiece(row, from, to);
+  return yield* storedParts(row, from, to);
 }
 
 /** What there is of an upload from one place to another, or as much of it as one read looks at. */
-function* storedPiece(row: CommandRow, from: number, to: number): Operation<Buffer> {
+function* storedParts(row: CommandRow, from: number, to: number): Operation<Uint8Array[]> {
   const chunks = yield* all(selectChunks, { seq: row.seq, from, to, rows: MAX_CHUNKS_PER_READ });
-  const parts = chunks.map(({ at, bytes }) => bytes.subarray(Math.max(from - at, 0), Math.max(to - at, 0)));
-  return Buffer.concat(parts);
+  return chunks.map(({ at, bytes }) => bytes.subarray(Math.max(from - at, 0), Math.max(to - at, 0)));
 }
