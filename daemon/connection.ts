@@ -1,11 +1,17 @@
 import type { Socket } from "node:net";
 import { type PawlError, refuse } from "@pawl/protocol/errors";
 import { LINE_TOO_LONG, LineSplitter } from "@pawl/protocol/framing";
-import { MAX_IN_FLIGHT_REQUESTS, MAX_UNREAD_BYTES, MAX_UNSENT_BYTES } from "@pawl/protocol/limits";
+import {
+  DEFAULT_MAX_MESSAGE_BYTES,
+  MAX_IN_FLIGHT_REQUESTS,
+  MAX_UNREAD_BYTES,
+  MAX_UNSENT_BYTES,
+} from "@pawl/protocol/limits";
 import type { HangUps } from "./kernel.js";
 import type { Caller } from "./operation.js";
 import type { LongLine } from "./put-in.js";
 import type { Peer } from "./rpc.js";
+import { SpareBuffers } from "./spare.js";
 import { LONG_MESSAGE_BYTES, passed } from "./sweep.js";
 
 export interface ConnectionOptions {
@@ -83,7 +89,7 @@ export class Connection implements Peer {
     this.readOnly = options.readOnly;
     this.forbidden = options.forbidden;
     this.socket = options.socket;
-    this.#lines = new LineSplitter(options.maxMessageBytes, Buffer.allocUnsafe);
+    this.#lines = new LineSplitter(options.maxMessageBytes, forLine);
     const { socket } = options;
     socket.on("data", (chunk: Buffer) => {
       if (this.#state !== "open") return;
@@ -152,6 +158,10 @@ export class Connection implements Peer {
     this.#untakenBytes -= line.length;
     // After this line itself has been taken up.
     if (this.#drains) queueMicrotask(() => this.#tellSilent());
+  }
+
+  done(line: Buffer): void {
+    lineBuffers.giveBack(line);
   }
 
   received(requests: number): void {
@@ -397,6 +407,16 @@ export class Connection implements Peer {
     this.#closeIfDone();
   }
 }
+
+/** For a line that comes in parts. One that has become long may well become as long as is allowed by default. */
+function forLine(bytes: number): Buffer {
+  return bytes > LONG_MESSAGE_BYTES && bytes <= lineBuffers.bytes
+    ? lineBuffers.take()
+    : Buffer.allocUnsafe(bytes);
+}
+
+/** With room for a line end of two characters. */
+const lineBuffers = new SpareBuffers(DEFAULT_MAX_MESSAGE_BYTES + 2);
 
 function tooLarge({ maxMessageBytes }: ConnectionOptions): string {
   return `The line is longer than ${maxMessageBytes} bytes, so it was not executed and the connection is closed. Split the request, or start pawld with a larger --max-message-bytes.`;

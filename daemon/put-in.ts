@@ -1,14 +1,12 @@
 import { randomUUID } from "node:crypto";
 import { MAX_PARAMS_PIECE_BYTES } from "@pawl/protocol/limits";
 import { encode } from "./raw-json.js";
+import { SpareBuffers } from "./spare.js";
 
 /** Shorter values are not worth it. */
 const LONG_VALUE_BYTES = 48 * 1024;
 /** What a line has beside its long value, if it is to be in a buffer that is used again. */
 const MAX_ENVELOPE_BYTES = 4 * 1024;
-const LINE_CAPACITY_BYTES = base64Length(MAX_PARAMS_PIECE_BYTES) + MAX_ENVELOPE_BYTES;
-/** Buffers that are kept for further lines. */
-const MAX_IDLE_BUFFERS = 3;
 /** Turned into text at a time: whole groups of three bytes, because each gives four characters. */
 const STAGE_BYTES = 24 * 1024;
 const NEWLINE = 0x0a;
@@ -19,7 +17,7 @@ const QUOTED_PLACE = JSON.stringify(PLACE);
 
 /** Bytes that a reply shows as base64. */
 export class Base64 {
-  readonly #parts: readonly Uint8Array[];
+  #parts: readonly Uint8Array[];
   readonly byteLength: number;
 
   /** @param parts the bytes, in pieces that follow one another. */
@@ -38,11 +36,16 @@ export class Base64 {
     return Buffer.concat(this.#parts).toString("base64");
   }
 
-  /** Writes the text into a buffer and gives the place behind it. */
-  writeTo(target: Buffer, at: number): number {
+  /**
+   * Writes the text into a buffer and gives the place behind it. The bytes are let go of then: this object is garbage,
+   * but older garbage may refer to it, and with that it would stay until V8 looks at all of its heap.
+   */
+  moveTo(target: Buffer, at: number): number {
+    const parts = this.#parts;
+    this.#parts = [];
     let end = at;
     let staged = 0;
-    for (const part of this.#parts) {
+    for (const part of parts) {
       for (let from = 0; from < part.length; ) {
         const taken = Math.min(part.length - from, STAGE_BYTES - staged);
         stage.set(part.subarray(from, from + taken), staged);
@@ -61,24 +64,21 @@ export class Base64 {
 let leftOut: Base64[] | undefined;
 const stage = Buffer.allocUnsafeSlow(STAGE_BYTES);
 
-/** A line with its end, in a buffer that others are made in once it is given back. */
+/** A line with its end, as bytes that are to be given back once they are written. */
 export class LongLine {
   readonly bytes: Buffer;
-  readonly #buffer: Buffer;
 
-  constructor(buffer: Buffer, length: number) {
-    this.#buffer = buffer;
-    this.bytes = buffer.subarray(0, length);
+  constructor(bytes: Buffer) {
+    this.bytes = bytes;
   }
 
-  /** To be called once, when nobody reads `bytes` any more; if that cannot be known, not at all. */
+  /** For when nobody reads the bytes any more. If that cannot be known, they are left to be collected. */
   giveBack(): void {
-    if (this.#buffer.length === LINE_CAPACITY_BYTES && idle.length < MAX_IDLE_BUFFERS)
-      idle.push(this.#buffer);
+    buffers.giveBack(this.bytes);
   }
 }
 
-const idle: Buffer[] = [];
+const buffers = new SpareBuffers(base64Length(MAX_PARAMS_PIECE_BYTES) + MAX_ENVELOPE_BYTES);
 
 /**
  * The opposite of `cutOut`: a reply as a line without its end, or if there is a long base64 text in it, as bytes
@@ -101,14 +101,12 @@ function putIn(text: string, value: Base64): LongLine {
   const before = text.slice(0, place + 1);
   const after = text.slice(place + QUOTED_PLACE.length - 1);
   const length = Buffer.byteLength(before) + base64Length(value.byteLength) + Buffer.byteLength(after) + 1;
-  const buffer =
-    (length <= LINE_CAPACITY_BYTES ? idle.pop() : undefined) ??
-    Buffer.allocUnsafeSlow(Math.max(length, LINE_CAPACITY_BYTES));
+  const buffer = length <= buffers.bytes ? buffers.take() : Buffer.allocUnsafeSlow(length);
   let end = buffer.write(before, 0);
-  end = value.writeTo(buffer, end);
+  end = value.moveTo(buffer, end);
   end += buffer.write(after, end);
   buffer[end] = NEWLINE;
-  return new LongLine(buffer, length);
+  return new LongLine(buffer.subarray(0, length));
 }
 
 /** Characters of the base64 text of so many bytes, with its padding. */

@@ -17,7 +17,7 @@ import {
   MAX_REPLY_BYTES,
 } from "@pawl/protocol/limits";
 import { createJSONRPCRequest, JSONRPCServer } from "json-rpc-2.0";
-import { CUT_OUT, cutOut } from "./cut-out.js";
+import { CUT_OUT, cutOut, decodedInPlace } from "./cut-out.js";
 import type { Dispatcher, Sender, Source } from "./dispatch.js";
 import type { Batch } from "./inbox.js";
 import { base64Length, encodeLine, type LongLine } from "./put-in.js";
@@ -28,6 +28,8 @@ export interface Peer extends Sender {
   /** A line holds one request, or so many; each is in flight until `answered`. */
   received(requests: number): void;
   answered(requests: number): void;
+  /** Nobody reads the bytes of a line any more. */
+  done(line: Buffer): void;
   /** A request was taken up whose answer may well have so many bytes. */
   expects(bytes: number): void;
   /** A request was answered with so many bytes, by themselves or within a batch. */
@@ -96,9 +98,10 @@ export class Rpc {
     if (!isUtf8(line)) return this.refuse(refuse("parse_error", NOT_UTF8), peer);
     const upload = uploadIn(line);
     if (upload !== undefined) {
-      return this.#receiveOne(upload.message, { peer, source: upload.source });
+      return this.#receiveOne(upload.message, { peer, source: upload.source }, () => peer.done(line));
     }
     const text = line.toString("utf8");
+    peer.done(line);
     const message = parse(text);
     if (message instanceof PawlError) return this.refuse(message, peer);
     if (!Array.isArray(message)) return this.#receiveOne(message, { peer, source: { json: () => text } });
@@ -160,10 +163,12 @@ export class Rpc {
     peer.answered(1);
   }
 
-  #receiveOne(message: unknown, origin: Origin): undefined {
+  /** @param performed called when nothing is read of the request any more. */
+  #receiveOne(message: unknown, origin: Origin, performed = () => {}): undefined {
     const { peer } = origin;
     peer.received(1);
     void this.#answer(message, origin).then((answer) => {
+      performed();
       if (answer !== null) peer.send(this.#writeLine(answer, peer));
       peer.answered(1);
     });
@@ -318,7 +323,7 @@ function uploadIn(line: Buffer): { message: unknown; source: Source } | undefine
   const { json, bytes } = found;
   const message = parse(json) as Partial<Request> | null;
   if (message?.method !== UPLOADING || message.params?.[UPLOADED] !== CUT_OUT) return undefined;
-  return { message, source: { json: () => json, cutOut: bytes } };
+  return { message, source: { json: () => json, cutOut: decodedInPlace(bytes) } };
 }
 
 /** The characters of what is asked for, as far as it can be told before the request is checked. */

@@ -2,6 +2,7 @@ import type { Parsed, Result } from "@pawl/protocol";
 import { type PawlError, refuse } from "@pawl/protocol/errors";
 import type { Texts } from "@pawl/protocol/json-text";
 import { INLINE_MAX_BYTES } from "@pawl/protocol/limits";
+import { decodedInPlace } from "../cut-out.js";
 import { JsonSyntax } from "../json-syntax.js";
 import { all, type Env, type Operation, one, run, sql } from "../operation.js";
 import { Base64 } from "../put-in.js";
@@ -10,9 +11,6 @@ import { stateAt } from "./command-state.js";
 
 /** Longest piece in one row, so that reading a part of a large text reads little else. */
 const MAX_CHUNK_BYTES = 64 * 1024;
-/** Base64 decoded at a time: whole groups of four characters. */
-const BASE64_PIECE_BYTES = 64 * 1024;
-const PADDING = 0x3d;
 /** Rows that one read looks at: pieces may be as small as their sender likes. */
 const MAX_CHUNKS_PER_READ = 1024;
 
@@ -46,12 +44,12 @@ const setPending = sql(`
   UPDATE pawl_command SET state = 'PENDING', ready_at = :now, due_at = deadline, uploaded = :uploaded
   WHERE seq = :seq`);
 
-/** @param cutOut the base64 text of the piece, if it is not in the params. */
+/** @param cutOut what the chunk stands for, if it is not in the params; null if it is no base64. */
 export function* upload(
   params: Parsed<"command.upload">,
   env: Env,
   _texts: Texts,
-  cutOut?: Buffer,
+  cutOut?: Buffer | null,
 ): Operation<Result<"command.upload"> | PawlError> {
   const row = yield* findCommand(params.commandId);
   if (row instanceof Error) return row;
@@ -59,18 +57,17 @@ export function* upload(
   const { state } = stateAt(row, env.now);
   const { offset, final } = params;
   const stored = yield* one(selectUpload, { seq });
-  const chunk = decoded(cutOut ?? Buffer.from(params.chunk));
+  const chunk = cutOut === undefined ? decodedInPlace(Buffer.from(params.chunk)) : cutOut;
   if (state !== "PENDING_UPLOAD") {
     // Whoever sent the last piece and did not hear the answer sends it again, and is answered as then.
-    const isRepeated =
-      final && stored === undefined && chunk !== undefined && (yield* isEnd(row, offset, chunk));
+    const isRepeated = final && stored === undefined && chunk !== null && (yield* isEnd(row, offset, chunk));
     return isRepeated ? { receivedBytes: sizeBytes, state } : forbidden(commandId, state, "PENDING_UPLOAD");
   }
   if (stored === undefined) throw new Error(`${commandId} is PENDING_UPLOAD and has no upload`);
 
   const { receivedBytes } = stored;
   const progress = { receivedBytes, sizeBytes };
-  if (chunk === undefined) return wrong("chunk", "must be base64", progress);
+  if (chunk === null) return wrong("chunk", "must be base64", progress);
   if (offset !== receivedBytes) {
     return wrong("offset", `must be ${receivedBytes}, where the piece before ended, not ${offset}`, progress);
   }
@@ -132,22 +129,6 @@ function* moveInline(seq: number): Operation<void> {
   const params = Buffer.concat(chunks.map(({ bytes }) => bytes)).toString("utf8");
   yield* run(insertParams, { seq, params });
   yield* run(deleteAllChunks, { seq });
-}
-
-/** The bytes that a base64 text stands for, with or without padding at its end, or undefined if it is none. */
-function decoded(base64: Buffer): Buffer | undefined {
-  const length = base64.length - (base64.at(-1) !== PADDING ? 0 : base64.at(-2) === PADDING ? 2 : 1);
-  // Four characters stand for three bytes, and one alone for none.
-  if (length % 4 === 1) return undefined;
-  const bytes = Buffer.allocUnsafeSlow(Math.floor((length * 3) / 4));
-  let written = 0;
-  for (let at = 0; at < length; at += BASE64_PIECE_BYTES) {
-    // In pieces, because a long string is collected later than a short one.
-    const piece = base64.toString("latin1", at, Math.min(at + BASE64_PIECE_BYTES, length));
-    written += bytes.write(piece, written, "base64");
-  }
-  // The decoder leaves out what is not base64, and then there are fewer bytes than characters stand for.
-  return written === bytes.length ? bytes : undefined;
 }
 
 function wrong(parameter: string, message: string, progress: object): PawlError {
