@@ -156,6 +156,7 @@ export class Connection implements Peer {
   taken(line: Buffer): void {
     this.#untaken -= 1;
     this.#untakenBytes -= line.length;
+    this.#roomSoon();
     // After this line itself has been taken up.
     if (this.#drains) queueMicrotask(() => this.#tellSilent());
   }
@@ -170,7 +171,7 @@ export class Connection implements Peer {
 
   answered(requests: number): void {
     this.#inFlight -= requests;
-    this.#roomAgain();
+    this.#roomSoon();
     if (this.#untaken > 0) this.#options.onRoom();
     this.#closeIfDone();
   }
@@ -265,6 +266,11 @@ export class Connection implements Peer {
       this.#untakenBytes < MAX_UNREAD_BYTES &&
       !this.#congested
     );
+  }
+
+  /** Not at once: lines are being taken up, and what is cut now would come before those that are kept back. */
+  #roomSoon(): void {
+    if (this.#paused) queueMicrotask(() => this.#roomAgain());
   }
 
   #roomAgain(): void {

@@ -160,8 +160,12 @@ export class Reactor {
   }
 
   /** Performs what has arrived, then ends all waits and refuses every later call with this refusal. */
-  stop(refusal: PawlError): void {
-    while (this.#stopped === undefined && (this.#turn() > 0 || this.#queue.length > 0));
+  async stop(refusal: PawlError): Promise<void> {
+    while (this.#stopped === undefined && (this.#turn() > 0 || this.#queue.length > 0)) {
+      // The answers are made before more is taken up, so that no more are than may be unsent. Nothing else arrives
+      // meanwhile.
+      await new Promise<void>((resolve) => process.nextTick(resolve));
+    }
     this.#end(refusal);
   }
 
