@@ -1,10 +1,17 @@
 import type { Socket } from "node:net";
 import { type PawlError, refuse } from "@pawl/protocol/errors";
 import { LINE_TOO_LONG, LineSplitter } from "@pawl/protocol/framing";
-import { MAX_IN_FLIGHT_REQUESTS, MAX_UNREAD_BYTES, MAX_UNSENT_BYTES } from "@pawl/protocol/limits";
+import {
+  DEFAULT_MAX_MESSAGE_BYTES,
+  MAX_IN_FLIGHT_REQUESTS,
+  MAX_UNREAD_BYTES,
+  MAX_UNSENT_BYTES,
+} from "@pawl/protocol/limits";
 import type { HangUps } from "./kernel.js";
 import type { Caller } from "./operation.js";
+import type { LongLine } from "./put-in.js";
 import type { Peer } from "./rpc.js";
+import { SpareBuffers } from "./spare.js";
 import { LONG_MESSAGE_BYTES, passed } from "./sweep.js";
 
 export interface ConnectionOptions {
@@ -34,10 +41,14 @@ export interface ConnectionOptions {
 const LINGER_MS = 5000;
 /** How often a peer that is not read is tried, where the kernel does not tell that it has closed. */
 const PROBE_MS = 1000;
-/** Requests that one turn takes up of a connection at most, so that no client has the turns for itself. */
+/** Requests that one turn takes up of a connection at most, so that no client has the turns for itself ... */
 const MAX_REQUESTS_PER_TURN = 128;
+/** ... and as many bytes of answers as can be foreseen, unless it is one: what makes them long takes time. */
+const MAX_ANSWER_BYTES_PER_TURN = 1024 * 1024;
 /** Of a connection whose answers are not known yet: each of them may be a long list. */
 const FIRST_REQUESTS_PER_TURN = 16;
+/** Long lines that the peer has not yet read: one goes out while the next is made. */
+const MAX_UNSENT_LONG_LINES = 2;
 /** How fast a long answer is forgotten: after some 50 short ones it counts for 1 in 200. */
 const FORGETTING = 0.9;
 
@@ -64,10 +75,11 @@ export class Connection implements Peer {
   /** Lines cut and not yet taken up. */
   #untaken = 0;
   #untakenBytes = 0;
-  #out: string[] = [];
+  #out: (string | LongLine)[] = [];
   #outBytes = 0;
+  #unsentLongLines = 0;
   /** How long an answer may well be: the longest of late. */
-  #answerBytes = MAX_UNSENT_BYTES / FIRST_REQUESTS_PER_TURN;
+  #answerBytes = MAX_ANSWER_BYTES_PER_TURN / FIRST_REQUESTS_PER_TURN;
   #unwatch: (() => void) | undefined;
   #probeTimer: NodeJS.Timeout | undefined;
 
@@ -77,7 +89,7 @@ export class Connection implements Peer {
     this.readOnly = options.readOnly;
     this.forbidden = options.forbidden;
     this.socket = options.socket;
-    this.#lines = new LineSplitter(options.maxMessageBytes, Buffer.allocUnsafe);
+    this.#lines = new LineSplitter(options.maxMessageBytes, forLine);
     const { socket } = options;
     socket.on("data", (chunk: Buffer) => {
       if (this.#state !== "open") return;
@@ -110,15 +122,20 @@ export class Connection implements Peer {
    * a peer sent before it closed is performed, and no answer to it piles up.
    */
   get mayTakeUp(): boolean {
-    return this.closed || (!this.#congested && this.#inFlight < MAX_IN_FLIGHT_REQUESTS);
+    if (this.closed) return true;
+    return (
+      !this.#congested &&
+      this.#inFlight < MAX_IN_FLIGHT_REQUESTS &&
+      this.#unsentLongLines < MAX_UNSENT_LONG_LINES
+    );
   }
 
   /**
-   * How many requests one turn may take up: as many as can be expected not to exceed what may be unsent, since
-   * all their answers are there before the first is sent.
+   * How many requests one turn may take up: as many as can be expected not to be answered by too much, since
+   * all their answers are there before the first is sent. May change with each that is taken up.
    */
   get requestsPerTurn(): number {
-    const fitting = Math.floor(MAX_UNSENT_BYTES / this.#answerBytes);
+    const fitting = Math.floor(MAX_ANSWER_BYTES_PER_TURN / this.#answerBytes);
     return Math.min(Math.max(fitting, 1), MAX_REQUESTS_PER_TURN);
   }
 
@@ -145,8 +162,13 @@ export class Connection implements Peer {
   taken(line: Buffer): void {
     this.#untaken -= 1;
     this.#untakenBytes -= line.length;
+    this.#roomSoon();
     // After this line itself has been taken up.
     if (this.#drains) queueMicrotask(() => this.#tellSilent());
+  }
+
+  done(line: Buffer): void {
+    lineBuffers.giveBack(line);
   }
 
   received(requests: number): void {
@@ -155,21 +177,30 @@ export class Connection implements Peer {
 
   answered(requests: number): void {
     this.#inFlight -= requests;
-    this.#roomAgain();
+    this.#roomSoon();
     if (this.#untaken > 0) this.#options.onRoom();
     this.#closeIfDone();
+  }
+
+  expects(bytes: number): void {
+    this.#answerBytes = Math.max(bytes, this.#answerBytes);
   }
 
   wrote(bytes: number): void {
     this.#answerBytes = Math.max(bytes, this.#answerBytes * FORGETTING);
   }
 
-  send(line: string): void {
+  send(line: string | LongLine): void {
     if (this.#state === "closing" || this.#state === "closed") return;
     // All answers of a turn go out by one write, after the last of them is known.
     if (this.#out.length === 0) process.nextTick(() => this.#flush());
     this.#out.push(line);
-    this.#outBytes += line.length + 1;
+    if (typeof line === "string") {
+      this.#outBytes += line.length + 1;
+    } else {
+      this.#outBytes += line.bytes.length;
+      this.#unsentLongLines += 1;
+    }
   }
 
   /**
@@ -243,6 +274,11 @@ export class Connection implements Peer {
     );
   }
 
+  /** Not at once: lines are being taken up, and what is cut now would come before those that are kept back. */
+  #roomSoon(): void {
+    if (this.#paused) queueMicrotask(() => this.#roomAgain());
+  }
+
   #roomAgain(): void {
     if (this.#paused && this.#hasRoom()) this.#cutLines();
   }
@@ -263,16 +299,46 @@ export class Connection implements Peer {
 
   #flush(): void {
     if (this.#out.length === 0 || this.#state === "closed") return;
-    const [lines, bytes] = [this.#out, this.#outBytes];
+    const lines = this.#out;
     this.#out = [];
     this.#outBytes = 0;
-    // Many long lists at once would be more than one string can hold.
-    if (bytes <= MAX_UNSENT_BYTES) {
-      const text = `${lines.join("\n")}\n`;
-      if (bytes < LONG_MESSAGE_BYTES) this.socket.write(text);
-      // Not before it is written: until then it would only be found to be alive, and be kept for longer.
-      else this.socket.write(text, () => passed(bytes));
-    } else for (const line of lines) this.socket.write(`${line}\n`);
+    let texts: string[] = [];
+    let length = 0;
+    for (const line of lines) {
+      if (typeof line !== "string") {
+        this.#writeTexts(texts, length);
+        texts = [];
+        length = 0;
+        this.#writeLong(line);
+        continue;
+      }
+      texts.push(line);
+      length += line.length + 1;
+      // Many long lists at once would be more than one string can hold.
+      if (length < MAX_UNSENT_BYTES) continue;
+      this.#writeTexts(texts, length);
+      texts = [];
+      length = 0;
+    }
+    this.#writeTexts(texts, length);
+  }
+
+  #writeTexts(texts: readonly string[], length: number): void {
+    if (texts.length === 0) return;
+    const text = `${texts.join("\n")}\n`;
+    if (length < LONG_MESSAGE_BYTES) this.socket.write(text);
+    // Not before it is written: until then it would only be found to be alive, and be kept for longer.
+    else this.socket.write(text, () => passed(length));
+  }
+
+  #writeLong(line: LongLine): void {
+    this.socket.write(line.bytes, (error) => {
+      // After an error it is not certain that nothing reads it any more.
+      if (!error) line.giveBack();
+      passed(line.bytes.length);
+      this.#unsentLongLines -= 1;
+      if (this.#untaken > 0) this.#options.onRoom();
+    });
   }
 
   #ended(): void {
@@ -353,6 +419,16 @@ export class Connection implements Peer {
     this.#closeIfDone();
   }
 }
+
+/** For a line that comes in parts. One that has become long may well become as long as is allowed by default. */
+function forLine(bytes: number): Buffer {
+  return bytes > LONG_MESSAGE_BYTES && bytes <= lineBuffers.bytes
+    ? lineBuffers.take()
+    : Buffer.allocUnsafe(bytes);
+}
+
+/** With room for a line end of two characters. */
+const lineBuffers = new SpareBuffers(DEFAULT_MAX_MESSAGE_BYTES + 2);
 
 function tooLarge({ maxMessageBytes }: ConnectionOptions): string {
   return `The line is longer than ${maxMessageBytes} bytes, so it was not executed and the connection is closed. Split the request, or start pawld with a larger --max-message-bytes.`;

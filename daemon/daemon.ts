@@ -349,7 +349,7 @@ export class Daemon {
       reason: "stopping",
     });
     this.#outside?.stop(refusal);
-    this.#reactor.stop(refusal);
+    await this.#reactor.stop(refusal);
     // Requests that are on their way are refused as not performed, so that their senders know; a connection
     // that closed on them would leave that open.
     await new Promise((resolve) => setTimeout(resolve, REFUSING_MS));

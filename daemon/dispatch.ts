@@ -24,11 +24,16 @@ export interface Sender {
 export interface Source {
   /** The JSON text of the request, which is found only when it is asked for. */
   readonly json: () => string;
-  /** The bytes of a param that is too long to be in that text (cut-out.ts). */
-  readonly cutOut?: Buffer;
+  /** What a param stands for that is too long to be in that text (cut-out.ts); null if it is no base64. */
+  readonly cutOut?: Buffer | null;
 }
 
-type Handler = (params: unknown, env: Env, texts: Texts, cutOut?: Buffer) => Operation<Outcome<unknown>>;
+type Handler = (
+  params: unknown,
+  env: Env,
+  texts: Texts,
+  cutOut?: Buffer | null,
+) => Operation<Outcome<unknown>>;
 type OutsideHandler = (params: unknown, sender: Sender) => Promise<unknown> | undefined;
 
 interface Entry {

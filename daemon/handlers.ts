@@ -26,7 +26,7 @@ export type Handlers = {
     params: Parsed<N>,
     env: Env,
     texts: Texts,
-    cutOut?: Buffer,
+    cutOut?: Buffer | null,
   ) => Operation<Outcome<Result<N>>>;
 };
 

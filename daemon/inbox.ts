@@ -8,6 +8,15 @@ export interface Batch {
   take(most: number): void;
 }
 
+/** Lines that one turn takes up of a connection hold no more than this together, unless it is one. */
+const MAX_LINE_BYTES_PER_TURN = 1024 * 1024;
+
+/** What a turn has taken up of a connection. */
+interface Share {
+  requests: number;
+  bytes: number;
+}
+
 interface Entry {
   readonly connection: Connection;
   readonly line: Buffer;
@@ -25,7 +34,7 @@ export class Inbox {
 
   /**
    * Hands over what may be taken up now and keeps the rest in order: a connection waits for its next turn
-   * after its share (`requestsPerTurn`), and as long as it has too much unanswered or unsent.
+   * after its share (`requestsPerTurn`, `MAX_LINE_BYTES_PER_TURN`), and as long as it has too much unanswered or unsent.
    *
    * @param receive takes up one line; returns what it begins if it holds a batch.
    * @returns how many lines were taken up, whole or in part, and whether the next turn may take up more.
@@ -36,20 +45,27 @@ export class Inbox {
   } {
     const entries = this.#entries;
     this.#entries = [];
-    const room = new Map<Connection, number>();
+    const shares = new Map<Connection, Share>();
     let taken = 0;
     let left = false;
     for (const entry of entries) {
-      const { connection } = entry;
-      const most = room.get(connection) ?? connection.requestsPerTurn;
-      if (most > 0 && mayTakeUp(entry)) {
-        room.set(connection, most - takeUp(entry, most, receive));
+      const { connection, line } = entry;
+      let share = shares.get(connection);
+      if (share === undefined) {
+        share = { requests: 0, bytes: 0 };
+        shares.set(connection, share);
+      }
+      const most = connection.requestsPerTurn - share.requests;
+      const fits = share.bytes === 0 || share.bytes + line.length <= MAX_LINE_BYTES_PER_TURN;
+      if (most > 0 && fits && mayTakeUp(entry)) {
+        share.requests += takeUp(entry, most, receive);
+        share.bytes += line.length;
         taken += 1;
         if (entry.batch === undefined || entry.batch.left === 0) continue;
       }
       left ||= mayTakeUp(entry);
       // What it sent after this line has to stay behind it.
-      room.set(connection, 0);
+      share.requests = Number.POSITIVE_INFINITY;
       this.#entries.push(entry);
     }
     return { taken, left };

@@ -1,3 +1,4 @@
+import { isUtf8 } from "node:buffer";
 import { MAX_PAYLOAD_NESTING_LEVELS } from "@pawl/protocol/limits";
 
 /*
@@ -42,6 +43,8 @@ const COMMA = OPEN_ARRAY + 4;
 const WRONG = OPEN_ARRAY + 5;
 
 const BYTES = 256;
+const QUOTE = 0x22;
+const BACKSLASH = 0x5c;
 const TABLE = new Uint8Array(OPEN_ARRAY * BYTES).fill(WRONG);
 
 /** From these states, each of these characters or bytes leads to that one. */
@@ -175,11 +178,12 @@ export class JsonSyntax {
    * `MAX_PAYLOAD_NESTING_LEVELS`; undefined if there is none. After such a byte it is of no further use.
    */
   take(bytes: Uint8Array): number | undefined {
+    const text = new PlainText(bytes);
     let state = this.#state;
     for (let at = 0; at < bytes.length; at++) {
-      state = TABLE[state * BYTES + (bytes[at] as number)] as number;
-      // Most of a large text is in strings, where one comparison after the other is faster than the table.
-      if (state === IN_VALUE) at = endOfPlainText(bytes, at + 1) - 1;
+      state = TABLE[(state << 8) | (bytes[at] as number)] as number;
+      // Most of a large text is in strings.
+      if (state === IN_VALUE || state === IN_NAME) at = text.endOf(at + 1) - 1;
       if (state < OPEN_ARRAY) continue;
       state = this.#follow(state);
       if (state === WRONG) return at;
@@ -229,12 +233,76 @@ export class JsonSyntax {
   }
 }
 
-/** The place of the first byte from `from` on that is not simply a part of a string. */
-function endOfPlainText(bytes: Uint8Array, from: number): number {
-  let at = from;
-  for (; at < bytes.length; at++) {
-    const byte = bytes[at] as number;
-    if (byte === 0x22 || byte === 0x5c || byte < 0x20 || byte > 0x7f) break;
+/** Bytes of a string that are simply a part of it, alone or as a part of a character of several bytes. */
+const IS_PLAIN = Uint8Array.from({ length: BYTES }, (_, byte) =>
+  byte < 0x20 || byte === QUOTE || byte === BACKSLASH ? 0 : 1,
+);
+/** Bytes of a string that are looked at one by one, before it is taken for a long one. */
+const SHORT_BYTES = 16;
+const MAX_CHARACTER_BYTES = 4;
+
+/** Finds the ends of what needs no state in the strings of a piece. */
+class PlainText {
+  readonly #bytes: Uint8Array;
+  /** From the one to the other the bytes are whole characters of UTF-8. */
+  readonly #begin: number;
+  readonly #end: number;
+  /** The bytes by fours, as far as they are whole words in memory, and the place of the first. */
+  readonly #words: Int32Array;
+  readonly #firstWord: number;
+
+  constructor(bytes: Uint8Array) {
+    this.#bytes = bytes;
+    // At both ends there may be a part of a character, which is left to the table.
+    let [begin, end] = [0, bytes.length];
+    while (begin < Math.min(MAX_CHARACTER_BYTES, end) && isContinuation(bytes[begin] as number)) begin++;
+    do end--;
+    while (end > Math.max(begin, bytes.length - MAX_CHARACTER_BYTES) && isContinuation(bytes[end] as number));
+    this.#begin = begin;
+    // The engine checks this much faster than the table does. If it is not so, the table finds the place.
+    this.#end = end > begin && isUtf8(bytes.subarray(begin, end)) ? end : 0;
+    this.#firstWord = -bytes.byteOffset & 3;
+    const words = Math.max(0, (bytes.length - this.#firstWord) >> 2);
+    this.#words = new Int32Array(
+      bytes.buffer,
+      bytes.byteOffset + (words > 0 ? this.#firstWord : -bytes.byteOffset),
+      words,
+    );
   }
-  return at;
+
+  /** The place of the first byte from `from` on, where a character begins, that is not simply a part of a string. */
+  endOf(from: number): number {
+    const bytes = this.#bytes;
+    const end = this.#end;
+    if (from < this.#begin) return from;
+    let at = from;
+    for (const near = Math.min(from + SHORT_BYTES, end); at < near; at++) {
+      if (IS_PLAIN[bytes[at] as number] === 0) return at;
+    }
+    if (at >= end) return at;
+    const words = this.#words;
+    let word = (at - this.#firstWord) >> 2;
+    const lastWord = (end - this.#firstWord) >> 2;
+    while (word < lastWord && isPlainWord(words[word] as number)) word++;
+    for (at = Math.max(at, this.#firstWord + (word << 2)); at < end; at++) {
+      if (IS_PLAIN[bytes[at] as number] === 0) return at;
+    }
+    return at;
+  }
+}
+
+/**
+ * Whether none of four bytes is below 0x20, a quote or a backslash: "less than n" and "equal to n" of each byte of a
+ * word at once (Bit Twiddling Hacks, https://graphics.stanford.edu/~seander/bithacks.html#ZeroInWord).
+ */
+function isPlainWord(word: number): boolean {
+  const quote = word ^ 0x22222222;
+  const backslash = word ^ 0x5c5c5c5c;
+  const found =
+    ((word - 0x20202020) & ~word) | ((quote - 0x01010101) & ~quote) | ((backslash - 0x01010101) & ~backslash);
+  return (found & 0x80808080) === 0;
+}
+
+function isContinuation(byte: number): boolean {
+  return (byte & 0xc0) === 0x80;
 }

@@ -78,6 +78,7 @@ export class Reactor {
   #queue: Call[] = [];
   #timedOut: Parked[] = [];
   #scheduled = false;
+  #moving = false;
   #stopped: PawlError | undefined;
   /** When `expire` has something to do, in the daemon's time: at first to find out, and never when it only reads. */
   #expiryAt: number;
@@ -160,8 +161,12 @@ export class Reactor {
   }
 
   /** Performs what has arrived, then ends all waits and refuses every later call with this refusal. */
-  stop(refusal: PawlError): void {
-    while (this.#stopped === undefined && (this.#turn() > 0 || this.#queue.length > 0));
+  async stop(refusal: PawlError): Promise<void> {
+    while (this.#stopped === undefined && (this.#turn() > 0 || this.#queue.length > 0)) {
+      // The answers are made before more is taken up, so that no more are than may be unsent. Nothing else arrives
+      // meanwhile.
+      await new Promise<void>((resolve) => process.nextTick(resolve));
+    }
     this.#end(refusal);
   }
 
@@ -314,6 +319,17 @@ export class Reactor {
     for (const action of attempt.actions) action();
     for (const { call, outcome } of attempt.answers) call.settle(outcome);
     this.#options.onTurn(attempt.performed, attempt.commitMs, attempt.wrote);
+    if (this.#options.store.hasMuchToMove) this.#moveLogSoon();
+  }
+
+  /** After the answers have gone out, and not within a turn, so that nobody waits for both. */
+  #moveLogSoon(): void {
+    if (this.#moving) return;
+    this.#moving = true;
+    setImmediate(() => {
+      this.#moving = false;
+      if (this.#stopped === undefined) this.#options.store.moveLog();
+    });
   }
 
   #startWaiting(parked: Parked): void {

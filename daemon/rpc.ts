@@ -10,11 +10,17 @@ import {
 } from "@pawl/protocol/envelope";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { EACH, type Texts, textsAt } from "@pawl/protocol/json-text";
-import { MAX_BATCH_ANSWER_BYTES, MAX_BATCH_CALLS, MAX_REPLY_BYTES } from "@pawl/protocol/limits";
+import {
+  MAX_BATCH_ANSWER_BYTES,
+  MAX_BATCH_CALLS,
+  MAX_PARAMS_PIECE_BYTES,
+  MAX_REPLY_BYTES,
+} from "@pawl/protocol/limits";
 import { createJSONRPCRequest, JSONRPCServer } from "json-rpc-2.0";
-import { CUT_OUT, cutOut } from "./cut-out.js";
+import { CUT_OUT, cutOut, decodedInPlace } from "./cut-out.js";
 import type { Dispatcher, Sender, Source } from "./dispatch.js";
 import type { Batch } from "./inbox.js";
+import { base64Length, encodeLine, type LongLine } from "./put-in.js";
 import { encode } from "./raw-json.js";
 
 /** Where the replies to a line go. */
@@ -22,10 +28,14 @@ export interface Peer extends Sender {
   /** A line holds one request, or so many; each is in flight until `answered`. */
   received(requests: number): void;
   answered(requests: number): void;
+  /** Nobody reads the bytes of a line any more. */
+  done(line: Buffer): void;
+  /** A request was taken up whose answer may well have so many bytes. */
+  expects(bytes: number): void;
   /** A request was answered with so many bytes, by themselves or within a batch. */
   wrote(bytes: number): void;
-  /** Queues one line, without its end. */
-  send(line: string): void;
+  /** Queues one line, as a text without its end. */
+  send(line: string | LongLine): void;
 }
 
 /** Who sent a request, and what it was read from. */
@@ -88,9 +98,10 @@ export class Rpc {
     if (!isUtf8(line)) return this.refuse(refuse("parse_error", NOT_UTF8), peer);
     const upload = uploadIn(line);
     if (upload !== undefined) {
-      return this.#receiveOne(upload.message, { peer, source: upload.source });
+      return this.#receiveOne(upload.message, { peer, source: upload.source }, () => peer.done(line));
     }
     const text = line.toString("utf8");
+    peer.done(line);
     const message = parse(text);
     if (message instanceof PawlError) return this.refuse(message, peer);
     if (!Array.isArray(message)) return this.#receiveOne(message, { peer, source: { json: () => text } });
@@ -152,11 +163,13 @@ export class Rpc {
     peer.answered(1);
   }
 
-  #receiveOne(message: unknown, origin: Origin): undefined {
+  /** @param performed called when nothing is read of the request any more. */
+  #receiveOne(message: unknown, origin: Origin, performed = () => {}): undefined {
     const { peer } = origin;
     peer.received(1);
     void this.#answer(message, origin).then((answer) => {
-      if (answer !== null) peer.send(this.#write(answer, peer));
+      performed();
+      if (answer !== null) peer.send(this.#writeLine(answer, peer));
       peer.answered(1);
     });
   }
@@ -185,6 +198,7 @@ export class Rpc {
   #answer(message: unknown, origin: Origin): Promise<Response | null> {
     const request = this.#check(message, origin);
     if (request === null || !("method" in request)) return Promise.resolve(request);
+    if (request.method === READING) origin.peer.expects(pieceLength(request));
     return this.#server.receive(request, origin) as Promise<Response | null>;
   }
 
@@ -215,16 +229,27 @@ export class Rpc {
     return request;
   }
 
+  /** An answer by itself. */
+  #writeLine(response: Response, peer: Peer): string | LongLine {
+    const line = this.#encoded(encodeLine, response, peer);
+    peer.wrote(typeof line === "string" ? line.length : line.bytes.length);
+    return line;
+  }
+
+  /** An answer within a batch. */
   #write(response: Response, peer: Peer): string {
-    let text: string;
-    try {
-      text = encode(response);
-    } catch (error) {
-      // A value that was read from a line can be nested too deeply to be written on one.
-      text = JSON.stringify(failure(response.id, this.#dispatcher.explain("-", error as Error, peer)));
-    }
+    const text = this.#encoded(encode, response, peer);
     peer.wrote(text.length);
     return text;
+  }
+
+  #encoded<T>(encoder: (response: Response) => T, response: Response, peer: Peer): T | string {
+    try {
+      return encoder(response);
+    } catch (error) {
+      // A value that was read from a line can be nested too deeply to be written on one.
+      return JSON.stringify(failure(response.id, this.#dispatcher.explain("-", error as Error, peer)));
+    }
   }
 }
 
@@ -309,9 +334,17 @@ function uploadIn(line: Buffer): { message: unknown; source: Source } | undefine
   const { json, bytes } = found;
   const message = parse(json) as Partial<Request> | null;
   if (message?.method !== UPLOADING || message.params?.[UPLOADED] !== CUT_OUT) return undefined;
-  return { message, source: { json: () => json, cutOut: bytes } };
+  return { message, source: { json: () => json, cutOut: decodedInPlace(bytes) } };
 }
 
+/** The characters of what is asked for, as far as it can be told before the request is checked. */
+function pieceLength({ params }: Request): number {
+  const { length } = (params ?? {}) as Partial<Params<typeof READING>>;
+  return base64Length(Math.min(Number(length) || MAX_PARAMS_PIECE_BYTES, MAX_PARAMS_PIECE_BYTES));
+}
+
+/** The one method whose answers are long as a rule. */
+const READING = "command.params" satisfies MethodName;
 /** The one method, and its param, that carries many bytes. */
 const UPLOADING: MethodName = "command.upload";
 const UPLOADED: keyof Params<typeof UPLOADING> = "chunk";

@@ -23,7 +23,7 @@ export const MAX_PAGE_BYTES = 1024 * 1024;
 /** The daemon stops reading a connection at so many unanswered requests ... */
 export const MAX_IN_FLIGHT_REQUESTS = 1024;
 /** ... or so many bytes of requests not yet taken up ... */
-export const MAX_UNREAD_BYTES = 8 * 1024 * 1024;
+export const MAX_UNREAD_BYTES = 1024 * 1024;
 /** ... or of replies that the peer has not yet read. */
 export const MAX_UNSENT_BYTES = 8 * 1024 * 1024;
 

@@ -1,6 +1,6 @@
 // Real daemons for tests: each on its own socket and state in a private directory, ended with the test.
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -141,7 +141,21 @@ export class DaemonProcess {
 
   /** Resident memory in bytes, from the kernel (proc_pid_status(5)). */
   get residentBytes(): number {
-    const [, kilobytes] = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${this.pid}/status`, "utf8")) ?? [];
+    return this.#memory("VmRSS");
+  }
+
+  /** The most of it since the process started, or since `forgetPeak` (VmHWM, and proc_pid_clear_refs(5)). */
+  get peakResidentBytes(): number {
+    return this.#memory("VmHWM");
+  }
+
+  forgetPeak(): void {
+    writeFileSync(`/proc/${this.pid}/clear_refs`, "5");
+  }
+
+  #memory(line: "VmRSS" | "VmHWM"): number {
+    const status = readFileSync(`/proc/${this.pid}/status`, "utf8");
+    const [, kilobytes] = new RegExp(`^${line}:\\s+(\\d+) kB$`, "m").exec(status) ?? [];
     return Number(kilobytes) * 1024;
   }
 

@@ -2,16 +2,15 @@ import type { Parsed, Result } from "@pawl/protocol";
 import { type PawlError, refuse } from "@pawl/protocol/errors";
 import type { Texts } from "@pawl/protocol/json-text";
 import { INLINE_MAX_BYTES } from "@pawl/protocol/limits";
+import { decodedInPlace } from "../cut-out.js";
 import { JsonSyntax } from "../json-syntax.js";
 import { all, type Env, type Operation, one, run, sql } from "../operation.js";
+import { Base64 } from "../put-in.js";
 import { type CommandRow, findCommand, forbidden, moved, readyKey } from "./command-row.js";
 import { stateAt } from "./command-state.js";
 
 /** Longest piece in one row, so that reading a part of a large text reads little else. */
 const MAX_CHUNK_BYTES = 64 * 1024;
-/** Base64 decoded at a time: whole groups of four characters. */
-const BASE64_PIECE_BYTES = 64 * 1024;
-const PADDING = 0x3d;
 /** Rows that one read looks at: pieces may be as small as their sender likes. */
 const MAX_CHUNKS_PER_READ = 1024;
 
@@ -45,12 +44,12 @@ const setPending = sql(`
   UPDATE pawl_command SET state = 'PENDING', ready_at = :now, due_at = deadline, uploaded = :uploaded
   WHERE seq = :seq`);
 
-/** @param cutOut the base64 text of the piece, if it is not in the params. */
+/** @param cutOut what the chunk stands for, if it is not in the params; null if it is no base64. */
 export function* upload(
   params: Parsed<"command.upload">,
   env: Env,
   _texts: Texts,
-  cutOut?: Buffer,
+  cutOut?: Buffer | null,
 ): Operation<Result<"command.upload"> | PawlError> {
   const row = yield* findCommand(params.commandId);
   if (row instanceof Error) return row;
@@ -58,18 +57,17 @@ export function* upload(
   const { state } = stateAt(row, env.now);
   const { offset, final } = params;
   const stored = yield* one(selectUpload, { seq });
-  const chunk = decoded(cutOut ?? Buffer.from(params.chunk));
+  const chunk = cutOut === undefined ? decodedInPlace(Buffer.from(params.chunk)) : cutOut;
   if (state !== "PENDING_UPLOAD") {
     // Whoever sent the last piece and did not hear the answer sends it again, and is answered as then.
-    const isRepeated =
-      final && stored === undefined && chunk !== undefined && (yield* isEnd(row, offset, chunk));
+    const isRepeated = final && stored === undefined && chunk !== null && (yield* isEnd(row, offset, chunk));
     return isRepeated ? { receivedBytes: sizeBytes, state } : forbidden(commandId, state, "PENDING_UPLOAD");
   }
   if (stored === undefined) throw new Error(`${commandId} is PENDING_UPLOAD and has no upload`);
 
   const { receivedBytes } = stored;
   const progress = { receivedBytes, sizeBytes };
-  if (chunk === undefined) return wrong("chunk", "must be base64", progress);
+  if (chunk === null) return wrong("chunk", "must be base64", progress);
   if (offset !== receivedBytes) {
     return wrong("offset", `must be ${receivedBytes}, where the piece before ended, not ${offset}`, progress);
   }
@@ -118,7 +116,7 @@ function* isEnd(row: CommandRow, offset: number, bytes: Buffer): Operation<boole
   if (offset + bytes.length !== row.requestBytes) return false;
   if (row.uploaded === 0) return (yield* inlinePiece(row, offset, row.requestBytes)).equals(bytes);
   for (let at = offset; at < row.requestBytes; ) {
-    const piece = yield* storedPiece(row, at, row.requestBytes);
+    const piece = Buffer.concat(yield* storedParts(row, at, row.requestBytes));
     if (!piece.equals(bytes.subarray(at - offset, at - offset + piece.length))) return false;
     at += piece.length;
   }
@@ -131,22 +129,6 @@ function* moveInline(seq: number): Operation<void> {
   const params = Buffer.concat(chunks.map(({ bytes }) => bytes)).toString("utf8");
   yield* run(insertParams, { seq, params });
   yield* run(deleteAllChunks, { seq });
-}
-
-/** The bytes that a base64 text stands for, with or without padding at its end, or undefined if it is none. */
-function decoded(base64: Buffer): Buffer | undefined {
-  const length = base64.length - (base64.at(-1) !== PADDING ? 0 : base64.at(-2) === PADDING ? 2 : 1);
-  // Four characters stand for three bytes, and one alone for none.
-  if (length % 4 === 1) return undefined;
-  const bytes = Buffer.allocUnsafeSlow(Math.floor((length * 3) / 4));
-  let written = 0;
-  for (let at = 0; at < length; at += BASE64_PIECE_BYTES) {
-    // In pieces, because a long string is collected later than a short one.
-    const piece = base64.toString("latin1", at, Math.min(at + BASE64_PIECE_BYTES, length));
-    written += bytes.write(piece, written, "base64");
-  }
-  // The decoder leaves out what is not base64, and then there are fewer bytes than characters stand for.
-  return written === bytes.length ? bytes : undefined;
 }
 
 function wrong(parameter: string, message: string, progress: object): PawlError {
@@ -166,9 +148,10 @@ export function* params(
   const { offset } = given;
   const { requestBytes: sizeBytes } = row;
   const to = Math.min(offset + given.length, sizeBytes);
-  const piece =
-    row.uploaded === 1 ? yield* uploadedPiece(row, offset, to, env) : yield* inlinePiece(row, offset, to);
-  return piece instanceof Error ? piece : { chunk: piece.toString("base64"), offset, sizeBytes };
+  const parts =
+    row.uploaded === 1 ? yield* uploadedParts(row, offset, to, env) : [yield* inlinePiece(row, offset, to)];
+  if (parts instanceof Error) return parts;
+  return { chunk: new Base64(parts) as unknown as string, offset, sizeBytes };
 }
 
 function* inlinePiece(row: CommandRow, from: number, to: number): Operation<Buffer> {
@@ -176,7 +159,12 @@ function* inlinePiece(row: CommandRow, from: number, to: number): Operation<Buff
   return Buffer.from(text).subarray(from, Math.max(from, to));
 }
 
-function* uploadedPiece(row: CommandRow, from: number, to: number, env: Env): Operation<Buffer | PawlError> {
+function* uploadedParts(
+  row: CommandRow,
+  from: number,
+  to: number,
+  env: Env,
+): Operation<Uint8Array[] | PawlError> {
   const unfinished = yield* one(selectUpload, { seq: row.seq });
   if (unfinished !== undefined) {
     const { state } = stateAt(row, env.now);
@@ -187,12 +175,11 @@ function* uploadedPiece(row: CommandRow, from: number, to: number, env: Env): Op
       { what: "params", commandId: row.commandId, state, receivedBytes, sizeBytes: row.requestBytes },
     );
   }
-  return yield* storedPiece(row, from, to);
+  return yield* storedParts(row, from, to);
 }
 
 /** What there is of an upload from one place to another, or as much of it as one read looks at. */
-function* storedPiece(row: CommandRow, from: number, to: number): Operation<Buffer> {
+function* storedParts(row: CommandRow, from: number, to: number): Operation<Uint8Array[]> {
   const chunks = yield* all(selectChunks, { seq: row.seq, from, to, rows: MAX_CHUNKS_PER_READ });
-  const parts = chunks.map(({ at, bytes }) => bytes.subarray(Math.max(from - at, 0), Math.max(to - at, 0)));
-  return Buffer.concat(parts);
+  return chunks.map(({ at, bytes }) => bytes.subarray(Math.max(from - at, 0), Math.max(to - at, 0)));
 }

@@ -48,7 +48,7 @@ export function* transact(
     if (lost !== undefined) return refuse(lost.kind, lost.message, { ...lost.details, guard: index });
   }
 
-  const results: unknown[] = [];
+  const results: RawJson[] = [];
   let resultsLength = 0;
   // A call that could wait is asked for its answer now.
   const now: Env = { ...env, mayWait: false };
@@ -70,10 +70,12 @@ export function* transact(
     const kept = raw === undefined ? [] : textsAt(textWith(texts[index], results), raw);
     const outcome = yield* perform(checked.data, now, kept);
     if (outcome instanceof PawlError) return at(index, call.method, outcome);
-    results.push(outcome);
-    resultsLength += encode(outcome).length;
+    // As the text that it travels as, which is made only once: here, because its length counts.
+    const result = new RawJson(encode(outcome));
+    results.push(result);
+    resultsLength += result.text.length;
   }
-  return { results };
+  return { results } as unknown as Result<"transact">;
 }
 
 function find(method: string, handlers: Omit<Handlers, "transact">) {

@@ -38,6 +38,10 @@ export interface Store {
   dropUncommitted(): void;
   /** Moves what is in the write-ahead log into the database, as far as readers allow. */
   checkpoint(): void;
+  /** Whether so much has been written that no later write changes that it is time for `moveLog`. */
+  readonly hasMuchToMove: boolean;
+  /** Moves what is in the write-ahead log into the database; what cannot be moved now stays there. Never throws. */
+  moveLog(): void;
   /** Size of the database and of its write-ahead log. */
   sizes(): { bytes: number; walBytes: number };
   close(): void;

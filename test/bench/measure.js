@@ -13,6 +13,7 @@ import path from "node:path";
  * @typedef {object} Entry a system in a section.
  * @property {string} system
  * @property {string} durability
+ * @property {string} [note] what the report says of how it was measured.
  * @property {() => string | undefined} missing why it cannot be measured here.
  * @property {(sample: (load: Load, run: Run) => void, directory: () => string) => Promise<void>} measure does one
  *   repetition; `directory` makes an empty directory, which is removed after it.

@@ -4,6 +4,7 @@ import { open, Session } from "./driver.js";
 import { assertDistinct, together } from "./measure.js";
 import * as beanstalkd from "./peers/beanstalkd.js";
 import * as pawl from "./peers/pawl.js";
+import * as rows from "./peers/pawl-rows.js";
 import * as postgresql from "./peers/postgresql.js";
 
 /**
@@ -150,13 +151,16 @@ function backlogEntry(peer, scale, progress) {
     system: peer.name,
     durability: peer.durability,
     missing: peer.missing,
+    note: rows.HOW,
     async setUp(directory) {
       for (const batches of backlogs) {
-        const server = await peer.start(directory());
-        daemons.push({ batches, server });
-        await pawl.enqueueMany(server.socket, queue, PAYLOAD, batches, (done) =>
-          progress(`queue: enqueued ${done.toLocaleString("en")} of ${batches.toLocaleString("en")}`),
-        );
+        const state = directory();
+        const first = await peer.start(state);
+        await pawl.enqueueMany(first.socket, queue, PAYLOAD, 1);
+        await first.stop();
+        rows.multiplyBatches(state, batches);
+        daemons.push({ batches, server: await peer.start(state) });
+        progress(`queue: ${batches.toLocaleString("en")} are waiting`);
       }
     },
     async measure(sample) {

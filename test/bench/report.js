@@ -10,6 +10,7 @@ import { MAX_OTHERS_CPU, median } from "./measure.js";
  * @typedef {import("./measure.js").Row} Row
  *
  * @typedef {object} Comparison pawl's rate under a load, beside a system's rate under its own.
+ * @property {"p99Ms"} [figure] that is compared instead of the rate.
  * @property {string} of load of pawl.
  * @property {string} peer
  * @property {string} peerLoad
@@ -118,13 +119,14 @@ export function verdicts(rows, targets) {
   return targets
     .map((target) => {
       if (!("peer" in target)) return figureOf(rows, target);
-      const { of, peer, peerLoad, atLeast, lessThan } = target;
-      const times = ratio(find(rows, PAWL, of), find(rows, peer, peerLoad));
+      const { of, peer, peerLoad, atLeast, lessThan, figure: compared = "perSecond" } = target;
+      const times = ratio(find(rows, PAWL, of), find(rows, peer, peerLoad), compared);
       const wanted = atLeast === undefined ? `less than ${lessThan}` : `at least ${atLeast}`;
       const reached = atLeast === undefined ? times < Number(lessThan) : times >= atLeast;
       const verdict = Number.isNaN(times) ? "NOT MEASURED" : reached ? "reached" : "NOT REACHED";
       const figure = Number.isNaN(times) ? "?" : times.toFixed(2);
-      return `${verdict.padEnd(12)}  ${figure} times, wanted ${wanted}: pawl, ${of}, beside ${peer}, ${peerLoad}`;
+      const what = compared === "perSecond" ? "" : "the p99 of ";
+      return `${verdict.padEnd(12)}  ${figure} times, wanted ${wanted}: ${what}pawl, ${of}, beside ${peer}, ${peerLoad}`;
     })
     .join("\n");
 }
@@ -153,7 +155,7 @@ function figureOf(rows, { of, perSecond, withinMs }) {
  */
 function timesOf(rows, row) {
   if (row.system === PAWL) return "";
-  const times = ratio(find(rows, PAWL, row.load.against ?? row.load.name), row);
+  const times = ratio(find(rows, PAWL, row.load.against ?? row.load.name), row, "perSecond");
   return Number.isNaN(times) ? "" : `${times.toFixed(2)} x`;
 }
 
@@ -173,9 +175,10 @@ function find(rows, system, load) {
  *
  * @param {Row | undefined} row
  * @param {Row | undefined} other
+ * @param {"perSecond" | "p99Ms"} figure
  * @returns {number} NaN when one of them was not measured.
  */
-function ratio(row, other) {
+function ratio(row, other, figure) {
   if (row === undefined || other === undefined) return Number.NaN;
   /** @type {{rate: number, quiet: boolean}[]} */
   const ratios = [];
@@ -183,7 +186,7 @@ function ratio(row, other) {
     const beside = other.samples[i];
     if (beside === undefined) continue;
     const quiet = undisturbed(sample) && undisturbed(beside);
-    ratios.push({ rate: sample.perSecond / beside.perSecond, quiet });
+    ratios.push({ rate: sample[figure] / beside[figure], quiet });
   }
   const quiet = ratios.filter((each) => each.quiet);
   return median((quiet.length > 0 ? quiet : ratios).map((each) => each.rate));

@@ -62,6 +62,7 @@ for (const name of sections) {
   const { rows, skipped, failed } = await measure(name, chosen, { repetitions, root, progress });
   samples[name] = rows;
   console.log(`\n${table(name, rows)}\n`);
+  for (const { note } of chosen) if (note !== undefined) console.log(note);
   for (const { system, why } of skipped) console.log(`${system} is not measured: ${why}.`);
   for (const { system, error } of failed) console.log(`${system} FAILED: ${error.message}`);
   console.log(verdicts(rows, section.targets({ scale })));

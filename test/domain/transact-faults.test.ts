@@ -76,6 +76,12 @@ class FaultyStore implements Store {
   checkpoint(): void {
     this.#inner.checkpoint();
   }
+  get hasMuchToMove(): boolean {
+    return this.#inner.hasMuchToMove;
+  }
+  moveLog(): void {
+    this.#inner.moveLog();
+  }
   sizes(): { bytes: number; walBytes: number } {
     return this.#inner.sizes();
   }

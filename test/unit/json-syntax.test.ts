@@ -70,6 +70,47 @@ describe("JSON in pieces", () => {
     expect(refused).toBeGreaterThan(1000);
   });
 
+  test("is judged like JSON.parse judges it, in long texts wherever they are in memory", () => {
+    const long = fc.string({ unit: "binary", minLength: 20, maxLength: 120 });
+    const bytesOfInterest = fc.constantFrom(
+      0x00,
+      0x1f,
+      0x20,
+      0x22,
+      0x5c,
+      0x7f,
+      0x80,
+      0xbf,
+      0xc3,
+      0xe2,
+      0xf0,
+      0xff,
+    );
+    let refused = 0;
+    fc.assert(
+      fc.property(
+        long,
+        fc.boolean(),
+        fc.nat(3),
+        fc.nat(),
+        bytesOfInterest,
+        cuts,
+        (text, isName, offset, place, byte, at) => {
+          const json = Buffer.from(JSON.stringify(isName ? { [text]: 1 } : [text]));
+          const bytes = Buffer.alloc(offset + json.length).subarray(offset);
+          json.copy(bytes);
+          expect(accepts(bytes, at)).toBe(true);
+          bytes[place % bytes.length] = byte;
+          const wanted = isJson(bytes);
+          if (!wanted) refused += 1;
+          expect(accepts(bytes, at)).toBe(wanted);
+        },
+      ),
+      { numRuns: 5000 },
+    );
+    expect(refused).toBeGreaterThan(1000);
+  });
+
   test("is judged like JSON.parse judges it, for what is nearly a number or a word", () => {
     const characters = fc.constantFrom(..."0123456789-+.eE tfn");
     const text = fc.array(characters, { maxLength: 7 }).map((each) => each.join(""));

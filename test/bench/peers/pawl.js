@@ -19,10 +19,8 @@ const NEWLINE = 0x0a;
 const LEASE_MS = 3_600_000;
 const PRELOAD_CONNECTIONS = 2;
 const PRELOAD_DEPTH = 64;
-/** Batches in one enqueueMany, and commands between two steps of their preload. */
+/** Batches in one enqueueMany. */
 const ENQUEUE_BATCHES = 1_000;
-const COMMANDS_PER_ROUND = 50_000;
-const COMMANDS_PER_LEASE = 100;
 
 /**
  * @param {{profileDirectory?: string | undefined}} options
@@ -333,52 +331,28 @@ export function boardApplies(calls) {
  * @param {string} queue
  * @param {unknown} payload
  * @param {number} count
- * @param {(done: number) => void} [progress]
  */
-export async function enqueueMany(socket, queue, payload, count, progress = () => {}) {
+export async function enqueueMany(socket, queue, payload, count) {
   const batch = { queue, payloads: [payload] };
-  let done = 0;
-  while (done < count) {
-    const whole = Math.floor((count - done) / ENQUEUE_BATCHES);
-    const requests = whole > 0 ? Math.min(whole, ENQUEUE_REQUESTS_PER_ROUND) : 1;
-    const size = whole > 0 ? ENQUEUE_BATCHES : count - done;
-    const enqueue = request(0, "queue.enqueueMany", { batches: new Array(size).fill(batch) });
-    await all(socket, new Array(requests).fill(enqueue), () => {});
-    done += requests * size;
-    progress(done);
+  const requests = [];
+  for (let left = count; left > 0; left -= ENQUEUE_BATCHES) {
+    const size = Math.min(left, ENQUEUE_BATCHES);
+    requests.push(request(0, "queue.enqueueMany", { batches: new Array(size).fill(batch) }));
   }
+  await all(socket, requests, () => {});
 }
 
 /**
- * Brings so many commands to SUCCEEDED, with their answers kept.
+ * Brings one command to SUCCEEDED, with its answer kept.
  *
  * @param {string} socket
  * @param {string} deployment
  * @param {unknown} params
- * @param {number} count
- * @param {(done: number) => void} [progress]
  */
-export async function finishCommands(socket, deployment, params, count, progress = () => {}) {
-  for (let done = 0; done < count; ) {
-    const round = Math.min(COMMANDS_PER_ROUND, count - done);
-    await all(socket, new Array(round).fill(createRequest(0, deployment, params)), () => {});
-    /** @type {string[]} */
-    const responses = [];
-    const lease = request(0, "command.lease", {
-      deployment,
-      owner: "preload",
-      max: COMMANDS_PER_LEASE,
-      leaseMs: LEASE_MS,
-    });
-    await all(socket, new Array(Math.ceil(round / COMMANDS_PER_LEASE)).fill(lease), (result) => {
-      for (const { commandId, leaseId } of result.leases)
-        responses.push(respondRequest(0, commandId, leaseId));
-    });
-    if (responses.length !== round) throw new Error(`leased ${responses.length} of ${round} commands`);
-    await all(socket, responses, () => {});
-    done += round;
-    progress(done);
-  }
+export async function finishCommand(socket, deployment, params) {
+  const crew = await open(socket, protocol, { connections: 1, depth: 1 }, commands(deployment, params, []));
+  await crew.run(1);
+  crew.close();
 }
 
 /**
@@ -474,5 +448,3 @@ function stringAt(text, key) {
 
 /** Of 2^53 - 1. */
 const MAX_DIGITS = 16;
-/** Between two reports of progress. */
-const ENQUEUE_REQUESTS_PER_ROUND = 100;
