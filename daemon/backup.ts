@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { linkSync, lstatSync, renameSync, rmSync, statSync, unlinkSync } from "node:fs";
+import { lstatSync, rmSync, statSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { basename, dirname, isAbsolute, join, normalize } from "node:path";
 import type { Params, Result } from "@pawl/protocol";
@@ -8,6 +8,7 @@ import type Database from "better-sqlite3";
 import type { Logger } from "pino";
 import { elapsed } from "./clock.js";
 import type { Sender } from "./dispatch.js";
+import { nameNewFile } from "./new-file.js";
 
 /** Pages copied between two turns: 1 MiB at the usual page size, a few milliseconds. */
 const PAGES_PER_STEP = 256;
@@ -127,7 +128,7 @@ async function backUp(
     });
     await sync(partial);
     const { size } = statSync(partial);
-    name(partial, path);
+    nameNewFile(partial, path);
     await sync(directory);
     return { bytes: size, pages: totalPages };
   } catch (error) {
@@ -135,20 +136,6 @@ async function backUp(
   } finally {
     rmSync(partial, { force: true });
     rmSync(`${partial}-journal`, { force: true });
-  }
-}
-
-/** Gives a file its final name. A link never replaces what is there, as a rename would. */
-function name(partial: string, path: string): void {
-  try {
-    linkSync(partial, path);
-    unlinkSync(partial);
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    // Some file systems, such as those of other machines, have no links.
-    if (code !== "EPERM" && code !== "ENOTSUP" && code !== "EOPNOTSUPP" && code !== "ENOSYS") throw error;
-    if (lstatSync(path, { throwIfNoEntry: false }) !== undefined) throw exists(path);
-    renameSync(partial, path);
   }
 }
 

@@ -4,12 +4,9 @@ import {
   existsSync,
   fstatSync,
   fsyncSync,
-  linkSync,
   openSync,
   readFileSync,
-  renameSync,
   statSync,
-  unlinkSync,
   writeFileSync,
 } from "node:fs";
 import { dirname, join } from "node:path";
@@ -17,6 +14,7 @@ import { PawlError, refuse } from "@pawl/protocol/errors";
 import { authorOf, newIdentity, openIdentity } from "./board/key.js";
 import { findAuthor, type Renamed, settleNode } from "./domain/pipeline-identity.js";
 import type { Engine } from "./engine.js";
+import { nameNewFile } from "./new-file.js";
 import type { Identity } from "./operation.js";
 
 const KEY_FILE = "identity.key";
@@ -130,15 +128,7 @@ function make(path: string, options: IdentityOptions): Key {
   } finally {
     closeSync(file);
   }
-  try {
-    linkSync(partial, path);
-    unlinkSync(partial);
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    // Some file systems have no links. Nobody else makes a key here: the database is locked.
-    if (code !== "EPERM" && code !== "ENOTSUP" && code !== "EOPNOTSUPP" && code !== "ENOSYS") throw error;
-    renameSync(partial, path);
-  }
+  nameNewFile(partial, path);
   const directory = openSync(dirname(path), "r");
   try {
     fsyncSync(directory);
