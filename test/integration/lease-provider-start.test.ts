@@ -73,6 +73,33 @@ test("with etcd configured, etcd's alone is; with dynamodb, the SDK too", async 
   expect(dynamodb.loaded()).toMatch(/bundle\/dynamodb-/);
 });
 
+test("a provider that cannot be reached is told by its kind; where it is, and what the SDK says, is in the log", async () => {
+  const specifications = {
+    etcd: "etcd:endpoints=http://127.0.0.1:1,prefix=secret/",
+    dynamodb: "dynamodb:table=leases,endpoint=http://127.0.0.1:1",
+  };
+  await Promise.all(
+    Object.entries(specifications).map(async ([provider, specification]) => {
+      const daemon = await new Place().start({
+        env: AWS_ENV,
+        args: ["--lease-provider", `*=${specification}`],
+      });
+      const client = await daemon.place.connect();
+      const { data, message } = await client.refusal("lease.get", { name: "a" });
+      expect(data).toEqual({
+        kind: "provider_unavailable",
+        retryable: true,
+        provider,
+        reason: "unreachable",
+      });
+      expect(message).not.toMatch(/127\.0\.0\.1|secret|leases|ECONN/);
+      const logged = await daemon.logged(({ reason }) => reason === "unreachable");
+      expect(logged).toMatchObject({ level: "warn", provider: specification });
+      expect(logged.text).toContain("ECONNREFUSED 127.0.0.1:1");
+    }),
+  );
+});
+
 test("a provider that cannot be loaded is said at the start, with what to do", async () => {
   const missing = watchingLoads({ withoutSdk: true });
   const directory = privateDirectory();
