@@ -102,8 +102,8 @@ export class OutsideLeases {
   readonly #inOrder = new Map<string, Promise<unknown>>();
   /** By name, a release that is under way. */
   readonly #releasing = new Map<string, Promise<unknown>>();
-  /** Sites that did not answer last time, and why. */
-  readonly #down = new Map<Site, unknown>();
+  /** Sites that did not answer last time, and what has been logged of that: each reason once. */
+  readonly #down = new Map<Site, Set<unknown>>();
   /** By name, the highest tokens seen that could not be written down: there is no space, or the daemon only reads. */
   readonly #seen = new Map<string, number>();
   readonly #readOnly: boolean;
@@ -654,8 +654,10 @@ export class OutsideLeases {
     if (!isKnown) {
       this.#log.error({ provider, text, stack: loggable.stack(error) }, "the lease provider failed");
     }
-    if (this.#down.get(site) !== reason) {
-      this.#down.set(site, reason);
+    const logged = this.#down.get(site) ?? new Set();
+    this.#down.set(site, logged);
+    if (!logged.has(reason)) {
+      logged.add(reason);
       this.#log.warn({ provider, reason, text }, "the lease provider does not answer");
     }
     return refusal;

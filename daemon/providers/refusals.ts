@@ -90,10 +90,11 @@ const KNOWN: readonly (readonly [Reason, RegExp])[] = [
 function reasonOf(error: unknown): Reason {
   if (error instanceof Failure) return error.reason;
   if (typeof error !== "object" || error === null) return "failed";
-  const { code, name } = error as { code?: unknown; name?: unknown };
+  const { code, name, kind } = error as { code?: unknown; name?: unknown; kind?: unknown };
   for (const known of [code, name].filter((each) => typeof each === "string")) {
     const [reason] = KNOWN.find(([, names]) => names.test(known)) ?? [];
     if (reason !== undefined) return reason;
   }
-  return "failed";
+  // A module of somebody's own says so of what it could not reach.
+  return kind === "provider_unavailable" ? "unreachable" : "failed";
 }

@@ -272,6 +272,11 @@ for (const [kind, { there, make }] of Object.entries(GROUNDS)) {
     expect(entries.filter(({ word }) => word === "end").length).toBeGreaterThan(GRANTS_BETWEEN_FAULTS);
     // Stopped past its ttl, a daemon cannot have renewed.
     expect(told.size).toBeGreaterThan(0);
+    if (TORTURE) {
+      const count = (word: string): number => entries.filter((entry) => entry.word === word).length;
+      const words = ["begin", "end", "told", "kill", "refused"].map((word) => `${count(word)} ${word}`);
+      process.stdout.write(`${kind}: ${words.join(", ")}; highest token ${highest}\n`);
+    }
     for (const { daemon } of camps) {
       // What the provider's failing makes them say, and no defects.
       expect(daemon.log.filter(({ level }) => !["info", "warn"].includes(level))).toEqual([]);

@@ -76,6 +76,7 @@ test.each([
   ["denied", Object.assign(new Error(), { name: "CredentialsProviderError" })],
   ["overloaded", Object.assign(new Error(), { name: "ProvisionedThroughputExceededException" })],
   ["contended", new Failure("contended", "said")],
+  ["unreachable", Object.assign(new Error("said"), { kind: "provider_unavailable" })],
   ["failed", new Error("said")],
   ["failed", null],
   ["failed", undefined],

@@ -40,3 +40,25 @@ test("a rule is read with all it can have", () => {
   });
   expect(parseLeaseRule("mine/*=local").provider.kind).toBe("local");
 });
+
+test.each([
+  ["a/*=dynamodb:table=a b", "table=a b"],
+  ["a/*=dynamodb:table=a/b", "table=a/b"],
+  ["a/*=dynamodb:table=leases,region=no where", "region=no where"],
+  ["a/*=etcd:endpoints=http://:secret@127.0.0.1:2379", "credentials do not belong there"],
+])("%s is refused", (rule, says) => {
+  expect(() => parseLeaseRule(rule)).toThrow(says);
+});
+
+test.each(["leases", "l-1_2.x", "arn:aws:dynamodb:eu-central-1:123456789012:table/leases"])(
+  "a table may be called %s",
+  (table) => {
+    expect(parseLeaseRule(`*=dynamodb:table=${table}`).provider).toMatchObject({ table });
+  },
+);
+
+test("what is wrong with a provider of one's own is said without its other parameters", () => {
+  const refused = () => parseLeaseRule("*=custom:/m.js,password=hunter2,password=again");
+  expect(refused).toThrow("custom:/m.js");
+  expect(refused).not.toThrow("hunter2");
+});
