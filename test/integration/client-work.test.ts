@@ -1,4 +1,7 @@
+import { once } from "node:events";
 import { readFile } from "node:fs/promises";
+import { connect as connectTo, createServer } from "node:net";
+import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import {
   connect,
@@ -472,6 +475,65 @@ describe("under a daemon that is started again", () => {
       expect(worker.trouble).toEqual([]);
     },
   );
+
+  test("a socket that takes connections before there is a daemon, as systemd keeps one, is waited for", async () => {
+    const place = new Place();
+    let daemon = await place.start();
+    // What stands for systemd: who connects waits, and is passed on once there is a daemon.
+    let waiting: (() => void)[] | undefined;
+    let waited = (): void => {};
+    const inFront = createServer((from) => {
+      const pass = (): void => {
+        const to = connectTo(place.socket);
+        for (const [one, other] of [
+          [from, to],
+          [to, from],
+        ] as const) {
+          one.on("error", () => {});
+          one.on("close", () => other.destroy());
+          one.pipe(other);
+        }
+      };
+      if (waiting === undefined) return pass();
+      waiting.push(pass);
+      waited();
+    });
+    const socket = join(place.directory, "front.sock");
+    inFront.listen(socket);
+    await once(inFront, "listening");
+    const pawl = await connect({ socket });
+    onTestFinished(async () => {
+      pawl.close();
+      await new Promise((resolve) => inFront.close(resolve));
+    });
+    await enqueue(pawl, "q", ["job"]);
+    let finish = (): void => {};
+    let begun = (): void => {};
+    const beginning = new Promise<void>((resolve) => (begun = resolve));
+    let aborted: boolean | undefined;
+    const worker = working(pawl, "q", async ({ signal }) => {
+      begun();
+      await new Promise<void>((resolve) => (finish = resolve));
+      aborted = signal.aborted;
+    });
+    await beginning;
+    waiting = [];
+    const connected = new Promise<void>((resolve) => (waited = resolve));
+    await daemon.end("SIGKILL");
+    await connected;
+    // Longer than the grace that a daemon gives after its start, which is still to come.
+    await delay(5500);
+    daemon = await place.start();
+    for (const pass of waiting.splice(0)) pass();
+    waiting = undefined;
+    await expect
+      .poll(async () => (await pawl.queue.explain({ queue: "q" })).holder?.remainingMs ?? 0)
+      .toBeGreaterThan(6000);
+    finish();
+    await untilDepths(pawl, "q", { completed: 1 });
+    await worker.close();
+    expect([aborted, worker.trouble]).toEqual([false, []]);
+  });
 
   test("too late for its lease, the handler was told and another has the work", async () => {
     const place = new Place();

@@ -1,12 +1,12 @@
 // Reading beside the writer: by a second socket of the daemon that writes, and by daemons that only read.
-import { mkdtempSync, rmSync, statSync } from "node:fs";
+import { chmodSync, existsSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import Database from "better-sqlite3";
 import { afterAll, describe, expect, test } from "vitest";
 import { type DaemonProcess, Place, type StartOptions, sharedDaemon } from "../daemon.js";
 import { RawClient } from "../raw-client.js";
-import { expectRefusal } from "../refusal.js";
+import { expectRefusal, refusedStart } from "../refusal.js";
 
 interface Schema {
   type?: string;
@@ -153,6 +153,29 @@ describe("--read-only-socket", () => {
     expect(await running.exited).toBe(2);
     expect(running.stderr).toContain("--read-only-socket");
   });
+});
+
+test("a --read-only-socket that is not free is refused by its own name, before anybody is served", async () => {
+  const first = await new Place().start();
+  const place = new Place();
+  let served = false;
+  const stopped = place.spawn({ args: ["--read-only-socket", first.place.socket] });
+  const over = stopped.exited.then(() => true);
+  while (!(await Promise.race([over, new Promise((resolve) => setImmediate(resolve))]))) {
+    served ||= existsSync(place.socket);
+  }
+  const message = await refusedStart(stopped);
+  expect(message).toContain(`pid ${first.pid}`);
+  expect(message).toContain("choose another --read-only-socket.");
+  expect(served).toBe(false);
+  expect(readdirSync(place.directory).filter((name) => !/^(state|pawl\.sock\.lock)$/.test(name))).toEqual([]);
+
+  const taken = join(place.directory, "file");
+  writeFileSync(taken, "");
+  expect(await refusedStart(place.spawn({ args: ["--read-only-socket", taken] }))).toContain(
+    "is there and is not a socket. Move it away, or choose another --read-only-socket.",
+  );
+  await place.start();
 });
 
 /** A daemon that reads the state of another place, on a socket of its own. */
@@ -303,6 +326,32 @@ describe("--read-only", () => {
     expect(await writing.exited).toBe(3);
     expect(writing.stderr).toContain(`pid ${daemon.pid}`);
   });
+
+  test.runIf(process.getuid?.() === 0)(
+    "that it may not read the database is said, and whose it is",
+    async () => {
+      const place = new Place();
+      const daemon = await place.start();
+      const reader = new Reader(place);
+      for (const [directory, state] of [
+        [0o755, 0o700],
+        [0o755, 0o755],
+      ] as const) {
+        chmodSync(place.directory, directory);
+        chmodSync(place.stateDir, state);
+        chmodSync(reader.directory, 0o777);
+        const message = await refusedStart(
+          reader.spawn({ command: ["setpriv", "--reuid=65534", "--clear-groups", process.execPath] }),
+        );
+        const blocked = state === 0o700 ? `${place.stateDir} ` : `${join(place.stateDir, "pawl.db")} `;
+        expect(message).toContain(
+          `${join(place.stateDir, "pawl.db")} may not be read by us: ${blocked}belongs to the user with uid 0`,
+        );
+        expect(message).toContain("we are uid 65534");
+      }
+      expect(await daemon.end()).toBe(0);
+    },
+  );
 
   test("needs a database that is there, of its own version and mode", async () => {
     const none = new Place().spawn({ args: ["--read-only"] });

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { type DaemonProcess, Place, privateDirectory } from "../daemon.js";
 import { type RawClient, type RawReply, Refused } from "../raw-client.js";
-import { expectRefusal } from "../refusal.js";
+import { expectRefusal, refusedStart } from "../refusal.js";
 
 const DISK_BYTES = 3 * 1024 * 1024;
 
@@ -75,6 +75,30 @@ async function nextUntilRefused(
     }
   }
 }
+
+describe.skipIf(noMount !== undefined)(
+  "what is in the way of a start is not whose the directory is, but",
+  () => {
+    test("that there is no space left", async () => {
+      const place = smallPlace();
+      const giveBack = fill(place);
+      const message = await refusedStart(place.spawn());
+      expect(message).toContain(join(place.stateDir, "pawl.db"));
+      expect(message).toContain("There is no space left on its file system. Make some");
+      giveBack();
+      await place.start();
+      expect(await place.next()).toBe(1);
+    });
+
+    test("that it is mounted read-only", async () => {
+      const place = smallPlace();
+      await (await place.start()).end();
+      expect(spawnSync("mount", ["-o", "remount,ro", place.stateDir]).status).toBe(0);
+      const message = await refusedStart(place.spawn());
+      expect(message).toContain("is on a file system that is mounted read-only. Mount it for writing");
+    });
+  },
+);
 
 describe.skipIf(noMount !== undefined)("a full disk", () => {
   test("refuses writes, serves reads, and takes writes again by itself once there is space", async () => {

@@ -1,7 +1,16 @@
 // What the daemon tells its supervisor and takes from it (sd_notify(3), sd_listen_fds(3)), without systemd itself.
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, fstatSync, openSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  fstatSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import Database from "better-sqlite3";
@@ -104,6 +113,22 @@ test.runIf(hasSocat)("the signs of life are those of the event loop", async () =
   await supervisor.told(/^WATCHDOG=1$/, before);
 });
 
+test.runIf(hasSocat)(
+  "a time longer than timers last is no reason to give signs of life all the time",
+  async () => {
+    const supervisor = await Supervisor.open();
+    const place = new Place();
+    await place.start({
+      env: { NOTIFY_SOCKET: supervisor.address, WATCHDOG_USEC: String(2 ** 32 * 1000 * 3) },
+    });
+    const client = await place.connect();
+    await supervisor.told(/^STATUS=Serving 1 connection$/);
+    await client.destroy();
+    await supervisor.told(/^STATUS=Serving 0 connections$/, 2);
+    expect(supervisor.lines.filter((line) => line === "WATCHDOG=1")).toHaveLength(1);
+  },
+);
+
 test.runIf(hasSocat)("each step of a migration is given time before it is made", async () => {
   const supervisor = await Supervisor.open();
   const place = new Place();
@@ -190,6 +215,10 @@ test("SIGHUP takes over what can be changed, also for those who are connected", 
   const client = await place.connect();
   await client.call("sequence.next", { type: "FR" });
   const began = process.hrtime.bigint() / 1000n;
+  // Of a line that is under way what has come is within the former limit, and beyond the new one.
+  const [early, midway] = [await place.connect(), await place.connect()];
+  await early.call("daemon.ping", {});
+  midway.write("x".repeat(1500));
 
   await reload(
     daemon,
@@ -202,7 +231,11 @@ test("SIGHUP takes over what can be changed, also for those who are connected", 
   await daemon.logged(({ msg, needRestart }) => msg.includes("next start") && `${needRestart}` === "mode");
   expect((await client.call("daemon.info", {})).limits.maxMessageBytes).toBe(2000);
   const late = await place.connect();
-  expect((await late.ask("x".repeat(2001))).error?.data.kind).toBe("message_too_large");
+  for (const connection of [late, early]) {
+    expect((await connection.ask("x".repeat(2001))).error?.data.kind).toBe("message_too_large");
+  }
+  midway.write("x".repeat(501));
+  expect((await midway.reply()).error?.data.kind).toBe("message_too_large");
 
   if (supervisor !== undefined) {
     await supervisor.told(/^READY=1$/, 2);
@@ -223,6 +256,13 @@ test("SIGHUP takes over what can be changed, also for those who are connected", 
   await reload(daemon, file, "allow-uid = [");
   const failed = daemon.log.at(-1);
   expect(failed).toMatchObject({ level: "error", msg: expect.stringContaining("the former one stays") });
+  // Whoever had it read again by a signal finds the reason in the status, as long as it stands.
+  await supervisor?.told(
+    /^STATUS=Serving \d connections?; on its former options: The config file .* cannot be read/,
+  );
+  await reload(daemon, file, `allow-uid = [${own}]`);
+  await supervisor?.told(/^STATUS=Serving \d connections?$/, 3);
+  expect(supervisor?.lines.at(-1) ?? "").not.toContain("former options");
   expect((await client.call("sequence.next", { type: "FR" })).seq).toBe(3);
 
   await client.destroy();
@@ -240,6 +280,43 @@ test("SIGHUP while it starts is no end", async () => {
   }
   daemon.child.kill("SIGHUP");
   await daemon.listening;
+  expect(await place.next()).toBe(1);
+});
+
+test("SIGHUP before the configuration is read has it read, again once it serves", async () => {
+  const place = new Place();
+  const file = join(place.directory, "config");
+  spawnSync("mkfifo", [file]);
+  const daemon = place.spawn({ args: ["--config", file] });
+  const reads = (): boolean =>
+    readdirSync(`/proc/${daemon.pid}/fd`).some((fd) => {
+      try {
+        return readlinkSync(`/proc/${daemon.pid}/fd/${fd}`) === file;
+      } catch {
+        return false;
+      }
+    });
+  // Opening it to write waits until pawld opens it to read, which then waits for what is in it.
+  const writer = spawn("sh", ["-c", `exec 3> ${file}; kill -HUP ${daemon.pid}; echo 'idle-exit = 100' >&3`]);
+  onTestFinished(() => void writer.kill("SIGKILL"));
+  expect(await once(writer, "exit")).toEqual([0, null]);
+  while (reads()) await new Promise((resolve) => setTimeout(resolve, 5));
+  const again = spawn("sh", ["-c", `echo 'idle-exit = 200' > ${file}`]);
+  onTestFinished(() => void again.kill("SIGKILL"));
+  const read = await daemon.logged(({ msg }) => msg === "configuration read again");
+  expect(read).toMatchObject({ taken: ["idleExit"] });
+  expect(await place.next()).toBe(1);
+});
+
+test("SIGHUP before the program is read is no end", async () => {
+  const place = new Place();
+  const hooks = `export async function load(url, context, next) {
+    if (url.endsWith("/bundle/pawld.js")) process.kill(process.pid, "SIGHUP");
+    return next(url, context);
+  }`;
+  const register = `import { register } from "node:module"; register("data:text/javascript,${encodeURIComponent(hooks)}")`;
+  const command = [process.execPath, "--import", `data:text/javascript,${encodeURIComponent(register)}`];
+  await place.start({ command });
   expect(await place.next()).toBe(1);
 });
 
@@ -268,6 +345,11 @@ test.runIf(hasActivation)("sockets passed under names: the main one, and one for
   const reader = await RawClient.connect(reads);
   expect((await reader.call("sequence.state", {})).sequences).toEqual({ FR: 1 });
   expectRefusal(await reader.refusal("sequence.next", { type: "FR" }), "read_only");
+  await daemon.listening;
+  expect(daemon.log.find(({ msg }) => msg === "listening")).toMatchObject({
+    socket: main,
+    readOnlySocket: reads,
+  });
   // The one that the options name is not made, and what is systemd's is not taken away.
   expect(existsSync(daemon.place.socket)).toBe(false);
   const inodes = [statSync(main).ino, statSync(reads).ino];

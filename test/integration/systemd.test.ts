@@ -1,6 +1,15 @@
 // The units of systemd, under a real systemd of this user that the test starts.
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { connect } from "node:net";
 import { dirname, join } from "node:path";
 import { beforeAll, describe, expect, onTestFinished, test } from "vitest";
@@ -100,6 +109,26 @@ describe("unit files", () => {
       socket: "/run/pawl/default.sock",
     });
     service("install", "--instance", "ci");
+    const status = (...args: string[]) => {
+      const { status: code, stdout } = service("status", ...args);
+      return [code, JSON.parse(stdout)];
+    };
+    const unit = { installed: true, active: false, enabled: true, state: "in an image" };
+    expect(status()).toEqual([
+      0,
+      expect.objectContaining({
+        socket: { ...unit, unit: "pawld.socket", path: "/run/pawl/default.sock" },
+        readOnlySocket: { ...unit, unit: "pawld-read-only.socket", enabled: false },
+        service: expect.objectContaining({
+          unit: "pawld.service",
+          installed: true,
+          active: false,
+          pid: null,
+        }),
+      }),
+    ]);
+    expect(status("--instance", "ci")).toMatchObject([0, { socket: { ...unit, unit: "pawld@ci.socket" } }]);
+    expect(status("--instance", "other")).toMatchObject([1, { socket: { installed: true, enabled: false } }]);
     expect(files()).toEqual([
       "etc/systemd/system/pawld-read-only.socket",
       "etc/systemd/system/pawld-read-only@.socket",
@@ -117,8 +146,38 @@ describe("unit files", () => {
     expect(files()).toContain("etc/sysusers.d/pawl.conf");
     expect(service("uninstall", "--instance", "ci").status).toBe(0);
     expect(files()).toEqual([]);
+    expect(status()).toMatchObject([1, { socket: { installed: false, enabled: false } }]);
     const none = service("uninstall");
     expect([none.status, JSON.parse(none.stderr).data.kind]).toEqual([1, "not_found"]);
+  });
+
+  test.runIf(why === undefined)("everybody may read them, whatever the umask of who installs them", () => {
+    const image = privateDirectory();
+    const install = () =>
+      run("sh", [
+        "-c",
+        `umask 077; exec "$@"`,
+        "sh",
+        process.execPath,
+        PAWL,
+        "service",
+        "install",
+        "--root",
+        image,
+        "--network",
+      ]);
+    const modes = () =>
+      readdirSync(image, { recursive: true, withFileTypes: true }).flatMap((entry) => {
+        const found = lstatSync(join(entry.parentPath, entry.name));
+        return found.isSymbolicLink() ? [] : [`${entry.name} ${(found.mode & 0o777).toString(8)}`];
+      });
+    expect(install().status).toBe(0);
+    expect(modes().length).toBeGreaterThan(10);
+    expect(modes().filter((mode) => !/( 755|\.\w+ 644)$/.test(mode))).toEqual([]);
+    // As an earlier version left it.
+    chmodSync(join(image, "etc/systemd/system/pawld.service"), 0o600);
+    expect(install().status).toBe(0);
+    expect(modes()).toContain("pawld.service 644");
   });
 
   test.runIf(why === undefined)("sysusers and tmpfiles make what they say", () => {

@@ -63,6 +63,12 @@ describe("layers", () => {
     expect(read(["--instance", "none"], env).idleExit).toBeUndefined();
     expect(read(["--instance", "ci"], env, "idle-exit = 8").idleExit).toBe(8);
     expect(refusal(["--instance", "../ci"], env)).toContain("The instance name");
+    // A unit may have several; the first is its own.
+    const several = { CONFIGURATION_DIRECTORY: `${directory}:/etc/other` };
+    expect(read(["--instance", "ci"], several).idleExit).toBe(7);
+    expect(
+      read(["--instance", "ci"], { CONFIGURATION_DIRECTORY: `/nowhere:${directory}` }).idleExit,
+    ).toBeUndefined();
   });
 
   test("an empty variable is as good as none", () => {
@@ -87,6 +93,25 @@ describe("layers", () => {
       maxMessageBytes: 1024 * 1024,
       logLevel: "info",
     });
+  });
+
+  test("what another layer wins over is read all the same, and refused if it cannot be", () => {
+    const args = ["--idle-exit", "5", "--log-level", "info", "--socket", "/s", "--mode", "centralized"];
+    expect(refusal(args, { PAWL_IDLE_EXIT: "soon" })).toMatch(/^PAWL_IDLE_EXIT must be .*"soon"/);
+    expect(refusal(args, {}, "idle-exit = '5s'")).toMatch(/^idle-exit in .*pawld\.toml must be .*"5s"/);
+    expect(refusal([], { PAWL_LOG_LEVEL: "warn" }, "log-level = 'loud'")).toMatch(/^log-level in .*"loud"/);
+    expect(refusal(args, { PAWL_SOCKET: `/${"s".repeat(200)}` })).toMatch(
+      /^PAWL_SOCKET: The socket path .* 201 bytes/,
+    );
+    expect(refusal(["--instance", "ci"], { PAWL_INSTANCE: "../x" })).toMatch(/^PAWL_INSTANCE: .*"\.\.\/x"/);
+    expect(refusal(args, {}, "mode = 'both'")).toMatch(/^mode in .*"both"/);
+    expect(refusal(["--allow-uid", "1"], { PAWL_ALLOW_UID: "1,x" })).toMatch(/^PAWL_ALLOW_UID .*"x"/);
+    expect(refusal(["--lease-provider", "*=local"], {}, "lease-provider = ['a']")).toMatch(
+      /^lease-provider in /,
+    );
+    // What belongs together is looked at as it comes out in the end.
+    const env = { PAWL_MODE: "distributed", PAWL_NODE_ID: "7" };
+    expect(read(["--node-id", "8"], env).mode).toEqual({ kind: "distributed", nodeId: 8 });
   });
 
   test("every option can be given in every layer", () => {
@@ -246,6 +271,7 @@ describe("paths, the same for daemon and client", () => {
 
   test.each<[string, Record<string, string>, number, string]>([
     ["STATE_DIRECTORY", { STATE_DIRECTORY: "/var/lib/x", XDG_STATE_HOME: "/s" }, 1000, "/var/lib/x"],
+    ["the first STATE_DIRECTORY", { STATE_DIRECTORY: "/var/lib/x:/var/lib/y" }, 1000, "/var/lib/x"],
     ["XDG_STATE_HOME", { XDG_STATE_HOME: "/s" }, 1000, "/s/pawl/work"],
     ["XDG_STATE_HOME for root too", { XDG_STATE_HOME: "/s" }, 0, "/s/pawl/work"],
     ["nothing, for root", {}, 0, "/var/lib/pawl/work"],
