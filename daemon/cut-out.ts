@@ -6,9 +6,6 @@ const QUOTE = 0x22;
 const COLON = 0x3a;
 const BACKSLASH = 0x5c;
 const SPACE = 0x20;
-/** Base64 decoded at a time: whole groups of four characters. */
-const BASE64_PIECE_BYTES = 64 * 1024;
-const PADDING = 0x3d;
 
 /** Stands for the string that was cut out. It never leaves the process, so nobody can send it. */
 export const CUT_OUT = randomUUID();
@@ -41,22 +38,4 @@ function afterSpace(line: Buffer, from: number): number {
   let at = from;
   while (at < line.length && (line[at] as number) <= SPACE) at += 1;
   return at;
-}
-
-/**
- * The bytes that a base64 text stands for, with or without padding at its end, or null if it is none. They take the
- * place of the text, of which nothing is left.
- */
-export function decodedInPlace(base64: Buffer): Buffer | null {
-  const length = base64.length - (base64.at(-1) !== PADDING ? 0 : base64.at(-2) === PADDING ? 2 : 1);
-  // Four characters stand for three bytes, and one alone for none.
-  if (length % 4 === 1) return null;
-  let written = 0;
-  for (let at = 0; at < length; at += BASE64_PIECE_BYTES) {
-    // In pieces, because a long string is collected later than a short one.
-    const piece = base64.toString("latin1", at, Math.min(at + BASE64_PIECE_BYTES, length));
-    written += base64.write(piece, written, "base64");
-  }
-  // The decoder leaves out what is not base64, and then there are fewer bytes than characters stand for.
-  return written === Math.floor((length * 3) / 4) ? base64.subarray(0, written) : null;
 }

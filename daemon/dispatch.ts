@@ -8,6 +8,7 @@ import { describeIssues, noSuchMethod } from "./invalid.js";
 import type { Caller, Env, Operation, Outcome } from "./operation.js";
 import type { Reactor } from "./reactor.js";
 import type { Statistics } from "./statistics.js";
+import type { UploadedPiece } from "./uploaded-piece.js";
 
 /** Who sent a request, as far as dispatching goes. */
 export interface Sender {
@@ -24,15 +25,15 @@ export interface Sender {
 export interface Source {
   /** The JSON text of the request, which is found only when it is asked for. */
   readonly json: () => string;
-  /** What a param stands for that is too long to be in that text (cut-out.ts); null if it is no base64. */
-  readonly cutOut?: Buffer | null;
+  /** What was too long to be in that text (cut-out.ts). */
+  readonly cutOut?: UploadedPiece;
 }
 
 type Handler = (
   params: unknown,
   env: Env,
   texts: Texts,
-  cutOut?: Buffer | null,
+  cutOut?: UploadedPiece,
 ) => Operation<Outcome<unknown>>;
 type OutsideHandler = (params: unknown, sender: Sender) => Promise<unknown> | undefined;
 

@@ -16,6 +16,7 @@ import { transact } from "./domain/transact.js";
 import type { Env, Operation, Outcome } from "./operation.js";
 import type { OutsideLeases } from "./outside-leases.js";
 import type { Receivers } from "./receivers.js";
+import type { UploadedPiece } from "./uploaded-piece.js";
 
 /** Methods without an operation: what they do is no business of the database. */
 export type OutsideMethod = "daemon.backup";
@@ -26,7 +27,7 @@ export type Handlers = {
     params: Parsed<N>,
     env: Env,
     texts: Texts,
-    cutOut?: Buffer | null,
+    cutOut?: UploadedPiece,
   ) => Operation<Outcome<Result<N>>>;
 };
 

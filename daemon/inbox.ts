@@ -1,10 +1,13 @@
 import type { Connection } from "./connection.js";
 
-/** A line of several requests, which are taken up one after the other, in one turn or in several. */
+/**
+ * A line of several requests, which are taken up one after the other, in one turn or in several; or of one that takes
+ * several turns.
+ */
 export interface Batch {
   /** How many are still to be taken up. */
   readonly left: number;
-  /** Takes up so many more at most. */
+  /** Takes up so many more at most, or goes on with one. */
   take(most: number): void;
 }
 

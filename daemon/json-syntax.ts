@@ -179,58 +179,53 @@ export class JsonSyntax {
    */
   take(bytes: Uint8Array): number | undefined {
     const text = new PlainText(bytes);
+    const isObject = this.#isObject;
+    // Held here, where they cost nothing: this loop is most of what an upload costs.
+    const [table, isPlain] = [TABLE, IS_PLAIN];
+    const [length, begin, end] = [bytes.length, text.begin, text.end];
+    let depth = this.#depth;
     let state = this.#state;
-    for (let at = 0; at < bytes.length; at++) {
-      state = TABLE[(state << 8) | (bytes[at] as number)] as number;
-      // Most of a large text is in strings.
-      if (state === IN_VALUE || state === IN_NAME) at = text.endOf(at + 1) - 1;
-      if (state < OPEN_ARRAY) continue;
-      state = this.#follow(state);
-      if (state === WRONG) return at;
+    for (let at = 0; at < length; ) {
+      state = table[(state << 8) | (bytes[at] as number)] as number;
+      if (state < OPEN_ARRAY) {
+        at++;
+        if ((state !== IN_VALUE && state !== IN_NAME) || at < begin) continue;
+        // Most of a large text is in strings. As a rule they are short, but those that are not are most of it.
+        const near = Math.min(at + SHORT_BYTES, end);
+        while (at < near && isPlain[bytes[at] as number] === 1) at++;
+        if (at === near && at < end) at = text.endFrom(at);
+        continue;
+      }
+      if (state === COMMA) {
+        if (depth === 0) return at;
+        state = isSet(isObject, depth - 1) ? NAME : VALUE;
+      } else if (state === OPEN_ARRAY || state === OPEN_OBJECT) {
+        if (depth === MAX_PAYLOAD_NESTING_LEVELS) return at;
+        set(isObject, depth, state === OPEN_OBJECT);
+        depth++;
+        state = state === OPEN_OBJECT ? FIRST_NAME : FIRST;
+      } else {
+        if (state === WRONG || depth === 0 || isSet(isObject, depth - 1) !== (state === CLOSE_OBJECT))
+          return at;
+        depth--;
+        state = AFTER;
+      }
+      at++;
     }
+    this.#depth = depth;
     this.#state = state;
     return undefined;
   }
+}
 
-  /** The state after one that depends on what is open. */
-  #follow(state: number): number {
-    switch (state) {
-      case OPEN_ARRAY:
-        return this.#open(false) ? FIRST : WRONG;
-      case OPEN_OBJECT:
-        return this.#open(true) ? FIRST_NAME : WRONG;
-      case CLOSE_ARRAY:
-        return this.#close(false) ? AFTER : WRONG;
-      case CLOSE_OBJECT:
-        return this.#close(true) ? AFTER : WRONG;
-      case COMMA:
-        if (this.#depth === 0) return WRONG;
-        return this.#isInObject ? NAME : VALUE;
-      default:
-        return WRONG;
-    }
-  }
+function isSet(bits: Uint8Array, index: number): boolean {
+  return ((bits[index >> 3] as number) & (1 << (index & 7))) !== 0;
+}
 
-  get #isInObject(): boolean {
-    const level = this.#depth - 1;
-    return ((this.#isObject[level >> 3] as number) & (1 << (level & 7))) !== 0;
-  }
-
-  #open(isObject: boolean): boolean {
-    if (this.#depth === MAX_PAYLOAD_NESTING_LEVELS) return false;
-    const index = this.#depth >> 3;
-    const bit = 1 << (this.#depth & 7);
-    const bits = this.#isObject[index] as number;
-    this.#isObject[index] = isObject ? bits | bit : bits & ~bit;
-    this.#depth += 1;
-    return true;
-  }
-
-  #close(isObject: boolean): boolean {
-    if (this.#depth === 0 || this.#isInObject !== isObject) return false;
-    this.#depth -= 1;
-    return true;
-  }
+function set(bits: Uint8Array, index: number, to: boolean): void {
+  const bit = 1 << (index & 7);
+  const others = (bits[index >> 3] as number) & ~bit;
+  bits[index >> 3] = to ? others | bit : others;
 }
 
 /** Bytes of a string that are simply a part of it, alone or as a part of a character of several bytes. */
@@ -241,12 +236,12 @@ const IS_PLAIN = Uint8Array.from({ length: BYTES }, (_, byte) =>
 const SHORT_BYTES = 16;
 const MAX_CHARACTER_BYTES = 4;
 
-/** Finds the ends of what needs no state in the strings of a piece. */
+/** Finds the ends of what needs no state in the long strings of a piece. */
 class PlainText {
   readonly #bytes: Uint8Array;
   /** From the one to the other the bytes are whole characters of UTF-8. */
-  readonly #begin: number;
-  readonly #end: number;
+  readonly begin: number;
+  readonly end: number;
   /** The bytes by fours, as far as they are whole words in memory, and the place of the first. */
   readonly #words: Int32Array;
   readonly #firstWord: number;
@@ -258,9 +253,9 @@ class PlainText {
     while (begin < Math.min(MAX_CHARACTER_BYTES, end) && isContinuation(bytes[begin] as number)) begin++;
     do end--;
     while (end > Math.max(begin, bytes.length - MAX_CHARACTER_BYTES) && isContinuation(bytes[end] as number));
-    this.#begin = begin;
+    this.begin = begin;
     // The engine checks this much faster than the table does. If it is not so, the table finds the place.
-    this.#end = end > begin && isUtf8(bytes.subarray(begin, end)) ? end : 0;
+    this.end = end > begin && isUtf8(bytes.subarray(begin, end)) ? end : 0;
     this.#firstWord = -bytes.byteOffset & 3;
     const words = Math.max(0, (bytes.length - this.#firstWord) >> 2);
     this.#words = new Int32Array(
@@ -270,23 +265,16 @@ class PlainText {
     );
   }
 
-  /** The place of the first byte from `from` on, where a character begins, that is not simply a part of a string. */
-  endOf(from: number): number {
+  /** The place of the first byte from `from` on, which is between the two, that is not simply a part of a string. */
+  endFrom(from: number): number {
     const bytes = this.#bytes;
-    const end = this.#end;
-    if (from < this.#begin) return from;
-    let at = from;
-    for (const near = Math.min(from + SHORT_BYTES, end); at < near; at++) {
-      if (IS_PLAIN[bytes[at] as number] === 0) return at;
-    }
-    if (at >= end) return at;
     const words = this.#words;
-    let word = (at - this.#firstWord) >> 2;
-    const lastWord = (end - this.#firstWord) >> 2;
+    const lastWord = (this.end - this.#firstWord) >> 2;
+    // The first may begin before `from`, with bytes that are no ends either.
+    let word = (from - this.#firstWord) >> 2;
     while (word < lastWord && isPlainWord(words[word] as number)) word++;
-    for (at = Math.max(at, this.#firstWord + (word << 2)); at < end; at++) {
-      if (IS_PLAIN[bytes[at] as number] === 0) return at;
-    }
+    let at = Math.max(from, this.#firstWord + (word << 2));
+    while (at < this.end && IS_PLAIN[bytes[at] as number] === 1) at++;
     return at;
   }
 }

@@ -17,11 +17,12 @@ import {
   MAX_REPLY_BYTES,
 } from "@pawl/protocol/limits";
 import { createJSONRPCRequest, JSONRPCServer } from "json-rpc-2.0";
-import { CUT_OUT, cutOut, decodedInPlace } from "./cut-out.js";
+import { CUT_OUT, cutOut } from "./cut-out.js";
 import type { Dispatcher, Sender, Source } from "./dispatch.js";
 import type { Batch } from "./inbox.js";
 import { base64Length, encodeLine, type LongLine } from "./put-in.js";
 import { encode } from "./raw-json.js";
+import { UploadedPiece } from "./uploaded-piece.js";
 
 /** Where the replies to a line go. */
 export interface Peer extends Sender {
@@ -91,14 +92,17 @@ export class Rpc {
   }
 
   /**
-   * Takes up one line: every answer to it is sent when its last request is answered. A batch is only begun, and
-   * returned.
+   * Takes up one line: every answer to it is sent when its last request is answered. What takes more than one turn is
+   * only begun, and returned.
    */
   receive(line: Buffer, peer: Peer): Batch | undefined {
     if (!isUtf8(line)) return this.refuse(refuse("parse_error", NOT_UTF8), peer);
     const upload = uploadIn(line);
     if (upload !== undefined) {
-      return this.#receiveOne(upload.message, { peer, source: upload.source }, () => peer.done(line));
+      const { message, source, piece } = upload;
+      return new UploadUnderWay(piece, () =>
+        this.#receiveOne(message, { peer, source }, () => peer.done(line)),
+      );
     }
     const text = line.toString("utf8");
     peer.done(line);
@@ -253,6 +257,24 @@ export class Rpc {
   }
 }
 
+/** A long piece of an upload, of which each turn does a part until it can be performed. */
+class UploadUnderWay implements Batch {
+  readonly #piece: UploadedPiece;
+  readonly #perform: () => void;
+  left = 1;
+
+  constructor(piece: UploadedPiece, perform: () => void) {
+    this.#piece = piece;
+    this.#perform = perform;
+  }
+
+  take(): void {
+    if (this.#piece.step()) return;
+    this.left = 0;
+    this.#perform();
+  }
+}
+
 /**
  * A batch whose answers come in. They are sent together, so they are counted as they come: once they have
  * grown too large, the requests that are not yet taken up are refused instead of performed.
@@ -328,13 +350,14 @@ const LEFT_OUT = refuse(
 const NOT_UTF8 = "The line is not valid UTF-8. Send JSON encoded as UTF-8.";
 
 /** A piece of an upload in a line of its own, which is long as a rule. Undefined for any other message. */
-function uploadIn(line: Buffer): { message: unknown; source: Source } | undefined {
+function uploadIn(line: Buffer): { message: unknown; source: Source; piece: UploadedPiece } | undefined {
   const found = cutOut(line, UPLOADED);
   if (found === undefined) return undefined;
   const { json, bytes } = found;
   const message = parse(json) as Partial<Request> | null;
   if (message?.method !== UPLOADING || message.params?.[UPLOADED] !== CUT_OUT) return undefined;
-  return { message, source: { json: () => json, cutOut: decodedInPlace(bytes) } };
+  const piece = new UploadedPiece(bytes, message.params);
+  return { message, source: { json: () => json, cutOut: piece }, piece };
 }
 
 /** The characters of what is asked for, as far as it can be told before the request is checked. */

@@ -1,5 +1,5 @@
 /** Buffers that are kept for what comes next, of each kind. */
-const MAX_IDLE_BUFFERS = 3;
+const MAX_IDLE_BUFFERS = 2;
 
 /**
  * Buffers of one size for what is too long for the heap of V8, which are used again as soon as they are given

@@ -4,7 +4,7 @@ import { runInNewContext } from "node:vm";
 /** Shorter messages are collected in time by themselves. */
 export const LONG_MESSAGE_BYTES = 64 * 1024;
 /** What long messages leave behind is collected when so much of them has passed. */
-const SWEEP_EVERY_BYTES = 2 * 1024 * 1024;
+const SWEEP_EVERY_BYTES = 1024 * 1024;
 
 let passedBytes = 0;
 let collect: ((options: { type: "minor" }) => void) | undefined;

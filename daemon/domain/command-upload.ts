@@ -2,10 +2,9 @@ import type { Parsed, Result } from "@pawl/protocol";
 import { type PawlError, refuse } from "@pawl/protocol/errors";
 import type { Texts } from "@pawl/protocol/json-text";
 import { INLINE_MAX_BYTES } from "@pawl/protocol/limits";
-import { decodedInPlace } from "../cut-out.js";
-import { JsonSyntax } from "../json-syntax.js";
 import { all, type Env, type Operation, one, run, sql } from "../operation.js";
 import { Base64 } from "../put-in.js";
+import { rememberChecked, UploadedPiece } from "../uploaded-piece.js";
 import { type CommandRow, findCommand, forbidden, moved, readyKey } from "./command-row.js";
 import { stateAt } from "./command-state.js";
 
@@ -44,12 +43,12 @@ const setPending = sql(`
   UPDATE pawl_command SET state = 'PENDING', ready_at = :now, due_at = deadline, uploaded = :uploaded
   WHERE seq = :seq`);
 
-/** @param cutOut what the chunk stands for, if it is not in the params; null if it is no base64. */
+/** @param cutOut the piece, if it is not in the params. */
 export function* upload(
   params: Parsed<"command.upload">,
   env: Env,
   _texts: Texts,
-  cutOut?: Buffer | null,
+  cutOut?: UploadedPiece,
 ): Operation<Result<"command.upload"> | PawlError> {
   const row = yield* findCommand(params.commandId);
   if (row instanceof Error) return row;
@@ -57,7 +56,8 @@ export function* upload(
   const { state } = stateAt(row, env.now);
   const { offset, final } = params;
   const stored = yield* one(selectUpload, { seq });
-  const chunk = cutOut === undefined ? decodedInPlace(Buffer.from(params.chunk)) : cutOut;
+  const piece = cutOut ?? new UploadedPiece(Buffer.from(params.chunk));
+  const chunk = piece.bytes;
   if (state !== "PENDING_UPLOAD") {
     // Whoever sent the last piece and did not hear the answer sends it again, and is answered as then.
     const isRepeated = final && stored === undefined && chunk !== null && (yield* isEnd(row, offset, chunk));
@@ -82,14 +82,9 @@ export function* upload(
       progress,
     );
   }
-  const syntax = stored.syntax.length === 0 ? new JsonSyntax() : JsonSyntax.restore(stored.syntax);
-  const offender = syntax.take(chunk);
-  if (offender !== undefined) {
-    return wrong(
-      "chunk",
-      `must go on with JSON in UTF-8: byte ${offset + offender} cannot be there`,
-      progress,
-    );
+  const syntax = piece.checkAfter(stored.syntax);
+  if (typeof syntax === "number") {
+    return wrong("chunk", `must go on with JSON in UTF-8: byte ${offset + syntax} cannot be there`, progress);
   }
   if (final && !syntax.complete) {
     return wrong("chunk", "must end the JSON text, which is not complete", progress);
@@ -99,7 +94,9 @@ export function* upload(
     yield* run(insertChunk, { seq, at: offset + at, bytes: chunk.subarray(at, at + MAX_CHUNK_BYTES) });
   }
   if (!final) {
-    yield* run(updateUpload, { seq, receivedBytes: end, syntax: syntax.save() });
+    const saved = syntax.save();
+    yield* run(updateUpload, { seq, receivedBytes: end, syntax: saved });
+    rememberChecked(commandId, end, saved);
     return { receivedBytes: end, state };
   }
   yield* run(deleteUpload, { seq });

@@ -10,6 +10,7 @@ import {
 import { digestOfMeaning } from "../json-digest.js";
 import { all, type Env, insert, type Operation, type Outcome, one, run, sql, Wait } from "../operation.js";
 import { nestingLevels, RawJson } from "../raw-json.js";
+import { rememberChecked } from "../uploaded-piece.js";
 import { Uuid7 } from "../uuid7.js";
 import {
   abort,
@@ -128,6 +129,7 @@ const deleteUnusedDeployment = sql(`
     AND NOT EXISTS (SELECT 1 FROM pawl_command WHERE deployment = :deployment)`);
 
 const commandIds = new Uuid7();
+const NOTHING_CHECKED = new Uint8Array();
 
 export function* setDeployment(params: Parsed<"deployment.set">): Operation<Result<"deployment.set">> {
   const { deployment, model, projectId = null } = params;
@@ -227,7 +229,10 @@ export function* create(
     dueAt: isLate || dueAt === Number.POSITIVE_INFINITY ? null : dueAt,
   });
   if (text !== undefined) yield* run(insertParams, { seq, params: text });
-  if (state === "PENDING_UPLOAD") yield* run(insertUpload, { seq, syntax: new Uint8Array() });
+  if (state === "PENDING_UPLOAD") {
+    yield* run(insertUpload, { seq, syntax: NOTHING_CHECKED });
+    rememberChecked(commandId, 0, NOTHING_CHECKED);
+  }
   env.effects.count(`commands${state}`, 1);
   env.effects.deadline(dueAt);
   if (state === "PENDING") env.effects.wake(readyKey(deployment));

@@ -18,7 +18,7 @@ const BUSY_TIMEOUT_MS = 5000;
  * Pages kept in memory, as they are used; better-sqlite3 would keep 16 MB. One that is not there is a copy out of the
  * kernel's cache, some 2 microseconds, and large params that pass through fill it whatever its size.
  */
-const CACHE_KIBIBYTES = 4 * 1024;
+const CACHE_KIBIBYTES = 2 * 1024;
 /** Pages in the write-ahead log before a commit moves them into the database: 4,000 x 4 KiB = 16 MB. */
 const CHECKPOINT_PAGES = 4000;
 /**
