@@ -17,6 +17,14 @@ import { type Parked, Waiters } from "./waiters.js";
 
 /** Calls that one turn performs at most: some 50 ms of work, so that no caller waits long for the commit. */
 const MAX_CALLS_PER_TURN = 4096;
+/**
+ * Callers that were answered together mostly ask again together, but not at the same moment: without a wait, those
+ * who ask first have a commit for themselves while the others wait for it and then for their own. So a turn that has
+ * fewer calls than the last one answered waits for more, for this part of the time that a commit takes at most.
+ */
+const GATHER_SHARE = 0.5;
+/** How fast the time of a commit is forgotten: the last 10 or so count. */
+const COMMIT_FORGETTING = 0.9;
 /** What the daemon itself has to do and could not is tried again this much later. */
 const RETRY_MS = 1000;
 /**
@@ -78,6 +86,11 @@ export class Reactor {
   #queue: Call[] = [];
   #timedOut: Parked[] = [];
   #scheduled = false;
+  /** How many calls the last turn answered that had something to commit, and how long commits take of late. */
+  #answered = 0;
+  #commitMs = 0;
+  /** Since when a turn waits for more calls. */
+  #gathersSince: number | undefined;
   #moving = false;
   #stopped: PawlError | undefined;
   /** When `expire` has something to do, in the daemon's time: at first to find out, and never when it only reads. */
@@ -174,8 +187,22 @@ export class Reactor {
   #turn(): number {
     this.#scheduled = false;
     const arrived = this.#options.takeUp();
-    if (this.#stopped === undefined) this.#performTurn();
+    if (this.#stopped !== undefined) return arrived;
+    if (this.#gathers()) this.schedule();
+    else this.#performTurn();
     return arrived;
+  }
+
+  /** Whether what has arrived is to wait for more that can be expected. */
+  #gathers(): boolean {
+    const calls = this.#queue.length;
+    if (calls > 0 && calls < this.#answered) {
+      const now = elapsed();
+      this.#gathersSince ??= now;
+      if (now - this.#gathersSince < GATHER_SHARE * this.#commitMs) return true;
+    }
+    this.#gathersSince = undefined;
+    return false;
   }
 
   #performTurn(): void {
@@ -315,6 +342,10 @@ export class Reactor {
       // It may have closed between sending the request and the turn that granted something.
       if (this.#options.isOpen(connection)) this.#holders.add(connection);
       else this.#releaseGrants(connection);
+    }
+    if (attempt.wrote) {
+      this.#answered = attempt.answers.length;
+      this.#commitMs = COMMIT_FORGETTING * this.#commitMs + (1 - COMMIT_FORGETTING) * attempt.commitMs;
     }
     for (const action of attempt.actions) action();
     for (const { call, outcome } of attempt.answers) call.settle(outcome);

@@ -15,6 +15,7 @@ import { redis } from "./peers/redis.js";
 import * as queue from "./queue.js";
 import { machine, table, verdicts } from "./report.js";
 import * as sequence from "./sequence.js";
+import { slowSync } from "./slow-sync.js";
 
 const USAGE = `Usage: npm run bench -- [sequence] [queue] [command] [board] [options]
 
@@ -23,6 +24,7 @@ Measures pawld beside the systems that are installed. All sections when none is 
   --quick            a tenth of the work, once: shows that it runs; the figures are rough
   --repetitions N    default 5; medians are reported
   --only NAMES       only systems whose name starts with one of these, such as pawl,Redis
+  --sync-delay MS    each sync takes so much longer, for all systems: shows how they compare on a slower disk
   --dir DIR          where state is kept; default the temporary directory. Not on tmpfs, where nothing is durable
   --profile DIR      writes a CPU profile of each pawld into DIR
   --json FILE        writes all samples to FILE
@@ -52,6 +54,12 @@ const versions = [pawlPeer, redis, postgresql, beanstalkd].map(
   (peer) => `${peer.name} ${peer.missing() ?? peer.version()}`,
 );
 console.log(machine(root, versions));
+if (options["sync-delay"] !== undefined) {
+  slowSync(Number(options["sync-delay"]), root);
+  console.log(
+    `delay     each sync of every system takes ${options["sync-delay"]} ms more than the disk does`,
+  );
+}
 
 /** @type {Record<string, object[]>} */
 const samples = {};
@@ -92,6 +100,7 @@ function parsed() {
         quick: { type: "boolean" },
         repetitions: { type: "string" },
         only: { type: "string" },
+        "sync-delay": { type: "string" },
         dir: { type: "string" },
         profile: { type: "string" },
         json: { type: "string" },
@@ -107,6 +116,10 @@ function parsed() {
     }
     if (values.repetitions !== undefined && !/^[1-9]\d*$/.test(values.repetitions)) {
       throw new Error(`--repetitions takes a number from 1, not ${values.repetitions}.`);
+    }
+    const delay = values["sync-delay"];
+    if (delay !== undefined && !/^\d{1,3}(\.\d+)?$/.test(delay)) {
+      throw new Error(`--sync-delay takes milliseconds below 1,000, such as 0.5 or 2, not ${delay}.`);
     }
     const chosen = positionals.length > 0 ? positionals : Object.keys(SECTIONS);
     return { options: values, sections: /** @type {(keyof typeof SECTIONS)[]} */ (chosen) };
