@@ -12,7 +12,8 @@ import { FIRST_RANK } from "./rank.js";
  *   log         (n INTEGER PRIMARY KEY, change_id UNIQUE, author, incarnation, seq, prev, wall, counter, body,
  *               signature); index (author, incarnation, seq). Not unique there: forks are kept.
  *   head        (author, incarnation, hash, seq): changes that no other follows (`log.ts`).
- *   touch       (story_id, n): which changes had an op on an item, for `pipeline.history`.
+ *   touch       (story_id, n): which changes had an op on an item, for `pipeline.history`; the last ones are in the
+ *               row of the item.
  *   item        one row per item ever seen, tombstones too: primary key story_id; generation, stamp, stage, name,
  *               agent, blocked, rank, retry_base, retry_added, depends_on (a JSON array), as in `ItemRow`;
  *               index (stage, rank, story_id) where the stage is not null: those are the items that exist.

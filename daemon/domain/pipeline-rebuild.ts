@@ -4,7 +4,16 @@ import { type Change, openChange, readStored } from "../board/change.js";
 import { compareHlc } from "../board/hlc.js";
 import { type Cell, type Increment, type ItemRow, merge, type Stored, stampOf } from "../board/merge.js";
 import { all, type Operation, one, run, sql } from "../operation.js";
-import { findItem, findNode, isColumn, type Node, type SetBy, setByOf, writeItem } from "./pipeline-store.js";
+import {
+  findItem,
+  findNode,
+  isColumn,
+  type Node,
+  type SetBy,
+  setByOf,
+  setRecent,
+  writeItem,
+} from "./pipeline-store.js";
 
 /** Changes that one step replays to see what they make of items, so that it stays short. */
 const MAX_REPLAYED_CHANGES = 1000;
@@ -46,6 +55,9 @@ const selectStories = sql<{ story_id: string }>(`
 const selectTouching = sql<TouchRow>(`
   SELECT t.n, t.wall, t.counter, c.change_id, c.body, c.signature
   FROM pawl_touch t LEFT JOIN pawl_change c ON c.n = t.n WHERE t.story_id = :storyId`);
+
+const selectRecent = sql<TouchRow>(`
+  SELECT n, wall, counter, change_id, body, signature FROM pawl_change WHERE n = :n`);
 
 const selectCells = sql<{ field: string; value: string; n: number }>(
   "SELECT field, value, n FROM pawl_cell WHERE story_id = :storyId",
@@ -179,6 +191,7 @@ function* settleChange(change: Change, row: ChangeRow, verify: boolean): Operati
   for (const { storyId } of change.ops) {
     const place = { storyId, wall, counter, n };
     if ((yield* one(selectTouch, place)) !== undefined) continue;
+    if ((yield* findItem(storyId))?.recent.includes(n)) continue;
     differences.push(`is missing in the history of ${storyId}`);
     if (!verify) yield* run(insertTouch, place);
   }
@@ -221,6 +234,13 @@ function* replayItem(
   verify: boolean,
 ): Operation<{ said: Said; touches: number; surplus: string[] }> {
   const touching = yield* all(selectTouching, { storyId });
+  let recent = (yield* findItem(storyId))?.recent ?? [];
+  const known = new Set(touching.map(({ n }) => n));
+  for (const n of recent) {
+    if (known.has(n)) continue;
+    const row = yield* one(selectRecent, { n });
+    touching.push(row ?? { n, wall: 0, counter: 0, change_id: null, body: null, signature: null });
+  }
   const numbers = new Map<string, number>();
   const surplus: string[] = [];
   let item: ItemRow | undefined;
@@ -232,7 +252,12 @@ function* replayItem(
     const op = change?.ops.find((each) => each.storyId === storyId);
     if (change === undefined || op === undefined) {
       surplus.push(`has change ${id ?? n} in its history, which is not about it`);
-      if (!verify) yield* run(deleteTouch, { storyId, wall, counter, n });
+      if (verify) continue;
+      yield* run(deleteTouch, { storyId, wall, counter, n });
+      if (recent.includes(n)) {
+        recent = recent.filter((each) => each !== n);
+        yield* setRecent(storyId, recent);
+      }
       continue;
     }
     numbers.set(change.id, n);
@@ -281,7 +306,7 @@ function* settleItem(storyId: string, said: Said, verify: boolean): Operation<st
   yield* run(deleteItem, { storyId });
   yield* run(deleteCells, { storyId });
   yield* run(deleteIncrements, { storyId });
-  if (said.item !== undefined) yield* writeItem(said.item, said.setBy ?? {});
+  if (said.item !== undefined) yield* writeItem(said.item, said.setBy ?? {}, found?.recent ?? []);
   for (const cell of said.cells) yield* run(insertCell, { storyId, ...cell });
   for (const each of said.increments) yield* run(insertIncrement, { storyId, ...each });
   return differences;

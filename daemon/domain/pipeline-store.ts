@@ -59,22 +59,24 @@ const insertChange = sql(`
   INSERT INTO pawl_change (change_id, branch, seq, wall, counter, body, signature)
   VALUES (:id, :branch, :seq, :wall, :counter, :body, :signature)`);
 
-const insertTouch = sql(
-  "INSERT INTO pawl_touch (story_id, wall, counter, n) VALUES (:storyId, :wall, :counter, :n)",
-);
+const keepTouch = sql(`
+  INSERT INTO pawl_touch (story_id, wall, counter, n)
+  SELECT :storyId, wall, counter, n FROM pawl_change WHERE n = :n`);
+
+const updateRecent = sql("UPDATE pawl_item SET recent = :recent WHERE story_id = :storyId");
 
 const selectItem = sql<StoredItem>("SELECT * FROM pawl_item WHERE story_id = :storyId");
 
 const upsertItem = sql(`
   INSERT INTO pawl_item (story_id, generation, wall, counter, author, change_id, stage, name, agent, blocked,
-    rank, retry_base, retry_added, depends_on, set_by)
+    rank, retry_base, retry_added, depends_on, set_by, recent)
   VALUES (:storyId, :generation, :wall, :counter, :author, :id, :stage, :name, :agent, :blocked,
-    :rank, :retryBase, :retryAdded, :dependsOn, :setBy)
+    :rank, :retryBase, :retryAdded, :dependsOn, :setBy, :recent)
   ON CONFLICT (story_id) DO UPDATE SET generation = excluded.generation, wall = excluded.wall,
     counter = excluded.counter, author = excluded.author, change_id = excluded.change_id, stage = excluded.stage,
     name = excluded.name, agent = excluded.agent, blocked = excluded.blocked, rank = excluded.rank,
     retry_base = excluded.retry_base, retry_added = excluded.retry_added, depends_on = excluded.depends_on,
-    set_by = excluded.set_by`);
+    set_by = excluded.set_by, recent = excluded.recent`);
 
 const selectStamp = sql<StampRow>(`
   SELECT c.wall, c.counter, b.author, c.change_id
@@ -154,6 +156,7 @@ export interface StoredItem extends StampRow {
   retry_added: number;
   depends_on: string;
   set_by: string;
+  recent: string;
 }
 
 /** Fields that have a column in an item's row; what set them is known by `set_by`. */
@@ -166,7 +169,14 @@ export type SetBy = Readonly<Partial<Record<ColumnField, number>>>;
 export interface LoadedItem {
   readonly row: ItemRow;
   readonly setBy: SetBy;
+  readonly recent: Recent;
 }
+
+/** The numbers of the last changes about an item, which are not in `pawl_touch` yet. */
+export type Recent = readonly number[];
+
+/** So many at a time go there: a page of it is then written by one change in so many. */
+const MAX_RECENT_CHANGES = 32;
 
 /** This node as it stands in the database. */
 export interface Node {
@@ -266,7 +276,13 @@ export function* findHead(id: string): Operation<StoredPlace | undefined> {
 /** What is stored of an item, undefined if it was never seen. */
 export function* findItem(storyId: string): Operation<LoadedItem | undefined> {
   const row = yield* one(selectItem, { storyId });
-  return row && { row: itemRowOf(row), setBy: JSON.parse(row.set_by) as SetBy };
+  return (
+    row && {
+      row: itemRowOf(row),
+      setBy: JSON.parse(row.set_by) as SetBy,
+      recent: JSON.parse(row.recent) as Recent,
+    }
+  );
 }
 
 export function itemRowOf(row: StoredItem): ItemRow {
@@ -285,7 +301,7 @@ export function itemRowOf(row: StoredItem): ItemRow {
   };
 }
 
-function stampOfRow({ wall, counter, author, change_id: hash }: StampRow): Stamp {
+export function stampOfRow({ wall, counter, author, change_id: hash }: StampRow): Stamp {
   return { wall, counter, author, hash };
 }
 
@@ -326,7 +342,6 @@ export function* storeChange(
   });
   const isLatest = compareHlc(hlc, node.clock) > 0;
   for (const op of change.ops) {
-    yield* run(insertTouch, { storyId: op.storyId, wall, counter, n });
     const item = items.has(op.storyId) ? items.get(op.storyId) : yield* findItem(op.storyId);
     items.set(op.storyId, yield* mergeOp(op, item, stampOf(change), n, isLatest));
   }
@@ -378,7 +393,21 @@ function* mergeOp(
   const increments = isSame ? yield* loadIncrements(op) : NO_INCREMENTS;
   const stored: Stored | undefined = item && { item: item.row, cells, increments: [...increments.keys()] };
   const merged = merge(stored, op, stamp);
-  return merged === undefined ? item : yield* writeMerged(merged, n, item, increments);
+  const recent = yield* addRecent(op.storyId, item?.recent ?? [], n);
+  if (merged !== undefined) return yield* writeMerged(merged, n, item, increments, recent);
+  yield* setRecent(op.storyId, recent);
+  return item && { ...item, recent };
+}
+
+/** Notes that a change is about an item. Gives what is to be kept in the item's row. */
+function* addRecent(storyId: string, recent: Recent, n: number): Operation<Recent> {
+  if (recent.length < MAX_RECENT_CHANGES) return [...recent, n];
+  for (const each of recent) yield* run(keepTouch, { storyId, n: each });
+  return [n];
+}
+
+export function* setRecent(storyId: string, recent: Recent): Operation<void> {
+  yield* run(updateRecent, { storyId, recent: JSON.stringify(recent) });
 }
 
 const NO_CELLS: ReadonlyMap<string, Cell> = new Map();
@@ -425,6 +454,7 @@ function* writeMerged(
   n: number,
   former: LoadedItem | undefined,
   known: ReadonlyMap<Increment, number>,
+  recent: Recent,
 ): Operation<LoadedItem> {
   const { storyId } = item;
   if (reset && former !== undefined) {
@@ -434,7 +464,7 @@ function* writeMerged(
   const setNow = new Set(cells.map(({ field }) => field));
   const setBefore = reset ? {} : (former?.setBy ?? {});
   const setBy = setByOf((field) => (setNow.has(field) ? n : setBefore[field]));
-  yield* writeItem(item, setBy);
+  yield* writeItem(item, setBy, recent);
   for (const { field, value } of cells) {
     if (!isColumn(field)) yield* run(upsertCell, { storyId, field, value, n });
   }
@@ -442,7 +472,7 @@ function* writeMerged(
     yield* run(deleteIncrement, { storyId, field: each.field, n: known.get(each) as number });
   }
   for (const { field, amount } of increments) yield* run(insertIncrement, { storyId, field, n, amount });
-  return { row: item, setBy };
+  return { row: item, setBy, recent };
 }
 
 /** In the order of the columns, so that equal ones are equal as text. */
@@ -455,7 +485,7 @@ export function setByOf(numberOf: (field: ColumnField) => number | undefined): S
   return setBy;
 }
 
-export function* writeItem(item: ItemRow, setBy: SetBy): Operation<void> {
+export function* writeItem(item: ItemRow, setBy: SetBy, recent: Recent): Operation<void> {
   yield* run(upsertItem, {
     storyId: item.storyId,
     generation: item.generation,
@@ -472,5 +502,6 @@ export function* writeItem(item: ItemRow, setBy: SetBy): Operation<void> {
     retryAdded: item.retryAdded,
     dependsOn: JSON.stringify(item.dependsOn),
     setBy: JSON.stringify(setBy),
+    recent: JSON.stringify(recent),
   });
 }

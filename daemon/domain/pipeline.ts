@@ -3,7 +3,7 @@ import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { MAX_PAGE_BYTES } from "@pawl/protocol/limits";
 import { type Op, readStored, writeChange } from "../board/change.js";
 import { dependencyProblems } from "../board/dependencies.js";
-import { type Item, type ItemRow, itemOf } from "../board/merge.js";
+import { type Item, type ItemRow, isNewer, itemOf } from "../board/merge.js";
 import { describeOp, planDelete, planWrite } from "../board/write.js";
 import { all, type Env, type Operation, one, sql } from "../operation.js";
 import {
@@ -13,6 +13,7 @@ import {
   loadNode,
   type StampRow,
   type StoredItem,
+  stampOfRow,
   storeChange,
 } from "./pipeline-store.js";
 
@@ -43,19 +44,27 @@ const selectPageOfStage = sql<StoredItem>(`
   ORDER BY rank, story_id LIMIT :rows`);
 
 /** From the newest on; those at the same time are in the order that the merge gives them, on all nodes the same. */
-const selectHistory = sql<HistoryRow>(`
-  SELECT c.change_id, c.body, c.signature, c.wall, c.counter, b.author, p.name
+const selectHistory = sql<TouchRow>(`
+  SELECT c.n, c.wall, c.counter, b.author, c.change_id
   FROM pawl_touch t JOIN pawl_change c ON c.n = t.n JOIN pawl_branch b ON b.branch = c.branch
-    LEFT JOIN pawl_peer p ON p.author = b.author
   WHERE t.story_id = :storyId AND t.wall <= :wall
     AND (t.wall, t.counter, b.author, c.change_id) < (:wall, :counter, :author, :id)
   ORDER BY t.wall DESC, t.counter DESC, b.author DESC, c.change_id DESC LIMIT :rows`);
 
 /** Of a change that was about an item: there is no other way to a change by its id alone. */
-const selectStamp = sql<StampRow>(`
-  SELECT c.wall, c.counter, b.author, c.change_id
+const selectStamp = sql<TouchRow>(`
+  SELECT c.n, c.wall, c.counter, b.author, c.change_id
   FROM pawl_touch t JOIN pawl_change c ON c.n = t.n JOIN pawl_branch b ON b.branch = c.branch
   WHERE t.story_id = :storyId AND c.change_id = :id`);
+
+const selectTouch = sql<TouchRow>(`
+  SELECT c.n, c.wall, c.counter, b.author, c.change_id
+  FROM pawl_change c JOIN pawl_branch b ON b.branch = c.branch WHERE c.n = :n`);
+
+const selectChange = sql<ChangeRow>(`
+  SELECT c.body, c.signature, p.name
+  FROM pawl_change c JOIN pawl_branch b ON b.branch = c.branch LEFT JOIN pawl_peer p ON p.author = b.author
+  WHERE c.n = :n`);
 
 const countItems = sql<{ items: number }>("SELECT count(*) AS items FROM pawl_item WHERE stage IS NOT NULL");
 
@@ -67,7 +76,12 @@ const countForks = sql<{ forks: number }>(`
     (SELECT 1 FROM pawl_branch o
      WHERE o.author = b.author AND o.incarnation = b.incarnation AND o.branch < b.branch)`);
 
-interface HistoryRow extends StampRow {
+/** A change that was about an item: its number and its stamp. */
+interface TouchRow extends StampRow {
+  n: number;
+}
+
+interface ChangeRow {
   body: string;
   signature: string;
   name: string | null;
@@ -175,29 +189,37 @@ export function* history(
   params: Parsed<"pipeline.history">,
 ): Operation<Result<"pipeline.history"> | PawlError> {
   const { storyId, limit, after } = params;
-  const from = after === undefined ? NEWEST : yield* one(selectStamp, { storyId, id: after });
+  const recent: TouchRow[] = [];
+  for (const n of (yield* findItem(storyId))?.recent ?? []) {
+    const touch = yield* one(selectTouch, { n });
+    if (touch !== undefined) recent.push(touch);
+  }
+  const from =
+    after === undefined
+      ? NEWEST
+      : (recent.find(({ change_id: id }) => id === after) ??
+        (yield* one(selectStamp, { storyId, id: after })));
   if (from === undefined) {
     return refuse("invalid_params", `No change ${after} was about ${storyId}. Begin without \`after\`.`, {
       issues: [{ path: "/after", message: `names no change of this item: ${after}` }],
     });
   }
   const { wall, counter, author, change_id: id } = from;
-  const rows = yield* all(selectHistory, { storyId, wall, counter, author, id, rows: limit + 1 });
+  const isOlder = (a: StampRow, b: StampRow) => isNewer(stampOfRow(b), stampOfRow(a));
+  const touches = [
+    ...(yield* all(selectHistory, { storyId, wall, counter, author, id, rows: limit + 1 })),
+    ...recent.filter((touch) => isOlder(touch, from)),
+  ].sort((a, b) => (isOlder(a, b) ? 1 : -1));
   const changes: Result<"pipeline.history">["changes"] = [];
   let bytes = 0;
-  for (const row of rows) {
+  for (const { n, change_id: changeId, author, wall: at } of touches) {
+    const row = (yield* one(selectChange, { n })) as ChangeRow;
     bytes += row.body.length;
     if (changes.length > 0 && (changes.length === limit || bytes > MAX_PAGE_BYTES)) {
       return { changes, next: (changes.at(-1) as { changeId: string }).changeId };
     }
-    const op = readStored(row.change_id, row).ops.find((each) => each.storyId === storyId) as Op;
-    changes.push({
-      changeId: row.change_id,
-      author: row.author,
-      name: row.name,
-      at: row.wall,
-      ...describeOp(op),
-    });
+    const op = readStored(changeId, row).ops.find((each) => each.storyId === storyId) as Op;
+    changes.push({ changeId, author, name: row.name, at, ...describeOp(op) });
   }
   return { changes };
 }

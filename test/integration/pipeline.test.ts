@@ -5,6 +5,7 @@ import Database from "better-sqlite3";
 import { describe, expect, test } from "vitest";
 import { Place, sharedDaemon, startDaemon } from "../daemon.js";
 import { contentOf } from "../in-process.js";
+import { Author, BOARD, hashOf, incarnation } from "../property/board-author.js";
 import { type RawClient, Refused } from "../raw-client.js";
 import { expectRefusal } from "../refusal.js";
 
@@ -232,6 +233,43 @@ describe("a list", () => {
 });
 
 describe("the history of an item", () => {
+  test("is in the order of the times, whatever the order of arrival, on pages of any size", async () => {
+    const client = await (await startDaemon()).place.connect();
+    const author = new Author(3);
+    await client.call("peer.trust", { author: author.id, name: "far away", board: BOARD });
+    // More than are kept with the item, some at the same time as another.
+    const changes = Array.from({ length: 90 }, (_, index) =>
+      author.change({
+        incarnation: incarnation(index),
+        hlc: [1000 + ((index * 37) % 80), index % 2],
+        ops: [{ i: "A", g: 1, s: { stage: "1_backlog", name: `${index}` } }],
+      }),
+    );
+    for (const part of [changes.slice(0, 50), changes.slice(50)]) {
+      await client.call("pipeline.apply", { changes: part });
+    }
+    const timeOf = (change: (typeof changes)[number]): [number, number] => JSON.parse(change.body).hlc;
+    const inOrder = [...changes].sort((a, b) => {
+      const [[wallA, counterA], [wallB, counterB]] = [timeOf(a), timeOf(b)];
+      return wallB - wallA || counterB - counterA || (hashOf(a) < hashOf(b) ? 1 : -1);
+    });
+    for (const limit of [1, 7, 90]) {
+      const ids: string[] = [];
+      let after: string | undefined;
+      do {
+        const page = await client.call("pipeline.history", {
+          storyId: "A",
+          limit,
+          ...(after ? { after } : {}),
+        });
+        expect(page.changes.length).toBeLessThanOrEqual(limit);
+        ids.push(...page.changes.map(({ changeId }) => changeId));
+        after = page.next;
+      } while (after !== undefined);
+      expect(ids).toEqual(inOrder.map(hashOf));
+    }
+  });
+
   test("is what was done to it, newest first, in pages", async () => {
     const client = await daemon().place.connect();
     const storyId = newName("FR");
@@ -410,19 +448,27 @@ describe("a rebuild", () => {
       if (index % 3 === 0) await client.call("pipeline.delete", { storyId: `I-${index}` });
       if (index % 6 === 0) await create(client, "2_current", `I-${index}`);
     }
+    // More changes than are kept with an item before they go into a table of their own.
+    for (let index = 0; index < 80; index += 1) {
+      await client.call("pipeline.write", { storyId: `I-${8 - (index % 2) * 7}`, blocked: index % 4 === 0 });
+    }
     expect(await steps(client, true)).toEqual({ items: 10, differences: [] });
-    const right = contentOf(path);
+    const right = boardOf(path);
     await first.end();
     const database = new Database(path);
+    const kept = database.prepare("SELECT story_id FROM pawl_touch GROUP BY story_id").pluck().all();
+    expect(kept).toEqual(["I-1", "I-8"]);
     database.exec(`
       UPDATE pawl_item SET name = 'forged' WHERE story_id = 'I-1';
       DELETE FROM pawl_item WHERE story_id = 'I-2';
       INSERT INTO pawl_item SELECT 'I-99', generation, wall, counter, author, change_id, stage, name, agent, blocked,
-        rank, retry_base, retry_added, depends_on, set_by FROM pawl_item WHERE story_id = 'I-4';
+        rank, retry_base, retry_added, depends_on, set_by, '[7, 99999]' FROM pawl_item WHERE story_id = 'I-4';
       UPDATE pawl_cell SET value = 'false' WHERE story_id = 'I-5' AND field = 'dependsOn/X';
       UPDATE pawl_increment SET amount = 100 WHERE story_id = 'I-7';
       DELETE FROM pawl_touch WHERE story_id = 'I-8' AND n = (SELECT max(n) FROM pawl_touch WHERE story_id = 'I-8');
-      INSERT INTO pawl_touch SELECT 'I-9', wall, counter, n FROM pawl_touch WHERE story_id = 'I-5';
+      INSERT INTO pawl_touch SELECT 'I-9', wall, counter, n FROM pawl_touch WHERE story_id = 'I-8' LIMIT 1;
+      UPDATE pawl_item SET recent = '[]' WHERE story_id = 'I-5';
+      UPDATE pawl_item SET recent = '[1, 2]' WHERE story_id = 'I-6';
       UPDATE pawl_branch SET head_seq = head_seq - 1;
       UPDATE pawl_board SET wall = 1;`);
     database.close();
@@ -432,14 +478,32 @@ describe("a rebuild", () => {
     const { differences } = await steps(client, true);
     expect(contentOf(path)).toEqual(forged);
     const named = differences as { storyId?: string; changeId?: string; what: string }[];
-    const stories = new Set(named.flatMap(({ storyId }) => storyId ?? []));
-    expect([...stories].sort()).toEqual(["I-1", "I-2", "I-5", "I-7", "I-8", "I-9", "I-99"]);
+    const stories = new Set(
+      named.flatMap(
+        ({ storyId, what }) => storyId ?? /^is missing in the history of (\S+)$/.exec(what)?.[1] ?? [],
+      ),
+    );
+    expect([...stories].sort()).toEqual(["I-1", "I-2", "I-5", "I-6", "I-7", "I-8", "I-9", "I-99"]);
     expect(named.filter(({ changeId }) => changeId !== undefined).length).toBeGreaterThan(2);
     await steps(client, false);
     expect(await steps(client, true)).toMatchObject({ differences: [] });
-    expect(contentOf(path)).toEqual(right);
+    expect(boardOf(path)).toEqual(right);
   });
 });
+
+/** All that a database holds, wherever it keeps which changes were about an item. */
+function boardOf(path: string): unknown {
+  const database = new Database(path, { readonly: true });
+  const touches = database
+    .prepare(`
+      SELECT story_id, n FROM pawl_touch UNION ALL
+      SELECT story_id, value FROM pawl_item, json_each(recent) ORDER BY story_id, n`)
+    .all();
+  database.close();
+  const tables = contentOf(path);
+  const items = (tables.pawl_item as Record<string, unknown>[]).map(({ recent: _, ...each }) => each);
+  return { ...tables, pawl_item: items, pawl_touch: touches };
+}
 
 describe("a daemon that only reads", () => {
   test("shows the board of the one that writes, and refuses to write", async () => {
