@@ -114,17 +114,14 @@ function placeOf(instance: string, user: boolean, root: string | undefined): Pla
     instance,
     user,
     image,
-    unitDirectory: user ? join(configHome(), "systemd/user") : join(image ?? "/", "etc/systemd/system"),
+    unitDirectory: user
+      ? join(process.env.XDG_CONFIG_HOME || join(homedir(), ".config"), "systemd/user")
+      : join(image ?? "/", "etc/systemd/system"),
     service: `pawld${at}.service`,
     sockets: { main: `pawld${at}.socket`, readOnly: `pawld-read-only${at}.socket` },
     unitFiles: [`pawld${file}.service`, `pawld${file}.socket`, `pawld-read-only${file}.socket`],
     socket: join(runtime, "pawl", `${instance}.sock`),
   };
-}
-
-/** $XDG_CONFIG_HOME, or what stands for it (XDG base directory specification). */
-function configHome(): string {
-  return process.env.XDG_CONFIG_HOME || join(homedir(), ".config");
 }
 
 function checkRights({ user, image }: Place): void {
@@ -195,8 +192,6 @@ async function install(steps: Steps, place: Place, network: boolean): Promise<vo
   const listens = image === undefined && isActive(place, sockets.main);
   if (image === undefined && !listens) await checkFree(socket);
 
-  // That specification has it made for its owner alone.
-  if (user) mkdirSync(configHome(), { recursive: true, mode: 0o700 });
   const program = command.map(quoted).join(" ");
   const unitText = (path: string): string =>
     readFileSync(join(units, path), "utf8").replace(`ExecStart=${UNIT_PROGRAM}`, `ExecStart=${program}`);

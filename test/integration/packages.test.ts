@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { beforeAll, expect, onTestFinished, test } from "vitest";
 import { privateDirectory, sharedDaemon } from "../daemon.js";
-import { barePath, filesIn, installed, nativeFiles, pack, registry } from "../packages.js";
+import { barePath, filesIn, installed, nativeFiles, npm, pack, registry } from "../packages.js";
 
 const daemon = sharedDaemon();
 const { version } = JSON.parse(readFileSync(join(import.meta.dirname, "../../package.json"), "utf8"));
@@ -70,6 +70,23 @@ test("the client alone installs where there is no compiler, and holds nothing na
     env: { PAWL_SOCKET: daemon().place.socket },
   });
   expect(ran).toBe("FR-002\n");
+});
+
+test("installed for everybody, the programs and their man pages are where they are looked for", async () => {
+  const prefix = privateDirectory();
+  const args = ["install", "--global", "--ignore-scripts", "--prefix", prefix];
+  await npm(prefix, [...args, ...Object.values(tarballs)], { registry: packages });
+  expect(readdirSync(join(prefix, "bin")).sort()).toEqual(["pawl", "pawld"]);
+  for (const [page, name] of [
+    ["man1/pawl.1", "client/man/pawl.1"],
+    ["man8/pawld.8", "daemon/man/pawld.8"],
+  ] as const) {
+    const installedPage = realpathSync(join(prefix, "share/man", page));
+    expect(installedPage).toBe(realpathSync(join(prefix, "lib/node_modules/@pawl", name)));
+  }
+  expect(execFileSync(join(prefix, "bin/pawl"), ["--version"], { encoding: "utf8" })).toBe(
+    `pawl ${version}\n`,
+  );
 });
 
 test("pawl and pawld run from an empty folder, and units and man pages are where they look for them", async () => {

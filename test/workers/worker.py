@@ -5,8 +5,10 @@ while COMMAND runs, completes it on exit code 0, gives it back otherwise. Kills 
 the claim is lost. Claims outlive a restart of the daemon, so whoever does not answer is asked again.
 """
 
-import contextlib, json, math, os, signal, socket, subprocess, sys, time
+import contextlib, json, math, os, shutil, signal, socket, subprocess, sys, time
 
+if len(sys.argv) < 4 or not shutil.which(sys.argv[3]):
+    sys.exit("usage: worker.py SOCKET QUEUE COMMAND..., where COMMAND is a program that can be run")
 path, queue, *command = sys.argv[1:]
 lease_ms = int(os.environ.get("LEASE_MS", 30_000))
 for number in (signal.SIGINT, signal.SIGTERM):
