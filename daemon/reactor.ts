@@ -86,7 +86,7 @@ export class Reactor {
   #queue: Call[] = [];
   #timedOut: Parked[] = [];
   #scheduled = false;
-  /** How many calls the last turn answered that had something to commit, and how long commits take of late. */
+  /** How many calls the last turn answered, and how long commits take of late. */
   #answered = 0;
   #commitMs = 0;
   /** Since when a turn waits for more calls. */
@@ -343,8 +343,8 @@ export class Reactor {
       if (this.#options.isOpen(connection)) this.#holders.add(connection);
       else this.#releaseGrants(connection);
     }
+    this.#answered = attempt.answers.length;
     if (attempt.wrote) {
-      this.#answered = attempt.answers.length;
       this.#commitMs = COMMIT_FORGETTING * this.#commitMs + (1 - COMMIT_FORGETTING) * attempt.commitMs;
     }
     for (const action of attempt.actions) action();
