@@ -18,7 +18,12 @@ export default {
   platform: "node",
   external: (id) =>
     /^[^./]/.test(id) && !Object.keys(BUNDLED).some((name) => id === name || id.startsWith(`${name}/`)),
-  output: { dir: join(import.meta.dirname, "dist/bundle"), format: "esm", banner: licenses() },
+  output: {
+    dir: join(import.meta.dirname, "dist/bundle"),
+    format: "esm",
+    banner: licenses(),
+    cleanDir: true,
+  },
 };
 
 /** Their authors ask for no more than that these texts go with the code. */
