@@ -46,7 +46,7 @@ export interface HoldOptions {
  * process, or the client was closed. `signal` is aborted with the reason.
  * `ended`: by its holder. Nothing is renewed any more.
  *
- * A grant that ends with the connection is also lost when it could not be renewed in time on a new connection.
+ * A grant that ends with the connection is also lost when no renewal reached the daemon in time on a new connection.
  * A daemon gives it at most `RESTART_GRACE_MS` from its start, and as long as nobody listens, none has started.
  */
 export class Hold {
@@ -198,6 +198,10 @@ export class Hold {
     } catch (error) {
       if (isLoss(error)) this.lose(error);
       if (this.#state !== "held") return;
+      if (isKnown(error)) {
+        this.#graceUntil = Number.POSITIVE_INFINITY;
+        this.#setDeadline();
+      }
       const pause = Math.min(Math.max(leaseMs * RETRY_FRACTION, MIN_RETRY_MS), MAX_RETRY_MS);
       this.#renewAt(performance.now() + pause);
     } finally {
@@ -209,6 +213,18 @@ export class Hold {
 /** Whether a refusal says that what was to be renewed or ended is not held any more. */
 export function isLoss(error: unknown): boolean {
   return error instanceof PawlError && ["claim_lost", "lease_lost", "not_found"].includes(error.kind);
+}
+
+/**
+ * Whether a renewal that failed has shown the daemon who holds the grant: it has been taken up on this connection then,
+ * and lasts as long as it did before, although whoever keeps it outside could not be asked.
+ */
+function isKnown(error: unknown): boolean {
+  return (
+    error instanceof PawlError &&
+    error.kind === "provider_unavailable" &&
+    error.details.reason !== "not_configured"
+  );
 }
 
 /** Whether the same call may succeed later. */

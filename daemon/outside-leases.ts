@@ -62,12 +62,6 @@ export interface SiteRule {
   readonly site: Site | undefined;
 }
 
-/** A lease that ends with its connection, which is about to be closed. */
-export interface Ending {
-  readonly leaseId: string;
-  readonly connection: number;
-}
-
 /** Those who wait for a name, first come first, and who held it when the first of them asked last. */
 interface Line {
   readonly waiting: Waiting[];
@@ -147,13 +141,16 @@ export class OutsideLeases {
   }
 
   /** Whether a call would have to ask a provider outside, so that no transaction can hold it. */
-  reaches(method: string, params: unknown): boolean {
+  *reaches(method: string, params: unknown, env: Env): Operation<boolean> {
     const { name, leaseId } = params as { name?: string; leaseId?: string };
     switch (method) {
       case "lease.get":
       case "lease.check":
-      case "lease.break":
         return this.#siteOf(name as string) !== undefined;
+      case "lease.break": {
+        const provider = yield* outside.keptBy(name as string, env);
+        return this.#siteOf(name as string) !== undefined || this.#sites.has(provider ?? "");
+      }
       case "lease.heartbeat":
       case "lease.release":
         return isOutside(leaseId as string);
@@ -180,33 +177,18 @@ export class OutsideLeases {
   }
 
   /**
-   * Once the daemon has stopped asking: tells those whose lease ends with their connection that it has, since every
-   * connection is about to be closed. `tell` says whether it reached the connection.
+   * The last thing: gives back what has ended here and the provider has not been told of. What does not succeed in
+   * time is given back when the daemon is started again. What is held is left as it is, over a restart.
    */
-  tellOfEnd(tell: (connection: number, lost: outside.LeaseLost) => boolean): Ending[] {
-    let ending: readonly (Ending & { readonly lost: outside.LeaseLost })[] = [];
+  async giveBackAtEnd(): Promise<void> {
+    if (this.#readOnly) return;
+    let ended: { leaseId: string; name: string; provider: string }[] = [];
     this.#performLast(function* (env) {
-      ending = yield* outside.endingWithConnections(env);
-    });
-    return ending.filter(({ connection, lost }) => tell(connection, lost));
-  }
-
-  /**
-   * The last thing: gives back what was held for as long as a connection lasts that is closed now, and whatever else
-   * has ended here. What does not succeed in time is owed, and given back when the daemon is started again.
-   */
-  async giveBackAtEnd(ended: readonly Ending[]): Promise<void> {
-    let owed: { leaseId: string; name: string; provider: string }[] = [];
-    this.#performLast(function* (env) {
-      yield* outside.endWithDaemon(
-        ended.map(({ leaseId }) => leaseId),
-        env,
-      );
-      owed = yield* outside.takeEnded(env);
+      ended = yield* outside.takeEnded(env);
     });
     const limit = AbortSignal.timeout(LAST_RELEASES_MS);
     await Promise.all(
-      owed.map(async ({ leaseId, name, provider }) => {
+      ended.map(async ({ leaseId, name, provider }) => {
         const site = this.#sites.get(provider);
         if (site === undefined) return;
         try {
@@ -233,7 +215,7 @@ export class OutsideLeases {
     try {
       this.#reactor.performNow(operation);
     } catch (error) {
-      this.#log.error({ err: error }, "leases that end with this daemon are left to the next one");
+      this.#log.error({ err: error }, "leases that have ended are left to the next daemon");
     }
   }
 
@@ -423,7 +405,7 @@ export class OutsideLeases {
     { caller }: Sender,
   ): Promise<Result<"lease.heartbeat">> {
     return this.#oneAfterOther(leaseId, async () => {
-      const lease = await this.#inTurn(caller, (env) => outside.lookUp(leaseId, env));
+      const lease = await this.#inTurn(caller, (env) => outside.lookUp(leaseId, uptime(), env));
       const { name, remainingMs: leftMs } = lease;
       const ttlMs = wanted ?? lease.ttlMs;
       const site = this.#configured(lease.provider);
