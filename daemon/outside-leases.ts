@@ -400,14 +400,12 @@ export class OutsideLeases {
     }
   }
 
-  #heartbeat(
-    { leaseId, ttlMs: wanted }: Parsed<"lease.heartbeat">,
-    { caller }: Sender,
-  ): Promise<Result<"lease.heartbeat">> {
+  #heartbeat(params: Parsed<"lease.heartbeat">, { caller }: Sender): Promise<Result<"lease.heartbeat">> {
+    const { leaseId } = params;
     return this.#oneAfterOther(leaseId, async () => {
-      const lease = await this.#inTurn(caller, (env) => outside.lookUp(leaseId, uptime(), env));
+      const lease = await this.#inTurn(caller, (env) => outside.beginRenewal(params, wholeOf, env));
       const { name, remainingMs: leftMs } = lease;
-      const ttlMs = wanted ?? lease.ttlMs;
+      const ttlMs = params.ttlMs ?? lease.ttlMs;
       const site = this.#configured(lease.provider);
       const { value: answer, at } = await this.#insist(
         site,
@@ -801,6 +799,11 @@ function pauseMs(failures: number, most = MAX_PAUSE_MS): number {
 function lasting(remainingMs: number, ttlMs: number, from: number): outside.Lasting {
   const passedMs = elapsed() - from;
   return { remainingMs: Math.floor(remainingMs - passedMs - ttlMs * MARGIN_FRACTION), uptime: uptime() };
+}
+
+/** How long a lease lasts for its holder that is renewed now. */
+function wholeOf(ttlMs: number): outside.Lasting {
+  return lasting(ttlMs, ttlMs, elapsed());
 }
 
 function enter(line: Line): Waiting {

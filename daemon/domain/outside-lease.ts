@@ -69,11 +69,9 @@ const keep = sql(`
     uid = excluded.uid, gid = excluded.gid, provider = excluded.provider, boot = excluded.boot,
     ends_uptime_ms = excluded.ends_uptime_ms`);
 
-const prolong = sql(`
+const setEnd = sql(`
   UPDATE pawl_lease SET expires_at = :expiresAt, ttl_ms = :ttlMs, boot = :boot, ends_uptime_ms = :endsUptimeMs
   WHERE lease_id = :leaseId`);
-
-const resume = sql("UPDATE pawl_lease SET expires_at = :expiresAt WHERE lease_id = :leaseId");
 
 const remove = sql("DELETE FROM pawl_lease WHERE lease_id = :leaseId");
 
@@ -166,24 +164,35 @@ export function* record(
 }
 
 /**
- * A lease that is held through this daemon, and how long still; `lease_lost` if it is not. A holder that comes back
- * after a restart has it again for all that remained, whether its provider can be asked now or not: an end of the
- * grace would be that of a holder that has not come back.
+ * Before a provider outside is asked to renew a lease that is held through this daemon, which then lasts as `lasting` has
+ * it: says where it is kept and how long it lasts still; `lease_lost` if it is not held.
+ *
+ * A holder that comes back after a restart has it again for all that remained, whether its provider can be asked now
+ * or not: the end of the grace would be that of a holder that has not come back. A lease that is to last shorter than
+ * it would does so from now on, since the provider may do that without our getting its answer.
  */
-export function* lookUp(
-  leaseId: string,
-  { uptimeMs }: Uptime,
+export function* beginRenewal(
+  { leaseId, ttlMs: wanted }: Parsed<"lease.heartbeat">,
+  lasting: (ttlMs: number) => Lasting,
   env: Env,
 ): Operation<{ name: string; provider: string; ttlMs: number; remainingMs: number } | PawlError> {
-  const { now, caller } = env;
+  const { now } = env;
   const row = yield* one(selectById, { leaseId, now });
   if (row === undefined) return gone();
   const { name, provider, ttl_ms: ttlMs, release_on: releaseOn } = row;
-  let remainingMs = row.expires_at - now;
-  if (releaseOn === "disconnect" && row.connection === 0) {
-    remainingMs = Math.max(remainingMs, (row.ends_uptime_ms ?? uptimeMs) - uptimeMs);
-    yield* run(resume, { leaseId, expiresAt: now + remainingMs });
-    yield* watchOver({ name, ttlMs, releaseOn, connection: caller.connection }, remainingMs, env);
+  const { remainingMs: wantedMs, uptime } = lasting(wanted ?? ttlMs);
+  const heldMs = row.expires_at - now;
+  const cameBack = releaseOn === "disconnect" && row.connection === 0;
+  const lastedMs = cameBack ? Math.max(heldMs, (row.ends_uptime_ms ?? 0) - uptime.uptimeMs) : heldMs;
+  const remainingMs = Math.min(lastedMs, Math.max(wantedMs, 0));
+  if (cameBack || remainingMs < heldMs) {
+    const { boot, uptimeMs } = uptime;
+    const expiresAt = now + remainingMs;
+    yield* run(setEnd, { leaseId, ttlMs, expiresAt, boot, endsUptimeMs: uptimeMs + remainingMs });
+    // A ttl that has become shorter is warned of by that.
+    const shorterMs = Math.min(wanted ?? ttlMs, ttlMs);
+    const connection = ownerOf(row, env);
+    yield* watchOver({ name, ttlMs: shorterMs, releaseOn, connection }, remainingMs, env);
   }
   return { name, provider: provider as string, ttlMs, remainingMs };
 }
@@ -201,7 +210,7 @@ export function* renewed(
   const { name, release_on: releaseOn } = row;
   const expiresAt = now + remainingMs;
   const { boot, uptimeMs } = uptime;
-  yield* run(prolong, { leaseId, ttlMs, expiresAt, boot, endsUptimeMs: uptimeMs + remainingMs });
+  yield* run(setEnd, { leaseId, ttlMs, expiresAt, boot, endsUptimeMs: uptimeMs + remainingMs });
   yield* watchOver({ name, ttlMs, releaseOn, connection: ownerOf(row, env) }, remainingMs, env);
   return { expiresAt, remainingMs };
 }

@@ -346,3 +346,50 @@ test.concurrent("a grant whose answer was lost is found again, also when its tok
   faulty.fault = undefined;
   expect((await asked).lease.fencingToken).toBe(seen);
 });
+
+test.concurrent("who asks for a shorter ttl and gets no answer stops before another may hold it", async ({
+  onTestFinished: atEnd,
+}) => {
+  const faulty = new Faulty(atEnd);
+  const [daemon, other] = await Promise.all([faulty.start(), faulty.start()]);
+  const [client, elsewhere] = [await daemon.place.connect(), await other.place.connect()];
+  const { lease } = await client.call("lease.acquire", { name: NAME, owner: OWNER, ttlMs: 3_600_000 });
+  const order: string[] = [];
+  faulty.fault = "drop heartbeat";
+  const told = (async () => {
+    for (;;) {
+      const { method, params } = JSON.parse(await client.line());
+      if (method !== "lease.lost") continue;
+      order.push("told");
+      return params;
+    }
+  })();
+  const { leaseId, fencingToken } = lease;
+  client.send({
+    jsonrpc: "2.0",
+    id: "shorter",
+    method: "lease.heartbeat",
+    params: { leaseId, ttlMs: 1000 },
+  });
+  const next = await elsewhere.call("lease.acquire", { name: NAME, owner: "next", waitMs: 60_000 });
+  order.push("granted");
+  expect(next.lease.fencingToken).toBeGreaterThan(fencingToken);
+  expect(await told).toMatchObject({ leaseId, cause: "expired" });
+  expect(order).toEqual(["told", "granted"]);
+});
+
+test.concurrent("a ttl is made shorter and longer again, and nobody is warned too early", async ({
+  onTestFinished: atEnd,
+}) => {
+  const faulty = new Faulty(atEnd);
+  const client = await (await faulty.start()).place.connect();
+  const { lease } = await client.call("lease.acquire", { name: NAME, owner: OWNER, ttlMs: 3_600_000 });
+  const { leaseId, fencingToken } = lease;
+  for (const ttlMs of [60_000, 30_000, 3_600_000]) {
+    const { remainingMs } = await client.call("lease.heartbeat", { leaseId, ttlMs });
+    expect(remainingMs).toBeGreaterThan(ttlMs / 2);
+    expect(remainingMs).toBeLessThanOrEqual(ttlMs);
+  }
+  expect(await checked(client, fencingToken)).toEqual([true, fencingToken]);
+  expect(client.lines).toEqual([]);
+});
