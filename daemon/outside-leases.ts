@@ -34,6 +34,8 @@ const MIN_RETRY_MS = 50;
 const MAX_OWED_PAUSE_MS = 15_000;
 /** How long what was asked for may be granted without our knowing, beyond its ttl: requests can be on their way. */
 const OWED_EXTRA_MS = 10_000;
+/** Texts of failures of a provider that are logged, from when it fails until it answers. */
+const MAX_LOGGED_WHILE_DOWN = 20;
 const LEASE_ID_BYTES = 16;
 /** What the leaseIds of leases kept outside begin with: no other begins so. */
 const LEASE_ID_PREFIX = "lease_x";
@@ -96,7 +98,7 @@ export class OutsideLeases {
   readonly #inOrder = new Map<string, Promise<unknown>>();
   /** By name, a release that is under way. */
   readonly #releasing = new Map<string, Promise<unknown>>();
-  /** Sites that did not answer last time, and what has been logged of that: each reason once. */
+  /** Sites that did not answer last time, and what has been logged of that: each reason and each text once. */
   readonly #down = new Map<Site, Set<unknown>>();
   /** By name, the highest tokens seen that could not be written down: there is no space, or the daemon only reads. */
   readonly #seen = new Map<string, number>();
@@ -631,11 +633,13 @@ export class OutsideLeases {
       this.#log.error({ provider, text }, "a lease provider breaks its rules");
       return refusal;
     }
-    if (!isKnown) {
-      this.#log.error({ provider, text, stack: loggable.stack(error) }, "the lease provider failed");
-    }
     const logged = this.#down.get(site) ?? new Set();
     this.#down.set(site, logged);
+    // It is asked again and again, and fails as often: each defect is told once, until it answers again.
+    if (!isKnown && !logged.has(text) && logged.size < MAX_LOGGED_WHILE_DOWN) {
+      logged.add(text);
+      this.#log.error({ provider, text, stack: loggable.stack(error) }, "the lease provider failed");
+    }
     if (!logged.has(reason)) {
       logged.add(reason);
       this.#log.warn({ provider, reason, text }, "the lease provider does not answer");

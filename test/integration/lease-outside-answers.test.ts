@@ -393,3 +393,22 @@ test.concurrent("a ttl is made shorter and longer again, and nobody is warned to
   expect(await checked(client, fencingToken)).toEqual([true, fencingToken]);
   expect(client.lines).toEqual([]);
 });
+
+test.concurrent("a provider that fails again and again fills no log", async ({ onTestFinished: atEnd }) => {
+  const faulty = new Faulty(atEnd);
+  const daemon = await faulty.start();
+  const client = await daemon.place.connect();
+  const failures = () => daemon.log.filter(({ msg }) => msg === "the lease provider failed");
+  faulty.fault = "throw acquire";
+  expect((await client.refusal("lease.acquire", { name: NAME, owner: OWNER })).data.kind).toBe(
+    "provider_unavailable",
+  );
+  expect(faulty.calls.filter((call) => call === "acquire throw").length).toBeGreaterThan(1);
+  expect(failures()).toMatchObject([
+    { level: "error", stack: expect.stringContaining("faulty-provider.js") },
+  ]);
+  // Another defect is told too.
+  faulty.fault = 'reject inspect {"message":"another"}';
+  await client.refusal("lease.get", { name: NAME });
+  expect(failures().map(({ text }) => text)).toEqual([expect.anything(), "another"]);
+});
