@@ -3,7 +3,7 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import Database from "better-sqlite3";
-import { describe, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { connect } from "../../client/dist/index.js";
 import { type AtEnd, privateDirectory } from "../daemon.js";
 import { Faulty } from "../faulty.js";
@@ -38,13 +38,13 @@ async function untilTime(client: RawClient, at: number): Promise<void> {
   }
 }
 
-test("pawl lock: who lives goes on with the same token; who was killed meanwhile loses it after the grace", async ({
+test.concurrent("pawl lock: who lives goes on with the same token; who was killed meanwhile loses it after the grace", async ({
   onTestFinished: atEnd,
 }) => {
   const { place, stop, again, elsewhere } = await twoDaemons(atEnd);
   const go = join(privateDirectory(atEnd), "go");
   const lock = (name: string, command: string) =>
-    startPawl(["lock", name, "--ttl", "1h", "--", "sh", "-c", command], { socket: place.socket });
+    startPawl(["lock", name, "--ttl", "1h", "--", "sh", "-c", command], { socket: place.socket, atEnd });
   const work = `echo "begun $PAWL_FENCING_TOKEN"; while [ ! -e ${go} ]; do sleep 0.05; done; echo "done $PAWL_FENCING_TOKEN"`;
   const living = [LOCAL, OUTSIDE].map((name) => lock(name, work));
   const dying = ["dying", "out/dying"].map((name) => lock(name, "echo begun; exec sleep 600"));
@@ -100,86 +100,84 @@ test("pawl lock: who lives goes on with the same token; who was killed meanwhile
   await elsewhere.call("lease.acquire", { ...REQUEST, name: OUTSIDE, waitMs: 60_000 });
 });
 
-describe.concurrent("over a stop and a start", () => {
-  test.for(["SIGTERM", "SIGKILL"] as const)(
-    "nobody is told of a loss (%s), and who renews has it again, on that connection",
-    async (how, { onTestFinished: atEnd }) => {
-      const { place, stop, again, elsewhere } = await twoDaemons(atEnd);
-      const before = await place.connect();
-      const held = new Map<string, { leaseId: string; fencingToken: number }>();
-      for (const name of [LOCAL, OUTSIDE]) {
-        held.set(name, (await before.call("lease.acquire", { ...REQUEST, name })).lease);
-      }
-      await stop(how);
-      await before.ended;
-      expect(before.lines).toEqual([]);
-      await again();
-      const after = await place.connect();
-      for (const [name, { leaseId, fencingToken }] of held) {
-        const { remainingMs } = await after.call("lease.heartbeat", { leaseId });
-        expect(remainingMs, name).toBeGreaterThan(LONG_MS / 2);
-        expect(await after.call("lease.check", { name, fencingToken }), name).toMatchObject({
-          current: true,
-        });
-      }
-      await after.destroy();
-      const { lease } = await elsewhere.call("lease.acquire", { ...REQUEST, name: OUTSIDE, waitMs: 60_000 });
-      expect(lease.fencingToken).toBeGreaterThan(held.get(OUTSIDE)?.fencingToken as number);
-    },
-  );
-
-  test("withLease: a provider that cannot be asked after the restart, for longer than the grace, takes nothing away", async ({
-    onTestFinished: atEnd,
-  }) => {
-    const { faulty, place, stop, again, elsewhere } = await twoDaemons(atEnd);
-    const client = await connect({ socket: place.socket });
-    atEnd(() => client.close());
-    const outcome = await client.withLease(
-      OUTSIDE,
-      async ({ signal, fencingToken }) => {
-        expect(await stop()).toBe(0);
-        faulty.fault = "fail heartbeat";
-        await again();
-        const observer = await place.connect();
-        const from = (await observer.call("daemon.ping", {})).now;
-        await untilTime(observer, from + GRACE_MS * 1.2);
-        expect(signal.aborted).toBe(false);
-        expect(faulty.calls).toContain("heartbeat fail");
-        expect(faulty.calls).not.toContain("heartbeat -");
-        const { leases } = await observer.call("lease.list", {});
-        expect(leases).toMatchObject([{ name: OUTSIDE, fencingToken }]);
-        expect(leases[0]?.remainingMs).toBeGreaterThan(LONG_MS / 2);
-        faulty.fault = undefined;
-        while (!faulty.calls.includes("heartbeat -")) await place.next();
-        expect((await elsewhere.refusal("lease.acquire", { ...REQUEST, name: OUTSIDE })).data.kind).toBe(
-          "lease_held",
-        );
-        return signal.aborted ? "lost" : "kept";
-      },
-      { ttlMs: LONG_MS },
-    );
-    expect(outcome).toBe("kept");
-    await elsewhere.call("lease.acquire", { ...REQUEST, name: OUTSIDE, waitMs: 60_000 });
-  });
-
-  test("who comes back has no more than by the clock that goes on while the machine sleeps", async ({
-    onTestFinished: atEnd,
-  }) => {
-    const { faulty, place, stop, again } = await twoDaemons(atEnd);
+test.concurrent.for(["SIGTERM", "SIGKILL"] as const)(
+  "nobody is told of a loss (%s), and who renews has it again, on that connection",
+  async (how, { onTestFinished: atEnd }) => {
+    const { place, stop, again, elsewhere } = await twoDaemons(atEnd);
     const before = await place.connect();
-    const { lease } = await before.call("lease.acquire", { ...REQUEST, name: OUTSIDE });
-    await stop("SIGKILL");
-    // As if the machine had slept for most of the ttl: the time of day went on, the monotonic clock did not.
-    const database = new Database(join(place.stateDir, "pawl.db"));
-    database.prepare("UPDATE pawl_lease SET expires_at = expires_at - ?").run(LONG_MS * 0.8);
-    database.close();
-    faulty.fault = "fail heartbeat";
+    const held = new Map<string, { leaseId: string; fencingToken: number }>();
+    for (const name of [LOCAL, OUTSIDE]) {
+      held.set(name, (await before.call("lease.acquire", { ...REQUEST, name })).lease);
+    }
+    await stop(how);
+    await before.ended;
+    expect(before.lines).toEqual([]);
     await again();
     const after = await place.connect();
-    const { data } = await after.refusal("lease.heartbeat", { leaseId: lease.leaseId });
-    expect(data.kind).toBe("provider_unavailable");
-    const { leases } = await after.call("lease.list", {});
-    expect(leases[0]?.remainingMs).toBeLessThan(LONG_MS * 0.2);
-    expect(leases[0]?.remainingMs).toBeGreaterThan(GRACE_MS);
-  });
+    for (const [name, { leaseId, fencingToken }] of held) {
+      const { remainingMs } = await after.call("lease.heartbeat", { leaseId });
+      expect(remainingMs, name).toBeGreaterThan(LONG_MS / 2);
+      expect(await after.call("lease.check", { name, fencingToken }), name).toMatchObject({
+        current: true,
+      });
+    }
+    await after.destroy();
+    const { lease } = await elsewhere.call("lease.acquire", { ...REQUEST, name: OUTSIDE, waitMs: 60_000 });
+    expect(lease.fencingToken).toBeGreaterThan(held.get(OUTSIDE)?.fencingToken as number);
+  },
+);
+
+test.concurrent("withLease: a provider that cannot be asked after the restart, for longer than the grace, takes nothing away", async ({
+  onTestFinished: atEnd,
+}) => {
+  const { faulty, place, stop, again, elsewhere } = await twoDaemons(atEnd);
+  const client = await connect({ socket: place.socket });
+  atEnd(() => client.close());
+  const outcome = await client.withLease(
+    OUTSIDE,
+    async ({ signal, fencingToken }) => {
+      expect(await stop()).toBe(0);
+      faulty.fault = "fail heartbeat";
+      await again();
+      const observer = await place.connect();
+      const from = (await observer.call("daemon.ping", {})).now;
+      await untilTime(observer, from + GRACE_MS * 1.2);
+      expect(signal.aborted).toBe(false);
+      expect(faulty.calls).toContain("heartbeat fail");
+      expect(faulty.calls).not.toContain("heartbeat -");
+      const { leases } = await observer.call("lease.list", {});
+      expect(leases).toMatchObject([{ name: OUTSIDE, fencingToken }]);
+      expect(leases[0]?.remainingMs).toBeGreaterThan(LONG_MS / 2);
+      faulty.fault = undefined;
+      while (!faulty.calls.includes("heartbeat -")) await place.next();
+      expect((await elsewhere.refusal("lease.acquire", { ...REQUEST, name: OUTSIDE })).data.kind).toBe(
+        "lease_held",
+      );
+      return signal.aborted ? "lost" : "kept";
+    },
+    { ttlMs: LONG_MS },
+  );
+  expect(outcome).toBe("kept");
+  await elsewhere.call("lease.acquire", { ...REQUEST, name: OUTSIDE, waitMs: 60_000 });
+});
+
+test.concurrent("who comes back has no more than by the clock that goes on while the machine sleeps", async ({
+  onTestFinished: atEnd,
+}) => {
+  const { faulty, place, stop, again } = await twoDaemons(atEnd);
+  const before = await place.connect();
+  const { lease } = await before.call("lease.acquire", { ...REQUEST, name: OUTSIDE });
+  await stop("SIGKILL");
+  // As if the machine had slept for most of the ttl: the time of day went on, the monotonic clock did not.
+  const database = new Database(join(place.stateDir, "pawl.db"));
+  database.prepare("UPDATE pawl_lease SET expires_at = expires_at - ?").run(LONG_MS * 0.8);
+  database.close();
+  faulty.fault = "fail heartbeat";
+  await again();
+  const after = await place.connect();
+  const { data } = await after.refusal("lease.heartbeat", { leaseId: lease.leaseId });
+  expect(data.kind).toBe("provider_unavailable");
+  const { leases } = await after.call("lease.list", {});
+  expect(leases[0]?.remainingMs).toBeLessThan(LONG_MS * 0.2);
+  expect(leases[0]?.remainingMs).toBeGreaterThan(GRACE_MS);
 });
