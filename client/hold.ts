@@ -46,11 +46,10 @@ export interface HoldOptions {
  * process, or the client was closed. `signal` is aborted with the reason.
  * `ended`: by its holder. Nothing is renewed any more.
  *
- * A grant that ends with the connection is also lost when it could not be renewed in time on a new connection.
- * A daemon gives it at most `RESTART_GRACE_MS` from its start, and as long as nobody listens, none has started. Nor
- * has one while somebody listens and does not answer: the socket may be systemd's, which takes connections before
- * there is a daemon, and on a busy machine a start takes longer than the grace. So a renewal that is on its way over
- * a new connection is waited for, as long as the grant lasts by itself.
+      if (error instanceof PawlError) {
+        // A daemon runs, and its grace with it, unless it knows already that the grant is held.
+        this.#unanswered = false;
+        if (isKnown(error)) this.#graceUntil = Number.POSITIVE_INFINITY;
  */
 export class Hold {
   readonly #options: HoldOptions;
@@ -212,9 +211,10 @@ export class Hold {
     } catch (error) {
       if (isLoss(error)) this.lose(error);
       if (this.#state !== "held") return;
-      if (error instanceof PawlError && this.#unanswered) {
-        // A daemon runs, and its grace with it.
+      if (error instanceof PawlError) {
+        // A daemon runs, and its grace with it, unless it knows already that the grant is held.
         this.#unanswered = false;
+        if (isKnown(error)) this.#graceUntil = Number.POSITIVE_INFINITY;
         this.#setDeadline();
       }
       const pause = Math.min(Math.max(leaseMs * RETRY_FRACTION, MIN_RETRY_MS), MAX_RETRY_MS);
@@ -228,6 +228,18 @@ export class Hold {
 /** Whether a refusal says that what was to be renewed or ended is not held any more. */
 export function isLoss(error: unknown): boolean {
   return error instanceof PawlError && ["claim_lost", "lease_lost", "not_found"].includes(error.kind);
+}
+
+/**
+ * Whether a renewal that failed has shown the daemon who holds the grant: it has been taken up on this connection then,
+ * and lasts as long as it did before, although whoever keeps it outside could not be asked.
+ */
+function isKnown(error: unknown): boolean {
+  return (
+    error instanceof PawlError &&
+    error.kind === "provider_unavailable" &&
+    error.details.reason !== "not_configured"
+  );
 }
 
 /** Whether the same call may succeed later. */

@@ -353,26 +353,12 @@ export class Daemon {
     // Requests that are on their way are refused as not performed, so that their senders know; a connection
     // that closed on them would leave that open.
     await new Promise((resolve) => setTimeout(resolve, REFUSING_MS));
-    await Promise.all([this.#closeHolders(), this.#backups.stop()]);
+    await Promise.all([this.#closeConnections(), this.#backups.stop(), this.#outside?.giveBackAtEnd()]);
     await this.#outside?.close();
     if (!this.#config.readOnly) this.#keep();
     for (const { listener } of this.#listeners) listener.remove();
     this.#engine.close();
     this.#log.info("stopped");
-  }
-
-  /**
-   * Closes all connections, and gives back what providers outside keep for as long as one of them lasts: nobody could
-   * before that ttl if this daemon is not started again. Whoever holds such a lease is told before, and one that has
-   * not taken notice, by closing its side, keeps it: it may still write.
-   */
-  async #closeHolders(): Promise<void> {
-    if (this.#outside === undefined || this.#config.readOnly) return void (await this.#closeConnections());
-    const told = this.#outside.tellOfEnd(
-      (number, lost) => this.#connections.get(number)?.notify("lease.lost", lost) ?? true,
-    );
-    const unaware = await this.#closeConnections(new Set(told.map(({ connection }) => connection)));
-    await this.#outside.giveBackAtEnd(told.filter(({ connection }) => !unaware.has(connection)));
   }
 
   /** The last transaction of this life: the time, so that the next one begins no earlier. */
@@ -391,13 +377,13 @@ export class Daemon {
     }
   }
 
-  /** The first operation of this life: grants that were bound to connections of the one before. */
+  /** The first operations of this life: grants that were bound to connections of the one before. */
   #recover(): void {
     if (this.#config.readOnly) return;
     // It takes long after a crash under load, so it comes before the time that grants are given to be renewed.
     this.#engine.store.checkpoint();
-    this.#reactor.performNow(restart);
     this.#reactor.performNow((env) => endByClockOfBoot(uptime(), env));
+    this.#reactor.performNow(restart);
     this.#outside?.start();
   }
 
@@ -516,23 +502,20 @@ export class Daemon {
     return taken;
   }
 
-  /** Gives those of `holders` that have not closed their side in time. */
-  async #closeConnections(holders: ReadonlySet<number> = new Set()): Promise<ReadonlySet<number>> {
+  async #closeConnections(): Promise<void> {
     // The last answers are on their way through promises; they are all queued by the next turn of the loop.
     await new Promise((resolve) => setImmediate(resolve));
     const closed = [...this.#connections.values()].map(
       (connection) => new Promise((resolve) => connection.socket.once("close", resolve)),
     );
-    for (const [number, connection] of this.#connections) connection.close({ linger: holders.has(number) });
+    for (const connection of this.#connections.values()) connection.close({ linger: false });
     let timer: NodeJS.Timeout | undefined;
     const timeout = new Promise((resolve) => {
       timer = setTimeout(resolve, DRAIN_MS);
     });
     await Promise.race([Promise.all(closed), timeout]);
     clearTimeout(timer);
-    const unaware = new Set([...holders].filter((number) => this.#connections.has(number)));
     for (const connection of this.#connections.values()) connection.socket.destroy();
-    return unaware;
   }
 
   /**

@@ -107,8 +107,9 @@ export function handlers(inside: Inside, receivers: Receivers, outside?: Outside
     "daemon.stats": (_params, env) => inside.stats(env),
     "rpc.discover": discover,
   };
-  const reachesOutside = (method: string, params: unknown): boolean =>
-    outside?.reaches(method, params) ?? false;
+  function* reachesOutside(method: string, params: unknown, env: Env): Operation<boolean> {
+    return outside === undefined ? false : yield* outside.reaches(method, params, env);
+  }
   return {
     ...single,
     transact: (params, env, texts) => transact(params, env, texts, single, reachesOutside),

@@ -34,6 +34,8 @@ const MIN_RETRY_MS = 50;
 const MAX_OWED_PAUSE_MS = 15_000;
 /** How long what was asked for may be granted without our knowing, beyond its ttl: requests can be on their way. */
 const OWED_EXTRA_MS = 10_000;
+/** Texts of failures of a provider that are logged, from when it fails until it answers. */
+const MAX_LOGGED_WHILE_DOWN = 20;
 const LEASE_ID_BYTES = 16;
 /** What the leaseIds of leases kept outside begin with: no other begins so. */
 const LEASE_ID_PREFIX = "lease_x";
@@ -60,12 +62,6 @@ export interface Site {
 export interface SiteRule {
   readonly pattern: string;
   readonly site: Site | undefined;
-}
-
-/** A lease that ends with its connection, which is about to be closed. */
-export interface Ending {
-  readonly leaseId: string;
-  readonly connection: number;
 }
 
 /** Those who wait for a name, first come first, and who held it when the first of them asked last. */
@@ -102,7 +98,7 @@ export class OutsideLeases {
   readonly #inOrder = new Map<string, Promise<unknown>>();
   /** By name, a release that is under way. */
   readonly #releasing = new Map<string, Promise<unknown>>();
-  /** Sites that did not answer last time, and what has been logged of that: each reason once. */
+  /** Sites that did not answer last time, and what has been logged of that: each reason and each text once. */
   readonly #down = new Map<Site, Set<unknown>>();
   /** By name, the highest tokens seen that could not be written down: there is no space, or the daemon only reads. */
   readonly #seen = new Map<string, number>();
@@ -147,13 +143,16 @@ export class OutsideLeases {
   }
 
   /** Whether a call would have to ask a provider outside, so that no transaction can hold it. */
-  reaches(method: string, params: unknown): boolean {
+  *reaches(method: string, params: unknown, env: Env): Operation<boolean> {
     const { name, leaseId } = params as { name?: string; leaseId?: string };
     switch (method) {
       case "lease.get":
       case "lease.check":
-      case "lease.break":
         return this.#siteOf(name as string) !== undefined;
+      case "lease.break": {
+        const provider = yield* outside.keptBy(name as string, env);
+        return this.#siteOf(name as string) !== undefined || this.#sites.has(provider ?? "");
+      }
       case "lease.heartbeat":
       case "lease.release":
         return isOutside(leaseId as string);
@@ -180,33 +179,18 @@ export class OutsideLeases {
   }
 
   /**
-   * Once the daemon has stopped asking: tells those whose lease ends with their connection that it has, since every
-   * connection is about to be closed. `tell` says whether it reached the connection.
+   * The last thing: gives back what has ended here and the provider has not been told of. What does not succeed in
+   * time is given back when the daemon is started again. What is held is left as it is, over a restart.
    */
-  tellOfEnd(tell: (connection: number, lost: outside.LeaseLost) => boolean): Ending[] {
-    let ending: readonly (Ending & { readonly lost: outside.LeaseLost })[] = [];
+  async giveBackAtEnd(): Promise<void> {
+    if (this.#readOnly) return;
+    let ended: { leaseId: string; name: string; provider: string }[] = [];
     this.#performLast(function* (env) {
-      ending = yield* outside.endingWithConnections(env);
-    });
-    return ending.filter(({ connection, lost }) => tell(connection, lost));
-  }
-
-  /**
-   * The last thing: gives back what was held for as long as a connection lasts that is closed now, and whatever else
-   * has ended here. What does not succeed in time is owed, and given back when the daemon is started again.
-   */
-  async giveBackAtEnd(ended: readonly Ending[]): Promise<void> {
-    let owed: { leaseId: string; name: string; provider: string }[] = [];
-    this.#performLast(function* (env) {
-      yield* outside.endWithDaemon(
-        ended.map(({ leaseId }) => leaseId),
-        env,
-      );
-      owed = yield* outside.takeEnded(env);
+      ended = yield* outside.takeEnded(env);
     });
     const limit = AbortSignal.timeout(LAST_RELEASES_MS);
     await Promise.all(
-      owed.map(async ({ leaseId, name, provider }) => {
+      ended.map(async ({ leaseId, name, provider }) => {
         const site = this.#sites.get(provider);
         if (site === undefined) return;
         try {
@@ -233,7 +217,7 @@ export class OutsideLeases {
     try {
       this.#reactor.performNow(operation);
     } catch (error) {
-      this.#log.error({ err: error }, "leases that end with this daemon are left to the next one");
+      this.#log.error({ err: error }, "leases that have ended are left to the next daemon");
     }
   }
 
@@ -418,14 +402,12 @@ export class OutsideLeases {
     }
   }
 
-  #heartbeat(
-    { leaseId, ttlMs: wanted }: Parsed<"lease.heartbeat">,
-    { caller }: Sender,
-  ): Promise<Result<"lease.heartbeat">> {
+  #heartbeat(params: Parsed<"lease.heartbeat">, { caller }: Sender): Promise<Result<"lease.heartbeat">> {
+    const { leaseId } = params;
     return this.#oneAfterOther(leaseId, async () => {
-      const lease = await this.#inTurn(caller, (env) => outside.lookUp(leaseId, env));
+      const lease = await this.#inTurn(caller, (env) => outside.beginRenewal(params, wholeOf, env));
       const { name, remainingMs: leftMs } = lease;
-      const ttlMs = wanted ?? lease.ttlMs;
+      const ttlMs = params.ttlMs ?? lease.ttlMs;
       const site = this.#configured(lease.provider);
       const { value: answer, at } = await this.#insist(
         site,
@@ -651,11 +633,13 @@ export class OutsideLeases {
       this.#log.error({ provider, text }, "a lease provider breaks its rules");
       return refusal;
     }
-    if (!isKnown) {
-      this.#log.error({ provider, text, stack: loggable.stack(error) }, "the lease provider failed");
-    }
     const logged = this.#down.get(site) ?? new Set();
     this.#down.set(site, logged);
+    // It is asked again and again, and fails as often: each defect is told once, until it answers again.
+    if (!isKnown && !logged.has(text) && logged.size < MAX_LOGGED_WHILE_DOWN) {
+      logged.add(text);
+      this.#log.error({ provider, text, stack: loggable.stack(error) }, "the lease provider failed");
+    }
     if (!logged.has(reason)) {
       logged.add(reason);
       this.#log.warn({ provider, reason, text }, "the lease provider does not answer");
@@ -819,6 +803,11 @@ function pauseMs(failures: number, most = MAX_PAUSE_MS): number {
 function lasting(remainingMs: number, ttlMs: number, from: number): outside.Lasting {
   const passedMs = elapsed() - from;
   return { remainingMs: Math.floor(remainingMs - passedMs - ttlMs * MARGIN_FRACTION), uptime: uptime() };
+}
+
+/** How long a lease lasts for its holder that is renewed now. */
+function wholeOf(ttlMs: number): outside.Lasting {
+  return lasting(ttlMs, ttlMs, elapsed());
 }
 
 function enter(line: Line): Waiting {

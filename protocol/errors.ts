@@ -155,7 +155,7 @@ export function refuse(kind: ErrorKind, message: string, details: ErrorDetails =
 export function shown(value: unknown): string {
   let text: string;
   try {
-    text = JSON.stringify(value) ?? String(value);
+    text = typeof value === "bigint" ? `${value}n` : (JSON.stringify(value) ?? String(value));
   } catch {
     // A value nested too deeply for the stack; JSON.parse reads such values without recursion.
     return "a deeply nested value";

@@ -101,6 +101,8 @@ export interface LeaseRow {
   gid: number | null;
   /** The provider outside that keeps it; null for this database. */
   provider: string | null;
+  /** When it ends by the clock that counts from the boot of the machine; null if it is kept here. */
+  ends_uptime_ms: number | null;
 }
 
 export function* acquire(

@@ -1,4 +1,4 @@
-import type { NotificationParams, Parsed, Result } from "@pawl/protocol";
+import type { Parsed, Result } from "@pawl/protocol";
 import type { PawlError } from "@pawl/protocol/errors";
 import type { Uptime } from "../clock.js";
 import { all, type Env, type Operation, type Outcome, one, run, sql, Wait } from "../operation.js";
@@ -52,11 +52,6 @@ const selectEnded = sql<OwedRow>(
   "SELECT * FROM pawl_lease_owed WHERE fencing_token IS NOT NULL AND until > :now ORDER BY lease_id LIMIT :rows",
 );
 
-const selectEndingWithConnections = sql<LeaseRow>(`
-  SELECT * FROM pawl_lease
-  WHERE provider IS NOT NULL AND release_on = 'disconnect' AND connection <> 0 AND expires_at > :now
-  ORDER BY name`);
-
 const raiseTo = sql(`
   INSERT INTO pawl_lease_token (name, highest) VALUES (:name, :fencingToken)
   ON CONFLICT (name) DO UPDATE SET highest = excluded.highest WHERE pawl_lease_token.highest < excluded.highest`);
@@ -74,20 +69,18 @@ const keep = sql(`
     uid = excluded.uid, gid = excluded.gid, provider = excluded.provider, boot = excluded.boot,
     ends_uptime_ms = excluded.ends_uptime_ms`);
 
-const prolong = sql(`
+const setEnd = sql(`
   UPDATE pawl_lease SET expires_at = :expiresAt, ttl_ms = :ttlMs, boot = :boot, ends_uptime_ms = :endsUptimeMs
   WHERE lease_id = :leaseId`);
 
 const remove = sql("DELETE FROM pawl_lease WHERE lease_id = :leaseId");
 
+/** The earlier end of the two clocks counts: one stands still while the machine sleeps, the other can be set back. */
 const endByUptime = sql(`
-  UPDATE pawl_lease SET expires_at = CASE
-      WHEN boot <> :boot OR boot IS NULL THEN :now
-      WHEN :now + ends_uptime_ms - :uptimeMs < expires_at THEN :now + ends_uptime_ms - :uptimeMs
-      ELSE expires_at END
+  UPDATE pawl_lease SET
+    expires_at = iif(boot IS NOT :boot, :now, min(expires_at, :now + ends_uptime_ms - :uptimeMs)),
+    ends_uptime_ms = min(ends_uptime_ms, :uptimeMs + expires_at - :now)
   WHERE provider IS NOT NULL`);
-
-export type LeaseLost = NotificationParams<"lease.lost">;
 
 interface OwedRow {
   lease_id: string;
@@ -170,15 +163,38 @@ export function* record(
   return { lease: { name, leaseId, fencingToken, owner, acquiredAt: now, expiresAt, remainingMs } };
 }
 
-/** A lease that is held through this daemon, and how long still; `lease_lost` if it is not. */
-export function* lookUp(
-  leaseId: string,
+/**
+ * Before a provider outside is asked to renew a lease that is held through this daemon, which then lasts as `lasting` has
+ * it: says where it is kept and how long it lasts still; `lease_lost` if it is not held.
+ *
+ * A holder that comes back after a restart has it again for all that remained, whether its provider can be asked now
+ * or not: the end of the grace would be that of a holder that has not come back. A lease that is to last shorter than
+ * it would does so from now on, since the provider may do that without our getting its answer.
+ */
+export function* beginRenewal(
+  { leaseId, ttlMs: wanted }: Parsed<"lease.heartbeat">,
+  lasting: (ttlMs: number) => Lasting,
   env: Env,
 ): Operation<{ name: string; provider: string; ttlMs: number; remainingMs: number } | PawlError> {
-  const row = yield* one(selectById, { leaseId, now: env.now });
+  const { now } = env;
+  const row = yield* one(selectById, { leaseId, now });
   if (row === undefined) return gone();
-  const { name, provider, ttl_ms: ttlMs } = row;
-  return { name, provider: provider as string, ttlMs, remainingMs: row.expires_at - env.now };
+  const { name, provider, ttl_ms: ttlMs, release_on: releaseOn } = row;
+  const { remainingMs: wantedMs, uptime } = lasting(wanted ?? ttlMs);
+  const heldMs = row.expires_at - now;
+  const cameBack = releaseOn === "disconnect" && row.connection === 0;
+  const lastedMs = cameBack ? Math.max(heldMs, (row.ends_uptime_ms ?? 0) - uptime.uptimeMs) : heldMs;
+  const remainingMs = Math.min(lastedMs, Math.max(wantedMs, 0));
+  if (cameBack || remainingMs < heldMs) {
+    const { boot, uptimeMs } = uptime;
+    const expiresAt = now + remainingMs;
+    yield* run(setEnd, { leaseId, ttlMs, expiresAt, boot, endsUptimeMs: uptimeMs + remainingMs });
+    // A ttl that has become shorter is warned of by that.
+    const shorterMs = Math.min(wanted ?? ttlMs, ttlMs);
+    const connection = ownerOf(row, env);
+    yield* watchOver({ name, ttlMs: shorterMs, releaseOn, connection }, remainingMs, env);
+  }
+  return { name, provider: provider as string, ttlMs, remainingMs };
 }
 
 /** After a provider outside has renewed a lease. If it has ended here meanwhile, its holder was told, and it stays lost. */
@@ -194,7 +210,7 @@ export function* renewed(
   const { name, release_on: releaseOn } = row;
   const expiresAt = now + remainingMs;
   const { boot, uptimeMs } = uptime;
-  yield* run(prolong, { leaseId, ttlMs, expiresAt, boot, endsUptimeMs: uptimeMs + remainingMs });
+  yield* run(setEnd, { leaseId, ttlMs, expiresAt, boot, endsUptimeMs: uptimeMs + remainingMs });
   yield* watchOver({ name, ttlMs, releaseOn, connection: ownerOf(row, env) }, remainingMs, env);
   return { expiresAt, remainingMs };
 }
@@ -347,6 +363,12 @@ export function* breakOrAsk(
   return provider !== null && canAsk(provider) ? { ask: provider } : yield* breakLease(params, env);
 }
 
+/** The provider outside that keeps a lease that is held through this daemon; null if none does. */
+export function* keptBy(name: string, env: Env): Operation<string | null> {
+  const row = yield* one(selectByName, { name });
+  return row !== undefined && row.expires_at > env.now ? row.provider : null;
+}
+
 /** After a provider outside was asked to end the lease of a name by force. */
 export function* broken(
   { name, reason }: Parsed<"lease.break">,
@@ -366,28 +388,6 @@ export function* broken(
   return { broken: outside || here };
 }
 
-/** Those whose lease a provider outside keeps and that is to end with their connection. */
-export function* endingWithConnections(
-  env: Env,
-): Operation<{ readonly leaseId: string; readonly connection: number; readonly lost: LeaseLost }[]> {
-  const rows = yield* all(selectEndingWithConnections, { now: env.now });
-  return rows.map(({ name, lease_id: leaseId, fencing_token: fencingToken, connection }) => ({
-    leaseId,
-    connection,
-    lost: { name, leaseId, fencingToken, cause: "broken", reason: "the daemon is stopping" },
-  }));
-}
-
-/** When the daemon stops: these are held by nobody any more, and owed to their providers. */
-export function* endWithDaemon(leaseIds: readonly string[], env: Env): Operation<void> {
-  for (const leaseId of leaseIds) {
-    const row = yield* one(selectById, { leaseId, now: env.now });
-    if (row === undefined) continue;
-    yield* run(remove, { leaseId });
-    yield* giveBack(row, env);
-  }
-}
-
 /** When the daemon stops: what has ended here, and providers are to be told of. */
 export function* takeEnded(env: Env): Operation<{ leaseId: string; name: string; provider: string }[]> {
   const rows = yield* all(selectEnded, { now: env.now, rows: OWED_ROWS });
@@ -395,8 +395,8 @@ export function* takeEnded(env: Env): Operation<{ leaseId: string; name: string;
 }
 
 /**
- * At the start: what remains of leases that providers outside keep, by the clock that no restart touches. Their
- * holders ended with the machine if it was booted since.
+ * At the start, before a grace is set: what remains of leases that providers outside keep, by the clock that no
+ * restart touches. Their holders ended with the machine if it was booted since.
  */
 export function* endByClockOfBoot({ boot, uptimeMs }: Uptime, env: Env): Operation<void> {
   yield* run(endByUptime, { boot: boot ?? "", uptimeMs, now: env.now });

@@ -28,8 +28,8 @@ export function* transact(
   env: Env,
   texts: Texts,
   handlers: Omit<Handlers, "transact">,
-  /** Whether a call asks outside the database, going by its params. */
-  reachesOutside: (method: string, params: unknown) => boolean,
+  /** Whether a call asks outside the database, going by its params and by what is held. */
+  reachesOutside: (method: string, params: unknown, env: Env) => Operation<boolean>,
 ): Operation<Result<"transact"> | PawlError> {
   const { calls, guards } = params;
   for (const [index, { method }] of calls.entries()) {
@@ -64,7 +64,7 @@ export function* transact(
     if (!checked.success) {
       return at(index, call.method, describeIssues(call.method, checked.error.issues, given.params, path));
     }
-    if (reachesOutside(call.method, checked.data)) {
+    if (yield* reachesOutside(call.method, checked.data, env)) {
       return at(index, call.method, notTransactable(call.method, index));
     }
     const kept = raw === undefined ? [] : textsAt(textWith(texts[index], results), raw);

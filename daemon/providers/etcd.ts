@@ -107,7 +107,12 @@ export function etcdProvider(
   }
 
   /** Renews a lease by what is known of it here, or by what its key says; undefined if it is not held. */
-  async function renew(name: string, leaseId: string, ttlMs: number, signal: AbortSignal | undefined) {
+  async function renew(
+    name: string,
+    leaseId: string,
+    ttlMs: number,
+    signal: AbortSignal | undefined,
+  ): Promise<{ remainingMs: number } | undefined> {
     const proof = proofOf(leaseId);
     let known = own.get(leaseId);
     if (known === undefined) {
@@ -119,8 +124,9 @@ export function etcdProvider(
 
     const kept = await keepAlive(name, proof, known.etcdLease, signal);
     if (kept === undefined) {
-      own.delete(leaseId);
-      return undefined;
+      // What is known here is old if the answer to a change of the ttl was lost: then the key says better.
+      const remembered = own.delete(leaseId);
+      return remembered ? await renew(name, leaseId, ttlMs, signal) : undefined;
     }
     own.set(leaseId, known);
     return { remainingMs: ttlMs - (elapsed() - kept.asked) };

@@ -5,6 +5,8 @@ const MIN_SECRET_LENGTH = 4;
 /** What is said of an error at most, and how far down its causes are followed. */
 const MAX_TEXT_LENGTH = 1000;
 const MAX_CAUSES = 4;
+const MAX_FRAMES = 10;
+const FRAME = /^\s+at /;
 
 /** The user of a URL, and the proofs of ownership that the daemon gives to a provider. */
 const URL_USER = /(?<=:\/\/)[^/\s@"']+(?=@)/g;
@@ -18,7 +20,7 @@ export interface Loggable {
   readonly text: (text: string) => string;
   /** What an error says, its causes included. */
   readonly error: (error: unknown) => string;
-  /** Where an error comes from, if it says so. */
+  /** Where an error comes from, if it says so: the frames of its stack. */
   readonly stack: (error: unknown) => string | undefined;
 }
 
@@ -53,7 +55,9 @@ export function loggable(specification: ProviderSpecification, env: NodeJS.Proce
     },
     stack: (error) => {
       const stack = error instanceof Error ? error.stack : undefined;
-      return stack === undefined ? undefined : text(stack);
+      // Its first lines are the message, which can be as long as a web page.
+      const frames = stack?.split("\n").filter((line) => FRAME.test(line));
+      return frames === undefined ? undefined : shortened(text(frames.slice(0, MAX_FRAMES).join("\n")));
     },
   };
 }

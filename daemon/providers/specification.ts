@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { resolve } from "node:path";
 import { PawlError, shown } from "@pawl/protocol/errors";
 
@@ -45,6 +46,9 @@ export interface CustomSpecification {
 /** What a table may be called: by its name, or by its ARN in another account. */
 const TABLE = /^([\w.-]{1,255}|arn:aws[a-z-]*:dynamodb:[a-z0-9-]+:\d{12}:table\/[\w.-]{3,255})$/;
 const REGION = /^[a-z0-9-]{1,63}$/;
+
+/** Hexadecimal digits by which the parameters of two modules are told apart. */
+const DIGEST_LENGTH = 32;
 
 const DEFAULT_ETCD_PREFIX = "pawl/";
 
@@ -98,8 +102,15 @@ export function parseProvider(text: string): ProviderSpecification {
   if (kind === "custom") {
     const [module = "", ...params] = rest.split(",");
     if (module === "") throw wrong(`${shown(text)} names no module: custom:./module.js`);
-    // What follows may be secret, and this is said where others read it.
-    return { kind, text, module: resolve(module), params: parseParams(`custom:${module}`, params) };
+    // What follows may be secret, and this is said where others read it, and kept in the database and its backups.
+    const named = `custom:${module}`;
+    const digest = createHash("sha256").update(params.join(",")).digest("hex").slice(0, DIGEST_LENGTH);
+    return {
+      kind,
+      text: params.length === 0 ? named : `${named}#${digest}`,
+      module: resolve(module),
+      params: parseParams(named, params),
+    };
   }
 
   const params = parseParams(text, rest.split(","));

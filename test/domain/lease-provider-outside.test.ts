@@ -1,9 +1,13 @@
 // The providers outside, under the suite that every provider has to pass: against what they stand on, in
 // processes of its own. Where expiry is judged by a clock that the provider is given, that clock is made up.
 import { randomUUID } from "node:crypto";
+import { once } from "node:events";
 import { renameSync } from "node:fs";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { performance } from "node:perf_hooks";
+import { text } from "node:stream/consumers";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type LeaseProvider, leaseProviderConformance } from "../../daemon/dist/index.js";
@@ -145,6 +149,53 @@ describe.skipIf(!HAS_ETCD)("etcd", { concurrent: true }, () => {
         close: end.close,
       };
     },
+  });
+
+  test("a change of the ttl whose answer was lost loses nothing", async ({ onTestFinished }) => {
+    let losing = false;
+    let lost = 0;
+    const before = createServer(async (request, response) => {
+      const answer = await fetch(new URL(request.url as string, cluster.endpoints[0]), {
+        method: "POST",
+        body: await text(request),
+      });
+      const body = await answer.text();
+      // etcd has done it by now.
+      if (losing && request.url === "/v3/kv/txn") {
+        lost += 1;
+        response.destroy();
+      } else response.writeHead(answer.status).end(body);
+    });
+    onTestFinished(() => void before.close().closeAllConnections());
+    before.listen(0, "127.0.0.1");
+    await once(before, "listening");
+    const { port } = before.address() as AddressInfo;
+    const specification = parseProvider(`etcd:endpoints=http://127.0.0.1:${port},prefix=${randomUUID()}/`);
+    const provider = closing(
+      await loadProvider(specification as EtcdSpecification, realClocks),
+      onTestFinished,
+    );
+    const request = {
+      name: "release",
+      leaseId: `lease_${randomUUID()}`,
+      owner: "test",
+      ttlMs: 60_000,
+      note: null,
+      peer: { pid: null, uid: null, gid: null },
+      tokenAbove: 0,
+    };
+    const { fencingToken } = (await provider.acquire(request)) as { fencingToken: number };
+    losing = true;
+    await expect(provider.heartbeat({ ...request, ttlMs: 90_000 })).rejects.toMatchObject({
+      kind: "provider_unavailable",
+    });
+    losing = false;
+    expect(lost).toBeGreaterThan(0);
+    // The holder goes on as if it had never asked.
+    expect((await provider.heartbeat(request))?.remainingMs).toBeGreaterThan(30_000);
+    expect(await provider.get("release")).toMatchObject({ fencingToken });
+    expect(await provider.release(request)).toBe(true);
+    expect(await provider.heartbeat(request)).toBe(null);
   });
 });
 

@@ -1,7 +1,7 @@
 // The `pawl` program as a shell runs it: arguments and input in; output, errors and exit code out.
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { onTestFinished } from "vitest";
-import { PAWL } from "../daemon.js";
+import { type AtEnd, PAWL } from "../daemon.js";
 
 export interface RunOptions {
   /** Standard input; none by default. */
@@ -10,6 +10,8 @@ export interface RunOptions {
   cwd?: string;
   /** The socket of the daemon, given as `--socket`. */
   socket?: string;
+  /** Of a test that runs beside others. */
+  atEnd?: AtEnd;
 }
 
 export interface Ran {
@@ -27,7 +29,7 @@ export class PawlProcess {
   readonly ended: Promise<Ran>;
   #wanted: { matches: () => boolean; resolve: () => void }[] = [];
 
-  constructor(child: ChildProcess) {
+  constructor(child: ChildProcess, atEnd: AtEnd = onTestFinished) {
     this.child = child;
     const look = (): void => {
       this.#wanted = this.#wanted.filter(({ matches, resolve }) => {
@@ -49,7 +51,7 @@ export class PawlProcess {
         resolve({ code: signal ?? code ?? -1, stdout: this.stdout, stderr: this.stderr });
       });
     });
-    onTestFinished(() => void child.kill("SIGKILL"));
+    atEnd(() => void child.kill("SIGKILL"));
   }
 
   get pid(): number {
@@ -89,7 +91,7 @@ export function startPawl(args: readonly string[], options: RunOptions = {}): Pa
   });
   child.stdin?.on("error", () => {});
   child.stdin?.end(options.input);
-  return new PawlProcess(child);
+  return new PawlProcess(child, options.atEnd);
 }
 
 /** Runs `pawl` to its end. */

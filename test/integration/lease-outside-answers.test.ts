@@ -1,6 +1,6 @@
 // What a lease provider outside says, and what becomes of it: clients are told the kind of provider and a reason, the
 // log the rest without secrets, an answer that cannot be is none, and a token that was seen is remembered.
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { performance } from "node:perf_hooks";
 import { expect, test } from "vitest";
@@ -51,11 +51,15 @@ test.concurrent("what a provider says in its exceptions is for the log, and its 
   expect(provider).toMatch(/^custom:.*faulty-provider\.js$/);
   expect(text).toContain("no route to postgres://[user]@db/leases");
   expect(text).toContain('"password":"[password]"');
-  expect(JSON.stringify(daemon.log)).toContain("for [leaseId]");
   await reading.destroy();
   expect(await daemon.end()).toBe(0);
-  for (const secret of ["hunter2", "tiger", leaseId])
-    expect(JSON.stringify(daemon.log)).not.toContain(secret);
+  const log = JSON.stringify(daemon.log);
+  expect(log).toContain("for [leaseId]");
+  for (const secret of ["hunter2", "tiger", leaseId, other.lease.leaseId]) expect(log).not.toContain(secret);
+  // Nor is it in what is copied by a backup.
+  const database = readFileSync(join(place.stateDir, "pawl.db"));
+  expect(database.includes("faulty-provider.js#")).toBe(true);
+  expect(database.includes("hunter2")).toBe(false);
 });
 
 test.concurrent("what a provider says at the start is told without its secrets too", async ({
@@ -196,10 +200,11 @@ test.concurrent("what cannot be used is known within the patience that is promis
   expect(performance.now() - begun).toBeLessThan(4500);
 });
 
-test.concurrent("a provider that says to ask again at once is not asked without end", async ({
-  onTestFinished: atEnd,
-}) => {
-  const faulty = new Faulty(atEnd);
+test.concurrent.for([
+  ["says to ask again at once", ""],
+  ["tells at once that the name may be free", "eager=1"],
+])("a provider that %s is not asked without end", async ([, more], { onTestFinished: atEnd }) => {
+  const faulty = new Faulty(atEnd, { more });
   const client = await (await faulty.start()).place.connect();
   const other = await (await faulty.start()).place.connect();
   await other.call("lease.acquire", { name: NAME, owner: OWNER });
@@ -340,4 +345,70 @@ test.concurrent("a grant whose answer was lost is found again, also when its tok
   while (seen === undefined) seen = (await looking.call("lease.get", { name: NAME })).lease?.fencingToken;
   faulty.fault = undefined;
   expect((await asked).lease.fencingToken).toBe(seen);
+});
+
+test.concurrent("who asks for a shorter ttl and gets no answer stops before another may hold it", async ({
+  onTestFinished: atEnd,
+}) => {
+  const faulty = new Faulty(atEnd);
+  const [daemon, other] = await Promise.all([faulty.start(), faulty.start()]);
+  const [client, elsewhere] = [await daemon.place.connect(), await other.place.connect()];
+  const { lease } = await client.call("lease.acquire", { name: NAME, owner: OWNER, ttlMs: 3_600_000 });
+  const order: string[] = [];
+  faulty.fault = "drop heartbeat";
+  const told = (async () => {
+    for (;;) {
+      const { method, params } = JSON.parse(await client.line());
+      if (method !== "lease.lost") continue;
+      order.push("told");
+      return params;
+    }
+  })();
+  const { leaseId, fencingToken } = lease;
+  client.send({
+    jsonrpc: "2.0",
+    id: "shorter",
+    method: "lease.heartbeat",
+    params: { leaseId, ttlMs: 1000 },
+  });
+  const next = await elsewhere.call("lease.acquire", { name: NAME, owner: "next", waitMs: 60_000 });
+  order.push("granted");
+  expect(next.lease.fencingToken).toBeGreaterThan(fencingToken);
+  expect(await told).toMatchObject({ leaseId, cause: "expired" });
+  expect(order).toEqual(["told", "granted"]);
+});
+
+test.concurrent("a ttl is made shorter and longer again, and nobody is warned too early", async ({
+  onTestFinished: atEnd,
+}) => {
+  const faulty = new Faulty(atEnd);
+  const client = await (await faulty.start()).place.connect();
+  const { lease } = await client.call("lease.acquire", { name: NAME, owner: OWNER, ttlMs: 3_600_000 });
+  const { leaseId, fencingToken } = lease;
+  for (const ttlMs of [60_000, 30_000, 3_600_000]) {
+    const { remainingMs } = await client.call("lease.heartbeat", { leaseId, ttlMs });
+    expect(remainingMs).toBeGreaterThan(ttlMs / 2);
+    expect(remainingMs).toBeLessThanOrEqual(ttlMs);
+  }
+  expect(await checked(client, fencingToken)).toEqual([true, fencingToken]);
+  expect(client.lines).toEqual([]);
+});
+
+test.concurrent("a provider that fails again and again fills no log", async ({ onTestFinished: atEnd }) => {
+  const faulty = new Faulty(atEnd);
+  const daemon = await faulty.start();
+  const client = await daemon.place.connect();
+  const failures = () => daemon.log.filter(({ msg }) => msg === "the lease provider failed");
+  faulty.fault = "throw acquire";
+  expect((await client.refusal("lease.acquire", { name: NAME, owner: OWNER })).data.kind).toBe(
+    "provider_unavailable",
+  );
+  expect(faulty.calls.filter((call) => call === "acquire throw").length).toBeGreaterThan(1);
+  expect(failures()).toMatchObject([
+    { level: "error", stack: expect.stringContaining("faulty-provider.js") },
+  ]);
+  // Another defect is told too.
+  faulty.fault = 'reject inspect {"message":"another"}';
+  await client.refusal("lease.get", { name: NAME });
+  expect(failures().map(({ text }) => text)).toEqual([expect.anything(), "another"]);
 });

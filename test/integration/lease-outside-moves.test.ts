@@ -1,6 +1,5 @@
-// Names whose leases are kept elsewhere than before, and daemons that end in order while leases are held outside.
+// Names whose leases are kept elsewhere than before, and what a daemon that ends in order still owes.
 import { expect, test } from "vitest";
-import { connect } from "../../client/dist/index.js";
 import type { AtEnd } from "../daemon.js";
 import { Faulty } from "../faulty.js";
 import type { RawClient } from "../raw-client.js";
@@ -110,77 +109,22 @@ test.concurrent("a lease that a provider granted stays with it when its name is 
   const after = ["--lease-provider", `old/*=${faulty.specification}`];
   const { lease, client } = await moved(atEnd, faulty, { before: faulty.args, after });
   await expectHeld(client, lease);
+  const breaking = { method: "lease.break", params: { name: NAME, reason: "moved" } };
+  const { data } = await client.refusal("transact", { calls: [NEXT, breaking] });
+  expect(data).toMatchObject({ kind: "invalid_params", issues: [{ path: "/calls/1/method" }] });
+  expect(faulty.calls).not.toContain("break -");
   expect(await client.call("lease.break", { name: NAME, reason: "moved" })).toEqual({ broken: true });
   expect(faulty.calls.at(-1)).toBe("break -");
+  // Nobody outside has to be asked any more.
+  const { results } = await client.call("transact", { calls: [breaking] });
+  expect(results).toEqual([{ broken: false }]);
   const next = await client.call("lease.acquire", { name: NAME, owner: OWNER, ttlMs: 1000 });
   expect(next.lease.fencingToken).toBeGreaterThan(lease.fencingToken);
   expect(next.lease.remainingMs).toBe(1000);
 });
 
-test.concurrent("a daemon that stops gives back what ends with its connections, and nothing else", async ({
-  onTestFinished: atEnd,
-}) => {
-  const faulty = new Faulty(atEnd);
-  const [daemon, other] = await Promise.all([faulty.start(), faulty.start()]);
-  const [holder, elsewhere] = [await daemon.place.connect(), await other.place.connect()];
-  const request = { owner: OWNER, ttlMs: LONG_MS } as const;
-  const { lease } = await holder.call("lease.acquire", { ...request, name: NAME, releaseOn: "disconnect" });
-  await holder.call("lease.acquire", { ...request, name: "out/stays" });
-  const dying = await daemon.place.connect();
-  await dying.call("lease.acquire", { ...request, name: "out/dying", releaseOn: "disconnect" });
-
-  const order: string[] = [];
-  const waits = elsewhere.call("lease.acquire", { ...request, name: NAME, waitMs: 60_000 }).then((result) => {
-    order.push("granted");
-    return result;
-  });
-  while (!faulty.calls.includes("acquire -")) await other.place.next();
-  const told = holder.line().then((line) => {
-    order.push("told");
-    return JSON.parse(line) as unknown;
-  });
-  void dying.destroy();
-  const ended = daemon.end();
-  expect(await told).toMatchObject({
-    method: "lease.lost",
-    params: { leaseId: lease.leaseId, cause: "broken", reason: "the daemon is stopping" },
-  });
-  await holder.ended;
-  await holder.destroy();
-  expect((await waits).lease.fencingToken).toBeGreaterThan(lease.fencingToken);
-  expect(order).toEqual(["told", "granted"]);
-  expect(await ended).toBe(0);
-  // The daemon is not there any more, so it is known now or never.
-  const dead = await elsewhere.call("lease.acquire", { ...request, name: "out/dying" });
-  expect(dead.lease.fencingToken).toBeGreaterThan(0);
-  const { data } = await elsewhere.refusal("lease.acquire", { ...request, name: "out/stays" });
-  expect(data.kind).toBe("lease_held");
-});
-
-test.concurrent("a holder that takes no notice of the end keeps its lease", async ({
-  onTestFinished: atEnd,
-}) => {
-  const faulty = new Faulty(atEnd);
-  const place = faulty.place();
-  const [daemon, other] = await Promise.all([place.start({ args: faulty.args }), faulty.start()]);
-  const elsewhere = await other.place.connect();
-  const request = { name: NAME, owner: OWNER, ttlMs: LONG_MS, releaseOn: "disconnect" } as const;
-  const unaware = await place.connect();
-  const { lease } = await unaware.call("lease.acquire", request);
-  // It does not close its side: it may be in the middle of a write.
-  expect(await daemon.end()).toBe(0);
-  expect((await elsewhere.refusal("lease.acquire", request)).data.kind).toBe("lease_held");
-  await place.start({ args: faulty.args });
-  const again = await place.connect();
-  await again.call("lease.heartbeat", { leaseId: lease.leaseId });
-  expect(await again.call("lease.release", { leaseId: lease.leaseId })).toEqual({ released: true });
-  await unaware.destroy();
-});
-
-test.concurrent("a provider that hangs keeps no daemon from ending, and is told by the next one", async ({
-  onTestFinished: atEnd,
-}) => {
-  const faulty = new Faulty(atEnd);
+/** A daemon over which a lease has ended that its provider did not hear of, and a connection to another daemon. */
+async function ended(faulty: Faulty) {
   const place = faulty.place();
   const [daemon, other] = await Promise.all([place.start({ args: faulty.args }), faulty.start()]);
   const elsewhere = await other.place.connect();
@@ -188,51 +132,28 @@ test.concurrent("a provider that hangs keeps no daemon from ending, and is told 
   const holder = await place.connect();
   await holder.call("lease.acquire", request);
   faulty.fault = "hang release";
-  const ended = daemon.end();
-  await holder.ended;
   await holder.destroy();
-  expect(await ended).toBe(0);
+  while (!faulty.calls.includes("release hang")) await other.place.next();
+  return { place, daemon, elsewhere, request };
+}
+
+test.concurrent("a daemon that stops gives back what has ended", async ({ onTestFinished: atEnd }) => {
+  const faulty = new Faulty(atEnd);
+  const { daemon, elsewhere, request } = await ended(faulty);
+  faulty.fault = undefined;
+  expect(await daemon.end()).toBe(0);
+  // The daemon is not there any more, so it is known now or never.
+  await elsewhere.call("lease.acquire", request);
+});
+
+test.concurrent("a provider that hangs keeps no daemon from ending, and is told by the next one", async ({
+  onTestFinished: atEnd,
+}) => {
+  const faulty = new Faulty(atEnd);
+  const { place, daemon, elsewhere, request } = await ended(faulty);
+  expect(await daemon.end()).toBe(0);
   faulty.fault = undefined;
   expect((await elsewhere.refusal("lease.acquire", request)).data.kind).toBe("lease_held");
   await place.start({ args: faulty.args });
   await elsewhere.call("lease.acquire", { ...request, waitMs: 60_000 });
-});
-
-test.concurrent("withLease is told by a daemon that stops, before another is granted the name", async ({
-  onTestFinished: atEnd,
-}) => {
-  const faulty = new Faulty(atEnd);
-  const [daemon, other] = await Promise.all([faulty.start(), faulty.start()]);
-  const elsewhere = await other.place.connect();
-  const client = await connect({ socket: daemon.place.socket });
-  atEnd(() => client.close());
-  const order: string[] = [];
-  let begun: () => void = () => {};
-  const holds = new Promise<void>((resolve) => {
-    begun = resolve;
-  });
-  const used = client.withLease(
-    NAME,
-    async ({ signal }) => {
-      const over = new Promise<void>((resolve) =>
-        signal.addEventListener("abort", () => {
-          order.push("told");
-          resolve();
-        }),
-      );
-      begun();
-      await over;
-      throw signal.reason;
-    },
-    { ttlMs: LONG_MS },
-  );
-  used.catch(() => {});
-  await holds;
-  const waits = elsewhere
-    .call("lease.acquire", { name: NAME, owner: OWNER, waitMs: 60_000 })
-    .then(() => order.push("granted"));
-  expect(await daemon.end()).toBe(0);
-  await waits;
-  expect(order).toEqual(["told", "granted"]);
-  await expect(used).rejects.toMatchObject({ kind: "lease_lost" });
 });

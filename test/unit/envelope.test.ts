@@ -112,6 +112,7 @@ describe("errors", () => {
   test("values are shown as JSON, and cut", () => {
     expect(shown("a\nb")).toBe('"a\\nb"');
     expect(shown(undefined)).toBe("undefined");
+    expect(shown(5n)).toBe("5n");
     expect(shown({ a: [1] })).toBe('{"a":[1]}');
     expect(shown("x".repeat(1000))).toHaveLength(80);
     expect(shown("x".repeat(78))).toBe(`"${"x".repeat(78)}"`);

@@ -123,6 +123,11 @@ test("whatever is thrown, something can be logged of it", () => {
   expect(error(undefined)).toContain("undefined was thrown");
   expect(error(Object.create(null))).toContain("cannot even be shown");
   expect(error(new Error("x".repeat(5000)))).toHaveLength(1000);
-  expect(stack(new Error("secret"))).toMatch(/^Error: \[key\]\n {4}at /);
+  // Where it comes from, and not what it says again, however long that is.
+  expect(stack(new Error(`secret\n${"x".repeat(100_000)}`))).toMatch(/^ {4}at [^\n]*lease-answers/);
+  const at = Object.assign(new Error(), { stack: "Error\n    at secret (file:///a.js:1:1)" });
+  expect(stack(at)).toBe("    at [key] (file:///a.js:1:1)");
+  at.stack = `Error\n    at ${"y".repeat(100_000)}`;
+  expect(stack(at)).toHaveLength(1000);
   expect(stack("no error")).toBe(undefined);
 });

@@ -62,3 +62,13 @@ test("what is wrong with a provider of one's own is said without its other param
   expect(refused).toThrow("custom:/m.js");
   expect(refused).not.toThrow("hunter2");
 });
+
+test("providers of one's own are told apart by all that they were given, without keeping it", () => {
+  const texts = ["", ",a=1", ",a=2", ",a=1,b=secret"].map(
+    (more) => parseLeaseRule(`*=custom:/m.js${more}`).provider.text,
+  );
+  expect(new Set(texts).size).toBe(4);
+  expect(texts[0]).toBe("custom:/m.js");
+  expect(texts.join()).not.toContain("secret");
+  expect(parseLeaseRule("*=custom:/m.js,a=1").provider.text).toBe(texts[1]);
+});

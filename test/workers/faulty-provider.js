@@ -10,12 +10,13 @@
 //   soon   says of a name that is held that it is worth asking again at once
 // and its second, if any, the one method that this is about. Without the file all is well.
 //
-// Parameters: directory; force=1 for `break`; forgetful=1 for no `inspect`; whatever else is secret.
+// Parameters: directory; force=1 for `break`; forgetful=1 for no `inspect`; eager=1 for a `watch` that
+// tells of nothing; whatever else is secret.
 import { appendFileSync, readFileSync } from "node:fs";
 import { createLeaseProvider as createReal } from "../../docs/providers/directory-provider.js";
 
 export async function createLeaseProvider(options) {
-  const { directory, force, forgetful } = options.params;
+  const { directory, force, forgetful, eager } = options.params;
   const real = await createReal(options);
   const fault = (method) => {
     try {
@@ -56,5 +57,6 @@ export async function createLeaseProvider(options) {
       return kind === "low" && answer.granted ? { ...answer, fencingToken: 1 } : answer;
     };
   }
+  if (eager) faulty.watch = async () => {};
   return faulty;
 }
