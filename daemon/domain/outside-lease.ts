@@ -75,11 +75,16 @@ const setEnd = sql(`
 
 const remove = sql("DELETE FROM pawl_lease WHERE lease_id = :leaseId");
 
-/** The earlier end of the two clocks counts: one stands still while the machine sleeps, the other can be set back. */
+/**
+ * The earlier end of the two clocks counts: one stands still while the machine sleeps, the other can be set back.
+ * What has waited for its holder since a restart keeps its end in place of the connection, negated (lease.ts).
+ */
 const endByUptime = sql(`
   UPDATE pawl_lease SET
     expires_at = iif(boot IS NOT :boot, :now, min(expires_at, :now + ends_uptime_ms - :uptimeMs)),
-    ends_uptime_ms = min(ends_uptime_ms, :uptimeMs + expires_at - :now)
+    connection = CASE WHEN connection >= 0 THEN connection
+      ELSE -iif(boot IS NOT :boot, :now, min(-connection, :now + ends_uptime_ms - :uptimeMs)) END,
+    ends_uptime_ms = min(ends_uptime_ms, :uptimeMs + iif(connection < 0, -connection, expires_at) - :now)
   WHERE provider IS NOT NULL`);
 
 interface OwedRow {
@@ -182,7 +187,7 @@ export function* beginRenewal(
   const { name, provider, ttl_ms: ttlMs, release_on: releaseOn } = row;
   const { remainingMs: wantedMs, uptime } = lasting(wanted ?? ttlMs);
   const heldMs = row.expires_at - now;
-  const cameBack = releaseOn === "disconnect" && row.connection === 0;
+  const cameBack = releaseOn === "disconnect" && row.connection <= 0;
   const lastedMs = cameBack ? Math.max(heldMs, (row.ends_uptime_ms ?? 0) - uptime.uptimeMs) : heldMs;
   const remainingMs = Math.min(lastedMs, Math.max(wantedMs, 0));
   if (cameBack || remainingMs < heldMs) {

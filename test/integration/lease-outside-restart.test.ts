@@ -101,7 +101,7 @@ test.concurrent("pawl lock: who lives goes on with the same token; who was kille
 });
 
 test.concurrent.for(["SIGTERM", "SIGKILL"] as const)(
-  "nobody is told of a loss (%s), and who renews has it again, on that connection",
+  "nobody is told of a loss (%s), and who renews after a second one has it again, on that connection",
   async (how, { onTestFinished: atEnd }) => {
     const { place, stop, again, elsewhere } = await twoDaemons(atEnd);
     const before = await place.connect();
@@ -112,6 +112,8 @@ test.concurrent.for(["SIGTERM", "SIGKILL"] as const)(
     await stop(how);
     await before.ended;
     expect(before.lines).toEqual([]);
+    await again();
+    await stop(how);
     await again();
     const after = await place.connect();
     for (const [name, { leaseId, fencingToken }] of held) {
