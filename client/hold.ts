@@ -2,7 +2,7 @@ import { basename } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import type { NotificationParams, Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
-import { DEFAULT_LEASE_MS, MAX_NAME_LENGTH } from "@pawl/protocol/limits";
+import { DEFAULT_LEASE_MS, MAX_NAME_LENGTH, RESTART_GRACE_MS } from "@pawl/protocol/limits";
 import { type ClientConnection, ConnectionLost } from "./client.js";
 
 /** A grant is renewed when this part of its time has passed: two renewals may fail before it is lost. */
@@ -13,8 +13,6 @@ const MARGIN_FRACTION = 1 / 10;
 const RETRY_FRACTION = 1 / 20;
 const MIN_RETRY_MS = 20;
 const MAX_RETRY_MS = 1000;
-/** What a grant that ends with its connection is given at most to be renewed on another (spec: queue.md, Rules). */
-const RESTART_GRACE_MS = 5000;
 /** How long giving a lease back is waited for; it ends by itself too. */
 const RELEASE_TIMEOUT_MS = 5000;
 const REACQUIRE_PAUSE_MS = 100;

@@ -130,12 +130,15 @@ export const MAX_CLOCK_AHEAD_MS = 60_000;
 
 /** Elements of `dependsOn` that one write can name; with the longest ids they still fit into one change. */
 export const MAX_DEPENDENCIES_PER_WRITE = 256;
-/** More logs than a board has authors and incarnations; all heads travel in one request. */
+/** Heads in one request: more logs than most boards have authors and incarnations. Of more, a peer asks in parts. */
 export const MAX_HEADS = 4096;
 /** Changes in one `pipeline.changes` and `pipeline.apply` ... */
 export const MAX_CHANGES_PER_CALL = 64;
 /** ... and their length together as JSON: as much as a request may have, but for what is around them. */
 export const MAX_CHANGES_BYTES = DEFAULT_MAX_MESSAGE_BYTES - 1024;
+
+/** What a grant that ends with its connection has at most, after a restart, to be renewed on a new one (spec: queue.md). */
+export const RESTART_GRACE_MS = 5000;
 
 /** Longest path of a file that a caller names (PATH_MAX, with the final NUL). */
 export const MAX_PATH_LENGTH = 4095;

@@ -6,6 +6,7 @@ import {
   MAX_PAGE_BYTES,
   MAX_PAYLOAD_NESTING_LEVELS,
   MAX_SHOWN_MESSAGE_LENGTH,
+  RESTART_GRACE_MS,
 } from "@pawl/protocol/limits";
 import { all, type Env, type Operation, type Outcome, one, run, sql, Wait } from "../operation.js";
 import { nestingLevels, RawJson } from "../raw-json.js";
@@ -25,13 +26,12 @@ import {
 } from "./command-row.js";
 import { isFinal, stateAt, transition } from "./command-state.js";
 import type { Expiry } from "./expiry.js";
+import { ownEnd, postponedConnection } from "./restart-grace.js";
 
 /** Commands read at a time, so that no more params than these are in memory beside those that are taken. */
 const TAKEN_PER_READ = 8;
 /** Commands that one operation hands to the connections that serve a deployment. */
 const MAX_PUSHED_COMMANDS = 64;
-/** What remains at most, after a restart, of a lease that ends with its connection, to be renewed on a new one. */
-const RESTART_GRACE_MS = 5000;
 /** What programs match on in the answer to a push that is no answer. */
 const INVALID_RESPONSE = "INVALID_RESPONSE";
 
@@ -93,7 +93,7 @@ const endDelays = sql<{ deployment: string }>(`
 
 const postponeLeases = sql(`
   UPDATE pawl_command SET lease_expires_at = lease_expires_at + :byMs,
-    lease_connection = CASE WHEN lease_connection < 0 THEN lease_connection - :byMs ELSE lease_connection END
+    lease_connection = ${postponedConnection("lease_connection")}
   WHERE lease_expires_at IS NOT NULL`);
 
 const selectOfConnection = sql<LiveRow>(`
@@ -106,17 +106,11 @@ const selectPushes = sql<LiveRow>(`
 const endOfConnection = sql(`
   UPDATE pawl_command SET lease_expires_at = :now, lease_connection = NULL WHERE lease_connection = :connection`);
 
-/**
- * A push ends with its connection; a lease that ends with one is given time to be renewed on another. In place of
- * the connection it keeps when it ends by itself, negated: the grace begins again with the next restart, since nobody
- * could renew it while there was no daemon, and never outlives the lease.
- */
+/** A push ends with its connection; a lease that ends with one is given time to be renewed on another. */
+const DELIVERY_END = ownEnd("lease_connection", "coalesce(lease_expires_at, :now)");
 const forgetConnections = sql(`
   UPDATE pawl_command
-  SET lease_connection = CASE WHEN lease_connection < 0 THEN lease_connection ELSE -coalesce(lease_expires_at, :now) END,
-    lease_expires_at = CASE WHEN lease_expires_at IS NULL THEN :now
-      WHEN lease_connection < 0 AND -lease_connection < :grace THEN -lease_connection
-      WHEN lease_connection >= 0 AND lease_expires_at < :grace THEN lease_expires_at ELSE :grace END
+  SET lease_connection = -${DELIVERY_END}, lease_expires_at = min(:grace, ${DELIVERY_END})
   WHERE lease_connection IS NOT NULL`);
 
 const countStates = sql<{ state: CommandState; commands: number }>(

@@ -1,19 +1,18 @@
 import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
-import { MAX_PAGE_BYTES } from "@pawl/protocol/limits";
+import { MAX_PAGE_BYTES, RESTART_GRACE_MS } from "@pawl/protocol/limits";
 import { all, type Env, type Operation, type Outcome, one, run, sql, Wait } from "../operation.js";
 import { holderOf, localProvider } from "../providers/local.js";
 import type { Holder } from "../providers/provider.js";
 import { notConfigured } from "../providers/refusals.js";
 import { kindOf } from "../providers/specification.js";
 import type { Expiry } from "./expiry.js";
+import { ownEnd, postponedConnection } from "./restart-grace.js";
 
 /** Random bits of a leaseId: as many as nobody guesses. */
 const LEASE_ID_BYTES = 16;
 /** A holder is told that its lease is about to end when this part of the ttl is left. */
 const WARN_FRACTION = 1 / 3;
-/** What remains at most, after a restart, of a lease that ended with its connection, to be renewed on a new one. */
-const RESTART_GRACE_MS = 5000;
 
 /** A row may be past its end and not yet removed: expiry runs in bounded steps. */
 export const selectByName = sql<LeaseRow>("SELECT * FROM pawl_lease WHERE name = :name");
@@ -66,7 +65,7 @@ const expireOfConnection = sql(`
  */
 const postponeOwn = sql(`
   UPDATE pawl_lease SET expires_at = expires_at + :byMs, warn_at = warn_at + :byMs,
-    connection = CASE WHEN connection < 0 THEN connection - :byMs ELSE connection END
+    connection = ${postponedConnection("connection")}
   WHERE provider IS NULL`);
 
 const owe = sql(`
@@ -74,16 +73,11 @@ const owe = sql(`
   VALUES (:leaseId, :name, :provider, :fencingToken, :until)
   ON CONFLICT (lease_id) DO NOTHING`);
 
-/**
- * A lease that ended with its connection keeps in place of that when it ends by itself, negated: the grace begins
- * again with the next restart, since nobody could renew it while there was no daemon, and never outlives the ttl.
- */
+const LEASE_END = ownEnd("connection", "expires_at");
 const forgetConnections = sql(`
   UPDATE pawl_lease SET warn_at = NULL,
-    connection = CASE WHEN release_on <> 'disconnect' THEN 0 WHEN connection < 0 THEN connection ELSE -expires_at END,
-    expires_at = CASE WHEN release_on <> 'disconnect' THEN expires_at
-      WHEN connection < 0 AND -connection < :grace THEN -connection
-      WHEN connection >= 0 AND expires_at < :grace THEN expires_at ELSE :grace END`);
+    connection = iif(release_on = 'disconnect', -${LEASE_END}, 0),
+    expires_at = iif(release_on = 'disconnect', min(:grace, ${LEASE_END}), expires_at)`);
 
 export interface LeaseRow {
   name: string;

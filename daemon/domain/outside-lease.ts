@@ -24,6 +24,7 @@ import {
   waitKey,
   watchOver,
 } from "./lease.js";
+import { ownEnd } from "./restart-grace.js";
 
 /** What is owed is given back in steps of so many. */
 const OWED_ROWS = 200;
@@ -77,14 +78,14 @@ const remove = sql("DELETE FROM pawl_lease WHERE lease_id = :leaseId");
 
 /**
  * The earlier end of the two clocks counts: one stands still while the machine sleeps, the other can be set back.
- * What has waited for its holder since a restart keeps its end in place of the connection, negated (lease.ts).
+ * What has waited for its holder since a restart keeps its end in place of the connection, negated (restart-grace.ts).
  */
 const endByUptime = sql(`
   UPDATE pawl_lease SET
     expires_at = iif(boot IS NOT :boot, :now, min(expires_at, :now + ends_uptime_ms - :uptimeMs)),
     connection = CASE WHEN connection >= 0 THEN connection
       ELSE -iif(boot IS NOT :boot, :now, min(-connection, :now + ends_uptime_ms - :uptimeMs)) END,
-    ends_uptime_ms = min(ends_uptime_ms, :uptimeMs + iif(connection < 0, -connection, expires_at) - :now)
+    ends_uptime_ms = min(ends_uptime_ms, :uptimeMs + ${ownEnd("connection", "expires_at")} - :now)
   WHERE provider IS NOT NULL`);
 
 interface OwedRow {

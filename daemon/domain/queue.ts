@@ -2,13 +2,19 @@ import { hash, timingSafeEqual } from "node:crypto";
 import type { BatchState, DeliveryPolicy, MergeKey, Parsed, Result, SlotPolicy } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import type { Texts } from "@pawl/protocol/json-text";
-import { MAX_PAGE_BYTES, MAX_PAYLOAD_NESTING_LEVELS, MAX_RETRIED_BATCHES } from "@pawl/protocol/limits";
+import {
+  MAX_PAGE_BYTES,
+  MAX_PAYLOAD_NESTING_LEVELS,
+  MAX_RETRIED_BATCHES,
+  RESTART_GRACE_MS,
+} from "@pawl/protocol/limits";
 import { digestOfMeaning } from "../json-digest.js";
 import { all, type Env, insert, type Operation, type Outcome, one, run, sql, Wait } from "../operation.js";
 import { nestingLevels, RawJson } from "../raw-json.js";
 import { type Candidate, mayBeJoined, selectBatches } from "./claim-selection.js";
 import type { Expiry } from "./expiry.js";
 import { PRUNE_EVERY_MS } from "./pruning.js";
+import { ownEnd, postponedConnection } from "./restart-grace.js";
 
 /** Payloads up to this size are kept in the row of their batch, which every change of its state writes anew. */
 const MAX_INLINE_PAYLOAD_BYTES = 1024;
@@ -19,8 +25,6 @@ const NONCE_BYTES = 12;
 const BATCH_OVERHEAD_BYTES = 512;
 /** Batches that a claim looks at first beyond its head; twice as many each time that all of them join. */
 const FIRST_FOLLOWING_ROWS = 16;
-/** What remains at most, after a restart, of a claim that ended with its connection, to be renewed on a new one. */
-const RESTART_GRACE_MS = 5000;
 /** Batches that one turn removes at most: some 2 ms of work. */
 const PRUNED_ROWS_PER_STEP = 100;
 /** How much of a payload a refusal shows. */
@@ -726,17 +730,12 @@ const selectQueueName = sql<{ queue: string }>("SELECT queue FROM pawl_queue WHE
 
 const postponeEnds = sql(`
   UPDATE pawl_batch SET expires_at = expires_at + :byMs,
-    connection = CASE WHEN connection < 0 THEN connection - :byMs ELSE connection END
+    connection = ${postponedConnection("connection")}
   WHERE expires_at IS NOT NULL`);
 
-/**
- * A claim that ended with its connection keeps in place of that when its lease ends, negated: the grace begins again
- * with the next restart, since nobody could renew it while there was no daemon, and never outlives the lease.
- */
+const CLAIM_END = ownEnd("connection", "expires_at");
 const orphan = sql(`
-  UPDATE pawl_batch SET connection = CASE WHEN connection < 0 THEN connection ELSE -expires_at END,
-    expires_at = CASE WHEN connection < 0 AND -connection < :grace THEN -connection
-      WHEN connection >= 0 AND expires_at < :grace THEN expires_at ELSE :grace END
+  UPDATE pawl_batch SET connection = -${CLAIM_END}, expires_at = min(:grace, ${CLAIM_END})
   WHERE connection IS NOT NULL`);
 
 /** Claims that end by time, with their connection or after a restart, and batches whose time comes. */
