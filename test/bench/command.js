@@ -81,12 +81,13 @@ function historyEntry(peer, scale, progress) {
     note: rows.HOW,
     async setUp(directory) {
       for (const finished of [FEW_FINISHED_COMMANDS, MANY_FINISHED_COMMANDS * scale]) {
-        const state = directory();
-        const first = await peer.start(state);
-        await pawl.finishCommand(first.socket, DEPLOYMENT, PARAMS);
-        await first.stop();
-        rows.multiplyCommands(state, finished);
-        daemons.push({ finished, server: await peer.start(state) });
+        const server = await rows.startOn(
+          peer,
+          directory(),
+          (socket) => pawl.finishCommand(socket, DEPLOYMENT, PARAMS),
+          (state) => rows.multiplyCommands(state, finished),
+        );
+        daemons.push({ finished, server });
         progress(`command: ${finished.toLocaleString("en")} are finished`);
       }
     },

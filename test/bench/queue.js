@@ -154,12 +154,13 @@ function backlogEntry(peer, scale, progress) {
     note: rows.HOW,
     async setUp(directory) {
       for (const batches of backlogs) {
-        const state = directory();
-        const first = await peer.start(state);
-        await pawl.enqueueMany(first.socket, queue, PAYLOAD, 1);
-        await first.stop();
-        rows.multiplyBatches(state, batches);
-        daemons.push({ batches, server: await peer.start(state) });
+        const server = await rows.startOn(
+          peer,
+          directory(),
+          (socket) => pawl.enqueueMany(socket, queue, PAYLOAD, 1),
+          (state) => rows.multiplyBatches(state, batches),
+        );
+        daemons.push({ batches, server });
         progress(`queue: ${batches.toLocaleString("en")} are waiting`);
       }
     },

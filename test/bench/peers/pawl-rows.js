@@ -16,6 +16,23 @@ export const HOW =
   "Rows kept or waiting before the start: the daemon made the first; it was stopped, one INSERT ... SELECT for each table made the others from that, with ids and times of their own, and it was started again.";
 
 /**
+ * Starts a daemon on many rows.
+ *
+ * @param {import("./program.js").Peer} peer
+ * @param {string} state an empty directory.
+ * @param {(socket: string) => Promise<void>} first has the daemon make the one row that is repeated.
+ * @param {(state: string) => void} multiply repeats it.
+ * @returns {Promise<import("./program.js").Server>}
+ */
+export async function startOn(peer, state, first, multiply) {
+  const before = await peer.start(state);
+  await first(before.socket);
+  await before.stop();
+  multiply(state);
+  return await peer.start(state);
+}
+
+/**
  * Makes the one batch in a database, which waits in a queue, so many.
  *
  * @param {string} directory of the state of a daemon that has been stopped.
