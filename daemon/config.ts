@@ -28,7 +28,7 @@ import {
   type LeaseRule,
   parseLeaseRule,
   parseProvider,
-} from "./providers/specification.js";
+} from "./remote/specification.js";
 
 export interface Config {
   instance: string;

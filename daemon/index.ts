@@ -1,7 +1,6 @@
 export type { Dispenser } from "@pawl/protocol";
-export { type LocalDispenser, memoryDispenser, openDispenser } from "./dispenser.js";
-export type { EngineOptions } from "./engine.js";
-export { type ConformanceOptions, leaseProviderConformance, type Stage } from "./providers/conformance.js";
+export { type LocalDispenser, memoryDispenser, openDispenser } from "./domain/sequence/dispenser.js";
+export { type ConformanceOptions, leaseProviderConformance, type Stage } from "./remote/conformance.js";
 export type {
   Acquired,
   AcquireRequest,
@@ -15,4 +14,5 @@ export type {
   Place,
   ProviderOptions,
   ReleaseRequest,
-} from "./providers/provider.js";
+} from "./remote/provider.js";
+export type { EngineOptions } from "./store/open-database.js";

@@ -3,9 +3,9 @@ import { PawlError } from "@pawl/protocol/errors";
 import { type Config, readConfig, tableToCreate } from "./config.js";
 import { Daemon } from "./daemon.js";
 import { openLog } from "./log.js";
-import { createTable } from "./providers/load.js";
-import type { DynamoDbSpecification } from "./providers/specification.js";
-import { type Passed, takePassed } from "./systemd.js";
+import { createTable } from "./remote/load.js";
+import type { DynamoDbSpecification } from "./remote/specification.js";
+import { type Passed, takePassed } from "./socket/supervisor.js";
 
 /** Exit codes: 0 stopped in order, 1 ended by a failure, 2 bad usage, 3 could not start. */
 const EXIT_FAILURE = 1;

@@ -6,17 +6,17 @@ import Database from "better-sqlite3";
 import pino from "pino";
 import { onTestFinished } from "vitest";
 import type { TimeSource } from "../daemon/dist/clock.js";
-import { Dispatcher } from "../daemon/dist/dispatch.js";
-import { restart } from "../daemon/dist/domain/expiry.js";
-import { openEngine } from "../daemon/dist/engine.js";
-import { handlers } from "../daemon/dist/handlers.js";
-import { settleIdentity } from "../daemon/dist/identity.js";
-import { encode } from "../daemon/dist/raw-json.js";
-import { Reactor } from "../daemon/dist/reactor.js";
-import type { Receivers } from "../daemon/dist/receivers.js";
-import { Statistics } from "../daemon/dist/statistics.js";
+import { restart } from "../daemon/dist/grants/expiry.js";
+import { settleIdentity } from "../daemon/dist/identity/identity.js";
+import { encode } from "../daemon/dist/json/raw-json.js";
+import type { Receivers } from "../daemon/dist/rpc/command-push.js";
+import { Dispatcher } from "../daemon/dist/rpc/dispatch.js";
+import { handlers } from "../daemon/dist/rpc/handlers.js";
+import { openEngine } from "../daemon/dist/store/open-database.js";
 import { classify } from "../daemon/dist/store/sqlite.js";
 import type { Store } from "../daemon/dist/store/store.js";
+import { Statistics } from "../daemon/dist/turns/statistics.js";
+import { Reactor } from "../daemon/dist/turns/turn-loop.js";
 import { privateDirectory } from "./daemon.js";
 
 export interface InProcessOptions {

@@ -179,7 +179,7 @@ describe("what pawl loads when it runs", () => {
 
   test("daemon/dist/main.js: no client", () => {
     const loaded = [...loadedBy("daemon/dist/main.js")];
-    expect(loaded).toContain("daemon/dist/reactor.js");
+    expect(loaded).toContain("daemon/dist/turns/turn-loop.js");
     expect(loaded).toContain("better-sqlite3");
     expectNone(loaded.filter((name) => name.startsWith("client/")));
   });

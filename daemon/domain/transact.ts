@@ -2,12 +2,12 @@ import { METHODS, type Method, type Parsed, type Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { EACH, type Texts, textsAt } from "@pawl/protocol/json-text";
 import { MAX_TRANSACT_REFERRED_LENGTH, MAX_TRANSACT_RESULTS_LENGTH } from "@pawl/protocol/limits";
-import type { Handlers } from "../handlers.js";
-import { describeIssues, noSuchMethod, pointer } from "../invalid.js";
-import type { Env, Operation, Outcome } from "../operation.js";
-import { encode, RawJson, replaceReferences } from "../raw-json.js";
-import { guardLease } from "./lease.js";
-import { guardClaim } from "./queue.js";
+import { encode, RawJson, replaceReferences } from "../json/raw-json.js";
+import type { Handlers } from "../rpc/handlers.js";
+import { describeIssues, noSuchMethod, pointer } from "../rpc/validation-errors.js";
+import type { Env, Operation, Outcome } from "../turns/operation.js";
+import { guardLease } from "./lease/lease.js";
+import { guardClaim } from "./queue/queue.js";
 
 type Definition = (typeof METHODS)[number];
 type Call = Parsed<"transact">["calls"][number];

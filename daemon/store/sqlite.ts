@@ -9,7 +9,7 @@ import {
   type Statement,
   type Step,
   sql,
-} from "../operation.js";
+} from "../turns/operation.js";
 import type { Failure, Store } from "./store.js";
 
 /** Another connection of this process or a backup may hold a lock for a moment. */

@@ -2,9 +2,9 @@
 import type { Mode } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import Database from "better-sqlite3";
-import type { Env, Operation, SqlParams, Step } from "../../daemon/dist/operation.js";
 import { migrate } from "../../daemon/dist/store/migrate.js";
 import { SqliteStore } from "../../daemon/dist/store/sqlite.js";
+import type { Env, Operation, SqlParams, Step } from "../../daemon/dist/turns/operation.js";
 
 /** Something that runs operations, each in a transaction of its own. */
 export interface Driver {

@@ -11,12 +11,12 @@ import { text } from "node:stream/consumers";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type LeaseProvider, leaseProviderConformance } from "../../daemon/dist/index.js";
-import { createTable, loadProvider } from "../../daemon/dist/providers/load.js";
+import { createTable, loadProvider } from "../../daemon/dist/remote/load.js";
 import {
   type DynamoDbSpecification,
   type EtcdSpecification,
   parseProvider,
-} from "../../daemon/dist/providers/specification.js";
+} from "../../daemon/dist/remote/specification.js";
 import { Authority, HAS_OPENSSL } from "../certificates.js";
 import { type AtEnd, privateDirectory } from "../daemon.js";
 import { AWS_ENV, Dynalite } from "../dynalite.js";

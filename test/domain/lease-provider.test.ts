@@ -3,11 +3,11 @@
 import { join } from "node:path";
 import { test } from "vitest";
 import type { Clock } from "../../daemon/dist/clock.js";
-import { openEngine } from "../../daemon/dist/engine.js";
 import { type LeaseProvider, leaseProviderConformance } from "../../daemon/dist/index.js";
-import type { Env, Operation } from "../../daemon/dist/operation.js";
-import { localProvider } from "../../daemon/dist/providers/local.js";
+import { localProvider } from "../../daemon/dist/remote/local.js";
+import { openEngine } from "../../daemon/dist/store/open-database.js";
 import type { SqliteStore } from "../../daemon/dist/store/sqlite.js";
+import type { Env, Operation } from "../../daemon/dist/turns/operation.js";
 import { privateDirectory } from "../daemon.js";
 
 leaseProviderConformance({

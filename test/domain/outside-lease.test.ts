@@ -1,8 +1,8 @@
 // What no test at the socket can bring about: the clock of the machine that jumps.
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { postpone } from "../../daemon/dist/domain/expiry.js";
-import { openEngine } from "../../daemon/dist/engine.js";
+import { postpone } from "../../daemon/dist/grants/expiry.js";
+import { openEngine } from "../../daemon/dist/store/open-database.js";
 import { privateDirectory } from "../daemon.js";
 
 test("when the clock jumps ahead, a lease kept here keeps what remains of it, and one kept outside does not", () => {

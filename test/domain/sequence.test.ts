@@ -4,9 +4,16 @@ import { PawlError } from "@pawl/protocol/errors";
 import { MAX_INTEGER, MAX_NODE_ID, REQUEST_ID_RETENTION_MS } from "@pawl/protocol/limits";
 import fc from "fast-check";
 import { beforeEach, describe, expect, onTestFinished, test } from "vitest";
-import { expire } from "../../daemon/dist/domain/expiry.js";
-import { advance, formatId, next, parseId, peek, reserve } from "../../daemon/dist/domain/sequence.js";
-import type { Env, Operation } from "../../daemon/dist/operation.js";
+import {
+  advance,
+  formatId,
+  next,
+  parseId,
+  peek,
+  reserve,
+} from "../../daemon/dist/domain/sequence/sequence.js";
+import { expire } from "../../daemon/dist/grants/expiry.js";
+import type { Env, Operation } from "../../daemon/dist/turns/operation.js";
 import { type Driver, envOf, sequenceEnv, synchronousDriver } from "./drive.js";
 
 const START = 1_750_000_000_000;

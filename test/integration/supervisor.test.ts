@@ -15,7 +15,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import Database from "better-sqlite3";
 import { expect, onTestFinished, test } from "vitest";
-import { takePassed } from "../../daemon/dist/systemd.js";
+import { takePassed } from "../../daemon/dist/socket/supervisor.js";
 import { type DaemonProcess, PAWLD, Place, privateDirectory } from "../daemon.js";
 import { RawClient } from "../raw-client.js";
 import { expectRefusal } from "../refusal.js";

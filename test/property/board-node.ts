@@ -1,9 +1,14 @@
 // A node of the board in memory: the pure rules over maps that stand for the tables that merge.ts describes,
 // with no more loaded for each step than it asks for.
 import { PawlError } from "@pawl/protocol/errors";
-import { type Change, openChange, type SignedChange, writeChange } from "../../daemon/dist/board/change.js";
-import { CLOCK_START, compareHlc, type Hlc, observe } from "../../daemon/dist/board/hlc.js";
-import { checkPlace, stepHeads } from "../../daemon/dist/board/log.js";
+import {
+  type Change,
+  openChange,
+  type SignedChange,
+  writeChange,
+} from "../../daemon/dist/domain/board/change.js";
+import { CLOCK_START, compareHlc, type Hlc, observe } from "../../daemon/dist/domain/board/hybrid-clock.js";
+import { checkPlace, stepHeads } from "../../daemon/dist/domain/board/log.js";
 import {
   type Cell,
   type Increment,
@@ -12,8 +17,8 @@ import {
   itemOf,
   merge,
   stampOf,
-} from "../../daemon/dist/board/merge.js";
-import { type ItemWrite, planDelete, planWrite } from "../../daemon/dist/board/write.js";
+} from "../../daemon/dist/domain/board/merge.js";
+import { type ItemWrite, planDelete, planWrite } from "../../daemon/dist/domain/board/write.js";
 import { type Author, BOARD, incarnation } from "./board-author.js";
 
 /** The rules that can be replaced by mutants of them. */

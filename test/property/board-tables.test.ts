@@ -2,12 +2,12 @@
 import { PawlError } from "@pawl/protocol/errors";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import type { SignedChange } from "../../daemon/dist/board/change.js";
-import { trust } from "../../daemon/dist/domain/peer.js";
-import { countBoard, history, list } from "../../daemon/dist/domain/pipeline.js";
-import { rebuild } from "../../daemon/dist/domain/pipeline-rebuild.js";
-import { apply, changes, heads } from "../../daemon/dist/domain/pipeline-sync.js";
-import type { Env } from "../../daemon/dist/operation.js";
+import type { SignedChange } from "../../daemon/dist/domain/board/change.js";
+import { countBoard, history, list } from "../../daemon/dist/domain/board/items.js";
+import { trust } from "../../daemon/dist/domain/board/peers.js";
+import { rebuild } from "../../daemon/dist/domain/board/rebuild.js";
+import { apply, changes, heads } from "../../daemon/dist/domain/board/sync.js";
+import type { Env } from "../../daemon/dist/turns/operation.js";
 import { asynchronousDriver, type Driver, envOf, synchronousDriver } from "../domain/drive.js";
 import { Author, BOARD, hashOf } from "./board-author.js";
 import { AUTHORS, changeSet, delivery, ordered } from "./board-changes.js";

@@ -1,7 +1,7 @@
 import { PawlError } from "@pawl/protocol/errors";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { canonical, type Json } from "../../daemon/dist/board/canonical.js";
+import { canonical, type Json } from "../../daemon/dist/domain/board/canonical.js";
 import { sortedJson } from "../property/board-author.js";
 
 const RUNS = Number(process.env.PAWL_TEST_RUNS ?? 1);

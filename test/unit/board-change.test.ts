@@ -16,7 +16,7 @@ import {
   readStored,
   type SignedChange,
   writeChange,
-} from "../../daemon/dist/board/change.js";
+} from "../../daemon/dist/domain/board/change.js";
 import { BOARD, hashOf, incarnation, sortedJson } from "../property/board-author.js";
 import { BoardNode } from "../property/board-node.js";
 import {

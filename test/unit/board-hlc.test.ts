@@ -1,7 +1,13 @@
 import { MAX_CLOCK_COUNTER } from "@pawl/protocol/limits";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { CLOCK_START, compareHlc, type Hlc, observe, tick } from "../../daemon/dist/board/hlc.js";
+import {
+  CLOCK_START,
+  compareHlc,
+  type Hlc,
+  observe,
+  tick,
+} from "../../daemon/dist/domain/board/hybrid-clock.js";
 
 describe("the hybrid clock", () => {
   test("follows the wall clock while that goes on", () => {

@@ -1,9 +1,9 @@
 import { PawlError } from "@pawl/protocol/errors";
 import { describe, expect, test } from "vitest";
-import type { Change, Op } from "../../daemon/dist/board/change.js";
-import { dependencyProblems } from "../../daemon/dist/board/dependencies.js";
-import { type Item, type ItemRow, itemOf, merge, type Stored } from "../../daemon/dist/board/merge.js";
-import { describeOp, type ItemWrite, planDelete, planWrite } from "../../daemon/dist/board/write.js";
+import type { Change, Op } from "../../daemon/dist/domain/board/change.js";
+import { dependencyProblems } from "../../daemon/dist/domain/board/dependencies.js";
+import { type Item, type ItemRow, itemOf, merge, type Stored } from "../../daemon/dist/domain/board/merge.js";
+import { describeOp, type ItemWrite, planDelete, planWrite } from "../../daemon/dist/domain/board/write.js";
 import { Author } from "../property/board-author.js";
 import { BoardNode } from "../property/board-node.js";
 

@@ -2,7 +2,7 @@ import { PawlError } from "@pawl/protocol/errors";
 import { MAX_RANK_LENGTH } from "@pawl/protocol/limits";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { isRank, rankBetween } from "../../daemon/dist/board/rank.js";
+import { isRank, rankBetween } from "../../daemon/dist/domain/board/rank.js";
 
 const LEAST = `A${"0".repeat(26)}`;
 const GREATEST = `z${"z".repeat(26)}`;

@@ -1,7 +1,7 @@
 // The selection table of queue.md, Policies.
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { type Candidate, selectBatches } from "../../daemon/dist/domain/claim-selection.js";
+import { type Candidate, selectBatches } from "../../daemon/dist/domain/queue/claim-selection.js";
 
 const RUNS = 500 * Number(process.env.PAWL_TEST_RUNS ?? 1);
 const NOW = 1_000_000;

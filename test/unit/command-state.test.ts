@@ -8,7 +8,7 @@ import {
   stateAt,
   type Timed,
   transition,
-} from "../../daemon/dist/domain/command-state.js";
+} from "../../daemon/dist/domain/command/state.js";
 
 /** As the specification has it, written down once more. */
 const PERMITTED = [

@@ -3,7 +3,7 @@ import { isUtf8 } from "node:buffer";
 import { MAX_PAYLOAD_NESTING_LEVELS } from "@pawl/protocol/limits";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { JsonSyntax } from "../../daemon/dist/json-syntax.js";
+import { JsonSyntax } from "../../daemon/dist/json/syntax.js";
 
 /** Whether bytes are one JSON text, when they come in pieces that end at these places. */
 function accepts(bytes: Uint8Array, cuts: readonly number[] = [], restart = false): boolean {

@@ -2,10 +2,10 @@
 // test/integration/lease-outside-answers.test.ts.
 import { expect, test } from "vitest";
 import type { Acquired, AcquireRequest, LeaseProvider } from "../../daemon/dist/index.js";
-import { checked } from "../../daemon/dist/providers/checked.js";
-import { Failure, unavailable } from "../../daemon/dist/providers/refusals.js";
-import { loggable } from "../../daemon/dist/providers/secrets.js";
-import { parseProvider } from "../../daemon/dist/providers/specification.js";
+import { checked } from "../../daemon/dist/remote/checked-answers.js";
+import { Failure, unavailable } from "../../daemon/dist/remote/refusals.js";
+import { loggable } from "../../daemon/dist/remote/secrets.js";
+import { parseProvider } from "../../daemon/dist/remote/specification.js";
 
 const REQUEST: AcquireRequest = {
   name: "release",

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { fits, parseLeaseRule } from "../../daemon/dist/providers/specification.js";
+import { fits, parseLeaseRule } from "../../daemon/dist/remote/specification.js";
 
 test.each([
   ["release", "release", true],

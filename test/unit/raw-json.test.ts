@@ -1,8 +1,8 @@
 import { EACH, textsAt } from "@pawl/protocol/json-text";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { digestOfMeaning } from "../../daemon/dist/json-digest.js";
-import { encode, nestingLevels, RawJson, replaceReferences } from "../../daemon/dist/raw-json.js";
+import { digestOfMeaning } from "../../daemon/dist/json/digest.js";
+import { encode, nestingLevels, RawJson, replaceReferences } from "../../daemon/dist/json/raw-json.js";
 
 const RUNS = 300 * Number(process.env.PAWL_TEST_RUNS ?? 1);
 

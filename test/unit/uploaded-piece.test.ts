@@ -1,8 +1,8 @@
 // A piece of an upload that is decoded and checked in steps, against the same all at once.
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { JsonSyntax } from "../../daemon/dist/json-syntax.js";
-import { rememberChecked, UploadedPiece } from "../../daemon/dist/uploaded-piece.js";
+import { JsonSyntax } from "../../daemon/dist/json/syntax.js";
+import { rememberChecked, UploadedPiece } from "../../daemon/dist/rpc/upload/chunk.js";
 
 const COMMAND = "cmd_1";
 const NOTHING = new Uint8Array();

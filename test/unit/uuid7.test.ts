@@ -1,7 +1,7 @@
 // Ids that sort by the time they were made at (RFC 9562, version 7).
 import { randomBytes } from "node:crypto";
 import { expect, test } from "vitest";
-import { Uuid7 } from "../../daemon/dist/uuid7.js";
+import { Uuid7 } from "../../daemon/dist/identity/uuid7.js";
 
 const NOW = 1_750_000_000_000;
 const FORM = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;

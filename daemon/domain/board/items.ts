@@ -1,0 +1,283 @@
+import type { Parsed, Result } from "@pawl/protocol";
+import { PawlError, refuse, shown } from "@pawl/protocol/errors";
+import { MAX_PAGE_BYTES } from "@pawl/protocol/limits";
+import { all, type Env, type Operation, one, sql } from "../../turns/operation.js";
+import { type Op, readStored, writeChange } from "./change.js";
+import { dependencyProblems } from "./dependencies.js";
+import { type Item, type ItemRow, isNewer, itemOf } from "./merge.js";
+import {
+  findItem,
+  itemRowOf,
+  type LoadedItem,
+  loadNode,
+  type StampRow,
+  type StoredItem,
+  stampOfRow,
+  storeChange,
+} from "./tables.js";
+import { describeOp, planDelete, planWrite } from "./write.js";
+
+/** Of the random name of a board. */
+const BOARD_BYTES = 16;
+/** Items that are looked at for a cycle of dependencies: a read stays short on a board that is tied into one knot. */
+const MAX_GRAPH_ITEMS = 10_000;
+
+const selectLastRank = sql<{ rank: string }>(`
+  SELECT rank FROM pawl_item WHERE stage = :stage ORDER BY rank DESC, story_id DESC LIMIT 1`);
+
+const selectDependsOn = sql<{ depends_on: string }>(
+  "SELECT depends_on FROM pawl_item WHERE story_id = :storyId AND stage IS NOT NULL",
+);
+
+const FILTERS = `
+  (:anyAgent = 1 OR agent = :agent OR (:agent IS NULL AND agent IS NULL))
+  AND (:anyBlocked = 1 OR blocked = :blocked)`;
+
+const selectPage = sql<StoredItem>(`
+  SELECT * FROM pawl_item
+  WHERE stage IS NOT NULL AND (stage, rank, story_id) > (:stage, :rank, :storyId) AND ${FILTERS}
+  ORDER BY stage, rank, story_id LIMIT :rows`);
+
+const selectPageOfStage = sql<StoredItem>(`
+  SELECT * FROM pawl_item
+  WHERE stage = :stage AND (rank, story_id) > (:rank, :storyId) AND ${FILTERS}
+  ORDER BY rank, story_id LIMIT :rows`);
+
+/** From the newest on; those at the same time are in the order that the merge gives them, on all nodes the same. */
+const selectHistory = sql<TouchRow>(`
+  SELECT c.n, c.wall, c.counter, b.author, c.change_id
+  FROM pawl_touch t JOIN pawl_change c ON c.n = t.n JOIN pawl_branch b ON b.branch = c.branch
+  WHERE t.story_id = :storyId AND t.wall <= :wall
+    AND (t.wall, t.counter, b.author, c.change_id) < (:wall, :counter, :author, :id)
+  ORDER BY t.wall DESC, t.counter DESC, b.author DESC, c.change_id DESC LIMIT :rows`);
+
+/** Of a change that was about an item: there is no other way to a change by its id alone. */
+const selectStamp = sql<TouchRow>(`
+  SELECT c.n, c.wall, c.counter, b.author, c.change_id
+  FROM pawl_touch t JOIN pawl_change c ON c.n = t.n JOIN pawl_branch b ON b.branch = c.branch
+  WHERE t.story_id = :storyId AND c.change_id = :id`);
+
+const selectTouch = sql<TouchRow>(`
+  SELECT c.n, c.wall, c.counter, b.author, c.change_id
+  FROM pawl_change c JOIN pawl_branch b ON b.branch = c.branch WHERE c.n = :n`);
+
+const selectChange = sql<ChangeRow>(`
+  SELECT c.body, c.signature, p.name
+  FROM pawl_change c JOIN pawl_branch b ON b.branch = c.branch LEFT JOIN pawl_peer p ON p.author = b.author
+  WHERE c.n = :n`);
+
+const countItems = sql<{ items: number }>("SELECT count(*) AS items FROM pawl_item WHERE stage IS NOT NULL");
+
+/** Changes are never removed, so the number of the last is how many there are. */
+const lastChange = sql<{ n: number | null }>("SELECT max(n) AS n FROM pawl_change");
+
+const countForks = sql<{ forks: number }>(`
+  SELECT count(*) AS forks FROM pawl_branch b WHERE EXISTS
+    (SELECT 1 FROM pawl_branch o
+     WHERE o.author = b.author AND o.incarnation = b.incarnation AND o.branch < b.branch)`);
+
+/** A change that was about an item: its number and its stamp. */
+interface TouchRow extends StampRow {
+  n: number;
+}
+
+interface ChangeRow {
+  body: string;
+  signature: string;
+  name: string | null;
+}
+
+export function* write(
+  params: Parsed<"pipeline.write">,
+  env: Env,
+): Operation<Result<"pipeline.write"> | PawlError> {
+  const { storyId } = params;
+  const found = yield* findItem(storyId);
+  const row = found?.row;
+  const isNew = row === undefined || row.stage === null;
+  const last =
+    isNew && params.stage !== undefined && params.rank === undefined
+      ? yield* one(selectLastRank, { stage: params.stage })
+      : undefined;
+  const op = planWrite(row, params, last?.rank ?? null);
+  if (op instanceof PawlError) return op;
+  // Nothing is left to say: the item is what the last change about it made it.
+  if (op === undefined && row !== undefined) {
+    return { item: itemOf(row) as Item, changeId: row.stamp.hash };
+  }
+  const committed = yield* commitLocal(op as Op, found, env);
+  return committed instanceof PawlError
+    ? committed
+    : { item: itemOf(committed.row) as Item, changeId: committed.id };
+}
+
+export function* remove(
+  params: Parsed<"pipeline.delete">,
+  env: Env,
+): Operation<Result<"pipeline.delete"> | PawlError> {
+  const found = yield* findItem(params.storyId);
+  const op = planDelete(found?.row);
+  if (op === undefined) return { deleted: false };
+  if (op instanceof PawlError) return op;
+  const committed = yield* commitLocal(op, found, env);
+  return committed instanceof PawlError ? committed : { deleted: true, changeId: committed.id };
+}
+
+export function* read(params: Parsed<"pipeline.read">): Operation<Result<"pipeline.read">> {
+  const { storyId } = params;
+  const found = yield* findItem(storyId);
+  const item = found === undefined ? null : itemOf(found.row);
+  if (item === null || item.dependsOn.length === 0) return { item };
+
+  const graph = new Map<string, readonly string[]>();
+  const waiting = [storyId];
+  for (const id of waiting) {
+    if (graph.has(id) || graph.size >= MAX_GRAPH_ITEMS) continue;
+    const known = yield* one(selectDependsOn, { storyId: id });
+    if (known === undefined) continue;
+    const dependsOn = JSON.parse(known.depends_on) as string[];
+    graph.set(id, dependsOn);
+    waiting.push(...dependsOn);
+  }
+  const { missing, cycle } = dependencyProblems(storyId, graph);
+  return { item, ...(missing.length > 0 ? { missing } : {}), ...(cycle === null ? {} : { cycle }) };
+}
+
+export function* list(params: Parsed<"pipeline.list">): Operation<Result<"pipeline.list"> | PawlError> {
+  const { stage, agent, blocked, limit, after } = params;
+  const place = after === undefined ? START : placeOf(after);
+  if (place === undefined || (stage !== undefined && after !== undefined && place[0] !== stage)) {
+    const message = `${shown(after)} is not the \`next\` of a page of this list`;
+    return refuse("invalid_params", `${message}. Begin without \`after\`.`, {
+      issues: [{ path: "/after", message }],
+    });
+  }
+  const [afterStage, rank, storyId] = place;
+  const rows = yield* all(stage === undefined ? selectPage : selectPageOfStage, {
+    stage: stage ?? afterStage,
+    rank,
+    storyId,
+    anyAgent: agent === undefined ? 1 : 0,
+    agent: agent ?? null,
+    anyBlocked: blocked === undefined ? 1 : 0,
+    blocked: blocked ? 1 : 0,
+    rows: limit + 1,
+  });
+
+  const stages = new Map<string, Item[]>();
+  let taken = 0;
+  let bytes = 0;
+  let last: Item | undefined;
+  for (const row of rows) {
+    bytes += row.story_id.length + (row.name?.length ?? 0) + (row.agent?.length ?? 0) + row.depends_on.length;
+    if (last !== undefined && (taken === limit || bytes > MAX_PAGE_BYTES)) {
+      return {
+        stages: Object.fromEntries(stages),
+        next: JSON.stringify([last.stage, last.rank, last.storyId]),
+      };
+    }
+    last = itemOf(itemRowOf(row)) as Item;
+    const items = stages.get(last.stage);
+    if (items === undefined) stages.set(last.stage, [last]);
+    else items.push(last);
+    taken += 1;
+  }
+  return { stages: Object.fromEntries(stages) };
+}
+
+export function* history(
+  params: Parsed<"pipeline.history">,
+): Operation<Result<"pipeline.history"> | PawlError> {
+  const { storyId, limit, after } = params;
+  const recent: TouchRow[] = [];
+  for (const n of (yield* findItem(storyId))?.recent ?? []) {
+    const touch = yield* one(selectTouch, { n });
+    if (touch !== undefined) recent.push(touch);
+  }
+  const from =
+    after === undefined
+      ? NEWEST
+      : (recent.find(({ change_id: id }) => id === after) ??
+        (yield* one(selectStamp, { storyId, id: after })));
+  if (from === undefined) {
+    return refuse("invalid_params", `No change ${after} was about ${storyId}. Begin without \`after\`.`, {
+      issues: [{ path: "/after", message: `names no change of this item: ${after}` }],
+    });
+  }
+  const { wall, counter, author, change_id: id } = from;
+  const isOlder = (a: StampRow, b: StampRow) => isNewer(stampOfRow(b), stampOfRow(a));
+  const touches = [
+    ...(yield* all(selectHistory, { storyId, wall, counter, author, id, rows: limit + 1 })),
+    ...recent.filter((touch) => isOlder(touch, from)),
+  ].sort((a, b) => (isOlder(a, b) ? 1 : -1));
+  const changes: Result<"pipeline.history">["changes"] = [];
+  let bytes = 0;
+  for (const { n, change_id: changeId, author, wall: at } of touches) {
+    const row = (yield* one(selectChange, { n })) as ChangeRow;
+    bytes += row.body.length;
+    if (changes.length > 0 && (changes.length === limit || bytes > MAX_PAGE_BYTES)) {
+      return { changes, next: (changes.at(-1) as { changeId: string }).changeId };
+    }
+    const op = readStored(changeId, row).ops.find((each) => each.storyId === storyId) as Op;
+    changes.push({ changeId, author, name: row.name, at, ...describeOp(op) });
+  }
+  return { changes };
+}
+
+/** What `daemon.stats` says of the board. */
+export function* countBoard(): Operation<Result<"daemon.stats">["pipeline"]> {
+  return {
+    items: (yield* one(countItems))?.items ?? 0,
+    changes: yield* revisionOfBoard(),
+    forks: (yield* one(countForks))?.forks ?? 0,
+  };
+}
+
+/** How many changes are stored here. */
+export function* revisionOfBoard(): Operation<number> {
+  return (yield* one(lastChange))?.n ?? 0;
+}
+
+/** Makes, signs and stores this node's next change. Gives its id, and the item as it is then. */
+function* commitLocal(
+  op: Op,
+  item: LoadedItem | undefined,
+  env: Env,
+): Operation<{ id: string; row: ItemRow } | PawlError> {
+  const node = yield* loadNode(env);
+  const { author, incarnation, head, clock } = node;
+  const identity = env.identity?.();
+  if (identity?.author !== author) throw new Error("the identity is not that of the database");
+  const board = node.board ?? env.random(BOARD_BYTES).toString("hex");
+  const log = { author, board, incarnation, head, clock };
+  const change = writeChange(log, [op], env.wallMs(), identity.privateKey);
+  if (change instanceof PawlError) return change;
+  const items = new Map([[op.storyId, item]]);
+  yield* storeChange(change, undefined, head ?? undefined, node, env, items);
+  return { id: change.id, row: (items.get(op.storyId) as LoadedItem).row };
+}
+
+/** A place in a list: stage, rank, storyId. */
+type ListPlace = readonly [string, string, string];
+
+/** Before every item: no stage is empty. */
+const START: ListPlace = ["", "", ""];
+
+/** After every change: a counter is less. */
+const NEWEST: StampRow = {
+  wall: Number.MAX_SAFE_INTEGER,
+  counter: Number.MAX_SAFE_INTEGER,
+  author: "",
+  change_id: "",
+};
+
+function placeOf(cursor: string): ListPlace | undefined {
+  try {
+    const place = JSON.parse(cursor) as unknown;
+    const fits =
+      Array.isArray(place) && place.length === 3 && place.every((part) => typeof part === "string");
+    return fits ? (place as unknown as ListPlace) : undefined;
+  } catch {
+    return undefined;
+  }
+}

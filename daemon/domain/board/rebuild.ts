@@ -1,0 +1,334 @@
+import type { Parsed, Result } from "@pawl/protocol";
+import { PawlError, refuse, shown } from "@pawl/protocol/errors";
+import { all, type Operation, one, run, sql } from "../../turns/operation.js";
+import { type Change, openChange, readStored } from "./change.js";
+import { compareHlc } from "./hybrid-clock.js";
+import { type Cell, type Increment, type ItemRow, merge, type Stored, stampOf } from "./merge.js";
+import {
+  findItem,
+  findNode,
+  isColumn,
+  type Node,
+  type SetBy,
+  setByOf,
+  setRecent,
+  writeItem,
+} from "./tables.js";
+
+/** Changes that one step replays to see what they make of items, so that it stays short. */
+const MAX_REPLAYED_CHANGES = 1000;
+
+const selectChanges = sql<ChangeRow>(`
+  SELECT c.n, c.change_id, c.branch, c.seq, c.wall, c.counter, c.body, c.signature,
+    b.author, b.incarnation, b.parent, b.from_seq, b.head_seq, b.head_id
+  FROM pawl_change c LEFT JOIN pawl_branch b ON b.branch = c.branch
+  WHERE c.n > :after ORDER BY c.n LIMIT :rows`);
+
+const selectAt = sql<{ change_id: string }>(
+  "SELECT change_id FROM pawl_change WHERE branch = :branch AND seq = :seq",
+);
+
+const moveHead = sql("UPDATE pawl_branch SET head_seq = :seq, head_id = :id WHERE branch = :branch");
+
+const raiseClock = sql("UPDATE pawl_board SET wall = :wall, counter = :counter WHERE id = 1");
+
+const selectTouch = sql<{ n: number }>(`
+  SELECT n FROM pawl_touch WHERE story_id = :storyId AND wall = :wall AND counter = :counter AND n = :n`);
+
+const insertTouch = sql(
+  "INSERT INTO pawl_touch (story_id, wall, counter, n) VALUES (:storyId, :wall, :counter, :n)",
+);
+
+const deleteTouch = sql(
+  "DELETE FROM pawl_touch WHERE story_id = :storyId AND wall = :wall AND counter = :counter AND n = :n",
+);
+
+/** Items that have a row of their own, or are only spoken of. */
+const selectStories = sql<{ story_id: string }>(`
+  SELECT story_id FROM
+    (SELECT story_id FROM pawl_item WHERE story_id > :after ORDER BY story_id LIMIT :rows) AS items
+  UNION
+  SELECT story_id FROM
+    (SELECT DISTINCT story_id FROM pawl_touch WHERE story_id > :after ORDER BY story_id LIMIT :rows) AS touches
+  ORDER BY story_id LIMIT :rows`);
+
+const selectTouching = sql<TouchRow>(`
+  SELECT t.n, t.wall, t.counter, c.change_id, c.body, c.signature
+  FROM pawl_touch t LEFT JOIN pawl_change c ON c.n = t.n WHERE t.story_id = :storyId`);
+
+const selectRecent = sql<TouchRow>(`
+  SELECT n, wall, counter, change_id, body, signature FROM pawl_change WHERE n = :n`);
+
+const selectCells = sql<{ field: string; value: string; n: number }>(
+  "SELECT field, value, n FROM pawl_cell WHERE story_id = :storyId",
+);
+
+const selectIncrements = sql<{ field: string; n: number; amount: number }>(
+  "SELECT field, n, amount FROM pawl_increment WHERE story_id = :storyId",
+);
+
+const deleteItem = sql("DELETE FROM pawl_item WHERE story_id = :storyId");
+const deleteCells = sql("DELETE FROM pawl_cell WHERE story_id = :storyId");
+const deleteIncrements = sql("DELETE FROM pawl_increment WHERE story_id = :storyId");
+
+const insertCell = sql(
+  "INSERT INTO pawl_cell (story_id, field, value, n) VALUES (:storyId, :field, :value, :n)",
+);
+
+const insertIncrement = sql(
+  "INSERT INTO pawl_increment (story_id, field, n, amount) VALUES (:storyId, :field, :n, :amount)",
+);
+
+interface ChangeRow {
+  n: number;
+  change_id: string;
+  branch: number;
+  seq: number;
+  wall: number;
+  counter: number;
+  body: string;
+  signature: string;
+  author: string | null;
+  incarnation: string | null;
+  parent: number | null;
+  from_seq: number | null;
+  head_seq: number | null;
+  head_id: string | null;
+}
+
+interface TouchRow {
+  n: number;
+  wall: number;
+  counter: number;
+  change_id: string | null;
+  body: string | null;
+  signature: string | null;
+}
+
+type Step = Result<"pipeline.rebuild">;
+type Difference = Step["differences"][number];
+/** Where a step begins: after a change, by its number, or after an item. */
+type Place = readonly ["change", number] | readonly ["item", string];
+
+/**
+ * One step of replaying the log. First all changes are gone through, each checked as it was when it came here:
+ * one that is not what it was ends the daemon with `log_corrupt`. Then every item is made anew from the changes
+ * that touch it and compared with what the tables say.
+ */
+export function* rebuild(params: Parsed<"pipeline.rebuild">): Operation<Step | PawlError> {
+  const { after, limit, verify } = params;
+  const place = after === undefined ? (["change", 0] as const) : placeOf(after);
+  if (place === undefined) {
+    const message = `${shown(after)} is not the \`next\` of a step`;
+    return refuse("invalid_params", `${message}. Begin without \`after\`.`, {
+      issues: [{ path: "/after", message }],
+    });
+  }
+  return place[0] === "change"
+    ? yield* replayChanges(place[1], limit, verify)
+    : yield* replayItems(place[1], limit, verify);
+}
+
+function* replayChanges(after: number, limit: number, verify: boolean): Operation<Step> {
+  const rows = yield* all(selectChanges, { after, rows: limit });
+  const differences: Difference[] = [];
+  // Where there are changes there is a node.
+  let node = (yield* findNode()) as Node;
+  for (const row of rows) {
+    const change = readStored(row.change_id, row);
+    yield* checkStored(change, row, node);
+    for (const what of yield* settleChange(change, row, verify)) {
+      differences.push({ changeId: change.id, what });
+    }
+    if (compareHlc(change.hlc, node.clock) > 0) {
+      differences.push({
+        changeId: change.id,
+        what: `the clock is at [${node.clock}], and the change at [${change.hlc}]`,
+      });
+      node = { ...node, clock: change.hlc };
+      if (!verify) yield* run(raiseClock, { wall: change.hlc[0], counter: change.hlc[1] });
+    }
+  }
+  const next: Place = rows.length < limit ? ["item", ""] : ["change", (rows.at(-1) as ChangeRow).n];
+  return { changes: rows.length, items: 0, differences, next: JSON.stringify(next) };
+}
+
+/** That a change and its place are what they were when it was taken in; throws `log_corrupt` if not. */
+function* checkStored(change: Change, row: ChangeRow, node: Node): Operation<void> {
+  const corrupt = (why: string): PawlError =>
+    refuse(
+      "log_corrupt",
+      `The stored change ${change.id} is damaged: ${why}. Restore the database from a copy.`,
+      { changeId: change.id },
+    );
+  const opened = openChange(change, node.board, () => "trusted");
+  if (opened instanceof PawlError) throw corrupt(opened.message);
+  const { author, incarnation, seq, hlc, prev } = change;
+  const fits =
+    row.author === author &&
+    row.incarnation === incarnation &&
+    row.seq === seq &&
+    row.wall === hlc[0] &&
+    row.counter === hlc[1];
+  if (!fits) throw corrupt("its place in the log is not what its body says");
+  const isFirst = seq - 1 === row.from_seq;
+  const branch = isFirst ? row.parent : row.branch;
+  const before = branch === null ? undefined : yield* one(selectAt, { branch, seq: seq - 1 });
+  if ((before?.change_id ?? null) !== prev)
+    throw corrupt("the change before it is not the one that it names");
+}
+
+/** What is noted of a change elsewhere: that it is the last of its branch, and about which items it is. */
+function* settleChange(change: Change, row: ChangeRow, verify: boolean): Operation<string[]> {
+  const differences: string[] = [];
+  const { branch, seq, n, wall, counter } = row;
+  const follower = yield* one(selectAt, { branch, seq: seq + 1 });
+  const isHead = row.head_seq === seq && row.head_id === change.id;
+  if (follower === undefined && !isHead) {
+    differences.push(`is the last of its log, and the head there is ${row.head_id} at ${row.head_seq}`);
+    if (!verify) yield* run(moveHead, { branch, seq, id: change.id });
+  }
+  for (const { storyId } of change.ops) {
+    const place = { storyId, wall, counter, n };
+    if ((yield* one(selectTouch, place)) !== undefined) continue;
+    if ((yield* findItem(storyId))?.recent.includes(n)) continue;
+    differences.push(`is missing in the history of ${storyId}`);
+    if (!verify) yield* run(insertTouch, place);
+  }
+  return differences;
+}
+
+function* replayItems(after: string, limit: number, verify: boolean): Operation<Step> {
+  const stories = yield* all(selectStories, { after, rows: limit });
+  const differences: Difference[] = [];
+  let items = 0;
+  let replayed = 0;
+  for (const { story_id: storyId } of stories) {
+    if (replayed >= MAX_REPLAYED_CHANGES) break;
+    const { said, touches, surplus } = yield* replayItem(storyId, verify);
+    replayed += touches;
+    items += 1;
+    for (const what of surplus) differences.push({ storyId, what });
+    for (const what of yield* settleItem(storyId, said, verify)) differences.push({ storyId, what });
+  }
+  const last = stories[items - 1]?.story_id;
+  const isEnd = items === stories.length && stories.length < limit;
+  return {
+    changes: replayed,
+    items,
+    differences,
+    ...(isEnd || last === undefined ? {} : { next: JSON.stringify(["item", last] satisfies Place) }),
+  };
+}
+
+/** An item as its changes make it. */
+interface Said {
+  readonly item: ItemRow | undefined;
+  readonly setBy: SetBy | undefined;
+  readonly cells: readonly { field: string; value: string; n: number }[];
+  readonly increments: readonly { field: string; n: number; amount: number }[];
+}
+
+function* replayItem(
+  storyId: string,
+  verify: boolean,
+): Operation<{ said: Said; touches: number; surplus: string[] }> {
+  const touching = yield* all(selectTouching, { storyId });
+  let recent = (yield* findItem(storyId))?.recent ?? [];
+  const known = new Set(touching.map(({ n }) => n));
+  for (const n of recent) {
+    if (known.has(n)) continue;
+    const row = yield* one(selectRecent, { n });
+    touching.push(row ?? { n, wall: 0, counter: 0, change_id: null, body: null, signature: null });
+  }
+  const numbers = new Map<string, number>();
+  const surplus: string[] = [];
+  let item: ItemRow | undefined;
+  const cells = new Map<string, Cell>();
+  let increments: Increment[] = [];
+  for (const { n, wall, counter, change_id: id, body, signature } of touching) {
+    const change =
+      id === null || body === null || signature === null ? undefined : readStored(id, { body, signature });
+    const op = change?.ops.find((each) => each.storyId === storyId);
+    if (change === undefined || op === undefined) {
+      surplus.push(`has change ${id ?? n} in its history, which is not about it`);
+      if (verify) continue;
+      yield* run(deleteTouch, { storyId, wall, counter, n });
+      if (recent.includes(n)) {
+        recent = recent.filter((each) => each !== n);
+        yield* setRecent(storyId, recent);
+      }
+      continue;
+    }
+    numbers.set(change.id, n);
+    const stored: Stored | undefined = item && { item, cells, increments };
+    const merged = merge(stored, op, stampOf(change));
+    if (merged === undefined) continue;
+    item = merged.item;
+    if (merged.reset) {
+      cells.clear();
+      increments = [];
+    }
+    for (const cell of merged.cells) cells.set(cell.field, cell);
+    increments = [...increments.filter((each) => !merged.swallowed.includes(each)), ...merged.increments];
+  }
+  const numberOf = ({ stamp }: Cell | Increment): number => numbers.get(stamp.hash) as number;
+  return {
+    touches: touching.length,
+    surplus,
+    said: {
+      item,
+      setBy: item && setByOf((field) => (cells.has(field) ? numberOf(cells.get(field) as Cell) : undefined)),
+      cells: [...cells.values()]
+        .filter(({ field }) => !isColumn(field))
+        .map((cell) => ({ field: cell.field, value: cell.value, n: numberOf(cell) })),
+      increments: increments.map((each) => ({ field: each.field, n: numberOf(each), amount: each.amount })),
+    },
+  };
+}
+
+/** Compares an item with what the tables say of it, and unless only to verify, makes them say the same. */
+function* settleItem(storyId: string, said: Said, verify: boolean): Operation<string[]> {
+  const found = yield* findItem(storyId);
+  const stored: Said = {
+    item: found?.row,
+    setBy: found?.setBy,
+    cells: yield* all(selectCells, { storyId }),
+    increments: yield* all(selectIncrements, { storyId }),
+  };
+  const differences: string[] = [];
+  for (const part of ["item", "setBy", "cells", "increments"] as const) {
+    const [has, says] = [textOf(stored[part]), textOf(said[part])];
+    if (has !== says)
+      differences.push(`${part}: the table has ${shown(has)}, and the log says ${shown(says)}`);
+  }
+  if (differences.length === 0 || verify) return differences;
+  yield* run(deleteItem, { storyId });
+  yield* run(deleteCells, { storyId });
+  yield* run(deleteIncrements, { storyId });
+  if (said.item !== undefined) yield* writeItem(said.item, said.setBy ?? {}, found?.recent ?? []);
+  for (const cell of said.cells) yield* run(insertCell, { storyId, ...cell });
+  for (const each of said.increments) yield* run(insertIncrement, { storyId, ...each });
+  return differences;
+}
+
+/** Equal for what is equal: rows come in any order, their columns in that of the statements above. */
+function textOf(value: Said[keyof Said]): string {
+  if (value === undefined || !Array.isArray(value)) return JSON.stringify(value ?? null);
+  return value
+    .map((row) => JSON.stringify(row))
+    .sort()
+    .join(" ");
+}
+
+function placeOf(cursor: string): Place | undefined {
+  try {
+    const place = JSON.parse(cursor) as unknown;
+    if (!Array.isArray(place) || place.length !== 2) return undefined;
+    const [kind, after] = place as [unknown, unknown];
+    if (kind === "change" && Number.isSafeInteger(after)) return [kind, after as number];
+    return kind === "item" && typeof after === "string" ? [kind, after] : undefined;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,97 @@
+import {
+  type Dispenser,
+  METHODS,
+  type Method,
+  type MethodName,
+  type Params,
+  type Parsed,
+  type Result,
+} from "@pawl/protocol";
+import { PawlError } from "@pawl/protocol/errors";
+import { describeIssues } from "../../rpc/validation-errors.js";
+import { type EngineOptions, openEngine } from "../../store/open-database.js";
+import type { Effects, Env, Operation } from "../../turns/operation.js";
+import { format, next, peek, state } from "./sequence.js";
+
+/** A dispenser in this process; `close` lets another process have the database. */
+export interface LocalDispenser extends Dispenser {
+  close(): void;
+}
+
+/**
+ * Opens the sequences of a database file in this process, without a daemon: the same engine, durable in the
+ * same way, and like the daemon its only writer as long as it is open. Tables of other applications in the
+ * file are left alone. Throws `PawlError` `invalid_state` when another process has it, or made it in another mode.
+ */
+export function openDispenser(options: EngineOptions): LocalDispenser {
+  const engine = openEngine(options);
+
+  function perform<T>(start: (env: Env) => Operation<T | PawlError>): T {
+    const { now, steppedMs } = engine.clock.read();
+    // There are no leases here whose ends would have to be moved along.
+    engine.clock.follow(steppedMs);
+    engine.store.begin();
+    try {
+      const outcome = engine.store.perform(
+        start({
+          now,
+          wallMs: () => engine.clock.wallMs(),
+          mode: engine.mode,
+          caller: NOBODY,
+          mayWait: false,
+          effects: NO_EFFECTS,
+          waiting: () => 0,
+          random: noRandom,
+          sign: engine.sign,
+          identity: null,
+          retentionMs: 0,
+        }),
+      );
+      engine.store.commit(now);
+      if (outcome instanceof PawlError) throw outcome;
+      return outcome;
+    } finally {
+      engine.store.rollback();
+    }
+  }
+
+  const take = (type: string) => perform((env) => next(checked("sequence.next", { type }), env));
+  return {
+    next: async (type) => take(type).seq,
+    nextId: async (type) => take(type).id,
+    peek: async (type) => perform((env) => peek(checked("sequence.peek", { type }), env)).seq,
+    state: async (): Promise<Result<"sequence.state">> => perform((env) => state({}, env)),
+    formatId: async (type, seq) =>
+      perform((env) => format(checked("sequence.format", { type, seq }), env)).id,
+    close: () => engine.close(),
+  };
+}
+
+/** The same engine in memory: numbers start at 1 each time. For tests. */
+export function memoryDispenser(options: Omit<EngineOptions, "path"> = {}): LocalDispenser {
+  return openDispenser({ ...options, path: ":memory:" });
+}
+
+/** Params that the daemon would take; throws what it would refuse others with. */
+function checked<N extends MethodName>(name: N, params: Params<N>): Parsed<N> {
+  const { params: schema } = METHODS.find((method) => method.name === name) as Method;
+  const { success, data, error } = schema.safeParse(params);
+  if (!success) throw describeIssues(name, error.issues, params);
+  return data as Parsed<N>;
+}
+
+const NOBODY = { connection: 0, pid: null, uid: null, gid: null };
+
+const NO_EFFECTS: Effects = {
+  wake: () => {},
+  deadline: () => {},
+  count: () => {},
+  bind: () => {},
+  notify: () => {},
+  log: () => {},
+  afterCommit: () => {},
+};
+
+function noRandom(): never {
+  throw new Error("sequences need no randomness");
+}

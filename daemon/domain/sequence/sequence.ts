@@ -1,0 +1,204 @@
+import type { Mode, Parsed, Result } from "@pawl/protocol";
+import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
+import {
+  ID_DIGITS,
+  MAX_INTEGER,
+  MAX_NODE_ID,
+  MAX_TYPE_LENGTH,
+  REQUEST_ID_RETENTION_MS,
+} from "@pawl/protocol/limits";
+import { all, type Env, type Operation, one, run, sql } from "../../turns/operation.js";
+
+const selectLast = sql<{ last: number }>(`
+  SELECT last FROM pawl_sequence WHERE node_id = :nodeId AND type = :type`);
+
+/** Takes `count` numbers; no row when that many are not left, and then nothing has changed. */
+const take = sql<{ last: number }>(`
+  INSERT INTO pawl_sequence (node_id, type, last) VALUES (:nodeId, :type, :count)
+  ON CONFLICT (node_id, type) DO UPDATE SET last = pawl_sequence.last + :count
+    WHERE pawl_sequence.last <= ${MAX_INTEGER} - :count
+  RETURNING last`);
+
+const raise = sql(`
+  INSERT INTO pawl_sequence (node_id, type, last) VALUES (:nodeId, :type, :to)
+  ON CONFLICT (node_id, type) DO UPDATE SET last = excluded.last WHERE pawl_sequence.last < excluded.last`);
+
+const selectAll = sql<{ type: string; last: number }>(`
+  SELECT type, last FROM pawl_sequence WHERE node_id = :nodeId AND last > 0 ORDER BY type`);
+
+const selectRequest = sql<{ request: string; result: string }>(`
+  SELECT request, result FROM pawl_request WHERE request_id = :requestId AND expires_at > :now`);
+
+const insertRequest = sql(`
+  INSERT INTO pawl_request (request_id, request, result, expires_at)
+  VALUES (:requestId, :request, :result, :expiresAt)
+  ON CONFLICT (request_id) DO UPDATE
+    SET request = excluded.request, result = excluded.result, expires_at = excluded.expires_at`);
+
+export function* next(
+  params: Parsed<"sequence.next">,
+  env: Env,
+): Operation<Result<"sequence.next"> | PawlError> {
+  const type = params.type.toUpperCase();
+  const request = { method: "sequence.next", type };
+  const earlier = yield* answeredBefore<Result<"sequence.next">>(params.requestId, request, env);
+  if (earlier !== undefined) return earlier;
+  const taken = yield* takeNumbers(type, 1, env);
+  if (typeof taken !== "number") return taken;
+  const result = { type, seq: taken, id: formatId(type, taken, env.mode) };
+  yield* remember(params.requestId, request, result, env);
+  return result;
+}
+
+export function* reserve(
+  params: Parsed<"sequence.reserve">,
+  env: Env,
+): Operation<Result<"sequence.reserve"> | PawlError> {
+  const type = params.type.toUpperCase();
+  const { count } = params;
+  const request = { method: "sequence.reserve", type, count };
+  const earlier = yield* answeredBefore<Result<"sequence.reserve">>(params.requestId, request, env);
+  if (earlier !== undefined) return earlier;
+  const last = yield* takeNumbers(type, count, env);
+  if (typeof last !== "number") return last;
+  const first = last - count + 1;
+  const result = {
+    type,
+    first,
+    last,
+    firstId: formatId(type, first, env.mode),
+    lastId: formatId(type, last, env.mode),
+  };
+  yield* remember(params.requestId, request, result, env);
+  return result;
+}
+
+export function* peek(
+  params: Parsed<"sequence.peek">,
+  env: Env,
+): Operation<Result<"sequence.peek"> | PawlError> {
+  const type = params.type.toUpperCase();
+  const seq = (yield* lastNumber(type, env)) + 1;
+  if (seq > MAX_INTEGER) return exhausted(type, 1, MAX_INTEGER);
+  return { type, seq, id: formatId(type, seq, env.mode) };
+}
+
+export function* state(_params: Parsed<"sequence.state">, env: Env): Operation<Result<"sequence.state">> {
+  const rows = yield* all(selectAll, { nodeId: nodeIdOf(env.mode) });
+  return { mode: env.mode, sequences: Object.fromEntries(rows.map(({ type, last }) => [type, last])) };
+}
+
+export function* format(params: Parsed<"sequence.format">, env: Env): Operation<Result<"sequence.format">> {
+  return { id: formatId(params.type.toUpperCase(), params.seq, env.mode) };
+}
+
+export function* parse(params: Parsed<"sequence.parse">): Operation<Result<"sequence.parse"> | PawlError> {
+  const parsed = parseId(params.id);
+  if (parsed !== undefined) return parsed;
+  const message = `${shown(params.id)} is not an id such as FR-001 or FR-7-001: a type, a node id if distributed, and a number of at least ${ID_DIGITS} digits.`;
+  return refuse("invalid_params", message, { issues: [{ path: "/id", message }] });
+}
+
+export function* advance(
+  params: Parsed<"sequence.advance">,
+  env: Env,
+): Operation<Result<"sequence.advance">> {
+  const type = params.type.toUpperCase();
+  const last = yield* lastNumber(type, env);
+  if (params.to <= last) return { type, seq: last };
+  yield* run(raise, { nodeId: nodeIdOf(env.mode), type, to: params.to });
+  return { type, seq: params.to };
+}
+
+/** Takes the next `count` numbers of a type and returns the last of them, or refuses with `exhausted`. */
+function* takeNumbers(type: string, count: number, env: Env): Operation<number | PawlError> {
+  const row = yield* one(take, { nodeId: nodeIdOf(env.mode), type, count });
+  if (row === undefined) return exhausted(type, count, yield* lastNumber(type, env));
+  env.effects.count("sequencesDispensed", count);
+  return row.last;
+}
+
+function* lastNumber(type: string, env: Env): Operation<number> {
+  return (yield* one(selectLast, { nodeId: nodeIdOf(env.mode), type }))?.last ?? 0;
+}
+
+function exhausted(type: string, count: number, last: number): PawlError {
+  return refuse(
+    "exhausted",
+    `The sequence ${type} has ${MAX_INTEGER - last} numbers left after ${last}, not ${count}. Use another type.`,
+    { type, last, left: MAX_INTEGER - last },
+  );
+}
+
+/** A request under a `requestId`, with its defaults filled in, so that only what differs in meaning is a conflict. */
+interface Once {
+  method: string;
+  type: string;
+  count?: number;
+}
+
+/**
+ * What a repeated `requestId` was answered at first, or the refusal of one that came with another request;
+ * undefined for a new one.
+ */
+function* answeredBefore<R>(
+  requestId: string | undefined,
+  request: Once,
+  env: Env,
+): Operation<R | PawlError | undefined> {
+  if (requestId === undefined) return undefined;
+  const known = yield* one(selectRequest, { requestId, now: env.now });
+  if (known === undefined) return undefined;
+  const text = JSON.stringify(request);
+  if (known.request === text) return JSON.parse(known.result) as R;
+  return refuse(
+    "conflict",
+    `The requestId ${shown(requestId)} was used for ${known.request}, now for ${text}. Use a new requestId for a new request.`,
+    { requestId, first: JSON.parse(known.request), now: request },
+  );
+}
+
+/** Keeps the answer for a repetition. */
+function* remember(
+  requestId: string | undefined,
+  request: Once,
+  result: object,
+  env: Env,
+): Operation<undefined> {
+  if (requestId === undefined) return;
+  yield* run(insertRequest, {
+    requestId,
+    request: JSON.stringify(request),
+    result: JSON.stringify(result),
+    expiresAt: env.now + REQUEST_ID_RETENTION_MS,
+  });
+}
+
+/** The node that the counters belong to; 0 in centralized mode. */
+export function nodeIdOf(mode: Mode): number {
+  return mode.kind === "distributed" ? mode.nodeId : 0;
+}
+
+/** `FR-001`, or `FR-7-001` with a node id. `type` is upper case already. */
+export function formatId(type: string, seq: number, mode: Mode): string {
+  const digits = String(seq).padStart(ID_DIGITS, "0");
+  return mode.kind === "distributed" ? `${type}-${mode.nodeId}-${digits}` : `${type}-${digits}`;
+}
+
+const ID = new RegExp(
+  `^([A-Za-z][A-Za-z0-9_]{0,${MAX_TYPE_LENGTH - 1}})(?:-([1-9][0-9]{0,9}))?-([0-9]{${ID_DIGITS},16})$`,
+);
+
+/**
+ * The parts of an id, or undefined. One number has one spelling: `FR-1`, `FR-0001` and `FR-000` are no ids,
+ * so that two strings never name the same thing; only the type may come in lower case.
+ */
+export function parseId(id: string): { type: string; nodeId: number; seq: number } | undefined {
+  const [, type, node, digits] = ID.exec(id) ?? [];
+  if (type === undefined || digits === undefined) return undefined;
+  const nodeId = node === undefined ? 0 : Number(node);
+  const seq = Number(digits);
+  if (nodeId > MAX_NODE_ID || seq < 1 || seq > MAX_INTEGER) return undefined;
+  if (String(seq).padStart(ID_DIGITS, "0") !== digits) return undefined;
+  return { type: type.toUpperCase(), nodeId, seq };
+}

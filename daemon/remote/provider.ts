@@ -1,0 +1,152 @@
+import type { PawlError } from "@pawl/protocol/errors";
+import type { Operation } from "../turns/operation.js";
+
+/**
+ * Where a provider keeps its leases, which decides how it answers.
+ *
+ * `inside`: in the daemon's own database. Its rules are operations, so they run within the transaction of the
+ * turn: a lease is taken, checked as a guard of a `transact`, and released in one commit with everything else.
+ * It returns refusals, as operations do.
+ *
+ * `outside`: somewhere that has to be asked, such as a DynamoDB table or an etcd cluster. No transaction can
+ * stay open meanwhile, so it answers by a promise: the daemon asks first, and records what was granted in a
+ * turn of its own, after which guards, notifications, expiry and disconnection work on that record alone. It
+ * rejects with `PawlError`: `provider_unavailable` when it could not be reached or did not answer in time.
+ *
+ * Rules that both share are stated once, at the members of `LeaseProvider`.
+ */
+export type Place = "inside" | "outside";
+
+/** What a provider returns, by where it keeps its leases. */
+export type Answer<T, Where extends Place> = Where extends "inside" ? Operation<T | PawlError> : Promise<T>;
+
+/**
+ * Who may hold a name. The daemon does the rest: it makes the secret ids, queues those who wait, tells holders
+ * that their lease is about to end or lost, and releases what ends with a connection.
+ *
+ * All durations are in milliseconds and count from the moment of the answer. There are no deadlines here: the
+ * clocks of two machines differ, so a provider outside judges expiry by its own monotonic clock, and `outside`
+ * it must be the holder's daemon that gives up first: it does so when a tenth of the ttl is left. `remainingMs`
+ * of a grant or a renewal must therefore count from before the request was sent to wherever leases are kept.
+ *
+ * The daemon passes a signal to a provider outside, aborted when it waits no longer; it repeats what failed. An
+ * answer that is not as it is described here counts as none, and is logged with what is wrong with it.
+ *
+ * `leaseProviderConformance` runs the rules below against any provider.
+ */
+export interface LeaseProvider<Where extends Place = "outside"> {
+  /**
+   * Takes the name if nobody holds it. Of any number of callers at one time, one gets it. An attempt whose
+   * outcome could not be learned rejects. The daemon then asks again with the same leaseId, and if the first
+   * attempt took the name after all, that is granted with the token it had and a whole ttl; or it releases that
+   * leaseId. What is not found again ends by its ttl.
+   */
+  acquire(request: AcquireRequest, signal?: AbortSignal): Answer<Acquired, Where>;
+  /**
+   * Makes a lease last `ttlMs` from now on. Null if it is no longer held: it never revives. It may be repeated
+   * after an attempt whose outcome could not be learned.
+   */
+  heartbeat(
+    request: HeartbeatRequest,
+    signal?: AbortSignal,
+  ): Answer<{ readonly remainingMs: number } | null, Where>;
+  /**
+   * Gives a lease back at once. False if it was already gone, which includes being another's by now. It may be
+   * repeated, and is also asked for leases that were perhaps never granted.
+   */
+  release(request: ReleaseRequest, signal?: AbortSignal): Answer<boolean, Where>;
+  /** Who holds the name, or null. It never tells the leaseId. */
+  get(name: string, signal?: AbortSignal): Answer<Holder | null, Where>;
+  /**
+   * The same, and the highest token that was ever granted for the name, 0 for none: for a provider that keeps it
+   * when nobody holds the name. Without this the daemon knows of those tokens alone that it has seen.
+   */
+  inspect?(name: string, signal?: AbortSignal): Answer<Inspected, Where>;
+  /** Ends the lease of a name by force, whoever holds it. Without this, `lease.break` is refused for its names. */
+  break?(name: string, signal?: AbortSignal): Answer<boolean, Where>;
+  /**
+   * Resolves once asking for a held name again may help, also if it is free already; without it, `retryMs` says
+   * when. It may resolve for nothing, and may reject: then `retryMs` counts. Only for a provider outside: the
+   * daemon knows by itself what becomes free inside.
+   */
+  watch?: Where extends "outside" ? (name: string, signal: AbortSignal) => Promise<void> : never;
+  /** Lets go of connections and timers. Leases stay as they are. */
+  close?(): Promise<void>;
+}
+
+export interface AcquireRequest {
+  /** 1 to 128 characters, any but NUL and lone surrogates. */
+  readonly name: string;
+  /** Random, made for this attempt, and secret: the proof of ownership. */
+  readonly leaseId: string;
+  /** A label that proves nothing: the same owner asking again while it holds the name is refused like others. */
+  readonly owner: string;
+  readonly ttlMs: number;
+  readonly note: string | null;
+  /** The process that asks, as the kernel told; kept to be shown where there is a place for it. */
+  readonly peer: Peer;
+  /**
+   * The highest fencing token that the daemon knows for the name, from whichever provider served it before; 0
+   * for none. The one granted is greater, and greater than every one this provider ever granted for the name.
+   */
+  readonly tokenAbove: number;
+}
+
+export interface HeartbeatRequest {
+  readonly name: string;
+  readonly leaseId: string;
+  readonly ttlMs: number;
+}
+
+export interface ReleaseRequest {
+  readonly name: string;
+  readonly leaseId: string;
+}
+
+export type Acquired =
+  | { readonly granted: true; readonly fencingToken: number; readonly remainingMs: number }
+  | {
+      readonly granted: false;
+      readonly holder: Holder;
+      /** After so long it is worth asking again, unless `watch` says so earlier. */
+      readonly retryMs: number;
+    };
+
+export interface Inspected {
+  readonly holder: Holder | null;
+  readonly highest: number;
+}
+
+export interface Holder {
+  readonly owner: string;
+  readonly fencingToken: number;
+  /** By the clock of whoever granted it: for people, not for judging anything. */
+  readonly acquiredAt: number;
+  readonly remainingMs: number;
+  readonly note: string | null;
+  readonly peer: Peer;
+}
+
+/** The time, as providers outside are given it. */
+export interface ProviderClocks {
+  /** Milliseconds of a clock that never jumps: for judging expiry. */
+  readonly elapsed: () => number;
+  /** Milliseconds since the Unix epoch: for people. */
+  readonly now: () => number;
+}
+
+/** What the daemon gives to a provider outside at its start. */
+export interface ProviderOptions extends ProviderClocks {
+  /** What was configured after the first comma: `custom:./module.js,bucket=leases` has `{bucket: "leases"}`. */
+  readonly params: Readonly<Record<string, string>>;
+}
+
+/** What a module of `custom:./module.js` exports as `createLeaseProvider`. */
+export type CreateLeaseProvider = (options: ProviderOptions) => LeaseProvider | Promise<LeaseProvider>;
+
+/** A process, as the kernel told of it; null where it did not, and for one of another machine. */
+export interface Peer {
+  readonly pid: number | null;
+  readonly uid: number | null;
+  readonly gid: number | null;
+}

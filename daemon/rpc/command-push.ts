@@ -1,0 +1,266 @@
+import type { Envelope, Parsed, Result } from "@pawl/protocol";
+import { PawlError, refuse } from "@pawl/protocol/errors";
+import { MAX_SERVED_DEPLOYMENTS } from "@pawl/protocol/limits";
+import type { Logger } from "pino";
+import type { Serving } from "../domain/command/command.js";
+import { answerOf, endPushes, type Push, push, type Receiver, settle } from "../domain/command/delivery.js";
+import { readyKey } from "../domain/command/row.js";
+import type { Connection } from "../socket/connection.js";
+import type { Caller, Env, Operation, Outcome } from "../turns/operation.js";
+import type { Reactor } from "../turns/turn-loop.js";
+import type { Answered } from "./rpc.js";
+
+/** After storage refused, what is to be written is tried again this much later. */
+const RETRY_MS = 1000;
+/** A connection that has left so many requests unanswered whose commands have ended is not sent any more for now. */
+const MAX_LEFT_UNANSWERED = 1000;
+/** As long as a timer can be; then the wait begins anew. */
+const LONGEST_WAIT_MS = 2 ** 31 - 1;
+
+const DAEMON: Caller = { connection: 0, pid: process.pid, uid: null, gid: null };
+
+/** Sends a request, and tells what it is answered by. */
+type Ask = (
+  connection: Connection,
+  method: string,
+  params: object,
+  onAnswer: (answered: Answered) => void,
+) => void;
+
+/** A connection that serves a deployment. */
+interface Served {
+  readonly connection: Connection;
+  owner: string;
+  /** How many commands it may have at a time. */
+  max: number;
+  /** Those it has: sent to it, not yet answered, and not ended. They alone count against `max`. */
+  readonly commands: Set<string>;
+  /** How many requests it has not answered, also for commands that have ended meanwhile. */
+  unanswered: number;
+}
+
+/** Those who serve a deployment. */
+interface Post {
+  readonly deployment: string;
+  /** By connection, the longest unserved first. */
+  readonly served: Map<number, Served>;
+  /** Whether there is a call that takes commands for them, or waits for some. */
+  taking: boolean;
+}
+
+/**
+ * The connections that deployments are served by, and what travels on them: commands as requests of the daemon,
+ * answers as the responses. Each deployment has one call that waits for commands in the same line as those
+ * that pull; when there are some it hands them out in its turn, and they are sent after the commit.
+ */
+export class Receivers implements Serving {
+  readonly #reactor: Reactor;
+  readonly #log: Logger;
+  readonly #connection: (connection: number) => Connection | undefined;
+  readonly #ask: Ask;
+  readonly #refuse: (connection: Connection, refusal: PawlError) => void;
+  readonly #posts = new Map<string, Post>();
+  /** The deployments that each connection serves. */
+  readonly #byConnection = new Map<number, Set<Post>>();
+
+  constructor(options: {
+    reactor: Reactor;
+    log: Logger;
+    /** An open connection by its number. */
+    connection: (connection: number) => Connection | undefined;
+    ask: Ask;
+    /** Tells a peer about something from it that was no message. */
+    refuse: (connection: Connection, refusal: PawlError) => void;
+  }) {
+    this.#reactor = options.reactor;
+    this.#log = options.log;
+    this.#connection = options.connection;
+    this.#ask = options.ask;
+    this.#refuse = options.refuse;
+  }
+
+  /** The operation of `command.serve`: commands are sent from then on, the first after the reply. */
+  *serve(params: Parsed<"command.serve">, env: Env): Operation<Result<"command.serve"> | PawlError> {
+    const { deployment } = params;
+    const { connection } = env.caller;
+    const posts = this.#byConnection.get(connection);
+    if (
+      posts !== undefined &&
+      posts.size >= MAX_SERVED_DEPLOYMENTS &&
+      !this.#serves(connection, deployment)
+    ) {
+      return refuse(
+        "exhausted",
+        `This connection serves ${MAX_SERVED_DEPLOYMENTS} deployments already. Open another one for more.`,
+        { limit: MAX_SERVED_DEPLOYMENTS },
+      );
+    }
+    env.effects.afterCommit(() => this.#enter(connection, params));
+    return { deployment };
+  }
+
+  count(deployment: string): number {
+    return this.#posts.get(deployment)?.served.size ?? 0;
+  }
+
+  *deployments(): Iterable<string> {
+    for (const { deployment, served } of this.#posts.values()) if (served.size > 0) yield deployment;
+  }
+
+  /** Nothing more comes from this connection: what it has is given back, unless it is answered already. */
+  leave(connection: number): void {
+    const posts = this.#byConnection.get(connection);
+    if (posts === undefined) return;
+    this.#byConnection.delete(connection);
+    for (const post of posts) {
+      post.served.delete(connection);
+      if (post.served.size === 0 && !post.taking) this.#posts.delete(post.deployment);
+    }
+    this.#perform(function* (env) {
+      yield* endPushes(connection, env);
+      // What waits there for nobody finds out that it need not.
+      for (const { deployment, served } of posts)
+        if (served.size === 0) env.effects.wake(readyKey(deployment));
+    });
+  }
+
+  /**
+   * A command has ended while a connection had it, and its peer was told so. It has room for another one from
+   * then on: nobody waits for the answer, and a receiver that drops what is cancelled, or hangs in it, must not
+   * keep others from being delivered. The answer, if it comes, is taken as a late one.
+   */
+  ended(connection: number, commandId: string): void {
+    for (const post of this.#byConnection.get(connection) ?? []) {
+      if (post.served.get(connection)?.commands.delete(commandId)) this.#take(post);
+    }
+  }
+
+  /** The peer has read what was in the way of sending it more. */
+  roomAgain(connection: number): void {
+    for (const post of this.#byConnection.get(connection) ?? []) this.#take(post);
+  }
+
+  #serves(connection: number, deployment: string): boolean {
+    return this.#posts.get(deployment)?.served.has(connection) ?? false;
+  }
+
+  #enter(number: number, { deployment, owner, max }: Parsed<"command.serve">): void {
+    const connection = this.#connection(number);
+    if (connection === undefined || !connection.mayAnswer) return;
+    let post = this.#posts.get(deployment);
+    if (post === undefined) {
+      post = { deployment, served: new Map(), taking: false };
+      this.#posts.set(deployment, post);
+    }
+    const served = post.served.get(number);
+    if (served === undefined)
+      post.served.set(number, { connection, owner, max, commands: new Set(), unanswered: 0 });
+    else Object.assign(served, { owner, max });
+    const posts = this.#byConnection.get(number);
+    if (posts === undefined) this.#byConnection.set(number, new Set([post]));
+    else posts.add(post);
+    this.#take(post);
+  }
+
+  /** Has commands taken for those who have room, or waits for some. */
+  #take(post: Post): void {
+    if (post.taking || !hasRoom(post)) return;
+    post.taking = true;
+    this.#reactor.submit({
+      caller: DAEMON,
+      start: (env) => this.#push(post, env),
+      waitMs: LONGEST_WAIT_MS,
+      closed: () => false,
+      settle: (outcome) => {
+        post.taking = false;
+        if (outcome instanceof Error) this.#later(outcome, () => this.#take(post));
+        if (post.served.size === 0) this.#posts.delete(post.deployment);
+        else if (!(outcome instanceof Error)) this.#take(post);
+      },
+    });
+  }
+
+  *#push(post: Post, env: Env): Operation<Outcome<readonly Push[]>> {
+    const pushes = yield* push(post.deployment, freeOf(post), env);
+    if (!Array.isArray(pushes)) return pushes;
+    // In the order of the turn: one that is cancelled later in it is sent before its receiver is told that.
+    env.effects.afterCommit(() => {
+      for (const each of pushes as readonly Push[]) this.#send(post, each);
+    });
+    return pushes;
+  }
+
+  #send(post: Post, { connection: number, envelope }: Push): void {
+    const served = post.served.get(number);
+    // It closed while the turn went on; then what it was given is given back.
+    if (served === undefined) return;
+    served.commands.add(envelope.commandId);
+    served.unanswered += 1;
+    // The last in the line from now on.
+    post.served.delete(number);
+    post.served.set(number, served);
+    this.#ask(served.connection, "command.execute", envelope, (answered) => {
+      served.commands.delete(envelope.commandId);
+      served.unanswered -= 1;
+      this.#answered(served.connection, envelope, answered);
+      this.#take(post);
+    });
+  }
+
+  #answered(connection: Connection, envelope: Envelope, { text, response }: Answered): void {
+    const { caller } = connection;
+    const { commandId, attempt } = envelope;
+    const { answer, wrong } = answerOf(text, response);
+    if (wrong !== undefined)
+      this.#refuse(connection, refuse("invalid_request", wrong, { answered: response.id }));
+    this.#perform(
+      (env) => settle({ commandId, attempt }, answer, { ...env, caller }),
+      // Once the connection has closed, the command is given back.
+      () => !connection.closed,
+    );
+  }
+
+  /** Performs an operation of which nobody hears, again while storage refuses and it is still `wanted`. */
+  #perform(start: (env: Env) => Operation<unknown>, wanted: () => boolean = () => true): void {
+    this.#reactor.submit({
+      caller: DAEMON,
+      start,
+      waitMs: 0,
+      closed: () => true,
+      settle: (outcome) => {
+        if (!(outcome instanceof Error)) return;
+        this.#later(outcome, () => {
+          if (wanted()) this.#perform(start, wanted);
+        });
+      },
+    });
+  }
+
+  /** Tries again later, unless the refusal is for good. */
+  #later(error: Error, action: () => void): void {
+    const passes = !(error instanceof PawlError) || error.retryable;
+    if (!(error instanceof PawlError)) this.#log.error({ err: error }, "a push failed");
+    else if (!passes) this.#log.info({ kind: error.kind, ...error.details }, "answer to a push not taken");
+    if (passes) setTimeout(action, RETRY_MS).unref();
+  }
+}
+
+function hasRoom(post: Post): boolean {
+  for (const served of post.served.values()) if (roomOf(served) > 0) return true;
+  return false;
+}
+
+function roomOf({ connection, max, commands, unanswered }: Served): number {
+  if (!connection.mayBeAsked || unanswered - commands.size >= MAX_LEFT_UNANSWERED) return 0;
+  return Math.max(0, max - commands.size);
+}
+
+function freeOf(post: Post): Receiver[] {
+  return [...post.served.values()].map((served) => ({
+    connection: served.connection.caller.connection,
+    pid: served.connection.caller.pid,
+    owner: served.owner,
+    unanswered: served.unanswered,
+    room: roomOf(served),
+  }));
+}

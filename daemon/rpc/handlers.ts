@@ -1,0 +1,127 @@
+import type { MethodName, Parsed, Result } from "@pawl/protocol";
+import type { Texts } from "@pawl/protocol/json-text";
+import * as pipeline from "../domain/board/items.js";
+import * as peer from "../domain/board/peers.js";
+import { rebuild } from "../domain/board/rebuild.js";
+import * as sync from "../domain/board/sync.js";
+import * as command from "../domain/command/command.js";
+import * as delivery from "../domain/command/delivery.js";
+import * as upload from "../domain/command/upload.js";
+import { discover, type Inside, info, ping } from "../domain/daemon.js";
+import * as lease from "../domain/lease/lease.js";
+import * as queue from "../domain/queue/queue.js";
+import * as sequence from "../domain/sequence/sequence.js";
+import { transact } from "../domain/transact.js";
+import type { OutsideLeases } from "../remote/remote-leases.js";
+import type { Env, Operation, Outcome } from "../turns/operation.js";
+import type { Receivers } from "./command-push.js";
+import type { Sender } from "./dispatch.js";
+import type { UploadedPiece } from "./upload/chunk.js";
+
+/** Methods without an operation: what they do is no business of the database. */
+export type OutsideMethod = "daemon.backup";
+
+/** Which operation performs which method. */
+export type Handlers = {
+  readonly [N in Exclude<MethodName, OutsideMethod>]: (
+    params: Parsed<N>,
+    env: Env,
+    texts: Texts,
+    cutOut?: UploadedPiece,
+  ) => Operation<Outcome<Result<N>>>;
+};
+
+/**
+ * What works outside the turns, because it has to wait for something else than this database. It starts when
+ * the request is taken up, before the operations of that turn, and answers by a promise, which rejects with a
+ * `PawlError`. For a method that has an operation too, undefined leaves the call to that.
+ */
+export type OutsideHandlers = {
+  readonly [N in MethodName]?: OutsideHandler<N, undefined>;
+} & { readonly [N in OutsideMethod]: OutsideHandler<N> };
+
+type OutsideHandler<N extends MethodName, Else = never> = (
+  params: Parsed<N>,
+  sender: Sender,
+) => Promise<Result<N>> | Else;
+
+export function handlers(inside: Inside, receivers: Receivers, outside?: OutsideLeases): Handlers {
+  const single: Omit<Handlers, "transact"> = {
+    "sequence.next": sequence.next,
+    "sequence.reserve": sequence.reserve,
+    "sequence.peek": sequence.peek,
+    "sequence.state": sequence.state,
+    "sequence.format": sequence.format,
+    "sequence.parse": sequence.parse,
+    "sequence.advance": sequence.advance,
+    "queue.enqueue": queue.enqueue,
+    "queue.enqueueMany": queue.enqueueMany,
+    "queue.claim": queue.claim,
+    "queue.renew": queue.renew,
+    "queue.complete": queue.complete,
+    "queue.abandon": queue.abandon,
+    "queue.get": queue.get,
+    "queue.list": queue.list,
+    "queue.stats": queue.stats,
+    "queue.cancel": queue.cancel,
+    "queue.retry": queue.retry,
+    "queue.explain": queue.explain,
+    "deployment.set": command.setDeployment,
+    "deployment.list": (params, env) => command.listDeployments(params, env, receivers),
+    "command.create": command.create,
+    "command.upload": upload.upload,
+    "command.lease": delivery.lease,
+    "command.renew": delivery.renew,
+    "command.release": delivery.release,
+    "command.respond": delivery.respond,
+    "command.get": command.get,
+    "command.params": upload.params,
+    "command.response": command.response,
+    "command.wait": command.wait,
+    "command.list": command.list,
+    "command.cancel": command.cancel,
+    "command.serve": (params, env) => receivers.serve(params, env),
+    "lease.acquire": lease.acquire,
+    "lease.heartbeat": lease.heartbeat,
+    "lease.release": lease.release,
+    "lease.get": lease.get,
+    "lease.list": (params, env) => lease.list(params, withOutside(env, outside)),
+    "lease.check": lease.check,
+    "lease.break": lease.breakLease,
+    "pipeline.write": pipeline.write,
+    "pipeline.read": pipeline.read,
+    "pipeline.list": pipeline.list,
+    "pipeline.delete": pipeline.remove,
+    "pipeline.history": pipeline.history,
+    "pipeline.identity": sync.identity,
+    "pipeline.heads": sync.heads,
+    "pipeline.changes": sync.changes,
+    "pipeline.apply": sync.apply,
+    "pipeline.watch": sync.watch,
+    "pipeline.rebuild": rebuild,
+    "peer.trust": peer.trust,
+    "peer.revoke": peer.revoke,
+    "peer.list": peer.list,
+    "daemon.ping": ping,
+    "daemon.info": (_params, env) => info(env, inside),
+    "daemon.stats": (_params, env) => inside.stats(env),
+    "rpc.discover": discover,
+  };
+  function* reachesOutside(method: string, params: unknown, env: Env): Operation<boolean> {
+    return outside === undefined ? false : yield* outside.reaches(method, params, env);
+  }
+  return {
+    ...single,
+    transact: (params, env, texts) => transact(params, env, texts, single, reachesOutside),
+  };
+}
+
+/** Those who wait for leases that are kept outside are not parked here. */
+function withOutside(env: Env, outside: OutsideLeases | undefined): Env {
+  if (outside === undefined) return env;
+  const waiting = (key: string): number | null => {
+    const here = env.waiting(key);
+    return here === null ? null : here + outside.waiting(key);
+  };
+  return { ...env, waiting };
+}

@@ -1,0 +1,208 @@
+import { randomBytes } from "node:crypto";
+import { lstatSync, rmSync, statSync } from "node:fs";
+import { open } from "node:fs/promises";
+import { basename, dirname, isAbsolute, join, normalize } from "node:path";
+import type { Params, Result } from "@pawl/protocol";
+import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
+import type Database from "better-sqlite3";
+import type { Logger } from "pino";
+import { elapsed } from "../clock.js";
+import type { Sender } from "../rpc/dispatch.js";
+import { nameNewFile } from "./new-file.js";
+
+/** Pages copied between two turns: 1 MiB at the usual page size, a few milliseconds. */
+const PAGES_PER_STEP = 256;
+/** A second process that writes makes the copy begin anew; after so many times it is made in one step. */
+const MAX_RESTARTS = 3;
+const PROGRESS_EVERY_MS = 100;
+const ALL_PAGES = 2 ** 31 - 1;
+/** Bytes of an ordinary file name (NAME_MAX). */
+const MAX_FILE_NAME_BYTES = 255;
+
+export interface Progress {
+  readonly pages: number;
+  readonly totalPages: number;
+}
+
+/** Makes backups for those who may have the whole database, one at a time. */
+export class Backups {
+  readonly #database: Database.Database;
+  readonly #log: Logger;
+  readonly #notify: (connection: number, progress: Progress) => void;
+  #underWay: Promise<unknown> | undefined;
+  #stopping = false;
+
+  /** @param notify tells a connection how far its backup is. */
+  constructor(
+    database: Database.Database,
+    log: Logger,
+    notify: (connection: number, progress: Progress) => void,
+  ) {
+    this.#database = database;
+    this.#log = log;
+    this.#notify = notify;
+  }
+
+  /** Refuses like `backUp`, and with `forbidden` for other users and `unavailable` while one is being made. */
+  async make(params: Params<"daemon.backup">, sender: Sender): Promise<Result<"daemon.backup">> {
+    if (!mayHaveAll(sender)) {
+      throw refuse(
+        "forbidden",
+        `A backup is the whole database, so only the user of the daemon and root may have one, not uid ${sender.caller.uid ?? "unknown"}.`,
+        { uid: sender.caller.uid },
+      );
+    }
+    if (this.#underWay !== undefined) {
+      throw refuse("unavailable", "Another backup is being made. Ask again when it is done.", {
+        reason: "backup_under_way",
+      });
+    }
+    const { connection } = sender.caller;
+    const underWay = backUp(this.#database, params, {
+      onProgress: (progress) => this.#notify(connection, progress),
+      givenUp: () => this.#stopping || sender.closed,
+    });
+    this.#underWay = underWay.catch(() => {});
+    try {
+      const done = await underWay;
+      this.#log.info({ ...done, caller: sender.caller }, "backup made");
+      return done;
+    } finally {
+      this.#underWay = undefined;
+    }
+  }
+
+  /** Gives up the one that is being made, and resolves once nothing of it is left. */
+  async stop(): Promise<void> {
+    this.#stopping = true;
+    await this.#underWay;
+  }
+}
+
+/** A socket for readers may be open to users who are not to see everything. */
+function mayHaveAll({ caller: { uid }, readOnly }: Sender): boolean {
+  return uid === null ? !readOnly : uid === 0 || uid === process.getuid?.();
+}
+
+interface BackupWatch {
+  /** Called with how far it is, at most every `PROGRESS_EVERY_MS`. */
+  onProgress: (progress: Progress) => void;
+  /** Whether nobody wants the copy any more; it is then given up and removed. */
+  givenUp: () => boolean;
+}
+
+/**
+ * Copies a database while it is in use, by SQLite's own backup: a few pages between turns, and what is written
+ * meanwhile is written to the copy as well. The copy lies under a hidden name beside `path` until it is whole
+ * and on disk, and then gets its own name, unless something has that name by now. Its mode is 0600.
+ *
+ * Refuses with `invalid_params`, `not_found` (no such directory), `conflict` (the file exists), `forbidden` (the
+ * directory is not writable) and `unavailable` (no space left, or given up).
+ */
+async function backUp(
+  database: Database.Database,
+  { path }: Params<"daemon.backup">,
+  watch: BackupWatch,
+): Promise<Result<"daemon.backup">> {
+  const refusal = checkTarget(path);
+  if (refusal !== undefined) throw refusal;
+  const directory = dirname(path);
+  const partial = join(directory, `.pawl-backup-${randomBytes(8).toString("hex")}.partial`);
+
+  let copied = 0;
+  let restarts = 0;
+  let nextProgressAt = 0;
+  try {
+    const { totalPages } = await database.backup(partial, {
+      progress: ({ totalPages: total, remainingPages }) => {
+        if (watch.givenUp()) throw refuse("unavailable", "The backup was given up.", { reason: "given_up" });
+        const pages = total - remainingPages;
+        if (pages < copied) restarts += 1;
+        copied = pages;
+        if (elapsed() >= nextProgressAt) {
+          watch.onProgress({ pages, totalPages: total });
+          nextProgressAt = elapsed() + PROGRESS_EVERY_MS;
+        }
+        return restarts > MAX_RESTARTS ? ALL_PAGES : PAGES_PER_STEP;
+      },
+    });
+    await sync(partial);
+    const { size } = statSync(partial);
+    nameNewFile(partial, path);
+    await sync(directory);
+    return { bytes: size, pages: totalPages };
+  } catch (error) {
+    throw explain(error, path);
+  } finally {
+    rmSync(partial, { force: true });
+    rmSync(`${partial}-journal`, { force: true });
+  }
+}
+
+function checkTarget(path: string): PawlError | undefined {
+  if (!isAbsolute(path) || normalize(path) !== path || path.endsWith("/")) {
+    const message = "must be an absolute path to a file, without . and ..";
+    return refuse("invalid_params", `daemon.backup: /path ${message}, not ${shown(path)}.`, {
+      issues: [{ path: "/path", message }],
+    });
+  }
+  if (Buffer.byteLength(basename(path)) > MAX_FILE_NAME_BYTES) {
+    const message = `must end in a file name of at most ${MAX_FILE_NAME_BYTES} bytes`;
+    return refuse("invalid_params", `daemon.backup: /path ${message}.`, {
+      issues: [{ path: "/path", message }],
+    });
+  }
+  if (!statSync(dirname(path), { throwIfNoEntry: false })?.isDirectory()) {
+    return refuse(
+      "not_found",
+      `There is no directory ${shown(dirname(path))} to put the backup into. Make it.`,
+      {
+        what: "directory",
+      },
+    );
+  }
+  return lstatSync(path, { throwIfNoEntry: false }) === undefined ? undefined : exists(path);
+}
+
+function exists(path: string): PawlError {
+  return refuse(
+    "conflict",
+    `There is a file ${shown(path)} already, and a backup replaces none. Choose another name, or remove it.`,
+    { path },
+  );
+}
+
+/** Errors of the file system are about the path of the caller: it may fix them. */
+function explain(error: unknown, path: string): unknown {
+  const { code } = error as { code?: string };
+  if (code === "EEXIST") return exists(path);
+  if (code === "ENOSPC" || code === "SQLITE_FULL" || code === "EDQUOT") {
+    return refuse(
+      "unavailable",
+      "There is no space left for the backup. Make room, or choose another place.",
+      {
+        reason: "disk_full",
+      },
+    );
+  }
+  if (code === "EACCES" || code === "EROFS" || code === "EPERM" || code === "SQLITE_CANTOPEN") {
+    return refuse(
+      "forbidden",
+      `The daemon may not write to ${shown(dirname(path))}: its user may not, or its service unit does not let it (ReadWritePaths=). Choose another place.`,
+      {
+        path,
+      },
+    );
+  }
+  return error;
+}
+
+/** Waits until a file, or the names in a directory, are on disk. */
+async function sync(path: string): Promise<void> {
+  const handle = await open(path, "r");
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
