@@ -33,7 +33,8 @@ import { Notices, type Passed } from "./socket/supervisor.js";
 import { Backups } from "./store/backup.js";
 import { cannotOpen, type Engine, openEngine, openReader } from "./store/open-database.js";
 import { classify } from "./store/sqlite.js";
-import type { Caller, Env, Operation } from "./turns/operation.js";
+import type { Operation } from "./store/statement.js";
+import type { Caller, Env } from "./turns/operation.js";
 import { Statistics } from "./turns/statistics.js";
 import { Reactor } from "./turns/turn-loop.js";
 

@@ -1,7 +1,8 @@
 import { createRequire } from "node:module";
 import type { Parsed, Result } from "@pawl/protocol";
 import { openrpc, PROTOCOL } from "@pawl/protocol";
-import type { Env, Operation } from "../turns/operation.js";
+import type { Operation } from "../store/statement.js";
+import type { Env } from "../turns/operation.js";
 import { nodeIdOf } from "./sequence/sequence.js";
 
 export const VERSION: string = createRequire(import.meta.url)("../../package.json").version;

@@ -5,7 +5,8 @@ import { MAX_TRANSACT_REFERRED_LENGTH, MAX_TRANSACT_RESULTS_LENGTH } from "@pawl
 import { encode, RawJson, replaceReferences } from "../json/raw-json.js";
 import type { Handlers } from "../rpc/handlers.js";
 import { describeIssues, noSuchMethod, pointer } from "../rpc/validation-errors.js";
-import type { Env, Operation, Outcome } from "../turns/operation.js";
+import type { Operation } from "../store/statement.js";
+import type { Env, Outcome } from "../turns/operation.js";
 import { guardLease } from "./lease/lease.js";
 import { guardClaim } from "./queue/queue.js";
 

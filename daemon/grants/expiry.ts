@@ -2,7 +2,8 @@ import { keptCommands } from "../domain/command/command.js";
 import { deliveries } from "../domain/command/delivery.js";
 import { leases } from "../domain/lease/lease.js";
 import { claims, endedBatches } from "../domain/queue/queue.js";
-import { all, type Env, type Operation, one, run, sql } from "../turns/operation.js";
+import { all, type Operation, one, run, sql } from "../store/statement.js";
+import type { Env } from "../turns/operation.js";
 import { PRUNE_EVERY_MS } from "./pruning.js";
 
 /** Rows that one turn removes or ends at most, so that a large backlog never stalls other requests. */

@@ -1,5 +1,6 @@
 import { MAX_INTEGER } from "@pawl/protocol/limits";
-import { all, type Env, one, sql } from "../turns/operation.js";
+import { all, one, sql } from "../store/statement.js";
+import type { Env } from "../turns/operation.js";
 import type { Holder, LeaseProvider } from "./provider.js";
 import { exhausted } from "./refusals.js";
 

@@ -1,5 +1,5 @@
 import type { PawlError } from "@pawl/protocol/errors";
-import type { Operation } from "../turns/operation.js";
+import type { Operation } from "../store/statement.js";
 
 /**
  * Where a provider keeps its leases, which decides how it answers.

@@ -6,7 +6,8 @@ import type { Serving } from "../domain/command/command.js";
 import { answerOf, endPushes, type Push, push, type Receiver, settle } from "../domain/command/delivery.js";
 import { readyKey } from "../domain/command/row.js";
 import type { Connection } from "../socket/connection.js";
-import type { Caller, Env, Operation, Outcome } from "../turns/operation.js";
+import type { Operation } from "../store/statement.js";
+import type { Caller, Env, Outcome } from "../turns/operation.js";
 import type { Reactor } from "../turns/turn-loop.js";
 import type { Answered } from "./rpc.js";
 

@@ -9,7 +9,7 @@ import {
   type Statement,
   type Step,
   sql,
-} from "../turns/operation.js";
+} from "./statement.js";
 import type { Failure, Store } from "./store.js";
 
 /** Another connection of this process or a backup may hold a lock for a moment. */

@@ -1,4 +1,4 @@
-import type { Operation } from "../turns/operation.js";
+import type { Operation } from "./statement.js";
 
 /**
  * Drives operations against a database. One transaction is open at a time; everything is synchronous, so no

@@ -2,63 +2,6 @@ import type { KeyObject } from "node:crypto";
 import type { CommandState, Mode, NotificationName } from "@pawl/protocol";
 import type { PawlError } from "@pawl/protocol/errors";
 
-/**
- * An operation is a generator that yields SQL statements and receives their rows: it reads, decides, writes.
- * It does no I/O itself and never awaits, so that a synchronous store and an asynchronous one can drive the
- * same rules. A refusal is decided before the first write and returned as a value; breakage throws.
- */
-export type Operation<T> = Generator<Step, T, unknown>;
-
-export interface Step {
-  readonly statement: Statement;
-  readonly params: SqlParams;
-  /** Whether the first row alone is wanted, and given as it is instead of in an array. */
-  readonly single?: true;
-}
-
-export type SqlValue = string | number | null | Uint8Array;
-export type SqlParams = Readonly<Record<string, SqlValue>>;
-
-/** A named-parameter statement, made once at module level; a store prepares it once. */
-export interface Statement<Row = unknown> {
-  readonly sql: string;
-  /** Never set: it only carries the type of the rows. */
-  readonly row?: Row;
-}
-
-/** Declares a statement in the SQL that SQLite and PostgreSQL share. */
-export function sql<Row = never>(text: string): Statement<Row> {
-  return { sql: text };
-}
-
-/** Performs a statement and gives all its rows; none for a statement that returns none. */
-export function* all<Row>(statement: Statement<Row>, params: SqlParams = {}): Operation<Row[]> {
-  return (yield { statement, params }) as Row[];
-}
-
-/** Performs a statement and gives its first row. */
-export function* one<Row>(statement: Statement<Row>, params: SqlParams = {}): Operation<Row | undefined> {
-  return (yield { statement, params, single: true }) as Row | undefined;
-}
-
-/** What a store gives for a statement that returns no rows. */
-export interface Done {
-  /** Rows inserted, updated or deleted. */
-  readonly changes: number;
-  /** The integer key of the row that was inserted. */
-  readonly lastInsertRowid: number | bigint;
-}
-
-/** Performs a statement for its effect and gives how many rows it changed. */
-export function* run(statement: Statement<never>, params: SqlParams = {}): Operation<number> {
-  return ((yield { statement, params }) as Done).changes;
-}
-
-/** Performs an insertion of one row and gives its integer key: for SQLite half the cost of RETURNING it. */
-export function* insert(statement: Statement<never>, params: SqlParams): Operation<number> {
-  return Number(((yield { statement, params }) as Done).lastInsertRowid);
-}
-
 /** What an operation may know of the world. Time, randomness and identity come in; nothing is read from outside. */
 export interface Env {
   /** Milliseconds since the Unix epoch, one value per turn, never running backwards. */

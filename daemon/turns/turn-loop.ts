@@ -3,16 +3,9 @@ import type { Mode, NotificationName } from "@pawl/protocol";
 import { PawlError, refuse } from "@pawl/protocol/errors";
 import { type Clock, elapsed } from "../clock.js";
 import { disconnect, expire, KEEP_TIME_MS, postpone } from "../grants/expiry.js";
+import type { Operation } from "../store/statement.js";
 import type { Failure, Store } from "../store/store.js";
-import {
-  type Caller,
-  type Counter,
-  type Effects,
-  type Env,
-  type Operation,
-  type Outcome,
-  Wait,
-} from "./operation.js";
+import { type Caller, type Counter, type Effects, type Env, type Outcome, Wait } from "./operation.js";
 import { type Parked, Waiters } from "./waiters.js";
 
 /** Calls that one turn performs at most: some 50 ms of work, so that no caller waits long for the commit. */

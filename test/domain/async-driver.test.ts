@@ -6,7 +6,8 @@ import { MAX_INTEGER } from "@pawl/protocol/limits";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import * as sequence from "../../daemon/dist/domain/sequence/sequence.js";
-import type { Env, Operation } from "../../daemon/dist/turns/operation.js";
+import type { Operation } from "../../daemon/dist/store/statement.js";
+import type { Env } from "../../daemon/dist/turns/operation.js";
 import { asynchronousDriver, type Driver, sequenceEnv, synchronousDriver } from "./drive.js";
 
 const START = 1_750_000_000_000;

@@ -4,7 +4,8 @@ import { PawlError } from "@pawl/protocol/errors";
 import Database from "better-sqlite3";
 import { migrate } from "../../daemon/dist/store/migrate.js";
 import { SqliteStore } from "../../daemon/dist/store/sqlite.js";
-import type { Env, Operation, SqlParams, Step } from "../../daemon/dist/turns/operation.js";
+import type { Operation, SqlParams, Step } from "../../daemon/dist/store/statement.js";
+import type { Env } from "../../daemon/dist/turns/operation.js";
 
 /** Something that runs operations, each in a transaction of its own. */
 export interface Driver {

@@ -7,7 +7,8 @@ import { type LeaseProvider, leaseProviderConformance } from "../../daemon/dist/
 import { localProvider } from "../../daemon/dist/remote/local.js";
 import { openEngine } from "../../daemon/dist/store/open-database.js";
 import type { SqliteStore } from "../../daemon/dist/store/sqlite.js";
-import type { Env, Operation } from "../../daemon/dist/turns/operation.js";
+import type { Operation } from "../../daemon/dist/store/statement.js";
+import type { Env } from "../../daemon/dist/turns/operation.js";
 import { privateDirectory } from "../daemon.js";
 
 leaseProviderConformance({

@@ -13,7 +13,8 @@ import {
   reserve,
 } from "../../daemon/dist/domain/sequence/sequence.js";
 import { expire } from "../../daemon/dist/grants/expiry.js";
-import type { Env, Operation } from "../../daemon/dist/turns/operation.js";
+import type { Operation } from "../../daemon/dist/store/statement.js";
+import type { Env } from "../../daemon/dist/turns/operation.js";
 import { type Driver, envOf, sequenceEnv, synchronousDriver } from "./drive.js";
 
 const START = 1_750_000_000_000;

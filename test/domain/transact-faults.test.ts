@@ -2,8 +2,8 @@
 // nothing. (That it is so when the daemon is killed there: test/integration/transact-killed.test.ts.)
 import type { Params } from "@pawl/protocol";
 import { describe, expect, test } from "vitest";
+import type { Operation } from "../../daemon/dist/store/statement.js";
 import type { Store } from "../../daemon/dist/store/store.js";
-import type { Operation } from "../../daemon/dist/turns/operation.js";
 import { contentOf, InProcess } from "../in-process.js";
 
 /** Steps of a turn at which the store can fail: each statement, before and after it, and the ends. */

@@ -1,5 +1,6 @@
 import { type PawlError, refuse } from "@pawl/protocol/errors";
-import { type Env, type Operation, one, run, sql } from "../../turns/operation.js";
+import { type Operation, one, run, sql } from "../../store/statement.js";
+import type { Env } from "../../turns/operation.js";
 import { INCARNATION_BYTES } from "./tables.js";
 
 /** How the author is called that this node was before it was given another key. */

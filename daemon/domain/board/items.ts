@@ -1,7 +1,8 @@
 import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { MAX_PAGE_BYTES } from "@pawl/protocol/limits";
-import { all, type Env, type Operation, one, sql } from "../../turns/operation.js";
+import { all, type Operation, one, sql } from "../../store/statement.js";
+import type { Env } from "../../turns/operation.js";
 import { type Op, readStored, writeChange } from "./change.js";
 import { dependencyProblems } from "./dependencies.js";
 import { type Item, type ItemRow, isNewer, itemOf } from "./merge.js";

@@ -1,6 +1,7 @@
 import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
-import { all, type Env, type Operation, one, run, sql } from "../../turns/operation.js";
+import { all, type Operation, one, run, sql } from "../../store/statement.js";
+import type { Env } from "../../turns/operation.js";
 import { authorKey } from "./key.js";
 import { keepNode, loadNode } from "./tables.js";
 

@@ -1,6 +1,6 @@
 import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
-import { all, type Operation, one, run, sql } from "../../turns/operation.js";
+import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import { type Change, openChange, readStored } from "./change.js";
 import { compareHlc } from "./hybrid-clock.js";
 import { type Cell, type Increment, type ItemRow, merge, type Stored, stampOf } from "./merge.js";

@@ -1,5 +1,6 @@
 import { Buffer } from "node:buffer";
-import { all, type Env, insert, type Operation, one, run, sql } from "../../turns/operation.js";
+import { all, insert, type Operation, one, run, sql } from "../../store/statement.js";
+import type { Env } from "../../turns/operation.js";
 import { type Change, isCounter, type Op } from "./change.js";
 import { CLOCK_START, compareHlc, type Hlc, observe } from "./hybrid-clock.js";
 import { type Place, stepHeads } from "./log.js";

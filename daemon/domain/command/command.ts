@@ -13,17 +13,8 @@ import { Uuid7 } from "../../identity/uuid7.js";
 import { digestOfMeaning } from "../../json/digest.js";
 import { nestingLevels, RawJson } from "../../json/raw-json.js";
 import { rememberChecked } from "../../rpc/upload/chunk.js";
-import {
-  all,
-  type Env,
-  insert,
-  type Operation,
-  type Outcome,
-  one,
-  run,
-  sql,
-  Wait,
-} from "../../turns/operation.js";
+import { all, insert, type Operation, one, run, sql } from "../../store/statement.js";
+import { type Env, type Outcome, Wait } from "../../turns/operation.js";
 import {
   abort,
   COLUMNS,

@@ -11,7 +11,8 @@ import {
 import type { Expiry } from "../../grants/expiry.js";
 import { ownEnd, postponedConnection } from "../../grants/restart-grace.js";
 import { nestingLevels, RawJson } from "../../json/raw-json.js";
-import { all, type Env, type Operation, type Outcome, one, run, sql, Wait } from "../../turns/operation.js";
+import { all, type Operation, one, run, sql } from "../../store/statement.js";
+import { type Env, type Outcome, Wait } from "../../turns/operation.js";
 import {
   abort,
   EXPIRED,

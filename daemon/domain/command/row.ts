@@ -1,6 +1,7 @@
 import type { Command, CommandState } from "@pawl/protocol";
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
-import { type Env, type Operation, one, run, sql } from "../../turns/operation.js";
+import { type Operation, one, run, sql } from "../../store/statement.js";
+import type { Env } from "../../turns/operation.js";
 import { isFinal, returned, stateAt, type Timed } from "./state.js";
 
 /** What is known of a command beside its params and its answer, as it is stored. */

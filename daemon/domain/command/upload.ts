@@ -4,7 +4,8 @@ import type { Texts } from "@pawl/protocol/json-text";
 import { INLINE_MAX_BYTES } from "@pawl/protocol/limits";
 import { Base64 } from "../../rpc/upload/base64-insertion.js";
 import { rememberChecked, UploadedPiece } from "../../rpc/upload/chunk.js";
-import { all, type Env, type Operation, one, run, sql } from "../../turns/operation.js";
+import { all, type Operation, one, run, sql } from "../../store/statement.js";
+import type { Env } from "../../turns/operation.js";
 import { type CommandRow, findCommand, forbidden, moved, readyKey } from "./row.js";
 import { stateAt } from "./state.js";
 

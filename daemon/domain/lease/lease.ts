@@ -7,7 +7,8 @@ import { holderOf, localProvider } from "../../remote/local.js";
 import type { Holder } from "../../remote/provider.js";
 import { notConfigured } from "../../remote/refusals.js";
 import { kindOf } from "../../remote/specification.js";
-import { all, type Env, type Operation, type Outcome, one, run, sql, Wait } from "../../turns/operation.js";
+import { all, type Operation, one, run, sql } from "../../store/statement.js";
+import { type Env, type Outcome, Wait } from "../../turns/operation.js";
 
 /** Random bits of a leaseId: as many as nobody guesses. */
 const LEASE_ID_BYTES = 16;

@@ -5,7 +5,8 @@ import { ownEnd } from "../../grants/restart-grace.js";
 import type { Holder, Inspected } from "../../remote/provider.js";
 import { tooLate } from "../../remote/refusals.js";
 import { kindOf } from "../../remote/specification.js";
-import { all, type Env, type Operation, type Outcome, one, run, sql, Wait } from "../../turns/operation.js";
+import { all, type Operation, one, run, sql } from "../../store/statement.js";
+import { type Env, type Outcome, Wait } from "../../turns/operation.js";
 import {
   breakLease,
   check as checkHere,

@@ -13,17 +13,8 @@ import { PRUNE_EVERY_MS } from "../../grants/pruning.js";
 import { ownEnd, postponedConnection } from "../../grants/restart-grace.js";
 import { digestOfMeaning } from "../../json/digest.js";
 import { nestingLevels, RawJson } from "../../json/raw-json.js";
-import {
-  all,
-  type Env,
-  insert,
-  type Operation,
-  type Outcome,
-  one,
-  run,
-  sql,
-  Wait,
-} from "../../turns/operation.js";
+import { all, insert, type Operation, one, run, sql } from "../../store/statement.js";
+import { type Env, type Outcome, Wait } from "../../turns/operation.js";
 import { type Candidate, mayBeJoined, selectBatches } from "./claim-selection.js";
 
 /** Payloads up to this size are kept in the row of their batch, which every change of its state writes anew. */

@@ -10,7 +10,8 @@ import {
 import { PawlError } from "@pawl/protocol/errors";
 import { describeIssues } from "../../rpc/validation-errors.js";
 import { type EngineOptions, openEngine } from "../../store/open-database.js";
-import type { Effects, Env, Operation } from "../../turns/operation.js";
+import type { Operation } from "../../store/statement.js";
+import type { Effects, Env } from "../../turns/operation.js";
 import { format, next, peek, state } from "./sequence.js";
 
 /** A dispenser in this process; `close` lets another process have the database. */

@@ -7,7 +7,8 @@ import {
   MAX_TYPE_LENGTH,
   REQUEST_ID_RETENTION_MS,
 } from "@pawl/protocol/limits";
-import { all, type Env, type Operation, one, run, sql } from "../../turns/operation.js";
+import { all, type Operation, one, run, sql } from "../../store/statement.js";
+import type { Env } from "../../turns/operation.js";
 
 const selectLast = sql<{ last: number }>(`
   SELECT last FROM pawl_sequence WHERE node_id = :nodeId AND type = :type`);
