@@ -29,13 +29,13 @@ import {
   groupOf,
   type NotificationListener,
   type WithText,
-} from "./client.js";
-import type { WorkHandle } from "./crew.js";
-import { type Commands, commandsOf } from "./deployments.js";
-import { type HeldLease, type WithLeaseOptions, withLease } from "./hold.js";
-import { isBusy, nobodyListens } from "./link.js";
-import { type SpawnOptions, startDaemon } from "./spawn.js";
-import { type Work, type WorkOptions, work } from "./work.js";
+} from "./connection/connection.js";
+import { isBusy, nobodyListens } from "./connection/line-socket.js";
+import { type SpawnOptions, startDaemon } from "./connection/start-daemon.js";
+import { type Commands, commandsOf } from "./deployment/commands.js";
+import { type HeldLease, type WithLeaseOptions, withLease } from "./grants/held-grant.js";
+import { type Work, type WorkOptions, work } from "./work/queue-worker.js";
+import type { WorkHandle } from "./work/worker-pool.js";
 
 const BUSY_RETRY_MS = 20;
 

@@ -8,7 +8,6 @@ export type {
   Result,
 } from "@pawl/protocol";
 export { type ErrorKind, PawlError } from "@pawl/protocol/errors";
-export { type CallOptions, ConnectionLost, type WithText } from "./client.js";
 export {
   type ConnectOptions,
   connect,
@@ -17,17 +16,18 @@ export {
   type TransactCall,
   type TransactResults,
 } from "./connect.js";
-export { Postpone, type WorkHandle } from "./crew.js";
-export type { Commands, Deployment } from "./deployments.js";
-export type { HeldLease, WithLeaseOptions } from "./hold.js";
+export { type CallOptions, ConnectionLost, type WithText } from "./connection/connection.js";
+export type { SpawnOptions } from "./connection/start-daemon.js";
+export type { Commands, Deployment } from "./deployment/commands.js";
 export {
   CommandError,
   type CommandHandlers,
   type PullOptions,
   type ReceivedCommand,
   type ServeOptions,
-} from "./receive.js";
-export { CommandFailed, type SendOptions } from "./send.js";
-export type { SpawnOptions } from "./spawn.js";
-export { type Refused, type Synced, type SyncOptions, syncBoards } from "./sync.js";
-export type { Work, WorkOptions } from "./work.js";
+} from "./deployment/receive.js";
+export { CommandFailed, type SendOptions } from "./deployment/send.js";
+export type { HeldLease, WithLeaseOptions } from "./grants/held-grant.js";
+export { type Refused, type Synced, type SyncOptions, syncBoards } from "./sync/sync-boards.js";
+export type { Work, WorkOptions } from "./work/queue-worker.js";
+export { Postpone, type WorkHandle } from "./work/worker-pool.js";

@@ -3,7 +3,7 @@
 import { execFileSync } from "node:child_process";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { help } from "../client/dist/commands/help.js";
+import { help } from "../client/dist/cli/help.js";
 
 const REPOSITORY = join(import.meta.dirname, "..");
 /** What belongs to a row of a table and is not its beginning stands at least so far in. */

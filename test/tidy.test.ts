@@ -172,7 +172,7 @@ describe("what pawl loads when it runs", () => {
     "%s: no daemon, no schemas, nothing native",
     (entry) => {
       const loaded = [...loadedBy(entry)];
-      expect(loaded).toContain("client/dist/client.js");
+      expect(loaded).toContain("client/dist/connection/connection.js");
       expectNone(loaded.filter((name) => /^(daemon\/|zod$|better-sqlite3$|koffi$)/.test(name)));
     },
   );
@@ -264,7 +264,7 @@ describe("sources", () => {
       }
     }
     // What a program starts with is used by its bin.
-    const started = new Set(["daemon/main.ts main", "client/cli.ts main"]);
+    const started = new Set(["daemon/main.ts main", "client/cli/main.ts main"]);
     expectNone(
       sources
         .filter((path) => !entries.has(path))

@@ -2,8 +2,8 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { Params, Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import type { PawlClient } from "../connect.js";
-import { count, cutTo, type Output, plural, printable, styled, when, width } from "../output.js";
-import { type Arguments, type Context, command, type Options, UsageError } from "./definition.js";
+import { type Arguments, type Context, command, type Options, UsageError } from "../terminal/command.js";
+import { count, cutTo, type Output, plural, printable, styled, when, width } from "../terminal/output.js";
 
 type Item = Result<"pipeline.list">["stages"][string][number];
 type Stages = ReadonlyMap<string, readonly Item[]>;

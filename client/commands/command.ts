@@ -3,11 +3,18 @@ import type { Result } from "@pawl/protocol";
 import { textsAt } from "@pawl/protocol/json-text";
 import { DEFAULT_LEASE_MS, MAX_WAIT_MS } from "@pawl/protocol/limits";
 import type { PawlClient } from "../connect.js";
-import { isForGood, Postpone } from "../crew.js";
-import { duration, type Output, printable, styled, table, whenShort } from "../output.js";
-import { CommandError, type ReceivedCommand } from "../receive.js";
-import { CannotRun, clockTime, failureOf, killAfterMs, type Performed, RunningCommands } from "./child.js";
-import { command, indented, parseJson, readInput, roundedNumber } from "./definition.js";
+import { CommandError, type ReceivedCommand } from "../deployment/receive.js";
+import {
+  CannotRun,
+  clockTime,
+  failureOf,
+  killAfterMs,
+  type Performed,
+  RunningCommands,
+} from "../process/child.js";
+import { command, indented, parseJson, readInput, roundedNumber } from "../terminal/command.js";
+import { duration, type Output, printable, styled, table, whenShort } from "../terminal/output.js";
+import { isForGood, Postpone } from "../work/worker-pool.js";
 
 /** What a running command has to end by itself when pawl is told to end. */
 const DEFAULT_GRACE_MS = 10_000;

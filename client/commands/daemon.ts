@@ -1,8 +1,8 @@
 import { resolve } from "node:path";
 import type { Result } from "@pawl/protocol";
 import { checkSocketPath } from "@pawl/protocol/paths";
-import { bytes, count, duration, type Output, plural, styled, table } from "../output.js";
-import { command, indented, parseJson, readInput, UsageError } from "./definition.js";
+import { command, indented, parseJson, readInput, UsageError } from "../terminal/command.js";
+import { bytes, count, duration, type Output, plural, styled, table } from "../terminal/output.js";
 
 export const status = command<"">()({
   options: {},

@@ -9,8 +9,8 @@ import type { Mode } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import { MAX_INTEGER, MAX_NODE_ID, MAX_TRANSACT_CALLS, MAX_TYPE_LENGTH } from "@pawl/protocol/limits";
 import type { PawlClient } from "../connect.js";
-import { count, plural } from "../output.js";
-import { command, shorten, UsageError } from "./definition.js";
+import { command, shorten, UsageError } from "../terminal/command.js";
+import { count, plural } from "../terminal/output.js";
 
 /** A counter as another system kept it. */
 interface Counter {

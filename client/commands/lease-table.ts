@@ -1,7 +1,7 @@
 import { execFile } from "node:child_process";
 import { type ErrorDetails, type ErrorKind, PawlError } from "@pawl/protocol/errors";
-import { daemonCommand } from "../spawn.js";
-import { command, UsageError } from "./definition.js";
+import { daemonCommand } from "../connection/start-daemon.js";
+import { command, UsageError } from "../terminal/command.js";
 
 /** What pawld prints about the table. */
 interface Made {

@@ -3,9 +3,9 @@ import type { Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import { DEFAULT_LEASE_MS } from "@pawl/protocol/limits";
 import type { PawlClient } from "../connect.js";
-import { duration, type Output, printable, table } from "../output.js";
-import { Child, killAfterMs, passSignals, stopTogether } from "./child.js";
-import { command } from "./definition.js";
+import { Child, killAfterMs, passSignals, stopTogether } from "../process/child.js";
+import { command } from "../terminal/command.js";
+import { duration, type Output, printable, table } from "../terminal/output.js";
 
 /** Who has to wait longer than this is told for whom. */
 const TELL_AFTER_MS = 300;

@@ -2,12 +2,12 @@ import { hostname } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
-import { ConnectionLost } from "../client.js";
 import { connect, type PawlClient } from "../connect.js";
-import { forward, type PeerAddress, parsePeer } from "../forward.js";
-import { count, duration, type Output, plural, printable, table, when } from "../output.js";
-import { type Refused, type Synced, syncBoards } from "../sync.js";
-import { command, readInput, UsageError } from "./definition.js";
+import { ConnectionLost } from "../connection/connection.js";
+import { forward, type PeerAddress, parsePeer } from "../sync/ssh-forward.js";
+import { type Refused, type Synced, syncBoards } from "../sync/sync-boards.js";
+import { command, readInput, UsageError } from "../terminal/command.js";
+import { count, duration, type Output, plural, printable, table, when } from "../terminal/output.js";
 
 /** Of a board, for a node that has none yet. */
 const NO_BOARD = "-";

@@ -1,8 +1,8 @@
 import type { Params, Result } from "@pawl/protocol";
 import { EACH, textsAt } from "@pawl/protocol/json-text";
 import { MAX_ENQUEUED_BATCHES } from "@pawl/protocol/limits";
-import { bytes, count, duration, plural, printable, styled, table, when } from "../output.js";
-import { command, parseJson, readInput, shorten, UsageError } from "./definition.js";
+import { command, parseJson, readInput, shorten, UsageError } from "../terminal/command.js";
+import { bytes, count, duration, plural, printable, styled, table, when } from "../terminal/output.js";
 
 /** Payloads of a batch that a list shows. */
 const MAX_SHOWN_PAYLOADS = 3;

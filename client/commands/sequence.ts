@@ -1,7 +1,7 @@
 import { ID_DIGITS } from "@pawl/protocol/limits";
-import type { Output } from "../output.js";
-import { table } from "../output.js";
-import { command } from "./definition.js";
+import { command } from "../terminal/command.js";
+import type { Output } from "../terminal/output.js";
+import { table } from "../terminal/output.js";
 
 /** Ids printed by one write: a block can have a million. */
 const IDS_PER_WRITE = 10_000;

@@ -17,9 +17,9 @@ import { delimiter, dirname, join, resolve } from "node:path";
 import { PawlError } from "@pawl/protocol/errors";
 import { checkInstance, DEFAULT_INSTANCE } from "@pawl/protocol/paths";
 import { connect } from "../connect.js";
-import { styled } from "../output.js";
-import { daemonPackage } from "../spawn.js";
-import { command, UsageError } from "./definition.js";
+import { daemonPackage } from "../connection/start-daemon.js";
+import { command, UsageError } from "../terminal/command.js";
+import { styled } from "../terminal/output.js";
 
 export const SERVICE_ACTIONS = ["install", "status", "uninstall"] as const;
 

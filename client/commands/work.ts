@@ -1,10 +1,17 @@
 import { basename, resolve } from "node:path";
 import { DEFAULT_LEASE_MS } from "@pawl/protocol/limits";
-import { isForGood, Postpone } from "../crew.js";
-import { duration, type Output, plural, printable, styled } from "../output.js";
-import type { Work } from "../work.js";
-import { CannotRun, clockTime, failureOf, killAfterMs, type Performed, RunningCommands } from "./child.js";
-import { command } from "./definition.js";
+import {
+  CannotRun,
+  clockTime,
+  failureOf,
+  killAfterMs,
+  type Performed,
+  RunningCommands,
+} from "../process/child.js";
+import { command } from "../terminal/command.js";
+import { duration, type Output, plural, printable, styled } from "../terminal/output.js";
+import type { Work } from "../work/queue-worker.js";
+import { isForGood, Postpone } from "../work/worker-pool.js";
 
 /** What a running command has to end by itself when pawl is told to end. */
 const DEFAULT_GRACE_MS = 10_000;

@@ -4,7 +4,7 @@ import { chmodSync, mkdirSync, readFileSync, statSync, symlinkSync, writeFileSyn
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { COMMANDS, entries } from "../../client/dist/commands/table.js";
+import { COMMANDS, entries } from "../../client/dist/cli/command-list.js";
 import { PAWL, Place, privateDirectory, sharedDaemon, startDaemon } from "../daemon.js";
 import { mayBeOther, pawl, pawlAsOther, startPawl } from "./cli-program.js";
 

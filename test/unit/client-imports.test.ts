@@ -28,7 +28,7 @@ function loadedBy(entry: string): Set<string> {
 
 test("the library loads itself, what the protocol has without schemas, and what comes with Node", () => {
   const loaded = [...loadedBy(join(REPOSITORY, "client/dist/index.js"))];
-  expect(loaded).toContain("client/dist/link.js");
+  expect(loaded).toContain("client/dist/connection/line-socket.js");
   expect(loaded).toContain("protocol/dist/repeatable.js");
   expect(
     loaded.filter(

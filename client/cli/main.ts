@@ -1,11 +1,11 @@
 import { readFileSync } from "node:fs";
 import { type ErrorKind, PawlError } from "@pawl/protocol/errors";
-import { ConnectionLost } from "./client.js";
-import { type Arguments, type Context, type Options, UsageError } from "./commands/definition.js";
-import { commandOf, firstWord, ownPart, parse } from "./commands/parse.js";
-import { entries } from "./commands/table.js";
-import { connect, defaultSocketPath, type PawlClient } from "./connect.js";
-import { Output, printable, styled } from "./output.js";
+import { connect, defaultSocketPath, type PawlClient } from "../connect.js";
+import { ConnectionLost } from "../connection/connection.js";
+import { type Arguments, type Context, type Options, UsageError } from "../terminal/command.js";
+import { Output, printable, styled } from "../terminal/output.js";
+import { entries } from "./command-list.js";
+import { commandOf, firstWord, ownPart, parse } from "./parse.js";
 
 /** Exit codes of `pawl` (spec: operations.md). */
 const EXIT_DONE = 0;
@@ -25,13 +25,13 @@ export async function main(args: readonly string[]): Promise<number> {
   let client: PawlClient | undefined;
   try {
     if (args[0] === COMPLETION_FLAG) {
-      await (await import("./commands/completion.js")).complete(args.slice(1));
+      await (await import("./completion.js")).complete(args.slice(1));
     } else if (own.length === 0) {
-      process.stderr.write(await (await import("./commands/help.js")).help(undefined));
+      process.stderr.write(await (await import("./help.js")).help(undefined));
       return EXIT_USAGE;
     } else if (own.includes("--help") || own.includes("-h") || own[0] === "help") {
       if (name === undefined) await checkWord(own);
-      output.write(await (await import("./commands/help.js")).help(name));
+      output.write(await (await import("./help.js")).help(name));
     } else if (own.includes("--version")) {
       output.write(`pawl ${version()}\n`);
     } else {
@@ -69,7 +69,7 @@ async function checkWord(args: readonly string[]): Promise<void> {
 async function unknownCommand(args: readonly string[]): Promise<UsageError> {
   const word = firstWord(args);
   if (word === undefined) return new UsageError("Name a command.");
-  const meant = await (await import("./commands/completion.js")).closestCommand(word);
+  const meant = await (await import("./completion.js")).closestCommand(word);
   return new UsageError(
     `There is no command ${JSON.stringify(word)}.${meant === undefined ? "" : ` Did you mean ${meant}?`}`,
   );
@@ -80,7 +80,7 @@ function chosenSocket(values: Record<string, unknown>): string {
 }
 
 function version(): string {
-  return JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8")).version;
+  return JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")).version;
 }
 
 /** Kinds that say the request itself cannot be right. */

@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import type { Params, Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import { INLINE_MAX_BYTES } from "@pawl/protocol/limits";
-import { type ClientConnection, ConnectionLost } from "./client.js";
+import { type ClientConnection, ConnectionLost } from "../connection/connection.js";
 
 /** How long one question for the answer waits at the daemon. */
 const WAIT_MS = 60_000;

@@ -15,8 +15,8 @@ import { createServer, type Server } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { ConnectionLost } from "./client.js";
-import { isBusy, nobodyListens } from "./link.js";
+import { ConnectionLost } from "./connection.js";
+import { isBusy, nobodyListens } from "./line-socket.js";
 
 const START_TIMEOUT_MS = 10_000;
 const RETRY_MS = 20;

@@ -1,6 +1,6 @@
 import { parseArgs } from "node:util";
-import { milliseconds, type Option, type Options, UsageError, wholeNumber } from "./definition.js";
-import { type Entry, entries, GLOBAL_OPTIONS } from "./table.js";
+import { milliseconds, type Option, type Options, UsageError, wholeNumber } from "../terminal/command.js";
+import { type Entry, entries, GLOBAL_OPTIONS } from "./command-list.js";
 
 /** What of a command line belongs to this program: all before `--`. */
 export function ownPart(args: readonly string[]): readonly string[] {

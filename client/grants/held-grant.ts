@@ -3,7 +3,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { NotificationParams, Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import { DEFAULT_LEASE_MS, MAX_NAME_LENGTH, RESTART_GRACE_MS } from "@pawl/protocol/limits";
-import { type ClientConnection, ConnectionLost } from "./client.js";
+import { type ClientConnection, ConnectionLost } from "../connection/connection.js";
 
 /** A grant is renewed when this part of its time has passed: two renewals may fail before it is lost. */
 const RENEW_FRACTION = 1 / 3;

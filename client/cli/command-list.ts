@@ -1,4 +1,4 @@
-import type { Command, Options } from "./definition.js";
+import type { Command, Options } from "../terminal/command.js";
 
 export interface Entry {
   readonly args: string;
@@ -29,7 +29,7 @@ export const COMMANDS: Readonly<Record<string, Readonly<Record<string, Entry>>>>
     work: entry(
       "<queue> -- command",
       "Run a command for each batch of a queue",
-      async () => (await import("./work.js")).work,
+      async () => (await import("../commands/work.js")).work,
     ),
     queues: entry("[queue]", "List the queues and what is in them", async () => (await queue()).queues),
     why: entry("<queue>", "Say why nothing can be claimed, or what can", async () => (await queue()).why),
@@ -72,7 +72,7 @@ export const COMMANDS: Readonly<Record<string, Readonly<Record<string, Entry>>>>
     "lease-table": entry(
       "<create> <provider>",
       "Make the DynamoDB table that leases over machines are kept in",
-      async () => (await import("./lease-table.js")).leaseTable,
+      async () => (await import("../commands/lease-table.js")).leaseTable,
     ),
   },
   "A board that merges across nodes": {
@@ -96,7 +96,7 @@ export const COMMANDS: Readonly<Record<string, Readonly<Record<string, Entry>>>>
     service: entry(
       "<action>",
       "Have systemd run the daemon: install, status or uninstall",
-      async () => (await import("./systemd.js")).systemd,
+      async () => (await import("../commands/systemd.js")).systemd,
     ),
     "socket-path": entry("", "Print where the daemon listens", async () => (await daemon()).socketPath),
     completion: entry(
@@ -107,14 +107,14 @@ export const COMMANDS: Readonly<Record<string, Readonly<Record<string, Entry>>>>
   },
 };
 
-const sequence = () => import("./sequence.js");
-const moving = () => import("./import.js");
-const queue = () => import("./queue.js");
-const commands = () => import("./command.js");
-const lease = () => import("./lease.js");
-const boards = () => import("./board.js");
-const peer = () => import("./peers.js");
-const daemon = () => import("./daemon.js");
+const sequence = () => import("../commands/sequence.js");
+const moving = () => import("../commands/import.js");
+const queue = () => import("../commands/queue.js");
+const commands = () => import("../commands/command.js");
+const lease = () => import("../commands/lease.js");
+const boards = () => import("../commands/board.js");
+const peer = () => import("../commands/peers.js");
+const daemon = () => import("../commands/daemon.js");
 
 /** What every command takes. */
 export const GLOBAL_OPTIONS = {

@@ -1,5 +1,5 @@
 import type { PawlClient } from "../connect.js";
-import type { Output } from "../output.js";
+import type { Output } from "./output.js";
 
 /** An option of a command, as the parser and the help take it. */
 export interface Option {

@@ -1,9 +1,9 @@
 import type { Params, Result } from "@pawl/protocol";
 import { EACH, textsAt } from "@pawl/protocol/json-text";
 import { DEFAULT_LEASE_MS, MAX_BATCH_DELAY_MS, MAX_LAST_ERROR_LENGTH } from "@pawl/protocol/limits";
-import type { ClientConnection } from "./client.js";
-import { ASK_WAIT_MS, Crew, Postpone, tell, type WorkHandle, warn } from "./crew.js";
-import { defaultOwner, Hold, isLoss, type ReleaseOn, settle } from "./hold.js";
+import type { ClientConnection } from "../connection/connection.js";
+import { defaultOwner, Hold, isLoss, type ReleaseOn, settle } from "../grants/held-grant.js";
+import { ASK_WAIT_MS, Crew, Postpone, tell, type WorkHandle, warn } from "./worker-pool.js";
 
 type Claim = NonNullable<Result<"queue.claim">["claim"]>;
 type Batch = Claim["batches"][number];

@@ -1,7 +1,7 @@
 import { setMaxListeners } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 import { type ErrorKind, PawlError, shown } from "@pawl/protocol/errors";
-import { type ClientConnection, ConnectionLost } from "./client.js";
+import { type ClientConnection, ConnectionLost } from "../connection/connection.js";
 
 /** Questions for more that one crew has open: the daemon serves a connection only so many requests at a time. */
 const MAX_ASKING = 4;

@@ -13,7 +13,7 @@ import { ERRORS, type ErrorData, PawlError, refuse, shown } from "@pawl/protocol
 import { EACH, textsAt } from "@pawl/protocol/json-text";
 import { DEFAULT_MAX_MESSAGE_BYTES } from "@pawl/protocol/limits";
 import { isRepeatable } from "@pawl/protocol/repeatable";
-import { type Ending, Link, nobodyListens, type Outgoing } from "./link.js";
+import { type Ending, Link, nobodyListens, type Outgoing } from "./line-socket.js";
 
 const FIRST_RETRY_MS = 10;
 const MAX_RETRY_MS = 500;

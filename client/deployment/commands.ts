@@ -1,6 +1,6 @@
 import type { Result } from "@pawl/protocol";
-import type { ClientConnection } from "./client.js";
-import type { WorkHandle } from "./crew.js";
+import type { ClientConnection } from "../connection/connection.js";
+import type { WorkHandle } from "../work/worker-pool.js";
 import {
   type AnyContract,
   type CommandContract,

@@ -9,7 +9,8 @@ import {
   MAX_SERVED_COMMANDS,
   MIN_MAX_MESSAGE_BYTES,
 } from "@pawl/protocol/limits";
-import { type ClientConnection, ConnectionLost, RequestFailure } from "./client.js";
+import { type ClientConnection, ConnectionLost, RequestFailure } from "../connection/connection.js";
+import { defaultOwner, Hold, type ReleaseOn, settle } from "../grants/held-grant.js";
 import {
   ASK_WAIT_MS,
   Crew,
@@ -21,8 +22,7 @@ import {
   tell,
   type WorkHandle,
   warn,
-} from "./crew.js";
-import { defaultOwner, Hold, type ReleaseOn, settle } from "./hold.js";
+} from "../work/worker-pool.js";
 
 /** What a request is longer than the answer it carries. */
 const ENVELOPE_BYTES = 512;

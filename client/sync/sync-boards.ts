@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import type { Result } from "@pawl/protocol";
 import { PawlError, shown } from "@pawl/protocol/errors";
 import { MAX_CHANGES_PER_CALL, MAX_HEADS } from "@pawl/protocol/limits";
-import type { PawlClient } from "./connect.js";
+import type { PawlClient } from "../connect.js";
 
 /** Of a request, beside the changes in it. */
 const REQUEST_FRAME_BYTES = 1024;

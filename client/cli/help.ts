@@ -1,6 +1,6 @@
-import { styled } from "../output.js";
-import type { Command, Options } from "./definition.js";
-import { COMMANDS, type Entry, entries, GLOBAL_OPTIONS } from "./table.js";
+import type { Command, Options } from "../terminal/command.js";
+import { styled } from "../terminal/output.js";
+import { COMMANDS, type Entry, entries, GLOBAL_OPTIONS } from "./command-list.js";
 
 /** Where descriptions begin, so that all helps look alike. */
 const COLUMN = 30;

@@ -1,9 +1,9 @@
 import yargs, { type Argv } from "yargs";
+import { SERVICE_ACTIONS } from "../commands/systemd.js";
 import { connect, defaultSocketPath, type PawlClient } from "../connect.js";
-import { command, type Option, type Options, UsageError } from "./definition.js";
+import { command, type Option, type Options, UsageError } from "../terminal/command.js";
+import { entries, GLOBAL_OPTIONS } from "./command-list.js";
 import { commandOf } from "./parse.js";
-import { SERVICE_ACTIONS } from "./systemd.js";
-import { entries, GLOBAL_OPTIONS } from "./table.js";
 
 const SHELLS = ["bash", "zsh", "fish"] as const;
 /** Somebody has pressed the tab key and waits. */
