@@ -14,7 +14,7 @@ import { countCommands } from "./domain/command/delivery.js";
 import type { Inside } from "./domain/daemon.js";
 import { countLeases } from "./domain/lease/lease.js";
 import { endByClockOfBoot } from "./domain/lease/remote-lease.js";
-import { countBatches } from "./domain/queue/queue.js";
+import { countBatches } from "./domain/queue/counts.js";
 import { latestGrant, restart } from "./grants/expiry.js";
 import { settleIdentity } from "./identity/identity.js";
 import { loadProvider } from "./remote/load.js";

@@ -8,7 +8,7 @@ import { describeIssues, noSuchMethod, pointer } from "../rpc/validation-errors.
 import type { Operation } from "../store/statement.js";
 import type { Env, Outcome } from "../turns/operation.js";
 import { guardLease } from "./lease/lease.js";
-import { guardClaim } from "./queue/queue.js";
+import { guardClaim } from "./queue/holder.js";
 
 type Definition = (typeof METHODS)[number];
 type Call = Parsed<"transact">["calls"][number];

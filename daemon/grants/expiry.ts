@@ -1,7 +1,8 @@
 import { keptCommands } from "../domain/command/command.js";
 import { deliveries } from "../domain/command/delivery.js";
 import { leases } from "../domain/lease/lease.js";
-import { claims, endedBatches } from "../domain/queue/queue.js";
+import { claims } from "../domain/queue/ends.js";
+import { endedBatches } from "../domain/queue/retention.js";
 import { all, type Operation, one, run, sql } from "../store/statement.js";
 import type { Env } from "../turns/operation.js";
 import { PRUNE_EVERY_MS } from "./pruning.js";

@@ -9,7 +9,7 @@ import * as delivery from "../domain/command/delivery.js";
 import * as upload from "../domain/command/upload.js";
 import { discover, type Inside, info, ping } from "../domain/daemon.js";
 import * as lease from "../domain/lease/lease.js";
-import * as queue from "../domain/queue/queue.js";
+import { queueHandlers } from "../domain/queue/queue.js";
 import * as sequence from "../domain/sequence/sequence.js";
 import { transact } from "../domain/transact.js";
 import type { OutsideLeases } from "../remote/remote-leases.js";
@@ -55,18 +55,7 @@ export function handlers(inside: Inside, receivers: Receivers, outside?: Outside
     "sequence.format": sequence.format,
     "sequence.parse": sequence.parse,
     "sequence.advance": sequence.advance,
-    "queue.enqueue": queue.enqueue,
-    "queue.enqueueMany": queue.enqueueMany,
-    "queue.claim": queue.claim,
-    "queue.renew": queue.renew,
-    "queue.complete": queue.complete,
-    "queue.abandon": queue.abandon,
-    "queue.get": queue.get,
-    "queue.list": queue.list,
-    "queue.stats": queue.stats,
-    "queue.cancel": queue.cancel,
-    "queue.retry": queue.retry,
-    "queue.explain": queue.explain,
+    ...queueHandlers,
     "deployment.set": command.setDeployment,
     "deployment.list": (params, env) => command.listDeployments(params, env, receivers),
     "command.create": command.create,

@@ -1,0 +1,25 @@
+import type { Parsed, Result } from "@pawl/protocol";
+import { PawlError } from "@pawl/protocol/errors";
+import { type Operation, run, sql } from "../../store/statement.js";
+import type { Env } from "../../turns/operation.js";
+import { move } from "./counts.js";
+import { byId, waitKey } from "./row.js";
+
+const cancelBatch = sql(
+  "UPDATE pawl_batch SET state = 'cancelled', finished_at = :now WHERE enqueue_seq = :seq",
+);
+
+export function* cancel(
+  params: Parsed<"queue.cancel">,
+  env: Env,
+): Operation<Result<"queue.cancel"> | PawlError> {
+  const row = yield* byId(params.batchId);
+  if (row instanceof PawlError) return row;
+  const { state } = row;
+  if (state !== "ready" && state !== "scheduled") return { outcome: `already_${state}` };
+  yield* run(cancelBatch, { seq: row.enqueue_seq, now: env.now });
+  yield* move(row.queue_id, { [state]: -1, cancelled: 1 });
+  // It may have been the head that a claim at a checkpoint has to wait behind.
+  if (state === "ready") env.effects.wake(waitKey(row.queue));
+  return { outcome: "cancelled" };
+}

@@ -1,0 +1,261 @@
+// Enqueue: a batch is added, or found by its sourceKey.
+import { hash } from "node:crypto";
+import type { Parsed, Result } from "@pawl/protocol";
+import { PawlError, refuse, shown } from "@pawl/protocol/errors";
+import type { Texts } from "@pawl/protocol/json-text";
+import { MAX_PAYLOAD_NESTING_LEVELS } from "@pawl/protocol/limits";
+import { digestOfMeaning } from "../../json/digest.js";
+import { nestingLevels, RawJson } from "../../json/raw-json.js";
+import { insert, type Operation, one, run, sql } from "../../store/statement.js";
+import type { Env } from "../../turns/operation.js";
+import { addToQueue } from "./counts.js";
+import { removeOutdated } from "./retention.js";
+import {
+  BATCH_COLUMNS,
+  type Batch,
+  type BatchRow,
+  batchKey,
+  claimOf,
+  HOLDER_COLUMNS,
+  type HolderRow,
+  keptMergeKey,
+  shownBatch,
+  shownMergeKey,
+  waitKey,
+} from "./row.js";
+
+/** Payloads up to this size are kept in the row of their batch, which every change of its state writes anew. */
+const MAX_INLINE_PAYLOAD_BYTES = 1024;
+
+const NONCE_BYTES = 12;
+
+/** How much of a payload a refusal shows. */
+const MAX_SHOWN_CONTENT_CHARACTERS = 200;
+
+const selectBySourceKey = sql<
+  BatchRow & HolderRow & { queue_id: number; content_digest: string; finished_at: number | null }
+>(`
+  SELECT ${BATCH_COLUMNS}, b.queue_id, b.content_digest, b.finished_at,
+    ${HOLDER_COLUMNS}
+  FROM pawl_queue q CROSS JOIN pawl_batch b LEFT JOIN pawl_batch h ON h.enqueue_seq = b.claim_seq
+  WHERE q.queue = :queue AND b.queue_id = q.queue_id AND b.source_key = :sourceKey`);
+
+const insertBatch = sql(`
+  INSERT INTO pawl_batch (queue_id, state, available_at, attempt, max_attempts, delivery_policy, slot_policy,
+    merge_key, batch_key, batch_id, source_key, content_digest, enqueued_at, payload_bytes, payloads)
+  VALUES ((SELECT queue_id FROM pawl_queue WHERE queue = :queue), :state, :availableAt, 0, :maxAttempts,
+    :deliveryPolicy, :slotPolicy, :mergeKey, :batchKey, :batchId, :sourceKey, :contentDigest, :now, :payloadBytes,
+    :payloads)`);
+
+const insertPayloads = sql(
+  "INSERT INTO pawl_batch_payloads (enqueue_seq, payloads) VALUES (:enqueueSeq, :payloads)",
+);
+
+type Enqueued = Parsed<"queue.enqueue">;
+
+/** A batch as it is asked for, checked. */
+interface Draft {
+  readonly params: Enqueued;
+  readonly payloads: string;
+  readonly mergeKey: string | null;
+  /** Only with a sourceKey, since only then is it compared. */
+  readonly contentDigest: string | null;
+  readonly availableAt: number;
+  readonly state: "ready" | "scheduled";
+}
+
+/** What is there under a draft's sourceKey, if anything is. */
+type Known = { readonly batch: Batch } | { readonly outdated: { queue_id: number; enqueue_seq: number } };
+
+export function* enqueue(
+  params: Enqueued,
+  env: Env,
+  texts: Texts,
+): Operation<Result<"queue.enqueue"> | PawlError> {
+  const draft = draftOf(params, texts[0] as string, env, "/payloads");
+  if (draft instanceof PawlError) return draft;
+  const known = params.sourceKey === undefined ? undefined : yield* find(draft, env);
+  if (known instanceof PawlError) return known;
+  if (known !== undefined && "batch" in known) return { batch: known.batch, created: false };
+
+  if (known !== undefined) yield* removeOutdated([known.outdated.enqueue_seq]);
+  const ready = draft.state === "ready" ? 1 : 0;
+  yield* addToQueue(params.queue, ready, 1 - ready);
+  return { batch: yield* add(draft, env), created: true };
+}
+
+export function* enqueueMany(
+  params: Parsed<"queue.enqueueMany">,
+  env: Env,
+  texts: Texts,
+): Operation<Result<"queue.enqueueMany"> | PawlError> {
+  // All is decided before the first is added: drafts to be added, batches that are there, or the index of an
+  // earlier one of these with the same key.
+  const plan: (Draft | Batch | number)[] = [];
+  const indexes = new Map<string, number>();
+  const outdated: number[] = [];
+  for (const [index, each] of params.batches.entries()) {
+    const draft = draftOf(each, texts[index] as string, env, `/batches/${index}/payloads`);
+    if (draft instanceof PawlError) return draft;
+    if (each.sourceKey === undefined) {
+      plan.push(draft);
+      continue;
+    }
+    const key = JSON.stringify([each.queue, each.sourceKey]);
+    const earlier = indexes.get(key);
+    if (earlier !== undefined) {
+      const first = params.batches[earlier] as Enqueued;
+      const firstText = texts[earlier] as string;
+      if (digestOf(first, firstText) !== draft.contentDigest) {
+        return conflict(draft, { index: earlier, ...content(first, firstText) }, index);
+      }
+      plan.push(earlier);
+      continue;
+    }
+    indexes.set(key, index);
+    const known = yield* find(draft, env, index);
+    if (known instanceof PawlError) return known;
+    if (known !== undefined && "outdated" in known) outdated.push(known.outdated.enqueue_seq);
+    plan.push(known !== undefined && "batch" in known ? known.batch : draft);
+  }
+
+  yield* removeOutdated(outdated);
+  const added = new Map<string, { ready: number; scheduled: number }>();
+  for (const each of plan) {
+    if (!isDraft(each)) continue;
+    const counts = added.get(each.params.queue) ?? { ready: 0, scheduled: 0 };
+    counts[each.state] += 1;
+    added.set(each.params.queue, counts);
+  }
+  for (const [queue, { ready, scheduled }] of added) yield* addToQueue(queue, ready, scheduled);
+  const batches: Batch[] = [];
+  for (const each of plan) {
+    if (typeof each === "number") batches.push(batches[each] as Batch);
+    else batches.push(isDraft(each) ? yield* add(each, env) : each);
+  }
+  return { batches, created: plan.map(isDraft) };
+}
+
+function isDraft(each: Draft | Batch | number): each is Draft {
+  return typeof each === "object" && !(each instanceof RawJson);
+}
+
+/** @param path where the payloads are in the request. */
+function draftOf(params: Enqueued, payloads: string, env: Env, path: string): Draft | PawlError {
+  // One level is that of the array of payloads itself.
+  if (nestingLevels(payloads) > MAX_PAYLOAD_NESTING_LEVELS + 1) {
+    const message = `must not hold more than ${MAX_PAYLOAD_NESTING_LEVELS} arrays and objects in one another`;
+    return refuse("invalid_params", `${path} ${message}. Send it as text, or flatten it.`, {
+      issues: [{ path, message }],
+    });
+  }
+  const availableAt = Math.max(env.now, params.availableAt ?? env.now + (params.delayMs ?? 0));
+  return {
+    params,
+    payloads,
+    mergeKey: keptMergeKey(params.mergeKey),
+    contentDigest: params.sourceKey === undefined ? null : digestOf(params, payloads),
+    availableAt,
+    state: availableAt > env.now ? "scheduled" : "ready",
+  };
+}
+
+/** Of all that makes two batches of one key the same, which does not include when they are to be delivered. */
+function digestOf(params: Enqueued, payloads: string): string {
+  const { deliveryPolicy, slotPolicy, mergeKey, maxAttempts } = params;
+  const rest = JSON.stringify([deliveryPolicy, slotPolicy, mergeKey, maxAttempts]);
+  return digestOfMeaning(`[${payloads},${rest}]`);
+}
+
+/** Refuses with `conflict` if the key is there with other content. */
+function* find(draft: Draft, env: Env, index?: number): Operation<Known | undefined | PawlError> {
+  const { queue, sourceKey } = draft.params;
+  const row = yield* one(selectBySourceKey, { queue, sourceKey: sourceKey as string });
+  if (row === undefined) return undefined;
+  if (row.finished_at !== null && row.finished_at + env.retentionMs <= env.now) return { outdated: row };
+  if (row.content_digest === draft.contentDigest) {
+    return { batch: shownBatch(row, JSON.stringify(queue), claimOf(row, env)) };
+  }
+  const first = {
+    deliveryPolicy: row.delivery_policy,
+    slotPolicy: row.slot_policy,
+    mergeKey: shownMergeKey(row.merge_key),
+    maxAttempts: row.max_attempts,
+  };
+  return conflict(draft, { batchId: row.batch_id, ...content(first, row.payloads) }, index);
+}
+
+function conflict(draft: Draft, first: object, index?: number): PawlError {
+  const { queue, sourceKey } = draft.params;
+  return refuse(
+    "conflict",
+    `The sourceKey ${shown(sourceKey)} of the queue ${shown(queue)} was used for another batch. Use a new sourceKey for new content.`,
+    {
+      queue,
+      sourceKey,
+      first,
+      now: content(draft.params, draft.payloads),
+      ...(index === undefined ? {} : { index }),
+    },
+  );
+}
+
+function content(params: Omit<Enqueued, "queue" | "payloads">, payloads: string): object {
+  const { deliveryPolicy, slotPolicy, mergeKey, maxAttempts } = params;
+  const cut = payloads.length > MAX_SHOWN_CONTENT_CHARACTERS;
+  const text = cut ? `${payloads.slice(0, MAX_SHOWN_CONTENT_CHARACTERS - 3)}...` : payloads;
+  return { payloads: text, deliveryPolicy, slotPolicy, mergeKey, maxAttempts };
+}
+
+/** Inserts a batch that is already counted. */
+function* add(draft: Draft, env: Env): Operation<Batch> {
+  const { params, payloads, mergeKey, contentDigest, availableAt, state } = draft;
+  const { now } = env;
+  const { queue, deliveryPolicy, slotPolicy, maxAttempts } = params;
+  const sourceKey = params.sourceKey ?? null;
+  const queueText = JSON.stringify(queue);
+  const nonce = env.random(NONCE_BYTES).toString("base64");
+  const digest = hash("sha256", `[${queueText},${JSON.stringify(sourceKey)},${now},"${nonce}"]`, "hex");
+  const payloadBytes = Buffer.byteLength(payloads);
+  const isInline = payloadBytes <= MAX_INLINE_PAYLOAD_BYTES;
+  const batchId = `qwb:${digest}`;
+  const enqueueSeq = yield* insert(insertBatch, {
+    queue,
+    state,
+    availableAt,
+    maxAttempts,
+    deliveryPolicy,
+    slotPolicy,
+    mergeKey,
+    batchKey: batchKey(digest),
+    batchId,
+    sourceKey,
+    contentDigest,
+    now,
+    payloadBytes,
+    payloads: isInline ? payloads : null,
+  });
+  if (!isInline) yield* run(insertPayloads, { enqueueSeq, payloads });
+
+  if (state === "ready") env.effects.wake(waitKey(queue));
+  else env.effects.deadline(availableAt);
+  return shownBatch(
+    {
+      batch_id: batchId,
+      enqueue_seq: enqueueSeq,
+      payloads,
+      source_key: sourceKey,
+      delivery_policy: deliveryPolicy,
+      slot_policy: slotPolicy,
+      merge_key: mergeKey,
+      state,
+      attempt: 0,
+      max_attempts: maxAttempts,
+      enqueued_at: now,
+      available_at: availableAt,
+      last_error: null,
+    },
+    queueText,
+    undefined,
+  );
+}

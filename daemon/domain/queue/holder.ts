@@ -1,0 +1,134 @@
+// The holder of a claim renews it, completes its batches, or abandons them.
+import { timingSafeEqual } from "node:crypto";
+import type { Parsed, Result } from "@pawl/protocol";
+import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
+import { type Operation, one, run, sql } from "../../store/statement.js";
+import type { Env } from "../../turns/operation.js";
+import { move, NO_COUNTS } from "./counts.js";
+import { batchesOf, CLAIM_COLUMNS, type ClaimRow, end } from "./give-back.js";
+import { waitKey } from "./row.js";
+
+const extend = sql(`
+  UPDATE pawl_batch SET expires_at = :now + :leaseMs,
+    connection = CASE WHEN connection < 0 THEN :connection ELSE connection END
+  WHERE enqueue_seq = :head AND fencing_token = :fencingToken AND state = 'claimed' AND expires_at > :now`);
+
+const selectLeaseLength = sql<{ lease_ms: number }>(`
+  SELECT lease_ms FROM pawl_batch WHERE enqueue_seq = :head AND fencing_token = :fencingToken`);
+
+/** All of a claim of one batch that is still held, or whose end has not been noticed. */
+const completeOne = sql(`
+  UPDATE pawl_batch SET state = 'completed', finished_at = :now, expires_at = NULL, connection = NULL
+  WHERE enqueue_seq = :head AND fencing_token = :fencingToken AND state = 'claimed' AND claim_size = 1`);
+
+const countCompletedOne = sql(`
+  UPDATE pawl_queue SET claimed = claimed - 1, completed = completed + 1
+  WHERE queue_id = (SELECT queue_id FROM pawl_batch WHERE enqueue_seq = :head)`);
+
+const selectClaim = sql<ClaimRow>(`
+  SELECT ${CLAIM_COLUMNS}
+  FROM pawl_batch b CROSS JOIN pawl_queue q
+  WHERE b.enqueue_seq = :head AND b.claim_seq = :head AND b.fencing_token = :fencingToken AND q.queue_id = b.queue_id`);
+
+const completeHead = sql(`
+  UPDATE pawl_batch SET state = 'completed', finished_at = :now, expires_at = NULL, connection = NULL
+  WHERE enqueue_seq = :head`);
+
+const completeMembers = sql(`
+  UPDATE pawl_batch SET state = 'completed', finished_at = :now
+  WHERE claim_seq = :head AND claim_seq <> enqueue_seq AND fencing_token = :fencingToken`);
+
+export function* renew(
+  params: Parsed<"queue.renew">,
+  env: Env,
+): Operation<Result<"queue.renew"> | PawlError> {
+  const claim = verify(params, env);
+  if (claim === undefined) return lost(params.claimId);
+  const leaseMs = params.leaseMs ?? (yield* one(selectLeaseLength, claim))?.lease_ms;
+  if (leaseMs === undefined) return lost(params.claimId);
+  const { now } = env;
+  const { connection } = env.caller;
+  if ((yield* run(extend, { ...claim, now, leaseMs, connection })) === 0) return lost(params.claimId);
+  env.effects.deadline(now + leaseMs);
+  // If the claim belongs to no connection, or to another, this only costs a look when this one closes.
+  env.effects.bind(connection);
+  return { expiresAt: now + leaseMs, remainingMs: leaseMs };
+}
+
+export function* complete(
+  params: Parsed<"queue.complete">,
+  env: Env,
+): Operation<Result<"queue.complete"> | PawlError> {
+  const claim = verify(params, env);
+  if (claim === undefined) return lost(params.claimId);
+  const { now } = env;
+  if ((yield* run(completeOne, { ...claim, now })) === 1) {
+    yield* run(countCompletedOne, { head: claim.head });
+    return { completed: 1 };
+  }
+  const head = yield* one(selectClaim, claim);
+  if (head === undefined) return lost(params.claimId);
+  if (head.state === "completed") return { completed: head.claim_size };
+  const batches = yield* batchesOf(head);
+  // After its end others may have claimed its batches, or cancelled them; while it lasts nobody can.
+  if (batches.length < head.claim_size || batches.some(({ state }) => state === "cancelled")) {
+    return lost(params.claimId);
+  }
+
+  yield* run(completeHead, { head: claim.head, now });
+  if (batches.length > 1) yield* run(completeMembers, { ...claim, now });
+  const counts = { ...NO_COUNTS, completed: batches.length };
+  for (const { state } of batches) counts[state] -= 1;
+  yield* move(head.queue_id, counts);
+  if (counts.ready < 0) env.effects.wake(waitKey(head.queue));
+  return { completed: batches.length };
+}
+
+export function* abandon(
+  params: Parsed<"queue.abandon">,
+  env: Env,
+): Operation<Result<"queue.abandon"> | PawlError> {
+  const claim = verify(params, env);
+  const head = claim === undefined ? undefined : yield* one(selectClaim, claim);
+  if (head === undefined || !isHeld(head, env)) return lost(params.claimId);
+  const availableAt = env.now + (params.delayMs ?? 0);
+  const error = params.error ?? null;
+  return yield* end(head, { counts: error !== null, error, availableAt, final: true }, env);
+}
+
+/** A guard of `transact`: `claim_lost` unless the claim is held. */
+export function* guardClaim(
+  guard: { claimId: string; leaseToken: string },
+  env: Env,
+): Operation<PawlError | undefined> {
+  const claim = verify(guard, env);
+  const head = claim === undefined ? undefined : yield* one(selectClaim, claim);
+  return head !== undefined && isHeld(head, env) ? undefined : lost(guard.claimId);
+}
+
+function isHeld({ state, expires_at: expiresAt }: ClaimRow, env: Env): boolean {
+  return state === "claimed" && expiresAt !== null && expiresAt > env.now;
+}
+
+const CLAIM_ID = /^qwc:([1-9][0-9]{0,15}):([1-9][0-9]{0,15})$/;
+
+/** What a claimId names, if the token was given out with it. */
+function verify(
+  { claimId, leaseToken }: { claimId: string; leaseToken: string },
+  env: Env,
+): { head: number; fencingToken: number } | undefined {
+  const [, head, fencingToken] = CLAIM_ID.exec(claimId) ?? [];
+  if (head === undefined || fencingToken === undefined) return undefined;
+  const given = Buffer.from(leaseToken);
+  const granted = Buffer.from(env.sign(claimId));
+  if (given.length !== granted.length || !timingSafeEqual(given, granted)) return undefined;
+  return { head: Number(head), fencingToken: Number(fencingToken) };
+}
+
+function lost(claimId: string): PawlError {
+  return refuse(
+    "claim_lost",
+    `The claim ${shown(claimId)} is not held any more: it expired, or its connection closed, or it was ended, or the leaseToken is not its own. Stop the work on its batches and claim again.`,
+    { claimId },
+  );
+}

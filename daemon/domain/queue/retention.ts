@@ -1,0 +1,69 @@
+// Batches that have ended are kept for a while, then removed.
+import type { BatchState } from "@pawl/protocol";
+import type { Expiry } from "../../grants/expiry.js";
+import { PRUNE_EVERY_MS } from "../../grants/pruning.js";
+import { all, type Operation, one, run, sql } from "../../store/statement.js";
+import { move, NO_COUNTS } from "./counts.js";
+
+/** Batches that one turn removes at most: some 2 ms of work. */
+const PRUNED_ROWS_PER_STEP = 100;
+
+const earliestFinished = sql<{ at: number | null }>(
+  "SELECT min(finished_at) AS at FROM pawl_batch WHERE finished_at IS NOT NULL",
+);
+
+const selectOutdated = sql<{ enqueue_seq: number }>(`
+  SELECT enqueue_seq FROM pawl_batch WHERE finished_at IS NOT NULL AND finished_at <= :until
+  ORDER BY finished_at LIMIT :rows`);
+
+const deleteBatch = sql<{ queue_id: number; state: BatchState; is_inline: number }>(`
+  DELETE FROM pawl_batch WHERE enqueue_seq = :seq
+  RETURNING queue_id, state, CASE WHEN payloads IS NULL THEN 0 ELSE 1 END AS is_inline`);
+
+const deletePayloads = sql("DELETE FROM pawl_batch_payloads WHERE enqueue_seq = :seq");
+
+const deleteEmptyQueue = sql<{ fencing_token: number }>(`
+  DELETE FROM pawl_queue WHERE queue_id = :queueId
+    AND ready + scheduled + claimed + completed + dead + cancelled = 0
+  RETURNING fencing_token`);
+
+const raiseFloor = sql(`
+  INSERT INTO pawl_meta (key, value) VALUES ('queue_fencing_floor', :fencingToken)
+  ON CONFLICT (key) DO UPDATE SET value = excluded.value
+    WHERE CAST(pawl_meta.value AS BIGINT) < CAST(excluded.value AS BIGINT)`);
+
+/** What has ended is removed after the time of retention. What is dead stays: it is work that was not done. */
+export const endedBatches: Expiry = {
+  *earliest(env) {
+    const at = (yield* one(earliestFinished))?.at ?? undefined;
+    return at === undefined ? undefined : at + env.retentionMs + PRUNE_EVERY_MS;
+  },
+
+  *expire(env, rows) {
+    const until = env.now - env.retentionMs;
+    const outdated = yield* all(selectOutdated, { until, rows: PRUNED_ROWS_PER_STEP });
+    yield* removeOutdated(outdated.map(({ enqueue_seq }) => enqueue_seq));
+    return outdated.length < PRUNED_ROWS_PER_STEP ? outdated.length : rows;
+  },
+};
+
+/** Removes batches, and queues that are empty then. */
+export function* removeOutdated(seqs: readonly number[]): Operation<void> {
+  const removed: { queue_id: number; state: BatchState }[] = [];
+  for (const seq of seqs) {
+    const row = (yield* one(deleteBatch, { seq })) as {
+      queue_id: number;
+      state: BatchState;
+      is_inline: number;
+    };
+    if (row.is_inline === 0) yield* run(deletePayloads, { seq });
+    removed.push(row);
+  }
+  for (const queueId of new Set(removed.map((row) => row.queue_id))) {
+    const counts = { ...NO_COUNTS };
+    for (const row of removed) if (row.queue_id === queueId) counts[row.state] -= 1;
+    yield* move(queueId, counts);
+    const gone = yield* one(deleteEmptyQueue, { queueId });
+    if (gone !== undefined) yield* run(raiseFloor, { fencingToken: String(gone.fencing_token) });
+  }
+}

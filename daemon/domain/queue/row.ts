@@ -1,0 +1,127 @@
+// A batch: its row, and its text in replies.
+import type { BatchState, DeliveryPolicy, MergeKey, Result, SlotPolicy } from "@pawl/protocol";
+import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
+import { RawJson } from "../../json/raw-json.js";
+import { type Operation, one, sql } from "../../store/statement.js";
+import type { Env } from "../../turns/operation.js";
+
+/** What a batch takes in a reply beside its payloads and its last error. */
+export const BATCH_OVERHEAD_BYTES = 512;
+
+/** Hexadecimal digits of a batch id that its index holds: 48 bits, the most that SQLite keeps in six bytes. */
+const BATCH_KEY_DIGITS = 12;
+
+export const BATCH_COLUMNS = `
+  b.enqueue_seq, b.state, b.available_at, b.attempt, b.max_attempts, b.delivery_policy, b.slot_policy, b.merge_key,
+  b.last_error, b.batch_id, b.source_key, b.enqueued_at, b.payload_bytes,
+  coalesce(b.payloads, (SELECT p.payloads FROM pawl_batch_payloads p WHERE p.enqueue_seq = b.enqueue_seq)) AS payloads`;
+
+/** Of the last claim of a batch `b`, with what only its first batch `h` knows. */
+export const HOLDER_COLUMNS = "b.claim_seq, b.fencing_token, h.owner, h.pid, h.expires_at";
+
+/** A batch with what it takes to describe it. */
+export interface BatchRow {
+  enqueue_seq: number;
+  state: BatchState;
+  available_at: number;
+  attempt: number;
+  max_attempts: number;
+  delivery_policy: DeliveryPolicy;
+  slot_policy: SlotPolicy;
+  merge_key: string | null;
+  last_error: string | null;
+  batch_id: string;
+  source_key: string | null;
+  enqueued_at: number;
+  payload_bytes: number;
+  payloads: string;
+}
+
+/** Who held a batch last; all null if nobody did. */
+export interface HolderRow {
+  claim_seq: number | null;
+  fencing_token: number | null;
+  owner: string | null;
+  pid: number | null;
+  expires_at: number | null;
+}
+
+/** The text of one: see `shownBatch`. */
+export type Batch = Result<"queue.get">["batch"];
+
+type BatchClaim = NonNullable<Batch["claim"]>;
+
+const selectById = sql<BatchRow & HolderRow & { queue_id: number; queue: string }>(`
+  SELECT ${BATCH_COLUMNS}, b.queue_id, q.queue, ${HOLDER_COLUMNS}
+  FROM pawl_batch b CROSS JOIN pawl_queue q LEFT JOIN pawl_batch h ON h.enqueue_seq = b.claim_seq
+  WHERE b.batch_key = :batchKey AND b.batch_id = :batchId AND q.queue_id = b.queue_id`);
+
+/** A batch and its holder, or `not_found`. */
+export function* byId(
+  batchId: string,
+): Operation<(BatchRow & HolderRow & { queue_id: number; queue: string }) | PawlError> {
+  const row = /^qwb:[0-9a-f]{64}$/.test(batchId)
+    ? yield* one(selectById, { batchId, batchKey: batchKey(batchId.slice("qwb:".length)) })
+    : undefined;
+  if (row !== undefined) return row;
+  return refuse(
+    "not_found",
+    `There is no batch ${shown(batchId)}. What is completed or cancelled is removed some days later.`,
+    { what: "batch", batchId },
+  );
+}
+
+export function batchKey(digest: string): number {
+  return Number.parseInt(digest.slice(0, BATCH_KEY_DIGITS), 16);
+}
+
+/**
+ * A batch as replies show it. Its text is written here, with the payloads as they came: as an object for
+ * `JSON.stringify` it would cost three times as much, which is a tenth of what a claim costs.
+ *
+ * @param queueText the name of its queue as JSON, made once for all batches of a reply.
+ */
+export function shownBatch(
+  row: Omit<BatchRow, "payload_bytes">,
+  queueText: string,
+  claim: BatchClaim | undefined,
+): Batch {
+  const { merge_key: kept, source_key: sourceKey, last_error: lastError } = row;
+  const text = `{"batchId":"${row.batch_id}","queue":${queueText},"enqueueSeq":${row.enqueue_seq},"payloads":${row.payloads},"sourceKey":${
+    sourceKey === null ? "null" : JSON.stringify(sourceKey)
+  },"deliveryPolicy":"${row.delivery_policy}","slotPolicy":"${row.slot_policy}","mergeKey":${
+    kept === null ? '"never"' : JSON.stringify(shownMergeKey(kept))
+  },"state":"${row.state}","attempt":${row.attempt},"maxAttempts":${row.max_attempts},"enqueuedAt":${row.enqueued_at},"availableAt":${row.available_at}${
+    claim === undefined ? "" : `,"claim":${JSON.stringify(claim)}`
+  }${lastError === null ? "" : `,"lastError":${JSON.stringify(lastError)}`}}`;
+  return new RawJson(text) as unknown as Batch;
+}
+
+/** A batch remembers its last claim after that has ended. */
+export function claimOf(row: BatchRow & HolderRow, env: Env): BatchClaim | undefined {
+  const { state, claim_seq: head, fencing_token: fencingToken, owner, expires_at: expiresAt } = row;
+  if (state !== "claimed" || head === null || fencingToken === null || owner === null || expiresAt === null) {
+    return undefined;
+  }
+  const remainingMs = Math.max(0, expiresAt - env.now);
+  return { owner, claimId: claimIdOf(head, fencingToken), fencingToken, expiresAt, remainingMs };
+}
+
+export function claimIdOf(head: number, fencingToken: number): string {
+  return `qwc:${head}:${fencingToken}`;
+}
+
+export function keptMergeKey(mergeKey: MergeKey): string | null {
+  if (mergeKey === "never") return null;
+  return mergeKey === "payload_default" ? "" : mergeKey.group;
+}
+
+export function shownMergeKey(kept: string | null): MergeKey {
+  if (kept === null) return "never";
+  return kept === "" ? "payload_default" : { group: kept };
+}
+
+/** What those who wait for a queue are parked under. */
+export function waitKey(queue: string): string {
+  return `queue:${queue}`;
+}
