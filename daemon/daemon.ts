@@ -10,7 +10,7 @@ import type { Logger } from "pino";
 import { elapsed, uptime, wallTime } from "./clock.js";
 import type { Config } from "./config.js";
 import { countBoard } from "./domain/board/items.js";
-import { countCommands } from "./domain/command/delivery.js";
+import { countCommands } from "./domain/command/counts.js";
 import type { Inside } from "./domain/daemon.js";
 import { countLeases } from "./domain/lease/lease.js";
 import { endByClockOfBoot } from "./domain/lease/remote-lease.js";

@@ -1,5 +1,5 @@
-import { keptCommands } from "../domain/command/command.js";
-import { deliveries } from "../domain/command/delivery.js";
+import { deliveries } from "../domain/command/ends.js";
+import { keptCommands } from "../domain/command/retention.js";
 import { leases } from "../domain/lease/lease.js";
 import { claims } from "../domain/queue/ends.js";
 import { endedBatches } from "../domain/queue/retention.js";

@@ -2,8 +2,9 @@ import type { Envelope, Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse } from "@pawl/protocol/errors";
 import { MAX_SERVED_DEPLOYMENTS } from "@pawl/protocol/limits";
 import type { Logger } from "pino";
-import type { Serving } from "../domain/command/command.js";
-import { answerOf, endPushes, type Push, push, type Receiver, settle } from "../domain/command/delivery.js";
+import { answerOf, takeAnswer } from "../domain/command/answer.js";
+import type { Serving } from "../domain/command/deployment.js";
+import { endPushes, type Push, push, type Receiver } from "../domain/command/push.js";
 import { readyKey } from "../domain/command/row.js";
 import type { Connection } from "../socket/connection.js";
 import type { Operation } from "../store/statement.js";
@@ -215,7 +216,7 @@ export class Receivers implements Serving {
     if (wrong !== undefined)
       this.#refuse(connection, refuse("invalid_request", wrong, { answered: response.id }));
     this.#perform(
-      (env) => settle({ commandId, attempt }, answer, { ...env, caller }),
+      (env) => takeAnswer({ commandId, attempt }, answer, { ...env, caller }),
       // Once the connection has closed, the command is given back.
       () => !connection.closed,
     );

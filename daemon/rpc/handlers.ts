@@ -4,9 +4,8 @@ import * as pipeline from "../domain/board/items.js";
 import * as peer from "../domain/board/peers.js";
 import { rebuild } from "../domain/board/rebuild.js";
 import * as sync from "../domain/board/sync.js";
-import * as command from "../domain/command/command.js";
-import * as delivery from "../domain/command/delivery.js";
-import * as upload from "../domain/command/upload.js";
+import { commandHandlers } from "../domain/command/command.js";
+import { listDeployments, setDeployment } from "../domain/command/deployment.js";
 import { discover, type Inside, info, ping } from "../domain/daemon.js";
 import * as lease from "../domain/lease/lease.js";
 import { queueHandlers } from "../domain/queue/queue.js";
@@ -56,20 +55,9 @@ export function handlers(inside: Inside, receivers: Receivers, outside?: Outside
     "sequence.parse": sequence.parse,
     "sequence.advance": sequence.advance,
     ...queueHandlers,
-    "deployment.set": command.setDeployment,
-    "deployment.list": (params, env) => command.listDeployments(params, env, receivers),
-    "command.create": command.create,
-    "command.upload": upload.upload,
-    "command.lease": delivery.lease,
-    "command.renew": delivery.renew,
-    "command.release": delivery.release,
-    "command.respond": delivery.respond,
-    "command.get": command.get,
-    "command.params": upload.params,
-    "command.response": command.response,
-    "command.wait": command.wait,
-    "command.list": command.list,
-    "command.cancel": command.cancel,
+    "deployment.set": setDeployment,
+    "deployment.list": (params, env) => listDeployments(params, env, receivers),
+    ...commandHandlers,
     "command.serve": (params, env) => receivers.serve(params, env),
     "lease.acquire": lease.acquire,
     "lease.heartbeat": lease.heartbeat,

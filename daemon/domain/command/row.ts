@@ -1,3 +1,4 @@
+// A command: its row, its view in replies, and its moves from state to state.
 import type { Command, CommandState } from "@pawl/protocol";
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { type Operation, one, run, sql } from "../../store/statement.js";

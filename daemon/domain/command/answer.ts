@@ -1,0 +1,177 @@
+// The answer to a delivery, by command.respond or as the response to a push.
+import type { CommandState, Parsed, Result } from "@pawl/protocol";
+import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
+import { type Texts, textsAt } from "@pawl/protocol/json-text";
+import {
+  MAX_ANSWER_CODE_LENGTH,
+  MAX_PAYLOAD_NESTING_LEVELS,
+  MAX_SHOWN_MESSAGE_LENGTH,
+} from "@pawl/protocol/limits";
+import { nestingLevels } from "../../json/raw-json.js";
+import { type Operation, one, run, sql } from "../../store/statement.js";
+import type { Env } from "../../turns/operation.js";
+import { isHeld, lostLease, readLeaseId } from "./delivery.js";
+import { finish, noSuchCommand, selectLive } from "./row.js";
+import { isFinal, stateAt } from "./state.js";
+
+/** What programs match on in the answer to a push that is no answer. */
+const INVALID_RESPONSE = "INVALID_RESPONSE";
+
+/** What a receiver says: the value of a success, or an error. Values as JSON texts. */
+export type Answer =
+  | { readonly state: "SUCCEEDED"; readonly valueText: string }
+  | {
+      readonly state: "FAILED";
+      readonly code: string;
+      readonly message: string;
+      readonly detailsText: string | undefined;
+    };
+
+const insertResponse = sql("INSERT INTO pawl_command_response (seq, response) VALUES (:seq, :response)");
+
+export function* respond(
+  params: Parsed<"command.respond">,
+  env: Env,
+  texts: Texts,
+): Operation<Result<"command.respond"> | PawlError> {
+  const { commandId, leaseId, response } = params;
+  const given = readLeaseId(leaseId, env);
+  const attempt = given?.commandId === commandId ? given.attempt : undefined;
+  const text = texts[0] ?? JSON.stringify(response);
+  const part = response.status === "success" ? "response" : "details";
+  const valueText = textsAt(text, [part])[0];
+  if (isTooDeep(valueText)) {
+    const path = `/response/${part}`;
+    const message = `must not hold more than ${MAX_PAYLOAD_NESTING_LEVELS} arrays and objects in one another`;
+    return refuse("invalid_params", `command.respond: ${path} ${message}.`, { issues: [{ path, message }] });
+  }
+  const answer: Answer =
+    response.status === "success"
+      ? { state: "SUCCEEDED", valueText: valueText ?? "null" }
+      : { state: "FAILED", code: response.code, message: response.message, detailsText: valueText };
+  return yield* takeAnswer({ commandId, attempt }, answer, env);
+}
+
+/**
+ * Takes an answer to a delivery: the first one with the live lease ends the command. One to a final command is
+ * kept as evidence only: counted, and logged.
+ *
+ * @param delivery an attempt of undefined is none that ever was.
+ */
+export function* takeAnswer(
+  delivery: { readonly commandId: string; readonly attempt: number | undefined },
+  answer: Answer,
+  env: Env,
+): Operation<Result<"command.respond"> | PawlError> {
+  const { commandId, attempt } = delivery;
+  const row = yield* one(selectLive, { commandId });
+  if (row === undefined) return noSuchCommand(commandId);
+  const { state } = stateAt(row, env.now);
+  if (isFinal(state)) {
+    env.effects.count("commandAnswersLate", 1);
+    env.effects.log("late answer to a command", {
+      commandId,
+      state,
+      attempt,
+      answer: answer.state,
+      caller: env.caller,
+    });
+    return { state, accepted: false };
+  }
+  if (state !== "DISPATCHED") return nothingToAnswer(commandId, state, answer.state);
+  if (!isHeld(row, attempt, env.now)) return yield* lostLease(row, attempt, env);
+
+  const { response, sizeBytes } = written(answer);
+  const cause = answer.state === "FAILED" ? { code: answer.code, message: storable(answer.message) } : null;
+  yield* finish(row, { state: answer.state, cause, responseBytes: sizeBytes }, env);
+  yield* run(insertResponse, { seq: row.seq, response });
+  return { state: answer.state, accepted: true };
+}
+
+/** An answer as it is kept. Its size is that of the value, for an error that of the whole. */
+function written(answer: Answer): { response: string; sizeBytes: number } {
+  if (answer.state === "SUCCEEDED") {
+    const response = `{"status":"success","response":${answer.valueText}}`;
+    return { response, sizeBytes: Buffer.byteLength(answer.valueText) };
+  }
+  const { code, message, detailsText } = answer;
+  const details = detailsText === undefined ? "" : `,"details":${detailsText}`;
+  const response = `{"status":"error","code":${JSON.stringify(code)},"message":${JSON.stringify(message)}${details}}`;
+  return { response, sizeBytes: Buffer.byteLength(response) };
+}
+
+/** The beginning of a message, without what SQLite would cut it at or change in it. */
+function storable(message: string): string {
+  return message.slice(0, MAX_SHOWN_MESSAGE_LENGTH).replace(/[\0\p{Surrogate}]/gu, "\ufffd");
+}
+
+/** The table forbids only some of it, but a receiver must not have to know which answer it was. */
+function nothingToAnswer(commandId: string, from: CommandState, to: CommandState): PawlError {
+  return refuse(
+    "invalid_state",
+    `The command ${shown(commandId)} is ${from}: no delivery of it is under way that could be answered. A receiver whose lease has ended leases it again.`,
+    { commandId, from, to },
+  );
+}
+
+/**
+ * The answer that a JSON-RPC response to `command.execute` is. A code that is no text of its own is in
+ * `error.data`, because JSON-RPC has numbers there. A response that is none ends the command too, since its
+ * receiver would send the same again: as FAILED with INVALID_RESPONSE, and `wrong` says what is wrong with it.
+ *
+ * @param text the response as it came.
+ * @param message the same, parsed.
+ */
+export function answerOf(
+  text: string,
+  message: { result?: unknown; error?: unknown },
+): { answer: Answer; wrong?: string } {
+  const read = readResponse(text, message);
+  if (typeof read === "string") return invalidResponse(read);
+  if (!isTooDeep(read.state === "SUCCEEDED" ? read.valueText : read.detailsText)) return { answer: read };
+  return invalidResponse(
+    `The response to command.execute holds more than ${MAX_PAYLOAD_NESTING_LEVELS} arrays and objects in one another.`,
+  );
+}
+
+function readResponse(text: string, message: { result?: unknown; error?: unknown }): Answer | string {
+  // Some write null for the one of the two that is not there.
+  const hasError = Object.hasOwn(message, "error") && message.error !== null;
+  const hasResult = Object.hasOwn(message, "result") && (!hasError || message.result !== null);
+  if (hasResult && hasError) return "The response to command.execute has both a result and an error.";
+  if (hasResult) return { state: "SUCCEEDED", valueText: textsAt(text, ["result"])[0] as string };
+  if (!Object.hasOwn(message, "error")) {
+    return "The response to command.execute has neither a result nor an error.";
+  }
+  const { error } = message;
+  if (!isObject(error) || !Number.isInteger(error.code) || typeof error.message !== "string") {
+    return "The error in the response to command.execute is not an object with a whole number as code and a text as message.";
+  }
+  const { data } = error;
+  const own = isObject(data) && typeof data.code === "string" && isCode(data.code) ? data.code : undefined;
+  return {
+    state: "FAILED",
+    code: own ?? String(error.code),
+    message: error.message,
+    detailsText: textsAt(text, own === undefined ? ["error", "data"] : ["error", "data", "details"])[0],
+  };
+}
+
+function invalidResponse(wrong: string): { answer: Answer; wrong: string } {
+  return {
+    answer: { state: "FAILED", code: INVALID_RESPONSE, message: wrong, detailsText: undefined },
+    wrong,
+  };
+}
+
+function isTooDeep(text: string | undefined): boolean {
+  return text !== undefined && nestingLevels(text) > MAX_PAYLOAD_NESTING_LEVELS;
+}
+
+function isCode(text: string): boolean {
+  return text.length >= 1 && text.length <= MAX_ANSWER_CODE_LENGTH && !/[\0\p{Surrogate}]/u.test(text);
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}

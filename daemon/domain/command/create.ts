@@ -1,0 +1,164 @@
+// Create: a command is added, or found by its idempotencyKey.
+import type { CommandState, Parsed, Result } from "@pawl/protocol";
+import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
+import type { Texts } from "@pawl/protocol/json-text";
+import { INLINE_MAX_BYTES, MAX_PAYLOAD_NESTING_LEVELS, MAX_UPLOAD_MS } from "@pawl/protocol/limits";
+import { Uuid7 } from "../../identity/uuid7.js";
+import { digestOfMeaning } from "../../json/digest.js";
+import { nestingLevels } from "../../json/raw-json.js";
+import { rememberChecked } from "../../rpc/upload/chunk.js";
+import { insert, type Operation, one, run, sql } from "../../store/statement.js";
+import type { Env } from "../../turns/operation.js";
+import { selectDeployment, useDeployment } from "./deployment.js";
+import { COLUMNS, type CommandRow, EXPIRED, readyKey } from "./row.js";
+import { stateAt } from "./state.js";
+
+const insertCommand = sql(`
+  INSERT INTO pawl_command (command_id, deployment, command, project_id, model, state, attempt, max_attempts,
+    deadline, created_at, completed_at, request_bytes, error_code, error_message, uploaded, idempotency_key,
+    content, ready_at, due_at)
+  VALUES (:commandId, :deployment, :command, :projectId, :model, :state, 1, :maxAttempts, :deadline, :now,
+    :completedAt, :requestBytes, :errorCode, :errorMessage, :uploaded, :idempotencyKey, :content, :readyAt, :dueAt)`);
+
+const insertParams = sql("INSERT INTO pawl_command_params (seq, params) VALUES (:seq, :params)");
+
+const insertUpload = sql(`
+  INSERT INTO pawl_command_upload (seq, received_bytes, syntax) VALUES (:seq, 0, :syntax)`);
+
+const selectByKey = sql<CommandRow & { content: string }>(`
+  SELECT ${COLUMNS}, content FROM pawl_command
+  WHERE deployment = :deployment AND command = :command AND idempotency_key = :idempotencyKey`);
+
+const commandIds = new Uuid7();
+
+const NOTHING_CHECKED = new Uint8Array();
+
+export function* create(
+  params: Parsed<"command.create">,
+  env: Env,
+  texts: Texts,
+): Operation<Result<"command.create"> | PawlError> {
+  const { deployment, command, maxAttempts, upload, idempotencyKey = null } = params;
+  const text = texts[0];
+  const wrong = contradiction(params, text);
+  if (wrong !== undefined) return wrong;
+
+  let content: string | null = null;
+  if (idempotencyKey !== null) {
+    content = upload === undefined ? digestOfMeaning(text ?? "null") : `upload of ${upload.sizeBytes} bytes`;
+    const first = yield* one(selectByKey, { deployment, command, idempotencyKey });
+    if (first !== undefined) {
+      if (first.content !== content) return reused(idempotencyKey, first, params, text);
+      return created(first.commandId, stateAt(first, env.now).state, first.model, first.projectId, false);
+    }
+  }
+
+  const { now } = env;
+  const to = yield* one(selectDeployment, { deployment });
+  if (to === undefined) yield* run(useDeployment, { deployment });
+  const { model, projectId } = to ?? { model: "pull", projectId: null };
+  const deadline = params.ttlMs === undefined ? (params.deadline ?? null) : now + params.ttlMs;
+  const isLate = deadline !== null && deadline <= now;
+  const state: CommandState = isLate ? "EXPIRED" : upload === undefined ? "PENDING" : "PENDING_UPLOAD";
+  const uploadEnd = upload === undefined ? Number.POSITIVE_INFINITY : now + MAX_UPLOAD_MS;
+  const dueAt = Math.min(deadline ?? Number.POSITIVE_INFINITY, uploadEnd);
+  const commandId = `cmd_${commandIds.next(now, env.random)}`;
+  const seq = yield* insert(insertCommand, {
+    commandId,
+    deployment,
+    command,
+    projectId,
+    model,
+    state,
+    maxAttempts,
+    deadline,
+    now,
+    completedAt: isLate ? now : null,
+    requestBytes: upload?.sizeBytes ?? Buffer.byteLength(text ?? "null"),
+    errorCode: isLate ? EXPIRED.code : null,
+    errorMessage: isLate ? EXPIRED.message : null,
+    uploaded: upload === undefined ? 0 : 1,
+    idempotencyKey,
+    content,
+    readyAt: state === "PENDING" ? now : null,
+    dueAt: isLate || dueAt === Number.POSITIVE_INFINITY ? null : dueAt,
+  });
+  if (text !== undefined) yield* run(insertParams, { seq, params: text });
+  if (state === "PENDING_UPLOAD") {
+    yield* run(insertUpload, { seq, syntax: NOTHING_CHECKED });
+    rememberChecked(commandId, 0, NOTHING_CHECKED);
+  }
+  env.effects.count(`commands${state}`, 1);
+  env.effects.deadline(dueAt);
+  if (state === "PENDING") env.effects.wake(readyKey(deployment));
+  return created(commandId, state, model, projectId, true);
+}
+
+function created(
+  commandId: string,
+  state: CommandState,
+  deploymentModel: "pull" | "push",
+  projectId: string | null,
+  isNew: boolean,
+): Result<"command.create"> {
+  return {
+    commandId,
+    state,
+    deploymentModel,
+    projectId,
+    created: isNew,
+    inlineMaxBytes: INLINE_MAX_BYTES,
+    next: state === "PENDING_UPLOAD" ? "upload" : "wait",
+  };
+}
+
+/** What no schema says: parameters that exclude one another, and how large one may be as JSON. */
+function contradiction(params: Parsed<"command.create">, text: string | undefined): PawlError | undefined {
+  if (params.deadline !== undefined && params.ttlMs !== undefined) {
+    return invalid("/ttlMs", "says when it expires, and so does deadline; give one of them");
+  }
+  if (text !== undefined && params.upload !== undefined) {
+    return invalid(
+      "/upload",
+      "announces params that are to come, and there are params already; give one of them",
+    );
+  }
+  const bytes = text === undefined ? 0 : Buffer.byteLength(text);
+  if (bytes > INLINE_MAX_BYTES) {
+    return invalid(
+      "/params",
+      `must have at most ${INLINE_MAX_BYTES} bytes as JSON, not ${bytes}; larger ones are announced with upload and sent with command.upload`,
+    );
+  }
+  if (text !== undefined && nestingLevels(text) > MAX_PAYLOAD_NESTING_LEVELS) {
+    return invalid(
+      "/params",
+      `must not hold more than ${MAX_PAYLOAD_NESTING_LEVELS} arrays and objects in one another`,
+    );
+  }
+  return undefined;
+}
+
+function invalid(path: string, message: string): PawlError {
+  return refuse("invalid_params", `command.create: ${path} ${message}.`, { issues: [{ path, message }] });
+}
+
+function reused(
+  idempotencyKey: string,
+  first: CommandRow,
+  params: Parsed<"command.create">,
+  text: string | undefined,
+): PawlError {
+  const { commandId, createdAt, requestBytes, uploaded } = first;
+  const { upload } = params;
+  const requestSizeBytes = upload?.sizeBytes ?? Buffer.byteLength(text ?? "null");
+  return refuse(
+    "conflict",
+    `The idempotencyKey ${shown(idempotencyKey)} was used for ${commandId} with other params. Use a new key for a new command.`,
+    {
+      idempotencyKey,
+      first: { commandId, createdAt, requestSizeBytes: requestBytes, upload: uploaded === 1 },
+      now: { requestSizeBytes, upload: upload !== undefined },
+    },
+  );
+}

@@ -1,0 +1,70 @@
+// Receivers that serve: ready commands go to their connections.
+import type { Envelope } from "@pawl/protocol";
+import { all, type Operation, sql } from "../../store/statement.js";
+import { type Env, type Outcome, Wait } from "../../turns/operation.js";
+import { giveBack, LIVE_COLUMNS, type LiveRow, readyKey } from "./row.js";
+import { type Grant, take } from "./take.js";
+
+/** Commands that one operation hands to the connections that serve a deployment. */
+const MAX_PUSHED_COMMANDS = 64;
+
+/** A connection that serves a deployment, and how much it may be given. */
+export interface Receiver {
+  readonly connection: number;
+  readonly pid: number | null;
+  readonly owner: string;
+  /** Requests that it has not answered, also for commands that have ended: it may still be at work on them. */
+  readonly unanswered: number;
+  readonly room: number;
+}
+
+/** A command for a connection. */
+export interface Push {
+  readonly connection: number;
+  readonly envelope: Envelope;
+}
+
+/**
+ * Hands commands that are ready to the connections that serve their deployment, each to the one that has the
+ * fewest unanswered, the longest unserved first among equals.
+ *
+ * @param receivers in the order in which they were served last.
+ */
+export function* push(
+  deployment: string,
+  receivers: readonly Receiver[],
+  env: Env,
+): Operation<Outcome<readonly Push[]>> {
+  const free = receivers.map((receiver) => ({
+    receiver,
+    unanswered: receiver.unanswered,
+    room: receiver.room,
+  }));
+  const room = free.reduce((sum, each) => sum + each.room, 0);
+  if (room === 0) return [];
+  const chosen = (): Grant => {
+    let best: (typeof free)[number] | undefined;
+    for (const each of free) {
+      if (each.room > 0 && (best === undefined || each.unanswered < best.unanswered)) best = each;
+    }
+    if (best === undefined) throw new Error("more commands were taken than there is room for");
+    best.room -= 1;
+    best.unanswered += 1;
+    const { connection, owner, pid } = best.receiver;
+    env.effects.bind(connection);
+    return { owner, pid, expiresAt: null, connection };
+  };
+  const taken = yield* take(deployment, Math.min(room, MAX_PUSHED_COMMANDS), chosen, env);
+  // Not of one sort with those that pull: this one has no room while they have.
+  if (taken.length === 0) return env.mayWait ? new Wait(readyKey(deployment), "push") : [];
+  return taken.map(({ envelope, grant }) => ({ connection: grant.connection as number, envelope }));
+}
+
+const selectPushes = sql<LiveRow>(`
+  SELECT ${LIVE_COLUMNS} FROM pawl_command
+  WHERE lease_connection = :connection AND lease_expires_at IS NULL ORDER BY seq`);
+
+/** Ends the pushes to a connection whose peer can answer no more. */
+export function* endPushes(connection: number, env: Env): Operation<void> {
+  for (const row of yield* all(selectPushes, { connection })) yield* giveBack(row, 0, env);
+}

@@ -1,0 +1,130 @@
+import { COMMAND_STATES, type Command, type CommandState, type Parsed, type Result } from "@pawl/protocol";
+import { PawlError } from "@pawl/protocol/errors";
+import { textsAt } from "@pawl/protocol/json-text";
+import { MAX_PAGE_BYTES } from "@pawl/protocol/limits";
+import { RawJson } from "../../json/raw-json.js";
+import { all, type Operation, one, sql } from "../../store/statement.js";
+import { type Env, type Outcome, Wait } from "../../turns/operation.js";
+import { COLUMNS, type CommandRow, causeOf, finalKey, findCommand, view } from "./row.js";
+import { isFinal, stateAt } from "./state.js";
+
+const selectResponse = sql<{ response: string }>(
+  "SELECT response FROM pawl_command_response WHERE seq = :seq",
+);
+
+/** Ids grow with seq, so the place of one that is removed already is that of the one before it. */
+const selectPlace = sql<{ seq: number; commandId: string }>(`
+  SELECT seq, command_id AS "commandId" FROM pawl_command WHERE command_id <= :after
+  ORDER BY command_id DESC LIMIT 1`);
+
+/** The index of a deployment or of a project is in the order of seq within each state: as many short scans. */
+function pageInAnyState(column: "deployment" | "project_id"): string {
+  const ofState = (state: CommandState): string =>
+    `SELECT * FROM (SELECT seq FROM pawl_command WHERE ${column} = :of AND state = '${state}' AND seq < :before
+      ORDER BY seq DESC LIMIT :rows)`;
+  return `
+    SELECT ${COLUMNS} FROM pawl_command WHERE seq IN
+      (SELECT seq FROM (${COMMAND_STATES.map(ofState).join(" UNION ALL ")}) ORDER BY seq DESC LIMIT :rows)
+    ORDER BY seq DESC`;
+}
+
+function page(condition: string): string {
+  return `
+    SELECT ${COLUMNS} FROM pawl_command WHERE ${condition} AND seq < :before ORDER BY seq DESC LIMIT :rows`;
+}
+
+const selectPage = sql<CommandRow>(page("TRUE"));
+
+const selectPageInState = sql<CommandRow>(page("state = :state"));
+
+const selectPageOfDeployment = sql<CommandRow>(pageInAnyState("deployment"));
+
+const selectPageOfDeploymentInState = sql<CommandRow>(page("deployment = :of AND state = :state"));
+
+const selectPageOfProject = sql<CommandRow>(pageInAnyState("project_id"));
+
+const selectPageOfProjectInState = sql<CommandRow>(page("project_id = :of AND state = :state"));
+
+export function* get(params: Parsed<"command.get">, env: Env): Operation<Result<"command.get"> | PawlError> {
+  const row = yield* findCommand(params.commandId);
+  return row instanceof PawlError ? row : yield* viewWithDetails(row, env);
+}
+
+/** A command with what its receiver said beside the message of an error. */
+function* viewWithDetails(row: CommandRow, env: Env): Operation<Command> {
+  const command = view(row, env);
+  if (command.error === null || row.responseBytes === null) return command;
+  const kept = yield* one(selectResponse, { seq: row.seq });
+  const details = kept && textsAt(kept.response, ["details"])[0];
+  return details === undefined
+    ? command
+    : { ...command, error: { ...command.error, details: new RawJson(details) } };
+}
+
+export function* wait(params: Parsed<"command.wait">, env: Env): Operation<Outcome<Result<"command.wait">>> {
+  const row = yield* findCommand(params.commandId);
+  if (row instanceof PawlError) return row;
+  const { state } = stateAt(row, env.now);
+  return isFinal(state) || !env.mayWait
+    ? yield* viewWithDetails(row, env)
+    : new Wait(finalKey(row.commandId));
+}
+
+export function* response(
+  params: Parsed<"command.response">,
+  env: Env,
+): Operation<Result<"command.response"> | PawlError> {
+  const row = yield* findCommand(params.commandId);
+  if (row instanceof PawlError) return row;
+  const { state } = stateAt(row, env.now);
+  if (!isFinal(state)) return { response: null };
+  const kept = yield* one(selectResponse, { seq: row.seq });
+  if (kept !== undefined) {
+    return { response: new RawJson(kept.response) as unknown as Result<"command.response">["response"] };
+  }
+  const cause = causeOf(row, state);
+  return { response: cause === null ? null : { status: "error", ...cause } };
+}
+
+export function* list(params: Parsed<"command.list">, env: Env): Operation<Result<"command.list">> {
+  const { deployment, state, projectId, limit, after } = params;
+  const before = after === undefined ? Number.MAX_SAFE_INTEGER : yield* placeOf(after);
+  const rows = limit + 1;
+  const of = deployment ?? projectId;
+  const found =
+    of === undefined
+      ? state === undefined
+        ? yield* all(selectPage, { before, rows })
+        : yield* all(selectPageInState, { state, before, rows })
+      : state === undefined
+        ? yield* all(deployment === undefined ? selectPageOfProject : selectPageOfDeployment, {
+            of,
+            before,
+            rows,
+          })
+        : yield* all(deployment === undefined ? selectPageOfProjectInState : selectPageOfDeploymentInState, {
+            of,
+            state,
+            before,
+            rows,
+          });
+
+  const commands: Result<"command.list">["commands"] = [];
+  let bytes = 0;
+  for (const [index, row] of found.entries()) {
+    bytes += Buffer.byteLength(row.errorMessage ?? "") + row.deployment.length + row.command.length;
+    if (index === limit || (bytes > MAX_PAGE_BYTES && index > 0)) {
+      return { commands, next: (found[index - 1] as CommandRow).commandId };
+    }
+    // A deployment belongs to one project as a rule, so few are read for nothing; a page may be short of them.
+    if (projectId === undefined || row.projectId === projectId) commands.push(view(row, env));
+  }
+  return { commands };
+}
+
+/** The place in the list behind which the page begins that comes after an id. */
+function* placeOf(after: string): Operation<number> {
+  const place = yield* one(selectPlace, { after });
+  if (place === undefined) return 0;
+  return place.commandId === after ? place.seq : place.seq + 1;
+}

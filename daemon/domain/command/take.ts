@@ -1,0 +1,89 @@
+// Commands that are ready are taken for a receiver, for as long as its grant lasts.
+import type { Envelope } from "@pawl/protocol";
+import { MAX_PAGE_BYTES } from "@pawl/protocol/limits";
+import { RawJson } from "../../json/raw-json.js";
+import { all, type Operation, run, sql } from "../../store/statement.js";
+import type { Env } from "../../turns/operation.js";
+import { moved } from "./row.js";
+
+/** Commands read at a time, so that no more params than these are in memory beside those that are taken. */
+const TAKEN_PER_READ = 8;
+
+interface ReadyRow {
+  seq: number;
+  commandId: string;
+  command: string;
+  attempt: number;
+  deadline: number | null;
+  requestBytes: number;
+  uploaded: 0 | 1;
+  params: string | null;
+}
+
+/**
+ * Those that became ready first come first: one that was given back goes behind those that wait already, so that
+ * a command which every receiver fails on does not keep the others from being tried.
+ */
+const selectReady = sql<ReadyRow>(`
+  SELECT c.seq, c.command_id AS "commandId", c.command, c.attempt, c.deadline, c.request_bytes AS "requestBytes",
+    c.uploaded, p.params
+  FROM pawl_command c LEFT JOIN pawl_command_params p ON p.seq = c.seq
+  WHERE c.deployment = :deployment AND c.ready_at IS NOT NULL AND (c.due_at IS NULL OR c.due_at > :now)
+  ORDER BY c.ready_at, c.seq LIMIT :rows`);
+
+const setDispatched = sql(`
+  UPDATE pawl_command SET state = 'DISPATCHED', dispatched_at = :now, ready_at = NULL, lease_owner = :owner,
+    lease_pid = :pid, lease_expires_at = :expiresAt, lease_connection = :connection
+  WHERE seq = :seq`);
+
+/** What a delivery is given by, as long as it lasts. */
+export interface Grant {
+  readonly owner: string;
+  readonly pid: number | null;
+  /** Null for a push, which ends with its connection alone. */
+  readonly expiresAt: number | null;
+  /** Null if it does not end with a connection. */
+  readonly connection: number | null;
+}
+
+/** Takes up to `count` commands that are ready, and no more params than a page holds. */
+export function* take(
+  deployment: string,
+  count: number,
+  grantNext: () => Grant,
+  env: Env,
+): Operation<{ envelope: Envelope; grant: Grant }[]> {
+  const taken: { envelope: Envelope; grant: Grant }[] = [];
+  let bytes = 0;
+  for (;;) {
+    const wanted = Math.min(count - taken.length, TAKEN_PER_READ);
+    const rows = yield* all(selectReady, { deployment, now: env.now, rows: wanted });
+    for (const row of rows) {
+      bytes += row.params?.length ?? 0;
+      if (bytes > MAX_PAGE_BYTES && taken.length > 0) return taken;
+      const grant = grantNext();
+      const { owner, pid, expiresAt, connection } = grant;
+      yield* run(setDispatched, { seq: row.seq, now: env.now, owner, pid, expiresAt, connection });
+      moved("PENDING", "DISPATCHED", env);
+      taken.push({ envelope: envelopeOf(row, deployment), grant });
+    }
+    if (rows.length < wanted || taken.length === count) return taken;
+  }
+}
+
+function envelopeOf(row: ReadyRow, deployment: string): Envelope {
+  return {
+    protocol: "arc.v1",
+    commandId: row.commandId,
+    deployment,
+    command: row.command,
+    attempt: row.attempt,
+    deadline: row.deadline,
+    params:
+      row.uploaded === 1
+        ? { $upload: { sizeBytes: row.requestBytes } }
+        : row.params === null
+          ? null
+          : new RawJson(row.params),
+  };
+}
