@@ -35,8 +35,9 @@ const MIN_RETRY_MS = 50;
 const MAX_OWED_PAUSE_MS = 15_000;
 /** How long what was asked for may be granted without our knowing, beyond its ttl: requests can be on their way. */
 const OWED_EXTRA_MS = 10_000;
-/** Texts of failures of a provider that are logged, from when it fails until it answers. */
-const MAX_LOGGED_WHILE_DOWN = 20;
+/** A provider's defect is logged once in so long, and no more than so many of them. */
+const SAME_DEFECT_MS = 600_000;
+const MAX_DEFECTS = 20;
 const LEASE_ID_BYTES = 16;
 /** What the leaseIds of leases kept outside begin with: no other begins so. */
 const LEASE_ID_PREFIX = "lease_x";
@@ -99,8 +100,10 @@ export class OutsideLeases {
   readonly #inOrder = new Map<string, Promise<unknown>>();
   /** By name, a release that is under way. */
   readonly #releasing = new Map<string, Promise<unknown>>();
-  /** Sites that did not answer last time, and what has been logged of that: each reason and each text once. */
+  /** Sites that did not answer last time, and the reasons that have been logged: each once. */
   readonly #down = new Map<Site, Set<unknown>>();
+  /** By site, the texts of defects that have been logged, and until when they are not logged again. */
+  readonly #defects = new Map<Site, Map<string, number>>();
   /** By name, the highest tokens seen that could not be written down: there is no space, or the daemon only reads. */
   readonly #seen = new Map<string, number>();
   readonly #readOnly: boolean;
@@ -634,18 +637,28 @@ export class OutsideLeases {
       this.#log.error({ provider, text }, "a lease provider breaks its rules");
       return refusal;
     }
+    if (!isKnown) this.#logDefect(site, text, error);
+    // A defect of one of its methods says nothing of the others, which may answer all the while.
+    if (!isKnown && reason === "failed") return refusal;
     const logged = this.#down.get(site) ?? new Set();
     this.#down.set(site, logged);
-    // It is asked again and again, and fails as often: each defect is told once, until it answers again.
-    if (!isKnown && !logged.has(text) && logged.size < MAX_LOGGED_WHILE_DOWN) {
-      logged.add(text);
-      this.#log.error({ provider, text, stack: loggable.stack(error) }, "the lease provider failed");
-    }
     if (!logged.has(reason)) {
       logged.add(reason);
       this.#log.warn({ provider, reason, text }, "the lease provider does not answer");
     }
     return refusal;
+  }
+
+  /** Logs a defect of a provider, which is asked again and again and fails as often. */
+  #logDefect(site: Site, text: string, error: unknown): void {
+    const now = elapsed();
+    const defects = this.#defects.get(site) ?? new Map<string, number>();
+    this.#defects.set(site, defects);
+    for (const [logged, until] of defects) if (until <= now) defects.delete(logged);
+    if (defects.has(text) || defects.size >= MAX_DEFECTS) return;
+    defects.set(text, now + SAME_DEFECT_MS);
+    const { title: provider, stack } = site.loggable;
+    this.#log.error({ provider, text, stack: stack(error) }, "the lease provider failed");
   }
 
   /** Has what is owed given back, as soon as there is some. */
