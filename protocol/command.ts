@@ -1,16 +1,17 @@
 import { z } from "zod";
+import { deployment, model, name, projectId } from "./deployment.js";
 import {
   MAX_ANSWER_CODE_LENGTH,
   MAX_COMMAND_ATTEMPTS,
   MAX_COMMAND_DELAY_MS,
   MAX_COMMAND_TTL_MS,
   MAX_LEASED_COMMANDS,
-  MAX_NAME_LENGTH,
   MAX_NOTE_LENGTH,
   MAX_PARAMS_PIECE_BYTES,
   MAX_SERVED_COMMANDS,
   MAX_UPLOAD_BYTES,
 } from "./limits.js";
+import { method, notification, noun } from "./method.js";
 import {
   duration,
   instant,
@@ -19,12 +20,10 @@ import {
   label,
   leaseMs,
   limit,
-  method,
-  notification,
   releaseOn,
   text,
   waitMs,
-} from "./method.js";
+} from "./schemas.js";
 
 /** The states of a command, in the order in which it can come through them; the last three are final. */
 export const COMMAND_STATES = [
@@ -40,14 +39,6 @@ export type CommandState = (typeof COMMAND_STATES)[number];
 /** What the envelope says it is. */
 const ENVELOPE_PROTOCOL = "arc.v1";
 
-const name = z
-  .string()
-  .min(1)
-  .max(MAX_NAME_LENGTH)
-  .regex(/^[A-Za-z0-9._/-]+$/, "must be letters, digits, or any of . _ / -");
-const deployment = name.meta({ description: "The receiver: a worker process, a service, an agent." });
-const projectId = name.meta({ description: "What the deployment belongs to." });
-const model = z.enum(["pull", "push"]).meta({ description: "How the deployment says it takes commands." });
 const state = z.enum(COMMAND_STATES);
 const commandId = label.meta({ description: "cmd_ and a UUID of version 7, so that ids sort by time." });
 const leaseId = label.meta({ description: "Secret. Whoever has it can answer, renew and release." });
@@ -116,292 +107,257 @@ const response = z.discriminatedUnion("status", [
 /** An answer, or what stands in its place: `{status: "success", response}` or `{status: "error", code, message, details?}`. */
 export type CommandResponse = z.infer<typeof response>;
 
-export const setDeployment = method({
-  name: "deployment.set",
-  summary: "Say how a deployment takes commands and what it belongs to",
-  description:
-    "Replaces what was said before, for commands created from then on. A deployment needs no such call: it exists by being used, as `pull` and without a project. The model is what senders are told; either way of receiving works with either.",
-  params: z.strictObject({ deployment, model: model.default("pull"), projectId: projectId.optional() }),
-  result: z.strictObject({ deployment, model, projectId: projectId.nullable() }),
-  writes: true,
-  transactable: true,
-  errors: [],
-});
-
-export const listDeployments = method({
-  name: "deployment.list",
-  summary: "The deployments by name, who receives for them and what waits for them",
-  params: z.strictObject({
-    projectId: projectId.optional(),
-    after: name.optional().meta({ description: "`next` of the page before." }),
-    limit,
-  }),
-  result: z.strictObject({
-    deployments: z.array(
-      z.strictObject({
+export const COMMAND = noun("command", {
+  methods: {
+    create: method({
+      summary: "Send a command to a deployment, whose receivers need not be there",
+      description:
+        "With an idempotencyKey, the first command with the same deployment, command and key is returned if its content (params, or the size announced for them) is the same. A deadline that has passed gives a command that is EXPIRED.",
+      params: z.strictObject({
         deployment,
-        model,
-        projectId: projectId.nullable(),
-        receivers: integer.nullable().meta({
-          description:
-            "Connections that serve it, and leases that wait for a command of it; null from a daemon that only reads (--read-only).",
+        command: name,
+        params: json.optional().meta({
+          description: "Any JSON value up to `inlineMaxBytes` as JSON; null if not given.",
         }),
-        pending: integer.meta({ description: "Commands that are PENDING." }),
+        deadline: instant.optional().meta({ description: "When it becomes EXPIRED unless it is answered." }),
+        ttlMs: z.int().min(1).max(MAX_COMMAND_TTL_MS).optional().meta({
+          description: "The deadline, counted from now. Not both.",
+        }),
+        idempotencyKey: label.optional(),
+        maxAttempts: z.int().min(0).max(MAX_COMMAND_ATTEMPTS).default(0).meta({
+          description: "After so many deliveries without an answer it is FAILED; 0 for no limit.",
+        }),
+        upload: z
+          .strictObject({ sizeBytes: z.int().min(1).max(MAX_UPLOAD_BYTES) })
+          .optional()
+          .meta({ description: "Announces params that come by command.upload." }),
       }),
-    ),
-    next: name.optional(),
-  }),
-  writes: false,
-  transactable: true,
-  errors: [],
-});
-
-export const create = method({
-  name: "command.create",
-  summary: "Send a command to a deployment, whose receivers need not be there",
-  description:
-    "With an idempotencyKey, the first command with the same deployment, command and key is returned if its content (params, or the size announced for them) is the same. A deadline that has passed gives a command that is EXPIRED.",
-  params: z.strictObject({
-    deployment,
-    command: name,
-    params: json.optional().meta({
-      description: "Any JSON value up to `inlineMaxBytes` as JSON; null if not given.",
-    }),
-    deadline: instant.optional().meta({ description: "When it becomes EXPIRED unless it is answered." }),
-    ttlMs: z.int().min(1).max(MAX_COMMAND_TTL_MS).optional().meta({
-      description: "The deadline, counted from now. Not both.",
-    }),
-    idempotencyKey: label.optional(),
-    maxAttempts: z.int().min(0).max(MAX_COMMAND_ATTEMPTS).default(0).meta({
-      description: "After so many deliveries without an answer it is FAILED; 0 for no limit.",
-    }),
-    upload: z
-      .strictObject({ sizeBytes: z.int().min(1).max(MAX_UPLOAD_BYTES) })
-      .optional()
-      .meta({ description: "Announces params that come by command.upload." }),
-  }),
-  result: z.strictObject({
-    commandId,
-    state,
-    deploymentModel: model,
-    projectId: projectId.nullable(),
-    created: z.boolean(),
-    inlineMaxBytes: integer,
-    next: z.enum(["wait", "upload"]).meta({
-      description: "What to do now: command.wait for it, or command.upload its params.",
-    }),
-  }),
-  writes: true,
-  transactable: true,
-  raw: ["params"],
-  errors: ["conflict"],
-});
-
-export const upload = method({
-  name: "command.upload",
-  summary: "Add a piece to the params of a command, in order",
-  description:
-    "`offset` is where the piece begins: `receivedBytes` of the answer before, and of a refusal's details. A piece that is refused leaves nothing behind. The last one has `final`, and then the params are complete and the command is PENDING; that same piece again, from a sender who lost the answer, changes nothing and is answered with the state by now. An upload that does not end within a day is EXPIRED.",
-  params: z.strictObject({
-    commandId,
-    offset: integer,
-    chunk: base64,
-    final: z.boolean().default(false),
-  }),
-  result: z.strictObject({ receivedBytes: integer, state }),
-  writes: true,
-  transactable: true,
-  errors: ["not_found", "invalid_state"],
-});
-
-export const lease = method({
-  name: "command.lease",
-  summary: "Take commands of a deployment to carry out, or wait for one",
-  params: z.strictObject({
-    deployment,
-    owner,
-    max: z.int().min(1).max(MAX_LEASED_COMMANDS).default(1),
-    leaseMs,
-    waitMs,
-    releaseOn,
-  }),
-  result: z.strictObject({
-    leases: z.array(
-      z.strictObject({
-        leaseId,
-        leaseExpiresAt: instant,
-        remainingMs: duration,
+      result: z.strictObject({
         commandId,
-        attempt,
-        envelope,
+        state,
+        deploymentModel: model,
+        projectId: projectId.nullable(),
+        created: z.boolean(),
+        inlineMaxBytes: integer,
+        next: z.enum(["wait", "upload"]).meta({
+          description: "What to do now: command.wait for it, or command.upload its params.",
+        }),
       }),
-    ),
-  }),
-  writes: true,
-  transactable: false,
-  errors: [],
-});
-
-export const renew = method({
-  name: "command.renew",
-  summary: "Keep a command for longer",
-  description:
-    "No lease outlives the deadline of its command, which is then what is reported. With `lease_lost`, stop: details say what became of the command ({commandId, state, reason}), and for a cancelled one the words of whoever cancelled it.",
-  params: z.strictObject({ leaseId, leaseMs }),
-  result: z.strictObject({ leaseExpiresAt: instant, remainingMs: duration }),
-  writes: true,
-  transactable: true,
-  errors: ["lease_lost"],
-});
-
-export const release = method({
-  name: "command.release",
-  summary: "Give a command back unanswered, for another delivery",
-  params: z.strictObject({
-    leaseId,
-    delayMs: z.int().min(0).max(MAX_COMMAND_DELAY_MS).default(0).meta({
-      description: "How long nobody gets it.",
+      writes: true,
+      repeatable: { withKey: "idempotencyKey" },
+      transactable: true,
+      raw: ["params"],
+      errors: ["conflict"],
     }),
-  }),
-  result: z.strictObject({ state, attempt }),
-  writes: true,
-  transactable: true,
-  errors: ["lease_lost", "invalid_state"],
-});
 
-export const respond = method({
-  name: "command.respond",
-  summary: "Answer a command; the first answer with the live lease wins",
-  description:
-    "`accepted: false` for a command that is final already. `lease_lost` when another delivery is under way, `invalid_state` when none is.",
-  params: z.strictObject({ commandId, leaseId, response }),
-  result: z.strictObject({ state, accepted: z.boolean() }),
-  writes: true,
-  transactable: true,
-  raw: ["response"],
-  errors: ["not_found", "lease_lost", "invalid_state"],
-});
-
-export const get = method({
-  name: "command.get",
-  summary: "A command, without its params and its answer",
-  params: z.strictObject({ commandId }),
-  result: command,
-  writes: false,
-  transactable: true,
-  errors: ["not_found"],
-});
-
-export const params = method({
-  name: "command.params",
-  summary: "The params of a command, in pieces of their JSON text",
-  params: z.strictObject({
-    commandId,
-    offset: integer.default(0),
-    length: z.int().min(1).max(MAX_PARAMS_PIECE_BYTES).default(MAX_PARAMS_PIECE_BYTES),
-  }),
-  result: z.strictObject({
-    chunk: base64.meta({
+    upload: method({
+      summary: "Add a piece to the params of a command, in order",
       description:
-        "At most `length` bytes of the text from `offset` on. It may hold fewer; at the end it is empty.",
+        "`offset` is where the piece begins: `receivedBytes` of the answer before, and of a refusal's details. A piece that is refused leaves nothing behind. The last one has `final`, and then the params are complete and the command is PENDING; that same piece again, from a sender who lost the answer, changes nothing and is answered with the state by now. An upload that does not end within a day is EXPIRED.",
+      params: z.strictObject({
+        commandId,
+        offset: integer,
+        chunk: base64,
+        final: z.boolean().default(false),
+      }),
+      result: z.strictObject({ receivedBytes: integer, state }),
+      writes: true,
+      repeatable: false,
+      transactable: true,
+      errors: ["not_found", "invalid_state"],
     }),
-    offset: integer,
-    sizeBytes,
-  }),
-  writes: false,
-  transactable: true,
-  errors: ["not_found"],
-});
 
-export const getResponse = method({
-  name: "command.response",
-  summary: "The answer to a command; null until it is final",
-  description:
-    "A command that became final without an answer has an error in its place: CANCELLED, ATTEMPTS_EXHAUSTED or EXPIRED.",
-  params: z.strictObject({ commandId }),
-  result: z.strictObject({ response: response.nullable() }),
-  writes: false,
-  transactable: true,
-  errors: ["not_found"],
-});
+    lease: method({
+      summary: "Take commands of a deployment to carry out, or wait for one",
+      params: z.strictObject({
+        deployment,
+        owner,
+        max: z.int().min(1).max(MAX_LEASED_COMMANDS).default(1),
+        leaseMs,
+        waitMs,
+        releaseOn,
+      }),
+      result: z.strictObject({
+        leases: z.array(
+          z.strictObject({
+            leaseId,
+            leaseExpiresAt: instant,
+            remainingMs: duration,
+            commandId,
+            attempt,
+            envelope,
+          }),
+        ),
+      }),
+      writes: true,
+      repeatable: false,
+      transactable: false,
+      errors: [],
+    }),
 
-export const wait = method({
-  name: "command.wait",
-  summary: "A command once it is final, or as it is when the wait ends",
-  params: z.strictObject({ commandId, waitMs }),
-  result: command,
-  writes: false,
-  transactable: false,
-  errors: ["not_found"],
-});
-
-export const list = method({
-  name: "command.list",
-  summary: "Commands, newest first",
-  params: z.strictObject({
-    deployment: deployment.optional(),
-    state: state.optional(),
-    projectId: projectId.optional(),
-    limit,
-    after: commandId.optional().meta({ description: "`next` of the page before: the last id on it." }),
-  }),
-  result: z.strictObject({ commands: z.array(command), next: commandId.optional() }),
-  writes: false,
-  transactable: true,
-  errors: [],
-});
-
-export const cancel = method({
-  name: "command.cancel",
-  summary:
-    "End a command as FAILED with the code CANCELLED, and tell its receiver; a final one stays as it is",
-  params: z.strictObject({ commandId, reason: text.min(1).max(MAX_NOTE_LENGTH).optional() }),
-  result: z.strictObject({ state }),
-  writes: true,
-  transactable: true,
-  errors: ["not_found"],
-});
-
-export const serve = method({
-  name: "command.serve",
-  summary: "Have the commands of a deployment sent to this connection as requests",
-  description:
-    "From then on the daemon sends `command.execute` requests on this connection; the JSON-RPC response to each is the answer to the command. Again for the same deployment changes owner and max; with max 0 nothing more is sent. It ends with the connection.",
-  params: z.strictObject({
-    deployment,
-    owner,
-    max: z.int().min(0).max(MAX_SERVED_COMMANDS).default(1).meta({
+    renew: method({
+      summary: "Keep a command for longer",
       description:
-        "How many it may have at a time. One that was cancelled or has expired counts no more once command.cancelled is sent, whether or not it is answered.",
+        "No lease outlives the deadline of its command, which is then what is reported. With `lease_lost`, stop: details say what became of the command ({commandId, state, reason}), and for a cancelled one the words of whoever cancelled it.",
+      params: z.strictObject({ leaseId, leaseMs }),
+      result: z.strictObject({ leaseExpiresAt: instant, remainingMs: duration }),
+      writes: true,
+      repeatable: true,
+      transactable: true,
+      errors: ["lease_lost"],
     }),
-  }),
-  result: z.strictObject({ deployment }),
-  writes: true,
-  transactable: false,
-  errors: ["exhausted"],
-});
 
-/** What the daemon asks of a connection that serves; `result` or `error` of the response is the answer. */
-export const execute = method({
-  name: "command.execute",
-  summary: "Carry out a command",
-  description:
-    "`result` makes the command SUCCEEDED with it. `error` makes it FAILED: its code is `data.code` if that is a string, with `data.details`; else the number, with `data`.",
-  params: envelope,
-  result: json,
-  writes: true,
-  transactable: false,
-  errors: [],
-});
-
-/** Sent when a command ended while this connection had it by push; it then has room for another. */
-export const cancelled = notification({
-  name: "command.cancelled",
-  summary: "A command that this connection carries out has been cancelled or has expired: stop",
-  params: z.strictObject({
-    commandId,
-    reason: z.string().nullable().meta({
-      description: "In the words of whoever cancelled it; EXPIRED for a deadline that has passed.",
+    release: method({
+      summary: "Give a command back unanswered, for another delivery",
+      params: z.strictObject({
+        leaseId,
+        delayMs: z.int().min(0).max(MAX_COMMAND_DELAY_MS).default(0).meta({
+          description: "How long nobody gets it.",
+        }),
+      }),
+      result: z.strictObject({ state, attempt }),
+      writes: true,
+      repeatable: false,
+      transactable: true,
+      errors: ["lease_lost", "invalid_state"],
     }),
-  }),
+
+    respond: method({
+      summary: "Answer a command; the first answer with the live lease wins",
+      description:
+        "`accepted: false` for a command that is final already. `lease_lost` when another delivery is under way, `invalid_state` when none is.",
+      params: z.strictObject({ commandId, leaseId, response }),
+      result: z.strictObject({ state, accepted: z.boolean() }),
+      writes: true,
+      repeatable: false,
+      transactable: true,
+      raw: ["response"],
+      errors: ["not_found", "lease_lost", "invalid_state"],
+    }),
+
+    get: method({
+      summary: "A command, without its params and its answer",
+      params: z.strictObject({ commandId }),
+      result: command,
+      writes: false,
+      repeatable: true,
+      transactable: true,
+      errors: ["not_found"],
+    }),
+
+    params: method({
+      summary: "The params of a command, in pieces of their JSON text",
+      params: z.strictObject({
+        commandId,
+        offset: integer.default(0),
+        length: z.int().min(1).max(MAX_PARAMS_PIECE_BYTES).default(MAX_PARAMS_PIECE_BYTES),
+      }),
+      result: z.strictObject({
+        chunk: base64.meta({
+          description:
+            "At most `length` bytes of the text from `offset` on. It may hold fewer; at the end it is empty.",
+        }),
+        offset: integer,
+        sizeBytes,
+      }),
+      writes: false,
+      repeatable: true,
+      transactable: true,
+      errors: ["not_found"],
+    }),
+
+    response: method({
+      summary: "The answer to a command; null until it is final",
+      description:
+        "A command that became final without an answer has an error in its place: CANCELLED, ATTEMPTS_EXHAUSTED or EXPIRED.",
+      params: z.strictObject({ commandId }),
+      result: z.strictObject({ response: response.nullable() }),
+      writes: false,
+      repeatable: true,
+      transactable: true,
+      errors: ["not_found"],
+    }),
+
+    wait: method({
+      summary: "A command once it is final, or as it is when the wait ends",
+      params: z.strictObject({ commandId, waitMs }),
+      result: command,
+      writes: false,
+      repeatable: true,
+      transactable: false,
+      errors: ["not_found"],
+    }),
+
+    list: method({
+      summary: "Commands, newest first",
+      params: z.strictObject({
+        deployment: deployment.optional(),
+        state: state.optional(),
+        projectId: projectId.optional(),
+        limit,
+        after: commandId.optional().meta({ description: "`next` of the page before: the last id on it." }),
+      }),
+      result: z.strictObject({ commands: z.array(command), next: commandId.optional() }),
+      writes: false,
+      repeatable: true,
+      transactable: true,
+      errors: [],
+    }),
+
+    cancel: method({
+      summary:
+        "End a command as FAILED with the code CANCELLED, and tell its receiver; a final one stays as it is",
+      params: z.strictObject({ commandId, reason: text.min(1).max(MAX_NOTE_LENGTH).optional() }),
+      result: z.strictObject({ state }),
+      writes: true,
+      repeatable: true,
+      transactable: true,
+      errors: ["not_found"],
+    }),
+
+    serve: method({
+      summary: "Have the commands of a deployment sent to this connection as requests",
+      description:
+        "From then on the daemon sends `command.execute` requests on this connection; the JSON-RPC response to each is the answer to the command. Again for the same deployment changes owner and max; with max 0 nothing more is sent. It ends with the connection.",
+      params: z.strictObject({
+        deployment,
+        owner,
+        max: z.int().min(0).max(MAX_SERVED_COMMANDS).default(1).meta({
+          description:
+            "How many it may have at a time. One that was cancelled or has expired counts no more once command.cancelled is sent, whether or not it is answered.",
+        }),
+      }),
+      result: z.strictObject({ deployment }),
+      writes: true,
+      repeatable: false,
+      transactable: false,
+      errors: ["exhausted"],
+    }),
+  },
+  requests: {
+    /** What the daemon asks of a connection that serves; `result` or `error` of the response is the answer. */
+    execute: method({
+      summary: "Carry out a command",
+      description:
+        "`result` makes the command SUCCEEDED with it. `error` makes it FAILED: its code is `data.code` if that is a string, with `data.details`; else the number, with `data`.",
+      params: envelope,
+      result: json,
+      writes: true,
+      repeatable: false,
+      transactable: false,
+      errors: [],
+    }),
+  },
+  notifications: {
+    /** Sent when a command ended while this connection had it by push; it then has room for another. */
+    cancelled: notification({
+      summary: "A command that this connection carries out has been cancelled or has expired: stop",
+      params: z.strictObject({
+        commandId,
+        reason: z.string().nullable().meta({
+          description: "In the words of whoever cancelled it; EXPIRED for a deadline that has passed.",
+        }),
+      }),
+    }),
+  },
 });

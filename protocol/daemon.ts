@@ -1,117 +1,112 @@
 import { z } from "zod";
 import { COMMAND_STATES } from "./command.js";
 import { MAX_PATH_LENGTH } from "./limits.js";
-import { duration, instant, integer, method, notification, text } from "./method.js";
+import { method, notification, noun } from "./method.js";
 import { queueDepths } from "./queue.js";
+import { duration, instant, integer, text } from "./schemas.js";
 import { mode } from "./sequence.js";
 
 const count = integer;
 /** Milliseconds with decimals. */
 const milliseconds = z.number().min(0);
 
-export const ping = method({
-  name: "daemon.ping",
-  summary: "Whether the daemon serves, and its clock",
-  params: z.strictObject({}),
-  result: z.strictObject({ now: instant }),
-  writes: false,
-  transactable: false,
-  errors: [],
-});
-
-export const info = method({
-  name: "daemon.info",
-  summary: "What this daemon is: version, identity, paths and limits",
-  params: z.strictObject({}),
-  result: z.strictObject({
-    name: z.literal("pawld"),
-    version: z.string(),
-    protocol: z.string(),
-    pid: integer,
-    instance: z.string(),
-    startedAt: instant,
-    mode,
-    nodeId: integer.meta({ description: "0 in centralized mode." }),
-    readOnly: z.boolean(),
-    database: z.strictObject({ path: z.string(), schemaVersion: integer }),
-    sockets: z.array(z.strictObject({ path: z.string(), readOnly: z.boolean() })),
-    limits: z.record(z.string(), integer),
-  }),
-  writes: false,
-  transactable: false,
-  errors: [],
-});
-
-export const stats = method({
-  name: "daemon.stats",
-  summary: "Counters since the start, and gauges of this moment",
-  params: z.strictObject({}),
-  result: z.strictObject({
-    uptimeMs: duration,
-    memoryBytes: integer,
-    connections: z.strictObject({ open: count, accepted: count, waiting: count }),
-    requests: z.record(z.string(), count).meta({ description: "Calls by method." }),
-    errors: z.record(z.string(), z.record(z.string(), count)).meta({
-      description: "Errors by method, then by kind; lines that name no method count under `-`.",
+export const DAEMON = noun("daemon", {
+  methods: {
+    ping: method({
+      summary: "Whether the daemon serves, and its clock",
+      params: z.strictObject({}),
+      result: z.strictObject({ now: instant }),
+      writes: false,
+      repeatable: true,
+      transactable: false,
+      errors: [],
     }),
-    turns: z.strictObject({ total: count, committed: count, rolledBack: count, operations: count }),
-    operationsPerTurn: z.strictObject({ p50: z.number(), p99: z.number(), max: z.number() }),
-    commitMs: z.strictObject({ p50: milliseconds, p99: milliseconds, max: milliseconds }),
-    sequences: z.strictObject({ dispensed: count }),
-    queues: queueDepths.meta({ description: "Batches of all queues by state." }),
-    commands: z.strictObject({
-      states: z.record(z.enum(COMMAND_STATES), count),
-      lateAnswers: count.meta({ description: "Answers to commands that were final already." }),
-    }),
-    leases: z.strictObject({ held: count }),
-    pipeline: z.strictObject({
-      items: count,
-      changes: count,
-      forks: count.meta({ description: "Changes that stand where another stands: both are kept." }),
-    }),
-    database: z.strictObject({ bytes: integer, walBytes: integer }),
-  }),
-  writes: false,
-  transactable: false,
-  errors: [],
-});
 
-export const backup = method({
-  name: "daemon.backup",
-  summary: "Copy the database to a new file while it is in use",
-  description:
-    "For the user of the daemon and root only. Other calls go on meanwhile; the caller is told how far it is by `daemon.backupProgress`. Closing the connection gives it up. The copy is one moment of the database. The key that signs changes of the board (`identity.key`) is not in it.",
-  params: z.strictObject({
-    path: text.min(1).max(MAX_PATH_LENGTH).meta({
-      description: "An absolute path where no file is yet, in a directory that the daemon may write to.",
+    info: method({
+      summary: "What this daemon is: version, identity, paths and limits",
+      params: z.strictObject({}),
+      result: z.strictObject({
+        name: z.literal("pawld"),
+        version: z.string(),
+        protocol: z.string(),
+        pid: integer,
+        instance: z.string(),
+        startedAt: instant,
+        mode,
+        nodeId: integer.meta({ description: "0 in centralized mode." }),
+        readOnly: z.boolean(),
+        database: z.strictObject({ path: z.string(), schemaVersion: integer }),
+        sockets: z.array(z.strictObject({ path: z.string(), readOnly: z.boolean() })),
+        limits: z.record(z.string(), integer),
+      }),
+      writes: false,
+      repeatable: true,
+      transactable: false,
+      errors: [],
     }),
-  }),
-  result: z.strictObject({ bytes: integer, pages: integer }),
-  // It writes a file: nothing that whoever may only read should bring about.
-  writes: true,
-  transactable: false,
-  errors: ["not_found", "conflict"],
-  examples: [
-    {
-      name: "A backup",
-      params: { path: "/var/backups/pawl-2026-11-21.db" },
-      result: { bytes: 1_257_472, pages: 307 },
-    },
-  ],
-});
 
-export const backupProgress = notification({
-  name: "daemon.backupProgress",
-  summary: "How far the backup is that this connection asked for",
-  params: z.strictObject({ pages: integer, totalPages: integer }),
-});
+    stats: method({
+      summary: "Counters since the start, and gauges of this moment",
+      params: z.strictObject({}),
+      result: z.strictObject({
+        uptimeMs: duration,
+        memoryBytes: integer,
+        connections: z.strictObject({ open: count, accepted: count, waiting: count }),
+        requests: z.record(z.string(), count).meta({ description: "Calls by method." }),
+        errors: z.record(z.string(), z.record(z.string(), count)).meta({
+          description: "Errors by method, then by kind; lines that name no method count under `-`.",
+        }),
+        turns: z.strictObject({ total: count, committed: count, rolledBack: count, operations: count }),
+        operationsPerTurn: z.strictObject({ p50: z.number(), p99: z.number(), max: z.number() }),
+        commitMs: z.strictObject({ p50: milliseconds, p99: milliseconds, max: milliseconds }),
+        sequences: z.strictObject({ dispensed: count }),
+        queues: queueDepths.meta({ description: "Batches of all queues by state." }),
+        commands: z.strictObject({
+          states: z.record(z.enum(COMMAND_STATES), count),
+          lateAnswers: count.meta({ description: "Answers to commands that were final already." }),
+        }),
+        leases: z.strictObject({ held: count }),
+        pipeline: z.strictObject({
+          items: count,
+          changes: count,
+          forks: count.meta({ description: "Changes that stand where another stands: both are kept." }),
+        }),
+        database: z.strictObject({ bytes: integer, walBytes: integer }),
+      }),
+      writes: false,
+      repeatable: true,
+      transactable: false,
+      errors: [],
+    }),
 
-export const discover = method({
-  name: "rpc.discover",
-  summary: "The OpenRPC document of every method",
-  params: z.strictObject({}),
-  result: z.record(z.string(), z.unknown()),
-  writes: false,
-  transactable: false,
-  errors: [],
+    backup: method({
+      summary: "Copy the database to a new file while it is in use",
+      description:
+        "For the user of the daemon and root only. Other calls go on meanwhile; the caller is told how far it is by `daemon.backupProgress`. Closing the connection gives it up. The copy is one moment of the database. The key that signs changes of the board (`identity.key`) is not in it.",
+      params: z.strictObject({
+        path: text.min(1).max(MAX_PATH_LENGTH).meta({
+          description: "An absolute path where no file is yet, in a directory that the daemon may write to.",
+        }),
+      }),
+      result: z.strictObject({ bytes: integer, pages: integer }),
+      // It writes a file: nothing that whoever may only read should bring about.
+      writes: true,
+      repeatable: false,
+      transactable: false,
+      errors: ["not_found", "conflict"],
+      examples: [
+        {
+          name: "A backup",
+          params: { path: "/var/backups/pawl-2026-11-21.db" },
+          result: { bytes: 1_257_472, pages: 307 },
+        },
+      ],
+    }),
+  },
+  notifications: {
+    backupProgress: notification({
+      summary: "How far the backup is that this connection asked for",
+      params: z.strictObject({ pages: integer, totalPages: integer }),
+    }),
+  },
 });

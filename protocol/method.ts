@@ -1,20 +1,15 @@
-import { z } from "zod";
+import type { z } from "zod";
 import type { ErrorKind } from "./errors.js";
-import {
-  DEFAULT_LEASE_MS,
-  MAX_INTEGER,
-  MAX_LEASE_MS,
-  MAX_NAME_LENGTH,
-  MAX_WAIT_MS,
-  MIN_LEASE_MS,
-} from "./limits.js";
 
 /**
- * What a method is for in the contract. `read` changes nothing in the database; `write` does; `wait` may
- * answer later (`waitMs`) and therefore cannot be in a `transact`; `local` needs no database at all.
+ * Whether a client may send a request again when the connection broke before the answer: always, never, or if the
+ * caller chose a key. The key is a param, or a member of each element of the param `ofEach`.
  */
-export interface Method<P extends z.ZodType = z.ZodType, R extends z.ZodType = z.ZodType> {
-  readonly name: string;
+export type Repeatable = boolean | { readonly withKey: string; readonly ofEach?: string };
+
+/** A method as its noun defines it. */
+export interface MethodDefinition<P extends z.ZodType = z.ZodType, R extends z.ZodType = z.ZodType> {
+  /** A sentence without its full stop. */
   readonly summary: string;
   readonly description?: string;
   /** A strict object without transforms: what it accepts is what the operation gets, defaults filled in. */
@@ -22,6 +17,11 @@ export interface Method<P extends z.ZodType = z.ZodType, R extends z.ZodType = z
   readonly result: R;
   /** Whether it can change the database. Read-only sockets and daemons refuse it. */
   readonly writes: boolean;
+  /**
+   * A repetition changes nothing more than the first performance did. Its answer may say that there was nothing left
+   * to do (`created: false`, `already_cancelled`).
+   */
+  readonly repeatable: Repeatable;
   /** Whether it may be one of the calls of a `transact`: not if it waits, streams or leaves the database. */
   readonly transactable: boolean;
   /**
@@ -38,49 +38,78 @@ export interface Method<P extends z.ZodType = z.ZodType, R extends z.ZodType = z
   }[];
 }
 
-export function method<const N extends string, P extends z.ZodType, R extends z.ZodType>(
-  definition: Method<P, R> & { readonly name: N },
-): Method<P, R> & { readonly name: N } {
-  return definition;
-}
-
 /** What the daemon sends without being asked: a JSON-RPC request without an id, never answered. */
-export interface Notification<P extends z.ZodType = z.ZodType> {
-  readonly name: string;
+export interface NotificationDefinition<P extends z.ZodType = z.ZodType> {
+  /** A sentence without its full stop. */
   readonly summary: string;
   readonly params: P;
 }
 
-export function notification<const N extends string, P extends z.ZodType>(
-  definition: Notification<P> & { readonly name: N },
-): Notification<P> & { readonly name: N } {
+export type Method = MethodDefinition & { readonly name: string };
+
+/** Checks a definition, and keeps the types of its schemas. */
+export function method<P extends z.ZodType, R extends z.ZodType>(
+  definition: MethodDefinition<P, R>,
+): MethodDefinition<P, R> {
   return definition;
 }
 
-export type ParamsOf<M extends Method> = z.input<M["params"]>;
+/** Checks a definition, and keeps the type of its schema. */
+export function notification<P extends z.ZodType>(
+  definition: NotificationDefinition<P>,
+): NotificationDefinition<P> {
+  return definition;
+}
+
+type Verbs<D> = Readonly<Record<string, D>>;
+/** A verb that is the noun itself stands alone: `transact`. */
+type Name<N extends string, V extends string> = V extends N ? N : `${N}.${V}`;
+type Named<N extends string, D> = {
+  readonly [V in keyof D & string]: D[V] & { readonly name: Name<N, V> };
+};
+
+export interface Noun<
+  N extends string = string,
+  M = Verbs<MethodDefinition>,
+  Q = Verbs<MethodDefinition>,
+  S = Verbs<NotificationDefinition>,
+> {
+  readonly noun: N;
+  /** By their verbs, in the order of the OpenRPC document. */
+  readonly methods: Named<N, M>;
+  /** What the daemon asks of a connection that has offered it: JSON-RPC requests in the other direction. */
+  readonly requests: Named<N, Q>;
+  readonly notifications: Named<N, S>;
+}
+
+/** All that travels about one thing, by verbs; each gets its name from both, such as `queue.claim`. */
+export function noun<
+  const N extends string,
+  M extends Verbs<MethodDefinition>,
+  Q extends Verbs<MethodDefinition> = Record<never, never>,
+  S extends Verbs<NotificationDefinition> = Record<never, never>,
+>(
+  name: N,
+  { methods, requests, notifications }: { methods: M; requests?: Q; notifications?: S },
+): Noun<N, M, Q, S> {
+  return {
+    noun: name,
+    methods: named(name, methods),
+    requests: named(name, requests ?? ({} as Q)),
+    notifications: named(name, notifications ?? ({} as S)),
+  };
+}
+
+function named<N extends string, D extends Verbs<object>>(noun: N, definitions: D): Named<N, D> {
+  return Object.fromEntries(
+    Object.entries(definitions).map(([verb, definition]) => [
+      verb,
+      { name: verb === noun ? noun : `${noun}.${verb}`, ...definition },
+    ]),
+  ) as Named<N, D>;
+}
+
+export type ParamsOf<M extends Pick<MethodDefinition, "params">> = z.input<M["params"]>;
 /** The params as an operation sees them, with defaults filled in. */
-export type ParsedOf<M extends Pick<Method, "params">> = z.output<M["params"]>;
-export type ResultOf<M extends Method> = z.output<M["result"]>;
-
-// Schemas that several nouns share.
-
-export const integer = z.int().min(0).max(MAX_INTEGER);
-export const instant = integer.meta({ description: "Milliseconds since the Unix epoch." });
-export const duration = integer.meta({ description: "Milliseconds." });
-/** Text that stays what it is in a database: no NUL, no lone surrogates, which would fold into one another. */
-export const text = z.string().regex(/^[^\0\p{Surrogate}]*$/u, "must not hold NUL or lone surrogates");
-/** Any label of 1 to 128 characters, such as a queue or an owner. */
-export const label = text.min(1).max(MAX_NAME_LENGTH);
-/** Any JSON value, taken as it comes. */
-export const json = z.unknown().meta({ description: "Any JSON value." });
-
-export const waitMs = z.int().min(0).max(MAX_WAIT_MS).default(0).meta({
-  description: "How long to wait for the condition to come true; 0 answers at once.",
-});
-export const leaseMs = z.int().min(MIN_LEASE_MS).max(MAX_LEASE_MS).default(DEFAULT_LEASE_MS).meta({
-  description: "How long the grant lasts unless it is renewed.",
-});
-export const releaseOn = z.enum(["expiry", "disconnect"]).default("expiry").meta({
-  description: "`disconnect` also ends the grant the moment the connection closes.",
-});
-export const limit = z.int().min(1).max(1000).default(100).meta({ description: "Most rows to return." });
+export type ParsedOf<M extends Pick<MethodDefinition, "params">> = z.output<M["params"]>;
+export type ResultOf<M extends MethodDefinition> = z.output<M["result"]>;

@@ -1,90 +1,50 @@
-import * as command from "./command.js";
-import * as daemon from "./daemon.js";
-import * as lease from "./lease.js";
-import type { ParamsOf, ParsedOf, ResultOf } from "./method.js";
-import * as pipeline from "./pipeline.js";
-import * as queue from "./queue.js";
-import * as sequence from "./sequence.js";
-import { transact } from "./transact.js";
+import { COMMAND } from "./command.js";
+import { DAEMON } from "./daemon.js";
+import { DEPLOYMENT } from "./deployment.js";
+import { LEASE } from "./lease.js";
+import type { Noun, ParamsOf, ParsedOf, ResultOf } from "./method.js";
+import { PEER } from "./peer.js";
+import { PIPELINE } from "./pipeline.js";
+import { QUEUE } from "./queue.js";
+import { RPC } from "./rpc.js";
+import { SEQUENCE } from "./sequence.js";
+import { TRANSACT } from "./transact.js";
 
-/** Every method, in the order of the OpenRPC document. This list is the contract. */
-export const METHODS = [
-  sequence.next,
-  sequence.reserve,
-  sequence.peek,
-  sequence.state,
-  sequence.format,
-  sequence.parse,
-  sequence.advance,
-  queue.enqueue,
-  queue.enqueueMany,
-  queue.claim,
-  queue.renew,
-  queue.complete,
-  queue.abandon,
-  queue.get,
-  queue.list,
-  queue.stats,
-  queue.cancel,
-  queue.retry,
-  queue.explain,
-  command.setDeployment,
-  command.listDeployments,
-  command.create,
-  command.upload,
-  command.lease,
-  command.renew,
-  command.release,
-  command.respond,
-  command.get,
-  command.params,
-  command.getResponse,
-  command.wait,
-  command.list,
-  command.cancel,
-  command.serve,
-  lease.acquire,
-  lease.heartbeat,
-  lease.release,
-  lease.get,
-  lease.list,
-  lease.check,
-  lease.breakLease,
-  pipeline.write,
-  pipeline.read,
-  pipeline.list,
-  pipeline.delete,
-  pipeline.history,
-  pipeline.identity,
-  pipeline.heads,
-  pipeline.changes,
-  pipeline.apply,
-  pipeline.watch,
-  pipeline.rebuild,
-  pipeline.trust,
-  pipeline.revoke,
-  pipeline.peers,
-  transact,
-  daemon.ping,
-  daemon.info,
-  daemon.stats,
-  daemon.backup,
-  daemon.discover,
-] as const;
+/** The contract, in the order of the OpenRPC document: all that follows is made from it. */
+const NOUNS = [
+  SEQUENCE,
+  QUEUE,
+  DEPLOYMENT,
+  COMMAND,
+  LEASE,
+  PIPELINE,
+  PEER,
+  TRANSACT,
+  DAEMON,
+  RPC,
+] as const satisfies readonly Noun[];
 
-/** What the daemon sends to a connection without being asked. */
-export const NOTIFICATIONS = [command.cancelled, lease.expiring, lease.lost, daemon.backupProgress] as const;
+type AnyNoun = (typeof NOUNS)[number];
+type Each<N, K extends "methods" | "requests" | "notifications"> = N extends Noun ? N[K][keyof N[K]] : never;
+type Definition = Each<AnyNoun, "methods">;
+type NotificationDefinition = Each<AnyNoun, "notifications">;
 
+function each<K extends "methods" | "requests" | "notifications">(kind: K): Each<AnyNoun, K>[] {
+  return NOUNS.flatMap((noun) => Object.values(noun[kind])) as Each<AnyNoun, K>[];
+}
+
+/** Every method. */
+export const METHODS: readonly Definition[] = each("methods");
 /** What the daemon asks of a connection that has offered it: JSON-RPC requests in the other direction. */
-export const REQUESTS = [command.execute] as const;
+export const REQUESTS = each("requests");
+/** What the daemon sends to a connection without being asked. */
+export const NOTIFICATIONS = each("notifications");
 
-export type NotificationName = (typeof NOTIFICATIONS)[number]["name"];
+export type NotificationName = NotificationDefinition["name"];
 /** What a notification carries. */
 export type NotificationParams<N extends NotificationName> = ParsedOf<
-  Extract<(typeof NOTIFICATIONS)[number], { name: N }>
+  Extract<NotificationDefinition, { name: N }>
 >;
-
-type Definition = (typeof METHODS)[number];
 
 export type MethodName = Definition["name"];
 type Named<N extends MethodName> = Extract<Definition, { name: N }>;

@@ -9,6 +9,7 @@ import {
   MAX_LAST_ERROR_LENGTH,
   MAX_SOURCE_KEY_LENGTH,
 } from "./limits.js";
+import { method, noun } from "./method.js";
 import {
   duration,
   instant,
@@ -17,11 +18,10 @@ import {
   label,
   leaseMs,
   limit,
-  method,
   releaseOn,
   text,
   waitMs,
-} from "./method.js";
+} from "./schemas.js";
 
 /** The states of a batch. `completed` and `cancelled` are final; `dead` ends by `queue.retry`. */
 const BATCH_STATES = ["ready", "scheduled", "claimed", "completed", "dead", "cancelled"] as const;
@@ -122,146 +122,8 @@ const newBatch = z
     path: ["availableAt"],
   });
 
-export const enqueue = method({
-  name: "queue.enqueue",
-  summary: "Add a batch of work",
-  params: newBatch,
-  result: z.strictObject({
-    batch,
-    created: z.boolean().meta({ description: "False if the sourceKey was there with this content." }),
-  }),
-  raw: ["payloads"],
-  writes: true,
-  transactable: true,
-  errors: ["conflict"],
-  examples: [
-    {
-      name: "A thumbnail to make",
-      params: { queue: "thumbnails", payloads: [{ image: "a.png", width: 640 }], sourceKey: "a.png@640" },
-      result: {
-        batch: {
-          batchId: "qwb:6d1a6f0f4d6f2c1d0c7f4f6a6bd1b7a6c8a55f1b8d3f8e3c1f6f0e7d9a2b4c6e",
-          queue: "thumbnails",
-          enqueueSeq: 1,
-          payloads: [{ image: "a.png", width: 640 }],
-          sourceKey: "a.png@640",
-          deliveryPolicy: "earliest_safe_boundary",
-          slotPolicy: "exclusive",
-          mergeKey: "never",
-          state: "ready",
-          attempt: 0,
-          maxAttempts: 20,
-          enqueuedAt: 1_750_000_000_000,
-          availableAt: 1_750_000_000_000,
-        },
-        created: true,
-      },
-    },
-  ],
-});
-
-export const enqueueMany = method({
-  name: "queue.enqueueMany",
-  summary: "Add many batches in one transaction: all of them or none",
-  params: z.strictObject({ batches: z.array(newBatch).min(1).max(MAX_ENQUEUED_BATCHES) }),
-  result: z.strictObject({ batches: z.array(batch), created: z.array(z.boolean()) }),
-  raw: ["batches", "*", "payloads"],
-  writes: true,
-  transactable: true,
-  errors: ["conflict"],
-});
-
-const claimMethod = method({
-  name: "queue.claim",
-  summary: "Take the next batch, or the next group of batches, to work on it under a lease",
-  params: z.strictObject({
-    queue,
-    owner,
-    boundary: z.enum(BOUNDARIES).default("idle").meta({
-      description: "At `active_turn_checkpoint` only what is `earliest_safe_boundary` is handed out.",
-    }),
-    maxBatches: z.int().min(1).max(MAX_CLAIMED_BATCHES).default(1),
-    leaseMs,
-    waitMs,
-    releaseOn,
-  }),
-  result: z.strictObject({ claim: claim.nullable() }),
-  writes: true,
-  transactable: false,
-  errors: [],
-});
-
-export { claimMethod as claim };
-
 const leaseLength = leaseMs.unwrap().optional().meta({
   description: "How long it lasts from now on; what it was claimed for if not given.",
-});
-
-export const renew = method({
-  name: "queue.renew",
-  summary: "Hold a claim for longer",
-  params: z.strictObject({ claimId, leaseToken, leaseMs: leaseLength }),
-  result: z.strictObject({ expiresAt: instant, remainingMs: duration }),
-  writes: true,
-  transactable: true,
-  errors: ["claim_lost"],
-});
-
-export const complete = method({
-  name: "queue.complete",
-  summary: "The work is done; doing it twice answers the same",
-  description:
-    "Succeeds also after the claim has expired, as long as nobody else has claimed or cancelled any of its batches.",
-  params: z.strictObject({ claimId, leaseToken }),
-  result: z.strictObject({ completed: integer }),
-  writes: true,
-  transactable: true,
-  errors: ["claim_lost"],
-});
-
-export const abandon = method({
-  name: "queue.abandon",
-  summary: "Give the work back, as failed if with an error",
-  params: z.strictObject({
-    claimId,
-    leaseToken,
-    delayMs: delayMs.optional().meta({ description: "Not to be claimed again before so long from now." }),
-    error: text.min(1).max(MAX_LAST_ERROR_LENGTH).optional().meta({
-      description: "Why it failed; the delivery then counts as an attempt.",
-    }),
-  }),
-  result: z.strictObject({
-    released: integer.meta({ description: "Batches that can be claimed again." }),
-    dead: integer.meta({ description: "Batches that have no attempts left." }),
-  }),
-  writes: true,
-  transactable: true,
-  errors: ["claim_lost"],
-});
-
-export const get = method({
-  name: "queue.get",
-  summary: "One batch",
-  params: z.strictObject({ batchId }),
-  result: z.strictObject({ batch }),
-  writes: false,
-  transactable: true,
-  errors: ["not_found"],
-});
-
-export const list = method({
-  name: "queue.list",
-  summary: "The batches of a queue, in the order they were added",
-  params: z.strictObject({
-    queue,
-    state: state.optional(),
-    limit,
-    after: enqueueSeq.optional().meta({ description: "`next` of the page before." }),
-  }),
-  result: z.strictObject({ batches: z.array(batch), next: enqueueSeq.optional() }),
-  writes: false,
-  transactable: true,
-  errors: [],
 });
 
 const depths = {
@@ -275,97 +137,237 @@ const depths = {
 /** How many batches are in which state. */
 export const queueDepths = z.strictObject(depths);
 
-export const stats = method({
-  name: "queue.stats",
-  summary: "How many batches are in which state, of one queue or of all by their names",
-  params: z.strictObject({
-    queue: queue.optional(),
-    limit: limit.unwrap().default(1000),
-    after: queue.optional().meta({ description: "`next` of the page before." }),
-  }),
-  result: z.strictObject({
-    queues: z.array(
-      z.strictObject({
+export const QUEUE = noun("queue", {
+  methods: {
+    enqueue: method({
+      summary: "Add a batch of work",
+      params: newBatch,
+      result: z.strictObject({
+        batch,
+        created: z.boolean().meta({ description: "False if the sourceKey was there with this content." }),
+      }),
+      raw: ["payloads"],
+      writes: true,
+      repeatable: { withKey: "sourceKey" },
+      transactable: true,
+      errors: ["conflict"],
+      examples: [
+        {
+          name: "A thumbnail to make",
+          params: { queue: "thumbnails", payloads: [{ image: "a.png", width: 640 }], sourceKey: "a.png@640" },
+          result: {
+            batch: {
+              batchId: "qwb:6d1a6f0f4d6f2c1d0c7f4f6a6bd1b7a6c8a55f1b8d3f8e3c1f6f0e7d9a2b4c6e",
+              queue: "thumbnails",
+              enqueueSeq: 1,
+              payloads: [{ image: "a.png", width: 640 }],
+              sourceKey: "a.png@640",
+              deliveryPolicy: "earliest_safe_boundary",
+              slotPolicy: "exclusive",
+              mergeKey: "never",
+              state: "ready",
+              attempt: 0,
+              maxAttempts: 20,
+              enqueuedAt: 1_750_000_000_000,
+              availableAt: 1_750_000_000_000,
+            },
+            created: true,
+          },
+        },
+      ],
+    }),
+
+    enqueueMany: method({
+      summary: "Add many batches in one transaction: all of them or none",
+      params: z.strictObject({ batches: z.array(newBatch).min(1).max(MAX_ENQUEUED_BATCHES) }),
+      result: z.strictObject({ batches: z.array(batch), created: z.array(z.boolean()) }),
+      raw: ["batches", "*", "payloads"],
+      writes: true,
+      repeatable: { withKey: "sourceKey", ofEach: "batches" },
+      transactable: true,
+      errors: ["conflict"],
+    }),
+
+    claim: method({
+      summary: "Take the next batch, or the next group of batches, to work on it under a lease",
+      params: z.strictObject({
         queue,
-        ...depths,
-        oldestReadyMs: duration.nullable().meta({
-          description: "How long the first that is ready has been so; null if none is.",
+        owner,
+        boundary: z.enum(BOUNDARIES).default("idle").meta({
+          description: "At `active_turn_checkpoint` only what is `earliest_safe_boundary` is handed out.",
+        }),
+        maxBatches: z.int().min(1).max(MAX_CLAIMED_BATCHES).default(1),
+        leaseMs,
+        waitMs,
+        releaseOn,
+      }),
+      result: z.strictObject({ claim: claim.nullable() }),
+      writes: true,
+      repeatable: false,
+      transactable: false,
+      errors: [],
+    }),
+
+    renew: method({
+      summary: "Hold a claim for longer",
+      params: z.strictObject({ claimId, leaseToken, leaseMs: leaseLength }),
+      result: z.strictObject({ expiresAt: instant, remainingMs: duration }),
+      writes: true,
+      repeatable: true,
+      transactable: true,
+      errors: ["claim_lost"],
+    }),
+
+    complete: method({
+      summary: "The work is done; doing it twice answers the same",
+      description:
+        "Succeeds also after the claim has expired, as long as nobody else has claimed or cancelled any of its batches.",
+      params: z.strictObject({ claimId, leaseToken }),
+      result: z.strictObject({ completed: integer }),
+      writes: true,
+      repeatable: true,
+      transactable: true,
+      errors: ["claim_lost"],
+    }),
+
+    abandon: method({
+      summary: "Give the work back, as failed if with an error",
+      params: z.strictObject({
+        claimId,
+        leaseToken,
+        delayMs: delayMs.optional().meta({ description: "Not to be claimed again before so long from now." }),
+        error: text.min(1).max(MAX_LAST_ERROR_LENGTH).optional().meta({
+          description: "Why it failed; the delivery then counts as an attempt.",
         }),
       }),
-    ),
-    next: queue.optional(),
-  }),
-  writes: false,
-  transactable: true,
-  errors: [],
-});
-
-export const cancel = method({
-  name: "queue.cancel",
-  summary: "Take a batch back that nobody has claimed yet",
-  params: z.strictObject({ batchId }),
-  result: z.strictObject({
-    outcome: z.enum([
-      "cancelled",
-      "already_claimed",
-      "already_completed",
-      "already_cancelled",
-      "already_dead",
-    ]),
-  }),
-  writes: true,
-  transactable: true,
-  errors: ["not_found"],
-});
-
-export const retry = method({
-  name: "queue.retry",
-  summary: "Bring dead batches back, with a fresh attempt count: one, or those of a queue",
-  params: z
-    .strictObject({ batchId: batchId.optional(), queue: queue.optional() })
-    .refine(({ batchId, queue }) => (batchId === undefined) !== (queue === undefined), {
-      error: "must have either `batchId` or `queue`",
+      result: z.strictObject({
+        released: integer.meta({ description: "Batches that can be claimed again." }),
+        dead: integer.meta({ description: "Batches that have no attempts left." }),
+      }),
+      writes: true,
+      repeatable: false,
+      transactable: true,
+      errors: ["claim_lost"],
     }),
-  result: z.strictObject({
-    retried: integer,
-    more: z.literal(true).optional().meta({
-      description: "There are more than one call brings back: call again.",
-    }),
-  }),
-  writes: true,
-  transactable: true,
-  errors: ["not_found"],
-});
 
-export const explain = method({
-  name: "queue.explain",
-  summary: "Why the head of a queue can or cannot be claimed now",
-  description:
-    "The head is the first batch that a claim would take; if there is none, the first that is held or scheduled. `ready`: it can be claimed. `boundary`: it can be claimed at `idle`, not at an `active_turn_checkpoint`. `claimed`: a `holder` has it. `scheduled`: it can be claimed from `availableAt` on. `empty`: nothing is there.",
-  params: z.strictObject({ queue }),
-  result: z.strictObject({
-    queue,
-    claimable: z.boolean().meta({ description: "At the boundary `idle`." }),
-    reason: z.enum(["ready", "boundary", "claimed", "scheduled", "empty"]),
-    batchId: batchId.optional().meta({ description: "The head." }),
-    deliveryPolicy: z.enum(DELIVERY_POLICIES).optional(),
-    availableAt: instant.optional(),
-    holder: z
-      .strictObject({
-        owner,
-        pid: integer.nullable(),
-        claimId,
-        fencingToken,
-        expiresAt: instant,
-        remainingMs: duration,
-      })
-      .optional(),
-    dead: integer.meta({ description: "Batches that only queue.retry brings back." }),
-    waiting: integer.nullable().meta({
-      description: "Claims that wait for the queue; null from a daemon that only reads.",
+    get: method({
+      summary: "One batch",
+      params: z.strictObject({ batchId }),
+      result: z.strictObject({ batch }),
+      writes: false,
+      repeatable: true,
+      transactable: true,
+      errors: ["not_found"],
     }),
-  }),
-  writes: false,
-  transactable: true,
-  errors: [],
+
+    list: method({
+      summary: "The batches of a queue, in the order they were added",
+      params: z.strictObject({
+        queue,
+        state: state.optional(),
+        limit,
+        after: enqueueSeq.optional().meta({ description: "`next` of the page before." }),
+      }),
+      result: z.strictObject({ batches: z.array(batch), next: enqueueSeq.optional() }),
+      writes: false,
+      repeatable: true,
+      transactable: true,
+      errors: [],
+    }),
+
+    stats: method({
+      summary: "How many batches are in which state, of one queue or of all by their names",
+      params: z.strictObject({
+        queue: queue.optional(),
+        limit: limit.unwrap().default(1000),
+        after: queue.optional().meta({ description: "`next` of the page before." }),
+      }),
+      result: z.strictObject({
+        queues: z.array(
+          z.strictObject({
+            queue,
+            ...depths,
+            oldestReadyMs: duration.nullable().meta({
+              description: "How long the first that is ready has been so; null if none is.",
+            }),
+          }),
+        ),
+        next: queue.optional(),
+      }),
+      writes: false,
+      repeatable: true,
+      transactable: true,
+      errors: [],
+    }),
+
+    cancel: method({
+      summary: "Take a batch back that nobody has claimed yet",
+      params: z.strictObject({ batchId }),
+      result: z.strictObject({
+        outcome: z.enum([
+          "cancelled",
+          "already_claimed",
+          "already_completed",
+          "already_cancelled",
+          "already_dead",
+        ]),
+      }),
+      writes: true,
+      repeatable: true,
+      transactable: true,
+      errors: ["not_found"],
+    }),
+
+    retry: method({
+      summary: "Bring dead batches back, with a fresh attempt count: one, or those of a queue",
+      params: z
+        .strictObject({ batchId: batchId.optional(), queue: queue.optional() })
+        .refine(({ batchId, queue }) => (batchId === undefined) !== (queue === undefined), {
+          error: "must have either `batchId` or `queue`",
+        }),
+      result: z.strictObject({
+        retried: integer,
+        more: z.literal(true).optional().meta({
+          description: "There are more than one call brings back: call again.",
+        }),
+      }),
+      writes: true,
+      repeatable: false,
+      transactable: true,
+      errors: ["not_found"],
+    }),
+
+    explain: method({
+      summary: "Why the head of a queue can or cannot be claimed now",
+      description:
+        "The head is the first batch that a claim would take; if there is none, the first that is held or scheduled. `ready`: it can be claimed. `boundary`: it can be claimed at `idle`, not at an `active_turn_checkpoint`. `claimed`: a `holder` has it. `scheduled`: it can be claimed from `availableAt` on. `empty`: nothing is there.",
+      params: z.strictObject({ queue }),
+      result: z.strictObject({
+        queue,
+        claimable: z.boolean().meta({ description: "At the boundary `idle`." }),
+        reason: z.enum(["ready", "boundary", "claimed", "scheduled", "empty"]),
+        batchId: batchId.optional().meta({ description: "The head." }),
+        deliveryPolicy: z.enum(DELIVERY_POLICIES).optional(),
+        availableAt: instant.optional(),
+        holder: z
+          .strictObject({
+            owner,
+            pid: integer.nullable(),
+            claimId,
+            fencingToken,
+            expiresAt: instant,
+            remainingMs: duration,
+          })
+          .optional(),
+        dead: integer.meta({ description: "Batches that only queue.retry brings back." }),
+        waiting: integer.nullable().meta({
+          description: "Claims that wait for the queue; null from a daemon that only reads.",
+        }),
+      }),
+      writes: false,
+      repeatable: true,
+      transactable: true,
+      errors: [],
+    }),
+  },
 });

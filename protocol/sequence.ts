@@ -6,7 +6,8 @@ import {
   MAX_RESERVE_COUNT,
   MAX_TYPE_LENGTH,
 } from "./limits.js";
-import { method, text } from "./method.js";
+import { method, noun } from "./method.js";
+import { text } from "./schemas.js";
 
 const type = z
   .string()
@@ -32,98 +33,104 @@ export const mode = z.discriminatedUnion("kind", [
 /** `{kind: "centralized"}` or `{kind: "distributed", nodeId}`: who the numbers are unique among. */
 export type Mode = z.infer<typeof mode>;
 
-export const next = method({
-  name: "sequence.next",
-  summary: "Take the next number of a type",
-  params: z.strictObject({ type, requestId }),
-  result: numbered,
-  writes: true,
-  transactable: true,
-  errors: ["conflict", "exhausted"],
-  examples: [
-    {
-      name: "The first feature request",
-      params: { type: "FR" },
-      result: { type: "FR", seq: 1, id: "FR-001" },
-    },
-  ],
-});
+export const SEQUENCE = noun("sequence", {
+  methods: {
+    next: method({
+      summary: "Take the next number of a type",
+      params: z.strictObject({ type, requestId }),
+      result: numbered,
+      writes: true,
+      repeatable: { withKey: "requestId" },
+      transactable: true,
+      errors: ["conflict", "exhausted"],
+      examples: [
+        {
+          name: "The first feature request",
+          params: { type: "FR" },
+          result: { type: "FR", seq: 1, id: "FR-001" },
+        },
+      ],
+    }),
 
-export const reserve = method({
-  name: "sequence.reserve",
-  summary: "Take a contiguous block of numbers, for a caller that goes offline",
-  params: z.strictObject({ type, count: z.int().min(1).max(MAX_RESERVE_COUNT), requestId }),
-  result: z.strictObject({ type, first: seq, last: seq, firstId: id, lastId: id }),
-  writes: true,
-  transactable: true,
-  errors: ["conflict", "exhausted"],
-  examples: [
-    {
-      name: "Fifty at once",
-      params: { type: "FR", count: 50 },
-      result: { type: "FR", first: 2, last: 51, firstId: "FR-002", lastId: "FR-051" },
-    },
-  ],
-});
+    reserve: method({
+      summary: "Take a contiguous block of numbers, for a caller that goes offline",
+      params: z.strictObject({ type, count: z.int().min(1).max(MAX_RESERVE_COUNT), requestId }),
+      result: z.strictObject({ type, first: seq, last: seq, firstId: id, lastId: id }),
+      writes: true,
+      repeatable: { withKey: "requestId" },
+      transactable: true,
+      errors: ["conflict", "exhausted"],
+      examples: [
+        {
+          name: "Fifty at once",
+          params: { type: "FR", count: 50 },
+          result: { type: "FR", first: 2, last: 51, firstId: "FR-002", lastId: "FR-051" },
+        },
+      ],
+    }),
 
-export const peek = method({
-  name: "sequence.peek",
-  summary: "See what next would return, without taking it",
-  params: z.strictObject({ type }),
-  result: numbered,
-  writes: false,
-  transactable: true,
-  errors: ["exhausted"],
-});
+    peek: method({
+      summary: "See what next would return, without taking it",
+      params: z.strictObject({ type }),
+      result: numbered,
+      writes: false,
+      repeatable: true,
+      transactable: true,
+      errors: ["exhausted"],
+    }),
 
-export const state = method({
-  name: "sequence.state",
-  summary: "The mode and the last number dispensed per type",
-  params: z.strictObject({}),
-  result: z.strictObject({ mode, sequences: z.record(z.string(), last) }),
-  writes: false,
-  transactable: true,
-  errors: [],
-});
+    state: method({
+      summary: "The mode and the last number dispensed per type",
+      params: z.strictObject({}),
+      result: z.strictObject({ mode, sequences: z.record(z.string(), last) }),
+      writes: false,
+      repeatable: true,
+      transactable: true,
+      errors: [],
+    }),
 
-export const format = method({
-  name: "sequence.format",
-  summary: "The id of a number",
-  params: z.strictObject({ type, seq }),
-  result: z.strictObject({ id }),
-  writes: false,
-  transactable: true,
-  errors: [],
-  examples: [{ name: "Padded to three digits", params: { type: "fr", seq: 7 }, result: { id: "FR-007" } }],
-});
+    format: method({
+      summary: "The id of a number",
+      params: z.strictObject({ type, seq }),
+      result: z.strictObject({ id }),
+      writes: false,
+      repeatable: true,
+      transactable: true,
+      errors: [],
+      examples: [
+        { name: "Padded to three digits", params: { type: "fr", seq: 7 }, result: { id: "FR-007" } },
+      ],
+    }),
 
-export const parse = method({
-  name: "sequence.parse",
-  summary: "The parts of an id",
-  params: z.strictObject({ id: z.string() }),
-  result: z.strictObject({ type, nodeId: z.int().min(0).max(MAX_NODE_ID), seq }),
-  writes: false,
-  transactable: true,
-  errors: [],
-  examples: [
-    { name: "Distributed", params: { id: "FR-7-001" }, result: { type: "FR", nodeId: 7, seq: 1 } },
-    { name: "Centralized", params: { id: "FR-001" }, result: { type: "FR", nodeId: 0, seq: 1 } },
-  ],
-});
+    parse: method({
+      summary: "The parts of an id",
+      params: z.strictObject({ id: z.string() }),
+      result: z.strictObject({ type, nodeId: z.int().min(0).max(MAX_NODE_ID), seq }),
+      writes: false,
+      repeatable: true,
+      transactable: true,
+      errors: [],
+      examples: [
+        { name: "Distributed", params: { id: "FR-7-001" }, result: { type: "FR", nodeId: 7, seq: 1 } },
+        { name: "Centralized", params: { id: "FR-001" }, result: { type: "FR", nodeId: 0, seq: 1 } },
+      ],
+    }),
 
-export const advance = method({
-  name: "sequence.advance",
-  summary: "Raise a counter so that the next number is above a given one; never lowers it",
-  params: z.strictObject({ type, to: last }),
-  result: z.strictObject({ type, seq: last }),
-  writes: true,
-  transactable: true,
-  errors: [],
-  examples: [
-    {
-      name: "Move in from elsewhere",
-      params: { type: "FR", to: 120 },
-      result: { type: "FR", seq: 120 },
-    },
-  ],
+    advance: method({
+      summary: "Raise a counter so that the next number is above a given one; never lowers it",
+      params: z.strictObject({ type, to: last }),
+      result: z.strictObject({ type, seq: last }),
+      writes: true,
+      repeatable: true,
+      transactable: true,
+      errors: [],
+      examples: [
+        {
+          name: "Move in from elsewhere",
+          params: { type: "FR", to: 120 },
+          result: { type: "FR", seq: 120 },
+        },
+      ],
+    }),
+  },
 });

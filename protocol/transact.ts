@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { MAX_TRANSACT_CALLS, MAX_TRANSACT_GUARDS } from "./limits.js";
-import { integer, json, label, method, text } from "./method.js";
+import { method, noun } from "./method.js";
+import { integer, json, label, text } from "./schemas.js";
 
 /** Not `z.record`, which drops a key named __proto__ before the method could refuse it. */
 const anyParams = z
@@ -34,37 +35,41 @@ const guard = z
     message: "must have either `lease` or `claim`",
   });
 
-export const transact = method({
-  name: "transact",
-  summary: "Perform several calls in one transaction: all of them or none",
-  description:
-    "Guards are checked first. The first call that is refused undoes all before it, and its refusal is the answer, with `details.index`.",
-  params: z.strictObject({
-    calls: z.array(call).min(1).max(MAX_TRANSACT_CALLS),
-    guards: z.array(guard).max(MAX_TRANSACT_GUARDS).default([]),
-  }),
-  result: z.strictObject({
-    results: z.array(json).meta({ description: "The result of each call, in their order." }),
-  }),
-  writes: true,
-  transactable: false,
-  raw: ["calls", "*", "params"],
-  errors: ["lease_lost", "claim_lost", "method_not_found"],
-  examples: [
-    {
-      name: "Take an id and raise another counter to it",
-      params: {
-        calls: [
-          { method: "sequence.next", params: { type: "FR" } },
-          { method: "sequence.advance", params: { type: "BUG", to: { $result: "/0/seq" } } },
-        ],
-      },
-      result: {
-        results: [
-          { type: "FR", seq: 1, id: "FR-001" },
-          { type: "BUG", seq: 1 },
-        ],
-      },
-    },
-  ],
+export const TRANSACT = noun("transact", {
+  methods: {
+    transact: method({
+      summary: "Perform several calls in one transaction: all of them or none",
+      description:
+        "Guards are checked first. The first call that is refused undoes all before it, and its refusal is the answer, with `details.index`.",
+      params: z.strictObject({
+        calls: z.array(call).min(1).max(MAX_TRANSACT_CALLS),
+        guards: z.array(guard).max(MAX_TRANSACT_GUARDS).default([]),
+      }),
+      result: z.strictObject({
+        results: z.array(json).meta({ description: "The result of each call, in their order." }),
+      }),
+      writes: true,
+      repeatable: false,
+      transactable: false,
+      raw: ["calls", "*", "params"],
+      errors: ["lease_lost", "claim_lost", "method_not_found"],
+      examples: [
+        {
+          name: "Take an id and raise another counter to it",
+          params: {
+            calls: [
+              { method: "sequence.next", params: { type: "FR" } },
+              { method: "sequence.advance", params: { type: "BUG", to: { $result: "/0/seq" } } },
+            ],
+          },
+          result: {
+            results: [
+              { type: "FR", seq: 1, id: "FR-001" },
+              { type: "BUG", seq: 1 },
+            ],
+          },
+        },
+      ],
+    }),
+  },
 });

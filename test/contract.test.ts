@@ -64,6 +64,12 @@ describe("methods", () => {
       expect(additionalProperties).toBe(false);
       // A transaction cannot wait.
       if ("waitMs" in properties) expect(method.transactable).toBe(false);
+      if (typeof method.repeatable === "object") {
+        const { withKey, ofEach } = method.repeatable;
+        expect(builtParams(method.name)).toEqual(
+          expect.arrayContaining(ofEach ? [ofEach, withKey] : [withKey]),
+        );
+      }
       expect(method.summary).toMatch(/^[A-Z].*[^.]$/);
       for (const kind of method.errors) expect(ERRORS).toHaveProperty(kind);
       expect(new Set(method.errors).size).toBe(method.errors.length);

@@ -1,0 +1,32 @@
+import { z } from "zod";
+import {
+  DEFAULT_LEASE_MS,
+  MAX_INTEGER,
+  MAX_LEASE_MS,
+  MAX_NAME_LENGTH,
+  MAX_WAIT_MS,
+  MIN_LEASE_MS,
+} from "./limits.js";
+
+// Schemas that several nouns share.
+
+export const integer = z.int().min(0).max(MAX_INTEGER);
+export const instant = integer.meta({ description: "Milliseconds since the Unix epoch." });
+export const duration = integer.meta({ description: "Milliseconds." });
+/** Text that stays what it is in a database: no NUL, no lone surrogates, which would fold into one another. */
+export const text = z.string().regex(/^[^\0\p{Surrogate}]*$/u, "must not hold NUL or lone surrogates");
+/** Any label of 1 to 128 characters, such as a queue or an owner. */
+export const label = text.min(1).max(MAX_NAME_LENGTH);
+/** Any JSON value, taken as it comes. */
+export const json = z.unknown().meta({ description: "Any JSON value." });
+
+export const waitMs = z.int().min(0).max(MAX_WAIT_MS).default(0).meta({
+  description: "How long to wait for the condition to come true; 0 answers at once.",
+});
+export const leaseMs = z.int().min(MIN_LEASE_MS).max(MAX_LEASE_MS).default(DEFAULT_LEASE_MS).meta({
+  description: "How long the grant lasts unless it is renewed.",
+});
+export const releaseOn = z.enum(["expiry", "disconnect"]).default("expiry").meta({
+  description: "`disconnect` also ends the grant the moment the connection closes.",
+});
+export const limit = z.int().min(1).max(1000).default(100).meta({ description: "Most rows to return." });
