@@ -15,7 +15,7 @@ import type { Inside } from "./domain/daemon.js";
 import { countLeases } from "./domain/lease/lease.js";
 import { endByClockOfBoot } from "./domain/lease/remote-lease.js";
 import { countBatches } from "./domain/queue/counts.js";
-import { latestGrant, restart } from "./grants/expiry.js";
+import { endings, latestGrant, restart } from "./grants/expiry.js";
 import { settleIdentity } from "./identity/identity.js";
 import { loadProvider } from "./remote/load.js";
 import { OutsideLeases, type Site, type SiteRule } from "./remote/remote-leases.js";
@@ -34,9 +34,10 @@ import { Backups } from "./store/backup.js";
 import { cannotOpen, type Engine, openEngine, openReader } from "./store/open-database.js";
 import { classify } from "./store/sqlite.js";
 import type { Operation } from "./store/statement.js";
+import type { Call } from "./turns/call.js";
 import type { Caller, Env } from "./turns/operation.js";
 import { Statistics } from "./turns/statistics.js";
-import { Reactor } from "./turns/turn-loop.js";
+import { TurnLoop, type TurnReports } from "./turns/turn-loop.js";
 
 /** How long a stopping daemon goes on refusing what still arrives. */
 const REFUSING_MS = 50;
@@ -69,7 +70,7 @@ export class Daemon {
   readonly #kernel: Kernel | undefined;
   readonly #statistics = new Statistics();
   readonly #inbox = new Inbox();
-  readonly #reactor: Reactor;
+  readonly #loop: TurnLoop;
   readonly #rpc: Rpc;
   readonly #receivers: Receivers;
   readonly #backups: Backups;
@@ -109,57 +110,29 @@ export class Daemon {
       this.#end = resolve;
     });
     const statistics = this.#statistics;
-    this.#reactor = new Reactor({
-      store: engine.store,
-      clock: engine.clock,
-      mode: engine.mode,
-      sign: engine.sign,
-      identity,
-      retentionMs: config.retentionDays * DAY_MS,
-      readOnly: config.readOnly,
+    this.#loop = new TurnLoop({
+      setting: {
+        store: engine.store,
+        clock: engine.clock,
+        mode: engine.mode,
+        sign: engine.sign,
+        identity,
+        retentionMs: config.retentionDays * DAY_MS,
+        readOnly: config.readOnly,
+      },
       classify,
-      takeUp: () => this.#takeUp(),
-      onTurn: (calls, commitMs, wrote) => {
-        statistics.turn(calls, commitMs);
-        if (wrote && this.#full) {
-          this.#full = false;
-          log.info("there is space for the database again; writes go on");
-          notices.statusSoon(() => this.#state());
-        }
+      endings,
+      arrivals: {
+        take: (calls) => this.#take(calls),
+        isOpen: (connection) => this.#connections.has(connection),
       },
-      onRollback: (error, failure) => {
-        statistics.turnsRolledBack += 1;
-        if (failure !== "full") log.error({ err: error }, "turn rolled back");
-        else if (!this.#full) {
-          this.#full = true;
-          log.error({ err: error }, "no space left for the database; writes are refused until there is");
-          notices.statusSoon(() => this.#state());
-        }
-      },
-      onCount: (counter, by) => {
-        statistics.counters[counter] += by;
-      },
-      onLog: (message, details) => log.info(details, message),
-      isOpen: (connection) => this.#connections.has(connection),
-      notify: (number, method, params) => {
-        const told = this.#connections.get(number)?.notify(method, params) ?? false;
-        if (told && method === "command.cancelled") this.#receivers.ended(number, commandOf(params));
-      },
-      onBroken: (error) => {
-        this.#stopping = true;
-        notices.stopping("Ending, because the storage failed");
-        log.fatal(
-          { err: error },
-          "the storage failed; ending, so that a restart begins from what is on disk",
-        );
-        void this.#closeConnections().then(() => this.#end(1));
-      },
+      reports: this.#reports(),
     });
     this.#backups = new Backups(engine.store.database, log, (connection, progress) =>
       this.#connections.get(connection)?.notify("daemon.backupProgress", progress),
     );
     this.#receivers = new Receivers({
-      reactor: this.#reactor,
+      loop: this.#loop,
       log,
       connection: (number) => this.#connections.get(number),
       ask: (connection, method, params, onAnswer) => this.#rpc.ask(connection, method, params, onAnswer),
@@ -168,7 +141,7 @@ export class Daemon {
     if (sites.some(({ site }) => site !== undefined)) {
       this.#outside = new OutsideLeases({
         rules: sites,
-        reactor: this.#reactor,
+        loop: this.#loop,
         log,
         readOnly: config.readOnly,
       });
@@ -179,7 +152,6 @@ export class Daemon {
         "daemon.backup": (params, sender) => this.#backups.make(params, sender),
         ...this.#outside?.handlers(),
       },
-      reactor: this.#reactor,
       statistics,
       log,
       readOnly: config.readOnly,
@@ -188,7 +160,7 @@ export class Daemon {
       dispatcher,
       METHODS.map(({ name }) => name),
     );
-    this.#startedAt = this.#reactor.now();
+    this.#startedAt = this.#loop.now();
   }
 
   /**
@@ -260,7 +232,7 @@ export class Daemon {
       // The first writes are made here.
       throw isSqlite(error) ? cannotOpen(path, error) : error;
     }
-    daemon.#reactor.schedule();
+    daemon.#loop.schedule();
     daemon.#watchIdle();
     notices.ready(daemon.#state());
     return daemon;
@@ -322,7 +294,7 @@ export class Daemon {
     this.#config = { ...this.#config, ...Object.fromEntries(taken.map((name) => [name, config[name]])) };
 
     this.#log.level = config.logLevel;
-    this.#reactor.retain(config.retentionDays * DAY_MS);
+    this.#loop.retain(config.retentionDays * DAY_MS);
     for (const connection of this.#connections.values()) {
       connection.forbidden = this.#forbid(connection.socket, connection.caller);
       connection.maxMessageBytes = config.maxMessageBytes;
@@ -350,7 +322,7 @@ export class Daemon {
       reason: "stopping",
     });
     this.#outside?.stop(refusal);
-    await this.#reactor.stop(refusal);
+    await this.#loop.stop(refusal);
     // Requests that are on their way are refused as not performed, so that their senders know; a connection
     // that closed on them would leave that open.
     await new Promise((resolve) => setTimeout(resolve, REFUSING_MS));
@@ -365,7 +337,7 @@ export class Daemon {
   /** The last transaction of this life: the time, so that the next one begins no earlier. */
   #keep(): void {
     const { store } = this.#engine;
-    const now = this.#reactor.now();
+    const now = this.#loop.now();
     try {
       store.begin();
       store.keepTime(now);
@@ -383,8 +355,8 @@ export class Daemon {
     if (this.#config.readOnly) return;
     // It takes long after a crash under load, so it comes before the time that grants are given to be renewed.
     this.#engine.store.checkpoint();
-    this.#reactor.performNow((env) => endByClockOfBoot(uptime(), env));
-    this.#reactor.performNow(restart);
+    this.#loop.performNow((env) => endByClockOfBoot(uptime(), env));
+    this.#loop.performNow(restart);
     this.#outside?.start();
   }
 
@@ -455,19 +427,19 @@ export class Daemon {
       maxMessageBytes: this.#config.maxMessageBytes,
       onLine: (from, line) => {
         this.#inbox.push(from, line);
-        this.#reactor.schedule();
+        this.#loop.schedule();
       },
       onRefused: (from, refusal) => this.#rpc.refuse(refusal, from),
-      onRoom: () => this.#reactor.schedule(),
+      onRoom: () => this.#loop.schedule(),
       onDrain: (drained) => this.#receivers.roomAgain(drained.caller.connection),
       onSilent: (silent) => this.#receivers.leave(silent.caller.connection),
       onClose: (closed) => {
         this.#connections.delete(closed.caller.connection);
         // What it answered before it closed comes before what is taken back because it closed.
-        this.#takeUp();
+        this.#loop.takeUp();
         this.#receivers.leave(closed.caller.connection);
         this.#outside?.disconnect(closed.caller.connection);
-        this.#reactor.disconnect(closed.caller.connection);
+        this.#loop.disconnect(closed.caller.connection);
         this.#watchIdle();
         this.#notices.statusSoon(() => this.#state());
       },
@@ -497,10 +469,57 @@ export class Daemon {
     );
   }
 
-  #takeUp(): number {
-    const { taken, left } = this.#inbox.takeUp((line, connection) => this.#rpc.receive(line, connection));
-    if (left) this.#reactor.schedule();
+  /** Adds the calls that have arrived; returns how many lines were taken up for that. */
+  #take(calls: Call[]): number {
+    const { taken, left } = this.#inbox.takeUp(
+      (line, connection) => this.#rpc.receive(line, connection, calls),
+      calls,
+    );
+    if (left) this.#loop.schedule();
     return taken;
+  }
+
+  /** Where the loop tells of its turns. */
+  #reports(): TurnReports {
+    const statistics = this.#statistics;
+    const notices = this.#notices;
+    const log = this.#log;
+    return {
+      committed: ({ performed, commitMs, wrote }) => {
+        statistics.turn(performed, commitMs);
+        if (wrote && this.#full) {
+          this.#full = false;
+          log.info("there is space for the database again; writes go on");
+          notices.statusSoon(() => this.#state());
+        }
+      },
+      rolledBack: (error, failure) => {
+        statistics.turnsRolledBack += 1;
+        if (failure !== "full") log.error({ err: error }, "turn rolled back");
+        else if (!this.#full) {
+          this.#full = true;
+          log.error({ err: error }, "no space left for the database; writes are refused until there is");
+          notices.statusSoon(() => this.#state());
+        }
+      },
+      broken: (error) => {
+        this.#stopping = true;
+        notices.stopping("Ending, because the storage failed");
+        log.fatal(
+          { err: error },
+          "the storage failed; ending, so that a restart begins from what is on disk",
+        );
+        void this.#closeConnections().then(() => this.#end(1));
+      },
+      count: (counter, by) => {
+        statistics.counters[counter] += by;
+      },
+      log: (message, details) => log.info(details, message),
+      notify: (number, method, params) => {
+        const told = this.#connections.get(number)?.notify(method, params) ?? false;
+        if (told && method === "command.cancelled") this.#receivers.ended(number, commandOf(params));
+      },
+    };
   }
 
   async #closeConnections(): Promise<void> {
@@ -530,7 +549,7 @@ export class Daemon {
     let lastGrantMs = 0;
     // A daemon that only reads has granted nothing.
     if (!this.#config.readOnly) {
-      this.#reactor.performNow(function* ({ now }) {
+      this.#loop.performNow(function* ({ now }) {
         lastGrantMs = Math.max(0, ((yield* latestGrant()) ?? now) - now);
       });
     }
@@ -577,7 +596,7 @@ export class Daemon {
           connections: {
             open: daemon.#connections.size,
             accepted: statistics.connectionsAccepted,
-            waiting: daemon.#reactor.waiters.size,
+            waiting: daemon.#loop.waiting,
           },
           requests: Object.fromEntries(statistics.requests),
           errors: Object.fromEntries(

@@ -144,3 +144,6 @@ export const RESTART_GRACE_MS = 5000;
 export const MAX_PATH_LENGTH = 4095;
 /** `sockaddr_un.sun_path` holds 108 bytes with the final NUL (unix(7)). */
 export const MAX_SOCKET_PATH_BYTES = 107;
+
+/** The longest delay of `setTimeout`, which fires at once for longer ones: whatever is further away is looked at again. */
+export const MAX_TIMER_MS = 2 ** 31 - 1;

@@ -6,7 +6,7 @@ import Database from "better-sqlite3";
 import pino from "pino";
 import { onTestFinished } from "vitest";
 import type { TimeSource } from "../daemon/dist/clock.js";
-import { restart } from "../daemon/dist/grants/expiry.js";
+import { endings, restart } from "../daemon/dist/grants/expiry.js";
 import { settleIdentity } from "../daemon/dist/identity/identity.js";
 import { encode } from "../daemon/dist/json/raw-json.js";
 import type { Receivers } from "../daemon/dist/rpc/command-push.js";
@@ -15,20 +15,21 @@ import { handlers } from "../daemon/dist/rpc/handlers.js";
 import { openEngine } from "../daemon/dist/store/open-database.js";
 import { classify } from "../daemon/dist/store/sqlite.js";
 import type { Store } from "../daemon/dist/store/store.js";
+import type { Call } from "../daemon/dist/turns/call.js";
 import { Statistics } from "../daemon/dist/turns/statistics.js";
-import { Reactor } from "../daemon/dist/turns/turn-loop.js";
+import { TurnLoop } from "../daemon/dist/turns/turn-loop.js";
 import { privateDirectory } from "./daemon.js";
 
 export interface InProcessOptions {
   path?: string;
   time?: TimeSource;
-  /** Puts something between the reactor and the database. */
+  /** Puts something between the loop and the database. */
   wrap?: (store: Store) => Store;
 }
 
 export class InProcess {
   readonly path: string;
-  readonly reactor: Reactor;
+  readonly loop: TurnLoop;
   /** What rolled a turn back. */
   readonly rolledBack: unknown[] = [];
   readonly notified: { connection: number; method: string; params: object }[] = [];
@@ -43,31 +44,35 @@ export class InProcess {
       path: this.path,
       ...(options.time === undefined ? {} : { time: options.time }),
     });
-    this.reactor = new Reactor({
-      store: options.wrap?.(engine.store) ?? engine.store,
-      clock: engine.clock,
-      mode: engine.mode,
-      sign: engine.sign,
-      // The key is a file beside the database, if that is one.
-      identity:
-        this.path === ":memory:"
-          ? null
-          : settleIdentity(
-              engine,
-              { stateDir: dirname(this.path), credentialsDirectory: undefined, acceptChange: false },
-              () => {},
-            ).identity,
-      retentionMs: 7 * 24 * 60 * 60 * 1000,
-      readOnly: false,
+    this.loop = new TurnLoop({
+      setting: {
+        store: options.wrap?.(engine.store) ?? engine.store,
+        clock: engine.clock,
+        mode: engine.mode,
+        sign: engine.sign,
+        // The key is a file beside the database, if that is one.
+        identity:
+          this.path === ":memory:"
+            ? null
+            : settleIdentity(
+                engine,
+                { stateDir: dirname(this.path), credentialsDirectory: undefined, acceptChange: false },
+                () => {},
+              ).identity,
+        retentionMs: 7 * 24 * 60 * 60 * 1000,
+        readOnly: false,
+      },
       classify,
-      takeUp: () => 0,
-      onTurn: () => {},
-      onRollback: (error) => this.rolledBack.push(error),
-      onCount: () => {},
-      onLog: () => {},
-      isOpen: () => true,
-      notify: (connection, method, params) => this.notified.push({ connection, method, params }),
-      onBroken: () => {},
+      endings,
+      arrivals: { take: () => 0, isOpen: () => true },
+      reports: {
+        committed: () => {},
+        rolledBack: (error) => this.rolledBack.push(error),
+        broken: () => {},
+        count: () => {},
+        log: () => {},
+        notify: (connection, method, params) => this.notified.push({ connection, method, params }),
+      },
     });
     const outside = () => {
       throw new Error("there is nothing outside this process");
@@ -76,14 +81,13 @@ export class InProcess {
       // Nobody is connected whom a command could be pushed to.
       handlers: handlers({ info: outside, stats: outside }, { serve: outside } as unknown as Receivers),
       outside: { "daemon.backup": outside },
-      reactor: this.reactor,
       statistics: new Statistics(),
       log: pino({ level: "silent" }),
       readOnly: false,
     });
     this.#close = () => engine.close();
     this.#store = engine.store;
-    this.reactor.performNow(restart);
+    this.loop.performNow(restart);
     onTestFinished(() => this.close());
   }
 
@@ -97,7 +101,9 @@ export class InProcess {
     };
     const source = { json: () => JSON.stringify({ method, params }) };
     const outcome = await new Promise((resolve) => {
-      this.#dispatcher.call(method, params, sender, source, resolve);
+      const calls: Call[] = [];
+      this.#dispatcher.call(method, params, sender, source, calls, resolve);
+      for (const call of calls) this.loop.submit(call);
     });
     if (outcome instanceof Error) throw outcome;
     // As it would travel.
@@ -107,7 +113,7 @@ export class InProcess {
   /** Like an orderly stop: the next one begins at the time at which this one ended. */
   close(): void {
     if (!this.#open) return;
-    const now = this.reactor.now();
+    const now = this.loop.now();
     this.#store.begin();
     this.#store.keepTime(now);
     this.#store.commit(now);

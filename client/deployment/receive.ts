@@ -7,6 +7,7 @@ import {
   DEFAULT_LEASE_MS,
   MAX_ANSWER_CODE_LENGTH,
   MAX_SERVED_COMMANDS,
+  MAX_TIMER_MS,
   MIN_MAX_MESSAGE_BYTES,
 } from "@pawl/protocol/limits";
 import { type ClientConnection, ConnectionLost, RequestFailure } from "../connection/connection.js";
@@ -27,8 +28,6 @@ import {
 /** What a request is longer than the answer it carries. */
 const ENVELOPE_BYTES = 512;
 const MAX_MESSAGE_LENGTH = 4096;
-/** `setTimeout` fires at once for longer delays. */
-const MAX_TIMER_MS = 2 ** 31 - 1;
 /** The JSON-RPC code of an answer that is an error; what programs match on is `data.code`. */
 const ANSWERED_WITH_ERROR = 1;
 

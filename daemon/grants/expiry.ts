@@ -4,6 +4,7 @@ import { leases } from "../domain/lease/lease.js";
 import { claims } from "../domain/queue/ends.js";
 import { endedBatches } from "../domain/queue/retention.js";
 import { all, type Operation, one, run, sql } from "../store/statement.js";
+import type { Endings } from "../turns/attempt.js";
 import type { Env } from "../turns/operation.js";
 import { PRUNE_EVERY_MS } from "./pruning.js";
 
@@ -52,7 +53,7 @@ const EXPIRIES: readonly Expiry[] = [leases, claims, deliveries, requests, ended
  * While something is granted, the time is written to the database at least this often: a daemon that is killed
  * and restarted with the clock set back goes on from there, so what remains of a grant grows by no more.
  */
-export const KEEP_TIME_MS = 10_000;
+const KEEP_TIME_MS = 10_000;
 
 /** The store keeps the time with every transaction that changes anything, so this only has to change something. */
 const touchTime = sql(
@@ -82,7 +83,7 @@ export function* postpone(byMs: number): Operation<void> {
 }
 
 /** A connection with grants bound to it has closed. */
-export function* disconnect(connection: number, env: Env): Operation<void> {
+function* disconnect(connection: number, env: Env): Operation<void> {
   for (const expiry of EXPIRIES) {
     if (expiry.disconnect !== undefined) yield* expiry.disconnect(connection, env, ROWS_PER_STEP);
   }
@@ -104,3 +105,6 @@ export function* latestGrant(): Operation<number | undefined> {
   }
   return latest;
 }
+
+/** What the turn loop is to know of all this. */
+export const endings: Endings = { keepTimeMs: KEEP_TIME_MS, expire, disconnect, postpone };

@@ -2,6 +2,7 @@ import { randomBytes, randomInt } from "node:crypto";
 import { setMaxListeners } from "node:events";
 import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
+import { MAX_TIMER_MS } from "@pawl/protocol/limits";
 import type { Logger } from "pino";
 import { elapsed, uptime } from "../clock.js";
 import { held, waitKey } from "../domain/lease/lease.js";
@@ -9,8 +10,9 @@ import * as outside from "../domain/lease/remote-lease.js";
 import type { Sender } from "../rpc/dispatch.js";
 import type { OutsideHandlers } from "../rpc/handlers.js";
 import type { Operation } from "../store/statement.js";
+import { DAEMON, performUntilDone } from "../turns/call.js";
 import type { Caller, Env, Outcome } from "../turns/operation.js";
-import type { Reactor } from "../turns/turn-loop.js";
+import type { TurnLoop } from "../turns/turn-loop.js";
 import type { Acquired, Inspected, LeaseProvider } from "./provider.js";
 import { Failure, notConfigured, tooLate, unavailable } from "./refusals.js";
 import type { Loggable } from "./secrets.js";
@@ -41,14 +43,9 @@ const MAX_DEFECTS = 20;
 const LEASE_ID_BYTES = 16;
 /** What the leaseIds of leases kept outside begin with: no other begins so. */
 const LEASE_ID_PREFIX = "lease_x";
-/** As long as a timer can be. */
-const LONGEST_WAIT_MS = 2 ** 31 - 1;
-const STORAGE_RETRY_MS = 1000;
 /** When the daemon stops, providers are told of what has ended, and let go of, for so long. */
 const LAST_RELEASES_MS = 1500;
 const CLOSE_MS = 500;
-
-const DAEMON: Caller = { connection: 0, pid: process.pid, uid: null, gid: null };
 
 /** A provider outside, by what it was configured with. */
 export interface Site {
@@ -89,7 +86,7 @@ interface Waiting {
 export class OutsideLeases {
   readonly #rules: readonly SiteRule[];
   readonly #sites = new Map<string, Site>();
-  readonly #reactor: Reactor;
+  readonly #loop: TurnLoop;
   readonly #log: Logger;
   readonly #lines = new Map<string, Line>();
   /** What ends the waiting of each connection, if it closes. */
@@ -109,9 +106,9 @@ export class OutsideLeases {
   readonly #readOnly: boolean;
   readonly #stopped = new AbortController();
 
-  constructor(options: { rules: readonly SiteRule[]; reactor: Reactor; log: Logger; readOnly: boolean }) {
+  constructor(options: { rules: readonly SiteRule[]; loop: TurnLoop; log: Logger; readOnly: boolean }) {
     this.#rules = options.rules;
-    this.#reactor = options.reactor;
+    this.#loop = options.loop;
     this.#log = options.log;
     this.#readOnly = options.readOnly;
     setMaxListeners(0, this.#stopped.signal);
@@ -219,7 +216,7 @@ export class OutsideLeases {
   /** What cannot be written now is found at the next start as it was. */
   #performLast(operation: (env: Env) => Operation<unknown>): void {
     try {
-      this.#reactor.performNow(operation);
+      this.#loop.performNow(operation);
     } catch (error) {
       this.#log.error({ err: error }, "leases that have ended are left to the next daemon");
     }
@@ -551,7 +548,7 @@ export class OutsideLeases {
     this.#seen.set(name, Math.max(fencingToken, this.#seen.get(name) ?? 0));
   }
 
-  /** Those who wait for leases that are kept outside are not parked in the reactor. */
+  /** Those who wait for leases that are kept outside are not parked in the loop. */
   #withLines(env: Env): Env {
     return { ...env, waiting: (key) => (env.waiting(key) === null ? null : this.waiting(key)) };
   }
@@ -666,18 +663,15 @@ export class OutsideLeases {
     if (this.#stopped.signal.aborted) return;
     const skips = ({ leaseId, provider }: { leaseId: string; provider: string }): boolean =>
       this.#busy.has(leaseId) || !this.#sites.has(provider);
-    this.#inTurn(DAEMON, (env) => outside.takeOwed(skips, env), { waitMs: LONGEST_WAIT_MS }).then(
-      (owed) => {
+    performUntilDone(this.#loop, {
+      start: (env) => outside.takeOwed(skips, env),
+      waits: true,
+      done: (owed) => {
         for (const each of owed) void this.#giveBackInTime(each);
         this.#watchOwed();
       },
-      (error: Error) => {
-        if (this.#stopped.signal.aborted) return;
-        if (!(error instanceof PawlError))
-          this.#log.error({ err: error }, "what is owed cannot be looked up");
-        setTimeout(() => this.#watchOwed(), STORAGE_RETRY_MS).unref();
-      },
-    );
+      failed: (error) => this.#goesOn(error, "what is owed cannot be looked up"),
+    });
   }
 
   /** Gives a lease back, again until that has worked or it has ended by itself. */
@@ -735,11 +729,11 @@ export class OutsideLeases {
       const onAbort = (): void => reject(signal?.reason);
       signal?.addEventListener("abort", onAbort, { once: true });
       if (signal?.aborted) return onAbort();
-      this.#reactor.submit({
+      this.#loop.submit({
         caller,
         start: (env) => (signal?.aborted ? nothing() : start(env)),
         waitMs,
-        closed: () => false,
+        closed: false,
         settle: (outcome) => {
           signal?.removeEventListener("abort", onAbort);
           if (outcome instanceof Error) reject(outcome);
@@ -751,17 +745,23 @@ export class OutsideLeases {
 
   /** Performs an operation of which nobody hears, again while storage refuses. */
   #later(start: (env: Env) => Operation<unknown>): void {
-    this.#inTurn(DAEMON, start).catch((error: Error) => {
-      if (this.#stopped.signal.aborted) return;
-      if (!(error instanceof PawlError)) this.#log.error({ err: error }, "a lease could not be settled");
-      setTimeout(() => this.#later(start), STORAGE_RETRY_MS).unref();
+    performUntilDone(this.#loop, {
+      start,
+      failed: (error) => this.#goesOn(error, "a lease could not be settled"),
     });
+  }
+
+  /** Whether something that failed is to be tried again. */
+  #goesOn(error: Error, message: string): boolean {
+    if (this.#stopped.signal.aborted) return false;
+    if (!(error instanceof PawlError)) this.#log.error({ err: error }, message);
+    return true;
   }
 
   #heldBy(name: string, { holder }: Line): PawlError {
     // Not known yet if the first in the line has no answer yet: then it is held by nobody but taken by those.
     const remainingMs = Math.max(0, Math.ceil((holder?.until ?? 0) - elapsed()));
-    return held(name, holder?.owner ?? "those who wait for it", remainingMs, this.#reactor.now());
+    return held(name, holder?.owner ?? "those who wait for it", remainingMs, this.#loop.now());
   }
 
   /** Resolves after so long; rejects with the reason of a signal, the first of which ends it. */
@@ -773,7 +773,7 @@ export class OutsideLeases {
         settle();
       };
       const onAbort = (): void => end(() => reject(signal.reason));
-      const timer = setTimeout(() => end(resolve), Math.min(ms, LONGEST_WAIT_MS));
+      const timer = setTimeout(() => end(resolve), Math.min(ms, MAX_TIMER_MS));
       signal.addEventListener("abort", onAbort, { once: true });
       over?.addEventListener("abort", () => end(resolve), { once: true });
       if (signal.aborted) onAbort();

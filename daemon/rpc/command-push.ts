@@ -8,18 +8,13 @@ import { endPushes, type Push, push, type Receiver } from "../domain/command/pus
 import { readyKey } from "../domain/command/row.js";
 import type { Connection } from "../socket/connection.js";
 import type { Operation } from "../store/statement.js";
-import type { Caller, Env, Outcome } from "../turns/operation.js";
-import type { Reactor } from "../turns/turn-loop.js";
+import { performUntilDone } from "../turns/call.js";
+import type { Env, Outcome } from "../turns/operation.js";
+import type { TurnLoop } from "../turns/turn-loop.js";
 import type { Answered } from "./rpc.js";
 
-/** After storage refused, what is to be written is tried again this much later. */
-const RETRY_MS = 1000;
 /** A connection that has left so many requests unanswered whose commands have ended is not sent any more for now. */
 const MAX_LEFT_UNANSWERED = 1000;
-/** As long as a timer can be; then the wait begins anew. */
-const LONGEST_WAIT_MS = 2 ** 31 - 1;
-
-const DAEMON: Caller = { connection: 0, pid: process.pid, uid: null, gid: null };
 
 /** Sends a request, and tells what it is answered by. */
 type Ask = (
@@ -56,7 +51,7 @@ interface Post {
  * that pull; when there are some it hands them out in its turn, and they are sent after the commit.
  */
 export class Receivers implements Serving {
-  readonly #reactor: Reactor;
+  readonly #loop: TurnLoop;
   readonly #log: Logger;
   readonly #connection: (connection: number) => Connection | undefined;
   readonly #ask: Ask;
@@ -66,7 +61,7 @@ export class Receivers implements Serving {
   readonly #byConnection = new Map<number, Set<Post>>();
 
   constructor(options: {
-    reactor: Reactor;
+    loop: TurnLoop;
     log: Logger;
     /** An open connection by its number. */
     connection: (connection: number) => Connection | undefined;
@@ -74,7 +69,7 @@ export class Receivers implements Serving {
     /** Tells a peer about something from it that was no message. */
     refuse: (connection: Connection, refusal: PawlError) => void;
   }) {
-    this.#reactor = options.reactor;
+    this.#loop = options.loop;
     this.#log = options.log;
     this.#connection = options.connection;
     this.#ask = options.ask;
@@ -168,18 +163,24 @@ export class Receivers implements Serving {
   #take(post: Post): void {
     if (post.taking || !hasRoom(post)) return;
     post.taking = true;
-    this.#reactor.submit({
-      caller: DAEMON,
+    performUntilDone(this.#loop, {
+      waits: true,
       start: (env) => this.#push(post, env),
-      waitMs: LONGEST_WAIT_MS,
-      closed: () => false,
-      settle: (outcome) => {
-        post.taking = false;
-        if (outcome instanceof Error) this.#later(outcome, () => this.#take(post));
-        if (post.served.size === 0) this.#posts.delete(post.deployment);
-        else if (!(outcome instanceof Error)) this.#take(post);
+      done: () => {
+        this.#doneTaking(post);
+        this.#take(post);
+      },
+      failed: (error) => {
+        const again = this.#mayTryAgain(error);
+        if (!again) this.#doneTaking(post);
+        return again;
       },
     });
+  }
+
+  #doneTaking(post: Post): void {
+    post.taking = false;
+    if (post.served.size === 0) this.#posts.delete(post.deployment);
   }
 
   *#push(post: Post, env: Env): Operation<Outcome<readonly Push[]>> {
@@ -224,26 +225,21 @@ export class Receivers implements Serving {
 
   /** Performs an operation of which nobody hears, again while storage refuses and it is still `wanted`. */
   #perform(start: (env: Env) => Operation<unknown>, wanted: () => boolean = () => true): void {
-    this.#reactor.submit({
-      caller: DAEMON,
+    performUntilDone(this.#loop, {
       start,
-      waitMs: 0,
-      closed: () => true,
-      settle: (outcome) => {
-        if (!(outcome instanceof Error)) return;
-        this.#later(outcome, () => {
-          if (wanted()) this.#perform(start, wanted);
-        });
-      },
+      failed: (error) => this.#mayTryAgain(error) && wanted(),
     });
   }
 
-  /** Tries again later, unless the refusal is for good. */
-  #later(error: Error, action: () => void): void {
-    const passes = !(error instanceof PawlError) || error.retryable;
-    if (!(error instanceof PawlError)) this.#log.error({ err: error }, "a push failed");
-    else if (!passes) this.#log.info({ kind: error.kind, ...error.details }, "answer to a push not taken");
-    if (passes) setTimeout(action, RETRY_MS).unref();
+  /** Whether a failure may pass; it is logged. */
+  #mayTryAgain(error: Error): boolean {
+    if (!(error instanceof PawlError)) {
+      this.#log.error({ err: error }, "a push failed");
+      return true;
+    }
+    if (!error.retryable)
+      this.#log.info({ kind: error.kind, ...error.details }, "answer to a push not taken");
+    return error.retryable;
   }
 }
 

@@ -4,9 +4,9 @@ import { type Texts, textsAt } from "@pawl/protocol/json-text";
 import type { Logger } from "pino";
 import type { z } from "zod";
 import type { Operation } from "../store/statement.js";
+import type { Call } from "../turns/call.js";
 import type { Caller, Env, Outcome } from "../turns/operation.js";
 import type { Statistics } from "../turns/statistics.js";
-import type { Reactor } from "../turns/turn-loop.js";
 import type { Handlers, OutsideHandlers } from "./handlers.js";
 import type { UploadedPiece } from "./upload/chunk.js";
 import { describeIssues, noSuchMethod } from "./validation-errors.js";
@@ -47,10 +47,10 @@ interface Entry {
   readonly outside: OutsideHandler | undefined;
 }
 
-/** From a method name and raw params to a call of the reactor: access, validation, and what is logged of a refusal. */
+/** From a method name and raw params to a call: access, validation, and what is logged of a refusal. */
 export class Dispatcher {
   readonly #entries = new Map<string, Entry>();
-  readonly #reactor: Reactor;
+
   readonly #statistics: Statistics;
   readonly #log: Logger;
   readonly #readOnly: boolean;
@@ -59,13 +59,11 @@ export class Dispatcher {
   constructor(options: {
     handlers: Handlers;
     outside: OutsideHandlers;
-    reactor: Reactor;
     statistics: Statistics;
     log: Logger;
     /** Whether the daemon as a whole serves only reads. */
     readOnly: boolean;
   }) {
-    this.#reactor = options.reactor;
     this.#statistics = options.statistics;
     this.#log = options.log;
     this.#readOnly = options.readOnly;
@@ -83,14 +81,17 @@ export class Dispatcher {
   }
 
   /**
-   * Performs a method. `answer` is called once, after the commit, with the result or a `PawlError`; at once, if
-   * nothing is to be performed.
+   * Makes a request a call for the turn under way. `answer` is called once, after the commit, with the result or a
+   * `PawlError`; at once, if nothing is to be performed.
+   *
+   * @param calls of the turn under way; the new one is added.
    */
   call(
     name: string,
     params: unknown,
     sender: Sender,
     source: Source,
+    calls: Call[],
     answer: (outcome: unknown) => void,
   ): void {
     const settle = (outcome: unknown): void =>
@@ -103,19 +104,20 @@ export class Dispatcher {
     if (sender.closed && !entry.writes) return answer(null);
     if (entry.writes && (this.#readOnly || sender.readOnly)) return settle(readOnly(name, this.#readOnly));
     try {
-      this.#begin(name, entry, params, sender, source, settle);
+      this.#begin(name, entry, params, sender, source, calls, settle);
     } catch (error) {
       settle(error);
     }
   }
 
-  /** Checks the params of a call and hands it over. */
+  /** Checks the params of a request and adds its call. */
   #begin(
     name: string,
     entry: Entry,
     params: unknown,
     sender: Sender,
     source: Source,
+    calls: Call[],
     settle: (outcome: unknown) => void,
   ): void {
     const checked = entry.schema.safeParse(params ?? {});
@@ -125,13 +127,15 @@ export class Dispatcher {
     const outside = entry.outside?.(parsed, sender);
     if (outside !== undefined) return void outside.then(settle, settle);
     const texts = entry.raw === undefined ? NO_TEXTS : textsAt(source.json(), entry.raw);
-    this.#reactor.submit({
+    calls.push({
       caller: sender.caller,
       start: (env) => entry.handler(parsed, env, texts, source.cutOut),
       waitMs: parsed.waitMs ?? 0,
       // The one operation that is made of others: one of them may be refused after another has written.
       undoOnRefusal: name === "transact",
-      closed: () => sender.closed,
+      get closed() {
+        return sender.closed;
+      },
       settle,
     });
   }

@@ -19,6 +19,7 @@ import {
 import { createJSONRPCRequest, JSONRPCServer } from "json-rpc-2.0";
 import { encode } from "../json/raw-json.js";
 import type { Batch } from "../socket/inbox.js";
+import type { Call } from "../turns/call.js";
 import type { Dispatcher, Sender, Source } from "./dispatch.js";
 import { CUT_OUT, cutOut } from "./upload/base64-extraction.js";
 import { base64Length, encodeLine, type LongLine } from "./upload/base64-insertion.js";
@@ -43,6 +44,8 @@ export interface Peer extends Sender {
 interface Origin {
   readonly peer: Peer;
   readonly source: Source;
+  /** Of the turn under way. */
+  readonly calls: Call[];
   /** What it is answered instead of being performed. */
   readonly refusal?: PawlError | undefined;
 }
@@ -79,9 +82,9 @@ export class Rpc {
       // "Advanced" only in that the response is made here: each promise between saves half a microsecond.
       this.#server.addMethodAdvanced(
         name,
-        ({ id, params }, { peer, source }) =>
+        ({ id, params }, { peer, source, calls }) =>
           new Promise((resolve) => {
-            dispatcher.call(name, params, peer, source, (outcome) => {
+            dispatcher.call(name, params, peer, source, calls, (outcome) => {
               if (id === undefined) resolve(null);
               else if (outcome instanceof PawlError) resolve(failure(id, outcome));
               else resolve({ jsonrpc: "2.0", id, result: outcome });
@@ -94,21 +97,24 @@ export class Rpc {
   /**
    * Takes up one line: every answer to it is sent when its last request is answered. What takes more than one turn is
    * only begun, and returned.
+   *
+   * @param calls of the turn under way; those of the line are added.
    */
-  receive(line: Buffer, peer: Peer): Batch | undefined {
+  receive(line: Buffer, peer: Peer, calls: Call[]): Batch | undefined {
     if (!isUtf8(line)) return this.refuse(refuse("parse_error", NOT_UTF8), peer);
     const upload = uploadIn(line);
     if (upload !== undefined) {
       const { message, source, piece } = upload;
-      return new UploadUnderWay(piece, () =>
-        this.#receiveOne(message, { peer, source }, () => peer.done(line)),
+      return new UploadUnderWay(piece, (later) =>
+        this.#receiveOne(message, { peer, source, calls: later }, () => peer.done(line)),
       );
     }
     const text = line.toString("utf8");
     peer.done(line);
     const message = parse(text);
     if (message instanceof PawlError) return this.refuse(message, peer);
-    if (!Array.isArray(message)) return this.#receiveOne(message, { peer, source: { json: () => text } });
+    if (!Array.isArray(message))
+      return this.#receiveOne(message, { peer, source: { json: () => text }, calls });
     if (message.length === 0) {
       return this.refuse(refuse("invalid_request", "A batch holds at least one request, not []."), peer);
     }
@@ -188,8 +194,8 @@ export class Rpc {
     };
     return new BatchUnderWay({
       count: messages.length,
-      answer: (index, refusal) =>
-        this.#answer(messages[index], { peer, source: { json: () => sourceOf(index) }, refusal }),
+      answer: (index, calls, refusal) =>
+        this.#answer(messages[index], { peer, source: { json: () => sourceOf(index) }, calls, refusal }),
       write: (response) => this.#write(response, peer),
       done: (answers) => {
         if (answers.length > 0) peer.send(`[${answers.join(",")}]`);
@@ -260,18 +266,18 @@ export class Rpc {
 /** A long piece of an upload, of which each turn does a part until it can be performed. */
 class UploadUnderWay implements Batch {
   readonly #piece: UploadedPiece;
-  readonly #perform: () => void;
+  readonly #perform: (calls: Call[]) => void;
   left = 1;
 
-  constructor(piece: UploadedPiece, perform: () => void) {
+  constructor(piece: UploadedPiece, perform: (calls: Call[]) => void) {
     this.#piece = piece;
     this.#perform = perform;
   }
 
-  take(): void {
+  take(_most: number, calls: Call[]): void {
     if (this.#piece.step()) return;
     this.left = 0;
-    this.#perform();
+    this.#perform(calls);
   }
 }
 
@@ -295,12 +301,12 @@ class BatchUnderWay implements Batch {
     return this.#options.count - this.#taken;
   }
 
-  take(most: number): void {
+  take(most: number, calls: Call[]): void {
     const refusal = this.#bytes < MAX_BATCH_ANSWER_BYTES ? undefined : TOO_MANY_ANSWERS;
     const end = Math.min(this.#taken + most, this.#options.count);
     while (this.#taken < end) {
       const index = this.#taken++;
-      void this.#options.answer(index, refusal).then((response) => this.#take(index, response));
+      void this.#options.answer(index, calls, refusal).then((response) => this.#take(index, response));
     }
   }
 
@@ -330,7 +336,7 @@ function isEmptyResponse(message: unknown, { open }: Asked): message is Response
 interface BatchOptions {
   count: number;
   /** Performs a request of the batch, or refuses it if there is a refusal. */
-  answer: (index: number, refusal: PawlError | undefined) => Promise<Response | null>;
+  answer: (index: number, calls: Call[], refusal: PawlError | undefined) => Promise<Response | null>;
   write: (response: Response) => string;
   /** Called with all answers, in the order of the requests, without those of notifications. */
   done: (answers: string[]) => void;

@@ -1,3 +1,4 @@
+import type { Call } from "../turns/call.js";
 import type { Connection } from "./connection.js";
 
 /**
@@ -7,8 +8,8 @@ import type { Connection } from "./connection.js";
 export interface Batch {
   /** How many are still to be taken up. */
   readonly left: number;
-  /** Takes up so many more at most, or goes on with one. */
-  take(most: number): void;
+  /** Takes up so many more at most, or goes on with one; adds their calls. */
+  take(most: number, calls: Call[]): void;
 }
 
 /** Lines that one turn takes up of a connection hold no more than this together, unless it is one. */
@@ -40,12 +41,13 @@ export class Inbox {
    * after its share (`requestsPerTurn`, `MAX_LINE_BYTES_PER_TURN`), and as long as it has too much unanswered or unsent.
    *
    * @param receive takes up one line; returns what it begins if it holds a batch.
+   * @param calls those of what is taken up are added.
    * @returns how many lines were taken up, whole or in part, and whether the next turn may take up more.
    */
-  takeUp(receive: (line: Buffer, connection: Connection) => Batch | undefined): {
-    taken: number;
-    left: boolean;
-  } {
+  takeUp(
+    receive: (line: Buffer, connection: Connection) => Batch | undefined,
+    calls: Call[],
+  ): { taken: number; left: boolean } {
     const entries = this.#entries;
     this.#entries = [];
     const shares = new Map<Connection, Share>();
@@ -61,7 +63,7 @@ export class Inbox {
       const most = connection.requestsPerTurn - share.requests;
       const fits = share.bytes === 0 || share.bytes + line.length <= MAX_LINE_BYTES_PER_TURN;
       if (most > 0 && fits && mayTakeUp(entry)) {
-        share.requests += takeUp(entry, most, receive);
+        share.requests += takeUp(entry, most, receive, calls);
         share.bytes += line.length;
         taken += 1;
         if (entry.batch === undefined || entry.batch.left === 0) continue;
@@ -84,6 +86,7 @@ function takeUp(
   entry: Entry,
   most: number,
   receive: (line: Buffer, connection: Connection) => Batch | undefined,
+  calls: Call[],
 ): number {
   const { connection, line } = entry;
   if (entry.batch === undefined) {
@@ -95,7 +98,7 @@ function takeUp(
     entry.batch = batch;
   }
   const before = entry.batch.left;
-  entry.batch.take(most);
+  entry.batch.take(most, calls);
   if (entry.batch.left === 0) connection.taken(line);
   return before - entry.batch.left;
 }

@@ -1,4 +1,5 @@
 import { PawlError, shown } from "@pawl/protocol/errors";
+import { MAX_TIMER_MS } from "@pawl/protocol/limits";
 import { monotonicMicroseconds } from "../clock.js";
 import type { Kernel } from "./kernel.js";
 
@@ -68,8 +69,6 @@ function wholeNumber(text: string | undefined): number {
 
 /** Of the time in which a sign of life is expected, after how much one is given (sd_watchdog_enabled(3)). */
 const WATCHDOG_SHARE = 0.5;
-/** `setInterval` takes longer times for none at all, and would give signs of life without a pause. */
-const MAX_TIMER_MS = 2 ** 31 - 1;
 /** Connections come and go faster than anybody reads; the line about them changes no more often. */
 const STATUS_MS = 1000;
 /** What could not be sent, because the receiver had not read what it got before, is tried again. */
@@ -114,6 +113,7 @@ export class Notices {
     if (watchdogMs === undefined || this.#watchdogTimer !== undefined) return;
     this.#sendIfRoom(["WATCHDOG=1"]);
     // A timer of the event loop shows that the loop turns, which is all that a daemon of one thread has to show.
+    // `setInterval` takes longer times for none at all, and would give signs of life without a pause.
     const everyMs = Math.min(watchdogMs * WATCHDOG_SHARE, MAX_TIMER_MS);
     this.#watchdogTimer = setInterval(() => this.#sendIfRoom(["WATCHDOG=1"]), everyMs);
     this.#watchdogTimer.unref();

@@ -399,7 +399,7 @@ const pass = fc.constantFrom(10, 40, 100, 150).map(
 const disconnect = fc.constantFrom(...CONNECTIONS).map(
   (connection): Op =>
     async ({ model, pawl }) => {
-      pawl.reactor.disconnect(connection);
+      pawl.loop.disconnect(connection);
       for (const taken of model.claims) {
         if (taken.isHeld && taken.connection === connection) model.end(taken, true);
       }

@@ -22,7 +22,7 @@ function pass(ms: number): void {
   monotonic += ms;
 }
 
-/** What the reactor does with a reading, once what remains of the grants is safe. */
+/** What the turn loop does with a reading, once what remains of the grants is safe. */
 function readAndFollow(clock: Clock): { now: number; steppedMs: number } {
   const reading = clock.read();
   clock.follow(reading.steppedMs);

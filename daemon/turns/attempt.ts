@@ -1,0 +1,180 @@
+import { PawlError } from "@pawl/protocol/errors";
+import { type Clock, elapsed } from "../clock.js";
+import type { Operation } from "../store/statement.js";
+import type { Store } from "../store/store.js";
+import { type Call, DAEMON } from "./call.js";
+import { CollectedEffects, type Outlet } from "./effects.js";
+import { type Caller, type Env, Wait } from "./operation.js";
+import { pooledRandom } from "./random.js";
+import type { Parked, Waiters } from "./waiters.js";
+
+/** The same for every turn of a daemon. */
+export interface Setting extends Pick<Env, "mode" | "sign" | "identity"> {
+  readonly store: Store;
+  readonly clock: Clock;
+  /** Whether another process writes the database, and keeps the time of it. */
+  readonly readOnly: boolean;
+  /** How long what has ended is kept; may change. */
+  retentionMs: number;
+}
+
+/** What ends without being asked to: turns know when and for whom, the rules are above this room. */
+export interface Endings {
+  /** A turn that wrote has `expire` run at most this much later. */
+  readonly keepTimeMs: number;
+  /** Ends what is due, in bounded steps; returns the time at which it has to run next. */
+  readonly expire: (env: Env) => Operation<number>;
+  /** Ends what was granted for as long as this connection lasts. */
+  readonly disconnect: (connection: number, env: Env) => Operation<void>;
+  /** Moves deadlines when the clock was set forward. */
+  readonly postpone: (byMs: number) => Operation<void>;
+}
+
+/** One try at a turn, or at a part of it: everything that has to be forgotten if it is rolled back. */
+export class Attempt {
+  readonly #setting: Setting;
+  readonly #waiters: Waiters;
+  readonly #effects = new CollectedEffects();
+  readonly #wallMs: Env["wallMs"];
+  readonly #waiting: Env["waiting"];
+  readonly #answers: { readonly call: Call; readonly outcome: unknown }[] = [];
+  #now: number;
+  /** Operations performed, also those of calls that wait on. */
+  performed = 0;
+  commitMs = 0;
+  /** The time at which the next thing ends by itself, if this attempt has found out. */
+  nextEndingAt: number | undefined;
+  /** Whether the commit wrote anything. */
+  wrote = false;
+
+  constructor(setting: Setting, waiters: Waiters, now: number) {
+    this.#setting = setting;
+    this.#waiters = waiters;
+    this.#now = now;
+    this.#wallMs = () => setting.clock.wallMs();
+    this.#waiting = setting.readOnly ? () => null : (key) => waiters.count(key);
+  }
+
+  begin(): void {
+    const { store, readOnly } = this.#setting;
+    store.begin();
+    // The writing process wrote what this transaction sees at a time of its own, which is not of the future.
+    if (readOnly) this.#now = Math.max(this.#now, store.lastTime());
+  }
+
+  /** Performs a call, then those that it woke. */
+  perform(call: Call): void {
+    const outcome = this.#try(call, call.waitMs > 0 && !call.closed);
+    if (outcome instanceof Wait) this.#waiters.park(call, outcome);
+    else this.#answers.push({ call, outcome });
+    this.#serveWoken();
+  }
+
+  /** Answers a call that has waited for as long as it may, unless this turn has served it. */
+  timeOut(parked: Parked): void {
+    if (parked.state !== "waiting") return;
+    this.#serve(parked, this.#try(parked.call, false));
+    this.#serveWoken();
+  }
+
+  /** Performs a parked call again, because another process may have made its condition true. */
+  tryAgain(parked: Parked): void {
+    if (parked.state !== "waiting") return;
+    const outcome = this.#try(parked.call, true);
+    if (!(outcome instanceof Wait)) this.#serve(parked, outcome);
+  }
+
+  /** Performs an operation of the daemon itself and gives its result. */
+  performOwn<T>(start: (env: Env) => Operation<T>): T {
+    const result = this.#setting.store.perform(start(this.#env(DAEMON, false)));
+    this.#serveWoken();
+    return result;
+  }
+
+  /** Ends what is due, in bounded steps. */
+  endWhatIsDue({ expire }: Endings): void {
+    this.nextEndingAt = this.performOwn(expire);
+  }
+
+  commit(): void {
+    const start = elapsed();
+    this.wrote = this.#setting.store.commit(this.#now);
+    this.commitMs = elapsed() - start;
+    this.#waiters.commit();
+  }
+
+  rollBack(): void {
+    this.#setting.store.rollback();
+    this.#waiters.rollBack();
+  }
+
+  /** After the commit: carries out the effects. */
+  carryOut(outlet: Outlet): void {
+    this.#effects.carryOut(outlet);
+  }
+
+  /** After the commit: answers every call that does not wait on; returns how many. */
+  answer(): number {
+    for (const { call, outcome } of this.#answers) call.settle(outcome);
+    return this.#answers.length;
+  }
+
+  get now(): number {
+    return this.#now;
+  }
+
+  /** The earliest time at which something that was granted here ends. */
+  get earliestDeadline(): number {
+    return this.#effects.earliestDeadline;
+  }
+
+  /** The connections that were granted something for as long as they last. */
+  get holders(): readonly number[] {
+    return this.#effects.holders;
+  }
+
+  #try(call: Call, mayWait: boolean): unknown {
+    const { store } = this.#setting;
+    const mark = this.#effects.mark();
+    const operation = call.start(this.#env(call.caller, mayWait));
+    const outcome = call.undoOnRefusal ? store.performOrUndo(operation) : store.perform(operation);
+    if (outcome instanceof PawlError) this.#effects.forgetSince(mark);
+    this.performed += 1;
+    return outcome;
+  }
+
+  #serve(parked: Parked, outcome: unknown): void {
+    this.#waiters.serve(parked);
+    this.#answers.push({ call: parked.call, outcome });
+  }
+
+  /** Performs the calls whose conditions the last operation made true; theirs may make others true. */
+  #serveWoken(): void {
+    for (let key = this.#effects.nextWoken(); key !== undefined; key = this.#effects.nextWoken()) {
+      const unmet = new Set<string>();
+      for (const parked of this.#waiters.under(key)) {
+        if (parked.state === "serving" || unmet.has(parked.sort)) continue;
+        const outcome = this.#try(parked.call, true);
+        if (outcome instanceof Wait) unmet.add(parked.sort);
+        else this.#serve(parked, outcome);
+      }
+    }
+  }
+
+  #env(caller: Caller, mayWait: boolean): Env {
+    const { mode, sign, identity, retentionMs } = this.#setting;
+    return {
+      now: this.#now,
+      wallMs: this.#wallMs,
+      mode,
+      caller,
+      mayWait,
+      effects: this.#effects,
+      waiting: this.#waiting,
+      random: pooledRandom,
+      sign,
+      identity,
+      retentionMs,
+    };
+  }
+}

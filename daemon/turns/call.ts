@@ -1,0 +1,49 @@
+import { MAX_TIMER_MS } from "@pawl/protocol/limits";
+import type { Operation } from "../store/statement.js";
+import type { Caller, Env, Outcome } from "./operation.js";
+
+/** One request on its way: an operation to perform, for whom, and where its outcome goes. */
+export interface Call {
+  readonly caller: Caller;
+  /** How long the operation may wait for its condition, in milliseconds; 0 has it answered at once. */
+  readonly waitMs: number;
+  /** For operations made of others: a refusal undoes the writes before it. */
+  readonly undoOnRefusal?: boolean;
+  /** Whether nobody is there any more to get the answer; such a call is performed but never parked. */
+  readonly closed: boolean;
+  /** Makes the operation anew for each try. */
+  start(env: Env): Operation<Outcome<unknown>>;
+  /** Called exactly once, after the commit: with the result, a refusal, or the defect that was thrown. */
+  settle(outcome: unknown): void;
+}
+
+/** The daemon as a caller; 0 is the number of no connection. */
+export const DAEMON: Caller = { connection: 0, pid: process.pid, uid: null, gid: null };
+
+/** The time until a call of the daemon itself is performed again after it failed. */
+const RETRY_MS = 1000;
+
+/** Something that the daemon itself has to do in a turn. */
+export interface OwnCall<T> {
+  /** Whether the operation waits for its condition, for as long as a timer can: then `failed` or `done` begins anew. */
+  readonly waits?: boolean;
+  start(env: Env): Operation<Outcome<T>>;
+  /** Called after the commit with the result. */
+  done?(result: T): void;
+  /** Called with a refusal or a defect; returns whether the call is to be performed again in a second. */
+  failed(error: Error): boolean;
+}
+
+/** Performs a call of the daemon itself, again while the storage refuses it. */
+export function performUntilDone<T>(loop: { submit(call: Call): void }, own: OwnCall<T>): void {
+  loop.submit({
+    caller: DAEMON,
+    waitMs: own.waits ? MAX_TIMER_MS : 0,
+    closed: false,
+    start: (env) => own.start(env),
+    settle(outcome) {
+      if (!(outcome instanceof Error)) own.done?.(outcome as T);
+      else if (own.failed(outcome)) setTimeout(() => performUntilDone(loop, own), RETRY_MS).unref();
+    },
+  });
+}

@@ -1,0 +1,81 @@
+import type { NotificationName } from "@pawl/protocol";
+import type { Counter, Effects } from "./operation.js";
+
+/** Where the effects of a committed turn go. */
+export interface Outlet {
+  /** Adds to a counter of `daemon.stats`. */
+  count(counter: Counter, by: number): void;
+  /** Sends a notification to a connection, if it is still open and its peer reads. */
+  notify(connection: number, method: NotificationName, params: object): void;
+  /** Writes a log line. */
+  log(message: string, details: object): void;
+}
+
+/** A state of the collection, to go back to. */
+interface Mark {
+  readonly woken: number;
+  readonly counts: number;
+  readonly actions: number;
+}
+
+/** The effects of the operations of one attempt, held back until its transaction is committed. */
+export class CollectedEffects implements Effects {
+  readonly #woken: string[] = [];
+  #nextWoken = 0;
+  readonly #counts: { readonly counter: Counter; readonly by: number }[] = [];
+  readonly #actions: ((outlet: Outlet) => void)[] = [];
+  /** Connections that were granted something. One too many only costs one look when that connection closes. */
+  readonly holders: number[] = [];
+  /** The earliest time at which something expires. A time too early only costs one look. */
+  earliestDeadline = Number.POSITIVE_INFINITY;
+
+  wake(key: string): void {
+    this.#woken.push(key);
+  }
+
+  deadline(at: number): void {
+    if (at < this.earliestDeadline) this.earliestDeadline = at;
+  }
+
+  count(counter: Counter, by: number): void {
+    this.#counts.push({ counter, by });
+  }
+
+  bind(connection: number): void {
+    this.holders.push(connection);
+  }
+
+  notify(connection: number, method: NotificationName, params: object): void {
+    this.#actions.push((outlet) => outlet.notify(connection, method, params));
+  }
+
+  log(message: string, details: object): void {
+    this.#actions.push((outlet) => outlet.log(message, details));
+  }
+
+  afterCommit(action: () => void): void {
+    this.#actions.push(action);
+  }
+
+  /** The next key to wake, each once for each time that an operation woke it. */
+  nextWoken(): string | undefined {
+    return this.#nextWoken < this.#woken.length ? this.#woken[this.#nextWoken++] : undefined;
+  }
+
+  mark(): Mark {
+    return { woken: this.#woken.length, counts: this.#counts.length, actions: this.#actions.length };
+  }
+
+  /** Forgets the effects of a refused operation. */
+  forgetSince(mark: Mark): void {
+    this.#woken.length = mark.woken;
+    this.#counts.length = mark.counts;
+    this.#actions.length = mark.actions;
+  }
+
+  /** Counts, then carries out everything else in the order of the operations. */
+  carryOut(outlet: Outlet): void {
+    for (const { counter, by } of this.#counts) outlet.count(counter, by);
+    for (const action of this.#actions) action(outlet);
+  }
+}
