@@ -3,12 +3,12 @@ import { PawlError, refuse } from "@pawl/protocol/errors";
 import { type Texts, textsAt } from "@pawl/protocol/json-text";
 import type { Logger } from "pino";
 import type { z } from "zod";
+import type { UploadedPiece } from "../json/uploaded-piece.js";
 import type { Operation } from "../store/statement.js";
 import type { Call } from "../turns/call.js";
 import type { Caller, Env, Outcome } from "../turns/operation.js";
 import type { Statistics } from "../turns/statistics.js";
 import type { Handlers, OutsideHandlers } from "./handlers.js";
-import type { UploadedPiece } from "./upload/chunk.js";
 import { describeIssues, noSuchMethod } from "./validation-errors.js";
 
 /** Who sent a request, as far as dispatching goes. */

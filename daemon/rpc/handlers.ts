@@ -1,22 +1,22 @@
 import type { MethodName, Parsed, Result } from "@pawl/protocol";
 import type { Texts } from "@pawl/protocol/json-text";
 import * as pipeline from "../domain/board/items.js";
-import * as peer from "../domain/board/peers.js";
 import { rebuild } from "../domain/board/rebuild.js";
 import * as sync from "../domain/board/sync.js";
 import { commandHandlers } from "../domain/command/command.js";
-import { listDeployments, setDeployment } from "../domain/command/deployment.js";
 import { discover, type Inside, info, ping } from "../domain/daemon.js";
+import { listDeployments, setDeployment } from "../domain/deployment/deployment.js";
 import * as lease from "../domain/lease/lease.js";
+import * as peer from "../domain/peer/peer.js";
 import { queueHandlers } from "../domain/queue/queue.js";
 import * as sequence from "../domain/sequence/sequence.js";
 import { transact } from "../domain/transact.js";
+import type { UploadedPiece } from "../json/uploaded-piece.js";
 import type { OutsideLeases } from "../remote/remote-leases.js";
 import type { Operation } from "../store/statement.js";
 import type { Env, Outcome } from "../turns/operation.js";
 import type { Receivers } from "./command-push.js";
 import type { Sender } from "./dispatch.js";
-import type { UploadedPiece } from "./upload/chunk.js";
 
 /** Methods without an operation: what they do is no business of the database. */
 export type OutsideMethod = "daemon.backup";

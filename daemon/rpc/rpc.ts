@@ -17,13 +17,13 @@ import {
   MAX_REPLY_BYTES,
 } from "@pawl/protocol/limits";
 import { createJSONRPCRequest, JSONRPCServer } from "json-rpc-2.0";
+import { CUT_OUT, cutOut } from "../json/base64-extraction.js";
+import { base64Length, encodeLine, type LongLine } from "../json/base64-insertion.js";
 import { encode } from "../json/raw-json.js";
+import { UploadedPiece } from "../json/uploaded-piece.js";
 import type { Batch } from "../socket/inbox.js";
 import type { Call } from "../turns/call.js";
 import type { Dispatcher, Sender, Source } from "./dispatch.js";
-import { CUT_OUT, cutOut } from "./upload/base64-extraction.js";
-import { base64Length, encodeLine, type LongLine } from "./upload/base64-insertion.js";
-import { UploadedPiece } from "./upload/chunk.js";
 
 /** Where the replies to a line go. */
 export interface Peer extends Sender {

@@ -7,8 +7,8 @@ import {
   MAX_UNREAD_BYTES,
   MAX_UNSENT_BYTES,
 } from "@pawl/protocol/limits";
+import type { LongLine } from "../json/base64-insertion.js";
 import type { Peer } from "../rpc/rpc.js";
-import type { LongLine } from "../rpc/upload/base64-insertion.js";
 import type { Caller } from "../turns/operation.js";
 import { LONG_MESSAGE_BYTES, passed } from "./garbage.js";
 import type { HangUps } from "./kernel.js";

@@ -2,7 +2,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { JsonSyntax } from "../../daemon/dist/json/syntax.js";
-import { rememberChecked, UploadedPiece } from "../../daemon/dist/rpc/upload/chunk.js";
+import { rememberChecked, UploadedPiece } from "../../daemon/dist/json/uploaded-piece.js";
 
 const COMMAND = "cmd_1";
 const NOTHING = new Uint8Array();

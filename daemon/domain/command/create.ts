@@ -6,10 +6,10 @@ import { INLINE_MAX_BYTES, MAX_PAYLOAD_NESTING_LEVELS, MAX_UPLOAD_MS } from "@pa
 import { Uuid7 } from "../../identity/uuid7.js";
 import { digestOfMeaning } from "../../json/digest.js";
 import { nestingLevels } from "../../json/raw-json.js";
-import { rememberChecked } from "../../rpc/upload/chunk.js";
+import { rememberChecked } from "../../json/uploaded-piece.js";
 import { insert, type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
-import { selectDeployment, useDeployment } from "./deployment.js";
+import { selectDeployment, useDeployment } from "../deployment/deployment.js";
 import { COLUMNS, type CommandRow, EXPIRED, readyKey } from "./row.js";
 import { stateAt } from "./state.js";
 

@@ -2,7 +2,7 @@
 import type { Parsed, Result } from "@pawl/protocol";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
-import { readyKey } from "./row.js";
+import { readyKey } from "../command/row.js";
 
 export const selectDeployment = sql<{ model: "pull" | "push"; projectId: string | null }>(`
   SELECT model, project_id AS "projectId" FROM pawl_deployment WHERE deployment = :deployment`);

@@ -1,4 +1,4 @@
-import { JsonSyntax } from "../../json/syntax.js";
+import { JsonSyntax } from "./syntax.js";
 
 /** Base64 decoded and checked in one step: whole groups of four characters, and some half a millisecond of work. */
 const STEP_CHARACTERS = 64 * 1024;

@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { MAX_PARAMS_PIECE_BYTES } from "@pawl/protocol/limits";
-import { encode } from "../../json/raw-json.js";
-import { SpareBuffers } from "../../socket/line-buffers.js";
+import { SpareBuffers } from "../socket/line-buffers.js";
+import { encode } from "./raw-json.js";
 
 /** Shorter values are not worth it. */
 const LONG_VALUE_BYTES = 48 * 1024;
