@@ -1,6 +1,4 @@
-import { lstatSync } from "node:fs";
-import { homedir, tmpdir, userInfo } from "node:os";
-import { dirname, resolve } from "node:path";
+import { resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import type {
   Dispenser,
@@ -11,14 +9,7 @@ import type {
   Result,
 } from "@pawl/protocol";
 import { PawlError, shown } from "@pawl/protocol/errors";
-import {
-  checkInstance,
-  checkSocketPath,
-  DEFAULT_INSTANCE,
-  type Surroundings,
-  sharedTemporaryDirectory,
-  socketPath,
-} from "@pawl/protocol/paths";
+import { checkInstance, checkSocketPath } from "@pawl/protocol/paths";
 import {
   type CallOptions,
   ClientConnection,
@@ -31,6 +22,7 @@ import {
   type WithText,
 } from "./connection/connection.js";
 import { isBusy, nobodyListens } from "./connection/line-socket.js";
+import { defaultInstance, defaultSocketPath } from "./connection/socket-path.js";
 import { type SpawnOptions, startDaemon } from "./connection/start-daemon.js";
 import { type Commands, commandsOf } from "./deployment/commands.js";
 import { type HeldLease, type WithLeaseOptions, withLease } from "./grants/held-grant.js";
@@ -192,32 +184,6 @@ async function openSoon(connection: ClientConnection, patienceMs: number): Promi
     }
     await delay(BUSY_RETRY_MS);
   }
-}
-
-/** Where the daemon of an instance listens, by the rule that daemon and client share. */
-export function defaultSocketPath(instance: string = defaultInstance()): string {
-  checkInstance(instance);
-  const around: Surroundings = {
-    env: process.env,
-    uid: process.getuid?.() ?? userInfo().uid,
-    temporaryDirectory: tmpdir(),
-    homeDirectory: homedir,
-  };
-  const path = socketPath(around, instance);
-  // Anybody can make a directory of this name in the temporary directory and listen in it.
-  const shared = sharedTemporaryDirectory(around);
-  const found = dirname(path) === shared ? lstatSync(shared, { throwIfNoEntry: false }) : undefined;
-  if (found !== undefined && (found.uid !== around.uid || (found.mode & 0o077) !== 0)) {
-    throw new PawlError(
-      "forbidden",
-      `${shared} belongs to somebody else or is open to others. Set XDG_RUNTIME_DIR.`,
-    );
-  }
-  return path;
-}
-
-function defaultInstance(): string {
-  return process.env.PAWL_INSTANCE || DEFAULT_INSTANCE;
 }
 
 /** What is not a property of its own is a group of methods; groups come from the names as they are asked for. */

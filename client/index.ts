@@ -11,12 +11,12 @@ export { type ErrorKind, PawlError } from "@pawl/protocol/errors";
 export {
   type ConnectOptions,
   connect,
-  defaultSocketPath,
   type PawlClient,
   type TransactCall,
   type TransactResults,
 } from "./connect.js";
 export { type CallOptions, ConnectionLost, type WithText } from "./connection/connection.js";
+export { defaultSocketPath } from "./connection/socket-path.js";
 export type { SpawnOptions } from "./connection/start-daemon.js";
 export type { Commands, Deployment } from "./deployment/commands.js";
 export {

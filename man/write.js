@@ -3,6 +3,7 @@
 import { execFileSync } from "node:child_process";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { COMMANDS, commandNamed } from "../client/dist/cli/command-list.js";
 import { help } from "../client/dist/cli/help.js";
 
 const REPOSITORY = join(import.meta.dirname, "..");
@@ -19,10 +20,8 @@ function pawldHelp() {
 }
 
 /** What `pawl --help` prints, or that of a command: without colours, wherever this runs. */
-function pawlHelp(command) {
-  delete process.env.FORCE_COLOR;
-  process.env.NO_COLOR = "1";
-  return help(command);
+function pawlHelp(name) {
+  return help(commandNamed(name), { columns: undefined, styled: (_style, text) => text });
 }
 
 /**
@@ -140,9 +139,8 @@ async function pawl() {
   const groups = rest.filter((part) => part.rows.length > 0 && isTable(part));
   const named = (name) => rest.find(({ text }) => text === name);
   const exit = rest.find(({ text }) => text.startsWith("Exit codes"));
-  const commands = groups.flatMap((group) => group.rows.map(({ left }) => left.split(" ")[0]));
   const each = await Promise.all(
-    commands.map(async (name) => {
+    COMMANDS.map(async ({ name }) => {
       const [line, text, ...more] = parts(await pawlHelp(name));
       const own = more.find((part) => part.text === "Options");
       const examples = more.find((part) => part.text === "Examples");

@@ -264,7 +264,7 @@ describe("sources", () => {
       }
     }
     // What a program starts with is used by its bin.
-    const started = new Set(["daemon/main.ts main", "client/cli/main.ts main"]);
+    const started = new Set(["daemon/main.ts main", "client/cli/main.ts run"]);
     expectNone(
       sources
         .filter((path) => !entries.has(path))

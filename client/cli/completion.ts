@@ -1,132 +1,72 @@
-import yargs, { type Argv } from "yargs";
-import { SERVICE_ACTIONS } from "../commands/systemd.js";
-import { connect, defaultSocketPath, type PawlClient } from "../connect.js";
-import { command, type Option, type Options, UsageError } from "../terminal/command.js";
-import { entries, GLOBAL_OPTIONS } from "./command-list.js";
-import { commandOf } from "./parse.js";
+import { connect, type PawlClient } from "../connect.js";
+import { defaultSocketPath } from "../connection/socket-path.js";
+import type { AnyCommand, Option, Options } from "../terminal/command.js";
+import type { Output, Terminal } from "../terminal/output.js";
+import { completions } from "../terminal/yargs.js";
+import { commandOf, GLOBAL_OPTIONS } from "./command-line.js";
+import { COMMANDS, type Entry } from "./command-list.js";
 
-const SHELLS = ["bash", "zsh", "fish"] as const;
 /** Somebody has pressed the tab key and waits. */
 const TIMEOUT_MS = 500;
 const MAX_NAMES = 200;
 
-export const completion = command<"[shell]">()({
-  options: {},
-  details:
-    "Types, queues and other names are completed too, as the daemon has them. SHELL is bash, zsh or fish.",
-  examples: [
-    ["pawl completion bash >> ~/.bashrc", "For new shells; `source <(pawl completion bash)` for this one"],
-    ["pawl completion zsh >> ~/.zshrc", "The same for zsh"],
-  ],
-  async run({ shell = shellOfUser() }, { output }) {
-    if (!(SHELLS as readonly string[]).includes(shell)) {
-      throw new UsageError(`SHELL is bash, zsh or fish, not ${JSON.stringify(shell)}.`);
-    }
-    output.write(scriptFor(shell));
-    return undefined;
-  },
-});
-
 /**
- * The script that yargs makes. It asks the program by the login shell, which may be another than the one that
- * completes; so the script says which one asks.
- */
-function scriptFor(shell: string): string {
-  setShell(shell);
-  let script = "";
-  const log = console.log;
-  console.log = (text: string) => {
-    script += `${text}\n`;
-  };
-  try {
-    yargs().scriptName("pawl").completion("completion").showCompletionScript();
-  } finally {
-    console.log = log;
-  }
-  return script
-    .replaceAll("pawl --get-yargs-completions", `env ZSH_NAME= SHELL=${shell} pawl --get-yargs-completions`)
-    .replace(/completion >> ~\/\.(\w+)/g, `completion ${shell} >> ~/.$1`);
-}
-
-function setShell(shell: string): void {
-  process.env.SHELL = shell;
-  process.env.ZSH_NAME = "";
-}
-
-function shellOfUser(): string {
-  const name = process.env.SHELL?.split("/").at(-1);
-  return (SHELLS as readonly string[]).includes(name ?? "") ? (name as string) : "bash";
-}
-
-/**
- * Prints what could come next on a command line.
+ * Prints what could come next on a command line, one a line.
  *
  * @param words the line so far, from the program's name on; the last one is the one being typed.
  */
-export async function complete(words: readonly string[]): Promise<void> {
-  const names = await namesFor(words);
-  if (names !== undefined) {
-    for (const name of names) console.log(name);
-    return;
-  }
-  const command = commandOf(words.slice(1));
-  const options = command === undefined ? {} : ((await entries().get(command)?.load())?.options ?? {});
-  const found = await parserOf(command, options)
-    .completion("completion", false as never)
-    .getCompletion([...words]);
-  // yargs offers one-letter options with two dashes.
-  for (const each of found) if (!/^--\w(:|\t|$)/.test(each)) console.log(each);
+export async function complete(
+  words: readonly string[],
+  output: Output,
+  env: Terminal["env"],
+): Promise<void> {
+  const named = commandOf(words.slice(1));
+  const found = (await namesFor(words, env)) ?? (await completions(words, ...(await completable(named))));
+  output.write(found.map((each) => `${each}\n`).join(""));
 }
 
-/** The command that a mistyped one comes closest to, if any comes close. */
-export async function closestCommand(word: string): Promise<string | undefined> {
-  let said = "";
-  await parserOf(undefined, {})
-    .recommendCommands()
-    .fail((message) => {
-      said = message ?? "";
-    })
-    .parseAsync([word]);
-  return /^Did you mean (.*)\?$/.exec(said)?.[1];
+/** The command on the line with its options, or else all commands. */
+async function completable(named: Entry | undefined): Promise<[(Entry & AnyCommand)[], Options]> {
+  const entries = named === undefined ? COMMANDS : [named];
+  const commands = await Promise.all(entries.map(async (entry) => ({ ...entry, ...(await entry.load()) })));
+  const options = named === undefined ? {} : commands[0]?.options;
+  return [commands, { ...GLOBAL_OPTIONS, ...options }];
 }
 
-/** Knows the options of `command` if the line has one, and otherwise all commands. */
-function parserOf(command: string | undefined, options: Options): Argv {
-  let parser = yargs([]).scriptName("pawl").help(false).version(false).exitProcess(false);
-  parser = parser.options(toYargs({ ...GLOBAL_OPTIONS, ...options }));
-  for (const [name, { summary }] of entries()) {
-    if (command === undefined || command === name) parser = parser.command(name, summary, {}, () => {});
-  }
-  return parser;
+/** What an argument or the value of an option can be; undefined for what yargs completes. */
+async function namesFor(
+  words: readonly string[],
+  env: Terminal["env"],
+): Promise<readonly string[] | undefined> {
+  const entry = commandOf(words.slice(1, -1));
+  if (entry === undefined) return undefined;
+  const command = await entry.load();
+  const before = words.slice(words.indexOf(entry.name) + 1, -1);
+  // After two dashes comes another program's command line.
+  if (before.includes("--")) return [];
+  const { position, awaiting } = placeOf(before, { ...GLOBAL_OPTIONS, ...command.options });
+  if (awaiting !== undefined) return awaiting.choices ?? [];
+  if (words.at(-1)?.startsWith("-")) return undefined;
+  const argument = command.args.split(" ")[position] ?? "";
+  // <set|show|rm>: one of these words.
+  if (argument.includes("|")) return argument.slice(1, -1).split("|");
+  const choices = command.words?.[argument.slice(1, -1)];
+  if (choices !== undefined) return choices;
+  const source = SOURCES[argument];
+  return source === undefined ? undefined : await askDaemon(words, source, env);
 }
 
-function toYargs(options: Options): Parameters<Argv["options"]>[0] {
-  return Object.fromEntries(
-    Object.entries(options).map(([name, { type, short, describe, choices }]) => [
-      name,
-      {
-        describe,
-        type: type === "flag" ? ("boolean" as const) : ("string" as const),
-        ...(short === undefined ? {} : { alias: short }),
-        ...(choices === undefined ? {} : { choices }),
-      },
-    ]),
-  );
+interface LinePlace {
+  /** How many arguments stand before. */
+  readonly position: number;
+  /** The option whose value comes next. */
+  readonly awaiting: Option | undefined;
 }
 
-/** What an argument or the value of an option can be; undefined for what the parser completes by itself. */
-async function namesFor(words: readonly string[]): Promise<readonly string[] | undefined> {
-  const current = words.at(-1) ?? "";
-  const name = commandOf(words.slice(1, -1));
-  const entry = entries().get(name ?? "");
-  if (name === undefined || entry === undefined) return undefined;
-  const options: Options = { ...GLOBAL_OPTIONS, ...(await entry.load()).options };
-
+function placeOf(before: readonly string[], options: Options): LinePlace {
   let position = 0;
   let awaiting: Option | undefined;
-  for (const word of words.slice(words.indexOf(name) + 1, -1)) {
-    // What comes after is another program's command line.
-    if (word === "--") return [];
+  for (const word of before) {
     if (awaiting !== undefined) {
       awaiting = undefined;
     } else if (word.startsWith("-")) {
@@ -138,31 +78,23 @@ async function namesFor(words: readonly string[]): Promise<readonly string[] | u
       position += 1;
     }
   }
-  if (awaiting !== undefined) return awaiting.choices ?? [];
-  if (current.startsWith("-")) return undefined;
-  const argument = entry.args.split(" ")[position] ?? "";
-  if (argument === "[shell]") return SHELLS;
-  if (argument === "[rebuild]") return ["rebuild"];
-  // <set|show|rm>: one of these words.
-  if (argument.includes("|")) return argument.slice(1, -1).split("|");
-  if (argument === "<action>") return SERVICE_ACTIONS;
-  const source = SOURCES[argument];
-  return source === undefined ? undefined : await askDaemon(words, source);
+  return { position, awaiting };
 }
 
 type Source = (client: PawlClient) => Promise<readonly string[]>;
 
 const queueNames: Source = async (client) => (await client.queue.stats({})).queues.map(({ queue }) => queue);
-const deployments: Source = async (client) =>
+
+const deploymentNames: Source = async (client) =>
   (await client.deployment.list({})).deployments.map(({ deployment }) => deployment);
 
-/** Where the names come from that an argument of a command can be. */
+/** Where the names come from that an argument can be. */
 const SOURCES: Readonly<Record<string, Source>> = {
   "<queue>": queueNames,
   "[queue]": queueNames,
   "<queue-or-batch>": queueNames,
-  "<deployment>": deployments,
-  "[deployment]": deployments,
+  "<deployment>": deploymentNames,
+  "[deployment]": deploymentNames,
   "<name>": async (client) => (await client.lease.list({})).leases.map(({ name }) => name),
   "<story>": async (client) =>
     Object.values((await client.pipeline.list({ limit: MAX_NAMES })).stages).flatMap((items) =>
@@ -174,7 +106,11 @@ const SOURCES: Readonly<Record<string, Source>> = {
     ((await client.rpc.discover({})).methods as { name: string }[]).map(({ name }) => name),
 };
 
-async function askDaemon(words: readonly string[], source: Source): Promise<readonly string[]> {
+async function askDaemon(
+  words: readonly string[],
+  source: Source,
+  env: Terminal["env"],
+): Promise<readonly string[]> {
   const given = (flag: string): string | undefined => {
     const at = words.indexOf(flag);
     return at < 0 ? undefined : words[at + 1];
@@ -182,7 +118,7 @@ async function askDaemon(words: readonly string[], source: Source): Promise<read
   let client: PawlClient | undefined;
   const timer = setTimeout(() => client?.close(), TIMEOUT_MS);
   try {
-    client = await connect({ socket: given("--socket") ?? defaultSocketPath(given("--instance")) });
+    client = await connect({ socket: given("--socket") ?? defaultSocketPath(given("--instance"), env) });
     return (await source(client)).slice(0, MAX_NAMES);
   } catch {
     // Without a daemon there is nothing to complete.

@@ -1,25 +1,7 @@
 import { parseArgs } from "node:util";
-import { milliseconds, type Option, type Options, UsageError, wholeNumber } from "../terminal/command.js";
-import { type Entry, entries, GLOBAL_OPTIONS } from "./command-list.js";
-
-/** What of a command line belongs to this program: all before `--`. */
-export function ownPart(args: readonly string[]): readonly string[] {
-  const dashes = args.indexOf("--");
-  return dashes < 0 ? args : args.slice(0, dashes);
-}
-
-/** The first word of a command line that is no option and no global option's value. */
-export function firstWord(args: readonly string[]): string | undefined {
-  const isValue = (index: number): boolean => ["--socket", "--instance"].includes(args[index - 1] ?? "");
-  return args.find((arg, index) => !arg.startsWith("-") && !isValue(index));
-}
-
-/** The command that a line names, which may come after `help`. */
-export function commandOf(args: readonly string[]): string | undefined {
-  const first = firstWord(args);
-  const word = first === "help" ? firstWord(args.slice(args.indexOf("help") + 1)) : first;
-  return word !== undefined && entries().has(word) ? word : undefined;
-}
+import { type AnyCommand, type Option, type Options, UsageError } from "../terminal/command.js";
+import { milliseconds, wholeNumber } from "../terminal/values.js";
+import { GLOBAL_OPTIONS, ownPart } from "./command-line.js";
 
 /**
  * The values of a command's options and arguments by their names, checked and in their types. Throws `UsageError`
@@ -30,16 +12,27 @@ export function commandOf(args: readonly string[]): string | undefined {
  */
 export function parse(
   args: readonly string[],
-  { args: shape }: Entry,
-  options: Options,
+  command: Pick<AnyCommand, "args" | "options">,
 ): Record<string, unknown> {
-  const all: Options = { ...GLOBAL_OPTIONS, ...options };
+  const all: Options = { ...GLOBAL_OPTIONS, ...command.options };
   const { values, words, after } = split(args, all);
+  const typed = argumentsOf(command.args, words.slice(1), after);
+  for (const [name, option] of Object.entries(all)) {
+    typed[name] = valueOfType(`--${name}`, option, values[name]);
+  }
+  return typed;
+}
+
+/** The positional arguments by their names, and under `--` the command to run. */
+function argumentsOf(
+  shape: string,
+  words: readonly string[],
+  after: readonly string[],
+): Record<string, unknown> {
   const takesCommand = shape.endsWith("-- command");
   // Without a command to run, two dashes only say that what follows is no option.
-  const left = takesCommand ? words.slice(1) : [...words.slice(1), ...after];
+  const left = takesCommand ? [...words] : [...words, ...after];
   const typed: Record<string, unknown> = { "--": takesCommand ? after : [] };
-
   for (const each of shape.match(/[<[][^>\]]+[>\]]/g) ?? []) {
     const name = each.slice(1, -1).replace("..", "");
     if (each.includes("..")) typed[name] = left.splice(0);
@@ -52,9 +45,6 @@ export function parse(
   }
   if (takesCommand && !after[0]) {
     throw new UsageError("The command to run is missing. Put it after two dashes: -- COMMAND...");
-  }
-  for (const [name, option] of Object.entries(all)) {
-    typed[name] = valueOfType(`--${name}`, option, values[name]);
   }
   return typed;
 }

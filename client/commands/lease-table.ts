@@ -10,7 +10,9 @@ interface Made {
   readonly error?: { readonly kind: ErrorKind; readonly message: string; readonly details: ErrorDetails };
 }
 
-export const leaseTable = command<"<create> <provider>">()({
+const leaseTable = command({
+  args: "<create> <provider>",
+  summary: "Make the DynamoDB table that leases over machines are kept in",
   options: {},
   details:
     "The first word is create. PROVIDER is as pawld --lease-provider takes it after the equals sign. No daemon has to run; credentials come from where the AWS SDK always looks, and so does the region if it is not given. A table that is there already is left as it is.",
@@ -57,3 +59,5 @@ function makeTable(provider: string): Promise<Made> {
 
 /** What pawld exits with when its options are wrong. */
 const EXIT_USAGE = 2;
+
+export const commands = { "lease-table": leaseTable };

@@ -5,12 +5,16 @@ import { DEFAULT_LEASE_MS } from "@pawl/protocol/limits";
 import type { PawlClient } from "../connect.js";
 import { Child, killAfterMs, passSignals, stopTogether } from "../process/child.js";
 import { command } from "../terminal/command.js";
-import { duration, type Output, printable, table } from "../terminal/output.js";
+import type { Output } from "../terminal/output.js";
+import { duration } from "../terminal/quantities.js";
+import { printable } from "../terminal/text.js";
 
 /** Who has to wait longer than this is told for whom. */
 const TELL_AFTER_MS = 300;
 
-export const lock = command<"<name> -- command">()({
+const lock = command({
+  args: "<name> -- command",
+  summary: "Run a command while holding a lease",
   options: {
     wait: { type: "duration", describe: "How long to wait while another holds it", default: "not at all" },
     ttl: {
@@ -114,7 +118,9 @@ function heldFor({ acquiredAt, expiresAt, remainingMs }: Holder): string {
   return duration(Math.max(0, expiresAt - remainingMs - acquiredAt));
 }
 
-export const leases = command<"">()({
+const leases = command({
+  args: "",
+  summary: "List who holds what",
   options: {},
   examples: [
     ["pawl leases", "A table of names, their holders and how long they still have"],
@@ -134,7 +140,7 @@ export const leases = command<"">()({
         output.note("No leases are held.");
         return "";
       }
-      return table(
+      return output.table(
         [
           { title: "NAME", flexible: true },
           { title: "OWNER", flexible: true },
@@ -160,3 +166,5 @@ export const leases = command<"">()({
     return undefined;
   },
 });
+
+export const commands = { lock, leases };

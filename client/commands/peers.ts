@@ -1,4 +1,5 @@
 import { hostname } from "node:os";
+import type { Readable } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
@@ -6,8 +7,11 @@ import { connect, type PawlClient } from "../connect.js";
 import { ConnectionLost } from "../connection/connection.js";
 import { forward, type PeerAddress, parsePeer } from "../sync/ssh-forward.js";
 import { type Refused, type Synced, syncBoards } from "../sync/sync-boards.js";
-import { command, readInput, UsageError } from "../terminal/command.js";
-import { count, duration, type Output, plural, printable, table, when } from "../terminal/output.js";
+import { command, UsageError } from "../terminal/command.js";
+import type { Output } from "../terminal/output.js";
+import { count, duration, plural, when } from "../terminal/quantities.js";
+import { printable } from "../terminal/text.js";
+import { readAll } from "../terminal/values.js";
 
 /** Of a board, for a node that has none yet. */
 const NO_BOARD = "-";
@@ -22,7 +26,9 @@ const MAX_RETRY_MS = 60_000;
 /** Some changes were refused that should not have been: the boards do not agree. */
 const EXIT_REFUSED = 1;
 
-export const peers = command<"<self|trust|revoke|list> [peer..]">()({
+const peers = command({
+  args: "<self|trust|revoke|list> [peer..]",
+  summary: "Say whose changes are accepted",
   options: {
     name: {
       type: "text",
@@ -39,13 +45,13 @@ export const peers = command<"<self|trust|revoke|list> [peer..]">()({
     ["pawl peers revoke build", "From now on, no more"],
     ["pawl peers list", "Whose changes are accepted"],
   ],
-  async run({ "self|trust|revoke|list": action, peer, name }, { connect: connectHere, output }) {
+  async run({ "self|trust|revoke|list": action, peer, name }, { connect: connectHere, output, stdin }) {
     switch (action) {
       case "self":
         noMore(peer);
         return printSelf(await connectHere(), name, output);
       case "trust":
-        return trust(await connectHere(), peer, name, output);
+        return trust(await connectHere(), await lineOf(peer, stdin), name, output);
       case "revoke":
         return revoke(await connectHere(), peer, output);
       case "list":
@@ -68,15 +74,20 @@ async function printSelf(client: PawlClient, given: string | undefined, output: 
   return undefined;
 }
 
+/** The line of a peer, which may come from standard input. */
+async function lineOf(words: readonly string[], stdin: Readable): Promise<string> {
+  return (words.length === 1 && words[0] === "-" ? await readAll(stdin) : words.join(" ")).trim();
+}
+
 async function trust(
   client: PawlClient,
-  words: readonly string[],
+  line: string,
   given: string | undefined,
   output: Output,
 ): Promise<undefined> {
-  const line = (words.length === 1 && words[0] === "-" ? await readInput() : words.join(" ")).trim();
-  if (line.includes("\n"))
+  if (line.includes("\n")) {
     throw new UsageError(`One peer at a time, in one line; not ${line.split("\n").length} lines.`);
+  }
   const [board = "", author = "", ...rest] = line.split(/\s+/);
   const name = given ?? rest.join(" ");
   if (!/^([0-9a-f]{32}|-)$/.test(board) || !/^[0-9a-f]{64}$/.test(author) || name === "") {
@@ -125,7 +136,7 @@ async function list(client: PawlClient, output: Output): Promise<undefined> {
       output.note("No peers are trusted. See pawl peers --help.");
       return "";
     }
-    return table(
+    return output.table(
       [{ title: "NAME", flexible: true }, { title: "TRUSTED" }, { title: "REVOKED" }, { title: "KEY" }],
       found.peers.map(({ name, author, trustedAt, revokedAt }) => [
         name,
@@ -138,7 +149,9 @@ async function list(client: PawlClient, output: Output): Promise<undefined> {
   return undefined;
 }
 
-export const sync = command<"<peer>">()({
+const sync = command({
+  args: "<peer>",
+  summary: "Give each other what this node and another lack",
   options: {
     watch: { type: "flag", describe: "Go on: sync again whenever one of the two boards changes" },
   },
@@ -257,3 +270,5 @@ async function namesOf(here: PawlClient, { refused }: Synced): Promise<Map<strin
 function exitCode({ refused }: Synced): number | undefined {
   return refused.some(({ kind }) => kind !== "revoked_author") ? EXIT_REFUSED : undefined;
 }
+
+export const commands = { sync, peers };

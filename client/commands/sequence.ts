@@ -1,12 +1,13 @@
 import { ID_DIGITS } from "@pawl/protocol/limits";
 import { command } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
-import { table } from "../terminal/output.js";
 
 /** Ids printed by one write: a block can have a million. */
 const IDS_PER_WRITE = 10_000;
 
-export const next = command<"<type>">()({
+const next = command({
+  args: "<type>",
+  summary: "Take the next id of a type, such as FR-001",
   options: {
     count: { type: "number", short: "n", value: "COUNT", describe: "Take a block of so many, without gaps" },
     "request-id": {
@@ -49,7 +50,9 @@ function* idsOf(block: { first: number; last: number; firstId: string }): Genera
   }
 }
 
-export const peek = command<"<type>">()({
+const peek = command({
+  args: "<type>",
+  summary: "Show the id that next would take",
   options: {},
   details: "It takes nothing, so another process may get that id first.",
   examples: [["pawl peek FR", "FR-005"]],
@@ -60,7 +63,9 @@ export const peek = command<"<type>">()({
   },
 });
 
-export const state = command<"">()({
+const state = command({
+  args: "",
+  summary: "List the last number of every type",
   options: {},
   examples: [
     ["pawl state", "A table of types, their last numbers and ids"],
@@ -83,7 +88,7 @@ function stateTable(
     return "";
   }
   const node = mode.nodeId === undefined ? "" : `${mode.nodeId}-`;
-  return table(
+  return output.table(
     [{ title: "TYPE" }, { title: "LAST", align: "right" }, { title: "LAST ID" }],
     types.map((type) => {
       const last = sequences[type] as number;
@@ -91,3 +96,5 @@ function stateTable(
     }),
   );
 }
+
+export const commands = { next, peek, state };

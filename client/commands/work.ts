@@ -9,7 +9,9 @@ import {
   RunningCommands,
 } from "../process/child.js";
 import { command } from "../terminal/command.js";
-import { duration, type Output, plural, printable, styled } from "../terminal/output.js";
+import type { Output } from "../terminal/output.js";
+import { duration, plural } from "../terminal/quantities.js";
+import { printable } from "../terminal/text.js";
 import type { Work } from "../work/queue-worker.js";
 import { isForGood, Postpone } from "../work/worker-pool.js";
 
@@ -18,7 +20,9 @@ const DEFAULT_GRACE_MS = 10_000;
 /** Of a batch's id, on a terminal: enough to tell them apart. */
 const SHOWN_ID_LENGTH = "qwb:".length + 12;
 
-export const work = command<"<queue> -- command">()({
+const work = command({
+  args: "<queue> -- command",
+  summary: "Run a command for each batch of a queue",
   options: {
     jobs: { type: "number", short: "j", describe: "How many claims are worked on at a time", default: "1" },
     "max-batches": { type: "number", describe: "How many that join are claimed together", default: "1" },
@@ -154,20 +158,22 @@ function tell({ claim, batches }: Work, { kind, error }: Outcome, tookMs: number
         ...(error === undefined ? {} : { error }),
       })}\n`,
     );
-  } else if (process.stderr.isTTY) {
+  } else if (output.isWatched) {
     const [first] = batches;
     const others = batches.length === 1 ? "" : ` and ${plural(batches.length - 1, "other")}`;
     const attempt = attemptOf(batches);
     const last = kind === "failed" && batches.some(({ maxAttempts }) => maxAttempts === attempt);
     const parts = [
-      styled("dim", clockTime(), process.stderr),
+      output.styledNote("dim", clockTime()),
       `${first?.batchId.slice(0, SHOWN_ID_LENGTH)}${others}`,
-      styled(STYLES[kind], kind.padEnd("given back".length), process.stderr),
+      output.styledNote(STYLES[kind], kind.padEnd("given back".length)),
       duration(tookMs),
       ...(error === undefined ? [] : [printable(error)]),
       ...(kind === "failed" && attempt > 1 ? [`attempt ${attempt}`] : []),
-      ...(last ? [styled("red", "dead", process.stderr)] : []),
+      ...(last ? [output.styledNote("red", "dead")] : []),
     ];
     output.note(parts.join("  "));
   }
 }
+
+export const commands = { work };

@@ -1,5 +1,6 @@
+import type { Readable } from "node:stream";
 import type { PawlClient } from "../connect.js";
-import type { Output } from "./output.js";
+import type { Output, Terminal } from "./output.js";
 
 /** An option of a command, as the parser and the help take it. */
 export interface Option {
@@ -44,6 +45,8 @@ export type Arguments<A extends string, O extends Options> = Positionals<A> & {
 /** What a command works with. */
 export interface Context {
   readonly output: Output;
+  readonly stdin: Readable;
+  readonly env: Terminal["env"];
   /** Which daemon, if the options say so. */
   readonly instance: string | undefined;
   /** Where the daemon listens, by the options given. */
@@ -52,94 +55,36 @@ export interface Context {
   connect(): Promise<PawlClient>;
 }
 
-export interface Command<A extends string = string, O extends Options = Options> {
+/** Everything that a command is, but for its name and its place among the others, which `cli/command-list.ts` has. */
+export interface Command<A extends string, O extends Options> {
+  /** Its positional arguments: `<queue> [payload..]`, `<name> -- command`. */
+  readonly args: A;
+  /** What it does, as a sentence without a full stop. */
+  readonly summary: string;
   readonly options: O;
   /** What the summary leaves open, as sentences. */
   readonly details?: string;
   /** Command lines and what they do. */
   readonly examples: readonly (readonly [line: string, does: string])[];
+  /** The words that an argument can be, by its name, for completion. */
+  readonly words?: Readonly<Record<string, readonly string[]>>;
   /** Performs it. Resolves with an exit code where that is not 0; rejects with the error to show. */
   run(args: Arguments<A, O>, context: Context): Promise<number | undefined>;
 }
 
-/** Declares a command. `A` names its positional arguments as `table.ts` has them. */
-export function command<const A extends string>() {
-  return <const O extends Options>(definition: Command<A, O>): Command<A, O> => definition;
+/** A command as those take it who know nothing of its arguments. */
+export interface AnyCommand extends Omit<Command<string, Options>, "run"> {
+  run(args: never, context: Context): Promise<number | undefined>;
+}
+
+/** Declares a command, so that `run` gets its arguments and options in their types. */
+export function command<const A extends string, const O extends Options>(
+  definition: Command<A, O>,
+): Command<A, O> {
+  return definition;
 }
 
 /** The command line cannot be right: exit code 2. The message names the value and says what to do. */
 export class UsageError extends Error {
   override readonly name: string = "UsageError";
-}
-
-const UNITS_MS: Readonly<Record<string, number>> = {
-  "": 1,
-  ms: 1,
-  s: 1000,
-  m: 60_000,
-  h: 3_600_000,
-  d: 86_400_000,
-};
-
-/** A whole number as it was typed. Throws `UsageError` with the option's name. */
-export function wholeNumber(name: string, text: string): number {
-  const number = /^[0-9]+$/.test(text) ? Number(text) : Number.NaN;
-  if (!Number.isSafeInteger(number)) {
-    throw new UsageError(`${name} takes a whole number, not ${JSON.stringify(text)}.`);
-  }
-  return number;
-}
-
-/** Milliseconds from `1500`, `90s`, `5m`, `2h` or `1d`. Throws `UsageError` with the option's name. */
-export function milliseconds(name: string, text: string): number {
-  const [, digits = "", unit = ""] = /^([0-9]+)(ms|s|m|h|d|)$/.exec(text) ?? [];
-  const number = digits === "" ? Number.NaN : Number(digits) * (UNITS_MS[unit] as number);
-  if (!Number.isSafeInteger(number)) {
-    throw new UsageError(`${name} takes milliseconds, or 90s, 5m, 2h, 1d; not ${JSON.stringify(text)}.`);
-  }
-  return number;
-}
-
-/** A JSON value from the command line. Throws `UsageError` with what it was for. */
-export function parseJson(what: string, text: string): unknown {
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (error) {
-    const hint = /^[\w./:@-]+$/.test(text) ? ` A JSON string needs quotes of its own: '"${text}"'.` : "";
-    throw new UsageError(`${what} is not JSON: ${shorten(text)} (${(error as Error).message}).${hint}`);
-  }
-  const rounded = roundedNumber(text);
-  if (rounded !== undefined) {
-    throw new UsageError(`${what} holds ${shorten(rounded)}, which would be rounded. Send it as a string.`);
-  }
-  return value;
-}
-
-/** A number in a JSON text that JavaScript cannot hold, if there is one: it must not be changed in silence. */
-export function roundedNumber(json: string): string | undefined {
-  const numbers = json.replace(/"(?:[^"\\]|\\.)*"/g, "").match(/-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g) ?? [];
-  return numbers.find((each) => {
-    const value = Number(each);
-    return Math.abs(value) > Number.MAX_SAFE_INTEGER && (/^-?\d+$/.test(each) || !Number.isFinite(value));
-  });
-}
-
-/** JSON for people to read. A text with a number that would be changed by that stays as it is. */
-export function indented(json: string): string {
-  return roundedNumber(json) === undefined ? JSON.stringify(JSON.parse(json), null, 2) : json;
-}
-
-const MAX_SHOWN_LENGTH = 80;
-
-/** A value as a message shows it. */
-export function shorten(text: string): string {
-  return text.length <= MAX_SHOWN_LENGTH ? text : `${text.slice(0, MAX_SHOWN_LENGTH - 3)}...`;
-}
-
-/** All of standard input, as text. */
-export async function readInput(): Promise<string> {
-  const chunks: Buffer[] = [];
-  for await (const chunk of process.stdin) chunks.push(chunk as Buffer);
-  return Buffer.concat(chunks).toString("utf8");
 }

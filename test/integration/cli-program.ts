@@ -1,6 +1,8 @@
 // The `pawl` program as a shell runs it: arguments and input in; output, errors and exit code out.
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { Readable, Writable } from "node:stream";
 import { onTestFinished } from "vitest";
+import { run } from "../../client/dist/cli/main.js";
 import { type AtEnd, PAWL } from "../daemon.js";
 
 export interface RunOptions {
@@ -80,13 +82,21 @@ export class PawlProcess {
   }
 }
 
-/** Starts `pawl`; whatever the environment of the tests says of sockets and colours is not passed on. */
-export function startPawl(args: readonly string[], options: RunOptions = {}): PawlProcess {
+/** The environment of the tests but for what it says of sockets and colours, and what is added to it. */
+function environment(added: RunOptions["env"]): Record<string, string | undefined> {
   const { PAWL_SOCKET: _, PAWL_INSTANCE: __, FORCE_COLOR: ___, NO_COLOR: ____, ...rest } = process.env;
-  const socket = options.socket === undefined ? [] : ["--socket", options.socket];
-  const child = spawn(process.execPath, [PAWL, ...socket, ...args], {
+  return { ...rest, ...added };
+}
+
+function withSocket(args: readonly string[], { socket }: RunOptions): string[] {
+  return [...(socket === undefined ? [] : ["--socket", socket]), ...args];
+}
+
+/** Starts `pawl`. */
+export function startPawl(args: readonly string[], options: RunOptions = {}): PawlProcess {
+  const child = spawn(process.execPath, [PAWL, ...withSocket(args, options)], {
     stdio: [options.input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
-    env: { ...rest, ...options.env },
+    env: environment(options.env),
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
   });
   child.stdin?.on("error", () => {});
@@ -97,6 +107,30 @@ export function startPawl(args: readonly string[], options: RunOptions = {}): Pa
 /** Runs `pawl` to its end. */
 export function pawl(args: readonly string[], options: RunOptions = {}): Promise<Ran> {
   return startPawl(args, options).ended;
+}
+
+/**
+ * Runs `pawl` to its end in this process, on streams that are no terminal: for help, usage and refusals, in which the
+ * shell has no part. To start a process takes longer than all the rest.
+ */
+export async function pawlHere(
+  args: readonly string[],
+  options: Pick<RunOptions, "input" | "env" | "socket"> = {},
+): Promise<Ran> {
+  const [stdout, stderr] = [new Sink(), new Sink()];
+  const stdin = Readable.from(options.input === undefined ? [] : [Buffer.from(options.input)]);
+  const code = await run(withSocket(args, options), { stdin, stdout, stderr, env: environment(options.env) });
+  return { code, stdout: stdout.text, stderr: stderr.text };
+}
+
+/** Keeps what is written to it. */
+class Sink extends Writable {
+  text = "";
+
+  override _write(chunk: Buffer, _encoding: BufferEncoding, written: () => void): void {
+    this.text += chunk.toString("utf8");
+    written();
+  }
 }
 
 /** How a line is run by somebody else, who need not have a name on this machine. */

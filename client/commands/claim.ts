@@ -1,0 +1,143 @@
+import type { Result } from "@pawl/protocol";
+import { EACH, textsAt } from "@pawl/protocol/json-text";
+import { command } from "../terminal/command.js";
+import { duration, plural } from "../terminal/quantities.js";
+import { printable } from "../terminal/text.js";
+
+/** There was nothing to claim: no failure, but for a script not the same as something. */
+const EXIT_NOTHING = 1;
+
+/** How long a claim is held, for the commands that make or renew one. */
+const lease = {
+  type: "duration",
+  describe: "How long the claim lasts unless it is renewed",
+} as const;
+const boundary = {
+  type: "text",
+  choices: ["idle", "active_turn_checkpoint"],
+  describe: "Where you stand: at a checkpoint, only what may come there is handed out",
+  default: "idle",
+} as const;
+
+const claim = command({
+  args: "<queue>",
+  summary: "Take the next batch, for a script of your own",
+  options: {
+    wait: { type: "duration", describe: "How long to wait for something to claim", default: "not at all" },
+    lease: { ...lease, default: "30s" },
+    "max-batches": { type: "number", describe: "How many that join are claimed together", default: "1" },
+    owner: {
+      type: "text",
+      value: "TEXT",
+      describe: "Who claims, for others to see",
+      default: "user and program",
+    },
+    boundary,
+  },
+  details:
+    "Exits with 1 if there is nothing to claim. The claim has to be renewed before it ends, and to be completed or abandoned; `pawl work` does all of that by itself.",
+  examples: [
+    [
+      "claim=$(pawl claim mails --json)",
+      "For a script: jq -r .claim.claimId and .claim.leaseToken have the proof",
+    ],
+    ["pawl claim mails --wait 1m --lease 5m", "Wait for work, and hold it for five minutes"],
+  ],
+  async run(args, { connect, output, env }) {
+    const client = await connect();
+    const { result: found, text } = await client.callForText("queue.claim", {
+      queue: args.queue,
+      owner: args.owner ?? `${env.USER ?? process.getuid?.() ?? "somebody"}:pawl claim`,
+      waitMs: args.wait ?? 0,
+      ...(args.lease === undefined ? {} : { leaseMs: args.lease }),
+      ...(args["max-batches"] === undefined ? {} : { maxBatches: args["max-batches"] }),
+      ...(args.boundary === undefined ? {} : { boundary: args.boundary }),
+    });
+    output.result(found, () => (found.claim === null ? "" : claimText(found.claim, text)), text);
+    if (found.claim !== null) return undefined;
+    output.note(
+      `There is nothing to claim in ${printable(args.queue)}. pawl why ${printable(args.queue)} says more.`,
+    );
+    return EXIT_NOTHING;
+  },
+});
+
+function claimText(made: NonNullable<Result<"queue.claim">["claim"]>, text: string): string {
+  const texts = textsAt(text, ["claim", "batches", EACH, "payloads", EACH]).values();
+  return `claim    ${made.claimId}
+token    ${made.leaseToken}
+fencing  ${made.fencingToken}
+ends in  ${duration(made.remainingMs)}
+${made.batches
+  .map(({ batchId, attempt, maxAttempts, payloads }) => {
+    const tries = `attempt ${attempt + 1}${maxAttempts === 0 ? "" : ` of ${maxAttempts}`}`;
+    return `batch    ${batchId}, ${tries}\n${payloads.map(() => `         ${texts.next().value}\n`).join("")}`;
+  })
+  .join("")}`;
+}
+
+const renew = command({
+  args: "<claim> <token>",
+  summary: "Hold a claim for longer",
+  options: { lease: { ...lease, describe: "How long it lasts from now on", default: "as it was claimed" } },
+  examples: [["pawl renew qwc:17:4 TOKEN --lease 5m", "CLAIM and TOKEN as pawl claim printed them"]],
+  async run({ claim: claimId, token: leaseToken, lease: leaseMs }, { connect, output }) {
+    const held = await (await connect()).queue.renew({
+      claimId,
+      leaseToken,
+      ...(leaseMs === undefined ? {} : { leaseMs }),
+    });
+    output.result(held, () => `It is held for ${duration(held.remainingMs)} more.`);
+    return undefined;
+  },
+});
+
+const complete = command({
+  args: "<claim> <token>",
+  summary: "Say that the work of a claim is done",
+  options: {},
+  details: "To do it twice is no mistake.",
+  examples: [["pawl complete qwc:17:4 TOKEN", "CLAIM and TOKEN as pawl claim printed them"]],
+  async run({ claim: claimId, token: leaseToken }, { connect, output }) {
+    const done = await (await connect()).queue.complete({ claimId, leaseToken });
+    output.result(done, () => `${plural(done.completed, "batch", "batches")} completed.`);
+    return undefined;
+  },
+});
+
+const abandon = command({
+  args: "<claim> <token>",
+  summary: "Give the work of a claim back",
+  options: {
+    error: {
+      type: "text",
+      value: "TEXT",
+      describe: "Why it failed; this delivery then counts as an attempt",
+    },
+    delay: { type: "duration", describe: "Not to be claimed again before so long from now" },
+  },
+  examples: [
+    ["pawl abandon qwc:17:4 TOKEN", "Somebody else may have it; no attempt is counted"],
+    [
+      `pawl abandon qwc:17:4 TOKEN --error "no disk" --delay 5m`,
+      "It failed; to be tried again in five minutes",
+    ],
+  ],
+  async run({ claim: claimId, token: leaseToken, error, delay }, { connect, output }) {
+    const done = await (await connect()).queue.abandon({
+      claimId,
+      leaseToken,
+      ...(error === undefined ? {} : { error }),
+      ...(delay === undefined ? {} : { delayMs: delay }),
+    });
+    output.result(done, () =>
+      [
+        `${plural(done.released, "batch", "batches")} given back.`,
+        ...(done.dead === 0 ? [] : [`${plural(done.dead, "batch", "batches")} dead: no attempts are left.`]),
+      ].join("\n"),
+    );
+    return undefined;
+  },
+});
+
+export const commands = { claim, renew, complete, abandon };

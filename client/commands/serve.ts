@@ -1,0 +1,200 @@
+import { basename, resolve } from "node:path";
+import { DEFAULT_LEASE_MS } from "@pawl/protocol/limits";
+import { CommandError, type ReceivedCommand } from "../deployment/receive.js";
+import {
+  CannotRun,
+  clockTime,
+  failureOf,
+  killAfterMs,
+  type Performed,
+  RunningCommands,
+} from "../process/child.js";
+import { command } from "../terminal/command.js";
+import type { Output } from "../terminal/output.js";
+import { duration } from "../terminal/quantities.js";
+import { printable } from "../terminal/text.js";
+import { roundedNumber } from "../terminal/values.js";
+import { isForGood, Postpone } from "../work/worker-pool.js";
+
+/** What a running command has to end by itself when pawl is told to end. */
+const DEFAULT_GRACE_MS = 10_000;
+/** Of an answer; the daemon takes less in a line unless it is told otherwise. */
+const MAX_ANSWER_BYTES = 64 * 1024 * 1024;
+
+const serve = command({
+  args: "<deployment> -- command",
+  summary: "Run a program for each command to a deployment",
+  options: {
+    jobs: {
+      type: "number",
+      short: "j",
+      describe: "How many commands are carried out at a time",
+      default: "1",
+    },
+    pull: { type: "flag", describe: "Take commands under leases, which outlive a restart of the daemon" },
+    lease: {
+      type: "duration",
+      describe: "With --pull: how long one outlives the last sign of life",
+      default: "30s",
+    },
+    grace: { type: "duration", describe: "What a running command has to end after SIGTERM", default: "10s" },
+    owner: {
+      type: "text",
+      value: "TEXT",
+      describe: "Who receives, for others to see",
+      default: "program and pid",
+    },
+  },
+  details:
+    "For each command sent to the deployment the program is run, with the params as JSON on its standard input. Exit code 0 answers with its standard output, as JSON if it is JSON and else as text; anything else answers with an error of the code EXIT_<code> and the last line of standard error. It is ended (TERM, then KILL) when the command is cancelled or expires or when its lease is lost, and killed when pawl is. SIGTERM ends pawl: what is not finished in time is delivered anew. The program finds PAWL_COMMAND, PAWL_COMMAND_ID, PAWL_DEPLOYMENT, PAWL_ATTEMPT and PAWL_DEADLINE in its environment.",
+  examples: [
+    [
+      `pawl serve builder -- sh -c 'make "$(jq -r .ref)" >&2 && echo "{\\"ok\\": true}"'`,
+      "Answers with JSON",
+    ],
+    [`pawl serve tools --jobs 4 -- sh -c '"./tools/$PAWL_COMMAND"'`, "A program for each command"],
+  ],
+  async run(args, { connect, output }) {
+    const client = await connect();
+    const { deployment, "--": line, lease: leaseMs = DEFAULT_LEASE_MS, grace = DEFAULT_GRACE_MS } = args;
+    const commands = new RunningCommands(grace);
+    let unable: CannotRun | undefined;
+
+    const carryOut = async (_params: unknown, received: ReceivedCommand): Promise<unknown> => {
+      const startedAt = performance.now();
+      const report = (kind: Outcome, error?: string): void => {
+        tell(received, kind, error, performance.now() - startedAt, output);
+      };
+      let performed: Performed;
+      try {
+        performed = await commands.perform(line, {
+          env: environmentOf(received, client.socketPath),
+          input: `${received.paramsText()}\n`,
+          stdout: "pipe",
+          maxOutputBytes: MAX_ANSWER_BYTES,
+          lost: received.signal,
+          killAfterMs: killAfterMs(leaseMs),
+        });
+      } catch (error) {
+        if (!(error instanceof CannotRun)) throw error;
+        unable = error;
+        commands.end();
+        report("given back");
+        throw new Postpone();
+      }
+      if (received.signal.aborted) {
+        report("stopped", (received.signal.reason as Error).message);
+        throw received.signal.reason;
+      }
+      if (performed.code !== 0 && commands.ending.aborted) {
+        report("given back");
+        throw new Postpone();
+      }
+      try {
+        const value = answerOf(performed);
+        report("done");
+        return value;
+      } catch (error) {
+        report("failed", (error as Error).message);
+        throw error;
+      }
+    };
+
+    const options = {
+      concurrency: args.jobs ?? 1,
+      owner: args.owner ?? `${basename(line[0] as string)}:${process.pid}`,
+      signal: commands.ending,
+      onError: (error: unknown) => {
+        // What is refused for good is told at the end.
+        if (!isForGood(error)) output.note(`pawl: ${printable((error as Error).message)}`);
+      },
+    };
+    try {
+      const handle = args.pull
+        ? client.commands.pull(deployment, every(carryOut), { ...options, leaseMs })
+        : client.commands.serve(deployment, every(carryOut), options);
+      await handle.done;
+    } finally {
+      commands.close();
+    }
+    if (unable !== undefined) throw unable;
+    return undefined;
+  },
+});
+
+/** Handlers for whatever command comes: what the program knows is its own business. */
+function every<H>(handler: H): Readonly<Record<string, H>> {
+  return new Proxy<Record<string, H>>(
+    {},
+    {
+      get: () => handler,
+      getOwnPropertyDescriptor: () => ({ configurable: true, enumerable: true, value: handler }),
+    },
+  );
+}
+
+/** The answer that a program gave by its output and its exit code. Throws `CommandError` for an error. */
+function answerOf(performed: Performed): unknown {
+  const { code, signal, output, tail } = performed;
+  if (code !== 0) {
+    throw new CommandError(signal ?? `EXIT_${code}`, failureOf(performed), { exitCode: code, stderr: tail });
+  }
+  if (output.length > MAX_ANSWER_BYTES) {
+    throw new CommandError("ANSWER_TOO_LARGE", `The program printed more than ${MAX_ANSWER_BYTES} bytes.`);
+  }
+  const text = output.toString("utf8").trimEnd();
+  if (text === "") return null;
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    return text;
+  }
+  const rounded = roundedNumber(text);
+  if (rounded === undefined) return value;
+  throw new CommandError("ANSWER_NOT_EXACT", `The answer holds ${rounded}, which would be rounded.`);
+}
+
+/** What a program can know of the command it is run for. */
+function environmentOf(received: ReceivedCommand, socketPath: string): Record<string, string> {
+  const { commandId, deployment, command: name, attempt, deadline } = received;
+  return {
+    PAWL_SOCKET: resolve(socketPath),
+    PAWL_DEPLOYMENT: deployment,
+    PAWL_COMMAND: name,
+    PAWL_COMMAND_ID: commandId,
+    PAWL_ATTEMPT: String(attempt),
+    PAWL_DEADLINE: deadline === null ? "" : String(deadline),
+  };
+}
+
+type Outcome = "done" | "failed" | "stopped" | "given back";
+
+const OUTCOME_STYLES = { done: "green", failed: "red", stopped: "yellow", "given back": "dim" } as const;
+
+/** A line for each command that was carried out: on a terminal for people, in JSON for programs. */
+function tell(
+  { commandId, command: name, attempt }: ReceivedCommand,
+  outcome: Outcome,
+  error: string | undefined,
+  tookMs: number,
+  output: Output,
+): void {
+  if (output.json) {
+    const line = { outcome, commandId, command: name, attempt, tookMs: Math.round(tookMs) };
+    output.write(`${JSON.stringify({ ...line, ...(error === undefined ? {} : { error }) })}\n`);
+  } else if (output.isWatched) {
+    const parts = [
+      output.styledNote("dim", clockTime()),
+      commandId,
+      printable(name),
+      output.styledNote(OUTCOME_STYLES[outcome], outcome.padEnd("given back".length)),
+      duration(tookMs),
+      ...(error === undefined ? [] : [printable(error)]),
+      ...(attempt > 1 ? [`attempt ${attempt}`] : []),
+    ];
+    output.note(parts.join("  "));
+  }
+}
+
+export const commands = { serve };

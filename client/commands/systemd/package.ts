@@ -1,0 +1,50 @@
+import { accessSync, constants, existsSync, realpathSync } from "node:fs";
+import { delimiter, dirname, join } from "node:path";
+import { PawlError } from "@pawl/protocol/errors";
+import { daemonPackage } from "../../connection/start-daemon.js";
+
+/** Lies in the directory that has the units. */
+export const NETWORK_CONF = "network.conf";
+
+/** What runs the daemon of this installation, with absolute paths, and where its units are. */
+export function installation(): { command: string[]; units: string } {
+  const directory = daemonPackage() ?? packageOnPath();
+  // In a clone they lie beside the packages.
+  const units = [join(directory, "systemd"), join(directory, "../systemd")].find((path) =>
+    existsSync(join(path, NETWORK_CONF)),
+  );
+  if (units === undefined) {
+    throw new PawlError(
+      "not_found",
+      `The installation in ${directory} has no units of systemd. Install pawl again.`,
+      {
+        what: "units",
+      },
+    );
+  }
+  return { command: [process.execPath, realpathSync(join(directory, "bin/pawld.js"))], units };
+}
+
+/** The package whose `pawld` a shell would run. */
+function packageOnPath(): string {
+  for (const directory of (process.env.PATH ?? "").split(delimiter)) {
+    const program = join(directory, "pawld");
+    if (isExecutable(program)) return dirname(dirname(realpathSync(program)));
+  }
+  throw new PawlError(
+    "not_found",
+    "There is no pawld here to be run. Install @pawl/daemon beside @pawl/client.",
+    {
+      what: "pawld",
+    },
+  );
+}
+
+function isExecutable(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}

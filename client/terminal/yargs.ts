@@ -1,0 +1,89 @@
+// The only file that imports yargs, for completion and for the guess what a mistyped command was meant to be. Command
+// lines themselves are parsed by Node: yargs takes as long to load as everything else together (45 of 100 ms).
+import yargs, { type Argv } from "yargs";
+import type { Options } from "./command.js";
+
+/**
+ * The script that completes command lines of `pawl` in a shell. yargs has the program asked by the login shell, which
+ * may be another than the one that completes; so the script says which one asks.
+ */
+export function completionScript(shell: string): string {
+  const { log } = console;
+  const { SHELL, ZSH_NAME } = process.env;
+  let script = "";
+  // yargs chooses the shell by the environment, and prints.
+  Object.assign(process.env, { SHELL: shell, ZSH_NAME: "" });
+  console.log = (text: string) => {
+    script += `${text}\n`;
+  };
+  try {
+    yargs().scriptName("pawl").completion("completion").showCompletionScript();
+  } finally {
+    console.log = log;
+    restore("SHELL", SHELL);
+    restore("ZSH_NAME", ZSH_NAME);
+  }
+  return script
+    .replaceAll("pawl --get-yargs-completions", `env ZSH_NAME= SHELL=${shell} pawl --get-yargs-completions`)
+    .replace(/completion >> ~\/\.(\w+)/g, `completion ${shell} >> ~/.$1`);
+}
+
+function restore(name: string, value: string | undefined): void {
+  if (value === undefined) delete process.env[name];
+  else process.env[name] = value;
+}
+
+/** A command, as far as it is completed here. */
+export interface Completable {
+  readonly name: string;
+  readonly summary: string;
+}
+
+/**
+ * What could come next on a line: commands, options, and the values of an option that has a choice of them.
+ *
+ * @param words the line so far, from the program's name on; the last one is the one being typed.
+ */
+export async function completions(
+  words: readonly string[],
+  commands: readonly Completable[],
+  options: Options,
+): Promise<string[]> {
+  const found = await parserOf(commands)
+    .options(toYargs(options))
+    .completion("completion", false as never)
+    .getCompletion([...words]);
+  // yargs offers one-letter options with two dashes.
+  return found.filter((each) => !/^--\w(:|\t|$)/.test(each));
+}
+
+/** The name that a mistyped word comes closest to, if any comes close. */
+export async function closest(word: string, names: readonly string[]): Promise<string | undefined> {
+  let said = "";
+  await parserOf(names.map((name) => ({ name, summary: "" })))
+    .recommendCommands()
+    .fail((message) => {
+      said = message ?? "";
+    })
+    .parseAsync([word]);
+  return /^Did you mean (.*)\?$/.exec(said)?.[1];
+}
+
+function parserOf(commands: readonly Completable[]): Argv {
+  const parser = yargs([]).scriptName("pawl").help(false).version(false).exitProcess(false);
+  return commands.reduce((known, { name, summary }) => known.command(name, summary, {}, () => {}), parser);
+}
+
+function toYargs(options: Options): Parameters<Argv["options"]>[0] {
+  return Object.fromEntries(
+    Object.entries(options).map(([name, { type, short, describe, choices }]) => [
+      name,
+      {
+        describe,
+        type: type === "flag" ? ("boolean" as const) : ("string" as const),
+        ...(short === undefined ? {} : { alias: short }),
+        ...(choices === undefined ? {} : { choices }),
+      },
+    ]),
+  );
+}
