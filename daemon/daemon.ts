@@ -21,6 +21,7 @@ import { loadProvider } from "./remote/load.js";
 import { OutsideLeases, type Site, type SiteRule } from "./remote/remote-leases.js";
 import { loggable } from "./remote/secrets.js";
 import type { LeaseRule } from "./remote/specification.js";
+import { Backups } from "./rpc/backups.js";
 import { Receivers } from "./rpc/command-push.js";
 import { Dispatcher } from "./rpc/dispatch.js";
 import { handlers } from "./rpc/handlers.js";
@@ -30,9 +31,9 @@ import { Inbox } from "./socket/inbox.js";
 import { type Credentials, type Kernel, openKernel } from "./socket/kernel.js";
 import { Listener, type SocketOption } from "./socket/listener.js";
 import { Notices, type Passed } from "./socket/supervisor.js";
-import { Backups } from "./store/backup.js";
-import { cannotOpen, type Engine, openEngine, openReader } from "./store/open-database.js";
-import { classify } from "./store/sqlite.js";
+import { cannotOpen } from "./store/cannot-open.js";
+import { classify } from "./store/failure.js";
+import { type OpenDatabase, openDatabase, openDatabaseToRead } from "./store/open-database.js";
 import type { Operation } from "./store/statement.js";
 import type { Call } from "./turns/call.js";
 import type { Caller, Env } from "./turns/operation.js";
@@ -66,7 +67,7 @@ export class Daemon {
   #config: Config;
   readonly #log: Logger;
   readonly #notices: Notices;
-  readonly #engine: Engine;
+  readonly #engine: OpenDatabase;
   readonly #kernel: Kernel | undefined;
   readonly #statistics = new Statistics();
   readonly #inbox = new Inbox();
@@ -96,7 +97,7 @@ export class Daemon {
     config: Config,
     log: Logger,
     notices: Notices,
-    engine: Engine,
+    engine: OpenDatabase,
     identity: Env["identity"],
     kernel: Kernel | undefined,
     sites: readonly SiteRule[],
@@ -128,7 +129,7 @@ export class Daemon {
       },
       reports: this.#reports(),
     });
-    this.#backups = new Backups(engine.store.database, log, (connection, progress) =>
+    this.#backups = new Backups(engine, log, (connection, progress) =>
       this.#connections.get(connection)?.notify("daemon.backupProgress", progress),
     );
     this.#receivers = new Receivers({
@@ -194,8 +195,8 @@ export class Daemon {
     const sites = await loadSites(config.leaseRules);
     const path = join(config.stateDir, DATABASE_FILE);
     const engine = config.readOnly
-      ? openReader({ path, mode })
-      : openEngine({
+      ? openDatabaseToRead({ path, mode })
+      : openDatabase({
           path,
           mode,
           acceptModeChange,
@@ -336,16 +337,10 @@ export class Daemon {
 
   /** The last transaction of this life: the time, so that the next one begins no earlier. */
   #keep(): void {
-    const { store } = this.#engine;
-    const now = this.#loop.now();
     try {
-      store.begin();
-      store.keepTime(now);
-      store.commit(now);
-      store.checkpoint();
+      this.#engine.end(this.#loop.now());
     } catch (error) {
       // Everything that was answered is on disk; only this could not be added.
-      store.rollback();
       this.#log.error({ err: error }, "the time and a checkpoint could not be written at the end");
     }
   }
@@ -354,7 +349,7 @@ export class Daemon {
   #recover(): void {
     if (this.#config.readOnly) return;
     // It takes long after a crash under load, so it comes before the time that grants are given to be renewed.
-    this.#engine.store.checkpoint();
+    this.#engine.moveLog();
     this.#loop.performNow((env) => endByClockOfBoot(uptime(), env));
     this.#loop.performNow(restart);
     this.#outside?.start();
@@ -618,7 +613,7 @@ export class Daemon {
           },
           leases: { held: yield* countLeases(env) },
           pipeline: yield* countBoard(),
-          database: daemon.#engine.store.sizes(),
+          database: daemon.#engine.sizes(),
         } as never;
       },
     };

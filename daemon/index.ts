@@ -15,4 +15,4 @@ export type {
   ProviderOptions,
   ReleaseRequest,
 } from "./remote/provider.js";
-export type { EngineOptions } from "./store/open-database.js";
+export type { DatabaseOptions } from "./store/open-database.js";

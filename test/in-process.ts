@@ -12,8 +12,8 @@ import { encode } from "../daemon/dist/json/raw-json.js";
 import type { Receivers } from "../daemon/dist/rpc/command-push.js";
 import { Dispatcher } from "../daemon/dist/rpc/dispatch.js";
 import { handlers } from "../daemon/dist/rpc/handlers.js";
-import { openEngine } from "../daemon/dist/store/open-database.js";
-import { classify } from "../daemon/dist/store/sqlite.js";
+import { classify } from "../daemon/dist/store/failure.js";
+import { type OpenDatabase, openDatabase } from "../daemon/dist/store/open-database.js";
 import type { Store } from "../daemon/dist/store/store.js";
 import type { Call } from "../daemon/dist/turns/call.js";
 import { Statistics } from "../daemon/dist/turns/statistics.js";
@@ -34,28 +34,27 @@ export class InProcess {
   readonly rolledBack: unknown[] = [];
   readonly notified: { connection: number; method: string; params: object }[] = [];
   readonly #dispatcher: Dispatcher;
-  readonly #close: () => void;
-  readonly #store: Store;
+  readonly #database: OpenDatabase;
   #open = true;
 
   constructor(options: InProcessOptions = {}) {
     this.path = options.path ?? join(privateDirectory(), "pawl.db");
-    const engine = openEngine({
+    const database = openDatabase({
       path: this.path,
       ...(options.time === undefined ? {} : { time: options.time }),
     });
     this.loop = new TurnLoop({
       setting: {
-        store: options.wrap?.(engine.store) ?? engine.store,
-        clock: engine.clock,
-        mode: engine.mode,
-        sign: engine.sign,
+        store: options.wrap?.(database.store) ?? database.store,
+        clock: database.clock,
+        mode: database.mode,
+        sign: database.sign,
         // The key is a file beside the database, if that is one.
         identity:
           this.path === ":memory:"
             ? null
             : settleIdentity(
-                engine,
+                database,
                 { stateDir: dirname(this.path), credentialsDirectory: undefined, acceptChange: false },
                 () => {},
               ).identity,
@@ -85,8 +84,7 @@ export class InProcess {
       log: pino({ level: "silent" }),
       readOnly: false,
     });
-    this.#close = () => engine.close();
-    this.#store = engine.store;
+    this.#database = database;
     this.loop.performNow(restart);
     onTestFinished(() => this.close());
   }
@@ -113,16 +111,13 @@ export class InProcess {
   /** Like an orderly stop: the next one begins at the time at which this one ended. */
   close(): void {
     if (!this.#open) return;
-    const now = this.loop.now();
-    this.#store.begin();
-    this.#store.keepTime(now);
-    this.#store.commit(now);
+    this.#database.end(this.loop.now());
     this.crash();
   }
 
   /** Like `kill -9`: only what was committed is there afterwards. */
   crash(): void {
-    if (this.#open) this.#close();
+    if (this.#open) this.#database.close();
     this.#open = false;
   }
 }

@@ -1,20 +1,11 @@
 import { randomBytes } from "node:crypto";
-import {
-  closeSync,
-  existsSync,
-  fstatSync,
-  fsyncSync,
-  openSync,
-  readFileSync,
-  statSync,
-  writeFileSync,
-} from "node:fs";
+import { closeSync, existsSync, fstatSync, fsyncSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { PawlError, refuse } from "@pawl/protocol/errors";
 import { findAuthor, type Renamed, settleNode } from "../domain/board/author.js";
 import { authorOf, newIdentity, openIdentity } from "../domain/board/key.js";
 import { nameNewFile } from "../store/new-file.js";
-import type { Engine } from "../store/open-database.js";
+import type { OpenDatabase } from "../store/open-database.js";
 import type { Identity } from "../turns/operation.js";
 
 const KEY_FILE = "identity.key";
@@ -47,13 +38,13 @@ export interface Settled {
  * @param onMade is told of the author whose key was made.
  */
 export function settleIdentity(
-  engine: Engine,
+  database: OpenDatabase,
   options: IdentityOptions,
   onMade: (author: string) => void,
 ): Settled {
   const { acceptChange } = options;
   const path = keyFile(options);
-  const databaseFile = fileOf(engine);
+  const databaseFile = database.fileId;
   let known = existsSync(path) ? { ...read(path, options), databaseFile } : undefined;
   const identity = (): Identity => {
     if (known === undefined) {
@@ -63,7 +54,7 @@ export function settleIdentity(
     return known;
   };
 
-  const { store, clock } = engine;
+  const { store, clock } = database;
   const now = clock.read().now;
   store.begin();
   try {
@@ -136,10 +127,4 @@ function make(path: string, options: IdentityOptions): Key {
     closeSync(directory);
   }
   return read(path, options);
-}
-
-/** Which file a database is: a copy of it, also under the same name, is another. */
-function fileOf({ store }: Engine): string {
-  const { ino, birthtimeNs } = statSync(store.database.name, { bigint: true });
-  return `${ino}-${birthtimeNs}`;
 }

@@ -2,12 +2,10 @@ import { randomBytes } from "node:crypto";
 import { lstatSync, rmSync, statSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { basename, dirname, isAbsolute, join, normalize } from "node:path";
-import type { Params, Result } from "@pawl/protocol";
+import type { Result } from "@pawl/protocol";
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 import type Database from "better-sqlite3";
-import type { Logger } from "pino";
 import { elapsed } from "../clock.js";
-import type { Sender } from "../rpc/dispatch.js";
 import { nameNewFile } from "./new-file.js";
 
 /** Pages copied between two turns: 1 MiB at the usual page size, a few milliseconds. */
@@ -24,67 +22,7 @@ export interface Progress {
   readonly totalPages: number;
 }
 
-/** Makes backups for those who may have the whole database, one at a time. */
-export class Backups {
-  readonly #database: Database.Database;
-  readonly #log: Logger;
-  readonly #notify: (connection: number, progress: Progress) => void;
-  #underWay: Promise<unknown> | undefined;
-  #stopping = false;
-
-  /** @param notify tells a connection how far its backup is. */
-  constructor(
-    database: Database.Database,
-    log: Logger,
-    notify: (connection: number, progress: Progress) => void,
-  ) {
-    this.#database = database;
-    this.#log = log;
-    this.#notify = notify;
-  }
-
-  /** Refuses like `backUp`, and with `forbidden` for other users and `unavailable` while one is being made. */
-  async make(params: Params<"daemon.backup">, sender: Sender): Promise<Result<"daemon.backup">> {
-    if (!mayHaveAll(sender)) {
-      throw refuse(
-        "forbidden",
-        `A backup is the whole database, so only the user of the daemon and root may have one, not uid ${sender.caller.uid ?? "unknown"}.`,
-        { uid: sender.caller.uid },
-      );
-    }
-    if (this.#underWay !== undefined) {
-      throw refuse("unavailable", "Another backup is being made. Ask again when it is done.", {
-        reason: "backup_under_way",
-      });
-    }
-    const { connection } = sender.caller;
-    const underWay = backUp(this.#database, params, {
-      onProgress: (progress) => this.#notify(connection, progress),
-      givenUp: () => this.#stopping || sender.closed,
-    });
-    this.#underWay = underWay.catch(() => {});
-    try {
-      const done = await underWay;
-      this.#log.info({ ...done, caller: sender.caller }, "backup made");
-      return done;
-    } finally {
-      this.#underWay = undefined;
-    }
-  }
-
-  /** Gives up the one that is being made, and resolves once nothing of it is left. */
-  async stop(): Promise<void> {
-    this.#stopping = true;
-    await this.#underWay;
-  }
-}
-
-/** A socket for readers may be open to users who are not to see everything. */
-function mayHaveAll({ caller: { uid }, readOnly }: Sender): boolean {
-  return uid === null ? !readOnly : uid === 0 || uid === process.getuid?.();
-}
-
-interface BackupWatch {
+export interface BackupWatch {
   /** Called with how far it is, at most every `PROGRESS_EVERY_MS`. */
   onProgress: (progress: Progress) => void;
   /** Whether nobody wants the copy any more; it is then given up and removed. */
@@ -99,9 +37,9 @@ interface BackupWatch {
  * Refuses with `invalid_params`, `not_found` (no such directory), `conflict` (the file exists), `forbidden` (the
  * directory is not writable) and `unavailable` (no space left, or given up).
  */
-async function backUp(
+export async function backUp(
   database: Database.Database,
-  { path }: Params<"daemon.backup">,
+  path: string,
   watch: BackupWatch,
 ): Promise<Result<"daemon.backup">> {
   const refusal = checkTarget(path);

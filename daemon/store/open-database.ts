@@ -1,16 +1,20 @@
 import { randomBytes } from "node:crypto";
-import { accessSync, constants, existsSync, mkdirSync, type Stats, statSync } from "node:fs";
+import { constants, existsSync, mkdirSync, statSync } from "node:fs";
 import { dirname } from "node:path";
-import type { Mode } from "@pawl/protocol";
+import type { Mode, Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import type Database from "better-sqlite3";
 import { Clock, type TimeSource } from "../clock.js";
 import { SIGNING_KEY_BYTES, signer } from "../identity/signature.js";
+import { type BackupWatch, backUp } from "./backup.js";
+import { blockedAt, cannotOpen, describeBlock } from "./cannot-open.js";
+import { connect, connectToRead } from "./connection.js";
 import { FileLock } from "./file-lock.js";
 import { latestVersion, migrate, schemaVersion } from "./migrate.js";
 import { SqliteStore } from "./sqlite.js";
+import type { Store } from "./store.js";
 
-export interface EngineOptions {
+export interface DatabaseOptions {
   /** The database file, or ":memory:". Its directory is made if need be. */
   path: string;
   /** What the counters belong to; undefined takes the database as it was made, centralized for a new one. */
@@ -22,14 +26,24 @@ export interface EngineOptions {
   onMigrate?: (from: number, to: number, bytes: number) => void;
 }
 
-/** An open database with everything that operations on it need. */
-export interface Engine {
-  readonly store: SqliteStore;
+/** An open database: everything that operations on it need, and what is done with the file as a whole. */
+export interface OpenDatabase {
+  readonly store: Store;
   readonly clock: Clock;
   readonly mode: Mode;
   readonly schemaVersion: number;
   /** Proof that this database granted what a text names. */
   readonly sign: (text: string) => string;
+  /** Which file the database is: a copy of it, also under the same name, is another. */
+  readonly fileId: string;
+  /** Of the file, and of its write-ahead log. */
+  sizes(): { bytes: number; walBytes: number };
+  /** Moves what the life before has left in the write-ahead log into the database; takes long after a crash under load. */
+  moveLog(): void;
+  /** The last transaction of this life: the next one begins no earlier than `now`. */
+  end(now: number): void;
+  /** Refuses like `backUp`. */
+  backUp(path: string, watch: BackupWatch): Promise<Result<"daemon.backup">>;
   close(): void;
 }
 
@@ -38,7 +52,7 @@ export interface Engine {
  * it (details.pid), when it was made by a newer pawl, or with another mode or node id, and with `unavailable`
  * when the file or its directory cannot be used.
  */
-export function openEngine(options: EngineOptions): Engine {
+export function openDatabase(options: DatabaseOptions): OpenDatabase {
   const { path } = options;
   const toClose: (() => void)[] = [];
   const close = (): void => {
@@ -49,79 +63,50 @@ export function openEngine(options: EngineOptions): Engine {
       const lock = lockDatabase(path);
       toClose.push(() => lock.release());
     }
-    const store = new SqliteStore({ path });
+    const database = connect(path);
+    toClose.push(() => database.close());
+    const schemaVersion = migrate(database, (from, to) =>
+      options.onMigrate?.(from, to, sizes(database).bytes),
+    );
+    const mode = settleMode(database, options.mode, options.acceptModeChange ?? false);
+    const clock = new Clock(Number(readMeta(database, "high_water_mark") ?? 0), options.time);
+    const sign = signer(settleSigningKey(database));
+    const store = new SqliteStore(database);
     toClose.push(() => store.close());
-    const version = migrate(store.database, (from, to) => options.onMigrate?.(from, to, store.sizes().bytes));
-    const mode = settleMode(store.database, options.mode, options.acceptModeChange ?? false);
-    const clock = new Clock(Number(readMeta(store.database, "high_water_mark") ?? 0), options.time);
-    const sign = signer(settleSigningKey(store.database));
-    return { store, clock, mode, schemaVersion: version, sign, close };
+    return { ...parts(database, store), clock, mode, schemaVersion, sign, close };
   } catch (error) {
     close();
     throw cannotOpen(path, error);
   }
 }
 
-/** What the system or SQLite refuses, as a refusal that names the database and what to do; anything else as it is. */
-export function cannotOpen(path: string, error: unknown): unknown {
-  const { code, message } = error as { code?: unknown; message?: string };
-  if (error instanceof PawlError || typeof code !== "string") return error;
-  const text = `The database ${path} cannot be opened: ${message}. ${remedy(path, code)}`;
-  return new PawlError("unavailable", text, { reason: code }, { cause: error });
+/** The parts of an open database that are the same for one that is written and one that is only read. */
+function parts(
+  database: Database.Database,
+  store: SqliteStore,
+): Pick<OpenDatabase, "store" | "fileId" | "sizes" | "moveLog" | "end" | "backUp"> {
+  return {
+    store,
+    fileId: fileIdOf(database),
+    sizes: () => sizes(database),
+    moveLog: () => store.moveLog(),
+    end: (now) => store.end(now),
+    backUp: (path, watch) => backUp(database, path, watch),
+  };
 }
 
-function remedy(path: string, code: string): string {
-  if (/^(ENOSPC|EDQUOT|SQLITE_FULL|SQLITE_IOERR_SHMSIZE)$/.test(code))
-    return "There is no space left on its file system. Make some, or name another state directory.";
-  if (/^SQLITE_(NOTADB|CORRUPT)/.test(code))
-    return "It is damaged, or none of pawl's. Restore a copy, or move it away and begin anew.";
-  const blocked = blockedAt([path, `${path}.lock`, dirname(path)], constants.R_OK | constants.W_OK);
-  if (blocked?.code === "EROFS")
-    return `${blocked.path} is on a file system that is mounted read-only. Mount it for writing, name another state directory, or only read it with --read-only.`;
-  if (blocked !== undefined)
-    return `${describeBlock(blocked)} Start pawld as that user, or name another state directory.`;
-  return "Make its directory ours to write, or name another.";
+function fileIdOf({ name, memory }: Database.Database): string {
+  if (memory) return "";
+  const { ino, birthtimeNs } = statSync(name, { bigint: true });
+  return `${ino}-${birthtimeNs}`;
 }
 
-/** What stands in the way of a path, with its owner. */
-interface Block {
-  readonly path: string;
-  readonly code: string;
-  readonly uid: number;
-  readonly mode: number;
-}
-
-/** The first of these paths, or of the directories above them, that we may not use so (access(2)). */
-function blockedAt(paths: readonly string[], wanted: number): Block | undefined {
-  for (const path of paths) {
-    // Above what is not there, or cannot be looked at, is what keeps us from it.
-    let at = path;
-    let found = statOf(at);
-    while (found === undefined && dirname(at) !== at) {
-      at = dirname(at);
-      found = statOf(at);
-    }
-    if (found === undefined) continue;
-    try {
-      accessSync(at, found.isDirectory() ? wanted | constants.X_OK : wanted);
-    } catch (error) {
-      const { uid, mode } = found;
-      return { path: at, code: (error as NodeJS.ErrnoException).code ?? "", uid, mode: mode & 0o777 };
-    }
-  }
-  return undefined;
-}
-
-function statOf(path: string): Stats | undefined {
-  try {
-    return statSync(path, { throwIfNoEntry: false });
-  } catch {
-    return undefined;
-  }
-}
-
-function describeBlock({ path, uid, mode }: Block): string {
-  return `${path} belongs to the user with uid ${uid} and has mode ${mode.toString(8).padStart(4, "0")}; we are uid ${process.getuid?.()}.`;
+function sizes({ name, memory }: Database.Database): { bytes: number; walBytes: number } {
+  if (memory) return { bytes: 0, walBytes: 0 };
+  return {
+    bytes: statSync(name).size,
+    walBytes: statSync(`${name}-wal`, { throwIfNoEntry: false })?.size ?? 0,
+  };
 }
 
 /**
@@ -129,7 +114,7 @@ function describeBlock({ path, uid, mode }: Block): string {
  * `forbidden` when we may not read it, with `not_found` when there is none, and with `invalid_state` when its tables
  * are not those of this program or when it was made in another mode than the one that is asked for.
  */
-export function openReader(options: Pick<EngineOptions, "path" | "mode" | "time">): Engine {
+export function openDatabaseToRead(options: Pick<DatabaseOptions, "path" | "mode" | "time">): OpenDatabase {
   const { path } = options;
   const blocked = blockedAt([path], constants.R_OK);
   if (blocked !== undefined) {
@@ -146,9 +131,9 @@ export function openReader(options: Pick<EngineOptions, "path" | "mode" | "time"
       { what: "database" },
     );
   }
-  const store = openStoreToRead(path);
+  const database = connectOrRefuse(path);
   try {
-    const version = schemaVersion(store.database);
+    const version = schemaVersion(database);
     const known = latestVersion();
     if (version !== known) {
       throw new PawlError(
@@ -157,7 +142,7 @@ export function openReader(options: Pick<EngineOptions, "path" | "mode" | "time"
         { from: version, to: known },
       );
     }
-    const mode = JSON.parse(readMeta(store.database, "mode") ?? '{"kind":"centralized"}') as Mode;
+    const mode = JSON.parse(readMeta(database, "mode") ?? '{"kind":"centralized"}') as Mode;
     if (options.mode !== undefined && describe(options.mode) !== describe(mode)) {
       throw new PawlError(
         "invalid_state",
@@ -165,17 +150,19 @@ export function openReader(options: Pick<EngineOptions, "path" | "mode" | "time"
         { from: mode, to: options.mode },
       );
     }
-    const clock = new Clock(Number(readMeta(store.database, "high_water_mark") ?? 0), options.time);
-    return { store, clock, mode, schemaVersion: version, sign: signsNothing, close: () => store.close() };
+    const clock = new Clock(Number(readMeta(database, "high_water_mark") ?? 0), options.time);
+    const store = new SqliteStore(database);
+    const close = (): void => store.close();
+    return { ...parts(database, store), clock, mode, schemaVersion: version, sign: signsNothing, close };
   } catch (error) {
-    store.close();
+    database.close();
     throw error;
   }
 }
 
-function openStoreToRead(path: string): SqliteStore {
+function connectOrRefuse(path: string): Database.Database {
   try {
-    return new SqliteStore({ path, readOnly: true });
+    return connectToRead(path);
   } catch (error) {
     const { message } = error as Error;
     // What the processes that have it open share is in files beside it, which who comes first has to make.

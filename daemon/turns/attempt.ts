@@ -56,10 +56,10 @@ export class Attempt {
   }
 
   begin(): void {
-    const { store, readOnly } = this.#setting;
+    const { store } = this.#setting;
     store.begin();
     // The writing process wrote what this transaction sees at a time of its own, which is not of the future.
-    if (readOnly) this.#now = Math.max(this.#now, store.lastTime());
+    if (store.writer !== undefined) this.#now = Math.max(this.#now, store.writer.lastTime());
   }
 
   /** Performs a call, then those that it woke. */

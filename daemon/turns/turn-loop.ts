@@ -8,8 +8,8 @@
  *     effects    held back until the commit      gathering, alarm, writer-watch  when a turn begins
  */
 import { type PawlError, refuse } from "@pawl/protocol/errors";
+import type { Failure } from "../store/failure.js";
 import type { Operation } from "../store/statement.js";
-import type { Failure } from "../store/store.js";
 import { Alarm } from "./alarm.js";
 import { Attempt, type Endings, type Setting } from "./attempt.js";
 import { type Call, performUntilDone } from "./call.js";
@@ -80,7 +80,6 @@ export class TurnLoop {
   #calls: Call[] = [];
   #timedOut: Parked[] = [];
   #scheduled = false;
-  #movingLog = false;
   /** Whether all that waits is to be performed again. */
   #tryAll = false;
   /** Connections with grants that end with them. */
@@ -94,8 +93,8 @@ export class TurnLoop {
     const { store, readOnly } = options.setting;
     // At first to find out what has ended; never in a daemon that only reads.
     this.#alarm = new Alarm(readOnly ? Number.POSITIVE_INFINITY : 0, () => this.schedule());
-    if (!readOnly) return;
-    this.#writerWatch = new WriterWatch(store, {
+    if (store.writer === undefined) return;
+    this.#writerWatch = new WriterWatch(store.writer, {
       isNeeded: () => this.#waiters.size > 0 && this.#refusal === undefined,
       onChange: () => {
         this.#tryAll = true;
@@ -258,17 +257,6 @@ export class TurnLoop {
     this.#gathering.committed(answered, attempt.wrote ? attempt.commitMs : undefined);
     reports.committed(attempt);
     this.#writerWatch?.start();
-    if (this.#setting.store.hasMuchToMove) this.#moveLogSoon();
-  }
-
-  /** After the answers have gone out, and not within a turn, so that nobody waits for both. */
-  #moveLogSoon(): void {
-    if (this.#movingLog) return;
-    this.#movingLog = true;
-    setImmediate(() => {
-      this.#movingLog = false;
-      if (this.#refusal === undefined) this.#setting.store.moveLog();
-    });
   }
 
   #timeUp(parked: Parked): void {
@@ -336,7 +324,6 @@ export class TurnLoop {
   }
 
   #break(error: unknown, unanswered: readonly Call[]): void {
-    this.#setting.store.dropUncommitted();
     for (const call of unanswered) call.settle(STORAGE_FAILED);
     this.#end(STORAGE_FAILED);
     this.#options.reports.broken(error);

@@ -1,5 +1,5 @@
 import { elapsed } from "../clock.js";
-import type { Store } from "../store/store.js";
+import type { OtherWriter } from "../store/store.js";
 
 /**
  * The time between two looks at the database of the process that writes: SQLite tells other processes of nothing. A
@@ -18,15 +18,15 @@ interface Watcher {
 
 /** In a daemon that only reads: finds out that the process that writes has committed something. */
 export class WriterWatch {
-  readonly #store: Store;
+  readonly #writer: OtherWriter;
   readonly #watcher: Watcher;
   #timer: NodeJS.Timeout | undefined;
   /** The version of the database with which all that waits was last performed. */
   #seenVersion: number | undefined;
   #stopped = false;
 
-  constructor(store: Store, watcher: Watcher) {
-    this.#store = store;
+  constructor(writer: OtherWriter, watcher: Watcher) {
+    this.#writer = writer;
     this.#watcher = watcher;
   }
 
@@ -61,7 +61,7 @@ export class WriterWatch {
   /** Undefined when it cannot be read: the turn finds out why. */
   #versionNow(): number | undefined {
     try {
-      return this.#store.dataVersion();
+      return this.#writer.version();
     } catch {
       return undefined;
     }

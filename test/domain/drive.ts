@@ -2,6 +2,7 @@
 import type { Mode } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import Database from "better-sqlite3";
+import { connect } from "../../daemon/dist/store/connection.js";
 import { migrate } from "../../daemon/dist/store/migrate.js";
 import { SqliteStore } from "../../daemon/dist/store/sqlite.js";
 import type { Operation, SqlParams, Step } from "../../daemon/dist/store/statement.js";
@@ -34,10 +35,11 @@ export function sequenceEnv(now: number, mode: Mode, counted: { dispensed: numbe
 
 /** The daemon's own store: every step at once. */
 export function synchronousDriver(): Driver {
-  const store = new SqliteStore({ path: ":memory:" });
-  migrate(store.database);
+  const database = connect(":memory:");
+  migrate(database);
+  const store = new SqliteStore(database);
   return {
-    database: store.database,
+    database,
     async perform(operation) {
       store.begin();
       try {

@@ -5,9 +5,9 @@ import { test } from "vitest";
 import type { Clock } from "../../daemon/dist/clock.js";
 import { type LeaseProvider, leaseProviderConformance } from "../../daemon/dist/index.js";
 import { localProvider } from "../../daemon/dist/remote/local.js";
-import { openEngine } from "../../daemon/dist/store/open-database.js";
-import type { SqliteStore } from "../../daemon/dist/store/sqlite.js";
+import { openDatabase } from "../../daemon/dist/store/open-database.js";
 import type { Operation } from "../../daemon/dist/store/statement.js";
+import type { Store } from "../../daemon/dist/store/store.js";
 import type { Env } from "../../daemon/dist/turns/operation.js";
 import { privateDirectory } from "../daemon.js";
 
@@ -15,7 +15,7 @@ leaseProviderConformance({
   test,
   stage: async () => {
     let passedMs = 0;
-    const { store, clock, close } = openEngine({
+    const { store, clock, close } = openDatabase({
       path: join(privateDirectory(), "pawl.db"),
       time: { wall: () => 1_700_000_000_000, monotonic: () => passedMs },
     });
@@ -30,7 +30,7 @@ leaseProviderConformance({
 });
 
 /** A provider inside, asked from outside as others are. */
-function outside(store: SqliteStore, clock: Clock): LeaseProvider {
+function outside(store: Store, clock: Clock): LeaseProvider {
   async function perform<T>(start: (env: Pick<Env, "now">) => Operation<T>): Promise<Exclude<T, Error>> {
     const { now } = clock.read();
     store.begin();

@@ -61,32 +61,8 @@ class FaultyStore implements Store {
   rollback(): void {
     this.#inner.rollback();
   }
-  keepTime(now: number): void {
-    this.#inner.keepTime(now);
-  }
-  dataVersion(): number {
-    return this.#inner.dataVersion();
-  }
-  lastTime(): number {
-    return this.#inner.lastTime();
-  }
-  dropUncommitted(): void {
-    this.#inner.dropUncommitted();
-  }
-  checkpoint(): void {
-    this.#inner.checkpoint();
-  }
-  get hasMuchToMove(): boolean {
-    return this.#inner.hasMuchToMove;
-  }
-  moveLog(): void {
-    this.#inner.moveLog();
-  }
-  sizes(): { bytes: number; walBytes: number } {
-    return this.#inner.sizes();
-  }
-  close(): void {
-    this.#inner.close();
+  get writer(): Store["writer"] {
+    return this.#inner.writer;
   }
 }
 

@@ -9,7 +9,7 @@ import {
 } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import { describeIssues } from "../../rpc/validation-errors.js";
-import { type EngineOptions, openEngine } from "../../store/open-database.js";
+import { type DatabaseOptions, openDatabase } from "../../store/open-database.js";
 import type { Operation } from "../../store/statement.js";
 import type { Effects, Env } from "../../turns/operation.js";
 import { format, next, peek, state } from "./sequence.js";
@@ -20,39 +20,39 @@ export interface LocalDispenser extends Dispenser {
 }
 
 /**
- * Opens the sequences of a database file in this process, without a daemon: the same engine, durable in the
+ * Opens the sequences of a database file in this process, without a daemon: the same rules, durable in the
  * same way, and like the daemon its only writer as long as it is open. Tables of other applications in the
  * file are left alone. Throws `PawlError` `invalid_state` when another process has it, or made it in another mode.
  */
-export function openDispenser(options: EngineOptions): LocalDispenser {
-  const engine = openEngine(options);
+export function openDispenser(options: DatabaseOptions): LocalDispenser {
+  const database = openDatabase(options);
 
   function perform<T>(start: (env: Env) => Operation<T | PawlError>): T {
-    const { now, steppedMs } = engine.clock.read();
+    const { now, steppedMs } = database.clock.read();
     // There are no leases here whose ends would have to be moved along.
-    engine.clock.follow(steppedMs);
-    engine.store.begin();
+    database.clock.follow(steppedMs);
+    database.store.begin();
     try {
-      const outcome = engine.store.perform(
+      const outcome = database.store.perform(
         start({
           now,
-          wallMs: () => engine.clock.wallMs(),
-          mode: engine.mode,
+          wallMs: () => database.clock.wallMs(),
+          mode: database.mode,
           caller: NOBODY,
           mayWait: false,
           effects: NO_EFFECTS,
           waiting: () => 0,
           random: noRandom,
-          sign: engine.sign,
+          sign: database.sign,
           identity: null,
           retentionMs: 0,
         }),
       );
-      engine.store.commit(now);
+      database.store.commit(now);
       if (outcome instanceof PawlError) throw outcome;
       return outcome;
     } finally {
-      engine.store.rollback();
+      database.store.rollback();
     }
   }
 
@@ -64,12 +64,12 @@ export function openDispenser(options: EngineOptions): LocalDispenser {
     state: async (): Promise<Result<"sequence.state">> => perform((env) => state({}, env)),
     formatId: async (type, seq) =>
       perform((env) => format(checked("sequence.format", { type, seq }), env)).id,
-    close: () => engine.close(),
+    close: () => database.close(),
   };
 }
 
 /** The same engine in memory: numbers start at 1 each time. For tests. */
-export function memoryDispenser(options: Omit<EngineOptions, "path"> = {}): LocalDispenser {
+export function memoryDispenser(options: Omit<DatabaseOptions, "path"> = {}): LocalDispenser {
   return openDispenser({ ...options, path: ":memory:" });
 }
 

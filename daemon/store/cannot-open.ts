@@ -1,0 +1,65 @@
+import { accessSync, constants, type Stats, statSync } from "node:fs";
+import { dirname } from "node:path";
+import { PawlError } from "@pawl/protocol/errors";
+
+/** What the system or SQLite refuses, as a refusal that names the database and what to do; anything else as it is. */
+export function cannotOpen(path: string, error: unknown): unknown {
+  const { code, message } = error as { code?: unknown; message?: string };
+  if (error instanceof PawlError || typeof code !== "string") return error;
+  const text = `The database ${path} cannot be opened: ${message}. ${remedy(path, code)}`;
+  return new PawlError("unavailable", text, { reason: code }, { cause: error });
+}
+
+function remedy(path: string, code: string): string {
+  if (/^(ENOSPC|EDQUOT|SQLITE_FULL|SQLITE_IOERR_SHMSIZE)$/.test(code))
+    return "There is no space left on its file system. Make some, or name another state directory.";
+  if (/^SQLITE_(NOTADB|CORRUPT)/.test(code))
+    return "It is damaged, or none of pawl's. Restore a copy, or move it away and begin anew.";
+  const blocked = blockedAt([path, `${path}.lock`, dirname(path)], constants.R_OK | constants.W_OK);
+  if (blocked?.code === "EROFS")
+    return `${blocked.path} is on a file system that is mounted read-only. Mount it for writing, name another state directory, or only read it with --read-only.`;
+  if (blocked !== undefined)
+    return `${describeBlock(blocked)} Start pawld as that user, or name another state directory.`;
+  return "Make its directory ours to write, or name another.";
+}
+
+/** What stands in the way of a path, with its owner. */
+export interface Block {
+  readonly path: string;
+  readonly code: string;
+  readonly uid: number;
+  readonly mode: number;
+}
+
+/** The first of these paths, or of the directories above them, that we may not use so (access(2)). */
+export function blockedAt(paths: readonly string[], wanted: number): Block | undefined {
+  for (const path of paths) {
+    // Above what is not there, or cannot be looked at, is what keeps us from it.
+    let at = path;
+    let found = statOf(at);
+    while (found === undefined && dirname(at) !== at) {
+      at = dirname(at);
+      found = statOf(at);
+    }
+    if (found === undefined) continue;
+    try {
+      accessSync(at, found.isDirectory() ? wanted | constants.X_OK : wanted);
+    } catch (error) {
+      const { uid, mode } = found;
+      return { path: at, code: (error as NodeJS.ErrnoException).code ?? "", uid, mode: mode & 0o777 };
+    }
+  }
+  return undefined;
+}
+
+function statOf(path: string): Stats | undefined {
+  try {
+    return statSync(path, { throwIfNoEntry: false });
+  } catch {
+    return undefined;
+  }
+}
+
+export function describeBlock({ path, uid, mode }: Block): string {
+  return `${path} belongs to the user with uid ${uid} and has mode ${mode.toString(8).padStart(4, "0")}; we are uid ${process.getuid?.()}.`;
+}

@@ -1,0 +1,32 @@
+import Database from "better-sqlite3";
+import { AUTOMATIC_CHECKPOINT_PAGES, LOG_LIMIT_BYTES } from "./write-ahead-log.js";
+
+/** Another connection of this process or a backup may hold a lock for a moment. */
+const BUSY_TIMEOUT_MS = 5000;
+/**
+ * Pages kept in memory, as they are used; better-sqlite3 would keep 16 MB. One that is not there is a copy out of the
+ * kernel's cache, some 2 microseconds, and large params that pass through fill it whatever its size.
+ */
+const CACHE_KIBIBYTES = 2 * 1024;
+
+/** Connects to a database file, or to ":memory:", to write it: write-ahead log, each commit on disk. */
+export function connect(path: string): Database.Database {
+  const database = new Database(path, { timeout: BUSY_TIMEOUT_MS });
+  database.pragma("journal_mode = WAL");
+  database.pragma("synchronous = FULL");
+  database.pragma(`wal_autocheckpoint = ${AUTOMATIC_CHECKPOINT_PAGES}`);
+  database.pragma(`journal_size_limit = ${LOG_LIMIT_BYTES}`);
+  database.pragma("foreign_keys = ON");
+  return settled(database);
+}
+
+/** Connects to a database file without ever writing, beside the process that writes it. */
+export function connectToRead(path: string): Database.Database {
+  return settled(new Database(path, { readonly: true, fileMustExist: true, timeout: BUSY_TIMEOUT_MS }));
+}
+
+function settled(database: Database.Database): Database.Database {
+  database.pragma("temp_store = MEMORY");
+  database.pragma(`cache_size = -${CACHE_KIBIBYTES}`);
+  return database;
+}

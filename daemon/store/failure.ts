@@ -1,0 +1,25 @@
+import { PawlError } from "@pawl/protocol/errors";
+import Database from "better-sqlite3";
+
+/**
+ * What a storage failure means for the daemon. `full`: no space; reads go on and writes will again.
+ * `broken`: an I/O error; what memory says and what is on disk may differ, so the process has to end.
+ * `corrupt`: something stored is not what was stored; whoever asked for it is told, and the process has to end.
+ * `defect`: anything else, to be blamed on the operation.
+ */
+export type Failure = "full" | "broken" | "corrupt" | "defect";
+
+/** The process that writes has migrated the database: its tables are no longer those that this program reads. */
+export class Migrated extends Error {}
+
+/** Sorts an error thrown by the store or by an operation (https://www.sqlite.org/rescode.html). */
+export function classify(error: unknown): Failure {
+  if (error instanceof Migrated) return "broken";
+  if (error instanceof PawlError && error.kind === "log_corrupt") return "corrupt";
+  const code = error instanceof Database.SqliteError ? error.code : "";
+  // The shared index of the write-ahead log grows too; SQLite has a code of its own for no space there.
+  if (code === "SQLITE_FULL" || code === "SQLITE_IOERR_SHMSIZE") return "full";
+  if (code.startsWith("SQLITE_IOERR") || code === "SQLITE_CORRUPT" || code === "SQLITE_NOTADB")
+    return "broken";
+  return "defect";
+}

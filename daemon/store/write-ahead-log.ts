@@ -1,0 +1,160 @@
+import { constants, readFileSync, truncateSync } from "node:fs";
+import { open, statfs } from "node:fs/promises";
+import { endianness } from "node:os";
+import type Database from "better-sqlite3";
+
+/** Pages in the log before a commit moves them into the database: 4,000 x 4 KiB = 16 MB. */
+export const AUTOMATIC_CHECKPOINT_PAGES = 4000;
+/** A log that grew beyond this is cut back once it has been moved. */
+export const LOG_LIMIT_BYTES = 64 * 1024 * 1024;
+/**
+ * Large values in the log before it is moved all the same. Rows that are changed again and again are better moved
+ * late, but a large value is written once, and 16 MB of them would stall everybody for 50 ms instead of 2.
+ */
+const MOVED_VALUE_BYTES = 512 * 1024;
+
+/** The parts of a log, and of a frame, which has a page (https://www.sqlite.org/fileformat2.html#walformat). */
+const LOG_HEADER_BYTES = 32;
+const FRAME_HEADER_BYTES = 24;
+const PAGE_BYTES = 4096;
+const FRAME_BYTES = FRAME_HEADER_BYTES + PAGE_BYTES;
+/** As long as the log is when it is moved, with the pages of the commit that does so. */
+const FULL_LENGTH_BYTES = LOG_HEADER_BYTES + (AUTOMATIC_CHECKPOINT_PAGES + 256) * FRAME_BYTES;
+/** The file is longer than what is in it by so much, so that what is written next finds its blocks there. */
+const AHEAD_BYTES = 2 * 1024 * 1024;
+/** Zeros written at once: 1 MiB, which takes 16 times the same memory. */
+const ZEROS_BYTES = 64 * 1024;
+const ZEROS_PER_PIECE = 16;
+/** The file system has to have more free space than this, or the log grows only as it has to. */
+const ROOMY_BYTES = 16 * FULL_LENGTH_BYTES;
+
+/**
+ * What SQLite's write-ahead log needs done beside the commits: its blocks made, its content moved, and what failed
+ * taken off it.
+ *
+ * A commit to blocks that the file has had before takes half as long as one that makes it grow, since its fsync has
+ * to write no length and no extents. So the file is extended by zeros ahead of what is written, up to the length at
+ * which a commit moves the log; from then on SQLite writes it from its beginning again, and nothing cuts it.
+ * SQLite ignores what follows the last frame: a frame counts only with the salts of the log's header, a sum
+ * over all frames before it, and a page number above 0, none of which zeros or the frames of an earlier round have.
+ * The zeros are appended (O_APPEND): whoever writes a frame at the same moment, in this process or another, either
+ * finds them there and overwrites them, or has them put behind the frame. No lock of SQLite is on this file, so it
+ * may be opened and closed here, as the database and its `-shm` must not be.
+ */
+export class WriteAheadLog {
+  readonly #database: Database.Database;
+  readonly #path: string;
+  readonly #length: Database.Statement;
+  readonly #moveWhatCan: Database.Statement;
+  /** Of large values, since the log was moved. */
+  #unmovedBytes = 0;
+  #moving: NodeJS.Immediate | undefined;
+  /** Of the file, as far as it was looked at. */
+  #fileBytes = 0;
+  /** Whether the file is being extended, or is not to be any more. */
+  #extends: "ahead" | "now" | "no" = "ahead";
+
+  constructor(database: Database.Database) {
+    this.#database = database;
+    this.#path = `${database.name}-wal`;
+    this.#length = database.prepare("PRAGMA wal_checkpoint(NOOP)").raw();
+    this.#moveWhatCan = database.prepare("PRAGMA wal_checkpoint(PASSIVE)");
+    if (database.memory) this.#extends = "no";
+  }
+
+  /** Takes notice of a commit that wrote large values of so many bytes. What is due is done after this turn. */
+  committed(valueBytes: number): void {
+    this.#unmovedBytes += valueBytes;
+    if (this.#unmovedBytes >= MOVED_VALUE_BYTES) this.#moveSoon();
+    if (this.#extends !== "ahead") return;
+    const wantedBytes = this.#usedBytes() + AHEAD_BYTES;
+    if (this.#fileBytes < wantedBytes) void this.#extend(wantedBytes);
+  }
+
+  /** Moves the content into the database, as far as readers allow, and keeps the blocks. */
+  move(): void {
+    this.#database.pragma("wal_checkpoint(RESTART)");
+  }
+
+  /** Moves the content into the database, as far as readers allow, and gives the blocks back. */
+  empty(): void {
+    this.#extends = "no";
+    this.#database.pragma("wal_checkpoint(TRUNCATE)");
+  }
+
+  close(): void {
+    this.#extends = "no";
+    clearImmediate(this.#moving);
+  }
+
+  /**
+   * Cuts the log after its last committed frame, once a commit has failed. One whose fsync failed has written all
+   * its frames before that, and recovery, which reads the log alone, would take them for committed. What is
+   * committed is in the shared index beside the log, which a commit changes last (the format of both:
+   * https://www.sqlite.org/walformat.html). Reading the index here drops SQLite's locks on it: nothing may be done
+   * with the database afterwards but to close it.
+   */
+  dropUncommitted(): void {
+    this.close();
+    const index = readFileSync(`${this.#database.name}-shm`);
+    const read16 = (at: number): number =>
+      IS_LITTLE_ENDIAN ? index.readUInt16LE(at) : index.readUInt16BE(at);
+    const read32 = (at: number): number =>
+      IS_LITTLE_ENDIAN ? index.readUInt32LE(at) : index.readUInt32BE(at);
+    const pageBytes = read16(INDEX_PAGE_SIZE_OFFSET) === 1 ? 65536 : read16(INDEX_PAGE_SIZE_OFFSET);
+    const frames = read32(INDEX_FRAMES_OFFSET);
+    truncateSync(this.#path, LOG_HEADER_BYTES + frames * (FRAME_HEADER_BYTES + pageBytes));
+  }
+
+  /** After the answers have gone out, and not within a turn, so that nobody waits for both. */
+  #moveSoon(): void {
+    this.#moving ??= setImmediate(() => {
+      this.#moving = undefined;
+      this.#unmovedBytes = 0;
+      try {
+        this.#moveWhatCan.get();
+      } catch {
+        // Like the checkpoints that SQLite makes by itself within a commit: the next one tries again.
+      }
+    });
+  }
+
+  #usedBytes(): number {
+    const [, frames] = this.#length.get() as [busy: number, frames: number, moved: number];
+    return LOG_HEADER_BYTES + frames * FRAME_BYTES;
+  }
+
+  /**
+   * Makes the file longer by a piece, outside the event loop, unless it is as long as wanted. Whatever is in the way
+   * of that, the log works without.
+   */
+  async #extend(wantedBytes: number): Promise<void> {
+    this.#extends = "now";
+    try {
+      const { bavail, bsize } = await statfs(this.#path);
+      const file = await open(this.#path, constants.O_WRONLY | constants.O_APPEND);
+      try {
+        const { size } = await file.stat();
+        this.#fileBytes = size;
+        if (size < wantedBytes && bavail * bsize >= ROOMY_BYTES) {
+          const { bytesWritten } = await file.writev(PIECE);
+          await file.datasync();
+          this.#fileBytes = size + bytesWritten;
+        }
+        const done = this.#fileBytes >= FULL_LENGTH_BYTES || this.#fileBytes < wantedBytes;
+        if (this.#extends === "now") this.#extends = done ? "no" : "ahead";
+      } finally {
+        await file.close();
+      }
+    } catch {
+      this.#extends = "no";
+    }
+  }
+}
+
+const PIECE: Buffer[] = new Array(ZEROS_PER_PIECE).fill(Buffer.alloc(ZEROS_BYTES));
+
+/** The index is in the byte order of the machine. */
+const IS_LITTLE_ENDIAN = endianness() === "LE";
+const INDEX_PAGE_SIZE_OFFSET = 14;
+const INDEX_FRAMES_OFFSET = 16;
