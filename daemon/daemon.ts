@@ -8,7 +8,7 @@ import * as limits from "@pawl/protocol/limits";
 import { sharedTemporaryDirectory } from "@pawl/protocol/paths";
 import type { Logger } from "pino";
 import { elapsed, uptime, wallTime } from "./clock.js";
-import type { Config } from "./config.js";
+import type { Config } from "./config/config.js";
 import { countBoard } from "./domain/board/items.js";
 import { countCommands } from "./domain/command/counts.js";
 import type { Inside } from "./domain/daemon.js";

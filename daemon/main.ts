@@ -1,6 +1,6 @@
 import { setTimeout as pause } from "node:timers/promises";
 import { PawlError } from "@pawl/protocol/errors";
-import { type Config, readConfig, tableToCreate } from "./config.js";
+import { type Config, readConfig, tableToCreate } from "./config/config.js";
 import { Daemon } from "./daemon.js";
 import { openLog } from "./log.js";
 import { createTable } from "./remote/load.js";

@@ -8,7 +8,7 @@ import { PawlError } from "@pawl/protocol/errors";
 import { MAX_SOCKET_PATH_BYTES } from "@pawl/protocol/limits";
 import { checkInstance, type Surroundings, socketPath, stateDirectory } from "@pawl/protocol/paths";
 import { afterAll, describe, expect, test } from "vitest";
-import { type Config, helpText, readConfig } from "../../daemon/dist/config.js";
+import { type Config, helpText, readConfig } from "../../daemon/dist/config/config.js";
 import { PAWLD } from "../daemon.js";
 
 const EXIT_USAGE = 2;

@@ -21,14 +21,14 @@ import {
   stateDirectory,
 } from "@pawl/protocol/paths";
 import { parse as parseToml } from "smol-toml";
-import { VERSION } from "./domain/daemon.js";
-import { LOG_LEVELS, type LogLevel } from "./log.js";
+import { VERSION } from "../domain/daemon.js";
+import { LOG_LEVELS, type LogLevel } from "../log.js";
 import {
   type DynamoDbSpecification,
   type LeaseRule,
   parseLeaseRule,
   parseProvider,
-} from "./remote/specification.js";
+} from "../remote/specification.js";
 
 export interface Config {
   instance: string;
