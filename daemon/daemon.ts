@@ -8,7 +8,7 @@ import * as limits from "@pawl/protocol/limits";
 import { sharedTemporaryDirectory } from "@pawl/protocol/paths";
 import type { Logger } from "pino";
 import { elapsed, uptime, wallTime } from "./clock.js";
-import type { Config } from "./config/config.js";
+import { type Config, isReloadable } from "./config/config.js";
 import { countBoard } from "./domain/board/items.js";
 import { countCommands } from "./domain/command/counts.js";
 import type { Inside } from "./domain/daemon.js";
@@ -48,15 +48,6 @@ const DAY_MS = 24 * 60 * 60 * 1000;
 /** What a step of a migration is given: at worst it writes all of the database anew, on a slow disk. */
 const MIGRATION_STEP_MS = 60_000;
 const MIGRATED_BYTES_PER_MS = 1000;
-/** Options that a running daemon takes over; for the others it has to be started again. */
-const RELOADABLE: ReadonlySet<keyof Config> = new Set([
-  "allowUids",
-  "allowGids",
-  "idleExit",
-  "maxMessageBytes",
-  "retentionDays",
-  "logLevel",
-]);
 const DATABASE_FILE = "pawl.db";
 
 /** Where the kernel does not tell. */
@@ -290,8 +281,8 @@ export class Daemon {
     const differs = (name: keyof Config): boolean =>
       JSON.stringify(config[name]) !== JSON.stringify(this.#config[name]);
     const changed = (Object.keys(config) as (keyof Config)[]).filter(differs);
-    const taken = changed.filter((name) => RELOADABLE.has(name));
-    const needRestart = changed.filter((name) => !RELOADABLE.has(name));
+    const taken = changed.filter(isReloadable);
+    const needRestart = changed.filter((name) => !isReloadable(name));
     this.#config = { ...this.#config, ...Object.fromEntries(taken.map((name) => [name, config[name]])) };
 
     this.#log.level = config.logLevel;

@@ -1,23 +1,16 @@
 // Writes the man pages of pawl and pawld from what the programs say themselves with --help. `--check` only looks
 // whether they are current, names those that are not, and then exits with 1.
-import { execFileSync } from "node:child_process";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { COMMANDS, commandNamed } from "../client/dist/cli/command-list.js";
 import { help } from "../client/dist/cli/help.js";
+import { helpText } from "../daemon/dist/config/help.js";
 
 const REPOSITORY = join(import.meta.dirname, "..");
 /** What belongs to a row of a table and is not its beginning stands at least so far in. */
 const CONTINUED_COLUMNS = 12;
 
 const { version } = JSON.parse(readFileSync(join(REPOSITORY, "package.json"), "utf8"));
-
-/** What `pawld --help` prints. */
-function pawldHelp() {
-  return execFileSync(process.execPath, [join(REPOSITORY, "daemon/bin/pawld.js"), "--help"], {
-    encoding: "utf8",
-  });
-}
 
 /** What `pawl --help` prints, or that of a command: without colours, wherever this runs. */
 function pawlHelp(name) {
@@ -90,7 +83,7 @@ function page(name, number, summary, body) {
 }
 
 function pawld() {
-  const [usage, what, ...rest] = parts(pawldHelp());
+  const [usage, what, ...rest] = parts(helpText());
   const options = rest.find(({ text }) => text.startsWith("Options"));
   const examples = rest.find(({ text }) => text.startsWith("Examples"));
   return page("pawld", 8, "the daemon of pawl", [

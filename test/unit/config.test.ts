@@ -8,7 +8,9 @@ import { PawlError } from "@pawl/protocol/errors";
 import { MAX_SOCKET_PATH_BYTES } from "@pawl/protocol/limits";
 import { checkInstance, type Surroundings, socketPath, stateDirectory } from "@pawl/protocol/paths";
 import { afterAll, describe, expect, test } from "vitest";
-import { type Config, helpText, readConfig } from "../../daemon/dist/config/config.js";
+import { type Config, isReloadable, readConfig } from "../../daemon/dist/config/config.js";
+import { helpText } from "../../daemon/dist/config/help.js";
+import { OPTIONS } from "../../daemon/dist/config/options.js";
 import { PAWLD } from "../daemon.js";
 
 const EXIT_USAGE = 2;
@@ -224,19 +226,26 @@ describe("what cannot be taken is named", () => {
 });
 
 describe("help", () => {
-  test("names every option, and fits a terminal", () => {
+  test("names every option with its value and its default", () => {
     const help = readConfig(["--help"], {});
     expect(help).toBe(helpText());
-    for (const option of [
-      "--socket PATH",
-      "--state-dir",
-      "--node-id N",
-      "--config FILE",
-      "--accept-mode-change",
-    ]) {
-      expect(help).toContain(option);
-    }
+    for (const { flag } of Object.values(OPTIONS)) expect(help).toMatch(new RegExp(`^  --${flag}( |$)`, "m"));
+    expect(help).toMatch(/--socket-mode MODE +Who may connect, in octal \[0600\]$/m);
+    expect(help).toMatch(/--max-message-bytes N +Longest request line \[1048576\]$/m);
+    expect(help).toMatch(/--config FILE/);
     expect(readConfig(["--version"], {})).toMatch(/^pawld \d+\.\d+\.\d+\n$/);
+  });
+
+  test("names those options that change in a running daemon", () => {
+    const [, list = ""] = /these change at once:\n(.*)\.\n/.exec(helpText()) ?? [];
+    expect(list.split(", ")).toEqual(
+      Object.values(OPTIONS)
+        .filter(({ reloadable }) => reloadable)
+        .map(({ flag }) => flag),
+    );
+    expect(isReloadable("idleExit")).toBe(true);
+    expect(isReloadable("mode")).toBe(false);
+    expect(isReloadable("credentialsDirectory")).toBe(false);
   });
 
   test("wins over what is wrong elsewhere", () => {
