@@ -11,7 +11,7 @@ import { describe, expect, onTestFinished, test } from "vitest";
 import { BoardNode, trustEachOther } from "../board-nodes.js";
 import { PAWL, Place, privateDirectory, sharedDaemon, startDaemon } from "../daemon.js";
 import { Author } from "../property/board-author.js";
-import { pawl, pawlHere, type Ran, startPawl } from "./cli-program.js";
+import { pawl, type Ran, startPawl } from "./cli-program.js";
 
 const daemon = sharedDaemon();
 const run = (...args: string[]): Promise<Ran> => pawl(args, { socket: daemon().place.socket });
@@ -90,7 +90,7 @@ describe("pawl item", () => {
     [["sync", "ssh:"], `PEER is a path, ssh:HOST or ssh:HOST:/SOCKET, not "ssh:".`],
     [["sync", "ssh:-oProxyCommand=x:relative"], "PEER is a path, ssh:HOST or ssh:HOST:/SOCKET"],
   ])("%j is bad usage", async (args, message) => {
-    const { code, stdout, stderr } = await pawlHere(args, { socket: daemon().place.socket });
+    const { code, stdout, stderr } = await pawl(args, { socket: daemon().place.socket });
     expect([code, stdout]).toEqual([2, ""]);
     expect(stderr).toContain(message);
   });

@@ -1,4 +1,6 @@
-// The `pawl` program as a shell runs it: arguments and input in; output, errors and exit code out.
+// The `pawl` program as a shell runs it: arguments and input in; output, errors and exit code out. `pawl` runs it in
+// the process of the test where it can, which takes milliseconds; `startPawl` in one of its own, for what is about the
+// process: signals, pipes, how it ends.
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { Readable, Writable } from "node:stream";
 import { onTestFinished } from "vitest";
@@ -104,19 +106,12 @@ export function startPawl(args: readonly string[], options: RunOptions = {}): Pa
   return new PawlProcess(child, options.atEnd);
 }
 
-/** Runs `pawl` to its end. */
-export function pawl(args: readonly string[], options: RunOptions = {}): Promise<Ran> {
-  return startPawl(args, options).ended;
-}
-
 /**
- * Runs `pawl` to its end in this process, on streams that are no terminal: for help, usage and refusals, in which the
- * shell has no part. To start a process takes longer than all the rest.
+ * Runs `pawl` to its end: in this process, on streams that are no terminal, unless it starts a program or is in a
+ * directory of its own. To start a process takes longer than all the rest.
  */
-export async function pawlHere(
-  args: readonly string[],
-  options: Pick<RunOptions, "input" | "env" | "socket"> = {},
-): Promise<Ran> {
+export async function pawl(args: readonly string[], options: RunOptions = {}): Promise<Ran> {
+  if (args.includes("--") || options.cwd !== undefined) return await startPawl(args, options).ended;
   const [stdout, stderr] = [new Sink(), new Sink()];
   const stdin = Readable.from(options.input === undefined ? [] : [Buffer.from(options.input)]);
   const code = await run(withSocket(args, options), { stdin, stdout, stderr, env: environment(options.env) });
