@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { chmodSync, mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { COMMANDS } from "../../client/dist/cli/command-list.js";
 import { PAWL, Place, privateDirectory, sharedDaemon, startDaemon } from "../daemon.js";
 import { mayBeOther, pawl, pawlAsOther, startPawl } from "./cli-program.js";
@@ -627,48 +627,46 @@ describe("backup", () => {
 describe("completion", () => {
   const daemon = sharedDaemon();
 
-  function complete(shell: string, ...words: string[]): string[] {
-    const { stdout } = spawnSync(process.execPath, [PAWL, "--get-yargs-completions", "pawl", ...words], {
-      encoding: "utf8",
-      env: { ...process.env, SHELL: shell, PAWL_SOCKET: daemon().place.socket },
-    });
+  async function complete(shell: string, ...words: string[]): Promise<string[]> {
+    // yargs completes as the shell wants it in whose environment the process is.
+    vi.stubEnv("SHELL", shell);
+    vi.stubEnv("ZSH_NAME", undefined);
+    const env = { PAWL_SOCKET: daemon().place.socket };
+    const { stdout } = await pawl(["--get-yargs-completions", "pawl", ...words], { env });
+    vi.unstubAllEnvs();
     return stdout.split("\n").filter((line) => line !== "");
   }
 
   test("commands, options of the command on the line, and names that the daemon knows", async () => {
-    expect(complete("/bin/bash", "")).toEqual(COMMANDS.map(({ name }) => name));
-    expect(complete("/bin/bash", "next", "FR", "--")).toEqual(
+    expect(await complete("/bin/bash", "")).toEqual(COMMANDS.map(({ name }) => name));
+    expect(await complete("/bin/bash", "next", "FR", "--")).toEqual(
       expect.arrayContaining(["--count", "--request-id", "--json"]),
     );
-    expect(complete("/bin/bash", "state", "--")).not.toContain("--count");
-    expect(complete("/bin/zsh", "next", "FR", "--")).toContain(
+    expect(await complete("/bin/bash", "state", "--")).not.toContain("--count");
+    expect(await complete("/bin/zsh", "next", "FR", "--")).toContain(
       "--count:Take a block of so many, without gaps",
     );
-    expect(complete("/bin/bash", "completion", "")).toEqual(["bash", "zsh", "fish"]);
+    expect(await complete("/bin/bash", "completion", "")).toEqual(["bash", "zsh", "fish"]);
     await pawl(["next", "FR"], { socket: daemon().place.socket });
-    expect(complete("/bin/bash", "next", "")).toEqual(["FR"]);
-    expect(complete("/bin/bash", "call", "daemon.p")).toContain("daemon.ping");
+    expect(await complete("/bin/bash", "next", "")).toEqual(["FR"]);
+    expect(await complete("/bin/bash", "call", "daemon.p")).toContain("daemon.ping");
     await pawl(["enqueue", "mails", "1"], { socket: daemon().place.socket });
     for (const command of ["enqueue", "work", "queues", "retry"]) {
-      expect(complete("/bin/bash", command, "")).toEqual(["mails"]);
+      expect(await complete("/bin/bash", command, "")).toEqual(["mails"]);
     }
     await pawl(["send", "builder", "build"], { socket: daemon().place.socket });
-    expect(complete("/bin/bash", "serve", "--jobs", "")).toEqual([]);
-    expect(complete("/bin/bash", "serve", "--jobs", "2", "--pull", "-j", "3", "")).toEqual(["builder"]);
-    expect(complete("/bin/bash", "commands", "")).toEqual(["builder"]);
-    expect(complete("/bin/bash", "commands", "--state", "")).toContain("PENDING");
-    expect(complete("/bin/bash", "commands", "builder", "--st")).toContain("--state");
+    expect(await complete("/bin/bash", "serve", "--jobs", "")).toEqual([]);
+    expect(await complete("/bin/bash", "serve", "--jobs", "2", "--pull", "-j", "3", "")).toEqual(["builder"]);
+    expect(await complete("/bin/bash", "commands", "")).toEqual(["builder"]);
+    expect(await complete("/bin/bash", "commands", "--state", "")).toContain("PENDING");
+    expect(await complete("/bin/bash", "commands", "builder", "--st")).toContain("--state");
     // What comes after two dashes is somebody else's to complete.
-    expect(complete("/bin/bash", "work", "mails", "--", "")).toEqual([]);
+    expect(await complete("/bin/bash", "work", "mails", "--", "")).toEqual([]);
   });
 
-  test("without a daemon nothing is completed, and nothing is said", () => {
-    const { stdout, stderr, status } = spawnSync(
-      process.execPath,
-      [PAWL, "--get-yargs-completions", "pawl", "--socket", "/nowhere", "next", ""],
-      { encoding: "utf8" },
-    );
-    expect([stdout, stderr, status]).toEqual(["", "", DONE]);
+  test("without a daemon nothing is completed, and nothing is said", async () => {
+    const line = ["--get-yargs-completions", "pawl", "--socket", "/nowhere", "next", ""];
+    expect(await pawl(line)).toEqual({ code: DONE, stdout: "", stderr: "" });
   });
 
   test("bash completes with the script", () => {
