@@ -24,7 +24,7 @@ import type { LeaseRule } from "./remote/specification.js";
 import { Backups } from "./rpc/backups.js";
 import { Receivers } from "./rpc/command-push.js";
 import { Dispatcher } from "./rpc/dispatch.js";
-import { handlers } from "./rpc/handlers.js";
+import { servedMethods } from "./rpc/handlers.js";
 import { Rpc } from "./rpc/rpc.js";
 import { Connection } from "./socket/connection.js";
 import { Inbox } from "./socket/inbox.js";
@@ -139,11 +139,15 @@ export class Daemon {
       });
     }
     const dispatcher = new Dispatcher({
-      handlers: handlers(this.#inside(), this.#receivers, this.#outside),
-      outside: {
-        "daemon.backup": (params, sender) => this.#backups.make(params, sender),
-        ...this.#outside?.handlers(),
-      },
+      methods: servedMethods({
+        inside: this.#inside(),
+        receivers: this.#receivers,
+        remoteLeases: this.#outside,
+        async: {
+          "daemon.backup": (params, sender) => this.#backups.make(params, sender),
+          ...this.#outside?.handlers(),
+        },
+      }),
       statistics,
       log,
       readOnly: config.readOnly,

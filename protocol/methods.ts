@@ -11,7 +11,7 @@ import { SEQUENCE } from "./sequence.js";
 import { TRANSACT } from "./transact.js";
 
 /** The contract, in the order of the OpenRPC document: all that follows is made from it. */
-const NOUNS = [
+export const NOUNS = [
   SEQUENCE,
   QUEUE,
   DEPLOYMENT,
@@ -39,6 +39,10 @@ export const METHODS: readonly Definition[] = each("methods");
 export const REQUESTS = each("requests");
 /** What the daemon sends to a connection without being asked. */
 export const NOTIFICATIONS = each("notifications");
+
+export type NounName = AnyNoun["noun"];
+/** The methods of a noun, by their verbs. */
+export type MethodsOf<N extends NounName> = Extract<AnyNoun, { noun: N }>["methods"];
 
 export type NotificationName = NotificationDefinition["name"];
 /** What a notification carries. */

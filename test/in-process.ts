@@ -9,9 +9,8 @@ import type { TimeSource } from "../daemon/dist/clock.js";
 import { endings, restart } from "../daemon/dist/grants/expiry.js";
 import { settleIdentity } from "../daemon/dist/identity/identity.js";
 import { encode } from "../daemon/dist/json/raw-json.js";
-import type { Receivers } from "../daemon/dist/rpc/command-push.js";
 import { Dispatcher } from "../daemon/dist/rpc/dispatch.js";
-import { handlers } from "../daemon/dist/rpc/handlers.js";
+import { servedMethods } from "../daemon/dist/rpc/handlers.js";
 import { classify } from "../daemon/dist/store/failure.js";
 import { type OpenDatabase, openDatabase } from "../daemon/dist/store/open-database.js";
 import type { Store } from "../daemon/dist/store/store.js";
@@ -77,9 +76,12 @@ export class InProcess {
       throw new Error("there is nothing outside this process");
     };
     this.#dispatcher = new Dispatcher({
-      // Nobody is connected whom a command could be pushed to.
-      handlers: handlers({ info: outside, stats: outside }, { serve: outside } as unknown as Receivers),
-      outside: { "daemon.backup": outside },
+      methods: servedMethods({
+        inside: { info: outside, stats: outside },
+        // Nobody is connected whom a command could be pushed to.
+        receivers: { serve: outside, count: () => 0, deployments: () => [] },
+        async: { "daemon.backup": outside },
+      }),
       statistics: new Statistics(),
       log: pino({ level: "silent" }),
       readOnly: false,

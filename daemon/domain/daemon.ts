@@ -1,7 +1,8 @@
 import { createRequire } from "node:module";
 import type { Parsed, Result } from "@pawl/protocol";
-import { openrpc, PROTOCOL } from "@pawl/protocol";
+import { PROTOCOL } from "@pawl/protocol";
 import type { Operation } from "../store/statement.js";
+import type { HandlersOf } from "../turns/handler.js";
 import type { Env } from "../turns/operation.js";
 import { nodeIdOf } from "./sequence/sequence.js";
 
@@ -13,11 +14,20 @@ export interface Inside {
   stats(env: Env): Operation<Result<"daemon.stats">>;
 }
 
-export function* ping(_params: Parsed<"daemon.ping">, env: Env): Operation<Result<"daemon.ping">> {
+/** Which operation performs which method; `daemon.backup` has none. */
+export function daemonHandlers(inside: Inside): HandlersOf<"daemon"> {
+  return {
+    ping,
+    info: (_params, env) => info(env, inside),
+    stats: (_params, env) => inside.stats(env),
+  };
+}
+
+function* ping(_params: Parsed<"daemon.ping">, env: Env): Operation<Result<"daemon.ping">> {
   return { now: env.now };
 }
 
-export function* info(env: Env, inside: Inside): Operation<Result<"daemon.info">> {
+function* info(env: Env, inside: Inside): Operation<Result<"daemon.info">> {
   return {
     name: "pawld",
     version: VERSION,
@@ -27,12 +37,4 @@ export function* info(env: Env, inside: Inside): Operation<Result<"daemon.info">
     nodeId: nodeIdOf(env.mode),
     ...inside.info(),
   };
-}
-
-let document: Result<"rpc.discover"> | undefined;
-
-export function* discover(): Operation<Result<"rpc.discover">> {
-  // Made when it is first asked for: it takes some 10 ms, and never changes.
-  document ??= openrpc(VERSION);
-  return document;
 }

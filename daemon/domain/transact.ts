@@ -1,53 +1,58 @@
-import { METHODS, type Method, type Parsed, type Result } from "@pawl/protocol";
+import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
-import { EACH, type Texts, textsAt } from "@pawl/protocol/json-text";
+import { type Texts, textsAt } from "@pawl/protocol/json-text";
 import { MAX_TRANSACT_REFERRED_LENGTH, MAX_TRANSACT_RESULTS_LENGTH } from "@pawl/protocol/limits";
+import { pointer, resolve } from "../json/pointer.js";
 import { encode, RawJson, replaceReferences } from "../json/raw-json.js";
-import type { Handlers } from "../rpc/handlers.js";
-import { describeIssues, noSuchMethod, pointer } from "../rpc/validation-errors.js";
 import type { Operation } from "../store/statement.js";
+import type { HandlersOf } from "../turns/handler.js";
 import type { Env, Outcome } from "../turns/operation.js";
 import { guardLease } from "./lease/lease.js";
 import { guardClaim } from "./queue/holder.js";
 
-type Definition = (typeof METHODS)[number];
 type Call = Parsed<"transact">["calls"][number];
-type Perform = (params: unknown, env: Env, texts: Texts) => Operation<Outcome<unknown>>;
-
-const DEFINITIONS: ReadonlyMap<string, Definition> = new Map(METHODS.map((each) => [each.name, each]));
 
 /** The key of the object that stands for a value of an earlier call. */
 const REFERENCE = "$result";
+
+/** A method as one call of a transaction. */
+export interface Callable {
+  readonly transactable: boolean;
+  /** The path in its params to what it gets as it was sent. */
+  readonly raw?: readonly string[] | undefined;
+  /** The params with defaults filled in, or the refusal of those that do not fit, which stand at this path. */
+  check(params: unknown, path: readonly PropertyKey[]): unknown;
+  perform(params: unknown, env: Env, texts: Texts): Operation<Outcome<unknown>>;
+  /** Whether the call asks outside the database, going by its params and by what is held. */
+  reachesOutside(params: unknown, env: Env): Operation<boolean>;
+}
+
+/** @param find a method by its name, or the refusal of a name that none has. */
+export function transactHandlers(find: (method: string) => Callable | PawlError): HandlersOf<"transact"> {
+  return { transact: (params, env, texts) => transact(params, env, texts, find) };
+}
 
 /**
  * Performs calls in order until one is refused; whoever drives this operation then undoes all (spec: wire.md,
  * transact). What is wrong with the form of the request is found before the guards are checked, and the guards
  * are checked before the first call.
  */
-export function* transact(
-  params: Parsed<"transact">,
+function* transact(
+  { calls, guards }: Parsed<"transact">,
   env: Env,
   texts: Texts,
-  handlers: Omit<Handlers, "transact">,
-  /** Whether a call asks outside the database, going by its params and by what is held. */
-  reachesOutside: (method: string, params: unknown, env: Env) => Operation<boolean>,
+  find: (method: string) => Callable | PawlError,
 ): Operation<Result<"transact"> | PawlError> {
-  const { calls, guards } = params;
+  const methods: Callable[] = [];
   for (const [index, { method }] of calls.entries()) {
-    const definition = DEFINITIONS.get(method);
-    if (definition === undefined) return at(index, method, noSuchMethod(method, [...DEFINITIONS.keys()]));
-    if (!definition.transactable) return at(index, method, notTransactable(method, index));
+    const found = find(method);
+    if (found instanceof PawlError) return at(index, method, found);
+    if (!found.transactable) return at(index, method, notTransactable(method, index));
+    methods.push(found);
   }
 
-  for (const [index, { lease, claim }] of guards.entries()) {
-    const lost =
-      lease !== undefined
-        ? yield* guardLease(lease, env)
-        : claim !== undefined
-          ? yield* guardClaim(claim, env)
-          : undefined;
-    if (lost !== undefined) return refuse(lost.kind, lost.message, { ...lost.details, guard: index });
-  }
+  const lost = yield* findLost(guards, env);
+  if (lost !== undefined) return lost;
 
   const results: RawJson[] = [];
   let resultsLength = 0;
@@ -60,16 +65,14 @@ export function* transact(
     const path = ["calls", index, "params"];
     const given = substitute(call.params ?? {}, results);
     if (given.wrong.length > 0) return at(index, call.method, wrongReferences(call, path, given.wrong));
-    const { schema, raw, perform } = find(call.method, handlers);
-    const checked = schema.safeParse(given.params);
-    if (!checked.success) {
-      return at(index, call.method, describeIssues(call.method, checked.error.issues, given.params, path));
-    }
-    if (yield* reachesOutside(call.method, checked.data, env)) {
+    const method = methods[index] as Callable;
+    const params = method.check(given.params, path);
+    if (params instanceof PawlError) return at(index, call.method, params);
+    if (yield* method.reachesOutside(params, env)) {
       return at(index, call.method, notTransactable(call.method, index));
     }
-    const kept = raw === undefined ? [] : textsAt(textWith(texts[index], results), raw);
-    const outcome = yield* perform(checked.data, now, kept);
+    const sent = method.raw === undefined ? [] : textsAt(textWith(texts[index], results), method.raw);
+    const outcome = yield* method.perform(params, now, sent);
     if (outcome instanceof PawlError) return at(index, call.method, outcome);
     // As the text that it travels as, which is made only once: here, because its length counts.
     const result = new RawJson(encode(outcome));
@@ -79,9 +82,18 @@ export function* transact(
   return { results } as unknown as Result<"transact">;
 }
 
-function find(method: string, handlers: Omit<Handlers, "transact">) {
-  const { params: schema, raw } = DEFINITIONS.get(method) as Method;
-  return { schema, raw, perform: handlers[method as keyof typeof handlers] as Perform };
+/** The refusal of the first guard that does not hold any more. */
+function* findLost(guards: Parsed<"transact">["guards"], env: Env): Operation<PawlError | undefined> {
+  for (const [index, { lease, claim }] of guards.entries()) {
+    const lost =
+      lease !== undefined
+        ? yield* guardLease(lease, env)
+        : claim !== undefined
+          ? yield* guardClaim(claim, env)
+          : undefined;
+    if (lost !== undefined) return refuse(lost.kind, lost.message, { ...lost.details, guard: index });
+  }
+  return undefined;
 }
 
 /** The refusal of one call as that of the whole. */
@@ -204,35 +216,6 @@ function isReference(value: object): value is { [REFERENCE]: unknown } {
 function put(target: object, key: string, value: unknown): void {
   if (key !== "__proto__") (target as Record<string, unknown>)[key] = value;
   else Object.defineProperty(target, key, { value, writable: true, enumerable: true, configurable: true });
-}
-
-/** What a JSON Pointer (RFC 6901) points to, or undefined for nothing. */
-export function resolve(reference: string, root: unknown): unknown {
-  if (reference === "") return root;
-  if (!reference.startsWith("/") || /~(?![01])/.test(reference)) return undefined;
-  let value = root;
-  for (const token of reference.slice(1).split("/")) {
-    const key = token.replaceAll("~1", "/").replaceAll("~0", "~");
-    if (value instanceof RawJson) {
-      const text = memberText(value.text, key);
-      if (text === undefined) return undefined;
-      value = new RawJson(text);
-      continue;
-    }
-    if (typeof value !== "object" || value === null) return undefined;
-    if (Array.isArray(value) && !/^(0|[1-9][0-9]*)$/.test(key)) return undefined;
-    if (!Object.hasOwn(value, key)) return undefined;
-    value = (value as Record<string, unknown>)[key];
-  }
-  return value;
-}
-
-/** What an element or a member of a JSON text is, as a text. */
-function memberText(json: string, key: string): string | undefined {
-  if (json.startsWith("{")) return textsAt(json, [key])[0];
-  return json.startsWith("[") && /^(0|[1-9][0-9]*)$/.test(key)
-    ? textsAt(json, [EACH])[Number(key)]
-    : undefined;
 }
 
 /** The text of a call's params, with what its references stand for. All of them are known to stand for something. */

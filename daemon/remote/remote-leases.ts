@@ -7,10 +7,9 @@ import type { Logger } from "pino";
 import { elapsed, uptime } from "../clock.js";
 import { held, waitKey } from "../domain/lease/lease.js";
 import * as outside from "../domain/lease/remote-lease.js";
-import type { Sender } from "../rpc/dispatch.js";
-import type { OutsideHandlers } from "../rpc/handlers.js";
 import type { Operation } from "../store/statement.js";
 import { DAEMON, performUntilDone } from "../turns/call.js";
+import type { AsyncHandlers, Sender } from "../turns/handler.js";
 import type { Caller, Env, Outcome } from "../turns/operation.js";
 import type { TurnLoop } from "../turns/turn-loop.js";
 import type { Acquired, Inspected, LeaseProvider } from "./provider.js";
@@ -122,7 +121,7 @@ export class OutsideLeases {
 
   /** What takes its methods where a name or a lease is kept outside, and leaves the rest to the operations. */
   handlers(): Pick<
-    OutsideHandlers,
+    AsyncHandlers,
     "lease.acquire" | "lease.heartbeat" | "lease.release" | "lease.get" | "lease.check" | "lease.break"
   > {
     const byName =

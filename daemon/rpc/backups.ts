@@ -3,7 +3,7 @@ import { refuse } from "@pawl/protocol/errors";
 import type { Logger } from "pino";
 import type { Progress } from "../store/backup.js";
 import type { OpenDatabase } from "../store/open-database.js";
-import type { Sender } from "./dispatch.js";
+import type { Sender } from "../turns/handler.js";
 
 /** Makes backups for those who may have the whole database, one at a time. */
 export class Backups {

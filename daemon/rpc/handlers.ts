@@ -1,105 +1,85 @@
-import type { MethodName, Parsed, Result } from "@pawl/protocol";
+import { type Method, NOUNS, type NounName } from "@pawl/protocol";
 import type { Texts } from "@pawl/protocol/json-text";
-import * as pipeline from "../domain/board/items.js";
-import { rebuild } from "../domain/board/rebuild.js";
-import * as sync from "../domain/board/sync.js";
+import { pipelineHandlers } from "../domain/board/pipeline.js";
 import { commandHandlers } from "../domain/command/command.js";
-import { discover, type Inside, info, ping } from "../domain/daemon.js";
-import { listDeployments, setDeployment } from "../domain/deployment/deployment.js";
-import * as lease from "../domain/lease/lease.js";
-import * as peer from "../domain/peer/peer.js";
+import { daemonHandlers, type Inside } from "../domain/daemon.js";
+import { deploymentHandlers, type Serving } from "../domain/deployment/deployment.js";
+import { rpcHandlers } from "../domain/discover.js";
+import { leaseHandlers } from "../domain/lease/lease.js";
+import { peerHandlers } from "../domain/peer/peer.js";
 import { queueHandlers } from "../domain/queue/queue.js";
-import * as sequence from "../domain/sequence/sequence.js";
-import { transact } from "../domain/transact.js";
+import { sequenceHandlers } from "../domain/sequence/sequence.js";
+import { type Callable, transactHandlers } from "../domain/transact.js";
 import type { UploadedPiece } from "../json/uploaded-piece.js";
 import type { OutsideLeases } from "../remote/remote-leases.js";
 import type { Operation } from "../store/statement.js";
+import type { AsyncHandlers, Handler, HandlersOf, Sender } from "../turns/handler.js";
 import type { Env, Outcome } from "../turns/operation.js";
-import type { Receivers } from "./command-push.js";
-import type { Sender } from "./dispatch.js";
+import { describeIssues, noSuchMethod } from "./validation-errors.js";
 
-/** Methods without an operation: what they do is no business of the database. */
-export type OutsideMethod = "daemon.backup";
-
-/** Which operation performs which method. */
-export type Handlers = {
-  readonly [N in Exclude<MethodName, OutsideMethod>]: (
-    params: Parsed<N>,
-    env: Env,
-    texts: Texts,
-    cutOut?: UploadedPiece,
-  ) => Operation<Outcome<Result<N>>>;
-};
-
-/**
- * What works outside the turns, because it has to wait for something else than this database. It starts when
- * the request is taken up, before the operations of that turn, and answers by a promise, which rejects with a
- * `PawlError`. For a method that has an operation too, undefined leaves the call to that.
- */
-export type OutsideHandlers = {
-  readonly [N in MethodName]?: OutsideHandler<N, undefined>;
-} & { readonly [N in OutsideMethod]: OutsideHandler<N> };
-
-type OutsideHandler<N extends MethodName, Else = never> = (
-  params: Parsed<N>,
-  sender: Sender,
-) => Promise<Result<N>> | Else;
-
-export function handlers(inside: Inside, receivers: Receivers, outside?: OutsideLeases): Handlers {
-  const single: Omit<Handlers, "transact"> = {
-    "sequence.next": sequence.next,
-    "sequence.reserve": sequence.reserve,
-    "sequence.peek": sequence.peek,
-    "sequence.state": sequence.state,
-    "sequence.format": sequence.format,
-    "sequence.parse": sequence.parse,
-    "sequence.advance": sequence.advance,
-    ...queueHandlers,
-    "deployment.set": setDeployment,
-    "deployment.list": (params, env) => listDeployments(params, env, receivers),
-    ...commandHandlers,
-    "command.serve": (params, env) => receivers.serve(params, env),
-    "lease.acquire": lease.acquire,
-    "lease.heartbeat": lease.heartbeat,
-    "lease.release": lease.release,
-    "lease.get": lease.get,
-    "lease.list": (params, env) => lease.list(params, withOutside(env, outside)),
-    "lease.check": lease.check,
-    "lease.break": lease.breakLease,
-    "pipeline.write": pipeline.write,
-    "pipeline.read": pipeline.read,
-    "pipeline.list": pipeline.list,
-    "pipeline.delete": pipeline.remove,
-    "pipeline.history": pipeline.history,
-    "pipeline.identity": sync.identity,
-    "pipeline.heads": sync.heads,
-    "pipeline.changes": sync.changes,
-    "pipeline.apply": sync.apply,
-    "pipeline.watch": sync.watch,
-    "pipeline.rebuild": rebuild,
-    "peer.trust": peer.trust,
-    "peer.revoke": peer.revoke,
-    "peer.list": peer.list,
-    "daemon.ping": ping,
-    "daemon.info": (_params, env) => info(env, inside),
-    "daemon.stats": (_params, env) => inside.stats(env),
-    "rpc.discover": discover,
-  };
-  function* reachesOutside(method: string, params: unknown, env: Env): Operation<boolean> {
-    return outside === undefined ? false : yield* outside.reaches(method, params, env);
-  }
-  return {
-    ...single,
-    transact: (params, env, texts) => transact(params, env, texts, single, reachesOutside),
-  };
+/** A method with what performs it. */
+export interface ServedMethod extends Callable {
+  readonly name: string;
+  readonly writes: boolean;
+  /** Where in a request is what its handler gets as it was sent. */
+  readonly rawInRequest: readonly string[] | undefined;
+  /** Performs it in a turn. */
+  perform(params: unknown, env: Env, texts: Texts, piece?: UploadedPiece): Operation<Outcome<unknown>>;
+  /** Performs it outside the turns; undefined for what a turn performs. */
+  performAsync(params: unknown, sender: Sender): Promise<unknown> | undefined;
 }
 
-/** Those who wait for leases that are kept outside are not parked here. */
-function withOutside(env: Env, outside: OutsideLeases | undefined): Env {
-  if (outside === undefined) return env;
-  const waiting = (key: string): number | null => {
-    const here = env.waiting(key);
-    return here === null ? null : here + outside.waiting(key);
+/** What some methods are about beside the database. */
+export interface Surroundings {
+  readonly inside: Inside;
+  readonly receivers: Serving & { serve: Handler<"command.serve"> };
+  readonly remoteLeases?: OutsideLeases | undefined;
+  readonly async: AsyncHandlers;
+}
+
+/** Every method by its name, made from the definitions of the nouns and their handlers. */
+export function servedMethods({
+  inside,
+  receivers,
+  remoteLeases,
+  async,
+}: Surroundings): ReadonlyMap<string, ServedMethod> {
+  const handlers: { readonly [N in NounName]: HandlersOf<N> } = {
+    sequence: sequenceHandlers,
+    queue: queueHandlers,
+    deployment: deploymentHandlers(receivers),
+    command: commandHandlers((params, env, ...rest) => receivers.serve(params, env, ...rest)),
+    lease: leaseHandlers((key) => remoteLeases?.waiting(key) ?? 0),
+    pipeline: pipelineHandlers,
+    peer: peerHandlers,
+    transact: transactHandlers((name) => served.get(name) ?? noSuchMethod(name, [...served.keys()])),
+    daemon: daemonHandlers(inside),
+    rpc: rpcHandlers,
   };
-  return { ...env, waiting };
+  const served = new Map<string, ServedMethod>();
+  for (const { noun, methods } of NOUNS) {
+    const performed = handlers[noun] as Record<string, ServedMethod["perform"]>;
+    for (const [verb, method] of Object.entries(methods) as [string, Method][]) {
+      const { name, raw } = method;
+      const performAsync = async[name as keyof AsyncHandlers] as ServedMethod["performAsync"] | undefined;
+      served.set(name, {
+        ...method,
+        rawInRequest: raw === undefined ? undefined : ["params", ...raw],
+        check: (params, path) => check(method, params, path),
+        perform: performed[verb] as ServedMethod["perform"],
+        performAsync: performAsync ?? (() => undefined),
+        reachesOutside: (params, env) => remoteLeases?.reaches(name, params, env) ?? staysInside(),
+      });
+    }
+  }
+  return served;
+}
+
+function check({ name, params: schema }: Method, params: unknown, path: readonly PropertyKey[]): unknown {
+  const checked = schema.safeParse(params);
+  return checked.success ? checked.data : describeIssues(name, checked.error.issues, params, path);
+}
+
+function* staysInside(): Operation<boolean> {
+  return false;
 }

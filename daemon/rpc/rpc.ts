@@ -23,10 +23,10 @@ import { encode } from "../json/raw-json.js";
 import { UploadedPiece } from "../json/uploaded-piece.js";
 import type { Batch } from "../socket/inbox.js";
 import type { Call } from "../turns/call.js";
-import type { Dispatcher, Sender, Source } from "./dispatch.js";
+import type { Dispatcher, RequestSender, Source } from "./dispatch.js";
 
 /** Where the replies to a line go. */
-export interface Peer extends Sender {
+export interface Peer extends RequestSender {
   /** A line holds one request, or so many; each is in flight until `answered`. */
   received(requests: number): void;
   answered(requests: number): void;
@@ -363,7 +363,7 @@ function uploadIn(line: Buffer): { message: unknown; source: Source; piece: Uplo
   const message = parse(json) as Partial<Request> | null;
   if (message?.method !== UPLOADING || message.params?.[UPLOADED] !== CUT_OUT) return undefined;
   const piece = new UploadedPiece(bytes, message.params);
-  return { message, source: { json: () => json, cutOut: piece }, piece };
+  return { message, source: { json: () => json, piece }, piece };
 }
 
 /** The characters of what is asked for, as far as it can be told before the request is checked. */

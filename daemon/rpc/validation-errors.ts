@@ -1,11 +1,10 @@
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 import leven from "leven";
 import type { z } from "zod";
+import { pointer } from "../json/pointer.js";
 
 /** Issues that one answer lists at most. */
 const MAX_ISSUES = 20;
-/** A name in a path may be as long as a message; what is longer than any real one is cut. */
-const MAX_PATH_LENGTH = 160;
 const MAX_SHOWN_NAME_LENGTH = 64;
 
 type RawIssue = z.core.$ZodIssue;
@@ -99,12 +98,6 @@ export function noSuchMethod(name: string, names: readonly string[]): PawlError 
     `There is no method ${JSON.stringify(wanted)}. The closest is ${closest}; rpc.discover lists all.`,
     { closest },
   );
-}
-
-/** A JSON Pointer (RFC 6901), cut if it is longer than any real one. */
-export function pointer(path: readonly PropertyKey[]): string {
-  const text = path.map((part) => `/${String(part).replaceAll("~", "~0").replaceAll("/", "~1")}`).join("");
-  return text.length <= MAX_PATH_LENGTH ? text : `${text.slice(0, MAX_PATH_LENGTH - 3)}...`;
 }
 
 function valueAt(root: unknown, path: readonly PropertyKey[]): unknown {

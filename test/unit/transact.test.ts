@@ -1,7 +1,8 @@
 // References of a `transact` to the results of earlier calls.
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { resolve, substitute } from "../../daemon/dist/domain/transact.js";
+import { substitute } from "../../daemon/dist/domain/transact.js";
+import { resolve } from "../../daemon/dist/json/pointer.js";
 
 describe("JSON Pointer", () => {
   // RFC 6901, section 5.

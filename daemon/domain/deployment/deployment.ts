@@ -1,6 +1,7 @@
 // Deployments: those whom commands are sent to.
 import type { Parsed, Result } from "@pawl/protocol";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
+import type { HandlersOf } from "../../turns/handler.js";
 import type { Env } from "../../turns/operation.js";
 import { readyKey } from "../command/row.js";
 
@@ -22,12 +23,6 @@ const selectDeployments = sql<{ deployment: string; model: "pull" | "push"; proj
 const countPending = sql<{ pending: number }>(`
   SELECT count(*) AS pending FROM pawl_command WHERE deployment = :deployment AND state = 'PENDING'`);
 
-export function* setDeployment(params: Parsed<"deployment.set">): Operation<Result<"deployment.set">> {
-  const { deployment, model, projectId = null } = params;
-  yield* run(declareDeployment, { deployment, model, projectId });
-  return { deployment, model, projectId };
-}
-
 /** Who serves by push, as far as operations have to know. */
 export interface Serving {
   /** How many connections serve a deployment, whether or not they have room. */
@@ -36,7 +31,17 @@ export interface Serving {
   deployments(): Iterable<string>;
 }
 
-export function* listDeployments(
+export function deploymentHandlers(serving: Serving): HandlersOf<"deployment"> {
+  return { set, list: (params, env) => list(params, env, serving) };
+}
+
+function* set(params: Parsed<"deployment.set">): Operation<Result<"deployment.set">> {
+  const { deployment, model, projectId = null } = params;
+  yield* run(declareDeployment, { deployment, model, projectId });
+  return { deployment, model, projectId };
+}
+
+function* list(
   params: Parsed<"deployment.list">,
   env: Env,
   serving: Serving,

@@ -8,6 +8,7 @@ import type { Holder } from "../../remote/provider.js";
 import { notConfigured } from "../../remote/refusals.js";
 import { kindOf } from "../../remote/specification.js";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
+import type { HandlersOf } from "../../turns/handler.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
 
 /** Random bits of a leaseId: as many as nobody guesses. */
@@ -100,6 +101,30 @@ export interface LeaseRow {
   ends_uptime_ms: number | null;
 }
 
+/**
+ * Which operation performs which method.
+ *
+ * @param waitingElsewhere how many wait, other than parked in a turn, by the key under which they would be parked.
+ */
+export function leaseHandlers(waitingElsewhere: (key: string) => number = () => 0): HandlersOf<"lease"> {
+  const withAll = (env: Env): Env => ({
+    ...env,
+    waiting: (key) => {
+      const here = env.waiting(key);
+      return here === null ? null : here + waitingElsewhere(key);
+    },
+  });
+  return {
+    acquire,
+    heartbeat,
+    release,
+    get,
+    list: (params, env) => list(params, withAll(env)),
+    check,
+    break: breakLease,
+  };
+}
+
 export function* acquire(
   params: Parsed<"lease.acquire">,
   env: Env,
@@ -187,7 +212,7 @@ export function shownAs(
   return { name, owner, fencingToken, acquiredAt, expiresAt, remainingMs, waiters, note, pid, uid };
 }
 
-export function* list(params: Parsed<"lease.list">, env: Env): Operation<Result<"lease.list">> {
+function* list(params: Parsed<"lease.list">, env: Env): Operation<Result<"lease.list">> {
   const { limit } = params;
   const rows = yield* all(selectPage, { after: params.after ?? "", now: env.now, rows: limit + 1 });
   const leases: Result<"lease.list">["leases"] = [];

@@ -1,6 +1,7 @@
 import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
+import type { HandlersOf } from "../../turns/handler.js";
 import type { Env } from "../../turns/operation.js";
 import { authorKey } from "../board/key.js";
 import { keepNode, loadNode } from "../board/tables.js";
@@ -25,6 +26,9 @@ interface PeerRow {
   trusted_at: number;
   revoked_at: number | null;
 }
+
+/** Which operation performs which method. */
+export const peerHandlers: HandlersOf<"peer"> = { trust, revoke, list };
 
 export function* trust(params: Parsed<"peer.trust">, env: Env): Operation<Result<"peer.trust"> | PawlError> {
   const { author, name, board } = params;
@@ -61,12 +65,12 @@ export function* trust(params: Parsed<"peer.trust">, env: Env): Operation<Result
   return { author, name };
 }
 
-export function* revoke(params: Parsed<"peer.revoke">, env: Env): Operation<Result<"peer.revoke">> {
+function* revoke(params: Parsed<"peer.revoke">, env: Env): Operation<Result<"peer.revoke">> {
   const revoked = yield* run(revokePeer, { author: params.author, now: env.now });
   return { revoked: revoked > 0 };
 }
 
-export function* list(): Operation<Result<"peer.list">> {
+function* list(): Operation<Result<"peer.list">> {
   const rows = yield* all(selectPeers);
   return {
     peers: rows.map(({ author, name, trusted_at: trustedAt, revoked_at: revokedAt }) => ({

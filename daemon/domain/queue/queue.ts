@@ -5,6 +5,7 @@
  * and claim-selection, holder (renew, complete, abandon), give-back, ends (by time, with a connection, over a restart),
  * retention, cancel, retry, reads. This room imports from turns/, grants/ and json/, and from no other noun.
  */
+import type { HandlersOf } from "../../turns/handler.js";
 import { cancel } from "./cancel.js";
 import { claim } from "./claim.js";
 import { enqueue, enqueueMany } from "./enqueue.js";
@@ -13,17 +14,17 @@ import { explain, get, list, stats } from "./reads.js";
 import { retry } from "./retry.js";
 
 /** Which operation performs which method. */
-export const queueHandlers = {
-  "queue.enqueue": enqueue,
-  "queue.enqueueMany": enqueueMany,
-  "queue.claim": claim,
-  "queue.renew": renew,
-  "queue.complete": complete,
-  "queue.abandon": abandon,
-  "queue.get": get,
-  "queue.list": list,
-  "queue.stats": stats,
-  "queue.cancel": cancel,
-  "queue.retry": retry,
-  "queue.explain": explain,
+export const queueHandlers: HandlersOf<"queue"> = {
+  enqueue,
+  enqueueMany,
+  claim,
+  renew,
+  complete,
+  abandon,
+  get,
+  list,
+  stats,
+  cancel,
+  retry,
+  explain,
 };

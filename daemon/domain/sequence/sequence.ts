@@ -8,6 +8,7 @@ import {
   REQUEST_ID_RETENTION_MS,
 } from "@pawl/protocol/limits";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
+import type { HandlersOf } from "../../turns/handler.js";
 import type { Env } from "../../turns/operation.js";
 
 const selectLast = sql<{ last: number }>(`
@@ -35,6 +36,17 @@ const insertRequest = sql(`
   VALUES (:requestId, :request, :result, :expiresAt)
   ON CONFLICT (request_id) DO UPDATE
     SET request = excluded.request, result = excluded.result, expires_at = excluded.expires_at`);
+
+/** Which operation performs which method. */
+export const sequenceHandlers: HandlersOf<"sequence"> = {
+  next,
+  reserve,
+  peek,
+  state,
+  format,
+  parse,
+  advance,
+};
 
 export function* next(
   params: Parsed<"sequence.next">,
