@@ -22,6 +22,8 @@ const FRAME_BYTES = FRAME_HEADER_BYTES + PAGE_BYTES;
 const FULL_LENGTH_BYTES = LOG_HEADER_BYTES + (AUTOMATIC_CHECKPOINT_PAGES + 256) * FRAME_BYTES;
 /** The file is longer than what is in it by so much, so that what is written next finds its blocks there. */
 const AHEAD_BYTES = 2 * 1024 * 1024;
+/** While less than this is in the log, it is not made longer: most daemons write little. */
+const LITTLE_BYTES = 512 * 1024;
 /** Zeros written at once: 1 MiB, which takes 16 times the same memory. */
 const ZEROS_BYTES = 64 * 1024;
 const ZEROS_PER_PIECE = 16;
@@ -67,8 +69,9 @@ export class WriteAheadLog {
     this.#unmovedBytes += valueBytes;
     if (this.#unmovedBytes >= MOVED_VALUE_BYTES) this.#moveSoon();
     if (this.#extends !== "ahead") return;
-    const wantedBytes = this.#usedBytes() + AHEAD_BYTES;
-    if (this.#fileBytes < wantedBytes) void this.#extend(wantedBytes);
+    const usedBytes = this.#usedBytes();
+    if (usedBytes < LITTLE_BYTES || usedBytes + AHEAD_BYTES <= this.#fileBytes) return;
+    void this.#extend(usedBytes + AHEAD_BYTES);
   }
 
   /** Moves the content into the database, as far as readers allow, and keeps the blocks. */
@@ -125,30 +128,33 @@ export class WriteAheadLog {
   }
 
   /**
-   * Makes the file longer by a piece, outside the event loop, unless it is as long as wanted. Whatever is in the way
-   * of that, the log works without.
+   * Makes the file as long as wanted, piece by piece, outside the event loop. Whatever is in the way of that, the log
+   * works without.
    */
   async #extend(wantedBytes: number): Promise<void> {
     this.#extends = "now";
     try {
-      const { bavail, bsize } = await statfs(this.#path);
       const file = await open(this.#path, constants.O_WRONLY | constants.O_APPEND);
       try {
-        const { size } = await file.stat();
-        this.#fileBytes = size;
-        if (size < wantedBytes && bavail * bsize >= ROOMY_BYTES) {
+        this.#fileBytes = (await file.stat()).size;
+        while (this.#fileBytes < wantedBytes && (await this.#hasRoom())) {
           const { bytesWritten } = await file.writev(PIECE);
           await file.datasync();
-          this.#fileBytes = size + bytesWritten;
+          this.#fileBytes += bytesWritten;
         }
-        const done = this.#fileBytes >= FULL_LENGTH_BYTES || this.#fileBytes < wantedBytes;
-        if (this.#extends === "now") this.#extends = done ? "no" : "ahead";
       } finally {
         await file.close();
       }
+      const goesOn = wantedBytes <= this.#fileBytes && this.#fileBytes < FULL_LENGTH_BYTES;
+      if (this.#extends === "now") this.#extends = goesOn ? "ahead" : "no";
     } catch {
       this.#extends = "no";
     }
+  }
+
+  async #hasRoom(): Promise<boolean> {
+    const { bavail, bsize } = await statfs(this.#path);
+    return bavail * bsize >= ROOMY_BYTES;
   }
 }
 
