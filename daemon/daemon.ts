@@ -14,7 +14,7 @@ import { countCommands } from "./domain/command/counts.js";
 import type { Inside } from "./domain/daemon.js";
 import { countLeases } from "./domain/lease/lease.js";
 import { endByClockOfBoot } from "./domain/lease/remote-lease.js";
-import { countBatches } from "./domain/queue/counts.js";
+import { countBatches } from "./domain/queue/queue-row.js";
 import { endings, latestGrant, restart } from "./grants/expiry.js";
 import { settleIdentity } from "./identity/identity.js";
 import { loadProvider } from "./remote/load.js";
@@ -601,7 +601,7 @@ export class Daemon {
           operationsPerTurn: statistics.operationsPerTurn,
           commitMs: statistics.commitMs,
           sequences: { dispensed: statistics.counters.sequencesDispensed },
-          queues: yield* countBatches(),
+          queues: yield* countBatches(env),
           commands: {
             states: daemon.#config.readOnly ? yield* countCommands() : statistics.commandStates,
             lateAnswers: statistics.counters.commandAnswersLate,

@@ -6,6 +6,7 @@ import { type Call, DAEMON } from "./call.js";
 import { CollectedEffects, type Outlet } from "./effects.js";
 import { type Caller, type Env, Wait } from "./operation.js";
 import { pooledRandom } from "./random.js";
+import { TurnMemory } from "./turn-memory.js";
 import type { Parked, Waiters } from "./waiters.js";
 
 /** The same for every turn of a daemon. */
@@ -35,6 +36,7 @@ export class Attempt {
   readonly #setting: Setting;
   readonly #waiters: Waiters;
   readonly #effects = new CollectedEffects();
+  readonly #memory = new TurnMemory();
   readonly #wallMs: Env["wallMs"];
   readonly #waiting: Env["waiting"];
   readonly #answers: { readonly call: Call; readonly outcome: unknown }[] = [];
@@ -97,6 +99,7 @@ export class Attempt {
   }
 
   commit(): void {
+    this.#setting.store.perform(this.#memory.writeBack());
     const start = elapsed();
     this.wrote = this.#setting.store.commit(this.#now);
     this.commitMs = elapsed() - start;
@@ -137,8 +140,12 @@ export class Attempt {
     const { store } = this.#setting;
     const mark = this.#effects.mark();
     const operation = call.start(this.#env(call.caller, mayWait));
+    if (call.undoOnRefusal) store.perform(this.#memory.writeBack());
     const outcome = call.undoOnRefusal ? store.performOrUndo(operation) : store.perform(operation);
-    if (outcome instanceof PawlError) this.#effects.forgetSince(mark);
+    if (outcome instanceof PawlError) {
+      this.#effects.forgetSince(mark);
+      if (call.undoOnRefusal) this.#memory.forget();
+    }
     this.performed += 1;
     return outcome;
   }
@@ -170,6 +177,7 @@ export class Attempt {
       caller,
       mayWait,
       effects: this.#effects,
+      turn: this.#memory,
       waiting: this.#waiting,
       random: pooledRandom,
       sign,

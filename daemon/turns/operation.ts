@@ -1,6 +1,7 @@
 import type { KeyObject } from "node:crypto";
 import type { CommandState, Mode, NotificationName } from "@pawl/protocol";
 import type { PawlError } from "@pawl/protocol/errors";
+import type { TurnMemory } from "./turn-memory.js";
 
 /** What an operation may know of the world. Time, randomness and identity come in; nothing is read from outside. */
 export interface Env {
@@ -13,6 +14,8 @@ export interface Env {
   /** Whether the condition may be waited for: false at once for `waitMs` 0, and when the wait has ended. */
   readonly mayWait: boolean;
   readonly effects: Effects;
+  /** The rows that operations of this transaction have in common. */
+  readonly turn: TurnMemory;
   /** How many calls wait under a key; null in a daemon that only reads, since they wait in the one that writes. */
   readonly waiting: (key: string) => number | null;
   /** Cryptographically strong random bytes. */

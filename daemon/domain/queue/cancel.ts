@@ -2,7 +2,7 @@ import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import { type Operation, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
-import { move } from "./counts.js";
+import { move } from "./queue-row.js";
 import { byId, waitKey } from "./row.js";
 
 const cancelBatch = sql(
@@ -18,7 +18,7 @@ export function* cancel(
   const { state } = row;
   if (state !== "ready" && state !== "scheduled") return { outcome: `already_${state}` };
   yield* run(cancelBatch, { seq: row.enqueue_seq, now: env.now });
-  yield* move(row.queue_id, { [state]: -1, cancelled: 1 });
+  yield* move(row.queue_id, { [state]: -1, cancelled: 1 }, env);
   // It may have been the head that a claim at a checkpoint has to wait behind.
   if (state === "ready") env.effects.wake(waitKey(row.queue));
   return { outcome: "cancelled" };

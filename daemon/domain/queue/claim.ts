@@ -4,16 +4,11 @@ import { MAX_PAGE_BYTES } from "@pawl/protocol/limits";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
 import { type Candidate, mayBeJoined, selectBatches } from "./claim-selection.js";
+import { countClaim, type Head, headOf } from "./queue-row.js";
 import { BATCH_COLUMNS, BATCH_OVERHEAD_BYTES, type BatchRow, claimIdOf, shownBatch, waitKey } from "./row.js";
 
 /** Batches that a claim looks at first beyond its head; twice as many each time that all of them join. */
 const FIRST_FOLLOWING_ROWS = 16;
-
-export const selectHead = sql<BatchRow & { queue_id: number; last_token: number }>(`
-  SELECT ${BATCH_COLUMNS}, q.queue_id, q.fencing_token AS last_token
-  FROM pawl_queue q CROSS JOIN pawl_batch b
-  WHERE q.queue = :queue AND b.queue_id = q.queue_id AND b.state = 'ready'
-  ORDER BY b.enqueue_seq LIMIT 1`);
 
 /** What follows the head, as far as selecting needs it. */
 const selectFollowing = sql<CandidateRow & { last_error_length: number }>(`
@@ -33,9 +28,9 @@ const selectGroup = sql<BatchRow>(`
   WHERE b.queue_id = :queueId AND b.state = 'ready' AND b.enqueue_seq > :head AND b.enqueue_seq <= :last
   ORDER BY b.enqueue_seq`);
 
-const countClaimed = sql(`
-  UPDATE pawl_queue SET fencing_token = :fencingToken, ready = ready - :size, claimed = claimed + :size
-  WHERE queue_id = :queueId`);
+const selectPayloads = sql<{ payloads: string }>(
+  "SELECT payloads FROM pawl_batch_payloads WHERE enqueue_seq = :seq",
+);
 
 const claimHead = sql(`
   UPDATE pawl_batch SET state = 'claimed', claim_seq = :head, fencing_token = :fencingToken, claim_size = :size,
@@ -49,21 +44,21 @@ const claimFollowing = sql(`
 export function* claim(params: Parsed<"queue.claim">, env: Env): Operation<Outcome<Result<"queue.claim">>> {
   const { queue, owner, boundary, leaseMs, releaseOn } = params;
   const { now, caller } = env;
-  const head = yield* one(selectHead, { queue });
-  const last = head === undefined ? undefined : yield* lastOfGroup(head, params, env);
-  if (head === undefined || last === undefined) {
+  const found = yield* headOf(queue, env);
+  const last = found === undefined ? undefined : yield* lastOfGroup(found, params, env);
+  if (found === undefined || last === undefined) {
     // Those at different boundaries wait for different things: one that cannot be met does not hold up the others.
     return env.mayWait ? new Wait(waitKey(queue), boundary) : { claim: null };
   }
 
-  const { queue_id: queueId, enqueue_seq: seq } = head;
-  const rows: BatchRow[] = [head];
+  const { queueId, head } = found;
+  const { enqueue_seq: seq } = head;
+  const rows: BatchRow[] = [{ ...head, payloads: yield* payloadsOf(head) }];
   if (last > seq) rows.push(...(yield* all(selectGroup, { queueId, head: seq, last })));
   const size = rows.length;
-  const fencingToken = head.last_token + 1;
+  const fencingToken = yield* countClaim(queueId, size, env);
   const expiresAt = now + leaseMs;
   const connection = releaseOn === "disconnect" ? caller.connection : null;
-  yield* run(countClaimed, { queueId, fencingToken, size });
   yield* run(claimHead, {
     head: seq,
     fencingToken,
@@ -101,9 +96,14 @@ export function* claim(params: Parsed<"queue.claim">, env: Env): Operation<Outco
   };
 }
 
+/** Long payloads are not in the row of their batch. */
+function* payloadsOf({ enqueue_seq: seq, payloads }: Head): Operation<string> {
+  return payloads ?? ((yield* one(selectPayloads, { seq })) as { payloads: string }).payloads;
+}
+
 /** The enqueueSeq of the last batch that is claimed with a head, or undefined if the head may not be claimed. */
 function* lastOfGroup(
-  head: BatchRow & { queue_id: number },
+  { queueId, head }: { readonly queueId: number; readonly head: Head },
   params: Parsed<"queue.claim">,
   env: Env,
 ): Operation<number | undefined> {
@@ -117,7 +117,7 @@ function* lastOfGroup(
       const wanted = Math.min(rows, maxBatches - candidates.length);
       if (wanted === 0) break;
       const after = (candidates.at(-1) as { seq: number }).seq;
-      const following = yield* all(selectFollowing, { queueId: head.queue_id, after, rows: wanted });
+      const following = yield* all(selectFollowing, { queueId, after, rows: wanted });
       for (const row of following) candidates.push(toCandidate(row, row.last_error_length));
       selected = selectBatches(candidates, claiming);
       if (following.length < wanted) break;

@@ -4,8 +4,8 @@ import type { Expiry } from "../../grants/expiry.js";
 import { ownEnd, postponedConnection } from "../../grants/restart-grace.js";
 import { all, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
-import { move } from "./counts.js";
 import { CLAIM_COLUMNS, type ClaimRow, type End, end } from "./give-back.js";
+import { move, queueOf } from "./queue-row.js";
 import { waitKey } from "./row.js";
 
 const earliestEnd = sql<{ at: number | null }>(
@@ -42,8 +42,6 @@ const makeAvailable = sql<{ queue_id: number }>(`
      ORDER BY available_at, enqueue_seq LIMIT :rows)
   RETURNING queue_id`);
 
-const selectQueueName = sql<{ queue: string }>("SELECT queue FROM pawl_queue WHERE queue_id = :queueId");
-
 const postponeEnds = sql(`
   UPDATE pawl_batch SET expires_at = expires_at + :byMs,
     connection = ${postponedConnection("connection")}
@@ -74,8 +72,8 @@ export const claims: Expiry = {
     }
     const available = yield* all(makeAvailable, { now: env.now, rows });
     for (const [queueId, count] of countBy(available, (row) => row.queue_id)) {
-      yield* move(queueId, { scheduled: -count, ready: count });
-      const { queue } = (yield* one(selectQueueName, { queueId })) as { queue: string };
+      yield* move(queueId, { scheduled: -count, ready: count }, env);
+      const { queue } = yield* queueOf(queueId, env);
       env.effects.wake(waitKey(queue));
     }
     return Math.max(ended, available.length);

@@ -8,7 +8,7 @@ import { digestOfMeaning } from "../../json/digest.js";
 import { nestingLevels, RawJson } from "../../json/raw-json.js";
 import { insert, type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
-import { addToQueue } from "./counts.js";
+import { addTo } from "./queue-row.js";
 import { removeOutdated } from "./retention.js";
 import {
   BATCH_COLUMNS,
@@ -43,7 +43,7 @@ const selectBySourceKey = sql<
 const insertBatch = sql(`
   INSERT INTO pawl_batch (queue_id, state, available_at, attempt, max_attempts, delivery_policy, slot_policy,
     merge_key, batch_key, batch_id, source_key, content_digest, enqueued_at, payload_bytes, payloads)
-  VALUES ((SELECT queue_id FROM pawl_queue WHERE queue = :queue), :state, :availableAt, 0, :maxAttempts,
+  VALUES (:queueId, :state, :availableAt, 0, :maxAttempts,
     :deliveryPolicy, :slotPolicy, :mergeKey, :batchKey, :batchId, :sourceKey, :contentDigest, :now, :payloadBytes,
     :payloads)`);
 
@@ -78,9 +78,7 @@ export function* enqueue(
   if (known instanceof PawlError) return known;
   if (known !== undefined && "batch" in known) return { batch: known.batch, created: false };
 
-  if (known !== undefined) yield* removeOutdated([known.outdated.enqueue_seq]);
-  const ready = draft.state === "ready" ? 1 : 0;
-  yield* addToQueue(params.queue, ready, 1 - ready);
+  if (known !== undefined) yield* removeOutdated([known.outdated.enqueue_seq], env);
   return { batch: yield* add(draft, env), created: true };
 }
 
@@ -119,15 +117,7 @@ export function* enqueueMany(
     plan.push(known !== undefined && "batch" in known ? known.batch : draft);
   }
 
-  yield* removeOutdated(outdated);
-  const added = new Map<string, { ready: number; scheduled: number }>();
-  for (const each of plan) {
-    if (!isDraft(each)) continue;
-    const counts = added.get(each.params.queue) ?? { ready: 0, scheduled: 0 };
-    counts[each.state] += 1;
-    added.set(each.params.queue, counts);
-  }
-  for (const [queue, { ready, scheduled }] of added) yield* addToQueue(queue, ready, scheduled);
+  yield* removeOutdated(outdated, env);
   const batches: Batch[] = [];
   for (const each of plan) {
     if (typeof each === "number") batches.push(batches[each] as Batch);
@@ -207,7 +197,6 @@ function content(params: Omit<Enqueued, "queue" | "payloads">, payloads: string)
   return { payloads: text, deliveryPolicy, slotPolicy, mergeKey, maxAttempts };
 }
 
-/** Inserts a batch that is already counted. */
 function* add(draft: Draft, env: Env): Operation<Batch> {
   const { params, payloads, mergeKey, contentDigest, availableAt, state } = draft;
   const { now } = env;
@@ -219,8 +208,9 @@ function* add(draft: Draft, env: Env): Operation<Batch> {
   const payloadBytes = Buffer.byteLength(payloads);
   const isInline = payloadBytes <= MAX_INLINE_PAYLOAD_BYTES;
   const batchId = `qwb:${digest}`;
+  const queueId = yield* addTo(queue, state, env);
   const enqueueSeq = yield* insert(insertBatch, {
-    queue,
+    queueId,
     state,
     availableAt,
     maxAttempts,

@@ -2,7 +2,7 @@
 import type { BatchState, Result } from "@pawl/protocol";
 import { all, type Operation, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
-import { move } from "./counts.js";
+import { move } from "./queue-row.js";
 import { claimIdOf, waitKey } from "./row.js";
 
 /** Of the first batch of a claim, and of its queue. */
@@ -73,7 +73,7 @@ export function* end(head: ClaimRow, how: End, env: Env): Operation<Result<"queu
     yield* run(giveBack, { seq, state, availableAt, attempt, error, claimSeq, fencingToken });
   }
   const released = batches.length - dead;
-  yield* move(queueId, { claimed: -batches.length, [back]: released, dead });
+  yield* move(queueId, { claimed: -batches.length, [back]: released, dead }, env);
   if (dead > 0) {
     const { owner, pid } = head;
     env.effects.log("batches have no attempts left", {

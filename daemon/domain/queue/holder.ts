@@ -4,8 +4,8 @@ import type { Parsed, Result } from "@pawl/protocol";
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
-import { move, NO_COUNTS } from "./counts.js";
 import { batchesOf, CLAIM_COLUMNS, type ClaimRow, end } from "./give-back.js";
+import { move, NO_COUNTS } from "./queue-row.js";
 import { waitKey } from "./row.js";
 
 const extend = sql(`
@@ -16,14 +16,10 @@ const extend = sql(`
 const selectLeaseLength = sql<{ lease_ms: number }>(`
   SELECT lease_ms FROM pawl_batch WHERE enqueue_seq = :head AND fencing_token = :fencingToken`);
 
-/** All of a claim of one batch that is still held, or whose end has not been noticed. */
-const completeOne = sql(`
-  UPDATE pawl_batch SET state = 'completed', finished_at = :now, expires_at = NULL, connection = NULL
+/** The queue of a claim of one batch that is still held, or whose end has not been noticed. */
+const selectSingle = sql<{ queue_id: number }>(`
+  SELECT queue_id FROM pawl_batch
   WHERE enqueue_seq = :head AND fencing_token = :fencingToken AND state = 'claimed' AND claim_size = 1`);
-
-const countCompletedOne = sql(`
-  UPDATE pawl_queue SET claimed = claimed - 1, completed = completed + 1
-  WHERE queue_id = (SELECT queue_id FROM pawl_batch WHERE enqueue_seq = :head)`);
 
 const selectClaim = sql<ClaimRow>(`
   SELECT ${CLAIM_COLUMNS}
@@ -62,8 +58,10 @@ export function* complete(
   const claim = verify(params, env);
   if (claim === undefined) return lost(params.claimId);
   const { now } = env;
-  if ((yield* run(completeOne, { ...claim, now })) === 1) {
-    yield* run(countCompletedOne, { head: claim.head });
+  const single = yield* one(selectSingle, claim);
+  if (single !== undefined) {
+    yield* run(completeHead, { head: claim.head, now });
+    yield* move(single.queue_id, { claimed: -1, completed: 1 }, env);
     return { completed: 1 };
   }
   const head = yield* one(selectClaim, claim);
@@ -79,7 +77,7 @@ export function* complete(
   if (batches.length > 1) yield* run(completeMembers, { ...claim, now });
   const counts = { ...NO_COUNTS, completed: batches.length };
   for (const { state } of batches) counts[state] -= 1;
-  yield* move(head.queue_id, counts);
+  yield* move(head.queue_id, counts, env);
   if (counts.ready < 0) env.effects.wake(waitKey(head.queue));
   return { completed: batches.length };
 }

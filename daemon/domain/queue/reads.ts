@@ -3,8 +3,7 @@ import { PawlError } from "@pawl/protocol/errors";
 import { MAX_PAGE_BYTES } from "@pawl/protocol/limits";
 import { all, type Operation, one, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
-import { selectHead } from "./claim.js";
-import { NO_COUNTS, type QueueRow, selectQueue } from "./counts.js";
+import { findQueue, headOf, NO_COUNTS, type QueueRow } from "./queue-row.js";
 import {
   BATCH_COLUMNS,
   BATCH_OVERHEAD_BYTES,
@@ -75,7 +74,7 @@ export function* get(params: Parsed<"queue.get">, env: Env): Operation<Result<"q
 
 export function* list(params: Parsed<"queue.list">, env: Env): Operation<Result<"queue.list">> {
   const { queue, state, limit } = params;
-  const found = yield* one(selectQueue, { queue });
+  const found = yield* findQueue(queue, env);
   if (found === undefined) return { batches: [] };
   const page = { queueId: found.queue_id, after: params.after ?? 0, rows: limit + 1 };
   const rows =
@@ -98,6 +97,7 @@ export function* list(params: Parsed<"queue.list">, env: Env): Operation<Result<
 
 export function* stats(params: Parsed<"queue.stats">, env: Env): Operation<Result<"queue.stats">> {
   const { queue, limit } = params;
+  yield* env.turn.writeBack();
   if (queue !== undefined) {
     const row = yield* one(selectQueueStats, { queue });
     return { queues: [row === undefined ? { queue, ...NO_COUNTS, oldestReadyMs: null } : toStats(row, env)] };
@@ -118,11 +118,11 @@ function toStats(
 
 export function* explain(params: Parsed<"queue.explain">, env: Env): Operation<Result<"queue.explain">> {
   const { queue } = params;
-  const found = yield* one(selectQueue, { queue });
+  const found = yield* findQueue(queue, env);
   const known = { queue, dead: found?.dead ?? 0, waiting: env.waiting(waitKey(queue)) };
-  const head = yield* one(selectHead, { queue });
-  if (head !== undefined) {
-    const { batch_id: batchId, delivery_policy: deliveryPolicy, available_at: availableAt } = head;
+  const ready = yield* headOf(queue, env);
+  if (ready !== undefined) {
+    const { batch_id: batchId, delivery_policy: deliveryPolicy, available_at: availableAt } = ready.head;
     const reason = deliveryPolicy === "earliest_safe_boundary" ? "ready" : "boundary";
     return { ...known, claimable: true, reason, batchId, deliveryPolicy, availableAt };
   }

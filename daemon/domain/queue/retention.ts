@@ -3,7 +3,8 @@ import type { BatchState } from "@pawl/protocol";
 import type { Expiry } from "../../grants/expiry.js";
 import { PRUNE_EVERY_MS } from "../../grants/pruning.js";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
-import { move, NO_COUNTS } from "./counts.js";
+import type { Env } from "../../turns/operation.js";
+import { move, NO_COUNTS, removeIfEmpty } from "./queue-row.js";
 
 /** Batches that one turn removes at most: some 2 ms of work. */
 const PRUNED_ROWS_PER_STEP = 100;
@@ -22,16 +23,6 @@ const deleteBatch = sql<{ queue_id: number; state: BatchState; is_inline: number
 
 const deletePayloads = sql("DELETE FROM pawl_batch_payloads WHERE enqueue_seq = :seq");
 
-const deleteEmptyQueue = sql<{ fencing_token: number }>(`
-  DELETE FROM pawl_queue WHERE queue_id = :queueId
-    AND ready + scheduled + claimed + completed + dead + cancelled = 0
-  RETURNING fencing_token`);
-
-const raiseFloor = sql(`
-  INSERT INTO pawl_meta (key, value) VALUES ('queue_fencing_floor', :fencingToken)
-  ON CONFLICT (key) DO UPDATE SET value = excluded.value
-    WHERE CAST(pawl_meta.value AS BIGINT) < CAST(excluded.value AS BIGINT)`);
-
 /** What has ended is removed after the time of retention. What is dead stays: it is work that was not done. */
 export const endedBatches: Expiry = {
   *earliest(env) {
@@ -42,13 +33,16 @@ export const endedBatches: Expiry = {
   *expire(env, rows) {
     const until = env.now - env.retentionMs;
     const outdated = yield* all(selectOutdated, { until, rows: PRUNED_ROWS_PER_STEP });
-    yield* removeOutdated(outdated.map(({ enqueue_seq }) => enqueue_seq));
+    yield* removeOutdated(
+      outdated.map(({ enqueue_seq }) => enqueue_seq),
+      env,
+    );
     return outdated.length < PRUNED_ROWS_PER_STEP ? outdated.length : rows;
   },
 };
 
 /** Removes batches, and queues that are empty then. */
-export function* removeOutdated(seqs: readonly number[]): Operation<void> {
+export function* removeOutdated(seqs: readonly number[], env: Env): Operation<void> {
   const removed: { queue_id: number; state: BatchState }[] = [];
   for (const seq of seqs) {
     const row = (yield* one(deleteBatch, { seq })) as {
@@ -62,8 +56,7 @@ export function* removeOutdated(seqs: readonly number[]): Operation<void> {
   for (const queueId of new Set(removed.map((row) => row.queue_id))) {
     const counts = { ...NO_COUNTS };
     for (const row of removed) if (row.queue_id === queueId) counts[row.state] -= 1;
-    yield* move(queueId, counts);
-    const gone = yield* one(deleteEmptyQueue, { queueId });
-    if (gone !== undefined) yield* run(raiseFloor, { fencingToken: String(gone.fencing_token) });
+    yield* move(queueId, counts, env);
+    yield* removeIfEmpty(queueId, env);
   }
 }

@@ -1,9 +1,9 @@
 import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import { MAX_RETRIED_BATCHES } from "@pawl/protocol/limits";
-import { type Operation, one, run, sql } from "../../store/statement.js";
+import { type Operation, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
-import { move, selectQueue } from "./counts.js";
+import { findQueue, move } from "./queue-row.js";
 import { byId, waitKey } from "./row.js";
 
 const retryBatch = sql(
@@ -24,16 +24,16 @@ export function* retry(
     if (row instanceof PawlError) return row;
     if (row.state !== "dead") return { retried: 0 };
     yield* run(retryBatch, { seq: row.enqueue_seq, now: env.now });
-    yield* move(row.queue_id, { dead: -1, ready: 1 });
+    yield* move(row.queue_id, { dead: -1, ready: 1 }, env);
     env.effects.wake(waitKey(row.queue));
     return { retried: 1 };
   }
   const queue = params.queue as string;
-  const row = yield* one(selectQueue, { queue });
+  const row = yield* findQueue(queue, env);
   if (row === undefined || row.dead === 0) return { retried: 0 };
-  const { queue_id: queueId } = row;
+  const { queue_id: queueId, dead } = row;
   const retried = yield* run(retryDead, { queueId, now: env.now, rows: MAX_RETRIED_BATCHES });
-  yield* move(queueId, { dead: -retried, ready: retried });
+  yield* move(queueId, { dead: -retried, ready: retried }, env);
   env.effects.wake(waitKey(queue));
-  return { retried, ...(retried < row.dead ? { more: true as const } : {}) };
+  return { retried, ...(retried < dead ? { more: true as const } : {}) };
 }

@@ -12,6 +12,7 @@ import { describeIssues } from "../../rpc/validation-errors.js";
 import { type DatabaseOptions, openDatabase } from "../../store/open-database.js";
 import type { Operation } from "../../store/statement.js";
 import type { Effects, Env } from "../../turns/operation.js";
+import { TurnMemory } from "../../turns/turn-memory.js";
 import { format, next, peek, state } from "./sequence.js";
 
 /** A dispenser in this process; `close` lets another process have the database. */
@@ -41,6 +42,7 @@ export function openDispenser(options: DatabaseOptions): LocalDispenser {
           caller: NOBODY,
           mayWait: false,
           effects: NO_EFFECTS,
+          turn: new TurnMemory(),
           waiting: () => 0,
           random: noRandom,
           sign: database.sign,

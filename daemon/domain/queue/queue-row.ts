@@ -1,0 +1,181 @@
+// The row of a queue: its last fencing token, and how many of its batches are in which state. A turn reads it once and
+// writes it once.
+import type { BatchState } from "@pawl/protocol";
+import { all, insert, type Operation, one, run, sql } from "../../store/statement.js";
+import type { Env } from "../../turns/operation.js";
+import type { KeptRows } from "../../turns/turn-memory.js";
+import type { BatchRow } from "./row.js";
+
+/** Heads that are read at once where one turn claims several batches of a queue. */
+const HEADS_PER_READ = 16;
+
+export interface QueueRow extends Record<BatchState, number> {
+  readonly queue_id: number;
+  readonly queue: string;
+  fencing_token: number;
+}
+
+/** A negative number takes away. */
+type Counts = { readonly [State in BatchState]?: number };
+
+export const NO_COUNTS = { ready: 0, scheduled: 0, claimed: 0, completed: 0, dead: 0, cancelled: 0 };
+
+const selectQueue = sql<QueueRow>("SELECT * FROM pawl_queue WHERE queue = :queue");
+
+const selectQueueById = sql<QueueRow>("SELECT * FROM pawl_queue WHERE queue_id = :queueId");
+
+const insertQueue = sql(`
+  INSERT INTO pawl_queue (queue, fencing_token, ready, scheduled, claimed, completed, dead, cancelled)
+  VALUES (:queue,
+    coalesce((SELECT CAST(value AS BIGINT) FROM pawl_meta WHERE key = 'queue_fencing_floor'), 0), 0, 0, 0, 0, 0, 0)`);
+
+const updateQueue = sql(`
+  UPDATE pawl_queue SET fencing_token = :fencingToken, ready = :ready, scheduled = :scheduled, claimed = :claimed,
+    completed = :completed, dead = :dead, cancelled = :cancelled
+  WHERE queue_id = :queueId`);
+
+const deleteQueue = sql("DELETE FROM pawl_queue WHERE queue_id = :queueId");
+
+/** A queue that comes again begins with this fencing token, so that the tokens of a name never come down. */
+const raiseFloor = sql(`
+  INSERT INTO pawl_meta (key, value) VALUES ('queue_fencing_floor', :fencingToken)
+  ON CONFLICT (key) DO UPDATE SET value = excluded.value
+    WHERE CAST(pawl_meta.value AS BIGINT) < CAST(excluded.value AS BIGINT)`);
+
+const sumQueues = sql<Record<BatchState, number>>(`
+  SELECT coalesce(sum(ready), 0) AS ready, coalesce(sum(scheduled), 0) AS scheduled,
+    coalesce(sum(claimed), 0) AS claimed, coalesce(sum(completed), 0) AS completed,
+    coalesce(sum(dead), 0) AS dead, coalesce(sum(cancelled), 0) AS cancelled
+  FROM pawl_queue`);
+
+/** Without payloads that are not in the row itself: they may be large, and only the first of these is sure to be claimed. */
+const selectHeads = sql<Head>(`
+  SELECT enqueue_seq, state, available_at, attempt, max_attempts, delivery_policy, slot_policy, merge_key, last_error,
+    batch_id, source_key, enqueued_at, payload_bytes, payloads
+  FROM pawl_batch WHERE queue_id = :queueId AND state = 'ready' ORDER BY enqueue_seq LIMIT :rows`);
+
+/** The first ready batch of a queue, as far as its own row says. */
+export type Head = Omit<BatchRow, "payloads"> & { payloads: string | null };
+
+/** A queue as the turn has it. */
+interface KeptQueue {
+  readonly row: QueueRow;
+  changed: boolean;
+  /** The first of its ready batches, in order: one at first, more once that is not enough. */
+  heads: Head[];
+  headsRead: boolean;
+}
+
+class KeptQueues implements KeptRows {
+  readonly byName = new Map<string, KeptQueue>();
+  readonly byId = new Map<number, KeptQueue>();
+
+  keep(row: QueueRow | undefined): KeptQueue | undefined {
+    if (row === undefined) return undefined;
+    const kept = { row, changed: false, heads: [], headsRead: false };
+    this.byName.set(row.queue, kept);
+    this.byId.set(row.queue_id, kept);
+    return kept;
+  }
+
+  drop({ queue, queue_id }: QueueRow): void {
+    this.byName.delete(queue);
+    this.byId.delete(queue_id);
+  }
+
+  *writeBack(): Operation<void> {
+    for (const kept of this.byId.values()) {
+      if (!kept.changed) continue;
+      const { queue_id: queueId, fencing_token: fencingToken, ...rest } = kept.row;
+      yield* run(updateQueue, { ...rest, queueId, fencingToken });
+      kept.changed = false;
+    }
+  }
+}
+
+function* keptByName(queue: string, env: Env): Operation<KeptQueue | undefined> {
+  const queues = env.turn.of(KeptQueues);
+  return queues.byName.get(queue) ?? queues.keep(yield* one(selectQueue, { queue }));
+}
+
+function* keptById(queueId: number, env: Env): Operation<KeptQueue> {
+  const queues = env.turn.of(KeptQueues);
+  const kept = queues.byId.get(queueId) ?? queues.keep(yield* one(selectQueueById, { queueId }));
+  if (kept === undefined) throw new Error(`there are batches of a queue ${queueId}, which is not there`);
+  return kept;
+}
+
+/** Undefined for a queue that has no batches. */
+export function* findQueue(queue: string, env: Env): Operation<Readonly<QueueRow> | undefined> {
+  return (yield* keptByName(queue, env))?.row;
+}
+
+export function* queueOf(queueId: number, env: Env): Operation<Readonly<QueueRow>> {
+  return (yield* keptById(queueId, env)).row;
+}
+
+/** Counts a batch that comes behind all others, and gives the queueId; the first one makes the queue. */
+export function* addTo(queue: string, state: "ready" | "scheduled", env: Env): Operation<number> {
+  let kept = yield* keptByName(queue, env);
+  if (kept === undefined) {
+    const queueId = yield* insert(insertQueue, { queue });
+    kept = yield* keptById(queueId, env);
+  }
+  kept.row[state] += 1;
+  kept.changed = true;
+  return kept.row.queue_id;
+}
+
+/** Counts batches that go from state to state. */
+export function* move(queueId: number, counts: Counts, env: Env): Operation<void> {
+  const kept = yield* keptById(queueId, env);
+  for (const [state, by] of Object.entries(counts)) kept.row[state as BatchState] += by;
+  kept.changed = true;
+  if ((counts.ready ?? 0) !== 0) kept.heads = [];
+}
+
+/** The first batch of a queue that is ready. */
+export function* headOf(
+  queue: string,
+  env: Env,
+): Operation<{ readonly queueId: number; readonly head: Head } | undefined> {
+  const kept = yield* keptByName(queue, env);
+  if (kept === undefined) return undefined;
+  if (kept.heads.length === 0) {
+    kept.heads = yield* all(selectHeads, {
+      queueId: kept.row.queue_id,
+      rows: kept.headsRead ? HEADS_PER_READ : 1,
+    });
+    kept.headsRead = true;
+  }
+  const [head] = kept.heads;
+  return head && { queueId: kept.row.queue_id, head };
+}
+
+/** Counts the claim of the head, and of those that join it: of `size` batches together. Returns its fencing token. */
+export function* countClaim(queueId: number, size: number, env: Env): Operation<number> {
+  const kept = yield* keptById(queueId, env);
+  const { row } = kept;
+  row.fencing_token += 1;
+  row.ready -= size;
+  row.claimed += size;
+  kept.changed = true;
+  kept.heads.splice(0, size);
+  return row.fencing_token;
+}
+
+/** Removes a queue that has no batches any more. */
+export function* removeIfEmpty(queueId: number, env: Env): Operation<void> {
+  const { row } = yield* keptById(queueId, env);
+  const { ready, scheduled, claimed, completed, dead, cancelled, fencing_token: fencingToken } = row;
+  if (ready + scheduled + claimed + completed + dead + cancelled > 0) return;
+  env.turn.of(KeptQueues).drop(row);
+  yield* run(deleteQueue, { queueId });
+  yield* run(raiseFloor, { fencingToken: String(fencingToken) });
+}
+
+/** How many batches of all queues are in which state. */
+export function* countBatches(env: Env): Operation<Record<BatchState, number>> {
+  yield* env.turn.writeBack();
+  return (yield* one(sumQueues)) ?? NO_COUNTS;
+}

@@ -1,0 +1,86 @@
+// The row of a queue is read and written once a turn: whatever shares a turn, the counts are those of the batches.
+import type { Params } from "@pawl/protocol";
+import Database from "better-sqlite3";
+import { expect, test } from "vitest";
+import { InProcess } from "../in-process.js";
+
+const LEASE_MS = 60_000;
+
+function enqueue(pawl: InProcess, payload: unknown = 1) {
+  return pawl.call("queue.enqueue", { queue: "q", payloads: [payload] });
+}
+function claim(pawl: InProcess, given: Partial<Params<"queue.claim">> = {}) {
+  return pawl.call("queue.claim", { queue: "q", owner: "worker", leaseMs: LEASE_MS, ...given });
+}
+/** Two batches and then a completion that is refused: all three are undone. */
+function refused(pawl: InProcess) {
+  const add = { method: "queue.enqueue", params: { queue: "q", payloads: ["undone"] } } as const;
+  const complete = { method: "queue.complete", params: { claimId: "qwc:1:1", leaseToken: "no" } } as const;
+  return pawl.call("transact", { calls: [add, add, complete] }).then(
+    () => "done",
+    (error: { kind: string }) => error.kind,
+  );
+}
+
+/** As the rows of the batches have it, and as the row of the queue has it. */
+function counts(path: string) {
+  const database = new Database(path, { readonly: true });
+  const states = database.prepare("SELECT state, count(*) AS batches FROM pawl_batch GROUP BY state").all();
+  const row = database.prepare("SELECT * FROM pawl_queue WHERE queue = 'q'").get() as Record<string, number>;
+  database.close();
+  const counted = Object.fromEntries(
+    (states as { state: string; batches: number }[]).map(({ state, batches }) => [state, batches]),
+  );
+  const none = { ready: 0, scheduled: 0, claimed: 0, completed: 0, dead: 0, cancelled: 0 };
+  return { counted: { ...none, ...counted }, row };
+}
+
+test("enqueue, claim, an undone transact, cancel and statistics in one turn", async () => {
+  const pawl = new InProcess();
+  const first = await enqueue(pawl);
+  const calls = [
+    enqueue(pawl),
+    claim(pawl),
+    refused(pawl),
+    enqueue(pawl),
+    pawl.call("queue.cancel", { batchId: first.batch.batchId }),
+    pawl.call("queue.stats", { queue: "q" }),
+    claim(pawl),
+    pawl.call("queue.stats", {}),
+    claim(pawl),
+  ] as const;
+  const [, one, undone, , cancelled, between, two, all, three] = await Promise.all(calls);
+  expect(one.claim?.batches[0]?.batchId).toBe(first.batch.batchId);
+  expect(undone).toBe("claim_lost");
+  expect(cancelled).toEqual({ outcome: "already_claimed" });
+  expect(between.queues).toMatchObject([{ ready: 2, claimed: 1 }]);
+  expect(two.claim?.fencingToken).toBe((one.claim?.fencingToken ?? 0) + 1);
+  expect(all.queues).toMatchObject([{ queue: "q", ready: 1, claimed: 2 }]);
+  expect(three.claim?.fencingToken).toBe((one.claim?.fencingToken ?? 0) + 2);
+  expect(pawl.rolledBack).toEqual([]);
+  const { counted, row } = counts(pawl.path);
+  expect(row).toMatchObject(counted);
+  expect(counted).toMatchObject({ ready: 0, claimed: 3 });
+});
+
+test("many claims of a turn take the batches in their order, each once, also past one that comes back", async () => {
+  const pawl = new InProcess();
+  const long = "x".repeat(5000);
+  const added = await Promise.all(
+    Array.from({ length: 50 }, (_, index) => enqueue(pawl, index % 7 ? index : long)),
+  );
+  const head = (await claim(pawl)).claim;
+  if (head === null) throw new Error("nothing was claimed");
+  const before = Array.from({ length: 20 }, () => claim(pawl));
+  const back = pawl.call("queue.abandon", { claimId: head.claimId, leaseToken: head.leaseToken });
+  const after = Array.from({ length: 30 }, () => claim(pawl));
+  const claims = [...(await Promise.all(before)), ...(await Promise.all(after))];
+  expect(await back).toEqual({ released: 1, dead: 0 });
+  const ids = added.map(({ batch }) => batch.batchId);
+  const expected = [...ids.slice(1, 21), ids[0], ...ids.slice(21)];
+  expect(claims.map((each) => each.claim?.batches[0]?.batchId)).toEqual(expected);
+  const payloads = claims.flatMap((each) => each.claim?.batches[0]?.payloads);
+  expect(payloads.filter((payload) => payload === long)).toHaveLength(8);
+  const { counted, row } = counts(pawl.path);
+  expect(row).toMatchObject(counted);
+});
