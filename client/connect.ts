@@ -10,22 +10,16 @@ import type {
 } from "@pawl/protocol";
 import { PawlError, shown } from "@pawl/protocol/errors";
 import { checkInstance, checkSocketPath } from "@pawl/protocol/paths";
-import {
-  type CallOptions,
-  ClientConnection,
-  ConnectionLost,
-  DEFAULT_RECONNECT_MS,
-  dispenserOf,
-  type Groups,
-  groupOf,
-  type NotificationListener,
-  type WithText,
-} from "./connection/connection.js";
+import type { CallOptions, WithText } from "./connection/call.js";
+import { Connection, DEFAULT_RECONNECT_MS } from "./connection/connection.js";
+import { ConnectionLost } from "./connection/connection-lost.js";
+import type { NotificationListener } from "./connection/incoming-requests.js";
 import { isBusy, nobodyListens } from "./connection/line-socket.js";
+import { dispenserOf, type Groups, groupOf } from "./connection/method-groups.js";
 import { defaultInstance, defaultSocketPath } from "./connection/socket-path.js";
 import { type SpawnOptions, startDaemon } from "./connection/start-daemon.js";
 import { type Commands, commandsOf } from "./deployment/commands.js";
-import { type HeldLease, type WithLeaseOptions, withLease } from "./grants/held-grant.js";
+import { type HeldLease, type WithLeaseOptions, withLease } from "./grants/with-lease.js";
 import { type Work, type WorkOptions, work } from "./work/queue-worker.js";
 import type { WorkHandle } from "./work/worker-pool.js";
 
@@ -161,7 +155,7 @@ export async function connect(options: ConnectOptions = {}): Promise<PawlClient>
   checkInstance(instance);
   const path = options.socket ?? defaultSocketPath(instance);
   checkSocketPath(path, Buffer.byteLength(path));
-  const connection = new ClientConnection(path, reconnectMs);
+  const connection = new Connection(path, reconnectMs);
   try {
     await openSoon(connection, reconnectMs);
   } catch (error) {
@@ -174,7 +168,7 @@ export async function connect(options: ConnectOptions = {}): Promise<PawlClient>
 }
 
 /** Connects now, or when the daemon has room for one more: thousands may come at once. */
-async function openSoon(connection: ClientConnection, patienceMs: number): Promise<void> {
+async function openSoon(connection: Connection, patienceMs: number): Promise<void> {
   const givingUp = performance.now() + patienceMs;
   for (;;) {
     try {
@@ -187,7 +181,7 @@ async function openSoon(connection: ClientConnection, patienceMs: number): Promi
 }
 
 /** What is not a property of its own is a group of methods; groups come from the names as they are asked for. */
-function assemble(connection: ClientConnection): PawlClient {
+function assemble(connection: Connection): PawlClient {
   const own: Record<string | symbol, unknown> = {
     socketPath: connection.socketPath,
     call: (method: string, params?: Record<string, unknown>, options?: CallOptions) =>

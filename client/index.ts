@@ -15,7 +15,8 @@ export {
   type TransactCall,
   type TransactResults,
 } from "./connect.js";
-export { type CallOptions, ConnectionLost, type WithText } from "./connection/connection.js";
+export type { CallOptions, WithText } from "./connection/call.js";
+export { ConnectionLost } from "./connection/connection-lost.js";
 export { defaultSocketPath } from "./connection/socket-path.js";
 export type { SpawnOptions } from "./connection/start-daemon.js";
 export type { Commands, Deployment } from "./deployment/commands.js";
@@ -27,7 +28,8 @@ export {
   type ServeOptions,
 } from "./deployment/receive.js";
 export { CommandFailed, type SendOptions } from "./deployment/send.js";
-export type { HeldLease, WithLeaseOptions } from "./grants/held-grant.js";
+export type { HeldLease, WithLeaseOptions } from "./grants/with-lease.js";
 export { type Refused, type Synced, type SyncOptions, syncBoards } from "./sync/sync-boards.js";
+export { Postpone } from "./work/postpone.js";
 export type { Work, WorkOptions } from "./work/queue-worker.js";
-export { Postpone, type WorkHandle } from "./work/worker-pool.js";
+export type { WorkHandle } from "./work/worker-pool.js";

@@ -1,5 +1,5 @@
 import { type ErrorKind, PawlError } from "@pawl/protocol/errors";
-import { ConnectionLost } from "../connection/connection.js";
+import { ConnectionLost } from "../connection/connection-lost.js";
 import { UsageError } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
 import { printable } from "../terminal/text.js";

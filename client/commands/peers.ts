@@ -4,7 +4,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import { connect, type PawlClient } from "../connect.js";
-import { ConnectionLost } from "../connection/connection.js";
+import { ConnectionLost } from "../connection/connection-lost.js";
 import { forward, type PeerAddress, parsePeer } from "../sync/ssh-forward.js";
 import { type Refused, type Synced, syncBoards } from "../sync/sync-boards.js";
 import { command, UsageError } from "../terminal/command.js";

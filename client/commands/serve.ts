@@ -14,7 +14,8 @@ import type { Output } from "../terminal/output.js";
 import { duration } from "../terminal/quantities.js";
 import { printable } from "../terminal/text.js";
 import { roundedNumber } from "../terminal/values.js";
-import { isForGood, Postpone } from "../work/worker-pool.js";
+import { Postpone } from "../work/postpone.js";
+import { isForGood } from "../work/refusals.js";
 
 /** What a running command has to end by itself when pawl is told to end. */
 const DEFAULT_GRACE_MS = 10_000;

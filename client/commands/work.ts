@@ -12,8 +12,9 @@ import { command } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
 import { duration, plural } from "../terminal/quantities.js";
 import { printable } from "../terminal/text.js";
+import { Postpone } from "../work/postpone.js";
 import type { Work } from "../work/queue-worker.js";
-import { isForGood, Postpone } from "../work/worker-pool.js";
+import { isForGood } from "../work/refusals.js";
 
 /** What a running command has to end by itself when pawl is told to end. */
 const DEFAULT_GRACE_MS = 10_000;

@@ -20,21 +20,24 @@ export interface Ending {
   reason: string | undefined;
 }
 
-export interface LinkEvents {
-  /** One line of the daemon, parsed, and as it came. A text returned says why no daemon of ours sends this; it ends the connection. */
+export interface LineSocketEvents {
+  /**
+   * Called with each line of the daemon, parsed and as it came. Returns undefined, or why no pawld sends this: then the
+   * connection is ended.
+   */
   onMessage: (message: unknown, line: string) => string | undefined;
   /** The connection has ended, by whichever side; called once. */
   onClose: (ending: Ending) => void;
 }
 
 /** One connection to a daemon: lines in, lines out. */
-export class Link {
+export class LineSocket {
   readonly #socket: Socket;
   readonly #lines = new LineSplitter(MAX_REPLY_BYTES, Buffer.allocUnsafe);
   #out: Outgoing[] = [];
   #reason: string | undefined;
 
-  private constructor(socket: Socket, events: LinkEvents) {
+  private constructor(socket: Socket, events: LineSocketEvents) {
     this.#socket = socket;
     let ended = false;
     socket.on("data", (chunk) => this.#received(chunk, events));
@@ -51,13 +54,13 @@ export class Link {
   }
 
   /** Rejects with the system's error (ENOENT, ECONNREFUSED, EACCES ...) when nothing listens at `path`. */
-  static open(path: string, events: LinkEvents): Promise<Link> {
+  static open(path: string, events: LineSocketEvents): Promise<LineSocket> {
     return new Promise((resolve, reject) => {
       const socket = connect(path);
       socket.once("error", reject);
       socket.once("connect", () => {
         socket.off("error", reject);
-        resolve(new Link(socket, events));
+        resolve(new LineSocket(socket, events));
       });
     });
   }
@@ -85,7 +88,7 @@ export class Link {
     for (const outgoing of batch) outgoing.sent = true;
   }
 
-  #received(chunk: Buffer, events: LinkEvents): void {
+  #received(chunk: Buffer, events: LineSocketEvents): void {
     if (this.#reason !== undefined) return;
     this.#lines.push(chunk);
     for (let line = this.#lines.next(); line !== undefined; line = this.#lines.next()) {
@@ -99,7 +102,7 @@ export class Link {
     }
   }
 
-  #take(line: Buffer, events: LinkEvents): string | undefined {
+  #take(line: Buffer, events: LineSocketEvents): string | undefined {
     if (!isUtf8(line)) return "it sent what is not UTF-8";
     const text = line.toString("utf8");
     let message: unknown;

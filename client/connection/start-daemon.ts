@@ -15,7 +15,7 @@ import { createServer, type Server } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { ConnectionLost } from "./connection.js";
+import { ConnectionLost } from "./connection-lost.js";
 import { isBusy, nobodyListens } from "./line-socket.js";
 
 const START_TIMEOUT_MS = 10_000;

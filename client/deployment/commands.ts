@@ -1,15 +1,11 @@
+// The room of deployments: commands are sent here, and received by pull and by push. It imports `connection/`,
+// `grants/` and `work/`.
 import type { Result } from "@pawl/protocol";
-import type { ClientConnection } from "../connection/connection.js";
+import type { Connection } from "../connection/connection.js";
 import type { WorkHandle } from "../work/worker-pool.js";
-import {
-  type AnyContract,
-  type CommandContract,
-  type CommandHandlers,
-  type PullOptions,
-  pull,
-  type ServeOptions,
-  serve,
-} from "./receive.js";
+import { pull } from "./pull.js";
+import { serve } from "./push.js";
+import type { AnyContract, CommandContract, CommandHandlers, PullOptions, ServeOptions } from "./receive.js";
 import { answerOf, create, type SendOptions, send } from "./send.js";
 
 /** A deployment whose commands are known to the compiler. */
@@ -79,8 +75,8 @@ export interface Commands {
   ): WorkHandle;
 }
 
-export function commandsOf(connection: ClientConnection): Commands {
-  // What the compiler knows of contracts is nothing at run time.
+export function commandsOf(connection: Connection): Commands {
+  // Contracts are for the compiler; there is nothing of them at run time.
   const commands = {
     send: (deployment: string, command: string, params?: unknown, options?: SendOptions) =>
       send(connection, deployment, command, params, options),

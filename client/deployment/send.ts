@@ -2,7 +2,8 @@ import { randomUUID } from "node:crypto";
 import type { Params, Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import { INLINE_MAX_BYTES } from "@pawl/protocol/limits";
-import { type ClientConnection, ConnectionLost } from "../connection/connection.js";
+import type { Connection } from "../connection/connection.js";
+import { ConnectionLost } from "../connection/connection-lost.js";
 
 /** How long one question for the answer waits at the daemon. */
 const WAIT_MS = 60_000;
@@ -55,7 +56,7 @@ type Created = Result<"command.create">;
 
 /** Sends a command and resolves with its answer. See `Commands.send`. */
 export function send(
-  connection: ClientConnection,
+  connection: Connection,
   deployment: string,
   command: string,
   params?: unknown,
@@ -68,7 +69,7 @@ export function send(
 
 /** Sends a command and resolves once all its params are with the daemon. See `Commands.create`. */
 export function create(
-  connection: ClientConnection,
+  connection: Connection,
   deployment: string,
   command: string,
   params?: unknown,
@@ -78,7 +79,7 @@ export function create(
 }
 
 async function sendThen<T>(
-  connection: ClientConnection,
+  connection: Connection,
   deployment: string,
   command: string,
   params: unknown = null,
@@ -124,7 +125,7 @@ function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined):
 
 /** Waits for the answer to a command, for as long as it takes. See `Commands.answer`. */
 export async function answerOf(
-  connection: ClientConnection,
+  connection: Connection,
   commandId: string,
   options: { signal?: AbortSignal } = {},
 ): Promise<unknown> {
@@ -143,7 +144,7 @@ export async function answerOf(
  * a piece it has, and another sender with the same key may be uploading the same.
  */
 async function upload(
-  connection: ClientConnection,
+  connection: Connection,
   commandId: string,
   text: Buffer,
   giveUp: { signal?: AbortSignal },
@@ -168,7 +169,7 @@ async function upload(
 }
 
 /** How much of the params one request carries: base64 makes four bytes of three. */
-async function pieceSize(connection: ClientConnection): Promise<number> {
+async function pieceSize(connection: Connection): Promise<number> {
   const room = (await connection.maxMessageBytes()) - ENVELOPE_BYTES;
   return Math.min(MAX_PIECE_BYTES, Math.floor(room / 4) * 3);
 }

@@ -1,9 +1,12 @@
 import type { Params, Result } from "@pawl/protocol";
 import { EACH, textsAt } from "@pawl/protocol/json-text";
 import { DEFAULT_LEASE_MS, MAX_BATCH_DELAY_MS, MAX_LAST_ERROR_LENGTH } from "@pawl/protocol/limits";
-import type { ClientConnection } from "../connection/connection.js";
-import { defaultOwner, Hold, isLoss, type ReleaseOn, settle } from "../grants/held-grant.js";
-import { ASK_WAIT_MS, Crew, Postpone, tell, type WorkHandle, warn } from "./worker-pool.js";
+import type { Connection } from "../connection/connection.js";
+import { HeldGrant, isLoss, type ReleaseOn } from "../grants/held-grant.js";
+import { defaultOwner } from "../grants/owner.js";
+import { callListener, warn } from "./listeners.js";
+import { Postpone } from "./postpone.js";
+import { ASK_WAIT_MS, WorkerPool, type WorkHandle } from "./worker-pool.js";
 
 type Claim = NonNullable<Result<"queue.claim">["claim"]>;
 type Batch = Claim["batches"][number];
@@ -15,7 +18,7 @@ interface Taken {
   readonly askedAt: number;
 }
 
-/** Where they are in the result of `queue.claim`. */
+/** Where the payloads are in the result of `queue.claim`. */
 const PAYLOADS = ["claim", "batches", EACH, "payloads", EACH];
 
 /** What a handler of `PawlClient.work` is given: the batches of one claim. */
@@ -60,88 +63,125 @@ export interface WorkOptions {
 
 /** Works on a queue until closed. See `PawlClient.work`. */
 export function work<T>(
-  connection: ClientConnection,
+  connection: Connection,
   queue: string,
   handler: (work: Work<T>) => unknown,
   options: WorkOptions = {},
 ): WorkHandle {
-  const { concurrency = 1, owner = defaultOwner(), leaseMs = DEFAULT_LEASE_MS, maxBatches = 1 } = options;
-  const { boundary = "idle", releaseOn = "disconnect", onError = warn, signal } = options;
+  const { concurrency = 1, onError = warn, signal } = options;
+  const worker = new QueueWorker(connection, queue, handler, options);
+  return new WorkerPool<Taken>({
+    connection,
+    concurrency,
+    take: (giveUp) => worker.take(giveUp),
+    perform: (taken) => worker.perform(taken),
+    onError,
+    signal,
+  });
+}
 
-  async function take(giveUp: AbortSignal): Promise<Taken | undefined> {
+/** What is done with one claim after the other, or with several at a time. */
+class QueueWorker<T> {
+  readonly #connection: Connection;
+  readonly #queue: string;
+  readonly #handler: (work: Work<T>) => unknown;
+  readonly #options: WorkOptions;
+
+  constructor(
+    connection: Connection,
+    queue: string,
+    handler: (work: Work<T>) => unknown,
+    options: WorkOptions,
+  ) {
+    this.#connection = connection;
+    this.#queue = queue;
+    this.#handler = handler;
+    this.#options = options;
+  }
+
+  async take(giveUp: AbortSignal): Promise<Taken | undefined> {
+    const { owner = defaultOwner(), boundary = "idle", maxBatches = 1 } = this.#options;
+    const { leaseMs = DEFAULT_LEASE_MS, releaseOn = "disconnect" } = this.#options;
     const askedAt = performance.now();
-    const { result, text } = await connection.callForText(
+    const { result, text } = await this.#connection.callForText(
       "queue.claim",
-      { queue, owner, boundary, maxBatches, leaseMs, waitMs: ASK_WAIT_MS, releaseOn },
+      { queue: this.#queue, owner, boundary, maxBatches, leaseMs, waitMs: ASK_WAIT_MS, releaseOn },
       { signal: giveUp },
     );
     return result.claim === null ? undefined : { claim: result.claim, text, askedAt };
   }
 
-  async function perform({ claim, text, askedAt }: Taken): Promise<void> {
-    const { claimId, leaseToken, fencingToken, batches, remainingMs } = claim;
-    const hold = new Hold({
+  async perform(taken: Taken): Promise<void> {
+    const { claim, text } = taken;
+    const grant = this.#hold(taken);
+    const given: Work<T> = {
+      payloads: claim.batches.flatMap((batch) => batch.payloads) as T[],
+      payloadTexts: () => textsAt(text, PAYLOADS) as string[],
+      batches: claim.batches,
+      claim,
+      fencingToken: claim.fencingToken,
+      signal: grant.signal,
+    };
+    const failure = await Promise.resolve(given)
+      .then(this.#handler)
+      .then(
+        () => undefined,
+        (error: unknown) => ({ error }),
+      );
+    const { onComplete, onError = warn } = this.#options;
+    try {
+      if (failure === undefined) {
+        await this.#complete(grant, claim);
+        if (onComplete !== undefined) callListener(onComplete, given);
+      } else {
+        await this.#giveBack(grant, given, failure.error);
+      }
+    } catch (error) {
+      callListener(onError, error, given);
+    } finally {
+      grant.end();
+    }
+  }
+
+  #hold({ claim, askedAt }: Taken): HeldGrant {
+    const { claimId, leaseToken, remainingMs } = claim;
+    const { leaseMs = DEFAULT_LEASE_MS, releaseOn = "disconnect" } = this.#options;
+    const connection = this.#connection;
+    return new HeldGrant({
       connection,
-      what: `The claim ${claimId} of ${JSON.stringify(queue)}`,
+      what: `The claim ${claimId} of ${JSON.stringify(this.#queue)}`,
       lostKind: "claim_lost",
       leaseMs,
       releaseOn,
       askedAt,
       remainingMs,
-      renew: async (giveUp) =>
-        (await connection.call("queue.renew", { claimId, leaseToken, leaseMs }, { signal: giveUp }))
-          .remainingMs,
+      renew: async (signal) =>
+        (await connection.call("queue.renew", { claimId, leaseToken, leaseMs }, { signal })).remainingMs,
     });
-    const payloads = batches.flatMap((batch) => batch.payloads) as T[];
-    const given: Work<T> = {
-      payloads,
-      payloadTexts: () => textsAt(text, PAYLOADS) as string[],
-      batches,
-      claim,
-      fencingToken,
-      signal: hold.signal,
-    };
-    const failure = await Promise.resolve(given)
-      .then(handler)
-      .then(
-        () => undefined,
-        (error: unknown) => ({ error }),
-      );
-    try {
-      if (failure === undefined) {
-        await complete(hold, claim);
-        if (options.onComplete !== undefined) tell(options.onComplete, given);
-      } else await giveBack(hold, given, failure.error);
-    } catch (error) {
-      tell(onError, error, given);
-    } finally {
-      hold.end();
-    }
   }
 
-  async function complete(hold: Hold, { claimId, leaseToken }: Claim): Promise<void> {
-    // What is lost by our clock only is completed all the same if nobody else has taken it: the daemon knows.
-    if (hold.lost && !hold.overdue) throw hold.signal.reason;
-    await settle(hold, connection, () => connection.call("queue.complete", { claimId, leaseToken }));
+  async #complete(grant: HeldGrant, { claimId, leaseToken }: Claim): Promise<void> {
+    // A claim that is lost by our clock only is completed all the same if nobody else has taken it: the daemon knows.
+    if (grant.lost && !grant.overdue) throw grant.signal.reason;
+    await grant.endBy(() => this.#connection.call("queue.complete", { claimId, leaseToken }));
   }
 
-  async function giveBack(hold: Hold, given: Work<T>, error: unknown): Promise<void> {
+  async #giveBack(grant: HeldGrant, given: Work<T>, error: unknown): Promise<void> {
     const { claimId, leaseToken } = given.claim;
+    const { onFailure, retryDelayMs } = this.#options;
     const postponed = error instanceof Postpone;
-    if (!postponed && options.onFailure !== undefined) tell(options.onFailure, error, given);
-    if (hold.lost) throw hold.signal.reason;
+    if (!postponed && onFailure !== undefined) callListener(onFailure, error, given);
+    if (grant.lost) throw grant.signal.reason;
     const how = postponed
       ? { delayMs: error.delayMs }
-      : { delayMs: restMs(options.retryDelayMs, given.batches), error: textOf(error) };
+      : { delayMs: restMs(retryDelayMs, given.batches), error: textOf(error) };
     try {
-      await settle(hold, connection, () => connection.call("queue.abandon", { claimId, leaseToken, ...how }));
+      await grant.endBy(() => this.#connection.call("queue.abandon", { claimId, leaseToken, ...how }));
     } catch (refusal) {
-      // It was given back by a first try whose answer was lost, or has been taken back: it is where it should be.
+      // The claim was given back by a first try whose answer was lost, or was taken back: it is where it should be.
       if (!isLoss(refusal)) throw refusal;
     }
   }
-
-  return new Crew({ connection, concurrency, take, perform, onError, signal });
 }
 
 /** How long batches rest, by how often the most tried of them has been tried, this time included. */
@@ -151,7 +191,7 @@ function restMs(delayMs: WorkOptions["retryDelayMs"] = 0, batches: readonly Batc
   return Math.min(Math.max(0, Math.round(wanted)), MAX_BATCH_DELAY_MS);
 }
 
-/** What is kept with the batches of what a handler threw. */
+/** An error of a handler as it is kept with the batches. */
 function textOf(error: unknown): string {
   const text = error instanceof Error ? error.message || error.name : String(error);
   return text.slice(0, MAX_LAST_ERROR_LENGTH).replace(/[\0\p{Surrogate}]/gu, "\uFFFD") || "unknown";

@@ -1,30 +1,20 @@
+// The room of work: loops that take work from the daemon and have the application do it, several at a time. It imports
+// `connection/` and `grants/`.
 import { setMaxListeners } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
-import { type ErrorKind, PawlError, shown } from "@pawl/protocol/errors";
-import { type ClientConnection, ConnectionLost } from "../connection/connection.js";
+import { PawlError, shown } from "@pawl/protocol/errors";
+import type { Connection } from "../connection/connection.js";
+import { ConnectionLost } from "../connection/connection-lost.js";
+import { callListener } from "./listeners.js";
+import { isForGood } from "./refusals.js";
 
-/** Questions for more that one crew has open: the daemon serves a connection only so many requests at a time. */
+/** Questions for more that one pool has open: the daemon serves a connection only so many requests at a time. */
 const MAX_ASKING = 4;
 const MAX_CONCURRENCY = 1000;
 /** How long one question for more waits at the daemon. */
 export const ASK_WAIT_MS = 30_000;
 export const FIRST_PAUSE_MS = 100;
 export const MAX_PAUSE_MS = 5000;
-
-/** Refusals that stay the same however often one asks. */
-const FOR_GOOD: ReadonlySet<ErrorKind> = new Set([
-  "invalid_request",
-  "invalid_params",
-  "method_not_found",
-  "read_only",
-  "forbidden",
-  "exhausted",
-]);
-
-/** Whether asking again is of no use. */
-export function isForGood(error: unknown): error is PawlError {
-  return error instanceof PawlError && FOR_GOOD.has(error.kind);
-}
 
 /** Refuses a number of handlers that cannot run at a time. */
 export function checkConcurrency(concurrency: number, most: number): void {
@@ -46,8 +36,8 @@ export interface WorkHandle extends AsyncDisposable {
   close(): Promise<void>;
 }
 
-export interface CrewOptions<T> {
-  connection: ClientConnection;
+export interface WorkerPoolOptions<T> {
+  connection: Connection;
   /** How many are performed at a time. */
   concurrency: number;
   /** Asks for one more, waiting at the daemon; undefined when there was none. */
@@ -66,20 +56,20 @@ export interface CrewOptions<T> {
  *
  * `working`: asks and performs. `closing`: performs what it has. `done`: nothing is under way.
  */
-export class Crew<T> implements WorkHandle {
-  readonly #options: CrewOptions<T>;
+export class WorkerPool<T> implements WorkHandle {
+  readonly #options: WorkerPoolOptions<T>;
   readonly #closing = new AbortController();
-  /** Performing, or taken for what is being asked for. */
+  /** Workers that perform, or that are asking for work. */
   #busy = 0;
   #changed: (() => void)[] = [];
   #refusal: PawlError | undefined;
   readonly done: Promise<void>;
 
-  constructor(options: CrewOptions<T>) {
+  constructor(options: WorkerPoolOptions<T>) {
     this.#options = options;
     checkConcurrency(options.concurrency, MAX_CONCURRENCY);
     this.done = this.#run();
-    // Who does not look at it is told by onError.
+    // An application that does not look at it is told by onError.
     this.done.catch(() => {});
   }
 
@@ -130,9 +120,9 @@ export class Crew<T> implements WorkHandle {
         this.#free();
         if (signal.aborted) return;
         if (isForGood(error)) this.#refuse(error);
-        // A daemon that was started again is no news: what it may have granted ended with the connection, or will
-        // by its time.
-        else if (!(error instanceof ConnectionLost && error.mayHaveTakenEffect)) tell(onError, error);
+        // A daemon that was started again is no news: a grant that it may have made ended with the connection, or
+        // ends by its time.
+        else if (!(error instanceof ConnectionLost && error.mayHaveTakenEffect)) callListener(onError, error);
         await delay(pause * (0.5 + Math.random() / 2), undefined, { signal }).catch(() => {});
         pause = Math.min(pause * 2, MAX_PAUSE_MS);
         continue;
@@ -145,7 +135,7 @@ export class Crew<T> implements WorkHandle {
   #refuse(error: PawlError): void {
     if (this.#refusal !== undefined) return;
     this.#refusal = error;
-    tell(this.#options.onError, error);
+    callListener(this.#options.onError, error);
     this.#close();
   }
 
@@ -161,37 +151,4 @@ export class Crew<T> implements WorkHandle {
   #tellChange(): void {
     for (const resolve of this.#changed.splice(0)) resolve();
   }
-}
-
-/**
- * Thrown by a handler that cannot do the work now: it is given back. A batch's delivery is then not counted as
- * an attempt.
- *
- * @example throw new Postpone({ delayMs: 60_000 });
- */
-export class Postpone extends Error {
-  override readonly name = "Postpone";
-  /** How long nobody gets it. */
-  readonly delayMs: number;
-
-  constructor({ delayMs = 0 }: { delayMs?: number } = {}) {
-    super(`The work is postponed by ${delayMs} ms.`);
-    this.delayMs = delayMs;
-  }
-}
-
-/** Calls a listener of the application. What it throws is for the application to see, not for us to end by. */
-export function tell<A extends unknown[]>(listener: (...args: A) => void, ...args: A): void {
-  try {
-    listener(...args);
-  } catch (error) {
-    queueMicrotask(() => {
-      throw error;
-    });
-  }
-}
-
-/** What happens to trouble that nobody listens to: it is seen, and ends nothing. */
-export function warn(error: unknown): void {
-  process.emitWarning(error instanceof Error ? error.message : String(error), "PawlWarning");
 }

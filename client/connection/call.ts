@@ -1,0 +1,114 @@
+// One call: its request as a line, and its answer as a result or an error.
+import { setMaxListeners } from "node:events";
+import type { ErrorObject } from "@pawl/protocol/envelope";
+import { ERRORS, type ErrorData, PawlError } from "@pawl/protocol/errors";
+import { isRepeatable } from "@pawl/protocol/repeatable";
+import { ConnectionLost } from "./connection-lost.js";
+import type { Outgoing } from "./line-socket.js";
+
+export interface CallOptions {
+  /**
+   * Gives up the call, which rejects with the signal's reason. Whether it took effect is then unknown, but a
+   * claim or lease that it is granted later is given back.
+   */
+  signal?: AbortSignal;
+}
+
+/** A result, and the JSON text that it came as: numbers of JavaScript do not hold all that JSON can say. */
+export interface WithText<R> {
+  readonly result: R;
+  readonly text: string;
+}
+
+/** How a call ends. */
+export interface Settlement {
+  /** Called with the result and the line that it came in. */
+  readonly resolve: (result: unknown, line: string) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/** A call that has no answer yet. */
+export class PendingCall implements Outgoing {
+  readonly id: number;
+  readonly method: string;
+  line: string;
+  sent = false;
+  dropped = false;
+  /** Whether the request may be sent again when nobody knows whether it was performed. */
+  readonly repeatable: boolean;
+  /** Whether the request was sent on an earlier connection and may have been performed there. */
+  mayHaveTakenEffect = false;
+  /** Since when the call has waited for a connection that works. */
+  waitsSince = performance.now();
+  /** How long its condition may be waited for, from `#startedAt`. */
+  readonly #waitMs: number;
+  readonly #startedAt = this.waitsSince;
+  readonly #settlement: Settlement;
+  #stopListening: () => void = () => {};
+
+  /** Throws a `PawlError` `invalid_params` when the params cannot be JSON. */
+  constructor(id: number, method: string, params: Record<string, unknown>, settlement: Settlement) {
+    this.id = id;
+    this.method = method;
+    this.line = toLine(id, method, params);
+    this.repeatable = isRepeatable(method, params);
+    this.#waitMs = typeof params.waitMs === "number" ? params.waitMs : 0;
+    this.#settlement = settlement;
+  }
+
+  /** Calls `giveUp` with the reason when the signal is aborted before the call has ended. */
+  endBy(signal: AbortSignal, giveUp: (reason: unknown) => void): void {
+    const onAbort = (): void => giveUp(signal.reason);
+    // One signal for all calls of a program is no leak: each call takes its listener away.
+    setMaxListeners(0, signal);
+    signal.addEventListener("abort", onAbort, { once: true });
+    this.#stopListening = () => signal.removeEventListener("abort", onAbort);
+  }
+
+  /** Makes the request wait no longer than the caller does, whose patience began with the call. */
+  shortenWait(): void {
+    if (this.#waitMs === 0) return;
+    const { params } = JSON.parse(this.line) as { params: Record<string, unknown> };
+    const left = Math.max(0, Math.round(this.#waitMs - (performance.now() - this.#startedAt)));
+    this.line = toLine(this.id, this.method, { ...params, waitMs: left });
+  }
+
+  resolve(result: unknown, line: string): void {
+    this.#stopListening();
+    this.#settlement.resolve(result, line);
+  }
+
+  reject(error: unknown): void {
+    this.dropped = true;
+    this.#stopListening();
+    this.#settlement.reject(error);
+  }
+
+  /** Rejects with `ConnectionLost`, which says whether the request may have been performed. */
+  rejectAsLost(message: string, cause?: unknown): void {
+    const mayHaveTakenEffect = this.mayHaveTakenEffect || this.sent;
+    this.reject(new ConnectionLost(message, this.method, { cause, mayHaveTakenEffect }));
+  }
+}
+
+function toLine(id: number, method: string, params: Record<string, unknown>): string {
+  try {
+    return JSON.stringify({ jsonrpc: "2.0", id, method, params });
+  } catch (error) {
+    throw new PawlError(
+      "invalid_params",
+      `The params of ${method} cannot be JSON: ${error}.`,
+      {},
+      { cause: error },
+    );
+  }
+}
+
+/** The error that an error object of the daemon stands for. */
+export function toError(object: ErrorObject): PawlError {
+  const { code, message, data } = (object ?? {}) as Partial<ErrorObject>;
+  const { kind, retryable: _, ...details } = (typeof data === "object" ? (data ?? {}) : {}) as ErrorData;
+  if (Object.hasOwn(ERRORS, kind)) return new PawlError(kind, String(message), details);
+  // The daemon is newer than this client.
+  return new PawlError("internal", `${message} (${kind ?? "code"} ${code})`, { ...details, kind, code });
+}

@@ -1,0 +1,96 @@
+import type { ErrorObject, Id, Request, Response } from "@pawl/protocol/envelope";
+import { ERRORS, PawlError, refuse, shown } from "@pawl/protocol/errors";
+
+/** Thrown by a `RequestHandler` to choose the error object that answers the request. */
+export class RequestFailure extends Error {
+  readonly object: ErrorObject;
+
+  constructor(object: ErrorObject) {
+    super(object.message);
+    this.object = object;
+  }
+}
+
+/**
+ * Performs a request of the daemon (push) and returns its result. What it throws is answered as an error.
+ * `line` is the request as it came.
+ */
+export type RequestHandler = (params: Record<string, unknown>, line: string) => unknown;
+
+/** Called with the params of each notification of a method. */
+export type NotificationListener = (params: Record<string, unknown>) => void;
+
+/**
+ * What the daemon asks and tells of its own accord on a connection: requests, each answered by the handler of its
+ * method, and notifications, each given to all listeners of its method.
+ */
+export class IncomingRequests {
+  readonly #handlers = new Map<string, RequestHandler>();
+  readonly #listeners = new Map<string, Set<NotificationListener>>();
+
+  /** Has a handler answer the requests of a method. */
+  handle(method: string, handler: RequestHandler): void {
+    this.#handlers.set(method, handler);
+  }
+
+  /** Listens to a notification, until the returned function is called. */
+  on(method: string, listener: NotificationListener): () => void {
+    const listeners = this.#listeners.get(method) ?? new Set();
+    this.#listeners.set(method, listeners);
+    // Wrapped, so that the same function given twice is called twice and taken away once.
+    const own: NotificationListener = (params) => listener(params);
+    listeners.add(own);
+    return () => void listeners.delete(own);
+  }
+
+  stopListening(): void {
+    this.#listeners.clear();
+  }
+
+  /**
+   * Takes a request or a notification.
+   *
+   * @param line the message as it came.
+   * @param answer sends the line of an answer on the connection that the request came by.
+   */
+  take({ id, method, params = {} }: Request, line: string, answer: (line: string) => void): void {
+    if (id !== undefined) {
+      void this.#answerTo(id, method, params, line).then(answer);
+      return;
+    }
+    for (const listener of this.#listeners.get(method) ?? []) {
+      // An error of a listener is for the application to see, not for this connection to break by.
+      queueMicrotask(() => listener(params));
+    }
+  }
+
+  async #answerTo(id: Id, method: string, params: Record<string, unknown>, line: string): Promise<string> {
+    try {
+      const handler = this.#handlers.get(method);
+      if (handler === undefined) {
+        throw refuse("method_not_found", `This client does not serve ${shown(method)}.`);
+      }
+      const result = await handler(params, line);
+      return JSON.stringify({ jsonrpc: "2.0", id, result: result ?? null } satisfies Response);
+    } catch (error) {
+      return errorLine(id, error);
+    }
+  }
+}
+
+function errorLine(id: Id, error: unknown): string {
+  const message = error instanceof Error ? error.message : String(error);
+  const plain = { code: ERRORS.internal.code, message };
+  try {
+    const object =
+      error instanceof RequestFailure
+        ? error.object
+        : error instanceof PawlError
+          ? { code: error.code, message, data: error.data }
+          : plain;
+    return JSON.stringify({ jsonrpc: "2.0", id, error: object } satisfies Response);
+  } catch {
+    // Details that are no JSON.
+    return JSON.stringify({ jsonrpc: "2.0", id, error: plain } satisfies Response);
+  }
+}

@@ -1,0 +1,39 @@
+import type { Dispenser, MethodName, Params, Result } from "@pawl/protocol";
+import type { CallOptions } from "./call.js";
+import type { Connection } from "./connection.js";
+
+type Group<N extends MethodName> = N extends `${infer G}.${string}` ? G : never;
+type Within<G extends string> = Extract<MethodName, `${G}.${string}`> extends `${G}.${infer M}` ? M : never;
+type Call<N extends MethodName> =
+  Record<string, never> extends Params<N>
+    ? (params?: Params<N>, options?: CallOptions) => Promise<Result<N>>
+    : (params: Params<N>, options?: CallOptions) => Promise<Result<N>>;
+
+/** `client.sequence.next({...})` for every method of the protocol. */
+export type Groups = {
+  readonly [G in Group<MethodName>]: { readonly [M in Within<G>]: Call<Extract<MethodName, `${G}.${M}`>> };
+};
+
+/** A group of methods, made from their names as they are asked for, so that no list is needed at run time. */
+export function groupOf(connection: Connection, group: string): unknown {
+  return new Proxy({} as Record<string, unknown>, {
+    get(methods, name) {
+      // A promise would be asked for `then` before it is resolved with us.
+      if (typeof name !== "string" || name === "then" || name in methods) return Reflect.get(methods, name);
+      methods[name] = (params?: Record<string, unknown>, options?: CallOptions) =>
+        connection.call(`${group}.${name}`, params ?? {}, options);
+      return methods[name];
+    },
+  });
+}
+
+/** The sequences of a daemon, behind the same interface as those of a file or of memory. */
+export function dispenserOf(connection: Connection): Dispenser {
+  return {
+    next: async (type) => (await connection.call("sequence.next", { type })).seq,
+    nextId: async (type) => (await connection.call("sequence.next", { type })).id,
+    peek: async (type) => (await connection.call("sequence.peek", { type })).seq,
+    state: () => connection.call("sequence.state", {}),
+    formatId: async (type, seq) => (await connection.call("sequence.format", { type, seq })).id,
+  };
+}

@@ -1,0 +1,113 @@
+import type { Result } from "@pawl/protocol";
+import { MAX_ANSWER_CODE_LENGTH, MIN_MAX_MESSAGE_BYTES } from "@pawl/protocol/limits";
+import type { Connection } from "../connection/connection.js";
+import { callListener } from "../work/listeners.js";
+import { Postpone } from "../work/postpone.js";
+import { CommandError, type Handlers, type ReceivedCommand, type ServeOptions } from "./receive.js";
+
+/** By how many bytes a request is longer than the answer it carries, at most. */
+const ENVELOPE_BYTES = 512;
+const MAX_MESSAGE_LENGTH = 4096;
+
+export type Envelope = Result<"command.lease">["leases"][number]["envelope"];
+export type CommandResponse = NonNullable<Result<"command.response">["response"]>;
+export type ErrorResponse = Extract<CommandResponse, { status: "error" }>;
+
+/** Finds the handler, reads the params, and makes of what the handler does the answer, if it is to be one. */
+export async function carryOut(
+  connection: Connection,
+  envelope: Envelope,
+  received: Received,
+  handlers: Handlers,
+  { onFailure }: ServeOptions,
+): Promise<CommandResponse | Postpone> {
+  const { commandId, deployment, command } = envelope;
+  const handler = Object.hasOwn(handlers, command) ? handlers[command] : undefined;
+  if (handler === undefined) {
+    return { status: "error", code: "UNKNOWN_COMMAND", message: `${deployment} does not know ${command}.` };
+  }
+  if (isUploaded(envelope.params)) {
+    const text = await uploadedText(connection, commandId, received.signal);
+    received.paramsText = () => text;
+  }
+  const params = isUploaded(envelope.params) ? JSON.parse(received.paramsText()) : envelope.params;
+  let answer: CommandResponse;
+  let text: string;
+  try {
+    answer = { status: "success", response: (await handler(params, received)) ?? null };
+    text = JSON.stringify(answer);
+  } catch (error) {
+    if (error instanceof Postpone) return error;
+    if (onFailure !== undefined) callListener(onFailure, error, received);
+    answer = answerWith(error);
+    text = JSON.stringify(answer);
+  }
+  const bytes = Buffer.byteLength(text) + ENVELOPE_BYTES;
+  return bytes <= MIN_MAX_MESSAGE_BYTES ? answer : await fitting(connection, commandId, answer, bytes);
+}
+
+/** Params that were uploaded stay with the daemon until somebody reads them, piece by piece. */
+async function uploadedText(connection: Connection, commandId: string, signal: AbortSignal): Promise<string> {
+  const pieces: Buffer[] = [];
+  for (let offset = 0; ; ) {
+    const { chunk, sizeBytes } = await connection.call("command.params", { commandId, offset }, { signal });
+    const piece = Buffer.from(chunk, "base64");
+    pieces.push(piece);
+    offset += piece.length;
+    if (offset >= sizeBytes || piece.length === 0) break;
+  }
+  return Buffer.concat(pieces).toString("utf8");
+}
+
+function isUploaded(params: unknown): boolean {
+  if (typeof params !== "object" || params === null || Object.keys(params).join() !== "$upload") return false;
+  return typeof (params as { $upload?: { sizeBytes?: unknown } | null }).$upload?.sizeBytes === "number";
+}
+
+export const HANDLER_ERROR = { status: "error", code: "HANDLER_ERROR" } as const;
+
+function answerWith(error: unknown): ErrorResponse {
+  const message = (error instanceof Error ? error.message : String(error)).slice(0, MAX_MESSAGE_LENGTH);
+  if (!(error instanceof CommandError)) return { ...HANDLER_ERROR, message };
+  const code = error.code.slice(0, MAX_ANSWER_CODE_LENGTH);
+  try {
+    const details = JSON.parse(JSON.stringify(error.details ?? null));
+    return { status: "error", code, message, ...(details === null ? {} : { details }) };
+  } catch {
+    // The details are no JSON; code and message say the most of it.
+    return { status: "error", code, message };
+  }
+}
+
+/** The answer if the daemon takes a line with it; otherwise one that says why there is none. */
+async function fitting(
+  connection: Connection,
+  commandId: string,
+  answer: CommandResponse,
+  bytes: number,
+): Promise<CommandResponse> {
+  const most = await connection.maxMessageBytes();
+  if (bytes <= most) return answer;
+  const message = `The answer to ${commandId} has ${bytes} bytes, and the daemon takes lines of ${most} (--max-message-bytes).`;
+  return { status: "error", code: "ANSWER_TOO_LARGE", message };
+}
+
+export class Received implements ReceivedCommand {
+  readonly commandId: string;
+  readonly deployment: string;
+  readonly command: string;
+  readonly attempt: number;
+  readonly deadline: number | null;
+  readonly signal: AbortSignal;
+  paramsText: () => string;
+
+  constructor(envelope: Envelope, signal: AbortSignal, paramsText: () => string) {
+    this.commandId = envelope.commandId;
+    this.deployment = envelope.deployment;
+    this.command = envelope.command;
+    this.attempt = envelope.attempt;
+    this.deadline = envelope.deadline;
+    this.signal = signal;
+    this.paramsText = paramsText;
+  }
+}
