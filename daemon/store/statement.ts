@@ -22,9 +22,18 @@ export interface Statement<Row = unknown> {
   readonly row?: Row;
 }
 
-/** Declares a statement in the SQL that SQLite and PostgreSQL share. */
+const declared: Statement[] = [];
+
+/** Declares a statement, at module level, in the SQL that SQLite and PostgreSQL share. */
 export function sql<Row = never>(text: string): Statement<Row> {
-  return { sql: text };
+  const statement: Statement<Row> = { sql: text };
+  declared.push(statement);
+  return statement;
+}
+
+/** The statements of all modules that were loaded, for the test that has PostgreSQL prepare them. */
+export function declaredStatements(): readonly Statement[] {
+  return declared;
 }
 
 /** Performs a statement and gives all its rows; none for a statement that returns none. */

@@ -20,11 +20,11 @@ const selectPlace = sql<{ seq: number; commandId: string }>(`
 /** The index of a deployment or of a project is in the order of seq within each state: as many short scans. */
 function pageInAnyState(column: "deployment" | "project_id"): string {
   const ofState = (state: CommandState): string =>
-    `SELECT * FROM (SELECT seq FROM pawl_command WHERE ${column} = :of AND state = '${state}' AND seq < :before
-      ORDER BY seq DESC LIMIT :rows)`;
+    `SELECT seq FROM (SELECT seq FROM pawl_command WHERE ${column} = :of AND state = '${state}' AND seq < :before
+      ORDER BY seq DESC LIMIT :rows) AS in_state`;
   return `
     SELECT ${COLUMNS} FROM pawl_command WHERE seq IN
-      (SELECT seq FROM (${COMMAND_STATES.map(ofState).join(" UNION ALL ")}) ORDER BY seq DESC LIMIT :rows)
+      (SELECT seq FROM (${COMMAND_STATES.map(ofState).join(" UNION ALL ")}) AS in_any ORDER BY seq DESC LIMIT :rows)
     ORDER BY seq DESC`;
 }
 

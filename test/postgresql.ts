@@ -1,0 +1,93 @@
+// A real PostgreSQL on a Unix socket in a directory of its own, for the time of a test.
+import { spawn, spawnSync } from "node:child_process";
+import { chownSync, existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { AtEnd } from "./daemon.js";
+
+/** Where Debian has each version's programs, most of which are in no PATH. */
+const VERSIONS = "/usr/lib/postgresql";
+const programs = existsSync(VERSIONS)
+  ? readdirSync(VERSIONS)
+      .sort((a, b) => Number(b) - Number(a))
+      .map((version) => join(VERSIONS, version, "bin"))
+      .find((directory) => existsSync(join(directory, "initdb")))
+  : undefined;
+export const HAS_POSTGRESQL = programs !== undefined;
+if (!HAS_POSTGRESQL)
+  process.stderr.write("PostgreSQL is not installed (Debian: postgresql); its tests are skipped\n");
+
+/** PostgreSQL does not run as root: it then runs as the user that its package has made. */
+const idOf = (option: string): number =>
+  Number(spawnSync("id", [option, "postgres"], { encoding: "utf8" }).stdout);
+const user = process.getuid?.() === 0 ? { uid: idOf("-u"), gid: idOf("-g") } : undefined;
+
+export class PostgreSql {
+  readonly #directory: string;
+
+  private constructor(directory: string) {
+    this.#directory = directory;
+  }
+
+  static async start(atEnd: AtEnd): Promise<PostgreSql> {
+    // Not below a directory that only root may enter.
+    const directory = mkdtempSync(join(tmpdir(), "pawl-postgresql-"));
+    atEnd(() => rmSync(directory, { recursive: true, force: true }));
+    if (user !== undefined) chownSync(directory, user.uid, user.gid);
+    const data = join(directory, "data");
+    const initdb = [
+      "--pgdata",
+      data,
+      "--username=pawl",
+      "--auth=trust",
+      "--no-sync",
+      "--encoding=UTF8",
+      "--no-locale",
+    ];
+    const made = spawnSync(join(programs as string, "initdb"), initdb, {
+      ...user,
+      cwd: "/",
+      encoding: "utf8",
+    });
+    if (made.status !== 0) throw new Error(`initdb: ${made.stderr}`);
+
+    // A test that is killed takes the server with it.
+    const server = spawn(
+      "setpriv",
+      [
+        ...(user === undefined ? [] : [`--reuid=${user.uid}`, `--regid=${user.gid}`, "--clear-groups"]),
+        "--pdeathsig=QUIT",
+        join(programs as string, "postgres"),
+        ...["-D", data, "-k", directory, "-c", "listen_addresses=", "-c", "fsync=off"],
+      ],
+      { cwd: "/", stdio: ["ignore", "ignore", "pipe"] },
+    );
+    let said = "";
+    server.stderr.setEncoding("utf8").on("data", (text: string) => {
+      said += text;
+    });
+    const ended = new Promise((resolve) => server.once("exit", resolve));
+    atEnd(async () => {
+      server.kill("SIGQUIT");
+      await ended;
+    });
+    const postgres = new PostgreSql(directory);
+    while (postgres.psql("SELECT 1").status !== 0) {
+      if (server.exitCode !== null) throw new Error(`postgres: ${said}`);
+      await sleep(20);
+    }
+    return postgres;
+  }
+
+  /** Runs a script; `\echo` marks places in what it prints, errors among it. It stops at an error if told so. */
+  psql(script: string, ...options: string[]): { status: number | null; output: string } {
+    const psql = [...["-h", this.#directory, "-U", "pawl", "-d", "postgres", "-X", "-q", "-At"], ...options];
+    const { status, stdout, stderr } = spawnSync(
+      "sh",
+      ["-c", 'exec "$0" "$@" 2>&1', join(programs as string, "psql"), ...psql],
+      { input: script, encoding: "utf8" },
+    );
+    return { status, output: stdout + stderr };
+  }
+}
