@@ -1,11 +1,12 @@
 import { setTimeout as pause } from "node:timers/promises";
 import { PawlError } from "@pawl/protocol/errors";
 import { type Config, readConfig, tableToCreate } from "./config/config.js";
-import { Daemon } from "./daemon.js";
+import type { Daemon } from "./daemon.js";
 import { openLog } from "./log.js";
 import { createTable } from "./remote/load.js";
 import type { DynamoDbSpecification } from "./remote/specification.js";
 import { type Passed, takePassed } from "./socket/supervisor.js";
+import { startDaemon } from "./start.js";
 
 /** Exit codes: 0 stopped in order, 1 ended by a failure, 2 bad usage, 3 could not start. */
 const EXIT_FAILURE = 1;
@@ -38,7 +39,7 @@ export async function main(args: readonly string[]): Promise<void> {
     log.flush();
     process.exit(code);
   };
-  const starting = Daemon.start(config, log.logger, passed);
+  const starting = startDaemon(config, log.logger, passed);
   let stopping = false;
   const onSignal = (signal: NodeJS.Signals): void => {
     if (stopping) process.exit(EXIT_FAILURE);

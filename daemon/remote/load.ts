@@ -1,9 +1,36 @@
 import { pathToFileURL } from "node:url";
 import { PawlError } from "@pawl/protocol/errors";
+import { elapsed, wallTime } from "../clock.js";
 import { checked } from "./checked-answers.js";
 import type { CreateLeaseProvider, LeaseProvider, ProviderClocks } from "./provider.js";
+import type { Site, SiteRule } from "./remote-leases.js";
 import { loggable } from "./secrets.js";
-import type { CustomSpecification, DynamoDbSpecification, ProviderSpecification } from "./specification.js";
+import type {
+  CustomSpecification,
+  DynamoDbSpecification,
+  LeaseRule,
+  ProviderSpecification,
+} from "./specification.js";
+
+/** The providers that rules name, each loaded once. Refuses like `loadProvider`. */
+export async function loadSites(rules: readonly LeaseRule[]): Promise<SiteRule[]> {
+  const sites = new Map<string, Site>();
+  const loaded: SiteRule[] = [];
+  for (const { pattern, provider: specification } of rules) {
+    const { text } = specification;
+    if (specification.kind !== "local" && !sites.has(text)) {
+      const clocks = { elapsed, now: wallTime };
+      sites.set(text, {
+        text,
+        kind: specification.kind,
+        loggable: loggable(specification, process.env),
+        provider: await loadProvider(specification, clocks),
+      });
+    }
+    loaded.push({ pattern, site: sites.get(text) });
+  }
+  return loaded;
+}
 
 /** A module of somebody's own is given so long until it has made its provider: it may have to connect first. */
 const CREATE_MS = 10_000;

@@ -19,7 +19,6 @@ export class Statistics {
     commandsFAILED: 0,
     commandsEXPIRED: 0,
   };
-  connectionsAccepted = 0;
   turnsCommitted = 0;
   turnsRolledBack = 0;
   operations = 0;

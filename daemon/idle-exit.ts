@@ -1,0 +1,49 @@
+import { latestGrant } from "./grants/expiry.js";
+import type { TurnLoop } from "./turns/turn-loop.js";
+
+/**
+ * Ends the daemon when nobody has been connected for so many seconds (`--idle-exit`). They count from the end of the
+ * last grant, since nobody can renew it without connecting.
+ */
+export class IdleExit {
+  readonly #loop: TurnLoop;
+  /** Whether the daemon only reads, so that it has granted nothing. */
+  readonly #readOnly: boolean;
+  readonly #isIdle: () => boolean;
+  readonly #exit: () => void;
+  #timer: NodeJS.Timeout | undefined;
+  #stopped = false;
+
+  constructor(options: { loop: TurnLoop; readOnly: boolean; isIdle: () => boolean; exit: () => void }) {
+    this.#loop = options.loop;
+    this.#readOnly = options.readOnly;
+    this.#isIdle = options.isIdle;
+    this.#exit = options.exit;
+  }
+
+  /** Counts down anew if nobody is connected. `seconds` undefined never ends the daemon. */
+  watch(seconds: number | undefined): void {
+    clearTimeout(this.#timer);
+    if (seconds === undefined || this.#stopped || !this.#isIdle()) return;
+    this.#timer = setTimeout(
+      () => {
+        if (this.#isIdle()) this.#exit();
+      },
+      this.#lastGrantMs() + seconds * 1000,
+    );
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    clearTimeout(this.#timer);
+  }
+
+  #lastGrantMs(): number {
+    let lastsMs = 0;
+    if (this.#readOnly) return lastsMs;
+    this.#loop.performNow(function* ({ now }) {
+      lastsMs = Math.max(0, ((yield* latestGrant()) ?? now) - now);
+    });
+    return lastsMs;
+  }
+}

@@ -1,0 +1,114 @@
+import * as limits from "@pawl/protocol/limits";
+import { elapsed } from "./clock.js";
+import type { Config } from "./config/config.js";
+import { countBoard } from "./domain/board/items.js";
+import { countCommands } from "./domain/command/counts.js";
+import type { Inside } from "./domain/daemon.js";
+import { countLeases } from "./domain/lease/lease.js";
+import { countBatches } from "./domain/queue/queue-row.js";
+import type { Connections } from "./socket/connections.js";
+import type { ServedSockets } from "./socket/served-sockets.js";
+import type { OpenDatabase } from "./store/open-database.js";
+import type { Operation } from "./store/statement.js";
+import type { Statistics } from "./turns/statistics.js";
+import type { TurnLoop } from "./turns/turn-loop.js";
+
+/** What `introspection` and `statusLine` look at. */
+export interface Inspected {
+  readonly config: Config;
+  readonly databasePath: string;
+  readonly database: OpenDatabase;
+  readonly loop: TurnLoop;
+  readonly connections: Connections;
+  readonly sockets: ServedSockets;
+  readonly statistics: Statistics;
+}
+
+/**
+ * What the daemon says of itself in `daemon.info` and `daemon.stats`.
+ *
+ * @param inspect gives what is to be looked at, when it is asked for: the configuration may change.
+ */
+export function introspection(inspect: () => Inspected): Inside {
+  const startedAt = inspect().loop.now();
+  const startedElapsed = elapsed();
+  return {
+    info: () => info(inspect(), startedAt),
+    *stats(env): Operation<never> {
+      const inspected = inspect();
+      return {
+        uptimeMs: Math.round(elapsed() - startedElapsed),
+        memoryBytes: process.memoryUsage.rss(),
+        ...counted(inspected),
+        queues: yield* countBatches(env),
+        commands: {
+          states: inspected.config.readOnly ? yield* countCommands() : inspected.statistics.commandStates,
+          lateAnswers: inspected.statistics.counters.commandAnswersLate,
+        },
+        leases: { held: yield* countLeases(env) },
+        pipeline: yield* countBoard(),
+        database: inspected.database.sizes(),
+      } as never;
+    },
+  };
+}
+
+function info(inspected: Inspected, startedAt: number): ReturnType<Inside["info"]> {
+  const { config, databasePath, database, sockets } = inspected;
+  return {
+    instance: config.instance,
+    startedAt,
+    readOnly: config.readOnly,
+    database: { path: databasePath, schemaVersion: database.schemaVersion },
+    sockets: sockets.paths,
+    limits: {
+      maxMessageBytes: config.maxMessageBytes,
+      maxBatchCalls: limits.MAX_BATCH_CALLS,
+      maxInFlightRequests: limits.MAX_IN_FLIGHT_REQUESTS,
+      maxUnsentBytes: limits.MAX_UNSENT_BYTES,
+      maxTransactCalls: limits.MAX_TRANSACT_CALLS,
+      maxWaitMs: limits.MAX_WAIT_MS,
+      minLeaseMs: limits.MIN_LEASE_MS,
+      maxLeaseMs: limits.MAX_LEASE_MS,
+      maxReserveCount: limits.MAX_RESERVE_COUNT,
+      inlineMaxBytes: limits.INLINE_MAX_BYTES,
+      maxUploadBytes: limits.MAX_UPLOAD_BYTES,
+      maxParamsPieceBytes: limits.MAX_PARAMS_PIECE_BYTES,
+    },
+  };
+}
+
+/** The part of `daemon.stats` that no database is asked for. */
+function counted({ connections, loop, statistics }: Inspected): object {
+  return {
+    connections: { open: connections.size, accepted: connections.accepted, waiting: loop.waiting },
+    requests: Object.fromEntries(statistics.requests),
+    errors: Object.fromEntries(
+      [...statistics.errors].map(([method, kinds]) => [method, Object.fromEntries(kinds)]),
+    ),
+    turns: {
+      total: statistics.turnsCommitted + statistics.turnsRolledBack,
+      committed: statistics.turnsCommitted,
+      rolledBack: statistics.turnsRolledBack,
+      operations: statistics.operations,
+    },
+    operationsPerTurn: statistics.operationsPerTurn,
+    commitMs: statistics.commitMs,
+    sequences: { dispensed: statistics.counters.sequencesDispensed },
+  };
+}
+
+/**
+ * What the daemon is doing, in a line for people (`systemctl status`).
+ *
+ * @param notTaken why the configuration was not taken over when it was last read again.
+ */
+export function statusLine(
+  { idleExit, readOnly }: Pick<Config, "idleExit" | "readOnly">,
+  { open, diskFull, notTaken }: { open: number; diskFull: boolean; notTaken: string | undefined },
+): string {
+  if (diskFull) return "No space left for the database: reads go on, writes are refused";
+  const serving = `Serving ${readOnly ? "reads of " : ""}${open} connection${open === 1 ? "" : "s"}`;
+  const state = open === 0 && idleExit !== undefined ? `Idle; ends if that lasts ${idleExit} s` : serving;
+  return notTaken === undefined ? state : `${state}; on its former options: ${notTaken}`;
+}

@@ -1,0 +1,100 @@
+import type { Socket } from "node:net";
+import type { Access } from "./access.js";
+import { Connection, type ConnectionOptions } from "./connection.js";
+import type { HangUps } from "./kernel.js";
+
+/** The time that peers have to read their last answers when the daemon stops. */
+const DRAIN_MS = 2000;
+
+/** What connections tell as they go. */
+type ConnectionEvents = Pick<
+  ConnectionOptions,
+  "onLine" | "onRefused" | "onRoom" | "onDrain" | "onSilent" | "onClose"
+>;
+
+/** The open connections, by the number that grants are bound to. */
+export class Connections {
+  readonly #access: Access;
+  readonly #hangUps: HangUps | undefined;
+  readonly #events: ConnectionEvents;
+  readonly #onChange: () => void;
+  readonly #open = new Map<number, Connection>();
+  #maxMessageBytes: number;
+  /** How many connections were accepted in this life. */
+  #accepted = 0;
+
+  /** @param options `onChange` is called when a connection was opened or has closed. */
+  constructor(options: {
+    access: Access;
+    hangUps: HangUps | undefined;
+    maxMessageBytes: number;
+    events: ConnectionEvents;
+    onChange: () => void;
+  }) {
+    this.#access = options.access;
+    this.#hangUps = options.hangUps;
+    this.#maxMessageBytes = options.maxMessageBytes;
+    this.#events = options.events;
+    this.#onChange = options.onChange;
+  }
+
+  get size(): number {
+    return this.#open.size;
+  }
+
+  get accepted(): number {
+    return this.#accepted;
+  }
+
+  get(number: number): Connection | undefined {
+    return this.#open.get(number);
+  }
+
+  /** @param readOnly whether the connection came by a socket that serves only reads. */
+  accept(socket: Socket, readOnly: boolean): void {
+    this.#accepted += 1;
+    const caller = { connection: this.#accepted, ...this.#access.credentials(socket) };
+    const connection = new Connection({
+      ...this.#events,
+      socket,
+      caller,
+      readOnly,
+      forbidden: this.#access.refusalOf(socket, caller),
+      hangUps: this.#hangUps,
+      maxMessageBytes: this.#maxMessageBytes,
+      onClose: (closed) => {
+        this.#open.delete(closed.caller.connection);
+        this.#events.onClose(closed);
+        this.#onChange();
+      },
+    });
+    this.#open.set(caller.connection, connection);
+    this.#onChange();
+  }
+
+  /** Applies to the open connections too what a reload has changed: the longest line, and who is allowed. */
+  reconfigure(maxMessageBytes: number): void {
+    this.#maxMessageBytes = maxMessageBytes;
+    for (const connection of this.#open.values()) {
+      connection.maxMessageBytes = maxMessageBytes;
+      connection.forbidden = this.#access.refusalOf(connection.socket, connection.caller);
+    }
+  }
+
+  /** Closes each connection once its peer has read its last answer, at the latest after `DRAIN_MS`. */
+  async close(): Promise<void> {
+    // The last answers are on their way through promises; the next turn of the event loop finds them all queued.
+    await new Promise((resolve) => setImmediate(resolve));
+    const closed = [...this.#open.values()].map(
+      ({ socket }) => new Promise((resolve) => socket.once("close", resolve)),
+    );
+    for (const connection of this.#open.values()) connection.close({ linger: false });
+    let timer: NodeJS.Timeout | undefined;
+    const timeout = new Promise((resolve) => {
+      timer = setTimeout(resolve, DRAIN_MS);
+    });
+    await Promise.race([Promise.all(closed), timeout]);
+    clearTimeout(timer);
+    for (const connection of this.#open.values()) connection.socket.destroy();
+  }
+}

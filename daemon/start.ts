@@ -1,0 +1,98 @@
+import { join } from "node:path";
+import type { Logger } from "pino";
+import type { Config } from "./config/config.js";
+import { Daemon } from "./daemon.js";
+import { type Settled, settleIdentity } from "./identity/identity.js";
+import { loadSites } from "./remote/load.js";
+import { Access } from "./socket/access.js";
+import { type Kernel, openKernel } from "./socket/kernel.js";
+import { Notices, type Passed } from "./socket/supervisor.js";
+import { cannotOpen } from "./store/cannot-open.js";
+import { type OpenDatabase, openDatabase, openDatabaseToRead } from "./store/open-database.js";
+
+/** The time that a step of a migration is given: at worst it writes all of the database anew, on a slow disk. */
+const MIGRATION_STEP_MS = 60_000;
+const MIGRATED_BYTES_PER_MS = 1000;
+const DATABASE_FILE = "pawl.db";
+
+/**
+ * Opens the database and listens. Refuses with a `PawlError` that says what is in the way.
+ *
+ * @param passed what the supervisor passed; a socket of it takes the place of the one that the configuration names.
+ */
+export async function startDaemon(config: Config, log: Logger, passed: Passed): Promise<Daemon> {
+  // Files are 0600 and directories 0700 from the first instant, not after a chmod.
+  process.umask(0o077);
+  const asked = await openKernel();
+  const access = new Access(asked, config);
+  const kernel = typeof asked === "string" ? undefined : asked;
+  if (kernel === undefined) log.warn({ reason: asked }, "running without knowing who connects");
+  const notices = new Notices(kernel, passed, (message, details) => log.warn(details, message));
+  notices.status("Opening the database");
+  try {
+    return await startWith({ config, log, passed, kernel, access, notices });
+  } catch (error) {
+    notices.status(`Could not start: ${(error as Error).message}`);
+    throw error;
+  }
+}
+
+async function startWith(options: {
+  config: Config;
+  log: Logger;
+  passed: Passed;
+  kernel: Kernel | undefined;
+  access: Access;
+  notices: Notices;
+}): Promise<Daemon> {
+  const { config, log, passed, notices } = options;
+  // What cannot be loaded is found before the database is touched.
+  const sites = await loadSites(config.leaseRules);
+  const databasePath = join(config.stateDir, DATABASE_FILE);
+  const database = open(databasePath, config, notices);
+  let daemon: Daemon | undefined;
+  try {
+    const settled = settle(database, config, log);
+    const identity = settled?.identity ?? null;
+    daemon = new Daemon({ ...options, databasePath, database, identity, sites });
+    await daemon.listen(passed.sockets);
+    if (settled?.renamed !== undefined)
+      log.info(settled.renamed, "the board goes on under a new incarnation");
+  } catch (error) {
+    daemon?.stopListening();
+    database.close();
+    // The first writes are made here.
+    throw isSqlite(error) ? cannotOpen(databasePath, error) : error;
+  }
+  daemon.serve();
+  return daemon;
+}
+
+function open(path: string, config: Config, notices: Notices): OpenDatabase {
+  const { mode, acceptModeChange, readOnly } = config;
+  if (readOnly) return openDatabaseToRead({ path, mode });
+  return openDatabase({
+    path,
+    mode,
+    acceptModeChange,
+    onMigrate: (from, to, bytes) =>
+      notices.extend(
+        MIGRATION_STEP_MS + bytes / MIGRATED_BYTES_PER_MS,
+        `Migrating the database: version ${from} of ${to}, ${Math.ceil(bytes / 1e6)} MB`,
+      ),
+  });
+}
+
+function settle(database: OpenDatabase, config: Config, log: Logger): Settled | undefined {
+  if (config.readOnly) return undefined;
+  return settleIdentity(
+    database,
+    { ...config, acceptChange: config.acceptIdentityChange },
+    // At the start it is logged after what is in the way of one.
+    (author) => setImmediate(() => log.info({ author }, "made the identity key of this node")),
+  );
+}
+
+function isSqlite(error: unknown): boolean {
+  return `${(error as { code?: unknown }).code}`.startsWith("SQLITE_");
+}

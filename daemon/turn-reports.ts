@@ -1,0 +1,62 @@
+import type { NotificationName } from "@pawl/protocol";
+import type { Logger } from "pino";
+import type { Failure } from "./store/failure.js";
+import type { Counter } from "./turns/operation.js";
+import type { Statistics } from "./turns/statistics.js";
+import type { TurnReports } from "./turns/turn-loop.js";
+
+/** Counts and logs what the turn loop tells of its turns, and knows whether the disk is full. */
+export class CountedTurns implements TurnReports {
+  readonly #statistics: Statistics;
+  readonly #log: Logger;
+  readonly #onSpaceChange: () => void;
+  readonly notify: (connection: number, method: NotificationName, params: object) => void;
+  readonly broken: (error: unknown) => void;
+  /** Whether a write found no space since the last that found some. */
+  #full = false;
+
+  constructor(options: {
+    statistics: Statistics;
+    log: Logger;
+    /** Called when the disk is full, and when it is not any more. */
+    onSpaceChange: () => void;
+    notify: (connection: number, method: NotificationName, params: object) => void;
+    broken: (error: unknown) => void;
+  }) {
+    this.#statistics = options.statistics;
+    this.#log = options.log;
+    this.#onSpaceChange = options.onSpaceChange;
+    this.notify = options.notify;
+    this.broken = options.broken;
+  }
+
+  get diskFull(): boolean {
+    return this.#full;
+  }
+
+  committed({ performed, commitMs, wrote }: { performed: number; commitMs: number; wrote: boolean }): void {
+    this.#statistics.turn(performed, commitMs);
+    if (!wrote || !this.#full) return;
+    this.#full = false;
+    this.#log.info("there is space for the database again; writes go on");
+    this.#onSpaceChange();
+  }
+
+  rolledBack(error: unknown, failure: Failure): void {
+    this.#statistics.turnsRolledBack += 1;
+    if (failure !== "full") this.#log.error({ err: error }, "turn rolled back");
+    else if (!this.#full) {
+      this.#full = true;
+      this.#log.error({ err: error }, "no space left for the database; writes are refused until there is");
+      this.#onSpaceChange();
+    }
+  }
+
+  count(counter: Counter, by: number): void {
+    this.#statistics.counters[counter] += by;
+  }
+
+  log(message: string, details: object): void {
+    this.#log.info(details, message);
+  }
+}
