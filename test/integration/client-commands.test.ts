@@ -11,9 +11,19 @@ import {
   type ReceivedCommand,
   type WorkHandle,
 } from "@pawl/client";
-import { describe, expect, onTestFinished, test } from "vitest";
+import { beforeEach, describe, expect, onTestFinished, test } from "vitest";
 import { type ClientProcess, startProgram } from "../client-process.js";
-import { Place, startDaemon } from "../daemon.js";
+import { Place, sharedDaemon, startDaemon } from "../daemon.js";
+
+const shared = sharedDaemon();
+
+/** The deployment of the test. */
+let d = "";
+let tests = 0;
+beforeEach(() => {
+  tests += 1;
+  d = `d${tests}`;
+});
 
 async function client(place: Place): Promise<PawlClient> {
   const connected = await connect({ socket: place.socket });
@@ -63,7 +73,7 @@ function receiving(
   handlers: Record<string, (params: never, command: ReceivedCommand) => unknown>,
   options: PullOptions & { deployment?: string } = {},
 ): WorkHandle & { trouble: unknown[] } {
-  const { deployment = "d", ...rest } = options;
+  const { deployment = d, ...rest } = options;
   const trouble: unknown[] = [];
   const how = { onError: (error: unknown) => void trouble.push(error), ...rest };
   return Object.assign(pawl.commands[way](deployment, handlers as never, how), { trouble });
@@ -71,9 +81,9 @@ function receiving(
 
 /** A process that receives commands; `job` takes as long as it is told and prints its begin, end and abortion. */
 const RECEIVER = `
-  const [socket, way, options] = args;
+  const [socket, way, deployment, options] = args;
   const pawl = await connect({ socket });
-  pawl.commands[way]("d", {
+  pawl.commands[way](deployment, {
     job: async ({ ms = 60_000 } = {}, { signal, attempt }) => {
       print({ begin: attempt });
       await new Promise((resolve) => {
@@ -90,58 +100,60 @@ const RECEIVER = `
   }, { ...options, onError: (error) => print({ error: error.kind ?? error.name }) });`;
 
 function receiver(place: Place, way: Way, options: PullOptions = {}): ClientProcess {
-  return startProgram(RECEIVER, [place.socket, way, options]);
+  return startProgram(RECEIVER, [place.socket, way, d, options]);
 }
 
 describe.each(WAYS)("by %s", (way) => {
   test("a command is answered with what its handler returns", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const [sender, own] = [await client(place), await client(place)];
     const received = receiving(own, way, calculator, { owner: "calculator" });
-    expect(await sender.commands.send("d", "add", { a: 1, b: 2 })).toBe(3);
+    expect(await sender.commands.send(d, "add", { a: 1, b: 2 })).toBe(3);
     const answers = await Promise.all(
-      Array.from({ length: 50 }, (_, index) => sender.commands.send("d", "echo", { index })),
+      Array.from({ length: 50 }, (_, index) => sender.commands.send(d, "echo", { index })),
     );
     expect(answers).toEqual(Array.from({ length: 50 }, (_, index) => ({ index })));
     for (const value of [null, "text", [], { $upload: { sizeBytes: 3 } }, { deep: [{ er: [1, 2, 3] }] }]) {
-      expect(await sender.commands.send("d", "echo", value)).toEqual(value);
+      expect(await sender.commands.send(d, "echo", value)).toEqual(value);
     }
-    expect(await sender.commands.send("d", "echo")).toBeNull();
+    expect(await sender.commands.send(d, "echo")).toBeNull();
     expect(received.trouble).toEqual([]);
   });
 
   test("the handler is told what it carries out", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const [sender, own] = [await client(place), await client(place)];
     const seen: ReceivedCommand[] = [];
     receiving(own, way, { look: (_params, command) => void seen.push(command) });
-    expect(await sender.commands.send("d", "look", {}, { ttlMs: 60_000 })).toBeNull();
+    expect(await sender.commands.send(d, "look", {}, { ttlMs: 60_000 })).toBeNull();
     expect(seen).toHaveLength(1);
     const { commandId, deadline, ...rest } = seen[0] as ReceivedCommand;
-    expect(rest).toMatchObject({ deployment: "d", command: "look", attempt: 1 });
+    expect(rest).toMatchObject({ deployment: d, command: "look", attempt: 1 });
     expect(deadline).toBeGreaterThan((await sender.daemon.ping()).now + 50_000);
     expect(await sender.command.get({ commandId })).toMatchObject({ state: "SUCCEEDED", deadline });
   });
 
   test("a command that is sent first waits for its receiver", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const sender = await client(place);
-    const sent = sender.commands.to<Calculator>("d").send("add", { a: 20, b: 22 });
-    await expect.poll(async () => (await sender.command.list({ state: "PENDING" })).commands.length).toBe(1);
+    const sent = sender.commands.to<Calculator>(d).send("add", { a: 20, b: 22 });
+    await expect
+      .poll(async () => (await sender.command.list({ deployment: d, state: "PENDING" })).commands.length)
+      .toBe(1);
     receiving(await client(place), way, calculator);
     expect(await sent).toBe(42);
   });
 
   test("what a handler throws is the answer too", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const [sender, own] = [await client(place), await client(place)];
     const failures: unknown[] = [];
     receiving(own, way, calculator, { onFailure: (error) => void failures.push(error) });
     const { send } = sender.commands;
-    const plain = await failure(send("d", "fail", { how: "plain" }));
+    const plain = await failure(send(d, "fail", { how: "plain" }));
     expect(plain).toMatchObject({ state: "FAILED", code: "HANDLER_ERROR", message: "it is broken" });
-    expect(await failure(send("d", "fail", { how: "text" }))).toMatchObject({ message: "only text" });
-    const chosen = await failure(send("d", "fail", { how: "chosen" }));
+    expect(await failure(send(d, "fail", { how: "text" }))).toMatchObject({ message: "only text" });
+    const chosen = await failure(send(d, "fail", { how: "chosen" }));
     expect(chosen).toMatchObject({
       code: "NO_SUCH_THING",
       message: "There is no such thing.",
@@ -150,14 +162,14 @@ describe.each(WAYS)("by %s", (way) => {
     expect(chosen.commandId).toMatch(/^cmd_/);
     expect(failures).toHaveLength(3);
 
-    const unknown = await failure(send("d", "subtract"));
-    expect(unknown).toMatchObject({ code: "UNKNOWN_COMMAND", message: "d does not know subtract." });
+    const unknown = await failure(send(d, "subtract"));
+    expect(unknown).toMatchObject({ code: "UNKNOWN_COMMAND", message: `${d} does not know subtract.` });
     // What every object has is no command.
-    expect(await failure(send("d", "constructor"))).toMatchObject({ code: "UNKNOWN_COMMAND" });
+    expect(await failure(send(d, "constructor"))).toMatchObject({ code: "UNKNOWN_COMMAND" });
   });
 
   test("as many are carried out at a time as it is told, and no more", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const [sender, own] = [await client(place), await client(place)];
     let now = 0;
     let most = 0;
@@ -167,12 +179,12 @@ describe.each(WAYS)("by %s", (way) => {
       now -= 1;
     };
     receiving(own, way, { job }, { concurrency: 5 });
-    await Promise.all(Array.from({ length: 30 }, () => sender.commands.send("d", "job")));
+    await Promise.all(Array.from({ length: 30 }, () => sender.commands.send(d, "job")));
     expect(most).toBe(5);
   });
 
   test("params of megabytes arrive whole, in pieces", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const [sender, own] = [await client(place), await client(place)];
     const measure = (params: { text: string }): object => ({
       length: params.text.length,
@@ -181,7 +193,7 @@ describe.each(WAYS)("by %s", (way) => {
     const received = receiving(own, way, { measure });
     for (const length of [149_000, 150_000, 3_000_000]) {
       const text = `${"ü".repeat(length - 3)}end`;
-      expect(await sender.commands.send("d", "measure", { text })).toEqual({ length, end: "end" });
+      expect(await sender.commands.send(d, "measure", { text })).toEqual({ length, end: "end" });
     }
     expect(received.trouble).toEqual([]);
   });
@@ -195,21 +207,23 @@ describe.each(WAYS)("by %s", (way) => {
       return "slow";
     };
     const received = receiving(own, way, { grow, slow }, { concurrency: 3 });
-    const beside = sender.commands.send("d", "slow");
-    expect(await sender.commands.send("d", "grow", 19_000)).toHaveLength(19_000);
-    expect(await failure(sender.commands.send("d", "grow", 20_000))).toMatchObject({
+    const beside = sender.commands.send(d, "slow");
+    expect(await sender.commands.send(d, "grow", 19_000)).toHaveLength(19_000);
+    expect(await failure(sender.commands.send(d, "grow", 20_000))).toMatchObject({
       code: "ANSWER_TOO_LARGE",
     });
-    expect(await failure(sender.commands.send("d", "grow", 2_000_000))).toMatchObject({
+    expect(await failure(sender.commands.send(d, "grow", 2_000_000))).toMatchObject({
       code: "ANSWER_TOO_LARGE",
     });
     expect(await beside).toBe("slow");
-    expect((await sender.command.list({})).commands.map(({ attempt }) => attempt)).toEqual([1, 1, 1, 1]);
+    expect((await sender.command.list({ deployment: d })).commands.map(({ attempt }) => attempt)).toEqual([
+      1, 1, 1, 1,
+    ]);
     expect(received.trouble).toEqual([]);
   });
 
   test("an answer that is no JSON is answered as an error", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const [sender, own] = [await client(place), await client(place)];
     const circular: Record<string, unknown> = {};
     circular.self = circular;
@@ -219,18 +233,18 @@ describe.each(WAYS)("by %s", (way) => {
         throw new CommandError("ROUND", "round and round", circular);
       },
     });
-    expect(await failure(sender.commands.send("d", "big"))).toMatchObject({ code: "HANDLER_ERROR" });
-    const round = await failure(sender.commands.send("d", "circular"));
+    expect(await failure(sender.commands.send(d, "big"))).toMatchObject({ code: "HANDLER_ERROR" });
+    const round = await failure(sender.commands.send(d, "circular"));
     expect(round).toMatchObject({ code: "ROUND", message: "round and round" });
   });
 
   test("cancelling a send reaches the handler's signal, with the reason", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const sender = await client(place);
     const receiving = receiver(place, way, { leaseMs: 600 });
     const controller = new AbortController();
     const reason = new Error("not needed any more");
-    const sent = sender.commands.send("d", "job", {}, { signal: controller.signal });
+    const sent = sender.commands.send(d, "job", {}, { signal: controller.signal });
     const rejected = expect(sent).rejects.toBe(reason);
     await receiving.line(0);
     controller.abort(reason);
@@ -241,18 +255,18 @@ describe.each(WAYS)("by %s", (way) => {
     });
     // A command that has ended is no trouble for its receiver.
     expect(await receiving.line(2)).toEqual({ end: 1 });
-    expect(await sender.commands.send("d", "job", { ms: 1 })).toMatchObject({ attempt: 1 });
+    expect(await sender.commands.send(d, "job", { ms: 1 })).toMatchObject({ attempt: 1 });
     expect(receiving.printed.slice(3)).toEqual([{ begin: 1 }, { end: 1 }]);
-    const { commands } = await sender.command.list({ state: "FAILED" });
+    const { commands } = await sender.command.list({ deployment: d, state: "FAILED" });
     expect(commands).toMatchObject([{ error: { code: "CANCELLED" } }]);
   });
 
   test("a deadline that passes ends the send and reaches the handler's signal", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const sender = await client(place);
     // Told by the deadline, not by a renewal that comes long after it.
     const receiving = receiver(place, way, { leaseMs: 60_000 });
-    const expired = failure(sender.commands.send("d", "job", {}, { ttlMs: 1500 }));
+    const expired = failure(sender.commands.send(d, "job", {}, { ttlMs: 1500 }));
     await receiving.line(0);
     expect(await receiving.line(1)).toMatchObject({ aborted: "lease_lost", details: { reason: "expired" } });
     expect(await expired).toMatchObject({ state: "EXPIRED", code: "EXPIRED" });
@@ -262,10 +276,10 @@ describe.each(WAYS)("by %s", (way) => {
   });
 
   test("a receiver that is killed has its command delivered anew at once", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const sender = await client(place);
     const first = receiver(place, way, { leaseMs: 60_000 });
-    const sent = sender.commands.send("d", "job", { ms: 100 });
+    const sent = sender.commands.send(d, "job", { ms: 100 });
     await first.line(0);
     first.child.kill("SIGSTOP");
     const second = receiver(place, way);
@@ -275,9 +289,9 @@ describe.each(WAYS)("by %s", (way) => {
   });
 
   test("commands that nobody could carry out are given up after so many attempts", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const sender = await client(place);
-    const sent = failure(sender.commands.send("d", "job", {}, { maxAttempts: 2 }));
+    const sent = failure(sender.commands.send(d, "job", {}, { maxAttempts: 2 }));
     for (const attempt of [1, 2]) {
       const killed = receiver(place, way);
       expect(await killed.line(0)).toEqual({ begin: attempt });
@@ -291,7 +305,7 @@ describe.each(WAYS)("by %s", (way) => {
     let daemon = await place.start();
     const sender = await client(place);
     const own = receiver(place, way, { leaseMs: 30_000, concurrency: 2 });
-    const sent = sender.commands.send("d", "job", { ms: 3000 });
+    const sent = sender.commands.send(d, "job", { ms: 3000 });
     await own.line(0);
     await daemon.end(how);
     daemon = await place.start();
@@ -306,11 +320,11 @@ describe.each(WAYS)("by %s", (way) => {
       expect(own.printed).toContainEqual({ aborted: "ConnectionLost" });
     }
     // And it goes on to receive.
-    expect(await sender.commands.send("d", "job", { ms: 1 })).toEqual({ pid: own.child.pid, attempt: 1 });
+    expect(await sender.commands.send(d, "job", { ms: 1 })).toEqual({ pid: own.child.pid, attempt: 1 });
   });
 
   test("closing lets what runs be answered, and takes nothing more", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const [sender, own] = [await client(place), await client(place)];
     let finish = (): void => {};
     let begun = 0;
@@ -319,9 +333,9 @@ describe.each(WAYS)("by %s", (way) => {
       return new Promise((resolve) => (finish = () => resolve("finished")));
     };
     const received = receiving(own, way, { job });
-    const first = sender.commands.send("d", "job");
+    const first = sender.commands.send(d, "job");
     await expect.poll(() => begun).toBe(1);
-    const second = sender.commands.send("d", "job");
+    const second = sender.commands.send(d, "job");
     const closing = received.close();
     expect(await Promise.race([closing, delay(200, "still open")])).toBe("still open");
     finish();
@@ -334,7 +348,7 @@ describe.each(WAYS)("by %s", (way) => {
   });
 
   test("closing happens by itself when the daemon refuses for good, when told by a signal, and with the client", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const own = await client(place);
     const refused = receiving(own, way, calculator, { deployment: "no:colons" });
     await expect(refused.done).rejects.toMatchObject({ kind: "invalid_params" });
@@ -367,23 +381,23 @@ describe.each(WAYS)("by %s", (way) => {
 
 describe("sending", () => {
   test("under one key, also at once and again later, is one command with one answer", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const sender = await client(place);
     let runs = 0;
     receiving(await client(place), "pull", { job: () => ++runs }, { concurrency: 4 });
     const options = { idempotencyKey: "once" };
     const answers = await Promise.all(
-      Array.from({ length: 10 }, () => sender.commands.send("d", "job", { a: 1 }, options)),
+      Array.from({ length: 10 }, () => sender.commands.send(d, "job", { a: 1 }, options)),
     );
-    answers.push(await sender.commands.send("d", "job", { a: 1 }, options));
+    answers.push(await sender.commands.send(d, "job", { a: 1 }, options));
     expect(answers).toEqual(Array(11).fill(1));
-    await expect(sender.commands.send("d", "job", { a: 2 }, options)).rejects.toMatchObject({
+    await expect(sender.commands.send(d, "job", { a: 2 }, options)).rejects.toMatchObject({
       kind: "conflict",
     });
   });
 
   test("large params under one key at once is one command too", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const senders = await Promise.all(Array.from({ length: 3 }, () => client(place)));
     const received: number[] = [];
     receiving(await client(place), "pull", {
@@ -391,7 +405,7 @@ describe("sending", () => {
     });
     const params = { text: "x".repeat(4_000_000) };
     const answers = await Promise.all(
-      senders.map((sender) => sender.commands.send("d", "job", params, { idempotencyKey: "once" })),
+      senders.map((sender) => sender.commands.send(d, "job", params, { idempotencyKey: "once" })),
     );
     expect(answers).toEqual([1, 1, 1]);
     expect(received).toEqual([4_000_000]);
@@ -402,8 +416,8 @@ describe("sending", () => {
     let daemon = await place.start();
     const sender = await client(place);
     const text = Array.from({ length: 400_000 }, (_, index) => `${index};`).join("");
-    const sent = sender.commands.send("d", "job", { text });
-    const created = async () => (await sender.command.list({})).commands;
+    const sent = sender.commands.send(d, "job", { text });
+    const created = async () => (await sender.command.list({ deployment: d })).commands;
     for (let round = 0; round < 3; round++) {
       await expect.poll(async () => (await created()).length).toBe(1);
       await daemon.end("SIGKILL");
@@ -415,9 +429,9 @@ describe("sending", () => {
   });
 
   test("and giving up before the answer, the answer is there for whoever asks", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const sender = await client(place);
-    const { commandId } = await sender.command.create({ deployment: "d", command: "job", params: 7 });
+    const { commandId } = await sender.command.create({ deployment: d, command: "job", params: 7 });
     const waiting = sender.commands.answer<number>(commandId);
     await expect(
       sender.commands.answer(commandId, { signal: AbortSignal.timeout(50) }),
@@ -431,27 +445,29 @@ describe("sending", () => {
   });
 
   test("and giving up in the moment of sending leaves no command behind that is carried out", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const sender = await client(place);
     const controller = new AbortController();
-    const sent = sender.commands.send("d", "job", 1, { signal: controller.signal });
+    const sent = sender.commands.send(d, "job", 1, { signal: controller.signal });
     const rejected = expect(sent).rejects.toMatchObject({ name: "AbortError" });
     // The request has been written, and its answer has not been read.
     await new Promise((resolve) => setImmediate(resolve));
     controller.abort();
     await rejected;
     await expect
-      .poll(async () => (await sender.command.list({})).commands.map(({ error }) => error?.code))
+      .poll(async () =>
+        (await sender.command.list({ deployment: d })).commands.map(({ error }) => error?.code),
+      )
       .toEqual(["CANCELLED"]);
   });
 
   test("under a key of several, and giving up, leaves the command to the others", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const [first, second] = [await client(place), await client(place)];
     const controller = new AbortController();
-    const kept = first.commands.send("d", "job", 1, { idempotencyKey: "shared" });
-    await expect.poll(async () => (await first.command.list({})).commands.length).toBe(1);
-    const joined = second.commands.send("d", "job", 1, {
+    const kept = first.commands.send(d, "job", 1, { idempotencyKey: "shared" });
+    await expect.poll(async () => (await first.command.list({ deployment: d })).commands.length).toBe(1);
+    const joined = second.commands.send(d, "job", 1, {
       idempotencyKey: "shared",
       signal: controller.signal,
     });
@@ -465,19 +481,19 @@ describe("sending", () => {
   });
 
   test("with a signal that is aborted already sends nothing", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const sender = await client(place);
     const signal = AbortSignal.abort();
-    await expect(sender.commands.send("d", "job", 1, { signal })).rejects.toMatchObject({
+    await expect(sender.commands.send(d, "job", 1, { signal })).rejects.toMatchObject({
       name: "AbortError",
     });
-    expect((await sender.command.list({})).commands).toEqual([]);
+    expect((await sender.command.list({ deployment: d })).commands).toEqual([]);
   });
 });
 
 describe("pulling", () => {
   test("a handler may postpone a command: it is delivered anew later", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const sender = await client(place);
     const attempts: number[] = [];
     const received = receiving(await client(place), "pull", {
@@ -488,17 +504,17 @@ describe("pulling", () => {
       },
     });
     const began = performance.now();
-    expect(await sender.commands.send("d", "job")).toBe("at last");
+    expect(await sender.commands.send(d, "job")).toBe("at last");
     expect(performance.now() - began).toBeGreaterThanOrEqual(300);
     expect(attempts).toEqual([1, 2, 3]);
     expect(received.trouble).toEqual([]);
   });
 
   test("a receiver that was stopped past its lease is told, and its answer does not count", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const sender = await client(place);
     const stopped = receiver(place, "pull", { leaseMs: 600, releaseOn: "expiry" });
-    const sent = sender.commands.send("d", "job", {});
+    const sent = sender.commands.send(d, "job", {});
     await stopped.line(0);
     stopped.child.kill("SIGSTOP");
     let finish = (): void => {};
@@ -522,7 +538,7 @@ describe("pulling", () => {
 
 describe("serving", () => {
   test("several deployments on one connection, each once", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const [sender, own] = [await client(place), await client(place)];
     for (const deployment of ["a", "b"]) {
       receiving(own, "serve", { name: () => deployment }, { deployment });
@@ -533,17 +549,17 @@ describe("serving", () => {
   });
 
   test("a deployment again after it was closed", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const [sender, own] = [await client(place), await client(place)];
     for (const round of [1, 2, 3]) {
       const received = receiving(own, "serve", { round: () => round });
-      expect(await sender.commands.send("d", "round")).toBe(round);
+      expect(await sender.commands.send(d, "round")).toBe(round);
       await received.close();
     }
   });
 
   test("a handler that goes on with a cancelled command keeps its place: no more run than may", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const [sender, own] = [await client(place), await client(place)];
     const events: string[] = [];
     let finish = (): void => {};
@@ -555,16 +571,16 @@ describe("serving", () => {
       },
       next: (number: number) => void events.push(`${number}`),
     });
-    const { commandId } = await sender.commands.create("d", "deaf");
+    const { commandId } = await sender.commands.create(d, "deaf");
     await expect.poll(() => events).toEqual(["deaf begins"]);
     const cancelled = new Promise((resolve) => own.on("command.cancelled", resolve));
     await sender.command.cancel({ commandId });
     await cancelled;
     // The daemon has sent the first of them by the time it answers this, and one is given up before its turn.
-    const [one, two] = [sender.commands.send("d", "next", 1), await sender.commands.create("d", "next", 2)];
+    const [one, two] = [sender.commands.send(d, "next", 1), await sender.commands.create(d, "next", 2)];
     await own.daemon.ping();
     expect(events).toEqual(["deaf begins"]);
-    const [pending, dispatched] = (await sender.command.list({ deployment: "d" })).commands;
+    const [pending, dispatched] = (await sender.command.list({ deployment: d })).commands;
     expect([pending?.state, dispatched?.state]).toEqual(["PENDING", "DISPATCHED"]);
     await sender.command.cancel({ commandId: dispatched?.commandId as string });
     await expect(one).rejects.toMatchObject({ code: "CANCELLED" });
@@ -578,10 +594,10 @@ describe("serving", () => {
   });
 
   test("a handler cannot postpone what is pushed: it is answered as an error", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const [sender, own] = [await client(place), await client(place)];
     receiving(own, "serve", calculator);
-    expect(await failure(sender.commands.send("d", "fail", { how: "postponed" }))).toMatchObject({
+    expect(await failure(sender.commands.send(d, "fail", { how: "postponed" }))).toMatchObject({
       code: "HANDLER_ERROR",
     });
   });
@@ -593,20 +609,20 @@ test("receivers by pull and push, and the daemon, are killed at random: each com
   let daemon = await place.start();
   const sender = await client(place);
   const program = `
-    const [socket, way] = args;
+    const [socket, way, deployment] = args;
     const pawl = await connect({ socket });
-    pawl.commands[way]("d", {
+    pawl.commands[way](deployment, {
       square: async (n) => {
         await new Promise((resolve) => setTimeout(resolve, Math.random() * 10));
         return n * n;
       },
     }, { concurrency: 4, onError: () => {} });`;
-  const start = (way: Way): ClientProcess => startProgram(program, [place.socket, way]);
+  const start = (way: Way): ClientProcess => startProgram(program, [place.socket, way, d]);
   const ways: Way[] = ["pull", "serve", "pull", "serve"];
   const receivers = ways.map(start);
   let answered = 0;
   const answers = Array.from({ length: COMMANDS }, async (_, n) => {
-    const answer = await sender.commands.send("d", "square", n);
+    const answer = await sender.commands.send(d, "square", n);
     answered += 1;
     return answer;
   });
@@ -626,7 +642,7 @@ test("receivers by pull and push, and the daemon, are killed at random: each com
     }
   }
   expect(await all).toEqual(Array.from({ length: COMMANDS }, (_, n) => n * n));
-  const { commands } = await sender.command.list({ limit: 1000 });
+  const { commands } = await sender.command.list({ deployment: d, limit: 1000 });
   expect(commands).toHaveLength(COMMANDS);
   expect(new Set(commands.map(({ state }) => state))).toEqual(new Set(["SUCCEEDED"]));
 });

@@ -11,9 +11,19 @@ import {
   type WorkHandle,
   type WorkOptions,
 } from "@pawl/client";
-import { describe, expect, onTestFinished, test } from "vitest";
+import { beforeEach, describe, expect, onTestFinished, test } from "vitest";
 import { type ClientProcess, startProgram } from "../client-process.js";
-import { Place, startDaemon } from "../daemon.js";
+import { Place, sharedDaemon, startDaemon } from "../daemon.js";
+
+const shared = sharedDaemon();
+
+/** The queue of the test. */
+let q = "";
+let tests = 0;
+beforeEach(() => {
+  tests += 1;
+  q = `q${tests}`;
+});
 
 async function client(place: Place): Promise<PawlClient> {
   const connected = await connect({ socket: place.socket });
@@ -78,35 +88,35 @@ function worker(place: Place, queue: string, options: WorkOptions, holdMs: numbe
 
 describe("work", () => {
   test("gives the handler every batch once, in order, and completes it", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const pawl = await client(place);
-    await enqueue(pawl, "q", [1, { two: 2 }, "three"]);
+    await enqueue(pawl, q, [1, { two: 2 }, "three"]);
     const seen: Work[] = [];
-    const worker = working(pawl, "q", (work) => void seen.push(work), { owner: "tester" });
-    await untilDepths(pawl, "q", { completed: 3 });
+    const worker = working(pawl, q, (work) => void seen.push(work), { owner: "tester" });
+    await untilDepths(pawl, q, { completed: 3 });
     // Later ones are waited for.
-    await enqueue(pawl, "q", [4]);
-    await untilDepths(pawl, "q", { completed: 4 });
+    await enqueue(pawl, q, [4]);
+    await untilDepths(pawl, q, { completed: 4 });
     await worker.close();
 
     expect(seen.map(({ payloads }) => payloads)).toEqual([[1], [{ two: 2 }], ["three"], [4]]);
     const tokens = seen.map(({ fencingToken }) => fencingToken);
     expect(tokens).toEqual([...new Set(tokens)].sort((a, b) => a - b));
-    expect(seen[0]?.claim).toMatchObject({ owner: "tester", queue: "q", fencingToken: tokens[0] });
+    expect(seen[0]?.claim).toMatchObject({ owner: "tester", queue: q, fencingToken: tokens[0] });
     expect(seen[0]?.batches[0]).toMatchObject({ state: "claimed", attempt: 0 });
     expect(seen.every(({ signal }) => !signal.aborted)).toBe(true);
     expect(worker.trouble).toEqual([]);
   });
 
   test("works on as many at a time as it is told, and no more", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const pawl = await client(place);
-    await enqueue(pawl, "q", Array.from({ length: 60 }));
+    await enqueue(pawl, q, Array.from({ length: 60 }));
     let now = 0;
     let most = 0;
     const worker = working(
       pawl,
-      "q",
+      q,
       async () => {
         most = Math.max(most, ++now);
         await delay(10);
@@ -114,23 +124,23 @@ describe("work", () => {
       },
       { concurrency: 7 },
     );
-    await untilDepths(pawl, "q", { completed: 60 });
+    await untilDepths(pawl, q, { completed: 60 });
     await worker.close();
     expect(most).toBe(7);
     for (const concurrency of [0, 1.5, 1001, Number.NaN]) {
-      expect(() => pawl.work("q", () => {}, { concurrency })).toThrow("concurrency is a whole number");
+      expect(() => pawl.work(q, () => {}, { concurrency })).toThrow("concurrency is a whole number");
     }
   });
 
   test("gives batches that join together", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const pawl = await client(place);
-    await enqueue(pawl, "q", [1, 2, 3, 4, 5], { slotPolicy: "join", mergeKey: "payload_default" });
+    await enqueue(pawl, q, [1, 2, 3, 4, 5], { slotPolicy: "join", mergeKey: "payload_default" });
     const seen: unknown[] = [];
-    working(pawl, "q", ({ payloads, batches }) => void seen.push([payloads, batches.length]), {
+    working(pawl, q, ({ payloads, batches }) => void seen.push([payloads, batches.length]), {
       maxBatches: 3,
     });
-    await untilDepths(pawl, "q", { completed: 5 });
+    await untilDepths(pawl, q, { completed: 5 });
     expect(seen).toEqual([
       [[1, 2, 3], 3],
       [[4, 5], 2],
@@ -138,28 +148,28 @@ describe("work", () => {
   });
 
   test("takes at a checkpoint only what may be taken there", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const pawl = await client(place);
-    await enqueue(pawl, "q", ["early"]);
-    await enqueue(pawl, "q", ["late"], { deliveryPolicy: "after_current_turn_commit" });
+    await enqueue(pawl, q, ["early"]);
+    await enqueue(pawl, q, ["late"], { deliveryPolicy: "after_current_turn_commit" });
     const seen: unknown[] = [];
     const take = ({ payloads }: Work): void => void seen.push(...payloads);
-    const atCheckpoint = working(pawl, "q", take, { boundary: "active_turn_checkpoint" });
-    await untilDepths(pawl, "q", { completed: 1, ready: 1 });
+    const atCheckpoint = working(pawl, q, take, { boundary: "active_turn_checkpoint" });
+    await untilDepths(pawl, q, { completed: 1, ready: 1 });
     await atCheckpoint.close();
     expect(seen).toEqual(["early"]);
-    working(pawl, "q", take);
-    await untilDepths(pawl, "q", { completed: 2 });
+    working(pawl, q, take);
+    await untilDepths(pawl, q, { completed: 2 });
   });
 
   test("keeps a claim for longer than its lease", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const pawl = await client(place);
-    await enqueue(pawl, "q", [1]);
+    await enqueue(pawl, q, [1]);
     let runs = 0;
     const worker = working(
       pawl,
-      "q",
+      q,
       async ({ signal }) => {
         runs += 1;
         await delay(1500);
@@ -167,7 +177,7 @@ describe("work", () => {
       },
       { leaseMs: 300 },
     );
-    await untilDepths(pawl, "q", { completed: 1 });
+    await untilDepths(pawl, q, { completed: 1 });
     expect(runs).toBe(1);
     expect(worker.trouble).toEqual([]);
   });
@@ -175,14 +185,14 @@ describe("work", () => {
 
 describe("a handler that throws", () => {
   test("has its batch again, with the error kept, until it is dead; the queue flows on", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const pawl = await client(place);
-    await enqueue(pawl, "q", ["poison"], { maxAttempts: 3 });
-    await enqueue(pawl, "q", ["good"]);
+    await enqueue(pawl, q, ["poison"], { maxAttempts: 3 });
+    await enqueue(pawl, q, ["good"]);
     const failures: [string, number | undefined][] = [];
     const worker = working(
       pawl,
-      "q",
+      q,
       async ({ payloads }) => {
         if (payloads[0] === "poison") throw new Error("it is poison\0\uD800");
       },
@@ -191,25 +201,25 @@ describe("a handler that throws", () => {
           void failures.push([(error as Error).message.slice(0, 12), batches[0]?.attempt]),
       },
     );
-    await untilDepths(pawl, "q", { completed: 1, dead: 1 });
+    await untilDepths(pawl, q, { completed: 1, dead: 1 });
     await worker.close();
     expect(failures).toEqual([
       ["it is poison", 0],
       ["it is poison", 1],
       ["it is poison", 2],
     ]);
-    const { batches } = await pawl.queue.list({ queue: "q", state: "dead" });
+    const { batches } = await pawl.queue.list({ queue: q, state: "dead" });
     expect(batches[0]).toMatchObject({ attempt: 3, lastError: "it is poison\uFFFD\uFFFD" });
     expect(worker.trouble).toEqual([]);
 
     // Brought back, it is worked on by a handler that can.
-    expect(await pawl.queue.retry({ queue: "q" })).toMatchObject({ retried: 1 });
-    working(pawl, "q", () => {});
-    await untilDepths(pawl, "q", { completed: 2, dead: 0 });
+    expect(await pawl.queue.retry({ queue: q })).toMatchObject({ retried: 1 });
+    working(pawl, q, () => {});
+    await untilDepths(pawl, q, { completed: 2, dead: 0 });
   });
 
   test("can throw anything: it is kept as text", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const pawl = await client(place);
     const thrown = [
       "text",
@@ -219,54 +229,54 @@ describe("a handler that throws", () => {
       new TypeError("x".repeat(1_000_000)),
       { an: "object" },
     ];
-    await enqueue(pawl, "q", Object.keys(thrown), { maxAttempts: 1 });
-    const worker = working(pawl, "q", ({ payloads }) => {
+    await enqueue(pawl, q, Object.keys(thrown), { maxAttempts: 1 });
+    const worker = working(pawl, q, ({ payloads }) => {
       throw thrown[Number(payloads[0])];
     });
-    await untilDepths(pawl, "q", { dead: 6 });
+    await untilDepths(pawl, q, { dead: 6 });
     expect(worker.trouble).toEqual([]);
-    const { batches } = await pawl.queue.list({ queue: "q" });
+    const { batches } = await pawl.queue.list({ queue: q });
     const errors = batches.map(({ lastError }) => lastError?.slice(0, 20));
     expect(errors).toEqual(["text", "unknown", "undefined", "Error", "x".repeat(20), "[object Object]"]);
   });
 
   test("makes it rest when that is wanted, the longer the more often it failed", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const pawl = await client(place);
-    await enqueue(pawl, "q", [1], { maxAttempts: 3 });
+    await enqueue(pawl, q, [1], { maxAttempts: 3 });
     const startedAt: number[] = [];
     working(
       pawl,
-      "q",
+      q,
       () => {
         startedAt.push(performance.now());
         throw new Error("again");
       },
       { retryDelayMs: (attempts) => attempts * 200 },
     );
-    await untilDepths(pawl, "q", { dead: 1 });
+    await untilDepths(pawl, q, { dead: 1 });
     const pauses = startedAt.slice(1).map((at, index) => at - (startedAt[index] as number));
     expect(pauses[0]).toBeGreaterThanOrEqual(199);
     expect(pauses[1]).toBeGreaterThanOrEqual(399);
   });
 
   test("may postpone the work: no attempt is counted", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const pawl = await client(place);
-    await enqueue(pawl, "q", [1], { maxAttempts: 1 });
+    await enqueue(pawl, q, [1], { maxAttempts: 1 });
     const attempts: unknown[] = [];
     const failures: unknown[] = [];
     const startedAt = performance.now();
     const worker = working(
       pawl,
-      "q",
+      q,
       ({ batches }) => {
         attempts.push(batches[0]?.attempt);
         if (attempts.length < 3) throw new Postpone({ delayMs: 150 });
       },
       { onFailure: (error) => void failures.push(error) },
     );
-    await untilDepths(pawl, "q", { completed: 1 });
+    await untilDepths(pawl, q, { completed: 1 });
     expect(performance.now() - startedAt).toBeGreaterThanOrEqual(300);
     expect(attempts).toEqual([0, 0, 0]);
     expect(failures).toEqual([]);
@@ -276,19 +286,19 @@ describe("a handler that throws", () => {
 
 describe("closing", () => {
   test("takes nothing more, and what the daemon still grants goes back at once without a counted attempt", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const pawl = await client(place);
-    const worker = working(pawl, "q", () => expect.unreachable("it is closed"), { concurrency: 3 });
-    await expect.poll(async () => (await pawl.queue.explain({ queue: "q" })).waiting).toBe(3);
+    const worker = working(pawl, q, () => expect.unreachable("it is closed"), { concurrency: 3 });
+    await expect.poll(async () => (await pawl.queue.explain({ queue: q })).waiting).toBe(3);
     await worker.close();
     // Its questions still wait at the daemon, before those of another.
     const seen: [unknown, number | undefined][] = [];
-    const other = working(await client(place), "q", ({ payloads, batches }) => {
+    const other = working(await client(place), q, ({ payloads, batches }) => {
       seen.push([payloads[0], batches[0]?.attempt]);
     });
-    await expect.poll(async () => (await pawl.queue.explain({ queue: "q" })).waiting).toBe(4);
-    await enqueue(pawl, "q", [1, 2], { maxAttempts: 1 });
-    await untilDepths(pawl, "q", { completed: 2 });
+    await expect.poll(async () => (await pawl.queue.explain({ queue: q })).waiting).toBe(4);
+    await enqueue(pawl, q, [1, 2], { maxAttempts: 1 });
+    await untilDepths(pawl, q, { completed: 2 });
     expect(seen.sort()).toEqual([
       [1, 0],
       [2, 0],
@@ -297,12 +307,12 @@ describe("closing", () => {
   });
 
   test("resolves only when the last handler has ended, and that one's work is completed", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const pawl = await client(place);
-    await enqueue(pawl, "q", [1, 2, 3]);
+    await enqueue(pawl, q, [1, 2, 3]);
     const ended: unknown[] = [];
     const begun: unknown[] = [];
-    const worker = working(pawl, "q", async ({ payloads }) => {
+    const worker = working(pawl, q, async ({ payloads }) => {
       begun.push(payloads[0]);
       await delay(300);
       ended.push(payloads[0]);
@@ -312,45 +322,45 @@ describe("closing", () => {
     expect(ended).toEqual([]);
     await closing;
     expect(ended).toEqual([1]);
-    expect(await depths(pawl, "q")).toMatchObject({ completed: 1, ready: 2, claimed: 0 });
+    expect(await depths(pawl, q)).toMatchObject({ completed: 1, ready: 2, claimed: 0 });
   });
 
   test("is done by a signal too, and by leaving the scope", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const pawl = await client(place);
     const controller = new AbortController();
-    const worker = working(pawl, "q", () => {}, { signal: controller.signal });
+    const worker = working(pawl, q, () => {}, { signal: controller.signal });
     controller.abort();
     await worker.done;
-    await working(pawl, "q", () => {}, { signal: AbortSignal.abort() }).done;
-    const other = working(pawl, "q", () => {});
+    await working(pawl, q, () => {}, { signal: AbortSignal.abort() }).done;
+    const other = working(pawl, q, () => {});
     await other[Symbol.asyncDispose]();
     await other.done;
   });
 
   test("the client aborts the handlers, and lets the process end", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const pawl = await client(place);
-    await enqueue(pawl, "q", [1]);
+    await enqueue(pawl, q, [1]);
     const program = startProgram(
       `const pawl = await connect({ socket: args[0] });
-       const worker = pawl.work("q", async ({ signal }) => {
+       const worker = pawl.work(args[1], async ({ signal }) => {
          pawl.close();
          if (!signal.aborted) await new Promise((resolve) => signal.addEventListener("abort", resolve));
          print(signal.reason.name);
        }, { onError: (error) => print(error.name) });
        await worker.done;
        print("done");`,
-      [place.socket],
+      [place.socket, q],
     );
     expect(await program.exited).toBe(0);
     expect(program.printed).toEqual(["ConnectionLost", "ConnectionLost", "done"]);
     // Its claim ended with its connection.
-    await untilDepths(pawl, "q", { ready: 1 });
+    await untilDepths(pawl, q, { ready: 1 });
   });
 
   test("happens by itself when the daemon refuses for good, and says why", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const pawl = await client(place);
     const worker = working(pawl, "x".repeat(200), () => {});
     await expect(worker.done).rejects.toMatchObject({ kind: "invalid_params" });
@@ -361,17 +371,17 @@ describe("closing", () => {
 
 describe("a claim that is lost", () => {
   test("while its worker was stopped: another does the work, and the woken one is told and completes nothing", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const pawl = await client(place);
-    await enqueue(pawl, "q", ["job"]);
-    const stopped = worker(place, "q", { leaseMs: 600, releaseOn: "expiry" }, 60_000);
+    await enqueue(pawl, q, ["job"]);
+    const stopped = worker(place, q, { leaseMs: 600, releaseOn: "expiry" }, 60_000);
     const { token } = await stopped.line<{ token: number }>(0);
     stopped.child.kill("SIGSTOP");
 
     const tokens: number[] = [];
     let finish = (): void => {};
     const held = new Promise<void>((resolve) => (finish = resolve));
-    const other = working(pawl, "q", async ({ fencingToken }) => {
+    const other = working(pawl, q, async ({ fencingToken }) => {
       tokens.push(fencingToken);
       await held;
     });
@@ -382,25 +392,25 @@ describe("a claim that is lost", () => {
     expect(await stopped.line(1)).toMatchObject({ lost: "claim_lost", token });
     expect(await stopped.line(2)).toMatchObject({ end: ["job"] });
     expect(await stopped.line(3)).toEqual({ error: "claim_lost" });
-    expect(await depths(pawl, "q")).toMatchObject({ claimed: 1, completed: 0 });
+    expect(await depths(pawl, q)).toMatchObject({ claimed: 1, completed: 0 });
     finish();
-    await untilDepths(pawl, "q", { completed: 1 });
+    await untilDepths(pawl, q, { completed: 1 });
     await other.close();
     expect(other.trouble).toEqual([]);
   });
 
   test("with its worker's process: the next one has it at once, and the attempt is counted", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const pawl = await client(place);
-    await enqueue(pawl, "q", ["job"]);
-    const killed = worker(place, "q", { leaseMs: 60_000 }, 60_000);
+    await enqueue(pawl, q, ["job"]);
+    const killed = worker(place, q, { leaseMs: 60_000 }, 60_000);
     await killed.line(0);
     const seen: [number, number][] = [];
-    working(pawl, "q", ({ batches }) => void seen.push([performance.now(), batches[0]?.attempt ?? -1]));
-    await expect.poll(async () => (await pawl.queue.explain({ queue: "q" })).waiting).toBe(1);
+    working(pawl, q, ({ batches }) => void seen.push([performance.now(), batches[0]?.attempt ?? -1]));
+    await expect.poll(async () => (await pawl.queue.explain({ queue: q })).waiting).toBe(1);
     const before = performance.now();
     await killed.end("SIGKILL");
-    await untilDepths(pawl, "q", { completed: 1 });
+    await untilDepths(pawl, q, { completed: 1 });
     expect((seen[0] as [number, number])[0] - before).toBeLessThan(1000);
     expect((seen[0] as [number, number])[1]).toBe(1);
   });
@@ -408,8 +418,8 @@ describe("a claim that is lost", () => {
   test("because no daemon can be asked: the handler is told before the lease has ended", async () => {
     const daemon = await startDaemon();
     const pawl = await client(daemon.place);
-    await enqueue(pawl, "q", ["job"]);
-    const lonely = worker(daemon.place, "q", { leaseMs: 2000 }, 60_000);
+    await enqueue(pawl, q, ["job"]);
+    const lonely = worker(daemon.place, q, { leaseMs: 2000 }, 60_000);
     await lonely.line(0);
     daemon.child.kill("SIGSTOP");
     const began = performance.now();
@@ -417,18 +427,18 @@ describe("a claim that is lost", () => {
     expect(performance.now() - began).toBeLessThan(2000);
     // What was done is not lost if nobody else has taken it: the daemon has the last word.
     daemon.child.kill("SIGCONT");
-    await untilDepths(pawl, "q", { completed: 1 });
+    await untilDepths(pawl, q, { completed: 1 });
   });
 
   test("by a handler that ends the work otherwise: completing is refused, and reported", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const pawl = await client(place);
-    await enqueue(pawl, "q", ["job"]);
+    await enqueue(pawl, q, ["job"]);
     let runs = 0;
-    const worker = working(pawl, "q", async ({ claim: { claimId, leaseToken } }) => {
+    const worker = working(pawl, q, async ({ claim: { claimId, leaseToken } }) => {
       if (runs++ === 0) await pawl.queue.abandon({ claimId, leaseToken, delayMs: 50 });
     });
-    await untilDepths(pawl, "q", { completed: 1 });
+    await untilDepths(pawl, q, { completed: 1 });
     expect(runs).toBe(2);
     expect(worker.trouble).toMatchObject([{ kind: "claim_lost" }]);
   });
@@ -441,12 +451,12 @@ describe("under a daemon that is started again", () => {
       const place = new Place();
       let daemon = await place.start();
       const pawl = await client(place);
-      await enqueue(pawl, "q", ["first"]);
+      await enqueue(pawl, q, ["first"]);
       const runs: unknown[] = [];
       let finish = (): void => {};
       const worker = working(
         pawl,
-        "q",
+        q,
         async ({ payloads, signal }) => {
           runs.push(payloads[0]);
           if (payloads[0] !== "first") return;
@@ -461,15 +471,15 @@ describe("under a daemon that is started again", () => {
         daemon = await place.start();
         // It is renewed on the new connection: more is left than the grace after a restart.
         await expect
-          .poll(async () => (await pawl.queue.explain({ queue: "q" })).holder?.remainingMs ?? 0, {
+          .poll(async () => (await pawl.queue.explain({ queue: q })).holder?.remainingMs ?? 0, {
             timeout: 10_000,
           })
           .toBeGreaterThan(6000);
-        await enqueue(pawl, "q", [`after ${round}`]);
-        await untilDepths(pawl, "q", { completed: round + 1, claimed: 1 });
+        await enqueue(pawl, q, [`after ${round}`]);
+        await untilDepths(pawl, q, { completed: round + 1, claimed: 1 });
       }
       finish();
-      await untilDepths(pawl, "q", { completed: 3 });
+      await untilDepths(pawl, q, { completed: 3 });
       expect(runs).toEqual(["first", "after 0", "after 1"]);
       await worker.close();
       expect(worker.trouble).toEqual([]);
@@ -506,12 +516,12 @@ describe("under a daemon that is started again", () => {
       pawl.close();
       await new Promise((resolve) => inFront.close(resolve));
     });
-    await enqueue(pawl, "q", ["job"]);
+    await enqueue(pawl, q, ["job"]);
     let finish = (): void => {};
     let begun = (): void => {};
     const beginning = new Promise<void>((resolve) => (begun = resolve));
     let aborted: boolean | undefined;
-    const worker = working(pawl, "q", async ({ signal }) => {
+    const worker = working(pawl, q, async ({ signal }) => {
       begun();
       await new Promise<void>((resolve) => (finish = resolve));
       aborted = signal.aborted;
@@ -527,10 +537,10 @@ describe("under a daemon that is started again", () => {
     for (const pass of waiting.splice(0)) pass();
     waiting = undefined;
     await expect
-      .poll(async () => (await pawl.queue.explain({ queue: "q" })).holder?.remainingMs ?? 0)
+      .poll(async () => (await pawl.queue.explain({ queue: q })).holder?.remainingMs ?? 0)
       .toBeGreaterThan(6000);
     finish();
-    await untilDepths(pawl, "q", { completed: 1 });
+    await untilDepths(pawl, q, { completed: 1 });
     await worker.close();
     expect([aborted, worker.trouble]).toEqual([false, []]);
   });
@@ -539,8 +549,8 @@ describe("under a daemon that is started again", () => {
     const place = new Place();
     const daemon = await place.start();
     const pawl = await client(place);
-    await enqueue(pawl, "q", ["job"]);
-    const first = worker(place, "q", { leaseMs: 1000 }, 60_000);
+    await enqueue(pawl, q, ["job"]);
+    const first = worker(place, q, { leaseMs: 1000 }, 60_000);
     await first.line(0);
     await daemon.end("SIGKILL");
     expect(await first.line(1)).toMatchObject({ lost: "claim_lost", reason: "not_renewed" });
@@ -548,8 +558,8 @@ describe("under a daemon that is started again", () => {
     first.child.kill("SIGSTOP");
     await place.start();
     const tokens: number[] = [];
-    working(pawl, "q", ({ fencingToken }) => void tokens.push(fencingToken));
-    await untilDepths(pawl, "q", { completed: 1 });
+    working(pawl, q, ({ fencingToken }) => void tokens.push(fencingToken));
+    await untilDepths(pawl, q, { completed: 1 });
     expect(tokens).toEqual([2]);
   });
 });
@@ -561,26 +571,26 @@ test("worker processes and the daemon are killed at random: all is completed, an
   const pawl = await client(place);
   await enqueue(
     pawl,
-    "q",
+    q,
     Array.from({ length: BATCHES }, (_, index) => index),
     { maxAttempts: 0 },
   );
   const log = `${place.directory}/log`;
   const program = `
     import { appendFileSync } from "node:fs";
-    const [socket, log] = args;
+    const [socket, queue, log] = args;
     const pawl = await connect({ socket });
     const note = (what, { payloads, fencingToken }) =>
       appendFileSync(log, what + " " + payloads[0] + " " + fencingToken + "\\n");
-    pawl.work("q", async (work) => {
+    pawl.work(queue, async (work) => {
       note("begin", work);
       await new Promise((resolve) => setTimeout(resolve, Math.random() * 10));
       if (work.signal.aborted) throw work.signal.reason;
       note("end", work);
     }, { concurrency: 4, leaseMs: 5000, onError: () => {} });`;
-  const start = (): ClientProcess => startProgram(program, [place.socket, log]);
+  const start = (): ClientProcess => startProgram(program, [place.socket, q, log]);
   const workers = Array.from({ length: 4 }, start);
-  const done = async (): Promise<number> => Number((await depths(pawl, "q")).completed);
+  const done = async (): Promise<number> => Number((await depths(pawl, q)).completed);
   for (let round = 0; round < 8 && (await done()) < BATCHES; round++) {
     const before = await done();
     await expect.poll(done, { timeout: 30_000 }).toBeGreaterThan(Math.min(before + 20, BATCHES - 1));
@@ -593,7 +603,7 @@ test("worker processes and the daemon are killed at random: all is completed, an
     }
   }
   await expect.poll(done, { timeout: 60_000 }).toBe(BATCHES);
-  expect(await depths(pawl, "q")).toMatchObject({ ready: 0, scheduled: 0, claimed: 0, dead: 0 });
+  expect(await depths(pawl, q)).toMatchObject({ ready: 0, scheduled: 0, claimed: 0, dead: 0 });
   await Promise.all(workers.map((each) => each.end("SIGKILL")));
 
   const tokens = new Map<string, number>();
