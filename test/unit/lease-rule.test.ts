@@ -42,7 +42,18 @@ test("a rule is read with all it can have", () => {
 });
 
 test.each([
+  ["release", "no PATTERN=SPEC"],
+  ["=local", "no PATTERN=SPEC"],
+  ["a/*=redis:x", "no provider"],
+  ["a/*=dynamodb:", "key=value"],
+  ["a/*=dynamodb:region=eu", "lacks table="],
+  ["a/*=dynamodb:table=t,colour=red", "unknown parameter"],
+  ["a/*=dynamodb:table=t,table=u", "twice"],
   ["a/*=dynamodb:table=a b", "table=a b"],
+  ["a/*=etcd:endpoints=127.0.0.1:2379", "URL"],
+  ["a/*=etcd:endpoints=http://me@127.0.0.1:2379", "credentials"],
+  ["a/*=etcd:endpoints=https://e:2379,cert=c.pem", "together"],
+  ["a/*=custom:", "names no module"],
   ["a/*=dynamodb:table=a/b", "table=a/b"],
   ["a/*=dynamodb:table=leases,region=no where", "region=no where"],
   ["a/*=etcd:endpoints=http://:secret@127.0.0.1:2379", "credentials do not belong there"],
