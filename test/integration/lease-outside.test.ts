@@ -234,9 +234,15 @@ test.concurrent.for(["fail", "hang", "throw"])(
     // What it has and what is told by the record alone goes on.
     expect((await a.call("lease.list", {})).leases.map((each) => each.name)).toEqual(["out/held"]);
     expect(await a.call("sequence.next", { type: "FR" })).toMatchObject({ id: "FR-001" });
-    await daemonA.logged(({ level }) => level === "warn");
-    const warned = daemonA.log.filter(({ level }) => level === "warn");
-    expect(warned.map(({ msg }) => msg)).toEqual(["the lease provider does not answer"]);
+    // A method that throws is a defect of the provider, and says nothing of whether it can be reached.
+    const said =
+      fault === "throw"
+        ? { level: "error", msg: "the lease provider failed" }
+        : { level: "warn", msg: "the lease provider does not answer" };
+    await daemonA.logged(({ level }) => level === said.level);
+    const logged = daemonA.log.filter(({ level }) => level === "warn" || level === "error");
+    expect(new Set(logged.map(({ msg }) => msg))).toEqual(new Set([said.msg]));
+    if (fault !== "throw") expect(logged.length).toBe(1);
   },
 );
 
