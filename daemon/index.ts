@@ -1,5 +1,5 @@
 export type { Dispenser } from "@pawl/protocol";
-export { type LocalDispenser, memoryDispenser, openDispenser } from "./domain/sequence/dispenser.js";
+export { type LocalDispenser, memoryDispenser, openDispenser } from "./dispenser.js";
 export { type ConformanceOptions, leaseProviderConformance, type Stage } from "./remote/conformance.js";
 export type {
   Acquired,

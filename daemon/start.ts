@@ -2,7 +2,7 @@ import { join } from "node:path";
 import type { Logger } from "pino";
 import type { Config } from "./config/config.js";
 import { Daemon } from "./daemon.js";
-import { type Settled, settleIdentity } from "./identity/identity.js";
+import { type Settled, settleIdentity } from "./node-identity.js";
 import { loadSites } from "./remote/load.js";
 import { Access } from "./socket/access.js";
 import { type Kernel, openKernel } from "./socket/kernel.js";

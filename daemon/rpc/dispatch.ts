@@ -5,7 +5,7 @@ import type { UploadedPiece } from "../json/uploaded-piece.js";
 import type { Call } from "../turns/call.js";
 import type { Sender } from "../turns/handler.js";
 import type { Statistics } from "../turns/statistics.js";
-import type { ServedMethod } from "./handlers.js";
+import type { ServedMethod } from "./served-methods.js";
 import { noSuchMethod } from "./validation-errors.js";
 
 /** Who sent a request, as far as dispatching goes. */

@@ -11,9 +11,9 @@ import {
   MAX_INCREMENT,
   MAX_STAGE_LENGTH,
 } from "@pawl/protocol/limits";
+import { authorKey } from "../../identity/key.js";
 import { canonical, type Json } from "./canonical.js";
 import { type Hlc, tick } from "./hybrid-clock.js";
-import { authorKey } from "./key.js";
 import { isRank } from "./rank.js";
 
 /**

@@ -1,9 +1,9 @@
 import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
+import { authorKey } from "../../identity/key.js";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import type { HandlersOf } from "../../turns/handler.js";
 import type { Env } from "../../turns/operation.js";
-import { authorKey } from "../board/key.js";
 import { keepNode, loadNode } from "../board/tables.js";
 
 const selectPeer = sql<PeerRow>("SELECT * FROM pawl_peer WHERE author = :author");

@@ -1,7 +1,7 @@
 import { generateKeyPairSync, type KeyObject, sign } from "node:crypto";
 import { PawlError } from "@pawl/protocol/errors";
 import { describe, expect, test } from "vitest";
-import { authorKey, authorOf, newIdentity, openIdentity } from "../../daemon/dist/domain/board/key.js";
+import { authorKey, authorOf, newIdentity, openIdentity } from "../../daemon/dist/identity/key.js";
 
 // The curve of Ed25519 (RFC 8032), to find the points of small order without the code under test.
 const P = 2n ** 255n - 19n;

@@ -2,11 +2,11 @@ import { randomBytes } from "node:crypto";
 import { closeSync, existsSync, fstatSync, fsyncSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { PawlError, refuse } from "@pawl/protocol/errors";
-import { findAuthor, type Renamed, settleNode } from "../domain/board/author.js";
-import { authorOf, newIdentity, openIdentity } from "../domain/board/key.js";
-import { nameNewFile } from "../store/new-file.js";
-import type { OpenDatabase } from "../store/open-database.js";
-import type { Identity } from "../turns/operation.js";
+import { findAuthor, type Renamed, settleNode } from "./domain/board/author.js";
+import { authorOf, newIdentity, openIdentity } from "./identity/key.js";
+import { nameNewFile } from "./store/new-file.js";
+import type { OpenDatabase } from "./store/open-database.js";
+import type { Identity } from "./turns/operation.js";
 
 const KEY_FILE = "identity.key";
 const KEY_BYTES = 32;

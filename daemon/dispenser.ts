@@ -8,12 +8,12 @@ import {
   type Result,
 } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
-import { describeIssues } from "../../rpc/validation-errors.js";
-import { type DatabaseOptions, openDatabase } from "../../store/open-database.js";
-import type { Operation } from "../../store/statement.js";
-import type { Effects, Env } from "../../turns/operation.js";
-import { TurnMemory } from "../../turns/turn-memory.js";
-import { format, next, peek, state } from "./sequence.js";
+import { format, next, peek, state } from "./domain/sequence/sequence.js";
+import { describeIssues } from "./rpc/validation-errors.js";
+import { type DatabaseOptions, openDatabase } from "./store/open-database.js";
+import type { Operation } from "./store/statement.js";
+import type { Effects, Env } from "./turns/operation.js";
+import { TurnMemory } from "./turns/turn-memory.js";
 
 /** A dispenser in this process; `close` lets another process have the database. */
 export interface LocalDispenser extends Dispenser {
