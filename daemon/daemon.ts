@@ -1,4 +1,4 @@
-import { METHODS, type NotificationParams } from "@pawl/protocol";
+import type { NotificationParams } from "@pawl/protocol";
 import { refuse } from "@pawl/protocol/errors";
 import type { Logger } from "pino";
 import { uptime } from "./clock.js";
@@ -12,6 +12,7 @@ import { OutsideLeases, type SiteRule } from "./remote/remote-leases.js";
 import { Backups } from "./rpc/backups.js";
 import { Receivers } from "./rpc/command-push.js";
 import { Dispatcher } from "./rpc/dispatch.js";
+import { OwnRequests } from "./rpc/own-requests.js";
 import { Rpc } from "./rpc/rpc.js";
 import { servedMethods } from "./rpc/served-methods.js";
 import type { Access } from "./socket/access.js";
@@ -23,7 +24,6 @@ import type { Notices, PassedSocket } from "./socket/supervisor.js";
 import { classify } from "./store/failure.js";
 import type { OpenDatabase } from "./store/open-database.js";
 import { CountedTurns } from "./turn-reports.js";
-import type { Call } from "./turns/call.js";
 import type { Env } from "./turns/operation.js";
 import { Statistics } from "./turns/statistics.js";
 import { TurnLoop } from "./turns/turn-loop.js";
@@ -55,7 +55,8 @@ export class Daemon {
   readonly #database: OpenDatabase;
   readonly #sockets: ServedSockets;
   readonly #connections: Connections;
-  readonly #inbox = new Inbox();
+  readonly #inbox = new Inbox((line, connection, calls) => this.#rpc.receive(line, connection, calls));
+  readonly #ownRequests = new OwnRequests();
   readonly #rpc: Rpc;
   readonly #receivers: Receivers;
   readonly #backups: Backups;
@@ -93,9 +94,9 @@ export class Daemon {
     this.#receivers = new Receivers({
       loop: this.#loop,
       log,
-      connection: (number) => this.#connections.get(number),
-      ask: (connection, method, params, onAnswer) => this.#rpc.ask(connection, method, params, onAnswer),
-      refuse: (connection, refusal) => this.#rpc.refuse(refusal, connection),
+      ownRequests: this.#ownRequests,
+      peer: (connection) => this.#connections.get(connection),
+      refuse: (peer, refusal) => this.#rpc.refuse(refusal, peer),
     });
     if (sites.some(({ site }) => site !== undefined)) {
       this.#outside = new OutsideLeases({ rules: sites, loop: this.#loop, log, readOnly });
@@ -162,7 +163,7 @@ export class Daemon {
       classify,
       endings,
       arrivals: {
-        take: (calls) => this.#take(calls),
+        take: (calls) => this.#inbox.take(calls),
         isOpen: (connection) => this.#connections.get(connection) !== undefined,
       },
       reports: this.#turns,
@@ -193,10 +194,7 @@ export class Daemon {
       log,
       readOnly: config.readOnly,
     });
-    return new Rpc(
-      dispatcher,
-      METHODS.map(({ name }) => name),
-    );
+    return new Rpc(dispatcher, this.#ownRequests);
   }
 
   /** Takes the places to listen at, ends what the life before has left to be ended, and lets others connect. */
@@ -240,16 +238,6 @@ export class Daemon {
 
   #tellStatusSoon(): void {
     this.#notices.statusSoon(() => this.#status);
-  }
-
-  /** Adds the calls that have arrived; returns how many lines were taken up for that. */
-  #take(calls: Call[]): number {
-    const { taken, left } = this.#inbox.takeUp(
-      (line, connection) => this.#rpc.receive(line, connection, calls),
-      calls,
-    );
-    if (left) this.#loop.schedule();
-    return taken;
   }
 
   /**

@@ -32,10 +32,6 @@ export interface Failure {
 
 export type Response = Success | Failure;
 
-export function failure(id: Id, error: PawlError): Failure {
-  return { jsonrpc: "2.0", id, error: { code: error.code, message: error.message, data: error.data } };
-}
-
 /** The id to answer under when a message is refused as a whole: its own if that is an id, else null. */
 export function idOf(message: unknown): Id {
   const id = isObject(message) ? message.id : undefined;
@@ -49,7 +45,7 @@ export function isResponse(message: unknown): message is Response {
 
 /**
  * Checks one element of a line against JSON-RPC 2.0 and against the rule that params are an object.
- * `json-rpc-2.0` takes `[null]`, object ids and string params for granted, so this stands before it.
+ * Stricter than most implementations, which take `[null]`, object ids and string params for granted.
  */
 export function checkRequest(message: unknown): Request | PawlError {
   if (!isObject(message)) {

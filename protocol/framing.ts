@@ -101,5 +101,9 @@ export class LineSplitter {
 }
 
 function isBlank(line: Buffer): boolean {
-  return line.every((byte) => byte === SPACE || byte === TAB || byte === CARRIAGE_RETURN);
+  for (let index = 0; index < line.length; index++) {
+    const byte = line[index];
+    if (byte !== SPACE && byte !== TAB && byte !== CARRIAGE_RETURN) return false;
+  }
+  return true;
 }

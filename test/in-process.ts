@@ -62,7 +62,7 @@ export class InProcess {
       },
       classify,
       endings,
-      arrivals: { take: () => 0, isOpen: () => true },
+      arrivals: { take: () => ({ lines: 0, left: false }), isOpen: () => true },
       reports: {
         committed: () => {},
         rolledBack: (error) => this.rolledBack.push(error),
@@ -97,12 +97,11 @@ export class InProcess {
       caller: { connection, pid: 1, uid: 1, gid: 1 },
       readOnly: false,
       closed: false,
-      forbidden: undefined,
     };
     const source = { json: () => JSON.stringify({ method, params }) };
-    const outcome = await new Promise((resolve) => {
+    const outcome = await new Promise((answer) => {
       const calls: Call[] = [];
-      this.#dispatcher.call(method, params, sender, source, calls, resolve);
+      this.#dispatcher.call(method, params, sender, source, calls, { answer });
       for (const call of calls) this.loop.submit(call);
     });
     if (outcome instanceof Error) throw outcome;

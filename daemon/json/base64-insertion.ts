@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { MAX_PARAMS_PIECE_BYTES } from "@pawl/protocol/limits";
-import { SpareBuffers } from "../socket/line-buffers.js";
+import { BufferPool } from "./buffer-pool.js";
 import { encode } from "./raw-json.js";
 
 /** Shorter values are not worth it. */
@@ -78,10 +78,10 @@ export class LongLine {
   }
 }
 
-const buffers = new SpareBuffers(base64Length(MAX_PARAMS_PIECE_BYTES) + MAX_ENVELOPE_BYTES);
+const buffers = new BufferPool(base64Length(MAX_PARAMS_PIECE_BYTES) + MAX_ENVELOPE_BYTES);
 
 /**
- * The opposite of `cutOut`: a reply as a line without its end, or if there is a long base64 text in it, as bytes
+ * The opposite of `extractBase64`: a reply as a line without its end, or if there is a long base64 text in it, as bytes
  * that have never been a text. As texts it would be in memory some five times until the next collection of
  * garbage, and as it is too long to be among what is young for V8, until the one after many.
  */
@@ -90,13 +90,13 @@ export function encodeLine(reply: unknown): string | LongLine {
   try {
     const text = encode(reply);
     const [value] = leftOut;
-    return value === undefined ? text : putIn(text, value);
+    return value === undefined ? text : insert(text, value);
   } finally {
     leftOut = undefined;
   }
 }
 
-function putIn(text: string, value: Base64): LongLine {
+function insert(text: string, value: Base64): LongLine {
   const place = text.indexOf(QUOTED_PLACE);
   const before = text.slice(0, place + 1);
   const after = text.slice(place + QUOTED_PLACE.length - 1);

@@ -6,27 +6,19 @@ import { answerOf, takeAnswer } from "../domain/command/answer.js";
 import { endPushes, type Push, push, type Receiver } from "../domain/command/push.js";
 import { readyKey } from "../domain/command/row.js";
 import type { Serving } from "../domain/deployment/deployment.js";
-import type { Connection } from "../socket/connection.js";
 import type { Operation } from "../store/statement.js";
 import { performUntilDone } from "../turns/call.js";
 import type { Env, Outcome } from "../turns/operation.js";
 import type { TurnLoop } from "../turns/turn-loop.js";
-import type { Answered } from "./rpc.js";
+import type { OwnRequests, PeerAnswer } from "./own-requests.js";
+import type { Peer } from "./peer.js";
 
 /** A connection that has left so many requests unanswered whose commands have ended is not sent any more for now. */
 const MAX_LEFT_UNANSWERED = 1000;
 
-/** Sends a request, and tells what it is answered by. */
-type Ask = (
-  connection: Connection,
-  method: string,
-  params: object,
-  onAnswer: (answered: Answered) => void,
-) => void;
-
 /** A connection that serves a deployment. */
-interface Served {
-  readonly connection: Connection;
+interface ServingPeer {
+  readonly peer: Peer;
   owner: string;
   /** How many commands it may have at a time. */
   max: number;
@@ -37,42 +29,42 @@ interface Served {
 }
 
 /** Those who serve a deployment. */
-interface Post {
+interface ServedDeployment {
   readonly deployment: string;
   /** By connection, the longest unserved first. */
-  readonly served: Map<number, Served>;
+  readonly peers: Map<number, ServingPeer>;
   /** Whether there is a call that takes commands for them, or waits for some. */
   taking: boolean;
 }
 
 /**
- * The connections that deployments are served by, and what travels on them: commands as requests of the daemon,
+ * The connections that deployments are serving by, and what travels on them: commands as requests of the daemon,
  * answers as the responses. Each deployment has one call that waits for commands in the same line as those
  * that pull; when there are some it hands them out in its turn, and they are sent after the commit.
  */
 export class Receivers implements Serving {
   readonly #loop: TurnLoop;
   readonly #log: Logger;
-  readonly #connection: (connection: number) => Connection | undefined;
-  readonly #ask: Ask;
-  readonly #refuse: (connection: Connection, refusal: PawlError) => void;
-  readonly #posts = new Map<string, Post>();
+  readonly #peer: (connection: number) => Peer | undefined;
+  readonly #ownRequests: OwnRequests;
+  readonly #refuse: (peer: Peer, refusal: PawlError) => void;
+  readonly #deployments = new Map<string, ServedDeployment>();
   /** The deployments that each connection serves. */
-  readonly #byConnection = new Map<number, Set<Post>>();
+  readonly #byConnection = new Map<number, Set<ServedDeployment>>();
 
   constructor(options: {
     loop: TurnLoop;
     log: Logger;
     /** An open connection by its number. */
-    connection: (connection: number) => Connection | undefined;
-    ask: Ask;
+    peer: (connection: number) => Peer | undefined;
+    ownRequests: OwnRequests;
     /** Tells a peer about something from it that was no message. */
-    refuse: (connection: Connection, refusal: PawlError) => void;
+    refuse: (peer: Peer, refusal: PawlError) => void;
   }) {
     this.#loop = options.loop;
     this.#log = options.log;
-    this.#connection = options.connection;
-    this.#ask = options.ask;
+    this.#peer = options.peer;
+    this.#ownRequests = options.ownRequests;
     this.#refuse = options.refuse;
   }
 
@@ -80,10 +72,10 @@ export class Receivers implements Serving {
   *serve(params: Parsed<"command.serve">, env: Env): Operation<Result<"command.serve"> | PawlError> {
     const { deployment } = params;
     const { connection } = env.caller;
-    const posts = this.#byConnection.get(connection);
+    const deployments = this.#byConnection.get(connection);
     if (
-      posts !== undefined &&
-      posts.size >= MAX_SERVED_DEPLOYMENTS &&
+      deployments !== undefined &&
+      deployments.size >= MAX_SERVED_DEPLOYMENTS &&
       !this.#serves(connection, deployment)
     ) {
       return refuse(
@@ -97,27 +89,27 @@ export class Receivers implements Serving {
   }
 
   count(deployment: string): number {
-    return this.#posts.get(deployment)?.served.size ?? 0;
+    return this.#deployments.get(deployment)?.peers.size ?? 0;
   }
 
   *deployments(): Iterable<string> {
-    for (const { deployment, served } of this.#posts.values()) if (served.size > 0) yield deployment;
+    for (const { deployment, peers } of this.#deployments.values()) if (peers.size > 0) yield deployment;
   }
 
   /** Nothing more comes from this connection: what it has is given back, unless it is answered already. */
   leave(connection: number): void {
-    const posts = this.#byConnection.get(connection);
-    if (posts === undefined) return;
+    const deployments = this.#byConnection.get(connection);
+    if (deployments === undefined) return;
     this.#byConnection.delete(connection);
-    for (const post of posts) {
-      post.served.delete(connection);
-      if (post.served.size === 0 && !post.taking) this.#posts.delete(post.deployment);
+    for (const served of deployments) {
+      served.peers.delete(connection);
+      if (served.peers.size === 0 && !served.taking) this.#deployments.delete(served.deployment);
     }
     this.#perform(function* (env) {
       yield* endPushes(connection, env);
       // What waits there for nobody finds out that it need not.
-      for (const { deployment, served } of posts)
-        if (served.size === 0) env.effects.wake(readyKey(deployment));
+      for (const { deployment, peers } of deployments)
+        if (peers.size === 0) env.effects.wake(readyKey(deployment));
     });
   }
 
@@ -127,99 +119,98 @@ export class Receivers implements Serving {
    * keep others from being delivered. The answer, if it comes, is taken as a late one.
    */
   ended(connection: number, commandId: string): void {
-    for (const post of this.#byConnection.get(connection) ?? []) {
-      if (post.served.get(connection)?.commands.delete(commandId)) this.#take(post);
+    for (const served of this.#byConnection.get(connection) ?? []) {
+      if (served.peers.get(connection)?.commands.delete(commandId)) this.#take(served);
     }
   }
 
   /** The peer has read what was in the way of sending it more. */
   roomAgain(connection: number): void {
-    for (const post of this.#byConnection.get(connection) ?? []) this.#take(post);
+    for (const served of this.#byConnection.get(connection) ?? []) this.#take(served);
   }
 
   #serves(connection: number, deployment: string): boolean {
-    return this.#posts.get(deployment)?.served.has(connection) ?? false;
+    return this.#deployments.get(deployment)?.peers.has(connection) ?? false;
   }
 
   #enter(number: number, { deployment, owner, max }: Parsed<"command.serve">): void {
-    const connection = this.#connection(number);
-    if (connection === undefined || !connection.mayAnswer) return;
-    let post = this.#posts.get(deployment);
-    if (post === undefined) {
-      post = { deployment, served: new Map(), taking: false };
-      this.#posts.set(deployment, post);
+    const peer = this.#peer(number);
+    if (peer === undefined || !peer.mayAnswer) return;
+    let served = this.#deployments.get(deployment);
+    if (served === undefined) {
+      served = { deployment, peers: new Map(), taking: false };
+      this.#deployments.set(deployment, served);
     }
-    const served = post.served.get(number);
-    if (served === undefined)
-      post.served.set(number, { connection, owner, max, commands: new Set(), unanswered: 0 });
-    else Object.assign(served, { owner, max });
-    const posts = this.#byConnection.get(number);
-    if (posts === undefined) this.#byConnection.set(number, new Set([post]));
-    else posts.add(post);
-    this.#take(post);
+    const serving = served.peers.get(number);
+    if (serving === undefined)
+      served.peers.set(number, { peer, owner, max, commands: new Set(), unanswered: 0 });
+    else Object.assign(serving, { owner, max });
+    const deployments = this.#byConnection.get(number);
+    if (deployments === undefined) this.#byConnection.set(number, new Set([served]));
+    else deployments.add(served);
+    this.#take(served);
   }
 
   /** Has commands taken for those who have room, or waits for some. */
-  #take(post: Post): void {
-    if (post.taking || !hasRoom(post)) return;
-    post.taking = true;
+  #take(served: ServedDeployment): void {
+    if (served.taking || !hasRoom(served)) return;
+    served.taking = true;
     performUntilDone(this.#loop, {
       waits: true,
-      start: (env) => this.#push(post, env),
+      start: (env) => this.#push(served, env),
       done: () => {
-        this.#doneTaking(post);
-        this.#take(post);
+        this.#doneTaking(served);
+        this.#take(served);
       },
       failed: (error) => {
         const again = this.#mayTryAgain(error);
-        if (!again) this.#doneTaking(post);
+        if (!again) this.#doneTaking(served);
         return again;
       },
     });
   }
 
-  #doneTaking(post: Post): void {
-    post.taking = false;
-    if (post.served.size === 0) this.#posts.delete(post.deployment);
+  #doneTaking(served: ServedDeployment): void {
+    served.taking = false;
+    if (served.peers.size === 0) this.#deployments.delete(served.deployment);
   }
 
-  *#push(post: Post, env: Env): Operation<Outcome<readonly Push[]>> {
-    const pushes = yield* push(post.deployment, freeOf(post), env);
+  *#push(served: ServedDeployment, env: Env): Operation<Outcome<readonly Push[]>> {
+    const pushes = yield* push(served.deployment, freeOf(served), env);
     if (!Array.isArray(pushes)) return pushes;
     // In the order of the turn: one that is cancelled later in it is sent before its receiver is told that.
     env.effects.afterCommit(() => {
-      for (const each of pushes as readonly Push[]) this.#send(post, each);
+      for (const each of pushes as readonly Push[]) this.#send(served, each);
     });
     return pushes;
   }
 
-  #send(post: Post, { connection: number, envelope }: Push): void {
-    const served = post.served.get(number);
+  #send(served: ServedDeployment, { connection: number, envelope }: Push): void {
+    const serving = served.peers.get(number);
     // It closed while the turn went on; then what it was given is given back.
-    if (served === undefined) return;
-    served.commands.add(envelope.commandId);
-    served.unanswered += 1;
+    if (serving === undefined) return;
+    serving.commands.add(envelope.commandId);
+    serving.unanswered += 1;
     // The last in the line from now on.
-    post.served.delete(number);
-    post.served.set(number, served);
-    this.#ask(served.connection, "command.execute", envelope, (answered) => {
-      served.commands.delete(envelope.commandId);
-      served.unanswered -= 1;
-      this.#answered(served.connection, envelope, answered);
-      this.#take(post);
+    served.peers.delete(number);
+    served.peers.set(number, serving);
+    this.#ownRequests.ask(serving.peer, "command.execute", envelope, (answer) => {
+      serving.commands.delete(envelope.commandId);
+      serving.unanswered -= 1;
+      this.#answered(serving.peer, envelope, answer);
+      this.#take(served);
     });
   }
 
-  #answered(connection: Connection, envelope: Envelope, { text, response }: Answered): void {
-    const { caller } = connection;
+  #answered(peer: Peer, envelope: Envelope, { text, response }: PeerAnswer): void {
+    const { caller } = peer;
     const { commandId, attempt } = envelope;
     const { answer, wrong } = answerOf(text, response);
-    if (wrong !== undefined)
-      this.#refuse(connection, refuse("invalid_request", wrong, { answered: response.id }));
+    if (wrong !== undefined) this.#refuse(peer, refuse("invalid_request", wrong, { answered: response.id }));
     this.#perform(
       (env) => takeAnswer({ commandId, attempt }, answer, { ...env, caller }),
       // Once the connection has closed, the command is given back.
-      () => !connection.closed,
+      () => !peer.closed,
     );
   }
 
@@ -243,22 +234,22 @@ export class Receivers implements Serving {
   }
 }
 
-function hasRoom(post: Post): boolean {
-  for (const served of post.served.values()) if (roomOf(served) > 0) return true;
+function hasRoom(served: ServedDeployment): boolean {
+  for (const serving of served.peers.values()) if (roomOf(serving) > 0) return true;
   return false;
 }
 
-function roomOf({ connection, max, commands, unanswered }: Served): number {
-  if (!connection.mayBeAsked || unanswered - commands.size >= MAX_LEFT_UNANSWERED) return 0;
+function roomOf({ peer, max, commands, unanswered }: ServingPeer): number {
+  if (!peer.mayBeAsked || unanswered - commands.size >= MAX_LEFT_UNANSWERED) return 0;
   return Math.max(0, max - commands.size);
 }
 
-function freeOf(post: Post): Receiver[] {
-  return [...post.served.values()].map((served) => ({
-    connection: served.connection.caller.connection,
-    pid: served.connection.caller.pid,
-    owner: served.owner,
-    unanswered: served.unanswered,
-    room: roomOf(served),
+function freeOf(served: ServedDeployment): Receiver[] {
+  return [...served.peers.values()].map((serving) => ({
+    connection: serving.peer.caller.connection,
+    pid: serving.peer.caller.pid,
+    owner: serving.owner,
+    unanswered: serving.unanswered,
+    room: roomOf(serving),
   }));
 }

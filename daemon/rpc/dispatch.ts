@@ -2,16 +2,18 @@ import { PawlError, refuse } from "@pawl/protocol/errors";
 import { type Texts, textsAt } from "@pawl/protocol/json-text";
 import type { Logger } from "pino";
 import type { UploadedPiece } from "../json/uploaded-piece.js";
+import type { Operation } from "../store/statement.js";
 import type { Call } from "../turns/call.js";
 import type { Sender } from "../turns/handler.js";
+import type { Caller, Env, Outcome } from "../turns/operation.js";
 import type { Statistics } from "../turns/statistics.js";
 import type { ServedMethod } from "./served-methods.js";
 import { noSuchMethod } from "./validation-errors.js";
 
-/** Who sent a request, as far as dispatching goes. */
-export interface RequestSender extends Sender {
-  /** What every request of this sender is answered by, if its user may not use the daemon. */
-  readonly forbidden: PawlError | undefined;
+/** Where the outcome of a request goes. */
+export interface Reply {
+  /** Called once: with the result or a refusal. */
+  answer(outcome: unknown): void;
 }
 
 /** What a request was read from. */
@@ -44,69 +46,39 @@ export class Dispatcher {
   }
 
   /**
-   * Makes a request a call for the turn under way. `answer` is called once, after the commit, with the result or a
-   * `PawlError`; at once, if nothing is to be performed.
+   * Makes a request a call of the turn under way, whose outcome is given after the commit. If a turn has nothing to
+   * perform, the outcome is given at once or when it comes.
    *
    * @param calls of the turn under way; the new one is added.
    */
-  call(
-    name: string,
-    params: unknown,
-    sender: RequestSender,
-    source: Source,
-    calls: Call[],
-    answer: (outcome: unknown) => void,
-  ): void {
-    const settle = (outcome: unknown): void =>
-      answer(outcome instanceof Error ? this.explain(name, outcome, sender) : outcome);
-
+  call(name: string, params: unknown, sender: Sender, source: Source, calls: Call[], reply: Reply): void {
     const method = this.#methods.get(name);
-    if (method === undefined) return answer(this.noSuchMethod(name, sender));
+    if (method === undefined) return reply.answer(this.#noSuchMethod(name, sender));
     this.#statistics.request(name);
     // Nobody is there any more to get what it would read.
-    if (sender.closed && !method.writes) return answer(null);
-    if (method.writes && (this.#readOnly || sender.readOnly)) return settle(readOnly(name, this.#readOnly));
+    if (sender.closed && !method.writes) return reply.answer(null);
+    const give = (outcome: unknown): void =>
+      reply.answer(outcome instanceof Error ? this.explain(name, outcome, sender) : outcome);
+    if (method.writes && (this.#readOnly || sender.readOnly)) return give(readOnly(name, this.#readOnly));
+
     try {
-      this.#begin(method, params, sender, source, calls, settle);
+      const checked = method.check(params ?? {}, []);
+      if (checked instanceof PawlError) return give(checked);
+      const outcome = method.performAsync(checked, sender);
+      if (outcome !== undefined) return void outcome.then(give, give);
+      const { rawInRequest } = method;
+      const texts = rawInRequest === undefined ? NO_TEXTS : textsAt(source.json(), rawInRequest);
+      calls.push(new RequestCall(method, checked, texts, source.piece, sender, give));
     } catch (error) {
-      settle(error);
+      give(error);
     }
-  }
-
-  /** Checks the params of a request and adds its call. */
-  #begin(
-    method: ServedMethod,
-    params: unknown,
-    sender: RequestSender,
-    source: Source,
-    calls: Call[],
-    settle: (outcome: unknown) => void,
-  ): void {
-    const parsed = method.check(params ?? {}, []);
-    if (parsed instanceof PawlError) return settle(parsed);
-
-    const answered = method.performAsync(parsed, sender);
-    if (answered !== undefined) return void answered.then(settle, settle);
-    const { rawInRequest } = method;
-    const texts = rawInRequest === undefined ? NO_TEXTS : textsAt(source.json(), rawInRequest);
-    calls.push({
-      caller: sender.caller,
-      start: (env) => method.perform(parsed, env, texts, source.piece),
-      waitMs: (parsed as { waitMs?: number }).waitMs ?? 0,
-      // The one operation that is made of others: one of them may be refused after another has written.
-      undoOnRefusal: method.name === "transact",
-      get closed() {
-        return sender.closed;
-      },
-      settle,
-    });
   }
 
   /**
    * Counts and logs a refusal, without payloads, and returns what the caller is told. What is not a refusal
    * is a defect: its text stays in the log under a reference, and only the reference travels.
    */
-  explain(name: string, error: Error, sender: RequestSender): PawlError {
+  explain(name: string, error: Error, sender: Sender): PawlError {
     this.#failures += 1;
     const reference = `${process.pid.toString(36)}-${this.#failures.toString(36)}`;
     const known = error instanceof PawlError;
@@ -125,8 +97,53 @@ export class Dispatcher {
     return refusal;
   }
 
-  noSuchMethod(name: string, sender: RequestSender): PawlError {
+  #noSuchMethod(name: string, sender: Sender): PawlError {
     return this.explain("-", noSuchMethod(name, [...this.#methods.keys()]), sender);
+  }
+}
+
+/** The call of a request. */
+class RequestCall implements Call {
+  readonly caller: Caller;
+  readonly waitMs: number;
+  readonly undoOnRefusal: boolean;
+  readonly #method: ServedMethod;
+  readonly #params: unknown;
+  readonly #texts: Texts;
+  readonly #piece: UploadedPiece | undefined;
+  readonly #sender: Sender;
+  readonly #give: (outcome: unknown) => void;
+
+  constructor(
+    method: ServedMethod,
+    params: unknown,
+    texts: Texts,
+    piece: UploadedPiece | undefined,
+    sender: Sender,
+    give: (outcome: unknown) => void,
+  ) {
+    this.caller = sender.caller;
+    this.waitMs = (params as { waitMs?: number }).waitMs ?? 0;
+    // The one operation that is made of others: one of them may be refused after another has written.
+    this.undoOnRefusal = method.name === "transact";
+    this.#method = method;
+    this.#params = params;
+    this.#texts = texts;
+    this.#piece = piece;
+    this.#sender = sender;
+    this.#give = give;
+  }
+
+  get closed(): boolean {
+    return this.#sender.closed;
+  }
+
+  start(env: Env): Operation<Outcome<unknown>> {
+    return this.#method.perform(this.#params, env, this.#texts, this.#piece);
+  }
+
+  settle(outcome: unknown): void {
+    this.#give(outcome);
   }
 }
 

@@ -1,18 +1,16 @@
 import type { Socket } from "node:net";
 import { type PawlError, refuse } from "@pawl/protocol/errors";
 import { LINE_TOO_LONG, LineSplitter } from "@pawl/protocol/framing";
-import {
-  DEFAULT_MAX_MESSAGE_BYTES,
-  MAX_IN_FLIGHT_REQUESTS,
-  MAX_UNREAD_BYTES,
-  MAX_UNSENT_BYTES,
-} from "@pawl/protocol/limits";
+import { DEFAULT_MAX_MESSAGE_BYTES, MAX_IN_FLIGHT_REQUESTS, MAX_UNREAD_BYTES } from "@pawl/protocol/limits";
 import type { LongLine } from "../json/base64-insertion.js";
-import type { Peer } from "../rpc/rpc.js";
+import { BufferPool } from "../json/buffer-pool.js";
+import { notification } from "../rpc/json-rpc.js";
+import type { Peer } from "../rpc/peer.js";
 import type { Caller } from "../turns/operation.js";
-import { LONG_MESSAGE_BYTES, passed } from "./garbage.js";
+import { LONG_MESSAGE_BYTES, noteLongMessage } from "./garbage.js";
+import { HangUpWatch } from "./hang-up-watch.js";
 import type { HangUps } from "./kernel.js";
-import { SpareBuffers } from "./line-buffers.js";
+import { Outgoing } from "./outgoing.js";
 
 export interface ConnectionOptions {
   socket: Socket;
@@ -39,16 +37,12 @@ export interface ConnectionOptions {
 
 /** A refused peer may be in the middle of writing; what it still sends is read and dropped for so long. */
 const LINGER_MS = 5000;
-/** How often a peer that is not read is tried, where the kernel does not tell that it has closed. */
-const PROBE_MS = 1000;
 /** Requests that one turn takes up of a connection at most, so that no client has the turns for itself ... */
 const MAX_REQUESTS_PER_TURN = 128;
 /** ... and as many bytes of answers as can be foreseen, unless it is one: what makes them long takes time. */
 const MAX_ANSWER_BYTES_PER_TURN = 1024 * 1024;
 /** Of a connection whose answers are not known yet: each of them may be a long list. */
 const FIRST_REQUESTS_PER_TURN = 16;
-/** Long lines that the peer has not yet read: one goes out while the next is made. */
-const MAX_UNSENT_LONG_LINES = 2;
 /** How fast a long answer is forgotten: after some 50 short ones it counts for 1 in 200. */
 const FORGETTING = 0.9;
 
@@ -68,6 +62,8 @@ export class Connection implements Peer {
   readonly socket: Socket;
   readonly #options: ConnectionOptions;
   readonly #lines: LineSplitter;
+  readonly #outgoing: Outgoing;
+  readonly #hangUpWatch: HangUpWatch;
   #state: "open" | "ended" | "refused" | "closing" | "closed" = "open";
   #paused = false;
   /** Requests taken up and not yet answered. */
@@ -75,13 +71,8 @@ export class Connection implements Peer {
   /** Lines cut and not yet taken up. */
   #untaken = 0;
   #untakenBytes = 0;
-  #out: (string | LongLine)[] = [];
-  #outBytes = 0;
-  #unsentLongLines = 0;
   /** How long an answer may well be: the longest of late. */
   #answerBytes = MAX_ANSWER_BYTES_PER_TURN / FIRST_REQUESTS_PER_TURN;
-  #unwatch: (() => void) | undefined;
-  #probeTimer: NodeJS.Timeout | undefined;
 
   constructor(options: ConnectionOptions) {
     this.#options = options;
@@ -91,6 +82,19 @@ export class Connection implements Peer {
     this.socket = options.socket;
     this.#lines = new LineSplitter(options.maxMessageBytes, forLine);
     const { socket } = options;
+    this.#outgoing = new Outgoing(socket, () => {
+      if (this.#untaken > 0) options.onRoom();
+    });
+    this.#hangUpWatch = new HangUpWatch(
+      socket,
+      options.hangUps,
+      () => this.#state === "ended" || (this.#state === "open" && this.#paused),
+      () => {
+        // The socket says so only after the turn, in which others may be waiting for what this peer had.
+        this.#gone();
+        socket.destroy();
+      },
+    );
     socket.on("data", (chunk: Buffer) => {
       if (this.#state !== "open") return;
       this.#lines.push(chunk);
@@ -123,11 +127,7 @@ export class Connection implements Peer {
    */
   get mayTakeUp(): boolean {
     if (this.closed) return true;
-    return (
-      !this.#congested &&
-      this.#inFlight < MAX_IN_FLIGHT_REQUESTS &&
-      this.#unsentLongLines < MAX_UNSENT_LONG_LINES
-    );
+    return !this.#outgoing.congested && this.#inFlight < MAX_IN_FLIGHT_REQUESTS && this.#outgoing.mayMakeLong;
   }
 
   /**
@@ -141,7 +141,7 @@ export class Connection implements Peer {
 
   /** Whether more may be taken up of a batch that was begun. */
   get mayGoOn(): boolean {
-    return this.closed || !this.#congested;
+    return this.closed || !this.#outgoing.congested;
   }
 
   /** Whether a request of the daemon could still be answered. */
@@ -151,11 +151,7 @@ export class Connection implements Peer {
 
   /** Whether a request of the daemon would reach it soon. */
   get mayBeAsked(): boolean {
-    return this.mayAnswer && !this.#congested;
-  }
-
-  get #congested(): boolean {
-    return this.#outBytes + this.socket.writableLength >= MAX_UNSENT_BYTES;
+    return this.mayAnswer && !this.#outgoing.congested;
   }
 
   /** A line that `onLine` handed out is being taken up. */
@@ -164,10 +160,10 @@ export class Connection implements Peer {
     this.#untakenBytes -= line.length;
     this.#roomSoon();
     // After this line itself has been taken up.
-    if (this.#drains) queueMicrotask(() => this.#tellSilent());
+    if (this.#drains) queueMicrotask(() => this.#closeIfDone());
   }
 
-  done(line: Buffer): void {
+  releaseLine(line: Buffer): void {
     lineBuffers.giveBack(line);
   }
 
@@ -191,16 +187,7 @@ export class Connection implements Peer {
   }
 
   send(line: string | LongLine): void {
-    if (this.#state === "closing" || this.#state === "closed") return;
-    // All answers of a turn go out by one write, after the last of them is known.
-    if (this.#out.length === 0) process.nextTick(() => this.#flush());
-    this.#out.push(line);
-    if (typeof line === "string") {
-      this.#outBytes += line.length + 1;
-    } else {
-      this.#outBytes += line.bytes.length;
-      this.#unsentLongLines += 1;
-    }
+    if (this.#state !== "closing" && this.#state !== "closed") this.#outgoing.push(line);
   }
 
   /**
@@ -208,8 +195,8 @@ export class Connection implements Peer {
    * more of these.
    */
   notify(method: string, params: object): boolean {
-    if (this.#congested) return false;
-    this.send(JSON.stringify({ jsonrpc: "2.0", method, params }));
+    if (this.#outgoing.congested) return false;
+    this.send(JSON.stringify(notification(method, params)));
     return true;
   }
 
@@ -226,7 +213,7 @@ export class Connection implements Peer {
       else this.socket.once("finish", () => this.socket.destroy());
     }
     if (this.#state === "closing") return;
-    this.#flush();
+    this.#outgoing.flush();
     this.#state = "closing";
     this.socket.end();
     if (!linger) return;
@@ -239,9 +226,8 @@ export class Connection implements Peer {
   #gone(): void {
     if (this.#state === "closed") return;
     this.#state = "closed";
-    this.#out = [];
-    clearTimeout(this.#probeTimer);
-    this.#unwatchHangUp();
+    this.#outgoing.drop();
+    this.#hangUpWatch.end();
     this.#options.onClose(this);
   }
 
@@ -260,7 +246,7 @@ export class Connection implements Peer {
       this.#untaken += 1;
       this.#untakenBytes += line.length;
       this.#options.onLine(this, line);
-      if (line.length >= LONG_MESSAGE_BYTES) passed(line.length);
+      if (line.length >= LONG_MESSAGE_BYTES) noteLongMessage(line.length);
     }
     this.#resume();
     if (this.#state === "ended") this.#allCut();
@@ -270,7 +256,7 @@ export class Connection implements Peer {
     return (
       this.#inFlight + this.#untaken < MAX_IN_FLIGHT_REQUESTS &&
       this.#untakenBytes < MAX_UNREAD_BYTES &&
-      !this.#congested
+      !this.#outgoing.congested
     );
   }
 
@@ -287,58 +273,14 @@ export class Connection implements Peer {
     if (this.#paused) return;
     this.#paused = true;
     this.socket.pause();
-    if (!this.#watchHangUp()) this.#probeLater();
+    this.#hangUpWatch.start({ tryNow: false });
   }
 
   #resume(): void {
     if (!this.#paused) return;
     this.#paused = false;
-    if (this.#state === "open") this.#unwatchHangUp();
+    if (this.#state === "open") this.#hangUpWatch.stop();
     this.socket.resume();
-  }
-
-  #flush(): void {
-    if (this.#out.length === 0 || this.#state === "closed") return;
-    const lines = this.#out;
-    this.#out = [];
-    this.#outBytes = 0;
-    let texts: string[] = [];
-    let length = 0;
-    for (const line of lines) {
-      if (typeof line !== "string") {
-        this.#writeTexts(texts, length);
-        texts = [];
-        length = 0;
-        this.#writeLong(line);
-        continue;
-      }
-      texts.push(line);
-      length += line.length + 1;
-      // Many long lists at once would be more than one string can hold.
-      if (length < MAX_UNSENT_BYTES) continue;
-      this.#writeTexts(texts, length);
-      texts = [];
-      length = 0;
-    }
-    this.#writeTexts(texts, length);
-  }
-
-  #writeTexts(texts: readonly string[], length: number): void {
-    if (texts.length === 0) return;
-    const text = `${texts.join("\n")}\n`;
-    if (length < LONG_MESSAGE_BYTES) this.socket.write(text);
-    // Not before it is written: until then it would only be found to be alive, and be kept for longer.
-    else this.socket.write(text, () => passed(length));
-  }
-
-  #writeLong(line: LongLine): void {
-    this.socket.write(line.bytes, (error) => {
-      // After an error it is not certain that nothing reads it any more.
-      if (!error) line.giveBack();
-      passed(line.bytes.length);
-      this.#unsentLongLines -= 1;
-      if (this.#untaken > 0) this.#options.onRoom();
-    });
   }
 
   #ended(): void {
@@ -346,7 +288,7 @@ export class Connection implements Peer {
     this.#state = "ended";
     // A paused stream says all the same that it has ended, while lines are left to be cut.
     if (!this.#paused) this.#allCut();
-    if (this.#state === "ended" && !this.#watchHangUp()) this.#probe();
+    if (this.#state === "ended") this.#hangUpWatch.start({ tryNow: true });
   }
 
   #allCut(): void {
@@ -355,45 +297,6 @@ export class Connection implements Peer {
       "parse_error",
       "The last line has no line end, so it was not executed. End each message with \\n.",
     );
-  }
-
-  /**
-   * A peer that has only shut its writing side gets its answers; one that has closed, or died, must not keep
-   * its waits and grants. The end of what it sends looks the same, and while it is not read there is not even
-   * that. Returns whether the kernel will tell.
-   */
-  #watchHangUp(): boolean {
-    this.#unwatch ??= this.#options.hangUps?.watch(this.socket, () => {
-      // The socket says so only after the turn, in which others may be waiting for what this peer had.
-      this.#gone();
-      this.socket.destroy();
-    });
-    return this.#unwatch !== undefined;
-  }
-
-  #unwatchHangUp(): void {
-    this.#unwatch?.();
-    this.#unwatch = undefined;
-  }
-
-  /**
-   * Where the kernel cannot be asked: writing, even nothing, fails only to a peer that has closed (unix(7),
-   * EPIPE), and that closes the connection.
-   */
-  #probe(): void {
-    if (this.#state !== "ended" && !(this.#state === "open" && this.#paused)) return;
-    // What is still to be written finds out by itself.
-    if (this.socket.writableLength === 0) this.socket.write("");
-    this.#probeLater();
-  }
-
-  #probeLater(): void {
-    if (this.#probeTimer !== undefined || this.closed) return;
-    this.#probeTimer = setTimeout(() => {
-      this.#probeTimer = undefined;
-      this.#probe();
-    }, PROBE_MS);
-    this.#probeTimer.unref();
   }
 
   /** Whether nothing more will be cut of what it sends. */
@@ -428,7 +331,7 @@ function forLine(bytes: number): Buffer {
 }
 
 /** With room for a line end of two characters. */
-const lineBuffers = new SpareBuffers(DEFAULT_MAX_MESSAGE_BYTES + 2);
+const lineBuffers = new BufferPool(DEFAULT_MAX_MESSAGE_BYTES + 2);
 
 function tooLarge({ maxMessageBytes }: ConnectionOptions): string {
   return `The line is longer than ${maxMessageBytes} bytes, so it was not executed and the connection is closed. Split the request, or start pawld with a larger --max-message-bytes.`;

@@ -4,9 +4,9 @@ import { runInNewContext } from "node:vm";
 /** Shorter messages are collected in time by themselves. */
 export const LONG_MESSAGE_BYTES = 64 * 1024;
 /** What long messages leave behind is collected when so much of them has passed. */
-const SWEEP_EVERY_BYTES = 1024 * 1024;
+const COLLECT_EVERY_BYTES = 1024 * 1024;
 
-let passedBytes = 0;
+let bytesSince = 0;
 let collect: ((options: { type: "minor" }) => void) | undefined;
 
 /**
@@ -14,15 +14,15 @@ let collect: ((options: { type: "minor" }) => void) | undefined;
  * V8 looks at its own heap, which such messages are hardly a part of: they are in buffers, several times over,
  * and it lets some 60 MB of those come together. A collection of what is young takes less than a millisecond.
  */
-export function passed(bytes: number): void {
-  const before = passedBytes;
-  passedBytes += bytes;
+export function noteLongMessage(bytes: number): void {
+  const before = bytesSince;
+  bytesSince += bytes;
   // In a turn of its own, when nothing is left of the message but garbage.
-  if (before < SWEEP_EVERY_BYTES && passedBytes >= SWEEP_EVERY_BYTES) setImmediate(sweep);
+  if (before < COLLECT_EVERY_BYTES && bytesSince >= COLLECT_EVERY_BYTES) setImmediate(collectYoung);
 }
 
-function sweep(): void {
-  passedBytes = 0;
+function collectYoung(): void {
+  bytesSince = 0;
   if (collect === undefined) {
     // The function is only in contexts that are made after the flag was set.
     setFlagsFromString("--expose-gc");

@@ -4,6 +4,8 @@ import { MAX_TIMER_MS } from "@pawl/protocol/limits";
 export class Alarm {
   #at: number;
   #timer: NodeJS.Timeout | undefined;
+  /** The time for which the timer is running, if it is. */
+  #woundFor: number | undefined;
   readonly #ring: () => void;
 
   /** @param at in milliseconds of the daemon's time; infinity for never. */
@@ -24,15 +26,24 @@ export class Alarm {
     if (at < this.#at) this.#at = at;
   }
 
-  /** Starts the timer anew. A time beyond the longest timer is looked at again then. */
+  /** Starts the timer, or goes on with it if the time is the same. A time beyond the longest timer is looked at again then. */
   wind(now: number): void {
-    clearTimeout(this.#timer);
+    if (this.#at === this.#woundFor) return;
+    this.stop();
     if (this.#at === Number.POSITIVE_INFINITY) return;
-    this.#timer = setTimeout(this.#ring, Math.min(Math.max(this.#at - now, 0), MAX_TIMER_MS));
+    this.#woundFor = this.#at;
+    this.#timer = setTimeout(
+      () => {
+        this.#woundFor = undefined;
+        this.#ring();
+      },
+      Math.min(Math.max(this.#at - now, 0), MAX_TIMER_MS),
+    );
     this.#timer.unref();
   }
 
   stop(): void {
     clearTimeout(this.#timer);
+    this.#woundFor = undefined;
   }
 }

@@ -39,7 +39,9 @@ export class Attempt {
   readonly #memory = new TurnMemory();
   readonly #wallMs: Env["wallMs"];
   readonly #waiting: Env["waiting"];
-  readonly #answers: { readonly call: Call; readonly outcome: unknown }[] = [];
+  /** The calls that are to be answered, and their outcomes. */
+  readonly #answered: Call[] = [];
+  readonly #outcomes: unknown[] = [];
   #now: number;
   /** Operations performed, also those of calls that wait on. */
   performed = 0;
@@ -68,7 +70,7 @@ export class Attempt {
   perform(call: Call): void {
     const outcome = this.#try(call, call.waitMs > 0 && !call.closed);
     if (outcome instanceof Wait) this.#waiters.park(call, outcome);
-    else this.#answers.push({ call, outcome });
+    else this.#answer(call, outcome);
     this.#serveWoken();
   }
 
@@ -118,8 +120,9 @@ export class Attempt {
 
   /** After the commit: answers every call that does not wait on; returns how many. */
   answer(): number {
-    for (const { call, outcome } of this.#answers) call.settle(outcome);
-    return this.#answers.length;
+    const calls = this.#answered;
+    for (let index = 0; index < calls.length; index++) calls[index]?.settle(this.#outcomes[index]);
+    return calls.length;
   }
 
   get now(): number {
@@ -138,12 +141,12 @@ export class Attempt {
 
   #try(call: Call, mayWait: boolean): unknown {
     const { store } = this.#setting;
-    const mark = this.#effects.mark();
+    this.#effects.begin();
     const operation = call.start(this.#env(call.caller, mayWait));
     if (call.undoOnRefusal) store.perform(this.#memory.writeBack());
     const outcome = call.undoOnRefusal ? store.performOrUndo(operation) : store.perform(operation);
     if (outcome instanceof PawlError) {
-      this.#effects.forgetSince(mark);
+      this.#effects.forget();
       if (call.undoOnRefusal) this.#memory.forget();
     }
     this.performed += 1;
@@ -152,7 +155,12 @@ export class Attempt {
 
   #serve(parked: Parked, outcome: unknown): void {
     this.#waiters.serve(parked);
-    this.#answers.push({ call: parked.call, outcome });
+    this.#answer(parked.call, outcome);
+  }
+
+  #answer(call: Call, outcome: unknown): void {
+    this.#answered.push(call);
+    this.#outcomes.push(outcome);
   }
 
   /** Performs the calls whose conditions the last operation made true; theirs may make others true. */

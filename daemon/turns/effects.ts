@@ -11,21 +11,19 @@ export interface Outlet {
   log(message: string, details: object): void;
 }
 
-/** A state of the collection, to go back to. */
-interface Mark {
-  readonly woken: number;
-  readonly counts: number;
-  readonly actions: number;
-}
-
 /** The effects of the operations of one attempt, held back until its transaction is committed. */
 export class CollectedEffects implements Effects {
   readonly #woken: string[] = [];
   #nextWoken = 0;
-  readonly #counts: { readonly counter: Counter; readonly by: number }[] = [];
+  readonly #counters: Counter[] = [];
+  readonly #amounts: number[] = [];
   readonly #actions: ((outlet: Outlet) => void)[] = [];
   /** Connections that were granted something. One too many only costs one look when that connection closes. */
   readonly holders: number[] = [];
+  /** How much there was of each when the operation under way began. */
+  #wokenBefore = 0;
+  #countsBefore = 0;
+  #actionsBefore = 0;
   /** The earliest time at which something expires. A time too early only costs one look. */
   earliestDeadline = Number.POSITIVE_INFINITY;
 
@@ -38,7 +36,8 @@ export class CollectedEffects implements Effects {
   }
 
   count(counter: Counter, by: number): void {
-    this.#counts.push({ counter, by });
+    this.#counters.push(counter);
+    this.#amounts.push(by);
   }
 
   bind(connection: number): void {
@@ -62,20 +61,25 @@ export class CollectedEffects implements Effects {
     return this.#nextWoken < this.#woken.length ? this.#woken[this.#nextWoken++] : undefined;
   }
 
-  mark(): Mark {
-    return { woken: this.#woken.length, counts: this.#counts.length, actions: this.#actions.length };
+  /** An operation begins. */
+  begin(): void {
+    this.#wokenBefore = this.#woken.length;
+    this.#countsBefore = this.#counters.length;
+    this.#actionsBefore = this.#actions.length;
   }
 
-  /** Forgets the effects of a refused operation. */
-  forgetSince(mark: Mark): void {
-    this.#woken.length = mark.woken;
-    this.#counts.length = mark.counts;
-    this.#actions.length = mark.actions;
+  /** The operation under way was refused: forgets its effects. */
+  forget(): void {
+    this.#woken.length = this.#wokenBefore;
+    this.#counters.length = this.#countsBefore;
+    this.#amounts.length = this.#countsBefore;
+    this.#actions.length = this.#actionsBefore;
   }
 
   /** Counts, then carries out everything else in the order of the operations. */
   carryOut(outlet: Outlet): void {
-    for (const { counter, by } of this.#counts) outlet.count(counter, by);
+    for (const [index, counter] of this.#counters.entries())
+      outlet.count(counter, this.#amounts[index] as number);
     for (const action of this.#actions) action(outlet);
   }
 }

@@ -24,13 +24,18 @@ const MAX_CALLS_PER_TURN = 4096;
 /** The time until what has ended is looked for again after that failed. */
 const RETRY_MS = 1000;
 
+/** A part of the arrivals that was taken up. */
+export interface Taken {
+  /** How many lines, whole or in part; they may hold no call, or several. */
+  readonly lines: number;
+  /** Whether the next turn may take up more. */
+  readonly left: boolean;
+}
+
 /** Where calls come from. */
 export interface Arrivals {
-  /**
-   * Adds the calls that have arrived and may be performed, in the order in which they came.
-   * @returns how many lines were taken up for that; they may hold no call, or several.
-   */
-  take(calls: Call[]): number;
+  /** Adds the calls that have arrived and may be performed, in the order in which they came. */
+  take(calls: Call[]): Taken;
   /** Whether a connection is open, so that a grant may be bound to it. */
   isOpen(connection: number): boolean;
 }
@@ -175,7 +180,7 @@ export class TurnLoop {
 
   /** Takes what has arrived before its turn: for whoever does something that has to come after it. */
   takeUp(): void {
-    this.#options.arrivals.take(this.#calls);
+    this.#take();
     if (this.#refusal !== undefined) this.#refuseCalls(this.#refusal);
     else if (this.#calls.length > 0) this.schedule();
   }
@@ -183,10 +188,17 @@ export class TurnLoop {
   /** Returns how many lines it took up. */
   #turn(): number {
     this.#scheduled = false;
-    const lines = this.#options.arrivals.take(this.#calls);
+    const lines = this.#take();
     if (this.#refusal !== undefined) this.#refuseCalls(this.#refusal);
     else if (this.#gathering.waitsForMore(this.#calls.length)) this.schedule();
     else this.#perform(this.#nextWork());
+    return lines;
+  }
+
+  /** Returns how many lines it took up. */
+  #take(): number {
+    const { lines, left } = this.#options.arrivals.take(this.#calls);
+    if (left) this.schedule();
     return lines;
   }
 
@@ -196,7 +208,8 @@ export class TurnLoop {
     const steppedMs = readOnly ? 0 : reading.steppedMs;
     const again = this.#tryAll ? this.#waiters.everyone() : [];
     this.#tryAll = false;
-    const calls = this.#calls.splice(0, MAX_CALLS_PER_TURN);
+    const calls = this.#calls;
+    this.#calls = calls.length <= MAX_CALLS_PER_TURN ? [] : calls.splice(MAX_CALLS_PER_TURN);
     if (this.#calls.length > 0) this.schedule();
     return {
       now: reading.now,

@@ -1,7 +1,8 @@
-import { checkRequest, failure, idOf, isResponse } from "@pawl/protocol/envelope";
+import { checkRequest, idOf, isResponse } from "@pawl/protocol/envelope";
 import { ERRORS, type ErrorKind, PawlError, refuse, shown } from "@pawl/protocol/errors";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { failure } from "../../daemon/dist/rpc/json-rpc.js";
 
 /** The kind of the refusal of a message, or undefined if it is a request. */
 function kindOf(message: unknown): ErrorKind | undefined {

@@ -44,12 +44,12 @@ const setPending = sql(`
   UPDATE pawl_command SET state = 'PENDING', ready_at = :now, due_at = deadline, uploaded = :uploaded
   WHERE seq = :seq`);
 
-/** @param cutOut the piece, if it is not in the params. */
+/** @param uploaded the piece, if it is not in the params. */
 export function* upload(
   params: Parsed<"command.upload">,
   env: Env,
   _texts: Texts,
-  cutOut?: UploadedPiece,
+  uploaded?: UploadedPiece,
 ): Operation<Result<"command.upload"> | PawlError> {
   const row = yield* findCommand(params.commandId);
   if (row instanceof Error) return row;
@@ -57,7 +57,7 @@ export function* upload(
   const { state } = stateAt(row, env.now);
   const { offset, final } = params;
   const stored = yield* one(selectUpload, { seq });
-  const piece = cutOut ?? new UploadedPiece(Buffer.from(params.chunk));
+  const piece = uploaded ?? new UploadedPiece(Buffer.from(params.chunk));
   const chunk = piece.bytes;
   if (state !== "PENDING_UPLOAD") {
     // Whoever sent the last piece and did not hear the answer sends it again, and is answered as then.

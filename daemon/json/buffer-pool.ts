@@ -6,7 +6,7 @@ const MAX_IDLE_BUFFERS = 2;
  * back. As garbage they would be freed when V8 next looks at all of its heap, which it does for the sake of that
  * heap alone; until then some 60 MB of them come together.
  */
-export class SpareBuffers {
+export class BufferPool {
   readonly bytes: number;
   readonly #idle: Buffer[] = [];
   /** Those that are out, so that what is given back twice, or was never taken, does no harm. */

@@ -1,0 +1,73 @@
+import type { Response } from "@pawl/protocol/envelope";
+import { type PawlError, refuse } from "@pawl/protocol/errors";
+import { MAX_BATCH_ANSWER_BYTES, MAX_REPLY_BYTES } from "@pawl/protocol/limits";
+import type { Call } from "../turns/call.js";
+import { failure } from "./json-rpc.js";
+import type { LineUnderWay } from "./peer.js";
+
+export interface BatchOptions {
+  /** Requests in the batch. */
+  count: number;
+  /** Takes up a request and adds its call, or refuses it if there is a refusal. `take` is to be told its answer. */
+  begin: (index: number, calls: Call[], refusal: PawlError | undefined) => void;
+  write: (response: Response) => string;
+  /** Called with all answers, in the order of the requests, without those of notifications. */
+  done: (answers: string[]) => void;
+}
+
+/**
+ * A batch whose answers come in. They are sent together, so they are counted as they come: once they have
+ * grown too large, the requests that are not yet taken up are refused instead of performed.
+ */
+export class Batch implements LineUnderWay {
+  readonly #options: BatchOptions;
+  readonly #answers: (string | undefined)[];
+  #begun = 0;
+  #answered = 0;
+  #bytes = 0;
+
+  constructor(options: BatchOptions) {
+    this.#options = options;
+    this.#answers = new Array(options.count);
+  }
+
+  get left(): number {
+    return this.#options.count - this.#begun;
+  }
+
+  goOn(most: number, calls: Call[]): void {
+    const { count, begin } = this.#options;
+    const end = Math.min(this.#begun + most, count);
+    const refusal = this.#bytes < MAX_BATCH_ANSWER_BYTES ? undefined : TOO_MANY_ANSWERS;
+    while (this.#begun < end) {
+      const index = this.#begun;
+      this.#begun += 1;
+      begin(index, calls, refusal);
+    }
+  }
+
+  /** @param response null for a notification. */
+  take(index: number, response: Response | null): void {
+    const { count, write, done } = this.#options;
+    if (response !== null) {
+      let text = write(response);
+      // Calls that waited can all be answered at once, and are then performed already.
+      if (this.#bytes + text.length > MAX_REPLY_BYTES) text = write(failure(response.id, LEFT_OUT));
+      this.#answers[index] = text;
+      this.#bytes += text.length;
+    }
+    this.#answered += 1;
+    if (this.#answered === count) done(this.#answers.filter((answer) => answer !== undefined));
+  }
+}
+
+const TOO_MANY_ANSWERS = refuse(
+  "unavailable",
+  `The answers of this batch have grown beyond ${MAX_BATCH_ANSWER_BYTES} bytes, so this request was not performed. Send it in another batch.`,
+  { reason: "batch_too_large" },
+);
+
+const LEFT_OUT = refuse(
+  "message_too_large",
+  `This request was performed, but the answers of its batch would have more than ${MAX_REPLY_BYTES} bytes, so its own was left out. Send fewer at once.`,
+);

@@ -1,0 +1,33 @@
+import type { PawlError } from "@pawl/protocol/errors";
+import type { LongLine } from "../json/base64-insertion.js";
+import type { Call } from "../turns/call.js";
+import type { Sender } from "../turns/handler.js";
+
+/** A connection, as far as JSON-RPC needs to know it. */
+export interface Peer extends Sender {
+  /** The answer to every request, if its user may not use the daemon. */
+  readonly forbidden: PawlError | undefined;
+  /** Whether a request of the daemon could still be answered. */
+  readonly mayAnswer: boolean;
+  /** Whether a request of the daemon would reach it soon. */
+  readonly mayBeAsked: boolean;
+  /** A line holds so many requests; each is in flight until `answered`. */
+  received(requests: number): void;
+  answered(requests: number): void;
+  /** Nobody reads the bytes of a line any more. */
+  releaseLine(line: Buffer): void;
+  /** A request was taken up whose answer may well have so many bytes. */
+  expects(bytes: number): void;
+  /** A request was answered with so many bytes, by themselves or within a batch. */
+  wrote(bytes: number): void;
+  /** Queues one line, as a text without its end. */
+  send(line: string | LongLine): void;
+}
+
+/** A line whose requests are taken up in several turns: a batch, or one request that takes long to be read. */
+export interface LineUnderWay {
+  /** How many requests are still to be taken up. */
+  readonly left: number;
+  /** Takes up at most so many more and adds their calls, or goes on with one. */
+  goOn(most: number, calls: Call[]): void;
+}
