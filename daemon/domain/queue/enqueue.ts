@@ -1,5 +1,4 @@
 // Enqueue: a batch is added, or found by its sourceKey.
-import { hash } from "node:crypto";
 import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import type { Texts } from "@pawl/protocol/json-text";
@@ -8,13 +7,13 @@ import { digestOfMeaning } from "../../json/digest.js";
 import { nestingLevels, RawJson } from "../../json/raw-json.js";
 import { insert, type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
+import { newId, noteId } from "./ids.js";
 import { addTo } from "./queue-row.js";
 import { removeOutdated } from "./retention.js";
 import {
   BATCH_COLUMNS,
   type Batch,
   type BatchRow,
-  batchKey,
   claimOf,
   HOLDER_COLUMNS,
   type HolderRow,
@@ -26,8 +25,6 @@ import {
 
 /** Payloads up to this size are kept in the row of their batch, which every change of its state writes anew. */
 const MAX_INLINE_PAYLOAD_BYTES = 1024;
-
-const NONCE_BYTES = 12;
 
 /** How much of a payload a refusal shows. */
 const MAX_SHOWN_CONTENT_CHARACTERS = 200;
@@ -203,11 +200,9 @@ function* add(draft: Draft, env: Env): Operation<Batch> {
   const { queue, deliveryPolicy, slotPolicy, maxAttempts } = params;
   const sourceKey = params.sourceKey ?? null;
   const queueText = JSON.stringify(queue);
-  const nonce = env.random(NONCE_BYTES).toString("base64");
-  const digest = hash("sha256", `[${queueText},${JSON.stringify(sourceKey)},${now},"${nonce}"]`, "hex");
+  const { batchId, batchKey } = newId(queueText, sourceKey, env);
   const payloadBytes = Buffer.byteLength(payloads);
   const isInline = payloadBytes <= MAX_INLINE_PAYLOAD_BYTES;
-  const batchId = `qwb:${digest}`;
   const queueId = yield* addTo(queue, state, env);
   const enqueueSeq = yield* insert(insertBatch, {
     queueId,
@@ -217,7 +212,7 @@ function* add(draft: Draft, env: Env): Operation<Batch> {
     deliveryPolicy,
     slotPolicy,
     mergeKey,
-    batchKey: batchKey(digest),
+    batchKey,
     batchId,
     sourceKey,
     contentDigest,
@@ -226,6 +221,7 @@ function* add(draft: Draft, env: Env): Operation<Batch> {
     payloads: isInline ? payloads : null,
   });
   if (!isInline) yield* run(insertPayloads, { enqueueSeq, payloads });
+  yield* noteId(enqueueSeq);
 
   if (state === "ready") env.effects.wake(waitKey(queue));
   else env.effects.deadline(availableAt);

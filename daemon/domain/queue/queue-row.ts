@@ -4,7 +4,7 @@ import type { BatchState } from "@pawl/protocol";
 import { all, insert, type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import type { KeptRows } from "../../turns/turn-memory.js";
-import type { BatchRow } from "./row.js";
+import { type BatchRow, OWN_COLUMNS } from "./row.js";
 
 /** Heads that are read at once where one turn claims several batches of a queue. */
 const HEADS_PER_READ = 16;
@@ -50,9 +50,8 @@ const sumQueues = sql<Record<BatchState, number>>(`
 
 /** Without payloads that are not in the row itself: they may be large, and only the first of these is sure to be claimed. */
 const selectHeads = sql<Head>(`
-  SELECT enqueue_seq, state, available_at, attempt, max_attempts, delivery_policy, slot_policy, merge_key, last_error,
-    batch_id, source_key, enqueued_at, payload_bytes, payloads
-  FROM pawl_batch WHERE queue_id = :queueId AND state = 'ready' ORDER BY enqueue_seq LIMIT :rows`);
+  SELECT ${OWN_COLUMNS}, b.payloads
+  FROM pawl_batch b WHERE b.queue_id = :queueId AND b.state = 'ready' ORDER BY b.enqueue_seq LIMIT :rows`);
 
 /** The first ready batch of a queue, as far as its own row says. */
 export type Head = Omit<BatchRow, "payloads"> & { payloads: string | null };

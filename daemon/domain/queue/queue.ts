@@ -1,10 +1,10 @@
 /**
  * Batches that wait in queues, and the claims by which workers have them for a while (spec: queue.md).
  *
- * The files, in reading order: row (a batch, and its text in replies), queue-row (counts and heads of a queue, read and
- * written once a turn), enqueue, claim and claim-selection, holder (renew, complete, abandon), give-back, ends (by time,
- * with a connection, over a restart), retention, cancel, retry, reads. This room imports from store/, turns/, grants/ and
- * json/, and from no other noun.
+ * The files, in reading order: row (a batch, and its text in replies), ids (a batch by its batchId), queue-row (counts
+ * and heads of a queue, read and written once a turn), enqueue, claim and claim-selection, holder (renew, complete,
+ * abandon), give-back, ends (by time, with a connection, over a restart), retention, cancel, retry, reads. This room
+ * imports from store/, turns/, grants/ and json/, and from no other noun.
  */
 import type { HandlersOf } from "../../turns/handler.js";
 import { cancel } from "./cancel.js";

@@ -4,6 +4,7 @@ import type { Expiry } from "../../grants/expiry.js";
 import { PRUNE_EVERY_MS } from "../../grants/pruning.js";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
+import { forgetId } from "./ids.js";
 import { move, NO_COUNTS, removeIfEmpty } from "./queue-row.js";
 
 /** Batches that one turn removes at most: some 2 ms of work. */
@@ -17,11 +18,18 @@ const selectOutdated = sql<{ enqueue_seq: number }>(`
   SELECT enqueue_seq FROM pawl_batch WHERE finished_at IS NOT NULL AND finished_at <= :until
   ORDER BY finished_at LIMIT :rows`);
 
-const deleteBatch = sql<{ queue_id: number; state: BatchState; is_inline: number }>(`
+const deleteBatch = sql<RemovedRow>(`
   DELETE FROM pawl_batch WHERE enqueue_seq = :seq
-  RETURNING queue_id, state, CASE WHEN payloads IS NULL THEN 0 ELSE 1 END AS is_inline`);
+  RETURNING queue_id, state, batch_key, CASE WHEN payloads IS NULL THEN 0 ELSE 1 END AS is_inline`);
 
 const deletePayloads = sql("DELETE FROM pawl_batch_payloads WHERE enqueue_seq = :seq");
+
+interface RemovedRow {
+  queue_id: number;
+  state: BatchState;
+  batch_key: number;
+  is_inline: number;
+}
 
 /** What has ended is removed after the time of retention. What is dead stays: it is work that was not done. */
 export const endedBatches: Expiry = {
@@ -43,14 +51,11 @@ export const endedBatches: Expiry = {
 
 /** Removes batches, and queues that are empty then. */
 export function* removeOutdated(seqs: readonly number[], env: Env): Operation<void> {
-  const removed: { queue_id: number; state: BatchState }[] = [];
+  const removed: RemovedRow[] = [];
   for (const seq of seqs) {
-    const row = (yield* one(deleteBatch, { seq })) as {
-      queue_id: number;
-      state: BatchState;
-      is_inline: number;
-    };
+    const row = (yield* one(deleteBatch, { seq })) as RemovedRow;
     if (row.is_inline === 0) yield* run(deletePayloads, { seq });
+    yield* forgetId(row.batch_key, seq);
     removed.push(row);
   }
   for (const queueId of new Set(removed.map((row) => row.queue_id))) {

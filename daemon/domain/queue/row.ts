@@ -4,16 +4,17 @@ import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { RawJson } from "../../json/raw-json.js";
 import { type Operation, one, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
+import { placesOf } from "./ids.js";
 
 /** What a batch takes in a reply beside its payloads and its last error. */
 export const BATCH_OVERHEAD_BYTES = 512;
 
-/** Hexadecimal digits of a batch id that its index holds: 48 bits, the most that SQLite keeps in six bytes. */
-const BATCH_KEY_DIGITS = 12;
-
-export const BATCH_COLUMNS = `
+/** Of a batch `b`, without its payloads. */
+export const OWN_COLUMNS = `
   b.enqueue_seq, b.state, b.available_at, b.attempt, b.max_attempts, b.delivery_policy, b.slot_policy, b.merge_key,
-  b.last_error, b.batch_id, b.source_key, b.enqueued_at, b.payload_bytes,
+  b.last_error, b.batch_id, b.source_key, b.enqueued_at, b.payload_bytes`;
+
+export const BATCH_COLUMNS = `${OWN_COLUMNS},
   coalesce(b.payloads, (SELECT p.payloads FROM pawl_batch_payloads p WHERE p.enqueue_seq = b.enqueue_seq)) AS payloads`;
 
 /** Of the last claim of a batch `b`, with what only its first batch `h` knows. */
@@ -54,25 +55,21 @@ type BatchClaim = NonNullable<Batch["claim"]>;
 const selectById = sql<BatchRow & HolderRow & { queue_id: number; queue: string }>(`
   SELECT ${BATCH_COLUMNS}, b.queue_id, q.queue, ${HOLDER_COLUMNS}
   FROM pawl_batch b CROSS JOIN pawl_queue q LEFT JOIN pawl_batch h ON h.enqueue_seq = b.claim_seq
-  WHERE b.batch_key = :batchKey AND b.batch_id = :batchId AND q.queue_id = b.queue_id`);
+  WHERE b.enqueue_seq = :seq AND b.batch_id = :batchId AND q.queue_id = b.queue_id`);
 
 /** A batch and its holder, or `not_found`. */
 export function* byId(
   batchId: string,
 ): Operation<(BatchRow & HolderRow & { queue_id: number; queue: string }) | PawlError> {
-  const row = /^qwb:[0-9a-f]{64}$/.test(batchId)
-    ? yield* one(selectById, { batchId, batchKey: batchKey(batchId.slice("qwb:".length)) })
-    : undefined;
-  if (row !== undefined) return row;
+  for (const seq of yield* placesOf(batchId)) {
+    const row = yield* one(selectById, { seq, batchId });
+    if (row !== undefined) return row;
+  }
   return refuse(
     "not_found",
     `There is no batch ${shown(batchId)}. What is completed or cancelled is removed some days later.`,
     { what: "batch", batchId },
   );
-}
-
-export function batchKey(digest: string): number {
-  return Number.parseInt(digest.slice(0, BATCH_KEY_DIGITS), 16);
 }
 
 /**

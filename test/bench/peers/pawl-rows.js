@@ -47,6 +47,10 @@ export function multiplyBatches(directory, count) {
     batch_id: "'qwb:' || printf('%012x', key) || lower(hex(randomblob(26)))",
   });
   database.exec(`UPDATE pawl_queue SET ready = ${count}`);
+  database.exec(`
+    INSERT INTO pawl_batch_id SELECT 4, batch_key, enqueue_seq FROM pawl_batch ORDER BY batch_key;
+    UPDATE pawl_batch_level SET ids = ${count} WHERE level = 4;
+    UPDATE pawl_batch_level SET next = (SELECT max(enqueue_seq) FROM pawl_batch) WHERE level = 0`);
   finish(database);
 }
 
