@@ -66,9 +66,9 @@ function expectNone(offenders: string[]): void {
   expect(offenders).toEqual([]);
 }
 
-describe("imports", () => {
-  const imports = sources.flatMap((path) => importsOf(path).map((each) => ({ path, ...each })));
+const imports = sources.flatMap((path) => importsOf(path).map((each) => ({ path, ...each })));
 
+describe("imports", () => {
   test("are all found", () => {
     expect(sources.length).toBeGreaterThan(40);
     expect(imports.filter(({ module }) => module.startsWith("./")).length).toBeGreaterThan(100);
@@ -146,6 +146,129 @@ describe("imports", () => {
     }
   });
 });
+
+/** Rooms in the order of the table in ARCHITECTURE.md: those that a room may import stand above it. */
+const rooms = [
+  ...(/^## Rooms\n([\s\S]*?)\n## /m.exec(read("ARCHITECTURE.md"))?.[1] ?? "").matchAll(
+    /^\| `((?:protocol|daemon|client)\/[^`]*)` \| [^|]+ \| ([^|]*)\|$/gm,
+  ),
+].map(([, room, imports]) => ({ room: room as string, imports: imports as string }));
+
+/** The room that a file belongs to; a room in which others are has only what stands in it directly. */
+function roomOf(path: string): string | undefined {
+  return rooms
+    .map(({ room }) => room)
+    .filter((room) => path === room || (room.endsWith("/") && path.startsWith(room)))
+    .filter((room) => !hasRooms(room) || `${dirname(path)}/` === room)
+    .sort((a, b) => b.length - a.length)[0];
+}
+
+function hasRooms(room: string): boolean {
+  return rooms.some((each) => each.room !== room && each.room.startsWith(room));
+}
+
+/** The rooms that a room may import beside itself. */
+function mayImport(room: string): string[] {
+  const index = rooms.findIndex((each) => each.room === room);
+  const above = rooms.slice(0, index).map((each) => each.room);
+  const [name] = room.split("/");
+  const { imports } = rooms[index] as { imports: string };
+  if (imports.trim() === "every room above") return above.filter((each) => each.startsWith(`${name}/`));
+  return [...imports.matchAll(/`([^`]+)`/g)].flatMap(([, part]) => {
+    const found = above.filter(
+      (each) => each.startsWith(`${name}/${part}/`) || each === `${name}/${part}.ts`,
+    );
+    if (found.length === 0) throw new Error(`${room} names ${part}, which is no room above it`);
+    return found;
+  });
+}
+
+/** Imports from room to room against the table that are still to be mended; each must go. */
+const STRAY_IMPORTS: readonly string[] = [
+  "daemon/grants/ imports daemon/domain/command/",
+  "daemon/grants/ imports daemon/domain/lease/",
+  "daemon/grants/ imports daemon/domain/queue/",
+  "daemon/domain/deployment/ imports daemon/domain/command/",
+  "daemon/domain/lease/ imports daemon/remote/",
+];
+
+/** Files that import each other, over others or directly, and are still to be taken apart; each must go. */
+const IN_CIRCLES: readonly string[] = [
+  "daemon/domain/command/ends.ts",
+  "daemon/domain/command/retention.ts",
+  "daemon/domain/lease/lease.ts",
+  "daemon/domain/queue/ends.ts",
+  "daemon/domain/queue/retention.ts",
+  "daemon/grants/expiry.ts",
+];
+
+describe("rooms", () => {
+  test("each file is in one", () => {
+    expectNone(sources.filter((path) => roomOf(path) === undefined).map((path) => `${path} is in no room`));
+    expectNone(
+      rooms.filter(({ room }) => !sources.some((path) => roomOf(path) === room)).map(({ room }) => room),
+    );
+  });
+
+  test("import what their line allows", () => {
+    const stray = imports.flatMap(({ path, module }) => {
+      const source = sourceOf(path, module);
+      if (source === undefined || source.split("/")[0] !== path.split("/")[0]) return [];
+      const [from, to] = [roomOf(path), roomOf(source)];
+      if (from === to || from === undefined || to === undefined || mayImport(from).includes(to)) return [];
+      return [{ rooms: `${from} imports ${to}`, files: `${path} imports ${source}` }];
+    });
+    expectNone(stray.filter(({ rooms }) => !STRAY_IMPORTS.includes(rooms)).map(({ files }) => files));
+    const left = new Set(stray.map(({ rooms }) => rooms));
+    expect(
+      STRAY_IMPORTS.filter((each) => !left.has(each)),
+      "mended: take it off the list",
+    ).toEqual([]);
+  });
+
+  test("no file imports itself by way of others, not even types", () => {
+    const circles = circlesOf(
+      new Map(
+        sources.map((path) => [
+          path,
+          importsOf(path)
+            .map(({ module }) => sourceOf(path, module))
+            .filter((source) => source !== undefined && code.has(source)) as string[],
+        ]),
+      ),
+    );
+    expectNone(circles.filter((circle) => circle.some((path) => !IN_CIRCLES.includes(path))).map(String));
+    const files = circles.flat();
+    expect(
+      IN_CIRCLES.filter((path) => !files.includes(path)),
+      "mended: take it off the list",
+    ).toEqual([]);
+  });
+});
+
+/** Groups of files each of which can be reached from every other (Tarjan's algorithm). */
+function circlesOf(graph: ReadonlyMap<string, readonly string[]>): string[][] {
+  const circles: string[][] = [];
+  const found = new Map<string, number>();
+  const stack: string[] = [];
+  const visit = (file: string): number => {
+    const place = found.size;
+    found.set(file, place);
+    stack.push(file);
+    let lowest = place;
+    for (const next of graph.get(file) ?? []) {
+      if (!found.has(next)) lowest = Math.min(lowest, visit(next));
+      else if (stack.includes(next)) lowest = Math.min(lowest, found.get(next) as number);
+    }
+    if (lowest === place) {
+      const circle = stack.splice(stack.indexOf(file));
+      if (circle.length > 1 || graph.get(file)?.includes(file)) circles.push(circle.sort());
+    }
+    return lowest;
+  };
+  for (const file of graph.keys()) if (!found.has(file)) visit(file);
+  return circles;
+}
 
 describe("what pawl loads when it runs", () => {
   const COMPILED_IMPORT =
