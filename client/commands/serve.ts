@@ -1,25 +1,19 @@
 import { basename, resolve } from "node:path";
 import { DEFAULT_LEASE_MS } from "@pawl/protocol/limits";
 import { CommandError, type ReceivedCommand } from "../deployment/receive.js";
-import {
-  CannotRun,
-  clockTime,
-  failureOf,
-  killAfterMs,
-  type Performed,
-  RunningCommands,
-} from "../process/child.js";
+import { CannotRun } from "../process/program.js";
+import { failureOf, killAfterMs, type Performed, RunningCommands } from "../process/running-commands.js";
 import { command } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
-import { duration } from "../terminal/quantities.js";
+import { clockTime, duration } from "../terminal/quantities.js";
 import { printable } from "../terminal/text.js";
 import { roundedNumber } from "../terminal/values.js";
 import { Postpone } from "../work/postpone.js";
 import { isForGood } from "../work/refusals.js";
 
-/** What a running command has to end by itself when pawl is told to end. */
+/** How long a running program has to end by itself when pawl is told to end. */
 const DEFAULT_GRACE_MS = 10_000;
-/** Of an answer; the daemon takes less in a line unless it is told otherwise. */
+/** The longest answer that is read; the daemon takes less in a line unless it is told otherwise. */
 const MAX_ANSWER_BYTES = 64 * 1024 * 1024;
 
 const serve = command({
@@ -57,73 +51,99 @@ const serve = command({
   ],
   async run(args, { connect, output }) {
     const client = await connect();
-    const { deployment, "--": line, lease: leaseMs = DEFAULT_LEASE_MS, grace = DEFAULT_GRACE_MS } = args;
-    const commands = new RunningCommands(grace);
-    let unable: CannotRun | undefined;
-
-    const carryOut = async (_params: unknown, received: ReceivedCommand): Promise<unknown> => {
-      const startedAt = performance.now();
-      const report = (kind: Outcome, error?: string): void => {
-        tell(received, kind, error, performance.now() - startedAt, output);
-      };
-      let performed: Performed;
-      try {
-        performed = await commands.perform(line, {
-          env: environmentOf(received, client.socketPath),
-          input: `${received.paramsText()}\n`,
-          stdout: "pipe",
-          maxOutputBytes: MAX_ANSWER_BYTES,
-          lost: received.signal,
-          killAfterMs: killAfterMs(leaseMs),
-        });
-      } catch (error) {
-        if (!(error instanceof CannotRun)) throw error;
-        unable = error;
-        commands.end();
-        report("given back");
-        throw new Postpone();
-      }
-      if (received.signal.aborted) {
-        report("stopped", (received.signal.reason as Error).message);
-        throw received.signal.reason;
-      }
-      if (performed.code !== 0 && commands.ending.aborted) {
-        report("given back");
-        throw new Postpone();
-      }
-      try {
-        const value = answerOf(performed);
-        report("done");
-        return value;
-      } catch (error) {
-        report("failed", (error as Error).message);
-        throw error;
-      }
-    };
-
+    const { deployment, "--": program, lease: leaseMs = DEFAULT_LEASE_MS } = args;
+    const running = new RunningCommands(args.grace ?? DEFAULT_GRACE_MS);
+    const receiver = new Receiver(program, leaseMs, client.socketPath, running, output);
+    const handlers = every((_params: unknown, received: ReceivedCommand) => receiver.carryOut(received));
     const options = {
       concurrency: args.jobs ?? 1,
-      owner: args.owner ?? `${basename(line[0] as string)}:${process.pid}`,
-      signal: commands.ending,
+      owner: args.owner ?? `${basename(program[0] as string)}:${process.pid}`,
+      signal: running.ending,
       onError: (error: unknown) => {
-        // What is refused for good is told at the end.
+        // A refusal that stays the same is told at the end.
         if (!isForGood(error)) output.note(`pawl: ${printable((error as Error).message)}`);
       },
     };
     try {
       const handle = args.pull
-        ? client.commands.pull(deployment, every(carryOut), { ...options, leaseMs })
-        : client.commands.serve(deployment, every(carryOut), options);
+        ? client.commands.pull(deployment, handlers, { ...options, leaseMs })
+        : client.commands.serve(deployment, handlers, options);
       await handle.done;
     } finally {
-      commands.close();
+      running.close();
     }
-    if (unable !== undefined) throw unable;
+    running.throwIfUnable();
     return undefined;
   },
 });
 
-/** Handlers for whatever command comes: what the program knows is its own business. */
+/** Has a program carry out commands, and prints what became of each. */
+class Receiver {
+  readonly #program: readonly string[];
+  readonly #leaseMs: number;
+  readonly #socketPath: string;
+  readonly #running: RunningCommands;
+  readonly #output: Output;
+
+  constructor(
+    program: readonly string[],
+    leaseMs: number,
+    socketPath: string,
+    running: RunningCommands,
+    output: Output,
+  ) {
+    this.#program = program;
+    this.#leaseMs = leaseMs;
+    this.#socketPath = socketPath;
+    this.#running = running;
+    this.#output = output;
+  }
+
+  /** Resolves with the answer; rejects with `CommandError` for an answer that is an error, or with `Postpone`. */
+  async carryOut(received: ReceivedCommand): Promise<unknown> {
+    const startedAt = performance.now();
+    const report = (outcome: Outcome, error?: unknown): void => {
+      const message = error === undefined ? undefined : (error as Error).message;
+      printOutcome(received, outcome, message, performance.now() - startedAt, this.#output);
+    };
+    const performed = await this.#perform(received);
+    if (performed !== undefined && received.signal.aborted) {
+      report("stopped", received.signal.reason);
+      throw received.signal.reason;
+    }
+    if (performed === undefined || (performed.code !== 0 && this.#running.ending.aborted)) {
+      report("given back");
+      throw new Postpone();
+    }
+    try {
+      const value = answerOf(performed);
+      report("done");
+      return value;
+    } catch (error) {
+      report("failed", error);
+      throw error;
+    }
+  }
+
+  /** Undefined when the program cannot be run. */
+  async #perform(received: ReceivedCommand): Promise<Performed | undefined> {
+    try {
+      return await this.#running.perform(this.#program, {
+        env: environmentOf(received, this.#socketPath),
+        input: `${received.paramsText()}\n`,
+        stdout: "pipe",
+        maxOutputBytes: MAX_ANSWER_BYTES,
+        lost: received.signal,
+        killAfterMs: killAfterMs(this.#leaseMs),
+      });
+    } catch (error) {
+      if (error instanceof CannotRun) return undefined;
+      throw error;
+    }
+  }
+}
+
+/** Handlers for whatever command comes: which ones there are, the program knows. */
 function every<H>(handler: H): Readonly<Record<string, H>> {
   return new Proxy<Record<string, H>>(
     {},
@@ -156,7 +176,7 @@ function answerOf(performed: Performed): unknown {
   throw new CommandError("ANSWER_NOT_EXACT", `The answer holds ${rounded}, which would be rounded.`);
 }
 
-/** What a program can know of the command it is run for. */
+/** The variables by which a program knows the command it is run for. */
 function environmentOf(received: ReceivedCommand, socketPath: string): Record<string, string> {
   const { commandId, deployment, command: name, attempt, deadline } = received;
   return {
@@ -174,7 +194,7 @@ type Outcome = "done" | "failed" | "stopped" | "given back";
 const OUTCOME_STYLES = { done: "green", failed: "red", stopped: "yellow", "given back": "dim" } as const;
 
 /** A line for each command that was carried out: on a terminal for people, in JSON for programs. */
-function tell(
+function printOutcome(
   { commandId, command: name, attempt }: ReceivedCommand,
   outcome: Outcome,
   error: string | undefined,

@@ -1,22 +1,16 @@
 import { basename, resolve } from "node:path";
 import { DEFAULT_LEASE_MS } from "@pawl/protocol/limits";
-import {
-  CannotRun,
-  clockTime,
-  failureOf,
-  killAfterMs,
-  type Performed,
-  RunningCommands,
-} from "../process/child.js";
+import { CannotRun } from "../process/program.js";
+import { failureOf, killAfterMs, type Performed, RunningCommands } from "../process/running-commands.js";
 import { command } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
-import { duration, plural } from "../terminal/quantities.js";
+import { clockTime, duration, plural } from "../terminal/quantities.js";
 import { printable } from "../terminal/text.js";
 import { Postpone } from "../work/postpone.js";
 import type { Work } from "../work/queue-worker.js";
 import { isForGood } from "../work/refusals.js";
 
-/** What a running command has to end by itself when pawl is told to end. */
+/** How long a running program has to end by itself when pawl is told to end. */
 const DEFAULT_GRACE_MS = 10_000;
 /** Of a batch's id, on a terminal: enough to tell them apart. */
 const SHOWN_ID_LENGTH = "qwb:".length + 12;
@@ -52,72 +46,95 @@ const work = command({
   ],
   async run(args, { connect, output }) {
     const client = await connect();
-    const { queue, "--": line, lease: leaseMs = DEFAULT_LEASE_MS, grace = DEFAULT_GRACE_MS } = args;
-    const commands = new RunningCommands(grace);
-    const startedAt = new WeakMap<Work, number>();
-    let unable: CannotRun | undefined;
-
-    const report = (given: Work, outcome: Outcome): void => {
-      tell(given, outcome, performance.now() - (startedAt.get(given) as number), output);
-    };
-    const giveBack = (given: Work): Postpone => {
-      report(given, { kind: "given back" });
-      return new Postpone();
-    };
-
-    const perform = async (given: Work): Promise<void> => {
-      startedAt.set(given, performance.now());
-      let performed: Performed;
-      try {
-        performed = await commands.perform(line, {
-          env: environmentOf(given, client.socketPath),
-          input: given
-            .payloadTexts()
-            .map((text) => `${text}\n`)
-            .join(""),
-          // What the command prints is the result, unless what pawl prints is to be read by a program.
-          stdout: output.json ? process.stderr.fd : "inherit",
-          lost: given.signal,
-          killAfterMs: killAfterMs(leaseMs),
-        });
-      } catch (error) {
-        if (!(error instanceof CannotRun)) throw error;
-        // No batch is to blame for it, and the next would fare no better.
-        unable = error;
-        commands.end();
-        throw giveBack(given);
-      }
-      if (performed.code === 0 || given.signal.aborted) return;
-      if (commands.ending.aborted) throw giveBack(given);
-      throw new Error(failureOf(performed));
-    };
-
+    const { queue, "--": program, lease: leaseMs = DEFAULT_LEASE_MS } = args;
+    const running = new RunningCommands(args.grace ?? DEFAULT_GRACE_MS);
+    const worker = new Worker(program, leaseMs, client.socketPath, running, output);
     try {
-      await client.work(queue, perform, {
+      await client.work(queue, (given) => worker.perform(given), {
         concurrency: args.jobs ?? 1,
         leaseMs,
-        owner: args.owner ?? `${basename(line[0] as string)}:${process.pid}`,
+        owner: args.owner ?? `${basename(program[0] as string)}:${process.pid}`,
         retryDelayMs: args["retry-delay"] ?? 0,
-        signal: commands.ending,
-        onComplete: (given) => report(given, { kind: "done" }),
-        onFailure: (error, given) => report(given, { kind: "failed", error: textOf(error) }),
+        signal: running.ending,
+        onComplete: (given) => worker.report(given, "done"),
+        onFailure: (error, given) => worker.report(given, "failed", error),
         onError: (error, given) => {
-          if (given !== undefined) report(given, { kind: "lost", error: textOf(error) });
-          // What is refused for good is told at the end.
+          if (given !== undefined) worker.report(given, "lost", error);
+          // A refusal that stays the same is told at the end.
           else if (!isForGood(error)) output.note(`pawl: ${printable(textOf(error))}`);
         },
         ...(args["max-batches"] === undefined ? {} : { maxBatches: args["max-batches"] }),
         ...(args.boundary === undefined ? {} : { boundary: args.boundary }),
       }).done;
     } finally {
-      commands.close();
+      running.close();
     }
-    if (unable !== undefined) throw unable;
+    running.throwIfUnable();
     return undefined;
   },
 });
 
-/** What a command can know of the work it is run for. */
+/** Has a program do the work of claims, and prints what became of each. */
+class Worker {
+  readonly #program: readonly string[];
+  readonly #leaseMs: number;
+  readonly #socketPath: string;
+  readonly #running: RunningCommands;
+  readonly #output: Output;
+  readonly #startedAt = new WeakMap<Work, number>();
+
+  constructor(
+    program: readonly string[],
+    leaseMs: number,
+    socketPath: string,
+    running: RunningCommands,
+    output: Output,
+  ) {
+    this.#program = program;
+    this.#leaseMs = leaseMs;
+    this.#socketPath = socketPath;
+    this.#running = running;
+    this.#output = output;
+  }
+
+  /** Rejects with why the program failed, or with `Postpone` when the work is to be given back. */
+  async perform(given: Work): Promise<void> {
+    this.#startedAt.set(given, performance.now());
+    const performed = await this.#run(given);
+    if (performed !== undefined) {
+      if (performed.code === 0 || given.signal.aborted) return;
+      if (!this.#running.ending.aborted) throw new Error(failureOf(performed));
+    }
+    this.report(given, "given back");
+    throw new Postpone();
+  }
+
+  report(given: Work, outcome: Outcome, error?: unknown): void {
+    const message = error === undefined ? undefined : textOf(error);
+    const startedAt = this.#startedAt.get(given) as number;
+    printOutcome(given, outcome, message, performance.now() - startedAt, this.#output);
+  }
+
+  /** Undefined when the program cannot be run: no batch is to blame for that, and the next would fare no better. */
+  async #run(given: Work): Promise<Performed | undefined> {
+    const lines = given.payloadTexts().map((text) => `${text}\n`);
+    try {
+      return await this.#running.perform(this.#program, {
+        env: environmentOf(given, this.#socketPath),
+        input: lines.join(""),
+        // The output of the program is the result, unless that of pawl is to be read by a program.
+        stdout: this.#output.json ? process.stderr.fd : "inherit",
+        lost: given.signal,
+        killAfterMs: killAfterMs(this.#leaseMs),
+      });
+    } catch (error) {
+      if (error instanceof CannotRun) return undefined;
+      throw error;
+    }
+  }
+}
+
+/** The variables by which a program knows the work it is run for. */
 function environmentOf({ claim, batches }: Work, socketPath: string): Record<string, string> {
   return {
     PAWL_SOCKET: resolve(socketPath),
@@ -139,42 +156,58 @@ function textOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-interface Outcome {
-  readonly kind: "done" | "failed" | "given back" | "lost";
-  readonly error?: string;
-}
+type Outcome = "done" | "failed" | "given back" | "lost";
 
-const STYLES = { done: "green", failed: "red", "given back": "dim", lost: "yellow" } as const;
+const OUTCOME_STYLES = { done: "green", failed: "red", "given back": "dim", lost: "yellow" } as const;
 
 /** A line for each claim: on a terminal for people, in JSON for programs. */
-function tell({ claim, batches }: Work, { kind, error }: Outcome, tookMs: number, output: Output): void {
-  if (output.json) {
-    output.write(
-      `${JSON.stringify({
-        outcome: kind === "given back" ? "postponed" : kind,
-        claimId: claim.claimId,
-        batchIds: batches.map(({ batchId }) => batchId),
-        attempt: attemptOf(batches),
-        tookMs: Math.round(tookMs),
-        ...(error === undefined ? {} : { error }),
-      })}\n`,
-    );
-  } else if (output.isWatched) {
-    const [first] = batches;
-    const others = batches.length === 1 ? "" : ` and ${plural(batches.length - 1, "other")}`;
-    const attempt = attemptOf(batches);
-    const last = kind === "failed" && batches.some(({ maxAttempts }) => maxAttempts === attempt);
-    const parts = [
-      output.styledNote("dim", clockTime()),
-      `${first?.batchId.slice(0, SHOWN_ID_LENGTH)}${others}`,
-      output.styledNote(STYLES[kind], kind.padEnd("given back".length)),
-      duration(tookMs),
-      ...(error === undefined ? [] : [printable(error)]),
-      ...(kind === "failed" && attempt > 1 ? [`attempt ${attempt}`] : []),
-      ...(last ? [output.styledNote("red", "dead")] : []),
-    ];
-    output.note(parts.join("  "));
-  }
+function printOutcome(
+  given: Work,
+  outcome: Outcome,
+  error: string | undefined,
+  tookMs: number,
+  output: Output,
+): void {
+  if (output.json) output.write(`${JSON.stringify(outcomeObject(given, outcome, error, tookMs))}\n`);
+  else if (output.isWatched) output.note(outcomeLine(given, outcome, error, tookMs, output));
+}
+
+function outcomeObject(
+  { claim, batches }: Work,
+  outcome: Outcome,
+  error: string | undefined,
+  tookMs: number,
+): object {
+  return {
+    outcome: outcome === "given back" ? "postponed" : outcome,
+    claimId: claim.claimId,
+    batchIds: batches.map(({ batchId }) => batchId),
+    attempt: attemptOf(batches),
+    tookMs: Math.round(tookMs),
+    ...(error === undefined ? {} : { error }),
+  };
+}
+
+function outcomeLine(
+  { batches }: Work,
+  outcome: Outcome,
+  error: string | undefined,
+  tookMs: number,
+  { styledNote }: Output,
+): string {
+  const [first] = batches;
+  const others = batches.length === 1 ? "" : ` and ${plural(batches.length - 1, "other")}`;
+  const attempt = attemptOf(batches);
+  const last = outcome === "failed" && batches.some(({ maxAttempts }) => maxAttempts === attempt);
+  return [
+    styledNote("dim", clockTime()),
+    `${first?.batchId.slice(0, SHOWN_ID_LENGTH)}${others}`,
+    styledNote(OUTCOME_STYLES[outcome], outcome.padEnd("given back".length)),
+    duration(tookMs),
+    ...(error === undefined ? [] : [printable(error)]),
+    ...(outcome === "failed" && attempt > 1 ? [`attempt ${attempt}`] : []),
+    ...(last ? [styledNote("red", "dead")] : []),
+  ].join("  ");
 }
 
 export const commands = { work };

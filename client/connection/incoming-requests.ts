@@ -55,7 +55,7 @@ export class IncomingRequests {
    */
   take({ id, method, params = {} }: Request, line: string, answer: (line: string) => void): void {
     if (id !== undefined) {
-      void this.#answerTo(id, method, params, line).then(answer);
+      void this.#perform(id, method, params, line, answer);
       return;
     }
     for (const listener of this.#listeners.get(method) ?? []) {
@@ -64,17 +64,26 @@ export class IncomingRequests {
     }
   }
 
-  async #answerTo(id: Id, method: string, params: Record<string, unknown>, line: string): Promise<string> {
+  async #perform(
+    id: Id,
+    method: string,
+    params: Record<string, unknown>,
+    line: string,
+    answer: (line: string) => void,
+  ): Promise<void> {
+    let answerLine: string;
     try {
       const handler = this.#handlers.get(method);
       if (handler === undefined) {
         throw refuse("method_not_found", `This client does not serve ${shown(method)}.`);
       }
       const result = await handler(params, line);
-      return JSON.stringify({ jsonrpc: "2.0", id, result: result ?? null } satisfies Response);
+      answerLine = JSON.stringify({ jsonrpc: "2.0", id, result: result ?? null } satisfies Response);
     } catch (error) {
-      return errorLine(id, error);
+      answerLine = errorLine(id, error);
     }
+    // At once, and not by another promise: a client that closes when its last handler has ended sends this before.
+    answer(answerLine);
   }
 }
 

@@ -51,3 +51,8 @@ export function whenShort(at: number): string {
   const [day = "", time = ""] = when(at).split(" ");
   return day === when(Date.now()).split(" ")[0] ? time : day;
 }
+
+/** The time of day, for lines on a terminal. */
+export function clockTime(): string {
+  return new Date().toTimeString().slice(0, "00:00:00".length);
+}
