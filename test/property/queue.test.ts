@@ -31,6 +31,8 @@ interface ModelClaim {
   readonly queue: string;
   readonly batches: readonly ModelBatch[];
   readonly leaseMs: number;
+  /** When it ends by itself; in a grace after a restart it may end sooner. */
+  ownEnd: number;
   expiresAt: number;
   isHeld: boolean;
   isCompleted: boolean;
@@ -117,7 +119,7 @@ class World {
     for (const claim of this.model.claims) {
       if (!claim.isHeld || claim.connection === undefined) continue;
       claim.connection = null;
-      claim.expiresAt = Math.min(claim.expiresAt, this.model.now + GRACE_MS);
+      claim.expiresAt = Math.min(claim.ownEnd, this.model.now + GRACE_MS);
     }
   }
 
@@ -291,6 +293,7 @@ const claim = fc
           queue: params.queue,
           batches: expected,
           leaseMs: params.leaseMs,
+          ownEnd: model.now + params.leaseMs,
           expiresAt: model.now + params.leaseMs,
           isHeld: true,
           isCompleted: false,
@@ -337,7 +340,8 @@ const renew = fc.tuple(pick, fc.constantFrom(undefined, 100, 300), fc.constantFr
         return;
       }
       const remainingMs = leaseMs ?? taken.leaseMs;
-      taken.expiresAt = model.now + remainingMs;
+      taken.ownEnd = model.now + remainingMs;
+      taken.expiresAt = taken.ownEnd;
       expect(await call).toEqual({ expiresAt: taken.expiresAt, remainingMs });
       if (taken.connection === null) taken.connection = connection;
     },
