@@ -38,7 +38,7 @@ export function idOf(message: unknown): Id {
   return isId(id) ? id : null;
 }
 
-/** Whether a message answers one of ours, rather than asking: it has a result or an error and no method. */
+/** True if a message answers one of ours, rather than asking: it has a result or an error and no method. */
 export function isResponse(message: unknown): message is Response {
   return isObject(message) && !("method" in message) && ("result" in message || "error" in message);
 }

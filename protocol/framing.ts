@@ -6,7 +6,7 @@ const SPACE = 0x20;
 const TAB = 0x09;
 const INITIAL_CAPACITY_BYTES = 4096;
 
-/** What `LineSplitter.next` returns when a line is longer than allowed; no line follows it. */
+/** The answer of `LineSplitter.next` when a line is longer than allowed; no line follows it. */
 export const LINE_TOO_LONG = Symbol("line too long");
 
 /**
@@ -77,7 +77,7 @@ export class LineSplitter {
     return LINE_TOO_LONG;
   }
 
-  /** Whether bytes of a line without an end are held: at the end of a stream, a message cut off. */
+  /** True if bytes of a line without an end are held: at the end of a stream, a message cut off. */
   get unfinished(): boolean {
     return !isBlank(this.#partial.subarray(0, this.#partialBytes));
   }

@@ -7,7 +7,7 @@ const COLON = 0x3a;
 const BACKSLASH = 0x5c;
 const SPACE = 0x20;
 
-/** Stands for the string that was taken out. It never leaves the process, so nobody can send it. */
+/** Stands for the string that was taken out. The text never leaves the process, so nobody can send it. */
 export const EXTRACTED = randomUUID();
 
 /**

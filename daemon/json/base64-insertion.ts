@@ -5,15 +5,15 @@ import { encode } from "./raw-json.js";
 
 /** Shorter values are not worth it. */
 const LONG_VALUE_BYTES = 48 * 1024;
-/** What a line has beside its long value, if it is to be in a buffer that is used again. */
+/** The rest of a line beside its long value, if it is to be in a buffer that is used again. */
 const MAX_ENVELOPE_BYTES = 4 * 1024;
 /** Turned into text at a time: whole groups of three bytes, because each gives four characters. */
 const STAGE_BYTES = 24 * 1024;
 const NEWLINE = 0x0a;
 
-/** Stands for the long value of the line that is being made. It never leaves the process, so nobody can send it. */
-const PLACE = randomUUID();
-const QUOTED_PLACE = JSON.stringify(PLACE);
+/** Stands for the long value of the line that is being made. It never leaves the process: nobody can send it. */
+const PLACEHOLDER = randomUUID();
+const QUOTED_PLACEHOLDER = JSON.stringify(PLACEHOLDER);
 
 /** Bytes that a reply shows as base64. */
 export class Base64 {
@@ -26,12 +26,12 @@ export class Base64 {
     this.byteLength = parts.reduce((sum, part) => sum + part.length, 0);
   }
 
-  /** What `JSON.stringify` asks for: inside `encodeLine` a place for a long text, elsewhere the text. */
+  /** The value that `JSON.stringify` asks for: inside `encodeLine` a placeholder for a long text, elsewhere the text. */
   toJSON(): string {
-    if (leftOut !== undefined && this.byteLength >= LONG_VALUE_BYTES) {
-      leftOut.push(this);
+    if (longValues !== undefined && this.byteLength >= LONG_VALUE_BYTES) {
+      longValues.push(this);
       // A second one is as rare as it is harmless: it is made as a text.
-      if (leftOut.length === 1) return PLACE;
+      if (longValues.length === 1) return PLACEHOLDER;
     }
     return Buffer.concat(this.#parts).toString("base64");
   }
@@ -60,8 +60,8 @@ export class Base64 {
   }
 }
 
-/** What was left out of the text of the line that is being made. */
-let leftOut: Base64[] | undefined;
+/** The values that were left out of the text of the line that is being made. */
+let longValues: Base64[] | undefined;
 const stage = Buffer.allocUnsafeSlow(STAGE_BYTES);
 
 /** A line with its end, as bytes that are to be given back once they are written. */
@@ -86,20 +86,20 @@ const buffers = new BufferPool(base64Length(MAX_PARAMS_PIECE_BYTES) + MAX_ENVELO
  * garbage, and as it is too long to be among what is young for V8, until the one after many.
  */
 export function encodeLine(reply: unknown): string | LongLine {
-  leftOut = [];
+  longValues = [];
   try {
     const text = encode(reply);
-    const [value] = leftOut;
+    const [value] = longValues;
     return value === undefined ? text : insert(text, value);
   } finally {
-    leftOut = undefined;
+    longValues = undefined;
   }
 }
 
 function insert(text: string, value: Base64): LongLine {
-  const place = text.indexOf(QUOTED_PLACE);
+  const place = text.indexOf(QUOTED_PLACEHOLDER);
   const before = text.slice(0, place + 1);
-  const after = text.slice(place + QUOTED_PLACE.length - 1);
+  const after = text.slice(place + QUOTED_PLACEHOLDER.length - 1);
   const length = Buffer.byteLength(before) + base64Length(value.byteLength) + Buffer.byteLength(after) + 1;
   const buffer = length <= buffers.bytes ? buffers.take() : Buffer.allocUnsafeSlow(length);
   let end = buffer.write(before, 0);

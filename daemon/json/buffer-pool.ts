@@ -9,7 +9,7 @@ const MAX_IDLE_BUFFERS = 2;
 export class BufferPool {
   readonly bytes: number;
   readonly #idle: Buffer[] = [];
-  /** Those that are out, so that what is given back twice, or was never taken, does no harm. */
+  /** The buffers that are out, so that one that is given back twice, or was never taken, does no harm. */
   readonly #lent = new WeakSet<ArrayBufferLike>();
 
   /** @param bytes of each buffer. */

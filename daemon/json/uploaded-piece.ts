@@ -33,7 +33,7 @@ export class UploadedPiece {
   readonly #length: number;
   #read = 0;
   #written = 0;
-  /** What the piece follows, if that is known, and what then came of it. */
+  /** The check up to the piece, if that is known, and then the outcome of the piece's own. */
   readonly #before: Uint8Array | undefined;
   readonly #syntax: JsonSyntax;
   #offender: number | undefined;
@@ -65,7 +65,7 @@ export class UploadedPiece {
     return true;
   }
 
-  /** What the text stands for, or null if it is no base64. */
+  /** The bytes that the text stands for, or null if it is no base64. */
   get bytes(): Buffer | null {
     while (this.step());
     // The decoder leaves out what is not base64, and then there are fewer bytes than characters stand for. Four
@@ -75,7 +75,7 @@ export class UploadedPiece {
   }
 
   /**
-   * Whether JSON goes on with the bytes.
+   * True if JSON goes on with the bytes.
    *
    * @param before how far the text before them is checked.
    * @returns the place of the first byte that cannot be there, or else the check with them.

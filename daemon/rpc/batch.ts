@@ -12,7 +12,7 @@ export interface BatchOptions {
   begin: (index: number, calls: Call[], refusal: PawlError | undefined) => void;
   write: (response: Response) => string;
   /** Called with all answers, in the order of the requests, without those of notifications. */
-  done: (answers: string[]) => void;
+  finish: (answers: string[]) => void;
 }
 
 /**
@@ -48,7 +48,7 @@ export class Batch implements LineUnderWay {
 
   /** @param response null for a notification. */
   take(index: number, response: Response | null): void {
-    const { count, write, done } = this.#options;
+    const { count, write, finish } = this.#options;
     if (response !== null) {
       let text = write(response);
       // Calls that waited can all be answered at once, and are then performed already.
@@ -57,7 +57,7 @@ export class Batch implements LineUnderWay {
       this.#bytes += text.length;
     }
     this.#answered += 1;
-    if (this.#answered === count) done(this.#answers.filter((answer) => answer !== undefined));
+    if (this.#answered === count) finish(this.#answers.filter((answer) => answer !== undefined));
   }
 }
 

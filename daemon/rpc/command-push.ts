@@ -22,18 +22,18 @@ interface ServingPeer {
   owner: string;
   /** How many commands it may have at a time. */
   max: number;
-  /** Those it has: sent to it, not yet answered, and not ended. They alone count against `max`. */
+  /** The commands that it has: sent to it, not yet answered, and not ended. They alone count against `max`. */
   readonly commands: Set<string>;
   /** How many requests it has not answered, also for commands that have ended meanwhile. */
   unanswered: number;
 }
 
-/** Those who serve a deployment. */
+/** A deployment and the peers that serve it. */
 interface ServedDeployment {
   readonly deployment: string;
   /** By connection, the longest unserved first. */
   readonly peers: Map<number, ServingPeer>;
-  /** Whether there is a call that takes commands for them, or waits for some. */
+  /** True if there is a call that takes commands for them, or waits for some. */
   taking: boolean;
 }
 
@@ -107,16 +107,16 @@ export class Receivers implements Serving {
     }
     this.#perform(function* (env) {
       yield* endPushes(connection, env);
-      // What waits there for nobody finds out that it need not.
+      // A call that waits there for nobody finds out that it need not.
       for (const { deployment, peers } of deployments)
         if (peers.size === 0) env.effects.wake(readyKey(deployment));
     });
   }
 
   /**
-   * A command has ended while a connection had it, and its peer was told so. It has room for another one from
-   * then on: nobody waits for the answer, and a receiver that drops what is cancelled, or hangs in it, must not
-   * keep others from being delivered. The answer, if it comes, is taken as a late one.
+   * A command has ended while a connection had it, and its peer was told so. The connection has room for
+   * another one from then on: nobody waits for the answer, and a receiver that drops what is cancelled, or hangs in it,
+   * must not keep others from being delivered. The answer, if it comes, is taken as a late one.
    */
   ended(connection: number, commandId: string): void {
     for (const served of this.#byConnection.get(connection) ?? []) {
@@ -187,7 +187,7 @@ export class Receivers implements Serving {
 
   #send(served: ServedDeployment, { connection: number, envelope }: Push): void {
     const serving = served.peers.get(number);
-    // It closed while the turn went on; then what it was given is given back.
+    // The connection closed while the turn went on; then the command is given back.
     if (serving === undefined) return;
     serving.commands.add(envelope.commandId);
     serving.unanswered += 1;
@@ -222,7 +222,7 @@ export class Receivers implements Serving {
     });
   }
 
-  /** Whether a failure may pass; it is logged. */
+  /** True if a failure may pass; it is logged. */
   #mayTryAgain(error: Error): boolean {
     if (!(error instanceof PawlError)) {
       this.#log.error({ err: error }, "a push failed");

@@ -16,7 +16,7 @@ export interface Reply {
   answer(outcome: unknown): void;
 }
 
-/** What a request was read from. */
+/** The source that a request was read from. */
 export interface Source {
   /** The JSON text of the request, which is found only when it is asked for. */
   readonly json: () => string;
@@ -36,7 +36,7 @@ export class Dispatcher {
     methods: ReadonlyMap<string, ServedMethod>;
     statistics: Statistics;
     log: Logger;
-    /** Whether the daemon as a whole serves only reads. */
+    /** True if the daemon as a whole serves only reads. */
     readOnly: boolean;
   }) {
     this.#methods = options.methods;
@@ -75,7 +75,7 @@ export class Dispatcher {
   }
 
   /**
-   * Counts and logs a refusal, without payloads, and returns what the caller is told. What is not a refusal
+   * Counts and logs a refusal, without payloads, and returns what the caller is told. Anything that is not a refusal
    * is a defect: its text stays in the log under a reference, and only the reference travels.
    */
   explain(name: string, error: Error, sender: Sender): PawlError {

@@ -15,7 +15,7 @@ type OnAnswer = (answer: PeerAnswer) => void;
 interface Asked {
   /** How many there were. */
   count: number;
-  /** Those without an answer, by the ids that their answers will have. */
+  /** The requests without an answer, by the ids that their answers will have. */
   readonly open: Map<unknown, OnAnswer>;
 }
 
@@ -40,7 +40,7 @@ export class OwnRequests {
     peer.send(encode(request(id, method, params)));
   }
 
-  /** Whether a message is to be taken for a response: to a peer that was asked nothing there is none. */
+  /** True if a message is to be taken for a response: to a peer that was asked nothing there is none. */
   isResponse(message: unknown, peer: Peer): message is Response {
     const asked = this.#asked.get(peer);
     return asked !== undefined && (isResponse(message) || isEmptyResponse(message, asked));
@@ -58,8 +58,8 @@ export class OwnRequests {
 }
 
 /**
- * Whether a message is a response to what was asked that has neither a result nor an error, as one that a program
- * wrote whose result was undefined. It is no answer, but whoever asked has to know that none will come.
+ * True if a message is a response to what was asked that has neither a result nor an error, as one that a program
+ * wrote whose result was undefined. Such a response is no answer, but whoever asked has to know that none will come.
  */
 function isEmptyResponse(message: unknown, { open }: Asked): message is Response {
   if (typeof message !== "object" || message === null || "method" in message) return false;

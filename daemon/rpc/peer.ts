@@ -7,9 +7,9 @@ import type { Sender } from "../turns/handler.js";
 export interface Peer extends Sender {
   /** The answer to every request, if its user may not use the daemon. */
   readonly forbidden: PawlError | undefined;
-  /** Whether a request of the daemon could still be answered. */
+  /** True if a request of the daemon could still be answered. */
   readonly mayAnswer: boolean;
-  /** Whether a request of the daemon would reach it soon. */
+  /** True if a request of the daemon would reach it soon. */
   readonly mayBeAsked: boolean;
   /** A line holds so many requests; each is in flight until `answered`. */
   received(requests: number): void;

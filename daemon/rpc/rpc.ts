@@ -1,5 +1,5 @@
 /**
- * The room of JSON-RPC: lines to calls, and outcomes to lines. It knows connections as `Peer` only; socket/ imports it,
+ * The room of JSON-RPC: lines to calls, and outcomes to lines. The room knows connections as `Peer` only; socket/ imports it,
  * and it imports turns/, domain/ and json/.
  *
  *     rpc       a line, its messages, their replies    dispatch       access, validation, and the call
@@ -22,7 +22,7 @@ import type { OwnRequests } from "./own-requests.js";
 import type { LineUnderWay, Peer } from "./peer.js";
 import { UploadUnderWay, uploadIn } from "./upload.js";
 
-/** Who sent a message, and what it was read from. */
+/** The peer that sent a message, and what the message was read from. */
 interface Origin {
   readonly peer: Peer;
   readonly source: Source;
@@ -104,7 +104,7 @@ export class Rpc {
         this.#begin(messages[index], origin, new BatchReply(batch, index));
       },
       write: (response) => this.#write(response, peer),
-      done: (answers) => {
+      finish: (answers) => {
         if (answers.length > 0) peer.send(`[${answers.join(",")}]`);
         peer.answered(count);
       },

@@ -1,3 +1,11 @@
+/**
+ * The room of sockets: bytes to lines and back, and who is at the other end. The room imports rpc/ and turns/ for what
+ * they need of a connection, and only the daemon's composition imports it.
+ *
+ *     connection  one client          inbox          lines that wait for their turn
+ *     outgoing    replies to it       hang-up-watch  finds out that it has closed
+ *     connections, access, listener, served-sockets, supervisor, kernel  who connects, and where
+ */
 import type { Socket } from "node:net";
 import { type PawlError, refuse } from "@pawl/protocol/errors";
 import { LINE_TOO_LONG, LineSplitter } from "@pawl/protocol/framing";
@@ -15,9 +23,9 @@ import { Outgoing } from "./outgoing.js";
 export interface ConnectionOptions {
   socket: Socket;
   caller: Caller;
-  /** Whether it came by a socket that serves only reads. */
+  /** True if it came by a socket that serves only reads. */
   readOnly: boolean;
-  /** What its requests are answered by, if its user may not use the daemon. */
+  /** The answer to each of its requests, if its user may not use the daemon. */
   forbidden: PawlError | undefined;
   /** Tells when a peer has closed that is not being read; without it, that is found out within a second. */
   hangUps: HangUps | undefined;
@@ -69,8 +77,8 @@ export class Connection implements Peer {
   /** Requests taken up and not yet answered. */
   #inFlight = 0;
   /** Lines cut and not yet taken up. */
-  #untaken = 0;
-  #untakenBytes = 0;
+  #waitingLines = 0;
+  #waitingBytes = 0;
   /** How long an answer may well be: the longest of late. */
   #answerBytes = MAX_ANSWER_BYTES_PER_TURN / FIRST_REQUESTS_PER_TURN;
 
@@ -83,7 +91,7 @@ export class Connection implements Peer {
     this.#lines = new LineSplitter(options.maxMessageBytes, forLine);
     const { socket } = options;
     this.#outgoing = new Outgoing(socket, () => {
-      if (this.#untaken > 0) options.onRoom();
+      if (this.#waitingLines > 0) options.onRoom();
     });
     this.#hangUpWatch = new HangUpWatch(
       socket,
@@ -103,7 +111,7 @@ export class Connection implements Peer {
     socket.on("end", () => this.#ended());
     socket.on("drain", () => {
       this.#roomAgain();
-      if (this.#untaken > 0) options.onRoom();
+      if (this.#waitingLines > 0) options.onRoom();
       options.onDrain(this);
     });
     // A peer that vanished shows as an error and then as a close; the close is what counts.
@@ -122,8 +130,8 @@ export class Connection implements Peer {
   }
 
   /**
-   * Whether one more line may be taken up: neither unsent replies nor unanswered requests have piled up. What
-   * a peer sent before it closed is performed, and no answer to it piles up.
+   * True if one more line may be taken up: neither unsent replies nor unanswered requests have piled up.
+   * The lines that a peer sent before it closed are performed, and no answer to them piles up.
    */
   get mayTakeUp(): boolean {
     if (this.closed) return true;
@@ -139,25 +147,25 @@ export class Connection implements Peer {
     return Math.min(Math.max(fitting, 1), MAX_REQUESTS_PER_TURN);
   }
 
-  /** Whether more may be taken up of a batch that was begun. */
+  /** True if more may be taken up of a batch that was begun. */
   get mayGoOn(): boolean {
     return this.closed || !this.#outgoing.congested;
   }
 
-  /** Whether a request of the daemon could still be answered. */
+  /** True if a request of the daemon could still be answered. */
   get mayAnswer(): boolean {
     return this.#state === "open";
   }
 
-  /** Whether a request of the daemon would reach it soon. */
+  /** True if a request of the daemon would reach it soon. */
   get mayBeAsked(): boolean {
     return this.mayAnswer && !this.#outgoing.congested;
   }
 
   /** A line that `onLine` handed out is being taken up. */
-  taken(line: Buffer): void {
-    this.#untaken -= 1;
-    this.#untakenBytes -= line.length;
+  tookUp(line: Buffer): void {
+    this.#waitingLines -= 1;
+    this.#waitingBytes -= line.length;
     this.#roomSoon();
     // After this line itself has been taken up.
     if (this.#drains) queueMicrotask(() => this.#closeIfDone());
@@ -174,7 +182,7 @@ export class Connection implements Peer {
   answered(requests: number): void {
     this.#inFlight -= requests;
     this.#roomSoon();
-    if (this.#untaken > 0) this.#options.onRoom();
+    if (this.#waitingLines > 0) this.#options.onRoom();
     this.#closeIfDone();
   }
 
@@ -208,7 +216,7 @@ export class Connection implements Peer {
   close({ linger }: { linger: boolean }): void {
     if (this.#state === "closed") return;
     if (!linger) {
-      // It may be lingering already.
+      // The connection may be lingering already.
       if (this.socket.writableFinished) this.socket.destroy();
       else this.socket.once("finish", () => this.socket.destroy());
     }
@@ -243,8 +251,8 @@ export class Connection implements Peer {
         this.#refuse("message_too_large", tooLarge(this.#options));
         break;
       }
-      this.#untaken += 1;
-      this.#untakenBytes += line.length;
+      this.#waitingLines += 1;
+      this.#waitingBytes += line.length;
       this.#options.onLine(this, line);
       if (line.length >= LONG_MESSAGE_BYTES) noteLongMessage(line.length);
     }
@@ -254,8 +262,8 @@ export class Connection implements Peer {
 
   #hasRoom(): boolean {
     return (
-      this.#inFlight + this.#untaken < MAX_IN_FLIGHT_REQUESTS &&
-      this.#untakenBytes < MAX_UNREAD_BYTES &&
+      this.#inFlight + this.#waitingLines < MAX_IN_FLIGHT_REQUESTS &&
+      this.#waitingBytes < MAX_UNREAD_BYTES &&
       !this.#outgoing.congested
     );
   }
@@ -299,18 +307,18 @@ export class Connection implements Peer {
     );
   }
 
-  /** Whether nothing more will be cut of what it sends. */
+  /** True if nothing more will be cut of what it sends. */
   get #drains(): boolean {
     return (this.#state === "ended" && !this.#paused) || this.#state === "refused";
   }
 
   #tellSilent(): void {
-    if (this.#drains && this.#untaken === 0) this.#options.onSilent(this);
+    if (this.#drains && this.#waitingLines === 0) this.#options.onSilent(this);
   }
 
   #closeIfDone(): void {
     this.#tellSilent();
-    if (this.#drains && this.#inFlight === 0 && this.#untaken === 0) this.close({ linger: true });
+    if (this.#drains && this.#inFlight === 0 && this.#waitingLines === 0) this.close({ linger: true });
   }
 
   /** Has it answered, takes nothing more, and closes once earlier requests are answered. */

@@ -3,7 +3,7 @@ import { runInNewContext } from "node:vm";
 
 /** Shorter messages are collected in time by themselves. */
 export const LONG_MESSAGE_BYTES = 64 * 1024;
-/** What long messages leave behind is collected when so much of them has passed. */
+/** The garbage of long messages is collected when so many bytes of them have passed. */
 const COLLECT_EVERY_BYTES = 1024 * 1024;
 
 let bytesSince = 0;

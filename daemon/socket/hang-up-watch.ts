@@ -12,7 +12,7 @@ export class HangUpWatch {
   readonly #socket: Socket;
   readonly #hangUps: HangUps | undefined;
   readonly #onHangUp: () => void;
-  /** Whether the watch goes on. */
+  /** True if the watch goes on. */
   readonly #isNeeded: () => boolean;
   #unwatch: (() => void) | undefined;
   #timer: NodeJS.Timeout | undefined;

@@ -6,7 +6,7 @@ import type { Connection } from "./connection.js";
 /** Lines that one turn takes up of a connection hold no more than this together, unless it is one. */
 const MAX_LINE_BYTES_PER_TURN = 1024 * 1024;
 
-/** Takes up one line and adds its calls; returns a line that takes more than one turn, of which none is taken up yet. */
+/** Takes up one line and adds its calls; returns a line that takes more than one turn, nothing of it taken up yet. */
 type Receive = (line: Buffer, connection: Connection, calls: Call[]) => LineUnderWay | undefined;
 
 interface ArrivedLine {
@@ -16,7 +16,7 @@ interface ArrivedLine {
   underWay: LineUnderWay | undefined;
 }
 
-/** What a turn has taken up of a connection. */
+/** The part of a connection's lines that a turn has taken up. */
 interface Share {
   requests: number;
   bytes: number;
@@ -64,7 +64,7 @@ export class Inbox {
         if (arrived.underWay === undefined || arrived.underWay.left === 0) continue;
       }
       left ||= mayTakeUp(arrived);
-      // What it sent after this line has to stay behind it.
+      // The lines that the peer sent after this one have to stay behind it.
       share.requests = Number.POSITIVE_INFINITY;
       this.#lines.push(arrived);
     }
@@ -77,12 +77,12 @@ export class Inbox {
     arrived.underWay ??= this.#receive(line, connection, calls);
     const { underWay } = arrived;
     if (underWay === undefined) {
-      connection.taken(line);
+      connection.tookUp(line);
       return 1;
     }
     const before = underWay.left;
     underWay.goOn(most, calls);
-    if (underWay.left === 0) connection.taken(line);
+    if (underWay.left === 0) connection.tookUp(line);
     return before - underWay.left;
   }
 }

@@ -20,12 +20,12 @@ export class Outgoing {
     this.#onLongLineSent = onLongLineSent;
   }
 
-  /** Whether the peer has so much to read that it gets no more for now. */
+  /** True if the peer has so much to read that it gets no more for now. */
   get congested(): boolean {
     return this.#bytes + this.#socket.writableLength >= MAX_UNSENT_BYTES;
   }
 
-  /** Whether another long line may be made. */
+  /** True if another long line may be made. */
   get mayMakeLong(): boolean {
     return this.#unsentLongLines < MAX_UNSENT_LONG_LINES;
   }

@@ -26,7 +26,10 @@ export class Alarm {
     if (at < this.#at) this.#at = at;
   }
 
-  /** Starts the timer, or goes on with it if the time is the same. A time beyond the longest timer is looked at again then. */
+  /**
+   * Starts the timer, or goes on with it if the time is the same. A time beyond the longest timer is looked at again
+   * then.
+   */
   wind(now: number): void {
     if (this.#at === this.#woundFor) return;
     this.stop();

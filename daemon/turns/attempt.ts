@@ -13,13 +13,13 @@ import type { Parked, Waiters } from "./waiters.js";
 export interface Setting extends Pick<Env, "mode" | "sign" | "identity"> {
   readonly store: Store;
   readonly clock: Clock;
-  /** Whether another process writes the database, and keeps the time of it. */
+  /** True if another process writes the database, and keeps the time of it. */
   readonly readOnly: boolean;
   /** How long what has ended is kept; may change. */
   retentionMs: number;
 }
 
-/** What ends without being asked to: turns know when and for whom, the rules are above this room. */
+/** The things that end without being asked to: turns know when and for whom, the rules are above this room. */
 export interface Endings {
   /** A turn that wrote has `expire` run at most this much later. */
   readonly keepTimeMs: number;
@@ -48,7 +48,7 @@ export class Attempt {
   commitMs = 0;
   /** The time at which the next thing ends by itself, if this attempt has found out. */
   nextEndingAt: number | undefined;
-  /** Whether the commit wrote anything. */
+  /** True if the commit wrote anything. */
   wrote = false;
 
   constructor(setting: Setting, waiters: Waiters, now: number) {

@@ -9,7 +9,7 @@ export interface Call {
   readonly waitMs: number;
   /** For operations made of others: a refusal undoes the writes before it. */
   readonly undoOnRefusal?: boolean;
-  /** Whether nobody is there any more to get the answer; such a call is performed but never parked. */
+  /** True if nobody is there any more to get the answer; such a call is performed but never parked. */
   readonly closed: boolean;
   /** Makes the operation anew for each try. */
   start(env: Env): Operation<Outcome<unknown>>;
@@ -25,7 +25,7 @@ const RETRY_MS = 1000;
 
 /** Something that the daemon itself has to do in a turn. */
 export interface OwnCall<T> {
-  /** Whether the operation waits for its condition, for as long as a timer can: then `failed` or `done` begins anew. */
+  /** True if the operation waits for its condition, for as long as a timer can: then `failed` or `done` begins anew. */
   readonly waits?: boolean;
   start(env: Env): Operation<Outcome<T>>;
   /** Called after the commit with the result. */

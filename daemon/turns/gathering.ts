@@ -18,7 +18,7 @@ export class Gathering {
   /** Since when a turn waits for more calls. */
   #since: number | undefined;
 
-  /** Whether so many calls are to wait for more that can be expected. */
+  /** True if so many calls are to wait for more that can be expected. */
   waitsForMore(calls: number): boolean {
     if (calls > 0 && calls < this.#answered) {
       const now = elapsed();

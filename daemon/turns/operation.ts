@@ -3,15 +3,18 @@ import type { CommandState, Mode, NotificationName } from "@pawl/protocol";
 import type { PawlError } from "@pawl/protocol/errors";
 import type { TurnMemory } from "./turn-memory.js";
 
-/** What an operation may know of the world. Time, randomness and identity come in; nothing is read from outside. */
+/**
+ * Everything that an operation may know of the world. Time, randomness and identity come in; nothing is read from
+ * outside.
+ */
 export interface Env {
   /** Milliseconds since the Unix epoch, one value per turn, never running backwards. */
   readonly now: number;
-  /** The wall clock as it is, for times that other nodes compare with theirs. It may run backwards. */
+  /** The wall clock as it is, for times that other nodes compare with theirs. This clock may run backwards. */
   readonly wallMs: () => number;
   readonly mode: Mode;
   readonly caller: Caller;
-  /** Whether the condition may be waited for: false at once for `waitMs` 0, and when the wait has ended. */
+  /** True if the condition may be waited for: false at once for `waitMs` 0, and when the wait has ended. */
   readonly mayWait: boolean;
   readonly effects: Effects;
   /** The rows that operations of this transaction have in common. */
@@ -22,7 +25,7 @@ export interface Env {
   readonly random: (bytes: number) => Buffer;
   /** Proof that this database granted what the text names: nobody else can make it, and it never changes. */
   readonly sign: (text: string) => string;
-  /** Who this node is on the board: its key is made at the first call. Null where nothing is written. */
+  /** The identity of this node on the board: its key is made at the first call. Null where nothing is written. */
   readonly identity: (() => Identity) | null;
   /** How long what has ended is kept. */
   readonly retentionMs: number;
@@ -37,7 +40,7 @@ export interface Identity {
   readonly databaseFile: string;
 }
 
-/** Who asks. Grants that end with the connection are bound to `connection`. */
+/** The maker of a request. Grants that end with the connection are bound to `connection`. */
 export interface Caller {
   /** A number unique in the life of the daemon; 0 for the daemon itself and in-process use. */
   readonly connection: number;
@@ -48,7 +51,7 @@ export interface Caller {
 }
 
 /**
- * What an operation does beside its rows, held back until its transaction is committed. A refused or
+ * The effects of an operation beside its rows, held back until its transaction is committed. A refused or
  * rolled-back operation has no effects.
  */
 export interface Effects {
@@ -68,7 +71,7 @@ export interface Effects {
   afterCommit(action: () => void): void;
 }
 
-/** What operations count since the start of the daemon; of commands also how many there are in each state. */
+/** The counters of operations since the start of the daemon; of commands also how many there are in each state. */
 export type Counter = "sequencesDispensed" | "commandAnswersLate" | `commands${CommandState}`;
 
 /**

@@ -5,7 +5,7 @@ import type { Counter } from "./operation.js";
 
 const NANOSECONDS_PER_MS = 1e6;
 
-/** What the daemon counts from its start on, for `daemon.stats`. */
+/** The counts of the daemon from its start on, for `daemon.stats`. */
 export class Statistics {
   readonly requests = new Map<string, number>();
   readonly errors = new Map<string, Map<ErrorKind, number>>();

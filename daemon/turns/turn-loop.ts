@@ -1,7 +1,7 @@
 /**
- * The room of turns: one transaction for all that has arrived. It knows operations, calls and the store, and neither
- * the rules of any noun nor JSON-RPC nor sockets: grants/, domain/ and rpc/ import it, and it imports only store/ and
- * clock.ts.
+ * The room of turns: one transaction for all that has arrived. The room knows operations, calls and the store, and
+ * neither the rules of any noun nor JSON-RPC nor sockets: grants/, domain/, remote/ and rpc/ import it, and it imports
+ * only json/, store/ and clock.ts.
  *
  *     turn-loop  takes, performs, answers        attempt  one transaction, and what is forgotten with it
  *     call       what is performed               waiters  calls that wait for a condition
@@ -28,7 +28,7 @@ const RETRY_MS = 1000;
 export interface Taken {
   /** How many lines, whole or in part; they may hold no call, or several. */
   readonly lines: number;
-  /** Whether the next turn may take up more. */
+  /** True if the next turn may take up more. */
   readonly left: boolean;
 }
 
@@ -36,11 +36,11 @@ export interface Taken {
 export interface Arrivals {
   /** Adds the calls that have arrived and may be performed, in the order in which they came. */
   take(calls: Call[]): Taken;
-  /** Whether a connection is open, so that a grant may be bound to it. */
+  /** True if a connection is open, so that a grant may be bound to it. */
   isOpen(connection: number): boolean;
 }
 
-/** What is told of turns. */
+/** The receiver of news about turns. */
 export interface TurnReports extends Outlet {
   /** A turn was committed; `commitMs` is how long that took. */
   committed(turn: { performed: number; commitMs: number; wrote: boolean }): void;
@@ -58,7 +58,7 @@ export interface TurnLoopOptions {
   readonly classify: (error: unknown) => Failure;
 }
 
-/** What a turn performs, in this order. */
+/** The work of a turn, performed in this order. */
 interface Work {
   readonly now: number;
   /** By how much the clock was set forward, in milliseconds. */
@@ -85,7 +85,7 @@ export class TurnLoop {
   #calls: Call[] = [];
   #timedOut: Parked[] = [];
   #scheduled = false;
-  /** Whether all that waits is to be performed again. */
+  /** True if all that waits is to be performed again. */
   #tryAll = false;
   /** Connections with grants that end with them. */
   readonly #holders = new Set<number>();
@@ -261,7 +261,7 @@ export class TurnLoop {
     this.#alarm.noLaterThan(attempt.earliestDeadline);
     if (attempt.wrote) this.#alarm.noLaterThan(attempt.now + endings.keepTimeMs);
     for (const connection of attempt.holders) {
-      // It may have closed between sending the request and the turn that granted something.
+      // The connection may have closed between sending the request and the turn that granted something.
       if (arrivals.isOpen(connection)) this.#holders.add(connection);
       else this.#releaseGrants(connection);
     }

@@ -28,7 +28,7 @@ interface Entry extends Parked {
 export class Waiters {
   readonly #byKey = new Map<string, Set<Entry>>();
   readonly #byConnection = new Map<number, Set<Entry>>();
-  /** Those that the turn under way has parked or served. */
+  /** The calls that the turn under way has parked or served. */
   #touched: Entry[] = [];
   readonly #onTimeUp: (parked: Parked) => void;
 
@@ -84,7 +84,7 @@ export class Waiters {
     for (const entry of [...(this.#byConnection.get(connection) ?? [])]) this.remove(entry);
   }
 
-  /** Those that wait for `key`, first come first. */
+  /** The calls that wait for `key`, first come first. */
   under(key: string): Iterable<Parked> {
     return this.#byKey.get(key) ?? [];
   }

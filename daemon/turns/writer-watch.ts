@@ -10,7 +10,7 @@ const LOOK_EVERY_MS = 20;
 const LOOK_SHARE = 0.1;
 
 interface Watcher {
-  /** Whether any call waits. */
+  /** True if any call waits. */
   isNeeded(): boolean;
   /** Another process has committed something: performs all that waits once more, in a turn. */
   onChange(): void;
