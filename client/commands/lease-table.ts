@@ -1,6 +1,6 @@
 import { execFile } from "node:child_process";
 import { type ErrorDetails, type ErrorKind, PawlError } from "@pawl/protocol/errors";
-import { daemonCommand } from "../connection/start-daemon.js";
+import { daemonCommand } from "../connection/daemon-program.js";
 import { command, UsageError } from "../terminal/command.js";
 
 /** What pawld prints about the table. */

@@ -1,22 +1,15 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { createHash, randomUUID } from "node:crypto";
-import {
-  closeSync,
-  constants,
-  fstatSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  readSync,
-  unlinkSync,
-} from "node:fs";
-import { createRequire } from "node:module";
-import { createServer, type Server } from "node:net";
+import { randomUUID } from "node:crypto";
+import { closeSync, constants, fstatSync, openSync, readSync, unlinkSync } from "node:fs";
+import type { Server } from "node:net";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { ConnectionLost } from "./connection-lost.js";
+import { daemonCommand } from "./daemon-program.js";
+import { covered } from "./inherited-descriptors.js";
 import { isBusy, nobodyListens } from "./line-socket.js";
+import { takeTurn } from "./start-turn.js";
 
 const START_TIMEOUT_MS = 10_000;
 const RETRY_MS = 20;
@@ -159,59 +152,6 @@ function whyNot(socketPath: string, daemon: StartedDaemon | undefined, waitedMs:
     : `Started ${daemon.program} for ${socketPath}, but ${daemon.state}.`;
 }
 
-/**
- * Whose turn it is to start a daemon for a socket: one of all processes may listen under this abstract name,
- * and the kernel takes it back however that one ends (unix(7)). Elsewhere than on Linux it is everybody's.
- */
-async function takeTurn(socketPath: string): Promise<Server | undefined> {
-  const server = createServer();
-  const name = createHash("sha256").update(socketPath).digest("hex");
-  const taken = await new Promise<boolean>((resolve) => {
-    server.once("error", ({ code }: NodeJS.ErrnoException) => resolve(code !== "EADDRINUSE"));
-    server.listen(`\0pawl-start-${name}`, () => resolve(true));
-  });
-  server.unref();
-  return taken ? server : undefined;
-}
-
-/**
- * Descriptors that we inherited ourselves would be inherited by the daemon too: a lock or a pipe of whoever
- * started us would be held until it ends. Each is covered, from descriptor 3 on, by the one given.
- */
-function covered(by: number): ("ignore" | number)[] {
-  const cover: ("ignore" | number)[] = [];
-  for (const fd of inherited()) {
-    while (cover.length < fd - 3) cover.push("ignore");
-    cover.push(by);
-  }
-  return cover;
-}
-
-/** Descriptors from 3 on that a program started by us gets, in ascending order; what Node opens is not among them. */
-function inherited(): number[] {
-  try {
-    return readdirSync("/proc/self/fdinfo")
-      .map(Number)
-      .filter((fd) => fd > 2 && !closesOnExec(fd))
-      .sort((a, b) => a - b);
-  } catch {
-    return [];
-  }
-}
-
-function closesOnExec(fd: number): boolean {
-  try {
-    const flags = /^flags:\s*([0-7]+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, "utf8"))?.[1] ?? "0";
-    return (Number.parseInt(flags, 8) & O_CLOEXEC) !== 0;
-  } catch {
-    // It was the one through which the directory was read.
-    return true;
-  }
-}
-
-/** The same on all Linux architectures that Node runs on; Node does not export it. */
-const O_CLOEXEC = 0o2000000;
-
 function openUnnamed(): number {
   const path = join(tmpdir(), `pawld-${randomUUID()}`);
   const fd = openSync(
@@ -221,20 +161,4 @@ function openUnnamed(): number {
   );
   unlinkSync(path);
   return fd;
-}
-
-/** The daemon program and its first arguments: `$PAWLD`, `@pawl/daemon` if installed, or `pawld`. */
-export function daemonCommand(): string[] {
-  if (process.env.PAWLD) return [process.env.PAWLD];
-  const directory = daemonPackage();
-  return directory === undefined ? ["pawld"] : [process.execPath, join(directory, "bin/pawld.js")];
-}
-
-/** The directory of `@pawl/daemon` beside us, in a clone or in an application that has both packages. */
-export function daemonPackage(): string | undefined {
-  try {
-    return dirname(createRequire(import.meta.url).resolve("@pawl/daemon/package.json"));
-  } catch {
-    return undefined;
-  }
 }

@@ -1,7 +1,7 @@
 import { accessSync, constants, existsSync, realpathSync } from "node:fs";
 import { delimiter, dirname, join } from "node:path";
 import { PawlError } from "@pawl/protocol/errors";
-import { daemonPackage } from "../../connection/start-daemon.js";
+import { daemonPackage } from "../../connection/daemon-program.js";
 
 /** Lies in the directory that has the units. */
 export const NETWORK_CONF = "network.conf";
