@@ -96,7 +96,7 @@ export interface PawlClient extends Groups, AsyncDisposable {
   ): () => void;
   /**
    * Works on a queue until closed: claims batches, waiting for them, has the handler do the work, renews the
-   * claim while it runs, and completes it when it returns. What the handler throws is kept with the batches, which
+   * claim while it runs, and completes it when it returns. An error of the handler is kept with the batches, which
    * are given back for another attempt. The handler's signal is aborted when the claim is lost.
    *
    * @example
@@ -128,7 +128,7 @@ export interface PawlClient extends Groups, AsyncDisposable {
   readonly commands: Commands;
   /** The sequences behind the interface that is also there without a daemon. */
   dispenser(): Dispenser;
-  /** Closes the connection for good. What was not answered is rejected with `ConnectionLost`. */
+  /** Closes the connection for good. Calls without an answer are rejected with `ConnectionLost`. */
   close(): void;
 }
 
@@ -180,7 +180,7 @@ async function openSoon(connection: Connection, patienceMs: number): Promise<voi
   }
 }
 
-/** What is not a property of its own is a group of methods; groups come from the names as they are asked for. */
+/** Makes the client. A name that is no property of its own is a group of methods, made when it is asked for. */
 function assemble(connection: Connection): PawlClient {
   const own: Record<string | symbol, unknown> = {
     socketPath: connection.socketPath,

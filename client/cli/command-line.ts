@@ -1,8 +1,8 @@
-// What a command line says before the options of its command are known.
+// The words of a command line, before the options of its command are known.
 import type { Options } from "../terminal/command.js";
 import { commandNamed, type Entry } from "./command-list.js";
 
-/** What every command takes. */
+/** The options of every command. */
 export const GLOBAL_OPTIONS = {
   socket: {
     type: "text",

@@ -8,7 +8,10 @@ export interface Entry {
   load(): Promise<AnyCommand>;
 }
 
-/** What a file of `commands/` exports. */
+/**
+ * A file of `commands/`. Each is about one noun, or one command that is long; it imports the library, `terminal/` and
+ * `process/`, and never `cli/`.
+ */
 interface CommandFile {
   readonly commands: Readonly<Record<string, AnyCommand>>;
 }

@@ -33,7 +33,7 @@ async function completable(named: Entry | undefined): Promise<[(Entry & AnyComma
   return [commands, { ...GLOBAL_OPTIONS, ...options }];
 }
 
-/** What an argument or the value of an option can be; undefined for what yargs completes. */
+/** The words that an argument or the value of an option can be; undefined where yargs completes. */
 async function namesFor(
   words: readonly string[],
   env: Terminal["env"],
@@ -88,7 +88,7 @@ const queueNames: Source = async (client) => (await client.queue.stats({})).queu
 const deploymentNames: Source = async (client) =>
   (await client.deployment.list({})).deployments.map(({ deployment }) => deployment);
 
-/** Where the names come from that an argument can be. */
+/** The source of the names that an argument can be. */
 const SOURCES: Readonly<Record<string, Source>> = {
   "<queue>": queueNames,
   "[queue]": queueNames,

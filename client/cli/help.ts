@@ -10,7 +10,7 @@ const INDENT = " ".repeat(COLUMN);
 const MAX_WIDTH = 100;
 const MIN_WIDTH = 60;
 
-/** What a help is printed on. */
+/** The terminal or file that a help is printed on. */
 export interface Paper {
   /** How many characters fit in a line, if there is a limit. */
   readonly columns: number | undefined;

@@ -54,9 +54,9 @@ const NO_OPTION = "\0";
 
 interface Split {
   readonly values: Readonly<Record<string, unknown>>;
-  /** What is no option, with the command itself. */
+  /** The words that are no options, with the command itself. */
   readonly words: string[];
-  /** What comes after `--`. */
+  /** The words after `--`. */
   readonly after: string[];
 }
 
@@ -64,7 +64,7 @@ function split(args: readonly string[], options: Options): Split {
   const own = ownPart(args);
   try {
     const { values, positionals } = parseArgs({
-      // What has a blank after its dash is an argument, such as the line of a peer that has no board yet.
+      // A word with a blank after its dash is an argument, such as the line of a peer that has no board yet.
       args: own.map((arg) => (arg.startsWith("- ") ? `${NO_OPTION}${arg}` : arg)),
       allowPositionals: true,
       options: Object.fromEntries(
@@ -94,7 +94,7 @@ function explain({ code, message }: NodeJS.ErrnoException, options: Options): Us
     const dashes = /^-[0-9]/.test(flag) ? ` To give ${flag} as an argument, put -- before it.` : "";
     return new UsageError(`There is no option ${flag} here.${dashes}`);
   }
-  // It shows both names of an option: '-n, --count <value>'.
+  // The message shows both names of an option: '-n, --count <value>'.
   const name = /--([\w-]+)/.exec(message)?.[1] ?? "";
   const option = options[name];
   if (option?.type === "flag") return new UsageError(`--${name} takes no value.`);

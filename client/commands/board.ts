@@ -7,7 +7,7 @@ import { count, plural } from "../terminal/quantities.js";
 import { printable } from "../terminal/text.js";
 import { draw, type Item, type Stages } from "./board/drawing.js";
 
-/** Of a board that is not printed on a terminal, unless $COLUMNS says otherwise. */
+/** The width of a board that is not printed on a terminal, unless $COLUMNS says otherwise. */
 const DEFAULT_WIDTH = 100;
 /** Items of a stage that a person sees, unless more are asked for. */
 const SHOWN_ITEMS = 20;

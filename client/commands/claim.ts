@@ -7,7 +7,7 @@ import { printable } from "../terminal/text.js";
 /** There was nothing to claim: no failure, but for a script not the same as something. */
 const EXIT_NOTHING = 1;
 
-/** How long a claim is held, for the commands that make or renew one. */
+/** The option of the commands that make or renew a claim. */
 const lease = {
   type: "duration",
   describe: "How long the claim lasts unless it is renewed",

@@ -3,7 +3,7 @@ import { type ErrorDetails, type ErrorKind, PawlError } from "@pawl/protocol/err
 import { daemonCommand } from "../connection/daemon-program.js";
 import { command, UsageError } from "../terminal/command.js";
 
-/** What pawld prints about the table. */
+/** The line that pawld prints about the table. */
 interface Made {
   readonly table: string;
   readonly created: boolean;
@@ -57,7 +57,7 @@ function makeTable(provider: string): Promise<Made> {
   });
 }
 
-/** What pawld exits with when its options are wrong. */
+/** The exit code of pawld when its options are wrong. */
 const EXIT_USAGE = 2;
 
 export const commands = { "lease-table": leaseTable };

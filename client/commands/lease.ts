@@ -4,7 +4,7 @@ import { duration } from "../terminal/quantities.js";
 
 export type Holder = Result<"lease.list">["leases"][number];
 
-/** By the daemon's clock alone: it may differ from ours. */
+/** How long a lease has been held, by the daemon's clock alone, which may differ from ours. */
 export function heldFor({ acquiredAt, expiresAt, remainingMs }: Holder): string {
   return duration(Math.max(0, expiresAt - remainingMs - acquiredAt));
 }

@@ -94,7 +94,7 @@ async function goOn(here: PawlClient, peer: PawlClient, output: Output, onDone: 
     const done = await syncBoards(here, peer);
     onDone();
     const said = JSON.stringify(done.refused.map(({ retryMs: _, ...each }) => each));
-    // What was said already is not said again.
+    // A refusal that was reported is not reported again.
     if (done.pulled + done.pushed > 0 || said !== last) report(done, await namesOf(here, done), output);
     last = said;
     if (done.pulled + done.pushed > 0) continue;
@@ -131,7 +131,7 @@ function describe({ by, author, kind, seq, retryMs }: Refused, names: ReadonlyMa
   return `${where} refused ${whose} from change ${seq} on: ${kind}.${advice === undefined ? "" : ` ${advice}`}${again}`;
 }
 
-/** How the authors are called here whose logs were refused. */
+/** The names here of the authors whose logs were refused. */
 async function namesOf(here: PawlClient, { refused }: Synced): Promise<Map<string, string>> {
   if (refused.length === 0) return new Map();
   const { peers: known } = await here.peer.list();

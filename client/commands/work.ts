@@ -12,7 +12,7 @@ import { isForGood } from "../work/refusals.js";
 
 /** How long a running program has to end by itself when pawl is told to end. */
 const DEFAULT_GRACE_MS = 10_000;
-/** Of a batch's id, on a terminal: enough to tell them apart. */
+/** How much of a batch's id is shown on a terminal: enough to tell them apart. */
 const SHOWN_ID_LENGTH = "qwb:".length + 12;
 
 const work = command({

@@ -8,8 +8,8 @@ import type { Outgoing } from "./line-socket.js";
 
 export interface CallOptions {
   /**
-   * Gives up the call, which rejects with the signal's reason. Whether it took effect is then unknown, but a
-   * claim or lease that it is granted later is given back.
+   * Gives up the call, which rejects with the signal's reason. Nobody knows then whether it took effect,
+   * but a claim or lease that it is granted later is given back.
    */
   signal?: AbortSignal;
 }
@@ -34,13 +34,13 @@ export class PendingCall implements Outgoing {
   line: string;
   sent = false;
   dropped = false;
-  /** Whether the request may be sent again when nobody knows whether it was performed. */
+  /** True if the request may be sent again when nobody knows whether it was performed. */
   readonly repeatable: boolean;
-  /** Whether the request was sent on an earlier connection and may have been performed there. */
+  /** True if the request was sent on an earlier connection and may have been performed there. */
   mayHaveTakenEffect = false;
   /** Since when the call has waited for a connection that works. */
   waitsSince = performance.now();
-  /** How long its condition may be waited for, from `#startedAt`. */
+  /** How long the daemon may wait for the condition of the call, from `#startedAt`. */
   readonly #waitMs: number;
   readonly #startedAt = this.waitsSince;
   readonly #settlement: Settlement;

@@ -1,6 +1,6 @@
 /**
- * The connection ended, or there is none. What can be repeated without harm has been repeated, for as long as
- * `reconnectMs`; this is for the rest.
+ * The connection ended, or there is none. Calls that can be repeated without harm have been, for as long as
+ * `reconnectMs`; the others are rejected with this.
  *
  * @example
  * try {
@@ -14,7 +14,7 @@ export class ConnectionLost extends Error {
   override readonly name = "ConnectionLost";
   /** The method whose answer was lost, or undefined when it is about no call. */
   readonly method: string | undefined;
-  /** Whether the request may have been performed. When false it certainly was not. */
+  /** True if the request may have been performed. When false, it certainly was not. */
   readonly mayHaveTakenEffect: boolean;
 
   constructor(

@@ -1,5 +1,5 @@
 // The room of the connection: one socket at a time to one daemon, the calls on it, and what the daemon sends of its own
-// accord; finding and starting a daemon. It imports nothing of the client but itself.
+// accord; finding and starting a daemon. The room imports nothing else of the client.
 import { setMaxListeners } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 import type { MethodName, Params, Result } from "@pawl/protocol";
@@ -45,7 +45,7 @@ export class Connection {
   #state: "up" | "leaving" | "down" | "closed" = "down";
   #connecting = false;
   readonly #pause = new ReconnectionPause();
-  /** Of those that keep connecting although no request waits. */
+  /** How many keep the client connecting although no request waits. */
   #keepers = 0;
   #maxMessageBytes: number | undefined;
   #nextId = 1;
@@ -92,7 +92,7 @@ export class Connection {
     for (const { up } of [...this.#watchers]) up?.();
   }
 
-  /** Sends a request and resolves with its result; rejects with `PawlError`, `ConnectionLost`, or the signal's reason. */
+  /** Sends a request. Resolves with its result; rejects with `PawlError`, `ConnectionLost` or the signal's reason. */
   call<N extends MethodName>(method: N, params: Params<N>, options?: CallOptions): Promise<Result<N>>;
   call(method: string, params: Record<string, unknown>, options?: CallOptions): Promise<unknown>;
   call(method: string, params: Record<string, unknown> = {}, options: CallOptions = {}): Promise<unknown> {
@@ -162,7 +162,7 @@ export class Connection {
     return () => void this.#watchers.delete(own);
   }
 
-  /** Keeps connecting although no request waits, until the returned function is called: for what is pushed. */
+  /** Keeps connecting although no request waits, for what the daemon pushes, until the returned function is called. */
   keep(): () => void {
     let kept = true;
     this.#keepers += 1;
@@ -177,7 +177,7 @@ export class Connection {
   close(): void {
     if (this.#state === "closed") return;
     this.#state = "closed";
-    // Answers that were given still go out; questions that nobody will hear the answer to do not.
+    // Answers that were given still go out; requests, whose answers nobody will hear, do not.
     for (const pending of this.#pending.values()) pending.dropped ||= !pending.sent;
     this.#socket?.close();
     for (const pending of this.#pending.values()) {

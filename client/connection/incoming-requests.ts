@@ -12,7 +12,7 @@ export class RequestFailure extends Error {
 }
 
 /**
- * Performs a request of the daemon (push) and returns its result. What it throws is answered as an error.
+ * Performs a request of the daemon (push) and returns its result. An error that it throws is the answer.
  * `line` is the request as it came.
  */
 export type RequestHandler = (params: Record<string, unknown>, line: string) => unknown;
@@ -21,8 +21,8 @@ export type RequestHandler = (params: Record<string, unknown>, line: string) => 
 export type NotificationListener = (params: Record<string, unknown>) => void;
 
 /**
- * What the daemon asks and tells of its own accord on a connection: requests, each answered by the handler of its
- * method, and notifications, each given to all listeners of its method.
+ * Requests and notifications that the daemon sends of its own accord. A request is answered by the handler of its
+ * method; a notification is given to all listeners of its method.
  */
 export class IncomingRequests {
   readonly #handlers = new Map<string, RequestHandler>();

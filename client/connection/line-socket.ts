@@ -6,17 +6,17 @@ import { MAX_REPLY_BYTES } from "@pawl/protocol/limits";
 /** One line on its way to the daemon. */
 export interface Outgoing {
   readonly line: string;
-  /** Whether it may have reached the daemon. While false it certainly has not. */
+  /** True if the line may have reached the daemon. While false, it certainly has not. */
   sent: boolean;
-  /** Set by who gives it up before it is sent. */
+  /** Set to give the line up before it is sent. */
   dropped: boolean;
 }
 
 /** How a connection ended. */
 export interface Ending {
-  /** All that the daemon sent was read, to the last byte: what is unanswered now, it did not answer. */
+  /** True if all that the daemon sent was read, to the last byte: it answered nothing else. */
   complete: boolean;
-  /** What was wrong with the peer, if we ended it. */
+  /** The fault of the peer for which this side ended the connection, if it did. */
   reason: string | undefined;
 }
 
@@ -115,13 +115,13 @@ export class LineSocket {
   }
 }
 
-/** Whether connecting failed for want of a daemon. */
+/** True if connecting failed for want of a daemon. */
 export function nobodyListens(error: unknown): boolean {
   const { code } = error as NodeJS.ErrnoException;
   return code === "ENOENT" || code === "ECONNREFUSED";
 }
 
-/** Whether a daemon listens but has more connections waiting than the kernel queues. */
+/** True if a daemon listens but has more connections waiting than the kernel queues. */
 export function isBusy(error: unknown): boolean {
   return (error as NodeJS.ErrnoException).code === "EAGAIN";
 }

@@ -13,14 +13,14 @@ import { takeTurn } from "./start-turn.js";
 
 const START_TIMEOUT_MS = 10_000;
 const RETRY_MS = 20;
-/** What pawld exits with when its options are wrong. */
+/** The exit code of pawld when its options are wrong. */
 const EXIT_USAGE = 2;
-/** A daemon that could not start may have been refused for another that is about to listen: so long is that given. */
+/** How long another daemon may take to listen after ours has ended: ours may have been refused because of that one. */
 const OTHER_DAEMON_MS = 2000;
-/** A process that waits for another's daemon starts its own after so long: whose turn it is, is only a courtesy. */
+/** After so long a process that has not got the turn starts a daemon all the same: turns are only a courtesy. */
 const TURN_MS = 5000;
 const MAX_SAID_BYTES = 4096;
-/** What a service manager told us about ourselves is not true of a process that outlives us. */
+/** Variables by which a service manager speaks to this process. The daemon, which outlives it, is not meant. */
 const OURS_ALONE = [
   "NOTIFY_SOCKET",
   "WATCHDOG_PID",
@@ -37,7 +37,7 @@ export interface SpawnOptions {
   args?: readonly string[];
   /** A file to which the daemon appends its log; otherwise nobody keeps it. */
   log?: string;
-  /** How long to wait for it to listen, in milliseconds; 10,000 by default. */
+  /** How long to wait for the daemon to listen, in milliseconds; 10,000 by default. */
   timeoutMs?: number;
 }
 
@@ -121,13 +121,13 @@ class StartedDaemon {
     this.#child.unref();
   }
 
-  /** Whether it has ended and there is no reason to think that another will listen. */
+  /** True if the daemon has ended and there is no reason to think that another will listen. */
   get hopeless(): boolean {
     if (this.#ended === undefined) return false;
     return this.#ended.forGood || performance.now() - this.#ended.at >= OTHER_DAEMON_MS;
   }
 
-  /** How it ended and what it said, or that it runs. */
+  /** How the daemon ended and its last words, or that it runs. */
   get state(): string {
     const buffer = Buffer.alloc(MAX_SAID_BYTES);
     const from = Math.max(0, fstatSync(this.#said).size - MAX_SAID_BYTES);
@@ -136,7 +136,7 @@ class StartedDaemon {
     return said === "" ? how : `${how}: ${said}`;
   }
 
-  /** It is on its own from here. */
+  /** Leaves the daemon on its own. */
   leave(): void {
     closeSync(this.#said);
   }

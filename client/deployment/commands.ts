@@ -1,5 +1,5 @@
-// The room of deployments: commands are sent here, and received by pull and by push. It imports `connection/`,
-// `grants/` and `work/`.
+// The room of deployments: commands are sent here, and received by pull and by push. The room imports
+// `connection/`, `grants/` and `work/`.
 import type { Result } from "@pawl/protocol";
 import type { Connection } from "../connection/connection.js";
 import type { WorkHandle } from "../work/worker-pool.js";
@@ -51,7 +51,7 @@ export interface Commands {
   to<C extends CommandContract<C>>(deployment: string): Deployment<C>;
   /**
    * Carries out the commands of a deployment until closed: takes them, waiting for them, and renews each while
-   * its handler runs. What the handler returns is the answer; what it throws is answered as an error. Its signal
+   * its handler runs. The handler returns the answer; an error that it throws is the answer too. Its signal
    * is aborted when the command is cancelled or has expired, which is known at the next renewal.
    *
    * @example
@@ -66,7 +66,7 @@ export interface Commands {
   ): WorkHandle;
   /**
    * The same by push: the daemon sends the commands to this connection, and says at once when one is cancelled.
-   * What is unanswered when the connection ends is delivered anew.
+   * Commands without an answer when the connection ends are delivered anew.
    */
   serve<C extends CommandContract<C> = AnyContract>(
     deployment: string,

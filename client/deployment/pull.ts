@@ -121,7 +121,7 @@ function untilDeadlineMs({ envelope: { deadline }, leaseExpiresAt, remainingMs }
   return deadline === null ? Number.POSITIVE_INFINITY : deadline - leaseExpiresAt + remainingMs;
 }
 
-/** Whether a lease was refused because its command has its final state: cancelled, expired or answered. */
+/** True if a lease was refused because its command has its final state: cancelled, expired or answered. */
 function isOver(error: unknown): boolean {
   if (!(error instanceof PawlError) || error.kind !== "lease_lost") return false;
   return ["SUCCEEDED", "FAILED", "EXPIRED"].includes(error.details.state as string);

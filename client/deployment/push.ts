@@ -177,7 +177,7 @@ class ServedDeployment implements WorkHandle {
       if (this.#running.size === 0) this.#idle();
     }
     if (answer instanceof Postpone) {
-      // By push nothing is given back but by the end of the connection, which comes after this close.
+      // A pushed command is given back only by the end of the connection, which comes after this close.
       if (this.#closing.signal.aborted) return await new Promise<never>(() => {});
       throw failureOf({ ...HANDLER_ERROR, message: answer.message });
     }
@@ -218,7 +218,7 @@ class ServedDeployment implements WorkHandle {
     if (this.#connection.closed.aborted) {
       this.lost();
     } else if (this.#connection.up) {
-      // A command that the daemon sent before it answers this is carried out yet. If it does not answer, it sends no more.
+      // A command that the daemon sends before it answers this is carried out yet.
       const stop = { deployment: this.#deployment, owner, max: 0 };
       await this.#connection.call("command.serve", stop).catch(() => {});
     }

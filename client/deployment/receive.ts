@@ -1,8 +1,8 @@
-// What an application gives to carry out commands, and what its handlers are told. How commands come is in pull.ts and
-// push.ts, what is done with one in carry-out.ts.
+// Handlers: the application gives them, and they are told of the command. pull.ts and push.ts have how commands come,
+// carry-out.ts has what is done with one.
 import type { ReleaseOn } from "../grants/held-grant.js";
 
-/** What a handler is told of the command it carries out. */
+/** A command, as its handler is told of it. */
 export interface ReceivedCommand {
   readonly commandId: string;
   readonly deployment: string;
@@ -26,7 +26,7 @@ export type CommandContract<C> = { [N in keyof C]: { params: unknown; response: 
 // biome-ignore lint/suspicious/noExplicitAny: who names no contract says in the handler what the params are.
 export type AnyContract = Record<string, { params: any; response: unknown }>;
 
-/** One function per command, which returns the answer. What it throws is answered as an error. */
+/** One function per command, which returns the answer. An error that it throws is the answer too. */
 export type CommandHandlers<C> = {
   readonly [N in keyof C]: (
     params: C[N] extends { params: infer P } ? P : never,
@@ -39,7 +39,7 @@ export type Handlers = Readonly<Record<string, (params: unknown, command: Receiv
 export interface ServeOptions {
   /** How many commands are carried out at a time; 1 by default, 100 at most when they are pushed. */
   concurrency?: number;
-  /** Who receives, for people; otherwise the program and its pid. */
+  /** The receiver's name, for people; otherwise the program and its pid. */
   owner?: string;
   /** Ends it as `close` does. */
   signal?: AbortSignal;

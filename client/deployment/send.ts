@@ -8,7 +8,7 @@ import { ConnectionLost } from "../connection/connection-lost.js";
 /** How long one question for the answer waits at the daemon. */
 const WAIT_MS = 60_000;
 const MAX_PIECE_BYTES = 512 * 1024;
-/** What a request is longer than the params it carries. */
+/** By how many bytes a request is longer than the params it carries, at most. */
 const ENVELOPE_BYTES = 512;
 const FINAL: readonly CommandState[] = ["SUCCEEDED", "FAILED", "EXPIRED"];
 
@@ -39,7 +39,7 @@ export class CommandFailed extends Error {
   override readonly name = "CommandFailed";
   readonly commandId: string;
   readonly state: CommandState;
-  /** What programs match on. */
+  /** For programs to match on. */
   readonly code: string;
   readonly details: unknown;
 
@@ -92,7 +92,7 @@ async function sendThen<T>(
   const text = Buffer.from(JSON.stringify(params) ?? "null");
   const content = text.length <= INLINE_MAX_BYTES ? { params } : { upload: { sizeBytes: text.length } };
   const request: Params<"command.create"> = { deployment, command, idempotencyKey, ...limits, ...content };
-  // It is not given up by the signal: what it creates is to be cancelled.
+  // The call is not given up by the signal: the command that it creates is to be cancelled.
   const creating = connection.call("command.create", request);
   const onAbort = (): void => {
     creating
@@ -159,7 +159,7 @@ async function upload(
     } catch (error) {
       if (error instanceof ConnectionLost && error.mayHaveTakenEffect && !connection.closed.aborted) continue;
       if (!(error instanceof PawlError)) throw error;
-      // It has all the params, or has ended without them: its answer will tell.
+      // The command has all its params, or has ended without them: its answer will tell.
       if (error.kind === "invalid_state") return;
       const { receivedBytes } = error.details;
       if (typeof receivedBytes !== "number" || receivedBytes === offset) throw error;

@@ -1,5 +1,5 @@
 // The room of grants: claims, leases and commands that the daemon granted for a time are renewed here until their
-// holder is done, and the holder is told when one is lost. It imports `connection/`.
+// holder is done, and the holder is told when one is lost. The room imports `connection/`.
 import { setTimeout as delay } from "node:timers/promises";
 import { PawlError } from "@pawl/protocol/errors";
 import { RESTART_GRACE_MS } from "@pawl/protocol/limits";
@@ -24,7 +24,7 @@ export interface HeldGrantOptions {
   what: string;
   /** The refusal that says the grant is lost. */
   lostKind: "claim_lost" | "lease_lost";
-  /** For how long it was granted and is renewed. */
+  /** For how long the grant was made and is renewed. */
   leaseMs: number;
   releaseOn: ReleaseOn;
   /** When the request that granted it was made, by `performance.now()`, and what remained when it was granted. */
@@ -37,7 +37,7 @@ export interface HeldGrantOptions {
 /**
  * A grant of the daemon, renewed until its holder is done with it.
  *
- * `held`: the grant is renewed at each third of its time. It stays held while renewals fail for passing reasons.
+ * `held`: the grant is renewed at each third of its time. A grant stays held while renewals fail for passing reasons.
  * `lost`: a renewal was refused, or none came through before a tenth of the time was left by the clock of this process,
  * or the client was closed. `signal` is aborted with the reason.
  * `ended`: the holder is done. Nothing is renewed any more.
@@ -94,7 +94,7 @@ export class HeldGrant {
     return this.#state === "lost";
   }
 
-  /** Whether the grant is lost by the clock of this process only: the daemon may still take what its holder did. */
+  /** True if the grant is lost by the clock of this process only: the daemon may still take what its holder did. */
   get overdue(): boolean {
     return this.#overdue;
   }
@@ -246,20 +246,20 @@ export class HeldGrant {
   }
 }
 
-/** Whether a refusal says that a grant that was to be renewed or ended is not held any more. */
+/** True if a refusal says that the grant that was to be renewed or ended is not held any more. */
 export function isLoss(error: unknown): boolean {
   return error instanceof PawlError && ["claim_lost", "lease_lost", "not_found"].includes(error.kind);
 }
 
 /**
- * Whether a refused renewal has shown the daemon who holds the grant. Then the daemon has taken the grant up on this
+ * True if a refused renewal has shown the daemon who holds the grant. Then the daemon has taken the grant up on this
  * connection, and the grant lasts as long as before, although its provider outside could not be asked.
  */
 function isTakenUp(error: PawlError): boolean {
   return error.kind === "provider_unavailable" && error.details.reason !== "not_configured";
 }
 
-/** Whether the same call may succeed later. */
+/** True if the same call may succeed later. */
 function isPassing(error: unknown): boolean {
   return error instanceof ConnectionLost || (error instanceof PawlError && error.retryable);
 }

@@ -15,7 +15,7 @@ type LeaseLost = NotificationParams<"lease.lost">;
 type Lease = Result<"lease.acquire">["lease"];
 
 export interface WithLeaseOptions {
-  /** Who holds it, for people; otherwise the program and its pid. */
+  /** The holder's name, for people; otherwise the program and its pid. */
   owner?: string;
   /** How long the lease outlives the last sign of life, in milliseconds; 30,000 by default. */
   ttlMs?: number;
@@ -89,7 +89,7 @@ export async function withLease<T>(
   return outcome.result;
 }
 
-/** What became of the caller's function. */
+/** The end of the caller's function. */
 type Outcome<T> = { readonly result: T } | { readonly error: unknown };
 
 function outcomeOf<T>(perform: (lease: HeldLease) => T | Promise<T>, held: HeldLease): Promise<Outcome<T>> {

@@ -1,5 +1,5 @@
-// The room of processes: the programs that `work`, `serve` and `lock` run for as long as something is held for them. It
-// imports nothing of the client but itself.
+// The room of processes: the programs that `work`, `serve` and `lock` run for as long as something is held for them. The
+// room imports nothing else of the client.
 import { type ChildProcess, spawn } from "node:child_process";
 import type { Socket } from "node:net";
 import { constants as system } from "node:os";
@@ -16,7 +16,7 @@ const EXIT_SIGNAL_BASE = 128;
 export interface ChildOptions {
   /** Added to the environment of this program. */
   readonly env?: Readonly<Record<string, string>>;
-  /** What stdin, stdout and stderr are; a number is a descriptor of this program. */
+  /** Stdin, stdout and stderr of the command; a number is a descriptor of this program. */
   readonly stdio: readonly ("inherit" | "pipe" | "ignore" | number)[];
 }
 
@@ -27,7 +27,7 @@ export interface Ended {
 }
 
 /**
- * A command that runs for as long as something is held for it. It leads a process group of its own, so that
+ * A command that runs for as long as something is held for it. The command leads a process group of its own, so that
  * signals reach all it has started, and that group is killed if this program dies, however it dies: nothing
  * goes on with what it no longer holds.
  */
@@ -68,7 +68,7 @@ export class Child {
     const go = child.stdio[3] as Writable;
     go.on("error", () => {});
     go.end("go\n");
-    // Whoever stops reading its input has its reasons.
+    // A command may stop reading its input.
     child.stdin?.on("error", () => {});
     return started;
   }
@@ -119,7 +119,7 @@ export class Child {
     );
     const ended = await this.ended;
     await Promise.race([closed, delay(LAST_OUTPUT_MS)]);
-    // What it left running still has somewhere to write to, and is no reason for this program to go on.
+    // Processes that the command left running still have somewhere to write to, and do not keep this program.
     for (const stream of streams) (stream as Socket).unref();
     return ended;
   }

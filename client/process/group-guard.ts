@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 
 /**
  * Learns the groups by lines (`+ 123`, `- 123`) and kills those that are left when its input ends, which the
- * kernel sees to when this program dies. It ignores what a terminal sends to everybody.
+ * kernel sees to when this program dies. The guard ignores the signals of a terminal.
  */
 const GUARD = `
 trap '' HUP INT TERM QUIT

@@ -30,7 +30,7 @@ export function checkProgram(program: string, path: string): void {
 /** The program to run is not there, or cannot be run. */
 export class CannotRun extends Error {
   override readonly name = "CannotRun";
-  /** What shells exit with for it. */
+  /** The exit code of shells for it. */
   readonly exitCode: number;
 
   constructor(program: string, error: NodeJS.ErrnoException) {

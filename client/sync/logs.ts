@@ -1,8 +1,8 @@
-// Where nodes are in the logs of a board, reckoned from the heads that they tell.
+// The places of nodes in the logs of a board, reckoned from the heads that they tell.
 import { createHash } from "node:crypto";
 import { type Change, type Head, type Heads, isHead, isHex } from "./peer-answers.js";
 
-/** Whether a node with `known` lacks nothing of these. */
+/** True if a node with `known` lacks nothing of these. */
 export function includes(known: Heads, given: Heads): boolean {
   const hashes = new Set(known.map(({ hash }) => hash));
   return given.every(({ hash }) => hashes.has(hash));
@@ -23,7 +23,7 @@ export interface LogPosition extends Head {
   readonly prev: string | null;
 }
 
-/** Where a change says that it stands; undefined if it does not say so, and then it is no change. */
+/** The position that a change says it has; undefined if it does not say so, and then it is no change. */
 export function positionOf({ body }: Change): LogPosition | undefined {
   try {
     const { author, incarnation, seq, prev } = JSON.parse(body) as LogPosition;

@@ -1,5 +1,5 @@
-// A peer is another machine, perhaps of another version, perhaps not a pawld at all. Answers that are read here, or shown,
-// are looked at first; the changes themselves are judged by the node that takes them in.
+// A peer is another machine, perhaps of another version, perhaps not a pawld at all. Its answers are looked at before
+// they are used or shown; the changes themselves are judged by the node that takes them in.
 import type { Result } from "@pawl/protocol";
 import { PawlError, shown } from "@pawl/protocol/errors";
 import { MAX_CHANGES_PER_CALL } from "@pawl/protocol/limits";

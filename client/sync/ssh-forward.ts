@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { PawlError } from "@pawl/protocol/errors";
 
-/** What the far end says once forwarding is set up: ssh listens before it starts the command there. */
+/** The far end prints this once forwarding is set up: ssh listens before it starts the command there. */
 const READY = "pawl-forwarding";
 
 const ENDING_SIGNALS = ["SIGTERM", "SIGINT", "SIGHUP"] as const;
@@ -15,7 +15,7 @@ export interface Forwarding extends AsyncDisposable {
   readonly socket: string;
 }
 
-/** Where a peer's daemon is: on a path here, or on another machine. */
+/** A peer's daemon: on a path here, or on another machine. */
 export type PeerAddress =
   | { readonly kind: "socket"; readonly path: string }
   | { readonly kind: "ssh"; readonly host: string; readonly path: string | undefined };
@@ -44,7 +44,7 @@ export async function forward(host: string, path: string | undefined): Promise<F
   const ssh = startSsh(
     ["-o", "ExitOnForwardFailure=yes", "-o", "ServerAliveInterval=15", "-L", `${socket}:${remote}`],
     host,
-    // It ends when its input does: soon after this program is gone, however it went.
+    // The command ends when its input does: soon after this program is gone, however it went.
     `echo ${READY}; exec cat`,
   );
   // ssh would stay until the daemon there has answered what this program no longer waits for.
@@ -72,7 +72,7 @@ export async function forward(host: string, path: string | undefined): Promise<F
   return { socket, [Symbol.asyncDispose]: dispose };
 }
 
-/** Where the daemon listens there, as `pawl` there says. */
+/** The path on which the daemon listens there, as `pawl` there says. */
 async function remoteSocketPath(host: string): Promise<string> {
   const ssh = startSsh([], host, "pawl socket-path");
   ssh.stdin?.end();
@@ -90,7 +90,7 @@ async function remoteSocketPath(host: string): Promise<string> {
 
 function startSsh(options: readonly string[], host: string, command: string): ChildProcess {
   const ssh = spawn("ssh", ["-T", ...options, "--", host, command], { stdio: ["pipe", "pipe", "inherit"] });
-  // It may be gone before its input is.
+  // ssh may be gone before its input is.
   ssh.stdin?.on("error", () => {});
   return ssh;
 }

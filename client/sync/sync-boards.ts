@@ -1,5 +1,5 @@
-// The room of sync: two nodes of a board are made to agree, and a daemon on another machine is reached by ssh. It imports
-// the client that `connect()` makes, and uses nothing but its methods.
+// The room of sync: two nodes of a board are made to agree, and a daemon on another machine is reached by ssh. The room
+// imports the client that `connect()` makes, and uses nothing but its methods.
 import { PawlError } from "@pawl/protocol/errors";
 import type { PawlClient } from "../connect.js";
 import { headsOf, type Identity, identityOf, type Rejection } from "./peer-answers.js";
@@ -11,7 +11,7 @@ export interface Refused extends Rejection {
   readonly by: "here" | "peer";
 }
 
-/** What a sync did. */
+/** The outcome of a sync. */
 export interface Synced {
   /** Changes that this node took in. */
   readonly pulled: number;
@@ -28,8 +28,8 @@ export interface SyncOptions {
 
 /**
  * Makes two nodes of a board agree: this node takes in what it lacks of the peer, then the peer what it lacks of
- * this node. Nodes that agree already exchange their heads and nothing else. It can be interrupted at any moment,
- * and begun again: what was taken in stays.
+ * this node. Nodes that agree already exchange their heads and nothing else. A sync can be interrupted at any
+ * moment, and begun again: changes that were taken in stay.
  *
  * Rejects with `wrong_board` when they are on different boards, and with `duplicate_key` when they sign with the
  * same key: one was made from a copy of the other, and both would write one log.
@@ -49,7 +49,7 @@ export async function syncBoards(
   const pulled = await transfer(peer, theirs.heads, here, mine.heads, (done, total) =>
     options.onProgress?.({ direction: "pull", done, total }),
   );
-  // What came from the peer is now to be had here too, and it may have made this node begin a new log.
+  // The changes of the peer are now to be had here too, and may have made this node begin a new log.
   const heads = pulled.applied === 0 ? mine.heads : await headsOf(here);
   const pushed = await transfer(here, heads, peer, theirs.heads, (done, total) =>
     options.onProgress?.({ direction: "push", done, total }),

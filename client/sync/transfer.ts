@@ -13,15 +13,15 @@ import {
   sharedOf,
 } from "./peer-answers.js";
 
-/** Of a request, beside the changes in it. */
+/** The bytes of a request, beside the changes in it. */
 const REQUEST_FRAME_BYTES = 1024;
-/** Of a request, beside the heads in it. */
+/** The bytes of a request, beside the heads in it. */
 const HEADS_FRAME_BYTES = 128;
-/** Of a head as JSON in a list, at most. */
+/** The bytes of a head as JSON in a list, at most. */
 const HEAD_BYTES = 240;
 /**
- * How many heads one request names for each that is wanted, at most: that one, what the receiver has of the same log, what
- * else of it the receiver turns out to have, how far it has come meanwhile, and what it refuses.
+ * How many heads one request names for each that is wanted, at most: that one, the head that the receiver has of the
+ * same log, another of it that the receiver turns out to have, how far it has come meanwhile, and what it refuses.
  */
 const HEADS_PER_WANTED = 5;
 
@@ -78,11 +78,11 @@ async function giveInParts(work: Transfer, given: Heads, known: Heads, wantedHea
 /** Pages of changes on their way from one node to another. */
 class Transfer {
   applied = 0;
-  /** By log, what was refused of it first. */
+  /** The first change that was refused of a log, by log. */
   readonly rejected = new Map<string, Rejection>();
   readonly #from: PawlClient;
   readonly #to: PawlClient;
-  /** Of the changes in one request to the receiver. */
+  /** The bytes of changes in one request to the receiver, at most. */
   readonly #maxBytes: number;
   readonly #onProgress: (done: number) => void;
   #done = 0;

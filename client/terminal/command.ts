@@ -1,3 +1,5 @@
+// The room of the terminal: what a command is, and how values come from the command line and results go out. The room
+// imports the library's types, and nothing else of the client.
 import type { Readable } from "node:stream";
 import type { PawlClient } from "../connect.js";
 import type { Output, Terminal } from "./output.js";
@@ -7,7 +9,7 @@ export interface Option {
   /** `duration` is milliseconds, also written as 90s, 5m, 2h or 1d; `flag` takes no value. */
   readonly type: "text" | "number" | "duration" | "flag";
   readonly describe: string;
-  /** What the help shows as the value's name. */
+  /** The value's name in the help. */
   readonly value?: string;
   readonly short?: string;
   /** Only shown: what holds when the option is not given. */
@@ -42,7 +44,7 @@ export type Arguments<A extends string, O extends Options> = Positionals<A> & {
   readonly "--": readonly string[];
 };
 
-/** What a command works with. */
+/** The streams, options and client that a command works with. */
 export interface Context {
   readonly output: Output;
   readonly stdin: Readable;
@@ -59,10 +61,10 @@ export interface Context {
 export interface Command<A extends string, O extends Options> {
   /** Its positional arguments: `<queue> [payload..]`, `<name> -- command`. */
   readonly args: A;
-  /** What it does, as a sentence without a full stop. */
+  /** The first sentence of its help, without a full stop. */
   readonly summary: string;
   readonly options: O;
-  /** What the summary leaves open, as sentences. */
+  /** The rest that a user needs to know, as sentences. */
   readonly details?: string;
   /** Command lines and what they do. */
   readonly examples: readonly (readonly [line: string, does: string])[];

@@ -16,7 +16,7 @@ export interface Terminal {
 
 /** The two streams of the program: results on stdout, everything said about them on stderr. */
 export class Output {
-  /** Whether results and errors are for programs: JSON, one line. */
+  /** True if results and errors are for programs: JSON, one line. */
   readonly json: boolean;
   readonly #stdout: TerminalStream;
   readonly #stderr: TerminalStream;
@@ -84,17 +84,17 @@ export class Output {
     return this.isScreen ? this.#stdout.columns : undefined;
   }
 
-  /** Whether results go to a terminal. */
+  /** True if results go to a terminal. */
   get isScreen(): boolean {
     return this.#stdout.isTTY === true;
   }
 
-  /** Whether what is said beside the results goes to a terminal. */
+  /** True if notes and errors go to a terminal. */
   get isWatched(): boolean {
     return this.#stderr.isTTY === true;
   }
 
-  /** Whether nobody reads the results any more, as after `| head -1`. */
+  /** True if nobody reads the results any more, as after `| head -1`. */
   get closed(): boolean {
     return this.#failure !== undefined;
   }

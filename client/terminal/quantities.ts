@@ -1,4 +1,4 @@
-// How numbers, sizes, durations and times are written for people.
+// Numbers, sizes, durations and times as they are written for people.
 
 /** 12,345 */
 export function count(number: number): string {

@@ -40,7 +40,7 @@ export interface Completable {
 }
 
 /**
- * What could come next on a line: commands, options, and the values of an option that has a choice of them.
+ * The words that could come next on a line: commands, options, and the values of an option that has a choice of them.
  *
  * @param words the line so far, from the program's name on; the last one is the one being typed.
  */

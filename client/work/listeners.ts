@@ -1,6 +1,4 @@
-// How the application is told.
-
-/** Calls a listener of the application. An error of the listener is for the application to see, and ends nothing here. */
+/** Calls a listener of the application. Its errors are for the application to see, and end nothing here. */
 export function callListener<A extends unknown[]>(listener: (...args: A) => void, ...args: A): void {
   try {
     listener(...args);

@@ -6,7 +6,7 @@
  */
 export class Postpone extends Error {
   override readonly name = "Postpone";
-  /** How long nobody gets it. */
+  /** How long nobody gets the work, in milliseconds. */
   readonly delayMs: number;
 
   constructor({ delayMs = 0 }: { delayMs?: number } = {}) {

@@ -21,7 +21,7 @@ interface Taken {
 /** Where the payloads are in the result of `queue.claim`. */
 const PAYLOADS = ["claim", "batches", EACH, "payloads", EACH];
 
-/** What a handler of `PawlClient.work` is given: the batches of one claim. */
+/** The batches of one claim, as a handler of `PawlClient.work` gets them. */
 export interface Work<T = unknown> {
   /** The payloads of all batches, in their order. */
   readonly payloads: readonly T[];
@@ -39,13 +39,13 @@ export interface Work<T = unknown> {
 export interface WorkOptions {
   /** How many claims are worked on at a time; 1 by default, 1,000 at most. */
   concurrency?: number;
-  /** Who claims, for people; otherwise the program and its pid. */
+  /** The worker's name, for people; otherwise the program and its pid. */
   owner?: string;
   /** How long a claim outlives the last sign of life, in milliseconds; 30,000 by default. */
   leaseMs?: number;
   /** How many batches that join are claimed together; 1 by default. */
   maxBatches?: number;
-  /** What kind of moment this is: see `queue.claim`. */
+  /** The kind of moment this is: see `queue.claim`. */
   boundary?: NonNullable<Params<"queue.claim">["boundary"]>;
   /** `disconnect` (default) lets go of a claim the moment this process ends; `expiry` when its lease has passed. */
   releaseOn?: ReleaseOn;
@@ -80,7 +80,7 @@ export function work<T>(
   });
 }
 
-/** What is done with one claim after the other, or with several at a time. */
+/** Takes claims and works on them, one after the other or several at a time. */
 class QueueWorker<T> {
   readonly #connection: Connection;
   readonly #queue: string;

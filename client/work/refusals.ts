@@ -10,7 +10,7 @@ const FOR_GOOD: ReadonlySet<ErrorKind> = new Set([
   "exhausted",
 ]);
 
-/** Whether asking again is of no use. */
+/** True if asking again is of no use. */
 export function isForGood(error: unknown): error is PawlError {
   return error instanceof PawlError && FOR_GOOD.has(error.kind);
 }

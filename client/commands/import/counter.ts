@@ -10,7 +10,7 @@ export interface Counter {
   readonly last: number;
   /** 0 in centralized mode; undefined where the source does not say. */
   readonly nodeId: number | undefined;
-  /** Where in the source, for messages. */
+  /** The place in the source, for messages. */
   readonly place: string;
 }
 

@@ -33,7 +33,7 @@ export async function readSqlite(file: string): Promise<Counter[]> {
   return counters;
 }
 
-/** By the SQLite module of the daemon, where its package is installed; the client's own has no native code. */
+/** Reads by the SQLite module of the daemon, where its package is installed: the client has no native code. */
 async function selectByModule(path: string): Promise<string[] | undefined> {
   let Sqlite: SqliteModule;
   try {
@@ -56,7 +56,7 @@ type SqliteModule = new (
   options: { readonly: boolean; fileMustExist: boolean },
 ) => { prepare(sql: string): { pluck(): { all(): string[] } }; close(): void };
 
-/** By the `sqlite3` program. */
+/** Reads by the `sqlite3` program. */
 async function selectByProgram(path: string): Promise<string[]> {
   try {
     const { stdout } = await promisify(execFile)("sqlite3", ["-readonly", "-batch", path, SELECT_COUNTERS], {

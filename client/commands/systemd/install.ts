@@ -121,7 +121,7 @@ export class Steps {
     if (directoryToo && readdirSync(dirname(path)).length === 0) rmdirSync(dirname(path));
   }
 
-  /** Runs systemctl. What may fail because there is nothing to do is asked first, so a failure is trouble. */
+  /** Runs systemctl. A step that may have nothing to do is not taken then, so a failure is trouble. */
   systemctl(...args: string[]): void {
     run("systemctl", [...scopeOf(this.#layout), ...args]);
     this.done.push(`systemctl ${[...scopeOf(this.#layout), ...args].join(" ")}`);

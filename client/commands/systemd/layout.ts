@@ -4,7 +4,7 @@ import { PawlError } from "@pawl/protocol/errors";
 import { DEFAULT_INSTANCE } from "@pawl/protocol/paths";
 import type { Terminal } from "../../terminal/output.js";
 
-/** Where the units of an instance belong, and how they are called. */
+/** The places and names of the units of an instance. */
 export interface UnitLayout {
   readonly instance: string;
   readonly user: boolean;

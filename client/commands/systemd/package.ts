@@ -3,10 +3,10 @@ import { delimiter, dirname, join } from "node:path";
 import { PawlError } from "@pawl/protocol/errors";
 import { daemonPackage } from "../../connection/daemon-program.js";
 
-/** Lies in the directory that has the units. */
+/** A drop-in that lies beside the units. */
 export const NETWORK_CONF = "network.conf";
 
-/** What runs the daemon of this installation, with absolute paths, and where its units are. */
+/** The command line of the daemon of this installation, with absolute paths, and the directory of its units. */
 export function installation(): { command: string[]; units: string } {
   const directory = daemonPackage() ?? packageOnPath();
   // In a clone they lie beside the packages.

@@ -28,7 +28,7 @@ interface Status {
   };
 }
 
-/** Of an image, where nothing runs: what lies there, and what will be started when it is booted. */
+/** The status in an image, where nothing runs: which units lie there, and which are started when it is booted. */
 function statusOfImage(layout: UnitLayout): Status {
   const { instance, user, service, sockets, socket: path, unitDirectory, unitFiles } = layout;
   const base = (unit: string): UnitStatus & { enabled: boolean } => {
@@ -48,7 +48,7 @@ function statusOfImage(layout: UnitLayout): Status {
 }
 
 function isEnabled(layout: UnitLayout, unit: string): boolean {
-  // It ends with 1 or 4 for a unit that is not.
+  // systemctl ends with 1 or 4 for a unit that is not enabled.
   return run("systemctl", [...scopeOf(layout), "is-enabled", unit], [0, 1, 4]).trim() === "enabled";
 }
 
