@@ -3,9 +3,9 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 
-const BUILT = join(import.meta.dirname, "../../daemon/dist/board");
+const BUILT = join(import.meta.dirname, "../../daemon/dist/domain/board");
 
-/** A module of daemon/board, as built, with one text in it replaced by another. The text must occur once. */
+/** A module of daemon/domain/board, as built, with one text in it replaced by another. The text must occur once. */
 export async function mutant<Module>(file: string, text: string, replacement: string): Promise<Module> {
   const source = readFileSync(join(BUILT, file), "utf8");
   const occurrences = source.split(text).length - 1;
