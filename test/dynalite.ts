@@ -15,6 +15,18 @@ export const AWS_ENV = {
   AWS_REGION: "eu-central-1",
 };
 
+/** Has the SDK sign in this process; other files of tests may come after it. */
+export function signHere(atEnd: AtEnd): void {
+  for (const [name, value] of Object.entries(AWS_ENV)) {
+    const before = process.env[name];
+    process.env[name] = value;
+    atEnd(() => {
+      if (before === undefined) delete process.env[name];
+      else process.env[name] = before;
+    });
+  }
+}
+
 export class Dynalite {
   readonly port: number;
   readonly #path: string;

@@ -19,7 +19,7 @@ import {
 } from "../../daemon/dist/remote/specification.js";
 import { Authority, HAS_OPENSSL } from "../certificates.js";
 import { type AtEnd, privateDirectory } from "../daemon.js";
-import { AWS_ENV, Dynalite } from "../dynalite.js";
+import { Dynalite, signHere } from "../dynalite.js";
 import { EtcdCluster, HAS_ETCD } from "../etcd.js";
 import { LossyProxy } from "../lossy-proxy.js";
 
@@ -51,7 +51,7 @@ describe("dynamodb", () => {
   let dynalite: Dynalite;
   const { atEnd, close } = stageEnd();
   beforeAll(async () => {
-    Object.assign(process.env, AWS_ENV);
+    signHere(atEnd);
     dynalite = await Dynalite.start(atEnd);
   });
   afterAll(close);

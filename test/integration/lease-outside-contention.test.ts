@@ -12,7 +12,7 @@ import { expect, test } from "vitest";
 import { createTable } from "../../daemon/dist/remote/load.js";
 import { type DynamoDbSpecification, parseProvider } from "../../daemon/dist/remote/specification.js";
 import { type AtEnd, type DaemonProcess, Place, privateDirectory } from "../daemon.js";
-import { AWS_ENV, Dynalite } from "../dynalite.js";
+import { AWS_ENV, Dynalite, signHere } from "../dynalite.js";
 import { EtcdCluster, HAS_ETCD } from "../etcd.js";
 import { LossyProxy } from "../lossy-proxy.js";
 
@@ -52,7 +52,7 @@ const GROUNDS: Record<string, { there: boolean; make: (atEnd: AtEnd) => Promise<
   dynamodb: {
     there: true,
     make: async (atEnd) => {
-      Object.assign(process.env, AWS_ENV);
+      signHere(atEnd);
       const dynalite = await Dynalite.start(atEnd);
       const proxy = await LossyProxy.start(dynalite.port, atEnd);
       const specification = `dynamodb:table=leases,endpoint=http://127.0.0.1:${proxy.port}`;
