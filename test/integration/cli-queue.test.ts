@@ -474,7 +474,7 @@ describe("work", () => {
     const directory = privateDirectory();
     await run(["enqueue", "lost", '"slow"']);
     const script =
-      'read -r payload; echo "$payload"; [ "$payload" = \'"fast"\' ] && exit 0; trap \'echo told; exit 1\' TERM; while :; do sleep 0.05; done';
+      'trap "echo told; exit 1" TERM; read -r payload; echo "$payload"; [ "$payload" = \'"fast"\' ] && exit 0; sleep 60 & wait';
     const worker = work("lost", ["--json", "--lease", "1s"], ["sh", "-c", `{ ${script}; } >&2`], directory);
     await worker.complained(/slow/);
     // The batch is taken by another behind the back of the worker, as after a stop that was longer than its lease.
