@@ -114,6 +114,13 @@ describe("imports", () => {
     );
   });
 
+  test("yargs and json-rpc-2.0 are each imported by one file", () => {
+    for (const name of ["yargs", "json-rpc-2.0"]) {
+      const importers = imports.filter(({ module }) => module === name).map(({ path }) => path);
+      expect(importers, name).toHaveLength(1);
+    }
+  });
+
   test("what is imported is declared, and what is declared is imported", () => {
     for (const name of PACKAGES) {
       const { dependencies = {}, peerDependencies = {} } = JSON.parse(read(`${name}/package.json`)) as {

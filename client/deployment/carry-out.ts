@@ -13,7 +13,10 @@ export type Envelope = Result<"command.lease">["leases"][number]["envelope"];
 export type CommandResponse = NonNullable<Result<"command.response">["response"]>;
 export type ErrorResponse = Extract<CommandResponse, { status: "error" }>;
 
-/** Finds the handler, reads the params, and makes of what the handler does the answer, if it is to be one. */
+/**
+ * Has the handler of a command carry it out. Resolves with the answer, which may be an error, or with `Postpone` if
+ * there is to be none yet. Rejects when the daemon refuses to tell the params or its limits.
+ */
 export async function carryOut(
   connection: Connection,
   envelope: Envelope,
@@ -26,24 +29,43 @@ export async function carryOut(
   if (handler === undefined) {
     return { status: "error", code: "UNKNOWN_COMMAND", message: `${deployment} does not know ${command}.` };
   }
-  if (isUploaded(envelope.params)) {
-    const text = await uploadedText(connection, commandId, received.signal);
-    received.paramsText = () => text;
-  }
-  const params = isUploaded(envelope.params) ? JSON.parse(received.paramsText()) : envelope.params;
-  let answer: CommandResponse;
-  let text: string;
+  const params = await readParams(connection, envelope, received);
+  const answer = await answerOf(handler, params, received, onFailure);
+  return answer instanceof Postpone ? answer : await fitting(connection, commandId, answer);
+}
+
+/** The params, read from the daemon first if they were uploaded. */
+async function readParams(connection: Connection, envelope: Envelope, received: Received): Promise<unknown> {
+  if (!isUploaded(envelope.params)) return envelope.params;
+  const text = await uploadedText(connection, envelope.commandId, received.signal);
+  received.paramsText = () => text;
+  return JSON.parse(text);
+}
+
+/** An answer and its length as JSON, in bytes. */
+interface MeasuredAnswer {
+  readonly answer: CommandResponse;
+  readonly bytes: number;
+}
+
+async function answerOf(
+  handler: Handlers[string],
+  params: unknown,
+  received: Received,
+  onFailure: ServeOptions["onFailure"],
+): Promise<MeasuredAnswer | Postpone> {
   try {
-    answer = { status: "success", response: (await handler(params, received)) ?? null };
-    text = JSON.stringify(answer);
+    return measured({ status: "success", response: (await handler(params, received)) ?? null });
   } catch (error) {
     if (error instanceof Postpone) return error;
     if (onFailure !== undefined) callListener(onFailure, error, received);
-    answer = answerWith(error);
-    text = JSON.stringify(answer);
+    return measured(errorAnswer(error));
   }
-  const bytes = Buffer.byteLength(text) + ENVELOPE_BYTES;
-  return bytes <= MIN_MAX_MESSAGE_BYTES ? answer : await fitting(connection, commandId, answer, bytes);
+}
+
+/** Throws the error of JSON.stringify for an answer that is no JSON. */
+function measured(answer: CommandResponse): MeasuredAnswer {
+  return { answer, bytes: Buffer.byteLength(JSON.stringify(answer)) };
 }
 
 /** Params that were uploaded stay with the daemon until somebody reads them, piece by piece. */
@@ -66,7 +88,7 @@ function isUploaded(params: unknown): boolean {
 
 export const HANDLER_ERROR = { status: "error", code: "HANDLER_ERROR" } as const;
 
-function answerWith(error: unknown): ErrorResponse {
+function errorAnswer(error: unknown): ErrorResponse {
   const message = (error instanceof Error ? error.message : String(error)).slice(0, MAX_MESSAGE_LENGTH);
   if (!(error instanceof CommandError)) return { ...HANDLER_ERROR, message };
   const code = error.code.slice(0, MAX_ANSWER_CODE_LENGTH);
@@ -83,12 +105,13 @@ function answerWith(error: unknown): ErrorResponse {
 async function fitting(
   connection: Connection,
   commandId: string,
-  answer: CommandResponse,
-  bytes: number,
+  { answer, bytes }: MeasuredAnswer,
 ): Promise<CommandResponse> {
+  const lineBytes = bytes + ENVELOPE_BYTES;
+  if (lineBytes <= MIN_MAX_MESSAGE_BYTES) return answer;
   const most = await connection.maxMessageBytes();
-  if (bytes <= most) return answer;
-  const message = `The answer to ${commandId} has ${bytes} bytes, and the daemon takes lines of ${most} (--max-message-bytes).`;
+  if (lineBytes <= most) return answer;
+  const message = `The answer to ${commandId} has ${lineBytes} bytes, and the daemon takes lines of ${most} (--max-message-bytes).`;
   return { status: "error", code: "ANSWER_TOO_LARGE", message };
 }
 

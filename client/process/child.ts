@@ -1,5 +1,5 @@
-// The room of processes: the programs that `work`, `serve` and `lock` run for as long as something is held for them. The
-// room imports nothing else of the client.
+// The room of processes: the programs that `work`, `serve` and `lock` run for as long as something is held for them.
+// The room imports nothing else of the client.
 import { type ChildProcess, spawn } from "node:child_process";
 import type { Socket } from "node:net";
 import { constants as system } from "node:os";
@@ -8,7 +8,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { groupGuard } from "./group-guard.js";
 import { CannotRun, checkProgram } from "./program.js";
 
-/** Output that is still on its way when the command has ended; what it left running may hold the pipe open. */
+/** How long output may be on its way when the command has ended: processes that it left may hold the pipe open. */
 const LAST_OUTPUT_MS = 200;
 /** Shells exit with this and the number of the signal that ended a command. */
 const EXIT_SIGNAL_BASE = 128;
@@ -95,11 +95,11 @@ export class Child {
     }
   }
 
-  /** Tells it to end, kills what is left of its group after a while, and resolves once it has ended. */
+  /** Tells the command to end, kills the rest of its group after a while, and resolves once the command has ended. */
   async stop(killAfterMs: number): Promise<Ended> {
     if (!this.#over) {
       this.signal("SIGTERM");
-      // One that is stopped would not hear it.
+      // A command that is stopped would not hear it.
       this.signal("SIGCONT");
       const timer = setTimeout(() => this.signal("SIGKILL"), killAfterMs);
       await this.ended;

@@ -8,7 +8,7 @@ import { ConnectionLost } from "../connection/connection-lost.js";
 import { callListener } from "./listeners.js";
 import { isForGood } from "./refusals.js";
 
-/** Questions for more that one pool has open: the daemon serves a connection only so many requests at a time. */
+/** How many questions for more one pool has open: the daemon serves a connection only so many requests at a time. */
 const MAX_ASKING = 4;
 const MAX_CONCURRENCY = 1000;
 /** How long one question for more waits at the daemon. */
@@ -59,7 +59,7 @@ export interface WorkerPoolOptions<T> {
 export class WorkerPool<T> implements WorkHandle {
   readonly #options: WorkerPoolOptions<T>;
   readonly #closing = new AbortController();
-  /** Workers that perform, or that are asking for work. */
+  /** How many are performed, or may come of the questions that are open. */
   #busy = 0;
   #changed: (() => void)[] = [];
   #refusal: PawlError | undefined;
