@@ -1,65 +1,216 @@
+// The clocks of the machine, and the daemon's time made of them. Nothing else in the daemon reads a clock; this
+// file imports nothing of it.
 import { readFileSync } from "node:fs";
+import { uptime } from "node:os";
 import { performance } from "node:perf_hooks";
 
-/** A wall clock this much ahead of ours was set forward, or the machine slept; less is drift. */
+/** A wall clock that has left the monotonic one by more than this was set, as far as people are told. */
 const STEP_THRESHOLD_MS = 1000;
+/** Two clocks in whole milliseconds differ now by one more, now by one less. */
+const ROUNDING_MS = 1;
+/** While the database is written, the time is kept in it this often, for the next boot of the machine. */
+const KEEP_EVERY_MS = 1000;
+/** Retention counts no more than this of the time between two boots, because the wall clock may have been set. */
+const MAX_RETENTION_OVER_BOOTS_MS = 24 * 60 * 60 * 1000;
 
-/** The two clocks of a machine, so that tests can move them. Both in milliseconds. */
+/** The clocks of a machine, so that tests can move them. All in milliseconds. */
 export interface TimeSource {
   /** Since the Unix epoch; may jump. */
   wall(): number;
-  /** Since any moment; never jumps, and stands still while the machine sleeps. */
+  /** CLOCK_MONOTONIC: since the boot; never jumps, and stands still while the machine sleeps. */
   monotonic(): number;
+  /** CLOCK_BOOTTIME: the same, and goes on while the machine sleeps. */
+  boottime(): number;
+  /** Which boot of the machine, or null where the kernel does not say: then nothing is comparable over a restart. */
+  readonly boot: string | null;
 }
 
-const systemTime: TimeSource = {
-  wall: () => Date.now(),
-  monotonic: () => performance.now(),
-};
+/** The time as the database keeps it, from which the next life of the daemon goes on. All in milliseconds. */
+export interface KeptTime {
+  readonly boot: string | null;
+  readonly monotonicMs: number;
+  readonly boottimeMs: number;
+  readonly wallMs: number;
+  readonly elapsedMs: number;
+  /** The part of the elapsed time that does not count for retention. */
+  readonly unretainedMs: number;
+}
 
-/** What a reading found: the time, and by how much the wall clock has jumped ahead of it. */
 export interface Reading {
-  now: number;
-  steppedMs: number;
+  /** Elapsed time: in milliseconds, comparable over restarts and reboots, never running backwards. */
+  readonly now: number;
+  /** Elapsed time as retention counts it. */
+  readonly retentionNow: number;
+  /** The wall clock as it is, in milliseconds since the Unix epoch. It may run backwards. */
+  readonly wallMs: number;
+}
+
+/** A wall clock that was set: to what, and by how many milliseconds, negative for back. */
+export interface Step {
+  readonly steppedAt: number;
+  readonly byMs: number;
+}
+
+/** The wall clock left the monotonic one: it was set, or the machine slept, or both. */
+export interface Jump {
+  readonly step: Step | undefined;
+  readonly slept: boolean;
 }
 
 /**
- * The daemon's one clock (spec: wire.md, Time). It runs at the pace of the monotonic clock from the later of
- * the wall clock and the high-water mark of the database, so it never runs backwards. When the wall clock is
- * found ahead (set forward, or the machine slept), the reading says by how much, and the clock goes on at its
- * pace until it is told to follow: by then the deadlines of leases have been moved by the same amount and that
- * is committed, so that what remains of a lease stays what it was also if the database could not be written.
+ * The daemon's time (spec: wire.md, Time). Elapsed time runs with CLOCK_MONOTONIC, also over a restart in the same
+ * boot of the machine, and over a reboot goes on by the difference of the wall clock. It begins as the wall clock of
+ * when the database was made, and is equal to no clock of anybody's afterwards. The wall clock only passes through.
  */
 export class Clock {
   readonly #time: TimeSource;
-  /** Added to the monotonic clock to give the time. */
-  #offset: number;
-  #last: number;
+  /** Added to the monotonic clock to give the elapsed time. */
+  #offsetMs = 0;
+  #unretainedMs = 0;
+  /** Added to the elapsed time to give the wall clock. It changes when that is set, and when the machine sleeps. */
+  #wallAheadMs = 0;
+  /** How long the machine had slept when that changed last. */
+  #sleptMs: number;
+  #boottimeAheadMs = 0;
+  #lastStep: Step | null = null;
+  #untold: Jump | undefined;
+  #kept: KeptTime | undefined;
 
-  /** @param highWaterMark the latest time that the database has seen, 0 for a new one. */
-  constructor(highWaterMark: number, time: TimeSource = systemTime) {
+  /** @param kept the time as the database keeps it; undefined for a new one. */
+  constructor(kept: KeptTime | undefined, time: TimeSource = systemTime) {
     this.#time = time;
-    this.#last = Math.max(Math.floor(time.wall()), highWaterMark);
-    this.#offset = this.#last - time.monotonic();
+    this.#sleptMs = time.boottime() - time.monotonic();
+    if (kept === undefined) this.#offsetMs = Math.floor(time.wall() - time.monotonic());
+    else this.goOnFrom(kept);
   }
 
   read(): Reading {
-    const wall = this.#time.wall();
+    const wallMs = Math.floor(this.#time.wall());
+    const now = Math.floor(this.#time.monotonic() + this.#offsetMs);
+    const byMs = wallMs - now - this.#wallAheadMs;
+    if (Math.abs(byMs) > ROUNDING_MS) this.#seeJump(wallMs, byMs);
+    return { now, retentionNow: now - this.#unretainedMs, wallMs: now + this.#wallAheadMs };
+  }
+
+  /**
+   * Goes on from where another life of the daemon was: the one before, or for a daemon that only reads, the one that
+   * writes. Does nothing for the same object again.
+   */
+  goOnFrom(kept: KeptTime): void {
+    if (kept === this.#kept) return;
+    this.#kept = kept;
+    const wallMs = Math.floor(this.#time.wall());
     const monotonic = this.#time.monotonic();
-    const ahead = Math.floor(wall - (monotonic + this.#offset));
-    const steppedMs = ahead >= STEP_THRESHOLD_MS ? ahead : 0;
-    this.#last = Math.max(this.#last, Math.floor(monotonic + this.#offset));
-    return { now: this.#last, steppedMs };
+    this.#unretainedMs = kept.unretainedMs;
+    if (kept.boot !== null && kept.boot === this.#time.boot && monotonic >= kept.monotonicMs) {
+      this.#offsetMs = kept.elapsedMs - kept.monotonicMs;
+      this.#wallAheadMs = kept.wallMs - kept.elapsedMs;
+      this.#sleptMs = kept.boottimeMs - kept.monotonicMs;
+      return;
+    }
+    // A commit after the time was last kept may have seen so much later.
+    const passedMs = Math.max(wallMs - kept.wallMs, KEEP_EVERY_MS);
+    this.#offsetMs = Math.ceil(kept.elapsedMs + passedMs - monotonic);
+    this.#wallAheadMs = wallMs - Math.floor(monotonic + this.#offsetMs);
+    this.#unretainedMs += Math.max(passedMs - MAX_RETENTION_OVER_BOOTS_MS, 0);
+    if (kept.wallMs - wallMs > STEP_THRESHOLD_MS) {
+      this.#tell({ step: { steppedAt: wallMs, byMs: wallMs - kept.wallMs }, slept: false });
+    }
   }
 
-  /** The wall clock as it is: it may run backwards. Other nodes' times are compared with this. */
-  wallMs(): number {
-    return Math.floor(this.#time.wall());
+  /** The last step of the wall clock in this life of the daemon or at its start. */
+  get lastStep(): Step | null {
+    return this.#lastStep;
   }
 
-  /** Jumps ahead by as much as a reading said. */
-  follow(steppedMs: number): void {
-    this.#offset += steppedMs;
+  /** The last jump of the wall clock against the monotonic one, if this has not given it yet. */
+  takeJump(): Jump | undefined {
+    const jump = this.#untold;
+    this.#untold = undefined;
+    return jump;
+  }
+
+  /** The time to be kept with a transaction that writes; undefined if what was kept will do. */
+  toKeep({ now, wallMs }: Reading): KeptTime | undefined {
+    const kept = this.#kept;
+    const isFresh = kept?.boot === this.#time.boot && now - kept.elapsedMs < KEEP_EVERY_MS;
+    const isRight =
+      kept !== undefined && Math.abs(wallMs - kept.wallMs - (now - kept.elapsedMs)) <= STEP_THRESHOLD_MS;
+    return isFresh && isRight ? undefined : this.#present(now, wallMs);
+  }
+
+  /** Says that the transaction that keeps this time is committed. */
+  wasKept(kept: KeptTime): void {
+    this.#kept = kept;
+  }
+
+  /**
+   * CLOCK_BOOTTIME, in milliseconds since the boot: the leases of providers outside go on by it. It is read some
+   * milliseconds late rather than early at first, and never runs backwards.
+   */
+  boottime(): Boottime {
+    const monotonic = this.#time.monotonic();
+    this.#boottimeAheadMs = Math.max(this.#boottimeAheadMs, this.#time.boottime() - monotonic);
+    return { boot: this.#time.boot, boottimeMs: Math.floor(monotonic + this.#boottimeAheadMs) };
+  }
+
+  #present(now: number, wallMs: number): KeptTime {
+    const monotonicMs = now - this.#offsetMs;
+    const sleptMs = Math.floor(this.#time.boottime() - this.#time.monotonic());
+    return {
+      boot: this.#time.boot,
+      monotonicMs,
+      boottimeMs: monotonicMs + sleptMs,
+      wallMs,
+      elapsedMs: now,
+      unretainedMs: this.#unretainedMs,
+    };
+  }
+
+  /** The wall clock is no longer where the elapsed time says: it was set, or the machine slept. */
+  #seeJump(wallMs: number, jumpMs: number): void {
+    this.#wallAheadMs += jumpMs;
+    if (Math.abs(jumpMs) <= STEP_THRESHOLD_MS) return;
+    const sleptMs = this.#time.boottime() - this.#time.monotonic();
+    const byMs = Math.round(jumpMs - (sleptMs - this.#sleptMs));
+    const step = Math.abs(byMs) > STEP_THRESHOLD_MS ? { steppedAt: wallMs, byMs } : undefined;
+    this.#tell({ step, slept: sleptMs - this.#sleptMs > STEP_THRESHOLD_MS });
+    this.#sleptMs = sleptMs;
+  }
+
+  #tell({ step, slept }: Jump): void {
+    this.#lastStep = step ?? this.#lastStep;
+    this.#untold = { step: step ?? this.#untold?.step, slept: slept || this.#untold?.slept === true };
+  }
+}
+
+/** A moment of one boot of the machine, which goes on while the machine sleeps. */
+export interface Boottime {
+  /** Which boot, or null where the kernel does not say. */
+  readonly boot: string | null;
+  readonly boottimeMs: number;
+}
+
+/** A moment of elapsed time as the wall clock shows it now, in milliseconds since the Unix epoch. */
+export function shownAt(at: number, { now, wallMs }: Pick<Reading, "now" | "wallMs">): number {
+  return wallMs + (at - now);
+}
+
+/** `performance.now` counts from the start of the process, and is quicker than `hrtime`. */
+const MONOTONIC_AT_START_MS = Number(process.hrtime.bigint()) / 1e6 - performance.now();
+
+const systemTime: TimeSource = {
+  wall: () => Date.now(),
+  monotonic: () => performance.now() + MONOTONIC_AT_START_MS,
+  boottime: () => uptime() * 1000,
+  boot: readBoot(),
+};
+
+function readBoot(): string | null {
+  try {
+    return readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim();
+  } catch {
+    return null;
   }
 }
 
@@ -76,25 +227,4 @@ export function elapsed(): number {
 /** The time of day, for people: what is shown and never compared. */
 export function wallTime(): number {
   return Date.now();
-}
-
-/** A moment that processes of one boot of the machine can compare, whatever happens to the time of day. */
-export interface Uptime {
-  /** Which boot, or null where the kernel does not say: then nothing can be compared over a restart. */
-  readonly boot: string | null;
-  /** Milliseconds of the monotonic clock, which Linux counts from the boot. */
-  readonly uptimeMs: number;
-}
-
-let boot: string | null | undefined;
-
-export function uptime(): Uptime {
-  if (boot === undefined) {
-    try {
-      boot = readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim();
-    } catch {
-      boot = null;
-    }
-  }
-  return { boot, uptimeMs: Math.floor(Number(process.hrtime.bigint()) / 1e6) };
 }

@@ -1,11 +1,10 @@
 import type { NotificationParams } from "@pawl/protocol";
 import { refuse } from "@pawl/protocol/errors";
 import type { Logger } from "pino";
-import { uptime } from "./clock.js";
 import type { Config } from "./config/config.js";
 import { reloaded } from "./config/reload.js";
-import { endByClockOfBoot } from "./domain/lease/remote-lease.js";
-import { endings, restart } from "./grants/expiry.js";
+import { ENDINGS } from "./domain/ends.js";
+import { Ends } from "./grants/ends.js";
 import { IdleExit } from "./idle-exit.js";
 import { introspection, statusLine } from "./introspection.js";
 import { OutsideLeases, type SiteRule } from "./remote/remote-leases.js";
@@ -57,6 +56,7 @@ export class Daemon {
   readonly #connections: Connections;
   readonly #inbox = new Inbox((line, connection, calls) => this.#rpc.receive(line, connection, calls));
   readonly #ownRequests = new OwnRequests();
+  readonly #ends = new Ends(ENDINGS);
   readonly #rpc: Rpc;
   readonly #receivers: Receivers;
   readonly #backups: Backups;
@@ -99,7 +99,8 @@ export class Daemon {
       refuse: (peer, refusal) => this.#rpc.refuse(refusal, peer),
     });
     if (sites.some(({ site }) => site !== undefined)) {
-      this.#outside = new OutsideLeases({ rules: sites, loop: this.#loop, log, readOnly });
+      const boottime = () => database.clock.boottime();
+      this.#outside = new OutsideLeases({ rules: sites, loop: this.#loop, log, readOnly, boottime });
     }
     this.#backups = new Backups(database, log, (connection, progress) =>
       this.#connections.get(connection)?.notify("daemon.backupProgress", progress),
@@ -107,6 +108,7 @@ export class Daemon {
     this.#rpc = this.#makeRpc(parts, statistics);
     this.#idleExit = new IdleExit({
       loop: this.#loop,
+      ends: this.#ends,
       readOnly,
       isIdle: () => this.#connections.size === 0,
       exit: () => void this.stop("idle").then(() => this.#end(0)),
@@ -161,7 +163,7 @@ export class Daemon {
     return new TurnLoop({
       setting: { store, clock, mode, sign, identity, retentionMs: config.retentionDays * DAY_MS, readOnly },
       classify,
-      endings,
+      endings: this.#ends,
       arrivals: {
         take: (calls) => this.#inbox.take(calls),
         isOpen: (connection) => this.#connections.get(connection) !== undefined,
@@ -215,8 +217,8 @@ export class Daemon {
   #recover(): void {
     // It takes long after a crash under load, so it comes before the time that grants are given to be renewed.
     this.#database.moveLog();
-    this.#loop.performNow((env) => endByClockOfBoot(uptime(), env));
-    this.#loop.performNow(restart);
+    this.#loop.performNow((env) => this.#ends.restart(env, this.#database.clock.boottime()));
+    this.#loop.keepTime();
     this.#outside?.start();
   }
 
@@ -296,10 +298,11 @@ export class Daemon {
     this.#log.info("stopped");
   }
 
-  /** The last transaction of this life: the time, so that the next one begins no earlier. */
+  /** The last transaction of this life: the time, from which the next one goes on. */
   #keepTime(): void {
     try {
-      this.#database.end(this.#loop.now());
+      this.#loop.keepTime();
+      this.#database.end();
     } catch (error) {
       // Everything that was answered is on disk; only this could not be added.
       this.#log.error({ err: error }, "the time and a checkpoint could not be written at the end");

@@ -10,6 +10,7 @@ import {
 import { PawlError } from "@pawl/protocol/errors";
 import { format, next, peek, state } from "./domain/sequence/sequence.js";
 import { describeIssues } from "./rpc/validation-errors.js";
+import { keepTime } from "./store/kept-time.js";
 import { type DatabaseOptions, openDatabase } from "./store/open-database.js";
 import type { Operation } from "./store/statement.js";
 import type { Effects, Env } from "./turns/operation.js";
@@ -29,15 +30,13 @@ export function openDispenser(options: DatabaseOptions): LocalDispenser {
   const database = openDatabase(options);
 
   function perform<T>(start: (env: Env) => Operation<T | PawlError>): T {
-    const { now, steppedMs } = database.clock.read();
-    // There are no leases here whose ends would have to be moved along.
-    database.clock.follow(steppedMs);
-    database.store.begin();
+    const { store, clock } = database;
+    const time = clock.read();
+    store.begin();
     try {
-      const outcome = database.store.perform(
+      const outcome = store.perform(
         start({
-          now,
-          wallMs: () => database.clock.wallMs(),
+          ...time,
           mode: database.mode,
           caller: NOBODY,
           mayWait: false,
@@ -50,11 +49,14 @@ export function openDispenser(options: DatabaseOptions): LocalDispenser {
           retentionMs: 0,
         }),
       );
-      database.store.commit(now);
+      const toKeep = store.wrote ? clock.toKeep(time) : undefined;
+      if (toKeep !== undefined) store.perform(keepTime(toKeep));
+      store.commit();
+      if (toKeep !== undefined) clock.wasKept(toKeep);
       if (outcome instanceof PawlError) throw outcome;
       return outcome;
     } finally {
-      database.store.rollback();
+      store.rollback();
     }
   }
 
@@ -88,6 +90,7 @@ const NOBODY = { connection: 0, pid: null, uid: null, gid: null };
 const NO_EFFECTS: Effects = {
   wake: () => {},
   deadline: () => {},
+  wallDeadline: () => {},
   count: () => {},
   bind: () => {},
   notify: () => {},

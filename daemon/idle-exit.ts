@@ -1,4 +1,4 @@
-import { latestGrant } from "./grants/expiry.js";
+import type { Ends } from "./grants/ends.js";
 import type { TurnLoop } from "./turns/turn-loop.js";
 
 /**
@@ -7,6 +7,7 @@ import type { TurnLoop } from "./turns/turn-loop.js";
  */
 export class IdleExit {
   readonly #loop: TurnLoop;
+  readonly #ends: Ends;
   /** Whether the daemon only reads, so that it has granted nothing. */
   readonly #readOnly: boolean;
   readonly #isIdle: () => boolean;
@@ -14,8 +15,15 @@ export class IdleExit {
   #timer: NodeJS.Timeout | undefined;
   #stopped = false;
 
-  constructor(options: { loop: TurnLoop; readOnly: boolean; isIdle: () => boolean; exit: () => void }) {
+  constructor(options: {
+    loop: TurnLoop;
+    ends: Ends;
+    readOnly: boolean;
+    isIdle: () => boolean;
+    exit: () => void;
+  }) {
     this.#loop = options.loop;
+    this.#ends = options.ends;
     this.#readOnly = options.readOnly;
     this.#isIdle = options.isIdle;
     this.#exit = options.exit;
@@ -41,8 +49,9 @@ export class IdleExit {
   #lastGrantMs(): number {
     let lastsMs = 0;
     if (this.#readOnly) return lastsMs;
+    const ends = this.#ends;
     this.#loop.performNow(function* ({ now }) {
-      lastsMs = Math.max(0, ((yield* latestGrant()) ?? now) - now);
+      lastsMs = Math.max(0, ((yield* ends.latest()) ?? now) - now);
     });
     return lastsMs;
   }

@@ -4,14 +4,12 @@ export { type ConformanceOptions, leaseProviderConformance, type Stage } from ".
 export type {
   Acquired,
   AcquireRequest,
-  Answer,
   CreateLeaseProvider,
   HeartbeatRequest,
   Holder,
   Inspected,
   LeaseProvider,
   Peer,
-  Place,
   ProviderOptions,
   ReleaseRequest,
 } from "./remote/provider.js";

@@ -30,7 +30,7 @@ export interface Inspected {
  * @param inspect gives what is to be looked at, when it is asked for: the configuration may change.
  */
 export function introspection(inspect: () => Inspected): Inside {
-  const startedAt = inspect().loop.now();
+  const startedAt = inspect().loop.time().wallMs;
   const startedElapsed = elapsed();
   return {
     info: () => info(inspect(), startedAt),
@@ -58,6 +58,7 @@ function info(inspected: Inspected, startedAt: number): ReturnType<Inside["info"
   return {
     instance: config.instance,
     startedAt,
+    clock: database.clock.lastStep,
     readOnly: config.readOnly,
     database: { path: databasePath, schemaVersion: database.schemaVersion },
     sockets: sockets.paths,

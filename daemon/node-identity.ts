@@ -55,7 +55,7 @@ export function settleIdentity(
   };
 
   const { store, clock } = database;
-  const now = clock.read().now;
+  const { wallMs } = clock.read();
   store.begin();
   try {
     const used = store.perform(findAuthor());
@@ -69,9 +69,9 @@ export function settleIdentity(
     }
     const { author } = identity();
     const given = { author, file: databaseFile, acceptChange };
-    const renamed = store.perform(settleNode(given, { now, random: randomBytes }));
+    const renamed = store.perform(settleNode(given, { wallMs, random: randomBytes }));
     if (renamed instanceof PawlError) throw renamed;
-    store.commit(now);
+    store.commit();
     return { identity, renamed };
   } finally {
     store.rollback();

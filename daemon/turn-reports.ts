@@ -1,5 +1,6 @@
 import type { NotificationName } from "@pawl/protocol";
 import type { Logger } from "pino";
+import type { Step } from "./clock.js";
 import type { Failure } from "./store/failure.js";
 import type { Counter } from "./turns/operation.js";
 import type { Statistics } from "./turns/statistics.js";
@@ -50,6 +51,10 @@ export class CountedTurns implements TurnReports {
       this.#log.error({ err: error }, "no space left for the database; writes are refused until there is");
       this.#onSpaceChange();
     }
+  }
+
+  stepped(step: Step): void {
+    this.#log.warn(step, "the wall clock was set; whatever was given as a duration goes on as it was");
   }
 
   count(counter: Counter, by: number): void {

@@ -38,6 +38,10 @@ export const DAEMON = noun("daemon", {
         database: z.strictObject({ path: z.string(), schemaVersion: integer }),
         sockets: z.array(z.strictObject({ path: z.string(), readOnly: z.boolean() })),
         limits: z.record(z.string(), integer),
+        clock: z.strictObject({ steppedAt: instant, byMs: z.int() }).nullable().meta({
+          description:
+            "The last time that the wall clock was set by more than a second, and by how much; null for none.",
+        }),
       }),
       writes: false,
       repeatable: true,

@@ -5,8 +5,9 @@ import type { MethodName, Params, Result } from "@pawl/protocol";
 import Database from "better-sqlite3";
 import pino from "pino";
 import { onTestFinished } from "vitest";
-import type { TimeSource } from "../daemon/dist/clock.js";
-import { endings, restart } from "../daemon/dist/grants/expiry.js";
+import type { Step, TimeSource } from "../daemon/dist/clock.js";
+import { ENDINGS } from "../daemon/dist/domain/ends.js";
+import { Ends } from "../daemon/dist/grants/ends.js";
 import { encode } from "../daemon/dist/json/raw-json.js";
 import { settleIdentity } from "../daemon/dist/node-identity.js";
 import { Dispatcher } from "../daemon/dist/rpc/dispatch.js";
@@ -31,6 +32,8 @@ export class InProcess {
   readonly loop: TurnLoop;
   /** What rolled a turn back. */
   readonly rolledBack: unknown[] = [];
+  /** How the wall clock was set. */
+  readonly steps: Step[] = [];
   readonly notified: { connection: number; method: string; params: object }[] = [];
   readonly #dispatcher: Dispatcher;
   readonly #database: OpenDatabase;
@@ -42,6 +45,7 @@ export class InProcess {
       path: this.path,
       ...(options.time === undefined ? {} : { time: options.time }),
     });
+    const ends = new Ends(ENDINGS);
     this.loop = new TurnLoop({
       setting: {
         store: options.wrap?.(database.store) ?? database.store,
@@ -61,12 +65,13 @@ export class InProcess {
         readOnly: false,
       },
       classify,
-      endings,
+      endings: ends,
       arrivals: { take: () => ({ lines: 0, left: false }), isOpen: () => true },
       reports: {
         committed: () => {},
         rolledBack: (error) => this.rolledBack.push(error),
         broken: () => {},
+        stepped: (step) => this.steps.push(step),
         count: () => {},
         log: () => {},
         notify: (connection, method, params) => this.notified.push({ connection, method, params }),
@@ -87,7 +92,8 @@ export class InProcess {
       readOnly: false,
     });
     this.#database = database;
-    this.loop.performNow(restart);
+    this.loop.performNow((env) => ends.restart(env, database.clock.boottime()));
+    this.loop.keepTime();
     onTestFinished(() => this.close());
   }
 
@@ -112,7 +118,8 @@ export class InProcess {
   /** Like an orderly stop: the next one begins at the time at which this one ended. */
   close(): void {
     if (!this.#open) return;
-    this.#database.end(this.loop.now());
+    this.loop.keepTime();
+    this.#database.end();
     this.crash();
   }
 
@@ -136,7 +143,7 @@ export function contentOf(path: string): Record<string, unknown[]> {
     return Object.fromEntries(
       tables.map((table) => {
         const rows = database.prepare(`SELECT * FROM ${table} ORDER BY 1, 2`).all() as { key?: string }[];
-        return [table, rows.filter(({ key }) => key !== "high_water_mark")];
+        return [table, rows.filter(({ key }) => key !== "clock")];
       }),
     );
   } finally {

@@ -54,6 +54,7 @@ function* overview(
     ],
     ["Mode", mode],
     ["Memory", bytes(stats.memoryBytes)],
+    ...clockOf(info),
   ]);
   yield section(output.styled, "Now", [
     ["Connections", `${count(connections.open)} open, ${plural(connections.waiting, "call")} waiting`],
@@ -80,6 +81,13 @@ function* overview(
       .map(([method, number]) => [method, count(number), refusals(stats.errors[method])]),
   )}`;
   if (methods.length > MAX_METHODS) yield `and ${plural(methods.length - MAX_METHODS, "other method")}`;
+}
+
+function clockOf({ clock }: Result<"daemon.info">): [string, string][] {
+  if (clock === null) return [];
+  const { steppedAt, byMs } = clock;
+  const way = byMs > 0 ? "forward" : "back";
+  return [["Clock", `set ${way} by ${duration(Math.abs(byMs))}, to ${new Date(steppedAt).toISOString()}`]];
 }
 
 function section(

@@ -24,7 +24,7 @@ export function daemonHandlers(inside: Inside): HandlersOf<"daemon"> {
 }
 
 function* ping(_params: Parsed<"daemon.ping">, env: Env): Operation<Result<"daemon.ping">> {
-  return { now: env.now };
+  return { now: env.wallMs };
 }
 
 function* info(env: Env, inside: Inside): Operation<Result<"daemon.info">> {

@@ -1,25 +1,3 @@
-import type { PawlError } from "@pawl/protocol/errors";
-import type { Operation } from "../store/statement.js";
-
-/**
- * Where a provider keeps its leases, which decides how it answers.
- *
- * `inside`: in the daemon's own database. Its rules are operations, so they run within the transaction of the
- * turn: a lease is taken, checked as a guard of a `transact`, and released in one commit with everything else.
- * It returns refusals, as operations do.
- *
- * `outside`: somewhere that has to be asked, such as a DynamoDB table or an etcd cluster. No transaction can
- * stay open meanwhile, so it answers by a promise: the daemon asks first, and records what was granted in a
- * turn of its own, after which guards, notifications, expiry and disconnection work on that record alone. It
- * rejects with `PawlError`: `provider_unavailable` when it could not be reached or did not answer in time.
- *
- * Rules that both share are stated once, at the members of `LeaseProvider`.
- */
-export type Place = "inside" | "outside";
-
-/** What a provider returns, by where it keeps its leases. */
-export type Answer<T, Where extends Place> = Where extends "inside" ? Operation<T | PawlError> : Promise<T>;
-
 /**
  * Who may hold a name. The daemon does the rest: it makes the secret ids, queues those who wait, tells holders
  * that their lease is about to end or lost, and releases what ends with a connection.
@@ -34,14 +12,14 @@ export type Answer<T, Where extends Place> = Where extends "inside" ? Operation<
  *
  * `leaseProviderConformance` runs the rules below against any provider.
  */
-export interface LeaseProvider<Where extends Place = "outside"> {
+export interface LeaseProvider {
   /**
    * Takes the name if nobody holds it. Of any number of callers at one time, one gets it. An attempt whose
    * outcome could not be learned rejects. The daemon then asks again with the same leaseId, and if the first
    * attempt took the name after all, that is granted with the token it had and a whole ttl; or it releases that
    * leaseId. What is not found again ends by its ttl.
    */
-  acquire(request: AcquireRequest, signal?: AbortSignal): Answer<Acquired, Where>;
+  acquire(request: AcquireRequest, signal?: AbortSignal): Promise<Acquired>;
   /**
    * Makes a lease last `ttlMs` from now on. Null if it is no longer held: it never revives. It may be repeated
    * after an attempt whose outcome could not be learned.
@@ -49,27 +27,27 @@ export interface LeaseProvider<Where extends Place = "outside"> {
   heartbeat(
     request: HeartbeatRequest,
     signal?: AbortSignal,
-  ): Answer<{ readonly remainingMs: number } | null, Where>;
+  ): Promise<{ readonly remainingMs: number } | null>;
   /**
    * Gives a lease back at once. False if it was already gone, which includes being another's by now. It may be
    * repeated, and is also asked for leases that were perhaps never granted.
    */
-  release(request: ReleaseRequest, signal?: AbortSignal): Answer<boolean, Where>;
+  release(request: ReleaseRequest, signal?: AbortSignal): Promise<boolean>;
   /** Who holds the name, or null. It never tells the leaseId. */
-  get(name: string, signal?: AbortSignal): Answer<Holder | null, Where>;
+  get(name: string, signal?: AbortSignal): Promise<Holder | null>;
   /**
    * The same, and the highest token that was ever granted for the name, 0 for none: for a provider that keeps it
    * when nobody holds the name. Without this the daemon knows of those tokens alone that it has seen.
    */
-  inspect?(name: string, signal?: AbortSignal): Answer<Inspected, Where>;
+  inspect?(name: string, signal?: AbortSignal): Promise<Inspected>;
   /** Ends the lease of a name by force, whoever holds it. Without this, `lease.break` is refused for its names. */
-  break?(name: string, signal?: AbortSignal): Answer<boolean, Where>;
+  break?(name: string, signal?: AbortSignal): Promise<boolean>;
   /**
    * Resolves once asking for a held name again may help, also if it is free already; without it, `retryMs` says
    * when. It may resolve for nothing, and may reject: then `retryMs` counts. Only for a provider outside: the
    * daemon knows by itself what becomes free inside.
    */
-  watch?: Where extends "outside" ? (name: string, signal: AbortSignal) => Promise<void> : never;
+  watch?(name: string, signal: AbortSignal): Promise<void>;
   /** Lets go of connections and timers. Leases stay as they are. */
   close?(): Promise<void>;
 }

@@ -4,9 +4,9 @@ import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { MAX_TIMER_MS } from "@pawl/protocol/limits";
 import type { Logger } from "pino";
-import { elapsed, uptime } from "../clock.js";
-import { held, waitKey } from "../domain/lease/lease.js";
+import { type Boottime, elapsed } from "../clock.js";
 import * as outside from "../domain/lease/remote-lease.js";
+import { held, type Lasting, waitKey } from "../domain/lease/row.js";
 import type { Operation } from "../store/statement.js";
 import { DAEMON, performUntilDone } from "../turns/call.js";
 import type { AsyncHandlers, Sender } from "../turns/handler.js";
@@ -103,13 +103,21 @@ export class OutsideLeases {
   /** By name, the highest tokens seen that could not be written down: there is no space, or the daemon only reads. */
   readonly #seen = new Map<string, number>();
   readonly #readOnly: boolean;
+  readonly #boottime: () => Boottime;
   readonly #stopped = new AbortController();
 
-  constructor(options: { rules: readonly SiteRule[]; loop: TurnLoop; log: Logger; readOnly: boolean }) {
+  constructor(options: {
+    rules: readonly SiteRule[];
+    loop: TurnLoop;
+    log: Logger;
+    readOnly: boolean;
+    boottime: () => Boottime;
+  }) {
     this.#rules = options.rules;
     this.#loop = options.loop;
     this.#log = options.log;
     this.#readOnly = options.readOnly;
+    this.#boottime = options.boottime;
     setMaxListeners(0, this.#stopped.signal);
     for (const { site } of options.rules) if (site !== undefined) this.#sites.set(site.text, site);
   }
@@ -348,7 +356,7 @@ export class OutsideLeases {
           if (sender.closed) throw refuse("unavailable", "The connection was closed.", { reason: "closed" });
           const grant = { name, leaseId, provider, owner, note, ttlMs, releaseOn, fencingToken };
           const result = await this.#inTurn(caller, (env) =>
-            outside.record(grant, lasting(remainingMs, ttlMs, answered), env),
+            outside.record(grant, this.#lasting(remainingMs, ttlMs, answered), env),
           );
           recorded = true;
           checkStillHeld(kind, result.lease.remainingMs, answered, ttlMs);
@@ -405,7 +413,9 @@ export class OutsideLeases {
   #heartbeat(params: Parsed<"lease.heartbeat">, { caller }: Sender): Promise<Result<"lease.heartbeat">> {
     const { leaseId } = params;
     return this.#oneAfterOther(leaseId, async () => {
-      const lease = await this.#inTurn(caller, (env) => outside.beginRenewal(params, wholeOf, env));
+      const lease = await this.#inTurn(caller, (env) =>
+        outside.beginRenewal(params, (ttlMs) => this.#lasting(ttlMs, ttlMs, elapsed()), env),
+      );
       const { name, remainingMs: leftMs } = lease;
       const ttlMs = params.ttlMs ?? lease.ttlMs;
       const site = this.#configured(lease.provider);
@@ -423,7 +433,7 @@ export class OutsideLeases {
       }
       const { remainingMs } = answer;
       const result = await this.#inTurn(caller, (env) =>
-        outside.renewed({ leaseId, ttlMs }, lasting(remainingMs, ttlMs, at), env),
+        outside.renewed({ leaseId, ttlMs }, this.#lasting(remainingMs, ttlMs, at), env),
       );
       checkStillHeld(site.kind, result.remainingMs, at, ttlMs);
       return result;
@@ -757,10 +767,17 @@ export class OutsideLeases {
     return true;
   }
 
+  /** What remains for the holder of what remained `from` an answer on: its margin is kept, the time since is gone. */
+  #lasting(remainingMs: number, ttlMs: number, from: number): Lasting {
+    const passedMs = elapsed() - from;
+    const leftMs = Math.floor(remainingMs - passedMs - ttlMs * MARGIN_FRACTION);
+    return { remainingMs: leftMs, boottime: this.#boottime() };
+  }
+
   #heldBy(name: string, { holder }: Line): PawlError {
     // Not known yet if the first in the line has no answer yet: then it is held by nobody but taken by those.
     const remainingMs = Math.max(0, Math.ceil((holder?.until ?? 0) - elapsed()));
-    return held(name, holder?.owner ?? "those who wait for it", remainingMs, this.#loop.now());
+    return held(name, holder?.owner ?? "those who wait for it", remainingMs, this.#loop.time().wallMs);
   }
 
   /** Resolves after so long; rejects with the reason of a signal, the first of which ends it. */
@@ -810,17 +827,6 @@ function attemptMs(ttlMs: number): number {
 function pauseMs(failures: number, most = MAX_PAUSE_MS): number {
   const full = Math.min(FIRST_PAUSE_MS * 2 ** Math.min(failures, 20), most);
   return randomInt(Math.ceil(full / 2), full + 1);
-}
-
-/** What remains for the holder of what remained `from` an answer on: its margin is kept, the time since is gone. */
-function lasting(remainingMs: number, ttlMs: number, from: number): outside.Lasting {
-  const passedMs = elapsed() - from;
-  return { remainingMs: Math.floor(remainingMs - passedMs - ttlMs * MARGIN_FRACTION), uptime: uptime() };
-}
-
-/** How long a lease lasts for its holder that is renewed now. */
-function wholeOf(ttlMs: number): outside.Lasting {
-  return lasting(ttlMs, ttlMs, elapsed());
 }
 
 function enter(line: Line): Waiting {

@@ -10,6 +10,7 @@ import { type BackupWatch, backUp } from "./backup.js";
 import { blockedAt, cannotOpen, describeBlock } from "./cannot-open.js";
 import { connect, connectToRead } from "./connection.js";
 import { FileLock } from "./file-lock.js";
+import { readTime } from "./kept-time.js";
 import { latestVersion, migrate, schemaVersion } from "./migrate.js";
 import { SqliteStore } from "./sqlite.js";
 import type { Store } from "./store.js";
@@ -40,8 +41,8 @@ export interface OpenDatabase {
   sizes(): { bytes: number; walBytes: number };
   /** Moves what the life before has left in the write-ahead log into the database; takes long after a crash under load. */
   moveLog(): void;
-  /** The last transaction of this life: the next one begins no earlier than `now`. */
-  end(now: number): void;
+  /** The last thing of this life: everything moves into the database file. */
+  end(): void;
   /** Refuses like `backUp`. */
   backUp(path: string, watch: BackupWatch): Promise<Result<"daemon.backup">>;
   close(): void;
@@ -69,7 +70,7 @@ export function openDatabase(options: DatabaseOptions): OpenDatabase {
       options.onMigrate?.(from, to, sizes(database).bytes),
     );
     const mode = settleMode(database, options.mode, options.acceptModeChange ?? false);
-    const clock = new Clock(Number(readMeta(database, "high_water_mark") ?? 0), options.time);
+    const clock = new Clock(readTime(readMeta(database, "clock")), options.time);
     const sign = signer(settleSigningKey(database));
     const store = new SqliteStore(database);
     toClose.push(() => store.close());
@@ -90,7 +91,7 @@ function parts(
     fileId: fileIdOf(database),
     sizes: () => sizes(database),
     moveLog: () => store.moveLog(),
-    end: (now) => store.end(now),
+    end: () => store.end(),
     backUp: (path, watch) => backUp(database, path, watch),
   };
 }
@@ -150,7 +151,7 @@ export function openDatabaseToRead(options: Pick<DatabaseOptions, "path" | "mode
         { from: mode, to: options.mode },
       );
     }
-    const clock = new Clock(Number(readMeta(database, "high_water_mark") ?? 0), options.time);
+    const clock = new Clock(readTime(readMeta(database, "clock")), options.time);
     const store = new SqliteStore(database);
     const close = (): void => store.close();
     return { ...parts(database, store), clock, mode, schemaVersion: version, sign: signsNothing, close };

@@ -1,24 +1,15 @@
 import { PawlError } from "@pawl/protocol/errors";
 import type Database from "better-sqlite3";
+import type { KeptTime } from "../clock.js";
 import { classify, Migrated } from "./failure.js";
+import { readTime } from "./kept-time.js";
 import { type Prepared, prepare, type RawRow, toObject, valuesOf } from "./prepared-statement.js";
 import { type Operation, type Statement, type Step, sql } from "./statement.js";
 import type { OtherWriter, Store } from "./store.js";
 import { WriteAheadLog } from "./write-ahead-log.js";
 
-/**
- * The time is kept this far ahead of what it is, so that not each commit has to write it: that is a page more,
- * a tenth of what a commit of one caller takes. After a crash the clock goes on from there, which is behind the
- * time of day by then: a daemon takes longer to start.
- */
-const TIME_AHEAD_MS = 100;
-
-const saveTime = sql(
-  "INSERT INTO pawl_meta (key, value) VALUES ('high_water_mark', :now) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-);
-
 const readState = sql<{ key: string; value: string }>(
-  "SELECT key, value FROM pawl_meta WHERE key IN ('high_water_mark', 'schema_version')",
+  "SELECT key, value FROM pawl_meta WHERE key IN ('clock', 'schema_version')",
 );
 
 /** Drives operations on a connection of SQLite, synchronously. */
@@ -40,8 +31,6 @@ export class SqliteStore implements Store {
   #turnWrote = false;
   /** Of the large values that the transaction wrote. */
   #valueBytes = 0;
-  /** The high-water mark as written: until then the time need not be written again. */
-  #keptUntil = 0;
 
   /** @param database a connection from `connect` or `connectToRead`. */
   constructor(database: Database.Database) {
@@ -64,21 +53,21 @@ export class SqliteStore implements Store {
     this.#begin.run();
   }
 
-  commit(now: number): boolean {
-    const wrote = this.#turnWrote;
-    if (wrote && now > this.#keptUntil) this.#keepTime(now + TIME_AHEAD_MS);
+  get wrote(): boolean {
+    return this.#turnWrote;
+  }
+
+  commit(): void {
     try {
       this.#commit.run();
     } catch (error) {
       if (classify(error) === "broken") this.#dropUncommitted();
       throw error;
     }
-    if (wrote) this.#log?.committed(this.#valueBytes);
-    return wrote;
+    if (this.#turnWrote) this.#log?.committed(this.#valueBytes);
   }
 
   rollback(): void {
-    this.#keptUntil = 0;
     // After an error SQLite may already have rolled the whole transaction back.
     if (this.#database.inTransaction) this.#rollback.run();
   }
@@ -100,16 +89,9 @@ export class SqliteStore implements Store {
     return outcome;
   }
 
-  /** Ends this life: the next one begins no earlier than `now`, and finds everything in the database file. */
-  end(now: number): void {
-    try {
-      this.begin();
-      this.#keepTime(now);
-      this.commit(now);
-      this.#log?.empty();
-    } finally {
-      this.rollback();
-    }
+  /** Ends this life: the next one finds everything in the database file. */
+  end(): void {
+    this.#log?.empty();
   }
 
   /** Moves what the life before has left in the write-ahead log into the database, as far as readers allow. */
@@ -159,11 +141,6 @@ export class SqliteStore implements Store {
     return result;
   }
 
-  #keepTime(now: number): void {
-    this.#execute({ statement: saveTime, params: { now: String(now) } });
-    this.#keptUntil = now;
-  }
-
   #dropUncommitted(): void {
     try {
       this.rollback();
@@ -177,16 +154,21 @@ export class SqliteStore implements Store {
     const version = this.#database.prepare("PRAGMA data_version").pluck();
     /** As first read. */
     let schemaVersion: string | undefined;
+    /** As last read. */
+    let kept: { readonly text: string | undefined; readonly time: KeptTime | undefined } | undefined;
     return {
       version: () => version.get() as number,
-      lastTime: () => {
+      keptTime: () => {
         const rows = this.#execute({ statement: readState, params: {} }) as { key: string; value: string }[];
         const state = Object.fromEntries(rows.map(({ key, value }) => [key, value]));
         schemaVersion ??= state.schema_version;
         if (state.schema_version !== schemaVersion) {
           throw new Migrated(`migrated from schema version ${schemaVersion} to ${state.schema_version}`);
         }
-        return Number(state.high_water_mark ?? 0) - TIME_AHEAD_MS;
+        if (kept === undefined || kept.text !== state.clock) {
+          kept = { text: state.clock, time: readTime(state.clock) };
+        }
+        return kept.time;
       },
     };
   }

@@ -1,5 +1,6 @@
 // The store's room: a database, and the operations that are driven against it. Every room above may use it;
 // it uses `identity/`, `clock.ts` and the protocol's refusals. SQLite is in this room and nowhere else.
+import type { KeptTime } from "../clock.js";
 import type { Operation } from "./statement.js";
 
 /**
@@ -9,13 +10,13 @@ import type { Operation } from "./statement.js";
 export interface Store {
   /** Opens the transaction of a turn. */
   begin(): void;
+  /** Whether the open transaction, or the last one, has written anything. */
+  readonly wrote: boolean;
   /**
-   * Commits it and returns after the data is on disk. If anything was written, the high-water mark of the clock
-   * is then at `now` or a little ahead of it; a transaction that wrote nothing costs no fsync. When it fails on the
-   * way to the disk, nothing of it comes back at the next start.
-   * @returns whether anything was written.
+   * Commits it and returns after the data is on disk; a transaction that wrote nothing costs no fsync. When it fails on
+   * the way to the disk, nothing of it comes back at the next start.
    */
-  commit(now: number): boolean;
+  commit(): void;
   /** Undoes what is open, if anything still is. */
   rollback(): void;
   /**
@@ -32,10 +33,10 @@ export interface Store {
 /** Another process, as far as a store that only reads can tell. */
 export interface OtherWriter {
   /**
-   * A time that it had reached when it wrote what the open transaction sees, at most a tenth of a second
-   * earlier. Throws when it has migrated the database meanwhile.
+   * The time that it kept last, as the open transaction sees it: the same object as long as it is the same time. Throws
+   * when it has migrated the database meanwhile.
    */
-  lastTime(): number;
+  keptTime(): KeptTime | undefined;
   /** A number that is another one after it has committed something; asking opens no transaction. */
   version(): number;
 }

@@ -1,46 +1,65 @@
 import { MAX_TIMER_MS } from "@pawl/protocol/limits";
+import type { Reading } from "../clock.js";
+
+/** The wall clock can be set at any moment and tells nobody: while something waits by it, it is looked at so often. */
+const LOOK_EVERY_MS = 1000;
+
+/** The next times at which something ends by itself, in milliseconds of each of the two clocks; infinity for never. */
+export interface Due {
+  /** Elapsed time. */
+  readonly at: number;
+  readonly wallAt: number;
+}
+
+export const NEVER: Due = { at: Number.POSITIVE_INFINITY, wallAt: Number.POSITIVE_INFINITY };
+
+/** The sooner of the times, for each clock. */
+export function sooner(a: Due, b: Due): Due {
+  return { at: Math.min(a.at, b.at), wallAt: Math.min(a.wallAt, b.wallAt) };
+}
 
 /** The next time at which something ends by itself, and the timer that asks for a turn then. */
 export class Alarm {
-  #at: number;
+  #due: Due;
   #timer: NodeJS.Timeout | undefined;
   /** The time for which the timer is running, if it is. */
-  #woundFor: number | undefined;
+  #woundFor: Due | undefined;
   readonly #ring: () => void;
 
-  /** @param at in milliseconds of the daemon's time; infinity for never. */
-  constructor(at: number, ring: () => void) {
-    this.#at = at;
+  constructor(due: Due, ring: () => void) {
+    this.#due = due;
     this.#ring = ring;
   }
 
-  isDue(now: number): boolean {
-    return now >= this.#at;
+  isDue({ now, wallMs }: Reading): boolean {
+    return now >= this.#due.at || wallMs >= this.#due.wallAt;
   }
 
-  setTo(at: number): void {
-    this.#at = at;
+  setTo(due: Due): void {
+    this.#due = due;
   }
 
-  noLaterThan(at: number): void {
-    if (at < this.#at) this.#at = at;
+  noLaterThan(due: Due): void {
+    if (due.at < this.#due.at || due.wallAt < this.#due.wallAt) this.#due = sooner(this.#due, due);
   }
 
   /**
    * Starts the timer, or goes on with it if the time is the same. A time beyond the longest timer is looked at again
    * then.
    */
-  wind(now: number): void {
-    if (this.#at === this.#woundFor) return;
+  wind({ now, wallMs }: Reading): void {
+    const { at, wallAt } = this.#due;
+    if (at === this.#woundFor?.at && wallAt === this.#woundFor.wallAt) return;
     this.stop();
-    if (this.#at === Number.POSITIVE_INFINITY) return;
-    this.#woundFor = this.#at;
+    const looks = wallAt === Number.POSITIVE_INFINITY ? MAX_TIMER_MS : LOOK_EVERY_MS;
+    if (at === Number.POSITIVE_INFINITY && looks === MAX_TIMER_MS) return;
+    this.#woundFor = this.#due;
     this.#timer = setTimeout(
       () => {
         this.#woundFor = undefined;
         this.#ring();
       },
-      Math.min(Math.max(this.#at - now, 0), MAX_TIMER_MS),
+      Math.max(Math.min(at - now, wallAt - wallMs, looks), 0),
     );
     this.#timer.unref();
   }

@@ -1,7 +1,9 @@
 import { PawlError } from "@pawl/protocol/errors";
-import { type Clock, elapsed } from "../clock.js";
+import { type Boottime, type Clock, elapsed, type KeptTime, type Reading } from "../clock.js";
+import { keepTime } from "../store/kept-time.js";
 import type { Operation } from "../store/statement.js";
 import type { Store } from "../store/store.js";
+import type { Due } from "./alarm.js";
 import { type Call, DAEMON } from "./call.js";
 import { CollectedEffects, type Outlet } from "./effects.js";
 import { type Caller, type Env, Wait } from "./operation.js";
@@ -21,14 +23,12 @@ export interface Setting extends Pick<Env, "mode" | "sign" | "identity"> {
 
 /** The things that end without being asked to: turns know when and for whom, the rules are above this room. */
 export interface Endings {
-  /** A turn that wrote has `expire` run at most this much later. */
-  readonly keepTimeMs: number;
-  /** Ends what is due, in bounded steps; returns the time at which it has to run next. */
-  readonly expire: (env: Env) => Operation<number>;
+  /** Ends what is due, in bounded steps; returns when it has to run next: at `env.now` if there is more. */
+  expire(env: Env): Operation<Due>;
   /** Ends what was granted for as long as this connection lasts. */
-  readonly disconnect: (connection: number, env: Env) => Operation<void>;
-  /** Moves deadlines when the clock was set forward. */
-  readonly postpone: (byMs: number) => Operation<void>;
+  disconnect(connection: number, env: Env): Operation<void>;
+  /** The machine slept, and some ends came nearer meanwhile. */
+  wakeUp(env: Env, boottime: Boottime): Operation<void>;
 }
 
 /** One try at a turn, or at a part of it: everything that has to be forgotten if it is rolled back. */
@@ -37,33 +37,35 @@ export class Attempt {
   readonly #waiters: Waiters;
   readonly #effects = new CollectedEffects();
   readonly #memory = new TurnMemory();
-  readonly #wallMs: Env["wallMs"];
   readonly #waiting: Env["waiting"];
   /** The calls that are to be answered, and their outcomes. */
   readonly #answered: Call[] = [];
   readonly #outcomes: unknown[] = [];
-  #now: number;
+  #time: Reading;
+  #timeToKeep: KeptTime | undefined;
   /** Operations performed, also those of calls that wait on. */
   performed = 0;
   commitMs = 0;
-  /** The time at which the next thing ends by itself, if this attempt has found out. */
-  nextEndingAt: number | undefined;
+  /** When the next thing ends by itself, if this attempt has found out. */
+  nextEnding: Due | undefined;
   /** True if the commit wrote anything. */
   wrote = false;
 
-  constructor(setting: Setting, waiters: Waiters, now: number) {
+  constructor(setting: Setting, waiters: Waiters, time: Reading) {
     this.#setting = setting;
     this.#waiters = waiters;
-    this.#now = now;
-    this.#wallMs = () => setting.clock.wallMs();
+    this.#time = time;
     this.#waiting = setting.readOnly ? () => null : (key) => waiters.count(key);
   }
 
   begin(): void {
-    const { store } = this.#setting;
+    const { store, clock } = this.#setting;
     store.begin();
-    // The writing process wrote what this transaction sees at a time of its own, which is not of the future.
-    if (store.writer !== undefined) this.#now = Math.max(this.#now, store.writer.lastTime());
+    if (store.writer === undefined) return;
+    // The writing process has a time of its own, and wrote what this transaction sees before now.
+    const kept = store.writer.keptTime();
+    if (kept !== undefined) clock.goOnFrom(kept);
+    this.#time = clock.read();
   }
 
   /** Performs a call, then those that it woke. */
@@ -96,15 +98,27 @@ export class Attempt {
   }
 
   /** Ends what is due, in bounded steps. */
-  endWhatIsDue({ expire }: Endings): void {
-    this.nextEndingAt = this.performOwn(expire);
+  endWhatIsDue(endings: Endings): void {
+    this.nextEnding = this.performOwn((env) => endings.expire(env));
+  }
+
+  /** Has the database keep the time, unless the one that it keeps will do. */
+  keepTime(): void {
+    const { store, clock } = this.#setting;
+    const time = clock.toKeep(this.#time);
+    if (time !== undefined) store.perform(keepTime(time));
+    this.#timeToKeep = time;
   }
 
   commit(): void {
-    this.#setting.store.perform(this.#memory.writeBack());
+    const { store, clock } = this.#setting;
+    store.perform(this.#memory.writeBack());
+    this.wrote = store.wrote;
+    if (this.wrote && this.#timeToKeep === undefined) this.keepTime();
     const start = elapsed();
-    this.wrote = this.#setting.store.commit(this.#now);
+    store.commit();
     this.commitMs = elapsed() - start;
+    if (this.#timeToKeep !== undefined) clock.wasKept(this.#timeToKeep);
     this.#waiters.commit();
   }
 
@@ -125,13 +139,13 @@ export class Attempt {
     return calls.length;
   }
 
-  get now(): number {
-    return this.#now;
+  get time(): Reading {
+    return this.#time;
   }
 
   /** The earliest time at which something that was granted here ends. */
-  get earliestDeadline(): number {
-    return this.#effects.earliestDeadline;
+  get earliestEnd(): Due {
+    return this.#effects.earliestEnd;
   }
 
   /** The connections that were granted something for as long as they last. */
@@ -178,9 +192,11 @@ export class Attempt {
 
   #env(caller: Caller, mayWait: boolean): Env {
     const { mode, sign, identity, retentionMs } = this.#setting;
+    const { now, retentionNow, wallMs } = this.#time;
     return {
-      now: this.#now,
-      wallMs: this.#wallMs,
+      now,
+      retentionNow,
+      wallMs,
       mode,
       caller,
       mayWait,

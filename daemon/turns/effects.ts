@@ -1,4 +1,5 @@
 import type { NotificationName } from "@pawl/protocol";
+import type { Due } from "./alarm.js";
 import type { Counter, Effects } from "./operation.js";
 
 /** Where the effects of a committed turn go. */
@@ -24,15 +25,24 @@ export class CollectedEffects implements Effects {
   #wokenBefore = 0;
   #countsBefore = 0;
   #actionsBefore = 0;
-  /** The earliest time at which something expires. A time too early only costs one look. */
-  earliestDeadline = Number.POSITIVE_INFINITY;
+  /** The earliest times at which something ends, by each clock. A time too early only costs one look. */
+  #earliestAt = Number.POSITIVE_INFINITY;
+  #earliestWallAt = Number.POSITIVE_INFINITY;
 
   wake(key: string): void {
     this.#woken.push(key);
   }
 
   deadline(at: number): void {
-    if (at < this.earliestDeadline) this.earliestDeadline = at;
+    if (at < this.#earliestAt) this.#earliestAt = at;
+  }
+
+  wallDeadline(wallAt: number): void {
+    if (wallAt < this.#earliestWallAt) this.#earliestWallAt = wallAt;
+  }
+
+  get earliestEnd(): Due {
+    return { at: this.#earliestAt, wallAt: this.#earliestWallAt };
   }
 
   count(counter: Counter, by: number): void {

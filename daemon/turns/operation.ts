@@ -8,10 +8,15 @@ import type { TurnMemory } from "./turn-memory.js";
  * outside.
  */
 export interface Env {
-  /** Milliseconds since the Unix epoch, one value per turn, never running backwards. */
+  /** Elapsed time in milliseconds, one value per turn, never running backwards: what lasts is judged by it. */
   readonly now: number;
-  /** The wall clock as it is, for times that other nodes compare with theirs. This clock may run backwards. */
-  readonly wallMs: () => number;
+  /** Elapsed time as retention counts it. */
+  readonly retentionNow: number;
+  /**
+   * The wall clock as it is, in milliseconds since the Unix epoch, one value per turn: for what callers name as a time,
+   * what is shown, and what other nodes compare with theirs. It may run backwards.
+   */
+  readonly wallMs: number;
   readonly mode: Mode;
   readonly caller: Caller;
   /** True if the condition may be waited for: false at once for `waitMs` 0, and when the wait has ended. */
@@ -57,8 +62,10 @@ export interface Caller {
 export interface Effects {
   /** Wakes the calls that are parked under this key, in the order they came, within the same turn. */
   wake(key: string): void;
-  /** Says that something expires at this time, so that `expire` runs then. */
+  /** Says that something ends at this elapsed time, so that it is ended then. */
   deadline(at: number): void;
+  /** Says the same of a time of the wall clock. */
+  wallDeadline(wallAt: number): void;
   /** Adds to a counter of `daemon.stats`. */
   count(counter: Counter, by: number): void;
   /** Says that this connection now holds a grant that ends with it, so that `disconnect` runs when it closes. */

@@ -8,9 +8,10 @@
  *     effects    held back until the commit      gathering, alarm, writer-watch  when a turn begins
  */
 import { type PawlError, refuse } from "@pawl/protocol/errors";
+import type { Jump, Reading, Step } from "../clock.js";
 import type { Failure } from "../store/failure.js";
 import type { Operation } from "../store/statement.js";
-import { Alarm } from "./alarm.js";
+import { Alarm, NEVER } from "./alarm.js";
 import { Attempt, type Endings, type Setting } from "./attempt.js";
 import { type Call, performUntilDone } from "./call.js";
 import type { Outlet } from "./effects.js";
@@ -48,6 +49,8 @@ export interface TurnReports extends Outlet {
   rolledBack(error: unknown, failure: Failure): void;
   /** The storage broke: memory may differ from the disk, so the process has to end. */
   broken(error: unknown): void;
+  /** The wall clock was set. */
+  stepped(step: Step): void;
 }
 
 export interface TurnLoopOptions {
@@ -60,9 +63,9 @@ export interface TurnLoopOptions {
 
 /** The work of a turn, performed in this order. */
 interface Work {
-  readonly now: number;
-  /** By how much the clock was set forward, in milliseconds. */
-  readonly steppedMs: number;
+  readonly time: Reading;
+  /** Whether the time is to be kept, since the wall clock jumped. */
+  readonly keepsTime: boolean;
   /** Parked calls whose conditions another process may have made true. */
   readonly again: readonly Parked[];
   /** Parked calls that have waited for as long as they may. */
@@ -87,6 +90,10 @@ export class TurnLoop {
   #scheduled = false;
   /** True if all that waits is to be performed again. */
   #tryAll = false;
+  /** Whether the machine slept and ends have not followed that. */
+  #slept = false;
+  /** While there is more to be ended than a turn does: the wall clock by which it has ended, if it is set back meanwhile. */
+  #endedByWallMs = 0;
   /** Connections with grants that end with them. */
   readonly #holders = new Set<number>();
   /** The answer to every call since the end. */
@@ -97,7 +104,7 @@ export class TurnLoop {
     this.#setting = options.setting;
     const { store, readOnly } = options.setting;
     // At first to find out what has ended; never in a daemon that only reads.
-    this.#alarm = new Alarm(readOnly ? Number.POSITIVE_INFINITY : 0, () => this.schedule());
+    this.#alarm = new Alarm(readOnly ? NEVER : AT_ONCE, () => this.schedule());
     if (store.writer === undefined) return;
     this.#writerWatch = new WriterWatch(store.writer, {
       isNeeded: () => this.#waiters.size > 0 && this.#refusal === undefined,
@@ -114,15 +121,16 @@ export class TurnLoop {
   }
 
   /** The current time, for what is not part of a turn. */
-  now(): number {
-    return this.#setting.clock.read().now;
+  time(): Reading {
+    const time = this.#setting.clock.read();
+    return time.wallMs < this.#endedByWallMs ? { ...time, wallMs: this.#endedByWallMs } : time;
   }
 
   /** Changes how long what has ended is kept, for what has ended already too. */
   retain(retentionMs: number): void {
     this.#setting.retentionMs = retentionMs;
     if (this.#setting.readOnly) return;
-    this.#alarm.setTo(0);
+    this.#alarm.setTo(AT_ONCE);
     this.schedule();
   }
 
@@ -142,16 +150,14 @@ export class TurnLoop {
 
   /** Performs an operation of the daemon itself at once, in a transaction of its own; throws if that fails. */
   performNow(start: (env: Env) => Operation<unknown>): void {
-    const attempt = new Attempt(this.#setting, this.#waiters, this.now());
-    try {
-      attempt.begin();
-      attempt.performOwn(start);
-      attempt.commit();
-    } catch (error) {
-      attempt.rollBack();
-      throw error;
-    }
-    this.#finish(attempt);
+    const error = this.#inTransaction(this.time(), (attempt) => attempt.performOwn(start));
+    if (error !== undefined) throw error;
+  }
+
+  /** Has the database keep the time, for the next life of the daemon; throws if that fails. */
+  keepTime(): void {
+    const error = this.#inTransaction(this.time(), (attempt) => attempt.keepTime());
+    if (error !== undefined) throw error;
   }
 
   /** Ends the waits of a connection that has closed, and releases what was granted for as long as it lasts. */
@@ -203,17 +209,17 @@ export class TurnLoop {
   }
 
   #nextWork(): Work {
-    const { clock, readOnly } = this.#setting;
-    const reading = clock.read();
-    const steppedMs = readOnly ? 0 : reading.steppedMs;
+    const time = this.time();
+    const jump = this.#setting.clock.takeJump();
+    if (jump !== undefined) this.#see(jump);
     const again = this.#tryAll ? this.#waiters.everyone() : [];
     this.#tryAll = false;
     const calls = this.#calls;
     this.#calls = calls.length <= MAX_CALLS_PER_TURN ? [] : calls.splice(MAX_CALLS_PER_TURN);
     if (this.#calls.length > 0) this.schedule();
     return {
-      now: reading.now,
-      steppedMs,
+      time,
+      keepsTime: jump !== undefined && !this.#setting.readOnly,
       again,
       timedOut: this.#timedOut.splice(0).filter(({ state }) => state === "waiting"),
       calls,
@@ -221,27 +227,36 @@ export class TurnLoop {
   }
 
   #perform(work: Work): void {
-    const { steppedMs, again, timedOut, calls } = work;
-    const now = work.now + steppedMs;
-    const endingsDue = steppedMs > 0 || this.#alarm.isDue(now);
-    if (calls.length === 0 && timedOut.length === 0 && again.length === 0 && !endingsDue) {
-      return this.#alarm.wind(now);
+    const { time, keepsTime, again, timedOut, calls } = work;
+    const endingsDue = this.#slept || this.#alarm.isDue(time);
+    if (calls.length === 0 && timedOut.length === 0 && again.length === 0 && !endingsDue && !keepsTime) {
+      return this.#alarm.wind(time);
     }
-    const error = this.#inTransaction(now, (attempt) => {
-      if (steppedMs > 0) attempt.performOwn(() => this.#options.endings.postpone(steppedMs));
-      if (endingsDue) attempt.endWhatIsDue(this.#options.endings);
+    const error = this.#inTransaction(time, (attempt) => {
+      if (keepsTime) attempt.keepTime();
+      if (endingsDue) this.#endWhatIsDue(attempt);
       for (const parked of again) attempt.tryAgain(parked);
       for (const parked of timedOut) attempt.timeOut(parked);
       for (const call of calls) attempt.perform(call);
     });
     if (error !== undefined) return this.#breaks(error, calls) ? undefined : this.#performOneByOne(work);
-    if (steppedMs > 0) this.#setting.clock.follow(steppedMs);
-    this.#alarm.wind(now);
+    this.#alarm.wind(time);
+  }
+
+  #see({ step, slept }: Jump): void {
+    if (step !== undefined) this.#options.reports.stepped(step);
+    if (slept && !this.#setting.readOnly) this.#slept = true;
+  }
+
+  #endWhatIsDue(attempt: Attempt): void {
+    const { endings } = this.#options;
+    if (this.#slept) attempt.performOwn((env) => endings.wakeUp(env, this.#setting.clock.boottime()));
+    attempt.endWhatIsDue(endings);
   }
 
   /** Returns what made it roll back. */
-  #inTransaction(now: number, work: (attempt: Attempt) => void): unknown {
-    const attempt = new Attempt(this.#setting, this.#waiters, now);
+  #inTransaction(time: Reading, work: (attempt: Attempt) => void): unknown {
+    const attempt = new Attempt(this.#setting, this.#waiters, time);
     try {
       attempt.begin();
       work(attempt);
@@ -256,10 +271,14 @@ export class TurnLoop {
 
   /** After the commit: counts, notifies, answers, and only then does what nobody waits for. */
   #finish(attempt: Attempt): void {
-    const { reports, endings, arrivals } = this.#options;
-    if (attempt.nextEndingAt !== undefined) this.#alarm.setTo(attempt.nextEndingAt);
-    this.#alarm.noLaterThan(attempt.earliestDeadline);
-    if (attempt.wrote) this.#alarm.noLaterThan(attempt.now + endings.keepTimeMs);
+    const { reports, arrivals } = this.#options;
+    const { nextEnding, time } = attempt;
+    if (nextEnding !== undefined) {
+      this.#slept = false;
+      this.#alarm.setTo(nextEnding);
+      this.#endedByWallMs = nextEnding.at <= time.now ? time.wallMs : 0;
+    }
+    this.#alarm.noLaterThan(attempt.earliestEnd);
     for (const connection of attempt.holders) {
       // The connection may have closed between sending the request and the turn that granted something.
       if (arrivals.isOpen(connection)) this.#holders.add(connection);
@@ -281,27 +300,18 @@ export class TurnLoop {
    * A turn was rolled back: performs each part of it in a transaction of its own, so that only the one at fault fails.
    * The parked calls that were to be performed again are so after the next change.
    */
-  #performOneByOne({ now, steppedMs, timedOut, calls }: Work): void {
-    const { clock } = this.#setting;
-    const { endings } = this.#options;
+  #performOneByOne({ time, timedOut, calls }: Work): void {
     let unanswered = calls;
     const alone = (perform: (attempt: Attempt) => void, failed: (error: unknown) => void): void => {
       if (this.#refusal !== undefined) return;
-      const error = this.#inTransaction(clock.read().now, perform);
+      const error = this.#inTransaction(this.time(), perform);
       if (error !== undefined && !this.#breaks(error, unanswered)) failed(error);
     };
 
-    if (steppedMs > 0) {
-      const error = this.#inTransaction(now + steppedMs, (attempt) =>
-        attempt.performOwn(() => endings.postpone(steppedMs)),
-      );
-      if (error === undefined) clock.follow(steppedMs);
-      else if (this.#breaks(error, calls)) return;
-    }
-    if (steppedMs > 0 || this.#alarm.isDue(now)) {
+    if (this.#slept || this.#alarm.isDue(time)) {
       alone(
-        (attempt) => attempt.endWhatIsDue(endings),
-        () => this.#alarm.setTo(now + RETRY_MS),
+        (attempt) => this.#endWhatIsDue(attempt),
+        () => this.#alarm.setTo({ ...NEVER, at: time.now + RETRY_MS }),
       );
     }
     for (const parked of timedOut) {
@@ -320,7 +330,7 @@ export class TurnLoop {
         },
       );
     }
-    if (this.#refusal === undefined) this.#alarm.wind(this.now());
+    if (this.#refusal === undefined) this.#alarm.wind(this.time());
   }
 
   /** Reports what rolled a transaction back. Ends the loop and returns true if the storage is broken. */
@@ -359,6 +369,9 @@ export class TurnLoop {
     parked.call.settle(outcome);
   }
 }
+
+/** To find out when something ends. */
+const AT_ONCE = { ...NEVER, at: 0 };
 
 const NO_SPACE = refuse(
   "unavailable",

@@ -30,7 +30,11 @@ export function sequenceEnv(now: number, mode: Mode, counted: { dispensed: numbe
   const count = (_: string, by: number): void => {
     counted.dispensed += by;
   };
-  return envOf({ now, mode, effects: envOf({ count } as Partial<Env>) as unknown as Env["effects"] });
+  return envOf({
+    now,
+    mode,
+    effects: envOf({ count, deadline: () => {} } as Partial<Env>) as unknown as Env["effects"],
+  });
 }
 
 /** The daemon's own store: every step at once. */
@@ -44,7 +48,7 @@ export function synchronousDriver(): Driver {
       store.begin();
       try {
         const outcome = store.perform(operation);
-        store.commit(0);
+        store.commit();
         return outcome;
       } finally {
         store.rollback();

@@ -1,29 +1,65 @@
-// What no test at the socket can bring about: the clock of the machine that jumps.
-import { join } from "node:path";
+// What no test at the socket can bring about: a machine that sleeps, or is booted anew.
 import Database from "better-sqlite3";
 import { expect, test } from "vitest";
-import { postpone } from "../../daemon/dist/grants/expiry.js";
-import { openDatabase } from "../../daemon/dist/store/open-database.js";
-import { privateDirectory } from "../daemon.js";
+import { Clocks } from "../clocks.js";
+import { InProcess } from "../in-process.js";
 
-test("when the clock jumps ahead, a lease kept here keeps what remains of it, and one kept outside does not", () => {
-  const path = join(privateDirectory(), "pawl.db");
-  const { store, close } = openDatabase({ path });
-  const database = new Database(path);
-  const insert = database.prepare(
-    `INSERT INTO pawl_lease (name, lease_id, fencing_token, owner, acquired_at, expires_at, ttl_ms, release_on,
-       connection, provider) VALUES (:name, :name, 1, 'test', 0, 1000, 1000, 'expiry', 0, :provider)`,
-  );
-  insert.run({ name: "here", provider: null });
-  insert.run({ name: "outside", provider: "custom:/m.js" });
-  store.begin();
-  store.perform(postpone(5000));
-  store.commit(0);
-  const rows = database.prepare("SELECT name, expires_at FROM pawl_lease ORDER BY name").all();
-  expect(rows).toEqual([
-    { name: "here", expires_at: 6000 },
-    { name: "outside", expires_at: 1000 },
-  ]);
+/** Two leases of a minute: one is kept here, the other by a provider outside. */
+async function hold(time: Clocks): Promise<InProcess> {
+  const pawl = new InProcess({ time });
+  for (const name of ["here", "outside"]) {
+    await pawl.call("lease.acquire", { name, owner: "a", ttlMs: 60_000 });
+  }
+  const database = new Database(pawl.path);
+  database
+    .prepare(
+      `UPDATE pawl_lease SET provider = 'custom:/m.js', boot = :boot, ends_boottime_ms = :ends WHERE name = 'outside'`,
+    )
+    .run({ boot: time.boot, ends: time.boottime() + 60_000 });
   database.close();
-  close();
+  return pawl;
+}
+
+async function remaining(pawl: InProcess): Promise<(number | undefined)[]> {
+  const seen = [];
+  for (const name of ["here", "outside"]) {
+    seen.push((await pawl.call("lease.get", { name })).lease?.remainingMs);
+  }
+  return seen;
+}
+
+test("while the machine sleeps, a lease kept outside goes on, and one kept here does not", async () => {
+  const time = new Clocks();
+  const pawl = await hold(time);
+  time.pass(10_000);
+  time.sleep(20_000);
+  expect(await remaining(pawl)).toEqual([50_000, 30_000]);
+  time.sleep(31_000);
+  expect(await remaining(pawl)).toEqual([50_000, undefined]);
+  expect(pawl.notified).toMatchObject([{ method: "lease.lost", params: { name: "outside" } }]);
+});
+
+test("a wall clock that is set touches neither", async () => {
+  const time = new Clocks();
+  const pawl = await hold(time);
+  time.step(3_600_000);
+  expect(await remaining(pawl)).toEqual([60_000, 60_000]);
+});
+
+test("over a restart a sleep counts too", async () => {
+  const time = new Clocks();
+  const pawl = await hold(time);
+  pawl.crash();
+  time.sleep(20_000);
+  const after = new InProcess({ path: pawl.path, time });
+  expect(await remaining(after)).toEqual([60_000, 40_000]);
+});
+
+test("with another boot a lease kept outside has ended", async () => {
+  const time = new Clocks();
+  const pawl = await hold(time);
+  pawl.crash();
+  time.reboot(10_000);
+  const after = new InProcess({ path: pawl.path, time });
+  expect(await remaining(after)).toEqual([50_000, undefined]);
 });

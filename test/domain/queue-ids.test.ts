@@ -7,6 +7,7 @@ import Database from "better-sqlite3";
 import { expect, test } from "vitest";
 import { placesOf } from "../../daemon/dist/domain/queue/ids.js";
 import { SqliteStore } from "../../daemon/dist/store/sqlite.js";
+import { Clocks } from "../clocks.js";
 import { InProcess } from "../in-process.js";
 
 const SCHEMA = join(import.meta.dirname, "../../daemon/store/schema");
@@ -76,12 +77,12 @@ test("all are found, from the newest, which are not entered yet, to those on the
 });
 
 test("an id goes with its batch", async () => {
-  let wall = 1_700_000_000_000;
-  const pawl = new InProcess({ time: { wall: () => wall, monotonic: () => wall - 1_700_000_000_000 } });
+  const time = new Clocks();
+  const pawl = new InProcess({ time });
   const batches = await enqueueMany(pawl);
   await Promise.all(batches.map(({ batchId }) => pawl.call("queue.cancel", { batchId })));
   const [kept] = await enqueueMany(pawl);
-  wall += 8 * 24 * 60 * 60 * 1000;
+  time.pass(8 * 24 * 60 * 60 * 1000);
   for (let turn = 0; turn < 50; turn += 1) {
     await pawl.call("daemon.ping", {});
     await new Promise((resolve) => setImmediate(resolve));

@@ -2,10 +2,9 @@
 import type { Params, Result } from "@pawl/protocol";
 import Database from "better-sqlite3";
 import { describe, expect, test } from "vitest";
-import type { TimeSource } from "../../daemon/dist/clock.js";
+import { Clocks, START } from "../clocks.js";
 import { InProcess } from "../in-process.js";
 
-const START = 1_700_000_000_000;
 const DAY_MS = 24 * 60 * 60 * 1000;
 const RETENTION_MS = 7 * DAY_MS;
 /** What is only kept is removed so much later at most. */
@@ -15,21 +14,6 @@ const LEASE_MS = 1000;
 
 type Batch = Result<"queue.get">["batch"];
 type Claim = NonNullable<Result<"queue.claim">["claim"]>;
-
-/** Two clocks that a test moves. */
-class Clocks implements TimeSource {
-  #wall = START;
-  #monotonic = 0;
-  wall = (): number => this.#wall;
-  monotonic = (): number => this.#monotonic;
-  pass(ms: number): void {
-    this.#wall += ms;
-    this.#monotonic += ms;
-  }
-  step(ms: number): void {
-    this.#wall += ms;
-  }
-}
 
 /** A queue `q` in a database of its own. */
 class Queue {

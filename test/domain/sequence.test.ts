@@ -4,6 +4,7 @@ import { PawlError } from "@pawl/protocol/errors";
 import { MAX_INTEGER, MAX_NODE_ID, REQUEST_ID_RETENTION_MS } from "@pawl/protocol/limits";
 import fc from "fast-check";
 import { beforeEach, describe, expect, onTestFinished, test } from "vitest";
+import { ENDINGS } from "../../daemon/dist/domain/ends.js";
 import {
   advance,
   formatId,
@@ -12,7 +13,7 @@ import {
   peek,
   reserve,
 } from "../../daemon/dist/domain/sequence/sequence.js";
-import { expire } from "../../daemon/dist/grants/expiry.js";
+import { Ends } from "../../daemon/dist/grants/ends.js";
 import type { Operation } from "../../daemon/dist/store/statement.js";
 import type { Env } from "../../daemon/dist/turns/operation.js";
 import { type Driver, envOf, sequenceEnv, synchronousDriver } from "./drive.js";
@@ -75,14 +76,20 @@ describe("a requestId", () => {
     for (let index = 0; index < 1200; index += 1) await take(`r${index}`);
     now = START + REQUEST_ID_RETENTION_MS - 1;
     const env = (): Env =>
-      envOf({ ...fieldsOf(sequenceEnv(now, CENTRALIZED)), retentionMs: REQUEST_ID_RETENTION_MS });
-    const due = await driver.perform(expire(env()));
+      envOf({
+        ...fieldsOf(sequenceEnv(now, CENTRALIZED)),
+        retentionNow: now,
+        wallMs: now,
+        retentionMs: REQUEST_ID_RETENTION_MS,
+      });
+    const ends = new Ends(ENDINGS);
+    const due = await driver.perform(ends.expire(env()));
     expect(count()).toBe(1200);
-    expect(due).toBeGreaterThanOrEqual(START + REQUEST_ID_RETENTION_MS);
+    expect(due.at).toBeGreaterThanOrEqual(START + REQUEST_ID_RETENTION_MS);
     now = START + REQUEST_ID_RETENTION_MS;
     const left: unknown[] = [];
     while (count() !== 0) {
-      await driver.perform(expire(env()));
+      await driver.perform(ends.expire(env()));
       left.push(count());
     }
     expect(left).toEqual([700, 200, 0]);

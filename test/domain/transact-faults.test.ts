@@ -46,9 +46,12 @@ class FaultyStore implements Store {
     this.#inner.begin();
     this.#at("after begin");
   }
-  commit(now: number): boolean {
+  get wrote(): boolean {
+    return this.#inner.wrote;
+  }
+  commit(): void {
     this.#at("before commit");
-    return this.#inner.commit(now);
+    this.#inner.commit();
   }
   perform<T>(operation: Operation<T>): T {
     return this.#inner.perform(this.#watched(operation));

@@ -26,7 +26,7 @@ function counted(path = join(privateDirectory(), "pawl.db")) {
   const commit = (statement: typeof count, params: Record<string, string>): void => {
     store.begin();
     store.perform(run(statement, params));
-    store.commit(0);
+    store.commit();
   };
   return {
     path,
@@ -70,7 +70,7 @@ test("the log is longer than what is in it, and keeps its length when its conten
   to(2);
   expect(usedBytes(path)).toBeLessThan(MIB);
   expect(database.sizes().walBytes).toBe(walBytes);
-  database.end(0);
+  database.end();
   expect(database.sizes().walBytes).toBe(0);
 });
 
@@ -180,7 +180,7 @@ function countingProcess(path: string, from: number): ChildProcess {
          store.begin();
          store.perform(run(count, { to: String(number) }));
          if (number % 50 === 0) store.perform(run(large, { at: number, text: "x".repeat(200_000) }));
-         store.commit(0);
+         store.commit();
          writeSync(1, number + "\\n");
          await new Promise((resolve) => setImmediate(resolve));
        }`,

@@ -1,16 +1,33 @@
-// The wall clock jumps under a running daemon, and between its lives (libfaketime; only the wall clock is faked).
+// The wall clock is set under a running daemon, and between its lives (libfaketime; only the wall clock is faked).
 import { existsSync, readdirSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import type { Result } from "@pawl/protocol";
 import { describe, expect, test } from "vitest";
 import { type DaemonProcess, Place } from "../daemon.js";
+import type { RawClient } from "../raw-client.js";
 import { expectRefusal } from "../refusal.js";
+import { pawl } from "./cli-program.js";
 
 const HOUR_MS = 3_600_000;
+const DAY_MS = 24 * HOUR_MS;
+const YEAR_MS = 365 * DAY_MS;
+/** What is granted or delayed for so long outlives each test. */
+const LONG_MS = 600_000;
 const TTL_MS = 1500;
 /** How long an answer may take on a machine that is busy: far from an hour. */
-const ANSWERED_MS = 2000;
+const ANSWERED_MS = 5000;
 /** Between two readings of two clocks by two processes. */
 const SLACK_MS = 20;
+
+const STEPS = [
+  ["8 hours", 8 * HOUR_MS],
+  ["9 days", 9 * DAY_MS],
+  ["a year", YEAR_MS],
+] as const;
+const BOTH_WAYS = STEPS.flatMap(([by, ms]) => [
+  [`forward by ${by}`, ms] as const,
+  [`back by ${by}`, -ms] as const,
+]);
 
 const library = readdirSync("/usr/lib")
   .map((directory) => join("/usr/lib", directory, "faketime/libfaketimeMT.so.1"))
@@ -47,24 +64,187 @@ class ClockPlace extends Place {
   }
 }
 
+/** One of everything that time ends or begins, given as a duration, and the same by times that are named. */
+class Scene {
+  readonly #client: RawClient;
+  readonly #began = performance.now();
+
+  private constructor(client: RawClient) {
+    this.#client = client;
+  }
+
+  static async make(client: RawClient, named: number): Promise<Scene> {
+    await client.call("lease.acquire", { name: "lease", owner: "a", ttlMs: LONG_MS });
+    await client.call("queue.enqueue", { queue: "claimed", payloads: [1] });
+    await client.call("queue.claim", { queue: "claimed", owner: "a", leaseMs: LONG_MS });
+    await client.call("command.create", { deployment: "leased", command: "c" });
+    await client.call("command.lease", { deployment: "leased", owner: "a", leaseMs: LONG_MS });
+    await client.call("queue.enqueue", { queue: "delayed", payloads: [1], delayMs: LONG_MS });
+    await client.call("command.create", { deployment: "ttl", command: "c", ttlMs: LONG_MS });
+    await client.call("sequence.next", { type: "FR", requestId: "once" });
+    await client.call("command.create", { deployment: "keyed", command: "c", idempotencyKey: "once" });
+    await client.call("queue.enqueue", { queue: "kept", payloads: [1], sourceKey: "once" });
+    const { claim } = await client.call("queue.claim", { queue: "kept", owner: "a" });
+    const { claimId, leaseToken } = claim as NonNullable<typeof claim>;
+    await client.call("queue.complete", { claimId, leaseToken });
+    await client.call("pipeline.write", { storyId: "FR-1", stage: "1_backlog", name: "first" });
+    await client.call("queue.enqueue", { queue: "named", payloads: [1], availableAt: named });
+    await client.call("command.create", { deployment: "named", command: "c", deadline: named });
+    return new Scene(client);
+  }
+
+  /** The scene after a restart. */
+  on(client: RawClient): Scene {
+    const scene = new Scene(client);
+    return Object.assign(scene, { began: this.#began });
+  }
+
+  /** Whatever was given as a duration goes on by what has passed, and its end is shown by the wall clock. */
+  async expectDurations(): Promise<void> {
+    const client = this.#client;
+    const { now } = await client.call("daemon.ping", {});
+    const { lease } = await client.call("lease.get", { name: "lease" });
+    const claimed = await this.batch("claimed");
+    const leased = await this.command("leased");
+    for (const held of [lease, claimed.claim, leased.lease]) {
+      expect(held?.remainingMs).toBeGreaterThan(LONG_MS - 60_000);
+      expect(held?.remainingMs).toBeLessThanOrEqual(LONG_MS);
+      this.expectShown(held?.expiresAt as number, held?.remainingMs as number, now);
+    }
+    const delayed = await this.batch("delayed");
+    const ttl = await this.command("ttl");
+    expect([delayed.state, ttl.state]).toEqual(["scheduled", "PENDING"]);
+    for (const end of [delayed.availableAt, ttl.deadline as number]) {
+      expect(end - now).toBeGreaterThan(LONG_MS - 60_000);
+      expect(end - now).toBeLessThanOrEqual(LONG_MS);
+    }
+    expect((await client.call("sequence.next", { type: "FR", requestId: "once" })).seq).toBe(1);
+    const again = { deployment: "keyed", command: "c", idempotencyKey: "once" };
+    expect((await client.call("command.create", again)).created).toBe(false);
+    const kept = { queue: "kept", payloads: [1], sourceKey: "once" };
+    expect((await client.call("queue.enqueue", kept)).created).toBe(false);
+    const { item } = await client.call("pipeline.write", { storyId: "FR-1", name: `at ${now}` });
+    expect(item.name).toBe(`at ${now}`);
+  }
+
+  private expectShown(expiresAt: number, remainingMs: number, now: number): void {
+    expect(expiresAt - remainingMs).toBeGreaterThanOrEqual(now);
+    expect(expiresAt - remainingMs).toBeLessThan(now + ANSWERED_MS);
+  }
+
+  async expectNamed(hasCome: boolean): Promise<void> {
+    const { state } = await this.batch("named");
+    expect([state, (await this.command("named")).state]).toEqual(
+      hasCome ? ["ready", "EXPIRED"] : ["scheduled", "PENDING"],
+    );
+  }
+
+  async batch(queue: string): Promise<Result<"queue.get">["batch"]> {
+    const { batches } = await this.#client.call("queue.list", { queue });
+    return batches[0] as Result<"queue.get">["batch"];
+  }
+
+  async command(deployment: string): Promise<Result<"command.get">> {
+    const { commands } = await this.#client.call("command.list", { deployment });
+    return commands[0] as Result<"command.get">;
+  }
+}
+
 describe.skipIf(library === undefined)("a clock that is set", () => {
+  test.each(BOTH_WAYS)("%s, and right again", async (_how, byMs) => {
+    const place = new ClockPlace();
+    place.setClock(0);
+    const daemon = await place.startWithClock();
+    const client = await place.connect();
+    expect((await client.call("daemon.info", {})).clock).toBeNull();
+    const named = Date.now() + HOUR_MS;
+    const scene = await Scene.make(client, named);
+    await scene.expectDurations();
+    await scene.expectNamed(false);
+
+    place.setClock(byMs);
+    const { now } = await client.call("daemon.ping", {});
+    expect(Math.abs(now - Date.now() - byMs)).toBeLessThan(ANSWERED_MS);
+    await scene.expectDurations();
+    await scene.expectNamed(byMs > 0);
+    await expectTold(place, daemon, byMs, 1);
+
+    place.setClock(0);
+    await scene.expectDurations();
+    // What has come stays come.
+    await scene.expectNamed(byMs > 0);
+    await expectTold(place, daemon, -byMs, 2);
+  });
+
+  test.each(BOTH_WAYS)("%s over a restart, and right again over another", async (_how, byMs) => {
+    const place = new ClockPlace();
+    place.setClock(0);
+    let daemon = await place.startWithClock();
+    const scene = await Scene.make(await place.connect(), Date.now() + HOUR_MS);
+    for (const [offset, step] of [
+      [byMs, byMs],
+      [0, -byMs],
+    ] as const) {
+      await daemon.end("SIGKILL");
+      place.setClock(offset);
+      daemon = await place.startWithClock();
+      const after = scene.on(await place.connect());
+      await after.expectDurations();
+      await after.expectNamed(byMs > 0);
+      await expectTold(place, daemon, step, 1);
+    }
+  });
+
+  test("for 3 seconds ends nothing and is told twice", async () => {
+    const place = new ClockPlace();
+    place.setClock(0);
+    const daemon = await place.startWithClock();
+    const client = await place.connect();
+    const scene = await Scene.make(client, Date.now() + HOUR_MS);
+    place.setClock(3000);
+    await scene.expectDurations();
+    await scene.expectNamed(false);
+    await expectTold(place, daemon, 3000, 1);
+    place.setClock(0);
+    await scene.expectDurations();
+    await expectTold(place, daemon, -3000, 2);
+  });
+
+  test("brings what was named to whoever waits for it, though nobody asks", async () => {
+    const place = new ClockPlace();
+    place.setClock(0);
+    await place.startWithClock();
+    const client = await place.connect();
+    const at = Date.now() + 8 * HOUR_MS;
+    await client.call("queue.enqueue", { queue: "q", payloads: [1], availableAt: at });
+    const { commandId } = await client.call("command.create", {
+      deployment: "d",
+      command: "c",
+      deadline: at,
+    });
+    const claimed = client.call("queue.claim", { queue: "q", owner: "a", waitMs: 60_000 });
+    const ended = client.call("command.wait", { commandId, waitMs: 60_000 });
+    await client.call("daemon.ping", {});
+    place.setClock(8 * HOUR_MS);
+    const set = performance.now();
+    expect((await claimed).claim?.batches[0]).toMatchObject({ availableAt: at });
+    expect(await ended).toMatchObject({ state: "EXPIRED", deadline: at });
+    expect(performance.now() - set).toBeLessThan(ANSWERED_MS);
+  });
+
   test.each([
     ["forward by an hour", [HOUR_MS]],
     ["back by an hour", [-HOUR_MS]],
     ["forward and back", [HOUR_MS, -HOUR_MS]],
     ["forward again and again", [HOUR_MS, 2 * HOUR_MS, 3 * HOUR_MS]],
-  ])("%s: a lease neither ends early nor lives longer", async (_how, offsets) => {
+  ])("%s: a lease ends when it would have", async (_how, offsets) => {
     const place = new ClockPlace();
     place.setClock(0);
     await place.startWithClock();
     const holder = await place.connect();
     const waiter = await place.connect();
-    const observer = await place.connect();
-
     const asked = performance.now();
     const { lease } = await holder.call("lease.acquire", { name: "short", owner: "a", ttlMs: TTL_MS });
-    const acquired = performance.now();
-    const long = await holder.call("lease.acquire", { name: "long", owner: "a", ttlMs: 10 * HOUR_MS });
     const granted = waiter.call("lease.acquire", {
       name: "short",
       owner: "b",
@@ -72,46 +252,14 @@ describe.skipIf(library === undefined)("a clock that is set", () => {
       ttlMs: TTL_MS,
     });
     await waiter.call("daemon.ping", {});
-
-    let { expiresAt } = lease;
-    let before = (await observer.call("daemon.ping", {})).now;
     for (const offset of offsets) {
       place.setClock(offset);
-      const { now } = await observer.call("daemon.ping", {});
-      expect(now).toBeGreaterThanOrEqual(before);
-      before = now;
-      const { lease: shown } = await observer.call("lease.get", { name: "short" });
-      const passed = performance.now() - acquired;
-      expect(shown).toMatchObject({ owner: "a", fencingToken: lease.fencingToken });
-      expect(shown?.remainingMs).toBeGreaterThanOrEqual(TTL_MS - (performance.now() - asked) - SLACK_MS);
-      expect(shown?.remainingMs).toBeLessThanOrEqual(TTL_MS - passed + ANSWERED_MS);
-      expiresAt = shown?.expiresAt as number;
+      await holder.call("daemon.ping", {});
     }
-    const { lease: kept } = await observer.call("lease.get", { name: "long" });
-    expect(kept?.remainingMs).toBeGreaterThan(10 * HOUR_MS - 10_000);
-    expect(kept?.remainingMs).toBeLessThanOrEqual(10 * HOUR_MS);
-    expect(kept?.fencingToken).toBe(long.lease.fencingToken);
-
-    const next = (await granted).lease;
-    const held = performance.now();
-    expect(held - asked).toBeGreaterThanOrEqual(TTL_MS);
-    expect(held - asked).toBeLessThan(TTL_MS + ANSWERED_MS);
-    expect(next.acquiredAt).toBeGreaterThanOrEqual(expiresAt);
-    expect(next.acquiredAt).toBeLessThan(expiresAt + ANSWERED_MS);
-    expect(next.fencingToken).toBe(lease.fencingToken + 1);
+    expect((await granted).lease.fencingToken).toBe(lease.fencingToken + 1);
+    expect(performance.now() - asked).toBeGreaterThanOrEqual(TTL_MS - SLACK_MS);
+    expect(performance.now() - asked).toBeLessThan(TTL_MS + ANSWERED_MS);
     expectRefusal(await holder.refusal("lease.heartbeat", { leaseId: lease.leaseId }), "lease_lost");
-  });
-
-  test("the clock follows a step forward", async () => {
-    const place = new ClockPlace();
-    place.setClock(0);
-    await place.startWithClock();
-    const client = await place.connect();
-    const before = (await client.call("daemon.ping", {})).now;
-    place.setClock(HOUR_MS);
-    const { now } = await client.call("daemon.ping", {});
-    expect(now - before).toBeGreaterThanOrEqual(HOUR_MS);
-    expect(now - before).toBeLessThan(HOUR_MS + 10_000);
   });
 
   test("a wait lasts as long as was asked for", async () => {
@@ -135,52 +283,29 @@ describe.skipIf(library === undefined)("a clock that is set", () => {
   test("over a restart with the clock set back, no lease is revived or prolonged", async () => {
     const place = new ClockPlace();
     place.setClock(0);
-    let daemon = await place.startWithClock();
-    let client = await place.connect();
-    const ended = (await client.call("lease.acquire", { name: "ended", owner: "a", ttlMs: 200 })).lease;
-    const waited = await client.call("lease.acquire", {
-      name: "ended",
-      owner: "b",
-      waitMs: 5000,
-      ttlMs: 200,
-    });
-    const kept = (await client.call("lease.acquire", { name: "kept", owner: "a", ttlMs: HOUR_MS })).lease;
-    // Nothing is written between the end of this lease and the death of the daemon but that it ended.
-    for (;;) {
-      const { lease } = await client.call("lease.get", { name: "ended" });
-      if (lease === null) break;
-    }
-    const { lease: before } = await client.call("lease.get", { name: "kept" });
-    await daemon.end("SIGKILL");
-
-    place.setClock(-HOUR_MS);
-    daemon = await place.startWithClock();
-    client = await place.connect();
-    expect((await client.call("daemon.ping", {})).now).toBeGreaterThanOrEqual(waited.lease.expiresAt);
-    expect(await client.call("lease.get", { name: "ended" })).toEqual({ lease: null });
-    for (const { leaseId } of [ended, waited.lease]) {
-      expectRefusal(await client.refusal("lease.heartbeat", { leaseId }), "lease_lost");
-    }
-    const { lease: after } = await client.call("lease.get", { name: "kept" });
-    expect(after?.expiresAt).toBe(kept.expiresAt);
-    // What passed since the last write before the death of the daemon is not known to anybody.
-    expect(after?.remainingMs).toBeLessThanOrEqual((before?.remainingMs as number) + 5000);
-    expect((await client.call("lease.acquire", { name: "ended", owner: "c" })).lease.fencingToken).toBe(3);
-    expect(await daemon.end()).toBe(0);
-  });
-
-  test("over a restart with the clock set forward, what has ended meanwhile has ended", async () => {
-    const place = new ClockPlace();
-    place.setClock(0);
     const daemon = await place.startWithClock();
     const client = await place.connect();
-    const { lease } = await client.call("lease.acquire", { name: "a", owner: "a", ttlMs: HOUR_MS / 2 });
+    const { lease } = await client.call("lease.acquire", { name: "a", owner: "a", ttlMs: 200 });
+    await client.call("lease.acquire", { name: "a", owner: "b", waitMs: 5000, ttlMs: LONG_MS });
+    const { lease: before } = await client.call("lease.get", { name: "a" });
     await daemon.end("SIGKILL");
-    place.setClock(HOUR_MS);
+    place.setClock(-HOUR_MS);
     await place.startWithClock();
     const later = await place.connect();
-    expect(await later.call("lease.get", { name: "a" })).toEqual({ lease: null });
     expectRefusal(await later.refusal("lease.heartbeat", { leaseId: lease.leaseId }), "lease_lost");
-    expect((await later.call("lease.acquire", { name: "a", owner: "b" })).lease.fencingToken).toBe(2);
+    const { lease: after } = await later.call("lease.get", { name: "a" });
+    expect(after?.remainingMs).toBeLessThanOrEqual(before?.remainingMs as number);
   });
 });
+
+/** A step is in the log, in `daemon.info` and in `pawl status`. */
+async function expectTold(place: Place, daemon: DaemonProcess, byMs: number, steps: number): Promise<void> {
+  const client = await place.connect();
+  const { clock } = await client.call("daemon.info", {});
+  expect(Math.abs((clock?.byMs as number) - byMs)).toBeLessThan(ANSWERED_MS);
+  const logged = daemon.log.filter(({ byMs: each }) => each !== undefined);
+  expect(logged.length).toBe(steps);
+  expect(logged.at(-1)).toMatchObject({ level: "warn", ...clock });
+  const { stdout } = await pawl(["status"], { socket: place.socket });
+  expect(stdout).toMatch(byMs > 0 ? /Clock +set forward by / : /Clock +set back by /);
+}

@@ -21,7 +21,7 @@ const NOW = 1_000_000;
 const ignored = () => {};
 const env = envOf({
   now: NOW,
-  wallMs: () => NOW,
+  wallMs: NOW,
   identity: () => ({ author: READER.id, privateKey: READER.privateKey, databaseFile: "memory" }),
   sign: () => "a".repeat(43),
   random: (bytes: number) => Buffer.alloc(bytes, 7),

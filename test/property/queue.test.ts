@@ -98,8 +98,10 @@ class Model {
 
 class Time implements TimeSource {
   passed = 0;
+  readonly boot = "boot";
   wall = (): number => START + this.passed;
   monotonic = (): number => this.passed;
+  boottime = (): number => this.passed;
 }
 
 /** The daemon and the model of it. */

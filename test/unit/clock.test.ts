@@ -1,129 +1,186 @@
-// The daemon's clock under every way in which the clocks of a machine can move (spec: wire.md, Time).
+// The daemon's time under every way in which the clocks of a machine can move (spec: wire.md, Time).
 import fc from "fast-check";
 import { beforeEach, describe, expect, test } from "vitest";
-import { Clock } from "../../daemon/dist/clock.js";
+import { Clock, type KeptTime, shownAt } from "../../daemon/dist/clock.js";
+import { Clocks, START } from "../clocks.js";
 
-const START = 1_750_000_000_000;
 const HOUR = 3_600_000;
+const DAY = 24 * HOUR;
+const YEAR = 365 * DAY;
 
-let wall: number;
-let monotonic: number;
+let time: Clocks;
 beforeEach(() => {
-  wall = START;
-  monotonic = 5000;
+  time = new Clocks();
 });
 
-const open = (highWaterMark = 0): Clock =>
-  new Clock(highWaterMark, { wall: () => wall, monotonic: () => monotonic });
-
-/** Time passes as it should. */
-function pass(ms: number): void {
-  wall += ms;
-  monotonic += ms;
+/** What the database keeps of a clock that has just written it. */
+function keep(clock: Clock): KeptTime {
+  const kept = clock.toKeep(clock.read());
+  if (kept === undefined) throw new Error("what is kept will do");
+  return kept;
 }
 
-/** What the turn loop does with a reading, once what remains of the grants is safe. */
-function readAndFollow(clock: Clock): { now: number; steppedMs: number } {
-  const reading = clock.read();
-  clock.follow(reading.steppedMs);
-  return reading;
-}
-
-describe("from the start on", () => {
-  test("it is the wall clock, in whole milliseconds", () => {
-    wall += 0.7;
-    const clock = open();
-    expect(clock.read()).toEqual({ now: START, steppedMs: 0 });
-    pass(1234.4);
-    expect(clock.read()).toEqual({ now: START + 1234, steppedMs: 0 });
+describe("elapsed time", () => {
+  test("begins as the wall clock, in whole milliseconds", () => {
+    const clock = new Clock(undefined, time);
+    expect(clock.read()).toEqual({ now: START, retentionNow: START, wallMs: START });
+    time.pass(1234.4);
+    expect(clock.read()).toEqual({ now: START + 1234, retentionNow: START + 1234, wallMs: START + 1234 });
   });
 
-  test("it begins no earlier than the database has seen", () => {
-    const clock = open(START + HOUR);
-    expect(clock.read()).toEqual({ now: START + HOUR, steppedMs: 0 });
-    pass(500);
-    expect(clock.read().now).toBe(START + HOUR + 500);
-    // The wall clock catches up, and nothing jumps.
-    pass(2 * HOUR);
-    expect(clock.read()).toEqual({ now: START + 3 * HOUR + 500, steppedMs: 0 });
+  test.each([HOUR * 8, DAY * 9, YEAR, -HOUR * 8, -DAY * 9, -YEAR])(
+    "goes on when the clock is set by %i ms",
+    (byMs) => {
+      const clock = new Clock(undefined, time);
+      time.pass(1000);
+      time.step(byMs);
+      expect(clock.read()).toEqual({
+        now: START + 1000,
+        retentionNow: START + 1000,
+        wallMs: START + 1000 + byMs,
+      });
+      time.pass(500);
+      time.step(-byMs);
+      expect(clock.read()).toEqual({ now: START + 1500, retentionNow: START + 1500, wallMs: START + 1500 });
+    },
+  );
+
+  test("stands still while the machine sleeps, and its boottime does not", () => {
+    const clock = new Clock(undefined, time);
+    const { boottimeMs } = clock.boottime();
+    time.sleep(HOUR);
+    expect(clock.read()).toMatchObject({ now: START, wallMs: START + HOUR });
+    expect(clock.boottime()).toEqual({ boot: "boot 1", boottimeMs: boottimeMs + HOUR });
+    expect(clock.takeJump()).toEqual({ step: undefined, slept: true });
+    expect(clock.lastStep).toBeNull();
   });
 
-  test("a high-water mark of the past is only that", () => {
-    expect(open(START - HOUR).read().now).toBe(START);
+  test("goes on over a restart in the same boot, whatever the wall clock does meanwhile", () => {
+    const before = new Clock(undefined, time);
+    const kept = keep(before);
+    time.pass(10 * HOUR);
+    time.step(-YEAR);
+    const clock = new Clock(kept, time);
+    expect(clock.read().now).toBe(START + 10 * HOUR);
+    expect(clock.lastStep).toEqual({ steppedAt: START + 10 * HOUR - YEAR, byMs: -YEAR });
+  });
+
+  test("goes on by the wall clock over a reboot, and never back", () => {
+    const kept = keep(new Clock(undefined, time));
+    time.reboot(HOUR);
+    expect(new Clock(kept, time).read().now).toBe(START + HOUR);
+    time.reboot(0, -2 * HOUR);
+    const clock = new Clock(kept, time);
+    expect(clock.read().now).toBeGreaterThan(START);
+    expect(clock.read().now).toBeLessThanOrEqual(START + 1000);
+    expect(clock.lastStep).toEqual({ steppedAt: START - HOUR, byMs: -HOUR });
+  });
+
+  test("is compared over no restart where the kernel does not name the boot", () => {
+    const nameless = { ...time, boot: null };
+    const kept = keep(new Clock(undefined, nameless));
+    time.pass(HOUR);
+    time.step(HOUR);
+    expect(new Clock(kept, nameless).read().now).toBe(START + 2 * HOUR);
+  });
+
+  test("of retention has at most a day of the time between two boots", () => {
+    const kept = keep(new Clock(undefined, time));
+    time.reboot(YEAR);
+    const clock = new Clock(kept, time);
+    expect(clock.read()).toMatchObject({ now: START + YEAR, retentionNow: START + DAY });
+    const again = keep(clock);
+    time.pass(HOUR);
+    expect(new Clock(again, time).read()).toMatchObject({ retentionNow: START + DAY + HOUR });
+    time.reboot(HOUR);
+    expect(new Clock(again, time).read()).toMatchObject({ retentionNow: START + DAY + 2 * HOUR });
   });
 });
 
-describe("when the wall clock is set", () => {
-  test("back: it goes on as if nothing had happened", () => {
-    const clock = open();
-    pass(1000);
-    wall -= 24 * HOUR;
-    expect(clock.read()).toEqual({ now: START + 1000, steppedMs: 0 });
-    pass(500);
-    expect(clock.read()).toEqual({ now: START + 1500, steppedMs: 0 });
+describe("a step of the wall clock", () => {
+  test("is told once, with what it was set to and by how much", () => {
+    const clock = new Clock(undefined, time);
+    time.pass(1000);
+    time.step(HOUR);
+    clock.read();
+    const step = { steppedAt: START + 1000 + HOUR, byMs: HOUR };
+    expect(clock.takeJump()).toEqual({ step, slept: false });
+    expect(clock.takeJump()).toBeUndefined();
+    clock.read();
+    expect(clock.takeJump()).toBeUndefined();
+    expect(clock.lastStep).toEqual(step);
   });
 
-  test("forward: it says by how much, and jumps only when told to", () => {
-    const clock = open();
-    pass(1000);
-    wall += HOUR;
-    expect(clock.read()).toEqual({ now: START + 1000, steppedMs: HOUR });
-    pass(10);
-    // Still to be done, for instance because the database could not be written.
-    expect(clock.read()).toEqual({ now: START + 1010, steppedMs: HOUR });
-    clock.follow(HOUR);
-    expect(clock.read()).toEqual({ now: START + HOUR + 1010, steppedMs: 0 });
+  test("of a second or less is the error of reading two clocks", () => {
+    const clock = new Clock(undefined, time);
+    time.step(1000);
+    clock.read();
+    expect(clock.takeJump()).toBeUndefined();
+    time.step(1001);
+    clock.read();
+    expect(clock.takeJump()?.step?.byMs).toBe(1001);
   });
 
-  test("forward and back again: it stays where it has been", () => {
-    const clock = open();
-    wall += HOUR;
-    readAndFollow(clock);
-    wall -= HOUR;
-    expect(clock.read()).toEqual({ now: START + HOUR, steppedMs: 0 });
-    pass(HOUR);
-    expect(clock.read()).toEqual({ now: START + 2 * HOUR, steppedMs: 0 });
-  });
-
-  test("by less than a second: that is drift, which the monotonic clock is right about", () => {
-    const clock = open();
-    wall += 999;
-    expect(clock.read()).toEqual({ now: START, steppedMs: 0 });
-    wall += 1;
-    expect(clock.read()).toEqual({ now: START, steppedMs: 1000 });
+  test("is told apart from a sleep at the same time", () => {
+    const clock = new Clock(undefined, time);
+    time.sleep(8 * HOUR);
+    time.step(-HOUR);
+    clock.read();
+    expect(clock.takeJump()).toEqual({ step: { steppedAt: START + 7 * HOUR, byMs: -HOUR }, slept: true });
   });
 });
 
-test("a machine that slept: the wall clock went on, the monotonic one did not", () => {
-  const clock = open();
-  pass(1000);
-  wall += 8 * HOUR;
-  expect(readAndFollow(clock)).toEqual({ now: START + 1000, steppedMs: 8 * HOUR });
-  expect(clock.read()).toEqual({ now: START + 1000 + 8 * HOUR, steppedMs: 0 });
+describe("the time that the database keeps", () => {
+  test("is written again after a second, after a step, and in another boot", () => {
+    const clock = new Clock(undefined, time);
+    const first = keep(clock);
+    clock.wasKept(first);
+    time.pass(999);
+    expect(clock.toKeep(clock.read())).toBeUndefined();
+    time.pass(1);
+    const second = keep(clock);
+    clock.wasKept(second);
+    time.step(-HOUR);
+    const third = keep(clock);
+    expect(third).toMatchObject({ wallMs: START + 1000 - HOUR, elapsedMs: START + 1000 });
+    time.reboot(0);
+    expect(new Clock(third, time).toKeep(new Clock(third, time).read())?.boot).toBe("boot 2");
+  });
 });
 
-test("whatever the clocks do, it never runs backwards, and what passes is never less than the monotonic clock says", () => {
+test("a moment is shown by the wall clock as it is, from what remains", () => {
+  const clock = new Clock(undefined, time);
+  const end = clock.read().now + 5000;
+  time.pass(1000);
+  time.step(-YEAR);
+  expect(shownAt(end, clock.read())).toBe(START + 5000 - YEAR);
+});
+
+test("whatever the clocks do, elapsed time is what has passed, and goes on over restarts", () => {
   const move = fc.record({
     passed: fc.nat({ max: 10_000 }),
-    set: fc.oneof(fc.constant(0), fc.integer({ min: -2 * HOUR, max: 2 * HOUR })),
-    follows: fc.boolean(),
+    set: fc.oneof(fc.constant(0), fc.integer({ min: -YEAR, max: YEAR })),
+    slept: fc.oneof(fc.constant(0), fc.nat({ max: DAY })),
+    restarts: fc.boolean(),
   });
   fc.assert(
-    fc.property(fc.array(move, { maxLength: 50 }), fc.integer({ min: -HOUR, max: HOUR }), (moves, ahead) => {
-      [wall, monotonic] = [START, 5000];
-      const clock = open(START + ahead);
-      let last = clock.read().now;
-      let steppedMs = 0;
-      for (const { passed, set, follows } of moves) {
-        pass(passed);
-        wall += set;
-        if (follows) clock.follow(steppedMs);
-        const jumped = follows ? steppedMs : 0;
-        const reading = clock.read();
-        expect(reading.now).toBe(last + passed + jumped);
-        expect(reading.steppedMs).toSatisfy((ms: number) => ms === 0 || ms >= 1000);
-        if (reading.steppedMs > 0) expect(reading.now + reading.steppedMs).toBe(Math.floor(wall));
-        ({ now: last, steppedMs } = reading);
+    fc.property(fc.array(move, { maxLength: 50 }), (moves) => {
+      time = new Clocks();
+      let clock = new Clock(undefined, time);
+      let kept = keep(clock);
+      let expected = START;
+      for (const { passed, set, slept, restarts } of moves) {
+        time.pass(passed);
+        time.step(set);
+        time.sleep(slept);
+        expected += passed;
+        if (restarts) {
+          kept = clock.toKeep(clock.read()) ?? kept;
+          clock = new Clock(kept, time);
+        }
+        const { wallMs, ...elapsed } = clock.read();
+        expect(elapsed).toEqual({ now: expected, retentionNow: expected });
+        expect(Math.abs(wallMs - time.wall())).toBeLessThanOrEqual(1);
       }
     }),
   );

@@ -25,6 +25,9 @@ const PERMITTED = [
 ];
 const FINAL: readonly CommandState[] = ["SUCCEEDED", "FAILED", "EXPIRED"];
 const NOW = 1_750_000_000_000;
+/** The wall clock is not where the elapsed time is. */
+const SKEW_MS = -3_600_000;
+const TIME = { now: NOW, wallMs: NOW + SKEW_MS };
 
 describe("transitions", () => {
   const cells = COMMAND_STATES.flatMap((from) => COMMAND_STATES.map((to) => [from, to] as const));
@@ -45,8 +48,10 @@ const timed: fc.Arbitrary<Timed> = fc.record({
   state,
   attempt: fc.integer({ min: 1, max: 4 }),
   maxAttempts: fc.integer({ min: 0, max: 4 }),
+  deadline: moment.map((at) => at && at + SKEW_MS),
   dueAt: moment,
   leaseExpiresAt: moment,
+  graceEndsAt: moment,
 });
 
 describe("a delivery without an answer", () => {
@@ -65,7 +70,7 @@ describe("what time makes of a command", () => {
   test("is a permitted transition, or nothing", () => {
     fc.assert(
       fc.property(timed, (command) => {
-        const { state: to, attempt } = stateAt(command, NOW);
+        const { state: to, attempt } = stateAt(command, TIME);
         expect(transition(command.state, to)).not.toBe("forbidden");
         expect(attempt - command.attempt).toBe(command.state === "DISPATCHED" && to === "PENDING" ? 1 : 0);
       }),
@@ -76,27 +81,44 @@ describe("what time makes of a command", () => {
     fc.assert(
       fc.property(timed, fc.constantFrom(...FINAL), (command, final) => {
         const { attempt } = command;
-        expect(stateAt({ ...command, state: final }, NOW)).toEqual({ state: final, attempt });
+        expect(stateAt({ ...command, state: final }, TIME)).toEqual({ state: final, attempt });
       }),
     );
   });
 
-  const live = { attempt: 1, maxAttempts: 0, dueAt: null, leaseExpiresAt: null } as const;
+  const live = {
+    attempt: 1,
+    maxAttempts: 0,
+    deadline: null,
+    dueAt: null,
+    leaseExpiresAt: null,
+    graceEndsAt: null,
+  } as const;
 
-  test.each(["PENDING_UPLOAD", "PENDING", "DISPATCHED"] as const)("%s expires at its deadline", (from) => {
-    expect(stateAt({ ...live, state: from, dueAt: NOW + 1 }, NOW).state).toBe(from);
-    expect(stateAt({ ...live, state: from, dueAt: NOW }, NOW).state).toBe("EXPIRED");
-  });
+  test.each(["PENDING_UPLOAD", "PENDING", "DISPATCHED"] as const)(
+    "%s expires when its time is over",
+    (from) => {
+      expect(stateAt({ ...live, state: from, dueAt: NOW + 1 }, TIME).state).toBe(from);
+      expect(stateAt({ ...live, state: from, dueAt: NOW }, TIME).state).toBe("EXPIRED");
+      const { wallMs } = TIME;
+      expect(stateAt({ ...live, state: from, deadline: wallMs + 1 }, TIME).state).toBe(from);
+      expect(stateAt({ ...live, state: from, deadline: wallMs }, TIME).state).toBe("EXPIRED");
+    },
+  );
 
   test("a lease ends at its end, and not that of a push", () => {
     const dispatched = { ...live, state: "DISPATCHED" } as const;
-    expect(stateAt({ ...dispatched, leaseExpiresAt: NOW + 1 }, NOW).state).toBe("DISPATCHED");
-    expect(stateAt({ ...dispatched, leaseExpiresAt: NOW }, NOW)).toEqual({ state: "PENDING", attempt: 2 });
-    expect(stateAt(dispatched, NOW).state).toBe("DISPATCHED");
+    expect(stateAt({ ...dispatched, leaseExpiresAt: NOW + 1 }, TIME).state).toBe("DISPATCHED");
+    expect(stateAt({ ...dispatched, leaseExpiresAt: NOW }, TIME)).toEqual({ state: "PENDING", attempt: 2 });
+    expect(stateAt(dispatched, TIME).state).toBe("DISPATCHED");
+    const inGrace = { ...dispatched, leaseExpiresAt: NOW + 9, graceEndsAt: NOW + 1 };
+    expect(stateAt(inGrace, TIME).state).toBe("DISPATCHED");
+    expect(stateAt({ ...inGrace, graceEndsAt: NOW }, TIME).state).toBe("PENDING");
+    expect(stateAt({ ...dispatched, graceEndsAt: NOW }, TIME).state).toBe("PENDING");
   });
 
   test("the deadline comes before the end of a lease", () => {
     const both = { ...live, state: "DISPATCHED", dueAt: NOW, leaseExpiresAt: NOW - 1 } as const;
-    expect(stateAt(both, NOW)).toEqual({ state: "EXPIRED", attempt: 1 });
+    expect(stateAt(both, TIME)).toEqual({ state: "EXPIRED", attempt: 1 });
   });
 });

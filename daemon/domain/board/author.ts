@@ -39,7 +39,7 @@ export type Renamed = { readonly reason: string; readonly from: string; readonly
  */
 export function* settleNode(
   given: { author: string; file: string; acceptChange: boolean },
-  env: Pick<Env, "now" | "random">,
+  env: Pick<Env, "wallMs" | "random">,
 ): Operation<Renamed | PawlError> {
   const { author, file } = given;
   const incarnation = env.random(INCARNATION_BYTES).toString("hex");
@@ -53,7 +53,7 @@ export function* settleNode(
         { from: node.author, to: author },
       );
     }
-    if (node.has_changes === 1) yield* run(trustFormer, { author: node.author, now: env.now });
+    if (node.has_changes === 1) yield* run(trustFormer, { author: node.author, now: env.wallMs });
     yield* run(removePeer, { author });
     yield* run(renameNode, { author, incarnation, file });
     return { reason: "the identity key is another one", from: node.author, to: author };

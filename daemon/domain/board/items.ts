@@ -251,7 +251,7 @@ function* commitLocal(
   if (identity?.author !== author) throw new Error("the identity is not that of the database");
   const board = node.board ?? env.random(BOARD_BYTES).toString("hex");
   const log = { author, board, incarnation, head, clock };
-  const change = writeChange(log, [op], env.wallMs(), identity.privateKey);
+  const change = writeChange(log, [op], env.wallMs, identity.privateKey);
   if (change instanceof PawlError) return change;
   const items = new Map([[op.storyId, item]]);
   yield* storeChange(change, undefined, head ?? undefined, node, env, items);

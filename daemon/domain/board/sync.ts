@@ -167,7 +167,7 @@ function* take(
   const log = yield* findLog(change);
   if ((yield* findPlace(log, change.seq, change.id)) !== undefined) return undefined;
   const prev = change.prev === null ? undefined : yield* findPrev(log, change.seq, change.prev);
-  const refused = checkPlace(change, prev, env.wallMs());
+  const refused = checkPlace(change, prev, env.wallMs);
   if (refused !== undefined) return refused;
   const isOwnLog = change.author === node.author && change.incarnation === node.incarnation;
   const after = yield* storeChange(change, log, prev, node, env);

@@ -66,7 +66,7 @@ export function* takeAnswer(
   const { commandId, attempt } = delivery;
   const row = yield* one(selectLive, { commandId });
   if (row === undefined) return noSuchCommand(commandId);
-  const { state } = stateAt(row, env.now);
+  const { state } = stateAt(row, env);
   if (isFinal(state)) {
     env.effects.count("commandAnswersLate", 1);
     env.effects.log("late answer to a command", {
@@ -79,7 +79,7 @@ export function* takeAnswer(
     return { state, accepted: false };
   }
   if (state !== "DISPATCHED") return nothingToAnswer(commandId, state, answer.state);
-  if (!isHeld(row, attempt, env.now)) return yield* lostLease(row, attempt, env);
+  if (!isHeld(row, attempt, env)) return yield* lostLease(row, attempt, env);
 
   const { response, sizeBytes } = written(answer);
   const cause = answer.state === "FAILED" ? { code: answer.code, message: storable(answer.message) } : null;

@@ -12,7 +12,7 @@ export function* cancel(
   const { commandId, reason = null } = params;
   const row = yield* one(selectLive, { commandId });
   if (row === undefined) return noSuchCommand(commandId);
-  const { state } = stateAt(row, env.now);
+  const { state } = stateAt(row, env);
   if (isFinal(state)) return { state };
   const cause = { code: "CANCELLED", message: reason ?? "It was cancelled." };
   yield* abort(row, { state: "FAILED", cause, reason }, env);

@@ -3,6 +3,7 @@ import type { CommandState, Parsed, Result } from "@pawl/protocol";
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 import type { Texts } from "@pawl/protocol/json-text";
 import { INLINE_MAX_BYTES, MAX_PAYLOAD_NESTING_LEVELS, MAX_UPLOAD_MS } from "@pawl/protocol/limits";
+import { retain } from "../../grants/ending.js";
 import { Uuid7 } from "../../identity/uuid7.js";
 import { digestOfMeaning } from "../../json/digest.js";
 import { nestingLevels } from "../../json/raw-json.js";
@@ -10,15 +11,16 @@ import { rememberChecked } from "../../json/uploaded-piece.js";
 import { insert, type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { selectDeployment, useDeployment } from "../deployment/deployment.js";
-import { COLUMNS, type CommandRow, EXPIRED, readyKey } from "./row.js";
+import { COLUMNS, type CommandRow, EXPIRED, LAST_READY_PLACE, readyKey } from "./row.js";
 import { stateAt } from "./state.js";
 
 const insertCommand = sql(`
   INSERT INTO pawl_command (command_id, deployment, command, project_id, model, state, attempt, max_attempts,
-    deadline, created_at, completed_at, request_bytes, error_code, error_message, uploaded, idempotency_key,
-    content, ready_at, due_at)
-  VALUES (:commandId, :deployment, :command, :projectId, :model, :state, 1, :maxAttempts, :deadline, :now,
-    :completedAt, :requestBytes, :errorCode, :errorMessage, :uploaded, :idempotencyKey, :content, :readyAt, :dueAt)`);
+    deadline, ttl_ends_at, created_at, completed_at, ended_at, request_bytes, error_code, error_message, uploaded,
+    idempotency_key, content, ready_place, due_at)
+  VALUES (:commandId, :deployment, :command, :projectId, :model, :state, 1, :maxAttempts,
+    :deadline, :ttlEndsAt, :createdAt, :completedAt, :endedAt, :requestBytes, :errorCode, :errorMessage, :uploaded,
+    :idempotencyKey, :content, CASE WHEN :isReady = 1 THEN ${LAST_READY_PLACE} END, :dueAt)`);
 
 const insertParams = sql("INSERT INTO pawl_command_params (seq, params) VALUES (:seq, :params)");
 
@@ -49,19 +51,20 @@ export function* create(
     const first = yield* one(selectByKey, { deployment, command, idempotencyKey });
     if (first !== undefined) {
       if (first.content !== content) return reused(idempotencyKey, first, params, text);
-      return created(first.commandId, stateAt(first, env.now).state, first.model, first.projectId, false);
+      return created(first.commandId, stateAt(first, env).state, first.model, first.projectId, false);
     }
   }
 
-  const { now } = env;
+  const { now, wallMs } = env;
   const to = yield* one(selectDeployment, { deployment });
   if (to === undefined) yield* run(useDeployment, { deployment });
   const { model, projectId } = to ?? { model: "pull", projectId: null };
-  const deadline = params.ttlMs === undefined ? (params.deadline ?? null) : now + params.ttlMs;
-  const isLate = deadline !== null && deadline <= now;
+  const { deadline = null } = params;
+  const ttlEndsAt = params.ttlMs === undefined ? null : now + params.ttlMs;
+  const isLate = deadline !== null && deadline <= wallMs;
   const state: CommandState = isLate ? "EXPIRED" : upload === undefined ? "PENDING" : "PENDING_UPLOAD";
   const uploadEnd = upload === undefined ? Number.POSITIVE_INFINITY : now + MAX_UPLOAD_MS;
-  const dueAt = Math.min(deadline ?? Number.POSITIVE_INFINITY, uploadEnd);
+  const dueAt = Math.min(ttlEndsAt ?? Number.POSITIVE_INFINITY, uploadEnd);
   const commandId = `cmd_${commandIds.next(now, env.random)}`;
   const seq = yield* insert(insertCommand, {
     commandId,
@@ -72,15 +75,17 @@ export function* create(
     state,
     maxAttempts,
     deadline,
-    now,
-    completedAt: isLate ? now : null,
+    ttlEndsAt,
+    createdAt: wallMs,
+    completedAt: isLate ? wallMs : null,
+    endedAt: isLate ? env.retentionNow : null,
     requestBytes: upload?.sizeBytes ?? Buffer.byteLength(text ?? "null"),
     errorCode: isLate ? EXPIRED.code : null,
     errorMessage: isLate ? EXPIRED.message : null,
     uploaded: upload === undefined ? 0 : 1,
     idempotencyKey,
     content,
-    readyAt: state === "PENDING" ? now : null,
+    isReady: state === "PENDING" ? 1 : 0,
     dueAt: isLate || dueAt === Number.POSITIVE_INFINITY ? null : dueAt,
   });
   if (text !== undefined) yield* run(insertParams, { seq, params: text });
@@ -90,6 +95,8 @@ export function* create(
   }
   env.effects.count(`commands${state}`, 1);
   env.effects.deadline(dueAt);
+  if (isLate) retain(env);
+  else if (deadline !== null) env.effects.wallDeadline(deadline);
   if (state === "PENDING") env.effects.wake(readyKey(deployment));
   return created(commandId, state, model, projectId, true);
 }

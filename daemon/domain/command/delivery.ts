@@ -20,8 +20,8 @@ export function readLeaseId(leaseId: string, env: Env): { commandId: string; att
   return { commandId: commandId as string, attempt: Number(attempt) };
 }
 
-export function isHeld(row: LiveRow, attempt: number | undefined, now: number): boolean {
-  return row.state === "DISPATCHED" && row.attempt === attempt && stateAt(row, now).state === "DISPATCHED";
+export function isHeld(row: LiveRow, attempt: number | undefined, env: Env): boolean {
+  return row.state === "DISPATCHED" && row.attempt === attempt && stateAt(row, env).state === "DISPATCHED";
 }
 
 const selectEnd = sql<{ code: string | null; message: string | null }>(
@@ -39,7 +39,7 @@ export function unknownLease(leaseId: string): PawlError {
 /** Why a lease is not held any more, so that its holder knows whether to stop or that all is well. */
 export function* lostLease(row: LiveRow, attempt: number | undefined, env: Env): Operation<PawlError> {
   const { commandId } = row;
-  const current = stateAt(row, env.now);
+  const current = stateAt(row, env);
   const end = isFinal(row.state) ? yield* one(selectEnd, { seq: row.seq }) : undefined;
   const reason =
     attempt === undefined

@@ -1,15 +1,15 @@
 // Receivers that pull: they lease commands, renew their leases, and give commands back.
 import type { Parsed, Result } from "@pawl/protocol";
 import type { PawlError } from "@pawl/protocol/errors";
+import { renewal } from "../../grants/grant.js";
 import { type Operation, one, run, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
 import { isHeld, leaseIdOf, lostLease, readLeaseId, unknownLease } from "./delivery.js";
-import { endOf, forbidden, giveBack, readyKey, selectLive } from "./row.js";
+import { DELIVERY_TABLE, deadlineOf, forbidden, giveBack, readyKey, remainingOf, selectLive } from "./row.js";
 import { stateAt, transition } from "./state.js";
 import { type Grant, take } from "./take.js";
 
-const setLeaseEnd = sql(`
-  UPDATE pawl_command SET lease_expires_at = :expiresAt, lease_connection = :connection WHERE seq = :seq`);
+const setRenewed = sql(`UPDATE pawl_command SET ${renewal(DELIVERY_TABLE)} WHERE seq = :seq`);
 
 export function* lease(
   params: Parsed<"command.lease">,
@@ -41,8 +41,8 @@ export function* lease(
 }
 
 function remaining(leaseExpiresAt: number, deadline: number | null, env: Env): Result<"command.renew"> {
-  const endsAt = endOf(leaseExpiresAt, deadline);
-  return { leaseExpiresAt: endsAt, remainingMs: endsAt - env.now };
+  const remainingMs = remainingOf(leaseExpiresAt, deadline, env);
+  return { leaseExpiresAt: env.wallMs + remainingMs, remainingMs };
 }
 
 export function* renew(
@@ -53,19 +53,17 @@ export function* renew(
   const given = readLeaseId(leaseId, env);
   const row = given && (yield* one(selectLive, { commandId: given.commandId }));
   if (row === undefined || given === undefined) return unknownLease(leaseId);
-  if (!isHeld(row, given.attempt, env.now)) return yield* lostLease(row, given.attempt, env);
+  if (!isHeld(row, given.attempt, env)) return yield* lostLease(row, given.attempt, env);
 
-  // A lease that ends with a connection stays with the one it was given to: another that renews it, perhaps a
-  // program that ends right after, must not end it. After a restart there is no such connection any more.
-  const isOrphan = row.leaseConnection !== null && row.leaseConnection <= 0;
-  const connection = isOrphan ? env.caller.connection : row.leaseConnection;
   // A push ends with its connection alone.
   if (row.leaseExpiresAt === null) return unknownLease(leaseId);
-  const leaseExpiresAt = env.now + leaseMs;
-  yield* run(setLeaseEnd, { seq: row.seq, expiresAt: leaseExpiresAt, connection });
-  env.effects.deadline(leaseExpiresAt);
-  if (connection !== null) env.effects.bind(connection);
-  return remaining(leaseExpiresAt, row.deadline, env);
+  const expiresAt = env.now + leaseMs;
+  const { connection } = env.caller;
+  yield* run(setRenewed, { seq: row.seq, expiresAt, connection });
+  env.effects.deadline(expiresAt);
+  // If the delivery belongs to no connection, or to another, this only costs a look when this one closes.
+  env.effects.bind(connection);
+  return remaining(expiresAt, deadlineOf(row, env), env);
 }
 
 export function* release(
@@ -76,9 +74,9 @@ export function* release(
   const given = readLeaseId(leaseId, env);
   const row = given && (yield* one(selectLive, { commandId: given.commandId }));
   if (row === undefined || given === undefined) return unknownLease(leaseId);
-  if (isHeld(row, given.attempt, env.now)) return yield* giveBack(row, delayMs, env);
+  if (isHeld(row, given.attempt, env)) return yield* giveBack(row, delayMs, env);
 
-  const current = stateAt(row, env.now);
+  const current = stateAt(row, env);
   // The delivery before this state: it was released already, or its time was up.
   if (current.state === "PENDING" && current.attempt === given.attempt + 1) return current;
   if (transition(current.state, "PENDING") === "forbidden") {

@@ -64,7 +64,7 @@ function* viewWithDetails(row: CommandRow, env: Env): Operation<Command> {
 export function* wait(params: Parsed<"command.wait">, env: Env): Operation<Outcome<Result<"command.wait">>> {
   const row = yield* findCommand(params.commandId);
   if (row instanceof PawlError) return row;
-  const { state } = stateAt(row, env.now);
+  const { state } = stateAt(row, env);
   return isFinal(state) || !env.mayWait
     ? yield* viewWithDetails(row, env)
     : new Wait(finalKey(row.commandId));
@@ -76,7 +76,7 @@ export function* response(
 ): Operation<Result<"command.response"> | PawlError> {
   const row = yield* findCommand(params.commandId);
   if (row instanceof PawlError) return row;
-  const { state } = stateAt(row, env.now);
+  const { state } = stateAt(row, env);
   if (!isFinal(state)) return { response: null };
   const kept = yield* one(selectResponse, { seq: row.seq });
   if (kept !== undefined) {

@@ -1,7 +1,6 @@
 // Commands that have been final for long enough are removed.
 import type { CommandState } from "@pawl/protocol";
-import type { Expiry } from "../../grants/expiry.js";
-import { PRUNE_EVERY_MS } from "../../grants/pruning.js";
+import { type Ending, retentionEnd } from "../../grants/ending.js";
 import { all, one, run, sql } from "../../store/statement.js";
 
 /** Commands that one step removes at most ... */
@@ -13,8 +12,8 @@ const PRUNED_BYTES = 2 * 1024 * 1024;
 /** ... and pieces of an upload, of up to 64 KiB each. */
 const PRUNED_CHUNKS = 32;
 
-const earliestCompleted = sql<{ at: number | null }>(
-  "SELECT min(completed_at) AS at FROM pawl_command WHERE completed_at IS NOT NULL",
+const earliestEnded = sql<{ at: number | null }>(
+  "SELECT min(ended_at) AS at FROM pawl_command WHERE ended_at IS NOT NULL",
 );
 
 const selectPrunable = sql<{
@@ -25,7 +24,7 @@ const selectPrunable = sql<{
   uploaded: 0 | 1;
 }>(`
   SELECT seq, deployment, state, request_bytes + coalesce(response_bytes, 0) AS bytes, uploaded
-  FROM pawl_command WHERE completed_at <= :before ORDER BY completed_at LIMIT :rows`);
+  FROM pawl_command WHERE ended_at <= :before ORDER BY ended_at LIMIT :rows`);
 
 const deleteChunks = sql(`
   DELETE FROM pawl_command_chunk WHERE seq = :seq AND at IN
@@ -44,14 +43,13 @@ const deleteUnusedDeployment = sql(`
     AND NOT EXISTS (SELECT 1 FROM pawl_command WHERE deployment = :deployment)`);
 
 /** Commands that have been final for long enough. */
-export const keptCommands: Expiry = {
+export const keptCommands: Ending = {
   *earliest(env) {
-    const at = (yield* one(earliestCompleted))?.at ?? undefined;
-    return at === undefined ? undefined : at + env.retentionMs + PRUNE_EVERY_MS;
+    return retentionEnd((yield* one(earliestEnded))?.at, env);
   },
 
   *expire(env, rows) {
-    const before = env.now - env.retentionMs;
+    const before = env.retentionNow - env.retentionMs;
     const limit = Math.min(rows, PRUNED_COMMANDS);
     const found = yield* all(selectPrunable, { before, rows: limit });
     const deployments = new Set<string>();

@@ -1,6 +1,9 @@
 // A command: its row, its view in replies, and its moves from state to state.
 import type { Command, CommandState } from "@pawl/protocol";
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
+import { shownAt } from "../../clock.js";
+import { retain } from "../../grants/ending.js";
+import { endOf, type GrantRule } from "../../grants/grant.js";
 import { type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { isFinal, returned, stateAt, type Timed } from "./state.js";
@@ -13,7 +16,9 @@ export interface CommandRow extends Timed {
   readonly command: string;
   readonly projectId: string | null;
   readonly model: "pull" | "push";
-  readonly deadline: number | null;
+  /** When the time that it was given from its creation on is over, in elapsed time. */
+  readonly ttlEndsAt: number | null;
+  /** By the wall clock of that moment, as the next two. */
   readonly createdAt: number;
   readonly dispatchedAt: number | null;
   readonly completedAt: number | null;
@@ -30,25 +35,37 @@ export interface CommandRow extends Timed {
 /** The columns of a `CommandRow`. */
 export const COLUMNS = `
   seq, command_id AS "commandId", deployment, command, project_id AS "projectId", model, state, attempt,
-  max_attempts AS "maxAttempts", deadline, created_at AS "createdAt", dispatched_at AS "dispatchedAt",
+  max_attempts AS "maxAttempts", deadline, ttl_ends_at AS "ttlEndsAt", created_at AS "createdAt", dispatched_at AS "dispatchedAt",
   completed_at AS "completedAt", request_bytes AS "requestBytes", response_bytes AS "responseBytes",
   error_code AS "errorCode", error_message AS "errorMessage", uploaded, due_at AS "dueAt",
   lease_owner AS "leaseOwner", lease_pid AS "leasePid", lease_expires_at AS "leaseExpiresAt",
-  lease_connection AS "leaseConnection"`;
+  grace_ends_at AS "graceEndsAt", lease_connection AS "leaseConnection"`;
 
 /** What ends a command or a delivery has to know of it. */
 export interface LiveRow extends Timed {
   readonly seq: number;
   readonly commandId: string;
   readonly deployment: string;
-  readonly deadline: number | null;
+  readonly ttlEndsAt: number | null;
   readonly leaseConnection: number | null;
 }
 
 /** The columns of a `LiveRow`. */
 export const LIVE_COLUMNS = `
-  seq, command_id AS "commandId", deployment, deadline, state, attempt, max_attempts AS "maxAttempts", due_at AS "dueAt",
-  lease_expires_at AS "leaseExpiresAt", lease_connection AS "leaseConnection"`;
+  seq, command_id AS "commandId", deployment, deadline, ttl_ends_at AS "ttlEndsAt", state, attempt,
+  max_attempts AS "maxAttempts", due_at AS "dueAt", lease_expires_at AS "leaseExpiresAt",
+  grace_ends_at AS "graceEndsAt", lease_connection AS "leaseConnection"`;
+
+/** How deliveries are kept, for what is common to all that is granted (grants/grant.ts). */
+export const DELIVERY_TABLE = {
+  table: "pawl_command",
+  rows: `SELECT ${LIVE_COLUMNS} FROM pawl_command WHERE`,
+  expiresAt: "lease_expires_at",
+  graceEndsAt: "grace_ends_at",
+  connection: "lease_connection",
+  unconnected: "NULL",
+  bound: "lease_connection IS NOT NULL",
+} as const satisfies Partial<GrantRule<LiveRow>>;
 
 const selectCommand = sql<CommandRow>(`SELECT ${COLUMNS} FROM pawl_command WHERE command_id = :commandId`);
 
@@ -57,15 +74,23 @@ export const selectLive = sql<LiveRow>(
 );
 
 const setFinal = sql(`
-  UPDATE pawl_command SET state = :state, completed_at = :now, response_bytes = :responseBytes,
-    error_code = :code, error_message = :message, ready_at = NULL, delayed_until = NULL, due_at = NULL,
-    lease_expires_at = NULL, lease_connection = NULL
+  UPDATE pawl_command SET state = :state, completed_at = :completedAt, ended_at = :endedAt, deadline = :deadline,
+    response_bytes = :responseBytes, error_code = :code, error_message = :message, ready_place = NULL,
+    delayed_until = NULL, due_at = NULL, lease_expires_at = NULL, grace_ends_at = NULL, lease_connection = NULL
   WHERE seq = :seq`);
 
 const setReturned = sql(`
-  UPDATE pawl_command SET state = 'PENDING', attempt = :attempt, ready_at = :readyAt, delayed_until = :delayedUntil,
-    lease_expires_at = NULL, lease_connection = NULL
+  UPDATE pawl_command SET state = 'PENDING', attempt = :attempt, delayed_until = :delayedUntil,
+    lease_expires_at = NULL, grace_ends_at = NULL, lease_connection = NULL
   WHERE seq = :seq`);
+
+/** The place behind all those of `:deployment` that may be leased. */
+export const LAST_READY_PLACE = `
+  (SELECT coalesce(max(ready_place), 0) + 1 FROM pawl_command
+   WHERE deployment = :deployment AND ready_place IS NOT NULL)`;
+
+const setReady = sql(`
+  UPDATE pawl_command SET ready_place = ${LAST_READY_PLACE}, delayed_until = NULL WHERE seq = :seq`);
 
 /** What those who want a command of a deployment are parked under. */
 export function readyKey(deployment: string): string {
@@ -111,11 +136,14 @@ export function* finish(
   yield* run(setFinal, {
     seq: row.seq,
     state: end.state,
-    now: env.now,
+    completedAt: env.wallMs,
+    endedAt: env.retentionNow,
+    deadline: deadlineOf(row, env),
     responseBytes: end.responseBytes,
     code: end.cause?.code ?? null,
     message: end.cause?.message ?? null,
   });
+  retain(env);
   moved(row.state, end.state, env);
   env.effects.wake(finalKey(row.commandId));
 }
@@ -149,21 +177,40 @@ export function* giveBack(
     );
     return next;
   }
-  const readyAt = delayMs === 0 ? env.now : null;
   const delayedUntil = delayMs === 0 ? null : env.now + delayMs;
-  yield* run(setReturned, { seq: row.seq, attempt: next.attempt, readyAt, delayedUntil });
+  yield* run(setReturned, { seq: row.seq, attempt: next.attempt, delayedUntil });
   moved(row.state, "PENDING", env);
-  if (delayedUntil === null) env.effects.wake(readyKey(row.deployment));
+  if (delayedUntil === null) yield* makeReady(row, env);
   else env.effects.deadline(delayedUntil);
   return next;
 }
 
+/** A command may be leased, after those that may be already. */
+export function* makeReady(
+  { seq, deployment }: { readonly seq: number; readonly deployment: string },
+  env: Env,
+): Operation<void> {
+  yield* run(setReady, { seq, deployment });
+  env.effects.wake(readyKey(deployment));
+}
+
 /**
- * When a delivery ends, as its receiver is told: when its lease does, or with the command if that is sooner. The
- * lease is kept as it was asked for: it follows the monotonic clock, and a deadline the one on the wall.
+ * How long a delivery lasts still, as its receiver is told: as its lease, or as the command if that is shorter. The
+ * lease is kept as it was asked for: it follows the elapsed time, and a deadline the wall clock.
+ *
+ * @param leaseEndsAt in elapsed time.
+ * @param deadline of the command, by the wall clock.
  */
-export function endOf(leaseExpiresAt: number, deadline: number | null): number {
-  return deadline === null ? leaseExpiresAt : Math.min(leaseExpiresAt, deadline);
+export function remainingOf(leaseEndsAt: number, deadline: number | null, { now, wallMs }: Env): number {
+  return Math.min(leaseEndsAt - now, (deadline ?? Number.POSITIVE_INFINITY) - wallMs);
+}
+
+/** When a command becomes EXPIRED by the wall clock: as it was named, or by the clock as it is now. */
+export function deadlineOf(
+  { deadline, ttlEndsAt }: { readonly deadline: number | null; readonly ttlEndsAt: number | null },
+  env: Env,
+): number | null {
+  return deadline ?? (ttlEndsAt === null ? null : shownAt(ttlEndsAt, env));
 }
 
 /** Keeps the gauges of `daemon.stats`. */
@@ -174,9 +221,10 @@ export function moved(from: CommandState, to: CommandState, env: Env): void {
 
 /** A command as callers see it, at this moment. */
 export function view(row: CommandRow, env: Env): Command {
-  const { now } = env;
-  const { state, attempt } = stateAt(row, now);
-  const expiresAt = row.leaseExpiresAt === null ? null : endOf(row.leaseExpiresAt, row.deadline);
+  const { state, attempt } = stateAt(row, env);
+  const deadline = deadlineOf(row, env);
+  const leaseEndsAt = endOf(row.leaseExpiresAt, row.graceEndsAt);
+  const remainingMs = leaseEndsAt === null ? null : remainingOf(leaseEndsAt, deadline, env);
   return {
     commandId: row.commandId,
     deployment: row.deployment,
@@ -186,10 +234,10 @@ export function view(row: CommandRow, env: Env): Command {
     state,
     attempt,
     maxAttempts: row.maxAttempts,
-    deadline: row.deadline,
+    deadline,
     createdAt: row.createdAt,
     dispatchedAt: row.dispatchedAt,
-    completedAt: row.completedAt ?? (isFinal(state) ? now : null),
+    completedAt: row.completedAt ?? (isFinal(state) ? env.wallMs : null),
     requestSizeBytes: row.requestBytes,
     responseSizeBytes: row.responseBytes,
     error: causeOf(row, state),
@@ -197,8 +245,8 @@ export function view(row: CommandRow, env: Env): Command {
       lease: {
         owner: row.leaseOwner as string,
         pid: row.leasePid,
-        expiresAt,
-        remainingMs: expiresAt === null ? null : expiresAt - now,
+        expiresAt: remainingMs === null ? null : env.wallMs + remainingMs,
+        remainingMs,
       },
     }),
   };

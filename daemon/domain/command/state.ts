@@ -1,4 +1,5 @@
 import type { CommandState } from "@pawl/protocol";
+import { endOf } from "../../grants/grant.js";
 
 /**
  * The state table of commands (spec: command.md, States).
@@ -30,15 +31,19 @@ export function isFinal(state: CommandState): boolean {
   return NEXT[state].length === 0;
 }
 
-/** What decides about a command with time, as it is stored. Times in milliseconds since the epoch. */
+/** What decides about a command with time, as it is stored, in milliseconds. All but the deadline is elapsed time. */
 export interface Timed {
   readonly state: CommandState;
   readonly attempt: number;
   readonly maxAttempts: number;
-  /** When it becomes EXPIRED, while it is not final. */
+  /** When it becomes EXPIRED, while it is not final, by the wall clock: a time that was named. */
+  readonly deadline: number | null;
+  /** When it becomes EXPIRED, while it is not final, because of a time that was given from its creation on. */
   readonly dueAt: number | null;
   /** When its delivery ends unanswered, while it is DISPATCHED; null for one that ends with its connection. */
   readonly leaseExpiresAt: number | null;
+  /** While its receiver may come back after a restart: until when. */
+  readonly graceEndsAt: number | null;
 }
 
 /** Where a command is after a delivery without an answer. */
@@ -56,13 +61,18 @@ export function returned(command: Pick<Timed, "attempt" | "maxAttempts">): Retur
 }
 
 /**
- * Where a stored command is at `now`. Expiry writes what time has changed, but in bounded steps, so a command
- * may be met before its turn. The deadline comes first: what is due at the same moment as its lease is EXPIRED.
+ * Where a stored command is now. What time has changed is written, but in bounded steps, so a command may be met before
+ * its turn. The deadline comes first: what is due at the same moment as its lease is EXPIRED.
  */
-export function stateAt(command: Timed, now: number): { state: CommandState; attempt: number } {
-  const { state, attempt, dueAt, leaseExpiresAt } = command;
+export function stateAt(
+  command: Timed,
+  { now, wallMs }: { readonly now: number; readonly wallMs: number },
+): { state: CommandState; attempt: number } {
+  const { state, attempt, deadline, dueAt } = command;
   if (isFinal(state)) return { state, attempt };
   if (dueAt !== null && dueAt <= now) return { state: "EXPIRED", attempt };
-  if (state === "DISPATCHED" && leaseExpiresAt !== null && leaseExpiresAt <= now) return returned(command);
+  if (deadline !== null && deadline <= wallMs) return { state: "EXPIRED", attempt };
+  const end = endOf(command.leaseExpiresAt, command.graceEndsAt);
+  if (state === "DISPATCHED" && end !== null && end <= now) return returned(command);
   return { state, attempt };
 }

@@ -4,7 +4,7 @@ import { MAX_PAGE_BYTES } from "@pawl/protocol/limits";
 import { RawJson } from "../../json/raw-json.js";
 import { all, type Operation, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
-import { moved } from "./row.js";
+import { deadlineOf, moved } from "./row.js";
 
 /** Commands read at a time, so that no more params than these are in memory beside those that are taken. */
 const TAKEN_PER_READ = 8;
@@ -15,6 +15,7 @@ interface ReadyRow {
   command: string;
   attempt: number;
   deadline: number | null;
+  ttlEndsAt: number | null;
   requestBytes: number;
   uploaded: 0 | 1;
   params: string | null;
@@ -25,14 +26,15 @@ interface ReadyRow {
  * a command which every receiver fails on does not keep the others from being tried.
  */
 const selectReady = sql<ReadyRow>(`
-  SELECT c.seq, c.command_id AS "commandId", c.command, c.attempt, c.deadline, c.request_bytes AS "requestBytes",
-    c.uploaded, p.params
+  SELECT c.seq, c.command_id AS "commandId", c.command, c.attempt, c.deadline, c.ttl_ends_at AS "ttlEndsAt",
+    c.request_bytes AS "requestBytes", c.uploaded, p.params
   FROM pawl_command c LEFT JOIN pawl_command_params p ON p.seq = c.seq
-  WHERE c.deployment = :deployment AND c.ready_at IS NOT NULL AND (c.due_at IS NULL OR c.due_at > :now)
-  ORDER BY c.ready_at, c.seq LIMIT :rows`);
+  WHERE c.deployment = :deployment AND c.ready_place IS NOT NULL AND (c.due_at IS NULL OR c.due_at > :now)
+    AND (c.deadline IS NULL OR c.deadline > :wallMs)
+  ORDER BY c.ready_place, c.seq LIMIT :rows`);
 
 const setDispatched = sql(`
-  UPDATE pawl_command SET state = 'DISPATCHED', dispatched_at = :now, ready_at = NULL, lease_owner = :owner,
+  UPDATE pawl_command SET state = 'DISPATCHED', dispatched_at = :wallMs, ready_place = NULL, lease_owner = :owner,
     lease_pid = :pid, lease_expires_at = :expiresAt, lease_connection = :connection
   WHERE seq = :seq`);
 
@@ -54,31 +56,32 @@ export function* take(
   env: Env,
 ): Operation<{ envelope: Envelope; grant: Grant }[]> {
   const taken: { envelope: Envelope; grant: Grant }[] = [];
+  const { now, wallMs } = env;
   let bytes = 0;
   for (;;) {
     const wanted = Math.min(count - taken.length, TAKEN_PER_READ);
-    const rows = yield* all(selectReady, { deployment, now: env.now, rows: wanted });
+    const rows = yield* all(selectReady, { deployment, now, wallMs, rows: wanted });
     for (const row of rows) {
       bytes += row.params?.length ?? 0;
       if (bytes > MAX_PAGE_BYTES && taken.length > 0) return taken;
       const grant = grantNext();
       const { owner, pid, expiresAt, connection } = grant;
-      yield* run(setDispatched, { seq: row.seq, now: env.now, owner, pid, expiresAt, connection });
+      yield* run(setDispatched, { seq: row.seq, wallMs, owner, pid, expiresAt, connection });
       moved("PENDING", "DISPATCHED", env);
-      taken.push({ envelope: envelopeOf(row, deployment), grant });
+      taken.push({ envelope: envelopeOf(row, deployment, env), grant });
     }
     if (rows.length < wanted || taken.length === count) return taken;
   }
 }
 
-function envelopeOf(row: ReadyRow, deployment: string): Envelope {
+function envelopeOf(row: ReadyRow, deployment: string, env: Env): Envelope {
   return {
     protocol: "arc.v1",
     commandId: row.commandId,
     deployment,
     command: row.command,
     attempt: row.attempt,
-    deadline: row.deadline,
+    deadline: deadlineOf(row, env),
     params:
       row.uploaded === 1
         ? { $upload: { sizeBytes: row.requestBytes } }

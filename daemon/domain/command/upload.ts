@@ -6,7 +6,7 @@ import { Base64 } from "../../json/base64-insertion.js";
 import { rememberChecked, UploadedPiece } from "../../json/uploaded-piece.js";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
-import { type CommandRow, findCommand, forbidden, moved, readyKey } from "./row.js";
+import { type CommandRow, findCommand, forbidden, makeReady, moved } from "./row.js";
 import { stateAt } from "./state.js";
 
 /** Longest piece in one row, so that reading a part of a large text reads little else. */
@@ -41,7 +41,7 @@ const insertParams = sql("INSERT INTO pawl_command_params (seq, params) VALUES (
 const selectParams = sql<{ params: string }>("SELECT params FROM pawl_command_params WHERE seq = :seq");
 
 const setPending = sql(`
-  UPDATE pawl_command SET state = 'PENDING', ready_at = :now, due_at = deadline, uploaded = :uploaded
+  UPDATE pawl_command SET state = 'PENDING', due_at = ttl_ends_at, uploaded = :uploaded
   WHERE seq = :seq`);
 
 /** @param uploaded the piece, if it is not in the params. */
@@ -54,7 +54,7 @@ export function* upload(
   const row = yield* findCommand(params.commandId);
   if (row instanceof Error) return row;
   const { commandId, seq, requestBytes: sizeBytes } = row;
-  const { state } = stateAt(row, env.now);
+  const { state } = stateAt(row, env);
   const { offset, final } = params;
   const stored = yield* one(selectUpload, { seq });
   const piece = uploaded ?? new UploadedPiece(Buffer.from(params.chunk));
@@ -103,9 +103,9 @@ export function* upload(
   yield* run(deleteUpload, { seq });
   const isSmall = sizeBytes <= INLINE_MAX_BYTES;
   if (isSmall) yield* moveInline(seq);
-  yield* run(setPending, { seq, now: env.now, uploaded: isSmall ? 0 : 1 });
+  yield* run(setPending, { seq, uploaded: isSmall ? 0 : 1 });
   moved("PENDING_UPLOAD", "PENDING", env);
-  env.effects.wake(readyKey(row.deployment));
+  yield* makeReady(row, env);
   return { receivedBytes: end, state: "PENDING" };
 }
 
@@ -165,7 +165,7 @@ function* uploadedParts(
 ): Operation<Uint8Array[] | PawlError> {
   const unfinished = yield* one(selectUpload, { seq: row.seq });
   if (unfinished !== undefined) {
-    const { state } = stateAt(row, env.now);
+    const { state } = stateAt(row, env);
     const { receivedBytes } = unfinished;
     return refuse(
       "not_found",

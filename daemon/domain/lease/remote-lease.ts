@@ -1,31 +1,34 @@
+// Leases that providers outside keep, as this database records them.
 import type { Parsed, Result } from "@pawl/protocol";
 import type { PawlError } from "@pawl/protocol/errors";
-import type { Uptime } from "../../clock.js";
-import { ownEnd } from "../../grants/restart-grace.js";
+import { dueWallAt, type Ending } from "../../grants/ending.js";
 import type { Holder, Inspected } from "../../remote/provider.js";
 import { tooLate } from "../../remote/refusals.js";
 import { kindOf } from "../../remote/specification.js";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
+import { breakLease, check as checkHere, get as getHere } from "./lease.js";
 import {
-  breakLease,
-  check as checkHere,
-  get as getHere,
+  drop,
+  type GrantedLease,
   giveBack,
   gone,
   held,
-  type LeaseRow,
+  isHeld,
+  keep,
+  type Lasting,
   logBroken,
   OWED_KEY,
-  ownerOf,
-  selectById,
+  remainingOf,
+  renew,
   selectByName,
+  selectHeldById,
+  selectHeldByName,
   selectHighest,
-  shownAs,
+  shownHolder,
   tellLost,
   waitKey,
-  watchOver,
-} from "./lease.js";
+} from "./row.js";
 
 /** What is owed is given back in steps of so many. */
 const OWED_ROWS = 200;
@@ -58,36 +61,15 @@ const raiseTo = sql(`
   INSERT INTO pawl_lease_token (name, highest) VALUES (:name, :fencingToken)
   ON CONFLICT (name) DO UPDATE SET highest = excluded.highest WHERE pawl_lease_token.highest < excluded.highest`);
 
-/** Whoever the row belongs to until now has lost the lease by its ttl. */
-const keep = sql(`
-  INSERT INTO pawl_lease (name, lease_id, fencing_token, owner, note, acquired_at, expires_at, ttl_ms, warn_at,
-    release_on, connection, pid, uid, gid, provider, boot, ends_uptime_ms)
-  VALUES (:name, :leaseId, :fencingToken, :owner, :note, :now, :expiresAt, :ttlMs, NULL, 'expiry', 0, :pid, :uid,
-    :gid, :provider, :boot, :endsUptimeMs)
-  ON CONFLICT (name) DO UPDATE SET lease_id = excluded.lease_id, fencing_token = excluded.fencing_token,
-    owner = excluded.owner, note = excluded.note, acquired_at = excluded.acquired_at,
-    expires_at = excluded.expires_at, ttl_ms = excluded.ttl_ms, warn_at = excluded.warn_at,
-    release_on = excluded.release_on, connection = excluded.connection, pid = excluded.pid,
-    uid = excluded.uid, gid = excluded.gid, provider = excluded.provider, boot = excluded.boot,
-    ends_uptime_ms = excluded.ends_uptime_ms`);
-
-const setEnd = sql(`
-  UPDATE pawl_lease SET expires_at = :expiresAt, ttl_ms = :ttlMs, boot = :boot, ends_uptime_ms = :endsUptimeMs
-  WHERE lease_id = :leaseId`);
-
-const remove = sql("DELETE FROM pawl_lease WHERE lease_id = :leaseId");
-
-/**
- * The earlier end of the two clocks counts: one stands still while the machine sleeps, the other can be set back.
- * What has waited for its holder since a restart keeps its end in place of the connection, negated (restart-grace.ts).
- */
-const endByUptime = sql(`
+/** What has ended with another boot of the machine, or with one that cannot be told, has ended. */
+const followBoottime = sql(`
   UPDATE pawl_lease SET
-    expires_at = iif(boot IS NOT :boot, :now, min(expires_at, :now + ends_uptime_ms - :uptimeMs)),
-    connection = CASE WHEN connection >= 0 THEN connection
-      ELSE -iif(boot IS NOT :boot, :now, min(-connection, :now + ends_uptime_ms - :uptimeMs)) END,
-    ends_uptime_ms = min(ends_uptime_ms, :uptimeMs + ${ownEnd("connection", "expires_at")} - :now)
+    expires_at = CASE WHEN boot = :boot THEN :now + ends_boottime_ms - :boottimeMs ELSE :now END
   WHERE provider IS NOT NULL`);
+
+const selectAnyOutside = sql<{ name: string }>(
+  "SELECT name FROM pawl_lease WHERE provider IS NOT NULL LIMIT 1",
+);
 
 interface OwedRow {
   lease_id: string;
@@ -95,24 +77,6 @@ interface OwedRow {
   provider: string;
   fencing_token: number | null;
   until: number;
-}
-
-/** What a provider outside granted, as the daemon records it. */
-export interface OutsideGrant {
-  readonly name: string;
-  readonly leaseId: string;
-  readonly provider: string;
-  readonly owner: string;
-  readonly note: string | null;
-  readonly ttlMs: number;
-  readonly releaseOn: "expiry" | "disconnect";
-  readonly fencingToken: number;
-}
-
-/** How long a lease lasts for its holder, from now on, and what time it is by the clock that outlives restarts. */
-export interface Lasting {
-  readonly remainingMs: number;
-  readonly uptime: Uptime;
 }
 
 /**
@@ -124,9 +88,9 @@ export function* begin(
   env: Env,
 ): Operation<Outcome<{ highest: number }>> {
   const { now } = env;
-  const row = yield* one(selectByName, { name });
-  if (row !== undefined && row.expires_at > now) {
-    return env.mayWait ? new Wait(waitKey(name)) : held(name, row.owner, row.expires_at - now, now);
+  const row = yield* one(selectHeldByName, { name, now });
+  if (row !== undefined) {
+    return env.mayWait ? new Wait(waitKey(name)) : held(name, row.owner, remainingOf(row, env), env.wallMs);
   }
   const highest = (yield* one(selectHighest, { name }))?.highest ?? 0;
   yield* run(owe, { leaseId, name, provider, until: now + forMs });
@@ -135,39 +99,20 @@ export function* begin(
 
 /** After a provider outside has granted a name: from here on it is a lease like others. */
 export function* record(
-  grant: OutsideGrant,
-  { remainingMs, uptime }: Lasting,
+  grant: GrantedLease & { readonly provider: string },
+  lasting: Lasting,
   env: Env,
 ): Operation<Result<"lease.acquire"> | PawlError> {
-  const { name, leaseId, provider, owner, note, ttlMs, releaseOn, fencingToken } = grant;
-  const { now, caller } = env;
-  if (remainingMs <= 0) return tooLate(kindOf(provider), ttlMs);
+  const { name, leaseId, provider, ttlMs, fencingToken } = grant;
+  if (lasting.remainingMs <= 0) return tooLate(kindOf(provider), ttlMs);
   const former = yield* one(selectByName, { name });
-  const expiresAt = now + remainingMs;
-  yield* run(keep, {
-    name,
-    leaseId,
-    fencingToken,
-    owner,
-    note,
-    now,
-    expiresAt,
-    ttlMs,
-    provider,
-    boot: uptime.boot,
-    endsUptimeMs: uptime.uptimeMs + remainingMs,
-    pid: caller.pid,
-    uid: caller.uid,
-    gid: caller.gid,
-  });
   yield* run(raiseTo, { name, fencingToken });
   yield* all(settleOwed, { leaseId });
   if (former !== undefined) {
     tellLost(former, "expired", null, env);
     yield* giveBack(former, env);
   }
-  yield* watchOver({ name, ttlMs, releaseOn, connection: caller.connection }, remainingMs, env);
-  return { lease: { name, leaseId, fencingToken, owner, acquiredAt: now, expiresAt, remainingMs } };
+  return yield* keep(grant, lasting, env);
 }
 
 /**
@@ -183,23 +128,16 @@ export function* beginRenewal(
   lasting: (ttlMs: number) => Lasting,
   env: Env,
 ): Operation<{ name: string; provider: string; ttlMs: number; remainingMs: number } | PawlError> {
-  const { now } = env;
-  const row = yield* one(selectById, { leaseId, now });
+  const row = yield* one(selectHeldById, { leaseId, now: env.now });
   if (row === undefined) return gone();
-  const { name, provider, ttl_ms: ttlMs, release_on: releaseOn } = row;
-  const { remainingMs: wantedMs, uptime } = lasting(wanted ?? ttlMs);
-  const heldMs = row.expires_at - now;
-  const cameBack = releaseOn === "disconnect" && row.connection <= 0;
-  const lastedMs = cameBack ? Math.max(heldMs, (row.ends_uptime_ms ?? 0) - uptime.uptimeMs) : heldMs;
-  const remainingMs = Math.min(lastedMs, Math.max(wantedMs, 0));
-  if (cameBack || remainingMs < heldMs) {
-    const { boot, uptimeMs } = uptime;
-    const expiresAt = now + remainingMs;
-    yield* run(setEnd, { leaseId, ttlMs, expiresAt, boot, endsUptimeMs: uptimeMs + remainingMs });
+  const { name, provider, ttl_ms: ttlMs } = row;
+  const { remainingMs: wantedMs, boottime } = lasting(wanted ?? ttlMs);
+  const lastsMs = row.expires_at - env.now;
+  const remainingMs = Math.min(lastsMs, Math.max(wantedMs, 0));
+  if (row.grace_ends_at !== null || remainingMs < lastsMs) {
     // A ttl that has become shorter is warned of by that.
-    const shorterMs = Math.min(wanted ?? ttlMs, ttlMs);
-    const connection = ownerOf(row, env);
-    yield* watchOver({ name, ttlMs: shorterMs, releaseOn, connection }, remainingMs, env);
+    const warnedTtlMs = Math.min(wanted ?? ttlMs, ttlMs);
+    yield* renew(row, { ttlMs, warnedTtlMs }, { remainingMs, boottime }, env);
   }
   return { name, provider: provider as string, ttlMs, remainingMs };
 }
@@ -207,28 +145,21 @@ export function* beginRenewal(
 /** After a provider outside has renewed a lease. If it has ended here meanwhile, its holder was told, and it stays lost. */
 export function* renewed(
   { leaseId, ttlMs }: { leaseId: string; ttlMs: number },
-  { remainingMs, uptime }: Lasting,
+  lasting: Lasting,
   env: Env,
 ): Operation<Result<"lease.heartbeat"> | PawlError> {
-  const { now } = env;
-  const row = yield* one(selectById, { leaseId, now });
+  const row = yield* one(selectHeldById, { leaseId, now: env.now });
   if (row === undefined) return gone();
-  if (remainingMs <= 0) return tooLate(kindOf(row.provider as string), ttlMs);
-  const { name, release_on: releaseOn } = row;
-  const expiresAt = now + remainingMs;
-  const { boot, uptimeMs } = uptime;
-  yield* run(setEnd, { leaseId, ttlMs, expiresAt, boot, endsUptimeMs: uptimeMs + remainingMs });
-  yield* watchOver({ name, ttlMs, releaseOn, connection: ownerOf(row, env) }, remainingMs, env);
-  return { expiresAt, remainingMs };
+  if (lasting.remainingMs <= 0) return tooLate(kindOf(row.provider as string), ttlMs);
+  return yield* renew(row, { ttlMs }, lasting, env);
 }
 
 /** A provider outside says that a lease is not held, before it has ended here: somebody has ended it by force. */
 export function* foundEnded(leaseId: string, env: Env): Operation<void> {
-  const row = yield* one(selectById, { leaseId, now: env.now });
+  const row = yield* one(selectHeldById, { leaseId, now: env.now });
   if (row === undefined) return;
-  yield* run(remove, { leaseId });
+  yield* drop(row, env);
   tellLost(row, "broken", null, env);
-  env.effects.wake(waitKey(row.name));
 }
 
 /**
@@ -236,9 +167,9 @@ export function* foundEnded(leaseId: string, env: Env): Operation<void> {
  * Gives where it is kept, or null if there is nothing to be given back.
  */
 export function* letGo(leaseId: string, env: Env): Operation<{ name: string; provider: string } | null> {
-  const row = yield* one(selectById, { leaseId, now: env.now });
+  const row = yield* one(selectHeldById, { leaseId, now: env.now });
   if (row !== undefined) {
-    yield* run(remove, { leaseId });
+    yield* drop(row, env);
     yield* giveBack(row, env);
     return { name: row.name, provider: row.provider as string };
   }
@@ -286,9 +217,8 @@ function* whereItWas<T>(
   perform: () => Operation<T>,
   env: Env,
 ): Operation<T | undefined> {
-  const row = yield* one(selectByName, { name });
-  const moved = row !== undefined && row.expires_at > env.now && row.provider !== provider;
-  return moved ? yield* perform() : undefined;
+  const row = yield* one(selectHeldByName, { name, now: env.now });
+  return row !== undefined && row.provider !== provider ? yield* perform() : undefined;
 }
 
 /** `lease.get`, if the lease is still kept where its name was before. */
@@ -320,20 +250,20 @@ export function* see(
   const known = (yield* one(selectHighest, { name }))?.highest ?? 0;
   if (fencingToken <= known) return;
   yield* run(raiseTo, { name, fencingToken });
-  const row = yield* one(selectByName, { name });
-  if (row === undefined || row.expires_at <= env.now || row.provider !== provider) return;
-  yield* run(remove, { leaseId: row.lease_id });
+  const row = yield* one(selectHeldByName, { name, now: env.now });
+  if (row?.provider !== provider) return;
+  yield* drop(row, env);
   tellLost(row, "broken", null, env);
-  env.effects.wake(waitKey(name));
 }
 
 /** `lease.get`: what the provider says, and what only the daemon knows that granted it. */
 export function* describe(name: string, holder: Holder | null, env: Env): Operation<Result<"lease.get">> {
   if (holder === null) return { lease: null };
-  const row = yield* ownRow(name, holder, env);
-  const remainingMs = Math.round(row === undefined ? holder.remainingMs : row.expires_at - env.now);
-  const { pid = null, uid = null, gid = null } = row ?? {};
-  return { lease: shownAs(name, { ...holder, remainingMs, peer: { pid, uid, gid } }, env) };
+  const found = yield* one(selectHeldByName, { name, now: env.now });
+  const row = found?.fencing_token === holder.fencingToken ? found : undefined;
+  const remainingMs = Math.round(row === undefined ? holder.remainingMs : remainingOf(row, env));
+  const { pid = null, uid = null } = row ?? {};
+  return { lease: shownHolder(name, { ...holder, remainingMs, pid, uid }, env) };
 }
 
 /**
@@ -350,7 +280,7 @@ export function* check(
   if (holder?.fencingToken !== fencingToken || fencingToken < highest) return { current: false, highest };
   const row = yield* one(selectByName, { name });
   const endedHere =
-    (row !== undefined && row.fencing_token === fencingToken && row.expires_at <= env.now) ||
+    (row?.fencing_token === fencingToken && !isHeld(row, env)) ||
     (yield* one(selectOwedToken, { name, fencingToken })) !== undefined;
   return { current: !endedHere, highest };
 }
@@ -365,15 +295,14 @@ export function* breakOrAsk(
   canAsk: (provider: string) => boolean,
   env: Env,
 ): Operation<{ ask: string } | Result<"lease.break"> | PawlError> {
-  const row = yield* one(selectByName, { name: params.name });
-  const provider = row !== undefined && row.expires_at > env.now ? row.provider : configured;
+  const row = yield* one(selectHeldByName, { name: params.name, now: env.now });
+  const provider = row === undefined ? configured : row.provider;
   return provider !== null && canAsk(provider) ? { ask: provider } : yield* breakLease(params, env);
 }
 
 /** The provider outside that keeps a lease that is held through this daemon; null if none does. */
 export function* keptBy(name: string, env: Env): Operation<string | null> {
-  const row = yield* one(selectByName, { name });
-  return row !== undefined && row.expires_at > env.now ? row.provider : null;
+  return (yield* one(selectHeldByName, { name, now: env.now }))?.provider ?? null;
 }
 
 /** After a provider outside was asked to end the lease of a name by force. */
@@ -382,10 +311,10 @@ export function* broken(
   outside: boolean,
   env: Env,
 ): Operation<Result<"lease.break">> {
-  const row = yield* one(selectByName, { name });
-  const here = row !== undefined && row.expires_at > env.now && row.provider !== null;
+  const row = yield* one(selectHeldByName, { name, now: env.now });
+  const here = row !== undefined && row.provider !== null;
   if (here) {
-    yield* run(remove, { leaseId: row.lease_id });
+    yield* drop(row, env);
     logBroken(row, reason, env);
     tellLost(row, "broken", reason, env);
   } else if (outside) {
@@ -402,17 +331,26 @@ export function* takeEnded(env: Env): Operation<{ leaseId: string; name: string;
 }
 
 /**
- * At the start, before a grace is set: what remains of leases that providers outside keep, by the clock that no
- * restart touches. Their holders ended with the machine if it was booted since.
+ * Leases that providers outside keep go on while the machine sleeps, and no longer than its boot: their ends follow
+ * CLOCK_BOOTTIME.
  */
-export function* endByClockOfBoot({ boot, uptimeMs }: Uptime, env: Env): Operation<void> {
-  yield* run(endByUptime, { boot: boot ?? "", uptimeMs, now: env.now });
-  env.effects.deadline(env.now);
-}
+export const outsideLeases: Ending = {
+  *earliest() {
+    // While there are any, the clocks are looked at now and then, so that a sleep is noticed.
+    const held = yield* one(selectAnyOutside);
+    return dueWallAt(held && Number.MAX_SAFE_INTEGER);
+  },
 
-function* ownRow(name: string, { fencingToken }: Holder, env: Env): Operation<LeaseRow | undefined> {
-  const row = yield* one(selectByName, { name });
-  return row !== undefined && row.fencing_token === fencingToken && row.expires_at > env.now
-    ? row
-    : undefined;
-}
+  *expire() {
+    return 0;
+  },
+
+  *restart({ now }, { boot, boottimeMs }) {
+    yield* run(followBoottime, { boot: boot ?? "", boottimeMs, now });
+  },
+
+  *wakeUp({ now, effects }, { boot, boottimeMs }) {
+    yield* run(followBoottime, { boot: boot ?? "", boottimeMs, now });
+    effects.deadline(now);
+  },
+};

@@ -57,7 +57,7 @@ export function* trust(params: Parsed<"peer.trust">, env: Env): Operation<Result
       { board: node.board, peer: board },
     );
   }
-  if (!isTrusted) yield* run(upsertPeer, { author, name, now: env.now });
+  if (!isTrusted) yield* run(upsertPeer, { author, name, now: env.wallMs });
   if (board !== undefined && node.board === null) {
     yield* keepNode(node);
     yield* run(adoptBoard, { board });
@@ -66,7 +66,7 @@ export function* trust(params: Parsed<"peer.trust">, env: Env): Operation<Result
 }
 
 function* revoke(params: Parsed<"peer.revoke">, env: Env): Operation<Result<"peer.revoke">> {
-  const revoked = yield* run(revokePeer, { author: params.author, now: env.now });
+  const revoked = yield* run(revokePeer, { author: params.author, now: env.wallMs });
   return { revoked: revoked > 0 };
 }
 

@@ -1,12 +1,13 @@
 import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
+import { retain } from "../../grants/ending.js";
 import { type Operation, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { move } from "./queue-row.js";
-import { byId, waitKey } from "./row.js";
+import { availableAt, byId, waitKey } from "./row.js";
 
 const cancelBatch = sql(
-  "UPDATE pawl_batch SET state = 'cancelled', finished_at = :now WHERE enqueue_seq = :seq",
+  "UPDATE pawl_batch SET state = 'cancelled', finished_at = :finishedAt, available_at_wall = :availableAt WHERE enqueue_seq = :seq",
 );
 
 export function* cancel(
@@ -17,8 +18,13 @@ export function* cancel(
   if (row instanceof PawlError) return row;
   const { state } = row;
   if (state !== "ready" && state !== "scheduled") return { outcome: `already_${state}` };
-  yield* run(cancelBatch, { seq: row.enqueue_seq, now: env.now });
+  yield* run(cancelBatch, {
+    seq: row.enqueue_seq,
+    finishedAt: env.retentionNow,
+    availableAt: availableAt(row, env),
+  });
   yield* move(row.queue_id, { [state]: -1, cancelled: 1 }, env);
+  retain(env);
   // It may have been the head that a claim at a checkpoint has to wait behind.
   if (state === "ready") env.effects.wake(waitKey(row.queue));
   return { outcome: "cancelled" };

@@ -76,7 +76,8 @@ export function* claim(params: Parsed<"queue.claim">, env: Env): Operation<Outco
   // What follows a head that had to wait for the end of a turn may be claimed at a checkpoint.
   if (head.delivery_policy === "after_current_turn_commit") env.effects.wake(waitKey(queue));
   const claimId = claimIdOf(seq, fencingToken);
-  const holder = { owner, claimId, fencingToken, expiresAt, remainingMs: leaseMs };
+  const shownEnd = env.wallMs + leaseMs;
+  const holder = { owner, claimId, fencingToken, expiresAt: shownEnd, remainingMs: leaseMs };
   const queueText = JSON.stringify(queue);
   return {
     claim: {
@@ -85,12 +86,12 @@ export function* claim(params: Parsed<"queue.claim">, env: Env): Operation<Outco
       fencingToken,
       queue,
       owner,
-      claimedAt: now,
-      expiresAt,
+      claimedAt: env.wallMs,
+      expiresAt: shownEnd,
       remainingMs: leaseMs,
       batches: rows.map((row) => {
         row.state = "claimed";
-        return shownBatch(row, queueText, holder);
+        return shownBatch(row, queueText, holder, env);
       }),
     },
   };

@@ -38,11 +38,11 @@ const selectBySourceKey = sql<
   WHERE q.queue = :queue AND b.queue_id = q.queue_id AND b.source_key = :sourceKey`);
 
 const insertBatch = sql(`
-  INSERT INTO pawl_batch (queue_id, state, available_at, attempt, max_attempts, delivery_policy, slot_policy,
-    merge_key, batch_key, batch_id, source_key, content_digest, enqueued_at, payload_bytes, payloads)
-  VALUES (:queueId, :state, :availableAt, 0, :maxAttempts,
-    :deliveryPolicy, :slotPolicy, :mergeKey, :batchKey, :batchId, :sourceKey, :contentDigest, :now, :payloadBytes,
-    :payloads)`);
+  INSERT INTO pawl_batch (queue_id, state, available_at, available_at_wall, attempt, max_attempts, delivery_policy,
+    slot_policy, merge_key, batch_key, batch_id, source_key, content_digest, enqueued_at, payload_bytes, payloads)
+  VALUES (:queueId, :state, :availableAt, :availableAtWall, 0, :maxAttempts,
+    :deliveryPolicy, :slotPolicy, :mergeKey, :batchKey, :batchId, :sourceKey, :contentDigest, :enqueuedAt,
+    :payloadBytes, :payloads)`);
 
 const insertPayloads = sql(
   "INSERT INTO pawl_batch_payloads (enqueue_seq, payloads) VALUES (:enqueueSeq, :payloads)",
@@ -57,7 +57,10 @@ interface Draft {
   readonly mergeKey: string | null;
   /** Only with a sourceKey, since only then is it compared. */
   readonly contentDigest: string | null;
+  /** In elapsed time; of a batch that is to be available at a time that was named, now. */
   readonly availableAt: number;
+  /** The time that was named, if it has not come. */
+  readonly availableAtWall: number | null;
   readonly state: "ready" | "scheduled";
 }
 
@@ -136,14 +139,17 @@ function draftOf(params: Enqueued, payloads: string, env: Env, path: string): Dr
       issues: [{ path, message }],
     });
   }
-  const availableAt = Math.max(env.now, params.availableAt ?? env.now + (params.delayMs ?? 0));
+  const availableAt = env.now + (params.delayMs ?? 0);
+  const named = params.availableAt ?? 0;
+  const availableAtWall = named > env.wallMs ? named : null;
   return {
     params,
     payloads,
     mergeKey: keptMergeKey(params.mergeKey),
     contentDigest: params.sourceKey === undefined ? null : digestOf(params, payloads),
     availableAt,
-    state: availableAt > env.now ? "scheduled" : "ready",
+    availableAtWall,
+    state: availableAt > env.now || availableAtWall !== null ? "scheduled" : "ready",
   };
 }
 
@@ -159,9 +165,10 @@ function* find(draft: Draft, env: Env, index?: number): Operation<Known | undefi
   const { queue, sourceKey } = draft.params;
   const row = yield* one(selectBySourceKey, { queue, sourceKey: sourceKey as string });
   if (row === undefined) return undefined;
-  if (row.finished_at !== null && row.finished_at + env.retentionMs <= env.now) return { outdated: row };
+  if (row.finished_at !== null && row.finished_at + env.retentionMs <= env.retentionNow)
+    return { outdated: row };
   if (row.content_digest === draft.contentDigest) {
-    return { batch: shownBatch(row, JSON.stringify(queue), claimOf(row, env)) };
+    return { batch: shownBatch(row, JSON.stringify(queue), claimOf(row, env), env) };
   }
   const first = {
     deliveryPolicy: row.delivery_policy,
@@ -195,8 +202,8 @@ function content(params: Omit<Enqueued, "queue" | "payloads">, payloads: string)
 }
 
 function* add(draft: Draft, env: Env): Operation<Batch> {
-  const { params, payloads, mergeKey, contentDigest, availableAt, state } = draft;
-  const { now } = env;
+  const { params, payloads, mergeKey, contentDigest, availableAt, availableAtWall, state } = draft;
+  const enqueuedAt = env.wallMs;
   const { queue, deliveryPolicy, slotPolicy, maxAttempts } = params;
   const sourceKey = params.sourceKey ?? null;
   const queueText = JSON.stringify(queue);
@@ -208,6 +215,7 @@ function* add(draft: Draft, env: Env): Operation<Batch> {
     queueId,
     state,
     availableAt,
+    availableAtWall,
     maxAttempts,
     deliveryPolicy,
     slotPolicy,
@@ -216,7 +224,7 @@ function* add(draft: Draft, env: Env): Operation<Batch> {
     batchId,
     sourceKey,
     contentDigest,
-    now,
+    enqueuedAt,
     payloadBytes,
     payloads: isInline ? payloads : null,
   });
@@ -224,7 +232,8 @@ function* add(draft: Draft, env: Env): Operation<Batch> {
   yield* noteId(enqueueSeq);
 
   if (state === "ready") env.effects.wake(waitKey(queue));
-  else env.effects.deadline(availableAt);
+  else if (availableAtWall === null) env.effects.deadline(availableAt);
+  else env.effects.wallDeadline(availableAtWall);
   return shownBatch(
     {
       batch_id: batchId,
@@ -237,11 +246,13 @@ function* add(draft: Draft, env: Env): Operation<Batch> {
       state,
       attempt: 0,
       max_attempts: maxAttempts,
-      enqueued_at: now,
+      enqueued_at: enqueuedAt,
       available_at: availableAt,
+      available_at_wall: availableAtWall,
       last_error: null,
     },
     queueText,
     undefined,
+    env,
   );
 }

@@ -1,5 +1,6 @@
 // The end of a claim otherwise than by completion.
 import type { BatchState, Result } from "@pawl/protocol";
+import type { GrantRule } from "../../grants/grant.js";
 import { all, type Operation, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { move } from "./queue-row.js";
@@ -8,7 +9,18 @@ import { claimIdOf, waitKey } from "./row.js";
 /** Of the first batch of a claim, and of its queue. */
 export const CLAIM_COLUMNS = `
   b.enqueue_seq, b.state, b.attempt, b.max_attempts, b.claim_size, b.fencing_token, b.owner, b.pid, b.expires_at,
-  b.queue_id, q.queue`;
+  b.grace_ends_at, b.queue_id, q.queue`;
+
+/** How claims are kept, for what is common to all that is granted (grants/grant.ts). */
+export const CLAIM_TABLE = {
+  table: "pawl_batch",
+  rows: `SELECT ${CLAIM_COLUMNS} FROM pawl_batch b CROSS JOIN pawl_queue q WHERE q.queue_id = b.queue_id AND`,
+  expiresAt: "expires_at",
+  graceEndsAt: "grace_ends_at",
+  connection: "connection",
+  unconnected: "NULL",
+  bound: "connection IS NOT NULL",
+} as const satisfies Partial<GrantRule<ClaimRow>>;
 
 interface MemberRow {
   enqueue_seq: number;
@@ -26,6 +38,7 @@ export interface ClaimRow extends MemberRow {
   owner: string;
   pid: number | null;
   expires_at: number | null;
+  grace_ends_at: number | null;
 }
 
 /** The batches of a claim beside its head, as far as no other claim has taken them. */
@@ -41,17 +54,17 @@ export function* batchesOf(head: ClaimRow): Operation<MemberRow[]> {
 }
 
 const giveBack = sql(`
-  UPDATE pawl_batch SET state = :state, available_at = :availableAt, attempt = :attempt,
+  UPDATE pawl_batch SET state = :state, available_at = :availableAt, available_at_wall = :availableAtWall, attempt = :attempt,
     last_error = coalesce(:error, last_error), claim_seq = :claimSeq, fencing_token = :fencingToken,
-    expires_at = NULL, connection = NULL
+    expires_at = NULL, grace_ends_at = NULL, connection = NULL
   WHERE enqueue_seq = :seq`);
 
 export interface End {
   /** Whether the delivery counts as an attempt. */
   readonly counts: boolean;
   readonly error: string | null;
-  /** When its batches can be claimed again. */
-  readonly availableAt: number;
+  /** After how many milliseconds its batches can be claimed again. */
+  readonly delayMs: number;
   /** Whether the holder gave it up, so that it cannot even be completed late. */
   readonly final: boolean;
 }
@@ -59,10 +72,11 @@ export interface End {
 /** Ends a claim otherwise than by completion: its batches come back, or are dead if they have no attempts left. */
 export function* end(head: ClaimRow, how: End, env: Env): Operation<Result<"queue.abandon">> {
   const { queue, queue_id: queueId, enqueue_seq, fencing_token } = head;
-  const { error, availableAt } = how;
+  const { error, delayMs } = how;
+  const availableAt = env.now + delayMs;
   const claimSeq = how.final ? null : enqueue_seq;
   const fencingToken = how.final ? null : fencing_token;
-  const back = availableAt > env.now ? "scheduled" : "ready";
+  const back = delayMs > 0 ? "scheduled" : "ready";
   const batches = yield* batchesOf(head);
   let dead = 0;
   for (const { enqueue_seq: seq, attempt: before, max_attempts: most } of batches) {
@@ -70,7 +84,17 @@ export function* end(head: ClaimRow, how: End, env: Env): Operation<Result<"queu
     const isDead = how.counts && most > 0 && attempt >= most;
     if (isDead) dead += 1;
     const state = isDead ? "dead" : back;
-    yield* run(giveBack, { seq, state, availableAt, attempt, error, claimSeq, fencingToken });
+    const availableAtWall = state === "scheduled" ? null : env.wallMs + delayMs;
+    yield* run(giveBack, {
+      seq,
+      state,
+      availableAt,
+      availableAtWall,
+      attempt,
+      error,
+      claimSeq,
+      fencingToken,
+    });
   }
   const released = batches.length - dead;
   yield* move(queueId, { claimed: -batches.length, [back]: released, dead }, env);

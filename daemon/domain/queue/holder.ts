@@ -2,16 +2,17 @@
 import { timingSafeEqual } from "node:crypto";
 import type { Parsed, Result } from "@pawl/protocol";
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
+import { retain } from "../../grants/ending.js";
+import { endOf, lasts, renewal } from "../../grants/grant.js";
 import { type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
-import { batchesOf, CLAIM_COLUMNS, type ClaimRow, end } from "./give-back.js";
+import { batchesOf, CLAIM_COLUMNS, CLAIM_TABLE, type ClaimRow, end } from "./give-back.js";
 import { move, NO_COUNTS } from "./queue-row.js";
 import { waitKey } from "./row.js";
 
 const extend = sql(`
-  UPDATE pawl_batch SET expires_at = :now + :leaseMs,
-    connection = CASE WHEN connection < 0 THEN :connection ELSE connection END
-  WHERE enqueue_seq = :head AND fencing_token = :fencingToken AND state = 'claimed' AND expires_at > :now`);
+  UPDATE pawl_batch SET ${renewal(CLAIM_TABLE)}
+  WHERE enqueue_seq = :head AND fencing_token = :fencingToken AND state = 'claimed' AND ${lasts(CLAIM_TABLE)}`);
 
 const selectLeaseLength = sql<{ lease_ms: number }>(`
   SELECT lease_ms FROM pawl_batch WHERE enqueue_seq = :head AND fencing_token = :fencingToken`);
@@ -27,11 +28,12 @@ const selectClaim = sql<ClaimRow>(`
   WHERE b.enqueue_seq = :head AND b.claim_seq = :head AND b.fencing_token = :fencingToken AND q.queue_id = b.queue_id`);
 
 const completeHead = sql(`
-  UPDATE pawl_batch SET state = 'completed', finished_at = :now, expires_at = NULL, connection = NULL
+  UPDATE pawl_batch SET state = 'completed', finished_at = :finishedAt, expires_at = NULL, grace_ends_at = NULL,
+    connection = NULL
   WHERE enqueue_seq = :head`);
 
 const completeMembers = sql(`
-  UPDATE pawl_batch SET state = 'completed', finished_at = :now
+  UPDATE pawl_batch SET state = 'completed', finished_at = :finishedAt
   WHERE claim_seq = :head AND claim_seq <> enqueue_seq AND fencing_token = :fencingToken`);
 
 export function* renew(
@@ -43,12 +45,13 @@ export function* renew(
   const leaseMs = params.leaseMs ?? (yield* one(selectLeaseLength, claim))?.lease_ms;
   if (leaseMs === undefined) return lost(params.claimId);
   const { now } = env;
+  const expiresAt = now + leaseMs;
   const { connection } = env.caller;
-  if ((yield* run(extend, { ...claim, now, leaseMs, connection })) === 0) return lost(params.claimId);
-  env.effects.deadline(now + leaseMs);
+  if ((yield* run(extend, { ...claim, now, expiresAt, connection })) === 0) return lost(params.claimId);
+  env.effects.deadline(expiresAt);
   // If the claim belongs to no connection, or to another, this only costs a look when this one closes.
   env.effects.bind(connection);
-  return { expiresAt: now + leaseMs, remainingMs: leaseMs };
+  return { expiresAt: env.wallMs + leaseMs, remainingMs: leaseMs };
 }
 
 export function* complete(
@@ -57,11 +60,12 @@ export function* complete(
 ): Operation<Result<"queue.complete"> | PawlError> {
   const claim = verify(params, env);
   if (claim === undefined) return lost(params.claimId);
-  const { now } = env;
+  const finishedAt = env.retentionNow;
   const single = yield* one(selectSingle, claim);
   if (single !== undefined) {
-    yield* run(completeHead, { head: claim.head, now });
+    yield* run(completeHead, { head: claim.head, finishedAt });
     yield* move(single.queue_id, { claimed: -1, completed: 1 }, env);
+    retain(env);
     return { completed: 1 };
   }
   const head = yield* one(selectClaim, claim);
@@ -73,8 +77,9 @@ export function* complete(
     return lost(params.claimId);
   }
 
-  yield* run(completeHead, { head: claim.head, now });
-  if (batches.length > 1) yield* run(completeMembers, { ...claim, now });
+  yield* run(completeHead, { head: claim.head, finishedAt });
+  if (batches.length > 1) yield* run(completeMembers, { ...claim, finishedAt });
+  retain(env);
   const counts = { ...NO_COUNTS, completed: batches.length };
   for (const { state } of batches) counts[state] -= 1;
   yield* move(head.queue_id, counts, env);
@@ -89,9 +94,8 @@ export function* abandon(
   const claim = verify(params, env);
   const head = claim === undefined ? undefined : yield* one(selectClaim, claim);
   if (head === undefined || !isHeld(head, env)) return lost(params.claimId);
-  const availableAt = env.now + (params.delayMs ?? 0);
-  const error = params.error ?? null;
-  return yield* end(head, { counts: error !== null, error, availableAt, final: true }, env);
+  const { delayMs = 0, error = null } = params;
+  return yield* end(head, { counts: error !== null, error, delayMs, final: true }, env);
 }
 
 /** A guard of `transact`: `claim_lost` unless the claim is held. */
@@ -104,8 +108,8 @@ export function* guardClaim(
   return head !== undefined && isHeld(head, env) ? undefined : lost(guard.claimId);
 }
 
-function isHeld({ state, expires_at: expiresAt }: ClaimRow, env: Env): boolean {
-  return state === "claimed" && expiresAt !== null && expiresAt > env.now;
+function isHeld({ state, expires_at: expiresAt, grace_ends_at: graceEndsAt }: ClaimRow, env: Env): boolean {
+  return state === "claimed" && expiresAt !== null && endOf(expiresAt, graceEndsAt) > env.now;
 }
 
 const CLAIM_ID = /^qwc:([1-9][0-9]{0,15}):([1-9][0-9]{0,15})$/;

@@ -5,6 +5,7 @@ import { all, type Operation, one, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { findQueue, headOf, NO_COUNTS, type QueueRow } from "./queue-row.js";
 import {
+  availableAt,
   BATCH_COLUMNS,
   BATCH_OVERHEAD_BYTES,
   type Batch,
@@ -69,7 +70,7 @@ export function* get(params: Parsed<"queue.get">, env: Env): Operation<Result<"q
   const row = yield* byId(params.batchId);
   return row instanceof PawlError
     ? row
-    : { batch: shownBatch(row, JSON.stringify(row.queue), claimOf(row, env)) };
+    : { batch: shownBatch(row, JSON.stringify(row.queue), claimOf(row, env), env) };
 }
 
 export function* list(params: Parsed<"queue.list">, env: Env): Operation<Result<"queue.list">> {
@@ -89,7 +90,7 @@ export function* list(params: Parsed<"queue.list">, env: Env): Operation<Result<
       return { batches, next: last };
     }
     const row = (yield* one(selectBySeq, { seq })) as BatchRow & HolderRow;
-    batches.push(shownBatch(row, queueText, claimOf(row, env)));
+    batches.push(shownBatch(row, queueText, claimOf(row, env), env));
     last = seq;
   }
   return { batches };
@@ -122,16 +123,25 @@ export function* explain(params: Parsed<"queue.explain">, env: Env): Operation<R
   const known = { queue, dead: found?.dead ?? 0, waiting: env.waiting(waitKey(queue)) };
   const ready = yield* headOf(queue, env);
   if (ready !== undefined) {
-    const { batch_id: batchId, delivery_policy: deliveryPolicy, available_at: availableAt } = ready.head;
+    const { head } = ready;
+    const { batch_id: batchId, delivery_policy: deliveryPolicy } = head;
     const reason = deliveryPolicy === "earliest_safe_boundary" ? "ready" : "boundary";
-    return { ...known, claimable: true, reason, batchId, deliveryPolicy, availableAt };
+    return {
+      ...known,
+      claimable: true,
+      reason,
+      batchId,
+      deliveryPolicy,
+      availableAt: availableAt(head, env),
+    };
   }
   const first = found === undefined ? undefined : yield* one(selectUnavailable, { queueId: found.queue_id });
   if (first === undefined) return { ...known, claimable: false, reason: "empty" };
-  const { batch_id: batchId, delivery_policy: deliveryPolicy, available_at: availableAt } = first;
+  const { batch_id: batchId, delivery_policy: deliveryPolicy } = first;
   const claim = claimOf(first, env);
   if (claim === undefined) {
-    return { ...known, claimable: false, reason: "scheduled", batchId, deliveryPolicy, availableAt };
+    const when = { availableAt: availableAt(first, env) };
+    return { ...known, claimable: false, reason: "scheduled", batchId, deliveryPolicy, ...when };
   }
   const holder = { ...claim, pid: first.pid };
   return { ...known, claimable: false, reason: "claimed", batchId, deliveryPolicy, holder };

@@ -1,7 +1,6 @@
 // Batches that have ended are kept for a while, then removed.
 import type { BatchState } from "@pawl/protocol";
-import type { Expiry } from "../../grants/expiry.js";
-import { PRUNE_EVERY_MS } from "../../grants/pruning.js";
+import { type Ending, retentionEnd } from "../../grants/ending.js";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { forgetId } from "./ids.js";
@@ -32,14 +31,13 @@ interface RemovedRow {
 }
 
 /** What has ended is removed after the time of retention. What is dead stays: it is work that was not done. */
-export const endedBatches: Expiry = {
+export const endedBatches: Ending = {
   *earliest(env) {
-    const at = (yield* one(earliestFinished))?.at ?? undefined;
-    return at === undefined ? undefined : at + env.retentionMs + PRUNE_EVERY_MS;
+    return retentionEnd((yield* one(earliestFinished))?.at, env);
   },
 
   *expire(env, rows) {
-    const until = env.now - env.retentionMs;
+    const until = env.retentionNow - env.retentionMs;
     const outdated = yield* all(selectOutdated, { until, rows: PRUNED_ROWS_PER_STEP });
     yield* removeOutdated(
       outdated.map(({ enqueue_seq }) => enqueue_seq),

@@ -7,11 +7,12 @@ import { findQueue, move } from "./queue-row.js";
 import { byId, waitKey } from "./row.js";
 
 const retryBatch = sql(
-  "UPDATE pawl_batch SET state = 'ready', attempt = 0, available_at = :now WHERE enqueue_seq = :seq",
+  "UPDATE pawl_batch SET state = 'ready', attempt = 0, available_at = :now, available_at_wall = :wallMs WHERE enqueue_seq = :seq",
 );
 
 const retryDead = sql(`
-  UPDATE pawl_batch SET state = 'ready', attempt = 0, available_at = :now WHERE enqueue_seq IN
+  UPDATE pawl_batch SET state = 'ready', attempt = 0, available_at = :now, available_at_wall = :wallMs
+  WHERE enqueue_seq IN
     (SELECT enqueue_seq FROM pawl_batch WHERE queue_id = :queueId AND state = 'dead'
      ORDER BY enqueue_seq LIMIT :rows)`);
 
@@ -23,7 +24,7 @@ export function* retry(
     const row = yield* byId(params.batchId);
     if (row instanceof PawlError) return row;
     if (row.state !== "dead") return { retried: 0 };
-    yield* run(retryBatch, { seq: row.enqueue_seq, now: env.now });
+    yield* run(retryBatch, { seq: row.enqueue_seq, now: env.now, wallMs: env.wallMs });
     yield* move(row.queue_id, { dead: -1, ready: 1 }, env);
     env.effects.wake(waitKey(row.queue));
     return { retried: 1 };
@@ -32,7 +33,8 @@ export function* retry(
   const row = yield* findQueue(queue, env);
   if (row === undefined || row.dead === 0) return { retried: 0 };
   const { queue_id: queueId, dead } = row;
-  const retried = yield* run(retryDead, { queueId, now: env.now, rows: MAX_RETRIED_BATCHES });
+  const { now, wallMs } = env;
+  const retried = yield* run(retryDead, { queueId, now, wallMs, rows: MAX_RETRIED_BATCHES });
   yield* move(queueId, { dead: -retried, ready: retried }, env);
   env.effects.wake(waitKey(queue));
   return { retried, ...(retried < dead ? { more: true as const } : {}) };

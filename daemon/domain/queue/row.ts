@@ -1,6 +1,8 @@
 // A batch: its row, and its text in replies.
 import type { BatchState, DeliveryPolicy, MergeKey, Result, SlotPolicy } from "@pawl/protocol";
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
+import { shownAt } from "../../clock.js";
+import { endOf } from "../../grants/grant.js";
 import { RawJson } from "../../json/raw-json.js";
 import { type Operation, one, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
@@ -11,20 +13,23 @@ export const BATCH_OVERHEAD_BYTES = 512;
 
 /** Of a batch `b`, without its payloads. */
 export const OWN_COLUMNS = `
-  b.enqueue_seq, b.state, b.available_at, b.attempt, b.max_attempts, b.delivery_policy, b.slot_policy, b.merge_key,
-  b.last_error, b.batch_id, b.source_key, b.enqueued_at, b.payload_bytes`;
+  b.enqueue_seq, b.state, b.available_at, b.available_at_wall, b.attempt, b.max_attempts, b.delivery_policy,
+  b.slot_policy, b.merge_key, b.last_error, b.batch_id, b.source_key, b.enqueued_at, b.payload_bytes`;
 
 export const BATCH_COLUMNS = `${OWN_COLUMNS},
   coalesce(b.payloads, (SELECT p.payloads FROM pawl_batch_payloads p WHERE p.enqueue_seq = b.enqueue_seq)) AS payloads`;
 
 /** Of the last claim of a batch `b`, with what only its first batch `h` knows. */
-export const HOLDER_COLUMNS = "b.claim_seq, b.fencing_token, h.owner, h.pid, h.expires_at";
+export const HOLDER_COLUMNS = "b.claim_seq, b.fencing_token, h.owner, h.pid, h.expires_at, h.grace_ends_at";
 
 /** A batch with what it takes to describe it. */
 export interface BatchRow {
   enqueue_seq: number;
   state: BatchState;
+  /** In elapsed time, also since when it is ready. */
   available_at: number;
+  /** See `availableAt`. */
+  available_at_wall: number | null;
   attempt: number;
   max_attempts: number;
   delivery_policy: DeliveryPolicy;
@@ -33,6 +38,7 @@ export interface BatchRow {
   last_error: string | null;
   batch_id: string;
   source_key: string | null;
+  /** By the wall clock of that moment. */
   enqueued_at: number;
   payload_bytes: number;
   payloads: string;
@@ -45,6 +51,7 @@ export interface HolderRow {
   owner: string | null;
   pid: number | null;
   expires_at: number | null;
+  grace_ends_at: number | null;
 }
 
 /** The text of one: see `shownBatch`. */
@@ -82,25 +89,39 @@ export function shownBatch(
   row: Omit<BatchRow, "payload_bytes">,
   queueText: string,
   claim: BatchClaim | undefined,
+  env: Env,
 ): Batch {
   const { merge_key: kept, source_key: sourceKey, last_error: lastError } = row;
   const text = `{"batchId":"${row.batch_id}","queue":${queueText},"enqueueSeq":${row.enqueue_seq},"payloads":${row.payloads},"sourceKey":${
     sourceKey === null ? "null" : JSON.stringify(sourceKey)
   },"deliveryPolicy":"${row.delivery_policy}","slotPolicy":"${row.slot_policy}","mergeKey":${
     kept === null ? '"never"' : JSON.stringify(shownMergeKey(kept))
-  },"state":"${row.state}","attempt":${row.attempt},"maxAttempts":${row.max_attempts},"enqueuedAt":${row.enqueued_at},"availableAt":${row.available_at}${
+  },"state":"${row.state}","attempt":${row.attempt},"maxAttempts":${row.max_attempts},"enqueuedAt":${row.enqueued_at},"availableAt":${availableAt(row, env)}${
     claim === undefined ? "" : `,"claim":${JSON.stringify(claim)}`
   }${lastError === null ? "" : `,"lastError":${JSON.stringify(lastError)}`}}`;
   return new RawJson(text) as unknown as Batch;
 }
 
+/**
+ * When a batch can be claimed, or could be first, by the wall clock: a time that was named, and that of a moment which
+ * has come, as they were; the end of a delay by the clock as it is now.
+ */
+export function availableAt(
+  row: Pick<BatchRow, "state" | "available_at" | "available_at_wall" | "enqueued_at">,
+  env: Env,
+): number {
+  if (row.available_at_wall !== null) return row.available_at_wall;
+  return row.state === "scheduled" ? shownAt(row.available_at, env) : row.enqueued_at;
+}
+
 /** A batch remembers its last claim after that has ended. */
 export function claimOf(row: BatchRow & HolderRow, env: Env): BatchClaim | undefined {
-  const { state, claim_seq: head, fencing_token: fencingToken, owner, expires_at: expiresAt } = row;
-  if (state !== "claimed" || head === null || fencingToken === null || owner === null || expiresAt === null) {
+  const { state, claim_seq: head, fencing_token: fencingToken, owner, expires_at: expires } = row;
+  if (state !== "claimed" || head === null || fencingToken === null || owner === null || expires === null) {
     return undefined;
   }
-  const remainingMs = Math.max(0, expiresAt - env.now);
+  const remainingMs = Math.max(0, endOf(expires, row.grace_ends_at) - env.now);
+  const expiresAt = env.wallMs + remainingMs;
   return { owner, claimId: claimIdOf(head, fencingToken), fencingToken, expiresAt, remainingMs };
 }
 

@@ -1,15 +1,10 @@
 import type { Mode, Parsed, Result } from "@pawl/protocol";
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
-import {
-  ID_DIGITS,
-  MAX_INTEGER,
-  MAX_NODE_ID,
-  MAX_TYPE_LENGTH,
-  REQUEST_ID_RETENTION_MS,
-} from "@pawl/protocol/limits";
+import { ID_DIGITS, MAX_INTEGER, MAX_NODE_ID, MAX_TYPE_LENGTH } from "@pawl/protocol/limits";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import type { HandlersOf } from "../../turns/handler.js";
 import type { Env } from "../../turns/operation.js";
+import { answeredBefore, remember } from "./requests.js";
 
 const selectLast = sql<{ last: number }>(`
   SELECT last FROM pawl_sequence WHERE node_id = :nodeId AND type = :type`);
@@ -27,15 +22,6 @@ const raise = sql(`
 
 const selectAll = sql<{ type: string; last: number }>(`
   SELECT type, last FROM pawl_sequence WHERE node_id = :nodeId AND last > 0 ORDER BY type`);
-
-const selectRequest = sql<{ request: string; result: string }>(`
-  SELECT request, result FROM pawl_request WHERE request_id = :requestId AND expires_at > :now`);
-
-const insertRequest = sql(`
-  INSERT INTO pawl_request (request_id, request, result, expires_at)
-  VALUES (:requestId, :request, :result, :expiresAt)
-  ON CONFLICT (request_id) DO UPDATE
-    SET request = excluded.request, result = excluded.result, expires_at = excluded.expires_at`);
 
 /** Which operation performs which method. */
 export const sequenceHandlers: HandlersOf<"sequence"> = {
@@ -141,50 +127,6 @@ function exhausted(type: string, count: number, last: number): PawlError {
     `The sequence ${type} has ${MAX_INTEGER - last} numbers left after ${last}, not ${count}. Use another type.`,
     { type, last, left: MAX_INTEGER - last },
   );
-}
-
-/** A request under a `requestId`, with its defaults filled in, so that only what differs in meaning is a conflict. */
-interface Once {
-  method: string;
-  type: string;
-  count?: number;
-}
-
-/**
- * What a repeated `requestId` was answered at first, or the refusal of one that came with another request;
- * undefined for a new one.
- */
-function* answeredBefore<R>(
-  requestId: string | undefined,
-  request: Once,
-  env: Env,
-): Operation<R | PawlError | undefined> {
-  if (requestId === undefined) return undefined;
-  const known = yield* one(selectRequest, { requestId, now: env.now });
-  if (known === undefined) return undefined;
-  const text = JSON.stringify(request);
-  if (known.request === text) return JSON.parse(known.result) as R;
-  return refuse(
-    "conflict",
-    `The requestId ${shown(requestId)} was used for ${known.request}, now for ${text}. Use a new requestId for a new request.`,
-    { requestId, first: JSON.parse(known.request), now: request },
-  );
-}
-
-/** Keeps the answer for a repetition. */
-function* remember(
-  requestId: string | undefined,
-  request: Once,
-  result: object,
-  env: Env,
-): Operation<undefined> {
-  if (requestId === undefined) return;
-  yield* run(insertRequest, {
-    requestId,
-    request: JSON.stringify(request),
-    result: JSON.stringify(result),
-    expiresAt: env.now + REQUEST_ID_RETENTION_MS,
-  });
 }
 
 /** The node that the counters belong to; 0 in centralized mode. */

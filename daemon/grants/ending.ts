@@ -1,0 +1,49 @@
+import type { Boottime } from "../clock.js";
+import type { Operation } from "../store/statement.js";
+import { type Due, NEVER } from "../turns/alarm.js";
+import type { Env } from "../turns/operation.js";
+
+/**
+ * What is merely kept is removed this long after it may be, so that a daemon with nothing else to do wakes
+ * once for many rows. Reading already ignores it from the exact moment on.
+ */
+export const PRUNE_EVERY_MS = 60_000;
+
+/** A moment of elapsed time, as a query for the earliest one gives it. */
+export function dueAt(at: number | null | undefined): Due {
+  return at === null || at === undefined ? NEVER : { ...NEVER, at };
+}
+
+/** A moment of the wall clock, likewise. */
+export function dueWallAt(wallAt: number | null | undefined): Due {
+  return wallAt === null || wallAt === undefined ? NEVER : { ...NEVER, wallAt };
+}
+
+/** When what has been final since this moment is removed. */
+export function retentionEnd(since: number | null | undefined, env: Env): Due {
+  if (since === null || since === undefined) return NEVER;
+  return dueAt(env.now + since - env.retentionNow + env.retentionMs + PRUNE_EVERY_MS);
+}
+
+/** Something has become final now: sees to it that it is removed when the time of retention is over. */
+export function retain(env: Env): void {
+  env.effects.deadline(env.now + env.retentionMs + PRUNE_EVERY_MS);
+}
+
+/**
+ * Something that ends or begins without a call: by time, with a connection, or with the daemon. `earliest` finds the
+ * next moment from an index; `expire` does what is due at `env.now` and `env.wallMs`, at most `rows` rows of it, and
+ * says how many it did. It runs at that moment, and before anything else in a turn that comes later than it.
+ */
+export interface Ending {
+  earliest(env: Env): Operation<Due>;
+  expire(env: Env, rows: number): Operation<number>;
+  /** Releases what was granted for as long as this connection lasts; of more than `rows`, the rest expires. */
+  disconnect?(connection: number, env: Env, rows: number): Operation<void>;
+  /** The daemon was started again: no connection of before is left. Runs once, before any call. */
+  restart?(env: Env, boottime: Boottime): Operation<void>;
+  /** The machine slept. */
+  wakeUp?(env: Env, boottime: Boottime): Operation<void>;
+  /** When the last of these grants ends, or several such times, or none: until then a daemon is not idle. */
+  latest?(): Operation<readonly number[]>;
+}

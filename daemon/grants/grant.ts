@@ -1,0 +1,122 @@
+// What is granted for a while: claims, deliveries, leases. How each kind is kept is a row of a noun; when a grant ends,
+// and what a renewal does, is said once, here.
+import { RESTART_GRACE_MS } from "@pawl/protocol/limits";
+import { all, type Operation, one, run, type Statement, sql } from "../store/statement.js";
+import { sooner } from "../turns/alarm.js";
+import type { Env } from "../turns/operation.js";
+import { dueAt, type Ending } from "./ending.js";
+
+/** Why a grant has ended that nobody gave back. */
+export type Cause = "expired" | "disconnected";
+
+/**
+ * One kind of grant: the table and the columns that keep it, and what its end does. A grant ends when its time is up.
+ * One that is bound to a connection ends with that, too. After a restart of the daemon there is no such connection any
+ * more: then it may be renewed for the time of a grace, and is bound to the connection that renews it.
+ */
+export interface GrantRule<Row> {
+  readonly table: string;
+  /** The SELECT of rows as `end` takes them, up to its first condition. */
+  readonly rows: string;
+  /** The column of when the grant ends by itself, in elapsed milliseconds. Null for nothing granted, or for no end but that of the connection. */
+  readonly expiresAt: string;
+  /** The column of when the grace ends, in elapsed milliseconds. Null for a grant that is in none. Each of the two has an index. */
+  readonly graceEndsAt: string;
+  /** The column of the connection, and what it has where there is none. */
+  readonly connection: string;
+  readonly unconnected: "NULL" | "0";
+  /** The condition of rows that are bound to a connection, which is that of an index. */
+  readonly bound: string;
+  /** The condition of grants in no grace that a renewal ties to its connection, too, if there are any. */
+  readonly follows?: string;
+  /** Ends a grant; returns of how many rows that was. */
+  end(row: Row, cause: Cause, env: Env): Operation<number>;
+}
+
+type Columns = Pick<GrantRule<never>, "expiresAt" | "graceEndsAt">;
+
+/** The condition of grants that have not ended at `:now`. */
+export function lasts({ expiresAt, graceEndsAt }: Columns): string {
+  return `${expiresAt} > :now AND (${graceEndsAt} IS NULL OR ${graceEndsAt} > :now)`;
+}
+
+/** What an UPDATE sets for a grant that is renewed until `:expiresAt` on `:connection`. */
+export function renewal(rule: Columns & Pick<GrantRule<never>, "connection" | "follows">): string {
+  const { expiresAt, graceEndsAt, connection, follows } = rule;
+  const moves = `${graceEndsAt} IS NOT NULL${follows === undefined ? "" : ` OR ${follows}`}`;
+  return `${expiresAt} = :expiresAt, ${graceEndsAt} = NULL,
+    ${connection} = CASE WHEN ${moves} THEN :connection ELSE ${connection} END`;
+}
+
+/** When a grant ends: by itself, or sooner with the grace after a restart, unless it is renewed. */
+export function endOf<N extends number | null>(expiresAt: N, graceEndsAt: number | null): N | number {
+  return graceEndsAt === null ? expiresAt : Math.min(expiresAt ?? graceEndsAt, graceEndsAt);
+}
+
+/** What time, connections and restarts do to grants of one kind. */
+export function grants<Row>(rule: GrantRule<Row>): Ending {
+  const { table, rows, expiresAt, graceEndsAt, connection, unconnected, bound } = rule;
+  const earliestEnd = earliestOf(table, expiresAt);
+  const earliestGrace = earliestOf(table, graceEndsAt);
+  const latestEnd = sql<{ at: number | null }>(
+    `SELECT max(${expiresAt}) AS at FROM ${table} WHERE ${expiresAt} IS NOT NULL AND ${graceEndsAt} IS NULL`,
+  );
+  const latestGrace = sql<{ at: number | null }>(`
+    SELECT max(CASE WHEN ${expiresAt} < ${graceEndsAt} THEN ${expiresAt} ELSE ${graceEndsAt} END) AS at
+    FROM ${table} WHERE ${graceEndsAt} IS NOT NULL`);
+  const selectEnded = [expiresAt, graceEndsAt].map((column) =>
+    sql<Row>(`${rows} ${column} IS NOT NULL AND ${column} <= :now ORDER BY ${column} LIMIT :rows`),
+  );
+  const selectBound = sql<Row>(`${rows} ${bound} AND ${connection} = :connection LIMIT :rows`);
+  const expireBound = sql(`
+    UPDATE ${table} SET ${expiresAt} = :now, ${connection} = ${unconnected} WHERE ${bound} AND ${connection} = :connection`);
+  // What has no end but that of its connection cannot be renewed.
+  const grace = `CAST(:now AS BIGINT) + CASE WHEN ${expiresAt} IS NULL THEN 0 ELSE :graceMs END`;
+  const prolongGraces = sql(`UPDATE ${table} SET ${graceEndsAt} = ${grace} WHERE ${graceEndsAt} IS NOT NULL`);
+  const beginGraces = sql(
+    `UPDATE ${table} SET ${graceEndsAt} = ${grace}, ${connection} = ${unconnected} WHERE ${bound}`,
+  );
+
+  return {
+    *earliest() {
+      return sooner(dueAt((yield* one(earliestEnd))?.at), dueAt((yield* one(earliestGrace))?.at));
+    },
+
+    *expire(env, most) {
+      let ended = 0;
+      for (const select of selectEnded) {
+        for (const row of yield* all(select, { now: env.now, rows: most })) {
+          // One grant can hold more rows than a step is meant to do: the rest follows in the next.
+          if (ended >= most) return ended;
+          ended += yield* rule.end(row, "expired", env);
+        }
+      }
+      return ended;
+    },
+
+    *disconnect(number, env, most) {
+      const found = yield* all(selectBound, { connection: number, rows: most });
+      for (const row of found) yield* rule.end(row, "disconnected", env);
+      if (found.length < most) return;
+      // The rest ends as if it had expired now, in steps that do not stall others.
+      yield* run(expireBound, { connection: number, now: env.now });
+      env.effects.deadline(env.now);
+    },
+
+    /** The grace begins anew with each restart, since nobody could renew while there was no daemon. */
+    *restart(env) {
+      const times = { now: env.now, graceMs: RESTART_GRACE_MS };
+      yield* run(prolongGraces, times);
+      yield* run(beginGraces, times);
+    },
+
+    *latest() {
+      const ends = [(yield* one(latestEnd))?.at, (yield* one(latestGrace))?.at];
+      return ends.filter((at) => typeof at === "number");
+    },
+  };
+}
+
+function earliestOf(table: string, column: string): Statement<{ at: number | null }> {
+  return sql(`SELECT min(${column}) AS at FROM ${table} WHERE ${column} IS NOT NULL`);
+}
