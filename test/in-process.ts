@@ -108,11 +108,15 @@ export class InProcess {
     const outcome = await new Promise((answer) => {
       const calls: Call[] = [];
       this.#dispatcher.call(method, params, sender, source, calls, { answer });
-      for (const call of calls) this.loop.submit(call);
+      for (const call of calls) this.submit(call);
     });
     if (outcome instanceof Error) throw outcome;
     // As it would travel.
     return JSON.parse(encode(outcome)) as Result<N>;
+  }
+
+  protected submit(call: Call): void {
+    this.loop.submit(call);
   }
 
   /** Like an orderly stop: the next one begins at the time at which this one ended. */

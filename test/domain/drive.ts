@@ -1,11 +1,11 @@
 // Operations without a daemon: two drivers of the same generators, and the world as a test wants it.
 import type { Mode } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
-import Database from "better-sqlite3";
+import type Database from "better-sqlite3";
 import { connect } from "../../daemon/dist/store/connection.js";
 import { migrate } from "../../daemon/dist/store/migrate.js";
 import { SqliteStore } from "../../daemon/dist/store/sqlite.js";
-import type { Operation, SqlParams, Step } from "../../daemon/dist/store/statement.js";
+import type { Operation, SqlParams, Statement, Step } from "../../daemon/dist/store/statement.js";
 import type { Env } from "../../daemon/dist/turns/operation.js";
 
 /** Something that runs operations, each in a transaction of its own. */
@@ -59,46 +59,53 @@ export function synchronousDriver(): Driver {
 }
 
 /**
- * A store that is asked over a network, as far as operations can tell: each step is answered some turns of the
- * event loop later. Operations that are begun meanwhile wait, since there is one transaction.
+ * A store that is asked over a network, as far as operations can tell. Operations that are begun meanwhile wait, since
+ * there is one transaction.
  */
 export function asynchronousDriver(): Driver {
-  const database = new Database(":memory:");
+  const database = connect(":memory:");
   migrate(database);
-  let turn: Promise<unknown> = Promise.resolve();
-
-  async function drive<T>(operation: Operation<T>): Promise<T> {
-    await answer(database, order("BEGIN"));
-    try {
-      let step = operation.next();
-      while (!step.done) {
-        step = operation.next(await answer(database, step.value));
-      }
-      await answer(database, order(step.value instanceof PawlError ? "ROLLBACK" : "COMMIT"));
-      return step.value;
-    } finally {
-      if (database.inTransaction) database.exec("ROLLBACK");
-    }
-  }
-
+  let last: Promise<unknown> = Promise.resolve();
   return {
     database,
     perform(operation) {
-      const outcome = turn.then(() => drive(operation));
-      turn = outcome.catch(() => {});
+      const outcome = last.then(() => driveWithAwaits(database, operation));
+      last = outcome.catch(() => {});
       return outcome;
     },
     close: () => database.close(),
   };
 }
 
-const order = (sql: string): Step => ({ statement: { sql }, params: {} });
+/** Drives an operation in a transaction of its own, each step answered some turns of the event loop later. */
+export async function driveWithAwaits<T>(database: Database.Database, operation: Operation<T>): Promise<T> {
+  const answer = async ({ statement, params, single }: Step): Promise<unknown> => {
+    await new Promise((resolve) => setImmediate(resolve));
+    const prepared = preparedIn(database, statement);
+    const perform = prepared.reader ? (single ? prepared.get : prepared.all) : prepared.run;
+    const result: unknown = perform.call(prepared, params);
+    await Promise.resolve();
+    return result;
+  };
+  const order = (sql: string): Promise<unknown> => answer({ statement: { sql }, params: {} });
 
-async function answer(database: Database.Database, { statement, params, single }: Step): Promise<unknown> {
-  await new Promise((resolve) => setImmediate(resolve));
-  const prepared = database.prepare<SqlParams>(statement.sql);
-  const perform = prepared.reader ? (single ? prepared.get : prepared.all) : prepared.run;
-  const result: unknown = perform.call(prepared, params);
-  await Promise.resolve();
-  return result;
+  await order("BEGIN IMMEDIATE");
+  try {
+    let step = operation.next();
+    while (!step.done) step = operation.next(await answer(step.value));
+    await order(step.value instanceof PawlError ? "ROLLBACK" : "COMMIT");
+    return step.value;
+  } finally {
+    if (database.inTransaction) database.exec("ROLLBACK");
+  }
+}
+
+const prepared = new WeakMap<Database.Database, Map<string, Database.Statement<SqlParams>>>();
+
+function preparedIn(database: Database.Database, { sql }: Statement): Database.Statement<SqlParams> {
+  const known = prepared.get(database) ?? new Map<string, Database.Statement<SqlParams>>();
+  prepared.set(database, known);
+  const statement = known.get(sql) ?? database.prepare<SqlParams>(sql);
+  known.set(sql, statement);
+  return statement;
 }

@@ -4,6 +4,7 @@ import type { Params, Result } from "@pawl/protocol";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import type { TimeSource } from "../../daemon/dist/clock.js";
+import { AsynchronousInProcess } from "../asynchronous.js";
 import { InProcess } from "../in-process.js";
 
 const FACTOR = Number(process.env.PAWL_TEST_RUNS ?? 1);
@@ -108,16 +109,18 @@ class Time implements TimeSource {
 class World {
   readonly model = new Model();
   readonly time = new Time();
+  readonly #Daemon: typeof InProcess;
   pawl: InProcess;
 
-  constructor(path: string | undefined) {
-    this.pawl = new InProcess({ time: this.time, ...(path === undefined ? {} : { path }) });
+  constructor(path: string | undefined, Daemon: typeof InProcess) {
+    this.#Daemon = Daemon;
+    this.pawl = new Daemon({ time: this.time, ...(path === undefined ? {} : { path }) });
   }
 
   restart(): void {
     const { path } = this.pawl;
     this.pawl.close();
-    this.pawl = new InProcess({ time: this.time, path });
+    this.pawl = new this.#Daemon({ time: this.time, path });
     for (const claim of this.model.claims) {
       if (!claim.isHeld || claim.connection === undefined) continue;
       claim.connection = null;
@@ -427,8 +430,8 @@ const op = fc.oneof(
   { weight: 2, arbitrary: disconnect },
 );
 
-async function follow(ops: readonly Op[], path: string | undefined): Promise<void> {
-  const world = new World(path);
+async function follow(ops: readonly Op[], path: string | undefined, Daemon = InProcess): Promise<void> {
+  const world = new World(path, Daemon);
   try {
     for (const each of ops) {
       await each(world);
@@ -447,12 +450,15 @@ test("whatever is done, the rules hold", async () => {
   );
 });
 
-test("whatever is done, also across restarts, the rules hold", async () => {
+test.each([
+  ["", InProcess, 10],
+  [", driven with awaits between the steps of each operation", AsynchronousInProcess, 4],
+])("whatever is done, also across restarts, the rules hold%s", async (_, Daemon, runs) => {
   const opOrRestart = fc.oneof({ weight: 10, arbitrary: op }, { weight: 1, arbitrary: restart });
   await fc.assert(
     fc.asyncProperty(fc.array(opOrRestart, { minLength: 20, maxLength: 40 }), (ops) =>
-      follow(ops, undefined),
+      follow(ops, undefined, Daemon),
     ),
-    { numRuns: 10 * FACTOR, interruptAfterTimeLimit: 8000 * FACTOR, markInterruptAsFailure: false },
+    { numRuns: runs * FACTOR, interruptAfterTimeLimit: 8000 * FACTOR, markInterruptAsFailure: false },
   );
 });

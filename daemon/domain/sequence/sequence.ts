@@ -91,7 +91,7 @@ export function* format(params: Parsed<"sequence.format">, env: Env): Operation<
   return { id: formatId(params.type.toUpperCase(), params.seq, env.mode) };
 }
 
-export function* parse(params: Parsed<"sequence.parse">): Operation<Result<"sequence.parse"> | PawlError> {
+function* parse(params: Parsed<"sequence.parse">): Operation<Result<"sequence.parse"> | PawlError> {
   const parsed = parseId(params.id);
   if (parsed !== undefined) return parsed;
   const message = `${shown(params.id)} is not an id such as FR-001 or FR-7-001: a type, a node id if distributed, and a number of at least ${ID_DIGITS} digits.`;
