@@ -44,7 +44,7 @@ async function namesFor(
   const before = words.slice(words.indexOf(entry.name) + 1, -1);
   // After two dashes comes another program's command line.
   if (before.includes("--")) return [];
-  const { position, awaiting } = placeOf(before, { ...GLOBAL_OPTIONS, ...command.options });
+  const { position, awaiting } = positionOf(before, { ...GLOBAL_OPTIONS, ...command.options });
   if (awaiting !== undefined) return awaiting.choices ?? [];
   if (words.at(-1)?.startsWith("-")) return undefined;
   const argument = command.args.split(" ")[position] ?? "";
@@ -56,14 +56,14 @@ async function namesFor(
   return source === undefined ? undefined : await askDaemon(words, source, env);
 }
 
-interface LinePlace {
+interface LinePosition {
   /** How many arguments stand before. */
   readonly position: number;
   /** The option whose value comes next. */
   readonly awaiting: Option | undefined;
 }
 
-function placeOf(before: readonly string[], options: Options): LinePlace {
+function positionOf(before: readonly string[], options: Options): LinePosition {
   let position = 0;
   let awaiting: Option | undefined;
   for (const word of before) {

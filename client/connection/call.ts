@@ -20,8 +20,8 @@ export interface WithText<R> {
   readonly text: string;
 }
 
-/** How a call ends. */
-export interface Settlement {
+/** The functions by which a call tells its end. */
+export interface AnswerCallbacks {
   /** Called with the result and the line that it came in. */
   readonly resolve: (result: unknown, line: string) => void;
   readonly reject: (error: unknown) => void;
@@ -43,17 +43,17 @@ export class PendingCall implements Outgoing {
   /** How long the daemon may wait for the condition of the call, from `#startedAt`. */
   readonly #waitMs: number;
   readonly #startedAt = this.waitsSince;
-  readonly #settlement: Settlement;
+  readonly #callbacks: AnswerCallbacks;
   #stopListening: () => void = () => {};
 
   /** Throws a `PawlError` `invalid_params` when the params cannot be JSON. */
-  constructor(id: number, method: string, params: Record<string, unknown>, settlement: Settlement) {
+  constructor(id: number, method: string, params: Record<string, unknown>, callbacks: AnswerCallbacks) {
     this.id = id;
     this.method = method;
     this.line = toLine(id, method, params);
     this.repeatable = isRepeatable(method, params);
     this.#waitMs = typeof params.waitMs === "number" ? params.waitMs : 0;
-    this.#settlement = settlement;
+    this.#callbacks = callbacks;
   }
 
   /** Calls `giveUp` with the reason when the signal is aborted before the call has ended. */
@@ -75,13 +75,13 @@ export class PendingCall implements Outgoing {
 
   resolve(result: unknown, line: string): void {
     this.#stopListening();
-    this.#settlement.resolve(result, line);
+    this.#callbacks.resolve(result, line);
   }
 
   reject(error: unknown): void {
     this.dropped = true;
     this.#stopListening();
-    this.#settlement.reject(error);
+    this.#callbacks.reject(error);
   }
 
   /** Rejects with `ConnectionLost`, which says whether the request may have been performed. */

@@ -7,7 +7,7 @@ import { checkRequest, isResponse, type Response } from "@pawl/protocol/envelope
 import { PawlError } from "@pawl/protocol/errors";
 import { EACH, textsAt } from "@pawl/protocol/json-text";
 import { DEFAULT_MAX_MESSAGE_BYTES } from "@pawl/protocol/limits";
-import { type CallOptions, PendingCall, type Settlement, toError, type WithText } from "./call.js";
+import { type AnswerCallbacks, type CallOptions, PendingCall, toError, type WithText } from "./call.js";
 import { ConnectionLost } from "./connection-lost.js";
 import { GivenUpCalls } from "./given-up-calls.js";
 import { IncomingRequests, type NotificationListener, type RequestHandler } from "./incoming-requests.js";
@@ -126,13 +126,13 @@ export class Connection {
     method: string,
     params: Record<string, unknown>,
     { signal }: CallOptions,
-    settlement: Settlement,
+    callbacks: AnswerCallbacks,
   ): void {
-    if (signal?.aborted) return settlement.reject(signal.reason);
+    if (signal?.aborted) return callbacks.reject(signal.reason);
     if (this.#state === "closed") {
-      return settlement.reject(new ConnectionLost("The client is closed.", method));
+      return callbacks.reject(new ConnectionLost("The client is closed.", method));
     }
-    const call = new PendingCall(this.#nextId++, method, params, settlement);
+    const call = new PendingCall(this.#nextId++, method, params, callbacks);
     if (signal !== undefined) call.endBy(signal, (reason) => this.#giveUp(call, reason));
     this.#pending.set(call.id, call);
     if (this.#state === "up") this.#socket?.send(call);

@@ -28,7 +28,7 @@ export class Problems {
   }
 
   /** The counter, or nothing and a problem noted. `last` is undefined where there is no whole number. */
-  checked(
+  counterOf(
     type: string,
     last: string | undefined,
     nodeId: number | undefined,

@@ -23,7 +23,7 @@ export async function readIds(input: Readable, source: string): Promise<Counter[
     const nodeId = node === undefined ? 0 : Number(node);
     // Node 0 is what an id without a node has; it is never spelled out.
     const badNode = node !== undefined && nodeId === 0;
-    const [counter] = problems.checked(
+    const [counter] = problems.counterOf(
       type,
       last === undefined || badNode || Number(last) === 0 ? undefined : last,
       nodeId,

@@ -27,7 +27,7 @@ export async function readSqlite(file: string): Promise<Counter[]> {
     const [node, type, last] = JSON.parse(row) as (string | null)[];
     const nodeId = /^[0-9]{1,10}$/.test(node ?? "") ? Number(node) : Number.NaN;
     const shown = `(${node ?? "NULL"}, ${type ?? "NULL"}, ${last ?? "NULL"})`;
-    return problems.checked(type ?? "", last ?? undefined, nodeId, `row ${index + 1}`, shown);
+    return problems.counterOf(type ?? "", last ?? undefined, nodeId, `row ${index + 1}`, shown);
   });
   problems.refuseIfAny();
   return counters;

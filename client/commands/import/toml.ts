@@ -20,7 +20,7 @@ export async function readToml(file: string): Promise<Counter[]> {
   const problems = new Problems(file);
   const counters = Object.entries(content.sequences).flatMap(([type, last]) => {
     const place = `sequences.${type}`;
-    return problems.checked(
+    return problems.counterOf(
       type,
       typeof last === "bigint" ? String(last) : undefined,
       nodeId,
