@@ -1,7 +1,7 @@
 import type { Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import { EACH, textsAt } from "@pawl/protocol/json-text";
-import { DEFAULT_LEASE_MS } from "@pawl/protocol/limits";
+import { DEFAULT_LEASE_MS, MAX_TIMER_MS } from "@pawl/protocol/limits";
 import type { Connection } from "../connection/connection.js";
 import { HeldGrant } from "../grants/held-grant.js";
 import { defaultOwner } from "../grants/owner.js";
@@ -11,8 +11,6 @@ import { ASK_WAIT_MS, WorkerPool, type WorkHandle } from "../work/worker-pool.js
 import { carryOut, Received } from "./carry-out.js";
 import type { Handlers, PullOptions } from "./receive.js";
 
-/** `setTimeout` fires at once for longer delays. */
-const MAX_TIMER_MS = 2 ** 31 - 1;
 /** Where the params are in the result of `command.lease`. */
 const PARAMS = ["leases", EACH, "envelope", "params"];
 

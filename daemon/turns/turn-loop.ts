@@ -239,7 +239,10 @@ export class TurnLoop {
       for (const parked of timedOut) attempt.timeOut(parked);
       for (const call of calls) attempt.perform(call);
     });
-    if (error !== undefined) return this.#breaks(error, calls) ? undefined : this.#performOneByOne(work);
+    if (error !== undefined) {
+      if (!this.#breaks(error, calls)) this.#performOneByOne(work);
+      return;
+    }
     this.#alarm.wind(time);
   }
 
