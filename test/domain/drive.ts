@@ -7,6 +7,7 @@ import { migrate } from "../../daemon/dist/store/migrate.js";
 import { SqliteStore } from "../../daemon/dist/store/sqlite.js";
 import type { Operation, SqlParams, Statement, Step } from "../../daemon/dist/store/statement.js";
 import type { Env } from "../../daemon/dist/turns/operation.js";
+import { TurnMemory } from "../../daemon/dist/turns/turn-memory.js";
 
 /** Something that runs operations, each in a transaction of its own. */
 export interface Driver {
@@ -33,6 +34,7 @@ export function sequenceEnv(now: number, mode: Mode, counted: { dispensed: numbe
   return envOf({
     now,
     mode,
+    turn: new TurnMemory(),
     effects: envOf({ count, deadline: () => {} } as Partial<Env>) as unknown as Env["effects"],
   });
 }

@@ -16,6 +16,7 @@ import {
 import { Ends } from "../../daemon/dist/grants/ends.js";
 import type { Operation } from "../../daemon/dist/store/statement.js";
 import type { Env } from "../../daemon/dist/turns/operation.js";
+import { InProcess } from "../in-process.js";
 import { type Driver, envOf, sequenceEnv, synchronousDriver } from "./drive.js";
 
 const START = 1_750_000_000_000;
@@ -190,4 +191,48 @@ describe("ids", () => {
       { numRuns: 2000 },
     );
   });
+});
+
+test("calls of one turn count on from each other and see each other's numbers, and all of them are kept", async () => {
+  const pawl = new InProcess();
+  await pawl.call("sequence.advance", { type: "END", to: MAX_INTEGER - 1 });
+  const next = { method: "sequence.next", params: { type: "FR" } };
+  const outcomes = await Promise.allSettled([
+    pawl.call("sequence.next", { type: "END" }),
+    pawl.call("sequence.next", { type: "FR" }),
+    pawl.call("sequence.next", { type: "fr" }),
+    pawl.call("sequence.reserve", { type: "FR", count: 3 }),
+    pawl.call("sequence.peek", { type: "FR" }),
+    pawl.call("sequence.state", {}),
+    pawl.call("sequence.advance", { type: "FR", to: 4 }),
+    pawl.call("sequence.advance", { type: "FR", to: 10 }),
+    pawl.call("sequence.next", { type: "FR" }),
+    pawl.call("transact", { calls: [next, next, { method: "sequence.next", params: { type: "END" } }] }),
+    pawl.call("sequence.next", { type: "FR" }),
+    pawl.call("transact", { calls: [next, next] }),
+    pawl.call("sequence.next", { type: "END" }),
+    pawl.call("sequence.next", { type: "DE" }),
+  ]);
+  const told = outcomes.map((outcome) =>
+    outcome.status === "fulfilled" ? outcome.value : outcome.reason.kind,
+  );
+  expect(told).toMatchObject([
+    { seq: MAX_INTEGER },
+    { seq: 1 },
+    { seq: 2 },
+    { first: 3, last: 5 },
+    { seq: 6 },
+    { sequences: { END: MAX_INTEGER, FR: 5 } },
+    { seq: 5 },
+    { seq: 10 },
+    { seq: 11 },
+    "exhausted",
+    { seq: 12 },
+    { results: [{ seq: 13 }, { seq: 14 }] },
+    "exhausted",
+    { seq: 1 },
+  ]);
+  pawl.crash();
+  const after = new InProcess({ path: pawl.path });
+  expect((await after.call("sequence.state", {})).sequences).toEqual({ DE: 1, END: MAX_INTEGER, FR: 14 });
 });

@@ -4,6 +4,7 @@ import { ID_DIGITS, MAX_INTEGER, MAX_NODE_ID, MAX_TYPE_LENGTH } from "@pawl/prot
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import type { HandlersOf } from "../../turns/handler.js";
 import type { Env } from "../../turns/operation.js";
+import type { KeptRows } from "../../turns/turn-memory.js";
 import { answeredBefore, remember } from "./requests.js";
 
 const selectLast = sql<{ last: number }>(`
@@ -83,6 +84,7 @@ export function* peek(
 }
 
 export function* state(_params: Parsed<"sequence.state">, env: Env): Operation<Result<"sequence.state">> {
+  yield* env.turn.writeBack();
   const rows = yield* all(selectAll, { nodeId: nodeIdOf(env.mode) });
   return { mode: env.mode, sequences: Object.fromEntries(rows.map(({ type, last }) => [type, last])) };
 }
@@ -105,20 +107,49 @@ export function* advance(
   const type = params.type.toUpperCase();
   const last = yield* lastNumber(type, env);
   if (params.to <= last) return { type, seq: last };
-  yield* run(raise, { nodeId: nodeIdOf(env.mode), type, to: params.to });
+  const nodeId = nodeIdOf(env.mode);
+  yield* run(raise, { nodeId, type, to: params.to });
+  env.turn.of(KeptCounters).byType.set(type, { nodeId, last: params.to, changed: false });
   return { type, seq: params.to };
 }
 
 /** Takes the next `count` numbers of a type and returns the last of them, or refuses with `exhausted`. */
 function* takeNumbers(type: string, count: number, env: Env): Operation<number | PawlError> {
-  const row = yield* one(take, { nodeId: nodeIdOf(env.mode), type, count });
-  if (row === undefined) return exhausted(type, count, yield* lastNumber(type, env));
+  const nodeId = nodeIdOf(env.mode);
+  const { byType } = env.turn.of(KeptCounters);
+  const kept = byType.get(type);
+  if (kept !== undefined && kept.last > MAX_INTEGER - count) return exhausted(type, count, kept.last);
+  const last = kept === undefined ? (yield* one(take, { nodeId, type, count }))?.last : kept.last + count;
+  if (last === undefined) return exhausted(type, count, yield* lastNumber(type, env));
+  byType.set(type, { nodeId, last, changed: kept !== undefined });
   env.effects.count("sequencesDispensed", count);
-  return row.last;
+  return last;
 }
 
 function* lastNumber(type: string, env: Env): Operation<number> {
-  return (yield* one(selectLast, { nodeId: nodeIdOf(env.mode), type }))?.last ?? 0;
+  const kept = env.turn.of(KeptCounters).byType.get(type);
+  return kept?.last ?? (yield* one(selectLast, { nodeId: nodeIdOf(env.mode), type }))?.last ?? 0;
+}
+
+/** The last number of a type, as of the turn under way. */
+interface KeptCounter {
+  readonly nodeId: number;
+  readonly last: number;
+  /** True if it is not written yet. */
+  changed: boolean;
+}
+
+/** The counters of which a turn takes numbers: the first call of a turn writes at once, all others together. */
+class KeptCounters implements KeptRows {
+  readonly byType = new Map<string, KeptCounter>();
+
+  *writeBack(): Operation<void> {
+    for (const [type, kept] of this.byType) {
+      if (!kept.changed) continue;
+      yield* run(raise, { nodeId: kept.nodeId, type, to: kept.last });
+      kept.changed = false;
+    }
+  }
 }
 
 function exhausted(type: string, count: number, last: number): PawlError {
