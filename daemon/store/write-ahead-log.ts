@@ -64,7 +64,10 @@ export class WriteAheadLog {
     if (database.memory) this.#extends = "no";
   }
 
-  /** Takes notice of a commit that wrote large values of so many bytes. What is due is done after this turn. */
+  /**
+   * Takes notice of a commit that wrote large values of so many bytes. What is due is done after this turn. Never
+   * throws, since the commit is on disk.
+   */
   committed(valueBytes: number): void {
     this.#unmovedBytes += valueBytes;
     if (this.#unmovedBytes >= MOVED_VALUE_BYTES) this.#moveSoon();
@@ -123,8 +126,12 @@ export class WriteAheadLog {
   }
 
   #usedBytes(): number {
-    const [, frames] = this.#length.get() as [busy: number, frames: number, moved: number];
-    return LOG_HEADER_BYTES + frames * FRAME_BYTES;
+    try {
+      const [, frames] = this.#length.get() as [busy: number, frames: number, moved: number];
+      return LOG_HEADER_BYTES + frames * FRAME_BYTES;
+    } catch {
+      return 0;
+    }
   }
 
   /**
