@@ -414,7 +414,7 @@ test.concurrent("what is held when the daemon is killed is held by the next one,
   expect(taken.lease.fencingToken).toBeGreaterThan(second.fencingToken);
 });
 
-test.concurrent("what ended by the monotonic clock while the daemon was down stays lost, whatever the time of day", async ({
+test.concurrent("what ended by the clock of the boot while the daemon was down stays lost, whatever other clocks say", async ({
   onTestFinished: atEnd,
 }) => {
   const faulty = new Faulty(atEnd);
@@ -424,8 +424,8 @@ test.concurrent("what ended by the monotonic clock while the daemon was down sta
   const { lease } = await before.call("lease.acquire", { name: "out/a", owner: OWNER, ttlMs: 3_600_000 });
   await first.end("SIGKILL");
   const database = new Database(join(place.stateDir, "pawl.db"));
-  // By the time of day there is an hour left.
-  database.prepare("UPDATE pawl_lease SET ends_uptime_ms = 1").run();
+  // By the others there is an hour left.
+  database.prepare("UPDATE pawl_lease SET ends_boottime_ms = 1").run();
   database.close();
   await place.start({ args: faulty.args });
   const after = await place.connect();
