@@ -1,12 +1,24 @@
 // What the scripts of the repository say to who runs them for the first time.
 import { spawnSync } from "node:child_process";
-import { readFileSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import { expect, test } from "vitest";
 import { privateDirectory } from "../daemon.js";
 
+const REPOSITORY = join(import.meta.dirname, "../..");
+const { scripts } = JSON.parse(readFileSync(join(REPOSITORY, "package.json"), "utf8"));
+
+test("npm run torture runs all tests that have a long form, and no others", () => {
+  const files = readdirSync(join(REPOSITORY, "test"), { recursive: true, encoding: "utf8" });
+  const withLongForm = files
+    .filter((file) => file.endsWith(".test.ts") && file !== "unit/npm-scripts.test.ts")
+    .filter((file) => readFileSync(join(REPOSITORY, "test", file), "utf8").includes("PAWL_TORTURE"))
+    .map((file) => file.replace(/^.*\/|\.test\.ts$/g, ""));
+  const [, listed = ""] = /--maxWorkers=1 (.*)$/.exec(scripts.torture) ?? [];
+  expect(listed.split(" ").sort()).toEqual(withLongForm.sort());
+});
+
 test("an installation that takes long is announced, and where there is none nothing is", () => {
-  const { scripts } = JSON.parse(readFileSync(join(import.meta.dirname, "../../package.json"), "utf8"));
   const directory = privateDirectory();
   writeFileSync(
     join(directory, "npm"),
