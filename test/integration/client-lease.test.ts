@@ -2,9 +2,19 @@ import { once } from "node:events";
 import { readFile } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
 import { connect, type HeldLease, type PawlClient } from "@pawl/client";
-import { describe, expect, onTestFinished, test } from "vitest";
+import { beforeEach, describe, expect, onTestFinished, test } from "vitest";
 import { type ClientProcess, startProgram } from "../client-process.js";
-import { Place, startDaemon } from "../daemon.js";
+import { Place, sharedDaemon, startDaemon } from "../daemon.js";
+
+const shared = sharedDaemon();
+
+/** The lease of the test. */
+let n = "";
+let tests = 0;
+beforeEach(() => {
+  tests += 1;
+  n = `n${tests}`;
+});
 
 async function client(place: Place, reconnectMs?: number): Promise<PawlClient> {
   const options = { socket: place.socket, ...(reconnectMs === undefined ? {} : { reconnectMs }) };
@@ -28,27 +38,27 @@ async function aborted(signal: AbortSignal): Promise<unknown> {
   return signal.reason;
 }
 
-/** A process that holds the lease `n` until its signal is aborted, and prints what happens. */
+/** A process that holds the lease of the test until its signal is aborted, and prints what happens. */
 const HOLD = `
   const pawl = await connect({ socket: args[0] });
   try {
-    await pawl.withLease("n", async ({ fencingToken, signal }) => {
+    await pawl.withLease(args[1], async ({ fencingToken, signal }) => {
       print({ held: fencingToken });
       await new Promise((resolve) => signal.addEventListener("abort", resolve));
       print({ lost: signal.reason.kind, reason: signal.reason.details?.reason, token: fencingToken });
-    }, args[1]);
+    }, args[2]);
   } catch (error) {
     print({ rejected: error.kind });
   }
   pawl.close();`;
 
 function holder(place: Place, options: object): ClientProcess {
-  return startProgram(HOLD, [place.socket, options]);
+  return startProgram(HOLD, [place.socket, n, options]);
 }
 
 describe("withLease", () => {
   test("holds the lease while the function runs, passes its token, and gives it back", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const pawl = await client(place);
     const held: HeldLease[] = [];
     const result = await pawl.withLease(
@@ -81,68 +91,68 @@ describe("withLease", () => {
   });
 
   test("gives it back when the function throws, and rejects with what it threw", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const pawl = await client(place);
     const error = new Error("no");
     const throws = (): never => {
       throw error;
     };
-    await expect(pawl.withLease("n", throws)).rejects.toBe(error);
-    await expect(pawl.withLease("n", async () => throws())).rejects.toBe(error);
-    expect((await pawl.lease.get({ name: "n" })).lease).toBeNull();
+    await expect(pawl.withLease(n, throws)).rejects.toBe(error);
+    await expect(pawl.withLease(n, async () => throws())).rejects.toBe(error);
+    expect((await pawl.lease.get({ name: n })).lease).toBeNull();
   });
 
   test("is refused while another holds it, and waits in line when told to", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const pawl = await client(place);
     const order: string[] = [];
     let letGo = (): void => {};
-    const first = pawl.withLease("n", () => new Promise<void>((resolve) => (letGo = resolve)), {
+    const first = pawl.withLease(n, () => new Promise<void>((resolve) => (letGo = resolve)), {
       owner: "first",
     });
-    await expect.poll(async () => (await pawl.lease.get({ name: "n" })).lease?.owner).toBe("first");
+    await expect.poll(async () => (await pawl.lease.get({ name: n })).lease?.owner).toBe("first");
 
-    const refused = await rejection(pawl.withLease("n", () => order.push("refused")));
+    const refused = await rejection(pawl.withLease(n, () => order.push("refused")));
     expect(refused).toMatchObject({ kind: "lease_held", details: { holder: { owner: "first" } } });
 
     const waiting = ["second", "third"].map((name) =>
-      pawl.withLease("n", () => order.push(name), { waitMs: 20_000 }),
+      pawl.withLease(n, () => order.push(name), { waitMs: 20_000 }),
     );
     const controller = new AbortController();
-    const given = pawl.withLease("n", () => order.push("given up"), {
+    const given = pawl.withLease(n, () => order.push("given up"), {
       waitMs: 20_000,
       signal: controller.signal,
     });
-    await expect.poll(async () => (await pawl.lease.get({ name: "n" })).lease?.waiters).toBe(3);
+    await expect.poll(async () => (await pawl.lease.get({ name: n })).lease?.waiters).toBe(3);
     controller.abort(new Error("enough"));
     await expect(given).rejects.toThrow("enough");
     letGo();
     await Promise.all([first, ...waiting]);
     expect(order).toEqual(["second", "third"]);
     // The wait that was given up is granted it after the third, and gives it back at once.
-    await expect.poll(async () => (await pawl.lease.get({ name: "n" })).lease).toBeNull();
+    await expect.poll(async () => (await pawl.lease.get({ name: n })).lease).toBeNull();
   });
 
   test("keeps it for longer than its ttl", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const pawl = await client(place);
     await pawl.withLease(
-      "n",
+      n,
       async ({ signal, fencingToken }) => {
         await delay(1500);
         expect(signal.aborted).toBe(false);
-        expect((await pawl.lease.check({ name: "n", fencingToken })).current).toBe(true);
+        expect((await pawl.lease.check({ name: n, fencingToken })).current).toBe(true);
       },
       { ttlMs: 300 },
     );
   });
 
   test("hands over a signal that a signal of the caller's aborts too, and lets the function end", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const pawl = await client(place);
     const controller = new AbortController();
     const result = await pawl.withLease(
-      "n",
+      n,
       async ({ signal }) => {
         controller.abort("stop");
         return await aborted(signal);
@@ -150,18 +160,18 @@ describe("withLease", () => {
       { signal: controller.signal },
     );
     expect(result).toBe("stop");
-    expect((await pawl.lease.get({ name: "n" })).lease).toBeNull();
+    expect((await pawl.lease.get({ name: n })).lease).toBeNull();
   });
 });
 
 describe("a lease that is lost", () => {
   test("by force: the signal is aborted at once, and the caller is told whatever the function returned", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const [pawl, other] = [await client(place), await client(place)];
     let abortedAfterMs = 0;
-    const call = pawl.withLease("n", async ({ signal }) => {
+    const call = pawl.withLease(n, async ({ signal }) => {
       const broken = performance.now();
-      await other.lease.break({ name: "n", reason: "maintenance" });
+      await other.lease.break({ name: n, reason: "maintenance" });
       expect(await aborted(signal)).toMatchObject({ kind: "lease_lost", details: { reason: "broken" } });
       abortedAfterMs = performance.now() - broken;
       return "done all the same";
@@ -169,19 +179,19 @@ describe("a lease that is lost", () => {
     const error = await rejection(call);
     expect(error).toMatchObject({
       kind: "lease_lost",
-      message: 'The lease of "n" was broken by force: maintenance.',
+      message: `The lease of "${n}" was broken by force: maintenance.`,
     });
     // Not only at the next heartbeat, after a third of 30 s.
     expect(abortedAfterMs).toBeLessThan(2000);
   });
 
   test("and the function's own error is kept as the cause", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const [pawl, other] = [await client(place), await client(place)];
     const own = new Error("half written");
     const error = await rejection(
-      pawl.withLease("n", async ({ signal }) => {
-        await other.lease.break({ name: "n", reason: "maintenance" });
+      pawl.withLease(n, async ({ signal }) => {
+        await other.lease.break({ name: n, reason: "maintenance" });
         await aborted(signal);
         throw own;
       }),
@@ -190,19 +200,19 @@ describe("a lease that is lost", () => {
   });
 
   test("while its process was stopped: woken, it is told, and its token is smaller than the next one's", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const pawl = await client(place);
     const stopped = holder(place, { ttlMs: 500, releaseOn: "expiry" });
     const { held } = await stopped.line<{ held: number }>(0);
     stopped.child.kill("SIGSTOP");
     await pawl.withLease(
-      "n",
+      n,
       async ({ fencingToken }) => {
         expect(fencingToken).toBeGreaterThan(held);
         stopped.child.kill("SIGCONT");
         expect(await stopped.line(1)).toMatchObject({ lost: "lease_lost", token: held });
         expect(await stopped.line(2)).toEqual({ rejected: "lease_lost" });
-        expect((await pawl.lease.check({ name: "n", fencingToken: held })).current).toBe(false);
+        expect((await pawl.lease.check({ name: n, fencingToken: held })).current).toBe(false);
       },
       { waitMs: 20_000 },
     );
@@ -221,7 +231,7 @@ describe("a lease that is lost", () => {
   });
 
   test("with its process: the next one has it at once, unless it was to end by time only", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const pawl = await client(place);
     for (const [releaseOn, atLeast, atMost] of [
       ["disconnect", 0, 1000],
@@ -230,8 +240,8 @@ describe("a lease that is lost", () => {
     ] as const) {
       const killed = holder(place, { ttlMs: 2000, releaseOn });
       await killed.line(0);
-      const waiting = pawl.withLease("n", () => performance.now(), { waitMs: 20_000 });
-      await expect.poll(async () => (await pawl.lease.get({ name: "n" })).lease?.waiters).toBe(1);
+      const waiting = pawl.withLease(n, () => performance.now(), { waitMs: 20_000 });
+      await expect.poll(async () => (await pawl.lease.get({ name: n })).lease?.waiters).toBe(1);
       const before = performance.now();
       await killed.end("SIGKILL");
       const took = (await waiting) - before;
@@ -241,9 +251,9 @@ describe("a lease that is lost", () => {
   });
 
   test("with the client: closing it while the function runs aborts the signal", async () => {
-    const { place } = await startDaemon();
+    const { place } = shared();
     const pawl = await client(place);
-    const call = pawl.withLease("n", async ({ signal }) => {
+    const call = pawl.withLease(n, async ({ signal }) => {
       pawl.close();
       return await aborted(signal);
     });
@@ -265,14 +275,14 @@ describe("a lease under a daemon that is started again", () => {
         daemon = await place.start();
         // Longer than what is left of it after a restart: it has been renewed on the new connection.
         await expect
-          .poll(async () => (await own.lease.get({ name: "n" })).lease?.remainingMs, { timeout: 10_000 })
+          .poll(async () => (await own.lease.get({ name: n })).lease?.remainingMs, { timeout: 10_000 })
           .toBeGreaterThan(6000);
       }
-      expect((await own.lease.check({ name: "n", fencingToken: held })).current).toBe(true);
+      expect((await own.lease.check({ name: n, fencingToken: held })).current).toBe(true);
       expect(keeper.printed).toHaveLength(1);
 
       await keeper.end("SIGKILL");
-      expect(await own.withLease("n", ({ fencingToken }) => fencingToken, { waitMs: 1000 })).toBe(held + 1);
+      expect(await own.withLease(n, ({ fencingToken }) => fencingToken, { waitMs: 1000 })).toBe(held + 1);
     },
   );
 
@@ -293,11 +303,11 @@ describe("a lease under a daemon that is started again", () => {
     const pawl = await client(place);
     const first = holder(place, { ttlMs: 30_000 });
     await first.line(0);
-    const waiting = pawl.withLease("n", ({ fencingToken }) => fencingToken, { waitMs: 30_000 });
-    await expect.poll(async () => (await pawl.lease.get({ name: "n" })).lease?.waiters).toBe(1);
+    const waiting = pawl.withLease(n, ({ fencingToken }) => fencingToken, { waitMs: 30_000 });
+    await expect.poll(async () => (await pawl.lease.get({ name: n })).lease?.waiters).toBe(1);
     await daemon.end("SIGKILL");
     await place.start();
-    await expect.poll(async () => (await pawl.lease.get({ name: "n" })).lease?.waiters).toBe(1);
+    await expect.poll(async () => (await pawl.lease.get({ name: n })).lease?.waiters).toBe(1);
     await first.end("SIGKILL");
     expect(await waiting).toBe(2);
   });
