@@ -83,7 +83,7 @@ export class Connections {
 
   /** Closes each connection once its peer has read its last answer, at the latest after `DRAIN_MS`. */
   async close(): Promise<void> {
-    // Answers from outside the turns are on their way through promises; the next turn of the event loop finds them queued.
+    // Answers from outside the turns travel by promises; the next turn of the event loop finds them all queued.
     await new Promise((resolve) => setImmediate(resolve));
     const closed = [...this.#open.values()].map(
       ({ socket }) => new Promise((resolve) => socket.once("close", resolve)),
