@@ -155,7 +155,7 @@ function rowsOf(path: string): Row[] {
     .prepare(`
       SELECT command_id AS commandId, state, attempt, max_attempts AS maxAttempts, error_code AS code,
         (SELECT group_concat(response) FROM pawl_command_response r WHERE r.seq = c.seq) AS response,
-        coalesce(ready_at, delayed_until, due_at, lease_expires_at, lease_connection) IS NULL AS isIdle
+        coalesce(ready_place, delayed_until, due_at, lease_expires_at, lease_connection) IS NULL AS isIdle
       FROM pawl_command c ORDER BY seq`)
     .all() as Row[];
   expect(database.pragma("integrity_check", { simple: true })).toBe("ok");

@@ -77,6 +77,7 @@ export function multiplyCommands(directory, count) {
     created_at: at,
     dispatched_at: at,
     completed_at: at,
+    ended_at: at,
   });
   repeat(database, "pawl_command_params", count, { seq: "i" });
   repeat(database, "pawl_command_response", count, { seq: "i" });
