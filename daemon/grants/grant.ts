@@ -1,5 +1,5 @@
-// What is granted for a while: claims, deliveries, leases. How each kind is kept is a row of a noun; when a grant ends,
-// and what a renewal does, is said once, here.
+// Grants: claims, deliveries and leases, each for a while. A noun says how its kind is kept; this file says once when a
+// grant ends and what a renewal does.
 import { RESTART_GRACE_MS } from "@pawl/protocol/limits";
 import { all, type Operation, one, run, type Statement, sql } from "../store/statement.js";
 import { sooner } from "../turns/alarm.js";
@@ -18,9 +18,15 @@ export interface GrantRule<Row> {
   readonly table: string;
   /** The SELECT of rows as `end` takes them, up to its first condition. */
   readonly rows: string;
-  /** The column of when the grant ends by itself, in elapsed milliseconds. Null for nothing granted, or for no end but that of the connection. */
+  /**
+   * The column of when the grant ends by itself, in elapsed milliseconds. Null for nothing granted, or for no end but
+   * that of the connection.
+   */
   readonly expiresAt: string;
-  /** The column of when the grace ends, in elapsed milliseconds. Null for a grant that is in none. Each of the two has an index. */
+  /**
+   * The column of when the grace ends, in elapsed milliseconds. Null for a grant that is in none. Each of the two
+   * columns has an index.
+   */
   readonly graceEndsAt: string;
   /** The column of the connection, and what it has where there is none. */
   readonly connection: string;

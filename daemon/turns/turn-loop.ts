@@ -92,7 +92,7 @@ export class TurnLoop {
   #tryAll = false;
   /** Whether the machine slept and ends have not followed that. */
   #slept = false;
-  /** While there is more to be ended than a turn does: the wall clock by which it has ended, if it is set back meanwhile. */
+  /** While there is more to be ended than a turn does: the wall clock by which that has ended, should it be set back. */
   #endedByWallMs = 0;
   /** Connections with grants that end with them. */
   readonly #holders = new Set<number>();

@@ -55,6 +55,49 @@ test("after a crash and a reboot the time goes on from the last that was written
   expect((await after.call("lease.get", { name: "a" })).lease?.remainingMs).toBe(HOUR_MS - 660_000);
 });
 
+test("a reboot with a clock that is a year ahead ends leases, and of retention a day", async () => {
+  const time = new Clocks();
+  const pawl = new InProcess({ time });
+  await pawl.call("lease.acquire", { name: "a", owner: "a", ttlMs: HOUR_MS });
+  const once = { queue: "q", payloads: [1], sourceKey: "once" };
+  await pawl.call("queue.enqueue", once);
+  const { claim } = await pawl.call("queue.claim", { queue: "q", owner: "a" });
+  const { claimId, leaseToken } = claim as NonNullable<typeof claim>;
+  await pawl.call("queue.complete", { claimId, leaseToken });
+  const { commandId } = await pawl.call("command.create", { deployment: "d", command: "c" });
+  await pawl.call("command.cancel", { commandId });
+  pawl.close();
+  time.reboot(YEAR_MS);
+  const after = new InProcess({ path: pawl.path, time });
+  expect((await after.call("lease.get", { name: "a" })).lease).toBeNull();
+  const kept = async () => {
+    await after.call("daemon.ping", {});
+    return (await after.call("command.list", {})).commands.length;
+  };
+  time.pass(6 * 24 * HOUR_MS - 1);
+  expect((await after.call("queue.enqueue", once)).created).toBe(false);
+  expect(await kept()).toBe(1);
+  time.pass(1);
+  expect((await after.call("queue.enqueue", once)).created).toBe(true);
+  time.pass(60_000);
+  expect(await kept()).toBe(0);
+});
+
+test("a command that is given back goes behind those that wait, also within a millisecond", async () => {
+  const pawl = new InProcess({ time: new Clocks() });
+  const ids: string[] = [];
+  for (let n = 0; n < 3; n += 1) {
+    ids.push((await pawl.call("command.create", { deployment: "d", command: "c" })).commandId);
+  }
+  const seen: (string | undefined)[] = [];
+  for (let n = 0; n < 4; n += 1) {
+    const [lease] = (await pawl.call("command.lease", { deployment: "d", owner: "a" })).leases;
+    seen.push(lease?.commandId);
+    await pawl.call("command.release", { leaseId: lease?.leaseId as string });
+  }
+  expect(seen).toEqual([...ids, ids[0]]);
+});
+
 test("a step that cannot be written ends no lease", async () => {
   const time = new Clocks();
   let failing = false;

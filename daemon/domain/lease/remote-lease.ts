@@ -61,7 +61,7 @@ const raiseTo = sql(`
   INSERT INTO pawl_lease_token (name, highest) VALUES (:name, :fencingToken)
   ON CONFLICT (name) DO UPDATE SET highest = excluded.highest WHERE pawl_lease_token.highest < excluded.highest`);
 
-/** What has ended with another boot of the machine, or with one that cannot be told, has ended. */
+/** A lease of another boot of the machine, or of one that the kernel does not name, has ended. */
 const followBoottime = sql(`
   UPDATE pawl_lease SET
     expires_at = CASE WHEN boot = :boot THEN :now + ends_boottime_ms - :boottimeMs ELSE :now END
@@ -116,12 +116,14 @@ export function* record(
 }
 
 /**
- * Before a provider outside is asked to renew a lease that is held through this daemon, which then lasts as `lasting` has
- * it: says where it is kept and how long it lasts still; `lease_lost` if it is not held.
+ * Before a provider outside is asked to renew a lease that is held through this daemon: says where it is kept and how
+ * long it lasts still; `lease_lost` if it is not held.
  *
  * A holder that comes back after a restart has it again for all that remained, whether its provider can be asked now
  * or not: the end of the grace would be that of a holder that has not come back. A lease that is to last shorter than
  * it would does so from now on, since the provider may do that without our getting its answer.
+ *
+ * @param lasting how long a lease of this ttl lasts for its holder that is renewed now.
  */
 export function* beginRenewal(
   { leaseId, ttlMs: wanted }: Parsed<"lease.heartbeat">,
@@ -142,7 +144,7 @@ export function* beginRenewal(
   return { name, provider: provider as string, ttlMs, remainingMs };
 }
 
-/** After a provider outside has renewed a lease. If it has ended here meanwhile, its holder was told, and it stays lost. */
+/** After a provider outside has renewed a lease. One that has ended here meanwhile stays lost: its holder was told. */
 export function* renewed(
   { leaseId, ttlMs }: { leaseId: string; ttlMs: number },
   lasting: Lasting,
@@ -177,7 +179,7 @@ export function* letGo(leaseId: string, env: Env): Operation<{ name: string; pro
   return owed === undefined ? null : { name: owed.name, provider: owed.provider };
 }
 
-/** Nothing is owed any more for a leaseId: it was given back, or never granted. Those who wait for the name try again. */
+/** Nothing is owed any more for a leaseId: it was given back, or never granted. Its name's waiters try again. */
 export function* settle(leaseId: string, env: Env): Operation<void> {
   const settled = yield* one(settleOwed, { leaseId });
   if (settled !== undefined) env.effects.wake(waitKey(settled.name));
