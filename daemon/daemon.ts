@@ -7,7 +7,8 @@ import { ENDINGS } from "./domain/ends.js";
 import { Ends } from "./grants/ends.js";
 import { IdleExit } from "./idle-exit.js";
 import { introspection, statusLine } from "./introspection.js";
-import { OutsideLeases, type SiteRule } from "./remote/remote-leases.js";
+import type { ProviderRule } from "./remote/configured-provider.js";
+import { RemoteLeases } from "./remote/remote-leases.js";
 import { Backups } from "./rpc/backups.js";
 import { Receivers } from "./rpc/command-push.js";
 import { Dispatcher } from "./rpc/dispatch.js";
@@ -41,7 +42,7 @@ export interface DaemonParts {
   readonly databasePath: string;
   readonly database: OpenDatabase;
   readonly identity: Env["identity"];
-  readonly sites: readonly SiteRule[];
+  readonly providers: readonly ProviderRule[];
 }
 
 /** The parts of a running daemon, put together in the order of the way of a request. */
@@ -61,7 +62,7 @@ export class Daemon {
   readonly #receivers: Receivers;
   readonly #backups: Backups;
   /** Only where leases are kept elsewhere. */
-  readonly #outside: OutsideLeases | undefined;
+  readonly #remoteLeases: RemoteLeases | undefined;
   readonly #loop: TurnLoop;
   readonly #turns: CountedTurns;
   readonly #idleExit: IdleExit;
@@ -73,7 +74,7 @@ export class Daemon {
   #end: (code: number) => void = () => {};
 
   constructor(parts: DaemonParts) {
-    const { config, log, notices, kernel, access, database, sites } = parts;
+    const { config, log, notices, kernel, access, database, providers } = parts;
     const { readOnly } = config;
     const statistics = new Statistics();
     this.#config = config;
@@ -98,9 +99,9 @@ export class Daemon {
       peer: (connection) => this.#connections.get(connection),
       refuse: (peer, refusal) => this.#rpc.refuse(refusal, peer),
     });
-    if (sites.some(({ site }) => site !== undefined)) {
+    if (providers.some(({ configured }) => configured !== undefined)) {
       const boottime = () => database.clock.boottime();
-      this.#outside = new OutsideLeases({ rules: sites, loop: this.#loop, log, readOnly, boottime });
+      this.#remoteLeases = new RemoteLeases({ rules: providers, loop: this.#loop, log, readOnly, boottime });
     }
     this.#backups = new Backups(database, log, (connection, progress) =>
       this.#connections.get(connection)?.notify("daemon.backupProgress", progress),
@@ -137,7 +138,7 @@ export class Daemon {
           // What it answered before it closed comes before what is taken back because it closed.
           this.#loop.takeUp();
           this.#receivers.leave(connection);
-          this.#outside?.disconnect(connection);
+          this.#remoteLeases?.disconnect(connection);
           this.#loop.disconnect(connection);
         },
       },
@@ -186,10 +187,10 @@ export class Daemon {
       methods: servedMethods({
         inside,
         receivers: this.#receivers,
-        remoteLeases: this.#outside,
+        remoteLeases: this.#remoteLeases,
         async: {
           "daemon.backup": (params, sender) => this.#backups.make(params, sender),
-          ...this.#outside?.handlers(),
+          ...this.#remoteLeases?.handlers(),
         },
       }),
       statistics,
@@ -219,7 +220,7 @@ export class Daemon {
     this.#database.moveLog();
     this.#loop.performNow((env) => this.#ends.restart(env, this.#database.clock.boottime()));
     this.#loop.keepTime();
-    this.#outside?.start();
+    this.#remoteLeases?.start();
   }
 
   /** Begins to answer. */
@@ -285,13 +286,13 @@ export class Daemon {
     const refusal = refuse("unavailable", "The daemon is stopping. Connect again in a moment.", {
       reason: "stopping",
     });
-    this.#outside?.stop(refusal);
+    this.#remoteLeases?.stop(refusal);
     await this.#loop.stop(refusal);
     // Requests that are on their way are refused as not performed, so that their senders know; a connection
     // that closed on them would leave that open.
     await new Promise((resolve) => setTimeout(resolve, REFUSING_MS));
-    await Promise.all([this.#connections.close(), this.#backups.stop(), this.#outside?.giveBackAtEnd()]);
-    await this.#outside?.close();
+    await Promise.all([this.#connections.close(), this.#backups.stop(), this.#remoteLeases?.giveBackAtEnd()]);
+    await this.#remoteLeases?.close();
     if (!this.#config.readOnly) this.#keepTime();
     this.#sockets.remove();
     this.#database.close();

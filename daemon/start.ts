@@ -3,7 +3,7 @@ import type { Logger } from "pino";
 import type { Config } from "./config/config.js";
 import { Daemon } from "./daemon.js";
 import { type Settled, settleIdentity } from "./node-identity.js";
-import { loadSites } from "./remote/load.js";
+import { loadProviders } from "./remote/load.js";
 import { Access } from "./socket/access.js";
 import { type Kernel, openKernel } from "./socket/kernel.js";
 import { Notices, type Passed } from "./socket/supervisor.js";
@@ -47,14 +47,14 @@ async function startWith(options: {
 }): Promise<Daemon> {
   const { config, log, passed, notices } = options;
   // What cannot be loaded is found before the database is touched.
-  const sites = await loadSites(config.leaseRules);
+  const providers = await loadProviders(config.leaseRules);
   const databasePath = join(config.stateDir, DATABASE_FILE);
   const database = open(databasePath, config, notices);
   let daemon: Daemon | undefined;
   try {
     const settled = settle(database, config, log);
     const identity = settled?.identity ?? null;
-    daemon = new Daemon({ ...options, databasePath, database, identity, sites });
+    daemon = new Daemon({ ...options, databasePath, database, identity, providers });
     await daemon.listen(passed.sockets);
     if (settled?.renamed !== undefined)
       log.info(settled.renamed, "the board goes on under a new incarnation");

@@ -8,7 +8,7 @@ import { Failure } from "./refusals.js";
  * somebody else is not known to be anything. An answer that cannot be is a `Failure` that says what was wrong.
  * Fields beyond those of the contract go no further.
  */
-export function checked(provider: LeaseProvider): LeaseProvider {
+export function withCheckedAnswers(provider: LeaseProvider): LeaseProvider {
   return {
     acquire: async (request, signal) => acquiredOf(await provider.acquire({ ...request }, signal), request),
     heartbeat: async (request, signal) =>

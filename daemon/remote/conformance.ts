@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { elapsed } from "../clock.js";
-import { checked } from "./checked-answers.js";
+import { withCheckedAnswers } from "./checked-answers.js";
 import type { Acquired, AcquireRequest, Holder, LeaseProvider } from "./provider.js";
 
 /** Leases that no other stage has, and providers on them. */
@@ -304,8 +304,8 @@ export function leaseProviderConformance(options: ConformanceOptions): void {
   });
 
   rule("every answer is one that the daemon takes", async (stage, provider) => {
-    const strict = checked(provider);
-    const other = checked(await stage.open());
+    const strict = withCheckedAnswers(provider);
+    const other = withCheckedAnswers(await stage.open());
     assert.equal(await strict.get("release"), null);
     await strict.inspect?.("release");
     const request = ask("release", { note: "rolling out 4.2", ttlMs: LONG_TTL_MS });

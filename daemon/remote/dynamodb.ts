@@ -9,7 +9,7 @@ import {
 } from "@aws-sdk/client-dynamodb";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { MAX_INTEGER } from "@pawl/protocol/limits";
-import { proofOf } from "./lease-id-digest.js";
+import { digestOf } from "./lease-id.js";
 import type { Acquired, Holder, LeaseProvider, ProviderClocks } from "./provider.js";
 import { exhausted, Failure, unavailable } from "./refusals.js";
 import type { DynamoDbSpecification } from "./specification.js";
@@ -160,7 +160,7 @@ export async function dynamoDbProvider(
   /** Renews what this leaseId holds; undefined if it holds nothing. */
   async function renew(name: string, leaseId: string, ttlMs: number, signal: AbortSignal | undefined) {
     const asked = elapsed();
-    const values = { ":proof": { S: proofOf(leaseId) } };
+    const values = { ":proof": { S: digestOf(leaseId) } };
     if (!(await write(name, { ttlMs }, "#holder = :proof", values, signal))) {
       own.delete(leaseId);
       return undefined;
@@ -176,7 +176,7 @@ export async function dynamoDbProvider(
 
   return {
     async acquire({ name, leaseId, owner, ttlMs, note, tokenAbove }, signal): Promise<Acquired> {
-      const proof = proofOf(leaseId);
+      const proof = digestOf(leaseId);
       for (let tries = 0; tries < TRIES; tries += 1) {
         const found = await read(name, signal);
         if (found?.holder === proof) {
@@ -226,7 +226,7 @@ export async function dynamoDbProvider(
 
     async release({ name, leaseId }, signal) {
       const inTime = !hasEnded(leaseId);
-      const values = { ":proof": { S: proofOf(leaseId) } };
+      const values = { ":proof": { S: digestOf(leaseId) } };
       const released = await write(name, FREE, "#holder = :proof", values, signal);
       own.delete(leaseId);
       return released && inTime;

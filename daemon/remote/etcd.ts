@@ -6,7 +6,7 @@ import { createInterface } from "node:readline";
 import { createSecureContext } from "node:tls";
 import { shown } from "@pawl/protocol/errors";
 import { MAX_INTEGER } from "@pawl/protocol/limits";
-import { proofOf } from "./lease-id-digest.js";
+import { digestOf } from "./lease-id.js";
 import type { Acquired, Holder, LeaseProvider, ProviderClocks } from "./provider.js";
 import { exhausted, Failure, type Reason, unavailable } from "./refusals.js";
 import type { EtcdSpecification } from "./specification.js";
@@ -113,7 +113,7 @@ export function etcdProvider(
     ttlMs: number,
     signal: AbortSignal | undefined,
   ): Promise<{ remainingMs: number } | undefined> {
-    const proof = proofOf(leaseId);
+    const proof = digestOf(leaseId);
     let known = own.get(leaseId);
     if (known === undefined) {
       const { entry } = await read(name, signal);
@@ -138,7 +138,7 @@ export function etcdProvider(
     const seconds = secondsOf(ttlMs);
     for (let tries = 0; tries < TRIES; tries += 1) {
       const { entry } = await read(name, signal);
-      if (entry?.value.proof !== proofOf(leaseId)) {
+      if (entry?.value.proof !== digestOf(leaseId)) {
         own.delete(leaseId);
         return undefined;
       }
@@ -187,7 +187,7 @@ export function etcdProvider(
 
   return {
     async acquire({ name, leaseId, owner, ttlMs, note, tokenAbove }, signal): Promise<Acquired> {
-      const proof = proofOf(leaseId);
+      const proof = digestOf(leaseId);
       const key = keyOf(name);
       const baseKey = baseKeyOf(name);
       for (let tries = 0; tries < TRIES; tries += 1) {
@@ -250,7 +250,7 @@ export function etcdProvider(
 
     async release({ name, leaseId }, signal) {
       const { entry } = await read(name, signal);
-      const mine = entry?.value.proof === proofOf(leaseId);
+      const mine = entry?.value.proof === digestOf(leaseId);
       // Without its etcd lease, a request to take the name that is still on its way comes to nothing.
       await gateway.revoke(mine ? entry.etcdLease : etcdLeaseOf(leaseId), signal);
       own.delete(leaseId);

@@ -1,9 +1,9 @@
 import { pathToFileURL } from "node:url";
 import { PawlError } from "@pawl/protocol/errors";
 import { elapsed, wallTime } from "../clock.js";
-import { checked } from "./checked-answers.js";
+import { withCheckedAnswers } from "./checked-answers.js";
+import type { ConfiguredProvider, ProviderRule } from "./configured-provider.js";
 import type { CreateLeaseProvider, LeaseProvider, ProviderClocks } from "./provider.js";
-import type { Site, SiteRule } from "./remote-leases.js";
 import { loggable } from "./secrets.js";
 import type {
   CustomSpecification,
@@ -13,21 +13,21 @@ import type {
 } from "./specification.js";
 
 /** The providers that rules name, each loaded once. Refuses like `loadProvider`. */
-export async function loadSites(rules: readonly LeaseRule[]): Promise<SiteRule[]> {
-  const sites = new Map<string, Site>();
-  const loaded: SiteRule[] = [];
+export async function loadProviders(rules: readonly LeaseRule[]): Promise<ProviderRule[]> {
+  const providers = new Map<string, ConfiguredProvider>();
+  const loaded: ProviderRule[] = [];
   for (const { pattern, provider: specification } of rules) {
     const { text } = specification;
-    if (specification.kind !== "local" && !sites.has(text)) {
+    if (specification.kind !== "local" && !providers.has(text)) {
       const clocks = { elapsed, now: wallTime };
-      sites.set(text, {
+      providers.set(text, {
         text,
         kind: specification.kind,
         loggable: loggable(specification, process.env),
         provider: await loadProvider(specification, clocks),
       });
     }
-    loaded.push({ pattern, site: sites.get(text) });
+    loaded.push({ pattern, configured: providers.get(text) });
   }
   return loaded;
 }
@@ -44,7 +44,7 @@ export async function loadProvider(
   specification: Exclude<ProviderSpecification, { kind: "local" }>,
   clocks: ProviderClocks,
 ): Promise<LeaseProvider> {
-  return checked(await makeProvider(specification, clocks));
+  return withCheckedAnswers(await makeProvider(specification, clocks));
 }
 
 async function makeProvider(

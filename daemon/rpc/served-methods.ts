@@ -11,7 +11,7 @@ import { queueHandlers } from "../domain/queue/queue.js";
 import { sequenceHandlers } from "../domain/sequence/sequence.js";
 import { type Callable, transactHandlers } from "../domain/transact.js";
 import type { UploadedPiece } from "../json/uploaded-piece.js";
-import type { OutsideLeases } from "../remote/remote-leases.js";
+import type { RemoteLeases } from "../remote/remote-leases.js";
 import type { Operation } from "../store/statement.js";
 import type { AsyncHandlers, Handler, HandlersOf, Sender } from "../turns/handler.js";
 import type { Env, Outcome } from "../turns/operation.js";
@@ -33,7 +33,7 @@ export interface ServedMethod extends Callable {
 export interface Surroundings {
   readonly inside: Inside;
   readonly receivers: Serving & { serve: Handler<"command.serve"> };
-  readonly remoteLeases?: OutsideLeases | undefined;
+  readonly remoteLeases?: RemoteLeases | undefined;
   readonly async: AsyncHandlers;
 }
 

@@ -2,7 +2,7 @@
 // test/integration/lease-outside-answers.test.ts.
 import { expect, test } from "vitest";
 import type { Acquired, AcquireRequest, LeaseProvider } from "../../daemon/dist/index.js";
-import { checked } from "../../daemon/dist/remote/checked-answers.js";
+import { withCheckedAnswers } from "../../daemon/dist/remote/checked-answers.js";
 import { Failure, unavailable } from "../../daemon/dist/remote/refusals.js";
 import { loggable } from "../../daemon/dist/remote/secrets.js";
 import { parseProvider } from "../../daemon/dist/remote/specification.js";
@@ -27,7 +27,7 @@ const HOLDER = {
 
 /** A provider that has these methods, whatever they are. */
 function providerWith(methods: object): LeaseProvider {
-  return checked(methods as LeaseProvider);
+  return withCheckedAnswers(methods as LeaseProvider);
 }
 
 test("what goes beyond the contract goes no further, and what may be left out is filled in", async () => {

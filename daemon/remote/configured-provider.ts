@@ -1,0 +1,54 @@
+import type { LeaseProvider } from "./provider.js";
+import { notConfigured } from "./refusals.js";
+import type { Loggable } from "./secrets.js";
+import { fits, kindOf } from "./specification.js";
+
+/** A provider that was loaded, with what it was configured by. */
+export interface ConfiguredProvider {
+  /** The specification, which tells providers apart, also over restarts. Leases are recorded with it. */
+  readonly text: string;
+  /** What clients are told of the provider. */
+  readonly kind: "dynamodb" | "etcd" | "custom";
+  /** What the log is told of the provider, and of its errors. */
+  readonly loggable: Loggable;
+  readonly provider: LeaseProvider;
+}
+
+/** Where the leases of names are kept that fit a pattern; undefined for this database. */
+export interface ProviderRule {
+  readonly pattern: string;
+  readonly configured: ConfiguredProvider | undefined;
+}
+
+/** The providers of a daemon, by the names whose leases they keep and by their specifications. */
+export class ConfiguredProviders {
+  readonly #rules: readonly ProviderRule[];
+  readonly #byText = new Map<string, ConfiguredProvider>();
+
+  constructor(rules: readonly ProviderRule[]) {
+    this.#rules = rules;
+    for (const { configured } of rules) {
+      if (configured !== undefined) this.#byText.set(configured.text, configured);
+    }
+  }
+
+  /** The provider of a name, by the first pattern that fits; undefined for this database. */
+  of(name: string): ConfiguredProvider | undefined {
+    return this.#rules.find(({ pattern }) => fits(pattern, name))?.configured;
+  }
+
+  withText(text: string): ConfiguredProvider | undefined {
+    return this.#byText.get(text);
+  }
+
+  /** The same for a provider that has to be asked. Refuses with `provider_unavailable` if it is not configured any more. */
+  needed(text: string): ConfiguredProvider {
+    const configured = this.#byText.get(text);
+    if (configured === undefined) throw notConfigured(kindOf(text));
+    return configured;
+  }
+
+  async close(): Promise<void> {
+    await Promise.allSettled([...this.#byText.values()].map(({ provider }) => provider.close?.()));
+  }
+}

@@ -1,0 +1,36 @@
+import type { PawlError } from "@pawl/protocol/errors";
+import type { Operation } from "../store/statement.js";
+import type { Call } from "../turns/call.js";
+import type { Caller, Env, Outcome } from "../turns/operation.js";
+
+/**
+ * Performs an operation in a turn. Resolves after the commit; rejects with the operation's refusal, or at once with the
+ * reason of `signal`, and then nothing is performed any more.
+ */
+export function inTurn<T>(
+  loop: { submit(call: Call): void },
+  caller: Caller,
+  start: (env: Env) => Operation<Outcome<T | PawlError>>,
+  { waitMs = 0, signal }: { waitMs?: number; signal?: AbortSignal } = {},
+): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const onAbort = (): void => reject(signal?.reason);
+    signal?.addEventListener("abort", onAbort, { once: true });
+    if (signal?.aborted) return onAbort();
+    loop.submit({
+      caller,
+      start: (env) => (signal?.aborted ? nothing() : start(env)),
+      waitMs,
+      closed: false,
+      settle: (outcome) => {
+        signal?.removeEventListener("abort", onAbort);
+        if (outcome instanceof Error) reject(outcome);
+        else resolve(outcome as T);
+      },
+    });
+  });
+}
+
+function* nothing(): Operation<never> {
+  return undefined as never;
+}
