@@ -1,6 +1,7 @@
 import { shown } from "@pawl/protocol/errors";
 import { MAX_INTEGER, MAX_NAME_LENGTH, MAX_NOTE_LENGTH } from "@pawl/protocol/limits";
-import type { Acquired, AcquireRequest, HeartbeatRequest, Holder, LeaseProvider, Peer } from "./provider.js";
+import type { Holder, Peer } from "../domain/lease/holder.js";
+import type { Acquired, AcquireRequest, HeartbeatRequest, LeaseProvider } from "./provider.js";
 import { Failure } from "./refusals.js";
 
 /**

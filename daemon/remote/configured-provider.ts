@@ -1,7 +1,7 @@
+import { kindOf, notConfigured } from "../domain/lease/refusals.js";
 import type { LeaseProvider } from "./provider.js";
-import { notConfigured } from "./refusals.js";
 import type { Loggable } from "./secrets.js";
-import { fits, kindOf } from "./specification.js";
+import { fits } from "./specification.js";
 
 /** A provider that was loaded, with what it was configured by. */
 export interface ConfiguredProvider {

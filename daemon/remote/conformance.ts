@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { elapsed } from "../clock.js";
+import type { Holder } from "../domain/lease/holder.js";
 import { withCheckedAnswers } from "./checked-answers.js";
-import type { Acquired, AcquireRequest, Holder, LeaseProvider } from "./provider.js";
+import type { Acquired, AcquireRequest, LeaseProvider } from "./provider.js";
 
 /** Leases that no other stage has, and providers on them. */
 export interface Stage {

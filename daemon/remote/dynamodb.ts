@@ -9,9 +9,11 @@ import {
 } from "@aws-sdk/client-dynamodb";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { MAX_INTEGER } from "@pawl/protocol/limits";
+import type { Holder } from "../domain/lease/holder.js";
+import { exhausted } from "../domain/lease/refusals.js";
 import { digestOf } from "./lease-id.js";
-import type { Acquired, Holder, LeaseProvider, ProviderClocks } from "./provider.js";
-import { exhausted, Failure, unavailable } from "./refusals.js";
+import type { Acquired, LeaseProvider, ProviderClocks } from "./provider.js";
+import { Failure, unavailable } from "./refusals.js";
 import type { DynamoDbSpecification } from "./specification.js";
 
 /** A request that nobody else limits is given up after so long. */

@@ -6,9 +6,11 @@ import { createInterface } from "node:readline";
 import { createSecureContext } from "node:tls";
 import { shown } from "@pawl/protocol/errors";
 import { MAX_INTEGER } from "@pawl/protocol/limits";
+import type { Holder } from "../domain/lease/holder.js";
+import { exhausted } from "../domain/lease/refusals.js";
 import { digestOf } from "./lease-id.js";
-import type { Acquired, Holder, LeaseProvider, ProviderClocks } from "./provider.js";
-import { exhausted, Failure, type Reason, unavailable } from "./refusals.js";
+import type { Acquired, LeaseProvider, ProviderClocks } from "./provider.js";
+import { Failure, type Reason, unavailable } from "./refusals.js";
 import type { EtcdSpecification } from "./specification.js";
 
 /** One member is given so long to answer before another is asked. */

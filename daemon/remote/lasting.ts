@@ -1,6 +1,6 @@
 import { type Boottime, elapsed } from "../clock.js";
+import { tooLate } from "../domain/lease/refusals.js";
 import type { Lasting } from "../domain/lease/row.js";
-import { tooLate } from "./refusals.js";
 
 /** The holder gives a lease up when this part of its ttl is left, before the provider may give it to another. */
 const MARGIN_FRACTION = 1 / 10;

@@ -1,3 +1,5 @@
+import type { Holder, Inspected, Peer } from "../domain/lease/holder.js";
+
 /**
  * Who may hold a name. The daemon does the rest: it makes the secret ids, queues those who wait, tells holders
  * that their lease is about to end or lost, and releases what ends with a connection.
@@ -90,21 +92,6 @@ export type Acquired =
       readonly retryMs: number;
     };
 
-export interface Inspected {
-  readonly holder: Holder | null;
-  readonly highest: number;
-}
-
-export interface Holder {
-  readonly owner: string;
-  readonly fencingToken: number;
-  /** By the clock of whoever granted it: for people, not for judging anything. */
-  readonly acquiredAt: number;
-  readonly remainingMs: number;
-  readonly note: string | null;
-  readonly peer: Peer;
-}
-
 /** The time, as providers outside are given it. */
 export interface ProviderClocks {
   /** Milliseconds of a clock that never jumps: for judging expiry. */
@@ -121,10 +108,3 @@ export interface ProviderOptions extends ProviderClocks {
 
 /** What a module of `custom:./module.js` exports as `createLeaseProvider`. */
 export type CreateLeaseProvider = (options: ProviderOptions) => LeaseProvider | Promise<LeaseProvider>;
-
-/** A process, as the kernel told of it; null where it did not, and for one of another machine. */
-export interface Peer {
-  readonly pid: number | null;
-  readonly uid: number | null;
-  readonly gid: number | null;
-}

@@ -1,5 +1,4 @@
-import { PawlError, refuse, shown } from "@pawl/protocol/errors";
-import { MAX_INTEGER } from "@pawl/protocol/limits";
+import { PawlError } from "@pawl/protocol/errors";
 
 /**
  * Why a provider could not be used, as far as clients are told. What it said itself stays in the daemon's log: it
@@ -39,33 +38,6 @@ export function unavailable(provider: string, error: unknown, reason = reasonOf(
     `The lease provider ${provider} cannot be used now: ${REASONS[reason]}. Nothing is known to have been granted, renewed or released; try again. The daemon's log says more.`,
     { provider, reason },
     { cause: error },
-  );
-}
-
-/** A lease of a provider that the daemon was configured with in an earlier life, or for other names. */
-export function notConfigured(provider: string): PawlError {
-  return refuse(
-    "provider_unavailable",
-    `The lease is kept by a lease provider (${provider}) that this daemon is not configured with any more. It ends by its ttl; to renew or release it, start the daemon with the --lease-provider that it was granted by.`,
-    { provider, reason: "not_configured" },
-  );
-}
-
-/** It took so long to be asked that its holder would have to give the lease up at once. */
-export function tooLate(provider: string, ttlMs: number): PawlError {
-  return refuse(
-    "provider_unavailable",
-    `The lease provider ${provider} took longer to answer than a lease of ${shown(ttlMs)} ms lasts. Ask again, or for a longer ttlMs.`,
-    { provider, reason: "too_late" },
-  );
-}
-
-/** A name whose next fencing token would be no integer that JSON can carry. */
-export function exhausted(name: string): PawlError {
-  return refuse(
-    "exhausted",
-    `The fencing tokens of ${shown(name)} have come to their end at ${MAX_INTEGER}. Use another name.`,
-    { name, highest: MAX_INTEGER },
   );
 }
 

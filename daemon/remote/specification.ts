@@ -72,11 +72,6 @@ export function parseLeaseRule(text: string): LeaseRule {
   return { pattern, provider: parseProvider(text.slice(equals + 1)) };
 }
 
-/** Which kind of provider a `text` is of: all that clients are told of it. */
-export function kindOf(text: string): string {
-  return text.split(":", 1)[0] as string;
-}
-
 /** Whether a name fits a pattern. */
 export function fits(pattern: string, name: string): boolean {
   const [first = "", ...rest] = pattern.split("*");

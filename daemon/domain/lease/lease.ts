@@ -2,11 +2,10 @@
 import type { Parsed, Result } from "@pawl/protocol";
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { MAX_INTEGER, MAX_PAGE_BYTES } from "@pawl/protocol/limits";
-import { exhausted, notConfigured } from "../../remote/refusals.js";
-import { kindOf } from "../../remote/specification.js";
 import { all, type Operation, one, sql } from "../../store/statement.js";
 import type { HandlersOf } from "../../turns/handler.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
+import { exhausted, kindOf, notConfigured } from "./refusals.js";
 import {
   countHeld,
   drop,

@@ -2,12 +2,11 @@
 import type { Parsed, Result } from "@pawl/protocol";
 import type { PawlError } from "@pawl/protocol/errors";
 import { dueWallAt, type Ending } from "../../grants/ending.js";
-import type { Holder, Inspected } from "../../remote/provider.js";
-import { tooLate } from "../../remote/refusals.js";
-import { kindOf } from "../../remote/specification.js";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
+import type { Holder, Inspected } from "./holder.js";
 import { breakLease, check as checkHere, get as getHere } from "./lease.js";
+import { kindOf, tooLate } from "./refusals.js";
 import {
   drop,
   type GrantedLease,
