@@ -4,8 +4,8 @@ import { PawlError } from "@pawl/protocol/errors";
 import type Database from "better-sqlite3";
 import { connect } from "../daemon/dist/store/connection.js";
 import { type Operation, run, sql } from "../daemon/dist/store/statement.js";
-import type { Call } from "../daemon/dist/turns/call.js";
-import { type Env, type Outcome, Wait } from "../daemon/dist/turns/operation.js";
+import { type Call, following } from "../daemon/dist/turns/call.js";
+import { type Env, type Outcome, Unfinished, Wait } from "../daemon/dist/turns/operation.js";
 import { TurnMemory } from "../daemon/dist/turns/turn-memory.js";
 import { driveWithAwaits } from "./domain/drive.js";
 import { InProcess, type InProcessOptions } from "./in-process.js";
@@ -62,6 +62,7 @@ export class AsynchronousInProcess extends InProcess {
         if (wrote) yield* run(writeNothingNew);
       });
     }
+    if (outcome instanceof Unfinished) return this.#perform(following(call, outcome.goOn));
     call.settle(outcome);
   }
 

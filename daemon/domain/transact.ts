@@ -56,8 +56,8 @@ function* transact(
 
   const results: RawJson[] = [];
   let resultsLength = 0;
-  // A call that could wait is asked for its answer now.
-  const now: Env = { ...env, mayWait: false };
+  // A call that could wait is asked for its answer now, and one that is done in steps for the first of them.
+  const now: Env = { ...env, mayWait: false, mayGoOn: false };
   for (const [index, call] of calls.entries()) {
     if (resultsLength > MAX_TRANSACT_RESULTS_LENGTH) {
       return at(index, call.method, tooMuch(call.method, index));

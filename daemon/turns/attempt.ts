@@ -4,9 +4,9 @@ import { keepTime } from "../store/kept-time.js";
 import type { Operation } from "../store/statement.js";
 import type { Store } from "../store/store.js";
 import type { Due } from "./alarm.js";
-import { type Call, DAEMON } from "./call.js";
+import { type Call, DAEMON, following } from "./call.js";
 import { CollectedEffects, type Outlet } from "./effects.js";
-import { type Caller, type Env, Wait } from "./operation.js";
+import { type Caller, type Env, Unfinished, Wait } from "./operation.js";
 import { pooledRandom } from "./random.js";
 import { TurnMemory } from "./turn-memory.js";
 import type { Parked, Waiters } from "./waiters.js";
@@ -41,6 +41,9 @@ export class Attempt {
   /** The calls that are to be answered, and their outcomes. */
   readonly #answered: Call[] = [];
   readonly #outcomes: unknown[] = [];
+  /** The calls that go on in a later turn, and those that follow one on its connection, in their order. */
+  readonly #later: Call[] = [];
+  readonly #goingOn = new Set<number>();
   #time: Reading;
   #timeToKeep: KeptTime | undefined;
   /** Operations performed, also those of calls that wait on. */
@@ -68,8 +71,12 @@ export class Attempt {
     this.#time = clock.read();
   }
 
-  /** Performs a call, then those that it woke. */
+  /** Performs a call, then those that it woke. What follows a call that goes on waits for that. */
   perform(call: Call): void {
+    if (this.#goingOn.has(call.caller.connection)) {
+      this.#later.push(call);
+      return;
+    }
     const outcome = this.#try(call, call.waitMs > 0 && !call.closed);
     if (outcome instanceof Wait) this.#waiters.park(call, outcome);
     else this.#answer(call, outcome);
@@ -139,6 +146,11 @@ export class Attempt {
     return calls.length;
   }
 
+  /** The calls to be performed before any that comes later. */
+  get later(): readonly Call[] {
+    return this.#later;
+  }
+
   get time(): Reading {
     return this.#time;
   }
@@ -173,8 +185,15 @@ export class Attempt {
   }
 
   #answer(call: Call, outcome: unknown): void {
+    if (outcome instanceof Unfinished) return this.#goOn(call, outcome);
     this.#answered.push(call);
     this.#outcomes.push(outcome);
+  }
+
+  #goOn(call: Call, { goOn }: Unfinished<unknown>): void {
+    const { connection } = call.caller;
+    this.#later.push(following(call, goOn));
+    if (connection !== DAEMON.connection) this.#goingOn.add(connection);
   }
 
   /** Performs the calls whose conditions the last operation made true; theirs may make others true. */
@@ -200,6 +219,7 @@ export class Attempt {
       mode,
       caller,
       mayWait,
+      mayGoOn: true,
       effects: this.#effects,
       turn: this.#memory,
       waiting: this.#waiting,

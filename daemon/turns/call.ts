@@ -17,6 +17,21 @@ export interface Call {
   settle(outcome: unknown): void;
 }
 
+/** A call whose first step is done: the next one is made by `goOn`. Nobody is left to be answered once it is closed. */
+export function following(call: Call, goOn: Call["start"]): Call {
+  return {
+    caller: call.caller,
+    waitMs: call.waitMs,
+    get closed() {
+      return call.closed;
+    },
+    *start(env) {
+      return call.closed ? undefined : yield* goOn(env);
+    },
+    settle: (outcome) => call.settle(outcome),
+  };
+}
+
 /** The daemon as a caller; 0 is the number of no connection. */
 export const DAEMON: Caller = { connection: 0, pid: process.pid, uid: null, gid: null };
 

@@ -1,6 +1,7 @@
 import type { KeyObject } from "node:crypto";
 import type { CommandState, Mode, NotificationName } from "@pawl/protocol";
 import type { PawlError } from "@pawl/protocol/errors";
+import type { Operation } from "../store/statement.js";
 import type { TurnMemory } from "./turn-memory.js";
 
 /**
@@ -21,6 +22,8 @@ export interface Env {
   readonly caller: Caller;
   /** True if the condition may be waited for: false at once for `waitMs` 0, and when the wait has ended. */
   readonly mayWait: boolean;
+  /** True if the operation may be done in steps (`Unfinished`); false within `transact`, which does one. */
+  readonly mayGoOn: boolean;
   readonly effects: Effects;
   /** The rows that operations of this transaction have in common. */
   readonly turn: TurnMemory;
@@ -97,5 +100,18 @@ export class Wait {
   }
 }
 
-/** A result, a refusal, or a condition to wait for. */
-export type Outcome<T> = T | PawlError | Wait;
+/**
+ * Returned by an operation that has done one step of its work (`env.mayGoOn`). The step is committed with its turn, and
+ * `goOn` makes the operation of the next step, for a later turn. The call is answered after its last step; until then
+ * later calls of its connection wait. A turn may be rolled back and performed again, so `goOn` changes nothing outside.
+ */
+export class Unfinished<T> {
+  readonly goOn: (env: Env) => Operation<Outcome<T>>;
+
+  constructor(goOn: (env: Env) => Operation<Outcome<T>>) {
+    this.goOn = goOn;
+  }
+}
+
+/** A result, a refusal, a condition to wait for, or a step that others follow. */
+export type Outcome<T> = T | PawlError | Wait | Unfinished<T>;

@@ -13,7 +13,7 @@ import type { Failure } from "../store/failure.js";
 import type { Operation } from "../store/statement.js";
 import { Alarm, NEVER } from "./alarm.js";
 import { Attempt, type Endings, type Setting } from "./attempt.js";
-import { type Call, performUntilDone } from "./call.js";
+import { type Call, DAEMON, performUntilDone } from "./call.js";
 import type { Outlet } from "./effects.js";
 import { Gathering } from "./gathering.js";
 import type { Env } from "./operation.js";
@@ -86,6 +86,8 @@ export class TurnLoop {
   readonly #writerWatch: WriterWatch | undefined;
   /** Calls taken or submitted and not yet performed. */
   #calls: Call[] = [];
+  /** Calls of the turn under way that are performed in the next one, before any other. */
+  #later: Call[] = [];
   #timedOut: Parked[] = [];
   #scheduled = false;
   /** True if all that waits is to be performed again. */
@@ -232,6 +234,7 @@ export class TurnLoop {
     if (calls.length === 0 && timedOut.length === 0 && again.length === 0 && !endingsDue && !keepsTime) {
       return this.#alarm.wind(time);
     }
+    this.#later = [];
     const error = this.#inTransaction(time, (attempt) => {
       if (keepsTime) attempt.keepTime();
       if (endingsDue) this.#endWhatIsDue(attempt);
@@ -239,11 +242,18 @@ export class TurnLoop {
       for (const parked of timedOut) attempt.timeOut(parked);
       for (const call of calls) attempt.perform(call);
     });
-    if (error !== undefined) {
-      if (!this.#breaks(error, calls)) this.#performOneByOne(work);
-      return;
-    }
-    this.#alarm.wind(time);
+    if (error === undefined) this.#alarm.wind(time);
+    else if (!this.#breaks(error, calls)) this.#performOneByOne(work);
+    this.#performLater();
+  }
+
+  /** Puts what goes on before the calls of the next turn. */
+  #performLater(): void {
+    if (this.#later.length === 0) return;
+    this.#calls = [...this.#later, ...this.#calls];
+    this.#later = [];
+    if (this.#refusal === undefined) this.schedule();
+    else this.#refuseCalls(this.#refusal);
   }
 
   #see({ step, slept }: Jump): void {
@@ -287,6 +297,7 @@ export class TurnLoop {
       if (arrivals.isOpen(connection)) this.#holders.add(connection);
       else this.#releaseGrants(connection);
     }
+    this.#later.push(...attempt.later);
     attempt.carryOut(reports);
     const answered = attempt.answer();
     this.#gathering.committed(answered, attempt.wrote ? attempt.commitMs : undefined);
@@ -325,6 +336,14 @@ export class TurnLoop {
     }
     for (const [index, call] of calls.entries()) {
       unanswered = calls.slice(index);
+      const { connection } = call.caller;
+      if (
+        connection !== DAEMON.connection &&
+        this.#later.some(({ caller }) => caller.connection === connection)
+      ) {
+        this.#later.push(call);
+        continue;
+      }
       alone(
         (attempt) => attempt.perform(call),
         (error) => {

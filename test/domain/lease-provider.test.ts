@@ -9,7 +9,7 @@ import { type Holder, type LeaseProvider, leaseProviderConformance } from "../..
 import { openDatabase } from "../../daemon/dist/store/open-database.js";
 import type { Operation } from "../../daemon/dist/store/statement.js";
 import type { Store } from "../../daemon/dist/store/store.js";
-import { type Effects, type Env, Wait } from "../../daemon/dist/turns/operation.js";
+import { type Effects, type Env, Unfinished, Wait } from "../../daemon/dist/turns/operation.js";
 import { Clocks } from "../clocks.js";
 import { privateDirectory } from "../daemon.js";
 import { envOf } from "./drive.js";
@@ -37,11 +37,14 @@ const effects = { wake: ignored, deadline: ignored, bind: ignored, notify: ignor
  * @param ids by the leaseId of the caller, that of the daemon.
  */
 function provider(store: Store, clock: Clock, ids: Map<string, string>): LeaseProvider {
-  async function perform<T>(start: (env: Env) => Operation<T | Wait>): Promise<Exclude<T, Error>> {
+  async function perform<T>(
+    start: (env: Env) => Operation<T | Wait | Unfinished<unknown>>,
+  ): Promise<Exclude<T, Error>> {
     const env = envOf({
       ...clock.read(),
       caller: { connection: 1, pid: 1, uid: 1, gid: 1 },
       mayWait: false,
+      mayGoOn: false,
       waiting: () => 0,
       random: (bytes: number) => crypto.getRandomValues(Buffer.alloc(bytes)),
       effects: envOf(effects as unknown as Partial<Env>) as unknown as Effects,
@@ -49,7 +52,7 @@ function provider(store: Store, clock: Clock, ids: Map<string, string>): LeasePr
     store.begin();
     const outcome = store.perform(start(env));
     store.commit();
-    if (outcome instanceof Error || outcome instanceof Wait) throw outcome;
+    if (outcome instanceof Error || outcome instanceof Wait || outcome instanceof Unfinished) throw outcome;
     return outcome as Exclude<T, Error>;
   }
 
