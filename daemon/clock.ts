@@ -41,7 +41,7 @@ export interface Reading {
   readonly now: number;
   /** Elapsed time as retention counts it. */
   readonly retentionNow: number;
-  /** The wall clock as it is, in milliseconds since the Unix epoch. It may run backwards. */
+  /** The wall clock as it is, in milliseconds since the Unix epoch; it may run backwards. */
   readonly wallMs: number;
 }
 
@@ -59,15 +59,16 @@ export interface Jump {
 
 /**
  * The daemon's time (spec: wire.md, Time). Elapsed time runs with CLOCK_MONOTONIC, also over a restart in the same
- * boot of the machine, and over a reboot goes on by the difference of the wall clock. It begins as the wall clock of
- * when the database was made, and is equal to no clock of anybody's afterwards. The wall clock only passes through.
+ * boot of the machine, and over a reboot goes on by the difference of the wall clock. Elapsed time begins as the wall
+ * clock of when the database was made, and is equal to no clock of anybody's afterwards. The wall clock only passes
+ * through.
  */
 export class Clock {
   readonly #time: TimeSource;
   /** Added to the monotonic clock to give the elapsed time. */
   #offsetMs = 0;
   #unretainedMs = 0;
-  /** Added to the elapsed time to give the wall clock. It changes when that is set, and when the machine sleeps. */
+  /** Added to the elapsed time to give the wall clock; another number once that was set, or the machine slept. */
   #wallAheadMs = 0;
   /** How long the machine had slept when that changed last. */
   #sleptMs: number;
@@ -145,8 +146,8 @@ export class Clock {
   }
 
   /**
-   * CLOCK_BOOTTIME, in milliseconds since the boot: the leases of providers outside go on by it. It is read some
-   * milliseconds late rather than early at first, and never runs backwards.
+   * CLOCK_BOOTTIME, in milliseconds since the boot: the leases of providers outside go on by it. The kernel gives
+   * hundredths of a second, so the first readings may be some milliseconds late; none is early or goes back.
    */
   boottime(): Boottime {
     const monotonic = this.#time.monotonic();

@@ -4,8 +4,8 @@ import { type Due, NEVER } from "../turns/alarm.js";
 import type { Env } from "../turns/operation.js";
 
 /**
- * What is merely kept is removed this long after it may be, so that a daemon with nothing else to do wakes
- * once for many rows. Reading already ignores it from the exact moment on.
+ * Rows that are merely kept are removed this long after they may be, so that a daemon with nothing else to do wakes
+ * once for many of them. Reading ignores them from the exact moment on.
  */
 export const PRUNE_EVERY_MS = 60_000;
 
@@ -33,7 +33,8 @@ export function retain(env: Env): void {
 /**
  * Something that ends or begins without a call: by time, with a connection, or with the daemon. `earliest` finds the
  * next moment from an index; `expire` does what is due at `env.now` and `env.wallMs`, at most `rows` rows of it, and
- * says how many it did. It runs at that moment, and before anything else in a turn that comes later than it.
+ * says how many rows that were. The turn loop calls `expire` at that moment, and in a turn that comes later before
+ * anything else.
  */
 export interface Ending {
   earliest(env: Env): Operation<Due>;

@@ -1,5 +1,5 @@
-// What ends by itself: by time, with a connection, with the daemon. The room knows the rules and no noun; the nouns
-// give theirs to the composition. It imports the clock, statements and what an operation may know.
+// The room of ends: by time, with a connection, over a restart. The room knows the rules and no noun; each noun gives
+// its own to the composition. The room imports the clock, statements and the environment of operations.
 import type { Boottime } from "../clock.js";
 import type { Operation } from "../store/statement.js";
 import { type Due, NEVER, sooner } from "../turns/alarm.js";
@@ -10,7 +10,7 @@ import { dueAt, type Ending } from "./ending.js";
 /** Rows that one turn removes or ends at most, so that a large backlog never stalls other requests. */
 const ROWS_PER_STEP = 500;
 
-/** All that ends by itself, in the order in which it ends. */
+/** All ends that nobody asks for, in their order. */
 export class Ends implements Endings {
   readonly #endings: readonly Ending[];
 

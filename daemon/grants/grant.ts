@@ -46,7 +46,7 @@ export function lasts({ expiresAt, graceEndsAt }: Columns): string {
   return `${expiresAt} > :now AND (${graceEndsAt} IS NULL OR ${graceEndsAt} > :now)`;
 }
 
-/** What an UPDATE sets for a grant that is renewed until `:expiresAt` on `:connection`. */
+/** The SET of an UPDATE for a grant that is renewed until `:expiresAt` on `:connection`. */
 export function renewal(rule: Columns & Pick<GrantRule<never>, "connection" | "follows">): string {
   const { expiresAt, graceEndsAt, connection, follows } = rule;
   const moves = `${graceEndsAt} IS NOT NULL${follows === undefined ? "" : ` OR ${follows}`}`;
@@ -59,7 +59,7 @@ export function endOf<N extends number | null>(expiresAt: N, graceEndsAt: number
   return graceEndsAt === null ? expiresAt : Math.min(expiresAt ?? graceEndsAt, graceEndsAt);
 }
 
-/** What time, connections and restarts do to grants of one kind. */
+/** The ends of the grants of one kind: by time, with connections, over restarts. */
 export function grants<Row>(rule: GrantRule<Row>): Ending {
   const { table, rows, expiresAt, graceEndsAt, connection, unconnected, bound } = rule;
   const earliestEnd = earliestOf(table, expiresAt);
@@ -76,7 +76,7 @@ export function grants<Row>(rule: GrantRule<Row>): Ending {
   const selectBound = sql<Row>(`${rows} ${bound} AND ${connection} = :connection LIMIT :rows`);
   const expireBound = sql(`
     UPDATE ${table} SET ${expiresAt} = :now, ${connection} = ${unconnected} WHERE ${bound} AND ${connection} = :connection`);
-  // What has no end but that of its connection cannot be renewed.
+  // A grant that has no end but that of its connection cannot be renewed.
   const grace = `CAST(:now AS BIGINT) + CASE WHEN ${expiresAt} IS NULL THEN 0 ELSE :graceMs END`;
   const prolongGraces = sql(`UPDATE ${table} SET ${graceEndsAt} = ${grace} WHERE ${graceEndsAt} IS NOT NULL`);
   const beginGraces = sql(

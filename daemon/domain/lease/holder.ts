@@ -1,4 +1,4 @@
-// What is known of a holder, by this database or by a provider outside.
+// A holder, as this database or a provider outside knows of it.
 export interface Holder {
   readonly owner: string;
   readonly fencingToken: number;

@@ -16,7 +16,7 @@ export function notConfigured(provider: string): PawlError {
   );
 }
 
-/** It took so long to be asked that its holder would have to give the lease up at once. */
+/** A provider took so long to answer that the holder would have to give the lease up at once. */
 export function tooLate(provider: string, ttlMs: number): PawlError {
   return refuse(
     "provider_unavailable",

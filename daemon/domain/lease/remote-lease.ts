@@ -29,7 +29,7 @@ import {
   waitKey,
 } from "./row.js";
 
-/** What is owed is given back in steps of so many. */
+/** Owed leases are given back in steps of so many. */
 const OWED_ROWS = 200;
 
 const owe = sql(`
@@ -184,7 +184,7 @@ export function* settle(leaseId: string, env: Env): Operation<void> {
   if (settled !== undefined) env.effects.wake(waitKey(settled.name));
 }
 
-/** What is to be given back, or waits for something that is. Nothing of what `skips` says. */
+/** Takes leases that are to be given back, or waits for some; none that `skips` names. */
 export function* takeOwed(
   skips: (row: { leaseId: string; provider: string }) => boolean,
   env: Env,
@@ -288,7 +288,7 @@ export function* check(
 
 /**
  * Before the lease of a name is ended by force: gives the provider that has to be asked, which is not the one of its
- * name if that was configured anew while it is held. What is kept here is ended at once.
+ * name if that was configured anew while it is held. A lease that is kept here is ended at once.
  */
 export function* breakOrAsk(
   params: Parsed<"lease.break">,

@@ -155,13 +155,13 @@ function attend(warnAt: number, releaseOn: "expiry" | "disconnect", env: Env): v
   if (releaseOn === "disconnect") env.effects.bind(env.caller.connection);
 }
 
-/** Nobody holds the lease any more. Those who wait for its name try again. */
+/** Nobody holds the lease any more. The waiters of its name try again. */
 export function* drop(row: LeaseRow, env: Env): Operation<void> {
   yield* run(deleteLease, { leaseId: row.lease_id });
   env.effects.wake(waitKey(row.name));
 }
 
-/** What the daemon waits under for leases that it has to give back to providers outside. */
+/** The key under which the daemon waits for leases that it has to give back to providers outside. */
 export const OWED_KEY = "lease-owed";
 
 /** A lease that has ended here: if a provider outside keeps it, that one has to be told. */
@@ -185,7 +185,7 @@ function shownEnd(at: number, env: Env): { expiresAt: number; remainingMs: numbe
   return { expiresAt: shownAt(at, env), remainingMs: at - env.now };
 }
 
-/** What others may know of a lease: never the leaseId. */
+/** A lease as others may know it: never the leaseId. */
 export function shownRow(row: LeaseRow, env: Env): NonNullable<Result<"lease.get">["lease"]> {
   const { name, owner, fencing_token: fencingToken, acquired_at: acquiredAt, note, pid, uid } = row;
   const holder = { owner, fencingToken, acquiredAt, remainingMs: remainingOf(row, env), note, pid, uid };
@@ -211,7 +211,7 @@ export function shownHolder(
   return { name, owner, fencingToken, acquiredAt, expiresAt, remainingMs, waiters, note, pid, uid };
 }
 
-/** What those who wait for a name are parked under. */
+/** The key under which the waiters of a name are parked. */
 export function waitKey(name: string): string {
   return `lease:${name}`;
 }
