@@ -2,6 +2,7 @@
 // suite that all of them pass, `specification.ts` how they are configured, `load.ts` how they are loaded, and only
 // then. Nobody trusts a provider: `checked-answers.ts` looks at each answer, `refusals.ts` is what clients are told of
 // failures, `failure-log.ts` and `secrets.ts` what the log is. It imports turns/ and, of domain/, only lease/.
+
 import { setMaxListeners } from "node:events";
 import type { Parsed, Result } from "@pawl/protocol";
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";

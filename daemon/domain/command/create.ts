@@ -10,8 +10,8 @@ import { nestingLevels } from "../../json/raw-json.js";
 import { rememberChecked } from "../../json/uploaded-piece.js";
 import { insert, type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
-import { selectDeployment, useDeployment } from "../deployment/deployment.js";
-import { COLUMNS, type CommandRow, EXPIRED, LAST_READY_PLACE, readyKey } from "./row.js";
+import { readyKey, selectDeployment, useDeployment } from "../deployment/deployment.js";
+import { COLUMNS, type CommandRow, EXPIRED, LAST_READY_PLACE } from "./row.js";
 import { stateAt } from "./state.js";
 
 const insertCommand = sql(`

@@ -4,8 +4,9 @@ import type { PawlError } from "@pawl/protocol/errors";
 import { renewal } from "../../grants/grant.js";
 import { type Operation, one, run, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
+import { readyKey } from "../deployment/deployment.js";
 import { isHeld, leaseIdOf, lostLease, readLeaseId, unknownLease } from "./delivery.js";
-import { DELIVERY_TABLE, deadlineOf, forbidden, giveBack, readyKey, remainingOf, selectLive } from "./row.js";
+import { DELIVERY_TABLE, deadlineOf, forbidden, giveBack, remainingOf, selectLive } from "./row.js";
 import { stateAt, transition } from "./state.js";
 import { type Grant, take } from "./take.js";
 

@@ -2,7 +2,8 @@
 import type { Envelope } from "@pawl/protocol";
 import { all, type Operation, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
-import { giveBack, LIVE_COLUMNS, type LiveRow, readyKey } from "./row.js";
+import { readyKey } from "../deployment/deployment.js";
+import { giveBack, LIVE_COLUMNS, type LiveRow } from "./row.js";
 import { type Grant, take } from "./take.js";
 
 /** Commands that one operation hands to the connections that serve a deployment. */

@@ -6,6 +6,7 @@ import { retain } from "../../grants/ending.js";
 import { endOf, type GrantRule } from "../../grants/grant.js";
 import { type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
+import { readyKey } from "../deployment/deployment.js";
 import { isFinal, returned, stateAt, type Timed } from "./state.js";
 
 /** What is known of a command beside its params and its answer, as it is stored. */
@@ -91,11 +92,6 @@ export const LAST_READY_PLACE = `
 
 const setReady = sql(`
   UPDATE pawl_command SET ready_place = ${LAST_READY_PLACE}, delayed_until = NULL WHERE seq = :seq`);
-
-/** What those who want a command of a deployment are parked under. */
-export function readyKey(deployment: string): string {
-  return `command.ready:${deployment}`;
-}
 
 /** What those who wait for the end of a command are parked under. */
 export function finalKey(commandId: string): string {

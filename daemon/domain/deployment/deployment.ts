@@ -3,7 +3,6 @@ import type { Parsed, Result } from "@pawl/protocol";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import type { HandlersOf } from "../../turns/handler.js";
 import type { Env } from "../../turns/operation.js";
-import { readyKey } from "../command/row.js";
 
 export const selectDeployment = sql<{ model: "pull" | "push"; projectId: string | null }>(`
   SELECT model, project_id AS "projectId" FROM pawl_deployment WHERE deployment = :deployment`);
@@ -29,6 +28,11 @@ export interface Serving {
   count(deployment: string): number;
   /** The deployments that are served. */
   deployments(): Iterable<string>;
+}
+
+/** The key under which callers that want a command of a deployment are parked. */
+export function readyKey(deployment: string): string {
+  return `command.ready:${deployment}`;
 }
 
 export function deploymentHandlers(serving: Serving): HandlersOf<"deployment"> {

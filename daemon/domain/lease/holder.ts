@@ -1,4 +1,4 @@
-// A holder, as this database or a provider outside knows of it.
+// The holder of a lease, as this database or its provider knows of it.
 export interface Holder {
   readonly owner: string;
   readonly fencingToken: number;
