@@ -1,5 +1,5 @@
 // What is believed of a lease provider's answers, and what is logged of its failures. The rest is tested at the socket:
-// test/integration/lease-outside-answers.test.ts.
+// test/integration/lease-remote-answers.test.ts.
 import { expect, test } from "vitest";
 import type { Acquired, AcquireRequest, LeaseProvider } from "../../daemon/dist/index.js";
 import { withCheckedAnswers } from "../../daemon/dist/remote/checked-answers.js";
@@ -124,7 +124,7 @@ test("whatever is thrown, something can be logged of it", () => {
   expect(error(Object.create(null))).toContain("cannot even be shown");
   expect(error(new Error("x".repeat(5000)))).toHaveLength(1000);
   // Where it comes from, and not what it says again, however long that is.
-  expect(stack(new Error(`secret\n${"x".repeat(100_000)}`))).toMatch(/^ {4}at [^\n]*lease-answers/);
+  expect(stack(new Error(`secret\n${"x".repeat(100_000)}`))).toMatch(/^ {4}at [^\n]*lease-provider-answers/);
   const at = Object.assign(new Error(), { stack: "Error\n    at secret (file:///a.js:1:1)" });
   expect(stack(at)).toBe("    at [key] (file:///a.js:1:1)");
   at.stack = `Error\n    at ${"y".repeat(100_000)}`;
