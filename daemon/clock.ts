@@ -86,11 +86,19 @@ export class Clock {
   }
 
   read(): Reading {
-    const wallMs = Math.floor(this.#time.wall());
-    const now = Math.floor(this.#time.monotonic() + this.#offsetMs);
-    const byMs = wallMs - now - this.#wallAheadMs;
+    let look = this.#look();
+    // A process that is held up between its two readings sees a jump, but not twice.
+    if (Math.abs(look.byMs) > ROUNDING_MS) look = this.#look();
+    const { now, wallMs, byMs } = look;
     if (Math.abs(byMs) > ROUNDING_MS) this.#seeJump(wallMs, byMs);
     return { now, retentionNow: now - this.#unretainedMs, wallMs: now + this.#wallAheadMs };
+  }
+
+  /** Both clocks, and by how much the wall clock has left the elapsed time. */
+  #look(): { now: number; wallMs: number; byMs: number } {
+    const wallMs = Math.floor(this.#time.wall());
+    const now = Math.floor(this.#time.monotonic() + this.#offsetMs);
+    return { now, wallMs, byMs: wallMs - now - this.#wallAheadMs };
   }
 
   /**

@@ -2,7 +2,7 @@
 import { existsSync, readdirSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Result } from "@pawl/protocol";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { type DaemonProcess, Place } from "../daemon.js";
 import type { RawClient } from "../raw-client.js";
 import { expectRefusal } from "../refusal.js";
@@ -303,9 +303,9 @@ async function expectTold(place: Place, daemon: DaemonProcess, byMs: number, ste
   const client = await place.connect();
   const { clock } = await client.call("daemon.info", {});
   expect(Math.abs((clock?.byMs as number) - byMs)).toBeLessThan(ANSWERED_MS);
-  const logged = daemon.log.filter(({ byMs: each }) => each !== undefined);
-  expect(logged.length).toBe(steps);
-  expect(logged.at(-1)).toMatchObject({ level: "warn", ...clock });
+  const logged = () => daemon.log.filter(({ byMs: each }) => each !== undefined);
+  await vi.waitFor(() => expect(logged().length).toBe(steps));
+  expect(logged().at(-1)).toMatchObject({ level: "warn", ...clock });
   const { stdout } = await pawl(["status"], { socket: place.socket });
   expect(stdout).toMatch(byMs > 0 ? /Clock +set forward by / : /Clock +set back by /);
 }
