@@ -51,6 +51,8 @@ function argumentsOf(
 
 /** Before an argument that the parser would take for an option: no argument of a process begins so. */
 const NO_OPTION = "\0";
+/** A token of the daemon, which may begin with a dash; no option is as long. */
+const TOKEN = /^-[\w-]{42}$/;
 
 interface Split {
   readonly values: Readonly<Record<string, unknown>>;
@@ -65,7 +67,7 @@ function split(args: readonly string[], options: Options): Split {
   try {
     const { values, positionals } = parseArgs({
       // A word with a blank after its dash is an argument, such as the line of a peer that has no board yet.
-      args: own.map((arg) => (arg.startsWith("- ") ? `${NO_OPTION}${arg}` : arg)),
+      args: own.map((arg) => (arg.startsWith("- ") || TOKEN.test(arg) ? `${NO_OPTION}${arg}` : arg)),
       allowPositionals: true,
       options: Object.fromEntries(
         Object.entries(options).map(([name, { type, short }]) => [

@@ -1,9 +1,10 @@
 import { resolve } from "node:path";
 import { checkSocketPath } from "@pawl/protocol/paths";
+import { membersOf } from "../connection/json-text.js";
 import { command, UsageError } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
 import { bytes, count, plural } from "../terminal/quantities.js";
-import { indented, parseJson, readAll } from "../terminal/values.js";
+import { checkedJson, indented, readAll, shorten } from "../terminal/values.js";
 
 const call = command({
   args: "<method> [params]",
@@ -16,15 +17,12 @@ const call = command({
     ["pawl call rpc.discover | jq -r '.methods[].name'", "The names of all methods"],
     ["pawl call transact - < calls.json", "Params from a file"],
   ],
-  async run({ method, params: text }, { connect, output, stdin }) {
-    const params = text === undefined ? {} : parseJson("PARAMS", text === "-" ? await readAll(stdin) : text);
-    if (typeof params !== "object" || params === null || Array.isArray(params)) {
-      throw new UsageError(`PARAMS is a JSON object, such as '{"type": "FR"}', not ${text}.`);
+  async run({ method, params = "{}" }, { connect, output, stdin }) {
+    const text = checkedJson("PARAMS", params === "-" ? await readAll(stdin) : params);
+    if (!text.trim().startsWith("{")) {
+      throw new UsageError(`PARAMS is a JSON object, such as '{"type": "FR"}', not ${shorten(text)}.`);
     }
-    const { result, text: json } = await (await connect()).callForText(
-      method,
-      params as Record<string, unknown>,
-    );
+    const { result, text: json } = await (await connect()).callForText(method, membersOf(text));
     output.result(result, () => indented(json), json);
     return undefined;
   },

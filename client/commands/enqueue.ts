@@ -1,10 +1,11 @@
 import type { Readable } from "node:stream";
-import type { Params, Result } from "@pawl/protocol";
+import type { Params } from "@pawl/protocol";
+import { EACH, textsAt } from "@pawl/protocol/json-text";
 import { MAX_ENQUEUED_BATCHES } from "@pawl/protocol/limits";
+import { JsonText } from "../connection/json-text.js";
 import { command, UsageError } from "../terminal/command.js";
-import { parseJson, readAll } from "../terminal/values.js";
-
-type Batch = Result<"queue.get">["batch"];
+import { when, zoneAt } from "../terminal/quantities.js";
+import { checkedJson, pointInTime, readAll } from "../terminal/values.js";
 
 const enqueue = command({
   args: "<queue> [payload..]",
@@ -17,7 +18,12 @@ const enqueue = command({
       describe: "Makes it happen once: the same KEY and content is the same batch, also later",
     },
     delay: { type: "duration", describe: "Not to be claimed before so long from now" },
-    at: { type: "text", value: "TIME", describe: "Not to be claimed before, such as 2026-11-21T18:00:00Z" },
+    at: {
+      type: "text",
+      value: "TIME",
+      describe:
+        "Not to be claimed before: 2026-12-25 or 2026-12-25T18:00 in local time, or 2026-12-25T18:00:00Z",
+    },
     join: { type: "flag", describe: "May be claimed together with those that follow it" },
     "merge-key": {
       type: "text",
@@ -46,10 +52,20 @@ const enqueue = command({
     const { queue, each, "source-key": sourceKey } = args;
     const payloads = await payloadsOf(args.payload, stdin);
     const shape = shapeOf(args);
+    const { availableAt } = shape;
+    if (availableAt !== undefined) {
+      output.note(`It can be claimed from ${when(availableAt)} on, ${zoneAt(availableAt)}.`);
+    }
     if (!each) {
       const once = sourceKey === undefined ? {} : { sourceKey };
-      const done = await (await connect()).queue.enqueue({ queue, payloads, ...once, ...shape });
-      output.result(done, () => done.batch.batchId);
+      const client = await connect();
+      const { result: done, text } = await client.callForText("queue.enqueue", {
+        queue,
+        payloads,
+        ...once,
+        ...shape,
+      });
+      output.result(done, () => done.batch.batchId, text);
       if (!done.created) output.note("It was there already, so nothing was added.");
       return undefined;
     }
@@ -57,34 +73,41 @@ const enqueue = command({
       throw new UsageError("--source-key names one batch, and --each makes several. Leave one of them out.");
     }
     const client = await connect();
-    const batches: Batch[] = [];
+    const ids: string[] = [];
+    const batches: string[] = [];
     for (let from = 0; from < payloads.length; from += MAX_ENQUEUED_BATCHES) {
       const some = payloads.slice(from, from + MAX_ENQUEUED_BATCHES);
-      const added = await client.queue.enqueueMany({
+      const { result, text } = await client.callForText<"queue.enqueueMany">("queue.enqueueMany", {
         batches: some.map((payload) => ({ queue, payloads: [payload], ...shape })),
       });
-      batches.push(...added.batches);
+      ids.push(...result.batches.map(({ batchId }) => batchId));
+      batches.push(...(textsAt(text, ["batches", EACH]) as string[]));
     }
-    output.result({ batches, created: batches.map(() => true) }, () => batches.map(({ batchId }) => batchId));
+    const json = `{"batches":[${batches.join(",")}],"created":[${ids.map(() => true).join(",")}]}`;
+    output.result(undefined, () => ids, json);
     return undefined;
   },
 });
 
-async function payloadsOf(texts: readonly string[], stdin: Readable): Promise<unknown[]> {
+async function payloadsOf(texts: readonly string[], stdin: Readable): Promise<JsonText[]> {
   if (texts.length === 0) {
     throw new UsageError("There is nothing to enqueue. Give JSON, or - to read it from standard input.");
   }
   if (texts.length > 1 || texts[0] !== "-") {
     return texts.map((text, index) =>
-      parseJson(texts.length === 1 ? "PAYLOAD" : `PAYLOAD ${index + 1}`, text),
+      payloadOf(texts.length === 1 ? "PAYLOAD" : `PAYLOAD ${index + 1}`, text),
     );
   }
   const lines = (await readAll(stdin)).split("\n");
   const payloads = lines.flatMap((line, index) =>
-    line.trim() === "" ? [] : [parseJson(`Line ${index + 1}`, line)],
+    line.trim() === "" ? [] : [payloadOf(`Line ${index + 1}`, line)],
   );
   if (payloads.length === 0) throw new UsageError("There is nothing to enqueue on standard input.");
   return payloads;
+}
+
+function payloadOf(what: string, text: string): JsonText {
+  return new JsonText(checkedJson(what, text));
 }
 
 type Shape = Omit<Params<"queue.enqueue">, "queue" | "payloads" | "sourceKey">;
@@ -105,14 +128,10 @@ function shapeOf(args: {
     "after-commit": afterCommit,
     "max-attempts": maxAttempts,
   } = args;
-  const availableAt = at === undefined ? undefined : Date.parse(at);
-  if (Number.isNaN(availableAt)) {
-    throw new UsageError(`--at takes a time such as 2026-11-21T18:00:00Z, not ${JSON.stringify(at)}.`);
-  }
   if (key !== undefined && !join) throw new UsageError("--merge-key says with whom to --join; give both.");
   return {
     ...(delay === undefined ? {} : { delayMs: delay }),
-    ...(availableAt === undefined ? {} : { availableAt }),
+    ...(at === undefined ? {} : { availableAt: pointInTime("--at", at) }),
     ...(join ? { slotPolicy: "join" } : {}),
     ...(key === undefined ? {} : { mergeKey: mergeKeyOf(key) }),
     ...(afterCommit ? { deliveryPolicy: "after_current_turn_commit" } : {}),

@@ -1,4 +1,5 @@
 import type { Result } from "@pawl/protocol";
+import { EACH, textsAt } from "@pawl/protocol/json-text";
 import { command } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
 import { bytes, count, duration, plural, when } from "../terminal/quantities.js";
@@ -83,16 +84,28 @@ const dead = command({
       state: "dead",
       ...(limit === undefined ? {} : { limit }),
     });
-    output.result(found, () => found.batches.map((each) => deadText(each, output)), text);
+    output.result(found, () => deadTexts(found.batches, text, output), text);
     if (found.batches.length === 0) output.note(`Nothing in ${printable(queue)} is dead.`);
     if (found.next !== undefined) output.note("There are more; --limit lists more of them.");
     return undefined;
   },
 });
 
-function deadText({ batchId, attempt, enqueuedAt, lastError, payloads }: Batch, output: Output): string {
-  const shown = payloads.slice(0, MAX_SHOWN_PAYLOADS).map((each) => {
-    const text = JSON.stringify(each);
+/** @param text of the result that the batches came in. */
+function deadTexts(batches: readonly Batch[], text: string, output: Output): string[] {
+  const texts = textsAt(text, ["batches", EACH]) as string[];
+  return batches.map((each, index) =>
+    deadText(each, textsAt(texts[index] as string, ["payloads", EACH]) as string[], output),
+  );
+}
+
+/** @param payloads their JSON texts. */
+function deadText(
+  { batchId, attempt, enqueuedAt, lastError }: Batch,
+  payloads: readonly string[],
+  output: Output,
+): string {
+  const shown = payloads.slice(0, MAX_SHOWN_PAYLOADS).map((text) => {
     return `  ${printable(shorten(text))}${text.length > shorten(text).length ? ` (${bytes(text.length)})` : ""}\n`;
   });
   const more = payloads.length - shown.length;

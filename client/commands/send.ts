@@ -2,10 +2,11 @@ import type { Result } from "@pawl/protocol";
 import { textsAt } from "@pawl/protocol/json-text";
 import { MAX_WAIT_MS } from "@pawl/protocol/limits";
 import type { PawlClient } from "../connect.js";
+import { JsonText } from "../connection/json-text.js";
 import { command } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
 import { printable } from "../terminal/text.js";
-import { indented, parseJson, readAll } from "../terminal/values.js";
+import { checkedJson, indented, readAll } from "../terminal/values.js";
 
 /** The answer is an error, or there is none yet. */
 const EXIT_NO_ANSWER = 1;
@@ -48,7 +49,7 @@ const send = command({
   async run(args, { connect, output, stdin }) {
     const { deployment, command: name, wait, ttl, key, "max-attempts": maxAttempts } = args;
     const text = args.params === "-" ? await readAll(stdin) : args.params;
-    const params = text === undefined ? null : parseJson("PARAMS", text);
+    const params = text === undefined ? null : new JsonText(checkedJson("PARAMS", text));
     const client = await connect();
     const created = await client.commands.create(deployment, name, params, {
       ...(ttl === undefined ? {} : { ttlMs: ttl }),

@@ -1,5 +1,7 @@
+import { isUtf8 } from "node:buffer";
 import { basename, resolve } from "node:path";
 import { DEFAULT_LEASE_MS } from "@pawl/protocol/limits";
+import { JsonText } from "../connection/json-text.js";
 import { CommandError, type ReceivedCommand } from "../deployment/receive.js";
 import { CannotRun } from "../process/program.js";
 import { failureOf, killAfterMs, type Performed, RunningCommands } from "../process/running-commands.js";
@@ -7,7 +9,6 @@ import { command } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
 import { clockTime, duration } from "../terminal/quantities.js";
 import { printable } from "../terminal/text.js";
-import { roundedNumber } from "../terminal/values.js";
 import { Postpone } from "../work/postpone.js";
 import { isForGood } from "../work/refusals.js";
 
@@ -163,17 +164,15 @@ function answerOf(performed: Performed): unknown {
   if (output.length > MAX_ANSWER_BYTES) {
     throw new CommandError("ANSWER_TOO_LARGE", `The program printed more than ${MAX_ANSWER_BYTES} bytes.`);
   }
+  if (!isUtf8(output)) throw new CommandError("ANSWER_NOT_UTF8", "The program printed what is not UTF-8.");
   const text = output.toString("utf8").trimEnd();
   if (text === "") return null;
-  let value: unknown;
   try {
-    value = JSON.parse(text);
+    JSON.parse(text);
+    return new JsonText(text);
   } catch {
     return text;
   }
-  const rounded = roundedNumber(text);
-  if (rounded === undefined) return value;
-  throw new CommandError("ANSWER_NOT_EXACT", `The answer holds ${rounded}, which would be rounded.`);
 }
 
 /** The variables by which a program knows the command it is run for. */

@@ -4,6 +4,7 @@ import type { ErrorObject } from "@pawl/protocol/envelope";
 import { ERRORS, type ErrorData, PawlError } from "@pawl/protocol/errors";
 import { isRepeatable } from "@pawl/protocol/repeatable";
 import { ConnectionLost } from "./connection-lost.js";
+import { stringify } from "./json-text.js";
 import type { Outgoing } from "./line-socket.js";
 
 export interface CallOptions {
@@ -93,7 +94,7 @@ export class PendingCall implements Outgoing {
 
 function toLine(id: number, method: string, params: Record<string, unknown>): string {
   try {
-    return JSON.stringify({ jsonrpc: "2.0", id, method, params });
+    return stringify({ jsonrpc: "2.0", id, method, params });
   } catch (error) {
     throw new PawlError(
       "invalid_params",

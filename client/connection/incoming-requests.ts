@@ -1,5 +1,6 @@
 import type { ErrorObject, Id, Request, Response } from "@pawl/protocol/envelope";
 import { ERRORS, PawlError, refuse, shown } from "@pawl/protocol/errors";
+import { stringify } from "./json-text.js";
 
 /** Thrown by a `RequestHandler` to choose the error object that answers the request. */
 export class RequestFailure extends Error {
@@ -78,7 +79,7 @@ export class IncomingRequests {
         throw refuse("method_not_found", `This client does not serve ${shown(method)}.`);
       }
       const result = await handler(params, line);
-      answerLine = JSON.stringify({ jsonrpc: "2.0", id, result: result ?? null } satisfies Response);
+      answerLine = stringify({ jsonrpc: "2.0", id, result: result ?? null } satisfies Response);
     } catch (error) {
       answerLine = errorLine(id, error);
     }

@@ -1,6 +1,7 @@
 import type { Result } from "@pawl/protocol";
 import { MAX_ANSWER_CODE_LENGTH, MIN_MAX_MESSAGE_BYTES } from "@pawl/protocol/limits";
 import type { Connection } from "../connection/connection.js";
+import { stringify } from "../connection/json-text.js";
 import { callListener } from "../work/listeners.js";
 import { Postpone } from "../work/postpone.js";
 import { CommandError, type Handlers, type ReceivedCommand, type ServeOptions } from "./receive.js";
@@ -65,7 +66,7 @@ async function answerOf(
 
 /** Throws the error of JSON.stringify for an answer that is no JSON. */
 function measured(answer: CommandResponse): MeasuredAnswer {
-  return { answer, bytes: Buffer.byteLength(JSON.stringify(answer)) };
+  return { answer, bytes: Buffer.byteLength(stringify(answer)) };
 }
 
 /** Params that were uploaded stay with the daemon until somebody reads them, piece by piece. */

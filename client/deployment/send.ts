@@ -4,6 +4,7 @@ import { PawlError } from "@pawl/protocol/errors";
 import { INLINE_MAX_BYTES } from "@pawl/protocol/limits";
 import type { Connection } from "../connection/connection.js";
 import { ConnectionLost } from "../connection/connection-lost.js";
+import { stringify } from "../connection/json-text.js";
 
 /** How long one question for the answer waits at the daemon. */
 const WAIT_MS = 60_000;
@@ -89,7 +90,7 @@ async function sendThen<T>(
   const { signal, idempotencyKey = randomUUID(), ...limits } = options;
   const giveUp = signal === undefined ? {} : { signal };
   signal?.throwIfAborted();
-  const text = Buffer.from(JSON.stringify(params) ?? "null");
+  const text = Buffer.from(stringify(params) ?? "null");
   const content = text.length <= INLINE_MAX_BYTES ? { params } : { upload: { sizeBytes: text.length } };
   const request: Params<"command.create"> = { deployment, command, idempotencyKey, ...limits, ...content };
   // The call is not given up by the signal: the command that it creates is to be cancelled.

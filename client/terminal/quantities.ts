@@ -46,7 +46,15 @@ export function when(at: number): string {
   return date.toISOString().slice(0, 19).replace("T", " ");
 }
 
-/** The same for a table: the time if it was today, else the day. */
+/** The time zone of this process at a time, such as `local time (UTC+01:00)`. */
+export function zoneAt(at: number): string {
+  const minutes = -new Date(at).getTimezoneOffset();
+  const [hours, rest] = [Math.floor(Math.abs(minutes) / 60), Math.abs(minutes) % 60];
+  const offset = `${minutes < 0 ? "-" : "+"}${String(hours).padStart(2, "0")}:${String(rest).padStart(2, "0")}`;
+  return `local time (UTC${offset})`;
+}
+
+/** A time for a table: the time if it was today, else the day. */
 export function whenShort(at: number): string {
   const [day = "", time = ""] = when(at).split(" ");
   return day === when(Date.now()).split(" ")[0] ? time : day;

@@ -1,4 +1,5 @@
 // Values as they come from a command line or from standard input, and as messages show them.
+import { isUtf8 } from "node:buffer";
 import type { Readable } from "node:stream";
 import { UsageError } from "./command.js";
 
@@ -30,34 +31,55 @@ export function milliseconds(name: string, text: string): number {
   return number;
 }
 
-/** A JSON value from the command line. Throws `UsageError` with what it was for. */
-export function parseJson(what: string, text: string): unknown {
-  let value: unknown;
+const TIME = /^(\d{4})-(\d\d)-(\d\d)([T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:?\d\d)?)?$/;
+
+/**
+ * A point in time, in milliseconds since the Unix epoch: `2026-12-25` or `2026-12-25T18:00`, both by the clock on the
+ * wall here, or `2026-12-25T18:00:00Z`. Throws `UsageError` with the option's name.
+ */
+export function pointInTime(name: string, text: string): number {
+  const [whole = "", year, month, day, time = " 00:00"] = TIME.exec(text) ?? [];
+  // The parser takes a day alone for one in UTC, and the 30th of February for the 2nd of March.
+  const exists =
+    new Date(Date.UTC(Number(year), Number(month) - 1, Number(day))).getUTCDate() === Number(day);
+  const at = whole === "" || !exists ? Number.NaN : Date.parse(`${year}-${month}-${day}T${time.slice(1)}`);
+  if (!Number.isNaN(at)) return at;
+  throw new UsageError(
+    `${name} takes a time such as 2026-12-25, 2026-12-25T18:00 or 2026-12-25T18:00:00Z, not ${JSON.stringify(text)}.`,
+  );
+}
+
+/** A JSON value from the command line, to be sent as it is. Throws `UsageError` with what it was for. */
+export function checkedJson(what: string, text: string): string {
   try {
-    value = JSON.parse(text);
+    JSON.parse(text);
+    return text;
   } catch (error) {
     const hint = /^[\w./:@-]+$/.test(text) ? ` A JSON string needs quotes of its own: '"${text}"'.` : "";
     throw new UsageError(`${what} is not JSON: ${shorten(text)} (${(error as Error).message}).${hint}`);
   }
-  const rounded = roundedNumber(text);
-  if (rounded !== undefined) {
-    throw new UsageError(`${what} holds ${shorten(rounded)}, which would be rounded. Send it as a string.`);
-  }
-  return value;
 }
 
-/** A number in a JSON text that JavaScript cannot hold, if there is one: it must not be changed in silence. */
-export function roundedNumber(json: string): string | undefined {
-  const numbers = json.replace(/"(?:[^"\\]|\\.)*"/g, "").match(/-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g) ?? [];
-  return numbers.find((each) => {
-    const value = Number(each);
-    return Math.abs(value) > Number.MAX_SAFE_INTEGER && (/^-?\d+$/.test(each) || !Number.isFinite(value));
-  });
-}
+const TOKEN = /"[^"\\]*(?:\\.[^"\\]*)*"|[{}[\],:]|[^\s"{}[\],:]+/g;
 
-/** JSON for people to read. A text with a number that would be changed by that stays as it is. */
+/** JSON for people to read: its tokens as they are, with line breaks and spaces of ours between them. */
 export function indented(json: string): string {
-  return roundedNumber(json) === undefined ? JSON.stringify(JSON.parse(json), null, 2) : json;
+  let text = "";
+  let depth = 0;
+  let opened = false;
+  const lineBreak = (): string => `\n${"  ".repeat(depth)}`;
+  for (const [token] of json.matchAll(TOKEN)) {
+    const opens = token === "{" || token === "[";
+    const closes = token === "}" || token === "]";
+    if (closes) depth -= 1;
+    // An object or array is on lines of its own unless it is empty.
+    text += opened === closes ? token : lineBreak() + token;
+    if (opens) depth += 1;
+    if (token === ":") text += " ";
+    if (token === ",") text += lineBreak();
+    opened = opens;
+  }
+  return text;
 }
 
 const MAX_SHOWN_LENGTH = 80;
@@ -67,9 +89,11 @@ export function shorten(text: string): string {
   return text.length <= MAX_SHOWN_LENGTH ? text : `${text.slice(0, MAX_SHOWN_LENGTH - 3)}...`;
 }
 
-/** All of a stream, as text. */
+/** All of standard input, as text. Throws `UsageError` when it is no UTF-8. */
 export async function readAll(stream: Readable): Promise<string> {
   const chunks: Buffer[] = [];
   for await (const chunk of stream) chunks.push(Buffer.from(chunk));
-  return Buffer.concat(chunks).toString("utf8");
+  const bytes = Buffer.concat(chunks);
+  if (!isUtf8(bytes)) throw new UsageError("Standard input is not UTF-8.");
+  return bytes.toString("utf8");
 }

@@ -68,11 +68,45 @@ describe("send and answer", () => {
     const text = '{"n":12345678901234567890,"one":1.0}';
     const params = `{"commandId":"${commandId}","leaseId":"${leases[0]?.leaseId}","response":{"status":"success","response":${text}}}`;
     await client.ask(`{"jsonrpc":"2.0","id":"r","method":"command.respond","params":${params}}`);
-    expect((await run(["answer", commandId])).stdout).toBe(`${text}\n`);
+    expect((await run(["answer", commandId])).stdout).toBe(
+      '{\n  "n": 12345678901234567890,\n  "one": 1.0\n}\n',
+    );
     expect((await run(["answer", commandId, "--json"])).stdout).toBe(
       `{"commandId":"${commandId}","state":"SUCCEEDED","response":{"status":"success","response":${text}}}\n`,
     );
     await client.destroy();
+  });
+
+  test("nothing of params or an answer changes on its way, by push and by pull", async () => {
+    const text = '{"n":3889108265204450030,"b":1.0,"10":-0,"2":[1.50e+02,{}],"big":1e400}';
+    for (const how of [[], ["--pull"]]) {
+      const receiver = start(["serve", "exact", ...how, "--", "cat"]);
+      const { stdout } = await run(["send", "exact", "echo", text, "--wait", "1m", "--json"]);
+      expect(stdout).toContain(`"response":{"status":"success","response":${text}}}`);
+      await receiver.end("SIGTERM");
+    }
+  });
+
+  test("an answer on several lines is one value, and a printed number of any size is one", async () => {
+    const receiver = start(["serve", "lines", "--", "sh", "-c", 'read -r text; printf "$PAWL_COMMAND"']);
+    const answer = async (command: string) =>
+      (await run(["send", "lines", command, "--wait", "1m", "--json"])).stdout;
+    expect(await answer("12345678901234567890")).toContain('"response":12345678901234567890}}');
+    await receiver.end("SIGTERM");
+    const pretty = start(["serve", "pretty", "--", "printf", '{\n  "a": 1.0\n}\n']);
+    const { stdout } = await run(["send", "pretty", "c", "--wait", "1m"]);
+    expect(stdout).toBe('{\n  "a": 1.0\n}\n');
+    await pretty.end("SIGTERM");
+  });
+
+  test("an answer that is not UTF-8 is an error that says so", async () => {
+    const receiver = start(["serve", "bytes", "--", "printf", "a\\377\\376b"]);
+    const { code, stderr } = await run(["send", "bytes", "c", "--wait", "1m"]);
+    expect([code, stderr]).toEqual([
+      REFUSED,
+      "pawl: c of bytes: The program printed what is not UTF-8. [ANSWER_NOT_UTF8]\n",
+    ]);
+    await receiver.end("SIGTERM");
   });
 
   test("an answer that is an error exits with 1", async () => {

@@ -9,7 +9,7 @@ import { type AtEnd, PAWL } from "../daemon.js";
 
 export interface RunOptions {
   /** Standard input; none by default. */
-  input?: string;
+  input?: string | Buffer;
   env?: Record<string, string | undefined>;
   cwd?: string;
   /** The socket of the daemon, given as `--socket`. */

@@ -4,7 +4,7 @@ import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { privateDirectory, sharedDaemon, startDaemon } from "../daemon.js";
-import { type PawlProcess, pawl, startPawl } from "./cli-program.js";
+import { type PawlProcess, pawl, type Ran, startPawl } from "./cli-program.js";
 
 const DONE = 0;
 const REFUSED = 1;
@@ -90,12 +90,9 @@ describe("the commands of queues", () => {
     [["enqueue", "q"], "There is nothing to enqueue."],
     [["enqueue", "q", "ada"], `PAYLOAD is not JSON: ada`],
     [["enqueue", "q", "1", "{"], "PAYLOAD 2 is not JSON: {"],
-    [
-      ["enqueue", "q", '{"n": [12345678901234567890]}'],
-      "PAYLOAD holds 12345678901234567890, which would be rounded.",
-    ],
-    [["enqueue", "q", "1e999"], "PAYLOAD holds 1e999, which would be rounded."],
-    [["enqueue", "q", "1", "--at", "soon"], `--at takes a time such as 2026-11-21T18:00:00Z, not "soon".`],
+    [["enqueue", "q", "1", "--at", "soon"], "--at takes a time such as 2026-12-25, "],
+    [["enqueue", "q", "1", "--at", "2026-02-30"], `2026-12-25T18:00:00Z, not "2026-02-30".`],
+    [["enqueue", "q", "1", "--at", "2026-12-25T25:00"], "--at takes a time"],
     [
       ["enqueue", "q", "1", "--delay", "5 minutes"],
       `--delay takes milliseconds, or 90s, 5m, 2h, 1d; not "5 minutes".`,
@@ -116,6 +113,80 @@ describe("the commands of queues", () => {
     const { stdout, stderr, code } = await run(args);
     expect(stderr).toContain(message);
     expect([code, stdout]).toEqual([USAGE, ""]);
+  });
+
+  test("a time is local time unless it names its zone, and is said", async () => {
+    const at = (time: string): Promise<Ran> =>
+      pawl(["enqueue", "zones", "1", "--at", time], {
+        socket: daemon().place.socket,
+        cwd: "/",
+        env: { TZ: "Asia/Tokyo" },
+      });
+    for (const [time, said] of [
+      ["2126-12-25", "2126-12-25 00:00:00"],
+      ["2126-12-25T18:00", "2126-12-25 18:00:00"],
+      ["2126-12-25 18:00:05", "2126-12-25 18:00:05"],
+      ["2126-12-25T18:00:00Z", "2126-12-26 03:00:00"],
+      ["2126-12-25T18:00:00+08:00", "2126-12-25 19:00:00"],
+    ]) {
+      const { code, stdout, stderr } = await at(time as string);
+      expect([code, stderr]).toEqual([DONE, `It can be claimed from ${said} on, local time (UTC+09:00).\n`]);
+      const { batch } = await json(["call", "queue.get", JSON.stringify({ batchId: stdout.trim() })]);
+      expect(batch.availableAt).toBe(Date.parse(`${said}Z`) - 9 * 3_600_000);
+    }
+  });
+
+  test("nothing of a payload changes on its way: every digit, the order of keys, spaces", async () => {
+    const payloads = [
+      '{"n":3889108265204450030,"b":1.0,"10":-0,"2":0.1000000000000000055511151231257827,"a":"\\u00e9\\/"}',
+      "12345678901234567890",
+      "-0",
+      "1.50e+02",
+      '{ "a" : [ 1,  2 ] }',
+    ];
+    const added = await run(["enqueue", "exact-shell", "--max-attempts", "1", "--json", "--", ...payloads]);
+    expect(added.stdout).toContain(`"payloads":[${payloads.join(",")}]`);
+    const claimed = await run(["claim", "exact-shell", "--json"]);
+    expect(claimed.stdout).toContain(`"payloads":[${payloads.join(",")}]`);
+    const { claimId, leaseToken } = JSON.parse(claimed.stdout).claim;
+    await run(["abandon", claimId, leaseToken, "--error", "no"]);
+    expect((await run(["dead", "exact-shell", "--json"])).stdout).toContain(
+      `"payloads":[${payloads.join(",")}]`,
+    );
+    expect((await run(["dead", "exact-shell"])).stdout).toContain(`  ${payloads[0]?.slice(0, 77)}...`);
+    const { batchId } = JSON.parse(added.stdout).batch;
+    const got = await run(["call", "queue.get", JSON.stringify({ batchId })]);
+    expect(got.stdout).toContain('"n": 3889108265204450030,\n        "b": 1.0,\n        "10": -0,\n');
+  });
+
+  test("nothing of payloads on standard input changes, nor in a call", async () => {
+    const lines = ["1.0", "3889108265204450030", '{"b":1,"1":2}'];
+    const each = await run(["enqueue", "exact-lines", "-", "--each", "--json"], lines.join("\n"));
+    for (const line of lines) expect(each.stdout).toContain(`"payloads":[${line}]`);
+    const params = `{"queue":"exact-call","payloads":[ ${lines.join(" ,\n ")} ]}`;
+    await run(["call", "queue.enqueue", "-"], params);
+    const worked = startPawl(["work", "exact-call", "--", "cat"], { socket: daemon().place.socket });
+    await worked.printed(/"1":2/);
+    expect((await worked.end("SIGTERM")).stdout).toBe(lines.map((line) => `${line}\n`).join(""));
+  });
+
+  test("a token that begins with a dash is no option", async () => {
+    for (const start of ["-", "--", "-h"]) {
+      const { stderr } = await run(["complete", "qwc:1:1", start.padEnd(43, "x")]);
+      expect(stderr).toContain("[claim_lost]");
+    }
+  });
+
+  test("what is not UTF-8 on standard input is refused", async () => {
+    const child = startPawl(["enqueue", "no-utf8", "-"], {
+      socket: daemon().place.socket,
+      input: Buffer.from('"a\xff"', "latin1"),
+    });
+    expect(await child.ended).toEqual({
+      code: USAGE,
+      stdout: "",
+      stderr: expect.stringContaining("Standard input is not UTF-8."),
+    });
   });
 
   test("standard input that is no JSON is refused by its line, and nothing is added", async () => {
@@ -324,7 +395,7 @@ describe("work", () => {
     await becomes("exact", { dead: 1 });
     expect((await worker.end("SIGTERM")).stdout).toBe(`${[...texts, "end"].join("\n")}\n`);
     expect((await run(["dead", "exact", "--json"])).stdout).toContain(`"payloads":[${texts.join(" ,")}]`);
-    const list = await run(["call", "queue.list", '{"queue":"exact"}']);
+    const list = await run(["call", "queue.list", '{"queue":"exact"}', "--json"]);
     expect(list.stdout).toContain(`"payloads":[${texts.join(" ,")}]`);
     const { stdout } = await run(["claim", "exact-claim"]);
     expect(stdout).toContain(texts.map((text) => `         ${text}\n`).join(""));
