@@ -154,7 +154,7 @@ export class Clock {
   }
 
   /**
-   * CLOCK_BOOTTIME, in milliseconds since the boot: the leases of providers outside go on by it. The kernel gives
+   * CLOCK_BOOTTIME, in milliseconds since the boot: the leases of providers go on by it. The kernel gives
    * hundredths of a second, so the first readings may be some milliseconds late; none is early or goes back.
    */
   boottime(): Boottime {

@@ -10,7 +10,7 @@ import { introspection, statusLine } from "./introspection.js";
 import type { ProviderRule } from "./remote/configured-provider.js";
 import { RemoteLeases } from "./remote/remote-leases.js";
 import { Backups } from "./rpc/backups.js";
-import { Receivers } from "./rpc/command-push.js";
+import { CommandPush } from "./rpc/command-push.js";
 import { Dispatcher } from "./rpc/dispatch.js";
 import { OwnRequests } from "./rpc/own-requests.js";
 import { Rpc } from "./rpc/rpc.js";
@@ -59,7 +59,7 @@ export class Daemon {
   readonly #ownRequests = new OwnRequests();
   readonly #ends = new Ends(ENDINGS);
   readonly #rpc: Rpc;
-  readonly #receivers: Receivers;
+  readonly #commandPush: CommandPush;
   readonly #backups: Backups;
   /** Only where leases are kept elsewhere. */
   readonly #remoteLeases: RemoteLeases | undefined;
@@ -92,7 +92,7 @@ export class Daemon {
     this.#connections = this.#makeConnections();
     this.#turns = this.#makeTurnReports(statistics);
     this.#loop = this.#makeLoop(parts);
-    this.#receivers = new Receivers({
+    this.#commandPush = new CommandPush({
       loop: this.#loop,
       log,
       ownRequests: this.#ownRequests,
@@ -132,12 +132,12 @@ export class Daemon {
         },
         onRefused: (from, refusal) => this.#rpc.refuse(refusal, from),
         onRoom: () => this.#loop.schedule(),
-        onDrain: ({ caller }) => this.#receivers.roomAgain(caller.connection),
-        onSilent: ({ caller }) => this.#receivers.leave(caller.connection),
+        onDrain: ({ caller }) => this.#commandPush.roomAgain(caller.connection),
+        onSilent: ({ caller }) => this.#commandPush.leave(caller.connection),
         onClose: ({ caller: { connection } }) => {
           // What it answered before it closed comes before what is taken back because it closed.
           this.#loop.takeUp();
-          this.#receivers.leave(connection);
+          this.#commandPush.leave(connection);
           this.#remoteLeases?.disconnect(connection);
           this.#loop.disconnect(connection);
         },
@@ -152,7 +152,7 @@ export class Daemon {
       onSpaceChange: () => this.#tellStatusSoon(),
       notify: (number, method, params) => {
         const told = this.#connections.get(number)?.notify(method, params) ?? false;
-        if (told && method === "command.cancelled") this.#receivers.ended(number, commandOf(params));
+        if (told && method === "command.cancelled") this.#commandPush.ended(number, commandOf(params));
       },
       broken: (error) => this.#endBroken(error),
     });
@@ -174,7 +174,7 @@ export class Daemon {
   }
 
   #makeRpc({ config, log, database, databasePath }: DaemonParts, statistics: Statistics): Rpc {
-    const inside = introspection(() => ({
+    const ownReport = introspection(() => ({
       config: this.#config,
       databasePath,
       database,
@@ -185,8 +185,8 @@ export class Daemon {
     }));
     const dispatcher = new Dispatcher({
       methods: servedMethods({
-        inside,
-        receivers: this.#receivers,
+        ownReport,
+        commandPush: this.#commandPush,
         remoteLeases: this.#remoteLeases,
         async: {
           "daemon.backup": (params, sender) => this.#backups.make(params, sender),

@@ -61,25 +61,24 @@ export function openDispenser(options: DatabaseOptions): LocalDispenser {
     }
   }
 
-  const take = (type: string) => perform((env) => next(checked("sequence.next", { type }), env));
+  const take = (type: string) => perform((env) => next(parse("sequence.next", { type }), env));
   return {
     next: async (type) => take(type).seq,
     nextId: async (type) => take(type).id,
-    peek: async (type) => perform((env) => peek(checked("sequence.peek", { type }), env)).seq,
+    peek: async (type) => perform((env) => peek(parse("sequence.peek", { type }), env)).seq,
     state: async (): Promise<Result<"sequence.state">> => perform((env) => state({}, env)),
-    formatId: async (type, seq) =>
-      perform((env) => format(checked("sequence.format", { type, seq }), env)).id,
+    formatId: async (type, seq) => perform((env) => format(parse("sequence.format", { type, seq }), env)).id,
     close: () => database.close(),
   };
 }
 
-/** The same engine in memory: numbers start at 1 each time. For tests. */
+/** The same in memory: numbers start at 1 each time. For tests. */
 export function memoryDispenser(options: Omit<DatabaseOptions, "path"> = {}): LocalDispenser {
   return openDispenser({ ...options, path: ":memory:" });
 }
 
 /** Params that the daemon would take; throws what it would refuse others with. */
-function checked<N extends MethodName>(name: N, params: Params<N>): Parsed<N> {
+function parse<N extends MethodName>(name: N, params: Params<N>): Parsed<N> {
   const { params: schema } = METHODS.find((method) => method.name === name) as Method;
   const { success, data, error } = schema.safeParse(params);
   if (!success) throw describeIssues(name, error.issues, params);

@@ -3,7 +3,7 @@ import { elapsed } from "./clock.js";
 import type { Config } from "./config/config.js";
 import { countBoard } from "./domain/board/items.js";
 import { countCommands } from "./domain/command/counts.js";
-import type { Inside } from "./domain/daemon.js";
+import type { OwnReport } from "./domain/daemon.js";
 import { countLeases } from "./domain/lease/lease.js";
 import { countBatches } from "./domain/queue/queue-row.js";
 import type { Connections } from "./socket/connections.js";
@@ -29,7 +29,7 @@ export interface Inspected {
  *
  * @param inspect gives what is to be looked at, when it is asked for: the configuration may change.
  */
-export function introspection(inspect: () => Inspected): Inside {
+export function introspection(inspect: () => Inspected): OwnReport {
   const startedAt = inspect().loop.time().wallMs;
   const startedElapsed = elapsed();
   return {
@@ -53,7 +53,7 @@ export function introspection(inspect: () => Inspected): Inside {
   };
 }
 
-function info(inspected: Inspected, startedAt: number): ReturnType<Inside["info"]> {
+function info(inspected: Inspected, startedAt: number): ReturnType<OwnReport["info"]> {
   const { config, databasePath, database, sockets } = inspected;
   return {
     instance: config.instance,

@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import { closeSync, existsSync, fstatSync, fsyncSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { PawlError, refuse } from "@pawl/protocol/errors";
-import { findAuthor, type Renamed, settleNode } from "./domain/board/author.js";
+import { findAuthor, type Renamed, recognizeNode } from "./domain/board/author.js";
 import { authorOf, newIdentity, openIdentity } from "./identity/key.js";
 import { nameNewFile } from "./store/new-file.js";
 import type { OpenDatabase } from "./store/open-database.js";
@@ -24,24 +24,24 @@ export interface IdentityOptions {
   acceptChange: boolean;
 }
 
-/** Who this node is, and what its operator should know of that once the daemon has started. */
-export interface Settled {
+/** The identity of this node, and what its operator should know of that once the daemon has started. */
+export interface NodeIdentity {
   readonly identity: () => Identity;
   readonly renamed: Renamed;
 }
 
 /**
- * This node's key: read, or made when it is first needed, and settled with the database (`settleNode`). Refuses
+ * This node's key: read, or made when it is first needed, and compared with the database (`recognizeNode`). Refuses
  * with `key_mode`, with `key_unreadable` also when the key is missing and the database has changes by it, and
  * with `invalid_state` when the key is another than that of the database.
  *
  * @param onMade is told of the author whose key was made.
  */
-export function settleIdentity(
+export function openNodeIdentity(
   database: OpenDatabase,
   options: IdentityOptions,
   onMade: (author: string) => void,
-): Settled {
+): NodeIdentity {
   const { acceptChange } = options;
   const path = keyFile(options);
   const databaseFile = database.fileId;
@@ -69,7 +69,7 @@ export function settleIdentity(
     }
     const { author } = identity();
     const given = { author, file: databaseFile, acceptChange };
-    const renamed = store.perform(settleNode(given, { wallMs, random: randomBytes }));
+    const renamed = store.perform(recognizeNode(given, { wallMs, random: randomBytes }));
     if (renamed instanceof PawlError) throw renamed;
     store.commit();
     return { identity, renamed };

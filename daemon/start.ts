@@ -2,7 +2,7 @@ import { join } from "node:path";
 import type { Logger } from "pino";
 import type { Config } from "./config/config.js";
 import { Daemon } from "./daemon.js";
-import { type Settled, settleIdentity } from "./node-identity.js";
+import { type NodeIdentity, openNodeIdentity } from "./node-identity.js";
 import { loadProviders } from "./remote/load.js";
 import { Access } from "./socket/access.js";
 import { type Kernel, openKernel } from "./socket/kernel.js";
@@ -52,12 +52,11 @@ async function startWith(options: {
   const database = open(databasePath, config, notices);
   let daemon: Daemon | undefined;
   try {
-    const settled = settle(database, config, log);
-    const identity = settled?.identity ?? null;
+    const node = identify(database, config, log);
+    const identity = node?.identity ?? null;
     daemon = new Daemon({ ...options, databasePath, database, identity, providers });
     await daemon.listen(passed.sockets);
-    if (settled?.renamed !== undefined)
-      log.info(settled.renamed, "the board goes on under a new incarnation");
+    if (node?.renamed !== undefined) log.info(node.renamed, "the board goes on under a new incarnation");
   } catch (error) {
     daemon?.stopListening();
     database.close();
@@ -83,9 +82,9 @@ function open(path: string, config: Config, notices: Notices): OpenDatabase {
   });
 }
 
-function settle(database: OpenDatabase, config: Config, log: Logger): Settled | undefined {
+function identify(database: OpenDatabase, config: Config, log: Logger): NodeIdentity | undefined {
   if (config.readOnly) return undefined;
-  return settleIdentity(
+  return openNodeIdentity(
     database,
     { ...config, acceptChange: config.acceptIdentityChange },
     // At the start it is logged after what is in the way of one.

@@ -9,7 +9,7 @@ import type { Step, TimeSource } from "../daemon/dist/clock.js";
 import { ENDINGS } from "../daemon/dist/domain/ends.js";
 import { Ends } from "../daemon/dist/grants/ends.js";
 import { encode } from "../daemon/dist/json/raw-json.js";
-import { settleIdentity } from "../daemon/dist/node-identity.js";
+import { openNodeIdentity } from "../daemon/dist/node-identity.js";
 import { Dispatcher } from "../daemon/dist/rpc/dispatch.js";
 import { servedMethods } from "../daemon/dist/rpc/served-methods.js";
 import { classify } from "../daemon/dist/store/failure.js";
@@ -56,7 +56,7 @@ export class InProcess {
         identity:
           this.path === ":memory:"
             ? null
-            : settleIdentity(
+            : openNodeIdentity(
                 database,
                 { stateDir: dirname(this.path), credentialsDirectory: undefined, acceptChange: false },
                 () => {},
@@ -82,9 +82,9 @@ export class InProcess {
     };
     this.#dispatcher = new Dispatcher({
       methods: servedMethods({
-        inside: { info: outside, stats: outside },
+        ownReport: { info: outside, stats: outside },
         // Nobody is connected whom a command could be pushed to.
-        receivers: { serve: outside, count: () => 0, deployments: () => [] },
+        commandPush: { serve: outside, count: () => 0, deployments: () => [] },
         async: { "daemon.backup": outside },
       }),
       statistics: new Statistics(),

@@ -253,7 +253,7 @@ export function isLoss(error: unknown): boolean {
 
 /**
  * True if a refused renewal has shown the daemon who holds the grant. Then the daemon has taken the grant up on this
- * connection, and the grant lasts as long as before, although its provider outside could not be asked.
+ * connection, and the grant lasts as long as before, although its provider could not be asked.
  */
 function isTakenUp(error: PawlError): boolean {
   return error.kind === "provider_unavailable" && error.details.reason !== "not_configured";

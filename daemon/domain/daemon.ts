@@ -9,17 +9,17 @@ import { nodeIdOf } from "./sequence/sequence.js";
 export const VERSION: string = createRequire(import.meta.url)("../../package.json").version;
 
 /** What `daemon.info` and `daemon.stats` report beside what an operation knows itself. */
-export interface Inside {
+export interface OwnReport {
   info(): Omit<Result<"daemon.info">, "name" | "version" | "protocol" | "pid" | "mode" | "nodeId">;
   stats(env: Env): Operation<Result<"daemon.stats">>;
 }
 
 /** Which operation performs which method; `daemon.backup` has none. */
-export function daemonHandlers(inside: Inside): HandlersOf<"daemon"> {
+export function daemonHandlers(ownReport: OwnReport): HandlersOf<"daemon"> {
   return {
     ping,
-    info: (_params, env) => info(env, inside),
-    stats: (_params, env) => inside.stats(env),
+    info: (_params, env) => info(env, ownReport),
+    stats: (_params, env) => ownReport.stats(env),
   };
 }
 
@@ -27,7 +27,7 @@ function* ping(_params: Parsed<"daemon.ping">, env: Env): Operation<Result<"daem
   return { now: env.wallMs };
 }
 
-function* info(env: Env, inside: Inside): Operation<Result<"daemon.info">> {
+function* info(env: Env, ownReport: OwnReport): Operation<Result<"daemon.info">> {
   return {
     name: "pawld",
     version: VERSION,
@@ -35,6 +35,6 @@ function* info(env: Env, inside: Inside): Operation<Result<"daemon.info">> {
     pid: process.pid,
     mode: env.mode,
     nodeId: nodeIdOf(env.mode),
-    ...inside.info(),
+    ...ownReport.info(),
   };
 }

@@ -3,7 +3,7 @@ import { grants } from "../grants/grant.js";
 import { delayedCommands, deliveries, overdueCommands } from "./command/ends.js";
 import { keptCommands } from "./command/retention.js";
 import { leases, leaseWarnings } from "./lease/ends.js";
-import { outsideLeases } from "./lease/remote-lease.js";
+import { remoteLeases } from "./lease/remote-lease.js";
 import { claims, scheduledBatches } from "./queue/ends.js";
 import { endedBatches } from "./queue/retention.js";
 import { requests } from "./sequence/requests.js";
@@ -11,7 +11,7 @@ import { requests } from "./sequence/requests.js";
 /** All that ends by itself. Grants come before what is merely kept, so that their waiters wait for nothing. */
 export const ENDINGS: readonly Ending[] = [
   // Their ends follow another clock first.
-  outsideLeases,
+  remoteLeases,
   grants(leases),
   leaseWarnings,
   grants(claims),

@@ -23,8 +23,8 @@ export interface Callable {
   /** The params with defaults filled in, or the refusal of those that do not fit, which stand at this path. */
   check(params: unknown, path: readonly PropertyKey[]): unknown;
   perform(params: unknown, env: Env, texts: Texts): Operation<Outcome<unknown>>;
-  /** Whether the call asks outside the database, going by its params and by what is held. */
-  reachesOutside(params: unknown, env: Env): Operation<boolean>;
+  /** Whether the call asks a lease provider, going by its params and by the leases that are held. */
+  asksProvider(params: unknown, env: Env): Operation<boolean>;
 }
 
 /** @param find a method by its name, or the refusal of a name that none has. */
@@ -68,7 +68,7 @@ function* transact(
     const method = methods[index] as Callable;
     const params = method.check(given.params, path);
     if (params instanceof PawlError) return at(index, call.method, params);
-    if (yield* method.reachesOutside(params, env)) {
+    if (yield* method.asksProvider(params, env)) {
       return at(index, call.method, notTransactable(call.method, index));
     }
     const sent = method.raw === undefined ? [] : textsAt(textWith(texts[index], results), method.raw);

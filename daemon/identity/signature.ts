@@ -18,7 +18,7 @@ const OUTER_PAD = 0x5c;
  *
  * @param key of `SIGNING_KEY_BYTES`, which is no longer than a block.
  */
-export function signer(key: Buffer): (text: string) => string {
+export function signWith(key: Buffer): (text: string) => string {
   const outer = Buffer.alloc(BLOCK_BYTES + DIGEST_BYTES, OUTER_PAD);
   const innerKey = Buffer.alloc(BLOCK_BYTES, INNER_PAD);
   for (const [index, byte] of key.entries()) {

@@ -103,7 +103,7 @@ export class Acquisition {
     } finally {
       // What is not certainly unknown to the provider is given back.
       if (!this.#recorded) {
-        owed.later(this.#unsure ? records.lookAtOwed : (env) => records.settle(leaseId, env));
+        owed.later(this.#unsure ? records.lookAtOwed : (env) => records.forgetOwed(leaseId, env));
       }
     }
   }

@@ -162,8 +162,8 @@ export async function dynamoDbProvider(
   /** Renews what this leaseId holds; undefined if it holds nothing. */
   async function renew(name: string, leaseId: string, ttlMs: number, signal: AbortSignal | undefined) {
     const asked = elapsed();
-    const values = { ":proof": { S: digestOf(leaseId) } };
-    if (!(await write(name, { ttlMs }, "#holder = :proof", values, signal))) {
+    const values = { ":digest": { S: digestOf(leaseId) } };
+    if (!(await write(name, { ttlMs }, "#holder = :digest", values, signal))) {
       own.delete(leaseId);
       return undefined;
     }
@@ -178,10 +178,10 @@ export async function dynamoDbProvider(
 
   return {
     async acquire({ name, leaseId, owner, ttlMs, note, tokenAbove }, signal): Promise<Acquired> {
-      const proof = digestOf(leaseId);
+      const digest = digestOf(leaseId);
       for (let tries = 0; tries < TRIES; tries += 1) {
         const found = await read(name, signal);
-        if (found?.holder === proof) {
+        if (found?.holder === digest) {
           // An earlier attempt took it, and its answer was lost.
           const renewed = await renew(name, leaseId, ttlMs, signal);
           if (renewed === undefined) continue;
@@ -202,7 +202,7 @@ export async function dynamoDbProvider(
         const asked = elapsed();
         const attributes = {
           token: fencingToken,
-          holder: proof,
+          holder: digest,
           owner,
           note: note ?? undefined,
           ttlMs,
@@ -228,8 +228,8 @@ export async function dynamoDbProvider(
 
     async release({ name, leaseId }, signal) {
       const inTime = !hasEnded(leaseId);
-      const values = { ":proof": { S: digestOf(leaseId) } };
-      const released = await write(name, FREE, "#holder = :proof", values, signal);
+      const values = { ":digest": { S: digestOf(leaseId) } };
+      const released = await write(name, FREE, "#holder = :digest", values, signal);
       own.delete(leaseId);
       return released && inTime;
     },

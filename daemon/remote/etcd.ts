@@ -42,7 +42,7 @@ const REFUSALS: ReadonlyMap<number, Reason> = new Map([
  * it is raised, for good, in a key of its own.
  */
 interface Value {
-  /** What is left of the leaseId for others to read. */
+  /** The digest of the leaseId: others can read what is stored here. */
   readonly proof: string;
   readonly tokenBase: number;
   readonly owner: string;
@@ -88,13 +88,13 @@ export function etcdProvider(
   }
 
   /**
-   * Keeps an etcd lease alive; undefined if the name is not `proof`'s any more. A leader that was replaced and has
+   * Keeps an etcd lease alive; undefined if the name is not held under this digest any more. A leader that was replaced and has
    * not noticed could still say yes: so the key is read after that, which takes a majority, and if both answers
    * are of one term, then the leader that renewed was the leader.
    */
   async function keepAlive(
     name: string,
-    proof: string,
+    digest: string,
     etcdLease: string,
     signal: AbortSignal | undefined,
   ): Promise<{ asked: number } | undefined> {
@@ -102,7 +102,7 @@ export function etcdProvider(
       const asked = elapsed();
       const reply = await gateway.ask("lease/keepalive", { ID: etcdLease }, signal);
       const { header, entry } = await read(name, signal);
-      if (entry?.value.proof !== proof || entry.etcdLease !== etcdLease) return undefined;
+      if (entry?.value.proof !== digest || entry.etcdLease !== etcdLease) return undefined;
       if (integer(reply.TTL) > 0 && headerOf(reply).term === header.term) return { asked };
     }
     throw unavailable(kind, new Failure("unreachable", "its leader changes"));
@@ -115,16 +115,16 @@ export function etcdProvider(
     ttlMs: number,
     signal: AbortSignal | undefined,
   ): Promise<{ remainingMs: number } | undefined> {
-    const proof = digestOf(leaseId);
+    const digest = digestOf(leaseId);
     let known = own.get(leaseId);
     if (known === undefined) {
       const { entry } = await read(name, signal);
-      if (entry?.value.proof !== proof) return undefined;
+      if (entry?.value.proof !== digest) return undefined;
       known = { etcdLease: entry.etcdLease, seconds: secondsOf(entry.value.ttlMs) };
     }
     if (known.seconds !== secondsOf(ttlMs)) return await changeTtl(name, leaseId, ttlMs, signal);
 
-    const kept = await keepAlive(name, proof, known.etcdLease, signal);
+    const kept = await keepAlive(name, digest, known.etcdLease, signal);
     if (kept === undefined) {
       // What is known here is old if the answer to a change of the ttl was lost: then the key says better.
       const remembered = own.delete(leaseId);
@@ -189,7 +189,7 @@ export function etcdProvider(
 
   return {
     async acquire({ name, leaseId, owner, ttlMs, note, tokenAbove }, signal): Promise<Acquired> {
-      const proof = digestOf(leaseId);
+      const digest = digestOf(leaseId);
       const key = keyOf(name);
       const baseKey = baseKeyOf(name);
       for (let tries = 0; tries < TRIES; tries += 1) {
@@ -198,7 +198,7 @@ export function etcdProvider(
         const [found, base] = rangesOf(both);
         if (found !== undefined) {
           const entry = entryOf(found);
-          if (entry.value.proof === proof) {
+          if (entry.value.proof === digest) {
             // An earlier attempt took it, and its answer was lost.
             const renewed = await renew(name, leaseId, ttlMs, signal);
             if (renewed === undefined) continue;
@@ -218,7 +218,7 @@ export function etcdProvider(
         const seconds = secondsOf(ttlMs);
         const etcdLease = await grant(leaseId, seconds, signal);
         if (etcdLease === undefined) continue;
-        const value = encode({ proof, tokenBase, owner, note, ttlMs, acquiredAt: now() });
+        const value = encode({ proof: digest, tokenBase, owner, note, ttlMs, acquiredAt: now() });
         const raise = { requestPut: { key: baseKey, value: base64(String(tokenBase)) } };
         const reply = await gateway.tryAsk(
           "kv/txn",

@@ -36,7 +36,7 @@ export async function loadProviders(rules: readonly LeaseRule[]): Promise<Provid
 const CREATE_MS = 10_000;
 
 /**
- * Makes a provider outside, and loads what it stands on: nothing of that is loaded for those that are not
+ * Makes a provider, and loads what it stands on: nothing of that is loaded for those that are not
  * configured. Its answers are checked. Refuses with `unavailable` when that is not installed or cannot be loaded,
  * and with `invalid_params` when its configuration cannot work.
  */

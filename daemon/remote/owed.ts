@@ -113,7 +113,7 @@ export class OwedLeases {
     this.#releasing.set(name, releasing);
     try {
       const { value: released, failures } = await asked;
-      await inTurn(this.#loop, DAEMON, (env) => records.settle(leaseId, env));
+      await inTurn(this.#loop, DAEMON, (env) => records.forgetOwed(leaseId, env));
       return released || failures > 0;
     } finally {
       if (this.#releasing.get(name) === releasing) this.#releasing.delete(name);
@@ -124,7 +124,7 @@ export class OwedLeases {
   later(start: (env: Env) => Operation<unknown>): void {
     performUntilDone(this.#loop, {
       start,
-      failed: (error) => this.#goesOn(error, "a lease could not be settled"),
+      failed: (error) => this.#goesOn(error, "a lease that is owed no more could not be forgotten"),
     });
   }
 
@@ -151,7 +151,7 @@ export class OwedLeases {
         (signal) => configured.provider.release({ name, leaseId }, signal),
         limit,
       );
-      this.#performLast((env) => records.settle(leaseId, env));
+      this.#performLast((env) => records.forgetOwed(leaseId, env));
     } catch (error) {
       const { title, error: text } = configured.loggable;
       this.#log.warn({ provider: title, name, text: text(error) }, "a lease is given back at the next start");

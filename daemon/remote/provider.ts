@@ -1,16 +1,16 @@
 import type { Holder, Inspected, Peer } from "../domain/lease/holder.js";
 
 /**
- * Who may hold a name. The daemon does the rest: it makes the secret ids, queues those who wait, tells holders
- * that their lease is about to end or lost, and releases what ends with a connection.
+ * A provider says who may hold a name. The daemon does the rest: it makes the secret ids, queues callers that wait,
+ * tells holders that their lease is about to end or lost, and releases leases that end with a connection.
  *
- * All durations are in milliseconds and count from the moment of the answer. There are no deadlines here: the
- * clocks of two machines differ, so a provider outside judges expiry by its own monotonic clock, and `outside`
- * it must be the holder's daemon that gives up first: it does so when a tenth of the ttl is left. `remainingMs`
- * of a grant or a renewal must therefore count from before the request was sent to wherever leases are kept.
+ * All durations are in milliseconds and count from the moment of the answer. There are no deadlines here, because the
+ * clocks of two machines differ. A provider judges expiry by its own monotonic clock, and the daemon of the holder gives
+ * a lease up before the provider does: when a tenth of the ttl is left. `remainingMs` of a grant or a renewal must
+ * therefore count from before the request was sent to wherever leases are kept.
  *
- * The daemon passes a signal to a provider outside, aborted when it waits no longer; it repeats what failed. An
- * answer that is not as it is described here counts as none, and is logged with what is wrong with it.
+ * The daemon passes a signal, aborted when it waits no longer, and repeats a request that failed. An answer that is not
+ * as described here counts as none, and the log says what is wrong with it.
  *
  * `leaseProviderConformance` runs the rules below against any provider.
  */
@@ -46,8 +46,7 @@ export interface LeaseProvider {
   break?(name: string, signal?: AbortSignal): Promise<boolean>;
   /**
    * Resolves once asking for a held name again may help, also if it is free already; without it, `retryMs` says
-   * when. It may resolve for nothing, and may reject: then `retryMs` counts. Only for a provider outside: the
-   * daemon knows by itself what becomes free inside.
+   * when. It may resolve for nothing, and may reject: then `retryMs` counts.
    */
   watch?(name: string, signal: AbortSignal): Promise<void>;
   /** Lets go of connections and timers. Leases stay as they are. */
@@ -57,7 +56,7 @@ export interface LeaseProvider {
 export interface AcquireRequest {
   /** 1 to 128 characters, any but NUL and lone surrogates. */
   readonly name: string;
-  /** Random, made for this attempt, and secret: the proof of ownership. */
+  /** Random, made for this attempt, and secret: the lease belongs to whoever knows it. */
   readonly leaseId: string;
   /** A label that proves nothing: the same owner asking again while it holds the name is refused like others. */
   readonly owner: string;
@@ -92,7 +91,7 @@ export type Acquired =
       readonly retryMs: number;
     };
 
-/** The time, as providers outside are given it. */
+/** The time, as providers are given it. */
 export interface ProviderClocks {
   /** Milliseconds of a clock that never jumps: for judging expiry. */
   readonly elapsed: () => number;
@@ -100,7 +99,7 @@ export interface ProviderClocks {
   readonly now: () => number;
 }
 
-/** What the daemon gives to a provider outside at its start. */
+/** What the daemon gives to a provider at its start. */
 export interface ProviderOptions extends ProviderClocks {
   /** What was configured after the first comma: `custom:./module.js,bucket=leases` has `{bucket: "leases"}`. */
   readonly params: Readonly<Record<string, string>>;

@@ -30,7 +30,7 @@ import { WaitingLines } from "./waiting-line.js";
 const CLOSE_MS = 500;
 
 /**
- * Leases that providers keep. A provider is asked outside the turns; what it grants, renews or ends is then recorded in
+ * Leases that providers keep. A provider is asked between the turns; what it grants, renews or ends is then recorded in
  * a turn, and from there on guards, notifications, expiry and the end of connections work as for every lease, on a
  * record that ends a tenth of the ttl before the provider lets go.
  *

@@ -123,10 +123,10 @@ export function pauseAfter(failures: number, mostMs = MAX_PAUSE_MS): number {
 /** Resolves after so long, or when `over` is aborted; rejects with the reason of `signal` if that is aborted before. */
 export function pause(ms: number, signal: AbortSignal, over?: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
-    const end = (settle: () => void): void => {
+    const end = (finish: () => void): void => {
       clearTimeout(timer);
       signal.removeEventListener("abort", onAbort);
-      settle();
+      finish();
     };
     const onAbort = (): void => end(() => reject(signal.reason));
     const timer = setTimeout(() => end(resolve), Math.min(ms, MAX_TIMER_MS));

@@ -41,7 +41,7 @@ interface ServedDeployment {
  * answers as the responses. Each deployment has one call that waits for commands in the same line as those
  * that pull; when there are some it hands them out in its turn, and they are sent after the commit.
  */
-export class Receivers implements Serving {
+export class CommandPush implements Serving {
   readonly #loop: TurnLoop;
   readonly #log: Logger;
   readonly #peer: (connection: number) => Peer | undefined;

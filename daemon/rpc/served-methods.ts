@@ -2,7 +2,7 @@ import { type Method, NOUNS, type NounName } from "@pawl/protocol";
 import type { Texts } from "@pawl/protocol/json-text";
 import { pipelineHandlers } from "../domain/board/pipeline.js";
 import { commandHandlers } from "../domain/command/command.js";
-import { daemonHandlers, type Inside } from "../domain/daemon.js";
+import { daemonHandlers, type OwnReport } from "../domain/daemon.js";
 import { deploymentHandlers, type Serving } from "../domain/deployment/deployment.js";
 import { rpcHandlers } from "../domain/discover.js";
 import { leaseHandlers } from "../domain/lease/lease.js";
@@ -31,29 +31,29 @@ export interface ServedMethod extends Callable {
 
 /** What some methods are about beside the database. */
 export interface Surroundings {
-  readonly inside: Inside;
-  readonly receivers: Serving & { serve: Handler<"command.serve"> };
+  readonly ownReport: OwnReport;
+  readonly commandPush: Serving & { serve: Handler<"command.serve"> };
   readonly remoteLeases?: RemoteLeases | undefined;
   readonly async: AsyncHandlers;
 }
 
 /** Every method by its name, made from the definitions of the nouns and their handlers. */
 export function servedMethods({
-  inside,
-  receivers,
+  ownReport,
+  commandPush,
   remoteLeases,
   async,
 }: Surroundings): ReadonlyMap<string, ServedMethod> {
   const handlers: { readonly [N in NounName]: HandlersOf<N> } = {
     sequence: sequenceHandlers,
     queue: queueHandlers,
-    deployment: deploymentHandlers(receivers),
-    command: commandHandlers((params, env, ...rest) => receivers.serve(params, env, ...rest)),
+    deployment: deploymentHandlers(commandPush),
+    command: commandHandlers((params, env, ...rest) => commandPush.serve(params, env, ...rest)),
     lease: leaseHandlers((key) => remoteLeases?.waiting(key) ?? 0),
     pipeline: pipelineHandlers,
     peer: peerHandlers,
     transact: transactHandlers((name) => served.get(name) ?? noSuchMethod(name, [...served.keys()])),
-    daemon: daemonHandlers(inside),
+    daemon: daemonHandlers(ownReport),
     rpc: rpcHandlers,
   };
   const served = new Map<string, ServedMethod>();
@@ -68,7 +68,7 @@ export function servedMethods({
         check: (params, path) => check(method, params, path),
         perform: performed[verb] as ServedMethod["perform"],
         performAsync: performAsync ?? (() => undefined),
-        reachesOutside: (params, env) => remoteLeases?.reaches(name, params, env) ?? staysInside(),
+        asksProvider: (params, env) => remoteLeases?.reaches(name, params, env) ?? asksNobody(),
       });
     }
   }
@@ -80,6 +80,6 @@ function check({ name, params: schema }: Method, params: unknown, path: readonly
   return checked.success ? checked.data : describeIssues(name, checked.error.issues, params, path);
 }
 
-function* staysInside(): Operation<boolean> {
+function* asksNobody(): Operation<boolean> {
   return false;
 }

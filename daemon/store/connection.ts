@@ -17,15 +17,15 @@ export function connect(path: string): Database.Database {
   database.pragma(`wal_autocheckpoint = ${AUTOMATIC_CHECKPOINT_PAGES}`);
   database.pragma(`journal_size_limit = ${LOG_LIMIT_BYTES}`);
   database.pragma("foreign_keys = ON");
-  return settled(database);
+  return tuned(database);
 }
 
 /** Connects to a database file without ever writing, beside the process that writes it. */
 export function connectToRead(path: string): Database.Database {
-  return settled(new Database(path, { readonly: true, fileMustExist: true, timeout: BUSY_TIMEOUT_MS }));
+  return tuned(new Database(path, { readonly: true, fileMustExist: true, timeout: BUSY_TIMEOUT_MS }));
 }
 
-function settled(database: Database.Database): Database.Database {
+function tuned(database: Database.Database): Database.Database {
   database.pragma("temp_store = MEMORY");
   database.pragma(`cache_size = -${CACHE_KIBIBYTES}`);
   return database;

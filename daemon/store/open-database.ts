@@ -5,7 +5,7 @@ import type { Mode, Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import type Database from "better-sqlite3";
 import { Clock, type TimeSource } from "../clock.js";
-import { SIGNING_KEY_BYTES, signer } from "../identity/signature.js";
+import { SIGNING_KEY_BYTES, signWith } from "../identity/signature.js";
 import { type BackupWatch, backUp } from "./backup.js";
 import { blockedAt, cannotOpen, describeBlock } from "./cannot-open.js";
 import { connect, connectToRead } from "./connection.js";
@@ -69,9 +69,9 @@ export function openDatabase(options: DatabaseOptions): OpenDatabase {
     const schemaVersion = migrate(database, (from, to) =>
       options.onMigrate?.(from, to, sizes(database).bytes),
     );
-    const mode = settleMode(database, options.mode, options.acceptModeChange ?? false);
+    const mode = agreeOnMode(database, options.mode, options.acceptModeChange ?? false);
     const clock = new Clock(readTime(readMeta(database, "clock")), options.time);
-    const sign = signer(settleSigningKey(database));
+    const sign = signWith(signingKeyOf(database));
     const store = new SqliteStore(database);
     toClose.push(() => store.close());
     return { ...parts(database, store), clock, mode, schemaVersion, sign, close };
@@ -189,7 +189,7 @@ function lockDatabase(path: string): FileLock {
 }
 
 /** The mode belongs to the database (spec: sequence.md), because changing it would change what ids mean. */
-function settleMode(database: Database.Database, wanted: Mode | undefined, accept: boolean): Mode {
+function agreeOnMode(database: Database.Database, wanted: Mode | undefined, accept: boolean): Mode {
   const stored = readMeta(database, "mode");
   const current = stored === undefined ? undefined : (JSON.parse(stored) as Mode);
   const mode = wanted ?? current ?? { kind: "centralized" };
@@ -209,7 +209,7 @@ function settleMode(database: Database.Database, wanted: Mode | undefined, accep
 }
 
 /** Made once for a database, so that what was granted before a restart is known after it. */
-function settleSigningKey(database: Database.Database): Buffer {
+function signingKeyOf(database: Database.Database): Buffer {
   const stored = readMeta(database, "signing_key");
   if (stored !== undefined) return Buffer.from(stored, "base64");
   const key = randomBytes(SIGNING_KEY_BYTES);

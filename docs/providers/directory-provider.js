@@ -28,7 +28,7 @@ export async function createLeaseProvider({ elapsed, now, params }) {
   // Names can hold any character, and a file name cannot.
   const fileOf = (name) => createHash("sha256").update(name).digest("hex");
   // Who reads the directory must not be able to renew or release.
-  const proofOf = (leaseId) => createHash("sha256").update(leaseId).digest("hex");
+  const digestOf = (leaseId) => createHash("sha256").update(leaseId).digest("hex");
 
   /** The record of a name and its number, and what may remain of its lease. */
   async function read(name) {
@@ -46,7 +46,7 @@ export async function createLeaseProvider({ elapsed, now, params }) {
       // The time of a record counts from when it was first seen, by our own clock: never by its date.
       if (watched.get(name)?.number !== number) watched.set(name, { number, since: elapsed() });
       const remainingMs =
-        record.proof === null ? 0 : Math.max(0, watched.get(name).since + record.ttlMs - elapsed());
+        record.leaseIdDigest === null ? 0 : Math.max(0, watched.get(name).since + record.ttlMs - elapsed());
       return { ...record, number, remainingMs };
     }
   }
@@ -89,7 +89,7 @@ export async function createLeaseProvider({ elapsed, now, params }) {
       reachable(async () => {
         for (;;) {
           const current = await read(name);
-          const mine = current.proof === proofOf(leaseId);
+          const mine = current.leaseIdDigest === digestOf(leaseId);
           if (!mine && current.remainingMs > 0) {
             const retryMs = Math.min(current.remainingMs, LOOK_MS);
             return { granted: false, holder: holderOf(current), retryMs };
@@ -97,7 +97,7 @@ export async function createLeaseProvider({ elapsed, now, params }) {
           // Asked again with the leaseId that holds the name: an answer was lost, so it is given again.
           const token = mine ? current.token : Math.max(current.token, tokenAbove) + 1;
           const since = elapsed();
-          const record = { token, proof: proofOf(leaseId), owner, note, ttlMs, acquiredAt: now() };
+          const record = { token, leaseIdDigest: digestOf(leaseId), owner, note, ttlMs, acquiredAt: now() };
           if (!(await replace(name, current, record))) continue;
           own.set(leaseId, since + ttlMs);
           return { granted: true, fencingToken: token, remainingMs: ttlMs - (elapsed() - since) };
@@ -109,7 +109,7 @@ export async function createLeaseProvider({ elapsed, now, params }) {
         for (;;) {
           const { number, remainingMs: _, ...record } = await read(name);
           const ended = (own.get(leaseId) ?? Number.POSITIVE_INFINITY) <= elapsed();
-          if (ended || record.proof !== proofOf(leaseId)) return null;
+          if (ended || record.leaseIdDigest !== digestOf(leaseId)) return null;
           const since = elapsed();
           if (!(await replace(name, { number }, { ...record, ttlMs }))) continue;
           own.set(leaseId, since + ttlMs);
@@ -121,10 +121,10 @@ export async function createLeaseProvider({ elapsed, now, params }) {
       reachable(async () => {
         for (;;) {
           const current = await read(name);
-          if (current.proof !== proofOf(leaseId)) return false;
+          if (current.leaseIdDigest !== digestOf(leaseId)) return false;
           const ended = (own.get(leaseId) ?? Number.POSITIVE_INFINITY) <= elapsed();
           // The token stays for ever.
-          if (!(await replace(name, current, { token: current.token, proof: null }))) continue;
+          if (!(await replace(name, current, { token: current.token, leaseIdDigest: null }))) continue;
           own.delete(leaseId);
           return !ended;
         }
@@ -147,7 +147,7 @@ export async function createLeaseProvider({ elapsed, now, params }) {
         for (;;) {
           const current = await read(name);
           if (current.remainingMs === 0) return false;
-          if (await replace(name, current, { token: current.token, proof: null })) return true;
+          if (await replace(name, current, { token: current.token, leaseIdDigest: null })) return true;
         }
       }),
   };

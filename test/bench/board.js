@@ -69,16 +69,16 @@ function boardEntry(peer, scale, progress) {
       const home = directory();
       let server = await peer.start(home);
       try {
-        const crew = await open(
+        const callers = await open(
           server.socket,
           pawl.protocol,
           { connections: CONNECTIONS, depth: 1 },
           pawl.itemWrites(items),
         );
         // The items are made before the time starts; it is the updates of them that are measured.
-        await crew.run(items);
-        sample({ name: WRITE }, await crew.run(updates));
-        crew.close();
+        await callers.run(items);
+        sample({ name: WRITE }, await callers.run(updates));
+        callers.close();
         await assertBoard(server, items, items + updates);
         progress(`board: made ${(items + updates).toLocaleString("en")} changes`);
 
@@ -152,14 +152,14 @@ async function taken(peer, from, directory, items, updates) {
     const { author, board } = identity;
     await pawl.call(session, "peer.trust", { author, board, name: "bench" });
     session.close();
-    const crew = await open(
+    const callers = await open(
       server.socket,
       pawl.protocol,
       { connections: 1, depth: APPLY_DEPTH },
       pawl.boardApplies(calls),
     );
-    const run = await crew.run(calls.length);
-    crew.close();
+    const run = await callers.run(calls.length);
+    callers.close();
     await assertBoard(server, items, items + updates);
     return { ...run, operations: items + updates };
   } finally {

@@ -98,10 +98,15 @@ function historyEntry(peer, scale, progress) {
         /** @type {string[]} */
         const answered = [];
         const lane = pawl.commands(DEPLOYMENT, PARAMS, answered);
-        const crew = await open(server.socket, pawl.protocol, { connections: CONNECTIONS, depth: 1 }, lane);
-        await crew.run(warmUp);
-        const run = await crew.run(operations);
-        crew.close();
+        const callers = await open(
+          server.socket,
+          pawl.protocol,
+          { connections: CONNECTIONS, depth: 1 },
+          lane,
+        );
+        await callers.run(warmUp);
+        const run = await callers.run(operations);
+        callers.close();
         assertDistinct(peer.name, answered, warmUp + operations);
         await assertNonePending(server.socket);
         sample({ name: load(finished) }, run);
@@ -138,12 +143,12 @@ function othersEntry(peer) {
       const transfer = await startTransfer(socket, TRANSFER_BYTES);
       try {
         const connections = { connections: OTHERS_CONNECTIONS, depth: 1 };
-        const crew = await open(socket, pawl.protocol, connections, pawl.increments("OTHERS", []));
-        await crew.run(OTHERS_WARM_UP_OPERATIONS);
+        const callers = await open(socket, pawl.protocol, connections, pawl.increments("OTHERS", []));
+        await callers.run(OTHERS_WARM_UP_OPERATIONS);
         /** @param {"up" | "down"} direction */
         const during = async (direction) => {
           await transfer.prepare(direction);
-          const alone = await crew.run(OTHERS_ALONE_OPERATIONS);
+          const alone = await callers.run(OTHERS_ALONE_OPERATIONS);
           const done = transfer.go();
           let going = true;
           void done.then(() => {
@@ -153,7 +158,7 @@ function othersEntry(peer) {
           // The last one, during which the transfer ends, does not count.
           for (let last; going; ) {
             if (last !== undefined) rounds.push(last);
-            last = await crew.run(OTHERS_OPERATIONS_PER_ROUND);
+            last = await callers.run(OTHERS_OPERATIONS_PER_ROUND);
           }
           await transfer.checked();
           if (rounds.length === 0) throw new Error("the transfer was over before anything was measured");
@@ -161,7 +166,7 @@ function othersEntry(peer) {
         };
         const up = await during("up");
         const down = await during("down");
-        crew.close();
+        callers.close();
         sample({ name: ALONE }, together([up.alone, down.alone]));
         sample({ name: UPLOADING }, up.meanwhile);
         sample({ name: READING }, down.meanwhile);

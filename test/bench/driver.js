@@ -40,7 +40,7 @@ const EMPTY = Buffer.alloc(0);
  */
 
 /**
- * @typedef {object} Crew connected callers.
+ * @typedef {object} Callers connected callers.
  * @property {(operations: number) => Promise<Run>} run does so many operations, shared out as callers come free.
  * @property {() => void} close
  */
@@ -52,7 +52,7 @@ const EMPTY = Buffer.alloc(0);
  * @param {Protocol} protocol
  * @param {{connections: number, depth: number}} load
  * @param {(index: number) => Lane} lane makes the callers, numbered from 0 over all connections.
- * @returns {Promise<Crew>}
+ * @returns {Promise<Callers>}
  */
 export async function open(path, protocol, { connections, depth }, lane) {
   /** @type {Session[]} */

@@ -90,10 +90,10 @@ export function targets({ scale }) {
  * @param {Peer} peer
  * @param {number} work
  * @param {number} scale
- * @param {(socket: string, taken: string[]) => Promise<{protocol: Protocol, lane: (index: number) => Lane, left: () => Promise<number>}>} callers
+ * @param {(socket: string, taken: string[]) => Promise<{protocol: Protocol, lane: (index: number) => Lane, left: () => Promise<number>}>} setUp
  * @returns {Entry}
  */
-function cycleEntry(peer, work, scale, callers) {
+function cycleEntry(peer, work, scale, setUp) {
   return {
     system: peer.name,
     durability: peer.durability,
@@ -105,11 +105,11 @@ function cycleEntry(peer, work, scale, callers) {
         const warmUp = Math.ceil(work * WARM_UP_SHARE);
         /** @type {string[]} */
         const taken = [];
-        const { protocol, lane, left } = await callers(socket, taken);
-        const crew = await open(socket, protocol, { connections: CYCLE_CONNECTIONS, depth: 1 }, lane);
-        await crew.run(warmUp);
-        const run = await crew.run(operations);
-        crew.close();
+        const { protocol, lane, left } = await setUp(socket, taken);
+        const callers = await open(socket, protocol, { connections: CYCLE_CONNECTIONS, depth: 1 }, lane);
+        await callers.run(warmUp);
+        const run = await callers.run(operations);
+        callers.close();
         assertDistinct(peer.name, taken, warmUp + operations);
         const unfinished = await left();
         if (unfinished !== 0) throw new Error(`${peer.name} has ${unfinished} batches left`);
@@ -169,7 +169,7 @@ function backlogEntry(peer, scale, progress) {
         /** @type {string[]} */
         const taken = [];
         const lane = pawl.claims(queue, taken);
-        const crew = await open(
+        const callers = await open(
           server.socket,
           pawl.protocol,
           { connections: CLAIM_CONNECTIONS, depth: 1 },
@@ -178,10 +178,10 @@ function backlogEntry(peer, scale, progress) {
         const runs = [];
         const rounds = WARM_UP_ROUNDS + Math.ceil(CLAIM_ROUNDS * scale);
         for (let round = 0; round < rounds; round++) {
-          runs.push(await crew.run(CLAIMS_PER_ROUND));
+          runs.push(await callers.run(CLAIMS_PER_ROUND));
           await pawl.enqueueMany(server.socket, queue, PAYLOAD, CLAIMS_PER_ROUND);
         }
-        crew.close();
+        callers.close();
         assertDistinct(peer.name, taken, rounds * CLAIMS_PER_ROUND);
         const left = await pawlUnfinished(server.socket, queue);
         if (left !== batches) throw new Error(`pawl has ${left} batches, not ${batches}`);

@@ -1,5 +1,5 @@
 // @ts-check
-/** Section `sequence`: the next number, by the callers of issue 2, and the ways people do it today. */
+/** Section `sequence`: the next number: by one caller, many and deep ones, and as people do it today. */
 import { open } from "./driver.js";
 import { countInFile } from "./files.js";
 import { assertContiguous } from "./measure.js";
@@ -119,10 +119,10 @@ export const targets = () => [
 /**
  * @param {Peer} peer
  * @param {SocketLoad[]} loads
- * @param {(socket: string, counter: string, numbers: number[]) => Promise<{protocol: Protocol, lane: (index: number) => Lane}>} callers
+ * @param {(socket: string, counter: string, numbers: number[]) => Promise<{protocol: Protocol, lane: (index: number) => Lane}>} setUp
  * @returns {Entry}
  */
-function server(peer, loads, callers) {
+function server(peer, loads, setUp) {
   return {
     system: peer.name,
     durability: peer.durability,
@@ -134,11 +134,11 @@ function server(peer, loads, callers) {
           const { name, connections, depth, operations, warmUp } = load;
           /** @type {number[]} */
           const numbers = [];
-          const { protocol, lane } = await callers(socket, `C${connections}D${depth}`, numbers);
-          const crew = await open(socket, protocol, { connections, depth }, lane);
-          await crew.run(warmUp);
-          const run = await crew.run(operations);
-          crew.close();
+          const { protocol, lane } = await setUp(socket, `C${connections}D${depth}`, numbers);
+          const callers = await open(socket, protocol, { connections, depth }, lane);
+          await callers.run(warmUp);
+          const run = await callers.run(operations);
+          callers.close();
           assertContiguous(peer.name, numbers, warmUp + operations);
           sample({ name }, run);
         }

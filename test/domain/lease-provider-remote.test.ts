@@ -1,4 +1,4 @@
-// The providers outside, under the suite that every provider has to pass: against what they stand on, in
+// The providers, under the suite that every provider has to pass: against what they stand on, in
 // processes of its own. Where expiry is judged by a clock that the provider is given, that clock is made up.
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";

@@ -4,16 +4,16 @@ import { expect, test } from "vitest";
 import { Clocks } from "../clocks.js";
 import { InProcess } from "../in-process.js";
 
-/** Two leases of a minute: one is kept here, the other by a provider outside. */
+/** Two leases of a minute: one is kept here, the other by a provider. */
 async function hold(time: Clocks): Promise<InProcess> {
   const pawl = new InProcess({ time });
-  for (const name of ["here", "outside"]) {
+  for (const name of ["here", "remote"]) {
     await pawl.call("lease.acquire", { name, owner: "a", ttlMs: 60_000 });
   }
   const database = new Database(pawl.path);
   database
     .prepare(
-      `UPDATE pawl_lease SET provider = 'custom:/m.js', boot = :boot, ends_boottime_ms = :ends WHERE name = 'outside'`,
+      `UPDATE pawl_lease SET provider = 'custom:/m.js', boot = :boot, ends_boottime_ms = :ends WHERE name = 'remote'`,
     )
     .run({ boot: time.boot, ends: time.boottime() + 60_000 });
   database.close();
@@ -22,13 +22,13 @@ async function hold(time: Clocks): Promise<InProcess> {
 
 async function remaining(pawl: InProcess): Promise<(number | undefined)[]> {
   const seen = [];
-  for (const name of ["here", "outside"]) {
+  for (const name of ["here", "remote"]) {
     seen.push((await pawl.call("lease.get", { name })).lease?.remainingMs);
   }
   return seen;
 }
 
-test("while the machine sleeps, a lease kept outside goes on, and one kept here does not", async () => {
+test("while the machine sleeps, a remote lease goes on, and one kept here does not", async () => {
   const time = new Clocks();
   const pawl = await hold(time);
   time.pass(10_000);
@@ -36,7 +36,7 @@ test("while the machine sleeps, a lease kept outside goes on, and one kept here 
   expect(await remaining(pawl)).toEqual([50_000, 30_000]);
   time.sleep(31_000);
   expect(await remaining(pawl)).toEqual([50_000, undefined]);
-  expect(pawl.notified).toMatchObject([{ method: "lease.lost", params: { name: "outside" } }]);
+  expect(pawl.notified).toMatchObject([{ method: "lease.lost", params: { name: "remote" } }]);
 });
 
 test("a wall clock that is set touches neither", async () => {
@@ -55,7 +55,7 @@ test("over a restart a sleep counts too", async () => {
   expect(await remaining(after)).toEqual([60_000, 40_000]);
 });
 
-test("with another boot a lease kept outside has ended", async () => {
+test("with another boot a remote lease has ended", async () => {
   const time = new Clocks();
   const pawl = await hold(time);
   pawl.crash();

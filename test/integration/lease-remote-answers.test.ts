@@ -1,4 +1,4 @@
-// What a lease provider outside says, and what becomes of it: clients are told the kind of provider and a reason, the
+// What a lease provider says, and what becomes of it: clients are told the kind of provider and a reason, the
 // log the rest without secrets, an answer that cannot be is none, and a token that was seen is remembered.
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

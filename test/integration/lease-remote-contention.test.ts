@@ -1,4 +1,4 @@
-// Two daemons with databases of their own contend for one name through each provider outside, while daemons are
+// Two daemons with databases of their own contend for one name through each provider, while daemons are
 // stopped past the ttl and killed, holders are killed, the provider ends and starts again, etcd loses its leader,
 // and a proxy loses answers to what the provider has done. Each of these once always; with PAWL_TORTURE=1 for a
 // minute, in any order.

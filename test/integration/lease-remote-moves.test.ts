@@ -115,7 +115,7 @@ test.concurrent("a lease that a provider granted stays with it when its name is 
   expect(faulty.calls).not.toContain("break -");
   expect(await client.call("lease.break", { name: NAME, reason: "moved" })).toEqual({ broken: true });
   expect(faulty.calls.at(-1)).toBe("break -");
-  // Nobody outside has to be asked any more.
+  // No provider has to be asked any more.
   const { results } = await client.call("transact", { calls: [breaking] });
   expect(results).toEqual([{ broken: false }]);
   const next = await client.call("lease.acquire", { name: NAME, owner: OWNER, ttlMs: 1000 });

@@ -1,4 +1,4 @@
-// A restart of the daemon while leases are held that end with their connections, here and at a provider outside: whoever
+// A restart of the daemon while leases are held that end with their connections, here and at a provider: whoever
 // comes back in the grace goes on with the same token; whoever does not loses it then, and long before its ttl.
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -13,11 +13,11 @@ import { startPawl } from "./cli-program.js";
 const OWNER = "test";
 const LONG_MS = 3_600_000;
 const GRACE_MS = 5000;
-const OUTSIDE = "out/release";
+const REMOTE = "out/release";
 const LOCAL = "release";
 const REQUEST = { owner: OWNER, ttlMs: LONG_MS, releaseOn: "disconnect" } as const;
 
-/** A daemon with a provider outside, another that shares only that, and what stops the first and starts it again. */
+/** A daemon with a provider, another that shares only that, and what stops the first and starts it again. */
 async function twoDaemons(atEnd: AtEnd) {
   const faulty = new Faulty(atEnd);
   const place = faulty.place();
@@ -46,7 +46,7 @@ test.concurrent("pawl lock: who lives goes on with the same token; who was kille
   const lock = (name: string, command: string) =>
     startPawl(["lock", name, "--ttl", "1h", "--", "sh", "-c", command], { socket: place.socket, atEnd });
   const work = `echo "begun $PAWL_FENCING_TOKEN"; while [ ! -e ${go} ]; do sleep 0.05; done; echo "done $PAWL_FENCING_TOKEN"`;
-  const living = [LOCAL, OUTSIDE].map((name) => lock(name, work));
+  const living = [LOCAL, REMOTE].map((name) => lock(name, work));
   const dying = ["dying", "out/dying"].map((name) => lock(name, "echo begun; exec sleep 600"));
   await Promise.all([...living, ...dying].map((each) => each.printed(/begun/)));
   const tokens = new Map<string, number>();
@@ -58,7 +58,7 @@ test.concurrent("pawl lock: who lives goes on with the same token; who was kille
   await before.destroy();
 
   expect(await stop()).toBe(0);
-  for (const name of [OUTSIDE, "out/dying"]) {
+  for (const name of [REMOTE, "out/dying"]) {
     expect((await elsewhere.refusal("lease.acquire", { ...REQUEST, name })).data.kind, name).toBe(
       "lease_held",
     );
@@ -83,13 +83,13 @@ test.concurrent("pawl lock: who lives goes on with the same token; who was kille
   }
   await untilTime(after, since + GRACE_MS);
 
-  for (const name of [LOCAL, OUTSIDE]) {
+  for (const name of [LOCAL, REMOTE]) {
     const { lease } = await after.call("lease.get", { name });
     expect(lease, name).toMatchObject({ fencingToken: tokens.get(name) });
     expect(lease?.remainingMs, name).toBeGreaterThan(LONG_MS / 2);
   }
   writeFileSync(go, "");
-  for (const [index, name] of [LOCAL, OUTSIDE].entries()) {
+  for (const [index, name] of [LOCAL, REMOTE].entries()) {
     const token = tokens.get(name);
     expect(await living[index]?.ended, name).toEqual({
       code: 0,
@@ -97,7 +97,7 @@ test.concurrent("pawl lock: who lives goes on with the same token; who was kille
       stderr: "",
     });
   }
-  await elsewhere.call("lease.acquire", { ...REQUEST, name: OUTSIDE, waitMs: 60_000 });
+  await elsewhere.call("lease.acquire", { ...REQUEST, name: REMOTE, waitMs: 60_000 });
 });
 
 test.concurrent.for(["SIGTERM", "SIGKILL"] as const)(
@@ -106,7 +106,7 @@ test.concurrent.for(["SIGTERM", "SIGKILL"] as const)(
     const { place, stop, again, elsewhere } = await twoDaemons(atEnd);
     const before = await place.connect();
     const held = new Map<string, { leaseId: string; fencingToken: number }>();
-    for (const name of [LOCAL, OUTSIDE]) {
+    for (const name of [LOCAL, REMOTE]) {
       held.set(name, (await before.call("lease.acquire", { ...REQUEST, name })).lease);
     }
     await stop(how);
@@ -124,8 +124,8 @@ test.concurrent.for(["SIGTERM", "SIGKILL"] as const)(
       });
     }
     await after.destroy();
-    const { lease } = await elsewhere.call("lease.acquire", { ...REQUEST, name: OUTSIDE, waitMs: 60_000 });
-    expect(lease.fencingToken).toBeGreaterThan(held.get(OUTSIDE)?.fencingToken as number);
+    const { lease } = await elsewhere.call("lease.acquire", { ...REQUEST, name: REMOTE, waitMs: 60_000 });
+    expect(lease.fencingToken).toBeGreaterThan(held.get(REMOTE)?.fencingToken as number);
   },
 );
 
@@ -136,7 +136,7 @@ test.concurrent("withLease: a provider that cannot be asked after the restart, f
   const client = await connect({ socket: place.socket });
   atEnd(() => client.close());
   const outcome = await client.withLease(
-    OUTSIDE,
+    REMOTE,
     async ({ signal, fencingToken }) => {
       expect(await stop()).toBe(0);
       faulty.fault = "fail heartbeat";
@@ -148,11 +148,11 @@ test.concurrent("withLease: a provider that cannot be asked after the restart, f
       expect(faulty.calls).toContain("heartbeat fail");
       expect(faulty.calls).not.toContain("heartbeat -");
       const { leases } = await observer.call("lease.list", {});
-      expect(leases).toMatchObject([{ name: OUTSIDE, fencingToken }]);
+      expect(leases).toMatchObject([{ name: REMOTE, fencingToken }]);
       expect(leases[0]?.remainingMs).toBeGreaterThan(LONG_MS / 2);
       faulty.fault = undefined;
       while (!faulty.calls.includes("heartbeat -")) await place.next();
-      expect((await elsewhere.refusal("lease.acquire", { ...REQUEST, name: OUTSIDE })).data.kind).toBe(
+      expect((await elsewhere.refusal("lease.acquire", { ...REQUEST, name: REMOTE })).data.kind).toBe(
         "lease_held",
       );
       return signal.aborted ? "lost" : "kept";
@@ -160,7 +160,7 @@ test.concurrent("withLease: a provider that cannot be asked after the restart, f
     { ttlMs: LONG_MS },
   );
   expect(outcome).toBe("kept");
-  await elsewhere.call("lease.acquire", { ...REQUEST, name: OUTSIDE, waitMs: 60_000 });
+  await elsewhere.call("lease.acquire", { ...REQUEST, name: REMOTE, waitMs: 60_000 });
 });
 
 test.concurrent("who comes back has no more than by the clock that goes on while the machine sleeps", async ({
@@ -168,7 +168,7 @@ test.concurrent("who comes back has no more than by the clock that goes on while
 }) => {
   const { faulty, place, stop, again } = await twoDaemons(atEnd);
   const before = await place.connect();
-  const { lease } = await before.call("lease.acquire", { ...REQUEST, name: OUTSIDE });
+  const { lease } = await before.call("lease.acquire", { ...REQUEST, name: REMOTE });
   await stop("SIGKILL");
   // As if the machine had slept for most of the ttl.
   const database = new Database(join(place.stateDir, "pawl.db"));

@@ -1,4 +1,4 @@
-// Leases that are kept outside the daemon, at the socket: two daemons with databases of their own, and a provider
+// Leases that a provider keeps, at the socket: two daemons with databases of their own, and a provider
 // that fails when it is told to.
 import { join } from "node:path";
 import { performance } from "node:perf_hooks";
@@ -345,7 +345,7 @@ test.concurrent("a provider that cannot end leases by force says so", async ({ o
   expect(message).toContain("cannot end leases by force");
 });
 
-test.concurrent("transact: guards go by the record; what would ask outside is refused", async ({
+test.concurrent("transact: guards go by the record; a call that would ask a provider is refused", async ({
   onTestFinished: atEnd,
 }) => {
   const { faulty, a } = await two(atEnd);

@@ -37,7 +37,7 @@ export type Renamed = { readonly reason: string; readonly from: string; readonly
  * a copy, and whatever was made after that in the original must not be made again under the same sequence
  * numbers: it goes on under a new incarnation.
  */
-export function* settleNode(
+export function* recognizeNode(
   given: { author: string; file: string; acceptChange: boolean },
   env: Pick<Env, "wallMs" | "random">,
 ): Operation<Renamed | PawlError> {

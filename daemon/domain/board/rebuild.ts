@@ -137,7 +137,7 @@ function* replayChanges(after: number, limit: number, verify: boolean): Operatio
   for (const row of rows) {
     const change = readStored(row.change_id, row);
     yield* checkStored(change, row, node);
-    for (const what of yield* settleChange(change, row, verify)) {
+    for (const what of yield* compareChange(change, row, verify)) {
       differences.push({ changeId: change.id, what });
     }
     if (compareHlc(change.hlc, node.clock) > 0) {
@@ -179,7 +179,7 @@ function* checkStored(change: Change, row: ChangeRow, node: Node): Operation<voi
 }
 
 /** What is noted of a change elsewhere: that it is the last of its branch, and about which items it is. */
-function* settleChange(change: Change, row: ChangeRow, verify: boolean): Operation<string[]> {
+function* compareChange(change: Change, row: ChangeRow, verify: boolean): Operation<string[]> {
   const differences: string[] = [];
   const { branch, seq, n, wall, counter } = row;
   const follower = yield* one(selectAt, { branch, seq: seq + 1 });
@@ -209,7 +209,7 @@ function* replayItems(after: string, limit: number, verify: boolean): Operation<
     replayed += touches;
     items += 1;
     for (const what of surplus) differences.push({ storyId, what });
-    for (const what of yield* settleItem(storyId, said, verify)) differences.push({ storyId, what });
+    for (const what of yield* compareItem(storyId, said, verify)) differences.push({ storyId, what });
   }
   const last = stories[items - 1]?.story_id;
   const isEnd = items === stories.length && stories.length < limit;
@@ -288,7 +288,7 @@ function* replayItem(
 }
 
 /** Compares an item with what the tables say of it, and unless only to verify, makes them say the same. */
-function* settleItem(storyId: string, said: Said, verify: boolean): Operation<string[]> {
+function* compareItem(storyId: string, said: Said, verify: boolean): Operation<string[]> {
   const found = yield* findItem(storyId);
   const stored: Said = {
     item: found?.row,

@@ -1,4 +1,4 @@
-// Leases that providers outside keep, as this database records them.
+// Leases that providers keep, as this database records them.
 import type { Parsed, Result } from "@pawl/protocol";
 import type { PawlError } from "@pawl/protocol/errors";
 import { dueWallAt, type Ending } from "../../grants/ending.js";
@@ -37,7 +37,7 @@ const owe = sql(`
   VALUES (:leaseId, :name, :provider, NULL, :until)
   ON CONFLICT (lease_id) DO NOTHING`);
 
-const settleOwed = sql<{ name: string }>(
+const deleteOwed = sql<{ name: string }>(
   "DELETE FROM pawl_lease_owed WHERE lease_id = :leaseId RETURNING name",
 );
 
@@ -66,7 +66,7 @@ const followBoottime = sql(`
     expires_at = CASE WHEN boot = :boot THEN :now + ends_boottime_ms - :boottimeMs ELSE :now END
   WHERE provider IS NOT NULL`);
 
-const selectAnyOutside = sql<{ name: string }>(
+const selectAnyRemote = sql<{ name: string }>(
   "SELECT name FROM pawl_lease WHERE provider IS NOT NULL LIMIT 1",
 );
 
@@ -79,7 +79,7 @@ interface OwedRow {
 }
 
 /**
- * Before a provider outside is asked for a name: refuses, or waits, while it is held through this daemon, and
+ * Before a provider is asked for a name: refuses, or waits, while it is held through this daemon, and
  * keeps in mind that the leaseId may have been granted, until that is known. Gives the highest token so far.
  */
 export function* begin(
@@ -96,7 +96,7 @@ export function* begin(
   return { highest };
 }
 
-/** After a provider outside has granted a name: from here on it is a lease like others. */
+/** After a provider has granted a name: from here on it is a lease like others. */
 export function* record(
   grant: GrantedLease & { readonly provider: string },
   lasting: Lasting,
@@ -106,7 +106,7 @@ export function* record(
   if (lasting.remainingMs <= 0) return tooLate(kindOf(provider), ttlMs);
   const former = yield* one(selectByName, { name });
   yield* run(raiseTo, { name, fencingToken });
-  yield* all(settleOwed, { leaseId });
+  yield* all(deleteOwed, { leaseId });
   if (former !== undefined) {
     tellLost(former, "expired", null, env);
     yield* giveBack(former, env);
@@ -115,7 +115,7 @@ export function* record(
 }
 
 /**
- * Before a provider outside is asked to renew a lease that is held through this daemon: says where it is kept and how
+ * Before a provider is asked to renew a lease that is held through this daemon: says where it is kept and how
  * long it lasts still; `lease_lost` if it is not held.
  *
  * A holder that comes back after a restart has it again for all that remained, whether its provider can be asked now
@@ -143,7 +143,7 @@ export function* beginRenewal(
   return { name, provider: provider as string, ttlMs, remainingMs };
 }
 
-/** After a provider outside has renewed a lease. One that has ended here meanwhile stays lost: its holder was told. */
+/** After a provider has renewed a lease. One that has ended here meanwhile stays lost: its holder was told. */
 export function* renewed(
   { leaseId, ttlMs }: { leaseId: string; ttlMs: number },
   lasting: Lasting,
@@ -155,7 +155,7 @@ export function* renewed(
   return yield* renew(row, { ttlMs }, lasting, env);
 }
 
-/** A provider outside says that a lease is not held, before it has ended here: somebody has ended it by force. */
+/** A provider says that a lease is not held, before it has ended here: somebody has ended it by force. */
 export function* foundEnded(leaseId: string, env: Env): Operation<void> {
   const row = yield* one(selectHeldById, { leaseId, now: env.now });
   if (row === undefined) return;
@@ -164,7 +164,7 @@ export function* foundEnded(leaseId: string, env: Env): Operation<void> {
 }
 
 /**
- * Before a provider outside is asked to release a lease: nobody holds it here any more, whatever comes of that.
+ * Before a provider is asked to release a lease: nobody holds it here any more, whatever comes of that.
  * Gives where it is kept, or null if there is nothing to be given back.
  */
 export function* letGo(leaseId: string, env: Env): Operation<{ name: string; provider: string } | null> {
@@ -179,9 +179,9 @@ export function* letGo(leaseId: string, env: Env): Operation<{ name: string; pro
 }
 
 /** Nothing is owed any more for a leaseId: it was given back, or never granted. Its name's waiters try again. */
-export function* settle(leaseId: string, env: Env): Operation<void> {
-  const settled = yield* one(settleOwed, { leaseId });
-  if (settled !== undefined) env.effects.wake(waitKey(settled.name));
+export function* forgetOwed(leaseId: string, env: Env): Operation<void> {
+  const forgotten = yield* one(deleteOwed, { leaseId });
+  if (forgotten !== undefined) env.effects.wake(waitKey(forgotten.name));
 }
 
 /** Takes leases that are to be given back, or waits for some; none that `skips` names. */
@@ -301,15 +301,15 @@ export function* breakOrAsk(
   return provider !== null && canAsk(provider) ? { ask: provider } : yield* breakLease(params, env);
 }
 
-/** The provider outside that keeps a lease that is held through this daemon; null if none does. */
+/** The provider that keeps a lease that is held through this daemon; null if none does. */
 export function* keptBy(name: string, env: Env): Operation<string | null> {
   return (yield* one(selectHeldByName, { name, now: env.now }))?.provider ?? null;
 }
 
-/** After a provider outside was asked to end the lease of a name by force. */
+/** After a provider was asked to end the lease of a name by force. */
 export function* broken(
   { name, reason }: Parsed<"lease.break">,
-  outside: boolean,
+  byProvider: boolean,
   env: Env,
 ): Operation<Result<"lease.break">> {
   const row = yield* one(selectHeldByName, { name, now: env.now });
@@ -318,11 +318,11 @@ export function* broken(
     yield* drop(row, env);
     logBroken(row, reason, env);
     tellLost(row, "broken", reason, env);
-  } else if (outside) {
+  } else if (byProvider) {
     env.effects.log("lease broken", { lease: { name }, reason, caller: env.caller });
   }
   env.effects.wake(waitKey(name));
-  return { broken: outside || here };
+  return { broken: byProvider || here };
 }
 
 /** When the daemon stops: what has ended here, and providers are to be told of. */
@@ -332,13 +332,13 @@ export function* takeEnded(env: Env): Operation<{ leaseId: string; name: string;
 }
 
 /**
- * Leases that providers outside keep go on while the machine sleeps, and no longer than its boot: their ends follow
+ * Leases that providers keep go on while the machine sleeps, and no longer than its boot: their ends follow
  * CLOCK_BOOTTIME.
  */
-export const outsideLeases: Ending = {
+export const remoteLeases: Ending = {
   *earliest() {
     // While there are any, the clocks are looked at now and then, so that a sleep is noticed.
-    const held = yield* one(selectAnyOutside);
+    const held = yield* one(selectAnyRemote);
     return dueWallAt(held && Number.MAX_SAFE_INTEGER);
   },
 

@@ -84,7 +84,7 @@ export interface LeaseRow {
   pid: number | null;
   uid: number | null;
   gid: number | null;
-  /** The provider outside that keeps it; null for this database. */
+  /** The provider that keeps it; null for this database. */
   provider: string | null;
   /** When it ends by CLOCK_BOOTTIME; null if it is kept here. */
   ends_boottime_ms: number | null;
@@ -99,14 +99,14 @@ export interface GrantedLease {
   readonly note: string | null;
   readonly ttlMs: number;
   readonly releaseOn: "expiry" | "disconnect";
-  /** The provider outside that keeps it; null for this database. */
+  /** The provider that keeps it; null for this database. */
   readonly provider: string | null;
 }
 
 /** How long a lease lasts from now on. */
 export interface Lasting {
   readonly remainingMs: number;
-  /** Now by CLOCK_BOOTTIME, for a lease that a provider outside keeps; null for one that is kept here. */
+  /** Now by CLOCK_BOOTTIME, for a lease that a provider keeps; null for one that is kept here. */
   readonly boottime: Boottime | null;
 }
 
@@ -161,10 +161,10 @@ export function* drop(row: LeaseRow, env: Env): Operation<void> {
   env.effects.wake(waitKey(row.name));
 }
 
-/** The key under which the daemon waits for leases that it has to give back to providers outside. */
+/** The key under which the daemon waits for leases that it has to give back to providers. */
 export const OWED_KEY = "lease-owed";
 
-/** A lease that has ended here: if a provider outside keeps it, that one has to be told. */
+/** A lease that has ended here: if a provider keeps it, that one has to be told. */
 export function* giveBack(row: LeaseRow, env: Env): Operation<void> {
   const { name, lease_id: leaseId, fencing_token: fencingToken, provider, ttl_ms: ttlMs } = row;
   if (provider === null) return;

@@ -350,9 +350,14 @@ export async function enqueueMany(socket, queue, payload, count) {
  * @param {unknown} params
  */
 export async function finishCommand(socket, deployment, params) {
-  const crew = await open(socket, protocol, { connections: 1, depth: 1 }, commands(deployment, params, []));
-  await crew.run(1);
-  crew.close();
+  const callers = await open(
+    socket,
+    protocol,
+    { connections: 1, depth: 1 },
+    commands(deployment, params, []),
+  );
+  await callers.run(1);
+  callers.close();
 }
 
 /**
@@ -364,7 +369,7 @@ export async function finishCommand(socket, deployment, params) {
  */
 async function all(socket, requests, take) {
   let sent = 0;
-  const crew = await open(
+  const callers = await open(
     socket,
     protocol,
     { connections: PRELOAD_CONNECTIONS, depth: PRELOAD_DEPTH },
@@ -378,8 +383,8 @@ async function all(socket, requests, take) {
       },
     }),
   );
-  await crew.run(requests.length);
-  crew.close();
+  await callers.run(requests.length);
+  callers.close();
 }
 
 /**
