@@ -206,6 +206,7 @@ export class Daemon {
     // As late as can be: the time in which the grants of the life before may be renewed begins here.
     if (!this.#config.readOnly) this.#recover();
     await letConnect();
+    this.#database.announce(this.#sockets.paths.map(({ path }) => path));
   }
 
   /** Undoes `listen`, for a start that failed. */

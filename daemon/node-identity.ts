@@ -1,10 +1,19 @@
 import { randomBytes } from "node:crypto";
-import { closeSync, existsSync, fstatSync, fsyncSync, openSync, readFileSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  constants,
+  existsSync,
+  fstatSync,
+  fsyncSync,
+  openSync,
+  readFileSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import { PawlError, refuse } from "@pawl/protocol/errors";
 import { findAuthor, type Renamed, recognizeNode } from "./domain/board/author.js";
 import { authorOf, newIdentity, openIdentity } from "./identity/key.js";
-import { nameNewFile } from "./store/new-file.js";
+import { nameNewFile, syncDirectory } from "./store/new-file.js";
 import type { OpenDatabase } from "./store/open-database.js";
 import type { Identity } from "./turns/operation.js";
 
@@ -88,8 +97,10 @@ function keyFile({ stateDir, credentialsDirectory }: IdentityOptions): string {
 function read(path: string, { credentialsDirectory }: IdentityOptions): Key {
   let pem: string;
   let mode: number;
+  const isCredential = dirname(path) === credentialsDirectory;
   try {
-    const file = openSync(path, "r");
+    // The directory of credentials is the supervisor's, who may put links there.
+    const file = openSync(path, constants.O_RDONLY | (isCredential ? 0 : constants.O_NOFOLLOW));
     try {
       mode = fstatSync(file).mode;
       pem = readFileSync(file, "utf8");
@@ -100,7 +111,6 @@ function read(path: string, { credentialsDirectory }: IdentityOptions): Key {
     const { code } = error as NodeJS.ErrnoException;
     throw refuse("key_unreadable", `The identity key ${path} cannot be read: ${code}.`);
   }
-  const isCredential = dirname(path) === credentialsDirectory;
   const key = openIdentity(pem, isCredential ? mode & ~GROUP_READ_MODE : mode);
   if (key instanceof PawlError) throw refuse(key.kind, `${key.message} It is ${path}.`);
   return { author: authorOf(key), privateKey: key };
@@ -120,11 +130,6 @@ function make(path: string, options: IdentityOptions): Key {
     closeSync(file);
   }
   nameNewFile(partial, path);
-  const directory = openSync(dirname(path), "r");
-  try {
-    fsyncSync(directory);
-  } finally {
-    closeSync(directory);
-  }
+  syncDirectory(dirname(path));
   return read(path, options);
 }

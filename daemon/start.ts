@@ -45,11 +45,11 @@ async function startWith(options: {
   access: Access;
   notices: Notices;
 }): Promise<Daemon> {
-  const { config, log, passed, notices } = options;
+  const { config, log, passed, kernel, notices } = options;
   // What cannot be loaded is found before the database is touched.
   const providers = await loadProviders(config.leaseRules);
   const databasePath = join(config.stateDir, DATABASE_FILE);
-  const database = open(databasePath, config, notices);
+  const database = open(databasePath, config, kernel, notices);
   let daemon: Daemon | undefined;
   try {
     const node = identify(database, config, log);
@@ -67,13 +67,14 @@ async function startWith(options: {
   return daemon;
 }
 
-function open(path: string, config: Config, notices: Notices): OpenDatabase {
+function open(path: string, config: Config, kernel: Kernel | undefined, notices: Notices): OpenDatabase {
   const { mode, acceptModeChange, readOnly } = config;
   if (readOnly) return openDatabaseToRead({ path, mode });
   return openDatabase({
     path,
     mode,
     acceptModeChange,
+    ownDirectory: { flock: kernel?.flock },
     onMigrate: (from, to, bytes) =>
       notices.extend(
         MIGRATION_STEP_MS + bytes / MIGRATED_BYTES_PER_MS,

@@ -10,6 +10,21 @@ import { RawClient } from "./raw-client.js";
 export const PAWLD = join(import.meta.dirname, "../daemon/bin/pawld.js");
 export const PAWL = join(import.meta.dirname, "../client/bin/pawl.js");
 
+/** What runs pawld where koffi is not there, as on a machine that it has no build for. */
+export const WITHOUT_KOFFI = [process.execPath, "--import", dataUrl(registering(noKoffi()))];
+
+function noKoffi(): string {
+  return "export const resolve = (name, context, next) => { if (name === 'koffi') throw new Error('no koffi here'); return next(name, context); };";
+}
+
+function registering(hook: string): string {
+  return `import { register } from "node:module"; register(${JSON.stringify(dataUrl(hook))});`;
+}
+
+function dataUrl(script: string): string {
+  return `data:text/javascript,${encodeURIComponent(script)}`;
+}
+
 /** Registers what is to be done at the end: of the test that runs, unless said otherwise. */
 export type AtEnd = (action: () => void | Promise<void>) => void;
 

@@ -139,7 +139,9 @@ class RequestCall implements Call {
   }
 
   start(env: Env): Operation<Outcome<unknown>> {
-    return this.#method.perform(this.#params, env, this.#texts, this.#piece);
+    // Whoever may only read has no key made.
+    const given = this.#sender.readOnly ? { ...env, identity: null } : env;
+    return this.#method.perform(this.#params, given, this.#texts, this.#piece);
   }
 
   settle(outcome: unknown): void {

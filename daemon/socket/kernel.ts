@@ -27,6 +27,8 @@ export interface Kernel {
    * errno: EAGAIN when there is no room for it now.
    */
   sendDatagram(address: string, text: string): number;
+  /** Takes an exclusive lock on an open file or directory, without ever waiting (flock(2)). Returns 0, or the errno. */
+  flock(fd: number): number;
   /**
    * Ends the process without anything being run that libraries have left to be run at the end (_exit(2)). On a
    * disk that fails, some of that never returns: koffi itself syncs stdout, which may be a file there.
@@ -49,6 +51,8 @@ const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 const F_SETFD = 2;
 const FD_CLOEXEC = 1;
+const LOCK_EX = 2;
+const LOCK_NB = 4;
 const EPOLL_CLOEXEC = 0o2000000;
 const EPOLL_CTL_ADD = 1;
 const EPOLL_CTL_DEL = 2;
@@ -83,6 +87,7 @@ export async function openKernel(): Promise<Kernel | string> {
     const exit = libc.func("void _exit(int)");
     const getsockname = libc.func("int getsockname(int, void *, void *)");
     const fcntl = libc.func("int fcntl(int, int, int)");
+    const flock = libc.func("int flock(int, int)");
     const socketOf = libc.func("int socket(int, int, int)");
     const sendto = libc.func("long sendto(int, void *, size_t, int, void *, unsigned int)");
     const epollCreate = libc.func("int epoll_create1(int)");
@@ -139,6 +144,7 @@ export async function openKernel(): Promise<Kernel | string> {
         const flags = MSG_DONTWAIT | MSG_NOSIGNAL;
         return Number(sendto(datagrams, bytes, bytes.length, flags, to, to.length)) < 0 ? koffi.errno() : 0;
       },
+      flock: (fd) => ((flock(fd, LOCK_EX | LOCK_NB) as number) === 0 ? 0 : koffi.errno()),
       exit: (code) => void exit(code),
     };
   } catch (error) {

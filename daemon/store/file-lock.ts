@@ -1,5 +1,7 @@
-import { readFileSync, statSync } from "node:fs";
+import { lstatSync } from "node:fs";
+import { PawlError } from "@pawl/protocol/errors";
 import Database from "better-sqlite3";
+import { lockHolder } from "./kernel-locks.js";
 
 /**
  * Taking a lock goes through weaker ones, so two processes that try at the same moment can each be in the
@@ -19,8 +21,17 @@ export class FileLock {
     this.#database = database;
   }
 
-  /** Takes the lock, or returns the pid of the process that holds it (null where the kernel does not tell). */
+  /**
+   * Takes the lock, or returns the pid of the process that holds it (null where the kernel does not tell). Refuses with
+   * `forbidden` a link: SQLite would follow it to a file of others.
+   */
   static take(path: string): FileLock | { heldBy: number | null } {
+    if (lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink()) {
+      throw new PawlError(
+        "forbidden",
+        `The lock ${path} is a link, and no link is followed. See who put it there, and remove it.`,
+      );
+    }
     const database = new Database(path, { timeout: CONTEST_MS });
     try {
       // EXCLUSIVE also keeps others from reading, so that a lock is a lock for whatever opens the file.
@@ -30,7 +41,7 @@ export class FileLock {
     } catch (error) {
       database.close();
       if (error instanceof Database.SqliteError && error.code.startsWith("SQLITE_BUSY")) {
-        return { heldBy: lockHolder(path) };
+        return { heldBy: lockHolder(path, "POSIX") };
       }
       throw error;
     }
@@ -39,33 +50,4 @@ export class FileLock {
   release(): void {
     this.#database.close();
   }
-}
-
-/** The process that has a write lock on a file, from the kernel's own list (proc_locks(5)). */
-function lockHolder(path: string): number | null {
-  try {
-    const { ino, dev } = statSync(path);
-    const device = `${hex(major(dev))}:${hex(minor(dev))}`;
-    for (const line of readFileSync("/proc/locks", "utf8").split("\n")) {
-      const fields = line.trim().split(/\s+/);
-      const pid = Number(fields[4]);
-      if (fields[3] === "WRITE" && fields[5] === `${device}:${ino}` && pid > 0) return pid;
-    }
-  } catch {
-    // Without /proc the refusal is the same, only less telling.
-  }
-  return null;
-}
-
-/** makedev(3): the major number in bits 8 to 19 and from 32 on, the minor in 0 to 7 and 20 to 31. */
-function major(dev: number): number {
-  return Math.floor(dev / 2 ** 8) % 2 ** 12;
-}
-
-function minor(dev: number): number {
-  return (dev % 2 ** 8) + (Math.floor(dev / 2 ** 20) % 2 ** 12) * 2 ** 8;
-}
-
-function hex(value: number): string {
-  return value.toString(16).padStart(2, "0");
 }

@@ -1,4 +1,16 @@
-import { linkSync, lstatSync, renameSync, unlinkSync } from "node:fs";
+import { randomBytes } from "node:crypto";
+import {
+  closeSync,
+  fsyncSync,
+  linkSync,
+  lstatSync,
+  openSync,
+  renameSync,
+  rmSync,
+  unlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { dirname } from "node:path";
 
 /** What file systems without links say to one, such as some of other machines. */
 const NO_LINKS = new Set(["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS"]);
@@ -19,5 +31,37 @@ export function nameNewFile(partial: string, path: string): void {
       });
     }
     renameSync(partial, path);
+  }
+}
+
+/**
+ * Puts a file of ours alone in the place of what has its name, a link too: at any moment there is the whole former one
+ * or the whole new one. `durable` returns once the new one is on disk, and has that hold over a power loss.
+ */
+export function replaceFile(path: string, text: string, { durable }: { durable: boolean }): void {
+  const partial = `${path}.${randomBytes(8).toString("hex")}`;
+  try {
+    const file = openSync(partial, "wx", 0o600);
+    try {
+      writeFileSync(file, text);
+      if (durable) fsyncSync(file);
+    } finally {
+      closeSync(file);
+    }
+    renameSync(partial, path);
+  } catch (error) {
+    rmSync(partial, { force: true });
+    throw error;
+  }
+  if (durable) syncDirectory(dirname(path));
+}
+
+/** Waits until the names in a directory are on disk. */
+export function syncDirectory(directory: string): void {
+  const file = openSync(directory, "r");
+  try {
+    fsyncSync(file);
+  } finally {
+    closeSync(file);
   }
 }

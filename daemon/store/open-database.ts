@@ -1,6 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { constants, existsSync, mkdirSync, statSync } from "node:fs";
-import { dirname } from "node:path";
+import { constants, existsSync, statSync } from "node:fs";
 import type { Mode, Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import type Database from "better-sqlite3";
@@ -9,10 +8,10 @@ import { SIGNING_KEY_BYTES, signWith } from "../identity/signature.js";
 import { type BackupWatch, backUp } from "./backup.js";
 import { blockedAt, cannotOpen, describeBlock } from "./cannot-open.js";
 import { connect, connectToRead } from "./connection.js";
-import { FileLock } from "./file-lock.js";
 import { readTime } from "./kept-time.js";
 import { latestVersion, migrate, schemaVersion } from "./migrate.js";
 import { SqliteStore } from "./sqlite.js";
+import { checkStateDirectory, type Flock, makeStateDirectory, WriterLock } from "./state-directory.js";
 import type { Store } from "./store.js";
 
 export interface DatabaseOptions {
@@ -23,6 +22,8 @@ export interface DatabaseOptions {
   /** Opens a database that was made with another mode or node id, and keeps the new one. */
   acceptModeChange?: boolean;
   time?: TimeSource;
+  /** Given where the database has a directory of its own: nobody else may change what is in it, and it is locked. */
+  ownDirectory?: { flock: Flock | undefined };
   /** Told before each step that brings the tables up to date, with the bytes of the database. */
   onMigrate?: (from: number, to: number, bytes: number) => void;
 }
@@ -45,13 +46,15 @@ export interface OpenDatabase {
   end(): void;
   /** Refuses like `backUp`. */
   backUp(path: string, watch: BackupWatch): Promise<Result<"daemon.backup">>;
+  /** Has whoever is refused because this process writes the database be told where it listens. */
+  announce(sockets: readonly string[]): void;
   close(): void;
 }
 
 /**
  * Opens and migrates a database as its one writer. Refuses with `invalid_state` when another process writes
- * it (details.pid), when it was made by a newer pawl, or with another mode or node id, and with `unavailable`
- * when the file or its directory cannot be used.
+ * it (details.pid), when it was made by a newer pawl, or with another mode or node id, with `forbidden` when others may
+ * replace it, and with `unavailable` when the file or its directory cannot be used.
  */
 export function openDatabase(options: DatabaseOptions): OpenDatabase {
   const { path } = options;
@@ -60,9 +63,13 @@ export function openDatabase(options: DatabaseOptions): OpenDatabase {
     for (const action of toClose.splice(0).reverse()) action();
   };
   try {
+    let lock: WriterLock | undefined;
     if (path !== ":memory:") {
-      const lock = lockDatabase(path);
-      toClose.push(() => lock.release());
+      makeStateDirectory(path);
+      if (options.ownDirectory !== undefined) checkStateDirectory(path, { readOnly: false });
+      const taken = WriterLock.take(path, options.ownDirectory?.flock);
+      toClose.push(() => taken.release());
+      lock = taken;
     }
     const database = connect(path);
     toClose.push(() => database.close());
@@ -74,7 +81,8 @@ export function openDatabase(options: DatabaseOptions): OpenDatabase {
     const sign = signWith(signingKeyOf(database));
     const store = new SqliteStore(database);
     toClose.push(() => store.close());
-    return { ...parts(database, store), clock, mode, schemaVersion, sign, close };
+    const announce = (sockets: readonly string[]): void => lock?.announce(sockets);
+    return { ...parts(database, store), clock, mode, schemaVersion, sign, announce, close };
   } catch (error) {
     close();
     throw cannotOpen(path, error);
@@ -132,6 +140,7 @@ export function openDatabaseToRead(options: Pick<DatabaseOptions, "path" | "mode
       { what: "database" },
     );
   }
+  checkStateDirectory(path, { readOnly: true });
   const database = connectOrRefuse(path);
   try {
     const version = schemaVersion(database);
@@ -154,7 +163,9 @@ export function openDatabaseToRead(options: Pick<DatabaseOptions, "path" | "mode
     const clock = new Clock(readTime(readMeta(database, "clock")), options.time);
     const store = new SqliteStore(database);
     const close = (): void => store.close();
-    return { ...parts(database, store), clock, mode, schemaVersion: version, sign: signsNothing, close };
+    const announce = (): void => {};
+    const sign = signsNothing;
+    return { ...parts(database, store), clock, mode, schemaVersion: version, sign, announce, close };
   } catch (error) {
     database.close();
     throw error;
@@ -174,18 +185,6 @@ function connectOrRefuse(path: string): Database.Database {
       { cause: error },
     );
   }
-}
-
-function lockDatabase(path: string): FileLock {
-  mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
-  const lock = FileLock.take(`${path}.lock`);
-  if (lock instanceof FileLock) return lock;
-  const holder = lock.heldBy === null ? "Another process" : `The process with pid ${lock.heldBy}`;
-  throw new PawlError(
-    "invalid_state",
-    `${holder} writes the database ${path}, which takes one writer at a time. Stop it, or use another state directory.`,
-    { pid: lock.heldBy },
-  );
 }
 
 /** The mode belongs to the database (spec: sequence.md), because changing it would change what ids mean. */

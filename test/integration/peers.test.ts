@@ -3,7 +3,7 @@ import { spawnSync } from "node:child_process";
 import { chmodSync } from "node:fs";
 import { METHODS, type Result } from "@pawl/protocol";
 import { describe, expect, test } from "vitest";
-import { Place, type StartOptions, startDaemon } from "../daemon.js";
+import { Place, type StartOptions, startDaemon, WITHOUT_KOFFI } from "../daemon.js";
 import type { RawReply } from "../raw-client.js";
 import { startRaw } from "../raw-process.js";
 import { expectRefusal } from "../refusal.js";
@@ -137,11 +137,7 @@ describe("--allow-uid and --allow-gid", () => {
 });
 
 describe("where the kernel cannot be asked", () => {
-  // koffi is not there, as on a machine that it has no build for.
-  const hook =
-    "export const resolve = (name, context, next) => { if (name === 'koffi') throw new Error('no koffi here'); return next(name, context); };";
-  const register = `import { register } from "node:module"; register(${JSON.stringify(`data:text/javascript,${encodeURIComponent(hook)}`)});`;
-  const command = [process.execPath, "--import", `data:text/javascript,${encodeURIComponent(register)}`];
+  const command = WITHOUT_KOFFI;
 
   test("the daemon says so once and serves all the same", async () => {
     const place = new Place();

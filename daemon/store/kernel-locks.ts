@@ -1,0 +1,44 @@
+// Who holds a lock on a file, from the kernel's own list (proc_locks(5)). Without /proc nobody is named.
+import { readFileSync, statSync } from "node:fs";
+
+/** How a lock was taken: flock(2), or fcntl(2) and thereby SQLite. */
+export type LockKind = "FLOCK" | "POSIX";
+
+/** The process that has a write lock on a file; null where the kernel does not tell. */
+export function lockHolder(path: string, kind: LockKind): number | null {
+  return lockHolders(path, kind)[0] ?? null;
+}
+
+/** The other processes that have write locks on a file. */
+export function otherLockHolders(path: string, kind: LockKind): number[] {
+  return lockHolders(path, kind).filter((pid) => pid !== process.pid);
+}
+
+function lockHolders(path: string, kind: LockKind): number[] {
+  const pids: number[] = [];
+  try {
+    const { ino, dev } = statSync(path);
+    const file = `${hex(major(dev))}:${hex(minor(dev))}:${ino}`;
+    for (const line of readFileSync("/proc/locks", "utf8").split("\n")) {
+      const fields = line.trim().split(/\s+/);
+      const pid = Number(fields[4]);
+      if (fields[1] === kind && fields[3] === "WRITE" && fields[5] === file && pid > 0) pids.push(pid);
+    }
+  } catch {
+    // A refusal is the same without the pid, only less telling.
+  }
+  return pids;
+}
+
+/** makedev(3): the major number in bits 8 to 19 and from 32 on, the minor in 0 to 7 and 20 to 31. */
+function major(dev: number): number {
+  return Math.floor(dev / 2 ** 8) % 2 ** 12;
+}
+
+function minor(dev: number): number {
+  return (dev % 2 ** 8) + (Math.floor(dev / 2 ** 20) % 2 ** 12) * 2 ** 8;
+}
+
+function hex(value: number): string {
+  return value.toString(16).padStart(2, "0");
+}
