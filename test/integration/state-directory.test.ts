@@ -69,7 +69,7 @@ describe("the lock", () => {
     expect(await refusedStart(place.spawn({ command: WITHOUT_KOFFI }))).toContain(`pid ${first.pid} `);
     await first.end();
     const second = await place.start({ command: WITHOUT_KOFFI });
-    for (const command of [WITHOUT_KOFFI, undefined]) {
+    for (const command of [WITHOUT_KOFFI, [process.execPath]]) {
       const other = new Place().spawn({ command, args: ["--state-dir", place.stateDir] });
       expect(await refusedStart(other)).toContain(`pid ${second.pid} `);
     }
