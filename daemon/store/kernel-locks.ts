@@ -9,11 +9,6 @@ export function lockHolder(path: string, kind: LockKind): number | null {
   return lockHolders(path, kind)[0] ?? null;
 }
 
-/** The other processes that have write locks on a file. */
-export function otherLockHolders(path: string, kind: LockKind): number[] {
-  return lockHolders(path, kind).filter((pid) => pid !== process.pid);
-}
-
 function lockHolders(path: string, kind: LockKind): number[] {
   const pids: number[] = [];
   try {

@@ -66,12 +66,15 @@ describe("the lock", () => {
   test("a daemon that cannot lock a directory locks the file, and one that can excludes it and is excluded", async () => {
     const place = new Place();
     const first = await place.start();
-    expect(await refusedStart(place.spawn({ command: WITHOUT_KOFFI }))).toContain(`pid ${first.pid} `);
+    const without = place.spawn({ command: WITHOUT_KOFFI });
+    expect(await without.exited).toBe(3);
+    expect(without.stderr).toContain(`pid ${first.pid} `);
     await first.end();
     const second = await place.start({ command: WITHOUT_KOFFI });
     for (const command of [WITHOUT_KOFFI, [process.execPath]]) {
       const other = new Place().spawn({ command, args: ["--state-dir", place.stateDir] });
-      expect(await refusedStart(other)).toContain(`pid ${second.pid} `);
+      expect(await other.exited).toBe(3);
+      expect(other.stderr).toContain(`pid ${second.pid} `);
     }
   });
 
