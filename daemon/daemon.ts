@@ -154,7 +154,7 @@ export class Daemon {
         const told = this.#connections.get(number)?.notify(method, params) ?? false;
         if (told && method === "command.cancelled") this.#commandPush.ended(number, commandOf(params));
       },
-      broken: (error) => this.#endBroken(error),
+      broken: (error) => void this.#endBroken(error),
     });
   }
 
@@ -311,8 +311,8 @@ export class Daemon {
     }
   }
 
-  /** The storage failed: nothing more is written, and the answers that are made already go out. */
-  #endBroken(error: unknown): void {
+  /** The storage failed: nothing more is written, the answers that are made go out, and what arrives is refused. */
+  async #endBroken(error: unknown): Promise<void> {
     this.#stopping = true;
     this.#idleExit.stop();
     this.#notices.stopping("Ending, because the storage failed");
@@ -320,7 +320,10 @@ export class Daemon {
       { err: error },
       "the storage failed; ending, so that a restart begins from what is on disk",
     );
-    void this.#connections.close().then(() => this.#end(1));
+    // As at a stop: a connection that closed on a request would leave open whether that was performed.
+    await new Promise((resolve) => setTimeout(resolve, REFUSING_MS));
+    await this.#connections.close();
+    this.#end(1);
   }
 
   /** Ends the process after a failure of the storage, without another look at the disk. */
