@@ -179,6 +179,8 @@ export const PIPELINE = noun("pipeline", {
 
     list: method({
       summary: "Items by stage, in rank order",
+      description:
+        "A page looks at no more than 1,000 items for those that fit `agent` and `blocked`: it may have few, or none, and a `next`.",
       params: z.strictObject({
         stage: stage.optional(),
         agent: agent.optional(),
@@ -315,6 +317,9 @@ export const PIPELINE = noun("pipeline", {
             retryMs: duration.optional().meta({ description: "With clock_ahead: when to offer it again." }),
           }),
         ),
+        more: z.literal(true).optional().meta({
+          description: "Within transact: the changes that follow those counted here were not looked at.",
+        }),
       }),
       writes: true,
       repeatable: true,

@@ -6,7 +6,7 @@ import { connect } from "../../daemon/dist/store/connection.js";
 import { migrate } from "../../daemon/dist/store/migrate.js";
 import { SqliteStore } from "../../daemon/dist/store/sqlite.js";
 import type { Operation, SqlParams, Statement, Step } from "../../daemon/dist/store/statement.js";
-import type { Env } from "../../daemon/dist/turns/operation.js";
+import { type Env, type Outcome, Unfinished, Wait } from "../../daemon/dist/turns/operation.js";
 import { TurnMemory } from "../../daemon/dist/turns/turn-memory.js";
 
 /** Something that runs operations, each in a transaction of its own. */
@@ -14,6 +14,18 @@ export interface Driver {
   readonly database: Database.Database;
   perform<T>(operation: Operation<T>): Promise<T>;
   close(): void;
+}
+
+/** Performs an operation to its last step, each step in a transaction of its own. */
+export async function performSteps<T>(
+  driver: Driver,
+  start: (env: Env) => Operation<Outcome<T>>,
+  env: Env,
+): Promise<T> {
+  let outcome: unknown = await driver.perform(start(env));
+  while (outcome instanceof Unfinished) outcome = await driver.perform(outcome.goOn(env));
+  if (outcome instanceof PawlError || outcome instanceof Wait) throw outcome;
+  return outcome as T;
 }
 
 /** An environment in which everything that a test does not give is missing, and says so when it is asked for. */

@@ -103,3 +103,89 @@ test("a step that fails by itself too is the answer, and another call does the r
   await expect(pawl.call("queue.retry", { queue: "q" })).rejects.toMatchObject({ kind: "internal" });
   expect(await pawl.call("queue.retry", { queue: "q" })).toEqual({ retried: 600 });
 });
+
+/** Follows `next` and gives the items of all pages, with how many pages there were. */
+async function listAll(pawl: InProcess, filter: object): Promise<{ ids: string[]; pages: number }> {
+  const ids: string[] = [];
+  let [pages, after] = [0, undefined as string | undefined];
+  do {
+    const page = await pawl.call("pipeline.list", { ...filter, ...(after === undefined ? {} : { after }) });
+    ids.push(...Object.values(page.stages).flatMap((items) => items.map(({ storyId }) => storyId)));
+    after = page.next;
+    pages += 1;
+  } while (after !== undefined);
+  return { ids, pages };
+}
+
+test("a filter that fits few items ends its pages after so many items, and misses none", async () => {
+  const pawl = new InProcess();
+  const made = Array.from({ length: 2500 }, (_, index) => `I-${String(index).padStart(4, "0")}`);
+  await Promise.all(
+    made.map((storyId, index) =>
+      pawl.call("pipeline.write", {
+        storyId,
+        stage: index < 1500 ? "1_backlog" : "2_current",
+        ...(index % 1200 === 7 ? { agent: "rare", blocked: true } : {}),
+      }),
+    ),
+  );
+  const rare = ["I-0007", "I-1207", "I-2407"];
+  expect(await listAll(pawl, { agent: "rare" })).toEqual({ ids: rare, pages: 3 });
+  expect(await listAll(pawl, { agent: "nosuch" })).toEqual({ ids: [], pages: 3 });
+  expect(await listAll(pawl, { blocked: true, stage: "1_backlog" })).toEqual({
+    ids: rare.slice(0, 2),
+    pages: 2,
+  });
+  expect(await listAll(pawl, { agent: "rare", limit: 1 })).toEqual({ ids: rare, pages: 3 });
+  expect((await listAll(pawl, { blocked: false, limit: 1000 })).ids).toHaveLength(2497);
+  expect(await listAll(pawl, { limit: 1000 })).toEqual({ ids: made, pages: 3 });
+  expect(await listAll(pawl, { limit: 250 })).toEqual({ ids: made, pages: 10 });
+});
+
+test("changes are taken in a few at a time, and within transact the first of them", async () => {
+  const [source, target, whole] = [new InProcess(), new InProcess(), new InProcess()];
+  for (let index = 0; index < 40; index++) {
+    await source.call("pipeline.write", { storyId: `I-${index}`, stage: "1_backlog" });
+  }
+  const { author, board } = await source.call("pipeline.identity", {});
+  for (const node of [target, whole]) {
+    await node.call("peer.trust", { author, name: "source", ...(board === null ? {} : { board }) });
+  }
+  const { changes } = await source.call("pipeline.changes", { heads: [] });
+  expect(changes).toHaveLength(40);
+  const taken = target.call("pipeline.apply", { changes }, 1);
+  const other = await target.call("pipeline.watch", {}, 2);
+  expect(other.revision).toBeGreaterThan(0);
+  expect(other.revision).toBeLessThan(40);
+  expect(await taken).toEqual({ applied: 40, duplicate: 0, rejected: [] });
+  expect(await target.call("pipeline.apply", { changes })).toEqual({
+    applied: 0,
+    duplicate: 40,
+    rejected: [],
+  });
+
+  const calls = [{ method: "pipeline.apply", params: { changes } }];
+  const [first] = (await whole.call("transact", { calls })).results as [{ applied: number }];
+  expect(first).toEqual({ applied: expect.any(Number), duplicate: 0, rejected: [], more: true });
+  expect((await whole.call("pipeline.watch", {})).revision).toBe(first.applied);
+
+  const rebuilt = source.call("pipeline.rebuild", { verify: true }, 1);
+  await source.call("pipeline.watch", {}, 2);
+  const step = await rebuilt;
+  expect(step).toMatchObject({ changes: 40, items: 0, differences: [] });
+  const items = await source.call("pipeline.rebuild", { verify: true, after: step.next as string });
+  expect(items).toEqual({ changes: 40, items: 40, differences: [] });
+});
+
+test("what can be reached from an item is looked at in steps", async () => {
+  const pawl = new InProcess();
+  const name = (index: number): string => `I-${index}`;
+  const long = 1200;
+  for (let index = 0; index < long; index++) {
+    const dependsOn = [name((index + 1) % long), ...(index === 0 ? ["nowhere"] : [])];
+    void pawl.call("pipeline.write", { storyId: name(index), stage: "1_backlog", dependsOn });
+  }
+  const { missing, cycle } = await pawl.call("pipeline.read", { storyId: name(0) });
+  expect(missing).toEqual(["nowhere"]);
+  expect(cycle).toEqual(Array.from({ length: long - 1 }, (_, index) => name(index + 1)));
+});

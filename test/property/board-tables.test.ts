@@ -8,7 +8,7 @@ import { rebuild } from "../../daemon/dist/domain/board/rebuild.js";
 import { apply, changes, heads } from "../../daemon/dist/domain/board/sync.js";
 import { trust } from "../../daemon/dist/domain/peer/peer.js";
 import type { Env } from "../../daemon/dist/turns/operation.js";
-import { asynchronousDriver, type Driver, envOf, synchronousDriver } from "../domain/drive.js";
+import { asynchronousDriver, type Driver, envOf, performSteps, synchronousDriver } from "../domain/drive.js";
 import { Author, BOARD, hashOf } from "./board-author.js";
 import { AUTHORS, changeSet, delivery, ordered } from "./board-changes.js";
 import { type Model, model } from "./board-model.js";
@@ -25,6 +25,7 @@ const env = envOf({
   identity: () => ({ author: READER.id, privateKey: READER.privateKey, databaseFile: "memory" }),
   sign: () => "a".repeat(43),
   random: (bytes: number) => Buffer.alloc(bytes, 7),
+  mayGoOn: true,
   effects: envOf({ wake: ignored, log: ignored } as unknown as Partial<Env>) as unknown as Env["effects"],
 });
 
@@ -44,7 +45,7 @@ async function deliver(driver: Driver, offered: readonly SignedChange[], atOnce:
     const before = applied;
     for (let from = 0; from < waiting.length; from += atOnce) {
       const part = waiting.slice(from, from + atOnce);
-      const result = await driver.perform(apply({ changes: part }, env));
+      const result = await performSteps(driver, (given) => apply({ changes: part }, given), env);
       expect(result.applied + result.duplicate + result.rejected.length).toBe(part.length);
       applied += result.applied;
       expect(result.rejected.filter(({ kind }) => kind !== "missing_prev")).toEqual([]);
@@ -91,8 +92,7 @@ async function differences(driver: Driver): Promise<unknown[]> {
   const found: unknown[] = [];
   let after: string | undefined;
   do {
-    const step = await driver.perform(rebuild({ verify: true, limit: 5, after }));
-    if (step instanceof PawlError) throw step;
+    const step = await performSteps(driver, () => rebuild({ verify: true, limit: 5, after }), envOf({}));
     found.push(...step.differences);
     after = step.next;
   } while (after !== undefined);

@@ -1,8 +1,8 @@
 import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
-import { MAX_PAGE_BYTES } from "@pawl/protocol/limits";
-import { all, type Operation, one, sql } from "../../store/statement.js";
-import type { Env } from "../../turns/operation.js";
+import { MAX_PAGE_BYTES, MAX_STAGE_LENGTH } from "@pawl/protocol/limits";
+import { all, type Operation, one, type Statement, sql } from "../../store/statement.js";
+import { type Env, type Outcome, Unfinished } from "../../turns/operation.js";
 import { type Op, readStored, writeChange } from "./change.js";
 import { dependencyProblems } from "./dependencies.js";
 import { type Item, type ItemRow, isNewer, itemOf } from "./merge.js";
@@ -20,8 +20,14 @@ import { describeOp, planDelete, planWrite } from "./write.js";
 
 /** Of the random name of a board. */
 const BOARD_BYTES = 16;
-/** Items that are looked at for a cycle of dependencies: a read stays short on a board that is tied into one knot. */
+/** Items that are looked at for a cycle of dependencies: a read ends on a board that is tied into one knot. */
 const MAX_GRAPH_ITEMS = 10_000;
+/** Items that one step looks at for that: some 3 ms of work. */
+const GRAPH_ITEMS_PER_STEP = 500;
+/** Items that a page of a list looks at for those that fit: some 2 ms of work. A page that found few ends there. */
+const MAX_SCANNED_ITEMS = 1000;
+/** Items that a list reads at once: one can be large, and a page is full after some bytes. */
+const ITEMS_PER_READ = 64;
 
 const selectLastRank = sql<{ rank: string }>(`
   SELECT rank FROM pawl_item WHERE stage = :stage ORDER BY rank DESC, story_id DESC LIMIT 1`);
@@ -34,15 +40,29 @@ const FILTERS = `
   (:anyAgent = 1 OR agent = :agent OR (:agent IS NULL AND agent IS NULL))
   AND (:anyBlocked = 1 OR blocked = :blocked)`;
 
-const selectPage = sql<StoredItem>(`
+const AFTER_PLACE = "stage IS NOT NULL AND (stage, rank, story_id) > (:stage, :rank, :storyId)";
+
+const AFTER_PLACE_IN_STAGE = "stage = :stage AND (rank, story_id) > (:rank, :storyId)";
+
+const selectItems = sql<StoredItem>(`
   SELECT * FROM pawl_item
-  WHERE stage IS NOT NULL AND (stage, rank, story_id) > (:stage, :rank, :storyId) AND ${FILTERS}
+  WHERE ${AFTER_PLACE} AND (stage, rank, story_id) <= (:lastStage, :lastRank, :lastStoryId) AND ${FILTERS}
   ORDER BY stage, rank, story_id LIMIT :rows`);
 
-const selectPageOfStage = sql<StoredItem>(`
+const selectItemsOfStage = sql<StoredItem>(`
   SELECT * FROM pawl_item
-  WHERE stage = :stage AND (rank, story_id) > (:rank, :storyId) AND ${FILTERS}
+  WHERE ${AFTER_PLACE_IN_STAGE} AND (rank, story_id) <= (:lastRank, :lastStoryId) AND ${FILTERS}
   ORDER BY rank, story_id LIMIT :rows`);
+
+/** The last place that a page looks at, if there are so many: found without reading what is before it. */
+function placeBehind(place: string): Statement<PlaceRow> {
+  return sql(`
+    SELECT stage, rank, story_id FROM pawl_item WHERE ${place} ORDER BY stage, rank, story_id LIMIT 1 OFFSET :passed`);
+}
+
+const selectPlaceBehind = placeBehind(AFTER_PLACE);
+
+const selectPlaceBehindInStage = placeBehind(AFTER_PLACE_IN_STAGE);
 
 /** From the newest on; those at the same time are in the order that the merge gives them, on all nodes the same. */
 const selectHistory = sql<TouchRow>(`
@@ -76,6 +96,12 @@ const countForks = sql<{ forks: number }>(`
   SELECT count(*) AS forks FROM pawl_branch b WHERE EXISTS
     (SELECT 1 FROM pawl_branch o
      WHERE o.author = b.author AND o.incarnation = b.incarnation AND o.branch < b.branch)`);
+
+interface PlaceRow {
+  stage: string;
+  rank: string;
+  story_id: string;
+}
 
 /** A change that was about an item: its number and its stamp. */
 interface TouchRow extends StampRow {
@@ -124,66 +150,114 @@ export function* remove(
   return committed instanceof PawlError ? committed : { deleted: true, changeId: committed.id };
 }
 
-export function* read(params: Parsed<"pipeline.read">): Operation<Result<"pipeline.read">> {
+export function* read(
+  params: Parsed<"pipeline.read">,
+  env: Env,
+): Operation<Outcome<Result<"pipeline.read">>> {
   const { storyId } = params;
   const found = yield* findItem(storyId);
   const item = found === undefined ? null : itemOf(found.row);
   if (item === null || item.dependsOn.length === 0) return { item };
+  return yield* readDependencies(item, { graph: new Map(), waiting: [storyId], next: 0 }, env);
+}
 
-  const graph = new Map<string, readonly string[]>();
-  const waiting = [storyId];
-  for (const id of waiting) {
-    if (graph.has(id) || graph.size >= MAX_GRAPH_ITEMS) continue;
-    const known = yield* one(selectDependsOn, { storyId: id });
+/** The part of the board that can be reached from an item, as far as it was looked at. */
+interface Reached {
+  readonly graph: Map<string, readonly string[]>;
+  /** Items to look at, those before `next` are. */
+  readonly waiting: string[];
+  readonly next: number;
+}
+
+/** One step of looking for missing items and a cycle, and those that follow it. */
+function* readDependencies(
+  item: Item,
+  { graph, waiting, next }: Reached,
+  env: Env,
+): Operation<Outcome<Result<"pipeline.read">>> {
+  let looked = 0;
+  let at = next;
+  for (; at < waiting.length && graph.size < MAX_GRAPH_ITEMS; at++) {
+    if (looked === GRAPH_ITEMS_PER_STEP) {
+      // In a transaction there is one step: what it has not looked at is taken for none of a cycle.
+      if (!env.mayGoOn) break;
+      return new Unfinished((later) => readDependencies(item, { graph, waiting, next: at }, later));
+    }
+    const storyId = waiting[at] as string;
+    if (graph.has(storyId)) continue;
+    looked += 1;
+    const known = yield* one(selectDependsOn, { storyId });
     if (known === undefined) continue;
     const dependsOn = JSON.parse(known.depends_on) as string[];
-    graph.set(id, dependsOn);
-    waiting.push(...dependsOn);
+    graph.set(storyId, dependsOn);
+    if (waiting.length < 2 * MAX_GRAPH_ITEMS || at === 0) waiting.push(...dependsOn);
   }
-  const { missing, cycle } = dependencyProblems(storyId, graph);
-  return { item, ...(missing.length > 0 ? { missing } : {}), ...(cycle === null ? {} : { cycle }) };
+  const looksAtAll = at >= waiting.length || at > item.dependsOn.length;
+  const { missing, cycle } = dependencyProblems(item.storyId, graph);
+  return {
+    item,
+    ...(missing.length > 0 && looksAtAll ? { missing } : {}),
+    ...(cycle === null ? {} : { cycle }),
+  };
 }
 
 export function* list(params: Parsed<"pipeline.list">): Operation<Result<"pipeline.list"> | PawlError> {
   const { stage, agent, blocked, limit, after } = params;
-  const place = after === undefined ? START : placeOf(after);
-  if (place === undefined || (stage !== undefined && after !== undefined && place[0] !== stage)) {
+  const start = after === undefined ? START : placeOf(after);
+  if (start === undefined || (stage !== undefined && after !== undefined && start[0] !== stage)) {
     const message = `${shown(after)} is not the \`next\` of a page of this list`;
     return refuse("invalid_params", `${message}. Begin without \`after\`.`, {
       issues: [{ path: "/after", message }],
     });
   }
-  const [afterStage, rank, storyId] = place;
-  const rows = yield* all(stage === undefined ? selectPage : selectPageOfStage, {
-    stage: stage ?? afterStage,
-    rank,
-    storyId,
+  let place: ListPlace = stage === undefined ? start : [stage, start[1], start[2]];
+  const isFiltered = agent !== undefined || blocked !== undefined;
+  const behind = yield* one(stage === undefined ? selectPlaceBehind : selectPlaceBehindInStage, {
+    ...placeParams(place),
+    // The first that the page has no room for, of a list that shows all.
+    passed: isFiltered ? MAX_SCANNED_ITEMS - 1 : limit,
+  });
+  const end: ListPlace = behind === undefined ? END : [behind.stage, behind.rank, behind.story_id];
+  const filters = {
     anyAgent: agent === undefined ? 1 : 0,
     agent: agent ?? null,
     anyBlocked: blocked === undefined ? 1 : 0,
     blocked: blocked ? 1 : 0,
-    rows: limit + 1,
-  });
+    lastStage: end[0],
+    lastRank: end[1],
+    lastStoryId: end[2],
+  };
 
   const stages = new Map<string, Item[]>();
   let taken = 0;
   let bytes = 0;
-  let last: Item | undefined;
-  for (const row of rows) {
-    bytes += row.story_id.length + (row.name?.length ?? 0) + (row.agent?.length ?? 0) + row.depends_on.length;
-    if (last !== undefined && (taken === limit || bytes > MAX_PAGE_BYTES)) {
-      return {
-        stages: Object.fromEntries(stages),
-        next: JSON.stringify([last.stage, last.rank, last.storyId]),
-      };
+  const page = (next: ListPlace | undefined): Result<"pipeline.list"> => ({
+    stages: Object.fromEntries(stages),
+    ...(next === undefined ? {} : { next: JSON.stringify(next) }),
+  });
+  for (;;) {
+    const rows: StoredItem[] = yield* all(stage === undefined ? selectItems : selectItemsOfStage, {
+      ...placeParams(place),
+      ...filters,
+      rows: ITEMS_PER_READ,
+    });
+    for (const row of rows) {
+      bytes +=
+        row.story_id.length + (row.name?.length ?? 0) + (row.agent?.length ?? 0) + row.depends_on.length;
+      if (taken > 0 && (taken === limit || bytes > MAX_PAGE_BYTES)) return page(place);
+      const item = itemOf(itemRowOf(row)) as Item;
+      const items = stages.get(item.stage);
+      if (items === undefined) stages.set(item.stage, [item]);
+      else items.push(item);
+      place = [item.stage, item.rank, item.storyId];
+      taken += 1;
     }
-    last = itemOf(itemRowOf(row)) as Item;
-    const items = stages.get(last.stage);
-    if (items === undefined) stages.set(last.stage, [last]);
-    else items.push(last);
-    taken += 1;
+    if (rows.length < ITEMS_PER_READ) return page(behind && end);
   }
-  return { stages: Object.fromEntries(stages) };
+}
+
+function placeParams([stage, rank, storyId]: ListPlace): Record<string, string> {
+  return { stage, rank, storyId };
 }
 
 export function* history(
@@ -263,6 +337,9 @@ type ListPlace = readonly [string, string, string];
 
 /** Before every item: no stage is empty. */
 const START: ListPlace = ["", "", ""];
+
+/** After every item: no character is greater, and no rank has this one. */
+const END: ListPlace = ["\u{10ffff}".repeat(MAX_STAGE_LENGTH), "\u{10ffff}", ""];
 
 /** After every change: a counter is less. */
 const NEWEST: StampRow = {

@@ -1,6 +1,7 @@
 import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
+import { type Outcome, Unfinished } from "../../turns/operation.js";
 import { type Change, openChange, readStored } from "./change.js";
 import { compareHlc } from "./hybrid-clock.js";
 import { type Cell, type Increment, type ItemRow, merge, type Stored, stampOf } from "./merge.js";
@@ -15,8 +16,14 @@ import {
   writeItem,
 } from "./tables.js";
 
-/** Changes that one step replays to see what they make of items, so that it stays short. */
-const MAX_REPLAYED_CHANGES = 1000;
+/** Changes that one step goes through: some 4 ms of work ... */
+const CHANGES_PER_STEP = 16;
+/** ... unless they touch many items. */
+const CHARACTERS_PER_STEP = 8192;
+/** Items that one step makes anew ... */
+const ITEMS_PER_STEP = 32;
+/** ... and changes that it replays for that. An item that more changes are about takes a step for itself. */
+const MAX_REPLAYED_CHANGES = 64;
 
 const selectChanges = sql<ChangeRow>(`
   SELECT c.n, c.change_id, c.branch, c.seq, c.wall, c.counter, c.body, c.signature,
@@ -105,17 +112,22 @@ interface TouchRow {
   signature: string | null;
 }
 
-type Step = Result<"pipeline.rebuild">;
-type Difference = Step["differences"][number];
+/** What one call answers. */
+type Part = Result<"pipeline.rebuild">;
+type Difference = Part["differences"][number];
 /** Where a step begins: after a change, by its number, or after an item. */
 type Place = readonly ["change", number] | readonly ["item", string];
 
+interface Step extends Omit<Part, "next"> {
+  readonly next?: Place;
+}
+
 /**
- * One step of replaying the log. First all changes are gone through, each checked as it was when it came here:
+ * A part of replaying the log, in steps. First all changes are gone through, each checked as it was when it came here:
  * one that is not what it was ends the daemon with `log_corrupt`. Then every item is made anew from the changes
  * that touch it and compared with what the tables say.
  */
-export function* rebuild(params: Parsed<"pipeline.rebuild">): Operation<Step | PawlError> {
+export function* rebuild(params: Parsed<"pipeline.rebuild">): Operation<Outcome<Part>> {
   const { after, limit, verify } = params;
   const place = after === undefined ? (["change", 0] as const) : placeOf(after);
   if (place === undefined) {
@@ -124,9 +136,28 @@ export function* rebuild(params: Parsed<"pipeline.rebuild">): Operation<Step | P
       issues: [{ path: "/after", message }],
     });
   }
-  return place[0] === "change"
-    ? yield* replayChanges(place[1], limit, verify)
-    : yield* replayItems(place[1], limit, verify);
+  return yield* replay(place, { changes: 0, items: 0, differences: [] }, limit, verify);
+}
+
+/**
+ * One step, and those that follow it.
+ *
+ * @param rows changes or items that are still to be gone through.
+ */
+function* replay(from: Place, before: Part, rows: number, verify: boolean): Operation<Outcome<Part>> {
+  const isOfItems = from[0] === "item";
+  const { next, ...step } = isOfItems
+    ? yield* replayItems(from[1], Math.min(rows, ITEMS_PER_STEP), verify)
+    : yield* replayChanges(from[1], Math.min(rows, CHANGES_PER_STEP), verify);
+  const part = {
+    changes: before.changes + step.changes,
+    items: before.items + step.items,
+    differences: [...before.differences, ...step.differences],
+  };
+  if (next === undefined) return part;
+  const left = rows - (isOfItems ? step.items : step.changes);
+  if (left === 0 || next[0] !== from[0]) return { ...part, next: JSON.stringify(next) };
+  return new Unfinished(() => replay(next, part, left, verify));
 }
 
 function* replayChanges(after: number, limit: number, verify: boolean): Operation<Step> {
@@ -134,7 +165,12 @@ function* replayChanges(after: number, limit: number, verify: boolean): Operatio
   const differences: Difference[] = [];
   // Where there are changes there is a node.
   let node = (yield* findNode()) as Node;
+  let characters = 0;
+  let last: ChangeRow | undefined;
   for (const row of rows) {
+    if (characters > CHARACTERS_PER_STEP) break;
+    characters += row.body.length;
+    last = row;
     const change = readStored(row.change_id, row);
     yield* checkStored(change, row, node);
     for (const what of yield* compareChange(change, row, verify)) {
@@ -149,8 +185,9 @@ function* replayChanges(after: number, limit: number, verify: boolean): Operatio
       if (!verify) yield* run(raiseClock, { wall: change.hlc[0], counter: change.hlc[1] });
     }
   }
-  const next: Place = rows.length < limit ? ["item", ""] : ["change", (rows.at(-1) as ChangeRow).n];
-  return { changes: rows.length, items: 0, differences, next: JSON.stringify(next) };
+  const isEnd = rows.length < limit && last === rows.at(-1);
+  const changes = last === undefined ? 0 : rows.indexOf(last) + 1;
+  return { changes, items: 0, differences, next: isEnd ? ["item", ""] : ["change", (last as ChangeRow).n] };
 }
 
 /** That a change and its place are what they were when it was taken in; throws `log_corrupt` if not. */
@@ -217,7 +254,7 @@ function* replayItems(after: string, limit: number, verify: boolean): Operation<
     changes: replayed,
     items,
     differences,
-    ...(isEnd || last === undefined ? {} : { next: JSON.stringify(["item", last] satisfies Place) }),
+    ...(isEnd || last === undefined ? {} : { next: ["item", last] }),
   };
 }
 

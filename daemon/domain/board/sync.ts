@@ -3,7 +3,7 @@ import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse } from "@pawl/protocol/errors";
 import { MAX_CHANGES_BYTES } from "@pawl/protocol/limits";
 import { all, type Operation, sql } from "../../store/statement.js";
-import { type Env, type Outcome, Wait } from "../../turns/operation.js";
+import { type Env, type Outcome, Unfinished, Wait } from "../../turns/operation.js";
 import { openChange, readStored, type SignedChange, type Standing } from "./change.js";
 import { revisionOfBoard } from "./items.js";
 import { checkPlace } from "./log.js";
@@ -23,6 +23,11 @@ import {
 
 /** Of a change as JSON in a list, beside its body. */
 const CHANGE_FRAME_BYTES = Buffer.byteLength(JSON.stringify({ body: "", signature: "0".repeat(128) })) + 1;
+
+/** Changes that one step takes in: some 3 ms of work ... */
+const CHANGES_PER_STEP = 12;
+/** ... unless they touch many items: one of 256 takes some 10 ms. */
+const CHARACTERS_PER_STEP = 4096;
 
 const selectBranches = sql<BranchRow>("SELECT * FROM pawl_branch ORDER BY branch");
 
@@ -132,7 +137,20 @@ function* placesUpTo(given: readonly Head[], branches: readonly BranchRow[]): Op
   return places;
 }
 
-export function* apply(params: Parsed<"pipeline.apply">, env: Env): Operation<Result<"pipeline.apply">> {
+export function* apply(
+  params: Parsed<"pipeline.apply">,
+  env: Env,
+): Operation<Outcome<Result<"pipeline.apply">>> {
+  return yield* applyFrom(0, { applied: 0, duplicate: 0, rejected: [] }, params.changes, env);
+}
+
+/** One step, from a change on, and those that follow it. */
+function* applyFrom(
+  first: number,
+  before: Result<"pipeline.apply">,
+  changes: readonly SignedChange[],
+  env: Env,
+): Operation<Outcome<Result<"pipeline.apply">>> {
   let node = yield* loadNode(env);
   const standings = new Map<string, Standing>();
   for (const { author, revoked_at: revokedAt } of yield* all(selectStandings)) {
@@ -141,8 +159,15 @@ export function* apply(params: Parsed<"pipeline.apply">, env: Env): Operation<Re
   standings.set(node.author, "trusted");
   const standingOf = (author: string): Standing => standings.get(author) ?? "unknown";
 
-  const result: Result<"pipeline.apply"> = { applied: 0, duplicate: 0, rejected: [] };
-  for (const signed of params.changes) {
+  const result = { ...before, rejected: [...before.rejected] };
+  let characters = 0;
+  for (const [index, signed] of changes.entries()) {
+    if (index < first) continue;
+    if (index - first === CHANGES_PER_STEP || characters > CHARACTERS_PER_STEP) {
+      if (!env.mayGoOn) return { ...result, more: true };
+      return new Unfinished((later) => applyFrom(index, result, changes, later));
+    }
+    characters += signed.body.length;
     const taken: Node | PawlError | undefined = yield* take(signed, node, standingOf, env);
     if (taken === undefined) result.duplicate += 1;
     else if (taken instanceof PawlError) result.rejected.push(rejection(taken));
