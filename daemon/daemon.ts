@@ -28,6 +28,8 @@ import type { Env } from "./turns/operation.js";
 import { Statistics } from "./turns/statistics.js";
 import { TurnLoop } from "./turns/turn-loop.js";
 
+/** How often the files of the database are looked at, also while nothing is written. */
+const LOOK_AT_FILES_MS = 500;
 /** The time for which a stopping daemon goes on refusing what still arrives. */
 const REFUSING_MS = 50;
 const DAY_MS = 24 * 60 * 60 * 1000;
@@ -66,6 +68,7 @@ export class Daemon {
   readonly #loop: TurnLoop;
   readonly #turns: CountedTurns;
   readonly #idleExit: IdleExit;
+  #fileLooks: NodeJS.Timeout | undefined;
   #stopping = false;
   /** Why the configuration was not taken over when it was last read again. */
   #notTaken: string | undefined;
@@ -227,8 +230,18 @@ export class Daemon {
   /** Begins to answer. */
   serve(): void {
     this.#loop.schedule();
+    this.#fileLooks = setInterval(() => this.#lookAtFiles(), LOOK_AT_FILES_MS).unref();
     this.#idleExit.watch(this.#config.idleExit);
     this.#notices.ready(this.#status);
+  }
+
+  /** The turns that write look themselves; those that only read have to end soon too. */
+  #lookAtFiles(): void {
+    try {
+      this.#database.checkFiles();
+    } catch (error) {
+      this.#loop.breakOff(error);
+    }
   }
 
   get addresses(): ServedSockets["addresses"] {
@@ -281,6 +294,7 @@ export class Daemon {
   async stop(reason: string): Promise<void> {
     this.#log.info({ reason }, "stopping");
     this.#stopping = true;
+    clearInterval(this.#fileLooks);
     this.#notices.stopping(`Stopping (${reason})`);
     this.#idleExit.stop();
     this.#sockets.stopAccepting();
@@ -314,6 +328,7 @@ export class Daemon {
   /** The storage failed: nothing more is written, the answers that are made go out, and what arrives is refused. */
   async #endBroken(error: unknown): Promise<void> {
     this.#stopping = true;
+    clearInterval(this.#fileLooks);
     this.#idleExit.stop();
     this.#notices.stopping("Ending, because the storage failed");
     this.#log.fatal(

@@ -1,9 +1,11 @@
 import { PawlError } from "@pawl/protocol/errors";
 import Database from "better-sqlite3";
+import { FilesMoved } from "./own-files.js";
 
 /**
  * What a storage failure means for the daemon. `full`: no space; reads go on and writes will again.
- * `broken`: an I/O error; what memory says and what is on disk may differ, so the process has to end.
+ * `broken`: an I/O error, or files that others have moved; what memory says and what is on disk may differ, so the
+ * process has to end.
  * `corrupt`: something stored is not what was stored; whoever asked for it is told, and the process has to end.
  * `defect`: anything else, to be blamed on the operation.
  */
@@ -14,7 +16,7 @@ export class Migrated extends Error {}
 
 /** Sorts an error thrown by the store or by an operation (https://www.sqlite.org/rescode.html). */
 export function classify(error: unknown): Failure {
-  if (error instanceof Migrated) return "broken";
+  if (error instanceof Migrated || error instanceof FilesMoved) return "broken";
   if (error instanceof PawlError && error.kind === "log_corrupt") return "corrupt";
   const code = error instanceof Database.SqliteError ? error.code : "";
   // The shared index of the write-ahead log grows too; SQLite has a code of its own for no space there.

@@ -40,6 +40,8 @@ export interface OpenDatabase {
   readonly fileId: string;
   /** Of the file, and of its write-ahead log. */
   sizes(): { bytes: number; walBytes: number };
+  /** Throws when others have moved, removed or replaced a file of the database (a failure of kind `broken`). */
+  checkFiles(): void;
   /** Moves what the life before has left in the write-ahead log into the database; takes long after a crash under load. */
   moveLog(): void;
   /** The last thing of this life: everything moves into the database file. */
@@ -93,11 +95,12 @@ export function openDatabase(options: DatabaseOptions): OpenDatabase {
 function parts(
   database: Database.Database,
   store: SqliteStore,
-): Pick<OpenDatabase, "store" | "fileId" | "sizes" | "moveLog" | "end" | "backUp"> {
+): Pick<OpenDatabase, "store" | "fileId" | "sizes" | "checkFiles" | "moveLog" | "end" | "backUp"> {
   return {
     store,
     fileId: fileIdOf(database),
     sizes: () => sizes(database),
+    checkFiles: () => store.checkFiles(),
     moveLog: () => store.moveLog(),
     end: () => store.end(),
     backUp: (path, watch) => backUp(database, path, watch),

@@ -3,6 +3,7 @@ import type Database from "better-sqlite3";
 import type { KeptTime } from "../clock.js";
 import { classify, Migrated } from "./failure.js";
 import { readTime } from "./kept-time.js";
+import { OwnFiles } from "./own-files.js";
 import { type Prepared, prepare, type RawRow, toObject, valuesOf } from "./prepared-statement.js";
 import { type Operation, type Statement, type Step, sql } from "./statement.js";
 import type { OtherWriter, Store } from "./store.js";
@@ -18,6 +19,7 @@ export class SqliteStore implements Store {
   readonly #database: Database.Database;
   /** Undefined where nothing is written. */
   readonly #log: WriteAheadLog | undefined;
+  readonly #files: OwnFiles;
   readonly #prepared = new Map<Statement, Prepared>();
   readonly #begin: Database.Statement;
   readonly #commit: Database.Statement;
@@ -35,7 +37,8 @@ export class SqliteStore implements Store {
   /** @param database a connection from `connect` or `connectToRead`. */
   constructor(database: Database.Database) {
     this.#database = database;
-    this.#log = database.readonly ? undefined : new WriteAheadLog(database);
+    this.#files = filesOf(database);
+    this.#log = database.readonly ? undefined : new WriteAheadLog(database, this.#files);
     this.writer = database.readonly ? this.#otherWriter() : undefined;
     // IMMEDIATE, because an application's own connection may write its tables in the same file: a deferred
     // transaction that read first could then never get to write.
@@ -64,7 +67,14 @@ export class SqliteStore implements Store {
       if (classify(error) === "broken") this.#dropUncommitted();
       throw error;
     }
-    if (this.#turnWrote) this.#log?.committed(this.#valueBytes);
+    if (!this.#turnWrote) return;
+    this.checkFiles();
+    this.#log?.committed(this.#valueBytes);
+  }
+
+  /** Throws `FilesMoved` when a file of the database is not in its place any more. */
+  checkFiles(): void {
+    this.#files.check();
   }
 
   rollback(): void {
@@ -101,7 +111,8 @@ export class SqliteStore implements Store {
 
   close(): void {
     this.#log?.close();
-    this.#database.close();
+    // SQLite removes the log by its name, which may be that of another database by now.
+    if (this.#files.areThere) this.#database.close();
   }
 
   #drive<T>(operation: Operation<T>): T {
@@ -144,7 +155,7 @@ export class SqliteStore implements Store {
   #dropUncommitted(): void {
     try {
       this.rollback();
-      this.#log?.dropUncommitted();
+      if (this.#files.areThere) this.#log?.dropUncommitted();
     } catch {
       // The next start finds out what is on disk then; nobody was told that it is there.
     }
@@ -172,4 +183,10 @@ export class SqliteStore implements Store {
       },
     };
   }
+}
+
+/** A writer's log goes with the database; of one that only reads it may be made and removed by the writer. */
+function filesOf({ name, memory, readonly }: Database.Database): OwnFiles {
+  if (memory) return new OwnFiles([]);
+  return new OwnFiles(readonly ? [name] : [name, `${name}-wal`]);
 }

@@ -115,7 +115,10 @@ export class WriterLock {
     const holder: Holder = { pid: process.pid, sockets };
     try {
       replaceFile(path, `${JSON.stringify(holder)}\n`, { durable: false });
-      this.#release.push(() => rmSync(path, { force: true }));
+      const { ino } = lstatSync(path);
+      this.#release.push(() => {
+        if (lstatSync(path, { throwIfNoEntry: false })?.ino === ino) rmSync(path, { force: true });
+      });
     } catch {}
   }
 

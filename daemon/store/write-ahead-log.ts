@@ -2,6 +2,7 @@ import { constants, readFileSync, truncateSync } from "node:fs";
 import { open, statfs } from "node:fs/promises";
 import { endianness } from "node:os";
 import type Database from "better-sqlite3";
+import type { OwnFiles } from "./own-files.js";
 
 /** Pages in the log before a commit moves them into the database: 4,000 x 4 KiB = 16 MB. */
 export const AUTOMATIC_CHECKPOINT_PAGES = 4000;
@@ -46,6 +47,7 @@ const ROOMY_BYTES = 16 * FULL_LENGTH_BYTES;
 export class WriteAheadLog {
   readonly #database: Database.Database;
   readonly #path: string;
+  readonly #files: OwnFiles;
   readonly #length: Database.Statement;
   readonly #moveWhatCan: Database.Statement;
   /** Of large values, since the log was moved. */
@@ -56,8 +58,9 @@ export class WriteAheadLog {
   /** Whether the file is being extended, or is not to be any more. */
   #extends: "ahead" | "now" | "no" = "ahead";
 
-  constructor(database: Database.Database) {
+  constructor(database: Database.Database, files: OwnFiles) {
     this.#database = database;
+    this.#files = files;
     this.#path = `${database.name}-wal`;
     this.#length = database.prepare("PRAGMA wal_checkpoint(NOOP)").raw();
     this.#moveWhatCan = database.prepare("PRAGMA wal_checkpoint(PASSIVE)");
@@ -144,6 +147,7 @@ export class WriteAheadLog {
       const file = await open(this.#path, constants.O_WRONLY | constants.O_APPEND);
       try {
         this.#fileBytes = (await file.stat()).size;
+        this.#files.check();
         while (this.#fileBytes < wantedBytes && (await this.#hasRoom())) {
           const { bytesWritten } = await file.writev(PIECE);
           await file.datasync();

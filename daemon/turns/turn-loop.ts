@@ -186,6 +186,11 @@ export class TurnLoop {
     this.#end(refusal);
   }
 
+  /** The storage was found broken beside the turns: ends as a turn that finds it so does. */
+  breakOff(error: unknown): void {
+    if (this.#refusal === undefined) this.#break(error, []);
+  }
+
   /** Takes what has arrived before its turn: for whoever does something that has to come after it. */
   takeUp(): void {
     this.#take();
