@@ -1,5 +1,4 @@
-// The clocks of the machine, and the daemon's time made of them. Nothing else in the daemon reads a clock; this
-// file imports nothing of it.
+// The clocks of the machine, and the daemon's time made of them. Nothing else in the daemon reads a clock.
 import { readFileSync } from "node:fs";
 import { uptime } from "node:os";
 import { performance } from "node:perf_hooks";

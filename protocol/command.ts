@@ -104,7 +104,7 @@ const response = z.discriminatedUnion("status", [
     details: json.optional(),
   }),
 ]);
-/** An answer, or what stands in its place: `{status: "success", response}` or `{status: "error", code, message, details?}`. */
+/** An answer, or an error: `{status: "success", response}` or `{status: "error", code, message, details?}`. */
 export type CommandResponse = z.infer<typeof response>;
 
 export const COMMAND = noun("command", {

@@ -92,7 +92,7 @@ export class Scanner {
     return !this.#leaves();
   }
 
-  /** Goes on after a value to the next element or member; false at the end of the array or object, which is then behind. */
+  /** Goes on after a value to the next element or member; false behind the end of the array or object. */
   next(): boolean {
     if (this.#leaves()) return false;
     // A comma.

@@ -68,7 +68,7 @@ export const REQUEST_ID_RETENTION_MS = 24 * 60 * 60 * 1000;
 export const MAX_BATCH_PAYLOADS = 1000;
 export const MAX_ENQUEUED_BATCHES = 1000;
 export const MAX_CLAIMED_BATCHES = 1000;
-/** Arrays and objects in one another in a payload, in params and in an answer: fewer than any JSON reader gives up at. */
+/** Levels of arrays and objects in a payload, in params and in an answer: fewer than any JSON reader gives up at. */
 export const MAX_PAYLOAD_NESTING_LEVELS = 512;
 export const MAX_SOURCE_KEY_LENGTH = 512;
 export const DEFAULT_BATCH_ATTEMPTS = 20;
@@ -137,7 +137,7 @@ export const MAX_CHANGES_PER_CALL = 64;
 /** ... and their length together as JSON: as much as a request may have, but for what is around them. */
 export const MAX_CHANGES_BYTES = DEFAULT_MAX_MESSAGE_BYTES - 1024;
 
-/** What a grant that ends with its connection has at most, after a restart, to be renewed on a new one (spec: queue.md). */
+/** The time after a restart in which a grant that ends with its connection can be renewed on another. */
 export const RESTART_GRACE_MS = 5000;
 
 /** Longest path of a file that a caller names (PATH_MAX, with the final NUL). */
@@ -145,5 +145,5 @@ export const MAX_PATH_LENGTH = 4095;
 /** `sockaddr_un.sun_path` holds 108 bytes with the final NUL (unix(7)). */
 export const MAX_SOCKET_PATH_BYTES = 107;
 
-/** The longest delay of `setTimeout`, which fires at once for longer ones: whatever is further away is looked at again. */
+/** The longest delay of `setTimeout`, which fires at once for longer ones. A later moment is looked at again then. */
 export const MAX_TIMER_MS = 2 ** 31 - 1;

@@ -42,7 +42,7 @@ export class EtcdCluster {
     this.#tls = tls;
   }
 
-  /** With `tls` its members serve clients by TLS alone, and only those that have a certificate of the same authority. */
+  /** With `tls` its members serve clients by TLS alone, and only clients with a certificate of the same authority. */
   static async start(size: number, atEnd: AtEnd, tls?: EtcdTls): Promise<EtcdCluster> {
     const ports = await freePorts(size * 3);
     const members = Array.from({ length: size }, (_, index) => ({

@@ -1,4 +1,4 @@
-// A lease provider that daemons share, with faults as a test asks for them: what test/workers/faulty-provider.js is told.
+// A lease provider that daemons share, with faults as a test asks for them (test/workers/faulty-provider.js).
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type AtEnd, type DaemonProcess, Place, privateDirectory } from "./daemon.js";

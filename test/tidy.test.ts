@@ -342,6 +342,18 @@ describe("sources", () => {
     );
   });
 
+  test("no line of a comment is wider than 120 columns", () => {
+    expectNone(
+      [...sources, ...tests].flatMap((path) =>
+        read(path)
+          .split("\n")
+          .flatMap((line, index) =>
+            /^\s*(\/\/|\/?\*)/.test(line) && line.length > 120 ? [`${path}:${index + 1}`] : [],
+          ),
+      ),
+    );
+  });
+
   test("nothing is skipped for good, and nothing runs alone", () => {
     expectNone(
       tests.filter(

@@ -8,10 +8,7 @@ export interface Entry {
   load(): Promise<AnyCommand>;
 }
 
-/**
- * A file of `commands/`. Each is about one noun, or one command that is long; it imports the library, `terminal/` and
- * `process/`, and never `cli/`.
- */
+/** A file of `commands/`. Each is about one noun, or one command that is long. */
 interface CommandFile {
   readonly commands: Readonly<Record<string, AnyCommand>>;
 }

@@ -1,5 +1,5 @@
 // The room of the program: it reads the command line, loads the one command that is to run, and turns what becomes of
-// it into output and an exit code. The room may import every other of the client, and none imports it.
+// it into output and an exit code.
 import { readFileSync } from "node:fs";
 import { connect, type PawlClient } from "../connect.js";
 import { defaultSocketPath } from "../connection/socket-path.js";

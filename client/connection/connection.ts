@@ -1,5 +1,5 @@
 // The room of the connection: one socket at a time to one daemon, the calls on it, and what the daemon sends of its own
-// accord; finding and starting a daemon. The room imports nothing else of the client.
+// accord; finding and starting a daemon.
 import { setMaxListeners } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 import type { MethodName, Params, Result } from "@pawl/protocol";

@@ -1,5 +1,5 @@
 // The room of grants: claims, leases and commands that the daemon granted for a time are renewed here until their
-// holder is done, and the holder is told when one is lost. The room imports `connection/`.
+// holder is done, and the holder is told when one is lost.
 import { setTimeout as delay } from "node:timers/promises";
 import { PawlError } from "@pawl/protocol/errors";
 import { RESTART_GRACE_MS } from "@pawl/protocol/limits";

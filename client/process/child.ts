@@ -1,5 +1,4 @@
 // The room of processes: the programs that `work`, `serve` and `lock` run for as long as something is held for them.
-// The room imports nothing else of the client.
 import { type ChildProcess, spawn } from "node:child_process";
 import type { Socket } from "node:net";
 import { constants as system } from "node:os";

@@ -1,5 +1,5 @@
 // The room of sync: two nodes of a board are made to agree, and a daemon on another machine is reached by ssh. The room
-// imports the client that `connect()` makes, and uses nothing but its methods.
+// uses nothing but the methods of the client that `connect()` makes.
 import { PawlError } from "@pawl/protocol/errors";
 import type { PawlClient } from "../connect.js";
 import { headsOf, type Identity, identityOf, type Rejection } from "./peer-answers.js";

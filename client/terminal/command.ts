@@ -1,5 +1,4 @@
-// The room of the terminal: what a command is, and how values come from the command line and results go out. The room
-// imports the library's types, and nothing else of the client.
+// The room of the terminal: what a command is, and how values come from the command line and results go out.
 import type { Readable } from "node:stream";
 import type { PawlClient } from "../connect.js";
 import type { Output, Terminal } from "./output.js";

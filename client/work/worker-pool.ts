@@ -1,5 +1,4 @@
-// The room of work: loops that take work from the daemon and have the application do it, several at a time. The room
-// imports `connection/` and `grants/`.
+// The room of work: loops that take work from the daemon and have the application do it, several at a time.
 import { setMaxListeners } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 import { PawlError, shown } from "@pawl/protocol/errors";

@@ -24,7 +24,7 @@ const MAX_IDLE_EXIT_SECONDS = 365 * 24 * 60 * 60;
 
 /** An option of pawld, with all that its flag, its variable, its key in a config file and its help are made from. */
 export interface Option<T> {
-  /** Without its dashes: `socket-mode` for `--socket-mode`, `PAWL_SOCKET_MODE`, and `socket-mode = "0600"` in a file. */
+  /** Without its dashes: `socket-mode` for `--socket-mode`, `PAWL_SOCKET_MODE` and `socket-mode = "0600"` in a file. */
   readonly flag: string;
   /** How the help calls its value. The flag takes none where this is missing: it is true where it is given. */
   readonly placeholder?: string;

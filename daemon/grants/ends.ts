@@ -1,5 +1,5 @@
 // The room of ends: by time, with a connection, over a restart. The room knows the rules and no noun; each noun gives
-// its own to the composition. The room imports the clock, statements and the environment of operations.
+// its own (`domain/ends.ts` lists them).
 import type { Boottime } from "../clock.js";
 import type { Operation } from "../store/statement.js";
 import { type Due, NEVER, sooner } from "../turns/alarm.js";

@@ -1,5 +1,5 @@
-// The room of identities: keys, signatures and ids. It imports the protocol alone and does no I/O; which file the key of
-// this node is in, the program decides (`node-identity.ts`).
+// The room of identities: keys, signatures and ids, without I/O. The program decides which file has the key of this
+// node (`node-identity.ts`).
 import { Buffer } from "node:buffer";
 import { createPrivateKey, createPublicKey, type KeyObject } from "node:crypto";
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";

@@ -26,7 +26,7 @@ export class Base64 {
     this.byteLength = parts.reduce((sum, part) => sum + part.length, 0);
   }
 
-  /** The value that `JSON.stringify` asks for: inside `encodeLine` a placeholder for a long text, elsewhere the text. */
+  /** The value that `JSON.stringify` asks for: inside `encodeLine` a placeholder for a long text, else the text. */
   toJSON(): string {
     if (longValues !== undefined && this.byteLength >= LONG_VALUE_BYTES) {
       longValues.push(this);

@@ -1,5 +1,5 @@
-// The room of JSON as the text that it came as: values that are never parsed, their digests and their syntax, and base64
-// too long for a string. It imports the protocol alone.
+// The room of JSON as the text that it came as: values that are never parsed, their digests and their syntax, and
+// base64 that is too long for a string.
 import { randomUUID } from "node:crypto";
 import { Scanner } from "@pawl/protocol/json-text";
 

@@ -16,7 +16,7 @@ const NAME = 3;
 const COLON = 4;
 /** A value is complete. */
 const AFTER = 5;
-/** In a number, after its sign, a zero at its begin, a digit, the point, a digit behind it, the e, its sign, a digit. */
+/** In a number: after its sign, a first zero, a digit, the point, a digit behind it, the e, its sign, a digit. */
 const MINUS = 6;
 const ZERO = 7;
 const DIGITS = 8;

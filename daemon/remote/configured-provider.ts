@@ -41,7 +41,7 @@ export class ConfiguredProviders {
     return this.#byText.get(text);
   }
 
-  /** The same for a provider that has to be asked. Refuses with `provider_unavailable` if it is not configured any more. */
+  /** The same for a provider that has to be asked: `provider_unavailable` if it is not configured any more. */
   needed(text: string): ConfiguredProvider {
     const configured = this.#byText.get(text);
     if (configured === undefined) throw notConfigured(kindOf(text));

@@ -11,7 +11,7 @@ export interface Stage {
   open(): Promise<LeaseProvider>;
   /** Lets time pass for all its providers: real time, or that of a clock which the providers were given. */
   pass(ms: number): Promise<void>;
-  /** Makes the place where the leases are kept unreachable for providers opened so far. Absent if there is no such place. */
+  /** Cuts the providers opened so far off from where leases are kept. Absent if they keep them themselves. */
   cut?(): Promise<void>;
   close(): Promise<void>;
 }

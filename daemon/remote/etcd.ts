@@ -88,9 +88,9 @@ export function etcdProvider(
   }
 
   /**
-   * Keeps an etcd lease alive; undefined if the name is not held under this digest any more. A leader that was replaced and has
-   * not noticed could still say yes: so the key is read after that, which takes a majority, and if both answers
-   * are of one term, then the leader that renewed was the leader.
+   * Keeps an etcd lease alive; undefined if the name is not held under this digest any more. A leader that was
+   * replaced and has not noticed could still say yes. So the key is read after that, which takes a majority; if both
+   * answers are of one term, then the leader that renewed was the leader.
    */
   async function keepAlive(
     name: string,

@@ -5,9 +5,9 @@ import type { Holder, Inspected, Peer } from "../domain/lease/holder.js";
  * tells holders that their lease is about to end or lost, and releases leases that end with a connection.
  *
  * All durations are in milliseconds and count from the moment of the answer. There are no deadlines here, because the
- * clocks of two machines differ. A provider judges expiry by its own monotonic clock, and the daemon of the holder gives
- * a lease up before the provider does: when a tenth of the ttl is left. `remainingMs` of a grant or a renewal must
- * therefore count from before the request was sent to wherever leases are kept.
+ * clocks of two machines differ. A provider judges expiry by its own monotonic clock, and the daemon of the holder
+ * gives a lease up before the provider does: when a tenth of the ttl is left. `remainingMs` of a grant or a renewal
+ * must therefore count from before the request was sent to wherever leases are kept.
  *
  * The daemon passes a signal, aborted when it waits no longer, and repeats a request that failed. An answer that is not
  * as described here counts as none, and the log says what is wrong with it.

@@ -1,7 +1,7 @@
-// This room keeps leases outside this database, with providers: `provider.ts` is their contract, `conformance.ts` the
-// suite that all of them pass, `specification.ts` how they are configured, `load.ts` how they are loaded, and only
-// then. Nobody trusts a provider: `checked-answers.ts` looks at each answer, `refusals.ts` is what clients are told of
-// failures, `failure-log.ts` and `secrets.ts` what the log is. It imports turns/ and, of domain/, only lease/.
+// The room of remote leases, which providers keep. `provider.ts` is the contract of providers, `conformance.ts` the
+// suite that all of them pass, `specification.ts` their configuration; `load.ts` loads those that are configured.
+// Nobody trusts a provider: `checked-answers.ts` looks at each answer, `refusals.ts` has what clients are told of
+// failures, `failure-log.ts` and `secrets.ts` what the log is told.
 
 import { setMaxListeners } from "node:events";
 import type { Parsed, Result } from "@pawl/protocol";

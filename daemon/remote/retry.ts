@@ -38,7 +38,7 @@ export class Asking {
     this.#stopped = stopped;
   }
 
-  /** Repeats a question that fails while there is patience; gives the answer, its moment, and the number of failures. */
+  /** Repeats a question that fails while there is patience. Gives the answer, its moment and the number of failures. */
   async patiently<T>(
     configured: ConfiguredProvider,
     { patienceMs, limitMs }: Patience,
@@ -114,7 +114,7 @@ export function mayPass(error: unknown): boolean {
   );
 }
 
-/** The pause after so many failures, in milliseconds; at random, so that many who failed together do not ask together. */
+/** The pause after so many failures, in milliseconds: random, so that those who failed together ask apart. */
 export function pauseAfter(failures: number, mostMs = MAX_PAUSE_MS): number {
   const fullMs = Math.min(FIRST_PAUSE_MS * 2 ** Math.min(failures, 20), mostMs);
   return randomInt(Math.ceil(fullMs / 2), fullMs + 1);

@@ -1,6 +1,5 @@
 /**
- * The room of JSON-RPC: lines to calls, and outcomes to lines. The room knows connections as `Peer` only; socket/ imports it,
- * and it imports turns/, domain/ and json/.
+ * The room of JSON-RPC: lines to calls, and outcomes to lines. The room knows connections as `Peer` only.
  *
  *     rpc       a line, its messages, their replies    dispatch       access, validation, and the call
  *     batch, upload     lines of several turns         own-requests   what the daemon asks its peers

@@ -1,6 +1,5 @@
 /**
- * The room of sockets: bytes to lines and back, and who is at the other end. The room imports rpc/ and turns/ for what
- * they need of a connection, and only the daemon's composition imports it.
+ * The room of sockets: bytes to lines and back, and who is at the other end.
  *
  *     connection  one client          inbox          lines that wait for their turn
  *     outgoing    replies to it       hang-up-watch  finds out that it has closed

@@ -34,7 +34,7 @@ export interface OpenDatabase {
   readonly clock: Clock;
   readonly mode: Mode;
   readonly schemaVersion: number;
-  /** Proof that this database granted what a text names. */
+  /** Signs the text that names a grant: only this database can have granted it. */
   readonly sign: (text: string) => string;
   /** Which file the database is: a copy of it, also under the same name, is another. */
   readonly fileId: string;
@@ -42,7 +42,7 @@ export interface OpenDatabase {
   sizes(): { bytes: number; walBytes: number };
   /** Throws when others have moved, removed or replaced a file of the database (a failure of kind `broken`). */
   checkFiles(): void;
-  /** Moves what the life before has left in the write-ahead log into the database; takes long after a crash under load. */
+  /** Moves the write-ahead log of the life before into the database. That takes long after a crash under load. */
   moveLog(): void;
   /** The last thing of this life: everything moves into the database file. */
   end(): void;

@@ -4,7 +4,7 @@ import { type Stats, statSync } from "node:fs";
 export class FilesMoved extends Error {}
 
 /**
- * The files of an open database, as they are found by their names. SQLite goes on with files that have lost their names,
+ * The files of an open database, found by their names. SQLite goes on with files that have lost their names,
  * and gives numbers that others, who find other files there, give too.
  */
 export class OwnFiles {

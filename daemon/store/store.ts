@@ -1,5 +1,5 @@
-// The store's room: a database, and the operations that are driven against it. Every room above may use it;
-// it uses `identity/`, `clock.ts` and the protocol's refusals. SQLite is in this room and nowhere else.
+// The room of the store: a database, and the operations that are driven against it. SQLite is in this room and nowhere
+// else.
 import type { KeptTime } from "../clock.js";
 import type { Operation } from "./statement.js";
 

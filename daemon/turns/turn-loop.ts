@@ -1,7 +1,6 @@
 /**
  * The room of turns: one transaction for all that has arrived. The room knows operations, calls and the store, and
- * neither the rules of any noun nor JSON-RPC nor sockets: grants/, domain/, remote/ and rpc/ import it, and it imports
- * only json/, store/ and clock.ts.
+ * neither the rules of any noun nor JSON-RPC nor sockets.
  *
  *     turn-loop  takes, performs, answers        attempt  one transaction, and what is forgotten with it
  *     call       what is performed               waiters  calls that wait for a condition
@@ -94,7 +93,7 @@ export class TurnLoop {
   #tryAll = false;
   /** Whether the machine slept and ends have not followed that. */
   #slept = false;
-  /** While there is more to be ended than a turn does: the wall clock by which that has ended, should it be set back. */
+  /** The wall clock by which more has ended than one turn removes, should the clock be set back meanwhile. */
   #endedByWallMs = 0;
   /** Connections with grants that end with them. */
   readonly #holders = new Set<number>();

@@ -1,5 +1,5 @@
 // @ts-check
-/** Section `board`: signed changes to many items, and what many changes cost (issue 6). */
+/** Section `board`: signed changes to many items, and what many changes cost. */
 import { performance } from "node:perf_hooks";
 import { open, Session } from "./driver.js";
 import { watchOthers } from "./others.js";

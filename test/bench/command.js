@@ -1,7 +1,7 @@
 // @ts-check
 /**
  * Section `command`: a command from create to its answer, with few and with many finished ones kept, and what
- * others notice while large params are moved (issue 5).
+ * others notice while large params are moved.
  */
 import { open, Session } from "./driver.js";
 import { assertDistinct, together } from "./measure.js";

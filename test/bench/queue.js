@@ -1,5 +1,5 @@
 // @ts-check
-/** Section `queue`: a batch of work from enqueue to complete, and what a backlog costs (issue 3). */
+/** Section `queue`: a batch of work from enqueue to complete, and what a backlog costs. */
 import { open, Session } from "./driver.js";
 import { assertDistinct, together } from "./measure.js";
 import * as beanstalkd from "./peers/beanstalkd.js";
@@ -12,6 +12,7 @@ import * as postgresql from "./peers/postgresql.js";
  * @typedef {import("./driver.js").Lane} Lane
  * @typedef {import("./driver.js").Protocol} Protocol
  * @typedef {import("./peers/program.js").Peer} Peer
+ * @typedef {{protocol: Protocol, lane: (index: number) => Lane, left: () => Promise<number>}} Cycle
  */
 
 const PAYLOAD = { task: "resize", image: 12_345, width: 640 };
@@ -90,7 +91,7 @@ export function targets({ scale }) {
  * @param {Peer} peer
  * @param {number} work
  * @param {number} scale
- * @param {(socket: string, taken: string[]) => Promise<{protocol: Protocol, lane: (index: number) => Lane, left: () => Promise<number>}>} setUp
+ * @param {(socket: string, taken: string[]) => Promise<Cycle>} setUp
  * @returns {Entry}
  */
 function cycleEntry(peer, work, scale, setUp) {

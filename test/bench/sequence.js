@@ -14,6 +14,7 @@ import * as redis from "./peers/redis.js";
  * @typedef {import("./driver.js").Lane} Lane
  * @typedef {import("./driver.js").Protocol} Protocol
  * @typedef {import("./peers/program.js").Peer} Peer
+ * @typedef {{protocol: Protocol, lane: (index: number) => Lane}} Requests
  * @typedef {{name: string, connections: number, depth: number, operations: number, warmUp: number}} SocketLoad
  */
 
@@ -119,7 +120,7 @@ export const targets = () => [
 /**
  * @param {Peer} peer
  * @param {SocketLoad[]} loads
- * @param {(socket: string, counter: string, numbers: number[]) => Promise<{protocol: Protocol, lane: (index: number) => Lane}>} setUp
+ * @param {(socket: string, counter: string, numbers: number[]) => Promise<Requests>} setUp
  * @returns {Entry}
  */
 function server(peer, loads, setUp) {

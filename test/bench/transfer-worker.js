@@ -61,7 +61,11 @@ async function readBack(commandId) {
   process.send?.("checked");
 }
 
-/** Says that all is prepared, sends the requests when told to, and waits to be told that the time is over. @param {Buffer[]} requests */
+/**
+ * Says that all is prepared, sends the requests when told to, and waits to be told that the time is over.
+ *
+ * @param {Buffer[]} requests
+ */
 async function timed(requests) {
   process.send?.("ready");
   await once(process, "message");
@@ -113,7 +117,11 @@ function line(method, params) {
   return Buffer.from(`${JSON.stringify({ jsonrpc: "2.0", id: 1, method, params })}\n`);
 }
 
-/** A JSON text of exactly so many bytes: an array of records, and a text that takes what is left. @param {number} length */
+/**
+ * A JSON text of exactly so many bytes: an array of records, and a text that takes what is left.
+ *
+ * @param {number} length
+ */
 function paramsOf(length) {
   const records = Math.floor((length - MAX_END_BYTES) / Buffer.byteLength(RECORD));
   const end = 1 + records * Buffer.byteLength(RECORD);

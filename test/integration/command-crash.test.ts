@@ -1,5 +1,5 @@
 // Receivers by pull and by push on one deployment, while they and the daemon are killed again and again. A short
-// run always; with PAWL_TORTURE=1 the one of issue 5: 8 receivers, 10,000 commands, ten deaths of the daemon.
+// run always; with PAWL_TORTURE=1 a long one: 8 receivers, 10,000 commands, ten deaths of the daemon.
 import { type ChildProcess, spawn } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

@@ -11,7 +11,7 @@ import { expectRefusal } from "../refusal.js";
 const TORTURE = process.env.PAWL_TORTURE === "1";
 const LARGE_BYTES = TORTURE ? 100_000_000 : 30_000_000;
 const PIECE_BYTES = 512 * 1024;
-/** What the daemon's memory grows by, whatever is uploaded (issue 5). */
+/** The growth of the daemon's memory, whatever is uploaded. */
 const MAX_GROWTH_BYTES = 16 * 1024 * 1024;
 
 /** Some pieces, with what else is written. */

@@ -6,7 +6,7 @@ import type { RawClient, RawReply } from "../raw-client.js";
 import { startRaw } from "../raw-process.js";
 import { expectRefusal } from "../refusal.js";
 
-/** How late something may be that ends by time or with a connection (issue 4). */
+/** An end by time or with a connection may be this late. */
 const LATE_MS = 50;
 /** How often a peer that is not read is tried where the kernel does not tell that it has closed. */
 const PROBE_MS = 1000;

@@ -1,4 +1,4 @@
-// A claim at a checkpoint waits behind a head that is only for the end of a turn; it is served the moment that head is gone.
+// A claim at a checkpoint waits behind a head that is only for the end of a turn, and is served once that head is gone.
 import { describe, expect, test } from "vitest";
 import { type DaemonProcess, startDaemon } from "../daemon.js";
 import type { RawClient } from "../raw-client.js";

@@ -1,5 +1,5 @@
 // Many worker processes on one queue, while some of them and the daemon itself are killed again and again. A short
-// run always; with PAWL_TORTURE=1 the one of issue 3: 20 workers, 20,000 batches, ten deaths of the daemon.
+// run always; with PAWL_TORTURE=1 a long one: 20 workers, 20,000 batches, ten deaths of the daemon.
 import { type ChildProcess, spawn } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

@@ -12,7 +12,7 @@ import { expectRefusal } from "../refusal.js";
 
 type Claim = NonNullable<Result<"queue.claim">["claim"]>;
 
-/** Claims, prints the claim, and for each line on its standard input sends renew and complete and prints both replies. */
+/** Claims, prints the claim, and for each line on standard input sends renew and complete and prints both replies. */
 const WORKER = `
   import { connect } from "node:net";
   import { createInterface } from "node:readline";

@@ -144,7 +144,7 @@ test.runIf(why === undefined)(
 
       for (const { child } of workers) child.stdin?.end();
       const reports = await Promise.all(workers.map((worker) => worker.line<Report>(1)));
-      // A claim is given 5 s to be renewed after the start of a daemon; a failure says whether that may be too short here.
+      // A claim can be renewed for 5 s after the start of a daemon; a failure tells if that may be too short here.
       const longest = Math.max(...reports.flatMap(({ calls }) => calls.map(([, ms]) => ms)));
       expect(
         reports.flatMap(({ errors }) => errors),

@@ -33,9 +33,10 @@ export function* findAuthor(): Operation<{ author: string; hasChanges: boolean }
 export type Renamed = { readonly reason: string; readonly from: string; readonly to: string } | undefined;
 
 /**
- * Sees whether a node that was there is still the same: the same author, unless a change is accepted (`invalid_state`, details {from, to}), and in the same file. In another file it is
- * a copy, and whatever was made after that in the original must not be made again under the same sequence
- * numbers: it goes on under a new incarnation.
+ * Compares this node with the one that wrote the database: the author has to be the same, unless a change is accepted
+ * (`invalid_state`, details {from, to}), and so has the file. A database in another file is a copy. Changes that the
+ * original makes after that must not be made again under the same sequence numbers, so the copy goes on under a new
+ * incarnation.
  */
 export function* recognizeNode(
   given: { author: string; file: string; acceptChange: boolean },

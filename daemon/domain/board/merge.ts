@@ -3,30 +3,26 @@ import { type Change, DEPENDS_ON, type Op } from "./change.js";
 import { FIRST_RANK } from "./rank.js";
 
 /*
- * How one op changes what is stored of its item (spec: pipeline.md, Merge rules). Whatever the order in which
- * a set of changes is merged, the rows end up the same; so nothing is ever computed from the log again.
+ * Merging says how one op changes what is stored of its item (spec: pipeline.md, Merge rules). Whatever the order in
+ * which a set of changes is merged, the rows end up the same; so nothing is ever computed from the log again.
  *
- * The tables that this expects, stamps in the columns wall, counter, author, hash, or as the number of the
- * change's row in `log`, which has them:
+ * The rows are in these tables (`store/schema/0005-board.sql` has their columns, `tables.ts` the statements):
  *
- *   log         (n INTEGER PRIMARY KEY, change_id UNIQUE, author, incarnation, seq, prev, wall, counter, body,
- *               signature); index (author, incarnation, seq). Not unique there: forks are kept.
- *   head        (author, incarnation, hash, seq): changes that no other follows (`log.ts`).
- *   touch       (story_id, n): which changes had an op on an item, for `pipeline.history`; the last ones are in the
- *               row of the item.
- *   item        one row per item ever seen, tombstones too: primary key story_id; generation, stamp, stage, name,
- *               agent, blocked, rank, retry_base, retry_added, depends_on (a JSON array), as in `ItemRow`;
- *               index (stage, rank, story_id) where the stage is not null: those are the items that exist.
- *   cell        primary key (story_id, field); value (canonical JSON), stamp: of the item's generation only.
- *   increment   primary key (story_id, field, stamp); amount: of the item's generation, and only those newer
- *               than the cell of the same field.
+ *   pawl_change     every change, once, by the number `n` that rows of the other tables name it by
+ *   pawl_branch     the logs, as trees: where each stretch begins, and its head (`log.ts`)
+ *   pawl_touch      the changes that had an op on an item, for `pipeline.history`; the last of them are still in the
+ *                   column `recent` of the item
+ *   pawl_item       one row for each item ever seen, tombstones too, as in `ItemRow`; `set_by` has the changes that
+ *                   set its columns
+ *   pawl_cell       the winning write of each other field, of the item's generation only
+ *   pawl_increment  additions to a counter, of the item's generation only, and newer than the set value of the field
  *
- * In one transaction per change: insert into log and touch, move the heads, and for each op load `Stored`,
- * `merge`, and write what it says. An op must be merged once only: increments are summed. The primary key of
- * `log` sees to that.
+ * One transaction takes in a change: it inserts the change, moves the head, and for each op loads `Stored`, calls
+ * `merge`, and writes what that says. An op must be merged once only, because increments are summed; `sync.ts` passes
+ * over a change that is stored already.
  */
 
-/** When and by whom a value was written: the order of writes within one generation. */
+/** The time and the author of a write: the order of writes within one generation. */
 export interface Stamp {
   readonly wall: number;
   readonly counter: number;
@@ -69,7 +65,7 @@ export interface Increment {
   readonly stamp: Stamp;
 }
 
-/** What must be loaded of an item before an op on it is merged. */
+/** The rows of an item that are loaded before an op on it is merged. */
 export interface Stored {
   readonly item: ItemRow;
   /** At least those of the fields in `op.set` and `op.add`. */
@@ -96,7 +92,7 @@ export function stampOf({ hlc: [wall, counter], author, id }: Change): Stamp {
   return { wall, counter, author, hash: id };
 }
 
-/** Whether a write is newer than another at the same generation. No two ops on an item have equal stamps. */
+/** True if a write is newer than another at the same generation. No two ops on an item have equal stamps. */
 export function isNewer(a: Stamp, b: Stamp): boolean {
   if (a.wall !== b.wall) return a.wall > b.wall;
   if (a.counter !== b.counter) return a.counter > b.counter;
@@ -154,7 +150,7 @@ export interface Item {
   updatedBy: string;
 }
 
-/** What is shown of a row: null for a tombstone, and for an item of which only later changes have come. */
+/** The item that a row shows: null for a tombstone, and for an item of which only later changes have come. */
 export function itemOf(row: ItemRow): Item | null {
   // A tombstone has no stage either: its generation began without fields, and no op can give it any.
   if (row.stage === null) return null;

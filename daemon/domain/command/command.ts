@@ -4,7 +4,7 @@
  * The files, in reading order: state (the table of states), row (a command, its view, its moves from state to state),
  * counts, create, upload, take (ready commands go to a receiver), lease and push (the two ways to receive),
  * delivery (its id, and whether it is held), answer, cancel, ends (by time, with a connection, over a restart),
- * retention, reads. This room imports from store/, turns/, grants/, identity/ and json/, and from no other noun.
+ * retention, reads.
  */
 import type { Handler, HandlersOf } from "../../turns/handler.js";
 import { respond } from "./answer.js";

@@ -48,7 +48,7 @@ const sumQueues = sql<Record<BatchState, number>>(`
     coalesce(sum(dead), 0) AS dead, coalesce(sum(cancelled), 0) AS cancelled
   FROM pawl_queue`);
 
-/** Without payloads that are not in the row itself: they may be large, and only the first of these is sure to be claimed. */
+/** Without payloads that are not in the row itself: they may be large, and only the first batch is sure to go. */
 const selectHeads = sql<Head>(`
   SELECT ${OWN_COLUMNS}, b.payloads
   FROM pawl_batch b WHERE b.queue_id = :queueId AND b.state = 'ready' ORDER BY b.enqueue_seq LIMIT :rows`);

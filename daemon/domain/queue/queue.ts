@@ -3,8 +3,7 @@
  *
  * The files, in reading order: row (a batch, and its text in replies), ids (a batch by its batchId), queue-row (counts
  * and heads of a queue, read and written once a turn), enqueue, claim and claim-selection, holder (renew, complete,
- * abandon), give-back, ends (by time, with a connection, over a restart), retention, cancel, retry, reads. This room
- * imports from store/, turns/, grants/ and json/, and from no other noun.
+ * abandon), give-back, ends (by time, with a connection, over a restart), retention, cancel, retry, reads.
  */
 import type { HandlersOf } from "../../turns/handler.js";
 import { cancel } from "./cancel.js";
