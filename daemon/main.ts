@@ -2,7 +2,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import { PawlError } from "@pawl/protocol/errors";
 import { type Config, readConfig, tableToCreate } from "./config/config.js";
 import type { Daemon } from "./daemon.js";
-import { openLog } from "./log.js";
+import { openLog } from "./log/log.js";
 import { createTable } from "./remote/load.js";
 import type { DynamoDbSpecification } from "./remote/specification.js";
 import { type Passed, takePassed } from "./socket/supervisor.js";

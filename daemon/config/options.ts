@@ -15,7 +15,7 @@ import {
   socketPath,
   stateDirectory,
 } from "@pawl/protocol/paths";
-import { LOG_LEVELS, type LogLevel } from "../log.js";
+import { LOG_LEVELS, type LogLevel } from "../log/log.js";
 import { parseLeaseRule } from "../remote/specification.js";
 import { checkedBy, fileMode, ids, listOf, oneOf, path, type Read, text, whole, yesOrNo } from "./values.js";
 
