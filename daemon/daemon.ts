@@ -38,6 +38,8 @@ const DAY_MS = 24 * 60 * 60 * 1000;
 export interface DaemonParts {
   readonly config: Config;
   readonly log: Logger;
+  /** Where the log's lines go. */
+  readonly lines: { readonly linesDropped: number };
   readonly notices: Notices;
   readonly kernel: Kernel | undefined;
   readonly access: Access;
@@ -176,7 +178,7 @@ export class Daemon {
     });
   }
 
-  #makeRpc({ config, log, database, databasePath }: DaemonParts, statistics: Statistics): Rpc {
+  #makeRpc({ config, log, lines, database, databasePath }: DaemonParts, statistics: Statistics): Rpc {
     const ownReport = introspection(() => ({
       config: this.#config,
       databasePath,
@@ -185,6 +187,7 @@ export class Daemon {
       connections: this.#connections,
       sockets: this.#sockets,
       statistics,
+      logLinesDropped: lines.linesDropped,
     }));
     const dispatcher = new Dispatcher({
       methods: servedMethods({

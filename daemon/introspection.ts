@@ -22,6 +22,7 @@ export interface Inspected {
   readonly connections: Connections;
   readonly sockets: ServedSockets;
   readonly statistics: Statistics;
+  readonly logLinesDropped: number;
 }
 
 /**
@@ -48,6 +49,7 @@ export function introspection(inspect: () => Inspected): OwnReport {
         leases: { held: yield* countLeases(env) },
         pipeline: yield* countBoard(),
         database: inspected.database.sizes(),
+        logLinesDropped: inspected.logLinesDropped,
       } as never;
     },
   };

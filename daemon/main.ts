@@ -1,10 +1,12 @@
+import { fstatSync, writeSync } from "node:fs";
 import { setTimeout as pause } from "node:timers/promises";
 import { PawlError } from "@pawl/protocol/errors";
 import { type Config, readConfig, tableToCreate } from "./config/config.js";
 import type { Daemon } from "./daemon.js";
-import { openLog } from "./log/log.js";
+import { type Log, openLog } from "./log/log.js";
 import { createTable } from "./remote/load.js";
 import type { DynamoDbSpecification } from "./remote/specification.js";
+import { type Kernel, openKernel } from "./socket/kernel.js";
 import { type Passed, takePassed } from "./socket/supervisor.js";
 import { startDaemon } from "./start.js";
 
@@ -12,6 +14,7 @@ import { startDaemon } from "./start.js";
 const EXIT_FAILURE = 1;
 const EXIT_USAGE = 2;
 const EXIT_NOT_STARTED = 3;
+const STDERR = 2;
 
 /** Runs pawld until it is told to stop. */
 export async function main(args: readonly string[]): Promise<void> {
@@ -23,6 +26,8 @@ export async function main(args: readonly string[]): Promise<void> {
   };
   // Before the configuration is read, so that what it is told to read again is never older than that.
   process.on("SIGHUP", () => onHangUp());
+  // A file that may grow no further (RLIMIT_FSIZE) is an error of the write, like a full disk.
+  process.on("SIGXFSZ", () => {});
   try {
     const table = tableToCreate(args);
     if (table !== undefined) return await makeTable(table);
@@ -34,21 +39,19 @@ export async function main(args: readonly string[]): Promise<void> {
     return complain(error, EXIT_USAGE);
   }
 
+  const kernel = await openKernel();
   const log = await openLog(config.logLevel);
-  const exit = (code: number): void => {
-    log.flush();
-    process.exit(code);
-  };
-  const starting = startDaemon(config, log.logger, passed);
+  const exit = (code: number): void => exitAtOnce(code, log, kernel);
+  const starting = startDaemon(config, log, passed, kernel);
   let stopping = false;
   const onSignal = (signal: NodeJS.Signals): void => {
-    if (stopping) process.exit(EXIT_FAILURE);
+    if (stopping) exit(EXIT_FAILURE);
     stopping = true;
     // A daemon that is still starting stops once it has; one that cannot start ends by itself.
     starting.then(
       (daemon) =>
         daemon.stop(signal).then(
-          () => log.close().then(() => process.exit(0)),
+          () => log.close().then(() => exit(0)),
           (error) => {
             log.logger.fatal({ err: error }, "stopping failed");
             exit(EXIT_FAILURE);
@@ -74,11 +77,9 @@ export async function main(args: readonly string[]): Promise<void> {
   try {
     daemon = await starting;
   } catch (error) {
-    log.flush();
-    return complain(error, EXIT_NOT_STARTED);
+    say(error);
+    return exit(EXIT_NOT_STARTED);
   }
-  // The log may have lost its reader; that is no reason to stop serving.
-  process.stdout.on("error", () => {});
   process.on("uncaughtException", (error) => {
     log.logger.fatal({ err: error }, "defect outside any request; ending, so that a restart begins clean");
     exit(EXIT_FAILURE);
@@ -88,8 +89,17 @@ export async function main(args: readonly string[]): Promise<void> {
   if (process.env.npm_lifecycle_event === "start") greet(daemon.addresses.socket);
   const code = await daemon.ended;
   if (code === 0) await log.close();
-  else log.flush();
-  if (code !== 0) daemon.exitAtOnce(code);
+  exit(code);
+}
+
+/**
+ * Ends the process, after what waits for the log as far as it waits for nobody. By exit(3) it would wait for a thread that
+ * writes to a log whose reader has stopped, and for whatever libraries have left to be done then: koffi syncs stdout.
+ */
+function exitAtOnce(code: number, log: Log, kernel: Kernel | string): void {
+  log.flush((fd) => (typeof kernel === "string" ? fstatSync(fd).isFile() : kernel.hasRoom(fd)));
+  if (typeof kernel !== "string") kernel.exit(code);
+  else if (log.isHeldUp) process.kill(process.pid, "SIGKILL");
   process.exit(code);
 }
 
@@ -107,13 +117,21 @@ async function makeTable(specification: DynamoDbSpecification): Promise<void> {
   }
 }
 
-/** Says what is in the way. What the system refused says so itself; the rest is a defect and shows where it is. */
 function complain(error: unknown, code: number): void {
+  say(error);
+  process.exit(code);
+}
+
+/** Says what is in the way. What the system refused says so itself; the rest is a defect and shows where it is. */
+function say(error: unknown): void {
   const { message, stack, code: system } = error as Error & { code?: unknown };
   const text =
     error instanceof PawlError ? message : typeof system === "string" ? `${message}.` : (stack ?? error);
-  process.stderr.write(`pawld: ${text}\n`);
-  process.exit(code);
+  try {
+    writeSync(STDERR, `pawld: ${text}\n`);
+  } catch {
+    // Nobody reads it; the exit code says the rest.
+  }
 }
 
 function greet(socket: string): void {

@@ -2,10 +2,11 @@ import { join } from "node:path";
 import type { Logger } from "pino";
 import type { Config } from "./config/config.js";
 import { Daemon } from "./daemon.js";
+import type { Log } from "./log/log.js";
 import { type NodeIdentity, openNodeIdentity } from "./node-identity.js";
 import { loadProviders } from "./remote/load.js";
 import { Access } from "./socket/access.js";
-import { type Kernel, openKernel } from "./socket/kernel.js";
+import type { Kernel } from "./socket/kernel.js";
 import { Notices, type Passed } from "./socket/supervisor.js";
 import { cannotOpen } from "./store/cannot-open.js";
 import { type OpenDatabase, openDatabase, openDatabaseToRead } from "./store/open-database.js";
@@ -19,18 +20,24 @@ const DATABASE_FILE = "pawl.db";
  * Opens the database and listens. Refuses with a `PawlError` that says what is in the way.
  *
  * @param passed what the supervisor passed; a socket of it takes the place of the one that the configuration names.
+ * @param loaded the kernel's calls, or why they cannot be had.
  */
-export async function startDaemon(config: Config, log: Logger, passed: Passed): Promise<Daemon> {
+export async function startDaemon(
+  config: Config,
+  lines: Log,
+  passed: Passed,
+  loaded: Kernel | string,
+): Promise<Daemon> {
   // Files are 0600 and directories 0700 from the first instant, not after a chmod.
   process.umask(0o077);
-  const asked = await openKernel();
-  const access = new Access(asked, config);
-  const kernel = typeof asked === "string" ? undefined : asked;
-  if (kernel === undefined) log.warn({ reason: asked }, "running without knowing who connects");
+  const { logger: log } = lines;
+  const access = new Access(loaded, config);
+  const kernel = typeof loaded === "string" ? undefined : loaded;
+  if (kernel === undefined) log.warn({ reason: loaded }, "running without knowing who connects");
   const notices = new Notices(kernel, passed, (message, details) => log.warn(details, message));
   notices.status("Opening the database");
   try {
-    return await startWith({ config, log, passed, kernel, access, notices });
+    return await startWith({ config, log, lines, passed, kernel, access, notices });
   } catch (error) {
     notices.status(`Could not start: ${(error as Error).message}`);
     throw error;
@@ -40,6 +47,7 @@ export async function startDaemon(config: Config, log: Logger, passed: Passed): 
 async function startWith(options: {
   config: Config;
   log: Logger;
+  lines: Log;
   passed: Passed;
   kernel: Kernel | undefined;
   access: Access;

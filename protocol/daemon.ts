@@ -76,6 +76,10 @@ export const DAEMON = noun("daemon", {
           forks: count.meta({ description: "Changes that stand where another stands: both are kept." }),
         }),
         database: z.strictObject({ bytes: integer, walBytes: integer }),
+        logLinesDropped: count.meta({
+          description:
+            "Lines of the log that could not be written: its disk is full, or its reader has stopped or gone.",
+        }),
       }),
       writes: false,
       repeatable: true,

@@ -19,6 +19,12 @@ const status = command({
   },
 });
 
+/** A log that nobody could take whole. */
+function logOf({ logLinesDropped }: Result<"daemon.stats">): [string, string][] {
+  if (logLinesDropped === 0) return [];
+  return [["Log", `${plural(logLinesDropped, "line")} dropped: nobody could take them`]];
+}
+
 function boardOf({ items, changes, forks }: Result<"daemon.stats">["pipeline"]): string {
   const forked = forks === 0 ? "" : `, ${plural(forks, "fork")}`;
   return `${plural(items, "item")}, ${plural(changes, "change")}${forked}`;
@@ -70,6 +76,7 @@ function* overview(
     ["Calls per turn", spread(operationsPerTurn, (each) => count(Math.round(each)))],
     ["Commit", spread(commitMs, duration)],
     ["Numbers taken", count(stats.sequences.dispensed)],
+    ...logOf(stats),
   ]);
 
   const methods = Object.entries(stats.requests).sort(([, a], [, b]) => b - a);

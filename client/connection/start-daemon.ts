@@ -5,6 +5,7 @@ import type { Server } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
+import { PawlError } from "@pawl/protocol/errors";
 import { ConnectionLost } from "./connection-lost.js";
 import { daemonCommand } from "./daemon-program.js";
 import { covered } from "./inherited-descriptors.js";
@@ -101,7 +102,7 @@ class StartedDaemon {
     const [program = "pawld", ...before] = command ?? daemonCommand();
     this.program = program;
     this.#said = openUnnamed();
-    const logFile = log === undefined ? undefined : openSync(log, "a", 0o600);
+    const logFile = log === undefined ? undefined : openLog(log);
     const nothing = openSync("/dev/null", "r+");
     try {
       this.#child = spawn(program, [...before, ...args, "--socket", socketPath, "--instance", instance], {
@@ -150,6 +151,20 @@ function whyNot(socketPath: string, daemon: StartedDaemon | undefined, waitedMs:
   return daemon === undefined
     ? `Another process has been starting a daemon for ${socketPath} for ${Math.round(waitedMs)} ms, and none listens.`
     : `Started ${daemon.program} for ${socketPath}, but ${daemon.state}.`;
+}
+
+/** Opens a file to append to. Opening a pipe waits for a reader, so one that nobody reads is refused. */
+function openLog(path: string): number {
+  const { O_WRONLY, O_APPEND, O_CREAT, O_NONBLOCK } = constants;
+  try {
+    return openSync(path, O_WRONLY | O_APPEND | O_CREAT | O_NONBLOCK, 0o600);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENXIO") throw error;
+    throw new PawlError(
+      "invalid_params",
+      `spawn.log is ${path}, a pipe that nobody reads. Start its reader, or name a file.`,
+    );
+  }
 }
 
 function openUnnamed(): number {

@@ -1,9 +1,15 @@
+/**
+ * The room of the log: what is written about the daemon, and where. The room knows nothing of the others; they are given a
+ * logger.
+ *
+ *     log             the logger and its lines     log-writer  writes them, and never waits
+ *     repeated-lines  lines that clients bring about, counted where they repeat
+ */
 import { fstatSync } from "node:fs";
 import { isatty } from "node:tty";
 import pino, { type DestinationStream, type Logger } from "pino";
+import { LogWriter } from "./log-writer.js";
 
-/** Lines that wait for a reader of stdout that has stopped; beyond this they are dropped, not kept in memory. */
-const MAX_BUFFERED_BYTES = 8 * 1024 * 1024;
 const DRAIN_MS = 500;
 const STDOUT = 1;
 
@@ -23,48 +29,67 @@ export interface Log {
   logger: Logger;
   /** Whether a person is reading. */
   readonly onTerminal: boolean;
-  /** Writes what is buffered at once, before a process that failed ends. */
-  flush(): void;
+  /** How many lines could not be written in this life. */
+  readonly linesDropped: number;
+  /** Whether a write waits for a reader that has stopped, which would keep exit(3) from ending the process. */
+  readonly isHeldUp: boolean;
+  /**
+   * Writes what waits at once, before a process that failed ends, as far as nobody has to be waited for.
+   *
+   * @param hasRoom whether a descriptor takes 4,096 bytes at once.
+   */
+  flush(hasRoom: (fd: number) => boolean): void;
   /** Resolves once every line is written, in order; at the latest after `DRAIN_MS`, if nobody reads them. */
   close(): Promise<void>;
 }
 
 /**
  * JSON lines on stdout, as journald and log shippers take them; readable lines when that is a terminal. The
- * journal gets the priority of each line besides, so that `journalctl -p err` finds what it should.
+ * journal gets the priority of each line besides, so that `journalctl -p err` finds what it should. Writing a line never
+ * waits, and never throws.
  */
 export async function openLog(level: LogLevel): Promise<Log> {
   const onTerminal = isatty(STDOUT);
-  const destination = onTerminal
-    ? (await import("pino-pretty")).default({
-        sync: true,
-        ignore: "pid,hostname",
-        translateTime: "SYS:HH:MM:ss",
-      })
-    : pino.destination({ dest: STDOUT, sync: false, maxLength: MAX_BUFFERED_BYTES });
+  const writer = new LogWriter(STDOUT, (dropped) =>
+    logger.warn({ dropped }, "log lines were dropped, because nobody could take them"),
+  );
+  const destination = onTerminal ? await readable(writer) : writer;
   const logger = pino(
     { level, base: { pid: process.pid }, formatters: { level: (label) => ({ level: label }) } },
     isJournal(process.env.JOURNAL_STREAM) ? withPriorities(destination) : destination,
   );
-  const flush = (): void => {
-    try {
-      if ("flushSync" in destination) destination.flushSync();
-    } catch {
-      // A log on a disk that fails must not keep the process from ending.
-    }
+  return {
+    logger,
+    onTerminal,
+    get linesDropped() {
+      return writer.dropped;
+    },
+    get isHeldUp() {
+      return writer.isHeldUp;
+    },
+    flush: (hasRoom) => writer.flush(hasRoom),
+    close: () => writer.close(DRAIN_MS),
   };
-  const close = (): Promise<void> =>
-    new Promise((resolve) => {
-      if (!("reopen" in destination)) return resolve();
-      // A line that is being written would come after those that `flushSync` writes.
-      const giveUp = setTimeout(resolve, DRAIN_MS);
-      destination.once("close", () => {
-        clearTimeout(giveUp);
-        resolve();
-      });
-      destination.end();
-    });
-  return { logger, onTerminal, flush, close };
+}
+
+/** Lines for a person. */
+async function readable(writer: LogWriter): Promise<DestinationStream> {
+  const { prettyFactory } = await import("pino-pretty");
+  const pretty = prettyFactory({
+    ignore: "pid,hostname",
+    translateTime: "SYS:HH:MM:ss",
+    colorize: true,
+    customPrettifiers: { caller: (caller) => callerShown(caller) },
+  });
+  return { write: (line) => writer.write(pretty(line)) };
+}
+
+/** A caller in a few words: `connection 3, pid 4711, uid 1000`. */
+function callerShown(caller: unknown): string {
+  return Object.entries(caller as Record<string, unknown>)
+    .filter(([name, value]) => name !== "gid" && value !== null)
+    .map(([name, value]) => `${name} ${value}`)
+    .join(", ");
 }
 
 /** Whether stdout is the journal's own stream (`$JOURNAL_STREAM`, systemd.exec(5)): it may have been redirected. */

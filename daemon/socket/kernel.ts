@@ -29,6 +29,8 @@ export interface Kernel {
   sendDatagram(address: string, text: string): number;
   /** Takes an exclusive lock on an open file or directory, without ever waiting (flock(2)). Returns 0, or the errno. */
   flock(fd: number): number;
+  /** Whether a descriptor can be written to at once; a pipe or a socket then takes 4,096 bytes (poll(2)). */
+  hasRoom(fd: number): boolean;
   /**
    * Ends the process without anything being run that libraries have left to be run at the end (_exit(2)). On a
    * disk that fails, some of that never returns: koffi itself syncs stdout, which may be a file there.
@@ -59,7 +61,11 @@ const EPOLL_CTL_DEL = 2;
 const EPOLL_ONE_SHOT = 2 ** 30;
 const KNOWN_ARCHITECTURES = ["x64", "ia32", "arm", "arm64", "riscv64", "loong64", "ppc64"];
 
+const POLLOUT = 4;
+
 const INT_BYTES = 4;
+/** `struct pollfd { int fd; short events; short revents; }` */
+const POLL_BYTES = 8;
 /** `struct ucred { pid_t pid; uid_t uid; gid_t gid; }` */
 const CREDENTIALS_BYTES = 12;
 /** `struct sockaddr_un { sa_family_t sun_family; char sun_path[108]; }` */
@@ -90,6 +96,7 @@ export async function openKernel(): Promise<Kernel | string> {
     const flock = libc.func("int flock(int, int)");
     const socketOf = libc.func("int socket(int, int, int)");
     const sendto = libc.func("long sendto(int, void *, size_t, int, void *, unsigned int)");
+    const poll = libc.func("int poll(void *, unsigned long, int)");
     const epollCreate = libc.func("int epoll_create1(int)");
     const epollControl = libc.func("int epoll_ctl(int, int, int, void *)");
     const epollWait = libc.func("int epoll_wait(int, void *, int, int)");
@@ -145,6 +152,12 @@ export async function openKernel(): Promise<Kernel | string> {
         return Number(sendto(datagrams, bytes, bytes.length, flags, to, to.length)) < 0 ? koffi.errno() : 0;
       },
       flock: (fd) => ((flock(fd, LOCK_EX | LOCK_NB) as number) === 0 ? 0 : koffi.errno()),
+      hasRoom(fd) {
+        const polled = Buffer.alloc(POLL_BYTES);
+        polled.writeInt32LE(fd);
+        polled.writeInt16LE(POLLOUT, INT_BYTES);
+        return poll(polled, 1, 0) === 1 && (polled.readInt16LE(INT_BYTES + 2) & POLLOUT) !== 0;
+      },
       exit: (code) => void exit(code),
     };
   } catch (error) {

@@ -1,34 +1,14 @@
 // What happens when the disk is full and when it fails, with real file systems and real system calls.
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { closeSync, mkdirSync, openSync, rmSync, writeSync } from "node:fs";
+import { closeSync, openSync, rmSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { type DaemonProcess, Place, privateDirectory } from "../daemon.js";
 import { type RawClient, type RawReply, Refused } from "../raw-client.js";
 import { expectRefusal, refusedStart } from "../refusal.js";
+import { mountDisk, noMount } from "../small-disk.js";
 
 const DISK_BYTES = 3 * 1024 * 1024;
-
-/** Mounts a small file system, or says why it cannot. */
-function mountDisk(directory: string): string | undefined {
-  mkdirSync(directory, { recursive: true });
-  const { status, stderr, error } = spawnSync(
-    "mount",
-    ["-t", "tmpfs", "-o", `size=${DISK_BYTES},mode=0700`, "tmpfs", directory],
-    { encoding: "utf8" },
-  );
-  return status === 0 ? undefined : (error?.message ?? stderr.trim());
-}
-
-const noMount = (() => {
-  const directory = join(spawnSync("mktemp", ["-d"], { encoding: "utf8" }).stdout.trim(), "disk");
-  const reason = mountDisk(directory);
-  if (reason === undefined) spawnSync("umount", [directory]);
-  rmSync(join(directory, ".."), { recursive: true });
-  return reason;
-})();
-if (noMount !== undefined)
-  console.warn(`The tests of a full disk are skipped: mounting is not permitted (${noMount}).`);
 
 const noTrace = (() => {
   const { status, stderr, error } = spawnSync("strace", ["-e", "inject=fsync:error=EIO", "true"], {
@@ -42,7 +22,7 @@ if (noTrace !== undefined)
 /** A place whose state directory is a small file system of its own. */
 function smallPlace(): Place {
   const place = new Place(privateDirectory());
-  expect(mountDisk(place.stateDir)).toBeUndefined();
+  expect(mountDisk(place.stateDir, DISK_BYTES)).toBeUndefined();
   onTestFinished(() => void spawnSync("umount", ["-l", place.stateDir]));
   return place;
 }
