@@ -7,6 +7,7 @@ import { ENDINGS } from "./domain/ends.js";
 import { Ends } from "./grants/ends.js";
 import { IdleExit } from "./idle-exit.js";
 import { introspection, statusLine } from "./introspection.js";
+import { RepeatedLines } from "./log/repeated-lines.js";
 import type { ProviderRule } from "./remote/configured-provider.js";
 import { RemoteLeases } from "./remote/remote-leases.js";
 import { Backups } from "./rpc/backups.js";
@@ -53,6 +54,7 @@ export interface DaemonParts {
 export class Daemon {
   #config: Config;
   readonly #log: Logger;
+  readonly #repeatedLines: RepeatedLines;
   readonly #notices: Notices;
   readonly #kernel: Kernel | undefined;
   readonly #access: Access;
@@ -84,6 +86,7 @@ export class Daemon {
     const statistics = new Statistics();
     this.#config = config;
     this.#log = log;
+    this.#repeatedLines = new RepeatedLines(log);
     this.#notices = notices;
     this.#kernel = kernel;
     this.#access = access;
@@ -99,7 +102,7 @@ export class Daemon {
     this.#loop = this.#makeLoop(parts);
     this.#commandPush = new CommandPush({
       loop: this.#loop,
-      log,
+      lines: this.#repeatedLines,
       ownRequests: this.#ownRequests,
       peer: (connection) => this.#connections.get(connection),
       refuse: (peer, refusal) => this.#rpc.refuse(refusal, peer),
@@ -154,6 +157,7 @@ export class Daemon {
     return new CountedTurns({
       statistics,
       log: this.#log,
+      lines: this.#repeatedLines,
       onSpaceChange: () => this.#tellStatusSoon(),
       notify: (number, method, params) => {
         const told = this.#connections.get(number)?.notify(method, params) ?? false;
@@ -178,7 +182,7 @@ export class Daemon {
     });
   }
 
-  #makeRpc({ config, log, lines, database, databasePath }: DaemonParts, statistics: Statistics): Rpc {
+  #makeRpc({ config, lines, database, databasePath }: DaemonParts, statistics: Statistics): Rpc {
     const ownReport = introspection(() => ({
       config: this.#config,
       databasePath,
@@ -200,7 +204,7 @@ export class Daemon {
         },
       }),
       statistics,
-      log,
+      lines: this.#repeatedLines,
       readOnly: config.readOnly,
     });
     return new Rpc(dispatcher, this.#ownRequests);
@@ -314,6 +318,7 @@ export class Daemon {
     if (!this.#config.readOnly) this.#keepTime();
     this.#sockets.remove();
     this.#database.close();
+    this.#repeatedLines.end();
     this.#log.info("stopped");
   }
 

@@ -1,15 +1,20 @@
 import type { NotificationName } from "@pawl/protocol";
 import type { Logger } from "pino";
 import type { Step } from "./clock.js";
+import type { RepeatedLines } from "./log/repeated-lines.js";
 import type { Failure } from "./store/failure.js";
 import type { Counter } from "./turns/operation.js";
 import type { Statistics } from "./turns/statistics.js";
 import type { TurnReports } from "./turns/turn-loop.js";
 
+/** Lines of one kind about what calls bring about, a broken lease or a late answer, until the others are counted. */
+const MAX_EVENT_LINES = 50;
+
 /** Counts and logs what the turn loop tells of its turns, and knows whether the disk is full. */
 export class CountedTurns implements TurnReports {
   readonly #statistics: Statistics;
   readonly #log: Logger;
+  readonly #lines: RepeatedLines;
   readonly #onSpaceChange: () => void;
   readonly notify: (connection: number, method: NotificationName, params: object) => void;
   readonly broken: (error: unknown) => void;
@@ -19,6 +24,7 @@ export class CountedTurns implements TurnReports {
   constructor(options: {
     statistics: Statistics;
     log: Logger;
+    lines: RepeatedLines;
     /** Called when the disk is full, and when it is not any more. */
     onSpaceChange: () => void;
     notify: (connection: number, method: NotificationName, params: object) => void;
@@ -26,6 +32,7 @@ export class CountedTurns implements TurnReports {
   }) {
     this.#statistics = options.statistics;
     this.#log = options.log;
+    this.#lines = options.lines;
     this.#onSpaceChange = options.onSpaceChange;
     this.notify = options.notify;
     this.broken = options.broken;
@@ -45,8 +52,10 @@ export class CountedTurns implements TurnReports {
 
   rolledBack(error: unknown, failure: Failure): void {
     this.#statistics.turnsRolledBack += 1;
-    if (failure !== "full") this.#log.error({ err: error }, "turn rolled back");
-    else if (!this.#full) {
+    if (failure !== "full") {
+      const text = (error as Error).message;
+      this.#lines.log("error", "turn rolled back", { text }, () => ({ err: error }));
+    } else if (!this.#full) {
       this.#full = true;
       this.#log.error({ err: error }, "no space left for the database; writes are refused until there is");
       this.#onSpaceChange();
@@ -62,6 +71,6 @@ export class CountedTurns implements TurnReports {
   }
 
   log(message: string, details: object): void {
-    this.#log.info(details, message);
+    this.#lines.log("info", message, {}, () => details, MAX_EVENT_LINES);
   }
 }

@@ -9,6 +9,7 @@ import type { Step, TimeSource } from "../daemon/dist/clock.js";
 import { ENDINGS } from "../daemon/dist/domain/ends.js";
 import { Ends } from "../daemon/dist/grants/ends.js";
 import { encode } from "../daemon/dist/json/raw-json.js";
+import { RepeatedLines } from "../daemon/dist/log/repeated-lines.js";
 import { openNodeIdentity } from "../daemon/dist/node-identity.js";
 import { Dispatcher } from "../daemon/dist/rpc/dispatch.js";
 import { servedMethods } from "../daemon/dist/rpc/served-methods.js";
@@ -88,7 +89,7 @@ export class InProcess {
         async: { "daemon.backup": outside },
       }),
       statistics: new Statistics(),
-      log: pino({ level: "silent" }),
+      lines: new RepeatedLines(pino({ level: "silent" })),
       readOnly: false,
     });
     this.#database = database;

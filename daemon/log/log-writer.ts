@@ -1,4 +1,5 @@
 import { write, writeSync } from "node:fs";
+import { elapsed } from "../clock.js";
 
 /** Lines that wait for a reader that has stopped; beyond this they are dropped, not kept in memory. */
 const MAX_QUEUED_BYTES = 1024 * 1024;
@@ -69,7 +70,7 @@ export class LogWriter {
 
   /** Whether a write has been under way for so long that it waits for a reader; a process then cannot end by exit(3). */
   get isHeldUp(): boolean {
-    return this.#state === "writing" && performance.now() - this.#writingSince > SHORT_MS;
+    return this.#state === "writing" && elapsed() - this.#writingSince > SHORT_MS;
   }
 
   /** Resolves once every line is written or dropped, at the latest after `limitMs`. */
@@ -134,7 +135,7 @@ export class LogWriter {
 
   #write(): void {
     this.#state = "writing";
-    this.#writingSince = performance.now();
+    this.#writingSince = elapsed();
     write(this.#fd, this.#chunk, this.#written, this.#chunk.length - this.#written, null, (error, bytes) => {
       if (error?.code === "EAGAIN") return void setTimeout(() => this.#write(), NO_ROOM_MS).unref();
       if (error !== null) return this.#failed();

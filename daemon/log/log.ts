@@ -1,6 +1,6 @@
 /**
- * The room of the log: what is written about the daemon, and where. The room knows nothing of the others; they are given a
- * logger.
+ * The room of the log: what is written about the daemon, and where. The room imports only
+ * clock.ts; the others are given a logger.
  *
  *     log             the logger and its lines     log-writer  writes them, and never waits
  *     repeated-lines  lines that clients bring about, counted where they repeat

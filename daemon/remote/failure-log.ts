@@ -36,7 +36,8 @@ export class FailureLog {
     const { reason } = refusal.details;
     const text = loggable.error(ours ? error.cause : error);
     if (reason === "bad_answer") {
-      this.#log.error({ provider: loggable.title, text }, "a lease provider breaks its rules");
+      if (this.#isNew(configured, `breaks its rules: ${text}`))
+        this.#log.error({ provider: loggable.title, text }, "a lease provider breaks its rules");
       return refusal;
     }
     if (!isKnown) this.#logDefect(configured, text, error);
@@ -55,13 +56,19 @@ export class FailureLog {
   }
 
   #logDefect(configured: ConfiguredProvider, text: string, error: unknown): void {
+    if (!this.#isNew(configured, text)) return;
+    const { title: provider, stack } = configured.loggable;
+    this.#log.error({ provider, text, stack: stack(error) }, "the lease provider failed");
+  }
+
+  /** True if a defect is to be logged, which it then counts as. */
+  #isNew(configured: ConfiguredProvider, text: string): boolean {
     const now = elapsed();
     const defects = this.#defects.get(configured) ?? new Map<string, number>();
     this.#defects.set(configured, defects);
     for (const [logged, until] of defects) if (until <= now) defects.delete(logged);
-    if (defects.has(text) || defects.size >= MAX_DEFECTS) return;
+    if (defects.has(text) || defects.size >= MAX_DEFECTS) return false;
     defects.set(text, now + SAME_DEFECT_MS);
-    const { title: provider, stack } = configured.loggable;
-    this.#log.error({ provider, text, stack: stack(error) }, "the lease provider failed");
+    return true;
   }
 }

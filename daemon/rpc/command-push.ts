@@ -1,10 +1,10 @@
 import type { Envelope, Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse } from "@pawl/protocol/errors";
 import { MAX_SERVED_DEPLOYMENTS } from "@pawl/protocol/limits";
-import type { Logger } from "pino";
 import { answerOf, takeAnswer } from "../domain/command/answer.js";
 import { endPushes, type Push, push, type Receiver } from "../domain/command/push.js";
 import { readyKey, type Serving } from "../domain/deployment/deployment.js";
+import type { RepeatedLines } from "../log/repeated-lines.js";
 import type { Operation } from "../store/statement.js";
 import { performUntilDone } from "../turns/call.js";
 import type { Env, Outcome } from "../turns/operation.js";
@@ -43,7 +43,7 @@ interface ServedDeployment {
  */
 export class CommandPush implements Serving {
   readonly #loop: TurnLoop;
-  readonly #log: Logger;
+  readonly #lines: RepeatedLines;
   readonly #peer: (connection: number) => Peer | undefined;
   readonly #ownRequests: OwnRequests;
   readonly #refuse: (peer: Peer, refusal: PawlError) => void;
@@ -53,7 +53,7 @@ export class CommandPush implements Serving {
 
   constructor(options: {
     loop: TurnLoop;
-    log: Logger;
+    lines: RepeatedLines;
     /** An open connection by its number. */
     peer: (connection: number) => Peer | undefined;
     ownRequests: OwnRequests;
@@ -61,7 +61,7 @@ export class CommandPush implements Serving {
     refuse: (peer: Peer, refusal: PawlError) => void;
   }) {
     this.#loop = options.loop;
-    this.#log = options.log;
+    this.#lines = options.lines;
     this.#peer = options.peer;
     this.#ownRequests = options.ownRequests;
     this.#refuse = options.refuse;
@@ -224,11 +224,11 @@ export class CommandPush implements Serving {
   /** True if a failure may pass; it is logged. */
   #mayTryAgain(error: Error): boolean {
     if (!(error instanceof PawlError)) {
-      this.#log.error({ err: error }, "a push failed");
+      this.#lines.log("error", "a push failed", { text: error.message }, () => ({ err: error }));
       return true;
     }
     if (!error.retryable)
-      this.#log.info({ kind: error.kind, ...error.details }, "answer to a push not taken");
+      this.#lines.log("info", "answer to a push not taken", { kind: error.kind }, () => error.details);
     return error.retryable;
   }
 }

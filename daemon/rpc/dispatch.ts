@@ -1,7 +1,7 @@
 import { PawlError, refuse } from "@pawl/protocol/errors";
 import { type Texts, textsAt } from "@pawl/protocol/json-text";
-import type { Logger } from "pino";
 import type { UploadedPiece } from "../json/uploaded-piece.js";
+import type { RepeatedLines } from "../log/repeated-lines.js";
 import type { Operation } from "../store/statement.js";
 import type { Call } from "../turns/call.js";
 import type { Sender } from "../turns/handler.js";
@@ -28,20 +28,20 @@ export interface Source {
 export class Dispatcher {
   readonly #methods: ReadonlyMap<string, ServedMethod>;
   readonly #statistics: Statistics;
-  readonly #log: Logger;
+  readonly #lines: RepeatedLines;
   readonly #readOnly: boolean;
   #failures = 0;
 
   constructor(options: {
     methods: ReadonlyMap<string, ServedMethod>;
     statistics: Statistics;
-    log: Logger;
+    lines: RepeatedLines;
     /** True if the daemon as a whole serves only reads. */
     readOnly: boolean;
   }) {
     this.#methods = options.methods;
     this.#statistics = options.statistics;
-    this.#log = options.log;
+    this.#lines = options.lines;
     this.#readOnly = options.readOnly;
   }
 
@@ -76,25 +76,33 @@ export class Dispatcher {
 
   /**
    * Counts and logs a refusal, without payloads, and returns what the caller is told. Anything that is not a refusal
-   * is a defect: its text stays in the log under a reference, and only the reference travels.
+   * is a defect: its text stays in the log under a reference, and only the reference travels. A defect that repeats itself
+   * keeps the reference of the line that was logged.
    */
   explain(name: string, error: Error, sender: Sender): PawlError {
-    this.#failures += 1;
-    const reference = `${process.pid.toString(36)}-${this.#failures.toString(36)}`;
-    const known = error instanceof PawlError;
-    const refusal = known
-      ? error
-      : refuse(
-          "internal",
-          `Something in pawld is broken; its log has the details under the reference ${reference}. Please report it.`,
-          { reference },
-        );
     const method = this.#methods.has(name) ? name : "-";
-    this.#statistics.error(method, refusal.kind);
-    const line = { method, kind: refusal.kind, reference, caller: sender.caller };
-    if (known) this.#log.info(line, "refused");
-    else this.#log.error({ ...line, err: error }, "failed");
-    return refusal;
+    const logged = (): { reference: string; caller: Caller } => {
+      this.#failures += 1;
+      const reference = `${process.pid.toString(36)}-${this.#failures.toString(36)}`;
+      return { reference, caller: sender.caller };
+    };
+    if (error instanceof PawlError) {
+      this.#statistics.error(method, error.kind);
+      this.#lines.log("info", "refused", { method, kind: error.kind }, logged);
+      return error;
+    }
+    this.#statistics.error(method, "internal");
+    const { reference } = this.#lines.log(
+      "error",
+      "failed",
+      { method, kind: "internal", text: error.message },
+      () => ({ ...logged(), err: error }),
+    );
+    return refuse(
+      "internal",
+      `Something in pawld is broken; its log has the details under the reference ${reference}. Please report it.`,
+      { reference },
+    );
   }
 
   #noSuchMethod(name: string, sender: Sender): PawlError {

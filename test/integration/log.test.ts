@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { connect } from "@pawl/client";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { LogWriter } from "../../daemon/dist/log/log-writer.js";
-import { PAWLD, Place, privateDirectory } from "../daemon.js";
+import { PAWLD, Place, privateDirectory, startDaemon } from "../daemon.js";
 import type { RawClient } from "../raw-client.js";
 import { mountDisk, noMount } from "../small-disk.js";
 
@@ -304,5 +304,54 @@ describe("the writer of the log", () => {
     writer.write("nobody reads it\n");
     writer.flush(() => false);
     expect(drain(fd)).toEqual([]);
+  });
+});
+
+describe("a client", () => {
+  test("that is refused thousands of times writes a line, and a count", async () => {
+    const daemon = await startDaemon();
+    const client = await daemon.place.connect();
+    await client.call("lease.acquire", { name: "held", owner: "a" });
+    const held = Array.from({ length: 2000 }, () =>
+      client.refusal("lease.acquire", { name: "held", owner: "b" }),
+    );
+    const wrong = Array.from({ length: 500 }, () => client.refusal("sequence.next", {} as never));
+    await Promise.all([...held, ...wrong]);
+    const first = await daemon.logged(({ msg, kind }) => msg === "refused" && kind === "lease_held");
+    expect(first).toMatchObject({ method: "lease.acquire", caller: { pid: process.pid } });
+    // Within 10 s, and without another call.
+    expect(
+      await daemon.logged(({ msg, kind }) => msg === "refused again" && kind === "lease_held"),
+    ).toMatchObject({
+      level: "info",
+      method: "lease.acquire",
+      times: 1999,
+    });
+    const { errors } = await client.call("daemon.stats", {});
+    expect(errors).toMatchObject({ "lease.acquire": { lease_held: 2000 } });
+    await client.refusal("lease.acquire", { name: "held", owner: "b" });
+    expect(await daemon.end()).toBe(0);
+    expect(daemon.log.map(({ msg, times }) => [msg, times])).toEqual([
+      ["listening", undefined],
+      ["refused", undefined],
+      ["refused", undefined],
+      ["refused again", 1999],
+      ["refused again", 499],
+      ["stopping", undefined],
+      ["refused again", 1],
+      ["stopped", undefined],
+    ]);
+  });
+
+  test("that breaks leases all the time does not fill the log either", async () => {
+    const daemon = await startDaemon();
+    const client = await daemon.place.connect();
+    for (let round = 0; round < 70; round += 1) {
+      await client.call("lease.acquire", { name: "held", owner: "a" });
+      await client.call("lease.break", { name: "held", reason: "test" });
+    }
+    expect(await daemon.end()).toBe(0);
+    expect(daemon.log.filter(({ msg }) => msg === "lease broken")).toHaveLength(50);
+    expect(daemon.log).toContainEqual(expect.objectContaining({ msg: "lease broken again", times: 20 }));
   });
 });
