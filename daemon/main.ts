@@ -93,8 +93,9 @@ export async function main(args: readonly string[]): Promise<void> {
 }
 
 /**
- * Ends the process, after what waits for the log as far as it waits for nobody. By exit(3) it would wait for a thread that
- * writes to a log whose reader has stopped, and for whatever libraries have left to be done then: koffi syncs stdout.
+ * Ends the process, after what waits for the log as far as it waits for nobody. By exit(3) it would wait for a thread
+ * that writes to a log whose reader has stopped, and for whatever libraries have left to be done then: koffi syncs
+ * stdout.
  */
 function exitAtOnce(code: number, log: Log, kernel: Kernel | string): void {
   log.flush((fd) => (typeof kernel === "string" ? fstatSync(fd).isFile() : kernel.hasRoom(fd)));

@@ -14,12 +14,12 @@ const PIECE_BYTES = 4096;
 const LINE_END = 0x0a;
 
 /**
- * Writes lines to a descriptor without ever waiting for it. Threads of libuv write, so a reader that has stopped holds up
- * one of those and nobody else; O_NONBLOCK would be set for everybody who shares the descriptor. Lines are dropped and
- * counted while nothing can be written, and one line says so once it can be.
+ * Writes lines to a descriptor without ever waiting for it. Threads of libuv write, so a reader that has stopped
+ * holds up one of those and nobody else; O_NONBLOCK would be set for everybody who shares the descriptor. Lines are
+ * dropped and counted while nothing can be written, and one line says so once it can be.
  *
- * `idle`: nothing waits. `writing`: a thread writes, or there is no room now. `pausing`: a write has failed, and the next
- * attempt has its time.
+ * `idle`: nothing waits. `writing`: a thread writes, or there is no room now. `pausing`: a write has failed, and the
+ * next attempt has its time.
  */
 export class LogWriter {
   readonly #fd: number;
@@ -68,7 +68,9 @@ export class LogWriter {
     });
   }
 
-  /** Whether a write has been under way for so long that it waits for a reader; a process then cannot end by exit(3). */
+  /**
+   * Whether a write has been under way for so long that it waits for a reader; a process then cannot end by exit(3).
+   */
   get isHeldUp(): boolean {
     return this.#state === "writing" && elapsed() - this.#writingSince > SHORT_MS;
   }

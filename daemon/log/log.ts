@@ -44,8 +44,8 @@ export interface Log {
 }
 
 /**
- * JSON lines on stdout, as journald and log shippers take them; readable lines when that is a terminal. The
- * journal gets the priority of each line besides, so that `journalctl -p err` finds what it should. Writing a line never
+ * JSON lines on stdout, as journald and log shippers take them; readable lines when that is a terminal. The journal
+ * gets the priority of each line besides, so that `journalctl -p err` finds what it should. Writing a line never
  * waits, and never throws.
  */
 export async function openLog(level: LogLevel): Promise<Log> {

@@ -76,8 +76,8 @@ export class Dispatcher {
 
   /**
    * Counts and logs a refusal, without payloads, and returns what the caller is told. Anything that is not a refusal
-   * is a defect: its text stays in the log under a reference, and only the reference travels. A defect that repeats itself
-   * keeps the reference of the line that was logged.
+   * is a defect: its text stays in the log under a reference, and only the reference travels. A defect that repeats
+   * itself keeps the reference of the line that was logged.
    */
   explain(name: string, error: Error, sender: Sender): PawlError {
     const method = this.#methods.has(name) ? name : "-";

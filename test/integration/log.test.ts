@@ -1,4 +1,5 @@
-// The log cannot be written, or its reader does not read: the daemon goes on (spec: operations.md, Faults from outside).
+// The log cannot be written, or its reader does not read: the daemon goes on (spec: operations.md, Faults from
+// outside).
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { closeSync, constants, openSync, readFileSync, readSync, rmSync, writeSync } from "node:fs";
 import { join } from "node:path";
