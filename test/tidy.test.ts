@@ -1,6 +1,6 @@
 // The repository checks itself: what the people who work on it agreed upon and no tool checks for them.
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -248,6 +248,27 @@ function circlesOf(graph: ReadonlyMap<string, readonly string[]>): string[][] {
   for (const file of graph.keys()) if (!found.has(file)) visit(file);
   return circles;
 }
+
+test("documents name files that are there", () => {
+  const all = ["daemon", "client", "protocol", "test", "docs", "systemd", "man"].flatMap(filesBelow);
+  const missing = (document: string): string[] =>
+    [...read(document).matchAll(/`([\w./-]+\.(?:ts|js|sql))`/g)]
+      .map(([, name]) => name as string)
+      .filter((name) => !all.some((path) => path === name || path.endsWith(`/${name}`)));
+  const broken = (document: string): string[] =>
+    [...read(document).matchAll(/\]\(([\w./-]+)(?:#[\w-]+)?\)/g)]
+      .map(([, link]) => link as string)
+      .filter((link) => !existsSync(join(REPOSITORY, dirname(document), link)));
+  const documents = ["README.md", "CONTRIBUTING.md", ...all.filter((path) => path.endsWith(".md"))];
+  expectNone([
+    ...["ARCHITECTURE.md", "README.md"].flatMap((document) =>
+      missing(document).map((name) => `${document} names ${name}`),
+    ),
+    ...[...documents, "ARCHITECTURE.md"].flatMap((document) =>
+      broken(document).map((link) => `${document} points to ${link}`),
+    ),
+  ]);
+});
 
 describe("what pawl loads when it runs", () => {
   const COMPILED_IMPORT =
