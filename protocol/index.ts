@@ -14,5 +14,5 @@ export type { Method } from "./method.js";
 export * from "./methods.js";
 export { openrpc } from "./openrpc.js";
 export * from "./paths.js";
-export type { BatchState, Boundary, DeliveryPolicy, MergeKey, SlotPolicy } from "./queue.js";
+export type { BatchState, Boundary, DeliveryPolicy, MergeKey, Retry, SlotPolicy } from "./queue.js";
 export type { Mode } from "./sequence.js";

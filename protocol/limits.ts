@@ -74,6 +74,11 @@ export const MAX_SOURCE_KEY_LENGTH = 512;
 export const DEFAULT_BATCH_ATTEMPTS = 20;
 export const MAX_BATCH_ATTEMPTS = 1_000_000;
 export const MAX_BATCH_DELAY_MS = 10 * 365 * 24 * 60 * 60 * 1000;
+/** How a batch rests after a delivery that ended with an error, unless it or its queue says otherwise. */
+export const DEFAULT_RETRY_BASE_MS = 1000;
+export const DEFAULT_RETRY_FACTOR = 2;
+export const MAX_RETRY_FACTOR = 1000;
+export const DEFAULT_RETRY_MAX_MS = 3_600_000;
 /** Of the error that a delivery ended with. */
 export const MAX_LAST_ERROR_LENGTH = 16_384;
 /** Dead batches that one `queue.retry` of a whole queue brings back. */

@@ -1,12 +1,16 @@
 import { z } from "zod";
 import {
   DEFAULT_BATCH_ATTEMPTS,
+  DEFAULT_RETRY_BASE_MS,
+  DEFAULT_RETRY_FACTOR,
+  DEFAULT_RETRY_MAX_MS,
   MAX_BATCH_ATTEMPTS,
   MAX_BATCH_DELAY_MS,
   MAX_BATCH_PAYLOADS,
   MAX_CLAIMED_BATCHES,
   MAX_ENQUEUED_BATCHES,
   MAX_LAST_ERROR_LENGTH,
+  MAX_RETRY_FACTOR,
   MAX_SOURCE_KEY_LENGTH,
 } from "./limits.js";
 import { method, noun } from "./method.js";
@@ -64,10 +68,18 @@ const mergeKey = z
   .meta({ description: "`never` joins with nothing, not even itself." });
 export type MergeKey = z.output<typeof mergeKey>;
 const sourceKey = text.min(1).max(MAX_SOURCE_KEY_LENGTH);
-const maxAttempts = integer.max(MAX_BATCH_ATTEMPTS).default(DEFAULT_BATCH_ATTEMPTS).meta({
-  description: "After so many counted attempts it is dead; 0 for no limit.",
-});
+const maxAttempts = integer.max(MAX_BATCH_ATTEMPTS);
 const delayMs = integer.max(MAX_BATCH_DELAY_MS);
+const retry = z.strictObject({
+  baseMs: delayMs.default(DEFAULT_RETRY_BASE_MS),
+  factor: z.number().min(1).max(MAX_RETRY_FACTOR).default(DEFAULT_RETRY_FACTOR),
+  maxMs: delayMs.default(DEFAULT_RETRY_MAX_MS),
+  jitter: z.boolean().default(true).meta({
+    description: "Whether it rests for a random time, from half of the rest to all of it.",
+  }),
+});
+/** How long a batch rests after deliveries that ended without success. */
+export type Retry = z.output<typeof retry>;
 
 const batch = z.strictObject({
   batchId,
@@ -81,6 +93,7 @@ const batch = z.strictObject({
   state,
   attempt: integer.meta({ description: "Deliveries that ended without success and count." }),
   maxAttempts: integer,
+  retry: retry.nullable().meta({ description: "Of its own; null where that of the queue counts." }),
   enqueuedAt: instant,
   availableAt: instant.meta({ description: "Since when, or when, it can be claimed, if nobody holds it." }),
   claim: z
@@ -108,14 +121,19 @@ const newBatch = z
     payloads,
     sourceKey: sourceKey.optional().meta({
       description:
-        "Makes a retry safe: the same queue and key with the same content is the same batch, also after it ended. Content is the payloads, the policies and maxAttempts, by their meaning.",
+        "Makes a retry safe: the same queue and key with the same content is the same batch, also after it ended. Content is the payloads and the policies by their meaning, and maxAttempts and retry as given: not given equals not given, whatever the queue has set meanwhile.",
     }),
     deliveryPolicy,
     slotPolicy,
     mergeKey,
     delayMs: delayMs.optional().meta({ description: "Not before so long from now." }),
     availableAt: instant.optional().meta({ description: "Not before then; the past is now." }),
-    maxAttempts,
+    maxAttempts: maxAttempts.optional().meta({
+      description: `After so many counted attempts it is dead, 0 for no limit; if not given, as the queue is configured, else ${DEFAULT_BATCH_ATTEMPTS}.`,
+    }),
+    retry: retry.optional().meta({
+      description: `A delivery that ended with an error makes the batch rest for \`baseMs * factor^(n - 1)\`, at most \`maxMs\`, n being its counted attempts of any kind. The first end by expiry or disconnect lets it not rest at all. If not given, as the queue is configured by then, else ${DEFAULT_RETRY_BASE_MS} ms, ${DEFAULT_RETRY_FACTOR}, ${DEFAULT_RETRY_MAX_MS} ms, with jitter.`,
+    }),
   })
   .refine(({ delayMs, availableAt }) => delayMs === undefined || availableAt === undefined, {
     error: "must be left out beside delayMs",
@@ -134,6 +152,11 @@ const depths = {
   dead: integer,
   cancelled: integer.meta({ description: "Kept until their retention ends." }),
 };
+const settings = z.strictObject({
+  retry: retry.nullable(),
+  maxAttempts: integer.nullable(),
+});
+
 /** How many batches are in which state. */
 export const queueDepths = z.strictObject(depths);
 
@@ -168,6 +191,7 @@ export const QUEUE = noun("queue", {
               state: "ready",
               attempt: 0,
               maxAttempts: 20,
+              retry: null,
               enqueuedAt: 1_750_000_000_000,
               availableAt: 1_750_000_000_000,
             },
@@ -235,7 +259,10 @@ export const QUEUE = noun("queue", {
       params: z.strictObject({
         claimId,
         leaseToken,
-        delayMs: delayMs.optional().meta({ description: "Not to be claimed again before so long from now." }),
+        delayMs: delayMs.optional().meta({
+          description:
+            "Not to be claimed again before so long from now. If not given, with an error as `retry` says, else at once.",
+        }),
         error: text.min(1).max(MAX_LAST_ERROR_LENGTH).optional().meta({
           description: "Why it failed; the delivery then counts as an attempt.",
         }),
@@ -337,15 +364,62 @@ export const QUEUE = noun("queue", {
       errors: ["not_found"],
     }),
 
+    configure: method({
+      summary: "Change the settings of a queue; only what is given changes, null takes a setting back",
+      params: z.strictObject({
+        queue,
+        retry: retry.nullable().optional().meta({
+          description: "How batches that have no `retry` of their own rest after a delivery without success.",
+        }),
+        maxAttempts: maxAttempts.nullable().optional().meta({
+          description: "Of batches that are enqueued without `maxAttempts` from now on; 0 for no limit.",
+        }),
+      }),
+      result: z.strictObject({ settings }),
+      writes: true,
+      repeatable: true,
+      transactable: true,
+      errors: [],
+      examples: [
+        {
+          name: "What fails rests for 10 s, 30 s, 90 s and so on, up to an hour",
+          params: { queue: "mails", retry: { baseMs: 10_000, factor: 3 } },
+          result: {
+            settings: {
+              retry: { baseMs: 10_000, factor: 3, maxMs: 3_600_000, jitter: true },
+              maxAttempts: null,
+            },
+          },
+        },
+      ],
+    }),
+
+    settings: method({
+      summary: "Every setting of a queue, null where there is none",
+      params: z.strictObject({ queue }),
+      result: z.strictObject({ settings }),
+      writes: false,
+      repeatable: true,
+      transactable: true,
+      errors: [],
+      examples: [
+        {
+          name: "Of a queue that nobody has configured",
+          params: { queue: "thumbnails" },
+          result: { settings: { retry: null, maxAttempts: null } },
+        },
+      ],
+    }),
+
     explain: method({
       summary: "Why the head of a queue can or cannot be claimed now",
       description:
-        "The head is the first batch that a claim would take; if there is none, the first that is held or scheduled. `ready`: it can be claimed. `boundary`: it can be claimed at `idle`, not at an `active_turn_checkpoint`. `claimed`: a `holder` has it. `scheduled`: it can be claimed from `availableAt` on. `empty`: nothing is there.",
+        "The head is the first batch that a claim would take; if there is none, the first that is held or scheduled. `ready`: it can be claimed. `boundary`: it can be claimed at `idle`, not at an `active_turn_checkpoint`. `claimed`: a `holder` has it. `scheduled`: it can be claimed from `availableAt` on. `resting`: so it can, having been tried before. `empty`: nothing is there.",
       params: z.strictObject({ queue }),
       result: z.strictObject({
         queue,
         claimable: z.boolean().meta({ description: "At the boundary `idle`." }),
-        reason: z.enum(["ready", "boundary", "claimed", "scheduled", "empty"]),
+        reason: z.enum(["ready", "boundary", "claimed", "scheduled", "resting", "empty"]),
         batchId: batchId.optional().meta({ description: "The head." }),
         deliveryPolicy: z.enum(DELIVERY_POLICIES).optional(),
         availableAt: instant.optional(),

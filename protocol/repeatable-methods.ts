@@ -18,6 +18,8 @@ export const REPEATABLE_METHODS: Readonly<Record<string, Repeatable>> = {
   "queue.list": true,
   "queue.stats": true,
   "queue.cancel": true,
+  "queue.configure": true,
+  "queue.settings": true,
   "queue.explain": true,
   "deployment.set": true,
   "deployment.list": true,

@@ -5,6 +5,7 @@ import { MAX_ENQUEUED_BATCHES } from "@pawl/protocol/limits";
 import { JsonText } from "../connection/json-text.js";
 import { command, UsageError } from "../terminal/command.js";
 import { when, zoneAt } from "../terminal/quantities.js";
+import { RETRY_OPTIONS, retryOf } from "../terminal/retry.js";
 import { checkedJson, pointInTime, readAll } from "../terminal/values.js";
 
 const enqueue = command({
@@ -35,8 +36,9 @@ const enqueue = command({
     "max-attempts": {
       type: "number",
       describe: "Deliveries before it is dead, 0 for no limit",
-      default: "20",
+      default: "of the queue, else 20",
     },
+    ...RETRY_OPTIONS,
   },
   details: "Each PAYLOAD is JSON. With - they are read from standard input, one per line.",
   examples: [
@@ -112,14 +114,16 @@ function payloadOf(what: string, text: string): JsonText {
 
 type Shape = Omit<Params<"queue.enqueue">, "queue" | "payloads" | "sourceKey">;
 
-function shapeOf(args: {
-  delay: number | undefined;
-  at: string | undefined;
-  join: boolean;
-  "merge-key": string | undefined;
-  "after-commit": boolean;
-  "max-attempts": number | undefined;
-}): Shape {
+function shapeOf(
+  args: Parameters<typeof retryOf>[0] & {
+    delay: number | undefined;
+    at: string | undefined;
+    join: boolean;
+    "merge-key": string | undefined;
+    "after-commit": boolean;
+    "max-attempts": number | undefined;
+  },
+): Shape {
   const {
     delay,
     at,
@@ -128,6 +132,7 @@ function shapeOf(args: {
     "after-commit": afterCommit,
     "max-attempts": maxAttempts,
   } = args;
+  const retry = retryOf(args);
   if (key !== undefined && !join) throw new UsageError("--merge-key says with whom to --join; give both.");
   return {
     ...(delay === undefined ? {} : { delayMs: delay }),
@@ -136,6 +141,7 @@ function shapeOf(args: {
     ...(key === undefined ? {} : { mergeKey: mergeKeyOf(key) }),
     ...(afterCommit ? { deliveryPolicy: "after_current_turn_commit" } : {}),
     ...(maxAttempts === undefined ? {} : { maxAttempts }),
+    ...(retry === undefined ? {} : { retry }),
   };
 }
 

@@ -174,6 +174,11 @@ function sentences(found: Result<"queue.explain">): string[] {
   if (reason === "scheduled" && availableAt !== undefined) {
     said.push(`Nothing in ${queue} can be claimed now: ${batchId} can be, from ${when(availableAt)} on.`);
   }
+  if (reason === "resting" && availableAt !== undefined) {
+    said.push(
+      `Nothing in ${queue} can be claimed now: ${batchId} failed and rests, until ${when(availableAt)}.`,
+    );
+  }
   if (deadBatches > 0) {
     const are = plural(deadBatches, "batch is", "batches are");
     said.push(`${are} dead; pawl dead ${queue} shows them, pawl retry ${queue} brings them back.`);

@@ -22,7 +22,11 @@ const work = command({
     jobs: { type: "number", short: "j", describe: "How many claims are worked on at a time", default: "1" },
     "max-batches": { type: "number", describe: "How many that join are claimed together", default: "1" },
     lease: { type: "duration", describe: "How long a claim outlives the last sign of life", default: "30s" },
-    "retry-delay": { type: "duration", describe: "How long a batch rests after it failed", default: "0" },
+    "retry-delay": {
+      type: "duration",
+      describe: "How long a batch rests after it failed",
+      default: "as its queue says",
+    },
     grace: { type: "duration", describe: "What a running command has to end after SIGTERM", default: "10s" },
     owner: {
       type: "text",
@@ -54,7 +58,6 @@ const work = command({
         concurrency: args.jobs ?? 1,
         leaseMs,
         owner: args.owner ?? `${basename(program[0] as string)}:${process.pid}`,
-        retryDelayMs: args["retry-delay"] ?? 0,
         signal: running.ending,
         onComplete: (given) => worker.report(given, "done"),
         onFailure: (error, given) => worker.report(given, "failed", error),
@@ -63,6 +66,7 @@ const work = command({
           // A refusal that stays the same is told at the end.
           else if (!isForGood(error)) output.note(`pawl: ${printable(textOf(error))}`);
         },
+        ...(args["retry-delay"] === undefined ? {} : { retryDelayMs: args["retry-delay"] }),
         ...(args["max-batches"] === undefined ? {} : { maxBatches: args["max-batches"] }),
         ...(args.boundary === undefined ? {} : { boundary: args.boundary }),
       }).done;

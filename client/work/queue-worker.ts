@@ -49,7 +49,10 @@ export interface WorkOptions {
   boundary?: NonNullable<Params<"queue.claim">["boundary"]>;
   /** `disconnect` (default) lets go of a claim the moment this process ends; `expiry` when its lease has passed. */
   releaseOn?: ReleaseOn;
-  /** How long a batch rests after its handler threw, in milliseconds, given its counted attempts; 0 by default. */
+  /**
+   * How long a batch rests after its handler threw, in milliseconds, given its counted attempts; by default as it, or
+   * else its queue, was configured: at first for up to a second, then for twice as long each time.
+   */
   retryDelayMs?: number | ((attempts: number) => number);
   /** Ends the work as `close` does. */
   signal?: AbortSignal;
@@ -174,7 +177,10 @@ class QueueWorker<T> {
     if (grant.lost) throw grant.signal.reason;
     const how = postponed
       ? { delayMs: error.delayMs }
-      : { delayMs: restMs(retryDelayMs, given.batches), error: textOf(error) };
+      : {
+          error: textOf(error),
+          ...(retryDelayMs === undefined ? {} : { delayMs: restMs(retryDelayMs, given.batches) }),
+        };
     try {
       await grant.endBy(() => this.#connection.call("queue.abandon", { claimId, leaseToken, ...how }));
     } catch (refusal) {
@@ -185,7 +191,7 @@ class QueueWorker<T> {
 }
 
 /** How long batches rest, by how often the most tried of them has been tried, this time included. */
-function restMs(delayMs: WorkOptions["retryDelayMs"] = 0, batches: readonly Batch[]): number {
+function restMs(delayMs: NonNullable<WorkOptions["retryDelayMs"]>, batches: readonly Batch[]): number {
   const attempts = Math.max(...batches.map(({ attempt }) => attempt)) + 1;
   const wanted = typeof delayMs === "number" ? delayMs : delayMs(attempts);
   return Math.min(Math.max(0, Math.round(wanted)), MAX_BATCH_DELAY_MS);

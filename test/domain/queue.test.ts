@@ -2,6 +2,8 @@
 import type { Params, Result } from "@pawl/protocol";
 import Database from "better-sqlite3";
 import { describe, expect, test } from "vitest";
+import { restMs } from "../../daemon/dist/domain/queue/rest.js";
+import { digestOfMeaning } from "../../daemon/dist/json/digest.js";
 import { Clocks, START } from "../clocks.js";
 import { InProcess } from "../in-process.js";
 
@@ -214,7 +216,7 @@ describe("completion after the end of a claim", () => {
     expect(await queue.state(batch)).toBe("cancelled");
   });
 
-  test.each([{}, { error: "broken" }, { delayMs: 5000 }])(
+  test.each([{}, { error: "broken", delayMs: 0 }, { error: "broken" }, { delayMs: 5000 }])(
     "is lost after it was abandoned with %j",
     async (how) => {
       const queue = new Queue();
@@ -224,7 +226,8 @@ describe("completion after the end of a claim", () => {
       await expectLost(queue.complete(claim));
       await expectLost(queue.pawl.call("queue.renew", proof(claim)));
       await expectLost(queue.pawl.call("queue.abandon", proof(claim)));
-      expect(await queue.state(batch)).toBe("delayMs" in how ? "scheduled" : "ready");
+      const isAtOnce = how.delayMs === 0 || (how.delayMs === undefined && how.error === undefined);
+      expect(await queue.state(batch)).toBe(isAtOnce ? "ready" : "scheduled");
     },
   );
 
@@ -366,7 +369,8 @@ describe("attempts", () => {
   test("errors, expiries and disconnects count, and the last of them is kept", async () => {
     const queue = new Queue();
     const batch = await queue.enqueue({ maxAttempts: 4 });
-    await queue.pawl.call("queue.abandon", { ...proof(await queue.claim()), error: "no route to host" });
+    const error = "no route to host";
+    await queue.pawl.call("queue.abandon", { ...proof(await queue.claim()), error, delayMs: 0 });
     expect(await queue.get(batch)).toMatchObject({
       state: "ready",
       attempt: 1,
@@ -378,10 +382,11 @@ describe("attempts", () => {
     await queue.claim({ releaseOn: "disconnect" }, 9);
     queue.pawl.loop.disconnect(9);
     expect(await queue.get(batch)).toMatchObject({
-      state: "ready",
+      state: "scheduled",
       attempt: 3,
       lastError: expect.stringContaining("connection"),
     });
+    queue.time.pass(4000);
     await queue.pawl.call("queue.abandon", { ...proof(await queue.claim()), error: "the last" });
     expect(await queue.get(batch)).toMatchObject({ state: "dead", attempt: 4, lastError: "the last" });
     expect(await queue.tryClaim()).toBeNull();
@@ -391,7 +396,7 @@ describe("attempts", () => {
     const queue = new Queue();
     const batch = await queue.enqueue({ maxAttempts: 0 });
     for (let time = 0; time < 30; time += 1) {
-      await queue.pawl.call("queue.abandon", { ...proof(await queue.claim()), error: "again" });
+      await queue.pawl.call("queue.abandon", { ...proof(await queue.claim()), error: "again", delayMs: 0 });
     }
     expect(await queue.get(batch)).toMatchObject({ state: "ready", attempt: 30 });
   });
@@ -403,7 +408,7 @@ describe("attempts", () => {
     for (let time = 0; time < 3; time += 1) {
       const claim = await queue.claim();
       expect(claim.batches[0]?.batchId).toBe(poison.batchId);
-      await queue.pawl.call("queue.abandon", { ...proof(claim), error: "boom" });
+      await queue.pawl.call("queue.abandon", { ...proof(claim), error: "boom", delayMs: 0 });
     }
     expect((await queue.claim()).batches[0]?.batchId).toBe(good.batchId);
     expect(await queue.tryClaim()).toBeNull();
@@ -434,6 +439,183 @@ describe("attempts", () => {
     });
     expect(result).toEqual({ released: 0, dead: 1 });
     expect(await queue.state(batch)).toBe("dead");
+  });
+});
+
+describe("rests", () => {
+  const retry = { baseMs: 1000, factor: 2, maxMs: 5000, jitter: false };
+
+  async function fail(queue: Queue, how: object = {}): Promise<void> {
+    await queue.pawl.call("queue.abandon", { ...proof(await queue.claim()), error: "no", ...how });
+  }
+
+  /** How long a batch rests from now on; it is over afterwards. */
+  async function restOf(queue: Queue, batch: Batch): Promise<number> {
+    const { state, availableAt } = await queue.get(batch);
+    const rest = availableAt - queue.time.wall();
+    expect(state).toBe(rest > 0 ? "scheduled" : "ready");
+    if (rest > 0) {
+      queue.time.pass(rest - 1);
+      expect(await queue.tryClaim()).toBeNull();
+      queue.time.pass(1);
+    }
+    return Math.max(0, rest);
+  }
+
+  test("double with each attempt up to the most, by what the batch has, else its queue, else by default", async () => {
+    const queue = new Queue();
+    const own = await queue.enqueue({ retry });
+    for (const rest of [1000, 2000, 4000, 5000, 5000]) {
+      await fail(queue);
+      expect(await restOf(queue, own)).toBe(rest);
+    }
+    await queue.complete(await queue.claim());
+
+    await queue.pawl.call("queue.configure", { queue: "q", retry: { ...retry, baseMs: 10, factor: 10 } });
+    const other = await queue.enqueue();
+    expect(other).toMatchObject({ retry: null });
+    for (const rest of [10, 100]) {
+      await fail(queue);
+      expect(await restOf(queue, other)).toBe(rest);
+    }
+    await queue.pawl.call("queue.configure", { queue: "q", retry: null });
+    await fail(queue);
+    const byDefault = await restOf(queue, other);
+    expect(byDefault).toBeGreaterThanOrEqual(2000);
+    expect(byDefault).toBeLessThanOrEqual(4000);
+    await fail(queue, { delayMs: 7 });
+    expect(await restOf(queue, other)).toBe(7);
+    await fail(queue, { delayMs: 0 });
+    expect(await restOf(queue, other)).toBe(0);
+  });
+
+  test("are none after the first loss, and after each further one as after an error", async () => {
+    const queue = new Queue();
+    const batch = await queue.enqueue({ retry });
+    await fail(queue);
+    expect(await restOf(queue, batch)).toBe(1000);
+    const lose = [
+      async (): Promise<void> => {
+        await queue.claim();
+        queue.time.pass(LEASE_MS);
+      },
+      async (): Promise<void> => {
+        await queue.claim({ releaseOn: "disconnect" }, 5);
+        queue.pawl.loop.disconnect(5);
+      },
+    ];
+    const rests: number[] = [];
+    for (const each of lose) {
+      await each();
+      rests.push(await restOf(queue, batch));
+    }
+    expect(rests).toEqual([0, 4000]);
+  });
+
+  test("are those of a group together, by its highest count", async () => {
+    const queue = new Queue();
+    const alike = { slotPolicy: "join", mergeKey: "payload_default", retry } as const;
+    const tried = await queue.enqueue(alike);
+    for (const rest of [1000, 2000]) {
+      await fail(queue);
+      expect(await restOf(queue, tried)).toBe(rest);
+    }
+    const fresh = await queue.enqueue(alike);
+    const claim = await queue.claim({ maxBatches: 2 });
+    expect(claim.batches).toHaveLength(2);
+    await queue.pawl.call("queue.abandon", { ...proof(claim), error: "no" });
+    for (const batch of [tried, fresh]) {
+      expect(await queue.get(batch)).toMatchObject({ availableAt: queue.time.wall() + 4000 });
+    }
+    expect(await queue.pawl.call("queue.explain", { queue: "q" })).toMatchObject({
+      claimable: false,
+      reason: "resting",
+      batchId: tried.batchId,
+      availableAt: queue.time.wall() + 4000,
+    });
+  });
+
+  test("let others pass, and a batch that rests is completed late as one that is ready", async () => {
+    const queue = new Queue();
+    const poison = await queue.enqueue({ retry, maxAttempts: 0 });
+    const good = await queue.enqueue();
+    await fail(queue);
+    expect((await queue.claim()).batches[0]?.batchId).toBe(good.batchId);
+    queue.time.pass(1000);
+    for (const leaseMs of [100, 100]) {
+      const claim = await queue.claim({ leaseMs });
+      queue.time.pass(leaseMs);
+      if ((await queue.state(poison)) === "ready") continue;
+      const { availableAt } = await queue.get(poison);
+      expect(await queue.complete(claim)).toBe(1);
+      expect(await queue.get(poison)).toMatchObject({ state: "completed", availableAt });
+    }
+    expect(await queue.state(poison)).toBe("completed");
+  });
+
+  test("by jitter end anywhere from half of the time to all of it", () => {
+    const jitter = { baseMs: 100, factor: 2, maxMs: 1000, jitter: true };
+    expect([0, 0.5, 1].map((chance) => restMs(jitter, 2, chance))).toEqual([100, 150, 200]);
+    expect(restMs(jitter, 1_000_000, 1)).toBe(1000);
+    expect(restMs({ ...jitter, baseMs: 0 }, 1_000_000, 1)).toBe(0);
+  });
+});
+
+describe("settings", () => {
+  test("change by what is given, last over restarts and without batches, and end with the last of them", async () => {
+    const queue = new Queue();
+    const configure = async (given: object) =>
+      (await queue.pawl.call("queue.configure", { queue: "q", ...given })).settings;
+    expect((await queue.pawl.call("queue.settings", { queue: "q" })).settings).toEqual({
+      retry: null,
+      maxAttempts: null,
+    });
+    expect(await configure({ maxAttempts: 3 })).toEqual({ retry: null, maxAttempts: 3 });
+    const retry = { baseMs: 5, factor: 2, maxMs: 3_600_000, jitter: true };
+    expect(await configure({ retry: { baseMs: 5 } })).toEqual({ retry, maxAttempts: 3 });
+    const next = queue.restarted();
+    expect((await next.pawl.call("queue.settings", { queue: "q" })).settings).toEqual({
+      retry,
+      maxAttempts: 3,
+    });
+    expect((await next.enqueue()).maxAttempts).toBe(3);
+    expect((await next.enqueue({ maxAttempts: 0 })).maxAttempts).toBe(0);
+    for (const _ of [1, 2]) await next.complete(await next.claim());
+    next.time.pass(RETENTION_MS + PRUNE_MS);
+    expect(await next.stats()).toMatchObject({ ready: 0, completed: 0 });
+    const { settings } = await next.pawl.call("queue.configure", {
+      queue: "q",
+      retry: null,
+      maxAttempts: null,
+    });
+    expect(settings).toEqual({ retry: null, maxAttempts: null });
+    expect((await next.pawl.call("queue.stats", {})).queues).toEqual([]);
+  });
+
+  test("that fill in what was not given do not make other content of it", async () => {
+    const queue = new Queue();
+    const first = await queue.enqueue({ sourceKey: "k" });
+    await queue.pawl.call("queue.configure", { queue: "q", maxAttempts: 3 });
+    expect(await queue.enqueue({ sourceKey: "k" })).toEqual(first);
+    for (const other of [{ maxAttempts: 3 }, { retry: {} }]) {
+      await expect(queue.enqueue({ sourceKey: "k", ...other })).rejects.toMatchObject({ kind: "conflict" });
+    }
+  });
+
+  test("leave entries of before to be compared as before", async () => {
+    const queue = new Queue();
+    const first = await queue.enqueue({ sourceKey: "k", maxAttempts: 20 });
+    queue.pawl.close();
+    const database = new Database(queue.pawl.path);
+    const digest = digestOfMeaning('[[1],["earliest_safe_boundary","exclusive","never",20]]');
+    database.prepare("UPDATE pawl_batch SET content_digest = ?").run(digest);
+    database.close();
+    const next = new Queue({ path: queue.pawl.path, time: queue.time });
+    expect(await next.enqueue({ sourceKey: "k" })).toEqual(first);
+    expect(await next.enqueue({ sourceKey: "k", maxAttempts: 20 })).toEqual(first);
+    for (const other of [{ maxAttempts: 3 }, { retry: {} }]) {
+      await expect(next.enqueue({ sourceKey: "k", ...other })).rejects.toMatchObject({ kind: "conflict" });
+    }
   });
 });
 
@@ -506,7 +688,7 @@ describe("a claim that waits", () => {
     ["an abandon", (queue, held) => queue.pawl.call("queue.abandon", proof(held))],
     [
       "an abandon with an error",
-      (queue, held) => queue.pawl.call("queue.abandon", { ...proof(held), error: "x" }),
+      (queue, held) => queue.pawl.call("queue.abandon", { ...proof(held), error: "x", delayMs: 0 }),
     ],
     [
       "the end of a lease",

@@ -1,6 +1,6 @@
 // The queue commands of `pawl` as a script uses them, and `pawl work` under kill -9 of whoever takes part.
 import { spawnSync } from "node:child_process";
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { privateDirectory, sharedDaemon, startDaemon } from "../daemon.js";
@@ -41,6 +41,45 @@ describe("the commands of queues", () => {
     const { queues } = await json(["queues", "many"]);
     expect(queues[0].ready).toBe(2500);
     expect((await json(["claim", "many"])).claim.batches[0].payloads).toEqual([0]);
+  });
+
+  test("queue set and show have the settings of a queue, and enqueue those of a batch", async () => {
+    expect((await run(["queue", "show", "set"])).stdout).toBe("set has no settings of its own.\n");
+    const { stdout } = await run(["queue", "set", "set", "--retry-base", "10s", "--retry-factor", "1.5"]);
+    expect(stdout).toBe(
+      "What fails in set rests for 10 s, 1.5 times longer each time, up to 1 h, or a random part of it from half on.\n",
+    );
+    const retry = { baseMs: 10_000, factor: 1.5, maxMs: 3_600_000, jitter: true };
+    expect(await json(["queue", "set", "set", "--max-attempts", "3"])).toEqual({
+      settings: { retry, maxAttempts: 3 },
+    });
+    const own = ["--retry-base", "5", "--retry-max", "1m", "--retry-jitter", "off"];
+    expect((await json(["enqueue", "set", "1", ...own])).batch).toMatchObject({
+      maxAttempts: 3,
+      retry: { baseMs: 5, factor: 2, maxMs: 60_000, jitter: false },
+    });
+    const back = await json(["queue", "set", "set", "--no-retry", "--max-attempts", "none"]);
+    expect(back).toEqual({ settings: { retry: null, maxAttempts: null } });
+    for (const wrong of [
+      ["set", "set"],
+      ["show", "set", "--no-retry"],
+      ["set", "set", "--no-retry", "--retry-base", "1s"],
+      ["set", "set", "--retry-factor", "two"],
+      ["set", "set", "--max-attempts", "many"],
+      ["put", "set"],
+    ]) {
+      expect((await run(["queue", ...wrong])).code).toBe(USAGE);
+    }
+  });
+
+  test("why says that what failed rests", async () => {
+    await run(["enqueue", "rests", "1"]);
+    const [claimId, token] = (await json(["claim", "rests"]).then(({ claim }) => [
+      claim.claimId,
+      claim.leaseToken,
+    ])) as [string, string];
+    await run(["abandon", claimId, token, "--error", "no"]);
+    expect((await run(["why", "rests"])).stdout).toMatch(/: qwb:[0-9a-f]{64} failed and rests, until /);
   });
 
   test("a source key makes it happen once", async () => {
@@ -211,9 +250,9 @@ describe("the commands of queues", () => {
     expect((await run(["renew", claim.claimId, claim.leaseToken, "--lease", "5m"])).stdout).toBe(
       "It is held for 5 min more.\n",
     );
-    expect((await run(["abandon", claim.claimId, claim.leaseToken, "--error", "no disk"])).stdout).toBe(
-      "1 batch given back.\n",
-    );
+    expect(
+      (await run(["abandon", claim.claimId, claim.leaseToken, "--error", "no disk", "--delay", "0"])).stdout,
+    ).toBe("1 batch given back.\n");
     const again = await run(["claim", "cycle"]);
     expect(again.stdout).toMatch(
       /^claim {4}qwc:\d+:2\ntoken {4}\S+\nfencing {2}2\nends in {2}30 s\nbatch {4}qwb:\S+, attempt 2 of 20\n {9}1\n$/,
@@ -379,6 +418,26 @@ describe("work", () => {
     const { code, stdout, stderr } = await worker.end("SIGTERM");
     expect([code, stderr]).toEqual([DONE, ""]);
     expect(stdout).toMatch(new RegExp(`^\\{"to":"ada"\\}\\n2\\nlines qwc:\\d+:1 1 ${id} 1\\nend\\n$`));
+  });
+
+  test("loses nothing to a trouble that passes, and what always fails does not keep the others", async () => {
+    const directory = privateDirectory();
+    writeFileSync(join(directory, "down"), "");
+    const lines = Array.from({ length: 30 }, (_, number) => `${number}\n`).join("");
+    await run(["queue", "set", "trouble", "--retry-base", "100ms"]);
+    await run(["enqueue", "trouble", '"bad"', "--max-attempts", "0"]);
+    await run(["enqueue", "trouble", "-", "--each"], lines);
+    const script = 'read -r p; test "$p" != \'"bad"\' -a ! -e down';
+    const worker = work("trouble", ["--jobs", "2"], ["sh", "-c", script], directory);
+    // All of them have failed.
+    const client = await daemon().place.connect();
+    for (let untried = true; untried; ) {
+      const { batches } = await client.call("queue.list", { queue: "trouble" });
+      untried = batches.some(({ attempt }) => attempt === 0);
+    }
+    rmSync(join(directory, "down"));
+    await becomes("trouble", { completed: 30, dead: 0 });
+    await worker.end("SIGTERM");
   });
 
   test("payloads come byte for byte as they were enqueued, and claim and dead show them so", async () => {

@@ -573,7 +573,7 @@ test("worker processes and the daemon are killed at random: all is completed, an
     pawl,
     q,
     Array.from({ length: BATCHES }, (_, index) => index),
-    { maxAttempts: 0 },
+    { maxAttempts: 0, retry: { baseMs: 0 } },
   );
   const log = `${place.directory}/log`;
   const program = `

@@ -40,6 +40,7 @@ test(
         queue: "work",
         payloads: [from + index],
         maxAttempts: 0,
+        retry: { baseMs: 0 },
       }));
       const result = await client.call("queue.enqueueMany", { batches });
       seqs.push(...result.batches.map(({ enqueueSeq }) => enqueueSeq));

@@ -62,6 +62,7 @@ describe("a batch", () => {
       state: "ready",
       attempt: 0,
       maxAttempts: 5,
+      retry: null,
       enqueuedAt: expect.any(Number),
       availableAt: batch.enqueuedAt,
     });
@@ -209,7 +210,12 @@ describe("a batch", () => {
 test("a poison batch is dead after its attempts, which is logged, and the queue flows on; a retry brings it back", async () => {
   const daemon = await startDaemon();
   const client = await daemon.place.connect();
-  const { batch } = await client.call("queue.enqueue", { queue: "q", payloads: ["poison"], maxAttempts: 2 });
+  const { batch } = await client.call("queue.enqueue", {
+    queue: "q",
+    payloads: ["poison"],
+    maxAttempts: 2,
+    retry: { baseMs: 0 },
+  });
   await client.call("queue.enqueue", { queue: "q", payloads: ["good"] });
   for (const error of ["Error: first", "Error: last"]) {
     const held = await claim(client, "q", { owner: "cook" });
@@ -757,7 +763,12 @@ test("a claim with releaseOn disconnect passes to a waiting worker the moment it
   const params = { queue: "handover", owner: "victim", leaseMs: 60_000, releaseOn: "disconnect" };
   const latencies: number[] = [];
   let lastToken = 0;
-  await client.call("queue.enqueue", { queue: "handover", payloads: [1], maxAttempts: 0 });
+  await client.call("queue.enqueue", {
+    queue: "handover",
+    payloads: [1],
+    maxAttempts: 0,
+    retry: { baseMs: 0 },
+  });
   for (let round = 0; round < 10; round += 1) {
     const victim = startRaw(place.socket, [{ method: "queue.claim", params }]);
     const { result } = await victim.line<{ result: { claim: Claim } }>(0);

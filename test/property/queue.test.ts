@@ -11,6 +11,8 @@ const FACTOR = Number(process.env.PAWL_TEST_RUNS ?? 1);
 const START = 1_700_000_000_000;
 const GRACE_MS = 5000;
 const QUEUES = ["a", "b"] as const;
+/** Of batches that have none of their own. */
+const QUEUE_RETRY = { baseMs: 20, factor: 3, maxMs: 100, jitter: false };
 const CONNECTIONS = [1, 2] as const;
 
 type Batch = Result<"queue.get">["batch"];
@@ -22,6 +24,8 @@ interface ModelBatch {
   readonly seq: number;
   state: State;
   attempt: number;
+  /** A delivery of it ended by expiry or with its connection. */
+  wasLost: boolean;
   availableAt: number;
   /** The last claim, as long as it may be completed. */
   claim: ModelClaim | undefined;
@@ -56,14 +60,24 @@ class Model {
     }
   }
 
-  end(claim: ModelClaim, counts: boolean, final = false, delayMs = 0): { released: number; dead: number } {
+  end(claim: ModelClaim, counts: boolean, final = false, given?: number): { released: number; dead: number } {
     claim.isHeld = false;
+    if (counts) for (const batch of claim.batches) batch.attempt += 1;
+    const hasNoAttemptsLeft = ({ params: { maxAttempts = 20 }, attempt }: ModelBatch): boolean =>
+      counts && maxAttempts > 0 && attempt >= maxAttempts;
+    const back = claim.batches.filter((batch) => !hasNoAttemptsLeft(batch));
+    const highest = Math.max(...back.map(({ attempt }) => attempt));
+    const rests = back
+      .filter(({ wasLost }) => counts && (final || wasLost))
+      .map(({ params: { retry = QUEUE_RETRY } }) =>
+        Math.min(retry.maxMs ?? 0, (retry.baseMs ?? 0) * (retry.factor ?? 1) ** (highest - 1)),
+      );
+    const delayMs = given ?? Math.max(0, ...rests);
     let dead = 0;
     for (const batch of claim.batches) {
       if (final) batch.claim = undefined;
-      if (counts) batch.attempt += 1;
-      const { maxAttempts = 20 } = batch.params;
-      const isDead = counts && maxAttempts > 0 && batch.attempt >= maxAttempts;
+      else batch.wasLost = true;
+      const isDead = hasNoAttemptsLeft(batch);
       batch.state = isDead ? "dead" : delayMs > 0 ? "scheduled" : "ready";
       // Expiry is noticed at the next turn, which in these tests is when time has passed.
       batch.availableAt = this.now + delayMs;
@@ -115,6 +129,10 @@ class World {
   constructor(path: string | undefined, Daemon: typeof InProcess) {
     this.#Daemon = Daemon;
     this.pawl = new Daemon({ time: this.time, ...(path === undefined ? {} : { path }) });
+  }
+
+  async configure(): Promise<void> {
+    for (const queue of QUEUES) await this.pawl.call("queue.configure", { queue, retry: QUEUE_RETRY });
   }
 
   restart(): void {
@@ -185,19 +203,21 @@ const newBatch = fc.record(
     }),
     maxAttempts: fc.constantFrom(0, 1, 2),
     delayMs: fc.constantFrom(0, 40),
+    retry: fc.constantFrom({ baseMs: 30, factor: 1, maxMs: 500, jitter: false }),
   },
   { requiredKeys: ["queue", "payloads"] },
 );
 
 /** The content that is compared under one sourceKey. */
 function contentOf(params: Params<"queue.enqueue">): string {
-  const { payloads, deliveryPolicy, slotPolicy, mergeKey, maxAttempts } = params;
+  const { payloads, deliveryPolicy, slotPolicy, mergeKey, maxAttempts, retry } = params;
   return JSON.stringify([
     payloads,
     deliveryPolicy ?? "earliest_safe_boundary",
     slotPolicy ?? "exclusive",
     mergeKey ?? "never",
-    maxAttempts ?? 20,
+    maxAttempts ?? null,
+    retry ?? null,
   ]);
 }
 
@@ -223,6 +243,7 @@ function expectEnqueued(
     seq: batch.enqueueSeq,
     state,
     attempt: 0,
+    wasLost: false,
     availableAt,
     claim: undefined,
   };
@@ -366,7 +387,7 @@ const abandon = fc.tuple(pick, fc.constantFrom(undefined, 0, 60), fc.constantFro
         await expect(call).rejects.toMatchObject({ kind: "claim_lost" });
         return;
       }
-      expect(await call).toEqual(model.end(taken, error !== undefined, true, delayMs ?? 0));
+      expect(await call).toEqual(model.end(taken, error !== undefined, true, delayMs));
     },
 );
 
@@ -393,7 +414,8 @@ const retry = fc.tuple(pick, queue, fc.boolean()).map(
           ("queue" in params ? batch.params.queue === name : batch.batchId === params.batchId),
       );
       expect(await pawl.call("queue.retry", params)).toEqual({ retried: dead.length });
-      for (const batch of dead) Object.assign(batch, { state: "ready", attempt: 0, availableAt: model.now });
+      const anew = { state: "ready", attempt: 0, wasLost: false, availableAt: model.now } as const;
+      for (const batch of dead) Object.assign(batch, anew);
     },
 );
 
@@ -433,6 +455,7 @@ const op = fc.oneof(
 async function follow(ops: readonly Op[], path: string | undefined, Daemon = InProcess): Promise<void> {
   const world = new World(path, Daemon);
   try {
+    await world.configure();
     for (const each of ops) {
       await each(world);
       await world.compare();

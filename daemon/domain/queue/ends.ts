@@ -15,7 +15,7 @@ export const claims: GrantRule<ClaimRow> = {
     const { owner, pid, fencing_token: fencingToken } = row;
     const holder = `${owner}${pid === null ? "" : `, pid ${pid}`}, fencing token ${fencingToken}`;
     const error = `The claim of ${holder} ${SAID[cause]}.`;
-    yield* end(row, { counts: true, error, delayMs: 0, final: false }, env);
+    yield* end(row, { counts: true, error, delayMs: undefined, final: false }, env);
     return row.claim_size;
   },
 };

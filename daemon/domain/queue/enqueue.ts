@@ -1,8 +1,8 @@
 // Enqueue: a batch is added, or found by its sourceKey.
-import type { Parsed, Result } from "@pawl/protocol";
+import type { Parsed, Result, Retry } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import type { Texts } from "@pawl/protocol/json-text";
-import { MAX_PAYLOAD_NESTING_LEVELS } from "@pawl/protocol/limits";
+import { DEFAULT_BATCH_ATTEMPTS, MAX_PAYLOAD_NESTING_LEVELS } from "@pawl/protocol/limits";
 import { digestOfMeaning } from "../../json/digest.js";
 import { nestingLevels, RawJson } from "../../json/raw-json.js";
 import { insert, type Operation, one, run, sql } from "../../store/statement.js";
@@ -38,9 +38,9 @@ const selectBySourceKey = sql<
   WHERE q.queue = :queue AND b.queue_id = q.queue_id AND b.source_key = :sourceKey`);
 
 const insertBatch = sql(`
-  INSERT INTO pawl_batch (queue_id, state, available_at, available_at_wall, attempt, max_attempts, delivery_policy,
+  INSERT INTO pawl_batch (queue_id, state, available_at, available_at_wall, attempt, max_attempts, retry, delivery_policy,
     slot_policy, merge_key, batch_key, batch_id, source_key, content_digest, enqueued_at, payload_bytes, payloads)
-  VALUES (:queueId, :state, :availableAt, :availableAtWall, 0, :maxAttempts,
+  VALUES (:queueId, :state, :availableAt, :availableAtWall, 0, :maxAttempts, :retry,
     :deliveryPolicy, :slotPolicy, :mergeKey, :batchKey, :batchId, :sourceKey, :contentDigest, :enqueuedAt,
     :payloadBytes, :payloads)`);
 
@@ -153,11 +153,22 @@ function draftOf(params: Enqueued, payloads: string, env: Env, path: string): Dr
   };
 }
 
+/** Before the digest of what was given. Batches of before have one of what was given or filled in. */
+const GIVEN = "given ";
+
 /** Of all that makes two batches of one key the same, which does not include when they are to be delivered. */
 function digestOf(params: Enqueued, payloads: string): string {
-  const { deliveryPolicy, slotPolicy, mergeKey, maxAttempts } = params;
+  const { deliveryPolicy, slotPolicy, mergeKey, maxAttempts = null, retry = null } = params;
+  const rest = JSON.stringify([deliveryPolicy, slotPolicy, mergeKey, maxAttempts, retry]);
+  return GIVEN + digestOfMeaning(`[${payloads},${rest}]`);
+}
+
+function hasContent(row: { readonly content_digest: string }, draft: Draft): boolean {
+  const { content_digest: digest } = row;
+  if (digest.startsWith(GIVEN)) return digest === draft.contentDigest;
+  const { deliveryPolicy, slotPolicy, mergeKey, maxAttempts = DEFAULT_BATCH_ATTEMPTS, retry } = draft.params;
   const rest = JSON.stringify([deliveryPolicy, slotPolicy, mergeKey, maxAttempts]);
-  return digestOfMeaning(`[${payloads},${rest}]`);
+  return retry === undefined && digest === digestOfMeaning(`[${draft.payloads},${rest}]`);
 }
 
 /** Refuses with `conflict` if the key is there with other content. */
@@ -167,7 +178,7 @@ function* find(draft: Draft, env: Env, index?: number): Operation<Known | undefi
   if (row === undefined) return undefined;
   if (row.finished_at !== null && row.finished_at + env.retentionMs <= env.retentionNow)
     return { outdated: row };
-  if (row.content_digest === draft.contentDigest) {
+  if (hasContent(row, draft)) {
     return { batch: shownBatch(row, JSON.stringify(queue), claimOf(row, env), env) };
   }
   const first = {
@@ -175,6 +186,7 @@ function* find(draft: Draft, env: Env, index?: number): Operation<Known | undefi
     slotPolicy: row.slot_policy,
     mergeKey: shownMergeKey(row.merge_key),
     maxAttempts: row.max_attempts,
+    ...(row.retry === null ? {} : { retry: JSON.parse(row.retry) as Retry }),
   };
   return conflict(draft, { batchId: row.batch_id, ...content(first, row.payloads) }, index);
 }
@@ -195,28 +207,31 @@ function conflict(draft: Draft, first: object, index?: number): PawlError {
 }
 
 function content(params: Omit<Enqueued, "queue" | "payloads">, payloads: string): object {
-  const { deliveryPolicy, slotPolicy, mergeKey, maxAttempts } = params;
+  const { deliveryPolicy, slotPolicy, mergeKey, maxAttempts, retry } = params;
   const cut = payloads.length > MAX_SHOWN_CONTENT_CHARACTERS;
   const text = cut ? `${payloads.slice(0, MAX_SHOWN_CONTENT_CHARACTERS - 3)}...` : payloads;
-  return { payloads: text, deliveryPolicy, slotPolicy, mergeKey, maxAttempts };
+  return { payloads: text, deliveryPolicy, slotPolicy, mergeKey, maxAttempts, retry };
 }
 
 function* add(draft: Draft, env: Env): Operation<Batch> {
   const { params, payloads, mergeKey, contentDigest, availableAt, availableAtWall, state } = draft;
   const enqueuedAt = env.wallMs;
-  const { queue, deliveryPolicy, slotPolicy, maxAttempts } = params;
+  const { queue, deliveryPolicy, slotPolicy } = params;
+  const retry = params.retry === undefined ? null : JSON.stringify(params.retry);
   const sourceKey = params.sourceKey ?? null;
   const queueText = JSON.stringify(queue);
   const { batchId, batchKey } = newId(queueText, sourceKey, env);
   const payloadBytes = Buffer.byteLength(payloads);
   const isInline = payloadBytes <= MAX_INLINE_PAYLOAD_BYTES;
-  const queueId = yield* addTo(queue, state, env);
+  const { queue_id: queueId, max_attempts: configured } = yield* addTo(queue, state, env);
+  const maxAttempts = params.maxAttempts ?? configured ?? DEFAULT_BATCH_ATTEMPTS;
   const enqueueSeq = yield* insert(insertBatch, {
     queueId,
     state,
     availableAt,
     availableAtWall,
     maxAttempts,
+    retry,
     deliveryPolicy,
     slotPolicy,
     mergeKey,
@@ -246,6 +261,7 @@ function* add(draft: Draft, env: Env): Operation<Batch> {
       state,
       attempt: 0,
       max_attempts: maxAttempts,
+      retry,
       enqueued_at: enqueuedAt,
       available_at: availableAt,
       available_at_wall: availableAtWall,

@@ -1,14 +1,15 @@
 // The end of a claim otherwise than by completion.
-import type { BatchState, Result } from "@pawl/protocol";
+import type { BatchState, Result, Retry } from "@pawl/protocol";
 import type { GrantRule } from "../../grants/grant.js";
 import { all, type Operation, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
-import { move } from "./queue-row.js";
+import { move, queueOf } from "./queue-row.js";
+import { DEFAULT_RETRY, restMs } from "./rest.js";
 import { claimIdOf, waitKey } from "./row.js";
 
 /** Of the first batch of a claim, and of its queue. */
 export const CLAIM_COLUMNS = `
-  b.enqueue_seq, b.state, b.attempt, b.max_attempts, b.claim_size, b.fencing_token, b.owner, b.pid, b.expires_at,
+  b.enqueue_seq, b.state, b.attempt, b.max_attempts, b.retry, b.lost_before, b.claim_size, b.fencing_token, b.owner, b.pid, b.expires_at,
   b.grace_ends_at, b.queue_id, q.queue`;
 
 /** How claims are kept, for what is common to all that is granted (grants/grant.ts). */
@@ -27,6 +28,10 @@ interface MemberRow {
   state: BatchState;
   attempt: number;
   max_attempts: number;
+  /** As JSON; null where that of its queue counts. */
+  retry: string | null;
+  /** 1 if a delivery of it ended by expiry or with its connection before. */
+  lost_before: 1 | null;
 }
 
 /** The head of a claim. */
@@ -43,7 +48,7 @@ export interface ClaimRow extends MemberRow {
 
 /** The batches of a claim beside its head, as far as no other claim has taken them. */
 const selectMembers = sql<MemberRow>(`
-  SELECT enqueue_seq, state, attempt, max_attempts FROM pawl_batch
+  SELECT enqueue_seq, state, attempt, max_attempts, retry, lost_before FROM pawl_batch
   WHERE claim_seq = :head AND claim_seq <> enqueue_seq AND fencing_token = :fencingToken
   ORDER BY enqueue_seq`);
 
@@ -55,7 +60,7 @@ export function* batchesOf(head: ClaimRow): Operation<MemberRow[]> {
 
 const giveBack = sql(`
   UPDATE pawl_batch SET state = :state, available_at = :availableAt, available_at_wall = :availableAtWall, attempt = :attempt,
-    last_error = coalesce(:error, last_error), claim_seq = :claimSeq, fencing_token = :fencingToken,
+    last_error = coalesce(:error, last_error), lost_before = coalesce(:lost, lost_before), claim_seq = :claimSeq, fencing_token = :fencingToken,
     expires_at = NULL, grace_ends_at = NULL, connection = NULL
   WHERE enqueue_seq = :seq`);
 
@@ -63,25 +68,28 @@ export interface End {
   /** Whether the delivery counts as an attempt. */
   readonly counts: boolean;
   readonly error: string | null;
-  /** After how many milliseconds its batches can be claimed again. */
-  readonly delayMs: number;
-  /** Whether the holder gave it up, so that it cannot even be completed late. */
+  /** After how many milliseconds its batches can be claimed again; if it counts, undefined is as `retry` says. */
+  readonly delayMs: number | undefined;
+  /** Whether the holder gave it up, so that it cannot even be completed late. Otherwise it was lost. */
   readonly final: boolean;
 }
 
 /** Ends a claim otherwise than by completion: its batches come back, or are dead if they have no attempts left. */
 export function* end(head: ClaimRow, how: End, env: Env): Operation<Result<"queue.abandon">> {
   const { queue, queue_id: queueId, enqueue_seq, fencing_token } = head;
-  const { error, delayMs } = how;
+  const { error } = how;
+  const batches = yield* batchesOf(head);
+  const delayMs = how.delayMs ?? (how.counts ? yield* restOf(batches, queueId, !how.final, env) : 0);
   const availableAt = env.now + delayMs;
   const claimSeq = how.final ? null : enqueue_seq;
   const fencingToken = how.final ? null : fencing_token;
   const back = delayMs > 0 ? "scheduled" : "ready";
-  const batches = yield* batchesOf(head);
+  const lost = how.final ? null : 1;
   let dead = 0;
-  for (const { enqueue_seq: seq, attempt: before, max_attempts: most } of batches) {
-    const attempt = how.counts ? before + 1 : before;
-    const isDead = how.counts && most > 0 && attempt >= most;
+  for (const batch of batches) {
+    const { enqueue_seq: seq } = batch;
+    const attempt = how.counts ? batch.attempt + 1 : batch.attempt;
+    const isDead = how.counts && !hasAttemptsLeft(batch);
     if (isDead) dead += 1;
     const state = isDead ? "dead" : back;
     const availableAtWall = state === "scheduled" ? null : env.wallMs + delayMs;
@@ -92,6 +100,7 @@ export function* end(head: ClaimRow, how: End, env: Env): Operation<Result<"queu
       availableAtWall,
       attempt,
       error,
+      lost,
       claimSeq,
       fencingToken,
     });
@@ -113,4 +122,33 @@ export function* end(head: ClaimRow, how: End, env: Env): Operation<Result<"queu
     else env.effects.deadline(availableAt);
   }
   return { released, dead };
+}
+
+/** Whether a batch comes back when one more attempt is counted. */
+function hasAttemptsLeft({ attempt, max_attempts: most }: MemberRow): boolean {
+  return most === 0 || attempt + 1 < most;
+}
+
+/**
+ * How many milliseconds those of a claim that come back rest together: by the highest count of attempts among them, as
+ * long as the one of them whose `retry` says the most.
+ */
+function* restOf(
+  batches: readonly MemberRow[],
+  queueId: number,
+  isLost: boolean,
+  env: Env,
+): Operation<number> {
+  const back = batches.filter(hasAttemptsLeft);
+  // The first loss of a batch may have had nothing to do with it.
+  const resting = isLost ? back.filter((batch) => batch.lost_before !== null) : back;
+  if (resting.length === 0) return 0;
+  const { retry: ofQueue } = yield* queueOf(queueId, env);
+  const attempts = Math.max(...back.map(({ attempt }) => attempt)) + 1;
+  const chance = env.random(4).readUInt32BE() / 2 ** 32;
+  const rests = resting.map(({ retry: own }) => {
+    const retry = own ?? ofQueue;
+    return restMs(retry === null ? DEFAULT_RETRY : (JSON.parse(retry) as Retry), attempts, chance);
+  });
+  return Math.max(...rests);
 }

@@ -32,6 +32,11 @@ const completeHead = sql(`
     connection = NULL
   WHERE enqueue_seq = :head`);
 
+/** When those that rest would have been available stays what is shown of them. */
+const endRests = sql(`
+  UPDATE pawl_batch SET available_at_wall = available_at + :wallAheadMs
+  WHERE claim_seq = :head AND fencing_token = :fencingToken AND state = 'scheduled'`);
+
 const completeMembers = sql(`
   UPDATE pawl_batch SET state = 'completed', finished_at = :finishedAt
   WHERE claim_seq = :head AND claim_seq <> enqueue_seq AND fencing_token = :fencingToken`);
@@ -77,6 +82,9 @@ export function* complete(
     return lost(params.claimId);
   }
 
+  if (batches.some(({ state }) => state === "scheduled")) {
+    yield* run(endRests, { ...claim, wallAheadMs: env.wallMs - env.now });
+  }
   yield* run(completeHead, { head: claim.head, finishedAt });
   if (batches.length > 1) yield* run(completeMembers, { ...claim, finishedAt });
   retain(env);
@@ -94,7 +102,7 @@ export function* abandon(
   const claim = verify(params, env);
   const head = claim === undefined ? undefined : yield* one(selectClaim, claim);
   if (head === undefined || !isHeld(head, env)) return lost(params.claimId);
-  const { delayMs = 0, error = null } = params;
+  const { delayMs, error = null } = params;
   return yield* end(head, { counts: error !== null, error, delayMs, final: true }, env);
 }
 

@@ -1,5 +1,5 @@
-// The row of a queue: its last fencing token, and how many of its batches are in which state. A turn reads it once and
-// writes it once.
+// The row of a queue: its last fencing token, how many of its batches are in which state, and its settings. A turn
+// reads it once and writes it once.
 import type { BatchState } from "@pawl/protocol";
 import { all, insert, type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
@@ -13,7 +13,12 @@ export interface QueueRow extends Record<BatchState, number> {
   readonly queue_id: number;
   readonly queue: string;
   fencing_token: number;
+  readonly max_attempts: number | null;
+  /** As JSON. */
+  readonly retry: string | null;
 }
+
+export type Settings = Pick<QueueRow, "max_attempts" | "retry">;
 
 /** A negative number takes away. */
 type Counts = { readonly [State in BatchState]?: number };
@@ -33,6 +38,10 @@ const updateQueue = sql(`
   UPDATE pawl_queue SET fencing_token = :fencingToken, ready = :ready, scheduled = :scheduled, claimed = :claimed,
     completed = :completed, dead = :dead, cancelled = :cancelled
   WHERE queue_id = :queueId`);
+
+const updateSettings = sql(
+  "UPDATE pawl_queue SET max_attempts = :maxAttempts, retry = :retry WHERE queue_id = :queueId",
+);
 
 const deleteQueue = sql("DELETE FROM pawl_queue WHERE queue_id = :queueId");
 
@@ -113,16 +122,25 @@ export function* queueOf(queueId: number, env: Env): Operation<Readonly<QueueRow
   return (yield* keptById(queueId, env)).row;
 }
 
-/** Counts a batch that comes behind all others, and gives the queueId; the first one makes the queue. */
-export function* addTo(queue: string, state: "ready" | "scheduled", env: Env): Operation<number> {
-  let kept = yield* keptByName(queue, env);
-  if (kept === undefined) {
-    const queueId = yield* insert(insertQueue, { queue });
-    kept = yield* keptById(queueId, env);
-  }
+/** Counts a batch that comes behind all others, and gives the queue; the first one makes it. */
+export function* addTo(queue: string, state: "ready" | "scheduled", env: Env): Operation<Readonly<QueueRow>> {
+  const kept = yield* keptOrMade(queue, env);
   kept.row[state] += 1;
   kept.changed = true;
-  return kept.row.queue_id;
+  return kept.row;
+}
+
+function* keptOrMade(queue: string, env: Env): Operation<KeptQueue> {
+  const kept = yield* keptByName(queue, env);
+  return kept ?? (yield* keptById(yield* insert(insertQueue, { queue }), env));
+}
+
+/** Sets what a queue is configured to; one without batches is there for its settings alone. */
+export function* configureQueue(queue: string, settings: Settings, env: Env): Operation<void> {
+  const { row } = yield* keptOrMade(queue, env);
+  const { max_attempts: maxAttempts, retry } = Object.assign(row, settings);
+  yield* run(updateSettings, { queueId: row.queue_id, maxAttempts, retry });
+  yield* removeIfEmpty(row.queue_id, env);
 }
 
 /** Counts batches that go from state to state. */
@@ -163,11 +181,12 @@ export function* countClaim(queueId: number, size: number, env: Env): Operation<
   return row.fencing_token;
 }
 
-/** Removes a queue that has no batches any more. */
+/** Removes a queue that has no batches and no settings any more. */
 export function* removeIfEmpty(queueId: number, env: Env): Operation<void> {
   const { row } = yield* keptById(queueId, env);
   const { ready, scheduled, claimed, completed, dead, cancelled, fencing_token: fencingToken } = row;
   if (ready + scheduled + claimed + completed + dead + cancelled > 0) return;
+  if (row.max_attempts !== null || row.retry !== null) return;
   env.turn.of(KeptQueues).drop(row);
   yield* run(deleteQueue, { queueId });
   yield* run(raiseFloor, { fencingToken: String(fencingToken) });

@@ -3,11 +3,13 @@
  *
  * The files, in reading order: row (a batch, and its text in replies), ids (a batch by its batchId), queue-row (counts
  * and heads of a queue, read and written once a turn), enqueue, claim and claim-selection, holder (renew, complete,
- * abandon), give-back, ends (by time, with a connection, over a restart), retention, cancel, retry, reads.
+ * abandon), rest (how long a batch rests), give-back, ends (by time, with a connection, over a restart), retention,
+ * cancel, retry, configure, reads.
  */
 import type { HandlersOf } from "../../turns/handler.js";
 import { cancel } from "./cancel.js";
 import { claim } from "./claim.js";
+import { configure, settings } from "./configure.js";
 import { enqueue, enqueueMany } from "./enqueue.js";
 import { abandon, complete, renew } from "./holder.js";
 import { explain, get, list, stats } from "./reads.js";
@@ -26,5 +28,7 @@ export const queueHandlers: HandlersOf<"queue"> = {
   stats,
   cancel,
   retry,
+  configure,
+  settings,
   explain,
 };

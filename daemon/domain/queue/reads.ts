@@ -141,7 +141,9 @@ export function* explain(params: Parsed<"queue.explain">, env: Env): Operation<R
   const claim = claimOf(first, env);
   if (claim === undefined) {
     const when = { availableAt: availableAt(first, env) };
-    return { ...known, claimable: false, reason: "scheduled", batchId, deliveryPolicy, ...when };
+    const hasBeenTried = first.attempt > 0 && first.available_at_wall === null;
+    const reason = hasBeenTried ? "resting" : "scheduled";
+    return { ...known, claimable: false, reason, batchId, deliveryPolicy, ...when };
   }
   const holder = { ...claim, pid: first.pid };
   return { ...known, claimable: false, reason: "claimed", batchId, deliveryPolicy, holder };

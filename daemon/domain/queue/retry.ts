@@ -10,11 +10,11 @@ import { byId, waitKey } from "./row.js";
 const BATCHES_PER_STEP = 250;
 
 const retryBatch = sql(
-  "UPDATE pawl_batch SET state = 'ready', attempt = 0, available_at = :now, available_at_wall = :wallMs WHERE enqueue_seq = :seq",
+  "UPDATE pawl_batch SET state = 'ready', attempt = 0, lost_before = NULL, available_at = :now, available_at_wall = :wallMs WHERE enqueue_seq = :seq",
 );
 
 const retryDead = sql(`
-  UPDATE pawl_batch SET state = 'ready', attempt = 0, available_at = :now, available_at_wall = :wallMs
+  UPDATE pawl_batch SET state = 'ready', attempt = 0, lost_before = NULL, available_at = :now, available_at_wall = :wallMs
   WHERE enqueue_seq IN
     (SELECT enqueue_seq FROM pawl_batch WHERE queue_id = :queueId AND state = 'dead'
      ORDER BY enqueue_seq LIMIT :rows)`);

@@ -13,7 +13,7 @@ export const BATCH_OVERHEAD_BYTES = 512;
 
 /** Of a batch `b`, without its payloads. */
 export const OWN_COLUMNS = `
-  b.enqueue_seq, b.state, b.available_at, b.available_at_wall, b.attempt, b.max_attempts, b.delivery_policy,
+  b.enqueue_seq, b.state, b.available_at, b.available_at_wall, b.attempt, b.max_attempts, b.retry, b.delivery_policy,
   b.slot_policy, b.merge_key, b.last_error, b.batch_id, b.source_key, b.enqueued_at, b.payload_bytes`;
 
 export const BATCH_COLUMNS = `${OWN_COLUMNS},
@@ -32,6 +32,8 @@ export interface BatchRow {
   available_at_wall: number | null;
   attempt: number;
   max_attempts: number;
+  /** As JSON; null where that of its queue counts. */
+  retry: string | null;
   delivery_policy: DeliveryPolicy;
   slot_policy: SlotPolicy;
   merge_key: string | null;
@@ -96,7 +98,7 @@ export function shownBatch(
     sourceKey === null ? "null" : JSON.stringify(sourceKey)
   },"deliveryPolicy":"${row.delivery_policy}","slotPolicy":"${row.slot_policy}","mergeKey":${
     kept === null ? '"never"' : JSON.stringify(shownMergeKey(kept))
-  },"state":"${row.state}","attempt":${row.attempt},"maxAttempts":${row.max_attempts},"enqueuedAt":${row.enqueued_at},"availableAt":${availableAt(row, env)}${
+  },"state":"${row.state}","attempt":${row.attempt},"maxAttempts":${row.max_attempts},"retry":${row.retry},"enqueuedAt":${row.enqueued_at},"availableAt":${availableAt(row, env)}${
     claim === undefined ? "" : `,"claim":${JSON.stringify(claim)}`
   }${lastError === null ? "" : `,"lastError":${JSON.stringify(lastError)}`}}`;
   return new RawJson(text) as unknown as Batch;
