@@ -94,9 +94,12 @@ export class Daemon {
     this.ended = new Promise((resolve) => {
       this.#end = resolve;
     });
-    this.#sockets = new ServedSockets(config, kernel, (socket, forReads) =>
-      this.#connections.accept(socket, forReads),
-    );
+    this.#sockets = new ServedSockets({
+      settings: config,
+      kernel,
+      log,
+      onConnection: (socket, forReads) => this.#connections.accept(socket, forReads),
+    });
     this.#connections = this.#makeConnections();
     this.#turns = this.#makeTurnReports(statistics);
     this.#loop = this.#makeLoop(parts);

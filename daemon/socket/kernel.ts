@@ -1,5 +1,6 @@
-import type { Socket } from "node:net";
+import type { Server, Socket } from "node:net";
 import { arch, endianness, platform } from "node:os";
+import { getSystemErrorName } from "node:util";
 import type * as koffi from "koffi";
 
 /** A process at the other end of a connection, at the moment it connected. */
@@ -22,6 +23,13 @@ export interface Kernel {
    * is not a listening stream socket of the Unix family. Programs that we start do not get it from then on.
    */
   takeListening(fd: number): string | undefined;
+  /** A stream socket of the Unix family that is bound to a path where nothing is, and does not listen. Throws. */
+  bind(path: string): number;
+  /** Another descriptor of the same socket; undefined if there is none left. */
+  duplicate(fd: number): number | undefined;
+  /** The lowest descriptor that is free, found by an open one; undefined if there is none left. */
+  freeDescriptor(fd: number): number | undefined;
+  close(fd: number): void;
   /**
    * Sends a datagram to a Unix socket, named by its path or by `@name`, without ever waiting. Returns 0, or the
    * errno: EAGAIN when there is no room for it now.
@@ -53,6 +61,7 @@ const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 const F_SETFD = 2;
 const FD_CLOEXEC = 1;
+const F_DUPFD_CLOEXEC = 1030;
 const LOCK_EX = 2;
 const LOCK_NB = 4;
 const EPOLL_CLOEXEC = 0o2000000;
@@ -95,6 +104,8 @@ export async function openKernel(): Promise<Kernel | string> {
     const fcntl = libc.func("int fcntl(int, int, int)");
     const flock = libc.func("int flock(int, int)");
     const socketOf = libc.func("int socket(int, int, int)");
+    const bind = libc.func("int bind(int, void *, unsigned int)");
+    const close = libc.func("int close(int)");
     const sendto = libc.func("long sendto(int, void *, size_t, int, void *, unsigned int)");
     const poll = libc.func("int poll(void *, unsigned long, int)");
     const epollCreate = libc.func("int epoll_create1(int)");
@@ -122,16 +133,20 @@ export async function openKernel(): Promise<Kernel | string> {
     /** The value of an option that is a number; undefined if the descriptor has none. */
     const numberOf = (fd: number, name: number): number | undefined =>
       option(fd, name, number) === INT_BYTES ? number.readUInt32LE() : undefined;
+    const duplicate = (fd: number): number | undefined => {
+      const copy = fcntl(fd, F_DUPFD_CLOEXEC, 0) as number;
+      return copy < 0 ? undefined : copy;
+    };
     let datagrams: number | undefined;
     return {
       credentials(socket) {
-        if (option(fdOf(socket), SO_PEERCRED, ucred) !== CREDENTIALS_BYTES) return undefined;
+        if (option(descriptorOf(socket), SO_PEERCRED, ucred) !== CREDENTIALS_BYTES) return undefined;
         const [pid, uid, gid] = [0, 4, 8].map((at) => ucred.readUInt32LE(at)) as [number, number, number];
         return { pid: pid === 0 ? null : pid, uid, gid };
       },
       groups(socket) {
         const gids = Buffer.allocUnsafe(MAX_GROUPS * INT_BYTES);
-        const bytes = option(fdOf(socket), SO_PEERGROUPS, gids) ?? 0;
+        const bytes = option(descriptorOf(socket), SO_PEERGROUPS, gids) ?? 0;
         return Array.from({ length: bytes / INT_BYTES }, (_, index) => gids.readUInt32LE(index * INT_BYTES));
       },
       hangUps,
@@ -144,6 +159,21 @@ export async function openKernel(): Promise<Kernel | string> {
         fcntl(fd, F_SETFD, FD_CLOEXEC);
         return name[0] === 0 ? `@${name.toString("utf8", 1)}` : name.toString("utf8").replace(/\0.*$/s, "");
       },
+      bind(path) {
+        const fd = socketOf(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0) as number;
+        const address = addressOf(path);
+        if (fd >= 0 && bind(fd, address, address.length) === 0) return fd;
+        const code = getSystemErrorName(-koffi.errno());
+        if (fd >= 0) close(fd);
+        throw Object.assign(new Error(`listen ${code}: a socket cannot be bound at ${path}`), { code });
+      },
+      duplicate,
+      freeDescriptor(fd) {
+        const free = duplicate(fd);
+        if (free !== undefined) close(free);
+        return free;
+      },
+      close: (fd) => void close(fd),
       sendDatagram(address, text) {
         datagrams ??= socketOf(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0) as number;
         const to = addressOf(address);
@@ -193,7 +223,7 @@ export class HangUps {
    * @returns how to stop watching, harmless after the socket was closed; undefined if it cannot be watched.
    */
   watch(socket: Socket, onHangUp: () => void): (() => void) | undefined {
-    const fd = fdOf(socket);
+    const fd = descriptorOf(socket);
     if (fd === undefined) return undefined;
     const number = this.#nextNumber++;
     this.#event.writeUInt32LE(EPOLL_ONE_SHOT);
@@ -204,7 +234,7 @@ export class HangUps {
     this.#take();
     return () => {
       // The kernel forgets a descriptor that was closed, and its number may be another's by now.
-      if (this.#watched.delete(number) && fdOf(socket) === fd) {
+      if (this.#watched.delete(number) && descriptorOf(socket) === fd) {
         this.#calls.control(EPOLL_CTL_DEL, fd, this.#event);
       }
     };
@@ -236,8 +266,8 @@ function addressOf(address: string): Buffer {
   return Buffer.concat([family, Buffer.from(name)]);
 }
 
-/** The file descriptor of an open socket; Node has no other name for it. */
-function fdOf(socket: Socket): number | undefined {
+/** The file descriptor of an open socket, or of one that listens; Node has no other name for it. */
+export function descriptorOf(socket: Socket | Server): number | undefined {
   const handle = (socket as unknown as { _handle: { fd?: number } | null })._handle;
   return handle?.fd !== undefined && handle.fd >= 0 ? handle.fd : undefined;
 }

@@ -1,46 +1,72 @@
-import { randomBytes } from "node:crypto";
-import { chmodSync, chownSync, lstatSync, mkdirSync, readFileSync, renameSync, unlinkSync } from "node:fs";
+import { chmodSync, chownSync, lstatSync, mkdirSync, readFileSync, unlinkSync } from "node:fs";
 import { connect, createServer, type Server, type Socket } from "node:net";
-import { basename, dirname, join } from "node:path";
+import { dirname } from "node:path";
 import { PawlError } from "@pawl/protocol/errors";
 import { FileLock } from "../store/file-lock.js";
+import { descriptorOf, type Kernel } from "./kernel.js";
 
 /** Clients that connect within one moment queue in the kernel; it caps this at net.core.somaxconn. */
 const BACKLOG = 4096;
 
+/** Where a listener of our own listens. */
+export interface SocketPlace {
+  readonly path: string;
+  /** The option that the path comes from, for who has to choose another. */
+  readonly option: SocketOption;
+  /** The mode of the socket's file, which decides who may connect. */
+  readonly mode: number;
+  /** The name of its group, or undefined for the process's own. */
+  readonly group: string | undefined;
+}
+
+/** What is ours in the file system. */
+interface Held {
+  readonly place: SocketPlace;
+  lock: FileLock;
+  lockFile: string;
+  socketFile: string;
+}
+
+/** How it stands with the file of a socket: ours, put back, or why it cannot be put back. */
+export type Standing = "ours" | "put back" | "another answers" | "no socket";
+
 /**
- * Listens on a socket file. Whoever holds the lock beside it may put a socket there and take it away, so a
- * daemon never unlinks another's: the new one is bound under a temporary name, with its final permissions,
- * and renamed over whatever stale socket a killed daemon left. There is no moment without a socket file, and
- * nobody can connect before the renaming, so several sockets are served all or none.
+ * Listens on a socket file. Whoever holds the lock beside it may put a socket there and take it away, so a daemon
+ * never unlinks another's. The socket is bound at its final path, since the kernel's list of sockets
+ * (/proc/net/unix), by which cleaners of directories know those in use, shows for ever the path at which it was
+ * bound. Nobody can connect before `show`, so several sockets are served all or none.
+ *
+ * `bound`: nobody can connect. `open`: accepts. `paused`: the kernel queues who connects. `closed`: nobody can connect.
  */
 export class Listener {
   readonly path: string;
-  readonly #server: Server;
-  /** What is ours in the file system; nothing is when the socket was passed to us. */
-  readonly #place: { lock: FileLock; temporary: string; inode: number } | undefined;
+  readonly #kernel: Kernel | undefined;
+  readonly #onConnection: (socket: Socket) => void;
+  /** Undefined when the socket was passed to us. */
+  readonly #held: Held | undefined;
+  #state: "bound" | "open" | "paused" | "closed" = "bound";
+  #server: Server | undefined;
+  /** The socket while no server has it; undefined where the kernel's calls cannot be had. */
+  #descriptor: number | undefined;
 
-  private constructor(path: string, server: Server, own: { lock: FileLock; temporary: string } | undefined) {
+  private constructor(
+    path: string,
+    { kernel, onConnection }: ListenerOptions,
+    own: { descriptor: number | undefined; held?: Held },
+  ) {
     this.path = path;
-    this.#server = server;
-    this.#place = own === undefined ? undefined : { ...own, inode: lstatSync(own.temporary).ino };
+    this.#kernel = kernel;
+    this.#onConnection = onConnection;
+    this.#descriptor = own.descriptor;
+    this.#held = own.held;
   }
 
   /**
-   * Takes the place and binds the socket, which is there for others from `show` on.
-   *
-   * @param option where the path comes from, for who has to choose another.
-   * @param mode file mode of the socket, which decides who may connect.
-   * @param group name of its group, or undefined for the process's own.
+   * Takes the place and binds the socket, which is there for others from `show` on. Refuses with `invalid_state` a
+   * place where another daemon is, or where something lies that is no socket.
    */
-  static async open(options: {
-    path: string;
-    option: SocketOption;
-    mode: number;
-    group: string | undefined;
-    onConnection: (socket: Socket) => void;
-  }): Promise<Listener> {
-    const { path, option, mode, group } = options;
+  static async open(place: SocketPlace, options: ListenerOptions): Promise<Listener> {
+    const { path, option } = place;
     mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
     const lock = FileLock.take(`${path}.lock`);
     if (!(lock instanceof FileLock)) {
@@ -53,16 +79,9 @@ export class Listener {
     }
     try {
       await checkPlace(path, option);
-      const server = createServer({ allowHalfOpen: true, pauseOnConnect: false }, options.onConnection);
-      const temporary = join(dirname(path), temporaryName(basename(path)));
-      await bind(server, temporary, mode);
-      if (group !== undefined) {
-        // The group is changed before the mode lets it in.
-        chmodSync(temporary, 0o600);
-        chownSync(temporary, -1, groupId(group));
-        chmodSync(temporary, mode);
-      }
-      return new Listener(path, server, { lock, temporary });
+      const descriptor = bind(place, options.kernel);
+      const held = { place, lock, lockFile: identityOf(`${path}.lock`), socketFile: identityOf(path) };
+      return new Listener(path, options, { descriptor, held });
     } catch (error) {
       lock.release();
       throw error;
@@ -75,35 +94,107 @@ export class Listener {
    *
    * @param path where it listens, for people.
    */
-  static async adopt(options: {
-    fd: number;
-    path: string;
-    onConnection: (socket: Socket) => void;
-  }): Promise<Listener> {
-    const server = createServer({ allowHalfOpen: true, pauseOnConnect: false }, options.onConnection);
-    await listening(server, () => server.listen({ fd: options.fd, backlog: BACKLOG }));
-    return new Listener(options.path, server, undefined);
+  static adopt(descriptor: number, path: string, options: ListenerOptions): Listener {
+    return new Listener(path, options, { descriptor });
   }
 
   /** Lets others connect. */
-  show(): void {
-    if (this.#place !== undefined) renameSync(this.#place.temporary, this.path);
+  async show(): Promise<void> {
+    this.#state = "open";
+    await this.#listen();
+  }
+
+  /**
+   * Accepts nobody until `resume`: who connects waits in the kernel's queue. Does nothing without the kernel's calls.
+   */
+  pause(): void {
+    const descriptor = this.#server && descriptorOf(this.#server);
+    if (this.#state !== "open" || descriptor === undefined || this.#kernel === undefined) return;
+    const kept = this.#kernel.duplicate(descriptor);
+    if (kept === undefined) return;
+    this.#descriptor = kept;
+    this.#server?.close();
+    this.#state = "paused";
+  }
+
+  /** Accepts those who wait, and others, if a descriptor below `limit` is free for them. */
+  async resume(limit: number): Promise<void> {
+    if (this.#state !== "paused" || this.#descriptor === undefined) return;
+    if ((this.#kernel?.freeDescriptor(this.#descriptor) ?? limit) >= limit) return;
+    this.#state = "open";
+    await this.#listen();
   }
 
   /** Takes no more connections; those that are open stay. */
   stopAccepting(): void {
-    this.#server.close();
+    this.#state = "closed";
+    this.#server?.close();
+    if (this.#descriptor !== undefined) this.#kernel?.close(this.#descriptor);
+    this.#descriptor = undefined;
+  }
+
+  /** Puts the socket back if its file is gone or replaced by one that nobody answers on, and the lock's file too. */
+  async putBack(): Promise<Standing> {
+    const held = this.#held;
+    if (held === undefined || this.#state !== "open") return "ours";
+    if (identityOf(this.path) === held.socketFile) {
+      this.#takeLockAgain(held);
+      return "ours";
+    }
+    const found = lstatSync(this.path, { throwIfNoEntry: false });
+    if (found !== undefined && !found.isSocket()) return "no socket";
+    if (found !== undefined && (await answers(this.path))) return "another answers";
+    // It may have been told to stop meanwhile.
+    if (this.#state !== "open") return "ours";
+    mkdirSync(dirname(this.path), { recursive: true, mode: 0o700 });
+    // A daemon that is about to listen there has the lock, and does not answer yet.
+    if (!this.#takeLockAgain(held)) return "another answers";
+    this.#server?.close();
+    this.#descriptor = bind(held.place, this.#kernel);
+    held.socketFile = identityOf(this.path);
+    await this.#listen();
+    return "put back";
   }
 
   /** Removes the socket file if it is still ours, and lets another daemon have the place. */
   remove(): void {
-    if (this.#place === undefined) return;
-    const { lock, temporary, inode } = this.#place;
-    for (const path of [temporary, this.path]) {
-      if (lstatSync(path, { throwIfNoEntry: false })?.ino === inode) unlinkSync(path);
-    }
+    if (this.#held === undefined) return;
+    const { lock, socketFile } = this.#held;
+    if (socketFile !== NOTHING && identityOf(this.path) === socketFile) unlinkSync(this.path);
     lock.release();
   }
+
+  async #listen(): Promise<void> {
+    const server = createServer({ allowHalfOpen: true, pauseOnConnect: false }, this.#onConnection);
+    const descriptor = this.#descriptor;
+    this.#server = server;
+    this.#descriptor = undefined;
+    if (descriptor !== undefined) {
+      return await listening(server, () => server.listen({ fd: descriptor, backlog: BACKLOG }));
+    }
+    const held = this.#held as Held;
+    await listening(server, () =>
+      made(held.place, () => server.listen({ path: this.path, backlog: BACKLOG })),
+    );
+    held.socketFile = identityOf(this.path);
+  }
+
+  /** Returns false if another daemon holds the lock of the place by now, in a file that took the place of ours. */
+  #takeLockAgain(held: Held): boolean {
+    const file = `${this.path}.lock`;
+    if (identityOf(file) === held.lockFile) return true;
+    const lock = FileLock.take(file);
+    if (!(lock instanceof FileLock)) return false;
+    held.lock.release();
+    held.lock = lock;
+    held.lockFile = identityOf(file);
+    return true;
+  }
+}
+
+interface ListenerOptions {
+  readonly kernel: Kernel | undefined;
+  readonly onConnection: (socket: Socket) => void;
 }
 
 /** The options that say where to listen. */
@@ -119,15 +210,7 @@ async function checkPlace(path: string, option: SocketOption): Promise<void> {
       `${path} is there and is not a socket. Move it away, or choose another ${option}.`,
     );
   }
-  const answers = await new Promise<boolean>((resolve) => {
-    const probe = connect(path);
-    probe.once("connect", () => {
-      probe.destroy();
-      resolve(true);
-    });
-    probe.once("error", () => resolve(false));
-  });
-  if (answers) {
+  if (await answers(path)) {
     throw new PawlError(
       "invalid_state",
       `Another program answers on ${path}. Stop it, or choose another ${option}.`,
@@ -135,19 +218,57 @@ async function checkPlace(path: string, option: SocketOption): Promise<void> {
   }
 }
 
-/**
- * Binding creates the file, so the umask in force at that moment decides its mode: there is no moment at
- * which others could connect. `listen` binds a Unix socket before it returns.
- */
-async function bind(server: Server, path: string, mode: number): Promise<void> {
-  await listening(server, () => {
-    const previous = process.umask(0o777 & ~mode);
-    try {
-      server.listen({ path, backlog: BACKLOG });
-    } finally {
-      process.umask(previous);
-    }
+function answers(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const probe = connect(path);
+    probe.once("connect", () => {
+      probe.destroy();
+      resolve(true);
+    });
+    // A queue that is full is a sign of life, too.
+    probe.once("error", ({ code }: NodeJS.ErrnoException) => resolve(code === "EAGAIN"));
   });
+}
+
+/**
+ * Binds a socket in place of a stale one, without listening. Without the kernel's calls the place is only made free:
+ * Node binds when it listens.
+ */
+function bind(place: SocketPlace, kernel: Kernel | undefined): number | undefined {
+  if (lstatSync(place.path, { throwIfNoEntry: false }) !== undefined) unlinkSync(place.path);
+  return kernel === undefined ? undefined : made(place, () => kernel.bind(place.path));
+}
+
+/**
+ * Binding creates the file, so the umask in force at that moment decides its mode: there is no moment at which others
+ * could connect. The group is changed before the mode lets it in.
+ */
+function made<T>({ path, mode, group }: SocketPlace, create: () => T): T {
+  const gid = group === undefined ? undefined : groupId(group);
+  const previous = process.umask(0o777 & ~(gid === undefined ? mode : 0o600));
+  let result: T;
+  try {
+    result = create();
+  } finally {
+    process.umask(previous);
+  }
+  if (gid === undefined) return result;
+  try {
+    chownSync(path, -1, gid);
+    chmodSync(path, mode);
+    return result;
+  } catch (error) {
+    unlinkSync(path);
+    throw error;
+  }
+}
+
+const NOTHING = "";
+
+/** Tells a file from one that comes after it and gets its number; `NOTHING` if there is none. */
+function identityOf(path: string): string {
+  const found = lstatSync(path, { bigint: true, throwIfNoEntry: false });
+  return found === undefined ? NOTHING : `${found.dev}:${found.ino}:${found.birthtimeNs}`;
 }
 
 async function listening(server: Server, listen: () => void): Promise<void> {
@@ -157,11 +278,6 @@ async function listening(server: Server, listen: () => void): Promise<void> {
   });
   listen();
   await done;
-}
-
-/** A hidden name no longer than the final one, so that a path the kernel takes stays one it takes. */
-function temporaryName(name: string): string {
-  return `.${randomBytes(name.length).toString("hex")}`.slice(0, Math.max(name.length, 2));
 }
 
 function groupId(name: string): number {

@@ -4,9 +4,13 @@ import { tmpdir } from "node:os";
 import { dirname, resolve } from "node:path";
 import { PawlError } from "@pawl/protocol/errors";
 import { sharedTemporaryDirectory } from "@pawl/protocol/paths";
+import type { Logger } from "pino";
 import type { Kernel } from "./kernel.js";
-import { Listener, type SocketOption } from "./listener.js";
+import { Listener, type SocketOption, type Standing } from "./listener.js";
 import type { PassedSocket } from "./supervisor.js";
+
+/** How often it is looked whether the files of the sockets are still there. */
+const LOOK_MS = 2000;
 
 /** Where to listen, as configured. */
 export interface SocketSettings {
@@ -22,6 +26,7 @@ export interface SocketSettings {
 interface Served {
   readonly listener: Listener;
   readonly readOnly: boolean;
+  standing: Standing;
 }
 
 /** The sockets that the daemon listens on: those of its configuration, or those that the supervisor passed instead. */
@@ -29,16 +34,20 @@ export class ServedSockets {
   readonly #settings: SocketSettings;
   readonly #kernel: Kernel | undefined;
   readonly #onConnection: (socket: Socket, readOnly: boolean) => void;
+  readonly #log: Logger;
   readonly #served: Served[] = [];
+  #timer: NodeJS.Timeout | undefined;
 
-  constructor(
-    settings: SocketSettings,
-    kernel: Kernel | undefined,
-    onConnection: (socket: Socket, readOnly: boolean) => void,
-  ) {
-    this.#settings = settings;
-    this.#kernel = kernel;
-    this.#onConnection = onConnection;
+  constructor(options: {
+    settings: SocketSettings;
+    kernel: Kernel | undefined;
+    log: Logger;
+    onConnection: (socket: Socket, readOnly: boolean) => void;
+  }) {
+    this.#settings = options.settings;
+    this.#kernel = options.kernel;
+    this.#log = options.log;
+    this.#onConnection = options.onConnection;
   }
 
   /**
@@ -56,10 +65,11 @@ export class ServedSockets {
       await this.#listen("--read-only-socket", readOnlySocket, readOnlySocketMode, true);
     }
     return async () => {
-      for (const each of adopted) await this.#adopt(each);
+      for (const each of adopted) this.#adopt(each);
       // systemd passes them in any order; whoever looks for one to talk to finds the main one first.
       this.#served.sort((a, b) => Number(a.readOnly) - Number(b.readOnly));
-      for (const { listener } of this.#served) listener.show();
+      for (const { listener } of this.#served) await listener.show();
+      this.#lookAgain();
     };
   }
 
@@ -83,6 +93,8 @@ export class ServedSockets {
 
   /** Takes no more connections; the open ones stay. */
   stopAccepting(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
     for (const { listener } of this.#served) listener.stopAccepting();
   }
 
@@ -93,24 +105,48 @@ export class ServedSockets {
 
   async #listen(option: SocketOption, path: string, mode: number, readOnly: boolean): Promise<void> {
     checkTemporaryDirectory(path);
-    const listener = await Listener.open({
-      path,
-      option,
-      mode,
-      group: this.#settings.socketGroup,
-      onConnection: (socket) => this.#onConnection(socket, readOnly),
-    });
-    this.#served.push({ listener, readOnly });
+    const group = this.#settings.socketGroup;
+    const listener = await Listener.open({ path, option, mode, group }, this.#listenerOptions(readOnly));
+    this.#served.push({ listener, readOnly, standing: "ours" });
   }
 
-  async #adopt({ fd, path, ...passed }: PassedSocket & { path: string }): Promise<void> {
+  #adopt({ fd, path, ...passed }: PassedSocket & { path: string }): void {
     const readOnly = passed.readOnly || this.#settings.readOnly;
-    const listener = await Listener.adopt({
-      fd,
-      path,
-      onConnection: (socket) => this.#onConnection(socket, readOnly),
-    });
-    this.#served.push({ listener, readOnly });
+    const listener = Listener.adopt(fd, path, this.#listenerOptions(readOnly));
+    this.#served.push({ listener, readOnly, standing: "ours" });
+  }
+
+  #listenerOptions(readOnly: boolean): Parameters<typeof Listener.adopt>[2] {
+    return { kernel: this.#kernel, onConnection: (socket) => this.#onConnection(socket, readOnly) };
+  }
+
+  #lookAgain(): void {
+    this.#timer = setTimeout(() => {
+      void Promise.all(this.#served.map((each) => this.#putBack(each))).then(() => {
+        if (this.#timer !== undefined) this.#lookAgain();
+      });
+    }, LOOK_MS);
+    this.#timer.unref();
+  }
+
+  /** Puts the file of a socket back that somebody has removed, and says what is in the way of that, once. */
+  async #putBack(served: Served): Promise<void> {
+    const { path } = served.listener;
+    let standing: Standing;
+    try {
+      checkTemporaryDirectory(path);
+      standing = await served.listener.putBack();
+    } catch (error) {
+      if (served.standing !== "no socket") this.#log.error({ socket: path, err: error }, CANNOT_PUT_BACK);
+      served.standing = "no socket";
+      return;
+    }
+    if (standing === "put back")
+      this.#log.warn({ socket: path }, "the socket's file was gone, and is put back");
+    else if (standing !== served.standing && standing !== "ours") {
+      this.#log.error({ socket: path, reason: standing }, CANNOT_PUT_BACK);
+    }
+    served.standing = standing === "put back" ? "ours" : standing;
   }
 
   #pathOf({ fd, name }: PassedSocket): string {
@@ -122,6 +158,8 @@ export class ServedSockets {
     );
   }
 }
+
+const CANNOT_PUT_BACK = "the socket's file is gone, and cannot be put back";
 
 /**
  * The temporary directory is everybody's: a directory there with our name may have been made by somebody
