@@ -405,7 +405,11 @@ describe("sources", () => {
       }
     }
     // What a program starts with is used by its bin.
-    const started = new Set(["daemon/main.ts main", "client/cli/main.ts run"]);
+    const started = new Set([
+      "daemon/main.ts main",
+      "client/cli/main.ts run",
+      "client/process/inherited.ts keepIgnored",
+    ]);
     expectNone(
       sources
         .filter((path) => !entries.has(path))

@@ -21,8 +21,10 @@ const OTHER_DAEMON_MS = 2000;
 /** After so long a process that has not got the turn starts a daemon all the same: turns are only a courtesy. */
 const TURN_MS = 5000;
 const MAX_SAID_BYTES = 4096;
-/** Variables by which a service manager speaks to this process. The daemon, which outlives it, is not meant. */
+/** Variables by which this process, or what started it, is meant. The daemon, which outlives it, is not. */
 const OURS_ALONE = [
+  // By this `pawl` knows what it has to end.
+  "PAWL_MARKS",
   "NOTIFY_SOCKET",
   "WATCHDOG_PID",
   "WATCHDOG_USEC",

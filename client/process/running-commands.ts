@@ -1,4 +1,5 @@
 import { Child, type Ended } from "./child.js";
+import { notIgnored } from "./inherited.js";
 import { CannotRun } from "./program.js";
 import { type HeldCommand, stopTogether } from "./signals.js";
 
@@ -14,7 +15,7 @@ export function killAfterMs(leaseMs: number): number {
 /** How many characters of standard error are kept, for its last line. */
 const MAX_TAIL_LENGTH = 4096;
 /** Signals by which a worker or a receiver is asked to end. */
-const ENDING: readonly NodeJS.Signals[] = ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"];
+const ENDING = notIgnored(["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"]);
 
 export interface PerformOptions {
   readonly env: Readonly<Record<string, string>>;

@@ -1,8 +1,9 @@
 // Signals that this program gets while it runs commands.
 import type { Child } from "./child.js";
+import { notIgnored } from "./inherited.js";
 
 /** Signals by which people and supervisors ask a program to end or to look at something. */
-const PASSED: readonly NodeJS.Signals[] = ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"];
+const PASSED = notIgnored(["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"]);
 
 /**
  * Passes the signals that this program gets on to the command, which decides what to do, until the returned
@@ -11,11 +12,21 @@ const PASSED: readonly NodeJS.Signals[] = ["SIGTERM", "SIGINT", "SIGHUP", "SIGQU
  * @param starting the command; a signal that comes while it is being started reaches it then.
  */
 export function passSignals(starting: Promise<Child>): () => void {
-  const pass = (signal: NodeJS.Signals): void =>
-    void starting.then(
+  let started: Child | undefined;
+  starting.then(
+    (child) => {
+      started = child;
+    },
+    () => {},
+  );
+  const pass = (signal: NodeJS.Signals): void => {
+    if (started !== undefined) return started.pass(signal);
+    // The terminal's signal has not reached a command that is not there yet.
+    starting.then(
       (child) => child.signal(signal),
       () => {},
     );
+  };
   for (const signal of PASSED) process.on(signal, pass);
   return () => {
     for (const signal of PASSED) process.off(signal, pass);
@@ -35,9 +46,9 @@ export interface HeldCommand {
  */
 export function stopTogether(commands: () => Iterable<HeldCommand>): () => void {
   const stop = async (): Promise<void> => {
-    for (const { starting } of commands()) {
-      await starting.then((child) => child.signal("SIGSTOP")).catch(() => {});
-    }
+    await Promise.all(
+      [...commands()].map(({ starting }) => starting.then((child) => child.suspend()).catch(() => {})),
+    );
     process.kill(process.pid, "SIGSTOP");
   };
   const goOn = (): void => {
@@ -48,7 +59,8 @@ export function stopTogether(commands: () => Iterable<HeldCommand>): () => void 
       }
     });
   };
-  process.on("SIGTSTP", stop);
+  const [tstp] = notIgnored(["SIGTSTP"]);
+  if (tstp !== undefined) process.on(tstp, stop);
   process.on("SIGCONT", goOn);
   return () => {
     process.off("SIGTSTP", stop);
