@@ -4,6 +4,7 @@ import type { Logger } from "pino";
 import type { Config } from "./config/config.js";
 import { reloaded } from "./config/reload.js";
 import { ENDINGS } from "./domain/ends.js";
+import { countAtStart } from "./domain/gauges.js";
 import { Ends } from "./grants/ends.js";
 import { IdleExit } from "./idle-exit.js";
 import { introspection, statusLine } from "./introspection.js";
@@ -233,6 +234,7 @@ export class Daemon {
     // It takes long after a crash under load, so it comes before the time that grants are given to be renewed.
     this.#database.moveLog();
     this.#loop.performNow((env) => this.#ends.restart(env, this.#database.clock.boottime()));
+    this.#loop.performNow(countAtStart);
     this.#loop.keepTime();
     this.#remoteLeases?.start();
   }

@@ -66,7 +66,17 @@ export function openDispenser(options: DatabaseOptions): LocalDispenser {
     next: async (type) => take(type).seq,
     nextId: async (type) => take(type).id,
     peek: async (type) => perform((env) => peek(parse("sequence.peek", { type }), env)).seq,
-    state: async (): Promise<Result<"sequence.state">> => perform((env) => state({}, env)),
+    state: async (): Promise<Result<"sequence.state">> => {
+      const pageAfter = (after?: string): Result<"sequence.state"> =>
+        perform((env) => state(parse("sequence.state", { after }), env));
+      const { next, ...whole } = pageAfter();
+      for (let after = next; after !== undefined; ) {
+        const page = pageAfter(after);
+        Object.assign(whole.sequences, page.sequences);
+        after = page.next;
+      }
+      return whole;
+    },
     formatId: async (type, seq) => perform((env) => format(parse("sequence.format", { type, seq }), env)).id,
     close: () => database.close(),
   };

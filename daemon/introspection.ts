@@ -1,11 +1,8 @@
 import * as limits from "@pawl/protocol/limits";
 import { elapsed } from "./clock.js";
 import type { Config } from "./config/config.js";
-import { countBoard } from "./domain/board/items.js";
-import { countCommands } from "./domain/command/counts.js";
 import type { OwnReport } from "./domain/daemon.js";
-import { countLeases } from "./domain/lease/lease.js";
-import { countBatches } from "./domain/queue/queue-row.js";
+import { countForReader, shownGauges } from "./domain/gauges.js";
 import type { Connections } from "./socket/connections.js";
 import type { ServedSockets } from "./socket/served-sockets.js";
 import type { OpenDatabase } from "./store/open-database.js";
@@ -37,17 +34,14 @@ export function introspection(inspect: () => Inspected): OwnReport {
     info: () => info(inspect(), startedAt),
     *stats(env): Operation<never> {
       const inspected = inspect();
+      const gauges = inspected.config.readOnly ? yield* countForReader(env) : inspected.statistics.counters;
+      const { states, ...rest } = yield* shownGauges(gauges);
       return {
         uptimeMs: Math.round(elapsed() - startedElapsed),
         memoryBytes: process.memoryUsage.rss(),
         ...counted(inspected),
-        queues: yield* countBatches(env),
-        commands: {
-          states: inspected.config.readOnly ? yield* countCommands() : inspected.statistics.commandStates,
-          lateAnswers: inspected.statistics.counters.commandAnswersLate,
-        },
-        leases: { held: yield* countLeases(env) },
-        pipeline: yield* countBoard(),
+        ...rest,
+        commands: { states, lateAnswers: inspected.statistics.counters.commandAnswersLate },
         database: inspected.database.sizes(),
         logLinesDropped: inspected.logLinesDropped,
       } as never;

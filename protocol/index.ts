@@ -14,5 +14,13 @@ export type { Method } from "./method.js";
 export * from "./methods.js";
 export { openrpc } from "./openrpc.js";
 export * from "./paths.js";
-export type { BatchState, Boundary, DeliveryPolicy, MergeKey, Retry, SlotPolicy } from "./queue.js";
+export {
+  BATCH_STATES,
+  type BatchState,
+  type Boundary,
+  type DeliveryPolicy,
+  type MergeKey,
+  type Retry,
+  type SlotPolicy,
+} from "./queue.js";
 export type { Mode } from "./sequence.js";

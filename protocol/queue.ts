@@ -28,7 +28,7 @@ import {
 } from "./schemas.js";
 
 /** The states of a batch. `completed` and `cancelled` are final; `dead` ends by `queue.retry`. */
-const BATCH_STATES = ["ready", "scheduled", "claimed", "completed", "dead", "cancelled"] as const;
+export const BATCH_STATES = ["ready", "scheduled", "claimed", "completed", "dead", "cancelled"] as const;
 export type BatchState = (typeof BATCH_STATES)[number];
 
 const DELIVERY_POLICIES = ["earliest_safe_boundary", "after_current_turn_commit"] as const;

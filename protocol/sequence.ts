@@ -4,6 +4,7 @@ import {
   MAX_NODE_ID,
   MAX_REQUEST_ID_LENGTH,
   MAX_RESERVE_COUNT,
+  MAX_STATE_TYPES,
   MAX_TYPE_LENGTH,
 } from "./limits.js";
 import { method, noun } from "./method.js";
@@ -81,8 +82,20 @@ export const SEQUENCE = noun("sequence", {
 
     state: method({
       summary: "The mode and the last number dispensed per type",
-      params: z.strictObject({}),
-      result: z.strictObject({ mode, sequences: z.record(z.string(), last) }),
+      params: z.strictObject({
+        limit: z
+          .int()
+          .min(1)
+          .max(MAX_STATE_TYPES)
+          .default(MAX_STATE_TYPES)
+          .meta({ description: "Most types to return." }),
+        after: type.optional().meta({ description: "`next` of the page before." }),
+      }),
+      result: z.strictObject({
+        mode,
+        sequences: z.record(z.string(), last),
+        next: z.string().optional().meta({ description: "There are more types: ask again after this one." }),
+      }),
       writes: false,
       repeatable: true,
       transactable: true,

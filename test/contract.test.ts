@@ -209,7 +209,6 @@ const NOT_YET_BUILT: {
   ],
   kinds: ["cancelled", "would_deadlock"],
   params: {
-    "sequence.state": ["limit", "after"],
     "queue.enqueue": [
       "priority",
       "key",

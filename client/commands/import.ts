@@ -44,7 +44,7 @@ const imports = command({
   async run({ toml, sqlite, ids, "dry-run": dryRun }, { connect, output, stdin }) {
     const counters = highestPerType(await readCounters({ toml, sqlite, ids }, stdin));
     const client = await connect();
-    const { mode, sequences } = await client.sequence.state({});
+    const { mode, sequences } = await client.dispenser().state();
     checkNode(counters, mode);
 
     const steps = counters.map(({ type, last }) => ({ type, from: sequences[type] ?? 0, to: last }));
@@ -167,7 +167,7 @@ const exports = command({
   ],
   async run(_args, { connect, output }) {
     const { stringify } = await import("smol-toml");
-    const found = await (await connect()).sequence.state({});
+    const found = await (await connect()).dispenser().state();
     const { mode, sequences } = found;
     output.result(found, () =>
       stringify({

@@ -72,7 +72,7 @@ const state = command({
     ["pawl state --json | jq .sequences.FR", "The last number of FR"],
   ],
   async run(_args, { connect, output }) {
-    const found = await (await connect()).sequence.state({});
+    const found = await (await connect()).dispenser().state();
     output.result(found, () => stateTable(found, output));
     return undefined;
   },

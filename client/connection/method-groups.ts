@@ -33,7 +33,18 @@ export function dispenserOf(connection: Connection): Dispenser {
     next: async (type) => (await connection.call("sequence.next", { type })).seq,
     nextId: async (type) => (await connection.call("sequence.next", { type })).id,
     peek: async (type) => (await connection.call("sequence.peek", { type })).seq,
-    state: () => connection.call("sequence.state", {}),
+    state: () => wholeState(connection),
     formatId: async (type, seq) => (await connection.call("sequence.format", { type, seq })).id,
   };
+}
+
+/** All pages of `sequence.state` as one. */
+async function wholeState(connection: Connection): Promise<Result<"sequence.state">> {
+  const { next, ...state } = await connection.call("sequence.state", {});
+  for (let after = next; after !== undefined; ) {
+    const page = await connection.call("sequence.state", { after });
+    Object.assign(state.sequences, page.sequences);
+    after = page.next;
+  }
+  return state;
 }

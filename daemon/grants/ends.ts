@@ -4,11 +4,13 @@ import type { Boottime } from "../clock.js";
 import type { Operation } from "../store/statement.js";
 import { type Due, NEVER, sooner } from "../turns/alarm.js";
 import type { Endings } from "../turns/attempt.js";
-import type { Env } from "../turns/operation.js";
+import { type Env, type Outcome, Unfinished } from "../turns/operation.js";
 import { dueAt, type Ending } from "./ending.js";
 
-/** Rows that one turn removes or ends at most, so that a large backlog never stalls other requests. */
-const ROWS_PER_STEP = 500;
+/** Rows that one turn ends or removes: some 4 ms of work, so that a large backlog never stalls other requests. */
+const ROWS_PER_STEP = 300;
+/** Rows of each kind that a turn ends at least, so that none waits for the end of another's backlog. */
+const MIN_ROWS_PER_STEP = 20;
 
 /** All ends that nobody asks for, in their order. */
 export class Ends implements Endings {
@@ -21,17 +23,23 @@ export class Ends implements Endings {
   /** Does what is due, in bounded steps. Returns when it has to run next: at `env.now` if a step was full. */
   *expire(env: Env): Operation<Due> {
     let due = NEVER;
+    let left = ROWS_PER_STEP;
     for (const ending of this.#endings) {
-      const done = yield* ending.expire(env, ROWS_PER_STEP);
-      due = sooner(due, done < ROWS_PER_STEP ? yield* ending.earliest(env) : dueAt(env.now));
+      const rows = Math.max(left, MIN_ROWS_PER_STEP);
+      const done = yield* ending.expire(env, rows);
+      left -= done;
+      due = sooner(due, done < rows ? yield* ending.earliest(env) : dueAt(env.now));
     }
     return due;
   }
 
-  /** A connection with grants bound to it has closed. */
-  *disconnect(connection: number, env: Env): Operation<void> {
+  /** A connection with grants bound to it has closed. One step of releasing them, and those that follow it. */
+  *disconnect(connection: number, env: Env): Operation<Outcome<void>> {
+    let left = ROWS_PER_STEP;
     for (const ending of this.#endings) {
-      if (ending.disconnect !== undefined) yield* ending.disconnect(connection, env, ROWS_PER_STEP);
+      if (ending.disconnect === undefined) continue;
+      left -= yield* ending.disconnect(connection, env, left);
+      if (left <= 0) return new Unfinished((later) => this.disconnect(connection, later));
     }
   }
 

@@ -74,14 +74,22 @@ export function grants<Row>(rule: GrantRule<Row>): Ending {
     sql<Row>(`${rows} ${column} IS NOT NULL AND ${column} <= :now ORDER BY ${column} LIMIT :rows`),
   );
   const selectBound = sql<Row>(`${rows} ${bound} AND ${connection} = :connection LIMIT :rows`);
-  const expireBound = sql(`
-    UPDATE ${table} SET ${expiresAt} = :now, ${connection} = ${unconnected} WHERE ${bound} AND ${connection} = :connection`);
   // A grant that has no end but that of its connection cannot be renewed.
   const grace = `CAST(:now AS BIGINT) + CASE WHEN ${expiresAt} IS NULL THEN 0 ELSE :graceMs END`;
   const prolongGraces = sql(`UPDATE ${table} SET ${graceEndsAt} = ${grace} WHERE ${graceEndsAt} IS NOT NULL`);
   const beginGraces = sql(
     `UPDATE ${table} SET ${graceEndsAt} = ${grace}, ${connection} = ${unconnected} WHERE ${bound}`,
   );
+
+  /** Ends grants until they were so many rows: one can hold many, and what is left follows in the next step. */
+  function* endAll(found: readonly Row[], cause: Cause, most: number, env: Env): Operation<number> {
+    let ended = 0;
+    for (const row of found) {
+      if (ended >= most) break;
+      ended += yield* rule.end(row, cause, env);
+    }
+    return ended;
+  }
 
   return {
     *earliest() {
@@ -91,22 +99,24 @@ export function grants<Row>(rule: GrantRule<Row>): Ending {
     *expire(env, most) {
       let ended = 0;
       for (const select of selectEnded) {
-        for (const row of yield* all(select, { now: env.now, rows: most })) {
-          // One grant can hold more rows than a step is meant to do: the rest follows in the next.
-          if (ended >= most) return ended;
-          ended += yield* rule.end(row, "expired", env);
-        }
+        ended += yield* endAll(
+          yield* all(select, { now: env.now, rows: most }),
+          "expired",
+          most - ended,
+          env,
+        );
+        if (ended >= most) break;
       }
       return ended;
     },
 
     *disconnect(number, env, most) {
-      const found = yield* all(selectBound, { connection: number, rows: most });
-      for (const row of found) yield* rule.end(row, "disconnected", env);
-      if (found.length < most) return;
-      // The rest ends as if it had expired now, in steps that do not stall others.
-      yield* run(expireBound, { connection: number, now: env.now });
-      env.effects.deadline(env.now);
+      return yield* endAll(
+        yield* all(selectBound, { connection: number, rows: most }),
+        "disconnected",
+        most,
+        env,
+      );
     },
 
     /** The grace begins anew with each restart, since nobody could renew while there was no daemon. */

@@ -6,7 +6,7 @@ import type { Store } from "../store/store.js";
 import type { Due } from "./alarm.js";
 import { type Call, DAEMON, following } from "./call.js";
 import { CollectedEffects, type Outlet } from "./effects.js";
-import { type Caller, type Env, Unfinished, Wait } from "./operation.js";
+import { type Caller, type Env, type Outcome, Unfinished, Wait } from "./operation.js";
 import { pooledRandom } from "./random.js";
 import { TurnMemory } from "./turn-memory.js";
 import type { Parked, Waiters } from "./waiters.js";
@@ -25,8 +25,8 @@ export interface Setting extends Pick<Env, "mode" | "sign" | "identity"> {
 export interface Endings {
   /** Ends what is due, in bounded steps; returns when it has to run next: at `env.now` if there is more. */
   expire(env: Env): Operation<Due>;
-  /** Ends what was granted for as long as this connection lasts. */
-  disconnect(connection: number, env: Env): Operation<void>;
+  /** Ends what was granted for as long as this connection lasts, in steps. */
+  disconnect(connection: number, env: Env): Operation<Outcome<void>>;
   /** The machine slept, and some ends came nearer meanwhile. */
   wakeUp(env: Env, boottime: Boottime): Operation<void>;
 }

@@ -1,5 +1,5 @@
 import type { KeyObject } from "node:crypto";
-import type { CommandState, Mode, NotificationName } from "@pawl/protocol";
+import type { BatchState, CommandState, Mode, NotificationName } from "@pawl/protocol";
 import type { PawlError } from "@pawl/protocol/errors";
 import type { Operation } from "../store/statement.js";
 import type { TurnMemory } from "./turn-memory.js";
@@ -81,8 +81,11 @@ export interface Effects {
   afterCommit(action: () => void): void;
 }
 
-/** The counters of operations since the start of the daemon; of commands also how many there are in each state. */
-export type Counter = "sequencesDispensed" | "commandAnswersLate" | `commands${CommandState}`;
+/** How many there are now: of batches and commands in each state, of leases that are held, of items on the board. */
+export type Gauge = `${BatchState}Batches` | `commands${CommandState}` | "leases" | "items";
+
+/** The counters of operations since the start of the daemon, and the gauges, which begin with what is there then. */
+export type Counter = "sequencesDispensed" | "commandAnswersLate" | Gauge;
 
 /**
  * Returned by an operation whose condition is not met and may be waited for (`env.mayWait`): the call is

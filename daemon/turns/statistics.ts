@@ -1,5 +1,4 @@
 import { createHistogram, type RecordableHistogram } from "node:perf_hooks";
-import { COMMAND_STATES, type CommandState } from "@pawl/protocol";
 import type { ErrorKind } from "@pawl/protocol/errors";
 import type { Counter } from "./operation.js";
 
@@ -18,18 +17,20 @@ export class Statistics {
     commandsSUCCEEDED: 0,
     commandsFAILED: 0,
     commandsEXPIRED: 0,
+    readyBatches: 0,
+    scheduledBatches: 0,
+    claimedBatches: 0,
+    completedBatches: 0,
+    deadBatches: 0,
+    cancelledBatches: 0,
+    leases: 0,
+    items: 0,
   };
   turnsCommitted = 0;
   turnsRolledBack = 0;
   operations = 0;
   readonly #operationsPerTurn = createHistogram();
   readonly #commitNanoseconds = createHistogram();
-
-  /** How many commands there are in each state. */
-  get commandStates(): Record<CommandState, number> {
-    const states = COMMAND_STATES.map((state) => [state, this.counters[`commands${state}`]]);
-    return Object.fromEntries(states) as Record<CommandState, number>;
-  }
 
   request(method: string): void {
     this.requests.set(method, (this.requests.get(method) ?? 0) + 1);

@@ -29,7 +29,14 @@ leaseProviderConformance({
 });
 
 const ignored = () => {};
-const effects = { wake: ignored, deadline: ignored, bind: ignored, notify: ignored, log: ignored };
+const effects = {
+  wake: ignored,
+  deadline: ignored,
+  bind: ignored,
+  count: ignored,
+  notify: ignored,
+  log: ignored,
+};
 
 /**
  * The operations as a provider. Its callers choose a leaseId, the daemon makes one.

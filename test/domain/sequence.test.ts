@@ -93,7 +93,7 @@ describe("a requestId", () => {
       await driver.perform(ends.expire(env()));
       left.push(count());
     }
-    expect(left).toEqual([700, 200, 0]);
+    expect(left).toEqual([900, 600, 300, 0]);
   });
 });
 

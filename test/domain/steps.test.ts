@@ -189,3 +189,25 @@ test("what can be reached from an item is looked at in steps", async () => {
   expect(missing).toEqual(["nowhere"]);
   expect(cycle).toEqual(Array.from({ length: long - 1 }, (_, index) => name(index + 1)));
 });
+
+test("the claims of a connection that closes end in steps, each whole", async () => {
+  const pawl = new InProcess();
+  const each = { queue: "q", payloads: [1], slotPolicy: "join", mergeKey: "payload_default" } as const;
+  for (let index = 0; index < 3; index++) {
+    await pawl.call("queue.enqueueMany", { batches: new Array(400).fill(each) });
+    const params = { queue: "q", owner: "o", maxBatches: 1000, releaseOn: "disconnect" } as const;
+    expect((await pawl.call("queue.claim", params, 1)).claim?.batches).toHaveLength(400);
+  }
+  await pawl.call("lease.acquire", { name: "n", owner: "o", releaseOn: "disconnect" }, 1);
+  pawl.loop.disconnect(1);
+  const seen: number[] = [];
+  for (let ready = 0; ready < 1200; seen.push(ready)) {
+    ready = (await pawl.call("queue.stats", { queue: "q" }, 2)).queues[0]?.ready as number;
+  }
+  expect(seen).toEqual([400, 800, 1200]);
+  expect((await pawl.call("lease.get", { name: "n" }, 2)).lease).toBeNull();
+  const { claim } = await pawl.call("queue.claim", { queue: "q", owner: "o", maxBatches: 1000 });
+  expect(
+    claim?.batches.every(({ attempt, lastError }) => attempt === 1 && lastError?.includes("connection")),
+  ).toBe(true);
+});

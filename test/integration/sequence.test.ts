@@ -1,6 +1,7 @@
 // Sequences over the socket, with everything that ../shared/spec/sequence.md promises or refuses.
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
+import { connect as connectClient } from "@pawl/client";
 import { openDispenser } from "@pawl/daemon";
 import type { MethodName } from "@pawl/protocol";
 import type { ErrorKind } from "@pawl/protocol/errors";
@@ -489,6 +490,29 @@ describe("modes", () => {
       expect((await client.call("sequence.state", {})).sequences).toEqual({ FR: 7 });
     });
   });
+});
+
+test("state comes in pages, which the clients put together", async () => {
+  const place = new Place();
+  const first = await place.start();
+  await first.end();
+  const database = new Database(join(place.stateDir, "pawl.db"));
+  database.exec(`
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10050)
+    INSERT INTO pawl_sequence SELECT 0, 'T' || i, i FROM n`);
+  database.close();
+  await place.start();
+  const client = await place.connect();
+  const page = await client.call("sequence.state", { limit: 2 });
+  expect(page).toEqual({ mode: { kind: "centralized" }, sequences: { T1: 1, T10: 10 }, next: "T10" });
+  const following = await client.call("sequence.state", { limit: 1, after: "t10" });
+  expect(following).toMatchObject({ sequences: { T100: 100 }, next: "T100" });
+  expect(Object.keys((await client.call("sequence.state", {})).sequences)).toHaveLength(10_000);
+  const library = await connectClient({ socket: place.socket });
+  const whole = await library.dispenser().state();
+  library.close();
+  expect(whole).not.toHaveProperty("next");
+  expect(Object.keys(whole.sequences)).toHaveLength(10_050);
 });
 
 describe("a database that holds another application's tables", () => {

@@ -3,7 +3,7 @@ import { PawlError } from "@pawl/protocol/errors";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { SignedChange } from "../../daemon/dist/domain/board/change.js";
-import { countBoard, history, list } from "../../daemon/dist/domain/board/items.js";
+import { countForks, history, list, revisionOfBoard } from "../../daemon/dist/domain/board/items.js";
 import { rebuild } from "../../daemon/dist/domain/board/rebuild.js";
 import { apply, changes, heads } from "../../daemon/dist/domain/board/sync.js";
 import { trust } from "../../daemon/dist/domain/peer/peer.js";
@@ -26,7 +26,11 @@ const env = envOf({
   sign: () => "a".repeat(43),
   random: (bytes: number) => Buffer.alloc(bytes, 7),
   mayGoOn: true,
-  effects: envOf({ wake: ignored, log: ignored } as unknown as Partial<Env>) as unknown as Env["effects"],
+  effects: envOf({
+    wake: ignored,
+    count: ignored,
+    log: ignored,
+  } as unknown as Partial<Env>) as unknown as Env["effects"],
 });
 
 async function newNode(driver: Driver): Promise<void> {
@@ -85,14 +89,18 @@ async function seenOf(driver: Driver, meant: Model): Promise<unknown> {
   for (const storyId of ["A-1", "A-2", "__proto__"]) {
     histories.push(await driver.perform(history({ storyId, limit: 1000 })));
   }
-  return { items, found, histories, counts: await driver.perform(countBoard()) };
+  const counts = {
+    changes: await driver.perform(revisionOfBoard()),
+    forks: await driver.perform(countForks()),
+  };
+  return { items, found, histories, counts };
 }
 
 async function differences(driver: Driver): Promise<unknown[]> {
   const found: unknown[] = [];
   let after: string | undefined;
   do {
-    const step = await performSteps(driver, () => rebuild({ verify: true, limit: 5, after }), envOf({}));
+    const step = await performSteps(driver, () => rebuild({ verify: true, limit: 5, after }, env), env);
     found.push(...step.differences);
     after = step.next;
   } while (after !== undefined);

@@ -26,6 +26,7 @@ describe("calls by group", () => {
     expectTypeOf<PawlClient["sequence"]["state"]>().returns.resolves.toEqualTypeOf<{
       mode: { kind: "centralized" } | { kind: "distributed"; nodeId: number };
       sequences: Record<string, number>;
+      next?: string | undefined;
     }>();
     expectTypeOf<PawlClient["daemon"]["ping"]>().returns.resolves.toEqualTypeOf<{ now: number }>();
     compiled(() => client.sequence.next({ type: "FR" }));

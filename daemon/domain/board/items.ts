@@ -87,12 +87,10 @@ const selectChange = sql<ChangeRow>(`
   FROM pawl_change c JOIN pawl_branch b ON b.branch = c.branch LEFT JOIN pawl_peer p ON p.author = b.author
   WHERE c.n = :n`);
 
-const countItems = sql<{ items: number }>("SELECT count(*) AS items FROM pawl_item WHERE stage IS NOT NULL");
-
 /** Changes are never removed, so the number of the last is how many there are. */
 const lastChange = sql<{ n: number | null }>("SELECT max(n) AS n FROM pawl_change");
 
-const countForks = sql<{ forks: number }>(`
+const selectForks = sql<{ forks: number }>(`
   SELECT count(*) AS forks FROM pawl_branch b WHERE EXISTS
     (SELECT 1 FROM pawl_branch o
      WHERE o.author = b.author AND o.incarnation = b.incarnation AND o.branch < b.branch)`);
@@ -299,13 +297,9 @@ export function* history(
   return { changes };
 }
 
-/** What `daemon.stats` says of the board. */
-export function* countBoard(): Operation<Result<"daemon.stats">["pipeline"]> {
-  return {
-    items: (yield* one(countItems))?.items ?? 0,
-    changes: yield* revisionOfBoard(),
-    forks: (yield* one(countForks))?.forks ?? 0,
-  };
+/** How many logs go off from others. */
+export function* countForks(): Operation<number> {
+  return (yield* one(selectForks))?.forks ?? 0;
 }
 
 /** How many changes are stored here. */

@@ -1,11 +1,12 @@
 import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
-import { type Outcome, Unfinished } from "../../turns/operation.js";
+import { type Env, type Outcome, Unfinished } from "../../turns/operation.js";
 import { type Change, openChange, readStored } from "./change.js";
 import { compareHlc } from "./hybrid-clock.js";
 import { type Cell, type Increment, type ItemRow, merge, type Stored, stampOf } from "./merge.js";
 import {
+  countShown,
   findItem,
   findNode,
   isColumn,
@@ -127,7 +128,7 @@ interface Step extends Omit<Part, "next"> {
  * one that is not what it was ends the daemon with `log_corrupt`. Then every item is made anew from the changes
  * that touch it and compared with what the tables say.
  */
-export function* rebuild(params: Parsed<"pipeline.rebuild">): Operation<Outcome<Part>> {
+export function* rebuild(params: Parsed<"pipeline.rebuild">, env: Env): Operation<Outcome<Part>> {
   const { after, limit, verify } = params;
   const place = after === undefined ? (["change", 0] as const) : placeOf(after);
   if (place === undefined) {
@@ -136,7 +137,7 @@ export function* rebuild(params: Parsed<"pipeline.rebuild">): Operation<Outcome<
       issues: [{ path: "/after", message }],
     });
   }
-  return yield* replay(place, { changes: 0, items: 0, differences: [] }, limit, verify);
+  return yield* replay(place, { changes: 0, items: 0, differences: [] }, limit, verify, env);
 }
 
 /**
@@ -144,10 +145,16 @@ export function* rebuild(params: Parsed<"pipeline.rebuild">): Operation<Outcome<
  *
  * @param rows changes or items that are still to be gone through.
  */
-function* replay(from: Place, before: Part, rows: number, verify: boolean): Operation<Outcome<Part>> {
+function* replay(
+  from: Place,
+  before: Part,
+  rows: number,
+  verify: boolean,
+  env: Env,
+): Operation<Outcome<Part>> {
   const isOfItems = from[0] === "item";
   const { next, ...step } = isOfItems
-    ? yield* replayItems(from[1], Math.min(rows, ITEMS_PER_STEP), verify)
+    ? yield* replayItems(from[1], Math.min(rows, ITEMS_PER_STEP), verify, env)
     : yield* replayChanges(from[1], Math.min(rows, CHANGES_PER_STEP), verify);
   const part = {
     changes: before.changes + step.changes,
@@ -157,7 +164,7 @@ function* replay(from: Place, before: Part, rows: number, verify: boolean): Oper
   if (next === undefined) return part;
   const left = rows - (isOfItems ? step.items : step.changes);
   if (left === 0 || next[0] !== from[0]) return { ...part, next: JSON.stringify(next) };
-  return new Unfinished(() => replay(next, part, left, verify));
+  return new Unfinished((later) => replay(next, part, left, verify, later));
 }
 
 function* replayChanges(after: number, limit: number, verify: boolean): Operation<Step> {
@@ -235,7 +242,7 @@ function* compareChange(change: Change, row: ChangeRow, verify: boolean): Operat
   return differences;
 }
 
-function* replayItems(after: string, limit: number, verify: boolean): Operation<Step> {
+function* replayItems(after: string, limit: number, verify: boolean, env: Env): Operation<Step> {
   const stories = yield* all(selectStories, { after, rows: limit });
   const differences: Difference[] = [];
   let items = 0;
@@ -246,7 +253,7 @@ function* replayItems(after: string, limit: number, verify: boolean): Operation<
     replayed += touches;
     items += 1;
     for (const what of surplus) differences.push({ storyId, what });
-    for (const what of yield* compareItem(storyId, said, verify)) differences.push({ storyId, what });
+    for (const what of yield* compareItem(storyId, said, verify, env)) differences.push({ storyId, what });
   }
   const last = stories[items - 1]?.story_id;
   const isEnd = items === stories.length && stories.length < limit;
@@ -325,7 +332,7 @@ function* replayItem(
 }
 
 /** Compares an item with what the tables say of it, and unless only to verify, makes them say the same. */
-function* compareItem(storyId: string, said: Said, verify: boolean): Operation<string[]> {
+function* compareItem(storyId: string, said: Said, verify: boolean, env: Env): Operation<string[]> {
   const found = yield* findItem(storyId);
   const stored: Said = {
     item: found?.row,
@@ -343,6 +350,7 @@ function* compareItem(storyId: string, said: Said, verify: boolean): Operation<s
   yield* run(deleteItem, { storyId });
   yield* run(deleteCells, { storyId });
   yield* run(deleteIncrements, { storyId });
+  countShown(found?.row, said.item, env);
   if (said.item !== undefined) yield* writeItem(said.item, said.setBy ?? {}, found?.recent ?? []);
   for (const cell of said.cells) yield* run(insertCell, { storyId, ...cell });
   for (const each of said.increments) yield* run(insertIncrement, { storyId, ...each });

@@ -344,10 +344,19 @@ export function* storeChange(
   const isLatest = compareHlc(hlc, node.clock) > 0;
   for (const op of change.ops) {
     const item = items.has(op.storyId) ? items.get(op.storyId) : yield* findItem(op.storyId);
-    items.set(op.storyId, yield* mergeOp(op, item, stampOf(change), n, isLatest));
+    const merged = yield* mergeOp(op, item, stampOf(change), n, isLatest);
+    countShown(item?.row, merged?.row, env);
+    items.set(op.storyId, merged);
   }
   env.effects.wake(BOARD_KEY);
   return after;
+}
+
+/** Counts an item that begins or ceases to be shown. */
+export function countShown(before: ItemRow | undefined, after: ItemRow | undefined, env: Env): void {
+  const isShown = (row: ItemRow | undefined): number => (typeof row?.stage === "string" ? 1 : 0);
+  const by = isShown(after) - isShown(before);
+  if (by !== 0) env.effects.count("items", by);
 }
 
 /** Gives the branch on which a change goes on, or a new one for what begins or forks a log. */

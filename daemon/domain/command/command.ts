@@ -2,7 +2,7 @@
  * Commands: requests that a deployment answers once, whenever one of its receivers is there (spec: command.md).
  *
  * The files, in reading order: state (the table of states), row (a command, its view, its moves from state to state),
- * counts, create, upload, take (ready commands go to a receiver), lease and push (the two ways to receive),
+ * create, upload, take (ready commands go to a receiver), lease and push (the two ways to receive),
  * delivery (its id, and whether it is held), answer, cancel, ends (by time, with a connection, over a restart),
  * retention, reads.
  */

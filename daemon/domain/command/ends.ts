@@ -3,7 +3,6 @@ import { dueAt, dueWallAt, type Ending } from "../../grants/ending.js";
 import type { GrantRule } from "../../grants/grant.js";
 import { all, one, sql } from "../../store/statement.js";
 import { sooner } from "../../turns/alarm.js";
-import { countAtStart } from "./counts.js";
 import { abort, DELIVERY_TABLE, EXPIRED, giveBack, LIVE_COLUMNS, type LiveRow, makeReady } from "./row.js";
 
 const earliestDue = sql<{ at: number | null }>(
@@ -40,9 +39,6 @@ export const overdueCommands: Ending = {
     }
     return ended;
   },
-
-  /** The gauges of `daemon.stats` begin with what is there. */
-  restart: countAtStart,
 };
 
 export const deliveries: GrantRule<LiveRow> = {

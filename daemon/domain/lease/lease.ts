@@ -7,7 +7,6 @@ import type { HandlersOf } from "../../turns/handler.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
 import { exhausted, kindOf, notConfigured } from "./refusals.js";
 import {
-  countHeld,
   drop,
   giveBack,
   gone,
@@ -82,7 +81,7 @@ export function* acquire(
   const leaseId = `lease_${env.random(LEASE_ID_BYTES).toString("hex")}`;
   const { highest: fencingToken } = raised;
   const lease = { name, leaseId, fencingToken, owner, note, ttlMs, releaseOn, provider: null };
-  return yield* keep(lease, { remainingMs: ttlMs, boottime: null }, env);
+  return yield* keep(lease, { remainingMs: ttlMs, boottime: null }, former, env);
 }
 
 export function* heartbeat(
@@ -166,9 +165,4 @@ export function* guardLease(
 function* isCurrent(name: string, fencingToken: number, env: Env): Operation<boolean> {
   const row = yield* one(selectHeldByName, { name, now: env.now });
   return row?.fencing_token === fencingToken;
-}
-
-/** How many leases are held. */
-export function* countLeases(env: Env): Operation<number> {
-  return (yield* one(countHeld, { now: env.now }))?.held ?? 0;
 }

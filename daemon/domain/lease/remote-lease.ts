@@ -111,7 +111,7 @@ export function* record(
     tellLost(former, "expired", null, env);
     yield* giveBack(former, env);
   }
-  return yield* keep(grant, lasting, env);
+  return yield* keep(grant, lasting, former, env);
 }
 
 /**

@@ -36,8 +36,6 @@ export const selectHeldById = sql<LeaseRow>(
 export const selectHeldPage = sql<LeaseRow>(`
   SELECT * FROM pawl_lease WHERE name > :after AND ${LASTS} ORDER BY name LIMIT :rows`);
 
-export const countHeld = sql<{ held: number }>(`SELECT count(*) AS held FROM pawl_lease WHERE ${LASTS}`);
-
 export const selectHighest = sql<{ highest: number }>(
   "SELECT highest FROM pawl_lease_token WHERE name = :name",
 );
@@ -110,12 +108,22 @@ export interface Lasting {
   readonly boottime: Boottime | null;
 }
 
-/** Writes down a grant to the caller: whom to tell, when, and when it ends. */
-export function* keep(lease: GrantedLease, lasting: Lasting, env: Env): Operation<Result<"lease.acquire">> {
+/**
+ * Writes down a grant to the caller: whom to tell, when, and when it ends.
+ *
+ * @param former the row that it takes the place of.
+ */
+export function* keep(
+  lease: GrantedLease,
+  lasting: Lasting,
+  former: LeaseRow | undefined,
+  env: Env,
+): Operation<Result<"lease.acquire">> {
   const { name, leaseId, fencingToken, owner, ttlMs } = lease;
   const { connection, pid, uid, gid } = env.caller;
   const times = timesOf(lasting, ttlMs, env);
   yield* run(upsertLease, { ...lease, ...times, acquiredAt: env.wallMs, connection, pid, uid, gid });
+  if (former === undefined) env.effects.count("leases", 1);
   attend(times.warnAt, lease.releaseOn, env);
   const { expiresAt, remainingMs } = shownEnd(times.expiresAt, env);
   return { lease: { name, leaseId, fencingToken, owner, acquiredAt: env.wallMs, expiresAt, remainingMs } };
@@ -157,7 +165,8 @@ function attend(warnAt: number, releaseOn: "expiry" | "disconnect", env: Env): v
 
 /** Nobody holds the lease any more. The waiters of its name try again. */
 export function* drop(row: LeaseRow, env: Env): Operation<void> {
-  yield* run(deleteLease, { leaseId: row.lease_id });
+  const rows = yield* run(deleteLease, { leaseId: row.lease_id });
+  env.effects.count("leases", -rows);
   env.effects.wake(waitKey(row.name));
 }
 

@@ -51,12 +51,6 @@ const raiseFloor = sql(`
   ON CONFLICT (key) DO UPDATE SET value = excluded.value
     WHERE CAST(pawl_meta.value AS BIGINT) < CAST(excluded.value AS BIGINT)`);
 
-const sumQueues = sql<Record<BatchState, number>>(`
-  SELECT coalesce(sum(ready), 0) AS ready, coalesce(sum(scheduled), 0) AS scheduled,
-    coalesce(sum(claimed), 0) AS claimed, coalesce(sum(completed), 0) AS completed,
-    coalesce(sum(dead), 0) AS dead, coalesce(sum(cancelled), 0) AS cancelled
-  FROM pawl_queue`);
-
 /** Without payloads that are not in the row itself: they may be large, and only the first batch is sure to go. */
 const selectHeads = sql<Head>(`
   SELECT ${OWN_COLUMNS}, b.payloads
@@ -127,6 +121,7 @@ export function* addTo(queue: string, state: "ready" | "scheduled", env: Env): O
   const kept = yield* keptOrMade(queue, env);
   kept.row[state] += 1;
   kept.changed = true;
+  env.effects.count(`${state}Batches`, 1);
   return kept.row;
 }
 
@@ -146,7 +141,11 @@ export function* configureQueue(queue: string, settings: Settings, env: Env): Op
 /** Counts batches that go from state to state. */
 export function* move(queueId: number, counts: Counts, env: Env): Operation<void> {
   const kept = yield* keptById(queueId, env);
-  for (const [state, by] of Object.entries(counts)) kept.row[state as BatchState] += by;
+  for (const [state, by] of Object.entries(counts) as [BatchState, number][]) {
+    if (by === 0) continue;
+    kept.row[state] += by;
+    env.effects.count(`${state}Batches`, by);
+  }
   kept.changed = true;
   if ((counts.ready ?? 0) !== 0) kept.heads = [];
 }
@@ -176,6 +175,8 @@ export function* countClaim(queueId: number, size: number, env: Env): Operation<
   row.fencing_token += 1;
   row.ready -= size;
   row.claimed += size;
+  env.effects.count("readyBatches", -size);
+  env.effects.count("claimedBatches", size);
   kept.changed = true;
   kept.heads.splice(0, size);
   return row.fencing_token;
@@ -190,10 +191,4 @@ export function* removeIfEmpty(queueId: number, env: Env): Operation<void> {
   env.turn.of(KeptQueues).drop(row);
   yield* run(deleteQueue, { queueId });
   yield* run(raiseFloor, { fencingToken: String(fencingToken) });
-}
-
-/** How many batches of all queues are in which state. */
-export function* countBatches(env: Env): Operation<Record<BatchState, number>> {
-  yield* env.turn.writeBack();
-  return (yield* one(sumQueues)) ?? NO_COUNTS;
 }

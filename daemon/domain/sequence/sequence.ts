@@ -21,8 +21,9 @@ const raise = sql(`
   INSERT INTO pawl_sequence (node_id, type, last) VALUES (:nodeId, :type, :to)
   ON CONFLICT (node_id, type) DO UPDATE SET last = excluded.last WHERE pawl_sequence.last < excluded.last`);
 
-const selectAll = sql<{ type: string; last: number }>(`
-  SELECT type, last FROM pawl_sequence WHERE node_id = :nodeId AND last > 0 ORDER BY type`);
+const selectPage = sql<{ type: string; last: number }>(`
+  SELECT type, last FROM pawl_sequence WHERE node_id = :nodeId AND type > :after AND last > 0
+  ORDER BY type LIMIT :rows`);
 
 /** Which operation performs which method. */
 export const sequenceHandlers: HandlersOf<"sequence"> = {
@@ -83,10 +84,17 @@ export function* peek(
   return { type, seq, id: formatId(type, seq, env.mode) };
 }
 
-export function* state(_params: Parsed<"sequence.state">, env: Env): Operation<Result<"sequence.state">> {
+export function* state(params: Parsed<"sequence.state">, env: Env): Operation<Result<"sequence.state">> {
   yield* env.turn.writeBack();
-  const rows = yield* all(selectAll, { nodeId: nodeIdOf(env.mode) });
-  return { mode: env.mode, sequences: Object.fromEntries(rows.map(({ type, last }) => [type, last])) };
+  const { limit } = params;
+  const after = params.after?.toUpperCase() ?? "";
+  const rows = yield* all(selectPage, { nodeId: nodeIdOf(env.mode), after, rows: limit + 1 });
+  const page = rows.slice(0, limit);
+  return {
+    mode: env.mode,
+    sequences: Object.fromEntries(page.map(({ type, last }) => [type, last])),
+    ...(rows.length > limit ? { next: (page.at(-1) as { type: string }).type } : {}),
+  };
 }
 
 export function* format(params: Parsed<"sequence.format">, env: Env): Operation<Result<"sequence.format">> {
