@@ -136,6 +136,7 @@ export class Daemon {
       onChange: () => {
         this.#idleExit.watch(this.#config.idleExit);
         this.#tellStatusSoon();
+        this.#sockets.acceptAgain();
       },
       events: {
         onLine: (from, line) => {

@@ -38,7 +38,7 @@ export function introspection(inspect: () => Inspected): OwnReport {
       const { states, ...rest } = yield* shownGauges(gauges);
       return {
         uptimeMs: Math.round(elapsed() - startedElapsed),
-        memoryBytes: process.memoryUsage.rss(),
+        memoryBytes: residentBytes(),
         ...counted(inspected),
         ...rest,
         commands: { states, lateAnswers: inspected.statistics.counters.commandAnswersLate },
@@ -75,10 +75,24 @@ function info(inspected: Inspected, startedAt: number): ReturnType<OwnReport["in
   };
 }
 
+/** Without a descriptor to read it with, the most that it ever was. */
+function residentBytes(): number {
+  try {
+    return process.memoryUsage.rss();
+  } catch {
+    return process.resourceUsage().maxRSS * 1024;
+  }
+}
+
 /** The part of `daemon.stats` that no database is asked for. */
-function counted({ connections, loop, statistics }: Inspected): object {
+function counted({ connections, sockets, loop, statistics }: Inspected): object {
   return {
-    connections: { open: connections.size, accepted: connections.accepted, waiting: loop.waiting },
+    connections: {
+      open: connections.size,
+      accepted: connections.accepted,
+      waiting: loop.waiting,
+      acceptPauses: sockets.acceptPauses,
+    },
     requests: Object.fromEntries(statistics.requests),
     errors: Object.fromEntries(
       [...statistics.errors].map(([method, kinds]) => [method, Object.fromEntries(kinds)]),

@@ -55,7 +55,14 @@ export const DAEMON = noun("daemon", {
       result: z.strictObject({
         uptimeMs: duration,
         memoryBytes: integer,
-        connections: z.strictObject({ open: count, accepted: count, waiting: count }),
+        connections: z.strictObject({
+          open: count,
+          accepted: count,
+          waiting: count,
+          acceptPauses: count.meta({
+            description: "How often new connections had to wait, because few descriptors were left.",
+          }),
+        }),
         requests: z.record(z.string(), count).meta({ description: "Calls by method." }),
         errors: z.record(z.string(), z.record(z.string(), count)).meta({
           description: "Errors by method, then by kind; lines that name no method count under `-`.",

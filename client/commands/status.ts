@@ -19,6 +19,11 @@ const status = command({
   },
 });
 
+function acceptedOf({ accepted, acceptPauses }: Result<"daemon.stats">["connections"]): string {
+  if (acceptPauses === 0) return count(accepted);
+  return `${count(accepted)}; new ones had to wait ${plural(acceptPauses, "time")}: few descriptors left`;
+}
+
 /** A log that nobody could take whole. */
 function logOf({ logLinesDropped }: Result<"daemon.stats">): [string, string][] {
   if (logLinesDropped === 0) return [];
@@ -70,7 +75,7 @@ function* overview(
     ["Board", boardOf(stats.pipeline)],
   ]);
   yield section(output.styled, "Since the start", [
-    ["Connections", count(connections.accepted)],
+    ["Connections", acceptedOf(connections)],
     ["Calls", `${count(calls)}, ${count(refused)} of them refused`],
     ["Turns", `${count(turns.committed)} committed, ${count(turns.rolledBack)} rolled back`],
     ["Calls per turn", spread(operationsPerTurn, (each) => count(Math.round(each)))],

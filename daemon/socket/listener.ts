@@ -117,12 +117,15 @@ export class Listener {
     this.#state = "paused";
   }
 
-  /** Accepts those who wait, and others, if a descriptor below `limit` is free for them. */
-  async resume(limit: number): Promise<void> {
-    if (this.#state !== "paused" || this.#descriptor === undefined) return;
-    if ((this.#kernel?.freeDescriptor(this.#descriptor) ?? limit) >= limit) return;
+  /**
+   * Accepts those who wait, and others. Returns false, and does not, if no descriptor below `limit` is free for them.
+   */
+  resume(limit: number): boolean {
+    if (this.#state !== "paused" || this.#descriptor === undefined) return true;
+    if ((this.#kernel?.freeDescriptor(this.#descriptor) ?? limit) >= limit) return false;
     this.#state = "open";
-    await this.#listen();
+    void this.#listen();
+    return true;
   }
 
   /** Takes no more connections; those that are open stay. */

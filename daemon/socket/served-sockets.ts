@@ -5,12 +5,16 @@ import { dirname, resolve } from "node:path";
 import { PawlError } from "@pawl/protocol/errors";
 import { sharedTemporaryDirectory } from "@pawl/protocol/paths";
 import type { Logger } from "pino";
-import type { Kernel } from "./kernel.js";
+import { elapsed } from "../clock.js";
+import { descriptorLimits } from "./descriptors.js";
+import { descriptorOf, type Kernel } from "./kernel.js";
 import { Listener, type SocketOption, type Standing } from "./listener.js";
 import type { PassedSocket } from "./supervisor.js";
 
 /** How often it is looked whether the files of the sockets are still there. */
 const LOOK_MS = 2000;
+/** How often it is logged at most that descriptors have run out. */
+const PAUSE_LINE_MS = 60_000;
 
 /** Where to listen, as configured. */
 export interface SocketSettings {
@@ -36,6 +40,11 @@ export class ServedSockets {
   readonly #onConnection: (socket: Socket, readOnly: boolean) => void;
   readonly #log: Logger;
   readonly #served: Served[] = [];
+  readonly #descriptors = descriptorLimits();
+  #paused = false;
+  #pauseLoggedAt = Number.NEGATIVE_INFINITY;
+  /** How often nobody more was accepted for want of descriptors. */
+  acceptPauses = 0;
   #timer: NodeJS.Timeout | undefined;
 
   constructor(options: {
@@ -91,6 +100,15 @@ export class ServedSockets {
     return { socket: joined(false), ...(readOnlySocket === "" ? {} : { readOnlySocket }) };
   }
 
+  /** Accepts those who wait for a descriptor, when one may be free again. */
+  acceptAgain(): void {
+    if (!this.#paused) return;
+    this.#paused = false;
+    for (const { listener } of this.#served) {
+      if (!listener.resume(this.#descriptors.connectionsBelow)) this.#paused = true;
+    }
+  }
+
   /** Takes no more connections; the open ones stay. */
   stopAccepting(): void {
     clearTimeout(this.#timer);
@@ -117,11 +135,31 @@ export class ServedSockets {
   }
 
   #listenerOptions(readOnly: boolean): Parameters<typeof Listener.adopt>[2] {
-    return { kernel: this.#kernel, onConnection: (socket) => this.#onConnection(socket, readOnly) };
+    const onConnection = (socket: Socket): void => {
+      const descriptor = descriptorOf(socket);
+      this.#onConnection(socket, readOnly);
+      if (descriptor !== undefined && descriptor >= this.#descriptors.connectionsBelow)
+        this.#pauseAccepting();
+    };
+    return { kernel: this.#kernel, onConnection };
+  }
+
+  /** The process can open few more files: who connects waits in the kernel's queue until somebody closes. */
+  #pauseAccepting(): void {
+    for (const { listener } of this.#served) listener.pause();
+    this.#paused = true;
+    this.acceptPauses += 1;
+    if (elapsed() - this.#pauseLoggedAt < PAUSE_LINE_MS) return;
+    this.#pauseLoggedAt = elapsed();
+    this.#log.warn(
+      { limit: this.#descriptors.limit },
+      "few descriptors are left, so new connections wait until others close (LimitNOFILE=, ulimit -n)",
+    );
   }
 
   #lookAgain(): void {
     this.#timer = setTimeout(() => {
+      this.acceptAgain();
       void Promise.all(this.#served.map((each) => this.#putBack(each))).then(() => {
         if (this.#timer !== undefined) this.#lookAgain();
       });

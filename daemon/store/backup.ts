@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { lstatSync, rmSync, statSync } from "node:fs";
+import { closeSync, lstatSync, openSync, rmSync, statSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { basename, dirname, isAbsolute, join, normalize } from "node:path";
 import type { Result } from "@pawl/protocol";
@@ -35,7 +35,7 @@ export interface BackupWatch {
  * and on disk, and then gets its own name, unless something has that name by now. Its mode is 0600.
  *
  * Refuses with `invalid_params`, `not_found` (no such directory), `conflict` (the file exists), `forbidden` (the
- * directory is not writable) and `unavailable` (no space left, or given up).
+ * directory is not writable) and `unavailable` (no space or no descriptor left, or given up).
  */
 export async function backUp(
   database: Database.Database,
@@ -110,6 +110,18 @@ function exists(path: string): PawlError {
   );
 }
 
+/** SQLite says of a file that could not be opened for any reason that it cannot be opened. */
+function isOutOfDescriptors(code: string | undefined): boolean {
+  if (code === "EMFILE" || code === "ENFILE") return true;
+  if (code !== "SQLITE_CANTOPEN") return false;
+  try {
+    closeSync(openSync("/dev/null", "r"));
+    return false;
+  } catch (error) {
+    return isOutOfDescriptors((error as NodeJS.ErrnoException).code);
+  }
+}
+
 /** Errors of the file system are about the path of the caller: it may fix them. */
 function explain(error: unknown, path: string): unknown {
   const { code } = error as { code?: string };
@@ -121,6 +133,13 @@ function explain(error: unknown, path: string): unknown {
       {
         reason: "disk_full",
       },
+    );
+  }
+  if (isOutOfDescriptors(code)) {
+    return refuse(
+      "unavailable",
+      "The daemon can open no more files now. Ask again when connections have closed, or raise its limit (LimitNOFILE=).",
+      { reason: "no_descriptors" },
     );
   }
   if (code === "EACCES" || code === "EROFS" || code === "EPERM" || code === "SQLITE_CANTOPEN") {
