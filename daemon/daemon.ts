@@ -36,7 +36,7 @@ const LOOK_AT_FILES_MS = 500;
 const REFUSING_MS = 50;
 const DAY_MS = 24 * 60 * 60 * 1000;
 
-/** What `startDaemon` has opened for a daemon. */
+/** The parts that `startDaemon` has opened for a daemon. */
 export interface DaemonParts {
   readonly config: Config;
   readonly log: Logger;
@@ -148,7 +148,7 @@ export class Daemon {
         onDrain: ({ caller }) => this.#commandPush.roomAgain(caller.connection),
         onSilent: ({ caller }) => this.#commandPush.leave(caller.connection),
         onClose: ({ caller: { connection } }) => {
-          // What it answered before it closed comes before what is taken back because it closed.
+          // Its last answers come before the end of the grants that closed with it.
           this.#loop.takeUp();
           this.#commandPush.leave(connection);
           this.#remoteLeases?.disconnect(connection);

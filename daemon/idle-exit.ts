@@ -8,7 +8,7 @@ import type { TurnLoop } from "./turns/turn-loop.js";
 export class IdleExit {
   readonly #loop: TurnLoop;
   readonly #ends: Ends;
-  /** Whether the daemon only reads, so that it has granted nothing. */
+  /** True if the daemon only reads, so that it has granted nothing. */
   readonly #readOnly: boolean;
   readonly #isIdle: () => boolean;
   readonly #exit: () => void;

@@ -10,7 +10,7 @@ import type { Operation } from "./store/statement.js";
 import type { Statistics } from "./turns/statistics.js";
 import type { TurnLoop } from "./turns/turn-loop.js";
 
-/** What `introspection` and `statusLine` look at. */
+/** The parts that `introspection` and `statusLine` look at. */
 export interface Inspected {
   readonly config: Config;
   readonly databasePath: string;
@@ -23,7 +23,7 @@ export interface Inspected {
 }
 
 /**
- * What the daemon says of itself in `daemon.info` and `daemon.stats`.
+ * The daemon's report on itself in `daemon.info` and `daemon.stats`.
  *
  * @param inspect gives what is to be looked at, when it is asked for: the configuration may change.
  */
@@ -110,7 +110,7 @@ function counted({ connections, sockets, loop, statistics }: Inspected): object 
 }
 
 /**
- * What the daemon is doing, in a line for people (`systemctl status`).
+ * The daemon's present state, in a line for people (`systemctl status`).
  *
  * @param notTaken why the configuration was not taken over when it was last read again.
  */

@@ -54,7 +54,7 @@ async function startWith(options: {
   notices: Notices;
 }): Promise<Daemon> {
   const { config, log, passed, kernel, notices } = options;
-  // What cannot be loaded is found before the database is touched.
+  // A provider that cannot be loaded is found before the database is touched.
   const providers = await loadProviders(config.leaseRules);
   const databasePath = join(config.stateDir, DATABASE_FILE);
   const database = open(databasePath, config, kernel, notices);

@@ -18,7 +18,7 @@ export class CountedTurns implements TurnReports {
   readonly #onSpaceChange: () => void;
   readonly notify: (connection: number, method: NotificationName, params: object) => void;
   readonly broken: (error: unknown) => void;
-  /** Whether a write found no space since the last that found some. */
+  /** True if a write found no space since the last that found some. */
   #full = false;
 
   constructor(options: {

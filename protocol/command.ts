@@ -36,7 +36,7 @@ export const COMMAND_STATES = [
 ] as const;
 export type CommandState = (typeof COMMAND_STATES)[number];
 
-/** What the envelope says it is. */
+/** The kind of the envelope. */
 const ENVELOPE_PROTOCOL = "arc.v1";
 
 const state = z.enum(COMMAND_STATES);
@@ -80,7 +80,7 @@ const command = z.strictObject({
 });
 export type Command = z.infer<typeof command>;
 
-/** What a receiver gets. */
+/** The envelope, as a receiver gets it. */
 const envelope = z.strictObject({
   protocol: z.literal(ENVELOPE_PROTOCOL),
   commandId,
@@ -335,7 +335,7 @@ export const COMMAND = noun("command", {
     }),
   },
   requests: {
-    /** What the daemon asks of a connection that serves; `result` or `error` of the response is the answer. */
+    /** A request of the daemon to a connection that serves; `result` or `error` of the response is the answer. */
     execute: method({
       summary: "Carry out a command",
       description:

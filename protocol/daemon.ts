@@ -104,7 +104,7 @@ export const DAEMON = noun("daemon", {
         }),
       }),
       result: z.strictObject({ bytes: integer, pages: integer }),
-      // It writes a file: nothing that whoever may only read should bring about.
+      // The daemon writes a file then: no caller that may only read should bring that about.
       writes: true,
       repeatable: false,
       transactable: false,

@@ -9,7 +9,7 @@ export interface Dispenser {
   next(type: string): Promise<number>;
   /** Takes the next number of a type, as an id. */
   nextId(type: string): Promise<string>;
-  /** What `next` would return. */
+  /** The number that `next` would return. */
   peek(type: string): Promise<number>;
   /** The mode, and the last number dispensed per type. */
   state(): Promise<Result<"sequence.state">>;

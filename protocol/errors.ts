@@ -109,7 +109,7 @@ export type ErrorKind = keyof typeof ERRORS;
 
 export type ErrorDetails = Record<string, unknown>;
 
-/** What travels in `error.data`: the kind, whether a retry may help, and details that depend on the kind. */
+/** The `error.data` of a refusal: the kind, whether a retry may help, and details that depend on the kind. */
 export type ErrorData = { kind: ErrorKind; retryable: boolean } & ErrorDetails;
 
 /**

@@ -13,7 +13,7 @@ const CLOSE_BRACE = 0x7d;
 const SPACE = 0x20;
 
 /**
- * What a method keeps as the text it was sent as (`raw` in its definition): what `textsAt` finds in its params.
+ * The params that a method keeps as the text they were sent as (`raw` in its definition), found by `textsAt`.
  */
 export type Texts = readonly (string | undefined)[];
 
@@ -183,7 +183,7 @@ export class Scanner {
   }
 }
 
-/** Whether the character at `at` has an odd number of backslashes before it. */
+/** True if the character at `at` has an odd number of backslashes before it. */
 function isEscaped(json: string, at: number): boolean {
   let before = at;
   while (json.charCodeAt(before - 1) === BACKSLASH) before -= 1;

@@ -13,7 +13,7 @@ const fencingToken = integer.min(1).meta({
 });
 const note = text.max(MAX_NOTE_LENGTH).meta({ description: "Shown to others by lease.get." });
 
-/** What others may know of a holder: never the leaseId. */
+/** A holder as others may know it: never the leaseId. */
 const holder = z.strictObject({
   name,
   owner,

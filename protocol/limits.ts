@@ -35,7 +35,7 @@ export const MAX_BATCH_ANSWER_BYTES = 32 * 1024 * 1024;
 /** Calls and guards in one `transact`. */
 export const MAX_TRANSACT_CALLS = 64;
 export const MAX_TRANSACT_GUARDS = 64;
-/** What `$result` references bring into the params of one call, in characters of JSON: as much as could be sent. */
+/** The size of `$result` references in the params of one call, in characters of JSON: as much as could be sent. */
 export const MAX_TRANSACT_REFERRED_LENGTH = DEFAULT_MAX_MESSAGE_BYTES;
 /**
  * How much the results of a `transact` may hold, in characters of JSON, when one more of its calls is performed.

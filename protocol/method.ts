@@ -2,7 +2,7 @@ import type { z } from "zod";
 import type { ErrorKind } from "./errors.js";
 
 /**
- * Whether a client may send a request again when the connection broke before the answer: always, never, or if the
+ * A client may send a request again when the connection broke before the answer: always, never, or if the
  * caller chose a key. The key is a param, or a member of each element of the param `ofEach`.
  */
 export type Repeatable = boolean | { readonly withKey: string; readonly ofEach?: string };
@@ -15,14 +15,14 @@ export interface MethodDefinition<P extends z.ZodType = z.ZodType, R extends z.Z
   /** A strict object without transforms: what it accepts is what the operation gets, defaults filled in. */
   readonly params: P;
   readonly result: R;
-  /** Whether it can change the database. Read-only sockets and daemons refuse it. */
+  /** True if it can change the database. Read-only sockets and daemons refuse it. */
   readonly writes: boolean;
   /**
    * A repetition changes nothing more than the first performance did. Its answer may say that there was nothing left
    * to do (`created: false`, `already_cancelled`).
    */
   readonly repeatable: Repeatable;
-  /** Whether it may be one of the calls of a `transact`: not if it waits, streams or leaves the database. */
+  /** True if it may be one of the calls of a `transact`: not if it waits, streams or leaves the database. */
   readonly transactable: boolean;
   /**
    * The path in its params to what is kept as the text it was sent as, byte for byte: names of members, and `*`
@@ -38,7 +38,7 @@ export interface MethodDefinition<P extends z.ZodType = z.ZodType, R extends z.Z
   }[];
 }
 
-/** What the daemon sends without being asked: a JSON-RPC request without an id, never answered. */
+/** A message that the daemon sends without being asked: a JSON-RPC request without an id, never answered. */
 export interface NotificationDefinition<P extends z.ZodType = z.ZodType> {
   /** A sentence without its full stop. */
   readonly summary: string;
@@ -77,7 +77,7 @@ export interface Noun<
   readonly noun: N;
   /** By their verbs, in the order of the OpenRPC document. */
   readonly methods: Named<N, M>;
-  /** What the daemon asks of a connection that has offered it: JSON-RPC requests in the other direction. */
+  /** Requests of the daemon to a connection that has offered to answer them: JSON-RPC in the other direction. */
   readonly requests: Named<N, Q>;
   readonly notifications: Named<N, S>;
 }

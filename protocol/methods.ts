@@ -35,9 +35,9 @@ function each<K extends "methods" | "requests" | "notifications">(kind: K): Each
 
 /** Every method. */
 export const METHODS: readonly Definition[] = each("methods");
-/** What the daemon asks of a connection that has offered it: JSON-RPC requests in the other direction. */
+/** Requests of the daemon to a connection that has offered to answer them: JSON-RPC in the other direction. */
 export const REQUESTS = each("requests");
-/** What the daemon sends to a connection without being asked. */
+/** Messages that the daemon sends to a connection without being asked. */
 export const NOTIFICATIONS = each("notifications");
 
 export type NounName = AnyNoun["noun"];
@@ -45,7 +45,7 @@ export type NounName = AnyNoun["noun"];
 export type MethodsOf<N extends NounName> = Extract<AnyNoun, { noun: N }>["methods"];
 
 export type NotificationName = NotificationDefinition["name"];
-/** What a notification carries. */
+/** The params of a notification. */
 export type NotificationParams<N extends NotificationName> = ParsedOf<
   Extract<NotificationDefinition, { name: N }>
 >;
@@ -53,9 +53,9 @@ export type NotificationParams<N extends NotificationName> = ParsedOf<
 export type MethodName = Definition["name"];
 type Named<N extends MethodName> = Extract<Definition, { name: N }>;
 
-/** What a caller sends. */
+/** The params as a caller sends them. */
 export type Params<N extends MethodName> = ParamsOf<Named<N>>;
-/** What the daemon works on: params with defaults filled in. */
+/** The params as the daemon works on them, with defaults filled in. */
 export type Parsed<N extends MethodName> = ParsedOf<Named<N>>;
-/** What a caller gets. */
+/** The result that a caller gets. */
 export type Result<N extends MethodName> = ResultOf<Named<N>>;

@@ -1,7 +1,7 @@
 import { PawlError } from "./errors.js";
 import { MAX_SOCKET_PATH_BYTES } from "./limits.js";
 
-/** What the rules for paths depend on, so that they depend on nothing else: `process.env`, uid, tmpdir, home. */
+/** The surroundings that the rules for paths depend on, and on nothing else: `process.env`, uid, tmpdir, home. */
 export interface Surroundings {
   env: Readonly<Record<string, string | undefined>>;
   uid: number;

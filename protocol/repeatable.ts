@@ -1,7 +1,7 @@
 import { REPEATABLE_METHODS } from "./repeatable-methods.js";
 
 /**
- * Whether a request may be sent again when nobody knows whether it took effect. Clients import this file at run
+ * True if a request may be sent again when nobody knows whether it took effect. Clients import this file at run
  * time, so it loads no schemas. A `transact` never is repeatable: a guard that held the first time, or a value that a
  * later call was given, may be another the second time.
  */

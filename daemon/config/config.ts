@@ -16,7 +16,7 @@ import { ALL_OPTIONS, ONLY_FLAGS, OPTIONS, type OptionName, type Values } from "
 import { wrong } from "./values.js";
 
 export interface Config extends Omit<Values, "mode" | "nodeId"> {
-  /** What ids belong to, of `--mode` and `--node-id`; undefined takes the database as it is. */
+  /** The mode of ids, of `--mode` and `--node-id`; undefined takes the database as it is. */
   readonly mode: Mode | undefined;
   /** Where systemd puts what a service is given in secret. */
   readonly credentialsDirectory: string | undefined;
@@ -42,7 +42,7 @@ export function readConfig(args: readonly string[], env: NodeJS.ProcessEnv): Con
   return toConfig(new Map([...inFile, ...inEnvironment, ...inFlags]), env);
 }
 
-/** Whether SIGHUP changes an option in a running daemon. */
+/** True if SIGHUP changes an option in a running daemon. */
 export function isReloadable(name: keyof Config): boolean {
   return name in OPTIONS && OPTIONS[name as OptionName].reloadable;
 }

@@ -28,14 +28,14 @@ export interface Option<T> {
   readonly flag: string;
   /** How the help calls its value. The flag takes none where this is missing: it is true where it is given. */
   readonly placeholder?: string;
-  /** Whether the flag may be given several times. A variable separates several values, a file has a list. */
+  /** True if the flag may be given several times. A variable separates several values, a file has a list. */
   readonly repeatable?: boolean;
   readonly read: Read<T>;
   /** The value where none is given, or how to find it. */
   readonly default: T | ((around: Surroundings, instance: string) => T);
   /** How the help says the default where that is neither a text nor a number as people write it. */
   readonly defaultText?: string;
-  /** Whether SIGHUP changes it in a running daemon; otherwise it takes effect at the next start. */
+  /** True if SIGHUP changes it in a running daemon; otherwise it takes effect at the next start. */
   readonly reloadable: boolean;
   readonly help: string;
 }
@@ -227,7 +227,7 @@ export const ONLY_FLAGS = {
 
 export type OptionName = keyof typeof OPTIONS;
 
-/** What the options come to, each with its own type. */
+/** The values of the options, each with its own type. */
 export type Values = {
   readonly [N in OptionName]: (typeof OPTIONS)[N] extends Option<infer T> ? T : never;
 };

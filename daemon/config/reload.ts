@@ -1,6 +1,6 @@
 import { type Config, isReloadable } from "./config.js";
 
-/** What comes of reading the configuration again in a running daemon. */
+/** The outcome of reading the configuration again in a running daemon. */
 export interface Reload {
   /** The former configuration with what can change at once. */
   readonly config: Config;

@@ -71,7 +71,7 @@ export function listOf<T>(parse: (text: string) => T, like: string): Read<readon
   };
 }
 
-/** What `read` gives, if a rule of others accepts it too. */
+/** The value that `read` gives, if another rule accepts it too. */
 export function checkedBy<T>(read: Read<T>, check: (value: T) => void): Read<T> {
   return (value, source) => {
     const found = read(value, source);

@@ -8,7 +8,7 @@ import { nodeIdOf } from "./sequence/sequence.js";
 
 export const VERSION: string = createRequire(import.meta.url)("../../package.json").version;
 
-/** What `daemon.info` and `daemon.stats` report beside what an operation knows itself. */
+/** The part of `daemon.info` and `daemon.stats` that no operation knows. */
 export interface OwnReport {
   info(): Omit<Result<"daemon.info">, "name" | "version" | "protocol" | "pid" | "mode" | "nodeId">;
   stats(env: Env): Operation<Result<"daemon.stats">>;

@@ -23,7 +23,7 @@ export interface Callable {
   /** The params with defaults filled in, or the refusal of those that do not fit, which stand at this path. */
   check(params: unknown, path: readonly PropertyKey[]): unknown;
   perform(params: unknown, env: Env, texts: Texts): Operation<Outcome<unknown>>;
-  /** Whether the call asks a lease provider, going by its params and by the leases that are held. */
+  /** True if the call asks a lease provider, going by its params and by the leases that are held. */
   asksProvider(params: unknown, env: Env): Operation<boolean>;
 }
 

@@ -7,7 +7,7 @@ import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 /** Bits of a file's mode that let anyone but its owner at it. */
 const OTHERS_MODE = 0o077;
 
-/** What stands before the 32 bytes of an Ed25519 key in its DER form (RFC 8410). */
+/** The bytes before the 32 of an Ed25519 key in its DER form (RFC 8410). */
 const PUBLIC_DER_PREFIX = Buffer.from("302a300506032b6570032100", "hex");
 const PRIVATE_DER_PREFIX = Buffer.from("302e020100300506032b657004220420", "hex");
 const KEY_BYTES = 32;
@@ -63,7 +63,7 @@ export function authorKey(author: string): KeyObject | PawlError {
   return key;
 }
 
-/** Who a private key signs as: its public key, 64 lower-case hexadecimal digits. */
+/** The author that a private key signs as: its public key, 64 lower-case hexadecimal digits. */
 export function authorOf(privateKey: KeyObject): string {
   const der = createPublicKey(privateKey).export({ format: "der", type: "spki" });
   return der.subarray(-KEY_BYTES).toString("hex");

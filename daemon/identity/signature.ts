@@ -2,7 +2,7 @@ import { hash } from "node:crypto";
 
 /** Of the secret that signs: as long as the digest. */
 export const SIGNING_KEY_BYTES = 32;
-/** What was signed last is often asked for again: a claim is completed with the token that it was given. */
+/** Signatures kept, since the last are often asked for again: a claim is completed with the token that it was given. */
 const MAX_REMEMBERED = 4096;
 
 /** SHA-256 works on blocks of 64 bytes and gives 32. */

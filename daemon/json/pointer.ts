@@ -10,7 +10,7 @@ export function pointer(path: readonly PropertyKey[]): string {
   return text.length <= MAX_PATH_LENGTH ? text : `${text.slice(0, MAX_PATH_LENGTH - 3)}...`;
 }
 
-/** What a JSON Pointer (RFC 6901) points to, or undefined for nothing. */
+/** The value that a JSON Pointer (RFC 6901) points to, or undefined for none. */
 export function resolve(reference: string, root: unknown): unknown {
   if (reference === "") return root;
   if (!reference.startsWith("/") || /~(?![01])/.test(reference)) return undefined;
@@ -31,7 +31,7 @@ export function resolve(reference: string, root: unknown): unknown {
   return value;
 }
 
-/** What an element or a member of a JSON text is, as a text. */
+/** The value of an element or a member of a JSON text, as a text. */
 function memberText(json: string, key: string): string | undefined {
   if (json.startsWith("{")) return textsAt(json, [key])[0];
   return json.startsWith("[") && /^(0|[1-9][0-9]*)$/.test(key)

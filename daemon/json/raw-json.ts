@@ -16,7 +16,7 @@ export class RawJson {
     this.text = text;
   }
 
-  /** What `JSON.stringify` asks for: inside `encode` a place for the text, elsewhere the value. */
+  /** The value that `JSON.stringify` asks for: inside `encode` a placeholder for the text, elsewhere the value. */
   toJSON(): unknown {
     if (texts === undefined) return JSON.parse(this.text);
     texts.push(this.text);

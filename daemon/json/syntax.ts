@@ -168,7 +168,7 @@ export class JsonSyntax {
     return saved;
   }
 
-  /** Whether what has arrived is one whole JSON text. */
+  /** True if what has arrived is one whole JSON text. */
   get complete(): boolean {
     return this.#depth === 0 && (this.#state === AFTER || NUMBER_ENDS.includes(this.#state));
   }
@@ -280,7 +280,7 @@ class PlainText {
 }
 
 /**
- * Whether none of four bytes is below 0x20, a quote or a backslash: "less than n" and "equal to n" of each byte of a
+ * True if none of four bytes is below 0x20, a quote or a backslash: "less than n" and "equal to n" of each byte of a
  * word at once (Bit Twiddling Hacks, https://graphics.stanford.edu/~seander/bithacks.html#ZeroInWord).
  */
 function isPlainWord(word: number): boolean {

@@ -18,14 +18,14 @@ import { type Asking, attemptMs, MIN_ATTEMPT_MS, mayPass, PATIENCE_MS, pause, pa
 import type { SeenTokens } from "./seen-tokens.js";
 import type { Line, WaitingLines } from "./waiting-line.js";
 
-/** Who was told that a name may be free asks within this time. */
+/** A call that was told that a name may be free asks within this time. */
 const MAX_AFTER_WATCH_MS = 10;
 /** A name that is held is asked for again no sooner, whatever the provider thinks of that. */
 const MIN_RETRY_MS = 50;
 /** The time beyond its ttl in which a lease may be granted without our knowing: requests can be on their way. */
 const OWED_EXTRA_MS = 10_000;
 
-/** What is needed to ask for names. */
+/** The parts that asking for names takes. */
 export interface AcquisitionParts {
   readonly loop: TurnLoop;
   readonly boottime: () => Boottime;
@@ -56,7 +56,7 @@ export class Acquisition {
   /** Until when the name may be waited for, and until when a provider that fails is asked again. */
   readonly #until: number;
   readonly #patientUntil: number;
-  /** Whether the provider may hold the name for this leaseId without our having it. */
+  /** True if the provider may hold the name for this leaseId without our having it. */
   #unsure = false;
   #recorded = false;
   /** How many attempts in a row have failed. */
@@ -101,7 +101,7 @@ export class Acquisition {
         }
       });
     } finally {
-      // What is not certainly unknown to the provider is given back.
+      // A lease that the provider may know is given back.
       if (!this.#recorded) {
         owed.later(this.#unsure ? records.lookAtOwed : (env) => records.forgetOwed(leaseId, env));
       }

@@ -123,7 +123,7 @@ function durationOf(method: string, field: string, value: unknown): number {
   throw wrong(method, field, value, "milliseconds, not below 0");
 }
 
-/** What remains of a ttl is below 0 when the answer took longer than that; it is never more. */
+/** The rest of a ttl: below 0 when the answer took longer than the ttl, and never more than the ttl. */
 function ofTtl(method: string, value: unknown, ttlMs: number): number {
   if (typeof value === "number" && Number.isFinite(value) && value <= ttlMs) return value;
   throw wrong(method, "remainingMs", value, `milliseconds, and at most the ttl of ${ttlMs} ms`);

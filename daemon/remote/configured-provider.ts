@@ -7,9 +7,9 @@ import { fits } from "./specification.js";
 export interface ConfiguredProvider {
   /** The specification, which tells providers apart, also over restarts. Leases are recorded with it. */
   readonly text: string;
-  /** What clients are told of the provider. */
+  /** The word that clients are told of the provider. */
   readonly kind: "dynamodb" | "etcd" | "custom";
-  /** What the log is told of the provider, and of its errors. */
+  /** The texts of the provider and of its errors for the log. */
   readonly loggable: Loggable;
   readonly provider: LeaseProvider;
 }

@@ -31,11 +31,11 @@ export interface ConformanceOptions {
 const TTL_MS = 2000;
 /** For what takes many requests and is not about the end of a lease. */
 const LONG_TTL_MS = 60_000;
-/** What a new ttl has left at least, when the request has taken its time. */
+/** The least that remains of a new ttl when the request has taken its time. */
 const FRESH_MS = TTL_MS / 2;
 /** How much later than promised a thing may be noticed, and how often a lease is asked for meanwhile. */
 const STEP_MS = 50;
-/** Those who ask for one name at the same time. */
+/** Callers that ask for one name at the same time. */
 const CONTENDERS = 20;
 const ROUNDS = 10;
 

@@ -44,7 +44,7 @@ interface LeaseRecord {
   readonly token: number;
   /** New with each write. Every write that goes by what was read has it as its condition. */
   readonly version: string;
-  /** What is left of the leaseId for others to read. */
+  /** The digest of the leaseId: others can read the table. */
   readonly holder: string | undefined;
   readonly owner: string;
   readonly note: string | null;
@@ -64,7 +64,7 @@ export async function dynamoDbProvider(
   const { kind, text, table } = specification;
   const client = clientOf(specification);
   await checkRegion(client, specification);
-  /** What is held through this object, and until when by its clock. */
+  /** The leases held through this object, with their ends by its clock. */
   const own = new Map<string, number>();
   /** The version last seen of each name held by others, and since when. */
   const watched = new Map<string, { version: string; since: number }>();
@@ -88,7 +88,7 @@ export async function dynamoDbProvider(
     }
   }
 
-  /** What may remain of the lease of a record that was just read. */
+  /** The time that may remain of the lease of a record that was just read. */
   function remainingOf(name: string, { version, ttlMs }: LeaseRecord): number {
     const seen = watched.get(name);
     return seen?.version === version ? Math.ceil(seen.since + ttlMs - elapsed()) : ttlMs;
@@ -171,7 +171,7 @@ export async function dynamoDbProvider(
     return { remainingMs: ttlMs - (elapsed() - asked) };
   }
 
-  /** Whether a lease that was held through this object has ended by its ttl. */
+  /** True if a lease that was held through this object has ended by its ttl. */
   function hasEnded(leaseId: string): boolean {
     return (own.get(leaseId) ?? Number.POSITIVE_INFINITY) <= elapsed();
   }
@@ -332,7 +332,7 @@ function clientOf({ endpoint, region }: DynamoDbSpecification): DynamoDBClient {
   return new DynamoDBClient({
     ...(endpoint === undefined ? {} : { endpoint }),
     ...(region === undefined ? {} : { region }),
-    // Whoever asks repeats what failed; it knows for how long that makes sense.
+    // The caller repeats a request that failed; it knows for how long that makes sense.
     maxAttempts: 1,
     requestHandler: {
       connectionTimeout: CONNECT_MS,

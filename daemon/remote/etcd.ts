@@ -25,7 +25,7 @@ const LOOK_AGAIN_MS = 5000;
 const NOT_FOUND = 5;
 const FAILED_PRECONDITION = 9;
 const UNAUTHENTICATED = 16;
-/** What else it may refuse with, as clients are told of it. */
+/** Other refusals of etcd, as clients are told of them. */
 const REFUSALS: ReadonlyMap<number, Reason> = new Map([
   [4, "timeout"],
   [7, "denied"],
@@ -35,7 +35,7 @@ const REFUSALS: ReadonlyMap<number, Reason> = new Map([
 ]);
 
 /**
- * What is stored under a name while it is held; etcd deletes the key when its etcd lease ends.
+ * The value under a name while it is held; etcd deletes the key when its etcd lease ends.
  *
  * The fencing token is the key's create-revision plus `tokenBase`. That is 0 unless a daemon knew of a higher
  * token from elsewhere: another provider before, or the same cluster before it was restored from a backup. Then
@@ -80,7 +80,7 @@ export function etcdProvider(
   const keyOf = (name: string): string => base64(`${prefix}lease/${name}`);
   const baseKeyOf = (name: string): string => base64(`${prefix}token/${name}`);
 
-  /** What is stored under a name, and of which term the answer is. */
+  /** The entry of a name, and the term of the answer. */
   async function read(name: string, signal: AbortSignal | undefined) {
     const reply = await gateway.ask("kv/range", { key: keyOf(name) }, signal);
     const [found] = pairsOf(reply);
@@ -126,7 +126,7 @@ export function etcdProvider(
 
     const kept = await keepAlive(name, digest, known.etcdLease, signal);
     if (kept === undefined) {
-      // What is known here is old if the answer to a change of the ttl was lost: then the key says better.
+      // The ttl known here is old if the answer to a change of it was lost: then the key says better.
       const remembered = own.delete(leaseId);
       return remembered ? await renew(name, leaseId, ttlMs, signal) : undefined;
     }
@@ -158,7 +158,7 @@ export function etcdProvider(
         [NOT_FOUND],
       );
       const moved = reply?.succeeded === true;
-      // What is not needed any more would end by itself; nothing depends on this.
+      // An etcd lease that is not needed any more would end by itself; nothing depends on this.
       gateway.revoke(moved ? entry.etcdLease : etcdLease, signal).catch(() => {});
       if (!moved) continue;
       own.set(leaseId, { etcdLease, seconds });
@@ -298,7 +298,7 @@ class Gateway {
       path === undefined ? undefined : readFileSync(path),
     );
     const files = { ...(ca && { ca }), ...(cert && { cert }), ...(key && { key }) };
-    // What is no certificate, or not that of the key, is found now and not at every request.
+    // A file that is no certificate, or not that of the key, is found now and not at every request.
     createSecureContext(files);
     this.#agents = {
       http: new http.Agent({ keepAlive: true }),
@@ -415,7 +415,7 @@ function replyOf(body: string): Reply {
   try {
     parsed = JSON.parse(body) as Reply;
   } catch {
-    // What is between us and etcd answers so for a while, and half of an answer looks like that too.
+    // A proxy before etcd answers so for a while, and half of an answer looks like that too.
     throw new Failure("unreachable", `not an etcd: it answered ${shown(body)}`);
   }
   const { error, result = parsed } = parsed;

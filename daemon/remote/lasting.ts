@@ -6,7 +6,7 @@ import type { Lasting } from "../domain/lease/row.js";
 const MARGIN_FRACTION = 1 / 10;
 
 /**
- * What remains for the holder of what remained when the provider answered: its margin is kept, the time since is gone.
+ * The time that remains for the holder: the rest when the provider answered, without the margin and the time since.
  *
  * @param answered by the clock that `elapsed` reads.
  */

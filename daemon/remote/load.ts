@@ -86,7 +86,7 @@ async function createCustom(
     waitsFor = "the promise of createLeaseProvider";
     return complete(await create({ ...clocks, params }));
   })();
-  // It is what keeps the process alive meanwhile: without it, Node would end as if there were nothing to wait for.
+  // The timer keeps the process alive meanwhile: without it, Node would end as if there were nothing to wait for.
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {
     timer = setTimeout(
@@ -121,7 +121,7 @@ async function loadDynamoDb(): Promise<typeof import("./dynamodb.js")> {
   }
 }
 
-/** What a provider has to have; the rest is optional. */
+/** The methods that a provider has to have; the rest is optional. */
 const REQUIRED = ["acquire", "heartbeat", "release", "get"] as const;
 const OPTIONAL = ["inspect", "break", "watch", "close"] as const;
 
@@ -134,7 +134,7 @@ function complete(provider: LeaseProvider): LeaseProvider {
   return provider;
 }
 
-/** What this says goes to standard error, which others may read: as little of it is secret as of the log. */
+/** The message goes to standard error, which others may read: it holds no more secrets than the log. */
 function cannotLoad(specification: ProviderSpecification, error: unknown): PawlError {
   const { title, error: said } = loggable(specification, process.env);
   return new PawlError(

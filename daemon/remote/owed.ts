@@ -10,7 +10,7 @@ import type { ConfiguredProvider, ConfiguredProviders } from "./configured-provi
 import { inTurn } from "./in-turn.js";
 import { type Asking, MAX_ATTEMPT_MS, pause, pauseAfter } from "./retry.js";
 
-/** What could not be given back is tried again at most this much later. */
+/** A lease that could not be given back is tried again at most this much later. */
 const MAX_OWED_PAUSE_MS = 15_000;
 /** The time in which providers are told of what has ended when the daemon stops. */
 const LAST_RELEASES_MS = 1500;
@@ -158,7 +158,7 @@ export class OwedLeases {
     }
   }
 
-  /** What cannot be written now is found at the next start as it was. */
+  /** A row that cannot be written now is found at the next start as it was. */
   #performLast(operation: (env: Env) => Operation<unknown>): void {
     try {
       this.#loop.performNow(operation);
@@ -187,7 +187,7 @@ export class OwedLeases {
     });
   }
 
-  /** Whether something that failed is to be tried again. */
+  /** True if something that failed is to be tried again. */
   #goesOn(error: Error, message: string): boolean {
     if (this.#stopped.aborted) return false;
     if (!(error instanceof PawlError)) this.#log.error({ err: error }, message);

@@ -35,7 +35,7 @@ export interface LeaseProvider {
    * repeated, and is also asked for leases that were perhaps never granted.
    */
   release(request: ReleaseRequest, signal?: AbortSignal): Promise<boolean>;
-  /** Who holds the name, or null. It never tells the leaseId. */
+  /** The holder of the name, or null; never the leaseId. */
   get(name: string, signal?: AbortSignal): Promise<Holder | null>;
   /**
    * The same, and the highest token that was ever granted for the name, 0 for none: for a provider that keeps it
@@ -99,11 +99,11 @@ export interface ProviderClocks {
   readonly now: () => number;
 }
 
-/** What the daemon gives to a provider at its start. */
+/** The options that the daemon gives to a provider at its start. */
 export interface ProviderOptions extends ProviderClocks {
-  /** What was configured after the first comma: `custom:./module.js,bucket=leases` has `{bucket: "leases"}`. */
+  /** The parameters after the first comma: `custom:./module.js,bucket=leases` has `{bucket: "leases"}`. */
   readonly params: Readonly<Record<string, string>>;
 }
 
-/** What a module of `custom:./module.js` exports as `createLeaseProvider`. */
+/** The function that a module of `custom:./module.js` exports as `createLeaseProvider`. */
 export type CreateLeaseProvider = (options: ProviderOptions) => LeaseProvider | Promise<LeaseProvider>;

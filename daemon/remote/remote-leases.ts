@@ -75,7 +75,7 @@ export class RemoteLeases {
     this.#owed.watch();
   }
 
-  /** What takes its methods where a provider keeps a name or a lease, and leaves the rest to the operations. */
+  /** The methods for names and leases that a provider keeps; all others are left to the operations. */
   handlers(): Pick<
     AsyncHandlers,
     "lease.acquire" | "lease.heartbeat" | "lease.release" | "lease.get" | "lease.check" | "lease.break"
@@ -100,7 +100,7 @@ export class RemoteLeases {
     };
   }
 
-  /** Whether a call would have to ask a provider, so that no transaction can hold it. */
+  /** True if a call would have to ask a provider, so that no transaction can hold it. */
   *reaches(method: string, params: unknown, env: Env): Operation<boolean> {
     const { name, leaseId } = params as { name?: string; leaseId?: string };
     switch (method) {

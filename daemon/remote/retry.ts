@@ -10,7 +10,7 @@ import { Failure } from "./refusals.js";
 const ATTEMPT_FRACTION = 1 / 4;
 export const MIN_ATTEMPT_MS = 50;
 export const MAX_ATTEMPT_MS = 3000;
-/** What fails is repeated for so long before it is `provider_unavailable`; a renewal no longer than the lease lasts. */
+/** A request that fails is repeated for so long before `provider_unavailable`; a renewal while the lease lasts. */
 export const PATIENCE_MS = 3000;
 /** Attempts that fail follow each other by half to all of this, doubled each time up to the most. */
 const FIRST_PAUSE_MS = 50;
@@ -105,7 +105,7 @@ export function attemptMs(ttlMs: number): number {
   return Math.min(Math.max(ttlMs * ATTEMPT_FRACTION, MIN_ATTEMPT_MS), MAX_ATTEMPT_MS);
 }
 
-/** Whether asking again may help. A provider that gives answers which cannot be would only do so again. */
+/** True if asking again may help. A provider that gives answers which cannot be would only do so again. */
 export function mayPass(error: unknown): boolean {
   return (
     error instanceof PawlError &&

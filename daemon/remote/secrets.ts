@@ -2,7 +2,7 @@ import type { ProviderSpecification } from "./specification.js";
 
 /** A shorter value is no secret, and would be found in every other word. */
 const MIN_SECRET_LENGTH = 4;
-/** What is said of an error at most, and how far down its causes are followed. */
+/** The longest text about an error, and the number of causes that are followed. */
 const MAX_TEXT_LENGTH = 1000;
 const MAX_CAUSES = 4;
 const MAX_FRAMES = 10;
@@ -12,13 +12,13 @@ const FRAME = /^\s+at /;
 const URL_USER = /(?<=:\/\/)[^/\s@"']+(?=@)/g;
 const LEASE_ID = /\blease_x?[0-9a-f]{32}\b/g;
 
-/** What may be logged of a provider and of what it says. */
+/** The texts that may be logged of a provider and of its errors. */
 export interface Loggable {
   /** The provider as it was configured, without values that only a module of somebody's own understands. */
   readonly title: string;
   /** A text without what must not be read in a log: of each secret only its name is left, in brackets. */
   readonly text: (text: string) => string;
-  /** What an error says, its causes included. */
+  /** The message of an error, its causes included. */
   readonly error: (error: unknown) => string;
   /** Where an error comes from, if it says so: the frames of its stack. */
   readonly stack: (error: unknown) => string | undefined;
@@ -73,7 +73,7 @@ function secretsOf(specification: ProviderSpecification, env: NodeJS.ProcessEnv)
   }).filter((each): each is [string, string] => each[1] !== undefined);
 }
 
-/** What was thrown need not be an error. */
+/** A thrown value need not be an error. */
 function describe(error: unknown): string {
   const said: string[] = [];
   let next = error;

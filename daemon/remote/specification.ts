@@ -28,7 +28,7 @@ export interface EtcdSpecification {
   readonly kind: "etcd";
   readonly text: string;
   readonly endpoints: readonly string[];
-  /** What all its keys begin with. */
+  /** The prefix of all its keys. */
   readonly prefix: string;
   /** Files in PEM: whom to trust, and who we are. */
   readonly ca: string | undefined;
@@ -43,7 +43,7 @@ export interface CustomSpecification {
   readonly params: Readonly<Record<string, string>>;
 }
 
-/** What a table may be called: by its name, or by its ARN in another account. */
+/** A table's name, or its ARN in another account. */
 const TABLE = /^([\w.-]{1,255}|arn:aws[a-z-]*:dynamodb:[a-z0-9-]+:\d{12}:table\/[\w.-]{3,255})$/;
 const REGION = /^[a-z0-9-]{1,63}$/;
 
@@ -72,14 +72,14 @@ export function parseLeaseRule(text: string): LeaseRule {
   return { pattern, provider: parseProvider(text.slice(equals + 1)) };
 }
 
-/** Whether a name fits a pattern. */
+/** True if a name fits a pattern. */
 export function fits(pattern: string, name: string): boolean {
   const [first = "", ...rest] = pattern.split("*");
   if (rest.length === 0) return name === pattern;
   const last = rest.pop() as string;
   if (!name.startsWith(first) || !name.endsWith(last) || name.length < first.length + last.length)
     return false;
-  // What is between two stars is taken as early as it comes, which leaves most for the others.
+  // The text between two stars is taken where it comes first, which leaves most for the others.
   let from = first.length;
   for (const part of rest) {
     const at = name.indexOf(part, from);
@@ -97,7 +97,7 @@ export function parseProvider(text: string): ProviderSpecification {
   if (kind === "custom") {
     const [module = "", ...params] = rest.split(",");
     if (module === "") throw wrong(`${shown(text)} names no module: custom:./module.js`);
-    // What follows may be secret, and this is said where others read it, and kept in the database and its backups.
+    // The parameters may be secret, and `text` is shown where others read it, and kept in the database and its backups.
     const named = `custom:${module}`;
     const digest = createHash("sha256").update(params.join(",")).digest("hex").slice(0, DIGEST_LENGTH);
     return {

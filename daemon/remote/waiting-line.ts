@@ -3,11 +3,11 @@ import { elapsed } from "../clock.js";
 import { held, waitKey } from "../domain/lease/row.js";
 import { pause } from "./retry.js";
 
-/** Those who wait for a name, first come first served. */
+/** The calls that wait for a name, first come first served. */
 export interface Line {
   readonly name: string;
   readonly waiting: Waiting[];
-  /** Who held the name when the first of the line asked last; `until` by the clock that `elapsed` reads. */
+  /** The holder of the name when the first of the line asked last; `until` by the clock that `elapsed` reads. */
   holder: { readonly owner: string; readonly until: number } | undefined;
 }
 
@@ -26,7 +26,7 @@ export class WaitingLines {
   readonly #wallMs: () => number;
   /** By the key that those who wait would be parked under if the name were kept here. */
   readonly #lines = new Map<string, Line>();
-  /** What ends the asking of each connection, if it closes. */
+  /** The controllers that end the asking of each connection, if it closes. */
   readonly #byConnection = new Map<number, Set<AbortController>>();
 
   /**

@@ -29,7 +29,7 @@ export interface ServedMethod extends Callable {
   performAsync(params: unknown, sender: Sender): Promise<unknown> | undefined;
 }
 
-/** What some methods are about beside the database. */
+/** The parts of the daemon that some methods are about, beside the database. */
 export interface Surroundings {
   readonly ownReport: OwnReport;
   readonly commandPush: Serving & { serve: Handler<"command.serve"> };

@@ -25,7 +25,7 @@ export interface Progress {
 export interface BackupWatch {
   /** Called with how far it is, at most every `PROGRESS_EVERY_MS`. */
   onProgress: (progress: Progress) => void;
-  /** Whether nobody wants the copy any more; it is then given up and removed. */
+  /** True if nobody wants the copy any more; it is then given up and removed. */
   givenUp: () => boolean;
 }
 

@@ -2,7 +2,7 @@ import { accessSync, constants, type Stats, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { PawlError } from "@pawl/protocol/errors";
 
-/** What the system or SQLite refuses, as a refusal that names the database and what to do; anything else as it is. */
+/** An error of the system or of SQLite as a refusal that names the database and what to do; any other as it is. */
 export function cannotOpen(path: string, error: unknown): unknown {
   const { code, message } = error as { code?: unknown; message?: string };
   if (error instanceof PawlError || typeof code !== "string") return error;
@@ -23,7 +23,7 @@ function remedy(path: string, code: string): string {
   return "Make its directory ours to write, or name another.";
 }
 
-/** What stands in the way of a path, with its owner. */
+/** The file that stands in the way of a path, with its owner. */
 export interface Block {
   readonly path: string;
   readonly code: string;

@@ -17,7 +17,7 @@ import type { Store } from "./store.js";
 export interface DatabaseOptions {
   /** The database file, or ":memory:". Its directory is made if need be. */
   path: string;
-  /** What the counters belong to; undefined takes the database as it was made, centralized for a new one. */
+  /** The mode of the counters; undefined takes the database as it was made, centralized for a new one. */
   mode?: Mode | undefined;
   /** Opens a database that was made with another mode or node id, and keeps the new one. */
   acceptModeChange?: boolean;

@@ -27,9 +27,9 @@ export class SqliteStore implements Store {
   readonly #savepoint: Database.Statement;
   readonly #rollbackTo: Database.Statement;
   readonly #release: Database.Statement;
-  /** Whether the operation under way has changed a row. */
+  /** True if the operation under way has changed a row. */
   #wrote = false;
-  /** Whether any operation of the transaction has. */
+  /** True if any operation of the transaction has. */
   #turnWrote = false;
   /** Of the large values that the transaction wrote. */
   #valueBytes = 0;

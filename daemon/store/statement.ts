@@ -8,7 +8,7 @@ export type Operation<T> = Generator<Step, T, unknown>;
 export interface Step {
   readonly statement: Statement;
   readonly params: SqlParams;
-  /** Whether the first row alone is wanted, and given as it is instead of in an array. */
+  /** True if the first row alone is wanted, and given as it is instead of in an array. */
   readonly single?: true;
 }
 
@@ -46,7 +46,7 @@ export function* one<Row>(statement: Statement<Row>, params: SqlParams = {}): Op
   return (yield { statement, params, single: true }) as Row | undefined;
 }
 
-/** What a store gives for a statement that returns no rows. */
+/** The result of a statement that returns no rows. */
 export interface Done {
   /** Rows inserted, updated or deleted. */
   readonly changes: number;

@@ -10,7 +10,7 @@ import type { Operation } from "./statement.js";
 export interface Store {
   /** Opens the transaction of a turn. */
   begin(): void;
-  /** Whether the open transaction, or the last one, has written anything. */
+  /** True if the open transaction, or the last one, has written anything. */
   readonly wrote: boolean;
   /**
    * Commits it and returns after the data is on disk; a transaction that wrote nothing costs no fsync. When it fails on

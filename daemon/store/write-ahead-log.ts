@@ -55,7 +55,7 @@ export class WriteAheadLog {
   #moving: NodeJS.Immediate | undefined;
   /** Of the file, as far as it was looked at. */
   #fileBytes = 0;
-  /** Whether the file is being extended, or is not to be any more. */
+  /** True if the file is being extended, or is not to be any more. */
   #extends: "ahead" | "now" | "no" = "ahead";
 
   constructor(database: Database.Database, files: OwnFiles) {

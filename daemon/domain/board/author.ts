@@ -29,7 +29,7 @@ export function* findAuthor(): Operation<{ author: string; hasChanges: boolean }
   return node && { author: node.author, hasChanges: node.has_changes === 1 };
 }
 
-/** What a daemon says at its start of a node that is not the one it was; undefined if it is. */
+/** The news at a start, of a node that is not the one it was; undefined if it is. */
 export type Renamed = { readonly reason: string; readonly from: string; readonly to: string } | undefined;
 
 /**

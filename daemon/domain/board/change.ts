@@ -63,7 +63,7 @@ export interface Change extends SignedChange {
   readonly ops: readonly Op[];
 }
 
-/** What a change does to one item. Field names are those of the author's version: some may be unknown here. */
+/** The part of a change about one item. Field names are those of the author's version: some may be unknown here. */
 export interface Op {
   readonly storyId: string;
   readonly generation: number;
@@ -73,7 +73,7 @@ export interface Op {
   readonly add: ReadonlyMap<string, number>;
 }
 
-/** What is known here of an author. A node trusts itself. */
+/** The standing of an author here. A node trusts itself. */
 export type Standing = "trusted" | "revoked" | "unknown";
 
 /**
@@ -133,7 +133,7 @@ export function openChange(
   return change instanceof PawlError ? refused(change.kind, change.message) : change;
 }
 
-/** What a local change continues: this node's own log, and the latest time that it has seen. */
+/** The end that a local change continues: of this node's own log, and the latest time that the node has seen. */
 export interface LocalLog {
   readonly author: string;
   readonly board: string;
@@ -206,7 +206,7 @@ function hash(bytes: Buffer): string {
   return digest("sha256", bytes.subarray(DOMAIN.length), "hex");
 }
 
-/** What a refused body says about where it belongs, as far as it can be read. */
+/** The log and the number that a refused body claims, as far as they can be read. */
 function addressOf(body: Json): ErrorDetails {
   const { author, incarnation, seq } = isObject(body) ? body : ({} as JsonObject);
   return {
@@ -331,7 +331,7 @@ function readAdd(field: string, value: Json, into: Map<string, number>): PawlErr
   return undefined;
 }
 
-/** Whether a field can be incremented: the count, and whatever is unknown here. */
+/** True if a field can be incremented: the count, and whatever is unknown here. */
 export function isCounter(field: string): boolean {
   return field === "retryCount" || (isFieldName(field) && knownField(field) === undefined);
 }

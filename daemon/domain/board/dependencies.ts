@@ -1,4 +1,4 @@
-/** What is wrong with an item's dependencies, to be told when it is read; it is never refused. */
+/** The faults of an item's dependencies. Readers are told of them; a write is never refused for them. */
 export interface DependencyProblems {
   /** Direct dependencies that do not exist. */
   missing: string[];

@@ -22,7 +22,7 @@ export function tick(seen: Hlc, nowMs: number): Hlc {
   return seen[1] < MAX_CLOCK_COUNTER ? [seen[0], seen[1] + 1] : [seen[0] + 1, 0];
 }
 
-/** What has been seen once a change with this time has been. */
+/** The latest time seen, once a change with this time has been seen. */
 export function observe(seen: Hlc, received: Hlc): Hlc {
   return compareHlc(received, seen) > 0 ? received : seen;
 }

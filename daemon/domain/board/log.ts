@@ -3,7 +3,7 @@ import { MAX_CLOCK_AHEAD_MS } from "@pawl/protocol/limits";
 import type { Change } from "./change.js";
 import { compareHlc, type Hlc } from "./hybrid-clock.js";
 
-/** Where a stored change stands: what has to be known of it to judge the one that follows. */
+/** The place of a stored change in its log: all that is needed to judge the change that follows. */
 export interface Place {
   readonly author: string;
   readonly incarnation: string;
@@ -12,11 +12,11 @@ export interface Place {
 }
 
 /**
- * Whether a change fits into the log that it says it belongs to. A log is a chain, or a tree where it is
+ * Refuses a change that does not fit into the log that it says it belongs to. A log is a chain, or a tree where it is
  * forked: every change names the one before it by hash, in the same log, with the sequence number before its
  * own and an earlier time.
  *
- * @param prev where the change named by `change.prev` stands, undefined if it is not stored here.
+ * @param prev the place of the change named by `change.prev`, undefined if it is not stored here.
  * @param nowMs the local wall clock. Not the hybrid clock: following that, each change could push it further.
  */
 export function checkPlace(change: Change, prev: Place | undefined, nowMs: number): PawlError | undefined {

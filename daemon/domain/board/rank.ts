@@ -11,7 +11,7 @@ export const FIRST_RANK = "a0";
 const LEAST_INTEGER = `A${"0".repeat(26)}`;
 
 /**
- * Whether a text is a fractional index key: an integer part, whose first character says its length (`a` two,
+ * True if a text is a fractional index key: an integer part, whose first character says its length (`a` two,
  * `b` three, ... `Z` two, `Y` three, ... for those below zero), and a fraction that does not end in 0, without
  * which two keys could have nothing between them. (Greenspan, "Implementing Fractional Indexing", 2020.)
  */

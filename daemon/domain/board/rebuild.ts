@@ -113,7 +113,7 @@ interface TouchRow {
   signature: string | null;
 }
 
-/** What one call answers. */
+/** The answer of one call. */
 type Part = Result<"pipeline.rebuild">;
 type Difference = Part["differences"][number];
 /** Where a step begins: after a change, by its number, or after an item. */
@@ -222,7 +222,7 @@ function* checkStored(change: Change, row: ChangeRow, node: Node): Operation<voi
     throw corrupt("the change before it is not the one that it names");
 }
 
-/** What is noted of a change elsewhere: that it is the last of its branch, and about which items it is. */
+/** Compares the notes about a change elsewhere: it is the last of its branch, and it is about these items. */
 function* compareChange(change: Change, row: ChangeRow, verify: boolean): Operation<string[]> {
   const differences: string[] = [];
   const { branch, seq, n, wall, counter } = row;

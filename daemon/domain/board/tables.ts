@@ -20,7 +20,7 @@ import {
  * in memory, so that after a rolled-back transaction the clock and the logs are what the database says.
  */
 
-/** What calls that wait for the board to change are parked under. */
+/** The key under which calls are parked that wait for the board to change. */
 export const BOARD_KEY = "board";
 
 const selectNode = sql<NodeRow>(`
@@ -274,7 +274,7 @@ export function* findHead(id: string): Operation<StoredPlace | undefined> {
   return { author, incarnation, branch, seq, hlc: [wall, counter] };
 }
 
-/** What is stored of an item, undefined if it was never seen. */
+/** The rows of an item; undefined if it was never seen. */
 export function* findItem(storyId: string): Operation<LoadedItem | undefined> {
   const row = yield* one(selectItem, { storyId });
   return (
@@ -397,7 +397,7 @@ function* mergeOp(
   n: number,
   isLatest: boolean,
 ): Operation<LoadedItem | undefined> {
-  // What is known of another generation is of no account, so it is not loaded.
+  // The rows of another generation are of no account, so they are not loaded.
   const isSame = item?.row.generation === op.generation;
   const cells = isSame && !isLatest ? yield* loadCells(op, item) : NO_CELLS;
   const increments = isSame ? yield* loadIncrements(op) : NO_INCREMENTS;

@@ -76,7 +76,7 @@ export function planDelete(row: ItemRow | undefined): Op | PawlError | undefined
   return { storyId: row.storyId, generation, set: new Map(), add: new Map() };
 }
 
-/** What `pipeline.history` says of an op: fields known here, elements of dependsOn gathered. */
+/** An op as `pipeline.history` shows it: fields known here, elements of dependsOn gathered. */
 export function describeOp({ generation, set, add }: Op): {
   set: Record<string, Json>;
   delta: Record<string, number>;

@@ -14,10 +14,10 @@ import { isHeld, lostLease, readLeaseId } from "./delivery.js";
 import { finish, noSuchCommand, selectLive } from "./row.js";
 import { isFinal, stateAt } from "./state.js";
 
-/** What programs match on in the answer to a push that is no answer. */
+/** The code, for programs to match on, of an answer to a push that is no answer. */
 const INVALID_RESPONSE = "INVALID_RESPONSE";
 
-/** What a receiver says: the value of a success, or an error. Values as JSON texts. */
+/** The answer of a receiver: the value of a success, or an error. Values are JSON texts. */
 export type Answer =
   | { readonly state: "SUCCEEDED"; readonly valueText: string }
   | {

@@ -119,7 +119,7 @@ function created(
   };
 }
 
-/** What no schema says: parameters that exclude one another, and how large one may be as JSON. */
+/** Checks what no schema can: parameters that exclude one another, and the size of one as JSON. */
 function contradiction(params: Parsed<"command.create">, text: string | undefined): PawlError | undefined {
   if (params.deadline !== undefined && params.ttlMs !== undefined) {
     return invalid("/ttlMs", "says when it expires, and so does deadline; give one of them");

@@ -9,7 +9,7 @@ import type { Env } from "../../turns/operation.js";
 import { readyKey } from "../deployment/deployment.js";
 import { isFinal, returned, stateAt, type Timed } from "./state.js";
 
-/** What is known of a command beside its params and its answer, as it is stored. */
+/** A command as it is stored, without its params and its answer. */
 export interface CommandRow extends Timed {
   readonly seq: number;
   readonly commandId: string;
@@ -42,7 +42,7 @@ export const COLUMNS = `
   lease_owner AS "leaseOwner", lease_pid AS "leasePid", lease_expires_at AS "leaseExpiresAt",
   grace_ends_at AS "graceEndsAt", lease_connection AS "leaseConnection"`;
 
-/** What ends a command or a delivery has to know of it. */
+/** A command as the operations need it that end it or its delivery. */
 export interface LiveRow extends Timed {
   readonly seq: number;
   readonly commandId: string;
@@ -93,7 +93,7 @@ export const LAST_READY_PLACE = `
 const setReady = sql(`
   UPDATE pawl_command SET ready_place = ${LAST_READY_PLACE}, delayed_until = NULL WHERE seq = :seq`);
 
-/** What those who wait for the end of a command are parked under. */
+/** The key under which callers are parked that wait for the end of a command. */
 export function finalKey(commandId: string): string {
   return `command.final:${commandId}`;
 }
@@ -251,7 +251,7 @@ export function view(row: CommandRow, env: Env): Command {
 /** Why a command is in this state, if it is FAILED or EXPIRED. */
 export function causeOf(row: CommandRow, state: CommandState): Cause | null {
   if (row.errorCode !== null) return { code: row.errorCode, message: row.errorMessage ?? "" };
-  // What time has ended already may not be written yet.
+  // An end by time may not be written yet.
   if (state === "EXPIRED") return EXPIRED;
   return state === "FAILED" ? attemptsExhausted(row.maxAttempts) : null;
 }

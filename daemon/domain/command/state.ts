@@ -20,18 +20,18 @@ const NEXT: Readonly<Record<CommandState, readonly CommandState[]>> = {
   EXPIRED: [],
 };
 
-/** What a transition is: `same` is accepted and changes nothing, `forbidden` is to be refused (invalid_state). */
+/** The kind of a transition: `same` is accepted and changes nothing, `forbidden` is refused (invalid_state). */
 export function transition(from: CommandState, to: CommandState): "change" | "same" | "forbidden" {
   if (from === to) return "same";
   return NEXT[from].includes(to) ? "change" : "forbidden";
 }
 
-/** Whether a command in this state stays in it for ever. */
+/** True if a command in this state stays in it for ever. */
 export function isFinal(state: CommandState): boolean {
   return NEXT[state].length === 0;
 }
 
-/** What decides about a command with time, as it is stored, in milliseconds. All but the deadline is elapsed time. */
+/** The columns that time decides by, in milliseconds. All but the deadline is elapsed time. */
 export interface Timed {
   readonly state: CommandState;
   readonly attempt: number;

@@ -38,7 +38,7 @@ const setDispatched = sql(`
     lease_pid = :pid, lease_expires_at = :expiresAt, lease_connection = :connection
   WHERE seq = :seq`);
 
-/** What a delivery is given by, as long as it lasts. */
+/** The receiver of a delivery, and the time that the delivery lasts. */
 export interface Grant {
   readonly owner: string;
   readonly pid: number | null;

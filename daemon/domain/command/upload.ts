@@ -60,7 +60,7 @@ export function* upload(
   const piece = uploaded ?? new UploadedPiece(Buffer.from(params.chunk));
   const chunk = piece.bytes;
   if (state !== "PENDING_UPLOAD") {
-    // Whoever sent the last piece and did not hear the answer sends it again, and is answered as then.
+    // A caller that did not hear the answer to the last piece sends it again, and is answered as then.
     const isRepeated = final && stored === undefined && chunk !== null && (yield* isEnd(row, offset, chunk));
     return isRepeated ? { receivedBytes: sizeBytes, state } : forbidden(commandId, state, "PENDING_UPLOAD");
   }
@@ -109,7 +109,7 @@ export function* upload(
   return { receivedBytes: end, state: "PENDING" };
 }
 
-/** Whether params that are complete end with these bytes, from `offset` on. */
+/** True if params that are complete end with these bytes, from `offset` on. */
 function* isEnd(row: CommandRow, offset: number, bytes: Buffer): Operation<boolean> {
   if (offset + bytes.length !== row.requestBytes) return false;
   if (row.uploaded === 0) return (yield* inlinePiece(row, offset, row.requestBytes)).equals(bytes);
@@ -176,7 +176,7 @@ function* uploadedParts(
   return yield* storedParts(row, from, to);
 }
 
-/** What there is of an upload from one place to another, or as much of it as one read looks at. */
+/** The bytes of an upload from one offset to another, or as many as one read looks at. */
 function* storedParts(row: CommandRow, from: number, to: number): Operation<Uint8Array[]> {
   const chunks = yield* all(selectChunks, { seq: row.seq, from, to, rows: MAX_CHUNKS_PER_READ });
   return chunks.map(({ at, bytes }) => bytes.subarray(Math.max(from - at, 0), Math.max(to - at, 0)));

@@ -22,7 +22,7 @@ const selectDeployments = sql<{ deployment: string; model: "pull" | "push"; proj
 const countPending = sql<{ pending: number }>(`
   SELECT count(*) AS pending FROM pawl_command WHERE deployment = :deployment AND state = 'PENDING'`);
 
-/** Who serves by push, as far as operations have to know. */
+/** The connections that serve by push, as far as operations have to know. */
 export interface Serving {
   /** How many connections serve a deployment, whether or not they have room. */
   count(deployment: string): number;

@@ -18,7 +18,7 @@ export const LEASE_COLUMNS = {
   connection: "connection",
   unconnected: "0",
   bound: "release_on = 'disconnect'",
-  // Whoever renews a lease that is bound to no connection is told of its end.
+  // The connection that renews a lease bound to none is told of its end.
   follows: "release_on = 'expiry'",
 } as const satisfies Partial<GrantRule<LeaseRow>>;
 
@@ -40,7 +40,7 @@ export const selectHighest = sql<{ highest: number }>(
   "SELECT highest FROM pawl_lease_token WHERE name = :name",
 );
 
-/** Whoever the row belongs to until now has lost the lease by its ttl. */
+/** The holder of the row until now has lost the lease by its ttl. */
 const upsertLease = sql(`
   INSERT INTO pawl_lease (name, lease_id, fencing_token, owner, note, acquired_at, expires_at, ttl_ms, warn_at,
     release_on, connection, pid, uid, gid, provider, boot, ends_boottime_ms)

@@ -22,7 +22,7 @@ interface Once {
 }
 
 /**
- * What a repeated `requestId` was answered at first, or the refusal of one that came with another request;
+ * The first answer to a repeated `requestId`, or the refusal of one that came with another request;
  * undefined for a new one.
  */
 export function* answeredBefore<R>(
