@@ -16,7 +16,7 @@ import { ConnectionLost } from "./connection/connection-lost.js";
 import type { NotificationListener } from "./connection/incoming-requests.js";
 import { isBusy, nobodyListens } from "./connection/line-socket.js";
 import { dispenserOf, type Groups, groupOf } from "./connection/method-groups.js";
-import { defaultInstance, defaultSocketPath } from "./connection/socket-path.js";
+import { defaultInstance, defaultSocketPaths } from "./connection/socket-path.js";
 import { type SpawnOptions, startDaemon } from "./connection/start-daemon.js";
 import { type Commands, commandsOf } from "./deployment/commands.js";
 import { type HeldLease, type WithLeaseOptions, withLease } from "./grants/with-lease.js";
@@ -26,7 +26,10 @@ import type { WorkHandle } from "./work/worker-pool.js";
 const BUSY_RETRY_MS = 20;
 
 export interface ConnectOptions {
-  /** Path of the daemon's socket; otherwise by the rule of `pawl socket-path`. */
+  /**
+   * Path of the daemon's socket; otherwise by the rule of `pawl socket-path`: of the places where this user's daemon
+   * may listen, the first at which one answers.
+   */
   socket?: string;
   /** Which daemon of this user, when `socket` is not given; otherwise `$PAWL_INSTANCE` or `default`. */
   instance?: string;
@@ -34,6 +37,11 @@ export interface ConnectOptions {
   spawn?: boolean | SpawnOptions;
   /** How long a request waits for a daemon that went away, in milliseconds; 30,000 by default. */
   reconnectMs?: number;
+  /**
+   * How long the answer to a call may take, in milliseconds, beyond the `waitMs` that it asks for; no limit by default.
+   * A call whose answer takes longer rejects with `ConnectionLost`.
+   */
+  timeoutMs?: number;
 }
 
 /** One call of a `transact`. Its params may hold `$result` references, so they are checked by the daemon. */
@@ -144,26 +152,43 @@ export interface PawlClient extends Groups, AsyncDisposable {
  * const { id } = await client.sequence.next({ type: "FR" });
  */
 export async function connect(options: ConnectOptions = {}): Promise<PawlClient> {
-  const { reconnectMs = DEFAULT_RECONNECT_MS } = options;
-  if (typeof reconnectMs !== "number" || !(reconnectMs >= 0)) {
-    throw new PawlError(
-      "invalid_params",
-      `reconnectMs is a number of milliseconds, not ${shown(reconnectMs)}.`,
-    );
-  }
+  const { reconnectMs = DEFAULT_RECONNECT_MS, timeoutMs } = options;
+  checkMilliseconds("reconnectMs", reconnectMs);
+  checkMilliseconds("timeoutMs", timeoutMs ?? 0);
   const instance = options.instance ?? defaultInstance();
   checkInstance(instance);
-  const path = options.socket ?? defaultSocketPath(instance);
-  checkSocketPath(path, Buffer.byteLength(path));
-  const connection = new Connection(path, reconnectMs);
-  try {
-    await openSoon(connection, reconnectMs);
-  } catch (error) {
-    if (!options.spawn || !nobodyListens(error)) throw cannotConnect(path, error as NodeJS.ErrnoException);
-    await startDaemon(resolve(path), instance, options.spawn === true ? {} : options.spawn, () =>
-      connection.open(),
-    );
+  const paths = options.socket === undefined ? defaultSocketPaths(instance) : ([options.socket] as const);
+  return await connectToOneOf(paths, instance, { ...options, reconnectMs });
+}
+
+function checkMilliseconds(name: string, value: unknown): void {
+  if (typeof value === "number" && value >= 0) return;
+  throw new PawlError("invalid_params", `${name} is a number of milliseconds, not ${shown(value)}.`);
+}
+
+/** Connects to the daemon at the first of some places where one answers, or starts one at the first of them. */
+export async function connectToOneOf(
+  paths: readonly [string, ...string[]],
+  instance: string,
+  { reconnectMs = DEFAULT_RECONNECT_MS, timeoutMs, spawn }: ConnectOptions,
+): Promise<PawlClient> {
+  for (const path of paths) checkSocketPath(path, Buffer.byteLength(path));
+  const patienceMs = Math.min(reconnectMs, timeoutMs ?? reconnectMs);
+  let failure: unknown;
+  for (const path of paths) {
+    const connection = new Connection(path, reconnectMs, timeoutMs);
+    try {
+      await openSoon(connection, patienceMs);
+      return assemble(connection);
+    } catch (error) {
+      if (!nobodyListens(error)) throw cannotConnect([path], error as NodeJS.ErrnoException);
+      failure ??= error;
+    }
   }
+  const [first] = paths;
+  if (!spawn) throw cannotConnect(paths, failure as NodeJS.ErrnoException);
+  const connection = new Connection(first, reconnectMs, timeoutMs);
+  await startDaemon(resolve(first), instance, spawn === true ? {} : spawn, () => connection.open());
   return assemble(connection);
 }
 
@@ -210,9 +235,9 @@ function assemble(connection: Connection): PawlClient {
   }) as unknown as PawlClient;
 }
 
-function cannotConnect(path: string, error: NodeJS.ErrnoException): ConnectionLost {
+function cannotConnect(paths: readonly string[], error: NodeJS.ErrnoException): ConnectionLost {
   const message = nobodyListens(error)
-    ? `No daemon listens on ${path}. Start one with pawld.`
-    : `Cannot connect to ${path}: ${error.message}`;
+    ? `No daemon listens on ${paths.join(" or ")}. Start one with pawld.`
+    : `Cannot connect to ${paths[0]}: ${error.message}`;
   return new ConnectionLost(message, undefined, { cause: error });
 }

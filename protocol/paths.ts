@@ -6,6 +6,8 @@ export interface Surroundings {
   env: Readonly<Record<string, string | undefined>>;
   uid: number;
   temporaryDirectory: string;
+  /** True if there is a directory of this name, and it belongs to this user. */
+  isOurs: (directory: string) => boolean;
   /** Asked only where a path is in it: a user without HOME and without an account, as in containers, has none. */
   homeDirectory: () => string;
 }
@@ -13,19 +15,28 @@ export interface Surroundings {
 export const DEFAULT_INSTANCE = "default";
 
 /**
- * Where the daemon of an instance listens, the same for daemon, client and `pawl` (spec: operations.md):
- * `$PAWL_SOCKET`, else `$XDG_RUNTIME_DIR/pawl/<instance>.sock`, else `/run/pawl/<instance>.sock` for root,
- * else `pawl-<uid>/<instance>.sock` in the temporary directory.
+ * Where the daemon of an instance may listen, the same for daemon, client and `pawl` (spec: operations.md):
+ * `$PAWL_SOCKET` alone, or `<instance>.sock` in `$XDG_RUNTIME_DIR/pawl`, in `/run/pawl` for root, in
+ * `/run/user/<uid>/pawl` where that directory is ours, and in `pawl-<uid>` in the temporary directory. A daemon listens
+ * at the first place. Variables differ between a session and cron, `su` or a container, so a client tries all of them.
  */
-export function socketPath(around: Surroundings, instance: string): string {
+export function socketPaths(around: Surroundings, instance: string): readonly [string, ...string[]] {
   const { env, uid } = around;
-  if (env.PAWL_SOCKET) return env.PAWL_SOCKET;
-  const runtime = isAbsolute(env.XDG_RUNTIME_DIR)
-    ? `${env.XDG_RUNTIME_DIR}/pawl`
-    : uid === 0
-      ? "/run/pawl"
-      : sharedTemporaryDirectory(around);
-  return `${runtime}/${instance}.sock`;
+  if (env.PAWL_SOCKET) return [env.PAWL_SOCKET];
+  const ofUser = `/run/user/${uid}`;
+  const directories = [
+    ...(isAbsolute(env.XDG_RUNTIME_DIR) ? [`${env.XDG_RUNTIME_DIR}/pawl`] : []),
+    ...(uid === 0 ? ["/run/pawl"] : []),
+    ...(around.isOurs(ofUser) ? [`${ofUser}/pawl`] : []),
+    sharedTemporaryDirectory(around),
+  ];
+  const [first = "", ...others] = new Set(directories.map((directory) => `${directory}/${instance}.sock`));
+  return [first, ...others];
+}
+
+/** Where the daemon of an instance listens unless it is told otherwise. */
+export function socketPath(around: Surroundings, instance: string): string {
+  return socketPaths(around, instance)[0];
 }
 
 /** The directory in the temporary directory that others could have made first; its owner is to be checked. */

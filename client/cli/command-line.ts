@@ -16,6 +16,11 @@ export const GLOBAL_OPTIONS = {
     describe: "Which daemon of this user",
     default: "$PAWL_INSTANCE, or default",
   },
+  timeout: {
+    type: "duration",
+    describe: "How long the daemon may take to answer, beyond a wait that was asked for",
+    default: "30s; no limit (0) for work, serve, lock, sync, import, backup and board rebuild",
+  },
   json: { type: "flag", describe: "Results and errors as JSON in one line, for programs" },
   help: { type: "flag", short: "h", describe: "Show help, of a command if one is named" },
   version: { type: "flag", describe: "Show the version" },
@@ -29,7 +34,8 @@ export function ownPart(args: readonly string[]): readonly string[] {
 
 /** The first word of a command line that is no option and no global option's value. */
 export function firstWord(args: readonly string[]): string | undefined {
-  const isValue = (index: number): boolean => ["--socket", "--instance"].includes(args[index - 1] ?? "");
+  const isValue = (index: number): boolean =>
+    ["--socket", "--instance", "--timeout"].includes(args[index - 1] ?? "");
   return args.find((arg, index) => !arg.startsWith("-") && !isValue(index));
 }
 

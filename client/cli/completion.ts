@@ -1,5 +1,5 @@
-import { connect, type PawlClient } from "../connect.js";
-import { defaultSocketPath } from "../connection/socket-path.js";
+import { connectToOneOf, type PawlClient } from "../connect.js";
+import { defaultInstance, defaultSocketPaths } from "../connection/socket-path.js";
 import type { AnyCommand, Option, Options } from "../terminal/command.js";
 import type { Output, Terminal } from "../terminal/output.js";
 import { completions } from "../terminal/yargs.js";
@@ -118,7 +118,12 @@ async function askDaemon(
   let client: PawlClient | undefined;
   const timer = setTimeout(() => client?.close(), TIMEOUT_MS);
   try {
-    client = await connect({ socket: given("--socket") ?? defaultSocketPath(given("--instance"), env) });
+    const [socket, instance] = [given("--socket"), given("--instance") ?? defaultInstance(env)];
+    client = await connectToOneOf(
+      socket === undefined ? defaultSocketPaths(instance, env) : [socket],
+      instance,
+      {},
+    );
     return (await source(client)).slice(0, MAX_NAMES);
   } catch {
     // Without a daemon there is nothing to complete.

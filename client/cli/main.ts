@@ -1,8 +1,8 @@
 // The room of the program: it reads the command line, loads the one command that is to run, and turns what becomes of
 // it into output and an exit code.
 import { readFileSync } from "node:fs";
-import { connect, type PawlClient } from "../connect.js";
-import { defaultSocketPath } from "../connection/socket-path.js";
+import { connectToOneOf, type PawlClient } from "../connect.js";
+import { defaultInstance, defaultSocketPaths } from "../connection/socket-path.js";
 import { type AnyCommand, type Context, UsageError } from "../terminal/command.js";
 import { Output, type Terminal } from "../terminal/output.js";
 import { commandOf, firstWord, ownPart } from "./command-line.js";
@@ -13,6 +13,10 @@ import { parse } from "./parse.js";
 
 /** The script of `pawl completion` calls the program with this to ask what could come next on the line. */
 const COMPLETION_FLAG = "--get-yargs-completions";
+
+/** How long the daemon may take to answer unless the command line or the command says otherwise. */
+const TIMEOUT_MS = 30_000;
+const NO_LIMIT = 0;
 
 /**
  * Runs one command line and resolves with the exit code; it never rejects. Everything is printed to the streams
@@ -70,16 +74,20 @@ async function perform(
 ): Promise<number> {
   const values = parse(args, command);
   const instance = values.instance as string | undefined;
-  const socketPath = (): string => (values.socket as string | undefined) ?? defaultSocketPath(instance, env);
+  const socket = values.socket as string | undefined;
+  const socketPaths = () => (socket === undefined ? defaultSocketPaths(instance, env) : ([socket] as const));
+  const ownMs = command.patient?.(values as never) ? NO_LIMIT : TIMEOUT_MS;
+  const timeoutMs = (values.timeout as number | undefined) ?? ownMs;
   let client: PawlClient | undefined;
   const context: Context = {
     output,
     stdin,
     env,
     instance,
-    socketPath,
+    socketPaths,
     connect: async () => {
-      client ??= await connect({ socket: socketPath() });
+      const options = timeoutMs === NO_LIMIT ? {} : { timeoutMs };
+      client ??= await connectToOneOf(socketPaths(), instance ?? defaultInstance(env), options);
       return client;
     },
   };

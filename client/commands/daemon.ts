@@ -32,14 +32,19 @@ const socketPath = command({
   args: "",
   summary: "Print where the daemon listens",
   options: {},
-  details: "It need not be running.",
+  details:
+    "It need not be running. Of the places where a daemon of this user may listen, the first at which one answers is printed, or else the first.",
   examples: [
     ["pawl socket-path", "/run/user/1000/pawl/default.sock"],
     ["socat - UNIX-CONNECT:$(pawl socket-path)", "Speak JSON-RPC to it by hand"],
   ],
-  async run(_args, { output, socketPath: chosen }) {
-    const path = chosen();
-    checkSocketPath(path, Buffer.byteLength(path));
+  async run(_args, { connect, output, socketPaths }) {
+    const [first] = socketPaths();
+    checkSocketPath(first, Buffer.byteLength(first));
+    const path = await connect().then(
+      (client) => client.socketPath,
+      () => first,
+    );
     output.result({ socket: path }, () => path);
     return undefined;
   },
@@ -47,6 +52,7 @@ const socketPath = command({
 
 const backup = command({
   args: "<file>",
+  patient: () => true,
   summary: "Copy the database while it is in use",
   options: {},
   details:

@@ -13,6 +13,7 @@ import { readToml } from "./import/toml.js";
 
 const imports = command({
   args: "",
+  patient: () => true,
   summary: "Raise the counters to what was used elsewhere",
   options: {
     toml: {

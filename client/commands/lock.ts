@@ -17,6 +17,7 @@ const TELL_AFTER_MS = 300;
 
 const lock = command({
   args: "<name> -- command",
+  patient: () => true,
   summary: "Run a command while holding a lease",
   options: {
     wait: { type: "duration", describe: "How long to wait while another holds it", default: "not at all" },

@@ -19,6 +19,7 @@ const MAX_ANSWER_BYTES = 64 * 1024 * 1024;
 
 const serve = command({
   args: "<deployment> -- command",
+  patient: () => true,
   summary: "Run a program for each command to a deployment",
   options: {
     jobs: {

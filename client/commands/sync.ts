@@ -23,6 +23,7 @@ const EXIT_REFUSED = 1;
 
 const sync = command({
   args: "<peer>",
+  patient: () => true,
   summary: "Give each other what this node and another lack",
   options: {
     watch: { type: "flag", describe: "Go on: sync again whenever one of the two boards changes" },

@@ -17,6 +17,7 @@ const SHOWN_ID_LENGTH = "qwb:".length + 12;
 
 const work = command({
   args: "<queue> -- command",
+  patient: () => true,
   summary: "Run a command for each batch of a queue",
   options: {
     jobs: { type: "number", short: "j", describe: "How many claims are worked on at a time", default: "1" },

@@ -2,6 +2,7 @@
 import { setMaxListeners } from "node:events";
 import type { ErrorObject } from "@pawl/protocol/envelope";
 import { ERRORS, type ErrorData, PawlError } from "@pawl/protocol/errors";
+import { MAX_TIMER_MS } from "@pawl/protocol/limits";
 import { isRepeatable } from "@pawl/protocol/repeatable";
 import { ConnectionLost } from "./connection-lost.js";
 import { stringify } from "./json-text.js";
@@ -45,6 +46,7 @@ export class PendingCall implements Outgoing {
   readonly #waitMs: number;
   readonly #startedAt = this.waitsSince;
   readonly #callbacks: AnswerCallbacks;
+  #timeoutMs = 0;
   #stopListening: () => void = () => {};
 
   /** Throws a `PawlError` `invalid_params` when the params cannot be JSON. */
@@ -64,6 +66,25 @@ export class PendingCall implements Outgoing {
     setMaxListeners(0, signal);
     signal.addEventListener("abort", onAbort, { once: true });
     this.#stopListening = () => signal.removeEventListener("abort", onAbort);
+  }
+
+  /** Calls `giveUp` when the answer takes longer than this, beyond the time for which the daemon was asked to wait. */
+  endAfter(timeoutMs: number, giveUp: () => void): void {
+    const stopListening = this.#stopListening;
+    const timer = setTimeout(giveUp, Math.min(timeoutMs + this.#waitMs, MAX_TIMER_MS));
+    this.#timeoutMs = timeoutMs;
+    this.#stopListening = () => {
+      clearTimeout(timer);
+      stopListening();
+    };
+  }
+
+  /** The error for an answer that takes too long. */
+  lateness(socketPath: string): ConnectionLost {
+    const mayHaveTakenEffect = this.mayHaveTakenEffect || this.sent;
+    const effect = mayHaveTakenEffect && !this.repeatable ? "; it may have taken effect" : "";
+    const message = `The daemon on ${socketPath} has not answered ${this.method} within ${this.#timeoutMs / 1000} s: it is stopped or busy${effect}.`;
+    return new ConnectionLost(message, this.method, { mayHaveTakenEffect });
   }
 
   /** Makes the request wait no longer than the caller does, whose patience began with the call. */

@@ -40,6 +40,7 @@ export interface ConnectionWatcher {
 export class Connection {
   readonly socketPath: string;
   readonly #reconnectMs: number;
+  readonly #timeoutMs: number | undefined;
   readonly #closing = new AbortController();
   #socket: LineSocket | undefined;
   #state: "up" | "leaving" | "down" | "closed" = "down";
@@ -55,10 +56,14 @@ export class Connection {
   readonly #incoming = new IncomingRequests();
   readonly #watchers = new Set<ConnectionWatcher>();
 
-  /** @param reconnectMs how long a request waits for a daemon that went away. */
-  constructor(socketPath: string, reconnectMs: number) {
+  /**
+   * @param reconnectMs how long a request waits for a daemon that went away.
+   * @param timeoutMs how long an answer may take, beyond the `waitMs` of its request.
+   */
+  constructor(socketPath: string, reconnectMs: number, timeoutMs?: number) {
     this.socketPath = socketPath;
     this.#reconnectMs = reconnectMs;
+    this.#timeoutMs = timeoutMs;
     // Every grant that is held over this connection listens, and takes its listener away.
     setMaxListeners(0, this.closed);
   }
@@ -134,6 +139,9 @@ export class Connection {
     }
     const call = new PendingCall(this.#nextId++, method, params, callbacks);
     if (signal !== undefined) call.endBy(signal, (reason) => this.#giveUp(call, reason));
+    if (this.#timeoutMs !== undefined) {
+      call.endAfter(this.#timeoutMs, () => this.#giveUp(call, call.lateness(this.socketPath)));
+    }
     this.#pending.set(call.id, call);
     if (this.#state === "up") this.#socket?.send(call);
     else void this.#reconnect();

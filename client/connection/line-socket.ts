@@ -35,6 +35,8 @@ export class LineSocket {
   readonly #socket: Socket;
   readonly #lines = new LineSplitter(MAX_REPLY_BYTES, Buffer.allocUnsafe);
   #out: Outgoing[] = [];
+  /** The line that was written last. */
+  #last: Outgoing | undefined;
   #reason: string | undefined;
 
   private constructor(socket: Socket, events: LineSocketEvents) {
@@ -46,7 +48,10 @@ export class LineSocket {
     });
     // A daemon that closed without reading our last lines shows as a reset, after all it sent has been read.
     socket.on("error", (error: NodeJS.ErrnoException) => {
-      if (error.code === "ECONNRESET") ended = true;
+      if (error.code !== "ECONNRESET") return;
+      ended = true;
+      // A socket of this family is reset only when it was closed with something left to read: the end of this line.
+      if (this.#last !== undefined) this.#last.sent = false;
     });
     socket.once("close", () => {
       events.onClose({ complete: ended && !this.#lines.unfinished, reason: this.#reason });
@@ -86,6 +91,7 @@ export class LineSocket {
     // of this batch left the process. Later errors may come after a part of it has arrived.
     if (this.#socket.errored !== null) return;
     for (const outgoing of batch) outgoing.sent = true;
+    this.#last = batch.at(-1);
   }
 
   #received(chunk: Buffer, events: LineSocketEvents): void {

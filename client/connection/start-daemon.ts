@@ -95,6 +95,8 @@ export async function startDaemon(
 /** A daemon that this process started, until it listens. */
 class StartedDaemon {
   readonly program: string;
+  /** True if there is no such program. */
+  isMissing = false;
   readonly #child: ChildProcess;
   /** Its standard error goes to a file without a name: a pipe would break, and a terminal be held, once we end. */
   readonly #said: number;
@@ -117,7 +119,10 @@ class StartedDaemon {
       closeSync(nothing);
       if (logFile !== undefined) closeSync(logFile);
     }
-    this.#child.once("error", (error) => this.#end(error.message, true));
+    this.#child.once("error", (error: NodeJS.ErrnoException) => {
+      this.isMissing = error.code === "ENOENT";
+      this.#end(error.message, true);
+    });
     this.#child.once("exit", (code, signal) =>
       this.#end(`it ended with ${signal ?? code}`, code === EXIT_USAGE),
     );
@@ -150,6 +155,9 @@ class StartedDaemon {
 }
 
 function whyNot(socketPath: string, daemon: StartedDaemon | undefined, waitedMs: number): string {
+  if (daemon?.isMissing) {
+    return `No daemon listens on ${socketPath}, and there is no program ${daemon.program} to start. Install one with npm install @pawl/daemon, or name it in $PAWLD.`;
+  }
   return daemon === undefined
     ? `Another process has been starting a daemon for ${socketPath} for ${Math.round(waitedMs)} ms, and none listens.`
     : `Started ${daemon.program} for ${socketPath}, but ${daemon.state}.`;

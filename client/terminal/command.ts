@@ -50,8 +50,8 @@ export interface Context {
   readonly env: Terminal["env"];
   /** Which daemon, if the options say so. */
   readonly instance: string | undefined;
-  /** Where the daemon listens, by the options given. */
-  socketPath(): string;
+  /** Where the daemon may listen, by the options given, the likeliest first. */
+  socketPaths(): readonly [string, ...string[]];
   /** Connects at the first call; the program closes the connection at the end. */
   connect(): Promise<PawlClient>;
 }
@@ -69,12 +69,15 @@ export interface Command<A extends string, O extends Options> {
   readonly examples: readonly (readonly [line: string, does: string])[];
   /** The words that an argument can be, by its name, for completion. */
   readonly words?: Readonly<Record<string, readonly string[]>>;
+  /** True if its calls may take as long as they do unless `--timeout` is given: it waits, works, or moves a lot. */
+  readonly patient?: (args: Arguments<A, O>) => boolean;
   /** Performs it. Resolves with an exit code where that is not 0; rejects with the error to show. */
   run(args: Arguments<A, O>, context: Context): Promise<number | undefined>;
 }
 
 /** A command as those take it who know nothing of its arguments. */
-export interface AnyCommand extends Omit<Command<string, Options>, "run"> {
+export interface AnyCommand extends Omit<Command<string, Options>, "run" | "patient"> {
+  readonly patient?: (args: never) => boolean;
   run(args: never, context: Context): Promise<number | undefined>;
 }
 

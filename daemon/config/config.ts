@@ -1,7 +1,7 @@
 // This room makes one configuration of flags, environment and config file. `options.ts` is the table of all options:
 // their parsers, defaults and help, and which of them a running daemon takes over, follow from it. The room imports
 // protocol, and from the rooms beside it only the texts that an option takes.
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, lstatSync, readFileSync } from "node:fs";
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -129,10 +129,12 @@ function layerOf(given: (option: { flag: string }) => { value: unknown; source: 
 }
 
 function toConfig(given: Layer, env: NodeJS.ProcessEnv): Config {
+  const uid = process.getuid?.() ?? 0;
   const around: Surroundings = {
     env,
-    uid: process.getuid?.() ?? 0,
+    uid,
     temporaryDirectory: tmpdir(),
+    isOurs: (directory) => lstatSync(directory, { throwIfNoEntry: false })?.uid === uid,
     homeDirectory: homedir,
   };
   const instance = (given.get("instance")?.value ?? DEFAULT_INSTANCE) as string;

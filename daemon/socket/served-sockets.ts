@@ -205,7 +205,7 @@ const CANNOT_PUT_BACK = "the socket's file is gone, and cannot be put back";
  */
 function checkTemporaryDirectory(socket: string): void {
   const uid = process.getuid?.() ?? 0;
-  const around = { env: {}, uid, temporaryDirectory: tmpdir(), homeDirectory: () => "" };
+  const around = { env: {}, uid, temporaryDirectory: tmpdir(), isOurs: () => false, homeDirectory: () => "" };
   const shared = resolve(sharedTemporaryDirectory(around));
   if (dirname(socket) !== shared) return;
   mkdirSync(shared, { recursive: true, mode: 0o700 });

@@ -136,6 +136,42 @@ describe("without a daemon", () => {
     });
   });
 
+  test("--timeout ends what a daemon that is stopped does not answer", async () => {
+    const own = await startDaemon();
+    own.child.kill("SIGSTOP");
+    const { socket } = own.place;
+    const { code, stderr } = await pawl(["next", "FR", "--timeout", "300ms"], { socket });
+    expect([code, stderr]).toEqual([
+      TROUBLE,
+      `pawl: The daemon on ${socket} has not answered sequence.next within 0.3 s: it is stopped or busy; it may have taken effect.\n`,
+    ]);
+    const peeked = await pawl(["peek", "FR", "--timeout=200", "--json"], { socket });
+    expect([peeked.code, JSON.parse(peeked.stderr).data]).toEqual([
+      TROUBLE,
+      { kind: "unavailable", retryable: true, reason: "connection_lost", mayHaveTakenEffect: true },
+    ]);
+    own.child.kill("SIGCONT");
+    expect(await pawl(["peek", "XX", "--timeout", "1m"], { socket })).toMatchObject({ code: DONE });
+  });
+
+  test("a daemon that was started with other variables is found all the same, as under cron", async () => {
+    const directory = privateDirectory();
+    const elsewhere = `${directory}/pawl-${process.getuid?.()}`;
+    mkdirSync(elsewhere, { mode: 0o700 });
+    const place = new Place();
+    await place.start({ args: ["--socket", `${elsewhere}/cron14.sock`] });
+    const env = { TMPDIR: directory, XDG_RUNTIME_DIR: `${directory}/run`, PAWL_INSTANCE: "cron14" };
+    const found = await startPawl(["socket-path"], { env }).ended;
+    expect([found.code, found.stdout]).toEqual([DONE, `${elsewhere}/cron14.sock\n`]);
+    expect(await startPawl(["next", "CR"], { env }).ended).toMatchObject({ code: DONE, stdout: "CR-001\n" });
+    const none = await startPawl(["next", "CR", "--instance", "nobody14"], { env }).ended;
+    expect(none.code).toBe(NO_DAEMON);
+    expect(none.stderr).toContain(`No daemon listens on ${directory}/run/pawl/nobody14.sock or `);
+    chmodSync(elsewhere, 0o755);
+    const open = await startPawl(["socket-path"], { env }).ended;
+    expect(open.stdout).toBe(`${directory}/run/pawl/cron14.sock\n`);
+  });
+
   test("socket-path prints the path by the rule, whether or not anything is there", async () => {
     const directory = privateDirectory();
     const env = { XDG_RUNTIME_DIR: directory };

@@ -281,6 +281,39 @@ test("a call that waits has waited already when it is sent again", async () => {
   expect(fake.received[1]?.params?.waitMs).toBeGreaterThan(3000);
 });
 
+test("a daemon that closes connections unread has performed nothing: what was sent is sent again", async () => {
+  const fake = await fakeDaemon({
+    // As a process does that has no descriptors left.
+    onConnection: (connection, index) => {
+      if (index < 4) connection.destroy();
+    },
+    onMessage: ({ id }, send) => send({ jsonrpc: "2.0", id, result: { released: 1, dead: 0 } }),
+  });
+  const pawl = await client(fake.socket);
+  const params = { claimId: "qwc:1:1", leaseToken: "t" };
+  expect(await pawl.queue.abandon(params)).toEqual({ released: 1, dead: 0 });
+  expect(fake.received).toHaveLength(1);
+});
+
+test("a call whose answer takes longer than timeoutMs is rejected; one that waits has its wait besides", async () => {
+  const fake = await fakeDaemon({
+    onMessage: ({ id, params }, send) => {
+      if (params?.waitMs !== undefined) setTimeout(send, 300, { jsonrpc: "2.0", id, result: { late: true } });
+    },
+  });
+  const pawl = await connect({ socket: fake.socket, timeoutMs: 200 });
+  onTestFinished(() => pawl.close());
+  const waiting = pawl.call("command.wait", { commandId: "c", waitMs: 60_000 });
+  const error = await rejection(pawl.queue.abandon({ claimId: "qwc:1:1", leaseToken: "t" }));
+  expect(error).toMatchObject({
+    name: "ConnectionLost",
+    method: "queue.abandon",
+    mayHaveTakenEffect: true,
+    message: `The daemon on ${fake.socket} has not answered queue.abandon within 0.2 s: it is stopped or busy; it may have taken effect.`,
+  });
+  expect(await waiting).toEqual({ late: true });
+});
+
 test("a call that was given up is not sent to the next daemon", async () => {
   const daemon = await startDaemon();
   const { place } = daemon;

@@ -219,9 +219,12 @@ describe("a daemon that does not start", () => {
   });
 
   test("fails at once when there is no such program", async () => {
-    const { error, tookMs } = await failure({ command: ["/nonexistent/pawld"] }, spawnPlace());
+    const place = spawnPlace();
+    const { error, tookMs } = await failure({ command: ["/nonexistent/pawld"] }, place);
     expect(error).toBeInstanceOf(ConnectionLost);
-    expect(error.message).toContain("spawn /nonexistent/pawld ENOENT");
+    expect(error.message).toBe(
+      `No daemon listens on ${place.socket}, and there is no program /nonexistent/pawld to start. Install one with npm install @pawl/daemon, or name it in $PAWLD.`,
+    );
     expect(tookMs).toBeLessThan(2000);
   });
 

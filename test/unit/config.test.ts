@@ -6,7 +6,13 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { PawlError } from "@pawl/protocol/errors";
 import { MAX_SOCKET_PATH_BYTES } from "@pawl/protocol/limits";
-import { checkInstance, type Surroundings, socketPath, stateDirectory } from "@pawl/protocol/paths";
+import {
+  checkInstance,
+  type Surroundings,
+  socketPath,
+  socketPaths,
+  stateDirectory,
+} from "@pawl/protocol/paths";
 import { afterAll, describe, expect, test } from "vitest";
 import { type Config, isReloadable, readConfig } from "../../daemon/dist/config/config.js";
 import { helpText } from "../../daemon/dist/config/help.js";
@@ -254,9 +260,10 @@ describe("help", () => {
 });
 
 describe("paths, the same for daemon and client", () => {
-  const around = (env: Record<string, string>, uid = 1000): Surroundings => ({
+  const around = (env: Record<string, string>, uid = 1000, ours: string[] = []): Surroundings => ({
     env,
     uid,
+    isOurs: (directory) => ours.includes(directory),
     temporaryDirectory: "/tmp",
     homeDirectory: () => "/home/x",
   });
@@ -276,6 +283,25 @@ describe("paths, the same for daemon and client", () => {
     ],
   ])("the socket, from %s", (_, env, uid, path) => {
     expect(socketPath(around(env, uid), "work")).toBe(path);
+  });
+
+  test("a client tries all places of its user, in order", () => {
+    const ours = ["/run/user/1000", "/run/user/0"];
+    expect(socketPaths(around({}, 1000, ours), "w")).toEqual([
+      "/run/user/1000/pawl/w.sock",
+      "/tmp/pawl-1000/w.sock",
+    ]);
+    expect(socketPaths(around({ XDG_RUNTIME_DIR: "/run/user/1000" }, 1000, ours), "w")).toEqual([
+      "/run/user/1000/pawl/w.sock",
+      "/tmp/pawl-1000/w.sock",
+    ]);
+    expect(socketPaths(around({ XDG_RUNTIME_DIR: "/x" }, 0, ours), "w")).toEqual([
+      "/x/pawl/w.sock",
+      "/run/pawl/w.sock",
+      "/run/user/0/pawl/w.sock",
+      "/tmp/pawl-0/w.sock",
+    ]);
+    expect(socketPaths(around({ PAWL_SOCKET: "/a" }, 1000, ours), "w")).toEqual(["/a"]);
   });
 
   test.each<[string, Record<string, string>, number, string]>([
