@@ -176,8 +176,9 @@ test.concurrent.for(Object.keys(MALFORMED))(
       );
       expect(logged, answer).toMatchObject({ level: "error", text: expect.stringContaining(says) });
     }
-    // It is of no use to ask again for what is answered wrongly.
-    expect(daemon.log.filter(({ level }) => level === "warn")).toEqual([]);
+    // Nothing is asked again that is answered wrongly. A busy machine may answer too late, which is something else.
+    const warnings = daemon.log.filter(({ level, reason }) => level === "warn" && reason !== "timeout");
+    expect(warnings).toEqual([]);
     if (method === "release") return;
     faulty.fault = `reject ${method} null`;
     const { data } = expectRefusal(await ask[method]?.(), "provider_unavailable");

@@ -28,8 +28,8 @@ function smallPlace(): Place {
 }
 
 /** Takes all the space there is, and returns how to give it back. */
-function fill(place: Place): () => void {
-  const path = join(place.stateDir, "filler");
+function fill(place: Place, number = 0): () => void {
+  const path = join(place.stateDir, `filler-${number}`);
   const file = openSync(path, "w");
   for (let bytes = 64 * 1024; bytes >= 1; ) {
     try {
@@ -40,6 +40,22 @@ function fill(place: Place): () => void {
   }
   closeSync(file);
   return () => rmSync(path);
+}
+
+/**
+ * Fills the disk until not even the smallest write finds space: a refused write of several pages may leave room for
+ * a smaller one. Returns how to give all of it back.
+ */
+async function fillWholly(place: Place, client: RawClient): Promise<() => void> {
+  const giveBacks = [fill(place, 0)];
+  for (let refused = 0; refused < 2; ) {
+    const { last } = await nextUntilRefused(client, "FR");
+    refused = last === 0 ? refused + 1 : 0;
+    giveBacks.push(fill(place, giveBacks.length));
+  }
+  return () => {
+    for (const giveBack of giveBacks) giveBack();
+  };
 }
 
 /** Takes numbers until one is refused; returns the last number that was answered, and the refusal. */
@@ -117,6 +133,7 @@ describe.skipIf(noMount !== undefined)("a full disk", () => {
     giveBack();
     expect((await client.call("sequence.next", { type: "FR" })).seq).toBe(last + 1);
     expect((await client.call("lease.acquire", { name: "other", owner: "a" })).lease.fencingToken).toBe(1);
+    await daemon.logged(({ level, msg }) => level === "info" && /space/.test(msg));
     const told = daemon.log.filter(({ msg }) => /space/.test(msg)).map(({ level }) => level);
     expect(told).toEqual(["error", "info"]);
 
@@ -136,8 +153,7 @@ describe.skipIf(noMount !== undefined)("a full disk", () => {
     const { lease } = await holder.call("lease.acquire", { name: "a", owner: "a", ttlMs: 400 });
     const granted = waiter.call("lease.acquire", { name: "a", owner: "b", waitMs: 60_000 });
     await waiter.call("daemon.ping", {});
-    const giveBack = fill(place);
-    await nextUntilRefused(holder, "FR");
+    const giveBack = await fillWholly(place, holder);
     for (;;) {
       const { now } = await holder.call("daemon.ping", {});
       if (now >= lease.expiresAt) break;
@@ -161,8 +177,7 @@ describe.skipIf(noMount !== undefined)("a full disk", () => {
     await holder.call("lease.acquire", params);
     const granted = waiter.call("lease.acquire", { name: "a", owner: "b", waitMs: 60_000 });
     await waiter.call("daemon.ping", {});
-    const giveBack = fill(place);
-    await nextUntilRefused(holder, "FR");
+    const giveBack = await fillWholly(place, holder);
     await holder.destroy();
     expect((await (await place.connect()).call("lease.get", { name: "a" })).lease).toMatchObject({
       owner: "a",
