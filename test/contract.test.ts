@@ -278,7 +278,7 @@ function builtParams(name: string): string[] {
   return [...Object.keys(properties), ...members];
 }
 
-describe("what is not yet built", () => {
+describe("the list of what is not yet built", () => {
   const { names, kinds, params } = NOT_YET_BUILT;
   const eachParam = Object.entries(params).flatMap(([method, list]) =>
     list.map((param) => [method, param] as const),

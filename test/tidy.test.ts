@@ -121,7 +121,7 @@ describe("imports", () => {
     }
   });
 
-  test("what is imported is declared, and what is declared is imported", () => {
+  test("imported packages are declared, and declared packages are imported", () => {
     for (const name of PACKAGES) {
       const { dependencies = {}, peerDependencies = {} } = JSON.parse(read(`${name}/package.json`)) as {
         dependencies?: Record<string, string>;
@@ -270,7 +270,7 @@ test("documents name files that are there", () => {
   ]);
 });
 
-describe("what pawl loads when it runs", () => {
+describe("modules that are loaded at run time", () => {
   const COMPILED_IMPORT =
     /^(?:import|export)\s+(?:[\w$*{},\s]+\sfrom\s+)?["']([^"']+)["']|\bimport\(\s*["']([^"']+)["']\s*\)/gm;
 
@@ -479,7 +479,7 @@ describe("names and generated files", () => {
     );
   });
 
-  test("what is made from the nouns is current", () => {
+  test("files made from the nouns are current", () => {
     const { version } = JSON.parse(read("protocol/package.json")) as { version: string };
     // `npm run openrpc` writes them anew.
     for (const [name, text] of Object.entries(generatedFiles(version))) {

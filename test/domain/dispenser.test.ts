@@ -39,7 +39,7 @@ dispenserSuite("memory", async (mode: Mode) => ({
   reopen: undefined,
 }));
 
-test("what a daemon dispensed, a file of this process goes on with, and the other way round", async () => {
+test("a file of this process goes on after the numbers of a daemon, and the other way round", async () => {
   const place = new Place();
   const path = join(place.stateDir, "pawl.db");
   const numbers: number[] = [];

@@ -138,7 +138,7 @@ describe("a claim and its lease", () => {
     expect(await queue.stats()).toMatchObject({ claimed: 0, ready: 1 });
   });
 
-  test("what is scheduled follows the clock of the wall", async () => {
+  test("a scheduled batch follows the wall clock", async () => {
     const queue = new Queue();
     await queue.enqueue({ availableAt: START + 3_600_000 });
     queue.time.step(3_600_000);
@@ -353,7 +353,7 @@ describe("a claim of several batches", () => {
 });
 
 describe("attempts", () => {
-  test("what is given back without an error does not count", async () => {
+  test("a delivery that is given back without an error does not count", async () => {
     const queue = new Queue();
     const batch = await queue.enqueue({ maxAttempts: 1 });
     for (let time = 0; time < 3; time += 1) {
@@ -619,7 +619,7 @@ describe("settings", () => {
   });
 });
 
-describe("what becomes available", () => {
+describe("batches that become available", () => {
   test("does so at its moment, and takes its place by the order of enqueueing", async () => {
     const queue = new Queue();
     const later = await queue.enqueue({ delayMs: 500 });
@@ -871,7 +871,7 @@ describe("a restart of the daemon", () => {
     expect(await queue.stats()).toMatchObject({ claimed: 0, ready: 1 });
   });
 
-  test("what remains after several restarts is moved with the clock", async () => {
+  test("the rest after several restarts is moved with the clock", async () => {
     let queue = new Queue();
     await queue.enqueue();
     await queue.claim({ releaseOn: "disconnect", leaseMs: 8000 });
@@ -888,7 +888,7 @@ describe("a restart of the daemon", () => {
     expect(await queue.stats()).toMatchObject({ claimed: 0, ready: 1 });
   });
 
-  test("whoever renews it then is the one whose end ends it", async () => {
+  test("the connection that renews it then is the one whose end ends it", async () => {
     let queue = new Queue();
     await queue.enqueue();
     const claim = await queue.claim({ releaseOn: "disconnect", leaseMs: 60_000 }, 5);
@@ -956,7 +956,7 @@ describe("fencing", () => {
   });
 });
 
-describe("what has ended", () => {
+describe("batches that have ended", () => {
   test("is kept for the time of retention, and its sourceKey with it", async () => {
     const queue = new Queue();
     const key = { sourceKey: "k", payloads: [{ a: 1 }] };

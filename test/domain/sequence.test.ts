@@ -123,7 +123,7 @@ describe("counters", () => {
     expect(ids).toEqual(["FR-001", "FR-1-011", "FR-2-021", "FR-4294967295-031"]);
   });
 
-  test("what they were asked in any order, every number is given once and none is left out", async () => {
+  test("in any order of calls every number is given once and none is left out", async () => {
     const step = fc.oneof(
       fc.record({ take: fc.integer({ min: 1, max: 20 }) }),
       fc.record({ to: fc.nat({ max: 200 }) }),
@@ -164,7 +164,7 @@ describe("ids", () => {
     fc.integer({ min: 1, max: MAX_NODE_ID }).map((nodeId): Mode => ({ kind: "distributed", nodeId })),
   );
 
-  test("what is formatted is parsed to the same", () => {
+  test("an id that was formatted is parsed to the same number", () => {
     fc.assert(
       fc.property(type, seq, mode, (ofType, number, of) => {
         const nodeId = of.kind === "distributed" ? of.nodeId : 0;
@@ -175,7 +175,7 @@ describe("ids", () => {
     );
   });
 
-  test("what is parsed is formatted to the same: one number has one spelling", () => {
+  test("an id that was parsed is formatted to the same: one number has one spelling", () => {
     const like = fc.oneof(
       fc.stringMatching(/^[A-Za-z0-9_]{1,4}(-[0-9]{1,11})?-[0-9]{1,17}$/),
       fc.string({ unit: fc.constantFrom("F", "-", "0", "1", "9", "_"), maxLength: 12 }),

@@ -177,7 +177,7 @@ test("changes are taken in a few at a time, and within transact the first of the
   expect(items).toEqual({ changes: 40, items: 40, differences: [] });
 });
 
-test("what can be reached from an item is looked at in steps", async () => {
+test("the items that can be reached from one are looked at in steps", async () => {
   const pawl = new InProcess();
   const name = (index: number): string => `I-${index}`;
   const long = 1200;

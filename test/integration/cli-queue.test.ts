@@ -216,7 +216,7 @@ describe("the commands of queues", () => {
     }
   });
 
-  test("what is not UTF-8 on standard input is refused", async () => {
+  test("standard input that is not UTF-8 is refused", async () => {
     const child = startPawl(["enqueue", "no-utf8", "-"], {
       socket: daemon().place.socket,
       input: Buffer.from('"a\xff"', "latin1"),
@@ -516,7 +516,7 @@ describe("work", () => {
     expect(await worker.end("SIGTERM")).toMatchObject({ code: DONE, stderr: "" });
   });
 
-  test("what a command leaves running does not hold up the worker", async () => {
+  test("processes that a command leaves running do not hold up the worker", async () => {
     await run(["enqueue", "leaving", "1", "2", "--each"]);
     const worker = work("leaving", [], ["sh", "-c", "sleep 600 & echo $!"]);
     await becomes("leaving", { completed: 2 });
@@ -646,7 +646,7 @@ describe("work", () => {
     expect(batches).toMatchObject([{ state: "ready", attempt: 0 }]);
   });
 
-  test("what the daemon refuses for good ends it", async () => {
+  test("a refusal for good ends it", async () => {
     const { code, stderr } = await work("x".repeat(129), [], ["true"]).ended;
     expect([code, stderr]).toEqual([USAGE, expect.stringContaining("[invalid_params]")]);
   });

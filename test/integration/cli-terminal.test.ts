@@ -156,7 +156,7 @@ function direct(
   return new PawlProcess(spawn(program, rest, { stdio: ["pipe", "pipe", "pipe", ...more] }));
 }
 
-describe("what is inherited", () => {
+describe("inherited signals and descriptors", () => {
   test.each([
     ["lock", ["lock", "nohup"]],
     ["work", ["work", "nohup"]],

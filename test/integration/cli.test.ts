@@ -269,7 +269,7 @@ describe("sequences", () => {
     expect(stderr).toMatch(/^pawl: The requestId "a" was used .* \[conflict\]\n$/);
   });
 
-  test("what the daemon calls invalid is bad usage, with the whole error in JSON", async () => {
+  test("params that the daemon calls invalid are bad usage, with the whole error in JSON", async () => {
     const plain = await run(["next", "1FR"]);
     expect([plain.code, plain.stdout]).toEqual([USAGE, ""]);
     expect(plain.stderr).toContain(`not "1FR". [invalid_params]`);
@@ -296,7 +296,7 @@ describe("sequences", () => {
     expect([stdout, status]).toEqual(["CUT-001\n", DONE]);
   });
 
-  test("what cannot be written is an error", async () => {
+  test("output that cannot be written is an error", async () => {
     const { stderr, status } = spawnSync(
       "bash",
       ["-c", `"$0" "$1" --socket "$2" state > /dev/full`, process.execPath, PAWL, daemon().place.socket],
@@ -511,7 +511,7 @@ describe("import and export", () => {
       expect(await state()).toEqual({});
     });
 
-    test("what is no such database is named with what is wrong", async () => {
+    test("a file that is no such database is named with its fault", async () => {
       const directory = privateDirectory();
       const run = (file: string) => pawl(["import", "--sqlite", file]);
       writeFileSync(

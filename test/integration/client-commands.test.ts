@@ -144,7 +144,7 @@ describe.each(WAYS)("by %s", (way) => {
     expect(await sent).toBe(42);
   });
 
-  test("what a handler throws is the answer too", async () => {
+  test("an error that a handler throws is the answer too", async () => {
     const { place } = shared();
     const [sender, own] = [await client(place), await client(place)];
     const failures: unknown[] = [];

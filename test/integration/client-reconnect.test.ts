@@ -205,7 +205,7 @@ describe("a daemon that is stopped", () => {
   });
 });
 
-describe("what a daemon said before it closed", () => {
+describe("answers that a daemon gave before it closed", () => {
   test("that it is stopping: nothing unanswered was performed, so all of it is sent again", async () => {
     const fake = await fakeDaemon({
       onMessage: ({ id, params }, send, connection) => {

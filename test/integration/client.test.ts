@@ -263,7 +263,7 @@ describe("closing", () => {
   });
 });
 
-describe("what is no daemon", () => {
+describe("servers that are no daemon", () => {
   const speakers: [string, string | Buffer, string][] = [
     ["HTTP", "HTTP/1.1 400 Bad Request\r\n\r\n", "it sent what is not JSON"],
     ["null", "null\n", "it sent what is not JSON-RPC"],
@@ -348,7 +348,7 @@ describe("what is no daemon", () => {
   });
 });
 
-describe("what the daemon sends by itself", () => {
+describe("messages that the daemon sends by itself", () => {
   test("reaches those who listen, for as long as they do", async () => {
     const fake = await fakeDaemon({
       onMessage: ({ id }, send) => {

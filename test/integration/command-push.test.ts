@@ -434,7 +434,7 @@ describe("a receiver that goes", () => {
   });
 });
 
-describe("what ends while it is carried out", () => {
+describe("commands that end while they are carried out", () => {
   test("a cancelled command: the receiver is told, and its answer is evidence", async () => {
     const deployment = newDeployment();
     const receiver = await serving(deployment);

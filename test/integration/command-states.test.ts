@@ -155,7 +155,7 @@ const cells = Object.entries(OUTCOMES).flatMap(([way, outcomes]) =>
   Object.entries(outcomes).map(([from, outcome]) => [from as CommandState, way, outcome] as const),
 );
 
-describe("what is tried", () => {
+describe("moves that callers try", () => {
   test.each(cells)("%s, %s: %s", async (from, way, outcome) => {
     const subject = await reach(from, undefined);
     const { commandId } = subject;

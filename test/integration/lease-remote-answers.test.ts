@@ -12,7 +12,7 @@ import { expectRefusal } from "../refusal.js";
 const OWNER = "test";
 const NAME = "out/release";
 
-test.concurrent("what a provider says in its exceptions is for the log, and its secrets are for nobody", async ({
+test.concurrent("the exceptions of a provider are for the log, and its secrets are for nobody", async ({
   onTestFinished: atEnd,
 }) => {
   const faulty = new Faulty(atEnd, { more: "password=hunter2" });
@@ -62,7 +62,7 @@ test.concurrent("what a provider says in its exceptions is for the log, and its 
   expect(database.includes("hunter2")).toBe(false);
 });
 
-test.concurrent("what a provider says at the start is told without its secrets too", async ({
+test.concurrent("an error of a provider at the start is told without its secrets too", async ({
   onTestFinished: atEnd,
 }) => {
   const directory = privateDirectory(atEnd);
@@ -188,7 +188,7 @@ test.concurrent.for(Object.keys(MALFORMED))(
   },
 );
 
-test.concurrent("what cannot be used is known within the patience that is promised", async ({
+test.concurrent("a provider that cannot be used is known within the patience that is promised", async ({
   onTestFinished: atEnd,
 }) => {
   const faulty = new Faulty(atEnd);
@@ -311,7 +311,7 @@ test.concurrent.for(["lease.get", "lease.check", "lease.acquire"] as const)(
   },
 );
 
-test.concurrent("who learns of a higher token knows that its own holder has lost it", async ({
+test.concurrent("a daemon that learns of a higher token knows that its own holder has lost it", async ({
   onTestFinished: atEnd,
 }) => {
   const faulty = new Faulty(atEnd);
@@ -348,7 +348,7 @@ test.concurrent("a grant whose answer was lost is found again, also when its tok
   expect((await asked).lease.fencingToken).toBe(seen);
 });
 
-test.concurrent("who asks for a shorter ttl and gets no answer stops before another may hold it", async ({
+test.concurrent("a holder that asks for a shorter ttl and gets no answer stops before another may hold it", async ({
   onTestFinished: atEnd,
 }) => {
   const faulty = new Faulty(atEnd);

@@ -163,7 +163,7 @@ test.concurrent("withLease: a provider that cannot be asked after the restart, f
   await elsewhere.call("lease.acquire", { ...REQUEST, name: REMOTE, waitMs: 60_000 });
 });
 
-test.concurrent("who comes back has no more than by the clock that goes on while the machine sleeps", async ({
+test.concurrent("a holder that comes back has no more than by the clock that goes on while the machine sleeps", async ({
   onTestFinished: atEnd,
 }) => {
   const { faulty, place, stop, again } = await twoDaemons(atEnd);

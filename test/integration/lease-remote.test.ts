@@ -246,7 +246,7 @@ test.concurrent.for(["fail", "hang", "throw"])(
   },
 );
 
-test.concurrent("what was granted with no answer is found again, or given back", async ({
+test.concurrent("a lease that was granted with no answer is found again, or given back", async ({
   onTestFinished: atEnd,
 }) => {
   const { faulty, a, b } = await two(atEnd);
@@ -384,7 +384,7 @@ test.concurrent("transact: guards go by the record; a call that would ask a prov
   expect((await a.call("sequence.peek", { type: "FR" })).seq).toBe(2);
 });
 
-test.concurrent("what is held when the daemon is killed is held by the next one, until it ends by the machine's clock", async ({
+test.concurrent("a lease that is held when the daemon is killed is held by the next one, until it ends by the machine's clock", async ({
   onTestFinished: atEnd,
 }) => {
   const faulty = new Faulty(atEnd);
@@ -414,7 +414,7 @@ test.concurrent("what is held when the daemon is killed is held by the next one,
   expect(taken.lease.fencingToken).toBeGreaterThan(second.fencingToken);
 });
 
-test.concurrent("what ended by the clock of the boot while the daemon was down stays lost, whatever other clocks say", async ({
+test.concurrent("a lease that ended by the clock of the boot while the daemon was down stays lost, whatever other clocks say", async ({
   onTestFinished: atEnd,
 }) => {
   const faulty = new Faulty(atEnd);
@@ -434,7 +434,7 @@ test.concurrent("what ended by the clock of the boot while the daemon was down s
   expect(next.lease.fencingToken).toBeGreaterThan(lease.fencingToken);
 });
 
-test.concurrent("what was being asked for when the daemon was killed is given back by the next one", async ({
+test.concurrent("a lease that was being asked for when the daemon was killed is given back by the next one", async ({
   onTestFinished: atEnd,
 }) => {
   const faulty = new Faulty(atEnd);

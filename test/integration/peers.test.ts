@@ -169,7 +169,7 @@ describe("where the kernel cannot be asked", () => {
     await waiting(0);
   });
 
-  test("it does not start with --allow-uid, which it could not obey", async () => {
+  test("a daemon without peer credentials does not start with --allow-uid", async () => {
     const daemon = new Place().spawn({ command, args: ["--allow-uid", String(UID)] });
     expect(await daemon.exited).toBe(3);
     expect(daemon.stderr).toContain("--allow-uid");

@@ -347,7 +347,7 @@ describe("waiting for the board", () => {
   });
 });
 
-describe("what was acknowledged", () => {
+describe("acknowledged writes", () => {
   test("is there after kill -9, under the same identity, without the log being replayed", async () => {
     const place = new Place();
     const first = await place.start();

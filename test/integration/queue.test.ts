@@ -130,7 +130,7 @@ describe("a batch", () => {
     expect((await claim(client, "m1")).batches[0]?.payloads).toEqual([2]);
   });
 
-  test("what cannot be is refused with the place and the value", async () => {
+  test("params that cannot be are refused with the place and the value", async () => {
     const client = await daemon().place.connect();
     const good = { queue: "q", payloads: [1] };
     const cases: [string, object, string][] = [
@@ -458,7 +458,7 @@ describe("one sourceKey is one batch", () => {
   });
 });
 
-describe("what a claim takes", () => {
+describe("the batches that a claim takes", () => {
   const daemon = sharedDaemon();
 
   test("a group goes together, as far as one reply holds it", async () => {
@@ -513,7 +513,7 @@ describe("what a claim takes", () => {
   });
 });
 
-describe("what can be seen of a queue", () => {
+describe("the views of a queue", () => {
   const daemon = sharedDaemon();
 
   test("why its head can or cannot be claimed", async () => {

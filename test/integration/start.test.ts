@@ -135,7 +135,7 @@ describe("one daemon at a time", () => {
   });
 });
 
-describe("what is in the way of a start", () => {
+describe("obstacles to a start", () => {
   test("a state directory that cannot be made", async () => {
     const place = new Place();
     writeFileSync(place.stateDir, "");

@@ -160,7 +160,7 @@ describe("refused, naming it", () => {
   });
 });
 
-test("what is left of a holder's file, and a file in its place, are no obstacle", async () => {
+test("the remains of a holder's file, and a file in its place, are no obstacle", async () => {
   const place = new Place();
   mkdirSync(place.stateDir, { mode: 0o700 });
   writeFileSync(join(place.stateDir, "pawl.holder"), "{");

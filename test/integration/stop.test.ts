@@ -34,7 +34,7 @@ test.each([["SIGTERM"], ["SIGINT"]] as const)(
   },
 );
 
-test("what was received is answered: nothing takes effect that its caller does not hear of", async () => {
+test("a request that was received is answered: nothing takes effect that its caller does not hear of", async () => {
   const place = new Place();
   const daemon = await place.start();
   const clients = await Promise.all(Array.from({ length: 8 }, () => place.connect()));

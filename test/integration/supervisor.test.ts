@@ -380,7 +380,7 @@ test.runIf(hasActivation)("a socket of another kind is refused: nobody would kno
   expect(daemon.stderr).toMatch(/^pawld: What was passed as "pawl" \(descriptor 3\) is no listening stream/m);
 });
 
-test("what is passed is for this process alone", () => {
+test("descriptors that are passed are for this process alone", () => {
   const env: NodeJS.ProcessEnv = {
     LISTEN_PID: "7",
     LISTEN_FDS: "2",

@@ -429,7 +429,7 @@ describe.runIf(why === undefined)("under systemd", () => {
     expect((await plain.call("sequence.next", { type: "FR" })).seq).toBe(4);
   });
 
-  test("what is not ours is not touched: a daemon that was started by hand, a unit of somebody else", async () => {
+  test("nothing of others is touched: a daemon that was started by hand, a unit of somebody else", async () => {
     const place = new Place();
     mkdirSync(dirname(systemd.socket()), { recursive: true });
     const daemon = await place.start({ args: ["--socket", systemd.socket()] });

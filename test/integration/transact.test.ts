@@ -21,7 +21,7 @@ async function next(client: RawClient, type: string): Promise<number> {
   return (await client.call("sequence.peek", { type })).seq;
 }
 
-describe("what it answers is bounded", () => {
+describe("answers are bounded", () => {
   test("a call after too many results is refused, and all is undone", async () => {
     const client = await daemon().place.connect();
     const queue = "full pages";

@@ -160,7 +160,7 @@ describe("lines that are too long", () => {
     expect(client.lines).toEqual([]);
   });
 
-  test("what came before it is answered, and nothing after it is executed", async () => {
+  test("requests before it are answered, and nothing after it is executed", async () => {
     const client = await strict().place.connect();
     const long = " ".repeat(SMALL_LIMIT_BYTES + 1);
     client.socket.end(`${next}\n${next}\n${long}\n${next}\n`);
@@ -397,7 +397,7 @@ describe("params", () => {
     },
   );
 
-  test("what is missing, of the wrong type or out of range is named with its value", async () => {
+  test("a param that is missing, of the wrong type or out of range is named with its value", async () => {
     expect(await next(undefined)).toContain("/type is required");
     expect(await next({})).toContain("/type is required");
     expect(await next({ type: null })).toContain("/type must be a string, not null");
@@ -539,7 +539,7 @@ describe("order", () => {
     expect(seqs).toEqual(Array.from({ length: 300 }, (_, i) => [2 * i + 1, 2 * i + 2, 2 * i + 2]).flat());
   });
 
-  test("what was answered on one connection is seen by reads on every other", async () => {
+  test("an effect that was answered on one connection is seen by reads on every other", async () => {
     const [writer, ...readers] = await Promise.all(Array.from({ length: 5 }, connect));
     for (let i = 1; i <= 50; i += 1) {
       await writer?.call("sequence.next", { type: "SEEN" });

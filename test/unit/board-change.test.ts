@@ -98,7 +98,7 @@ describe("a refusal", () => {
   });
 });
 
-describe("what is just within the limits is taken", () => {
+describe("values just within the limits are taken", () => {
   const elements = Object.fromEntries(
     Array.from({ length: 256 }, (_, n) => [`dependsOn/${"x".repeat(125)}${100 + n}`, true]),
   );

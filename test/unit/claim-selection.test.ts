@@ -57,7 +57,7 @@ describe("the head", () => {
     expectSelected([join({ bytes: 20_000 }), join()], 1));
 });
 
-describe("what joins", () => {
+describe("joining batches", () => {
   test("batches of the same group", () => expectSelected([join(), join(), join()], 3));
   test("payload_default with payload_default", () =>
     expectSelected([join({ mergeKey: "" }), join({ mergeKey: "" })], 2));
@@ -66,7 +66,7 @@ describe("what joins", () => {
   test("after_current_turn_commit with its like", () => expectSelected([join(after), join(after)], 2));
 });
 
-describe("what ends a group", () => {
+describe("the end of a group", () => {
   test("an exclusive batch, also of the same merge key", () =>
     expectSelected([join(), join(), exclusive(), join()], 2));
   test("another delivery policy", () => expectSelected([join(), join(after), join()], 1));
@@ -101,11 +101,11 @@ describe("boundaries", () => {
     expectSelected([join(), join(), join(after)], 2, { boundary: "active_turn_checkpoint" }));
 });
 
-describe("what is passed over", () => {
+describe("batches that are passed over", () => {
   test("a scheduled head", () => expectSelected([exclusive(scheduled), exclusive()], [1]));
   test("a held head", () => expectSelected([exclusive(held), exclusive()], [1]));
   test("all of them", () => expectSelected([join(scheduled), join(held)], []));
-  test("those within a group, whatever they are", () =>
+  test("batches within a group, of any kind", () =>
     expectSelected([join(), join(scheduled), exclusive(held), join()], [0, 3]));
   test("a scheduled head that would be gated does not gate", () =>
     expectSelected([exclusive({ ...after, ...scheduled }), exclusive()], [1], {

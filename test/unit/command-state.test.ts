@@ -66,7 +66,7 @@ describe("a delivery without an answer", () => {
   });
 });
 
-describe("what time makes of a command", () => {
+describe("commands and time", () => {
   test("is a permitted transition, or nothing", () => {
     fc.assert(
       fc.property(timed, (command) => {

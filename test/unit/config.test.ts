@@ -103,7 +103,7 @@ describe("layers", () => {
     });
   });
 
-  test("what another layer wins over is read all the same, and refused if it cannot be", () => {
+  test("a value that another layer wins over is read all the same, and refused if it cannot be", () => {
     const args = ["--idle-exit", "5", "--log-level", "info", "--socket", "/s", "--mode", "centralized"];
     expect(refusal(args, { PAWL_IDLE_EXIT: "soon" })).toMatch(/^PAWL_IDLE_EXIT must be .*"soon"/);
     expect(refusal(args, {}, "idle-exit = '5s'")).toMatch(/^idle-exit in .*pawld\.toml must be .*"5s"/);
@@ -158,7 +158,7 @@ describe("layers", () => {
   });
 });
 
-describe("what cannot be taken is named", () => {
+describe("values that cannot be taken are named", () => {
   test.each<[string, string[], string[]]>([
     ["an unknown flag", ["--sockett", "/s"], ["--sockett"]],
     ["a word", ["serve"], ["serve"]],

@@ -11,7 +11,7 @@ function kindOf(message: unknown): ErrorKind | undefined {
 }
 
 describe("requests", () => {
-  test("what is one comes back as it is", () => {
+  test("a request comes back as it is", () => {
     for (const message of [
       { jsonrpc: "2.0", method: "m" },
       { jsonrpc: "2.0", method: "m", id: 1 },

@@ -30,7 +30,7 @@ function providerWith(methods: object): LeaseProvider {
   return withCheckedAnswers(methods as LeaseProvider);
 }
 
-test("what goes beyond the contract goes no further, and what may be left out is filled in", async () => {
+test("fields beyond the contract go no further, and fields that may be left out are filled in", async () => {
   const { peer: _, note: __, ...least } = HOLDER;
   const provider = providerWith({
     acquire: () => ({ granted: false, retryMs: 5, holder: { ...HOLDER, leaseId: "secret" } }),

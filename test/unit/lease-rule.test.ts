@@ -68,7 +68,7 @@ test.each(["leases", "l-1_2.x", "arn:aws:dynamodb:eu-central-1:123456789012:tabl
   },
 );
 
-test("what is wrong with a provider of one's own is said without its other parameters", () => {
+test("a fault of a provider of one's own is named without its other parameters", () => {
   const refused = () => parseLeaseRule("*=custom:/m.js,password=hunter2,password=again");
   expect(refused).toThrow("custom:/m.js");
   expect(refused).not.toThrow("hunter2");

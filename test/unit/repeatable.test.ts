@@ -34,7 +34,7 @@ test("a transaction is not, whatever it is made of", () => {
   expect(isRepeatable("transact", { calls })).toBe(false);
 });
 
-test("what every object has is no method", () => {
+test("a property that every object has is no method", () => {
   for (const name of ["constructor", "toString", "__proto__", "hasOwnProperty"]) {
     expect(isRepeatable(name, {})).toBe(false);
   }
