@@ -27,7 +27,7 @@ export class BoardNode {
     this.client = await connect({ socket: this.place.socket, reconnectMs: 0 });
   }
 
-  /** What there is to be seen of the board, the same on all nodes that agree. */
+  /** The board as it can be seen, the same on all nodes that agree. */
   async content(): Promise<unknown> {
     const { heads } = await this.client.pipeline.heads();
     const items: unknown[] = [];

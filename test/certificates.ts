@@ -3,7 +3,7 @@ import { spawnSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 
-/** Whether the program is there: Debian has it in openssl. */
+/** True if the program is there: Debian has it in openssl. */
 export const HAS_OPENSSL = spawnSync("openssl", ["version"]).status === 0;
 if (!HAS_OPENSSL)
   process.stderr.write("openssl is not installed (Debian: openssl); tests of TLS are skipped\n");

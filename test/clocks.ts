@@ -1,7 +1,7 @@
 // The clocks of a machine as a test wants them.
 import type { TimeSource } from "../daemon/dist/clock.js";
 
-/** What the clocks of every test begin with. */
+/** The time with which the clocks of every test begin. */
 export const START = 1_700_000_000_000;
 
 export class Clocks implements TimeSource {

@@ -83,7 +83,7 @@ export function answer(
   client.send({ jsonrpc: "2.0", id, ...answer });
 }
 
-/** What the log says about answers that came too late. */
+/** The lines of the log about answers that came too late. */
 export function lateAnswers(daemon: DaemonProcess, commandId: string): number {
   return daemon.log.filter((line) => line.msg === "late answer to a command" && line.commandId === commandId)
     .length;

@@ -41,7 +41,7 @@ describe("methods", () => {
       const reply = await client.call(name as "daemon.ping", {}).catch((error) => error);
       if (!(reply instanceof Refused)) return expect(params.safeParse({}).success).toBe(true);
       expect(ABSENT).not.toContain(reply.kind);
-      // What needs nothing is not refused for want of something.
+      // A method that needs nothing is not refused for want of something.
       if (params.safeParse({}).success) expect(reply.kind).not.toBe("invalid_params");
     },
   );

@@ -10,7 +10,7 @@ import { RawClient } from "./raw-client.js";
 export const PAWLD = join(import.meta.dirname, "../daemon/bin/pawld.js");
 export const PAWL = join(import.meta.dirname, "../client/bin/pawl.js");
 
-/** What runs pawld where koffi is not there, as on a machine that it has no build for. */
+/** The command that runs pawld where koffi is not there, as on a machine that it has no build for. */
 export const WITHOUT_KOFFI = [process.execPath, "--import", dataUrl(registering(noKoffi()))];
 
 function noKoffi(): string {
@@ -44,7 +44,7 @@ export interface LogLine {
 export interface StartOptions {
   args?: string[];
   env?: Record<string, string>;
-  /** What runs pawld, such as a tracer; Node itself by default. */
+  /** The command that runs pawld, such as a tracer; Node itself by default. */
   command?: string[];
 }
 

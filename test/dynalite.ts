@@ -8,7 +8,7 @@ import { accepts, freePorts } from "./ports.js";
 
 const PROGRAM = createRequire(import.meta.url).resolve("dynalite/cli.js");
 
-/** What the SDK needs to sign with; dynalite takes anything. */
+/** Credentials for the SDK to sign with; dynalite takes any. */
 export const AWS_ENV = {
   AWS_ACCESS_KEY_ID: "test",
   AWS_SECRET_ACCESS_KEY: "test",

@@ -7,7 +7,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { type AtEnd, privateDirectory } from "./daemon.js";
 import { freePorts } from "./ports.js";
 
-/** Whether the program is there: Debian has it in etcd-server. */
+/** True if the program is there: Debian has it in etcd-server. */
 export const HAS_ETCD = spawnSync("etcd", ["--version"]).status === 0;
 if (!HAS_ETCD) process.stderr.write("etcd is not installed (Debian: etcd-server); its tests are skipped\n");
 
@@ -139,7 +139,7 @@ export class EtcdCluster {
         ["--initial-cluster-token", this.#directory],
         ["--heartbeat-interval", String(HEARTBEAT_MS)],
         ["--election-timeout", String(ELECTION_MS)],
-        // What it has answered is in the page cache, which outlives the process.
+        // Everything that it answered is in the page cache, which outlives the process.
         ["--unsafe-no-fsync"],
       ].flat(),
       { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ETCD_UNSUPPORTED_ARCH: process.arch } },

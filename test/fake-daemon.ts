@@ -16,7 +16,7 @@ export interface FakeRequest {
 
 export interface FakeDaemon {
   socket: string;
-  /** What was received, over all connections. */
+  /** The messages received, over all connections. */
   received: FakeRequest[];
   connections: Socket[];
   /** Resolves with the first message that was or will be received and matches. */

@@ -31,7 +31,7 @@ export interface InProcessOptions {
 export class InProcess {
   readonly path: string;
   readonly loop: TurnLoop;
-  /** What rolled a turn back. */
+  /** The errors that rolled turns back. */
   readonly rolledBack: unknown[] = [];
   /** How the wall clock was set. */
   readonly steps: Step[] = [];

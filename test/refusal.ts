@@ -1,4 +1,4 @@
-// What every refusal has to be, whichever it is.
+// The form that every refusal has.
 import { ERRORS, type ErrorKind } from "@pawl/protocol/errors";
 import { expect } from "vitest";
 import type { DaemonProcess } from "./daemon.js";

@@ -14,7 +14,7 @@ const files = new Map(
 );
 const everything = [...files.values()].join("\n");
 
-/** What has methods or notifications; other words before a dot are files and fields. */
+/** The nouns with methods or notifications; other words before a dot are files and fields. */
 const NOUNS = [
   "sequence",
   "queue",
@@ -127,7 +127,7 @@ export function specifiedBoardKinds(): string[] {
     .map((kind) => kind.trim());
 }
 
-/** Whether some file names this between backticks, alone or within more. */
+/** True if some file names this between backticks, alone or within more. */
 export function isInCode(word: string): boolean {
   return codeSpans(everything).some((span) => new RegExp(`(?<![\\w.])${word}(?![\\w.])`).test(span));
 }

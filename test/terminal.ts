@@ -34,7 +34,7 @@ export const hasTerminals =
   spawnSync("python3", ["-c", "import pty, os; os.waitstatus_to_exitcode(0)"]).status === 0;
 if (!hasTerminals) console.warn("python3 with ptys is missing: what concerns terminals is not tested.");
 
-/** What is shown on a terminal, and what is typed there. It ends when nobody has the terminal open any more. */
+/** A terminal, with its text and the keys typed there. It ends when nobody has the terminal open any more. */
 export class TerminalProcess extends PawlProcess {
   type(text: string): void {
     this.child.stdin?.write(text);

@@ -36,7 +36,7 @@ const code = new Map([...sources, ...tests].map((path) => [path, codeOf(path)]))
 interface Import {
   /** As written. */
   module: string;
-  /** Whether it is gone once types are. */
+  /** True if it is gone once types are. */
   typeOnly: boolean;
 }
 
@@ -61,7 +61,7 @@ function sourceOf(importer: string, module: string): string | undefined {
   return name === undefined ? undefined : `${name}/${file}.ts`;
 }
 
-/** What breaks a rule, one line each, so that a failure names the places. */
+/** Fails with the offenders, one line each, so that a failure names the places. */
 function expectNone(offenders: string[]): void {
   expect(offenders).toEqual([]);
 }
@@ -125,7 +125,7 @@ describe("imports", () => {
     for (const name of PACKAGES) {
       const { dependencies = {}, peerDependencies = {} } = JSON.parse(read(`${name}/package.json`)) as {
         dependencies?: Record<string, string>;
-        /** What is used only where it is configured, and then asked for. */
+        /** Packages used only where they are configured, and then asked for. */
         peerDependencies?: Record<string, string>;
       };
       const used = new Set(
@@ -404,7 +404,7 @@ describe("sources", () => {
         for (const { module: exported } of importsOf(source)) use(sourceOf(source, exported) as string, user);
       }
     }
-    // What a program starts with is used by its bin.
+    // The function that a program starts with is used by its bin.
     const started = new Set([
       "daemon/main.ts main",
       "client/cli/main.ts run",
@@ -468,7 +468,7 @@ describe("names and generated files", () => {
       .flatMap((name) => (statSync(join(REPOSITORY, name)).isDirectory() ? filesBelow(name) : [name]));
     const words = (path: string): string[] =>
       path.split("/").flatMap((part, index, parts) => {
-        // What a file is, such as a .service of systemd, is not what it is called.
+        // An ending, such as .service of systemd, is no part of the name.
         const name = index === parts.length - 1 ? basename(part).replace(/\.[^.]*$/, "") : part;
         return name.toLowerCase().split(/[^a-z]+/);
       });

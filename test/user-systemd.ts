@@ -40,7 +40,7 @@ export function whyNoSystemd(): string | undefined {
   return groups.length === 0 ? "no control group can be made here" : undefined;
 }
 
-/** What systemd knows of a unit. */
+/** The properties of a unit. */
 export type Properties = Record<string, string>;
 
 export class UserSystemd {

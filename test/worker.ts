@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { onTestFinished } from "vitest";
 
 export interface Worker {
-  /** What it printed, parsed; rejects if it failed. */
+  /** The printed result, parsed; rejects if the worker failed. */
   readonly printed: Promise<number[]>;
   /** Ends its standard input, which tells it to come to an end. */
   finish(): void;
@@ -43,7 +43,7 @@ export function upTo(last: number): number[] {
   return Array.from({ length: last }, (_, index) => index + 1);
 }
 
-/** Whether each number is greater than the one before. */
+/** True if each number is greater than the one before. */
 export function isRising(numbers: readonly number[]): boolean {
   return numbers.every((number, index) => index === 0 || number > (numbers[index - 1] as number));
 }

@@ -27,7 +27,7 @@ export async function countInFile(way, directory, { processes, warmUp, operation
   const workers = Array.from({ length: processes }, () =>
     fork(WORKER, [way, file, String(warmUp), String(operations)], { serialization: "advanced" }),
   );
-  /** What all workers say next. @returns {Promise<any[]>} */
+  /** The next words of all workers. @returns {Promise<any[]>} */
   const all = () => Promise.all(workers.map(async (worker) => (await once(worker, "message"))[0]));
   try {
     // All have started, opened the file and warmed up before the first is timed.

@@ -1,5 +1,5 @@
 // @ts-check
-/** What a run measured, as text: the machine, a table for each section, and the targets. */
+/** The results of a run, as text: the machine, a table for each section, and the targets. */
 import { closeSync, fdatasyncSync, openSync, readFileSync, statfsSync, writeSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";

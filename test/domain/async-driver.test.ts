@@ -12,7 +12,7 @@ import { contentOf, InProcess } from "../in-process.js";
 const START = 1_750_000_000_000;
 const CONNECTIONS = [1, 2];
 
-/** What earlier answers granted, by which later calls name it. */
+/** The grants of earlier answers, by the ids that later calls name them by. */
 interface Granted {
   batches: string[];
   claims: { claimId: string; leaseToken: string }[];

@@ -1,4 +1,4 @@
-// What every backing of the `Dispenser` interface does alike, whoever keeps the numbers.
+// The rules of every backing of the `Dispenser` interface, wherever the numbers are kept.
 import type { Dispenser, Mode } from "@pawl/client";
 import { describe, expect, test } from "vitest";
 

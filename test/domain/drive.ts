@@ -38,7 +38,7 @@ export function envOf(given: Partial<Env>): Env {
   }) as Env;
 }
 
-/** What a sequence operation may know. What it counts is added to `counted`. */
+/** The environment of a sequence operation. Its counts are added to `counted`. */
 export function sequenceEnv(now: number, mode: Mode, counted: { dispensed: number } = { dispensed: 0 }): Env {
   const count = (_: string, by: number): void => {
     counted.dispensed += by;

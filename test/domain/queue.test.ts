@@ -9,7 +9,7 @@ import { InProcess } from "../in-process.js";
 
 const DAY_MS = 24 * 60 * 60 * 1000;
 const RETENTION_MS = 7 * DAY_MS;
-/** What is only kept is removed so much later at most. */
+/** A batch that is only kept is removed so much later at most. */
 const PRUNE_MS = 60_000;
 const GRACE_MS = 5000;
 const LEASE_MS = 1000;

@@ -1,4 +1,4 @@
-// What no test at the socket can bring about: a machine that sleeps, or is booted anew.
+// Events that no test at the socket can bring about: a machine that sleeps, or is booted anew.
 import Database from "better-sqlite3";
 import { expect, test } from "vitest";
 import { Clocks } from "../clocks.js";

@@ -108,7 +108,7 @@ async function setUp(): Promise<Scene> {
   return { pawl, store: store as unknown as FaultyStore, params, claim: { claimId, leaseToken } };
 }
 
-/** What the transaction leaves when nothing fails, and at how many steps it could. */
+/** The rows that the transaction leaves when nothing fails, and at how many steps it could. */
 async function withoutFault(): Promise<{ steps: string[] }> {
   const { pawl, store, params } = await setUp();
   const steps: string[] = [];

@@ -1,4 +1,4 @@
-// What turns owe to time: expiry, steps of the clock and the time that the database keeps.
+// Turns and time: expiry, steps of the clock and the time that the database keeps.
 import Database from "better-sqlite3";
 import { expect, test } from "vitest";
 import type { Store } from "../../daemon/dist/store/store.js";

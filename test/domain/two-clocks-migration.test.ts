@@ -186,7 +186,7 @@ describe("a database of before", () => {
     expect(await command(pawl, "4")).toMatchObject({ state: "PENDING", deadline: START + left });
     expect(await command(pawl, "5")).toMatchObject({ state: "PENDING" });
     expect(await command(pawl, "6")).toMatchObject({ state: "SUCCEEDED", completedAt: START - 1000 });
-    // Those that wait keep their order, before those that come back.
+    // Batches that wait keep their order, before those that come back.
     const { leases } = await pawl.call("command.lease", { deployment: "d", owner: "b", max: 10 });
     expect(leases.map(({ commandId }) => commandId)).toEqual([COMMAND_ID("4"), COMMAND_ID("3")]);
   });

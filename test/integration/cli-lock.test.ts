@@ -154,7 +154,7 @@ describe("a command under a lease", () => {
     const { code, stdout, stderr } = await held.ended;
     expect(code).toBe(REFUSED);
     expect(stderr).toContain("[lease_lost]");
-    // What it had time for before it was killed is a moment, not a loop that went on.
+    // It had time for a moment before it was killed, not for a loop that went on.
     expect(stdout.length - before.length).toBeLessThan("alive\n".length * 20);
   });
 

@@ -194,7 +194,7 @@ describe("without a daemon", () => {
     const long = `/tmp/${"x".repeat(110)}`;
     const refused = await pawl(["state"], { socket: long });
     expect([refused.code, refused.stderr]).toEqual([USAGE, expect.stringContaining("107")]);
-    // What it prints goes into the command lines of other programs, which would cut it off.
+    // Its output goes into the command lines of other programs, which would cut it off.
     const printed = await pawl(["socket-path"], { socket: long });
     expect(printed).toEqual({ code: USAGE, stdout: "", stderr: expect.stringContaining("107") });
   });
@@ -696,7 +696,7 @@ describe("completion", () => {
     expect(await complete("/bin/bash", "commands", "")).toEqual(["builder"]);
     expect(await complete("/bin/bash", "commands", "--state", "")).toContain("PENDING");
     expect(await complete("/bin/bash", "commands", "builder", "--st")).toContain("--state");
-    // What comes after two dashes is somebody else's to complete.
+    // The words after two dashes are somebody else's to complete.
     expect(await complete("/bin/bash", "work", "mails", "--", "")).toEqual([]);
   });
 

@@ -164,7 +164,7 @@ describe.each(WAYS)("by %s", (way) => {
 
     const unknown = await failure(send(d, "subtract"));
     expect(unknown).toMatchObject({ code: "UNKNOWN_COMMAND", message: `${d} does not know subtract.` });
-    // What every object has is no command.
+    // A property that every object has is no command.
     expect(await failure(send(d, "constructor"))).toMatchObject({ code: "UNKNOWN_COMMAND" });
   });
 

@@ -23,7 +23,7 @@ async function client(place: Place, reconnectMs?: number): Promise<PawlClient> {
   return connected;
 }
 
-/** What a call rejects with. */
+/** The error that a call rejects with. */
 async function rejection(promise: Promise<unknown>): Promise<Error & { [detail: string]: unknown }> {
   return await promise.then(
     (result) => {

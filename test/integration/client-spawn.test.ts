@@ -250,7 +250,7 @@ function childOf(parent: number): number {
   throw new Error(`${parent} has started no process`);
 }
 
-/** Whether another process has the same pipe or terminal: Node has some pipes to itself. */
+/** True if another process has the same pipe or terminal: Node has some pipes to itself. */
 function isShared(pid: number): (target: string) => boolean {
   return (target) =>
     readdirSync("/proc")

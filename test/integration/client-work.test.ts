@@ -425,7 +425,7 @@ describe("a claim that is lost", () => {
     const began = performance.now();
     expect(await lonely.line(1)).toMatchObject({ lost: "claim_lost", reason: "not_renewed" });
     expect(performance.now() - began).toBeLessThan(2000);
-    // What was done is not lost if nobody else has taken it: the daemon has the last word.
+    // Work that was done is not lost if nobody else has taken it: the daemon has the last word.
     daemon.child.kill("SIGCONT");
     await untilDepths(pawl, q, { completed: 1 });
   });
@@ -489,7 +489,7 @@ describe("under a daemon that is started again", () => {
   test("a socket that takes connections before there is a daemon, as systemd keeps one, is waited for", async () => {
     const place = new Place();
     let daemon = await place.start();
-    // What stands for systemd: who connects waits, and is passed on once there is a daemon.
+    // A stand-in for systemd: connections wait, and are passed on once there is a daemon.
     let waiting: (() => void)[] | undefined;
     let waited = (): void => {};
     const inFront = createServer((from) => {

@@ -15,7 +15,7 @@ async function client(options: { socket?: string; reconnectMs?: number } = {}) {
   return connected;
 }
 
-/** What a call rejects with. */
+/** The error that a call rejects with. */
 async function rejection(promise: Promise<unknown>): Promise<Error & { [detail: string]: unknown }> {
   try {
     await promise;

@@ -11,7 +11,7 @@ import { pawl } from "./cli-program.js";
 const HOUR_MS = 3_600_000;
 const DAY_MS = 24 * HOUR_MS;
 const YEAR_MS = 365 * DAY_MS;
-/** What is granted or delayed for so long outlives each test. */
+/** A grant or a delay of so long outlives each test. */
 const LONG_MS = 600_000;
 const TTL_MS = 1500;
 /** How long an answer may take on a machine that is busy: far from an hour. */
@@ -99,7 +99,7 @@ class Scene {
     return Object.assign(scene, { began: this.#began });
   }
 
-  /** Whatever was given as a duration goes on by what has passed, and its end is shown by the wall clock. */
+  /** Everything given as a duration goes on by the time that has passed, and its end is shown by the wall clock. */
   async expectDurations(): Promise<void> {
     const client = this.#client;
     const { now } = await client.call("daemon.ping", {});
@@ -171,7 +171,7 @@ describe.skipIf(library === undefined)("a clock that is set", () => {
 
     place.setClock(0);
     await scene.expectDurations();
-    // What has come stays come.
+    // A time that has come stays come.
     await scene.expectNamed(byMs > 0);
     await expectTold(place, daemon, -byMs, 2);
   });

@@ -33,7 +33,7 @@ async function serving(deployment: string, max = 1): Promise<RawClient> {
   return receiver;
 }
 
-/** What has come to a connection once the daemon has answered all that was sent before. */
+/** The lines that have come to a connection once the daemon has answered all that was sent before. */
 async function arrived(receiver: RawClient): Promise<string[]> {
   await client.call("daemon.ping", {});
   await receiver.call("daemon.ping", {});
@@ -149,7 +149,7 @@ describe("the response", () => {
   const deep = "[".repeat(MAX_PAYLOAD_NESTING_LEVELS + 1) + "]".repeat(MAX_PAYLOAD_NESTING_LEVELS + 1);
   test.each([
     ['"result":1,"error":{"code":1,"message":"m"}'],
-    // What a program sends whose result is undefined.
+    // A program whose result is undefined sends this.
     ['"more":1'],
     ['"error":"boom"'],
     ['"error":null'],
@@ -185,7 +185,7 @@ describe("the response", () => {
     answer(receiver, request, { result: "second" });
     expectRefusal((await receiver.reply()).error, "invalid_request");
     expect(await answerTo(client, commandId)).toEqual({ status: "success", response: "first" });
-    // What says that something of the daemon's was no message is not answered: the two could go on for ever.
+    // A peer that says that something of the daemon's was no message is not answered: the two could go on for ever.
     receiver.send({ jsonrpc: "2.0", id: null, error: { code: -32600, message: "What?" } });
     expect(await arrived(receiver)).toEqual([]);
   });

@@ -12,7 +12,7 @@ import { type RawClient, type RawReply, Refused } from "../raw-client.js";
 
 const TRIES = process.env.PAWL_TORTURE === "1" ? 1000 : 120;
 const AT_A_TIME = 40;
-/** What comes at a certain moment is sent so long before it to so long after it. */
+/** A request for a certain moment is sent so long before it to so long after it. */
 const EARLIEST_MS = -120;
 const LATEST_MS = 15;
 const LEASE_MS = 200;

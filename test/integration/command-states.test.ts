@@ -80,7 +80,7 @@ const WAYS: Record<string, { to: CommandState; attempt: Try }> = {
   },
 };
 
-/** What comes of each try in each state: the state after it, or the refusal of a transition. */
+/** The outcome of each try in each state: the state after it, or the refusal of a transition. */
 const REFUSED = "invalid_state";
 const UNCHANGED = "unchanged";
 /** None of its own to give back, so that of another: refused before any state counts. */

@@ -211,7 +211,7 @@ describe("an idempotency key", () => {
 });
 
 describe("params and answers", () => {
-  /** What JSON.parse and JSON.stringify would change. */
+  /** JSON that JSON.parse and JSON.stringify would change. */
   const TEXT =
     '{"b":1.0, "a":12345678901234567890,"e":1e400,"s":"\\u0041\\/\\ud800\\u0000é","a":-0,"__proto__":{"x":[ ]}}';
 

@@ -27,7 +27,7 @@ test("lets new connections wait, serves those that are open, and takes up the ot
     limit: FEW_DESCRIPTORS,
   });
 
-  // What needs descriptors itself goes on.
+  // Work that needs descriptors itself goes on.
   for (let round = 0; round < 3; round += 1) {
     await first.call("daemon.backup", { path: join(directory, `backup-${round}`) });
     const { connections, memoryBytes } = await first.call("daemon.stats", {});

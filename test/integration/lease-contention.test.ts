@@ -45,7 +45,7 @@ const CONTENDER = `
     const start = performance.now();
     write("begin", asked, lease.fencingToken);
     setTimeout(() => {
-      // Whoever was stopped for so long may no longer write.
+      // A process that was stopped for so long may no longer write.
       write(performance.now() - start < Number(ttlMs) / 2 ? "end" : "late", asked, lease.fencingToken);
       send("release", "lease.release", { leaseId: lease.leaseId });
     }, Math.random() * Number(holdMs));

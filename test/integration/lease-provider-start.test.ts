@@ -1,4 +1,4 @@
-// What is loaded and refused at the start of a daemon with lease providers, and the table that is made for one.
+// Modules loaded and refused at the start of a daemon with lease providers, and the table that is made for one.
 import { spawnSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -32,7 +32,7 @@ function watchingLoads({ withoutSdk = false } = {}): { env: Record<string, strin
   return { env: { NODE_OPTIONS: `--import ${register}` }, loaded: () => readFileSync(list, "utf8") };
 }
 
-/** What only providers need of Node, and takes its time to load too. */
+/** Modules of Node that only providers need, and that take their time to load too. */
 const OF_THE_NETWORK = /^node:(https?|http2|tls|dns|readline)$/m;
 
 /** Where the AWS SDK finds no region. */

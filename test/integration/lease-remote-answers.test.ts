@@ -1,4 +1,4 @@
-// What a lease provider says, and what becomes of it: clients are told the kind of provider and a reason, the
+// The answers of a lease provider, and what becomes of them: clients are told the kind of provider and a reason, the
 // log the rest without secrets, an answer that cannot be is none, and a token that was seen is remembered.
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -215,7 +215,7 @@ test.concurrent.for([
   expect(faulty.calls.filter((call) => call === "acquire soon").length).toBeLessThanOrEqual(1000 / 50 + 1);
 });
 
-/** What a daemon says of a token: `[current, highest]`. */
+/** A daemon's answer about a token: `[current, highest]`. */
 async function checked(client: RawClient, fencingToken: number): Promise<[boolean, number]> {
   const { current, highest } = await client.call("lease.check", { name: NAME, fencingToken });
   return [current, highest];
@@ -404,7 +404,7 @@ test.concurrent("a provider that fails again and again fills no log, though it a
   const attempts = (call: string) => faulty.calls.filter((each) => each === call).length;
   const logged = (text: unknown) => ({ level: "error", msg: "the lease provider failed", text });
 
-  // What is not known to have been granted is given back, and that succeeds.
+  // A lease that may have been granted is given back, and that succeeds.
   faulty.fault = "throw acquire";
   for (const round of [1, 2]) {
     expect((await client.refusal("lease.acquire", { name: NAME, owner: OWNER })).data.kind).toBe(

@@ -28,9 +28,9 @@ const GRANTS_BETWEEN_FAULTS = 5;
 const WORKER = join(import.meta.dirname, "../workers/lease.js");
 const FAULTY = join(import.meta.dirname, "../workers/faulty-provider.js");
 
-/** What a provider stands on, as far as it can be made to fail. */
+/** The store of a provider, as far as it can be made to fail. */
 interface Ground {
-  /** What the daemons are configured with. */
+  /** The specification that the daemons are configured with. */
   readonly specification: string;
   /** Ends it, starts it again. */
   restart(): Promise<void>;
@@ -219,7 +219,7 @@ for (const [kind, { there, make }] of Object.entries(GROUNDS)) {
         whileHeld(async (camp, owner) => {
           const child = camp.holders.get(owner) as ChildProcess;
           camp.holders.delete(owner);
-          // What it still writes after this line counts for nothing.
+          // Anything that it writes after this line counts for nothing.
           appendFileSync(log, `kill ${owner}\n`);
           child.kill("SIGKILL");
           await once(child, "exit");
@@ -278,7 +278,7 @@ for (const [kind, { there, make }] of Object.entries(GROUNDS)) {
       process.stdout.write(`${kind}: ${words.join(", ")}; highest token ${highest}\n`);
     }
     for (const { daemon } of camps) {
-      // What the provider's failing makes them say, and no defects.
+      // Refusals because the provider fails, and no defects.
       expect(daemon.log.filter(({ level }) => !["info", "warn"].includes(level))).toEqual([]);
     }
   });

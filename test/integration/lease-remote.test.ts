@@ -228,10 +228,10 @@ test.concurrent.for(["fail", "hang", "throw"])(
         retryable: true,
         provider: "custom",
       });
-      // What went wrong inside stays in the log.
+      // The provider's own error stays in the log.
       expect(message).not.toContain("node:");
     }
-    // What it has and what is told by the record alone goes on.
+    // Leases that it has, and answers by the record alone, go on.
     expect((await a.call("lease.list", {})).leases.map((each) => each.name)).toEqual(["out/held"]);
     expect(await a.call("sequence.next", { type: "FR" })).toMatchObject({ id: "FR-001" });
     // A method that throws is a defect of the provider, and says nothing of whether it can be reached.

@@ -417,7 +417,7 @@ test("leases, tokens and what ends with a connection over a restart", async () =
   const after = await place.connect();
   const shown = (await after.call("lease.get", { name: "kept" })).lease;
   expect(shown).toMatchObject({ fencingToken: kept.fencingToken, expiresAt: kept.expiresAt });
-  // What ended with its connection can be renewed for a moment, on a new one, and then ends with that.
+  // A lease that ended with its connection can be renewed for a moment, on a new one, and then ends with that.
   const grace = (await after.call("lease.get", { name: "bound" })).lease?.remainingMs as number;
   expect(grace).toBeGreaterThan(0);
   expect(grace).toBeLessThanOrEqual(5000);

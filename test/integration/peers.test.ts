@@ -1,4 +1,4 @@
-// Who connects, as the kernel tells it.
+// The peers that connect, as the kernel tells of them.
 import { spawnSync } from "node:child_process";
 import { chmodSync } from "node:fs";
 import { METHODS, type Result } from "@pawl/protocol";

@@ -1,4 +1,4 @@
-// Who may connect, and read what a daemon keeps: from the first instant on (spec: operations.md, pawld).
+// Permissions to connect, and to read what a daemon keeps, from the first instant on (spec: operations.md, pawld).
 import { spawnSync } from "node:child_process";
 import {
   chmodSync,

@@ -1,4 +1,4 @@
-// Who a node is: its key, the file that its database is in, and what happens when one of them is another.
+// The identity of a node: its key, the file that its database is in, and what happens when one of them is another.
 
 import { createPrivateKey, createPublicKey, generateKeyPairSync } from "node:crypto";
 import {

@@ -1,4 +1,4 @@
-// What nodes give each other: heads, changes, and what is taken in or refused.
+// Nodes give each other heads and changes, and take them in or refuse them.
 import { copyFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Result } from "@pawl/protocol";
@@ -221,7 +221,7 @@ describe("changes", () => {
     for (let more = true; more; ) {
       const known = got.length === 0 ? [] : [headOf(got.at(-1) as SignedChange)];
       const page = await client.call("pipeline.changes", { heads: known });
-      // What was given must be takeable in one line.
+      // Changes that were given must be takeable in one line.
       expect(
         Buffer.byteLength(
           JSON.stringify({
@@ -260,7 +260,7 @@ describe("changes", () => {
     expect(await lacking(client, trunk[2] as SignedChange)).not.toContain(hashOf(trunk[1] as SignedChange));
     const all = [...trunk, left[2], right[0], other].map((change) => change as SignedChange);
     expect(await lacking(client, ...all)).toHaveLength(1);
-    // Whatever the order, another node comes to the same.
+    // In any order another node comes to the same.
     const twin = await newNode(author);
     const { changes } = await client.call("pipeline.changes", { heads: [] });
     const shuffled = [

@@ -28,7 +28,7 @@ function randomOf(seed: number): (below: number) => number {
 const random = randomOf(SEED);
 const pick = <T>(from: readonly T[]): T => from[random(from.length)] as T;
 
-/** What was acknowledged and may not be lost. */
+/** Writes that were acknowledged and may not be lost. */
 const acknowledged = new Set<string>();
 const seen = { deletes: 0, increments: 0, kills: 0, restores: 0, lostAlone: 0, newLogs: 0, brokenSyncs: 0 };
 

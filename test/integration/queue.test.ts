@@ -242,7 +242,7 @@ test("a poison batch is dead after its attempts, which is logged, and the queue 
 
 describe("payloads are kept byte for byte", () => {
   const daemon = sharedDaemon();
-  /** What a parser and a serializer would change. */
+  /** JSON that a parser and a serializer would change. */
   const ODD = [
     "1.0",
     "1e400",

@@ -1,4 +1,4 @@
-// What a claim or lease that ends with its connection is given to be renewed after a restart (spec: queue.md, Rules).
+// The time for a claim or lease that ends with its connection to be renewed after a restart (spec: queue.md, Rules).
 import { expect, test } from "vitest";
 import { Place } from "../daemon.js";
 

@@ -315,7 +315,7 @@ describe("requestId", () => {
     const first = await client.call("sequence.next", { type, requestId });
     expect(first.seq).toBe(1);
     expect(await other.call("sequence.next", { type, requestId })).toEqual(first);
-    // What differs only in case is the same request.
+    // Types that differ only in case are the same request.
     expect(await client.call("sequence.next", { type: type.toLowerCase(), requestId })).toEqual(first);
     const block = await client.call("sequence.reserve", { type, count: 5, requestId: `${requestId}, block` });
     expect(block).toMatchObject({ first: 2, last: 6 });

@@ -1,11 +1,11 @@
-// What daemon.stats counts is what is there, whatever has happened and however the daemon was started.
+// daemon.stats counts what is there, after any history and any kind of start.
 import { join } from "node:path";
 import Database from "better-sqlite3";
 import { expect, test } from "vitest";
 import { Place } from "../daemon.js";
 import { RawClient } from "../raw-client.js";
 
-/** What the tables hold. */
+/** The counts of the tables. */
 function counted(path: string): object {
   const database = new Database(path, { readonly: true });
   const count = (from: string): number =>
@@ -55,7 +55,7 @@ async function use(client: RawClient): Promise<void> {
   for (const storyId of ["A", "B", "C"]) await client.call("pipeline.write", { storyId, stage: "1_backlog" });
   await client.call("pipeline.delete", { storyId: "B" });
   await client.call("pipeline.write", { storyId: "A", stage: "2_current" });
-  // What is undone does not count.
+  // A change that is undone does not count.
   const calls = [
     { method: "queue.enqueue", params: { queue: "a", payloads: [1] } },
     { method: "lease.acquire", params: { name: "undone", owner: "o" } },

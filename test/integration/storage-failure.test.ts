@@ -1,4 +1,4 @@
-// What happens when the disk is full and when it fails, with real file systems and real system calls.
+// The disk is full, or fails: with real file systems and real system calls.
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { closeSync, openSync, rmSync, writeSync } from "node:fs";
 import { join } from "node:path";

@@ -1,4 +1,4 @@
-// What the daemon tells its supervisor and takes from it (sd_notify(3), sd_listen_fds(3)), without systemd itself.
+// The daemon and its supervisor (sd_notify(3), sd_listen_fds(3)), without systemd itself.
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import {
@@ -104,7 +104,7 @@ test.runIf(hasSocat)("the signs of life are those of the event loop", async () =
   await supervisor.told(/^WATCHDOG=1$/, 2);
   daemon.child.kill("SIGSTOP");
   while (!/^State:\s+T/m.test(readFileSync(`/proc/${daemon.pid}/status`, "utf8")));
-  // What was sent before it stood still arrives first.
+  // Messages of before it stood still arrive first.
   await new Promise((resolve) => setTimeout(resolve, 100));
   const before = supervisor.lines.length;
   await new Promise((resolve) => setTimeout(resolve, 200));
@@ -256,7 +256,7 @@ test("SIGHUP takes over what can be changed, also for those who are connected", 
   await reload(daemon, file, "allow-uid = [");
   const failed = daemon.log.at(-1);
   expect(failed).toMatchObject({ level: "error", msg: expect.stringContaining("the former one stays") });
-  // Whoever had it read again by a signal finds the reason in the status, as long as it stands.
+  // An operator who had it read again by a signal finds the reason in the status, as long as it stands.
   await supervisor?.told(
     /^STATUS=Serving \d connections?; on its former options: The config file .* cannot be read/,
   );

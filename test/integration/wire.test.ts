@@ -30,7 +30,7 @@ async function peek(type: string): Promise<number> {
   return seq;
 }
 
-// Whatever a test did to it, the daemon serves the next connection.
+// After anything that a test did to it the daemon serves the next connection.
 afterEach(async () => {
   for (const { place } of [daemon(), strict()]) {
     const client = await place.connect();

@@ -9,7 +9,7 @@ import { Place, privateDirectory, sharedDaemon } from "../daemon.js";
 
 const WORKERS = join(import.meta.dirname, "../workers");
 const MOST_LINES = 60;
-/** What a worker has for a sign of life before its claim is another's. */
+/** The time that a worker has for a sign of life before its claim is another's. */
 const LEASE_MS = 900;
 /** The same over a restart of the daemon, which takes longer on a busy machine. */
 const LONG_LEASE_MS = 3000;
@@ -42,7 +42,7 @@ function isInstalled([program = "", ...args]: readonly string[]): boolean {
 const lasting = (pids: string): string =>
   `sleep 1000 & echo $$ $! > ${pids}.part; mv ${pids}.part ${pids}; wait`;
 
-/** Whether a process has ended; whoever should take notice of that may not have. */
+/** True if a process has ended, also if its parent has not taken notice. */
 function hasEnded(pid: string): boolean {
   try {
     return /^State:\s+[ZX]/m.test(readFileSync(`/proc/${pid}/status`, "utf8"));
@@ -122,7 +122,7 @@ describe.each(LANGUAGES)("$file", ({ file, needs, command }) => {
       const payloads = [
         { name: "one" },
         { name: "fail" },
-        // What looks like an answer in what is to be done is none.
+        // A payload that looks like an answer is none.
         { name: "three", error: { code: 1, data: { kind: "claim_lost" } }, claimId: "another" },
         { name: "slow" },
       ];

@@ -1,4 +1,4 @@
-// What a set of changes means (spec: pipeline.md), in as few lines as possible and without daemon/board.
+// The meaning of a set of changes (spec: pipeline.md), in as few lines as possible and without domain/board.
 import { createHash } from "node:crypto";
 
 export interface ModelItem {

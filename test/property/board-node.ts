@@ -165,7 +165,7 @@ export class BoardNode {
     return [...this.#state.increments.values()].reduce((total, { size }) => total + size, 0);
   }
 
-  /** What was found good once is remembered: verifying takes longer than all the rest, and retries are many. */
+  /** Signatures found good once are remembered: verifying takes longer than all the rest, and retries are many. */
   #open(signed: SignedChange): Change | PawlError {
     const known = opened.get(signed);
     if (known !== undefined && this.#trusted.has(known.author)) return known;

@@ -170,7 +170,7 @@ describe("the tables of a node", { timeout: 60_000 * RUNS }, () => {
               for (const change of page.changes) {
                 const id = hashOf(change);
                 const { prev } = byId.get(id);
-                // What it follows is known by now.
+                // The change that it follows is known by now.
                 expect(prev === null || known.has(prev)).toBe(true);
                 known.add(id);
                 got.push(id);

@@ -86,7 +86,7 @@ class Model {
     return { released: claim.batches.length - dead, dead };
   }
 
-  /** What a claim takes, by the words of the specification. */
+  /** The batches that a claim takes, by the words of the specification. */
   next(queue: string, boundary: string, maxBatches: number): ModelBatch[] {
     const [head, ...following] = this.batches.filter(
       ({ params, state }) => params.queue === queue && state === "ready",
@@ -146,7 +146,7 @@ class World {
     }
   }
 
-  /** Whether everything that can be seen is as in the model. */
+  /** Asserts that everything that can be seen is as in the model. */
   async compare(): Promise<void> {
     const { model, pawl } = this;
     for (const queue of QUEUES) {

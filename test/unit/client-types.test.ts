@@ -1,4 +1,4 @@
-// What the compiler makes of calls; checked by `tsc -p test`, since at run time nothing of it is left.
+// The types of calls; checked by `tsc -p test`, since at run time nothing of it is left.
 import type { ConnectOptions, connect, NotificationParams, Params, PawlClient, Result } from "@pawl/client";
 import { describe, expectTypeOf, test } from "vitest";
 

@@ -13,7 +13,7 @@ beforeEach(() => {
   time = new Clocks();
 });
 
-/** What the database keeps of a clock that has just written it. */
+/** The time that the database keeps of a clock that has just written it. */
 function keep(clock: Clock): KeptTime {
   const kept = clock.toKeep(clock.read());
   if (kept === undefined) throw new Error("what is kept will do");

@@ -117,7 +117,7 @@ describe("layers", () => {
     expect(refusal(["--lease-provider", "*=local"], {}, "lease-provider = ['a']")).toMatch(
       /^lease-provider in /,
     );
-    // What belongs together is looked at as it comes out in the end.
+    // Options that belong together are judged as they come out in the end.
     const env = { PAWL_MODE: "distributed", PAWL_NODE_ID: "7" };
     expect(read(["--node-id", "8"], env).mode).toEqual({ kind: "distributed", nodeId: 8 });
   });

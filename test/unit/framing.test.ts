@@ -5,7 +5,7 @@ import { describe, expect, test } from "vitest";
 
 const LIMIT_BYTES = 16;
 
-/** What comes out of a stream: lines as text, whether it ended by one too long, and whether a line was cut off. */
+/** The output of a stream: lines as text, whether it ended by one too long, and whether a line was cut off. */
 interface Outcome {
   lines: string[];
   tooLong: boolean;

@@ -5,7 +5,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { JsonSyntax } from "../../daemon/dist/json/syntax.js";
 
-/** Whether bytes are one JSON text, when they come in pieces that end at these places. */
+/** True if bytes are one JSON text, when they come in pieces that end at these places. */
 function accepts(bytes: Uint8Array, cuts: readonly number[] = [], restart = false): boolean {
   let syntax = new JsonSyntax();
   let from = 0;

@@ -1,4 +1,4 @@
-// What is believed of a lease provider's answers, and what is logged of its failures. The rest is tested at the socket:
+// The answers of a lease provider that are believed, and failures that are logged. The rest is tested at the socket:
 // test/integration/lease-remote-answers.test.ts.
 import { expect, test } from "vitest";
 import type { Acquired, AcquireRequest, LeaseProvider } from "../../daemon/dist/index.js";

@@ -1,4 +1,4 @@
-// What the scripts of the repository say to who runs them for the first time.
+// The scripts of the repository, run for the first time.
 import { spawnSync } from "node:child_process";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { delimiter, join } from "node:path";

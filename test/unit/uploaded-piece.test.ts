@@ -13,7 +13,7 @@ function piece(bytes: Buffer, offset: number): UploadedPiece {
   return new UploadedPiece(Buffer.from(bytes.toString("base64")), { commandId: COMMAND, offset });
 }
 
-/** What the check of a text says that follows another, or the place where it says no. */
+/** The saved check of a text that follows another, or the place where it fails. */
 function checked(before: Uint8Array, bytes: Buffer): Buffer | number {
   const syntax = before.length === 0 ? new JsonSyntax() : JsonSyntax.restore(before);
   return syntax.take(bytes) ?? Buffer.from(syntax.save());

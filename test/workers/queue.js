@@ -1,7 +1,7 @@
 // A worker over the raw socket: claims one batch after the other, pretends to work on it, and completes it. To a
 // log that it shares with others it appends, one write per line, what it does with which batch under which token:
 // `begin` and `end` of the work, `done` once the daemon has confirmed the completion, `lost` if it was refused.
-// It connects again whenever the daemon goes away, and ends when it is killed.
+// The worker connects again whenever the daemon goes away, and ends when it is killed.
 //
 //   node queue.js SOCKET QUEUE LOG LEASE_MS MOST_WORK_MS
 import { openSync, writeSync } from "node:fs";
@@ -27,7 +27,7 @@ for (;;) {
   const claim = reply?.result?.claim;
   if (!claim) continue;
   const what = [claim.batches[0].enqueueSeq, claim.fencingToken];
-  // Whoever has been stopped for so long must not touch anything any more.
+  // A worker that was stopped for so long must not touch anything any more.
   const isHeld = () => performance.now() - askedAt < Number(leaseMs) / 2;
   if (!isHeld()) continue;
   write("begin", ...what);

@@ -11,7 +11,7 @@ const DATABASE_FILE = "pawl.db";
 /** So that the indexes whose keys come in no order are in memory while they are written. */
 const CACHE_KIBIBYTES = 512 * 1024;
 
-/** What the report says of it. */
+/** The text of the report about it. */
 export const HOW =
   "Rows kept or waiting before the start: the daemon made the first; it was stopped, one INSERT ... SELECT for each table made the others from that, with ids and times of their own, and it was started again.";
 

@@ -40,7 +40,7 @@ export const postgresql = {
   version: () =>
     execFileSync(found("postgres"), ["--version"], { encoding: "utf8" }).split(" ")[2]?.trim() ?? "?",
   async start(directory) {
-    // It refuses to run as root, as whom CI often runs.
+    // PostgreSQL refuses to run as root, as whom CI often runs.
     const owner = process.getuid?.() === 0 ? postgresUser() : undefined;
     const data = path.join(directory, "data");
     mkdirSync(data, { mode: 0o700 });
