@@ -24,6 +24,7 @@ export {
   CommandError,
   type CommandHandlers,
   type PullOptions,
+  type PushOptions,
   type ReceivedCommand,
   type ServeOptions,
 } from "./deployment/receive.js";

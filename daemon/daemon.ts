@@ -3,6 +3,7 @@ import { refuse } from "@pawl/protocol/errors";
 import type { Logger } from "pino";
 import type { Config } from "./config/config.js";
 import { reloaded } from "./config/reload.js";
+import { EXECUTION_TIME } from "./domain/command/ends.js";
 import { ENDINGS } from "./domain/ends.js";
 import { countAtStart } from "./domain/gauges.js";
 import { Ends } from "./grants/ends.js";
@@ -166,7 +167,8 @@ export class Daemon {
       onSpaceChange: () => this.#tellStatusSoon(),
       notify: (number, method, params) => {
         const told = this.#connections.get(number)?.notify(method, params) ?? false;
-        if (told && method === "command.cancelled") this.#commandPush.ended(number, commandOf(params));
+        const tells = told && method === "command.cancelled";
+        if (tells && hasEnded(params)) this.#commandPush.ended(number, commandOf(params));
       },
       broken: (error) => void this.#endBroken(error),
     });
@@ -359,6 +361,11 @@ export class Daemon {
   exitAtOnce(code: number): void {
     this.#kernel?.exit(code);
   }
+}
+
+/** A command whose delivery took too long may be answered yet, and until then counts as one that its receiver has. */
+function hasEnded(params: object): boolean {
+  return (params as NotificationParams<"command.cancelled">).reason !== EXECUTION_TIME;
 }
 
 function commandOf(params: object): string {

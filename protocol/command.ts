@@ -1,10 +1,13 @@
 import { z } from "zod";
 import { deployment, model, name, projectId } from "./deployment.js";
 import {
+  DEFAULT_COMMAND_ATTEMPTS,
+  DEFAULT_PUSH_EXECUTION_MS,
   MAX_ANSWER_CODE_LENGTH,
   MAX_COMMAND_ATTEMPTS,
   MAX_COMMAND_DELAY_MS,
   MAX_COMMAND_TTL_MS,
+  MAX_EXECUTION_MS,
   MAX_LEASED_COMMANDS,
   MAX_NOTE_LENGTH,
   MAX_PARAMS_PIECE_BYTES,
@@ -47,6 +50,7 @@ const attempt = integer.min(1).meta({
   description: "1 at first; goes up each time a delivery ends without an answer.",
 });
 const sizeBytes = integer.meta({ description: "Bytes of the JSON text, in UTF-8." });
+const executionMs = z.int().min(1).max(MAX_EXECUTION_MS);
 const base64 = z.string().meta({ description: "Base64.", contentEncoding: "base64" });
 
 const command = z.strictObject({
@@ -59,6 +63,9 @@ const command = z.strictObject({
   attempt,
   maxAttempts: integer.meta({ description: "0 for no limit." }),
   deadline: instant.nullable(),
+  executionMs: duration.nullable().meta({
+    description: "How long one delivery may take; null if the command says nothing.",
+  }),
   createdAt: instant,
   dispatchedAt: instant.nullable().meta({ description: "When it was last handed to a receiver." }),
   completedAt: instant.nullable(),
@@ -72,7 +79,9 @@ const command = z.strictObject({
     .strictObject({
       owner,
       pid: integer.nullable().meta({ description: "The receiver's process, as the kernel told." }),
-      expiresAt: instant.nullable().meta({ description: "Null for a push: it lasts as its connection." }),
+      expiresAt: instant.nullable().meta({
+        description: "When it ends unless it is renewed; of a push, which cannot be renewed, at the latest.",
+      }),
       remainingMs: duration.nullable(),
     })
     .optional()
@@ -88,6 +97,9 @@ const envelope = z.strictObject({
   command: name,
   attempt,
   deadline: instant.nullable(),
+  executionMs: duration.nullable().meta({
+    description: "How long this delivery lasts at most, whatever is renewed; null for no limit.",
+  }),
   params: json.meta({
     description:
       "Any JSON value. Parameters that were uploaded and are larger than `inlineMaxBytes` are {$upload: {sizeBytes}}, to be read with command.params.",
@@ -112,7 +124,7 @@ export const COMMAND = noun("command", {
     create: method({
       summary: "Send a command to a deployment, whose receivers need not be there",
       description:
-        "With an idempotencyKey, the first command with the same deployment, command and key is returned if its content (params, or the size announced for them) is the same. A deadline that has passed gives a command that is EXPIRED.",
+        "With an idempotencyKey, the first command with the same deployment, command and key is returned if its content (params, or the size announced for them, maxAttempts and executionMs, as they were given) is the same. A deadline that has passed gives a command that is EXPIRED.",
       params: z.strictObject({
         deployment,
         command: name,
@@ -124,9 +136,18 @@ export const COMMAND = noun("command", {
           description: "The deadline, counted from now. Not both.",
         }),
         idempotencyKey: label.optional(),
-        maxAttempts: z.int().min(0).max(MAX_COMMAND_ATTEMPTS).default(0).meta({
-          description: "After so many deliveries without an answer it is FAILED; 0 for no limit.",
+        executionMs: executionMs.optional().meta({
+          description:
+            "How long one delivery may take: past it the delivery ends as if its lease had, whatever is renewed.",
         }),
+        maxAttempts: z
+          .int()
+          .min(0)
+          .max(MAX_COMMAND_ATTEMPTS)
+          .optional()
+          .meta({
+            description: `After so many deliveries without an answer it is FAILED, 0 for no limit; ${DEFAULT_COMMAND_ATTEMPTS} if not given.`,
+          }),
         upload: z
           .strictObject({ sizeBytes: z.int().min(1).max(MAX_UPLOAD_BYTES) })
           .optional()
@@ -198,7 +219,7 @@ export const COMMAND = noun("command", {
     renew: method({
       summary: "Keep a command for longer",
       description:
-        "No lease outlives the deadline of its command, which is then what is reported. With `lease_lost`, stop: details say what became of the command ({commandId, state, reason}), and for a cancelled one the words of whoever cancelled it.",
+        "No lease outlives the deadline of its command, nor its `executionMs`; then that is what is reported. With `lease_lost`, stop: details say what became of the command ({commandId, state, reason}), and for a cancelled one the words of whoever cancelled it.",
       params: z.strictObject({ leaseId, leaseMs }),
       result: z.strictObject({ leaseExpiresAt: instant, remainingMs: duration }),
       writes: true,
@@ -225,7 +246,7 @@ export const COMMAND = noun("command", {
     respond: method({
       summary: "Answer a command; the first answer with the live lease wins",
       description:
-        "`accepted: false` for a command that is final already. `lease_lost` when another delivery is under way, `invalid_state` when none is.",
+        "`accepted: false` for a command that is final already. An answer whose delivery has ended otherwise than by command.release is accepted as long as no other came after it. `lease_lost` when another delivery is under way, `invalid_state` when none is that could be answered.",
       params: z.strictObject({ commandId, leaseId, response }),
       result: z.strictObject({ state, accepted: z.boolean() }),
       writes: true,
@@ -318,7 +339,7 @@ export const COMMAND = noun("command", {
     serve: method({
       summary: "Have the commands of a deployment sent to this connection as requests",
       description:
-        "From then on the daemon sends `command.execute` requests on this connection; the JSON-RPC response to each is the answer to the command. Again for the same deployment changes owner and max; with max 0 nothing more is sent. It ends with the connection.",
+        "From then on the daemon sends `command.execute` requests on this connection; the JSON-RPC response to each is the answer to the command. Again for the same deployment changes owner and max; with max 0 nothing more is sent. It ends with the connection. Past `executionMs` a delivery ends, and the connection is told by command.cancelled; until it has answered that counts against max.",
       params: z.strictObject({
         deployment,
         owner,
@@ -326,12 +347,22 @@ export const COMMAND = noun("command", {
           description:
             "How many it may have at a time. One that was cancelled or has expired counts no more once command.cancelled is sent, whether or not it is answered.",
         }),
+        executionMs: executionMs.default(DEFAULT_PUSH_EXECUTION_MS).meta({
+          description: "How long one delivery of a command that says nothing of it may take.",
+        }),
       }),
       result: z.strictObject({ deployment }),
       writes: true,
       repeatable: false,
       transactable: false,
       errors: ["exhausted"],
+      examples: [
+        {
+          name: "Two at a time, each for up to an hour",
+          params: { deployment: "builder", owner: "builder-1", max: 2, executionMs: 3_600_000 },
+          result: { deployment: "builder" },
+        },
+      ],
     }),
   },
   requests: {
@@ -340,7 +371,7 @@ export const COMMAND = noun("command", {
       summary: "Carry out a command",
       description:
         "`result` makes the command SUCCEEDED with it. `error` makes it FAILED: its code is `data.code` if that is a string, with `data.details`; else the number, with `data`.",
-      params: envelope,
+      params: envelope.extend({ leaseId }),
       result: json,
       writes: true,
       repeatable: false,
@@ -355,7 +386,8 @@ export const COMMAND = noun("command", {
       params: z.strictObject({
         commandId,
         reason: z.string().nullable().meta({
-          description: "In the words of whoever cancelled it; EXPIRED for a deadline that has passed.",
+          description:
+            "In the words of whoever cancelled it; EXPIRED for a deadline that has passed; EXECUTION_TIME for a delivery that took longer than it may, and may be answered late.",
         }),
       }),
     }),

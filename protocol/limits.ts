@@ -100,6 +100,10 @@ export const MAX_SERVED_COMMANDS = 100;
 /** Deployments that one connection serves. */
 export const MAX_SERVED_DEPLOYMENTS = 1000;
 export const MAX_COMMAND_ATTEMPTS = 1_000_000;
+export const DEFAULT_COMMAND_ATTEMPTS = 20;
+/** How long one delivery of a command may take; if nobody says, one that is pushed. */
+export const MAX_EXECUTION_MS = 365 * 24 * 60 * 60 * 1000;
+export const DEFAULT_PUSH_EXECUTION_MS = 900_000;
 export const MAX_COMMAND_TTL_MS = 10 * 365 * 24 * 60 * 60 * 1000;
 export const MAX_COMMAND_DELAY_MS = 30 * 24 * 60 * 60 * 1000;
 /** Of an error that answers a command. */

@@ -22,6 +22,11 @@ const send = command({
   options: {
     wait: { type: "duration", describe: "Wait so long for the answer, and print it", default: "not at all" },
     ttl: { type: "duration", describe: "It expires unless it is answered in so long", default: "never" },
+    "execution-time": {
+      type: "duration",
+      describe: "How long one delivery may take",
+      default: "as the receiver says",
+    },
     key: {
       type: "text",
       value: "TEXT",
@@ -30,7 +35,7 @@ const send = command({
     "max-attempts": {
       type: "number",
       describe: "Deliveries without an answer before it has failed",
-      default: "no limit",
+      default: "20; 0 for no limit",
     },
   },
   details:
@@ -48,11 +53,13 @@ const send = command({
   ],
   async run(args, { connect, output, stdin }) {
     const { deployment, command: name, wait, ttl, key, "max-attempts": maxAttempts } = args;
+    const { "execution-time": executionMs } = args;
     const text = args.params === "-" ? await readAll(stdin) : args.params;
     const params = text === undefined ? null : new JsonText(checkedJson("PARAMS", text));
     const client = await connect();
     const created = await client.commands.create(deployment, name, params, {
       ...(ttl === undefined ? {} : { ttlMs: ttl }),
+      ...(executionMs === undefined ? {} : { executionMs }),
       ...(key === undefined ? {} : { idempotencyKey: key }),
       ...(maxAttempts === undefined ? {} : { maxAttempts }),
     });

@@ -5,7 +5,7 @@ import { JsonText } from "../connection/json-text.js";
 import { CommandError, type ReceivedCommand } from "../deployment/receive.js";
 import { CannotRun } from "../process/program.js";
 import { failureOf, killAfterMs, type Performed, RunningCommands } from "../process/running-commands.js";
-import { command } from "../terminal/command.js";
+import { command, UsageError } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
 import { clockTime, duration } from "../terminal/quantities.js";
 import { printable } from "../terminal/text.js";
@@ -34,6 +34,11 @@ const serve = command({
       describe: "With --pull: how long one outlives the last sign of life",
       default: "30s",
     },
+    "execution-time": {
+      type: "duration",
+      describe: "How long a command may take, unless it says itself; without --pull only",
+      default: "15m",
+    },
     grace: { type: "duration", describe: "What a running command has to end after SIGTERM", default: "10s" },
     owner: {
       type: "text",
@@ -43,7 +48,7 @@ const serve = command({
     },
   },
   details:
-    "For each command sent to the deployment the program is run, with the params as JSON on its standard input. Exit code 0 answers with its standard output, as JSON if it is JSON and else as text; anything else answers with an error of the code EXIT_<code> and the last line of standard error. It is ended (TERM, then KILL) when the command is cancelled or expires or when its lease is lost, and killed when pawl is. SIGTERM ends pawl: what is not finished in time is delivered anew. The program finds PAWL_COMMAND, PAWL_COMMAND_ID, PAWL_DEPLOYMENT, PAWL_ATTEMPT and PAWL_DEADLINE in its environment.",
+    "For each command sent to the deployment the program is run, with the params as JSON on its standard input. Exit code 0 answers with its standard output, as JSON if it is JSON and else as text; anything else answers with an error of the code EXIT_<code> and the last line of standard error. It is ended (TERM, then KILL) when the command is cancelled or expires, when it takes longer than it may or when its lease is lost, and killed when pawl is. SIGTERM ends pawl: what is not finished in time is delivered anew. The program finds PAWL_COMMAND, PAWL_COMMAND_ID, PAWL_DEPLOYMENT, PAWL_ATTEMPT and PAWL_DEADLINE in its environment.",
   examples: [
     [
       `pawl serve builder -- sh -c 'make "$(jq -r .ref)" >&2 && echo "{\\"ok\\": true}"'`,
@@ -54,6 +59,10 @@ const serve = command({
   async run(args, { connect, output }) {
     const client = await connect();
     const { deployment, "--": program, lease: leaseMs = DEFAULT_LEASE_MS } = args;
+    const { "execution-time": executionMs } = args;
+    if (executionMs !== undefined && args.pull) {
+      throw new UsageError("--execution-time is of commands that are pushed. Leave it or --pull out.");
+    }
     const running = new RunningCommands(args.grace ?? DEFAULT_GRACE_MS);
     const receiver = new Receiver(program, leaseMs, client.socketPath, running, output);
     const handlers = every((_params: unknown, received: ReceivedCommand) => receiver.carryOut(received));
@@ -69,7 +78,10 @@ const serve = command({
     try {
       const handle = args.pull
         ? client.commands.pull(deployment, handlers, { ...options, leaseMs })
-        : client.commands.serve(deployment, handlers, options);
+        : client.commands.serve(deployment, handlers, {
+            ...options,
+            ...(executionMs === undefined ? {} : { executionMs }),
+          });
       await handle.done;
     } finally {
       running.close();

@@ -122,6 +122,7 @@ export class Received implements ReceivedCommand {
   readonly command: string;
   readonly attempt: number;
   readonly deadline: number | null;
+  readonly executionMs: number | null;
   readonly signal: AbortSignal;
   paramsText: () => string;
 
@@ -131,6 +132,7 @@ export class Received implements ReceivedCommand {
     this.command = envelope.command;
     this.attempt = envelope.attempt;
     this.deadline = envelope.deadline;
+    this.executionMs = envelope.executionMs;
     this.signal = signal;
     this.paramsText = paramsText;
   }

@@ -5,7 +5,7 @@ import type { Connection } from "../connection/connection.js";
 import type { WorkHandle } from "../work/worker-pool.js";
 import { pull } from "./pull.js";
 import { serve } from "./push.js";
-import type { AnyContract, CommandContract, CommandHandlers, PullOptions, ServeOptions } from "./receive.js";
+import type { AnyContract, CommandContract, CommandHandlers, PullOptions, PushOptions } from "./receive.js";
 import { answerOf, create, type SendOptions, send } from "./send.js";
 
 /** A deployment whose commands are known to the compiler. */
@@ -71,7 +71,7 @@ export interface Commands {
   serve<C extends CommandContract<C> = AnyContract>(
     deployment: string,
     handlers: CommandHandlers<NoInfer<C>>,
-    options?: ServeOptions,
+    options?: PushOptions,
   ): WorkHandle;
 }
 
@@ -90,7 +90,7 @@ export function commandsOf(connection: Connection): Commands {
     }),
     pull: (deployment: string, handlers: Parameters<typeof pull>[2], options?: PullOptions) =>
       pull(connection, deployment, handlers, options),
-    serve: (deployment: string, handlers: Parameters<typeof serve>[2], options?: ServeOptions) =>
+    serve: (deployment: string, handlers: Parameters<typeof serve>[2], options?: PushOptions) =>
       serve(connection, deployment, handlers, options),
   };
   return commands as Commands;

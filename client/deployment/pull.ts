@@ -71,8 +71,8 @@ class PullReceiver {
     const { lease, text } = taken;
     const { leaseId, commandId, envelope } = lease;
     const grant = this.#hold(taken);
-    // At its deadline the daemon tells that the command has ended, and its handler is told.
-    const leftMs = untilDeadlineMs(lease);
+    // At its deadline, or when it has taken too long, the daemon tells that it has ended, and its handler is told.
+    const leftMs = Math.min(untilDeadlineMs(lease), envelope.executionMs ?? Number.POSITIVE_INFINITY);
     const atDeadline = leftMs < MAX_TIMER_MS ? setTimeout(() => grant.check(), leftMs + 1) : undefined;
     const received = new Received(envelope, grant.signal, () => textsAt(text, PARAMS)[0] as string);
     const connection = this.#connection;

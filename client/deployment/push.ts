@@ -21,10 +21,16 @@ import {
   Received,
 } from "./carry-out.js";
 import { HandlerSlots } from "./handler-slots.js";
-import type { Handlers, ServeOptions } from "./receive.js";
+import type { Handlers, PushOptions } from "./receive.js";
 
 /** The JSON-RPC code of an answer that is an error; programs match on `data.code`. */
 const ANSWERED_WITH_ERROR = 1;
+/** What the daemon says of a delivery that takes longer than it may, and what a handler is told then. */
+const EXECUTION_TIME = "EXECUTION_TIME";
+const OVERLONG = "overlong";
+
+type PushedEnvelope = Envelope & { readonly leaseId: string };
+
 /** Where the params are in a `command.execute`. */
 const PARAMS = ["params", "params"];
 
@@ -33,7 +39,7 @@ export function serve(
   connection: Connection,
   deployment: string,
   handlers: Handlers,
-  options: ServeOptions = {},
+  options: PushOptions = {},
 ): WorkHandle {
   const receiver = RECEIVERS.get(connection) ?? new PushReceiver(connection);
   RECEIVERS.set(connection, receiver);
@@ -50,7 +56,7 @@ class PushReceiver {
   constructor(connection: Connection) {
     this.#connection = connection;
     connection.handle("command.execute", (params, line) =>
-      this.#execute(params as unknown as Envelope, () => textsAt(line, PARAMS)[0] as string),
+      this.#execute(params as unknown as PushedEnvelope, () => textsAt(line, PARAMS)[0] as string),
     );
     connection.on("command.cancelled", (params) => {
       const notification = params as NotificationParams<"command.cancelled">;
@@ -66,7 +72,7 @@ class PushReceiver {
     });
   }
 
-  serve(deployment: string, handlers: Handlers, options: ServeOptions): WorkHandle {
+  serve(deployment: string, handlers: Handlers, options: PushOptions): WorkHandle {
     if (this.#served.has(deployment)) {
       throw new PawlError("invalid_params", `This client serves ${JSON.stringify(deployment)} already.`);
     }
@@ -76,7 +82,7 @@ class PushReceiver {
     return served;
   }
 
-  #execute(envelope: Envelope, text: () => string): Promise<unknown> {
+  #execute(envelope: PushedEnvelope, text: () => string): Promise<unknown> {
     const served = this.#served.get(envelope.deployment);
     if (served === undefined) {
       throw new PawlError("not_found", `This client does not serve ${JSON.stringify(envelope.deployment)}.`);
@@ -92,7 +98,7 @@ class ServedDeployment implements WorkHandle {
   readonly #connection: Connection;
   readonly #deployment: string;
   readonly #handlers: Handlers;
-  readonly #options: ServeOptions;
+  readonly #options: PushOptions;
   readonly #closing = new AbortController();
   /** The commands that this client has: carried out, or about to be. */
   readonly #running = new Set<{ commandId: string; stop: AbortController }>();
@@ -103,7 +109,7 @@ class ServedDeployment implements WorkHandle {
   #finish: () => void = () => {};
   #refuse: (refusal: PawlError) => void = () => {};
 
-  constructor(connection: Connection, deployment: string, handlers: Handlers, options: ServeOptions) {
+  constructor(connection: Connection, deployment: string, handlers: Handlers, options: PushOptions) {
     const { concurrency = 1 } = options;
     checkConcurrency(concurrency, MAX_SERVED_COMMANDS);
     this.#slots = new HandlerSlots(concurrency);
@@ -138,13 +144,13 @@ class ServedDeployment implements WorkHandle {
 
   /** Asks for the commands, on this connection. */
   async subscribe(): Promise<void> {
-    const { concurrency: max = 1, owner = defaultOwner(), onError = warn } = this.#options;
+    const { concurrency: max = 1, owner = defaultOwner(), executionMs, onError = warn } = this.#options;
     const { signal } = this.#closing;
     for (let pause = FIRST_PAUSE_MS; !signal.aborted; pause = Math.min(pause * 2, MAX_PAUSE_MS)) {
       try {
         await this.#connection.call(
           "command.serve",
-          { deployment: this.#deployment, owner, max },
+          { deployment: this.#deployment, owner, max, ...(executionMs === undefined ? {} : { executionMs }) },
           { signal },
         );
         return;
@@ -160,7 +166,7 @@ class ServedDeployment implements WorkHandle {
     }
   }
 
-  async execute(envelope: Envelope, text: () => string): Promise<unknown> {
+  async execute(envelope: PushedEnvelope, text: () => string): Promise<unknown> {
     const running = { commandId: envelope.commandId, stop: new AbortController() };
     this.#running.add(running);
     let answer: CommandResponse | Postpone;
@@ -176,6 +182,10 @@ class ServedDeployment implements WorkHandle {
       this.#running.delete(running);
       if (this.#running.size === 0) this.#idle();
     }
+    if (isOverlong(running.stop.signal) && (answer instanceof Postpone || answer.status === "error")) {
+      // What a handler says that was stopped is no answer. The daemon takes none to a delivery that was given back.
+      await this.#connection.call("command.release", { leaseId: envelope.leaseId }).catch(() => {});
+    }
     if (answer instanceof Postpone) {
       // A pushed command is given back only by the end of the connection, which comes after this close.
       if (this.#closing.signal.aborted) return await new Promise<never>(() => {});
@@ -187,7 +197,12 @@ class ServedDeployment implements WorkHandle {
 
   /** Nobody waits for the answer to a command any more. The handler is told as by a renewal that is refused. */
   cancelled({ commandId, reason }: NotificationParams<"command.cancelled">): void {
-    const error = reason === "EXPIRED" ? expired(commandId) : cancelled(commandId, reason);
+    const error =
+      reason === "EXPIRED"
+        ? expired(commandId)
+        : reason === EXECUTION_TIME
+          ? overlong(commandId)
+          : cancelled(commandId, reason);
     for (const running of this.#running) {
       if (running.commandId === commandId) running.stop.abort(error);
     }
@@ -235,6 +250,22 @@ function expired(commandId: string): PawlError {
     state: "EXPIRED",
     reason: "expired",
   });
+}
+
+function overlong(commandId: string): PawlError {
+  return new PawlError(
+    "lease_lost",
+    `The command ${commandId} takes longer than it may, and is delivered anew.`,
+    {
+      commandId,
+      state: "PENDING",
+      reason: OVERLONG,
+    },
+  );
+}
+
+function isOverlong({ reason }: AbortSignal): boolean {
+  return reason instanceof PawlError && reason.details.reason === OVERLONG;
 }
 
 /** @param message the words of whoever cancelled the command. */

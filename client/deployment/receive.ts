@@ -11,6 +11,8 @@ export interface ReceivedCommand {
   readonly attempt: number;
   /** When it becomes EXPIRED, in milliseconds since the Unix epoch. */
   readonly deadline: number | null;
+  /** How long this delivery may take, in milliseconds; null for no limit. */
+  readonly executionMs: number | null;
   /** The params as the JSON text that was sent, byte for byte: JavaScript's numbers do not hold every digit. */
   paramsText(): string;
   /**
@@ -47,6 +49,14 @@ export interface ServeOptions {
   onFailure?: (error: unknown, command: ReceivedCommand) => void;
   /** Told of trouble with the daemon: commands that are lost or cannot be had. By default it is a process warning. */
   onError?: (error: unknown, command?: ReceivedCommand) => void;
+}
+
+export interface PushOptions extends ServeOptions {
+  /**
+   * How long one delivery may take, in milliseconds, unless its command says; 15 minutes by default. Past it the signal
+   * of the handler is aborted, and the command is delivered anew.
+   */
+  executionMs?: number;
 }
 
 export interface PullOptions extends ServeOptions {

@@ -21,7 +21,9 @@ export interface SendOptions {
   ttlMs?: number;
   /** The same as a point in time, in milliseconds since the Unix epoch. Not both. */
   deadline?: number;
-  /** After so many deliveries without an answer it is FAILED; 0, the default, for no limit. */
+  /** How long one delivery may take, in milliseconds: past it the command is delivered anew. */
+  executionMs?: number;
+  /** After so many deliveries without an answer it is FAILED; 20 by default, 0 for no limit. */
   maxAttempts?: number;
   /**
    * Sending again under the same key, also from another process, joins the first command instead of creating

@@ -1,6 +1,6 @@
 import type { Ending } from "../grants/ending.js";
 import { grants } from "../grants/grant.js";
-import { delayedCommands, deliveries, overdueCommands } from "./command/ends.js";
+import { delayedCommands, deliveries, overdueCommands, overlongDeliveries } from "./command/ends.js";
 import { keptCommands } from "./command/retention.js";
 import { leases, leaseWarnings } from "./lease/ends.js";
 import { remoteLeases } from "./lease/remote-lease.js";
@@ -18,6 +18,7 @@ export const ENDINGS: readonly Ending[] = [
   scheduledBatches,
   overdueCommands,
   grants(deliveries),
+  overlongDeliveries,
   delayedCommands,
   requests,
   endedBatches,

@@ -21,6 +21,8 @@ interface ServingPeer {
   owner: string;
   /** How many commands it may have at a time. */
   max: number;
+  /** How long one delivery of a command that says nothing of it may take. */
+  executionMs: number;
   /** The commands that it has: sent to it, not yet answered, and not ended. They alone count against `max`. */
   readonly commands: Set<string>;
   /** How many requests it has not answered, also for commands that have ended meanwhile. */
@@ -132,7 +134,7 @@ export class CommandPush implements Serving {
     return this.#deployments.get(deployment)?.peers.has(connection) ?? false;
   }
 
-  #enter(number: number, { deployment, owner, max }: Parsed<"command.serve">): void {
+  #enter(number: number, { deployment, owner, max, executionMs }: Parsed<"command.serve">): void {
     const peer = this.#peer(number);
     if (peer === undefined || !peer.mayAnswer) return;
     let served = this.#deployments.get(deployment);
@@ -142,8 +144,8 @@ export class CommandPush implements Serving {
     }
     const serving = served.peers.get(number);
     if (serving === undefined)
-      served.peers.set(number, { peer, owner, max, commands: new Set(), unanswered: 0 });
-    else Object.assign(serving, { owner, max });
+      served.peers.set(number, { peer, owner, max, executionMs, commands: new Set(), unanswered: 0 });
+    else Object.assign(serving, { owner, max, executionMs });
     const deployments = this.#byConnection.get(number);
     if (deployments === undefined) this.#byConnection.set(number, new Set([served]));
     else deployments.add(served);
@@ -250,5 +252,6 @@ function freeOf(served: ServedDeployment): Receiver[] {
     owner: serving.owner,
     unanswered: serving.unanswered,
     room: roomOf(serving),
+    executionMs: serving.executionMs,
   }));
 }

@@ -538,6 +538,38 @@ describe("pulling", () => {
   });
 });
 
+describe("a handler that takes longer than it may", () => {
+  test.each([
+    ["by push", (pawl: PawlClient, run: () => CommandHandlers<Slow>) => pawl.commands.serve<Slow>(d, run())],
+    ["by pull", (pawl: PawlClient, run: () => CommandHandlers<Slow>) => pawl.commands.pull<Slow>(d, run())],
+  ])("%s is told, and the command is delivered anew", async (_how, receive) => {
+    const pawl = await client(shared().place);
+    const reasons: unknown[] = [];
+    const receiver = receive(pawl, () => ({
+      run: async (_params, { attempt, executionMs, signal }) => {
+        if (attempt === 1) throw reasons.push(await aborted(signal));
+        return executionMs;
+      },
+    }));
+    expect(await pawl.commands.send(d, "run", null, { executionMs: 300 })).toBe(300);
+    expect(reasons).toEqual([expect.objectContaining({ kind: "lease_lost" })]);
+    await receiver.close();
+  });
+
+  test("by push, where the receiver says how long", async () => {
+    const pawl = await client(shared().place);
+    const run: CommandHandlers<Slow>["run"] = async (_params, { attempt, signal }) =>
+      attempt === 1 ? await aborted(signal).then(() => Promise.reject(new Error("stopped"))) : attempt;
+    const receiver = pawl.commands.serve<Slow>(d, { run }, { executionMs: 200 });
+    expect(await pawl.commands.send(d, "run")).toBe(2);
+    await receiver.close();
+  });
+});
+
+interface Slow {
+  run: { params: unknown; response: number | null };
+}
+
 describe("serving", () => {
   test("several deployments on one connection, each once", async () => {
     const { place } = shared();

@@ -49,6 +49,7 @@ describe("lease", () => {
         command: "run",
         attempt: 1,
         deadline,
+        executionMs: null,
         params: { a: [1] },
       },
     });

@@ -64,6 +64,8 @@ describe("a push", () => {
         command: "run",
         attempt: 1,
         deadline,
+        executionMs: 900_000,
+        leaseId: expect.stringContaining(commandId),
         params: JSON.parse(text),
       },
     });
@@ -72,8 +74,9 @@ describe("a push", () => {
     expect(command.lease).toEqual({
       owner: "receiver",
       pid: process.pid,
-      expiresAt: null,
-      remainingMs: null,
+      // The deadline is sooner than the 15 minutes of a push.
+      expiresAt: expect.any(Number),
+      remainingMs: expect.any(Number),
     });
     answer(receiver, request, { result: null });
     expect(await ended(client, commandId)).toMatchObject({ state: "SUCCEEDED", error: null });

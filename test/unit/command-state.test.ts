@@ -18,6 +18,7 @@ const PERMITTED = [
   "PENDING DISPATCHED",
   "PENDING EXPIRED",
   "PENDING FAILED",
+  "PENDING SUCCEEDED",
   "DISPATCHED PENDING",
   "DISPATCHED SUCCEEDED",
   "DISPATCHED FAILED",
@@ -52,6 +53,7 @@ const timed: fc.Arbitrary<Timed> = fc.record({
   dueAt: moment,
   leaseExpiresAt: moment,
   graceEndsAt: moment,
+  executionEndsAt: moment,
 });
 
 describe("a delivery without an answer", () => {
@@ -93,6 +95,7 @@ describe("commands and time", () => {
     dueAt: null,
     leaseExpiresAt: null,
     graceEndsAt: null,
+    executionEndsAt: null,
   } as const;
 
   test.each(["PENDING_UPLOAD", "PENDING", "DISPATCHED"] as const)(
@@ -115,6 +118,10 @@ describe("commands and time", () => {
     expect(stateAt(inGrace, TIME).state).toBe("DISPATCHED");
     expect(stateAt({ ...inGrace, graceEndsAt: NOW }, TIME).state).toBe("PENDING");
     expect(stateAt({ ...dispatched, graceEndsAt: NOW }, TIME).state).toBe("PENDING");
+    const limited = { ...dispatched, leaseExpiresAt: NOW + 9, executionEndsAt: NOW + 1 };
+    expect(stateAt(limited, TIME).state).toBe("DISPATCHED");
+    expect(stateAt({ ...limited, executionEndsAt: NOW }, TIME).state).toBe("PENDING");
+    expect(stateAt({ ...dispatched, executionEndsAt: NOW }, TIME).state).toBe("PENDING");
   });
 
   test("the deadline comes before the end of a lease", () => {

@@ -10,8 +10,8 @@ import {
 import { nestingLevels } from "../../json/raw-json.js";
 import { type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
-import { isHeld, lostLease, readLeaseId } from "./delivery.js";
-import { finish, noSuchCommand, selectLive } from "./row.js";
+import { lostLease, readLeaseId } from "./delivery.js";
+import { finish, type LiveRow, noSuchCommand, selectLive } from "./row.js";
 import { isFinal, stateAt } from "./state.js";
 
 /** The code, for programs to match on, of an answer to a push that is no answer. */
@@ -68,24 +68,41 @@ export function* takeAnswer(
   if (row === undefined) return noSuchCommand(commandId);
   const { state } = stateAt(row, env);
   if (isFinal(state)) {
-    env.effects.count("commandAnswersLate", 1);
-    env.effects.log("late answer to a command", {
-      commandId,
-      state,
-      attempt,
-      answer: answer.state,
-      caller: env.caller,
-    });
+    tellLate({ commandId, state, attempt, answer: answer.state }, env);
     return { state, accepted: false };
   }
-  if (state !== "DISPATCHED") return nothingToAnswer(commandId, state, answer.state);
-  if (!isHeld(row, attempt, env)) return yield* lostLease(row, attempt, env);
+  const refusal = yield* refusalOf(row, state, attempt, answer.state, env);
+  if (refusal !== undefined) return refusal;
 
   const { response, sizeBytes } = written(answer);
   const cause = answer.state === "FAILED" ? { code: answer.code, message: storable(answer.message) } : null;
   yield* finish(row, { state: answer.state, cause, responseBytes: sizeBytes }, env);
   yield* run(insertResponse, { seq: row.seq, response });
   return { state: answer.state, accepted: true };
+}
+
+/** Of an answer to a command that has ended. */
+function tellLate(what: object, env: Env): void {
+  env.effects.count("commandAnswersLate", 1);
+  env.effects.log("late answer to a command", { ...what, caller: env.caller });
+}
+
+/**
+ * Why an answer to a command that is not final is refused: its delivery is not the last one, or was given back. What
+ * ended by itself may be answered late, whether or not that end is written down.
+ */
+function* refusalOf(
+  row: LiveRow,
+  state: CommandState,
+  attempt: number | undefined,
+  to: CommandState,
+  env: Env,
+): Operation<PawlError | undefined> {
+  const isLast = attempt === (row.state === "DISPATCHED" ? row.attempt : row.lateAttempt);
+  if (attempt !== undefined && isLast) return undefined;
+  return state === "DISPATCHED"
+    ? yield* lostLease(row, attempt, env)
+    : nothingToAnswer(row.commandId, state, to);
 }
 
 /** An answer as it is kept. Its size is that of the value, for an error that of the whole. */

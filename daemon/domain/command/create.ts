@@ -2,7 +2,12 @@
 import type { CommandState, Parsed, Result } from "@pawl/protocol";
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 import type { Texts } from "@pawl/protocol/json-text";
-import { INLINE_MAX_BYTES, MAX_PAYLOAD_NESTING_LEVELS, MAX_UPLOAD_MS } from "@pawl/protocol/limits";
+import {
+  DEFAULT_COMMAND_ATTEMPTS,
+  INLINE_MAX_BYTES,
+  MAX_PAYLOAD_NESTING_LEVELS,
+  MAX_UPLOAD_MS,
+} from "@pawl/protocol/limits";
 import { retain } from "../../grants/ending.js";
 import { Uuid7 } from "../../identity/uuid7.js";
 import { digestOfMeaning } from "../../json/digest.js";
@@ -17,10 +22,10 @@ import { stateAt } from "./state.js";
 const insertCommand = sql(`
   INSERT INTO pawl_command (command_id, deployment, command, project_id, model, state, attempt, max_attempts,
     deadline, ttl_ends_at, created_at, completed_at, ended_at, request_bytes, error_code, error_message, uploaded,
-    idempotency_key, content, ready_place, due_at)
+    idempotency_key, content, ready_place, due_at, execution_ms)
   VALUES (:commandId, :deployment, :command, :projectId, :model, :state, 1, :maxAttempts,
     :deadline, :ttlEndsAt, :createdAt, :completedAt, :endedAt, :requestBytes, :errorCode, :errorMessage, :uploaded,
-    :idempotencyKey, :content, CASE WHEN :isReady = 1 THEN ${LAST_READY_PLACE} END, :dueAt)`);
+    :idempotencyKey, :content, CASE WHEN :isReady = 1 THEN ${LAST_READY_PLACE} END, :dueAt, :executionMs)`);
 
 const insertParams = sql("INSERT INTO pawl_command_params (seq, params) VALUES (:seq, :params)");
 
@@ -40,17 +45,17 @@ export function* create(
   env: Env,
   texts: Texts,
 ): Operation<Result<"command.create"> | PawlError> {
-  const { deployment, command, maxAttempts, upload, idempotencyKey = null } = params;
+  const { deployment, command, upload, idempotencyKey = null } = params;
   const text = texts[0];
   const wrong = contradiction(params, text);
   if (wrong !== undefined) return wrong;
 
   let content: string | null = null;
   if (idempotencyKey !== null) {
-    content = upload === undefined ? digestOfMeaning(text ?? "null") : `upload of ${upload.sizeBytes} bytes`;
+    content = contentOf(params, text);
     const first = yield* one(selectByKey, { deployment, command, idempotencyKey });
     if (first !== undefined) {
-      if (first.content !== content) return reused(idempotencyKey, first, params, text);
+      if (!hasContent(first, content, params, text)) return reused(idempotencyKey, first, params, text);
       return created(first.commandId, stateAt(first, env).state, first.model, first.projectId, false);
     }
   }
@@ -73,7 +78,7 @@ export function* create(
     projectId,
     model,
     state,
-    maxAttempts,
+    maxAttempts: params.maxAttempts ?? DEFAULT_COMMAND_ATTEMPTS,
     deadline,
     ttlEndsAt,
     createdAt: wallMs,
@@ -86,6 +91,7 @@ export function* create(
     idempotencyKey,
     content,
     isReady: state === "PENDING" ? 1 : 0,
+    executionMs: params.executionMs ?? null,
     dueAt: isLate || dueAt === Number.POSITIVE_INFINITY ? null : dueAt,
   });
   if (text !== undefined) yield* run(insertParams, { seq, params: text });
@@ -99,6 +105,28 @@ export function* create(
   else if (deadline !== null) env.effects.wallDeadline(deadline);
   if (state === "PENDING") env.effects.wake(readyKey(deployment));
   return created(commandId, state, model, projectId, true);
+}
+
+/** Before the content of what was given. Commands of before have one of the params alone. */
+const GIVEN = "given ";
+
+/** All that makes two commands of one key the same, which does not include when they are to end. */
+function contentOf(params: Parsed<"command.create">, text: string | undefined): string {
+  const { maxAttempts = null, executionMs = null } = params;
+  return `${GIVEN}${paramsContentOf(params, text)} ${JSON.stringify([maxAttempts, executionMs])}`;
+}
+
+function paramsContentOf({ upload }: Parsed<"command.create">, text: string | undefined): string {
+  return upload === undefined ? digestOfMeaning(text ?? "null") : `upload of ${upload.sizeBytes} bytes`;
+}
+
+function hasContent(
+  first: { readonly content: string },
+  content: string,
+  params: Parsed<"command.create">,
+  text: string | undefined,
+): boolean {
+  return first.content === (first.content.startsWith(GIVEN) ? content : paramsContentOf(params, text));
 }
 
 function created(

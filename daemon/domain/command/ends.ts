@@ -3,7 +3,16 @@ import { dueAt, dueWallAt, type Ending } from "../../grants/ending.js";
 import type { GrantRule } from "../../grants/grant.js";
 import { all, one, sql } from "../../store/statement.js";
 import { sooner } from "../../turns/alarm.js";
-import { abort, DELIVERY_TABLE, EXPIRED, giveBack, LIVE_COLUMNS, type LiveRow, makeReady } from "./row.js";
+import {
+  abort,
+  DELIVERY_TABLE,
+  EXPIRED,
+  isPushed,
+  LIVE_COLUMNS,
+  type LiveRow,
+  lose,
+  makeReady,
+} from "./row.js";
 
 const earliestDue = sql<{ at: number | null }>(
   "SELECT min(due_at) AS at FROM pawl_command WHERE due_at IS NOT NULL",
@@ -44,8 +53,37 @@ export const overdueCommands: Ending = {
 export const deliveries: GrantRule<LiveRow> = {
   ...DELIVERY_TABLE,
   *end(row, _cause, env) {
-    yield* giveBack(row, 0, env);
+    yield* lose(row, env);
     return 1;
+  },
+};
+
+const earliestExecutionEnd = sql<{ at: number | null }>(
+  "SELECT min(execution_ends_at) AS at FROM pawl_command WHERE execution_ends_at IS NOT NULL",
+);
+
+const selectOverlong = sql<LiveRow>(`
+  SELECT ${LIVE_COLUMNS} FROM pawl_command WHERE execution_ends_at <= :now
+  ORDER BY execution_ends_at LIMIT :rows`);
+
+/** What the receiver of a push is told whose time is over. Its command goes on; the answer still counts for now. */
+export const EXECUTION_TIME = "EXECUTION_TIME";
+
+/** Deliveries that took longer than they may. Whoever has one by push is told; the others find out by renewing. */
+export const overlongDeliveries: Ending = {
+  *earliest() {
+    return dueAt((yield* one(earliestExecutionEnd))?.at);
+  },
+
+  *expire(env, rows) {
+    const found = yield* all(selectOverlong, { now: env.now, rows });
+    for (const row of found) {
+      yield* lose(row, env);
+      const { commandId, leaseConnection: connection } = row;
+      if (!isPushed(row) || connection === null) continue;
+      env.effects.notify(connection, "command.cancelled", { commandId, reason: EXECUTION_TIME });
+    }
+    return found.length;
   },
 };
 

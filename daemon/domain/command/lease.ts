@@ -1,16 +1,28 @@
 // Receivers that pull: they lease commands, renew their leases, and give commands back.
 import type { Parsed, Result } from "@pawl/protocol";
 import type { PawlError } from "@pawl/protocol/errors";
-import { renewal } from "../../grants/grant.js";
+import { endOf, renewal } from "../../grants/grant.js";
 import { type Operation, one, run, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
 import { readyKey } from "../deployment/deployment.js";
 import { isHeld, leaseIdOf, lostLease, readLeaseId, unknownLease } from "./delivery.js";
-import { DELIVERY_TABLE, deadlineOf, forbidden, giveBack, remainingOf, selectLive } from "./row.js";
+import {
+  DELIVERY_TABLE,
+  deadlineOf,
+  forbidden,
+  release as giveBack,
+  isPushed,
+  remainingOf,
+  selectLive,
+} from "./row.js";
 import { stateAt, transition } from "./state.js";
 import { type Grant, take } from "./take.js";
 
 const setRenewed = sql(`UPDATE pawl_command SET ${renewal(DELIVERY_TABLE)} WHERE seq = :seq`);
+
+const forgetLate = sql(
+  "UPDATE pawl_command SET late_attempt = NULL WHERE seq = :seq AND late_attempt = :attempt",
+);
 
 export function* lease(
   params: Parsed<"command.lease">,
@@ -24,6 +36,7 @@ export function* lease(
     pid,
     expiresAt: leaseExpiresAt,
     connection: releaseOn === "disconnect" ? connection : null,
+    executionMs: null,
   };
   const taken = yield* take(deployment, max, () => grant, env);
   if (taken.length === 0) return env.mayWait ? new Wait(readyKey(deployment)) : { leases: [] };
@@ -33,12 +46,17 @@ export function* lease(
   return {
     leases: taken.map(({ envelope }) => ({
       leaseId: leaseIdOf(envelope.commandId, envelope.attempt, env),
-      ...remaining(leaseExpiresAt, envelope.deadline, env),
+      ...remaining(sooner(leaseExpiresAt, envelope.executionMs, env), envelope.deadline, env),
       commandId: envelope.commandId,
       attempt: envelope.attempt,
       envelope,
     })),
   };
+}
+
+/** The end of a delivery that begins now. */
+function sooner(leaseExpiresAt: number, executionMs: number | null, { now }: Env): number {
+  return executionMs === null ? leaseExpiresAt : Math.min(leaseExpiresAt, now + executionMs);
 }
 
 function remaining(leaseExpiresAt: number, deadline: number | null, env: Env): Result<"command.renew"> {
@@ -56,15 +74,15 @@ export function* renew(
   if (row === undefined || given === undefined) return unknownLease(leaseId);
   if (!isHeld(row, given.attempt, env)) return yield* lostLease(row, given.attempt, env);
 
-  // A push ends with its connection alone.
-  if (row.leaseExpiresAt === null) return unknownLease(leaseId);
+  // A push is held as long as its connection, and not renewed.
+  if (isPushed(row)) return unknownLease(leaseId);
   const expiresAt = env.now + leaseMs;
   const { connection } = env.caller;
   yield* run(setRenewed, { seq: row.seq, expiresAt, connection });
   env.effects.deadline(expiresAt);
   // If the delivery belongs to no connection, or to another, this only costs a look when this one closes.
   env.effects.bind(connection);
-  return remaining(expiresAt, deadlineOf(row, env), env);
+  return remaining(endOf(expiresAt, row.executionEndsAt), deadlineOf(row, env), env);
 }
 
 export function* release(
@@ -79,7 +97,10 @@ export function* release(
 
   const current = stateAt(row, env);
   // The delivery before this state: it was released already, or its time was up.
-  if (current.state === "PENDING" && current.attempt === given.attempt + 1) return current;
+  if (current.state === "PENDING" && current.attempt === given.attempt + 1) {
+    yield* run(forgetLate, { seq: row.seq, attempt: given.attempt });
+    return current;
+  }
   if (transition(current.state, "PENDING") === "forbidden") {
     return forbidden(row.commandId, current.state, "PENDING");
   }

@@ -3,7 +3,8 @@ import type { Envelope } from "@pawl/protocol";
 import { all, type Operation, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
 import { readyKey } from "../deployment/deployment.js";
-import { giveBack, LIVE_COLUMNS, type LiveRow } from "./row.js";
+import { leaseIdOf } from "./delivery.js";
+import { LIVE_COLUMNS, type LiveRow, lose } from "./row.js";
 import { type Grant, take } from "./take.js";
 
 /** Commands that one operation hands to the connections that serve a deployment. */
@@ -17,12 +18,14 @@ export interface Receiver {
   /** Requests that it has not answered, also for commands that have ended: it may still be at work on them. */
   readonly unanswered: number;
   readonly room: number;
+  /** How long one delivery of a command that says nothing of it may take. */
+  readonly executionMs: number;
 }
 
 /** A command for a connection. */
 export interface Push {
   readonly connection: number;
-  readonly envelope: Envelope;
+  readonly envelope: Envelope & { readonly leaseId: string };
 }
 
 /**
@@ -51,14 +54,17 @@ export function* push(
     if (best === undefined) throw new Error("more commands were taken than there is room for");
     best.room -= 1;
     best.unanswered += 1;
-    const { connection, owner, pid } = best.receiver;
+    const { connection, owner, pid, executionMs } = best.receiver;
     env.effects.bind(connection);
-    return { owner, pid, expiresAt: null, connection };
+    return { owner, pid, expiresAt: null, connection, executionMs };
   };
   const taken = yield* take(deployment, Math.min(room, MAX_PUSHED_COMMANDS), chosen, env);
   // Not of one sort with those that pull: this one has no room while they have.
   if (taken.length === 0) return env.mayWait ? new Wait(readyKey(deployment), "push") : [];
-  return taken.map(({ envelope, grant }) => ({ connection: grant.connection as number, envelope }));
+  return taken.map(({ envelope, grant }) => ({
+    connection: grant.connection as number,
+    envelope: { ...envelope, leaseId: leaseIdOf(envelope.commandId, envelope.attempt, env) },
+  }));
 }
 
 const selectPushes = sql<LiveRow>(`
@@ -67,5 +73,5 @@ const selectPushes = sql<LiveRow>(`
 
 /** Ends the pushes to a connection whose peer can answer no more. */
 export function* endPushes(connection: number, env: Env): Operation<void> {
-  for (const row of yield* all(selectPushes, { connection })) yield* giveBack(row, 0, env);
+  for (const row of yield* all(selectPushes, { connection })) yield* lose(row, env);
 }

@@ -3,11 +3,11 @@ import type { Command, CommandState } from "@pawl/protocol";
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { shownAt } from "../../clock.js";
 import { retain } from "../../grants/ending.js";
-import { endOf, type GrantRule } from "../../grants/grant.js";
+import type { GrantRule } from "../../grants/grant.js";
 import { type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { readyKey } from "../deployment/deployment.js";
-import { isFinal, returned, stateAt, type Timed } from "./state.js";
+import { deliveryEndOf, isFinal, returned, stateAt, type Timed } from "./state.js";
 
 /** A command as it is stored, without its params and its answer. */
 export interface CommandRow extends Timed {
@@ -28,6 +28,8 @@ export interface CommandRow extends Timed {
   readonly errorCode: string | null;
   readonly errorMessage: string | null;
   readonly uploaded: 0 | 1;
+  /** As the command says; null if it says nothing. */
+  readonly executionMs: number | null;
   readonly leaseOwner: string | null;
   readonly leasePid: number | null;
   readonly leaseConnection: number | null;
@@ -36,7 +38,8 @@ export interface CommandRow extends Timed {
 /** The columns of a `CommandRow`. */
 export const COLUMNS = `
   seq, command_id AS "commandId", deployment, command, project_id AS "projectId", model, state, attempt,
-  max_attempts AS "maxAttempts", deadline, ttl_ends_at AS "ttlEndsAt", created_at AS "createdAt", dispatched_at AS "dispatchedAt",
+  max_attempts AS "maxAttempts", deadline, ttl_ends_at AS "ttlEndsAt", execution_ms AS "executionMs",
+  execution_ends_at AS "executionEndsAt", created_at AS "createdAt", dispatched_at AS "dispatchedAt",
   completed_at AS "completedAt", request_bytes AS "requestBytes", response_bytes AS "responseBytes",
   error_code AS "errorCode", error_message AS "errorMessage", uploaded, due_at AS "dueAt",
   lease_owner AS "leaseOwner", lease_pid AS "leasePid", lease_expires_at AS "leaseExpiresAt",
@@ -49,13 +52,16 @@ export interface LiveRow extends Timed {
   readonly deployment: string;
   readonly ttlEndsAt: number | null;
   readonly leaseConnection: number | null;
+  /** The delivery that ended unanswered last, if its answer still counts while the command is PENDING. */
+  readonly lateAttempt: number | null;
 }
 
 /** The columns of a `LiveRow`. */
 export const LIVE_COLUMNS = `
   seq, command_id AS "commandId", deployment, deadline, ttl_ends_at AS "ttlEndsAt", state, attempt,
   max_attempts AS "maxAttempts", due_at AS "dueAt", lease_expires_at AS "leaseExpiresAt",
-  grace_ends_at AS "graceEndsAt", lease_connection AS "leaseConnection"`;
+  grace_ends_at AS "graceEndsAt", lease_connection AS "leaseConnection",
+  execution_ends_at AS "executionEndsAt", late_attempt AS "lateAttempt"`;
 
 /** How deliveries are kept, for what is common to all that is granted (grants/grant.ts). */
 export const DELIVERY_TABLE = {
@@ -77,12 +83,14 @@ export const selectLive = sql<LiveRow>(
 const setFinal = sql(`
   UPDATE pawl_command SET state = :state, completed_at = :completedAt, ended_at = :endedAt, deadline = :deadline,
     response_bytes = :responseBytes, error_code = :code, error_message = :message, ready_place = NULL,
-    delayed_until = NULL, due_at = NULL, lease_expires_at = NULL, grace_ends_at = NULL, lease_connection = NULL
+    delayed_until = NULL, due_at = NULL, lease_expires_at = NULL, grace_ends_at = NULL, lease_connection = NULL,
+    execution_ends_at = NULL, late_attempt = NULL
   WHERE seq = :seq`);
 
 const setReturned = sql(`
   UPDATE pawl_command SET state = 'PENDING', attempt = :attempt, delayed_until = :delayedUntil,
-    lease_expires_at = NULL, grace_ends_at = NULL, lease_connection = NULL
+    lease_expires_at = NULL, grace_ends_at = NULL, lease_connection = NULL, execution_ends_at = NULL,
+    late_attempt = :lateAttempt
   WHERE seq = :seq`);
 
 /** The place behind all those of `:deployment` that may be leased. */
@@ -114,8 +122,8 @@ function attemptsExhausted(maxAttempts: number): Cause {
   return { code: "ATTEMPTS_EXHAUSTED", message: `${deliveries} ended without an answer.` };
 }
 
-/** A lease without an end of its own is that of a push. */
-function isPushed(row: LiveRow): boolean {
+/** A lease that cannot be renewed is that of a push. */
+export function isPushed(row: LiveRow): boolean {
   return row.state === "DISPATCHED" && row.leaseExpiresAt === null;
 }
 
@@ -158,10 +166,23 @@ export function* abort(
   });
 }
 
-/** A delivery has ended without an answer: for another one now or after `delayMs`, or it was the last. */
-export function* giveBack(
+/** The receiver gave a delivery back: for another one now or after `delayMs`, or it was the last. */
+export function* release(
   row: LiveRow,
   delayMs: number,
+  env: Env,
+): Operation<{ state: CommandState; attempt: number }> {
+  return yield* giveBack(row, { delayMs, lateAttempt: null }, env);
+}
+
+/** A delivery has ended by itself, without an answer. The answer still counts as long as there is no other. */
+export function* lose(row: LiveRow, env: Env): Operation<void> {
+  yield* giveBack(row, { delayMs: 0, lateAttempt: row.attempt }, env);
+}
+
+function* giveBack(
+  row: LiveRow,
+  { delayMs, lateAttempt }: { readonly delayMs: number; readonly lateAttempt: number | null },
   env: Env,
 ): Operation<{ state: CommandState; attempt: number }> {
   const next = returned(row);
@@ -174,7 +195,7 @@ export function* giveBack(
     return next;
   }
   const delayedUntil = delayMs === 0 ? null : env.now + delayMs;
-  yield* run(setReturned, { seq: row.seq, attempt: next.attempt, delayedUntil });
+  yield* run(setReturned, { seq: row.seq, attempt: next.attempt, delayedUntil, lateAttempt });
   moved(row.state, "PENDING", env);
   if (delayedUntil === null) yield* makeReady(row, env);
   else env.effects.deadline(delayedUntil);
@@ -219,7 +240,7 @@ export function moved(from: CommandState, to: CommandState, env: Env): void {
 export function view(row: CommandRow, env: Env): Command {
   const { state, attempt } = stateAt(row, env);
   const deadline = deadlineOf(row, env);
-  const leaseEndsAt = endOf(row.leaseExpiresAt, row.graceEndsAt);
+  const leaseEndsAt = deliveryEndOf(row);
   const remainingMs = leaseEndsAt === null ? null : remainingOf(leaseEndsAt, deadline, env);
   return {
     commandId: row.commandId,
@@ -231,6 +252,7 @@ export function view(row: CommandRow, env: Env): Command {
     attempt,
     maxAttempts: row.maxAttempts,
     deadline,
+    executionMs: row.executionMs,
     createdAt: row.createdAt,
     dispatchedAt: row.dispatchedAt,
     completedAt: row.completedAt ?? (isFinal(state) ? env.wallMs : null),

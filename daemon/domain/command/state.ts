@@ -8,12 +8,14 @@ import { endOf } from "../../grants/grant.js";
  *                           ▲            │
  *                           └────────────┘  released, or its delivery ended unanswered
  *
+ * From PENDING also to SUCCEEDED, by a late answer.
+ *
  * From all of the first three also to FAILED (cancelled, answered with an error, attempts exhausted) and to
  * EXPIRED (past the deadline). From the last three, to nowhere.
  */
 const NEXT: Readonly<Record<CommandState, readonly CommandState[]>> = {
   PENDING_UPLOAD: ["PENDING", "EXPIRED", "FAILED"],
-  PENDING: ["DISPATCHED", "EXPIRED", "FAILED"],
+  PENDING: ["DISPATCHED", "EXPIRED", "FAILED", "SUCCEEDED"],
   DISPATCHED: ["PENDING", "SUCCEEDED", "FAILED", "EXPIRED"],
   SUCCEEDED: [],
   FAILED: [],
@@ -44,6 +46,8 @@ export interface Timed {
   readonly leaseExpiresAt: number | null;
   /** While its receiver may come back after a restart: until when. */
   readonly graceEndsAt: number | null;
+  /** When its delivery ends unanswered at the latest, while it is DISPATCHED; null for no such time. */
+  readonly executionEndsAt: number | null;
 }
 
 /** Where a command is after a delivery without an answer. */
@@ -72,7 +76,14 @@ export function stateAt(
   if (isFinal(state)) return { state, attempt };
   if (dueAt !== null && dueAt <= now) return { state: "EXPIRED", attempt };
   if (deadline !== null && deadline <= wallMs) return { state: "EXPIRED", attempt };
-  const end = endOf(command.leaseExpiresAt, command.graceEndsAt);
+  const end = deliveryEndOf(command);
   if (state === "DISPATCHED" && end !== null && end <= now) return returned(command);
   return { state, attempt };
+}
+
+/** When a delivery ends unless it is renewed; null for one that ends with its connection alone. */
+export function deliveryEndOf(
+  command: Pick<Timed, "leaseExpiresAt" | "graceEndsAt" | "executionEndsAt">,
+): number | null {
+  return endOf(endOf(command.leaseExpiresAt, command.graceEndsAt), command.executionEndsAt);
 }

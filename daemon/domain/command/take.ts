@@ -18,6 +18,7 @@ interface ReadyRow {
   ttlEndsAt: number | null;
   requestBytes: number;
   uploaded: 0 | 1;
+  executionMs: number | null;
   params: string | null;
 }
 
@@ -27,7 +28,7 @@ interface ReadyRow {
  */
 const selectReady = sql<ReadyRow>(`
   SELECT c.seq, c.command_id AS "commandId", c.command, c.attempt, c.deadline, c.ttl_ends_at AS "ttlEndsAt",
-    c.request_bytes AS "requestBytes", c.uploaded, p.params
+    c.request_bytes AS "requestBytes", c.uploaded, c.execution_ms AS "executionMs", p.params
   FROM pawl_command c LEFT JOIN pawl_command_params p ON p.seq = c.seq
   WHERE c.deployment = :deployment AND c.ready_place IS NOT NULL AND (c.due_at IS NULL OR c.due_at > :now)
     AND (c.deadline IS NULL OR c.deadline > :wallMs)
@@ -35,7 +36,8 @@ const selectReady = sql<ReadyRow>(`
 
 const setDispatched = sql(`
   UPDATE pawl_command SET state = 'DISPATCHED', dispatched_at = :wallMs, ready_place = NULL, lease_owner = :owner,
-    lease_pid = :pid, lease_expires_at = :expiresAt, lease_connection = :connection
+    lease_pid = :pid, lease_expires_at = :expiresAt, lease_connection = :connection,
+    execution_ends_at = :executionEndsAt, late_attempt = NULL
   WHERE seq = :seq`);
 
 /** The receiver of a delivery, and the time that the delivery lasts. */
@@ -46,6 +48,8 @@ export interface Grant {
   readonly expiresAt: number | null;
   /** Null if it does not end with a connection. */
   readonly connection: number | null;
+  /** How long it lasts if the command says nothing of that; null for no limit. */
+  readonly executionMs: number | null;
 }
 
 /** Takes up to `count` commands that are ready, and no more params than a page holds. */
@@ -66,15 +70,18 @@ export function* take(
       if (bytes > MAX_PAGE_BYTES && taken.length > 0) return taken;
       const grant = grantNext();
       const { owner, pid, expiresAt, connection } = grant;
-      yield* run(setDispatched, { seq: row.seq, wallMs, owner, pid, expiresAt, connection });
+      const executionMs = row.executionMs ?? grant.executionMs;
+      const executionEndsAt = executionMs === null ? null : now + executionMs;
+      if (executionEndsAt !== null) env.effects.deadline(executionEndsAt);
+      yield* run(setDispatched, { seq: row.seq, wallMs, owner, pid, expiresAt, connection, executionEndsAt });
       moved("PENDING", "DISPATCHED", env);
-      taken.push({ envelope: envelopeOf(row, deployment, env), grant });
+      taken.push({ envelope: envelopeOf(row, deployment, executionMs, env), grant });
     }
     if (rows.length < wanted || taken.length === count) return taken;
   }
 }
 
-function envelopeOf(row: ReadyRow, deployment: string, env: Env): Envelope {
+function envelopeOf(row: ReadyRow, deployment: string, executionMs: number | null, env: Env): Envelope {
   return {
     protocol: "arc.v1",
     commandId: row.commandId,
@@ -82,6 +89,7 @@ function envelopeOf(row: ReadyRow, deployment: string, env: Env): Envelope {
     command: row.command,
     attempt: row.attempt,
     deadline: deadlineOf(row, env),
+    executionMs,
     params:
       row.uploaded === 1
         ? { $upload: { sizeBytes: row.requestBytes } }
