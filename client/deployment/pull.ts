@@ -70,7 +70,7 @@ class PullReceiver {
   async perform(taken: Taken): Promise<void> {
     const { lease, text } = taken;
     const { leaseId, commandId, envelope } = lease;
-    const grant = this.#hold(taken);
+    const grant = this.#keepRenewed(taken);
     // At its deadline, or when it has taken too long, the daemon tells that it has ended, and its handler is told.
     const leftMs = Math.min(untilDeadlineMs(lease), envelope.executionMs ?? Number.POSITIVE_INFINITY);
     const atDeadline = leftMs < MAX_TIMER_MS ? setTimeout(() => grant.check(), leftMs + 1) : undefined;
@@ -94,7 +94,7 @@ class PullReceiver {
     }
   }
 
-  #hold({ lease: { leaseId, commandId }, askedAt }: Taken): HeldGrant {
+  #keepRenewed({ lease: { leaseId, commandId }, askedAt }: Taken): HeldGrant {
     const { leaseMs = DEFAULT_LEASE_MS, releaseOn = "disconnect" } = this.#options;
     const connection = this.#connection;
     return new HeldGrant({

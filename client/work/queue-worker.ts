@@ -116,7 +116,7 @@ class QueueWorker<T> {
 
   async perform(taken: Taken): Promise<void> {
     const { claim, text } = taken;
-    const grant = this.#hold(taken);
+    const grant = this.#keepRenewed(taken);
     const given: Work<T> = {
       payloads: claim.batches.flatMap((batch) => batch.payloads) as T[],
       payloadTexts: () => textsAt(text, PAYLOADS) as string[],
@@ -146,7 +146,7 @@ class QueueWorker<T> {
     }
   }
 
-  #hold({ claim, askedAt }: Taken): HeldGrant {
+  #keepRenewed({ claim, askedAt }: Taken): HeldGrant {
     const { claimId, leaseToken, remainingMs } = claim;
     const { leaseMs = DEFAULT_LEASE_MS, releaseOn = "disconnect" } = this.#options;
     const connection = this.#connection;

@@ -15,7 +15,7 @@ interface Open {
 }
 
 /**
- * A digest of what a JSON text means: equal for texts that differ only in space, in the order of members, in how
+ * A digest of the meaning of a JSON text: equal for texts that differ only in space, in the order of members, in how
  * characters are escaped and in how a number is written (1.0 and 1, 1e2 and 100). Numbers are compared exactly,
  * also where a double could not tell them apart. Members of the same name are all kept, in their order: readers
  * disagree on which of them counts. Nothing recurses: JSON may be nested more deeply than the stack.

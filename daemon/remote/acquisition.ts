@@ -20,7 +20,7 @@ import type { Line, WaitingLines } from "./waiting-line.js";
 
 /** A call that was told that a name may be free asks within this time. */
 const MAX_AFTER_WATCH_MS = 10;
-/** A name that is held is asked for again no sooner, whatever the provider thinks of that. */
+/** A name that is held is asked for again no sooner, also if the provider says so. */
 const MIN_RETRY_MS = 50;
 /** The time beyond its ttl in which a lease may be granted without our knowing: requests can be on their way. */
 const OWED_EXTRA_MS = 10_000;
@@ -41,7 +41,7 @@ type Refused = Extract<Acquired, { granted: false }>;
 
 /**
  * One call of `lease.acquire` for a name that a provider keeps: asks until the name is granted, or the time is over.
- * All is asked under one leaseId. It is written down as owed before, and no more when the grant is recorded or the
+ * All requests have one leaseId. The leaseId is written down as owed before, until the grant is recorded or the
  * provider certainly does not have it.
  */
 export class Acquisition {
@@ -53,17 +53,17 @@ export class Acquisition {
   /** Aborted when nobody waits for the answer any more. */
   readonly #nobodyAsks: AbortSignal;
   readonly #leaseId = newLeaseId();
-  /** Until when the name may be waited for, and until when a provider that fails is asked again. */
+  /** The ends of the wait for the name, and of the patience with a provider that fails. */
   readonly #until: number;
   readonly #patientUntil: number;
   /** True if the provider may hold the name for this leaseId without our having it. */
   #unsure = false;
   #recorded = false;
-  /** How many attempts in a row have failed. */
+  /** The number of attempts in a row that have failed. */
   #failures = 0;
   /** How often in a row the provider told that the name may be free, and it was not. */
   #fruitless = 0;
-  /** The fencing token of who held the name last. */
+  /** The fencing token of the last holder of the name. */
   #heldBy = 0;
 
   /** @param until by the clock that `elapsed` reads. */
@@ -159,11 +159,11 @@ export class Acquisition {
     const { fencingToken, remainingMs } = granted;
     const { boottime } = this.#parts;
     const answered = elapsed();
-    // If it was granted before and that answer was lost, it may have been seen meanwhile.
+    // The token may have been seen meanwhile if an earlier answer that granted it was lost.
     if (fencingToken < tokenAbove || (fencingToken === tokenAbove && !askedBefore)) {
       throw this.#parts.failures.refusalOf(this.#configured, tokenTooLow(name, fencingToken, tokenAbove));
     }
-    // Nobody would ever know of it.
+    // Nobody would ever know of the lease.
     if (this.#sender.closed) throw refuse("unavailable", "The connection was closed.", { reason: "closed" });
     const grant = { name, leaseId: this.#leaseId, provider, owner, note, ttlMs, releaseOn, fencingToken };
     const result = await inTurn(this.#parts.loop, this.#sender.caller, (env) =>

@@ -5,8 +5,8 @@ import type { Acquired, AcquireRequest, HeartbeatRequest, LeaseProvider } from "
 import { Failure } from "./refusals.js";
 
 /**
- * A provider whose answers are what `LeaseProvider` says, or rejections: what a module gives that was written by
- * somebody else is not known to be anything. An answer that cannot be is a `Failure` that says what was wrong.
+ * A provider whose answers keep the contract of `LeaseProvider`, or are rejections: a module of somebody else may
+ * answer with anything. An answer that breaks the contract is a `Failure` that names the fault.
  * Fields beyond those of the contract go no further.
  */
 export function withCheckedAnswers(provider: LeaseProvider): LeaseProvider {
@@ -94,7 +94,7 @@ function holderOf(method: string, answer: unknown, at = ""): Holder {
   };
 }
 
-/** Of a process of another machine nothing is known, however that is said. */
+/** Null for the numbers of a process of another machine, however the provider leaves them out. */
 function peerOf(peer: unknown): Peer {
   const { pid, uid, gid } = (typeof peer === "object" && peer !== null ? peer : {}) as Fields;
   const known = (id: unknown): number | null => (isInteger(id) ? id : null);

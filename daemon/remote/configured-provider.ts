@@ -3,7 +3,7 @@ import type { LeaseProvider } from "./provider.js";
 import type { Loggable } from "./secrets.js";
 import { fits } from "./specification.js";
 
-/** A provider that was loaded, with what it was configured by. */
+/** A provider that was loaded, with its configuration. */
 export interface ConfiguredProvider {
   /** The specification, which tells providers apart, also over restarts. Leases are recorded with it. */
   readonly text: string;
@@ -14,7 +14,7 @@ export interface ConfiguredProvider {
   readonly provider: LeaseProvider;
 }
 
-/** Where the leases of names are kept that fit a pattern; undefined for this database. */
+/** A pattern of names, and the provider of their leases; undefined for this database. */
 export interface ProviderRule {
   readonly pattern: string;
   readonly configured: ConfiguredProvider | undefined;

@@ -21,19 +21,19 @@ export interface ConformanceOptions {
   test: (name: string, run: () => Promise<void>) => unknown;
   stage: () => Promise<Stage>;
   /**
-   * At most how long after the start of a ttl, milliseconds, another who asks all the time gets a lease that
-   * is not renewed. Never less than the ttl; twice the ttl for a provider that has to watch a record not change.
+   * The most time, in milliseconds, from the start of a ttl until another caller that asks all the time gets a lease
+   * that is not renewed. Never less than the ttl; twice the ttl for a provider that has to watch a record not change.
    */
   takeoverMs?: (ttlMs: number) => number;
 }
 
 /** Long beside the time of a request on a busy machine, short beside a developer's patience. */
 const TTL_MS = 2000;
-/** For what takes many requests and is not about the end of a lease. */
+/** The ttl of rules that take many requests and are not about the end of a lease. */
 const LONG_TTL_MS = 60_000;
 /** The least that remains of a new ttl when the request has taken its time. */
 const FRESH_MS = TTL_MS / 2;
-/** How much later than promised a thing may be noticed, and how often a lease is asked for meanwhile. */
+/** The delay with which a thing may be noticed, and the pause between two questions meanwhile. */
 const STEP_MS = 50;
 /** Callers that ask for one name at the same time. */
 const CONTENDERS = 20;
@@ -79,10 +79,13 @@ export function leaseProviderConformance(options: ConformanceOptions): void {
     },
   );
 
-  rule("the same owner is refused like others: the leaseId is the proof", async (_stage, provider) => {
-    expectGranted(await provider.acquire(ask("release", { owner: "deploy" })));
-    assert.equal((await provider.acquire(ask("release", { owner: "deploy" }))).granted, false);
-  });
+  rule(
+    "the same owner is refused like others: the leaseId alone tells holders apart",
+    async (_stage, provider) => {
+      expectGranted(await provider.acquire(ask("release", { owner: "deploy" })));
+      assert.equal((await provider.acquire(ask("release", { owner: "deploy" }))).granted, false);
+    },
+  );
 
   rule("asking again with the leaseId that holds a name is answered as before", async (stage, provider) => {
     const request = ask("release");

@@ -23,20 +23,20 @@ const CONNECT_MS = 2000;
 const LOOK_FRACTION = 1 / 10;
 const MIN_LOOK_MS = 50;
 const MAX_LOOK_MS = 1000;
-/** Others that write between our reading and our writing are given way to so often. */
+/** An attempt gives way so often to others that write between its read and its write. */
 const TRIES = 5;
-/** Names whose records are remembered as seen; what is forgotten is only watched from the beginning. */
+/** Names whose records are remembered as seen; a forgotten one is only watched from the beginning. */
 const MAX_WATCHED = 10_000;
-/** How long making the table is waited for, and how often it is looked at. */
+/** The longest wait for a table that is being made, and the pause between two looks. */
 const TABLE_MS = 120_000;
 const TABLE_LOOK_MS = 500;
 
 /**
  * A record of the table. It is kept for ever, because the token is in it.
  *
- * Held: it has a `holder`. Each renewal writes a new `version`, and whoever has seen one version for a full
- * `ttlMs` by the own monotonic clock may take the name: its holder has stopped before, because its ttl began
- * before that version was written. Wall clocks are never compared (this is the scheme of Amazon's DynamoDB lock
+ * Held: it has a `holder`. Each renewal writes a new `version`. A daemon that has seen one version for a full `ttlMs`
+ * by its own monotonic clock may take the name: the holder has stopped before, because its ttl began before that
+ * version was written. Wall clocks are never compared (this is the scheme of Amazon's DynamoDB lock
  * client: https://aws.amazon.com/blogs/database/building-distributed-locks-with-the-dynamodb-lock-client/).
  * Free: it has none.
  */
@@ -271,7 +271,7 @@ const FREE = {
 /**
  * Makes the table, and waits until it can be used. False if it was there already. Refuses with
  * `provider_unavailable`, with `invalid_params` when there is no region, and with `conflict` when there is a table of
- * that name which is not for leases. Who asks for this gave all the parameters, so the message says everything.
+ * that name which is not for leases. The caller gave all the parameters, so the message says everything.
  */
 export async function createDynamoDbTable(
   specification: DynamoDbSpecification,

@@ -13,13 +13,13 @@ import type { Acquired, LeaseProvider, ProviderClocks } from "./provider.js";
 import { Failure, type Reason, unavailable } from "./refusals.js";
 import type { EtcdSpecification } from "./specification.js";
 
-/** One member is given so long to answer before another is asked. */
+/** The time that one member has to answer before another is asked. */
 const MEMBER_MS = 2000;
-/** Others that write between our reading and our writing are given way to so often. */
+/** An attempt gives way so often to others that write between its read and its write. */
 const TRIES = 5;
 /** etcd counts in seconds. */
 const SECOND_MS = 1000;
-/** As a waiter is told of a deletion, asking again is only for when that failed. */
+/** Waiters are told of a deletion; they ask again after so long in case that failed. */
 const LOOK_AGAIN_MS = 5000;
 /** Of gRPC (https://grpc.github.io/grpc/core/md_doc_statuscodes.html): what etcd says of leases, and of tokens. */
 const NOT_FOUND = 5;
@@ -64,7 +64,7 @@ interface Entry {
  *
  * The client library etcd3 is not used: its last release is of 2023, its election once had several leaders at a
  * time (microsoft/etcd3#176), it pulls in all of gRPC, and it repeats requests and keeps leases alive by rules of
- * its own, where we have to know when a request was sent. The requests needed here are plain HTTP.
+ * its own, where the daemon has to know when a request was sent. The requests needed here are plain HTTP.
  *
  * Costs in round trips: acquire two if the name is held and three if it is free; heartbeat, release and get two.
  */
@@ -108,7 +108,7 @@ export function etcdProvider(
     throw unavailable(kind, new Failure("unreachable", "its leader changes"));
   }
 
-  /** Renews a lease by what is known of it here, or by what its key says; undefined if it is not held. */
+  /** Renews a lease as it is known here, or as its key has it; undefined if it is not held. */
   async function renew(
     name: string,
     leaseId: string,
@@ -167,7 +167,7 @@ export function etcdProvider(
     throw unavailable(kind, new Failure("contended", `${shown(name)} was changed again and again`));
   }
 
-  /** How long an entry still lives if nobody renews it: etcd tells it in whole seconds. */
+  /** The time that an entry still lives if nobody renews it; etcd tells it in whole seconds. */
   async function remainingOf({ etcdLease, value }: Entry, signal: AbortSignal | undefined): Promise<number> {
     const reply = await gateway.ask("lease/timetolive", { ID: etcdLease }, signal);
     return Math.max(1, Math.min(value.ttlMs, integer(reply.TTL) * SECOND_MS));
@@ -286,7 +286,7 @@ type Reply = Readonly<Record<string, unknown>>;
 class Gateway {
   readonly #specification: EtcdSpecification;
   readonly #agents: { readonly http: http.Agent; readonly https: https.Agent };
-  /** Whom to ask first: the last that answered. */
+  /** The member to ask first: the last that answered. */
   #first = 0;
   /** As etcdctl takes it: `name:password`, or the password apart. */
   readonly #user: { readonly name: string; readonly password: string } | undefined;

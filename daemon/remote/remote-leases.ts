@@ -132,7 +132,7 @@ export class RemoteLeases {
     this.#lines.disconnect(connection);
   }
 
-  /** Ends all that waits or is under way with this refusal; what is not known by then is owed. */
+  /** Ends all calls that wait or are under way with this refusal. A lease that may have been granted is owed then. */
   stop(refusal: PawlError): void {
     this.#stopped.abort(refusal);
     this.#lines.stop(refusal);
@@ -265,7 +265,7 @@ export class RemoteLeases {
     return await this.#inTurn(caller, (env) => records.broken(params, value === true || failures > 0, env));
   }
 
-  /** Asks who holds a name. The highest token is that which anybody was granted, as far as this daemon has seen. */
+  /** Asks for the holder of a name. The highest token is that of any grant, as far as this daemon has seen. */
   async #inspect(name: string, configured: ConfiguredProvider): Promise<Inspected> {
     await this.#owed.untilReleased(name);
     const { provider } = configured;

@@ -16,7 +16,7 @@ export const PATIENCE_MS = 3000;
 const FIRST_PAUSE_MS = 50;
 const MAX_PAUSE_MS = 1000;
 
-/** How long a question is repeated, and how long one attempt at it may take. */
+/** The time for which a question is repeated, and the limit of one attempt. */
 export interface Patience {
   readonly patienceMs: number;
   readonly limitMs: number;

@@ -8,7 +8,7 @@ const MAX_CAUSES = 4;
 const MAX_FRAMES = 10;
 const FRAME = /^\s+at /;
 
-/** The user of a URL, and the proofs of ownership that the daemon gives to a provider. */
+/** The user of a URL, and the leaseIds that the daemon gives to a provider. */
 const URL_USER = /(?<=:\/\/)[^/\s@"']+(?=@)/g;
 const LEASE_ID = /\blease_x?[0-9a-f]{32}\b/g;
 
@@ -20,7 +20,7 @@ export interface Loggable {
   readonly text: (text: string) => string;
   /** The message of an error, its causes included. */
   readonly error: (error: unknown) => string;
-  /** Where an error comes from, if it says so: the frames of its stack. */
+  /** The frames of an error's stack, if it has any. */
   readonly stack: (error: unknown) => string | undefined;
 }
 

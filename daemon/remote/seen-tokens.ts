@@ -22,7 +22,7 @@ export class SeenTokens {
     return Math.max(written, this.#unwritten.get(name) ?? 0);
   }
 
-  /** Has every later token of a name be higher than this one. That a provider told of it goes on without space. */
+  /** Has every later token of a name be higher than this one, also when there is no space to write it down. */
   async remember(name: string, fencingToken: number, { text: provider }: ConfiguredProvider): Promise<void> {
     if (!this.#readOnly) {
       try {

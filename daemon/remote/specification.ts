@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { resolve } from "node:path";
 import { PawlError, shown } from "@pawl/protocol/errors";
 
-/** Where the leases of names are kept that fit a pattern. */
+/** A pattern of names, and the provider that keeps their leases. */
 export interface LeaseRule {
   /** A name, in which `*` stands for any characters, none included. */
   readonly pattern: string;
@@ -30,7 +30,7 @@ export interface EtcdSpecification {
   readonly endpoints: readonly string[];
   /** The prefix of all its keys. */
   readonly prefix: string;
-  /** Files in PEM: whom to trust, and who we are. */
+  /** Files in PEM: the authority to trust, the daemon's certificate and its key. */
   readonly ca: string | undefined;
   readonly cert: string | undefined;
   readonly key: string | undefined;
@@ -52,7 +52,7 @@ const DIGEST_LENGTH = 32;
 
 const DEFAULT_ETCD_PREFIX = "pawl/";
 
-/** Which parameters a provider takes; the first is required. */
+/** The parameters that a provider takes; the first is required. */
 const PARAMS = {
   dynamodb: ["table", "endpoint", "region"],
   etcd: ["endpoints", "prefix", "ca", "cert", "key"],

@@ -18,13 +18,13 @@ interface Waiting {
 }
 
 /**
- * The lines of those who wait for names that providers keep: they cannot be parked with the calls of the turn loop,
- * which knows nothing of those. The first of a line asks the provider; the others wait for it.
+ * The lines of calls that wait for names that providers keep. They cannot be parked in the turn loop, which knows
+ * nothing of providers. The first of a line asks the provider; the others wait for it.
  */
 export class WaitingLines {
   readonly #stopped: AbortSignal;
   readonly #wallMs: () => number;
-  /** By the key that those who wait would be parked under if the name were kept here. */
+  /** By the key under which the calls would be parked if the name were kept here. */
   readonly #lines = new Map<string, Line>();
   /** The controllers that end the asking of each connection, if it closes. */
   readonly #byConnection = new Map<number, Set<AbortController>>();
@@ -38,7 +38,7 @@ export class WaitingLines {
     this.#wallMs = wallMs;
   }
 
-  /** How many wait under a key. */
+  /** The number of calls that wait under a key. */
   waiting(key: string): number {
     return this.#lines.get(key)?.waiting.length ?? 0;
   }
@@ -73,9 +73,9 @@ export class WaitingLines {
     }
   }
 
-  /** The refusal of those who do not get a name. */
+  /** The refusal of a call that does not get a name. */
   heldBy({ name, holder }: Line): PawlError {
-    // Not known yet if the first in the line has no answer yet: then it is held by nobody but taken by those.
+    // While the first in the line has no answer the holder is not known: the name is taken by those who wait.
     const remainingMs = Math.max(0, Math.ceil((holder?.until ?? 0) - elapsed()));
     return held(name, holder?.owner ?? "those who wait for it", remainingMs, this.#wallMs());
   }
