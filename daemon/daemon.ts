@@ -175,10 +175,19 @@ export class Daemon {
   }
 
   #makeLoop({ config, database, identity }: DaemonParts): TurnLoop {
-    const { store, clock, mode, sign } = database;
+    const { store, clock, witness, mode, sign } = database;
     const { readOnly } = config;
     return new TurnLoop({
-      setting: { store, clock, mode, sign, identity, retentionMs: config.retentionDays * DAY_MS, readOnly },
+      setting: {
+        store,
+        clock,
+        witness,
+        mode,
+        sign,
+        identity,
+        retentionMs: config.retentionDays * DAY_MS,
+        readOnly,
+      },
       classify,
       endings: this.#ends,
       arrivals: {
@@ -235,7 +244,7 @@ export class Daemon {
   /** The first operations of this life: grants that were bound to connections of the one before. */
   #recover(): void {
     // It takes long after a crash under load, so it comes before the time that grants are given to be renewed.
-    this.#database.moveLog();
+    this.#database.begin();
     this.#loop.performNow((env) => this.#ends.restart(env, this.#database.clock.boottime()));
     this.#loop.performNow(countAtStart);
     this.#loop.keepTime();

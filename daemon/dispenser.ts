@@ -102,6 +102,7 @@ const NO_EFFECTS: Effects = {
   deadline: () => {},
   wallDeadline: () => {},
   count: () => {},
+  reached: () => {},
   bind: () => {},
   notify: () => {},
   log: () => {},

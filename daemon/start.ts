@@ -53,11 +53,11 @@ async function startWith(options: {
   access: Access;
   notices: Notices;
 }): Promise<Daemon> {
-  const { config, log, passed, kernel, notices } = options;
+  const { config, log, passed } = options;
   // A provider that cannot be loaded is found before the database is touched.
   const providers = await loadProviders(config.leaseRules);
   const databasePath = join(config.stateDir, DATABASE_FILE);
-  const database = open(databasePath, config, kernel, notices);
+  const database = open(databasePath, options);
   let daemon: Daemon | undefined;
   try {
     const node = identify(database, config, log);
@@ -75,14 +75,27 @@ async function startWith(options: {
   return daemon;
 }
 
-function open(path: string, config: Config, kernel: Kernel | undefined, notices: Notices): OpenDatabase {
-  const { mode, acceptModeChange, readOnly } = config;
+function open(
+  path: string,
+  {
+    config,
+    kernel,
+    log,
+    notices,
+  }: { config: Config; kernel: Kernel | undefined; log: Logger; notices: Notices },
+): OpenDatabase {
+  const { mode, acceptModeChange, acceptRestore, readOnly } = config;
   if (readOnly) return openDatabaseToRead({ path, mode });
   return openDatabase({
     path,
     mode,
     acceptModeChange,
-    ownDirectory: { flock: kernel?.flock },
+    ownDirectory: {
+      flock: kernel?.flock,
+      acceptRestore,
+      // Logged after what is in the way of a start.
+      onWitness: (message, details) => setImmediate(() => log.warn(details, message)),
+    },
     onMigrate: (from, to, bytes) =>
       notices.extend(
         MIGRATION_STEP_MS + bytes / MIGRATED_BYTES_PER_MS,

@@ -49,6 +49,7 @@ export class InProcess {
     const ends = new Ends(ENDINGS);
     this.loop = new TurnLoop({
       setting: {
+        witness: undefined,
         store: options.wrap?.(database.store) ?? database.store,
         clock: database.clock,
         mode: database.mode,

@@ -167,6 +167,13 @@ export const OPTIONS = {
     reloadable: false,
     help: "Go on under another identity.key than the one the board was written with, or under a new one",
   }),
+  acceptRestore: option({
+    flag: "accept-restore",
+    read: yesOrNo,
+    default: false,
+    reloadable: false,
+    help: "Go on with an older copy of the database, above all that was given; tokens of before are void",
+  }),
   /** Seconds; undefined never exits for idleness. */
   idleExit: option({
     flag: "idle-exit",

@@ -1,6 +1,7 @@
 import { PawlError } from "@pawl/protocol/errors";
 import Database from "better-sqlite3";
 import { FilesMoved } from "./own-files.js";
+import { WitnessNotWritten } from "./witness.js";
 
 /**
  * What a storage failure means for the daemon. `full`: no space; reads go on and writes will again.
@@ -17,6 +18,7 @@ export class Migrated extends Error {}
 /** Sorts an error thrown by the store or by an operation (https://www.sqlite.org/rescode.html). */
 export function classify(error: unknown): Failure {
   if (error instanceof Migrated || error instanceof FilesMoved) return "broken";
+  if (error instanceof WitnessNotWritten) return error.isFull ? "full" : "broken";
   if (error instanceof PawlError && error.kind === "log_corrupt") return "corrupt";
   const code = error instanceof Database.SqliteError ? error.code : "";
   // The shared index of the write-ahead log grows too; SQLite has a code of its own for no space there.

@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { constants, existsSync, statSync } from "node:fs";
+import { dirname, join } from "node:path";
 import type { Mode, Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import type Database from "better-sqlite3";
@@ -10,9 +11,23 @@ import { blockedAt, cannotOpen, describeBlock } from "./cannot-open.js";
 import { connect, connectToRead } from "./connection.js";
 import { readTime } from "./kept-time.js";
 import { latestVersion, migrate, schemaVersion } from "./migrate.js";
+import {
+  countersOf,
+  goOnFromBounds,
+  lostFile,
+  newerThan,
+  olderThan,
+  refuseCopy,
+  type State,
+} from "./restored-copy.js";
 import { SqliteStore } from "./sqlite.js";
 import { checkStateDirectory, type Flock, makeStateDirectory, WriterLock } from "./state-directory.js";
 import type { Store } from "./store.js";
+import { readWitness, type Testimony, Witness } from "./witness.js";
+
+const WITNESS_FILE = "pawl.witness";
+/** Signed, this is the name of a database that no other has. */
+const NAMING_TEXT = "database";
 
 export interface DatabaseOptions {
   /** The database file, or ":memory:". Its directory is made if need be. */
@@ -22,11 +37,21 @@ export interface DatabaseOptions {
   /** Opens a database that was made with another mode or node id, and keeps the new one. */
   acceptModeChange?: boolean;
   time?: TimeSource;
-  /** Given where the database has a directory of its own: nobody else may change what is in it, and it is locked. */
-  ownDirectory?: { flock: Flock | undefined };
+  /**
+   * Given where the database has a directory of its own: nobody else may change what is in it, it is locked, and has a
+   * witness. `acceptRestore` goes on from the bounds of that where the database is an older copy.
+   */
+  ownDirectory?: {
+    flock: Flock | undefined;
+    acceptRestore: boolean;
+    /** Told what an operator should know of the witness. */
+    onWitness: (message: string, details: object) => void;
+  };
   /** Told before each step that brings the tables up to date, with the bytes of the database. */
   onMigrate?: (from: number, to: number, bytes: number) => void;
 }
+
+type OwnDirectory = NonNullable<DatabaseOptions["ownDirectory"]>;
 
 /** An open database: everything that operations on it need, and what is done with the file as a whole. */
 export interface OpenDatabase {
@@ -34,6 +59,8 @@ export interface OpenDatabase {
   readonly clock: Clock;
   readonly mode: Mode;
   readonly schemaVersion: number;
+  /** Undefined where the database has no directory of its own. */
+  readonly witness: Witness | undefined;
   /** Signs the text that names a grant: only this database can have granted it. */
   readonly sign: (text: string) => string;
   /** Which file the database is: a copy of it, also under the same name, is another. */
@@ -42,8 +69,11 @@ export interface OpenDatabase {
   sizes(): { bytes: number; walBytes: number };
   /** Throws when others have moved, removed or replaced a file of the database (a failure of kind `broken`). */
   checkFiles(): void;
-  /** Moves the write-ahead log of the life before into the database. That takes long after a crash under load. */
-  moveLog(): void;
+  /**
+   * The first thing of this life: moves what the life before has left in the write-ahead log into the database, which
+   * takes long after a crash under load.
+   */
+  begin(): void;
   /** The last thing of this life: everything moves into the database file. */
   end(): void;
   /** Refuses like `backUp`. */
@@ -66,25 +96,57 @@ export function openDatabase(options: DatabaseOptions): OpenDatabase {
   };
   try {
     let lock: WriterLock | undefined;
+    const { ownDirectory } = options;
     if (path !== ":memory:") {
       makeStateDirectory(path);
-      if (options.ownDirectory !== undefined) checkStateDirectory(path, { readOnly: false });
-      const taken = WriterLock.take(path, options.ownDirectory?.flock);
+      if (ownDirectory !== undefined) checkStateDirectory(path, { readOnly: false });
+      const taken = WriterLock.take(path, ownDirectory?.flock);
       toClose.push(() => taken.release());
       lock = taken;
     }
+    const seen = ownDirectory && lookAtWitness(path, ownDirectory);
     const database = connect(path);
     toClose.push(() => database.close());
+    const copyOf = ownDirectory && compare(database, seen, ownDirectory);
     const schemaVersion = migrate(database, (from, to) =>
       options.onMigrate?.(from, to, sizes(database).bytes),
     );
     const mode = agreeOnMode(database, options.mode, options.acceptModeChange ?? false);
     const clock = new Clock(readTime(readMeta(database, "clock")), options.time);
+    if (copyOf !== undefined) goOnFromBounds(database, copyOf);
     const sign = signWith(signingKeyOf(database));
     const store = new SqliteStore(database);
+    toClose.pop();
     toClose.push(() => store.close());
+    const wallMs = (): number => clock.read().wallMs;
+    const witness =
+      ownDirectory && new Witness(witnessOf(path), sign(NAMING_TEXT), countersOf(database), wallMs);
+    if (witness !== undefined) toClose.push(() => witness.close());
     const announce = (sockets: readonly string[]): void => lock?.announce(sockets);
-    return { ...parts(database, store), clock, mode, schemaVersion, sign, announce, close };
+    const begin = (): void => {
+      store.moveLog();
+      // Behind that, so that what lacks the log lacks this too.
+      witness?.begin(countStart(database, copyOf));
+    };
+    const end = (): void => {
+      try {
+        witness?.stop();
+      } finally {
+        store.end();
+      }
+    };
+    return {
+      ...parts(database, store),
+      begin,
+      end,
+      clock,
+      mode,
+      schemaVersion,
+      sign,
+      witness,
+      announce,
+      close,
+    };
   } catch (error) {
     close();
     throw cannotOpen(path, error);
@@ -95,13 +157,13 @@ export function openDatabase(options: DatabaseOptions): OpenDatabase {
 function parts(
   database: Database.Database,
   store: SqliteStore,
-): Pick<OpenDatabase, "store" | "fileId" | "sizes" | "checkFiles" | "moveLog" | "end" | "backUp"> {
+): Pick<OpenDatabase, "store" | "fileId" | "sizes" | "checkFiles" | "begin" | "end" | "backUp"> {
   return {
     store,
     fileId: fileIdOf(database),
     sizes: () => sizes(database),
     checkFiles: () => store.checkFiles(),
-    moveLog: () => store.moveLog(),
+    begin: () => store.moveLog(),
     end: () => store.end(),
     backUp: (path, watch) => backUp(database, path, watch),
   };
@@ -168,7 +230,8 @@ export function openDatabaseToRead(options: Pick<DatabaseOptions, "path" | "mode
     const close = (): void => store.close();
     const announce = (): void => {};
     const sign = signsNothing;
-    return { ...parts(database, store), clock, mode, schemaVersion: version, sign, announce, close };
+    const witness = undefined;
+    return { ...parts(database, store), clock, mode, schemaVersion: version, sign, witness, announce, close };
   } catch (error) {
     database.close();
     throw error;
@@ -188,6 +251,81 @@ function connectOrRefuse(path: string): Database.Database {
       { cause: error },
     );
   }
+}
+
+function witnessOf(path: string): string {
+  return join(dirname(path), WITNESS_FILE);
+}
+
+/**
+ * Undefined for a database that is to be made. Refuses with `invalid_state` where the database that was seen is gone.
+ */
+function lookAtWitness(
+  path: string,
+  { acceptRestore }: OwnDirectory,
+): Testimony | "unreadable" | "missing" | undefined {
+  const witness = readWitness(witnessOf(path));
+  if (witness === undefined) return existsSync(path) ? "missing" : undefined;
+  const lost = lostFile(path);
+  if (lost !== undefined && witness !== "unreadable" && !acceptRestore) {
+    throw refuseCopy(path, lost, witness, undefined);
+  }
+  return witness;
+}
+
+/**
+ * Refuses with `invalid_state` a database that is older than its witness has seen it. Returns the witness of one that
+ * is to go on all the same.
+ */
+function compare(
+  database: Database.Database,
+  witness: ReturnType<typeof lookAtWitness>,
+  { acceptRestore, onWitness }: OwnDirectory,
+): Testimony | undefined {
+  if (witness === undefined) return undefined;
+  const path = witnessOf(database.name);
+  if (typeof witness === "string") {
+    if (schemaVersion(database) > 0)
+      onWitness(`the witness of the database is ${witness}; it is made anew`, { path });
+    return undefined;
+  }
+  const state = stateOf(database);
+  const why = olderThan(witness, state);
+  if (why === undefined) {
+    if (newerThan(witness, state))
+      onWitness("the witness is older than the database; it is made anew", { path });
+    return undefined;
+  }
+  const keptAt = state.database === undefined ? undefined : readTime(readMeta(database, "clock"))?.wallMs;
+  if (!acceptRestore) throw refuseCopy(database.name, why, witness, keptAt);
+  onWitness("the database is an older copy of itself; it goes on above all that was given", {
+    from: keptAt,
+    to: witness.writtenAt,
+    why,
+  });
+  return witness;
+}
+
+function stateOf(database: Database.Database): State {
+  const counters = countersOf(database);
+  if (schemaVersion(database) === 0) return { database: undefined, starts: 0, counters };
+  const key = readMeta(database, "signing_key");
+  return {
+    database: key === undefined ? undefined : signWith(Buffer.from(key, "base64"))(NAMING_TEXT),
+    starts: Number(readMeta(database, "starts") ?? 0),
+    counters,
+  };
+}
+
+/** Counts the starts of a database, so that one that lacks the last of them is known for a copy. */
+function countStart(database: Database.Database, copyOf: Testimony | undefined): number {
+  const starts = Math.max(Number(readMeta(database, "starts") ?? 0), copyOf?.starts ?? 0) + 1;
+  database
+    .prepare(
+      "INSERT INTO pawl_meta (key, value) VALUES ('starts', :starts) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+    )
+    .run({ starts: String(starts) });
+  return starts;
 }
 
 /** The mode belongs to the database (spec: sequence.md), because changing it would change what ids mean. */

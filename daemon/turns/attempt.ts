@@ -3,6 +3,7 @@ import { type Boottime, type Clock, elapsed, type KeptTime, type Reading } from 
 import { keepTime } from "../store/kept-time.js";
 import type { Operation } from "../store/statement.js";
 import type { Store } from "../store/store.js";
+import type { Witness } from "../store/witness.js";
 import type { Due } from "./alarm.js";
 import { type Call, DAEMON, following } from "./call.js";
 import { CollectedEffects, type Outlet } from "./effects.js";
@@ -15,6 +16,8 @@ import type { Parked, Waiters } from "./waiters.js";
 export interface Setting extends Pick<Env, "mode" | "sign" | "identity"> {
   readonly store: Store;
   readonly clock: Clock;
+  /** Told of counters before they are committed; undefined where there is none. */
+  readonly witness: Pick<Witness, "raise" | "committed"> | undefined;
   /** True if another process writes the database, and keeps the time of it. */
   readonly readOnly: boolean;
   /** How long what has ended is kept; may change. */
@@ -118,13 +121,16 @@ export class Attempt {
   }
 
   commit(): void {
-    const { store, clock } = this.#setting;
+    const { store, clock, witness } = this.#setting;
     store.perform(this.#memory.writeBack());
     this.wrote = store.wrote;
     if (this.wrote && this.#timeToKeep === undefined) this.keepTime();
     const start = elapsed();
+    const reached = witness === undefined ? undefined : this.#effects.highestReached;
+    if (reached !== undefined) witness?.raise(reached);
     store.commit();
     this.commitMs = elapsed() - start;
+    if (reached !== undefined) witness?.committed(reached);
     if (this.#timeToKeep !== undefined) clock.wasKept(this.#timeToKeep);
     this.#waiters.commit();
   }

@@ -1,4 +1,5 @@
 import type { NotificationName } from "@pawl/protocol";
+import type { Reached, Counter as WitnessedCounter } from "../store/witness.js";
 import type { Due } from "./alarm.js";
 import type { Counter, Effects } from "./operation.js";
 
@@ -18,12 +19,15 @@ export class CollectedEffects implements Effects {
   #nextWoken = 0;
   readonly #counters: Counter[] = [];
   readonly #amounts: number[] = [];
+  readonly #reachedCounters: WitnessedCounter[] = [];
+  readonly #reachedValues: number[] = [];
   readonly #actions: ((outlet: Outlet) => void)[] = [];
   /** Connections that were granted something. One too many only costs one look when that connection closes. */
   readonly holders: number[] = [];
   /** How much there was of each when the operation under way began. */
   #wokenBefore = 0;
   #countsBefore = 0;
+  #reachedBefore = 0;
   #actionsBefore = 0;
   /** The earliest times at which something ends, by each clock. A time too early only costs one look. */
   #earliestAt = Number.POSITIVE_INFINITY;
@@ -48,6 +52,21 @@ export class CollectedEffects implements Effects {
   count(counter: Counter, by: number): void {
     this.#counters.push(counter);
     this.#amounts.push(by);
+  }
+
+  reached(counter: WitnessedCounter, value: number): void {
+    this.#reachedCounters.push(counter);
+    this.#reachedValues.push(value);
+  }
+
+  /** The highest value of each counter that was reached. */
+  get highestReached(): Reached {
+    const highest = new Map<WitnessedCounter, number>();
+    for (const [index, counter] of this.#reachedCounters.entries()) {
+      const value = this.#reachedValues[index] as number;
+      if (value > (highest.get(counter) ?? 0)) highest.set(counter, value);
+    }
+    return highest;
   }
 
   bind(connection: number): void {
@@ -75,6 +94,7 @@ export class CollectedEffects implements Effects {
   begin(): void {
     this.#wokenBefore = this.#woken.length;
     this.#countsBefore = this.#counters.length;
+    this.#reachedBefore = this.#reachedCounters.length;
     this.#actionsBefore = this.#actions.length;
   }
 
@@ -83,6 +103,8 @@ export class CollectedEffects implements Effects {
     this.#woken.length = this.#wokenBefore;
     this.#counters.length = this.#countsBefore;
     this.#amounts.length = this.#countsBefore;
+    this.#reachedCounters.length = this.#reachedBefore;
+    this.#reachedValues.length = this.#reachedBefore;
     this.#actions.length = this.#actionsBefore;
   }
 

@@ -2,6 +2,7 @@ import type { KeyObject } from "node:crypto";
 import type { BatchState, CommandState, Mode, NotificationName } from "@pawl/protocol";
 import type { PawlError } from "@pawl/protocol/errors";
 import type { Operation } from "../store/statement.js";
+import type { Counter as WitnessedCounter } from "../store/witness.js";
 import type { TurnMemory } from "./turn-memory.js";
 
 /**
@@ -71,6 +72,8 @@ export interface Effects {
   wallDeadline(wallAt: number): void;
   /** Adds to a counter of `daemon.stats`. */
   count(counter: Counter, by: number): void;
+  /** Says how far a counter has come that must never come down, for the witness of the database. */
+  reached(counter: WitnessedCounter, value: number): void;
   /** Says that this connection now holds a grant that ends with it, so that `disconnect` runs when it closes. */
   bind(connection: number): void;
   /** Sends a JSON-RPC notification to a connection, if it is still open and its peer reads. */

@@ -66,7 +66,7 @@ test("the log is longer than what is in it, and keeps its length when its conten
   await extend();
   const { walBytes } = database.sizes();
   expect(walBytes).toBeGreaterThanOrEqual(usedBytes(path) + 2 * MIB);
-  database.moveLog();
+  database.begin();
   to(2);
   expect(usedBytes(path)).toBeLessThan(MIB);
   expect(database.sizes().walBytes).toBe(walBytes);
@@ -98,7 +98,7 @@ test("whatever follows the last whole commit on disk, zeros or frames of earlier
   await extend();
   for (let number = 1; number <= 60; number += 1) to(number);
   const former = readFileSync(`${path}-wal`);
-  database.moveLog();
+  database.begin();
   const moved = join(privateDirectory(), "moved.db");
   copyFileSync(path, moved);
   /** Where each commit of the second round ends. */
@@ -172,10 +172,10 @@ function countingProcess(path: string, from: number): ChildProcess {
       `import { writeSync } from "node:fs";
        import { openDatabase } from ${module("open-database.js")};
        import { run, sql } from ${module("statement.js")};
-       const { store, moveLog } = openDatabase({ path: ${JSON.stringify(path)} });
+       const { store, begin } = openDatabase({ path: ${JSON.stringify(path)} });
        const count = sql(${JSON.stringify(count.sql)});
        const large = sql(${JSON.stringify(large.sql.replace("'large'", "'large' || :at"))});
-       moveLog();
+       begin();
        for (let number = ${from}; ; number += 1) {
          store.begin();
          store.perform(run(count, { to: String(number) }));

@@ -26,7 +26,7 @@ test.each([["SIGTERM"], ["SIGINT"]] as const)(
     const [stopping, stopped] = daemon.log.slice(-2).map(({ time }) => Number(time));
     expect((stopped as number) - (stopping as number)).toBeLessThan(1500);
     expect(existsSync(daemon.place.socket)).toBe(false);
-    expect(readdirSync(daemon.place.stateDir).sort()).toEqual(["pawl.db"]);
+    expect(readdirSync(daemon.place.stateDir).sort()).toEqual(["pawl.db", "pawl.witness"]);
     expect(daemon.log.map(({ msg }) => msg)).toEqual(["listening", "stopping", "stopped"]);
     const database = new Database(join(daemon.place.stateDir, "pawl.db"), { readonly: true });
     expect(database.prepare("SELECT last FROM pawl_sequence").pluck().all()).toEqual([1]);

@@ -31,8 +31,10 @@ const LEASE_ID_BYTES = 16;
 
 /** Raises the counter of a name; no row when it is at its end, and then nothing has changed. */
 const raiseToken = sql<{ highest: number }>(`
-  INSERT INTO pawl_lease_token (name, highest) VALUES (:name, 1)
-  ON CONFLICT (name) DO UPDATE SET highest = pawl_lease_token.highest + 1
+  INSERT INTO pawl_lease_token (name, highest) VALUES (:name,
+    1 + coalesce((SELECT CAST(value AS BIGINT) FROM pawl_meta WHERE key = 'lease_fencing_floor'), 0))
+  ON CONFLICT (name) DO UPDATE SET highest = CASE WHEN pawl_lease_token.highest < excluded.highest
+      THEN excluded.highest ELSE pawl_lease_token.highest + 1 END
     WHERE pawl_lease_token.highest < ${MAX_INTEGER}
   RETURNING highest`);
 
@@ -80,6 +82,7 @@ export function* acquire(
   }
   const leaseId = `lease_${env.random(LEASE_ID_BYTES).toString("hex")}`;
   const { highest: fencingToken } = raised;
+  env.effects.reached("leaseToken", fencingToken);
   const lease = { name, leaseId, fencingToken, owner, note, ttlMs, releaseOn, provider: null };
   return yield* keep(lease, { remainingMs: ttlMs, boottime: null }, former, env);
 }

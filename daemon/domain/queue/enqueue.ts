@@ -245,6 +245,7 @@ function* add(draft: Draft, env: Env): Operation<Batch> {
   });
   if (!isInline) yield* run(insertPayloads, { enqueueSeq, payloads });
   yield* noteId(enqueueSeq);
+  env.effects.reached("enqueueSeq", enqueueSeq);
 
   if (state === "ready") env.effects.wake(waitKey(queue));
   else if (availableAtWall === null) env.effects.deadline(availableAt);

@@ -179,6 +179,7 @@ export function* countClaim(queueId: number, size: number, env: Env): Operation<
   env.effects.count("claimedBatches", size);
   kept.changed = true;
   kept.heads.splice(0, size);
+  env.effects.reached("queueToken", row.fencing_token);
   return row.fencing_token;
 }
 

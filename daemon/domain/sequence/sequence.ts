@@ -117,6 +117,7 @@ export function* advance(
   if (params.to <= last) return { type, seq: last };
   const nodeId = nodeIdOf(env.mode);
   yield* run(raise, { nodeId, type, to: params.to });
+  env.effects.reached(`${nodeId}/${type}`, params.to);
   env.turn.of(KeptCounters).byType.set(type, { nodeId, last: params.to, changed: false });
   return { type, seq: params.to };
 }
@@ -131,6 +132,7 @@ function* takeNumbers(type: string, count: number, env: Env): Operation<number |
   if (last === undefined) return exhausted(type, count, yield* lastNumber(type, env));
   byType.set(type, { nodeId, last, changed: kept !== undefined });
   env.effects.count("sequencesDispensed", count);
+  env.effects.reached(`${nodeId}/${type}`, last);
   return last;
 }
 
