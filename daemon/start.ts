@@ -93,6 +93,7 @@ function open(
     ownDirectory: {
       flock: kernel?.flock,
       acceptRestore,
+      acceptNetwork: config.acceptNetworkFilesystem,
       // Logged after what is in the way of a start.
       onWitness: (message, details) => setImmediate(() => log.warn(details, message)),
     },

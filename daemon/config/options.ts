@@ -174,6 +174,13 @@ export const OPTIONS = {
     reloadable: false,
     help: "Go on with an older copy of the database, above all that was given; tokens of before are void",
   }),
+  acceptNetworkFilesystem: option({
+    flag: "accept-network-filesystem",
+    read: yesOrNo,
+    default: false,
+    reloadable: false,
+    help: "Open a database on NFS, SMB and the like, where locks may not hold",
+  }),
   /** Seconds; undefined never exits for idleness. */
   idleExit: option({
     flag: "idle-exit",

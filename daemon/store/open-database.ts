@@ -21,7 +21,13 @@ import {
   type State,
 } from "./restored-copy.js";
 import { SqliteStore } from "./sqlite.js";
-import { checkStateDirectory, type Flock, makeStateDirectory, WriterLock } from "./state-directory.js";
+import {
+  checkFileSystem,
+  checkStateDirectory,
+  type Flock,
+  makeStateDirectory,
+  WriterLock,
+} from "./state-directory.js";
 import type { Store } from "./store.js";
 import { readWitness, type Testimony, Witness } from "./witness.js";
 
@@ -44,6 +50,8 @@ export interface DatabaseOptions {
   ownDirectory?: {
     flock: Flock | undefined;
     acceptRestore: boolean;
+    /** Opens it also on a network file system. */
+    acceptNetwork: boolean;
     /** Told what an operator should know of the witness. */
     onWitness: (message: string, details: object) => void;
   };
@@ -100,6 +108,7 @@ export function openDatabase(options: DatabaseOptions): OpenDatabase {
     if (path !== ":memory:") {
       makeStateDirectory(path);
       if (ownDirectory !== undefined) checkStateDirectory(path, { readOnly: false });
+      if (ownDirectory?.acceptNetwork === false) checkFileSystem(path);
       const taken = WriterLock.take(path, ownDirectory?.flock);
       toClose.push(() => taken.release());
       lock = taken;

@@ -3,7 +3,6 @@
 import { statSync } from "node:fs";
 import { PawlError } from "@pawl/protocol/errors";
 import type Database from "better-sqlite3";
-import { readTime } from "./kept-time.js";
 import type { Counter, Testimony } from "./witness.js";
 
 /**
@@ -101,11 +100,6 @@ export function countersOf(database: Database.Database): Map<Counter, number> {
        UNION ALL SELECT CAST(value AS INTEGER) FROM pawl_meta WHERE key = 'lease_fencing_floor')`,
   );
   return values;
-}
-
-/** When a database last kept the time, by the wall clock. */
-export function keptAt(text: string | undefined): number | undefined {
-  return readTime(text)?.wallMs;
 }
 
 /**

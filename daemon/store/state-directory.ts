@@ -14,6 +14,7 @@ import { basename, dirname, join } from "node:path";
 import { PawlError } from "@pawl/protocol/errors";
 import { FileLock } from "./file-lock.js";
 import { lockHolder } from "./kernel-locks.js";
+import { networkFileSystem } from "./network-file-system.js";
 import { replaceFile } from "./new-file.js";
 
 /** What takes an exclusive lock on an open file without waiting (flock(2)); returns 0, or the errno. */
@@ -56,6 +57,18 @@ export function checkStateDirectory(path: string, { readOnly }: { readOnly: bool
   }
   const own = [basename(path), ...OWN_SUFFIXES.map((suffix) => `${basename(path)}${suffix}`), ...OWN_FILES];
   for (const name of own) checkFile(join(directory, name), name === basename(path));
+}
+
+/** Refuses with `unavailable` a directory whose locks and shared memory do not hold between machines. */
+export function checkFileSystem(path: string): void {
+  const directory = dirname(path);
+  const name = networkFileSystem(directory);
+  if (name === undefined) return;
+  throw new PawlError(
+    "unavailable",
+    `The state directory ${directory} is on a network file system (${name}), where the locks and the write-ahead log of a database do not hold. Name a --state-dir on a disk of this machine, or take the risk with --accept-network-filesystem.`,
+    { reason: "network_filesystem" },
+  );
 }
 
 /** What stands beside a database. */

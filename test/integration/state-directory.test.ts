@@ -1,4 +1,5 @@
 // The state directory is one daemon's, and nobody else's (spec: operations.md, Faults from outside).
+import { spawnSync } from "node:child_process";
 import {
   chmodSync,
   chownSync,
@@ -19,6 +20,14 @@ import { openDispenser } from "../../daemon/dist/dispenser.js";
 import { Place, startDaemon, WITHOUT_KOFFI } from "../daemon.js";
 import { RawClient } from "../raw-client.js";
 import { refusedStart } from "../refusal.js";
+
+/** Has every file system say that it is NFS, as statfs(2) of one does. */
+const NFS = `
+  #include <string.h>
+  struct type { long value; };
+  int statfs(const char *path, struct type *buf) { memset(buf, 0, 120); buf->value = 0x6969; return 0; }
+  int statfs64(const char *path, struct type *buf) { return statfs(path, buf); }
+`;
 
 describe("the lock", () => {
   test("has no file that could be removed; who is refused learns where the holder listens", async () => {
@@ -140,6 +149,21 @@ describe("refused, naming it", () => {
     expect(await refusedStart(place.spawn())).toContain("has 2 names (hard links)");
     rmSync(join(place.directory, "other.db"));
     await place.start();
+  });
+
+  test("a network file system, by its name, unless it is accepted", async () => {
+    const place = new Place();
+    const library = join(place.directory, "nfs.so");
+    writeFileSync(`${library}.c`, NFS);
+    if (spawnSync("cc", ["-shared", "-fPIC", "-o", library, `${library}.c`]).status !== 0) {
+      return console.warn("skipped, for want of a C compiler: a directory on a network file system");
+    }
+    const env = { LD_PRELOAD: library };
+    const message = await refusedStart(place.spawn({ env }));
+    expect(message).toContain(`${place.stateDir} is on a network file system (NFS)`);
+    expect(message).toContain("--accept-network-filesystem");
+    await place.start({ env, args: ["--accept-network-filesystem"] });
+    expect(await place.next()).toBe(1);
   });
 
   test("a link where the socket's lock goes", async () => {
