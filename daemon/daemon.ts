@@ -19,6 +19,7 @@ import { OwnRequests } from "./rpc/own-requests.js";
 import { Rpc } from "./rpc/rpc.js";
 import { servedMethods } from "./rpc/served-methods.js";
 import type { Access } from "./socket/access.js";
+import type { Connection } from "./socket/connection.js";
 import { Connections } from "./socket/connections.js";
 import { Inbox } from "./socket/inbox.js";
 import type { Kernel } from "./socket/kernel.js";
@@ -63,7 +64,9 @@ export class Daemon {
   readonly #database: OpenDatabase;
   readonly #sockets: ServedSockets;
   readonly #connections: Connections;
-  readonly #inbox = new Inbox((line, connection, calls) => this.#rpc.receive(line, connection, calls));
+  readonly #inbox = new Inbox<Connection>((line, connection, calls) =>
+    this.#rpc.receive(line, connection, calls),
+  );
   readonly #ownRequests = new OwnRequests();
   readonly #ends = new Ends(ENDINGS);
   readonly #rpc: Rpc;
@@ -145,15 +148,22 @@ export class Daemon {
           this.#loop.schedule();
         },
         onRefused: (from, refusal) => this.#rpc.refuse(refusal, from),
-        onRoom: () => this.#loop.schedule(),
+        onRoom: (connection) => {
+          this.#inbox.roomAgain(connection);
+          this.#loop.schedule();
+        },
         onDrain: ({ caller }) => this.#commandPush.roomAgain(caller.connection),
         onSilent: ({ caller }) => this.#commandPush.leave(caller.connection),
-        onClose: ({ caller: { connection } }) => {
-          // Its last answers come before the end of the grants that closed with it.
-          this.#loop.takeUp();
-          this.#commandPush.leave(connection);
-          this.#remoteLeases?.disconnect(connection);
-          this.#loop.disconnect(connection);
+        onClose: (closed) => {
+          const { connection } = closed.caller;
+          this.#loop.endWaits(connection);
+          // What it sent before it closed comes before what is taken back because it closed.
+          this.#inbox.afterLines(closed, () => {
+            this.#commandPush.leave(connection);
+            this.#remoteLeases?.disconnect(connection);
+            this.#loop.disconnect(connection);
+          });
+          this.#loop.schedule();
         },
       },
     });
@@ -190,10 +200,7 @@ export class Daemon {
       },
       classify,
       endings: this.#ends,
-      arrivals: {
-        take: (calls) => this.#inbox.take(calls),
-        isOpen: (connection) => this.#connections.get(connection) !== undefined,
-      },
+      arrivals: this.#inbox.arrivals((connection) => this.#connections.get(connection)),
       reports: this.#turns,
     });
   }

@@ -1,5 +1,5 @@
 import { type PawlError, refuse, shown } from "./errors.js";
-import { MAX_INTEGER } from "./limits.js";
+import { MAX_ID_LENGTH, MAX_INTEGER } from "./limits.js";
 
 /** The shapes of JSON-RPC 2.0 (https://www.jsonrpc.org/specification). */
 export type Id = string | number | null;
@@ -55,8 +55,8 @@ export function checkRequest(message: unknown): Request | PawlError {
     return invalid(`A request has "jsonrpc": "2.0", not ${shown(message.jsonrpc)}.`);
   }
   if ("id" in message && !isId(message.id)) {
-    const ids = `a string, null or a number up to ${MAX_INTEGER}`;
-    return invalid(`A request id is ${ids}, not ${shown(message.id)}. Use a string for others.`);
+    const ids = `a string of at most ${MAX_ID_LENGTH} characters, null or a number up to ${MAX_INTEGER}`;
+    return invalid(`A request id is ${ids}, not ${shown(message.id)}. Use a short string for others.`);
   }
   if (typeof message.method !== "string") {
     return invalid(`A request names its method by a string, not ${shown(message.method)}.`);
@@ -76,7 +76,8 @@ function invalid(message: string): PawlError {
 }
 
 function isId(value: unknown): value is Id {
-  if (typeof value !== "number") return value === null || typeof value === "string";
+  if (typeof value === "string") return value.length <= MAX_ID_LENGTH;
+  if (typeof value !== "number") return value === null;
   // A larger integer is already rounded, and its answer would come under another id.
   return Number.isSafeInteger(value) || (Number.isFinite(value) && !Number.isInteger(value));
 }

@@ -123,12 +123,14 @@ export class PawlError extends Error {
   readonly retryable: boolean;
   readonly details: ErrorDetails;
 
+  /** @param details with `retryable` where that is not as it is for the kind. */
   constructor(kind: ErrorKind, message: string, details: ErrorDetails = {}, options?: ErrorOptions) {
     super(message, options);
     this.kind = kind;
     this.code = ERRORS[kind].code;
-    this.retryable = ERRORS[kind].retryable;
-    this.details = details;
+    const { retryable = ERRORS[kind].retryable, ...rest } = details;
+    this.retryable = retryable as boolean;
+    this.details = rest;
   }
 
   /** `error.data` of the JSON-RPC error object. */

@@ -27,6 +27,17 @@ export const MAX_UNREAD_BYTES = 1024 * 1024;
 /** ... or of replies that the peer has not yet read. */
 export const MAX_UNSENT_BYTES = 8 * 1024 * 1024;
 
+/**
+ * Requests of one connection that wait for their conditions: less than may be in flight, so that a cancel gets through.
+ */
+export const MAX_WAITS_PER_CONNECTION = 512;
+/** What all that wait take together, with the bytes of their requests. */
+export const MAX_WAITS_BYTES = 128 * 1024 * 1024;
+/** The characters of a request's id. */
+export const MAX_ID_LENGTH = 1024;
+/** Arrays and objects in one another on a line: found before anything is built from it. */
+export const MAX_LINE_NESTING_LEVELS = 600;
+
 /** Calls in one JSON-RPC batch: no more than may be in flight. */
 export const MAX_BATCH_CALLS = MAX_IN_FLIGHT_REQUESTS;
 /** Answers in one batch, which are all held until the last is there; beyond this no more calls of it are performed. */

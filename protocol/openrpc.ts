@@ -43,7 +43,13 @@ function describeMethod(method: Method): Record<string, unknown> {
     required?: string[];
   };
   const { $schema: _, ...result } = z.toJSONSchema(method.result, { io: "output" });
-  const kinds = [...(method.writes ? (["read_only"] as const) : []), ...method.errors, ...COMMON_ERRORS];
+  const kinds: readonly ErrorKind[] = [
+    ...(method.writes ? (["read_only"] as const) : []),
+    ...method.errors,
+    // Of too many that wait.
+    ...("waitMs" in (params.properties ?? {}) ? (["exhausted"] as const) : []),
+    ...COMMON_ERRORS,
+  ];
   return {
     name: method.name,
     summary: method.summary,

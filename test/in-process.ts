@@ -68,7 +68,16 @@ export class InProcess {
       },
       classify,
       endings: ends,
-      arrivals: { take: () => ({ lines: 0, left: false }), isOpen: () => true },
+      arrivals: {
+        waiting: 0,
+        mayTakeMore: false,
+        beginTurn: () => {},
+        takeNext: () => undefined,
+        took: () => {},
+        stop: () => {},
+        goOn: () => false,
+        isOpen: () => true,
+      },
       reports: {
         committed: () => {},
         rolledBack: (error) => this.rolledBack.push(error),
@@ -106,7 +115,7 @@ export class InProcess {
       readOnly: false,
       closed: false,
     };
-    const source = { json: () => JSON.stringify({ method, params }) };
+    const source = { json: () => JSON.stringify({ method, params }), bytes: 0 };
     const outcome = await new Promise((answer) => {
       const calls: Call[] = [];
       this.#dispatcher.call(method, params, sender, source, calls, { answer });

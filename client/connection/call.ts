@@ -129,8 +129,13 @@ function toLine(id: number, method: string, params: Record<string, unknown>): st
 /** The error that an error object of the daemon stands for. */
 export function toError(object: ErrorObject): PawlError {
   const { code, message, data } = (object ?? {}) as Partial<ErrorObject>;
-  const { kind, retryable: _, ...details } = (typeof data === "object" ? (data ?? {}) : {}) as ErrorData;
+  const { kind, ...details } = (typeof data === "object" ? (data ?? {}) : {}) as ErrorData;
   if (Object.hasOwn(ERRORS, kind)) return new PawlError(kind, String(message), details);
   // The daemon is newer than this client.
-  return new PawlError("internal", `${message} (${kind ?? "code"} ${code})`, { ...details, kind, code });
+  return new PawlError("internal", `${message} (${kind ?? "code"} ${code})`, {
+    ...details,
+    retryable: false,
+    kind,
+    code,
+  });
 }

@@ -20,6 +20,8 @@ export interface Reply {
 export interface Source {
   /** The JSON text of the request, which is found only when it is asked for. */
   readonly json: () => string;
+  /** How many bytes it has; of a request in a batch, about. */
+  readonly bytes: number;
   /** The base64 of an upload, which is too long to be in that text. */
   readonly piece?: UploadedPiece;
 }
@@ -68,7 +70,7 @@ export class Dispatcher {
       if (outcome !== undefined) return void outcome.then(give, give);
       const { rawInRequest } = method;
       const texts = rawInRequest === undefined ? NO_TEXTS : textsAt(source.json(), rawInRequest);
-      calls.push(new RequestCall(method, checked, texts, source.piece, sender, give));
+      calls.push(new RequestCall(method, checked, texts, source, sender, give));
     } catch (error) {
       give(error);
     }
@@ -114,6 +116,7 @@ export class Dispatcher {
 class RequestCall implements Call {
   readonly caller: Caller;
   readonly waitMs: number;
+  readonly bytes: number;
   readonly undoOnRefusal: boolean;
   readonly #method: ServedMethod;
   readonly #params: unknown;
@@ -126,7 +129,7 @@ class RequestCall implements Call {
     method: ServedMethod,
     params: unknown,
     texts: Texts,
-    piece: UploadedPiece | undefined,
+    { piece, bytes }: Source,
     sender: Sender,
     give: (outcome: unknown) => void,
   ) {
@@ -134,6 +137,7 @@ class RequestCall implements Call {
     this.waitMs = (params as { waitMs?: number }).waitMs ?? 0;
     // The one operation that is made of others: one of them may be refused after another has written.
     this.undoOnRefusal = method.name === "transact";
+    this.bytes = bytes;
     this.#method = method;
     this.#params = params;
     this.#texts = texts;

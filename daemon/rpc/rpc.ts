@@ -10,8 +10,9 @@ import type { MethodName, Params } from "@pawl/protocol";
 import { checkRequest, type Id, idOf, type Request, type Response } from "@pawl/protocol/envelope";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { EACH, type Texts, textsAt } from "@pawl/protocol/json-text";
-import { MAX_BATCH_CALLS, MAX_PARAMS_PIECE_BYTES } from "@pawl/protocol/limits";
+import { MAX_BATCH_CALLS, MAX_LINE_NESTING_LEVELS, MAX_PARAMS_PIECE_BYTES } from "@pawl/protocol/limits";
 import { base64Length, encodeLine, type LongLine } from "../json/base64-insertion.js";
+import { nestsDeeper } from "../json/nesting.js";
 import { encode } from "../json/raw-json.js";
 import type { Call } from "../turns/call.js";
 import { Batch } from "./batch.js";
@@ -49,11 +50,13 @@ export class Rpc {
    */
   receive(line: Buffer, peer: Peer, calls: Call[]): LineUnderWay | undefined {
     if (!isUtf8(line)) return this.refuse(refuse("parse_error", NOT_UTF8), peer);
+    if (nestsDeeper(line, MAX_LINE_NESTING_LEVELS))
+      return this.refuse(refuse("parse_error", TOO_NESTED), peer);
     const upload = uploadIn(line);
     if (upload !== undefined) {
       const { message, json, piece } = upload;
       return new UploadUnderWay(piece, (later) => {
-        const origin = { peer, source: { json: () => json, piece }, calls: later };
+        const origin = { peer, source: { json: () => json, piece, bytes: line.length }, calls: later };
         this.#receiveOne(message, origin, line);
       });
     }
@@ -61,8 +64,8 @@ export class Rpc {
     peer.releaseLine(line);
     const message = parse(text);
     if (message instanceof PawlError) return this.refuse(message, peer);
-    if (Array.isArray(message)) return this.#receiveBatch(message, text, peer);
-    return this.#receiveOne(message, { peer, source: { json: () => text }, calls });
+    if (Array.isArray(message)) return this.#receiveBatch(message, text, line.length, peer);
+    return this.#receiveOne(message, { peer, source: { json: () => text, bytes: line.length }, calls });
   }
 
   /** Answers what is no message at all, under the id null. */
@@ -79,7 +82,7 @@ export class Rpc {
     this.#begin(message, origin, new LineReply(this, peer, line));
   }
 
-  #receiveBatch(messages: unknown[], text: string, peer: Peer): LineUnderWay | undefined {
+  #receiveBatch(messages: unknown[], text: string, bytes: number, peer: Peer): LineUnderWay | undefined {
     const count = messages.length;
     const wrong =
       count === 0
@@ -99,7 +102,7 @@ export class Rpc {
     const batch = new Batch({
       count,
       begin: (index, calls, refusal) => {
-        const origin = { peer, source: { json: () => textOf(index) }, calls, refusal };
+        const origin = { peer, source: { json: () => textOf(index), bytes: bytes / count }, calls, refusal };
         this.#begin(messages[index], origin, new BatchReply(batch, index));
       },
       write: (response) => this.#write(response, peer),
@@ -229,6 +232,8 @@ class BatchReply extends MessageReply {
 }
 
 const NOT_UTF8 = "The line is not valid UTF-8. Send JSON encoded as UTF-8.";
+
+const TOO_NESTED = `The line has more than ${MAX_LINE_NESTING_LEVELS} arrays and objects in one another. Send flatter JSON.`;
 
 /** The one method whose answers are long as a rule. */
 const READING = "command.params" satisfies MethodName;

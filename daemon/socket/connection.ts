@@ -16,6 +16,7 @@ import type { Peer } from "../rpc/peer.js";
 import type { Caller } from "../turns/operation.js";
 import { LONG_MESSAGE_BYTES, noteLongMessage } from "./garbage.js";
 import { HangUpWatch } from "./hang-up-watch.js";
+import { Lane } from "./inbox.js";
 import type { HangUps } from "./kernel.js";
 import { Outgoing } from "./outgoing.js";
 
@@ -34,7 +35,7 @@ export interface ConnectionOptions {
   /** Something has arrived that is no line: to be answered like one that is no message. */
   onRefused: (connection: Connection, refusal: PawlError) => void;
   /** `mayTakeUp` may be true again. */
-  onRoom: () => void;
+  onRoom: (connection: Connection) => void;
   /** All that was in the way of sending it more has been read. */
   onDrain: (connection: Connection) => void;
   /** Nothing more comes from it, and all that came has been taken up. May be told more than once. */
@@ -67,6 +68,8 @@ export class Connection implements Peer {
   /** May change when the configuration is read again. */
   forbidden: PawlError | undefined;
   readonly socket: Socket;
+  /** Its lines that are not yet taken up. */
+  readonly lane = new Lane(this);
   readonly #options: ConnectionOptions;
   readonly #lines: LineSplitter;
   readonly #outgoing: Outgoing;
@@ -90,7 +93,7 @@ export class Connection implements Peer {
     this.#lines = new LineSplitter(options.maxMessageBytes, forLine);
     const { socket } = options;
     this.#outgoing = new Outgoing(socket, () => {
-      if (this.#waitingLines > 0) options.onRoom();
+      if (this.#waitingLines > 0) options.onRoom(this);
     });
     this.#hangUpWatch = new HangUpWatch(
       socket,
@@ -110,7 +113,7 @@ export class Connection implements Peer {
     socket.on("end", () => this.#ended());
     socket.on("drain", () => {
       this.#roomAgain();
-      if (this.#waitingLines > 0) options.onRoom();
+      if (this.#waitingLines > 0) options.onRoom(this);
       options.onDrain(this);
     });
     // A peer that vanished shows as an error and then as a close; the close is what counts.
@@ -144,6 +147,11 @@ export class Connection implements Peer {
   get requestsPerTurn(): number {
     const fitting = Math.floor(MAX_ANSWER_BYTES_PER_TURN / this.#answerBytes);
     return Math.min(Math.max(fitting, 1), MAX_REQUESTS_PER_TURN);
+  }
+
+  /** How many bytes the next answer may well have. */
+  get answerBytes(): number {
+    return this.#answerBytes;
   }
 
   /** True if more may be taken up of a batch that was begun. */
@@ -181,7 +189,7 @@ export class Connection implements Peer {
   answered(requests: number): void {
     this.#inFlight -= requests;
     this.#roomSoon();
-    if (this.#waitingLines > 0) this.#options.onRoom();
+    if (this.#waitingLines > 0) this.#options.onRoom(this);
     this.#closeIfDone();
   }
 

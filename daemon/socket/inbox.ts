@@ -1,94 +1,321 @@
 import type { LineUnderWay } from "../rpc/peer.js";
 import type { Call } from "../turns/call.js";
-import type { Taken } from "../turns/turn-loop.js";
-import type { Connection } from "./connection.js";
+import type { Arrivals } from "../turns/turn-loop.js";
 
-/** Lines that one turn takes up of a connection hold no more than this together, unless it is one. */
-const MAX_LINE_BYTES_PER_TURN = 1024 * 1024;
+/** A connection, as far as the inbox needs to know it. */
+export interface LineSource {
+  readonly lane: Lane;
+  /** True if one more line may be taken up, or more of one that was begun. */
+  readonly mayTakeUp: boolean;
+  readonly mayGoOn: boolean;
+  /** How many requests one turn may take up. */
+  readonly requestsPerTurn: number;
+  /** How many bytes the next answer may well have. */
+  readonly answerBytes: number;
+  /** A line is taken up to its end. */
+  tookUp(line: Buffer): void;
+}
 
-/** Takes up one line and adds its calls; returns a line that takes more than one turn, nothing of it taken up yet. */
-type Receive = (line: Buffer, connection: Connection, calls: Call[]) => LineUnderWay | undefined;
+/** A new connection comes so much behind those that were there before, so that many new ones do not hold them up. */
+const NEWCOMER_MS = 2;
+/** An answer of so many bytes or more is expected to take time to be written. */
+const LONG_ANSWER_BYTES = 64 * 1024;
+/** How long it takes to write a byte of an answer: some 10 ms for each MiB. */
+const MS_PER_ANSWER_BYTE = 1e-5;
 
-interface ArrivedLine {
-  readonly connection: Connection;
-  readonly line: Buffer;
-  /** The line, once it was taken up in part. */
+/** Takes up one line and adds its calls; returns a line that takes more than one step, nothing of it taken up yet. */
+type Receive<From> = (line: Buffer, from: From, calls: Call[]) => LineUnderWay | undefined;
+
+/**
+ * The lines of one connection that wait to be taken up, in the order they came.
+ *
+ *     empty ----> ready ----> held
+ *
+ * `ready`: the inbox takes the lane in its order. `held`: the connection has too much unanswered or unsent, until it
+ * says that there is room.
+ */
+export class Lane {
+  readonly connection: LineSource;
+  /** Lines, and at the end of a closed connection what is done after them. */
+  readonly items: (Buffer | (() => void))[] = [];
+  /** The index of the first item. */
+  first = 0;
+  /** The first line, once it was taken up in part. */
   underWay: LineUnderWay | undefined;
+  /** A call that has done some of its steps; what came after its line waits. */
+  goingOn: Call | undefined;
+  /** Whether nothing more is taken up in this turn, because a call that was is to go on after its commit. */
+  stopped = false;
+  state: "empty" | "ready" | "held" = "empty";
+  /** The time that the connection has used, on the scale of the inbox's `#now`; undefined for a new one. */
+  usedMs: number | undefined;
+  /** The same when the lane was put in its place. */
+  placedMs = 0;
+  /** The turn in which the lane was served last, and how many requests that took up. */
+  turn = 0;
+  requests = 0;
+
+  constructor(connection: LineSource) {
+    this.connection = connection;
+  }
+
+  get isEmpty(): boolean {
+    return this.first === this.items.length && this.goingOn === undefined;
+  }
+
+  get mayTakeUp(): boolean {
+    if (this.goingOn !== undefined) return true;
+    return this.underWay === undefined ? this.connection.mayTakeUp : this.connection.mayGoOn;
+  }
+
+  removeFirst(): void {
+    this.items[this.first] = EMPTY;
+    this.first += 1;
+    if (this.first < this.items.length) return;
+    this.items.length = 0;
+    this.first = 0;
+  }
 }
 
-/** The part of a connection's lines that a turn has taken up. */
-interface Share {
-  requests: number;
-  bytes: number;
-}
+const EMPTY = Buffer.alloc(0);
 
-/** The lines that have arrived and are not yet taken up, of all connections, in the order they came. */
-export class Inbox {
-  readonly #receive: Receive;
-  #lines: ArrivedLine[] = [];
+/**
+ * The lines that have arrived and are not yet taken up. Connections share the turns by the time that their requests
+ * take (start-time fair queueing): the next one is that which has used the least, counted from when it last had
+ * nothing to do, and among equals that which came first. So lines are taken up in the order they came as long as a
+ * turn takes up all of them, and otherwise a connection that asks for little never waits for one that asks for much.
+ */
+export class Inbox<From extends LineSource> {
+  readonly #receive: Receive<From>;
+  /** Lanes that have used no more than `#now`, in the order they came. */
+  readonly #fresh: Lane[] = [];
+  #firstFresh = 0;
+  /** The other lanes, a binary heap by `placedMs`. */
+  readonly #heap: Lane[] = [];
+  /** Lanes that have had their share of the turn. */
+  #nextTurn: Lane[] = [];
+  #turn = 1;
+  /** How much time the lane that was served last had used; the longest of all once nothing waits. */
+  #now = 0;
+  #mostUsed = 0;
+  #serving: Lane | undefined;
+  /** How many lines wait, also of connections that are held. */
+  #lines = 0;
 
-  constructor(receive: Receive) {
+  constructor(receive: Receive<From>) {
     this.#receive = receive;
   }
 
-  push(connection: Connection, line: Buffer): void {
-    this.#lines.push({ connection, line, underWay: undefined });
+  get #mayTakeMore(): boolean {
+    return this.#firstFresh < this.#fresh.length || this.#heap.length > 0 || this.#nextTurn.length > 0;
+  }
+
+  /** @param find an open connection by its number. */
+  arrivals(find: (connection: number) => From | undefined): Arrivals {
+    const inbox = this;
+    return {
+      get waiting() {
+        return inbox.#lines;
+      },
+      get mayTakeMore() {
+        return inbox.#mayTakeMore;
+      },
+      beginTurn: () => this.#beginTurn(),
+      takeNext: (calls) => this.#takeNext(calls),
+      took: (ms) => this.#took(ms),
+      stop: () => {
+        if (this.#serving !== undefined) this.#serving.stopped = true;
+      },
+      goOn: (call) => {
+        const from = find(call.caller.connection);
+        return from !== undefined && this.#goOn(from, call);
+      },
+      isOpen: (connection) => find(connection) !== undefined,
+    };
+  }
+
+  push({ lane }: From, line: Buffer): void {
+    lane.items.push(line);
+    this.#lines += 1;
+    if (lane.state === "empty") this.#place(lane);
+  }
+
+  /** Does something after all lines of a connection that sends no more: at once if none waits. */
+  afterLines({ lane }: From, action: () => void): void {
+    if (lane.isEmpty) return action();
+    lane.items.push(action);
+    this.#lines += 1;
+    if (lane.state !== "ready") this.#place(lane);
+  }
+
+  /** A connection that was held has room again. */
+  roomAgain({ lane }: From): void {
+    if (lane.state === "held") this.#place(lane);
+  }
+
+  /** Has a connection go on with a call before anything else of it. Returns false if it has to with another already. */
+  #goOn({ lane }: From, call: Call): boolean {
+    if (lane.goingOn !== undefined) return false;
+    lane.goingOn = call;
+    if (lane.state !== "ready") this.#place(lane);
+    return true;
+  }
+
+  /** A turn begins: every connection has its share again. */
+  #beginTurn(): void {
+    this.#turn += 1;
+    const lanes = this.#nextTurn;
+    if (lanes.length === 0) return;
+    this.#nextTurn = [];
+    for (const lane of lanes) {
+      lane.stopped = false;
+      if (lane.isEmpty) lane.state = "empty";
+      else this.#place(lane);
+    }
   }
 
   /**
-   * Takes up what may be taken up now and keeps the rest in order: a connection waits for its next turn after its share
-   * (`requestsPerTurn`, `MAX_LINE_BYTES_PER_TURN`), and as long as it has too much unanswered or unsent.
+   * Takes up one request of the connection whose turn it is, and adds its calls, if any.
    *
-   * @param calls those of what is taken up are added.
+   * @returns how many milliseconds its answer may well take; undefined if nothing may be taken up in this turn.
    */
-  take(calls: Call[]): Taken {
-    const arrivedLines = this.#lines;
-    if (arrivedLines.length === 0) return NOTHING;
-    this.#lines = [];
-    const shares = new Map<Connection, Share>();
-    let lines = 0;
-    let left = false;
-    for (const arrived of arrivedLines) {
-      const { connection, line } = arrived;
-      let share = shares.get(connection);
-      if (share === undefined) {
-        share = { requests: 0, bytes: 0 };
-        shares.set(connection, share);
+  #takeNext(calls: Call[]): number | undefined {
+    this.#putBack();
+    for (let lane = this.#next(); lane !== undefined; lane = this.#next()) {
+      if (!lane.mayTakeUp) {
+        lane.state = "held";
+        continue;
       }
-      const most = connection.requestsPerTurn - share.requests;
-      const fits = share.bytes === 0 || share.bytes + line.length <= MAX_LINE_BYTES_PER_TURN;
-      if (most > 0 && fits && mayTakeUp(arrived)) {
-        share.requests += this.#takeUp(arrived, most, calls);
-        share.bytes += line.length;
-        lines += 1;
-        if (arrived.underWay === undefined || arrived.underWay.left === 0) continue;
+      if (lane.turn !== this.#turn) {
+        lane.turn = this.#turn;
+        lane.requests = 0;
       }
-      left ||= mayTakeUp(arrived);
-      // The lines that the peer sent after this one have to stay behind it.
-      share.requests = Number.POSITIVE_INFINITY;
-      this.#lines.push(arrived);
+      if (lane.requests >= lane.connection.requestsPerTurn) {
+        this.#nextTurn.push(lane);
+        continue;
+      }
+      lane.requests += 1;
+      this.#serving = lane;
+      this.#takeUp(lane, calls);
+      const { answerBytes } = lane.connection;
+      return answerBytes >= LONG_ANSWER_BYTES ? answerBytes * MS_PER_ANSWER_BYTE : 0;
     }
-    return { lines, left };
+    this.#now = Math.max(this.#now, this.#mostUsed);
+    return undefined;
   }
 
-  /** Returns how many requests were taken up. */
-  #takeUp(arrived: ArrivedLine, most: number, calls: Call[]): number {
-    const { connection, line } = arrived;
-    arrived.underWay ??= this.#receive(line, connection, calls);
-    const { underWay } = arrived;
-    if (underWay === undefined) {
-      connection.tookUp(line);
-      return 1;
+  /** The request that was taken up last is performed, and took so long. */
+  #took(ms: number): void {
+    if (this.#serving !== undefined) this.#charge(this.#serving, ms);
+    this.#putBack();
+  }
+
+  /** A request of a connection was answered with so many bytes. */
+  answered({ lane }: From, bytes: number): void {
+    if (bytes >= LONG_ANSWER_BYTES) this.#charge(lane, bytes * MS_PER_ANSWER_BYTE);
+  }
+
+  #takeUp(lane: Lane, calls: Call[]): void {
+    if (lane.goingOn !== undefined) {
+      calls.push(lane.goingOn);
+      lane.goingOn = undefined;
+      return;
     }
-    const before = underWay.left;
-    underWay.goOn(most, calls);
-    if (underWay.left === 0) connection.tookUp(line);
-    return before - underWay.left;
+    const item = lane.items[lane.first] as Buffer | (() => void);
+    if (typeof item === "function") {
+      this.#removeFirst(lane);
+      return item();
+    }
+    lane.underWay ??= this.#receive(item, lane.connection as From, calls);
+    lane.underWay?.goOn(1, calls);
+    if (lane.underWay !== undefined && lane.underWay.left > 0) return;
+    lane.underWay = undefined;
+    this.#removeFirst(lane);
+    lane.connection.tookUp(item);
+  }
+
+  #removeFirst(lane: Lane): void {
+    lane.removeFirst();
+    this.#lines -= 1;
+  }
+
+  #charge(lane: Lane, ms: number): void {
+    lane.usedMs = (lane.usedMs ?? this.#now) + ms;
+    if (lane.usedMs > this.#mostUsed) this.#mostUsed = lane.usedMs;
+  }
+
+  /** Puts the lane that was served last in its new place. */
+  #putBack(): void {
+    const lane = this.#serving;
+    if (lane === undefined) return;
+    this.#serving = undefined;
+    if (lane.stopped) this.#nextTurn.push(lane);
+    else if (lane.isEmpty) lane.state = "empty";
+    else this.#place(lane);
+  }
+
+  #place(lane: Lane): void {
+    lane.state = "ready";
+    lane.usedMs ??= this.#mayTakeMore ? this.#now + NEWCOMER_MS : this.#now;
+    if (lane.usedMs > this.#now) {
+      lane.placedMs = lane.usedMs;
+      insert(this.#heap, lane);
+    } else {
+      lane.usedMs = this.#now;
+      this.#fresh.push(lane);
+    }
+  }
+
+  #next(): Lane | undefined {
+    if (this.#firstFresh < this.#fresh.length) {
+      const lane = this.#fresh[this.#firstFresh] as Lane;
+      this.#firstFresh += 1;
+      if (this.#firstFresh === this.#fresh.length) {
+        this.#fresh.length = 0;
+        this.#firstFresh = 0;
+      }
+      return lane;
+    }
+    for (let lane = removeLeast(this.#heap); lane !== undefined; lane = removeLeast(this.#heap)) {
+      // Answers written meanwhile count too.
+      if ((lane.usedMs as number) > lane.placedMs) {
+        lane.placedMs = lane.usedMs as number;
+        insert(this.#heap, lane);
+        continue;
+      }
+      this.#now = Math.max(this.#now, lane.placedMs);
+      return lane;
+    }
+    return undefined;
   }
 }
 
-const NOTHING: Taken = { lines: 0, left: false };
+function insert(heap: Lane[], lane: Lane): void {
+  let at = heap.length;
+  heap.push(lane);
+  while (at > 0) {
+    const above = (at - 1) >> 1;
+    const other = heap[above] as Lane;
+    if (other.placedMs <= lane.placedMs) break;
+    heap[at] = other;
+    at = above;
+  }
+  heap[at] = lane;
+}
 
-function mayTakeUp({ connection, underWay }: ArrivedLine): boolean {
-  return underWay === undefined ? connection.mayTakeUp : connection.mayGoOn;
+function removeLeast(heap: Lane[]): Lane | undefined {
+  const least = heap[0];
+  const last = heap.pop();
+  if (last === undefined || heap.length === 0) return least;
+  let at = 0;
+  for (let below = 1; below < heap.length; below = 2 * at + 1) {
+    const right = heap[below + 1];
+    if (right !== undefined && right.placedMs < (heap[below] as Lane).placedMs) below += 1;
+    const other = heap[below] as Lane;
+    if (other.placedMs >= last.placedMs) break;
+    heap[at] = other;
+    at = below;
+  }
+  heap[at] = last;
+  return least;
 }

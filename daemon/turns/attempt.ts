@@ -48,6 +48,9 @@ export class Attempt {
   readonly #later: Call[] = [];
   readonly #goingOn = new Set<number>();
   #time: Reading;
+  /** When what is woken is left for a later turn. */
+  readonly #until: number;
+  #begun = false;
   #timeToKeep: KeptTime | undefined;
   /** Operations performed, also those of calls that wait on. */
   performed = 0;
@@ -57,14 +60,24 @@ export class Attempt {
   /** True if the commit wrote anything. */
   wrote = false;
 
-  constructor(setting: Setting, waiters: Waiters, time: Reading) {
+  /** @param until the elapsed milliseconds (`elapsed`) at which calls that are woken are left for a later turn. */
+  constructor(setting: Setting, waiters: Waiters, time: Reading, until = Number.POSITIVE_INFINITY) {
+    this.#until = until;
     this.#setting = setting;
     this.#waiters = waiters;
     this.#time = time;
     this.#waiting = setting.readOnly ? () => null : (key) => waiters.count(key);
   }
 
+  /** True if the transaction was begun. */
+  get begun(): boolean {
+    return this.#begun;
+  }
+
+  /** Begins the transaction, if it has not begun: the first thing that is performed does this. */
   begin(): void {
+    if (this.#begun) return;
+    this.#begun = true;
     const { store, clock } = this.#setting;
     store.begin();
     if (store.writer === undefined) return;
@@ -76,19 +89,27 @@ export class Attempt {
 
   /** Performs a call, then those that it woke. What follows a call that goes on waits for that. */
   perform(call: Call): void {
+    this.begin();
     if (this.#goingOn.has(call.caller.connection)) {
       this.#later.push(call);
       return;
     }
     const outcome = this.#try(call, call.waitMs > 0 && !call.closed);
-    if (outcome instanceof Wait) this.#waiters.park(call, outcome);
+    if (outcome instanceof Wait) this.#park(call, outcome);
     else this.#answer(call, outcome);
     this.#serveWoken();
+  }
+
+  #park(call: Call, wait: Wait): void {
+    const refusal = this.#waiters.refusal(call);
+    if (refusal === undefined) this.#waiters.park(call, wait);
+    else this.#answer(call, refusal);
   }
 
   /** Answers a call that has waited for as long as it may, unless this turn has served it. */
   timeOut(parked: Parked): void {
     if (parked.state !== "waiting") return;
+    this.begin();
     this.#serve(parked, this.#try(parked.call, false));
     this.#serveWoken();
   }
@@ -96,12 +117,14 @@ export class Attempt {
   /** Performs a parked call again, because another process may have made its condition true. */
   tryAgain(parked: Parked): void {
     if (parked.state !== "waiting") return;
+    this.begin();
     const outcome = this.#try(parked.call, true);
     if (!(outcome instanceof Wait)) this.#serve(parked, outcome);
   }
 
   /** Performs an operation of the daemon itself and gives its result. */
   performOwn<T>(start: (env: Env) => Operation<T>): T {
+    this.begin();
     const result = this.#setting.store.perform(start(this.#env(DAEMON, false)));
     this.#serveWoken();
     return result;
@@ -114,6 +137,7 @@ export class Attempt {
 
   /** Has the database keep the time, unless the one that it keeps will do. */
   keepTime(): void {
+    this.begin();
     const { store, clock } = this.#setting;
     const time = clock.toKeep(this.#time);
     if (time !== undefined) store.perform(keepTime(time));
@@ -121,6 +145,7 @@ export class Attempt {
   }
 
   commit(): void {
+    if (!this.#begun) return;
     const { store, clock, witness } = this.#setting;
     store.perform(this.#memory.writeBack());
     this.wrote = store.wrote;
@@ -136,7 +161,7 @@ export class Attempt {
   }
 
   rollBack(): void {
-    this.#setting.store.rollback();
+    if (this.#begun) this.#setting.store.rollback();
     this.#waiters.rollBack();
   }
 
@@ -150,6 +175,11 @@ export class Attempt {
     const calls = this.#answered;
     for (let index = 0; index < calls.length; index++) calls[index]?.settle(this.#outcomes[index]);
     return calls.length;
+  }
+
+  /** True if a call that was performed goes on in a later turn. */
+  goesOn({ caller }: Call): boolean {
+    return this.#goingOn.size > 0 && this.#goingOn.has(caller.connection);
   }
 
   /** The calls to be performed before any that comes later. */
@@ -202,17 +232,30 @@ export class Attempt {
     if (connection !== DAEMON.connection) this.#goingOn.add(connection);
   }
 
+  /** Performs the calls whose conditions were made true by a turn that had no time left for them. */
+  serveLeft(): void {
+    for (const key of this.#waiters.left()) this.#serveKey(key);
+    this.#serveWoken();
+  }
+
   /** Performs the calls whose conditions the last operation made true; theirs may make others true. */
   #serveWoken(): void {
     for (let key = this.#effects.nextWoken(); key !== undefined; key = this.#effects.nextWoken()) {
-      const unmet = new Set<string>();
-      for (const parked of this.#waiters.under(key)) {
-        if (parked.state === "serving" || unmet.has(parked.sort)) continue;
-        const outcome = this.#try(parked.call, true);
-        if (outcome instanceof Wait) unmet.add(parked.sort);
-        else this.#serve(parked, outcome);
-      }
+      this.#serveKey(key);
     }
+  }
+
+  #serveKey(key: string): void {
+    const line = this.#waiters.under(key);
+    if (line === undefined) return;
+    this.begin();
+    for (let parked = line.next(); parked !== undefined; parked = line.next()) {
+      if (elapsed() >= this.#until) return this.#waiters.leave(key);
+      const outcome = this.#try(parked.call, true);
+      if (outcome instanceof Wait) line.closeSort();
+      else this.#serve(parked, outcome);
+    }
+    this.#waiters.servedAll(key);
   }
 
   #env(caller: Caller, mayWait: boolean): Env {

@@ -7,6 +7,8 @@ export interface Call {
   readonly caller: Caller;
   /** How long the operation may wait for its condition, in milliseconds; 0 has it answered at once. */
   readonly waitMs: number;
+  /** The bytes of its request; a call of the daemon itself has none. */
+  readonly bytes?: number;
   /** For operations made of others: a refusal undoes the writes before it. */
   readonly undoOnRefusal?: boolean;
   /** True if nobody is there any more to get the answer; such a call is performed but never parked. */
@@ -22,6 +24,7 @@ export function following(call: Call, goOn: Call["start"]): Call {
   return {
     caller: call.caller,
     waitMs: call.waitMs,
+    bytes: call.bytes ?? 0,
     get closed() {
       return call.closed;
     },

@@ -14,7 +14,7 @@ export class Gathering {
   /** How many calls the last turn answered. */
   #answered = 0;
   /** How long commits take of late. */
-  #commitMs = 0;
+  commitMs = 0;
   /** Since when a turn waits for more calls. */
   #since: number | undefined;
 
@@ -23,7 +23,7 @@ export class Gathering {
     if (calls > 0 && calls < this.#answered) {
       const now = elapsed();
       this.#since ??= now;
-      if (now - this.#since < GATHER_SHARE * this.#commitMs) return true;
+      if (now - this.#since < GATHER_SHARE * this.commitMs) return true;
     }
     this.#since = undefined;
     return false;
@@ -33,6 +33,6 @@ export class Gathering {
   committed(answered: number, commitMs: number | undefined): void {
     this.#answered = answered;
     if (commitMs === undefined) return;
-    this.#commitMs = COMMIT_FORGETTING * this.#commitMs + (1 - COMMIT_FORGETTING) * commitMs;
+    this.commitMs = COMMIT_FORGETTING * this.commitMs + (1 - COMMIT_FORGETTING) * commitMs;
   }
 }

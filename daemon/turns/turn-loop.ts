@@ -7,7 +7,7 @@
  *     effects    held back until the commit      gathering, alarm, writer-watch  when a turn begins
  */
 import { type PawlError, refuse } from "@pawl/protocol/errors";
-import type { Jump, Reading, Step } from "../clock.js";
+import { elapsed, type Jump, type Reading, type Step } from "../clock.js";
 import type { Failure } from "../store/failure.js";
 import type { Operation } from "../store/statement.js";
 import { Alarm, NEVER } from "./alarm.js";
@@ -19,23 +19,40 @@ import type { Env } from "./operation.js";
 import { type Parked, Waiters } from "./waiters.js";
 import { WriterWatch } from "./writer-watch.js";
 
-/** Calls that one turn performs at most: some 50 ms of work, so that no caller waits long for the commit. */
-const MAX_CALLS_PER_TURN = 4096;
+/** A turn takes up no more requests after so long, so that no caller waits long for its commit and its answers ... */
+const TURN_MS = 5;
+/** ... or after so many times as long as a commit takes, where that is longer. */
+const COMMITS_PER_TURN = 3;
+const MAX_TURN_MS = 12;
+/** The part of a turn that goes to what nobody asked for in this turn: ends, waits that are over, the daemon's own. */
+const OWN_SHARE = 0.5;
+/** A daemon that stops performs what was received for so long ... */
+const STOP_MS = 1500;
+/** ... and refuses the rest for so long; then connections close without an answer. */
+const REFUSING_MS = 500;
 /** The time until what has ended is looked for again after that failed. */
 const RETRY_MS = 1000;
 
-/** A part of the arrivals that was taken up. */
-export interface Taken {
-  /** How many lines, whole or in part; they may hold no call, or several. */
-  readonly lines: number;
-  /** True if the next turn may take up more. */
-  readonly left: boolean;
-}
-
-/** Where calls come from. */
+/** The requests that have arrived and are not taken up, by connections that share the turns. */
 export interface Arrivals {
-  /** Adds the calls that have arrived and may be performed, in the order in which they came. */
-  take(calls: Call[]): Taken;
+  /** How many wait, as far as that is known. */
+  readonly waiting: number;
+  /** True if another turn may take up more. */
+  readonly mayTakeMore: boolean;
+  /** A turn begins. */
+  beginTurn(): void;
+  /**
+   * Takes up the next request and adds its calls: none if it needs no turn, or is not read to its end.
+   *
+   * @returns how many milliseconds its answer may well take; undefined if nothing more may be taken up in this turn.
+   */
+  takeNext(calls: Call[]): number | undefined;
+  /** The request that was taken up last is performed, and took so long. */
+  took(ms: number): void;
+  /** Takes up nothing more in this turn of the connection of the request that was taken up last. */
+  stop(): void;
+  /** Has the connection of a call go on with that before anything else of it; returns false if there is no such one. */
+  goOn(call: Call): boolean;
   /** True if a connection is open, so that a grant may be bound to it. */
   isOpen(connection: number): boolean;
 }
@@ -60,16 +77,12 @@ export interface TurnLoopOptions {
   readonly classify: (error: unknown) => Failure;
 }
 
-/** The work of a turn, performed in this order. */
+/** What a turn has begun to perform. */
 interface Work {
   readonly time: Reading;
-  /** Whether the time is to be kept, since the wall clock jumped. */
-  readonly keepsTime: boolean;
-  /** Parked calls whose conditions another process may have made true. */
-  readonly again: readonly Parked[];
   /** Parked calls that have waited for as long as they may. */
-  readonly timedOut: readonly Parked[];
-  readonly calls: readonly Call[];
+  readonly timedOut: Parked[];
+  readonly calls: Call[];
 }
 
 /**
@@ -83,11 +96,15 @@ export class TurnLoop {
   readonly #gathering = new Gathering();
   readonly #alarm: Alarm;
   readonly #writerWatch: WriterWatch | undefined;
-  /** Calls taken or submitted and not yet performed. */
-  #calls: Call[] = [];
+  /** Calls that came by no connection and are not yet performed. */
+  #own: Call[] = [];
+  /** The calls of the request that is being taken up; undefined while none is. */
+  #taken: Call[] | undefined;
   /** Calls of the turn under way that are performed in the next one, before any other. */
   #later: Call[] = [];
   #timedOut: Parked[] = [];
+  /** Parked calls whose conditions another process may have made true. */
+  #again: Parked[] = [];
   #scheduled = false;
   /** True if all that waits is to be performed again. */
   #tryAll = false;
@@ -142,28 +159,38 @@ export class TurnLoop {
     setImmediate(() => this.#turn());
   }
 
-  /** Queues a call that came by no connection for the next turn, in the order of these calls. */
+  /**
+   * Queues a call that came by no connection for the next turn, in the order of these calls; one that taking up a
+   * request brings about is performed in its place.
+   */
   submit(call: Call): void {
     if (this.#refusal !== undefined) return call.settle(this.#refusal);
-    this.#calls.push(call);
+    if (this.#taken !== undefined) return void this.#taken.push(call);
+    this.#own.push(call);
     this.schedule();
   }
 
   /** Performs an operation of the daemon itself at once, in a transaction of its own; throws if that fails. */
   performNow(start: (env: Env) => Operation<unknown>): void {
-    const error = this.#inTransaction(this.time(), (attempt) => attempt.performOwn(start));
+    const error = this.#inTransaction(this.time(), Number.POSITIVE_INFINITY, (attempt) =>
+      attempt.performOwn(start),
+    );
     if (error !== undefined) throw error;
   }
 
   /** Has the database keep the time, for the next life of the daemon; throws if that fails. */
   keepTime(): void {
-    const error = this.#inTransaction(this.time(), (attempt) => attempt.keepTime());
+    const error = this.#inTransaction(this.time(), Number.POSITIVE_INFINITY, (attempt) => attempt.keepTime());
     if (error !== undefined) throw error;
   }
 
-  /** Ends the waits of a connection that has closed, and releases what was granted for as long as it lasts. */
-  disconnect(connection: number): void {
+  /** Ends the waits of a connection that has closed. */
+  endWaits(connection: number): void {
     this.#waiters.removeOf(connection);
+  }
+
+  /** Releases what was granted for as long as a connection lasts that has closed. */
+  disconnect(connection: number): void {
     if (this.#holders.delete(connection)) this.#releaseGrants(connection);
   }
 
@@ -177,12 +204,17 @@ export class TurnLoop {
 
   /** Performs what has arrived, then ends all waits and refuses every later call with this refusal. */
   async stop(refusal: PawlError): Promise<void> {
-    while (this.#refusal === undefined && (this.#turn() > 0 || this.#calls.length > 0)) {
+    const until = elapsed() + STOP_MS;
+    while (this.#refusal === undefined && (this.#turn() || this.#own.length > 0) && elapsed() < until) {
       // The answers are written before more is taken up, so that no more is than may be unsent. Nothing else arrives
       // meanwhile.
       await new Promise<void>((resolve) => process.nextTick(resolve));
     }
     this.#end(refusal);
+    const refusingUntil = elapsed() + REFUSING_MS;
+    while (this.#refuseArrived(refusal) && elapsed() < refusingUntil) {
+      await new Promise<void>((resolve) => process.nextTick(resolve));
+    }
   }
 
   /** The storage was found broken beside the turns: ends as a turn that finds it so does. */
@@ -190,74 +222,124 @@ export class TurnLoop {
     if (this.#refusal === undefined) this.#break(error, []);
   }
 
-  /** Takes what has arrived before its turn: for whoever does something that has to come after it. */
-  takeUp(): void {
-    this.#take();
-    if (this.#refusal !== undefined) this.#refuseCalls(this.#refusal);
-    else if (this.#calls.length > 0) this.schedule();
-  }
-
-  /** Returns how many lines it took up. */
-  #turn(): number {
+  /** Returns true if it took up or performed anything. */
+  #turn(): boolean {
+    const { arrivals } = this.#options;
     this.#scheduled = false;
-    const lines = this.#take();
-    if (this.#refusal !== undefined) this.#refuseCalls(this.#refusal);
-    else if (this.#gathering.waitsForMore(this.#calls.length)) this.schedule();
-    else this.#perform(this.#nextWork());
-    return lines;
+    arrivals.beginTurn();
+    if (this.#refusal !== undefined) return this.#refuseArrived(this.#refusal);
+    if (this.#gathering.waitsForMore(this.#own.length + arrivals.waiting)) {
+      this.schedule();
+      return true;
+    }
+    return this.#perform();
   }
 
-  /** Returns how many lines it took up. */
-  #take(): number {
-    const { lines, left } = this.#options.arrivals.take(this.#calls);
-    if (left) this.schedule();
-    return lines;
+  /** Refuses what has arrived, for as long as a turn takes; returns true if there was anything. */
+  #refuseArrived(refusal: PawlError): boolean {
+    const { arrivals } = this.#options;
+    const until = elapsed() + TURN_MS;
+    arrivals.beginTurn();
+    let some = false;
+    const calls: Call[] = [];
+    while (elapsed() < until && this.#takeNext(calls) !== undefined) {
+      some = true;
+      for (const call of calls.splice(0)) call.settle(refusal);
+    }
+    this.#refuseOwn(refusal);
+    if (arrivals.mayTakeMore) this.schedule();
+    return some;
   }
 
-  #nextWork(): Work {
+  /** Returns true if it took up or performed anything. */
+  #perform(): boolean {
     const time = this.time();
     const jump = this.#setting.clock.takeJump();
     if (jump !== undefined) this.#see(jump);
-    const again = this.#tryAll ? this.#waiters.everyone() : [];
+    if (this.#tryAll) this.#again = this.#waiters.everyone();
     this.#tryAll = false;
-    const calls = this.#calls;
-    this.#calls = calls.length <= MAX_CALLS_PER_TURN ? [] : calls.splice(MAX_CALLS_PER_TURN);
-    if (this.#calls.length > 0) this.schedule();
-    return {
-      time,
-      keepsTime: jump !== undefined && !this.#setting.readOnly,
-      again,
-      timedOut: this.#timedOut.splice(0).filter(({ state }) => state === "waiting"),
-      calls,
-    };
-  }
-
-  #perform(work: Work): void {
-    const { time, keepsTime, again, timedOut, calls } = work;
-    const endingsDue = this.#slept || this.#alarm.isDue(time);
-    if (calls.length === 0 && timedOut.length === 0 && again.length === 0 && !endingsDue && !keepsTime) {
-      return this.#alarm.wind(time);
-    }
     this.#later = [];
-    const error = this.#inTransaction(time, (attempt) => {
-      if (keepsTime) attempt.keepTime();
-      if (endingsDue) this.#endWhatIsDue(attempt);
-      for (const parked of again) attempt.tryAgain(parked);
-      for (const parked of timedOut) attempt.timeOut(parked);
-      for (const call of calls) attempt.perform(call);
+    const begun = elapsed();
+    const lasts = Math.min(Math.max(TURN_MS, COMMITS_PER_TURN * this.#gathering.commitMs), MAX_TURN_MS);
+    const work: Work = { time, timedOut: [], calls: [] };
+    let some = false;
+    const error = this.#inTransaction(time, begun + lasts, (attempt) => {
+      if (jump !== undefined && !this.#setting.readOnly) attempt.keepTime();
+      if (this.#slept || this.#alarm.isDue(time)) this.#endWhatIsDue(attempt);
+      if (this.#waiters.someLeft) attempt.serveLeft();
+      this.#performOwn(attempt, work, begun + lasts * OWN_SHARE);
+      some = this.#performArrived(attempt, work, begun + lasts);
     });
     if (error === undefined) this.#alarm.wind(time);
-    else if (!this.#breaks(error, calls)) this.#performOneByOne(work);
+    else if (!this.#breaks(error, work.calls)) this.#performOneByOne(work);
     this.#performLater();
+    if (this.#hasMore) this.schedule();
+    return some || work.calls.length > 0;
   }
 
-  /** Puts what goes on before the calls of the next turn. */
+  get #hasMore(): boolean {
+    if (this.#own.length > 0 || this.#timedOut.length > 0 || this.#again.length > 0) return true;
+    return this.#waiters.someLeft || this.#options.arrivals.mayTakeMore;
+  }
+
+  /** Performs what came by no connection, until this time, and the first of each kind in any case. */
+  #performOwn(attempt: Attempt, { timedOut, calls }: Work, until: number): void {
+    performSome(this.#again, until, (parked) => attempt.tryAgain(parked));
+    performSome(this.#timedOut, until, (parked) => {
+      if (parked.state === "gone") return;
+      timedOut.push(parked);
+      attempt.timeOut(parked);
+    });
+    performSome(this.#own, until, (call) => {
+      calls.push(call);
+      attempt.perform(call);
+    });
+  }
+
+  /** Performs what has arrived, until this time, and the first request in any case. Returns true if there was any. */
+  #performArrived(attempt: Attempt, { calls }: Work, until: number): boolean {
+    const { arrivals } = this.#options;
+    const taken: Call[] = [];
+    let now = elapsed();
+    /** What answering will take of the turn. */
+    let answersMs = 0;
+    let some = false;
+    do {
+      const begun = now;
+      const answerMs = this.#takeNext(taken);
+      if (answerMs === undefined) return some;
+      some = true;
+      answersMs += answerMs;
+      for (let index = 0; index < taken.length; index++) {
+        const call = taken[index] as Call;
+        calls.push(call);
+        attempt.perform(call);
+        if (attempt.goesOn(call)) arrivals.stop();
+      }
+      taken.length = 0;
+      now = elapsed();
+      arrivals.took(now - begun);
+    } while (now + answersMs < until);
+    return some;
+  }
+
+  #takeNext(calls: Call[]): number | undefined {
+    this.#taken = calls;
+    try {
+      return this.#options.arrivals.takeNext(calls);
+    } finally {
+      this.#taken = undefined;
+    }
+  }
+
+  /** Gives what goes on its place before the rest of its connection, or before the calls of the daemon itself. */
   #performLater(): void {
     if (this.#later.length === 0) return;
-    this.#calls = [...this.#later, ...this.#calls];
+    const { arrivals } = this.#options;
+    const later = this.#later.filter((call) => !arrivals.goOn(call));
     this.#later = [];
-    if (this.#refusal === undefined) this.schedule();
-    else this.#refuseCalls(this.#refusal);
+    if (later.length > 0) this.#own = [...later, ...this.#own];
+    if (this.#refusal !== undefined) this.#refuseOwn(this.#refusal);
   }
 
   #see({ step, slept }: Jump): void {
@@ -272,17 +354,16 @@ export class TurnLoop {
   }
 
   /** Returns what made it roll back. */
-  #inTransaction(time: Reading, work: (attempt: Attempt) => void): unknown {
-    const attempt = new Attempt(this.#setting, this.#waiters, time);
+  #inTransaction(time: Reading, until: number, work: (attempt: Attempt) => void): unknown {
+    const attempt = new Attempt(this.#setting, this.#waiters, time, until);
     try {
-      attempt.begin();
       work(attempt);
       attempt.commit();
     } catch (error) {
       attempt.rollBack();
       return error;
     }
-    this.#finish(attempt);
+    if (attempt.begun) this.#finish(attempt);
     return undefined;
   }
 
@@ -322,7 +403,7 @@ export class TurnLoop {
     let unanswered = calls;
     const alone = (perform: (attempt: Attempt) => void, failed: (error: unknown) => void): void => {
       if (this.#refusal !== undefined) return;
-      const error = this.#inTransaction(this.time(), perform);
+      const error = this.#inTransaction(this.time(), elapsed() + TURN_MS, perform);
       if (error !== undefined && !this.#breaks(error, unanswered)) failed(error);
     };
 
@@ -382,12 +463,12 @@ export class TurnLoop {
     this.#refusal ??= refusal;
     this.#alarm.stop();
     this.#writerWatch?.stop();
-    this.#refuseCalls(refusal);
+    this.#refuseOwn(refusal);
     for (const parked of this.#waiters.everyone()) this.#settleParked(parked, refusal);
   }
 
-  #refuseCalls(refusal: PawlError): void {
-    for (const call of this.#calls.splice(0)) call.settle(refusal);
+  #refuseOwn(refusal: PawlError): void {
+    for (const call of this.#own.splice(0)) call.settle(refusal);
   }
 
   #settleParked(parked: Parked, outcome: unknown): void {
@@ -410,3 +491,15 @@ const STORAGE_FAILED = refuse(
   "The storage failed and the daemon is ending. Whether this request took effect is known after its restart.",
   { reason: "storage_failed" },
 );
+
+/** Takes the first out of a list and performs it, and more of them until this time. */
+function performSome<T>(list: T[], until: number, perform: (each: T) => void): void {
+  if (list.length === 0) return;
+  let count = 0;
+  try {
+    do perform(list[count++] as T);
+    while (count < list.length && elapsed() < until);
+  } finally {
+    list.splice(0, count);
+  }
+}

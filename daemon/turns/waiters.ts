@@ -1,5 +1,10 @@
+import { type PawlError, refuse } from "@pawl/protocol/errors";
+import { MAX_WAITS_BYTES, MAX_WAITS_PER_CONNECTION } from "@pawl/protocol/limits";
 import { type Call, DAEMON } from "./call.js";
 import type { Wait } from "./operation.js";
+
+/** What a call that waits takes beside its request. */
+const WAIT_BYTES = 512;
 
 /**
  * A call that waits for its condition.
@@ -21,15 +26,31 @@ export interface Parked {
 
 interface Entry extends Parked {
   state: Parked["state"];
+  /** Counts up with each that is parked. */
+  readonly number: number;
   timer: NodeJS.Timeout | undefined;
+}
+
+/** The calls under one key, by their sorts, each in the order they came. */
+interface KeyLine {
+  readonly sorts: Map<string, Set<Entry>>;
+  /** How many callers wait, without the daemon itself and without those that the turn under way has served. */
+  callers: number;
 }
 
 /** The parked calls, by their keys and by their connections, each in the order they came. */
 export class Waiters {
-  readonly #byKey = new Map<string, Set<Entry>>();
+  readonly #byKey = new Map<string, KeyLine>();
   readonly #byConnection = new Map<number, Set<Entry>>();
+  #parked = 0;
+  /** How much all calls that wait take, without those of the daemon itself. */
+  #bytes = 0;
   /** The calls that the turn under way has parked or served. */
   #touched: Entry[] = [];
+  /** The keys that were woken, and whose calls there was no time for. */
+  readonly #left = new Set<string>();
+  /** The keys that the turn under way leaves so, or has done with. */
+  readonly #leaving = new Map<string, boolean>();
   readonly #onTimeUp: (parked: Parked) => void;
 
   /** @param onTimeUp called when a call has waited for as long as it may. */
@@ -37,11 +58,26 @@ export class Waiters {
     this.#onTimeUp = onTimeUp;
   }
 
+  /** The refusal of one more wait: of a connection that has too many, or because all together take too much. */
+  refusal({ caller: { connection }, bytes = 0 }: Call): PawlError | undefined {
+    if (connection === DAEMON.connection) return undefined;
+    if ((this.#byConnection.get(connection)?.size ?? 0) >= MAX_WAITS_PER_CONNECTION) return TOO_MANY_WAITS;
+    return this.#bytes + bytes + WAIT_BYTES > MAX_WAITS_BYTES ? ALL_WAIT_TOO_MUCH : undefined;
+  }
+
   /** Parks a call in the turn under way. */
   park(call: Call, { key, sort }: Wait): void {
-    const entry: Entry = { call, key, sort, state: "fresh", timer: undefined };
-    add(this.#byKey, key, entry);
+    this.#parked += 1;
+    const entry: Entry = { call, key, sort, number: this.#parked, state: "fresh", timer: undefined };
+    let line = this.#byKey.get(key);
+    if (line === undefined) {
+      line = { sorts: new Map(), callers: 0 };
+      this.#byKey.set(key, line);
+    }
+    add(line.sorts, sort, entry);
     add(this.#byConnection, call.caller.connection, entry);
+    this.#count(entry, 1);
+    if (call.caller.connection !== DAEMON.connection) this.#bytes += (call.bytes ?? 0) + WAIT_BYTES;
     this.#touched.push(entry);
   }
 
@@ -49,12 +85,18 @@ export class Waiters {
   serve(parked: Parked): void {
     const entry = parked as Entry;
     if (entry.state === "fresh") return this.remove(entry);
+    this.#count(entry, -1);
     entry.state = "serving";
     this.#touched.push(entry);
   }
 
   /** The turn under way is committed. */
   commit(): void {
+    for (const [key, left] of this.#leaving) {
+      if (left) this.#left.add(key);
+      else this.#left.delete(key);
+    }
+    this.#leaving.clear();
     if (this.#touched.length === 0) return;
     for (const entry of this.#touched) {
       if (entry.state === "serving") this.remove(entry);
@@ -65,41 +107,67 @@ export class Waiters {
 
   /** The turn under way is rolled back. */
   rollBack(): void {
+    this.#leaving.clear();
     for (const entry of this.#touched) {
       if (entry.state === "fresh") this.remove(entry);
-      else if (entry.state === "serving") entry.state = "waiting";
+      else if (entry.state === "serving") {
+        entry.state = "waiting";
+        this.#count(entry, 1);
+      }
     }
     this.#touched = [];
   }
 
   remove(parked: Parked): void {
     const entry = parked as Entry;
+    if (entry.state === "gone") return;
+    if (entry.state !== "serving") this.#count(entry, -1);
     entry.state = "gone";
     clearTimeout(entry.timer);
-    drop(this.#byKey, entry.key, entry);
-    drop(this.#byConnection, entry.call.caller.connection, entry);
+    const { call, key, sort } = entry;
+    const line = this.#byKey.get(key) as KeyLine;
+    drop(line.sorts, sort, entry);
+    if (line.sorts.size === 0) this.#byKey.delete(key);
+    drop(this.#byConnection, call.caller.connection, entry);
+    if (call.caller.connection !== DAEMON.connection) this.#bytes -= (call.bytes ?? 0) + WAIT_BYTES;
   }
 
   removeOf(connection: number): void {
     for (const entry of [...(this.#byConnection.get(connection) ?? [])]) this.remove(entry);
   }
 
-  /** The calls that wait for `key`, first come first. */
-  under(key: string): Iterable<Parked> {
-    return this.#byKey.get(key) ?? [];
+  /** The calls that wait for `key` and that the turn under way has not served; undefined for none. */
+  under(key: string): WokenLine | undefined {
+    const line = this.#byKey.get(key);
+    return line === undefined ? undefined : new WokenLine(line.sorts);
+  }
+
+  /** The turn under way has no time for more of the calls under a key: they are to be performed in the next. */
+  leave(key: string): void {
+    this.#leaving.set(key, true);
+  }
+
+  /** The turn under way has performed all calls under a key that it could. */
+  servedAll(key: string): void {
+    if (this.#left.size > 0 || this.#leaving.size > 0) this.#leaving.set(key, false);
+  }
+
+  /** The keys whose calls were left for a later turn. */
+  left(): string[] {
+    return [...this.#left];
+  }
+
+  get someLeft(): boolean {
+    return this.#left.size > 0;
   }
 
   everyone(): Parked[] {
-    return [...this.#byKey.values()].flatMap((entries) => [...entries]);
+    return [...this.#byConnection.values()].flatMap((entries) => [...entries]);
   }
 
   /** How many callers wait for `key`, without those that the turn under way has served. */
   count(key: string): number {
-    let count = 0;
-    for (const { state, call } of this.under(key)) {
-      if (state !== "serving" && call.caller.connection !== DAEMON.connection) count += 1;
-    }
-    return count;
+    return this.#byKey.get(key)?.callers ?? 0;
   }
 
   /** How many calls wait, without those of the daemon itself. */
@@ -111,12 +179,58 @@ export class Waiters {
     return size;
   }
 
+  #count({ call, key }: Entry, by: number): void {
+    if (call.caller.connection !== DAEMON.connection) (this.#byKey.get(key) as KeyLine).callers += by;
+  }
+
   #startWaiting(entry: Entry): void {
     entry.state = "waiting";
     entry.timer = setTimeout(() => this.#onTimeUp(entry), entry.call.waitMs);
     // A wait by itself is no reason for the process to live on: its connection is.
     entry.timer.unref();
   }
+}
+
+/** The calls that a key wakes, first come first, without those of sorts that could not be met. */
+class WokenLine {
+  /** The first of each sort that is still to be performed, and those behind it. */
+  readonly #heads: { entry: Entry; readonly rest: Iterator<Entry> }[] = [];
+  /** The one that `next` gave last. */
+  #given: { entry: Entry; readonly rest: Iterator<Entry> } | undefined;
+
+  constructor(sorts: ReadonlyMap<string, Set<Entry>>) {
+    for (const entries of sorts.values()) {
+      const rest = entries.values();
+      const entry = nextOf(rest);
+      if (entry !== undefined) this.#heads.push({ entry, rest });
+    }
+  }
+
+  next(): Parked | undefined {
+    if (this.#given !== undefined) {
+      const entry = nextOf(this.#given.rest);
+      if (entry === undefined) this.closeSort();
+      else this.#given.entry = entry;
+    }
+    this.#given = undefined;
+    for (const head of this.#heads) {
+      if (this.#given === undefined || head.entry.number < this.#given.entry.number) this.#given = head;
+    }
+    return this.#given?.entry;
+  }
+
+  /** The call that `next` gave last could not be met, so no other of its sort can. */
+  closeSort(): void {
+    if (this.#given !== undefined) this.#heads.splice(this.#heads.indexOf(this.#given), 1);
+    this.#given = undefined;
+  }
+}
+
+function nextOf(entries: Iterator<Entry>): Entry | undefined {
+  for (let next = entries.next(); !next.done; next = entries.next()) {
+    if (next.value.state !== "serving") return next.value;
+  }
+  return undefined;
 }
 
 function add<K>(map: Map<K, Set<Entry>>, key: K, entry: Entry): void {
@@ -129,3 +243,15 @@ function drop<K>(map: Map<K, Set<Entry>>, key: K, entry: Entry): void {
   const entries = map.get(key);
   if (entries?.delete(entry) && entries.size === 0) map.delete(key);
 }
+
+const TOO_MANY_WAITS = refuse(
+  "exhausted",
+  `This connection has ${MAX_WAITS_PER_CONNECTION} requests that wait already. Let some of them end, or open another connection.`,
+  { limit: MAX_WAITS_PER_CONNECTION, retryable: true },
+);
+
+const ALL_WAIT_TOO_MUCH = refuse(
+  "exhausted",
+  `The requests that wait, of all connections, take ${MAX_WAITS_BYTES} bytes already. Ask again in a moment.`,
+  { limitBytes: MAX_WAITS_BYTES, retryable: true },
+);

@@ -5,8 +5,10 @@ import { connect, type Socket } from "node:net";
 import {
   MAX_BATCH_ANSWER_BYTES,
   MAX_BATCH_CALLS,
-  MAX_IN_FLIGHT_REQUESTS,
+  MAX_ID_LENGTH,
+  MAX_LINE_NESTING_LEVELS,
   MAX_UNSENT_BYTES,
+  MAX_WAITS_PER_CONNECTION,
 } from "@pawl/protocol/limits";
 import { expect, test } from "vitest";
 import { type DaemonProcess, startDaemon } from "../daemon.js";
@@ -148,7 +150,7 @@ test.each([
   ["lines", (waits: string[]) => `${waits.join("\n")}\n`],
   ["batches", (waits: string[]) => `[${waits.slice(0, 1000)}]\n[${waits.slice(1000, 2000)}]\n`.repeat(2)],
 ])(
-  "a connection has no more than 1,024 requests in flight, in %s, and others are served",
+  "a connection has no more than 512 requests that wait, in %s; the others are refused, and it can cancel",
   async (how, linesOf) => {
     const daemon = await startDaemon();
     const [holder, greedy] = [await daemon.place.connect(), await daemon.place.connect()];
@@ -161,12 +163,18 @@ test.each([
         ),
       ),
     );
-    const taken = await stuck(holder, "lease.acquire");
-    const { waiting } = (await holder.call("daemon.stats", {})).connections;
-    expect(waiting).toBe(taken - 1);
-    // A batch is not taken apart: it is taken up or left as a whole.
-    expect(waiting).toBe(how === "lines" ? MAX_IN_FLIGHT_REQUESTS : 2000);
+    await stuck(holder, "lease.acquire");
+    expect((await holder.call("daemon.stats", {})).connections.waiting).toBe(MAX_WAITS_PER_CONNECTION);
     expect((await holder.call("sequence.next", { type: "FR" })).seq).toBe(1);
+    if (how === "lines") {
+      const { id, error } = await greedy.reply();
+      expect(id).toBe(`g${MAX_WAITS_PER_CONNECTION}`);
+      expect(error?.data).toMatchObject({
+        kind: "exhausted",
+        retryable: true,
+        limit: MAX_WAITS_PER_CONNECTION,
+      });
+    }
     await greedy.destroy();
     while ((await holder.call("daemon.stats", {})).connections.waiting > 0);
     expect(await daemon.end()).toBe(0);
@@ -236,4 +244,47 @@ test("clients that refuse to end their line are held to its limit", async () => 
   expect((await watcher.call("daemon.stats", {})).errors["-"]).toEqual({ message_too_large: 20 });
   expect(daemon.residentBytes - before).toBeLessThan(120 * MIB);
   for (const socket of sockets) socket.destroy();
+});
+
+test("an id has at most 1,024 characters, and a line 600 arrays in one another", async () => {
+  const daemon = await startDaemon();
+  const client = await daemon.place.connect();
+  const ping = (id: unknown, params = "{}"): string =>
+    `{"jsonrpc":"2.0","id":${JSON.stringify(id)},"method":"daemon.ping","params":${params}}\n`;
+  const longest = "i".repeat(MAX_ID_LENGTH);
+  client.write(ping(longest));
+  expect((await client.reply()).id).toBe(longest);
+  client.write(ping(`${longest}i`));
+  expectRefusedReply(await client.reply(), null, "invalid_request");
+
+  const nested = (levels: number): string => `{"x":${"[".repeat(levels)}${"]".repeat(levels)}}`;
+  client.write(ping("deep", nested(MAX_LINE_NESTING_LEVELS - 2)));
+  expectRefusedReply(await client.reply(), "deep", "invalid_params");
+  client.write(ping("deeper", nested(MAX_LINE_NESTING_LEVELS - 1)));
+  expectRefusedReply(await client.reply(), null, "parse_error");
+  client.write(ping("text", `{"x":"\\\\\\"${"[".repeat(MAX_LINE_NESTING_LEVELS + 1)}\\\\"}`));
+  expectRefusedReply(await client.reply(), "text", "invalid_params");
+  expect(await daemon.end()).toBe(0);
+});
+
+test("whoever asks for a little is answered before the queue of whoever asks for much is done", async () => {
+  const daemon = await startDaemon();
+  const [greedy, polite] = [await daemon.place.connect(), await daemon.place.connect()];
+  const payloads = Array.from({ length: 500 }, (_, index) => index);
+  const request = { jsonrpc: "2.0", id: "g", method: "queue.enqueue", params: { queue: "q", payloads } };
+  await polite.call("sequence.next", { type: "FR" });
+  const line = `${JSON.stringify(request)}\n`;
+  greedy.write(line.repeat(1000));
+  greedy.write('{"jsonrpc":"2.0","id":"last","method":"daemon.ping"}\n');
+  let last = false;
+  const replies = (async () => {
+    for (;;) if ((await greedy.reply()).id === "last") break;
+    last = true;
+  })();
+  for (let i = 0; i < 5; i += 1) {
+    await polite.call("sequence.next", { type: "FR" });
+    expect(last).toBe(false);
+  }
+  await replies;
+  expect(await daemon.end()).toBe(0);
 });

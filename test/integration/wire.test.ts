@@ -1,6 +1,11 @@
 // Every rule of ../shared/spec/wire.md on lines, JSON-RPC and errors, at the socket.
 import type { ErrorKind } from "@pawl/protocol/errors";
-import { DEFAULT_MAX_MESSAGE_BYTES, MAX_BATCH_CALLS } from "@pawl/protocol/limits";
+import {
+  DEFAULT_MAX_MESSAGE_BYTES,
+  MAX_BATCH_CALLS,
+  MAX_ID_LENGTH,
+  MAX_LINE_NESTING_LEVELS,
+} from "@pawl/protocol/limits";
 import Database from "better-sqlite3";
 import { afterEach, describe, expect, test } from "vitest";
 import { sharedDaemon, startDaemon } from "../daemon.js";
@@ -16,8 +21,8 @@ const connect = (): Promise<RawClient> => daemon().place.connect();
 
 /** A ping as one line of exactly so many bytes, without its end. */
 function pingOfLength(bytes: number): string {
-  const shortest = JSON.stringify({ jsonrpc: "2.0", id: "", method: "daemon.ping" });
-  return JSON.stringify({ jsonrpc: "2.0", id: "i".repeat(bytes - shortest.length), method: "daemon.ping" });
+  const shortest = JSON.stringify({ jsonrpc: "2.0", id: "i", method: "daemon.ping" });
+  return shortest.replace(",", `,${" ".repeat(bytes - shortest.length)}`);
 }
 
 const PING = '{"jsonrpc":"2.0","id":"ping","method":"daemon.ping"}';
@@ -232,14 +237,15 @@ describe("lines that are not JSON", () => {
     expect((await client.ask(PING)).id).toBe("ping");
   });
 
-  const DEPTH = 150_000;
+  // As deep as a line may be: the rest is around it.
+  const DEPTH = MAX_LINE_NESTING_LEVELS - 4;
   const arrays = "[".repeat(DEPTH) + "]".repeat(DEPTH);
   const objects = `${'{"a":'.repeat(DEPTH)}1${"}".repeat(DEPTH)}`;
 
   test.each<[string, string]>([
     ["arrays", arrays],
     ["objects", objects],
-  ])("%s nested 150,000 deep are refused wherever they stand", async (_, deep) => {
+  ])("%s nested as deeply as a line may be are refused wherever they stand", async (_, deep) => {
     const client = await connect();
     client.write(`[${deep}]\n`);
     const inBatch = JSON.parse(await client.line()) as RawReply[];
@@ -254,6 +260,14 @@ describe("lines that are not JSON", () => {
     expectRefusedReply(await client.ask(asParam), 1, "invalid_params");
     const asUnknown = `{"jsonrpc":"2.0","id":1,"method":"sequence.state","params":{"no":${deep}}}`;
     expectRefusedReply(await client.ask(asUnknown), 1, "invalid_params");
+  });
+
+  test("150,000 arrays in one another are no JSON for the daemon", async () => {
+    const client = await connect();
+    const deep = "[".repeat(150_000) + "]".repeat(150_000);
+    const named = `{"jsonrpc":"2.0","id":1,"method":"sequence.state","params":{"no":${deep}}}`;
+    expectRefusedReply(await client.ask(named), null, "parse_error");
+    expect((await client.ask(PING)).id).toBe("ping");
   });
 
   test("nested params", async () => {
@@ -310,7 +324,7 @@ describe("requests", () => {
     ["a lone surrogate", "\ud800"],
     ["NUL", "\0"],
     ["line ends", "\u2028\u2029\n\r"],
-    ["a long string", "x".repeat(100_000)],
+    ["a string as long as may be", "x".repeat(MAX_ID_LENGTH)],
     ["null", null],
   ])("%s is an id that comes back as it was sent", async (_, id) => {
     const client = await connect();
