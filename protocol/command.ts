@@ -119,6 +119,9 @@ const response = z.discriminatedUnion("status", [
 /** An answer, or an error: `{status: "success", response}` or `{status: "error", code, message, details?}`. */
 export type CommandResponse = z.infer<typeof response>;
 
+/** Stands for a text that is read in pieces. */
+const largeText = z.strictObject({ $upload: z.strictObject({ sizeBytes }) });
+
 export const COMMAND = noun("command", {
   methods: {
     create: method({
@@ -256,6 +259,46 @@ export const COMMAND = noun("command", {
       errors: ["not_found", "lease_lost", "invalid_state"],
     }),
 
+    answer: method({
+      summary: "Add a piece to an answer that is too long for a line, in order; the last one is the answer",
+      description:
+        "The bytes are the JSON text of `response` as command.respond takes it, `sizeBytes` of them. `offset` is where the piece begins: `receivedBytes` of the answer before, and of a refusal's details. A piece that is refused leaves nothing behind; the last one, again, is answered alike. Pieces belong to a delivery: another one begins anew. The JSON-RPC response to a command.execute that was answered so is ignored.",
+      params: z.strictObject({
+        commandId,
+        leaseId,
+        offset: integer,
+        chunk: base64,
+        sizeBytes: sizeBytes.min(1).max(MAX_UPLOAD_BYTES),
+        final: z.boolean().default(false),
+      }),
+      result: z.strictObject({
+        receivedBytes: integer,
+        state,
+        accepted: z.boolean().optional().meta({
+          description:
+            "Of the last piece, and for a command that is final already: as command.respond says it.",
+        }),
+      }),
+      writes: true,
+      repeatable: false,
+      transactable: true,
+      errors: ["not_found", "lease_lost", "invalid_state"],
+      examples: [
+        {
+          name: "The only piece of a short one",
+          params: {
+            commandId: "cmd_01977a6e-5c00-7000-8000-000000000000",
+            leaseId: "cml:cmd_01977a6e-5c00-7000-8000-000000000000:1:secret",
+            offset: 0,
+            chunk: "eyJzdGF0dXMiOiJzdWNjZXNzIiwicmVzcG9uc2UiOjF9",
+            final: true,
+            sizeBytes: 33,
+          },
+          result: { receivedBytes: 33, state: "SUCCEEDED", accepted: true },
+        },
+      ],
+    }),
+
     get: method({
       summary: "A command, without its params and its answer",
       params: z.strictObject({ commandId }),
@@ -290,9 +333,21 @@ export const COMMAND = noun("command", {
     response: method({
       summary: "The answer to a command; null until it is final",
       description:
-        "A command that became final without an answer has an error in its place: CANCELLED, ATTEMPTS_EXHAUSTED or EXPIRED.",
-      params: z.strictObject({ commandId }),
-      result: z.strictObject({ response: response.nullable() }),
+        "A command that became final without an answer has an error in its place: CANCELLED, ATTEMPTS_EXHAUSTED or EXPIRED. A large answer that came in pieces is {$upload: {sizeBytes}}: read its JSON text with `offset` and `length`.",
+      params: z.strictObject({
+        commandId,
+        offset: integer.optional().meta({ description: "With it, or `length`, a piece is read." }),
+        length: z.int().min(1).max(MAX_PARAMS_PIECE_BYTES).optional(),
+      }),
+      result: z.strictObject({
+        response: z.union([response, largeText]).nullable(),
+        chunk: base64.optional().meta({
+          description:
+            "If a piece was asked for: at most `length` bytes of the text of `response` from `offset` on. It may hold fewer; at the end it is empty.",
+        }),
+        offset: integer.optional(),
+        sizeBytes: sizeBytes.optional(),
+      }),
       writes: false,
       repeatable: true,
       transactable: true,

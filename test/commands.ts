@@ -51,7 +51,9 @@ export async function stateOf(client: RawClient, commandId: string): Promise<Com
 }
 
 export async function answerTo(client: RawClient, commandId: string): Promise<CommandResponse | null> {
-  return (await client.call("command.response", { commandId })).response;
+  const { response } = await client.call("command.response", { commandId });
+  if (response !== null && "$upload" in response) throw new Error("the answer is to be read in pieces");
+  return response;
 }
 
 /** Resolves once a command is final. */

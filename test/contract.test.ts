@@ -168,7 +168,6 @@ const NOT_YET_BUILT: {
   names: [
     "claim.cancelling",
     "claim.lost",
-    "command.answer",
     "command.progress",
     "daemon.acceptCopy",
     "daemon.check",
@@ -241,7 +240,6 @@ const NOT_YET_BUILT: {
     "queue.explain": ["batchId"],
     "command.create": ["target", "retry", "incarnation", "trace"],
     "command.lease": ["targets", "incarnation", "graceMs"],
-    "command.response": ["offset", "length"],
     "command.list": ["target", "command", "createdAfter", "createdBefore"],
     "command.serve": ["targets", "incarnation"],
     "lease.acquire": ["names", "task", "awaitsChildren", "mode", "slots", "graceMs", "onLoss"],

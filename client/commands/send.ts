@@ -1,8 +1,9 @@
-import type { Result } from "@pawl/protocol";
+import type { Params, Result } from "@pawl/protocol";
 import { textsAt } from "@pawl/protocol/json-text";
 import { MAX_WAIT_MS } from "@pawl/protocol/limits";
 import type { PawlClient } from "../connect.js";
 import { JsonText } from "../connection/json-text.js";
+import { readAnswer } from "../deployment/answer-text.js";
 import { command } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
 import { printable } from "../terminal/text.js";
@@ -12,7 +13,7 @@ import { checkedJson, indented, readAll } from "../terminal/values.js";
 const EXIT_NO_ANSWER = 1;
 
 type Command = Result<"command.get">;
-type Response = Result<"command.response">["response"];
+type Response = Params<"command.respond">["response"] | null;
 
 const FINAL: readonly Command["state"][] = ["SUCCEEDED", "FAILED", "EXPIRED"];
 
@@ -89,9 +90,11 @@ async function printAnswer(
 ): Promise<number | undefined> {
   const command = await finalOrLast(client, commandId, waitMs);
   const { state, deployment, command: name } = command;
-  const { result, text } = await client.callForText("command.response", { commandId });
-  const { response } = result;
-  const json = `{"commandId":"${commandId}","state":"${state}","response":${textsAt(text, ["response"])[0]}}`;
+  const { result, text: line } = await client.callForText("command.response", { commandId });
+  const isLong = result.response !== null && "$upload" in result.response;
+  const text = isLong ? await readAnswer(client, commandId) : (textsAt(line, ["response"])[0] as string);
+  const response: Response = JSON.parse(text);
+  const json = `{"commandId":"${commandId}","state":"${state}","response":${text}}`;
   output.result({ commandId, state, response }, () => answerText(response, text), json);
   if (response?.status === "success") return undefined;
   if (response === null) {
@@ -116,11 +119,11 @@ async function finalOrLast(client: PawlClient, commandId: string, waitMs: number
   }
 }
 
-/** @param text of the result that the answer came in. */
+/** @param text that of the response. */
 function answerText(response: Response, text: string): string {
   if (response?.status !== "success") return "";
   const { response: value = null } = response;
-  return typeof value === "string" ? value : indented(textsAt(text, ["response", "response"])[0] ?? "null");
+  return typeof value === "string" ? value : indented(textsAt(text, ["response"])[0] ?? "null");
 }
 
 export const commands = { send, answer };

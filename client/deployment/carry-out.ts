@@ -1,4 +1,4 @@
-import type { Result } from "@pawl/protocol";
+import type { Params, Result } from "@pawl/protocol";
 import { MAX_ANSWER_CODE_LENGTH, MIN_MAX_MESSAGE_BYTES } from "@pawl/protocol/limits";
 import type { Connection } from "../connection/connection.js";
 import { stringify } from "../connection/json-text.js";
@@ -11,12 +11,12 @@ const ENVELOPE_BYTES = 512;
 const MAX_MESSAGE_LENGTH = 4096;
 
 export type Envelope = Result<"command.lease">["leases"][number]["envelope"];
-export type CommandResponse = NonNullable<Result<"command.response">["response"]>;
+export type CommandResponse = Params<"command.respond">["response"];
 export type ErrorResponse = Extract<CommandResponse, { status: "error" }>;
 
 /**
- * Has the handler of a command carry it out. Resolves with the answer, which may be an error, or with `Postpone` if
- * there is to be none yet. Rejects when the daemon refuses to tell the params or its limits.
+ * Has the handler of a command carry it out. Resolves with the answer, which may be an error or too long for a line, or
+ * with `Postpone` if there is to be none yet. Rejects when the daemon refuses to tell the params or its limits.
  */
 export async function carryOut(
   connection: Connection,
@@ -24,15 +24,15 @@ export async function carryOut(
   received: Received,
   handlers: Handlers,
   { onFailure }: ServeOptions,
-): Promise<CommandResponse | Postpone> {
-  const { commandId, deployment, command } = envelope;
+): Promise<CommandResponse | LongAnswer | Postpone> {
+  const { deployment, command } = envelope;
   const handler = Object.hasOwn(handlers, command) ? handlers[command] : undefined;
   if (handler === undefined) {
     return { status: "error", code: "UNKNOWN_COMMAND", message: `${deployment} does not know ${command}.` };
   }
   const params = await readParams(connection, envelope, received);
   const answer = await answerOf(handler, params, received, onFailure);
-  return answer instanceof Postpone ? answer : await fitting(connection, commandId, answer);
+  return answer instanceof Postpone ? answer : await fitting(connection, answer);
 }
 
 /** The params, read from the daemon first if they were uploaded. */
@@ -43,10 +43,10 @@ async function readParams(connection: Connection, envelope: Envelope, received: 
   return JSON.parse(text);
 }
 
-/** An answer and its length as JSON, in bytes. */
-interface MeasuredAnswer {
+/** An answer and its JSON text. */
+interface WrittenAnswer {
   readonly answer: CommandResponse;
-  readonly bytes: number;
+  readonly text: string;
 }
 
 async function answerOf(
@@ -54,19 +54,19 @@ async function answerOf(
   params: unknown,
   received: Received,
   onFailure: ServeOptions["onFailure"],
-): Promise<MeasuredAnswer | Postpone> {
+): Promise<WrittenAnswer | Postpone> {
   try {
-    return measured({ status: "success", response: (await handler(params, received)) ?? null });
+    return written({ status: "success", response: (await handler(params, received)) ?? null });
   } catch (error) {
     if (error instanceof Postpone) return error;
     if (onFailure !== undefined) callListener(onFailure, error, received);
-    return measured(errorAnswer(error));
+    return written(errorAnswer(error));
   }
 }
 
 /** Throws the error of JSON.stringify for an answer that is no JSON. */
-function measured(answer: CommandResponse): MeasuredAnswer {
-  return { answer, bytes: Buffer.byteLength(stringify(answer)) };
+function written(answer: CommandResponse): WrittenAnswer {
+  return { answer, text: stringify(answer) };
 }
 
 /** Params that were uploaded stay with the daemon until somebody reads them, piece by piece. */
@@ -102,18 +102,23 @@ function errorAnswer(error: unknown): ErrorResponse {
   }
 }
 
-/** The answer if the daemon takes a line with it; otherwise one that says why there is none. */
+/** An answer for the line that it fits into; else its text, to be sent in pieces. */
 async function fitting(
   connection: Connection,
-  commandId: string,
-  { answer, bytes }: MeasuredAnswer,
-): Promise<CommandResponse> {
-  const lineBytes = bytes + ENVELOPE_BYTES;
-  if (lineBytes <= MIN_MAX_MESSAGE_BYTES) return answer;
-  const most = await connection.maxMessageBytes();
-  if (lineBytes <= most) return answer;
-  const message = `The answer to ${commandId} has ${lineBytes} bytes, and the daemon takes lines of ${most} (--max-message-bytes).`;
-  return { status: "error", code: "ANSWER_TOO_LARGE", message };
+  { answer, text }: WrittenAnswer,
+): Promise<CommandResponse | LongAnswer> {
+  const lineBytes = Buffer.byteLength(text) + ENVELOPE_BYTES;
+  const fits = lineBytes <= MIN_MAX_MESSAGE_BYTES || lineBytes <= (await connection.maxMessageBytes());
+  return fits ? answer : new LongAnswer(text);
+}
+
+/** An answer that no line takes, as the JSON text of what `command.respond` would have. */
+export class LongAnswer {
+  readonly text: string;
+
+  constructor(text: string) {
+    this.text = text;
+  }
 }
 
 export class Received implements ReceivedCommand {

@@ -8,7 +8,8 @@ import { defaultOwner } from "../grants/owner.js";
 import { callListener, warn } from "../work/listeners.js";
 import { Postpone } from "../work/postpone.js";
 import { ASK_WAIT_MS, WorkerPool, type WorkHandle } from "../work/worker-pool.js";
-import { carryOut, Received } from "./carry-out.js";
+import { sendAnswer } from "./answer-text.js";
+import { carryOut, LongAnswer, Received } from "./carry-out.js";
 import type { Handlers, PullOptions } from "./receive.js";
 
 /** Where the params are in the result of `command.lease`. */
@@ -83,7 +84,9 @@ class PullReceiver {
       await grant.endBy(() =>
         answer instanceof Postpone
           ? connection.call("command.release", { leaseId, delayMs: answer.delayMs })
-          : connection.call("command.respond", { commandId, leaseId, response: answer }),
+          : answer instanceof LongAnswer
+            ? sendAnswer(connection, { commandId, leaseId }, answer.text)
+            : connection.call("command.respond", { commandId, leaseId, response: answer }),
       );
     } catch (error) {
       const { onError = warn } = this.#options;

@@ -12,12 +12,14 @@ import { callListener, warn } from "../work/listeners.js";
 import { Postpone } from "../work/postpone.js";
 import { isForGood } from "../work/refusals.js";
 import { checkConcurrency, FIRST_PAUSE_MS, MAX_PAUSE_MS, type WorkHandle } from "../work/worker-pool.js";
+import { sendAnswer } from "./answer-text.js";
 import {
   type CommandResponse,
   carryOut,
   type Envelope,
   type ErrorResponse,
   HANDLER_ERROR,
+  LongAnswer,
   Received,
 } from "./carry-out.js";
 import { HandlerSlots } from "./handler-slots.js";
@@ -169,7 +171,7 @@ class ServedDeployment implements WorkHandle {
   async execute(envelope: PushedEnvelope, text: () => string): Promise<unknown> {
     const running = { commandId: envelope.commandId, stop: new AbortController() };
     this.#running.add(running);
-    let answer: CommandResponse | Postpone;
+    let answer: CommandResponse | LongAnswer | Postpone;
     try {
       await this.#slots.begin(running.stop.signal);
       try {
@@ -182,7 +184,10 @@ class ServedDeployment implements WorkHandle {
       this.#running.delete(running);
       if (this.#running.size === 0) this.#idle();
     }
-    if (isOverlong(running.stop.signal) && (answer instanceof Postpone || answer.status === "error")) {
+    if (
+      isOverlong(running.stop.signal) &&
+      (answer instanceof Postpone || ("status" in answer && answer.status === "error"))
+    ) {
       // What a handler says that was stopped is no answer. The daemon takes none to a delivery that was given back.
       await this.#connection.call("command.release", { leaseId: envelope.leaseId }).catch(() => {});
     }
@@ -191,6 +196,8 @@ class ServedDeployment implements WorkHandle {
       if (this.#closing.signal.aborted) return await new Promise<never>(() => {});
       throw failureOf({ ...HANDLER_ERROR, message: answer.message });
     }
+    // The response to what was answered in pieces is ignored.
+    if (answer instanceof LongAnswer) return void (await sendAnswer(this.#connection, envelope, answer.text));
     if (answer.status === "error") throw failureOf(answer);
     return answer.response;
   }

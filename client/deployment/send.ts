@@ -5,6 +5,7 @@ import { INLINE_MAX_BYTES } from "@pawl/protocol/limits";
 import type { Connection } from "../connection/connection.js";
 import { ConnectionLost } from "../connection/connection-lost.js";
 import { stringify } from "../connection/json-text.js";
+import { readAnswer } from "./answer-text.js";
 
 /** How long one question for the answer waits at the daemon. */
 const WAIT_MS = 60_000;
@@ -14,7 +15,7 @@ const ENVELOPE_BYTES = 512;
 const FINAL: readonly CommandState[] = ["SUCCEEDED", "FAILED", "EXPIRED"];
 
 type CommandState = Result<"command.wait">["state"];
-type CommandResponse = NonNullable<Result<"command.response">["response"]>;
+type CommandResponse = Params<"command.respond">["response"];
 
 export interface SendOptions {
   /** The command becomes EXPIRED unless it is answered within so many milliseconds. */
@@ -137,9 +138,14 @@ export async function answerOf(
     if (!FINAL.includes(state)) continue;
     const { response } = await connection.call("command.response", { commandId }, options);
     if (response === null) throw new PawlError("internal", `The answer to ${commandId} is missing.`);
-    if (response.status === "error") throw new CommandFailed(commandId, state, response);
-    return response.response;
+    const whole = "$upload" in response ? parsed(await readAnswer(connection, commandId, options)) : response;
+    if (whole.status === "error") throw new CommandFailed(commandId, state, whole);
+    return whole.response;
   }
+}
+
+function parsed(text: string): CommandResponse {
+  return JSON.parse(text);
 }
 
 /**

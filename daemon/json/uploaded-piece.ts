@@ -12,13 +12,13 @@ interface Checked {
   readonly saved: Uint8Array;
 }
 
-/** By the ids of their commands, those of late last. Only a guess, which is compared with what is stored. */
+/** By the ids of commands, and of deliveries, those of late last. Only a guess, compared with what is stored. */
 const remembered = new Map<string, Checked>();
 
 /** Says that an upload is checked up to here, so that its next piece can be before it is looked up. */
-export function rememberChecked(commandId: string, at: number, saved: Uint8Array): void {
-  remembered.delete(commandId);
-  remembered.set(commandId, { at, saved });
+export function rememberChecked(id: string, at: number, saved: Uint8Array): void {
+  remembered.delete(id);
+  remembered.set(id, { at, saved });
   if (remembered.size > MAX_REMEMBERED) remembered.delete(remembered.keys().next().value as string);
 }
 
@@ -42,11 +42,12 @@ export class UploadedPiece {
    * @param text base64, with or without padding at its end; not checked yet.
    * @param place of the piece, if it is known: nothing of that is checked either.
    */
-  constructor(text: Buffer, place: { commandId?: unknown; offset?: unknown } = {}) {
+  constructor(text: Buffer, place: { commandId?: unknown; leaseId?: unknown; offset?: unknown } = {}) {
     this.#text = text;
     this.#length = text.length - (text.at(-1) !== PADDING ? 0 : text.at(-2) === PADDING ? 2 : 1);
-    const known = remembered.get(String(place.commandId));
-    this.#before = known !== undefined && known.at === place.offset ? known.saved : undefined;
+    const known = remembered.get(String(place.leaseId ?? place.commandId));
+    const saved = place.offset === 0 ? NOTHING : known?.saved;
+    this.#before = place.offset === 0 || known?.at === place.offset ? saved : undefined;
     this.#syntax = syntaxAfter(this.#before ?? NOTHING);
   }
 

@@ -120,7 +120,7 @@ export class Rpc {
     if (request === null || !("method" in request)) return reply.give(request);
     const { peer, source, calls } = origin;
     const { id, method, params } = request;
-    if (method === READING) peer.expects(pieceLength(params));
+    if (readsPiece(method, params)) peer.expects(pieceLength(params));
     reply.id = id;
     this.#dispatcher.call(method, params, peer, source, calls, reply);
   }
@@ -235,12 +235,16 @@ const NOT_UTF8 = "The line is not valid UTF-8. Send JSON encoded as UTF-8.";
 
 const TOO_NESTED = `The line has more than ${MAX_LINE_NESTING_LEVELS} arrays and objects in one another. Send flatter JSON.`;
 
-/** The one method whose answers are long as a rule. */
-const READING = "command.params" satisfies MethodName;
+/** Whether the answer is long as a rule: a piece of params, or of an answer. */
+function readsPiece(method: string, params: Request["params"]): boolean {
+  if (method === ("command.params" satisfies MethodName)) return true;
+  if (method !== ("command.response" satisfies MethodName)) return false;
+  return params !== undefined && ("offset" in params || "length" in params);
+}
 
 /** The characters of the piece that is asked for, as far as they can be told before the request is checked. */
 function pieceLength(params: Request["params"]): number {
-  const { length } = (params ?? {}) as Partial<Params<typeof READING>>;
+  const { length } = (params ?? {}) as Partial<Params<"command.params">>;
   return base64Length(Math.min(Number(length) || MAX_PARAMS_PIECE_BYTES, MAX_PARAMS_PIECE_BYTES));
 }
 

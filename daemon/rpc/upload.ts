@@ -4,9 +4,9 @@ import { UploadedPiece } from "../json/uploaded-piece.js";
 import type { Call } from "../turns/call.js";
 import type { LineUnderWay } from "./peer.js";
 
-/** The one method, and its param, that carries many bytes. */
-const UPLOADING: MethodName = "command.upload";
-const UPLOADED: keyof Params<typeof UPLOADING> = "chunk";
+/** The methods, and their param, that carry many bytes. */
+const UPLOADING = ["command.upload", "command.answer"] as const satisfies readonly MethodName[];
+const UPLOADED: keyof Params<(typeof UPLOADING)[number]> = "chunk";
 
 /** A request that uploads a piece, read from a long line of its own. */
 export interface UploadRequest {
@@ -22,7 +22,8 @@ export function uploadIn(line: Buffer): UploadRequest | undefined {
   if (found === undefined) return undefined;
   const { json, bytes } = found;
   const message = parsed(json) as { method?: unknown; params?: { [UPLOADED]?: unknown } } | null | undefined;
-  if (message?.method !== UPLOADING || message.params?.[UPLOADED] !== EXTRACTED) return undefined;
+  if (!UPLOADING.some((method) => method === message?.method)) return undefined;
+  if (message?.params?.[UPLOADED] !== EXTRACTED) return undefined;
   return { message, json, piece: new UploadedPiece(bytes, message.params) };
 }
 

@@ -99,6 +99,21 @@ describe("send and answer", () => {
     await pretty.end("SIGTERM");
   });
 
+  test("an answer longer than a line succeeds, by push and by pull, as text or as JSON", async () => {
+    const numbers = `[${"12345678901234567890,".repeat(100_000)}1.0]`;
+    for (const how of [[], ["--pull"]]) {
+      const program = 'read -r times; printf "%0${times}d" 0 | tr 0 x';
+      const receiver = start(["serve", "long", ...how, "--", "sh", "-c", program]);
+      const text = await run(["send", "long", "c", "2000000", "--wait", "1m"]);
+      expect([text.code, text.stdout.length, text.stdout.slice(-2)]).toEqual([DONE, 2_000_001, "x\n"]);
+      await receiver.end("SIGTERM");
+      const echo = start(["serve", "long-json", ...how, "--", "cat"]);
+      const { stdout } = await run(["send", "long-json", "c", "-", "--wait", "1m", "--json"], numbers);
+      expect(stdout.includes(`"response":{"status":"success","response":${numbers}}}`)).toBe(true);
+      await echo.end("SIGTERM");
+    }
+  });
+
   test("an answer that is not UTF-8 is an error that says so", async () => {
     const receiver = start(["serve", "bytes", "--", "printf", "a\\377\\376b"]);
     const { code, stderr } = await run(["send", "bytes", "c", "--wait", "1m"]);

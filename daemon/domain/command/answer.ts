@@ -27,7 +27,9 @@ export type Answer =
       readonly detailsText: string | undefined;
     };
 
-const insertResponse = sql("INSERT INTO pawl_command_response (seq, response) VALUES (:seq, :response)");
+export const insertResponse = sql(
+  "INSERT INTO pawl_command_response (seq, response) VALUES (:seq, :response)",
+);
 
 export function* respond(
   params: Parsed<"command.respond">,
@@ -68,7 +70,10 @@ export function* takeAnswer(
   if (row === undefined) return noSuchCommand(commandId);
   const { state } = stateAt(row, env);
   if (isFinal(state)) {
-    tellLate({ commandId, state, attempt, answer: answer.state }, env);
+    // The response to a push that was answered in pieces is no second answer.
+    const inPieces = yield* completeAnswer(row.seq);
+    const isSame = inPieces !== undefined && inPieces.attempt === attempt;
+    if (!isSame) tellLate({ commandId, state, attempt, answer: answer.state }, env);
     return { state, accepted: false };
   }
   const refusal = yield* refusalOf(row, state, attempt, answer.state, env);
@@ -81,8 +86,16 @@ export function* takeAnswer(
   return { state: answer.state, accepted: true };
 }
 
+const selectComplete = sql<{ attempt: number; sizeBytes: number }>(`
+  SELECT attempt, size_bytes AS "sizeBytes" FROM pawl_command_answer WHERE seq = :seq AND is_complete = 1`);
+
+/** The answer that ended a command, if it came in pieces: to which delivery, and how long the whole text is. */
+export function* completeAnswer(seq: number): Operation<{ attempt: number; sizeBytes: number } | undefined> {
+  return yield* one(selectComplete, { seq });
+}
+
 /** Of an answer to a command that has ended. */
-function tellLate(what: object, env: Env): void {
+export function tellLate(what: object, env: Env): void {
   env.effects.count("commandAnswersLate", 1);
   env.effects.log("late answer to a command", { ...what, caller: env.caller });
 }
@@ -91,7 +104,7 @@ function tellLate(what: object, env: Env): void {
  * Why an answer to a command that is not final is refused: its delivery is not the last one, or was given back. What
  * ended by itself may be answered late, whether or not that end is written down.
  */
-function* refusalOf(
+export function* refusalOf(
   row: LiveRow,
   state: CommandState,
   attempt: number | undefined,
@@ -118,7 +131,7 @@ function written(answer: Answer): { response: string; sizeBytes: number } {
 }
 
 /** The beginning of a message, without what SQLite would cut it at or change in it. */
-function storable(message: string): string {
+export function storable(message: string): string {
   return message.slice(0, MAX_SHOWN_MESSAGE_LENGTH).replace(/[\0\p{Surrogate}]/gu, "\ufffd");
 }
 
@@ -185,7 +198,7 @@ function isTooDeep(text: string | undefined): boolean {
   return text !== undefined && nestingLevels(text) > MAX_PAYLOAD_NESTING_LEVELS;
 }
 
-function isCode(text: string): boolean {
+export function isCode(text: string): boolean {
   return text.length >= 1 && text.length <= MAX_ANSWER_CODE_LENGTH && !/[\0\p{Surrogate}]/u.test(text);
 }
 

@@ -2,12 +2,13 @@
  * Commands: requests that a deployment answers once, whenever one of its receivers is there (spec: command.md).
  *
  * The files, in reading order: state (the table of states), row (a command, its view, its moves from state to state),
- * create, upload, take (ready commands go to a receiver), lease and push (the two ways to receive),
- * delivery (its id, and whether it is held), answer, cancel, ends (by time, with a connection, over a restart),
- * retention, reads.
+ * create, piece, upload, take (ready commands go to a receiver), lease and push (the two ways to receive),
+ * delivery (its id, and whether it is held), answer, answer-pieces, cancel, ends (by time, with a connection, over a
+ * restart), retention, reads.
  */
 import type { Handler, HandlersOf } from "../../turns/handler.js";
 import { respond } from "./answer.js";
+import { answerInPieces } from "./answer-pieces.js";
 import { cancel } from "./cancel.js";
 import { create } from "./create.js";
 import { lease, release, renew } from "./lease.js";
@@ -27,6 +28,7 @@ export function commandHandlers(serve: Handler<"command.serve">): HandlersOf<"co
     renew,
     release,
     respond,
+    answer: answerInPieces,
     get,
     params,
     response,

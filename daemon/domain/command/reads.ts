@@ -1,10 +1,13 @@
 import { COMMAND_STATES, type Command, type CommandState, type Parsed, type Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import { textsAt } from "@pawl/protocol/json-text";
-import { MAX_PAGE_BYTES } from "@pawl/protocol/limits";
+import { MAX_PAGE_BYTES, MAX_PARAMS_PIECE_BYTES } from "@pawl/protocol/limits";
+import { Base64 } from "../../json/base64-insertion.js";
 import { RawJson } from "../../json/raw-json.js";
 import { all, type Operation, one, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
+import { completeAnswer } from "./answer.js";
+import { storedAnswer } from "./answer-pieces.js";
 import { COLUMNS, type CommandRow, causeOf, finalKey, findCommand, view } from "./row.js";
 import { isFinal, stateAt } from "./state.js";
 
@@ -79,11 +82,23 @@ export function* response(
   const { state } = stateAt(row, env);
   if (!isFinal(state)) return { response: null };
   const kept = yield* one(selectResponse, { seq: row.seq });
-  if (kept !== undefined) {
-    return { response: new RawJson(kept.response) as unknown as Result<"command.response">["response"] };
-  }
+  const inPieces = kept === undefined ? yield* completeAnswer(row.seq) : undefined;
   const cause = causeOf(row, state);
-  return { response: cause === null ? null : { status: "error", ...cause } };
+  const whole = kept?.response ?? JSON.stringify(cause === null ? null : { status: "error", ...cause });
+  const response = new RawJson(whole) as unknown as Result<"command.response">["response"];
+  const isPiece = params.offset !== undefined || params.length !== undefined;
+  if (inPieces === undefined && !isPiece) return { response };
+
+  const sizeBytes = inPieces?.sizeBytes ?? Buffer.byteLength(whole);
+  const standsFor = { $upload: { sizeBytes } };
+  if (!isPiece) return { response: standsFor };
+  const { offset = 0, length = MAX_PARAMS_PIECE_BYTES } = params;
+  const to = Math.min(offset + length, sizeBytes);
+  const parts =
+    inPieces === undefined
+      ? [Buffer.from(whole).subarray(offset, Math.max(offset, to))]
+      : yield* storedAnswer({ seq: row.seq, attempt: inPieces.attempt }, offset, to);
+  return { response: standsFor, chunk: new Base64(parts) as unknown as string, offset, sizeBytes };
 }
 
 export function* list(params: Parsed<"command.list">, env: Env): Operation<Result<"command.list">> {

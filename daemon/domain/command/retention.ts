@@ -36,6 +36,12 @@ const deleteParams = sql("DELETE FROM pawl_command_params WHERE seq = :seq");
 
 const deleteResponse = sql("DELETE FROM pawl_command_response WHERE seq = :seq");
 
+const deleteAnswerChunks = sql(`
+  DELETE FROM pawl_command_answer_chunk WHERE seq = :seq AND (attempt, at) IN
+    (SELECT attempt, at FROM pawl_command_answer_chunk WHERE seq = :seq ORDER BY attempt, at LIMIT :rows)`);
+
+const deleteAnswers = sql("DELETE FROM pawl_command_answer WHERE seq = :seq");
+
 const deleteCommand = sql("DELETE FROM pawl_command WHERE seq = :seq");
 
 const deleteUnusedDeployment = sql(`
@@ -64,6 +70,11 @@ export const keptCommands: Ending = {
         }
         yield* run(deleteUpload, { seq });
       }
+      if ((yield* run(deleteAnswerChunks, { seq, rows: PRUNED_CHUNKS })) === PRUNED_CHUNKS) {
+        complete = false;
+        break;
+      }
+      yield* run(deleteAnswers, { seq });
       yield* run(deleteParams, { seq });
       yield* run(deleteResponse, { seq });
       yield* run(deleteCommand, { seq });

@@ -1,18 +1,14 @@
 import type { Parsed, Result } from "@pawl/protocol";
-import { type PawlError, refuse } from "@pawl/protocol/errors";
+import { PawlError, refuse } from "@pawl/protocol/errors";
 import type { Texts } from "@pawl/protocol/json-text";
 import { INLINE_MAX_BYTES } from "@pawl/protocol/limits";
 import { Base64 } from "../../json/base64-insertion.js";
 import { rememberChecked, UploadedPiece } from "../../json/uploaded-piece.js";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
+import { checkPiece, MAX_CHUNK_BYTES, MAX_CHUNKS_PER_READ } from "./piece.js";
 import { type CommandRow, findCommand, forbidden, makeReady, moved } from "./row.js";
 import { stateAt } from "./state.js";
-
-/** Longest piece in one row, so that reading a part of a large text reads little else. */
-const MAX_CHUNK_BYTES = 64 * 1024;
-/** Rows that one read looks at: pieces may be as small as their sender likes. */
-const MAX_CHUNKS_PER_READ = 1024;
 
 const selectUpload = sql<{ receivedBytes: number; syntax: Uint8Array }>(`
   SELECT received_bytes AS "receivedBytes", syntax FROM pawl_command_upload WHERE seq = :seq`);
@@ -66,33 +62,14 @@ export function* upload(
   }
   if (stored === undefined) throw new Error(`${commandId} is PENDING_UPLOAD and has no upload`);
 
-  const { receivedBytes } = stored;
-  const progress = { receivedBytes, sizeBytes };
-  if (chunk === null) return wrong("chunk", "must be base64", progress);
-  if (offset !== receivedBytes) {
-    return wrong("offset", `must be ${receivedBytes}, where the piece before ended, not ${offset}`, progress);
-  }
-  const end = receivedBytes + chunk.length;
-  if (end > sizeBytes) {
-    return wrong("chunk", `must end with the ${sizeBytes} bytes announced, not at ${end}`, progress);
-  }
-  if (final && end < sizeBytes) {
-    return wrong(
-      "final",
-      `must come with the last of the ${sizeBytes} bytes announced, not at ${end}`,
-      progress,
-    );
-  }
-  const syntax = piece.checkAfter(stored.syntax);
-  if (typeof syntax === "number") {
-    return wrong("chunk", `must go on with JSON in UTF-8: byte ${offset + syntax} cannot be there`, progress);
-  }
-  if (final && !syntax.complete) {
-    return wrong("chunk", "must end the JSON text, which is not complete", progress);
-  }
+  const before = { method: "command.upload", ...stored, sizeBytes } as const;
+  const checked = checkPiece(piece, params, before);
+  if (checked instanceof PawlError) return checked;
+  const { end, syntax } = checked;
 
-  for (let at = 0; at < chunk.length; at += MAX_CHUNK_BYTES) {
-    yield* run(insertChunk, { seq, at: offset + at, bytes: chunk.subarray(at, at + MAX_CHUNK_BYTES) });
+  for (let at = 0; at < checked.chunk.length; at += MAX_CHUNK_BYTES) {
+    const bytes = checked.chunk.subarray(at, at + MAX_CHUNK_BYTES);
+    yield* run(insertChunk, { seq, at: offset + at, bytes });
   }
   if (!final) {
     const saved = syntax.save();
@@ -127,14 +104,6 @@ function* moveInline(seq: number): Operation<void> {
   const params = Buffer.concat(chunks.map(({ bytes }) => bytes)).toString("utf8");
   yield* run(insertParams, { seq, params });
   yield* run(deleteAllChunks, { seq });
-}
-
-function wrong(parameter: string, message: string, progress: object): PawlError {
-  const path = `/${parameter}`;
-  return refuse("invalid_params", `command.upload: ${path} ${message}. Nothing of this piece was kept.`, {
-    issues: [{ path, message }],
-    ...progress,
-  });
 }
 
 export function* params(
