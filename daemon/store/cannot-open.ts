@@ -17,10 +17,20 @@ function remedy(path: string, code: string): string {
     return "It is damaged, or none of pawl's. Restore a copy, or move it away and begin anew.";
   const blocked = blockedAt([path, `${path}.lock`, dirname(path)], constants.R_OK | constants.W_OK);
   if (blocked?.code === "EROFS")
-    return `${blocked.path} is on a file system that is mounted read-only. Mount it for writing, name another state directory, or only read it with --read-only.`;
+    return `${blocked.path} is on a file system that is mounted read-only. Mount it for writing, name another state directory, or ${HOW_TO_READ}`;
   if (blocked !== undefined)
     return `${describeBlock(blocked)} Start pawld as that user, or name another state directory.`;
   return "Make its directory ours to write, or name another.";
+}
+
+/** SQLite makes files beside a database also to read it. */
+const HOW_TO_READ =
+  "copy pawl.db, and pawl.db-wal if it is there, to a directory that is ours to write, and read the copy: pawld --read-only --state-dir DIR.";
+
+/** The advice for a database that cannot be read where it is; undefined if its file system can be written. */
+export function adviceForReadOnly(path: string): string | undefined {
+  if (blockedAt([path, dirname(path)], constants.W_OK)?.code !== "EROFS") return undefined;
+  return `It is on a file system that is mounted read-only, where nobody has it open: ${HOW_TO_READ}`;
 }
 
 /** The file that stands in the way of a path, with its owner. */

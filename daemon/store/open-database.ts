@@ -7,7 +7,7 @@ import type Database from "better-sqlite3";
 import { Clock, type TimeSource } from "../clock.js";
 import { SIGNING_KEY_BYTES, signWith } from "../identity/signature.js";
 import { type BackupWatch, backUp } from "./backup.js";
-import { blockedAt, cannotOpen, describeBlock } from "./cannot-open.js";
+import { adviceForReadOnly, blockedAt, cannotOpen, describeBlock } from "./cannot-open.js";
 import { connect, connectToRead } from "./connection.js";
 import { readTime } from "./kept-time.js";
 import { latestVersion, migrate, schemaVersion } from "./migrate.js";
@@ -255,7 +255,7 @@ function connectOrRefuse(path: string): Database.Database {
     // What the processes that have it open share is in files beside it, which who comes first has to make.
     throw new PawlError(
       "unavailable",
-      `The database ${path} cannot be read: ${message}. While no daemon writes it, its directory has to be ours to write too: start that daemon first.`,
+      `The database ${path} cannot be read: ${message}. ${adviceForReadOnly(path) ?? "While no daemon writes it, its directory has to be ours to write too: start that daemon first."}`,
       {},
       { cause: error },
     );

@@ -3,6 +3,7 @@ import { spawnSync } from "node:child_process";
 import {
   chmodSync,
   chownSync,
+  copyFileSync,
   existsSync,
   linkSync,
   lstatSync,
@@ -15,11 +16,12 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import Database from "better-sqlite3";
-import { describe, expect, test } from "vitest";
+import { describe, expect, onTestFinished, test } from "vitest";
 import { openDispenser } from "../../daemon/dist/dispenser.js";
 import { Place, startDaemon, WITHOUT_KOFFI } from "../daemon.js";
 import { RawClient } from "../raw-client.js";
 import { refusedStart } from "../refusal.js";
+import { mountDisk, noMount } from "../small-disk.js";
 
 /** Has every file system say that it is NFS, as statfs(2) of one does. */
 const NFS = `
@@ -205,4 +207,28 @@ test("the read-only socket has no identity key made", async () => {
   await client.call("pipeline.write", { storyId: "A", stage: "1_backlog" });
   const { author } = await client.call("pipeline.identity", {});
   expect((await reader.call("pipeline.identity", {})).author).toBe(author);
+});
+
+describe.skipIf(noMount !== undefined)("a file system that is mounted read-only", () => {
+  test("the advice that is given works", async () => {
+    const place = new Place();
+    expect(mountDisk(place.stateDir, 4 * 1024 * 1024)).toBeUndefined();
+    onTestFinished(() => void spawnSync("umount", ["-l", place.stateDir]));
+    const daemon = await place.start();
+    expect(await place.next()).toBe(1);
+    await daemon.end();
+    expect(spawnSync("mount", ["-o", "remount,ro", place.stateDir]).status).toBe(0);
+    for (const args of [[], ["--read-only"]]) {
+      const message = await refusedStart(place.spawn({ args }));
+      expect(message).toContain("mounted read-only");
+      expect(message).toContain("read the copy: pawld --read-only --state-dir DIR.");
+      expect(message).not.toContain("start that daemon first");
+    }
+    const copy = new Place();
+    mkdirSync(copy.stateDir, { mode: 0o700 });
+    copyFileSync(join(place.stateDir, "pawl.db"), join(copy.stateDir, "pawl.db"));
+    await copy.start({ args: ["--read-only"] });
+    const client = await copy.connect();
+    expect((await client.call("sequence.state", {})).sequences).toEqual({ FR: 1 });
+  });
 });
