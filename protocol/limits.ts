@@ -46,6 +46,8 @@ export const MAX_BATCH_ANSWER_BYTES = 32 * 1024 * 1024;
 /** Calls and guards in one `transact`. */
 export const MAX_TRANSACT_CALLS = 64;
 export const MAX_TRANSACT_GUARDS = 64;
+/** Batches, changes and items that the calls of one `transact` name or look at in all: some 20 ms of work. */
+export const MAX_TRANSACT_NAMED = 1000;
 /** The size of `$result` references in the params of one call, in characters of JSON: as much as could be sent. */
 export const MAX_TRANSACT_REFERRED_LENGTH = DEFAULT_MAX_MESSAGE_BYTES;
 /**

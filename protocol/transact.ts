@@ -40,7 +40,7 @@ export const TRANSACT = noun("transact", {
     transact: method({
       summary: "Perform several calls in one transaction: all of them or none",
       description:
-        "Guards are checked first. The first call that is refused undoes all before it, and its refusal is the answer, with `details.index`.",
+        "Guards are checked first. The first call that is refused undoes all before it, and its refusal is the answer, with `details.index`. The calls name at most 1,000 batches, changes and items in all; more is `invalid_params` before anything is begun.",
       params: z.strictObject({
         calls: z.array(call).min(1).max(MAX_TRANSACT_CALLS),
         guards: z.array(guard).max(MAX_TRANSACT_GUARDS).default([]),

@@ -8,6 +8,7 @@ import type { Operation } from "../store/statement.js";
 import type { HandlersOf } from "../turns/handler.js";
 import type { Env, Outcome } from "../turns/operation.js";
 import { guardLease } from "./lease/lease.js";
+import { tooMuchNamed } from "./named.js";
 import { guardClaim } from "./queue/holder.js";
 
 type Call = Parsed<"transact">["calls"][number];
@@ -51,6 +52,8 @@ function* transact(
     methods.push(found);
   }
 
+  const tooMuch = yield* tooMuchNamed(calls);
+  if (tooMuch !== undefined) return tooMuch;
   const lost = yield* findLost(guards, env);
   if (lost !== undefined) return lost;
 
@@ -60,7 +63,7 @@ function* transact(
   const now: Env = { ...env, mayWait: false, mayGoOn: false };
   for (const [index, call] of calls.entries()) {
     if (resultsLength > MAX_TRANSACT_RESULTS_LENGTH) {
-      return at(index, call.method, tooMuch(call.method, index));
+      return at(index, call.method, resultsTooLong(call.method, index));
     }
     const path = ["calls", index, "params"];
     const given = substitute(call.params ?? {}, results);
@@ -109,7 +112,7 @@ function notTransactable(method: string, index: number): PawlError {
   });
 }
 
-function tooMuch(method: string, index: number): PawlError {
+function resultsTooLong(method: string, index: number): PawlError {
   const message = `comes after results of more than ${MAX_TRANSACT_RESULTS_LENGTH} characters, which is as much as a transaction answers`;
   return refuse(
     "invalid_params",

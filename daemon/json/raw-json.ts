@@ -2,6 +2,7 @@
 // base64 that is too long for a string.
 import { randomUUID } from "node:crypto";
 import { Scanner } from "@pawl/protocol/json-text";
+import { JsonSyntax } from "./syntax.js";
 
 /**
  * JSON that is kept as the text it came in: `JSON.parse` and `JSON.stringify` would turn 1.0 into 1, 1e400
@@ -21,6 +22,28 @@ export class RawJson {
     if (texts === undefined) return JSON.parse(this.text);
     texts.push(this.text);
     return PLACE;
+  }
+}
+
+/** Longer texts are not parsed to see whether they are JSON: the values of one can take 50 times as much memory. */
+const MAX_PARSED_CHARACTERS = 16_384;
+
+/** Text that was kept, as JSON; throws if it is none, as after a bit of the database has flipped. */
+export function keptJson(text: unknown, what: string): RawJson {
+  if (typeof text === "string" && isJson(text)) return new RawJson(text);
+  throw new Error(`${what} is damaged in the database: what is kept of it is no JSON`);
+}
+
+function isJson(text: string): boolean {
+  if (text.length > MAX_PARSED_CHARACTERS) {
+    const syntax = new JsonSyntax();
+    if (syntax.take(Buffer.from(text)) === undefined && syntax.complete) return true;
+  }
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
   }
 }
 

@@ -179,12 +179,11 @@ export class RemoteLeases {
       const lease = await this.#inTurn(caller, (env) =>
         records.beginRenewal(params, (ttlMs) => lasting(ttlMs, ttlMs, elapsed(), this.#boottime()), env),
       );
-      const { name, remainingMs: leftMs } = lease;
-      const ttlMs = params.ttlMs ?? lease.ttlMs;
+      const { name, ttlMs, lastTtlMs, remainingMs: leftMs } = lease;
       const configured = this.#providers.needed(lease.provider);
       const { value: answer, at } = await this.#asking.patiently(
         configured,
-        { patienceMs: Math.min(leftMs, PATIENCE_MS), limitMs: attemptMs(Math.min(ttlMs, lease.ttlMs)) },
+        { patienceMs: Math.min(leftMs, PATIENCE_MS), limitMs: attemptMs(Math.min(ttlMs, lastTtlMs)) },
         (signal) => configured.provider.heartbeat({ name, leaseId, ttlMs }, signal),
       );
       if (answer === null) {

@@ -1,6 +1,6 @@
 // Calls that are done in steps: each step is committed, others are served meanwhile, and the answer tells of all.
 import Database from "better-sqlite3";
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import type { Store } from "../../daemon/dist/store/store.js";
 import { InProcess } from "../in-process.js";
 
@@ -210,4 +210,62 @@ test("the claims of a connection that closes end in steps, each whole", async ()
   expect(
     claim?.batches.every(({ attempt, lastError }) => attempt === 1 && lastError?.includes("connection")),
   ).toBe(true);
+});
+
+describe("a transact", () => {
+  const each = { queue: "q", payloads: [1], slotPolicy: "join", mergeKey: "payload_default" } as const;
+
+  test.each<[string, number, { method: string; params: object }[]]>([
+    [
+      "batches",
+      1001,
+      [
+        { method: "queue.enqueueMany", params: { batches: new Array(1000).fill(each) } },
+        { method: "sequence.next", params: { type: "FR" } },
+      ],
+    ],
+    [
+      "items that filters look at",
+      9600,
+      Array(64).fill({ method: "pipeline.list", params: { agent: "no" } }),
+    ],
+    ["types", 6400, Array(64).fill({ method: "sequence.state", params: {} })],
+    ["queues of dead ones", 16_000, Array(64).fill({ method: "queue.retry", params: { queue: "q" } })],
+    [
+      "changes that are not known yet",
+      1001,
+      [
+        { method: "sequence.next", params: { type: "FR" } },
+        { method: "pipeline.apply", params: { changes: { $result: "/0/seq" } } },
+      ],
+    ],
+  ])("that names too many %s is refused before it is begun, with the bound", async (_what, named, calls) => {
+    const pawl = new InProcess();
+    const refused = await pawl.call("transact", { calls }).catch((error) => error);
+    expect(refused).toMatchObject({
+      kind: "invalid_params",
+      details: { named, most: 1000, issues: [{ path: "/calls" }] },
+    });
+    expect(refused.message).toContain("at most 1000");
+    expect((await pawl.call("sequence.peek", { type: "FR" })).seq).toBe(1);
+  });
+
+  test("counts the batches of a claim that it completes, and takes as many as there may be", async () => {
+    const pawl = new InProcess();
+    for (let index = 0; index < 2; index++)
+      await pawl.call("queue.enqueueMany", { batches: new Array(600).fill(each) });
+    const claims = [];
+    for (let index = 0; index < 2; index++) {
+      const { claim } = await pawl.call("queue.claim", { queue: "q", owner: "o", maxBatches: 600 });
+      claims.push({ claimId: claim?.claimId as string, leaseToken: claim?.leaseToken as string });
+    }
+    const complete = claims.map((params) => ({ method: "queue.complete", params }));
+    await expect(pawl.call("transact", { calls: complete })).rejects.toMatchObject({
+      details: { named: 1200 },
+    });
+    const { results } = await pawl.call("transact", { calls: complete.slice(1) });
+    expect(results).toEqual([{ completed: 600 }]);
+    const calls = [{ method: "queue.enqueueMany", params: { batches: new Array(1000).fill(each) } }];
+    await pawl.call("transact", { calls });
+  });
 });

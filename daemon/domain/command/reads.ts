@@ -3,7 +3,7 @@ import { PawlError } from "@pawl/protocol/errors";
 import { textsAt } from "@pawl/protocol/json-text";
 import { MAX_PAGE_BYTES, MAX_PARAMS_PIECE_BYTES } from "@pawl/protocol/limits";
 import { Base64 } from "../../json/base64-insertion.js";
-import { RawJson } from "../../json/raw-json.js";
+import { keptJson } from "../../json/raw-json.js";
 import { all, type Operation, one, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
 import { completeAnswer } from "./answer.js";
@@ -61,7 +61,7 @@ function* viewWithDetails(row: CommandRow, env: Env): Operation<Command> {
   const details = kept && textsAt(kept.response, ["details"])[0];
   return details === undefined
     ? command
-    : { ...command, error: { ...command.error, details: new RawJson(details) } };
+    : { ...command, error: { ...command.error, details: keptJson(details, row.commandId) } };
 }
 
 export function* wait(params: Parsed<"command.wait">, env: Env): Operation<Outcome<Result<"command.wait">>> {
@@ -85,7 +85,7 @@ export function* response(
   const inPieces = kept === undefined ? yield* completeAnswer(row.seq) : undefined;
   const cause = causeOf(row, state);
   const whole = kept?.response ?? JSON.stringify(cause === null ? null : { status: "error", ...cause });
-  const response = new RawJson(whole) as unknown as Result<"command.response">["response"];
+  const response = keptJson(whole, row.commandId) as unknown as Result<"command.response">["response"];
   const isPiece = params.offset !== undefined || params.length !== undefined;
   if (inPieces === undefined && !isPiece) return { response };
 

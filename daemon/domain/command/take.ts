@@ -1,7 +1,7 @@
 // Commands that are ready are taken for a receiver, for as long as its grant lasts.
 import type { Envelope } from "@pawl/protocol";
 import { MAX_PAGE_BYTES } from "@pawl/protocol/limits";
-import { RawJson } from "../../json/raw-json.js";
+import { keptJson } from "../../json/raw-json.js";
 import { all, type Operation, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { deadlineOf, moved } from "./row.js";
@@ -95,6 +95,6 @@ function envelopeOf(row: ReadyRow, deployment: string, executionMs: number | nul
         ? { $upload: { sizeBytes: row.requestBytes } }
         : row.params === null
           ? null
-          : new RawJson(row.params),
+          : keptJson(row.params, row.commandId),
   };
 }

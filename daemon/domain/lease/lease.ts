@@ -1,12 +1,13 @@
 // Leases that this database keeps: named, fenced, time-bounded permission.
 import type { Parsed, Result } from "@pawl/protocol";
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
-import { MAX_INTEGER, MAX_PAGE_BYTES } from "@pawl/protocol/limits";
+import { MAX_INTEGER, MAX_NAME_LENGTH, MAX_PAGE_BYTES } from "@pawl/protocol/limits";
 import { all, type Operation, one, sql } from "../../store/statement.js";
 import type { HandlersOf } from "../../turns/handler.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
 import { exhausted, kindOf, notConfigured } from "./refusals.js";
 import {
+  acquiredTtlOf,
   drop,
   giveBack,
   gone,
@@ -21,6 +22,7 @@ import {
   selectHeldByName,
   selectHeldPage,
   selectHighest,
+  selectNameBehind,
   shownRow,
   tellLost,
   waitKey,
@@ -28,6 +30,11 @@ import {
 
 /** Random bits of a leaseId: as many as nobody guesses. */
 const LEASE_ID_BYTES = 16;
+
+/** Leases that a page looks at for those that are held: more than it can show. */
+const MAX_SCANNED_LEASES = 2000;
+/** After every name: no character is greater. */
+const LAST_NAME = "\u{10ffff}".repeat(MAX_NAME_LENGTH);
 
 /** Raises the counter of a name; no row when it is at its end, and then nothing has changed. */
 const raiseToken = sql<{ highest: number }>(`
@@ -95,7 +102,7 @@ export function* heartbeat(
   const row = yield* one(selectHeldById, { leaseId, now: env.now });
   if (row === undefined) return gone();
   if (row.provider !== null) return notConfigured(kindOf(row.provider));
-  const ttlMs = params.ttlMs ?? row.ttl_ms;
+  const ttlMs = params.ttlMs ?? acquiredTtlOf(row);
   return yield* renew(row, { ttlMs }, { remainingMs: ttlMs, boottime: null }, env);
 }
 
@@ -116,8 +123,9 @@ export function* get(params: Parsed<"lease.get">, env: Env): Operation<Result<"l
 }
 
 function* list(params: Parsed<"lease.list">, env: Env): Operation<Result<"lease.list">> {
-  const { limit } = params;
-  const rows = yield* all(selectHeldPage, { after: params.after ?? "", now: env.now, rows: limit + 1 });
+  const { limit, after = "" } = params;
+  const last = (yield* one(selectNameBehind, { after, passed: MAX_SCANNED_LEASES - 1 }))?.name;
+  const rows = yield* all(selectHeldPage, { after, last: last ?? LAST_NAME, now: env.now, rows: limit + 1 });
   const leases: Result<"lease.list">["leases"] = [];
   let bytes = 0;
   for (const row of rows) {
@@ -127,7 +135,7 @@ function* list(params: Parsed<"lease.list">, env: Env): Operation<Result<"lease.
     }
     leases.push(shownRow(row, env));
   }
-  return { leases };
+  return last === undefined ? { leases } : { leases, next: last };
 }
 
 export function* check(params: Parsed<"lease.check">, env: Env): Operation<Result<"lease.check">> {

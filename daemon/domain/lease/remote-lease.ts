@@ -8,6 +8,7 @@ import type { Holder, Inspected } from "./holder.js";
 import { breakLease, check as checkHere, get as getHere } from "./lease.js";
 import { kindOf, tooLate } from "./refusals.js";
 import {
+  acquiredTtlOf,
   drop,
   type GrantedLease,
   giveBack,
@@ -115,8 +116,8 @@ export function* record(
 }
 
 /**
- * Before a provider is asked to renew a lease that is held through this daemon: says where it is kept and how
- * long it lasts still; `lease_lost` if it is not held.
+ * Before a provider is asked to renew a lease that is held through this daemon: says where it is kept, for
+ * which ttl, and how long it lasts still; `lease_lost` if it is not held.
  *
  * A holder that comes back after a restart has it again for all that remained, whether its provider can be asked now
  * or not: the end of the grace would be that of a holder that has not come back. A lease that is to last shorter than
@@ -128,19 +129,22 @@ export function* beginRenewal(
   { leaseId, ttlMs: wanted }: Parsed<"lease.heartbeat">,
   lasting: (ttlMs: number) => Lasting,
   env: Env,
-): Operation<{ name: string; provider: string; ttlMs: number; remainingMs: number } | PawlError> {
+): Operation<
+  { name: string; provider: string; ttlMs: number; lastTtlMs: number; remainingMs: number } | PawlError
+> {
   const row = yield* one(selectHeldById, { leaseId, now: env.now });
   if (row === undefined) return gone();
-  const { name, provider, ttl_ms: ttlMs } = row;
-  const { remainingMs: wantedMs, boottime } = lasting(wanted ?? ttlMs);
+  const { name, provider, ttl_ms: lastTtlMs } = row;
+  const ttlMs = wanted ?? acquiredTtlOf(row);
+  const { remainingMs: wantedMs, boottime } = lasting(ttlMs);
   const lastsMs = row.expires_at - env.now;
   const remainingMs = Math.min(lastsMs, Math.max(wantedMs, 0));
   if (row.grace_ends_at !== null || remainingMs < lastsMs) {
     // A ttl that has become shorter is warned of by that.
-    const warnedTtlMs = Math.min(wanted ?? ttlMs, ttlMs);
-    yield* renew(row, { ttlMs, warnedTtlMs }, { remainingMs, boottime }, env);
+    const warnedTtlMs = Math.min(ttlMs, lastTtlMs);
+    yield* renew(row, { ttlMs: lastTtlMs, warnedTtlMs }, { remainingMs, boottime }, env);
   }
-  return { name, provider: provider as string, ttlMs, remainingMs };
+  return { name, provider: provider as string, ttlMs, lastTtlMs, remainingMs };
 }
 
 /** After a provider has renewed a lease. One that has ended here meanwhile stays lost: its holder was told. */

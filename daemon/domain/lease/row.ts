@@ -33,8 +33,13 @@ export const selectHeldById = sql<LeaseRow>(
   `SELECT * FROM pawl_lease WHERE lease_id = :leaseId AND ${LASTS}`,
 );
 
+/** Where many have ended and wait to be removed, a page looks at so many names for those that are held. */
 export const selectHeldPage = sql<LeaseRow>(`
-  SELECT * FROM pawl_lease WHERE name > :after AND ${LASTS} ORDER BY name LIMIT :rows`);
+  SELECT * FROM pawl_lease WHERE name > :after AND name <= :last AND ${LASTS} ORDER BY name LIMIT :rows`);
+
+export const selectNameBehind = sql<{ name: string }>(
+  "SELECT name FROM pawl_lease WHERE name > :after ORDER BY name LIMIT 1 OFFSET :passed",
+);
 
 export const selectHighest = sql<{ highest: number }>(
   "SELECT highest FROM pawl_lease_token WHERE name = :name",
@@ -43,15 +48,15 @@ export const selectHighest = sql<{ highest: number }>(
 /** The holder of the row until now has lost the lease by its ttl. */
 const upsertLease = sql(`
   INSERT INTO pawl_lease (name, lease_id, fencing_token, owner, note, acquired_at, expires_at, ttl_ms, warn_at,
-    release_on, connection, pid, uid, gid, provider, boot, ends_boottime_ms)
+    release_on, connection, pid, uid, gid, provider, boot, ends_boottime_ms, acquired_ttl_ms)
   VALUES (:name, :leaseId, :fencingToken, :owner, :note, :acquiredAt, :expiresAt, :ttlMs, :warnAt,
-    :releaseOn, :connection, :pid, :uid, :gid, :provider, :boot, :endsBoottimeMs)
+    :releaseOn, :connection, :pid, :uid, :gid, :provider, :boot, :endsBoottimeMs, :ttlMs)
   ON CONFLICT (name) DO UPDATE SET lease_id = excluded.lease_id, fencing_token = excluded.fencing_token,
     owner = excluded.owner, note = excluded.note, acquired_at = excluded.acquired_at,
     expires_at = excluded.expires_at, grace_ends_at = NULL, ttl_ms = excluded.ttl_ms, warn_at = excluded.warn_at,
     release_on = excluded.release_on, connection = excluded.connection, pid = excluded.pid,
     uid = excluded.uid, gid = excluded.gid, provider = excluded.provider, boot = excluded.boot,
-    ends_boottime_ms = excluded.ends_boottime_ms`);
+    ends_boottime_ms = excluded.ends_boottime_ms, acquired_ttl_ms = excluded.acquired_ttl_ms`);
 
 const updateRenewed = sql(`
   UPDATE pawl_lease SET ${renewal(LEASE_COLUMNS)},
@@ -76,7 +81,10 @@ export interface LeaseRow {
   expires_at: number;
   /** While its holder may come back after a restart: until when. */
   grace_ends_at: number | null;
+  /** Of the last renewal. */
   ttl_ms: number;
+  /** Null for a lease of an earlier version, whose `ttl_ms` counts. */
+  acquired_ttl_ms: number | null;
   release_on: "expiry" | "disconnect";
   connection: number;
   pid: number | null;
@@ -161,6 +169,11 @@ function timesOf({ remainingMs, boottime }: Lasting, ttlMs: number, env: Env) {
 function attend(warnAt: number, releaseOn: "expiry" | "disconnect", env: Env): void {
   env.effects.deadline(warnAt);
   if (releaseOn === "disconnect") env.effects.bind(env.caller.connection);
+}
+
+/** What a lease lasts for that is renewed without a ttl. */
+export function acquiredTtlOf(row: LeaseRow): number {
+  return row.acquired_ttl_ms ?? row.ttl_ms;
 }
 
 /** Nobody holds the lease any more. The waiters of its name try again. */

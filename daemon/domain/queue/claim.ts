@@ -5,7 +5,15 @@ import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
 import { type Candidate, mayBeJoined, selectBatches } from "./claim-selection.js";
 import { countClaim, type Head, headOf } from "./queue-row.js";
-import { BATCH_COLUMNS, BATCH_OVERHEAD_BYTES, type BatchRow, claimIdOf, shownBatch, waitKey } from "./row.js";
+import {
+  BATCH_COLUMNS,
+  BATCH_OVERHEAD_BYTES,
+  type BatchRow,
+  checkKept,
+  claimIdOf,
+  shownBatch,
+  waitKey,
+} from "./row.js";
 
 /** Batches that a claim looks at first beyond its head; twice as many each time that all of them join. */
 const FIRST_FOLLOWING_ROWS = 16;
@@ -90,6 +98,7 @@ export function* claim(params: Parsed<"queue.claim">, env: Env): Operation<Outco
       expiresAt: shownEnd,
       remainingMs: leaseMs,
       batches: rows.map((row) => {
+        checkKept(row);
         row.state = "claimed";
         return shownBatch(row, queueText, holder, env);
       }),

@@ -14,6 +14,7 @@ import {
   BATCH_COLUMNS,
   type Batch,
   type BatchRow,
+  checkKept,
   claimOf,
   HOLDER_COLUMNS,
   type HolderRow,
@@ -179,6 +180,7 @@ function* find(draft: Draft, env: Env, index?: number): Operation<Known | undefi
   if (row.finished_at !== null && row.finished_at + env.retentionMs <= env.retentionNow)
     return { outdated: row };
   if (hasContent(row, draft)) {
+    checkKept(row);
     return { batch: shownBatch(row, JSON.stringify(queue), claimOf(row, env), env) };
   }
   const first = {

@@ -22,6 +22,9 @@ const selectSingle = sql<{ queue_id: number }>(`
   SELECT queue_id FROM pawl_batch
   WHERE enqueue_seq = :head AND fencing_token = :fencingToken AND state = 'claimed' AND claim_size = 1`);
 
+const selectSize = sql<{ size: number | null }>(`
+  SELECT claim_size AS size FROM pawl_batch WHERE enqueue_seq = :head AND fencing_token = :fencingToken`);
+
 const selectClaim = sql<ClaimRow>(`
   SELECT ${CLAIM_COLUMNS}
   FROM pawl_batch b CROSS JOIN pawl_queue q
@@ -121,6 +124,13 @@ function isHeld({ state, expires_at: expiresAt, grace_ends_at: graceEndsAt }: Cl
 }
 
 const CLAIM_ID = /^qwc:([1-9][0-9]{0,15}):([1-9][0-9]{0,15})$/;
+
+/** How many batches a claim was made of; 1 for an id that names none. */
+export function* sizeOfClaim(claimId: string): Operation<number> {
+  const [, head, fencingToken] = CLAIM_ID.exec(claimId) ?? [];
+  const named = { head: Number(head ?? 0), fencingToken: Number(fencingToken ?? 0) };
+  return (yield* one(selectSize, named))?.size ?? 1;
+}
 
 /** What a claimId names, if the token was given out with it. */
 function verify(

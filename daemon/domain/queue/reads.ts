@@ -11,6 +11,7 @@ import {
   type Batch,
   type BatchRow,
   byId,
+  checkKept,
   claimOf,
   HOLDER_COLUMNS,
   type HolderRow,
@@ -68,9 +69,9 @@ interface PageRow {
 
 export function* get(params: Parsed<"queue.get">, env: Env): Operation<Result<"queue.get"> | PawlError> {
   const row = yield* byId(params.batchId);
-  return row instanceof PawlError
-    ? row
-    : { batch: shownBatch(row, JSON.stringify(row.queue), claimOf(row, env), env) };
+  if (row instanceof PawlError) return row;
+  checkKept(row);
+  return { batch: shownBatch(row, JSON.stringify(row.queue), claimOf(row, env), env) };
 }
 
 export function* list(params: Parsed<"queue.list">, env: Env): Operation<Result<"queue.list">> {
@@ -90,6 +91,7 @@ export function* list(params: Parsed<"queue.list">, env: Env): Operation<Result<
       return { batches, next: last };
     }
     const row = (yield* one(selectBySeq, { seq })) as BatchRow & HolderRow;
+    checkKept(row);
     batches.push(shownBatch(row, queueText, claimOf(row, env), env));
     last = seq;
   }

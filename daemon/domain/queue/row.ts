@@ -3,7 +3,7 @@ import type { BatchState, DeliveryPolicy, MergeKey, Result, SlotPolicy } from "@
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { shownAt } from "../../clock.js";
 import { endOf } from "../../grants/grant.js";
-import { RawJson } from "../../json/raw-json.js";
+import { keptJson, RawJson } from "../../json/raw-json.js";
 import { type Operation, one, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { placesOf } from "./ids.js";
@@ -103,6 +103,27 @@ export function shownBatch(
   }${lastError === null ? "" : `,"lastError":${JSON.stringify(lastError)}`}}`;
   return new RawJson(text) as unknown as Batch;
 }
+
+/**
+ * Throws for a batch as it is kept whose text would be no JSON, as after a bit of the database has flipped: then its
+ * reply is an error, and those that travel with it are not damaged.
+ */
+export function checkKept(row: Omit<BatchRow, "payload_bytes">): void {
+  const what = `the batch ${row.enqueue_seq}`;
+  keptJson(row.payloads, what);
+  if (row.retry !== null) keptJson(row.retry, what);
+  const { attempt, max_attempts, enqueued_at, available_at } = row;
+  const isRight =
+    BATCH_ID.test(row.batch_id) &&
+    WORD.test(row.delivery_policy) &&
+    WORD.test(row.slot_policy) &&
+    WORD.test(row.state) &&
+    [attempt, max_attempts, enqueued_at, available_at, row.available_at_wall ?? 0].every(Number.isFinite);
+  if (!isRight) throw new Error(`${what} is damaged in the database`);
+}
+
+const BATCH_ID = /^qwb:[0-9a-f]{64}$/;
+const WORD = /^[a-z_]+$/;
 
 /**
  * When a batch can be claimed, or could be first, by the wall clock: a time that was named, and that of a moment which

@@ -1,0 +1,39 @@
+// Rows that cannot be read any more are an error of the call that asks for them, and of no other.
+import { join } from "node:path";
+import Database from "better-sqlite3";
+import { expect, test } from "vitest";
+import { Place } from "../daemon.js";
+
+test.each([
+  ["payloads", "UPDATE pawl_batch SET payloads = '[1,' WHERE enqueue_seq = 1"],
+  ["an id", `UPDATE pawl_batch SET batch_id = '"' || substr(batch_id, 2) WHERE enqueue_seq = 1`],
+  ["a policy", `UPDATE pawl_batch SET slot_policy = 'ex"clusive' WHERE enqueue_seq = 1`],
+])("%s that a flipped bit has changed never become a reply that is no JSON", async (_what, damage) => {
+  const place = new Place();
+  const first = await place.start();
+  const client = await place.connect();
+  for (const payload of ["damaged", "whole"]) {
+    await client.call("queue.enqueue", { queue: payload, payloads: [payload] });
+  }
+  await client.call("command.create", { deployment: "d", command: "c", params: { a: 1 } });
+  await first.end();
+  const database = new Database(join(place.stateDir, "pawl.db"));
+  database.exec(damage);
+  database.exec("UPDATE pawl_command_params SET params = '{\"a\":'");
+  database.close();
+  const again = await place.start();
+  const reader = await place.connect();
+  const [refusedClaim, refusedList, refusedLease, claimed, listed] = await Promise.all([
+    reader.refusal("queue.claim", { queue: "damaged", owner: "o" }),
+    reader.refusal("queue.list", { queue: "damaged" }),
+    reader.refusal("command.lease", { deployment: "d", owner: "o" }),
+    reader.call("queue.claim", { queue: "whole", owner: "o" }),
+    reader.call("queue.stats", { queue: "damaged" }),
+  ]);
+  for (const { data } of [refusedClaim, refusedList, refusedLease]) {
+    expect(data).toMatchObject({ kind: "internal", reference: expect.any(String) });
+  }
+  expect(claimed.claim?.batches[0]?.payloads).toEqual(["whole"]);
+  expect(listed.queues[0]).toMatchObject({ ready: 1, claimed: 0 });
+  expect(await again.end()).toBe(0);
+});
