@@ -35,6 +35,8 @@ export class InProcess {
   readonly rolledBack: unknown[] = [];
   /** How the wall clock was set. */
   readonly steps: Step[] = [];
+  /** How many turns were committed. */
+  turns = 0;
   readonly notified: { connection: number; method: string; params: object }[] = [];
   readonly #dispatcher: Dispatcher;
   readonly #database: OpenDatabase;
@@ -79,7 +81,9 @@ export class InProcess {
         isOpen: () => true,
       },
       reports: {
-        committed: () => {},
+        committed: () => {
+          this.turns += 1;
+        },
         rolledBack: (error) => this.rolledBack.push(error),
         broken: () => {},
         stepped: (step) => this.steps.push(step),

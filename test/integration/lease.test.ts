@@ -1,5 +1,6 @@
 // Leases as clients see them: a daemon on a real socket, holders and waiters on connections of their own.
 import type { Result } from "@pawl/protocol";
+import { MAX_WAITS_PER_CONNECTION } from "@pawl/protocol/limits";
 import { describe, expect, test } from "vitest";
 import { Place, sharedDaemon, startDaemon } from "../daemon.js";
 import type { RawClient, RawReply } from "../raw-client.js";
@@ -264,7 +265,7 @@ describe("waiting", () => {
     expect(killed.printed).toEqual([]);
   });
 
-  test("a waiter with as many waits as may be in flight, which is no longer read, is noticed when it is killed", async () => {
+  test("a waiter with as many waits as a connection may have is noticed when it is killed", async () => {
     const holder = await daemon().place.connect();
     await acquire(holder, "crowd", { ttlMs: 60_000 });
     const wait = { method: "lease.acquire", params: { name: "crowd", owner: "crowd", waitMs: 60_000 } };
@@ -274,8 +275,8 @@ describe("waiting", () => {
         if (lease?.waiters === count) return;
       }
     };
-    const crowd = startRaw(daemon().place.socket, Array(1024).fill(wait));
-    await waiting(1024);
+    const crowd = startRaw(daemon().place.socket, Array(MAX_WAITS_PER_CONNECTION).fill(wait));
+    await waiting(MAX_WAITS_PER_CONNECTION);
     await crowd.end("SIGKILL");
     const ended = performance.now();
     await waiting(0);
