@@ -9,6 +9,7 @@ import type { DynamoDbSpecification } from "./remote/specification.js";
 import { type Kernel, openKernel } from "./socket/kernel.js";
 import { type Passed, takePassed } from "./socket/supervisor.js";
 import { startDaemon } from "./start.js";
+import { howToBuildSqlite } from "./store/cannot-open.js";
 
 /** Exit codes: 0 stopped in order, 1 ended by a failure, 2 bad usage, 3 could not start. */
 const EXIT_FAILURE = 1;
@@ -127,7 +128,9 @@ function complain(error: unknown, code: number): void {
 function say(error: unknown): void {
   const { message, stack, code: system } = error as Error & { code?: unknown };
   const text =
-    error instanceof PawlError ? message : typeof system === "string" ? `${message}.` : (stack ?? error);
+    error instanceof PawlError
+      ? message
+      : (howToBuildSqlite(error) ?? (typeof system === "string" ? `${message}.` : (stack ?? error)));
   try {
     writeSync(STDERR, `pawld: ${text}\n`);
   } catch {

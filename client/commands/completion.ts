@@ -11,6 +11,7 @@ const completion = command({
   examples: [
     ["pawl completion bash >> ~/.bashrc", "For new shells; `source <(pawl completion bash)` for this one"],
     ["pawl completion zsh >> ~/.zshrc", "The same for zsh"],
+    ["pawl completion fish > ~/.config/fish/completions/pawl.fish", "The same for fish"],
   ],
   words: { shell: SHELLS },
   async run({ shell }, { output, env }) {

@@ -7,9 +7,6 @@ import type { PawlClient } from "../connect.js";
 import { command, UsageError } from "../terminal/command.js";
 import { count, plural } from "../terminal/quantities.js";
 import { type Counter, MAX_SHOWN_PROBLEMS } from "./import/counter.js";
-import { readIds } from "./import/ids.js";
-import { readSqlite } from "./import/sqlite.js";
-import { readToml } from "./import/toml.js";
 
 const imports = command({
   args: "",
@@ -91,9 +88,11 @@ async function readCounters(from: Sources, stdin: Readable): Promise<Counter[]> 
   if (given[0] !== "-" && !existsSync(given[0] as string)) {
     throw new UsageError(`There is no file ${given[0]}.`);
   }
-  if (from.toml !== undefined) return await readToml(from.toml);
-  if (from.sqlite !== undefined) return await readSqlite(from.sqlite);
+  // The readers are loaded only when they are needed, and not for the help of all commands.
+  if (from.toml !== undefined) return await (await import("./import/toml.js")).readToml(from.toml);
+  if (from.sqlite !== undefined) return await (await import("./import/sqlite.js")).readSqlite(from.sqlite);
   const ids = from.ids as string;
+  const { readIds } = await import("./import/ids.js");
   return ids === "-" ? await readIds(stdin, "standard input") : await readIds(createReadStream(ids), ids);
 }
 

@@ -3,8 +3,8 @@ import type { Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import { connect, type PawlClient } from "../connect.js";
 import { ConnectionLost } from "../connection/connection-lost.js";
-import { forward, type PeerAddress, parsePeer } from "../sync/ssh-forward.js";
-import { type Refused, type Synced, syncBoards } from "../sync/sync-boards.js";
+import type { PeerAddress } from "../sync/ssh-forward.js";
+import type { Refused, Synced } from "../sync/sync-boards.js";
 import { command, UsageError } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
 import { count, duration, plural } from "../terminal/quantities.js";
@@ -36,6 +36,8 @@ const sync = command({
     ["pawl sync /tmp/forwarded.sock", "With one whose socket is here, as by ssh -L"],
   ],
   async run({ peer: text, watch }, { connect: connectHere, output }) {
+    // Loaded here, and not for the help of all commands.
+    const { parsePeer } = await import("../sync/ssh-forward.js");
     const address = parsePeer(text);
     if (address === undefined) {
       throw new UsageError(`PEER is a path, ssh:HOST or ssh:HOST:/SOCKET, not ${JSON.stringify(text)}.`);
@@ -66,6 +68,7 @@ async function atPeer<T>(address: PeerAddress, perform: (peer: PawlClient) => Pr
     await using peer = await connect({ socket: address.path, reconnectMs: 0 });
     return await perform(peer);
   }
+  const { forward } = await import("../sync/ssh-forward.js");
   await using forwarding = await forward(address.host, address.path);
   await using peer = await connect({ socket: forwarding.socket, reconnectMs: 0 });
   return await perform(peer);
@@ -73,6 +76,7 @@ async function atPeer<T>(address: PeerAddress, perform: (peer: PawlClient) => Pr
 
 async function once(here: PawlClient, peer: PawlClient, output: Output): Promise<Synced> {
   try {
+    const { syncBoards } = await import("../sync/sync-boards.js");
     const done = await syncBoards(here, peer, {
       onProgress: ({ direction, done: given, total }) =>
         output.progress(
@@ -92,6 +96,7 @@ async function once(here: PawlClient, peer: PawlClient, output: Output): Promise
 async function goOn(here: PawlClient, peer: PawlClient, output: Output, onDone: () => void): Promise<never> {
   for (let last = ""; ; ) {
     const [mine, theirs] = await Promise.all([here.pipeline.watch(), peer.pipeline.watch()]);
+    const { syncBoards } = await import("../sync/sync-boards.js");
     const done = await syncBoards(here, peer);
     onDone();
     const said = JSON.stringify(done.refused.map(({ retryMs: _, ...each }) => each));

@@ -2,9 +2,7 @@ import { PawlError } from "@pawl/protocol/errors";
 import { checkInstance } from "@pawl/protocol/paths";
 import { defaultInstance } from "../connection/socket-path.js";
 import { command, UsageError } from "../terminal/command.js";
-import { install, Steps, uninstall } from "./systemd/install.js";
-import { layoutOf, type UnitLayout } from "./systemd/layout.js";
-import { describeStatus, statusOf } from "./systemd/status.js";
+import type { UnitLayout } from "./systemd/layout.js";
 
 const ACTIONS: readonly string[] = ["install", "status", "uninstall"];
 const EXIT_REFUSED = 1;
@@ -42,8 +40,11 @@ const systemd = command({
     if (network && action !== "install") throw new UsageError("--network belongs to install.");
     const name = instance ?? defaultInstance(env);
     checkInstance(name);
+    // Loaded here, and not for the help of all commands.
+    const { layoutOf } = await import("./systemd/layout.js");
     const layout = layoutOf(name, user, root, env);
     if (action === "status") {
+      const { describeStatus, statusOf } = await import("./systemd/status.js");
       const status = statusOf(layout);
       output.result(status, () => describeStatus(status, output));
       const { active, enabled } = status.socket;
@@ -52,6 +53,7 @@ const systemd = command({
     checkRights(layout);
     // Whatever the umask of who installs: the units of the machine are for everybody to read, as all others there.
     process.umask(0o022);
+    const { install, Steps, uninstall } = await import("./systemd/install.js");
     const steps = new Steps(layout);
     if (action === "install") await install(steps, layout, network);
     else uninstall(steps, layout);

@@ -187,7 +187,10 @@ export class Connection {
     this.#state = "closed";
     // Answers that were given still go out; requests, whose answers nobody will hear, do not.
     for (const pending of this.#pending.values()) pending.dropped ||= !pending.sent;
-    this.#socket?.close();
+    const socket = this.#socket;
+    // A handler that has ended is still on its way to its answer by promises, all of which are done with before.
+    if (this.#incoming.busy) setImmediate(() => socket?.close());
+    else socket?.close();
     for (const pending of this.#pending.values()) {
       pending.rejectAsLost("The client was closed before the answer came.");
     }

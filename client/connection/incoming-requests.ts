@@ -28,6 +28,8 @@ export type NotificationListener = (params: Record<string, unknown>) => void;
 export class IncomingRequests {
   readonly #handlers = new Map<string, RequestHandler>();
   readonly #listeners = new Map<string, Set<NotificationListener>>();
+  /** How many requests are performed. */
+  #underWay = 0;
 
   /** Has a handler answer the requests of a method. */
   handle(method: string, handler: RequestHandler): void {
@@ -42,6 +44,11 @@ export class IncomingRequests {
     const own: NotificationListener = (params) => listener(params);
     listeners.add(own);
     return () => void listeners.delete(own);
+  }
+
+  /** True if there are requests that have no answer yet. */
+  get busy(): boolean {
+    return this.#underWay > 0;
   }
 
   stopListening(): void {
@@ -73,6 +80,7 @@ export class IncomingRequests {
     answer: (line: string) => void,
   ): Promise<void> {
     let answerLine: string;
+    this.#underWay += 1;
     try {
       const handler = this.#handlers.get(method);
       if (handler === undefined) {
@@ -83,7 +91,7 @@ export class IncomingRequests {
     } catch (error) {
       answerLine = errorLine(id, error);
     }
-    // At once, and not by another promise: a client that closes when its last handler has ended sends this before.
+    this.#underWay -= 1;
     answer(answerLine);
   }
 }

@@ -184,6 +184,8 @@ class ServedDeployment implements WorkHandle {
       this.#running.delete(running);
       if (this.#running.size === 0) this.#idle();
     }
+    // The daemon delivers it anew, or has already: this answer would be one too many.
+    if (running.stop.signal.reason instanceof ConnectionLost) return await new Promise<never>(() => {});
     if (
       isOverlong(running.stop.signal) &&
       (answer instanceof Postpone || ("status" in answer && answer.status === "error"))

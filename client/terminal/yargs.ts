@@ -8,6 +8,7 @@ import type { Options } from "./command.js";
  * may be another than the one that completes; so the script says which one asks.
  */
 export function completionScript(shell: string): string {
+  if (shell === "fish") return FISH_SCRIPT;
   const { log } = console;
   const { SHELL, ZSH_NAME } = process.env;
   let script = "";
@@ -27,6 +28,20 @@ export function completionScript(shell: string): string {
     .replaceAll("pawl --get-yargs-completions", `env ZSH_NAME= SHELL=${shell} pawl --get-yargs-completions`)
     .replace(/completion >> ~\/\.(\w+)/g, `completion ${shell} >> ~/.$1`);
 }
+
+/** The script of yargs for fish leaves out the word that is being typed, and completes no files. */
+const FISH_SCRIPT = `# pawl completion fish > ~/.config/fish/completions/pawl.fish
+function __pawl_complete
+    set -l word (commandline -ct)
+    set -l found (env ZSH_NAME= SHELL=fish pawl --get-yargs-completions (commandline -opc) "$word")
+    if set -q found[1]
+        printf '%s\\n' $found
+    else
+        __fish_complete_path "$word"
+    end
+end
+complete -c pawl -f -a '(__pawl_complete)'
+`;
 
 function restore(name: string, value: string | undefined): void {
   if (value === undefined) delete process.env[name];

@@ -1,4 +1,5 @@
 import { accessSync, constants, type Stats, statSync } from "node:fs";
+import { createRequire } from "node:module";
 import { dirname } from "node:path";
 import { PawlError } from "@pawl/protocol/errors";
 
@@ -8,6 +9,19 @@ export function cannotOpen(path: string, error: unknown): unknown {
   if (error instanceof PawlError || typeof code !== "string") return error;
   const text = `The database ${path} cannot be opened: ${message}. ${remedy(path, code)}`;
   return new PawlError("unavailable", text, { reason: code }, { cause: error });
+}
+
+/**
+ * The command that mends an SQLite module without its native part, if an error is about that: installing with
+ * `--ignore-scripts`, or by a package manager that asks first, leaves that part out, and each Node wants its own.
+ */
+export function howToBuildSqlite(error: unknown): string | undefined {
+  const { tries, code, message } = error as { tries?: unknown; code?: unknown; message?: string };
+  const isMissing = Array.isArray(tries) && /bindings/.test(message ?? "");
+  if (!isMissing && !(code === "ERR_DLOPEN_FAILED" && /better_sqlite3/.test(message ?? ""))) return undefined;
+  const directory = dirname(createRequire(import.meta.url).resolve("better-sqlite3/package.json"));
+  const why = isMissing ? "its install script was not run" : "it was built for another version of Node";
+  return `SQLite cannot be loaded, because ${why}. Run: npm run install --prefix ${directory}`;
 }
 
 function remedy(path: string, code: string): string {

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { describe, expect, test, vi } from "vitest";
 import { COMMANDS } from "../../client/dist/cli/command-list.js";
 import { PAWL, Place, privateDirectory, sharedDaemon, startDaemon } from "../daemon.js";
+import { hasTerminals, onTerminal as onTypedTerminal } from "../terminal.js";
 import { mayBeOther, pawl, pawlAsOther, startPawl } from "./cli-program.js";
 
 /** The numbers that scripts rely on (spec: operations.md). */
@@ -719,6 +720,62 @@ describe("completion", () => {
       { encoding: "utf8", env: { ...process.env, SHELL: "/bin/zsh" } },
     );
     expect(stdout).toBe("state status\n");
+  });
+
+  const hasShell = (shell: string): boolean => {
+    const found = spawnSync(shell, ["--version"]).status === 0;
+    if (!found) console.warn(`${shell} is missing: its completion is not tested.`);
+    return found;
+  };
+
+  test.skipIf(!hasShell("fish"))(
+    "fish completes options, names that the daemon knows, and files",
+    async () => {
+      await pawl(["next", "FISH"], { socket: daemon().place.socket });
+      const directory = privateDirectory();
+      writeFileSync(join(directory, "counters.toml"), "");
+      const complete = (line: string): string[] => {
+        const { stdout } = spawnSync(
+          "fish",
+          ["--no-config", "-c", `pawl completion fish | source; complete -C '${line}'`],
+          {
+            encoding: "utf8",
+            cwd: directory,
+            env: {
+              ...process.env,
+              PATH: `${binDirectory()}:${process.env.PATH}`,
+              PAWL_SOCKET: daemon().place.socket,
+              HOME: directory,
+              SHELL: "/bin/bash",
+            },
+          },
+        );
+        return stdout.split("\n").flatMap((line) => (line === "" ? [] : [line.split("\t")[0] as string]));
+      };
+      expect(complete("pawl ne")).toEqual(["next"]);
+      expect(complete("pawl next ")).toContain("FISH");
+      expect(complete("pawl next --")).toEqual(expect.arrayContaining(["--count", "--request-id", "--json"]));
+      expect(complete("pawl import coun")).toContain("counters.toml");
+      expect(complete("pawl commands --state ")).toContain("PENDING");
+    },
+  );
+
+  test.skipIf(!hasShell("zsh") || !hasTerminals)("zsh completes as it is typed", async () => {
+    await pawl(["next", "ZSHTYPE"], { socket: daemon().place.socket });
+    const shell = onTypedTerminal(["zsh", "-f", "-i"], {
+      PATH: `${binDirectory()}:${process.env.PATH}`,
+      PAWL_SOCKET: daemon().place.socket,
+      HOME: privateDirectory(),
+      TERM: "dumb",
+    });
+    shell.type("autoload -U compinit; compinit -u; source <(pawl completion zsh); echo sour''ced\r");
+    await shell.printed(/sourced/);
+    shell.type("pawl next ZSHT\t");
+    await shell.printed(/pawl next ZSHTYPE/);
+    shell.type("--cou\t");
+    await shell.printed(/--count/);
+    shell.type("\x15exit\r");
+    await shell.ended;
   });
 
   function binDirectory(): string {

@@ -578,6 +578,20 @@ describe("serving", () => {
     expect(await sender.commands.send("b", "name")).toBe("b");
   });
 
+  test("an answer that is given while the client closes goes out", async () => {
+    const { place } = shared();
+    const [sender, own] = [await client(place), await client(place)];
+    const received = receiving(own, "serve", {
+      close: async () => {
+        void received.close().then(() => own.close());
+        // Once this is answered, closing waits for nothing but this handler.
+        await own.daemon.ping();
+        return "given";
+      },
+    });
+    expect(await sender.commands.send(d, "close")).toBe("given");
+  });
+
   test("a deployment again after it was closed", async () => {
     const { place } = shared();
     const [sender, own] = [await client(place), await client(place)];

@@ -1,9 +1,12 @@
 // How a daemon starts, and what keeps it from starting (spec: operations.md, pawld).
+import { spawnSync } from "node:child_process";
 import { once } from "node:events";
 import {
+  cpSync,
   existsSync,
   lstatSync,
   mkdirSync,
+  readdirSync,
   readFileSync,
   renameSync,
   symlinkSync,
@@ -13,8 +16,39 @@ import { connect, createServer } from "node:net";
 import { join } from "node:path";
 import Database from "better-sqlite3";
 import { describe, expect, test } from "vitest";
-import { type DaemonProcess, Place, startDaemon } from "../daemon.js";
+import { type DaemonProcess, Place, privateDirectory, startDaemon } from "../daemon.js";
 import { refusedStart } from "../refusal.js";
+
+test("a daemon whose SQLite was installed without its native part says what mends that", () => {
+  // As `npm install --ignore-scripts` leaves it.
+  const modules = join(privateDirectory(), "node_modules");
+  mkdirSync(modules);
+  const installed = join(import.meta.dirname, "../../node_modules");
+  for (const name of readdirSync(installed).filter((each) => !["@pawl", "better-sqlite3"].includes(each))) {
+    symlinkSync(join(installed, name), join(modules, name));
+  }
+  mkdirSync(join(modules, "@pawl/daemon"), { recursive: true });
+  for (const part of ["package.json", "bin", "dist"]) {
+    cpSync(join(import.meta.dirname, "../../daemon", part), join(modules, "@pawl/daemon", part), {
+      recursive: true,
+    });
+  }
+  const sqlite = join(modules, "better-sqlite3");
+  mkdirSync(sqlite);
+  for (const part of ["package.json", "lib"]) {
+    cpSync(join(installed, "better-sqlite3", part), join(sqlite, part), { recursive: true });
+  }
+  const place = new Place();
+  const { status, stderr } = spawnSync(
+    process.execPath,
+    [join(modules, "@pawl/daemon/bin/pawld.js"), "--socket", place.socket, "--state-dir", place.stateDir],
+    { encoding: "utf8" },
+  );
+  expect([status, stderr]).toEqual([
+    3,
+    `pawld: SQLite cannot be loaded, because its install script was not run. Run: npm run install --prefix ${sqlite}\n`,
+  ]);
+});
 
 describe("one daemon at a time", () => {
   test("a second one on the same state directory says which process holds it", async () => {
