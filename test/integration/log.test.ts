@@ -201,9 +201,10 @@ test.skipIf(noMount !== undefined)(
     });
     const told = readFileSync(path, "utf8")
       .split("\n")
-      .filter((line) => line.startsWith("{"))
-      .map((line) => JSON.parse(line))
-      .find(({ dropped }) => dropped !== undefined);
+      .filter((line) => line.includes('"dropped"'))
+      // It may follow what filled the page, without a line's end between them.
+      .map((line) => JSON.parse(line.slice(line.indexOf("{"))))
+      .at(0);
     expect(told).toMatchObject({
       level: "warn",
       dropped: (await client.call("daemon.stats", {})).logLinesDropped,

@@ -1,5 +1,5 @@
 // Reading beside the writer: by a second socket of the daemon that writes, and by daemons that only read.
-import { chmodSync, existsSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import Database from "better-sqlite3";
@@ -162,7 +162,8 @@ test("a --read-only-socket that is not free is refused by its own name, before a
   const stopped = place.spawn({ args: ["--read-only-socket", first.place.socket] });
   const over = stopped.exited.then(() => true);
   while (!(await Promise.race([over, new Promise((resolve) => setImmediate(resolve))]))) {
-    served ||= existsSync(place.socket);
+    const client = await RawClient.connect(place.socket).catch(() => undefined);
+    served ||= client !== undefined;
   }
   const message = await refusedStart(stopped);
   expect(message).toContain(`pid ${first.pid}`);
