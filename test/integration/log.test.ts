@@ -190,7 +190,8 @@ test.skipIf(noMount !== undefined)(
     const kinds = [];
     for (let method = 0; method < 200; method += 1) kinds.push(client.refusal("lease.get", {} as never));
     await Promise.all(kinds);
-    spawnSync("sh", ["-c", `yes filled 2>/dev/null | head -c 8192 >>${path}`]);
+    // By empty lines: whatever fits, the next line of the daemon begins a line.
+    spawnSync("sh", ["-c", `tr '\\0' '\\n' </dev/zero | head -c 8192 >>${path}`]);
     await client.refusal("sequence.next", {} as never);
     await vi.waitFor(async () =>
       expect((await client.call("daemon.stats", {})).logLinesDropped).toBeGreaterThan(0),
