@@ -45,6 +45,11 @@ export interface Ending {
   restart?(env: Env, boottime: Boottime): Operation<void>;
   /** The machine slept. */
   wakeUp?(env: Env, boottime: Boottime): Operation<void>;
+  /**
+   * The daemon was held up: what has ended since `since` goes on until `until`, so that a renewal counts that was sent
+   * meanwhile.
+   */
+  goOn?(since: number, until: number, env: Env): Operation<void>;
   /** When the last of these grants ends, or several such times, or none: until then a daemon is not idle. */
   latest?(): Operation<readonly number[]>;
 }

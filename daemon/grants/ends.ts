@@ -57,6 +57,13 @@ export class Ends implements Endings {
     }
   }
 
+  /** The daemon was held up: what has ended since `since` goes on until `until`. */
+  *goOn(since: number, until: number, env: Env): Operation<void> {
+    for (const ending of this.#endings) {
+      if (ending.goOn !== undefined) yield* ending.goOn(since, until, env);
+    }
+  }
+
   /** When the last grant ends, or undefined when nothing is granted. */
   *latest(): Operation<number | undefined> {
     const ends: number[] = [];

@@ -35,6 +35,10 @@ export interface GrantRule<Row> {
   readonly bound: string;
   /** The condition of grants in no grace that a renewal ties to its connection, too, if there are any. */
   readonly follows?: string;
+  /**
+   * The condition of grants, if there are any, that another one ends too, who knows nothing of a pause of the daemon.
+   */
+  readonly endedElsewhere?: string;
   /** Ends a grant; returns of how many rows that was. */
   end(row: Row, cause: Cause, env: Env): Operation<number>;
 }
@@ -81,6 +85,11 @@ export function grants<Row>(rule: GrantRule<Row>): Ending {
     `UPDATE ${table} SET ${graceEndsAt} = ${grace}, ${connection} = ${unconnected} WHERE ${bound}`,
   );
 
+  const goesOn = rule.endedElsewhere === undefined ? "" : ` AND NOT (${rule.endedElsewhere})`;
+  const prolongEnded = [expiresAt, graceEndsAt].map((column) =>
+    sql(`UPDATE ${table} SET ${column} = :until WHERE ${column} > :since AND ${column} <= :now${goesOn}`),
+  );
+
   /** Ends grants until they were so many rows: one can hold many, and what is left follows in the next step. */
   function* endAll(found: readonly Row[], cause: Cause, most: number, env: Env): Operation<number> {
     let ended = 0;
@@ -124,6 +133,10 @@ export function grants<Row>(rule: GrantRule<Row>): Ending {
       const times = { now: env.now, graceMs: RESTART_GRACE_MS };
       yield* run(prolongGraces, times);
       yield* run(beginGraces, times);
+    },
+
+    *goOn(since, until, env) {
+      for (const prolong of prolongEnded) yield* run(prolong, { since, until, now: env.now });
     },
 
     *latest() {

@@ -1,5 +1,5 @@
 import { MAX_TIMER_MS } from "@pawl/protocol/limits";
-import type { Reading } from "../clock.js";
+import { elapsed, type Reading } from "../clock.js";
 
 /** The wall clock can be set at any moment and tells nobody: while something waits by it, it is looked at so often. */
 const LOOK_EVERY_MS = 1000;
@@ -24,6 +24,8 @@ export class Alarm {
   #timer: NodeJS.Timeout | undefined;
   /** The time for which the timer is running, if it is. */
   #woundFor: Due | undefined;
+  /** When the timer rings, in milliseconds of `elapsed`. */
+  #ringsAt = Number.POSITIVE_INFINITY;
   readonly #ring: () => void;
 
   constructor(due: Due, ring: () => void) {
@@ -33,6 +35,11 @@ export class Alarm {
 
   isDue({ now, wallMs }: Reading): boolean {
     return now >= this.#due.at || wallMs >= this.#due.wallAt;
+  }
+
+  /** How long ago the timer should have rung, in milliseconds; negative while that is still to come. */
+  get lateMs(): number {
+    return elapsed() - this.#ringsAt;
   }
 
   setTo(due: Due): void {
@@ -54,18 +61,18 @@ export class Alarm {
     const looks = wallAt === Number.POSITIVE_INFINITY ? MAX_TIMER_MS : LOOK_EVERY_MS;
     if (at === Number.POSITIVE_INFINITY && looks === MAX_TIMER_MS) return;
     this.#woundFor = this.#due;
-    this.#timer = setTimeout(
-      () => {
-        this.#woundFor = undefined;
-        this.#ring();
-      },
-      Math.max(Math.min(at - now, wallAt - wallMs, looks), 0),
-    );
+    const delayMs = Math.max(Math.min(at - now, wallAt - wallMs, looks), 0);
+    this.#ringsAt = elapsed() + delayMs;
+    this.#timer = setTimeout(() => {
+      this.#woundFor = undefined;
+      this.#ring();
+    }, delayMs);
     this.#timer.unref();
   }
 
   stop(): void {
     clearTimeout(this.#timer);
+    this.#ringsAt = Number.POSITIVE_INFINITY;
     this.#woundFor = undefined;
   }
 }

@@ -30,8 +30,16 @@ export interface Endings {
   expire(env: Env): Operation<Due>;
   /** Ends what was granted for as long as this connection lasts, in steps. */
   disconnect(connection: number, env: Env): Operation<Outcome<void>>;
+  /** The daemon was held up: what it granted and what has ended since `since` goes on until `until`. */
+  goOn(since: number, until: number, env: Env): Operation<void>;
   /** The machine slept, and some ends came nearer meanwhile. */
   wakeUp(env: Env, boottime: Boottime): Operation<void>;
+}
+
+/** Since when the daemon was held up, and until when what it granted goes on for that; both in elapsed time. */
+export interface Pause {
+  readonly since: number;
+  readonly until: number;
 }
 
 /** One try at a turn, or at a part of it: everything that has to be forgotten if it is rolled back. */

@@ -11,7 +11,7 @@ import { elapsed, type Jump, type Reading, type Step } from "../clock.js";
 import type { Failure } from "../store/failure.js";
 import type { Operation } from "../store/statement.js";
 import { Alarm, NEVER } from "./alarm.js";
-import { Attempt, type Endings, type Setting } from "./attempt.js";
+import { Attempt, type Endings, type Pause, type Setting } from "./attempt.js";
 import { type Call, DAEMON, performUntilDone } from "./call.js";
 import type { Outlet } from "./effects.js";
 import { Gathering } from "./gathering.js";
@@ -32,6 +32,12 @@ const STOP_MS = 1500;
 const REFUSING_MS = 500;
 /** The time until what has ended is looked for again after that failed. */
 const RETRY_MS = 1000;
+/** An alarm that rings later than this shows that the daemon was held up: stopped, or swapped out. */
+const HELD_UP_MS = 20;
+/** The time that clients then have to be read before a grant ends ... */
+const READING_MS = 200;
+/** ... which is given again only after so long, lest nothing ever end on a machine that is always late. */
+const READING_PAUSE_MS = 1000;
 
 /** The requests that have arrived and are not taken up, by connections that share the turns. */
 export interface Arrivals {
@@ -80,6 +86,8 @@ export interface TurnLoopOptions {
 /** What a turn has begun to perform. */
 interface Work {
   readonly time: Reading;
+  /** Whether something is to be ended, and whether grants are kept from that for now. */
+  readonly ends: "none" | "due" | Pause;
   /** Parked calls that have waited for as long as they may. */
   readonly timedOut: Parked[];
   readonly calls: Call[];
@@ -108,6 +116,10 @@ export class TurnLoop {
   #scheduled = false;
   /** True if all that waits is to be performed again. */
   #tryAll = false;
+  /** The elapsed time of the last turn. */
+  #lastTurnAt: number | undefined;
+  /** No grant ends before this, since the daemon was held up. */
+  #readingUntil = Number.NEGATIVE_INFINITY;
   /** Whether the machine slept and ends have not followed that. */
   #slept = false;
   /** The wall clock by which more has ended than one turn removes, should the clock be set back meanwhile. */
@@ -261,11 +273,11 @@ export class TurnLoop {
     this.#later = [];
     const begun = elapsed();
     const lasts = Math.min(Math.max(TURN_MS, COMMITS_PER_TURN * this.#gathering.commitMs), MAX_TURN_MS);
-    const work: Work = { time, timedOut: [], calls: [] };
+    const work: Work = { time, ends: this.#endsAt(time), timedOut: [], calls: [] };
     let some = false;
     const error = this.#inTransaction(time, begun + lasts, (attempt) => {
       if (jump !== undefined && !this.#setting.readOnly) attempt.keepTime();
-      if (this.#slept || this.#alarm.isDue(time)) this.#endWhatIsDue(attempt);
+      this.#performEnds(attempt, work.ends);
       if (this.#waiters.someLeft) attempt.serveLeft();
       this.#performOwn(attempt, work, begun + lasts * OWN_SHARE);
       some = this.#performArrived(attempt, work, begun + lasts);
@@ -275,6 +287,19 @@ export class TurnLoop {
     this.#performLater();
     if (this.#hasMore) this.schedule();
     return some || work.calls.length > 0;
+  }
+
+  /** What a daemon that was held up has not read yet may be a renewal that was sent in time, so that is read first. */
+  #endsAt(time: Reading): Work["ends"] {
+    const { now } = time;
+    const since = this.#lastTurnAt;
+    this.#lastTurnAt = now;
+    if (this.#slept) return "due";
+    if (!this.#alarm.isDue(time)) return "none";
+    const isLate = this.#alarm.lateMs > HELD_UP_MS && now >= this.#readingUntil + READING_PAUSE_MS;
+    if (!isLate || since === undefined) return "due";
+    this.#readingUntil = now + READING_MS;
+    return { since, until: this.#readingUntil };
   }
 
   get #hasMore(): boolean {
@@ -347,8 +372,10 @@ export class TurnLoop {
     if (slept && !this.#setting.readOnly) this.#slept = true;
   }
 
-  #endWhatIsDue(attempt: Attempt): void {
+  #performEnds(attempt: Attempt, ends: Work["ends"]): void {
     const { endings } = this.#options;
+    if (ends === "none") return;
+    if (ends !== "due") attempt.performOwn((env) => endings.goOn(ends.since, ends.until, env));
     if (this.#slept) attempt.performOwn((env) => endings.wakeUp(env, this.#setting.clock.boottime()));
     attempt.endWhatIsDue(endings);
   }
@@ -399,7 +426,7 @@ export class TurnLoop {
    * A turn was rolled back: performs each part of it in a transaction of its own, so that only the one at fault fails.
    * The parked calls that were to be performed again are so after the next change.
    */
-  #performOneByOne({ time, timedOut, calls }: Work): void {
+  #performOneByOne({ time, ends, timedOut, calls }: Work): void {
     let unanswered = calls;
     const alone = (perform: (attempt: Attempt) => void, failed: (error: unknown) => void): void => {
       if (this.#refusal !== undefined) return;
@@ -407,9 +434,9 @@ export class TurnLoop {
       if (error !== undefined && !this.#breaks(error, unanswered)) failed(error);
     };
 
-    if (this.#slept || this.#alarm.isDue(time)) {
+    if (ends !== "none") {
       alone(
-        (attempt) => this.#endWhatIsDue(attempt),
+        (attempt) => this.#performEnds(attempt, ends),
         () => this.#alarm.setTo({ ...NEVER, at: time.now + RETRY_MS }),
       );
     }

@@ -20,6 +20,7 @@ export const LEASE_COLUMNS = {
   bound: "release_on = 'disconnect'",
   // The connection that renews a lease bound to none is told of its end.
   follows: "release_on = 'expiry'",
+  endedElsewhere: "provider IS NOT NULL",
 } as const satisfies Partial<GrantRule<LeaseRow>>;
 
 const LASTS = lasts(LEASE_COLUMNS);
