@@ -47,7 +47,11 @@ export function sequenceEnv(now: number, mode: Mode, counted: { dispensed: numbe
     now,
     mode,
     turn: new TurnMemory(),
-    effects: envOf({ count, deadline: () => {} } as Partial<Env>) as unknown as Env["effects"],
+    effects: envOf({
+      count,
+      deadline: () => {},
+      reached: () => {},
+    } as Partial<Env>) as unknown as Env["effects"],
   });
 }
 

@@ -30,6 +30,7 @@ leaseProviderConformance({
 
 const ignored = () => {};
 const effects = {
+  reached: ignored,
   wake: ignored,
   deadline: ignored,
   bind: ignored,
