@@ -5,7 +5,11 @@
 export const ERRORS = {
   parse_error: { code: -32700, retryable: false, when: "the line is not JSON" },
   invalid_request: { code: -32600, retryable: false, when: "not a JSON-RPC 2.0 request" },
-  method_not_found: { code: -32601, retryable: false, when: "no such method; details name the closest one" },
+  method_not_found: {
+    code: -32601,
+    retryable: false,
+    when: "no such method; details name the closest one, if one is close",
+  },
   invalid_params: {
     code: -32602,
     retryable: false,

@@ -6,6 +6,8 @@ import { pointer } from "../json/pointer.js";
 /** Issues that one answer lists at most. */
 const MAX_ISSUES = 20;
 const MAX_SHOWN_NAME_LENGTH = 64;
+/** A name that differs by more characters is another one, not a misspelled one. */
+const MAX_MISSPELLED_CHARACTERS = 3;
 
 type RawIssue = z.core.$ZodIssue;
 
@@ -88,15 +90,17 @@ function unit(origin: string): string {
   return origin === "string" ? " characters" : origin === "array" ? " elements" : "";
 }
 
-/** The refusal of a method that does not exist, naming the one whose name is closest. */
+/** The refusal of a method that does not exist, naming the one whose name is closest, if one is close. */
 export function noSuchMethod(name: string, names: readonly string[]): PawlError {
   // A name may be as long as a message, and comparing costs its length times that of each method.
   const wanted = name.slice(0, MAX_SHOWN_NAME_LENGTH);
-  const closest = names.reduce((best, each) => (leven(wanted, each) < leven(wanted, best) ? each : best));
+  const distance = (each: string): number => leven(wanted.toLowerCase(), each.toLowerCase());
+  const closest = names.reduce((best, each) => (distance(each) < distance(best) ? each : best));
+  const isClose = distance(closest) <= MAX_MISSPELLED_CHARACTERS;
   return refuse(
     "method_not_found",
-    `There is no method ${JSON.stringify(wanted)}. The closest is ${closest}; rpc.discover lists all.`,
-    { closest },
+    `There is no method ${JSON.stringify(wanted)}. ${isClose ? `The closest is ${closest}; ` : ""}rpc.discover lists all.`,
+    isClose ? { closest } : {},
   );
 }
 

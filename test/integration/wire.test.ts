@@ -350,6 +350,18 @@ describe("requests", () => {
     expect(message).toContain(closest);
   });
 
+  test.each(["nope", "queue.publish", "x"])(
+    "%s is close to no method, and none is suggested",
+    async (method) => {
+      const { message, data } = expectRefusal(
+        await (await connect()).refusal(method, {}),
+        "method_not_found",
+      );
+      expect(data).not.toHaveProperty("closest");
+      expect(message).toContain("rpc.discover lists all");
+    },
+  );
+
   test.each([
     ["an empty name", ""],
     ["__proto__", "__proto__"],
