@@ -26,6 +26,8 @@ export interface InProcessOptions {
   time?: TimeSource;
   /** Puts something between the loop and the database. */
   wrap?: (store: Store) => Store;
+  /** Called after each turn that was committed. */
+  committed?: () => void;
 }
 
 export class InProcess {
@@ -83,6 +85,7 @@ export class InProcess {
       reports: {
         committed: () => {
           this.turns += 1;
+          options.committed?.();
         },
         rolledBack: (error) => this.rolledBack.push(error),
         broken: () => {},
@@ -132,6 +135,12 @@ export class InProcess {
 
   protected submit(call: Call): void {
     this.loop.submit(call);
+  }
+
+  /** Like a connection that closes: its waits end, and then what was granted for as long as it lasts. */
+  disconnect(connection: number): void {
+    this.loop.endWaits(connection);
+    this.loop.disconnect(connection);
   }
 
   /** Like an orderly stop: the next one begins at the time at which this one ended. */

@@ -235,7 +235,7 @@ describe("completion after the end of a claim", () => {
     const queue = new Queue();
     await queue.enqueue();
     const claim = await queue.claim({ releaseOn: "disconnect" }, 7);
-    queue.pawl.loop.disconnect(7);
+    queue.pawl.disconnect(7);
     expect(await queue.stats()).toMatchObject({ ready: 1, claimed: 0 });
     await expectLost(queue.pawl.call("queue.renew", proof(claim)));
     expect(await queue.complete(claim)).toBe(1);
@@ -380,7 +380,7 @@ describe("attempts", () => {
     queue.time.pass(LEASE_MS);
     expect(await queue.get(batch)).toMatchObject({ state: "ready", attempt: 2 });
     await queue.claim({ releaseOn: "disconnect" }, 9);
-    queue.pawl.loop.disconnect(9);
+    queue.pawl.disconnect(9);
     expect(await queue.get(batch)).toMatchObject({
       state: "scheduled",
       attempt: 3,
@@ -501,7 +501,7 @@ describe("rests", () => {
       },
       async (): Promise<void> => {
         await queue.claim({ releaseOn: "disconnect" }, 5);
-        queue.pawl.loop.disconnect(5);
+        queue.pawl.disconnect(5);
       },
     ];
     const rests: number[] = [];
@@ -697,7 +697,7 @@ describe("a claim that waits", () => {
         return queue.pawl.call("daemon.ping", {});
       },
     ],
-    ["the end of a connection", (queue) => queue.pawl.loop.disconnect(5)],
+    ["the end of a connection", (queue) => queue.pawl.disconnect(5)],
   ])("is served by %s", async (_name, act) => {
     const queue = new Queue();
     await queue.enqueue();
@@ -731,7 +731,7 @@ describe("a claim that waits", () => {
     const second = wait(queue, "second", {}, 3);
     await queue.pawl.call("queue.abandon", proof(holder));
     expect((await first)?.owner).toBe("first");
-    queue.pawl.loop.disconnect(2);
+    queue.pawl.disconnect(2);
     expect((await second)?.owner).toBe("second");
   });
 
@@ -740,7 +740,7 @@ describe("a claim that waits", () => {
     void wait(queue, "gone", {}, 2);
     const second = wait(queue, "second", {}, 3);
     await queue.pawl.call("daemon.ping", {});
-    queue.pawl.loop.disconnect(2);
+    queue.pawl.disconnect(2);
     await queue.enqueue();
     expect((await second)?.owner).toBe("second");
   });
@@ -805,7 +805,7 @@ describe("claims that end with their connection", () => {
     await queue.claim({ releaseOn: "disconnect" }, 2);
     await queue.claim({ releaseOn: "disconnect" }, 1);
     await queue.claim({ releaseOn: "expiry" }, 1);
-    queue.pawl.loop.disconnect(1);
+    queue.pawl.disconnect(1);
     expect(await queue.stats()).toMatchObject({ ready: 2, claimed: 2 });
   });
 
@@ -814,7 +814,7 @@ describe("claims that end with their connection", () => {
     const batches = Array.from({ length: 700 }, () => ({ queue: "q", payloads: [1] }));
     await queue.pawl.call("queue.enqueueMany", { batches });
     await together(700, () => queue.claim({ releaseOn: "disconnect" }, 5));
-    queue.pawl.loop.disconnect(5);
+    queue.pawl.disconnect(5);
     await queue.settle();
     expect(await queue.stats()).toMatchObject({ ready: 700, claimed: 0 });
   });
@@ -832,9 +832,9 @@ describe("claims that end with their connection", () => {
     await queue.enqueue();
     const claim = await queue.claim({ releaseOn: "disconnect" }, 5);
     await queue.pawl.call("queue.renew", proof(claim), 6);
-    queue.pawl.loop.disconnect(6);
+    queue.pawl.disconnect(6);
     expect(await queue.stats()).toMatchObject({ claimed: 1 });
-    queue.pawl.loop.disconnect(5);
+    queue.pawl.disconnect(5);
     expect(await queue.stats()).toMatchObject({ claimed: 0 });
   });
 });
@@ -894,12 +894,12 @@ describe("a restart of the daemon", () => {
     const claim = await queue.claim({ releaseOn: "disconnect", leaseMs: 60_000 }, 5);
     queue = queue.restarted();
     // The number of the connection in the former life says nothing in this one.
-    queue.pawl.loop.disconnect(5);
+    queue.pawl.disconnect(5);
     const renewed = await queue.pawl.call("queue.renew", proof(claim), 8);
     expect(renewed).toMatchObject({ remainingMs: 60_000 });
     queue.time.pass(GRACE_MS + 1);
     expect(await queue.stats()).toMatchObject({ claimed: 1 });
-    queue.pawl.loop.disconnect(8);
+    queue.pawl.disconnect(8);
     expect(await queue.stats()).toMatchObject({ claimed: 0, ready: 1 });
   });
 

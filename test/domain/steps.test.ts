@@ -1,7 +1,9 @@
 // Calls that are done in steps: each step is committed, others are served meanwhile, and the answer tells of all.
+import { join } from "node:path";
 import Database from "better-sqlite3";
 import { describe, expect, test } from "vitest";
 import type { Store } from "../../daemon/dist/store/store.js";
+import { privateDirectory } from "../daemon.js";
 import { InProcess } from "../in-process.js";
 
 /** Dead batches in the queue `q`. */
@@ -193,7 +195,9 @@ test("the items that can be reached from one are looked at in steps", async () =
 });
 
 test("the claims of a connection that closes end in steps, each whole", async () => {
-  const pawl = new InProcess();
+  const seen = new Set<number>();
+  const path = join(privateDirectory(), "pawl.db");
+  const pawl = new InProcess({ path, committed: () => seen.add(ready(path)) });
   const each = { queue: "q", payloads: [1], slotPolicy: "join", mergeKey: "payload_default" } as const;
   for (let index = 0; index < 3; index++) {
     await pawl.call("queue.enqueueMany", { batches: new Array(400).fill(each) });
@@ -201,12 +205,9 @@ test("the claims of a connection that closes end in steps, each whole", async ()
     expect((await pawl.call("queue.claim", params, 1)).claim?.batches).toHaveLength(400);
   }
   await pawl.call("lease.acquire", { name: "n", owner: "o", releaseOn: "disconnect" }, 1);
-  pawl.loop.disconnect(1);
-  const seen: number[] = [];
-  for (let ready = 0; ready < 1200; seen.push(ready)) {
-    ready = (await pawl.call("queue.stats", { queue: "q" }, 2)).queues[0]?.ready as number;
-  }
-  expect(seen).toEqual([400, 800, 1200]);
+  seen.clear();
+  pawl.disconnect(1);
+  await expect.poll(() => [...seen]).toEqual([400, 800, 1200]);
   expect((await pawl.call("lease.get", { name: "n" }, 2)).lease).toBeNull();
   const { claim } = await pawl.call("queue.claim", { queue: "q", owner: "o", maxBatches: 1000 });
   expect(

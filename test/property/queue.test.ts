@@ -430,7 +430,7 @@ const pass = fc.constantFrom(10, 40, 100, 150).map(
 const disconnect = fc.constantFrom(...CONNECTIONS).map(
   (connection): Op =>
     async ({ model, pawl }) => {
-      pawl.loop.disconnect(connection);
+      pawl.disconnect(connection);
       for (const taken of model.claims) {
         if (taken.isHeld && taken.connection === connection) model.end(taken, true);
       }
