@@ -114,11 +114,17 @@ describe("work", () => {
     await enqueue(pawl, q, Array.from({ length: 60 }));
     let now = 0;
     let most = 0;
+    let full = (): void => {};
+    const allAtWork = new Promise<void>((resolve) => {
+      full = resolve;
+    });
     const worker = working(
       pawl,
       q,
       async () => {
         most = Math.max(most, ++now);
+        if (now === 7) full();
+        await allAtWork;
         await delay(10);
         now -= 1;
       },
