@@ -317,7 +317,7 @@ describe("payloads are kept byte for byte", () => {
     expect(transacted).toContain('"payloads":[1.00,{"of":1.0}, 12345678901234567890],');
   });
 
-  test("nested as deeply as 512 levels, and no more", async () => {
+  test("nested as deeply as 512 levels, and no more; more than a line may have is no JSON to the daemon", async () => {
     const client = await daemon().place.connect();
     const nested = (levels: number) => `${"[".repeat(levels)}1.0${"]".repeat(levels)}`;
     const enqueue = async (payload: string, method = "queue.enqueue", sourceKey = "") => {
@@ -331,8 +331,9 @@ describe("payloads are kept byte for byte", () => {
     expect((await enqueue(nested(512), "queue.enqueue", ',"sourceKey":"k"')).result).toBeDefined();
     const refused = [
       await enqueue(nested(513)),
-      await enqueue(nested(200_000)),
-      await enqueue(nested(200_000), "queue.enqueue", ',"sourceKey":"l"'),
+      // With the request, its params and the array of payloads: the most that a line may have.
+      await enqueue(nested(597)),
+      await enqueue(nested(597), "queue.enqueue", ',"sourceKey":"l"'),
       await enqueue(nested(513), "queue.enqueueMany"),
     ].map(({ error }) => expectRefusal(error, "invalid_params"));
     expect(refused.map(({ data }) => (data.issues as { path: string }[])[0]?.path)).toEqual([
@@ -341,6 +342,14 @@ describe("payloads are kept byte for byte", () => {
       "/payloads",
       "/batches/1/payloads",
     ]);
+    for (const reply of [
+      await enqueue(nested(598)),
+      await enqueue(nested(200_000)),
+      await enqueue(nested(200_000), "queue.enqueue", ',"sourceKey":"l"'),
+      await enqueue(nested(200_000), "queue.enqueueMany"),
+    ]) {
+      expectRefusal(reply.error, "parse_error");
+    }
     expect((await client.call("queue.stats", { queue: "deep" })).queues[0]?.ready).toBe(2);
   });
 });
