@@ -60,7 +60,10 @@ function recovered(path: string): number {
 }
 
 test("the log is longer than what is in it, and keeps its length when its content has been moved", async () => {
-  const { path, database, to, extend } = counted();
+  // The migrations write so much that the next commit would have the log made longer: they are not in this one.
+  const path = join(privateDirectory(), "pawl.db");
+  openDatabase({ path }).close();
+  const { database, to, extend } = counted(path);
   to(1);
   expect(database.sizes().walBytes).toBe(usedBytes(path));
   await extend();
