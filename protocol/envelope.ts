@@ -44,7 +44,7 @@ export function isResponse(message: unknown): message is Response {
 }
 
 /**
- * Checks one element of a line against JSON-RPC 2.0 and against the rule that params are an object.
+ * Checks one element of a line against JSON-RPC 2.0 and against the rule that params are an object or none.
  * Stricter than most implementations, which take `[null]`, object ids and string params for granted.
  */
 export function checkRequest(message: unknown): Request | PawlError {
@@ -61,14 +61,19 @@ export function checkRequest(message: unknown): Request | PawlError {
   if (typeof message.method !== "string") {
     return invalid(`A request names its method by a string, not ${shown(message.method)}.`);
   }
-  if ("params" in message && !isObject(message.params)) {
-    // JSON-RPC allows an array here and nothing else but an object; this protocol only the object.
-    const text = `Params are by name: send an object, not ${shown(message.params)}.`;
-    return Array.isArray(message.params)
-      ? refuse("invalid_params", text, { issues: [{ path: "", message: text }] })
-      : invalid(text);
-  }
+  if ("params" in message && !isObject(message.params)) return withoutParams(message);
   return message as unknown as Request;
+}
+
+/**
+ * A request whose params are no object. Null and the empty array say that there are none, as several libraries write
+ * it; JSON-RPC also allows other arrays, which this protocol refuses, and nothing else.
+ */
+function withoutParams({ params, ...message }: Record<string, unknown>): Request | PawlError {
+  const isArray = Array.isArray(params);
+  if (params === null || (isArray && params.length === 0)) return message as unknown as Request;
+  const text = `Params are by name: send an object, not ${shown(params)}.`;
+  return isArray ? refuse("invalid_params", text, { issues: [{ path: "", message: text }] }) : invalid(text);
 }
 
 function invalid(message: string): PawlError {

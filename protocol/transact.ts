@@ -3,12 +3,16 @@ import { MAX_TRANSACT_CALLS, MAX_TRANSACT_GUARDS } from "./limits.js";
 import { method, noun } from "./method.js";
 import { integer, json, label, text } from "./schemas.js";
 
-/** Not `z.record`, which drops a key named __proto__ before the method could refuse it. */
+/**
+ * Not `z.record`, which drops a key named __proto__ before the method could refuse it. An empty array is none, as it is
+ * for a request.
+ */
 const anyParams = z
   .unknown()
-  .refine((value) => typeof value === "object" && value !== null && !Array.isArray(value), {
-    message: "must be an object",
-  })
+  .refine(
+    (value) => typeof value === "object" && value !== null && (!Array.isArray(value) || value.length === 0),
+    { message: "must be an object" },
+  )
   .meta({ type: "object" }) as unknown as z.ZodType<Record<string, unknown>>;
 
 const call = z.strictObject({

@@ -53,7 +53,7 @@ describe("methods", () => {
       const { data } = await client.refusal(name, { noSuchParam: 1 });
       expect(data.kind).toBe("invalid_params");
       expect(JSON.stringify(data.issues)).toContain("noSuchParam");
-      expect((await client.refusal(name, [])).data.kind).toBe("invalid_params");
+      expect((await client.refusal(name, [1])).data.kind).toBe("invalid_params");
     },
   );
 

@@ -28,9 +28,9 @@ type Count = (params: Readonly<Record<string, unknown>>) => number;
 const NAMED: Readonly<Record<string, Count>> = {
   "queue.enqueueMany": ({ batches }) => lengthOf(batches),
   "queue.claim": ({ maxBatches }) => numberIn(maxBatches, 1, MAX_CLAIMED_BATCHES),
-  "queue.retry": ({ queue }) => (queue === undefined ? 1 : RETRIED_BATCHES),
+  "queue.retry": ({ queue }) => (isGiven(queue) ? RETRIED_BATCHES : 1),
   "command.lease": ({ max }) => numberIn(max, 1, MAX_LEASED_COMMANDS),
-  "pipeline.list": ({ agent, blocked }) => (agent === undefined && blocked === undefined ? 1 : FILTERED_PAGE),
+  "pipeline.list": ({ agent, blocked }) => (agent === undefined && !isGiven(blocked) ? 1 : FILTERED_PAGE),
   "pipeline.heads": ({ known }) => 1 + lengthOf(known),
   "pipeline.changes": ({ heads, want, limit }) =>
     lengthOf(heads) + lengthOf(want) + numberIn(limit, MAX_CHANGES_PER_CALL, MAX_CHANGES_PER_CALL),
@@ -62,10 +62,15 @@ function* namedBy(method: string, params: Readonly<Record<string, unknown>>): Op
 
 /** A number that was given; the most there can be for one that is not known yet, as `$result`. */
 function numberIn(given: unknown, otherwise: number, most: number): number {
-  if (given === undefined || given === null) return otherwise;
+  if (!isGiven(given)) return otherwise;
   return typeof given === "number" ? Math.min(Math.max(given, 1), most) : most;
 }
 
 function lengthOf(given: unknown): number {
-  return Array.isArray(given) ? given.length : given === undefined ? 0 : MAX_TRANSACT_NAMED;
+  return Array.isArray(given) ? given.length : isGiven(given) ? MAX_TRANSACT_NAMED : 0;
+}
+
+/** Null is an optional param that is not given, where its type has no null. */
+function isGiven(param: unknown): boolean {
+  return param !== undefined && param !== null;
 }

@@ -66,7 +66,7 @@ function* transact(
       return at(index, call.method, resultsTooLong(call.method, index));
     }
     const path = ["calls", index, "params"];
-    const given = substitute(call.params ?? {}, results);
+    const given = substitute(paramsOf(call), results);
     if (given.wrong.length > 0) return at(index, call.method, wrongReferences(call, path, given.wrong));
     const method = methods[index] as Callable;
     const params = method.check(given.params, path);
@@ -83,6 +83,11 @@ function* transact(
     resultsLength += result.text.length;
   }
   return { results } as unknown as Result<"transact">;
+}
+
+/** An empty array is no params. */
+function paramsOf({ params }: Call): Record<string, unknown> {
+  return params === undefined || Array.isArray(params) ? {} : params;
 }
 
 /** The refusal of the first guard that does not hold any more. */

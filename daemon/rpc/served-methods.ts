@@ -15,6 +15,7 @@ import type { RemoteLeases } from "../remote/remote-leases.js";
 import type { Operation } from "../store/statement.js";
 import type { AsyncHandlers, Handler, HandlersOf, Sender } from "../turns/handler.js";
 import type { Env, Outcome } from "../turns/operation.js";
+import { withoutNulls } from "./null-params.js";
 import { describeIssues, noSuchMethod } from "./validation-errors.js";
 
 /** A method with what performs it. */
@@ -77,7 +78,12 @@ export function servedMethods({
 
 function check({ name, params: schema }: Method, params: unknown, path: readonly PropertyKey[]): unknown {
   const checked = schema.safeParse(params);
-  return checked.success ? checked.data : describeIssues(name, checked.error.issues, params, path);
+  if (checked.success) return checked.data;
+  // Looked for only here, so that it costs nothing where there is none.
+  const given = withoutNulls(schema, params);
+  if (given === params) return describeIssues(name, checked.error.issues, params, path);
+  const again = schema.safeParse(given);
+  return again.success ? again.data : describeIssues(name, again.error.issues, given, path);
 }
 
 function* asksNobody(): Operation<boolean> {

@@ -50,7 +50,7 @@ describe("requests", () => {
           const right =
             jsonrpc === "2.0" &&
             typeof method === "string" &&
-            (params === undefined || (typeof params === "object" && params !== null)) &&
+            (params === undefined || typeof params === "object") &&
             idIsRight;
           expect(kindOf(message) === undefined).toBe(right);
         },
@@ -59,8 +59,17 @@ describe("requests", () => {
     );
   });
 
+  test("null and an empty array say that there are no params", () => {
+    for (const params of [null, []]) {
+      expect(checkRequest({ jsonrpc: "2.0", id: 1, method: "m", params })).toEqual({
+        jsonrpc: "2.0",
+        id: 1,
+        method: "m",
+      });
+    }
+  });
+
   test("positional params are invalid params, since JSON-RPC allows them and this protocol does not", () => {
-    expect(kindOf({ jsonrpc: "2.0", id: 1, method: "m", params: [] })).toBe("invalid_params");
     expect(kindOf({ jsonrpc: "2.0", id: 1, method: "m", params: ["a"] })).toBe("invalid_params");
   });
 });
