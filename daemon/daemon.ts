@@ -174,7 +174,7 @@ export class Daemon {
       statistics,
       log: this.#log,
       lines: this.#repeatedLines,
-      onSpaceChange: () => this.#tellStatusSoon(),
+      onTrouble: () => this.#tellStatusSoon(),
       notify: (number, method, params) => {
         const told = this.#connections.get(number)?.notify(method, params) ?? false;
         const tells = told && method === "command.cancelled";
@@ -199,6 +199,7 @@ export class Daemon {
         readOnly,
       },
       classify,
+      lockHolder: () => database.lockHolder(),
       endings: this.#ends,
       arrivals: this.#inbox.arrivals((connection) => this.#connections.get(connection)),
       reports: this.#turns,
@@ -237,7 +238,10 @@ export class Daemon {
   async listen(passed: readonly PassedSocket[]): Promise<void> {
     const letConnect = await this.#sockets.bind(passed);
     // As late as can be: the time in which the grants of the life before may be renewed begins here.
-    if (!this.#config.readOnly) this.#recover();
+    if (!this.#config.readOnly) {
+      this.#loop.performNow(countAtStart, { onlyReads: true });
+      this.#loop.begin(() => this.#recover());
+    }
     await letConnect();
     this.#database.announce(this.#sockets.paths.map(({ path }) => path));
   }
@@ -248,12 +252,14 @@ export class Daemon {
     this.#sockets.remove();
   }
 
-  /** The first operations of this life: grants that were bound to connections of the one before. */
+  /**
+   * The first operations of this life: grants that were bound to connections of the one before. May be repeated where
+   * something was in the way.
+   */
   #recover(): void {
     // It takes long after a crash under load, so it comes before the time that grants are given to be renewed.
     this.#database.begin();
     this.#loop.performNow((env) => this.#ends.restart(env, this.#database.clock.boottime()));
-    this.#loop.performNow(countAtStart);
     this.#loop.keepTime();
     this.#remoteLeases?.start();
   }
@@ -281,7 +287,7 @@ export class Daemon {
 
   get #status(): string {
     const { size: open } = this.#connections;
-    return statusLine(this.#config, { open, diskFull: this.#turns.diskFull, notTaken: this.#notTaken });
+    return statusLine(this.#config, { open, trouble: this.#turns.trouble, notTaken: this.#notTaken });
   }
 
   #tellStatusSoon(): void {
@@ -348,12 +354,13 @@ export class Daemon {
 
   /** The last transaction of this life: the time, from which the next one goes on. */
   #keepTime(): void {
-    try {
-      this.#loop.keepTime();
-      this.#database.end();
-    } catch (error) {
-      // Everything that was answered is on disk; only this could not be added.
-      this.#log.error({ err: error }, "the time and a checkpoint could not be written at the end");
+    // Everything that was answered is on disk; what cannot be added now is not needed.
+    for (const write of [() => this.#loop.keepTime(), () => this.#database.end()]) {
+      try {
+        write();
+      } catch (error) {
+        this.#log.warn({ err: error }, "not everything could be written at the end; nothing is lost by that");
+      }
     }
   }
 

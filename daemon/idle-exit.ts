@@ -33,11 +33,14 @@ export class IdleExit {
   watch(seconds: number | undefined): void {
     clearTimeout(this.#timer);
     if (seconds === undefined || this.#stopped || !this.#isIdle()) return;
+    const lastsMs = this.#lastGrantMs();
     this.#timer = setTimeout(
       () => {
-        if (this.#isIdle()) this.#exit();
+        if (!this.#isIdle()) return;
+        if (lastsMs === undefined) this.watch(seconds);
+        else this.#exit();
       },
-      this.#lastGrantMs() + seconds * 1000,
+      (lastsMs ?? 0) + seconds * 1000,
     );
   }
 
@@ -46,13 +49,21 @@ export class IdleExit {
     clearTimeout(this.#timer);
   }
 
-  #lastGrantMs(): number {
+  /** Undefined while the database cannot be read. */
+  #lastGrantMs(): number | undefined {
     let lastsMs = 0;
     if (this.#readOnly) return lastsMs;
     const ends = this.#ends;
-    this.#loop.performNow(function* ({ now }) {
-      lastsMs = Math.max(0, ((yield* ends.latest()) ?? now) - now);
-    });
+    try {
+      this.#loop.performNow(
+        function* ({ now }) {
+          lastsMs = Math.max(0, ((yield* ends.latest()) ?? now) - now);
+        },
+        { onlyReads: true },
+      );
+    } catch {
+      return undefined;
+    }
     return lastsMs;
   }
 }

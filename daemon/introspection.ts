@@ -112,13 +112,14 @@ function counted({ connections, sockets, loop, statistics }: Inspected): object 
 /**
  * The daemon's present state, in a line for people (`systemctl status`).
  *
+ * @param trouble the state of a daemon that cannot write now.
  * @param notTaken why the configuration was not taken over when it was last read again.
  */
 export function statusLine(
   { idleExit, readOnly }: Pick<Config, "idleExit" | "readOnly">,
-  { open, diskFull, notTaken }: { open: number; diskFull: boolean; notTaken: string | undefined },
+  { open, trouble, notTaken }: { open: number; trouble: string | undefined; notTaken: string | undefined },
 ): string {
-  if (diskFull) return "No space left for the database: reads go on, writes are refused";
+  if (trouble !== undefined) return trouble;
   const serving = `Serving ${readOnly ? "reads of " : ""}${open} connection${open === 1 ? "" : "s"}`;
   const state = open === 0 && idleExit !== undefined ? `Idle; ends if that lasts ${idleExit} s` : serving;
   return notTaken === undefined ? state : `${state}; on its former options: ${notTaken}`;

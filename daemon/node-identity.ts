@@ -13,8 +13,10 @@ import { dirname, join } from "node:path";
 import { PawlError, refuse } from "@pawl/protocol/errors";
 import { findAuthor, type Renamed, recognizeNode } from "./domain/board/author.js";
 import { authorOf, newIdentity, openIdentity } from "./identity/key.js";
+import { OnlyReads } from "./store/failure.js";
 import { nameNewFile, syncDirectory } from "./store/new-file.js";
 import type { OpenDatabase } from "./store/open-database.js";
+import type { Store } from "./store/store.js";
 import type { Identity } from "./turns/operation.js";
 
 const KEY_FILE = "identity.key";
@@ -65,8 +67,7 @@ export function openNodeIdentity(
 
   const { store, clock } = database;
   const { wallMs } = clock.read();
-  store.begin();
-  try {
+  const recognize = (): NodeIdentity => {
     const used = store.perform(findAuthor());
     if (used === undefined) return { identity, renamed: undefined };
     if (known === undefined && used.hasChanges && !acceptChange) {
@@ -80,10 +81,28 @@ export function openNodeIdentity(
     const given = { author, file: databaseFile, acceptChange };
     const renamed = store.perform(recognizeNode(given, { wallMs, random: randomBytes }));
     if (renamed instanceof PawlError) throw renamed;
-    store.commit();
     return { identity, renamed };
-  } finally {
-    store.rollback();
+  };
+  return readingOrWriting(store, recognize);
+}
+
+/** Only a start that changes something waits for those who have locked the database. */
+function readingOrWriting<T>(store: Store, perform: () => T): T {
+  const within = (begin: () => void): T => {
+    begin();
+    try {
+      const result = perform();
+      store.commit();
+      return result;
+    } finally {
+      store.rollback();
+    }
+  };
+  try {
+    return within(() => store.beginToRead());
+  } catch (error) {
+    if (!(error instanceof OnlyReads)) throw error;
+    return within(() => store.begin());
   }
 }
 

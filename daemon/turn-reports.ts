@@ -10,36 +10,55 @@ import type { TurnReports } from "./turns/turn-loop.js";
 /** Lines of one kind about what calls bring about, a broken lease or a late answer, until the others are counted. */
 const MAX_EVENT_LINES = 50;
 
-/** Counts and logs what the turn loop tells of its turns, and knows whether the disk is full. */
+/** Counts and logs what the turn loop tells of its turns, and knows what keeps it from writing. */
 export class CountedTurns implements TurnReports {
   readonly #statistics: Statistics;
   readonly #log: Logger;
   readonly #lines: RepeatedLines;
-  readonly #onSpaceChange: () => void;
+  readonly #onTrouble: () => void;
   readonly notify: (connection: number, method: NotificationName, params: object) => void;
   readonly broken: (error: unknown) => void;
   /** True if a write found no space since the last that found some. */
   #full = false;
+  /** True while another program has locked the database. */
+  #locked = false;
 
   constructor(options: {
     statistics: Statistics;
     log: Logger;
     lines: RepeatedLines;
-    /** Called when the disk is full, and when it is not any more. */
-    onSpaceChange: () => void;
+    /** Called when there is another `trouble`, or none any more. */
+    onTrouble: () => void;
     notify: (connection: number, method: NotificationName, params: object) => void;
     broken: (error: unknown) => void;
   }) {
     this.#statistics = options.statistics;
     this.#log = options.log;
     this.#lines = options.lines;
-    this.#onSpaceChange = options.onSpaceChange;
+    this.#onTrouble = options.onTrouble;
     this.notify = options.notify;
     this.broken = options.broken;
   }
 
-  get diskFull(): boolean {
-    return this.#full;
+  /** The reason why nothing is written now, for people. */
+  get trouble(): string | undefined {
+    if (this.#full) return "No space left for the database: reads go on, writes are refused";
+    return this.#locked ? "Another program has locked the database: reads go on, writes wait" : undefined;
+  }
+
+  locked(pid: number | null): void {
+    this.#locked = true;
+    this.#log.warn(
+      { pid },
+      "another program has locked the database; reads go on, writes wait and are refused",
+    );
+    this.#onTrouble();
+  }
+
+  unlocked(lockedMs: number): void {
+    this.#locked = false;
+    this.#log.info({ lockedMs: Math.round(lockedMs) }, "the database is not locked any more; writes go on");
+    this.#onTrouble();
   }
 
   committed({ performed, commitMs, wrote }: { performed: number; commitMs: number; wrote: boolean }): void {
@@ -47,7 +66,7 @@ export class CountedTurns implements TurnReports {
     if (!wrote || !this.#full) return;
     this.#full = false;
     this.#log.info("there is space for the database again; writes go on");
-    this.#onSpaceChange();
+    this.#onTrouble();
   }
 
   rolledBack(error: unknown, failure: Failure): void {
@@ -58,7 +77,7 @@ export class CountedTurns implements TurnReports {
     } else if (!this.#full) {
       this.#full = true;
       this.#log.error({ err: error }, "no space left for the database; writes are refused until there is");
-      this.#onSpaceChange();
+      this.#onTrouble();
     }
   }
 

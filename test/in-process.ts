@@ -79,6 +79,10 @@ export class InProcess {
         takeNext: () => undefined,
         took: () => {},
         stop: () => {},
+        hold: () => {
+          throw new Error("nothing has arrived");
+        },
+        keepTimes: () => {},
         goOn: () => false,
         isOpen: () => true,
       },
@@ -89,6 +93,8 @@ export class InProcess {
         },
         rolledBack: (error) => this.rolledBack.push(error),
         broken: () => {},
+        locked: () => {},
+        unlocked: () => {},
         stepped: (step) => this.steps.push(step),
         count: () => {},
         log: () => {},

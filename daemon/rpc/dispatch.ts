@@ -150,6 +150,10 @@ class RequestCall implements Call {
     return this.#sender.closed;
   }
 
+  get writes(): boolean {
+    return this.#method.writes;
+  }
+
   start(env: Env): Operation<Outcome<unknown>> {
     // Whoever may only read has no key made.
     const given = this.#sender.readOnly ? { ...env, identity: null } : env;

@@ -1,6 +1,7 @@
+import { elapsed } from "../clock.js";
 import type { LineUnderWay } from "../rpc/peer.js";
 import type { Call } from "../turns/call.js";
-import type { Arrivals } from "../turns/turn-loop.js";
+import type { Arrivals, Holding } from "../turns/turn-loop.js";
 
 /** A connection, as far as the inbox needs to know it. */
 export interface LineSource {
@@ -32,7 +33,7 @@ type Receive<From> = (line: Buffer, from: From, calls: Call[]) => LineUnderWay |
  *     empty ----> ready ----> held
  *
  * `ready`: the inbox takes the lane in its order. `held`: the connection has too much unanswered or unsent, until it
- * says that there is room.
+ * says that there is room, or its next call cannot be performed now.
  */
 export class Lane {
   readonly connection: LineSource;
@@ -46,6 +47,10 @@ export class Lane {
   goingOn: Call | undefined;
   /** Whether nothing more is taken up in this turn, because a call that was is to go on after its commit. */
   stopped = false;
+  /** Since when `goingOn` waits, if it cannot be performed now. */
+  waitingSince: number | undefined;
+  /** When the last lines arrived, as far as that was kept. */
+  readonly arrivedAt: number[] = [];
   state: "empty" | "ready" | "held" = "empty";
   /** The time that the connection has used, on the scale of the inbox's `#now`; undefined for a new one. */
   usedMs: number | undefined;
@@ -64,6 +69,7 @@ export class Lane {
   }
 
   get mayTakeUp(): boolean {
+    if (this.waitingSince !== undefined) return false;
     if (this.goingOn !== undefined) return true;
     return this.underWay === undefined ? this.connection.mayTakeUp : this.connection.mayGoOn;
   }
@@ -71,6 +77,7 @@ export class Lane {
   removeFirst(): void {
     this.items[this.first] = EMPTY;
     this.first += 1;
+    if (this.arrivedAt.length > this.items.length - this.first) this.arrivedAt.shift();
     if (this.first < this.items.length) return;
     this.items.length = 0;
     this.first = 0;
@@ -101,6 +108,10 @@ export class Inbox<From extends LineSource> {
   #serving: Lane | undefined;
   /** How many lines wait, also of connections that are held. */
   #lines = 0;
+  /** Lines wait at most since then; undefined while nobody asks how long they have waited. */
+  #waitingSince: number | undefined;
+  /** Since when the line waited that was taken up last, as far as that is known. */
+  #takenSince: number | undefined;
 
   constructor(receive: Receive<From>) {
     this.#receive = receive;
@@ -126,6 +137,10 @@ export class Inbox<From extends LineSource> {
       stop: () => {
         if (this.#serving !== undefined) this.#serving.stopped = true;
       },
+      hold: (call) => this.#hold(call),
+      keepTimes: (since) => {
+        this.#waitingSince = since;
+      },
       goOn: (call) => {
         const from = find(call.caller.connection);
         return from !== undefined && this.#goOn(from, call);
@@ -135,22 +150,27 @@ export class Inbox<From extends LineSource> {
   }
 
   push({ lane }: From, line: Buffer): void {
-    lane.items.push(line);
-    this.#lines += 1;
+    this.#append(lane, line);
     if (lane.state === "empty") this.#place(lane);
   }
 
   /** Does something after all lines of a connection that sends no more: at once if none waits. */
   afterLines({ lane }: From, action: () => void): void {
     if (lane.isEmpty) return action();
-    lane.items.push(action);
-    this.#lines += 1;
+    this.#append(lane, action);
     if (lane.state !== "ready") this.#place(lane);
+  }
+
+  #append(lane: Lane, item: Buffer | (() => void)): void {
+    lane.items.push(item);
+    this.#lines += 1;
+    if (this.#waitingSince !== undefined) lane.arrivedAt.push(elapsed());
+    else if (lane.arrivedAt.length > 0) lane.arrivedAt.length = 0;
   }
 
   /** A connection that was held has room again. */
   roomAgain({ lane }: From): void {
-    if (lane.state === "held") this.#place(lane);
+    if (lane.state === "held" && lane.waitingSince === undefined) this.#place(lane);
   }
 
   /** Has a connection go on with a call before anything else of it. Returns false if it has to with another already. */
@@ -159,6 +179,28 @@ export class Inbox<From extends LineSource> {
     lane.goingOn = call;
     if (lane.state !== "ready") this.#place(lane);
     return true;
+  }
+
+  /** Keeps a call that was taken up last before the rest of its connection. */
+  #hold(call: Call): Holding {
+    const lane = this.#serving as Lane;
+    const since = this.#takenSince ?? elapsed();
+    lane.goingOn = call;
+    lane.waitingSince = since;
+    const goOn = (): void => {
+      lane.waitingSince = undefined;
+      if (lane.state !== "held") return;
+      if (lane.isEmpty) lane.state = "empty";
+      else this.#place(lane);
+    };
+    return {
+      since,
+      goOn,
+      drop: () => {
+        lane.goingOn = undefined;
+        goOn();
+      },
+    };
   }
 
   /** A turn begins: every connection has its share again. */
@@ -216,11 +258,13 @@ export class Inbox<From extends LineSource> {
   }
 
   #takeUp(lane: Lane, calls: Call[]): void {
+    this.#takenSince = undefined;
     if (lane.goingOn !== undefined) {
       calls.push(lane.goingOn);
       lane.goingOn = undefined;
       return;
     }
+    if (this.#waitingSince !== undefined) this.#takenSince = this.#sinceOf(lane);
     const item = lane.items[lane.first] as Buffer | (() => void);
     if (typeof item === "function") {
       this.#removeFirst(lane);
@@ -232,6 +276,12 @@ export class Inbox<From extends LineSource> {
     lane.underWay = undefined;
     this.#removeFirst(lane);
     lane.connection.tookUp(item);
+  }
+
+  /** Since when the next line of a lane waits. */
+  #sinceOf({ arrivedAt, items, first }: Lane): number | undefined {
+    const isKept = arrivedAt.length > 0 && arrivedAt.length === items.length - first;
+    return isKept ? arrivedAt[0] : this.#waitingSince;
   }
 
   #removeFirst(lane: Lane): void {
@@ -249,7 +299,8 @@ export class Inbox<From extends LineSource> {
     const lane = this.#serving;
     if (lane === undefined) return;
     this.#serving = undefined;
-    if (lane.stopped) this.#nextTurn.push(lane);
+    if (lane.waitingSince !== undefined) lane.state = "held";
+    else if (lane.stopped) this.#nextTurn.push(lane);
     else if (lane.isEmpty) lane.state = "empty";
     else this.#place(lane);
   }

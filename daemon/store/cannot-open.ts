@@ -2,6 +2,7 @@ import { accessSync, constants, type Stats, statSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname } from "node:path";
 import { PawlError } from "@pawl/protocol/errors";
+import { databaseLockHolder } from "./kernel-locks.js";
 
 /** An error of the system or of SQLite as a refusal that names the database and what to do; any other as it is. */
 export function cannotOpen(path: string, error: unknown): unknown {
@@ -29,6 +30,10 @@ function remedy(path: string, code: string): string {
     return "There is no space left on its file system. Make some, or name another state directory.";
   if (/^SQLITE_(NOTADB|CORRUPT)/.test(code))
     return "It is damaged, or none of pawl's. Restore a copy, or move it away and begin anew.";
+  if (code.startsWith("SQLITE_BUSY")) {
+    const pid = databaseLockHolder(path);
+    return `Another program${pid === null ? "" : ` (pid ${pid})`} holds a lock on it. Wait until that is done, or end it.`;
+  }
   const blocked = blockedAt([path, `${path}.lock`, dirname(path)], constants.R_OK | constants.W_OK);
   if (blocked?.code === "EROFS")
     return `${blocked.path} is on a file system that is mounted read-only. Mount it for writing, name another state directory, or ${HOW_TO_READ}`;

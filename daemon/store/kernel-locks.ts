@@ -9,6 +9,13 @@ export function lockHolder(path: string, kind: LockKind): number | null {
   return lockHolders(path, kind)[0] ?? null;
 }
 
+/** A process, other than this one, that keeps the one that writes an SQLite database from that; null likewise. */
+export function databaseLockHolder(path: string): number | null {
+  // A writer locks the index of the write-ahead log; one that lets nobody else read locks the database.
+  const pids = [...lockHolders(`${path}-shm`, "POSIX"), ...lockHolders(path, "POSIX")];
+  return pids.find((pid) => pid !== process.pid) ?? null;
+}
+
 function lockHolders(path: string, kind: LockKind): number[] {
   const pids: number[] = [];
   try {

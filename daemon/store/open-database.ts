@@ -10,6 +10,7 @@ import { type BackupWatch, backUp } from "./backup.js";
 import { adviceForReadOnly, blockedAt, cannotOpen, describeBlock } from "./cannot-open.js";
 import { connect, connectToRead } from "./connection.js";
 import { readTime } from "./kept-time.js";
+import { databaseLockHolder } from "./kernel-locks.js";
 import { latestVersion, migrate, schemaVersion } from "./migrate.js";
 import {
   countersOf,
@@ -75,6 +76,8 @@ export interface OpenDatabase {
   readonly fileId: string;
   /** Of the file, and of its write-ahead log. */
   sizes(): { bytes: number; walBytes: number };
+  /** The pid of another process that keeps this one from writing; null where the kernel does not tell. */
+  lockHolder(): number | null;
   /** Throws when others have moved, removed or replaced a file of the database (a failure of kind `broken`). */
   checkFiles(): void;
   /**
@@ -133,6 +136,7 @@ export function openDatabase(options: DatabaseOptions): OpenDatabase {
     if (witness !== undefined) toClose.push(() => witness.close());
     const announce = (sockets: readonly string[]): void => lock?.announce(sockets);
     const begin = (): void => {
+      store.waitForNobody();
       store.moveLog();
       // Behind that, so that what lacks the log lacks this too.
       witness?.begin(countStart(database, copyOf));
@@ -166,11 +170,15 @@ export function openDatabase(options: DatabaseOptions): OpenDatabase {
 function parts(
   database: Database.Database,
   store: SqliteStore,
-): Pick<OpenDatabase, "store" | "fileId" | "sizes" | "checkFiles" | "begin" | "end" | "backUp"> {
+): Pick<
+  OpenDatabase,
+  "store" | "fileId" | "sizes" | "lockHolder" | "checkFiles" | "begin" | "end" | "backUp"
+> {
   return {
     store,
     fileId: fileIdOf(database),
     sizes: () => sizes(database),
+    lockHolder: () => (database.memory ? null : databaseLockHolder(database.name)),
     checkFiles: () => store.checkFiles(),
     begin: () => store.moveLog(),
     end: () => store.end(),
@@ -236,6 +244,7 @@ export function openDatabaseToRead(options: Pick<DatabaseOptions, "path" | "mode
     }
     const clock = new Clock(readTime(readMeta(database, "clock")), options.time);
     const store = new SqliteStore(database);
+    store.waitForNobody();
     const close = (): void => store.close();
     const announce = (): void => {};
     const sign = signsNothing;
@@ -349,11 +358,15 @@ function agreeOnMode(database: Database.Database, wanted: Mode | undefined, acce
       { from: current, to: mode },
     );
   }
-  database
-    .prepare(
-      "INSERT INTO pawl_meta (key, value) VALUES ('mode', :mode) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-    )
-    .run({ mode: JSON.stringify(mode) });
+  const text = JSON.stringify(mode);
+  // A start that changes nothing writes nothing, as others may have locked the database.
+  if (text !== stored) {
+    database
+      .prepare(
+        "INSERT INTO pawl_meta (key, value) VALUES ('mode', :mode) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+      )
+      .run({ mode: text });
+  }
   return mode;
 }
 

@@ -1,7 +1,7 @@
 import { PawlError } from "@pawl/protocol/errors";
 import type Database from "better-sqlite3";
 import type { KeptTime } from "../clock.js";
-import { classify, Migrated } from "./failure.js";
+import { classify, Migrated, OnlyReads } from "./failure.js";
 import { readTime } from "./kept-time.js";
 import { OwnFiles } from "./own-files.js";
 import { type Prepared, prepare, type RawRow, toObject, valuesOf } from "./prepared-statement.js";
@@ -22,6 +22,7 @@ export class SqliteStore implements Store {
   readonly #files: OwnFiles;
   readonly #prepared = new Map<Statement, Prepared>();
   readonly #begin: Database.Statement;
+  readonly #beginToRead: Database.Statement;
   readonly #commit: Database.Statement;
   readonly #rollback: Database.Statement;
   readonly #savepoint: Database.Statement;
@@ -31,6 +32,8 @@ export class SqliteStore implements Store {
   #wrote = false;
   /** True if any operation of the transaction has. */
   #turnWrote = false;
+  /** True if the open transaction, or the last one, may not write. */
+  #onlyReads = false;
   /** Of the large values that the transaction wrote. */
   #valueBytes = 0;
 
@@ -43,6 +46,7 @@ export class SqliteStore implements Store {
     // IMMEDIATE, because an application's own connection may write its tables in the same file: a deferred
     // transaction that read first could then never get to write.
     this.#begin = database.prepare(database.readonly ? "BEGIN" : "BEGIN IMMEDIATE");
+    this.#beginToRead = database.prepare("BEGIN");
     this.#commit = database.prepare("COMMIT");
     this.#rollback = database.prepare("ROLLBACK");
     this.#savepoint = database.prepare("SAVEPOINT operation");
@@ -53,7 +57,19 @@ export class SqliteStore implements Store {
   begin(): void {
     this.#turnWrote = false;
     this.#valueBytes = 0;
+    this.#onlyReads = false;
     this.#begin.run();
+  }
+
+  beginToRead(): void {
+    this.#turnWrote = false;
+    this.#onlyReads = true;
+    this.#beginToRead.run();
+  }
+
+  /** From now on a lock of another program is an error at once: nothing waits for it here. */
+  waitForNobody(): void {
+    this.#database.pragma("busy_timeout = 0");
   }
 
   get wrote(): boolean {
@@ -129,6 +145,7 @@ export class SqliteStore implements Store {
     }
     const values = valuesOf(params, prepared.names);
     const { compiled, columns, writes } = prepared;
+    if (writes && this.#onlyReads) throw new OnlyReads("the transaction only reads");
     let result: unknown;
     let changed: boolean;
     if (columns === undefined) {

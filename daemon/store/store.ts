@@ -8,8 +8,10 @@ import type { Operation } from "./statement.js";
  * other request can come between two steps.
  */
 export interface Store {
-  /** Opens the transaction of a turn. */
+  /** Opens the transaction of a turn. Throws at once where another program has locked the database. */
   begin(): void;
+  /** Opens a transaction that only reads: an operation in it that would write throws `OnlyReads`. */
+  beginToRead(): void;
   /** True if the open transaction, or the last one, has written anything. */
   readonly wrote: boolean;
   /**

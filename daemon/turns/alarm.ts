@@ -37,6 +37,11 @@ export class Alarm {
     return now >= this.#due.at || wallMs >= this.#due.wallAt;
   }
 
+  /** The elapsed time at which the next thing ends. */
+  get dueAt(): number {
+    return this.#due.at;
+  }
+
   /** How long ago the timer should have rung, in milliseconds; negative while that is still to come. */
   get lateMs(): number {
     return elapsed() - this.#ringsAt;

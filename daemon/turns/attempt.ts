@@ -56,6 +56,7 @@ export class Attempt {
   readonly #later: Call[] = [];
   readonly #goingOn = new Set<number>();
   #time: Reading;
+  readonly #onlyReads: boolean;
   /** When what is woken is left for a later turn. */
   readonly #until: number;
   #begun = false;
@@ -68,9 +69,19 @@ export class Attempt {
   /** True if the commit wrote anything. */
   wrote = false;
 
-  /** @param until the elapsed milliseconds (`elapsed`) at which calls that are woken are left for a later turn. */
-  constructor(setting: Setting, waiters: Waiters, time: Reading, until = Number.POSITIVE_INFINITY) {
+  /**
+   * @param until the elapsed milliseconds (`elapsed`) at which calls that are woken are left for a later turn.
+   * @param onlyReads true for a transaction that needs no lock, in which nothing can be written.
+   */
+  constructor(
+    setting: Setting,
+    waiters: Waiters,
+    time: Reading,
+    until = Number.POSITIVE_INFINITY,
+    onlyReads = false,
+  ) {
     this.#until = until;
+    this.#onlyReads = onlyReads;
     this.#setting = setting;
     this.#waiters = waiters;
     this.#time = time;
@@ -85,9 +96,10 @@ export class Attempt {
   /** Begins the transaction, if it has not begun: the first thing that is performed does this. */
   begin(): void {
     if (this.#begun) return;
-    this.#begun = true;
     const { store, clock } = this.#setting;
-    store.begin();
+    if (this.#onlyReads) store.beginToRead();
+    else store.begin();
+    this.#begun = true;
     if (store.writer === undefined) return;
     // The writing process has a time of its own, and wrote what this transaction sees before now.
     const kept = store.writer.keptTime();

@@ -7,6 +7,8 @@ export interface Call {
   readonly caller: Caller;
   /** How long the operation may wait for its condition, in milliseconds; 0 has it answered at once. */
   readonly waitMs: number;
+  /** Whether the method of its request writes; undefined for a call that is no request by itself. */
+  readonly writes?: boolean | undefined;
   /** The bytes of its request; a call of the daemon itself has none. */
   readonly bytes?: number;
   /** For operations made of others: a refusal undoes the writes before it. */
@@ -24,6 +26,7 @@ export function following(call: Call, goOn: Call["start"]): Call {
   return {
     caller: call.caller,
     waitMs: call.waitMs,
+    writes: call.writes,
     bytes: call.bytes ?? 0,
     get closed() {
       return call.closed;

@@ -5,6 +5,7 @@
  *     turn-loop  takes, performs, answers        attempt  one transaction, and what is forgotten with it
  *     call       what is performed               waiters  calls that wait for a condition
  *     effects    held back until the commit      gathering, alarm, writer-watch  when a turn begins
+ *     held-calls wait for a locked database
  */
 import { type PawlError, refuse } from "@pawl/protocol/errors";
 import { elapsed, type Jump, type Reading, type Step } from "../clock.js";
@@ -15,6 +16,7 @@ import { Attempt, type Endings, type Pause, type Setting } from "./attempt.js";
 import { type Call, DAEMON, performUntilDone } from "./call.js";
 import type { Outlet } from "./effects.js";
 import { Gathering } from "./gathering.js";
+import { HeldCalls, MAX_HELD_MS } from "./held-calls.js";
 import type { Env } from "./operation.js";
 import { type Parked, Waiters } from "./waiters.js";
 import { WriterWatch } from "./writer-watch.js";
@@ -34,6 +36,10 @@ const REFUSING_MS = 500;
 const RETRY_MS = 1000;
 /** An alarm that rings later than this shows that the daemon was held up: stopped, or swapped out. */
 const HELD_UP_MS = 20;
+/** While nothing can be committed, that is tried again after so long at most: SQLite tells nobody. */
+const MAX_TRY_AGAIN_MS = 10;
+/** A lock that lasts so long is told of. */
+const TELLING_MS = 1000;
 /** The time that clients then have to be read before a grant ends ... */
 const READING_MS = 200;
 /** ... which is given again only after so long, lest nothing ever end on a machine that is always late. */
@@ -57,10 +63,30 @@ export interface Arrivals {
   took(ms: number): void;
   /** Takes up nothing more in this turn of the connection of the request that was taken up last. */
   stop(): void;
+  /**
+   * Keeps a call of the request that was taken up last, and everything of its connection that comes after it, until it
+   * is told to go on.
+   */
+  hold(call: Call): Holding;
+  /**
+   * From now on it is kept when requests arrive; those that are there count as waiting since `since`. Undefined ends
+   * that.
+   */
+  keepTimes(since: number | undefined): void;
   /** Has the connection of a call go on with that before anything else of it; returns false if there is no such one. */
   goOn(call: Call): boolean;
   /** True if a connection is open, so that a grant may be bound to it. */
   isOpen(connection: number): boolean;
+}
+
+/** A call that is kept before the rest of its connection. */
+export interface Holding {
+  /** Since when its request waits, in milliseconds of `elapsed`. */
+  readonly since: number;
+  /** The call is to be taken up again. */
+  goOn(): void;
+  /** The call was answered; the connection goes on after it. */
+  drop(): void;
 }
 
 /** The receiver of news about turns. */
@@ -69,6 +95,10 @@ export interface TurnReports extends Outlet {
   committed(turn: { performed: number; commitMs: number; wrote: boolean }): void;
   /** A turn, or a part of one, was rolled back. */
   rolledBack(error: unknown, failure: Failure): void;
+  /** Another program has kept the database locked for a while; `pid` is null where the kernel does not tell. */
+  locked(pid: number | null): void;
+  /** That has ended, after so long. */
+  unlocked(lockedMs: number): void;
   /** The storage broke: memory may differ from the disk, so the process has to end. */
   broken(error: unknown): void;
   /** The wall clock was set. */
@@ -81,6 +111,24 @@ export interface TurnLoopOptions {
   readonly endings: Endings;
   readonly reports: TurnReports;
   readonly classify: (error: unknown) => Failure;
+  /** The pid of another process that has locked the database; null where the kernel does not tell. */
+  readonly lockHolder?: () => number | null;
+}
+
+/** Nothing can be committed now. */
+interface Outage {
+  /** `locked`: calls that write wait for a while. `full`: they are refused. */
+  cause: "locked" | "full";
+  /** When that was noticed, in milliseconds of `elapsed`. */
+  readonly begun: number;
+  /** The time that does not pass meanwhile, so that nothing ends: just before the next thing does. */
+  readonly at: Pick<Reading, "now" | "retentionNow">;
+  /** The first thing to be done when something can be committed; throws when it still cannot. */
+  readonly first: (() => void) | undefined;
+  tries: number;
+  /** When that is tried again, in milliseconds of `elapsed`. */
+  triesAt: number;
+  isTold: boolean;
 }
 
 /** What a turn has begun to perform. */
@@ -91,6 +139,8 @@ interface Work {
   /** Parked calls that have waited for as long as they may. */
   readonly timedOut: Parked[];
   readonly calls: Call[];
+  /** Those of the request that was taken up last. */
+  taken: readonly Call[];
 }
 
 /**
@@ -124,6 +174,12 @@ export class TurnLoop {
   #slept = false;
   /** The wall clock by which more has ended than one turn removes, should the clock be set back meanwhile. */
   #endedByWallMs = 0;
+  /** Set while nothing can be committed. */
+  #outage: Outage | undefined;
+  readonly #held = new HeldCalls();
+  #tryingAgain: NodeJS.Timeout | undefined;
+  /** The time that stood still while nothing could be committed, until what it granted has been prolonged. */
+  #stoodStillAt: number | undefined;
   /** Connections with grants that end with them. */
   readonly #holders = new Set<number>();
   /** The answer to every call since the end. */
@@ -183,11 +239,29 @@ export class TurnLoop {
   }
 
   /** Performs an operation of the daemon itself at once, in a transaction of its own; throws if that fails. */
-  performNow(start: (env: Env) => Operation<unknown>): void {
-    const error = this.#inTransaction(this.time(), Number.POSITIVE_INFINITY, (attempt) =>
-      attempt.performOwn(start),
+  performNow(start: (env: Env) => Operation<unknown>, { onlyReads = false } = {}): void {
+    const error = this.#inTransaction(
+      this.time(),
+      Number.POSITIVE_INFINITY,
+      (attempt) => attempt.performOwn(start),
+      onlyReads,
     );
     if (error !== undefined) throw error;
+  }
+
+  /**
+   * Serves only reads until this can be performed: the first thing of a daemon that finds the database locked, or no
+   * space for it. Throws what else is in the way.
+   */
+  begin(first: () => void): void {
+    try {
+      first();
+    } catch (error) {
+      const failure = this.#options.classify(error);
+      if (failure !== "full" && failure !== "locked") throw error;
+      if (failure === "full") this.#options.reports.rolledBack(error, failure);
+      this.#stop(failure, this.time(), undefined, first);
+    }
   }
 
   /** Has the database keep the time, for the next life of the daemon; throws if that fails. */
@@ -217,16 +291,21 @@ export class TurnLoop {
   /** Performs what has arrived, then ends all waits and refuses every later call with this refusal. */
   async stop(refusal: PawlError): Promise<void> {
     const until = elapsed() + STOP_MS;
-    while (this.#refusal === undefined && (this.#turn() || this.#own.length > 0) && elapsed() < until) {
+    while (this.#refusal === undefined && (this.#turn() || this.#hasOwn) && elapsed() < until) {
       // The answers are written before more is taken up, so that no more is than may be unsent. Nothing else arrives
       // meanwhile.
-      await new Promise<void>((resolve) => process.nextTick(resolve));
+      if (this.#held.size === 0) await new Promise<void>((resolve) => process.nextTick(resolve));
+      else await new Promise<void>((resolve) => setTimeout(resolve, MAX_TRY_AGAIN_MS));
     }
     this.#end(refusal);
     const refusingUntil = elapsed() + REFUSING_MS;
     while (this.#refuseArrived(refusal) && elapsed() < refusingUntil) {
       await new Promise<void>((resolve) => process.nextTick(resolve));
     }
+  }
+
+  get #hasOwn(): boolean {
+    return this.#own.length > 0 || this.#held.size > 0;
   }
 
   /** The storage was found broken beside the turns: ends as a turn that finds it so does. */
@@ -266,6 +345,8 @@ export class TurnLoop {
   /** Returns true if it took up or performed anything. */
   #perform(): boolean {
     const time = this.time();
+    if (this.#outage !== undefined && !this.#canCommit(this.#outage)) return this.#performReads(this.#outage);
+    if (this.#refusal !== undefined) return false;
     const jump = this.#setting.clock.takeJump();
     if (jump !== undefined) this.#see(jump);
     if (this.#tryAll) this.#again = this.#waiters.everyone();
@@ -273,7 +354,8 @@ export class TurnLoop {
     this.#later = [];
     const begun = elapsed();
     const lasts = Math.min(Math.max(TURN_MS, COMMITS_PER_TURN * this.#gathering.commitMs), MAX_TURN_MS);
-    const work: Work = { time, ends: this.#endsAt(time), timedOut: [], calls: [] };
+    const before = this.#lastTurnAt;
+    const work: Work = { time, ends: this.#endsAt(time), timedOut: [], calls: [], taken: [] };
     let some = false;
     const error = this.#inTransaction(time, begun + lasts, (attempt) => {
       if (jump !== undefined && !this.#setting.readOnly) attempt.keepTime();
@@ -283,6 +365,7 @@ export class TurnLoop {
       some = this.#performArrived(attempt, work, begun + lasts);
     });
     if (error === undefined) this.#alarm.wind(time);
+    else if (this.#options.classify(error) === "locked") this.#stopFor(work, before);
     else if (!this.#breaks(error, work.calls)) this.#performOneByOne(work);
     this.#performLater();
     if (this.#hasMore) this.schedule();
@@ -294,6 +377,10 @@ export class TurnLoop {
     const { now } = time;
     const since = this.#lastTurnAt;
     this.#lastTurnAt = now;
+    if (this.#stoodStillAt !== undefined) {
+      this.#readingUntil = now + READING_MS;
+      return { since: this.#stoodStillAt, until: this.#readingUntil };
+    }
     if (this.#slept) return "due";
     if (!this.#alarm.isDue(time)) return "none";
     const isLate = this.#alarm.lateMs > HELD_UP_MS && now >= this.#readingUntil + READING_PAUSE_MS;
@@ -322,9 +409,11 @@ export class TurnLoop {
   }
 
   /** Performs what has arrived, until this time, and the first request in any case. Returns true if there was any. */
-  #performArrived(attempt: Attempt, { calls }: Work, until: number): boolean {
+  #performArrived(attempt: Attempt, work: Work, until: number): boolean {
     const { arrivals } = this.#options;
+    const { calls } = work;
     const taken: Call[] = [];
+    work.taken = taken;
     let now = elapsed();
     /** What answering will take of the turn. */
     let answersMs = 0;
@@ -335,11 +424,10 @@ export class TurnLoop {
       if (answerMs === undefined) return some;
       some = true;
       answersMs += answerMs;
+      for (let index = 0; index < taken.length; index++) calls.push(taken[index] as Call);
       for (let index = 0; index < taken.length; index++) {
-        const call = taken[index] as Call;
-        calls.push(call);
-        attempt.perform(call);
-        if (attempt.goesOn(call)) arrivals.stop();
+        attempt.perform(taken[index] as Call);
+        if (attempt.goesOn(taken[index] as Call)) arrivals.stop();
       }
       taken.length = 0;
       now = elapsed();
@@ -381,8 +469,8 @@ export class TurnLoop {
   }
 
   /** Returns what made it roll back. */
-  #inTransaction(time: Reading, until: number, work: (attempt: Attempt) => void): unknown {
-    const attempt = new Attempt(this.#setting, this.#waiters, time, until);
+  #inTransaction(time: Reading, until: number, work: (attempt: Attempt) => void, onlyReads = false): unknown {
+    const attempt = new Attempt(this.#setting, this.#waiters, time, until, onlyReads);
     try {
       work(attempt);
       attempt.commit();
@@ -400,6 +488,7 @@ export class TurnLoop {
     const { nextEnding, time } = attempt;
     if (nextEnding !== undefined) {
       this.#slept = false;
+      this.#stoodStillAt = undefined;
       this.#alarm.setTo(nextEnding);
       this.#endedByWallMs = nextEnding.at <= time.now ? time.wallMs : 0;
     }
@@ -431,7 +520,8 @@ export class TurnLoop {
     const alone = (perform: (attempt: Attempt) => void, failed: (error: unknown) => void): void => {
       if (this.#refusal !== undefined) return;
       const error = this.#inTransaction(this.time(), elapsed() + TURN_MS, perform);
-      if (error !== undefined && !this.#breaks(error, unanswered)) failed(error);
+      if (error !== undefined && this.#options.classify(error) === "locked") failed(this.#lockedRefusal());
+      else if (error !== undefined && !this.#breaks(error, unanswered)) failed(error);
     };
 
     if (ends !== "none") {
@@ -489,6 +579,8 @@ export class TurnLoop {
   #end(refusal: PawlError): void {
     this.#refusal ??= refusal;
     this.#alarm.stop();
+    clearTimeout(this.#tryingAgain);
+    this.#held.refuseAll(refusal);
     this.#writerWatch?.stop();
     this.#refuseOwn(refusal);
     for (const parked of this.#waiters.everyone()) this.#settleParked(parked, refusal);
@@ -496,6 +588,192 @@ export class TurnLoop {
 
   #refuseOwn(refusal: PawlError): void {
     for (const call of this.#own.splice(0)) call.settle(refusal);
+  }
+
+  /** A turn found the database locked, and has performed nothing. */
+  #stopFor({ time, timedOut, calls, taken }: Work, before: number | undefined): void {
+    this.#stop("locked", time, before);
+    const outage = this.#outage as Outage;
+    this.#tryAll ||= this.#setting.readOnly;
+    this.#timedOut.unshift(...timedOut);
+    for (const call of calls) {
+      const isTaken = taken.includes(call);
+      if (!isTaken || call.writes !== false || !this.#readsCall(outage, call)) this.#hold(call, isTaken);
+    }
+  }
+
+  /** Nothing can be committed from now on, until `#canCommit`. */
+  #stop(cause: Outage["cause"], time: Reading, before: number | undefined, first?: () => void): void {
+    const { now, retentionNow } = time;
+    // The turn may have been for what is due, and that does not end either.
+    const standsAt = Math.max(before ?? now, Math.min(now, this.#alarm.dueAt - 1));
+    const at = { now: standsAt, retentionNow: retentionNow - (now - standsAt) };
+    const begun = elapsed();
+    this.#outage = { cause, begun, at, first, tries: 0, triesAt: 0, isTold: false };
+    this.#options.arrivals.keepTimes(begun);
+    this.#tryLater(this.#outage);
+  }
+
+  /** Tries whether something can be committed again; then all that waits goes on. */
+  #canCommit(outage: Outage): boolean {
+    if (elapsed() < outage.triesAt) return false;
+    const error = this.#tryToBegin(outage);
+    const failure = error === undefined ? undefined : this.#options.classify(error);
+    if (failure === "locked" || (failure === "full" && outage.first !== undefined)) {
+      outage.cause = failure;
+      this.#tryLater(outage);
+      return false;
+    }
+    if (error !== undefined && this.#breaks(error, [])) return true;
+    this.#outage = undefined;
+    if (!this.#setting.readOnly) this.#stoodStillAt = outage.at.now;
+    this.#options.arrivals.keepTimes(undefined);
+    if (outage.isTold) this.#options.reports.unlocked(elapsed() - outage.begun);
+    this.#held.goOn();
+    return true;
+  }
+
+  /** Returns what is in the way of a transaction that writes. */
+  #tryToBegin({ first }: Outage): unknown {
+    const attempt = new Attempt(this.#setting, this.#waiters, this.time());
+    try {
+      attempt.begin();
+    } catch (error) {
+      return error;
+    } finally {
+      attempt.rollBack();
+    }
+    try {
+      first?.();
+    } catch (error) {
+      return error;
+    }
+    return undefined;
+  }
+
+  /**
+   * A turn while nothing can be committed: performs what only reads, each in a transaction of its own, and keeps the
+   * rest back. Returns true if it took up anything.
+   */
+  #performReads(outage: Outage): boolean {
+    const { arrivals } = this.#options;
+    for (const call of this.#own.splice(0)) this.#hold(call, false);
+    for (const parked of this.#timedOut.splice(0)) {
+      const failed = (error: unknown): void => this.#settleParked(parked, this.#told(error));
+      if (parked.state === "gone" || this.#reads(outage, (attempt) => attempt.timeOut(parked), failed))
+        continue;
+      this.#holdParked(parked);
+    }
+    const taken: Call[] = [];
+    const begun = elapsed();
+    let some = false;
+    for (let now = begun, answersMs = 0; now + answersMs < begun + TURN_MS; ) {
+      const answerMs = this.#takeNext(taken);
+      if (answerMs === undefined) break;
+      some = true;
+      answersMs += answerMs;
+      for (const call of taken.splice(0)) {
+        if (call.writes !== false || !this.#readsCall(outage, call)) this.#hold(call, true);
+      }
+      const before = now;
+      now = elapsed();
+      arrivals.took(now - before);
+    }
+    this.#performLater();
+    this.#held.refuseOverdue(() => this.#lockedRefusal());
+    if (!outage.isTold && outage.cause === "locked" && elapsed() - outage.begun >= TELLING_MS) {
+      outage.isTold = true;
+      this.#options.reports.locked(this.#lockHolder());
+    }
+    this.#wakeToTry(outage);
+    if (this.#timedOut.length > 0 || arrivals.mayTakeMore) this.schedule();
+    return some;
+  }
+
+  /** Performs a call that only reads; false if the database cannot even be read. */
+  #readsCall(outage: Outage, call: Call): boolean {
+    return this.#reads(
+      outage,
+      (attempt) => {
+        attempt.perform(call);
+        if (attempt.goesOn(call)) this.#options.arrivals.stop();
+      },
+      (error) => call.settle(this.#told(error)),
+    );
+  }
+
+  /** Performs something that only reads, by the time that stands still. Returns false if it has to wait. */
+  #reads({ at }: Outage, perform: (attempt: Attempt) => void, failed: (error: unknown) => void): boolean {
+    const time = { ...this.time(), ...at };
+    const error = this.#inTransaction(time, Number.POSITIVE_INFINITY, perform, true);
+    if (error === undefined) return true;
+    if (this.#options.classify(error) === "locked") return false;
+    if (!this.#breaks(error, [])) failed(error);
+    return true;
+  }
+
+  /** Keeps a call until something can be committed, or refuses it where that may take long. */
+  #hold(call: Call, isTaken: boolean): void {
+    const { bytes = 0 } = call;
+    const full = this.#outage?.cause === "full";
+    const refusal = full ? NO_SPACE : this.#held.isFullFor(bytes) ? this.#lockedRefusal() : undefined;
+    if (refusal !== undefined) return call.settle(refusal);
+    // What is no request has no place among those that have arrived.
+    const holding = isTaken && call.writes !== undefined ? this.#options.arrivals.hold(call) : undefined;
+    this.#held.add({
+      since: holding?.since ?? elapsed(),
+      bytes,
+      goOn: () => {
+        if (holding === undefined) this.#own.push(call);
+        else holding.goOn();
+      },
+      refuse: (given) => {
+        holding?.drop();
+        call.settle(given);
+      },
+    });
+  }
+
+  #holdParked(parked: Parked): void {
+    const refuseIt = (given: PawlError): void => {
+      if (parked.state !== "gone") this.#settleParked(parked, given);
+    };
+    if (this.#outage?.cause === "full") return refuseIt(NO_SPACE);
+    this.#held.add({
+      since: elapsed(),
+      bytes: 0,
+      goOn: () => void this.#timedOut.push(parked),
+      refuse: refuseIt,
+    });
+  }
+
+  /** Tries again soon: sooner at first, since most locks are short. */
+  #tryLater(outage: Outage): void {
+    outage.tries += 1;
+    outage.triesAt =
+      elapsed() + (outage.cause === "full" ? RETRY_MS : Math.min(outage.tries, MAX_TRY_AGAIN_MS));
+    this.#wakeToTry(outage);
+  }
+
+  #wakeToTry({ triesAt }: Outage): void {
+    this.#tryingAgain ??= setTimeout(() => {
+      this.#tryingAgain = undefined;
+      this.schedule();
+    }, triesAt - elapsed()).unref();
+  }
+
+  #lockHolder(): number | null {
+    return this.#options.lockHolder?.() ?? null;
+  }
+
+  #lockedRefusal(): PawlError {
+    const pid = this.#lockHolder();
+    const who = pid === null ? "Another program" : `The process ${pid}`;
+    return refuse(
+      "unavailable",
+      `${who} has locked the database for longer than ${MAX_HELD_MS / 1000} s. Reads go on; writes work again once it lets go, or is ended.`,
+      { reason: "database_locked", pid },
+    );
   }
 
   #settleParked(parked: Parked, outcome: unknown): void {

@@ -41,6 +41,10 @@ class FaultyStore implements Store {
     return step.value;
   }
 
+  beginToRead(): void {
+    this.#inner.beginToRead();
+  }
+
   begin(): void {
     this.#at("before begin");
     this.#inner.begin();

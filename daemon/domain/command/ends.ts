@@ -1,7 +1,7 @@
 // Commands whose time is over, deliveries that end unanswered, and delays.
 import { dueAt, dueWallAt, type Ending } from "../../grants/ending.js";
 import type { GrantRule } from "../../grants/grant.js";
-import { all, one, sql } from "../../store/statement.js";
+import { all, one, run, sql } from "../../store/statement.js";
 import { sooner } from "../../turns/alarm.js";
 import {
   abort,
@@ -29,6 +29,13 @@ const selectOverdue = sql<LiveRow>(`
   SELECT ${LIVE_COLUMNS} FROM pawl_command WHERE deadline <= :wallMs AND completed_at IS NULL
   ORDER BY deadline LIMIT :rows`);
 
+const prolongDue = sql(
+  "UPDATE pawl_command SET due_at = :until WHERE due_at > :since AND due_at <= :now AND completed_at IS NULL",
+);
+
+const prolongExecution = sql(`
+  UPDATE pawl_command SET execution_ends_at = :until WHERE execution_ends_at > :since AND execution_ends_at <= :now`);
+
 /** Before the ends of deliveries: what is due at the moment at which its lease ends is EXPIRED, not given back. */
 export const overdueCommands: Ending = {
   *earliest() {
@@ -47,6 +54,11 @@ export const overdueCommands: Ending = {
       ended = Math.max(ended, due.length);
     }
     return ended;
+  },
+
+  /** An answer that was sent in time counts. */
+  *goOn(since, until, env) {
+    yield* run(prolongDue, { since, until, now: env.now });
   },
 };
 
@@ -84,6 +96,10 @@ export const overlongDeliveries: Ending = {
       env.effects.notify(connection, "command.cancelled", { commandId, reason: EXECUTION_TIME });
     }
     return found.length;
+  },
+
+  *goOn(since, until, env) {
+    yield* run(prolongExecution, { since, until, now: env.now });
   },
 };
 
