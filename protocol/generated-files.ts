@@ -1,11 +1,13 @@
 import { METHODS } from "./methods.js";
 import { openrpc } from "./openrpc.js";
 
-/** The files that are made from the nouns, by their names in this package. */
+/** The files that are made from the nouns, by their names as seen from this package. */
 export function generatedFiles(version: string): Record<string, string> {
   return {
     "openrpc.json": `${JSON.stringify(openrpc(version), null, 2)}\n`,
     "repeatable-methods.ts": repeatableMethods(),
+    "../clients/python/pawl/repeatable.py": repeatableMethodsForPython(),
+    "../clients/go/repeatable.go": repeatableMethodsForGo(),
   };
 }
 
@@ -22,5 +24,43 @@ function repeatableMethods(): string {
     "export const REPEATABLE_METHODS: Readonly<Record<string, Repeatable>> = {\n",
     ...lines,
     "};\n",
+  ].join("");
+}
+
+/** By the name of each method its rule: nothing, or the key that it needs, and the param each element of which needs it. */
+const RULES: [name: string, rule: string[]][] = METHODS.filter(({ repeatable }) => repeatable !== false).map(
+  ({ name, repeatable }) => {
+    const { withKey, ofEach } = typeof repeatable === "object" ? repeatable : {};
+    return [name, [withKey, ofEach].filter((part) => part !== undefined)];
+  },
+);
+
+function repeatableMethodsForPython(): string {
+  const tuple = (parts: string[]): string =>
+    `(${parts.map((part) => `"${part}"`).join(", ")}${parts.length === 1 ? "," : ""})`;
+  return [
+    '"""Made from the nouns by `npm run openrpc`, not by hand."""\n\n',
+    "from typing import Dict, Tuple\n\n",
+    "# Methods that may be sent again: (), or the key that is needed, and the param each element of which needs it.\n",
+    "REPEATABLE_METHODS: Dict[str, Tuple[str, ...]] = {\n",
+    ...RULES.map(([name, rule]) => `    "${name}": ${tuple(rule)},\n`),
+    "}\n",
+  ].join("");
+}
+
+function repeatableMethodsForGo(): string {
+  // As gofmt has it: values in one column.
+  const width = Math.max(...RULES.map(([name]) => name.length));
+  return [
+    "// Made from the nouns by `npm run openrpc`, not by hand.\n\n",
+    "package pawl\n\n",
+    "// repeatableMethods may be sent again: the rule is nil, or the key that is needed, and the param each element of which\n",
+    "// needs it.\n",
+    "var repeatableMethods = map[string][]string{\n",
+    ...RULES.map(([name, rule]) => {
+      const value = rule.length === 0 ? "nil" : `{${rule.map((part) => `"${part}"`).join(", ")}}`;
+      return `\t"${name}":${" ".repeat(width - name.length + 1)}${value},\n`;
+    }),
+    "}\n",
   ].join("");
 }

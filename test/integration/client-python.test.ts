@@ -1,0 +1,50 @@
+// The client for Python (clients/python), blocking and with asyncio.
+import { spawnSync } from "node:child_process";
+import { cpSync } from "node:fs";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { testClient } from "../client-suite.js";
+import { privateDirectory } from "../daemon.js";
+
+const PACKAGE = join(import.meta.dirname, "../../clients/python");
+const SCENARIOS = join(PACKAGE, "test/scenarios.py");
+
+const runs = (program: string, ...args: string[]): boolean => spawnSync(program, args).status === 0;
+
+const hasPython = runs("python3", "-c", "import sys; sys.exit(sys.version_info < (3, 9))");
+if (hasPython) {
+  for (const kind of ["blocking", "asyncio"]) {
+    testClient({ name: `Python, ${kind}`, command: () => ["python3", "-W", "error", SCENARIOS, kind] });
+  }
+} else console.warn("the client for Python is not tested: python3 is not installed, or older than 3.9");
+
+const hasTypes = runs("mypy", "--version");
+if (!hasTypes) console.warn("the types of the client for Python are not checked: mypy is not installed");
+test.runIf(hasTypes)("its types are whole, for mypy at its strictest", () => {
+  const cache = privateDirectory();
+  const { stdout, status } = spawnSync("mypy", ["--strict", "--cache-dir", cache, "pawl"], {
+    cwd: PACKAGE,
+    encoding: "utf8",
+  });
+  expect([stdout.trim().split("\n").at(-1), status]).toEqual([expect.stringContaining("no issues"), 0]);
+});
+
+// The first Python that can install may be another than the one that runs the tests.
+const installer = ["python3", "/usr/bin/python3"].find((python) =>
+  runs(python, "-c", "import setuptools, wheel, pip"),
+);
+if (installer === undefined)
+  console.warn("installing the client for Python is not tested: pip is not installed");
+test.runIf(installer !== undefined)("is installed from its folder, with its types", () => {
+  // A build leaves files beside its sources.
+  const [sources, target] = [join(privateDirectory(), "python"), privateDirectory()];
+  cpSync(PACKAGE, sources, { recursive: true });
+  const options = ["--no-deps", "--no-index", "--no-build-isolation", "--no-cache-dir", "--target", target];
+  const pip = spawnSync(installer as string, ["-m", "pip", "install", ...options, sources], {
+    encoding: "utf8",
+  });
+  expect([pip.status, pip.stdout]).toEqual([0, expect.stringContaining("Successfully installed pawl-0.1.0")]);
+  const script = "import pathlib, pawl; print((pathlib.Path(pawl.__file__).parent / 'py.typed').exists())";
+  const { stdout } = spawnSync(installer as string, ["-c", script], { cwd: target, encoding: "utf8" });
+  expect(stdout.trim()).toBe("True");
+});
