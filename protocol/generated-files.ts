@@ -27,7 +27,7 @@ function repeatableMethods(): string {
   ].join("");
 }
 
-/** By the name of each method its rule: nothing, or the key that it needs, and the param each element of which needs it. */
+/** Each method and its rule: nothing, or the key that it needs, and the param each element of which needs it. */
 const RULES: [name: string, rule: string[]][] = METHODS.filter(({ repeatable }) => repeatable !== false).map(
   ({ name, repeatable }) => {
     const { withKey, ofEach } = typeof repeatable === "object" ? repeatable : {};

@@ -240,7 +240,7 @@ export function testClient({ name, command }: ClientUnderTest): void {
         await running.end(signal);
         running = await place.start();
         client = await place.connect();
-        // Held by the same claim, and renewed on the new connection: the grace of a restart ends a bound claim otherwise.
+        // Held by the same claim, and renewed on the new connection: else the grace of a restart ends it.
         const remains = async () =>
           (await client.call("queue.explain", { queue })).holder?.expiresAt as number;
         const shown = await remains();

@@ -9,7 +9,7 @@ import { generatedFiles } from "../protocol/dist/generated-files.js";
 
 const REPOSITORY = join(import.meta.dirname, "..");
 const PACKAGES = ["protocol", "client", "daemon"] as const;
-const GENERATED = new Set(["node_modules", "dist", ".git", "coverage"]);
+const GENERATED = new Set(["node_modules", "dist", ".git", "coverage", "__pycache__", ".mypy_cache"]);
 
 /** All files below a directory that people write, relative to the repository. */
 function filesBelow(directory: string): string[] {
