@@ -1,10 +1,11 @@
-// Writes the man pages of pawl and pawld from what the programs say themselves with --help. `--check` only looks
-// whether they are current, names those that are not, and then exits with 1.
+// Writes the man pages of pawl and pawld, and an example of pawld's config file, from what the programs say themselves
+// with --help. `--check` only looks whether they are current, names those that are not, and then exits with 1.
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { COMMANDS, commandNamed } from "../client/dist/cli/command-list.js";
 import { help } from "../client/dist/cli/help.js";
 import { helpText } from "../daemon/dist/config/help.js";
+import { ALL_OPTIONS } from "../daemon/dist/config/options.js";
 
 const REPOSITORY = join(import.meta.dirname, "..");
 /** What belongs to a row of a table and is not its beginning stands at least so far in. */
@@ -166,7 +167,50 @@ async function pawl() {
   ]);
 }
 
-const pages = { "client/man/pawl.1": await pawl(), "daemon/man/pawld.8": pawld() };
+/** A value for an option that has no default as people write it, by what its value is called in the help. */
+const SAMPLES = {
+  GID: "[1000]",
+  MODE: '"0600"',
+  N: "7",
+  "PATTERN=SPEC": '["release/*=dynamodb:table=leases"]',
+  SECONDS: "600",
+  UID: "[1000]",
+  "centralized|distributed": '"distributed"',
+};
+/** Of these the help says where they are by default; each gets a place that suits it. */
+const PLACES = {
+  socket: "/run/pawl/default.sock",
+  "socket-group": "pawl",
+  "read-only-socket": "/run/pawl/read-only.sock",
+  "state-dir": "/var/lib/pawl/default",
+};
+
+/** A config file with every option: with its default where that is a value, commented out all the same. */
+function exampleConfig() {
+  const each = ALL_OPTIONS.map(
+    ([, { flag, placeholder, help: text, default: value, defaultText, reloadable }]) => {
+      const isShown = typeof value === "string" || (typeof value === "number" && placeholder !== "MODE");
+      const sample = flag in PLACES ? JSON.stringify(PLACES[flag]) : SAMPLES[placeholder];
+      const shown = isShown ? JSON.stringify(value) : placeholder === undefined ? "true" : sample;
+      if (shown === undefined) throw new Error(`man/write.js has no sample for --${flag} ${placeholder}`);
+      const notes = [
+        placeholder === undefined ? "default: false" : defaultText && `default: ${defaultText}`,
+        reloadable && "read again on SIGHUP",
+      ].filter(Boolean);
+      return `# ${text}${notes.length === 0 ? "" : ` (${notes.join("; ")})`}\n#${flag} = ${shown}\n`;
+    },
+  );
+  return `# Options of pawld, for --config FILE. Under systemd the file is /etc/pawl/default.toml, or ~/.config/pawl/default.toml for
+# a user. A flag or a PAWL_* variable wins over what stands here; an unknown key is an error.
+
+${each.join("\n")}`;
+}
+
+const pages = {
+  "client/man/pawl.1": await pawl(),
+  "daemon/man/pawld.8": pawld(),
+  "docs/pawld.example.toml": exampleConfig(),
+};
 for (const [path, text] of Object.entries(pages)) {
   const file = join(REPOSITORY, path);
   if (process.argv.includes("--check")) {

@@ -1,6 +1,6 @@
 // Where pawld takes its options from, and what it says of those that it cannot take.
 import { execFile } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -360,4 +360,12 @@ test("lease providers come from flags, from the environment with spaces between,
   writeFileSync(file, `lease-provider = ${JSON.stringify(rules)}`);
   expect(texts(readConfig(["--config", file], {}))).toEqual(rules);
   expect(texts(readConfig([], {}))).toEqual([]);
+});
+
+test("the example of a config file has every option, and each value in it is taken", () => {
+  const example = readFileSync(join(import.meta.dirname, "../../docs/pawld.example.toml"), "utf8");
+  const settings = [...example.matchAll(/^#([a-z][a-z-]*) = .*$/gm)];
+  expect(settings.map(([, flag]) => flag)).toEqual(Object.values(OPTIONS).map(({ flag }) => flag));
+  const all = read([], {}, settings.map(([line]) => line.slice(1)).join("\n"));
+  expect(all).toMatchObject({ stateDir: "/var/lib/pawl/default", allowUids: [1000], idleExit: 600 });
 });
