@@ -90,7 +90,7 @@ export interface PawlClient extends Groups, AsyncDisposable {
    * });
    */
   transact<const C extends readonly TransactCall[]>(
-    params: { calls: C; guards?: Params<"transact">["guards"] },
+    params: { calls: C; guards?: Params<"transact">["guards"]; dryRun?: boolean },
     options?: CallOptions,
   ): Promise<{ results: TransactResults<C> }>;
   /**

@@ -215,7 +215,7 @@ export const COMMAND = noun("command", {
       }),
       writes: true,
       repeatable: false,
-      transactable: false,
+      transactable: true,
       errors: [],
     }),
 

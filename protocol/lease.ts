@@ -56,7 +56,7 @@ export const LEASE = noun("lease", {
       }),
       writes: true,
       repeatable: false,
-      transactable: false,
+      transactable: true,
       errors: ["lease_held", "exhausted", "provider_unavailable"],
     }),
 

@@ -228,7 +228,7 @@ export const QUEUE = noun("queue", {
       result: z.strictObject({ claim: claim.nullable() }),
       writes: true,
       repeatable: false,
-      transactable: false,
+      transactable: true,
       errors: [],
     }),
 

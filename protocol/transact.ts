@@ -48,6 +48,10 @@ export const TRANSACT = noun("transact", {
       params: z.strictObject({
         calls: z.array(call).min(1).max(MAX_TRANSACT_CALLS),
         guards: z.array(guard).max(MAX_TRANSACT_GUARDS).default([]),
+        dryRun: z.boolean().default(false).meta({
+          description:
+            "Perform all, answer what would have been answered, and undo it. Each secret that is granted (leaseToken, leaseId, reservationId) is then the text `dry-run`, also where `$result` refers to it.",
+        }),
       }),
       result: z.strictObject({
         results: z.array(json).meta({ description: "The result of each call, in their order." }),
@@ -72,6 +76,11 @@ export const TRANSACT = noun("transact", {
               { type: "BUG", seq: 1 },
             ],
           },
+        },
+        {
+          name: "See what would happen",
+          params: { calls: [{ method: "sequence.next", params: { type: "FR" } }], dryRun: true },
+          result: { results: [{ type: "FR", seq: 1, id: "FR-001" }] },
         },
       ],
     }),

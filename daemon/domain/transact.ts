@@ -6,7 +6,7 @@ import { pointer, resolve } from "../json/pointer.js";
 import { encode, RawJson, replaceReferences } from "../json/raw-json.js";
 import type { Operation } from "../store/statement.js";
 import type { HandlersOf } from "../turns/handler.js";
-import type { Env, Outcome } from "../turns/operation.js";
+import { type Env, type Outcome, Tried } from "../turns/operation.js";
 import { guardLease } from "./lease/lease.js";
 import { tooMuchNamed } from "./named.js";
 import { guardClaim } from "./queue/holder.js";
@@ -39,11 +39,11 @@ export function transactHandlers(find: (method: string) => Callable | PawlError)
  * are checked before the first call.
  */
 function* transact(
-  { calls, guards }: Parsed<"transact">,
+  { calls, guards, dryRun }: Parsed<"transact">,
   env: Env,
   texts: Texts,
   find: (method: string) => Callable | PawlError,
-): Operation<Result<"transact"> | PawlError> {
+): Operation<Outcome<Result<"transact">>> {
   const methods: Callable[] = [];
   for (const [index, { method }] of calls.entries()) {
     const found = find(method);
@@ -58,6 +58,7 @@ function* transact(
   if (lost !== undefined) return lost;
 
   const results: RawJson[] = [];
+  const secrets: string[] = [];
   let resultsLength = 0;
   // A call that could wait is asked for its answer now, and one that is done in steps for the first of them.
   const now: Env = { ...env, mayWait: false, mayGoOn: false };
@@ -71,6 +72,9 @@ function* transact(
     const method = methods[index] as Callable;
     const params = method.check(given.params, path);
     if (params instanceof PawlError) return at(index, call.method, params);
+    const { waitMs } = params as { waitMs?: number };
+    if (waitMs !== undefined && waitMs > 0)
+      return at(index, call.method, cannotWait(call.method, waitMs, path));
     if (yield* method.asksProvider(params, env)) {
       return at(index, call.method, notTransactable(call.method, index));
     }
@@ -81,8 +85,32 @@ function* transact(
     const result = new RawJson(encode(outcome));
     results.push(result);
     resultsLength += result.text.length;
+    if (dryRun) secrets.push(...secretsOf(outcome));
   }
-  return { results } as unknown as Result<"transact">;
+  if (!dryRun) return { results } as unknown as Result<"transact">;
+  const shown = results.map(({ text }) => new RawJson(withoutSecrets(text, secrets)));
+  return new Tried({ results: shown } as unknown as Result<"transact">);
+}
+
+/** Stands in the answer of a try for each secret that was granted: the next grant, which is no try, may have it. */
+const NO_SECRET = "dry-run";
+
+/** The secrets that a call has granted: the proofs of a claim, of leases, or of a reservation. */
+function secretsOf(outcome: unknown): string[] {
+  const { claim, lease, leases, reservation } = outcome as {
+    claim?: { leaseToken?: string } | null;
+    lease?: { leaseId?: string } | null;
+    leases?: { leaseId?: string }[];
+    reservation?: { reservationId?: string };
+  };
+  const found = [claim?.leaseToken, lease?.leaseId, reservation?.reservationId];
+  if (Array.isArray(leases)) found.push(...leases.map((each) => each?.leaseId));
+  return found.filter((secret) => typeof secret === "string");
+}
+
+/** A later call may have carried a secret elsewhere, so it is looked for as it is: long, random and ASCII. */
+function withoutSecrets(text: string, secrets: readonly string[]): string {
+  return secrets.reduce((rest, secret) => rest.replaceAll(secret, NO_SECRET), text);
 }
 
 /** An empty array is no params. */
@@ -115,6 +143,12 @@ function notTransactable(method: string, index: number): PawlError {
   return refuse("invalid_params", `${method} ${message}. Call it by itself.`, {
     issues: [{ path: `/calls/${index}/method`, message }],
   });
+}
+
+function cannotWait(method: string, waitMs: number, path: readonly PropertyKey[]): PawlError {
+  const message = `is ${waitMs}, but nothing waits in a transaction`;
+  const issues = [{ path: pointer([...path, "waitMs"]), message }];
+  return refuse("invalid_params", `${method}: waitMs ${message}. Leave it out.`, { issues });
 }
 
 function resultsTooLong(method: string, index: number): PawlError {

@@ -104,6 +104,7 @@ export class RemoteLeases {
   *reaches(method: string, params: unknown, env: Env): Operation<boolean> {
     const { name, leaseId } = params as { name?: string; leaseId?: string };
     switch (method) {
+      case "lease.acquire":
       case "lease.get":
       case "lease.check":
         return this.#providers.of(name as string) !== undefined;

@@ -117,7 +117,7 @@ class RequestCall implements Call {
   readonly caller: Caller;
   readonly waitMs: number;
   readonly bytes: number;
-  readonly undoOnRefusal: boolean;
+  readonly mayBeUndone: boolean;
   readonly #method: ServedMethod;
   readonly #params: unknown;
   readonly #texts: Texts;
@@ -136,7 +136,7 @@ class RequestCall implements Call {
     this.caller = sender.caller;
     this.waitMs = (params as { waitMs?: number }).waitMs ?? 0;
     // The one operation that is made of others: one of them may be refused after another has written.
-    this.undoOnRefusal = method.name === "transact";
+    this.mayBeUndone = method.name === "transact";
     this.bytes = bytes;
     this.#method = method;
     this.#params = params;

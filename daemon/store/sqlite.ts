@@ -107,10 +107,10 @@ export class SqliteStore implements Store {
     return outcome;
   }
 
-  performOrUndo<T>(operation: Operation<T>): T {
+  performOrUndo<T>(operation: Operation<T>, isToUndo: (outcome: T) => boolean): T {
     this.#savepoint.run();
     const outcome = this.#drive(operation);
-    if (outcome instanceof PawlError) this.#rollbackTo.run();
+    if (isToUndo(outcome)) this.#rollbackTo.run();
     this.#release.run();
     return outcome;
   }

@@ -26,8 +26,8 @@ export interface Store {
    * if it returns a refusal after it had written, which would leave something behind.
    */
   perform<T>(operation: Operation<T>): T;
-  /** Performs one operation like `perform`, but undoes its writes when it returns a refusal. */
-  performOrUndo<T>(operation: Operation<T>): T;
+  /** Performs one operation like `perform`, but undoes its writes where `isToUndo` says so of what it returned. */
+  performOrUndo<T>(operation: Operation<T>, isToUndo: (outcome: T) => boolean): T;
   /** The process that writes, for a store that only reads; undefined for the store that writes. */
   readonly writer: OtherWriter | undefined;
 }

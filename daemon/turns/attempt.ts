@@ -7,7 +7,7 @@ import type { Witness } from "../store/witness.js";
 import type { Due } from "./alarm.js";
 import { type Call, DAEMON, following } from "./call.js";
 import { CollectedEffects, type Outlet } from "./effects.js";
-import { type Caller, type Env, type Outcome, Unfinished, Wait } from "./operation.js";
+import { type Caller, type Env, type Outcome, Tried, Unfinished, Wait } from "./operation.js";
 import { pooledRandom } from "./random.js";
 import { TurnMemory } from "./turn-memory.js";
 import type { Parked, Waiters } from "./waiters.js";
@@ -97,8 +97,13 @@ export class Attempt {
   begin(): void {
     if (this.#begun) return;
     const { store, clock } = this.#setting;
-    if (this.#onlyReads) store.beginToRead();
-    else store.begin();
+    try {
+      if (this.#onlyReads) store.beginToRead();
+      else store.begin();
+    } catch (error) {
+      store.rollback();
+      throw error;
+    }
     this.#begun = true;
     if (store.writer === undefined) return;
     // The writing process has a time of its own, and wrote what this transaction sees before now.
@@ -225,14 +230,14 @@ export class Attempt {
     const { store } = this.#setting;
     this.#effects.begin();
     const operation = call.start(this.#env(call.caller, mayWait));
-    if (call.undoOnRefusal) store.perform(this.#memory.writeBack());
-    const outcome = call.undoOnRefusal ? store.performOrUndo(operation) : store.perform(operation);
-    if (outcome instanceof PawlError) {
+    if (call.mayBeUndone) store.perform(this.#memory.writeBack());
+    const outcome = call.mayBeUndone ? store.performOrUndo(operation, isToUndo) : store.perform(operation);
+    if (isToUndo(outcome)) {
       this.#effects.forget();
-      if (call.undoOnRefusal) this.#memory.forget();
+      if (call.mayBeUndone) this.#memory.forget();
     }
     this.performed += 1;
-    return outcome;
+    return outcome instanceof Tried ? outcome.result : outcome;
   }
 
   #serve(parked: Parked, outcome: unknown): void {
@@ -298,4 +303,8 @@ export class Attempt {
       retentionMs,
     };
   }
+}
+
+function isToUndo(outcome: unknown): boolean {
+  return outcome instanceof PawlError || outcome instanceof Tried;
 }

@@ -11,8 +11,8 @@ export interface Call {
   readonly writes?: boolean | undefined;
   /** The bytes of its request; a call of the daemon itself has none. */
   readonly bytes?: number;
-  /** For operations made of others: a refusal undoes the writes before it. */
-  readonly undoOnRefusal?: boolean;
+  /** For operations made of others: a refusal, or a try, undoes the writes before it. */
+  readonly mayBeUndone?: boolean;
   /** True if nobody is there any more to get the answer; such a call is performed but never parked. */
   readonly closed: boolean;
   /** Makes the operation anew for each try. */

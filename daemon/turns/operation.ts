@@ -119,5 +119,14 @@ export class Unfinished<T> {
   }
 }
 
-/** A result, a refusal, a condition to wait for, or a step that others follow. */
-export type Outcome<T> = T | PawlError | Wait | Unfinished<T>;
+/** Returned by an operation that has only tried: all that it wrote is undone, and its caller is answered `result`. */
+export class Tried<T> {
+  readonly result: T;
+
+  constructor(result: T) {
+    this.result = result;
+  }
+}
+
+/** A result, a refusal, a condition to wait for, a step that others follow, or the result of a try. */
+export type Outcome<T> = T | PawlError | Wait | Unfinished<T> | Tried<T>;

@@ -9,7 +9,7 @@ import { type Holder, type LeaseProvider, leaseProviderConformance } from "../..
 import { openDatabase } from "../../daemon/dist/store/open-database.js";
 import type { Operation } from "../../daemon/dist/store/statement.js";
 import type { Store } from "../../daemon/dist/store/store.js";
-import { type Effects, type Env, Unfinished, Wait } from "../../daemon/dist/turns/operation.js";
+import { type Effects, type Env, Tried, Unfinished, Wait } from "../../daemon/dist/turns/operation.js";
 import { Clocks } from "../clocks.js";
 import { privateDirectory } from "../daemon.js";
 import { envOf } from "./drive.js";
@@ -46,8 +46,8 @@ const effects = {
  */
 function provider(store: Store, clock: Clock, ids: Map<string, string>): LeaseProvider {
   async function perform<T>(
-    start: (env: Env) => Operation<T | Wait | Unfinished<unknown>>,
-  ): Promise<Exclude<T, Error>> {
+    start: (env: Env) => Operation<T | Wait | Unfinished<unknown> | Tried<unknown>>,
+  ): Promise<Exclude<T, Error | Tried<unknown>>> {
     const env = envOf({
       ...clock.read(),
       caller: { connection: 1, pid: 1, uid: 1, gid: 1 },
@@ -60,8 +60,9 @@ function provider(store: Store, clock: Clock, ids: Map<string, string>): LeasePr
     store.begin();
     const outcome = store.perform(start(env));
     store.commit();
-    if (outcome instanceof Error || outcome instanceof Wait || outcome instanceof Unfinished) throw outcome;
-    return outcome as Exclude<T, Error>;
+    if (outcome instanceof Error || outcome instanceof Wait) throw outcome;
+    if (outcome instanceof Unfinished || outcome instanceof Tried) throw outcome;
+    return outcome as Exclude<T, Error | Tried<unknown>>;
   }
 
   /** Null for a refusal of this kind. */

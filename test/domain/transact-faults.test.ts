@@ -60,8 +60,8 @@ class FaultyStore implements Store {
   perform<T>(operation: Operation<T>): T {
     return this.#inner.perform(this.#watched(operation));
   }
-  performOrUndo<T>(operation: Operation<T>): T {
-    const outcome = this.#inner.performOrUndo(this.#watched(operation));
+  performOrUndo<T>(operation: Operation<T>, isToUndo: (outcome: T) => boolean): T {
+    const outcome = this.#inner.performOrUndo(this.#watched(operation), isToUndo);
     this.#at("after the operation");
     return outcome;
   }

@@ -319,7 +319,7 @@ describe("form", () => {
     const type = newType();
     const others = METHODS.filter(({ transactable }) => !transactable);
     expect(others.map(({ name }) => name as string)).toContain("transact");
-    expect(others.map(({ name }) => name as string)).toContain("lease.acquire");
+    expect(others.map(({ name }) => name as string)).toContain("command.wait");
     for (const { name } of others) {
       const error = expectRefusal(
         await client.refusal("transact", {
@@ -384,5 +384,135 @@ describe("form", () => {
     expect((error.data.issues as { path: string }[]).map(({ path }) => path)).toContain(
       "/calls/0/params/__proto__",
     );
+  });
+});
+
+describe("grants", () => {
+  test("a claim, a lease and a command's lease are taken in it, and are the caller's", async () => {
+    const client = await daemon().place.connect();
+    const [queue, deployment] = ["taken in one", "taken-in-one"];
+    await client.call("queue.enqueue", { queue, payloads: [1] });
+    await client.call("command.create", { deployment, command: "go", params: {} });
+    const { results } = await client.call("transact", {
+      calls: [
+        { method: "queue.claim", params: { queue, owner: "a" } },
+        { method: "lease.acquire", params: { name: "taken in one", owner: "a" } },
+        { method: "command.lease", params: { deployment, owner: "a" } },
+      ],
+    });
+    const [{ claim }, { lease }, { leases }] = results as [
+      Result<"queue.claim">,
+      Result<"lease.acquire">,
+      Result<"command.lease">,
+    ];
+    const { claimId, leaseToken } = claim as NonNullable<typeof claim>;
+    await client.call("queue.renew", { claimId, leaseToken });
+    await client.call("lease.heartbeat", { leaseId: lease.leaseId });
+    await client.call("command.renew", { leaseId: leases[0]?.leaseId as string });
+  });
+
+  test("a queue with nothing to claim gives null; a lease that is held undoes all", async () => {
+    const client = await daemon().place.connect();
+    const type = newType();
+    const name = "held elsewhere";
+    const empty = { method: "queue.claim", params: { queue: "nothing here", owner: "a" } };
+    expect((await client.call("transact", { calls: [empty] })).results).toEqual([{ claim: null }]);
+    await client.call("lease.acquire", { name, owner: "a" });
+    const calls: Calls = [
+      { method: "sequence.next", params: { type } },
+      { method: "lease.acquire", params: { name, owner: "b" } },
+    ];
+    const refusal = expectRefusal(await client.refusal("transact", { calls }), "lease_held");
+    expect(refusal.data).toMatchObject({ index: 1, holder: { owner: "a" } });
+    expect(await next(client, type)).toBe(1);
+  });
+
+  test.each([
+    ["queue.claim", { queue: "q" }],
+    ["lease.acquire", { name: "n" }],
+    ["command.lease", { deployment: "d" }],
+  ])("%s may not wait in it", async (method, named) => {
+    const client = await daemon().place.connect();
+    const calls: Calls = [{ method, params: { ...named, owner: "a", waitMs: 10 } }];
+    const refusal = expectRefusal(await client.refusal("transact", { calls }), "invalid_params");
+    expect(refusal.data).toMatchObject({ index: 0, issues: [{ path: "/calls/0/params/waitMs" }] });
+  });
+});
+
+describe("a dry run", () => {
+  test("answers what would have been answered, and leaves nothing behind", async () => {
+    const client = await daemon().place.connect();
+    const type = newType();
+    const calls: Calls = [
+      { method: "sequence.next", params: { type } },
+      { method: "pipeline.write", params: { storyId: { $result: "/0/id" }, stage: "1_backlog" } },
+    ];
+    const tried = await client.call("transact", { calls, dryRun: true });
+    expect(tried.results).toMatchObject([{ seq: 1 }, { item: { storyId: `${type}-001` } }]);
+    expect(await next(client, type)).toBe(1);
+    expect((await client.call("pipeline.read", { storyId: `${type}-001` })).item).toBeNull();
+    const done = await client.call("transact", { calls });
+    expect(done.results[0]).toEqual(tried.results[0]);
+  });
+
+  test("shows no secret, also where one was carried elsewhere, and later calls can use it", async () => {
+    const client = await daemon().place.connect();
+    const queue = "tried";
+    await client.call("queue.enqueue", { queue, payloads: ["kept"] });
+    const calls: Calls = [
+      { method: "queue.claim", params: { queue, owner: "a" } },
+      { method: "lease.acquire", params: { name: "tried", owner: "a" } },
+      {
+        method: "queue.enqueue",
+        params: {
+          queue: "copies",
+          payloads: [{ $result: "/0/claim/leaseToken" }, { $result: "/1/lease/leaseId" }],
+        },
+      },
+      {
+        method: "queue.complete",
+        params: { claimId: { $result: "/0/claim/claimId" }, leaseToken: { $result: "/0/claim/leaseToken" } },
+      },
+    ];
+    const { results } = await client.call("transact", { calls, dryRun: true });
+    expect(results).toMatchObject([
+      { claim: { leaseToken: "dry-run", batches: [{ payloads: ["kept"] }] } },
+      { lease: { leaseId: "dry-run" } },
+      { batch: { payloads: ["dry-run", "dry-run"] } },
+      { completed: 1 },
+    ]);
+    const { claim } = await client.call("queue.claim", { queue, owner: "b" });
+    expect(claim).toMatchObject({ fencingToken: 1, batches: [{ payloads: ["kept"], attempt: 0 }] });
+    expect((await client.call("lease.get", { name: "tried" })).lease).toBeNull();
+  });
+
+  test("a refusal is answered as it would have been, and guards are checked", async () => {
+    const client = await daemon().place.connect();
+    const calls: Calls = [{ method: "queue.get", params: { batchId: `qwb:${"0".repeat(64)}` } }];
+    const refusal = expectRefusal(await client.refusal("transact", { calls, dryRun: true }), "not_found");
+    expect(refusal.data.index).toBe(0);
+    const guards = [{ lease: { name: "nobody has it", fencingToken: 1 } }];
+    const next = [{ method: "sequence.next", params: { type: newType() } }];
+    expectRefusal(await client.refusal("transact", { calls: next, guards, dryRun: true }), "lease_lost");
+  });
+
+  test("wakes nobody", async () => {
+    const [client, waiter] = [await daemon().place.connect(), await daemon().place.connect()];
+    const queue = "woken by none";
+    waiter.send({
+      jsonrpc: "2.0",
+      id: 1,
+      method: "queue.claim",
+      params: { queue, owner: "w", waitMs: 60_000 },
+    });
+    await waiter.call("daemon.ping", {});
+    const calls: Calls = [{ method: "queue.enqueue", params: { queue, payloads: [1] } }];
+    await client.call("transact", { calls, dryRun: true });
+    expect((await client.call("queue.stats", { queue })).queues).toMatchObject([{ ready: 0, claimed: 0 }]);
+    const { batch } = await client.call("queue.enqueue", { queue, payloads: [2] });
+    expect(JSON.parse(await waiter.line())).toMatchObject({
+      id: 1,
+      result: { claim: { batches: [{ batchId: batch.batchId, payloads: [2] }] } },
+    });
   });
 });
