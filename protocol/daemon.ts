@@ -10,6 +10,15 @@ const count = integer;
 /** Milliseconds with decimals. */
 const milliseconds = z.number().min(0);
 
+const copied = z
+  .strictObject({
+    since: instant.meta({
+      description: "The last time that the copy has kept: the first may have given numbers afterwards.",
+    }),
+    from: z.string().meta({ description: "The host of the first, and the path of its database there." }),
+  })
+  .nullable();
+
 export const DAEMON = noun("daemon", {
   methods: {
     ping: method({
@@ -41,6 +50,10 @@ export const DAEMON = noun("daemon", {
         clock: z.strictObject({ steppedAt: instant, byMs: z.int() }).nullable().meta({
           description:
             "The last time that the wall clock was set by more than a second, and by how much; null for none.",
+        }),
+        copied: copied.meta({
+          description:
+            "Set when the database is a copy of one on another machine, or of one that is still in its place on this one, until `daemon.acceptCopy`: both may give the same numbers.",
         }),
       }),
       writes: false,
@@ -92,6 +105,29 @@ export const DAEMON = noun("daemon", {
       repeatable: true,
       transactable: false,
       errors: [],
+    }),
+
+    acceptCopy: method({
+      summary: "Say that the database which this one was copied from is gone",
+      description:
+        "`daemon.info` and the log tell of the copy no more. Numbers that the first gave after the copy was made may be given again: raise the counters before, with `sequence.advance`, if it gave any.",
+      params: z.strictObject({}),
+      result: z.strictObject({
+        accepted: copied.meta({ description: "The copy that was accepted; null if the database is none." }),
+      }),
+      writes: true,
+      repeatable: true,
+      transactable: false,
+      errors: [],
+      examples: [
+        {
+          name: "A machine was replaced by another one, with its database",
+          params: {},
+          result: {
+            accepted: { since: 1_763_740_800_000, from: "build-1:/var/lib/pawl/default/pawl.db" },
+          },
+        },
+      ],
     }),
 
     backup: method({

@@ -50,5 +50,6 @@ export const REPEATABLE_METHODS: Readonly<Record<string, Repeatable>> = {
   "daemon.ping": true,
   "daemon.info": true,
   "daemon.stats": true,
+  "daemon.acceptCopy": true,
   "rpc.discover": true,
 };

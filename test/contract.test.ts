@@ -172,7 +172,6 @@ const NOT_YET_BUILT: {
     "claim.cancelling",
     "claim.lost",
     "command.progress",
-    "daemon.acceptCopy",
     "daemon.check",
     "daemon.graph",
     "event",

@@ -6,13 +6,24 @@ import { bytes, count, duration, plural } from "../terminal/quantities.js";
 const status = command({
   args: "",
   summary: "Show what the daemon is and does",
-  options: {},
+  options: {
+    "accept-copy": {
+      type: "flag",
+      describe: "Say that the database which this one was copied from is gone",
+    },
+  },
   examples: [
     ["pawl status", "An overview"],
+    ["pawl status --accept-copy", "The machine that the database was copied from is gone"],
     ["pawl status --json | jq .stats.commitMs.p99", "One figure of it"],
   ],
-  async run(_args, { connect, output }) {
+  async run({ "accept-copy": acceptCopy }, { connect, output }) {
     const client = await connect();
+    if (acceptCopy) {
+      const done = await client.daemon.acceptCopy({});
+      output.result(done, () => describeAccepted(done));
+      return undefined;
+    }
     const [info, stats] = await Promise.all([client.daemon.info({}), client.daemon.stats({})]);
     output.result({ info, stats }, () => overview(info, stats, output));
     return undefined;
@@ -66,6 +77,7 @@ function* overview(
     ["Mode", mode],
     ["Memory", bytes(stats.memoryBytes)],
     ...clockOf(info),
+    ...copyOf(info),
   ]);
   yield section(output.styled, "Now", [
     ["Connections", `${count(connections.open)} open, ${plural(connections.waiting, "call")} waiting`],
@@ -100,6 +112,19 @@ function clockOf({ clock }: Result<"daemon.info">): [string, string][] {
   const { steppedAt, byMs } = clock;
   const way = byMs > 0 ? "forward" : "back";
   return [["Clock", `set ${way} by ${duration(Math.abs(byMs))}, to ${new Date(steppedAt).toISOString()}`]];
+}
+
+function copyOf({ copied }: Result<"daemon.info">): [string, string][] {
+  if (copied === null) return [];
+  return [
+    ["Copy", `of ${copied.from}, as it was at ${new Date(copied.since).toISOString()}`],
+    ["", "If that lives on, both give the same numbers; once it is gone: pawl status --accept-copy"],
+  ];
+}
+
+function describeAccepted({ accepted }: Result<"daemon.acceptCopy">): string {
+  if (accepted === null) return "The database is no copy whose first may live on.";
+  return `Accepted: ${accepted.from} is gone, and this database goes on in its place.`;
 }
 
 function section(

@@ -1,7 +1,8 @@
 import { createRequire } from "node:module";
 import type { Parsed, Result } from "@pawl/protocol";
 import { PROTOCOL } from "@pawl/protocol";
-import type { Operation } from "../store/statement.js";
+import type { Copied } from "../store/home.js";
+import { type Operation, one, run, sql } from "../store/statement.js";
 import type { HandlersOf } from "../turns/handler.js";
 import type { Env } from "../turns/operation.js";
 import { nodeIdOf } from "./sequence/sequence.js";
@@ -10,7 +11,7 @@ export const VERSION: string = createRequire(import.meta.url)("../../package.jso
 
 /** The part of `daemon.info` and `daemon.stats` that no operation knows. */
 export interface OwnReport {
-  info(): Omit<Result<"daemon.info">, "name" | "version" | "protocol" | "pid" | "mode" | "nodeId">;
+  info(): Omit<Result<"daemon.info">, "name" | "version" | "protocol" | "pid" | "mode" | "nodeId" | "copied">;
   stats(env: Env): Operation<Result<"daemon.stats">>;
 }
 
@@ -20,6 +21,7 @@ export function daemonHandlers(ownReport: OwnReport): HandlersOf<"daemon"> {
     ping,
     info: (_params, env) => info(env, ownReport),
     stats: (_params, env) => ownReport.stats(env),
+    acceptCopy,
   };
 }
 
@@ -35,6 +37,24 @@ function* info(env: Env, ownReport: OwnReport): Operation<Result<"daemon.info">>
     pid: process.pid,
     mode: env.mode,
     nodeId: nodeIdOf(env.mode),
+    copied: yield* copied(),
     ...ownReport.info(),
   };
+}
+
+const selectCopied = sql<{ value: string }>("SELECT value FROM pawl_meta WHERE key = 'copied'");
+const removeCopied = sql("DELETE FROM pawl_meta WHERE key = 'copied'");
+
+function* copied(): Operation<Copied | null> {
+  const row = yield* one(selectCopied);
+  return row === undefined ? null : (JSON.parse(row.value) as Copied);
+}
+
+function* acceptCopy(_params: Parsed<"daemon.acceptCopy">, env: Env): Operation<Result<"daemon.acceptCopy">> {
+  const accepted = yield* copied();
+  if (accepted !== null) {
+    yield* run(removeCopied);
+    env.effects.log("the copy was accepted: the database that it was made from is gone", accepted);
+  }
+  return { accepted };
 }

@@ -9,6 +9,7 @@ import { SIGNING_KEY_BYTES, signWith } from "../identity/signature.js";
 import { type BackupWatch, backUp } from "./backup.js";
 import { adviceForReadOnly, blockedAt, cannotOpen, describeBlock } from "./cannot-open.js";
 import { connect, connectToRead } from "./connection.js";
+import { type Copied, copiedFrom, fileIdOf, type Home, homeOf } from "./home.js";
 import { readTime } from "./kept-time.js";
 import { databaseLockHolder } from "./kernel-locks.js";
 import { latestVersion, migrate, schemaVersion } from "./migrate.js";
@@ -53,7 +54,7 @@ export interface DatabaseOptions {
     acceptRestore: boolean;
     /** Opens it also on a network file system. */
     acceptNetwork: boolean;
-    /** Told what an operator should know of the witness. */
+    /** Told what an operator should know of the witness, and of a copy. */
     onWitness: (message: string, details: object) => void;
   };
   /** Told before each step that brings the tables up to date, with the bytes of the database. */
@@ -135,9 +136,11 @@ export function openDatabase(options: DatabaseOptions): OpenDatabase {
       ownDirectory && new Witness(witnessOf(path), sign(NAMING_TEXT), countersOf(database), wallMs);
     if (witness !== undefined) toClose.push(() => witness.close());
     const announce = (sockets: readonly string[]): void => lock?.announce(sockets);
+    const moved = ownDirectory && lookAtHome(database, ownDirectory, wallMs());
     const begin = (): void => {
       store.waitForNobody();
       store.moveLog();
+      moved?.();
       // Behind that, so that what lacks the log lacks this too.
       witness?.begin(countStart(database, copyOf));
     };
@@ -176,7 +179,7 @@ function parts(
 > {
   return {
     store,
-    fileId: fileIdOf(database),
+    fileId: database.memory ? "" : fileIdOf(database.name),
     sizes: () => sizes(database),
     lockHolder: () => (database.memory ? null : databaseLockHolder(database.name)),
     checkFiles: () => store.checkFiles(),
@@ -184,12 +187,6 @@ function parts(
     end: () => store.end(),
     backUp: (path, watch) => backUp(database, path, watch),
   };
-}
-
-function fileIdOf({ name, memory }: Database.Database): string {
-  if (memory) return "";
-  const { ino, birthtimeNs } = statSync(name, { bigint: true });
-  return `${ino}-${birthtimeNs}`;
 }
 
 function sizes({ name, memory }: Database.Database): { bytes: number; walBytes: number } {
@@ -338,12 +335,45 @@ function stateOf(database: Database.Database): State {
 /** Counts the starts of a database, so that one that lacks the last of them is known for a copy. */
 function countStart(database: Database.Database, copyOf: Testimony | undefined): number {
   const starts = Math.max(Number(readMeta(database, "starts") ?? 0), copyOf?.starts ?? 0) + 1;
+  writeMeta(database, "starts", String(starts));
+  return starts;
+}
+
+/**
+ * Tells of a database that is a copy, until that was accepted. Returns how to keep in it where it is at home now, and
+ * that it is a copy; undefined where it says that already.
+ */
+function lookAtHome(
+  database: Database.Database,
+  { onWitness }: OwnDirectory,
+  wallMs: number,
+): (() => void) | undefined {
+  const here = homeOf(database.name);
+  const text = JSON.stringify(here);
+  const stored = readMeta(database, "home");
+  const former = stored === undefined ? undefined : (JSON.parse(stored) as Home);
+  const found = copiedFrom(former, here, readTime(readMeta(database, "clock"))?.wallMs ?? wallMs);
+  const known = readMeta(database, "copied");
+  const copied = found ?? (known === undefined ? undefined : (JSON.parse(known) as Copied));
+  if (copied !== undefined) {
+    onWitness(
+      "the database is a copy, and the first may live on: numbers may be given twice. Once that is gone, say so: pawl status --accept-copy",
+      copied,
+    );
+  }
+  if (stored === text) return undefined;
+  return database.transaction(() => {
+    writeMeta(database, "home", text);
+    if (found !== undefined) writeMeta(database, "copied", JSON.stringify(found));
+  }).immediate;
+}
+
+function writeMeta(database: Database.Database, key: string, value: string): void {
   database
     .prepare(
-      "INSERT INTO pawl_meta (key, value) VALUES ('starts', :starts) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+      "INSERT INTO pawl_meta (key, value) VALUES (:key, :value) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
     )
-    .run({ starts: String(starts) });
-  return starts;
+    .run({ key, value });
 }
 
 /** The mode belongs to the database (spec: sequence.md), because changing it would change what ids mean. */
@@ -360,13 +390,7 @@ function agreeOnMode(database: Database.Database, wanted: Mode | undefined, acce
   }
   const text = JSON.stringify(mode);
   // A start that changes nothing writes nothing, as others may have locked the database.
-  if (text !== stored) {
-    database
-      .prepare(
-        "INSERT INTO pawl_meta (key, value) VALUES ('mode', :mode) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-      )
-      .run({ mode: text });
-  }
+  if (text !== stored) writeMeta(database, "mode", text);
   return mode;
 }
 

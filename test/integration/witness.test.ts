@@ -1,5 +1,5 @@
 // An older copy of the database is known by its witness (spec: operations.md, Faults from outside).
-import { copyFileSync, cpSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { copyFileSync, cpSync, readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { Place } from "../daemon.js";
@@ -62,7 +62,7 @@ const REFUSED: readonly [string, (place: Place) => Promise<void>][] = [
   ],
   ["a database that was removed", async (place) => rmSync(databaseOf(place))],
   ["a database that was emptied", async (place) => truncateSync(databaseOf(place))],
-  ["another database", async (place) => copyFileSync(databaseOf(await used(9)), databaseOf(place))],
+  ["another database", async (place) => renameSync(databaseOf(await used(9)), databaseOf(place))],
 ];
 
 describe.each(REFUSED)("%s", (_, damage) => {
