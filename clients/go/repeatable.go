@@ -52,5 +52,6 @@ var repeatableMethods = map[string][]string{
 	"daemon.ping":       nil,
 	"daemon.info":       nil,
 	"daemon.stats":      nil,
+	"daemon.acceptCopy": nil,
 	"rpc.discover":      nil,
 }

@@ -51,5 +51,6 @@ REPEATABLE_METHODS: Dict[str, Tuple[str, ...]] = {
     "daemon.ping": (),
     "daemon.info": (),
     "daemon.stats": (),
+    "daemon.acceptCopy": (),
     "rpc.discover": (),
 }
