@@ -89,6 +89,18 @@ export const MAX_SOURCE_KEY_LENGTH = 512;
 export const DEFAULT_BATCH_ATTEMPTS = 20;
 export const MAX_BATCH_ATTEMPTS = 1_000_000;
 export const MAX_BATCH_DELAY_MS = 10 * 365 * 24 * 60 * 60 * 1000;
+/** Priorities of batches, higher first. */
+export const MIN_PRIORITY = -100;
+export const MAX_PRIORITY = 100;
+/** Claims of a queue, and of a key, that may be held at a time. */
+export const MAX_MAX_CLAIMED = 1_000_000;
+/** Batches of a queue that may wait. */
+export const MAX_MAX_WAITING = 1_000_000_000;
+/** Batches that the bucket of a rate holds, and in how many milliseconds it refills. */
+export const MAX_RATE_COUNT = 1_000_000;
+export const MAX_RATE_PER_MS = 365 * 24 * 60 * 60 * 1000;
+/** Of the reason for pausing or throttling a queue, and for cancelling a batch. */
+export const MAX_REASON_LENGTH = 1024;
 /** How a batch rests after a delivery that ended with an error, unless it or its queue says otherwise. */
 export const DEFAULT_RETRY_BASE_MS = 1000;
 export const DEFAULT_RETRY_FACTOR = 2;

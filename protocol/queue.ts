@@ -10,8 +10,15 @@ import {
   MAX_CLAIMED_BATCHES,
   MAX_ENQUEUED_BATCHES,
   MAX_LAST_ERROR_LENGTH,
+  MAX_MAX_CLAIMED,
+  MAX_MAX_WAITING,
+  MAX_PRIORITY,
+  MAX_RATE_COUNT,
+  MAX_RATE_PER_MS,
+  MAX_REASON_LENGTH,
   MAX_RETRY_FACTOR,
   MAX_SOURCE_KEY_LENGTH,
+  MIN_PRIORITY,
 } from "./limits.js";
 import { method, noun } from "./method.js";
 import {
@@ -27,8 +34,20 @@ import {
   waitMs,
 } from "./schemas.js";
 
-/** The states of a batch. `completed` and `cancelled` are final; `dead` ends by `queue.retry`. */
-export const BATCH_STATES = ["ready", "scheduled", "claimed", "completed", "dead", "cancelled"] as const;
+/**
+ * The states of a batch. `completed`, `dead`, `cancelled` and `expired` are final; `queue.retry` brings back the last
+ * three.
+ */
+export const BATCH_STATES = [
+  "ready",
+  "scheduled",
+  "blocked",
+  "claimed",
+  "completed",
+  "dead",
+  "cancelled",
+  "expired",
+] as const;
 export type BatchState = (typeof BATCH_STATES)[number];
 
 const DELIVERY_POLICIES = ["earliest_safe_boundary", "after_current_turn_commit"] as const;
@@ -70,6 +89,19 @@ export type MergeKey = z.output<typeof mergeKey>;
 const sourceKey = text.min(1).max(MAX_SOURCE_KEY_LENGTH);
 const maxAttempts = integer.max(MAX_BATCH_ATTEMPTS);
 const delayMs = integer.max(MAX_BATCH_DELAY_MS);
+const priority = z
+  .int()
+  .min(MIN_PRIORITY)
+  .max(MAX_PRIORITY)
+  .meta({ description: "Higher is claimed first; those of one priority in the order they were added." });
+const key = label.meta({
+  description:
+    "Its subject: a customer, a file, a branch. A queue can be configured to have few claims of a key at a time, and to keep their order.",
+});
+const ttlMs = z.int().min(1).max(MAX_BATCH_DELAY_MS).meta({
+  description: "It expires when it has been available for so long and nobody has claimed it.",
+});
+const reason = text.min(1).max(MAX_REASON_LENGTH);
 const retry = z.strictObject({
   baseMs: delayMs.default(DEFAULT_RETRY_BASE_MS),
   factor: z.number().min(1).max(MAX_RETRY_FACTOR).default(DEFAULT_RETRY_FACTOR),
@@ -86,6 +118,8 @@ const batch = z.strictObject({
   queue,
   enqueueSeq,
   payloads,
+  priority,
+  key: key.nullable(),
   sourceKey: sourceKey.nullable(),
   deliveryPolicy: z.enum(DELIVERY_POLICIES),
   slotPolicy: z.enum(SLOT_POLICIES),
@@ -96,6 +130,9 @@ const batch = z.strictObject({
   retry: retry.nullable().meta({ description: "Of its own; null where that of the queue counts." }),
   enqueuedAt: instant,
   availableAt: instant.meta({ description: "Since when, or when, it can be claimed, if nobody holds it." }),
+  expiresAt: instant.optional().meta({
+    description: "When it expires unless it is claimed: of one with a ttl that can be claimed.",
+  }),
   claim: z
     .strictObject({ owner, claimId, fencingToken, expiresAt: instant, remainingMs: duration })
     .optional()
@@ -119,15 +156,18 @@ const newBatch = z
   .strictObject({
     queue,
     payloads,
+    priority: priority.default(0),
+    key: key.optional(),
     sourceKey: sourceKey.optional().meta({
       description:
-        "Makes a retry safe: the same queue and key with the same content is the same batch, also after it ended. Content is the payloads and the policies by their meaning, and maxAttempts and retry as given: not given equals not given, whatever the queue has set meanwhile.",
+        "Makes a retry safe: the same queue and key with the same content is the same batch, also after it ended. Content is the payloads and the policies by their meaning, priority and key, and ttlMs, maxAttempts and retry as given: not given equals not given, whatever the queue has set meanwhile.",
     }),
     deliveryPolicy,
     slotPolicy,
     mergeKey,
     delayMs: delayMs.optional().meta({ description: "Not before so long from now." }),
     availableAt: instant.optional().meta({ description: "Not before then; the past is now." }),
+    ttlMs: ttlMs.optional(),
     maxAttempts: maxAttempts.optional().meta({
       description: `After so many counted attempts it is dead, 0 for no limit; if not given, as the queue is configured, else ${DEFAULT_BATCH_ATTEMPTS}.`,
     }),
@@ -147,15 +187,71 @@ const leaseLength = leaseMs.unwrap().optional().meta({
 const depths = {
   ready: integer,
   scheduled: integer,
+  blocked: integer.meta({ description: "They wait for other batches." }),
   claimed: integer,
   completed: integer.meta({ description: "Kept until their retention ends." }),
   dead: integer,
   cancelled: integer.meta({ description: "Kept until their retention ends." }),
+  expired: integer.meta({ description: "Kept until their retention ends." }),
 };
+const maxClaimed = z.int().min(1).max(MAX_MAX_CLAIMED).meta({
+  description: "Claims that may be held at a time, over all workers.",
+});
+const maxClaimedPerKey = z.int().min(1).max(MAX_MAX_CLAIMED).meta({
+  description: "The same of each key. Batches whose key is full are passed over.",
+});
+const keyOrder = z.enum(["free", "strict"]).meta({
+  description:
+    "`strict`: a batch waits for every earlier one of its key to be finished, also for those that rest, are scheduled or dead.",
+});
+const rate = z
+  .strictObject({
+    count: z.int().min(1).max(MAX_RATE_COUNT),
+    perMs: z.int().min(1).max(MAX_RATE_PER_MS),
+  })
+  .meta({
+    description:
+      "How many batches may be claimed in which time, over all workers: a bucket that holds `count`, is full at first and refills evenly.",
+  });
+const maxWaiting = z.int().min(1).max(MAX_MAX_WAITING).meta({
+  description:
+    "Batches that may be ready, scheduled and blocked together. More are refused with `exhausted`.",
+});
 const settings = z.strictObject({
   retry: retry.nullable(),
   maxAttempts: integer.nullable(),
+  ttlMs: ttlMs.nullable(),
+  maxClaimed: maxClaimed.nullable(),
+  maxClaimedPerKey: maxClaimedPerKey.nullable(),
+  keyOrder: keyOrder.nullable(),
+  rate: rate.nullable(),
+  maxWaiting: maxWaiting.nullable(),
+  paused: z.boolean(),
+  pausedUntilAt: instant.nullable().meta({ description: "Null if it is paused until that is taken back." }),
+  reason: reason.nullable().meta({ description: "Why it is paused." }),
+  pausedBy: z
+    .strictObject({ pid: integer.nullable(), uid: integer.nullable() })
+    .nullable()
+    .meta({ description: "The process that paused it, and its user." }),
+  throttledUntilAt: instant.nullable(),
+  throttledReason: reason.nullable(),
 });
+const NO_SETTINGS = {
+  retry: null,
+  maxAttempts: null,
+  ttlMs: null,
+  maxClaimed: null,
+  maxClaimedPerKey: null,
+  keyOrder: null,
+  rate: null,
+  maxWaiting: null,
+  paused: false,
+  pausedUntilAt: null,
+  reason: null,
+  pausedBy: null,
+  throttledUntilAt: null,
+  throttledReason: null,
+};
 
 /** How many batches are in which state. */
 export const queueDepths = z.strictObject(depths);
@@ -164,7 +260,11 @@ export const QUEUE = noun("queue", {
   methods: {
     enqueue: method({
       summary: "Add a batch of work",
-      params: newBatch,
+      params: newBatch.safeExtend({
+        waitMs: waitMs.meta({
+          description: "How long to wait for room in a queue with `maxWaiting`, in the order of arrival.",
+        }),
+      }),
       result: z.strictObject({
         batch,
         created: z.boolean().meta({ description: "False if the sourceKey was there with this content." }),
@@ -173,7 +273,7 @@ export const QUEUE = noun("queue", {
       writes: true,
       repeatable: { withKey: "sourceKey" },
       transactable: true,
-      errors: ["conflict"],
+      errors: ["conflict", "exhausted"],
       examples: [
         {
           name: "A thumbnail to make",
@@ -184,6 +284,8 @@ export const QUEUE = noun("queue", {
               queue: "thumbnails",
               enqueueSeq: 1,
               payloads: [{ image: "a.png", width: 640 }],
+              priority: 0,
+              key: null,
               sourceKey: "a.png@640",
               deliveryPolicy: "earliest_safe_boundary",
               slotPolicy: "exclusive",
@@ -209,7 +311,7 @@ export const QUEUE = noun("queue", {
       writes: true,
       repeatable: { withKey: "sourceKey", ofEach: "batches" },
       transactable: true,
-      errors: ["conflict"],
+      errors: ["conflict", "exhausted"],
     }),
 
     claim: method({
@@ -292,6 +394,7 @@ export const QUEUE = noun("queue", {
       params: z.strictObject({
         queue,
         state: state.optional(),
+        key: key.optional().meta({ description: "Those of one key alone." }),
         limit,
         after: enqueueSeq.optional().meta({ description: "`next` of the page before." }),
       }),
@@ -314,6 +417,7 @@ export const QUEUE = noun("queue", {
           z.strictObject({
             queue,
             ...depths,
+            paused: z.boolean(),
             oldestReadyMs: duration.nullable().meta({
               description: "How long the first that is ready has been so; null if none is.",
             }),
@@ -337,6 +441,7 @@ export const QUEUE = noun("queue", {
           "already_completed",
           "already_cancelled",
           "already_dead",
+          "already_expired",
         ]),
       }),
       writes: true,
@@ -346,7 +451,8 @@ export const QUEUE = noun("queue", {
     }),
 
     retry: method({
-      summary: "Bring dead batches back, with a fresh attempt count: one, or those of a queue",
+      summary:
+        "Bring batches back that ended without success, with a fresh attempt count: one, or a queue's dead ones",
       params: z
         .strictObject({ batchId: batchId.optional(), queue: queue.optional() })
         .refine(({ batchId, queue }) => (batchId === undefined) !== (queue === undefined), {
@@ -354,9 +460,7 @@ export const QUEUE = noun("queue", {
         }),
       result: z.strictObject({
         retried: integer,
-        more: z.literal(true).optional().meta({
-          description: "There are more than one call brings back: call again.",
-        }),
+        more: z.boolean().meta({ description: "There are more than one call brings back: call again." }),
       }),
       writes: true,
       repeatable: false,
@@ -374,6 +478,19 @@ export const QUEUE = noun("queue", {
         maxAttempts: maxAttempts.nullable().optional().meta({
           description: "Of batches that are enqueued without `maxAttempts` from now on; 0 for no limit.",
         }),
+        ttlMs: ttlMs.nullable().optional().meta({
+          description: "Of batches that are enqueued without `ttlMs` from now on.",
+        }),
+        maxClaimed: maxClaimed.nullable().optional(),
+        maxClaimedPerKey: maxClaimedPerKey.nullable().optional(),
+        keyOrder: keyOrder.nullable().optional(),
+        rate: rate.nullable().optional(),
+        maxWaiting: maxWaiting.nullable().optional(),
+        paused: z.boolean().nullable().optional().meta({
+          description: "While it is paused nothing is claimed; what is claimed goes on.",
+        }),
+        pausedUntilAt: instant.nullable().optional().meta({ description: "Until then; null for no end." }),
+        reason: reason.nullable().optional().meta({ description: "Why it is paused, for people." }),
       }),
       result: z.strictObject({ settings }),
       writes: true,
@@ -386,8 +503,25 @@ export const QUEUE = noun("queue", {
           params: { queue: "mails", retry: { baseMs: 10_000, factor: 3 } },
           result: {
             settings: {
+              ...NO_SETTINGS,
               retry: { baseMs: 10_000, factor: 3, maxMs: 3_600_000, jitter: true },
-              maxAttempts: null,
+            },
+          },
+        },
+        {
+          name: "One delivery to a customer at a time, in their order, and 50 a second in all",
+          params: {
+            queue: "deliveries",
+            maxClaimedPerKey: 1,
+            keyOrder: "strict",
+            rate: { count: 50, perMs: 1000 },
+          },
+          result: {
+            settings: {
+              ...NO_SETTINGS,
+              maxClaimedPerKey: 1,
+              keyOrder: "strict",
+              rate: { count: 50, perMs: 1000 },
             },
           },
         },
@@ -406,23 +540,100 @@ export const QUEUE = noun("queue", {
         {
           name: "Of a queue that nobody has configured",
           params: { queue: "thumbnails" },
-          result: { settings: { retry: null, maxAttempts: null } },
+          result: { settings: NO_SETTINGS },
+        },
+      ],
+    }),
+
+    throttle: method({
+      summary: "Say that what the work needs has had enough: nothing of a queue is claimed for a while",
+      description:
+        "For a worker that was told to come again later, as by HTTP 429 and its `Retry-After`. Of several ends the later one holds.",
+      params: z
+        .strictObject({
+          queue,
+          untilAt: instant.nullable().optional().meta({ description: "Until then; null ends it." }),
+          delayMs: delayMs.optional().meta({ description: "For so long from now." }),
+          reason: reason.optional(),
+        })
+        .refine(({ untilAt, delayMs }) => (untilAt === undefined) !== (delayMs === undefined), {
+          error: "must have either `untilAt` or `delayMs`",
+        }),
+      result: z.strictObject({ settings }),
+      writes: true,
+      repeatable: true,
+      transactable: true,
+      errors: [],
+      examples: [
+        {
+          name: "The mail server wants a minute of rest",
+          params: { queue: "mails", delayMs: 60_000, reason: "429 Too Many Requests" },
+          result: {
+            settings: {
+              ...NO_SETTINGS,
+              throttledUntilAt: 1_750_000_060_000,
+              throttledReason: "429 Too Many Requests",
+            },
+          },
         },
       ],
     }),
 
     explain: method({
-      summary: "Why the head of a queue can or cannot be claimed now",
+      summary: "Why the head of a queue, or a batch, can or cannot be claimed now, and what would change it",
       description:
-        "The head is the first batch that a claim would take; if there is none, the first that is held or scheduled. `ready`: it can be claimed. `boundary`: it can be claimed at `idle`, not at an `active_turn_checkpoint`. `claimed`: a `holder` has it. `scheduled`: it can be claimed from `availableAt` on. `resting`: so it can, having been tried before. `empty`: nothing is there.",
-      params: z.strictObject({ queue }),
+        "The head is the first batch that a claim would take; if there is none, the first that waits for something. `ready`: it can be claimed. `boundary`: it can be claimed at `idle`, not at an `active_turn_checkpoint`. `claimed`: a `holder` has it. `scheduled`: it can be claimed from `availableAt` on. `resting`: so it can, having been tried before. `blocked`: it waits for the batches `waitsFor`. `paused`, `throttled`, `rate`: nothing of the queue is claimed until `until`, or until somebody resumes it. `full`: the queue has as many claims as it may. `key_full`: its `key` has. `strict`: the earlier batch `behind` of its key is not finished. `final`: it has ended. `empty`: nothing is there.",
+      params: z
+        .strictObject({ queue: queue.optional(), batchId: batchId.optional() })
+        .refine(({ queue, batchId }) => (queue === undefined) !== (batchId === undefined), {
+          error: "must have either `queue` or `batchId`",
+        }),
       result: z.strictObject({
         queue,
         claimable: z.boolean().meta({ description: "At the boundary `idle`." }),
-        reason: z.enum(["ready", "boundary", "claimed", "scheduled", "resting", "empty"]),
-        batchId: batchId.optional().meta({ description: "The head." }),
+        reason: z.enum([
+          "ready",
+          "boundary",
+          "claimed",
+          "scheduled",
+          "resting",
+          "blocked",
+          "paused",
+          "throttled",
+          "full",
+          "rate",
+          "key_full",
+          "strict",
+          "final",
+          "empty",
+        ]),
+        batchId: batchId.optional().meta({ description: "The head, or the batch that was asked about." }),
+        state: state.optional().meta({ description: "Of that batch." }),
         deliveryPolicy: z.enum(DELIVERY_POLICIES).optional(),
         availableAt: instant.optional(),
+        until: instant.nullable().optional().meta({
+          description:
+            "When a queue that is paused, throttled or over its rate opens; null for no such time.",
+        }),
+        pause: z
+          .strictObject({
+            reason: reason.nullable(),
+            by: z.strictObject({ pid: integer.nullable(), uid: integer.nullable() }),
+          })
+          .optional(),
+        throttle: z.strictObject({ reason: reason.nullable() }).optional(),
+        key: key.optional().meta({ description: "The key that is full, or whose order is strict." }),
+        claims: integer
+          .optional()
+          .meta({ description: "How many are held, of a queue or a key that is full." }),
+        most: integer.optional().meta({ description: "How many may be." }),
+        behind: batchId
+          .optional()
+          .meta({ description: "The earlier batch of its key that is not finished." }),
+        behindState: state.optional(),
+        waitsFor: z.array(batchId).optional().meta({
+          description: "Batches that it waits for and that are not final, the first hundred.",
+        }),
         holder: z
           .strictObject({
             owner,
@@ -441,7 +652,25 @@ export const QUEUE = noun("queue", {
       writes: false,
       repeatable: true,
       transactable: true,
-      errors: [],
+      errors: ["not_found"],
+      examples: [
+        {
+          name: "A customer has one delivery at a time",
+          params: { queue: "deliveries" },
+          result: {
+            queue: "deliveries",
+            claimable: false,
+            reason: "key_full",
+            batchId: "qwb:6d1a6f0f4d6f2c1d0c7f4f6a6bd1b7a6c8a55f1b8d3f8e3c1f6f0e7d9a2b4c6e",
+            state: "ready",
+            key: "customer 17",
+            claims: 1,
+            most: 1,
+            dead: 0,
+            waiting: 2,
+          },
+        },
+      ],
     }),
   },
 });

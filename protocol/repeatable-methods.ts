@@ -20,6 +20,7 @@ export const REPEATABLE_METHODS: Readonly<Record<string, Repeatable>> = {
   "queue.cancel": true,
   "queue.configure": true,
   "queue.settings": true,
+  "queue.throttle": true,
   "queue.explain": true,
   "deployment.set": true,
   "deployment.list": true,

@@ -131,12 +131,15 @@ const retry = command({
     const client = await connect();
     const params = /^qwb:[0-9a-f]{64}$/.test(which) ? { batchId: which } : { queue: which };
     let retried = 0;
-    for (let more: true | undefined = true; more; ) {
+    for (let more = true; more; ) {
       const done: Result<"queue.retry"> = await client.queue.retry(params);
       retried += done.retried;
       more = done.more;
     }
-    output.result({ retried }, () => `${plural(retried, "batch is", "batches are")} ready again.`);
+    output.result(
+      { retried, more: false },
+      () => `${plural(retried, "batch is", "batches are")} ready again.`,
+    );
     return undefined;
   },
 });

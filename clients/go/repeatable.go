@@ -22,6 +22,7 @@ var repeatableMethods = map[string][]string{
 	"queue.cancel":      nil,
 	"queue.configure":   nil,
 	"queue.settings":    nil,
+	"queue.throttle":    nil,
 	"queue.explain":     nil,
 	"deployment.set":    nil,
 	"deployment.list":   nil,

@@ -4,7 +4,7 @@ import { delayedCommands, deliveries, overdueCommands, overlongDeliveries } from
 import { keptCommands } from "./command/retention.js";
 import { leases, leaseWarnings } from "./lease/ends.js";
 import { remoteLeases } from "./lease/remote-lease.js";
-import { claims, scheduledBatches } from "./queue/ends.js";
+import { claims, closedQueues, overdueBatches, scheduledBatches, unlaidQueues } from "./queue/ends.js";
 import { endedBatches } from "./queue/retention.js";
 import { requests } from "./sequence/requests.js";
 
@@ -16,6 +16,9 @@ export const ENDINGS: readonly Ending[] = [
   leaseWarnings,
   grants(claims),
   scheduledBatches,
+  overdueBatches,
+  closedQueues,
+  unlaidQueues,
   overdueCommands,
   grants(deliveries),
   overlongDeliveries,

@@ -19,10 +19,12 @@ export class Statistics {
     commandsEXPIRED: 0,
     readyBatches: 0,
     scheduledBatches: 0,
+    blockedBatches: 0,
     claimedBatches: 0,
     completedBatches: 0,
     deadBatches: 0,
     cancelledBatches: 0,
+    expiredBatches: 0,
     leases: 0,
     items: 0,
   };

@@ -201,11 +201,14 @@ describe("completion after the end of a claim", () => {
     expect(await queue.stats()).toMatchObject({ dead: 0, completed: 1 });
   });
 
-  test("succeeds after a retry of what was dead, as long as nobody claims", async () => {
+  test("is lost after a retry of what was dead", async () => {
     const { queue, batch, claim } = await expired({ maxAttempts: 1 });
-    expect(await queue.pawl.call("queue.retry", { batchId: batch.batchId })).toEqual({ retried: 1 });
-    expect(await queue.complete(claim)).toBe(1);
-    expect(await queue.stats()).toMatchObject({ dead: 0, ready: 0, completed: 1 });
+    expect(await queue.pawl.call("queue.retry", { batchId: batch.batchId })).toEqual({
+      retried: 1,
+      more: false,
+    });
+    await expect(queue.complete(claim)).rejects.toMatchObject({ kind: "claim_lost" });
+    expect(await queue.stats()).toMatchObject({ dead: 0, ready: 1, completed: 0 });
   });
 
   test("is lost when the batch was cancelled meanwhile", async () => {
@@ -412,12 +415,15 @@ describe("attempts", () => {
     }
     expect((await queue.claim()).batches[0]?.batchId).toBe(good.batchId);
     expect(await queue.tryClaim()).toBeNull();
-    expect(await queue.pawl.call("queue.retry", { queue: "q" })).toEqual({ retried: 1 });
+    expect(await queue.pawl.call("queue.retry", { queue: "q" })).toEqual({ retried: 1, more: false });
     expect(await queue.get(poison)).toMatchObject({ state: "ready", attempt: 0, lastError: "boom" });
     expect(await queue.complete(await queue.claim())).toBe(1);
     expect(await queue.state(poison)).toBe("completed");
-    expect(await queue.pawl.call("queue.retry", { queue: "q" })).toEqual({ retried: 0 });
-    expect(await queue.pawl.call("queue.retry", { batchId: poison.batchId })).toEqual({ retried: 0 });
+    expect(await queue.pawl.call("queue.retry", { queue: "q" })).toEqual({ retried: 0, more: false });
+    expect(await queue.pawl.call("queue.retry", { batchId: poison.batchId })).toEqual({
+      retried: 0,
+      more: false,
+    });
   });
 
   test("a delay postpones what is given back, and what is dead is dead at once", async () => {
@@ -566,15 +572,16 @@ describe("settings", () => {
     const queue = new Queue();
     const configure = async (given: object) =>
       (await queue.pawl.call("queue.configure", { queue: "q", ...given })).settings;
-    expect((await queue.pawl.call("queue.settings", { queue: "q" })).settings).toEqual({
-      retry: null,
-      maxAttempts: null,
-    });
-    expect(await configure({ maxAttempts: 3 })).toEqual({ retry: null, maxAttempts: 3 });
+    const none = (await queue.pawl.call("queue.settings", { queue: "q" })).settings;
+    const { paused, ...others } = none;
+    expect(paused).toBe(false);
+    expect(new Set(Object.values(others))).toEqual(new Set([null]));
+    expect(await configure({ maxAttempts: 3 })).toEqual({ ...none, maxAttempts: 3 });
     const retry = { baseMs: 5, factor: 2, maxMs: 3_600_000, jitter: true };
-    expect(await configure({ retry: { baseMs: 5 } })).toEqual({ retry, maxAttempts: 3 });
+    expect(await configure({ retry: { baseMs: 5 } })).toEqual({ ...none, retry, maxAttempts: 3 });
     const next = queue.restarted();
     expect((await next.pawl.call("queue.settings", { queue: "q" })).settings).toEqual({
+      ...none,
       retry,
       maxAttempts: 3,
     });
@@ -588,7 +595,7 @@ describe("settings", () => {
       retry: null,
       maxAttempts: null,
     });
-    expect(settings).toEqual({ retry: null, maxAttempts: null });
+    expect(settings).toEqual(none);
     expect((await next.pawl.call("queue.stats", {})).queues).toEqual([]);
   });
 

@@ -52,6 +52,8 @@ function translated(schema: string): string {
     .replaceAll(/\bINTEGER\b/g, "bigint")
     .replaceAll(/\bTEXT\b/g, 'text COLLATE "C"')
     .replaceAll(/\bBLOB\b/g, "bytea")
+    .replaceAll(/\) VIRTUAL;/g, ") STORED;")
+    .replaceAll(/\bREAL\b/g, "double precision")
     .replaceAll(/\)\s*STRICT(,\s*WITHOUT ROWID)?;/g, ");");
 }
 

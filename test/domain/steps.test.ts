@@ -51,7 +51,7 @@ test("steps are committed one by one, others come between them, and later calls 
   expect(seen).toBeGreaterThan(0);
   expect(seen).toBeLessThan(600);
   expect(ready(pawl.path)).toBe(seen);
-  expect(await retried).toEqual({ retried: 600 });
+  expect(await retried).toEqual({ retried: 600, more: false });
   expect((await behind).queues[0]).toMatchObject({ ready: 600, dead: 0 });
   expect(order).toEqual(["other", "retry", "behind"]);
 });
@@ -93,7 +93,7 @@ test("a turn that fails is performed again with the step that it had, and no ste
   fail(1);
   const retried = pawl.call("queue.retry", { queue: "q" }, 1);
   const behind = pawl.call("queue.stats", { queue: "q" }, 1);
-  expect(await retried).toEqual({ retried: 600 });
+  expect(await retried).toEqual({ retried: 600, more: false });
   expect((await behind).queues[0]).toMatchObject({ ready: 600, dead: 0 });
   expect(pawl.rolledBack).toHaveLength(1);
 });
@@ -103,7 +103,7 @@ test("a step that fails by itself too is the answer, and another call does the r
   await die(pawl, 600);
   fail(2);
   await expect(pawl.call("queue.retry", { queue: "q" })).rejects.toMatchObject({ kind: "internal" });
-  expect(await pawl.call("queue.retry", { queue: "q" })).toEqual({ retried: 600 });
+  expect(await pawl.call("queue.retry", { queue: "q" })).toEqual({ retried: 600, more: false });
 });
 
 /** Follows `next` and gives the items of all pages, with how many pages there were. */

@@ -373,7 +373,7 @@ describe("the commands of queues", () => {
     );
     expect((await run(["dead", "deadly", "--limit", "1"])).stderr).toContain("There are more");
     expect((await run(["retry", first])).stdout).toBe("1 batch is ready again.\n");
-    expect((await run(["retry", "deadly", "--json"])).stdout).toBe('{"retried":1}\n');
+    expect((await run(["retry", "deadly", "--json"])).stdout).toBe('{"retried":1,"more":false}\n');
     expect((await run(["dead", "deadly", "--json"])).stdout).toBe('{"batches":[]}\n');
     const missing = await run(["retry", `qwb:${"0".repeat(64)}`]);
     expect([missing.code, missing.stderr]).toEqual([REFUSED, expect.stringContaining("[not_found]")]);

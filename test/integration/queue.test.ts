@@ -55,6 +55,8 @@ describe("a batch", () => {
       queue: "shapes",
       enqueueSeq: expect.any(Number),
       payloads: [{ a: 1 }, "two", null],
+      priority: 0,
+      key: null,
       sourceKey: "s",
       deliveryPolicy: "earliest_safe_boundary",
       slotPolicy: "join",
@@ -147,7 +149,7 @@ describe("a batch", () => {
       ["queue.enqueue", { ...good, maxAttempts: -1 }, "/maxAttempts"],
       ["queue.enqueue", { ...good, delayMs: 1, availableAt: 1 }, "/availableAt"],
       ["queue.enqueue", { ...good, delayMs: -1 }, "/delayMs"],
-      ["queue.enqueue", { ...good, priority: 1 }, "/priority"],
+      ["queue.enqueue", { ...good, urgency: 1 }, "/urgency"],
       ["queue.enqueueMany", { batches: [] }, "/batches"],
       ["queue.enqueueMany", { batches: new Array(1001).fill(good) }, "/batches"],
       ["queue.enqueueMany", { batches: [good, { ...good, payload: 1 }] }, "/batches/1/payload"],
@@ -234,7 +236,7 @@ test("a poison batch is dead after its attempts, which is logged, and the queue 
   expect(good.batches[0]?.payloads).toEqual(["good"]);
   await client.call("queue.complete", proof(good));
   expect(await client.call("queue.claim", { queue: "q", owner: "o" })).toEqual({ claim: null });
-  expect(await client.call("queue.retry", { queue: "q" })).toEqual({ retried: 1 });
+  expect(await client.call("queue.retry", { queue: "q" })).toEqual({ retried: 1, more: false });
   const again = await claim(client, "q");
   expect(again.batches[0]).toMatchObject({ payloads: ["poison"], attempt: 0, lastError: "Error: last" });
   expect(await client.call("queue.complete", proof(again))).toEqual({ completed: 1 });
@@ -613,10 +615,20 @@ describe("the views of a queue", () => {
   test("how many batches of which state, of one queue and of all", async () => {
     const own = await startDaemon();
     const client = await own.place.connect();
-    const none = { ready: 0, scheduled: 0, claimed: 0, completed: 0, dead: 0, cancelled: 0 };
+    const none = {
+      ready: 0,
+      scheduled: 0,
+      blocked: 0,
+      claimed: 0,
+      completed: 0,
+      dead: 0,
+      cancelled: 0,
+      expired: 0,
+    };
+    const paused = false;
     expect(await client.call("queue.stats", {})).toEqual({ queues: [] });
     expect(await client.call("queue.stats", { queue: "b" })).toEqual({
-      queues: [{ queue: "b", ...none, oldestReadyMs: null }],
+      queues: [{ queue: "b", ...none, paused, oldestReadyMs: null }],
     });
     const batches = ["b", "a", "b", "c", "b"].map((queue) => ({ queue, payloads: [1] }));
     await client.call("queue.enqueueMany", { batches });
@@ -625,9 +637,9 @@ describe("the views of a queue", () => {
     await client.call("queue.complete", proof(await claim(client, "b")));
     const { queues } = await client.call("queue.stats", {});
     expect(queues).toEqual([
-      { queue: "a", ...none, ready: 1, scheduled: 1, oldestReadyMs: expect.any(Number) },
-      { queue: "b", ...none, ready: 1, claimed: 1, completed: 1, oldestReadyMs: expect.any(Number) },
-      { queue: "c", ...none, ready: 1, oldestReadyMs: expect.any(Number) },
+      { queue: "a", ...none, ready: 1, scheduled: 1, paused, oldestReadyMs: expect.any(Number) },
+      { queue: "b", ...none, ready: 1, claimed: 1, completed: 1, paused, oldestReadyMs: expect.any(Number) },
+      { queue: "c", ...none, ready: 1, paused, oldestReadyMs: expect.any(Number) },
     ]);
     const page = await client.call("queue.stats", { limit: 2 });
     expect([page.queues.map(({ queue }) => queue), page.next]).toEqual([["a", "b"], "b"]);

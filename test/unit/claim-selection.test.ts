@@ -19,6 +19,8 @@ function batch(given: Partial<Named> = {}): Named {
     heldUntil: null,
     deliveryPolicy: "earliest_safe_boundary",
     slotPolicy: "exclusive",
+    priority: 0,
+    key: null,
     mergeKey: null,
     bytes: 100,
     ...given,
@@ -122,6 +124,8 @@ test("whatever the candidates are, the rules hold", () => {
     heldUntil: fc.constantFrom(null, null, null, NOW - 1, NOW, NOW + 1),
     deliveryPolicy: fc.constantFrom("earliest_safe_boundary" as const, "after_current_turn_commit" as const),
     slotPolicy: fc.constantFrom("exclusive" as const, "join" as const, "join" as const),
+    priority: fc.constantFrom(0, 0, 0, 1),
+    key: fc.constantFrom(null, null, null, "k"),
     mergeKey: fc.constantFrom(null, "", "g", "g", "g"),
     bytes: fc.constantFrom(1, 10, 3000),
   });
@@ -150,6 +154,8 @@ test("whatever the candidates are, the rules hold", () => {
         each.slotPolicy === "join" &&
         each.mergeKey !== null &&
         each.mergeKey === head.mergeKey &&
+        each.priority === head.priority &&
+        each.key === head.key &&
         each.deliveryPolicy === head.deliveryPolicy;
       if (selected.length > 1) {
         expect(selected.every(isAlike)).toBe(true);

@@ -21,6 +21,7 @@ REPEATABLE_METHODS: Dict[str, Tuple[str, ...]] = {
     "queue.cancel": (),
     "queue.configure": (),
     "queue.settings": (),
+    "queue.throttle": (),
     "queue.explain": (),
     "deployment.set": (),
     "deployment.list": (),

@@ -7,6 +7,9 @@ export interface Candidate {
   readonly heldUntil: number | null;
   readonly deliveryPolicy: DeliveryPolicy;
   readonly slotPolicy: SlotPolicy;
+  readonly priority: number;
+  /** What it is about; null for nothing. */
+  readonly key: string | null;
   /** What it may be joined by; null for nothing, not even by its like. */
   readonly mergeKey: string | null;
   /** What it adds to the reply. */
@@ -22,11 +25,11 @@ export interface Claiming {
 }
 
 /**
- * Which batches a claim takes (spec: queue.md, Policies): the head alone, or with those that directly follow it
- * and join it. Those that are scheduled or held are passed over, as if they were not there.
+ * The batches that a claim takes (spec: queue.md, Order): the head alone, or with those that directly follow it and
+ * join it. Those that are scheduled or held are passed over, as if they were not there.
  *
- * @param candidates batches of one queue in enqueueSeq order, from its first on. More of them change the result
- *   only if all of these that are available are taken.
+ * @param candidates batches of one queue, the highest priority first, then in enqueueSeq order, from its first on.
+ *   More of them change the result only if all of these that are available are taken.
  * @returns none if there is no candidate, or if the head may not be claimed at this boundary.
  */
 export function selectBatches<C extends Candidate>(candidates: readonly C[], claiming: Claiming): C[] {
@@ -56,6 +59,8 @@ export function mayBeJoined({ slotPolicy, mergeKey }: Pick<Candidate, "slotPolic
 function joins(next: Candidate, head: Candidate): boolean {
   return (
     next.slotPolicy === "join" &&
+    next.priority === head.priority &&
+    next.key === head.key &&
     next.mergeKey === head.mergeKey &&
     next.deliveryPolicy === head.deliveryPolicy
   );

@@ -1,10 +1,20 @@
 // Claim: the head of a queue, alone or with those that join it, is given to a worker for a while.
 import type { Parsed, Result } from "@pawl/protocol";
-import { MAX_PAGE_BYTES } from "@pawl/protocol/limits";
+import { MAX_INTEGER, MAX_PAGE_BYTES } from "@pawl/protocol/limits";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
 import { type Candidate, mayBeJoined, selectBatches } from "./claim-selection.js";
-import { countClaim, type Head, headOf } from "./queue-row.js";
+import { IN_LINE_LANES } from "./lanes.js";
+import { firstUnfinished } from "./lines.js";
+import {
+  closureOf,
+  countClaim,
+  type Found,
+  type Head,
+  headToClaim,
+  mostByRate,
+  settingsOfQueue,
+} from "./queue-row.js";
 import {
   BATCH_COLUMNS,
   BATCH_OVERHEAD_BYTES,
@@ -18,23 +28,50 @@ import {
 /** Batches that a claim looks at first beyond its head; twice as many each time that all of them join. */
 const FIRST_FOLLOWING_ROWS = 16;
 
-/** What follows the head, as far as selecting needs it. */
-const selectFollowing = sql<CandidateRow & { last_error_length: number }>(`
-  SELECT enqueue_seq, available_at, delivery_policy, slot_policy, merge_key, payload_bytes,
-    coalesce(length(last_error), 0) AS last_error_length
-  FROM pawl_batch WHERE queue_id = :queueId AND state = 'ready' AND enqueue_seq > :after
+const FOLLOWING_COLUMNS = `
+  enqueue_seq, available_at, delivery_policy, slot_policy, merge_key, payload_bytes, priority, key,
+  coalesce(length(last_error), 0) AS last_error_length`;
+
+/** The candidates that follow a head without a key, as far as selecting needs them. */
+const selectFollowing = sql<FollowingRow>(`
+  SELECT ${FOLLOWING_COLUMNS} FROM pawl_batch WHERE queue_id = :queueId AND lane = :lane AND enqueue_seq > :after
   ORDER BY enqueue_seq LIMIT :rows`);
+
+/** Of the key of a head, those in line behind it, up to the next candidate of another. */
+const selectFollowingOfKey = sql<FollowingRow>(`
+  SELECT ${FOLLOWING_COLUMNS} FROM pawl_batch
+  WHERE queue_id = :queueId AND key = :key AND lane = :lane AND enqueue_seq > :after AND enqueue_seq < :before
+  ORDER BY enqueue_seq LIMIT :rows`);
+
+const selectNextCandidate = sql<{ seq: number | null }>(`
+  SELECT min(enqueue_seq) AS seq FROM pawl_batch WHERE queue_id = :queueId AND lane = :lane AND enqueue_seq > :after`);
 
 type CandidateRow = Pick<
   BatchRow,
-  "enqueue_seq" | "available_at" | "delivery_policy" | "slot_policy" | "merge_key" | "payload_bytes"
+  | "enqueue_seq"
+  | "available_at"
+  | "delivery_policy"
+  | "slot_policy"
+  | "merge_key"
+  | "payload_bytes"
+  | "priority"
+  | "key"
 >;
 
-/** The batches of a group are all that are ready from its head to its last. */
-const selectGroup = sql<BatchRow>(`
-  SELECT ${BATCH_COLUMNS} FROM pawl_batch b
-  WHERE b.queue_id = :queueId AND b.state = 'ready' AND b.enqueue_seq > :head AND b.enqueue_seq <= :last
-  ORDER BY b.enqueue_seq`);
+interface FollowingRow extends CandidateRow {
+  readonly last_error_length: number;
+}
+
+/** The batches of a group are all of one lane from its head to its last. */
+const IN_GROUP = "queue_id = :queueId AND lane = :lane AND enqueue_seq > :head AND enqueue_seq <= :last";
+
+const selectGroup = sql<BatchRow>(
+  `SELECT ${BATCH_COLUMNS} FROM pawl_batch b WHERE ${IN_GROUP} ORDER BY b.enqueue_seq`,
+);
+
+const selectGroupOfKey = sql<BatchRow>(
+  `SELECT ${BATCH_COLUMNS} FROM pawl_batch b WHERE ${IN_GROUP} AND key = :key ORDER BY b.enqueue_seq`,
+);
 
 const selectPayloads = sql<{ payloads: string }>(
   "SELECT payloads FROM pawl_batch_payloads WHERE enqueue_seq = :seq",
@@ -45,14 +82,20 @@ const claimHead = sql(`
     owner = :owner, pid = :pid, lease_ms = :leaseMs, connection = :connection, expires_at = :expiresAt
   WHERE enqueue_seq = :head`);
 
-const claimFollowing = sql(`
-  UPDATE pawl_batch SET state = 'claimed', claim_seq = :head, fencing_token = :fencingToken
-  WHERE queue_id = :queueId AND state = 'ready' AND enqueue_seq > :head AND enqueue_seq <= :last`);
+const CLAIM_FOLLOWING = `
+  UPDATE pawl_batch SET state = 'claimed', claim_seq = :head, fencing_token = :fencingToken WHERE ${IN_GROUP}`;
+
+const claimFollowing = sql(CLAIM_FOLLOWING);
+
+const claimFollowingOfKey = sql(`${CLAIM_FOLLOWING} AND key = :key`);
+
+/** From its first claim on a batch does not expire. */
+const endTtl = sql("UPDATE pawl_batch SET ttl_ms = NULL, ttl_ends_at = NULL WHERE enqueue_seq = :seq");
 
 export function* claim(params: Parsed<"queue.claim">, env: Env): Operation<Outcome<Result<"queue.claim">>> {
   const { queue, owner, boundary, leaseMs, releaseOn } = params;
   const { now, caller } = env;
-  const found = yield* headOf(queue, env);
+  const found = yield* headToClaim(queue, env);
   const last = found === undefined ? undefined : yield* lastOfGroup(found, params, env);
   if (found === undefined || last === undefined) {
     // Those at different boundaries wait for different things: one that cannot be met does not hold up the others.
@@ -60,11 +103,13 @@ export function* claim(params: Parsed<"queue.claim">, env: Env): Operation<Outco
   }
 
   const { queueId, head } = found;
-  const { enqueue_seq: seq } = head;
+  const { enqueue_seq: seq, key } = head;
   const rows: BatchRow[] = [{ ...head, payloads: yield* payloadsOf(head) }];
-  if (last > seq) rows.push(...(yield* all(selectGroup, { queueId, head: seq, last })));
+  const group = { queueId, head: seq, last, lane: laneBehind(head) };
+  if (last > seq && key === null) rows.push(...(yield* all(selectGroup, group)));
+  if (last > seq && key !== null) rows.push(...(yield* all(selectGroupOfKey, { ...group, key })));
   const size = rows.length;
-  const fencingToken = yield* countClaim(queueId, size, env);
+  const fencingToken = yield* countClaim(queueId, size, key, env);
   const expiresAt = now + leaseMs;
   const connection = releaseOn === "disconnect" ? caller.connection : null;
   yield* run(claimHead, {
@@ -77,7 +122,14 @@ export function* claim(params: Parsed<"queue.claim">, env: Env): Operation<Outco
     connection,
     expiresAt,
   });
-  if (size > 1) yield* run(claimFollowing, { queueId, head: seq, last, fencingToken });
+  if (size > 1 && key === null) yield* run(claimFollowing, { ...group, fencingToken });
+  if (size > 1 && key !== null) yield* run(claimFollowingOfKey, { ...group, key, fencingToken });
+  for (const row of rows) {
+    if (row.ttl_ms === null) continue;
+    yield* run(endTtl, { seq: row.enqueue_seq });
+    row.ttl_ms = null;
+    row.ttl_ends_at = null;
+  }
 
   env.effects.deadline(expiresAt);
   if (connection !== null) env.effects.bind(connection);
@@ -111,29 +163,53 @@ function* payloadsOf({ enqueue_seq: seq, payloads }: Head): Operation<string> {
   return payloads ?? ((yield* one(selectPayloads, { seq })) as { payloads: string }).payloads;
 }
 
+/** The lane of the batches that may join a head: those of its key are in line behind it. */
+function laneBehind({ priority, key }: Head): number {
+  return key === null ? -priority : IN_LINE_LANES - priority;
+}
+
 /** The enqueueSeq of the last batch that is claimed with a head, or undefined if the head may not be claimed. */
 function* lastOfGroup(
-  { queueId, head }: { readonly queueId: number; readonly head: Head },
+  { queueId, head, hasSettings }: Found,
   params: Parsed<"queue.claim">,
   env: Env,
 ): Operation<number | undefined> {
-  const { boundary, maxBatches } = params;
+  if (hasSettings && (yield* closureOf(queueId, env)) !== undefined) return undefined;
+  const { boundary } = params;
+  const maxBatches = hasSettings
+    ? Math.min(params.maxBatches, yield* mostByRate(queueId, env))
+    : params.maxBatches;
   const claiming = { now: env.now, boundary, maxBatches, maxBytes: MAX_PAGE_BYTES };
   const candidates = [toCandidate(head, head.last_error?.length ?? 0)];
   let selected = selectBatches(candidates, claiming);
-  if (selected.length > 0 && mayBeJoined(candidates[0] as Candidate)) {
+  if (selected.length > 0 && mayBeJoined(candidates[0] as Candidate) && maxBatches > 1) {
+    const { key } = head;
+    const before = key === null ? 0 : yield* endOfGroup(queueId, head, key, env);
     // More are read only as long as all that were read join.
     for (let rows = FIRST_FOLLOWING_ROWS; selected.length === candidates.length; rows *= 2) {
       const wanted = Math.min(rows, maxBatches - candidates.length);
       if (wanted === 0) break;
       const after = (candidates.at(-1) as { seq: number }).seq;
-      const following = yield* all(selectFollowing, { queueId, after, rows: wanted });
+      const page = { queueId, lane: laneBehind(head), after, rows: wanted };
+      const following =
+        key === null
+          ? yield* all(selectFollowing, page)
+          : yield* all(selectFollowingOfKey, { ...page, key, before });
       for (const row of following) candidates.push(toCandidate(row, row.last_error_length));
       selected = selectBatches(candidates, claiming);
       if (following.length < wanted) break;
     }
   }
   return selected.at(-1)?.seq;
+}
+
+/** The enqueueSeq of the batch that ends the group of a key: the next candidate of another, or what holds it up. */
+function* endOfGroup(queueId: number, head: Head, key: string, env: Env): Operation<number> {
+  const { enqueue_seq: after, priority } = head;
+  const next = (yield* one(selectNextCandidate, { queueId, lane: -priority, after }))?.seq ?? MAX_INTEGER;
+  const { keyOrder } = yield* settingsOfQueue(queueId, env);
+  if (keyOrder !== "strict") return next;
+  return Math.min(next, (yield* firstUnfinished(queueId, key, priority)) ?? MAX_INTEGER);
 }
 
 function toCandidate(row: CandidateRow, lastErrorLength: number): Candidate & { readonly seq: number } {
@@ -144,6 +220,8 @@ function toCandidate(row: CandidateRow, lastErrorLength: number): Candidate & { 
     heldUntil: null,
     deliveryPolicy: row.delivery_policy,
     slotPolicy: row.slot_policy,
+    priority: row.priority,
+    key: row.key,
     mergeKey: row.merge_key,
     bytes: row.payload_bytes + lastErrorLength + BATCH_OVERHEAD_BYTES,
   };

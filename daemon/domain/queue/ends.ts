@@ -1,11 +1,12 @@
 // Claims that end by time, with their connection or over a restart, and batches whose time comes.
-import { dueAt, dueWallAt, type Ending } from "../../grants/ending.js";
+import { dueAt, dueWallAt, type Ending, retain } from "../../grants/ending.js";
 import type { Cause, GrantRule } from "../../grants/grant.js";
 import { all, type Operation, one, sql } from "../../store/statement.js";
-import { sooner } from "../../turns/alarm.js";
+import { NEVER, sooner } from "../../turns/alarm.js";
 import type { Env } from "../../turns/operation.js";
 import { CLAIM_TABLE, type ClaimRow, end } from "./give-back.js";
-import { move, queueOf } from "./queue-row.js";
+import { GETS_IN_LINE } from "./lanes.js";
+import { layMore, move, openQueue, queueOf, touchKey } from "./queue-row.js";
 import { waitKey } from "./row.js";
 
 export const claims: GrantRule<ClaimRow> = {
@@ -33,18 +34,29 @@ const earliestNamed = sql<{ at: number | null }>(
   "SELECT min(available_at_wall) AS at FROM pawl_batch WHERE state = 'scheduled' AND available_at_wall IS NOT NULL",
 );
 
-const endDelays = sql<{ queue_id: number }>(`
-  UPDATE pawl_batch SET state = 'ready', available_at_wall = available_at + :wallAheadMs WHERE enqueue_seq IN
+/** Its ttl runs from when a batch is first available. */
+const endDelays = sql<BegunRow>(`
+  UPDATE pawl_batch SET state = 'ready', available_at_wall = available_at + :wallAheadMs, ${GETS_IN_LINE},
+    ttl_ends_at = CASE WHEN ttl_ms IS NULL THEN NULL ELSE available_at + ttl_ms END
+  WHERE enqueue_seq IN
     (SELECT enqueue_seq FROM pawl_batch
      WHERE state = 'scheduled' AND available_at_wall IS NULL AND available_at <= :now
      ORDER BY available_at, enqueue_seq LIMIT :rows)
-  RETURNING queue_id`);
+  RETURNING queue_id, key, ttl_ends_at`);
 
-const reachNamed = sql<{ queue_id: number }>(`
-  UPDATE pawl_batch SET state = 'ready', available_at = :now WHERE enqueue_seq IN
+const reachNamed = sql<BegunRow>(`
+  UPDATE pawl_batch SET state = 'ready', available_at = :now, ${GETS_IN_LINE},
+    ttl_ends_at = CASE WHEN ttl_ms IS NULL THEN NULL ELSE CAST(:now AS BIGINT) + ttl_ms END
+  WHERE enqueue_seq IN
     (SELECT enqueue_seq FROM pawl_batch WHERE state = 'scheduled' AND available_at_wall <= :wallMs
      ORDER BY available_at_wall, enqueue_seq LIMIT :rows)
-  RETURNING queue_id`);
+  RETURNING queue_id, key, ttl_ends_at`);
+
+interface BegunRow {
+  queue_id: number;
+  key: string | null;
+  ttl_ends_at: number | null;
+}
 
 /** Batches that wait for the end of a delay, or for a time that was named. */
 export const scheduledBatches: Ending = {
@@ -61,7 +73,7 @@ export const scheduledBatches: Ending = {
   },
 };
 
-function* makeReady(rows: readonly { queue_id: number }[], env: Env): Operation<void> {
+function* makeReady(rows: readonly BegunRow[], env: Env): Operation<void> {
   const counts = new Map<number, number>();
   for (const { queue_id: queueId } of rows) counts.set(queueId, (counts.get(queueId) ?? 0) + 1);
   for (const [queueId, count] of counts) {
@@ -69,4 +81,99 @@ function* makeReady(rows: readonly { queue_id: number }[], env: Env): Operation<
     const { queue } = yield* queueOf(queueId, env);
     env.effects.wake(waitKey(queue));
   }
+  for (const { queue_id: queueId, key, ttl_ends_at: endsAt } of rows) {
+    yield* touchKey(queueId, key, env);
+    if (endsAt !== null) env.effects.deadline(endsAt);
+  }
 }
+
+const earliestTtl = sql<{ at: number | null }>(
+  "SELECT min(ttl_ends_at) AS at FROM pawl_batch WHERE ttl_ends_at IS NOT NULL",
+);
+
+const expireBatches = sql<{ queue_id: number; key: string | null }>(`
+  UPDATE pawl_batch SET state = 'expired', finished_at = :finishedAt, ttl_ends_at = NULL WHERE enqueue_seq IN
+    (SELECT enqueue_seq FROM pawl_batch WHERE ttl_ends_at IS NOT NULL AND ttl_ends_at <= :now
+     ORDER BY ttl_ends_at, enqueue_seq LIMIT :rows)
+  RETURNING queue_id, key`);
+
+/** Batches that nobody has claimed within their ttl. */
+export const overdueBatches: Ending = {
+  *earliest() {
+    return dueAt((yield* one(earliestTtl))?.at);
+  },
+
+  *expire(env, rows) {
+    const { now, retentionNow: finishedAt } = env;
+    const expired = yield* all(expireBatches, { now, finishedAt, rows });
+    for (const { queue_id: queueId, key } of expired) {
+      yield* move(queueId, { ready: -1, expired: 1 }, env);
+      yield* touchKey(queueId, key, env);
+      // It may have been the head that a claim at a checkpoint has to wait behind.
+      env.effects.wake(waitKey((yield* queueOf(queueId, env)).queue));
+    }
+    if (expired.length > 0) retain(env);
+    return expired.length;
+  },
+};
+
+const earliestOpening = sql<{ at: number | null }>(
+  "SELECT min(opens_at) AS at FROM pawl_queue WHERE opens_at IS NOT NULL",
+);
+
+const earliestNamedOpening = sql<{ at: number | null }>(
+  "SELECT min(opens_at_wall) AS at FROM pawl_queue WHERE opens_at_wall IS NOT NULL",
+);
+
+const selectOpening = sql<{ queue_id: number; queue: string }>(`
+  SELECT queue_id, queue FROM pawl_queue WHERE opens_at IS NOT NULL AND opens_at <= :now
+  ORDER BY opens_at LIMIT :rows`);
+
+const selectNamedOpening = sql<{ queue_id: number; queue: string }>(`
+  SELECT queue_id, queue FROM pawl_queue WHERE opens_at_wall IS NOT NULL AND opens_at_wall <= :wallMs
+  ORDER BY opens_at_wall LIMIT :rows`);
+
+/** Queues that are paused or throttled until a time, or over their rate. */
+export const closedQueues: Ending = {
+  *earliest(env) {
+    yield* env.turn.writeBack();
+    return sooner(
+      dueAt((yield* one(earliestOpening))?.at),
+      dueWallAt((yield* one(earliestNamedOpening))?.at),
+    );
+  },
+
+  *expire(env, rows) {
+    const { now, wallMs } = env;
+    const opened = [
+      ...(yield* all(selectOpening, { now, rows })),
+      ...(yield* all(selectNamedOpening, { wallMs, rows })),
+    ];
+    for (const { queue_id: queueId, queue } of opened) {
+      yield* openQueue(queueId, env);
+      env.effects.wake(waitKey(queue));
+    }
+    return opened.length;
+  },
+};
+
+const selectUnlaid = sql<{ queue_id: number; queue: string }>(
+  "SELECT queue_id, queue FROM pawl_queue WHERE lay_after IS NOT NULL LIMIT 1",
+);
+
+/** Queues whose rules about keys have changed: their lines are laid anew in steps, which a restart does not end. */
+export const unlaidQueues: Ending = {
+  *earliest(env) {
+    yield* env.turn.writeBack();
+    return (yield* one(selectUnlaid)) === undefined ? NEVER : dueAt(env.now);
+  },
+
+  *expire(env, rows) {
+    yield* env.turn.writeBack();
+    const unlaid = yield* one(selectUnlaid);
+    if (unlaid === undefined) return 0;
+    yield* layMore(unlaid.queue_id, env);
+    env.effects.wake(waitKey(unlaid.queue));
+    return rows;
+  },
+};

@@ -6,9 +6,9 @@ import { DEFAULT_BATCH_ATTEMPTS, MAX_PAYLOAD_NESTING_LEVELS } from "@pawl/protoc
 import { digestOfMeaning } from "../../json/digest.js";
 import { nestingLevels, RawJson } from "../../json/raw-json.js";
 import { insert, type Operation, one, run, sql } from "../../store/statement.js";
-import type { Env } from "../../turns/operation.js";
+import { type Env, type Outcome, Wait } from "../../turns/operation.js";
 import { newId, noteId } from "./ids.js";
-import { addTo } from "./queue-row.js";
+import { addTo, findQueue, settingsOfQueue, touchKey } from "./queue-row.js";
 import { removeOutdated } from "./retention.js";
 import {
   BATCH_COLUMNS,
@@ -19,10 +19,12 @@ import {
   HOLDER_COLUMNS,
   type HolderRow,
   keptMergeKey,
+  roomKey,
   shownBatch,
   shownMergeKey,
   waitKey,
 } from "./row.js";
+import { NO_SETTINGS } from "./settings.js";
 
 /** Payloads up to this size are kept in the row of their batch, which every change of its state writes anew. */
 const MAX_INLINE_PAYLOAD_BYTES = 1024;
@@ -36,20 +38,21 @@ const selectBySourceKey = sql<
   SELECT ${BATCH_COLUMNS}, b.queue_id, b.content_digest, b.finished_at,
     ${HOLDER_COLUMNS}
   FROM pawl_queue q CROSS JOIN pawl_batch b LEFT JOIN pawl_batch h ON h.enqueue_seq = b.claim_seq
-  WHERE q.queue = :queue AND b.queue_id = q.queue_id AND b.source_key = :sourceKey`);
+  WHERE q.queue = :queue AND b.queue_id = q.queue_id AND b.source_key = :sourceKey AND b.key_elsewhere IS NULL`);
 
 const insertBatch = sql(`
   INSERT INTO pawl_batch (queue_id, state, available_at, available_at_wall, attempt, max_attempts, retry, delivery_policy,
-    slot_policy, merge_key, batch_key, batch_id, source_key, content_digest, enqueued_at, payload_bytes, payloads)
+    slot_policy, merge_key, batch_key, batch_id, source_key, content_digest, enqueued_at, payload_bytes, payloads,
+    priority, key, in_line, ttl_ms, ttl_ends_at)
   VALUES (:queueId, :state, :availableAt, :availableAtWall, 0, :maxAttempts, :retry,
     :deliveryPolicy, :slotPolicy, :mergeKey, :batchKey, :batchId, :sourceKey, :contentDigest, :enqueuedAt,
-    :payloadBytes, :payloads)`);
+    :payloadBytes, :payloads, :priority, :key, :inLine, :ttlMs, :ttlEndsAt)`);
 
 const insertPayloads = sql(
   "INSERT INTO pawl_batch_payloads (enqueue_seq, payloads) VALUES (:enqueueSeq, :payloads)",
 );
 
-type Enqueued = Parsed<"queue.enqueue">;
+type Enqueued = Parsed<"queue.enqueueMany">["batches"][number];
 
 /** A batch as it is asked for, checked. */
 interface Draft {
@@ -69,15 +72,17 @@ interface Draft {
 type Known = { readonly batch: Batch } | { readonly outdated: { queue_id: number; enqueue_seq: number } };
 
 export function* enqueue(
-  params: Enqueued,
+  params: Parsed<"queue.enqueue">,
   env: Env,
   texts: Texts,
-): Operation<Result<"queue.enqueue"> | PawlError> {
+): Operation<Outcome<Result<"queue.enqueue">>> {
   const draft = draftOf(params, texts[0] as string, env, "/payloads");
   if (draft instanceof PawlError) return draft;
   const known = params.sourceKey === undefined ? undefined : yield* find(draft, env);
   if (known instanceof PawlError) return known;
   if (known !== undefined && "batch" in known) return { batch: known.batch, created: false };
+  const full = yield* noRoom(params.queue, 1, env);
+  if (full !== undefined) return env.mayWait ? new Wait(roomKey(params.queue)) : full;
 
   if (known !== undefined) yield* removeOutdated([known.outdated.enqueue_seq], env);
   return { batch: yield* add(draft, env), created: true };
@@ -118,6 +123,15 @@ export function* enqueueMany(
     plan.push(known !== undefined && "batch" in known ? known.batch : draft);
   }
 
+  const added = new Map<string, number>();
+  for (const each of plan) {
+    if (isDraft(each)) added.set(each.params.queue, (added.get(each.params.queue) ?? 0) + 1);
+  }
+  for (const [queue, count] of added) {
+    const full = yield* noRoom(queue, count, env);
+    if (full !== undefined) return full;
+  }
+
   yield* removeOutdated(outdated, env);
   const batches: Batch[] = [];
   for (const each of plan) {
@@ -125,6 +139,20 @@ export function* enqueueMany(
     else batches.push(isDraft(each) ? yield* add(each, env) : each);
   }
   return { batches, created: plan.map(isDraft) };
+}
+
+/** The refusal of so many more batches in a queue that is configured to have no more of them wait. */
+function* noRoom(queue: string, more: number, env: Env): Operation<PawlError | undefined> {
+  const row = yield* findQueue(queue, env);
+  if (row === undefined || row.settings === null) return undefined;
+  const { maxWaiting } = yield* settingsOfQueue(row.queue_id, env);
+  const waiting = row.ready + row.scheduled + row.blocked;
+  if (maxWaiting === undefined || waiting + more <= maxWaiting) return undefined;
+  return refuse(
+    "exhausted",
+    `The queue ${shown(queue)} has ${waiting} batches that wait, and may have ${maxWaiting}. Try again once some are claimed, or wait for it with waitMs.`,
+    { queue, waiting, maxWaiting, retryable: true },
+  );
 }
 
 function isDraft(each: Draft | Batch | number): each is Draft {
@@ -160,16 +188,21 @@ const GIVEN = "given ";
 /** Of all that makes two batches of one key the same, which does not include when they are to be delivered. */
 function digestOf(params: Enqueued, payloads: string): string {
   const { deliveryPolicy, slotPolicy, mergeKey, maxAttempts = null, retry = null } = params;
-  const rest = JSON.stringify([deliveryPolicy, slotPolicy, mergeKey, maxAttempts, retry]);
-  return GIVEN + digestOfMeaning(`[${payloads},${rest}]`);
+  const { priority, key, ttlMs } = params;
+  const rest: unknown[] = [deliveryPolicy, slotPolicy, mergeKey, maxAttempts, retry];
+  // Entries of before know nothing of these, and are compared with batches that are given none of them.
+  if (priority !== 0 || key !== undefined || ttlMs !== undefined) rest.push({ priority, key, ttlMs });
+  return GIVEN + digestOfMeaning(`[${payloads},${JSON.stringify(rest)}]`);
 }
 
 function hasContent(row: { readonly content_digest: string }, draft: Draft): boolean {
   const { content_digest: digest } = row;
   if (digest.startsWith(GIVEN)) return digest === draft.contentDigest;
   const { deliveryPolicy, slotPolicy, mergeKey, maxAttempts = DEFAULT_BATCH_ATTEMPTS, retry } = draft.params;
+  const { priority, key, ttlMs } = draft.params;
   const rest = JSON.stringify([deliveryPolicy, slotPolicy, mergeKey, maxAttempts]);
-  return retry === undefined && digest === digestOfMeaning(`[${draft.payloads},${rest}]`);
+  const hasMore = retry !== undefined || priority !== 0 || key !== undefined || ttlMs !== undefined;
+  return !hasMore && digest === digestOfMeaning(`[${draft.payloads},${rest}]`);
 }
 
 /** Refuses with `conflict` if the key is there with other content. */
@@ -188,6 +221,8 @@ function* find(draft: Draft, env: Env, index?: number): Operation<Known | undefi
     slotPolicy: row.slot_policy,
     mergeKey: shownMergeKey(row.merge_key),
     maxAttempts: row.max_attempts,
+    priority: row.priority,
+    key: row.key ?? undefined,
     ...(row.retry === null ? {} : { retry: JSON.parse(row.retry) as Retry }),
   };
   return conflict(draft, { batchId: row.batch_id, ...content(first, row.payloads) }, index);
@@ -209,24 +244,27 @@ function conflict(draft: Draft, first: object, index?: number): PawlError {
 }
 
 function content(params: Omit<Enqueued, "queue" | "payloads">, payloads: string): object {
-  const { deliveryPolicy, slotPolicy, mergeKey, maxAttempts, retry } = params;
+  const { deliveryPolicy, slotPolicy, mergeKey, maxAttempts, retry, priority, key, ttlMs } = params;
   const cut = payloads.length > MAX_SHOWN_CONTENT_CHARACTERS;
   const text = cut ? `${payloads.slice(0, MAX_SHOWN_CONTENT_CHARACTERS - 3)}...` : payloads;
-  return { payloads: text, deliveryPolicy, slotPolicy, mergeKey, maxAttempts, retry };
+  return { payloads: text, priority, key, deliveryPolicy, slotPolicy, mergeKey, ttlMs, maxAttempts, retry };
 }
 
 function* add(draft: Draft, env: Env): Operation<Batch> {
   const { params, payloads, mergeKey, contentDigest, availableAt, availableAtWall, state } = draft;
   const enqueuedAt = env.wallMs;
-  const { queue, deliveryPolicy, slotPolicy } = params;
+  const { queue, deliveryPolicy, slotPolicy, priority, key = null } = params;
   const retry = params.retry === undefined ? null : JSON.stringify(params.retry);
   const sourceKey = params.sourceKey ?? null;
   const queueText = JSON.stringify(queue);
   const { batchId, batchKey } = newId(queueText, sourceKey, env);
   const payloadBytes = Buffer.byteLength(payloads);
   const isInline = payloadBytes <= MAX_INLINE_PAYLOAD_BYTES;
-  const { queue_id: queueId, max_attempts: configured } = yield* addTo(queue, state, env);
-  const maxAttempts = params.maxAttempts ?? configured ?? DEFAULT_BATCH_ATTEMPTS;
+  const { queue_id: queueId, settings: configured } = yield* addTo(queue, state, priority, env);
+  const settings = configured === null ? NO_SETTINGS : yield* settingsOfQueue(queueId, env);
+  const maxAttempts = params.maxAttempts ?? settings.maxAttempts ?? DEFAULT_BATCH_ATTEMPTS;
+  const ttlMs = params.ttlMs ?? settings.ttlMs ?? null;
+  const ttlEndsAt = ttlMs !== null && state === "ready" ? availableAt + ttlMs : null;
   const enqueueSeq = yield* insert(insertBatch, {
     queueId,
     state,
@@ -244,11 +282,18 @@ function* add(draft: Draft, env: Env): Operation<Batch> {
     enqueuedAt,
     payloadBytes,
     payloads: isInline ? payloads : null,
+    priority,
+    key,
+    inLine: key === null ? null : 1,
+    ttlMs,
+    ttlEndsAt,
   });
   if (!isInline) yield* run(insertPayloads, { enqueueSeq, payloads });
   yield* noteId(enqueueSeq);
   env.effects.reached("enqueueSeq", enqueueSeq);
 
+  if (key !== null) yield* touchKey(queueId, key, env);
+  if (ttlEndsAt !== null) env.effects.deadline(ttlEndsAt);
   if (state === "ready") env.effects.wake(waitKey(queue));
   else if (availableAtWall === null) env.effects.deadline(availableAt);
   else env.effects.wallDeadline(availableAtWall);
@@ -269,6 +314,11 @@ function* add(draft: Draft, env: Env): Operation<Batch> {
       available_at: availableAt,
       available_at_wall: availableAtWall,
       last_error: null,
+      priority,
+      key,
+      ttl_ms: ttlMs,
+      ttl_ends_at: ttlEndsAt,
+      has_more: null,
     },
     queueText,
     undefined,

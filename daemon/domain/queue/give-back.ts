@@ -3,13 +3,14 @@ import type { BatchState, Result, Retry } from "@pawl/protocol";
 import type { GrantRule } from "../../grants/grant.js";
 import { all, type Operation, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
-import { move, queueOf } from "./queue-row.js";
+import { GETS_IN_LINE } from "./lanes.js";
+import { move, settingsOfQueue, touchKey } from "./queue-row.js";
 import { DEFAULT_RETRY, restMs } from "./rest.js";
 import { claimIdOf, waitKey } from "./row.js";
 
 /** Of the first batch of a claim, and of its queue. */
 export const CLAIM_COLUMNS = `
-  b.enqueue_seq, b.state, b.attempt, b.max_attempts, b.retry, b.lost_before, b.claim_size, b.fencing_token, b.owner, b.pid, b.expires_at,
+  b.enqueue_seq, b.state, b.key, b.attempt, b.max_attempts, b.retry, b.lost_before, b.claim_size, b.fencing_token, b.owner, b.pid, b.expires_at,
   b.grace_ends_at, b.queue_id, q.queue`;
 
 /** How claims are kept, for what is common to all that is granted (grants/grant.ts). */
@@ -26,6 +27,7 @@ export const CLAIM_TABLE = {
 interface MemberRow {
   enqueue_seq: number;
   state: BatchState;
+  key: string | null;
   attempt: number;
   max_attempts: number;
   /** As JSON; null where that of its queue counts. */
@@ -48,7 +50,7 @@ export interface ClaimRow extends MemberRow {
 
 /** The batches of a claim beside its head, as far as no other claim has taken them. */
 const selectMembers = sql<MemberRow>(`
-  SELECT enqueue_seq, state, attempt, max_attempts, retry, lost_before FROM pawl_batch
+  SELECT enqueue_seq, state, key, attempt, max_attempts, retry, lost_before FROM pawl_batch
   WHERE claim_seq = :head AND claim_seq <> enqueue_seq AND fencing_token = :fencingToken
   ORDER BY enqueue_seq`);
 
@@ -66,7 +68,7 @@ const GIVEN_BACK = `
     available_at = :availableAt,
     available_at_wall = CASE WHEN ${DIES} OR :back = 'ready' THEN CAST(:availableAtWall AS BIGINT) END,
     attempt = attempt + :counts, last_error = coalesce(:error, last_error), lost_before = coalesce(:lost, lost_before),
-    claim_seq = :claimSeq, fencing_token = :newToken, expires_at = NULL, grace_ends_at = NULL, connection = NULL`;
+    claim_seq = :claimSeq, fencing_token = :newToken, ${GETS_IN_LINE}, expires_at = NULL, grace_ends_at = NULL, connection = NULL`;
 
 const giveBackHead = sql(`${GIVEN_BACK} WHERE enqueue_seq = :head`);
 
@@ -107,7 +109,8 @@ export function* end(head: ClaimRow, how: End, env: Env): Operation<Result<"queu
   if (batches.length > 1) yield* run(giveBackMembers, { ...given, fencingToken: fencing_token });
   const dead = how.counts ? batches.filter((batch) => !hasAttemptsLeft(batch)).length : 0;
   const released = batches.length - dead;
-  yield* move(queueId, { claimed: -batches.length, [back]: released, dead }, env);
+  yield* move(queueId, { claimed: -batches.length, [back]: released, dead, claims: -1 }, env);
+  for (const { key } of batches) yield* touchKey(queueId, key, env);
   if (dead > 0) {
     const { owner, pid } = head;
     env.effects.log("batches have no attempts left", {
@@ -144,12 +147,11 @@ function* restOf(
   // The first loss of a batch may have had nothing to do with it.
   const resting = isLost ? back.filter((batch) => batch.lost_before !== null) : back;
   if (resting.length === 0) return 0;
-  const { retry: ofQueue } = yield* queueOf(queueId, env);
+  const { retry: ofQueue = DEFAULT_RETRY } = yield* settingsOfQueue(queueId, env);
   const attempts = Math.max(...back.map(({ attempt }) => attempt)) + 1;
   const chance = env.random(4).readUInt32BE() / 2 ** 32;
-  const rests = resting.map(({ retry: own }) => {
-    const retry = own ?? ofQueue;
-    return restMs(retry === null ? DEFAULT_RETRY : (JSON.parse(retry) as Retry), attempts, chance);
-  });
+  const rests = resting.map(({ retry: own }) =>
+    restMs(own === null ? ofQueue : (JSON.parse(own) as Retry), attempts, chance),
+  );
   return Math.max(...rests);
 }

@@ -7,7 +7,7 @@ import { endOf, lasts, renewal } from "../../grants/grant.js";
 import { type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { batchesOf, CLAIM_COLUMNS, CLAIM_TABLE, type ClaimRow, end } from "./give-back.js";
-import { move, NO_COUNTS } from "./queue-row.js";
+import { move, NO_COUNTS, touchKey } from "./queue-row.js";
 import { waitKey } from "./row.js";
 
 const extend = sql(`
@@ -18,8 +18,8 @@ const selectLeaseLength = sql<{ lease_ms: number }>(`
   SELECT lease_ms FROM pawl_batch WHERE enqueue_seq = :head AND fencing_token = :fencingToken`);
 
 /** The queue of a claim of one batch that is still held, or whose end has not been noticed. */
-const selectSingle = sql<{ queue_id: number }>(`
-  SELECT queue_id FROM pawl_batch
+const selectSingle = sql<{ queue_id: number; key: string | null }>(`
+  SELECT queue_id, key FROM pawl_batch
   WHERE enqueue_seq = :head AND fencing_token = :fencingToken AND state = 'claimed' AND claim_size = 1`);
 
 const selectSize = sql<{ size: number | null }>(`
@@ -72,7 +72,8 @@ export function* complete(
   const single = yield* one(selectSingle, claim);
   if (single !== undefined) {
     yield* run(completeHead, { head: claim.head, finishedAt });
-    yield* move(single.queue_id, { claimed: -1, completed: 1 }, env);
+    yield* move(single.queue_id, { claimed: -1, completed: 1, claims: -1 }, env);
+    if (single.key !== null) yield* touchKey(single.queue_id, single.key, env);
     retain(env);
     return { completed: 1 };
   }
@@ -93,7 +94,8 @@ export function* complete(
   retain(env);
   const counts = { ...NO_COUNTS, completed: batches.length };
   for (const { state } of batches) counts[state] -= 1;
-  yield* move(head.queue_id, counts, env);
+  yield* move(head.queue_id, { ...counts, claims: head.state === "claimed" ? -1 : 0 }, env);
+  for (const { key } of batches) yield* touchKey(head.queue_id, key, env);
   if (counts.ready < 0) env.effects.wake(waitKey(head.queue));
   return { completed: batches.length };
 }

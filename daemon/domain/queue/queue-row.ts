@@ -4,7 +4,18 @@ import type { BatchState } from "@pawl/protocol";
 import { all, insert, type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import type { KeptRows } from "../../turns/turn-memory.js";
-import { type BatchRow, OWN_COLUMNS } from "./row.js";
+import { LAST_CANDIDATE_LANE } from "./lanes.js";
+import { layLine, layLinesAfter } from "./lines.js";
+import { type BatchRow, OWN_COLUMNS, roomKey, waitKey } from "./row.js";
+import {
+  fullAfter,
+  isPaused,
+  isThrottled,
+  NO_SETTINGS,
+  nextTokenAt,
+  type Settings,
+  tokensOf,
+} from "./settings.js";
 
 /**
  * Heads that are read at once where one turn claims many batches of a queue. The first read is of one, each further
@@ -16,17 +27,32 @@ export interface QueueRow extends Record<BatchState, number> {
   readonly queue_id: number;
   readonly queue: string;
   fencing_token: number;
-  readonly max_attempts: number | null;
-  /** As JSON. */
-  readonly retry: string | null;
+  /** How many claims are held, each of one batch or more. */
+  claims: number;
+  /** What it is configured to, as JSON; null for nothing. */
+  settings: string | null;
+  /** When its bucket is full again, in elapsed time; null for full. */
+  rate_full_at: number | null;
+  /** When something may be claimed that may not now: in elapsed time, and by the wall clock. */
+  opens_at: number | null;
+  opens_at_wall: number | null;
+  /** While the lines of its keys are laid anew: the last key that was. */
+  lay_after: string | null;
 }
 
-export type Settings = Pick<QueueRow, "max_attempts" | "retry">;
+/** A negative number takes away. `claims`: of those that are held. */
+type Counts = { readonly [State in BatchState | "claims"]?: number };
 
-/** A negative number takes away. */
-type Counts = { readonly [State in BatchState]?: number };
-
-export const NO_COUNTS = { ready: 0, scheduled: 0, claimed: 0, completed: 0, dead: 0, cancelled: 0 };
+export const NO_COUNTS = {
+  ready: 0,
+  scheduled: 0,
+  blocked: 0,
+  claimed: 0,
+  completed: 0,
+  dead: 0,
+  cancelled: 0,
+  expired: 0,
+};
 
 const selectQueue = sql<QueueRow>("SELECT * FROM pawl_queue WHERE queue = :queue");
 
@@ -39,12 +65,15 @@ const insertQueue = sql(`
 
 const updateQueue = sql(`
   UPDATE pawl_queue SET fencing_token = :fencingToken, ready = :ready, scheduled = :scheduled, claimed = :claimed,
-    completed = :completed, dead = :dead, cancelled = :cancelled
+    completed = :completed, dead = :dead, cancelled = :cancelled, blocked = :blocked, expired = :expired,
+    claims = :claims
   WHERE queue_id = :queueId`);
 
-const updateSettings = sql(
-  "UPDATE pawl_queue SET max_attempts = :maxAttempts, retry = :retry WHERE queue_id = :queueId",
-);
+/** What only a queue with settings has. */
+const updateOpening = sql(`
+  UPDATE pawl_queue SET settings = :settings, rate_full_at = :rateFullAt, opens_at = :opensAt,
+    opens_at_wall = :opensAtWall, lay_after = :layAfter
+  WHERE queue_id = :queueId`);
 
 const deleteQueue = sql("DELETE FROM pawl_queue WHERE queue_id = :queueId");
 
@@ -57,19 +86,27 @@ const raiseFloor = sql(`
 /** Without payloads that are not in the row itself: they may be large, and only the first batch is sure to go. */
 const selectHeads = sql<Head>(`
   SELECT ${OWN_COLUMNS}, b.payloads
-  FROM pawl_batch b WHERE b.queue_id = :queueId AND b.state = 'ready' ORDER BY b.enqueue_seq LIMIT :rows`);
+  FROM pawl_batch b WHERE b.queue_id = :queueId AND b.lane <= ${LAST_CANDIDATE_LANE}
+  ORDER BY b.lane, b.enqueue_seq LIMIT :rows`);
 
-/** The first ready batch of a queue, as far as its own row says. */
+/** The first candidate of a queue, as far as its own row says. */
 export type Head = Omit<BatchRow, "payloads"> & { payloads: string | null };
 
 /** A queue as the turn has it. */
 interface KeptQueue {
   readonly row: QueueRow;
   changed: boolean;
-  /** The first of its ready batches, in order: one at first, more once that is not enough. */
+  /** Whether what only a queue with settings has is to be written. */
+  openingChanged: boolean;
+  /** Its settings, and the text that they were read from. */
+  settings: Settings;
+  settingsText: string | null;
+  /** The first of its candidates, in order: one at first, more once that is not enough. */
   heads: Head[];
   /** Heads that the next read takes. */
   nextRead: number;
+  /** The keys of batches that have come, gone or changed, whose lines have to be laid. */
+  readonly keys: Set<string>;
 }
 
 class KeptQueues implements KeptRows {
@@ -78,7 +115,16 @@ class KeptQueues implements KeptRows {
 
   keep(row: QueueRow | undefined): KeptQueue | undefined {
     if (row === undefined) return undefined;
-    const kept = { row, changed: false, heads: [], nextRead: 1 };
+    const kept: KeptQueue = {
+      row,
+      changed: false,
+      openingChanged: false,
+      settings: NO_SETTINGS,
+      settingsText: null,
+      heads: [],
+      nextRead: 1,
+      keys: new Set(),
+    };
     this.byName.set(row.queue, kept);
     this.byId.set(row.queue_id, kept);
     return kept;
@@ -91,23 +137,58 @@ class KeptQueues implements KeptRows {
 
   *writeBack(): Operation<void> {
     for (const kept of this.byId.values()) {
-      if (!kept.changed) continue;
-      // Each by its name: to gather the rest of a row takes longer than the statement.
-      const { queue_id: queueId, fencing_token: fencingToken, ready, scheduled, claimed } = kept.row;
-      const { completed, dead, cancelled } = kept.row;
-      yield* run(updateQueue, {
-        queueId,
-        fencingToken,
-        ready,
-        scheduled,
-        claimed,
-        completed,
-        dead,
-        cancelled,
-      });
+      if (kept.keys.size > 0) yield* layLines(kept);
+      if (kept.changed) yield* writeCounts(kept.row);
+      if (kept.openingChanged) {
+        const { settings, rate_full_at, opens_at, opens_at_wall, lay_after } = kept.row;
+        yield* run(updateOpening, {
+          queueId: kept.row.queue_id,
+          settings,
+          rateFullAt: rate_full_at,
+          opensAt: opens_at,
+          opensAtWall: opens_at_wall,
+          layAfter: lay_after,
+        });
+      }
       kept.changed = false;
+      kept.openingChanged = false;
     }
   }
+}
+
+/** Each by its name: to gather the rest of a row takes longer than the statement. */
+function* writeCounts(row: QueueRow): Operation<void> {
+  const { queue_id: queueId, fencing_token: fencingToken, claims, ready, scheduled, blocked, claimed } = row;
+  const { completed, dead, cancelled, expired } = row;
+  yield* run(updateQueue, {
+    queueId,
+    fencingToken,
+    claims,
+    ready,
+    scheduled,
+    blocked,
+    claimed,
+    completed,
+    dead,
+    cancelled,
+    expired,
+  });
+}
+
+function settingsOf(kept: KeptQueue): Settings {
+  const { settings: text } = kept.row;
+  if (text !== kept.settingsText) {
+    kept.settings = text === null ? NO_SETTINGS : (JSON.parse(text) as Settings);
+    kept.settingsText = text;
+  }
+  return kept.settings;
+}
+
+function* layLines(kept: KeptQueue): Operation<void> {
+  const settings = settingsOf(kept);
+  for (const key of kept.keys) yield* layLine(kept.row.queue_id, key, settings);
+  kept.keys.clear();
+  kept.heads = [];
 }
 
 function* keptByName(queue: string, env: Env): Operation<KeptQueue | undefined> {
@@ -131,11 +212,29 @@ export function* queueOf(queueId: number, env: Env): Operation<Readonly<QueueRow
   return (yield* keptById(queueId, env)).row;
 }
 
-/** Counts a batch that comes behind all others, and gives the queue; the first one makes it. */
-export function* addTo(queue: string, state: "ready" | "scheduled", env: Env): Operation<Readonly<QueueRow>> {
+/** What a queue is configured to. */
+export function* settingsOfQueue(queueId: number, env: Env): Operation<Settings> {
+  return settingsOf(yield* keptById(queueId, env));
+}
+
+/** What a queue is configured to, also one that is not there. */
+export function* settingsByName(queue: string, env: Env): Operation<Settings> {
+  const kept = yield* keptByName(queue, env);
+  return kept === undefined ? NO_SETTINGS : settingsOf(kept);
+}
+
+/** Counts a batch that comes behind all others of its priority, and gives the queue; the first one makes it. */
+export function* addTo(
+  queue: string,
+  state: "ready" | "scheduled" | "blocked",
+  priority: number,
+  env: Env,
+): Operation<Readonly<QueueRow>> {
   const kept = yield* keptOrMade(queue, env);
   kept.row[state] += 1;
   kept.changed = true;
+  // Those that were read are the first ones still, unless it comes before one of them.
+  if (kept.heads.some((head) => head.priority < priority)) kept.heads = [];
   env.effects.count(`${state}Batches`, 1);
   return kept.row;
 }
@@ -147,50 +246,194 @@ function* keptOrMade(queue: string, env: Env): Operation<KeptQueue> {
 
 /** Sets what a queue is configured to; one without batches is there for its settings alone. */
 export function* configureQueue(queue: string, settings: Settings, env: Env): Operation<void> {
-  const { row } = yield* keptOrMade(queue, env);
-  const { max_attempts: maxAttempts, retry } = Object.assign(row, settings);
-  yield* run(updateSettings, { queueId: row.queue_id, maxAttempts, retry });
+  const kept = yield* keptOrMade(queue, env);
+  const before = settingsOf(kept);
+  const { row } = kept;
+  const { rate } = settings;
+  if (rate === undefined) row.rate_full_at = null;
+  else if (before.rate !== undefined && row.rate_full_at !== null) {
+    // As many tokens are missing as before, if there is room for so many.
+    const { count, perMs } = before.rate;
+    const missing = Math.min(rate.count, (Math.max(0, row.rate_full_at - env.now) * count) / perMs);
+    row.rate_full_at = env.now + (missing * rate.perMs) / rate.count;
+  }
+  row.settings = Object.keys(settings).length === 0 ? null : JSON.stringify(settings);
+  kept.openingChanged = true;
+  setOpening(kept, env);
+  const { maxClaimedPerKey, keyOrder } = settings;
+  if (maxClaimedPerKey !== before.maxClaimedPerKey || keyOrder !== before.keyOrder) {
+    row.lay_after = "";
+    yield* layMore(row.queue_id, env);
+  }
   yield* removeIfEmpty(row.queue_id, env);
+}
+
+/** Lines of keys that one step lays: some 4 ms of work. */
+const LINES_PER_STEP = 150;
+
+/** Lays some more lines of a queue whose rules about keys have changed. */
+export function* layMore(queueId: number, env: Env): Operation<void> {
+  const kept = yield* keptById(queueId, env);
+  const { row } = kept;
+  if (row.lay_after === null) return;
+  row.lay_after = yield* layLinesAfter(queueId, row.lay_after, settingsOf(kept), LINES_PER_STEP);
+  kept.openingChanged = true;
+  kept.heads = [];
+  if (row.lay_after !== null) env.effects.deadline(env.now);
+}
+
+/** Takes back what was set until a time that has come, and says when the next such time comes. */
+export function* openQueue(queueId: number, env: Env): Operation<void> {
+  const kept = yield* keptById(queueId, env);
+  const { pause, throttle, ...rest } = settingsOf(kept);
+  const settings: Settings = {
+    ...rest,
+    ...(pause !== undefined && isPaused({ pause }, env) ? { pause } : {}),
+    ...(throttle !== undefined && isThrottled({ throttle }, env) ? { throttle } : {}),
+  };
+  kept.row.settings = Object.keys(settings).length === 0 ? null : JSON.stringify(settings);
+  kept.openingChanged = true;
+  setOpening(kept, env);
+}
+
+/** Keeps when a queue opens that is closed now, so that whoever waits for it is woken then. */
+function setOpening(kept: KeptQueue, env: Env): void {
+  const { row } = kept;
+  const { pause, throttle, rate } = settingsOf(kept);
+  const at: number[] = [];
+  const atWall: number[] = [];
+  if (pause !== undefined && pause.untilAt !== null) atWall.push(pause.untilAt);
+  if (throttle !== undefined && throttle.untilAt !== null) atWall.push(throttle.untilAt);
+  if (throttle !== undefined && throttle.until !== null) at.push(throttle.until);
+  if (rate !== undefined && tokensOf(rate, row.rate_full_at, env.now) === 0) {
+    at.push(nextTokenAt(rate, row.rate_full_at, env.now));
+  }
+  const opensAt = at.length === 0 ? null : Math.min(...at);
+  const opensAtWall = atWall.length === 0 ? null : Math.min(...atWall);
+  if (opensAt !== row.opens_at || opensAtWall !== row.opens_at_wall) kept.openingChanged = true;
+  row.opens_at = opensAt;
+  row.opens_at_wall = opensAtWall;
+  if (opensAt !== null) env.effects.deadline(opensAt);
+  if (opensAtWall !== null) env.effects.wallDeadline(opensAtWall);
 }
 
 /** Counts batches that go from state to state. */
 export function* move(queueId: number, counts: Counts, env: Env): Operation<void> {
   const kept = yield* keptById(queueId, env);
-  for (const [state, by] of Object.entries(counts) as [BatchState, number][]) {
+  for (const [what, by] of Object.entries(counts) as [BatchState | "claims", number][]) {
     if (by === 0) continue;
-    kept.row[state] += by;
-    env.effects.count(`${state}Batches`, by);
+    kept.row[what] += by;
+    if (what !== "claims") env.effects.count(`${what}Batches`, by);
   }
   kept.changed = true;
   if ((counts.ready ?? 0) !== 0) kept.heads = [];
+  if (kept.row.settings !== null) wakeByLimits(kept, counts, env);
 }
 
-/** The first batch of a queue that is ready. */
-export function* headOf(
-  queue: string,
-  env: Env,
-): Operation<{ readonly queueId: number; readonly head: Head } | undefined> {
+/** Wakes those that may have waited for a claim to end, or for room in the queue. */
+function wakeByLimits({ row }: KeptQueue, counts: Counts, env: Env): void {
+  const { ready = 0, scheduled = 0, blocked = 0, claims = 0 } = counts;
+  if (claims < 0) env.effects.wake(waitKey(row.queue));
+  if (ready + scheduled + blocked < 0) env.effects.wake(roomKey(row.queue));
+}
+
+/** Something about batches of this key has changed: sees to it that its next one is a candidate. */
+export function* touchKey(queueId: number, key: string | null, env: Env): Operation<void> {
+  if (key === null) return;
+  const kept = yield* keptById(queueId, env);
+  kept.keys.add(key);
+  env.effects.wake(waitKey(kept.row.queue));
+}
+
+/** The first candidate of a queue, and whether the queue has settings. */
+export interface Found {
+  readonly queueId: number;
+  readonly head: Head;
+  readonly hasSettings: boolean;
+}
+
+/** The first batch of a queue that is a candidate, by what the queue's row and the lines of its keys say. */
+export function* headOf(queue: string, env: Env): Operation<Found | undefined> {
   const kept = yield* keptByName(queue, env);
   if (kept === undefined) return undefined;
+  if (kept.keys.size > 0) yield* layLines(kept);
   if (kept.heads.length === 0) {
     kept.heads = yield* all(selectHeads, { queueId: kept.row.queue_id, rows: kept.nextRead });
     kept.nextRead = Math.min(2 * kept.nextRead, MAX_HEADS_PER_READ);
   }
   const [head] = kept.heads;
-  return head && { queueId: kept.row.queue_id, head };
+  return head && { queueId: kept.row.queue_id, head, hasSettings: kept.row.settings !== null };
 }
 
-/** Counts the claim of the head, and of those that join it: of `size` batches together. Returns its fencing token. */
-export function* countClaim(queueId: number, size: number, env: Env): Operation<number> {
+/**
+ * The same, for a claim: while the lines of keys are laid anew, that of its head is laid first, so that no claim is
+ * made by rules of before.
+ */
+export function* headToClaim(queue: string, env: Env): Operation<Found | undefined> {
+  let found = yield* headOf(queue, env);
+  while (found !== undefined && found.head.key !== null && found.hasSettings) {
+    const kept = yield* keptById(found.queueId, env);
+    if (kept.row.lay_after === null) break;
+    const { enqueue_seq: seq, key } = found.head;
+    kept.keys.add(key as string);
+    found = yield* headOf(queue, env);
+    if (found?.head.enqueue_seq === seq) break;
+  }
+  return found;
+}
+
+/** Why nothing of a queue may be claimed now, whatever is in it. */
+export type Closure = "paused" | "throttled" | "full" | "rate";
+
+/** Why nothing of a queue may be claimed now, whatever is in it; undefined if something may. */
+export function* closureOf(queueId: number, env: Env): Operation<Closure | undefined> {
+  const kept = yield* keptById(queueId, env);
+  const { row } = kept;
+  if (row.settings === null) return undefined;
+  const settings = settingsOf(kept);
+  if (isPaused(settings, env)) return "paused";
+  if (isThrottled(settings, env)) return "throttled";
+  if (settings.maxClaimed !== undefined && row.claims >= settings.maxClaimed) return "full";
+  if (settings.rate !== undefined && tokensOf(settings.rate, row.rate_full_at, env.now) === 0) return "rate";
+  return undefined;
+}
+
+/** How many batches one claim may take, by the rate of their queue. */
+export function* mostByRate(queueId: number, env: Env): Operation<number> {
+  const kept = yield* keptById(queueId, env);
+  const { rate } = settingsOf(kept);
+  return rate === undefined ? Number.POSITIVE_INFINITY : tokensOf(rate, kept.row.rate_full_at, env.now);
+}
+
+/**
+ * Counts the claim of the head, and of those that join it: of `size` batches together. Returns its fencing token.
+ *
+ * @param key of any of its batches.
+ */
+export function* countClaim(queueId: number, size: number, key: string | null, env: Env): Operation<number> {
   const kept = yield* keptById(queueId, env);
   const { row } = kept;
   row.fencing_token += 1;
   row.ready -= size;
   row.claimed += size;
+  row.claims += 1;
   env.effects.count("readyBatches", -size);
   env.effects.count("claimedBatches", size);
   kept.changed = true;
-  kept.heads.splice(0, size);
+  if (key === null) kept.heads.splice(0, size);
+  else {
+    kept.heads = [];
+    kept.keys.add(key);
+  }
+  if (row.settings !== null) {
+    const { rate, maxWaiting } = settingsOf(kept);
+    if (rate !== undefined) {
+      row.rate_full_at = fullAfter(rate, row.rate_full_at, size, env.now);
+      kept.openingChanged = true;
+      setOpening(kept, env);
+    }
+    if (maxWaiting !== undefined) env.effects.wake(roomKey(row.queue));
+  }
   env.effects.reached("queueToken", row.fencing_token);
   return row.fencing_token;
 }
@@ -198,10 +441,10 @@ export function* countClaim(queueId: number, size: number, env: Env): Operation<
 /** Removes a queue that has no batches and no settings any more. */
 export function* removeIfEmpty(queueId: number, env: Env): Operation<void> {
   const { row } = yield* keptById(queueId, env);
-  const { ready, scheduled, claimed, completed, dead, cancelled, fencing_token: fencingToken } = row;
-  if (ready + scheduled + claimed + completed + dead + cancelled > 0) return;
-  if (row.max_attempts !== null || row.retry !== null) return;
+  const { ready, scheduled, blocked, claimed, completed, dead, cancelled, expired } = row;
+  if (ready + scheduled + blocked + claimed + completed + dead + cancelled + expired > 0) return;
+  if (row.settings !== null) return;
   env.turn.of(KeptQueues).drop(row);
   yield* run(deleteQueue, { queueId });
-  yield* run(raiseFloor, { fencingToken: String(fencingToken) });
+  yield* run(raiseFloor, { fencingToken: String(row.fencing_token) });
 }

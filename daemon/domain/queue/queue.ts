@@ -1,18 +1,20 @@
 /**
  * Batches that wait in queues, and the claims by which workers have them for a while (spec: queue.md).
  *
- * The files, in reading order: row (a batch, and its text in replies), ids (a batch by its batchId), queue-row (counts
- * and heads of a queue, read and written once a turn), enqueue, claim and claim-selection, holder (renew, complete,
- * abandon), rest (how long a batch rests), give-back, ends (by time, with a connection, over a restart), retention,
- * cancel, retry, configure, reads.
+ * The files, in reading order: row (a batch, and its text in replies), ids (a batch by its batchId), lanes (the order
+ * of batches), settings (of a queue, and when they close it), lines (of keys: which batch of one is next), queue-row
+ * (counts and heads of a queue, read and written once a turn), enqueue, claim and claim-selection, holder (renew,
+ * complete, abandon), rest (how long a batch rests), give-back, ends (by time, with a connection, over a restart),
+ * retention, cancel, retry, configure, reads, explain.
  */
 import type { HandlersOf } from "../../turns/handler.js";
 import { cancel } from "./cancel.js";
 import { claim } from "./claim.js";
-import { configure, settings } from "./configure.js";
+import { configure, settings, throttle } from "./configure.js";
 import { enqueue, enqueueMany } from "./enqueue.js";
+import { explain } from "./explain.js";
 import { abandon, complete, renew } from "./holder.js";
-import { explain, get, list, stats } from "./reads.js";
+import { get, list, stats } from "./reads.js";
 import { retry } from "./retry.js";
 
 /** Which operation performs which method. */
@@ -30,5 +32,6 @@ export const queueHandlers: HandlersOf<"queue"> = {
   retry,
   configure,
   settings,
+  throttle,
   explain,
 };

@@ -1,11 +1,12 @@
-import type { BatchState, Parsed, Result } from "@pawl/protocol";
+// Reads: one batch, the batches of a queue, and how many there are.
+import { BATCH_STATES, type Parsed, type Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import { MAX_PAGE_BYTES } from "@pawl/protocol/limits";
 import { all, type Operation, one, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
-import { findQueue, headOf, NO_COUNTS, type QueueRow } from "./queue-row.js";
+import { LANE_OF, LAST_READY_LANE } from "./lanes.js";
+import { findQueue, NO_COUNTS, type QueueRow } from "./queue-row.js";
 import {
-  availableAt,
   BATCH_COLUMNS,
   BATCH_OVERHEAD_BYTES,
   type Batch,
@@ -16,26 +17,40 @@ import {
   HOLDER_COLUMNS,
   type HolderRow,
   shownBatch,
-  waitKey,
 } from "./row.js";
+import { isPaused, type Settings } from "./settings.js";
 
 /** Without payloads, which are read only of those that the page has room for. */
 const PAGE_COLUMNS = "enqueue_seq, payload_bytes, coalesce(length(last_error), 0) AS last_error_length";
 
-const selectPageOfState = sql<PageRow>(`
-  SELECT ${PAGE_COLUMNS} FROM pawl_batch
-  WHERE queue_id = :queueId AND state = :state AND enqueue_seq > :after ORDER BY enqueue_seq LIMIT :rows`);
+/** The lanes of ready batches that there are, of which each has its own in order. */
+const selectReadyLanes = sql<{ lane: number }>(`
+  WITH RECURSIVE lanes(lane) AS (
+    SELECT min(lane) AS lane FROM pawl_batch WHERE queue_id = :queueId AND lane <= ${LAST_READY_LANE}
+    UNION ALL
+    SELECT (SELECT min(b.lane) FROM pawl_batch b WHERE b.queue_id = :queueId AND b.lane > lanes.lane
+      AND b.lane <= ${LAST_READY_LANE})
+    FROM lanes WHERE lanes.lane IS NOT NULL)
+  SELECT lane FROM lanes WHERE lane IS NOT NULL`);
 
-/** Merged from the states, each of which an index has in order. */
-const selectPage = sql<PageRow>(
-  `${(["ready", "scheduled", "claimed", "completed", "dead", "cancelled"] satisfies BatchState[])
-    .map(
-      (state) => `
+const selectReadyLanesOfKey = sql<{ lane: number }>(`
+  WITH RECURSIVE lanes(lane) AS (
+    SELECT min(lane) AS lane FROM pawl_batch
+      WHERE queue_id = :queueId AND key = :key AND lane <= ${LAST_READY_LANE}
+    UNION ALL
+    SELECT (SELECT min(b.lane) FROM pawl_batch b WHERE b.queue_id = :queueId AND b.key = :key
+      AND b.lane > lanes.lane AND b.lane <= ${LAST_READY_LANE})
+    FROM lanes WHERE lanes.lane IS NOT NULL)
+  SELECT lane FROM lanes WHERE lane IS NOT NULL`);
+
+const selectPageOfLane = sql<PageRow>(`
   SELECT ${PAGE_COLUMNS} FROM pawl_batch
-  WHERE queue_id = :queueId AND state = '${state}' AND enqueue_seq > :after`,
-    )
-    .join(" UNION ALL ")} ORDER BY enqueue_seq LIMIT :rows`,
-);
+  WHERE queue_id = :queueId AND lane = :lane AND enqueue_seq > :after ORDER BY enqueue_seq LIMIT :rows`);
+
+const selectPageOfLaneAndKey = sql<PageRow>(`
+  SELECT ${PAGE_COLUMNS} FROM pawl_batch
+  WHERE queue_id = :queueId AND key = :key AND lane = :lane AND enqueue_seq > :after
+  ORDER BY enqueue_seq LIMIT :rows`);
 
 const selectBySeq = sql<BatchRow & HolderRow>(`
   SELECT ${BATCH_COLUMNS}, ${HOLDER_COLUMNS}
@@ -43,23 +58,14 @@ const selectBySeq = sql<BatchRow & HolderRow>(`
   WHERE b.enqueue_seq = :seq`);
 
 const selectQueues = sql<QueueRow & { available_at: number | null }>(`
-  SELECT q.*, (SELECT b.available_at FROM pawl_batch b WHERE b.queue_id = q.queue_id AND b.state = 'ready'
-    ORDER BY b.enqueue_seq LIMIT 1) AS available_at
+  SELECT q.*, (SELECT b.available_at FROM pawl_batch b WHERE b.queue_id = q.queue_id
+    AND b.lane <= ${LAST_READY_LANE} ORDER BY b.lane, b.enqueue_seq LIMIT 1) AS available_at
   FROM pawl_queue q WHERE q.queue > :after ORDER BY q.queue LIMIT :rows`);
 
 const selectQueueStats = sql<QueueRow & { available_at: number | null }>(`
-  SELECT q.*, (SELECT b.available_at FROM pawl_batch b WHERE b.queue_id = q.queue_id AND b.state = 'ready'
-    ORDER BY b.enqueue_seq LIMIT 1) AS available_at
+  SELECT q.*, (SELECT b.available_at FROM pawl_batch b WHERE b.queue_id = q.queue_id
+    AND b.lane <= ${LAST_READY_LANE} ORDER BY b.lane, b.enqueue_seq LIMIT 1) AS available_at
   FROM pawl_queue q WHERE q.queue = :queue`);
-
-/** The first batch of a queue that nobody can claim now: held or scheduled. */
-const selectUnavailable = sql<BatchRow & HolderRow>(`
-  SELECT ${BATCH_COLUMNS}, ${HOLDER_COLUMNS}
-  FROM pawl_batch b LEFT JOIN pawl_batch h ON h.enqueue_seq = b.claim_seq
-  WHERE b.enqueue_seq = (SELECT min(seq) FROM (
-    SELECT min(enqueue_seq) AS seq FROM pawl_batch WHERE queue_id = :queueId AND state = 'claimed'
-    UNION ALL
-    SELECT min(enqueue_seq) AS seq FROM pawl_batch WHERE queue_id = :queueId AND state = 'scheduled') AS heads)`);
 
 interface PageRow {
   enqueue_seq: number;
@@ -75,12 +81,11 @@ export function* get(params: Parsed<"queue.get">, env: Env): Operation<Result<"q
 }
 
 export function* list(params: Parsed<"queue.list">, env: Env): Operation<Result<"queue.list">> {
-  const { queue, state, limit } = params;
+  const { queue, limit } = params;
+  yield* env.turn.writeBack();
   const found = yield* findQueue(queue, env);
   if (found === undefined) return { batches: [] };
-  const page = { queueId: found.queue_id, after: params.after ?? 0, rows: limit + 1 };
-  const rows =
-    state === undefined ? yield* all(selectPage, page) : yield* all(selectPageOfState, { ...page, state });
+  const rows = yield* pageOf(found.queue_id, params);
   const queueText = JSON.stringify(queue);
   const batches: Batch[] = [];
   let bytes = 0;
@@ -98,12 +103,42 @@ export function* list(params: Parsed<"queue.list">, env: Env): Operation<Result<
   return { batches };
 }
 
+/** The rows of a page, and one more if there are more: each lane has its own in order. */
+function* pageOf(
+  queueId: number,
+  { state, key, after = 0, limit }: Parsed<"queue.list">,
+): Operation<PageRow[]> {
+  const lanes: number[] = [];
+  for (const each of state === undefined ? BATCH_STATES : [state]) {
+    if (each !== "ready") lanes.push(LANE_OF[each]);
+    else if (key === undefined) {
+      for (const { lane } of yield* all(selectReadyLanes, { queueId })) lanes.push(lane);
+    } else {
+      for (const { lane } of yield* all(selectReadyLanesOfKey, { queueId, key })) lanes.push(lane);
+    }
+  }
+  const rows: PageRow[] = [];
+  for (const lane of lanes) {
+    const page = { queueId, lane, after, rows: limit + 1 };
+    rows.push(
+      ...(key === undefined
+        ? yield* all(selectPageOfLane, page)
+        : yield* all(selectPageOfLaneAndKey, { ...page, key })),
+    );
+  }
+  return rows.sort((a, b) => a.enqueue_seq - b.enqueue_seq).slice(0, limit + 1);
+}
+
 export function* stats(params: Parsed<"queue.stats">, env: Env): Operation<Result<"queue.stats">> {
   const { queue, limit } = params;
   yield* env.turn.writeBack();
   if (queue !== undefined) {
     const row = yield* one(selectQueueStats, { queue });
-    return { queues: [row === undefined ? { queue, ...NO_COUNTS, oldestReadyMs: null } : toStats(row, env)] };
+    return {
+      queues: [
+        row === undefined ? { queue, ...NO_COUNTS, paused: false, oldestReadyMs: null } : toStats(row, env),
+      ],
+    };
   }
   const rows = yield* all(selectQueues, { after: params.after ?? "", rows: limit + 1 });
   const queues = rows.slice(0, limit).map((row) => toStats(row, env));
@@ -114,39 +149,21 @@ function toStats(
   row: QueueRow & { available_at: number | null },
   env: Env,
 ): Result<"queue.stats">["queues"][number] {
-  const { queue, ready, scheduled, claimed, completed, dead, cancelled, available_at: since } = row;
+  const { queue, ready, scheduled, blocked, claimed, completed, dead, cancelled, expired } = row;
+  const { available_at: since, settings } = row;
+  const paused = settings !== null && isPaused(JSON.parse(settings) as Settings, env);
   const oldestReadyMs = since === null ? null : Math.max(0, env.now - since);
-  return { queue, ready, scheduled, claimed, completed, dead, cancelled, oldestReadyMs };
-}
-
-export function* explain(params: Parsed<"queue.explain">, env: Env): Operation<Result<"queue.explain">> {
-  const { queue } = params;
-  const found = yield* findQueue(queue, env);
-  const known = { queue, dead: found?.dead ?? 0, waiting: env.waiting(waitKey(queue)) };
-  const ready = yield* headOf(queue, env);
-  if (ready !== undefined) {
-    const { head } = ready;
-    const { batch_id: batchId, delivery_policy: deliveryPolicy } = head;
-    const reason = deliveryPolicy === "earliest_safe_boundary" ? "ready" : "boundary";
-    return {
-      ...known,
-      claimable: true,
-      reason,
-      batchId,
-      deliveryPolicy,
-      availableAt: availableAt(head, env),
-    };
-  }
-  const first = found === undefined ? undefined : yield* one(selectUnavailable, { queueId: found.queue_id });
-  if (first === undefined) return { ...known, claimable: false, reason: "empty" };
-  const { batch_id: batchId, delivery_policy: deliveryPolicy } = first;
-  const claim = claimOf(first, env);
-  if (claim === undefined) {
-    const when = { availableAt: availableAt(first, env) };
-    const hasBeenTried = first.attempt > 0 && first.available_at_wall === null;
-    const reason = hasBeenTried ? "resting" : "scheduled";
-    return { ...known, claimable: false, reason, batchId, deliveryPolicy, ...when };
-  }
-  const holder = { ...claim, pid: first.pid };
-  return { ...known, claimable: false, reason: "claimed", batchId, deliveryPolicy, holder };
+  return {
+    queue,
+    ready,
+    scheduled,
+    blocked,
+    claimed,
+    completed,
+    dead,
+    cancelled,
+    expired,
+    paused,
+    oldestReadyMs,
+  };
 }

@@ -4,7 +4,7 @@ import { type Ending, retentionEnd } from "../../grants/ending.js";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { forgetId } from "./ids.js";
-import { move, NO_COUNTS, removeIfEmpty } from "./queue-row.js";
+import { move, NO_COUNTS, removeIfEmpty, touchKey } from "./queue-row.js";
 
 /** Batches that one turn removes at most: some 2 ms of work. */
 const PRUNED_ROWS_PER_STEP = 100;
@@ -19,12 +19,16 @@ const selectOutdated = sql<{ enqueue_seq: number }>(`
 
 const deleteBatch = sql<RemovedRow>(`
   DELETE FROM pawl_batch WHERE enqueue_seq = :seq
-  RETURNING queue_id, state, batch_key, CASE WHEN payloads IS NULL THEN 0 ELSE 1 END AS is_inline`);
+  RETURNING queue_id, key, has_more, state, batch_key, CASE WHEN payloads IS NULL THEN 0 ELSE 1 END AS is_inline`);
+
+const deleteMore = sql("DELETE FROM pawl_batch_more WHERE enqueue_seq = :seq");
 
 const deletePayloads = sql("DELETE FROM pawl_batch_payloads WHERE enqueue_seq = :seq");
 
 interface RemovedRow {
   queue_id: number;
+  key: string | null;
+  has_more: 1 | null;
   state: BatchState;
   batch_key: number;
   is_inline: number;
@@ -53,7 +57,9 @@ export function* removeOutdated(seqs: readonly number[], env: Env): Operation<vo
   for (const seq of seqs) {
     const row = (yield* one(deleteBatch, { seq })) as RemovedRow;
     if (row.is_inline === 0) yield* run(deletePayloads, { seq });
+    if (row.has_more !== null) yield* run(deleteMore, { seq });
     yield* forgetId(row.batch_key, seq);
+    yield* touchKey(row.queue_id, row.key, env);
     removed.push(row);
   }
   for (const queueId of new Set(removed.map((row) => row.queue_id))) {

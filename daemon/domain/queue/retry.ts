@@ -1,47 +1,67 @@
+// Retry: what is dead, was cancelled or has expired is ready again.
 import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import { MAX_RETRIED_BATCHES } from "@pawl/protocol/limits";
-import { type Operation, run, sql } from "../../store/statement.js";
+import { all, type Operation, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Unfinished } from "../../turns/operation.js";
-import { findQueue, move } from "./queue-row.js";
+import { GETS_IN_LINE, LANE_OF } from "./lanes.js";
+import { findQueue, move, touchKey } from "./queue-row.js";
 import { byId, waitKey } from "./row.js";
 
 /** Batches that one step brings back: some 3 ms of work. */
 const BATCHES_PER_STEP = 250;
 
-const retryBatch = sql(
-  "UPDATE pawl_batch SET state = 'ready', attempt = 0, lost_before = NULL, available_at = :now, available_at_wall = :wallMs WHERE enqueue_seq = :seq",
-);
+const BROUGHT_BACK = `
+  UPDATE pawl_batch SET state = 'ready', attempt = 0, lost_before = NULL, finished_at = NULL, ${GETS_IN_LINE},
+    available_at = :now, available_at_wall = :wallMs, claim_seq = NULL, fencing_token = NULL,
+    ttl_ends_at = CASE WHEN ttl_ms IS NULL THEN NULL ELSE CAST(:now AS BIGINT) + ttl_ms END`;
 
-const retryDead = sql(`
-  UPDATE pawl_batch SET state = 'ready', attempt = 0, lost_before = NULL, available_at = :now, available_at_wall = :wallMs
-  WHERE enqueue_seq IN
-    (SELECT enqueue_seq FROM pawl_batch WHERE queue_id = :queueId AND state = 'dead'
-     ORDER BY enqueue_seq LIMIT :rows)`);
+const RETURNED = "RETURNING key, ttl_ends_at";
+
+const retryBatch = sql<BackRow>(`${BROUGHT_BACK} WHERE enqueue_seq = :seq ${RETURNED}`);
+
+const retryDead = sql<BackRow>(`${BROUGHT_BACK} WHERE enqueue_seq IN
+    (SELECT enqueue_seq FROM pawl_batch WHERE queue_id = :queueId AND lane = ${LANE_OF.dead}
+     ORDER BY enqueue_seq LIMIT :rows) ${RETURNED}`);
+
+interface BackRow {
+  key: string | null;
+  ttl_ends_at: number | null;
+}
 
 export function* retry(params: Parsed<"queue.retry">, env: Env): Operation<Outcome<Result<"queue.retry">>> {
   if (params.batchId === undefined) return yield* retryQueue(params.queue as string, 0, env);
   const row = yield* byId(params.batchId);
   if (row instanceof PawlError) return row;
-  if (row.state !== "dead") return { retried: 0 };
-  yield* run(retryBatch, { seq: row.enqueue_seq, now: env.now, wallMs: env.wallMs });
-  yield* move(row.queue_id, { dead: -1, ready: 1 }, env);
-  env.effects.wake(waitKey(row.queue));
-  return { retried: 1 };
+  const { state, queue_id: queueId, enqueue_seq: seq } = row;
+  if (state !== "dead" && state !== "cancelled" && state !== "expired") return { retried: 0, more: false };
+  const back = yield* all(retryBatch, { seq, now: env.now, wallMs: env.wallMs });
+  yield* move(queueId, { [state]: -1, ready: 1 }, env);
+  yield* comeBack(queueId, row.queue, back, env);
+  return { retried: 1, more: false };
 }
 
 /** One step, and those that follow it. `before`: how many batches the steps before it brought back. */
 function* retryQueue(queue: string, before: number, env: Env): Operation<Outcome<Result<"queue.retry">>> {
   const row = yield* findQueue(queue, env);
-  if (row === undefined || row.dead === 0) return { retried: before };
+  if (row === undefined || row.dead === 0) return { retried: before, more: false };
   const { queue_id: queueId, dead } = row;
   const { now, wallMs } = env;
   const rows = Math.min(BATCHES_PER_STEP, MAX_RETRIED_BATCHES - before);
-  const batches = yield* run(retryDead, { queueId, now, wallMs, rows });
+  const back = yield* all(retryDead, { queueId, now, wallMs, rows });
+  const batches = back.length;
   yield* move(queueId, { dead: -batches, ready: batches }, env);
-  env.effects.wake(waitKey(queue));
+  yield* comeBack(queueId, queue, back, env);
   const retried = before + batches;
-  if (batches === dead) return { retried };
+  if (batches === dead) return { retried, more: false };
   if (retried === MAX_RETRIED_BATCHES || !env.mayGoOn) return { retried, more: true };
   return new Unfinished((later) => retryQueue(queue, retried, later));
+}
+
+function* comeBack(queueId: number, queue: string, back: readonly BackRow[], env: Env): Operation<void> {
+  for (const { key, ttl_ends_at: endsAt } of back) {
+    yield* touchKey(queueId, key, env);
+    if (endsAt !== null) env.effects.deadline(endsAt);
+  }
+  env.effects.wake(waitKey(queue));
 }

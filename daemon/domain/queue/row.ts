@@ -14,7 +14,8 @@ export const BATCH_OVERHEAD_BYTES = 512;
 /** Of a batch `b`, without its payloads. */
 export const OWN_COLUMNS = `
   b.enqueue_seq, b.state, b.available_at, b.available_at_wall, b.attempt, b.max_attempts, b.retry, b.delivery_policy,
-  b.slot_policy, b.merge_key, b.last_error, b.batch_id, b.source_key, b.enqueued_at, b.payload_bytes`;
+  b.slot_policy, b.merge_key, b.last_error, b.batch_id, b.source_key, b.enqueued_at, b.payload_bytes, b.priority, b.key,
+  b.ttl_ms, b.ttl_ends_at, b.has_more`;
 
 export const BATCH_COLUMNS = `${OWN_COLUMNS},
   coalesce(b.payloads, (SELECT p.payloads FROM pawl_batch_payloads p WHERE p.enqueue_seq = b.enqueue_seq)) AS payloads`;
@@ -43,6 +44,15 @@ export interface BatchRow {
   /** By the wall clock of that moment. */
   enqueued_at: number;
   payload_bytes: number;
+  priority: number;
+  /** What it is about; null for nothing. */
+  key: string | null;
+  /** How long it may be available before its first claim; null for ever, and from that claim on. */
+  ttl_ms: number | null;
+  /** When that is over, in elapsed time; null while it is not available. */
+  ttl_ends_at: number | null;
+  /** 1 if `pawl_batch_more` has a row of it. */
+  has_more: 1 | null;
   payloads: string;
 }
 
@@ -94,11 +104,15 @@ export function shownBatch(
   env: Env,
 ): Batch {
   const { merge_key: kept, source_key: sourceKey, last_error: lastError } = row;
-  const text = `{"batchId":"${row.batch_id}","queue":${queueText},"enqueueSeq":${row.enqueue_seq},"payloads":${row.payloads},"sourceKey":${
+  const text = `{"batchId":"${row.batch_id}","queue":${queueText},"enqueueSeq":${row.enqueue_seq},"payloads":${row.payloads},"priority":${row.priority},"key":${
+    row.key === null ? "null" : JSON.stringify(row.key)
+  },"sourceKey":${
     sourceKey === null ? "null" : JSON.stringify(sourceKey)
   },"deliveryPolicy":"${row.delivery_policy}","slotPolicy":"${row.slot_policy}","mergeKey":${
     kept === null ? '"never"' : JSON.stringify(shownMergeKey(kept))
   },"state":"${row.state}","attempt":${row.attempt},"maxAttempts":${row.max_attempts},"retry":${row.retry},"enqueuedAt":${row.enqueued_at},"availableAt":${availableAt(row, env)}${
+    row.ttl_ends_at === null ? "" : `,"expiresAt":${shownAt(row.ttl_ends_at, env)}`
+  }${
     claim === undefined ? "" : `,"claim":${JSON.stringify(claim)}`
   }${lastError === null ? "" : `,"lastError":${JSON.stringify(lastError)}`}}`;
   return new RawJson(text) as unknown as Batch;
@@ -118,7 +132,8 @@ export function checkKept(row: Omit<BatchRow, "payload_bytes">): void {
     WORD.test(row.delivery_policy) &&
     WORD.test(row.slot_policy) &&
     WORD.test(row.state) &&
-    [attempt, max_attempts, enqueued_at, available_at, row.available_at_wall ?? 0].every(Number.isFinite);
+    [attempt, max_attempts, enqueued_at, available_at, row.available_at_wall ?? 0].every(Number.isFinite) &&
+    [row.priority, row.ttl_ends_at ?? 0].every(Number.isFinite);
   if (!isRight) throw new Error(`${what} is damaged in the database`);
 }
 
@@ -160,6 +175,11 @@ export function keptMergeKey(mergeKey: MergeKey): string | null {
 export function shownMergeKey(kept: string | null): MergeKey {
   if (kept === null) return "never";
   return kept === "" ? "payload_default" : { group: kept };
+}
+
+/** What those who wait for room in a queue are parked under. */
+export function roomKey(queue: string): string {
+  return `room:${queue}`;
 }
 
 /** What those who wait for a queue are parked under. */
