@@ -34,10 +34,6 @@ class RequestFailure(Exception):
         self.error = error
 
 
-class NoAnswer(Exception):
-    """Raised by the handler of a request of the daemon that is not to be answered."""
-
-
 class Watcher:
     """Told of connections that come and go."""
 
@@ -358,12 +354,11 @@ class Connection:
             if handler is None:
                 raise RequestFailure({"code": -32601, "message": f"This client does not serve {request['method']}."})
             line = to_line({**answer, "result": await handler(request.get("params") or {})})
-        except NoAnswer:
-            return
         except RequestFailure as failure:
             line = to_line({**answer, "error": failure.error})
         except Exception as error:  # The answer says it.
             line = to_line({**answer, "error": {"code": -32603, "message": str(error) or repr(error)}})
+        # The daemon delivers anew what the connection had that it was sent on.
         if socket is self._socket:
             self._write(line)
 

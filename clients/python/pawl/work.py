@@ -6,7 +6,7 @@ import asyncio
 import random
 from typing import Any, Awaitable, Callable, Dict, List, Optional, Set, Union
 
-from .connection import Connection, NoAnswer, RequestFailure, Watcher, logger
+from .connection import Connection, RequestFailure, Watcher, logger
 from .errors import ConnectionLost, PawlError, Postpone, error_of
 from .grants import Grant, default_owner, is_loss, is_passing, only_given
 from .types import Batch, Claim, Envelope
@@ -317,15 +317,13 @@ class Receiver(Watcher):
         return await receiver._carry_out(params)  # type: ignore[arg-type]
 
     async def _carry_out(self, envelope: Envelope) -> Any:
-        command_id, socket = envelope["commandId"], self._connection._socket
+        command_id = envelope["commandId"]
         task = asyncio.ensure_future(self._perform(envelope))
         self._running[command_id] = task
         try:
             await asyncio.wait([task])
         finally:
             del self._running[command_id]
-        if socket is not self._connection._socket:
-            raise NoAnswer
         failure = asyncio.CancelledError("The command was cancelled.") if task.cancelled() else task.exception()
         if failure is None:
             return task.result()
