@@ -21,6 +21,7 @@ import { servedMethods } from "./rpc/served-methods.js";
 import type { Access } from "./socket/access.js";
 import type { Connection } from "./socket/connection.js";
 import { Connections } from "./socket/connections.js";
+import { AfterPeak } from "./socket/garbage.js";
 import { Inbox } from "./socket/inbox.js";
 import type { Kernel } from "./socket/kernel.js";
 import { ServedSockets } from "./socket/served-sockets.js";
@@ -77,6 +78,7 @@ export class Daemon {
   readonly #loop: TurnLoop;
   readonly #turns: CountedTurns;
   readonly #idleExit: IdleExit;
+  readonly #afterPeak: AfterPeak;
   #fileLooks: NodeJS.Timeout | undefined;
   #stopping = false;
   /** Why the configuration was not taken over when it was last read again. */
@@ -108,6 +110,10 @@ export class Daemon {
     this.#connections = this.#makeConnections();
     this.#turns = this.#makeTurnReports(statistics);
     this.#loop = this.#makeLoop(parts);
+    this.#afterPeak = new AfterPeak(
+      () => kernel?.trim(),
+      () => this.#connections.heldBytes + this.#loop.waitingBytes,
+    );
     this.#commandPush = new CommandPush({
       loop: this.#loop,
       lines: this.#repeatedLines,
@@ -137,6 +143,7 @@ export class Daemon {
       access: this.#access,
       hangUps: this.#kernel?.hangUps,
       maxMessageBytes: this.#config.maxMessageBytes,
+      maxUnsentBytes: this.#config.maxUnsentBytes,
       onChange: () => {
         this.#idleExit.watch(this.#config.idleExit);
         this.#tellStatusSoon();
@@ -152,6 +159,10 @@ export class Daemon {
           this.#inbox.roomAgain(connection);
           this.#loop.schedule();
         },
+        onOverload: ({ caller }, reason) =>
+          this.#repeatedLines.log("warn", "closed a connection, since memory runs out", { reason }, () => ({
+            caller,
+          })),
         onDrain: ({ caller }) => this.#commandPush.roomAgain(caller.connection),
         onSilent: ({ caller }) => this.#commandPush.leave(caller.connection),
         onClose: (closed) => {
@@ -320,7 +331,7 @@ export class Daemon {
     this.#config = config;
     this.#log.level = config.logLevel;
     this.#loop.retain(config.retentionDays * DAY_MS);
-    this.#connections.reconfigure(config.maxMessageBytes);
+    this.#connections.reconfigure(config);
     this.#idleExit.watch(config.idleExit);
     this.#log.info({ taken }, "configuration read again");
     if (needRestart.length > 0)
@@ -334,6 +345,7 @@ export class Daemon {
     clearInterval(this.#fileLooks);
     this.#notices.stopping(`Stopping (${reason})`);
     this.#idleExit.stop();
+    this.#afterPeak.end();
     this.#sockets.stopAccepting();
     const refusal = refuse("unavailable", "The daemon is stopping. Connect again in a moment.", {
       reason: "stopping",

@@ -92,6 +92,10 @@ function counted({ connections, sockets, loop, statistics }: Inspected): object 
       accepted: connections.accepted,
       waiting: loop.waiting,
       acceptPauses: sockets.acceptPauses,
+      unsentBytes: connections.unsentBytes,
+      unreadBytes: connections.unreadBytes,
+      waitingBytes: loop.waitingBytes,
+      overloads: connections.overloads,
     },
     requests: Object.fromEntries(statistics.requests),
     errors: Object.fromEntries(

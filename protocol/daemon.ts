@@ -75,6 +75,18 @@ export const DAEMON = noun("daemon", {
           acceptPauses: count.meta({
             description: "How often new connections had to wait, because few descriptors were left.",
           }),
+          unsentBytes: count.meta({ description: "Replies that clients have not read, of all connections." }),
+          unreadBytes: count.meta({
+            description:
+              "Requests that are not yet taken up, and room for long lines under way, of all connections.",
+          }),
+          waitingBytes: count.meta({
+            description: "Requests that wait for their conditions, of all connections.",
+          }),
+          overloads: count.meta({
+            description:
+              "Connections that were closed because all together held too much and they did not go on.",
+          }),
         }),
         requests: z.record(z.string(), count).meta({ description: "Calls by method." }),
         errors: z.record(z.string(), z.record(z.string(), count)).meta({

@@ -24,14 +24,26 @@ export const MAX_PAGE_BYTES = 1024 * 1024;
 export const MAX_IN_FLIGHT_REQUESTS = 1024;
 /** ... or so many bytes of requests not yet taken up ... */
 export const MAX_UNREAD_BYTES = 1024 * 1024;
-/** ... or of replies that the peer has not yet read. */
+/** ... or of replies that the peer has not yet read, or of those, of requests and of what waits together. */
 export const MAX_UNSENT_BYTES = 8 * 1024 * 1024;
+
+/**
+ * Replies of all connections that are not yet read: then nothing more is taken up of those that have the most;
+ * `--max-unsent-bytes` changes it.
+ */
+export const DEFAULT_MAX_ALL_UNSENT_BYTES = 128 * 1024 * 1024;
+export const MIN_MAX_ALL_UNSENT_BYTES = MAX_UNSENT_BYTES;
+export const MAX_MAX_ALL_UNSENT_BYTES = 64 * 1024 * 1024 * 1024;
+/** Requests of all connections that are not yet taken up, unfinished lines among them. */
+export const MAX_ALL_UNREAD_BYTES = 64 * 1024 * 1024;
 
 /**
  * Requests of one connection that wait for their conditions: less than may be in flight, so that a cancel gets through.
  */
 export const MAX_WAITS_PER_CONNECTION = 512;
-/** What all that wait take together, with the bytes of their requests. */
+/** What those take together, with the bytes of their requests: less than stops the reading of a connection. */
+export const MAX_CONNECTION_WAITS_BYTES = MAX_UNSENT_BYTES - DEFAULT_MAX_MESSAGE_BYTES;
+/** What all that wait take together. */
 export const MAX_WAITS_BYTES = 128 * 1024 * 1024;
 /** The characters of a request's id. */
 export const MAX_ID_LENGTH = 1024;

@@ -30,9 +30,10 @@ const status = command({
   },
 });
 
-function acceptedOf({ accepted, acceptPauses }: Result<"daemon.stats">["connections"]): string {
-  if (acceptPauses === 0) return count(accepted);
-  return `${count(accepted)}; new ones had to wait ${plural(acceptPauses, "time")}: few descriptors left`;
+function acceptedOf({ accepted, acceptPauses, overloads }: Result<"daemon.stats">["connections"]): string {
+  const paused = `; new ones had to wait ${plural(acceptPauses, "time")}: few descriptors left`;
+  const closed = `; ${overloads} closed that did not read, or not end their lines, while memory ran out`;
+  return `${count(accepted)}${acceptPauses === 0 ? "" : paused}${overloads === 0 ? "" : closed}`;
 }
 
 /** A log that nobody could take whole. */

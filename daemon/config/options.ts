@@ -1,10 +1,13 @@
 import { resolve } from "node:path";
 import type { Mode } from "@pawl/protocol";
 import {
+  DEFAULT_MAX_ALL_UNSENT_BYTES,
   DEFAULT_MAX_MESSAGE_BYTES,
   DEFAULT_RETENTION_DAYS,
+  MAX_MAX_ALL_UNSENT_BYTES,
   MAX_MAX_MESSAGE_BYTES,
   MAX_NODE_ID,
+  MIN_MAX_ALL_UNSENT_BYTES,
   MIN_MAX_MESSAGE_BYTES,
 } from "@pawl/protocol/limits";
 import {
@@ -198,6 +201,14 @@ export const OPTIONS = {
     default: DEFAULT_MAX_MESSAGE_BYTES,
     reloadable: true,
     help: "Longest request line",
+  }),
+  maxUnsentBytes: option({
+    flag: "max-unsent-bytes",
+    placeholder: "N",
+    read: whole(MIN_MAX_ALL_UNSENT_BYTES, MAX_MAX_ALL_UNSENT_BYTES),
+    default: DEFAULT_MAX_ALL_UNSENT_BYTES,
+    reloadable: true,
+    help: "Replies that all clients together may leave unread",
   }),
   leaseRules: option({
     flag: "lease-provider",

@@ -11,6 +11,10 @@ export interface BatchOptions {
   /** Takes up a request and adds its call, or refuses it if there is a refusal. `take` is to be told its answer. */
   begin: (index: number, calls: Call[], refusal: PawlError | undefined) => void;
   write: (response: Response) => string;
+  /** True if so much is kept that no more of the batch is to be performed. */
+  isFull: () => boolean;
+  /** Called with how many bytes of answers more, or fewer, are kept. */
+  keep: (bytes: number) => void;
   /** Called with all answers, in the order of the requests, without those of notifications. */
   finish: (answers: string[]) => void;
 }
@@ -36,9 +40,9 @@ export class Batch implements LineUnderWay {
   }
 
   goOn(most: number, calls: Call[]): void {
-    const { count, begin } = this.#options;
+    const { count, begin, isFull } = this.#options;
     const end = Math.min(this.#begun + most, count);
-    const refusal = this.#bytes < MAX_BATCH_ANSWER_BYTES ? undefined : TOO_MANY_ANSWERS;
+    const refusal = this.#bytes > 0 && isFull() ? TOO_MANY_ANSWERS : undefined;
     while (this.#begun < end) {
       const index = this.#begun;
       this.#begun += 1;
@@ -48,16 +52,19 @@ export class Batch implements LineUnderWay {
 
   /** @param response null for a notification. */
   take(index: number, response: Response | null): void {
-    const { count, write, finish } = this.#options;
+    const { count, write, keep, finish } = this.#options;
     if (response !== null) {
       let text = write(response);
       // Calls that waited can all be answered at once, and are then performed already.
       if (this.#bytes + text.length > MAX_REPLY_BYTES) text = write(failure(response.id, LEFT_OUT));
       this.#answers[index] = text;
       this.#bytes += text.length;
+      keep(text.length);
     }
     this.#answered += 1;
-    if (this.#answered === count) finish(this.#answers.filter((answer) => answer !== undefined));
+    if (this.#answered < count) return;
+    keep(-this.#bytes);
+    finish(this.#answers.filter((answer) => answer !== undefined));
   }
 }
 

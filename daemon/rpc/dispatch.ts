@@ -160,6 +160,10 @@ class RequestCall implements Call {
     return this.#method.perform(this.#params, given, this.#texts, this.#piece);
   }
 
+  parked(bytes: number): void {
+    this.#sender.parked(bytes);
+  }
+
   settle(outcome: unknown): void {
     this.#give(outcome);
   }

@@ -11,6 +11,10 @@ export interface Peer extends Sender {
   readonly mayAnswer: boolean;
   /** True if a request of the daemon would reach it soon. */
   readonly mayBeAsked: boolean;
+  /** True if more answers of batches may be kept until the last one of each is there. */
+  readonly mayKeep: boolean;
+  /** Answers of a batch of so many bytes more, or fewer, wait for its last one. */
+  keep(bytes: number): void;
   /** A line holds so many requests; each is in flight until `answered`. */
   received(requests: number): void;
   answered(requests: number): void;

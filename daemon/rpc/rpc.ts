@@ -102,10 +102,17 @@ export class Rpc {
     const batch = new Batch({
       count,
       begin: (index, calls, refusal) => {
-        const origin = { peer, source: { json: () => textOf(index), bytes: bytes / count }, calls, refusal };
+        const origin = {
+          peer,
+          source: { json: () => textOf(index), bytes: Math.ceil(bytes / count) },
+          calls,
+          refusal,
+        };
         this.#begin(messages[index], origin, new BatchReply(batch, index));
       },
       write: (response) => this.#write(response, peer),
+      isFull: () => !peer.mayKeep,
+      keep: (bytes) => peer.keep(bytes),
       finish: (answers) => {
         if (answers.length > 0) peer.send(`[${answers.join(",")}]`);
         peer.answered(count);

@@ -3,22 +3,31 @@
  *
  *     connection  one client          inbox          lines that wait for their turn
  *     outgoing    replies to it       hang-up-watch  finds out that it has closed
+ *     unsent, unread, garbage         the memory that all connections share
  *     connections, access, listener, served-sockets, supervisor, kernel  who connects, and where
  */
 import type { Socket } from "node:net";
-import { type PawlError, refuse } from "@pawl/protocol/errors";
-import { LINE_TOO_LONG, LineSplitter } from "@pawl/protocol/framing";
-import { DEFAULT_MAX_MESSAGE_BYTES, MAX_IN_FLIGHT_REQUESTS, MAX_UNREAD_BYTES } from "@pawl/protocol/limits";
+import { type ErrorDetails, type PawlError, refuse } from "@pawl/protocol/errors";
+import { LINE_TOO_LONG, LineSplitter, NO_ROOM } from "@pawl/protocol/framing";
+import {
+  DEFAULT_MAX_MESSAGE_BYTES,
+  MAX_BATCH_ANSWER_BYTES,
+  MAX_IN_FLIGHT_REQUESTS,
+  MAX_UNREAD_BYTES,
+  MAX_UNSENT_BYTES,
+} from "@pawl/protocol/limits";
 import type { LongLine } from "../json/base64-insertion.js";
 import { BufferPool } from "../json/buffer-pool.js";
 import { notification } from "../rpc/json-rpc.js";
 import type { Peer } from "../rpc/peer.js";
 import type { Caller } from "../turns/operation.js";
-import { LONG_MESSAGE_BYTES, noteLongMessage } from "./garbage.js";
+import { LONG_MESSAGE_BYTES, noteLongMessage, noteOldBytes } from "./garbage.js";
 import { HangUpWatch } from "./hang-up-watch.js";
 import { Lane } from "./inbox.js";
 import type { HangUps } from "./kernel.js";
 import { Outgoing } from "./outgoing.js";
+import { SMALL_BYTES, type Source, type Unread } from "./unread.js";
+import { type Reader, UNKNOWN_ANSWER_BYTES, type Unsent } from "./unsent.js";
 
 export interface ConnectionOptions {
   socket: Socket;
@@ -30,6 +39,9 @@ export interface ConnectionOptions {
   /** Tells when a peer has closed that is not being read; without it, that is found out within a second. */
   hangUps: HangUps | undefined;
   maxMessageBytes: number;
+  /** The replies and the requests of all connections. */
+  unsent: Unsent;
+  unread: Unread;
   /** A complete line has arrived: it is to be taken up in the next turn. */
   onLine: (connection: Connection, line: Buffer) => void;
   /** Something has arrived that is no line: to be answered like one that is no message. */
@@ -41,6 +53,8 @@ export interface ConnectionOptions {
   /** Nothing more comes from it, and all that came has been taken up. May be told more than once. */
   onSilent: (connection: Connection) => void;
   onClose: (connection: Connection) => void;
+  /** It is closed because of what it keeps in memory, and why. */
+  onOverload: (connection: Connection, reason: string) => void;
 }
 
 /** A refused peer may be in the middle of writing; what it still sends is read and dropped for so long. */
@@ -49,8 +63,6 @@ const LINGER_MS = 5000;
 const MAX_REQUESTS_PER_TURN = 128;
 /** ... and as many bytes of answers as can be foreseen, unless it is one: what makes them long takes time. */
 const MAX_ANSWER_BYTES_PER_TURN = 1024 * 1024;
-/** Of a connection whose answers are not known yet: each of them may be a long list. */
-const FIRST_REQUESTS_PER_TURN = 16;
 /** How fast a long answer is forgotten: after some 50 short ones it counts for 1 in 200. */
 const FORGETTING = 0.9;
 
@@ -62,7 +74,7 @@ const FORGETTING = 0.9;
  * daemon closes. `refused`: what the peer sends is dropped, its earlier requests are still answered, then the
  * daemon closes. `closing`: the last bytes are on their way. `closed`: nobody is there.
  */
-export class Connection implements Peer {
+export class Connection implements Peer, Reader, Source {
   readonly caller: Caller;
   readonly readOnly: boolean;
   /** May change when the configuration is read again. */
@@ -71,7 +83,7 @@ export class Connection implements Peer {
   /** Its lines that are not yet taken up. */
   readonly lane = new Lane(this);
   readonly #options: ConnectionOptions;
-  readonly #lines: LineSplitter;
+  readonly #lines: LineSplitter<Buffer | undefined>;
   readonly #outgoing: Outgoing;
   readonly #hangUpWatch: HangUpWatch;
   #state: "open" | "ended" | "refused" | "closing" | "closed" = "open";
@@ -81,8 +93,14 @@ export class Connection implements Peer {
   /** Lines cut and not yet taken up. */
   #waitingLines = 0;
   #waitingBytes = 0;
+  /** Whether so many bytes of lines wait that all connections have to know. */
+  #hasManyWaiting = false;
+  /** Lines taken up. */
+  #tookUp = 0;
+  /** What the requests that wait for a condition take. */
+  #parkedBytes = 0;
   /** How long an answer may well be: the longest of late. */
-  #answerBytes = MAX_ANSWER_BYTES_PER_TURN / FIRST_REQUESTS_PER_TURN;
+  #answerBytes = UNKNOWN_ANSWER_BYTES;
 
   constructor(options: ConnectionOptions) {
     this.#options = options;
@@ -90,10 +108,15 @@ export class Connection implements Peer {
     this.readOnly = options.readOnly;
     this.forbidden = options.forbidden;
     this.socket = options.socket;
-    this.#lines = new LineSplitter(options.maxMessageBytes, forLine);
+    this.#lines = new LineSplitter<Buffer | undefined>(options.maxMessageBytes, (bytes) =>
+      this.#forLine(bytes),
+    );
     const { socket } = options;
-    this.#outgoing = new Outgoing(socket, () => {
-      if (this.#waitingLines > 0) options.onRoom(this);
+    this.#outgoing = new Outgoing(socket, {
+      onLongLineSent: () => {
+        if (this.#waitingLines > 0) options.onRoom(this);
+      },
+      onUnsent: (by) => options.unsent.changed(this, by),
     });
     this.#hangUpWatch = new HangUpWatch(
       socket,
@@ -112,6 +135,7 @@ export class Connection implements Peer {
     });
     socket.on("end", () => this.#ended());
     socket.on("drain", () => {
+      this.#outgoing.count();
       this.#roomAgain();
       if (this.#waitingLines > 0) options.onRoom(this);
       options.onDrain(this);
@@ -137,7 +161,8 @@ export class Connection implements Peer {
    */
   get mayTakeUp(): boolean {
     if (this.closed) return true;
-    return !this.#outgoing.congested && this.#inFlight < MAX_IN_FLIGHT_REQUESTS && this.#outgoing.mayMakeLong;
+    if (this.#outgoing.congested || this.#inFlight >= MAX_IN_FLIGHT_REQUESTS) return false;
+    return this.#outgoing.mayMakeLong && this.#options.unsent.maySend(this, this.#answerBytes);
   }
 
   /**
@@ -166,13 +191,36 @@ export class Connection implements Peer {
 
   /** True if a request of the daemon would reach it soon. */
   get mayBeAsked(): boolean {
-    return this.mayAnswer && !this.#outgoing.congested;
+    return this.mayAnswer && !this.#outgoing.congested && this.#options.unsent.maySend(this, 0);
+  }
+
+  /** True if more answers of batches may be kept until the last one of each is there. */
+  get mayKeep(): boolean {
+    if (this.closed) return true;
+    return this.#outgoing.keptBytes < MAX_BATCH_ANSWER_BYTES && this.#options.unsent.maySend(this, 0);
+  }
+
+  get unsentBytes(): number {
+    return this.#outgoing.unsentBytes;
+  }
+
+  get readMark(): number {
+    return this.#outgoing.readMark;
+  }
+
+  get arrivalMark(): number {
+    return this.socket.bytesRead + this.#tookUp;
+  }
+
+  get waitsForPeer(): boolean {
+    return this.#waitingLines === 0 || !this.mayTakeUp;
   }
 
   /** A line that `onLine` handed out is being taken up. */
   tookUp(line: Buffer): void {
     this.#waitingLines -= 1;
-    this.#waitingBytes -= line.length;
+    this.#tookUp += 1;
+    this.#countWaiting(-line.length);
     this.#roomSoon();
     // After this line itself has been taken up.
     if (this.#drains) queueMicrotask(() => this.#closeIfDone());
@@ -180,6 +228,15 @@ export class Connection implements Peer {
 
   releaseLine(line: Buffer): void {
     lineBuffers.giveBack(line);
+  }
+
+  parked(bytes: number): void {
+    this.#parkedBytes += bytes;
+    if (bytes < 0) this.#roomSoon();
+  }
+
+  keep(bytes: number): void {
+    if (!this.closed) this.#outgoing.keep(bytes);
   }
 
   received(requests: number): void {
@@ -210,7 +267,7 @@ export class Connection implements Peer {
    * more of these.
    */
   notify(method: string, params: object): boolean {
-    if (this.#outgoing.congested) return false;
+    if (this.#outgoing.congested || !this.#options.unsent.maySend(this, 0)) return false;
     this.send(JSON.stringify(notification(method, params)));
     return true;
   }
@@ -242,8 +299,60 @@ export class Connection implements Peer {
     if (this.#state === "closed") return;
     this.#state = "closed";
     this.#outgoing.drop();
+    this.#dropUnfinished();
+    this.#options.unsent.leave(this);
     this.#hangUpWatch.end();
     this.#options.onClose(this);
+  }
+
+  unsentRoom(): void {
+    if (this.#waitingLines > 0) this.#options.onRoom(this);
+    this.#options.onDrain(this);
+  }
+
+  closeUnread(): void {
+    this.#options.onOverload(this, "its peer reads nothing");
+    this.#gone();
+    this.socket.destroy();
+  }
+
+  unreadRoom(): void {
+    this.#roomAgain();
+  }
+
+  closeUnfinished(): void {
+    if (this.#waitingLines > 0) return this.closeUnread();
+    this.#options.onOverload(this, "its line does not come to an end");
+    this.#refuse("exhausted", UNFINISHED, { retryable: true });
+  }
+
+  /** A buffer for a line that comes in parts; undefined if it is long and others' lines take all room for those. */
+  #forLine(bytes: number): Buffer | undefined {
+    if (bytes <= SMALL_BYTES) return Buffer.allocUnsafe(bytes);
+    if (!this.#options.unread.mayGrow(this)) return undefined;
+    // One that has become long may well become as long as is allowed by default.
+    return bytes <= lineBuffers.bytes ? lineBuffers.take() : Buffer.allocUnsafeSlow(bytes);
+  }
+
+  #countWaiting(bytes: number): void {
+    this.#waitingBytes += bytes;
+    const { unread } = this.#options;
+    unread.queued(bytes);
+    const isMany = this.#waitingBytes > SMALL_BYTES;
+    if (isMany === this.#hasManyWaiting) return;
+    this.#hasManyWaiting = isMany;
+    unread.keeps(this, isMany);
+  }
+
+  /** Lets go of a line that has no end. */
+  #dropUnfinished(): void {
+    const buffer = this.#lines.drop();
+    if (buffer !== undefined) {
+      lineBuffers.giveBack(buffer);
+      noteOldBytes(buffer.length);
+    }
+    this.#options.unread.leave(this);
+    if (this.#hasManyWaiting) this.#options.unread.keeps(this, true);
   }
 
   #cutLines(): void {
@@ -254,12 +363,14 @@ export class Connection implements Peer {
       }
       const line = this.#lines.next();
       if (line === undefined) break;
+      if (line === NO_ROOM) return this.#pause();
       if (line === LINE_TOO_LONG) {
         this.#refuse("message_too_large", tooLarge(this.#options));
         break;
       }
       this.#waitingLines += 1;
-      this.#waitingBytes += line.length;
+      this.#countWaiting(line.length);
+      if (line.length >= SMALL_BYTES) this.#options.unread.finished(this);
       this.#options.onLine(this, line);
       if (line.length >= LONG_MESSAGE_BYTES) noteLongMessage(line.length);
     }
@@ -268,11 +379,10 @@ export class Connection implements Peer {
   }
 
   #hasRoom(): boolean {
-    return (
-      this.#inFlight + this.#waitingLines < MAX_IN_FLIGHT_REQUESTS &&
-      this.#waitingBytes < MAX_UNREAD_BYTES &&
-      !this.#outgoing.congested
-    );
+    if (this.#inFlight + this.#waitingLines >= MAX_IN_FLIGHT_REQUESTS || this.#outgoing.congested)
+      return false;
+    if (this.#waitingBytes >= (this.#options.unread.isRoomy ? MAX_UNREAD_BYTES : SMALL_BYTES)) return false;
+    return this.#waitingBytes + this.#parkedBytes + this.#outgoing.unreadBytes < MAX_UNSENT_BYTES;
   }
 
   /** Not at once: lines are being taken up, and what is cut now would come before those that are kept back. */
@@ -329,20 +439,19 @@ export class Connection implements Peer {
   }
 
   /** Has it answered, takes nothing more, and closes once earlier requests are answered. */
-  #refuse(kind: "message_too_large" | "parse_error", message: string): void {
+  #refuse(
+    kind: "message_too_large" | "parse_error" | "exhausted",
+    message: string,
+    details?: ErrorDetails,
+  ): void {
     this.#state = "refused";
-    this.#options.onRefused(this, refuse(kind, message));
+    this.#dropUnfinished();
+    this.#resume();
+    this.#options.onRefused(this, refuse(kind, message, details));
     // Requests that wait could keep it open for an hour.
     setTimeout(() => this.close({ linger: true }), LINGER_MS).unref();
     this.#closeIfDone();
   }
-}
-
-/** For a line that comes in parts. One that has become long may well become as long as is allowed by default. */
-function forLine(bytes: number): Buffer {
-  return bytes > LONG_MESSAGE_BYTES && bytes <= lineBuffers.bytes
-    ? lineBuffers.take()
-    : Buffer.allocUnsafe(bytes);
 }
 
 /** With room for a line end of two characters. */
@@ -351,3 +460,6 @@ const lineBuffers = new BufferPool(DEFAULT_MAX_MESSAGE_BYTES + 2);
 function tooLarge({ maxMessageBytes }: ConnectionOptions): string {
   return `The line is longer than ${maxMessageBytes} bytes, so it was not executed and the connection is closed. Split the request, or start pawld with a larger --max-message-bytes.`;
 }
+
+const UNFINISHED =
+  "The unfinished lines of all connections take all room that there is for them, and this one did not come to its end, so it was not executed and the connection is closed. Connect again, and send each line in one go.";

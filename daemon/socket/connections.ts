@@ -2,6 +2,8 @@ import type { Socket } from "node:net";
 import type { Access } from "./access.js";
 import { Connection, type ConnectionOptions } from "./connection.js";
 import type { HangUps } from "./kernel.js";
+import { Unread } from "./unread.js";
+import { Unsent } from "./unsent.js";
 
 /** The time that peers have to read their last answers when the daemon stops. */
 const DRAIN_MS = 2000;
@@ -9,7 +11,7 @@ const DRAIN_MS = 2000;
 /** What connections tell as they go. */
 type ConnectionEvents = Pick<
   ConnectionOptions,
-  "onLine" | "onRefused" | "onRoom" | "onDrain" | "onSilent" | "onClose"
+  "onLine" | "onRefused" | "onRoom" | "onDrain" | "onSilent" | "onClose" | "onOverload"
 >;
 
 /** The open connections, by the number that grants are bound to. */
@@ -19,7 +21,11 @@ export class Connections {
   readonly #events: ConnectionEvents;
   readonly #onChange: () => void;
   readonly #open = new Map<number, Connection>();
+  readonly #unsent: Unsent;
+  readonly #unread: Unread;
   #maxMessageBytes: number;
+  /** How many were closed because of what they kept in memory. */
+  #overloads = 0;
   /** How many connections were accepted in this life. */
   #accepted = 0;
 
@@ -28,18 +34,38 @@ export class Connections {
     access: Access;
     hangUps: HangUps | undefined;
     maxMessageBytes: number;
+    maxUnsentBytes: number;
     events: ConnectionEvents;
     onChange: () => void;
   }) {
     this.#access = options.access;
     this.#hangUps = options.hangUps;
     this.#maxMessageBytes = options.maxMessageBytes;
+    this.#unsent = new Unsent(options.maxUnsentBytes);
+    this.#unread = new Unread(options.maxMessageBytes);
     this.#events = options.events;
     this.#onChange = options.onChange;
   }
 
   get size(): number {
     return this.#open.size;
+  }
+
+  /** Replies that are not yet read, and requests that are not yet taken up, of all. */
+  get unsentBytes(): number {
+    return this.#unsent.bytes;
+  }
+
+  get unreadBytes(): number {
+    return this.#unread.bytes;
+  }
+
+  get heldBytes(): number {
+    return this.unsentBytes + this.unreadBytes;
+  }
+
+  get overloads(): number {
+    return this.#overloads;
   }
 
   get accepted(): number {
@@ -62,6 +88,12 @@ export class Connections {
       forbidden: this.#access.refusalOf(socket, caller),
       hangUps: this.#hangUps,
       maxMessageBytes: this.#maxMessageBytes,
+      unsent: this.#unsent,
+      unread: this.#unread,
+      onOverload: (overloaded, reason) => {
+        this.#overloads += 1;
+        this.#events.onOverload(overloaded, reason);
+      },
       onClose: (closed) => {
         this.#open.delete(closed.caller.connection);
         this.#events.onClose(closed);
@@ -72,9 +104,17 @@ export class Connections {
     this.#onChange();
   }
 
-  /** Applies to the open connections too what a reload has changed: the longest line, and who is allowed. */
-  reconfigure(maxMessageBytes: number): void {
+  /** Applies to the open connections too what a reload has changed: what they may hold, and who is allowed. */
+  reconfigure({
+    maxMessageBytes,
+    maxUnsentBytes,
+  }: {
+    maxMessageBytes: number;
+    maxUnsentBytes: number;
+  }): void {
     this.#maxMessageBytes = maxMessageBytes;
+    this.#unread.maxLineBytes = maxMessageBytes;
+    this.#unsent.maxBytes = maxUnsentBytes;
     for (const connection of this.#open.values()) {
       connection.maxMessageBytes = maxMessageBytes;
       connection.forbidden = this.#access.refusalOf(connection.socket, connection.caller);

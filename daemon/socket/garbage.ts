@@ -6,8 +6,26 @@ export const LONG_MESSAGE_BYTES = 64 * 1024;
 /** The garbage of long messages is collected when so many bytes of them have passed. */
 const COLLECT_EVERY_BYTES = 1024 * 1024;
 
+/** All garbage is collected when so many bytes of what is not young have become some. */
+const COLLECT_OLD_EVERY_BYTES = 32 * 1024 * 1024;
+/** A connection refers to what it was to send until the event loop has closed it. */
+const CLOSING_MS = 10;
+/** So much memory a daemon may well use and keep. */
+const USUAL_BYTES = 96 * 1024 * 1024;
+/** A change of what is in use, or held for connections, that is worth a look at all memory. */
+const WORTH_BYTES = 12 * 1024 * 1024;
+/** Only while no more than this is held, since the time that the look takes grows with what is in use. */
+const LITTLE_BYTES = 16 * 1024 * 1024;
+/** A look that comes too early, as when a connection is still closing, is followed by others. */
+const TRIES = 2;
+/** How often a daemon finds out how much memory it uses. */
+const LOOK_MS = 5000;
+
+type Collect = (options?: { type: "minor" }) => void;
+
 let bytesSince = 0;
-let collect: ((options: { type: "minor" }) => void) | undefined;
+let oldBytesSince = 0;
+let collect: Collect | undefined;
 
 /**
  * Tells of a long message that was received or has been sent, so that what long ones leave behind is collected soon.
@@ -21,12 +39,73 @@ export function noteLongMessage(bytes: number): void {
   if (before < COLLECT_EVERY_BYTES && bytesSince >= COLLECT_EVERY_BYTES) setImmediate(collectYoung);
 }
 
+/**
+ * Tells of bytes that were held for a while and are let go of: replies that a peer has read late or not at all, or a
+ * line that came slowly. V8 takes such for something that stays, and looks for the end of it last of all.
+ */
+export function noteOldBytes(bytes: number): void {
+  const before = oldBytesSince;
+  oldBytesSince += bytes;
+  if (before < COLLECT_OLD_EVERY_BYTES && oldBytesSince >= COLLECT_OLD_EVERY_BYTES)
+    setTimeout(collectAll, CLOSING_MS).unref();
+}
+
+function collectAll(): void {
+  oldBytesSince = 0;
+  collector()();
+}
+
 function collectYoung(): void {
   bytesSince = 0;
+  collector()({ type: "minor" });
+}
+
+/** The function, which without options collects all, is only in contexts that are made after the flag was set. */
+function collector(): Collect {
   if (collect === undefined) {
-    // The function is only in contexts that are made after the flag was set.
     setFlagsFromString("--expose-gc");
-    collect = runInNewContext("gc") as typeof collect;
+    collect = runInNewContext("gc") as Collect;
   }
-  collect?.({ type: "minor" });
+  return collect;
+}
+
+/**
+ * Gives back to the system what a peak has left. V8 collects for the sake of its heap, which a daemon without work does
+ * not fill, and the C library keeps the pages of what was freed.
+ */
+export class AfterPeak {
+  readonly #trim: (() => void) | undefined;
+  readonly #heldBytes: () => number;
+  readonly #looks: NodeJS.Timeout;
+  /** What was in use after the last look at all memory. */
+  #left = USUAL_BYTES;
+  /** How many more looks there are if they bring nothing. */
+  #tries = 0;
+
+  /**
+   * @param trim has the C library give back what it keeps; undefined where it cannot be asked.
+   * @param heldBytes how much is held for connections.
+   */
+  constructor(trim: (() => void) | undefined, heldBytes: () => number) {
+    this.#trim = trim;
+    this.#heldBytes = heldBytes;
+    this.#looks = setInterval(() => this.#look(), LOOK_MS).unref();
+  }
+
+  end(): void {
+    clearInterval(this.#looks);
+  }
+
+  #look(): void {
+    const used = process.memoryUsage.rss();
+    this.#left = Math.max(Math.min(this.#left, used), USUAL_BYTES);
+    if (used >= this.#left + WORTH_BYTES) this.#tries = TRIES;
+    if (this.#tries === 0 || this.#heldBytes() > LITTLE_BYTES) return;
+    collectAll();
+    this.#trim?.();
+    this.#left = Math.max(process.memoryUsage.rss(), USUAL_BYTES);
+    if (this.#left === USUAL_BYTES) this.#tries = 0;
+    else if (used - this.#left >= WORTH_BYTES) this.#tries = TRIES;
+    else this.#tries -= 1;
+  }
 }

@@ -39,6 +39,8 @@ export interface Kernel {
   flock(fd: number): number;
   /** Whether a descriptor can be written to at once; a pipe or a socket then takes 4,096 bytes (poll(2)). */
   hasRoom(fd: number): boolean;
+  /** Has the C library give freed memory back to the system (malloc_trim(3)), where it has such a call. */
+  trim(): void;
   /**
    * Ends the process without anything being run that libraries have left to be run at the end (_exit(2)). On a
    * disk that fails, some of that never returns: koffi itself syncs stdout, which may be a file there.
@@ -107,6 +109,7 @@ export async function openKernel(): Promise<Kernel | string> {
     const bind = libc.func("int bind(int, void *, unsigned int)");
     const close = libc.func("int close(int)");
     const sendto = libc.func("long sendto(int, void *, size_t, int, void *, unsigned int)");
+    const mallocTrim = trimOf(libc);
     const poll = libc.func("int poll(void *, unsigned long, int)");
     const epollCreate = libc.func("int epoll_create1(int)");
     const epollControl = libc.func("int epoll_ctl(int, int, int, void *)");
@@ -188,6 +191,7 @@ export async function openKernel(): Promise<Kernel | string> {
         polled.writeInt16LE(POLLOUT, INT_BYTES);
         return poll(polled, 1, 0) === 1 && (polled.readInt16LE(INT_BYTES + 2) & POLLOUT) !== 0;
       },
+      trim: () => void mallocTrim?.(0),
       exit: (code) => void exit(code),
     };
   } catch (error) {
@@ -264,6 +268,15 @@ function addressOf(address: string): Buffer {
   family.writeUInt16LE(AF_UNIX);
   const name = address.startsWith("@") ? `\0${address.slice(1)}` : `${address}\0`;
   return Buffer.concat([family, Buffer.from(name)]);
+}
+
+/** A call of glibc alone. */
+function trimOf(libc: ReturnType<typeof koffi.load>): ((pad: number) => number) | undefined {
+  try {
+    return libc.func("int malloc_trim(size_t)") as unknown as (pad: number) => number;
+  } catch {
+    return undefined;
+  }
 }
 
 /** The file descriptor of an open socket, or of one that listens; Node has no other name for it. */

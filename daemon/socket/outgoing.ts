@@ -1,28 +1,58 @@
 import type { Socket } from "node:net";
 import { MAX_UNSENT_BYTES } from "@pawl/protocol/limits";
 import type { LongLine } from "../json/base64-insertion.js";
-import { LONG_MESSAGE_BYTES, noteLongMessage } from "./garbage.js";
+import { LONG_MESSAGE_BYTES, noteLongMessage, noteOldBytes } from "./garbage.js";
 
 /** Long lines that a peer has not yet read: one goes out while the next is made. */
 const MAX_UNSENT_LONG_LINES = 2;
 
+export interface OutgoingEvents {
+  /** `mayMakeLong` may be true again. */
+  onLongLineSent: () => void;
+  /** `unsentBytes` has changed by so many. */
+  onUnsent: (by: number) => void;
+}
+
 /** The lines on their way to a peer. All that are queued in a turn go out by one write, after the last is known. */
 export class Outgoing {
   readonly #socket: Socket;
-  readonly #onLongLineSent: () => void;
+  readonly #events: OutgoingEvents;
   #lines: (string | LongLine)[] = [];
   #bytes = 0;
   #unsentLongLines = 0;
+  /** The bytes of answers that wait for the last one of their batch. */
+  #keptBytes = 0;
+  /** What was written and not read, when that was last looked at. */
+  #unreadBytes = 0;
+  #isDropped = false;
 
-  /** @param onLongLineSent called when `mayMakeLong` may be true again. */
-  constructor(socket: Socket, onLongLineSent: () => void) {
+  constructor(socket: Socket, events: OutgoingEvents) {
     this.#socket = socket;
-    this.#onLongLineSent = onLongLineSent;
+    this.#events = events;
   }
 
   /** True if the peer has so much to read that it gets no more for now. */
   get congested(): boolean {
     return this.#bytes + this.#socket.writableLength >= MAX_UNSENT_BYTES;
+  }
+
+  /** What the peer has not read, without the little that the stream does not tell of, and what it is not sent yet. */
+  get unsentBytes(): number {
+    return this.#unreadBytes + this.#keptBytes;
+  }
+
+  get unreadBytes(): number {
+    return this.#unreadBytes;
+  }
+
+  get keptBytes(): number {
+    return this.#keptBytes;
+  }
+
+  /** Grows with what the kernel has taken. */
+  get readMark(): number {
+    const { bytesWritten = 0, writeQueueSize = 0 } = handleOf(this.#socket) ?? {};
+    return bytesWritten - writeQueueSize;
   }
 
   /** True if another long line may be made. */
@@ -41,9 +71,33 @@ export class Outgoing {
     }
   }
 
-  /** Nobody is there to read what is queued. */
+  /** Answers of a batch of so many bytes more, or fewer, wait for the last one. */
+  keep(bytes: number): void {
+    this.#keptBytes += bytes;
+    this.#events.onUnsent(bytes);
+  }
+
+  /** Nobody is there to read what is queued or kept. */
   drop(): void {
     this.#lines = [];
+    this.#isDropped = true;
+    this.#countAs(0);
+    if (this.#keptBytes > 0) this.keep(-this.#keptBytes);
+  }
+
+  /** Looks how much of what was written is read. */
+  count(): void {
+    const { writableLength, writableHighWaterMark } = this.#socket;
+    // Of less, a stream does not tell when it is gone.
+    const unread = this.#isDropped || writableLength < writableHighWaterMark ? 0 : writableLength;
+    if (unread !== this.#unreadBytes) this.#countAs(unread);
+  }
+
+  #countAs(unread: number): void {
+    const by = unread - this.#unreadBytes;
+    this.#unreadBytes = unread;
+    if (by < 0) noteOldBytes(-by);
+    if (by !== 0) this.#events.onUnsent(by);
   }
 
   /** Writes what is queued. */
@@ -53,7 +107,12 @@ export class Outgoing {
     this.#lines = [];
     this.#bytes = 0;
     const [first] = lines;
-    if (lines.length === 1 && typeof first === "string") return this.#writeText(`${first}\n`);
+    if (lines.length === 1 && typeof first === "string") this.#writeText(`${first}\n`);
+    else this.#writeAll(lines);
+    this.count();
+  }
+
+  #writeAll(lines: readonly (string | LongLine)[]): void {
     let text = "";
     for (const line of lines) {
       if (typeof line === "string") text += `${line}\n`;
@@ -68,9 +127,11 @@ export class Outgoing {
   }
 
   #writeText(text: string): void {
-    if (text.length < LONG_MESSAGE_BYTES) this.#socket.write(text);
-    // Not before it is written: until then it would only be found to be alive, and be kept for longer.
-    else this.#socket.write(text, () => noteLongMessage(text.length));
+    if (text.length < LONG_MESSAGE_BYTES) return void this.#socket.write(text);
+    // As bytes, since Node would take room for three times as many as the text has characters, and keep the text of all
+    // but the first until it is written.
+    this.#socket.write(Buffer.from(text));
+    noteLongMessage(text.length);
   }
 
   #writeLong(line: LongLine): void {
@@ -79,9 +140,14 @@ export class Outgoing {
       if (!error) line.giveBack();
       noteLongMessage(line.bytes.length);
       this.#unsentLongLines -= 1;
-      this.#onLongLineSent();
+      this.#events.onLongLineSent();
     });
   }
+}
+
+/** Node's own view of a socket, which tells how much the kernel has taken. */
+function handleOf(socket: Socket): { bytesWritten?: number; writeQueueSize?: number } | undefined {
+  return (socket as unknown as { _handle?: { bytesWritten?: number; writeQueueSize?: number } })._handle;
 }
 
 function flush(outgoing: Outgoing): void {

@@ -17,6 +17,8 @@ export interface Call {
   readonly closed: boolean;
   /** Makes the operation anew for each try. */
   start(env: Env): Operation<Outcome<unknown>>;
+  /** Told how many bytes the call takes while it waits, and less as many once it does not. */
+  parked?(bytes: number): void;
   /** Called exactly once, after the commit: with the result, a refusal, or the defect that was thrown. */
   settle(outcome: unknown): void;
 }
@@ -34,6 +36,7 @@ export function following(call: Call, goOn: Call["start"]): Call {
     *start(env) {
       return call.closed ? undefined : yield* goOn(env);
     },
+    parked: (bytes) => call.parked?.(bytes),
     settle: (outcome) => call.settle(outcome),
   };
 }

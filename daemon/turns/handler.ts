@@ -37,6 +37,8 @@ export interface Sender {
   readonly readOnly: boolean;
   /** Whether the connection is closed and nobody can get an answer. */
   readonly closed: boolean;
+  /** Its requests that wait for a condition take so many bytes more, or fewer. */
+  parked(bytes: number): void;
 }
 
 /**

@@ -206,6 +206,11 @@ export class TurnLoop {
     return this.#waiters.size;
   }
 
+  /** What those take. */
+  get waitingBytes(): number {
+    return this.#waiters.bytes;
+  }
+
   /** The current time, for what is not part of a turn. */
   time(): Reading {
     const time = this.#setting.clock.read();

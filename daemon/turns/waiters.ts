@@ -1,10 +1,10 @@
 import { type PawlError, refuse } from "@pawl/protocol/errors";
-import { MAX_WAITS_BYTES, MAX_WAITS_PER_CONNECTION } from "@pawl/protocol/limits";
+import { MAX_CONNECTION_WAITS_BYTES, MAX_WAITS_BYTES, MAX_WAITS_PER_CONNECTION } from "@pawl/protocol/limits";
 import { type Call, DAEMON } from "./call.js";
 import type { Wait } from "./operation.js";
 
 /** What a call that waits takes beside its request. */
-const WAIT_BYTES = 512;
+const WAIT_BYTES = 2048;
 
 /**
  * A call that waits for its condition.
@@ -43,6 +43,7 @@ export class Waiters {
   readonly #byKey = new Map<string, KeyLine>();
   readonly #byConnection = new Map<number, Set<Entry>>();
   #parked = 0;
+  readonly #bytesByConnection = new Map<number, number>();
   /** How much all calls that wait take, without those of the daemon itself. */
   #bytes = 0;
   /** The calls that the turn under way has parked or served. */
@@ -62,6 +63,8 @@ export class Waiters {
   refusal({ caller: { connection }, bytes = 0 }: Call): PawlError | undefined {
     if (connection === DAEMON.connection) return undefined;
     if ((this.#byConnection.get(connection)?.size ?? 0) >= MAX_WAITS_PER_CONNECTION) return TOO_MANY_WAITS;
+    const ofConnection = this.#bytesByConnection.get(connection) ?? 0;
+    if (ofConnection + bytes + WAIT_BYTES > MAX_CONNECTION_WAITS_BYTES) return WAITS_TOO_LONG;
     return this.#bytes + bytes + WAIT_BYTES > MAX_WAITS_BYTES ? ALL_WAIT_TOO_MUCH : undefined;
   }
 
@@ -77,7 +80,7 @@ export class Waiters {
     add(line.sorts, sort, entry);
     add(this.#byConnection, call.caller.connection, entry);
     this.#count(entry, 1);
-    if (call.caller.connection !== DAEMON.connection) this.#bytes += (call.bytes ?? 0) + WAIT_BYTES;
+    this.#take(call, (call.bytes ?? 0) + WAIT_BYTES);
     this.#touched.push(entry);
   }
 
@@ -129,7 +132,7 @@ export class Waiters {
     drop(line.sorts, sort, entry);
     if (line.sorts.size === 0) this.#byKey.delete(key);
     drop(this.#byConnection, call.caller.connection, entry);
-    if (call.caller.connection !== DAEMON.connection) this.#bytes -= (call.bytes ?? 0) + WAIT_BYTES;
+    this.#take(call, -(call.bytes ?? 0) - WAIT_BYTES);
   }
 
   removeOf(connection: number): void {
@@ -179,8 +182,24 @@ export class Waiters {
     return size;
   }
 
+  /** How much they take. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
   #count({ call, key }: Entry, by: number): void {
     if (call.caller.connection !== DAEMON.connection) (this.#byKey.get(key) as KeyLine).callers += by;
+  }
+
+  /** Counts the bytes that a call takes, or no longer takes. */
+  #take(call: Call, bytes: number): void {
+    const { connection } = call.caller;
+    if (connection === DAEMON.connection) return;
+    this.#bytes += bytes;
+    const sum = (this.#bytesByConnection.get(connection) ?? 0) + bytes;
+    if (sum === 0) this.#bytesByConnection.delete(connection);
+    else this.#bytesByConnection.set(connection, sum);
+    call.parked?.(bytes);
   }
 
   #startWaiting(entry: Entry): void {
@@ -248,6 +267,12 @@ const TOO_MANY_WAITS = refuse(
   "exhausted",
   `This connection has ${MAX_WAITS_PER_CONNECTION} requests that wait already. Let some of them end, or open another connection.`,
   { limit: MAX_WAITS_PER_CONNECTION, retryable: true },
+);
+
+const WAITS_TOO_LONG = refuse(
+  "exhausted",
+  `The requests of this connection that wait take ${MAX_CONNECTION_WAITS_BYTES} bytes already. Let some of them end, or open another connection.`,
+  { limitBytes: MAX_CONNECTION_WAITS_BYTES, retryable: true },
 );
 
 const ALL_WAIT_TOO_MUCH = refuse(

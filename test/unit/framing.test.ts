@@ -1,5 +1,5 @@
 import { Buffer } from "node:buffer";
-import { LINE_TOO_LONG, LineSplitter } from "@pawl/protocol/framing";
+import { LINE_TOO_LONG, LineSplitter, NO_ROOM } from "@pawl/protocol/framing";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 
@@ -162,6 +162,43 @@ describe("use", () => {
     splitter.push(text("a\nb\n"));
     splitter.next();
     expect(() => splitter.push(text("c\n"))).toThrow("used up");
+  });
+
+  test("a line that there is no room for waits for room, and nothing of it is lost", () => {
+    let room = false;
+    const splitter = new LineSplitter<Buffer | undefined>(100, (bytes) =>
+      room ? Buffer.allocUnsafe(bytes) : undefined,
+    );
+    splitter.push(text("one\ntw"));
+    expect(String(splitter.next())).toBe("one");
+    expect(splitter.next()).toBe(NO_ROOM);
+    expect(splitter.next()).toBe(NO_ROOM);
+    room = true;
+    expect(splitter.next()).toBeUndefined();
+    splitter.push(text("o\n"));
+    expect(String(splitter.next())).toBe("two");
+  });
+
+  test("a line that is too long may be skipped, however it comes", () => {
+    const input = "one\nxxxxxxxxxxxxx\r\ntwo\n";
+    for (const chunks of [[input], [...input]]) {
+      const splitter = new LineSplitter(5, Buffer.allocUnsafe);
+      const lines: string[] = [];
+      const skipped: string[] = [];
+      let isSkipping = false;
+      for (const chunk of chunks) {
+        splitter.push(text(chunk));
+        for (;;) {
+          if (isSkipping && !splitter.skip((bytes) => skipped.push(String(bytes)))) break;
+          const line = splitter.next();
+          isSkipping = line === LINE_TOO_LONG;
+          if (line === undefined) break;
+          if (line !== LINE_TOO_LONG) lines.push(String(line));
+        }
+      }
+      expect(lines).toEqual(["one", "two"]);
+      expect(skipped.join("")).toBe("xxxxxxxxxxxxx\r");
+    }
   });
 
   test("holds no more than a line and a chunk, however the line comes", () => {

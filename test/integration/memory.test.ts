@@ -1,0 +1,305 @@
+// What clients can have the daemon hold is bounded, for each of them and for all, and is given back: resident memory
+// of the process stays below 400 MB and comes back below 120 MB (spec: wire.md, Transport).
+import { once } from "node:events";
+import { connect, type Socket } from "node:net";
+import { setTimeout as pause } from "node:timers/promises";
+import { MAX_CONNECTION_WAITS_BYTES, MAX_WAITS_BYTES, MAX_WAITS_PER_CONNECTION } from "@pawl/protocol/limits";
+import { expect, onTestFinished, test } from "vitest";
+import { type DaemonProcess, type StartOptions, startDaemon } from "../daemon.js";
+import { RawClient, type RawReply } from "../raw-client.js";
+import { expectRefusedReply } from "../refusal.js";
+
+const MB = 1_000_000;
+const HIGHEST_BYTES = 400 * MB;
+const CALM_BYTES = 120 * MB;
+const CALM_WITHIN_MS = 60_000;
+const ANSWER_BYTES = 900_000;
+const LONG_MS = 240_000;
+
+/** A daemon, a client of it that is polite, and many that are not. */
+class Crowd {
+  readonly daemon: DaemonProcess;
+  readonly polite: RawClient;
+  readonly sockets: Socket[] = [];
+
+  constructor(daemon: DaemonProcess, polite: RawClient) {
+    this.daemon = daemon;
+    this.polite = polite;
+    onTestFinished(() => this.leave());
+  }
+
+  static async gather(options: StartOptions = {}): Promise<Crowd> {
+    const daemon = await startDaemon(options);
+    return new Crowd(daemon, await daemon.place.connect());
+  }
+
+  /** Connections that read nothing until they are told to. */
+  async join(count: number): Promise<Socket[]> {
+    for (let i = 0; i < count; i += 1) {
+      const socket = connect({ path: this.daemon.place.socket, allowHalfOpen: true });
+      socket.pause();
+      socket.on("error", () => {});
+      this.sockets.push(socket);
+      await once(socket, "connect");
+    }
+    return this.sockets.slice(-count);
+  }
+
+  leave(): void {
+    for (const socket of this.sockets) socket.destroy();
+  }
+
+  async stats() {
+    return (await this.polite.call("daemon.stats", {})).connections;
+  }
+
+  /** Resolves once the gauges of connections are as wanted. */
+  async until(isSo: (connections: Awaited<ReturnType<Crowd["stats"]>>) => boolean): Promise<void> {
+    while (!isSo(await this.stats())) await pause(20);
+  }
+
+  /** Resolves once no more requests of a method are taken up. */
+  async quiet(method: string): Promise<void> {
+    let before = -1;
+    for (let times = 0; times < 20; times += 1) {
+      const now = (await this.polite.call("daemon.stats", {})).requests[method] ?? 0;
+      if (now !== before) times = 0;
+      before = now;
+      await pause(10);
+    }
+  }
+
+  /** A request whose answer has 900,000 bytes. */
+  async longRequest(): Promise<string> {
+    const { batch } = await this.polite.call("queue.enqueue", {
+      queue: "q",
+      payloads: ["x".repeat(ANSWER_BYTES)],
+    });
+    const params = { batchId: batch.batchId };
+    return `${JSON.stringify({ jsonrpc: "2.0", id: "long", method: "queue.get", params })}\n`;
+  }
+
+  /** Memory was bounded all the time, and comes back once all have left. */
+  async expectSmall(): Promise<void> {
+    expect(this.daemon.peakResidentBytes).toBeLessThan(HIGHEST_BYTES);
+    this.leave();
+    const end = performance.now() + CALM_WITHIN_MS;
+    while (this.daemon.residentBytes >= CALM_BYTES && performance.now() < end) await pause(100);
+    expect(this.daemon.residentBytes).toBeLessThan(CALM_BYTES);
+    await this.until(({ open }) => open === 1);
+    expect(await this.stats()).toMatchObject({ unsentBytes: 0, unreadBytes: 0, waitingBytes: 0 });
+    expect(await this.daemon.end()).toBe(0);
+  }
+}
+
+test(
+  "40 connections that do not read 15 answers of 0.9 MB each are held to 128 MiB, and go on when they read",
+  async () => {
+    const crowd = await Crowd.gather();
+    const request = await crowd.longRequest();
+    const sockets = await crowd.join(40);
+    for (const socket of sockets) socket.write(request.repeat(15));
+    await crowd.quiet("queue.get");
+    const { unsentBytes, overloads } = await crowd.stats();
+    expect(overloads).toBe(0);
+    expect(unsentBytes).toBeGreaterThan(100 * MB);
+    expect(unsentBytes).toBeLessThan(160 * MB);
+
+    for (const socket of sockets) {
+      const reader = new RawClient(socket);
+      socket.resume();
+      for (let i = 0; i < 15; i += 1) expect((await reader.line()).length).toBeGreaterThan(ANSWER_BYTES);
+    }
+    await crowd.expectSmall();
+  },
+  LONG_MS,
+);
+
+test(
+  "300 connections that never read are closed before they take all memory, and others are served",
+  async () => {
+    const crowd = await Crowd.gather();
+    const request = await crowd.longRequest();
+    for (const socket of await crowd.join(300)) socket.write(request.repeat(10));
+    await crowd.until(({ overloads }) => overloads > 0);
+    const reader = await crowd.daemon.place.connect();
+    reader.write(request.repeat(10));
+    for (let i = 0; i < 10; i += 1) expect((await reader.line()).length).toBeGreaterThan(ANSWER_BYTES);
+    expect((await crowd.polite.call("sequence.next", { type: "FR" })).seq).toBe(1);
+    await reader.destroy();
+    expect(
+      crowd.daemon.log.find(({ msg }) => msg === "closed a connection, since memory runs out"),
+    ).toMatchObject({
+      level: "warn",
+      reason: "its peer reads nothing",
+    });
+    await crowd.expectSmall();
+  },
+  LONG_MS,
+);
+
+test(
+  "--max-unsent-bytes bounds what all leave unread; whoever has none of it is answered",
+  async () => {
+    const bound = 8 * 1024 * 1024;
+    const crowd = await Crowd.gather({ args: ["--max-unsent-bytes", String(bound)] });
+    const request = await crowd.longRequest();
+    for (const socket of await crowd.join(3)) socket.write(request.repeat(6));
+    await crowd.quiet("queue.get");
+    const { unsentBytes } = await crowd.stats();
+    expect(unsentBytes).toBeGreaterThanOrEqual(bound);
+    expect(unsentBytes).toBeLessThan(bound + 3 * MB);
+    const reader = await crowd.daemon.place.connect();
+    reader.write(request.repeat(3));
+    for (let i = 0; i < 3; i += 1) expect((await reader.line()).length).toBeGreaterThan(ANSWER_BYTES);
+    await reader.destroy();
+    await crowd.expectSmall();
+  },
+  LONG_MS,
+);
+
+test(
+  "answers of batches that wait for their last one are counted, and no more of them are made beyond the bound",
+  async () => {
+    const bound = 8 * 1024 * 1024;
+    const crowd = await Crowd.gather({ args: ["--max-unsent-bytes", String(bound)] });
+    const get = (await crowd.longRequest()).trim();
+    const held = await crowd.polite.call("lease.acquire", { name: "x", owner: "polite" });
+    const params = { name: "x", owner: "crowd", waitMs: 3_600_000 };
+    const wait = JSON.stringify({ jsonrpc: "2.0", id: "wait", method: "lease.acquire", params });
+    const sockets = await crowd.join(3);
+    for (const socket of sockets) socket.write(`[${[wait, ...Array(20).fill(get)]}]\n`);
+    await crowd.quiet("queue.get");
+    expect((await crowd.stats()).unsentBytes).toBeLessThan(bound + 4 * MB);
+    // Once the wait ends the batch is answered, and says what was not performed.
+    const readers = sockets.map((socket) => new RawClient(socket));
+    for (const { socket } of readers) socket.resume();
+    await crowd.polite.call("lease.release", { leaseId: held.lease.leaseId });
+    const answers = JSON.parse(await (readers[0] as RawClient).line()) as RawReply[];
+    expect(answers).toHaveLength(21);
+    expectRefusedReply(answers.at(-1) as RawReply, "long", "unavailable");
+    await crowd.expectSmall();
+  },
+  LONG_MS,
+);
+
+test(
+  "150 lines of 500,000 nested arrays, ended all at once, are refused before anything is built",
+  async () => {
+    const crowd = await Crowd.gather();
+    const payload = `${"[".repeat(500_000)}${"]".repeat(500_000)}`;
+    const line = `{"jsonrpc":"2.0","id":1,"method":"queue.enqueue","params":{"queue":"q","payloads":[${payload}]}}`;
+    const sockets = await crowd.join(150);
+    for (const socket of sockets) socket.write(line);
+    await crowd.until(({ unreadBytes }) => unreadBytes > 50 * MB);
+    for (const socket of sockets) socket.write("\n");
+    const kinds = await Promise.all(
+      sockets.map(async (socket) => {
+        const reader = new RawClient(socket);
+        socket.resume();
+        return (await reader.reply()).error?.data.kind;
+      }),
+    );
+    expect(kinds).toContain("parse_error");
+    expect(kinds.filter((kind) => kind !== "parse_error" && kind !== "exhausted")).toEqual([]);
+    await crowd.expectSmall();
+  },
+  LONG_MS,
+);
+
+test(
+  "300 unfinished lines of 1 MiB have 64 MiB, and make room for whoever ends a line",
+  async () => {
+    const crowd = await Crowd.gather();
+    const unfinished = "x".repeat(1024 * 1024 - 1024);
+    for (const socket of await crowd.join(300)) socket.write(unfinished);
+    await crowd.until(({ unreadBytes }) => unreadBytes > 60 * MB);
+    expect((await crowd.stats()).unreadBytes).toBeLessThan(70 * MB);
+    const other = await crowd.daemon.place.connect();
+    const { batch } = await other.call("queue.enqueue", { queue: "q", payloads: ["x".repeat(ANSWER_BYTES)] });
+    expect(batch.state).toBe("ready");
+    const { errors, connections } = await crowd.polite.call("daemon.stats", {});
+    expect(connections.overloads).toBeGreaterThan(0);
+    expect(errors["-"]).toEqual({ exhausted: connections.overloads });
+    await other.destroy();
+    await crowd.expectSmall();
+  },
+  LONG_MS,
+);
+
+test(
+  "waits of all connections have 128 MiB; one more is refused and may be tried again",
+  async () => {
+    const crowd = await Crowd.gather();
+    await crowd.polite.call("lease.acquire", { name: "x", owner: "polite" });
+    const wait = (id: number): string =>
+      `${JSON.stringify({ jsonrpc: "2.0", id, method: "lease.acquire", params: { name: "x", owner: "o", waitMs: 3_600_000 } })}\n`;
+    const waits = Array.from({ length: MAX_WAITS_PER_CONNECTION }, (_, id) => wait(id)).join("");
+    const needed = Math.ceil(MAX_WAITS_BYTES / (MAX_WAITS_PER_CONNECTION * 2048));
+    for (const socket of await crowd.join(needed)) {
+      socket.resume();
+      socket.write(waits);
+    }
+    await crowd.until(({ waitingBytes }) => waitingBytes > MAX_WAITS_BYTES - 4096);
+    const last = await crowd.daemon.place.connect();
+    const { error } = await last.ask(wait(1).trim());
+    expect(error?.data).toMatchObject({ kind: "exhausted", retryable: true, limitBytes: MAX_WAITS_BYTES });
+    expect((await last.call("sequence.next", { type: "FR" })).seq).toBe(1);
+    await last.destroy();
+    await crowd.expectSmall();
+  },
+  LONG_MS,
+);
+
+test(
+  "long requests that wait have 7 MiB of a connection, and short ones still get through",
+  async () => {
+    const crowd = await Crowd.gather();
+    await crowd.polite.call("lease.acquire", { name: "x", owner: "polite" });
+    const params = { name: "x", owner: "o", waitMs: 3_600_000 };
+    const padded = JSON.stringify({ jsonrpc: "2.0", id: "w", method: "lease.acquire", params }).replace(
+      "{",
+      `{${" ".repeat(ANSWER_BYTES)}`,
+    );
+    const greedy = await crowd.daemon.place.connect();
+    for (let i = 0; i < 10; i += 1) greedy.write(`${padded}\n`);
+    const { error } = await greedy.reply();
+    expect(error?.data).toMatchObject({
+      kind: "exhausted",
+      retryable: true,
+      limitBytes: MAX_CONNECTION_WAITS_BYTES,
+    });
+    expect((await crowd.stats()).waitingBytes).toBeLessThanOrEqual(MAX_CONNECTION_WAITS_BYTES);
+    expect((await greedy.call("sequence.next", { type: "FR" })).seq).toBe(1);
+    await greedy.destroy();
+    await crowd.expectSmall();
+  },
+  LONG_MS,
+);
+
+test(
+  "ids of 900,000 characters are refused before they wait",
+  async () => {
+    const crowd = await Crowd.gather();
+    await crowd.polite.call("lease.acquire", { name: "x", owner: "polite" });
+    const params = { name: "x", owner: "o", waitMs: 3_600_000 };
+    const line = JSON.stringify({
+      jsonrpc: "2.0",
+      id: "i".repeat(ANSWER_BYTES),
+      method: "lease.acquire",
+      params,
+    });
+    for (const socket of await crowd.join(3)) {
+      socket.resume();
+      for (let i = 0; i < 100; i += 1) socket.write(`${line}\n`);
+    }
+    for (;;) {
+      const { errors, connections } = await crowd.polite.call("daemon.stats", {});
+      expect(connections.waiting).toBe(0);
+      if (errors["-"]?.invalid_request === 300) break;
+      await pause(20);
+    }
+    await crowd.expectSmall();
+  },
+  LONG_MS,
+);
