@@ -161,7 +161,7 @@ test(
 test(
   "answers of batches that wait for their last one are counted, and no more of them are made beyond the bound",
   async () => {
-    const bound = 8 * 1024 * 1024;
+    const bound = 32 * 1024 * 1024;
     const crowd = await Crowd.gather({ args: ["--max-unsent-bytes", String(bound)] });
     const get = (await crowd.longRequest()).trim();
     const held = await crowd.polite.call("lease.acquire", { name: "x", owner: "polite" });
