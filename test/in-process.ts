@@ -127,6 +127,7 @@ export class InProcess {
       caller: { connection, pid: 1, uid: 1, gid: 1 },
       readOnly: false,
       closed: false,
+      parked: () => {},
     };
     const source = { json: () => JSON.stringify({ method, params }), bytes: 0 };
     const outcome = await new Promise((answer) => {

@@ -249,11 +249,13 @@ export class Connection {
   }
 
   /**
-   * A line that was refused unread has no id in its answer. The longest of ours is too long for sure; what was
-   * sent after it was not performed (spec: wire.md, Transport).
+   * A line that was refused unread has no id in its answer. The longest of ours is too long for sure, or the one that
+   * did not come to its end while others needed its room; what was sent after it was not performed (spec: wire.md,
+   * Transport).
    */
   #refusedLine(error: PawlError | undefined): string | undefined {
-    if (error?.kind !== "message_too_large") return `it answered no request of ours: ${error?.message}`;
+    if (error?.kind !== "message_too_large" && error?.kind !== "exhausted")
+      return `it answered no request of ours: ${error?.message}`;
     const sent = [...this.#pending.values()].filter((pending) => pending.sent);
     const bytes = sent.map(({ line }) => Buffer.byteLength(line));
     const index = bytes.indexOf(Math.max(...bytes));
