@@ -1,6 +1,6 @@
 // The scripts of the repository, run for the first time.
 import { spawnSync } from "node:child_process";
-import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import { expect, test } from "vitest";
 import { privateDirectory } from "../daemon.js";
@@ -8,14 +8,15 @@ import { privateDirectory } from "../daemon.js";
 const REPOSITORY = join(import.meta.dirname, "../..");
 const { scripts } = JSON.parse(readFileSync(join(REPOSITORY, "package.json"), "utf8"));
 
-test("npm run torture runs all tests that have a long form, and no others", () => {
-  const files = readdirSync(join(REPOSITORY, "test"), { recursive: true, encoding: "utf8" });
-  const withLongForm = files
-    .filter((file) => file.endsWith(".test.ts") && file !== "unit/npm-scripts.test.ts")
-    .filter((file) => readFileSync(join(REPOSITORY, "test", file), "utf8").includes("PAWL_TORTURE"))
-    .map((file) => file.replace(/^.*\/|\.test\.ts$/g, ""));
-  const [, listed = ""] = /--maxWorkers=1 (.*)$/.exec(scripts.torture) ?? [];
-  expect(listed.split(" ").sort()).toEqual(withLongForm.sort());
+test("npm run torture refuses what has no long form, and names what has one", () => {
+  const torture = (...names: string[]) =>
+    spawnSync(process.execPath, [join(REPOSITORY, "test/torture.js"), ...names], { encoding: "utf8" });
+  const { status, stderr } = torture("nosuch");
+  expect(status).toBe(2);
+  expect(stderr).toMatch(/^No long test is called nosuch\. There are: /);
+  for (const name of ["history", "faults", "queue-crash"])
+    expect(stderr).toMatch(new RegExp(`\\b${name}\\b`));
+  expect(stderr).not.toContain("npm-scripts");
 });
 
 test("an installation that takes long is announced, and where there is none nothing is", () => {

@@ -1,0 +1,220 @@
+// The checker: cuts a history into what concerns one thing each, and has each part searched for an order. What is
+// linearizable thing by thing is so as a whole (Herlihy and Wing); what `transact` performs on several things at once
+// and was not answered has, beyond that, to have taken effect on all of them or on none.
+
+import { withEvidence } from "./evidence.js";
+import type { Operation, Recording } from "./history.js";
+import { NOTHING, shownOperation } from "./history.js";
+import { boardModel } from "./models/board.js";
+import { endsByItself, type Json } from "./models/calls.js";
+import { commandModel } from "./models/command.js";
+import { leaseModel } from "./models/lease.js";
+import { queueModel } from "./models/queue.js";
+import { sequenceModel } from "./models/sequence.js";
+import { type Model, Search, TooManyExplanations, type Violation } from "./search.js";
+
+/** Something that must not be, in words. */
+export type Finding = string;
+
+export class Checker {
+  readonly #recording: Recording;
+  readonly #searches = new Map<string, Search<unknown>>();
+  readonly #objectsOf = new Map<number, string[]>();
+  /** How many operations were followed. */
+  checked = 0;
+
+  constructor(recording: Pick<Recording, "boundUntil" | "closed">) {
+    this.#recording = recording as Recording;
+  }
+
+  /** Follows operations that all come after those of before, and returns what must not be. */
+  check(operations: readonly Operation[]): Finding[] {
+    this.checked += operations.length;
+    const findings: Finding[] = [...enqueuedOutOfOrder(operations), ...notRefused(operations)];
+    this.#objectsOf.clear();
+    const outcomes: Map<number, Set<boolean>>[] = [];
+    const known = withEvidence(operations, this.#recording.boundUntil);
+    for (const [object, parts] of this.#partsOf(known)) {
+      const search = this.#searchOf(object);
+      try {
+        const violation = search.feed(parts);
+        if (violation !== undefined) findings.push(shownViolation(violation));
+        else outcomes.push(search.settle());
+      } catch (error) {
+        if (!(error instanceof TooManyExplanations)) throw error;
+        findings.push(`${object}: undecided, there are ${error.message} explanations`);
+      }
+    }
+    return [...findings, ...this.#torn(operations, outcomes)];
+  }
+
+  /** Things that no more operations are about. */
+  forget(isOver: (object: string) => boolean): void {
+    for (const object of this.#searches.keys()) if (isOver(object)) this.#searches.delete(object);
+  }
+
+  #searchOf(object: string): Search<unknown> {
+    let search = this.#searches.get(object);
+    if (search === undefined) {
+      search = new Search(
+        object,
+        this.#modelOf(object),
+        ({ id }) => (this.#objectsOf.get(id)?.length ?? 0) > 1,
+      );
+      this.#searches.set(object, search);
+    }
+    return search;
+  }
+
+  #modelOf(object: string): Model<unknown> {
+    const mayHaveEnded = endsByItself(this.#recording.boundUntil);
+    const [noun] = object.split(":");
+    switch (noun) {
+      case "sequence":
+        return sequenceModel as Model<unknown>;
+      case "queue":
+        return queueModel(mayHaveEnded) as Model<unknown>;
+      case "lease":
+        return leaseModel(mayHaveEnded) as Model<unknown>;
+      case "command":
+        return commandModel(mayHaveEnded, endsByItself(this.#recording.closed)) as Model<unknown>;
+      case "item":
+        return boardModel as Model<unknown>;
+    }
+    throw new Error(`no model of ${object}`);
+  }
+
+  /** The operations on each thing, with only those of their calls that are about it. */
+  #partsOf(operations: readonly Operation[]): Map<string, Operation[]> {
+    const parts = new Map<string, Operation[]>();
+    const add = (object: string, part: Operation): void => {
+      const list = parts.get(object);
+      if (list === undefined) parts.set(object, [part]);
+      else list.push(part);
+    };
+    const commands = commandsOf(operations);
+    for (const operation of operations) {
+      if (operation.calls.some(({ object }) => object === NOTHING)) continue;
+      // A refusal of several calls leaves nothing behind, whichever was at fault.
+      if (operation.outcome.kind === "refused" && operation.calls.length > 1) continue;
+      const leased = leasedCommands(operation, commands);
+      if (leased !== undefined) {
+        for (const each of leased) add(each.calls[0]?.object as string, each);
+        continue;
+      }
+      const objects = [...new Set(operation.calls.map(({ object }) => object))];
+      this.#objectsOf.set(operation.id, objects);
+      for (const object of objects) add(object, objects.length === 1 ? operation : partOf(operation, object));
+    }
+    return parts;
+  }
+
+  /** Several calls of one transaction, some of which have taken effect while others cannot have. */
+  #torn(operations: readonly Operation[], outcomes: readonly Map<number, Set<boolean>>[]): Finding[] {
+    return operations.flatMap((operation) => {
+      const known = outcomes.flatMap((each) => each.get(operation.id) ?? []);
+      if (known.length < 2) return [];
+      const isPossible = [true, false].some((outcome) => known.every((each) => each.has(outcome)));
+      return isPossible ? [] : [`torn: took effect in a part only\n  ${shownOperation(operation)}`];
+    });
+  }
+}
+
+function partOf(operation: Operation, object: string): Operation {
+  const { outcome, calls } = operation;
+  const isIts = (_: unknown, index: number): boolean => calls[index]?.object === object;
+  return {
+    ...operation,
+    calls: calls.filter(isIts),
+    outcome:
+      outcome.kind === "answered" || outcome.kind === "seen"
+        ? { kind: outcome.kind, results: outcome.results.filter(isIts) }
+        : outcome,
+  };
+}
+
+/** The commands of each deployment, as they were sent. */
+function commandsOf(operations: readonly Operation[]): Map<string, Set<string>> {
+  const commands = new Map<string, Set<string>>();
+  for (const { calls } of operations) {
+    for (const { method, object, params } of calls) {
+      if (method !== "command.create") continue;
+      const deployment = params.deployment as string;
+      commands.set(deployment, (commands.get(deployment) ?? new Set()).add(object));
+    }
+  }
+  return commands;
+}
+
+/** A lease of commands as one of each; of one without an answer, as one that each of the deployment may have been in. */
+function leasedCommands(
+  operation: Operation,
+  commands: ReadonlyMap<string, ReadonlySet<string>>,
+): Operation[] | undefined {
+  const [call] = operation.calls;
+  if (call?.method !== "command.lease") return undefined;
+  const { outcome } = operation;
+  if (outcome.kind === "answered") {
+    const [{ leases }] = outcome.results as [Json];
+    return leases.map((lease: Json) => ({
+      ...operation,
+      calls: [{ ...call, object: `command:${lease.envelope.params.label}` }],
+      outcome: { kind: "answered", results: [lease] },
+    }));
+  }
+  if (outcome.kind === "refused") return [];
+  return [...(commands.get(call.params.deployment as string) ?? [])].map((object) => ({
+    ...operation,
+    calls: [{ ...call, object }],
+  }));
+}
+
+/** Operations that were answered although a call of theirs has to be refused. */
+function notRefused(operations: readonly Operation[]): Finding[] {
+  return operations
+    .filter(
+      ({ calls, outcome }) => outcome.kind === "answered" && calls.some(({ object }) => object === NOTHING),
+    )
+    .map((operation) => `not refused\n  ${shownOperation(operation)}`);
+}
+
+/** The order of all batches of the database: who was answered before another was sent has the lower enqueueSeq. */
+function enqueuedOutOfOrder(operations: readonly Operation[]): Finding[] {
+  const enqueued = operations
+    .flatMap((operation) => {
+      const { outcome, calls } = operation;
+      if (outcome.kind !== "answered") return [];
+      return outcome.results.flatMap((result, index) => {
+        const { batch, created, batches } = (result ?? {}) as Json;
+        if (calls[index]?.method === "queue.enqueue")
+          return created ? [{ operation, seq: batch.enqueueSeq }] : [];
+        if (calls[index]?.method !== "queue.enqueueMany") return [];
+        return batches
+          .filter((_: Json, at: number) => created[at])
+          .map(({ enqueueSeq }: Json) => ({ operation, seq: enqueueSeq }));
+      });
+    })
+    .sort((a, b) => b.seq - a.seq);
+  const findings: Finding[] = [];
+  let earliest: Operation | undefined;
+  let above = Number.POSITIVE_INFINITY;
+  for (const { operation, seq } of enqueued) {
+    if (seq === above) findings.push(`enqueueSeq ${seq} twice\n  ${shownOperation(operation)}`);
+    if (earliest !== undefined && earliest.ended.order < operation.sent.order) {
+      findings.push(
+        `enqueueSeq ${seq} after a greater one\n  ${shownOperation(earliest)}\n  ${shownOperation(operation)}`,
+      );
+    }
+    if (earliest === undefined || operation.ended.order < earliest.ended.order) earliest = operation;
+    above = seq;
+  }
+  return findings;
+}
+
+function shownViolation({ object, operation, window, states }: Violation): Finding {
+  return [
+    `${object}: nothing explains the answer of #${operation.id}. Not all of these can be true:`,
+    ...window.map(shownOperation).map((line) => `  ${line}`),
+    `  Before it, it could have been in these states: ${states.map((state) => state.slice(0, 2000)).join(" or ")}`,
+  ].join("\n");
+}

@@ -1,0 +1,435 @@
+// The checker itself: right histories are explained, and each kind of wrong one is not.
+import { describe, expect, test } from "vitest";
+import type { RawError } from "../raw-client.js";
+import { Checker } from "./check.js";
+import { type Call, type Operation, type Outcome, Recording } from "./history.js";
+import type { Json } from "./models/calls.js";
+
+/** A history that is written down, in milliseconds from its beginning; what is given later takes effect later. */
+class Story {
+  readonly recording = new Recording();
+  readonly #operations: Operation[] = [];
+
+  /** Each operation of a connection is sent after the one before, and answered within `[sent, ended]`. */
+  add(connection: number, [sent, ended]: [number, number], calls: Call | Call[], outcome: Outcome): this {
+    const id = this.#operations.length + 1;
+    const moment = (ms: number) => ({ order: ms, ms });
+    const common = { id, connection, waits: false, outcome };
+    this.#operations.push({
+      ...common,
+      calls: [calls].flat(),
+      sent: moment(sent + id / 1000),
+      ended: moment(ended + id / 1000),
+    });
+    return this;
+  }
+
+  get findings(): string[] {
+    return new Checker(this.recording).check(this.#operations);
+  }
+
+  expectRight(): void {
+    expect(this.findings).toEqual([]);
+  }
+
+  expectWrong(part: string): void {
+    expect(this.findings.join("\n")).toContain(part);
+  }
+}
+
+const gave = (...results: Json[]): Outcome => ({ kind: "answered", results });
+const UNKNOWN: Outcome = { kind: "unknown" };
+const refused = (kind: string, details: object = {}): Outcome => ({
+  kind: "refused",
+  error: { code: -32000, message: kind, data: { kind, retryable: false, ...details } } as RawError,
+});
+
+const next = (type = "FR", requestId?: string): Call => ({
+  object: `sequence:${type.replace(/_.*/, "")}`,
+  method: "sequence.next",
+  params: { type, ...(requestId && { requestId }) },
+});
+const peek = (type = "FR"): Call => ({ ...next(type), method: "sequence.peek" });
+const seq = (number: number): Outcome => gave({ seq: number });
+
+const of = (object: string, method: string, params: Json): Call => ({ object, method, params });
+const enqueue = (label: string, params: Json = {}): Call =>
+  of("queue:q", "queue.enqueue", { queue: "q", payloads: [label], ...params });
+const batch = (label: string, enqueueSeq: number, shown: Json = {}): Json => ({
+  batchId: `qwb:${label}`,
+  enqueueSeq,
+  payloads: [label],
+  attempt: 0,
+  state: "ready",
+  ...shown,
+});
+const added = (label: string, enqueueSeq: number): Outcome =>
+  gave({ batch: batch(label, enqueueSeq), created: true });
+const claim = (leaseMs = 30_000, owner = "a"): Call =>
+  of("queue:q", "queue.claim", { queue: "q", owner, leaseMs, maxBatches: 1 });
+const claimed = (label: string, enqueueSeq: number, fencingToken: number, attempt = 0): Outcome =>
+  gave({
+    claim: {
+      claimId: `qwc:${enqueueSeq}:${fencingToken}`,
+      fencingToken,
+      batches: [batch(label, enqueueSeq, { state: "claimed", attempt })],
+    },
+  });
+const NOTHING_TO_CLAIM = gave({ claim: null });
+const ofClaim = (method: string, claimId: string, params: Json = {}): Call =>
+  of("queue:q", `queue.${method}`, { claimId, leaseToken: "secret", ...params });
+const list = of("queue:q", "queue.list", { queue: "q" });
+
+const acquire = (ttlMs = 30_000, owner = "a", params: Json = {}): Call =>
+  of("lease:x", "lease.acquire", { name: "x", owner, ttlMs, ...params });
+const granted = (fencingToken: number): Outcome =>
+  gave({ lease: { leaseId: `id-${fencingToken}`, fencingToken } });
+const ofLease = (method: string, params: Json): Call => of("lease:x", `lease.${method}`, params);
+
+const create = of("command:c", "command.create", {
+  deployment: "d",
+  idempotencyKey: "c",
+  params: { label: "c" },
+});
+const created = gave({ commandId: "cmd_1", created: true, state: "PENDING", deploymentModel: "pull" });
+const deliver = (leaseMs = 30_000): Call => of("", "command.lease", { deployment: "d", owner: "a", leaseMs });
+const delivered = (attempt: number): Outcome =>
+  gave({
+    leases: [{ leaseId: `l-${attempt}`, attempt, commandId: "cmd_1", envelope: { params: { label: "c" } } }],
+  });
+const respond = (attempt: number, response = "done"): Call =>
+  of("command:c", "command.respond", {
+    commandId: "cmd_1",
+    leaseId: `l-${attempt}`,
+    response: { status: "success", response },
+  });
+
+describe("sequences", () => {
+  test("numbers in any order that fits", () => {
+    new Story()
+      .add(1, [0, 10], next(), seq(2))
+      .add(2, [1, 9], next(), seq(1))
+      .add(3, [5, 30], peek(), gave({ seq: 3 }))
+      .expectRight();
+  });
+
+  test("a number twice", () => {
+    const story = new Story().add(1, [0, 1], next(), seq(1)).add(2, [0, 2], next(), seq(1));
+    story.expectWrong("sequence:FR: nothing explains the answer of #2");
+  });
+
+  test("a number after a greater one that was answered before", () => {
+    new Story().add(1, [0, 1], next(), seq(2)).add(2, [2, 3], next(), seq(1)).expectWrong("nothing explains");
+  });
+
+  test("pipelined requests take effect in the order in which they were sent", () => {
+    new Story().add(1, [0, 9], next(), seq(1)).add(1, [0, 8], next(), seq(2)).expectRight();
+    new Story().add(1, [0, 9], next(), seq(2)).add(1, [0, 8], next(), seq(1)).expectWrong("nothing explains");
+  });
+
+  test("the answer to an effect that was undone", () => {
+    new Story().add(1, [0, 1], next(), seq(1)).add(1, [2, 3], peek(), seq(2)).expectRight();
+    new Story()
+      .add(1, [0, 1], next(), seq(1))
+      .add(1, [2, 3], peek(), seq(1))
+      .expectWrong("nothing explains the answer of #2");
+  });
+
+  test("what was not answered has taken effect or not, and only until its connection was lost", () => {
+    for (const number of [1, 2]) {
+      new Story().add(1, [0, 5], next(), UNKNOWN).add(2, [6, 7], next(), seq(number)).expectRight();
+    }
+    new Story()
+      .add(1, [0, 5], next(), UNKNOWN)
+      .add(2, [6, 7], next(), seq(3))
+      .expectWrong("nothing explains");
+    new Story()
+      .add(1, [0, 5], next(), UNKNOWN)
+      .add(2, [6, 7], peek(), seq(1))
+      .add(2, [8, 9], peek(), seq(2))
+      .expectWrong("nothing explains the answer of #3");
+  });
+
+  test("a number without a request for it", () => {
+    new Story().add(1, [0, 1], next(), seq(2)).expectWrong("nothing explains");
+  });
+
+  test("a request that is repeated gets the same number and takes no other", () => {
+    const story = new Story()
+      .add(1, [0, 5], next("FR", "r"), UNKNOWN)
+      .add(2, [6, 7], next("FR", "r"), seq(1));
+    story.add(2, [8, 9], peek(), seq(2)).expectRight();
+    new Story()
+      .add(1, [0, 1], next("FR", "r"), seq(1))
+      .add(1, [2, 3], next("FR", "r"), seq(2))
+      .expectWrong("nothing explains");
+  });
+
+  test("two that are taken together are never read apart", () => {
+    const both = [next("PAIR_A"), next("PAIR_B")];
+    const read = [peek("PAIR_A"), peek("PAIR_B")];
+    new Story()
+      .add(1, [0, 9], both, gave({ seq: 1 }, { seq: 1 }))
+      .add(2, [0, 9], read, gave({ seq: 2 }, { seq: 2 }))
+      .expectRight();
+    new Story()
+      .add(1, [0, 9], both, gave({ seq: 1 }, { seq: 1 }))
+      .add(2, [0, 9], read, gave({ seq: 2 }, { seq: 1 }))
+      .expectWrong("nothing explains");
+  });
+});
+
+describe("queues", () => {
+  test("a batch from its enqueue to its end", () => {
+    new Story()
+      .add(1, [0, 1], enqueue("a"), added("a", 1))
+      .add(1, [2, 3], claim(), claimed("a", 1, 1))
+      .add(1, [4, 5], ofClaim("complete", "qwc:1:1"), gave({ completed: 1 }))
+      .add(2, [6, 7], ofClaim("complete", "qwc:1:1"), gave({ completed: 1 }))
+      .add(2, [8, 9], claim(), NOTHING_TO_CLAIM)
+      .add(2, [10, 11], list, gave({ batches: [batch("a", 1, { state: "completed" })] }))
+      .expectRight();
+  });
+
+  test("an enqueue that was answered and is lost", () => {
+    new Story()
+      .add(1, [0, 1], enqueue("a"), added("a", 1))
+      .add(1, [2, 3], list, gave({ batches: [] }))
+      .expectWrong("queue:q: nothing explains the answer of #2");
+    new Story()
+      .add(1, [0, 1], enqueue("a"), added("a", 1))
+      .add(1, [2, 3], claim(), NOTHING_TO_CLAIM)
+      .expectWrong("nothing explains the answer of #2");
+  });
+
+  test("the same sourceKey twice", () => {
+    const keyed = enqueue("a", { sourceKey: "k" });
+    new Story()
+      .add(1, [0, 1], keyed, added("a", 1))
+      .add(1, [2, 3], keyed, gave({ batch: batch("a", 1), created: false }))
+      .expectRight();
+    new Story()
+      .add(1, [0, 1], keyed, added("a", 1))
+      .add(1, [2, 3], keyed, added("a", 2))
+      .expectWrong("nothing");
+  });
+
+  test("a completed batch is claimed again", () => {
+    new Story()
+      .add(1, [0, 1], enqueue("a"), added("a", 1))
+      .add(1, [2, 3], claim(100), claimed("a", 1, 1))
+      .add(1, [4, 5], ofClaim("complete", "qwc:1:1"), gave({ completed: 1 }))
+      .add(2, [1000, 1001], claim(), claimed("a", 1, 2, 1))
+      .expectWrong("nothing explains the answer of #4");
+  });
+
+  test("two holders of a batch, unless the time of the first is over", () => {
+    const story = (at: number): Story =>
+      new Story()
+        .add(1, [0, 1], enqueue("a"), added("a", 1))
+        .add(1, [2, 3], claim(500), claimed("a", 1, 1))
+        .add(2, [at, at + 1], claim(), claimed("a", 1, 2, 1));
+    story(600).expectRight();
+    story(400).expectWrong("nothing explains the answer of #3");
+  });
+
+  test("a delivery that expired and was not counted", () => {
+    new Story()
+      .add(1, [0, 1], enqueue("a"), added("a", 1))
+      .add(1, [2, 3], claim(500), claimed("a", 1, 1))
+      .add(2, [600, 601], claim(), claimed("a", 1, 2, 0))
+      .expectWrong("nothing explains");
+  });
+
+  test("a fencing token that falls", () => {
+    new Story()
+      .add(1, [0, 1], enqueue("a"), added("a", 1))
+      .add(1, [2, 3], enqueue("b"), added("b", 2))
+      .add(1, [4, 5], claim(), claimed("a", 1, 2))
+      .add(1, [6, 7], claim(), claimed("b", 2, 1))
+      .expectWrong("nothing explains");
+  });
+
+  test("out of turn", () => {
+    new Story()
+      .add(1, [0, 1], enqueue("a"), added("a", 1))
+      .add(1, [2, 3], enqueue("b"), added("b", 2))
+      .add(1, [4, 5], claim(), claimed("b", 2, 1))
+      .expectWrong("nothing explains");
+  });
+
+  test("an expired claim completes unless its batch was taken", () => {
+    const expired = (): Story =>
+      new Story()
+        .add(1, [0, 1], enqueue("a"), added("a", 1))
+        .add(1, [2, 3], claim(100), claimed("a", 1, 1))
+        .add(2, [200, 201], list, gave({ batches: [batch("a", 1, { attempt: 1 })] }));
+    const complete = ofClaim("complete", "qwc:1:1");
+    expired()
+      .add(1, [300, 301], complete, gave({ completed: 1 }))
+      .expectRight();
+    expired().add(1, [300, 301], complete, refused("claim_lost")).expectWrong("nothing explains");
+    expired()
+      .add(2, [300, 301], claim(), claimed("a", 1, 2, 1))
+      .add(1, [400, 401], complete, gave({ completed: 1 }))
+      .expectWrong("nothing explains the answer of #5");
+  });
+
+  test("a claim that nobody was answered holds its batch, and a later list tells of it", () => {
+    const held = { state: "claimed", claim: { owner: "lost", claimId: "qwc:1:1", fencingToken: 1 } };
+    new Story()
+      .add(1, [0, 1], enqueue("a"), added("a", 1))
+      .add(1, [2, 5], claim(30_000, "lost"), UNKNOWN)
+      .add(2, [6, 7], list, gave({ batches: [batch("a", 1, held)] }))
+      .add(2, [8, 9], claim(), NOTHING_TO_CLAIM)
+      .expectRight();
+    new Story()
+      .add(1, [0, 1], enqueue("a"), added("a", 1))
+      .add(1, [2, 5], claim(30_000, "lost"), UNKNOWN)
+      .add(2, [6, 7], list, gave({ batches: [batch("a", 1)] }))
+      .add(2, [8, 9], claim(), NOTHING_TO_CLAIM)
+      .expectWrong("nothing explains");
+  });
+
+  test("an enqueueSeq that falls, over all queues", () => {
+    const other = { ...enqueue("b"), object: "queue:other" };
+    new Story()
+      .add(1, [0, 1], enqueue("a"), added("a", 2))
+      .add(2, [2, 3], other, added("b", 1))
+      .expectWrong("enqueueSeq 1 after a greater one");
+    new Story()
+      .add(1, [0, 5], enqueue("a"), added("a", 1))
+      .add(2, [0, 5], other, added("b", 1))
+      .expectWrong("twice");
+  });
+});
+
+describe("leases", () => {
+  test("one holder after the other", () => {
+    new Story()
+      .add(1, [0, 1], acquire(), granted(1))
+      .add(2, [2, 3], acquire(), refused("lease_held", { holder: { fencingToken: 1 } }))
+      .add(1, [4, 5], ofLease("release", { leaseId: "id-1" }), gave({ released: true }))
+      .add(2, [6, 7], acquire(), granted(2))
+      .add(1, [8, 9], ofLease("heartbeat", { leaseId: "id-1" }), refused("lease_lost"))
+      .expectRight();
+  });
+
+  test("two holders", () => {
+    new Story()
+      .add(1, [0, 1], acquire(), granted(1))
+      .add(2, [2, 3], acquire(), granted(2))
+      .expectWrong("nothing");
+    const renewed = new Story()
+      .add(1, [0, 1], acquire(200), granted(1))
+      .add(1, [100, 101], ofLease("heartbeat", { leaseId: "id-1" }), gave({ remainingMs: 200 }))
+      .add(2, [250, 251], acquire(), granted(2));
+    renewed.expectWrong("nothing explains the answer of #3");
+  });
+
+  test("a token that falls", () => {
+    new Story()
+      .add(1, [0, 1], acquire(100), granted(2))
+      .add(2, [200, 201], acquire(), granted(2))
+      .expectWrong("nothing explains");
+  });
+
+  test("a grant that is gone before its time", () => {
+    const story = (at: number): Story =>
+      new Story()
+        .add(1, [0, 1], acquire(500), granted(1))
+        .add(1, [at, at + 1], ofLease("get", { name: "x" }), gave({ lease: null }));
+    story(600).expectRight();
+    story(300).expectWrong("nothing explains");
+  });
+
+  test("what is bound to a connection may end with it, and not before", () => {
+    const story = (closedMs: number): Story => {
+      const made = new Story()
+        .add(1, [0, 1], acquire(30_000, "a", { releaseOn: "disconnect" }), granted(1))
+        .add(2, [100, 101], acquire(), granted(2));
+      made.recording.boundUntil.set(1, closedMs);
+      return made;
+    };
+    story(50).expectRight();
+    story(5000).expectWrong("nothing explains");
+  });
+});
+
+describe("commands", () => {
+  test("delivered again when a delivery has ended, and answered once", () => {
+    new Story()
+      .add(1, [0, 1], create, created)
+      .add(1, [2, 3], deliver(100), delivered(1))
+      .add(2, [200, 201], deliver(), delivered(2))
+      .add(1, [202, 203], respond(1), refused("lease_lost"))
+      .add(2, [204, 205], respond(2), gave({ state: "SUCCEEDED", accepted: true }))
+      .add(1, [206, 207], respond(1), gave({ state: "SUCCEEDED", accepted: false }))
+      .expectRight();
+  });
+
+  test("two deliveries at a time", () => {
+    new Story()
+      .add(1, [0, 1], create, created)
+      .add(1, [2, 3], deliver(), delivered(1))
+      .add(2, [4, 5], deliver(), delivered(2))
+      .expectWrong("command:c: nothing explains");
+  });
+
+  test("two answers that are accepted, or one that is changed", () => {
+    const answered = (): Story =>
+      new Story()
+        .add(1, [0, 1], create, created)
+        .add(1, [2, 3], deliver(), delivered(1))
+        .add(1, [4, 5], respond(1), gave({ state: "SUCCEEDED", accepted: true }));
+    answered()
+      .add(1, [6, 7], respond(1, "other"), gave({ state: "SUCCEEDED", accepted: true }))
+      .expectWrong("nothing");
+    const read = of("command:c", "command.response", { commandId: "cmd_1" });
+    answered()
+      .add(1, [6, 7], read, gave({ response: { status: "success", response: "done" } }))
+      .expectRight();
+    answered()
+      .add(1, [6, 7], read, gave({ response: { status: "success", response: "x" } }))
+      .expectWrong("nothing");
+    answered()
+      .add(1, [6, 7], read, gave({ response: null }))
+      .expectWrong("nothing explains");
+  });
+});
+
+describe("transact", () => {
+  const both = [next("FR"), next("BUG")];
+
+  test("took effect on all or on none, also where nobody was answered", () => {
+    const story = (fr: number, bug: number): Story =>
+      new Story()
+        .add(1, [0, 5], both, UNKNOWN)
+        .add(2, [6, 7], peek("FR"), seq(fr))
+        .add(2, [6, 7], peek("BUG"), seq(bug));
+    story(1, 1).expectRight();
+    story(2, 2).expectRight();
+    story(2, 1).expectWrong("torn: took effect in a part only");
+  });
+
+  test("a refusal that left something behind", () => {
+    new Story()
+      .add(1, [0, 1], both, refused("conflict"))
+      .add(1, [2, 3], next(), seq(2))
+      .expectWrong("nothing explains");
+  });
+});
+
+test("what is shown of a contradiction is the answers that make it, and no others", () => {
+  const story = new Story();
+  for (let number = 1; number <= 30; number += 1) {
+    story.add(1, [0, 100 + number], next("FR"), seq(number)).add(2, [0, 100], peek("BUG"), seq(1));
+  }
+  story.add(3, [0, 200], next("FR"), seq(12));
+  const [finding = ""] = story.findings;
+  const shown = finding.split("\n").filter((line) => line.startsWith("  #"));
+  expect(shown).toContainEqual(expect.stringMatching(/^ {2}#23 connection 1, .* -> \{"seq":12\}$/));
+  expect(shown.at(-1)).toMatch(/^ {2}#61 connection 3, .* -> \{"seq":12\}$/);
+  // Of 60 others, only few whose part in it would take too long to tell.
+  expect(shown.length).toBeLessThan(8);
+});

@@ -1,0 +1,51 @@
+// Pipelined requests of several connections, while the daemon is killed and stopped and its disk fails: is there an
+// order in which all that was answered can have happened (see search.ts)? PAWL_TORTURE=1 runs 200 seeds instead of 2;
+// PAWL_SEED begins with another one, PAWL_SEEDS runs so many.
+import { mkdirSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { privateDirectory } from "../daemon.js";
+import { FailingIo, noCompiler } from "./failing-io.js";
+import { runHistory } from "./run.js";
+
+const FIRST_SEED = Number(process.env.PAWL_SEED ?? 1);
+const SEEDS = Number(process.env.PAWL_SEEDS ?? (process.env.PAWL_TORTURE === "1" ? 200 : 2));
+const MOST_OF_ONE_SEED_MS = 60_000;
+
+if (noCompiler !== undefined) {
+  console.warn(
+    `The history of a daemon whose disk fails is not tested: there is no C compiler (${noCompiler}).`,
+  );
+}
+
+test.skipIf(noCompiler !== undefined)(
+  `${SEEDS} seeds from ${FIRST_SEED} on: everything that was answered can be explained`,
+  async () => {
+    const directory = privateDirectory();
+    const io = new FailingIo(directory);
+    const total: Record<string, number> = { seeds: 0, violations: 0 };
+    const findings: string[] = [];
+    for (let seed = FIRST_SEED; seed < FIRST_SEED + SEEDS; seed += 1) {
+      const place = join(directory, `seed-${seed}`);
+      mkdirSync(place);
+      const run = await runHistory(seed, place, io);
+      rmSync(place, { recursive: true });
+      for (const [name, count] of Object.entries(run.counts)) total[name] = (total[name] ?? 0) + count;
+      total.seeds = (total.seeds as number) + 1;
+      total.violations = (total.violations as number) + run.findings.length;
+      for (const finding of run.findings) {
+        findings.push(`seed ${seed}: ${finding}`);
+        console.error(findings.at(-1));
+      }
+    }
+    io.close();
+    console.log(
+      Object.entries(total)
+        .map(([name, count]) => `${name}: ${count}`)
+        .join(", "),
+    );
+    expect(findings).toEqual([]);
+    expect(total.kills).toBeGreaterThan(0);
+  },
+  SEEDS * MOST_OF_ONE_SEED_MS,
+);

@@ -1,0 +1,358 @@
+// The load: callers that do at random what programs do with a daemon, several requests at a time, and that remember
+// only what they were answered.
+import type { Connection, Execution, Planned, Reply } from "./connection.js";
+import { type Call, NOTHING } from "./history.js";
+import type { Json } from "./models/calls.js";
+import type { Random } from "./random.js";
+
+interface HeldClaim {
+  queue: string;
+  claimId: string;
+  leaseToken: string;
+}
+
+interface Delivery {
+  object: string;
+  commandId: string;
+  leaseId: string;
+}
+
+const LEASES_MS = [200, 400, 1200, 2500];
+const WAITS_MS = [0, 0, 20, 80];
+const MOST_REMEMBERED = 40;
+/** A share of requests that is repeated as it was, as a client does that lost the answer. */
+const REPEATED = 0.15;
+
+/** What the load is about: names, and what was learned of them so far. Shared by all callers. */
+export class Scene {
+  readonly #random: Random;
+  /** Part of each name, so that one stretch of a run has nothing in common with the next. */
+  readonly #epoch: string;
+  #labels = 0;
+  #claims: HeldClaim[] = [];
+  #doneClaims: HeldClaim[] = [];
+  #leases: { name: string; leaseId: string; token: number }[] = [];
+  #batchIds: { queue: string; batchId: string }[] = [];
+  #commands: { object: string; commandId: string }[] = [];
+  #deliveries: Delivery[] = [];
+  #repeatable: Planned[] = [];
+  readonly withBoard: boolean;
+
+  constructor(random: Random, epoch = "", { withBoard = false } = {}) {
+    this.#random = random;
+    this.#epoch = epoch;
+    this.withBoard = withBoard;
+  }
+
+  get types(): string[] {
+    return ["FR", "BUG"];
+  }
+  get queues(): string[] {
+    return [`mail${this.#epoch}`, `build${this.#epoch}`];
+  }
+  get names(): string[] {
+    return [`release${this.#epoch}`, `tree${this.#epoch}`, `port${this.#epoch}`];
+  }
+  get #items(): string[] {
+    return [`FR-1${this.#epoch}`, `FR-2${this.#epoch}`];
+  }
+  get #deployment(): string {
+    return `builder${this.#epoch}`;
+  }
+  get pushed(): string {
+    return `pushed${this.#epoch}`;
+  }
+
+  /** Several requests, to be sent at once. */
+  plan(most: number): Planned[] {
+    const planned: Planned[] = [];
+    for (let count = this.#random.upTo(most); count > 0; count -= 1) planned.push(this.#one());
+    return planned;
+  }
+
+  /** Everything that can be read of the state of all things. */
+  readAll(): Planned[] {
+    const calls: Call[] = [
+      ...[...this.types, "PAIR_A", "PAIR_B"].map((type) => peek(type)),
+      ...this.queues.map((queue) => call(`queue:${queue}`, "queue.list", { queue, limit: 1000 })),
+      ...this.names.map((name) => call(`lease:${name}`, "lease.get", { name })),
+      ...this.#commands
+        .slice(-MOST_REMEMBERED)
+        .flatMap(({ object, commandId }) => [
+          call(object, "command.get", { commandId }),
+          call(object, "command.response", { commandId }),
+        ]),
+      ...(this.withBoard ? this.#items : []).map((storyId) =>
+        call(`item:${storyId}`, "pipeline.read", { storyId }),
+      ),
+    ];
+    return calls.map((each) => ({ calls: [each] }));
+  }
+
+  /** Remembers what the answers tell. */
+  learn(planned: readonly Planned[], replies: readonly Reply[]): void {
+    planned.forEach(({ calls, guard }, index) => {
+      const reply = replies[index];
+      if (reply?.kind !== "answered") return;
+      const results = guard === undefined ? reply.results : reply.results.slice(1);
+      calls.forEach((each, at) => {
+        this.#learnOf(each, results[at] as Json);
+      });
+    });
+    for (const list of [this.#claims, this.#doneClaims, this.#leases, this.#batchIds, this.#deliveries]) {
+      list.splice(0, list.length - MOST_REMEMBERED);
+    }
+    this.#repeatable.splice(0, this.#repeatable.length - MOST_REMEMBERED);
+  }
+
+  /** Answers a push, now or never; returns what it answered. */
+  answer(connection: Connection, { id }: Execution): Json {
+    if (this.#random.chance(0.1)) return undefined;
+    connection.write(JSON.stringify({ jsonrpc: "2.0", id, result: "done" }));
+    return { status: "success", response: "done" };
+  }
+
+  #learnOf({ object, method, params }: Call, result: Json): void {
+    switch (method) {
+      case "queue.enqueue":
+        this.#batchIds.push({ queue: params.queue as string, batchId: result.batch.batchId });
+        break;
+      case "queue.claim":
+        if (result.claim !== null) this.#claims.push({ queue: params.queue as string, ...result.claim });
+        break;
+      case "lease.acquire":
+        this.#leases.push({ ...result.lease, token: result.lease.fencingToken });
+        break;
+      case "command.create":
+        if (result.created) this.#commands.push({ object, commandId: result.commandId });
+        break;
+      case "command.lease":
+        for (const each of result.leases) {
+          this.#deliveries.push({ ...each, object: `command:${each.envelope.params.label}` });
+        }
+        break;
+    }
+  }
+
+  #one(): Planned {
+    const { chance } = this.#random;
+    if (this.#repeatable.length > 0 && chance(REPEATED)) return this.#random.of(this.#repeatable);
+    const kind = this.#random.next();
+    if (kind < 0.25) return single(this.#sequence());
+    if (kind < 0.3) return this.#pair();
+    if (kind < 0.62) return this.#queue();
+    if (kind < 0.78) return this.#lease();
+    if (kind < 0.9 || !this.withBoard) return this.#command();
+    return single(this.#item());
+  }
+
+  #sequence(): Call {
+    const type = this.#random.of(this.types);
+    const requestId = this.#random.chance(0.3) ? this.#label("once") : undefined;
+    const kind = this.#random.next();
+    if (kind < 0.2) return peek(type);
+    if (kind < 0.25)
+      return call(`sequence:${type}`, "sequence.advance", { type, to: this.#random.upTo(2000) });
+    const params = { type, ...(requestId === undefined ? {} : { requestId }) };
+    const made =
+      kind < 0.4
+        ? call(`sequence:${type}`, "sequence.reserve", { ...params, count: this.#random.upTo(5) })
+        : call(`sequence:${type}`, "sequence.next", params);
+    if (requestId !== undefined) this.#repeatable.push(single(made));
+    return made;
+  }
+
+  /** Two counters that are only taken from together, so that whoever reads both finds both alike. */
+  #pair(): Planned {
+    const method = this.#random.chance(0.5) ? "sequence.next" : "sequence.peek";
+    return { calls: ["PAIR_A", "PAIR_B"].map((type) => call("sequence:PAIR", method, { type })) };
+  }
+
+  #queue(): Planned {
+    const queue = this.#random.of(this.queues);
+    const object = `queue:${queue}`;
+    const kind = this.#random.next();
+    if (kind < 0.3) return this.#enqueue(queue);
+    if (kind < 0.35) {
+      const batches = [1, 2, 3].map(() => this.#batch(queue));
+      return single(call(object, "queue.enqueueMany", { batches }));
+    }
+    if (kind < 0.6) {
+      const waitMs = this.#random.of(WAITS_MS);
+      const made = call(object, "queue.claim", {
+        queue,
+        owner: this.#label("owner"),
+        leaseMs: this.#random.of(LEASES_MS),
+        maxBatches: this.#random.upTo(3),
+        ...(waitMs > 0 ? { waitMs } : {}),
+        ...(this.#random.chance(0.3) ? { releaseOn: "disconnect" } : {}),
+      });
+      return { calls: [made], waits: waitMs > 0 };
+    }
+    if (kind < 0.9) return this.#ofClaim();
+    if (this.#batchIds.length === 0) return this.#enqueue(queue);
+    const known = this.#random.of(this.#batchIds);
+    const method = this.#random.chance(0.3) ? "queue.cancel" : "queue.get";
+    return single(call(`queue:${known.queue}`, method, { batchId: known.batchId }));
+  }
+
+  #enqueue(queue: string): Planned {
+    const params = this.#batch(queue);
+    const made = single(call(`queue:${queue}`, "queue.enqueue", params));
+    if (params.sourceKey !== undefined) this.#repeatable.push(made);
+    return made;
+  }
+
+  #batch(queue: string): { sourceKey?: string; [param: string]: unknown } {
+    const { chance } = this.#random;
+    return {
+      queue,
+      payloads: [this.#label("batch")],
+      retry: { baseMs: 0 },
+      ...(chance(0.4) ? { sourceKey: this.#label("key") } : {}),
+      ...(chance(0.3) ? { slotPolicy: "join", mergeKey: { group: this.#random.of(["a", "b"]) } } : {}),
+      ...(chance(0.15) ? { maxAttempts: 2 } : {}),
+      ...(chance(0.1) ? { delayMs: this.#random.of([30, 200]) } : {}),
+    };
+  }
+
+  #ofClaim(): Planned {
+    const claims = this.#random.chance(0.1) ? this.#doneClaims : this.#claims;
+    if (claims.length === 0) return this.#enqueue(this.#random.of(this.queues));
+    const held = this.#random.of(claims);
+    const { queue, claimId, leaseToken } = held;
+    const params = { claimId, leaseToken };
+    const object = `queue:${queue}`;
+    const kind = this.#random.next();
+    if (kind < 0.2)
+      return single(call(object, "queue.renew", { ...params, leaseMs: this.#random.of(LEASES_MS) }));
+    if (claims === this.#claims) {
+      claims.splice(claims.indexOf(held), 1);
+      this.#doneClaims.push(held);
+    }
+    if (kind < 0.3) return single(call(object, "queue.abandon", params));
+    if (kind < 0.4) return single(call(object, "queue.abandon", { ...params, error: "failed" }));
+    if (kind < 0.45) return single(call(object, "queue.abandon", { ...params, delayMs: 50 }));
+    if (kind < 0.8) return single(call(object, "queue.complete", params));
+    return this.#handOn(held);
+  }
+
+  /** A number is taken, the claim completed and the next step enqueued under the number: all or nothing. */
+  #handOn({ queue, claimId, leaseToken }: HeldClaim): Planned {
+    const params = { claimId, leaseToken };
+    const next = this.#random.of(this.queues);
+    const calls = [
+      call("sequence:FR", "sequence.next", { type: "FR" }),
+      call(`queue:${queue}`, "queue.complete", params),
+      call(`queue:${next}`, "queue.enqueue", {
+        queue: next,
+        payloads: [this.#label("next"), { $result: "/0/seq" }],
+        retry: { baseMs: 0 },
+      }),
+    ];
+    // One that is refused at its end leaves nothing behind of what came before.
+    if (this.#random.chance(0.2)) calls.push(call(NOTHING, "queue.get", { batchId: "qwb:none" }));
+    return this.#random.chance(0.5) ? { calls, guard: call(`queue:${queue}`, "", params) } : { calls };
+  }
+
+  #lease(): Planned {
+    const name = this.#random.of(this.names);
+    const object = `lease:${name}`;
+    const kind = this.#random.next();
+    if (kind < 0.4 || this.#leases.length === 0) {
+      const waitMs = this.#random.of(WAITS_MS);
+      const made = call(object, "lease.acquire", {
+        name,
+        owner: this.#label("owner"),
+        ttlMs: this.#random.of(LEASES_MS),
+        ...(waitMs > 0 ? { waitMs } : {}),
+        ...(this.#random.chance(0.3) ? { releaseOn: "disconnect" } : {}),
+      });
+      return { calls: [made], waits: waitMs > 0 };
+    }
+    if (kind < 0.5) return single(call(object, "lease.get", { name }));
+    if (kind < 0.53) return single(call(object, "lease.break", { name, reason: "load" }));
+    const known = this.#random.of(this.#leases);
+    const { leaseId, token: fencingToken } = known;
+    const its = `lease:${known.name}`;
+    if (kind < 0.65) return single(call(its, "lease.check", { name: known.name, fencingToken }));
+    if (kind < 0.8) return single(call(its, "lease.heartbeat", { leaseId }));
+    return single(call(its, "lease.release", { leaseId }));
+  }
+
+  #command(): Planned {
+    const kind = this.#random.next();
+    if (kind < 0.35) {
+      const label = this.#label("command");
+      const made = single(
+        call(`command:${label}`, "command.create", {
+          deployment: this.#random.chance(0.3) ? this.pushed : this.#deployment,
+          command: "run",
+          params: { label },
+          idempotencyKey: label,
+          maxAttempts: this.#random.of([0, 0, 3]),
+        }),
+      );
+      this.#repeatable.push(made);
+      return made;
+    }
+    if (kind < 0.6) {
+      const waitMs = this.#random.of(WAITS_MS);
+      const made = call("", "command.lease", {
+        deployment: this.#deployment,
+        owner: "load",
+        max: this.#random.upTo(2),
+        leaseMs: this.#random.of(LEASES_MS),
+        ...(waitMs > 0 ? { waitMs } : {}),
+        ...(this.#random.chance(0.3) ? { releaseOn: "disconnect" } : {}),
+      });
+      return { calls: [made], waits: waitMs > 0 };
+    }
+    if (this.#deliveries.length > 0 && kind < 0.9) return single(this.#ofDelivery());
+    if (this.#commands.length === 0) return this.#pair();
+    const { object, commandId } = this.#random.of(this.#commands);
+    const method = this.#random.of(["command.get", "command.get", "command.response", "command.cancel"]);
+    return single(call(object, method, { commandId }));
+  }
+
+  #ofDelivery(): Call {
+    const { object, commandId, leaseId } = this.#random.of(this.#deliveries);
+    const kind = this.#random.next();
+    if (kind < 0.2) return call(object, "command.renew", { leaseId, leaseMs: this.#random.of(LEASES_MS) });
+    if (kind < 0.4) return call(object, "command.release", { leaseId });
+    return call(object, "command.respond", {
+      commandId,
+      leaseId,
+      response: { status: "success", response: this.#label("answer") },
+    });
+  }
+
+  #item(): Call {
+    const storyId = this.#random.of(this.#items);
+    const kind = this.#random.next();
+    if (kind < 0.4) return call(`item:${storyId}`, "pipeline.read", { storyId });
+    if (kind < 0.45) return call(`item:${storyId}`, "pipeline.delete", { storyId });
+    return call(`item:${storyId}`, "pipeline.write", {
+      storyId,
+      stage: "2_current",
+      ...(kind < 0.7 ? { name: this.#label("name") } : { retryCountDelta: 1 }),
+    });
+  }
+
+  #label(what: string): string {
+    this.#labels += 1;
+    return `${what}-${this.#labels}${this.#epoch}`;
+  }
+}
+
+function call(object: string, method: string, params: Record<string, unknown>): Call {
+  return { object, method, params };
+}
+
+function single(made: Call): Planned {
+  return { calls: [made] };
+}
+
+function peek(type: string): Call {
+  return call(`sequence:${type.replace(/_.*/, "")}`, "sequence.peek", { type });
+}
