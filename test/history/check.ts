@@ -3,10 +3,10 @@
 // and was not answered has, beyond that, to have taken effect on all of them or on none.
 
 import { withEvidence } from "./evidence.js";
-import type { Operation, Recording } from "./history.js";
+import type { Operation } from "./history.js";
 import { NOTHING, shownOperation } from "./history.js";
 import { boardModel } from "./models/board.js";
-import { endsByItself, type Json } from "./models/calls.js";
+import type { Connections, Json } from "./models/calls.js";
 import { commandModel } from "./models/command.js";
 import { leaseModel } from "./models/lease.js";
 import { queueModel } from "./models/queue.js";
@@ -17,14 +17,14 @@ import { type Model, Search, TooManyExplanations, type Violation } from "./searc
 export type Finding = string;
 
 export class Checker {
-  readonly #recording: Recording;
+  readonly #connections: Connections;
   readonly #searches = new Map<string, Search<unknown>>();
   readonly #objectsOf = new Map<number, string[]>();
   /** How many operations were followed. */
   checked = 0;
 
-  constructor(recording: Pick<Recording, "boundUntil" | "closed">) {
-    this.#recording = recording as Recording;
+  constructor(connections: Connections) {
+    this.#connections = connections;
   }
 
   /** Follows operations that all come after those of before, and returns what must not be. */
@@ -33,7 +33,7 @@ export class Checker {
     const findings: Finding[] = [...enqueuedOutOfOrder(operations), ...notRefused(operations)];
     this.#objectsOf.clear();
     const outcomes: Map<number, Set<boolean>>[] = [];
-    const known = withEvidence(operations, this.#recording.boundUntil);
+    const known = withEvidence(operations, this.#connections.boundUntil);
     for (const [object, parts] of this.#partsOf(known)) {
       const search = this.#searchOf(object);
       try {
@@ -67,17 +67,16 @@ export class Checker {
   }
 
   #modelOf(object: string): Model<unknown> {
-    const mayHaveEnded = endsByItself(this.#recording.boundUntil);
     const [noun] = object.split(":");
     switch (noun) {
       case "sequence":
         return sequenceModel as Model<unknown>;
       case "queue":
-        return queueModel(mayHaveEnded) as Model<unknown>;
+        return queueModel(this.#connections) as Model<unknown>;
       case "lease":
-        return leaseModel(mayHaveEnded) as Model<unknown>;
+        return leaseModel(this.#connections) as Model<unknown>;
       case "command":
-        return commandModel(mayHaveEnded, endsByItself(this.#recording.closed)) as Model<unknown>;
+        return commandModel(this.#connections) as Model<unknown>;
       case "item":
         return boardModel as Model<unknown>;
     }
@@ -102,7 +101,7 @@ export class Checker {
         for (const each of leased) add(each.calls[0]?.object as string, each);
         continue;
       }
-      const objects = [...new Set(operation.calls.map(({ object }) => object))];
+      const objects = [...new Set(operation.calls.map(({ object }) => object))].filter((name) => name !== "");
       this.#objectsOf.set(operation.id, objects);
       for (const object of objects) add(object, objects.length === 1 ? operation : partOf(operation, object));
     }

@@ -1,7 +1,7 @@
 // Later answers tell of operations that were not answered: a batch, a claim or a lease that is shown was made, and one
 // that is missing where it would have to be shown was not. That leaves few operations of which nobody knows anything.
-import type { Call, Operation, Recording } from "./history.js";
-import type { Json } from "./models/calls.js";
+import type { Call, Operation } from "./history.js";
+import type { Connections, Json } from "./models/calls.js";
 
 interface Shown {
   /** The moments between which it was so. */
@@ -10,7 +10,7 @@ interface Shown {
 }
 
 interface Evidence {
-  boundUntil: Recording["boundUntil"];
+  boundUntil: Connections["boundUntil"];
   /** Batches that some answer showed, by label. */
   batches: ReadonlyMap<string, Json>;
   /** How many operations add a batch, by its label. */
@@ -24,7 +24,7 @@ interface Evidence {
 /** The operations as later answers show them; without those that had no effect. */
 export function withEvidence(
   operations: readonly Operation[],
-  boundUntil: Recording["boundUntil"],
+  boundUntil: Connections["boundUntil"],
 ): Operation[] {
   const evidence = evidenceOf(operations, boundUntil);
   return withoutIdleKeys(operations).flatMap((operation) => {
@@ -103,13 +103,13 @@ function lasts(
   operation: Operation,
   lastsMs: number,
   answer: Operation,
-  boundUntil: Recording["boundUntil"],
+  boundUntil: Connections["boundUntil"],
 ): boolean {
   const bound = call.params.releaseOn === "disconnect" ? boundUntil.get(operation.connection) : undefined;
   return Math.min(operation.sent.ms + lastsMs, bound ?? Number.POSITIVE_INFINITY) > answer.ended.ms;
 }
 
-function evidenceOf(operations: readonly Operation[], boundUntil: Recording["boundUntil"]): Evidence {
+function evidenceOf(operations: readonly Operation[], boundUntil: Connections["boundUntil"]): Evidence {
   const [batches, added] = [new Map<string, Json>(), new Map<string, number>()];
   const [lists, leases] = [new Map<string, Shown[]>(), new Map<string, Json>()];
   for (const operation of operations) {

@@ -9,6 +9,7 @@ export interface Moment {
 
 /** One call, and the name of the thing that it is about, such as `queue:mail`. */
 export interface Call {
+  /** Empty of a call that says nothing of the state of anything. */
   object: string;
   method: string;
   params: Record<string, unknown>;
@@ -88,7 +89,7 @@ function shownOutcome(outcome: Outcome): string {
   }
 }
 
-const MOST_SHOWN = 700;
+const MOST_SHOWN = 1500;
 
 function shortened(value: unknown): string {
   const text = JSON.stringify(value) ?? "";

@@ -99,7 +99,6 @@ export class Lives {
         const [reply] = await connection.send([
           { calls: [{ object: "", method: "daemon.ping", params: {} }] },
         ]);
-        this.#operations.pop();
         connection.destroy();
         if (reply !== undefined) return;
       }

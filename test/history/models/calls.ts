@@ -38,6 +38,27 @@ const ROUNDING_MS = 2;
 /** True if a grant may have ended by itself before a moment. */
 export type MayHaveEnded = (grant: Lasting, beforeMs: number) => boolean;
 
+/** When connections were closed, and when what was bound to them may end. */
+export interface Connections {
+  closed: ReadonlyMap<number, number>;
+  boundUntil: ReadonlyMap<number, number>;
+}
+
+/**
+ * The connection that a grant is bound to once it is renewed: the one that renews it, if a restart of the daemon took
+ * its own, else the one that it has.
+ */
+export function boundAfterRenewal(
+  { connection }: Lasting,
+  { closed, boundUntil }: Connections,
+  { operation, sentMs }: Circumstances,
+): number | null {
+  if (connection === null) return null;
+  const closedMs = closed.get(connection);
+  const byRestart = closedMs !== undefined && closedMs < sentMs && boundUntil.get(connection) !== closedMs;
+  return byRestart ? operation.connection : connection;
+}
+
 /** @param endOf when what is bound to a connection may end; nothing of those that are open. */
 export function endsByItself(endOf: ReadonlyMap<number, number>): MayHaveEnded {
   return ({ untilMs, connection }, beforeMs) => {

@@ -2,12 +2,14 @@
 import type { Call } from "../history.js";
 import {
   type Answer,
+  boundAfterRenewal,
   boundTo,
   type CallModel,
   type Circumstances,
+  type Connections,
+  endsByItself,
   type Json,
   type Lasting,
-  type MayHaveEnded,
   modelOf,
 } from "./calls.js";
 
@@ -37,11 +39,10 @@ const DEFAULT_ATTEMPTS = 20;
 /** Of a push: as long as its connection. */
 const FOR_EVER = Number.POSITIVE_INFINITY;
 
-/**
- * @param mayHaveEnded says when a delivery may have ended by itself.
- * @param hasClosed says the same of one that was pushed: it ends with its connection, whatever ended that.
- */
-export function commandModel(mayHaveEnded: MayHaveEnded, hasClosed: MayHaveEnded) {
+export function commandModel(connections: Connections) {
+  const mayHaveEnded = endsByItself(connections.boundUntil);
+  // One that was pushed ends with its connection, whatever ended that.
+  const hasClosed = endsByItself(connections.closed);
   const model: CallModel<State> = {
     initial: null,
     call: (state, call, answer, when) => {
@@ -50,7 +51,7 @@ export function commandModel(mayHaveEnded: MayHaveEnded, hasClosed: MayHaveEnded
         state.delivery !== null &&
         (state.delivery.isPushed ? hasClosed : mayHaveEnded)(state.delivery, when.beforeMs);
       const states = over ? [state, back(state, state.delivery)] : [state];
-      return states.flatMap((each) => perform(each, call, answer, when));
+      return states.flatMap((each) => perform(each, call, answer, when, connections));
     },
   };
   return modelOf(model);
@@ -63,7 +64,13 @@ function back(state: Command, delivery: Delivery | null): Command {
   return { ...state, status: "PENDING", attempt: state.attempt + 1, delivery };
 }
 
-function perform(state: State, call: Call, answer: Answer, when: Circumstances): State[] {
+function perform(
+  state: State,
+  call: Call,
+  answer: Answer,
+  when: Circumstances,
+  connections: Connections,
+): State[] {
   if (call.method === "command.create") return create(state, call, answer);
   // Of a command that is not there, nothing can be known.
   if (state === null) return answer === "unknown" ? [state] : [];
@@ -73,7 +80,7 @@ function perform(state: State, call: Call, answer: Answer, when: Circumstances):
     case "command.execute":
       return execute(state, answer, when);
     case "command.renew":
-      return renew(state, call, answer, when);
+      return renew(state, call, answer, when, connections);
     case "command.release":
       return release(state, call, answer);
     case "command.respond":
@@ -154,12 +161,18 @@ function isDelivered(state: Command, call: Call): boolean {
   return state.status === "DISPATCHED" && state.delivery?.leaseId === call.params.leaseId;
 }
 
-function renew(state: Command, call: Call, answer: Answer, when: Circumstances): State[] {
+function renew(
+  state: Command,
+  call: Call,
+  answer: Answer,
+  when: Circumstances,
+  connections: Connections,
+): State[] {
   if (!isDelivered(state, call)) return answer === "unknown" || isLost(answer) ? [state] : [];
   if (answer !== "unknown" && "error" in answer) return [];
   const before = state.delivery as Delivery;
   const untilMs = when.sentMs + ((call.params.leaseMs as number | undefined) ?? DEFAULT_LEASE_MS);
-  const connection = before.connection === null ? null : when.operation.connection;
+  const connection = boundAfterRenewal(before, connections, when);
   return [{ ...state, delivery: { ...before, untilMs, connection } }];
 }
 

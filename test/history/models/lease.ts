@@ -2,12 +2,14 @@
 import type { Call } from "../history.js";
 import {
   type Answer,
+  boundAfterRenewal,
   boundTo,
   type CallModel,
   type Circumstances,
+  type Connections,
+  endsByItself,
   type Json,
   type Lasting,
-  type MayHaveEnded,
   modelOf,
 } from "./calls.js";
 
@@ -27,26 +29,32 @@ interface State {
 
 const DEFAULT_TTL_MS = 30_000;
 
-/** @param mayHaveEnded says when a grant may have ended by itself. */
-export function leaseModel(mayHaveEnded: MayHaveEnded) {
+export function leaseModel(connections: Connections) {
+  const mayHaveEnded = endsByItself(connections.boundUntil);
   const model: CallModel<State> = {
     initial: { holder: null, highest: 0, isExact: true },
     call: (state, call, answer, when) => {
       // What may have ended by now has ended or not.
       const over = state.holder !== null && mayHaveEnded(state.holder, when.beforeMs);
       const states = over ? [state, { ...state, holder: null }] : [state];
-      return states.flatMap((each) => perform(each, call, answer, when));
+      return states.flatMap((each) => perform(each, call, answer, when, connections));
     },
   };
   return modelOf(model);
 }
 
-function perform(state: State, call: Call, answer: Answer, when: Circumstances): State[] {
+function perform(
+  state: State,
+  call: Call,
+  answer: Answer,
+  when: Circumstances,
+  connections: Connections,
+): State[] {
   switch (call.method) {
     case "lease.acquire":
       return acquire(state, call, answer, when);
     case "lease.heartbeat":
-      return heartbeat(state, call, answer, when);
+      return heartbeat(state, call, answer, when, connections);
     case "lease.release":
       return release(state, call, answer);
     case "lease.break":
@@ -88,15 +96,20 @@ function learned(state: State, token: number): State[] {
   return token < state.highest ? [] : [{ holder: { ...holder, token }, highest: token, isExact: true }];
 }
 
-function heartbeat(state: State, call: Call, answer: Answer, when: Circumstances): State[] {
+function heartbeat(
+  state: State,
+  call: Call,
+  answer: Answer,
+  when: Circumstances,
+  connections: Connections,
+): State[] {
   const { holder } = state;
   const isHeld = holder !== null && holder.leaseId === call.params.leaseId;
   if (answer !== "unknown" && "error" in answer)
     return answer.error.data.kind === "lease_lost" && !isHeld ? [state] : [];
   if (!isHeld) return answer === "unknown" ? [state] : [];
   const ttlMs = (call.params.ttlMs as number | undefined) ?? holder.ttlMs;
-  // A renewal binds the grant to the connection that renews it.
-  const connection = holder.connection === null ? null : when.operation.connection;
+  const connection = boundAfterRenewal(holder, connections, when);
   return [{ ...state, holder: { ...holder, untilMs: when.sentMs + ttlMs, connection } }];
 }
 

@@ -6,12 +6,14 @@ import type { Call } from "../history.js";
 import { GUARD } from "../history.js";
 import {
   type Answer,
+  boundAfterRenewal,
   boundTo,
   type CallModel,
   type Circumstances,
+  type Connections,
+  endsByItself,
   type Json,
   type Lasting,
-  type MayHaveEnded,
   modelOf,
 } from "./calls.js";
 
@@ -59,10 +61,16 @@ const NOTICED_MS = 5000;
 /** Of claims that may have ended, those of which all combinations are tried. */
 const MAX_SUBSETS = 5;
 
-type Perform = (state: State, call: Call, answer: Answer, when: Circumstances) => State[];
+interface QueueCircumstances extends Circumstances {
+  connections: Connections;
+  /** True if a claim may have ended by itself by now. */
+  mayHaveEnded: (claim: Claim) => boolean;
+}
 
-/** @param mayHaveEnded says when a claim may have ended by itself. */
-export function queueModel(mayHaveEnded: MayHaveEnded) {
+type Perform = (state: State, call: Call, answer: Answer, when: QueueCircumstances) => State[];
+
+export function queueModel(connections: Connections) {
+  const isOver = endsByItself(connections.boundUntil);
   const performers: Record<string, Perform> = {
     "queue.enqueue": enqueue,
     "queue.enqueueMany": enqueueMany,
@@ -81,8 +89,10 @@ export function queueModel(mayHaveEnded: MayHaveEnded) {
     call: (state, call, answer, when) => {
       const perform = performers[call.method];
       if (perform === undefined) throw new Error(`no model of ${call.method}`);
-      const ends = (claim: Claim): boolean => mayHaveEnded(claim, when.beforeMs);
-      return withEnds(state, call, answer, ends).flatMap((each) => perform(each, call, answer, when));
+      const mayHaveEnded = (claim: Claim): boolean => isOver(claim, when.beforeMs);
+      return withEnds(state, call, answer, mayHaveEnded).flatMap((each) =>
+        perform(each, call, answer, { ...when, connections, mayHaveEnded }),
+      );
     },
   };
   return modelOf(model);
@@ -209,7 +219,7 @@ function enqueueMany(state: State, call: Call, answer: Answer, when: Circumstanc
   return states;
 }
 
-function claim(state: State, call: Call, answer: Answer, when: Circumstances): State[] {
+function claim(state: State, call: Call, answer: Answer, when: QueueCircumstances): State[] {
   if (answer === "unknown") return claimOfUnknown(state, call, when);
   if ("error" in answer) return [];
   const shown = answer.result.claim;
@@ -234,7 +244,7 @@ function isHead(
   candidates: readonly Batch[],
   labels: readonly string[],
   { params }: Call,
-  when: Circumstances,
+  when: QueueCircumstances,
 ): boolean {
   const most = (params.maxBatches as number | undefined) ?? 1;
   let taken = 0;
@@ -259,7 +269,11 @@ function isHead(
   return taken === labels.length && taken <= most;
 }
 
-function availability(batch: Batch, { sentMs, beforeMs }: Circumstances): "yes" | "no" | "maybe" {
+function availability(
+  batch: Batch,
+  { sentMs, beforeMs, mayHaveEnded }: QueueCircumstances,
+): "yes" | "no" | "maybe" {
+  if (batch.status === "claimed" && batch.claim !== null) return mayHaveEnded(batch.claim) ? "maybe" : "no";
   if (batch.status !== "ready" || beforeMs + 2 < batch.notBeforeMs) return "no";
   return sentMs > batch.surelyMs ? "yes" : "maybe";
 }
@@ -287,9 +301,11 @@ function claimed(
 }
 
 /** A claim whose answer nobody saw may have taken any head, with as many as may go with it. */
-function claimOfUnknown(state: State, call: Call, when: Circumstances): State[] {
+function claimOfUnknown(state: State, call: Call, when: QueueCircumstances): State[] {
   const most = (call.params.maxBatches as number | undefined) ?? 1;
-  const candidates = state.batches.filter((batch) => availability(batch, when) !== "no");
+  const candidates = state.batches.filter(
+    (batch) => batch.status === "ready" && availability(batch, when) !== "no",
+  );
   const found: State[] = [];
   for (const [index, head] of candidates.entries()) {
     const group = [head.label];
@@ -328,7 +344,7 @@ function guard(state: State, call: Call, answer: Answer): State[] {
   return isLive(state, call) ? [state] : [];
 }
 
-function renew(state: State, call: Call, answer: Answer, when: Circumstances): State[] {
+function renew(state: State, call: Call, answer: Answer, when: QueueCircumstances): State[] {
   if (!isLive(state, call)) return answer === "unknown" || isRefusal(answer, "claim_lost") ? [state] : [];
   if (answer !== "unknown" && "error" in answer) return [];
   const { claimId, leaseMs } = call.params as { claimId: string; leaseMs?: number };
@@ -337,7 +353,7 @@ function renew(state: State, call: Call, answer: Answer, when: Circumstances): S
       if (batch.claim?.id !== claimId) return batch;
       const { claim } = batch;
       const untilMs = when.sentMs + (leaseMs ?? claim.leaseMs);
-      const connection = claim.connection === null ? null : when.operation.connection;
+      const connection = boundAfterRenewal(claim, when.connections, when);
       return { ...batch, claim: { ...claim, untilMs, connection } };
     }),
   ];

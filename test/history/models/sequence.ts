@@ -9,6 +9,9 @@ interface State {
   given: Readonly<Record<string, { first: number; last: number }>>;
 }
 
+/** The load repeats no request that is so long ago. */
+const MOST_REMEMBERED = 200;
+
 const counters: CallModel<State> = {
   initial: { last: {}, given: {} },
   call: (state, call, answer) => {
@@ -52,9 +55,13 @@ function take(
   return [
     {
       last: { ...state.last, [call.params.type as string]: last },
-      given: key === undefined ? state.given : { ...state.given, [key]: { first, last } },
+      given: key === undefined ? state.given : newest({ ...state.given, [key]: { first, last } }),
     },
   ];
+}
+
+function newest<T>(given: Record<string, T>): Record<string, T> {
+  return Object.fromEntries(Object.entries(given).slice(-MOST_REMEMBERED));
 }
 
 function advance(state: State, call: Call, answer: Granted): State[] {
