@@ -25,7 +25,7 @@ interface Open {
   resolve: (reply: Reply) => void;
 }
 
-/** Refusals of which the specification says that they had no effect; of others in a storm nobody knows. */
+/** Reasons of `unavailable` with which a request had no effect; with others nobody knows. */
 const WITHOUT_EFFECT = new Set(["disk_full", "database_locked", "stopping", "batch_too_large"]);
 
 const NEVER = { order: Number.POSITIVE_INFINITY, ms: Number.POSITIVE_INFINITY };
@@ -122,6 +122,13 @@ export class Connection {
     return { line: `${JSON.stringify({ jsonrpc: "2.0", id: operation.id, ...request })}\n`, reply };
   }
 
+  /** A request that was refused, or one that was sent to a daemon that had said that it ends. */
+  #hadNoEffect({ sent }: Operation, reason: string): boolean {
+    if (reason !== "storage_failed") return WITHOUT_EFFECT.has(reason);
+    this.#recording.storageFailed ??= this.#recording.now();
+    return sent.order > this.#recording.storageFailed.order;
+  }
+
   #read(text: string): void {
     const lines = (this.#partial + text).split("\n");
     this.#partial = lines.pop() as string;
@@ -157,7 +164,7 @@ export class Connection {
     }
     if (error !== undefined && kind === "unavailable") {
       // Without an effect it is no operation; else nobody knows.
-      if (WITHOUT_EFFECT.has(error.data.reason as string)) operation.calls = [];
+      if (this.#hadNoEffect(operation, error.data.reason as string)) operation.calls = [];
       resolve({ kind: "refused", error });
       return;
     }

@@ -53,6 +53,9 @@ export class Recording {
   /** When grants that are bound to a connection may end: after a restart of the daemon that is later. */
   readonly boundUntil = new Map<number, number>();
 
+  /** When the present daemon said for the first time that its storage has failed and that it ends. */
+  storageFailed: Moment | undefined;
+
   now(): Moment {
     this.#order += 1;
     return { order: this.#order, ms: performance.now() };

@@ -70,6 +70,7 @@ export class Lives {
   async start({ env = {}, args = [], log = "pipe", descriptors }: Life = {}): Promise<void> {
     const limit = descriptors === undefined ? "" : `ulimit -n ${descriptors};`;
     const from = performance.now();
+    this.recording.storageFailed = undefined;
     // Bound grants of before are held from now on for a while.
     for (const [id, until] of this.recording.boundUntil) {
       if (until === Number.POSITIVE_INFINITY) this.recording.boundUntil.set(id, from + GRACE_MS);

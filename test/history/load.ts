@@ -17,7 +17,7 @@ interface Delivery {
   leaseId: string;
 }
 
-const LEASES_MS = [200, 400, 1200, 2500];
+const LEASES_MS = [200, 400, 2000, 5000];
 const WAITS_MS = [0, 0, 20, 80];
 const MOST_REMEMBERED = 40;
 /** A share of requests that is repeated as it was, as a client does that lost the answer. */

@@ -149,7 +149,9 @@ function expire(state: State, claimId: string): State {
 function counted(batch: Batch): Batch {
   const attempt = batch.attempt + 1;
   const isDead = batch.maxAttempts > 0 && attempt >= batch.maxAttempts;
-  return { ...batch, attempt, status: isDead ? "dead" : "ready" };
+  // Nobody can complete late what nobody was told to have.
+  const claim = batch.claim?.isKnown ? batch.claim : null;
+  return { ...batch, attempt, status: isDead ? "dead" : "ready", claim };
 }
 
 function changed(state: State, change: (batch: Batch) => Batch): State {
@@ -233,7 +235,6 @@ function claim(state: State, call: Call, answer: Answer, when: QueueCircumstance
   return [
     claimed(state, labels, call, when, {
       id: shown.claimId,
-      isKnown: true,
       token: shown.fencingToken,
     }),
   ];
@@ -283,21 +284,22 @@ function claimed(
   labels: readonly string[],
   call: Call,
   when: Circumstances,
-  name: Pick<Claim, "id" | "isKnown" | "token">,
+  { id, token }: { id: string; token: number },
 ): State {
   const leaseMs = (call.params.leaseMs as number | undefined) ?? DEFAULT_LEASE_MS;
   const claim: Claim = {
-    ...name,
+    id,
+    isKnown: true,
+    token,
     size: labels.length,
     leaseMs,
     untilMs: when.sentMs + leaseMs,
     connection: boundTo(call, when),
   };
-  const { seq, token } = state.highest;
   const after = changed(state, (batch) =>
     labels.includes(batch.label) ? { ...batch, status: "claimed", claim } : batch,
   );
-  return { ...after, highest: { seq, token: name.token ?? token + 1 } };
+  return { ...after, highest: { ...state.highest, token } };
 }
 
 /** A claim whose answer nobody saw may have taken any head, with as many as may go with it. */
@@ -314,11 +316,26 @@ function claimOfUnknown(state: State, call: Call, when: QueueCircumstances): Sta
       if (next.group === head.group) group.push(next.label);
       else if (availability(next, when) === "yes") break;
     }
-    const id = `not answered ${when.operation.id}`;
-    found.push(claimed(state, group, call, when, { id, isKnown: false, token: null }));
+    found.push(claimedByUnknown(state, group));
     if (availability(head, when) === "yes") break;
   }
   return found;
+}
+
+/** Whose claim it was, and for how long, makes no difference: so what several of them did can be told in few ways. */
+function claimedByUnknown(state: State, labels: readonly string[]): State {
+  const claim: Claim = {
+    id: `not answered, ${labels[0]}`,
+    isKnown: false,
+    token: null,
+    size: labels.length,
+    leaseMs: 0,
+    untilMs: 0,
+    connection: null,
+  };
+  return changed(state, (batch) =>
+    labels.includes(batch.label) ? { ...batch, status: "claimed", claim } : batch,
+  );
 }
 
 /** The batches of a claim that nothing has taken from it, expired or not. */
