@@ -145,7 +145,7 @@ function commandsOf(operations: readonly Operation[]): Map<string, Set<string>> 
   return commands;
 }
 
-/** A lease of commands as one of each; of one without an answer, as one that each of the deployment may have been in. */
+/** A lease of commands as one of each; without an answer, as one that each of its deployment may have been in. */
 function leasedCommands(
   operation: Operation,
   commands: ReadonlyMap<string, ReadonlySet<string>>,

@@ -26,7 +26,7 @@ export type Outcome =
   | { kind: "answered"; results: readonly unknown[] }
   | { kind: "refused"; error: RawError }
   | { kind: "unknown" }
-  /** Of an unknown one, later answers showed that it took effect, and with which results; undefined where they do not. */
+  /** Not answered, but later answers show that it took effect, and its results; undefined where they do not. */
   | { kind: "seen"; results: readonly unknown[] };
 
 /** One request: a call, or several that are performed all or not at all. */

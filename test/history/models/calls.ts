@@ -3,7 +3,7 @@ import type { RawError } from "../../raw-client.js";
 import type { Call, Operation } from "../history.js";
 import type { Model } from "../search.js";
 
-// biome-ignore lint/suspicious/noExplicitAny: answers are read as the specification has them; what does not fit is a violation
+// biome-ignore lint/suspicious/noExplicitAny: an answer is read as it should be; what does not fit is a violation
 export type Json = any;
 
 /** What is known of the outcome of one call that was not refused. */
