@@ -37,6 +37,8 @@ import { TurnLoop } from "./turns/turn-loop.js";
 const LOOK_AT_FILES_MS = 500;
 /** The time for which a stopping daemon goes on refusing what still arrives. */
 const REFUSING_MS = 50;
+/** The bytes of a line that was read and not kept. */
+const NO_BYTES = Buffer.alloc(0);
 const DAY_MS = 24 * 60 * 60 * 1000;
 
 /** The parts that `startDaemon` has opened for a daemon. */
@@ -152,6 +154,14 @@ export class Daemon {
       events: {
         onLine: (from, line) => {
           this.#inbox.push(from, line);
+          this.#loop.schedule();
+        },
+        isAsked: (from) => this.#ownRequests.isAsked(from),
+        onSkipped: (from, members) => {
+          this.#inbox.pushAction(from, () => {
+            from.tookUp(NO_BYTES);
+            if (!this.#ownRequests.takeTooLong(members, from)) from.refuseTooLong();
+          });
           this.#loop.schedule();
         },
         onRefused: (from, refusal) => this.#rpc.refuse(refusal, from),

@@ -1,7 +1,7 @@
 import type { Envelope, Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse } from "@pawl/protocol/errors";
 import { MAX_SERVED_DEPLOYMENTS } from "@pawl/protocol/limits";
-import { answerOf, takeAnswer } from "../domain/command/answer.js";
+import { ANSWER_TOO_LARGE, type Answer, answerOf, takeAnswer } from "../domain/command/answer.js";
 import { endPushes, type Push, push, type Receiver } from "../domain/command/push.js";
 import { readyKey, type Serving } from "../domain/deployment/deployment.js";
 import type { RepeatedLines } from "../log/repeated-lines.js";
@@ -203,16 +203,21 @@ export class CommandPush implements Serving {
     });
   }
 
-  #answered(peer: Peer, envelope: Envelope, { text, response }: PeerAnswer): void {
+  #answered(peer: Peer, envelope: Envelope, given: PeerAnswer | undefined): void {
     const { caller } = peer;
     const { commandId, attempt } = envelope;
-    const { answer, wrong } = answerOf(text, response);
-    if (wrong !== undefined) this.#refuse(peer, refuse("invalid_request", wrong, { answered: response.id }));
+    const answer = given === undefined ? ANSWER_TOO_LARGE : this.#answerOf(peer, given);
     this.#perform(
       (env) => takeAnswer({ commandId, attempt }, answer, { ...env, caller }),
       // Once the connection has closed, the command is given back.
       () => !peer.closed,
     );
+  }
+
+  #answerOf(peer: Peer, { text, response }: PeerAnswer): Answer {
+    const { answer, wrong } = answerOf(text, response);
+    if (wrong !== undefined) this.#refuse(peer, refuse("invalid_request", wrong, { answered: response.id }));
+    return answer;
   }
 
   /** Performs an operation of which nobody hears, again while storage refuses and it is still `wanted`. */

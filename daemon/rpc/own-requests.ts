@@ -1,5 +1,6 @@
 import { isResponse, type Response } from "@pawl/protocol/envelope";
 import { encode } from "../json/raw-json.js";
+import { meaningOf, type TopMember } from "../json/top-members.js";
 import { request } from "./json-rpc.js";
 import type { Peer } from "./peer.js";
 
@@ -9,7 +10,8 @@ export interface PeerAnswer {
   readonly text: string;
 }
 
-type OnAnswer = (answer: PeerAnswer) => void;
+/** Undefined stands for an answer that was too long for a line. */
+type OnAnswer = (answer: PeerAnswer | undefined) => void;
 
 /** The requests to one peer. */
 interface Asked {
@@ -38,6 +40,29 @@ export class OwnRequests {
     const id = `pawld-${asked.count}`;
     asked.open.set(id, onAnswer);
     peer.send(encode(request(id, method, params)));
+  }
+
+  /** True if a peer has requests to answer. */
+  isAsked(peer: Peer): boolean {
+    return (this.#asked.get(peer)?.open.size ?? 0) > 0;
+  }
+
+  /**
+   * Tells whoever asked that the answer was too long for a line: by the id among its members, and where none was found
+   * whoever asked first. Returns false if the line is a request, or answers nothing that is open.
+   */
+  takeTooLong(members: readonly TopMember[], peer: Peer): boolean {
+    const open = this.#asked.get(peer)?.open;
+    const memberOf = (name: string): TopMember | undefined =>
+      members.find((member) => meaningOf(member.name) === name);
+    if (open === undefined || memberOf("method") !== undefined) return false;
+    const named = memberOf("id");
+    const id = named === undefined ? open.keys().next().value : meaningOf(named.value);
+    const onAnswer = open.get(id);
+    if (onAnswer === undefined) return false;
+    open.delete(id);
+    onAnswer(undefined);
+    return true;
   }
 
   /** True if a message is to be taken for a response: to a peer that was asked nothing there is none. */

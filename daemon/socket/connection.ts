@@ -18,6 +18,7 @@ import {
 } from "@pawl/protocol/limits";
 import type { LongLine } from "../json/base64-insertion.js";
 import { BufferPool } from "../json/buffer-pool.js";
+import { type TopMember, TopMembers } from "../json/top-members.js";
 import { notification } from "../rpc/json-rpc.js";
 import type { Peer } from "../rpc/peer.js";
 import type { Caller } from "../turns/operation.js";
@@ -44,6 +45,10 @@ export interface ConnectionOptions {
   unread: Unread;
   /** A complete line has arrived: it is to be taken up in the next turn. */
   onLine: (connection: Connection, line: Buffer) => void;
+  /** True if requests of the daemon are open, one of which a line that is too long may answer. */
+  isAsked: (connection: Connection) => boolean;
+  /** A line that was too long has come to its end, with these members; to be taken up in its place. */
+  onSkipped: (connection: Connection, members: readonly TopMember[]) => void;
   /** Something has arrived that is no line: to be answered like one that is no message. */
   onRefused: (connection: Connection, refusal: PawlError) => void;
   /** `mayTakeUp` may be true again. */
@@ -95,6 +100,8 @@ export class Connection implements Peer, Reader, Source {
   #waitingBytes = 0;
   /** Whether so many bytes of lines wait that all connections have to know. */
   #hasManyWaiting = false;
+  /** The members of a line that is too long and is read to its end. */
+  #skipped: TopMembers | undefined;
   /** Lines taken up. */
   #tookUp = 0;
   /** What the requests that wait for a condition take. */
@@ -224,6 +231,12 @@ export class Connection implements Peer, Reader, Source {
     this.#roomSoon();
     // After this line itself has been taken up.
     if (this.#drains) queueMicrotask(() => this.#closeIfDone());
+  }
+
+  /** Answers that a line was too long, and takes nothing more. */
+  refuseTooLong(): void {
+    if (this.#state === "open" || this.#state === "ended")
+      this.#refuse("message_too_large", tooLarge(this.#options));
   }
 
   releaseLine(line: Buffer): void {
@@ -361,11 +374,16 @@ export class Connection implements Peer, Reader, Source {
         this.#pause();
         return;
       }
+      if (this.#skipped !== undefined && !this.#skip(this.#skipped)) break;
       const line = this.#lines.next();
       if (line === undefined) break;
       if (line === NO_ROOM) return this.#pause();
       if (line === LINE_TOO_LONG) {
-        this.#refuse("message_too_large", tooLarge(this.#options));
+        if (this.#options.isAsked(this)) {
+          this.#skipped = new TopMembers();
+          continue;
+        }
+        this.refuseTooLong();
         break;
       }
       this.#waitingLines += 1;
@@ -376,6 +394,20 @@ export class Connection implements Peer, Reader, Source {
     }
     this.#resume();
     if (this.#state === "ended") this.#allCut();
+  }
+
+  /** Reads more of a line that is too long, and keeps none of it. Returns true if its end has come. */
+  #skip(members: TopMembers): boolean {
+    const hasEnded = this.#lines.skip((bytes) => {
+      members.take(bytes);
+      lineBuffers.giveBack(bytes);
+    });
+    this.#options.unread.finished(this);
+    if (!hasEnded) return false;
+    this.#skipped = undefined;
+    this.#waitingLines += 1;
+    this.#options.onSkipped(this, members.members);
+    return true;
   }
 
   #hasRoom(): boolean {

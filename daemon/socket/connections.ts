@@ -11,7 +11,15 @@ const DRAIN_MS = 2000;
 /** What connections tell as they go. */
 type ConnectionEvents = Pick<
   ConnectionOptions,
-  "onLine" | "onRefused" | "onRoom" | "onDrain" | "onSilent" | "onClose" | "onOverload"
+  | "onLine"
+  | "isAsked"
+  | "onSkipped"
+  | "onRefused"
+  | "onRoom"
+  | "onDrain"
+  | "onSilent"
+  | "onClose"
+  | "onOverload"
 >;
 
 /** The open connections, by the number that grants are bound to. */

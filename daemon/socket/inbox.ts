@@ -154,6 +154,13 @@ export class Inbox<From extends LineSource> {
     if (lane.state === "empty") this.#place(lane);
   }
 
+  /** Does something in the place of a line that has arrived. */
+  pushAction({ lane }: From, action: () => void): void {
+    lane.items.push(action);
+    this.#lines += 1;
+    if (lane.state === "empty") this.#place(lane);
+  }
+
   /** Does something after all lines of a connection that sends no more: at once if none waits. */
   afterLines({ lane }: From, action: () => void): void {
     if (lane.isEmpty) return action();

@@ -564,3 +564,74 @@ test("a socket that serves only reads takes no receivers", async () => {
   const commandId = await create(await place.connect(), "d");
   expect(await get(reader, commandId)).toMatchObject({ state: "PENDING" });
 });
+
+describe("an answer that is longer than a line may be", () => {
+  const long = "x".repeat(3 * 1024 * 1024);
+
+  /** A receiver that has two commands. */
+  async function busy() {
+    const deployment = newDeployment();
+    const receiver = await serving(deployment, 2);
+    const pushes = [];
+    for (let i = 0; i < 2; i += 1) {
+      await create(client, deployment, { maxAttempts: 2 });
+      pushes.push(await pushed(receiver));
+    }
+    const [first, second] = pushes as [
+      Awaited<ReturnType<typeof pushed>>,
+      Awaited<ReturnType<typeof pushed>>,
+    ];
+    return { receiver, first, second };
+  }
+
+  test.each([
+    ["before it", (id: string) => `{"jsonrpc":"2.0","id":"${id}","result":"${long}"}`],
+    ["behind it", (id: string) => `{"result":{"id":"no","deep":["${long}"]},"jsonrpc":"2.0","id":"${id}"}`],
+    ["written otherwise", (id: string) => `{"error":"\\"${long}\\\\","\\u0069d" : "${id}" }`],
+  ])("fails the command that its id names, %s; the connection goes on", async (_, answerWith) => {
+    const { receiver, first, second } = await busy();
+    receiver.write(`${answerWith(second.id)}\n`);
+    const command = await ended(client, second.params.commandId);
+    expect(command).toMatchObject({ state: "FAILED", attempt: 1, error: { code: "ANSWER_TOO_LARGE" } });
+    expect(await answerTo(client, second.params.commandId)).toMatchObject({ code: "ANSWER_TOO_LARGE" });
+    answer(receiver, first, { result: "short" });
+    expect(await ended(client, first.params.commandId)).toMatchObject({ state: "SUCCEEDED" });
+    expect(await arrived(receiver)).toEqual([]);
+    await receiver.destroy();
+  });
+
+  test("without an id fails the oldest that is not answered before it", async () => {
+    const { receiver, first, second } = await busy();
+    answer(receiver, first, { result: "short" });
+    receiver.write(`{"result":"${long}"}\n`);
+    expect(await ended(client, second.params.commandId)).toMatchObject({
+      state: "FAILED",
+      error: { code: "ANSWER_TOO_LARGE" },
+    });
+    expect(await ended(client, first.params.commandId)).toMatchObject({ state: "SUCCEEDED" });
+    await receiver.destroy();
+  });
+
+  test.each([
+    ["a request", (id: string) => `{"id":"${id}","method":"daemon.ping","params":"${long}"}`],
+    ["an answer to nothing", () => `{"id":"pawld-99","result":"${long}"}`],
+  ])("%s that is too long closes the connection as ever", async (_, line) => {
+    const { receiver, first } = await busy();
+    receiver.write(`${line(first.id)}\n`);
+    expect((await receiver.reply()).error?.data.kind).toBe("message_too_large");
+    await receiver.ended;
+    await receiver.destroy();
+    expect((await get(client, first.params.commandId)).state).not.toBe("FAILED");
+  });
+
+  test("without its end gives the command back when the connection closes", async () => {
+    const { receiver, first } = await busy();
+    const before = daemon().residentBytes;
+    for (let i = 0; i < 20; i += 1) receiver.write(`${i === 0 ? '{"result":"' : ""}${long}`);
+    receiver.socket.end();
+    await receiver.ended;
+    expect(daemon().residentBytes - before).toBeLessThan(40_000_000);
+    await receiver.destroy();
+    expect(await stateOf(client, first.params.commandId)).toBe("PENDING");
+  });
+});

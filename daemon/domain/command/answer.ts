@@ -27,6 +27,15 @@ export type Answer =
       readonly detailsText: string | undefined;
     };
 
+/** The answer to a push that was too long for a line, and of which nothing is known. */
+export const ANSWER_TOO_LARGE: Answer = {
+  state: "FAILED",
+  code: "ANSWER_TOO_LARGE",
+  message:
+    "The answer was longer than a line may be (--max-message-bytes), so nothing of it was kept. Send such answers in pieces, by command.answer.",
+  detailsText: undefined,
+};
+
 export const insertResponse = sql(
   "INSERT INTO pawl_command_response (seq, response) VALUES (:seq, :response)",
 );
