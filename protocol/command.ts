@@ -23,6 +23,7 @@ import {
   label,
   leaseMs,
   limit,
+  named,
   releaseOn,
   text,
   waitMs,
@@ -42,7 +43,7 @@ export type CommandState = (typeof COMMAND_STATES)[number];
 /** The kind of the envelope. */
 const ENVELOPE_PROTOCOL = "arc.v1";
 
-const state = z.enum(COMMAND_STATES);
+const state = z.enum(COMMAND_STATES).meta({ description: "Where the command stands." });
 const commandId = label.meta({ description: "cmd_ and a UUID of version 7, so that ids sort by time." });
 const leaseId = label.meta({ description: "Secret. Whoever has it can answer, renew and release." });
 const owner = label.meta({ description: "A label for people. It proves nothing; the leaseId does." });
@@ -52,51 +53,83 @@ const attempt = integer.min(1).meta({
 const sizeBytes = integer.meta({ description: "Bytes of the JSON text, in UTF-8." });
 const executionMs = z.int().min(1).max(MAX_EXECUTION_MS);
 const base64 = z.string().meta({ description: "Base64.", contentEncoding: "base64" });
+const commandName = name.meta({ description: "What is to be done, in the words of the receiver." });
+const inMilliseconds = "in milliseconds since the Unix epoch";
+const leaseExpiresAt = instant.meta({ description: `When it ends unless it is renewed, ${inMilliseconds}.` });
+const remainingMs = duration.meta({ description: "Milliseconds until then." });
 
-const command = z.strictObject({
-  commandId,
-  deployment,
-  command: name,
-  projectId: projectId.nullable(),
-  deploymentModel: model,
-  state,
-  attempt,
-  maxAttempts: integer.meta({ description: "0 for no limit." }),
-  deadline: instant.nullable(),
-  executionMs: duration.nullable().meta({
-    description: "How long one delivery may take; null if the command says nothing.",
-  }),
-  createdAt: instant,
-  dispatchedAt: instant.nullable().meta({ description: "When it was last handed to a receiver." }),
-  completedAt: instant.nullable(),
-  requestSizeBytes: sizeBytes,
-  responseSizeBytes: sizeBytes.nullable(),
-  error: z.strictObject({ code: z.string(), message: z.string(), details: json.optional() }).nullable().meta({
-    description:
-      "Why it is FAILED or EXPIRED: the beginning of the message, and the details of its receiver, which a list leaves out. command.response has the whole.",
-  }),
-  lease: z
-    .strictObject({
-      owner,
-      pid: integer.nullable().meta({ description: "The receiver's process, as the kernel told." }),
-      expiresAt: instant.nullable().meta({
-        description: "When it ends unless it is renewed; of a push, which cannot be renewed, at the latest.",
+const command = named(
+  "Command",
+  "A command as the registry has it, without its params and its answer.",
+  z.strictObject({
+    commandId,
+    deployment,
+    command: commandName,
+    projectId: projectId
+      .nullable()
+      .meta({ description: "What its deployment belongs to; null for nothing." }),
+    deploymentModel: model,
+    state,
+    attempt,
+    maxAttempts: integer.meta({
+      description: "Deliveries without an answer after which it is FAILED; 0 for no limit.",
+    }),
+    deadline: instant.nullable().meta({
+      description: `When it becomes EXPIRED unless it is answered, ${inMilliseconds}; null for never.`,
+    }),
+    executionMs: duration.nullable().meta({
+      description: "How long one delivery may take; null if the command says nothing.",
+    }),
+    createdAt: instant.meta({ description: `When it was sent, ${inMilliseconds}.` }),
+    dispatchedAt: instant.nullable().meta({ description: "When it was last handed to a receiver." }),
+    completedAt: instant
+      .nullable()
+      .meta({ description: `When it became final, ${inMilliseconds}; null until then.` }),
+    requestSizeBytes: sizeBytes.meta({ description: "Bytes of its params as JSON text, in UTF-8." }),
+    responseSizeBytes: sizeBytes
+      .nullable()
+      .meta({ description: "Bytes of its answer as JSON text, in UTF-8; null without one." }),
+    error: named(
+      "CommandFailure",
+      "Why a command failed.",
+      z.strictObject({
+        code: z.string().meta({ description: "What programs match on." }),
+        message: z.string().meta({ description: "What people read." }),
+        details: json.optional().meta({ description: "Any JSON value of its receiver." }),
       }),
-      remainingMs: duration.nullable(),
-    })
-    .optional()
-    .meta({ description: "Who has it, while it is DISPATCHED." }),
-});
+    )
+      .nullable()
+      .meta({
+        description:
+          "Why it is FAILED or EXPIRED: the beginning of the message, and the details of its receiver, which a list leaves out. command.response has the whole.",
+      }),
+    lease: named(
+      "CommandHolder",
+      "Who has a command, while it is DISPATCHED.",
+      z.strictObject({
+        owner,
+        pid: integer.nullable().meta({ description: "The receiver's process, as the kernel told." }),
+        expiresAt: instant.nullable().meta({
+          description:
+            "When it ends unless it is renewed; of a push, which cannot be renewed, at the latest.",
+        }),
+        remainingMs: duration.nullable().meta({ description: "Milliseconds until then." }),
+      }),
+    ).optional(),
+  }),
+);
 export type Command = z.infer<typeof command>;
 
 /** The envelope, as a receiver gets it. */
-const envelope = z.strictObject({
-  protocol: z.literal(ENVELOPE_PROTOCOL),
+const envelopeOf = z.strictObject({
+  protocol: z.literal(ENVELOPE_PROTOCOL).meta({ description: "The kind of the envelope." }),
   commandId,
   deployment,
-  command: name,
+  command: commandName,
   attempt,
-  deadline: instant.nullable(),
+  deadline: instant
+    .nullable()
+    .meta({ description: `When the command becomes EXPIRED, ${inMilliseconds}; null for never.` }),
   executionMs: duration.nullable().meta({
     description: "How long this delivery lasts at most, whatever is renewed; null for no limit.",
   }),
@@ -105,24 +138,82 @@ const envelope = z.strictObject({
       "Any JSON value. Parameters that were uploaded and are larger than `inlineMaxBytes` are {$upload: {sizeBytes}}, to be read with command.params.",
   }),
 });
+const envelope = named("Envelope", "A command as its receiver gets it.", envelopeOf);
 export type Envelope = z.infer<typeof envelope>;
 
-const response = z.discriminatedUnion("status", [
-  z.strictObject({ status: z.literal("success"), response: json.optional() }),
-  z.strictObject({
-    status: z.literal("error"),
-    code: text.min(1).max(MAX_ANSWER_CODE_LENGTH).meta({ description: "What programs match on." }),
-    message: z.string(),
-    details: json.optional(),
-  }),
-]);
+const status = { description: "Whether the command succeeded." };
+const response = named(
+  "CommandResponse",
+  "The answer to a command.",
+  z.discriminatedUnion("status", [
+    named(
+      "CommandSuccess",
+      "The command was carried out.",
+      z.strictObject({
+        status: z.literal("success").meta(status),
+        response: json.optional().meta({ description: "The answer: any JSON value, null if not given." }),
+      }),
+    ),
+    named(
+      "CommandRefusal",
+      "The command was not carried out, or failed.",
+      z.strictObject({
+        status: z.literal("error").meta(status),
+        code: text.min(1).max(MAX_ANSWER_CODE_LENGTH).meta({ description: "What programs match on." }),
+        message: z.string().meta({ description: "What people read." }),
+        details: json.optional().meta({ description: "Any JSON value." }),
+      }),
+    ),
+  ]),
+);
 /** An answer, or an error: `{status: "success", response}` or `{status: "error", code, message, details?}`. */
 export type CommandResponse = z.infer<typeof response>;
 
 /** Stands for a text that is read in pieces. */
-const largeText = z.strictObject({ $upload: z.strictObject({ sizeBytes }) });
+const largeText = named(
+  "LargeText",
+  "Stands for a JSON text that is read in pieces.",
+  z.strictObject({
+    $upload: named("TextSize", "How long a text is.", z.strictObject({ sizeBytes })),
+  }),
+);
+
+// The example of each method is a step of one story, in the order of the methods.
+const BUILD_ID = "cmd_01977a6e-5c00-7000-8000-000000000000";
+const LARGE_ID = "cmd_01977a6e-5c01-7000-8000-000000000000";
+const TEST_ID = "cmd_01977a6e-5c02-7000-8000-000000000000";
+const BUILD_LEASE_ID = `cml:${BUILD_ID}:1:secret`;
+const build: z.output<typeof command> = {
+  commandId: BUILD_ID,
+  deployment: "builder",
+  command: "build",
+  projectId: null,
+  deploymentModel: "pull",
+  state: "SUCCEEDED",
+  attempt: 1,
+  maxAttempts: 20,
+  deadline: null,
+  executionMs: null,
+  createdAt: 1_750_000_000_000,
+  dispatchedAt: 1_750_000_001_000,
+  completedAt: 1_750_000_009_000,
+  requestSizeBytes: 14,
+  responseSizeBytes: 1,
+  error: null,
+};
+const buildEnvelope: z.output<typeof envelope> = {
+  protocol: ENVELOPE_PROTOCOL,
+  commandId: BUILD_ID,
+  deployment: "builder",
+  command: "build",
+  attempt: 1,
+  deadline: null,
+  executionMs: null,
+  params: { ref: "main" },
+};
 
 export const COMMAND = noun("command", {
+  description: "Commands that are sent to deployments and delivered until they are answered.",
   methods: {
     create: method({
       summary: "Send a command to a deployment, whose receivers need not be there",
@@ -130,7 +221,7 @@ export const COMMAND = noun("command", {
         "With an idempotencyKey, the first command with the same deployment, command and key is returned if its content (params, or the size announced for them, maxAttempts and executionMs, as they were given) is the same. A deadline that has passed gives a command that is EXPIRED.",
       params: z.strictObject({
         deployment,
-        command: name,
+        command: commandName,
         params: json.optional().meta({
           description: "Any JSON value up to `inlineMaxBytes` as JSON; null if not given.",
         }),
@@ -138,7 +229,9 @@ export const COMMAND = noun("command", {
         ttlMs: z.int().min(1).max(MAX_COMMAND_TTL_MS).optional().meta({
           description: "The deadline, counted from now. Not both.",
         }),
-        idempotencyKey: label.optional(),
+        idempotencyKey: label.optional().meta({
+          description: "Makes a retry safe: the same deployment, command and key is the same command.",
+        }),
         executionMs: executionMs.optional().meta({
           description:
             "How long one delivery may take: past it the delivery ends as if its lease had, whatever is renewed.",
@@ -151,18 +244,31 @@ export const COMMAND = noun("command", {
           .meta({
             description: `After so many deliveries without an answer it is FAILED, 0 for no limit; ${DEFAULT_COMMAND_ATTEMPTS} if not given.`,
           }),
-        upload: z
-          .strictObject({ sizeBytes: z.int().min(1).max(MAX_UPLOAD_BYTES) })
-          .optional()
-          .meta({ description: "Announces params that come by command.upload." }),
+        upload: named(
+          "UploadAnnouncement",
+          "Announces params that come by command.upload.",
+          z.strictObject({
+            sizeBytes: z
+              .int()
+              .min(1)
+              .max(MAX_UPLOAD_BYTES)
+              .meta({ description: "Bytes of their JSON text, in UTF-8." }),
+          }),
+        ).optional(),
       }),
       result: z.strictObject({
         commandId,
         state,
         deploymentModel: model,
-        projectId: projectId.nullable(),
-        created: z.boolean(),
-        inlineMaxBytes: integer,
+        projectId: projectId
+          .nullable()
+          .meta({ description: "What its deployment belongs to; null for nothing." }),
+        created: z
+          .boolean()
+          .meta({ description: "False if the idempotencyKey was there with this content." }),
+        inlineMaxBytes: integer.meta({
+          description: "Bytes of JSON that params and answers may have without being sent in pieces.",
+        }),
         next: z.enum(["wait", "upload"]).meta({
           description: "What to do now: command.wait for it, or command.upload its params.",
         }),
@@ -172,6 +278,34 @@ export const COMMAND = noun("command", {
       transactable: true,
       raw: ["params"],
       errors: ["conflict"],
+      examples: [
+        {
+          name: "A build",
+          params: { deployment: "builder", command: "build", params: { ref: "main" } },
+          result: {
+            commandId: BUILD_ID,
+            state: "PENDING",
+            deploymentModel: "pull",
+            projectId: null,
+            created: true,
+            inlineMaxBytes: 150_000,
+            next: "wait",
+          },
+        },
+        {
+          name: "One whose params come in pieces",
+          params: { deployment: "builder", command: "import", upload: { sizeBytes: 9 } },
+          result: {
+            commandId: LARGE_ID,
+            state: "PENDING_UPLOAD",
+            deploymentModel: "pull",
+            projectId: null,
+            created: true,
+            inlineMaxBytes: 150_000,
+            next: "upload",
+          },
+        },
+      ],
     }),
 
     upload: method({
@@ -180,15 +314,25 @@ export const COMMAND = noun("command", {
         "`offset` is where the piece begins: `receivedBytes` of the answer before, and of a refusal's details. A piece that is refused leaves nothing behind. The last one has `final`, and then the params are complete and the command is PENDING; that same piece again, from a sender who lost the answer, changes nothing and is answered with the state by now. An upload that does not end within a day is EXPIRED.",
       params: z.strictObject({
         commandId,
-        offset: integer,
-        chunk: base64,
-        final: z.boolean().default(false),
+        offset: integer.meta({ description: "Where the piece begins, in bytes." }),
+        chunk: base64.meta({ description: "The piece, as base64." }),
+        final: z.boolean().default(false).meta({ description: "True of the last piece." }),
       }),
-      result: z.strictObject({ receivedBytes: integer, state }),
+      result: z.strictObject({
+        receivedBytes: integer.meta({ description: "Bytes that are there; where the next piece begins." }),
+        state,
+      }),
       writes: true,
       repeatable: false,
       transactable: true,
       errors: ["not_found", "invalid_state"],
+      examples: [
+        {
+          name: "The only piece of a short one",
+          params: { commandId: LARGE_ID, offset: 0, chunk: "eyJhIjoxMjN9", final: true },
+          result: { receivedBytes: 9, state: "PENDING" },
+        },
+      ],
     }),
 
     lease: method({
@@ -196,27 +340,49 @@ export const COMMAND = noun("command", {
       params: z.strictObject({
         deployment,
         owner,
-        max: z.int().min(1).max(MAX_LEASED_COMMANDS).default(1),
+        max: z
+          .int()
+          .min(1)
+          .max(MAX_LEASED_COMMANDS)
+          .default(1)
+          .meta({ description: "Most commands to take." }),
         leaseMs,
         waitMs,
         releaseOn,
       }),
       result: z.strictObject({
-        leases: z.array(
-          z.strictObject({
-            leaseId,
-            leaseExpiresAt: instant,
-            remainingMs: duration,
-            commandId,
-            attempt,
-            envelope,
-          }),
-        ),
+        leases: z
+          .array(
+            named(
+              "CommandLease",
+              "A delivery: a command that one receiver carries out.",
+              z.strictObject({ leaseId, leaseExpiresAt, remainingMs, commandId, attempt, envelope }),
+            ),
+          )
+          .meta({ description: "Empty if there was nothing to take." }),
       }),
       writes: true,
       repeatable: false,
       transactable: true,
       errors: [],
+      examples: [
+        {
+          name: "The build",
+          params: { deployment: "builder", owner: "builder-1", leaseMs: 30_000 },
+          result: {
+            leases: [
+              {
+                leaseId: BUILD_LEASE_ID,
+                leaseExpiresAt: 1_750_000_031_000,
+                remainingMs: 30_000,
+                commandId: BUILD_ID,
+                attempt: 1,
+                envelope: buildEnvelope,
+              },
+            ],
+          },
+        },
+      ],
     }),
 
     renew: method({
@@ -224,11 +390,18 @@ export const COMMAND = noun("command", {
       description:
         "No lease outlives the deadline of its command, nor its `executionMs`; then that is what is reported. With `lease_lost`, stop: details say what became of the command ({commandId, state, reason}), and for a cancelled one the words of whoever cancelled it.",
       params: z.strictObject({ leaseId, leaseMs }),
-      result: z.strictObject({ leaseExpiresAt: instant, remainingMs: duration }),
+      result: z.strictObject({ leaseExpiresAt, remainingMs }),
       writes: true,
       repeatable: true,
       transactable: true,
       errors: ["lease_lost"],
+      examples: [
+        {
+          name: "A minute more",
+          params: { leaseId: BUILD_LEASE_ID, leaseMs: 60_000 },
+          result: { leaseExpiresAt: 1_750_000_068_000, remainingMs: 60_000 },
+        },
+      ],
     }),
 
     release: method({
@@ -244,6 +417,13 @@ export const COMMAND = noun("command", {
       repeatable: false,
       transactable: true,
       errors: ["lease_lost", "invalid_state"],
+      examples: [
+        {
+          name: "The import, which comes later",
+          params: { leaseId: `cml:${LARGE_ID}:1:secret`, delayMs: 60_000 },
+          result: { state: "PENDING", attempt: 2 },
+        },
+      ],
     }),
 
     respond: method({
@@ -251,12 +431,26 @@ export const COMMAND = noun("command", {
       description:
         "`accepted: false` for a command that is final already. An answer whose delivery has ended otherwise than by command.release is accepted as long as no other came after it. `lease_lost` when another delivery is under way, `invalid_state` when none is that could be answered.",
       params: z.strictObject({ commandId, leaseId, response }),
-      result: z.strictObject({ state, accepted: z.boolean() }),
+      result: z.strictObject({
+        state,
+        accepted: z.boolean().meta({ description: "False if the command was final already." }),
+      }),
       writes: true,
       repeatable: false,
       transactable: true,
       raw: ["response"],
       errors: ["not_found", "lease_lost", "invalid_state"],
+      examples: [
+        {
+          name: "The build is done",
+          params: {
+            commandId: BUILD_ID,
+            leaseId: BUILD_LEASE_ID,
+            response: { status: "success", response: 1 },
+          },
+          result: { state: "SUCCEEDED", accepted: true },
+        },
+      ],
     }),
 
     answer: method({
@@ -266,13 +460,16 @@ export const COMMAND = noun("command", {
       params: z.strictObject({
         commandId,
         leaseId,
-        offset: integer,
-        chunk: base64,
-        sizeBytes: sizeBytes.min(1).max(MAX_UPLOAD_BYTES),
-        final: z.boolean().default(false),
+        offset: integer.meta({ description: "Where the piece begins, in bytes." }),
+        chunk: base64.meta({ description: "The piece, as base64." }),
+        sizeBytes: sizeBytes
+          .min(1)
+          .max(MAX_UPLOAD_BYTES)
+          .meta({ description: "Bytes of the whole answer as JSON text, in UTF-8." }),
+        final: z.boolean().default(false).meta({ description: "True of the last piece." }),
       }),
       result: z.strictObject({
-        receivedBytes: integer,
+        receivedBytes: integer.meta({ description: "Bytes that are there; where the next piece begins." }),
         state,
         accepted: z.boolean().optional().meta({
           description:
@@ -287,8 +484,8 @@ export const COMMAND = noun("command", {
         {
           name: "The only piece of a short one",
           params: {
-            commandId: "cmd_01977a6e-5c00-7000-8000-000000000000",
-            leaseId: "cml:cmd_01977a6e-5c00-7000-8000-000000000000:1:secret",
+            commandId: TEST_ID,
+            leaseId: `cml:${TEST_ID}:1:secret`,
             offset: 0,
             chunk: "eyJzdGF0dXMiOiJzdWNjZXNzIiwicmVzcG9uc2UiOjF9",
             final: true,
@@ -307,27 +504,40 @@ export const COMMAND = noun("command", {
       repeatable: true,
       transactable: true,
       errors: ["not_found"],
+      examples: [{ name: "A build that is done", params: { commandId: BUILD_ID }, result: build }],
     }),
 
     params: method({
       summary: "The params of a command, in pieces of their JSON text",
       params: z.strictObject({
         commandId,
-        offset: integer.default(0),
-        length: z.int().min(1).max(MAX_PARAMS_PIECE_BYTES).default(MAX_PARAMS_PIECE_BYTES),
+        offset: integer.default(0).meta({ description: "Where the piece begins, in bytes." }),
+        length: z
+          .int()
+          .min(1)
+          .max(MAX_PARAMS_PIECE_BYTES)
+          .default(MAX_PARAMS_PIECE_BYTES)
+          .meta({ description: "Most bytes of the piece." }),
       }),
       result: z.strictObject({
         chunk: base64.meta({
           description:
             "At most `length` bytes of the text from `offset` on. It may hold fewer; at the end it is empty.",
         }),
-        offset: integer,
+        offset: integer.meta({ description: "Where the piece begins, in bytes." }),
         sizeBytes,
       }),
       writes: false,
       repeatable: true,
       transactable: true,
       errors: ["not_found"],
+      examples: [
+        {
+          name: "All of short ones",
+          params: { commandId: BUILD_ID },
+          result: { chunk: "eyJyZWYiOiJtYWluIn0=", offset: 0, sizeBytes: 14 },
+        },
+      ],
     }),
 
     response: method({
@@ -337,21 +547,36 @@ export const COMMAND = noun("command", {
       params: z.strictObject({
         commandId,
         offset: integer.optional().meta({ description: "With it, or `length`, a piece is read." }),
-        length: z.int().min(1).max(MAX_PARAMS_PIECE_BYTES).optional(),
+        length: z
+          .int()
+          .min(1)
+          .max(MAX_PARAMS_PIECE_BYTES)
+          .optional()
+          .meta({ description: "Most bytes of the piece." }),
       }),
       result: z.strictObject({
-        response: z.union([response, largeText]).nullable(),
+        response: z
+          .union([response, largeText])
+          .nullable()
+          .meta({ description: "The answer, how long it is if it is large, or null." }),
         chunk: base64.optional().meta({
           description:
             "If a piece was asked for: at most `length` bytes of the text of `response` from `offset` on. It may hold fewer; at the end it is empty.",
         }),
-        offset: integer.optional(),
+        offset: integer.optional().meta({ description: "Where the piece begins, in bytes." }),
         sizeBytes: sizeBytes.optional(),
       }),
       writes: false,
       repeatable: true,
       transactable: true,
       errors: ["not_found"],
+      examples: [
+        {
+          name: "Of a build",
+          params: { commandId: BUILD_ID },
+          result: { response: { status: "success", response: 1 } },
+        },
+      ],
     }),
 
     wait: method({
@@ -362,33 +587,56 @@ export const COMMAND = noun("command", {
       repeatable: true,
       transactable: false,
       errors: ["not_found"],
+      examples: [
+        { name: "For up to a minute", params: { commandId: BUILD_ID, waitMs: 60_000 }, result: build },
+      ],
     }),
 
     list: method({
       summary: "Commands, newest first",
       params: z.strictObject({
-        deployment: deployment.optional(),
-        state: state.optional(),
-        projectId: projectId.optional(),
+        deployment: deployment.optional().meta({ description: "Only those that were sent to it." }),
+        state: state.optional().meta({ description: "Only those in this state." }),
+        projectId: projectId.optional().meta({ description: "Only those of deployments of this project." }),
         limit,
         after: commandId.optional().meta({ description: "`next` of the page before: the last id on it." }),
       }),
-      result: z.strictObject({ commands: z.array(command), next: commandId.optional() }),
+      result: z.strictObject({
+        commands: z.array(command).meta({ description: "Newest first." }),
+        next: commandId.optional().meta({ description: "There are more: ask again with it as `after`." }),
+      }),
       writes: false,
       repeatable: true,
       transactable: true,
       errors: [],
+      examples: [
+        {
+          name: "Those that succeeded",
+          params: { deployment: "builder", state: "SUCCEEDED" },
+          result: { commands: [build] },
+        },
+      ],
     }),
 
     cancel: method({
       summary:
         "End a command as FAILED with the code CANCELLED, and tell its receiver; a final one stays as it is",
-      params: z.strictObject({ commandId, reason: text.min(1).max(MAX_NOTE_LENGTH).optional() }),
+      params: z.strictObject({
+        commandId,
+        reason: text.min(1).max(MAX_NOTE_LENGTH).optional().meta({ description: "Told to the receiver." }),
+      }),
       result: z.strictObject({ state }),
       writes: true,
       repeatable: true,
       transactable: true,
       errors: ["not_found"],
+      examples: [
+        {
+          name: "An import that nobody needs",
+          params: { commandId: LARGE_ID, reason: "sent by mistake" },
+          result: { state: "FAILED" },
+        },
+      ],
     }),
 
     serve: method({
@@ -426,12 +674,19 @@ export const COMMAND = noun("command", {
       summary: "Carry out a command",
       description:
         "`result` makes the command SUCCEEDED with it. `error` makes it FAILED: its code is `data.code` if that is a string, with `data.details`; else the number, with `data`.",
-      params: envelope.extend({ leaseId }),
+      params: envelopeOf.extend({ leaseId }),
       result: json,
       writes: true,
       repeatable: false,
       transactable: false,
       errors: [],
+      examples: [
+        {
+          name: "A build",
+          params: { ...buildEnvelope, leaseId: BUILD_LEASE_ID },
+          result: 1,
+        },
+      ],
     }),
   },
   notifications: {
@@ -445,6 +700,10 @@ export const COMMAND = noun("command", {
             "In the words of whoever cancelled it; EXPIRED for a deadline that has passed; EXECUTION_TIME for a delivery that took longer than it may, and may be answered late.",
         }),
       }),
+      example: {
+        name: "By hand",
+        params: { commandId: BUILD_ID, reason: "sent by mistake" },
+      },
     }),
   },
 });

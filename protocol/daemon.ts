@@ -3,54 +3,90 @@ import { COMMAND_STATES } from "./command.js";
 import { MAX_PATH_LENGTH } from "./limits.js";
 import { method, notification, noun } from "./method.js";
 import { queueDepths } from "./queue.js";
-import { duration, instant, integer, text } from "./schemas.js";
+import { duration, instant, integer, named, text } from "./schemas.js";
 import { mode } from "./sequence.js";
 
 const count = integer;
 /** Milliseconds with decimals. */
 const milliseconds = z.number().min(0);
+const half = { description: "Half of them are below it." };
+const nearlyAll = { description: "99 % of them are below it." };
+const greatest = { description: "The greatest." };
 
-const copied = z
-  .strictObject({
+const copied = named(
+  "CopiedDatabase",
+  "Says that the database was copied from one that may live on.",
+  z.strictObject({
     since: instant.meta({
       description: "The last time that the copy has kept: the first may have given numbers afterwards.",
     }),
     from: z.string().meta({ description: "The host of the first, and the path of its database there." }),
-  })
-  .nullable();
+  }),
+).nullable();
 
 export const DAEMON = noun("daemon", {
+  description: "The daemon itself: whether it serves, what it is, how much it does.",
   methods: {
     ping: method({
       summary: "Whether the daemon serves, and its clock",
       params: z.strictObject({}),
-      result: z.strictObject({ now: instant }),
+      result: z.strictObject({
+        now: instant.meta({ description: "Its wall clock, in milliseconds since the Unix epoch." }),
+      }),
       writes: false,
       repeatable: true,
       transactable: false,
       errors: [],
+      examples: [{ name: "It serves", params: {}, result: { now: 1_750_000_000_000 } }],
     }),
 
     info: method({
       summary: "What this daemon is: version, identity, paths and limits",
       params: z.strictObject({}),
       result: z.strictObject({
-        name: z.literal("pawld"),
-        version: z.string(),
-        protocol: z.string(),
-        pid: integer,
-        instance: z.string(),
-        startedAt: instant,
+        name: z.literal("pawld").meta({ description: "Always pawld." }),
+        version: z.string().meta({ description: "The version of the daemon, as 0.1.0." }),
+        protocol: z.string().meta({ description: "The version of the protocol, as pawl/1." }),
+        pid: integer.meta({ description: "Its process." }),
+        instance: z.string().meta({ description: "Its name among the daemons of the machine." }),
+        startedAt: instant.meta({ description: "When it started, in milliseconds since the Unix epoch." }),
         mode,
         nodeId: integer.meta({ description: "0 in centralized mode." }),
-        readOnly: z.boolean(),
-        database: z.strictObject({ path: z.string(), schemaVersion: integer }),
-        sockets: z.array(z.strictObject({ path: z.string(), readOnly: z.boolean() })),
-        limits: z.record(z.string(), integer),
-        clock: z.strictObject({ steppedAt: instant, byMs: z.int() }).nullable().meta({
-          description:
-            "The last time that the wall clock was set by more than a second, and by how much; null for none.",
-        }),
+        readOnly: z.boolean().meta({ description: "Whether it only reads (--read-only)." }),
+        database: named(
+          "DatabaseInfo",
+          "The database of the daemon.",
+          z.strictObject({
+            path: z.string().meta({ description: "Its file." }),
+            schemaVersion: integer.meta({ description: "The number of its last migration." }),
+          }),
+        ),
+        sockets: z
+          .array(
+            named(
+              "SocketInfo",
+              "A socket that the daemon serves.",
+              z.strictObject({
+                path: z.string().meta({ description: "Where it is." }),
+                readOnly: z.boolean().meta({ description: "Whether it refuses methods that write." }),
+              }),
+            ),
+          )
+          .meta({ description: "Where it listens." }),
+        limits: z.record(z.string(), integer).meta({ description: "Limits that callers can meet, by name." }),
+        clock: named(
+          "ClockStep",
+          "A time at which the wall clock was set.",
+          z.strictObject({
+            steppedAt: instant.meta({ description: "When, in milliseconds since the Unix epoch." }),
+            byMs: z.int().meta({ description: "By how many milliseconds; negative for backwards." }),
+          }),
+        )
+          .nullable()
+          .meta({
+            description:
+              "The last time that the wall clock was set by more than a second, and by how much; null for none.",
+          }),
         copied: copied.meta({
           description:
             "Set when the database is a copy of one on another machine, or of one that is still in its place on this one, until `daemon.acceptCopy`: both may give the same numbers.",
@@ -60,54 +96,130 @@ export const DAEMON = noun("daemon", {
       repeatable: true,
       transactable: false,
       errors: [],
+      examples: [
+        {
+          name: "A daemon of a user",
+          params: {},
+          result: {
+            name: "pawld",
+            version: "0.1.0",
+            protocol: "pawl/1",
+            pid: 4711,
+            instance: "default",
+            startedAt: 1_750_000_000_000,
+            mode: { kind: "centralized" },
+            nodeId: 0,
+            readOnly: false,
+            database: { path: "/home/me/.local/state/pawl/default/pawl.db", schemaVersion: 12 },
+            sockets: [{ path: "/run/user/1000/pawl/default.sock", readOnly: false }],
+            limits: { maxMessageBytes: 1_048_576 },
+            clock: null,
+            copied: null,
+          },
+        },
+      ],
     }),
 
     stats: method({
       summary: "Counters since the start, and gauges of this moment",
       params: z.strictObject({}),
       result: z.strictObject({
-        uptimeMs: duration,
-        memoryBytes: integer,
-        connections: z.strictObject({
-          open: count,
-          accepted: count,
-          waiting: count,
-          acceptPauses: count.meta({
-            description: "How often new connections had to wait, because few descriptors were left.",
+        uptimeMs: duration.meta({ description: "Milliseconds since the start." }),
+        memoryBytes: integer.meta({ description: "Resident memory of the process." }),
+        connections: named(
+          "ConnectionStats",
+          "The connections of the daemon.",
+          z.strictObject({
+            open: count.meta({ description: "Open now." }),
+            accepted: count.meta({ description: "Accepted since the start." }),
+            waiting: count.meta({ description: "Requests that wait now." }),
+            acceptPauses: count.meta({
+              description: "How often new connections had to wait, because few descriptors were left.",
+            }),
+            unsentBytes: count.meta({
+              description: "Replies that clients have not read, of all connections.",
+            }),
+            unreadBytes: count.meta({
+              description:
+                "Requests that are not yet taken up, and room for long lines under way, of all connections.",
+            }),
+            waitingBytes: count.meta({
+              description: "Requests that wait for their conditions, of all connections.",
+            }),
+            overloads: count.meta({
+              description:
+                "Connections that were closed because all together held too much and they did not go on.",
+            }),
           }),
-          unsentBytes: count.meta({ description: "Replies that clients have not read, of all connections." }),
-          unreadBytes: count.meta({
-            description:
-              "Requests that are not yet taken up, and room for long lines under way, of all connections.",
-          }),
-          waitingBytes: count.meta({
-            description: "Requests that wait for their conditions, of all connections.",
-          }),
-          overloads: count.meta({
-            description:
-              "Connections that were closed because all together held too much and they did not go on.",
-          }),
-        }),
+        ),
         requests: z.record(z.string(), count).meta({ description: "Calls by method." }),
         errors: z.record(z.string(), z.record(z.string(), count)).meta({
           description: "Errors by method, then by kind; lines that name no method count under `-`.",
         }),
-        turns: z.strictObject({ total: count, committed: count, rolledBack: count, operations: count }),
-        operationsPerTurn: z.strictObject({ p50: z.number(), p99: z.number(), max: z.number() }),
-        commitMs: z.strictObject({ p50: milliseconds, p99: milliseconds, max: milliseconds }),
-        sequences: z.strictObject({ dispensed: count }),
+        turns: named(
+          "TurnStats",
+          "Turns since the start: each is one transaction for all that had arrived.",
+          z.strictObject({
+            total: count.meta({ description: "All turns." }),
+            committed: count.meta({ description: "Turns that wrote." }),
+            rolledBack: count.meta({ description: "Turns that failed and were performed call by call." }),
+            operations: count.meta({ description: "Calls that turns performed." }),
+          }),
+        ),
+        operationsPerTurn: named(
+          "Distribution",
+          "How a number is distributed.",
+          z.strictObject({
+            p50: z.number().meta(half),
+            p99: z.number().meta(nearlyAll),
+            max: z.number().meta(greatest),
+          }),
+        ).meta({ description: "Calls that a turn performed, of late." }),
+        commitMs: named(
+          "DurationDistribution",
+          "How a duration is distributed, in milliseconds with decimals.",
+          z.strictObject({
+            p50: milliseconds.meta(half),
+            p99: milliseconds.meta(nearlyAll),
+            max: milliseconds.meta(greatest),
+          }),
+        ).meta({ description: "How long commits took, of late, in milliseconds." }),
+        sequences: named(
+          "SequenceStats",
+          "Numbers since the start.",
+          z.strictObject({ dispensed: count.meta({ description: "Numbers that were taken." }) }),
+        ),
         queues: queueDepths.meta({ description: "Batches of all queues by state." }),
-        commands: z.strictObject({
-          states: z.record(z.enum(COMMAND_STATES), count),
-          lateAnswers: count.meta({ description: "Answers to commands that were final already." }),
-        }),
-        leases: z.strictObject({ held: count }),
-        pipeline: z.strictObject({
-          items: count,
-          changes: count,
-          forks: count.meta({ description: "Changes that stand where another stands: both are kept." }),
-        }),
-        database: z.strictObject({ bytes: integer, walBytes: integer }),
+        commands: named(
+          "CommandStats",
+          "Commands that are kept.",
+          z.strictObject({
+            states: z.record(z.enum(COMMAND_STATES), count).meta({ description: "Commands by state." }),
+            lateAnswers: count.meta({ description: "Answers to commands that were final already." }),
+          }),
+        ),
+        leases: named(
+          "LeaseStats",
+          "Leases of this moment.",
+          z.strictObject({ held: count.meta({ description: "Leases that are held." }) }),
+        ),
+        pipeline: named(
+          "PipelineStats",
+          "The board of this node.",
+          z.strictObject({
+            items: count.meta({ description: "Items that are there." }),
+            changes: count.meta({ description: "Changes that are stored." }),
+            forks: count.meta({ description: "Changes that stand where another stands: both are kept." }),
+          }),
+        ),
+        database: named(
+          "DatabaseStats",
+          "The files of the database.",
+          z.strictObject({
+            bytes: integer.meta({ description: "The database's own file." }),
+            walBytes: integer.meta({ description: "Its write-ahead log." }),
+          }),
+        ),
         logLinesDropped: count.meta({
           description:
             "Lines of the log that could not be written: its disk is full, or its reader has stopped or gone.",
@@ -117,6 +229,50 @@ export const DAEMON = noun("daemon", {
       repeatable: true,
       transactable: false,
       errors: [],
+      examples: [
+        {
+          name: "After a minute",
+          params: {},
+          result: {
+            uptimeMs: 60_000,
+            memoryBytes: 70_254_592,
+            connections: {
+              open: 1,
+              accepted: 3,
+              waiting: 0,
+              acceptPauses: 0,
+              unsentBytes: 0,
+              unreadBytes: 0,
+              waitingBytes: 0,
+              overloads: 0,
+            },
+            requests: { "sequence.next": 2, "daemon.stats": 1 },
+            errors: { "sequence.next": { invalid_params: 1 } },
+            turns: { total: 3, committed: 1, rolledBack: 0, operations: 3 },
+            operationsPerTurn: { p50: 1, p99: 1, max: 1 },
+            commitMs: { p50: 0.31, p99: 0.31, max: 0.31 },
+            sequences: { dispensed: 1 },
+            queues: {
+              ready: 0,
+              scheduled: 0,
+              blocked: 0,
+              claimed: 0,
+              completed: 1,
+              dead: 0,
+              cancelled: 0,
+              expired: 0,
+            },
+            commands: {
+              states: { PENDING_UPLOAD: 0, PENDING: 0, DISPATCHED: 0, SUCCEEDED: 1, FAILED: 0, EXPIRED: 0 },
+              lateAnswers: 0,
+            },
+            leases: { held: 1 },
+            pipeline: { items: 1, changes: 1, forks: 0 },
+            database: { bytes: 331_776, walBytes: 16_512_992 },
+            logLinesDropped: 0,
+          },
+        },
+      ],
     }),
 
     acceptCopy: method({
@@ -151,7 +307,10 @@ export const DAEMON = noun("daemon", {
           description: "An absolute path where no file is yet, in a directory that the daemon may write to.",
         }),
       }),
-      result: z.strictObject({ bytes: integer, pages: integer }),
+      result: z.strictObject({
+        bytes: integer.meta({ description: "The size of the copy." }),
+        pages: integer.meta({ description: "Its pages." }),
+      }),
       // The daemon writes a file then: no caller that may only read should bring that about.
       writes: true,
       repeatable: false,
@@ -169,7 +328,11 @@ export const DAEMON = noun("daemon", {
   notifications: {
     backupProgress: notification({
       summary: "How far the backup is that this connection asked for",
-      params: z.strictObject({ pages: integer, totalPages: integer }),
+      params: z.strictObject({
+        pages: integer.meta({ description: "Pages that are copied." }),
+        totalPages: integer.meta({ description: "Pages that there are." }),
+      }),
+      example: { name: "Half of it", params: { pages: 150, totalPages: 307 } },
     }),
   },
 });

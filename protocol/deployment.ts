@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { MAX_NAME_LENGTH } from "./limits.js";
 import { method, noun } from "./method.js";
-import { integer, limit } from "./schemas.js";
+import { integer, limit, named } from "./schemas.js";
 
 /** Names in composed keys: without `:`, so that no two of them make the same key. */
 export const name = z
@@ -16,17 +16,29 @@ export const model = z
   .meta({ description: "How the deployment says it takes commands." });
 
 export const DEPLOYMENT = noun("deployment", {
+  description: "Receivers of commands: worker processes, services, agents.",
   methods: {
     set: method({
       summary: "Say how a deployment takes commands and what it belongs to",
       description:
         "Replaces what was said before, for commands created from then on. A deployment needs no such call: it exists by being used, as `pull` and without a project. The model is what senders are told; either way of receiving works with either.",
       params: z.strictObject({ deployment, model: model.default("pull"), projectId: projectId.optional() }),
-      result: z.strictObject({ deployment, model, projectId: projectId.nullable() }),
+      result: z.strictObject({
+        deployment,
+        model,
+        projectId: projectId.nullable().meta({ description: "What it belongs to; null for nothing." }),
+      }),
       writes: true,
       repeatable: true,
       transactable: true,
       errors: [],
+      examples: [
+        {
+          name: "An indexer of a project",
+          params: { deployment: "indexer", projectId: "site" },
+          result: { deployment: "indexer", model: "pull", projectId: "site" },
+        },
+      ],
     }),
 
     list: method({
@@ -37,24 +49,43 @@ export const DEPLOYMENT = noun("deployment", {
         limit,
       }),
       result: z.strictObject({
-        deployments: z.array(
-          z.strictObject({
-            deployment,
-            model,
-            projectId: projectId.nullable(),
-            receivers: integer.nullable().meta({
-              description:
-                "Connections that serve it, and leases that wait for a command of it; null from a daemon that only reads (--read-only).",
-            }),
-            pending: integer.meta({ description: "Commands that are PENDING." }),
-          }),
-        ),
-        next: name.optional(),
+        deployments: z
+          .array(
+            named(
+              "Deployment",
+              "A receiver, and what waits for it.",
+              z.strictObject({
+                deployment,
+                model,
+                projectId: projectId
+                  .nullable()
+                  .meta({ description: "What it belongs to; null for nothing." }),
+                receivers: integer.nullable().meta({
+                  description:
+                    "Connections that serve it, and leases that wait for a command of it; null from a daemon that only reads (--read-only).",
+                }),
+                pending: integer.meta({ description: "Commands that are PENDING." }),
+              }),
+            ),
+          )
+          .meta({ description: "By name." }),
+        next: name.optional().meta({ description: "There are more: ask again with it as `after`." }),
       }),
       writes: false,
       repeatable: true,
       transactable: true,
       errors: [],
+      examples: [
+        {
+          name: "One that nobody serves",
+          params: {},
+          result: {
+            deployments: [
+              { deployment: "indexer", model: "pull", projectId: "site", receivers: 0, pending: 0 },
+            ],
+          },
+        },
+      ],
     }),
   },
 });

@@ -1,6 +1,7 @@
 /**
  * The one table of errors (spec: wire.md, Errors). `kind` is what programs match on, `code` what JSON-RPC
- * carries, `retryable` whether the same request may succeed later without anything being changed in it.
+ * carries, `retryable` whether the same request may succeed later without anything being changed in it. The schemas of
+ * the details of each kind are in `error-details.ts`, because clients load this file and no schemas.
  */
 export const ERRORS = {
   parse_error: { code: -32700, retryable: false, when: "the line is not JSON" },

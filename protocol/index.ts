@@ -12,7 +12,6 @@ export * from "./framing.js";
 export * from "./limits.js";
 export type { Method } from "./method.js";
 export * from "./methods.js";
-export { openrpc } from "./openrpc.js";
 export * from "./paths.js";
 export {
   BATCH_STATES,

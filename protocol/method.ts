@@ -7,13 +7,21 @@ import type { ErrorKind } from "./errors.js";
  */
 export type Repeatable = boolean | { readonly withKey: string; readonly ofEach?: string };
 
-/** A method as its noun defines it. */
+/** A call and its answer, as the document shows them. A test holds them against the schemas and against a daemon. */
+export interface Example<P = unknown, R = unknown> {
+  readonly name: string;
+  readonly params: P;
+  readonly result: R;
+}
+
+/** A method as its noun defines it. Each member of its schemas has a description, each object in them a name. */
 export interface MethodDefinition<P extends z.ZodType = z.ZodType, R extends z.ZodType = z.ZodType> {
   /** A sentence without its full stop. */
   readonly summary: string;
   readonly description?: string;
   /** A strict object without transforms: what it accepts is what the operation gets, defaults filled in. */
   readonly params: P;
+  /** Strict here, so that nothing undescribed is answered; published as open, so that a member can be added. */
   readonly result: R;
   /** True if it can change the database. Read-only sockets and daemons refuse it. */
   readonly writes: boolean;
@@ -31,18 +39,20 @@ export interface MethodDefinition<P extends z.ZodType = z.ZodType, R extends z.Z
   readonly raw?: readonly string[];
   /** Refusals of its own, beside those that any method can give. */
   readonly errors: readonly ErrorKind[];
-  readonly examples?: readonly {
-    readonly name: string;
-    readonly params: unknown;
-    readonly result: unknown;
-  }[];
+  /** At least one. */
+  readonly examples: readonly [
+    Example<z.input<NoInfer<P>>, z.output<NoInfer<R>>>,
+    ...Example<z.input<NoInfer<P>>, z.output<NoInfer<R>>>[],
+  ];
 }
 
 /** A message that the daemon sends without being asked: a JSON-RPC request without an id, never answered. */
 export interface NotificationDefinition<P extends z.ZodType = z.ZodType> {
   /** A sentence without its full stop. */
   readonly summary: string;
+  readonly description?: string;
   readonly params: P;
+  readonly example: { readonly name: string; readonly params: z.output<NoInfer<P>> };
 }
 
 export type Method = MethodDefinition & { readonly name: string };
@@ -75,6 +85,8 @@ export interface Noun<
   S = Verbs<NotificationDefinition>,
 > {
   readonly noun: N;
+  /** A sentence or two for people who see the noun for the first time. */
+  readonly description: string;
   /** By their verbs, in the order of the OpenRPC document. */
   readonly methods: Named<N, M>;
   /** Requests of the daemon to a connection that has offered to answer them: JSON-RPC in the other direction. */
@@ -90,10 +102,16 @@ export function noun<
   S extends Verbs<NotificationDefinition> = Record<never, never>,
 >(
   name: N,
-  { methods, requests, notifications }: { methods: M; requests?: Q; notifications?: S },
+  {
+    description,
+    methods,
+    requests,
+    notifications,
+  }: { description: string; methods: M; requests?: Q; notifications?: S },
 ): Noun<N, M, Q, S> {
   return {
     noun: name,
+    description,
     methods: named(name, methods),
     requests: named(name, requests ?? ({} as Q)),
     notifications: named(name, notifications ?? ({} as S)),

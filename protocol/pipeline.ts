@@ -12,7 +12,7 @@ import {
 } from "./limits.js";
 import { method, noun } from "./method.js";
 import { author, board, hexadecimal } from "./peer.js";
-import { duration, instant, integer, json, label, limit, text, waitMs } from "./schemas.js";
+import { duration, instant, integer, json, label, limit, named, text, waitMs } from "./schemas.js";
 
 /** A place in a list, made of stage, rank and storyId. */
 const MAX_CURSOR_LENGTH = 2048;
@@ -28,7 +28,7 @@ const stage = text
   .min(1)
   .max(MAX_STAGE_LENGTH)
   .meta({ description: "Free text; by convention 1_backlog, 2_current, 3_qa, 4_merge, 5_done." });
-const name = text.nullable();
+const name = text.nullable().meta({ description: "What it is, in the words of people." });
 const agent = text.nullable().meta({ description: "Information about who works on it, not a lock." });
 const signedInteger = z.int().min(-MAX_INTEGER).max(MAX_INTEGER);
 const rank = z
@@ -43,41 +43,65 @@ const incarnation = hexadecimal(16).meta({
 const changeId = hexadecimal(32).meta({ description: "SHA-256 of a change's body." });
 const seq = z.int().min(1).max(MAX_INTEGER).meta({ description: "Place in a log, from 1 without gaps." });
 const cursor = z.string().min(1).max(MAX_CURSOR_LENGTH);
+const retryCount = signedInteger.meta({ description: "How often it was tried." });
+const blocked = z.boolean().meta({ description: "Whether somebody says that it cannot go on." });
+const nextPage = { description: "There are more: ask again with it as `after`." };
 const revision = integer.meta({ description: "Grows with every change that is stored here." });
 
-const item = z.strictObject({
-  storyId,
-  stage,
-  name,
-  agent,
-  retryCount: signedInteger,
-  blocked: z.boolean(),
-  dependsOn: z.array(storyId).meta({ description: "Sorted." }),
-  rank,
-  updatedAt: instant,
-  updatedBy: author,
-});
+const item = named(
+  "Item",
+  "An item of the board.",
+  z.strictObject({
+    storyId,
+    stage,
+    name,
+    agent,
+    retryCount,
+    blocked,
+    dependsOn: z.array(storyId).meta({ description: "The items that it depends on, sorted." }),
+    rank,
+    updatedAt: instant.meta({ description: "When it last changed, in milliseconds since the Unix epoch." }),
+    updatedBy: author.meta({ description: "The public key of the node that changed it last." }),
+  }),
+);
 
 const dependencies = z.array(storyId).max(MAX_DEPENDENCIES_PER_WRITE);
 const dependsOn = z
   .union([
     dependencies.meta({ description: "All that it depends on." }),
-    z
-      .strictObject({ add: dependencies.optional(), remove: dependencies.optional() })
-      .refine(({ add = [], remove = [] }) => !add.some((id) => remove.includes(id)), {
-        error: "must not add and remove the same item",
-      }),
+    named(
+      "DependencyChange",
+      "Dependencies to add and to remove; others stay.",
+      z
+        .strictObject({
+          add: dependencies.optional().meta({ description: "Items that it depends on from now on." }),
+          remove: dependencies.optional().meta({ description: "Items that it depends on no more." }),
+        })
+        .refine(({ add = [], remove = [] }) => !add.some((id) => remove.includes(id)), {
+          error: "must not add and remove the same item",
+        }),
+    ),
   ])
   .meta({ description: "Cycles and items that do not exist are reported when read, never refused." });
 
-const head = z.strictObject({ author, incarnation, seq, hash: changeId });
-const heads = z.array(head);
+const head = named(
+  "Head",
+  "A change, and with it all before it in its log.",
+  z.strictObject({ author, incarnation, seq, hash: changeId }),
+);
+const heads = z
+  .array(head)
+  .meta({ description: "The last change of every log; several of one where it is forked." });
 const fewHeads = heads.max(MAX_HEADS);
 
-const signedChange = z.strictObject({
-  body: z.string().meta({ description: "RFC 8785 canonical JSON." }),
-  signature: z.string().meta({ description: "Ed25519, 128 lower-case hexadecimal digits." }),
-});
+const signedChange = named(
+  "SignedChange",
+  "A change as its author signed it.",
+  z.strictObject({
+    body: z.string().meta({ description: "RFC 8785 canonical JSON." }),
+    signature: z.string().meta({ description: "Ed25519, 128 lower-case hexadecimal digits." }),
+  }),
+);
 
 /** Why a change can be refused. */
 const CHANGE_ERRORS = [
@@ -100,7 +124,31 @@ const CHANGE_ERRORS = [
   "bad_field",
 ] as const satisfies readonly ErrorKind[];
 
+// The example of each method is a step of one story, in the order of the methods.
+const AUTHOR = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+const CHANGE_ID = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+const INCARNATION = "000102030405060708090a0b0c0d0e0f";
+const HEAD = { author: AUTHOR, incarnation: INCARNATION, seq: 1, hash: CHANGE_ID };
+const SIGNED_CHANGE = {
+  body: `{"author":"${AUTHOR}","board":"0f0e0d0c0b0a09080706050403020100","hlc":[1750000000000,0],"incarnation":"${INCARNATION}","ops":[{"g":1,"i":"FR-001","s":{"name":"Sign in with a key","rank":"a0","stage":"1_backlog"}}],"prev":null,"seq":1,"v":1}`,
+  signature: "ab".repeat(64),
+};
+const story: z.output<typeof item> = {
+  storyId: "FR-001",
+  stage: "1_backlog",
+  name: "Sign in with a key",
+  agent: null,
+  retryCount: 0,
+  blocked: false,
+  dependsOn: [],
+  rank: "a0",
+  updatedAt: 1_750_000_000_000,
+  updatedBy: AUTHOR,
+};
+
 export const PIPELINE = noun("pipeline", {
+  description:
+    "A board of items that move through stages, kept on every node and merged without a coordinator.",
   methods: {
     write: method({
       summary: "Create or change an item; only the given fields change",
@@ -112,11 +160,11 @@ export const PIPELINE = noun("pipeline", {
           stage: stage.optional(),
           name: name.optional(),
           agent: agent.optional(),
-          retryCount: signedInteger.optional(),
+          retryCount: retryCount.optional(),
           retryCountDelta: z.int().min(-MAX_INCREMENT).max(MAX_INCREMENT).optional().meta({
             description: "Adds to the count; concurrent increments on several nodes all count.",
           }),
-          blocked: z.boolean().optional(),
+          blocked: blocked.optional(),
           dependsOn: dependsOn.optional(),
           rank: rank.optional(),
         })
@@ -139,21 +187,7 @@ export const PIPELINE = noun("pipeline", {
         {
           name: "A new story",
           params: { storyId: "FR-001", stage: "1_backlog", name: "Sign in with a key" },
-          result: {
-            item: {
-              storyId: "FR-001",
-              stage: "1_backlog",
-              name: "Sign in with a key",
-              agent: null,
-              retryCount: 0,
-              blocked: false,
-              dependsOn: [],
-              rank: "a0",
-              updatedAt: 1_750_000_000_000,
-              updatedBy: "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
-            },
-            changeId: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
-          },
+          result: { item: story, changeId: CHANGE_ID },
         },
       ],
     }),
@@ -162,7 +196,7 @@ export const PIPELINE = noun("pipeline", {
       summary: "One item, or null",
       params: z.strictObject({ storyId }),
       result: z.strictObject({
-        item: item.nullable(),
+        item: item.nullable().meta({ description: "Null if there is none of this name." }),
         missing: z
           .array(storyId)
           .optional()
@@ -175,6 +209,7 @@ export const PIPELINE = noun("pipeline", {
       repeatable: true,
       transactable: true,
       errors: [],
+      examples: [{ name: "The story", params: { storyId: "FR-001" }, result: { item: story } }],
     }),
 
     list: method({
@@ -182,30 +217,45 @@ export const PIPELINE = noun("pipeline", {
       description:
         "A page looks at no more than 1,000 items for those that fit `agent` and `blocked`: it may have few, or none, and a `next`.",
       params: z.strictObject({
-        stage: stage.optional(),
-        agent: agent.optional(),
-        blocked: z.boolean().optional(),
+        stage: stage.optional().meta({ description: "Only items in it." }),
+        agent: agent
+          .optional()
+          .meta({ description: "Only items that it works on; null for those of nobody." }),
+        blocked: blocked.optional().meta({ description: "Only items that are blocked, or are not." }),
         limit,
         after: cursor.optional().meta({ description: "`next` of the page before." }),
       }),
       result: z.strictObject({
-        stages: z.record(z.string(), z.array(item)),
-        next: z.string().optional(),
+        stages: z.record(z.string(), z.array(item)).meta({ description: "Items in rank order, by stage." }),
+        next: z.string().optional().meta(nextPage),
       }),
       writes: false,
       repeatable: true,
       transactable: true,
       errors: [],
+      examples: [
+        {
+          name: "The backlog",
+          params: { stage: "1_backlog" },
+          result: { stages: { "1_backlog": [story] } },
+        },
+      ],
     }),
 
     delete: method({
       summary: "Delete an item; beats writes that other nodes make at the same time",
       params: z.strictObject({ storyId }),
-      result: z.strictObject({ deleted: z.boolean(), changeId: changeId.optional() }),
+      result: z.strictObject({
+        deleted: z.boolean().meta({ description: "False if there was none of this name." }),
+        changeId: changeId.optional(),
+      }),
       writes: true,
       repeatable: false,
       transactable: true,
       errors: ["exhausted"],
+      examples: [
+        { name: "One that is not there", params: { storyId: "FR-404" }, result: { deleted: false } },
+      ],
     }),
 
     history: method({
@@ -216,25 +266,51 @@ export const PIPELINE = noun("pipeline", {
         after: changeId.optional().meta({ description: "`next` of the page before." }),
       }),
       result: z.strictObject({
-        changes: z.array(
-          z.strictObject({
-            changeId,
-            author,
-            name: label
-              .nullable()
-              .meta({ description: "The author's name here; null for this node itself." }),
-            at: instant,
-            set: z.record(z.string(), json).meta({ description: "Fields set; dependsOn as {add, remove}." }),
-            delta: z.record(z.string(), signedInteger).meta({ description: "Increments by field." }),
-            deleted: z.literal(true).optional(),
-          }),
-        ),
-        next: changeId.optional(),
+        changes: z
+          .array(
+            named(
+              "ItemChange",
+              "What one change did to an item.",
+              z.strictObject({
+                changeId,
+                author,
+                name: label
+                  .nullable()
+                  .meta({ description: "The author's name here; null for this node itself." }),
+                at: instant.meta({ description: "When, in milliseconds since the Unix epoch." }),
+                set: z
+                  .record(z.string(), json)
+                  .meta({ description: "Fields set; dependsOn as {add, remove}." }),
+                delta: z.record(z.string(), signedInteger).meta({ description: "Increments by field." }),
+                deleted: z.literal(true).optional().meta({ description: "True if it deleted the item." }),
+              }),
+            ),
+          )
+          .meta({ description: "Newest first." }),
+        next: changeId.optional().meta(nextPage),
       }),
       writes: false,
       repeatable: true,
       transactable: true,
       errors: ["log_corrupt"],
+      examples: [
+        {
+          name: "One change",
+          params: { storyId: "FR-001" },
+          result: {
+            changes: [
+              {
+                changeId: CHANGE_ID,
+                author: AUTHOR,
+                name: null,
+                at: 1_750_000_000_000,
+                set: { name: "Sign in with a key", rank: "a0", stage: "1_backlog" },
+                delta: {},
+              },
+            ],
+          },
+        },
+      ],
     }),
 
     identity: method({
@@ -254,6 +330,18 @@ export const PIPELINE = noun("pipeline", {
       repeatable: true,
       transactable: true,
       errors: ["not_found"],
+      examples: [
+        {
+          name: "A node with one change",
+          params: {},
+          result: {
+            author: AUTHOR,
+            board: "0f0e0d0c0b0a09080706050403020100",
+            incarnation: INCARNATION,
+            heads: [HEAD],
+          },
+        },
+      ],
     }),
 
     heads: method({
@@ -275,6 +363,7 @@ export const PIPELINE = noun("pipeline", {
       repeatable: true,
       transactable: true,
       errors: [],
+      examples: [{ name: "A node with one change", params: {}, result: { heads: [HEAD] } }],
     }),
 
     changes: method({
@@ -283,40 +372,69 @@ export const PIPELINE = noun("pipeline", {
         "A head says that the caller has this change and all before it in its log. Any change may be given, not " +
         "only the last of a log, and several of one log; those not known here are passed over.",
       params: z.strictObject({
-        heads: fewHeads,
+        heads: fewHeads.meta({ description: "Changes that the caller has." }),
         want: fewHeads.optional().meta({
           description:
             "Only what leads to these changes, and these: to ask in parts where there are more heads than one call takes.",
         }),
-        limit: z.int().min(1).max(MAX_CHANGES_PER_CALL).default(MAX_CHANGES_PER_CALL),
+        limit: z
+          .int()
+          .min(1)
+          .max(MAX_CHANGES_PER_CALL)
+          .default(MAX_CHANGES_PER_CALL)
+          .meta({ description: "Most changes to return." }),
       }),
       result: z.strictObject({
-        changes: z.array(signedChange).max(MAX_CHANGES_PER_CALL),
-        more: z.boolean(),
+        changes: z
+          .array(signedChange)
+          .max(MAX_CHANGES_PER_CALL)
+          .meta({ description: "In sequence order, for pipeline.apply of the other node." }),
+        more: z.boolean().meta({ description: "True if there are more." }),
       }),
       writes: false,
       repeatable: true,
       transactable: true,
       errors: ["log_corrupt"],
+      examples: [
+        {
+          name: "For a node that has nothing",
+          params: { heads: [] },
+          result: { changes: [SIGNED_CHANGE], more: false },
+        },
+      ],
     }),
 
     apply: method({
       summary: "Take in changes of other nodes; a rejected one stops its own log only",
-      params: z.strictObject({ changes: z.array(signedChange).min(1).max(MAX_CHANGES_PER_CALL) }),
+      params: z.strictObject({
+        changes: z
+          .array(signedChange)
+          .min(1)
+          .max(MAX_CHANGES_PER_CALL)
+          .meta({ description: "As pipeline.changes of the other node gave them." }),
+      }),
       result: z.strictObject({
-        applied: integer,
-        duplicate: integer,
-        rejected: z.array(
-          z.strictObject({
-            author: author
-              .nullable()
-              .meta({ description: "Null, as are the others, if the body does not say it." }),
-            incarnation: incarnation.nullable(),
-            seq: seq.nullable(),
-            kind: z.enum(CHANGE_ERRORS),
-            retryMs: duration.optional().meta({ description: "With clock_ahead: when to offer it again." }),
-          }),
-        ),
+        applied: integer.meta({ description: "Changes that were taken in." }),
+        duplicate: integer.meta({ description: "Changes that were here already." }),
+        rejected: z
+          .array(
+            named(
+              "RejectedChange",
+              "A change that was not taken in, and why.",
+              z.strictObject({
+                author: author
+                  .nullable()
+                  .meta({ description: "Null, as are the others, if the body does not say it." }),
+                incarnation: incarnation.nullable().meta({ description: "Of the log." }),
+                seq: seq.nullable().meta({ description: "The place in the log." }),
+                kind: z.enum(CHANGE_ERRORS).meta({ description: "Why, as a kind of error." }),
+                retryMs: duration.optional().meta({
+                  description: "With clock_ahead: when to offer it again, in milliseconds from now.",
+                }),
+              }),
+            ),
+          )
+          .meta({ description: "The first of each log that was refused." }),
         more: z.literal(true).optional().meta({
           description: "Within transact: the changes that follow those counted here were not looked at.",
         }),
@@ -325,17 +443,32 @@ export const PIPELINE = noun("pipeline", {
       repeatable: true,
       transactable: true,
       errors: [],
+      examples: [
+        {
+          name: "One that somebody has tampered with",
+          params: { changes: [{ ...SIGNED_CHANGE, signature: "cd".repeat(64) }] },
+          result: {
+            applied: 0,
+            duplicate: 0,
+            rejected: [{ author: AUTHOR, incarnation: INCARNATION, seq: 1, kind: "bad_signature" }],
+          },
+        },
+      ],
     }),
 
     watch: method({
       summary: "Wait for the board to change",
       description: "Answers at once if `since` is left out, or is not the revision of this moment.",
-      params: z.strictObject({ since: revision.optional(), waitMs }),
+      params: z.strictObject({
+        since: revision.optional().meta({ description: "`revision` of the answer before." }),
+        waitMs,
+      }),
       result: z.strictObject({ revision }),
       writes: false,
       repeatable: true,
       transactable: false,
       errors: [],
+      examples: [{ name: "As it is", params: {}, result: { revision: 1 } }],
     }),
 
     rebuild: method({
@@ -345,25 +478,46 @@ export const PIPELINE = noun("pipeline", {
         "In steps: first through the changes, whose hashes, signatures and places are checked, then through the items. Ask again with `next` until there is none.",
       params: z.strictObject({
         verify: z.boolean().default(false).meta({ description: "Changes nothing." }),
-        limit: z.int().min(1).max(MAX_REBUILD_STEPS).default(MAX_REBUILD_STEPS),
+        limit: z
+          .int()
+          .min(1)
+          .max(MAX_REBUILD_STEPS)
+          .default(MAX_REBUILD_STEPS)
+          .meta({ description: "Most changes or items of this step." }),
         after: cursor.optional().meta({ description: "`next` of the step before." }),
       }),
       result: z.strictObject({
         changes: integer.meta({ description: "Replayed in this step." }),
         items: integer.meta({ description: "Compared in this step." }),
-        differences: z.array(
-          z.strictObject({
-            changeId: changeId.optional(),
-            storyId: storyId.optional(),
-            what: z.string().meta({ description: "What the table has and what the log says." }),
-          }),
-        ),
-        next: z.string().optional(),
+        differences: z
+          .array(
+            named(
+              "Difference",
+              "Where the tables and the log disagree.",
+              z.strictObject({
+                changeId: changeId.optional(),
+                storyId: storyId.optional(),
+                what: z.string().meta({ description: "What the table has and what the log says." }),
+              }),
+            ),
+          )
+          .meta({ description: "Empty if they agree." }),
+        next: z
+          .string()
+          .optional()
+          .meta({ description: "There are more steps: ask again with it as `after`." }),
       }),
       writes: true,
       repeatable: true,
       transactable: false,
       errors: ["log_corrupt"],
+      examples: [
+        {
+          name: "The first step of a check",
+          params: { verify: true },
+          result: { changes: 1, items: 0, differences: [], next: '["item",""]' },
+        },
+      ],
     }),
   },
 });

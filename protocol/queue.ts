@@ -29,6 +29,7 @@ import {
   label,
   leaseMs,
   limit,
+  named,
   releaseOn,
   text,
   waitMs,
@@ -69,7 +70,7 @@ const fencingToken = integer.meta({
   description: "Greater than that of every earlier claim in the queue.",
 });
 const enqueueSeq = integer.meta({ description: "Strictly increasing over the database." });
-const state = z.enum(BATCH_STATES);
+const state = z.enum(BATCH_STATES).meta({ description: "Where the batch stands." });
 const payloads = z.array(json).min(1).max(MAX_BATCH_PAYLOADS).meta({
   description: "JSON values, kept byte for byte.",
 });
@@ -80,13 +81,23 @@ const slotPolicy = z.enum(SLOT_POLICIES).default("exclusive").meta({
   description: "`join` may be claimed together with those that follow it.",
 });
 const mergeKey = z
-  .union([z.enum(["never", "payload_default"]), z.strictObject({ group: label })], {
-    error: 'must be "never", "payload_default" or {"group": name}',
-  })
+  .union(
+    [
+      z.enum(["never", "payload_default"]),
+      named(
+        "MergeGroup",
+        "A group of a name that the caller chose.",
+        z.strictObject({ group: label.meta({ description: "Its name." }) }),
+      ),
+    ],
+    { error: 'must be "never", "payload_default" or {"group": name}' },
+  )
   .default("never")
   .meta({ description: "`never` joins with nothing, not even itself." });
 export type MergeKey = z.output<typeof mergeKey>;
-const sourceKey = text.min(1).max(MAX_SOURCE_KEY_LENGTH);
+const sourceKey = text.min(1).max(MAX_SOURCE_KEY_LENGTH).meta({
+  description: "The caller's own key of the batch, by which it is enqueued once.",
+});
 const maxAttempts = integer.max(MAX_BATCH_ATTEMPTS);
 const delayMs = integer.max(MAX_BATCH_DELAY_MS);
 const priority = z
@@ -101,98 +112,138 @@ const key = label.meta({
 const ttlMs = z.int().min(1).max(MAX_BATCH_DELAY_MS).meta({
   description: "It expires when it has been available for so long and nobody has claimed it.",
 });
-const reason = text.min(1).max(MAX_REASON_LENGTH);
-const retry = z.strictObject({
-  baseMs: delayMs.default(DEFAULT_RETRY_BASE_MS),
-  factor: z.number().min(1).max(MAX_RETRY_FACTOR).default(DEFAULT_RETRY_FACTOR),
-  maxMs: delayMs.default(DEFAULT_RETRY_MAX_MS),
-  jitter: z.boolean().default(true).meta({
-    description: "Whether it rests for a random time, from half of the rest to all of it.",
+const reason = text
+  .min(1)
+  .max(MAX_REASON_LENGTH)
+  .meta({ description: "Why, in the words of whoever did it." });
+const processId = integer
+  .nullable()
+  .meta({ description: "The process, as the kernel told; null if it did not." });
+const userId = integer.nullable().meta({ description: "Its user, as the kernel told; null if it did not." });
+const retry = named(
+  "Retry",
+  "How long a batch rests after a delivery that ended without success: `baseMs * factor^(n - 1)`, at most `maxMs`.",
+  z.strictObject({
+    baseMs: delayMs
+      .default(DEFAULT_RETRY_BASE_MS)
+      .meta({ description: "The rest after the first, in milliseconds." }),
+    factor: z
+      .number()
+      .min(1)
+      .max(MAX_RETRY_FACTOR)
+      .default(DEFAULT_RETRY_FACTOR)
+      .meta({ description: "How many times longer each rest is than the one before." }),
+    maxMs: delayMs.default(DEFAULT_RETRY_MAX_MS).meta({ description: "The longest rest, in milliseconds." }),
+    jitter: z.boolean().default(true).meta({
+      description: "Whether it rests for a random time, from half of the rest to all of it.",
+    }),
   }),
-});
+);
 /** How long a batch rests after deliveries that ended without success. */
 export type Retry = z.output<typeof retry>;
 
-const batch = z.strictObject({
-  batchId,
-  queue,
-  enqueueSeq,
-  payloads,
-  priority,
-  key: key.nullable(),
-  sourceKey: sourceKey.nullable(),
-  deliveryPolicy: z.enum(DELIVERY_POLICIES),
-  slotPolicy: z.enum(SLOT_POLICIES),
-  mergeKey: mergeKey.unwrap(),
-  state,
-  attempt: integer.meta({ description: "Deliveries that ended without success and count." }),
-  maxAttempts: integer,
-  retry: retry.nullable().meta({ description: "Of its own; null where that of the queue counts." }),
-  enqueuedAt: instant,
-  availableAt: instant.meta({ description: "Since when, or when, it can be claimed, if nobody holds it." }),
-  expiresAt: instant.optional().meta({
-    description: "When it expires unless it is claimed: of one with a ttl that can be claimed.",
-  }),
-  claim: z
-    .strictObject({ owner, claimId, fencingToken, expiresAt: instant, remainingMs: duration })
-    .optional()
-    .meta({ description: "Who holds it now." }),
-  lastError: z.string().optional().meta({ description: "Why the last counted delivery ended." }),
+const expiresAt = instant.meta({
+  description: "When the claim ends unless it is renewed, in milliseconds since the Unix epoch.",
 });
+const remainingMs = duration.meta({ description: "Milliseconds until then." });
 
-const claim = z.strictObject({
-  claimId,
-  leaseToken,
-  fencingToken,
-  queue,
-  owner,
-  claimedAt: instant,
-  expiresAt: instant,
-  remainingMs: duration,
-  batches: z.array(batch).min(1),
-});
-
-const newBatch = z
-  .strictObject({
+const batch = named(
+  "Batch",
+  "Work of a queue: payloads that are claimed, completed and retried together.",
+  z.strictObject({
+    batchId,
     queue,
+    enqueueSeq,
     payloads,
-    priority: priority.default(0),
-    key: key.optional(),
-    sourceKey: sourceKey.optional().meta({
-      description:
-        "Makes a retry safe: the same queue and key with the same content is the same batch, also after it ended. Content is the payloads and the policies by their meaning, priority and key, and ttlMs, maxAttempts and retry as given: not given equals not given, whatever the queue has set meanwhile.",
+    priority,
+    key: key.nullable().meta({ description: "Its subject; null for none." }),
+    sourceKey: sourceKey
+      .nullable()
+      .meta({ description: "The key that it was enqueued with; null without one." }),
+    deliveryPolicy: z.enum(DELIVERY_POLICIES).meta({ description: "At which boundary it is handed out." }),
+    slotPolicy: z.enum(SLOT_POLICIES).meta({ description: "Whether it is claimed alone." }),
+    mergeKey: mergeKey.unwrap().meta({ description: "With which others it may be claimed together." }),
+    state,
+    attempt: integer.meta({ description: "Deliveries that ended without success and count." }),
+    maxAttempts: integer.meta({ description: "After so many counted attempts it is dead; 0 for no limit." }),
+    retry: retry.nullable().meta({ description: "Of its own; null where that of the queue counts." }),
+    enqueuedAt: instant.meta({ description: "When it was added, in milliseconds since the Unix epoch." }),
+    availableAt: instant.meta({ description: "Since when, or when, it can be claimed, if nobody holds it." }),
+    expiresAt: instant.optional().meta({
+      description: "When it expires unless it is claimed: of one with a ttl that can be claimed.",
     }),
-    deliveryPolicy,
-    slotPolicy,
-    mergeKey,
-    delayMs: delayMs.optional().meta({ description: "Not before so long from now." }),
-    availableAt: instant.optional().meta({ description: "Not before then; the past is now." }),
-    ttlMs: ttlMs.optional(),
-    maxAttempts: maxAttempts.optional().meta({
-      description: `After so many counted attempts it is dead, 0 for no limit; if not given, as the queue is configured, else ${DEFAULT_BATCH_ATTEMPTS}.`,
+    claim: named(
+      "BatchHolder",
+      "Who holds a batch now.",
+      z.strictObject({ owner, claimId, fencingToken, expiresAt, remainingMs }),
+    ).optional(),
+    lastError: z.string().optional().meta({ description: "Why the last counted delivery ended." }),
+  }),
+);
+
+const claim = named(
+  "Claim",
+  "Batches that one owner works on, until the claim ends.",
+  z.strictObject({
+    claimId,
+    leaseToken,
+    fencingToken,
+    queue,
+    owner,
+    claimedAt: instant.meta({ description: "When it was granted, in milliseconds since the Unix epoch." }),
+    expiresAt,
+    remainingMs,
+    batches: z.array(batch).min(1).meta({ description: "The work, in order." }),
+  }),
+);
+
+const newBatch = named(
+  "NewBatch",
+  "A batch to be added.",
+  z
+    .strictObject({
+      queue,
+      payloads,
+      priority: priority.default(0),
+      key: key.optional(),
+      sourceKey: sourceKey.optional().meta({
+        description:
+          "Makes a retry safe: the same queue and key with the same content is the same batch, also after it ended. Content is the payloads and the policies by their meaning, priority and key, and ttlMs, maxAttempts and retry as given: not given equals not given, whatever the queue has set meanwhile.",
+      }),
+      deliveryPolicy,
+      slotPolicy,
+      mergeKey,
+      delayMs: delayMs.optional().meta({ description: "Not before so long from now." }),
+      availableAt: instant.optional().meta({ description: "Not before then; the past is now." }),
+      ttlMs: ttlMs.optional(),
+      maxAttempts: maxAttempts.optional().meta({
+        description: `After so many counted attempts it is dead, 0 for no limit; if not given, as the queue is configured, else ${DEFAULT_BATCH_ATTEMPTS}.`,
+      }),
+      retry: retry.optional().meta({
+        description: `A delivery that ended with an error makes the batch rest for \`baseMs * factor^(n - 1)\`, at most \`maxMs\`, n being its counted attempts of any kind. The first end by expiry or disconnect lets it not rest at all. If not given, as the queue is configured by then, else ${DEFAULT_RETRY_BASE_MS} ms, ${DEFAULT_RETRY_FACTOR}, ${DEFAULT_RETRY_MAX_MS} ms, with jitter.`,
+      }),
+    })
+    .refine(({ delayMs, availableAt }) => delayMs === undefined || availableAt === undefined, {
+      error: "must be left out beside delayMs",
+      path: ["availableAt"],
     }),
-    retry: retry.optional().meta({
-      description: `A delivery that ended with an error makes the batch rest for \`baseMs * factor^(n - 1)\`, at most \`maxMs\`, n being its counted attempts of any kind. The first end by expiry or disconnect lets it not rest at all. If not given, as the queue is configured by then, else ${DEFAULT_RETRY_BASE_MS} ms, ${DEFAULT_RETRY_FACTOR}, ${DEFAULT_RETRY_MAX_MS} ms, with jitter.`,
-    }),
-  })
-  .refine(({ delayMs, availableAt }) => delayMs === undefined || availableAt === undefined, {
-    error: "must be left out beside delayMs",
-    path: ["availableAt"],
-  });
+);
 
 const leaseLength = leaseMs.unwrap().optional().meta({
   description: "How long it lasts from now on; what it was claimed for if not given.",
 });
 
 const depths = {
-  ready: integer,
-  scheduled: integer,
-  blocked: integer.meta({ description: "They wait for other batches." }),
-  claimed: integer,
-  completed: integer.meta({ description: "Kept until their retention ends." }),
-  dead: integer,
-  cancelled: integer.meta({ description: "Kept until their retention ends." }),
-  expired: integer.meta({ description: "Kept until their retention ends." }),
+  ready: integer.meta({ description: "Batches that can be claimed." }),
+  scheduled: integer.meta({ description: "Batches that can be claimed later." }),
+  blocked: integer.meta({ description: "Batches that wait for other batches." }),
+  claimed: integer.meta({ description: "Batches that somebody works on." }),
+  completed: integer.meta({ description: "Batches that are done; kept until their retention ends." }),
+  dead: integer.meta({ description: "Batches without attempts left, which only queue.retry brings back." }),
+  cancelled: integer.meta({ description: "Batches that were taken back; kept until their retention ends." }),
+  expired: integer.meta({
+    description: "Batches whose ttl passed before anybody claimed them; kept until their retention ends.",
+  }),
 };
 const maxClaimed = z.int().min(1).max(MAX_MAX_CLAIMED).meta({
   description: "Claims that may be held at a time, over all workers.",
@@ -204,38 +255,52 @@ const keyOrder = z.enum(["free", "strict"]).meta({
   description:
     "`strict`: a batch waits for every earlier one of its key to be finished, also for those that rest, are scheduled or dead.",
 });
-const rate = z
-  .strictObject({
-    count: z.int().min(1).max(MAX_RATE_COUNT),
-    perMs: z.int().min(1).max(MAX_RATE_PER_MS),
-  })
-  .meta({
-    description:
-      "How many batches may be claimed in which time, over all workers: a bucket that holds `count`, is full at first and refills evenly.",
-  });
+const rate = named(
+  "Rate",
+  "How many batches may be claimed in which time, over all workers: a bucket that holds `count`, is full at first and refills evenly.",
+  z.strictObject({
+    count: z.int().min(1).max(MAX_RATE_COUNT).meta({ description: "How many batches." }),
+    perMs: z.int().min(1).max(MAX_RATE_PER_MS).meta({ description: "In how many milliseconds." }),
+  }),
+);
 const maxWaiting = z.int().min(1).max(MAX_MAX_WAITING).meta({
   description:
     "Batches that may be ready, scheduled and blocked together. More are refused with `exhausted`.",
 });
-const settings = z.strictObject({
-  retry: retry.nullable(),
-  maxAttempts: integer.nullable(),
-  ttlMs: ttlMs.nullable(),
-  maxClaimed: maxClaimed.nullable(),
-  maxClaimedPerKey: maxClaimedPerKey.nullable(),
-  keyOrder: keyOrder.nullable(),
-  rate: rate.nullable(),
-  maxWaiting: maxWaiting.nullable(),
-  paused: z.boolean(),
-  pausedUntilAt: instant.nullable().meta({ description: "Null if it is paused until that is taken back." }),
-  reason: reason.nullable().meta({ description: "Why it is paused." }),
-  pausedBy: z
-    .strictObject({ pid: integer.nullable(), uid: integer.nullable() })
-    .nullable()
-    .meta({ description: "The process that paused it, and its user." }),
-  throttledUntilAt: instant.nullable(),
-  throttledReason: reason.nullable(),
-});
+const pauser = named(
+  "Pauser",
+  "The process that paused a queue, and its user.",
+  z.strictObject({ pid: processId, uid: userId }),
+);
+const settings = named(
+  "QueueSettings",
+  "Every setting of a queue, null where there is none.",
+  z.strictObject({
+    retry: retry.nullable().meta({ description: "How batches without a `retry` of their own rest." }),
+    maxAttempts: integer
+      .nullable()
+      .meta({ description: "Of batches that are enqueued without `maxAttempts`." }),
+    ttlMs: ttlMs.nullable().meta({ description: "Of batches that are enqueued without `ttlMs`." }),
+    maxClaimed: maxClaimed
+      .nullable()
+      .meta({ description: "Claims that may be held at a time, over all workers." }),
+    maxClaimedPerKey: maxClaimedPerKey.nullable().meta({ description: "The same of each key." }),
+    keyOrder: keyOrder.nullable().meta({ description: "Whether a batch waits for earlier ones of its key." }),
+    rate: rate.nullable(),
+    maxWaiting: maxWaiting
+      .nullable()
+      .meta({ description: "Batches that may be ready, scheduled and blocked together." }),
+    paused: z.boolean().meta({ description: "Whether nothing of it is claimed." }),
+    pausedUntilAt: instant.nullable().meta({ description: "Null if it is paused until that is taken back." }),
+    reason: reason.nullable().meta({ description: "Why it is paused." }),
+    pausedBy: pauser.nullable(),
+    throttledUntilAt: instant.nullable().meta({
+      description:
+        "Until when workers said that nothing is to be claimed, in milliseconds since the Unix epoch.",
+    }),
+    throttledReason: reason.nullable().meta({ description: "Why they said so." }),
+  }),
+);
 const NO_SETTINGS = {
   retry: null,
   maxAttempts: null,
@@ -254,9 +319,46 @@ const NO_SETTINGS = {
 };
 
 /** How many batches are in which state. */
-export const queueDepths = z.strictObject(depths);
+export const queueDepths = named(
+  "QueueDepths",
+  "How many batches are in which state.",
+  z.strictObject(depths),
+);
+
+// The example of each method is a step of one story, in the order of the methods.
+const thumbnail: z.output<typeof batch> = {
+  batchId: "qwb:6d1a6f0f4d6f2c1d0c7f4f6a6bd1b7a6c8a55f1b8d3f8e3c1f6f0e7d9a2b4c6e",
+  queue: "thumbnails",
+  enqueueSeq: 1,
+  payloads: [{ image: "a.png", width: 640 }],
+  priority: 0,
+  key: null,
+  sourceKey: "a.png@640",
+  deliveryPolicy: "earliest_safe_boundary",
+  slotPolicy: "exclusive",
+  mergeKey: "never",
+  state: "ready",
+  attempt: 0,
+  maxAttempts: 20,
+  retry: null,
+  enqueuedAt: 1_750_000_000_000,
+  availableAt: 1_750_000_000_000,
+};
+const mail = (enqueueSeq: number, batchId: string): z.output<typeof batch> => ({
+  ...thumbnail,
+  batchId,
+  queue: "mails",
+  enqueueSeq,
+  payloads: [{ to: `${enqueueSeq}@example.org` }],
+  sourceKey: null,
+});
+const MAIL_ID = "qwb:0a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f9";
+const OTHER_MAIL_ID = "qwb:1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f90a";
+const CLAIM = { claimId: "qwc:1:1", leaseToken: "9aM3vQxg7nLsT0bKcUePzw" };
+const MAIL_CLAIM = { claimId: "qwc:2:1", leaseToken: "Hc2bVgkR5tYp8wQnJ1xLsA" };
 
 export const QUEUE = noun("queue", {
+  description: "Batches of work, each claimed by one owner at a time under a lease with a fencing token.",
   methods: {
     enqueue: method({
       summary: "Add a batch of work",
@@ -278,40 +380,43 @@ export const QUEUE = noun("queue", {
         {
           name: "A thumbnail to make",
           params: { queue: "thumbnails", payloads: [{ image: "a.png", width: 640 }], sourceKey: "a.png@640" },
-          result: {
-            batch: {
-              batchId: "qwb:6d1a6f0f4d6f2c1d0c7f4f6a6bd1b7a6c8a55f1b8d3f8e3c1f6f0e7d9a2b4c6e",
-              queue: "thumbnails",
-              enqueueSeq: 1,
-              payloads: [{ image: "a.png", width: 640 }],
-              priority: 0,
-              key: null,
-              sourceKey: "a.png@640",
-              deliveryPolicy: "earliest_safe_boundary",
-              slotPolicy: "exclusive",
-              mergeKey: "never",
-              state: "ready",
-              attempt: 0,
-              maxAttempts: 20,
-              retry: null,
-              enqueuedAt: 1_750_000_000_000,
-              availableAt: 1_750_000_000_000,
-            },
-            created: true,
-          },
+          result: { batch: thumbnail, created: true },
         },
       ],
     }),
 
     enqueueMany: method({
       summary: "Add many batches in one transaction: all of them or none",
-      params: z.strictObject({ batches: z.array(newBatch).min(1).max(MAX_ENQUEUED_BATCHES) }),
-      result: z.strictObject({ batches: z.array(batch), created: z.array(z.boolean()) }),
+      params: z.strictObject({
+        batches: z
+          .array(newBatch)
+          .min(1)
+          .max(MAX_ENQUEUED_BATCHES)
+          .meta({ description: "The batches, in the order in which they are added." }),
+      }),
+      result: z.strictObject({
+        batches: z.array(batch).meta({ description: "In the order of the params." }),
+        created: z
+          .array(z.boolean())
+          .meta({ description: "For each, false if its sourceKey was there with this content." }),
+      }),
       raw: ["batches", "*", "payloads"],
       writes: true,
       repeatable: { withKey: "sourceKey", ofEach: "batches" },
       transactable: true,
       errors: ["conflict", "exhausted"],
+      examples: [
+        {
+          name: "Two mails",
+          params: {
+            batches: [
+              { queue: "mails", payloads: [{ to: "2@example.org" }] },
+              { queue: "mails", payloads: [{ to: "3@example.org" }] },
+            ],
+          },
+          result: { batches: [mail(2, MAIL_ID), mail(3, OTHER_MAIL_ID)], created: [true, true] },
+        },
+      ],
     }),
 
     claim: method({
@@ -322,26 +427,75 @@ export const QUEUE = noun("queue", {
         boundary: z.enum(BOUNDARIES).default("idle").meta({
           description: "At `active_turn_checkpoint` only what is `earliest_safe_boundary` is handed out.",
         }),
-        maxBatches: z.int().min(1).max(MAX_CLAIMED_BATCHES).default(1),
+        maxBatches: z
+          .int()
+          .min(1)
+          .max(MAX_CLAIMED_BATCHES)
+          .default(1)
+          .meta({ description: "Most batches of a group that may be claimed together." }),
         leaseMs,
         waitMs,
         releaseOn,
       }),
-      result: z.strictObject({ claim: claim.nullable() }),
+      result: z.strictObject({
+        claim: claim.nullable().meta({ description: "Null if there was nothing to claim." }),
+      }),
       writes: true,
       repeatable: false,
       transactable: true,
       errors: [],
+      examples: [
+        {
+          name: "The thumbnail",
+          params: { queue: "thumbnails", owner: "worker-1", leaseMs: 30_000 },
+          result: {
+            claim: {
+              ...CLAIM,
+              fencingToken: 1,
+              queue: "thumbnails",
+              owner: "worker-1",
+              claimedAt: 1_750_000_001_000,
+              expiresAt: 1_750_000_031_000,
+              remainingMs: 30_000,
+              batches: [
+                {
+                  ...thumbnail,
+                  state: "claimed",
+                  claim: {
+                    owner: "worker-1",
+                    claimId: CLAIM.claimId,
+                    fencingToken: 1,
+                    expiresAt: 1_750_000_031_000,
+                    remainingMs: 30_000,
+                  },
+                },
+              ],
+            },
+          },
+        },
+        {
+          name: "Of a queue that has nothing",
+          params: { queue: "no-such-queue", owner: "worker-1" },
+          result: { claim: null },
+        },
+      ],
     }),
 
     renew: method({
       summary: "Hold a claim for longer",
       params: z.strictObject({ claimId, leaseToken, leaseMs: leaseLength }),
-      result: z.strictObject({ expiresAt: instant, remainingMs: duration }),
+      result: z.strictObject({ expiresAt, remainingMs }),
       writes: true,
       repeatable: true,
       transactable: true,
       errors: ["claim_lost"],
+      examples: [
+        {
+          name: "A minute more",
+          params: { ...CLAIM, leaseMs: 60_000 },
+          result: { expiresAt: 1_750_000_070_000, remainingMs: 60_000 },
+        },
+      ],
     }),
 
     complete: method({
@@ -349,11 +503,12 @@ export const QUEUE = noun("queue", {
       description:
         "Succeeds also after the claim has expired, as long as nobody else has claimed or cancelled any of its batches.",
       params: z.strictObject({ claimId, leaseToken }),
-      result: z.strictObject({ completed: integer }),
+      result: z.strictObject({ completed: integer.meta({ description: "Batches that are done by it." }) }),
       writes: true,
       repeatable: true,
       transactable: true,
       errors: ["claim_lost"],
+      examples: [{ name: "The thumbnail is made", params: CLAIM, result: { completed: 1 } }],
     }),
 
     abandon: method({
@@ -377,6 +532,13 @@ export const QUEUE = noun("queue", {
       repeatable: false,
       transactable: true,
       errors: ["claim_lost"],
+      examples: [
+        {
+          name: "The mail server is away",
+          params: { ...MAIL_CLAIM, error: "connection refused", delayMs: 60_000 },
+          result: { released: 1, dead: 0 },
+        },
+      ],
     }),
 
     get: method({
@@ -387,67 +549,124 @@ export const QUEUE = noun("queue", {
       repeatable: true,
       transactable: true,
       errors: ["not_found"],
+      examples: [
+        { name: "A mail", params: { batchId: OTHER_MAIL_ID }, result: { batch: mail(3, OTHER_MAIL_ID) } },
+      ],
     }),
 
     list: method({
       summary: "The batches of a queue, in the order they were added",
       params: z.strictObject({
         queue,
-        state: state.optional(),
+        state: state.optional().meta({ description: "Only those in this state." }),
         key: key.optional().meta({ description: "Those of one key alone." }),
         limit,
         after: enqueueSeq.optional().meta({ description: "`next` of the page before." }),
       }),
-      result: z.strictObject({ batches: z.array(batch), next: enqueueSeq.optional() }),
+      result: z.strictObject({
+        batches: z.array(batch).meta({ description: "In the order they were added." }),
+        next: enqueueSeq.optional().meta({ description: "There are more: ask again with it as `after`." }),
+      }),
       writes: false,
       repeatable: true,
       transactable: true,
       errors: [],
+      examples: [
+        {
+          name: "Mails that wait",
+          params: { queue: "mails", state: "ready" },
+          result: { batches: [mail(3, OTHER_MAIL_ID)] },
+        },
+      ],
     }),
 
     stats: method({
       summary: "How many batches are in which state, of one queue or of all by their names",
       params: z.strictObject({
         queue: queue.optional(),
-        limit: limit.unwrap().default(1000),
+        limit: limit.unwrap().default(1000).meta({ description: "Most queues to return." }),
         after: queue.optional().meta({ description: "`next` of the page before." }),
       }),
       result: z.strictObject({
-        queues: z.array(
-          z.strictObject({
-            queue,
-            ...depths,
-            paused: z.boolean(),
-            oldestReadyMs: duration.nullable().meta({
-              description: "How long the first that is ready has been so; null if none is.",
-            }),
-          }),
-        ),
-        next: queue.optional(),
+        queues: z
+          .array(
+            named(
+              "QueueStats",
+              "How many batches of a queue are in which state.",
+              z.strictObject({
+                queue,
+                ...depths,
+                paused: z.boolean().meta({ description: "Whether nothing of it is claimed." }),
+                oldestReadyMs: duration.nullable().meta({
+                  description:
+                    "How long the first that is ready has been so, in milliseconds; null if none is.",
+                }),
+              }),
+            ),
+          )
+          .meta({ description: "By name." }),
+        next: queue.optional().meta({ description: "There are more: ask again with it as `after`." }),
       }),
       writes: false,
       repeatable: true,
       transactable: true,
       errors: [],
+      examples: [
+        {
+          name: "Of one",
+          params: { queue: "thumbnails" },
+          result: {
+            queues: [
+              {
+                queue: "thumbnails",
+                ready: 0,
+                scheduled: 0,
+                blocked: 0,
+                claimed: 0,
+                completed: 1,
+                dead: 0,
+                cancelled: 0,
+                expired: 0,
+                paused: false,
+                oldestReadyMs: null,
+              },
+            ],
+          },
+        },
+      ],
     }),
 
     cancel: method({
       summary: "Take a batch back that nobody has claimed yet",
       params: z.strictObject({ batchId }),
       result: z.strictObject({
-        outcome: z.enum([
-          "cancelled",
-          "already_claimed",
-          "already_completed",
-          "already_cancelled",
-          "already_dead",
-          "already_expired",
-        ]),
+        outcome: z
+          .enum([
+            "cancelled",
+            "already_claimed",
+            "already_completed",
+            "already_cancelled",
+            "already_dead",
+            "already_expired",
+          ])
+          .meta({ description: "`cancelled`, or why it stays as it is." }),
       }),
       writes: true,
       repeatable: true,
       transactable: true,
       errors: ["not_found"],
+      examples: [
+        {
+          name: "A mail that need not be sent",
+          params: { batchId: OTHER_MAIL_ID },
+          result: { outcome: "cancelled" },
+        },
+        {
+          name: "Work that is done",
+          params: { batchId: thumbnail.batchId },
+          result: { outcome: "already_completed" },
+        },
+      ],
     }),
 
     retry: method({
@@ -459,13 +678,14 @@ export const QUEUE = noun("queue", {
           error: "must have either `batchId` or `queue`",
         }),
       result: z.strictObject({
-        retried: integer,
+        retried: integer.meta({ description: "Batches that are ready again." }),
         more: z.boolean().meta({ description: "There are more than one call brings back: call again." }),
       }),
       writes: true,
       repeatable: false,
       transactable: true,
       errors: ["not_found"],
+      examples: [{ name: "None was dead", params: { queue: "mails" }, result: { retried: 0, more: false } }],
     }),
 
     configure: method({
@@ -571,6 +791,7 @@ export const QUEUE = noun("queue", {
           result: {
             settings: {
               ...NO_SETTINGS,
+              retry: { baseMs: 10_000, factor: 3, maxMs: 3_600_000, jitter: true },
               throttledUntilAt: 1_750_000_060_000,
               throttledReason: "429 Too Many Requests",
             },
@@ -591,37 +812,52 @@ export const QUEUE = noun("queue", {
       result: z.strictObject({
         queue,
         claimable: z.boolean().meta({ description: "At the boundary `idle`." }),
-        reason: z.enum([
-          "ready",
-          "boundary",
-          "claimed",
-          "scheduled",
-          "resting",
-          "blocked",
-          "paused",
-          "throttled",
-          "full",
-          "rate",
-          "key_full",
-          "strict",
-          "final",
-          "empty",
-        ]),
+        reason: z
+          .enum([
+            "ready",
+            "boundary",
+            "claimed",
+            "scheduled",
+            "resting",
+            "blocked",
+            "paused",
+            "throttled",
+            "full",
+            "rate",
+            "key_full",
+            "strict",
+            "final",
+            "empty",
+          ])
+          .meta({ description: "Why it can or cannot be claimed." }),
         batchId: batchId.optional().meta({ description: "The head, or the batch that was asked about." }),
-        state: state.optional().meta({ description: "Of that batch." }),
-        deliveryPolicy: z.enum(DELIVERY_POLICIES).optional(),
-        availableAt: instant.optional(),
+        state: state.optional().meta({ description: "Where that batch stands." }),
+        deliveryPolicy: z
+          .enum(DELIVERY_POLICIES)
+          .optional()
+          .meta({ description: "At which boundary it is handed out." }),
+        availableAt: instant
+          .optional()
+          .meta({ description: "When it can be claimed, in milliseconds since the Unix epoch." }),
         until: instant.nullable().optional().meta({
           description:
             "When a queue that is paused, throttled or over its rate opens; null for no such time.",
         }),
-        pause: z
-          .strictObject({
-            reason: reason.nullable(),
-            by: z.strictObject({ pid: integer.nullable(), uid: integer.nullable() }),
-          })
-          .optional(),
-        throttle: z.strictObject({ reason: reason.nullable() }).optional(),
+        pause: named(
+          "Pause",
+          "Why a queue is paused, and by whom.",
+          z.strictObject({
+            reason: reason.nullable().meta({ description: "In the words of whoever paused it." }),
+            by: pauser,
+          }),
+        ).optional(),
+        throttle: named(
+          "Throttle",
+          "Why workers said that nothing is to be claimed.",
+          z.strictObject({
+            reason: reason.nullable().meta({ description: "In the words of the last of them." }),
+          }),
+        ).optional(),
         key: key.optional().meta({ description: "The key that is full, or whose order is strict." }),
         claims: integer
           .optional()
@@ -630,20 +866,24 @@ export const QUEUE = noun("queue", {
         behind: batchId
           .optional()
           .meta({ description: "The earlier batch of its key that is not finished." }),
-        behindState: state.optional(),
+        behindState: state.optional().meta({ description: "Where that batch stands." }),
         waitsFor: z.array(batchId).optional().meta({
           description: "Batches that it waits for and that are not final, the first hundred.",
         }),
-        holder: z
-          .strictObject({
+        holder: named(
+          "ClaimHolder",
+          "Who has it.",
+          z.strictObject({
             owner,
-            pid: integer.nullable(),
+            pid: integer.nullable().meta({
+              description: "The holder's process, as the kernel told; null if it did not.",
+            }),
             claimId,
             fencingToken,
-            expiresAt: instant,
-            remainingMs: duration,
-          })
-          .optional(),
+            expiresAt,
+            remainingMs,
+          }),
+        ).optional(),
         dead: integer.meta({ description: "Batches that only queue.retry brings back." }),
         waiting: integer.nullable().meta({
           description: "Claims that wait for the queue; null from a daemon that only reads.",
@@ -655,20 +895,9 @@ export const QUEUE = noun("queue", {
       errors: ["not_found"],
       examples: [
         {
-          name: "A customer has one delivery at a time",
-          params: { queue: "deliveries" },
-          result: {
-            queue: "deliveries",
-            claimable: false,
-            reason: "key_full",
-            batchId: "qwb:6d1a6f0f4d6f2c1d0c7f4f6a6bd1b7a6c8a55f1b8d3f8e3c1f6f0e7d9a2b4c6e",
-            state: "ready",
-            key: "customer 17",
-            claims: 1,
-            most: 1,
-            dead: 0,
-            waiting: 2,
-          },
+          name: "All is done",
+          params: { queue: "thumbnails" },
+          result: { queue: "thumbnails", claimable: false, reason: "empty", dead: 0, waiting: 0 },
         },
       ],
     }),

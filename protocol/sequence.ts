@@ -8,7 +8,7 @@ import {
   MAX_TYPE_LENGTH,
 } from "./limits.js";
 import { method, noun } from "./method.js";
-import { text } from "./schemas.js";
+import { named, text } from "./schemas.js";
 
 const type = z
   .string()
@@ -25,16 +25,37 @@ const id = z.string().meta({ description: "FR-001, or FR-7-001 with a node id." 
 const requestId = text.min(1).max(MAX_REQUEST_ID_LENGTH).optional().meta({
   description: "Makes a retry safe: the same id and params return the same number for 24 hours.",
 });
-const numbered = z.strictObject({ type, seq, id });
+const numbered = named(
+  "NumberedId",
+  "A number of a type, and the id made of it.",
+  z.strictObject({ type, seq, id }),
+);
 
-export const mode = z.discriminatedUnion("kind", [
-  z.strictObject({ kind: z.literal("centralized") }),
-  z.strictObject({ kind: z.literal("distributed"), nodeId: z.int().min(1).max(MAX_NODE_ID) }),
-]);
+export const mode = named(
+  "Mode",
+  "Who the numbers are unique among: this database, or all nodes.",
+  z.discriminatedUnion("kind", [
+    named(
+      "CentralizedMode",
+      "Ids such as FR-001, unique within one database.",
+      z.strictObject({ kind: z.literal("centralized").meta({ description: "Which mode it is." }) }),
+    ),
+    named(
+      "DistributedMode",
+      "Ids such as FR-7-001, unique over all nodes without their knowing of each other.",
+      z.strictObject({
+        kind: z.literal("distributed").meta({ description: "Which mode it is." }),
+        nodeId: z.int().min(1).max(MAX_NODE_ID).meta({ description: "The number of this node, no other's." }),
+      }),
+    ),
+  ]),
+);
 /** `{kind: "centralized"}` or `{kind: "distributed", nodeId}`: who the numbers are unique among. */
 export type Mode = z.infer<typeof mode>;
 
 export const SEQUENCE = noun("sequence", {
+  description:
+    "Numbers per type that only go up, and ids made of them: no two callers ever get the same one.",
   methods: {
     next: method({
       summary: "Take the next number of a type",
@@ -55,8 +76,18 @@ export const SEQUENCE = noun("sequence", {
 
     reserve: method({
       summary: "Take a contiguous block of numbers, for a caller that goes offline",
-      params: z.strictObject({ type, count: z.int().min(1).max(MAX_RESERVE_COUNT), requestId }),
-      result: z.strictObject({ type, first: seq, last: seq, firstId: id, lastId: id }),
+      params: z.strictObject({
+        type,
+        count: z.int().min(1).max(MAX_RESERVE_COUNT).meta({ description: "How many numbers." }),
+        requestId,
+      }),
+      result: z.strictObject({
+        type,
+        first: seq.meta({ description: "The first number of the block." }),
+        last: seq.meta({ description: "The last number of the block." }),
+        firstId: id.meta({ description: "The id of `first`." }),
+        lastId: id.meta({ description: "The id of `last`." }),
+      }),
       writes: true,
       repeatable: { withKey: "requestId" },
       transactable: true,
@@ -78,6 +109,13 @@ export const SEQUENCE = noun("sequence", {
       repeatable: true,
       transactable: true,
       errors: ["exhausted"],
+      examples: [
+        {
+          name: "After fifty-one",
+          params: { type: "FR" },
+          result: { type: "FR", seq: 52, id: "FR-052" },
+        },
+      ],
     }),
 
     state: method({
@@ -93,13 +131,20 @@ export const SEQUENCE = noun("sequence", {
       }),
       result: z.strictObject({
         mode,
-        sequences: z.record(z.string(), last),
+        sequences: z.record(z.string(), last).meta({ description: "The last number dispensed, by type." }),
         next: z.string().optional().meta({ description: "There are more types: ask again after this one." }),
       }),
       writes: false,
       repeatable: true,
       transactable: true,
       errors: [],
+      examples: [
+        {
+          name: "One type",
+          params: {},
+          result: { mode: { kind: "centralized" }, sequences: { FR: 51 } },
+        },
+      ],
     }),
 
     format: method({
@@ -117,8 +162,12 @@ export const SEQUENCE = noun("sequence", {
 
     parse: method({
       summary: "The parts of an id",
-      params: z.strictObject({ id: z.string() }),
-      result: z.strictObject({ type, nodeId: z.int().min(0).max(MAX_NODE_ID), seq }),
+      params: z.strictObject({ id }),
+      result: z.strictObject({
+        type,
+        nodeId: z.int().min(0).max(MAX_NODE_ID).meta({ description: "0 for a centralized id." }),
+        seq,
+      }),
       writes: false,
       repeatable: true,
       transactable: true,
@@ -131,7 +180,7 @@ export const SEQUENCE = noun("sequence", {
 
     advance: method({
       summary: "Raise a counter so that the next number is above a given one; never lowers it",
-      params: z.strictObject({ type, to: last }),
+      params: z.strictObject({ type, to: last.meta({ description: "The next number is above it." }) }),
       result: z.strictObject({ type, seq: last }),
       writes: true,
       repeatable: true,

@@ -1,8 +1,9 @@
 // The list of methods is the contract: each is there, does what its schemas say, and is documented.
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { METHODS, type Method, NOTIFICATIONS, openrpc, REQUESTS } from "@pawl/protocol";
+import { METHODS, type Method, NOTIFICATIONS, REQUESTS } from "@pawl/protocol";
 import { ERRORS, type ErrorKind } from "@pawl/protocol/errors";
+import { openrpc } from "@pawl/protocol/openrpc";
 import { describe, expect, test } from "vitest";
 import { sharedDaemon } from "./daemon.js";
 import { Refused } from "./raw-client.js";
@@ -19,8 +20,55 @@ const REPOSITORY = join(import.meta.dirname, "..");
 
 const methods: readonly Method[] = METHODS;
 const examples = methods.flatMap((method) =>
-  (method.examples ?? []).map((example) => [`${method.name}: ${example.name}`, method, example] as const),
+  method.examples.map((example) => [`${method.name}: ${example.name}`, method, example] as const),
 );
+
+interface Schema {
+  readonly [keyword: string]: unknown;
+}
+
+const document = JSON.parse(JSON.stringify(openrpc("1.2.3"))) as {
+  openrpc: string;
+  info: { version: string };
+  methods: {
+    name: string;
+    params: { name: string; required: boolean; description?: string; schema: Schema }[];
+    result?: { schema: Schema };
+    examples: object[];
+    errors?: { $ref: string }[];
+    tags: { $ref: string }[];
+    "x-direction": string;
+    "x-params": { $ref: string };
+  }[];
+  components: { schemas: Record<string, Schema> };
+};
+const { schemas } = document.components;
+
+/** The value behind a reference of the document. */
+function behind(reference: string): unknown {
+  return reference
+    .replace(/^#\//, "")
+    .split("/")
+    .reduce<unknown>((value, part) => (value as Record<string, unknown> | undefined)?.[part], document);
+}
+
+/** Every object in a JSON value, with the way to it. */
+function* objectsIn(value: unknown, path = ""): Generator<[string, Schema]> {
+  if (typeof value !== "object" || value === null) return;
+  if (!Array.isArray(value)) yield [path, value as Schema];
+  for (const [key, each] of Object.entries(value)) yield* objectsIn(each, `${path}/${key}`);
+}
+
+/** The names of all schemas that can be reached from a value. */
+function reachableFrom(value: unknown, found = new Set<string>()): Set<string> {
+  for (const [, { $ref }] of objectsIn(value)) {
+    const [, name] = /^#\/components\/schemas\/(\w+)$/.exec(String($ref)) ?? [];
+    if (name === undefined || found.has(name)) continue;
+    found.add(name);
+    reachableFrom(schemas[name], found);
+  }
+  return found;
+}
 
 const daemon = sharedDaemon();
 
@@ -77,46 +125,26 @@ describe("methods", () => {
   );
 });
 
-/** The JSON Schema of the params of a method, as it is published. */
-function parameters(method: Method): {
-  properties?: Record<string, unknown>;
+/** The params of a method as they are published. */
+function parameters(method: { name: string }): {
+  properties?: Record<string, Schema>;
   additionalProperties?: unknown;
 } {
-  return JSON.parse(JSON.stringify(jsonSchema(method.params)));
+  const published = document.methods.find(({ name }) => name === method.name);
+  return behind(published?.["x-params"].$ref ?? "") as Schema;
 }
 
-function jsonSchema(schema: Method["params"]): unknown {
-  return schema.toJSONSchema({ io: "input" });
-}
-
-describe("examples", () => {
-  test("are there", () => {
-    expect(examples.length).toBeGreaterThan(5);
-  });
-
-  test.each(examples)("%s fits its schemas", (_, method, { params, result }) => {
-    expect(method.params.safeParse(params).error).toBeUndefined();
-    expect(method.result.safeParse(result).error).toBeUndefined();
-  });
-
-  test.each(examples)("%s is taken by a daemon", async (_, method, { params }) => {
-    const client = await daemon().place.connect();
-    const reply = await client
-      .call(method.name as "daemon.ping", params as Record<string, never>)
-      .catch((error) => error);
-    // What it names may not exist there; RawClient holds everything else to the schema of the result.
-    if (!(reply instanceof Refused)) return expect(reply).toBeTypeOf("object");
-    expect([...ABSENT, "invalid_params"]).not.toContain(reply.kind);
-  });
-
-  test("of sequences are what a new daemon answers, one after the other", async () => {
-    const client = await daemon().place.connect();
-    for (const [, method, { params, result }] of examples) {
-      if (method.name !== "sequence.format" && method.name !== "sequence.parse") continue;
-      expect(await client.call(method.name as "sequence.parse", params as { id: string })).toEqual(result);
-    }
-  });
+test.each(examples)("the example %s fits its schemas", (_, method, { params, result }) => {
+  expect(method.params.safeParse(params).error).toBeUndefined();
+  expect(method.result.safeParse(result).error).toBeUndefined();
 });
+
+test.each(NOTIFICATIONS.map((each) => [each.name, each] as const))(
+  "the example of %s fits its schema",
+  (_, { params, example }) => {
+    expect(params.safeParse(example.params).error).toBeUndefined();
+  },
+);
 
 describe("the OpenRPC document", () => {
   test("is what the daemon answers, and the committed file", async () => {
@@ -127,30 +155,94 @@ describe("the OpenRPC document", () => {
     expect(discovered).toEqual(JSON.parse(readFileSync(join(REPOSITORY, "protocol/openrpc.json"), "utf8")));
   });
 
-  test("has every method, and each reference leads somewhere", () => {
-    const document = JSON.parse(JSON.stringify(openrpc("1.2.3"))) as {
-      openrpc: string;
-      info: { version: string };
-      methods: {
-        name: string;
-        params: { name: string; required: boolean }[];
-        examples?: { params: unknown[] }[];
-      }[];
-    };
+  test("has every method, request and notification, and each reference leads somewhere", () => {
     expect(document.openrpc).toMatch(/^1\.\d+\.\d+$/);
     expect(document.info.version).toBe("1.2.3");
-    expect(document.methods.map(({ name }) => name)).toEqual(methods.map(({ name }) => name));
-    for (const [, reference] of JSON.stringify(document).matchAll(/"\$ref":"#\/([^"]+)"/g)) {
-      const target = (reference as string)
-        .split("/")
-        .reduce<unknown>((value, part) => (value as Record<string, unknown> | undefined)?.[part], document);
-      expect(target, reference).toBeDefined();
+    expect(document.methods.map(({ name }) => name)).toEqual(
+      [...METHODS, ...REQUESTS, ...NOTIFICATIONS].map(({ name }) => name),
+    );
+    for (const [path, { $ref }] of objectsIn(document)) {
+      if (typeof $ref === "string") expect(behind($ref), `${path}: ${$ref}`).toBeDefined();
     }
-    for (const { name, params } of document.methods) {
+    for (const { name, params, examples, tags, errors, ...method } of document.methods) {
       // Required ones first, as the OpenRPC specification wants them.
       const required = params.map((param) => param.required);
       expect([name, ...required]).toEqual([name, ...required.toSorted((a, b) => Number(b) - Number(a))]);
+      expect(examples.length, name).toBeGreaterThan(0);
+      expect(tags).toEqual([{ $ref: `#/components/tags/${name.split(".")[0]}` }]);
+      const calls = METHODS.some((each) => each.name === name);
+      expect([name, method["x-direction"]]).toEqual([name, calls ? "toDaemon" : "toClient"]);
+      expect([name, errors !== undefined]).toEqual([name, calls]);
+      const whole = behind(method["x-params"].$ref) as { properties: object };
+      expect(Object.keys(whole.properties)).toEqual(params.map((param) => param.name));
     }
+  });
+
+  test("describes each param and each member", () => {
+    const undescribed = [
+      ...document.methods.flatMap(({ name, params }) =>
+        params.filter(({ description }) => !description).map((param) => `${name}: ${param.name}`),
+      ),
+      ...Object.entries(schemas).flatMap(([name, schema]) =>
+        Object.entries((schema.properties ?? {}) as Record<string, Schema>)
+          .filter(
+            ([, { description, $ref }]) => !(description ?? (behind(String($ref)) as Schema)?.description),
+          )
+          .map(([member]) => `${name}: ${member}`),
+      ),
+    ];
+    // .meta({ description }) on the member in protocol/<noun>.ts.
+    expect(undescribed).toEqual([]);
+    for (const schema of Object.values(schemas))
+      expect(schema.description, String(schema.title)).toBeTruthy();
+  });
+
+  test("has each object once, under its name", () => {
+    const inline = Object.entries(schemas).flatMap(([name, schema]) => {
+      expect(schema.title).toBe(name);
+      expect(name).toMatch(/^([A-Z][a-z0-9]*)+$/);
+      return [...objectsIn(schema)]
+        .filter(
+          ([path, { properties, type }]) => path !== "" && type === "object" && properties !== undefined,
+        )
+        .map(([path]) => `${name}${path}`);
+    });
+    // named("Thing", "A sentence.", z.strictObject({ ... })) in protocol/<noun>.ts.
+    expect(inline).toEqual([]);
+  });
+
+  test("is closed where callers send, and open where the daemon does", () => {
+    const isClosed = (schema: Schema | undefined) =>
+      [...objectsIn(schema)].some(([, { additionalProperties }]) => additionalProperties === false);
+    const sent = document.methods.filter((method) => method["x-direction"] === "toDaemon");
+    const params = reachableFrom(sent.map((method) => method["x-params"]));
+    for (const name of params) {
+      const { type, properties } = schemas[name] as Schema;
+      if (type === "object" && properties !== undefined)
+        expect([name, isClosed(schemas[name])]).toEqual([name, true]);
+    }
+    const received = document.methods.map((method) =>
+      method["x-direction"] === "toDaemon" ? [method.result, method.errors] : method["x-params"],
+    );
+    for (const name of reachableFrom([received, behind("#/components/errors")])) {
+      expect([name, isClosed(schemas[name])]).toEqual([name, false]);
+    }
+  });
+
+  test("has patterns that JavaScript, Python, Go, Java and PCRE read alike", () => {
+    const patterns = [...objectsIn(document)].flatMap(([, { pattern }]) =>
+      typeof pattern === "string" ? [pattern] : [],
+    );
+    expect(patterns.length).toBeGreaterThan(10);
+    // Literals, escaped punctuation, classes of these and of ranges, groups, alternatives, counts, and the two ends.
+    const literal = String.raw`[A-Za-z0-9 _/:@,;<>=!"'#%&~\x60-]|\\[.*+?()[\]{}|^$/\\-]`;
+    const set = String.raw`\[\^?(?:[A-Za-z0-9]-[A-Za-z0-9]|[A-Za-z0-9._/+=:@,-]|\\[.\-\]\\/])+\]`;
+    const portable = new RegExp(
+      String.raw`^\^(?:${literal}|${set}|\((?:\?:)?|\)|\||[*+?]|\{\d+(?:,\d*)?\})*\$$`,
+    );
+    // A rule that goes beyond this is a .refine() of the schema: checked by the daemon, not published.
+    expect(patterns.filter((pattern) => !portable.test(pattern))).toEqual([]);
+    expect(portable.test("^[^\\0\\p{Surrogate}]*$")).toBe(false);
   });
 });
 
@@ -254,9 +346,11 @@ function builtParams(name: string): string[] {
   const method = methods.find((each) => each.name === name);
   if (method === undefined) return [];
   const { properties = {} } = parameters(method);
-  const members = Object.values(properties).flatMap((schema) =>
-    Object.keys((schema as { items?: { properties?: object } }).items?.properties ?? {}),
-  );
+  const members = Object.values(properties).flatMap(({ items }) => {
+    const { $ref, ...inline } = (items ?? {}) as Schema;
+    const element = $ref === undefined ? inline : (behind($ref as string) as Schema);
+    return Object.keys((element.properties ?? {}) as object);
+  });
   return [...Object.keys(properties), ...members];
 }
 

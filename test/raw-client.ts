@@ -1,7 +1,9 @@
 // The socket as any program sees it: bytes and lines, without the client library.
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
-import { METHODS, type Method, type MethodName, openrpc, type Params, type Result } from "@pawl/protocol";
+import { METHODS, type Method, type MethodName, type Params, type Result } from "@pawl/protocol";
+import type { ErrorKind } from "@pawl/protocol/errors";
+import { errorDataSchema, errorKinds } from "@pawl/protocol/openrpc";
 
 export interface RawError {
   code: number;
@@ -28,23 +30,22 @@ export class Refused extends Error {
 }
 
 const RESULTS = new Map<string, Method>(METHODS.map((method) => [method.name, method]));
-/** The kinds of refusals that each method is documented to give. */
-const KINDS = new Map(
-  (openrpc("").methods as { name: string; errors: { $ref: string }[] }[]).map(({ name, errors }) => [
-    name,
-    new Set(errors.map(({ $ref }) => $ref.split("/").at(-1))),
-  ]),
-);
-
 /** Throws if a reply is not what the contract says of its method; so every test also tests that. */
 function checkContract(method: string, result: unknown, error: RawError | undefined): void {
-  const checked = error === undefined ? RESULTS.get(method)?.result.safeParse(result) : undefined;
+  const definition = RESULTS.get(method);
+  const checked = error === undefined ? definition?.result.safeParse(result) : undefined;
   if (checked?.success === false) {
     throw new Error(`${method} answered what its schema does not allow: ${checked.error.message}`);
   }
+  if (error === undefined) return;
+  const data = errorDataSchema(error.data.kind as ErrorKind).safeParse(error.data);
+  if (!data.success) {
+    const { kind } = error.data;
+    throw new Error(`The details of ${kind} are not what error-details.ts says: ${data.error.message}`);
+  }
   // A transact is refused as the call in it was.
-  if (error === undefined || method === "transact") return;
-  if (KINDS.get(method)?.has(error.data.kind) === false) {
+  if (definition === undefined || method === "transact") return;
+  if (!errorKinds(definition).includes(error.data.kind as ErrorKind)) {
     throw new Error(`${method} is not documented to be refused with ${error.data.kind}: ${error.message}`);
   }
 }

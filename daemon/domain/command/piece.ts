@@ -46,11 +46,12 @@ export function wrongPiece(
   method: Received["method"],
   parameter: string,
   message: string,
-  progress: { readonly receivedBytes: number; readonly sizeBytes: number },
+  { receivedBytes, sizeBytes }: { readonly receivedBytes: number; readonly sizeBytes: number },
 ): PawlError {
   const path = `/${parameter}`;
   return refuse("invalid_params", `${method}: ${path} ${message}. Nothing of this piece was kept.`, {
     issues: [{ path, message }],
-    ...progress,
+    receivedBytes,
+    sizeBytes,
   });
 }
