@@ -11,7 +11,29 @@ const CACHE_KIBIBYTES = 2 * 1024;
 
 /** Connects to a database file, or to ":memory:", to write it: write-ahead log, each commit on disk. */
 export function connect(path: string): Database.Database {
+  return toWrite(new Database(path, { timeout: BUSY_TIMEOUT_MS }));
+}
+
+/**
+ * The same where there is no space for the index of the write-ahead log, which is in the memory of this process then:
+ * nobody else can read the database meanwhile.
+ */
+export function connectAlone(path: string): Database.Database {
   const database = new Database(path, { timeout: BUSY_TIMEOUT_MS });
+  database.pragma("locking_mode = EXCLUSIVE");
+  return toWrite(database);
+}
+
+function toWrite(database: Database.Database): Database.Database {
+  try {
+    return forWriting(database);
+  } catch (error) {
+    database.close();
+    throw error;
+  }
+}
+
+function forWriting(database: Database.Database): Database.Database {
   database.pragma("journal_mode = WAL");
   database.pragma("synchronous = FULL");
   database.pragma(`wal_autocheckpoint = ${AUTOMATIC_CHECKPOINT_PAGES}`);

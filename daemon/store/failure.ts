@@ -16,6 +16,9 @@ export type Failure = "full" | "locked" | "broken" | "corrupt" | "defect";
 /** The process that writes has migrated the database: its tables are no longer those that this program reads. */
 export class Migrated extends Error {}
 
+/** There is too little space for something to be tried. */
+export class NoSpace extends Error {}
+
 /** An operation would write in a transaction that only reads. */
 export class OnlyReads extends Error {}
 
@@ -25,6 +28,7 @@ export function classify(error: unknown): Failure {
   if (error instanceof WitnessNotWritten) return error.isFull ? "full" : "broken";
   if (error instanceof PawlError && error.kind === "log_corrupt") return "corrupt";
   if (error instanceof OnlyReads) return "locked";
+  if (error instanceof NoSpace) return "full";
   const code = error instanceof Database.SqliteError ? error.code : "";
   // The protocol of locks fails where others take and release them without end.
   if (code.startsWith("SQLITE_BUSY") || code === "SQLITE_PROTOCOL") return "locked";

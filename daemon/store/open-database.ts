@@ -9,10 +9,12 @@ import { SIGNING_KEY_BYTES, signWith } from "../identity/signature.js";
 import { type BackupWatch, backUp } from "./backup.js";
 import { adviceForReadOnly, blockedAt, cannotOpen, describeBlock } from "./cannot-open.js";
 import { connect, connectToRead } from "./connection.js";
+import { classify } from "./failure.js";
 import { type Copied, copiedFrom, fileIdOf, type Home, homeOf } from "./home.js";
 import { readTime } from "./kept-time.js";
 import { databaseLockHolder } from "./kernel-locks.js";
 import { latestVersion, migrate, schemaVersion } from "./migrate.js";
+import { ReopeningStore } from "./reopening-store.js";
 import {
   countersOf,
   goOnFromBounds,
@@ -118,7 +120,9 @@ export function openDatabase(options: DatabaseOptions): OpenDatabase {
       lock = taken;
     }
     const seen = ownDirectory && lookAtWitness(path, ownDirectory);
-    const database = connect(path);
+    const opened = ownDirectory === undefined ? connect(path) : connectEvenWithoutSpace(path);
+    const reopening = opened instanceof ReopeningStore ? opened : undefined;
+    const database = opened instanceof ReopeningStore ? opened.database : opened;
     toClose.push(() => database.close());
     const copyOf = ownDirectory && compare(database, seen, ownDirectory);
     const schemaVersion = migrate(database, (from, to) =>
@@ -128,7 +132,7 @@ export function openDatabase(options: DatabaseOptions): OpenDatabase {
     const clock = new Clock(readTime(readMeta(database, "clock")), options.time);
     if (copyOf !== undefined) goOnFromBounds(database, copyOf);
     const sign = signWith(signingKeyOf(database));
-    const store = new SqliteStore(database);
+    const store = reopening ?? new SqliteStore(database);
     toClose.pop();
     toClose.push(() => store.close());
     const wallMs = (): number => clock.read().wallMs;
@@ -138,11 +142,12 @@ export function openDatabase(options: DatabaseOptions): OpenDatabase {
     const announce = (sockets: readonly string[]): void => lock?.announce(sockets);
     const moved = ownDirectory && lookAtHome(database, ownDirectory, wallMs());
     const begin = (): void => {
+      reopening?.reopen();
       store.waitForNobody();
       store.moveLog();
-      moved?.();
+      moved?.(store.database);
       // Behind that, so that what lacks the log lacks this too.
-      witness?.begin(countStart(database, copyOf));
+      witness?.begin(countStart(store.database, copyOf));
     };
     const end = (): void => {
       try {
@@ -169,10 +174,20 @@ export function openDatabase(options: DatabaseOptions): OpenDatabase {
   }
 }
 
+/** Connects to a database also where there is no space for what SQLite makes beside it: then it can only be read. */
+function connectEvenWithoutSpace(path: string): Database.Database | ReopeningStore {
+  try {
+    return connect(path);
+  } catch (error) {
+    if (classify(error) !== "full") throw error;
+    return new ReopeningStore(path);
+  }
+}
+
 /** The parts of an open database that are the same for one that is written and one that is only read. */
 function parts(
   database: Database.Database,
-  store: SqliteStore,
+  store: SqliteStore | ReopeningStore,
 ): Pick<
   OpenDatabase,
   "store" | "fileId" | "sizes" | "lockHolder" | "checkFiles" | "begin" | "end" | "backUp"
@@ -185,7 +200,7 @@ function parts(
     checkFiles: () => store.checkFiles(),
     begin: () => store.moveLog(),
     end: () => store.end(),
-    backUp: (path, watch) => backUp(database, path, watch),
+    backUp: (path, watch) => backUp(store.database, path, watch),
   };
 }
 
@@ -347,7 +362,7 @@ function lookAtHome(
   database: Database.Database,
   { onWitness }: OwnDirectory,
   wallMs: number,
-): (() => void) | undefined {
+): ((database: Database.Database) => void) | undefined {
   const here = homeOf(database.name);
   const text = JSON.stringify(here);
   const stored = readMeta(database, "home");
@@ -362,10 +377,13 @@ function lookAtHome(
     );
   }
   if (stored === text) return undefined;
-  return database.transaction(() => {
-    writeMeta(database, "home", text);
-    if (found !== undefined) writeMeta(database, "copied", JSON.stringify(found));
-  }).immediate;
+  return (open) =>
+    open
+      .transaction(() => {
+        writeMeta(open, "home", text);
+        if (found !== undefined) writeMeta(open, "copied", JSON.stringify(found));
+      })
+      .immediate();
 }
 
 function writeMeta(database: Database.Database, key: string, value: string): void {

@@ -54,6 +54,11 @@ export class SqliteStore implements Store {
     this.#release = database.prepare("RELEASE operation");
   }
 
+  /** The connection, for what is done with the file as a whole. */
+  get database(): Database.Database {
+    return this.#database;
+  }
+
   begin(): void {
     this.#turnWrote = false;
     this.#valueBytes = 0;

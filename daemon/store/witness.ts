@@ -113,10 +113,14 @@ export class Witness {
     this.#wallMs = wallMs;
   }
 
-  /** Writes the witness anew, once the database has kept how often it was started. Before that nothing is given. */
+  /** Writes the witness anew, once the database has kept how often it was started. Before that nothing is given. Throws `WitnessNotWritten`. */
   begin(starts: number): void {
     this.#starts = starts;
-    this.#write();
+    try {
+      this.#write();
+    } catch (error) {
+      throw new WitnessNotWritten(error as NodeJS.ErrnoException);
+    }
   }
 
   /** Before a commit: has bounds above these values on disk when it returns. Throws `WitnessNotWritten`. */

@@ -2,7 +2,7 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { closeSync, openSync, rmSync, writeSync } from "node:fs";
 import { join } from "node:path";
-import { describe, expect, onTestFinished, test } from "vitest";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { type DaemonProcess, Place, privateDirectory } from "../daemon.js";
 import { type RawClient, type RawReply, Refused } from "../raw-client.js";
 import { expectRefusal, refusedStart } from "../refusal.js";
@@ -184,6 +184,53 @@ describe.skipIf(noMount !== undefined)("a full disk", () => {
     });
     giveBack();
     expect((await granted).lease.fencingToken).toBe(2);
+  });
+
+  test.each([
+    ["was stopped", "SIGTERM"],
+    ["was killed", "SIGKILL"],
+  ] as const)(
+    "at the start of one that %s has reads be served, and writes once there is space",
+    async (_, signal) => {
+      const place = smallPlace();
+      const before = await place.start();
+      const holder = await place.connect();
+      const params = { name: "held", owner: "a", ttlMs: 600_000, releaseOn: "disconnect" } as const;
+      await holder.call("lease.acquire", params);
+      expect(await place.next()).toBe(1);
+      await before.end(signal);
+      const giveBack = fill(place);
+
+      const daemon = await place.start();
+      const client = await place.connect();
+      expect((await client.call("sequence.peek", { type: "FR" })).seq).toBe(2);
+      expect((await client.call("lease.get", { name: "held" })).lease).toMatchObject({ owner: "a" });
+      for (let round = 0; round < 3; round += 1) {
+        const refused = expectRefusal(await client.refusal("sequence.next", { type: "FR" }), "unavailable");
+        expect(refused.data).toMatchObject({ reason: "disk_full" });
+      }
+      expect(await daemon.logged(({ msg }) => msg.startsWith("no space left"))).toMatchObject({
+        level: "error",
+      });
+
+      giveBack();
+      await vi.waitFor(async () => expect(await place.next()).toBe(2), { timeout: 10_000 });
+      await daemon.logged(({ msg }) => msg.startsWith("there is space"));
+      // The witness was written, and the database is as ever.
+      await daemon.end("SIGKILL");
+      const after = await place.start();
+      expect(await place.next()).toBe(3);
+      expect(after.log.filter(({ level }) => level !== "info")).toEqual([]);
+    },
+  );
+
+  test("is in the way of a start that has to make tables, which says so", async () => {
+    const place = smallPlace();
+    const giveBack = fill(place);
+    expect(await refusedStart(place.spawn())).toContain("There is no space left on its file system");
+    giveBack();
+    await place.start();
+    expect(await place.next()).toBe(1);
   });
 
   test("still lets the daemon stop in order", async () => {
