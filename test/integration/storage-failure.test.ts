@@ -150,7 +150,8 @@ describe.skipIf(noMount !== undefined)("a full disk", () => {
     await place.start();
     const holder = await place.connect();
     const waiter = await place.connect();
-    const { lease } = await holder.call("lease.acquire", { name: "a", owner: "a", ttlMs: 400 });
+    // Long enough for the disk to be filled on a busy machine.
+    const { lease } = await holder.call("lease.acquire", { name: "a", owner: "a", ttlMs: 5000 });
     const granted = waiter.call("lease.acquire", { name: "a", owner: "b", waitMs: 60_000 });
     await waiter.call("daemon.ping", {});
     const giveBack = await fillWholly(place, holder);
