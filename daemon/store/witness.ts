@@ -113,7 +113,10 @@ export class Witness {
     this.#wallMs = wallMs;
   }
 
-  /** Writes the witness anew, once the database has kept how often it was started. Before that nothing is given. Throws `WitnessNotWritten`. */
+  /**
+   * Writes the witness anew, once the database has kept how often it was started. Before that nothing is given. Throws
+   * `WitnessNotWritten`.
+   */
   begin(starts: number): void {
     this.#starts = starts;
     try {
