@@ -207,10 +207,14 @@ export function testClient({ name, command }: ClientUnderTest): void {
       expect(batches[0]?.lastError).toBe("as told");
       await client.call("queue.enqueue", { queue, payloads: [{ name: "three", until: finish }] });
       for (const begun of ["one", "two", "three"]) expect(await program.says("begun")).toEqual({ begun });
-      const holder = async () => (await client.call("queue.explain", { queue })).holder?.expiresAt as number;
-      // Twice as long as the lease lasts.
+      const holder = async () => (await client.call("queue.explain", { queue })).holder;
+      // Twice as long as the lease lasts, and by the same claim.
       const first = await holder();
-      await until(async () => (await holder()) > first + 2 * SHORT_LEASE_MS);
+      await until(
+        async () =>
+          ((await holder())?.expiresAt as number) > (first?.expiresAt as number) + 2 * SHORT_LEASE_MS,
+      );
+      expect((await holder())?.fencingToken).toBe(first?.fencingToken);
       // Told to end, it ends what it has.
       program.child.kill("SIGTERM");
       await client.call("queue.enqueue", { queue, payloads: [{ name: "four" }] });

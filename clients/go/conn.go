@@ -20,7 +20,9 @@ const (
 	firstPause = 10 * time.Millisecond
 	maxPause   = 500 * time.Millisecond
 	// A connection that has lasted so long works, even if nothing was answered on it.
-	working       = time.Second
+	working = time.Second
+	// How long closing waits for the daemon to read what is on its way.
+	closing       = time.Second
 	maxReplyBytes = 256 << 20
 )
 
@@ -78,7 +80,7 @@ type conn struct {
 	givenUp    map[int64]string
 	nextID     int64
 	listeners  map[string]map[*listener]bool
-	handlers   map[string]func(json.RawMessage) (any, error)
+	handlers   map[string]requestHandler
 	watchers   map[watcher]bool
 	keepers    int
 	connecting bool
@@ -88,6 +90,9 @@ type conn struct {
 }
 
 type listener struct{ tell func(json.RawMessage) }
+
+// requestHandler answers a request of the daemon; sent is called once the answer is on its way.
+type requestHandler func(params json.RawMessage) (answer any, sent func(), err error)
 
 // socket is one connection, with the lines that are to be written to it.
 type socket struct {
@@ -100,7 +105,7 @@ func newConn(path string, reconnect time.Duration) *conn {
 	return &conn{
 		path: path, reconnect: reconnect, closed: make(chan struct{}), pending: map[int64]*pendingCall{},
 		givenUp: map[int64]string{}, listeners: map[string]map[*listener]bool{}, watchers: map[watcher]bool{},
-		handlers: map[string]func(json.RawMessage) (any, error){},
+		handlers: map[string]requestHandler{},
 	}
 }
 
@@ -287,8 +292,13 @@ func (c *conn) close() {
 		return
 	}
 	c.state = closed
-	if c.socket != nil {
-		c.socket.Close()
+	if s := c.socket; s != nil {
+		// Answers that were given still go out, if the daemon reads.
+		_ = s.SetWriteDeadline(time.Now().Add(closing))
+		lines := net.Buffers(s.out)
+		s.out = nil
+		_, _ = lines.WriteTo(s)
+		s.Close()
 	}
 	for id, call := range c.pending {
 		delete(c.pending, id)
@@ -354,7 +364,7 @@ func (c *conn) read(s *socket) {
 		if errors.Is(err, bufio.ErrBufferFull) {
 			continue
 		}
-		if err != nil || !c.received(line) {
+		if err != nil || !c.received(s, line) {
 			break
 		}
 		line = line[:0]
@@ -364,7 +374,7 @@ func (c *conn) read(s *socket) {
 }
 
 // received takes one line. It is false for what no daemon sends.
-func (c *conn) received(line []byte) bool {
+func (c *conn) received(s *socket, line []byte) bool {
 	line = bytes.TrimSpace(line)
 	if len(line) == 0 {
 		return true
@@ -384,7 +394,7 @@ func (c *conn) received(line []byte) bool {
 		case m.Method == nil:
 			c.answerCame(m)
 		case len(m.ID) > 0:
-			go c.perform(m)
+			go c.perform(s, m)
 		default:
 			c.mu.Lock()
 			tells := make([]func(json.RawMessage), 0, len(c.listeners[*m.Method]))
@@ -455,17 +465,21 @@ func (c *conn) lineWasRefused(err *Error) {
 	c.state = leaving
 }
 
-func (c *conn) perform(m message) {
+func (c *conn) perform(s *socket, m message) {
 	c.mu.Lock()
-	handler, s := c.handlers[*m.Method], c.socket
+	handler := c.handlers[*m.Method]
 	c.mu.Unlock()
 	answer := map[string]any{"jsonrpc": "2.0", "id": m.ID}
 	if handler == nil {
 		answer["error"] = errorObject{Code: -32601, Message: "This client does not serve " + *m.Method + "."}
-	} else if result, err := handler(m.Params); err == nil {
-		answer["result"] = result
 	} else {
-		answer["error"] = answerError(err)
+		result, sent, err := handler(m.Params)
+		defer sent()
+		if err == nil {
+			answer["result"] = result
+		} else {
+			answer["error"] = answerError(err)
+		}
 	}
 	line, err := encode(answer)
 	if err != nil {
@@ -476,7 +490,7 @@ func (c *conn) perform(m message) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	// The daemon delivers anew what the connection had that it was sent on.
-	if s == c.socket && s != nil {
+	if s == c.socket {
 		c.enqueue(line)
 	}
 }

@@ -443,20 +443,22 @@ func (r *receiver) cancelled(params json.RawMessage) {
 }
 
 // execute answers a request of the daemon by the receiver of its deployment.
-func (c *Client) execute(params json.RawMessage) (any, error) {
+func (c *Client) execute(params json.RawMessage) (answer any, sent func(), err error) {
+	sent = func() {}
 	var envelope Envelope
-	if err := json.Unmarshal(params, &envelope); err != nil {
-		return nil, err
+	if err = json.Unmarshal(params, &envelope); err != nil {
+		return
 	}
 	c.mu.Lock()
 	r := c.receivers[envelope.Deployment]
 	c.mu.Unlock()
 	if r == nil {
-		return nil, refuse("not_found", "This client does not serve %q.", envelope.Deployment)
+		return nil, sent, refuse("not_found", "This client does not serve %q.", envelope.Deployment)
 	}
 	handler := r.handlers[envelope.Command]
 	if handler == nil {
-		return nil, &CommandError{Code: "UNKNOWN_COMMAND", Message: envelope.Deployment + " does not know " + envelope.Command + "."}
+		why := envelope.Deployment + " does not know " + envelope.Command + "."
+		return nil, sent, &CommandError{Code: "UNKNOWN_COMMAND", Message: why}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -464,12 +466,11 @@ func (c *Client) execute(params json.RawMessage) (any, error) {
 	r.idle.Add(1)
 	r.running[envelope.CommandID] = cancel
 	r.mu.Unlock()
-	defer r.idle.Done()
-	answer, err := handler(ctx, &envelope)
+	answer, err = handler(ctx, &envelope)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.running, envelope.CommandID)
-	return answer, err
+	return answer, r.idle.Done, err
 }
 
 // answerError is the error object that an error of a handler is answered with.

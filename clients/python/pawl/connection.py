@@ -297,7 +297,7 @@ class Connection:
             if "method" not in each:
                 self._answer_came(each)
             elif "id" in each:
-                self.start(self._perform(each))
+                self.start(self._perform(each, self._socket))
             else:
                 for listener in list(self._listeners.get(each["method"], ())):
                     self._loop.call_soon(listener, each.get("params") or {})
@@ -346,9 +346,8 @@ class Connection:
         if self.state == "up":
             self.state = "leaving"
 
-    async def _perform(self, request: Dict[str, Any]) -> None:
+    async def _perform(self, request: Dict[str, Any], socket: Optional[_Socket]) -> None:
         answer: Dict[str, Any] = {"jsonrpc": "2.0", "id": request["id"]}
-        socket = self._socket
         try:
             handler = self._handlers.get(request["method"])
             if handler is None:
