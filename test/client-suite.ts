@@ -13,7 +13,7 @@ import { Place, privateDirectory, sharedDaemon } from "./daemon.js";
 import type { RawClient } from "./raw-client.js";
 
 /** The time that a claim has from one sign of life to the next, where it is to be lost. */
-const SHORT_LEASE_MS = 900;
+const SHORT_LEASE_MS = 1500;
 /** The same over a restart of the daemon, which takes longer on a busy machine. */
 const LONG_LEASE_MS = 8000;
 const PROCESSES = 4;
