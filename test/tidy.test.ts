@@ -250,7 +250,9 @@ function circlesOf(graph: ReadonlyMap<string, readonly string[]>): string[][] {
 }
 
 test("documents name files that are there", () => {
-  const all = ["daemon", "client", "clients", "protocol", "test", "docs", "systemd", "man"].flatMap(filesBelow);
+  const all = ["daemon", "client", "clients", "protocol", "test", "docs", "systemd", "man"].flatMap(
+    filesBelow,
+  );
   const missing = (document: string): string[] =>
     [...read(document).matchAll(/`([\w./-]+\.(?:ts|js|sql))`/g)]
       .map(([, name]) => name as string)
