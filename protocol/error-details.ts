@@ -65,6 +65,8 @@ export const ERROR_DETAILS = {
   not_found: details({
     what: z.string().meta({ description: "The kind of thing that does not exist." }),
     batchId: said("The batch."),
+    queue: said("The queue that has no such sourceKey."),
+    sourceKey: said("The key that no batch there has."),
     commandId: said("The command."),
     state: said("Where the command stands."),
     ...progress,
@@ -105,11 +107,19 @@ export const ERROR_DETAILS = {
   invalid_state: details({
     from: json.meta({ description: "The state of this moment." }),
     to: json.meta({ description: "The state that cannot follow it." }),
+    batchId: said("The batch."),
     commandId: said("The command."),
     state: said("Where the command stands."),
     ...progress,
   }),
   exhausted: details({
+    queue: said("The queue that has no room."),
+    waiting: number("How many of its batches wait."),
+    maxWaiting: number("How many of them may."),
+    batchId: said("The batch that takes no more payloads."),
+    payloads: number("How many payloads it has."),
+    most: number("How many it may have."),
+    mostBytes: number("How many bytes they may have."),
     limit: number("How many there may be."),
     limitBytes: number("How many bytes there may be."),
     name: said("The name whose tokens are used up."),

@@ -12,10 +12,25 @@ export function generatedFiles(version: string): Record<string, string> {
 }
 
 /** A source of a few lines in place of the schemas, which a client does not load. */
+/** As the formatter has it. */
+const MAX_LINE_LENGTH = 110;
+
+/** A value as our code writes it. */
+function literal(value: unknown): string {
+  if (Array.isArray(value)) return `[${value.map(literal).join(", ")}]`;
+  if (typeof value !== "object" || value === null) return JSON.stringify(value);
+  return `{ ${Object.entries(value)
+    .map(([key, member]) => `${key}: ${literal(member)}`)
+    .join(", ")} }`;
+}
+
 function repeatableMethods(): string {
   const lines = METHODS.filter(({ repeatable }) => repeatable !== false).map(({ name, repeatable }) => {
-    const members = Object.entries(repeatable).map(([key, value]) => `${key}: ${JSON.stringify(value)}`);
-    return `  "${name}": ${repeatable === true ? "true" : `{ ${members.join(", ")} }`},\n`;
+    if (repeatable === true) return `  "${name}": true,\n`;
+    const members = Object.entries(repeatable).map(([key, value]) => `${key}: ${literal(value)}`);
+    const line = `  "${name}": { ${members.join(", ")} },\n`;
+    if (line.length <= MAX_LINE_LENGTH) return line;
+    return `  "${name}": {\n${members.map((member) => `    ${member},\n`).join("")}  },\n`;
   });
   return [
     "// Made from the nouns by `npm run openrpc`, not by hand.\n",
@@ -35,6 +50,13 @@ const RULES: [name: string, rule: string[]][] = METHODS.filter(({ repeatable }) 
   },
 );
 
+/** Values of params with which a repetition would do something again, by the names of the params. */
+const UNLESS: ReadonlyMap<string, readonly string[]> = new Map(
+  METHODS.flatMap(({ repeatable }) =>
+    Object.entries((typeof repeatable === "object" ? repeatable.unless : undefined) ?? {}),
+  ),
+);
+
 function repeatableMethodsForPython(): string {
   const tuple = (parts: string[]): string =>
     `(${parts.map((part) => `"${part}"`).join(", ")}${parts.length === 1 ? "," : ""})`;
@@ -44,6 +66,10 @@ function repeatableMethodsForPython(): string {
     "# Methods that may be sent again: (), or the key that is needed, and the param each element of which needs it.\n",
     "REPEATABLE_METHODS: Dict[str, Tuple[str, ...]] = {\n",
     ...RULES.map(([name, rule]) => `    "${name}": ${tuple(rule)},\n`),
+    "}\n\n",
+    "# Values of params with which a repetition would do something again.\n",
+    "NEVER_REPEATED: Dict[str, Tuple[str, ...]] = {\n",
+    ...[...UNLESS].map(([param, values]) => `    "${param}": ${tuple([...values])},\n`),
     "}\n",
   ].join("");
 }
@@ -61,6 +87,12 @@ function repeatableMethodsForGo(): string {
       const value = rule.length === 0 ? "nil" : `{${rule.map((part) => `"${part}"`).join(", ")}}`;
       return `\t"${name}":${" ".repeat(width - name.length + 1)}${value},\n`;
     }),
+    "}\n\n",
+    "// neverRepeated has values of params with which a repetition would do something again.\n",
+    "var neverRepeated = map[string][]string{\n",
+    ...[...UNLESS].map(
+      ([param, values]) => `\t"${param}": {${values.map((value) => `"${value}"`).join(", ")}},\n`,
+    ),
     "}\n",
   ].join("");
 }

@@ -101,6 +101,10 @@ export const MAX_SOURCE_KEY_LENGTH = 512;
 export const DEFAULT_BATCH_ATTEMPTS = 20;
 export const MAX_BATCH_ATTEMPTS = 1_000_000;
 export const MAX_BATCH_DELAY_MS = 10 * 365 * 24 * 60 * 60 * 1000;
+/** Batches that one `queue.purge` removes, and one `queue.move` moves; and those that either names. */
+export const MAX_PURGED_BATCHES = 10_000;
+export const MAX_MOVED_BATCHES = 10_000;
+export const MAX_NAMED_BATCHES = 1000;
 /** Priorities of batches, higher first. */
 export const MIN_PRIORITY = -100;
 export const MAX_PRIORITY = 100;

@@ -5,7 +5,14 @@ import type { ErrorKind } from "./errors.js";
  * A client may send a request again when the connection broke before the answer: always, never, or if the
  * caller chose a key. The key is a param, or a member of each element of the param `ofEach`.
  */
-export type Repeatable = boolean | { readonly withKey: string; readonly ofEach?: string };
+export type Repeatable =
+  | boolean
+  | {
+      readonly withKey: string;
+      readonly ofEach?: string;
+      /** Values of a param with which a repetition would do something again. */
+      readonly unless?: Readonly<Record<string, readonly string[]>>;
+    };
 
 /** A call and its answer, as the document shows them. A test holds them against the schemas and against a daemon. */
 export interface Example<P = unknown, R = unknown> {

@@ -12,6 +12,7 @@ import {
   MAX_LAST_ERROR_LENGTH,
   MAX_MAX_CLAIMED,
   MAX_MAX_WAITING,
+  MAX_NAMED_BATCHES,
   MAX_PRIORITY,
   MAX_RATE_COUNT,
   MAX_RATE_PER_MS,
@@ -56,6 +57,8 @@ export type DeliveryPolicy = (typeof DELIVERY_POLICIES)[number];
 
 const SLOT_POLICIES = ["exclusive", "join"] as const;
 export type SlotPolicy = (typeof SLOT_POLICIES)[number];
+
+const ON_EXISTING = ["refuse", "return", "replace", "keepTime", "append", "rerun"] as const;
 
 const BOUNDARIES = ["idle", "active_turn_checkpoint"] as const;
 /** Where a worker stands when it claims. */
@@ -210,6 +213,16 @@ const newBatch = named(
         description:
           "Makes a retry safe: the same queue and key with the same content is the same batch, also after it ended. Content is the payloads and the policies by their meaning, priority and key, and ttlMs, maxAttempts and retry as given: not given equals not given, whatever the queue has set meanwhile.",
       }),
+      onExisting: z.enum(ON_EXISTING).default("refuse").meta({
+        description:
+          "With other content under the same sourceKey: `refuse` it with `conflict`, or `return` the batch that is there. Otherwise a batch that has ended does not count, and of one that waits: `replace` puts the new content in its place, and its delay begins anew; `keepTime` leaves its time; `append` adds the payloads. Of one that is claimed these make a follower, which waits for its end; `rerun` always does. There is never more than one follower; it takes over what comes.",
+      }),
+      maxDelayMs: delayMs.optional().meta({
+        description: "`replace` begins the delay anew no longer than so long after the first.",
+      }),
+      uniqueFor: z.enum(["unfinished"]).optional().meta({
+        description: "The sourceKey is forgotten when the batch has ended.",
+      }),
       deliveryPolicy,
       slotPolicy,
       mergeKey,
@@ -226,8 +239,25 @@ const newBatch = named(
     .refine(({ delayMs, availableAt }) => delayMs === undefined || availableAt === undefined, {
       error: "must be left out beside delayMs",
       path: ["availableAt"],
+    })
+    .refine(({ sourceKey, onExisting }) => sourceKey !== undefined || onExisting === "refuse", {
+      error: "is about batches with the same sourceKey, and there is none",
+      path: ["onExisting"],
+    })
+    .refine(({ sourceKey, uniqueFor }) => sourceKey !== undefined || uniqueFor === undefined, {
+      error: "is about the sourceKey, and there is none",
+      path: ["uniqueFor"],
+    })
+    .refine(({ onExisting, maxDelayMs }) => maxDelayMs === undefined || onExisting === "replace", {
+      error: 'must be left out unless onExisting is "replace"',
+      path: ["maxDelayMs"],
     }),
 );
+
+const created = z.boolean().meta({ description: "Whether a batch was made." });
+const outcome = z
+  .enum(["created", "existing", "replaced", "kept", "appended", "follower"])
+  .meta({ description: "What became of it; `batch` is the one that has what was sent." });
 
 const leaseLength = leaseMs.unwrap().optional().meta({
   description: "How long it lasts from now on; what it was claimed for if not given.",
@@ -367,20 +397,17 @@ export const QUEUE = noun("queue", {
           description: "How long to wait for room in a queue with `maxWaiting`, in the order of arrival.",
         }),
       }),
-      result: z.strictObject({
-        batch,
-        created: z.boolean().meta({ description: "False if the sourceKey was there with this content." }),
-      }),
+      result: z.strictObject({ batch, created, outcome }),
       raw: ["payloads"],
       writes: true,
-      repeatable: { withKey: "sourceKey" },
+      repeatable: { withKey: "sourceKey", unless: { onExisting: ["append", "rerun"] } },
       transactable: true,
       errors: ["conflict", "exhausted"],
       examples: [
         {
           name: "A thumbnail to make",
           params: { queue: "thumbnails", payloads: [{ image: "a.png", width: 640 }], sourceKey: "a.png@640" },
-          result: { batch: thumbnail, created: true },
+          result: { batch: thumbnail, created: true, outcome: "created" },
         },
       ],
     }),
@@ -396,13 +423,16 @@ export const QUEUE = noun("queue", {
       }),
       result: z.strictObject({
         batches: z.array(batch).meta({ description: "In the order of the params." }),
-        created: z
-          .array(z.boolean())
-          .meta({ description: "For each, false if its sourceKey was there with this content." }),
+        created: z.array(created).meta({ description: "Whether each was made." }),
+        outcomes: z.array(outcome).meta({ description: "What became of each." }),
       }),
       raw: ["batches", "*", "payloads"],
       writes: true,
-      repeatable: { withKey: "sourceKey", ofEach: "batches" },
+      repeatable: {
+        withKey: "sourceKey",
+        ofEach: "batches",
+        unless: { onExisting: ["append", "rerun"] },
+      },
       transactable: true,
       errors: ["conflict", "exhausted"],
       examples: [
@@ -414,7 +444,11 @@ export const QUEUE = noun("queue", {
               { queue: "mails", payloads: [{ to: "3@example.org" }] },
             ],
           },
-          result: { batches: [mail(2, MAIL_ID), mail(3, OTHER_MAIL_ID)], created: [true, true] },
+          result: {
+            batches: [mail(2, MAIL_ID), mail(3, OTHER_MAIL_ID)],
+            created: [true, true],
+            outcomes: ["created", "created"],
+          },
         },
       ],
     }),
@@ -636,9 +670,48 @@ export const QUEUE = noun("queue", {
       ],
     }),
 
+    update: method({
+      summary: "Change the priority or the time of a batch that waits",
+      params: z
+        .strictObject({
+          batchId,
+          priority: priority.optional(),
+          availableAt: instant.optional().meta({ description: "Not before then; the past is now." }),
+        })
+        .refine(({ priority, availableAt }) => priority !== undefined || availableAt !== undefined, {
+          error: "must have `priority` or `availableAt`",
+        }),
+      result: z.strictObject({ batch }),
+      writes: true,
+      repeatable: true,
+      transactable: true,
+      errors: ["not_found", "invalid_state"],
+      examples: [
+        {
+          name: "It comes before others",
+          params: { batchId: OTHER_MAIL_ID, priority: 10 },
+          result: { batch: { ...mail(3, OTHER_MAIL_ID), priority: 10 } },
+        },
+      ],
+    }),
+
     cancel: method({
       summary: "Take a batch back that nobody has claimed yet",
-      params: z.strictObject({ batchId }),
+      params: z
+        .strictObject({
+          batchId: batchId.optional().meta({ description: "This batch." }),
+          queue: queue.optional().meta({ description: "The queue of the sourceKey." }),
+          sourceKey: sourceKey.optional().meta({
+            description: "Of that queue; where a follower waits, that is cancelled first.",
+          }),
+        })
+        .refine(
+          ({ batchId, queue, sourceKey }) =>
+            batchId === undefined
+              ? queue !== undefined && sourceKey !== undefined
+              : queue === undefined && sourceKey === undefined,
+          { error: "must have either `batchId`, or `queue` and `sourceKey`" },
+        ),
       result: z.strictObject({
         outcome: z
           .enum([
@@ -665,6 +738,98 @@ export const QUEUE = noun("queue", {
           name: "Work that is done",
           params: { batchId: thumbnail.batchId },
           result: { outcome: "already_completed" },
+        },
+      ],
+    }),
+
+    move: method({
+      summary: "Move batches that nobody holds to another queue; each keeps its batchId and its enqueueSeq",
+      description:
+        "What is claimed or completed stays, and so does a batch whose sourceKey is in use there, that has a follower, or that is one.",
+      params: z
+        .strictObject({
+          to: queue.meta({
+            description: "Fencing tokens there go on above those of the queue they come from.",
+          }),
+          batchIds: z
+            .array(batchId)
+            .min(1)
+            .max(MAX_NAMED_BATCHES)
+            .optional()
+            .meta({ description: "These batches." }),
+          queue: queue.optional().meta({ description: "Batches of this queue." }),
+          state: z
+            .enum(["ready", "scheduled", "blocked", "dead", "cancelled", "expired"])
+            .optional()
+            .meta({ description: "Which of that queue." }),
+        })
+        .refine(
+          ({ batchIds, queue, state }) =>
+            batchIds === undefined
+              ? queue !== undefined && state !== undefined
+              : queue === undefined && state === undefined,
+          { error: "must have either `batchIds`, or `queue` and `state`" },
+        ),
+      result: z.strictObject({
+        moved: integer.meta({ description: "Batches that are there now." }),
+        kept: integer.meta({ description: "Batches that stay where they are." }),
+        more: z.boolean().meta({ description: "There are more than one call moves: call again." }),
+      }),
+      writes: true,
+      repeatable: false,
+      transactable: true,
+      errors: ["not_found"],
+      examples: [
+        {
+          name: "What is dead goes where somebody looks at it",
+          params: { queue: "mails", state: "dead", to: "mails-failed" },
+          result: { moved: 0, kept: 0, more: false },
+        },
+      ],
+    }),
+
+    purge: method({
+      summary: "Remove batches that nobody holds, for good",
+      description: "A batch that others wait for stays.",
+      params: z
+        .strictObject({
+          queue: queue.optional().meta({ description: "Batches of this queue." }),
+          states: z
+            .array(z.enum(["ready", "scheduled", "blocked", "completed", "dead", "cancelled", "expired"]))
+            .min(1)
+            .optional()
+            .meta({ description: "In any of these states." }),
+          olderThanMs: delayMs.optional().meta({
+            description: "Only what ended so long ago, or was enqueued so long ago and has not ended.",
+          }),
+          dryRun: z.boolean().default(false).meta({ description: "Only say how many." }),
+          batchIds: z
+            .array(batchId)
+            .min(1)
+            .max(MAX_NAMED_BATCHES)
+            .optional()
+            .meta({ description: "These batches." }),
+        })
+        .refine(
+          ({ batchIds, queue, states }) =>
+            batchIds === undefined
+              ? queue !== undefined && states !== undefined
+              : queue === undefined && states === undefined,
+          { error: "must have either `batchIds`, or `queue` and `states`" },
+        ),
+      result: z.strictObject({
+        purged: integer.meta({ description: "Batches that are gone, or would be." }),
+        more: z.boolean().meta({ description: "There are more than one call removes: call again." }),
+      }),
+      writes: true,
+      repeatable: false,
+      transactable: true,
+      errors: ["not_found"],
+      examples: [
+        {
+          name: "How many dead ones are older than a week",
+          params: { queue: "mails", states: ["dead"], olderThanMs: 604_800_000, dryRun: true },
+          result: { purged: 0, more: false },
         },
       ],
     }),

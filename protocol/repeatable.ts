@@ -8,10 +8,13 @@ import { REPEATABLE_METHODS } from "./repeatable-methods.js";
 export function isRepeatable(method: string, params: Readonly<Record<string, unknown>>): boolean {
   const repeatable = Object.hasOwn(REPEATABLE_METHODS, method) && REPEATABLE_METHODS[method];
   if (typeof repeatable !== "object") return repeatable ?? false;
-  const { withKey, ofEach } = repeatable;
-  if (ofEach === undefined) return isGiven(params[withKey]);
+  const { withKey, ofEach, unless = {} } = repeatable;
+  const isSafe = (given: Readonly<Record<string, unknown>> | undefined): boolean =>
+    isGiven(given?.[withKey]) &&
+    Object.entries(unless).every(([param, values]) => !values.includes(given?.[param] as string));
+  if (ofEach === undefined) return isSafe(params);
   const elements = params[ofEach];
-  return Array.isArray(elements) && elements.every((element) => isGiven(element?.[withKey]));
+  return Array.isArray(elements) && elements.every(isSafe);
 }
 
 function isGiven(value: unknown): boolean {

@@ -18,6 +18,26 @@ const enqueue = command({
       value: "KEY",
       describe: "Makes it happen once: the same KEY and content is the same batch, also later",
     },
+    "on-existing": {
+      type: "text",
+      choices: ["refuse", "return", "replace", "keepTime", "append", "rerun"],
+      describe: "What becomes of other content under the same KEY",
+      default: "refuse",
+    },
+    "max-delay": {
+      type: "duration",
+      describe: "With --on-existing replace: its delay begins anew for so long at most",
+    },
+    "unique-unfinished": { type: "flag", describe: "KEY is forgotten when the batch has ended" },
+    priority: {
+      type: "text",
+      value: "NUMBER",
+      describe: "From -100 to 100, higher first",
+      default: "0",
+    },
+    key: { type: "text", value: "TEXT", describe: "What it is about, for limits by key" },
+    ttl: { type: "duration", describe: "It expires if nobody claims it for so long" },
+    wait: { type: "duration", describe: "How long to wait for room in a full queue", default: "not at all" },
     delay: { type: "duration", describe: "Not to be claimed before so long from now" },
     at: {
       type: "text",
@@ -46,6 +66,11 @@ const enqueue = command({
     ["pawl enqueue builds 17 18 19 --each", "Three batches"],
     ["jq -c '.[]' tasks.json | pawl enqueue tasks - --each", "A batch for each line of a pipe"],
     [
+      `pawl enqueue index '"docs"' --source-key docs --on-existing replace --delay 5s --max-delay 1m`,
+      "A debounce: 5 s after the last, at most a minute after the first",
+    ],
+    ["pawl enqueue deploys '{}' --key production --priority=10", "Before others; --key for limits by key"],
+    [
       `pawl enqueue reports '"weekly"' --source-key 2026-W47 --delay 2h`,
       "Once, however often it is asked for",
     ],
@@ -59,7 +84,10 @@ const enqueue = command({
       output.note(`It can be claimed from ${when(availableAt)} on, ${zoneAt(availableAt)}.`);
     }
     if (!each) {
-      const once = sourceKey === undefined ? {} : { sourceKey };
+      const once = {
+        ...onceOf(args),
+        ...(args.wait === undefined ? {} : { waitMs: args.wait }),
+      };
       const client = await connect();
       const { result: done, text } = await client.callForText("queue.enqueue", {
         queue,
@@ -68,8 +96,11 @@ const enqueue = command({
         ...shape,
       });
       output.result(done, () => done.batch.batchId, text);
-      if (!done.created) output.note("It was there already, so nothing was added.");
+      if (done.outcome !== "created") output.note(SAID[done.outcome]);
       return undefined;
+    }
+    if (args.wait !== undefined) {
+      throw new UsageError("--wait is for one batch, and --each makes several. Leave one of them out.");
     }
     if (sourceKey !== undefined) {
       throw new UsageError("--source-key names one batch, and --each makes several. Leave one of them out.");
@@ -77,19 +108,54 @@ const enqueue = command({
     const client = await connect();
     const ids: string[] = [];
     const batches: string[] = [];
+    const outcomes: string[] = [];
     for (let from = 0; from < payloads.length; from += MAX_ENQUEUED_BATCHES) {
       const some = payloads.slice(from, from + MAX_ENQUEUED_BATCHES);
       const { result, text } = await client.callForText<"queue.enqueueMany">("queue.enqueueMany", {
         batches: some.map((payload) => ({ queue, payloads: [payload], ...shape })),
       });
+      outcomes.push(...result.outcomes);
       ids.push(...result.batches.map(({ batchId }) => batchId));
       batches.push(...(textsAt(text, ["batches", EACH]) as string[]));
     }
-    const json = `{"batches":[${batches.join(",")}],"created":[${ids.map(() => true).join(",")}]}`;
+    const json = `{"batches":[${batches.join(",")}],"created":[${ids.map(() => true).join(",")}],"outcomes":${JSON.stringify(outcomes)}}`;
     output.result(undefined, () => ids, json);
     return undefined;
   },
 });
+
+/** What became of a batch that was there. */
+const SAID = {
+  existing: "It was there already, so nothing was added.",
+  replaced: "It took the place of the one that waited.",
+  kept: "It took the place of the one that waited, and its time.",
+  appended: "It was added to the one that waits.",
+  follower: "It waits for the end of the one before it.",
+} as const;
+
+/** What is said about batches with the same source key. */
+function onceOf(args: {
+  readonly "source-key": string | undefined;
+  readonly "on-existing": string | undefined;
+  readonly "max-delay": number | undefined;
+  readonly "unique-unfinished": boolean;
+}): Partial<Params<"queue.enqueue">> {
+  const { "source-key": sourceKey, "on-existing": onExisting, "max-delay": maxDelayMs } = args;
+  if (sourceKey === undefined && (onExisting !== undefined || args["unique-unfinished"])) {
+    throw new UsageError("--on-existing and --unique-unfinished are about a --source-key; give one.");
+  }
+  if (maxDelayMs !== undefined && onExisting !== "replace") {
+    throw new UsageError("--max-delay is for --on-existing replace.");
+  }
+  return {
+    ...(sourceKey === undefined ? {} : { sourceKey }),
+    ...(onExisting === undefined
+      ? {}
+      : { onExisting: onExisting as NonNullable<Params<"queue.enqueue">["onExisting"]> }),
+    ...(maxDelayMs === undefined ? {} : { maxDelayMs }),
+    ...(args["unique-unfinished"] ? { uniqueFor: "unfinished" as const } : {}),
+  };
+}
 
 async function payloadsOf(texts: readonly string[], stdin: Readable): Promise<JsonText[]> {
   if (texts.length === 0) {
@@ -122,27 +188,41 @@ function shapeOf(
     "merge-key": string | undefined;
     "after-commit": boolean;
     "max-attempts": number | undefined;
+    priority: string | undefined;
+    key: string | undefined;
+    ttl: number | undefined;
   },
 ): Shape {
   const {
     delay,
     at,
     join,
-    "merge-key": key,
+    "merge-key": mergeKey,
     "after-commit": afterCommit,
     "max-attempts": maxAttempts,
   } = args;
   const retry = retryOf(args);
-  if (key !== undefined && !join) throw new UsageError("--merge-key says with whom to --join; give both.");
+  if (mergeKey !== undefined && !join)
+    throw new UsageError("--merge-key says with whom to --join; give both.");
   return {
     ...(delay === undefined ? {} : { delayMs: delay }),
     ...(at === undefined ? {} : { availableAt: pointInTime("--at", at) }),
     ...(join ? { slotPolicy: "join" } : {}),
-    ...(key === undefined ? {} : { mergeKey: mergeKeyOf(key) }),
+    ...(mergeKey === undefined ? {} : { mergeKey: mergeKeyOf(mergeKey) }),
+    ...(args.priority === undefined ? {} : { priority: priorityOf(args.priority) }),
+    ...(args.key === undefined ? {} : { key: args.key }),
+    ...(args.ttl === undefined ? {} : { ttlMs: args.ttl }),
     ...(afterCommit ? { deliveryPolicy: "after_current_turn_commit" } : {}),
     ...(maxAttempts === undefined ? {} : { maxAttempts }),
     ...(retry === undefined ? {} : { retry }),
   };
+}
+
+function priorityOf(text: string): number {
+  if (!/^[+-]?\d{1,3}$/.test(text)) {
+    throw new UsageError(`--priority takes a number from -100 to 100, not ${JSON.stringify(text)}.`);
+  }
+  return Number(text);
 }
 
 function mergeKeyOf(key: string): NonNullable<Shape["mergeKey"]> {

@@ -44,25 +44,32 @@ const queues = command({
 
 function queueTable(found: Result<"queue.stats">["queues"], output: Output): string {
   const number = (value: number): string => (value === 0 ? "·" : count(value));
+  // Few queues have any, and a line is only so long.
+  const blocked = found.some((each) => each.blocked > 0);
+  const expired = found.some((each) => each.expired > 0);
   return output.table(
     [
       { title: "QUEUE", flexible: true },
       { title: "READY", align: "right" },
       { title: "SCHEDULED", align: "right" },
+      ...(blocked ? [{ title: "BLOCKED", align: "right" } as const] : []),
       { title: "CLAIMED", align: "right" },
       { title: "DEAD", align: "right" },
       { title: "COMPLETED", align: "right" },
       { title: "CANCELLED", align: "right" },
+      ...(expired ? [{ title: "EXPIRED", align: "right" } as const] : []),
       { title: "OLDEST READY", align: "right" },
     ],
     found.map((each) => [
-      each.queue,
+      each.paused ? `${each.queue} (paused)` : each.queue,
       number(each.ready),
       number(each.scheduled),
+      ...(blocked ? [number(each.blocked)] : []),
       number(each.claimed),
       each.dead === 0 ? "·" : { text: count(each.dead), style: "red" },
       number(each.completed),
       number(each.cancelled),
+      ...(expired ? [number(each.expired)] : []),
       each.oldestReadyMs === null ? "" : duration(each.oldestReadyMs),
     ]),
   );
@@ -145,15 +152,20 @@ const retry = command({
 });
 
 const why = command({
-  args: "<queue>",
+  args: "<queue-or-batch>",
   summary: "Say why nothing can be claimed, or what can",
   options: {},
   examples: [
+    [
+      "pawl why qwb:6d1a6f0f4d6f2c1d0c7f4f6a6bd1b7a6c8a55f1b8d3f8e3c1f6f0e7d9a2b4c6e",
+      "Why one batch is not claimed",
+    ],
     ["pawl why mails", "Nothing in mails can be claimed now: ..."],
     ["pawl why mails --json | jq .holder", "Who holds its head"],
   ],
-  async run({ queue }, { connect, output }) {
-    const found = await (await connect()).queue.explain({ queue });
+  async run({ "queue-or-batch": which }, { connect, output }) {
+    const params = /^qwb:[0-9a-f]{64}$/.test(which) ? { batchId: which } : { queue: which };
+    const found = await (await connect()).queue.explain(params);
     output.result(found, () => sentences(found).map(printable));
     return undefined;
   },
@@ -182,6 +194,8 @@ function sentences(found: Result<"queue.explain">): string[] {
       `Nothing in ${queue} can be claimed now: ${batchId} failed and rests, until ${when(availableAt)}.`,
     );
   }
+  const limit = limitSentence(found);
+  if (limit !== undefined) said.push(limit);
   if (deadBatches > 0) {
     const are = plural(deadBatches, "batch is", "batches are");
     said.push(`${are} dead; pawl dead ${queue} shows them, pawl retry ${queue} brings them back.`);
@@ -189,6 +203,37 @@ function sentences(found: Result<"queue.explain">): string[] {
   if (waiting !== null && waiting > 0)
     said.push(`${plural(waiting, "worker waits", "workers wait")} for it.`);
   return said;
+}
+
+/** What of its settings, its key or other batches keeps a batch from being claimed; undefined for nothing of these. */
+function limitSentence(found: Result<"queue.explain">): string | undefined {
+  const { queue, reason, batchId, until, pause, throttle, key, claims, most, behind, behindState } = found;
+  const end = typeof until === "number" ? ` until ${when(until)}` : "";
+  const because = (why: string | null | undefined): string => (why ? `: ${why}` : "");
+  switch (reason) {
+    case "paused": {
+      const by = pause?.by.pid == null ? "" : ` by pid ${pause.by.pid}`;
+      return `${queue} is paused${by}${end}${because(pause?.reason)}. pawl resume ${queue} goes on.`;
+    }
+    case "throttled":
+      return `${queue} is throttled${end}${because(throttle?.reason)}.`;
+    case "rate":
+      return `${queue} has reached its rate, and goes on at ${when(until ?? 0)}.`;
+    case "full":
+      return `${queue} has ${claims} of ${most} claims that it may have at a time.`;
+    case "key_full":
+      return `${batchId} waits: its key ${JSON.stringify(key)} has ${claims} of ${most} claims.`;
+    case "strict":
+      return `${batchId} waits for ${behind} of its key ${JSON.stringify(key)}, which is ${behindState}.`;
+    case "blocked": {
+      const waitsFor = found.waitsFor ?? [];
+      return `${batchId} waits for the end of ${waitsFor.length === 0 ? "another" : waitsFor.join(", ")}.`;
+    }
+    case "final":
+      return `${batchId} has ended: it is ${found.state}.`;
+    default:
+      return undefined;
+  }
 }
 
 export const commands = { queues, why, dead, retry };

@@ -19,6 +19,7 @@ var repeatableMethods = map[string][]string{
 	"queue.get":         nil,
 	"queue.list":        nil,
 	"queue.stats":       nil,
+	"queue.update":      nil,
 	"queue.cancel":      nil,
 	"queue.configure":   nil,
 	"queue.settings":    nil,
@@ -55,4 +56,9 @@ var repeatableMethods = map[string][]string{
 	"daemon.stats":      nil,
 	"daemon.acceptCopy": nil,
 	"rpc.discover":      nil,
+}
+
+// neverRepeated has values of params with which a repetition would do something again.
+var neverRepeated = map[string][]string{
+	"onExisting": {"append", "rerun"},
 }

@@ -19,6 +19,9 @@ interface NamedCall {
 const FILTERED_PAGE = 150;
 /** Dead batches of a queue that one step brings back. */
 const RETRIED_BATCHES = 250;
+/** Batches that one step of these moves and removes. */
+const MOVED_BATCHES = 150;
+const PURGED_BATCHES = 100;
 /** So many types of sequences are as much work as one batch. */
 const TYPES_PER_BATCH = 100;
 
@@ -28,6 +31,8 @@ type Count = (params: Readonly<Record<string, unknown>>) => number;
 const NAMED: Readonly<Record<string, Count>> = {
   "queue.enqueueMany": ({ batches }) => lengthOf(batches),
   "queue.claim": ({ maxBatches }) => numberIn(maxBatches, 1, MAX_CLAIMED_BATCHES),
+  "queue.move": ({ batchIds }) => (isGiven(batchIds) ? lengthOf(batchIds) : MOVED_BATCHES),
+  "queue.purge": ({ batchIds }) => (isGiven(batchIds) ? lengthOf(batchIds) : PURGED_BATCHES),
   "queue.retry": ({ queue }) => (isGiven(queue) ? RETRIED_BATCHES : 1),
   "command.lease": ({ max }) => numberIn(max, 1, MAX_LEASED_COMMANDS),
   "pipeline.list": ({ agent, blocked }) => (agent === undefined && !isGiven(blocked) ? 1 : FILTERED_PAGE),

@@ -135,8 +135,8 @@ class RequestCall implements Call {
   ) {
     this.caller = sender.caller;
     this.waitMs = (params as { waitMs?: number }).waitMs ?? 0;
-    // The one operation that is made of others: one of them may be refused after another has written.
-    this.mayBeUndone = method.name === "transact";
+    // Operations that are made of others: one of them may be refused after another has written.
+    this.mayBeUndone = method.name === "transact" || method.name === "queue.enqueueMany";
     this.bytes = bytes;
     this.#method = method;
     this.#params = params;

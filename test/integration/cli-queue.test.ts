@@ -50,7 +50,7 @@ describe("the commands of queues", () => {
       "What fails in set rests for 10 s, 1.5 times longer each time, up to 1 h, or a random part of it from half on.\n",
     );
     const retry = { baseMs: 10_000, factor: 1.5, maxMs: 3_600_000, jitter: true };
-    expect(await json(["queue", "set", "set", "--max-attempts", "3"])).toEqual({
+    expect(await json(["queue", "set", "set", "--max-attempts", "3"])).toMatchObject({
       settings: { retry, maxAttempts: 3 },
     });
     const own = ["--retry-base", "5", "--retry-max", "1m", "--retry-jitter", "off"];
@@ -59,7 +59,7 @@ describe("the commands of queues", () => {
       retry: { baseMs: 5, factor: 2, maxMs: 60_000, jitter: false },
     });
     const back = await json(["queue", "set", "set", "--no-retry", "--max-attempts", "none"]);
-    expect(back).toEqual({ settings: { retry: null, maxAttempts: null } });
+    expect(back).toMatchObject({ settings: { retry: null, maxAttempts: null } });
     for (const wrong of [
       ["set", "set"],
       ["show", "set", "--no-retry"],
@@ -70,6 +70,90 @@ describe("the commands of queues", () => {
     ]) {
       expect((await run(["queue", ...wrong])).code).toBe(USAGE);
     }
+  });
+
+  test("queue set and show have limits, rates and the order of keys", async () => {
+    const limits = ["--max-claimed", "8", "--max-claimed-per-key", "1", "--key-order", "strict"];
+    const more = ["--rate", "50/s", "--max-waiting", "1000", "--ttl", "1h"];
+    expect(await json(["queue", "set", "limits", ...limits, ...more])).toMatchObject({
+      settings: {
+        maxClaimed: 8,
+        maxClaimedPerKey: 1,
+        keyOrder: "strict",
+        rate: { count: 50, perMs: 1000 },
+        maxWaiting: 1000,
+        ttlMs: 3_600_000,
+      },
+    });
+    expect((await run(["queue", "show", "limits"])).stdout).toBe(
+      [
+        "8 claims of limits may be held at a time.",
+        "1 claim of one key may be held at a time.",
+        "A batch waits for every earlier one of its key.",
+        "50 batches may be claimed per 1 s.",
+        "1,000 batches may wait.",
+        "What nobody claims within 1 h expires.",
+        "",
+      ].join("\n"),
+    );
+    const none = ["--max-claimed", "none", "--rate", "none", "--key-order", "none"];
+    expect(await json(["queue", "set", "limits", ...none])).toMatchObject({
+      settings: { maxClaimed: null, rate: null, keyOrder: null, maxClaimedPerKey: 1 },
+    });
+    expect((await run(["queue", "set", "limits", "--rate", "many"])).code).toBe(USAGE);
+  });
+
+  test("a queue is paused and resumed, and why says by whom and why", async () => {
+    await run(["enqueue", "halted", "1", "--priority=7", "--key", "k", "--ttl", "1h"]);
+    expect((await run(["pause", "halted", "--reason", "maintenance"])).stdout).toBe("halted is paused.\n");
+    expect((await run(["claim", "halted"])).code).toBe(1);
+    expect((await run(["why", "halted"])).stdout).toMatch(/^halted is paused by pid \d+: maintenance\. /);
+    expect((await run(["queues", "halted"])).stdout).toContain("halted (paused)");
+    expect((await run(["resume", "halted"])).stdout).toBe("halted is not paused.\n");
+    const { claim } = await json(["claim", "halted"]);
+    expect(claim.batches).toMatchObject([{ priority: 7, key: "k" }]);
+    expect((await run(["pause", "halted", "--for", "1m", "--until", "2099-01-01"])).code).toBe(USAGE);
+    const { settings } = await json(["pause", "halted", "--for", "1h"]);
+    expect(settings.pausedUntilAt).toBeGreaterThan(0);
+  });
+
+  test("batches are moved, cancelled by their source key and purged", async () => {
+    for (const payload of ["1", "2", "3"]) await run(["enqueue", "from", payload]);
+    await run(["enqueue", "from", "4", "--source-key", "k", "--delay", "1h"]);
+    expect((await run(["move", "from", "to", "--state", "ready"])).stdout).toBe("3 batches moved to to.\n");
+    expect((await run(["cancel", "from", "--source-key", "k"])).stdout).toBe("Cancelled.\n");
+    expect((await run(["purge", "to", "ready", "--dry-run"])).stdout).toBe("3 batches would be removed.\n");
+    expect((await run(["purge", "to", "ready"])).stdout).toBe("3 batches removed.\n");
+    expect(await json(["purge", "from", "cancelled", "--older-than", "1h"])).toEqual({
+      purged: 0,
+      more: false,
+    });
+    const wrong = [
+      ["purge", "to"],
+      ["purge", "to", "claimed"],
+      ["move", "to", "from"],
+      ["cancel", "to"],
+    ];
+    for (const words of wrong) expect((await run(words)).code, words.join(" ")).toBe(USAGE);
+  });
+
+  test("what becomes of a source key that is there is said", async () => {
+    const again = [
+      "enqueue",
+      "debounced",
+      "2",
+      "--source-key",
+      "k",
+      "--on-existing",
+      "replace",
+      "--delay",
+      "5s",
+    ];
+    await run(["enqueue", "debounced", "1", "--source-key", "k", "--delay", "5s"]);
+    expect((await run([...again, "--max-delay", "1m"])).stderr).toContain(
+      "took the place of the one that waited",
+    );
+    expect((await run(["enqueue", "debounced", "1", "--on-existing", "replace"])).code).toBe(USAGE);
   });
 
   test("why says that what failed rests", async () => {

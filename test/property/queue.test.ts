@@ -21,9 +21,9 @@ type Batch = Result<"queue.get">["batch"];
 type State = Batch["state"];
 
 interface ModelBatch {
-  readonly batchId: string;
-  readonly params: Params<"queue.enqueue">;
-  readonly seq: number;
+  batchId: string;
+  params: Params<"queue.enqueue">;
+  seq: number;
   state: State;
   attempt: number;
   /** A delivery of it ended by expiry or with its connection. */
@@ -32,8 +32,21 @@ interface ModelBatch {
   /** How long it may be available before its first claim, as long as it may still expire. */
   ttlMs: number | undefined;
   ttlEndsAt: number;
+  /** Another batch has its sourceKey, or had it. */
+  keyElsewhere: boolean;
+  /** Until when `replace` may begin its delay anew. */
+  replaceUntil: number | undefined;
+  /** Of the same sourceKey: what waits for its end, and whose end it waits for. */
+  follower: ModelBatch | undefined;
+  follows: ModelBatch | undefined;
   /** The last claim, as long as it may be completed. */
   claim: ModelClaim | undefined;
+}
+
+interface Enqueued {
+  readonly batch: ModelBatch;
+  readonly created: boolean;
+  readonly outcome: Result<"queue.enqueue">["outcome"];
 }
 
 interface ModelClaim {
@@ -84,6 +97,7 @@ class Model {
       if (batch.state === "ready" && batch.ttlEndsAt <= this.now) {
         batch.state = "expired";
         batch.ttlEndsAt = NEVER;
+        this.finish(batch);
       }
     }
     for (const each of Object.values(this.queues)) {
@@ -95,8 +109,120 @@ class Model {
 
   waiting(queue: string): number {
     return this.batches.filter(
-      ({ params, state }) => params.queue === queue && (state === "ready" || state === "scheduled"),
+      ({ params, state }) => params.queue === queue && ["ready", "scheduled", "blocked"].includes(state),
     ).length;
+  }
+
+  /** A batch has ended: its follower takes the sourceKey and its turn. */
+  finish(batch: ModelBatch): void {
+    const { follower } = batch;
+    if (follower === undefined) return;
+    batch.follower = undefined;
+    batch.keyElsewhere = true;
+    follower.follows = undefined;
+    follower.keyElsewhere = false;
+    this.keys.set(`${follower.params.queue}/${follower.params.sourceKey}`, follower);
+    follower.state = follower.availableAt > this.now ? "scheduled" : "ready";
+    follower.availableAt = Math.max(follower.availableAt, this.now);
+    if (follower.state === "ready") follower.ttlEndsAt = this.now + (follower.ttlMs ?? NEVER);
+  }
+
+  /** A batch is enqueued, its batchId and enqueueSeq being yet unknown; or the kind of its refusal. */
+  enqueue(params: Params<"queue.enqueue">): Enqueued | "conflict" | "exhausted" {
+    const { queue, sourceKey, onExisting = "refuse" } = params;
+    const key = `${queue}/${sourceKey}`;
+    const known = sourceKey === undefined ? undefined : this.keys.get(key);
+    const isFull = this.waiting(queue) >= ((this.queues[queue] as ModelQueue).maxWaiting ?? NEVER);
+    const changes = onExisting !== "refuse" && onExisting !== "return";
+    const isOver =
+      known !== undefined &&
+      ["completed", "dead", "cancelled", "expired"].includes(known.state) &&
+      (changes || known.params.uniqueFor === "unfinished");
+    if (known === undefined || isOver) {
+      if (isFull) return "exhausted";
+      if (known !== undefined) known.keyElsewhere = true;
+      const batch = this.add(params);
+      if (sourceKey !== undefined) this.keys.set(key, batch);
+      return { batch, created: true, outcome: "created" };
+    }
+    if (!changes) {
+      if (onExisting === "refuse" && contentOf(known.params) !== contentOf(params)) return "conflict";
+      return { batch: known, created: false, outcome: "existing" };
+    }
+    if (known.state !== "claimed" && onExisting !== "rerun") {
+      if (this.change(known, params) === "exhausted") return "exhausted";
+      const outcome = { replace: "replaced", keepTime: "kept", append: "appended" } as const;
+      return { batch: known, created: false, outcome: outcome[onExisting] };
+    }
+    if (known.follower !== undefined) {
+      if (this.change(known.follower, params) === "exhausted") return "exhausted";
+      return { batch: known.follower, created: false, outcome: "follower" };
+    }
+    if (isFull) return "exhausted";
+    const follower = this.add(params);
+    Object.assign(follower, { state: "blocked", ttlEndsAt: NEVER, keyElsewhere: true, follows: known });
+    known.follower = follower;
+    return { batch: follower, created: true, outcome: "follower" };
+  }
+
+  add(params: Params<"queue.enqueue">): ModelBatch {
+    const availableAt = this.now + (params.delayMs ?? 0);
+    const state = availableAt > this.now ? "scheduled" : "ready";
+    const ttlMs = params.ttlMs ?? (this.queues[params.queue] as ModelQueue).ttlMs ?? undefined;
+    const batch: ModelBatch = {
+      batchId: "",
+      params,
+      seq: NEVER,
+      state,
+      attempt: 0,
+      wasLost: false,
+      availableAt,
+      ttlMs,
+      ttlEndsAt: state === "ready" ? this.now + (ttlMs ?? NEVER) : NEVER,
+      keyElsewhere: false,
+      replaceUntil: params.maxDelayMs === undefined ? undefined : this.now + params.maxDelayMs,
+      follower: undefined,
+      follows: undefined,
+      claim: undefined,
+    };
+    this.batches.push(batch);
+    return batch;
+  }
+
+  /** A batch that waits takes over what was asked for. */
+  change(batch: ModelBatch, given: Params<"queue.enqueue">): "exhausted" | undefined {
+    const appends = given.onExisting === "append";
+    const payloads = appends ? [...batch.params.payloads, ...given.payloads] : given.payloads;
+    if (payloads.length > 1000) return "exhausted";
+    if (!appends && given.onExisting !== "keepTime") {
+      if (given.maxDelayMs !== undefined) batch.replaceUntil ??= this.now + given.maxDelayMs;
+      const until = Math.max(this.now, batch.replaceUntil ?? NEVER);
+      batch.availableAt = Math.min(this.now + (given.delayMs ?? 0), until);
+      if (batch.state !== "blocked") batch.state = batch.availableAt > this.now ? "scheduled" : "ready";
+    }
+    const { uniqueFor } = batch.params;
+    batch.params = { ...given, payloads };
+    // For how long a sourceKey is kept is the batch's from its beginning on.
+    if (uniqueFor === undefined) delete batch.params.uniqueFor;
+    else batch.params.uniqueFor = uniqueFor;
+    batch.attempt = 0;
+    batch.wasLost = false;
+    batch.claim = undefined;
+    batch.ttlMs = given.ttlMs ?? (this.queues[given.queue] as ModelQueue).ttlMs ?? undefined;
+    batch.ttlEndsAt = batch.state === "ready" ? batch.availableAt + (batch.ttlMs ?? NEVER) : NEVER;
+    return undefined;
+  }
+
+  /** What undoes all that is done to batches from now on. */
+  snapshot(): () => void {
+    const batches = this.batches.map((batch) => [batch, { ...batch }] as const);
+    const keys = [...this.keys];
+    return () => {
+      this.batches.length = batches.length;
+      for (const [batch, before] of batches) Object.assign(batch, before);
+      this.keys.clear();
+      for (const [key, batch] of keys) this.keys.set(key, batch);
+    };
   }
 
   isOpen(queue: string): boolean {
@@ -153,7 +279,9 @@ class Model {
       batch.state = isDead ? "dead" : delayMs > 0 ? "scheduled" : "ready";
       // Expiry is noticed at the next turn, which in these tests is when time has passed.
       batch.availableAt = this.now + delayMs;
-      if (isDead) dead += 1;
+      if (!isDead) continue;
+      dead += 1;
+      this.finish(batch);
     }
     return { released: claim.batches.length - dead, dead };
   }
@@ -231,6 +359,7 @@ class World {
   /** Asserts that everything that can be seen is as in the model. */
   async compare(): Promise<void> {
     const { model, pawl } = this;
+    model.pass(0);
     for (const queue of QUEUES) {
       const expected = model.batches.filter(({ params }) => params.queue === queue);
       const { batches } = await pawl.call("queue.list", { queue, limit: 1000 });
@@ -289,7 +418,7 @@ function pickFrom<T>(items: readonly T[], index: number): T | undefined {
   return items.at(-1 - (index % Math.max(1, Math.min(items.length, 8))));
 }
 
-const newBatch = fc.record(
+const anyBatch = fc.record(
   {
     queue,
     payloads: fc.constantFrom<unknown[]>([1], [2]),
@@ -305,9 +434,20 @@ const newBatch = fc.record(
     maxAttempts: fc.constantFrom(0, 1, 2),
     delayMs: fc.constantFrom(0, 40),
     retry: fc.constantFrom({ baseMs: 30, factor: 1, maxMs: 500, jitter: false }),
+    onExisting: fc.constantFrom("return", "replace", "keepTime", "append", "rerun", "refuse", "refuse"),
+    maxDelayMs: fc.constantFrom(60),
+    uniqueFor: fc.constantFrom("unfinished" as const),
   },
   { requiredKeys: ["queue", "payloads"] },
 );
+
+const newBatch = anyBatch.map(({ sourceKey, onExisting, maxDelayMs, uniqueFor, ...rest }) => ({
+  ...rest,
+  ...(sourceKey === undefined ? {} : { sourceKey }),
+  ...(sourceKey === undefined || onExisting === undefined ? {} : { onExisting }),
+  ...(sourceKey === undefined || onExisting !== "replace" || maxDelayMs === undefined ? {} : { maxDelayMs }),
+  ...(sourceKey === undefined || uniqueFor === undefined ? {} : { uniqueFor }),
+})) as fc.Arbitrary<Params<"queue.enqueue">>;
 
 /** The content that is compared under one sourceKey. */
 function contentOf(params: Params<"queue.enqueue">): string {
@@ -327,94 +467,63 @@ function contentOf(params: Params<"queue.enqueue">): string {
 
 function expectEnqueued(
   { model }: World,
-  params: Params<"queue.enqueue">,
+  expected: Enqueued,
   batch: Batch,
   created: boolean,
-): void {
-  const key = params.sourceKey === undefined ? undefined : `${params.queue}/${params.sourceKey}`;
-  const known = key === undefined ? undefined : model.keys.get(key);
-  expect(created).toBe(known === undefined);
-  if (known !== undefined) {
-    expect(batch.batchId).toBe(known.batchId);
-    return;
+  outcome: string,
+) {
+  expect({ created, outcome }).toEqual({ created: expected.created, outcome: expected.outcome });
+  const known = expected.batch;
+  if (known.batchId === "") {
+    expect(batch.enqueueSeq).toBeGreaterThan(
+      Math.max(0, ...model.batches.map(({ seq }) => seq).filter(Number.isFinite)),
+    );
+    known.batchId = batch.batchId;
+    known.seq = batch.enqueueSeq;
   }
-  const availableAt = model.now + (params.delayMs ?? 0);
-  expect(batch.enqueueSeq).toBeGreaterThan(model.batches.at(-1)?.seq ?? 0);
-  const state = availableAt > model.now ? "scheduled" : "ready";
-  const ttlMs = params.ttlMs ?? (model.queues[params.queue] as ModelQueue).ttlMs ?? undefined;
-  const added: ModelBatch = {
-    ttlMs,
-    ttlEndsAt: state === "ready" ? model.now + (ttlMs ?? NEVER) : NEVER,
-    batchId: batch.batchId,
-    params,
-    seq: batch.enqueueSeq,
-    state,
-    attempt: 0,
-    wasLost: false,
-    availableAt,
-    claim: undefined,
-  };
-  model.batches.push(added);
-  if (key !== undefined) model.keys.set(key, added);
-}
-
-function hasRoom(model: Model, name: string, more: number): boolean {
-  return model.waiting(name) + more <= ((model.queues[name] as ModelQueue).maxWaiting ?? NEVER);
+  expect(batch.batchId).toBe(known.batchId);
+  expect(batch.payloads).toEqual(known.params.payloads);
 }
 
 const enqueue = newBatch.map(
   (params): Op =>
     async (world) => {
-      const known = world.model.keys.get(`${params.queue}/${params.sourceKey}`);
+      const expected = world.model.enqueue(params);
       const call = world.pawl.call("queue.enqueue", params);
-      if (
-        params.sourceKey !== undefined &&
-        known !== undefined &&
-        contentOf(known.params) !== contentOf(params)
-      ) {
-        await expect(call).rejects.toMatchObject({ kind: "conflict" });
+      if (typeof expected === "string") {
+        await expect(call).rejects.toMatchObject({ kind: expected });
         return;
       }
-      if (known === undefined && !hasRoom(world.model, params.queue, 1)) {
-        await expect(call).rejects.toMatchObject({ kind: "exhausted" });
-        return;
-      }
-      const { batch, created } = await call;
-      expectEnqueued(world, params, batch, created);
+      const { batch, created, outcome } = await call;
+      expectEnqueued(world, expected, batch, created, outcome);
     },
 );
 
 const enqueueMany = fc.array(newBatch, { minLength: 1, maxLength: 4 }).map(
   (all): Op =>
     async (world) => {
-      const contents = new Map([...world.model.keys].map(([key, { params }]) => [key, contentOf(params)]));
-      let conflicts = false;
+      const undo = world.model.snapshot();
+      const expected: Enqueued[] = [];
+      let refusal: string | undefined;
       for (const params of all) {
-        if (params.sourceKey === undefined) continue;
-        const key = `${params.queue}/${params.sourceKey}`;
-        const first = contents.get(key) ?? contentOf(params);
-        contents.set(key, first);
-        conflicts ||= first !== contentOf(params);
+        const one = world.model.enqueue(params);
+        if (typeof one === "string") refusal = one;
+        else expected.push(one);
+        if (refusal !== undefined) break;
       }
       const call = world.pawl.call("queue.enqueueMany", { batches: all });
-      if (conflicts) {
-        await expect(call).rejects.toMatchObject({ kind: "conflict" });
+      if (refusal !== undefined) {
+        undo();
+        await expect(call).rejects.toMatchObject({ kind: refusal });
         return;
       }
-      const isNew = all.filter(({ queue: name, sourceKey }, index) => {
-        const sameKey = (other: (typeof all)[number]) =>
-          other.queue === name && other.sourceKey === sourceKey;
-        if (sourceKey === undefined) return true;
-        return !world.model.keys.has(`${name}/${sourceKey}`) && all.findIndex(sameKey) === index;
-      });
-      const added = (name: string) => isNew.filter((params) => params.queue === name).length;
-      if (QUEUES.some((name) => added(name) > 0 && !hasRoom(world.model, name, added(name)))) {
-        await expect(call).rejects.toMatchObject({ kind: "exhausted" });
-        return;
-      }
-      const { batches, created } = await call;
-      for (const [index, params] of all.entries()) {
-        expectEnqueued(world, params, batches[index] as Batch, created[index] as boolean);
+      const { batches, created, outcomes } = await call;
+      for (const [index, one] of expected.entries()) {
+        const { payloads: _, ...batch } = batches[index] as Batch;
+        // Later ones of the same call may have changed it meanwhile.
+        const { payloads } = one.batch.params;
+        const answer = { ...batch, payloads } as Batch;
+        expectEnqueued(world, one, answer, created[index] as boolean, outcomes[index] as string);
       }
     },
 );
@@ -476,7 +585,10 @@ const complete = pick.map(
       if (taken.isCompleted) return;
       taken.isCompleted = true;
       taken.isHeld = false;
-      for (const batch of taken.batches) batch.state = "completed";
+      for (const batch of taken.batches) {
+        batch.state = "completed";
+        model.finish(batch);
+      }
     },
 );
 
@@ -520,17 +632,27 @@ const abandon = fc.tuple(pick, fc.constantFrom(undefined, 0, 60), fc.constantFro
     },
 );
 
-const cancel = pick.map(
-  (index): Op =>
+const cancel = fc.tuple(pick, fc.boolean()).map(
+  ([index, byKey]): Op =>
     async ({ model, pawl }) => {
-      const batch = pickFrom(model.batches, index);
+      let batch = pickFrom(model.batches, index);
       if (batch === undefined) return;
-      const { outcome } = await pawl.call("queue.cancel", { batchId: batch.batchId });
-      const isFree = batch.state === "ready" || batch.state === "scheduled";
+      const { queue: name, sourceKey } = batch.params;
+      let params: Params<"queue.cancel"> = { batchId: batch.batchId };
+      if (byKey && sourceKey !== undefined) {
+        params = { queue: name, sourceKey };
+        const owner = model.keys.get(`${name}/${sourceKey}`) as ModelBatch;
+        batch = owner.follower ?? owner;
+      }
+      const { outcome } = await pawl.call("queue.cancel", params);
+      const isFree = ["ready", "scheduled", "blocked"].includes(batch.state);
       expect(outcome).toBe(isFree ? "cancelled" : `already_${batch.state}`);
       if (!isFree) return;
       batch.state = "cancelled";
       batch.ttlEndsAt = NEVER;
+      if (batch.follows !== undefined) batch.follows.follower = undefined;
+      batch.follows = undefined;
+      model.finish(batch);
     },
 );
 
@@ -539,10 +661,12 @@ const retry = fc.tuple(pick, queue, fc.boolean()).map(
     async ({ model, pawl }) => {
       const one = pickFrom(model.batches, index);
       const params = whole || one === undefined ? { queue: name } : { batchId: one.batchId };
-      const dead = model.batches.filter((batch) =>
-        "queue" in params
-          ? batch.state === "dead" && batch.params.queue === name
-          : ["dead", "cancelled", "expired"].includes(batch.state) && batch.batchId === params.batchId,
+      const dead = model.batches.filter(
+        (batch) =>
+          !batch.keyElsewhere &&
+          ("queue" in params
+            ? batch.state === "dead" && batch.params.queue === name
+            : ["dead", "cancelled", "expired"].includes(batch.state) && batch.batchId === params.batchId),
       );
       expect(await pawl.call("queue.retry", params)).toEqual({ retried: dead.length, more: false });
       const anew = {

@@ -9,7 +9,7 @@ import random
 from typing import Any, Awaitable, Callable, Dict, List, Mapping, Optional, Set
 
 from .errors import ConnectionLost, PawlError, error_of, from_object
-from .repeatable import REPEATABLE_METHODS
+from .repeatable import NEVER_REPEATED, REPEATABLE_METHODS
 from .socket_path import check_length
 
 logger = logging.getLogger("pawl")
@@ -55,7 +55,10 @@ def is_repeatable(method: str, params: Params) -> bool:
     key, *of_each = rule
     elements = params.get(of_each[0]) if of_each else [params]
     return isinstance(elements, list) and all(
-        isinstance(each, dict) and each.get(key) is not None for each in elements
+        isinstance(each, dict)
+        and each.get(key) is not None
+        and not any(each.get(param) in values for param, values in NEVER_REPEATED.items())
+        for each in elements
     )
 
 

@@ -18,6 +18,7 @@ REPEATABLE_METHODS: Dict[str, Tuple[str, ...]] = {
     "queue.get": (),
     "queue.list": (),
     "queue.stats": (),
+    "queue.update": (),
     "queue.cancel": (),
     "queue.configure": (),
     "queue.settings": (),
@@ -54,4 +55,9 @@ REPEATABLE_METHODS: Dict[str, Tuple[str, ...]] = {
     "daemon.stats": (),
     "daemon.acceptCopy": (),
     "rpc.discover": (),
+}
+
+# Values of params with which a repetition would do something again.
+NEVER_REPEATED: Dict[str, Tuple[str, ...]] = {
+    "onExisting": ("append", "rerun"),
 }

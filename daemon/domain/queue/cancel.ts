@@ -1,34 +1,61 @@
+// Cancel: a batch that nobody has claimed yet is taken back.
 import type { Parsed, Result } from "@pawl/protocol";
-import { PawlError } from "@pawl/protocol/errors";
+import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { retain } from "../../grants/ending.js";
-import { type Operation, run, sql } from "../../store/statement.js";
+import { type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
+import { ended, followerOf, unfollow } from "./followers.js";
 import { move, touchKey } from "./queue-row.js";
-import { availableAt, byId, waitKey } from "./row.js";
+import { availableAt, type BatchRow, byId, isFinal, OWN_COLUMNS, waitKey } from "./row.js";
 
 const cancelBatch = sql(`
   UPDATE pawl_batch SET state = 'cancelled', finished_at = :finishedAt, available_at_wall = :availableAt,
     ttl_ends_at = NULL
   WHERE enqueue_seq = :seq`);
 
+const selectBySourceKey = sql<CancelledRow>(`
+  SELECT ${OWN_COLUMNS}, b.queue_id, q.queue FROM pawl_queue q CROSS JOIN pawl_batch b
+  WHERE q.queue = :queue AND b.queue_id = q.queue_id AND b.source_key = :sourceKey AND b.key_elsewhere IS NULL`);
+
+const selectBySeq = sql<CancelledRow>(`
+  SELECT ${OWN_COLUMNS}, b.queue_id, q.queue FROM pawl_batch b CROSS JOIN pawl_queue q
+  WHERE b.enqueue_seq = :seq AND q.queue_id = b.queue_id`);
+
+type CancelledRow = Omit<BatchRow, "payloads"> & { readonly queue_id: number; readonly queue: string };
+
 export function* cancel(
   params: Parsed<"queue.cancel">,
   env: Env,
 ): Operation<Result<"queue.cancel"> | PawlError> {
-  const row = yield* byId(params.batchId);
+  const { batchId, queue, sourceKey } = params;
+  const row =
+    batchId === undefined ? yield* byKey(queue as string, sourceKey as string) : yield* byId(batchId);
   if (row instanceof PawlError) return row;
-  const { state } = row;
-  if (state !== "ready" && state !== "scheduled" && state !== "blocked")
-    return { outcome: `already_${state}` };
-  yield* run(cancelBatch, {
-    seq: row.enqueue_seq,
-    finishedAt: env.retentionNow,
-    availableAt: availableAt(row, env),
-  });
+  const { state, enqueue_seq: seq } = row;
+  if (state === "claimed" || isFinal(state)) {
+    return { outcome: `already_${state as "claimed" | "completed" | "cancelled" | "dead" | "expired"}` };
+  }
+  yield* unfollow(seq, row.has_more);
+  yield* run(cancelBatch, { seq, finishedAt: env.retentionNow, availableAt: availableAt(row, env) });
   yield* move(row.queue_id, { [state]: -1, cancelled: 1 }, env);
   yield* touchKey(row.queue_id, row.key, env);
+  yield* ended(seq, row.queue, row.has_more, env);
   retain(env);
   // It may have been the head that a claim at a checkpoint has to wait behind.
   if (state === "ready") env.effects.wake(waitKey(row.queue));
   return { outcome: "cancelled" };
+}
+
+/** The batch of a sourceKey: first the follower of the one that has it. */
+function* byKey(queue: string, sourceKey: string): Operation<CancelledRow | PawlError> {
+  const row = yield* one(selectBySourceKey, { queue, sourceKey });
+  if (row === undefined) {
+    return refuse(
+      "not_found",
+      `There is no batch with the sourceKey ${shown(sourceKey)} in the queue ${shown(queue)}. What has ended is removed some days later.`,
+      { what: "batch", queue, sourceKey },
+    );
+  }
+  const seq = yield* followerOf(row.enqueue_seq, row.has_more);
+  return seq === null ? row : ((yield* one(selectBySeq, { seq })) as CancelledRow);
 }

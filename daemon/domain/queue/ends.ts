@@ -4,6 +4,7 @@ import type { Cause, GrantRule } from "../../grants/grant.js";
 import { all, type Operation, one, sql } from "../../store/statement.js";
 import { NEVER, sooner } from "../../turns/alarm.js";
 import type { Env } from "../../turns/operation.js";
+import { ended } from "./followers.js";
 import { CLAIM_TABLE, type ClaimRow, end } from "./give-back.js";
 import { GETS_IN_LINE } from "./lanes.js";
 import { layMore, move, openQueue, queueOf, touchKey } from "./queue-row.js";
@@ -91,11 +92,11 @@ const earliestTtl = sql<{ at: number | null }>(
   "SELECT min(ttl_ends_at) AS at FROM pawl_batch WHERE ttl_ends_at IS NOT NULL",
 );
 
-const expireBatches = sql<{ queue_id: number; key: string | null }>(`
+const expireBatches = sql<{ enqueue_seq: number; queue_id: number; key: string | null; has_more: 1 | null }>(`
   UPDATE pawl_batch SET state = 'expired', finished_at = :finishedAt, ttl_ends_at = NULL WHERE enqueue_seq IN
     (SELECT enqueue_seq FROM pawl_batch WHERE ttl_ends_at IS NOT NULL AND ttl_ends_at <= :now
      ORDER BY ttl_ends_at, enqueue_seq LIMIT :rows)
-  RETURNING queue_id, key`);
+  RETURNING enqueue_seq, queue_id, key, has_more`);
 
 /** Batches that nobody has claimed within their ttl. */
 export const overdueBatches: Ending = {
@@ -106,11 +107,13 @@ export const overdueBatches: Ending = {
   *expire(env, rows) {
     const { now, retentionNow: finishedAt } = env;
     const expired = yield* all(expireBatches, { now, finishedAt, rows });
-    for (const { queue_id: queueId, key } of expired) {
+    for (const { enqueue_seq: seq, queue_id: queueId, key, has_more: hasMore } of expired) {
       yield* move(queueId, { ready: -1, expired: 1 }, env);
       yield* touchKey(queueId, key, env);
+      const { queue } = yield* queueOf(queueId, env);
+      yield* ended(seq, queue, hasMore, env);
       // It may have been the head that a claim at a checkpoint has to wait behind.
-      env.effects.wake(waitKey((yield* queueOf(queueId, env)).queue));
+      env.effects.wake(waitKey(queue));
     }
     if (expired.length > 0) retain(env);
     return expired.length;

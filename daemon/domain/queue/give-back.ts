@@ -3,6 +3,7 @@ import type { BatchState, Result, Retry } from "@pawl/protocol";
 import type { GrantRule } from "../../grants/grant.js";
 import { all, type Operation, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
+import { ended } from "./followers.js";
 import { GETS_IN_LINE } from "./lanes.js";
 import { move, settingsOfQueue, touchKey } from "./queue-row.js";
 import { DEFAULT_RETRY, restMs } from "./rest.js";
@@ -10,7 +11,7 @@ import { claimIdOf, waitKey } from "./row.js";
 
 /** Of the first batch of a claim, and of its queue. */
 export const CLAIM_COLUMNS = `
-  b.enqueue_seq, b.state, b.key, b.attempt, b.max_attempts, b.retry, b.lost_before, b.claim_size, b.fencing_token, b.owner, b.pid, b.expires_at,
+  b.enqueue_seq, b.state, b.key, b.has_more, b.attempt, b.max_attempts, b.retry, b.lost_before, b.claim_size, b.fencing_token, b.owner, b.pid, b.expires_at,
   b.grace_ends_at, b.queue_id, q.queue`;
 
 /** How claims are kept, for what is common to all that is granted (grants/grant.ts). */
@@ -28,6 +29,7 @@ interface MemberRow {
   enqueue_seq: number;
   state: BatchState;
   key: string | null;
+  has_more: 1 | null;
   attempt: number;
   max_attempts: number;
   /** As JSON; null where that of its queue counts. */
@@ -50,7 +52,7 @@ export interface ClaimRow extends MemberRow {
 
 /** The batches of a claim beside its head, as far as no other claim has taken them. */
 const selectMembers = sql<MemberRow>(`
-  SELECT enqueue_seq, state, key, attempt, max_attempts, retry, lost_before FROM pawl_batch
+  SELECT enqueue_seq, state, key, has_more, attempt, max_attempts, retry, lost_before FROM pawl_batch
   WHERE claim_seq = :head AND claim_seq <> enqueue_seq AND fencing_token = :fencingToken
   ORDER BY enqueue_seq`);
 
@@ -111,6 +113,9 @@ export function* end(head: ClaimRow, how: End, env: Env): Operation<Result<"queu
   const released = batches.length - dead;
   yield* move(queueId, { claimed: -batches.length, [back]: released, dead, claims: -1 }, env);
   for (const { key } of batches) yield* touchKey(queueId, key, env);
+  for (const batch of dead === 0 ? [] : batches) {
+    if (!hasAttemptsLeft(batch)) yield* ended(batch.enqueue_seq, queue, batch.has_more, env);
+  }
   if (dead > 0) {
     const { owner, pid } = head;
     env.effects.log("batches have no attempts left", {

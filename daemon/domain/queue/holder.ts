@@ -6,9 +6,10 @@ import { retain } from "../../grants/ending.js";
 import { endOf, lasts, renewal } from "../../grants/grant.js";
 import { type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
+import { ended } from "./followers.js";
 import { batchesOf, CLAIM_COLUMNS, CLAIM_TABLE, type ClaimRow, end } from "./give-back.js";
-import { move, NO_COUNTS, touchKey } from "./queue-row.js";
-import { waitKey } from "./row.js";
+import { move, NO_COUNTS, queueOf, touchKey } from "./queue-row.js";
+import { finishedKey, waitKey } from "./row.js";
 
 const extend = sql(`
   UPDATE pawl_batch SET ${renewal(CLAIM_TABLE)}
@@ -18,8 +19,8 @@ const selectLeaseLength = sql<{ lease_ms: number }>(`
   SELECT lease_ms FROM pawl_batch WHERE enqueue_seq = :head AND fencing_token = :fencingToken`);
 
 /** The queue of a claim of one batch that is still held, or whose end has not been noticed. */
-const selectSingle = sql<{ queue_id: number; key: string | null }>(`
-  SELECT queue_id, key FROM pawl_batch
+const selectSingle = sql<{ queue_id: number; key: string | null; has_more: 1 | null }>(`
+  SELECT queue_id, key, has_more FROM pawl_batch
   WHERE enqueue_seq = :head AND fencing_token = :fencingToken AND state = 'claimed' AND claim_size = 1`);
 
 const selectSize = sql<{ size: number | null }>(`
@@ -74,6 +75,11 @@ export function* complete(
     yield* run(completeHead, { head: claim.head, finishedAt });
     yield* move(single.queue_id, { claimed: -1, completed: 1, claims: -1 }, env);
     if (single.key !== null) yield* touchKey(single.queue_id, single.key, env);
+    if (single.has_more === null) env.effects.wake(finishedKey(claim.head));
+    else {
+      const { queue } = yield* queueOf(single.queue_id, env);
+      yield* ended(claim.head, queue, single.has_more, env);
+    }
     retain(env);
     return { completed: 1 };
   }
@@ -95,7 +101,10 @@ export function* complete(
   const counts = { ...NO_COUNTS, completed: batches.length };
   for (const { state } of batches) counts[state] -= 1;
   yield* move(head.queue_id, { ...counts, claims: head.state === "claimed" ? -1 : 0 }, env);
-  for (const { key } of batches) yield* touchKey(head.queue_id, key, env);
+  for (const { enqueue_seq: seq, key, has_more: hasMore } of batches) {
+    yield* touchKey(head.queue_id, key, env);
+    yield* ended(seq, head.queue, hasMore, env);
+  }
   if (counts.ready < 0) env.effects.wake(waitKey(head.queue));
   return { completed: batches.length };
 }

@@ -244,6 +244,20 @@ function* keptOrMade(queue: string, env: Env): Operation<KeptQueue> {
   return kept ?? (yield* keptById(yield* insert(insertQueue, { queue }), env));
 }
 
+/** The queue that batches are moved to, which the first one makes. */
+export function* queueToFill(queue: string, env: Env): Operation<number> {
+  return (yield* keptOrMade(queue, env)).row.queue_id;
+}
+
+/** Sees to it that the fencing tokens of a queue go on above those of another. */
+export function* raiseToken(queueId: number, other: number, env: Env): Operation<void> {
+  const kept = yield* keptById(queueId, env);
+  const { fencing_token: least } = (yield* keptById(other, env)).row;
+  if (kept.row.fencing_token >= least) return;
+  kept.row.fencing_token = least;
+  kept.changed = true;
+}
+
 /** Sets what a queue is configured to; one without batches is there for its settings alone. */
 export function* configureQueue(queue: string, settings: Settings, env: Env): Operation<void> {
   const kept = yield* keptOrMade(queue, env);
@@ -396,6 +410,11 @@ export function* closureOf(queueId: number, env: Env): Operation<Closure | undef
   if (settings.maxClaimed !== undefined && row.claims >= settings.maxClaimed) return "full";
   if (settings.rate !== undefined && tokensOf(settings.rate, row.rate_full_at, env.now) === 0) return "rate";
   return undefined;
+}
+
+/** The heads of a queue are not what they were read as. */
+export function* forgetHeads(queueId: number, env: Env): Operation<void> {
+  (yield* keptById(queueId, env)).heads = [];
 }
 
 /** How many batches one claim may take, by the rate of their queue. */

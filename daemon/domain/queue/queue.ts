@@ -3,9 +3,10 @@
  *
  * The files, in reading order: row (a batch, and its text in replies), ids (a batch by its batchId), lanes (the order
  * of batches), settings (of a queue, and when they close it), lines (of keys: which batch of one is next), queue-row
- * (counts and heads of a queue, read and written once a turn), enqueue, claim and claim-selection, holder (renew,
- * complete, abandon), rest (how long a batch rests), give-back, ends (by time, with a connection, over a restart),
- * retention, cancel, retry, configure, reads, explain.
+ * (counts and heads of a queue, read and written once a turn), new-batch and enqueue, followers (of one sourceKey),
+ * claim and claim-selection, holder (renew, complete, abandon), rest (how long a batch rests), give-back, ends (by
+ * time, with a connection, over a restart), retention, cancel, update, move, purge, retry, configure, pages, reads,
+ * explain.
  */
 import type { HandlersOf } from "../../turns/handler.js";
 import { cancel } from "./cancel.js";
@@ -14,8 +15,11 @@ import { configure, settings, throttle } from "./configure.js";
 import { enqueue, enqueueMany } from "./enqueue.js";
 import { explain } from "./explain.js";
 import { abandon, complete, renew } from "./holder.js";
+import { moveBatches } from "./move.js";
+import { purge } from "./purge.js";
 import { get, list, stats } from "./reads.js";
 import { retry } from "./retry.js";
+import { update } from "./update.js";
 
 /** Which operation performs which method. */
 export const queueHandlers: HandlersOf<"queue"> = {
@@ -29,6 +33,9 @@ export const queueHandlers: HandlersOf<"queue"> = {
   list,
   stats,
   cancel,
+  update,
+  move: moveBatches,
+  purge,
   retry,
   configure,
   settings,

@@ -1,10 +1,11 @@
 // Reads: one batch, the batches of a queue, and how many there are.
-import { BATCH_STATES, type Parsed, type Result } from "@pawl/protocol";
+import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import { MAX_PAGE_BYTES } from "@pawl/protocol/limits";
 import { all, type Operation, one, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
-import { LANE_OF, LAST_READY_LANE } from "./lanes.js";
+import { LAST_READY_LANE } from "./lanes.js";
+import { pageOf } from "./pages.js";
 import { findQueue, NO_COUNTS, type QueueRow } from "./queue-row.js";
 import {
   BATCH_COLUMNS,
@@ -19,38 +20,6 @@ import {
   shownBatch,
 } from "./row.js";
 import { isPaused, type Settings } from "./settings.js";
-
-/** Without payloads, which are read only of those that the page has room for. */
-const PAGE_COLUMNS = "enqueue_seq, payload_bytes, coalesce(length(last_error), 0) AS last_error_length";
-
-/** The lanes of ready batches that there are, of which each has its own in order. */
-const selectReadyLanes = sql<{ lane: number }>(`
-  WITH RECURSIVE lanes(lane) AS (
-    SELECT min(lane) AS lane FROM pawl_batch WHERE queue_id = :queueId AND lane <= ${LAST_READY_LANE}
-    UNION ALL
-    SELECT (SELECT min(b.lane) FROM pawl_batch b WHERE b.queue_id = :queueId AND b.lane > lanes.lane
-      AND b.lane <= ${LAST_READY_LANE})
-    FROM lanes WHERE lanes.lane IS NOT NULL)
-  SELECT lane FROM lanes WHERE lane IS NOT NULL`);
-
-const selectReadyLanesOfKey = sql<{ lane: number }>(`
-  WITH RECURSIVE lanes(lane) AS (
-    SELECT min(lane) AS lane FROM pawl_batch
-      WHERE queue_id = :queueId AND key = :key AND lane <= ${LAST_READY_LANE}
-    UNION ALL
-    SELECT (SELECT min(b.lane) FROM pawl_batch b WHERE b.queue_id = :queueId AND b.key = :key
-      AND b.lane > lanes.lane AND b.lane <= ${LAST_READY_LANE})
-    FROM lanes WHERE lanes.lane IS NOT NULL)
-  SELECT lane FROM lanes WHERE lane IS NOT NULL`);
-
-const selectPageOfLane = sql<PageRow>(`
-  SELECT ${PAGE_COLUMNS} FROM pawl_batch
-  WHERE queue_id = :queueId AND lane = :lane AND enqueue_seq > :after ORDER BY enqueue_seq LIMIT :rows`);
-
-const selectPageOfLaneAndKey = sql<PageRow>(`
-  SELECT ${PAGE_COLUMNS} FROM pawl_batch
-  WHERE queue_id = :queueId AND key = :key AND lane = :lane AND enqueue_seq > :after
-  ORDER BY enqueue_seq LIMIT :rows`);
 
 const selectBySeq = sql<BatchRow & HolderRow>(`
   SELECT ${BATCH_COLUMNS}, ${HOLDER_COLUMNS}
@@ -67,12 +36,6 @@ const selectQueueStats = sql<QueueRow & { available_at: number | null }>(`
     AND b.lane <= ${LAST_READY_LANE} ORDER BY b.lane, b.enqueue_seq LIMIT 1) AS available_at
   FROM pawl_queue q WHERE q.queue = :queue`);
 
-interface PageRow {
-  enqueue_seq: number;
-  payload_bytes: number;
-  last_error_length: number;
-}
-
 export function* get(params: Parsed<"queue.get">, env: Env): Operation<Result<"queue.get"> | PawlError> {
   const row = yield* byId(params.batchId);
   if (row instanceof PawlError) return row;
@@ -85,7 +48,9 @@ export function* list(params: Parsed<"queue.list">, env: Env): Operation<Result<
   yield* env.turn.writeBack();
   const found = yield* findQueue(queue, env);
   if (found === undefined) return { batches: [] };
-  const rows = yield* pageOf(found.queue_id, params);
+  const { state, key, after = 0 } = params;
+  // One more, if there are more.
+  const rows = yield* pageOf(found.queue_id, { state, key, after, rows: limit + 1 });
   const queueText = JSON.stringify(queue);
   const batches: Batch[] = [];
   let bytes = 0;
@@ -101,32 +66,6 @@ export function* list(params: Parsed<"queue.list">, env: Env): Operation<Result<
     last = seq;
   }
   return { batches };
-}
-
-/** The rows of a page, and one more if there are more: each lane has its own in order. */
-function* pageOf(
-  queueId: number,
-  { state, key, after = 0, limit }: Parsed<"queue.list">,
-): Operation<PageRow[]> {
-  const lanes: number[] = [];
-  for (const each of state === undefined ? BATCH_STATES : [state]) {
-    if (each !== "ready") lanes.push(LANE_OF[each]);
-    else if (key === undefined) {
-      for (const { lane } of yield* all(selectReadyLanes, { queueId })) lanes.push(lane);
-    } else {
-      for (const { lane } of yield* all(selectReadyLanesOfKey, { queueId, key })) lanes.push(lane);
-    }
-  }
-  const rows: PageRow[] = [];
-  for (const lane of lanes) {
-    const page = { queueId, lane, after, rows: limit + 1 };
-    rows.push(
-      ...(key === undefined
-        ? yield* all(selectPageOfLane, page)
-        : yield* all(selectPageOfLaneAndKey, { ...page, key })),
-    );
-  }
-  return rows.sort((a, b) => a.enqueue_seq - b.enqueue_seq).slice(0, limit + 1);
 }
 
 export function* stats(params: Parsed<"queue.stats">, env: Env): Operation<Result<"queue.stats">> {

@@ -149,7 +149,9 @@ export function availableAt(
   env: Env,
 ): number {
   if (row.available_at_wall !== null) return row.available_at_wall;
-  return row.state === "scheduled" ? shownAt(row.available_at, env) : row.enqueued_at;
+  return row.state === "scheduled" || row.state === "blocked"
+    ? shownAt(row.available_at, env)
+    : row.enqueued_at;
 }
 
 /** A batch remembers its last claim after that has ended. */
@@ -176,6 +178,18 @@ export function shownMergeKey(kept: string | null): MergeKey {
   if (kept === null) return "never";
   return kept === "" ? "payload_default" : { group: kept };
 }
+
+/** What those who wait for the end of a batch are parked under. */
+export function finishedKey(seq: number): string {
+  return `batch:${seq}`;
+}
+
+/** Whether a batch has ended: only `queue.retry` brings it back. */
+export function isFinal(state: BatchState): boolean {
+  return FINAL.has(state);
+}
+
+const FINAL: ReadonlySet<BatchState> = new Set(["completed", "dead", "cancelled", "expired"]);
 
 /** What those who wait for room in a queue are parked under. */
 export function roomKey(queue: string): string {

@@ -1,0 +1,123 @@
+// Move: batches that nobody holds go to another queue, in steps.
+import type { BatchState, Parsed, Result } from "@pawl/protocol";
+import { PawlError, refuse, shown } from "@pawl/protocol/errors";
+import { MAX_MOVED_BATCHES } from "@pawl/protocol/limits";
+import { type Operation, one, run, sql } from "../../store/statement.js";
+import { type Env, type Outcome, Unfinished } from "../../turns/operation.js";
+import { pageOf } from "./pages.js";
+import {
+  findQueue,
+  forgetHeads,
+  move,
+  queueToFill,
+  raiseToken,
+  removeIfEmpty,
+  touchKey,
+} from "./queue-row.js";
+import { byId, waitKey } from "./row.js";
+
+/** Batches that one step moves: some 4 ms of work. */
+const BATCHES_PER_STEP = 150;
+
+const selectBatch = sql<MovedRow>(`
+  SELECT queue_id, state, key, source_key, key_elsewhere, has_more FROM pawl_batch WHERE enqueue_seq = :seq`);
+
+const selectUser = sql<{ enqueue_seq: number }>(`
+  SELECT enqueue_seq FROM pawl_batch
+  WHERE queue_id = :queueId AND source_key = :sourceKey AND key_elsewhere IS NULL`);
+
+const selectFollowing = sql<{ follower_seq: number | null; follows_seq: number | null }>(
+  "SELECT follower_seq, follows_seq FROM pawl_batch_more WHERE enqueue_seq = :seq",
+);
+
+/** The end of an earlier claim is not to be completed any more. */
+const moveBatch = sql(`
+  UPDATE pawl_batch SET queue_id = :queueId, claim_seq = NULL, fencing_token = NULL,
+    in_line = CASE WHEN key IS NULL THEN NULL ELSE 1 END
+  WHERE enqueue_seq = :seq`);
+
+interface MovedRow {
+  readonly queue_id: number;
+  readonly state: BatchState;
+  readonly key: string | null;
+  readonly source_key: string | null;
+  readonly key_elsewhere: 1 | null;
+  readonly has_more: 1 | null;
+}
+
+export function* moveBatches(
+  params: Parsed<"queue.move">,
+  env: Env,
+): Operation<Outcome<Result<"queue.move">>> {
+  const { batchIds, queue, to } = params;
+  if (queue === to) {
+    const message = `is ${shown(to)}, where they are`;
+    return refuse("invalid_params", `queue.move: /to ${message}. Name another queue.`, {
+      issues: [{ path: "/to", message }],
+    });
+  }
+  if (batchIds === undefined) return yield* moveQueue(params, { moved: 0, kept: 0, after: 0 }, env);
+  const seqs = new Set<number>();
+  for (const batchId of batchIds) {
+    const row = yield* byId(batchId);
+    if (row instanceof PawlError) return row;
+    seqs.add(row.enqueue_seq);
+  }
+  let moved = 0;
+  for (const seq of seqs) if (yield* moveOne(seq, to, env)) moved += 1;
+  return { moved, kept: seqs.size - moved, more: false };
+}
+
+interface Progress {
+  readonly moved: number;
+  readonly kept: number;
+  readonly after: number;
+}
+
+function* moveQueue(
+  params: Parsed<"queue.move">,
+  before: Progress,
+  env: Env,
+): Operation<Outcome<Result<"queue.move">>> {
+  const { state, to } = params;
+  yield* env.turn.writeBack();
+  const queue = yield* findQueue(params.queue as string, env);
+  let { moved, kept } = before;
+  if (queue === undefined) return { moved, kept, more: false };
+  const rows = Math.min(BATCHES_PER_STEP, MAX_MOVED_BATCHES - moved);
+  const page = yield* pageOf(queue.queue_id, { state, after: before.after, rows });
+  for (const { enqueue_seq: seq } of page) {
+    if (yield* moveOne(seq, to, env)) moved += 1;
+    else kept += 1;
+  }
+  if (page.length < rows) return { moved, kept, more: false };
+  if (moved === MAX_MOVED_BATCHES || !env.mayGoOn) return { moved, kept, more: true };
+  const after = page.at(-1)?.enqueue_seq ?? 0;
+  return new Unfinished((later) => moveQueue(params, { moved, kept, after }, later));
+}
+
+/** Moves a batch, unless it is claimed or completed, has a follower or is one, or its sourceKey is in use there. */
+function* moveOne(seq: number, to: string, env: Env): Operation<boolean> {
+  const row = yield* one(selectBatch, { seq });
+  if (row === undefined || row.state === "claimed" || row.state === "completed") return false;
+  const { queue_id: from, state, key, source_key: sourceKey } = row;
+  const target = yield* findQueue(to, env);
+  if (target?.queue_id === from) return false;
+  if (target !== undefined && sourceKey !== null && row.key_elsewhere === null) {
+    if ((yield* one(selectUser, { queueId: target.queue_id, sourceKey })) !== undefined) return false;
+  }
+  const following = row.has_more === null ? undefined : yield* one(selectFollowing, { seq });
+  if ((following?.follower_seq ?? null) !== null || (following?.follows_seq ?? null) !== null) return false;
+
+  const queueId = yield* queueToFill(to, env);
+  yield* raiseToken(queueId, from, env);
+  yield* run(moveBatch, { seq, queueId });
+  yield* move(from, { [state]: -1 }, env);
+  yield* move(queueId, { [state]: 1 }, env);
+  yield* forgetHeads(queueId, env);
+  yield* touchKey(from, key, env);
+  yield* touchKey(queueId, key, env);
+  yield* removeIfEmpty(from, env);
+  if (state === "ready") env.effects.wake(waitKey(to));
+  return true;
+}
