@@ -44,6 +44,7 @@ export function openDispenser(options: DatabaseOptions): LocalDispenser {
           effects: NO_EFFECTS,
           turn: new TurnMemory(),
           waiting: () => 0,
+          cancelWaits: () => false,
           random: noRandom,
           sign: database.sign,
           identity: null,

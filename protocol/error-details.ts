@@ -62,6 +62,7 @@ export const ERROR_DETAILS = {
     gid: integer.nullable().optional().meta({ description: "The group of the caller." }),
     path: said("The file that may not be written."),
   }),
+  cancelled: details({}),
   not_found: details({
     what: z.string().meta({ description: "The kind of thing that does not exist." }),
     batchId: said("The batch."),

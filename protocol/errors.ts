@@ -25,6 +25,7 @@ export const ERRORS = {
   read_only: { code: -32001, retryable: false, when: "a writing method on a read-only socket or daemon" },
   message_too_large: { code: -32002, retryable: false, when: "the line is longer than --max-message-bytes" },
   forbidden: { code: -32003, retryable: false, when: "the peer's user may not call this" },
+  cancelled: { code: -32004, retryable: false, when: "a wait was ended by `rpc.cancel`" },
   not_found: { code: -32010, retryable: false, when: "details.what says which thing does not exist" },
   conflict: {
     code: -32011,

@@ -102,8 +102,8 @@ export function errorKinds(method: Method): ErrorKind[] {
   const kinds: ErrorKind[] = [
     ...(method.writes ? (["read_only"] as const) : []),
     ...method.errors,
-    // Of too many that wait.
-    ...(waits ? (["exhausted"] as const) : []),
+    // Of too many that wait, and of one whose wait is ended.
+    ...(waits ? (["exhausted", "cancelled"] as const) : []),
     ...COMMON_ERRORS,
   ];
   return [...new Set(kinds)];

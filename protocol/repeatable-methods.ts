@@ -58,4 +58,5 @@ export const REPEATABLE_METHODS: Readonly<Record<string, Repeatable>> = {
   "daemon.stats": true,
   "daemon.acceptCopy": true,
   "rpc.discover": true,
+  "rpc.cancel": true,
 };

@@ -294,7 +294,6 @@ const NOT_YET_BUILT: {
     "pipeline.repair",
     "queue.progress",
     "queue.wait",
-    "rpc.cancel",
     "schedule.delete",
     "schedule.get",
     "schedule.list",
@@ -303,7 +302,7 @@ const NOT_YET_BUILT: {
     "schedule.set",
     "sequence.grant",
   ],
-  kinds: ["cancelled", "would_deadlock"],
+  kinds: ["would_deadlock"],
   params: {
     "queue.enqueue": ["after", "when", "trace"],
     "queue.enqueueMany": ["ref"],

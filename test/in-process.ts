@@ -132,7 +132,7 @@ export class InProcess {
     const source = { json: () => JSON.stringify({ method, params }), bytes: 0 };
     const outcome = await new Promise((answer) => {
       const calls: Call[] = [];
-      this.#dispatcher.call(method, params, sender, source, calls, { answer });
+      this.#dispatcher.call(method, params, sender, source, calls, { id: undefined, answer });
       for (const call of calls) this.submit(call);
     });
     if (outcome instanceof Error) throw outcome;

@@ -56,6 +56,7 @@ var repeatableMethods = map[string][]string{
 	"daemon.stats":      nil,
 	"daemon.acceptCopy": nil,
 	"rpc.discover":      nil,
+	"rpc.cancel":        nil,
 }
 
 // neverRepeated has values of params with which a repetition would do something again.

@@ -1,6 +1,6 @@
 import { randomInt } from "node:crypto";
 import type { Parsed, Result } from "@pawl/protocol";
-import { refuse, shown } from "@pawl/protocol/errors";
+import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { type Boottime, elapsed } from "../clock.js";
 import * as records from "../domain/lease/remote-lease.js";
 import { DAEMON } from "../turns/call.js";
@@ -16,7 +16,7 @@ import type { Acquired } from "./provider.js";
 import { Failure } from "./refusals.js";
 import { type Asking, attemptMs, MIN_ATTEMPT_MS, mayPass, PATIENCE_MS, pause, pauseAfter } from "./retry.js";
 import type { SeenTokens } from "./seen-tokens.js";
-import type { Line, WaitingLines } from "./waiting-line.js";
+import type { Asker, Line, WaitingLines } from "./waiting-line.js";
 
 /** A call that was told that a name may be free asks within this time. */
 const MAX_AFTER_WATCH_MS = 10;
@@ -50,12 +50,15 @@ export class Acquisition {
   readonly #sender: Sender;
   readonly #configured: ConfiguredProvider;
   readonly #line: Line;
+  readonly #asker: Asker;
   /** Aborted when nobody waits for the answer any more. */
   readonly #nobodyAsks: AbortSignal;
   readonly #leaseId = newLeaseId();
   /** The ends of the wait for the name, and of the patience with a provider that fails. */
   readonly #until: number;
   readonly #patientUntil: number;
+  /** The request that the provider is at; undefined once it has answered. */
+  #asked: Promise<Acquired> | undefined;
   /** True if the provider may hold the name for this leaseId without our having it. */
   #unsure = false;
   #recorded = false;
@@ -74,14 +77,15 @@ export class Acquisition {
       sender,
       configured,
     }: { params: Parsed<"lease.acquire">; sender: Sender; configured: ConfiguredProvider },
-    { line, asking, until }: { line: Line; asking: AbortSignal; until: number },
+    { line, asker, until }: { line: Line; asker: Asker; until: number },
   ) {
     this.#parts = parts;
     this.#params = params;
     this.#sender = sender;
     this.#configured = configured;
     this.#line = line;
-    this.#nobodyAsks = asking;
+    this.#asker = asker;
+    this.#nobodyAsks = asker.over;
     this.#until = until;
     this.#patientUntil = Math.max(until, elapsed() + PATIENCE_MS);
   }
@@ -104,8 +108,19 @@ export class Acquisition {
       // A lease that the provider may know is given back.
       if (!this.#recorded) {
         owed.later(this.#unsure ? records.lookAtOwed : (env) => records.forgetOwed(leaseId, env));
+        if (this.#unsure) this.#giveBackIfGrantedLate();
       }
     }
+  }
+
+  /** A provider may still be at the request when it is asked to take the lease back, and grant it after that. */
+  #giveBackIfGrantedLate(): void {
+    const { owed } = this.#parts;
+    const { name, ttlMs } = this.#params;
+    const giveBack = (): void => void owed.giveBackFor(ttlMs, this.#leaseId, name, this.#configured);
+    this.#asked?.then(({ granted }) => {
+      if (granted) giveBack();
+    }, giveBack);
   }
 
   /** Waits while the name is held through this daemon, writes down what may be owed, and gives the highest token. */
@@ -120,7 +135,7 @@ export class Acquisition {
       { waitMs: Math.max(0, Math.round(this.#until - elapsed())), signal: this.#nobodyAsks },
     );
     const tokenAbove = tokens.highest(name, highest);
-    await owed.untilReleased(name);
+    await orAborted(owed.untilReleased(name), this.#nobodyAsks);
     return tokenAbove;
   }
 
@@ -134,7 +149,13 @@ export class Acquisition {
       const acquired = await this.#parts.asking.once(
         this.#configured,
         Math.min(attemptMs(ttlMs), Math.max(this.#patientUntil - elapsed(), MIN_ATTEMPT_MS)),
-        (signal) => this.#configured.provider.acquire(request, signal),
+        (signal) => {
+          const asked = this.#configured.provider.acquire(request, signal);
+          this.#asked = asked;
+          return asked.finally(() => {
+            this.#asked = undefined;
+          });
+        },
         this.#nobodyAsks,
       );
       this.#failures = 0;
@@ -166,9 +187,13 @@ export class Acquisition {
     // Nobody would ever know of the lease.
     if (this.#sender.closed) throw refuse("unavailable", "The connection was closed.", { reason: "closed" });
     const grant = { name, leaseId: this.#leaseId, provider, owner, note, ttlMs, releaseOn, fencingToken };
-    const result = await inTurn(this.#parts.loop, this.#sender.caller, (env) =>
-      records.record(grant, lasting(remainingMs, ttlMs, answered, boottime()), env),
-    );
+    const asker = this.#asker;
+    const result = await inTurn(this.#parts.loop, this.#sender.caller, function* (env) {
+      // A cancel that came before this was told that nothing is granted; one that comes later is told that it was.
+      if (asker.over.aborted) return asker.over.reason as PawlError;
+      asker.granted();
+      return yield* records.record(grant, lasting(remainingMs, ttlMs, answered, boottime()), env);
+    });
     this.#recorded = true;
     checkStillHeld(kind, result.lease.remainingMs, answered, ttlMs);
     return result;
@@ -213,6 +238,17 @@ export class Acquisition {
       over.abort();
     }
   }
+}
+
+/** Rejects with the reason of `signal` once that is aborted. */
+async function orAborted(done: Promise<void>, signal: AbortSignal): Promise<void> {
+  if (signal.aborted) throw signal.reason;
+  let onAbort: () => void = () => {};
+  const aborted = new Promise<never>((_, reject) => {
+    onAbort = () => reject(signal.reason);
+    signal.addEventListener("abort", onAbort, { once: true });
+  });
+  await Promise.race([done, aborted]).finally(() => signal.removeEventListener("abort", onAbort));
 }
 
 function tokenTooLow(name: string, fencingToken: number, tokenAbove: number): Failure {

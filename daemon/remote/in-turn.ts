@@ -8,16 +8,17 @@ import type { Caller, Env, Outcome } from "../turns/operation.js";
  * reason of `signal`, and then nothing is performed any more.
  */
 export function inTurn<T>(
-  loop: { submit(call: Call): void },
+  loop: { submit(call: Call): void; withdraw(call: Call): void },
   caller: Caller,
   start: (env: Env) => Operation<Outcome<T | PawlError>>,
   { waitMs = 0, signal }: { waitMs?: number; signal?: AbortSignal } = {},
 ): Promise<T> {
   return new Promise((resolve, reject) => {
-    const onAbort = (): void => reject(signal?.reason);
-    signal?.addEventListener("abort", onAbort, { once: true });
-    if (signal?.aborted) return onAbort();
-    loop.submit({
+    const onAbort = (): void => {
+      loop.withdraw(call);
+      reject(signal?.reason);
+    };
+    const call: Call = {
       caller,
       start: (env) => (signal?.aborted ? nothing() : start(env)),
       waitMs,
@@ -27,7 +28,10 @@ export function inTurn<T>(
         if (outcome instanceof Error) reject(outcome);
         else resolve(outcome as T);
       },
-    });
+    };
+    if (signal?.aborted) return reject(signal.reason);
+    signal?.addEventListener("abort", onAbort, { once: true });
+    loop.submit(call);
   });
 }
 

@@ -171,8 +171,18 @@ export class OwedLeases {
   async #giveBackInTime({ leaseId, name, provider, forMs }: Owed & { forMs: number }): Promise<void> {
     const configured = this.#providers.withText(provider);
     if (configured === undefined || this.#busy.has(leaseId)) return;
+    await this.whileBusy(leaseId, () => this.giveBackFor(forMs, leaseId, name, configured));
+  }
+
+  /** Asks a provider to take a lease back, again until that has worked, for so long. */
+  async giveBackFor(
+    forMs: number,
+    leaseId: string,
+    name: string,
+    configured: ConfiguredProvider,
+  ): Promise<void> {
     const until = elapsed() + forMs;
-    await this.whileBusy(leaseId, async () => {
+    try {
       for (let failures = 0; !this.#stopped.aborted && elapsed() < until; failures += 1) {
         try {
           await this.inOrder(leaseId, () => this.giveBack(leaseId, name, configured, 0));
@@ -182,9 +192,9 @@ export class OwedLeases {
           await pause(pauseAfter(failures, MAX_OWED_PAUSE_MS), this.#stopped);
         }
       }
-    }).catch(() => {
+    } catch {
       // The daemon stops; the next one goes on.
-    });
+    }
   }
 
   /** True if something that failed is to be tried again. */

@@ -5,6 +5,7 @@
 
 import { setMaxListeners } from "node:events";
 import type { Parsed, Result } from "@pawl/protocol";
+import type { Id } from "@pawl/protocol/envelope";
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 import type { Logger } from "pino";
 import { type Boottime, elapsed } from "../clock.js";
@@ -78,17 +79,29 @@ export class RemoteLeases {
   /** The methods for names and leases that a provider keeps; all others are left to the operations. */
   handlers(): Pick<
     AsyncHandlers,
-    "lease.acquire" | "lease.heartbeat" | "lease.release" | "lease.get" | "lease.check" | "lease.break"
+    | "rpc.cancel"
+    | "lease.acquire"
+    | "lease.heartbeat"
+    | "lease.release"
+    | "lease.get"
+    | "lease.check"
+    | "lease.break"
   > {
     const byName =
       <P extends { name: string }, R>(
-        perform: (params: P, sender: Sender, configured: ConfiguredProvider) => Promise<R>,
+        perform: (
+          params: P,
+          sender: Sender,
+          configured: ConfiguredProvider,
+          id: Id | undefined,
+        ) => Promise<R>,
       ) =>
-      (params: P, sender: Sender): Promise<R> | undefined => {
+      (params: P, sender: Sender, id: Id | undefined): Promise<R> | undefined => {
         const configured = this.#providers.of(params.name);
-        return configured === undefined ? undefined : perform(params, sender, configured);
+        return configured === undefined ? undefined : perform(params, sender, configured, id);
       };
     return {
+      "rpc.cancel": ({ id }, { caller }) => this.#cancel(id, caller),
       "lease.acquire": byName(this.#acquire.bind(this)),
       "lease.get": byName(this.#get.bind(this)),
       "lease.check": byName(this.#check.bind(this)),
@@ -152,10 +165,20 @@ export class RemoteLeases {
     limit.abort();
   }
 
+  /** Undefined if no call for a name has this id; others that have it, if any, are parked in the loop. */
+  #cancel(id: Id, caller: Caller): Promise<Result<"rpc.cancel">> | undefined {
+    if (!this.#lines.cancel(caller.connection, id)) return undefined;
+    return this.#inTurn(caller, function* (env) {
+      env.cancelWaits(env.caller, id);
+      return { cancelled: true };
+    });
+  }
+
   #acquire(
     params: Parsed<"lease.acquire">,
     sender: Sender,
     configured: ConfiguredProvider,
+    id: Id | undefined,
   ): Promise<Result<"lease.acquire">> {
     const { name, waitMs } = params;
     const { connection } = sender.caller;
@@ -169,8 +192,8 @@ export class RemoteLeases {
       tokens: this.#tokens,
       lines: this.#lines,
     };
-    return this.#lines.inLine({ name, waitMs, connection }, (line, asking) =>
-      new Acquisition(parts, { params, sender, configured }, { line, asking, until }).perform(),
+    return this.#lines.inLine({ name, waitMs, connection, id }, (line, asker) =>
+      new Acquisition(parts, { params, sender, configured }, { line, asker, until }).perform(),
     );
   }
 

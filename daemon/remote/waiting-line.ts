@@ -1,6 +1,9 @@
+import type { Id } from "@pawl/protocol/envelope";
 import { type PawlError, refuse } from "@pawl/protocol/errors";
+import { MAX_WAITS_PER_CONNECTION } from "@pawl/protocol/limits";
 import { elapsed } from "../clock.js";
 import { held, waitKey } from "../domain/lease/row.js";
+import { CANCELLED, TOO_MANY_WAITS } from "../turns/waiters.js";
 import { pause } from "./retry.js";
 
 /** The calls that wait for a name, first come first served. */
@@ -9,6 +12,39 @@ export interface Line {
   readonly waiting: Waiting[];
   /** The holder of the name when the first of the line asked last; `until` by the clock that `elapsed` reads. */
   holder: { readonly owner: string; readonly until: number } | undefined;
+}
+
+/** One call that asks for a name. */
+export class Asker {
+  readonly #controller = new AbortController();
+  /** The id of its request; undefined for a notification. */
+  readonly #id: Id | undefined;
+  /** True once the name is its own: too late to be cancelled. */
+  #granted = false;
+
+  constructor(id: Id | undefined) {
+    this.#id = id;
+  }
+
+  /** Aborted when the connection closes, the daemon stops, or the call is cancelled before it is granted. */
+  get over(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  granted(): void {
+    this.#granted = true;
+  }
+
+  end(refusal: PawlError): void {
+    this.#controller.abort(refusal);
+  }
+
+  /** Returns whether the call has this id and is ended by that. */
+  cancel(id: Id): boolean {
+    if (this.#id !== id || this.#granted || this.over.aborted) return false;
+    this.end(CANCELLED);
+    return true;
+  }
 }
 
 interface Waiting {
@@ -26,8 +62,7 @@ export class WaitingLines {
   readonly #wallMs: () => number;
   /** By the key under which the calls would be parked if the name were kept here. */
   readonly #lines = new Map<string, Line>();
-  /** The controllers that end the asking of each connection, if it closes. */
-  readonly #byConnection = new Map<number, Set<AbortController>>();
+  readonly #byConnection = new Map<number, Set<Asker>>();
 
   /**
    * @param stopped aborted with a refusal when the daemon stops.
@@ -47,14 +82,19 @@ export class WaitingLines {
    * Calls `ask` when it is the turn of this call. Without a wait that is now, unless others wait, who come first: then
    * it refuses with `lease_held`, and so it does when the turn has not come within `waitMs`.
    *
-   * @param ask gets the line, and a signal that is aborted when the connection closes or the daemon stops.
+   * @param ask gets the line, and the one that asks.
    */
   async inLine<T>(
-    { name, waitMs, connection }: { name: string; waitMs: number; connection: number },
-    ask: (line: Line, asking: AbortSignal) => Promise<T>,
+    {
+      name,
+      waitMs,
+      connection,
+      id,
+    }: { name: string; waitMs: number; connection: number; id: Id | undefined },
+    ask: (line: Line, asker: Asker) => Promise<T>,
   ): Promise<T> {
     const key = waitKey(name);
-    const asking = this.#beginAsking(connection);
+    const asker = this.#beginAsking(connection, id);
     const line = this.#lines.get(key) ?? { name, waiting: [], holder: undefined };
     let entered: Waiting | undefined;
     try {
@@ -63,11 +103,11 @@ export class WaitingLines {
       } else {
         this.#lines.set(key, line);
         entered = enter(line);
-        await this.#untilFirst(line, entered, waitMs, asking.signal);
+        await this.#untilFirst(line, entered, waitMs, asker.over);
       }
-      return await ask(line, asking.signal);
+      return await ask(line, asker);
     } finally {
-      this.#endAsking(connection, asking);
+      this.#endAsking(connection, asker);
       if (entered !== undefined) leave(line, entered);
       if (line.waiting.length === 0 && this.#lines.get(key) === line) this.#lines.delete(key);
     }
@@ -83,25 +123,32 @@ export class WaitingLines {
   /** A connection has closed: nobody waits on it any more. */
   disconnect(connection: number): void {
     const closed = refuse("unavailable", "The connection was closed.", { reason: "closed" });
-    for (const asking of this.#byConnection.get(connection) ?? []) asking.abort(closed);
+    for (const asker of this.#byConnection.get(connection) ?? []) asker.end(closed);
+  }
+
+  /** Ends the calls of a connection under an id that are not granted; returns whether there was one. */
+  cancel(connection: number, id: Id): boolean {
+    const askers = [...(this.#byConnection.get(connection) ?? [])];
+    return askers.filter((asker) => asker.cancel(id)).length > 0;
   }
 
   /** Ends the asking of everybody. */
   stop(refusal: PawlError): void {
-    for (const all of this.#byConnection.values()) for (const asking of all) asking.abort(refusal);
+    for (const all of this.#byConnection.values()) for (const asker of all) asker.end(refusal);
   }
 
-  #beginAsking(connection: number): AbortController {
-    const asking = new AbortController();
+  #beginAsking(connection: number, id: Id | undefined): Asker {
     const all = this.#byConnection.get(connection) ?? new Set();
-    this.#byConnection.set(connection, all.add(asking));
-    if (this.#stopped.aborted) asking.abort(this.#stopped.reason);
-    return asking;
+    if (all.size >= MAX_WAITS_PER_CONNECTION) throw TOO_MANY_WAITS;
+    const asker = new Asker(id);
+    this.#byConnection.set(connection, all.add(asker));
+    if (this.#stopped.aborted) asker.end(this.#stopped.reason);
+    return asker;
   }
 
-  #endAsking(connection: number, asking: AbortController): void {
+  #endAsking(connection: number, asker: Asker): void {
     const all = this.#byConnection.get(connection);
-    all?.delete(asking);
+    all?.delete(asker);
     if (all?.size === 0) this.#byConnection.delete(connection);
   }
 

@@ -1,3 +1,4 @@
+import type { Id } from "@pawl/protocol/envelope";
 import { PawlError, refuse } from "@pawl/protocol/errors";
 import { type Texts, textsAt } from "@pawl/protocol/json-text";
 import type { UploadedPiece } from "../json/uploaded-piece.js";
@@ -7,11 +8,14 @@ import type { Call } from "../turns/call.js";
 import type { Sender } from "../turns/handler.js";
 import type { Caller, Env, Outcome } from "../turns/operation.js";
 import type { Statistics } from "../turns/statistics.js";
+import { CANCEL, CANCEL_NOTIFICATION } from "./cancel-request.js";
 import type { ServedMethod } from "./served-methods.js";
 import { noSuchMethod } from "./validation-errors.js";
 
 /** Where the outcome of a request goes. */
 export interface Reply {
+  /** The id of the request; undefined for a notification. */
+  readonly id: Id | undefined;
   /** Called once: with the result or a refusal. */
   answer(outcome: unknown): void;
 }
@@ -54,7 +58,7 @@ export class Dispatcher {
    * @param calls of the turn under way; the new one is added.
    */
   call(name: string, params: unknown, sender: Sender, source: Source, calls: Call[], reply: Reply): void {
-    const method = this.#methods.get(name);
+    const method = this.#methods.get(name) ?? this.#methods.get(methodOf(name));
     if (method === undefined) return reply.answer(this.#noSuchMethod(name, sender));
     this.#statistics.request(name);
     // Nobody is there any more to get what it would read.
@@ -66,11 +70,11 @@ export class Dispatcher {
     try {
       const checked = method.check(params ?? {}, []);
       if (checked instanceof PawlError) return give(checked);
-      const outcome = method.performAsync(checked, sender);
+      const outcome = method.performAsync(checked, sender, reply.id);
       if (outcome !== undefined) return void outcome.then(give, give);
       const { rawInRequest } = method;
       const texts = rawInRequest === undefined ? NO_TEXTS : textsAt(source.json(), rawInRequest);
-      calls.push(new RequestCall(method, checked, texts, source, sender, give));
+      calls.push(new RequestCall(method, checked, texts, source, sender, reply.id, give));
     } catch (error) {
       give(error);
     }
@@ -115,6 +119,7 @@ export class Dispatcher {
 /** The call of a request. */
 class RequestCall implements Call {
   readonly caller: Caller;
+  readonly id: Id | undefined;
   readonly waitMs: number;
   readonly bytes: number;
   readonly mayBeUndone: boolean;
@@ -131,9 +136,11 @@ class RequestCall implements Call {
     texts: Texts,
     { piece, bytes }: Source,
     sender: Sender,
+    id: Id | undefined,
     give: (outcome: unknown) => void,
   ) {
     this.caller = sender.caller;
+    this.id = id;
     this.waitMs = (params as { waitMs?: number }).waitMs ?? 0;
     // Operations that are made of others: one of them may be refused after another has written.
     this.mayBeUndone = method.name === "transact" || method.name === "queue.enqueueMany";
@@ -170,6 +177,11 @@ class RequestCall implements Call {
 }
 
 const NO_TEXTS: Texts = [];
+
+/** The method that a name of the Language Server Protocol stands for. */
+function methodOf(name: string): string {
+  return name === CANCEL_NOTIFICATION ? CANCEL : name;
+}
 
 function readOnly(name: string, daemon: boolean): PawlError {
   return refuse(

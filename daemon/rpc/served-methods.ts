@@ -1,13 +1,14 @@
 import { type Method, NOUNS, type NounName } from "@pawl/protocol";
+import type { Id } from "@pawl/protocol/envelope";
 import type { Texts } from "@pawl/protocol/json-text";
 import { pipelineHandlers } from "../domain/board/pipeline.js";
 import { commandHandlers } from "../domain/command/command.js";
 import { daemonHandlers, type OwnReport } from "../domain/daemon.js";
 import { deploymentHandlers, type Serving } from "../domain/deployment/deployment.js";
-import { rpcHandlers } from "../domain/discover.js";
 import { leaseHandlers } from "../domain/lease/lease.js";
 import { peerHandlers } from "../domain/peer/peer.js";
 import { queueHandlers } from "../domain/queue/queue.js";
+import { rpcHandlers } from "../domain/rpc.js";
 import { sequenceHandlers } from "../domain/sequence/sequence.js";
 import { type Callable, transactHandlers } from "../domain/transact.js";
 import type { UploadedPiece } from "../json/uploaded-piece.js";
@@ -27,7 +28,7 @@ export interface ServedMethod extends Callable {
   /** Performs it in a turn. */
   perform(params: unknown, env: Env, texts: Texts, piece?: UploadedPiece): Operation<Outcome<unknown>>;
   /** Performs it outside the turns; undefined for what a turn performs. */
-  performAsync(params: unknown, sender: Sender): Promise<unknown> | undefined;
+  performAsync(params: unknown, sender: Sender, id: Id | undefined): Promise<unknown> | undefined;
 }
 
 /** The parts of the daemon that some methods are about, beside the database. */

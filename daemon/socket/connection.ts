@@ -62,6 +62,8 @@ export interface ConnectionOptions {
   onOverload: (connection: Connection, reason: string) => void;
 }
 
+/** Lines that are read beyond the requests that may be in flight: the next one may end the wait of one of those. */
+const LINES_BEYOND_IN_FLIGHT = 8;
 /** A refused peer may be in the middle of writing; what it still sends is read and dropped for so long. */
 const LINGER_MS = 5000;
 /** Requests that one turn takes up of a connection at most, so that no client has the turns for itself ... */
@@ -170,6 +172,11 @@ export class Connection implements Peer, Reader, Source {
     if (this.closed) return true;
     if (this.#outgoing.congested || this.#inFlight >= MAX_IN_FLIGHT_REQUESTS) return false;
     return this.#outgoing.mayMakeLong && this.#options.unsent.maySend(this, this.#answerBytes);
+  }
+
+  /** True if a request that ends a wait may be taken up, although there are too many unanswered ones for any other. */
+  get mayTakeUpCancel(): boolean {
+    return !this.#outgoing.congested && this.#outgoing.mayMakeLong;
   }
 
   /**
@@ -411,8 +418,9 @@ export class Connection implements Peer, Reader, Source {
   }
 
   #hasRoom(): boolean {
-    if (this.#inFlight + this.#waitingLines >= MAX_IN_FLIGHT_REQUESTS || this.#outgoing.congested)
-      return false;
+    if (this.#outgoing.congested) return false;
+    const inFlight = this.#inFlight + this.#waitingLines;
+    if (inFlight >= MAX_IN_FLIGHT_REQUESTS && this.#waitingLines >= LINES_BEYOND_IN_FLIGHT) return false;
     if (this.#waitingBytes >= (this.#options.unread.isRoomy ? MAX_UNREAD_BYTES : SMALL_BYTES)) return false;
     return this.#waitingBytes + this.#parkedBytes + this.#outgoing.unreadBytes < MAX_UNSENT_BYTES;
   }

@@ -1,4 +1,5 @@
 import { elapsed } from "../clock.js";
+import { isCancel } from "../rpc/cancel-request.js";
 import type { LineUnderWay } from "../rpc/peer.js";
 import type { Call } from "../turns/call.js";
 import type { Arrivals, Holding } from "../turns/turn-loop.js";
@@ -9,6 +10,8 @@ export interface LineSource {
   /** True if one more line may be taken up, or more of one that was begun. */
   readonly mayTakeUp: boolean;
   readonly mayGoOn: boolean;
+  /** True if a line that ends a wait may be taken up, whatever is unanswered. */
+  readonly mayTakeUpCancel: boolean;
   /** How many requests one turn may take up. */
   readonly requestsPerTurn: number;
   /** How many bytes the next answer may well have. */
@@ -71,7 +74,14 @@ export class Lane {
   get mayTakeUp(): boolean {
     if (this.waitingSince !== undefined) return false;
     if (this.goingOn !== undefined) return true;
-    return this.underWay === undefined ? this.connection.mayTakeUp : this.connection.mayGoOn;
+    if (this.underWay !== undefined) return this.connection.mayGoOn;
+    return this.connection.mayTakeUp || this.#mayCancel;
+  }
+
+  /** True if the next line makes room, where there is room for no other. */
+  get #mayCancel(): boolean {
+    const next = this.items[this.first];
+    return this.connection.mayTakeUpCancel && next instanceof Buffer && isCancel(next);
   }
 
   removeFirst(): void {

@@ -10,7 +10,7 @@ import { CollectedEffects, type Outlet } from "./effects.js";
 import { type Caller, type Env, type Outcome, Tried, Unfinished, Wait } from "./operation.js";
 import { pooledRandom } from "./random.js";
 import { TurnMemory } from "./turn-memory.js";
-import type { Parked, Waiters } from "./waiters.js";
+import { CANCELLED, type Parked, type Waiters } from "./waiters.js";
 
 /** The same for every turn of a daemon. */
 export interface Setting extends Pick<Env, "mode" | "sign" | "identity"> {
@@ -49,6 +49,7 @@ export class Attempt {
   readonly #effects = new CollectedEffects();
   readonly #memory = new TurnMemory();
   readonly #waiting: Env["waiting"];
+  readonly #cancelWaits: Env["cancelWaits"];
   /** The calls that are to be answered, and their outcomes. */
   readonly #answered: Call[] = [];
   readonly #outcomes: unknown[] = [];
@@ -86,6 +87,11 @@ export class Attempt {
     this.#waiters = waiters;
     this.#time = time;
     this.#waiting = setting.readOnly ? () => null : (key) => waiters.count(key);
+    this.#cancelWaits = ({ connection }, id) => {
+      const parked = waiters.withId(connection, id);
+      for (const each of parked) this.#serve(each, CANCELLED);
+      return parked.length > 0;
+    };
   }
 
   /** True if the transaction was begun. */
@@ -297,6 +303,7 @@ export class Attempt {
       effects: this.#effects,
       turn: this.#memory,
       waiting: this.#waiting,
+      cancelWaits: this.#cancelWaits,
       random: pooledRandom,
       sign,
       identity,

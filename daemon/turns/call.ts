@@ -1,3 +1,4 @@
+import type { Id } from "@pawl/protocol/envelope";
 import { MAX_TIMER_MS } from "@pawl/protocol/limits";
 import type { Operation } from "../store/statement.js";
 import type { Caller, Env, Outcome } from "./operation.js";
@@ -5,6 +6,8 @@ import type { Caller, Env, Outcome } from "./operation.js";
 /** One request on its way: an operation to perform, for whom, and where its outcome goes. */
 export interface Call {
   readonly caller: Caller;
+  /** The id of its request, by which its wait may be ended; undefined for a notification and for the daemon itself. */
+  readonly id?: Id | undefined;
   /** How long the operation may wait for its condition, in milliseconds; 0 has it answered at once. */
   readonly waitMs: number;
   /** Whether the method of its request writes; undefined for a call that is no request by itself. */

@@ -1,4 +1,5 @@
 import type { MethodName, MethodsOf, NounName, Parsed, Result } from "@pawl/protocol";
+import type { Id } from "@pawl/protocol/envelope";
 import type { Texts } from "@pawl/protocol/json-text";
 import type { UploadedPiece } from "../json/uploaded-piece.js";
 import type { Operation } from "../store/statement.js";
@@ -44,8 +45,14 @@ export interface Sender {
 /**
  * Performs a method outside the turns, because it has to wait for something else than this database. The handler
  * starts when the request is taken up, before the operations of that turn. Its promise rejects with a `PawlError`.
+ *
+ * @param id of the request; undefined for a notification.
  */
-export type AsyncHandler<N extends MethodName> = (params: Parsed<N>, sender: Sender) => Promise<Result<N>>;
+export type AsyncHandler<N extends MethodName> = (
+  params: Parsed<N>,
+  sender: Sender,
+  id: Id | undefined,
+) => Promise<Result<N>>;
 
 /** The asynchronous handlers. For a method that has an operation too, undefined leaves the call to that. */
 export type AsyncHandlers = { readonly [N in AsyncOnly]: AsyncHandler<N> } & {

@@ -1,5 +1,6 @@
 import type { KeyObject } from "node:crypto";
 import type { BatchState, CommandState, Mode, NotificationName } from "@pawl/protocol";
+import type { Id } from "@pawl/protocol/envelope";
 import type { PawlError } from "@pawl/protocol/errors";
 import type { Operation } from "../store/statement.js";
 import type { Counter as WitnessedCounter } from "../store/witness.js";
@@ -30,6 +31,8 @@ export interface Env {
   readonly turn: TurnMemory;
   /** How many calls wait under a key; null in a daemon that only reads, since they wait in the one that writes. */
   readonly waiting: (key: string) => number | null;
+  /** Ends the waits of a caller's connection whose requests have this id; returns whether there was one. */
+  readonly cancelWaits: (caller: Caller, id: Id) => boolean;
   /** Cryptographically strong random bytes. */
   readonly random: (bytes: number) => Buffer;
   /** Proof that this database granted what the text names: nobody else can make it, and it never changes. */

@@ -243,6 +243,11 @@ export class TurnLoop {
     this.schedule();
   }
 
+  /** Takes a call back that waits, and that nobody needs the outcome of any more; it is not settled then. */
+  withdraw(call: Call): void {
+    this.#waiters.withdraw(call);
+  }
+
   /** Performs an operation of the daemon itself at once, in a transaction of its own; throws if that fails. */
   performNow(start: (env: Env) => Operation<unknown>, { onlyReads = false } = {}): void {
     const error = this.#inTransaction(

@@ -1,3 +1,4 @@
+import type { Id } from "@pawl/protocol/envelope";
 import { type PawlError, refuse } from "@pawl/protocol/errors";
 import { MAX_CONNECTION_WAITS_BYTES, MAX_WAITS_BYTES, MAX_WAITS_PER_CONNECTION } from "@pawl/protocol/limits";
 import { type Call, DAEMON } from "./call.js";
@@ -135,6 +136,22 @@ export class Waiters {
     this.#take(call, -(call.bytes ?? 0) - WAIT_BYTES);
   }
 
+  /** The calls of a connection under this id that wait and that the turn under way has not served. */
+  withId(connection: number, id: Id): Parked[] {
+    const found: Parked[] = [];
+    for (const entry of this.#byConnection.get(connection) ?? []) {
+      if (entry.call.id === id && entry.state !== "serving") found.push(entry);
+    }
+    return found;
+  }
+
+  /** Takes a call of the daemon itself back, if it waits: nobody needs its outcome any more. */
+  withdraw(call: Call): void {
+    for (const entry of this.#byConnection.get(DAEMON.connection) ?? []) {
+      if (entry.call === call) return this.remove(entry);
+    }
+  }
+
   removeOf(connection: number): void {
     for (const entry of [...(this.#byConnection.get(connection) ?? [])]) this.remove(entry);
   }
@@ -263,7 +280,13 @@ function drop<K>(map: Map<K, Set<Entry>>, key: K, entry: Entry): void {
   if (entries?.delete(entry) && entries.size === 0) map.delete(key);
 }
 
-const TOO_MANY_WAITS = refuse(
+/** The answer to a call whose wait was ended. */
+export const CANCELLED = refuse(
+  "cancelled",
+  "The wait of this request was ended by rpc.cancel. Nothing was granted to it; send it again if it is still wanted.",
+);
+
+export const TOO_MANY_WAITS = refuse(
   "exhausted",
   `This connection has ${MAX_WAITS_PER_CONNECTION} requests that wait already. Let some of them end, or open another connection.`,
   { limit: MAX_WAITS_PER_CONNECTION, retryable: true },

@@ -55,6 +55,7 @@ REPEATABLE_METHODS: Dict[str, Tuple[str, ...]] = {
     "daemon.stats": (),
     "daemon.acceptCopy": (),
     "rpc.discover": (),
+    "rpc.cancel": (),
 }
 
 # Values of params with which a repetition would do something again.
