@@ -205,6 +205,13 @@ async function openSoon(connection: Connection, patienceMs: number): Promise<voi
   }
 }
 
+const CONNECTIONS = new WeakMap<PawlClient, Connection>();
+
+/** Ends the calls of a client, their waits and what they were granted, before its program ends by a signal. */
+export async function giveUpCalls(client: PawlClient, reason: unknown, limitMs: number): Promise<void> {
+  await CONNECTIONS.get(client)?.giveUpAll(reason, limitMs);
+}
+
 /** Makes the client. A name that is no property of its own is a group of methods, made when it is asked for. */
 function assemble(connection: Connection): PawlClient {
   const own: Record<string | symbol, unknown> = {
@@ -225,7 +232,7 @@ function assemble(connection: Connection): PawlClient {
     close: () => connection.close(),
     [Symbol.asyncDispose]: async () => connection.close(),
   };
-  return new Proxy(own, {
+  const client = new Proxy(own, {
     get(target, name) {
       // A promise would be asked for `then` before it is resolved with the client.
       if (typeof name !== "string" || name === "then" || name in target) return Reflect.get(target, name);
@@ -233,6 +240,8 @@ function assemble(connection: Connection): PawlClient {
       return target[name];
     },
   }) as unknown as PawlClient;
+  CONNECTIONS.set(client, connection);
+  return client;
 }
 
 function cannotConnect(paths: readonly string[], error: NodeJS.ErrnoException): ConnectionLost {

@@ -1,8 +1,9 @@
 // The room of the program: it reads the command line, loads the one command that is to run, and turns what becomes of
 // it into output and an exit code.
 import { readFileSync } from "node:fs";
-import { connectToOneOf, type PawlClient } from "../connect.js";
+import { connectToOneOf, giveUpCalls, type PawlClient } from "../connect.js";
 import { defaultInstance, defaultSocketPaths } from "../connection/socket-path.js";
+import { notIgnored } from "../process/inherited.js";
 import { type AnyCommand, type Context, UsageError } from "../terminal/command.js";
 import { Output, type Terminal } from "../terminal/output.js";
 import { commandOf, firstWord, ownPart } from "./command-line.js";
@@ -17,6 +18,8 @@ const COMPLETION_FLAG = "--get-yargs-completions";
 /** How long the daemon may take to answer unless the command line or the command says otherwise. */
 const TIMEOUT_MS = 30_000;
 const NO_LIMIT = 0;
+/** How long a signal waits for what the calls were granted to be given back. */
+const GIVING_BACK_MS = 2000;
 
 /**
  * Runs one command line and resolves with the exit code; it never rejects. Everything is printed to the streams
@@ -70,8 +73,9 @@ async function perform(
   command: AnyCommand,
   args: readonly string[],
   output: Output,
-  { stdin, env }: Terminal,
+  terminal: Terminal,
 ): Promise<number> {
+  const { stdin, env } = terminal;
   const values = parse(args, command);
   const instance = values.instance as string | undefined;
   const socket = values.socket as string | undefined;
@@ -91,11 +95,37 @@ async function perform(
       return client;
     },
   };
+  // Not in a test that runs it in its own process.
+  const signals =
+    command.endsBySignal && terminal === process ? notIgnored(["SIGINT", "SIGTERM", "SIGHUP"]) : [];
+  let ending: Promise<never> | undefined;
+  const onSignal = (signal: NodeJS.Signals): void => {
+    ending ??= endBy(signal, async () => {
+      if (client !== undefined) await giveUpCalls(client, signal, GIVING_BACK_MS);
+    });
+  };
+  for (const signal of signals) process.on(signal, onSignal);
   try {
     return (await command.run(values as never, context)) ?? EXIT_DONE;
+  } catch (error) {
+    throw ending === undefined ? error : await ending;
   } finally {
     client?.close();
+    for (const signal of signals) process.off(signal, onSignal);
   }
+}
+
+/** Ends this process as the signal would have, once `prepare` is done; a second signal does not wait for that. */
+async function endBy(signal: NodeJS.Signals, prepare: () => Promise<void>): Promise<never> {
+  process.once(signal, () => end(signal));
+  await prepare();
+  return await end(signal);
+}
+
+function end(signal: NodeJS.Signals): Promise<never> {
+  process.removeAllListeners(signal);
+  process.kill(process.pid, signal);
+  return new Promise(() => {});
 }
 
 /** Help for a word that is no command is a mistake, not the help of the program. */

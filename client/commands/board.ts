@@ -20,6 +20,7 @@ const CLEAR_SCREEN = "\x1b[2J\x1b[H";
 
 const board = command({
   args: "[rebuild]",
+  endsBySignal: true,
   patient: ({ rebuild }) => rebuild !== undefined,
   summary: "Show the items of the board by stage",
   options: {

@@ -21,6 +21,7 @@ const boundary = {
 
 const claim = command({
   args: "<queue>",
+  endsBySignal: true,
   summary: "Take the next batch, for a script of your own",
   options: {
     wait: { type: "duration", describe: "How long to wait for something to claim", default: "not at all" },

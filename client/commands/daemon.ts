@@ -8,6 +8,7 @@ import { checkedJson, indented, readAll, shorten } from "../terminal/values.js";
 
 const call = command({
   args: "<method> [params]",
+  endsBySignal: true,
   summary: "Call any method",
   options: {},
   details: "PARAMS is a JSON object, or - to read it from standard input.",

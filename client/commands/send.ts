@@ -19,6 +19,7 @@ const FINAL: readonly Command["state"][] = ["SUCCEEDED", "FAILED", "EXPIRED"];
 
 const send = command({
   args: "<deployment> <command> [params]",
+  endsBySignal: true,
   summary: "Send a command, and perhaps wait for the answer",
   options: {
     wait: { type: "duration", describe: "Wait so long for the answer, and print it", default: "not at all" },
@@ -73,6 +74,7 @@ const send = command({
 
 const answer = command({
   args: "<command-id>",
+  endsBySignal: true,
   summary: "Print the answer to a command",
   options: { wait: { type: "duration", describe: "How long to wait for it", default: "not at all" } },
   details: "It is printed as `pawl send --wait` prints it.",

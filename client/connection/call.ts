@@ -1,5 +1,6 @@
 // One call: its request as a line, and its answer as a result or an error.
 import { setMaxListeners } from "node:events";
+import type { MethodName } from "@pawl/protocol";
 import type { ErrorObject } from "@pawl/protocol/envelope";
 import { ERRORS, type ErrorData, PawlError } from "@pawl/protocol/errors";
 import { MAX_TIMER_MS } from "@pawl/protocol/limits";
@@ -10,8 +11,8 @@ import type { Outgoing } from "./line-socket.js";
 
 export interface CallOptions {
   /**
-   * Gives up the call, which rejects with the signal's reason. Nobody knows then whether it took effect,
-   * but a claim or lease that it is granted later is given back.
+   * Gives up the call, which rejects with the signal's reason. A wait of it is ended (`rpc.cancel`); otherwise nobody
+   * knows whether it took effect. A claim or lease that it was granted all the same is given back.
    */
   signal?: AbortSignal;
 }
@@ -95,6 +96,11 @@ export class PendingCall implements Outgoing {
     this.line = toLine(this.id, this.method, { ...params, waitMs: left });
   }
 
+  /** True if the daemon may wait for the condition of the call. */
+  get waits(): boolean {
+    return this.#waitMs > 0;
+  }
+
   resolve(result: unknown, line: string): void {
     this.#stopListening();
     this.#callbacks.resolve(result, line);
@@ -111,6 +117,12 @@ export class PendingCall implements Outgoing {
     const mayHaveTakenEffect = this.mayHaveTakenEffect || this.sent;
     this.reject(new ConnectionLost(message, this.method, { cause, mayHaveTakenEffect }));
   }
+}
+
+/** The notification that ends the wait of a call. */
+export function cancelOf({ id }: PendingCall): Outgoing {
+  const line = JSON.stringify({ jsonrpc: "2.0", method: "rpc.cancel" satisfies MethodName, params: { id } });
+  return { line, sent: false, dropped: false };
 }
 
 function toLine(id: number, method: string, params: Record<string, unknown>): string {

@@ -7,7 +7,14 @@ import { checkRequest, isResponse, type Response } from "@pawl/protocol/envelope
 import { PawlError } from "@pawl/protocol/errors";
 import { EACH, textsAt } from "@pawl/protocol/json-text";
 import { DEFAULT_MAX_MESSAGE_BYTES } from "@pawl/protocol/limits";
-import { type AnswerCallbacks, type CallOptions, PendingCall, toError, type WithText } from "./call.js";
+import {
+  type AnswerCallbacks,
+  type CallOptions,
+  cancelOf,
+  PendingCall,
+  toError,
+  type WithText,
+} from "./call.js";
 import { ConnectionLost } from "./connection-lost.js";
 import { GivenUpCalls } from "./given-up-calls.js";
 import { IncomingRequests, type NotificationListener, type RequestHandler } from "./incoming-requests.js";
@@ -181,6 +188,19 @@ export class Connection {
     };
   }
 
+  /**
+   * Gives up all calls with this reason. Resolves once their waits are ended and what they were granted is given back,
+   * or after so long.
+   */
+  async giveUpAll(reason: unknown, limitMs: number): Promise<void> {
+    for (const call of [...this.#pending.values()]) this.#giveUp(call, reason);
+    if (this.#state !== "up") return;
+    const signal = AbortSignal.timeout(limitMs);
+    // Requests of a connection are performed in their order: the cancels before the first of these, of which the
+    // answers come before its own, and what gives back before the second.
+    for (let times = 0; times < 2; times++) await this.call("daemon.ping", {}, { signal }).catch(() => {});
+  }
+
   /** Closes for good. Requests without an answer are rejected with `ConnectionLost`. */
   close(): void {
     if (this.#state === "closed") return;
@@ -202,7 +222,10 @@ export class Connection {
 
   #giveUp(call: PendingCall, reason: unknown): void {
     this.#pending.delete(call.id);
-    if (call.sent) this.#givenUp.add(call.id, call.method);
+    if (call.sent) {
+      this.#givenUp.add(call.id, call.method);
+      if (call.waits) this.#socket?.send(cancelOf(call));
+    }
     call.reject(reason);
   }
 

@@ -71,6 +71,8 @@ export interface Command<A extends string, O extends Options> {
   readonly words?: Readonly<Record<string, readonly string[]>>;
   /** True if its calls may take as long as they do unless `--timeout` is given: it waits, works, or moves a lot. */
   readonly patient?: (args: Arguments<A, O>) => boolean;
+  /** True if a signal ends its waits, and gives back what they are granted, before it ends the program. */
+  readonly endsBySignal?: boolean;
   /** Performs it. Resolves with an exit code where that is not 0; rejects with the error to show. */
   run(args: Arguments<A, O>, context: Context): Promise<number | undefined>;
 }

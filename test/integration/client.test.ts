@@ -210,6 +210,9 @@ describe("a signal", () => {
     for (const grant of asked) grant();
     await fake.message(({ params }) => params?.leaseId === "second");
     expect(fake.received.slice(3).map(({ method, params }) => [method, params])).toEqual([
+      ["rpc.cancel", { id: 1 }],
+      ["rpc.cancel", { id: 2 }],
+      ["rpc.cancel", { id: 3 }],
       ["queue.abandon", { claimId: "qwc:1:1", leaseToken: "token" }],
       ["lease.release", { leaseId: "lease" }],
       ["command.release", { leaseId: "first" }],
