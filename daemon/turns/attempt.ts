@@ -201,10 +201,18 @@ export class Attempt {
     this.#effects.carryOut(outlet);
   }
 
-  /** After the commit: answers every call that does not wait on; returns how many. */
-  answer(): number {
+  /**
+   * After the commit: answers every call that does not wait on; returns how many.
+   *
+   * @param idleRefusal the answer to calls that may write and found nothing to write, if they are not refused anyway.
+   */
+  answer(idleRefusal?: PawlError): number {
     const calls = this.#answered;
-    for (let index = 0; index < calls.length; index++) calls[index]?.settle(this.#outcomes[index]);
+    for (let index = 0; index < calls.length; index++) {
+      const [call, outcome] = [calls[index] as Call, this.#outcomes[index]];
+      const isIdle = idleRefusal !== undefined && !this.wrote && call.writes === true;
+      call.settle(isIdle && !(outcome instanceof PawlError) ? idleRefusal : outcome);
+    }
     return calls.length;
   }
 

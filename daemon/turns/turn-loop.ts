@@ -176,6 +176,8 @@ export class TurnLoop {
   #endedByWallMs = 0;
   /** Set while nothing can be committed. */
   #outage: Outage | undefined;
+  /** What was due, and could not be ended because there is no space: until it is, each turn begins with it. */
+  #owedEnds: Work["ends"] = "none";
   readonly #held = new HeldCalls();
   #tryingAgain: NodeJS.Timeout | undefined;
   /** The time that stood still while nothing could be committed, until what it granted has been prolonged. */
@@ -392,6 +394,7 @@ export class TurnLoop {
       return { since: this.#stoodStillAt, until: this.#readingUntil };
     }
     if (this.#slept) return "due";
+    if (this.#owedEnds !== "none") return this.#owedEnds;
     if (!this.#alarm.isDue(time)) return "none";
     const isLate = this.#alarm.lateMs > HELD_UP_MS && now >= this.#readingUntil + READING_PAUSE_MS;
     if (!isLate || since === undefined) return "due";
@@ -499,6 +502,7 @@ export class TurnLoop {
     if (nextEnding !== undefined) {
       this.#slept = false;
       this.#stoodStillAt = undefined;
+      this.#owedEnds = "none";
       this.#alarm.setTo(nextEnding);
       this.#endedByWallMs = nextEnding.at <= time.now ? time.wallMs : 0;
     }
@@ -510,7 +514,8 @@ export class TurnLoop {
     }
     this.#later.push(...attempt.later);
     attempt.carryOut(reports);
-    const answered = attempt.answer();
+    // Who finds nothing, although something is to be ended that may be it, must not take it that there is nothing.
+    const answered = attempt.answer(this.#owedEnds === "none" ? undefined : NO_SPACE);
     this.#gathering.committed(answered, attempt.wrote ? attempt.commitMs : undefined);
     reports.committed(attempt);
     this.#writerWatch?.start();
@@ -537,7 +542,10 @@ export class TurnLoop {
     if (ends !== "none") {
       alone(
         (attempt) => this.#performEnds(attempt, ends),
-        () => this.#alarm.setTo({ ...NEVER, at: time.now + RETRY_MS }),
+        (error) => {
+          if (this.#options.classify(error) === "full") this.#owedEnds = ends;
+          this.#alarm.setTo({ ...NEVER, at: time.now + RETRY_MS });
+        },
       );
     }
     for (const parked of timedOut) {

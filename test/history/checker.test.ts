@@ -275,6 +275,20 @@ describe("queues", () => {
       .expectWrong("nothing explains the answer of #5");
   });
 
+  test("nothing to claim, although a claim was said to be lost", () => {
+    const held = { state: "claimed", claim: { owner: "a", claimId: "qwc:1:1", fencingToken: 1 } };
+    const story = (): Story =>
+      new Story()
+        .add(1, [0, 1], enqueue("a"), added("a", 1))
+        .add(1, [2, 3], claim(100), claimed("a", 1, 1))
+        .add(1, [200, 201], ofClaim("renew", "qwc:1:1"), refused("claim_lost"))
+        .add(2, [202, 203], list, gave({ batches: [batch("a", 1, held)] }));
+    story()
+      .add(2, [204, 205], claim(), claimed("a", 1, 2, 1))
+      .expectRight();
+    story().add(2, [204, 205], claim(), NOTHING_TO_CLAIM).expectWrong("nothing explains the answer of #5");
+  });
+
   test("a claim that nobody was answered holds its batch, and a later list tells of it", () => {
     const held = { state: "claimed", claim: { owner: "lost", claimId: "qwc:1:1", fencingToken: 1 } };
     new Story()

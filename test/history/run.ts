@@ -3,9 +3,10 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Checker, type Finding } from "./check.js";
 import type { Connection, Planned } from "./connection.js";
 import type { FailingIo, Failure } from "./failing-io.js";
+import type { Operation } from "./history.js";
 import { DidNotStart, Lives } from "./lives.js";
 import { Scene } from "./load.js";
-import type { Json } from "./models/calls.js";
+import type { Connections, Json } from "./models/calls.js";
 import { Random } from "./random.js";
 
 const LIVES = 3;
@@ -46,6 +47,8 @@ export interface Counts {
 export interface Run {
   findings: Finding[];
   counts: Counts;
+  operations: Operation[];
+  connections: Connections;
 }
 
 /** Runs one seed in a directory of its own. */
@@ -78,7 +81,7 @@ export async function runHistory(seed: number, directory: string, io: FailingIo)
   counts.unknown = operations.filter(({ outcome }) => outcome.kind === "unknown").length;
   counts.failures += io.failed;
   findings.push(...lives.complaints, ...new Checker(lives.recording).check(operations));
-  return { findings, counts };
+  return { findings, counts, operations, connections: lives.recording };
 }
 
 /** One life of the daemon: load, and something that goes wrong. */

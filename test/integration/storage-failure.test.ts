@@ -169,6 +169,33 @@ describe.skipIf(noMount !== undefined)("a full disk", () => {
     expect((await granted).lease.fencingToken).toBe(2);
   });
 
+  test("has nobody told that there is nothing, where something has ended that it cannot give", async () => {
+    const place = smallPlace();
+    await place.start();
+    const client = await place.connect();
+    await client.call("queue.enqueue", { queue: "q", payloads: [1], retry: { baseMs: 0 } });
+    const { commandId } = await client.call("command.create", { deployment: "d", command: "c" });
+    const { claim } = await client.call("queue.claim", { queue: "q", owner: "a", leaseMs: 400 });
+    const { leases } = await client.call("command.lease", { deployment: "d", owner: "a", leaseMs: 400 });
+    const leaseId = leases[0]?.leaseId as string;
+    const giveBack = await fillWholly(place, client);
+    const ended = Math.max(claim?.expiresAt as number, leases[0]?.leaseExpiresAt as number);
+    while ((await client.call("daemon.ping", {})).now < ended);
+
+    expectRefusal(await client.refusal("queue.claim", { queue: "q", owner: "b" }), "unavailable");
+    expectRefusal(await client.refusal("queue.claim", { queue: "q", owner: "b", waitMs: 50 }), "unavailable");
+    expectRefusal(await client.refusal("command.lease", { deployment: "d", owner: "b" }), "unavailable");
+    expectRefusal(await client.refusal("command.renew", { leaseId }), "lease_lost");
+    expect(await client.call("command.get", { commandId })).toMatchObject({ state: "PENDING", attempt: 2 });
+
+    // With the first turn that finds space, what is due has ended before anything is judged by it.
+    giveBack();
+    const response = { status: "success", response: 1 } as const;
+    await client.call("command.respond", { commandId, leaseId, response });
+    expect(await client.call("command.get", { commandId })).toMatchObject({ state: "SUCCEEDED", attempt: 2 });
+    expect((await client.call("queue.claim", { queue: "q", owner: "b" })).claim?.fencingToken).toBe(2);
+  });
+
   test("does not keep what ended with a connection", async () => {
     const place = smallPlace();
     await place.start();

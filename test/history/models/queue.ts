@@ -24,6 +24,8 @@ interface Claim extends Lasting {
   token: number | null;
   size: number;
   leaseMs: number;
+  /** Its holder was told that it is lost, while a list may still show it: its end comes with the next commit. */
+  isLost: boolean;
 }
 
 type Status = "ready" | "claimed" | "dead";
@@ -274,7 +276,10 @@ function availability(
   batch: Batch,
   { sentMs, beforeMs, mayHaveEnded }: QueueCircumstances,
 ): "yes" | "no" | "maybe" {
-  if (batch.status === "claimed" && batch.claim !== null) return mayHaveEnded(batch.claim) ? "maybe" : "no";
+  if (batch.status === "claimed" && batch.claim !== null) {
+    if (batch.claim.isLost) return counted(batch).status === "ready" ? "yes" : "no";
+    return mayHaveEnded(batch.claim) ? "maybe" : "no";
+  }
   if (batch.status !== "ready" || beforeMs + 2 < batch.notBeforeMs) return "no";
   return sentMs > batch.surelyMs ? "yes" : "maybe";
 }
@@ -292,6 +297,7 @@ function claimed(
     isKnown: true,
     token,
     size: labels.length,
+    isLost: false,
     leaseMs,
     untilMs: when.sentMs + leaseMs,
     connection: boundTo(call, when),
@@ -329,6 +335,7 @@ function claimedByUnknown(state: State, labels: readonly string[]): State {
     isKnown: false,
     token: null,
     size: labels.length,
+    isLost: false,
     leaseMs: 0,
     untilMs: 0,
     connection: null,
@@ -349,7 +356,19 @@ function isWhole(batches: readonly Batch[]): boolean {
 
 function isLive(state: State, call: Call): boolean {
   const batches = batchesOf(state, call);
-  return isWhole(batches) && batches.every(({ status }) => status === "claimed");
+  return isWhole(batches) && batches.every(({ status, claim }) => status === "claimed" && !claim?.isLost);
+}
+
+/** The refusal of a claim that is over by its time. */
+function lost(state: State, { params }: Call, answer: Answer, when: QueueCircumstances): State[] {
+  const isOver = ({ claim }: Batch): boolean =>
+    claim?.id === params.claimId && when.mayHaveEnded(claim as Claim);
+  if (!isRefusal(answer, "claim_lost") || !state.batches.some(isOver)) return [];
+  return [
+    changed(state, (batch) =>
+      isOver(batch) ? { ...batch, claim: { ...(batch.claim as Claim), isLost: true } } : batch,
+    ),
+  ];
 }
 
 function isRefusal(answer: Answer, kind: string): boolean {
@@ -363,7 +382,7 @@ function guard(state: State, call: Call, answer: Answer): State[] {
 
 function renew(state: State, call: Call, answer: Answer, when: QueueCircumstances): State[] {
   if (!isLive(state, call)) return answer === "unknown" || isRefusal(answer, "claim_lost") ? [state] : [];
-  if (answer !== "unknown" && "error" in answer) return [];
+  if (answer !== "unknown" && "error" in answer) return lost(state, call, answer, when);
   const { claimId, leaseMs } = call.params as { claimId: string; leaseMs?: number };
   return [
     changed(state, (batch) => {
@@ -403,9 +422,9 @@ function ended(state: State, batches: readonly Batch[], status: Final, claim: st
   };
 }
 
-function abandon(state: State, call: Call, answer: Answer, when: Circumstances): State[] {
+function abandon(state: State, call: Call, answer: Answer, when: QueueCircumstances): State[] {
   if (!isLive(state, call)) return answer === "unknown" || isRefusal(answer, "claim_lost") ? [state] : [];
-  if (answer !== "unknown" && "error" in answer) return [];
+  if (answer !== "unknown" && "error" in answer) return lost(state, call, answer, when);
   const {
     claimId,
     error,
