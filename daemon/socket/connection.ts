@@ -2,13 +2,14 @@
  * The room of sockets: bytes to lines and back, and who is at the other end.
  *
  *     connection  one client          inbox          lines that wait for their turn
- *     outgoing    replies to it       hang-up-watch  finds out that it has closed
+ *     framing     bytes to messages   hang-up-watch  finds out that it has closed
+ *     outgoing    replies to it
  *     unsent, unread, garbage         the memory that all connections share
  *     connections, access, listener, served-sockets, supervisor, kernel  who connects, and where
  */
 import type { Socket } from "node:net";
 import { type ErrorDetails, type PawlError, refuse } from "@pawl/protocol/errors";
-import { LINE_TOO_LONG, LineSplitter, NO_ROOM } from "@pawl/protocol/framing";
+import { LINE_TOO_LONG, NO_ROOM } from "@pawl/protocol/framing";
 import {
   DEFAULT_MAX_MESSAGE_BYTES,
   MAX_BATCH_ANSWER_BYTES,
@@ -22,6 +23,7 @@ import { type TopMember, TopMembers } from "../json/top-members.js";
 import { notification } from "../rpc/json-rpc.js";
 import type { Peer } from "../rpc/peer.js";
 import type { Caller } from "../turns/operation.js";
+import { MessageSplitter, WrongHeaders } from "./framing.js";
 import { LONG_MESSAGE_BYTES, noteLongMessage, noteOldBytes } from "./garbage.js";
 import { HangUpWatch } from "./hang-up-watch.js";
 import { Lane } from "./inbox.js";
@@ -90,7 +92,7 @@ export class Connection implements Peer, Reader, Source {
   /** Its lines that are not yet taken up. */
   readonly lane = new Lane(this);
   readonly #options: ConnectionOptions;
-  readonly #lines: LineSplitter<Buffer | undefined>;
+  readonly #lines: MessageSplitter;
   readonly #outgoing: Outgoing;
   readonly #hangUpWatch: HangUpWatch;
   #state: "open" | "ended" | "refused" | "closing" | "closed" = "open";
@@ -117,9 +119,7 @@ export class Connection implements Peer, Reader, Source {
     this.readOnly = options.readOnly;
     this.forbidden = options.forbidden;
     this.socket = options.socket;
-    this.#lines = new LineSplitter<Buffer | undefined>(options.maxMessageBytes, (bytes) =>
-      this.#forLine(bytes),
-    );
+    this.#lines = new MessageSplitter(options.maxMessageBytes, (bytes) => this.#forLine(bytes));
     const { socket } = options;
     this.#outgoing = new Outgoing(socket, {
       onLongLineSent: () => {
@@ -140,6 +140,7 @@ export class Connection implements Peer, Reader, Source {
     socket.on("data", (chunk: Buffer) => {
       if (this.#state !== "open") return;
       this.#lines.push(chunk);
+      this.#outgoing.withHeaders = this.#lines.withHeaders;
       this.#cutLines();
     });
     socket.on("end", () => this.#ended());
@@ -161,7 +162,7 @@ export class Connection implements Peer, Reader, Source {
   /** The longest line that is taken from now on; may change when the configuration is read again. */
   set maxMessageBytes(bytes: number) {
     this.#options.maxMessageBytes = bytes;
-    this.#lines.maxLineBytes = bytes;
+    this.#lines.maxMessageBytes = bytes;
   }
 
   /**
@@ -393,6 +394,10 @@ export class Connection implements Peer, Reader, Source {
         this.refuseTooLong();
         break;
       }
+      if (line instanceof WrongHeaders) {
+        this.#refuse("parse_error", line.message);
+        break;
+      }
       this.#waitingLines += 1;
       this.#countWaiting(line.length);
       if (line.length >= SMALL_BYTES) this.#options.unread.finished(this);
@@ -460,7 +465,9 @@ export class Connection implements Peer, Reader, Source {
     if (!this.#lines.unfinished) return this.#closeIfDone();
     this.#refuse(
       "parse_error",
-      "The last line has no line end, so it was not executed. End each message with \\n.",
+      this.#lines.withHeaders
+        ? "The last message is shorter than its Content-Length, so it was not executed."
+        : "The last line has no line end, so it was not executed. End each message with \\n.",
     );
   }
 

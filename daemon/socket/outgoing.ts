@@ -25,6 +25,8 @@ export class Outgoing {
   /** What was written and not read, when that was last looked at. */
   #unreadBytes = 0;
   #isDropped = false;
+  /** Whether messages go out with the headers of the Language Server Protocol instead of as lines. */
+  withHeaders = false;
 
   constructor(socket: Socket, events: OutgoingEvents) {
     this.#socket = socket;
@@ -107,7 +109,8 @@ export class Outgoing {
     this.#lines = [];
     this.#bytes = 0;
     const [first] = lines;
-    if (lines.length === 1 && typeof first === "string") this.#writeText(`${first}\n`);
+    if (this.withHeaders) this.#writeWithHeaders(lines);
+    else if (lines.length === 1 && typeof first === "string") this.#writeText(`${first}\n`);
     else this.#writeAll(lines);
     this.count();
   }
@@ -121,6 +124,23 @@ export class Outgoing {
         this.#writeText(text);
         text = "";
       }
+      if (typeof line !== "string") this.#writeLong(line);
+    }
+    if (text !== "") this.#writeText(text);
+  }
+
+  #writeWithHeaders(lines: readonly (string | LongLine)[]): void {
+    let text = "";
+    for (const line of lines) {
+      if (typeof line === "string") {
+        text += `${headerOf(Buffer.byteLength(line))}${line}`;
+        if (text.length < MAX_UNSENT_BYTES) continue;
+      } else {
+        text += headerOf(line.bytes.length);
+      }
+      this.#writeText(text);
+      text = "";
+      // Its line end is white space to a reader of JSON.
       if (typeof line !== "string") this.#writeLong(line);
     }
     if (text !== "") this.#writeText(text);
@@ -152,4 +172,8 @@ function handleOf(socket: Socket): { bytesWritten?: number; writeQueueSize?: num
 
 function flush(outgoing: Outgoing): void {
   outgoing.flush();
+}
+
+function headerOf(bytes: number): string {
+  return `Content-Length: ${bytes}\r\n\r\n`;
 }
