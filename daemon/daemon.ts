@@ -13,6 +13,7 @@ import { RepeatedLines } from "./log/repeated-lines.js";
 import type { ProviderRule } from "./remote/configured-provider.js";
 import { RemoteLeases } from "./remote/remote-leases.js";
 import { Backups } from "./rpc/backups.js";
+import { Checks } from "./rpc/checks.js";
 import { CommandPush } from "./rpc/command-push.js";
 import { Dispatcher } from "./rpc/dispatch.js";
 import { OwnRequests } from "./rpc/own-requests.js";
@@ -75,6 +76,7 @@ export class Daemon {
   readonly #rpc: Rpc;
   readonly #commandPush: CommandPush;
   readonly #backups: Backups;
+  readonly #checks: Checks;
   /** Only where leases are kept elsewhere. */
   readonly #remoteLeases: RemoteLeases | undefined;
   readonly #loop: TurnLoop;
@@ -130,6 +132,7 @@ export class Daemon {
     this.#backups = new Backups(database, log, (connection, progress) =>
       this.#connections.get(connection)?.notify("daemon.backupProgress", progress),
     );
+    this.#checks = new Checks(parts.databasePath);
     this.#rpc = this.#makeRpc(parts, statistics);
     this.#idleExit = new IdleExit({
       loop: this.#loop,
@@ -245,6 +248,7 @@ export class Daemon {
         remoteLeases: this.#remoteLeases,
         async: {
           "daemon.backup": (params, sender) => this.#backups.make(params, sender),
+          "daemon.check": (params, sender) => this.#checks.check(params, sender),
           ...this.#remoteLeases?.handlers(),
         },
       }),
@@ -365,7 +369,12 @@ export class Daemon {
     // Requests that are on their way are refused as not performed, so that their senders know; a connection
     // that closed on them would leave that open.
     await new Promise((resolve) => setTimeout(resolve, REFUSING_MS));
-    await Promise.all([this.#connections.close(), this.#backups.stop(), this.#remoteLeases?.giveBackAtEnd()]);
+    await Promise.all([
+      this.#connections.close(),
+      this.#backups.stop(),
+      this.#checks.stop(),
+      this.#remoteLeases?.giveBackAtEnd(),
+    ]);
     await this.#remoteLeases?.close();
     if (!this.#config.readOnly) this.#keepTime();
     this.#sockets.remove();

@@ -1,10 +1,13 @@
 import { z } from "zod";
 import { COMMAND_STATES } from "./command.js";
-import { MAX_PATH_LENGTH } from "./limits.js";
+import { DEFAULT_CHECKED_ROWS, MAX_CHECKED_ROWS, MAX_PATH_LENGTH } from "./limits.js";
 import { method, notification, noun } from "./method.js";
 import { queueDepths } from "./queue.js";
 import { duration, instant, integer, named, text } from "./schemas.js";
 import { mode } from "./sequence.js";
+
+/** A place in a table or an index, with the values that it is ordered by. */
+const MAX_CHECK_CURSOR_LENGTH = 16_384;
 
 const count = integer;
 /** Milliseconds with decimals. */
@@ -293,6 +296,57 @@ export const DAEMON = noun("daemon", {
           params: {},
           result: {
             accepted: { since: 1_763_740_800_000, from: "build-1:/var/lib/pawl/default/pawl.db" },
+          },
+        },
+      ],
+    }),
+
+    check: method({
+      summary: "Look whether the database is sound",
+      description:
+        "Every row and every entry of an index is read; values have to be of their types, JSON where they are JSON, and names of other rows those of rows; counts have to be those of their rows; the log of the board is replayed, with its hashes and signatures. A call looks at a part of this, in steps beside the calls of others; ask again with `next` until there is none. Nothing is changed. Pages that are free are not looked at.",
+      params: z.strictObject({
+        limit: z.int().min(1).max(MAX_CHECKED_ROWS).default(DEFAULT_CHECKED_ROWS).meta({
+          description:
+            "Rows, entries of indexes and changes after which the call is answered. The batches of one queue are counted within one call.",
+        }),
+        after: z.string().min(1).max(MAX_CHECK_CURSOR_LENGTH).optional().meta({
+          description: "`next` of the call before.",
+        }),
+      }),
+      result: z.strictObject({
+        problems: z.array(
+          z.strictObject({
+            what: z.enum(["structure", "index", "value", "reference", "count", "log"]).meta({
+              description:
+                "`structure`: a table or an index cannot be read; `index`: it disagrees with its table; `value`: no JSON, or not of its type; `reference`: a row that another belongs to is missing; `count`: a count is not that of the rows; `log`: a change of the board is damaged, or an item is not what the changes say.",
+            }),
+            where: z
+              .string()
+              .meta({ description: "A row by its table and key, an index, a queue, a change." }),
+            message: z.string(),
+          }),
+        ),
+        checked: integer.meta({ description: "Rows, entries and changes that this call looked at." }),
+        next: z.string().optional(),
+      }),
+      writes: false,
+      repeatable: true,
+      transactable: false,
+      errors: [],
+      examples: [
+        {
+          name: "A queue whose count is wrong",
+          params: {},
+          result: {
+            problems: [
+              {
+                what: "count",
+                where: "queue mail",
+                message: "has 3 ready batches, and 4 are counted. Restore the database from a backup.",
+              },
+            ],
+            checked: 812,
           },
         },
       ],

@@ -189,6 +189,10 @@ export const MAX_CHANGES_PER_CALL = 64;
 /** ... and their length together as JSON: as much as a request may have, but for what is around them. */
 export const MAX_CHANGES_BYTES = DEFAULT_MAX_MESSAGE_BYTES - 1024;
 
+/** Rows and entries of indexes that one `daemon.check` looks at, in steps of some milliseconds. */
+export const MAX_CHECKED_ROWS = 100_000;
+export const DEFAULT_CHECKED_ROWS = 20_000;
+
 /** The time after a restart in which a grant that ends with its connection can be renewed on another. */
 export const RESTART_GRACE_MS = 5000;
 

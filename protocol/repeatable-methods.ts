@@ -57,6 +57,7 @@ export const REPEATABLE_METHODS: Readonly<Record<string, Repeatable>> = {
   "daemon.info": true,
   "daemon.stats": true,
   "daemon.acceptCopy": true,
+  "daemon.check": true,
   "rpc.discover": true,
   "rpc.cancel": true,
 };

@@ -271,7 +271,6 @@ const NOT_YET_BUILT: {
     "claim.cancelling",
     "claim.lost",
     "command.progress",
-    "daemon.check",
     "daemon.graph",
     "event",
     "events.subscribe",

@@ -109,7 +109,7 @@ export class InProcess {
         ownReport: { info: outside, stats: outside },
         // Nobody is connected whom a command could be pushed to.
         commandPush: { serve: outside, count: () => 0, deployments: () => [] },
-        async: { "daemon.backup": outside },
+        async: { "daemon.backup": outside, "daemon.check": outside },
       }),
       statistics: new Statistics(),
       lines: new RepeatedLines(pino({ level: "silent" })),

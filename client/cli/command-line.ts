@@ -19,7 +19,7 @@ export const GLOBAL_OPTIONS = {
   timeout: {
     type: "duration",
     describe: "How long the daemon may take to answer, beyond a wait that was asked for",
-    default: "30s; no limit (0) for work, serve, lock, sync, import, backup and board rebuild",
+    default: "30s; no limit (0) for work, serve, lock, sync, import, backup, check and board rebuild",
   },
   json: { type: "flag", describe: "Results and errors as JSON in one line, for programs" },
   help: { type: "flag", short: "h", describe: "Show help, of a command if one is named" },

@@ -59,7 +59,7 @@ export const COMMANDS: readonly Entry[] = [
   ...file(BOARD, () => import("../commands/sync.js"), ["sync"]),
   ...file(BOARD, () => import("../commands/peers.js"), ["peers"]),
   ...file(DAEMON, () => import("../commands/status.js"), ["status"]),
-  ...file(DAEMON, () => import("../commands/daemon.js"), ["call", "backup", "socket-path"]),
+  ...file(DAEMON, () => import("../commands/daemon.js"), ["call", "backup", "check", "socket-path"]),
   ...file(DAEMON, () => import("../commands/systemd.js"), ["service"]),
   ...file(DAEMON, () => import("../commands/completion.js"), ["completion"]),
 ];

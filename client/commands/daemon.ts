@@ -1,9 +1,11 @@
 import { resolve } from "node:path";
+import type { Result } from "@pawl/protocol";
 import { checkSocketPath } from "@pawl/protocol/paths";
 import { membersOf } from "../connection/json-text.js";
 import { command, UsageError } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
 import { bytes, count, plural } from "../terminal/quantities.js";
+import { printable } from "../terminal/text.js";
 import { checkedJson, indented, readAll, shorten } from "../terminal/values.js";
 
 const call = command({
@@ -84,4 +86,43 @@ function showProgress(progress: Record<string, unknown>, output: Output): void {
   output.progress(`${count(pages)} of ${count(totalPages)} pages, ${percent} %`);
 }
 
-export const commands = { call, backup, "socket-path": socketPath };
+/** For a script, a database that is not sound is no failure of the program, but not the same as a sound one. */
+const EXIT_PROBLEMS = 1;
+
+const check = command({
+  args: "",
+  patient: () => true,
+  summary: "Look whether the database is sound, while it is in use",
+  options: {},
+  details:
+    "Reads every row and every index, compares counts with the rows that they count, and replays the log of the board with its hashes and signatures. Nothing is changed, and others are served meanwhile. Exits with 1 if there are problems. Free pages are not looked at; sqlite3 does that too (PRAGMA integrity_check) in a copy made by `pawl backup`.",
+  examples: [
+    ["pawl check", "A line for each problem, and how much was looked at"],
+    ["pawl check --json | jq -r '.problems[].where'", "The places of the problems"],
+    ["pawl check || mail -s 'pawl is damaged' root", "In a timer"],
+  ],
+  async run(_args, { connect, output }) {
+    const client = await connect();
+    const problems: Result<"daemon.check">["problems"] = [];
+    let checked = 0;
+    let after: string | undefined;
+    try {
+      do {
+        const part: Result<"daemon.check"> = await client.daemon.check(after === undefined ? {} : { after });
+        problems.push(...part.problems);
+        checked += part.checked;
+        after = part.next;
+        output.progress(`Checked ${plural(checked, "row")}: ${plural(problems.length, "problem")}`);
+      } while (after !== undefined);
+    } finally {
+      output.progress(undefined);
+    }
+    output.result({ problems, checked }, () => [
+      ...problems.map(({ where, message }) => printable(`${where} ${message}`)),
+      `Checked ${plural(checked, "row")}: ${problems.length === 0 ? "no problems." : `${plural(problems.length, "problem")}.`}`,
+    ]);
+    return problems.length === 0 ? undefined : EXIT_PROBLEMS;
+  },
+});
+
+export const commands = { call, backup, check, "socket-path": socketPath };

@@ -55,6 +55,7 @@ var repeatableMethods = map[string][]string{
 	"daemon.info":       nil,
 	"daemon.stats":      nil,
 	"daemon.acceptCopy": nil,
+	"daemon.check":      nil,
 	"rpc.discover":      nil,
 	"rpc.cancel":        nil,
 }

@@ -15,7 +15,7 @@ export interface OwnReport {
   stats(env: Env): Operation<Result<"daemon.stats">>;
 }
 
-/** Which operation performs which method; `daemon.backup` has none. */
+/** Which operation performs which method; `daemon.backup` and `daemon.check` have none. */
 export function daemonHandlers(ownReport: OwnReport): HandlersOf<"daemon"> {
   return {
     ping,

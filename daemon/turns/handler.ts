@@ -20,7 +20,7 @@ export type Handler<N extends MethodName> = (
 ) => Operation<Outcome<Result<N>>>;
 
 /** Methods without an operation: what they do is no business of the database. */
-type AsyncOnly = "daemon.backup";
+type AsyncOnly = "daemon.backup" | "daemon.check";
 
 type NameOf<M> = M extends { name: infer N extends MethodName } ? N : never;
 

@@ -54,6 +54,7 @@ REPEATABLE_METHODS: Dict[str, Tuple[str, ...]] = {
     "daemon.info": (),
     "daemon.stats": (),
     "daemon.acceptCopy": (),
+    "daemon.check": (),
     "rpc.discover": (),
     "rpc.cancel": (),
 }

@@ -1,10 +1,11 @@
 import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
+import type { Fault, Key, Piece } from "../../store/inspection.js";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Unfinished } from "../../turns/operation.js";
 import { type Change, openChange, readStored } from "./change.js";
 import { compareHlc } from "./hybrid-clock.js";
-import { type Cell, type Increment, type ItemRow, merge, type Stored, stampOf } from "./merge.js";
+import { type Cell, type Increment, type ItemRow, merge, stampOf } from "./merge.js";
 import {
   countShown,
   findItem,
@@ -23,8 +24,10 @@ const CHANGES_PER_STEP = 16;
 const CHARACTERS_PER_STEP = 8192;
 /** Items that one step makes anew ... */
 const ITEMS_PER_STEP = 32;
-/** ... and changes that it replays for that. An item that more changes are about takes a step for itself. */
+/** ... and changes that it replays for that: an item that more changes are about takes several steps. */
 const MAX_REPLAYED_CHANGES = 64;
+/** Changes that are read at once for an item. */
+const CHANGES_PER_READ = 8;
 
 const selectChanges = sql<ChangeRow>(`
   SELECT c.n, c.change_id, c.branch, c.seq, c.wall, c.counter, c.body, c.signature,
@@ -35,6 +38,8 @@ const selectChanges = sql<ChangeRow>(`
 const selectAt = sql<{ change_id: string }>(
   "SELECT change_id FROM pawl_change WHERE branch = :branch AND seq = :seq",
 );
+
+const selectNext = sql<{ n: number | null }>("SELECT min(n) AS n FROM pawl_change WHERE n > :after");
 
 const moveHead = sql("UPDATE pawl_branch SET head_seq = :seq, head_id = :id WHERE branch = :branch");
 
@@ -62,7 +67,14 @@ const selectStories = sql<{ story_id: string }>(`
 
 const selectTouching = sql<TouchRow>(`
   SELECT t.n, t.wall, t.counter, c.change_id, c.body, c.signature
-  FROM pawl_touch t LEFT JOIN pawl_change c ON c.n = t.n WHERE t.story_id = :storyId`);
+  FROM pawl_touch t LEFT JOIN pawl_change c ON c.n = t.n
+  WHERE t.story_id = :storyId AND (t.wall, t.counter, t.n) > (:wall, :counter, :n)
+  ORDER BY t.wall, t.counter, t.n LIMIT :rows`);
+
+const selectSince = sql<TouchRow>(`
+  SELECT n, wall, counter, change_id, body, signature FROM pawl_change WHERE n > :n ORDER BY n LIMIT :rows`);
+
+const selectLast = sql<{ n: number | null }>("SELECT max(n) AS n FROM pawl_change");
 
 const selectRecent = sql<TouchRow>(`
   SELECT n, wall, counter, change_id, body, signature FROM pawl_change WHERE n = :n`);
@@ -121,6 +133,14 @@ type Place = readonly ["change", number] | readonly ["item", string];
 
 interface Step extends Omit<Part, "next"> {
   readonly next?: Place;
+  /** The item behind `next` whose changes are replayed in part. */
+  readonly open?: Begun;
+}
+
+/** An item that was begun, and after how many steps. A step that is performed again finds that it was changed since. */
+interface Begun {
+  readonly replaying: Replaying;
+  readonly steps: number;
 }
 
 /**
@@ -151,10 +171,11 @@ function* replay(
   rows: number,
   verify: boolean,
   env: Env,
+  begun?: Begun,
 ): Operation<Outcome<Part>> {
   const isOfItems = from[0] === "item";
-  const { next, ...step } = isOfItems
-    ? yield* replayItems(from[1], Math.min(rows, ITEMS_PER_STEP), verify, env)
+  const { next, open, ...step } = isOfItems
+    ? yield* replayItems(from[1], Math.min(rows, ITEMS_PER_STEP), verify, env, begun)
     : yield* replayChanges(from[1], Math.min(rows, CHANGES_PER_STEP), verify);
   const part = {
     changes: before.changes + step.changes,
@@ -163,6 +184,7 @@ function* replay(
   };
   if (next === undefined) return part;
   const left = rows - (isOfItems ? step.items : step.changes);
+  if (open !== undefined) return new Unfinished((later) => replay(next, part, left, verify, later, open));
   if (left === 0 || next[0] !== from[0]) return { ...part, next: JSON.stringify(next) };
   return new Unfinished((later) => replay(next, part, left, verify, later));
 }
@@ -242,27 +264,49 @@ function* compareChange(change: Change, row: ChangeRow, verify: boolean): Operat
   return differences;
 }
 
-function* replayItems(after: string, limit: number, verify: boolean, env: Env): Operation<Step> {
-  const stories = yield* all(selectStories, { after, rows: limit });
+/** @param env of a caller that writes; none is needed to verify. */
+function* replayItems(
+  after: string,
+  limit: number,
+  verify: boolean,
+  env: Env | undefined,
+  begun: Begun | undefined,
+): Operation<Step> {
+  const stories =
+    begun === undefined
+      ? yield* all(selectStories, { after, rows: limit })
+      : [{ story_id: begun.replaying.storyId }];
   const differences: Difference[] = [];
   let items = 0;
   let replayed = 0;
+  let last = after;
   for (const { story_id: storyId } of stories) {
     if (replayed >= MAX_REPLAYED_CHANGES) break;
-    const { said, touches, surplus } = yield* replayItem(storyId, verify);
-    replayed += touches;
+    const isSame = begun !== undefined && begun.replaying.steps === begun.steps;
+    const replaying = isSame ? begun.replaying : yield* beginItem(storyId);
+    replaying.steps += 1;
+    const before = replaying.replayed;
+    const isWhole = yield* replayItem(replaying, MAX_REPLAYED_CHANGES - replayed, verify);
+    replayed += replaying.replayed - before;
+    for (const what of replaying.surplus.splice(0)) differences.push({ storyId, what });
+    if (!isWhole) {
+      forgetNumbers(replaying);
+      return {
+        changes: replayed,
+        items,
+        differences,
+        next: ["item", last],
+        open: { replaying, steps: replaying.steps },
+      };
+    }
+    for (const what of yield* compareItem(storyId, saidBy(replaying), verify, env)) {
+      differences.push({ storyId, what });
+    }
     items += 1;
-    for (const what of surplus) differences.push({ storyId, what });
-    for (const what of yield* compareItem(storyId, said, verify, env)) differences.push({ storyId, what });
+    last = storyId;
   }
-  const last = stories[items - 1]?.story_id;
-  const isEnd = items === stories.length && stories.length < limit;
-  return {
-    changes: replayed,
-    items,
-    differences,
-    ...(isEnd || last === undefined ? {} : { next: ["item", last] }),
-  };
+  const isEnd = begun === undefined && items === stories.length && stories.length < limit;
+  return { changes: replayed, items, differences, ...(isEnd ? {} : { next: ["item", last] }) };
 }
 
 /** An item as its changes make it. */
@@ -273,66 +317,153 @@ interface Said {
   readonly increments: readonly { field: string; n: number; amount: number }[];
 }
 
-function* replayItem(
-  storyId: string,
-  verify: boolean,
-): Operation<{ said: Said; touches: number; surplus: string[] }> {
-  const touching = yield* all(selectTouching, { storyId });
-  let recent = (yield* findItem(storyId))?.recent ?? [];
-  const known = new Set(touching.map(({ n }) => n));
-  for (const n of recent) {
-    if (known.has(n)) continue;
+/** An item whose changes are being replayed. The order is of no account to what they make of it. */
+interface Replaying {
+  readonly storyId: string;
+  steps: number;
+  /** Changes that were about it last and are in no row of `pawl_touch`, to be replayed first. */
+  readonly recent: number[];
+  /** Those of the same that are replayed, and may have such a row by now. */
+  readonly done: Set<number>;
+  /** The last change that is replayed by its row of `pawl_touch`; null once all are. */
+  touch: Pick<TouchRow, "wall" | "counter" | "n"> | null;
+  /** The last change that was here when the item was begun; later ones are replayed at the end. */
+  last: number;
+  replayed: number;
+  /** What is found too much. */
+  readonly surplus: string[];
+  item: ItemRow | undefined;
+  readonly cells: Map<string, Cell>;
+  increments: Increment[];
+  /** The numbers of the changes, by their ids. */
+  readonly numbers: Map<string, number>;
+}
+
+function* beginItem(storyId: string): Operation<Replaying> {
+  return {
+    storyId,
+    steps: 0,
+    recent: [...((yield* findItem(storyId))?.recent ?? [])],
+    done: new Set(),
+    touch: { wall: -1, counter: -1, n: -1 },
+    last: (yield* one(selectLast))?.n ?? 0,
+    replayed: 0,
+    surplus: [],
+    item: undefined,
+    cells: new Map(),
+    increments: [],
+    numbers: new Map(),
+  };
+}
+
+/** Replays some of the changes about an item; returns true when all are that are here. */
+function* replayItem(replaying: Replaying, most: number, verify: boolean): Operation<boolean> {
+  const { storyId, recent, done } = replaying;
+  let left = most;
+  let characters = 0;
+  const isFull = (): boolean => left <= 0 || characters > CHARACTERS_PER_STEP;
+  for (let n = recent[0]; n !== undefined; n = recent[0]) {
+    if (isFull()) return false;
     const row = yield* one(selectRecent, { n });
-    touching.push(row ?? { n, wall: 0, counter: 0, change_id: null, body: null, signature: null });
-  }
-  const numbers = new Map<string, number>();
-  const surplus: string[] = [];
-  let item: ItemRow | undefined;
-  const cells = new Map<string, Cell>();
-  let increments: Increment[] = [];
-  for (const { n, wall, counter, change_id: id, body, signature } of touching) {
-    const change =
-      id === null || body === null || signature === null ? undefined : readStored(id, { body, signature });
-    const op = change?.ops.find((each) => each.storyId === storyId);
-    if (change === undefined || op === undefined) {
-      surplus.push(`has change ${id ?? n} in its history, which is not about it`);
-      if (verify) continue;
-      yield* run(deleteTouch, { storyId, wall, counter, n });
-      if (recent.includes(n)) {
-        recent = recent.filter((each) => each !== n);
-        yield* setRecent(storyId, recent);
+    const read = row ?? { n, wall: 0, counter: 0, change_id: null, body: null, signature: null };
+    if (!replayChange(replaying, read)) {
+      replaying.surplus.push(surplus(read));
+      if (!verify) {
+        const kept = (yield* findItem(storyId))?.recent.filter((each) => each !== n);
+        if (kept !== undefined) yield* setRecent(storyId, kept);
       }
-      continue;
     }
-    numbers.set(change.id, n);
-    const stored: Stored | undefined = item && { item, cells, increments };
-    const merged = merge(stored, op, stampOf(change));
-    if (merged === undefined) continue;
-    item = merged.item;
-    if (merged.reset) {
-      cells.clear();
-      increments = [];
-    }
-    for (const cell of merged.cells) cells.set(cell.field, cell);
-    increments = [...increments.filter((each) => !merged.swallowed.includes(each)), ...merged.increments];
+    recent.shift();
+    done.add(n);
+    left -= 1;
+    characters += read.body?.length ?? 0;
   }
+  while (replaying.touch !== null) {
+    if (isFull()) return false;
+    const { wall, counter, n: before } = replaying.touch;
+    const rows = yield* all(selectTouching, { storyId, wall, counter, n: before, rows: CHANGES_PER_READ });
+    for (const row of rows) {
+      replaying.touch = row;
+      left -= 1;
+      characters += row.body?.length ?? 0;
+      if (done.has(row.n) || row.n > replaying.last) continue;
+      if (replayChange(replaying, row)) continue;
+      replaying.surplus.push(surplus(row));
+      if (!verify) yield* run(deleteTouch, { storyId, wall: row.wall, counter: row.counter, n: row.n });
+    }
+    if (rows.length < CHANGES_PER_READ) replaying.touch = null;
+  }
+  for (;;) {
+    const rows = yield* all(selectSince, { n: replaying.last, rows: CHANGES_PER_READ });
+    for (const row of rows) {
+      replayChange(replaying, row);
+      replaying.last = row.n;
+      left -= 1;
+      characters += row.body?.length ?? 0;
+    }
+    if (rows.length < CHANGES_PER_READ) return true;
+    if (isFull()) return false;
+  }
+}
+
+/** Replays one change; returns false for one that is not about the item. */
+function replayChange(replaying: Replaying, row: TouchRow): boolean {
+  const { n, change_id: id, body, signature } = row;
+  const { storyId, cells, numbers } = replaying;
+  const change =
+    id === null || body === null || signature === null ? undefined : readStored(id, { body, signature });
+  const op = change?.ops.find((each) => each.storyId === storyId);
+  if (change === undefined || op === undefined) return false;
+  replaying.replayed += 1;
+  const { item, increments } = replaying;
+  const merged = merge(item && { item, cells, increments }, op, stampOf(change));
+  if (merged === undefined) return true;
+  numbers.set(change.id, n);
+  replaying.item = merged.item;
+  if (merged.reset) {
+    cells.clear();
+    replaying.increments = [];
+  }
+  for (const cell of merged.cells) cells.set(cell.field, cell);
+  if (merged.swallowed.length > 0) {
+    const swallowed = new Set(merged.swallowed);
+    replaying.increments = replaying.increments.filter((each) => !swallowed.has(each));
+  }
+  replaying.increments.push(...merged.increments);
+  return true;
+}
+
+/** Drops the numbers of changes whose writes others have replaced. */
+function forgetNumbers({ numbers, cells, increments }: Replaying): void {
+  const kept = [...cells.values(), ...increments];
+  if (numbers.size < 2 * kept.length) return;
+  const ids = new Set(kept.map(({ stamp }) => stamp.hash));
+  for (const id of numbers.keys()) if (!ids.has(id)) numbers.delete(id);
+}
+
+function surplus({ change_id: id, n }: TouchRow): string {
+  return `has change ${id ?? n} in its history, which is not about it`;
+}
+
+function saidBy({ item, cells, increments, numbers }: Replaying): Said {
   const numberOf = ({ stamp }: Cell | Increment): number => numbers.get(stamp.hash) as number;
   return {
-    touches: touching.length,
-    surplus,
-    said: {
-      item,
-      setBy: item && setByOf((field) => (cells.has(field) ? numberOf(cells.get(field) as Cell) : undefined)),
-      cells: [...cells.values()]
-        .filter(({ field }) => !isColumn(field))
-        .map((cell) => ({ field: cell.field, value: cell.value, n: numberOf(cell) })),
-      increments: increments.map((each) => ({ field: each.field, n: numberOf(each), amount: each.amount })),
-    },
+    item,
+    setBy: item && setByOf((field) => (cells.has(field) ? numberOf(cells.get(field) as Cell) : undefined)),
+    cells: [...cells.values()]
+      .filter(({ field }) => !isColumn(field))
+      .map((cell) => ({ field: cell.field, value: cell.value, n: numberOf(cell) })),
+    increments: increments.map((each) => ({ field: each.field, n: numberOf(each), amount: each.amount })),
   };
 }
 
 /** Compares an item with what the tables say of it, and unless only to verify, makes them say the same. */
-function* compareItem(storyId: string, said: Said, verify: boolean, env: Env): Operation<string[]> {
+function* compareItem(
+  storyId: string,
+  said: Said,
+  verify: boolean,
+  env: Env | undefined,
+): Operation<string[]> {
   const found = yield* findItem(storyId);
   const stored: Said = {
     item: found?.row,
@@ -350,7 +481,7 @@ function* compareItem(storyId: string, said: Said, verify: boolean, env: Env): O
   yield* run(deleteItem, { storyId });
   yield* run(deleteCells, { storyId });
   yield* run(deleteIncrements, { storyId });
-  countShown(found?.row, said.item, env);
+  if (env !== undefined) countShown(found?.row, said.item, env);
   if (said.item !== undefined) yield* writeItem(said.item, said.setBy ?? {}, found?.recent ?? []);
   for (const cell of said.cells) yield* run(insertCell, { storyId, ...cell });
   for (const each of said.increments) yield* run(insertIncrement, { storyId, ...each });
@@ -364,6 +495,47 @@ function textOf(value: Said[keyof Said]): string {
     .map((row) => JSON.stringify(row))
     .sort()
     .join(" ");
+}
+
+/**
+ * A piece of a look at the log and at the items that it makes, which only reads. Goes on behind a change that is
+ * damaged.
+ */
+export function* verifyLog(
+  after: Key | undefined,
+  rows: number,
+  begun: unknown,
+): Operation<Piece & { within?: unknown }> {
+  const [kind, at] = after ?? ["change", 0];
+  const isOfItems = kind === "item";
+  const faults: Fault[] = [];
+  let step: Step;
+  try {
+    step = isOfItems
+      ? yield* replayItems(String(at), rows, true, undefined, begun as Begun | undefined)
+      : yield* replayChanges(Number(at), rows, true);
+  } catch (error) {
+    if (!(error instanceof PawlError) || error.kind !== "log_corrupt") throw error;
+    // Which of them it was is found one by one.
+    if (rows > 1) return yield* verifyLog(after, 1, begun);
+    const { changeId } = error.details as { changeId: string };
+    faults.push({ what: "log", where: `change ${changeId}`, message: error.message });
+    const next = isOfItems
+      ? (yield* all(selectStories, { after: String(at), rows: 1 }))[0]?.story_id
+      : undefined;
+    const n = isOfItems ? undefined : (yield* one(selectNext, { after: Number(at) }))?.n;
+    return {
+      faults,
+      checked: 1,
+      next: isOfItems ? (next === undefined ? undefined : ["item", next]) : ["change", n ?? 0],
+    };
+  }
+  for (const { changeId, storyId, what } of step.differences) {
+    const where = storyId === undefined ? `change ${changeId}` : `item ${storyId}`;
+    faults.push({ what: "log", where, message: `${what}. Put it right with \`pawl board rebuild\`.` });
+  }
+  const { open, next } = step;
+  return { faults, checked: isOfItems ? step.items : step.changes, next, ...(open && { within: open }) };
 }
 
 function placeOf(cursor: string): Place | undefined {
