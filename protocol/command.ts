@@ -389,7 +389,13 @@ export const COMMAND = noun("command", {
       summary: "Keep a command for longer",
       description:
         "No lease outlives the deadline of its command, nor its `executionMs`; then that is what is reported. With `lease_lost`, stop: details say what became of the command ({commandId, state, reason}), and for a cancelled one the words of whoever cancelled it.",
-      params: z.strictObject({ leaseId, leaseMs }),
+      params: z.strictObject({
+        leaseId,
+        leaseMs: leaseMs
+          .unwrap()
+          .optional()
+          .meta({ description: "How long from now on; as long as it was leased for if it is not given." }),
+      }),
       result: z.strictObject({ leaseExpiresAt, remainingMs }),
       writes: true,
       repeatable: true,

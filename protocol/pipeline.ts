@@ -263,7 +263,7 @@ export const PIPELINE = noun("pipeline", {
       params: z.strictObject({
         storyId,
         limit,
-        after: changeId.optional().meta({ description: "`next` of the page before." }),
+        after: cursor.optional().meta({ description: "`next` of the page before." }),
       }),
       result: z.strictObject({
         changes: z
@@ -287,7 +287,7 @@ export const PIPELINE = noun("pipeline", {
             ),
           )
           .meta({ description: "Newest first." }),
-        next: changeId.optional().meta(nextPage),
+        next: z.string().optional().meta(nextPage),
       }),
       writes: false,
       repeatable: true,

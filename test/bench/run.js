@@ -7,6 +7,7 @@ import { performance } from "node:perf_hooks";
 import { parseArgs } from "node:util";
 import * as board from "./board.js";
 import * as command from "./command.js";
+import { runHostile } from "./hostile.js";
 import { measure } from "./measure.js";
 import { beanstalkd } from "./peers/beanstalkd.js";
 import { pawl } from "./peers/pawl.js";
@@ -18,12 +19,15 @@ import * as sequence from "./sequence.js";
 import { slowSync } from "./slow-sync.js";
 
 const USAGE = `Usage: npm run bench -- [sequence] [queue] [command] [board] [options]
+       npm run bench -- hostile [options]
 
-Measures pawld beside the systems that are installed. All sections when none is named.
+Measures pawld beside the systems that are installed. All sections when none is named. \`hostile\` measures pawld alone:
+how long a polite client waits beside clients that are not.
 
   --quick            a tenth of the work, once: shows that it runs; the figures are rough
   --repetitions N    default 5; medians are reported
-  --only NAMES       only systems whose name starts with one of these, such as pawl,Redis
+  --only NAMES       only systems whose name starts with one of these, such as pawl,Redis; with hostile, only attacks
+                     whose name has one of these in it
   --sync-delay MS    each sync takes so much longer, for all systems: shows how they compare on a slower disk
   --dir DIR          where state is kept; default the temporary directory. Not on tmpfs, where nothing is durable
   --profile DIR      writes a CPU profile of each pawld into DIR
@@ -31,6 +35,8 @@ Measures pawld beside the systems that are installed. All sections when none is 
 `;
 
 const SECTIONS = { sequence, queue, command, board };
+/** Sections about pawl alone, which run only when they are named, and by themselves. */
+const ALONE = { hostile: runHostile };
 const DEFAULT_REPETITIONS = 5;
 const QUICK_SCALE = 0.1;
 const EXIT_FAILED = 1;
@@ -39,7 +45,7 @@ const EXIT_USAGE = 2;
 for (const signal of /** @type {const} */ (["SIGINT", "SIGTERM"]))
   process.on(signal, () => process.exit(EXIT_FAILED));
 
-const { options, sections } = parsed();
+const { options, sections, alone } = parsed();
 const repetitions = Number(options.repetitions ?? (options.quick ? 1 : DEFAULT_REPETITIONS));
 const scale = options.quick ? QUICK_SCALE : 1;
 const pawlPeer = pawl({ profileDirectory: options.profile });
@@ -64,6 +70,13 @@ if (options["sync-delay"] !== undefined) {
 /** @type {Record<string, object[]>} */
 const samples = {};
 let exitCode = 0;
+if (alone !== undefined) {
+  const { quick = false, only } = options;
+  const { text, failed, rows } = await alone({ pawlPeer, root, quick, only, progress });
+  samples[/** @type {string} */ (alone.name)] = rows;
+  console.log(`\n${text}`);
+  if (failed) exitCode = EXIT_FAILED;
+}
 for (const name of sections) {
   const section = SECTIONS[name];
   const chosen = section.entries({ pawlPeer, scale, progress }).filter(({ system }) => wanted(system));
@@ -111,8 +124,15 @@ function parsed() {
       process.stdout.write(USAGE);
       process.exit(0);
     }
+    const [first] = positionals;
+    const alone =
+      first !== undefined && Object.hasOwn(ALONE, first)
+        ? ALONE[/** @type {"hostile"} */ (first)]
+        : undefined;
+    if (alone !== undefined && positionals.length > 1) throw new Error(`${first} runs by itself.`);
     for (const name of positionals) {
-      if (!Object.hasOwn(SECTIONS, name)) throw new Error(`There is no section ${name}.`);
+      if (alone === undefined && !Object.hasOwn(SECTIONS, name))
+        throw new Error(`There is no section ${name}.`);
     }
     if (values.repetitions !== undefined && !/^[1-9]\d*$/.test(values.repetitions)) {
       throw new Error(`--repetitions takes a number from 1, not ${values.repetitions}.`);
@@ -121,8 +141,8 @@ function parsed() {
     if (delay !== undefined && !/^\d{1,3}(\.\d+)?$/.test(delay)) {
       throw new Error(`--sync-delay takes milliseconds below 1,000, such as 0.5 or 2, not ${delay}.`);
     }
-    const chosen = positionals.length > 0 ? positionals : Object.keys(SECTIONS);
-    return { options: values, sections: /** @type {(keyof typeof SECTIONS)[]} */ (chosen) };
+    const chosen = alone !== undefined ? [] : positionals.length > 0 ? positionals : Object.keys(SECTIONS);
+    return { options: values, alone, sections: /** @type {(keyof typeof SECTIONS)[]} */ (chosen) };
   } catch (error) {
     process.stderr.write(`${/** @type {Error} */ (error).message}\n\n${USAGE}`);
     process.exit(EXIT_USAGE);

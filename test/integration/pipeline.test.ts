@@ -294,9 +294,9 @@ describe("the history of an item", () => {
     expect(rest.changes[0]).toMatchObject({ set: {}, delta: { retryCount: 2 } });
     expect(rest.next).toBeUndefined();
     expect(await client.call("pipeline.history", { storyId: newName("none") })).toEqual({ changes: [] });
-    expect((await client.refusal("pipeline.history", { storyId, after: "0".repeat(64) })).data.kind).toBe(
-      "invalid_params",
-    );
+    for (const after of ["0".repeat(64), "[]", '[1,2,"a"]', '[1,2,"a","b","c"]', '["1",2,"a","b"]']) {
+      expect((await client.refusal("pipeline.history", { storyId, after })).data.kind).toBe("invalid_params");
+    }
   });
 });
 

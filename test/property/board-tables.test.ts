@@ -87,7 +87,7 @@ async function seenOf(driver: Driver, meant: Model): Promise<unknown> {
   ).toEqual(meant.heads);
   const histories: unknown[] = [];
   for (const storyId of ["A-1", "A-2", "__proto__"]) {
-    histories.push(await driver.perform(history({ storyId, limit: 1000 })));
+    histories.push(await performSteps(driver, (given) => history({ storyId, limit: 1000 }, given), env));
   }
   const counts = {
     changes: await driver.perform(revisionOfBoard()),
@@ -100,7 +100,11 @@ async function differences(driver: Driver): Promise<unknown[]> {
   const found: unknown[] = [];
   let after: string | undefined;
   do {
-    const step = await performSteps(driver, () => rebuild({ verify: true, limit: 5, after }, env), env);
+    const step = await performSteps(
+      driver,
+      (given) => rebuild({ verify: true, limit: 5, after }, given),
+      env,
+    );
     found.push(...step.differences);
     after = step.next;
   } while (after !== undefined);

@@ -29,6 +29,11 @@ const MAX_SCANNED_ITEMS = 1000;
 /** Items that a list reads at once: one can be large, and a page is full after some bytes. */
 const ITEMS_PER_READ = 64;
 
+/** Changes that one step of a history shows: some 2 ms of work ... */
+const HISTORY_PER_STEP = 48;
+/** ... unless their bodies are long. */
+const HISTORY_CHARACTERS_PER_STEP = 65_536;
+
 const selectLastRank = sql<{ rank: string }>(`
   SELECT rank FROM pawl_item WHERE stage = :stage ORDER BY rank DESC, story_id DESC LIMIT 1`);
 
@@ -71,12 +76,6 @@ const selectHistory = sql<TouchRow>(`
   WHERE t.story_id = :storyId AND t.wall <= :wall
     AND (t.wall, t.counter, b.author, c.change_id) < (:wall, :counter, :author, :id)
   ORDER BY t.wall DESC, t.counter DESC, b.author DESC, c.change_id DESC LIMIT :rows`);
-
-/** Of a change that was about an item: there is no other way to a change by its id alone. */
-const selectStamp = sql<TouchRow>(`
-  SELECT c.n, c.wall, c.counter, b.author, c.change_id
-  FROM pawl_touch t JOIN pawl_change c ON c.n = t.n JOIN pawl_branch b ON b.branch = c.branch
-  WHERE t.story_id = :storyId AND c.change_id = :id`);
 
 const selectTouch = sql<TouchRow>(`
   SELECT c.n, c.wall, c.counter, b.author, c.change_id
@@ -260,41 +259,84 @@ function placeParams([stage, rank, storyId]: ListPlace): Record<string, string> 
 
 export function* history(
   params: Parsed<"pipeline.history">,
-): Operation<Result<"pipeline.history"> | PawlError> {
-  const { storyId, limit, after } = params;
+  env: Env,
+): Operation<Outcome<Result<"pipeline.history">>> {
+  const { after } = params;
+  const from = after === undefined ? NEWEST : stampAt(after);
+  if (from === undefined) {
+    const message = `${shown(after)} is not the \`next\` of a page of a history`;
+    return refuse("invalid_params", `${message}. Begin without \`after\`.`, {
+      issues: [{ path: "/after", message }],
+    });
+  }
+  return yield* historyFrom(from, { changes: [], bytes: 0 }, params, env);
+}
+
+/** One step of a page, and those that follow it. */
+function* historyFrom(
+  from: StampRow,
+  before: { readonly changes: Result<"pipeline.history">["changes"]; readonly bytes: number },
+  { storyId, limit }: Parsed<"pipeline.history">,
+  env: Env,
+): Operation<Outcome<Result<"pipeline.history">>> {
+  const rows = Math.min(limit - before.changes.length, HISTORY_PER_STEP);
+  const { wall, counter, author, change_id: id } = from;
+  const isOlder = (a: StampRow, b: StampRow) => isNewer(stampOfRow(b), stampOfRow(a));
   const recent: TouchRow[] = [];
   for (const n of (yield* findItem(storyId))?.recent ?? []) {
     const touch = yield* one(selectTouch, { n });
-    if (touch !== undefined) recent.push(touch);
+    if (touch !== undefined && isOlder(touch, from)) recent.push(touch);
   }
-  const from =
-    after === undefined
-      ? NEWEST
-      : (recent.find(({ change_id: id }) => id === after) ??
-        (yield* one(selectStamp, { storyId, id: after })));
-  if (from === undefined) {
-    return refuse("invalid_params", `No change ${after} was about ${storyId}. Begin without \`after\`.`, {
-      issues: [{ path: "/after", message: `names no change of this item: ${after}` }],
-    });
-  }
-  const { wall, counter, author, change_id: id } = from;
-  const isOlder = (a: StampRow, b: StampRow) => isNewer(stampOfRow(b), stampOfRow(a));
   const touches = [
-    ...(yield* all(selectHistory, { storyId, wall, counter, author, id, rows: limit + 1 })),
-    ...recent.filter((touch) => isOlder(touch, from)),
+    ...(yield* all(selectHistory, { storyId, wall, counter, author, id, rows: rows + 1 })),
+    ...recent,
   ].sort((a, b) => (isOlder(a, b) ? 1 : -1));
-  const changes: Result<"pipeline.history">["changes"] = [];
-  let bytes = 0;
-  for (const { n, change_id: changeId, author, wall: at } of touches) {
-    const row = (yield* one(selectChange, { n })) as ChangeRow;
-    bytes += row.body.length;
-    if (changes.length > 0 && (changes.length === limit || bytes > MAX_PAGE_BYTES)) {
-      return { changes, next: (changes.at(-1) as { changeId: string }).changeId };
+  const changes = [...before.changes];
+  let { bytes } = before;
+  let characters = 0;
+  let last: TouchRow | undefined;
+  for (const touch of touches) {
+    const isStepFull =
+      changes.length - before.changes.length === rows || characters > HISTORY_CHARACTERS_PER_STEP;
+    const row = isStepFull ? undefined : ((yield* one(selectChange, { n: touch.n })) as ChangeRow);
+    bytes += row?.body.length ?? 0;
+    const isFull = changes.length > 0 && (changes.length === limit || bytes > MAX_PAGE_BYTES);
+    if (last !== undefined && (isFull || (row === undefined && !env.mayGoOn))) {
+      return { changes, next: cursorOf(last) };
     }
-    const op = readStored(changeId, row).ops.find((each) => each.storyId === storyId) as Op;
-    changes.push({ changeId, author, name: row.name, at, ...describeOp(op) });
+    if (row === undefined) {
+      const to = last ?? from;
+      return new Unfinished((later) => historyFrom(to, { changes, bytes }, { storyId, limit }, later));
+    }
+    characters += row.body.length;
+    const op = readStored(touch.change_id, row).ops.find((each) => each.storyId === storyId) as Op;
+    changes.push({
+      changeId: touch.change_id,
+      author: touch.author,
+      name: row.name,
+      at: touch.wall,
+      ...describeOp(op),
+    });
+    last = touch;
   }
   return { changes };
+}
+
+/** A place in a history, by which the next page is found without going through those before. */
+function cursorOf({ wall, counter, author, change_id: id }: StampRow): string {
+  return JSON.stringify([wall, counter, author, id]);
+}
+
+function stampAt(cursor: string): StampRow | undefined {
+  try {
+    const [wall, counter, author, id, ...rest] = JSON.parse(cursor) as unknown[];
+    const areNumbers = Number.isSafeInteger(wall) && Number.isSafeInteger(counter);
+    if (!areNumbers || typeof author !== "string" || typeof id !== "string" || rest.length > 0)
+      return undefined;
+    return { wall: wall as number, counter: counter as number, author, change_id: id };
+  } catch {
+    return undefined;
+  }
 }
 
 /** How many logs go off from others. */

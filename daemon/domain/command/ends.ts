@@ -1,8 +1,9 @@
 // Commands whose time is over, deliveries that end unanswered, and delays.
 import { dueAt, dueWallAt, type Ending } from "../../grants/ending.js";
 import type { GrantRule } from "../../grants/grant.js";
-import { all, one, run, sql } from "../../store/statement.js";
+import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import { sooner } from "../../turns/alarm.js";
+import type { Env } from "../../turns/operation.js";
 import {
   abort,
   DELIVERY_TABLE,
@@ -13,6 +14,7 @@ import {
   lose,
   makeReady,
 } from "./row.js";
+import { lostBefore } from "./state.js";
 
 const earliestDue = sql<{ at: number | null }>(
   "SELECT min(due_at) AS at FROM pawl_command WHERE due_at IS NOT NULL",
@@ -36,7 +38,7 @@ const prolongDue = sql(
 const prolongExecution = sql(`
   UPDATE pawl_command SET execution_ends_at = :until WHERE execution_ends_at > :since AND execution_ends_at <= :now`);
 
-/** Before the ends of deliveries: what is due at the moment at which its lease ends is EXPIRED, not given back. */
+/** Before the ends of deliveries: what is due at the moment at which its lease ends is EXPIRED, and not given back. */
 export const overdueCommands: Ending = {
   *earliest() {
     return sooner(dueAt((yield* one(earliestDue))?.at), dueWallAt((yield* one(earliestDeadline))?.at));
@@ -50,7 +52,7 @@ export const overdueCommands: Ending = {
       [selectOverdue, { wallMs }],
     ] as const) {
       const due = yield* all(statement, { ...times, rows });
-      for (const row of due) yield* abort(row, { state: "EXPIRED", cause: EXPIRED, reason: "EXPIRED" }, env);
+      for (const row of due) yield* expire(row, env);
       ended = Math.max(ended, due.length);
     }
     return ended;
@@ -61,6 +63,14 @@ export const overdueCommands: Ending = {
     yield* run(prolongDue, { since, until, now: env.now });
   },
 };
+
+function* expire(row: LiveRow, env: Env): Operation<void> {
+  const end = { state: "EXPIRED", cause: EXPIRED, reason: "EXPIRED" } as const;
+  const lost = lostBefore(row, env);
+  if (lost === undefined) return yield* abort(row, end, env);
+  yield* lose(row, env);
+  if (lost.state === "PENDING") yield* abort({ ...row, ...lost, leaseExpiresAt: null }, end, env);
+}
 
 export const deliveries: GrantRule<LiveRow> = {
   ...DELIVERY_TABLE,

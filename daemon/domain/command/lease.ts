@@ -1,6 +1,7 @@
 // Receivers that pull: they lease commands, renew their leases, and give commands back.
 import type { Parsed, Result } from "@pawl/protocol";
 import type { PawlError } from "@pawl/protocol/errors";
+import { DEFAULT_LEASE_MS } from "@pawl/protocol/limits";
 import { endOf, renewal } from "../../grants/grant.js";
 import { type Operation, one, run, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
@@ -35,6 +36,7 @@ export function* lease(
     owner,
     pid,
     expiresAt: leaseExpiresAt,
+    leaseMs,
     connection: releaseOn === "disconnect" ? connection : null,
     executionMs: null,
   };
@@ -68,7 +70,7 @@ export function* renew(
   params: Parsed<"command.renew">,
   env: Env,
 ): Operation<Result<"command.renew"> | PawlError> {
-  const { leaseId, leaseMs } = params;
+  const { leaseId } = params;
   const given = readLeaseId(leaseId, env);
   const row = given && (yield* one(selectLive, { commandId: given.commandId }));
   if (row === undefined || given === undefined) return unknownLease(leaseId);
@@ -76,7 +78,7 @@ export function* renew(
 
   // A push is held as long as its connection, and not renewed.
   if (isPushed(row)) return unknownLease(leaseId);
-  const expiresAt = env.now + leaseMs;
+  const expiresAt = env.now + (params.leaseMs ?? row.leaseMs ?? DEFAULT_LEASE_MS);
   const { connection } = env.caller;
   yield* run(setRenewed, { seq: row.seq, expiresAt, connection });
   env.effects.deadline(expiresAt);

@@ -56,7 +56,7 @@ export function* push(
     best.unanswered += 1;
     const { connection, owner, pid, executionMs } = best.receiver;
     env.effects.bind(connection);
-    return { owner, pid, expiresAt: null, connection, executionMs };
+    return { owner, pid, expiresAt: null, leaseMs: null, connection, executionMs };
   };
   const taken = yield* take(deployment, Math.min(room, MAX_PUSHED_COMMANDS), chosen, env);
   // Not of one sort with those that pull: this one has no room while they have.

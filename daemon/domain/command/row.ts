@@ -52,6 +52,8 @@ export interface LiveRow extends Timed {
   readonly deployment: string;
   readonly ttlEndsAt: number | null;
   readonly leaseConnection: number | null;
+  /** How long it was leased for; null for a push. */
+  readonly leaseMs: number | null;
   /** The delivery that ended unanswered last, if its answer still counts while the command is PENDING. */
   readonly lateAttempt: number | null;
 }
@@ -60,7 +62,7 @@ export interface LiveRow extends Timed {
 export const LIVE_COLUMNS = `
   seq, command_id AS "commandId", deployment, deadline, ttl_ends_at AS "ttlEndsAt", state, attempt,
   max_attempts AS "maxAttempts", due_at AS "dueAt", lease_expires_at AS "leaseExpiresAt",
-  grace_ends_at AS "graceEndsAt", lease_connection AS "leaseConnection",
+  grace_ends_at AS "graceEndsAt", lease_connection AS "leaseConnection", lease_ms AS "leaseMs",
   execution_ends_at AS "executionEndsAt", late_attempt AS "lateAttempt"`;
 
 /** How deliveries are kept, for what is common to all that is granted (grants/grant.ts). */

@@ -66,7 +66,7 @@ export function returned(command: Pick<Timed, "attempt" | "maxAttempts">): Retur
 
 /**
  * Where a stored command is now. What time has changed is written, but in bounded steps, so a command may be met before
- * its turn. The deadline comes first: what is due at the same moment as its lease is EXPIRED.
+ * its turn. A delivery that ended before the command was due counts as an attempt; at the same moment it is only EXPIRED.
  */
 export function stateAt(
   command: Timed,
@@ -74,11 +74,26 @@ export function stateAt(
 ): { state: CommandState; attempt: number } {
   const { state, attempt, deadline, dueAt } = command;
   if (isFinal(state)) return { state, attempt };
-  if (dueAt !== null && dueAt <= now) return { state: "EXPIRED", attempt };
-  if (deadline !== null && deadline <= wallMs) return { state: "EXPIRED", attempt };
+  const isDue = (dueAt !== null && dueAt <= now) || (deadline !== null && deadline <= wallMs);
+  if (isDue) {
+    const lost = lostBefore(command, { now, wallMs });
+    return lost?.state === "FAILED" ? lost : { state: "EXPIRED", attempt: lost?.attempt ?? attempt };
+  }
   const end = deliveryEndOf(command);
   if (state === "DISPATCHED" && end !== null && end <= now) return returned(command);
   return { state, attempt };
+}
+
+/** Where a command that is due now was left by a delivery that had ended before; undefined if none had. */
+export function lostBefore(
+  command: Timed,
+  { now, wallMs }: { readonly now: number; readonly wallMs: number },
+): Returned | undefined {
+  const end = deliveryEndOf(command);
+  if (command.state !== "DISPATCHED" || end === null) return undefined;
+  const { deadline, dueAt } = command;
+  const overAt = deadline === null ? Number.POSITIVE_INFINITY : now - (wallMs - deadline);
+  return end < Math.min(overAt, dueAt ?? Number.POSITIVE_INFINITY) ? returned(command) : undefined;
 }
 
 /** When a delivery ends unless it is renewed; null for one that ends with its connection alone. */

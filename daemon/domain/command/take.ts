@@ -36,7 +36,7 @@ const selectReady = sql<ReadyRow>(`
 
 const setDispatched = sql(`
   UPDATE pawl_command SET state = 'DISPATCHED', dispatched_at = :wallMs, ready_place = NULL, lease_owner = :owner,
-    lease_pid = :pid, lease_expires_at = :expiresAt, lease_connection = :connection,
+    lease_pid = :pid, lease_expires_at = :expiresAt, lease_ms = :leaseMs, lease_connection = :connection,
     execution_ends_at = :executionEndsAt, late_attempt = NULL
   WHERE seq = :seq`);
 
@@ -46,6 +46,8 @@ export interface Grant {
   readonly pid: number | null;
   /** Null for a push, which ends with its connection alone. */
   readonly expiresAt: number | null;
+  /** How long from now that is. */
+  readonly leaseMs: number | null;
   /** Null if it does not end with a connection. */
   readonly connection: number | null;
   /** How long it lasts if the command says nothing of that; null for no limit. */
@@ -69,11 +71,20 @@ export function* take(
       bytes += row.params?.length ?? 0;
       if (bytes > MAX_PAGE_BYTES && taken.length > 0) return taken;
       const grant = grantNext();
-      const { owner, pid, expiresAt, connection } = grant;
+      const { owner, pid, expiresAt, leaseMs, connection } = grant;
       const executionMs = row.executionMs ?? grant.executionMs;
       const executionEndsAt = executionMs === null ? null : now + executionMs;
       if (executionEndsAt !== null) env.effects.deadline(executionEndsAt);
-      yield* run(setDispatched, { seq: row.seq, wallMs, owner, pid, expiresAt, connection, executionEndsAt });
+      yield* run(setDispatched, {
+        seq: row.seq,
+        wallMs,
+        owner,
+        pid,
+        expiresAt,
+        leaseMs,
+        connection,
+        executionEndsAt,
+      });
       moved("PENDING", "DISPATCHED", env);
       taken.push({ envelope: envelopeOf(row, deployment, executionMs, env), grant });
     }

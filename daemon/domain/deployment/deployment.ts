@@ -2,7 +2,7 @@
 import type { Parsed, Result } from "@pawl/protocol";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import type { HandlersOf } from "../../turns/handler.js";
-import type { Env } from "../../turns/operation.js";
+import { type Env, type Outcome, Unfinished } from "../../turns/operation.js";
 
 export const selectDeployment = sql<{ model: "pull" | "push"; projectId: string | null }>(`
   SELECT model, project_id AS "projectId" FROM pawl_deployment WHERE deployment = :deployment`);
@@ -19,8 +19,15 @@ const selectDeployments = sql<{ deployment: string; model: "pull" | "push"; proj
   SELECT deployment, model, project_id AS "projectId" FROM pawl_deployment
   WHERE deployment > :after ORDER BY deployment LIMIT :rows`);
 
-const countPending = sql<{ pending: number }>(`
-  SELECT count(*) AS pending FROM pawl_command WHERE deployment = :deployment AND state = 'PENDING'`);
+/** Commands that one step counts: some 2 ms of work. */
+const COUNTED_PER_STEP = 16_384;
+/** Deployments that one step counts for. */
+const DEPLOYMENTS_PER_STEP = 256;
+
+const countPending = sql<{ pending: number; last: number | null }>(`
+  SELECT count(*) AS pending, max(seq) AS last FROM
+    (SELECT seq FROM pawl_command WHERE deployment = :deployment AND state = 'PENDING' AND seq > :after
+     ORDER BY seq LIMIT :rows) AS next`);
 
 /** The connections that serve by push, as far as operations have to know. */
 export interface Serving {
@@ -49,7 +56,7 @@ function* list(
   params: Parsed<"deployment.list">,
   env: Env,
   serving: Serving,
-): Operation<Result<"deployment.list">> {
+): Operation<Outcome<Result<"deployment.list">>> {
   const { projectId, after = "", limit } = params;
   const rows = yield* all(selectDeployments, { after, rows: limit + 1 });
   // A deployment that nobody has sent anything to yet may have receivers all the same.
@@ -67,13 +74,39 @@ function* list(
     const { deployment } = row;
     const waiting = env.waiting(readyKey(deployment));
     const receivers = waiting === null ? null : serving.count(deployment) + waiting;
-    deployments.push({
-      ...row,
-      receivers,
-      pending: (yield* one(countPending, { deployment }))?.pending ?? 0,
-    });
+    deployments.push({ ...row, receivers, pending: 0 });
   }
-  return rows.length > limit
-    ? { deployments, next: (rows[limit - 1] as { deployment: string }).deployment }
-    : { deployments };
+  const page =
+    rows.length > limit
+      ? { deployments, next: (rows[limit - 1] as { deployment: string }).deployment }
+      : { deployments };
+  return yield* countFrom({ index: 0, after: 0 }, page, env);
+}
+
+/** One step of counting what is pending for the deployments of a page, and those that follow it. */
+function* countFrom(
+  from: { readonly index: number; readonly after: number },
+  { deployments, ...page }: Result<"deployment.list">,
+  env: Env,
+): Operation<Outcome<Result<"deployment.list">>> {
+  const counted = [...deployments];
+  let left = COUNTED_PER_STEP;
+  let { index, after } = from;
+  while (index < counted.length) {
+    if (left <= 0 || index - from.index === DEPLOYMENTS_PER_STEP) {
+      // In a transaction there is one step, and what it has not counted counts for none.
+      if (!env.mayGoOn) break;
+      const to = { index, after };
+      return new Unfinished((later) => countFrom(to, { deployments: counted, ...page }, later));
+    }
+    const row = counted[index] as (typeof counted)[number];
+    const found = yield* one(countPending, { deployment: row.deployment, after, rows: left });
+    const pending = found?.pending ?? 0;
+    counted[index] = { ...row, pending: row.pending + pending };
+    const isWhole = pending < left;
+    left -= pending;
+    if (isWhole) index += 1;
+    after = isWhole ? 0 : (found?.last ?? 0);
+  }
+  return { deployments: counted, ...page };
 }

@@ -84,6 +84,70 @@ export function multiplyCommands(directory, count) {
   finish(database);
 }
 
+/**
+ * Adds counters, each at 1.
+ *
+ * @param {string} directory
+ * @param {number} count
+ */
+export function addTypes(directory, count) {
+  insertNumbered(directory, "INSERT INTO pawl_sequence (node_id, type, last) SELECT 0, 'T' || i, 1", count);
+}
+
+/**
+ * Adds queues that have no batches.
+ *
+ * @param {string} directory
+ * @param {number} count
+ */
+export function addQueues(directory, count) {
+  const columns = "queue, fencing_token, ready, scheduled, claimed, completed, dead, cancelled";
+  insertNumbered(
+    directory,
+    `INSERT INTO pawl_queue (${columns}) SELECT 'queue-' || i, 0, 0, 0, 0, 0, 0, 0`,
+    count,
+  );
+}
+
+/**
+ * Adds deployments that were declared.
+ *
+ * @param {string} directory
+ * @param {number} count
+ */
+export function addDeployments(directory, count) {
+  const columns = "deployment, model, project_id, declared";
+  insertNumbered(
+    directory,
+    `INSERT INTO pawl_deployment (${columns}) SELECT 'deployment-' || i, 'pull', NULL, 1`,
+    count,
+  );
+}
+
+/**
+ * Makes the one lease in a database so many.
+ *
+ * @param {string} directory
+ * @param {number} count
+ */
+export function multiplyLeases(directory, count) {
+  const database = openDatabase(directory);
+  const own = { name: "name || i", lease_id: "'lease:' || printf('%012x', key) || i" };
+  repeat(database, "pawl_lease", count, own);
+  repeat(database, "pawl_lease_token", count, { name: "name || i" });
+  finish(database);
+}
+
+/** @param {string} directory @param {string} insertion of what is made of each `i`. @param {number} count */
+function insertNumbered(directory, insertion, count) {
+  const database = openDatabase(directory);
+  database.exec(`
+    ${insertion} FROM
+      (WITH RECURSIVE numbers (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM numbers WHERE i < ${count})
+       SELECT i FROM numbers)`);
+  finish(database);
+}
+
 /** @param {string} directory */
 function openDatabase(directory) {
   const database = new Database(path.join(directory, DATABASE_FILE), { fileMustExist: true });

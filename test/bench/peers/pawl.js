@@ -32,14 +32,24 @@ export function pawl({ profileDirectory }) {
     durability: "SQLite WAL, synchronous=FULL",
     missing: () => (existsSync(PROGRAM) ? undefined : `${PROGRAM} is not there`),
     version: () => JSON.parse(readFileSync(path.join(DAEMON_DIRECTORY, "package.json"), "utf8")).version,
-    start(directory) {
+    start(directory, more = []) {
       const socket = path.join(directory, "pawl.sock");
       const flags = profileDirectory
         ? ["--cpu-prof", `--cpu-prof-dir=${path.resolve(profileDirectory)}`]
         : [];
       return startServer({
         command: process.execPath,
-        args: [...flags, PROGRAM, "--socket", socket, "--state-dir", directory, "--log-level", "warn"],
+        args: [
+          ...flags,
+          PROGRAM,
+          "--socket",
+          socket,
+          "--state-dir",
+          directory,
+          "--log-level",
+          "warn",
+          ...more,
+        ],
         socket,
         protocol,
         probe: request(0, "daemon.ping", {}),

@@ -14,6 +14,7 @@ import { Session } from "../driver.js";
 /**
  * @typedef {object} Server a running one.
  * @property {string} socket path to connect to.
+ * @property {number} pid
  * @property {() => Promise<void>} stop
  */
 
@@ -23,7 +24,8 @@ import { Session } from "../driver.js";
  * @property {string} durability the setting that makes its answers durable, as the report prints it.
  * @property {() => string | undefined} missing why it cannot be started here.
  * @property {() => string} version
- * @property {(directory: string) => Promise<Server>} start with state in an empty directory, which it owns.
+ * @property {(directory: string, args?: readonly string[]) => Promise<Server>} start with state in a directory, which it
+ *   owns, and with further arguments.
  */
 
 /** The programs that run now, so that none outlives the benchmark. @type {Set<ChildProcess>} */
@@ -100,6 +102,7 @@ export async function startServer({
   }
   return {
     socket,
+    pid: child.pid ?? 0,
     async stop() {
       child.kill(stopSignal);
       const timer = setTimeout(() => child.kill("SIGKILL"), STOP_LIMIT_MS);

@@ -1,0 +1,178 @@
+// Calls that name little and mean much are done in steps, and answer as if they were not.
+import { join } from "node:path";
+import Database from "better-sqlite3";
+import { expect, test } from "vitest";
+import { Place } from "../daemon.js";
+
+test("a history of more changes than a step shows is whole, in one page or in many", async () => {
+  const place = new Place();
+  await place.start();
+  const client = await place.connect();
+  const ids: string[] = [];
+  for (let number = 0; number < 250; number++) {
+    ids.unshift(
+      (await client.call("pipeline.write", { storyId: "A", stage: "s", name: `${number}` })).changeId,
+    );
+  }
+  const whole = await client.call("pipeline.history", { storyId: "A", limit: 1000 });
+  expect(whole.changes.map(({ changeId }) => changeId)).toEqual(ids);
+  expect(whole.next).toBeUndefined();
+  for (const limit of [7, 100]) {
+    const found: string[] = [];
+    let after: string | undefined;
+    do {
+      const page = await client.call("pipeline.history", {
+        storyId: "A",
+        limit,
+        ...(after ? { after } : {}),
+      });
+      expect(page.changes.length).toBeLessThanOrEqual(limit);
+      found.push(...page.changes.map(({ changeId }) => changeId));
+      after = page.next;
+    } while (after !== undefined);
+    expect(found).toEqual(ids);
+  }
+  // In a transaction a page ends with the step, and says where to go on.
+  const { results } = await client.call("transact", {
+    calls: [{ method: "pipeline.history", params: { storyId: "A", limit: 1000 } }],
+  });
+  const [page] = results as [{ changes: { changeId: string }[]; next: string }];
+  const rest = await client.call("pipeline.history", { storyId: "A", limit: 1000, after: page.next });
+  expect(page.changes.length).toBeLessThan(ids.length);
+  expect([...page.changes, ...rest.changes].map(({ changeId }) => changeId)).toEqual(ids);
+});
+
+test("an item that many changes are about is replayed in steps, while others write it", async () => {
+  const place = new Place();
+  await place.start();
+  const client = await place.connect();
+  const other = await place.connect();
+  for (let number = 0; number < 300; number++) {
+    await client.call("pipeline.write", {
+      storyId: "A",
+      stage: "s",
+      retryCountDelta: 1,
+      dependsOn: { add: [`D${number}`] },
+    });
+  }
+  let done = false;
+  const writing = (async () => {
+    for (let number = 0; !done; number++) {
+      await other.call("pipeline.write", {
+        storyId: number % 3 === 0 ? "B" : "A",
+        stage: "s",
+        retryCountDelta: 1,
+      });
+    }
+  })();
+  const differences: unknown[] = [];
+  for (let round = 0; round < 3; round++) {
+    let after: string | undefined;
+    do {
+      const part = await client.call("pipeline.rebuild", { verify: true, ...(after ? { after } : {}) });
+      differences.push(...part.differences);
+      after = part.next;
+    } while (after !== undefined);
+  }
+  done = true;
+  await writing;
+  expect(differences).toEqual([]);
+});
+
+test("an item that differs after many changes is put right", async () => {
+  const place = new Place();
+  const daemon = await place.start();
+  const client = await place.connect();
+  for (let number = 0; number < 200; number++) {
+    await client.call("pipeline.write", { storyId: "A", stage: `s${number}`, retryCountDelta: 1 });
+  }
+  const { item } = await client.call("pipeline.read", { storyId: "A" });
+  await daemon.end();
+  const database = new Database(join(place.stateDir, "pawl.db"));
+  database.exec("UPDATE pawl_item SET stage = 'wrong', retry_added = 7");
+  database.close();
+  await place.start();
+  const again = await place.connect();
+  let after: string | undefined;
+  let differences = 0;
+  do {
+    const part = await again.call("pipeline.rebuild", after === undefined ? {} : { after });
+    differences += part.differences.length;
+    after = part.next;
+  } while (after !== undefined);
+  expect(differences).toBe(1);
+  expect((await again.call("pipeline.read", { storyId: "A" })).item).toEqual(item);
+});
+
+test("what is pending is counted in steps, for one deployment with many commands", async () => {
+  const place = new Place();
+  const daemon = await place.start();
+  const client = await place.connect();
+  for (const deployment of ["a", "b", "c"]) await client.call("command.create", { deployment, command: "c" });
+  await daemon.end();
+  const database = new Database(join(place.stateDir, "pawl.db"));
+  const columns = (database.pragma("table_info(pawl_command)") as { name: string }[]).map(({ name }) => name);
+  const own: Record<string, string> = {
+    seq: "1000 + i",
+    command_id: "command_id || i",
+    ready_place: "1000 + i",
+  };
+  database.exec(`
+    INSERT INTO pawl_command (${columns.join(", ")})
+    WITH RECURSIVE numbers (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM numbers WHERE i < 40000)
+    SELECT ${columns.map((name) => own[name] ?? name).join(", ")} FROM numbers, pawl_command
+    WHERE deployment = 'b'`);
+  database.close();
+  await place.start();
+  const again = await place.connect();
+  const { deployments } = await again.call("deployment.list", {});
+  expect(deployments.map(({ deployment, pending }) => [deployment, pending])).toEqual([
+    ["a", 1],
+    ["b", 40_001],
+    ["c", 1],
+  ]);
+});
+
+test("a renewal without a time lasts as long as what it renews was leased for", async () => {
+  const place = new Place();
+  await place.start();
+  const client = await place.connect();
+  await client.call("command.create", { deployment: "d", command: "c" });
+  const { leases } = await client.call("command.lease", { deployment: "d", owner: "o", leaseMs: 500_000 });
+  const leaseId = leases[0]?.leaseId as string;
+  expect((await client.call("command.renew", { leaseId, leaseMs: 900_000 })).remainingMs).toBe(900_000);
+  expect((await client.call("command.renew", { leaseId })).remainingMs).toBe(500_000);
+});
+
+test.each([
+  ["before its deadline counts, and then it is EXPIRED", 20, { state: "EXPIRED", attempt: 2 }],
+  ["before its deadline is the last, and then it is FAILED", 1, { state: "FAILED", attempt: 1 }],
+])("over a restart, a delivery that ended %s", async (_what, maxAttempts, expected) => {
+  const place = new Place();
+  const daemon = await place.start();
+  const client = await place.connect();
+  const { commandId } = await client.call("command.create", {
+    deployment: "d",
+    command: "c",
+    ttlMs: 400,
+    maxAttempts,
+  });
+  await client.call("command.lease", { deployment: "d", owner: "o", leaseMs: 100 });
+  await daemon.end("SIGKILL");
+  await new Promise((resolve) => setTimeout(resolve, 600));
+  await place.start();
+  expect(await (await place.connect()).call("command.get", { commandId })).toMatchObject(expected);
+});
+
+test("over a restart, a delivery whose deadline came first is EXPIRED, and not counted", async () => {
+  const place = new Place();
+  const daemon = await place.start();
+  const client = await place.connect();
+  const { commandId } = await client.call("command.create", { deployment: "d", command: "c", ttlMs: 200 });
+  await client.call("command.lease", { deployment: "d", owner: "o", leaseMs: 300 });
+  await daemon.end("SIGKILL");
+  await new Promise((resolve) => setTimeout(resolve, 600));
+  await place.start();
+  const command = await (await place.connect()).call("command.get", { commandId });
+  expect(command).toMatchObject({ state: "EXPIRED", attempt: 1 });
+});
