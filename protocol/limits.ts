@@ -82,7 +82,7 @@ export const MAX_TYPE_LENGTH = 32;
 export const MAX_REQUEST_ID_LENGTH = 128;
 export const MAX_RESERVE_COUNT = 1_000_000;
 /** Types in one `sequence.state`. */
-export const MAX_STATE_TYPES = 10_000;
+export const MAX_STATE_TYPES = 2000;
 export const MAX_NODE_ID = 2 ** 32 - 1;
 /** Numbers in ids are padded with zeros to this width. */
 export const ID_DIGITS = 3;

@@ -7,6 +7,7 @@ import { performance } from "node:perf_hooks";
 import { parseArgs } from "node:util";
 import * as board from "./board.js";
 import * as command from "./command.js";
+import { runCosts } from "./costs.js";
 import { runHostile } from "./hostile.js";
 import { measure } from "./measure.js";
 import { beanstalkd } from "./peers/beanstalkd.js";
@@ -19,10 +20,10 @@ import * as sequence from "./sequence.js";
 import { slowSync } from "./slow-sync.js";
 
 const USAGE = `Usage: npm run bench -- [sequence] [queue] [command] [board] [options]
-       npm run bench -- hostile [options]
+       npm run bench -- hostile|costs [options]
 
 Measures pawld beside the systems that are installed. All sections when none is named. \`hostile\` measures pawld alone:
-how long a polite client waits beside clients that are not.
+how long a polite client waits beside clients that are not. \`costs\` measures the worst call of each method.
 
   --quick            a tenth of the work, once: shows that it runs; the figures are rough
   --repetitions N    default 5; medians are reported
@@ -36,7 +37,7 @@ how long a polite client waits beside clients that are not.
 
 const SECTIONS = { sequence, queue, command, board };
 /** Sections about pawl alone, which run only when they are named, and by themselves. */
-const ALONE = { hostile: runHostile };
+const ALONE = { hostile: runHostile, costs: runCosts };
 const DEFAULT_REPETITIONS = 5;
 const QUICK_SCALE = 0.1;
 const EXIT_FAILED = 1;
@@ -127,7 +128,7 @@ function parsed() {
     const [first] = positionals;
     const alone =
       first !== undefined && Object.hasOwn(ALONE, first)
-        ? ALONE[/** @type {"hostile"} */ (first)]
+        ? ALONE[/** @type {keyof typeof ALONE} */ (first)]
         : undefined;
     if (alone !== undefined && positionals.length > 1) throw new Error(`${first} runs by itself.`);
     for (const name of positionals) {

@@ -125,6 +125,24 @@ export function addDeployments(directory, count) {
 }
 
 /**
+ * Makes the one command in a database, which is pending, so many.
+ *
+ * @param {string} directory
+ * @param {number} count
+ */
+export function multiplyPending(directory, count) {
+  const database = openDatabase(directory);
+  const [{ seq }] = /** @type {any[]} */ (database.prepare("SELECT seq FROM pawl_command").all());
+  repeat(database, "pawl_command", count, {
+    seq: `${seq} + i`,
+    command_id: "'cmd_' || printf('%08x', i) || '-0000-7000-8000-' || printf('%012x', key)",
+    ready_place: "ready_place + i",
+  });
+  repeat(database, "pawl_command_params", count, { seq: `${seq} + i` });
+  finish(database);
+}
+
+/**
  * Makes the one lease in a database so many.
  *
  * @param {string} directory

@@ -402,7 +402,7 @@ async function all(socket, requests, take) {
  * @param {string} method
  * @param {object} params
  */
-function request(id, method, params) {
+export function request(id, method, params) {
   return `${JSON.stringify({ jsonrpc: "2.0", id, method, params })}\n`;
 }
 

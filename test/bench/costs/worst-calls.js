@@ -1,0 +1,99 @@
+// @ts-check
+/** The worst legal call of each method that has an operation, as far as a large database makes it dear. */
+
+/**
+ * @typedef {object} Worst
+ * @property {string} method
+ * @property {string} call in words.
+ * @property {(run: number) => object} params of each run: what is done once cannot be done again.
+ * @property {number} [named] batches, changes and items that it names.
+ */
+
+/** @param {number} count @param {(index: number) => unknown} make */
+const many = (count, make) => Array.from({ length: count }, (_, index) => make(index));
+
+/**
+ * @param {import("better-sqlite3").Database} database that has been made large.
+ * @returns {Worst[]}
+ */
+export function worstCalls(database) {
+  const text = (/** @type {string} */ sql) => /** @type {string} */ (database.prepare(sql).pluck().get());
+  const batchId = text("SELECT batch_id FROM pawl_batch ORDER BY enqueue_seq DESC LIMIT 1");
+  const middleBatch = text("SELECT batch_id FROM pawl_batch ORDER BY enqueue_seq LIMIT 1 OFFSET 5000");
+  const commandId = text("SELECT command_id FROM pawl_command ORDER BY seq LIMIT 1");
+  const storyId = text("SELECT story_id FROM pawl_touch GROUP BY story_id ORDER BY count(*) DESC LIMIT 1");
+  database.close();
+  /** @param {string} method @param {string} call @param {object | ((run: number) => object)} params @param {number} [named] */
+  const worst = (method, call, params, named = 0) => ({
+    method,
+    call,
+    params: typeof params === "function" ? /** @type {(run: number) => object} */ (params) : () => params,
+    named,
+  });
+  return [
+    worst("sequence.next", "a new type", (run) => ({ type: `NEW${run}` })),
+    worst("sequence.reserve", "a million numbers", { type: "FR", count: 1_000_000 }),
+    worst("sequence.peek", "a type that there is not", { type: "NONE" }),
+    worst("sequence.state", "a full page of types", {}, 2000),
+    worst("sequence.advance", "a type", (run) => ({ type: "FR", to: 10_000_000 * (run + 1) })),
+    worst("queue.enqueue", "1,000 payloads", { queue: "new", payloads: many(1000, (index) => index) }),
+    worst(
+      "queue.enqueueMany",
+      "1,000 batches",
+      { batches: many(1000, (index) => ({ queue: `new-${index % 100}`, payloads: [index] })) },
+      1000,
+    ),
+    worst("queue.claim", "1,000 of a million", { queue: "deep", owner: "o", max: 1000 }, 1000),
+    worst("queue.get", "the newest", { batchId }),
+    worst("queue.list", "a full page", { queue: "deep", limit: 1000 }, 1000),
+    worst("queue.list", "a state that none has", { queue: "deep", state: "dead", limit: 1000 }),
+    worst("queue.stats", "all queues", {}),
+    worst("queue.stats", "a queue of a million", { queue: "deep" }),
+    worst("queue.explain", "in the middle", { batchId: middleBatch }),
+    worst("queue.retry", "a queue without any", { queue: "deep" }),
+    worst("queue.configure", "a queue of a million", { queue: "deep", maxAttempts: 7 }),
+    worst("queue.settings", "a queue", { queue: "deep" }),
+    worst("deployment.set", "a new one", (run) => ({ deployment: `new-${run}` })),
+    worst("deployment.list", "a full page, one of a million", { limit: 1000 }, 0),
+    worst("command.create", "with a key", (run) => ({
+      deployment: "busy",
+      command: "c",
+      params: "x".repeat(140_000),
+      idempotencyKey: `k${run}`,
+    })),
+    worst("command.lease", "100 of a million", { deployment: "busy", owner: "o", max: 100 }, 100),
+    worst("command.get", "the oldest", { commandId }),
+    worst("command.list", "a full page", { limit: 1000 }, 1000),
+    worst("command.list", "a command that none is", { command: "nosuch", limit: 1000 }),
+    worst("command.list", "a state that none has", { state: "FAILED", limit: 1000 }),
+    worst("command.cancel", "the oldest", { commandId }),
+    worst("lease.acquire", "a new one", (run) => ({ name: `new-${run}`, owner: "o" })),
+    worst("lease.get", "of a million", { name: "lease5" }),
+    worst("lease.list", "a full page", { limit: 1000 }, 1000),
+    worst("lease.list", "an owner that none has", { owner: "nosuch", limit: 1000 }),
+    worst("pipeline.read", "an item", { storyId }),
+    worst("pipeline.list", "a full page", { limit: 1000 }, 1000),
+    worst("pipeline.list", "an agent that nobody is", { agent: "nosuch", limit: 1000 }),
+    worst("pipeline.history", "the item with the most", { storyId, limit: 1000 }),
+    worst(
+      "pipeline.heads",
+      "4,096 known",
+      {
+        known: many(4096, () => ({
+          author: "a".repeat(64),
+          incarnation: "b".repeat(32),
+          seq: 1,
+          hash: "c".repeat(64),
+        })),
+      },
+      4096,
+    ),
+    worst("pipeline.changes", "the first", { heads: [], limit: 64 }, 64),
+    worst("pipeline.watch", "now", {}),
+    worst("pipeline.rebuild", "changes", { verify: true }),
+    worst("pipeline.rebuild", "items", { verify: true, after: '["item",""]' }),
+    worst("peer.list", "all", {}),
+    worst("daemon.ping", "", {}),
+    worst("rpc.discover", "", {}),
+  ];
+}
