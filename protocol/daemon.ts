@@ -315,20 +315,26 @@ export const DAEMON = noun("daemon", {
         }),
       }),
       result: z.strictObject({
-        problems: z.array(
-          z.strictObject({
-            what: z.enum(["structure", "index", "value", "reference", "count", "log"]).meta({
-              description:
-                "`structure`: a table or an index cannot be read; `index`: it disagrees with its table; `value`: no JSON, or not of its type; `reference`: a row that another belongs to is missing; `count`: a count is not that of the rows; `log`: a change of the board is damaged, or an item is not what the changes say.",
-            }),
-            where: z
-              .string()
-              .meta({ description: "A row by its table and key, an index, a queue, a change." }),
-            message: z.string(),
-          }),
-        ),
+        problems: z
+          .array(
+            named(
+              "Problem",
+              "Something in the database that is not as it has to be.",
+              z.strictObject({
+                what: z.enum(["structure", "index", "value", "reference", "count", "log"]).meta({
+                  description:
+                    "`structure`: a table or an index cannot be read; `index`: it disagrees with its table; `value`: no JSON, or not of its type; `reference`: a row that another belongs to is missing; `count`: a count is not that of the rows; `log`: a change of the board is damaged, or an item is not what the changes say.",
+                }),
+                where: z
+                  .string()
+                  .meta({ description: "A row by its table and key, an index, a queue, a change." }),
+                message: z.string().meta({ description: "What is wrong with it, and what to do." }),
+              }),
+            ),
+          )
+          .meta({ description: "In the order in which they were found." }),
         checked: integer.meta({ description: "Rows, entries and changes that this call looked at." }),
-        next: z.string().optional(),
+        next: z.string().optional().meta({ description: "Where to go on; none when all was looked at." }),
       }),
       writes: false,
       repeatable: true,

@@ -64,7 +64,10 @@ export const DEPLOYMENT = noun("deployment", {
                   description:
                     "Connections that serve it, and leases that wait for a command of it; null from a daemon that only reads (--read-only).",
                 }),
-                pending: integer.meta({ description: "Commands that are PENDING; within a `transact`, of a page no more than 16,384." }),
+                pending: integer.meta({
+                  description:
+                    "Commands that are PENDING; within a `transact`, of a page no more than 16,384.",
+                }),
               }),
             ),
           )

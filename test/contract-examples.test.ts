@@ -11,6 +11,7 @@ const ONLY_BY_SCHEMA = new Set([
   "daemon.info",
   "daemon.stats",
   "daemon.backup",
+  "daemon.check",
   "daemon.acceptCopy",
   "rpc.discover",
 ]);

@@ -132,7 +132,11 @@ async function beside(peer, root, seed, ms, attack) {
   }
 }
 
-/** The programs that run now, so that none outlives the benchmark. @type {Set<import("node:child_process").ChildProcess>} */
+/**
+ * The programs that run now, so that none outlives the benchmark.
+ *
+ * @type {Set<import("node:child_process").ChildProcess>}
+ */
 const running = new Set();
 process.on("exit", () => {
   for (const child of running) child.kill("SIGKILL");

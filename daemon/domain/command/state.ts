@@ -66,7 +66,8 @@ export function returned(command: Pick<Timed, "attempt" | "maxAttempts">): Retur
 
 /**
  * Where a stored command is now. What time has changed is written, but in bounded steps, so a command may be met before
- * its turn. A delivery that ended before the command was due counts as an attempt; at the same moment it is only EXPIRED.
+ * its turn. A delivery that ended before the command was due counts as an attempt; at the same moment the deadline is
+ * first.
  */
 export function stateAt(
   command: Timed,

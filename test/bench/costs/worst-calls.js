@@ -23,7 +23,12 @@ export function worstCalls(database) {
   const commandId = text("SELECT command_id FROM pawl_command ORDER BY seq LIMIT 1");
   const storyId = text("SELECT story_id FROM pawl_touch GROUP BY story_id ORDER BY count(*) DESC LIMIT 1");
   database.close();
-  /** @param {string} method @param {string} call @param {object | ((run: number) => object)} params @param {number} [named] */
+  /**
+   * @param {string} method
+   * @param {string} call
+   * @param {object | ((run: number) => object)} params
+   * @param {number} [named]
+   */
   const worst = (method, call, params, named = 0) => ({
     method,
     call,

@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * One attack in a process of its own: `attacker.js NAME CONNECTIONS SOCKET READING_SOCKET`. Says on standard output that
- * it has begun, goes on until it is killed, and begins each connection anew that ends.
+ * One attack in a process of its own: `attacker.js NAME CONNECTIONS SOCKET READING_SOCKET`. The process says on
+ * standard output that it has begun, goes on until it is killed, and begins each connection anew that ends.
  */
 import net from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -47,7 +47,11 @@ export class Peer {
     await Promise.race([new Promise((resolve) => this.#socket.once("drain", resolve)), this.closed]);
   }
 
-  /** Writes the same, or the next, until the connection is closed. @param {string | Uint8Array | (() => string | Uint8Array)} bytes */
+  /**
+   * Writes the same, or the next, until the connection is closed.
+   *
+   * @param {string | Uint8Array | (() => string | Uint8Array)} bytes
+   */
   async flood(bytes) {
     const same = typeof bytes === "function" ? undefined : Buffer.from(bytes);
     while (this.#isOpen) {

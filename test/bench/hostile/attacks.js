@@ -46,7 +46,14 @@ const batches = (count, queue = "attacked") => ({
   batches: Array.from({ length: count }, (_, number) => ({ queue, payloads: [number] })),
 });
 
-/** So many requests that wait. @param {Peer} peer @param {number} count @param {string} method @param {object} params */
+/**
+ * So many requests that wait.
+ *
+ * @param {Peer} peer
+ * @param {number} count
+ * @param {string} method
+ * @param {object} params
+ */
 const wait = (peer, count, method, params) =>
   peer.write(
     Array.from({ length: count }, (_, id) => line(method, { ...params, waitMs: 3_600_000 }, id)).join(""),

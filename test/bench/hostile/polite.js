@@ -1,8 +1,8 @@
 // @ts-check
 /**
- * The polite client, in a process of its own: `polite.js SOCKET`. One connection reads and one writes, each a call every
- * 20 ms whether or not the last one is answered. For each line on standard input it says how long the calls took since
- * the line before: `{"read": [ms, ...], "write": [ms, ...], "unanswered": n}`.
+ * The polite client, in a process of its own: `polite.js SOCKET`. One connection reads and one writes, each a call
+ * every 20 ms whether or not the last one is answered. For each line on standard input the client says how long the
+ * calls took since the line before: `{"read": [ms, ...], "write": [ms, ...]}`.
  */
 import net from "node:net";
 import { performance } from "node:perf_hooks";

@@ -24,8 +24,8 @@ import { Session } from "../driver.js";
  * @property {string} durability the setting that makes its answers durable, as the report prints it.
  * @property {() => string | undefined} missing why it cannot be started here.
  * @property {() => string} version
- * @property {(directory: string, args?: readonly string[]) => Promise<Server>} start with state in a directory, which it
- *   owns, and with further arguments.
+ * @property {(directory: string, args?: readonly string[]) => Promise<Server>} start with state in a directory, which
+ *   the system owns, and with further arguments.
  */
 
 /** The programs that run now, so that none outlives the benchmark. @type {Set<ChildProcess>} */
