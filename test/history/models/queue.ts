@@ -261,8 +261,9 @@ function isHead(
       continue;
     }
     const endsGroup = taken === most || group === null || batch.group !== group;
-    // One that may just as well not have been there yet: it has ended the group, or kept nobody from anything.
-    if (availability(batch, when) === "maybe") {
+    // One that may just as well not have been there yet: it has ended the group, or kept nobody from anything. So may
+    // one whose claim is lost and has not ended; but nobody may be told that there is nothing because of that.
+    if (availability(batch, when) === "maybe" || batch.claim?.isLost) {
       if (taken > 0 && taken === labels.length && endsGroup) return true;
       continue;
     }
