@@ -263,7 +263,7 @@ function isHead(
     const endsGroup = taken === most || group === null || batch.group !== group;
     // One that may just as well not have been there yet: it has ended the group, or kept nobody from anything. So may
     // one whose claim is lost and has not ended; but nobody may be told that there is nothing because of that.
-    if (availability(batch, when) === "maybe" || batch.claim?.isLost) {
+    if (availability(batch, when) === "maybe" || isHeldByLost(batch)) {
       if (taken > 0 && taken === labels.length && endsGroup) return true;
       continue;
     }
@@ -273,12 +273,16 @@ function isHead(
   return taken === labels.length && taken <= most;
 }
 
+function isHeldByLost({ status, claim }: Batch): boolean {
+  return status === "claimed" && claim?.isLost === true;
+}
+
 function availability(
   batch: Batch,
   { sentMs, beforeMs, mayHaveEnded }: QueueCircumstances,
 ): "yes" | "no" | "maybe" {
   if (batch.status === "claimed" && batch.claim !== null) {
-    if (batch.claim.isLost) return counted(batch).status === "ready" ? "yes" : "no";
+    if (isHeldByLost(batch)) return counted(batch).status === "ready" ? "yes" : "no";
     return mayHaveEnded(batch.claim) ? "maybe" : "no";
   }
   if (batch.status !== "ready" || beforeMs + 2 < batch.notBeforeMs) return "no";
