@@ -1,15 +1,9 @@
 import { resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import type {
-  Dispenser,
-  MethodName,
-  NotificationName,
-  NotificationParams,
-  Params,
-  Result,
-} from "@pawl/protocol";
+import type { Dispenser } from "@pawl/protocol/dispenser";
 import { PawlError, shown } from "@pawl/protocol/errors";
 import { checkInstance, checkSocketPath } from "@pawl/protocol/paths";
+import type { MethodName, NotificationName, NotificationParams, Params, Result } from "@pawl/protocol/types";
 import type { CallOptions, WithText } from "./connection/call.js";
 import { Connection, DEFAULT_RECONNECT_MS } from "./connection/connection.js";
 import { ConnectionLost } from "./connection/connection-lost.js";

@@ -1,13 +1,13 @@
+export type { Dispenser } from "@pawl/protocol/dispenser";
+export { type DetailsOf, type ErrorKind, PawlError } from "@pawl/protocol/errors";
 export type {
-  Dispenser,
   MethodName,
   Mode,
   NotificationName,
   NotificationParams,
   Params,
   Result,
-} from "@pawl/protocol";
-export { type ErrorKind, PawlError } from "@pawl/protocol/errors";
+} from "@pawl/protocol/types";
 export {
   type ConnectOptions,
   connect,

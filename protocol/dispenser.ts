@@ -1,4 +1,4 @@
-import type { Result } from "./methods.js";
+import type { Result } from "./types.js";
 
 /**
  * Sequences, wherever they are kept: in the daemon (`@pawl/client`), in a database file or in memory of this

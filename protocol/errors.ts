@@ -1,3 +1,5 @@
+import type { ErrorDataTypes } from "./types.js";
+
 /**
  * The one table of errors (spec: wire.md, Errors). `kind` is what programs match on, `code` what JSON-RPC
  * carries, `retryable` whether the same request may succeed later without anything being changed in it. The schemas of
@@ -115,6 +117,11 @@ export type ErrorKind = keyof typeof ERRORS;
 
 export type ErrorDetails = Record<string, unknown>;
 
+/** The details of a kind, as the schemas have them; a daemon of a later version may say more. */
+export type DetailsOf<K extends ErrorKind> = K extends keyof ErrorDataTypes
+  ? Omit<ErrorDataTypes[K], "kind" | "retryable"> & ErrorDetails
+  : ErrorDetails;
+
 /** The `error.data` of a refusal: the kind, whether a retry may help, and details that depend on the kind. */
 export type ErrorData = { kind: ErrorKind; retryable: boolean } & ErrorDetails;
 
@@ -122,21 +129,22 @@ export type ErrorData = { kind: ErrorKind; retryable: boolean } & ErrorDetails;
  * A refusal, in the daemon as in the client. `message` is a sentence that names the offending value and
  * says what to do; nothing in it or in `details` comes from a stack trace, SQL or a file path.
  */
-export class PawlError extends Error {
+class Refusal<K extends ErrorKind> extends Error {
   override readonly name = "PawlError";
-  readonly kind: ErrorKind;
+  /** Tells by which kind `details` is typed: `if (error.kind === "lease_held") error.details.holder.owner`. */
+  readonly kind: K;
   readonly code: number;
   readonly retryable: boolean;
-  readonly details: ErrorDetails;
+  readonly details: DetailsOf<K>;
 
   /** @param details with `retryable` where that is not as it is for the kind. */
-  constructor(kind: ErrorKind, message: string, details: ErrorDetails = {}, options?: ErrorOptions) {
+  constructor(kind: K, message: string, details: ErrorDetails = {}, options?: ErrorOptions) {
     super(message, options);
     this.kind = kind;
     this.code = ERRORS[kind].code;
     const { retryable = ERRORS[kind].retryable, ...rest } = details;
     this.retryable = retryable as boolean;
-    this.details = rest;
+    this.details = rest as DetailsOf<K>;
   }
 
   /** `error.data` of the JSON-RPC error object. */
@@ -144,6 +152,20 @@ export class PawlError extends Error {
     return { kind: this.kind, retryable: this.retryable, ...this.details };
   }
 }
+
+/** A refusal of any kind. */
+export type PawlError = { [K in ErrorKind]: Refusal<K> }[ErrorKind];
+export const PawlError = Refusal as unknown as {
+  new <K extends ErrorKind>(
+    kind: K,
+    message: string,
+    details?: ErrorDetails,
+    options?: ErrorOptions,
+  ): { [Each in K]: Refusal<Each> }[K];
+  /** As every class has it; said here, so that `instanceof` narrows to one of the kinds. */
+  [Symbol.hasInstance](value: unknown): value is PawlError;
+  readonly prototype: PawlError;
+};
 
 /**
  * A refusal as a value: made once per expected outcome, so it skips the stack trace, which costs several

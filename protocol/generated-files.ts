@@ -1,10 +1,15 @@
 import { METHODS } from "./methods.js";
 import { openrpc } from "./openrpc.js";
+import { type ReferencedDocument, referenceOf } from "./reference.js";
+import { type Document, typesOf } from "./typescript.js";
 
 /** The files that are made from the nouns, by their names as seen from this package. */
 export function generatedFiles(version: string): Record<string, string> {
+  const document = openrpc(version);
   return {
-    "openrpc.json": `${JSON.stringify(openrpc(version), null, 2)}\n`,
+    "openrpc.json": `${JSON.stringify(document, null, 2)}\n`,
+    "types.ts": typesOf(document as unknown as Document),
+    "../docs/reference.md": referenceOf(document as unknown as ReferencedDocument),
     "repeatable-methods.ts": repeatableMethods(),
     "../clients/python/pawl/repeatable.py": repeatableMethodsForPython(),
     "../clients/go/repeatable.go": repeatableMethodsForGo(),

@@ -13,7 +13,7 @@ const anyParams = z
     (value) => typeof value === "object" && value !== null && (!Array.isArray(value) || value.length === 0),
     { message: "must be an object" },
   )
-  .meta({ type: "object" }) as unknown as z.ZodType<Record<string, unknown>>;
+  .meta({ type: "object" }) as unknown as z.ZodType<Record<string, unknown>, Record<string, unknown>>;
 
 const call = named(
   "TransactCall",

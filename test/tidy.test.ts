@@ -148,7 +148,10 @@ describe("imports", () => {
           .map((each) => `${name} lacks ${each}`),
       );
       expectNone(
-        [...declared].filter((each) => !used.has(each)).map((each) => `${name} does not import ${each}`),
+        [...declared]
+          // Of zod the daemon names only types; the protocol imports it, and leaves it to those who load schemas.
+          .filter((each) => !used.has(each) && !(name === "daemon" && each === "zod"))
+          .map((each) => `${name} does not import ${each}`),
       );
     }
   });
@@ -302,6 +305,26 @@ describe("modules that are loaded at run time", () => {
     },
   );
 
+  test("client/dist/index.d.ts: no schemas in its types either", () => {
+    const files = ["client/dist/index.d.ts"];
+    const loaded = new Set<string>();
+    for (let file = files.pop(); file !== undefined; file = files.pop()) {
+      if (loaded.has(file)) continue;
+      loaded.add(file);
+      for (const [, name] of read(file).matchAll(/(?:from|import\()\s*"([^"]+)"/g)) {
+        if (!name?.startsWith(".") && !name?.startsWith("@pawl/")) loaded.add(name as string);
+        else {
+          const module = name.startsWith(".")
+            ? join(dirname(file), name)
+            : relative(REPOSITORY, fileURLToPath(import.meta.resolve(name)));
+          files.push(module.replace(/\.js$/, ".d.ts"));
+        }
+      }
+    }
+    expect([...loaded]).toContain("protocol/dist/types.d.ts");
+    expectNone([...loaded].filter((name) => !/^(node:|client\/|protocol\/)/.test(name)));
+  });
+
   test("client/dist/index.js: nothing that is not the client's, the protocol's or Node's", () => {
     expectNone(
       [...loadedBy("client/dist/index.js")].filter((name) => !/^(node:|client\/|protocol\/)/.test(name)),
@@ -388,7 +411,8 @@ describe("sources", () => {
   });
 
   test("no export is unused", () => {
-    const entries = new Set(PACKAGES.map((name) => `${name}/index.ts`));
+    // `types.ts` is for users of the library, who name what they like of it.
+    const entries = new Set([...PACKAGES.map((name) => `${name}/index.ts`), "protocol/types.ts"]);
     const EXPORT =
       /^export\s+(?:declare\s+)?(?:async\s+)?(?:const|let|class|interface|type|function\*?)\s+(\w+)/gm;
     const EXPORT_LIST = /^export\s+(?:type\s+)?\{([^}]*)\};/gm;

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
-import type { Params, Result } from "@pawl/protocol";
+import type { Params, Result } from "@pawl/protocol/types";
 import type { PawlClient } from "../connect.js";
 import { type Context, command, UsageError } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";

@@ -1,5 +1,5 @@
-import type { Result } from "@pawl/protocol";
 import { EACH, textsAt } from "@pawl/protocol/json-text";
+import type { Result } from "@pawl/protocol/types";
 import { command } from "../terminal/command.js";
 import { duration, plural } from "../terminal/quantities.js";
 import { printable } from "../terminal/text.js";

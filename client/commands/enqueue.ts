@@ -1,7 +1,7 @@
 import type { Readable } from "node:stream";
-import type { Params } from "@pawl/protocol";
 import { EACH, textsAt } from "@pawl/protocol/json-text";
 import { MAX_ENQUEUED_BATCHES } from "@pawl/protocol/limits";
+import type { Params } from "@pawl/protocol/types";
 import { JsonText } from "../connection/json-text.js";
 import { command, UsageError } from "../terminal/command.js";
 import { when, zoneAt } from "../terminal/quantities.js";

@@ -1,8 +1,8 @@
 import { createReadStream, existsSync } from "node:fs";
 import type { Readable } from "node:stream";
-import type { Mode } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import { MAX_TRANSACT_CALLS } from "@pawl/protocol/limits";
+import type { Mode } from "@pawl/protocol/types";
 import type { PawlClient } from "../connect.js";
 import { command, UsageError } from "../terminal/command.js";
 import { count, plural } from "../terminal/quantities.js";

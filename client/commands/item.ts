@@ -1,5 +1,5 @@
-import type { Params, Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
+import type { Params, Result } from "@pawl/protocol/types";
 import { type Arguments, type Context, command, type Options, UsageError } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
 import { when } from "../terminal/quantities.js";

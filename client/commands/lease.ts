@@ -1,4 +1,4 @@
-import type { Result } from "@pawl/protocol";
+import type { Result } from "@pawl/protocol/types";
 import { command } from "../terminal/command.js";
 import { duration } from "../terminal/quantities.js";
 

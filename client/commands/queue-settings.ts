@@ -1,4 +1,4 @@
-import type { Params, Result } from "@pawl/protocol";
+import type { Params, Result } from "@pawl/protocol/types";
 import { command, UsageError } from "../terminal/command.js";
 import { duration, plural, when } from "../terminal/quantities.js";
 import { RETRY_OPTIONS, retryOf } from "../terminal/retry.js";

@@ -1,5 +1,5 @@
-import type { Result } from "@pawl/protocol";
 import { EACH, textsAt } from "@pawl/protocol/json-text";
+import type { Result } from "@pawl/protocol/types";
 import { command } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
 import { bytes, count, duration, plural, when } from "../terminal/quantities.js";

@@ -1,6 +1,6 @@
-import type { Params, Result } from "@pawl/protocol";
 import { textsAt } from "@pawl/protocol/json-text";
 import { MAX_WAIT_MS } from "@pawl/protocol/limits";
+import type { Params, Result } from "@pawl/protocol/types";
 import type { PawlClient } from "../connect.js";
 import { JsonText } from "../connection/json-text.js";
 import { readAnswer } from "../deployment/answer-text.js";

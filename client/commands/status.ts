@@ -1,4 +1,4 @@
-import type { Result } from "@pawl/protocol";
+import type { Result } from "@pawl/protocol/types";
 import { command } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
 import { bytes, count, duration, plural } from "../terminal/quantities.js";

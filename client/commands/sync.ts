@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
-import type { Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
+import type { Result } from "@pawl/protocol/types";
 import { connect, type PawlClient } from "../connect.js";
 import { ConnectionLost } from "../connection/connection-lost.js";
 import type { PeerAddress } from "../sync/ssh-forward.js";

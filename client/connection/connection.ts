@@ -2,11 +2,11 @@
 // accord; finding and starting a daemon.
 import { setMaxListeners } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
-import type { MethodName, Params, Result } from "@pawl/protocol";
 import { checkRequest, isResponse, type Response } from "@pawl/protocol/envelope";
 import { PawlError } from "@pawl/protocol/errors";
 import { EACH, textsAt } from "@pawl/protocol/json-text";
 import { DEFAULT_MAX_MESSAGE_BYTES } from "@pawl/protocol/limits";
+import type { MethodName, Params, Result } from "@pawl/protocol/types";
 import {
   type AnswerCallbacks,
   type CallOptions,

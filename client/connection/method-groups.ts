@@ -1,18 +1,10 @@
-import type { Dispenser, MethodName, Params, Result } from "@pawl/protocol";
+import type { Dispenser } from "@pawl/protocol/dispenser";
+import type { Methods, Result } from "@pawl/protocol/types";
 import type { CallOptions } from "./call.js";
 import type { Connection } from "./connection.js";
 
-type Group<N extends MethodName> = N extends `${infer G}.${string}` ? G : never;
-type Within<G extends string> = Extract<MethodName, `${G}.${string}`> extends `${G}.${infer M}` ? M : never;
-type Call<N extends MethodName> =
-  Record<string, never> extends Params<N>
-    ? (params?: Params<N>, options?: CallOptions) => Promise<Result<N>>
-    : (params: Params<N>, options?: CallOptions) => Promise<Result<N>>;
-
 /** `client.sequence.next({...})` for every method of the protocol. */
-export type Groups = {
-  readonly [G in Group<MethodName>]: { readonly [M in Within<G>]: Call<Extract<MethodName, `${G}.${M}`>> };
-};
+export type Groups = Methods<CallOptions>;
 
 /** A group of methods, made from their names as they are asked for, so that no list is needed at run time. */
 export function groupOf(connection: Connection, group: string): unknown {

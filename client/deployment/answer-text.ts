@@ -1,6 +1,7 @@
 // Answers too long for a line: they go to the daemon, and come from it, in pieces of their JSON text.
-import type { Result } from "@pawl/protocol";
+
 import { PawlError } from "@pawl/protocol/errors";
+import type { Result } from "@pawl/protocol/types";
 import type { Connection } from "../connection/connection.js";
 import { ConnectionLost } from "../connection/connection-lost.js";
 

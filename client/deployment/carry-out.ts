@@ -1,5 +1,5 @@
-import type { Params, Result } from "@pawl/protocol";
 import { MAX_ANSWER_CODE_LENGTH, MIN_MAX_MESSAGE_BYTES } from "@pawl/protocol/limits";
+import type { Params, Result } from "@pawl/protocol/types";
 import type { Connection } from "../connection/connection.js";
 import { stringify } from "../connection/json-text.js";
 import { callListener } from "../work/listeners.js";

@@ -1,6 +1,6 @@
 // The room of deployments: commands are sent here, and received by pull and by push. The room imports
 // `connection/`, `grants/` and `work/`.
-import type { Result } from "@pawl/protocol";
+import type { Result } from "@pawl/protocol/types";
 import type { Connection } from "../connection/connection.js";
 import type { WorkHandle } from "../work/worker-pool.js";
 import { pull } from "./pull.js";

@@ -1,7 +1,7 @@
-import type { Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import { EACH, textsAt } from "@pawl/protocol/json-text";
 import { DEFAULT_LEASE_MS, MAX_TIMER_MS } from "@pawl/protocol/limits";
+import type { Result } from "@pawl/protocol/types";
 import type { Connection } from "../connection/connection.js";
 import { HeldGrant } from "../grants/held-grant.js";
 import { defaultOwner } from "../grants/owner.js";

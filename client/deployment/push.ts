@@ -1,9 +1,9 @@
 import { setMaxListeners } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
-import type { NotificationParams } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import { textsAt } from "@pawl/protocol/json-text";
 import { MAX_SERVED_COMMANDS } from "@pawl/protocol/limits";
+import type { NotificationParams } from "@pawl/protocol/types";
 import type { Connection } from "../connection/connection.js";
 import { ConnectionLost } from "../connection/connection-lost.js";
 import { RequestFailure } from "../connection/incoming-requests.js";

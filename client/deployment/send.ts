@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
-import type { Params, Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import { INLINE_MAX_BYTES } from "@pawl/protocol/limits";
+import type { Params, Result } from "@pawl/protocol/types";
 import type { Connection } from "../connection/connection.js";
 import { ConnectionLost } from "../connection/connection-lost.js";
 import { stringify } from "../connection/json-text.js";

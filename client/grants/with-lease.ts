@@ -1,7 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
-import type { NotificationParams, Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import { DEFAULT_LEASE_MS } from "@pawl/protocol/limits";
+import type { NotificationParams, Result } from "@pawl/protocol/types";
 import type { Connection } from "../connection/connection.js";
 import { ConnectionLost } from "../connection/connection-lost.js";
 import { HeldGrant, type ReleaseOn } from "./held-grant.js";

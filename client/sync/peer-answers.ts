@@ -1,8 +1,9 @@
 // A peer is another machine, perhaps of another version, perhaps not a pawld at all. Its answers are looked at before
 // they are used or shown; the changes themselves are judged by the node that takes them in.
-import type { Result } from "@pawl/protocol";
+
 import { PawlError, shown } from "@pawl/protocol/errors";
 import { MAX_CHANGES_PER_CALL } from "@pawl/protocol/limits";
+import type { Result } from "@pawl/protocol/types";
 import type { PawlClient } from "../connect.js";
 
 export type Identity = Result<"pipeline.identity">;

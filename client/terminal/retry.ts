@@ -1,5 +1,5 @@
 // The options by which batches rest after they failed.
-import type { Params } from "@pawl/protocol";
+import type { Params } from "@pawl/protocol/types";
 import { UsageError } from "./command.js";
 
 type Retry = NonNullable<Params<"queue.enqueue">["retry"]>;

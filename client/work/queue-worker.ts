@@ -1,6 +1,6 @@
-import type { Params, Result } from "@pawl/protocol";
 import { EACH, textsAt } from "@pawl/protocol/json-text";
 import { DEFAULT_LEASE_MS, MAX_BATCH_DELAY_MS, MAX_LAST_ERROR_LENGTH } from "@pawl/protocol/limits";
+import type { Params, Result } from "@pawl/protocol/types";
 import type { Connection } from "../connection/connection.js";
 import { HeldGrant, isLoss, type ReleaseOn } from "../grants/held-grant.js";
 import { defaultOwner } from "../grants/owner.js";

@@ -51,6 +51,7 @@ test("the client alone installs where there is no compiler, and holds nothing na
   expect(spawnSync("cc", ["--version"], { env: { PATH: path } }).error).toMatchObject({ code: "ENOENT" });
   const folder = await installed([tarballs.protocol, tarballs.client], { registry: packages, path });
   expect(nativeFiles(folder)).toEqual([]);
+  expect(existsSync(join(folder, "node_modules/zod"))).toBe(false);
   for (const name of readdirSync(join(folder, "node_modules/@pawl")))
     expect(["client", "protocol"]).toContain(name);
   const pawl = (...args: string[]) =>

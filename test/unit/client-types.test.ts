@@ -1,5 +1,17 @@
 // The types of calls; checked by `tsc -p test`, since at run time nothing of it is left.
-import type { ConnectOptions, connect, NotificationParams, Params, PawlClient, Result } from "@pawl/client";
+import {
+  type ConnectOptions,
+  type connect,
+  type DetailsOf,
+  type MethodName,
+  type NotificationName,
+  type NotificationParams,
+  type Params,
+  type PawlClient,
+  PawlError,
+  type Result,
+} from "@pawl/client";
+import type * as protocol from "@pawl/protocol";
 import { describe, expectTypeOf, test } from "vitest";
 
 declare const client: PawlClient;
@@ -202,4 +214,37 @@ describe("commands", () => {
     });
     compiled(() => client.commands.pull("d", { add: ({ a, b }: { a: number; b: number }) => a + b }));
   });
+});
+
+test("the details of an error are those of its kind", () => {
+  compiled(async () => {
+    const error: unknown = await client.sequence.next({ type: "FR" }).catch((thrown) => thrown);
+    if (!(error instanceof PawlError)) return;
+    if (error.kind === "lease_held") expectTypeOf(error.details.holder.owner).toEqualTypeOf<string>();
+    if (error.kind === "clock_ahead") expectTypeOf(error.details.retryMs).toEqualTypeOf<number | undefined>();
+    expectTypeOf<DetailsOf<"read_only">["method"]>().toEqualTypeOf<string>();
+    // A later daemon may say more.
+    expectTypeOf(error.details.other).toBeUnknown();
+  });
+});
+
+/** The methods of which one type does not fit where the other is wanted. */
+type Differing<A, B> = {
+  [N in keyof A]: N extends keyof B ? ([A[N], B[N]] extends [B[N], A[N]] ? never : N) : N;
+}[keyof A];
+
+test("the types of the client are those of the schemas", () => {
+  expectTypeOf<MethodName>().toEqualTypeOf<protocol.MethodName>();
+  type Sent = Differing<{ [N in MethodName]: Params<N> }, { [N in protocol.MethodName]: protocol.Params<N> }>;
+  expectTypeOf<Sent>().toBeNever();
+  type Answered = Differing<
+    { [N in MethodName]: Result<N> },
+    { [N in protocol.MethodName]: protocol.Result<N> }
+  >;
+  expectTypeOf<Answered>().toBeNever();
+  type Told = Differing<
+    { [N in NotificationName]: NotificationParams<N> },
+    { [N in protocol.NotificationName]: protocol.NotificationParams<N> }
+  >;
+  expectTypeOf<Told>().toBeNever();
 });

@@ -1,4 +1,4 @@
-import type { Result } from "@pawl/protocol";
+import type { Result } from "@pawl/protocol/types";
 import { count, plural } from "../../terminal/quantities.js";
 import { cutTo, printable, type Style, width } from "../../terminal/text.js";
 

@@ -1,0 +1,3279 @@
+// Made from the nouns by `npm run openrpc`, not by hand.
+
+/** `error.data` of the kind bad_chain: `prev` is not the change before this one in its log. */
+export type BadChainData = {
+  /** What programs match on. */
+  kind: "bad_chain";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** The author of the change. */
+  author?: string | undefined;
+  /** The incarnation of its log. */
+  incarnation?: string | undefined;
+  /** Its place in its log. */
+  seq?: number | undefined;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/** `error.data` of the kind bad_field: an op gives a field a name or a value that it cannot have. */
+export type BadFieldData = {
+  /** What programs match on. */
+  kind: "bad_field";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** The author of the change. */
+  author?: string | undefined;
+  /** The incarnation of its log. */
+  incarnation?: string | undefined;
+  /** Its place in its log. */
+  seq?: number | undefined;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/** `error.data` of the kind bad_generation: an op's generation is no positive integer, or a delete sets fields. */
+export type BadGenerationData = {
+  /** What programs match on. */
+  kind: "bad_generation";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** The author of the change. */
+  author?: string | undefined;
+  /** The incarnation of its log. */
+  incarnation?: string | undefined;
+  /** Its place in its log. */
+  seq?: number | undefined;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/** `error.data` of the kind bad_shape: a body or an op lacks a part, or has one too many. */
+export type BadShapeData = {
+  /** What programs match on. */
+  kind: "bad_shape";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** The author of the change. */
+  author?: string | undefined;
+  /** The incarnation of its log. */
+  incarnation?: string | undefined;
+  /** Its place in its log. */
+  seq?: number | undefined;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/** `error.data` of the kind bad_signature: the signature is not the author's over this body. */
+export type BadSignatureData = {
+  /** What programs match on. */
+  kind: "bad_signature";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** The author of the change. */
+  author?: string | undefined;
+  /** The incarnation of its log. */
+  incarnation?: string | undefined;
+  /** Its place in its log. */
+  seq?: number | undefined;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/** `error.data` of the kind bad_story_id: an op names an item by what cannot be a storyId. */
+export type BadStoryIdData = {
+  /** What programs match on. */
+  kind: "bad_story_id";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** The author of the change. */
+  author?: string | undefined;
+  /** The incarnation of its log. */
+  incarnation?: string | undefined;
+  /** Its place in its log. */
+  seq?: number | undefined;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/**
+ * `error.data` of the kind bad_value: a value without one canonical form: -0, an unsafe integer, a lone surrogate.
+ */
+export type BadValueData = {
+  /** What programs match on. */
+  kind: "bad_value";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** The author of the change. */
+  author?: string | undefined;
+  /** The incarnation of its log. */
+  incarnation?: string | undefined;
+  /** Its place in its log. */
+  seq?: number | undefined;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/** Work of a queue: payloads that are claimed, completed and retried together. */
+export type Batch = {
+  /** qwb: and a hex SHA-256. */
+  batchId: string;
+  /** A queue exists by being used. */
+  queue: string;
+  /** Strictly increasing over the database. */
+  enqueueSeq: number;
+  /** JSON values, kept byte for byte. */
+  payloads: unknown[];
+  /** Higher is claimed first; those of one priority in the order they were added. */
+  priority: number;
+  /** Its subject; null for none. */
+  key: string | null;
+  /** The key that it was enqueued with; null without one. */
+  sourceKey: string | null;
+  /** At which boundary it is handed out. */
+  deliveryPolicy: "earliest_safe_boundary" | "after_current_turn_commit";
+  /** Whether it is claimed alone. */
+  slotPolicy: "exclusive" | "join";
+  /** With which others it may be claimed together. */
+  mergeKey: "never" | "payload_default" | MergeGroup;
+  /** Where the batch stands. */
+  state: "ready" | "scheduled" | "blocked" | "claimed" | "completed" | "dead" | "cancelled" | "expired";
+  /** Deliveries that ended without success and count. */
+  attempt: number;
+  /** After so many counted attempts it is dead; 0 for no limit. */
+  maxAttempts: number;
+  /** Of its own; null where that of the queue counts. */
+  retry: Retry | null;
+  /** When it was added, in milliseconds since the Unix epoch. */
+  enqueuedAt: number;
+  /** Since when, or when, it can be claimed, if nobody holds it. */
+  availableAt: number;
+  /** When it expires unless it is claimed: of one with a ttl that can be claimed. */
+  expiresAt?: number | undefined;
+  claim?: BatchHolder | undefined;
+  /** Why the last counted delivery ended. */
+  lastError?: string | undefined;
+};
+
+/** Who holds a batch now. */
+export type BatchHolder = {
+  /** A label for people. It proves nothing; the leaseToken does. */
+  owner: string;
+  /** qwc:<enqueueSeq of the first batch>:<fencingToken>. */
+  claimId: string;
+  /** Greater than that of every earlier claim in the queue. */
+  fencingToken: number;
+  /** When the claim ends unless it is renewed, in milliseconds since the Unix epoch. */
+  expiresAt: number;
+  /** Milliseconds until then. */
+  remainingMs: number;
+};
+
+/** Ids such as FR-001, unique within one database. */
+export type CentralizedMode = {
+  /** Which mode it is. */
+  kind: "centralized";
+};
+
+/** Batches that one owner works on, until the claim ends. */
+export type Claim = {
+  /** qwc:<enqueueSeq of the first batch>:<fencingToken>. */
+  claimId: string;
+  /** Secret. Whoever has it can renew, complete and abandon. */
+  leaseToken: string;
+  /** Greater than that of every earlier claim in the queue. */
+  fencingToken: number;
+  /** A queue exists by being used. */
+  queue: string;
+  /** A label for people. It proves nothing; the leaseToken does. */
+  owner: string;
+  /** When it was granted, in milliseconds since the Unix epoch. */
+  claimedAt: number;
+  /** When the claim ends unless it is renewed, in milliseconds since the Unix epoch. */
+  expiresAt: number;
+  /** Milliseconds until then. */
+  remainingMs: number;
+  /** The work, in order. */
+  batches: Batch[];
+};
+
+/** A claim, neither expired, nor ended, nor taken over. */
+export type ClaimGuard = {
+  /** The claim. */
+  claimId: string;
+  /** Its secret. */
+  leaseToken: string;
+};
+
+/** Who has it. */
+export type ClaimHolder = {
+  /** A label for people. It proves nothing; the leaseToken does. */
+  owner: string;
+  /** The holder's process, as the kernel told; null if it did not. */
+  pid: number | null;
+  /** qwc:<enqueueSeq of the first batch>:<fencingToken>. */
+  claimId: string;
+  /** Greater than that of every earlier claim in the queue. */
+  fencingToken: number;
+  /** When the claim ends unless it is renewed, in milliseconds since the Unix epoch. */
+  expiresAt: number;
+  /** Milliseconds until then. */
+  remainingMs: number;
+};
+
+/** `error.data` of the kind claim_lost: the claim expired, was superseded, or its token is wrong. */
+export type ClaimLostData = {
+  /** What programs match on. */
+  kind: "claim_lost";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** The claim. */
+  claimId?: string | undefined;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/**
+ * `error.data` of the kind clock_ahead: a change is too far ahead of this node's clock; details.retryMs says when
+ * to offer it again.
+ */
+export type ClockAheadData = {
+  /** What programs match on. */
+  kind: "clock_ahead";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** The author of the change. */
+  author?: string | undefined;
+  /** The incarnation of its log. */
+  incarnation?: string | undefined;
+  /** Its place in its log. */
+  seq?: number | undefined;
+  /** When to offer the change again, in milliseconds from now. */
+  retryMs?: number | undefined;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/** `error.data` of the kind clock_not_monotonic: a change is not later than the one before it in its log. */
+export type ClockNotMonotonicData = {
+  /** What programs match on. */
+  kind: "clock_not_monotonic";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** The author of the change. */
+  author?: string | undefined;
+  /** The incarnation of its log. */
+  incarnation?: string | undefined;
+  /** Its place in its log. */
+  seq?: number | undefined;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/** A time at which the wall clock was set. */
+export type ClockStep = {
+  /** When, in milliseconds since the Unix epoch. */
+  steppedAt: number;
+  /** By how many milliseconds; negative for backwards. */
+  byMs: number;
+};
+
+/** A command as the registry has it, without its params and its answer. */
+export type Command = {
+  /** cmd_ and a UUID of version 7, so that ids sort by time. */
+  commandId: string;
+  /** The receiver: a worker process, a service, an agent. */
+  deployment: string;
+  /** What is to be done, in the words of the receiver. */
+  command: string;
+  /** What its deployment belongs to; null for nothing. */
+  projectId: string | null;
+  /** How the deployment says it takes commands. */
+  deploymentModel: "pull" | "push";
+  /** Where the command stands. */
+  state: "PENDING_UPLOAD" | "PENDING" | "DISPATCHED" | "SUCCEEDED" | "FAILED" | "EXPIRED";
+  /** 1 at first; goes up each time a delivery ends without an answer. */
+  attempt: number;
+  /** Deliveries without an answer after which it is FAILED; 0 for no limit. */
+  maxAttempts: number;
+  /** When it becomes EXPIRED unless it is answered, in milliseconds since the Unix epoch; null for never. */
+  deadline: number | null;
+  /** How long one delivery may take; null if the command says nothing. */
+  executionMs: number | null;
+  /** When it was sent, in milliseconds since the Unix epoch. */
+  createdAt: number;
+  /** When it was last handed to a receiver. */
+  dispatchedAt: number | null;
+  /** When it became final, in milliseconds since the Unix epoch; null until then. */
+  completedAt: number | null;
+  /** Bytes of its params as JSON text, in UTF-8. */
+  requestSizeBytes: number;
+  /** Bytes of its answer as JSON text, in UTF-8; null without one. */
+  responseSizeBytes: number | null;
+  /**
+   * Why it is FAILED or EXPIRED: the beginning of the message, and the details of its receiver, which a list leaves
+   * out. command.response has the whole.
+   */
+  error: CommandFailure | null;
+  lease?: CommandHolder | undefined;
+};
+
+/** Params of command.answer. */
+export type CommandAnswerParams = {
+  /** cmd_ and a UUID of version 7, so that ids sort by time. */
+  commandId: string;
+  /** Secret. Whoever has it can answer, renew and release. */
+  leaseId: string;
+  /** Where the piece begins, in bytes. */
+  offset: number;
+  /** The piece, as base64. */
+  chunk: string;
+  /** Bytes of the whole answer as JSON text, in UTF-8. */
+  sizeBytes: number;
+  /** True of the last piece. */
+  final?: boolean | undefined;
+};
+
+/** Result of command.answer. */
+export type CommandAnswerResult = {
+  /** Bytes that are there; where the next piece begins. */
+  receivedBytes: number;
+  /** Where the command stands. */
+  state: "PENDING_UPLOAD" | "PENDING" | "DISPATCHED" | "SUCCEEDED" | "FAILED" | "EXPIRED";
+  /** Of the last piece, and for a command that is final already: as command.respond says it. */
+  accepted?: boolean | undefined;
+};
+
+/** Params of command.cancel. */
+export type CommandCancelParams = {
+  /** cmd_ and a UUID of version 7, so that ids sort by time. */
+  commandId: string;
+  /** Told to the receiver. */
+  reason?: string | undefined;
+};
+
+/** Result of command.cancel. */
+export type CommandCancelResult = {
+  /** Where the command stands. */
+  state: "PENDING_UPLOAD" | "PENDING" | "DISPATCHED" | "SUCCEEDED" | "FAILED" | "EXPIRED";
+};
+
+/** Params of command.cancelled. */
+export type CommandCancelledParams = {
+  /** cmd_ and a UUID of version 7, so that ids sort by time. */
+  commandId: string;
+  /**
+   * In the words of whoever cancelled it; EXPIRED for a deadline that has passed; EXECUTION_TIME for a delivery
+   * that took longer than it may, and may be answered late.
+   */
+  reason: string | null;
+};
+
+/** Params of command.create. */
+export type CommandCreateParams = {
+  /** The receiver: a worker process, a service, an agent. */
+  deployment: string;
+  /** What is to be done, in the words of the receiver. */
+  command: string;
+  /** Any JSON value up to `inlineMaxBytes` as JSON; null if not given. */
+  params?: unknown | undefined;
+  /** When it becomes EXPIRED unless it is answered. */
+  deadline?: number | undefined;
+  /** The deadline, counted from now. Not both. */
+  ttlMs?: number | undefined;
+  /** Makes a retry safe: the same deployment, command and key is the same command. */
+  idempotencyKey?: string | undefined;
+  /** How long one delivery may take: past it the delivery ends as if its lease had, whatever is renewed. */
+  executionMs?: number | undefined;
+  /** After so many deliveries without an answer it is FAILED, 0 for no limit; 20 if not given. */
+  maxAttempts?: number | undefined;
+  upload?: UploadAnnouncement | undefined;
+};
+
+/** Result of command.create. */
+export type CommandCreateResult = {
+  /** cmd_ and a UUID of version 7, so that ids sort by time. */
+  commandId: string;
+  /** Where the command stands. */
+  state: "PENDING_UPLOAD" | "PENDING" | "DISPATCHED" | "SUCCEEDED" | "FAILED" | "EXPIRED";
+  /** How the deployment says it takes commands. */
+  deploymentModel: "pull" | "push";
+  /** What its deployment belongs to; null for nothing. */
+  projectId: string | null;
+  /** False if the idempotencyKey was there with this content. */
+  created: boolean;
+  /** Bytes of JSON that params and answers may have without being sent in pieces. */
+  inlineMaxBytes: number;
+  /** What to do now: command.wait for it, or command.upload its params. */
+  next: "wait" | "upload";
+};
+
+/** Params of command.execute. */
+export type CommandExecuteParams = {
+  /** The kind of the envelope. */
+  protocol: "arc.v1";
+  /** cmd_ and a UUID of version 7, so that ids sort by time. */
+  commandId: string;
+  /** The receiver: a worker process, a service, an agent. */
+  deployment: string;
+  /** What is to be done, in the words of the receiver. */
+  command: string;
+  /** 1 at first; goes up each time a delivery ends without an answer. */
+  attempt: number;
+  /** When the command becomes EXPIRED, in milliseconds since the Unix epoch; null for never. */
+  deadline: number | null;
+  /** How long this delivery lasts at most, whatever is renewed; null for no limit. */
+  executionMs: number | null;
+  /**
+   * Any JSON value. Parameters that were uploaded and are larger than `inlineMaxBytes` are {$upload: {sizeBytes}},
+   * to be read with command.params.
+   */
+  params: unknown;
+  /** Secret. Whoever has it can answer, renew and release. */
+  leaseId: string;
+};
+
+/** Why a command failed. */
+export type CommandFailure = {
+  /** What programs match on. */
+  code: string;
+  /** What people read. */
+  message: string;
+  /** Any JSON value of its receiver. */
+  details?: unknown | undefined;
+};
+
+/** Params of command.get. */
+export type CommandGetParams = {
+  /** cmd_ and a UUID of version 7, so that ids sort by time. */
+  commandId: string;
+};
+
+/** Who has a command, while it is DISPATCHED. */
+export type CommandHolder = {
+  /** A label for people. It proves nothing; the leaseId does. */
+  owner: string;
+  /** The receiver's process, as the kernel told. */
+  pid: number | null;
+  /** When it ends unless it is renewed; of a push, which cannot be renewed, at the latest. */
+  expiresAt: number | null;
+  /** Milliseconds until then. */
+  remainingMs: number | null;
+};
+
+/** A delivery: a command that one receiver carries out. */
+export type CommandLease = {
+  /** Secret. Whoever has it can answer, renew and release. */
+  leaseId: string;
+  /** When it ends unless it is renewed, in milliseconds since the Unix epoch. */
+  leaseExpiresAt: number;
+  /** Milliseconds until then. */
+  remainingMs: number;
+  /** cmd_ and a UUID of version 7, so that ids sort by time. */
+  commandId: string;
+  /** 1 at first; goes up each time a delivery ends without an answer. */
+  attempt: number;
+  envelope: Envelope;
+};
+
+/** Params of command.lease. */
+export type CommandLeaseParams = {
+  /** The receiver: a worker process, a service, an agent. */
+  deployment: string;
+  /** A label for people. It proves nothing; the leaseId does. */
+  owner: string;
+  /** Most commands to take. */
+  max?: number | undefined;
+  /** How many milliseconds the grant lasts unless it is renewed. */
+  leaseMs?: number | undefined;
+  /** How many milliseconds to wait for the condition to come true; 0 answers at once. */
+  waitMs?: number | undefined;
+  /** `disconnect` also ends the grant the moment the connection closes. */
+  releaseOn?: "expiry" | "disconnect" | undefined;
+};
+
+/** Result of command.lease. */
+export type CommandLeaseResult = {
+  /** Empty if there was nothing to take. */
+  leases: CommandLease[];
+};
+
+/** Params of command.list. */
+export type CommandListParams = {
+  /** Only those that were sent to it. */
+  deployment?: string | undefined;
+  /** Only those in this state. */
+  state?: "PENDING_UPLOAD" | "PENDING" | "DISPATCHED" | "SUCCEEDED" | "FAILED" | "EXPIRED" | undefined;
+  /** Only those of deployments of this project. */
+  projectId?: string | undefined;
+  /** Most rows to return. */
+  limit?: number | undefined;
+  /** `next` of the page before: the last id on it. */
+  after?: string | undefined;
+};
+
+/** Result of command.list. */
+export type CommandListResult = {
+  /** Newest first. */
+  commands: Command[];
+  /** There are more: ask again with it as `after`. */
+  next?: string | undefined;
+};
+
+/** Params of command.params. */
+export type CommandParamsParams = {
+  /** cmd_ and a UUID of version 7, so that ids sort by time. */
+  commandId: string;
+  /** Where the piece begins, in bytes. */
+  offset?: number | undefined;
+  /** Most bytes of the piece. */
+  length?: number | undefined;
+};
+
+/** Result of command.params. */
+export type CommandParamsResult = {
+  /** At most `length` bytes of the text from `offset` on. It may hold fewer; at the end it is empty. */
+  chunk: string;
+  /** Where the piece begins, in bytes. */
+  offset: number;
+  /** Bytes of the JSON text, in UTF-8. */
+  sizeBytes: number;
+};
+
+/** The command was not carried out, or failed. */
+export type CommandRefusal = {
+  /** Whether the command succeeded. */
+  status: "error";
+  /** What programs match on. */
+  code: string;
+  /** What people read. */
+  message: string;
+  /** Any JSON value. */
+  details?: unknown | undefined;
+};
+
+/** The command was not carried out, or failed. */
+export type CommandRefusalInput = {
+  /** Whether the command succeeded. */
+  status: "error";
+  /** What programs match on. */
+  code: string;
+  /** What people read. */
+  message: string;
+  /** Any JSON value. */
+  details?: unknown | undefined;
+};
+
+/** Params of command.release. */
+export type CommandReleaseParams = {
+  /** Secret. Whoever has it can answer, renew and release. */
+  leaseId: string;
+  /** How long nobody gets it. */
+  delayMs?: number | undefined;
+};
+
+/** Result of command.release. */
+export type CommandReleaseResult = {
+  /** Where the command stands. */
+  state: "PENDING_UPLOAD" | "PENDING" | "DISPATCHED" | "SUCCEEDED" | "FAILED" | "EXPIRED";
+  /** 1 at first; goes up each time a delivery ends without an answer. */
+  attempt: number;
+};
+
+/** Params of command.renew. */
+export type CommandRenewParams = {
+  /** Secret. Whoever has it can answer, renew and release. */
+  leaseId: string;
+  /** How many milliseconds the grant lasts unless it is renewed. */
+  leaseMs?: number | undefined;
+};
+
+/** Result of command.renew. */
+export type CommandRenewResult = {
+  /** When it ends unless it is renewed, in milliseconds since the Unix epoch. */
+  leaseExpiresAt: number;
+  /** Milliseconds until then. */
+  remainingMs: number;
+};
+
+/** Params of command.respond. */
+export type CommandRespondParams = {
+  /** cmd_ and a UUID of version 7, so that ids sort by time. */
+  commandId: string;
+  /** Secret. Whoever has it can answer, renew and release. */
+  leaseId: string;
+  response: CommandResponseInput;
+};
+
+/** Result of command.respond. */
+export type CommandRespondResult = {
+  /** Where the command stands. */
+  state: "PENDING_UPLOAD" | "PENDING" | "DISPATCHED" | "SUCCEEDED" | "FAILED" | "EXPIRED";
+  /** False if the command was final already. */
+  accepted: boolean;
+};
+
+/** The answer to a command. */
+export type CommandResponse = CommandSuccess | CommandRefusal;
+
+/** The answer to a command. */
+export type CommandResponseInput = CommandSuccessInput | CommandRefusalInput;
+
+/** Params of command.response. */
+export type CommandResponseParams = {
+  /** cmd_ and a UUID of version 7, so that ids sort by time. */
+  commandId: string;
+  /** With it, or `length`, a piece is read. */
+  offset?: number | undefined;
+  /** Most bytes of the piece. */
+  length?: number | undefined;
+};
+
+/** Result of command.response. */
+export type CommandResponseResult = {
+  /** The answer, how long it is if it is large, or null. */
+  response: CommandResponse | LargeText | null;
+  /**
+   * If a piece was asked for: at most `length` bytes of the text of `response` from `offset` on. It may hold fewer;
+   * at the end it is empty.
+   */
+  chunk?: string | undefined;
+  /** Where the piece begins, in bytes. */
+  offset?: number | undefined;
+  /** Bytes of the JSON text, in UTF-8. */
+  sizeBytes?: number | undefined;
+};
+
+/** Params of command.serve. */
+export type CommandServeParams = {
+  /** The receiver: a worker process, a service, an agent. */
+  deployment: string;
+  /** A label for people. It proves nothing; the leaseId does. */
+  owner: string;
+  /**
+   * How many it may have at a time. One that was cancelled or has expired counts no more once command.cancelled is
+   * sent, whether or not it is answered.
+   */
+  max?: number | undefined;
+  /** How long one delivery of a command that says nothing of it may take. */
+  executionMs?: number | undefined;
+};
+
+/** Result of command.serve. */
+export type CommandServeResult = {
+  /** The receiver: a worker process, a service, an agent. */
+  deployment: string;
+};
+
+/** Commands that are kept. */
+export type CommandStats = {
+  /** Commands by state. */
+  states: Record<"PENDING_UPLOAD" | "PENDING" | "DISPATCHED" | "SUCCEEDED" | "FAILED" | "EXPIRED", number>;
+  /** Answers to commands that were final already. */
+  lateAnswers: number;
+};
+
+/** The command was carried out. */
+export type CommandSuccess = {
+  /** Whether the command succeeded. */
+  status: "success";
+  /** The answer: any JSON value, null if not given. */
+  response?: unknown | undefined;
+};
+
+/** The command was carried out. */
+export type CommandSuccessInput = {
+  /** Whether the command succeeded. */
+  status: "success";
+  /** The answer: any JSON value, null if not given. */
+  response?: unknown | undefined;
+};
+
+/** Params of command.upload. */
+export type CommandUploadParams = {
+  /** cmd_ and a UUID of version 7, so that ids sort by time. */
+  commandId: string;
+  /** Where the piece begins, in bytes. */
+  offset: number;
+  /** The piece, as base64. */
+  chunk: string;
+  /** True of the last piece. */
+  final?: boolean | undefined;
+};
+
+/** Result of command.upload. */
+export type CommandUploadResult = {
+  /** Bytes that are there; where the next piece begins. */
+  receivedBytes: number;
+  /** Where the command stands. */
+  state: "PENDING_UPLOAD" | "PENDING" | "DISPATCHED" | "SUCCEEDED" | "FAILED" | "EXPIRED";
+};
+
+/** Params of command.wait. */
+export type CommandWaitParams = {
+  /** cmd_ and a UUID of version 7, so that ids sort by time. */
+  commandId: string;
+  /** How many milliseconds to wait for the condition to come true; 0 answers at once. */
+  waitMs?: number | undefined;
+};
+
+/** `error.data` of the kind conflict: a key was reused with different content; details name both. */
+export type ConflictData = {
+  /** What programs match on. */
+  kind: "conflict";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** The queue of the batch. */
+  queue?: string | undefined;
+  /** The key that was used before. */
+  sourceKey?: string | undefined;
+  /** The key that was used before. */
+  requestId?: string | undefined;
+  /** The key that was used before. */
+  idempotencyKey?: string | undefined;
+  /** The file that is there. */
+  path?: string | undefined;
+  /** The content that the key stands for. */
+  first?: unknown | undefined;
+  /** The content of this request. */
+  now?: unknown | undefined;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/** The connections of the daemon. */
+export type ConnectionStats = {
+  /** Open now. */
+  open: number;
+  /** Accepted since the start. */
+  accepted: number;
+  /** Requests that wait now. */
+  waiting: number;
+  /** How often new connections had to wait, because few descriptors were left. */
+  acceptPauses: number;
+  /** Replies that clients have not read, of all connections. */
+  unsentBytes: number;
+  /** Requests that are not yet taken up, and room for long lines under way, of all connections. */
+  unreadBytes: number;
+  /** Requests that wait for their conditions, of all connections. */
+  waitingBytes: number;
+  /** Connections that were closed because all together held too much and they did not go on. */
+  overloads: number;
+};
+
+/** Says that the database was copied from one that may live on. */
+export type CopiedDatabase = {
+  /** The last time that the copy has kept: the first may have given numbers afterwards. */
+  since: number;
+  /** The host of the first, and the path of its database there. */
+  from: string;
+};
+
+/** Who holds a lease, and for how long. */
+export type CurrentHolder = {
+  /** A label for people. */
+  owner: string;
+  /** When it ends unless it is renewed, in milliseconds since the Unix epoch. */
+  expiresAt: number;
+  /** Milliseconds until then. */
+  remainingMs: number;
+};
+
+/** Params of daemon.acceptCopy. */
+export type DaemonAcceptCopyParams = {};
+
+/** Result of daemon.acceptCopy. */
+export type DaemonAcceptCopyResult = {
+  /** The copy that was accepted; null if the database is none. */
+  accepted: CopiedDatabase | null;
+};
+
+/** Params of daemon.backup. */
+export type DaemonBackupParams = {
+  /** An absolute path where no file is yet, in a directory that the daemon may write to. */
+  path: string;
+};
+
+/** Params of daemon.backupProgress. */
+export type DaemonBackupProgressParams = {
+  /** Pages that are copied. */
+  pages: number;
+  /** Pages that there are. */
+  totalPages: number;
+};
+
+/** Result of daemon.backup. */
+export type DaemonBackupResult = {
+  /** The size of the copy. */
+  bytes: number;
+  /** Its pages. */
+  pages: number;
+};
+
+/** Params of daemon.info. */
+export type DaemonInfoParams = {};
+
+/** Result of daemon.info. */
+export type DaemonInfoResult = {
+  /** Always pawld. */
+  name: "pawld";
+  /** The version of the daemon, as 0.1.0. */
+  version: string;
+  /** The version of the protocol, as pawl/1. */
+  protocol: string;
+  /** Its process. */
+  pid: number;
+  /** Its name among the daemons of the machine. */
+  instance: string;
+  /** When it started, in milliseconds since the Unix epoch. */
+  startedAt: number;
+  mode: Mode;
+  /** 0 in centralized mode. */
+  nodeId: number;
+  /** Whether it only reads (--read-only). */
+  readOnly: boolean;
+  database: DatabaseInfo;
+  /** Where it listens. */
+  sockets: SocketInfo[];
+  /** Limits that callers can meet, by name. */
+  limits: Record<string, number>;
+  /** The last time that the wall clock was set by more than a second, and by how much; null for none. */
+  clock: ClockStep | null;
+  /**
+   * Set when the database is a copy of one on another machine, or of one that is still in its place on this one,
+   * until `daemon.acceptCopy`: both may give the same numbers.
+   */
+  copied: CopiedDatabase | null;
+};
+
+/** Params of daemon.ping. */
+export type DaemonPingParams = {};
+
+/** Result of daemon.ping. */
+export type DaemonPingResult = {
+  /** Its wall clock, in milliseconds since the Unix epoch. */
+  now: number;
+};
+
+/** Params of daemon.stats. */
+export type DaemonStatsParams = {};
+
+/** Result of daemon.stats. */
+export type DaemonStatsResult = {
+  /** Milliseconds since the start. */
+  uptimeMs: number;
+  /** Resident memory of the process. */
+  memoryBytes: number;
+  connections: ConnectionStats;
+  /** Calls by method. */
+  requests: Record<string, number>;
+  /** Errors by method, then by kind; lines that name no method count under `-`. */
+  errors: Record<string, Record<string, number>>;
+  turns: TurnStats;
+  /** Calls that a turn performed, of late. */
+  operationsPerTurn: Distribution;
+  /** How long commits took, of late, in milliseconds. */
+  commitMs: DurationDistribution;
+  sequences: SequenceStats;
+  /** Batches of all queues by state. */
+  queues: QueueDepths;
+  commands: CommandStats;
+  leases: LeaseStats;
+  pipeline: PipelineStats;
+  database: DatabaseStats;
+  /** Lines of the log that could not be written: its disk is full, or its reader has stopped or gone. */
+  logLinesDropped: number;
+};
+
+/** The database of the daemon. */
+export type DatabaseInfo = {
+  /** Its file. */
+  path: string;
+  /** The number of its last migration. */
+  schemaVersion: number;
+};
+
+/** The files of the database. */
+export type DatabaseStats = {
+  /** The database's own file. */
+  bytes: number;
+  /** Its write-ahead log. */
+  walBytes: number;
+};
+
+/** Dependencies to add and to remove; others stay. */
+export type DependencyChange = {
+  /** Items that it depends on from now on. */
+  add?: string[] | undefined;
+  /** Items that it depends on no more. */
+  remove?: string[] | undefined;
+};
+
+/** A receiver, and what waits for it. */
+export type Deployment = {
+  /** The receiver: a worker process, a service, an agent. */
+  deployment: string;
+  /** How the deployment says it takes commands. */
+  model: "pull" | "push";
+  /** What it belongs to; null for nothing. */
+  projectId: string | null;
+  /**
+   * Connections that serve it, and leases that wait for a command of it; null from a daemon that only reads
+   * (--read-only).
+   */
+  receivers: number | null;
+  /** Commands that are PENDING. */
+  pending: number;
+};
+
+/** Params of deployment.list. */
+export type DeploymentListParams = {
+  /** What the deployment belongs to. */
+  projectId?: string | undefined;
+  /** `next` of the page before. */
+  after?: string | undefined;
+  /** Most rows to return. */
+  limit?: number | undefined;
+};
+
+/** Result of deployment.list. */
+export type DeploymentListResult = {
+  /** By name. */
+  deployments: Deployment[];
+  /** There are more: ask again with it as `after`. */
+  next?: string | undefined;
+};
+
+/** Params of deployment.set. */
+export type DeploymentSetParams = {
+  /** The receiver: a worker process, a service, an agent. */
+  deployment: string;
+  /** How the deployment says it takes commands. */
+  model?: "pull" | "push" | undefined;
+  /** What the deployment belongs to. */
+  projectId?: string | undefined;
+};
+
+/** Result of deployment.set. */
+export type DeploymentSetResult = {
+  /** The receiver: a worker process, a service, an agent. */
+  deployment: string;
+  /** How the deployment says it takes commands. */
+  model: "pull" | "push";
+  /** What it belongs to; null for nothing. */
+  projectId: string | null;
+};
+
+/** Where the tables and the log disagree. */
+export type Difference = {
+  /** SHA-256 of a change's body. */
+  changeId?: string | undefined;
+  /** Names an item on all nodes. */
+  storyId?: string | undefined;
+  /** What the table has and what the log says. */
+  what: string;
+};
+
+/** Ids such as FR-7-001, unique over all nodes without their knowing of each other. */
+export type DistributedMode = {
+  /** Which mode it is. */
+  kind: "distributed";
+  /** The number of this node, no other's. */
+  nodeId: number;
+};
+
+/** How a number is distributed. */
+export type Distribution = {
+  /** Half of them are below it. */
+  p50: number;
+  /** 99 % of them are below it. */
+  p99: number;
+  /** The greatest. */
+  max: number;
+};
+
+/** `error.data` of the kind duplicate_key: the key is trusted already, as another peer. */
+export type DuplicateKeyData = {
+  /** What programs match on. */
+  kind: "duplicate_key";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** The peer that has the key. */
+  name?: string | undefined;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/** How a duration is distributed, in milliseconds with decimals. */
+export type DurationDistribution = {
+  /** Half of them are below it. */
+  p50: number;
+  /** 99 % of them are below it. */
+  p99: number;
+  /** The greatest. */
+  max: number;
+};
+
+/** A command as its receiver gets it. */
+export type Envelope = {
+  /** The kind of the envelope. */
+  protocol: "arc.v1";
+  /** cmd_ and a UUID of version 7, so that ids sort by time. */
+  commandId: string;
+  /** The receiver: a worker process, a service, an agent. */
+  deployment: string;
+  /** What is to be done, in the words of the receiver. */
+  command: string;
+  /** 1 at first; goes up each time a delivery ends without an answer. */
+  attempt: number;
+  /** When the command becomes EXPIRED, in milliseconds since the Unix epoch; null for never. */
+  deadline: number | null;
+  /** How long this delivery lasts at most, whatever is renewed; null for no limit. */
+  executionMs: number | null;
+  /**
+   * Any JSON value. Parameters that were uploaded and are larger than `inlineMaxBytes` are {$upload: {sizeBytes}},
+   * to be read with command.params.
+   */
+  params: unknown;
+};
+
+/** `error.data` of the kind exhausted: a counter or a bounded thing is full. */
+export type ExhaustedData = {
+  /** What programs match on. */
+  kind: "exhausted";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** How many there may be. */
+  limit?: number | undefined;
+  /** How many bytes there may be. */
+  limitBytes?: number | undefined;
+  /** The name whose tokens are used up. */
+  name?: string | undefined;
+  /** The highest token of the name. */
+  highest?: number | undefined;
+  /** The type whose numbers are used up. */
+  type?: string | undefined;
+  /** The last number of the type. */
+  last?: number | undefined;
+  /** How many numbers of the type are left. */
+  left?: number | undefined;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/** `error.data` of the kind forbidden: the peer's user may not call this. */
+export type ForbiddenData = {
+  /** What programs match on. */
+  kind: "forbidden";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** The user of the caller. */
+  uid?: number | null | undefined;
+  /** The group of the caller. */
+  gid?: number | null | undefined;
+  /** The file that may not be written. */
+  path?: string | undefined;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/** A change, and with it all before it in its log. */
+export type Head = {
+  /** A node's Ed25519 public key. */
+  author: string;
+  /** Random; an author's log begins anew under another. */
+  incarnation: string;
+  /** Place in a log, from 1 without gaps. */
+  seq: number;
+  /** SHA-256 of a change's body. */
+  hash: string;
+};
+
+/** A change, and with it all before it in its log. */
+export type HeadInput = {
+  /** A node's Ed25519 public key. */
+  author: string;
+  /** Random; an author's log begins anew under another. */
+  incarnation: string;
+  /** Place in a log, from 1 without gaps. */
+  seq: number;
+  /** SHA-256 of a change's body. */
+  hash: string;
+};
+
+/** `error.data` of the kind internal: a defect; details.reference is in the log too. */
+export type InternalData = {
+  /** What programs match on. */
+  kind: "internal";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** Finds the line in the daemon's log. */
+  reference: string;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/** `error.data` of the kind invalid_params: the params do not fit; details.issues says where. */
+export type InvalidParamsData = {
+  /** What programs match on. */
+  kind: "invalid_params";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** Each param that does not fit. */
+  issues: Issue[];
+  /** Bytes that are there; where the next piece begins. */
+  receivedBytes?: number | undefined;
+  /** Bytes of the whole text. */
+  sizeBytes?: number | undefined;
+  /** Batches, changes and items that a transact names. */
+  named?: number | undefined;
+  /** How many it may name. */
+  most?: number | undefined;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/** `error.data` of the kind invalid_request: not a JSON-RPC 2.0 request. */
+export type InvalidRequestData = {
+  /** What programs match on. */
+  kind: "invalid_request";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** The id of an answer that answers no request. */
+  answered?: unknown | undefined;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/** `error.data` of the kind invalid_state: a transition that the state table forbids; details {from, to}. */
+export type InvalidStateData = {
+  /** What programs match on. */
+  kind: "invalid_state";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** The state of this moment. */
+  from: unknown;
+  /** The state that cannot follow it. */
+  to: unknown;
+  /** The command. */
+  commandId?: string | undefined;
+  /** Where the command stands. */
+  state?: string | undefined;
+  /** Bytes that are there; where the next piece begins. */
+  receivedBytes?: number | undefined;
+  /** Bytes of the whole text. */
+  sizeBytes?: number | undefined;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/** A param that does not fit. */
+export type Issue = {
+  /** Where it is in the params: a JSON Pointer (RFC 6901). */
+  path: string;
+  /** What was wrong with it, and what fits. */
+  message: string;
+};
+
+/** An item of the board. */
+export type Item = {
+  /** Names an item on all nodes. */
+  storyId: string;
+  /** Free text; by convention 1_backlog, 2_current, 3_qa, 4_merge, 5_done. */
+  stage: string;
+  /** What it is, in the words of people. */
+  name: string | null;
+  /** Information about who works on it, not a lock. */
+  agent: string | null;
+  /** How often it was tried. */
+  retryCount: number;
+  /** Whether somebody says that it cannot go on. */
+  blocked: boolean;
+  /** The items that it depends on, sorted. */
+  dependsOn: string[];
+  /** Orders items within a stage, by its characters' codes; ties by storyId. */
+  rank: string;
+  /** When it last changed, in milliseconds since the Unix epoch. */
+  updatedAt: number;
+  /** The public key of the node that changed it last. */
+  updatedBy: string;
+};
+
+/** What one change did to an item. */
+export type ItemChange = {
+  /** SHA-256 of a change's body. */
+  changeId: string;
+  /** A node's Ed25519 public key. */
+  author: string;
+  /** The author's name here; null for this node itself. */
+  name: string | null;
+  /** When, in milliseconds since the Unix epoch. */
+  at: number;
+  /** Fields set; dependsOn as {add, remove}. */
+  set: Record<string, unknown>;
+  /** Increments by field. */
+  delta: Record<string, number>;
+  /** True if it deleted the item. */
+  deleted?: true | undefined;
+};
+
+/** `error.data` of the kind key_mode: the identity key can be read or written by others. */
+export type KeyModeData = {
+  /** What programs match on. */
+  kind: "key_mode";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/** `error.data` of the kind key_unreadable: the identity key is missing, corrupt or not a PKCS #8 Ed25519 key. */
+export type KeyUnreadableData = {
+  /** What programs match on. */
+  kind: "key_unreadable";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** The author whose key is missing. */
+  author?: string | undefined;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/** Stands for a JSON text that is read in pieces. */
+export type LargeText = {
+  $upload: TextSize;
+};
+
+/** A lease as its holder has it. */
+export type Lease = {
+  /** What the lease is for: a database, a branch, a directory. */
+  name: string;
+  /** Secret and random. Whoever has it can renew and release the lease. */
+  leaseId: string;
+  /** Greater than that of every earlier holder of the name, for ever. */
+  fencingToken: number;
+  /** A label for people. It proves nothing; the leaseId does. */
+  owner: string;
+  /** When it was granted, in milliseconds since the Unix epoch. */
+  acquiredAt: number;
+  /** When it ends unless it is renewed, in milliseconds since the Unix epoch. */
+  expiresAt: number;
+  /** Milliseconds until then. */
+  remainingMs: number;
+};
+
+/** Params of lease.acquire. */
+export type LeaseAcquireParams = {
+  /** What the lease is for: a database, a branch, a directory. */
+  name: string;
+  /** A label for people. It proves nothing; the leaseId does. */
+  owner: string;
+  /** How many milliseconds the grant lasts unless it is renewed. */
+  ttlMs?: number | undefined;
+  /** How many milliseconds to wait for the condition to come true; 0 answers at once. */
+  waitMs?: number | undefined;
+  /** `disconnect` also ends the grant the moment the connection closes. */
+  releaseOn?: "expiry" | "disconnect" | undefined;
+  /** Shown to others by lease.get. */
+  note?: string | undefined;
+};
+
+/** Result of lease.acquire. */
+export type LeaseAcquireResult = {
+  lease: Lease;
+};
+
+/** Params of lease.break. */
+export type LeaseBreakParams = {
+  /** What the lease is for: a database, a branch, a directory. */
+  name: string;
+  /** Logged, and told to the holder. */
+  reason: string;
+};
+
+/** Result of lease.break. */
+export type LeaseBreakResult = {
+  /** False if nobody held it. */
+  broken: boolean;
+};
+
+/** Params of lease.check. */
+export type LeaseCheckParams = {
+  /** What the lease is for: a database, a branch, a directory. */
+  name: string;
+  /** Greater than that of every earlier holder of the name, for ever. */
+  fencingToken: number;
+};
+
+/** Result of lease.check. */
+export type LeaseCheckResult = {
+  /** Never true of a token below `highest`. */
+  current: boolean;
+  /**
+   * The highest token ever granted for the name, as far as this daemon has seen; it never falls. 0 before the
+   * first.
+   */
+  highest: number;
+};
+
+/** Params of lease.expiring. */
+export type LeaseExpiringParams = {
+  /** What the lease is for: a database, a branch, a directory. */
+  name: string;
+  /** Secret and random. Whoever has it can renew and release the lease. */
+  leaseId: string;
+  /** Greater than that of every earlier holder of the name, for ever. */
+  fencingToken: number;
+  /** When it ends unless it is renewed, in milliseconds since the Unix epoch. */
+  expiresAt: number;
+  /** Milliseconds until then. */
+  remainingMs: number;
+};
+
+/** Params of lease.get. */
+export type LeaseGetParams = {
+  /** What the lease is for: a database, a branch, a directory. */
+  name: string;
+};
+
+/** Result of lease.get. */
+export type LeaseGetResult = {
+  /** Null if nobody holds it. */
+  lease: LeaseHolder | null;
+};
+
+/** A lease, held and with this token. */
+export type LeaseGuard = {
+  /** The name that the lease is for. */
+  name: string;
+  /** The token that it was granted with. */
+  fencingToken: number;
+};
+
+/** Params of lease.heartbeat. */
+export type LeaseHeartbeatParams = {
+  /** Secret and random. Whoever has it can renew and release the lease. */
+  leaseId: string;
+  /** How long the lease lasts from now on; what it was acquired for, if not given. */
+  ttlMs?: number | undefined;
+};
+
+/** Result of lease.heartbeat. */
+export type LeaseHeartbeatResult = {
+  /** When it ends unless it is renewed, in milliseconds since the Unix epoch. */
+  expiresAt: number;
+  /** Milliseconds until then. */
+  remainingMs: number;
+};
+
+/** `error.data` of the kind lease_held: details.holder says who holds the lease and how long. */
+export type LeaseHeldData = {
+  /** What programs match on. */
+  kind: "lease_held";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  holder: CurrentHolder;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/** A holder as others may know it: never the leaseId. */
+export type LeaseHolder = {
+  /** What the lease is for: a database, a branch, a directory. */
+  name: string;
+  /** A label for people. It proves nothing; the leaseId does. */
+  owner: string;
+  /** Greater than that of every earlier holder of the name, for ever. */
+  fencingToken: number;
+  /** When it was granted, in milliseconds since the Unix epoch. */
+  acquiredAt: number;
+  /** When it ends unless it is renewed, in milliseconds since the Unix epoch. */
+  expiresAt: number;
+  /** Milliseconds until then. */
+  remainingMs: number;
+  /** How many wait for the name; null from a daemon that only reads (--read-only). */
+  waiters: number | null;
+  /** What the holder says of it; null for nothing. */
+  note: string | null;
+  /** The holder's process, as the kernel told; null if it did not. */
+  pid: number | null;
+  /** The holder's user, as the kernel told; null if it did not. */
+  uid: number | null;
+};
+
+/** Params of lease.list. */
+export type LeaseListParams = {
+  /** `next` of the page before. */
+  after?: string | undefined;
+  /** Most rows to return. */
+  limit?: number | undefined;
+};
+
+/** Result of lease.list. */
+export type LeaseListResult = {
+  /** By name. */
+  leases: LeaseHolder[];
+  /** There are more: ask again with it as `after`. */
+  next?: string | undefined;
+};
+
+/** `error.data` of the kind lease_lost: the lease expired, was superseded, or its id is wrong. */
+export type LeaseLostData = {
+  /** What programs match on. */
+  kind: "lease_lost";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** Why, as a word for programs. */
+  reason?: string | undefined;
+  /** The name that the lease is for. */
+  name?: string | undefined;
+  /** The token that does not hold. */
+  fencingToken?: number | undefined;
+  /** The highest token granted for the name. */
+  highest?: number | undefined;
+  /** The command that was leased. */
+  commandId?: string | undefined;
+  /** Where the command stands. */
+  state?: string | undefined;
+  /** The number of its present delivery. */
+  attempt?: number | undefined;
+  /** The words of whoever cancelled the command. */
+  message?: string | undefined;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/** Params of lease.lost. */
+export type LeaseLostParams = {
+  /** What the lease is for: a database, a branch, a directory. */
+  name: string;
+  /** Secret and random. Whoever has it can renew and release the lease. */
+  leaseId: string;
+  /** Greater than that of every earlier holder of the name, for ever. */
+  fencingToken: number;
+  /** How it ended. */
+  cause: "expired" | "broken";
+  /** Why it was broken, in the words of whoever did. */
+  reason: string | null;
+};
+
+/** Params of lease.release. */
+export type LeaseReleaseParams = {
+  /** Secret and random. Whoever has it can renew and release the lease. */
+  leaseId: string;
+};
+
+/** Result of lease.release. */
+export type LeaseReleaseResult = {
+  /** False if it was already gone. */
+  released: boolean;
+};
+
+/** Leases of this moment. */
+export type LeaseStats = {
+  /** Leases that are held. */
+  held: number;
+};
+
+/** `error.data` of the kind log_corrupt: a stored change no longer parses or hashes right. */
+export type LogCorruptData = {
+  /** What programs match on. */
+  kind: "log_corrupt";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** The damaged change. */
+  changeId?: string | undefined;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/** A group of a name that the caller chose. */
+export type MergeGroup = {
+  /** Its name. */
+  group: string;
+};
+
+/** A group of a name that the caller chose. */
+export type MergeGroupInput = {
+  /** Its name. */
+  group: string;
+};
+
+/** `error.data` of the kind message_too_large: the line is longer than --max-message-bytes. */
+export type MessageTooLargeData = {
+  /** What programs match on. */
+  kind: "message_too_large";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/** `error.data` of the kind method_not_found: no such method; details name the closest one, if one is close. */
+export type MethodNotFoundData = {
+  /** What programs match on. */
+  kind: "method_not_found";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** A method whose name is close. */
+  closest?: string | undefined;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/** `error.data` of the kind missing_prev: the change before this one has not arrived. */
+export type MissingPrevData = {
+  /** What programs match on. */
+  kind: "missing_prev";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** The author of the change. */
+  author?: string | undefined;
+  /** The incarnation of its log. */
+  incarnation?: string | undefined;
+  /** Its place in its log. */
+  seq?: number | undefined;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/** Who the numbers are unique among: this database, or all nodes. */
+export type Mode = CentralizedMode | DistributedMode;
+
+/** A batch to be added. */
+export type NewBatch = {
+  /** A queue exists by being used. */
+  queue: string;
+  /** JSON values, kept byte for byte. */
+  payloads: unknown[];
+  /** Higher is claimed first; those of one priority in the order they were added. */
+  priority?: number | undefined;
+  /**
+   * Its subject: a customer, a file, a branch. A queue can be configured to have few claims of a key at a time, and
+   * to keep their order.
+   */
+  key?: string | undefined;
+  /**
+   * Makes a retry safe: the same queue and key with the same content is the same batch, also after it ended.
+   * Content is the payloads and the policies by their meaning, priority and key, and ttlMs, maxAttempts and retry
+   * as given: not given equals not given, whatever the queue has set meanwhile.
+   */
+  sourceKey?: string | undefined;
+  /** `after_current_turn_commit` is claimed at the boundary `idle` only. */
+  deliveryPolicy?: "earliest_safe_boundary" | "after_current_turn_commit" | undefined;
+  /** `join` may be claimed together with those that follow it. */
+  slotPolicy?: "exclusive" | "join" | undefined;
+  /** `never` joins with nothing, not even itself. */
+  mergeKey?: "never" | "payload_default" | MergeGroupInput | undefined;
+  /** Not before so long from now. */
+  delayMs?: number | undefined;
+  /** Not before then; the past is now. */
+  availableAt?: number | undefined;
+  /** It expires when it has been available for so long and nobody has claimed it. */
+  ttlMs?: number | undefined;
+  /**
+   * After so many counted attempts it is dead, 0 for no limit; if not given, as the queue is configured, else 20.
+   */
+  maxAttempts?: number | undefined;
+  /**
+   * A delivery that ended with an error makes the batch rest for `baseMs * factor^(n - 1)`, at most `maxMs`, n
+   * being its counted attempts of any kind. The first end by expiry or disconnect lets it not rest at all. If not
+   * given, as the queue is configured by then, else 1000 ms, 2, 3600000 ms, with jitter.
+   */
+  retry?: RetryInput | undefined;
+};
+
+/** `error.data` of the kind not_canonical: a body is not its own RFC 8785 canonical form. */
+export type NotCanonicalData = {
+  /** What programs match on. */
+  kind: "not_canonical";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** The author of the change. */
+  author?: string | undefined;
+  /** The incarnation of its log. */
+  incarnation?: string | undefined;
+  /** Its place in its log. */
+  seq?: number | undefined;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/** `error.data` of the kind not_found: details.what says which thing does not exist. */
+export type NotFoundData = {
+  /** What programs match on. */
+  kind: "not_found";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** The kind of thing that does not exist. */
+  what: string;
+  /** The batch. */
+  batchId?: string | undefined;
+  /** The command. */
+  commandId?: string | undefined;
+  /** Where the command stands. */
+  state?: string | undefined;
+  /** Bytes that are there; where the next piece begins. */
+  receivedBytes?: number | undefined;
+  /** Bytes of the whole text. */
+  sizeBytes?: number | undefined;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/** `error.data` of the kind not_json: the body of a change is not JSON. */
+export type NotJsonData = {
+  /** What programs match on. */
+  kind: "not_json";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** The author of the change. */
+  author?: string | undefined;
+  /** The incarnation of its log. */
+  incarnation?: string | undefined;
+  /** Its place in its log. */
+  seq?: number | undefined;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/** A number of a type, and the id made of it. */
+export type NumberedId = {
+  /** The label of a counter, such as FR. Upper and lower case are one. */
+  type: string;
+  /** A number of a sequence, from 1. */
+  seq: number;
+  /** FR-001, or FR-7-001 with a node id. */
+  id: string;
+};
+
+/** `error.data` of the kind parse_error: the line is not JSON. */
+export type ParseErrorData = {
+  /** What programs match on. */
+  kind: "parse_error";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/** Why a queue is paused, and by whom. */
+export type Pause = {
+  /** In the words of whoever paused it. */
+  reason: string | null;
+  by: Pauser;
+};
+
+/** The process that paused a queue, and its user. */
+export type Pauser = {
+  /** The process, as the kernel told; null if it did not. */
+  pid: number | null;
+  /** Its user, as the kernel told; null if it did not. */
+  uid: number | null;
+};
+
+/** An author whose changes are or were accepted. */
+export type Peer = {
+  /** A node's Ed25519 public key. */
+  author: string;
+  /** A name for people, on this node. */
+  name: string;
+  /** Since when, in milliseconds since the Unix epoch. */
+  trustedAt: number;
+  /** Until when, in milliseconds since the Unix epoch; absent while it is. */
+  revokedAt?: number | undefined;
+};
+
+/** Params of peer.list. */
+export type PeerListParams = {};
+
+/** Result of peer.list. */
+export type PeerListResult = {
+  /** One for each key, those that were revoked included. */
+  peers: Peer[];
+};
+
+/** Params of peer.revoke. */
+export type PeerRevokeParams = {
+  /** A node's Ed25519 public key. */
+  author: string;
+};
+
+/** Result of peer.revoke. */
+export type PeerRevokeResult = {
+  /** False if it was not trusted. */
+  revoked: boolean;
+};
+
+/** Params of peer.trust. */
+export type PeerTrustParams = {
+  /** A node's Ed25519 public key. */
+  author: string;
+  /** A name for people, on this node. */
+  name: string;
+  /** The peer's board, if it has one yet. */
+  board?: string | undefined;
+};
+
+/** Result of peer.trust. */
+export type PeerTrustResult = {
+  /** A node's Ed25519 public key. */
+  author: string;
+  /** A name for people, on this node. */
+  name: string;
+};
+
+/** Params of pipeline.apply. */
+export type PipelineApplyParams = {
+  /** As pipeline.changes of the other node gave them. */
+  changes: SignedChangeInput[];
+};
+
+/** Result of pipeline.apply. */
+export type PipelineApplyResult = {
+  /** Changes that were taken in. */
+  applied: number;
+  /** Changes that were here already. */
+  duplicate: number;
+  /** The first of each log that was refused. */
+  rejected: RejectedChange[];
+  /** Within transact: the changes that follow those counted here were not looked at. */
+  more?: true | undefined;
+};
+
+/** Params of pipeline.changes. */
+export type PipelineChangesParams = {
+  /** Changes that the caller has. */
+  heads: HeadInput[];
+  /**
+   * Only what leads to these changes, and these: to ask in parts where there are more heads than one call takes.
+   */
+  want?: HeadInput[] | undefined;
+  /** Most changes to return. */
+  limit?: number | undefined;
+};
+
+/** Result of pipeline.changes. */
+export type PipelineChangesResult = {
+  /** In sequence order, for pipeline.apply of the other node. */
+  changes: SignedChange[];
+  /** True if there are more. */
+  more: boolean;
+};
+
+/** Params of pipeline.delete. */
+export type PipelineDeleteParams = {
+  /** Names an item on all nodes. */
+  storyId: string;
+};
+
+/** Result of pipeline.delete. */
+export type PipelineDeleteResult = {
+  /** False if there was none of this name. */
+  deleted: boolean;
+  /** SHA-256 of a change's body. */
+  changeId?: string | undefined;
+};
+
+/** Params of pipeline.heads. */
+export type PipelineHeadsParams = {
+  /**
+   * Changes, such as a peer's heads, of which to say whether they are stored here: to ask the peer for what comes
+   * after them, where its logs end before those here.
+   */
+  known?: HeadInput[] | undefined;
+};
+
+/** Result of pipeline.heads. */
+export type PipelineHeadsResult = {
+  /** The last change of every log; several of one where it is forked. */
+  heads: Head[];
+  /** Those of the given ones that are stored here; absent if none were given. */
+  known?: string[] | undefined;
+};
+
+/** Params of pipeline.history. */
+export type PipelineHistoryParams = {
+  /** Names an item on all nodes. */
+  storyId: string;
+  /** Most rows to return. */
+  limit?: number | undefined;
+  /** `next` of the page before. */
+  after?: string | undefined;
+};
+
+/** Result of pipeline.history. */
+export type PipelineHistoryResult = {
+  /** Newest first. */
+  changes: ItemChange[];
+  /** There are more: ask again with it as `after`. */
+  next?: string | undefined;
+};
+
+/** Params of pipeline.identity. */
+export type PipelineIdentityParams = {};
+
+/** Result of pipeline.identity. */
+export type PipelineIdentityResult = {
+  /** A node's Ed25519 public key. */
+  author: string;
+  /** Null until the first change or the first trusted peer. */
+  board: string | null;
+  /** Random; an author's log begins anew under another. */
+  incarnation: string;
+  /** The last change of every log; several of one where it is forked. */
+  heads: Head[];
+};
+
+/** Params of pipeline.list. */
+export type PipelineListParams = {
+  /** Only items in it. */
+  stage?: string | undefined;
+  /** Only items that it works on; null for those of nobody. */
+  agent?: string | null | undefined;
+  /** Only items that are blocked, or are not. */
+  blocked?: boolean | undefined;
+  /** Most rows to return. */
+  limit?: number | undefined;
+  /** `next` of the page before. */
+  after?: string | undefined;
+};
+
+/** Result of pipeline.list. */
+export type PipelineListResult = {
+  /** Items in rank order, by stage. */
+  stages: Record<string, Item[]>;
+  /** There are more: ask again with it as `after`. */
+  next?: string | undefined;
+};
+
+/** Params of pipeline.read. */
+export type PipelineReadParams = {
+  /** Names an item on all nodes. */
+  storyId: string;
+};
+
+/** Result of pipeline.read. */
+export type PipelineReadResult = {
+  /** Null if there is none of this name. */
+  item: Item | null;
+  /** What it depends on and does not exist; absent if none. */
+  missing?: string[] | undefined;
+  /** The shortest way from it along dependsOn back to it, without it; absent if none. */
+  cycle?: string[] | undefined;
+};
+
+/** Params of pipeline.rebuild. */
+export type PipelineRebuildParams = {
+  /** Changes nothing. */
+  verify?: boolean | undefined;
+  /** Most changes or items of this step. */
+  limit?: number | undefined;
+  /** `next` of the step before. */
+  after?: string | undefined;
+};
+
+/** Result of pipeline.rebuild. */
+export type PipelineRebuildResult = {
+  /** Replayed in this step. */
+  changes: number;
+  /** Compared in this step. */
+  items: number;
+  /** Empty if they agree. */
+  differences: Difference[];
+  /** There are more steps: ask again with it as `after`. */
+  next?: string | undefined;
+};
+
+/** The board of this node. */
+export type PipelineStats = {
+  /** Items that are there. */
+  items: number;
+  /** Changes that are stored. */
+  changes: number;
+  /** Changes that stand where another stands: both are kept. */
+  forks: number;
+};
+
+/** Params of pipeline.watch. */
+export type PipelineWatchParams = {
+  /** `revision` of the answer before. */
+  since?: number | undefined;
+  /** How many milliseconds to wait for the condition to come true; 0 answers at once. */
+  waitMs?: number | undefined;
+};
+
+/** Result of pipeline.watch. */
+export type PipelineWatchResult = {
+  /** Grows with every change that is stored here. */
+  revision: number;
+};
+
+/** Params of pipeline.write. */
+export type PipelineWriteParams = {
+  /** Names an item on all nodes. */
+  storyId: string;
+  /** Free text; by convention 1_backlog, 2_current, 3_qa, 4_merge, 5_done. */
+  stage?: string | undefined;
+  /** What it is, in the words of people. */
+  name?: string | null | undefined;
+  /** Information about who works on it, not a lock. */
+  agent?: string | null | undefined;
+  /** How often it was tried. */
+  retryCount?: number | undefined;
+  /** Adds to the count; concurrent increments on several nodes all count. */
+  retryCountDelta?: number | undefined;
+  /** Whether somebody says that it cannot go on. */
+  blocked?: boolean | undefined;
+  /** Cycles and items that do not exist are reported when read, never refused. */
+  dependsOn?: string[] | DependencyChange | undefined;
+  /** Orders items within a stage, by its characters' codes; ties by storyId. */
+  rank?: string | undefined;
+};
+
+/** Result of pipeline.write. */
+export type PipelineWriteResult = {
+  item: Item;
+  /** SHA-256 of a change's body. */
+  changeId: string;
+};
+
+/**
+ * `error.data` of the kind provider_unavailable: an external lease provider could not be reached; not the same as
+ * lease_lost.
+ */
+export type ProviderUnavailableData = {
+  /** What programs match on. */
+  kind: "provider_unavailable";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** The kind of the provider. */
+  provider: string;
+  /** Why, as a word for programs. */
+  reason?: string | undefined;
+  /** The table of the provider. */
+  table?: string | undefined;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/** Params of queue.abandon. */
+export type QueueAbandonParams = {
+  /** qwc:<enqueueSeq of the first batch>:<fencingToken>. */
+  claimId: string;
+  /** Secret. Whoever has it can renew, complete and abandon. */
+  leaseToken: string;
+  /** Not to be claimed again before so long from now. If not given, with an error as `retry` says, else at once. */
+  delayMs?: number | undefined;
+  /** Why it failed; the delivery then counts as an attempt. */
+  error?: string | undefined;
+};
+
+/** Result of queue.abandon. */
+export type QueueAbandonResult = {
+  /** Batches that can be claimed again. */
+  released: number;
+  /** Batches that have no attempts left. */
+  dead: number;
+};
+
+/** Params of queue.cancel. */
+export type QueueCancelParams = {
+  /** qwb: and a hex SHA-256. */
+  batchId: string;
+};
+
+/** Result of queue.cancel. */
+export type QueueCancelResult = {
+  /** `cancelled`, or why it stays as it is. */
+  outcome: "cancelled" | "already_claimed" | "already_completed" | "already_cancelled" | "already_dead" | "already_expired";
+};
+
+/** Params of queue.claim. */
+export type QueueClaimParams = {
+  /** A queue exists by being used. */
+  queue: string;
+  /** A label for people. It proves nothing; the leaseToken does. */
+  owner: string;
+  /** At `active_turn_checkpoint` only what is `earliest_safe_boundary` is handed out. */
+  boundary?: "idle" | "active_turn_checkpoint" | undefined;
+  /** Most batches of a group that may be claimed together. */
+  maxBatches?: number | undefined;
+  /** How many milliseconds the grant lasts unless it is renewed. */
+  leaseMs?: number | undefined;
+  /** How many milliseconds to wait for the condition to come true; 0 answers at once. */
+  waitMs?: number | undefined;
+  /** `disconnect` also ends the grant the moment the connection closes. */
+  releaseOn?: "expiry" | "disconnect" | undefined;
+};
+
+/** Result of queue.claim. */
+export type QueueClaimResult = {
+  /** Null if there was nothing to claim. */
+  claim: Claim | null;
+};
+
+/** Params of queue.complete. */
+export type QueueCompleteParams = {
+  /** qwc:<enqueueSeq of the first batch>:<fencingToken>. */
+  claimId: string;
+  /** Secret. Whoever has it can renew, complete and abandon. */
+  leaseToken: string;
+};
+
+/** Result of queue.complete. */
+export type QueueCompleteResult = {
+  /** Batches that are done by it. */
+  completed: number;
+};
+
+/** Params of queue.configure. */
+export type QueueConfigureParams = {
+  /** A queue exists by being used. */
+  queue: string;
+  /** How batches that have no `retry` of their own rest after a delivery without success. */
+  retry?: RetryInput | null | undefined;
+  /** Of batches that are enqueued without `maxAttempts` from now on; 0 for no limit. */
+  maxAttempts?: number | null | undefined;
+  /** Of batches that are enqueued without `ttlMs` from now on. */
+  ttlMs?: number | null | undefined;
+  /** Claims that may be held at a time, over all workers. */
+  maxClaimed?: number | null | undefined;
+  /** The same of each key. Batches whose key is full are passed over. */
+  maxClaimedPerKey?: number | null | undefined;
+  /**
+   * `strict`: a batch waits for every earlier one of its key to be finished, also for those that rest, are
+   * scheduled or dead.
+   */
+  keyOrder?: "free" | "strict" | null | undefined;
+  /**
+   * How many batches may be claimed in which time, over all workers: a bucket that holds `count`, is full at first
+   * and refills evenly.
+   */
+  rate?: RateInput | null | undefined;
+  /** Batches that may be ready, scheduled and blocked together. More are refused with `exhausted`. */
+  maxWaiting?: number | null | undefined;
+  /** While it is paused nothing is claimed; what is claimed goes on. */
+  paused?: boolean | null | undefined;
+  /** Until then; null for no end. */
+  pausedUntilAt?: number | null | undefined;
+  /** Why it is paused, for people. */
+  reason?: string | null | undefined;
+};
+
+/** Result of queue.configure. */
+export type QueueConfigureResult = {
+  settings: QueueSettings;
+};
+
+/** How many batches are in which state. */
+export type QueueDepths = {
+  /** Batches that can be claimed. */
+  ready: number;
+  /** Batches that can be claimed later. */
+  scheduled: number;
+  /** Batches that wait for other batches. */
+  blocked: number;
+  /** Batches that somebody works on. */
+  claimed: number;
+  /** Batches that are done; kept until their retention ends. */
+  completed: number;
+  /** Batches without attempts left, which only queue.retry brings back. */
+  dead: number;
+  /** Batches that were taken back; kept until their retention ends. */
+  cancelled: number;
+  /** Batches whose ttl passed before anybody claimed them; kept until their retention ends. */
+  expired: number;
+};
+
+/** Params of queue.enqueueMany. */
+export type QueueEnqueueManyParams = {
+  /** The batches, in the order in which they are added. */
+  batches: NewBatch[];
+};
+
+/** Result of queue.enqueueMany. */
+export type QueueEnqueueManyResult = {
+  /** In the order of the params. */
+  batches: Batch[];
+  /** For each, false if its sourceKey was there with this content. */
+  created: boolean[];
+};
+
+/** Params of queue.enqueue. */
+export type QueueEnqueueParams = {
+  /** A queue exists by being used. */
+  queue: string;
+  /** JSON values, kept byte for byte. */
+  payloads: unknown[];
+  /** Higher is claimed first; those of one priority in the order they were added. */
+  priority?: number | undefined;
+  /**
+   * Its subject: a customer, a file, a branch. A queue can be configured to have few claims of a key at a time, and
+   * to keep their order.
+   */
+  key?: string | undefined;
+  /**
+   * Makes a retry safe: the same queue and key with the same content is the same batch, also after it ended.
+   * Content is the payloads and the policies by their meaning, priority and key, and ttlMs, maxAttempts and retry
+   * as given: not given equals not given, whatever the queue has set meanwhile.
+   */
+  sourceKey?: string | undefined;
+  /** `after_current_turn_commit` is claimed at the boundary `idle` only. */
+  deliveryPolicy?: "earliest_safe_boundary" | "after_current_turn_commit" | undefined;
+  /** `join` may be claimed together with those that follow it. */
+  slotPolicy?: "exclusive" | "join" | undefined;
+  /** `never` joins with nothing, not even itself. */
+  mergeKey?: "never" | "payload_default" | MergeGroupInput | undefined;
+  /** Not before so long from now. */
+  delayMs?: number | undefined;
+  /** Not before then; the past is now. */
+  availableAt?: number | undefined;
+  /** It expires when it has been available for so long and nobody has claimed it. */
+  ttlMs?: number | undefined;
+  /**
+   * After so many counted attempts it is dead, 0 for no limit; if not given, as the queue is configured, else 20.
+   */
+  maxAttempts?: number | undefined;
+  /**
+   * A delivery that ended with an error makes the batch rest for `baseMs * factor^(n - 1)`, at most `maxMs`, n
+   * being its counted attempts of any kind. The first end by expiry or disconnect lets it not rest at all. If not
+   * given, as the queue is configured by then, else 1000 ms, 2, 3600000 ms, with jitter.
+   */
+  retry?: RetryInput | undefined;
+  /** How long to wait for room in a queue with `maxWaiting`, in the order of arrival. */
+  waitMs?: number | undefined;
+};
+
+/** Result of queue.enqueue. */
+export type QueueEnqueueResult = {
+  batch: Batch;
+  /** False if the sourceKey was there with this content. */
+  created: boolean;
+};
+
+/** Params of queue.explain. */
+export type QueueExplainParams = {
+  /** A queue exists by being used. */
+  queue?: string | undefined;
+  /** qwb: and a hex SHA-256. */
+  batchId?: string | undefined;
+};
+
+/** Result of queue.explain. */
+export type QueueExplainResult = {
+  /** A queue exists by being used. */
+  queue: string;
+  /** At the boundary `idle`. */
+  claimable: boolean;
+  /** Why it can or cannot be claimed. */
+  reason: "ready" | "boundary" | "claimed" | "scheduled" | "resting" | "blocked" | "paused" | "throttled" | "full" | "rate" | "key_full" | "strict" | "final" | "empty";
+  /** The head, or the batch that was asked about. */
+  batchId?: string | undefined;
+  /** Where that batch stands. */
+  state?: "ready" | "scheduled" | "blocked" | "claimed" | "completed" | "dead" | "cancelled" | "expired" | undefined;
+  /** At which boundary it is handed out. */
+  deliveryPolicy?: "earliest_safe_boundary" | "after_current_turn_commit" | undefined;
+  /** When it can be claimed, in milliseconds since the Unix epoch. */
+  availableAt?: number | undefined;
+  /** When a queue that is paused, throttled or over its rate opens; null for no such time. */
+  until?: number | null | undefined;
+  pause?: Pause | undefined;
+  throttle?: Throttle | undefined;
+  /** The key that is full, or whose order is strict. */
+  key?: string | undefined;
+  /** How many are held, of a queue or a key that is full. */
+  claims?: number | undefined;
+  /** How many may be. */
+  most?: number | undefined;
+  /** The earlier batch of its key that is not finished. */
+  behind?: string | undefined;
+  /** Where that batch stands. */
+  behindState?: "ready" | "scheduled" | "blocked" | "claimed" | "completed" | "dead" | "cancelled" | "expired" | undefined;
+  /** Batches that it waits for and that are not final, the first hundred. */
+  waitsFor?: string[] | undefined;
+  holder?: ClaimHolder | undefined;
+  /** Batches that only queue.retry brings back. */
+  dead: number;
+  /** Claims that wait for the queue; null from a daemon that only reads. */
+  waiting: number | null;
+};
+
+/** Params of queue.get. */
+export type QueueGetParams = {
+  /** qwb: and a hex SHA-256. */
+  batchId: string;
+};
+
+/** Result of queue.get. */
+export type QueueGetResult = {
+  batch: Batch;
+};
+
+/** Params of queue.list. */
+export type QueueListParams = {
+  /** A queue exists by being used. */
+  queue: string;
+  /** Only those in this state. */
+  state?: "ready" | "scheduled" | "blocked" | "claimed" | "completed" | "dead" | "cancelled" | "expired" | undefined;
+  /** Those of one key alone. */
+  key?: string | undefined;
+  /** Most rows to return. */
+  limit?: number | undefined;
+  /** `next` of the page before. */
+  after?: number | undefined;
+};
+
+/** Result of queue.list. */
+export type QueueListResult = {
+  /** In the order they were added. */
+  batches: Batch[];
+  /** There are more: ask again with it as `after`. */
+  next?: number | undefined;
+};
+
+/** Params of queue.renew. */
+export type QueueRenewParams = {
+  /** qwc:<enqueueSeq of the first batch>:<fencingToken>. */
+  claimId: string;
+  /** Secret. Whoever has it can renew, complete and abandon. */
+  leaseToken: string;
+  /** How long it lasts from now on; what it was claimed for if not given. */
+  leaseMs?: number | undefined;
+};
+
+/** Result of queue.renew. */
+export type QueueRenewResult = {
+  /** When the claim ends unless it is renewed, in milliseconds since the Unix epoch. */
+  expiresAt: number;
+  /** Milliseconds until then. */
+  remainingMs: number;
+};
+
+/** Params of queue.retry. */
+export type QueueRetryParams = {
+  /** qwb: and a hex SHA-256. */
+  batchId?: string | undefined;
+  /** A queue exists by being used. */
+  queue?: string | undefined;
+};
+
+/** Result of queue.retry. */
+export type QueueRetryResult = {
+  /** Batches that are ready again. */
+  retried: number;
+  /** There are more than one call brings back: call again. */
+  more: boolean;
+};
+
+/** Every setting of a queue, null where there is none. */
+export type QueueSettings = {
+  /** How batches without a `retry` of their own rest. */
+  retry: Retry | null;
+  /** Of batches that are enqueued without `maxAttempts`. */
+  maxAttempts: number | null;
+  /** Of batches that are enqueued without `ttlMs`. */
+  ttlMs: number | null;
+  /** Claims that may be held at a time, over all workers. */
+  maxClaimed: number | null;
+  /** The same of each key. */
+  maxClaimedPerKey: number | null;
+  /** Whether a batch waits for earlier ones of its key. */
+  keyOrder: "free" | "strict" | null;
+  /**
+   * How many batches may be claimed in which time, over all workers: a bucket that holds `count`, is full at first
+   * and refills evenly.
+   */
+  rate: Rate | null;
+  /** Batches that may be ready, scheduled and blocked together. */
+  maxWaiting: number | null;
+  /** Whether nothing of it is claimed. */
+  paused: boolean;
+  /** Null if it is paused until that is taken back. */
+  pausedUntilAt: number | null;
+  /** Why it is paused. */
+  reason: string | null;
+  /** The process that paused a queue, and its user. */
+  pausedBy: Pauser | null;
+  /** Until when workers said that nothing is to be claimed, in milliseconds since the Unix epoch. */
+  throttledUntilAt: number | null;
+  /** Why they said so. */
+  throttledReason: string | null;
+};
+
+/** Params of queue.settings. */
+export type QueueSettingsParams = {
+  /** A queue exists by being used. */
+  queue: string;
+};
+
+/** Result of queue.settings. */
+export type QueueSettingsResult = {
+  settings: QueueSettings;
+};
+
+/** How many batches of a queue are in which state. */
+export type QueueStats = {
+  /** A queue exists by being used. */
+  queue: string;
+  /** Batches that can be claimed. */
+  ready: number;
+  /** Batches that can be claimed later. */
+  scheduled: number;
+  /** Batches that wait for other batches. */
+  blocked: number;
+  /** Batches that somebody works on. */
+  claimed: number;
+  /** Batches that are done; kept until their retention ends. */
+  completed: number;
+  /** Batches without attempts left, which only queue.retry brings back. */
+  dead: number;
+  /** Batches that were taken back; kept until their retention ends. */
+  cancelled: number;
+  /** Batches whose ttl passed before anybody claimed them; kept until their retention ends. */
+  expired: number;
+  /** Whether nothing of it is claimed. */
+  paused: boolean;
+  /** How long the first that is ready has been so, in milliseconds; null if none is. */
+  oldestReadyMs: number | null;
+};
+
+/** Params of queue.stats. */
+export type QueueStatsParams = {
+  /** A queue exists by being used. */
+  queue?: string | undefined;
+  /** Most queues to return. */
+  limit?: number | undefined;
+  /** `next` of the page before. */
+  after?: string | undefined;
+};
+
+/** Result of queue.stats. */
+export type QueueStatsResult = {
+  /** By name. */
+  queues: QueueStats[];
+  /** There are more: ask again with it as `after`. */
+  next?: string | undefined;
+};
+
+/** Params of queue.throttle. */
+export type QueueThrottleParams = {
+  /** A queue exists by being used. */
+  queue: string;
+  /** Until then; null ends it. */
+  untilAt?: number | null | undefined;
+  /** For so long from now. */
+  delayMs?: number | undefined;
+  /** Why, in the words of whoever did it. */
+  reason?: string | undefined;
+};
+
+/** Result of queue.throttle. */
+export type QueueThrottleResult = {
+  settings: QueueSettings;
+};
+
+/**
+ * How many batches may be claimed in which time, over all workers: a bucket that holds `count`, is full at first
+ * and refills evenly.
+ */
+export type Rate = {
+  /** How many batches. */
+  count: number;
+  /** In how many milliseconds. */
+  perMs: number;
+};
+
+/**
+ * How many batches may be claimed in which time, over all workers: a bucket that holds `count`, is full at first
+ * and refills evenly.
+ */
+export type RateInput = {
+  /** How many batches. */
+  count: number;
+  /** In how many milliseconds. */
+  perMs: number;
+};
+
+/** `error.data` of the kind read_only: a writing method on a read-only socket or daemon. */
+export type ReadOnlyData = {
+  /** What programs match on. */
+  kind: "read_only";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** The method that writes. */
+  method: string;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/** A change that was not taken in, and why. */
+export type RejectedChange = {
+  /** Null, as are the others, if the body does not say it. */
+  author: string | null;
+  /** Of the log. */
+  incarnation: string | null;
+  /** The place in the log. */
+  seq: number | null;
+  /** Why, as a kind of error. */
+  kind: "too_large" | "not_json" | "not_canonical" | "bad_value" | "bad_shape" | "unsupported_version" | "wrong_board" | "unknown_author" | "revoked_author" | "bad_signature" | "missing_prev" | "bad_chain" | "clock_not_monotonic" | "clock_ahead" | "bad_story_id" | "bad_generation" | "bad_field";
+  /** With clock_ahead: when to offer it again, in milliseconds from now. */
+  retryMs?: number | undefined;
+};
+
+/**
+ * How long a batch rests after a delivery that ended without success: `baseMs * factor^(n - 1)`, at most `maxMs`.
+ */
+export type Retry = {
+  /** The rest after the first, in milliseconds. */
+  baseMs: number;
+  /** How many times longer each rest is than the one before. */
+  factor: number;
+  /** The longest rest, in milliseconds. */
+  maxMs: number;
+  /** Whether it rests for a random time, from half of the rest to all of it. */
+  jitter: boolean;
+};
+
+/**
+ * How long a batch rests after a delivery that ended without success: `baseMs * factor^(n - 1)`, at most `maxMs`.
+ */
+export type RetryInput = {
+  /** The rest after the first, in milliseconds. */
+  baseMs?: number | undefined;
+  /** How many times longer each rest is than the one before. */
+  factor?: number | undefined;
+  /** The longest rest, in milliseconds. */
+  maxMs?: number | undefined;
+  /** Whether it rests for a random time, from half of the rest to all of it. */
+  jitter?: boolean | undefined;
+};
+
+/** `error.data` of the kind revoked_author: the author was trusted here and no longer is. */
+export type RevokedAuthorData = {
+  /** What programs match on. */
+  kind: "revoked_author";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** The author of the change. */
+  author?: string | undefined;
+  /** The incarnation of its log. */
+  incarnation?: string | undefined;
+  /** Its place in its log. */
+  seq?: number | undefined;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/** Params of rpc.discover. */
+export type RpcDiscoverParams = {};
+
+/** Result of rpc.discover. */
+export type RpcDiscoverResult = Record<string, unknown>;
+
+/** Params of sequence.advance. */
+export type SequenceAdvanceParams = {
+  /** The label of a counter, such as FR. Upper and lower case are one. */
+  type: string;
+  /** The next number is above it. */
+  to: number;
+};
+
+/** Result of sequence.advance. */
+export type SequenceAdvanceResult = {
+  /** The label of a counter, such as FR. Upper and lower case are one. */
+  type: string;
+  /** The last number dispensed; 0 before the first. */
+  seq: number;
+};
+
+/** Params of sequence.format. */
+export type SequenceFormatParams = {
+  /** The label of a counter, such as FR. Upper and lower case are one. */
+  type: string;
+  /** A number of a sequence, from 1. */
+  seq: number;
+};
+
+/** Result of sequence.format. */
+export type SequenceFormatResult = {
+  /** FR-001, or FR-7-001 with a node id. */
+  id: string;
+};
+
+/** Params of sequence.next. */
+export type SequenceNextParams = {
+  /** The label of a counter, such as FR. Upper and lower case are one. */
+  type: string;
+  /** Makes a retry safe: the same id and params return the same number for 24 hours. */
+  requestId?: string | undefined;
+};
+
+/** Params of sequence.parse. */
+export type SequenceParseParams = {
+  /** FR-001, or FR-7-001 with a node id. */
+  id: string;
+};
+
+/** Result of sequence.parse. */
+export type SequenceParseResult = {
+  /** The label of a counter, such as FR. Upper and lower case are one. */
+  type: string;
+  /** 0 for a centralized id. */
+  nodeId: number;
+  /** A number of a sequence, from 1. */
+  seq: number;
+};
+
+/** Params of sequence.peek. */
+export type SequencePeekParams = {
+  /** The label of a counter, such as FR. Upper and lower case are one. */
+  type: string;
+};
+
+/** Params of sequence.reserve. */
+export type SequenceReserveParams = {
+  /** The label of a counter, such as FR. Upper and lower case are one. */
+  type: string;
+  /** How many numbers. */
+  count: number;
+  /** Makes a retry safe: the same id and params return the same number for 24 hours. */
+  requestId?: string | undefined;
+};
+
+/** Result of sequence.reserve. */
+export type SequenceReserveResult = {
+  /** The label of a counter, such as FR. Upper and lower case are one. */
+  type: string;
+  /** The first number of the block. */
+  first: number;
+  /** The last number of the block. */
+  last: number;
+  /** The id of `first`. */
+  firstId: string;
+  /** The id of `last`. */
+  lastId: string;
+};
+
+/** Params of sequence.state. */
+export type SequenceStateParams = {
+  /** Most types to return. */
+  limit?: number | undefined;
+  /** `next` of the page before. */
+  after?: string | undefined;
+};
+
+/** Result of sequence.state. */
+export type SequenceStateResult = {
+  mode: Mode;
+  /** The last number dispensed, by type. */
+  sequences: Record<string, number>;
+  /** There are more types: ask again after this one. */
+  next?: string | undefined;
+};
+
+/** Numbers since the start. */
+export type SequenceStats = {
+  /** Numbers that were taken. */
+  dispensed: number;
+};
+
+/** A change as its author signed it. */
+export type SignedChange = {
+  /** RFC 8785 canonical JSON. */
+  body: string;
+  /** Ed25519, 128 lower-case hexadecimal digits. */
+  signature: string;
+};
+
+/** A change as its author signed it. */
+export type SignedChangeInput = {
+  /** RFC 8785 canonical JSON. */
+  body: string;
+  /** Ed25519, 128 lower-case hexadecimal digits. */
+  signature: string;
+};
+
+/** A socket that the daemon serves. */
+export type SocketInfo = {
+  /** Where it is. */
+  path: string;
+  /** Whether it refuses methods that write. */
+  readOnly: boolean;
+};
+
+/** How long a text is. */
+export type TextSize = {
+  /** Bytes of the JSON text, in UTF-8. */
+  sizeBytes: number;
+};
+
+/** Why workers said that nothing is to be claimed. */
+export type Throttle = {
+  /** In the words of the last of them. */
+  reason: string | null;
+};
+
+/** `error.data` of the kind too_large: a change, a field of it or its number of ops is too large. */
+export type TooLargeData = {
+  /** What programs match on. */
+  kind: "too_large";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** The author of the change. */
+  author?: string | undefined;
+  /** The incarnation of its log. */
+  incarnation?: string | undefined;
+  /** Its place in its log. */
+  seq?: number | undefined;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/** One call of a transaction. */
+export type TransactCall = {
+  /** Any method with `x-transactable`. */
+  method: string;
+  /**
+   * Its params. `{"$result": "/0/id"}`, anywhere in them, stands for a value of an earlier call: a JSON Pointer
+   * (RFC 6901) into `results`.
+   */
+  params?: Record<string, unknown> | undefined;
+};
+
+/** A grant that has to be held for the transaction to be performed: one of the two. */
+export type TransactGuard = {
+  lease?: LeaseGuard | undefined;
+  claim?: ClaimGuard | undefined;
+};
+
+/** Params of transact. */
+export type TransactParams = {
+  /** Performed in this order. */
+  calls: TransactCall[];
+  /** Checked first, in the same transaction. */
+  guards?: TransactGuard[] | undefined;
+  /**
+   * Perform all, answer what would have been answered, and undo it. Each secret that is granted (leaseToken,
+   * leaseId, reservationId) is then the text `dry-run`, also where `$result` refers to it.
+   */
+  dryRun?: boolean | undefined;
+};
+
+/** Result of transact. */
+export type TransactResult = {
+  /** The result of each call, in their order. */
+  results: unknown[];
+};
+
+/** Turns since the start: each is one transaction for all that had arrived. */
+export type TurnStats = {
+  /** All turns. */
+  total: number;
+  /** Turns that wrote. */
+  committed: number;
+  /** Turns that failed and were performed call by call. */
+  rolledBack: number;
+  /** Calls that turns performed. */
+  operations: number;
+};
+
+/** `error.data` of the kind unavailable: storage cannot take writes now, or the daemon is stopping. */
+export type UnavailableData = {
+  /** What programs match on. */
+  kind: "unavailable";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** Why, as a word for programs. */
+  reason?: string | undefined;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/** `error.data` of the kind unknown_author: the author of the change is not trusted here. */
+export type UnknownAuthorData = {
+  /** What programs match on. */
+  kind: "unknown_author";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** The author of the change. */
+  author?: string | undefined;
+  /** The incarnation of its log. */
+  incarnation?: string | undefined;
+  /** Its place in its log. */
+  seq?: number | undefined;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/** `error.data` of the kind unsupported_version: a change of a version not known here. */
+export type UnsupportedVersionData = {
+  /** What programs match on. */
+  kind: "unsupported_version";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** The author of the change. */
+  author?: string | undefined;
+  /** The incarnation of its log. */
+  incarnation?: string | undefined;
+  /** Its place in its log. */
+  seq?: number | undefined;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/** Announces params that come by command.upload. */
+export type UploadAnnouncement = {
+  /** Bytes of their JSON text, in UTF-8. */
+  sizeBytes: number;
+};
+
+/** `error.data` of the kind weak_key: a public key of small order, or not in its one encoding. */
+export type WeakKeyData = {
+  /** What programs match on. */
+  kind: "weak_key";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/** `error.data` of the kind wrong_board: the change or the peer belongs to another board. */
+export type WrongBoardData = {
+  /** What programs match on. */
+  kind: "wrong_board";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** The author of the change. */
+  author?: string | undefined;
+  /** The incarnation of its log. */
+  incarnation?: string | undefined;
+  /** Its place in its log. */
+  seq?: number | undefined;
+  /** The board of this node. */
+  board?: string | null | undefined;
+  /** The board of the peer. */
+  peer?: string | undefined;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
+/** The params and the result of each method. */
+export interface CallTypes {
+  "sequence.next": { params: SequenceNextParams; result: NumberedId };
+  "sequence.reserve": { params: SequenceReserveParams; result: SequenceReserveResult };
+  "sequence.peek": { params: SequencePeekParams; result: NumberedId };
+  "sequence.state": { params: SequenceStateParams; result: SequenceStateResult };
+  "sequence.format": { params: SequenceFormatParams; result: SequenceFormatResult };
+  "sequence.parse": { params: SequenceParseParams; result: SequenceParseResult };
+  "sequence.advance": { params: SequenceAdvanceParams; result: SequenceAdvanceResult };
+  "queue.enqueue": { params: QueueEnqueueParams; result: QueueEnqueueResult };
+  "queue.enqueueMany": { params: QueueEnqueueManyParams; result: QueueEnqueueManyResult };
+  "queue.claim": { params: QueueClaimParams; result: QueueClaimResult };
+  "queue.renew": { params: QueueRenewParams; result: QueueRenewResult };
+  "queue.complete": { params: QueueCompleteParams; result: QueueCompleteResult };
+  "queue.abandon": { params: QueueAbandonParams; result: QueueAbandonResult };
+  "queue.get": { params: QueueGetParams; result: QueueGetResult };
+  "queue.list": { params: QueueListParams; result: QueueListResult };
+  "queue.stats": { params: QueueStatsParams; result: QueueStatsResult };
+  "queue.cancel": { params: QueueCancelParams; result: QueueCancelResult };
+  "queue.retry": { params: QueueRetryParams; result: QueueRetryResult };
+  "queue.configure": { params: QueueConfigureParams; result: QueueConfigureResult };
+  "queue.settings": { params: QueueSettingsParams; result: QueueSettingsResult };
+  "queue.throttle": { params: QueueThrottleParams; result: QueueThrottleResult };
+  "queue.explain": { params: QueueExplainParams; result: QueueExplainResult };
+  "deployment.set": { params: DeploymentSetParams; result: DeploymentSetResult };
+  "deployment.list": { params: DeploymentListParams; result: DeploymentListResult };
+  "command.create": { params: CommandCreateParams; result: CommandCreateResult };
+  "command.upload": { params: CommandUploadParams; result: CommandUploadResult };
+  "command.lease": { params: CommandLeaseParams; result: CommandLeaseResult };
+  "command.renew": { params: CommandRenewParams; result: CommandRenewResult };
+  "command.release": { params: CommandReleaseParams; result: CommandReleaseResult };
+  "command.respond": { params: CommandRespondParams; result: CommandRespondResult };
+  "command.answer": { params: CommandAnswerParams; result: CommandAnswerResult };
+  "command.get": { params: CommandGetParams; result: Command };
+  "command.params": { params: CommandParamsParams; result: CommandParamsResult };
+  "command.response": { params: CommandResponseParams; result: CommandResponseResult };
+  "command.wait": { params: CommandWaitParams; result: Command };
+  "command.list": { params: CommandListParams; result: CommandListResult };
+  "command.cancel": { params: CommandCancelParams; result: CommandCancelResult };
+  "command.serve": { params: CommandServeParams; result: CommandServeResult };
+  "lease.acquire": { params: LeaseAcquireParams; result: LeaseAcquireResult };
+  "lease.heartbeat": { params: LeaseHeartbeatParams; result: LeaseHeartbeatResult };
+  "lease.release": { params: LeaseReleaseParams; result: LeaseReleaseResult };
+  "lease.get": { params: LeaseGetParams; result: LeaseGetResult };
+  "lease.list": { params: LeaseListParams; result: LeaseListResult };
+  "lease.check": { params: LeaseCheckParams; result: LeaseCheckResult };
+  "lease.break": { params: LeaseBreakParams; result: LeaseBreakResult };
+  "pipeline.write": { params: PipelineWriteParams; result: PipelineWriteResult };
+  "pipeline.read": { params: PipelineReadParams; result: PipelineReadResult };
+  "pipeline.list": { params: PipelineListParams; result: PipelineListResult };
+  "pipeline.delete": { params: PipelineDeleteParams; result: PipelineDeleteResult };
+  "pipeline.history": { params: PipelineHistoryParams; result: PipelineHistoryResult };
+  "pipeline.identity": { params: PipelineIdentityParams; result: PipelineIdentityResult };
+  "pipeline.heads": { params: PipelineHeadsParams; result: PipelineHeadsResult };
+  "pipeline.changes": { params: PipelineChangesParams; result: PipelineChangesResult };
+  "pipeline.apply": { params: PipelineApplyParams; result: PipelineApplyResult };
+  "pipeline.watch": { params: PipelineWatchParams; result: PipelineWatchResult };
+  "pipeline.rebuild": { params: PipelineRebuildParams; result: PipelineRebuildResult };
+  "peer.trust": { params: PeerTrustParams; result: PeerTrustResult };
+  "peer.revoke": { params: PeerRevokeParams; result: PeerRevokeResult };
+  "peer.list": { params: PeerListParams; result: PeerListResult };
+  "transact": { params: TransactParams; result: TransactResult };
+  "daemon.ping": { params: DaemonPingParams; result: DaemonPingResult };
+  "daemon.info": { params: DaemonInfoParams; result: DaemonInfoResult };
+  "daemon.stats": { params: DaemonStatsParams; result: DaemonStatsResult };
+  "daemon.acceptCopy": { params: DaemonAcceptCopyParams; result: DaemonAcceptCopyResult };
+  "daemon.backup": { params: DaemonBackupParams; result: DaemonBackupResult };
+  "rpc.discover": { params: RpcDiscoverParams; result: RpcDiscoverResult };
+}
+
+/** The params of each notification. */
+export interface NotificationTypes {
+  "command.cancelled": CommandCancelledParams;
+  "lease.expiring": LeaseExpiringParams;
+  "lease.lost": LeaseLostParams;
+  "daemon.backupProgress": DaemonBackupProgressParams;
+}
+
+/** `error.data` by kind. */
+export interface ErrorDataTypes {
+  /** The line is not JSON. */
+  parse_error: ParseErrorData;
+  /** Not a JSON-RPC 2.0 request. */
+  invalid_request: InvalidRequestData;
+  /** No such method; details name the closest one, if one is close. */
+  method_not_found: MethodNotFoundData;
+  /** The params do not fit; details.issues says where. */
+  invalid_params: InvalidParamsData;
+  /** A defect; details.reference is in the log too. */
+  internal: InternalData;
+  /** Storage cannot take writes now, or the daemon is stopping. */
+  unavailable: UnavailableData;
+  /** A writing method on a read-only socket or daemon. */
+  read_only: ReadOnlyData;
+  /** The line is longer than --max-message-bytes. */
+  message_too_large: MessageTooLargeData;
+  /** The peer's user may not call this. */
+  forbidden: ForbiddenData;
+  /** Details.what says which thing does not exist. */
+  not_found: NotFoundData;
+  /** A key was reused with different content; details name both. */
+  conflict: ConflictData;
+  /** Details.holder says who holds the lease and how long. */
+  lease_held: LeaseHeldData;
+  /** The claim expired, was superseded, or its token is wrong. */
+  claim_lost: ClaimLostData;
+  /** The lease expired, was superseded, or its id is wrong. */
+  lease_lost: LeaseLostData;
+  /** A transition that the state table forbids; details {from, to}. */
+  invalid_state: InvalidStateData;
+  /** A counter or a bounded thing is full. */
+  exhausted: ExhaustedData;
+  /** An external lease provider could not be reached; not the same as lease_lost. */
+  provider_unavailable: ProviderUnavailableData;
+  /** A change, a field of it or its number of ops is too large. */
+  too_large: TooLargeData;
+  /** The body of a change is not JSON. */
+  not_json: NotJsonData;
+  /** A body is not its own RFC 8785 canonical form. */
+  not_canonical: NotCanonicalData;
+  /** A value without one canonical form: -0, an unsafe integer, a lone surrogate. */
+  bad_value: BadValueData;
+  /** A body or an op lacks a part, or has one too many. */
+  bad_shape: BadShapeData;
+  /** A change of a version not known here. */
+  unsupported_version: UnsupportedVersionData;
+  /** The change or the peer belongs to another board. */
+  wrong_board: WrongBoardData;
+  /** The author of the change is not trusted here. */
+  unknown_author: UnknownAuthorData;
+  /** The author was trusted here and no longer is. */
+  revoked_author: RevokedAuthorData;
+  /** The signature is not the author's over this body. */
+  bad_signature: BadSignatureData;
+  /** The change before this one has not arrived. */
+  missing_prev: MissingPrevData;
+  /** `prev` is not the change before this one in its log. */
+  bad_chain: BadChainData;
+  /** A change is not later than the one before it in its log. */
+  clock_not_monotonic: ClockNotMonotonicData;
+  /** A change is too far ahead of this node's clock; details.retryMs says when to offer it again. */
+  clock_ahead: ClockAheadData;
+  /** An op names an item by what cannot be a storyId. */
+  bad_story_id: BadStoryIdData;
+  /** An op's generation is no positive integer, or a delete sets fields. */
+  bad_generation: BadGenerationData;
+  /** An op gives a field a name or a value that it cannot have. */
+  bad_field: BadFieldData;
+  /** A public key of small order, or not in its one encoding. */
+  weak_key: WeakKeyData;
+  /** The key is trusted already, as another peer. */
+  duplicate_key: DuplicateKeyData;
+  /** The identity key can be read or written by others. */
+  key_mode: KeyModeData;
+  /** The identity key is missing, corrupt or not a PKCS #8 Ed25519 key. */
+  key_unreadable: KeyUnreadableData;
+  /** A stored change no longer parses or hashes right. */
+  log_corrupt: LogCorruptData;
+}
+
+/** Numbers per type that only go up, and ids made of them: no two callers ever get the same one. */
+export interface SequenceMethods<Options> {
+  /** Take the next number of a type. */
+  next(params: SequenceNextParams, options?: Options): Promise<NumberedId>;
+  /** Take a contiguous block of numbers, for a caller that goes offline. */
+  reserve(params: SequenceReserveParams, options?: Options): Promise<SequenceReserveResult>;
+  /** See what next would return, without taking it. */
+  peek(params: SequencePeekParams, options?: Options): Promise<NumberedId>;
+  /** The mode and the last number dispensed per type. */
+  state(params?: SequenceStateParams, options?: Options): Promise<SequenceStateResult>;
+  /** The id of a number. */
+  format(params: SequenceFormatParams, options?: Options): Promise<SequenceFormatResult>;
+  /** The parts of an id. */
+  parse(params: SequenceParseParams, options?: Options): Promise<SequenceParseResult>;
+  /** Raise a counter so that the next number is above a given one; never lowers it. */
+  advance(params: SequenceAdvanceParams, options?: Options): Promise<SequenceAdvanceResult>;
+}
+
+/** Batches of work, each claimed by one owner at a time under a lease with a fencing token. */
+export interface QueueMethods<Options> {
+  /** Add a batch of work. */
+  enqueue(params: QueueEnqueueParams, options?: Options): Promise<QueueEnqueueResult>;
+  /** Add many batches in one transaction: all of them or none. */
+  enqueueMany(params: QueueEnqueueManyParams, options?: Options): Promise<QueueEnqueueManyResult>;
+  /** Take the next batch, or the next group of batches, to work on it under a lease. */
+  claim(params: QueueClaimParams, options?: Options): Promise<QueueClaimResult>;
+  /** Hold a claim for longer. */
+  renew(params: QueueRenewParams, options?: Options): Promise<QueueRenewResult>;
+  /**
+   * The work is done; doing it twice answers the same. Succeeds also after the claim has expired, as long as nobody
+   * else has claimed or cancelled any of its batches.
+   */
+  complete(params: QueueCompleteParams, options?: Options): Promise<QueueCompleteResult>;
+  /** Give the work back, as failed if with an error. */
+  abandon(params: QueueAbandonParams, options?: Options): Promise<QueueAbandonResult>;
+  /** One batch. */
+  get(params: QueueGetParams, options?: Options): Promise<QueueGetResult>;
+  /** The batches of a queue, in the order they were added. */
+  list(params: QueueListParams, options?: Options): Promise<QueueListResult>;
+  /** How many batches are in which state, of one queue or of all by their names. */
+  stats(params?: QueueStatsParams, options?: Options): Promise<QueueStatsResult>;
+  /** Take a batch back that nobody has claimed yet. */
+  cancel(params: QueueCancelParams, options?: Options): Promise<QueueCancelResult>;
+  /** Bring batches back that ended without success, with a fresh attempt count: one, or a queue's dead ones. */
+  retry(params?: QueueRetryParams, options?: Options): Promise<QueueRetryResult>;
+  /** Change the settings of a queue; only what is given changes, null takes a setting back. */
+  configure(params: QueueConfigureParams, options?: Options): Promise<QueueConfigureResult>;
+  /** Every setting of a queue, null where there is none. */
+  settings(params: QueueSettingsParams, options?: Options): Promise<QueueSettingsResult>;
+  /**
+   * Say that what the work needs has had enough: nothing of a queue is claimed for a while. For a worker that was
+   * told to come again later, as by HTTP 429 and its `Retry-After`. Of several ends the later one holds.
+   */
+  throttle(params: QueueThrottleParams, options?: Options): Promise<QueueThrottleResult>;
+  /**
+   * Why the head of a queue, or a batch, can or cannot be claimed now, and what would change it. The head is the
+   * first batch that a claim would take; if there is none, the first that waits for something. `ready`: it can be
+   * claimed. `boundary`: it can be claimed at `idle`, not at an `active_turn_checkpoint`. `claimed`: a `holder` has
+   * it. `scheduled`: it can be claimed from `availableAt` on. `resting`: so it can, having been tried before.
+   * `blocked`: it waits for the batches `waitsFor`. `paused`, `throttled`, `rate`: nothing of the queue is claimed
+   * until `until`, or until somebody resumes it. `full`: the queue has as many claims as it may. `key_full`: its
+   * `key` has. `strict`: the earlier batch `behind` of its key is not finished. `final`: it has ended. `empty`:
+   * nothing is there.
+   */
+  explain(params?: QueueExplainParams, options?: Options): Promise<QueueExplainResult>;
+}
+
+/** Receivers of commands: worker processes, services, agents. */
+export interface DeploymentMethods<Options> {
+  /**
+   * Say how a deployment takes commands and what it belongs to. Replaces what was said before, for commands created
+   * from then on. A deployment needs no such call: it exists by being used, as `pull` and without a project. The
+   * model is what senders are told; either way of receiving works with either.
+   */
+  set(params: DeploymentSetParams, options?: Options): Promise<DeploymentSetResult>;
+  /** The deployments by name, who receives for them and what waits for them. */
+  list(params?: DeploymentListParams, options?: Options): Promise<DeploymentListResult>;
+}
+
+/** Commands that are sent to deployments and delivered until they are answered. */
+export interface CommandMethods<Options> {
+  /**
+   * Send a command to a deployment, whose receivers need not be there. With an idempotencyKey, the first command
+   * with the same deployment, command and key is returned if its content (params, or the size announced for them,
+   * maxAttempts and executionMs, as they were given) is the same. A deadline that has passed gives a command that
+   * is EXPIRED.
+   */
+  create(params: CommandCreateParams, options?: Options): Promise<CommandCreateResult>;
+  /**
+   * Add a piece to the params of a command, in order. `offset` is where the piece begins: `receivedBytes` of the
+   * answer before, and of a refusal's details. A piece that is refused leaves nothing behind. The last one has
+   * `final`, and then the params are complete and the command is PENDING; that same piece again, from a sender who
+   * lost the answer, changes nothing and is answered with the state by now. An upload that does not end within a
+   * day is EXPIRED.
+   */
+  upload(params: CommandUploadParams, options?: Options): Promise<CommandUploadResult>;
+  /** Take commands of a deployment to carry out, or wait for one. */
+  lease(params: CommandLeaseParams, options?: Options): Promise<CommandLeaseResult>;
+  /**
+   * Keep a command for longer. No lease outlives the deadline of its command, nor its `executionMs`; then that is
+   * what is reported. With `lease_lost`, stop: details say what became of the command ({commandId, state, reason}),
+   * and for a cancelled one the words of whoever cancelled it.
+   */
+  renew(params: CommandRenewParams, options?: Options): Promise<CommandRenewResult>;
+  /** Give a command back unanswered, for another delivery. */
+  release(params: CommandReleaseParams, options?: Options): Promise<CommandReleaseResult>;
+  /**
+   * Answer a command; the first answer with the live lease wins. `accepted: false` for a command that is final
+   * already. An answer whose delivery has ended otherwise than by command.release is accepted as long as no other
+   * came after it. `lease_lost` when another delivery is under way, `invalid_state` when none is that could be
+   * answered.
+   */
+  respond(params: CommandRespondParams, options?: Options): Promise<CommandRespondResult>;
+  /**
+   * Add a piece to an answer that is too long for a line, in order; the last one is the answer. The bytes are the
+   * JSON text of `response` as command.respond takes it, `sizeBytes` of them. `offset` is where the piece begins:
+   * `receivedBytes` of the answer before, and of a refusal's details. A piece that is refused leaves nothing
+   * behind; the last one, again, is answered alike. Pieces belong to a delivery: another one begins anew. The
+   * JSON-RPC response to a command.execute that was answered so is ignored.
+   */
+  answer(params: CommandAnswerParams, options?: Options): Promise<CommandAnswerResult>;
+  /** A command, without its params and its answer. */
+  get(params: CommandGetParams, options?: Options): Promise<Command>;
+  /** The params of a command, in pieces of their JSON text. */
+  params(params: CommandParamsParams, options?: Options): Promise<CommandParamsResult>;
+  /**
+   * The answer to a command; null until it is final. A command that became final without an answer has an error in
+   * its place: CANCELLED, ATTEMPTS_EXHAUSTED or EXPIRED. A large answer that came in pieces is {$upload:
+   * {sizeBytes}}: read its JSON text with `offset` and `length`.
+   */
+  response(params: CommandResponseParams, options?: Options): Promise<CommandResponseResult>;
+  /** A command once it is final, or as it is when the wait ends. */
+  wait(params: CommandWaitParams, options?: Options): Promise<Command>;
+  /** Commands, newest first. */
+  list(params?: CommandListParams, options?: Options): Promise<CommandListResult>;
+  /** End a command as FAILED with the code CANCELLED, and tell its receiver; a final one stays as it is. */
+  cancel(params: CommandCancelParams, options?: Options): Promise<CommandCancelResult>;
+  /**
+   * Have the commands of a deployment sent to this connection as requests. From then on the daemon sends
+   * `command.execute` requests on this connection; the JSON-RPC response to each is the answer to the command.
+   * Again for the same deployment changes owner and max; with max 0 nothing more is sent. It ends with the
+   * connection. Past `executionMs` a delivery ends, and the connection is told by command.cancelled; until it has
+   * answered that counts against max.
+   */
+  serve(params: CommandServeParams, options?: Options): Promise<CommandServeResult>;
+}
+
+/** Names that one holder has at a time, with tokens that only go up. */
+export interface LeaseMethods<Options> {
+  /** Take the lease of a name, or wait for it. */
+  acquire(params: LeaseAcquireParams, options?: Options): Promise<LeaseAcquireResult>;
+  /** Keep a lease for its ttl from now on. */
+  heartbeat(params: LeaseHeartbeatParams, options?: Options): Promise<LeaseHeartbeatResult>;
+  /** Give a lease back; false if it was already gone. */
+  release(params: LeaseReleaseParams, options?: Options): Promise<LeaseReleaseResult>;
+  /** Who holds a name, until when, and how many wait for it. */
+  get(params: LeaseGetParams, options?: Options): Promise<LeaseGetResult>;
+  /** The leases that are held, by name. */
+  list(params?: LeaseListParams, options?: Options): Promise<LeaseListResult>;
+  /** Whether a fencing token is the current holder's: what a resource asks before it accepts a write. */
+  check(params: LeaseCheckParams, options?: Options): Promise<LeaseCheckResult>;
+  /** End a lease by force; the next holder's token is higher all the same. */
+  break(params: LeaseBreakParams, options?: Options): Promise<LeaseBreakResult>;
+}
+
+/** A board of items that move through stages, kept on every node and merged without a coordinator. */
+export interface PipelineMethods<Options> {
+  /**
+   * Create or change an item; only the given fields change. A `stage` is required when the item does not exist. A
+   * new item without a `rank` is put last in its stage.
+   */
+  write(params: PipelineWriteParams, options?: Options): Promise<PipelineWriteResult>;
+  /** One item, or null. */
+  read(params: PipelineReadParams, options?: Options): Promise<PipelineReadResult>;
+  /**
+   * Items by stage, in rank order. A page looks at no more than 1,000 items for those that fit `agent` and
+   * `blocked`: it may have few, or none, and a `next`.
+   */
+  list(params?: PipelineListParams, options?: Options): Promise<PipelineListResult>;
+  /** Delete an item; beats writes that other nodes make at the same time. */
+  delete(params: PipelineDeleteParams, options?: Options): Promise<PipelineDeleteResult>;
+  /** What was done to an item, newest first. */
+  history(params: PipelineHistoryParams, options?: Options): Promise<PipelineHistoryResult>;
+  /**
+   * Who this node is on the board. The key is made when it is first needed, as here. A daemon that only reads may
+   * find none yet.
+   */
+  identity(params?: PipelineIdentityParams, options?: Options): Promise<PipelineIdentityResult>;
+  /** The last change of every log that this node has; several of one log where it is forked. */
+  heads(params?: PipelineHeadsParams, options?: Options): Promise<PipelineHeadsResult>;
+  /**
+   * What the given heads lack, in sequence order. A head says that the caller has this change and all before it in
+   * its log. Any change may be given, not only the last of a log, and several of one log; those not known here are
+   * passed over.
+   */
+  changes(params: PipelineChangesParams, options?: Options): Promise<PipelineChangesResult>;
+  /** Take in changes of other nodes; a rejected one stops its own log only. */
+  apply(params: PipelineApplyParams, options?: Options): Promise<PipelineApplyResult>;
+  /**
+   * Wait for the board to change. Answers at once if `since` is left out, or is not the revision of this moment.
+   */
+  watch(params?: PipelineWatchParams, options?: Options): Promise<PipelineWatchResult>;
+  /**
+   * Compare the tables of the board with its log, and put right what differs unless it is only to verify. In steps:
+   * first through the changes, whose hashes, signatures and places are checked, then through the items. Ask again
+   * with `next` until there is none.
+   */
+  rebuild(params?: PipelineRebuildParams, options?: Options): Promise<PipelineRebuildResult>;
+}
+
+/** The other nodes whose changes of the board are accepted. */
+export interface PeerMethods<Options> {
+  /**
+   * Accept the changes of an author. A node that has no changes and no board yet adopts the board of the first peer
+   * that it trusts.
+   */
+  trust(params: PeerTrustParams, options?: Options): Promise<PeerTrustResult>;
+  /** Accept no more changes of an author; those accepted stay. */
+  revoke(params: PeerRevokeParams, options?: Options): Promise<PeerRevokeResult>;
+  /** The authors whose changes are or were accepted. */
+  list(params?: PeerListParams, options?: Options): Promise<PeerListResult>;
+}
+
+/** The daemon itself: whether it serves, what it is, how much it does. */
+export interface DaemonMethods<Options> {
+  /** Whether the daemon serves, and its clock. */
+  ping(params?: DaemonPingParams, options?: Options): Promise<DaemonPingResult>;
+  /** What this daemon is: version, identity, paths and limits. */
+  info(params?: DaemonInfoParams, options?: Options): Promise<DaemonInfoResult>;
+  /** Counters since the start, and gauges of this moment. */
+  stats(params?: DaemonStatsParams, options?: Options): Promise<DaemonStatsResult>;
+  /**
+   * Say that the database which this one was copied from is gone. `daemon.info` and the log tell of the copy no
+   * more. Numbers that the first gave after the copy was made may be given again: raise the counters before, with
+   * `sequence.advance`, if it gave any.
+   */
+  acceptCopy(params?: DaemonAcceptCopyParams, options?: Options): Promise<DaemonAcceptCopyResult>;
+  /**
+   * Copy the database to a new file while it is in use. For the user of the daemon and root only. Other calls go on
+   * meanwhile; the caller is told how far it is by `daemon.backupProgress`. Closing the connection gives it up. The
+   * copy is one moment of the database. The key that signs changes of the board (`identity.key`) is not in it.
+   */
+  backup(params: DaemonBackupParams, options?: Options): Promise<DaemonBackupResult>;
+}
+
+/** The contract itself. */
+export interface RpcMethods<Options> {
+  /** The OpenRPC document of every method. */
+  discover(params?: RpcDiscoverParams, options?: Options): Promise<RpcDiscoverResult>;
+}
+
+/** Every method that has a noun, by it. */
+export interface Methods<Options> {
+  /** Numbers per type that only go up, and ids made of them: no two callers ever get the same one. */
+  readonly sequence: SequenceMethods<Options>;
+  /** Batches of work, each claimed by one owner at a time under a lease with a fencing token. */
+  readonly queue: QueueMethods<Options>;
+  /** Receivers of commands: worker processes, services, agents. */
+  readonly deployment: DeploymentMethods<Options>;
+  /** Commands that are sent to deployments and delivered until they are answered. */
+  readonly command: CommandMethods<Options>;
+  /** Names that one holder has at a time, with tokens that only go up. */
+  readonly lease: LeaseMethods<Options>;
+  /** A board of items that move through stages, kept on every node and merged without a coordinator. */
+  readonly pipeline: PipelineMethods<Options>;
+  /** The other nodes whose changes of the board are accepted. */
+  readonly peer: PeerMethods<Options>;
+  /** The daemon itself: whether it serves, what it is, how much it does. */
+  readonly daemon: DaemonMethods<Options>;
+  /** The contract itself. */
+  readonly rpc: RpcMethods<Options>;
+}
+
+export type MethodName = keyof CallTypes;
+/** The params as a caller sends them. */
+export type Params<N extends MethodName> = CallTypes[N]["params"];
+/** The result that a caller gets. */
+export type Result<N extends MethodName> = CallTypes[N]["result"];
+export type NotificationName = keyof NotificationTypes;
+/** The params of a notification. */
+export type NotificationParams<N extends NotificationName> = NotificationTypes[N];
