@@ -1067,6 +1067,20 @@ export type ExhaustedData = {
   kind: "exhausted";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
+  /** The queue that has no room. */
+  queue?: string | undefined;
+  /** How many of its batches wait. */
+  waiting?: number | undefined;
+  /** How many of them may. */
+  maxWaiting?: number | undefined;
+  /** The batch that takes no more payloads. */
+  batchId?: string | undefined;
+  /** How many payloads it has. */
+  payloads?: number | undefined;
+  /** How many it may have. */
+  most?: number | undefined;
+  /** How many bytes they may have. */
+  mostBytes?: number | undefined;
   /** How many there may be. */
   limit?: number | undefined;
   /** How many bytes there may be. */
@@ -1189,6 +1203,8 @@ export type InvalidStateData = {
   from: unknown;
   /** The state that cannot follow it. */
   to: unknown;
+  /** The batch. */
+  batchId?: string | undefined;
   /** The command. */
   commandId?: string | undefined;
   /** Where the command stands. */
@@ -1611,6 +1627,18 @@ export type NewBatch = {
    * as given: not given equals not given, whatever the queue has set meanwhile.
    */
   sourceKey?: string | undefined;
+  /**
+   * With other content under the same sourceKey: `refuse` it with `conflict`, or `return` the batch that is there.
+   * Otherwise a batch that has ended does not count, and of one that waits: `replace` puts the new content in its
+   * place, and its delay begins anew; `keepTime` leaves its time; `append` adds the payloads. Of one that is
+   * claimed these make a follower, which waits for its end; `rerun` always does. There is never more than one
+   * follower; it takes over what comes.
+   */
+  onExisting?: "refuse" | "return" | "replace" | "keepTime" | "append" | "rerun" | undefined;
+  /** `replace` begins the delay anew no longer than so long after the first. */
+  maxDelayMs?: number | undefined;
+  /** The sourceKey is forgotten when the batch has ended. */
+  uniqueFor?: "unfinished" | undefined;
   /** `after_current_turn_commit` is claimed at the boundary `idle` only. */
   deliveryPolicy?: "earliest_safe_boundary" | "after_current_turn_commit" | undefined;
   /** `join` may be claimed together with those that follow it. */
@@ -1663,6 +1691,10 @@ export type NotFoundData = {
   what: string;
   /** The batch. */
   batchId?: string | undefined;
+  /** The queue that has no such sourceKey. */
+  queue?: string | undefined;
+  /** The key that no batch there has. */
+  sourceKey?: string | undefined;
   /** The command. */
   commandId?: string | undefined;
   /** Where the command stands. */
@@ -2041,8 +2073,12 @@ export type QueueAbandonResult = {
 
 /** Params of queue.cancel. */
 export type QueueCancelParams = {
-  /** qwb: and a hex SHA-256. */
-  batchId: string;
+  /** This batch. */
+  batchId?: string | undefined;
+  /** The queue of the sourceKey. */
+  queue?: string | undefined;
+  /** Of that queue; where a follower waits, that is cancelled first. */
+  sourceKey?: string | undefined;
 };
 
 /** Result of queue.cancel. */
@@ -2158,8 +2194,10 @@ export type QueueEnqueueManyParams = {
 export type QueueEnqueueManyResult = {
   /** In the order of the params. */
   batches: Batch[];
-  /** For each, false if its sourceKey was there with this content. */
+  /** Whether each was made. */
   created: boolean[];
+  /** What became of each. */
+  outcomes: ("created" | "existing" | "replaced" | "kept" | "appended" | "follower")[];
 };
 
 /** Params of queue.enqueue. */
@@ -2181,6 +2219,18 @@ export type QueueEnqueueParams = {
    * as given: not given equals not given, whatever the queue has set meanwhile.
    */
   sourceKey?: string | undefined;
+  /**
+   * With other content under the same sourceKey: `refuse` it with `conflict`, or `return` the batch that is there.
+   * Otherwise a batch that has ended does not count, and of one that waits: `replace` puts the new content in its
+   * place, and its delay begins anew; `keepTime` leaves its time; `append` adds the payloads. Of one that is
+   * claimed these make a follower, which waits for its end; `rerun` always does. There is never more than one
+   * follower; it takes over what comes.
+   */
+  onExisting?: "refuse" | "return" | "replace" | "keepTime" | "append" | "rerun" | undefined;
+  /** `replace` begins the delay anew no longer than so long after the first. */
+  maxDelayMs?: number | undefined;
+  /** The sourceKey is forgotten when the batch has ended. */
+  uniqueFor?: "unfinished" | undefined;
   /** `after_current_turn_commit` is claimed at the boundary `idle` only. */
   deliveryPolicy?: "earliest_safe_boundary" | "after_current_turn_commit" | undefined;
   /** `join` may be claimed together with those that follow it. */
@@ -2210,8 +2260,10 @@ export type QueueEnqueueParams = {
 /** Result of queue.enqueue. */
 export type QueueEnqueueResult = {
   batch: Batch;
-  /** False if the sourceKey was there with this content. */
+  /** Whether a batch was made. */
   created: boolean;
+  /** What became of it; `batch` is the one that has what was sent. */
+  outcome: "created" | "existing" | "replaced" | "kept" | "appended" | "follower";
 };
 
 /** Params of queue.explain. */
@@ -2292,6 +2344,50 @@ export type QueueListResult = {
   batches: Batch[];
   /** There are more: ask again with it as `after`. */
   next?: number | undefined;
+};
+
+/** Params of queue.move. */
+export type QueueMoveParams = {
+  /** Fencing tokens there go on above those of the queue they come from. */
+  to: string;
+  /** These batches. */
+  batchIds?: string[] | undefined;
+  /** Batches of this queue. */
+  queue?: string | undefined;
+  /** Which of that queue. */
+  state?: "ready" | "scheduled" | "blocked" | "dead" | "cancelled" | "expired" | undefined;
+};
+
+/** Result of queue.move. */
+export type QueueMoveResult = {
+  /** Batches that are there now. */
+  moved: number;
+  /** Batches that stay where they are. */
+  kept: number;
+  /** There are more than one call moves: call again. */
+  more: boolean;
+};
+
+/** Params of queue.purge. */
+export type QueuePurgeParams = {
+  /** Batches of this queue. */
+  queue?: string | undefined;
+  /** In any of these states. */
+  states?: ("ready" | "scheduled" | "blocked" | "completed" | "dead" | "cancelled" | "expired")[] | undefined;
+  /** Only what ended so long ago, or was enqueued so long ago and has not ended. */
+  olderThanMs?: number | undefined;
+  /** Only say how many. */
+  dryRun?: boolean | undefined;
+  /** These batches. */
+  batchIds?: string[] | undefined;
+};
+
+/** Result of queue.purge. */
+export type QueuePurgeResult = {
+  /** Batches that are gone, or would be. */
+  purged: number;
+  /** There are more than one call removes: call again. */
+  more: boolean;
 };
 
 /** Params of queue.renew. */
@@ -2433,6 +2529,21 @@ export type QueueThrottleParams = {
 /** Result of queue.throttle. */
 export type QueueThrottleResult = {
   settings: QueueSettings;
+};
+
+/** Params of queue.update. */
+export type QueueUpdateParams = {
+  /** qwb: and a hex SHA-256. */
+  batchId: string;
+  /** Higher is claimed first; those of one priority in the order they were added. */
+  priority?: number | undefined;
+  /** Not before then; the past is now. */
+  availableAt?: number | undefined;
+};
+
+/** Result of queue.update. */
+export type QueueUpdateResult = {
+  batch: Batch;
 };
 
 /**
@@ -2854,7 +2965,10 @@ export interface CallTypes {
   "queue.get": { params: QueueGetParams; result: QueueGetResult };
   "queue.list": { params: QueueListParams; result: QueueListResult };
   "queue.stats": { params: QueueStatsParams; result: QueueStatsResult };
+  "queue.update": { params: QueueUpdateParams; result: QueueUpdateResult };
   "queue.cancel": { params: QueueCancelParams; result: QueueCancelResult };
+  "queue.move": { params: QueueMoveParams; result: QueueMoveResult };
+  "queue.purge": { params: QueuePurgeParams; result: QueuePurgeResult };
   "queue.retry": { params: QueueRetryParams; result: QueueRetryResult };
   "queue.configure": { params: QueueConfigureParams; result: QueueConfigureResult };
   "queue.settings": { params: QueueSettingsParams; result: QueueSettingsResult };
@@ -3037,8 +3151,17 @@ export interface QueueMethods<Options> {
   list(params: QueueListParams, options?: Options): Promise<QueueListResult>;
   /** How many batches are in which state, of one queue or of all by their names. */
   stats(params?: QueueStatsParams, options?: Options): Promise<QueueStatsResult>;
+  /** Change the priority or the time of a batch that waits. */
+  update(params: QueueUpdateParams, options?: Options): Promise<QueueUpdateResult>;
   /** Take a batch back that nobody has claimed yet. */
-  cancel(params: QueueCancelParams, options?: Options): Promise<QueueCancelResult>;
+  cancel(params?: QueueCancelParams, options?: Options): Promise<QueueCancelResult>;
+  /**
+   * Move batches that nobody holds to another queue; each keeps its batchId and its enqueueSeq. What is claimed or
+   * completed stays, and so does a batch whose sourceKey is in use there, that has a follower, or that is one.
+   */
+  move(params: QueueMoveParams, options?: Options): Promise<QueueMoveResult>;
+  /** Remove batches that nobody holds, for good. A batch that others wait for stays. */
+  purge(params?: QueuePurgeParams, options?: Options): Promise<QueuePurgeResult>;
   /** Bring batches back that ended without success, with a fresh attempt count: one, or a queue's dead ones. */
   retry(params?: QueueRetryParams, options?: Options): Promise<QueueRetryResult>;
   /** Change the settings of a queue; only what is given changes, null takes a setting back. */

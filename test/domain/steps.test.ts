@@ -218,7 +218,7 @@ test("the claims of a connection that closes end in steps, each whole", async ()
 describe("a transact", () => {
   const each = { queue: "q", payloads: [1], slotPolicy: "join", mergeKey: "payload_default" } as const;
 
-  test.each<[string, number, { method: string; params: object }[]]>([
+  test.each<[string, number, { method: string; params: Record<string, unknown> }[]]>([
     [
       "batches",
       1001,
