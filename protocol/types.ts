@@ -183,6 +183,18 @@ export type BatchHolder = {
   remainingMs: number;
 };
 
+/** `error.data` of the kind cancelled: a wait was ended by `rpc.cancel`. */
+export type CancelledData = {
+  /** What programs match on. */
+  kind: "cancelled";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
 /** Ids such as FR-001, unique within one database. */
 export type CentralizedMode = {
   /** Which mode it is. */
@@ -2642,6 +2654,18 @@ export type RevokedAuthorData = {
   guard?: number | undefined;
 };
 
+/** Params of rpc.cancel. */
+export type RpcCancelParams = {
+  /** The id of the requests, as they were sent. */
+  id: string | number | null;
+};
+
+/** Result of rpc.cancel. */
+export type RpcCancelResult = {
+  /** False if no request with this id waited. */
+  cancelled: boolean;
+};
+
 /** Params of rpc.discover. */
 export type RpcDiscoverParams = {};
 
@@ -3018,6 +3042,7 @@ export interface CallTypes {
   "daemon.acceptCopy": { params: DaemonAcceptCopyParams; result: DaemonAcceptCopyResult };
   "daemon.backup": { params: DaemonBackupParams; result: DaemonBackupResult };
   "rpc.discover": { params: RpcDiscoverParams; result: RpcDiscoverResult };
+  "rpc.cancel": { params: RpcCancelParams; result: RpcCancelResult };
 }
 
 /** The params of each notification. */
@@ -3048,6 +3073,8 @@ export interface ErrorDataTypes {
   message_too_large: MessageTooLargeData;
   /** The peer's user may not call this. */
   forbidden: ForbiddenData;
+  /** A wait was ended by `rpc.cancel`. */
+  cancelled: CancelledData;
   /** Details.what says which thing does not exist. */
   not_found: NotFoundData;
   /** A key was reused with different content; details name both. */
@@ -3368,6 +3395,13 @@ export interface DaemonMethods<Options> {
 export interface RpcMethods<Options> {
   /** The OpenRPC document of every method. */
   discover(params?: RpcDiscoverParams, options?: Options): Promise<RpcDiscoverResult>;
+  /**
+   * End all requests of this connection with an id that still wait, also within a batch. They are answered with
+   * `cancelled`, and have been granted nothing. It acts in its place in the order of the requests: one that has
+   * been answered by then, or is granted something in the same turn before it, keeps that. A request that is done
+   * in steps does not wait, and goes on. The notification `$/cancelRequest` with the same params does the same.
+   */
+  cancel(params: RpcCancelParams, options?: Options): Promise<RpcCancelResult>;
 }
 
 /** Every method that has a noun, by it. */

@@ -1,5 +1,5 @@
 // Commands of those who look after queues: pause and resume them, and take batches away.
-import type { Params, Result } from "@pawl/protocol";
+import type { Params, Result } from "@pawl/protocol/types";
 import { command, UsageError } from "../terminal/command.js";
 import { plural, when, zoneAt } from "../terminal/quantities.js";
 import { printable } from "../terminal/text.js";

@@ -1,10 +1,10 @@
 // One call: its request as a line, and its answer as a result or an error.
 import { setMaxListeners } from "node:events";
-import type { MethodName } from "@pawl/protocol";
 import type { ErrorObject } from "@pawl/protocol/envelope";
 import { ERRORS, type ErrorData, PawlError } from "@pawl/protocol/errors";
 import { MAX_TIMER_MS } from "@pawl/protocol/limits";
 import { isRepeatable } from "@pawl/protocol/repeatable";
+import type { MethodName } from "@pawl/protocol/types";
 import { ConnectionLost } from "./connection-lost.js";
 import { stringify } from "./json-text.js";
 import type { Outgoing } from "./line-socket.js";
