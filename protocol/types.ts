@@ -616,7 +616,7 @@ export type CommandReleaseResult = {
 export type CommandRenewParams = {
   /** Secret. Whoever has it can answer, renew and release. */
   leaseId: string;
-  /** How many milliseconds the grant lasts unless it is renewed. */
+  /** How long from now on; as long as it was leased for if it is not given. */
   leaseMs?: number | undefined;
 };
 
@@ -844,6 +844,27 @@ export type DaemonBackupResult = {
   pages: number;
 };
 
+/** Params of daemon.check. */
+export type DaemonCheckParams = {
+  /**
+   * Rows, entries of indexes and changes after which the call is answered. The batches of one queue are counted
+   * within one call.
+   */
+  limit?: number | undefined;
+  /** `next` of the call before. */
+  after?: string | undefined;
+};
+
+/** Result of daemon.check. */
+export type DaemonCheckResult = {
+  /** In the order in which they were found. */
+  problems: Problem[];
+  /** Rows, entries and changes that this call looked at. */
+  checked: number;
+  /** Where to go on; none when all was looked at. */
+  next?: string | undefined;
+};
+
 /** Params of daemon.info. */
 export type DaemonInfoParams = {};
 
@@ -956,7 +977,7 @@ export type Deployment = {
    * (--read-only).
    */
   receivers: number | null;
-  /** Commands that are PENDING. */
+  /** Commands that are PENDING; within a `transact`, of a page no more than 16,384. */
   pending: number;
 };
 
@@ -2042,6 +2063,20 @@ export type PipelineWriteResult = {
   changeId: string;
 };
 
+/** Something in the database that is not as it has to be. */
+export type Problem = {
+  /**
+   * `structure`: a table or an index cannot be read; `index`: it disagrees with its table; `value`: no JSON, or not
+   * of its type; `reference`: a row that another belongs to is missing; `count`: a count is not that of the rows;
+   * `log`: a change of the board is damaged, or an item is not what the changes say.
+   */
+  what: "structure" | "index" | "value" | "reference" | "count" | "log";
+  /** A row by its table and key, an index, a queue, a change. */
+  where: string;
+  /** What is wrong with it, and what to do. */
+  message: string;
+};
+
 /**
  * `error.data` of the kind provider_unavailable: an external lease provider could not be reached; not the same as
  * lease_lost.
@@ -3040,6 +3075,7 @@ export interface CallTypes {
   "daemon.info": { params: DaemonInfoParams; result: DaemonInfoResult };
   "daemon.stats": { params: DaemonStatsParams; result: DaemonStatsResult };
   "daemon.acceptCopy": { params: DaemonAcceptCopyParams; result: DaemonAcceptCopyResult };
+  "daemon.check": { params: DaemonCheckParams; result: DaemonCheckResult };
   "daemon.backup": { params: DaemonBackupParams; result: DaemonBackupResult };
   "rpc.discover": { params: RpcDiscoverParams; result: RpcDiscoverResult };
   "rpc.cancel": { params: RpcCancelParams; result: RpcCancelResult };
@@ -3383,6 +3419,14 @@ export interface DaemonMethods<Options> {
    * `sequence.advance`, if it gave any.
    */
   acceptCopy(params?: DaemonAcceptCopyParams, options?: Options): Promise<DaemonAcceptCopyResult>;
+  /**
+   * Look whether the database is sound. Every row and every entry of an index is read; values have to be of their
+   * types, JSON where they are JSON, and names of other rows those of rows; counts have to be those of their rows;
+   * the log of the board is replayed, with its hashes and signatures. A call looks at a part of this, in steps
+   * beside the calls of others; ask again with `next` until there is none. Nothing is changed. Pages that are free
+   * are not looked at.
+   */
+  check(params?: DaemonCheckParams, options?: Options): Promise<DaemonCheckResult>;
   /**
    * Copy the database to a new file while it is in use. For the user of the daemon and root only. Other calls go on
    * meanwhile; the caller is told how far it is by `daemon.backupProgress`. Closing the connection gives it up. The
