@@ -1,0 +1,130 @@
+// JSON-RPC libraries of others, as they come: they call, are notified, and are asked.
+import { spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { connect } from "node:net";
+import { join } from "node:path";
+import { JSONRPCClient, JSONRPCServer, JSONRPCServerAndClient } from "json-rpc-2.0";
+import { expect, onTestFinished, test } from "vitest";
+import {
+  CancellationTokenSource,
+  createMessageConnection,
+  SocketMessageReader,
+  SocketMessageWriter,
+} from "vscode-jsonrpc/node";
+import { sharedDaemon } from "../daemon.js";
+
+const daemon = sharedDaemon();
+const PYLSP = join(import.meta.dirname, "../workers/pylsp.py");
+/** The Python of Debian, for which Debian has the library. */
+const PYTHON = "/usr/bin/python3";
+const hasPylsp = spawnSync(PYTHON, ["-c", "import pylsp_jsonrpc"]).status === 0;
+if (!hasPylsp) console.warn("python3-pylsp-jsonrpc is missing: it is not tested.");
+
+/** A library, as far as the test needs it. */
+interface Library {
+  call(method: string, params?: object): PromiseLike<unknown>;
+  /** Adds what comes by itself to `came`, and answers `command.execute` by the params of the command. */
+  readonly came: unknown[];
+}
+
+/** Has a library do each thing that pawl's protocol asks of one. */
+async function tryAll({ call, came }: Library, name: string): Promise<void> {
+  expect(await call("daemon.ping")).toEqual({ now: expect.any(Number) });
+  await call("lease.acquire", { name, owner: name });
+  await call("lease.break", { name, reason: "test" });
+  await call("command.serve", { deployment: name, owner: name });
+  const created = await call("command.create", { deployment: name, command: "go", params: ["é"] });
+  const { commandId } = created as { commandId: string };
+  expect(await call("command.wait", { commandId, waitMs: 60_000 })).toMatchObject({ state: "SUCCEEDED" });
+  expect(await call("command.response", { commandId })).toMatchObject({
+    response: { status: "success", response: ["é"] },
+  });
+  expect(came).toEqual([
+    ["lease.lost", name],
+    ["command.execute", "go"],
+  ]);
+}
+
+interface Execute {
+  command: string;
+  params: unknown;
+}
+
+test("vscode-jsonrpc", async () => {
+  const socket = connect(daemon().place.socket);
+  const connection = createMessageConnection(
+    new SocketMessageReader(socket),
+    new SocketMessageWriter(socket),
+  );
+  onTestFinished(() => {
+    connection.dispose();
+    socket.destroy();
+  });
+  const came: unknown[] = [];
+  connection.onNotification(
+    "lease.lost",
+    ({ name }: { name: string }) => void came.push(["lease.lost", name]),
+  );
+  connection.onRequest("command.execute", ({ command, params }: Execute) => {
+    came.push(["command.execute", command]);
+    return params;
+  });
+  connection.listen();
+  const call = (method: string, params?: object): Promise<unknown> =>
+    params === undefined ? connection.sendRequest(method) : connection.sendRequest(method, params);
+  await tryAll({ call, came }, "vscode-jsonrpc");
+
+  // Its cancel is `$/cancelRequest`.
+  const source = new CancellationTokenSource();
+  const wait = connection.sendRequest(
+    "queue.claim",
+    { queue: "q", owner: "o", waitMs: 60_000 },
+    source.token,
+  );
+  wait.catch(() => {});
+  while (((await call("queue.explain", { queue: "q" })) as { waiting: number }).waiting !== 1);
+  source.cancel();
+  await expect(wait).rejects.toMatchObject({ data: { kind: "cancelled" } });
+});
+
+test("json-rpc-2.0", async () => {
+  const socket = connect(daemon().place.socket);
+  onTestFinished(() => void socket.destroy());
+  const both = new JSONRPCServerAndClient(
+    new JSONRPCServer(),
+    new JSONRPCClient((message) => void socket.write(`${JSON.stringify(message)}\n`)),
+  );
+  const came: unknown[] = [];
+  both.addMethod("lease.lost", ({ name }: { name: string }) => void came.push(["lease.lost", name]));
+  both.addMethod("command.execute", ({ command, params }: Execute) => {
+    came.push(["command.execute", command]);
+    return params;
+  });
+  let partial = "";
+  socket.setEncoding("utf8").on("data", (chunk: string) => {
+    const lines = (partial + chunk).split("\n");
+    partial = lines.pop() as string;
+    for (const line of lines) void both.receiveAndSend(JSON.parse(line));
+  });
+  await tryAll({ call: (method, params) => both.request(method, params), came }, "json-rpc-2.0");
+});
+
+test.skipIf(!hasPylsp)("python3-pylsp-jsonrpc", () => {
+  const { stdout, stderr } = spawnSync(PYTHON, [PYLSP, daemon().place.socket], { encoding: "utf8" });
+  expect(JSON.parse(stdout || JSON.stringify(stderr))).toEqual([
+    ["lease.lost", "pylsp"],
+    ["command.execute", "go"],
+    "SUCCEEDED",
+  ]);
+});
+
+test("the documentation has a row for each of them", () => {
+  const table = readFileSync(join(import.meta.dirname, "../../docs/libraries.md"), "utf8");
+  const rows = [...table.matchAll(/^\| `([^`]+)` \|/gm)].map(([, library]) => library);
+  const tests = readFileSync(import.meta.filename, "utf8").matchAll(
+    /^test(?:\.skipIf\(\w*!?\w+\))?\("([\w.-]+)"/gm,
+  );
+  const tested = [...tests].map(([, library]) => library);
+  expect(rows.toSorted()).toEqual(tested.toSorted());
+  expect(rows).toHaveLength(3);
+});
