@@ -288,8 +288,11 @@ export class Attempt {
     const line = this.#waiters.under(key);
     if (line === undefined) return;
     this.begin();
+    // The first is served even when the time is over: what came free must not go to a call that comes before the rest.
+    let isFirst = true;
     for (let parked = line.next(); parked !== undefined; parked = line.next()) {
-      if (elapsed() >= this.#until) return this.#waiters.leave(key);
+      if (!isFirst && elapsed() >= this.#until) return this.#waiters.leave(key);
+      isFirst = false;
       const outcome = this.#try(parked.call, true);
       if (outcome instanceof Wait) line.closeSort();
       else this.#serve(parked, outcome);
