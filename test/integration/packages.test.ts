@@ -46,6 +46,33 @@ test("tarballs hold what is run and read, and nothing of how it is made", async 
   }
 });
 
+test("packages say what they are, have the types of all that is imported, and name no file that is not there", async () => {
+  for (const [name, tarball] of Object.entries(tarballs)) {
+    const files = await filesIn(tarball);
+    const text = execFileSync("tar", ["-xzOf", tarball, "package/package.json"], { encoding: "utf8" });
+    const about = JSON.parse(text);
+    expect(about).toMatchObject({
+      name: `@pawl/${name}`,
+      description: expect.stringMatching(/./),
+      keywords: expect.arrayContaining(["pawl"]),
+      license: "MIT",
+      engines: { node: expect.stringMatching(/./) },
+      // A placeholder, by a top-level domain that nobody has, until there is a repository.
+      repository: { url: "git+https://repository-placeholder.invalid/pawl.git", directory: name },
+    });
+    for (const [path, entry] of Object.entries<string | { types: string; default: string }>(about.exports)) {
+      const named = typeof entry === "string" ? [entry] : [entry.types, entry.default];
+      if (named.some((file) => file.endsWith(".js"))) expect([path, named.length]).toEqual([path, 2]);
+      for (const file of named) expect(files).toContain(file.replace("./", ""));
+    }
+    const code = execFileSync("tar", ["-xzOf", tarball, "--wildcards", "package/dist/*"], {
+      encoding: "utf8",
+      maxBuffer: 64 * 1024 * 1024,
+    });
+    expect(code.match(/^\/\/# sourceMappingURL=.*/m)).toBeNull();
+  }
+});
+
 test("the client alone installs where there is no compiler, and holds nothing native", async () => {
   const path = barePath();
   expect(spawnSync("cc", ["--version"], { env: { PATH: path } }).error).toMatchObject({ code: "ENOENT" });

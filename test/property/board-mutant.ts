@@ -17,7 +17,6 @@ export async function mutant<Module>(file: string, text: string, replacement: st
       /from "(\.[^"]+)"/g,
       (_, path) => `from ${JSON.stringify(pathToFileURL(join(BUILT, path)).href)}`,
     )
-    .replaceAll(/from "(@pawl[^"]+)"/g, (_, name) => `from ${JSON.stringify(import.meta.resolve(name))}`)
-    .replace(/\/\/# sourceMappingURL=.*/, "");
+    .replaceAll(/from "(@pawl[^"]+)"/g, (_, name) => `from ${JSON.stringify(import.meta.resolve(name))}`);
   return import(/* @vite-ignore */ `data:text/javascript,${encodeURIComponent(absolute)}`);
 }
