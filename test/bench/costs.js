@@ -13,6 +13,7 @@ import { Inspection } from "../../daemon/dist/store/inspection.js";
 import { openDatabase } from "../../daemon/dist/store/open-database.js";
 import { Unfinished, Wait } from "../../daemon/dist/turns/operation.js";
 import { TurnMemory } from "../../daemon/dist/turns/turn-memory.js";
+import { textsAt } from "../../protocol/dist/json-text.js";
 import { METHODS } from "../../protocol/dist/methods.js";
 import { worstCalls } from "./costs/worst-calls.js";
 import { open } from "./driver.js";
@@ -139,6 +140,7 @@ class Bench {
         if (longestMs < best.longestMs) best = { longestMs, steps, allowedMs };
       }
     } catch (error) {
+      this.database.store.rollback();
       return { ...best, error: /** @type {Error} */ (error).message };
     }
     return best;
@@ -153,8 +155,10 @@ class Bench {
     let cpu = process.cpuUsage();
     const checked = method.check(JSON.parse(text), []);
     if (checked instanceof Error) throw checked;
+    const { rawInRequest } = method;
+    const texts = rawInRequest === undefined ? [] : textsAt(`{"params":${text}}`, rawInRequest);
     /** @type {any} */
-    let next = (/** @type {any} */ env) => method.perform(checked, env, []);
+    let next = (/** @type {any} */ env) => method.perform(checked, env, texts);
     for (;;) {
       const { store } = this.database;
       const memory = new TurnMemory();

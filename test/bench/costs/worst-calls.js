@@ -21,7 +21,7 @@ export function worstCalls(database) {
   const batchId = text("SELECT batch_id FROM pawl_batch ORDER BY enqueue_seq DESC LIMIT 1");
   const middleBatch = text("SELECT batch_id FROM pawl_batch ORDER BY enqueue_seq LIMIT 1 OFFSET 5000");
   const commandId = text("SELECT command_id FROM pawl_command ORDER BY seq LIMIT 1");
-  const storyId = text("SELECT story_id FROM pawl_touch GROUP BY story_id ORDER BY count(*) DESC LIMIT 1");
+  const storyId = text("SELECT story_id FROM pawl_item LIMIT 1");
   database.close();
   /**
    * @param {string} method
@@ -48,7 +48,7 @@ export function worstCalls(database) {
       { batches: many(1000, (index) => ({ queue: `new-${index % 100}`, payloads: [index] })) },
       1000,
     ),
-    worst("queue.claim", "1,000 of a million", { queue: "deep", owner: "o", max: 1000 }, 1000),
+    worst("queue.claim", "1,000 of a million", { queue: "deep", owner: "o", maxBatches: 1000 }, 1000),
     worst("queue.get", "the newest", { batchId }),
     worst("queue.list", "a full page", { queue: "deep", limit: 1000 }, 1000),
     worst("queue.list", "a state that none has", { queue: "deep", state: "dead", limit: 1000 }),
@@ -69,13 +69,11 @@ export function worstCalls(database) {
     worst("command.lease", "100 of a million", { deployment: "busy", owner: "o", max: 100 }, 100),
     worst("command.get", "the oldest", { commandId }),
     worst("command.list", "a full page", { limit: 1000 }, 1000),
-    worst("command.list", "a command that none is", { command: "nosuch", limit: 1000 }),
     worst("command.list", "a state that none has", { state: "FAILED", limit: 1000 }),
     worst("command.cancel", "the oldest", { commandId }),
     worst("lease.acquire", "a new one", (run) => ({ name: `new-${run}`, owner: "o" })),
     worst("lease.get", "of a million", { name: "lease5" }),
     worst("lease.list", "a full page", { limit: 1000 }, 1000),
-    worst("lease.list", "an owner that none has", { owner: "nosuch", limit: 1000 }),
     worst("pipeline.read", "an item", { storyId }),
     worst("pipeline.list", "a full page", { limit: 1000 }, 1000),
     worst("pipeline.list", "an agent that nobody is", { agent: "nosuch", limit: 1000 }),

@@ -98,7 +98,7 @@ export const ATTACKS = [
   {
     name: "lists of commands that match nothing",
     reads: true,
-    run: pipelined("command.list", { command: "nosuch", limit: 1000 }),
+    run: pipelined("command.list", { projectId: "nosuch", limit: 1000 }),
   },
   { name: "lists of deployments", reads: true, run: pipelined("deployment.list", { limit: 1000 }) },
   { name: "lists of leases", reads: true, run: pipelined("lease.list", { limit: 1000 }) },
@@ -182,7 +182,7 @@ export const ATTACKS = [
       await peer.callAll(400, "queue.claim", {
         queue: "claimed",
         owner: "o",
-        max: 100,
+        maxBatches: 100,
         releaseOn: "disconnect",
       });
     },
@@ -287,10 +287,10 @@ export const ATTACKS = [
           batches: Array.from({ length: 500 }, (_, number) => ({
             queue: "grouped",
             payloads: [number],
-            slotPolicy: "merge_by_group",
-            group: `g${number}`,
+            slotPolicy: "join",
+            mergeKey: { group: `g${number}` },
           })),
-        }) + line("queue.claim", { queue: "grouped", owner: "o", max: 1000 }).repeat(4),
+        }) + line("queue.claim", { queue: "grouped", owner: "o", maxBatches: 1000 }).repeat(4),
       ),
   },
   // Lines that are none.

@@ -43,8 +43,8 @@ export function multiplyBatches(directory, count) {
   // batch_key is the first 48 bits of the hexadecimal digits in batch_id; numbers above 1 go on from the template.
   repeat(database, "pawl_batch", count, {
     enqueue_seq: "enqueue_seq + i",
-    batch_key: "key",
-    batch_id: "'qwb:' || printf('%012x', key) || lower(hex(randomblob(26)))",
+    batch_key: "random_key",
+    batch_id: "'qwb:' || printf('%012x', random_key) || lower(hex(randomblob(26)))",
   });
   database.exec(`UPDATE pawl_queue SET ready = ${count}`);
   database.exec(`
@@ -135,7 +135,7 @@ export function multiplyPending(directory, count) {
   const [{ seq }] = /** @type {any[]} */ (database.prepare("SELECT seq FROM pawl_command").all());
   repeat(database, "pawl_command", count, {
     seq: `${seq} + i`,
-    command_id: "'cmd_' || printf('%08x', i) || '-0000-7000-8000-' || printf('%012x', key)",
+    command_id: "'cmd_' || printf('%08x', i) || '-0000-7000-8000-' || printf('%012x', random_key)",
     ready_place: "ready_place + i",
   });
   repeat(database, "pawl_command_params", count, { seq: `${seq} + i` });
@@ -150,7 +150,7 @@ export function multiplyPending(directory, count) {
  */
 export function multiplyLeases(directory, count) {
   const database = openDatabase(directory);
-  const own = { name: "name || i", lease_id: "'lease:' || printf('%012x', key) || i" };
+  const own = { name: "name || i", lease_id: "'lease:' || printf('%012x', random_key) || i" };
   repeat(database, "pawl_lease", count, own);
   repeat(database, "pawl_lease_token", count, { name: "name || i" });
   finish(database);
@@ -180,7 +180,7 @@ function openDatabase(directory) {
  * @param {import("better-sqlite3").Database} database
  * @param {string} table
  * @param {number} count
- * @param {Record<string, string>} own what is another in each row: SQL over the row, `i` from 1, and `key`, a
+ * @param {Record<string, string>} own what is another in each row: SQL over the row, `i` from 1, and `random_key`, a
  *   random number of 48 bits.
  */
 function repeat(database, table, count, own) {
@@ -190,7 +190,7 @@ function repeat(database, table, count, own) {
   database.exec(`
     INSERT INTO ${table} (${columns.join(", ")})
     WITH RECURSIVE numbers (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM numbers WHERE i < ${count - 1}),
-      keys AS MATERIALIZED (SELECT i, random() & 0xffffffffffff AS key FROM numbers),
+      keys AS MATERIALIZED (SELECT i, random() & 0xffffffffffff AS random_key FROM numbers),
       template AS MATERIALIZED (SELECT * FROM ${table})
     SELECT ${columns.map((column) => own[column] ?? column).join(", ")} FROM keys CROSS JOIN template`);
   const rows = database.prepare(`SELECT count(*) FROM ${table}`).pluck().get();
