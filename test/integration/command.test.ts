@@ -615,7 +615,7 @@ test("a transaction creates, answers and reads commands, or does nothing of it",
   expect((await client.call("command.list", { deployment })).commands).toHaveLength(1);
   expect((await take(client, deployment)).envelope.params).toEqual(params);
   for (const [method, params] of [
-    ["command.lease", { deployment, owner: "x" }],
+    ["command.lease", { deployment, owner: "x", waitMs: 10 }],
     ["command.wait", { commandId: "x", waitMs: 1 }],
     ["command.serve", { deployment, owner: "x" }],
   ] as const) {

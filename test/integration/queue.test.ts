@@ -371,7 +371,7 @@ describe("one sourceKey is one batch", () => {
     const first = await client.call("queue.enqueue", enqueue({}));
     expect(first.created).toBe(true);
     const same = await client.call("queue.enqueue", enqueue({ payloads: [{ b: [1, 2], a: 1 }] }));
-    expect(same).toEqual({ batch: first.batch, created: false });
+    expect(same).toEqual({ batch: first.batch, created: false, outcome: "existing" });
     // When it is to be delivered is not what it is.
     expect((await client.call("queue.enqueue", enqueue({ delayMs: 500 }))).created).toBe(false);
     for (const other of [
@@ -408,10 +408,12 @@ describe("one sourceKey is one batch", () => {
       expect(await client.call("queue.enqueue", completed)).toEqual({
         batch: { ...done.batch, state: "completed" },
         created: false,
+        outcome: "existing",
       });
       expect(await client.call("queue.enqueue", cancelled)).toEqual({
         batch: { ...gone.batch, state: "cancelled" },
         created: false,
+        outcome: "existing",
       });
       expectRefusal(await client.refusal("queue.enqueue", { ...completed, payloads: [0] }), "conflict");
       expect(await client.call("queue.claim", { queue: "q", owner: "o" })).toEqual({ claim: null });

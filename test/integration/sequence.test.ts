@@ -268,7 +268,6 @@ describe("refused params", () => {
     ["sequence.next", "/requestId", { type: "FR", requestId: "" }],
     ["sequence.next", "/requestId", { type: "FR", requestId: "r".repeat(129) }],
     ["sequence.next", "/requestId", { type: "FR", requestId: 5 }],
-    ["sequence.next", "/requestId", { type: "FR", requestId: null }],
     ["sequence.next", "/requestId", { type: "FR", requestId: "a\0b" }],
     ["sequence.next", "/requestId", { type: "FR", requestId: "\ud800" }],
     ["sequence.next", "/count", { type: "FR", count: 2 }],
