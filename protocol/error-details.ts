@@ -54,7 +54,10 @@ export const ERROR_DETAILS = {
     most: number("How many it may name."),
   }),
   internal: details({ reference: z.string().meta({ description: "Finds the line in the daemon's log." }) }),
-  unavailable: details({ reason }),
+  unavailable: details({
+    reason,
+    pid: integer.optional().meta({ description: "The process that has locked the database." }),
+  }),
   read_only: details({ method: z.string().meta({ description: "The method that writes." }) }),
   message_too_large: details({}),
   forbidden: details({

@@ -2924,6 +2924,8 @@ export type UnavailableData = {
   retryable: boolean;
   /** Why, as a word for programs. */
   reason?: string | undefined;
+  /** The process that has locked the database. */
+  pid?: number | undefined;
   /** Which of several calls or batches was refused, from 0. */
   index?: number | undefined;
   /** Which guard of a transact does not hold, from 0. */

@@ -16,6 +16,7 @@ import {
 import { Ends } from "../../daemon/dist/grants/ends.js";
 import type { Operation } from "../../daemon/dist/store/statement.js";
 import type { Env } from "../../daemon/dist/turns/operation.js";
+import { TurnMemory } from "../../daemon/dist/turns/turn-memory.js";
 import { InProcess } from "../in-process.js";
 import { type Driver, envOf, sequenceEnv, synchronousDriver } from "./drive.js";
 
@@ -82,6 +83,7 @@ describe("a requestId", () => {
         retentionNow: now,
         wallMs: now,
         retentionMs: REQUEST_ID_RETENTION_MS,
+        turn: new TurnMemory(),
       });
     const ends = new Ends(ENDINGS);
     const due = await driver.perform(ends.expire(env()));

@@ -37,7 +37,7 @@ function ready(path: string): number {
 
 test("steps are committed one by one, others come between them, and later calls of the connection come after", async () => {
   const pawl = new InProcess();
-  await die(pawl, 600);
+  await die(pawl, 1000);
   const order: string[] = [];
   const done = <T>(name: string, answer: Promise<T>): Promise<T> =>
     answer.then((result) => {
@@ -49,10 +49,10 @@ test("steps are committed one by one, others come between them, and later calls 
   const other = done("other", pawl.call("queue.stats", { queue: "q" }, 2));
   const seen = (await other).queues[0]?.ready as number;
   expect(seen).toBeGreaterThan(0);
-  expect(seen).toBeLessThan(600);
+  expect(seen).toBeLessThan(1000);
   expect(ready(pawl.path)).toBe(seen);
-  expect(await retried).toEqual({ retried: 600, more: false });
-  expect((await behind).queues[0]).toMatchObject({ ready: 600, dead: 0 });
+  expect(await retried).toEqual({ retried: 1000, more: false });
+  expect((await behind).queues[0]).toMatchObject({ ready: 1000, dead: 0 });
   expect(order).toEqual(["other", "retry", "behind"]);
 });
 
@@ -232,7 +232,7 @@ describe("a transact", () => {
       9600,
       Array(64).fill({ method: "pipeline.list", params: { agent: "no" } }),
     ],
-    ["types", 6400, Array(64).fill({ method: "sequence.state", params: {} })],
+    ["types", 1280, Array(64).fill({ method: "sequence.state", params: {} })],
     ["queues of dead ones", 16_000, Array(64).fill({ method: "queue.retry", params: { queue: "q" } })],
     [
       "changes that are not known yet",
