@@ -161,7 +161,7 @@ export class Daemon {
         },
         isAsked: (from) => this.#ownRequests.isAsked(from),
         onSkipped: (from, members) => {
-          this.#inbox.pushAction(from, () => {
+          this.#inbox.push(from, () => {
             from.tookUp(NO_BYTES);
             if (!this.#ownRequests.takeTooLong(members, from)) from.refuseTooLong();
           });

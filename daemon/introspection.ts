@@ -7,6 +7,7 @@ import type { Connections } from "./socket/connections.js";
 import type { ServedSockets } from "./socket/served-sockets.js";
 import type { OpenDatabase } from "./store/open-database.js";
 import type { Operation } from "./store/statement.js";
+import type { Caller } from "./turns/operation.js";
 import type { Statistics } from "./turns/statistics.js";
 import type { TurnLoop } from "./turns/turn-loop.js";
 
@@ -31,7 +32,7 @@ export function introspection(inspect: () => Inspected): OwnReport {
   const startedAt = inspect().loop.time().wallMs;
   const startedElapsed = elapsed();
   return {
-    info: () => info(inspect(), startedAt),
+    info: (caller) => info(inspect(), startedAt, caller),
     *stats(env): Operation<never> {
       const inspected = inspect();
       const gauges = inspected.config.readOnly ? yield* countForReader(env) : inspected.statistics.counters;
@@ -49,15 +50,17 @@ export function introspection(inspect: () => Inspected): OwnReport {
   };
 }
 
-function info(inspected: Inspected, startedAt: number): ReturnType<OwnReport["info"]> {
-  const { config, databasePath, database, sockets } = inspected;
+function info(inspected: Inspected, startedAt: number, caller: Caller): ReturnType<OwnReport["info"]> {
+  const { config, databasePath, database, sockets, connections } = inspected;
   return {
     instance: config.instance,
     startedAt,
     clock: database.clock.lastStep,
     readOnly: config.readOnly,
+    canWrite: !config.readOnly && connections.get(caller.connection)?.readOnly !== true,
     database: { path: databasePath, schemaVersion: database.schemaVersion },
     sockets: sockets.paths,
+    leaseProviders: config.leaseRules.map(({ pattern, provider: { kind } }) => ({ pattern, kind })),
     limits: {
       maxMessageBytes: config.maxMessageBytes,
       maxBatchCalls: limits.MAX_BATCH_CALLS,

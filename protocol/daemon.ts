@@ -56,6 +56,9 @@ export const DAEMON = noun("daemon", {
         mode,
         nodeId: integer.meta({ description: "0 in centralized mode." }),
         readOnly: z.boolean().meta({ description: "Whether it only reads (--read-only)." }),
+        canWrite: z.boolean().meta({
+          description: "Whether this connection may call methods that write: not by a socket for reads.",
+        }),
         database: named(
           "DatabaseInfo",
           "The database of the daemon.",
@@ -90,6 +93,20 @@ export const DAEMON = noun("daemon", {
             description:
               "The last time that the wall clock was set by more than a second, and by how much; null for none.",
           }),
+        leaseProviders: z
+          .array(
+            named(
+              "LeaseProviderInfo",
+              "The names whose leases are kept elsewhere.",
+              z.strictObject({
+                pattern: z.string().meta({ description: "Names, in which `*` stands for any characters." }),
+                kind: z
+                  .enum(["local", "dynamodb", "etcd", "custom"])
+                  .meta({ description: "Where their leases are kept; local for the database." }),
+              }),
+            ),
+          )
+          .meta({ description: "The first that fits a name counts; all other leases are in the database." }),
         copied: copied.meta({
           description:
             "Set when the database is a copy of one on another machine, or of one that is still in its place on this one, until `daemon.acceptCopy`: both may give the same numbers.",
@@ -113,10 +130,12 @@ export const DAEMON = noun("daemon", {
             mode: { kind: "centralized" },
             nodeId: 0,
             readOnly: false,
+            canWrite: true,
             database: { path: "/home/me/.local/state/pawl/default/pawl.db", schemaVersion: 12 },
             sockets: [{ path: "/run/user/1000/pawl/default.sock", readOnly: false }],
             limits: { maxMessageBytes: 1_048_576 },
             clock: null,
+            leaseProviders: [{ pattern: "release/*", kind: "dynamodb" }],
             copied: null,
           },
         },

@@ -56,7 +56,10 @@ export const ERROR_DETAILS = {
   internal: details({ reference: z.string().meta({ description: "Finds the line in the daemon's log." }) }),
   unavailable: details({
     reason,
-    pid: integer.optional().meta({ description: "The process that has locked the database." }),
+    pid: integer
+      .nullable()
+      .optional()
+      .meta({ description: "The process that has locked the database; null where that is not known." }),
   }),
   read_only: details({ method: z.string().meta({ description: "The method that writes." }) }),
   message_too_large: details({}),

@@ -39,6 +39,8 @@ export interface MethodDefinition<P extends z.ZodType = z.ZodType, R extends z.Z
   readonly repeatable: Repeatable;
   /** True if it may be one of the calls of a `transact`: not if it waits, streams or leaves the database. */
   readonly transactable: boolean;
+  /** True if it performs others of which one may be refused after another has written: all of it is undone then. */
+  readonly composed?: boolean;
   /**
    * The path in its params to what is kept as the text it was sent as, byte for byte: names of members, and `*`
    * for every element of an array.

@@ -434,6 +434,7 @@ export const QUEUE = noun("queue", {
         unless: { onExisting: ["append", "rerun"] },
       },
       transactable: true,
+      composed: true,
       errors: ["conflict", "exhausted"],
       examples: [
         {

@@ -80,6 +80,7 @@ export const TRANSACT = noun("transact", {
       writes: true,
       repeatable: false,
       transactable: false,
+      composed: true,
       raw: ["calls", "*", "params"],
       errors: ["lease_lost", "claim_lost", "method_not_found"],
       examples: [

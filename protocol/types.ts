@@ -887,6 +887,8 @@ export type DaemonInfoResult = {
   nodeId: number;
   /** Whether it only reads (--read-only). */
   readOnly: boolean;
+  /** Whether this connection may call methods that write: not by a socket for reads. */
+  canWrite: boolean;
   database: DatabaseInfo;
   /** Where it listens. */
   sockets: SocketInfo[];
@@ -894,6 +896,8 @@ export type DaemonInfoResult = {
   limits: Record<string, number>;
   /** The last time that the wall clock was set by more than a second, and by how much; null for none. */
   clock: ClockStep | null;
+  /** The first that fits a name counts; all other leases are in the database. */
+  leaseProviders: LeaseProviderInfo[];
   /**
    * Set when the database is a copy of one on another machine, or of one that is still in its place on this one,
    * until `daemon.acceptCopy`: both may give the same numbers.
@@ -1548,6 +1552,14 @@ export type LeaseLostParams = {
   cause: "expired" | "broken";
   /** Why it was broken, in the words of whoever did. */
   reason: string | null;
+};
+
+/** The names whose leases are kept elsewhere. */
+export type LeaseProviderInfo = {
+  /** Names, in which `*` stands for any characters. */
+  pattern: string;
+  /** Where their leases are kept; local for the database. */
+  kind: "local" | "dynamodb" | "etcd" | "custom";
 };
 
 /** Params of lease.release. */
@@ -2924,8 +2936,8 @@ export type UnavailableData = {
   retryable: boolean;
   /** Why, as a word for programs. */
   reason?: string | undefined;
-  /** The process that has locked the database. */
-  pid?: number | undefined;
+  /** The process that has locked the database; null where that is not known. */
+  pid?: number | null | undefined;
   /** Which of several calls or batches was refused, from 0. */
   index?: number | undefined;
   /** Which guard of a transact does not hold, from 0. */

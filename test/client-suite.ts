@@ -29,6 +29,7 @@ class Program {
   readonly #said: Said[] = [];
   #look: (() => void)[] = [];
   #stderr = "";
+  #ended = false;
 
   constructor(command: readonly string[], env: Record<string, string | undefined> = {}) {
     const [program = "", ...args] = command;
@@ -36,7 +37,9 @@ class Program {
     this.child.stderr?.on("data", (chunk) => {
       this.#stderr += chunk;
     });
-    this.exited = once(this.child, "exit").then(() => {
+    // Not "exit": what it said last may still be on its way.
+    this.exited = once(this.child, "close").then(() => {
+      this.#ended = true;
       for (const look of this.#look.splice(0)) look();
     });
     createInterface({ input: this.child.stdout as NodeJS.ReadableStream }).on("line", (line) => {
@@ -55,7 +58,7 @@ class Program {
     for (;;) {
       const index = this.#said.findIndex((said) => name in said);
       if (index >= 0) return this.#said.splice(index, 1)[0] as Said;
-      if (this.child.exitCode !== null || this.child.signalCode !== null) {
+      if (this.#ended) {
         throw new Error(`the program ended without saying ${name}:\n${this.#stderr}`);
       }
       await new Promise<void>((resolve) => this.#look.push(resolve));

@@ -77,6 +77,7 @@ function* overview(
     ],
     ["Mode", mode],
     ["Memory", bytes(stats.memoryBytes)],
+    ...info.leaseProviders.map(({ pattern, kind }): [string, string] => ["Leases", `${pattern} by ${kind}`]),
     ...clockOf(info),
     ...copyOf(info),
   ]);

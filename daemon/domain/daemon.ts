@@ -4,14 +4,16 @@ import { PROTOCOL } from "@pawl/protocol";
 import type { Copied } from "../store/home.js";
 import { type Operation, one, run, sql } from "../store/statement.js";
 import type { HandlersOf } from "../turns/handler.js";
-import type { Env } from "../turns/operation.js";
+import type { Caller, Env } from "../turns/operation.js";
 import { nodeIdOf } from "./sequence/sequence.js";
 
 export const VERSION: string = createRequire(import.meta.url)("../../package.json").version;
 
 /** The part of `daemon.info` and `daemon.stats` that no operation knows. */
 export interface OwnReport {
-  info(): Omit<Result<"daemon.info">, "name" | "version" | "protocol" | "pid" | "mode" | "nodeId" | "copied">;
+  info(
+    caller: Caller,
+  ): Omit<Result<"daemon.info">, "name" | "version" | "protocol" | "pid" | "mode" | "nodeId" | "copied">;
   stats(env: Env): Operation<Result<"daemon.stats">>;
 }
 
@@ -38,7 +40,7 @@ function* info(env: Env, ownReport: OwnReport): Operation<Result<"daemon.info">>
     mode: env.mode,
     nodeId: nodeIdOf(env.mode),
     copied: yield* copied(),
-    ...ownReport.info(),
+    ...ownReport.info(env.caller),
   };
 }
 

@@ -142,8 +142,7 @@ class RequestCall implements Call {
     this.caller = sender.caller;
     this.id = id;
     this.waitMs = (params as { waitMs?: number }).waitMs ?? 0;
-    // Operations that are made of others: one of them may be refused after another has written.
-    this.mayBeUndone = method.name === "transact" || method.name === "queue.enqueueMany";
+    this.mayBeUndone = method.composed === true;
     this.bytes = bytes;
     this.#method = method;
     this.#params = params;

@@ -260,6 +260,9 @@ function parse(text: string): unknown {
     return JSON.parse(text);
   } catch (error) {
     const reason = error instanceof SyntaxError ? error.message : "unreadable";
-    return refuse("parse_error", `The line is not JSON: ${reason}. Send one JSON-RPC message per line.`);
+    return refuse(
+      "parse_error",
+      `The line is not JSON: ${reason}. Send one JSON-RPC message per line, or per Content-Length header.`,
+    );
   }
 }

@@ -23,6 +23,7 @@ import { describeIssues, noSuchMethod } from "./validation-errors.js";
 export interface ServedMethod extends Callable {
   readonly name: string;
   readonly writes: boolean;
+  readonly composed?: boolean;
   /** Where in a request is what its handler gets as it was sent. */
   readonly rawInRequest: readonly string[] | undefined;
   /** Performs it in a turn. */

@@ -159,15 +159,9 @@ export class Inbox<From extends LineSource> {
     };
   }
 
-  push({ lane }: From, line: Buffer): void {
-    this.#append(lane, line);
-    if (lane.state === "empty") this.#place(lane);
-  }
-
-  /** Does something in the place of a line that has arrived. */
-  pushAction({ lane }: From, action: () => void): void {
-    lane.items.push(action);
-    this.#lines += 1;
+  /** @param item a line that has arrived, or what is to be done in the place of one. */
+  push({ lane }: From, item: Buffer | (() => void)): void {
+    this.#append(lane, item);
     if (lane.state === "empty") this.#place(lane);
   }
 

@@ -203,8 +203,8 @@ describe("a deadline that passes", () => {
     const { commandId } = await reach(from, TTL_MS);
     const before = await get(client, commandId);
     const answerBefore = await answerTo(client, commandId);
-    // One with the same deadline or a later one tells that it has passed.
-    const marker = await create(client, newDeployment(), { deadline: (before.deadline ?? 0) + 1 });
+    // One that is made later to end after the same time tells that it has passed.
+    const marker = await create(client, newDeployment(), { ttlMs: TTL_MS });
     expect((await ended(client, marker)).state).toBe("EXPIRED");
     const after = await get(client, commandId);
     if (FINAL.includes(from)) {

@@ -84,6 +84,10 @@ test.concurrent("a name that no pattern fits is kept here, and the first pattern
     .place()
     .start({ args: ["--lease-provider", "out/mine/*=local", ...faulty.args] });
   const client = await daemon.place.connect();
+  expect((await client.call("daemon.info", {})).leaseProviders).toEqual([
+    { pattern: "out/mine/*", kind: "local" },
+    { pattern: "out/*", kind: "custom" },
+  ]);
   for (const name of ["other", "out", "out/mine/a"]) {
     const { lease } = await client.call("lease.acquire", { name, owner: OWNER, ttlMs: 1000 });
     expect(lease.remainingMs, name).toBe(1000);

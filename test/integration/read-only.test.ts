@@ -137,12 +137,13 @@ describe("--read-only-socket", () => {
     expect(statSync(path).mode & 0o777).toBe(0o666);
     expect(statSync(place.socket).mode & 0o777).toBe(0o600);
     const client = await RawClient.connect(path);
-    const { sockets, readOnly } = await client.call("daemon.info", {});
+    const { sockets, readOnly, canWrite } = await client.call("daemon.info", {});
     expect(sockets).toEqual([
       { path: place.socket, readOnly: false },
       { path, readOnly: true },
     ]);
-    expect(readOnly).toBe(false);
+    expect([readOnly, canWrite]).toEqual([false, false]);
+    expect((await (await place.connect()).call("daemon.info", {})).canWrite).toBe(true);
     expect(await running.end()).toBe(0);
     expect(statSync(path, { throwIfNoEntry: false })).toBeUndefined();
   });
@@ -215,7 +216,11 @@ describe("--read-only", () => {
     expect(lease?.remainingMs).toBeGreaterThan(50_000);
     expect(lease?.remainingMs).toBeLessThanOrEqual(60_000);
     const info = await (clients[0] as RawClient).call("daemon.info", {});
-    expect(info).toMatchObject({ readOnly: true, sockets: [{ path: readers[0]?.socket, readOnly: true }] });
+    expect(info).toMatchObject({
+      readOnly: true,
+      canWrite: false,
+      sockets: [{ path: readers[0]?.socket, readOnly: true }],
+    });
     await expectOnlyReads(clients[0] as RawClient);
     for (const daemon of reading) expect(daemon.log.filter(({ level }) => level !== "info")).toEqual([]);
   });

@@ -329,8 +329,16 @@ async function activate(sockets: Record<string, string>, kind: string[] = []): P
     command: ["systemd-socket-activate", ...kind, ...listen, `--fdname=${names}`, process.execPath],
   });
   const paths = Object.values(sockets).map((path) => path.replace("DIR", place.directory));
-  while (!paths.every((path) => existsSync(path))) await new Promise((resolve) => setTimeout(resolve, 5));
+  // The file is there from the bind on, and connections are taken from the listen on.
+  const ready = kind.includes("--datagram") ? existsSync : listens;
+  while (!paths.every((path) => ready(path))) await new Promise((resolve) => setTimeout(resolve, 5));
   return daemon;
+}
+
+/** Whether the kernel has a socket at a path that takes connections (__SO_ACCEPTCON in the flags). */
+function listens(path: string): boolean {
+  const sockets = readFileSync("/proc/net/unix", "utf8").split("\n");
+  return sockets.some((line) => line.endsWith(` ${path}`) && line.split(" ")[3] === "00010000");
 }
 
 test.runIf(hasActivation)("sockets passed under names: the main one, and one for reads", async () => {
