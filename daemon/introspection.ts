@@ -4,6 +4,7 @@ import type { Config } from "./config/config.js";
 import type { OwnReport } from "./domain/daemon.js";
 import { countForReader, shownGauges } from "./domain/gauges.js";
 import type { Connections } from "./socket/connections.js";
+import { residentBytes } from "./socket/garbage.js";
 import type { ServedSockets } from "./socket/served-sockets.js";
 import type { OpenDatabase } from "./store/open-database.js";
 import type { Operation } from "./store/statement.js";
@@ -39,7 +40,8 @@ export function introspection(inspect: () => Inspected): OwnReport {
       const { states, ...rest } = yield* shownGauges(gauges);
       return {
         uptimeMs: Math.round(elapsed() - startedElapsed),
-        memoryBytes: residentBytes(),
+        // The most that it ever was, where no descriptor is left to find out what it is.
+        memoryBytes: residentBytes() ?? process.resourceUsage().maxRSS * 1024,
         ...counted(inspected),
         ...rest,
         commands: { states, lateAnswers: inspected.statistics.counters.commandAnswersLate },
@@ -76,15 +78,6 @@ function info(inspected: Inspected, startedAt: number, caller: Caller): ReturnTy
       maxParamsPieceBytes: limits.MAX_PARAMS_PIECE_BYTES,
     },
   };
-}
-
-/** Without a descriptor to read it with, the most that it ever was. */
-function residentBytes(): number {
-  try {
-    return process.memoryUsage.rss();
-  } catch {
-    return process.resourceUsage().maxRSS * 1024;
-  }
 }
 
 /** The part of `daemon.stats` that no database is asked for. */

@@ -69,6 +69,15 @@ function collector(): Collect {
   return collect;
 }
 
+/** The memory that the process uses; undefined without a descriptor to read it with. */
+export function residentBytes(): number | undefined {
+  try {
+    return process.memoryUsage.rss();
+  } catch {
+    return undefined;
+  }
+}
+
 /**
  * Gives back to the system what a peak has left. V8 collects for the sake of its heap, which a daemon without work does
  * not fill, and the C library keeps the pages of what was freed.
@@ -97,13 +106,14 @@ export class AfterPeak {
   }
 
   #look(): void {
-    const used = process.memoryUsage.rss();
+    const used = residentBytes();
+    if (used === undefined) return;
     this.#left = Math.max(Math.min(this.#left, used), USUAL_BYTES);
     if (used >= this.#left + WORTH_BYTES) this.#tries = TRIES;
     if (this.#tries === 0 || this.#heldBytes() > LITTLE_BYTES) return;
     collectAll();
     this.#trim?.();
-    this.#left = Math.max(process.memoryUsage.rss(), USUAL_BYTES);
+    this.#left = Math.max(residentBytes() ?? used, USUAL_BYTES);
     if (this.#left === USUAL_BYTES) this.#tries = 0;
     else if (used - this.#left >= WORTH_BYTES) this.#tries = TRIES;
     else this.#tries -= 1;

@@ -3,7 +3,7 @@ import { connect, createServer, type Server, type Socket } from "node:net";
 import { dirname } from "node:path";
 import { PawlError } from "@pawl/protocol/errors";
 import { FileLock } from "../store/file-lock.js";
-import { descriptorOf, type Kernel } from "./kernel.js";
+import type { Kernel } from "./kernel.js";
 
 /** Clients that connect within one moment queue in the kernel; it caps this at net.core.somaxconn. */
 const BACKLOG = 4096;
@@ -42,21 +42,26 @@ export class Listener {
   readonly path: string;
   readonly #kernel: Kernel | undefined;
   readonly #onConnection: (socket: Socket) => void;
+  readonly #onTrouble: () => void;
   /** Undefined when the socket was passed to us. */
   readonly #held: Held | undefined;
   #state: "bound" | "open" | "paused" | "closed" = "bound";
   #server: Server | undefined;
-  /** The socket while no server has it; undefined where the kernel's calls cannot be had. */
+  /**
+   * The socket itself; the server listens on a duplicate of it. So nothing has to be made to pause, when there may be
+   * no descriptor left. Undefined where the kernel's calls cannot be had.
+   */
   #descriptor: number | undefined;
 
   private constructor(
     path: string,
-    { kernel, onConnection }: ListenerOptions,
+    { kernel, onConnection, onTrouble }: ListenerOptions,
     own: { descriptor: number | undefined; held?: Held },
   ) {
     this.path = path;
     this.#kernel = kernel;
     this.#onConnection = onConnection;
+    this.#onTrouble = onTrouble;
     this.#descriptor = own.descriptor;
     this.#held = own.held;
   }
@@ -108,29 +113,35 @@ export class Listener {
    * Accepts nobody until `resume`: who connects waits in the kernel's queue. Does nothing without the kernel's calls.
    */
   pause(): void {
-    const descriptor = this.#server && descriptorOf(this.#server);
-    if (this.#state !== "open" || descriptor === undefined || this.#kernel === undefined) return;
-    const kept = this.#kernel.duplicate(descriptor);
-    if (kept === undefined) return;
-    this.#descriptor = kept;
+    if (this.#state !== "open" || this.#descriptor === undefined) return;
     this.#server?.close();
     this.#state = "paused";
+  }
+
+  /** True if the process has no descriptor below `limit` for one that connects, or for what it does itself. */
+  isOutOf(limit: number): boolean {
+    if (this.#kernel === undefined || this.#descriptor === undefined) return false;
+    return (this.#kernel.freeDescriptor(this.#descriptor) ?? limit) >= limit;
   }
 
   /**
    * Accepts those who wait, and others. Returns false, and does not, if no descriptor below `limit` is free for them.
    */
   resume(limit: number): boolean {
-    if (this.#state !== "paused" || this.#descriptor === undefined) return true;
-    if ((this.#kernel?.freeDescriptor(this.#descriptor) ?? limit) >= limit) return false;
+    if (this.#state !== "paused") return true;
+    if (this.isOutOf(limit)) return false;
     this.#state = "open";
-    void this.#listen();
+    this.#listen().catch(this.#onTrouble);
     return true;
   }
 
   /** Takes no more connections; those that are open stay. */
   stopAccepting(): void {
     this.#state = "closed";
+    this.#close();
+  }
+
+  #close(): void {
     this.#server?.close();
     if (this.#descriptor !== undefined) this.#kernel?.close(this.#descriptor);
     this.#descriptor = undefined;
@@ -152,7 +163,7 @@ export class Listener {
     mkdirSync(dirname(this.path), { recursive: true, mode: 0o700 });
     // A daemon that is about to listen there has the lock, and does not answer yet.
     if (!this.#takeLockAgain(held)) return "another answers";
-    this.#server?.close();
+    this.#close();
     this.#descriptor = bind(held.place, this.#kernel);
     held.socketFile = identityOf(this.path);
     await this.#listen();
@@ -169,11 +180,16 @@ export class Listener {
 
   async #listen(): Promise<void> {
     const server = createServer({ allowHalfOpen: true, pauseOnConnect: false }, this.#onConnection);
-    const descriptor = this.#descriptor;
     this.#server = server;
-    this.#descriptor = undefined;
-    if (descriptor !== undefined) {
-      return await listening(server, () => server.listen({ fd: descriptor, backlog: BACKLOG }));
+    await this.#listenWith(server);
+    server.on("error", this.#onTrouble);
+  }
+
+  async #listenWith(server: Server): Promise<void> {
+    if (this.#descriptor !== undefined) {
+      const fd = this.#kernel === undefined ? this.#descriptor : this.#kernel.duplicate(this.#descriptor);
+      if (fd === undefined) throw new Error("no descriptor is left to listen on");
+      return await listening(server, () => server.listen({ fd, backlog: BACKLOG }));
     }
     const held = this.#held as Held;
     await listening(server, () =>
@@ -198,6 +214,8 @@ export class Listener {
 interface ListenerOptions {
   readonly kernel: Kernel | undefined;
   readonly onConnection: (socket: Socket) => void;
+  /** Called when those who connect cannot be accepted, which is for want of descriptors. */
+  readonly onTrouble: () => void;
 }
 
 /** The options that say where to listen. */

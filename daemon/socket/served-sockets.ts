@@ -141,7 +141,7 @@ export class ServedSockets {
       if (descriptor !== undefined && descriptor >= this.#descriptors.connectionsBelow)
         this.#pauseAccepting();
     };
-    return { kernel: this.#kernel, onConnection };
+    return { kernel: this.#kernel, onConnection, onTrouble: () => this.#pauseAccepting() };
   }
 
   /** The process can open few more files: who connects waits in the kernel's queue until somebody closes. */
@@ -160,6 +160,10 @@ export class ServedSockets {
   #lookAgain(): void {
     this.#timer = setTimeout(() => {
       this.acceptAgain();
+      // What else the daemon opens may have taken them since the last one was accepted.
+      const { connectionsBelow } = this.#descriptors;
+      if (!this.#paused && this.#served.some(({ listener }) => listener.isOutOf(connectionsBelow)))
+        this.#pauseAccepting();
       void Promise.all(this.#served.map((each) => this.#putBack(each))).then(() => {
         if (this.#timer !== undefined) this.#lookAgain();
       });

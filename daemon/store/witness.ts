@@ -1,18 +1,35 @@
 // What a database was seen to have given, in a file beside it, so that an older copy of the database is known by it.
-import { closeSync, constants, fdatasyncSync, openSync, readFileSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  constants,
+  fdatasyncSync,
+  fstatSync,
+  lstatSync,
+  openSync,
+  readFileSync,
+  writeSync,
+} from "node:fs";
 import { elapsed } from "../clock.js";
 import { replaceFile } from "./new-file.js";
 
 /** A bound could not be written down, and so nothing above it may be given. */
 export class WitnessNotWritten extends Error {
-  /** True for want of space. */
-  readonly isFull: boolean;
+  /** The thing of which there is too little for now; undefined if the disk failed. */
+  readonly lack: "space" | "descriptors" | undefined;
 
   constructor(cause: NodeJS.ErrnoException) {
     super(`the witness of the database cannot be written: ${cause.message}`, { cause });
-    this.isFull = cause.code === "ENOSPC" || cause.code === "EDQUOT";
+    this.lack = LACKS.get(cause.code ?? "");
   }
 }
+
+const LACKS: ReadonlyMap<string, "space" | "descriptors"> = new Map([
+  ["ENOSPC", "space"],
+  ["EDQUOT", "space"],
+  ["EFBIG", "space"],
+  ["EMFILE", "descriptors"],
+  ["ENFILE", "descriptors"],
+]);
 
 /** `NODE/TYPE` for the numbers of a type, or one of those that are of all queues, and of all leases kept here. */
 export type Counter = `${number}/${string}` | "enqueueSeq" | "queueToken" | "leaseToken";
@@ -99,6 +116,8 @@ export class Witness {
   readonly #values: Map<Counter, number>;
   readonly #bounds = new Map<Counter, number>();
   readonly #ahead = new Map<Counter, number>();
+  /** The file, open to be appended to: kept, so that the witness can be written where no descriptor is left. */
+  #file: number | undefined;
   #refreshing: NodeJS.Timeout | undefined;
   #pauseMs = REFRESH_MS;
 
@@ -161,12 +180,13 @@ export class Witness {
 
   /** The last word of this life, after its last commit. */
   stop(): void {
-    this.close();
+    clearTimeout(this.#refreshing);
     this.#write();
   }
 
   close(): void {
     clearTimeout(this.#refreshing);
+    this.#letGo();
   }
 
   #refresh(): void {
@@ -180,14 +200,14 @@ export class Witness {
     this.#pauseMs = Math.max(REFRESH_MS, (elapsed() - start) / REFRESH_SHARE);
   }
 
+  /** Throws also when the file that is open has lost its name. */
   #append(bounds: ReadonlyMap<Counter, number>): void {
-    const file = openSync(this.#path, constants.O_WRONLY | constants.O_APPEND | constants.O_NOFOLLOW);
-    try {
-      writeSync(file, [...bounds].map(([counter, bound]) => this.#line(counter, bound)).join(""));
-      fdatasyncSync(file);
-    } finally {
-      closeSync(file);
-    }
+    const file = this.#file ?? openToAppend(this.#path);
+    this.#file = file;
+    const [open, named] = [fstatSync(file), lstatSync(this.#path)];
+    if (open.ino !== named.ino || open.dev !== named.dev) throw new Error(`${this.#path} was replaced`);
+    writeSync(file, [...bounds].map(([counter, bound]) => this.#line(counter, bound)).join(""));
+    fdatasyncSync(file);
   }
 
   /** @param raised bounds that take the place of what they were. */
@@ -204,14 +224,30 @@ export class Witness {
       starts: this.#starts,
     };
     const lines = [...bounds].map(([counter, bound]) => this.#line(counter, bound));
+    // Its descriptor may be the last there is, and the new file needs one.
+    this.#letGo();
     replaceFile(this.#path, `${JSON.stringify(head)}\n${lines.join("")}`, { durable: true });
     for (const [counter, bound] of bounds) this.#bounds.set(counter, bound);
+    try {
+      this.#file = openToAppend(this.#path);
+    } catch {
+      // Opened when it is needed.
+    }
+  }
+
+  #letGo(): void {
+    if (this.#file !== undefined) closeSync(this.#file);
+    this.#file = undefined;
   }
 
   #line(counter: Counter, bound: number): string {
     const line: Line = { counter, value: this.#values.get(counter) ?? 0, bound };
     return `${JSON.stringify(line)}\n`;
   }
+}
+
+function openToAppend(path: string): number {
+  return openSync(path, constants.O_WRONLY | constants.O_APPEND | constants.O_NOFOLLOW);
 }
 
 /** The highest value of each counter that a transaction raised. */

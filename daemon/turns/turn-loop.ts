@@ -583,9 +583,11 @@ export class TurnLoop {
     return failure === "broken";
   }
 
-  /** The answer to a call that failed: no space is a refusal that will pass, everything else a defect. */
+  /** The answer to a call that failed: what there is too little of will be there again, everything else is a defect. */
   #told(error: unknown): unknown {
-    return this.#options.classify(error) === "full" ? NO_SPACE : error;
+    const failure = this.#options.classify(error);
+    if (failure === "full") return NO_SPACE;
+    return failure === "starved" ? NO_DESCRIPTORS : error;
   }
 
   #break(error: unknown, unanswered: readonly Call[]): void {
@@ -807,6 +809,12 @@ const NO_SPACE = refuse(
   "unavailable",
   "There is no space left for the database. Reads go on; writes work again once space is made.",
   { reason: "disk_full" },
+);
+
+const NO_DESCRIPTORS = refuse(
+  "unavailable",
+  "The daemon can open no more files now. Ask again when connections have closed, or raise its limit (LimitNOFILE=).",
+  { reason: "no_descriptors" },
 );
 
 const STORAGE_FAILED = refuse(

@@ -1,4 +1,6 @@
 // A daemon that has few descriptors left (spec: operations.md, Faults from outside).
+import { spawnSync } from "node:child_process";
+import { readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test, vi } from "vitest";
 import { startDaemon } from "../daemon.js";
@@ -48,6 +50,72 @@ test("lets new connections wait, serves those that are open, and takes up the ot
   expect(numbers.sort((a, b) => a - b)).toEqual(Array.from({ length: CLIENTS }, (_, index) => index + 1));
   const { connections, errors } = await first.call("daemon.stats", {});
   expect([connections.accepted, errors]).toEqual([CLIENTS + 1, {}]);
+  expect(daemon.log.filter(({ level }) => level !== "info")).toHaveLength(1);
+  expect(await daemon.end()).toBe(0);
+});
+
+test("goes on where not one is left, with its witness too, and refuses only what needs one", async () => {
+  const daemon = await startDaemon();
+  const { place, pid } = daemon;
+  const { socket, stateDir, directory } = place;
+  const first = await RawClient.connect(socket);
+  const held = await first.call("lease.acquire", { name: "held", owner: "a", ttlMs: 60_000 });
+  const receiver = await RawClient.connect(socket);
+  await receiver.call("command.serve", { deployment: "d", owner: "r" });
+  await first.call("daemon.backup", { path: join(directory, "before") });
+  // All numbers below the highest are taken by connections, and there are none above it.
+  const filling: RawClient[] = [];
+  const descriptors = (): number[] => readdirSync(`/proc/${pid}/fd`).map(Number);
+  while (Math.max(...descriptors()) >= descriptors().length) {
+    const client = await RawClient.connect(socket);
+    await client.call("daemon.ping", {});
+    filling.push(client);
+  }
+  const setLimit = (soft: number): void => {
+    expect(spawnSync("prlimit", ["--pid", `${pid}`, `--nofile=${soft}:`]).status).toBe(0);
+  };
+  const former = readFileSync(`/proc/${pid}/limits`, "utf8").match(/open files +(\d+)/)?.[1];
+  setLimit(descriptors().length);
+
+  // The bound of the witness is raised again and again: appended to, and written anew where it was removed.
+  const numbers = async (from: number, to: number): Promise<void> => {
+    const calls = Array.from({ length: to - from + 1 }, () => first.call("sequence.next", { type: "FR" }));
+    expect((await Promise.all(calls)).map(({ seq }) => seq - from)).toEqual(calls.map((_, index) => index));
+  };
+  await numbers(1, 300);
+  rmSync(join(stateDir, "pawl.witness"));
+  await numbers(301, 900);
+  expect(readFileSync(join(stateDir, "pawl.witness"), "utf8")).toContain("FR");
+  const sent = first.call("command.create", { deployment: "d", command: "c" });
+  expect(JSON.parse(await receiver.line())).toMatchObject({ method: "command.execute" });
+  await sent;
+  for (const [method, params] of [
+    ["daemon.backup", { path: join(directory, "backup") }],
+    ["daemon.check", {}],
+  ] as const) {
+    expect((await first.refusal(method, params)).data).toMatchObject({
+      kind: "unavailable",
+      retryable: true,
+    });
+  }
+  const { memoryBytes, uptimeMs } = await first.call("daemon.stats", {});
+  expect(memoryBytes).toBeGreaterThan(0);
+  // After 5 s the daemon finds out for itself how much memory it uses.
+  const waitMs = Math.max(5200 - uptimeMs, 0);
+  await first.refusal("lease.acquire", { name: "held", owner: "b", waitMs });
+  await first.call("lease.heartbeat", { leaseId: held.lease.leaseId });
+  // It finds out within 2 s. Those that connect then wait, and are neither closed nor forgotten.
+  await daemon.logged(({ msg }) => msg.startsWith("few descriptors are left"));
+  const late = await Promise.all(Array.from({ length: 5 }, () => RawClient.connect(socket)));
+  const pings = late.map((client) => client.call("daemon.ping", {}));
+  await first.call("daemon.ping", {});
+
+  setLimit(Number(former));
+  await Promise.all(filling.map((client) => client.destroy()));
+  await Promise.all(pings);
+  await numbers(901, 1500);
+  await first.call("daemon.backup", { path: join(directory, "after") });
+  expect((await first.call("daemon.check", {})).problems).toEqual([]);
   expect(daemon.log.filter(({ level }) => level !== "info")).toHaveLength(1);
   expect(await daemon.end()).toBe(0);
 });
