@@ -8,12 +8,12 @@ import { helpText } from "../daemon/dist/config/help.js";
 import { ALL_OPTIONS } from "../daemon/dist/config/options.js";
 
 const REPOSITORY = join(import.meta.dirname, "..");
-/** What belongs to a row of a table and is not its beginning stands at least so far in. */
+/** The rest of a row of a table stands at least so far in. */
 const CONTINUED_COLUMNS = 12;
 
 const { version } = JSON.parse(readFileSync(join(REPOSITORY, "package.json"), "utf8"));
 
-/** What `pawl --help` prints, or that of a command: without colours, wherever this runs. */
+/** The text that `pawl --help` prints, or that of a command: without colours, wherever this runs. */
 function pawlHelp(name) {
   return help(commandNamed(name), { columns: undefined, styled: (_style, text) => text });
 }

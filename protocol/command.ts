@@ -53,7 +53,7 @@ const attempt = integer.min(1).meta({
 const sizeBytes = integer.meta({ description: "Bytes of the JSON text, in UTF-8." });
 const executionMs = z.int().min(1).max(MAX_EXECUTION_MS);
 const base64 = z.string().meta({ description: "Base64.", contentEncoding: "base64" });
-const commandName = name.meta({ description: "What is to be done, in the words of the receiver." });
+const commandName = name.meta({ description: "The thing to be done, in the words of the receiver." });
 const inMilliseconds = "in milliseconds since the Unix epoch";
 const leaseExpiresAt = instant.meta({ description: `When it ends unless it is renewed, ${inMilliseconds}.` });
 const remainingMs = duration.meta({ description: "Milliseconds until then." });
@@ -67,7 +67,7 @@ const command = named(
     command: commandName,
     projectId: projectId
       .nullable()
-      .meta({ description: "What its deployment belongs to; null for nothing." }),
+      .meta({ description: "The project that its deployment belongs to; null for none." }),
     deploymentModel: model,
     state,
     attempt,
@@ -93,8 +93,8 @@ const command = named(
       "CommandFailure",
       "Why a command failed.",
       z.strictObject({
-        code: z.string().meta({ description: "What programs match on." }),
-        message: z.string().meta({ description: "What people read." }),
+        code: z.string().meta({ description: "The kind of the error, for programs to match on." }),
+        message: z.string().meta({ description: "A sentence for people." }),
         details: json.optional().meta({ description: "Any JSON value of its receiver." }),
       }),
     )
@@ -105,7 +105,7 @@ const command = named(
       }),
     lease: named(
       "CommandHolder",
-      "Who has a command, while it is DISPATCHED.",
+      "The holder of a command, while it is DISPATCHED.",
       z.strictObject({
         owner,
         pid: integer.nullable().meta({ description: "The receiver's process, as the kernel told." }),
@@ -141,7 +141,7 @@ const envelopeOf = z.strictObject({
 const envelope = named("Envelope", "A command as its receiver gets it.", envelopeOf);
 export type Envelope = z.infer<typeof envelope>;
 
-const status = { description: "Whether the command succeeded." };
+const status = { description: "True if the command succeeded." };
 const response = named(
   "CommandResponse",
   "The answer to a command.",
@@ -159,8 +159,11 @@ const response = named(
       "The command was not carried out, or failed.",
       z.strictObject({
         status: z.literal("error").meta(status),
-        code: text.min(1).max(MAX_ANSWER_CODE_LENGTH).meta({ description: "What programs match on." }),
-        message: z.string().meta({ description: "What people read." }),
+        code: text
+          .min(1)
+          .max(MAX_ANSWER_CODE_LENGTH)
+          .meta({ description: "The kind of the error, for programs to match on." }),
+        message: z.string().meta({ description: "A sentence for people." }),
         details: json.optional().meta({ description: "Any JSON value." }),
       }),
     ),
@@ -262,7 +265,7 @@ export const COMMAND = noun("command", {
         deploymentModel: model,
         projectId: projectId
           .nullable()
-          .meta({ description: "What its deployment belongs to; null for nothing." }),
+          .meta({ description: "The project that its deployment belongs to; null for none." }),
         created: z
           .boolean()
           .meta({ description: "False if the idempotencyKey was there with this content." }),
@@ -270,7 +273,7 @@ export const COMMAND = noun("command", {
           description: "Bytes of JSON that params and answers may have without being sent in pieces.",
         }),
         next: z.enum(["wait", "upload"]).meta({
-          description: "What to do now: command.wait for it, or command.upload its params.",
+          description: "The next step: command.wait for it, or command.upload its params.",
         }),
       }),
       writes: true,

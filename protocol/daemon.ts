@@ -31,7 +31,7 @@ export const DAEMON = noun("daemon", {
   description: "The daemon itself: whether it serves, what it is, how much it does.",
   methods: {
     ping: method({
-      summary: "Whether the daemon serves, and its clock",
+      summary: "Ask whether the daemon serves, and for its clock",
       params: z.strictObject({}),
       result: z.strictObject({
         now: instant.meta({ description: "Its wall clock, in milliseconds since the Unix epoch." }),
@@ -55,9 +55,9 @@ export const DAEMON = noun("daemon", {
         startedAt: instant.meta({ description: "When it started, in milliseconds since the Unix epoch." }),
         mode,
         nodeId: integer.meta({ description: "0 in centralized mode." }),
-        readOnly: z.boolean().meta({ description: "Whether it only reads (--read-only)." }),
+        readOnly: z.boolean().meta({ description: "True if it only reads (--read-only)." }),
         canWrite: z.boolean().meta({
-          description: "Whether this connection may call methods that write: not by a socket for reads.",
+          description: "True if this connection may call methods that write: not by a socket for reads.",
         }),
         database: named(
           "DatabaseInfo",
@@ -74,7 +74,7 @@ export const DAEMON = noun("daemon", {
               "A socket that the daemon serves.",
               z.strictObject({
                 path: z.string().meta({ description: "Where it is." }),
-                readOnly: z.boolean().meta({ description: "Whether it refuses methods that write." }),
+                readOnly: z.boolean().meta({ description: "True if it refuses methods that write." }),
               }),
             ),
           )
@@ -347,7 +347,7 @@ export const DAEMON = noun("daemon", {
                 where: z
                   .string()
                   .meta({ description: "A row by its table and key, an index, a queue, a change." }),
-                message: z.string().meta({ description: "What is wrong with it, and what to do." }),
+                message: z.string().meta({ description: "The fault, and what to do." }),
               }),
             ),
           )

@@ -10,7 +10,7 @@ export const name = z
   .max(MAX_NAME_LENGTH)
   .regex(/^[A-Za-z0-9._/-]+$/, "must be letters, digits, or any of . _ / -");
 export const deployment = name.meta({ description: "The receiver: a worker process, a service, an agent." });
-export const projectId = name.meta({ description: "What the deployment belongs to." });
+export const projectId = name.meta({ description: "The project that the deployment belongs to." });
 export const model = z
   .enum(["pull", "push"])
   .meta({ description: "How the deployment says it takes commands." });
@@ -26,7 +26,9 @@ export const DEPLOYMENT = noun("deployment", {
       result: z.strictObject({
         deployment,
         model,
-        projectId: projectId.nullable().meta({ description: "What it belongs to; null for nothing." }),
+        projectId: projectId
+          .nullable()
+          .meta({ description: "The project that it belongs to; null for none." }),
       }),
       writes: true,
       repeatable: true,
@@ -59,7 +61,7 @@ export const DEPLOYMENT = noun("deployment", {
                 model,
                 projectId: projectId
                   .nullable()
-                  .meta({ description: "What it belongs to; null for nothing." }),
+                  .meta({ description: "The project that it belongs to; null for none." }),
                 receivers: integer.nullable().meta({
                   description:
                     "Connections that serve it, and leases that wait for a command of it; null from a daemon that only reads (--read-only).",

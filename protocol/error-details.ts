@@ -12,7 +12,7 @@ const issues = z
       "A param that does not fit.",
       z.strictObject({
         path: z.string().meta({ description: "Where it is in the params: a JSON Pointer (RFC 6901)." }),
-        message: z.string().meta({ description: "What was wrong with it, and what fits." }),
+        message: z.string().meta({ description: "The fault, and what fits." }),
       }),
     ),
   )
@@ -90,7 +90,7 @@ export const ERROR_DETAILS = {
   lease_held: details({
     holder: named(
       "CurrentHolder",
-      "Who holds a lease, and for how long.",
+      "The holder of a lease, and for how long.",
       z.strictObject({
         owner: z.string().meta({ description: "A label for people." }),
         expiresAt: instant.meta({

@@ -41,9 +41,9 @@ export const MAX_ALL_UNREAD_BYTES = 64 * 1024 * 1024;
  * Requests of one connection that wait for their conditions: less than may be in flight, so that a cancel gets through.
  */
 export const MAX_WAITS_PER_CONNECTION = 512;
-/** What those take together, with the bytes of their requests: less than stops the reading of a connection. */
+/** The bytes of those together, with their requests: less than stops the reading of a connection. */
 export const MAX_CONNECTION_WAITS_BYTES = MAX_UNSENT_BYTES - DEFAULT_MAX_MESSAGE_BYTES;
-/** What all that wait take together. */
+/** The bytes of all that wait, together. */
 export const MAX_WAITS_BYTES = 128 * 1024 * 1024;
 /** The characters of a request's id. */
 export const MAX_ID_LENGTH = 1024;

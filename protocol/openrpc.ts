@@ -17,7 +17,7 @@ const ERROR_DATA = Object.fromEntries(
       `${upperCamelCase(kind)}Data`,
       `\`error.data\` of the kind ${kind}: ${ERRORS[kind].when}.`,
       z.strictObject({
-        kind: z.literal(kind).meta({ description: "What programs match on." }),
+        kind: z.literal(kind).meta({ description: "The kind of the error, for programs to match on." }),
         retryable: z.boolean().meta({
           description: "True if the same request may succeed later without anything being changed in it.",
         }),

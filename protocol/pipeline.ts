@@ -28,7 +28,7 @@ const stage = text
   .min(1)
   .max(MAX_STAGE_LENGTH)
   .meta({ description: "Free text; by convention 1_backlog, 2_current, 3_qa, 4_merge, 5_done." });
-const name = text.nullable().meta({ description: "What it is, in the words of people." });
+const name = text.nullable().meta({ description: "A title for people." });
 const agent = text.nullable().meta({ description: "Information about who works on it, not a lock." });
 const signedInteger = z.int().min(-MAX_INTEGER).max(MAX_INTEGER);
 const rank = z
@@ -44,7 +44,7 @@ const changeId = hexadecimal(32).meta({ description: "SHA-256 of a change's body
 const seq = z.int().min(1).max(MAX_INTEGER).meta({ description: "Place in a log, from 1 without gaps." });
 const cursor = z.string().min(1).max(MAX_CURSOR_LENGTH);
 const retryCount = signedInteger.meta({ description: "How often it was tried." });
-const blocked = z.boolean().meta({ description: "Whether somebody says that it cannot go on." });
+const blocked = z.boolean().meta({ description: "True if somebody says that it cannot go on." });
 const nextPage = { description: "There are more: ask again with it as `after`." };
 const revision = integer.meta({ description: "Grows with every change that is stored here." });
 
@@ -200,7 +200,7 @@ export const PIPELINE = noun("pipeline", {
         missing: z
           .array(storyId)
           .optional()
-          .meta({ description: "What it depends on and does not exist; absent if none." }),
+          .meta({ description: "The ids that it depends on and that do not exist; absent if none." }),
         cycle: z.array(storyId).optional().meta({
           description: "The shortest way from it along dependsOn back to it, without it; absent if none.",
         }),
@@ -270,7 +270,7 @@ export const PIPELINE = noun("pipeline", {
           .array(
             named(
               "ItemChange",
-              "What one change did to an item.",
+              "The effect of one change on an item.",
               z.strictObject({
                 changeId,
                 author,
@@ -357,7 +357,7 @@ export const PIPELINE = noun("pipeline", {
         known: z
           .array(changeId)
           .optional()
-          .meta({ description: "Those of the given ones that are stored here; absent if none were given." }),
+          .meta({ description: "The given ones that are stored here; absent if none were given." }),
       }),
       writes: false,
       repeatable: true,
@@ -497,7 +497,7 @@ export const PIPELINE = noun("pipeline", {
               z.strictObject({
                 changeId: changeId.optional(),
                 storyId: storyId.optional(),
-                what: z.string().meta({ description: "What the table has and what the log says." }),
+                what: z.string().meta({ description: "The value of the table and that of the log." }),
               }),
             ),
           )

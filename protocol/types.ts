@@ -2,7 +2,7 @@
 
 /** `error.data` of the kind bad_chain: `prev` is not the change before this one in its log. */
 export type BadChainData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "bad_chain";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -20,7 +20,7 @@ export type BadChainData = {
 
 /** `error.data` of the kind bad_field: an op gives a field a name or a value that it cannot have. */
 export type BadFieldData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "bad_field";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -38,7 +38,7 @@ export type BadFieldData = {
 
 /** `error.data` of the kind bad_generation: an op's generation is no positive integer, or a delete sets fields. */
 export type BadGenerationData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "bad_generation";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -56,7 +56,7 @@ export type BadGenerationData = {
 
 /** `error.data` of the kind bad_shape: a body or an op lacks a part, or has one too many. */
 export type BadShapeData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "bad_shape";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -74,7 +74,7 @@ export type BadShapeData = {
 
 /** `error.data` of the kind bad_signature: the signature is not the author's over this body. */
 export type BadSignatureData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "bad_signature";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -92,7 +92,7 @@ export type BadSignatureData = {
 
 /** `error.data` of the kind bad_story_id: an op names an item by what cannot be a storyId. */
 export type BadStoryIdData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "bad_story_id";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -112,7 +112,7 @@ export type BadStoryIdData = {
  * `error.data` of the kind bad_value: a value without one canonical form: -0, an unsafe integer, a lone surrogate.
  */
 export type BadValueData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "bad_value";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -185,7 +185,7 @@ export type BatchHolder = {
 
 /** `error.data` of the kind cancelled: a wait was ended by `rpc.cancel`. */
 export type CancelledData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "cancelled";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -249,7 +249,7 @@ export type ClaimHolder = {
 
 /** `error.data` of the kind claim_lost: the claim expired, was superseded, or its token is wrong. */
 export type ClaimLostData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "claim_lost";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -266,7 +266,7 @@ export type ClaimLostData = {
  * to offer it again.
  */
 export type ClockAheadData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "clock_ahead";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -286,7 +286,7 @@ export type ClockAheadData = {
 
 /** `error.data` of the kind clock_not_monotonic: a change is not later than the one before it in its log. */
 export type ClockNotMonotonicData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "clock_not_monotonic";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -316,9 +316,9 @@ export type Command = {
   commandId: string;
   /** The receiver: a worker process, a service, an agent. */
   deployment: string;
-  /** What is to be done, in the words of the receiver. */
+  /** The thing to be done, in the words of the receiver. */
   command: string;
-  /** What its deployment belongs to; null for nothing. */
+  /** The project that its deployment belongs to; null for none. */
   projectId: string | null;
   /** How the deployment says it takes commands. */
   deploymentModel: "pull" | "push";
@@ -405,7 +405,7 @@ export type CommandCancelledParams = {
 export type CommandCreateParams = {
   /** The receiver: a worker process, a service, an agent. */
   deployment: string;
-  /** What is to be done, in the words of the receiver. */
+  /** The thing to be done, in the words of the receiver. */
   command: string;
   /** Any JSON value up to `inlineMaxBytes` as JSON; null if not given. */
   params?: unknown | undefined;
@@ -430,13 +430,13 @@ export type CommandCreateResult = {
   state: "PENDING_UPLOAD" | "PENDING" | "DISPATCHED" | "SUCCEEDED" | "FAILED" | "EXPIRED";
   /** How the deployment says it takes commands. */
   deploymentModel: "pull" | "push";
-  /** What its deployment belongs to; null for nothing. */
+  /** The project that its deployment belongs to; null for none. */
   projectId: string | null;
   /** False if the idempotencyKey was there with this content. */
   created: boolean;
   /** Bytes of JSON that params and answers may have without being sent in pieces. */
   inlineMaxBytes: number;
-  /** What to do now: command.wait for it, or command.upload its params. */
+  /** The next step: command.wait for it, or command.upload its params. */
   next: "wait" | "upload";
 };
 
@@ -448,7 +448,7 @@ export type CommandExecuteParams = {
   commandId: string;
   /** The receiver: a worker process, a service, an agent. */
   deployment: string;
-  /** What is to be done, in the words of the receiver. */
+  /** The thing to be done, in the words of the receiver. */
   command: string;
   /** 1 at first; goes up each time a delivery ends without an answer. */
   attempt: number;
@@ -467,9 +467,9 @@ export type CommandExecuteParams = {
 
 /** Why a command failed. */
 export type CommandFailure = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   code: string;
-  /** What people read. */
+  /** A sentence for people. */
   message: string;
   /** Any JSON value of its receiver. */
   details?: unknown | undefined;
@@ -481,7 +481,7 @@ export type CommandGetParams = {
   commandId: string;
 };
 
-/** Who has a command, while it is DISPATCHED. */
+/** The holder of a command, while it is DISPATCHED. */
 export type CommandHolder = {
   /** A label for people. It proves nothing; the leaseId does. */
   owner: string;
@@ -574,11 +574,11 @@ export type CommandParamsResult = {
 
 /** The command was not carried out, or failed. */
 export type CommandRefusal = {
-  /** Whether the command succeeded. */
+  /** True if the command succeeded. */
   status: "error";
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   code: string;
-  /** What people read. */
+  /** A sentence for people. */
   message: string;
   /** Any JSON value. */
   details?: unknown | undefined;
@@ -586,11 +586,11 @@ export type CommandRefusal = {
 
 /** The command was not carried out, or failed. */
 export type CommandRefusalInput = {
-  /** Whether the command succeeded. */
+  /** True if the command succeeded. */
   status: "error";
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   code: string;
-  /** What people read. */
+  /** A sentence for people. */
   message: string;
   /** Any JSON value. */
   details?: unknown | undefined;
@@ -707,7 +707,7 @@ export type CommandStats = {
 
 /** The command was carried out. */
 export type CommandSuccess = {
-  /** Whether the command succeeded. */
+  /** True if the command succeeded. */
   status: "success";
   /** The answer: any JSON value, null if not given. */
   response?: unknown | undefined;
@@ -715,7 +715,7 @@ export type CommandSuccess = {
 
 /** The command was carried out. */
 export type CommandSuccessInput = {
-  /** Whether the command succeeded. */
+  /** True if the command succeeded. */
   status: "success";
   /** The answer: any JSON value, null if not given. */
   response?: unknown | undefined;
@@ -751,7 +751,7 @@ export type CommandWaitParams = {
 
 /** `error.data` of the kind conflict: a key was reused with different content; details name both. */
 export type ConflictData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "conflict";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -803,7 +803,7 @@ export type CopiedDatabase = {
   from: string;
 };
 
-/** Who holds a lease, and for how long. */
+/** The holder of a lease, and for how long. */
 export type CurrentHolder = {
   /** A label for people. */
   owner: string;
@@ -885,9 +885,9 @@ export type DaemonInfoResult = {
   mode: Mode;
   /** 0 in centralized mode. */
   nodeId: number;
-  /** Whether it only reads (--read-only). */
+  /** True if it only reads (--read-only). */
   readOnly: boolean;
-  /** Whether this connection may call methods that write: not by a socket for reads. */
+  /** True if this connection may call methods that write: not by a socket for reads. */
   canWrite: boolean;
   database: DatabaseInfo;
   /** Where it listens. */
@@ -974,7 +974,7 @@ export type Deployment = {
   deployment: string;
   /** How the deployment says it takes commands. */
   model: "pull" | "push";
-  /** What it belongs to; null for nothing. */
+  /** The project that it belongs to; null for none. */
   projectId: string | null;
   /**
    * Connections that serve it, and leases that wait for a command of it; null from a daemon that only reads
@@ -987,7 +987,7 @@ export type Deployment = {
 
 /** Params of deployment.list. */
 export type DeploymentListParams = {
-  /** What the deployment belongs to. */
+  /** The project that the deployment belongs to. */
   projectId?: string | undefined;
   /** `next` of the page before. */
   after?: string | undefined;
@@ -1009,7 +1009,7 @@ export type DeploymentSetParams = {
   deployment: string;
   /** How the deployment says it takes commands. */
   model?: "pull" | "push" | undefined;
-  /** What the deployment belongs to. */
+  /** The project that the deployment belongs to. */
   projectId?: string | undefined;
 };
 
@@ -1019,7 +1019,7 @@ export type DeploymentSetResult = {
   deployment: string;
   /** How the deployment says it takes commands. */
   model: "pull" | "push";
-  /** What it belongs to; null for nothing. */
+  /** The project that it belongs to; null for none. */
   projectId: string | null;
 };
 
@@ -1029,7 +1029,7 @@ export type Difference = {
   changeId?: string | undefined;
   /** Names an item on all nodes. */
   storyId?: string | undefined;
-  /** What the table has and what the log says. */
+  /** The value of the table and that of the log. */
   what: string;
 };
 
@@ -1053,7 +1053,7 @@ export type Distribution = {
 
 /** `error.data` of the kind duplicate_key: the key is trusted already, as another peer. */
 export type DuplicateKeyData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "duplicate_key";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -1083,7 +1083,7 @@ export type Envelope = {
   commandId: string;
   /** The receiver: a worker process, a service, an agent. */
   deployment: string;
-  /** What is to be done, in the words of the receiver. */
+  /** The thing to be done, in the words of the receiver. */
   command: string;
   /** 1 at first; goes up each time a delivery ends without an answer. */
   attempt: number;
@@ -1100,7 +1100,7 @@ export type Envelope = {
 
 /** `error.data` of the kind exhausted: a counter or a bounded thing is full. */
 export type ExhaustedData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "exhausted";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -1140,7 +1140,7 @@ export type ExhaustedData = {
 
 /** `error.data` of the kind forbidden: the peer's user may not call this. */
 export type ForbiddenData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "forbidden";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -1182,7 +1182,7 @@ export type HeadInput = {
 
 /** `error.data` of the kind internal: a defect; details.reference is in the log too. */
 export type InternalData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "internal";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -1196,7 +1196,7 @@ export type InternalData = {
 
 /** `error.data` of the kind invalid_params: the params do not fit; details.issues says where. */
 export type InvalidParamsData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "invalid_params";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -1218,7 +1218,7 @@ export type InvalidParamsData = {
 
 /** `error.data` of the kind invalid_request: not a JSON-RPC 2.0 request. */
 export type InvalidRequestData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "invalid_request";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -1232,7 +1232,7 @@ export type InvalidRequestData = {
 
 /** `error.data` of the kind invalid_state: a transition that the state table forbids; details {from, to}. */
 export type InvalidStateData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "invalid_state";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -1260,7 +1260,7 @@ export type InvalidStateData = {
 export type Issue = {
   /** Where it is in the params: a JSON Pointer (RFC 6901). */
   path: string;
-  /** What was wrong with it, and what fits. */
+  /** The fault, and what fits. */
   message: string;
 };
 
@@ -1270,13 +1270,13 @@ export type Item = {
   storyId: string;
   /** Free text; by convention 1_backlog, 2_current, 3_qa, 4_merge, 5_done. */
   stage: string;
-  /** What it is, in the words of people. */
+  /** A title for people. */
   name: string | null;
   /** Information about who works on it, not a lock. */
   agent: string | null;
   /** How often it was tried. */
   retryCount: number;
-  /** Whether somebody says that it cannot go on. */
+  /** True if somebody says that it cannot go on. */
   blocked: boolean;
   /** The items that it depends on, sorted. */
   dependsOn: string[];
@@ -1288,7 +1288,7 @@ export type Item = {
   updatedBy: string;
 };
 
-/** What one change did to an item. */
+/** The effect of one change on an item. */
 export type ItemChange = {
   /** SHA-256 of a change's body. */
   changeId: string;
@@ -1308,7 +1308,7 @@ export type ItemChange = {
 
 /** `error.data` of the kind key_mode: the identity key can be read or written by others. */
 export type KeyModeData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "key_mode";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -1320,7 +1320,7 @@ export type KeyModeData = {
 
 /** `error.data` of the kind key_unreadable: the identity key is missing, corrupt or not a PKCS #8 Ed25519 key. */
 export type KeyUnreadableData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "key_unreadable";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -1461,7 +1461,7 @@ export type LeaseHeartbeatResult = {
 
 /** `error.data` of the kind lease_held: details.holder says who holds the lease and how long. */
 export type LeaseHeldData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "lease_held";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -1514,7 +1514,7 @@ export type LeaseListResult = {
 
 /** `error.data` of the kind lease_lost: the lease expired, was superseded, or its id is wrong. */
 export type LeaseLostData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "lease_lost";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -1582,7 +1582,7 @@ export type LeaseStats = {
 
 /** `error.data` of the kind log_corrupt: a stored change no longer parses or hashes right. */
 export type LogCorruptData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "log_corrupt";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -1608,7 +1608,7 @@ export type MergeGroupInput = {
 
 /** `error.data` of the kind message_too_large: the line is longer than --max-message-bytes. */
 export type MessageTooLargeData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "message_too_large";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -1620,7 +1620,7 @@ export type MessageTooLargeData = {
 
 /** `error.data` of the kind method_not_found: no such method; details name the closest one, if one is close. */
 export type MethodNotFoundData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "method_not_found";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -1634,7 +1634,7 @@ export type MethodNotFoundData = {
 
 /** `error.data` of the kind missing_prev: the change before this one has not arrived. */
 export type MissingPrevData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "missing_prev";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -1710,7 +1710,7 @@ export type NewBatch = {
 
 /** `error.data` of the kind not_canonical: a body is not its own RFC 8785 canonical form. */
 export type NotCanonicalData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "not_canonical";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -1728,7 +1728,7 @@ export type NotCanonicalData = {
 
 /** `error.data` of the kind not_found: details.what says which thing does not exist. */
 export type NotFoundData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "not_found";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -1756,7 +1756,7 @@ export type NotFoundData = {
 
 /** `error.data` of the kind not_json: the body of a change is not JSON. */
 export type NotJsonData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "not_json";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -1784,7 +1784,7 @@ export type NumberedId = {
 
 /** `error.data` of the kind parse_error: the line is not JSON. */
 export type ParseErrorData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "parse_error";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -1925,7 +1925,7 @@ export type PipelineHeadsParams = {
 export type PipelineHeadsResult = {
   /** The last change of every log; several of one where it is forked. */
   heads: Head[];
-  /** Those of the given ones that are stored here; absent if none were given. */
+  /** The given ones that are stored here; absent if none were given. */
   known?: string[] | undefined;
 };
 
@@ -1994,7 +1994,7 @@ export type PipelineReadParams = {
 export type PipelineReadResult = {
   /** Null if there is none of this name. */
   item: Item | null;
-  /** What it depends on and does not exist; absent if none. */
+  /** The ids that it depends on and that do not exist; absent if none. */
   missing?: string[] | undefined;
   /** The shortest way from it along dependsOn back to it, without it; absent if none. */
   cycle?: string[] | undefined;
@@ -2052,7 +2052,7 @@ export type PipelineWriteParams = {
   storyId: string;
   /** Free text; by convention 1_backlog, 2_current, 3_qa, 4_merge, 5_done. */
   stage?: string | undefined;
-  /** What it is, in the words of people. */
+  /** A title for people. */
   name?: string | null | undefined;
   /** Information about who works on it, not a lock. */
   agent?: string | null | undefined;
@@ -2060,7 +2060,7 @@ export type PipelineWriteParams = {
   retryCount?: number | undefined;
   /** Adds to the count; concurrent increments on several nodes all count. */
   retryCountDelta?: number | undefined;
-  /** Whether somebody says that it cannot go on. */
+  /** True if somebody says that it cannot go on. */
   blocked?: boolean | undefined;
   /** Cycles and items that do not exist are reported when read, never refused. */
   dependsOn?: string[] | DependencyChange | undefined;
@@ -2085,7 +2085,7 @@ export type Problem = {
   what: "structure" | "index" | "value" | "reference" | "count" | "log";
   /** A row by its table and key, an index, a queue, a change. */
   where: string;
-  /** What is wrong with it, and what to do. */
+  /** The fault, and what to do. */
   message: string;
 };
 
@@ -2094,7 +2094,7 @@ export type Problem = {
  * lease_lost.
  */
 export type ProviderUnavailableData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "provider_unavailable";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -2629,7 +2629,7 @@ export type RateInput = {
 
 /** `error.data` of the kind read_only: a writing method on a read-only socket or daemon. */
 export type ReadOnlyData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "read_only";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -2685,7 +2685,7 @@ export type RetryInput = {
 
 /** `error.data` of the kind revoked_author: the author was trusted here and no longer is. */
 export type RevokedAuthorData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "revoked_author";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -2846,7 +2846,7 @@ export type SignedChangeInput = {
 export type SocketInfo = {
   /** Where it is. */
   path: string;
-  /** Whether it refuses methods that write. */
+  /** True if it refuses methods that write. */
   readOnly: boolean;
 };
 
@@ -2864,7 +2864,7 @@ export type Throttle = {
 
 /** `error.data` of the kind too_large: a change, a field of it or its number of ops is too large. */
 export type TooLargeData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "too_large";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -2930,7 +2930,7 @@ export type TurnStats = {
 
 /** `error.data` of the kind unavailable: storage cannot take writes now, or the daemon is stopping. */
 export type UnavailableData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "unavailable";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -2946,7 +2946,7 @@ export type UnavailableData = {
 
 /** `error.data` of the kind unknown_author: the author of the change is not trusted here. */
 export type UnknownAuthorData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "unknown_author";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -2964,7 +2964,7 @@ export type UnknownAuthorData = {
 
 /** `error.data` of the kind unsupported_version: a change of a version not known here. */
 export type UnsupportedVersionData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "unsupported_version";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -2988,7 +2988,7 @@ export type UploadAnnouncement = {
 
 /** `error.data` of the kind weak_key: a public key of small order, or not in its one encoding. */
 export type WeakKeyData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "weak_key";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -3000,7 +3000,7 @@ export type WeakKeyData = {
 
 /** `error.data` of the kind wrong_board: the change or the peer belongs to another board. */
 export type WrongBoardData = {
-  /** What programs match on. */
+  /** The kind of the error, for programs to match on. */
   kind: "wrong_board";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
@@ -3421,7 +3421,7 @@ export interface PeerMethods<Options> {
 
 /** The daemon itself: whether it serves, what it is, how much it does. */
 export interface DaemonMethods<Options> {
-  /** Whether the daemon serves, and its clock. */
+  /** Ask whether the daemon serves, and for its clock. */
   ping(params?: DaemonPingParams, options?: Options): Promise<DaemonPingResult>;
   /** What this daemon is: version, identity, paths and limits. */
   info(params?: DaemonInfoParams, options?: Options): Promise<DaemonInfoResult>;

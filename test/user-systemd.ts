@@ -7,7 +7,7 @@ import { promisify } from "node:util";
 import { type AtEnd, PAWL, privateDirectory } from "./daemon.js";
 
 const MARK = "/run/systemd/system";
-/** What the system's own manager leaves for services to be shown instead of what they may not see. */
+/** Files of the system's own manager that services are shown instead of what they may not see. */
 const INACCESSIBLE = "/run/systemd/inaccessible";
 
 /**

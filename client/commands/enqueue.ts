@@ -124,7 +124,7 @@ const enqueue = command({
   },
 });
 
-/** What became of a batch that was there. */
+/** The outcome for a batch that was there, in words. */
 const SAID = {
   existing: "It was there already, so nothing was added.",
   replaced: "It took the place of the one that waited.",
@@ -133,7 +133,7 @@ const SAID = {
   follower: "It waits for the end of the one before it.",
 } as const;
 
-/** What is said about batches with the same source key. */
+/** The options about batches with the same source key. */
 function onceOf(args: {
   readonly "source-key": string | undefined;
   readonly "on-existing": string | undefined;

@@ -27,7 +27,7 @@ import type { Handlers, PushOptions } from "./receive.js";
 
 /** The JSON-RPC code of an answer that is an error; programs match on `data.code`. */
 const ANSWERED_WITH_ERROR = 1;
-/** What the daemon says of a delivery that takes longer than it may, and what a handler is told then. */
+/** The reason of a delivery that takes longer than it may, as the daemon sends it and a handler is told it. */
 const EXECUTION_TIME = "EXECUTION_TIME";
 const OVERLONG = "overlong";
 

@@ -1,5 +1,5 @@
-// What whoever started this program gave it beside the three streams: signals that are ignored (nohup) and further
-// descriptors (a lock, the jobserver of make). `bin/pawl.js` has seen them before Node changed them.
+// Things that the starter of this program gave it beside the three streams: signals that are ignored (nohup) and
+// further descriptors (a lock, the jobserver of make). `bin/pawl.js` has seen them before Node changed them.
 import { constants } from "node:os";
 
 const { PAWL_INHERITED = "" } = process.env;
@@ -33,7 +33,7 @@ export function keepIgnored(): void {
   }
 }
 
-/** Those of some signals that were not ignored at the start. */
+/** The signals, of those given, that were not ignored at the start. */
 export function notIgnored(signals: readonly NodeJS.Signals[]): readonly NodeJS.Signals[] {
   return signals.filter((signal) => !ignoredSignals.includes(signal));
 }

@@ -21,7 +21,7 @@ export const RETRY_OPTIONS = {
   },
 } as const;
 
-/** What the options say, or undefined if none of them is given. Throws `UsageError`. */
+/** The retry that the options describe, or undefined if none of them is given. Throws `UsageError`. */
 export function retryOf(args: {
   "retry-base": number | undefined;
   "retry-factor": string | undefined;

@@ -40,7 +40,7 @@ export function* countForReader(env: Env): Operation<Gauges> {
   return new Proxy({} as Gauges, { get: (_, gauge: Gauge) => counts.get(gauge) ?? 0 });
 }
 
-/** What `daemon.stats` says of them. */
+/** The gauges as `daemon.stats` shows them. */
 export function* shownGauges(
   gauges: Gauges & Readonly<Partial<Record<Counter, number>>>,
 ): Operation<

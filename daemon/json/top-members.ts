@@ -133,7 +133,7 @@ function endOfPlain(bytes: Uint8Array, index: number): number {
   return at;
 }
 
-/** What a kept text of a name or of a value means; undefined if it was cut or is no JSON. */
+/** The value of a kept text of a name or of a value; undefined if it was cut or is no JSON. */
 export function meaningOf(kept: string): unknown {
   try {
     return kept.length === KEPT_BYTES ? undefined : JSON.parse(Buffer.from(kept, "latin1").toString("utf8"));

@@ -28,7 +28,7 @@ export class LogWriter {
   #scheduled = false;
   #queue: string[] = [];
   #queuedBytes = 0;
-  /** What is being written, and how much of it has been. */
+  /** The bytes that are being written, and how many of them have been. */
   #chunk = Buffer.alloc(0);
   #written = 0;
   #writingSince = 0;
@@ -120,7 +120,7 @@ export class LogWriter {
     else this.#onEmpty?.();
   }
 
-  /** What is to be written next: what was queued before lines were dropped, then the line that tells of those. */
+  /** The next lines to be written: those queued before lines were dropped, then the line that tells of those. */
   #takeQueued(): string {
     const queued = this.#queue.splice(0).join("");
     this.#queuedBytes = 0;

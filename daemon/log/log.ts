@@ -27,11 +27,11 @@ const JOURNAL_PRIORITIES: readonly (readonly [from: number, prefix: string])[] =
 
 export interface Log {
   logger: Logger;
-  /** Whether a person is reading. */
+  /** True if a person is reading. */
   readonly onTerminal: boolean;
   /** How many lines could not be written in this life. */
   readonly linesDropped: number;
-  /** Whether a write waits for a reader that has stopped, which would keep exit(3) from ending the process. */
+  /** True if a write waits for a reader that has stopped, which would keep exit(3) from ending the process. */
   readonly isHeldUp: boolean;
   /**
    * Writes what waits at once, before a process that failed ends, as far as nobody has to be waited for.
@@ -92,7 +92,7 @@ function callerShown(caller: unknown): string {
     .join(", ");
 }
 
-/** Whether stdout is the journal's own stream (`$JOURNAL_STREAM`, systemd.exec(5)): it may have been redirected. */
+/** True if stdout is the journal's own stream (`$JOURNAL_STREAM`, systemd.exec(5)): it may have been redirected. */
 function isJournal(stream: string | undefined): boolean {
   if (stream === undefined) return false;
   const { dev, ino } = fstatSync(STDOUT);

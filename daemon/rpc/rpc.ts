@@ -242,7 +242,7 @@ const NOT_UTF8 = "The line is not valid UTF-8. Send JSON encoded as UTF-8.";
 
 const TOO_NESTED = `The line has more than ${MAX_LINE_NESTING_LEVELS} arrays and objects in one another. Send flatter JSON.`;
 
-/** Whether the answer is long as a rule: a piece of params, or of an answer. */
+/** True if the answer is long as a rule: a piece of params, or of an answer. */
 function readsPiece(method: string, params: Request["params"]): boolean {
   if (method === ("command.params" satisfies MethodName)) return true;
   if (method !== ("command.response" satisfies MethodName)) return false;

@@ -60,7 +60,7 @@ export interface ConnectionOptions {
   /** Nothing more comes from it, and all that came has been taken up. May be told more than once. */
   onSilent: (connection: Connection) => void;
   onClose: (connection: Connection) => void;
-  /** It is closed because of what it keeps in memory, and why. */
+  /** The connection is closed because of what it keeps in memory, for this reason. */
   onOverload: (connection: Connection, reason: string) => void;
 }
 
@@ -102,13 +102,13 @@ export class Connection implements Peer, Reader, Source {
   /** Lines cut and not yet taken up. */
   #waitingLines = 0;
   #waitingBytes = 0;
-  /** Whether so many bytes of lines wait that all connections have to know. */
+  /** True if so many bytes of lines wait that all connections have to know. */
   #hasManyWaiting = false;
   /** The members of a line that is too long and is read to its end. */
   #skipped: TopMembers | undefined;
   /** Lines taken up. */
   #tookUp = 0;
-  /** What the requests that wait for a condition take. */
+  /** Bytes of the requests that wait for a condition. */
   #parkedBytes = 0;
   /** How long an answer may well be: the longest of late. */
   #answerBytes = UNKNOWN_ANSWER_BYTES;

@@ -8,7 +8,7 @@ import { Unsent } from "./unsent.js";
 /** The time that peers have to read their last answers when the daemon stops. */
 const DRAIN_MS = 2000;
 
-/** What connections tell as they go. */
+/** Events of connections. */
 type ConnectionEvents = Pick<
   ConnectionOptions,
   | "onLine"

@@ -10,7 +10,7 @@ const INITIAL_CAPACITY_BYTES = 4096;
 
 const EMPTY = Buffer.alloc(0);
 
-/** What is wrong with headers, as a sentence; no message follows it. */
+/** A fault in headers, as a sentence; no message follows it. */
 export class WrongHeaders {
   readonly message: string;
 

@@ -86,7 +86,7 @@ export class AfterPeak {
   readonly #trim: (() => void) | undefined;
   readonly #heldBytes: () => number;
   readonly #looks: NodeJS.Timeout;
-  /** What was in use after the last look at all memory. */
+  /** Bytes in use after the last look at all memory. */
   #left = USUAL_BYTES;
   /** How many more looks there are if they bring nothing. */
   #tries = 0;

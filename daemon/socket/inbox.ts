@@ -48,7 +48,7 @@ export class Lane {
   underWay: LineUnderWay | undefined;
   /** A call that has done some of its steps; what came after its line waits. */
   goingOn: Call | undefined;
-  /** Whether nothing more is taken up in this turn, because a call that was is to go on after its commit. */
+  /** True if nothing more is taken up in this turn, because a call that was is to go on after its commit. */
   stopped = false;
   /** Since when `goingOn` waits, if it cannot be performed now. */
   waitingSince: number | undefined;

@@ -11,9 +11,9 @@ export interface Credentials {
   readonly gid: number;
 }
 
-/** What Node does not offer of the kernel's calls on sockets. */
+/** Calls of the kernel on sockets that Node does not offer. */
 export interface Kernel {
-  /** Who connected (SO_PEERCRED, unix(7)); undefined if the call fails. */
+  /** The process that connected (SO_PEERCRED, unix(7)); undefined if the call fails. */
   credentials(socket: Socket): Credentials | undefined;
   /** The supplementary groups of who connected (SO_PEERGROUPS, socket(7)); empty if the call fails. */
   groups(socket: Socket): number[];
@@ -37,7 +37,7 @@ export interface Kernel {
   sendDatagram(address: string, text: string): number;
   /** Takes an exclusive lock on an open file or directory, without ever waiting (flock(2)). Returns 0, or the errno. */
   flock(fd: number): number;
-  /** Whether a descriptor can be written to at once; a pipe or a socket then takes 4,096 bytes (poll(2)). */
+  /** True if a descriptor can be written to at once; a pipe or a socket then takes 4,096 bytes (poll(2)). */
   hasRoom(fd: number): boolean;
   /** Has the C library give freed memory back to the system (malloc_trim(3)), where it has such a call. */
   trim(): void;
@@ -209,7 +209,7 @@ export class HangUps {
   readonly #calls: EpollCalls;
   /** Held here, because koffi closes a handle that is garbage. */
   readonly #handle: koffi.node.PollHandle;
-  /** What to do, by the number that the kernel gives back. */
+  /** The actions, by the number that the kernel gives back. */
   readonly #watched = new Map<bigint, () => void>();
   readonly #event = Buffer.alloc(EVENT_BYTES);
   readonly #events = Buffer.alloc(MAX_EVENTS * EVENT_BYTES);

@@ -19,7 +19,7 @@ export interface SocketPlace {
   readonly group: string | undefined;
 }
 
-/** What is ours in the file system. */
+/** Our files in the file system. */
 interface Held {
   readonly place: SocketPlace;
   lock: FileLock;

@@ -22,10 +22,10 @@ export class Outgoing {
   #unsentLongLines = 0;
   /** The bytes of answers that wait for the last one of their batch. */
   #keptBytes = 0;
-  /** What was written and not read, when that was last looked at. */
+  /** Bytes that were written and not read, when that was last looked at. */
   #unreadBytes = 0;
   #isDropped = false;
-  /** Whether messages go out with the headers of the Language Server Protocol instead of as lines. */
+  /** True if messages go out with the headers of the Language Server Protocol instead of as lines. */
   withHeaders = false;
 
   constructor(socket: Socket, events: OutgoingEvents) {
@@ -38,7 +38,7 @@ export class Outgoing {
     return this.#bytes + this.#socket.writableLength >= MAX_UNSENT_BYTES;
   }
 
-  /** What the peer has not read, without the little that the stream does not tell of, and what it is not sent yet. */
+  /** Bytes that the peer has not read, without the few that the stream does not tell of, or is not sent yet. */
   get unsentBytes(): number {
     return this.#unreadBytes + this.#keptBytes;
   }

@@ -23,7 +23,7 @@ export interface SocketSettings {
   readonly socketGroup: string | undefined;
   readonly readOnlySocket: string | undefined;
   readonly readOnlySocketMode: number;
-  /** Whether every socket serves only reads. */
+  /** True if every socket serves only reads. */
   readonly readOnly: boolean;
 }
 

@@ -10,7 +10,7 @@ const READ_ONLY_NAME = "read-only";
 /** Names of the main socket: ours, the one that systemd gives for want of a name, and that for none at all. */
 const MAIN_NAME = /^pawl$|\.socket$|^unknown$/;
 
-/** What was passed to this process by whatever supervises it. Nothing of it is there when it was started by hand. */
+/** The things passed to this process by its supervisor. A process that was started by hand has none of them. */
 export interface Passed {
   readonly sockets: readonly PassedSocket[];
   /** Where to tell how it goes: a path, or with a leading `@` an abstract name. */
@@ -71,7 +71,7 @@ function wholeNumber(text: string | undefined): number {
 const WATCHDOG_SHARE = 0.5;
 /** Connections come and go faster than anybody reads; the line about them changes no more often. */
 const STATUS_MS = 1000;
-/** What could not be sent, because the receiver had not read what it got before, is tried again. */
+/** Messages that could not be sent, because the receiver had not read those before, are tried again. */
 const RETRY_MS = 50;
 const EAGAIN = 11;
 
@@ -119,7 +119,7 @@ export class Notices {
     this.#watchdogTimer.unref();
   }
 
-  /** What is being done, in a line. */
+  /** Tells what is being done, in a line. */
   status(text: string): void {
     if (text !== this.#status && !this.#stopping && this.#sendIfRoom([`STATUS=${text}`])) this.#status = text;
   }
@@ -134,7 +134,7 @@ export class Notices {
     this.#statusTimer.unref();
   }
 
-  /** What is being done takes up to so long from now, and is no reason to give up on us. */
+  /** Tells that the work of this moment takes up to so long from now, and is no reason to give up on us. */
   extend(byMs: number, status: string): void {
     this.#status = status;
     this.#send([`EXTEND_TIMEOUT_USEC=${Math.ceil(byMs * 1000)}`, `STATUS=${status}`]);

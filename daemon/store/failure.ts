@@ -4,7 +4,7 @@ import { FilesMoved } from "./own-files.js";
 import { WitnessNotWritten } from "./witness.js";
 
 /**
- * What a storage failure means for the daemon. `full`: no space; reads go on and writes will again.
+ * The meaning of a storage failure for the daemon. `full`: no space; reads go on and writes will again.
  * `starved`: no descriptor was left for it; nothing was performed, and it will be again once some are free.
  * `locked`: another program holds a lock on the database, and will let go of it; nothing was performed.
  * `broken`: an I/O error, or files that others have moved; what memory says and what is on disk may differ, so the

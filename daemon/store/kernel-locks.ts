@@ -1,4 +1,4 @@
-// Who holds a lock on a file, from the kernel's own list (proc_locks(5)). Without /proc nobody is named.
+// The holder of a lock on a file, from the kernel's own list (proc_locks(5)). Without /proc nobody is named.
 import { readFileSync, statSync } from "node:fs";
 
 /** How a lock was taken: flock(2), or fcntl(2) and thereby SQLite. */

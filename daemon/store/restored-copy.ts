@@ -14,7 +14,7 @@ export function lostFile(path: string): string | undefined {
   return found.size === 0 ? "it is empty" : undefined;
 }
 
-/** What a database says of itself. */
+/** The marks that a database has of itself. */
 export interface State {
   /** Undefined for one that was never used. */
   readonly database: string | undefined;
@@ -43,7 +43,7 @@ const NAMES: Readonly<Record<string, string>> = {
   leaseToken: "the highest fencing token of a lease",
 };
 
-/** Whether a database has given more than its witness ever allowed: then the witness is older. */
+/** True if a database has given more than its witness ever allowed: then the witness is older. */
 export function newerThan({ counters }: Testimony, state: State): boolean {
   for (const [counter, value] of state.counters) if (value > (counters.get(counter)?.bound ?? 0)) return true;
   return false;
@@ -68,7 +68,7 @@ function shown(ms: number): string {
   return new Date(ms).toISOString();
 }
 
-/** What the counters of a database are. Tables that are not there yet have none. */
+/** The counters of a database. Tables that are not there yet have none. */
 export function countersOf(database: Database.Database): Map<Counter, number> {
   const values = new Map<Counter, number>();
   const read = <T>(sql: string): T[] => {

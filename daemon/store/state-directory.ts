@@ -17,7 +17,7 @@ import { lockHolder } from "./kernel-locks.js";
 import { networkFileSystem } from "./network-file-system.js";
 import { replaceFile } from "./new-file.js";
 
-/** What takes an exclusive lock on an open file without waiting (flock(2)); returns 0, or the errno. */
+/** The call that takes an exclusive lock on an open file without waiting (flock(2)); returns 0, or the errno. */
 export type Flock = (fd: number) => number;
 
 /** Bits of a mode by which others than the owner may write. */
@@ -71,7 +71,7 @@ export function checkFileSystem(path: string): void {
   );
 }
 
-/** What stands beside a database. */
+/** The files beside a database. */
 const OWN_SUFFIXES = ["-wal", "-shm", "-journal", ".lock"];
 const OWN_FILES = ["identity.key", "pawl.witness", HOLDER_FILE];
 

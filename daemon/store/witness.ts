@@ -1,4 +1,4 @@
-// What a database was seen to have given, in a file beside it, so that an older copy of the database is known by it.
+// The numbers that a database was seen to have given, in a file beside it, by which an older copy is known.
 import {
   closeSync,
   constants,
@@ -38,7 +38,7 @@ export type Counter = `${number}/${string}` | "enqueueSeq" | "queueToken" | "lea
 const FIRST_NUMBERS = 100;
 const FIRST_TOKENS = 100_000;
 const MOST_AHEAD = 1_000_000;
-/** What was reached is written down so long after it was, and not more often than takes this part of the time. */
+/** Numbers are written down so long after they were reached, and not more often than takes this part of the time. */
 const REFRESH_MS = 10_000;
 const REFRESH_SHARE = 0.002;
 

@@ -32,7 +32,7 @@ const ZEROS_PER_PIECE = 16;
 const ROOMY_BYTES = 16 * FULL_LENGTH_BYTES;
 
 /**
- * What SQLite's write-ahead log needs done beside the commits: its blocks made, its content moved, and what failed
+ * Work that SQLite's write-ahead log needs beside the commits: its blocks made, its content moved, and what failed
  * taken off it.
  *
  * A commit to blocks that the file has had before takes half as long as one that makes it grow, since its fsync has

@@ -10,7 +10,7 @@ export interface Call {
   readonly id?: Id | undefined;
   /** How long the operation may wait for its condition, in milliseconds; 0 has it answered at once. */
   readonly waitMs: number;
-  /** Whether the method of its request writes; undefined for a call that is no request by itself. */
+  /** True if the method of its request writes; undefined for a call that is no request by itself. */
   readonly writes?: boolean | undefined;
   /** The bytes of its request; a call of the daemon itself has none. */
   readonly bytes?: number;

@@ -24,19 +24,19 @@ type AsyncOnly = "daemon.backup" | "daemon.check";
 
 type NameOf<M> = M extends { name: infer N extends MethodName } ? N : never;
 
-/** What performs the methods of a noun, by their verbs: all of them, and no others. */
+/** The operations of a noun's methods, by their verbs: all of them, and no others. */
 export type HandlersOf<N extends NounName> = {
   readonly [V in keyof MethodsOf<N> as NameOf<MethodsOf<N>[V]> extends AsyncOnly ? never : V]: Handler<
     NameOf<MethodsOf<N>[V]>
   >;
 };
 
-/** Who sent a request. */
+/** The sender of a request. */
 export interface Sender {
   readonly caller: Caller;
-  /** Whether it came by a socket that serves only reads. */
+  /** True if it came by a socket that serves only reads. */
   readonly readOnly: boolean;
-  /** Whether the connection is closed and nobody can get an answer. */
+  /** True if the connection is closed and nobody can get an answer. */
   readonly closed: boolean;
   /** Its requests that wait for a condition take so many bytes more, or fewer. */
   parked(bytes: number): void;

@@ -134,7 +134,7 @@ interface Outage {
 /** What a turn has begun to perform. */
 interface Work {
   readonly time: Reading;
-  /** Whether something is to be ended, and whether grants are kept from that for now. */
+  /** True if something is to be ended, and whether grants are kept from that for now. */
   readonly ends: "none" | "due" | Pause;
   /** Parked calls that have waited for as long as they may. */
   readonly timedOut: Parked[];
@@ -170,7 +170,7 @@ export class TurnLoop {
   #lastTurnAt: number | undefined;
   /** No grant ends before this, since the daemon was held up. */
   #readingUntil = Number.NEGATIVE_INFINITY;
-  /** Whether the machine slept and ends have not followed that. */
+  /** True if the machine slept and ends have not followed that. */
   #slept = false;
   /** The wall clock by which more has ended than one turn removes, should the clock be set back meanwhile. */
   #endedByWallMs = 0;

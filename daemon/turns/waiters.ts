@@ -4,7 +4,7 @@ import { MAX_CONNECTION_WAITS_BYTES, MAX_WAITS_BYTES, MAX_WAITS_PER_CONNECTION }
 import { type Call, DAEMON } from "./call.js";
 import type { Wait } from "./operation.js";
 
-/** What a call that waits takes beside its request. */
+/** Bytes that a call that waits takes beside its request. */
 const WAIT_BYTES = 2048;
 
 /**

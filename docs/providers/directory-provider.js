@@ -73,7 +73,7 @@ export async function createLeaseProvider({ elapsed, now, params }) {
     return { owner, fencingToken: token, acquiredAt, remainingMs, note, peer };
   }
 
-  /** What could not be read or written is not known: it is neither lost nor granted. */
+  /** A lease that could not be read or written is not known: it is neither lost nor granted. */
   async function reachable(perform) {
     try {
       return await perform();

@@ -196,7 +196,7 @@ function latency(took) {
   };
 }
 
-/** What a row misses, for the end of its line. @param {Row} row @param {Latencies} alone */
+/** The marks that a row misses, for the end of its line. @param {Row} row @param {Latencies} alone */
 function misses({ latencies, memoryBytes, afterBytes, died }, alone) {
   const missed = [];
   for (const kind of /** @type {const} */ (["read", "write"])) {

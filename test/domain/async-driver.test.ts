@@ -11,7 +11,7 @@ import { Alarm } from "../../daemon/dist/turns/alarm.js";
 import { AsynchronousInProcess } from "../asynchronous.js";
 import { contentOf, InProcess } from "../in-process.js";
 
-/** What is random to the daemon is the same for both drivers, since it decides how long batches rest. */
+/** Random numbers are the same for both drivers, since they decide how long batches rest. */
 const drawn = vi.hoisted(() => ({ times: 0 }));
 
 vi.mock("../../daemon/dist/turns/random.js", () => ({

@@ -7,7 +7,7 @@ import { type Call, GUARD, type Operation, type Outcome, type Recording } from "
 /** A request to be made. */
 export interface Planned {
   calls: readonly Call[];
-  /** What `transact` has to find held. */
+  /** The grants that `transact` has to find held. */
   guard?: Call;
   waits?: boolean;
 }

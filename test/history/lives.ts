@@ -153,7 +153,7 @@ export class Lives {
     this.#operations.push({ ...operation, id: this.recording.nextOperation() });
   }
 
-  /** What was recorded since the last time; to be asked for after an end, or when nothing is under way. */
+  /** The records since the last time; to be asked for after an end, or when nothing is under way. */
   takeOperations(): Operation[] {
     const taken = this.#operations.filter(({ calls }) => calls.length > 0);
     this.#operations = [];

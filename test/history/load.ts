@@ -23,7 +23,7 @@ const MOST_REMEMBERED = 40;
 /** A share of requests that is repeated as it was, as a client does that lost the answer. */
 const REPEATED = 0.15;
 
-/** What the load is about: names, and what was learned of them so far. Shared by all callers. */
+/** The names that the load is about, and what was learned of them so far. Shared by all callers. */
 export class Scene {
   readonly #random: Random;
   /** Part of each name, so that one stretch of a run has nothing in common with the next. */

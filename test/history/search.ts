@@ -160,7 +160,7 @@ export class Search<State> {
     return found;
   }
 
-  /** What one more operation that takes effect makes of an explanation. */
+  /** The explanation with one more operation that takes effect. */
   #next(explanation: Explanation<State>, beforeMs: number): Explanation<State>[] {
     const { state, done } = explanation;
     const found: Explanation<State>[] = [];

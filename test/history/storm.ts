@@ -71,7 +71,7 @@ class RunningStorm {
     restMiB: 0,
   };
   readonly #checker: Checker;
-  /** Those whose state has not been read in the end. */
+  /** Names whose state has not been read in the end. */
   #scenes: Scene[] = [];
   #epoch = 0;
   #sceneBegan = 0;

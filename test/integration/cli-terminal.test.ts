@@ -1,5 +1,5 @@
-// What `pawl lock`, `work` and `serve` run, as under flock(1), nohup and make: the terminal, signals that are ignored,
-// descriptors that are inherited; and what they have started ends when it must.
+// Programs that `pawl lock`, `work` and `serve` run, as under flock(1), nohup and make: the terminal, signals that are
+// ignored, descriptors that are inherited; and what they have started ends when it must.
 import { spawn, spawnSync } from "node:child_process";
 import { mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

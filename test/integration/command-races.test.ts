@@ -1,5 +1,6 @@
-// What comes at the same moment as something that excludes it, tried again and again with shifted timing: whichever
-// comes first wins, the other is told so, and there is one answer. PAWL_TORTURE=1 tries each a thousand times.
+// Calls that come at the same moment as something that excludes them, tried again and again with shifted timing:
+// whichever comes first wins, the other is told so, and there is one answer. PAWL_TORTURE=1 tries each a thousand
+// times.
 import { type ChildProcess, spawn } from "node:child_process";
 import { join } from "node:path";
 import { createInterface } from "node:readline";

@@ -1,5 +1,5 @@
-// What clients can have the daemon hold is bounded, for each of them and for all, and is given back: resident memory
-// of the process stays below 400 MB and comes back below 120 MB (spec: wire.md, Transport).
+// Memory that clients have the daemon hold is bounded, for each of them and for all, and is given back: what is
+// resident of the process stays below 400 MB and comes back below 120 MB (spec: wire.md, Transport).
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { setTimeout as pause } from "node:timers/promises";

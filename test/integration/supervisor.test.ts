@@ -335,7 +335,7 @@ async function activate(sockets: Record<string, string>, kind: string[] = []): P
   return daemon;
 }
 
-/** Whether the kernel has a socket at a path that takes connections (__SO_ACCEPTCON in the flags). */
+/** True if the kernel has a socket at a path that takes connections (__SO_ACCEPTCON in the flags). */
 function listens(path: string): boolean {
   const sockets = readFileSync("/proc/net/unix", "utf8").split("\n");
   return sockets.some((line) => line.endsWith(` ${path}`) && line.split(" ")[3] === "00010000");

@@ -236,7 +236,7 @@ class Model {
     );
   }
 
-  /** Whether its key lets a batch be claimed, together with those of a group. */
+  /** True if its key lets a batch be claimed, together with those of a group. */
   isCandidate(batch: ModelBatch, group: readonly ModelBatch[] = []): boolean {
     const { queue, key } = batch.params;
     if (batch.state !== "ready") return false;

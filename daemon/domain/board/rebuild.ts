@@ -323,14 +323,14 @@ interface Replaying {
   steps: number;
   /** Changes that were about it last and are in no row of `pawl_touch`, to be replayed first. */
   readonly recent: number[];
-  /** Those of the same that are replayed, and may have such a row by now. */
+  /** Members of the same that are replayed, and may have such a row by now. */
   readonly done: Set<number>;
   /** The last change that is replayed by its row of `pawl_touch`; null once all are. */
   touch: Pick<TouchRow, "wall" | "counter" | "n"> | null;
   /** The last change that was here when the item was begun; later ones are replayed at the end. */
   last: number;
   replayed: number;
-  /** What is found too much. */
+  /** Rows that are found too much. */
   readonly surplus: string[];
   item: ItemRow | undefined;
   readonly cells: Map<string, Cell>;

@@ -107,7 +107,7 @@ export function* answerInPieces(
   return { receivedBytes: end, state: answer.state, accepted: true };
 }
 
-/** What a text says, whose outermost members these are: how the command ends. */
+/** The end of a command that a text with these outermost members says. */
 interface Ended {
   readonly state: "SUCCEEDED" | "FAILED";
   readonly cause: Cause | null;
@@ -181,7 +181,7 @@ function* moveInline(seq: number, attempt: number): Operation<void> {
   yield* run(deleteChunks, { seq, attempt });
 }
 
-/** What there is of an answer from one place to another, or as much of it as one read looks at. */
+/** The part of an answer from one place to another, or as much of it as one read looks at. */
 export function* storedAnswer(
   { seq, attempt }: { readonly seq: number; readonly attempt: number },
   from: number,

@@ -88,7 +88,7 @@ const selectOverlong = sql<LiveRow>(`
   SELECT ${LIVE_COLUMNS} FROM pawl_command WHERE execution_ends_at <= :now
   ORDER BY execution_ends_at LIMIT :rows`);
 
-/** What the receiver of a push is told whose time is over. Its command goes on; the answer still counts for now. */
+/** The message to the receiver of a push whose time is over. Its command goes on; the answer still counts for now. */
 export const EXECUTION_TIME = "EXECUTION_TIME";
 
 /** Deliveries that took longer than they may. Whoever has one by push is told; the others find out by renewing. */

@@ -120,7 +120,7 @@ export class Peer {
   }
 }
 
-/** What an attack is begun with. */
+/** The things that an attack is begun with. */
 export class Attacker {
   /** @param {string} socket */
   constructor(socket) {

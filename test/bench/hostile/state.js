@@ -1,5 +1,5 @@
 // @ts-check
-/** What the daemon has when it is attacked: enough that every dear read is dear. */
+/** The rows that the daemon has when it is attacked: enough that every dear read is dear. */
 import { open, Session } from "../driver.js";
 import * as pawl from "../peers/pawl.js";
 import { addDeployments, addQueues, addTypes } from "../peers/pawl-rows.js";

@@ -6,16 +6,16 @@ import type { Model } from "../search.js";
 // biome-ignore lint/suspicious/noExplicitAny: an answer is read as it should be; what does not fit is a violation
 export type Json = any;
 
-/** What is known of the outcome of one call that was not refused. */
+/** The known part of the outcome of one call that was not refused. */
 export type Granted = { result: Json } | "unknown";
 
-/** What is known of the outcome of one call. */
+/** The known part of the outcome of one call. */
 export type Answer = Granted | { error: RawError };
 
 /** When, and by whom, a call was made. */
 export interface Circumstances {
   operation: Operation;
-  /** It took effect between these. */
+  /** The call took effect between these. */
   sentMs: number;
   beforeMs: number;
 }

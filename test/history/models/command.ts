@@ -28,7 +28,7 @@ interface Command {
   delivery: Delivery | null;
   /** The text of the answer. */
   response: string | null;
-  /** It can have been delivered to receivers that were gone before they could tell. */
+  /** Deliveries may have gone to receivers that were gone before they could tell. */
   isPushed: boolean;
 }
 

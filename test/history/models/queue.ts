@@ -39,7 +39,7 @@ interface Batch {
   group: string | null;
   status: Status;
   attempt: number;
-  /** It cannot be claimed before the one, and nothing keeps it from being claimed after the other. */
+  /** The batch cannot be claimed before the one, and nothing keeps it from being claimed after the other. */
   notBeforeMs: number;
   surelyMs: number;
   /** The one that has it, or the last one, which may still complete it. */
@@ -49,7 +49,7 @@ interface Batch {
 interface State {
   /** In order. */
   batches: readonly Batch[];
-  /** Those that are final, by label. */
+  /** Batches that are final, by label. */
   ended: Readonly<Record<string, { status: Final; claim: string | null; batchId: string | null }>>;
   labels: Readonly<Record<string, string>>;
   highest: { seq: number; token: number };
@@ -470,7 +470,7 @@ function list(state: State, answer: Exclude<Answer, "unknown">): State[] {
   return [learned(state, shown)];
 }
 
-/** What a list tells of batches and claims whose answers were not seen. */
+/** Facts that a list tells of batches and claims whose answers were not seen. */
 function learned(state: State, shown: readonly Json[]): State {
   if (state.batches.every(({ batchId, claim }) => batchId !== null && claim?.isKnown !== false)) return state;
   const byLabel = new Map(shown.map((batch) => [batch.payloads[0], batch]));

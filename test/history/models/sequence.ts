@@ -5,7 +5,7 @@ import { type CallModel, type Granted, type Json, modelOf } from "./calls.js";
 interface State {
   /** The last number given, by type. */
   last: Readonly<Record<string, number>>;
-  /** What was given to a requestId. */
+  /** Numbers that were given to a requestId. */
   given: Readonly<Record<string, { first: number; last: number }>>;
 }
 
