@@ -279,7 +279,7 @@ export const COMMAND = noun("command", {
       writes: true,
       repeatable: { withKey: "idempotencyKey" },
       transactable: true,
-      raw: ["params"],
+      raw: [["params"]],
       errors: ["conflict"],
       examples: [
         {
@@ -447,7 +447,7 @@ export const COMMAND = noun("command", {
       writes: true,
       repeatable: false,
       transactable: true,
-      raw: ["response"],
+      raw: [["response"]],
       errors: ["not_found", "lease_lost", "invalid_state"],
       examples: [
         {

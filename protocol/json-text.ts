@@ -33,6 +33,33 @@ export function textsAt(json: string, path: readonly string[]): (string | undefi
   return found;
 }
 
+/**
+ * The texts that some paths in params lead to, one path after the other. A param that is not there is not looked for.
+ *
+ * @param json gives the text that they are in, at the path `before`; asked only if one of the params is there.
+ */
+export function textsOf(
+  params: object,
+  paths: readonly (readonly string[])[],
+  json: () => string,
+  before: readonly string[] = [],
+): Texts {
+  return paths.flatMap((path) =>
+    Object.hasOwn(params, path[0] as string) ? textsAt(json(), [...before, ...path]) : [undefined],
+  );
+}
+
+/** The text of each member of a JSON object, by its name. Of members of one name the last counts. */
+export function memberTexts(json: string): Map<string, string> {
+  const texts = new Map<string, string>();
+  const scanner = new Scanner(json);
+  for (let more = scanner.enter(); more; more = scanner.next()) {
+    const name = scanner.takeName();
+    texts.set(name, scanner.takeValue());
+  }
+  return texts;
+}
+
 /** Adds what the rest of a path leads to, and takes the value at the scanner. Recurses only along the path. */
 function collect(
   scanner: Scanner,

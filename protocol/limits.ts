@@ -124,6 +124,10 @@ export const MAX_RETRY_FACTOR = 1000;
 export const DEFAULT_RETRY_MAX_MS = 3_600_000;
 /** Of the error that a delivery ended with. */
 export const MAX_LAST_ERROR_LENGTH = 16_384;
+/** The JSON of a result, and of a checkpoint. */
+export const MAX_RESULT_BYTES = 150_000;
+/** The W3C's `tracestate`. */
+export const MAX_TRACE_STATE_LENGTH = 512;
 /** Dead batches that one `queue.retry` of a whole queue brings back. */
 export const MAX_RETRIED_BATCHES = 10_000;
 

@@ -42,10 +42,10 @@ export interface MethodDefinition<P extends z.ZodType = z.ZodType, R extends z.Z
   /** True if it performs others of which one may be refused after another has written: all of it is undone then. */
   readonly composed?: boolean;
   /**
-   * The path in its params to what is kept as the text it was sent as, byte for byte: names of members, and `*`
+   * The paths in its params to what is kept as the text it was sent as, byte for byte: names of members, and `*`
    * for every element of an array.
    */
-  readonly raw?: readonly string[];
+  readonly raw?: readonly (readonly string[])[];
   /** Refusals of its own, beside those that any method can give. */
   readonly errors: readonly ErrorKind[];
   /** At least one. */

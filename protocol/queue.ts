@@ -13,12 +13,15 @@ import {
   MAX_MAX_CLAIMED,
   MAX_MAX_WAITING,
   MAX_NAMED_BATCHES,
+  MAX_NOTE_LENGTH,
   MAX_PRIORITY,
   MAX_RATE_COUNT,
   MAX_RATE_PER_MS,
   MAX_REASON_LENGTH,
+  MAX_RESULT_BYTES,
   MAX_RETRY_FACTOR,
   MAX_SOURCE_KEY_LENGTH,
+  MAX_TRACE_STATE_LENGTH,
   MIN_PRIORITY,
 } from "./limits.js";
 import { method, noun } from "./method.js";
@@ -145,6 +148,30 @@ const retry = named(
 /** How long a batch rests after deliveries that ended without success. */
 export type Retry = z.output<typeof retry>;
 
+const percent = z.number().min(0).max(100).meta({ description: "How much is done, from 0 to 100." });
+const note = text.max(MAX_NOTE_LENGTH).meta({ description: "What is being done, for people." });
+const checkpoint = json.meta({
+  description: `From where another could go on: any JSON of up to ${MAX_RESULT_BYTES} bytes, kept byte for byte.`,
+});
+const result = json.meta({
+  description: `What came of the work: any JSON of up to ${MAX_RESULT_BYTES} bytes, kept byte for byte.`,
+});
+const trace = named(
+  "Trace",
+  "The trace that the work belongs to (W3C Trace Context), handed on with the claim and no part of the content.",
+  z.strictObject({
+    traceparent: z
+      .string()
+      .regex(/^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/)
+      .meta({ description: "Version, trace id, id of the parent and flags, in lower-case hexadecimal." }),
+    tracestate: text
+      .min(1)
+      .max(MAX_TRACE_STATE_LENGTH)
+      .optional()
+      .meta({ description: "What vendors add, as it came." }),
+  }),
+);
+
 const expiresAt = instant.meta({
   description: "When the claim ends unless it is renewed, in milliseconds since the Unix epoch.",
 });
@@ -175,11 +202,19 @@ const batch = named(
     expiresAt: instant.optional().meta({
       description: "When it expires unless it is claimed: of one with a ttl that can be claimed.",
     }),
+    trace: trace.optional(),
     claim: named(
       "BatchHolder",
       "Who holds a batch now.",
       z.strictObject({ owner, claimId, fencingToken, expiresAt, remainingMs }),
     ).optional(),
+    progress: named(
+      "Progress",
+      "How far the work has come, as its holder said.",
+      z.strictObject({ percent: percent.optional(), note: note.optional() }),
+    ).optional(),
+    checkpoint: checkpoint.optional(),
+    result: result.optional(),
     lastError: z.string().optional().meta({ description: "Why the last counted delivery ended." }),
   }),
 );
@@ -235,6 +270,7 @@ const newBatch = named(
       retry: retry.optional().meta({
         description: `A delivery that ended with an error makes the batch rest for \`baseMs * factor^(n - 1)\`, at most \`maxMs\`, n being its counted attempts of any kind. The first end by expiry or disconnect lets it not rest at all. If not given, as the queue is configured by then, else ${DEFAULT_RETRY_BASE_MS} ms, ${DEFAULT_RETRY_FACTOR}, ${DEFAULT_RETRY_MAX_MS} ms, with jitter.`,
       }),
+      trace: trace.optional(),
     })
     .refine(({ delayMs, availableAt }) => delayMs === undefined || availableAt === undefined, {
       error: "must be left out beside delayMs",
@@ -261,6 +297,14 @@ const outcome = z
 
 const leaseLength = leaseMs.unwrap().optional().meta({
   description: "How long it lasts from now on; what it was claimed for if not given.",
+});
+
+const renewed = z.strictObject({
+  expiresAt,
+  remainingMs,
+  cancelling: z.boolean().meta({
+    description: "Whether the work is to be stopped: somebody cancels it, and the claim ends soon.",
+  }),
 });
 
 const depths = {
@@ -382,6 +426,12 @@ const mail = (enqueueSeq: number, batchId: string): z.output<typeof batch> => ({
   payloads: [{ to: `${enqueueSeq}@example.org` }],
   sourceKey: null,
 });
+const THUMBNAIL_DONE = {
+  state: "completed",
+  progress: { percent: 50, note: "scaling" },
+  checkpoint: { row: 320 },
+  result: { bytes: 48_211 },
+} as const;
 const MAIL_ID = "qwb:0a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f9";
 const OTHER_MAIL_ID = "qwb:1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f90a";
 const CLAIM = { claimId: "qwc:1:1", leaseToken: "9aM3vQxg7nLsT0bKcUePzw" };
@@ -398,7 +448,7 @@ export const QUEUE = noun("queue", {
         }),
       }),
       result: z.strictObject({ batch, created, outcome }),
-      raw: ["payloads"],
+      raw: [["payloads"]],
       writes: true,
       repeatable: { withKey: "sourceKey", unless: { onExisting: ["append", "rerun"] } },
       transactable: true,
@@ -426,7 +476,7 @@ export const QUEUE = noun("queue", {
         created: z.array(created).meta({ description: "Whether each was made." }),
         outcomes: z.array(outcome).meta({ description: "What became of each." }),
       }),
-      raw: ["batches", "*", "payloads"],
+      raw: [["batches", "*", "payloads"]],
       writes: true,
       repeatable: {
         withKey: "sourceKey",
@@ -519,7 +569,7 @@ export const QUEUE = noun("queue", {
     renew: method({
       summary: "Hold a claim for longer",
       params: z.strictObject({ claimId, leaseToken, leaseMs: leaseLength }),
-      result: z.strictObject({ expiresAt, remainingMs }),
+      result: renewed,
       writes: true,
       repeatable: true,
       transactable: true,
@@ -528,7 +578,34 @@ export const QUEUE = noun("queue", {
         {
           name: "A minute more",
           params: { ...CLAIM, leaseMs: 60_000 },
-          result: { expiresAt: 1_750_000_070_000, remainingMs: 60_000 },
+          result: { expiresAt: 1_750_000_070_000, remainingMs: 60_000, cancelling: false },
+        },
+      ],
+    }),
+
+    progress: method({
+      summary: "Say how far the work of a claim has come, and hold it for longer",
+      description:
+        "Each batch of the claim shows what was given; what was not given stays as it was. The next holder is given the checkpoint, and begins with no progress.",
+      params: z.strictObject({
+        claimId,
+        leaseToken,
+        percent: percent.optional(),
+        note: note.optional(),
+        checkpoint: checkpoint.optional(),
+        leaseMs: leaseLength,
+      }),
+      result: renewed,
+      raw: [["checkpoint"]],
+      writes: true,
+      repeatable: true,
+      transactable: true,
+      errors: ["claim_lost"],
+      examples: [
+        {
+          name: "Half of it is done",
+          params: { ...CLAIM, percent: 50, note: "scaling", checkpoint: { row: 320 } },
+          result: { expiresAt: 1_750_000_040_000, remainingMs: 30_000, cancelling: false },
         },
       ],
     }),
@@ -537,31 +614,59 @@ export const QUEUE = noun("queue", {
       summary: "The work is done; doing it twice answers the same",
       description:
         "Succeeds also after the claim has expired, as long as nobody else has claimed or cancelled any of its batches.",
-      params: z.strictObject({ claimId, leaseToken }),
+      params: z
+        .strictObject({
+          claimId,
+          leaseToken,
+          result: result.optional(),
+          results: z
+            .record(z.string(), json)
+            .optional()
+            .meta({ description: "The result of each batch of the claim that has one, by its batchId." }),
+        })
+        .refine(({ result, results }) => result === undefined || results === undefined, {
+          error: "must be left out beside `result`, which is that of every batch of the claim",
+          path: ["results"],
+        }),
       result: z.strictObject({ completed: integer.meta({ description: "Batches that are done by it." }) }),
+      raw: [["result"], ["results"]],
       writes: true,
       repeatable: true,
       transactable: true,
       errors: ["claim_lost"],
-      examples: [{ name: "The thumbnail is made", params: CLAIM, result: { completed: 1 } }],
+      examples: [
+        {
+          name: "The thumbnail is made",
+          params: { ...CLAIM, result: { bytes: 48_211 } },
+          result: { completed: 1 },
+        },
+      ],
     }),
 
     abandon: method({
       summary: "Give the work back, as failed if with an error",
-      params: z.strictObject({
-        claimId,
-        leaseToken,
-        delayMs: delayMs.optional().meta({
-          description:
-            "Not to be claimed again before so long from now. If not given, with an error as `retry` says, else at once.",
+      params: z
+        .strictObject({
+          claimId,
+          leaseToken,
+          delayMs: delayMs.optional().meta({
+            description:
+              "Not to be claimed again before so long from now. If not given, with an error as `retry` says, else at once.",
+          }),
+          error: text.min(1).max(MAX_LAST_ERROR_LENGTH).optional().meta({
+            description: "Why it failed; the delivery then counts as an attempt.",
+          }),
+          dead: z.boolean().default(false).meta({
+            description: "No further attempt is of use: its batches are dead at once.",
+          }),
+        })
+        .refine(({ dead, delayMs }) => !dead || delayMs === undefined, {
+          error: "must be left out beside `dead`, after which nothing is tried again",
+          path: ["delayMs"],
         }),
-        error: text.min(1).max(MAX_LAST_ERROR_LENGTH).optional().meta({
-          description: "Why it failed; the delivery then counts as an attempt.",
-        }),
-      }),
       result: z.strictObject({
         released: integer.meta({ description: "Batches that can be claimed again." }),
-        dead: integer.meta({ description: "Batches that have no attempts left." }),
+        dead: integer.meta({ description: "Batches that are dead: no attempts are left, or of use." }),
       }),
       writes: true,
       repeatable: false,
@@ -586,6 +691,24 @@ export const QUEUE = noun("queue", {
       errors: ["not_found"],
       examples: [
         { name: "A mail", params: { batchId: OTHER_MAIL_ID }, result: { batch: mail(3, OTHER_MAIL_ID) } },
+      ],
+    }),
+
+    wait: method({
+      summary: "Wait for the end of a batch",
+      description: "A batch that is not final when the wait ends is answered as it is.",
+      params: z.strictObject({ batchId, waitMs }),
+      result: z.strictObject({ batch }),
+      writes: false,
+      repeatable: true,
+      transactable: false,
+      errors: ["not_found"],
+      examples: [
+        {
+          name: "A thumbnail that is made",
+          params: { batchId: thumbnail.batchId, waitMs: 60_000 },
+          result: { batch: { ...thumbnail, ...THUMBNAIL_DONE } },
+        },
       ],
     }),
 

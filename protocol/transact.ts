@@ -81,7 +81,7 @@ export const TRANSACT = noun("transact", {
       repeatable: false,
       transactable: false,
       composed: true,
-      raw: ["calls", "*", "params"],
+      raw: [["calls", "*", "params"]],
       errors: ["lease_lost", "claim_lost", "method_not_found"],
       examples: [
         {

@@ -164,7 +164,13 @@ export type Batch = {
   availableAt: number;
   /** When it expires unless it is claimed: of one with a ttl that can be claimed. */
   expiresAt?: number | undefined;
+  trace?: Trace | undefined;
   claim?: BatchHolder | undefined;
+  progress?: Progress | undefined;
+  /** From where another could go on: any JSON of up to 150000 bytes, kept byte for byte. */
+  checkpoint?: unknown | undefined;
+  /** What came of the work: any JSON of up to 150000 bytes, kept byte for byte. */
+  result?: unknown | undefined;
   /** Why the last counted delivery ended. */
   lastError?: string | undefined;
 };
@@ -1706,6 +1712,7 @@ export type NewBatch = {
    * given, as the queue is configured by then, else 1000 ms, 2, 3600000 ms, with jitter.
    */
   retry?: RetryInput | undefined;
+  trace?: TraceInput | undefined;
 };
 
 /** `error.data` of the kind not_canonical: a body is not its own RFC 8785 canonical form. */
@@ -2089,6 +2096,14 @@ export type Problem = {
   message: string;
 };
 
+/** How far the work has come, as its holder said. */
+export type Progress = {
+  /** How much is done, from 0 to 100. */
+  percent?: number | undefined;
+  /** What is being done, for people. */
+  note?: string | undefined;
+};
+
 /**
  * `error.data` of the kind provider_unavailable: an external lease provider could not be reached; not the same as
  * lease_lost.
@@ -2120,13 +2135,15 @@ export type QueueAbandonParams = {
   delayMs?: number | undefined;
   /** Why it failed; the delivery then counts as an attempt. */
   error?: string | undefined;
+  /** No further attempt is of use: its batches are dead at once. */
+  dead?: boolean | undefined;
 };
 
 /** Result of queue.abandon. */
 export type QueueAbandonResult = {
   /** Batches that can be claimed again. */
   released: number;
-  /** Batches that have no attempts left. */
+  /** Batches that are dead: no attempts are left, or of use. */
   dead: number;
 };
 
@@ -2176,6 +2193,10 @@ export type QueueCompleteParams = {
   claimId: string;
   /** Secret. Whoever has it can renew, complete and abandon. */
   leaseToken: string;
+  /** What came of the work: any JSON of up to 150000 bytes, kept byte for byte. */
+  result?: unknown | undefined;
+  /** The result of each batch of the claim that has one, by its batchId. */
+  results?: Record<string, unknown> | undefined;
 };
 
 /** Result of queue.complete. */
@@ -2312,6 +2333,7 @@ export type QueueEnqueueParams = {
    * given, as the queue is configured by then, else 1000 ms, 2, 3600000 ms, with jitter.
    */
   retry?: RetryInput | undefined;
+  trace?: TraceInput | undefined;
   /** How long to wait for room in a queue with `maxWaiting`, in the order of arrival. */
   waitMs?: number | undefined;
 };
@@ -2427,6 +2449,32 @@ export type QueueMoveResult = {
   more: boolean;
 };
 
+/** Params of queue.progress. */
+export type QueueProgressParams = {
+  /** qwc:<enqueueSeq of the first batch>:<fencingToken>. */
+  claimId: string;
+  /** Secret. Whoever has it can renew, complete and abandon. */
+  leaseToken: string;
+  /** How much is done, from 0 to 100. */
+  percent?: number | undefined;
+  /** What is being done, for people. */
+  note?: string | undefined;
+  /** From where another could go on: any JSON of up to 150000 bytes, kept byte for byte. */
+  checkpoint?: unknown | undefined;
+  /** How long it lasts from now on; what it was claimed for if not given. */
+  leaseMs?: number | undefined;
+};
+
+/** Result of queue.progress. */
+export type QueueProgressResult = {
+  /** When the claim ends unless it is renewed, in milliseconds since the Unix epoch. */
+  expiresAt: number;
+  /** Milliseconds until then. */
+  remainingMs: number;
+  /** Whether the work is to be stopped: somebody cancels it, and the claim ends soon. */
+  cancelling: boolean;
+};
+
 /** Params of queue.purge. */
 export type QueuePurgeParams = {
   /** Batches of this queue. */
@@ -2465,6 +2513,8 @@ export type QueueRenewResult = {
   expiresAt: number;
   /** Milliseconds until then. */
   remainingMs: number;
+  /** Whether the work is to be stopped: somebody cancels it, and the claim ends soon. */
+  cancelling: boolean;
 };
 
 /** Params of queue.retry. */
@@ -2602,6 +2652,19 @@ export type QueueUpdateParams = {
 
 /** Result of queue.update. */
 export type QueueUpdateResult = {
+  batch: Batch;
+};
+
+/** Params of queue.wait. */
+export type QueueWaitParams = {
+  /** qwb: and a hex SHA-256. */
+  batchId: string;
+  /** How many milliseconds to wait for the condition to come true; 0 answers at once. */
+  waitMs?: number | undefined;
+};
+
+/** Result of queue.wait. */
+export type QueueWaitResult = {
   batch: Batch;
 };
 
@@ -2880,6 +2943,22 @@ export type TooLargeData = {
   guard?: number | undefined;
 };
 
+/** The trace that the work belongs to (W3C Trace Context), handed on with the claim and no part of the content. */
+export type Trace = {
+  /** Version, trace id, id of the parent and flags, in lower-case hexadecimal. */
+  traceparent: string;
+  /** What vendors add, as it came. */
+  tracestate?: string | undefined;
+};
+
+/** The trace that the work belongs to (W3C Trace Context), handed on with the claim and no part of the content. */
+export type TraceInput = {
+  /** Version, trace id, id of the parent and flags, in lower-case hexadecimal. */
+  traceparent: string;
+  /** What vendors add, as it came. */
+  tracestate?: string | undefined;
+};
+
 /** One call of a transaction. */
 export type TransactCall = {
   /** Any method with `x-transactable`. */
@@ -3033,9 +3112,11 @@ export interface CallTypes {
   "queue.enqueueMany": { params: QueueEnqueueManyParams; result: QueueEnqueueManyResult };
   "queue.claim": { params: QueueClaimParams; result: QueueClaimResult };
   "queue.renew": { params: QueueRenewParams; result: QueueRenewResult };
+  "queue.progress": { params: QueueProgressParams; result: QueueProgressResult };
   "queue.complete": { params: QueueCompleteParams; result: QueueCompleteResult };
   "queue.abandon": { params: QueueAbandonParams; result: QueueAbandonResult };
   "queue.get": { params: QueueGetParams; result: QueueGetResult };
+  "queue.wait": { params: QueueWaitParams; result: QueueWaitResult };
   "queue.list": { params: QueueListParams; result: QueueListResult };
   "queue.stats": { params: QueueStatsParams; result: QueueStatsResult };
   "queue.update": { params: QueueUpdateParams; result: QueueUpdateResult };
@@ -3216,6 +3297,11 @@ export interface QueueMethods<Options> {
   /** Hold a claim for longer. */
   renew(params: QueueRenewParams, options?: Options): Promise<QueueRenewResult>;
   /**
+   * Say how far the work of a claim has come, and hold it for longer. Each batch of the claim shows what was given;
+   * what was not given stays as it was. The next holder is given the checkpoint, and begins with no progress.
+   */
+  progress(params: QueueProgressParams, options?: Options): Promise<QueueProgressResult>;
+  /**
    * The work is done; doing it twice answers the same. Succeeds also after the claim has expired, as long as nobody
    * else has claimed or cancelled any of its batches.
    */
@@ -3224,6 +3310,8 @@ export interface QueueMethods<Options> {
   abandon(params: QueueAbandonParams, options?: Options): Promise<QueueAbandonResult>;
   /** One batch. */
   get(params: QueueGetParams, options?: Options): Promise<QueueGetResult>;
+  /** Wait for the end of a batch. A batch that is not final when the wait ends is answered as it is. */
+  wait(params: QueueWaitParams, options?: Options): Promise<QueueWaitResult>;
   /** The batches of a queue, in the order they were added. */
   list(params: QueueListParams, options?: Options): Promise<QueueListResult>;
   /** How many batches are in which state, of one queue or of all by their names. */

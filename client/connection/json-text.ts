@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { Scanner } from "@pawl/protocol/json-text";
+import { memberTexts } from "@pawl/protocol/json-text";
 
 /**
  * A JSON value by its text, which goes out byte for byte wherever the value stands in params or answers: JavaScript's
@@ -44,10 +44,7 @@ export function stringify(value: unknown): string {
 /** The members of a JSON object, each by its text, but for those whose text `JSON.stringify` would make of them. */
 export function membersOf(json: string): Record<string, unknown> {
   const members: Record<string, unknown> = {};
-  const scanner = new Scanner(json);
-  for (let more = scanner.enter(); more; more = scanner.next()) {
-    const name = scanner.takeName();
-    const text = scanner.takeValue();
+  for (const [name, text] of memberTexts(json)) {
     const value: unknown = JSON.parse(text);
     members[name] = JSON.stringify(value) === text ? value : new JsonText(text);
   }

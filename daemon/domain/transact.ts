@@ -1,6 +1,6 @@
 import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
-import { type Texts, textsAt } from "@pawl/protocol/json-text";
+import { type Texts, textsOf } from "@pawl/protocol/json-text";
 import { MAX_TRANSACT_REFERRED_LENGTH, MAX_TRANSACT_RESULTS_LENGTH } from "@pawl/protocol/limits";
 import { pointer, resolve } from "../json/pointer.js";
 import { encode, RawJson, replaceReferences } from "../json/raw-json.js";
@@ -19,8 +19,8 @@ const REFERENCE = "$result";
 /** A method as one call of a transaction. */
 export interface Callable {
   readonly transactable: boolean;
-  /** The path in its params to what it gets as it was sent. */
-  readonly raw?: readonly string[] | undefined;
+  /** The paths in its params to what it gets as it was sent. */
+  readonly raw?: readonly (readonly string[])[] | undefined;
   /** The params with defaults filled in, or the refusal of those that do not fit, which stand at this path. */
   check(params: unknown, path: readonly PropertyKey[]): unknown;
   perform(params: unknown, env: Env, texts: Texts): Operation<Outcome<unknown>>;
@@ -78,7 +78,8 @@ function* transact(
     if (yield* method.asksProvider(params, env)) {
       return at(index, call.method, notTransactable(call.method, index));
     }
-    const sent = method.raw === undefined ? [] : textsAt(textWith(texts[index], results), method.raw);
+    const { raw = [] } = method;
+    const sent = textsOf(params as object, raw, () => textWith(texts[index], results));
     const outcome = yield* method.perform(params, now, sent);
     if (outcome instanceof PawlError) return at(index, call.method, outcome);
     // As the text that it travels as, which is made only once: here, because its length counts.

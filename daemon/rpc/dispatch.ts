@@ -1,6 +1,6 @@
 import type { Id } from "@pawl/protocol/envelope";
 import { PawlError, refuse } from "@pawl/protocol/errors";
-import { type Texts, textsAt } from "@pawl/protocol/json-text";
+import { type Texts, textsOf } from "@pawl/protocol/json-text";
 import type { UploadedPiece } from "../json/uploaded-piece.js";
 import type { RepeatedLines } from "../log/repeated-lines.js";
 import type { Operation } from "../store/statement.js";
@@ -72,8 +72,8 @@ export class Dispatcher {
       if (checked instanceof PawlError) return give(checked);
       const outcome = method.performAsync(checked, sender, reply.id);
       if (outcome !== undefined) return void outcome.then(give, give);
-      const { rawInRequest } = method;
-      const texts = rawInRequest === undefined ? NO_TEXTS : textsAt(source.json(), rawInRequest);
+      const { raw } = method;
+      const texts = raw === undefined ? NO_TEXTS : textsOf(checked as object, raw, source.json, PARAMS);
       calls.push(new RequestCall(method, checked, texts, source, sender, reply.id, give));
     } catch (error) {
       give(error);
@@ -176,6 +176,9 @@ class RequestCall implements Call {
 }
 
 const NO_TEXTS: Texts = [];
+
+/** Where the params are in a request. */
+const PARAMS = ["params"];
 
 /** The method that a name of the Language Server Protocol stands for. */
 function methodOf(name: string): string {

@@ -24,8 +24,6 @@ export interface ServedMethod extends Callable {
   readonly name: string;
   readonly writes: boolean;
   readonly composed?: boolean;
-  /** Where in a request is what its handler gets as it was sent. */
-  readonly rawInRequest: readonly string[] | undefined;
   /** Performs it in a turn. */
   perform(params: unknown, env: Env, texts: Texts, piece?: UploadedPiece): Operation<Outcome<unknown>>;
   /** Performs it outside the turns; undefined for what a turn performs. */
@@ -63,11 +61,10 @@ export function servedMethods({
   for (const { noun, methods } of NOUNS) {
     const performed = handlers[noun] as Record<string, ServedMethod["perform"]>;
     for (const [verb, method] of Object.entries(methods) as [string, Method][]) {
-      const { name, raw } = method;
+      const { name } = method;
       const performAsync = async[name as keyof AsyncHandlers] as ServedMethod["performAsync"] | undefined;
       served.set(name, {
         ...method,
-        rawInRequest: raw === undefined ? undefined : ["params", ...raw],
         check: (params, path) => check(method, params, path),
         perform: performed[verb] as ServedMethod["perform"],
         performAsync: performAsync ?? (() => undefined),

@@ -112,11 +112,11 @@ describe("a claim and its lease", () => {
     const claim = await queue.claim();
     queue.time.pass(LEASE_MS - 1);
     const renewed = await queue.pawl.call("queue.renew", { ...proof(claim), leaseMs: 5000 });
-    expect(renewed).toEqual({ expiresAt: START + LEASE_MS - 1 + 5000, remainingMs: 5000 });
+    expect(renewed).toEqual({ expiresAt: START + LEASE_MS - 1 + 5000, remainingMs: 5000, cancelling: false });
     // It can also be made to end sooner.
     queue.time.pass(1);
     const again = await queue.pawl.call("queue.renew", proof(claim));
-    expect(again).toEqual({ expiresAt: START + 2 * LEASE_MS, remainingMs: LEASE_MS });
+    expect(again).toEqual({ expiresAt: START + 2 * LEASE_MS, remainingMs: LEASE_MS, cancelling: false });
     queue.time.pass(LEASE_MS);
     await expectLost(queue.pawl.call("queue.renew", proof(claim)));
     expect(await queue.stats()).toMatchObject({ ready: 1, claimed: 0 });

@@ -609,7 +609,7 @@ const renew = fc.tuple(pick, fc.constantFrom(undefined, 100, 300), fc.constantFr
       const remainingMs = leaseMs ?? taken.leaseMs;
       taken.ownEnd = model.now + remainingMs;
       taken.expiresAt = taken.ownEnd;
-      expect(await call).toEqual({ expiresAt: taken.expiresAt, remainingMs });
+      expect(await call).toEqual({ expiresAt: taken.expiresAt, remainingMs, cancelling: false });
       if (taken.connection === null) taken.connection = connection;
     },
 );

@@ -21,6 +21,8 @@ import {
   type BatchRow,
   checkKept,
   claimIdOf,
+  MORE_BYTES,
+  readMore,
   shownBatch,
   waitKey,
 } from "./row.js";
@@ -29,17 +31,17 @@ import {
 const FIRST_FOLLOWING_ROWS = 16;
 
 const FOLLOWING_COLUMNS = `
-  enqueue_seq, available_at, delivery_policy, slot_policy, merge_key, payload_bytes, priority, key,
-  coalesce(length(last_error), 0) AS last_error_length`;
+  b.enqueue_seq, b.available_at, b.delivery_policy, b.slot_policy, b.merge_key, b.payload_bytes, b.priority, b.key,
+  ${MORE_BYTES}`;
 
 /** The candidates that follow a head without a key, as far as selecting needs them. */
 const selectFollowing = sql<FollowingRow>(`
-  SELECT ${FOLLOWING_COLUMNS} FROM pawl_batch WHERE queue_id = :queueId AND lane = :lane AND enqueue_seq > :after
+  SELECT ${FOLLOWING_COLUMNS} FROM pawl_batch b WHERE queue_id = :queueId AND lane = :lane AND enqueue_seq > :after
   ORDER BY enqueue_seq LIMIT :rows`);
 
 /** Of the key of a head, those in line behind it, up to the next candidate of another. */
 const selectFollowingOfKey = sql<FollowingRow>(`
-  SELECT ${FOLLOWING_COLUMNS} FROM pawl_batch
+  SELECT ${FOLLOWING_COLUMNS} FROM pawl_batch b
   WHERE queue_id = :queueId AND key = :key AND lane = :lane AND enqueue_seq > :after AND enqueue_seq < :before
   ORDER BY enqueue_seq LIMIT :rows`);
 
@@ -59,7 +61,7 @@ type CandidateRow = Pick<
 >;
 
 interface FollowingRow extends CandidateRow {
-  readonly last_error_length: number;
+  readonly more_bytes: number;
 }
 
 /** The batches of a group are all of one lane from its head to its last. */
@@ -89,6 +91,8 @@ const claimFollowing = sql(CLAIM_FOLLOWING);
 
 const claimFollowingOfKey = sql(`${CLAIM_FOLLOWING} AND key = :key`);
 
+const endProgress = sql("UPDATE pawl_batch_more SET progress = NULL WHERE enqueue_seq = :seq");
+
 /** From its first claim on a batch does not expire. */
 const endTtl = sql("UPDATE pawl_batch SET ttl_ms = NULL, ttl_ends_at = NULL WHERE enqueue_seq = :seq");
 
@@ -96,6 +100,7 @@ export function* claim(params: Parsed<"queue.claim">, env: Env): Operation<Outco
   const { queue, owner, boundary, leaseMs, releaseOn } = params;
   const { now, caller } = env;
   const found = yield* headToClaim(queue, env);
+  if (found !== undefined && found.head.has_more !== null) yield* readMore(found.head);
   const last = found === undefined ? undefined : yield* lastOfGroup(found, params, env);
   if (found === undefined || last === undefined) {
     // Those at different boundaries wait for different things: one that cannot be met does not hold up the others.
@@ -125,6 +130,7 @@ export function* claim(params: Parsed<"queue.claim">, env: Env): Operation<Outco
   if (size > 1 && key === null) yield* run(claimFollowing, { ...group, fencingToken });
   if (size > 1 && key !== null) yield* run(claimFollowingOfKey, { ...group, key, fencingToken });
   for (const row of rows) {
+    if (row.has_more !== null) yield* handOver(row);
     if (row.ttl_ms === null) continue;
     yield* run(endTtl, { seq: row.enqueue_seq });
     row.ttl_ms = null;
@@ -158,6 +164,22 @@ export function* claim(params: Parsed<"queue.claim">, env: Env): Operation<Outco
   };
 }
 
+/** A delivery begins: its progress is none yet, and the checkpoint of the one before is handed on. */
+function* handOver(row: BatchRow): Operation<void> {
+  if (row.more === undefined) yield* readMore(row);
+  if (row.more === undefined || row.more.progress === null) return;
+  yield* run(endProgress, { seq: row.enqueue_seq });
+  row.more.progress = null;
+}
+
+/** How much that few batches have adds to a reply. */
+function bytesOf(more: BatchRow["more"]): number {
+  if (more === undefined) return 0;
+  const { trace, progress, checkpoint, result, after_ids: after } = more;
+  const texts = [trace, progress, checkpoint, result, after, after];
+  return texts.reduce((sum, text) => sum + (text === null ? 0 : Buffer.byteLength(text)), 0);
+}
+
 /** Long payloads are not in the row of their batch. */
 function* payloadsOf({ enqueue_seq: seq, payloads }: Head): Operation<string> {
   return payloads ?? ((yield* one(selectPayloads, { seq })) as { payloads: string }).payloads;
@@ -180,7 +202,7 @@ function* lastOfGroup(
     ? Math.min(params.maxBatches, yield* mostByRate(queueId, env))
     : params.maxBatches;
   const claiming = { now: env.now, boundary, maxBatches, maxBytes: MAX_PAGE_BYTES };
-  const candidates = [toCandidate(head, head.last_error?.length ?? 0)];
+  const candidates = [toCandidate(head, (head.last_error?.length ?? 0) + bytesOf(head.more))];
   let selected = selectBatches(candidates, claiming);
   if (selected.length > 0 && mayBeJoined(candidates[0] as Candidate) && maxBatches > 1) {
     const { key } = head;
@@ -195,7 +217,7 @@ function* lastOfGroup(
         key === null
           ? yield* all(selectFollowing, page)
           : yield* all(selectFollowingOfKey, { ...page, key, before });
-      for (const row of following) candidates.push(toCandidate(row, row.last_error_length));
+      for (const row of following) candidates.push(toCandidate(row, row.more_bytes));
       selected = selectBatches(candidates, claiming);
       if (following.length < wanted) break;
     }
@@ -212,7 +234,7 @@ function* endOfGroup(queueId: number, head: Head, key: string, env: Env): Operat
   return Math.min(next, (yield* firstUnfinished(queueId, key, priority)) ?? MAX_INTEGER);
 }
 
-function toCandidate(row: CandidateRow, lastErrorLength: number): Candidate & { readonly seq: number } {
+function toCandidate(row: CandidateRow, moreBytes: number): Candidate & { readonly seq: number } {
   return {
     seq: row.enqueue_seq,
     availableAt: row.available_at,
@@ -223,6 +245,6 @@ function toCandidate(row: CandidateRow, lastErrorLength: number): Candidate & { 
     priority: row.priority,
     key: row.key,
     mergeKey: row.merge_key,
-    bytes: row.payload_bytes + lastErrorLength + BATCH_OVERHEAD_BYTES,
+    bytes: row.payload_bytes + moreBytes + BATCH_OVERHEAD_BYTES,
   };
 }

@@ -17,6 +17,7 @@ import {
   HOLDER_COLUMNS,
   type HolderRow,
   isFinal,
+  readMore,
   roomKey,
   shownBatch,
 } from "./row.js";
@@ -129,6 +130,7 @@ function* enqueueOne(draft: Draft, env: Env, index?: number): Operation<Enqueue 
   }
   if (!changes) {
     if (onExisting === "refuse" && !hasContent(known, draft)) return conflict(draft, known, index);
+    yield* readMore(known);
     checkKept(known);
     const batch = shownBatch(known, JSON.stringify(queue), claimOf(known, env), env);
     return { batch, created: false, outcome: "existing" };

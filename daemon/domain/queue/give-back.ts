@@ -25,7 +25,8 @@ export const CLAIM_TABLE = {
   bound: "connection IS NOT NULL",
 } as const satisfies Partial<GrantRule<ClaimRow>>;
 
-interface MemberRow {
+/** A batch of a claim. */
+export interface MemberRow {
   enqueue_seq: number;
   state: BatchState;
   key: string | null;
@@ -62,8 +63,8 @@ export function* batchesOf(head: ClaimRow): Operation<MemberRow[]> {
   return [head, ...(yield* all(selectMembers, { head: enqueue_seq, fencingToken }))];
 }
 
-/** Of a batch whose attempts are used up by this delivery, and which it counts for. */
-const DIES = "(:counts = 1 AND max_attempts > 0 AND attempt + 1 >= max_attempts)";
+/** Of a batch whose attempts are used up by this delivery, which counts, or that is given up. */
+const DIES = "(:dies = 1 OR (:counts = 1 AND max_attempts > 0 AND attempt + 1 >= max_attempts))";
 
 const GIVEN_BACK = `
   UPDATE pawl_batch SET state = CASE WHEN ${DIES} THEN 'dead' ELSE CAST(:back AS TEXT) END,
@@ -86,12 +87,14 @@ export interface End {
   readonly delayMs: number | undefined;
   /** Whether the holder gave it up, so that it cannot even be completed late. Otherwise it was lost. */
   readonly final: boolean;
+  /** Whether the holder says that no further attempt is of use. */
+  readonly dies?: boolean;
 }
 
 /** Ends a claim otherwise than by completion: its batches come back, or are dead if they have no attempts left. */
 export function* end(head: ClaimRow, how: End, env: Env): Operation<Result<"queue.abandon">> {
   const { queue, queue_id: queueId, enqueue_seq, fencing_token } = head;
-  const { error } = how;
+  const { error, dies = false } = how;
   const batches = yield* batchesOf(head);
   const delayMs = how.delayMs ?? (how.counts ? yield* restOf(batches, queueId, !how.final, env) : 0);
   const availableAt = env.now + delayMs;
@@ -99,6 +102,7 @@ export function* end(head: ClaimRow, how: End, env: Env): Operation<Result<"queu
   const given = {
     head: enqueue_seq,
     counts: how.counts ? 1 : 0,
+    dies: dies ? 1 : 0,
     back,
     availableAt,
     availableAtWall: env.wallMs + delayMs,
@@ -109,16 +113,17 @@ export function* end(head: ClaimRow, how: End, env: Env): Operation<Result<"queu
   };
   yield* run(giveBackHead, given);
   if (batches.length > 1) yield* run(giveBackMembers, { ...given, fencingToken: fencing_token });
-  const dead = how.counts ? batches.filter((batch) => !hasAttemptsLeft(batch)).length : 0;
+  const isDead = (batch: MemberRow): boolean => dies || (how.counts && !hasAttemptsLeft(batch));
+  const dead = batches.filter(isDead).length;
   const released = batches.length - dead;
   yield* move(queueId, { claimed: -batches.length, [back]: released, dead, claims: -1 }, env);
   for (const { key } of batches) yield* touchKey(queueId, key, env);
   for (const batch of dead === 0 ? [] : batches) {
-    if (!hasAttemptsLeft(batch)) yield* ended(batch.enqueue_seq, queue, batch.has_more, env);
+    if (isDead(batch)) yield* ended(batch.enqueue_seq, queue, batch.has_more, env);
   }
   if (dead > 0) {
     const { owner, pid } = head;
-    env.effects.log("batches have no attempts left", {
+    env.effects.log(dies ? "batches were given up" : "batches have no attempts left", {
       queue,
       dead,
       claim: claimIdOf(enqueue_seq, fencing_token),

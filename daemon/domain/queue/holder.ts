@@ -1,14 +1,16 @@
 // The holder of a claim renews it, completes its batches, or abandons them.
 import { timingSafeEqual } from "node:crypto";
 import type { Parsed, Result } from "@pawl/protocol";
-import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
+import { PawlError, refuse, shown } from "@pawl/protocol/errors";
+import type { Texts } from "@pawl/protocol/json-text";
 import { retain } from "../../grants/ending.js";
 import { endOf, lasts, renewal } from "../../grants/grant.js";
 import { type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { ended } from "./followers.js";
-import { batchesOf, CLAIM_COLUMNS, CLAIM_TABLE, type ClaimRow, end } from "./give-back.js";
+import { batchesOf, CLAIM_COLUMNS, CLAIM_TABLE, type ClaimRow, end, type MemberRow } from "./give-back.js";
 import { move, NO_COUNTS, queueOf, touchKey } from "./queue-row.js";
+import { keepResults, resultsFor } from "./results.js";
 import { finishedKey, waitKey } from "./row.js";
 
 const extend = sql(`
@@ -46,7 +48,7 @@ const completeMembers = sql(`
   WHERE claim_seq = :head AND claim_seq <> enqueue_seq AND fencing_token = :fencingToken`);
 
 export function* renew(
-  params: Parsed<"queue.renew">,
+  params: Pick<Parsed<"queue.renew">, "claimId" | "leaseToken" | "leaseMs">,
   env: Env,
 ): Operation<Result<"queue.renew"> | PawlError> {
   const claim = verify(params, env);
@@ -60,19 +62,23 @@ export function* renew(
   env.effects.deadline(expiresAt);
   // If the claim belongs to no connection, or to another, this only costs a look when this one closes.
   env.effects.bind(connection);
-  return { expiresAt: env.wallMs + leaseMs, remainingMs: leaseMs };
+  return { expiresAt: env.wallMs + leaseMs, remainingMs: leaseMs, cancelling: false };
 }
 
 export function* complete(
   params: Parsed<"queue.complete">,
   env: Env,
+  texts: Texts,
 ): Operation<Result<"queue.complete"> | PawlError> {
   const claim = verify(params, env);
   if (claim === undefined) return lost(params.claimId);
   const finishedAt = env.retentionNow;
   const single = yield* one(selectSingle, claim);
   if (single !== undefined) {
+    const results = yield* resultsFor([claim.head], texts);
+    if (results instanceof PawlError) return results;
     yield* run(completeHead, { head: claim.head, finishedAt });
+    if (results !== undefined) yield* keepResults(results);
     yield* move(single.queue_id, { claimed: -1, completed: 1, claims: -1 }, env);
     if (single.key !== null) yield* touchKey(single.queue_id, single.key, env);
     if (single.has_more === null) env.effects.wake(finishedKey(claim.head));
@@ -92,11 +98,15 @@ export function* complete(
     return lost(params.claimId);
   }
 
+  const seqs = batches.map(({ enqueue_seq: seq }) => seq);
+  const results = yield* resultsFor(seqs, texts);
+  if (results instanceof PawlError) return results;
   if (batches.some(({ state }) => state === "scheduled")) {
     yield* run(endRests, { ...claim, wallAheadMs: env.wallMs - env.now });
   }
   yield* run(completeHead, { head: claim.head, finishedAt });
   if (batches.length > 1) yield* run(completeMembers, { ...claim, finishedAt });
+  if (results !== undefined) yield* keepResults(results);
   retain(env);
   const counts = { ...NO_COUNTS, completed: batches.length };
   for (const { state } of batches) counts[state] -= 1;
@@ -116,8 +126,18 @@ export function* abandon(
   const claim = verify(params, env);
   const head = claim === undefined ? undefined : yield* one(selectClaim, claim);
   if (head === undefined || !isHeld(head, env)) return lost(params.claimId);
-  const { delayMs, error = null } = params;
-  return yield* end(head, { counts: error !== null, error, delayMs, final: true }, env);
+  const { delayMs, error = null, dead: dies } = params;
+  return yield* end(head, { counts: error !== null, error, delayMs, final: true, dies }, env);
+}
+
+/** The batches of a claim that is held. */
+export function* membersOf(
+  named: { claimId: string; leaseToken: string },
+  env: Env,
+): Operation<MemberRow[] | PawlError> {
+  const claim = verify(named, env);
+  const head = claim === undefined ? undefined : yield* one(selectClaim, claim);
+  return head !== undefined && isHeld(head, env) ? yield* batchesOf(head) : lost(named.claimId);
 }
 
 /** A guard of `transact`: `claim_lost` unless the claim is held. */

@@ -9,7 +9,15 @@ import type { Env } from "../../turns/operation.js";
 import { setFollower } from "./followers.js";
 import { newId, noteId } from "./ids.js";
 import { addTo, forgetHeads, move, settingsOfQueue, touchKey } from "./queue-row.js";
-import { type Batch, type BatchRow, keptMergeKey, shownBatch, shownMergeKey, waitKey } from "./row.js";
+import {
+  type Batch,
+  type BatchRow,
+  keptMergeKey,
+  NO_MORE,
+  shownBatch,
+  shownMergeKey,
+  waitKey,
+} from "./row.js";
 import { NO_SETTINGS } from "./settings.js";
 
 /** Payloads up to this size are kept in the row of their batch, which every change of its state writes anew. */
@@ -33,8 +41,15 @@ const insertPayloads = sql(
 const deletePayloads = sql("DELETE FROM pawl_batch_payloads WHERE enqueue_seq = :enqueueSeq");
 
 const insertMore = sql(`
-  INSERT INTO pawl_batch_more (enqueue_seq, forgets_key, replace_until, follows_seq)
-  VALUES (:enqueueSeq, :forgetsKey, :replaceUntil, :followsSeq)`);
+  INSERT INTO pawl_batch_more (enqueue_seq, forgets_key, replace_until, follows_seq, trace)
+  VALUES (:enqueueSeq, :forgetsKey, :replaceUntil, :followsSeq, :trace)`);
+
+/** A batch that takes over what was asked for keeps no trace, progress, checkpoint or result of before. */
+const replaceMore = sql(`
+  INSERT INTO pawl_batch_more (enqueue_seq, trace) VALUES (:enqueueSeq, :trace)
+  ON CONFLICT (enqueue_seq) DO UPDATE SET trace = excluded.trace, progress = NULL, checkpoint = NULL, result = NULL`);
+
+const setHasMore = sql("UPDATE pawl_batch SET has_more = 1 WHERE enqueue_seq = :enqueueSeq");
 
 /** What it was before is forgotten, so nothing of an earlier claim can be completed any more. */
 const replaceBatch = sql(`
@@ -201,7 +216,9 @@ export function* add(draft: Draft, env: Env, followsSeq: number | null = null): 
   const columns = yield* columnsOf(draft, state, queueId, settings !== null, env);
   const forgetsKey = params.uniqueFor === "unfinished" ? 1 : null;
   const replaceUntil = params.maxDelayMs === undefined ? null : env.now + params.maxDelayMs;
-  const hasMore = forgetsKey !== null || replaceUntil !== null || followsSeq !== null ? 1 : null;
+  const trace = params.trace === undefined ? null : JSON.stringify(params.trace);
+  const hasMore =
+    forgetsKey !== null || replaceUntil !== null || followsSeq !== null || trace !== null ? 1 : null;
   // Each by its name: to spread them takes longer than the statement.
   const enqueueSeq = yield* insert(insertBatch, {
     state: columns.state,
@@ -229,13 +246,13 @@ export function* add(draft: Draft, env: Env, followsSeq: number | null = null): 
     hasMore,
   });
   if (columns.payloads === null) yield* run(insertPayloads, { enqueueSeq, payloads });
-  if (hasMore !== null) yield* run(insertMore, { enqueueSeq, forgetsKey, replaceUntil, followsSeq });
+  if (hasMore !== null) yield* run(insertMore, { enqueueSeq, forgetsKey, replaceUntil, followsSeq, trace });
   yield* noteId(enqueueSeq);
   env.effects.reached("enqueueSeq", enqueueSeq);
   yield* announce(columns, queueId, queue, env);
   if (followsSeq !== null) yield* setFollower(followsSeq, enqueueSeq);
   return shownBatch(
-    rowOf(columns, { enqueueSeq, batchId, sourceKey, payloads, hasMore }),
+    rowOf(columns, { enqueueSeq, batchId, sourceKey, payloads, hasMore, trace }),
     queueText,
     undefined,
     env,
@@ -270,9 +287,12 @@ export function* replace(
   yield* move(queueId, counts, env);
   yield* forgetHeads(queueId, env);
   yield* announce(columns, queueId, queue, env);
-  const { has_more: hasMore } = row;
+  const trace = draft.params.trace === undefined ? null : JSON.stringify(draft.params.trace);
+  const hasMore = row.has_more ?? (trace === null ? null : 1);
+  if (hasMore !== null) yield* run(replaceMore, { enqueueSeq, trace });
+  if (row.has_more === null && hasMore !== null) yield* run(setHasMore, { enqueueSeq });
   return shownBatch(
-    rowOf(columns, { enqueueSeq, batchId, sourceKey, payloads, hasMore }),
+    rowOf(columns, { enqueueSeq, batchId, sourceKey, payloads, hasMore, trace }),
     JSON.stringify(queue),
     undefined,
     env,
@@ -287,6 +307,7 @@ function rowOf(
     readonly sourceKey: string | null;
     readonly payloads: string;
     readonly hasMore: 1 | null;
+    readonly trace: string | null;
   },
 ): Omit<BatchRow, "payload_bytes"> {
   return {
@@ -310,5 +331,6 @@ function rowOf(
     ttl_ms: columns.ttlMs,
     ttl_ends_at: columns.ttlEndsAt,
     has_more: own.hasMore,
+    more: own.trace === null ? undefined : { ...NO_MORE, trace: own.trace },
   };
 }

@@ -2,9 +2,10 @@
 import { BATCH_STATES, type BatchState } from "@pawl/protocol";
 import { all, type Operation, sql } from "../../store/statement.js";
 import { LANE_OF, LAST_READY_LANE } from "./lanes.js";
+import { MORE_BYTES } from "./row.js";
 
 /** Without payloads, which are read only of those that the page has room for. */
-const PAGE_COLUMNS = "enqueue_seq, payload_bytes, coalesce(length(last_error), 0) AS last_error_length";
+const PAGE_COLUMNS = `b.enqueue_seq, b.payload_bytes, ${MORE_BYTES}`;
 
 /** The lanes of ready batches that there are. */
 const selectReadyLanes = sql<{ lane: number }>(`
@@ -27,18 +28,18 @@ const selectReadyLanesOfKey = sql<{ lane: number }>(`
   SELECT lane FROM lanes WHERE lane IS NOT NULL`);
 
 const selectPageOfLane = sql<PageRow>(`
-  SELECT ${PAGE_COLUMNS} FROM pawl_batch
+  SELECT ${PAGE_COLUMNS} FROM pawl_batch b
   WHERE queue_id = :queueId AND lane = :lane AND enqueue_seq > :after ORDER BY enqueue_seq LIMIT :rows`);
 
 const selectPageOfLaneAndKey = sql<PageRow>(`
-  SELECT ${PAGE_COLUMNS} FROM pawl_batch
+  SELECT ${PAGE_COLUMNS} FROM pawl_batch b
   WHERE queue_id = :queueId AND key = :key AND lane = :lane AND enqueue_seq > :after
   ORDER BY enqueue_seq LIMIT :rows`);
 
 interface PageRow {
   readonly enqueue_seq: number;
   readonly payload_bytes: number;
-  readonly last_error_length: number;
+  readonly more_bytes: number;
 }
 
 export interface Page {

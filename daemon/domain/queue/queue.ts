@@ -4,9 +4,9 @@
  * The files, in reading order: row (a batch, and its text in replies), ids (a batch by its batchId), lanes (the order
  * of batches), settings (of a queue, and when they close it), lines (of keys: which batch of one is next), queue-row
  * (counts and heads of a queue, read and written once a turn), new-batch and enqueue, followers (of one sourceKey),
- * claim and claim-selection, holder (renew, complete, abandon), rest (how long a batch rests), give-back, ends (by
- * time, with a connection, over a restart), retention, cancel, update, move, purge, retry, configure, pages, reads,
- * explain.
+ * claim and claim-selection, holder (renew, complete, abandon), results, progress, rest (how long a batch rests),
+ * give-back, ends (by time, with a connection, over a restart), retention, cancel, update, move, purge, retry,
+ * configure, pages, reads, explain.
  */
 import type { HandlersOf } from "../../turns/handler.js";
 import { cancel } from "./cancel.js";
@@ -16,8 +16,9 @@ import { enqueue, enqueueMany } from "./enqueue.js";
 import { explain } from "./explain.js";
 import { abandon, complete, renew } from "./holder.js";
 import { moveBatches } from "./move.js";
+import { progress } from "./progress.js";
 import { purge } from "./purge.js";
-import { get, list, stats } from "./reads.js";
+import { get, list, stats, wait } from "./reads.js";
 import { retry } from "./retry.js";
 import { update } from "./update.js";
 
@@ -27,9 +28,11 @@ export const queueHandlers: HandlersOf<"queue"> = {
   enqueueMany,
   claim,
   renew,
+  progress,
   complete,
   abandon,
   get,
+  wait,
   list,
   stats,
   cancel,

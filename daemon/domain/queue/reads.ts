@@ -3,7 +3,7 @@ import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import { MAX_PAGE_BYTES } from "@pawl/protocol/limits";
 import { all, type Operation, one, sql } from "../../store/statement.js";
-import type { Env } from "../../turns/operation.js";
+import { type Env, type Outcome, Wait } from "../../turns/operation.js";
 import { LAST_READY_LANE } from "./lanes.js";
 import { pageOf } from "./pages.js";
 import { findQueue, NO_COUNTS, type QueueRow } from "./queue-row.js";
@@ -15,8 +15,11 @@ import {
   byId,
   checkKept,
   claimOf,
+  finishedKey,
   HOLDER_COLUMNS,
   type HolderRow,
+  isFinal,
+  readMore,
   shownBatch,
 } from "./row.js";
 import { isPaused, type Settings } from "./settings.js";
@@ -39,6 +42,17 @@ const selectQueueStats = sql<QueueRow & { available_at: number | null }>(`
 export function* get(params: Parsed<"queue.get">, env: Env): Operation<Result<"queue.get"> | PawlError> {
   const row = yield* byId(params.batchId);
   if (row instanceof PawlError) return row;
+  yield* readMore(row);
+  checkKept(row);
+  return { batch: shownBatch(row, JSON.stringify(row.queue), claimOf(row, env), env) };
+}
+
+/** Waits for the end of a batch. */
+export function* wait(params: Parsed<"queue.wait">, env: Env): Operation<Outcome<Result<"queue.wait">>> {
+  const row = yield* byId(params.batchId);
+  if (row instanceof PawlError) return row;
+  if (env.mayWait && !isFinal(row.state)) return new Wait(finishedKey(row.enqueue_seq));
+  yield* readMore(row);
   checkKept(row);
   return { batch: shownBatch(row, JSON.stringify(row.queue), claimOf(row, env), env) };
 }
@@ -55,12 +69,13 @@ export function* list(params: Parsed<"queue.list">, env: Env): Operation<Result<
   const batches: Batch[] = [];
   let bytes = 0;
   let last = 0;
-  for (const { enqueue_seq: seq, payload_bytes, last_error_length } of rows) {
-    bytes += payload_bytes + last_error_length + BATCH_OVERHEAD_BYTES;
+  for (const { enqueue_seq: seq, payload_bytes, more_bytes } of rows) {
+    bytes += payload_bytes + more_bytes + BATCH_OVERHEAD_BYTES;
     if (batches.length > 0 && (batches.length === limit || bytes > MAX_PAGE_BYTES)) {
       return { batches, next: last };
     }
     const row = (yield* one(selectBySeq, { seq })) as BatchRow & HolderRow;
+    yield* readMore(row);
     checkKept(row);
     batches.push(shownBatch(row, queueText, claimOf(row, env), env));
     last = seq;

@@ -20,6 +20,13 @@ export const OWN_COLUMNS = `
 export const BATCH_COLUMNS = `${OWN_COLUMNS},
   coalesce(b.payloads, (SELECT p.payloads FROM pawl_batch_payloads p WHERE p.enqueue_seq = b.enqueue_seq)) AS payloads`;
 
+/** How much a batch `b` adds to a reply beside its payloads, in its last error and in what few batches have. */
+export const MORE_BYTES = `coalesce(length(b.last_error), 0) + CASE WHEN b.has_more IS NULL THEN 0 ELSE
+  (SELECT coalesce(octet_length(m.trace), 0) + coalesce(octet_length(m.progress), 0)
+    + coalesce(octet_length(m.checkpoint), 0) + coalesce(octet_length(m.result), 0)
+    + 2 * coalesce(octet_length(m.after_ids), 0)
+   FROM pawl_batch_more m WHERE m.enqueue_seq = b.enqueue_seq) END AS more_bytes`;
+
 /** Of the last claim of a batch `b`, with what only its first batch `h` knows. */
 export const HOLDER_COLUMNS = "b.claim_seq, b.fencing_token, h.owner, h.pid, h.expires_at, h.grace_ends_at";
 
@@ -54,6 +61,37 @@ export interface BatchRow {
   /** 1 if `pawl_batch_more` has a row of it. */
   has_more: 1 | null;
   payloads: string;
+  /** What `pawl_batch_more` has of it, where that was read. */
+  more?: ShownMore | undefined;
+}
+
+/** What few batches have, as replies show it: JSON each. */
+export interface ShownMore {
+  trace: string | null;
+  progress: string | null;
+  checkpoint: string | null;
+  result: string | null;
+  /** The ids of the batches that it waits for, or has waited for. */
+  after_ids: string | null;
+  /** A word, no JSON. */
+  after_when: string | null;
+}
+
+export const NO_MORE: ShownMore = {
+  trace: null,
+  progress: null,
+  checkpoint: null,
+  result: null,
+  after_ids: null,
+  after_when: null,
+};
+
+const selectShownMore = sql<ShownMore>(`
+  SELECT trace, progress, checkpoint, result, after_ids, after_when FROM pawl_batch_more WHERE enqueue_seq = :seq`);
+
+/** Reads what a batch has that few have, for replies that show it. */
+export function* readMore(row: Pick<BatchRow, "enqueue_seq" | "has_more" | "more">): Operation<void> {
+  if (row.has_more !== null) row.more = yield* one(selectShownMore, { seq: row.enqueue_seq });
 }
 
 /** Who held a batch last; all null if nobody did. */
@@ -104,6 +142,7 @@ export function shownBatch(
   env: Env,
 ): Batch {
   const { merge_key: kept, source_key: sourceKey, last_error: lastError } = row;
+  const { more } = row;
   const text = `{"batchId":"${row.batch_id}","queue":${queueText},"enqueueSeq":${row.enqueue_seq},"payloads":${row.payloads},"priority":${row.priority},"key":${
     row.key === null ? "null" : JSON.stringify(row.key)
   },"sourceKey":${
@@ -112,10 +151,20 @@ export function shownBatch(
     kept === null ? '"never"' : JSON.stringify(shownMergeKey(kept))
   },"state":"${row.state}","attempt":${row.attempt},"maxAttempts":${row.max_attempts},"retry":${row.retry},"enqueuedAt":${row.enqueued_at},"availableAt":${availableAt(row, env)}${
     row.ttl_ends_at === null ? "" : `,"expiresAt":${shownAt(row.ttl_ends_at, env)}`
-  }${
+  }${more === undefined ? "" : waitingText(more)}${
     claim === undefined ? "" : `,"claim":${JSON.stringify(claim)}`
-  }${lastError === null ? "" : `,"lastError":${JSON.stringify(lastError)}`}}`;
+  }${more === undefined ? "" : doneText(more)}${lastError === null ? "" : `,"lastError":${JSON.stringify(lastError)}`}}`;
   return new RawJson(text) as unknown as Batch;
+}
+
+function waitingText({ after_ids: after, after_when: when, trace }: ShownMore): string {
+  return `${after === null ? "" : `,"after":${after},"when":"${when}"`}${trace === null ? "" : `,"trace":${trace}`}`;
+}
+
+function doneText({ progress, checkpoint, result }: ShownMore): string {
+  return `${progress === null ? "" : `,"progress":${progress}`}${
+    checkpoint === null ? "" : `,"checkpoint":${checkpoint}`
+  }${result === null ? "" : `,"result":${result}`}`;
 }
 
 /**
@@ -126,6 +175,15 @@ export function checkKept(row: Omit<BatchRow, "payload_bytes">): void {
   const what = `the batch ${row.enqueue_seq}`;
   keptJson(row.payloads, what);
   if (row.retry !== null) keptJson(row.retry, what);
+  const {
+    trace = null,
+    progress = null,
+    checkpoint = null,
+    result = null,
+    after_ids = null,
+  } = row.more ?? {};
+  for (const kept of [trace, progress, checkpoint, result, after_ids])
+    if (kept !== null) keptJson(kept, what);
   const { attempt, max_attempts, enqueued_at, available_at } = row;
   const isRight =
     BATCH_ID.test(row.batch_id) &&

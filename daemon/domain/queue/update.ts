@@ -5,7 +5,7 @@ import { type Operation, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { GETS_IN_LINE } from "./lanes.js";
 import { forgetHeads, move, touchKey } from "./queue-row.js";
-import { byId, checkKept, isFinal, shownBatch, waitKey } from "./row.js";
+import { byId, checkKept, isFinal, readMore, shownBatch, waitKey } from "./row.js";
 
 const updateBatch = sql(`
   UPDATE pawl_batch SET priority = :priority, state = :state, available_at = :availableAt,
@@ -53,6 +53,7 @@ export function* update(
   yield* touchKey(queueId, row.key, env);
   // What follows it in its old place may be the head now.
   env.effects.wake(waitKey(row.queue));
+  yield* readMore(row);
   checkKept(row);
   return { batch: shownBatch(row, JSON.stringify(row.queue), undefined, env) };
 }
