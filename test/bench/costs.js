@@ -126,14 +126,14 @@ class Bench {
 
   /**
    * @param {string} name
-   * @param {(run: number) => object} paramsOf
+   * @param {import("./costs/worst-calls.js").Params} paramsOf
    * @param {number} named batches, changes and items that the call names.
    */
   measure(name, paramsOf, named) {
     let best = { longestMs: Number.POSITIVE_INFINITY, steps: 0, allowedMs: 0 };
     try {
       for (let run = 0; run < RUNS; run++) {
-        const params = paramsOf(run);
+        const params = paramsOf(run, (method, first) => this.#call(method, first).outcome);
         const { longestMs, steps, bytes } = this.#call(name, params);
         const carried = (bytes + JSON.stringify(params).length) / MEBIBYTE;
         const allowedMs = CALL_MS + NAMED_MS * named + MEBIBYTE_MS * carried;
@@ -171,7 +171,8 @@ class Bench {
       steps += 1;
       store.commit();
       if (outcome instanceof Error && !(outcome instanceof Wait)) throw outcome;
-      if (!(outcome instanceof Unfinished)) return { longestMs, steps, bytes: answer.length };
+      if (!(outcome instanceof Unfinished))
+        return { longestMs, steps, bytes: answer.length, outcome: JSON.parse(answer) };
       next = outcome.goOn;
       cpu = process.cpuUsage();
     }
@@ -205,10 +206,16 @@ function longestPiece(file) {
   const inspection = new Inspection(file);
   let [longestMs, steps] = [0, 0];
   const look = (/** @type {() => any} */ piece) => {
-    const cpu = process.cpuUsage();
-    const found = piece();
-    const { user, system } = process.cpuUsage(cpu);
-    longestMs = Math.max(longestMs, (user + system) / 1000);
+    let found;
+    let leastMs = Number.POSITIVE_INFINITY;
+    // One that takes long is looked at again: it finds the same, and something else may have taken the time.
+    for (let run = 0; run < RUNS && leastMs > CALL_MS; run++) {
+      const cpu = process.cpuUsage();
+      found = piece();
+      const { user, system } = process.cpuUsage(cpu);
+      leastMs = Math.min(leastMs, (user + system) / 1000);
+    }
+    longestMs = Math.max(longestMs, leastMs);
     steps += 1;
     return found;
   };

@@ -5,8 +5,13 @@
  * @typedef {object} Worst
  * @property {string} method
  * @property {string} call in words.
- * @property {(run: number) => object} params of each run: what is done once cannot be done again.
+ * @property {Params} params of each run: what is done once cannot be done again.
  * @property {number} [named] batches, changes and items that it names.
+ */
+
+/**
+ * @typedef {(run: number, perform: (method: string, params: object) => any) => object} Params given what performs other
+ *   calls before, whose time does not count, and answers with their results.
  */
 
 /** @param {number} count @param {(index: number) => unknown} make */
@@ -26,15 +31,39 @@ export function worstCalls(database) {
   /**
    * @param {string} method
    * @param {string} call
-   * @param {object | ((run: number) => object)} params
+   * @param {object | Params} params
    * @param {number} [named]
    */
   const worst = (method, call, params, named = 0) => ({
     method,
     call,
-    params: typeof params === "function" ? /** @type {(run: number) => object} */ (params) : () => params,
+    params: typeof params === "function" ? /** @type {Params} */ (params) : () => params,
     named,
   });
+  /** A queue whose head takes 999 others with it. @type {(perform: Parameters<Params>[1]) => string} */
+  const joined = (perform) => {
+    const queue = `joined-${Math.random()}`;
+    const batch = { queue, payloads: [1], slotPolicy: "join", mergeKey: "payload_default" };
+    perform("queue.enqueueMany", { batches: many(1000, () => batch) });
+    return queue;
+  };
+  /** @type {Params} */
+  const all = (_run, perform) => ({ queue: joined(perform), owner: "o", maxBatches: 1000 });
+  /** The proofs of a claim of as many batches as one may have. @type {Params} */
+  const claim = (run, perform) => {
+    const { claimId, leaseToken } = perform("queue.claim", all(run, perform)).claim;
+    return { claimId, leaseToken };
+  };
+  /** The proof of a delivery. @type {Params} */
+  const delivery = (_run, perform) => {
+    const [{ leaseId }] = perform("command.lease", { deployment: "busy", owner: "o" }).leases;
+    return { leaseId };
+  };
+  /** A lease that was granted. @type {(run: number, perform: Parameters<Params>[1]) => any} */
+  const lease = (run, perform) =>
+    perform("lease.acquire", { name: `held-${run}-${Math.random()}`, owner: "o" }).lease;
+  /** A batch that waits. @type {(perform: Parameters<Params>[1]) => string} */
+  const waiting = (perform) => perform("queue.enqueue", { queue: "deep", payloads: [1] }).batch.batchId;
   return [
     worst("sequence.next", "a new type", (run) => ({ type: `NEW${run}` })),
     worst("sequence.reserve", "a million numbers", { type: "FR", count: 1_000_000 }),
@@ -48,7 +77,19 @@ export function worstCalls(database) {
       { batches: many(1000, (index) => ({ queue: `new-${index % 100}`, payloads: [index] })) },
       1000,
     ),
-    worst("queue.claim", "1,000 of a million", { queue: "deep", owner: "o", maxBatches: 1000 }, 1000),
+    worst("queue.claim", "one of a million", { queue: "deep", owner: "o", maxBatches: 1000 }),
+    worst("queue.claim", "1,000 that join", all, 1000),
+    worst("queue.renew", "1,000 batches", claim, 1000),
+    worst("queue.complete", "1,000 batches", claim, 1000),
+    worst(
+      "queue.abandon",
+      "1,000 with an error",
+      (run, perform) => ({ ...claim(run, perform), error: "e" }),
+      1000,
+    ),
+    worst("queue.update", "behind a million", (_, perform) => ({ batchId: waiting(perform), priority: 100 })),
+    worst("queue.cancel", "behind a million", (_, perform) => ({ batchId: waiting(perform) })),
+    worst("queue.throttle", "a queue of a million", { queue: "deep", untilAt: null, reason: "r" }),
     worst("queue.get", "the newest", { batchId }),
     worst("queue.list", "a full page", { queue: "deep", limit: 1000 }, 1000),
     worst("queue.list", "a state that none has", { queue: "deep", state: "dead", limit: 1000 }),
@@ -58,6 +99,8 @@ export function worstCalls(database) {
     worst("queue.retry", "a queue without any", { queue: "deep" }),
     worst("queue.configure", "a queue of a million", { queue: "deep", maxAttempts: 7 }),
     worst("queue.settings", "a queue", { queue: "deep" }),
+    worst("queue.move", "10,000 of a million", { queue: "deep", state: "ready", to: "moved" }),
+    worst("queue.purge", "those moved", { queue: "moved", states: ["ready"] }),
     worst("deployment.set", "a new one", (run) => ({ deployment: `new-${run}` })),
     worst("deployment.list", "a full page, one of a million", { limit: 1000 }, 0),
     worst("command.create", "with a key", (run) => ({
@@ -67,11 +110,28 @@ export function worstCalls(database) {
       idempotencyKey: `k${run}`,
     })),
     worst("command.lease", "100 of a million", { deployment: "busy", owner: "o", max: 100 }, 100),
+    worst("command.renew", "a delivery", delivery),
+    worst("command.release", "a delivery", delivery),
+    worst("command.respond", "150,000 bytes", (_, perform) => {
+      const { leaseId, commandId } = perform("command.lease", { deployment: "busy", owner: "o" }).leases[0];
+      const response = { status: "success", response: "x".repeat(140_000) };
+      return { commandId, leaseId, response };
+    }),
+    worst("command.response", "the oldest", { commandId }),
+    worst("command.params", "the oldest", { commandId }),
+    worst("command.wait", "the oldest", { commandId }),
     worst("command.get", "the oldest", { commandId }),
     worst("command.list", "a full page", { limit: 1000 }, 1000),
     worst("command.list", "a state that none has", { state: "FAILED", limit: 1000 }),
     worst("command.cancel", "the oldest", { commandId }),
     worst("lease.acquire", "a new one", (run) => ({ name: `new-${run}`, owner: "o" })),
+    worst("lease.heartbeat", "of a million", (run, perform) => ({ leaseId: lease(run, perform).leaseId })),
+    worst("lease.release", "of a million", (run, perform) => ({ leaseId: lease(run, perform).leaseId })),
+    worst("lease.check", "of a million", { name: "lease5", fencingToken: 1 }),
+    worst("lease.break", "of a million", (run, perform) => ({
+      name: lease(run, perform).name,
+      reason: "r",
+    })),
     worst("lease.get", "of a million", { name: "lease5" }),
     worst("lease.list", "a full page", { limit: 1000 }, 1000),
     worst("pipeline.read", "an item", { storyId }),
@@ -97,6 +157,20 @@ export function worstCalls(database) {
     worst("pipeline.rebuild", "items", { verify: true, after: '["item",""]' }),
     worst("peer.list", "all", {}),
     worst("daemon.ping", "", {}),
+    worst("daemon.acceptCopy", "", {}),
+    worst("sequence.format", "an id", { type: "FR", seq: 1 }),
+    worst("sequence.parse", "an id", { id: "FR-001" }),
+    worst(
+      "transact",
+      "1,000 batches",
+      {
+        calls: many(50, (queue) => ({
+          method: "queue.enqueueMany",
+          params: { batches: many(20, (index) => ({ queue: `new-${queue}`, payloads: [index] })) },
+        })),
+      },
+      1000,
+    ),
     worst("rpc.discover", "", {}),
   ];
 }
