@@ -87,8 +87,16 @@ export class Attempt {
     this.#waiters = waiters;
     this.#time = time;
     this.#waiting = setting.readOnly ? () => null : (key) => waiters.count(key);
-    this.#cancelWaits = ({ connection }, id) => {
-      const parked = waiters.withId(connection, id);
+    this.#cancelWaits = this.#cancellation();
+  }
+
+  /**
+   * A function that is written down where it is assigned to a member is old to V8 from the first: all that it refers
+   * to, here the whole turn, would outlive each collection of what is young.
+   */
+  #cancellation(): Env["cancelWaits"] {
+    return ({ connection }, id) => {
+      const parked = this.#waiters.withId(connection, id);
       for (const each of parked) this.#serve(each, CANCELLED);
       return parked.length > 0;
     };
