@@ -40,6 +40,7 @@ export function openDispenser(options: DatabaseOptions): LocalDispenser {
           mode: database.mode,
           caller: NOBODY,
           mayWait: false,
+          woken: null,
           mayGoOn: false,
           effects: NO_EFFECTS,
           turn: new TurnMemory(),

@@ -7,6 +7,7 @@ import {
   MAX_BATCH_ATTEMPTS,
   MAX_BATCH_DELAY_MS,
   MAX_BATCH_PAYLOADS,
+  MAX_CLAIM_QUEUES,
   MAX_CLAIMED_BATCHES,
   MAX_ENQUEUED_BATCHES,
   MAX_LAST_ERROR_LENGTH,
@@ -506,22 +507,38 @@ export const QUEUE = noun("queue", {
 
     claim: method({
       summary: "Take the next batch, or the next group of batches, to work on it under a lease",
-      params: z.strictObject({
-        queue,
-        owner,
-        boundary: z.enum(BOUNDARIES).default("idle").meta({
-          description: "At `active_turn_checkpoint` only what is `earliest_safe_boundary` is handed out.",
+      params: z
+        .strictObject({
+          owner,
+          queue: queue.optional().meta({ description: "Of this queue; never a prefix." }),
+          queues: z.array(label).min(1).max(MAX_CLAIM_QUEUES).optional().meta({
+            description:
+              "Of one of these: names, or `prefix/*` for all queues whose names begin with `prefix/`. A queue that is empty, paused or full is as if it were not there.",
+          }),
+          order: z.enum(["listed", "oldest"]).optional().meta({
+            description:
+              "Of several queues: `listed` (default) takes from the first entry that has something to claim, and within a prefix as `oldest` does over all: what has the highest priority, then what was enqueued first.",
+          }),
+          boundary: z.enum(BOUNDARIES).default("idle").meta({
+            description: "At `active_turn_checkpoint` only what is `earliest_safe_boundary` is handed out.",
+          }),
+          maxBatches: z
+            .int()
+            .min(1)
+            .max(MAX_CLAIMED_BATCHES)
+            .optional()
+            .meta({ description: "Most batches of a group that may be claimed together; 1 if not given." }),
+          leaseMs,
+          waitMs,
+          releaseOn,
+        })
+        .refine(({ queue, queues }) => (queue === undefined) !== (queues === undefined), {
+          error: "must have either `queue` or `queues`",
+        })
+        .refine(({ queues, order }) => queues !== undefined || order === undefined, {
+          error: "must be left out without queues",
+          path: ["order"],
         }),
-        maxBatches: z
-          .int()
-          .min(1)
-          .max(MAX_CLAIMED_BATCHES)
-          .default(1)
-          .meta({ description: "Most batches of a group that may be claimed together." }),
-        leaseMs,
-        waitMs,
-        releaseOn,
-      }),
       result: z.strictObject({
         claim: claim.nullable().meta({ description: "Null if there was nothing to claim." }),
       }),
@@ -559,8 +576,8 @@ export const QUEUE = noun("queue", {
           },
         },
         {
-          name: "Of a queue that has nothing",
-          params: { queue: "no-such-queue", owner: "worker-1" },
+          name: "Of queues that have nothing",
+          params: { queues: ["urgent", "build/*"], owner: "worker-1" },
           result: { claim: null },
         },
       ],

@@ -2165,13 +2165,23 @@ export type QueueCancelResult = {
 
 /** Params of queue.claim. */
 export type QueueClaimParams = {
-  /** A queue exists by being used. */
-  queue: string;
   /** A label for people. It proves nothing; the leaseToken does. */
   owner: string;
+  /** Of this queue; never a prefix. */
+  queue?: string | undefined;
+  /**
+   * Of one of these: names, or `prefix/*` for all queues whose names begin with `prefix/`. A queue that is empty,
+   * paused or full is as if it were not there.
+   */
+  queues?: string[] | undefined;
+  /**
+   * Of several queues: `listed` (default) takes from the first entry that has something to claim, and within a
+   * prefix as `oldest` does over all: what has the highest priority, then what was enqueued first.
+   */
+  order?: "listed" | "oldest" | undefined;
   /** At `active_turn_checkpoint` only what is `earliest_safe_boundary` is handed out. */
   boundary?: "idle" | "active_turn_checkpoint" | undefined;
-  /** Most batches of a group that may be claimed together. */
+  /** Most batches of a group that may be claimed together; 1 if not given. */
   maxBatches?: number | undefined;
   /** How many milliseconds the grant lasts unless it is renewed. */
   leaseMs?: number | undefined;

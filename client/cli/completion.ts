@@ -47,7 +47,10 @@ async function namesFor(
   const { position, awaiting } = positionOf(before, { ...GLOBAL_OPTIONS, ...command.options });
   if (awaiting !== undefined) return awaiting.choices ?? [];
   if (words.at(-1)?.startsWith("-")) return undefined;
-  const argument = command.args.split(" ")[position] ?? "";
+  const shapes = command.args.split(" ");
+  // The last argument may take all words that are left.
+  const repeated = shapes.slice(0, position + 1).find((shape) => shape.includes(".."));
+  const argument = repeated ?? shapes[position] ?? "";
   // <set|show|rm>: one of these words.
   if (argument.includes("|")) return argument.slice(1, -1).split("|");
   const choices = command.words?.[argument.slice(1, -1)];
@@ -91,6 +94,7 @@ const deploymentNames: Source = async (client) =>
 /** The source of the names that an argument can be. */
 const SOURCES: Readonly<Record<string, Source>> = {
   "<queue>": queueNames,
+  "<queue..>": queueNames,
   "[queue]": queueNames,
   "<queue-or-batch>": queueNames,
   "<deployment>": deploymentNames,

@@ -69,9 +69,9 @@ ${examples.map(([line, does]) => `  ${line}\n      ${does}\n`).join("")}`;
 function shape(args: string): string {
   return (
     args
-      .replace(/-- command$/, "-- command...")
+      .replace(/-- command$/, "-- command..")
+      .replaceAll("..", "...")
       .replace(/<([^>]+)>/g, "$1")
-      .replace("..]", "...]")
       // A word that stands for something is in upper case; words to choose from are typed as they are.
       .replace(/\S+/g, (word) => (/\||^\[rebuild\]$/.test(word) ? word : word.toUpperCase()))
   );

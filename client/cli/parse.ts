@@ -35,7 +35,7 @@ function argumentsOf(
   const typed: Record<string, unknown> = { "--": takesCommand ? after : [] };
   for (const each of shape.match(/[<[][^>\]]+[>\]]/g) ?? []) {
     const name = each.slice(1, -1).replace("..", "");
-    if (each.includes("..")) typed[name] = left.splice(0);
+    if (each.includes("..") && (left.length > 0 || each.startsWith("["))) typed[name] = left.splice(0);
     else if (left.length > 0) typed[name] = left.shift();
     else if (each.startsWith("<")) throw new UsageError(`${name.toUpperCase()} is missing.`);
   }

@@ -1,5 +1,5 @@
 import { EACH, textsAt } from "@pawl/protocol/json-text";
-import type { Result } from "@pawl/protocol/types";
+import type { Params, Result } from "@pawl/protocol/types";
 import { command } from "../terminal/command.js";
 import { duration, plural } from "../terminal/quantities.js";
 import { printable } from "../terminal/text.js";
@@ -19,11 +19,34 @@ const boundary = {
   default: "idle",
 } as const;
 
+/** The option of the commands that take from several queues. */
+const order = {
+  type: "text",
+  choices: ["listed", "oldest"],
+  describe: "Of several queues: in the order given, or by priority and age over all",
+  default: "listed",
+} as const;
+
+/** The params that name the queues of a command line: `build/*` is all that begin so. */
+function queuesOf(
+  names: readonly string[],
+  order: "listed" | "oldest" | undefined,
+): Pick<Params<"queue.claim">, "queue" | "queues" | "order"> {
+  const [name] = names;
+  if (names.length === 1 && name !== undefined && !isPrefix(name)) return { queue: name };
+  return { queues: [...names], ...(order === undefined ? {} : { order }) };
+}
+
+function isPrefix(name: string): boolean {
+  return name.endsWith("/*");
+}
+
 const claim = command({
-  args: "<queue>",
+  args: "<queue..>",
   endsBySignal: true,
   summary: "Take the next batch, for a script of your own",
   options: {
+    order,
     wait: { type: "duration", describe: "How long to wait for something to claim", default: "not at all" },
     lease: { ...lease, default: "30s" },
     "max-batches": { type: "number", describe: "How many that join are claimed together", default: "1" },
@@ -43,11 +66,12 @@ const claim = command({
       "For a script: jq -r .claim.claimId and .claim.leaseToken have the proof",
     ],
     ["pawl claim mails --wait 1m --lease 5m", "Wait for work, and hold it for five minutes"],
+    ["pawl claim urgent 'build/*'", "From urgent, and if that is empty from any queue below build/"],
   ],
   async run(args, { connect, output, env }) {
     const client = await connect();
     const { result: found, text } = await client.callForText("queue.claim", {
-      queue: args.queue,
+      ...queuesOf(args.queue, args.order),
       owner: args.owner ?? `${env.USER ?? process.getuid?.() ?? "somebody"}:pawl claim`,
       waitMs: args.wait ?? 0,
       ...(args.lease === undefined ? {} : { leaseMs: args.lease }),
@@ -56,9 +80,10 @@ const claim = command({
     });
     output.result(found, () => (found.claim === null ? "" : claimText(found.claim, text)), text);
     if (found.claim !== null) return undefined;
-    output.note(
-      `There is nothing to claim in ${printable(args.queue)}. pawl why ${printable(args.queue)} says more.`,
-    );
+    const names = args.queue.map(printable);
+    const more =
+      names.length === 1 && !isPrefix(names[0] as string) ? ` pawl why ${names[0]} says more.` : "";
+    output.note(`There is nothing to claim in ${names.join(", ")}.${more}`);
     return EXIT_NOTHING;
   },
 });

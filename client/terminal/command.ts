@@ -24,14 +24,17 @@ type Value<O extends Option> = O["type"] extends "flag"
     ? (O extends { readonly choices: readonly (infer C)[] } ? C : string) | undefined
     : number | undefined;
 
-/** `<type>` is required, `[file]` is not, `[json..]` takes all that is left, `-- command` follows two dashes. */
+/**
+ * `<type>` is required, `[file]` is not; `[json..]` takes all that is left, `<queue..>` too, and at least one;
+ * `-- command` follows two dashes.
+ */
 type Positionals<A extends string> = A extends `${infer Head} ${infer Rest}`
   ? Positional<Head> & Positionals<Rest>
   : Positional<A>;
-type Positional<A extends string> = A extends `<${infer N}>`
-  ? { readonly [K in N]: string }
-  : A extends `[${infer N}..]`
-    ? { readonly [K in N]: readonly string[] }
+type Positional<A extends string> = A extends `<${infer N}..>` | `[${infer N}..]`
+  ? { readonly [K in N]: readonly string[] }
+  : A extends `<${infer N}>`
+    ? { readonly [K in N]: string }
     : A extends `[${infer N}]`
       ? { readonly [K in N]?: string }
       : unknown;

@@ -133,14 +133,14 @@ export class Attempt {
       this.#later.push(call);
       return;
     }
-    const outcome = this.#try(call, call.waitMs > 0 && !call.closed);
+    const outcome = this.#try(call, call.waitMs > 0 && !call.closed, null);
     if (outcome instanceof Wait) this.#park(call, outcome);
     else this.#answer(call, outcome);
     this.#serveWoken();
   }
 
   #park(call: Call, wait: Wait): void {
-    const refusal = this.#waiters.refusal(call);
+    const refusal = this.#waiters.refusal(call, wait);
     if (refusal === undefined) this.#waiters.park(call, wait);
     else this.#answer(call, refusal);
   }
@@ -149,7 +149,7 @@ export class Attempt {
   timeOut(parked: Parked): void {
     if (parked.state !== "waiting") return;
     this.begin();
-    this.#serve(parked, this.#try(parked.call, false));
+    this.#serve(parked, this.#try(parked.call, false, null));
     this.#serveWoken();
   }
 
@@ -157,14 +157,14 @@ export class Attempt {
   tryAgain(parked: Parked): void {
     if (parked.state !== "waiting") return;
     this.begin();
-    const outcome = this.#try(parked.call, true);
+    const outcome = this.#try(parked.call, true, null);
     if (!(outcome instanceof Wait)) this.#serve(parked, outcome);
   }
 
   /** Performs an operation of the daemon itself and gives its result. */
   performOwn<T>(start: (env: Env) => Operation<T>): T {
     this.begin();
-    const result = this.#setting.store.perform(start(this.#env(DAEMON, false)));
+    const result = this.#setting.store.perform(start(this.#env(DAEMON, false, null)));
     this.#serveWoken();
     return result;
   }
@@ -248,10 +248,10 @@ export class Attempt {
     return this.#effects.holders;
   }
 
-  #try(call: Call, mayWait: boolean): unknown {
+  #try(call: Call, mayWait: boolean, woken: string | null): unknown {
     const { store } = this.#setting;
     this.#effects.begin();
-    const operation = call.start(this.#env(call.caller, mayWait));
+    const operation = call.start(this.#env(call.caller, mayWait, woken));
     if (call.mayBeUndone) store.perform(this.#memory.writeBack());
     const outcome = call.mayBeUndone ? store.performOrUndo(operation, isToUndo) : store.perform(operation);
     if (isToUndo(outcome)) {
@@ -301,14 +301,15 @@ export class Attempt {
     for (let parked = line.next(); parked !== undefined; parked = line.next()) {
       if (!isFirst && elapsed() >= this.#until) return this.#waiters.leave(key);
       isFirst = false;
-      const outcome = this.#try(parked.call, true);
-      if (outcome instanceof Wait) line.closeSort();
-      else this.#serve(parked, outcome);
+      const outcome = this.#try(parked.call, true, key);
+      if (outcome instanceof Wait) {
+        if (!outcome.isAlone) line.closeSort();
+      } else this.#serve(parked, outcome);
     }
     this.#waiters.servedAll(key);
   }
 
-  #env(caller: Caller, mayWait: boolean): Env {
+  #env(caller: Caller, mayWait: boolean, woken: string | null): Env {
     const { mode, sign, identity, retentionMs } = this.#setting;
     const { now, retentionNow, wallMs } = this.#time;
     return {
@@ -318,6 +319,7 @@ export class Attempt {
       mode,
       caller,
       mayWait,
+      woken,
       mayGoOn: true,
       effects: this.#effects,
       turn: this.#memory,

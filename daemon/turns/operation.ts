@@ -24,6 +24,8 @@ export interface Env {
   readonly caller: Caller;
   /** True if the condition may be waited for: false at once for `waitMs` 0, and when the wait has ended. */
   readonly mayWait: boolean;
+  /** The key that was woken, where a call that waited is performed again for that; null otherwise. */
+  readonly woken: string | null;
   /** True if the operation may be done in steps (`Unfinished`); false within `transact`, which does one. */
   readonly mayGoOn: boolean;
   readonly effects: Effects;
@@ -95,19 +97,31 @@ export type Counter = "sequencesDispensed" | "commandAnswersLate" | Gauge;
 
 /**
  * Returned by an operation whose condition is not met and may be waited for (`env.mayWait`): the call is
- * parked under `key` and performed again when that key is woken, or with `mayWait` false when its wait ends.
- * `sort` tells apart calls under one key that are met by different things: once a call of a sort could not be
- * met, the later ones of that sort are not tried in the same waking.
+ * parked under its keys and performed again when one of them is woken (`env.woken`), or with `mayWait` false when its
+ * wait ends. `sort` tells apart calls under one key that are met by different things: once a call of a sort could not
+ * be met, the later ones of that sort are not tried in the same waking, unless that was for a reason of its own.
  */
 export class Wait {
-  readonly key: string;
+  readonly keys: readonly string[];
   readonly sort: string;
+  /** Each ends in a slash: it waits for every key that begins so, too. */
+  readonly beginnings: readonly string[];
+  /** True if others of its sort may be met although it was not. */
+  readonly isAlone: boolean;
 
-  constructor(key: string, sort = "") {
-    this.key = key;
+  constructor(
+    keys: string | readonly string[],
+    sort = "",
+    { beginnings = NONE, isAlone = false }: { beginnings?: readonly string[]; isAlone?: boolean } = {},
+  ) {
+    this.keys = typeof keys === "string" ? [keys] : keys;
     this.sort = sort;
+    this.beginnings = beginnings;
+    this.isAlone = isAlone;
   }
 }
+
+const NONE: readonly string[] = [];
 
 /**
  * Returned by an operation that has done one step of its work (`env.mayGoOn`). The step is committed with its turn, and

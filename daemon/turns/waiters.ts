@@ -4,8 +4,9 @@ import { MAX_CONNECTION_WAITS_BYTES, MAX_WAITS_BYTES, MAX_WAITS_PER_CONNECTION }
 import { type Call, DAEMON } from "./call.js";
 import type { Wait } from "./operation.js";
 
-/** Bytes that a call that waits takes beside its request. */
+/** Bytes that a call that waits takes beside its request, and for each key but the first. */
 const WAIT_BYTES = 2048;
+const KEY_BYTES = 256;
 
 /**
  * A call that waits for its condition.
@@ -20,7 +21,6 @@ const WAIT_BYTES = 2048;
  */
 export interface Parked {
   readonly call: Call;
-  readonly key: string;
   readonly sort: string;
   readonly state: "fresh" | "waiting" | "serving" | "gone";
 }
@@ -29,11 +29,18 @@ interface Entry extends Parked {
   state: Parked["state"];
   /** Counts up with each that is parked. */
   readonly number: number;
+  /** The lines that it waits in: one for each of its keys. */
+  readonly lines: KeyLine[];
+  /** Bytes that it takes. */
+  readonly bytes: number;
   timer: NodeJS.Timeout | undefined;
 }
 
-/** The calls under one key, by their sorts, each in the order they came. */
+/** The calls under one key, or under one beginning of keys, by their sorts, each in the order they came. */
 interface KeyLine {
+  readonly key: string;
+  /** The lines that it is one of. */
+  readonly among: Map<string, KeyLine>;
   readonly sorts: Map<string, Set<Entry>>;
   /** How many callers wait, without the daemon itself and without those that the turn under way has served. */
   callers: number;
@@ -42,6 +49,8 @@ interface KeyLine {
 /** The parked calls, by their keys and by their connections, each in the order they came. */
 export class Waiters {
   readonly #byKey = new Map<string, KeyLine>();
+  /** The calls that wait for all keys that begin so; each beginning ends in a slash. */
+  readonly #byBeginning = new Map<string, KeyLine>();
   readonly #byConnection = new Map<number, Set<Entry>>();
   #parked = 0;
   readonly #bytesByConnection = new Map<number, number>();
@@ -61,27 +70,28 @@ export class Waiters {
   }
 
   /** The refusal of one more wait: of a connection that has too many, or because all together take too much. */
-  refusal({ caller: { connection }, bytes = 0 }: Call): PawlError | undefined {
+  refusal(call: Call, wait: Wait): PawlError | undefined {
+    const { connection } = call.caller;
     if (connection === DAEMON.connection) return undefined;
     if ((this.#byConnection.get(connection)?.size ?? 0) >= MAX_WAITS_PER_CONNECTION) return TOO_MANY_WAITS;
+    const bytes = bytesOf(call, wait);
     const ofConnection = this.#bytesByConnection.get(connection) ?? 0;
-    if (ofConnection + bytes + WAIT_BYTES > MAX_CONNECTION_WAITS_BYTES) return WAITS_TOO_LONG;
-    return this.#bytes + bytes + WAIT_BYTES > MAX_WAITS_BYTES ? ALL_WAIT_TOO_MUCH : undefined;
+    if (ofConnection + bytes > MAX_CONNECTION_WAITS_BYTES) return WAITS_TOO_LONG;
+    return this.#bytes + bytes > MAX_WAITS_BYTES ? ALL_WAIT_TOO_MUCH : undefined;
   }
 
   /** Parks a call in the turn under way. */
-  park(call: Call, { key, sort }: Wait): void {
+  park(call: Call, wait: Wait): void {
     this.#parked += 1;
-    const entry: Entry = { call, key, sort, number: this.#parked, state: "fresh", timer: undefined };
-    let line = this.#byKey.get(key);
-    if (line === undefined) {
-      line = { sorts: new Map(), callers: 0 };
-      this.#byKey.set(key, line);
-    }
-    add(line.sorts, sort, entry);
+    const { keys, beginnings, sort } = wait;
+    const lines = keys.map((key) => lineOf(this.#byKey, key));
+    for (const beginning of beginnings) lines.push(lineOf(this.#byBeginning, beginning));
+    const bytes = bytesOf(call, wait);
+    const entry: Entry = { call, sort, number: this.#parked, lines, bytes, state: "fresh", timer: undefined };
+    for (const line of lines) add(line.sorts, sort, entry);
     add(this.#byConnection, call.caller.connection, entry);
     this.#count(entry, 1);
-    this.#take(call, (call.bytes ?? 0) + WAIT_BYTES);
+    this.#take(call, bytes);
     this.#touched.push(entry);
   }
 
@@ -128,12 +138,13 @@ export class Waiters {
     if (entry.state !== "serving") this.#count(entry, -1);
     entry.state = "gone";
     clearTimeout(entry.timer);
-    const { call, key, sort } = entry;
-    const line = this.#byKey.get(key) as KeyLine;
-    drop(line.sorts, sort, entry);
-    if (line.sorts.size === 0) this.#byKey.delete(key);
+    const { call, sort, lines, bytes } = entry;
+    for (const line of lines) {
+      drop(line.sorts, sort, entry);
+      if (line.sorts.size === 0) line.among.delete(line.key);
+    }
     drop(this.#byConnection, call.caller.connection, entry);
-    this.#take(call, -(call.bytes ?? 0) - WAIT_BYTES);
+    this.#take(call, -bytes);
   }
 
   /** The calls of a connection under this id that wait and that the turn under way has not served. */
@@ -158,8 +169,20 @@ export class Waiters {
 
   /** The calls that wait for `key` and that the turn under way has not served; undefined for none. */
   under(key: string): WokenLine | undefined {
+    const lines = this.#linesOf(key);
+    return lines.length === 0 ? undefined : new WokenLine(lines);
+  }
+
+  /** The calls under a key, and those under each beginning of it. */
+  #linesOf(key: string): KeyLine[] {
     const line = this.#byKey.get(key);
-    return line === undefined ? undefined : new WokenLine(line.sorts);
+    const lines = line === undefined ? [] : [line];
+    if (this.#byBeginning.size === 0) return lines;
+    for (let at = key.indexOf("/"); at >= 0; at = key.indexOf("/", at + 1)) {
+      const beginning = this.#byBeginning.get(key.slice(0, at + 1));
+      if (beginning !== undefined) lines.push(beginning);
+    }
+    return lines;
   }
 
   /** The turn under way has no time for more of the calls under a key: they are to be performed in the next. */
@@ -187,7 +210,7 @@ export class Waiters {
 
   /** How many callers wait for `key`, without those that the turn under way has served. */
   count(key: string): number {
-    return this.#byKey.get(key)?.callers ?? 0;
+    return this.#linesOf(key).reduce((sum, { callers }) => sum + callers, 0);
   }
 
   /** How many calls wait, without those of the daemon itself. */
@@ -204,8 +227,9 @@ export class Waiters {
     return this.#bytes;
   }
 
-  #count({ call, key }: Entry, by: number): void {
-    if (call.caller.connection !== DAEMON.connection) (this.#byKey.get(key) as KeyLine).callers += by;
+  #count({ call, lines }: Entry, by: number): void {
+    if (call.caller.connection === DAEMON.connection) return;
+    for (const line of lines) line.callers += by;
   }
 
   /** Counts the bytes that a call takes, or no longer takes. */
@@ -227,25 +251,30 @@ export class Waiters {
   }
 }
 
-/** The calls that a key wakes, first come first, without those of sorts that could not be met. */
+/**
+ * The calls that a key wakes, first come first, without those of sorts that could not be met. No call is in two of the
+ * lines: whoever waits for a beginning of keys waits for none of them by itself.
+ */
 class WokenLine {
   /** The first of each sort that is still to be performed, and those behind it. */
   readonly #heads: { entry: Entry; readonly rest: Iterator<Entry> }[] = [];
   /** The one that `next` gave last. */
   #given: { entry: Entry; readonly rest: Iterator<Entry> } | undefined;
 
-  constructor(sorts: ReadonlyMap<string, Set<Entry>>) {
-    for (const entries of sorts.values()) {
-      const rest = entries.values();
-      const entry = nextOf(rest);
-      if (entry !== undefined) this.#heads.push({ entry, rest });
+  constructor(lines: readonly KeyLine[]) {
+    for (const { sorts } of lines) {
+      for (const entries of sorts.values()) {
+        const rest = entries.values();
+        const entry = nextOf(rest);
+        if (entry !== undefined) this.#heads.push({ entry, rest });
+      }
     }
   }
 
   next(): Parked | undefined {
     if (this.#given !== undefined) {
       const entry = nextOf(this.#given.rest);
-      if (entry === undefined) this.closeSort();
+      if (entry === undefined) this.#heads.splice(this.#heads.indexOf(this.#given), 1);
       else this.#given.entry = entry;
     }
     this.#given = undefined;
@@ -257,9 +286,25 @@ class WokenLine {
 
   /** The call that `next` gave last could not be met, so no other of its sort can. */
   closeSort(): void {
-    if (this.#given !== undefined) this.#heads.splice(this.#heads.indexOf(this.#given), 1);
+    const sort = this.#given?.entry.sort;
+    for (let index = this.#heads.length - 1; index >= 0; index -= 1) {
+      if (this.#heads[index]?.entry.sort === sort) this.#heads.splice(index, 1);
+    }
     this.#given = undefined;
   }
+}
+
+function bytesOf({ bytes = 0 }: Call, { keys, beginnings }: Wait): number {
+  return bytes + WAIT_BYTES + (keys.length + beginnings.length - 1) * KEY_BYTES;
+}
+
+function lineOf(lines: Map<string, KeyLine>, key: string): KeyLine {
+  let line = lines.get(key);
+  if (line === undefined) {
+    line = { key, among: lines, sorts: new Map(), callers: 0 };
+    lines.set(key, line);
+  }
+  return line;
 }
 
 function nextOf(entries: Iterator<Entry>): Entry | undefined {

@@ -1,4 +1,4 @@
-// Claim: the head of a queue, alone or with those that join it, is given to a worker for a while.
+// Claim of a queue: its head, alone or with those that join it, is given to a worker for a while.
 import type { Parsed, Result } from "@pawl/protocol";
 import { MAX_INTEGER, MAX_PAGE_BYTES } from "@pawl/protocol/limits";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
@@ -96,18 +96,33 @@ const endProgress = sql("UPDATE pawl_batch_more SET progress = NULL WHERE enqueu
 /** From its first claim on a batch does not expire. */
 const endTtl = sql("UPDATE pawl_batch SET ttl_ms = NULL, ttl_ends_at = NULL WHERE enqueue_seq = :seq");
 
-export function* claim(params: Parsed<"queue.claim">, env: Env): Operation<Outcome<Result<"queue.claim">>> {
-  const { queue, owner, boundary, leaseMs, releaseOn } = params;
-  const { now, caller } = env;
+export type Claimed = Result<"queue.claim">;
+
+export function* claimQueue(
+  queue: string,
+  params: Parsed<"queue.claim">,
+  env: Env,
+): Operation<Outcome<Claimed>> {
   const found = yield* headToClaim(queue, env);
   if (found !== undefined && found.head.has_more !== null) yield* readMore(found.head);
   const last = found === undefined ? undefined : yield* lastOfGroup(found, params, env);
   if (found === undefined || last === undefined) {
     // Those at different boundaries wait for different things: one that cannot be met does not hold up the others.
-    return env.mayWait ? new Wait(waitKey(queue), boundary) : { claim: null };
+    return env.mayWait ? new Wait(waitKey(queue), params.boundary) : { claim: null };
   }
+  return yield* claimGroup(queue, found, last, params, env);
+}
 
-  const { queueId, head } = found;
+/** @param last the enqueueSeq of the last batch that is claimed with the head. */
+export function* claimGroup(
+  queue: string,
+  { queueId, head }: Found,
+  last: number,
+  params: Parsed<"queue.claim">,
+  env: Env,
+): Operation<Claimed> {
+  const { owner, leaseMs, releaseOn } = params;
+  const { now, caller } = env;
   const { enqueue_seq: seq, key } = head;
   const rows: BatchRow[] = [{ ...head, payloads: yield* payloadsOf(head) }];
   const group = { queueId, head: seq, last, lane: laneBehind(head) };
@@ -191,16 +206,14 @@ function laneBehind({ priority, key }: Head): number {
 }
 
 /** The enqueueSeq of the last batch that is claimed with a head, or undefined if the head may not be claimed. */
-function* lastOfGroup(
+export function* lastOfGroup(
   { queueId, head, hasSettings }: Found,
   params: Parsed<"queue.claim">,
   env: Env,
 ): Operation<number | undefined> {
   if (hasSettings && (yield* closureOf(queueId, env)) !== undefined) return undefined;
-  const { boundary } = params;
-  const maxBatches = hasSettings
-    ? Math.min(params.maxBatches, yield* mostByRate(queueId, env))
-    : params.maxBatches;
+  const { boundary, maxBatches: wanted = 1 } = params;
+  const maxBatches = hasSettings ? Math.min(wanted, yield* mostByRate(queueId, env)) : wanted;
   const claiming = { now: env.now, boundary, maxBatches, maxBytes: MAX_PAGE_BYTES };
   const candidates = [toCandidate(head, (head.last_error?.length ?? 0) + bytesOf(head.more))];
   let selected = selectBatches(candidates, claiming);

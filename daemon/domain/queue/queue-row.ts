@@ -6,6 +6,7 @@ import type { Env } from "../../turns/operation.js";
 import type { KeptRows } from "../../turns/turn-memory.js";
 import { LAST_CANDIDATE_LANE } from "./lanes.js";
 import { layLine, layLinesAfter } from "./lines.js";
+import { knownPrefixesOf, type Listed, listedUnder, listUnder, type Offer, showOffer } from "./listing.js";
 import { type BatchRow, OWN_COLUMNS, roomKey, waitKey } from "./row.js";
 import {
   fullAfter,
@@ -14,6 +15,7 @@ import {
   NO_SETTINGS,
   nextTokenAt,
   type Settings,
+  type Time,
   tokensOf,
 } from "./settings.js";
 
@@ -23,7 +25,7 @@ import {
  */
 const MAX_HEADS_PER_READ = 16;
 
-export interface QueueRow extends Record<BatchState, number> {
+export interface QueueRow extends Record<BatchState, number>, Listed {
   readonly queue_id: number;
   readonly queue: string;
   fencing_token: number;
@@ -107,11 +109,14 @@ interface KeptQueue {
   nextRead: number;
   /** The keys of batches that have come, gone or changed, whose lines have to be laid. */
   readonly keys: Set<string>;
+  /** True if it may offer something else than it is listed with. */
+  offersElse: boolean;
 }
 
 class KeptQueues implements KeptRows {
   readonly byName = new Map<string, KeptQueue>();
   readonly byId = new Map<number, KeptQueue>();
+  time: Time = { now: 0, wallMs: 0 };
 
   keep(row: QueueRow | undefined): KeptQueue | undefined {
     if (row === undefined) return undefined;
@@ -124,6 +129,7 @@ class KeptQueues implements KeptRows {
       heads: [],
       nextRead: 1,
       keys: new Set(),
+      offersElse: false,
     };
     this.byName.set(row.queue, kept);
     this.byId.set(row.queue_id, kept);
@@ -152,8 +158,26 @@ class KeptQueues implements KeptRows {
       }
       kept.changed = false;
       kept.openingChanged = false;
+      if (kept.offersElse && kept.row.prefixes !== null) yield* relist(kept, this.time);
     }
   }
+}
+
+/** Writes down what a listed queue offers now, for those who claim by the beginnings of names. */
+function* relist(kept: KeptQueue, time: Time): Operation<void> {
+  if (kept.keys.size > 0) yield* layLines(kept);
+  kept.offersElse = false;
+  const closed = closureNow(kept, time) !== undefined;
+  const head = closed ? undefined : yield* headOfKept(kept);
+  yield* showOffer(kept.row, head === undefined ? undefined : offerOf(head));
+}
+
+function offerOf({ priority, enqueue_seq, delivery_policy }: Head): Offer {
+  return {
+    lane: -priority,
+    enqueue_seq,
+    at_checkpoint: delivery_policy === "earliest_safe_boundary" ? 1 : 0,
+  };
 }
 
 /** Each by its name: to gather the rest of a row takes longer than the statement. */
@@ -189,15 +213,18 @@ function* layLines(kept: KeptQueue): Operation<void> {
   for (const key of kept.keys) yield* layLine(kept.row.queue_id, key, settings);
   kept.keys.clear();
   kept.heads = [];
+  kept.offersElse = true;
 }
 
 function* keptByName(queue: string, env: Env): Operation<KeptQueue | undefined> {
   const queues = env.turn.of(KeptQueues);
+  queues.time = env;
   return queues.byName.get(queue) ?? queues.keep(yield* one(selectQueue, { queue }));
 }
 
 function* keptById(queueId: number, env: Env): Operation<KeptQueue> {
   const queues = env.turn.of(KeptQueues);
+  queues.time = env;
   const kept = queues.byId.get(queueId) ?? queues.keep(yield* one(selectQueueById, { queueId }));
   if (kept === undefined) throw new Error(`there are batches of a queue ${queueId}, which is not there`);
   return kept;
@@ -235,13 +262,17 @@ export function* addTo(
   kept.changed = true;
   // Those that were read are the first ones still, unless it comes before one of them.
   if (kept.heads.some((head) => head.priority < priority)) kept.heads = [];
+  kept.offersElse = true;
   env.effects.count(`${state}Batches`, 1);
   return kept.row;
 }
 
 function* keptOrMade(queue: string, env: Env): Operation<KeptQueue> {
   const kept = yield* keptByName(queue, env);
-  return kept ?? (yield* keptById(yield* insert(insertQueue, { queue }), env));
+  if (kept !== undefined) return kept;
+  const made = yield* keptById(yield* insert(insertQueue, { queue }), env);
+  if (queue.includes("/")) yield* listUnder(made.row, yield* knownPrefixesOf(queue));
+  return made;
 }
 
 /** The queue that batches are moved to, which the first one makes. */
@@ -293,6 +324,7 @@ export function* layMore(queueId: number, env: Env): Operation<void> {
   row.lay_after = yield* layLinesAfter(queueId, row.lay_after, settingsOf(kept), LINES_PER_STEP);
   kept.openingChanged = true;
   kept.heads = [];
+  kept.offersElse = true;
   if (row.lay_after !== null) env.effects.deadline(env.now);
 }
 
@@ -313,6 +345,7 @@ export function* openQueue(queueId: number, env: Env): Operation<void> {
 /** Keeps when a queue opens that is closed now, so that whoever waits for it is woken then. */
 function setOpening(kept: KeptQueue, env: Env): void {
   const { row } = kept;
+  kept.offersElse = true;
   const { pause, throttle, rate } = settingsOf(kept);
   const at: number[] = [];
   const atWall: number[] = [];
@@ -340,6 +373,7 @@ export function* move(queueId: number, counts: Counts, env: Env): Operation<void
     if (what !== "claims") env.effects.count(`${what}Batches`, by);
   }
   kept.changed = true;
+  kept.offersElse = true;
   if ((counts.ready ?? 0) !== 0) kept.heads = [];
   if (kept.row.settings !== null) wakeByLimits(kept, counts, env);
 }
@@ -356,6 +390,7 @@ export function* touchKey(queueId: number, key: string | null, env: Env): Operat
   if (key === null) return;
   const kept = yield* keptById(queueId, env);
   kept.keys.add(key);
+  kept.offersElse = true;
   env.effects.wake(waitKey(kept.row.queue));
 }
 
@@ -371,12 +406,16 @@ export function* headOf(queue: string, env: Env): Operation<Found | undefined> {
   const kept = yield* keptByName(queue, env);
   if (kept === undefined) return undefined;
   if (kept.keys.size > 0) yield* layLines(kept);
+  const head = yield* headOfKept(kept);
+  return head && { queueId: kept.row.queue_id, head, hasSettings: kept.row.settings !== null };
+}
+
+function* headOfKept(kept: KeptQueue): Operation<Head | undefined> {
   if (kept.heads.length === 0) {
     kept.heads = yield* all(selectHeads, { queueId: kept.row.queue_id, rows: kept.nextRead });
     kept.nextRead = Math.min(2 * kept.nextRead, MAX_HEADS_PER_READ);
   }
-  const [head] = kept.heads;
-  return head && { queueId: kept.row.queue_id, head, hasSettings: kept.row.settings !== null };
+  return kept.heads[0];
 }
 
 /**
@@ -401,20 +440,44 @@ export type Closure = "paused" | "throttled" | "full" | "rate";
 
 /** Why nothing of a queue may be claimed now, whatever is in it; undefined if something may. */
 export function* closureOf(queueId: number, env: Env): Operation<Closure | undefined> {
-  const kept = yield* keptById(queueId, env);
+  return closureNow(yield* keptById(queueId, env), env);
+}
+
+function closureNow(kept: KeptQueue, time: Time): Closure | undefined {
   const { row } = kept;
   if (row.settings === null) return undefined;
   const settings = settingsOf(kept);
-  if (isPaused(settings, env)) return "paused";
-  if (isThrottled(settings, env)) return "throttled";
+  if (isPaused(settings, time)) return "paused";
+  if (isThrottled(settings, time)) return "throttled";
   if (settings.maxClaimed !== undefined && row.claims >= settings.maxClaimed) return "full";
-  if (settings.rate !== undefined && tokensOf(settings.rate, row.rate_full_at, env.now) === 0) return "rate";
+  if (settings.rate !== undefined && tokensOf(settings.rate, row.rate_full_at, time.now) === 0) return "rate";
   return undefined;
 }
 
 /** The heads of a queue are not what they were read as. */
 export function* forgetHeads(queueId: number, env: Env): Operation<void> {
-  (yield* keptById(queueId, env)).heads = [];
+  const kept = yield* keptById(queueId, env);
+  kept.heads = [];
+  kept.offersElse = true;
+}
+
+/** Writes down what listed queues offer, so that it can be read by SQL. */
+export function* listOffers(env: Env): Operation<void> {
+  const queues = env.turn.of(KeptQueues);
+  for (const kept of queues.byId.values()) {
+    if (kept.offersElse && kept.row.prefixes !== null) yield* relist(kept, env);
+  }
+}
+
+/** From now on a queue is listed under a beginning of its name, with what it offers. */
+export function* listQueue(queueId: number, prefix: string, env: Env): Operation<void> {
+  const kept = yield* keptById(queueId, env);
+  const prefixes = listedUnder(kept.row);
+  if (prefixes.includes(prefix)) return;
+  // What it offers is written anew under all of them.
+  yield* showOffer(kept.row, undefined);
+  yield* listUnder(kept.row, [...prefixes, prefix]);
+  yield* relist(kept, env);
 }
 
 /** How many batches one claim may take, by the rate of their queue. */
@@ -439,6 +502,7 @@ export function* countClaim(queueId: number, size: number, key: string | null, e
   env.effects.count("readyBatches", -size);
   env.effects.count("claimedBatches", size);
   kept.changed = true;
+  kept.offersElse = true;
   if (key === null) kept.heads.splice(0, size);
   else {
     kept.heads = [];
@@ -463,6 +527,7 @@ export function* removeIfEmpty(queueId: number, env: Env): Operation<void> {
   const { ready, scheduled, blocked, claimed, completed, dead, cancelled, expired } = row;
   if (ready + scheduled + blocked + claimed + completed + dead + cancelled + expired > 0) return;
   if (row.settings !== null) return;
+  if (row.prefixes !== null) yield* showOffer(row, undefined);
   env.turn.of(KeptQueues).drop(row);
   yield* run(deleteQueue, { queueId });
   yield* run(raiseFloor, { fencingToken: String(row.fencing_token) });

@@ -256,5 +256,12 @@ export function roomKey(queue: string): string {
 
 /** What those who wait for a queue are parked under. */
 export function waitKey(queue: string): string {
-  return `queue:${queue}`;
+  return `${WAIT}${queue}`;
+}
+
+const WAIT = "queue:";
+
+/** The queue that is waited for under such a key. */
+export function queueOfWaitKey(key: string): string {
+  return key.slice(WAIT.length);
 }

@@ -39,11 +39,14 @@ export interface Throttle {
 
 export const NO_SETTINGS: Settings = {};
 
-export function isPaused({ pause }: Settings, { wallMs }: Env): boolean {
+/** Elapsed time, and the wall clock. */
+export type Time = Pick<Env, "now" | "wallMs">;
+
+export function isPaused({ pause }: Settings, { wallMs }: Pick<Time, "wallMs">): boolean {
   return pause !== undefined && (pause.untilAt === null || pause.untilAt > wallMs);
 }
 
-export function isThrottled({ throttle }: Settings, { now, wallMs }: Env): boolean {
+export function isThrottled({ throttle }: Settings, { now, wallMs }: Time): boolean {
   if (throttle === undefined) return false;
   const { until, untilAt } = throttle;
   return (until !== null && until > now) || (untilAt !== null && untilAt > wallMs);
