@@ -65,7 +65,8 @@ export class CountedTurns implements TurnReports {
     this.#statistics.turn(performed, commitMs);
     if (!wrote || !this.#full) return;
     this.#full = false;
-    this.#log.info("there is space for the database again; writes go on");
+    // A client can bring both about as often as it likes, where there is space for what is small and not for the rest.
+    this.#lines.log("info", "there is space for the database again; writes go on", {}, () => ({}));
     this.#onTrouble();
   }
 
@@ -76,7 +77,8 @@ export class CountedTurns implements TurnReports {
       this.#lines.log("error", "turn rolled back", { text }, () => ({ err: error }));
     } else if (!this.#full) {
       this.#full = true;
-      this.#log.error({ err: error }, "no space left for the database; writes are refused until there is");
+      const message = "no space left for the database; writes are refused until there is";
+      this.#lines.log("error", message, {}, () => ({ err: error }));
       this.#onTrouble();
     }
   }

@@ -3,10 +3,11 @@ import { closeSync, lstatSync, openSync, rmSync, statSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { basename, dirname, isAbsolute, join, normalize } from "node:path";
 import type { Result } from "@pawl/protocol";
-import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
+import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import type Database from "better-sqlite3";
 import { elapsed } from "../clock.js";
 import { nameNewFile } from "./new-file.js";
+import { fileSizeLimit } from "./size-limit.js";
 
 /** Pages copied between two turns: 1 MiB at the usual page size, a few milliseconds. */
 const PAGES_PER_STEP = 256;
@@ -70,7 +71,7 @@ export async function backUp(
     await sync(directory);
     return { bytes: size, pages: totalPages };
   } catch (error) {
-    throw explain(error, path);
+    throw explain(error, path, bytesOf(database));
   } finally {
     rmSync(partial, { force: true });
     rmSync(`${partial}-journal`, { force: true });
@@ -122,10 +123,27 @@ function isOutOfDescriptors(code: string | undefined): boolean {
   }
 }
 
-/** Errors of the file system are about the path of the caller: it may fix them. */
-function explain(error: unknown, path: string): unknown {
+function bytesOf(database: Database.Database): number {
+  const [pages, pageBytes] = ["page_count", "page_size"].map((name) =>
+    database.pragma(name, { simple: true }),
+  );
+  return Number(pages) * Number(pageBytes);
+}
+
+/**
+ * Errors of the file system are about the path of the caller: it may fix them.
+ *
+ * @param bytes of the copy, had it been made.
+ */
+function explain(error: unknown, path: string, bytes: number): unknown {
+  if (error instanceof PawlError) return error;
   const { code } = error as { code?: string };
+  const isTooLong = code?.startsWith("SQLITE_IOERR") && bytes > fileSizeLimit();
   if (code === "EEXIST") return exists(path);
+  if (isTooLong) {
+    const text = `The daemon may write no file of ${bytes} bytes, as many as the backup would have. Raise its limit (ulimit -f, LimitFSIZE=).`;
+    return refuse("unavailable", text, { reason: "disk_full" });
+  }
   if (code === "ENOSPC" || code === "SQLITE_FULL" || code === "EDQUOT") {
     return refuse(
       "unavailable",

@@ -28,6 +28,7 @@ export function howToBuildSqlite(error: unknown): string | undefined {
 function remedy(path: string, code: string): string {
   if (/^(ENOSPC|EDQUOT|SQLITE_FULL|SQLITE_IOERR_SHMSIZE)$/.test(code))
     return "There is no space left on its file system. Make some, or name another state directory.";
+  if (code === "EFBIG") return "Raise that limit, or name another state directory.";
   if (/^SQLITE_(NOTADB|CORRUPT)/.test(code))
     return "It is damaged, or none of pawl's. Restore a copy, or move it away and begin anew.";
   if (code.startsWith("SQLITE_BUSY")) {

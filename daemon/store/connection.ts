@@ -1,5 +1,6 @@
 import Database from "better-sqlite3";
-import { AUTOMATIC_CHECKPOINT_PAGES, LOG_LIMIT_BYTES } from "./write-ahead-log.js";
+import { fileSizeLimit } from "./size-limit.js";
+import { AUTOMATIC_CHECKPOINT_PAGES, FRAME_BYTES, LOG_LIMIT_BYTES } from "./write-ahead-log.js";
 
 /** Another connection of this process or a backup may hold a lock for a moment. */
 const BUSY_TIMEOUT_MS = 5000;
@@ -36,7 +37,9 @@ function toWrite(database: Database.Database): Database.Database {
 function forWriting(database: Database.Database): Database.Database {
   database.pragma("journal_mode = WAL");
   database.pragma("synchronous = FULL");
-  database.pragma(`wal_autocheckpoint = ${AUTOMATIC_CHECKPOINT_PAGES}`);
+  // Where files may not grow as long as the log may, it is moved sooner: a commit that finds no room for it fails.
+  const pages = Math.min(AUTOMATIC_CHECKPOINT_PAGES, Math.ceil(fileSizeLimit() / (2 * FRAME_BYTES)));
+  database.pragma(`wal_autocheckpoint = ${pages}`);
   database.pragma(`journal_size_limit = ${LOG_LIMIT_BYTES}`);
   database.pragma("foreign_keys = ON");
   return tuned(database);

@@ -24,6 +24,7 @@ import {
   refuseCopy,
   type State,
 } from "./restored-copy.js";
+import { spaceFailure } from "./size-limit.js";
 import { SqliteStore } from "./sqlite.js";
 import {
   checkFileSystem,
@@ -142,12 +143,16 @@ export function openDatabase(options: DatabaseOptions): OpenDatabase {
     const announce = (sockets: readonly string[]): void => lock?.announce(sockets);
     const moved = ownDirectory && lookAtHome(database, ownDirectory, wallMs());
     const begin = (): void => {
-      reopening?.reopen();
-      store.waitForNobody();
-      store.moveLog();
-      moved?.(store.database);
-      // Behind that, so that what lacks the log lacks this too.
-      witness?.begin(countStart(store.database, copyOf));
+      try {
+        reopening?.reopen();
+        store.waitForNobody();
+        store.moveLog();
+        moved?.(store.database);
+        // Behind that, so that what lacks the log lacks this too.
+        witness?.begin(countStart(store.database, copyOf));
+      } catch (error) {
+        throw spaceFailure(error, [path, `${path}-wal`]);
+      }
     };
     const end = (): void => {
       try {
@@ -169,8 +174,9 @@ export function openDatabase(options: DatabaseOptions): OpenDatabase {
       close,
     };
   } catch (error) {
+    const explained = spaceFailure(error, [path, `${path}-wal`]);
     close();
-    throw cannotOpen(path, error);
+    throw cannotOpen(path, explained);
   }
 }
 

@@ -5,6 +5,7 @@ import { classify, Migrated, OnlyReads } from "./failure.js";
 import { readTime } from "./kept-time.js";
 import { OwnFiles } from "./own-files.js";
 import { type Prepared, prepare, type RawRow, toObject, valuesOf } from "./prepared-statement.js";
+import { spaceFailure } from "./size-limit.js";
 import { type Operation, type Statement, type Step, sql } from "./statement.js";
 import type { OtherWriter, Store } from "./store.js";
 import { WriteAheadLog } from "./write-ahead-log.js";
@@ -85,8 +86,9 @@ export class SqliteStore implements Store {
     try {
       this.#commit.run();
     } catch (error) {
-      if (classify(error) === "broken") this.#dropUncommitted();
-      throw error;
+      const explained = this.#explained(error);
+      if (classify(explained) === "broken") this.#dropUncommitted();
+      throw explained;
     }
     if (!this.#turnWrote) return;
     this.checkFiles();
@@ -153,18 +155,22 @@ export class SqliteStore implements Store {
     if (writes && this.#onlyReads) throw new OnlyReads("the transaction only reads");
     let result: unknown;
     let changed: boolean;
-    if (columns === undefined) {
-      const done = compiled.run(...values);
-      changed = done.changes > 0;
-      result = done;
-    } else if (single) {
-      const row = compiled.get(...values) as RawRow | undefined;
-      changed = row !== undefined;
-      result = row === undefined ? undefined : toObject(row, columns);
-    } else {
-      const rows = compiled.all(...values) as RawRow[];
-      changed = rows.length > 0;
-      result = rows.map((row) => toObject(row, columns));
+    try {
+      if (columns === undefined) {
+        const done = compiled.run(...values);
+        changed = done.changes > 0;
+        result = done;
+      } else if (single) {
+        const row = compiled.get(...values) as RawRow | undefined;
+        changed = row !== undefined;
+        result = row === undefined ? undefined : toObject(row, columns);
+      } else {
+        const rows = compiled.all(...values) as RawRow[];
+        changed = rows.length > 0;
+        result = rows.map((row) => toObject(row, columns));
+      }
+    } catch (error) {
+      throw this.#explained(error);
     }
     if (writes && changed) {
       this.#wrote = true;
@@ -172,6 +178,14 @@ export class SqliteStore implements Store {
       for (const value of values) if (value instanceof Uint8Array) this.#valueBytes += value.length;
     }
     return result;
+  }
+
+  /** An error of SQLite, or that a file may grow no further; what the log then has is moved, so that it begins anew. */
+  #explained(error: unknown): unknown {
+    const { name } = this.#database;
+    const explained = spaceFailure(error, [name, `${name}-wal`]);
+    if (explained !== error) this.#log?.moveSoon();
+    return explained;
   }
 
   #dropUncommitted(): void {

@@ -18,7 +18,7 @@ const MOVED_VALUE_BYTES = 512 * 1024;
 const LOG_HEADER_BYTES = 32;
 const FRAME_HEADER_BYTES = 24;
 const PAGE_BYTES = 4096;
-const FRAME_BYTES = FRAME_HEADER_BYTES + PAGE_BYTES;
+export const FRAME_BYTES = FRAME_HEADER_BYTES + PAGE_BYTES;
 /** As long as the log is when it is moved, with the pages of the commit that does so. */
 const FULL_LENGTH_BYTES = LOG_HEADER_BYTES + (AUTOMATIC_CHECKPOINT_PAGES + 256) * FRAME_BYTES;
 /** The file is longer than what is in it by so much, so that what is written next finds its blocks there. */
@@ -73,7 +73,7 @@ export class WriteAheadLog {
    */
   committed(valueBytes: number): void {
     this.#unmovedBytes += valueBytes;
-    if (this.#unmovedBytes >= MOVED_VALUE_BYTES) this.#moveSoon();
+    if (this.#unmovedBytes >= MOVED_VALUE_BYTES) this.moveSoon();
     if (this.#extends !== "ahead") return;
     const usedBytes = this.#usedBytes();
     if (usedBytes < LITTLE_BYTES || usedBytes + AHEAD_BYTES <= this.#fileBytes) return;
@@ -115,8 +115,8 @@ export class WriteAheadLog {
     truncateSync(this.#path, LOG_HEADER_BYTES + frames * (FRAME_HEADER_BYTES + pageBytes));
   }
 
-  /** After the answers have gone out, and not within a turn, so that nobody waits for both. */
-  #moveSoon(): void {
+  /** Moves what can be moved after the answers have gone out, and not within a turn, so that nobody waits for both. */
+  moveSoon(): void {
     this.#moving ??= setImmediate(() => {
       this.#moving = undefined;
       this.#unmovedBytes = 0;

@@ -275,6 +275,83 @@ describe.skipIf(noMount !== undefined)("a full disk", () => {
   });
 });
 
+describe("a limit of what a file may have (ulimit -f)", () => {
+  const LIMIT_BYTES = 4 * 1024 * 1024;
+  const PAYLOAD = "x".repeat(20_000);
+
+  /** Enqueues until one is refused; returns that refusal. */
+  async function enqueueUntilRefused(client: RawClient): Promise<Refused> {
+    for (;;) {
+      try {
+        await client.call("queue.enqueue", { queue: "q", payloads: [PAYLOAD] });
+      } catch (error) {
+        return error as Refused;
+      }
+    }
+  }
+
+  function setLimit({ pid }: DaemonProcess, limit: string): void {
+    expect(spawnSync("prlimit", ["--pid", `${pid}`, `--fsize=${limit}`]).status).toBe(0);
+  }
+
+  test("is like a full disk: reads go on, and writes once files may grow again", async () => {
+    const place = new Place();
+    const daemon = await place.start();
+    const client = await place.connect();
+    await client.call("lease.acquire", { name: "held", owner: "a", ttlMs: 60_000 });
+    setLimit(daemon, `${LIMIT_BYTES}:`);
+
+    const refused = expectRefusal((await enqueueUntilRefused(client)).error, "unavailable");
+    expect(refused.data).toMatchObject({ retryable: true, reason: "disk_full" });
+    expect((await client.call("lease.get", { name: "held" })).lease).toMatchObject({ owner: "a" });
+    const { err } = await daemon.logged(({ msg }) => msg.startsWith("no space left"));
+    expect(err).toMatchObject({ message: expect.stringContaining(`beyond ${LIMIT_BYTES} bytes`) });
+    // What is in the log is moved into the database, as long as that may grow; then nothing is left.
+    for (let times = 0; times < 3; ) {
+      const before = (await client.call("queue.stats", {})).queues[0]?.ready;
+      await enqueueUntilRefused(client);
+      times = (await client.call("queue.stats", {})).queues[0]?.ready === before ? times + 1 : 0;
+    }
+    const refusedBackup = await client.refusal("daemon.backup", { path: join(place.directory, "backup") });
+    expect(expectRefusal(refusedBackup, "unavailable").data).toMatchObject({ reason: "disk_full" });
+
+    setLimit(daemon, "unlimited:");
+    const { ready } = (await client.call("queue.stats", {})).queues[0] as { ready: number };
+    await client.call("queue.enqueue", { queue: "q", payloads: [PAYLOAD] });
+    expect((await client.call("daemon.check", {})).problems).toEqual([]);
+    await daemon.logged(({ msg }) => msg.startsWith("there is space"));
+    expect(daemon.log.filter(({ level }) => level === "error")).toHaveLength(1);
+    await daemon.end("SIGKILL");
+    await place.start();
+    const [queue] = (await (await place.connect()).call("queue.stats", {})).queues;
+    expect(queue?.ready).toBe(ready + 1);
+  });
+
+  test("that is there at the start has the log moved in time, so that nothing is refused for it", async () => {
+    const place = new Place();
+    const daemon = await place.start({ command: ["prlimit", `--fsize=${LIMIT_BYTES}`, process.execPath] });
+    const client = await place.connect();
+    // More than the log may have, in what is soon removed.
+    for (let round = 0; round < 250; round += 1) {
+      await client.call("queue.enqueue", {
+        queue: "q",
+        payloads: [PAYLOAD],
+        sourceKey: "one",
+        onExisting: "replace",
+      });
+    }
+    expect(await daemon.end()).toBe(0);
+    expect(daemon.log.filter(({ level }) => level !== "info")).toEqual([]);
+  });
+
+  test("that is too small for a start is named", async () => {
+    const place = new Place();
+    const command = ["prlimit", "--fsize=100000", process.execPath];
+    const message = await refusedStart(place.spawn({ command }));
+    expect(message).toContain("may not grow beyond 100000 bytes (ulimit -f, LimitFSIZE=)");
+  });
+});
+
 /** Makes every fsync of a running daemon fail from now on, or from the `when`th on (strace(1), inject). */
 async function failSync(daemon: DaemonProcess, when: string): Promise<ChildProcess> {
   const inject = `inject=fsync,fdatasync:error=EIO:when=${when}`;
