@@ -1,5 +1,5 @@
 // The state directory is one daemon's, and nobody else's (spec: operations.md, Faults from outside).
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import {
   chmodSync,
   chownSync,
@@ -30,6 +30,8 @@ const NFS = `
   int statfs(const char *path, struct type *buf) { memset(buf, 0, 120); buf->value = 0x6969; return 0; }
   int statfs64(const char *path, struct type *buf) { return statfs(path, buf); }
 `;
+
+const FUSE = join(import.meta.dirname, "../workers/fuse.py");
 
 describe("the lock", () => {
   test("has no file that could be removed; who is refused learns where the holder listens", async () => {
@@ -166,6 +168,37 @@ describe("refused, naming it", () => {
     expect(message).toContain("--accept-network-filesystem");
     await place.start({ env, args: ["--accept-network-filesystem"] });
     expect(await place.next()).toBe(1);
+  });
+
+  test("a network file system that a program serves by FUSE, by the name of its type, and no local one", async () => {
+    const place = new Place();
+    mkdirSync(place.stateDir, { mode: 0o700 });
+    const serve = async (kind: string): Promise<string> => {
+      const program = spawn("python3", [FUSE, place.stateDir, kind], { stdio: ["ignore", "pipe", "pipe"] });
+      const unmount = (): void => {
+        spawnSync("umount", ["-l", place.stateDir]);
+        program.kill("SIGKILL");
+      };
+      onTestFinished(unmount);
+      const said = await new Promise<string>((resolve) => {
+        program.once("error", ({ message }) => resolve(message));
+        program.stdout.once("data", () => resolve("mounted"));
+        program.stderr.once("data", (why) => resolve(`${why}`.trim()));
+      });
+      if (said !== "mounted") return said;
+      const message = await refusedStart(place.spawn());
+      unmount();
+      return message;
+    };
+    const message = await serve("fuse.sshfs");
+    if (!message.includes(place.stateDir)) {
+      return console.warn(
+        `skipped, since FUSE does not work here: a network file system by FUSE (${message})`,
+      );
+    }
+    expect(message).toContain(`${place.stateDir} is on a network file system (sshfs)`);
+    // That of a local type is empty and cannot be written, which is another reason.
+    expect(await serve("fuse.bindfs")).toContain("unable to open database file");
   });
 
   test("a link where the socket's lock goes", async () => {
