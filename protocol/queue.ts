@@ -7,6 +7,7 @@ import {
   MAX_BATCH_ATTEMPTS,
   MAX_BATCH_DELAY_MS,
   MAX_BATCH_PAYLOADS,
+  MAX_CLAIM_NAMED_BATCHES,
   MAX_CLAIM_QUEUES,
   MAX_CLAIMED_BATCHES,
   MAX_ENQUEUED_BATCHES,
@@ -519,22 +520,26 @@ export const QUEUE = noun("queue", {
             description:
               "Of several queues: `listed` (default) takes from the first entry that has something to claim, and within a prefix as `oldest` does over all: what has the highest priority, then what was enqueued first.",
           }),
+          batchIds: z.array(batchId).min(1).max(MAX_CLAIM_NAMED_BATCHES).optional().meta({
+            description:
+              "Of these batches of one queue, those that may be claimed now, in the order given, whatever their slotPolicy and place. With waitMs it waits until one may be, and is null at once when all have ended.",
+          }),
           boundary: z.enum(BOUNDARIES).default("idle").meta({
             description: "At `active_turn_checkpoint` only what is `earliest_safe_boundary` is handed out.",
           }),
-          maxBatches: z
-            .int()
-            .min(1)
-            .max(MAX_CLAIMED_BATCHES)
-            .optional()
-            .meta({ description: "Most batches of a group that may be claimed together; 1 if not given." }),
+          maxBatches: z.int().min(1).max(MAX_CLAIMED_BATCHES).optional().meta({
+            description:
+              "Most batches of a group that may be claimed together; 1 if not given, of `batchIds` all.",
+          }),
           leaseMs,
           waitMs,
           releaseOn,
         })
-        .refine(({ queue, queues }) => (queue === undefined) !== (queues === undefined), {
-          error: "must have either `queue` or `queues`",
-        })
+        .refine(
+          ({ queue, queues, batchIds }) =>
+            [queue, queues, batchIds].filter((each) => each !== undefined).length === 1,
+          { error: "must have one of `queue`, `queues` and `batchIds`" },
+        )
         .refine(({ queues, order }) => queues !== undefined || order === undefined, {
           error: "must be left out without queues",
           path: ["order"],
@@ -545,7 +550,7 @@ export const QUEUE = noun("queue", {
       writes: true,
       repeatable: false,
       transactable: true,
-      errors: [],
+      errors: ["not_found"],
       examples: [
         {
           name: "The thumbnail",
@@ -574,6 +579,11 @@ export const QUEUE = noun("queue", {
               ],
             },
           },
+        },
+        {
+          name: "A batch by its id that somebody has",
+          params: { batchIds: [thumbnail.batchId], owner: "worker-2" },
+          result: { claim: null },
         },
         {
           name: "Of queues that have nothing",

@@ -2179,9 +2179,14 @@ export type QueueClaimParams = {
    * prefix as `oldest` does over all: what has the highest priority, then what was enqueued first.
    */
   order?: "listed" | "oldest" | undefined;
+  /**
+   * Of these batches of one queue, those that may be claimed now, in the order given, whatever their slotPolicy and
+   * place. With waitMs it waits until one may be, and is null at once when all have ended.
+   */
+  batchIds?: string[] | undefined;
   /** At `active_turn_checkpoint` only what is `earliest_safe_boundary` is handed out. */
   boundary?: "idle" | "active_turn_checkpoint" | undefined;
-  /** Most batches of a group that may be claimed together; 1 if not given. */
+  /** Most batches of a group that may be claimed together; 1 if not given, of `batchIds` all. */
   maxBatches?: number | undefined;
   /** How many milliseconds the grant lasts unless it is renewed. */
   leaseMs?: number | undefined;

@@ -304,7 +304,7 @@ const NOT_YET_BUILT: {
   params: {
     "queue.enqueue": ["after", "when"],
     "queue.enqueueMany": ["ref"],
-    "queue.claim": ["batchIds", "notify", "under", "held", "graceMs"],
+    "queue.claim": ["notify", "under", "held", "graceMs"],
     "queue.cancel": ["stop", "graceMs", "reason"],
     "command.create": ["target", "retry", "incarnation", "trace"],
     "command.lease": ["targets", "incarnation", "graceMs"],

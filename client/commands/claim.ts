@@ -1,6 +1,6 @@
 import { EACH, textsAt } from "@pawl/protocol/json-text";
 import type { Params, Result } from "@pawl/protocol/types";
-import { command } from "../terminal/command.js";
+import { command, UsageError } from "../terminal/command.js";
 import { duration, plural } from "../terminal/quantities.js";
 import { printable } from "../terminal/text.js";
 
@@ -27,22 +27,27 @@ const order = {
   default: "listed",
 } as const;
 
-/** The params that name the queues of a command line: `build/*` is all that begin so. */
-function queuesOf(
+/** The params that say what is wanted, by the words of a command line: `build/*` is all queues that begin so. */
+function wantedOf(
   names: readonly string[],
   order: "listed" | "oldest" | undefined,
-): Pick<Params<"queue.claim">, "queue" | "queues" | "order"> {
+): Pick<Params<"queue.claim">, "queue" | "queues" | "order" | "batchIds"> {
   const [name] = names;
+  const ids = names.filter((each) => BATCH_ID.test(each));
+  if (ids.length === names.length) return { batchIds: ids };
+  if (ids.length > 0) throw new UsageError("A claim is of queues or of batches: name one kind of them.");
   if (names.length === 1 && name !== undefined && !isPrefix(name)) return { queue: name };
   return { queues: [...names], ...(order === undefined ? {} : { order }) };
 }
+
+const BATCH_ID = /^qwb:[0-9a-f]{64}$/;
 
 function isPrefix(name: string): boolean {
   return name.endsWith("/*");
 }
 
 const claim = command({
-  args: "<queue..>",
+  args: "<queue-or-batch..>",
   endsBySignal: true,
   summary: "Take the next batch, for a script of your own",
   options: {
@@ -67,11 +72,16 @@ const claim = command({
     ],
     ["pawl claim mails --wait 1m --lease 5m", "Wait for work, and hold it for five minutes"],
     ["pawl claim urgent 'build/*'", "From urgent, and if that is empty from any queue below build/"],
+    [
+      "pawl claim qwb:6d1a6f0f4d6f2c1d0c7f4f6a6bd1b7a6c8a55f1b8d3f8e3c1f6f0e7d9a2b4c6e",
+      "This batch, if nobody has it",
+    ],
   ],
   async run(args, { connect, output, env }) {
     const client = await connect();
+    const names = args["queue-or-batch"];
     const { result: found, text } = await client.callForText("queue.claim", {
-      ...queuesOf(args.queue, args.order),
+      ...wantedOf(names, args.order),
       owner: args.owner ?? `${env.USER ?? process.getuid?.() ?? "somebody"}:pawl claim`,
       waitMs: args.wait ?? 0,
       ...(args.lease === undefined ? {} : { leaseMs: args.lease }),
@@ -80,10 +90,9 @@ const claim = command({
     });
     output.result(found, () => (found.claim === null ? "" : claimText(found.claim, text)), text);
     if (found.claim !== null) return undefined;
-    const names = args.queue.map(printable);
-    const more =
-      names.length === 1 && !isPrefix(names[0] as string) ? ` pawl why ${names[0]} says more.` : "";
-    output.note(`There is nothing to claim in ${names.join(", ")}.${more}`);
+    const shown = names.map(printable).join(", ");
+    const more = names.length === 1 && !isPrefix(names[0] as string) ? ` pawl why ${shown} says more.` : "";
+    output.note(`There is nothing to claim in ${shown}.${more}`);
     return EXIT_NOTHING;
   },
 });

@@ -30,7 +30,8 @@ type Count = (params: Readonly<Record<string, unknown>>) => number;
 /** By method; every other call names one thing. Pages are bounded by the length of the results. */
 const NAMED: Readonly<Record<string, Count>> = {
   "queue.enqueueMany": ({ batches }) => lengthOf(batches),
-  "queue.claim": ({ maxBatches }) => numberIn(maxBatches, 1, MAX_CLAIMED_BATCHES),
+  "queue.claim": ({ maxBatches, batchIds }) =>
+    isGiven(batchIds) ? lengthOf(batchIds) : numberIn(maxBatches, 1, MAX_CLAIMED_BATCHES),
   "queue.move": ({ batchIds }) => (isGiven(batchIds) ? lengthOf(batchIds) : MOVED_BATCHES),
   "queue.purge": ({ batchIds }) => (isGiven(batchIds) ? lengthOf(batchIds) : PURGED_BATCHES),
   "queue.retry": ({ queue }) => (isGiven(queue) ? RETRIED_BATCHES : 1),

@@ -117,6 +117,18 @@ describe("the commands of queues", () => {
     expect(settings.pausedUntilAt).toBeGreaterThan(0);
   });
 
+  test("a claim looks into several queues, below a prefix too, or takes batches by their ids", async () => {
+    await run(["enqueue", "sev/a", "1"]);
+    const { batch } = await json(["enqueue", "sev/b", "2"]);
+    await run(["enqueue", "sev/b", "3", "--priority=5"]);
+    expect((await json(["claim", "none", "sev/*"])).claim.batches[0].payloads).toEqual([3]);
+    expect((await json(["claim", batch.batchId])).claim.batches[0].payloads).toEqual([2]);
+    const { code, stderr } = await run(["claim", batch.batchId]);
+    expect({ code, stderr }).toMatchObject({ code: 1, stderr: expect.stringContaining("pawl why qwb:") });
+    expect((await json(["claim", "sev/b", "sev/a", "--order", "oldest"])).claim.queue).toBe("sev/a");
+    expect((await run(["claim", "sev/a", batch.batchId])).code).toBe(USAGE);
+  });
+
   test("batches are moved, cancelled by their source key and purged", async () => {
     for (const payload of ["1", "2", "3"]) await run(["enqueue", "from", payload]);
     await run(["enqueue", "from", "4", "--source-key", "k", "--delay", "1h"]);

@@ -1,27 +1,21 @@
-// Claim: of one queue, or of the first of several that has something.
+// Claim: of one queue, of the first of several that has something, or of batches by their ids.
 import type { Parsed } from "@pawl/protocol";
 import type { Operation } from "../../store/statement.js";
 import { type Env, type Outcome, Unfinished, Wait } from "../../turns/operation.js";
-import { type Claimed, claimGroup, claimQueue, lastOfGroup } from "./claim.js";
+import { type Choice, type Claimed, choiceOf, claimGroup, claimQueue } from "./claim.js";
+import { claimNamed } from "./claim-named.js";
 import { nextToList, offerAfter } from "./listing.js";
-import { type Found, headToClaim, listOffers, listQueue, queueOf } from "./queue-row.js";
+import { listOffers, listQueue, queueOf } from "./queue-row.js";
 import { queueOfWaitKey, waitKey } from "./row.js";
 
 export function claim(params: Parsed<"queue.claim">, env: Env): Operation<Outcome<Claimed>> {
-  return params.queue === undefined
-    ? claimOneOf(entriesOf(params.queues as string[]), params, env)
-    : claimQueue(params.queue, params, env);
+  if (params.queue !== undefined) return claimQueue(params.queue, params, env);
+  if (params.queues !== undefined) return claimOneOf(entriesOf(params.queues), params, env);
+  return claimNamed(params.batchIds as string[], params, env);
 }
 
 /** A queue, or all queues whose names begin so; a prefix ends in a slash. */
 type Entry = { readonly queue: string } | { readonly prefix: string };
-
-/** A head that may be claimed, with those that join it. */
-interface Choice {
-  readonly queue: string;
-  readonly found: Found;
-  readonly last: number;
-}
 
 function entriesOf(queues: readonly string[]): Entry[] {
   return queues.map((name) => (name.endsWith("/*") ? { prefix: name.slice(0, -1) } : { queue: name }));
@@ -36,7 +30,7 @@ function* claimOneOf(
   // Nothing else of what it waits for has changed: that would wake it by itself.
   if (env.woken !== null) {
     const found = yield* choiceOf(queueOfWaitKey(env.woken), params, env);
-    return found === undefined ? waitFor(entries, params) : yield* claimChoice(found, params, env);
+    return found === undefined ? waitFor(entries, params) : yield* claimGroup(found, params, env);
   }
   for (const entry of entries) {
     if ("queue" in entry || !(yield* listMore(entry.prefix, env))) continue;
@@ -52,22 +46,8 @@ function* claimOneOf(
     if (best === undefined || comesBefore(choice, best)) best = choice;
     if (params.order !== "oldest") break;
   }
-  if (best !== undefined) return yield* claimChoice(best, params, env);
+  if (best !== undefined) return yield* claimGroup(best, params, env);
   return env.mayWait ? waitFor(entries, params) : { claim: null };
-}
-
-function* claimChoice(
-  { queue, found, last }: Choice,
-  params: Parsed<"queue.claim">,
-  env: Env,
-): Operation<Claimed> {
-  return yield* claimGroup(queue, found, last, params, env);
-}
-
-function* choiceOf(queue: string, params: Parsed<"queue.claim">, env: Env): Operation<Choice | undefined> {
-  const found = yield* headToClaim(queue, env);
-  const last = found === undefined ? undefined : yield* lastOfGroup(found, params, env);
-  return found === undefined || last === undefined ? undefined : { queue, found, last };
 }
 
 /** The first batch that may be claimed of all queues whose names begin so. */

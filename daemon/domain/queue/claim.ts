@@ -103,37 +103,61 @@ export function* claimQueue(
   params: Parsed<"queue.claim">,
   env: Env,
 ): Operation<Outcome<Claimed>> {
-  const found = yield* headToClaim(queue, env);
-  if (found !== undefined && found.head.has_more !== null) yield* readMore(found.head);
-  const last = found === undefined ? undefined : yield* lastOfGroup(found, params, env);
-  if (found === undefined || last === undefined) {
-    // Those at different boundaries wait for different things: one that cannot be met does not hold up the others.
-    return env.mayWait ? new Wait(waitKey(queue), params.boundary) : { claim: null };
-  }
-  return yield* claimGroup(queue, found, last, params, env);
+  const choice = yield* choiceOf(queue, params, env);
+  if (choice !== undefined) return yield* claimGroup(choice, params, env);
+  // Those at different boundaries wait for different things: one that cannot be met does not hold up the others.
+  return env.mayWait ? new Wait(waitKey(queue), params.boundary) : { claim: null };
 }
 
-/** @param last the enqueueSeq of the last batch that is claimed with the head. */
-export function* claimGroup(
+/** A head that may be claimed, and the enqueueSeq of the last batch that is claimed with it. */
+export interface Choice {
+  readonly queue: string;
+  readonly found: Found;
+  readonly last: number;
+}
+
+/** The batches of a queue that a claim takes now; undefined for none. */
+export function* choiceOf(
   queue: string,
-  { queueId, head }: Found,
-  last: number,
+  params: Parsed<"queue.claim">,
+  env: Env,
+): Operation<Choice | undefined> {
+  const found = yield* headToClaim(queue, env);
+  if (found === undefined) return undefined;
+  if (found.head.has_more !== null) yield* readMore(found.head);
+  const last = yield* lastOfGroup(found, params, env);
+  return last === undefined ? undefined : { queue, found, last };
+}
+
+export function* claimGroup(
+  { queue, found: { queueId, head }, last }: Choice,
   params: Parsed<"queue.claim">,
   env: Env,
 ): Operation<Claimed> {
-  const { owner, leaseMs, releaseOn } = params;
-  const { now, caller } = env;
   const { enqueue_seq: seq, key } = head;
   const rows: BatchRow[] = [{ ...head, payloads: yield* payloadsOf(head) }];
   const group = { queueId, head: seq, last, lane: laneBehind(head) };
   if (last > seq && key === null) rows.push(...(yield* all(selectGroup, group)));
   if (last > seq && key !== null) rows.push(...(yield* all(selectGroupOfKey, { ...group, key })));
-  const size = rows.length;
-  const fencingToken = yield* countClaim(queueId, size, key, env);
+  const fencingToken = yield* countClaim(queueId, rows.length, key, env);
+  yield* claimFirst(seq, rows.length, fencingToken, params, env);
+  if (last > seq && key === null) yield* run(claimFollowing, { ...group, fencingToken });
+  if (last > seq && key !== null) yield* run(claimFollowingOfKey, { ...group, key, fencingToken });
+  return yield* handOut(queue, rows, fencingToken, params, env);
+}
+
+/** The first batch of a claim is claimed, and with it are kept the terms of the whole. */
+export function* claimFirst(
+  head: number,
+  size: number,
+  fencingToken: number,
+  { owner, leaseMs, releaseOn }: Parsed<"queue.claim">,
+  { now, caller, effects }: Env,
+): Operation<void> {
   const expiresAt = now + leaseMs;
   const connection = releaseOn === "disconnect" ? caller.connection : null;
   yield* run(claimHead, {
-    head: seq,
+    head,
     fencingToken,
     size,
     owner,
@@ -142,8 +166,19 @@ export function* claimGroup(
     connection,
     expiresAt,
   });
-  if (size > 1 && key === null) yield* run(claimFollowing, { ...group, fencingToken });
-  if (size > 1 && key !== null) yield* run(claimFollowingOfKey, { ...group, key, fencingToken });
+  effects.deadline(expiresAt);
+  if (connection !== null) effects.bind(connection);
+}
+
+/** The deliveries of batches that are claimed begin, and their claim is answered. */
+export function* handOut(
+  queue: string,
+  rows: readonly BatchRow[],
+  fencingToken: number,
+  { owner, leaseMs }: Parsed<"queue.claim">,
+  env: Env,
+): Operation<Claimed> {
+  const head = rows[0] as BatchRow;
   for (const row of rows) {
     if (row.has_more !== null) yield* handOver(row);
     if (row.ttl_ms === null) continue;
@@ -152,11 +187,9 @@ export function* claimGroup(
     row.ttl_ends_at = null;
   }
 
-  env.effects.deadline(expiresAt);
-  if (connection !== null) env.effects.bind(connection);
   // What follows a head that had to wait for the end of a turn may be claimed at a checkpoint.
   if (head.delivery_policy === "after_current_turn_commit") env.effects.wake(waitKey(queue));
-  const claimId = claimIdOf(seq, fencingToken);
+  const claimId = claimIdOf(head.enqueue_seq, fencingToken);
   const shownEnd = env.wallMs + leaseMs;
   const holder = { owner, claimId, fencingToken, expiresAt: shownEnd, remainingMs: leaseMs };
   const queueText = JSON.stringify(queue);
@@ -188,7 +221,7 @@ function* handOver(row: BatchRow): Operation<void> {
 }
 
 /** How much that few batches have adds to a reply. */
-function bytesOf(more: BatchRow["more"]): number {
+export function bytesOf(more: BatchRow["more"]): number {
   if (more === undefined) return 0;
   const { trace, progress, checkpoint, result, after_ids: after } = more;
   const texts = [trace, progress, checkpoint, result, after, after];
@@ -206,7 +239,7 @@ function laneBehind({ priority, key }: Head): number {
 }
 
 /** The enqueueSeq of the last batch that is claimed with a head, or undefined if the head may not be claimed. */
-export function* lastOfGroup(
+function* lastOfGroup(
   { queueId, head, hasSettings }: Found,
   params: Parsed<"queue.claim">,
   env: Env,

@@ -4,7 +4,7 @@ import { type PawlError, refuse } from "@pawl/protocol/errors";
 import type { Operation } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { configureQueue, settingsByName } from "./queue-row.js";
-import { roomKey, waitKey } from "./row.js";
+import { roomKey, wakeQueue } from "./row.js";
 import { isPaused, isThrottled, type Pause, type Settings, type Throttle } from "./settings.js";
 
 /** Settings that are kept as they are given; null takes one back. */
@@ -40,7 +40,7 @@ export function* configure(
   }
   const settings = { ...changed, ...(pause === undefined ? {} : { pause }) } as Settings;
   yield* configureQueue(queue, settings, env);
-  env.effects.wake(waitKey(queue));
+  wakeQueue(queue, env);
   env.effects.wake(roomKey(queue));
   return { settings: shown(settings, env) };
 }
@@ -86,7 +86,7 @@ export function* throttle(params: Parsed<"queue.throttle">, env: Env): Operation
   const after = given === undefined ? undefined : later(before, given, env);
   const settings = { ...rest, ...(after === undefined ? {} : { throttle: after }) };
   yield* configureQueue(queue, settings, env);
-  env.effects.wake(waitKey(queue));
+  wakeQueue(queue, env);
   return { settings: shown(settings, env) };
 }
 

@@ -8,7 +8,7 @@ import { ended } from "./followers.js";
 import { CLAIM_TABLE, type ClaimRow, end } from "./give-back.js";
 import { GETS_IN_LINE } from "./lanes.js";
 import { layMore, move, openQueue, queueOf, touchKey } from "./queue-row.js";
-import { waitKey } from "./row.js";
+import { waitKey, wakeQueue } from "./row.js";
 
 export const claims: GrantRule<ClaimRow> = {
   ...CLAIM_TABLE,
@@ -154,7 +154,7 @@ export const closedQueues: Ending = {
     ];
     for (const { queue_id: queueId, queue } of opened) {
       yield* openQueue(queueId, env);
-      env.effects.wake(waitKey(queue));
+      wakeQueue(queue, env);
     }
     return opened.length;
   },
@@ -176,7 +176,7 @@ export const unlaidQueues: Ending = {
     const unlaid = yield* one(selectUnlaid);
     if (unlaid === undefined) return 0;
     yield* layMore(unlaid.queue_id, env);
-    env.effects.wake(waitKey(unlaid.queue));
+    wakeQueue(unlaid.queue, env);
     return rows;
   },
 };

@@ -32,7 +32,7 @@ const selectFirst = sql<{ seq: number | null }>(`
       AND b.lane <= ${LANE_OF.dead})
     FROM lanes WHERE lanes.lane IS NOT NULL)
   SELECT min((SELECT min(b.enqueue_seq) FROM pawl_batch b
-    WHERE b.queue_id = :queueId AND b.key = :key AND b.lane = lanes.lane)) AS seq
+    WHERE b.queue_id = :queueId AND b.key = :key AND b.lane = lanes.lane AND b.enqueue_seq > :after)) AS seq
   FROM lanes WHERE lane IS NOT NULL AND lane <> :exceptLane AND lane <> :exceptLineLane`);
 
 const selectLane = sql<{ lane: number }>("SELECT lane FROM pawl_batch WHERE enqueue_seq = :seq");
@@ -79,7 +79,11 @@ function* nextOf(
 }
 
 /** Whether one more claim of a key may be made: counted from those that are held. */
-function* hasRoom(queueId: number, key: string, { maxClaimedPerKey: most }: Settings): Operation<boolean> {
+export function* hasRoom(
+  queueId: number,
+  key: string,
+  { maxClaimedPerKey: most }: Settings,
+): Operation<boolean> {
   if (most === undefined) return true;
   if (most === 1) return (yield* one(selectAnyClaimed, { queueId, key })) === undefined;
   return (yield* countClaimsOfKey(queueId, key)) < most;
@@ -94,15 +98,17 @@ export function* countClaimsOfKey(queueId: number, key: string): Operation<numbe
  * The enqueueSeq of the first batch of a key that is unfinished or dead, blocked ones not counted; null for none.
  *
  * @param exceptPriority without those of this priority that are ready.
+ * @param after without those up to this enqueueSeq.
  */
 export function* firstUnfinished(
   queueId: number,
   key: string,
   exceptPriority?: number,
+  after = 0,
 ): Operation<number | null> {
   const except = exceptPriority === undefined ? NO_LANE : -exceptPriority;
   const lanes = { exceptLane: except, exceptLineLane: except + IN_LINE_LANES };
-  return (yield* one(selectFirst, { queueId, key, ...lanes }))?.seq ?? null;
+  return (yield* one(selectFirst, { queueId, key, after, ...lanes }))?.seq ?? null;
 }
 
 /** Lays lines of keys that come after one, in the order of their names. Returns the last; null if there are no more. */

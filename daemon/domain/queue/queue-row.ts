@@ -7,7 +7,7 @@ import type { KeptRows } from "../../turns/turn-memory.js";
 import { LAST_CANDIDATE_LANE } from "./lanes.js";
 import { layLine, layLinesAfter } from "./lines.js";
 import { knownPrefixesOf, type Listed, listedUnder, listUnder, type Offer, showOffer } from "./listing.js";
-import { type BatchRow, OWN_COLUMNS, roomKey, waitKey } from "./row.js";
+import { type BatchRow, namedKey, OWN_COLUMNS, roomKey, waitKey, wakeQueue } from "./row.js";
 import {
   fullAfter,
   isPaused,
@@ -374,14 +374,16 @@ export function* move(queueId: number, counts: Counts, env: Env): Operation<void
   }
   kept.changed = true;
   kept.offersElse = true;
-  if ((counts.ready ?? 0) !== 0) kept.heads = [];
+  const { ready = 0 } = counts;
+  if (ready !== 0) kept.heads = [];
+  if (ready > 0) env.effects.wake(namedKey(kept.row.queue));
   if (kept.row.settings !== null) wakeByLimits(kept, counts, env);
 }
 
 /** Wakes those that may have waited for a claim to end, or for room in the queue. */
 function wakeByLimits({ row }: KeptQueue, counts: Counts, env: Env): void {
   const { ready = 0, scheduled = 0, blocked = 0, claims = 0 } = counts;
-  if (claims < 0) env.effects.wake(waitKey(row.queue));
+  if (claims < 0) wakeQueue(row.queue, env);
   if (ready + scheduled + blocked < 0) env.effects.wake(roomKey(row.queue));
 }
 
@@ -391,7 +393,8 @@ export function* touchKey(queueId: number, key: string | null, env: Env): Operat
   const kept = yield* keptById(queueId, env);
   kept.keys.add(key);
   kept.offersElse = true;
-  env.effects.wake(waitKey(kept.row.queue));
+  if (kept.row.settings === null) env.effects.wake(waitKey(kept.row.queue));
+  else wakeQueue(kept.row.queue, env);
 }
 
 /** The first candidate of a queue, and whether the queue has settings. */

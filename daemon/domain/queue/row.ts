@@ -261,6 +261,17 @@ export function waitKey(queue: string): string {
 
 const WAIT = "queue:";
 
+/** The key under which calls wait for certain batches of a queue to be ready, or not to be held up by its limits. */
+export function namedKey(queue: string): string {
+  return `named:${queue}`;
+}
+
+/** A queue may hand out batches that it did not hand out: wakes all who wait for any of them. */
+export function wakeQueue(queue: string, { effects }: Pick<Env, "effects">): void {
+  effects.wake(waitKey(queue));
+  effects.wake(namedKey(queue));
+}
+
 /** The queue that is waited for under such a key. */
 export function queueOfWaitKey(key: string): string {
   return key.slice(WAIT.length);

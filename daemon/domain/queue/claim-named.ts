@@ -1,0 +1,138 @@
+// Claim of batches by their ids: those of them that may be claimed now, wherever they stand in their queue.
+import type { Parsed } from "@pawl/protocol";
+import { PawlError, refuse, shown } from "@pawl/protocol/errors";
+import { MAX_PAGE_BYTES } from "@pawl/protocol/limits";
+import { type Operation, run, sql } from "../../store/statement.js";
+import { type Env, type Outcome, Wait } from "../../turns/operation.js";
+import { bytesOf, type Claimed, claimFirst, handOut } from "./claim.js";
+import { firstUnfinished, hasRoom } from "./lines.js";
+import { closureOf, countClaim, forgetHeads, mostByRate, settingsOfQueue, touchKey } from "./queue-row.js";
+import {
+  BATCH_OVERHEAD_BYTES,
+  type BatchRow,
+  byId,
+  finishedKey,
+  isFinal,
+  namedKey,
+  readMore,
+  waitKey,
+} from "./row.js";
+import type { Settings } from "./settings.js";
+
+const claimOther = sql(`
+  UPDATE pawl_batch SET state = 'claimed', claim_seq = :head, fencing_token = :fencingToken WHERE enqueue_seq = :seq`);
+
+interface NamedRow extends BatchRow {
+  readonly queue_id: number;
+  readonly queue: string;
+}
+
+export function* claimNamed(
+  batchIds: readonly string[],
+  params: Parsed<"queue.claim">,
+  env: Env,
+): Operation<Outcome<Claimed>> {
+  const named = new Map<number, NamedRow>();
+  for (const [index, batchId] of batchIds.entries()) {
+    const row = yield* byId(batchId);
+    if (row instanceof PawlError) return row;
+    const [other] = named.values();
+    if (other !== undefined && row.queue_id !== other.queue_id) return ofAnother(row, other, index);
+    named.set(row.enqueue_seq, row);
+  }
+  const all = [...named.values()];
+  const { queue, queue_id: queueId } = all[0] as NamedRow;
+  const rows = yield* claimable(all, params, env);
+  const [head] = rows;
+  if (head === undefined) {
+    const unfinished = all.filter(({ state }) => !isFinal(state));
+    if (!env.mayWait || unfinished.length === 0) return { claim: null };
+    const keys = unfinished.map(({ enqueue_seq: seq }) => finishedKey(seq));
+    // Others wait for other batches.
+    return new Wait([namedKey(queue), ...keys], "named", { isAlone: true });
+  }
+
+  const fencingToken = yield* countClaim(queueId, rows.length, null, env);
+  yield* claimFirst(head.enqueue_seq, rows.length, fencingToken, params, env);
+  for (const { enqueue_seq: seq } of rows.slice(1)) {
+    yield* run(claimOther, { head: head.enqueue_seq, fencingToken, seq });
+  }
+  yield* forgetHeads(queueId, env);
+  for (const key of new Set(rows.map((row) => row.key))) yield* touchKey(queueId, key, env);
+  // What comes after them may be claimed at a checkpoint, or by those who wait for one of its key.
+  env.effects.wake(waitKey(queue));
+  return yield* handOut(queue, rows, fencingToken, params, env);
+}
+
+/** Those of one queue that may be claimed now, in their order, as far as one claim takes them. */
+function* claimable(
+  named: readonly NamedRow[],
+  { boundary, maxBatches = named.length }: Parsed<"queue.claim">,
+  env: Env,
+): Operation<NamedRow[]> {
+  const ready = named.filter(
+    ({ state, delivery_policy: policy }) =>
+      state === "ready" && (boundary === "idle" || policy === "earliest_safe_boundary"),
+  );
+  const { queue_id: queueId } = named[0] as NamedRow;
+  if (ready.length === 0 || (yield* closureOf(queueId, env)) !== undefined) return [];
+  const most = Math.min(maxBatches, yield* mostByRate(queueId, env));
+  const settings = yield* settingsOfQueue(queueId, env);
+  const before = yield* earlierOfKey(ready, queueId, settings);
+  const taken = new Set<NamedRow>();
+  let bytes = 0;
+  for (const row of ready) {
+    if (taken.has(row)) continue;
+    const earlier = before.get(row);
+    if (earlier === undefined) continue;
+    const together = [...earlier.filter((each) => !taken.has(each)), row];
+    if (taken.size + together.length > most) continue;
+    for (const each of together) {
+      yield* readMore(each);
+      bytes +=
+        each.payload_bytes + (each.last_error?.length ?? 0) + bytesOf(each.more) + BATCH_OVERHEAD_BYTES;
+    }
+    if (taken.size > 0 && bytes > MAX_PAGE_BYTES) break;
+    for (const each of together) taken.add(each);
+  }
+  return ready.filter((row) => taken.has(row));
+}
+
+/**
+ * Of ready batches, those that their keys let be claimed, each with the ones among them that have to be claimed before
+ * it or with it: under a strict order the earlier ones of its key.
+ */
+function* earlierOfKey(
+  ready: readonly NamedRow[],
+  queueId: number,
+  settings: Settings,
+): Operation<Map<NamedRow, NamedRow[]>> {
+  const before = new Map<NamedRow, NamedRow[]>();
+  const byKey = new Map<string, NamedRow[]>();
+  for (const row of ready) {
+    if (row.key === null) before.set(row, []);
+    else byKey.set(row.key, [...(byKey.get(row.key) ?? []), row]);
+  }
+  for (const [key, rows] of byKey) {
+    if (!(yield* hasRoom(queueId, key, settings))) continue;
+    if (settings.keyOrder !== "strict") {
+      for (const row of rows) before.set(row, []);
+      continue;
+    }
+    const earlier: NamedRow[] = [];
+    for (const row of rows.toSorted((a, b) => a.enqueue_seq - b.enqueue_seq)) {
+      const after = earlier.at(-1)?.enqueue_seq;
+      if ((yield* firstUnfinished(queueId, key, undefined, after)) !== row.enqueue_seq) break;
+      before.set(row, [...earlier]);
+      earlier.push(row);
+    }
+  }
+  return before;
+}
+
+function ofAnother(row: NamedRow, other: NamedRow, index: number): PawlError {
+  const message = `is ${row.batch_id} of the queue ${shown(row.queue)}, and the others are of ${shown(other.queue)}`;
+  return refuse("invalid_params", `queue.claim: /batchIds/${index} ${message}. A claim is of one queue.`, {
+    issues: [{ path: `/batchIds/${index}`, message }],
+  });
+}
