@@ -1,5 +1,6 @@
 import { METHODS } from "./methods.js";
 import { openrpc } from "./openrpc.js";
+import { pythonTypesOf } from "./other-languages.js";
 import { type ReferencedDocument, referenceOf } from "./reference.js";
 import { type Document, typesOf } from "./typescript.js";
 
@@ -11,12 +12,12 @@ export function generatedFiles(version: string): Record<string, string> {
     "types.ts": typesOf(document as unknown as Document),
     "../docs/reference.md": referenceOf(document as unknown as ReferencedDocument),
     "repeatable-methods.ts": repeatableMethods(),
+    "../clients/python/pawl/types.py": pythonTypesOf(document as unknown as Document),
     "../clients/python/pawl/repeatable.py": repeatableMethodsForPython(),
     "../clients/go/repeatable.go": repeatableMethodsForGo(),
   };
 }
 
-/** A source of a few lines in place of the schemas, which a client does not load. */
 /** As the formatter has it. */
 const MAX_LINE_LENGTH = 110;
 
@@ -29,6 +30,7 @@ function literal(value: unknown): string {
     .join(", ")} }`;
 }
 
+/** A source of a few lines in place of the schemas, which a client does not load. */
 function repeatableMethods(): string {
   const lines = METHODS.filter(({ repeatable }) => repeatable !== false).map(({ name, repeatable }) => {
     if (repeatable === true) return `  "${name}": true,\n`;

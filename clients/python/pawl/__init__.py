@@ -12,12 +12,11 @@
 from . import aio
 from .blocking import Client, Work, Worker
 from .errors import (
-    Cancelled, ClaimLost, Conflict, ConnectionLost, Exhausted, LeaseHeld, LeaseLost, NotFound, PawlError, Postpone,
-    ProviderUnavailable, Unavailable, WouldDeadlock,
+    Cancelled, ClaimLost, CommandFailed, Conflict, ConnectionLost, Exhausted, LeaseHeld, LeaseLost, NotFound, PawlError,
+    Postpone, ProviderUnavailable, Unavailable, WouldDeadlock,
 )  # fmt: skip
 from .grants import Held
 from .socket_path import socket_paths
-from .work import CommandFailed
 
 connect = Client
 

@@ -7,18 +7,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
-from types import TracebackType
-from typing import Any, AsyncIterator, Awaitable, Callable, Dict, Generator, List, Mapping, Optional, Sequence, Type, Union
+from typing import (
+    Any, AsyncIterator, Awaitable, Callable, Dict, Generator, List, Mapping, Optional, Sequence, Tuple, Union,
+)  # fmt: skip
 
-from . import work as _work
-from .connection import Connection, Listener, Params
+from . import grants, work as _work
+from .connection import Connection, Listener, Params, only_given
 from .errors import ConnectionLost
-from .grants import Held, Holding, lease_params, only_given, path_params
+from .grants import LEASE, PATH, Held, lease_names, path_names
 from .socket_path import socket_paths
-from .types import Batch, Block, Claim, Enqueued, Envelope, Event, Number
+from .types import Batch, CommandExecuteParams, NumberedId, QueueEnqueueResult
 
-Handlers = Mapping[str, Callable[[Any], Awaitable[Any]]]
+Event = Dict[str, Any]
 
 
 async def open_connection(socket: Optional[str], instance: Optional[str], reconnect: float) -> Connection:
@@ -50,21 +52,19 @@ class connect:  # noqa: N801 - it is used as a function.
         self, socket: Optional[str] = None, *, instance: Optional[str] = None, reconnect: float = 30.0
     ) -> None:
         self._given = (socket, instance, reconnect)
-        self._client: Optional[Client] = None
 
     async def _open(self) -> Client:
-        return Client(await open_connection(*self._given))
+        self._client = Client(await open_connection(*self._given))
+        return self._client
 
     def __await__(self) -> Generator[Any, None, Client]:
         return self._open().__await__()
 
     async def __aenter__(self) -> Client:
-        self._client = await self._open()
-        return self._client
+        return await self._open()
 
     async def __aexit__(self, *_: object) -> None:
-        if self._client is not None:
-            await self._client.close()
+        await self._client.close()
 
 
 class Client:
@@ -85,27 +85,19 @@ class Client:
         """Has a listener called with the params of each notification, until the returned function is called."""
         return self.connection.on(notification, listener)
 
-    async def next(self, type: str, *, request_id: Optional[str] = None) -> Number:
+    async def next(self, type: str, *, request_id: Optional[str] = None) -> NumberedId:
         """The next number of a type. With a `request_id` it can be repeated, and burns no number."""
-        number: Number = await self.call("sequence.next", {"type": type, **only_given({"requestId": request_id})})
+        number: NumberedId = await self.call("sequence.next", {"type": type, **only_given({"requestId": request_id})})
         return number
-
-    async def next_block(self, type: str, count: int, *, request_id: Optional[str] = None) -> Block:
-        """As many numbers in one piece."""
-        params = {"type": type, "count": count, **only_given({"requestId": request_id})}
-        block: Block = await self.call("sequence.reserve", params)
-        return block
 
     async def enqueue(
         self, queue: str, *payloads: Any, source_key: Optional[str] = None, delay: Optional[float] = None, **more: Any
-    ) -> Enqueued:
+    ) -> QueueEnqueueResult:
         """Enqueues one batch; `more` are params of `queue.enqueue` as they travel (`priority`, `maxAttempts` ...)."""
-        enqueued: Enqueued = await self.call("queue.enqueue", enqueue_params(queue, payloads, source_key, delay, more))
+        given = only_given({"sourceKey": source_key, "delayMs": None if delay is None else round(delay * 1000)})
+        params = {"queue": queue, "payloads": list(payloads), **given, **more}
+        enqueued: QueueEnqueueResult = await self.call("queue.enqueue", params)
         return enqueued
-
-    async def batch(self, batch_id: str) -> Batch:
-        batch: Batch = (await self.call("queue.get", {"batchId": batch_id}))["batch"]
-        return batch
 
     async def wait(self, batch_id: str, timeout: float) -> Batch:
         """The batch once it is final, or as it is when the time is over."""
@@ -117,96 +109,83 @@ class Client:
         self, calls: Sequence[Mapping[str, Any]], guards: Optional[Sequence[Mapping[str, Any]]] = None
     ) -> List[Any]:
         """Performs several calls in one transaction: all or none. Gives the result of each."""
-        params = {"calls": list(calls), **only_given({"guards": guards and list(guards)})}
+        params = {"calls": list(calls), **only_given({"guards": guards})}
         results: List[Any] = (await self.call("transact", params))["results"]
         return results
 
     async def send(self, deployment: str, command: str, params: Any = None, *, wait: float = 0.0, **more: Any) -> Any:
         """Sends a command. With `wait` (seconds), gives its answer as `{"status": ..., ...}`, or None if none came."""
-        return await send(self.connection, deployment, command, params, wait, more)
+        asked = {"deployment": deployment, "command": command, "params": params, **more}
+        created = await self.call("command.create", asked)
+        if wait <= 0:
+            return created
+        command_id = created["commandId"]
+        await self.call("command.wait", {"commandId": command_id, "waitMs": round(wait * 1000)})
+        response = (await self.call("command.response", {"commandId": command_id}))["response"]
+        if isinstance(response, dict) and list(response) == ["$upload"]:
+            return json.loads(await _work.read_pieces(self.connection, "command.response", command_id))
+        return response
 
-    def work(
-        self, queue: Union[str, List[str]], handler: Callable[[Work], Awaitable[Any]], **options: Any
-    ) -> Worker:
+    def work(self, queue: Union[str, List[str]], handler: Callable[[Work], Awaitable[Any]], **options: Any) -> Worker:
         """Works on a queue: claims, renews, completes when the handler returns, gives back with its error otherwise.
 
-        The handler is cancelled when the claim is lost or cancelled. Options: `concurrency`, `lease` (seconds), `owner`,
-        `max_batches`, `boundary`, `release_on`, `on_complete`, `on_error`.
+        The handler is cancelled when the claim is lost or cancelled. Options: `concurrency`, `lease` (seconds),
+        `on_complete`, `on_error`, and params of `queue.claim` as they travel (`owner`, `maxBatches` ...).
         """
-        return Worker(self.connection, queue, handler, options)
+        return Worker(self.connection, queue, Work, handler, lambda _, task: task.cancel(), **options)
 
-    def lock(
-        self, *names: str, ttl: float = 30.0, wait: float = 0.0, mode: Optional[str] = None, **more: Any
-    ) -> Lock:
+    def lock(self, *names: str, ttl: float = 30.0, wait: float = 0.0, **more: Any) -> Lock:
         """Holds a lease: `async with client.lock("deploy") as lease`. The body is cancelled when it is lost, and
-        `LeaseLost` raised. `more` are params of `lease.acquire` as they travel (`note`, `slots`, `owner` ...)."""
-        return Lock(self.connection, "lease", lease_params(names, ttlMs=round(ttl * 1000), mode=mode, **more), wait)
+        `LeaseLost` raised. `more` are params of `lease.acquire` as they travel (`mode`, `slots`, `note` ...)."""
+        return Lock(self.connection, LEASE, lease_names(names), ttl, wait, None, more)
 
     def reserve(
         self, root: str, patterns: Union[str, Sequence[str]], *, ttl: float = 30.0, wait: float = 0.0, **more: Any
     ) -> Lock:
         """Holds a reservation of the files below `root` that fit the patterns, as `lock` does a lease."""
-        return Lock(self.connection, "path", path_params(root, patterns, ttlMs=round(ttl * 1000), **more), wait)
+        return Lock(self.connection, PATH, path_names(root, patterns), ttl, wait, None, more)
 
     async def events(self, *topics: str, since: Optional[str] = None) -> AsyncIterator[Event]:
         """What happens, from now or after a cursor; an event of kind `gap` says that some may be missing."""
         while True:
-            answer = await self.call("events.watch", events_params(topics, since))
-            since = answer["cursor"]
-            for event in events_of(answer):
+            happened, since = await self.next_events(topics, since)
+            for event in happened:
                 yield event
 
+    async def next_events(self, topics: Sequence[str], since: Optional[str]) -> Tuple[List[Event], str]:
+        """Events after a cursor, once there is one, and where they end. Without a cursor: none, and where now is."""
+        waiting: Dict[str, Any] = {} if since is None else {"since": since, "waitMs": _work.ASK_WAIT_MS}
+        answer = await self.call("events.watch", {"topics": list(topics) or ["*"], **waiting})
+        gap: List[Event] = [{"kind": "gap", "cursor": answer["cursor"]}] if answer["gap"] else []
+        return gap + answer["events"], answer["cursor"]
+
     def serve(
-        self, deployment: str, handlers: Handlers, *, concurrency: int = 1, **more: Any
-    ) -> _work.Receiver:
+        self, deployment: str, handlers: Mapping[str, Callable[[Any], Awaitable[Any]]], *, concurrency: int = 1,
+        **more: Any,
+    ) -> Receiver:  # fmt: skip
         """Carries out the commands of a deployment: each handler is given the envelope and returns the answer. It is
         cancelled when nobody waits for that any more. Ends with `await receiver.stop()`."""
 
-        async def perform(envelope: Envelope) -> Any:
-            return await handler_of(handlers, envelope)(envelope)
+        async def perform(handler: Any, envelope: CommandExecuteParams) -> Any:
+            return await handler(envelope)
 
-        return _work.Receiver(
-            self.connection, deployment, perform, lambda _, __, task: task.cancel(),
-            concurrency=concurrency, **more,
-        )  # fmt: skip
+        return Receiver(
+            self.connection, deployment, handlers, perform, lambda task: task.cancel(), concurrency, more
+        )
 
 
 class Work(_work.Work):
-    """The batches of one claim, as a handler gets them."""
-
-    def __init__(self, claim: Claim, connection: Connection) -> None:
-        super().__init__(claim)
-        self._connection = connection
-
     async def progress(self, percent: Optional[float] = None, note: Optional[str] = None, **more: Any) -> None:
         """Tells how far it is; `checkpoint` is given to the next holder."""
-        await self._connection.call("queue.progress", progress_params(self.claim, percent, note, more))
+        given = only_given({"percent": percent, "note": note})
+        await self._connection.call("queue.progress", {**self.proof, **given, **more})
 
 
 class Worker(_work.Worker):
     """Work under way: await it to work until it is stopped, or use it as `async with`, whose end stops it."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        queue: Union[str, List[str]],
-        handler: Callable[[Work], Awaitable[Any]],
-        options: Dict[str, Any],
-    ) -> None:
-        async def perform(work: _work.Work) -> Any:
-            return await handler(work)  # type: ignore[arg-type]
-
-        super().__init__(
-            connection, queue, perform, lambda _, task: task.cancel(), lambda claim: Work(claim, connection),
-            **options,
-        )  # fmt: skip
-
-    async def join(self) -> None:
-        """Waits until it has ended; raises the refusal if the daemon gives nothing for good."""
-        await self.done
-
     def __await__(self) -> Generator[Any, None, None]:
-        return self.join().__await__()
+        return self.done.__await__()
 
     async def __aenter__(self) -> Worker:
         return self
@@ -216,68 +195,28 @@ class Worker(_work.Worker):
         await self.done
 
 
-class Lock(Holding):
+class Receiver(_work.Receiver):
+    async def stop(self) -> None:
+        """Has nothing more sent, and waits for what runs."""
+        await self._stop()
+
+
+class Lock(grants.Lock):
     """A lease or a reservation, held while the body of `async with` runs."""
 
-    _task: Optional[asyncio.Task[Any]] = None
-
     async def __aenter__(self) -> Held:
-        held = await self.begin(Held)
-        self._task = asyncio.current_task()
-        self.on_lost = lambda _: self._task is not None and self._task.cancel()
+        task = asyncio.current_task()
+        self._on_loss = lambda _: self._inside and task is not None and task.cancel()
+        held = await self._begin()
+        self._inside = True
         return held
 
-    async def __aexit__(
-        self, _: Optional[Type[BaseException]], error: Optional[BaseException], __: Optional[TracebackType]
-    ) -> None:
-        task, self._task = self._task, None
+    async def __aexit__(self, _: object, error: Optional[BaseException], __: object) -> None:
+        self._inside = False
         if isinstance(error, asyncio.CancelledError) and self._held is not None and self._held.lost:
-            if sys.version_info >= (3, 11) and task is not None:
+            task: Any = asyncio.current_task()
+            if sys.version_info >= (3, 11):
                 task.uncancel()
-        await self.end()
+        await self._release()
 
-
-def enqueue_params(
-    queue: str, payloads: Sequence[Any], source_key: Optional[str], delay: Optional[float], more: Dict[str, Any]
-) -> Dict[str, Any]:
-    delay_ms = None if delay is None else round(delay * 1000)
-    given = only_given({"sourceKey": source_key, "delayMs": delay_ms})
-    return {"queue": queue, "payloads": list(payloads), **given, **more}
-
-
-def progress_params(
-    claim: Claim, percent: Optional[float], note: Optional[str], more: Dict[str, Any]
-) -> Dict[str, Any]:
-    proof = {"claimId": claim["claimId"], "leaseToken": claim["leaseToken"]}
-    return {**proof, **only_given({"percent": percent, "note": note}), **more}
-
-
-def events_params(topics: Sequence[str], since: Optional[str]) -> Dict[str, Any]:
-    waiting: Dict[str, Any] = {} if since is None else {"since": since, "waitMs": _work.ASK_WAIT_MS}
-    return {"topics": list(topics) or ["*"], **waiting}
-
-
-def events_of(answer: Dict[str, Any]) -> List[Event]:
-    gap: List[Event] = [{"kind": "gap", "cursor": answer["cursor"]}] if answer["gap"] else []
-    events: List[Event] = gap + answer["events"]
-    return events
-
-
-def handler_of(handlers: Mapping[str, Any], envelope: Envelope) -> Any:
-    handler = handlers.get(envelope["command"])
-    if handler is None:
-        message = f"{envelope['deployment']} does not know {envelope['command']}."
-        raise _work.CommandFailed("UNKNOWN_COMMAND", message)
-    return handler
-
-
-async def send(
-    connection: Connection, deployment: str, command: str, params: Any, wait: float, more: Dict[str, Any]
-) -> Any:
-    asked = {"deployment": deployment, "command": command, "params": params, **more}
-    created: Dict[str, Any] = await connection.call("command.create", asked)
-    if wait <= 0:
-        return created
-    command_id = {"commandId": created["commandId"]}
-    await connection.call("command.wait", {**command_id, "waitMs": round(wait * 1000)})
-    return (await connection.call("command.response", command_id))["response"]
+    _inside = False

@@ -8,10 +8,10 @@ import threading
 from concurrent.futures import ThreadPoolExecutor, TimeoutError as FutureTimeout
 from typing import Any, Callable, Coroutine, Dict, Iterator, List, Mapping, Optional, Sequence, TypeVar, Union
 
-from . import aio, work as _work
-from .connection import Connection, Listener, Params
-from .grants import Held, Holding, lease_params, path_params
-from .types import Batch, Block, Claim, Enqueued, Envelope, Event, Number
+from . import aio, grants, work as _work
+from .connection import Connection, Listener, Params, only_given
+from .grants import LEASE, PATH, Held, Noun, lease_names, path_names
+from .types import Batch, Claim, CommandExecuteParams, NumberedId, QueueEnqueueResult
 
 T = TypeVar("T")
 
@@ -36,11 +36,10 @@ class Client:
         # One thread for listeners, so that they may call the client, and are called in order.
         self._listening = ThreadPoolExecutor(1, thread_name_prefix="pawl-listener")
         try:
-            self._connection = self._run(aio.open_connection(socket, instance, reconnect))
+            self._aio = aio.Client(self._run(aio.open_connection(socket, instance, reconnect)))
         except BaseException:
             self._end()
             raise
-        self._client = aio.Client(self._connection)
 
     def __enter__(self) -> Client:
         return self
@@ -51,102 +50,84 @@ class Client:
     def close(self) -> None:
         """Closes for good: what ends with the connection ends."""
         if not self._loop.is_closed():
-            self._run(self._connection.close())
+            self._run(self._aio.close())
             self._end()
 
     def call(self, method: str, params: Optional[Params] = None, *, timeout: Optional[float] = None) -> Any:
-        """Calls any method; docs/protocol.md and `rpc.discover` have them. Raises `TimeoutError` after `timeout` seconds:
-        nobody knows then whether it took effect, but what it is granted later is given back."""
-        return self._run(self._client.call(method, params), timeout)
+        """Calls any method, as in `aio.Client`. Raises `TimeoutError` after `timeout` seconds: nobody knows then if it
+        took effect, but what it is granted later is given back."""
+        return self._run(self._aio.call(method, params), timeout)
 
     def on(self, notification: str, listener: Listener) -> Callable[[], None]:
-        """Has a listener called with the params of each notification, until the returned function is called."""
-        stop = self._connection.on(notification, lambda params: self._tell(listener, params))
+        """Has a listener called with the params of each notification, in a thread of its own."""
+        stop = self._aio.on(notification, self._told(listener))
 
         def stop_soon() -> None:
             self._loop.call_soon_threadsafe(stop)
 
         return stop_soon
 
-    def next(self, type: str, *, request_id: Optional[str] = None) -> Number:
-        """The next number of a type. With a `request_id` it can be repeated, and burns no number."""
-        return self._run(self._client.next(type, request_id=request_id))
+    # These are as those of `aio.Client`.
 
-    def next_block(self, type: str, count: int, *, request_id: Optional[str] = None) -> Block:
-        """As many numbers in one piece."""
-        return self._run(self._client.next_block(type, count, request_id=request_id))
+    def next(self, type: str, *, request_id: Optional[str] = None) -> NumberedId:
+        return self._run(self._aio.next(type, request_id=request_id))
 
     def enqueue(
         self, queue: str, *payloads: Any, source_key: Optional[str] = None, delay: Optional[float] = None, **more: Any
-    ) -> Enqueued:
-        """Enqueues one batch; `more` are params of `queue.enqueue` as they travel (`priority`, `maxAttempts` ...)."""
-        return self._run(self._client.enqueue(queue, *payloads, source_key=source_key, delay=delay, **more))
-
-    def batch(self, batch_id: str) -> Batch:
-        return self._run(self._client.batch(batch_id))
+    ) -> QueueEnqueueResult:
+        return self._run(self._aio.enqueue(queue, *payloads, source_key=source_key, delay=delay, **more))
 
     def wait(self, batch_id: str, timeout: float) -> Batch:
-        """The batch once it is final, or as it is when the time is over."""
-        return self._run(self._client.wait(batch_id, timeout))
+        return self._run(self._aio.wait(batch_id, timeout))
 
     def transact(
         self, calls: Sequence[Mapping[str, Any]], guards: Optional[Sequence[Mapping[str, Any]]] = None
     ) -> List[Any]:
-        """Performs several calls in one transaction: all or none. Gives the result of each."""
-        return self._run(self._client.transact(calls, guards))
+        return self._run(self._aio.transact(calls, guards))
 
     def send(self, deployment: str, command: str, params: Any = None, *, wait: float = 0.0, **more: Any) -> Any:
-        """Sends a command. With `wait` (seconds), gives its answer as `{"status": ..., ...}`, or None if none came."""
-        return self._run(self._client.send(deployment, command, params, wait=wait, **more))
+        return self._run(self._aio.send(deployment, command, params, wait=wait, **more))
+
+    def events(self, *topics: str, since: Optional[str] = None) -> Iterator[aio.Event]:
+        first = self._run(self._aio.next_events(topics, since))
+
+        def follow(happened: List[aio.Event], cursor: str) -> Iterator[aio.Event]:
+            while True:
+                yield from happened
+                happened, cursor = self._run(self._aio.next_events(topics, cursor))
+
+        return follow(*first)
 
     def work(self, queue: Union[str, List[str]], handler: Callable[[Work], Any], **options: Any) -> Worker:
-        """Works on a queue, in threads: claims, renews, completes when the handler returns, gives back with its error
-        otherwise. A thread cannot be interrupted, so a handler that takes long looks at `work.lost`, or calls
-        `work.check()`, now and then. Options: `concurrency`, `lease` (seconds), `owner`, `max_batches`, `boundary`,
-        `release_on`, `on_complete`, `on_error`."""
+        """Works on a queue as `aio.Client.work` does, in threads. A thread cannot be interrupted, so a handler that
+        takes long looks at `work.stopped`, or calls `work.check()`, now and then."""
         return Worker(self, queue, handler, options)
 
     def lock(
-        self, *names: str, ttl: float = 30.0, wait: float = 0.0, mode: Optional[str] = None,
-        on_loss: Optional[Callable[[BaseException], None]] = None, **more: Any,
+        self, *names: str, ttl: float = 30.0, wait: float = 0.0,
+        on_loss: Optional[Callable[[BaseException], object]] = None, **more: Any,
     ) -> Lock:  # fmt: skip
         """Holds a lease: `with client.lock("deploy") as lease`. `on_loss` is told of a loss at once, in another thread;
-        the end of the body raises `LeaseLost`. `more` are params of `lease.acquire` as they travel (`note`, `slots` ...).
-        """
-        return Lock(self, "lease", lease_params(names, ttlMs=round(ttl * 1000), mode=mode, **more), wait, on_loss)
+        the end of the body raises `LeaseLost`. `more` as in `aio.Client.lock`."""
+        return Lock(self, LEASE, lease_names(names), ttl, wait, on_loss, more)
 
     def reserve(
         self, root: str, patterns: Union[str, Sequence[str]], *, ttl: float = 30.0, wait: float = 0.0,
-        on_loss: Optional[Callable[[BaseException], None]] = None, **more: Any,
+        on_loss: Optional[Callable[[BaseException], object]] = None, **more: Any,
     ) -> Lock:  # fmt: skip
         """Holds a reservation of the files below `root` that fit the patterns, as `lock` does a lease."""
-        return Lock(self, "path", path_params(root, patterns, ttlMs=round(ttl * 1000), **more), wait, on_loss)
-
-    def events(self, *topics: str, since: Optional[str] = None) -> Iterator[Event]:
-        """What happens, from now or after a cursor; an event of kind `gap` says that some may be missing."""
-        answer = self.call("events.watch", aio.events_params(topics, since))
-
-        def follow(answer: Dict[str, Any]) -> Iterator[Event]:
-            while True:
-                yield from aio.events_of(answer)
-                answer = self.call("events.watch", aio.events_params(topics, answer["cursor"]))
-
-        return follow(answer)
+        return Lock(self, PATH, path_names(root, patterns), ttl, wait, on_loss, more)
 
     def serve(
         self, deployment: str, handlers: Mapping[str, Callable[[Any], Any]], *, concurrency: int = 1, **more: Any
     ) -> Receiver:
-        """Carries out the commands of a deployment, in threads: each handler is given the envelope and returns the
-        answer. Ends with `receiver.stop()`, or as a context manager."""
+        """Carries out the commands of a deployment as `aio.Client.serve` does, in threads, until `receiver.stop()`."""
         return Receiver(self, deployment, handlers, concurrency, more)
 
     def _run(self, coroutine: Coroutine[Any, Any, T], timeout: Optional[float] = None) -> T:
-        if os.getpid() != self._pid:
+        if os.getpid() != self._pid or threading.current_thread() is self._thread:
             coroutine.close()
-            raise RuntimeError("A client does not survive fork(): connect in the child.")
-        if threading.current_thread() is self._thread:
-            coroutine.close()
-            raise RuntimeError("The blocking client is called on its own event loop.")
+            raise RuntimeError("A client does not survive fork(), and is not called on its own event loop.")
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result(timeout)
@@ -158,11 +139,16 @@ class Client:
             future.cancel()
             raise
 
-    def _tell(self, listener: Callable[[T], None], what: T) -> None:
-        try:
-            self._listening.submit(listener, what)
-        except RuntimeError:
-            pass  # The client is closed.
+    def _told(self, listener: Callable[[T], object]) -> Callable[[T], None]:
+        """Calls a listener in the thread for listeners."""
+
+        def tell(what: T) -> None:
+            try:
+                self._listening.submit(listener, what)
+            except RuntimeError:
+                pass  # The client is closed.
+
+        return tell
 
     def _end(self) -> None:
         self._listening.shutdown(wait=False)
@@ -175,55 +161,41 @@ class Client:
 class Work(_work.Work):
     """The batches of one claim, as a handler gets them. `stopped` is set when it is to stop."""
 
-    def __init__(self, claim: Claim, client: Client) -> None:
-        super().__init__(claim)
+    def __init__(self, client: Client, connection: Connection, claim: Claim, **how: Any) -> None:
         self._client = client
         self.stopped = threading.Event()
+        super().__init__(connection, claim, **how)
 
     def progress(self, percent: Optional[float] = None, note: Optional[str] = None, **more: Any) -> None:
         """Tells how far it is; `checkpoint` is given to the next holder."""
-        self._client.call("queue.progress", aio.progress_params(self.claim, percent, note, more))
+        given = only_given({"percent": percent, "note": note})
+        self._client.call("queue.progress", {**self.proof, **given, **more})
 
 
-class Worker:
-    """Work under way: `join` works until it is stopped; as a context manager its end stops it."""
+class _Loop:
+    """What runs in threads until it is stopped: `join` waits for that, the end of a `with` stops it."""
 
-    def __init__(
-        self, client: Client, queue: Union[str, List[str]], handler: Callable[[Work], Any], options: Dict[str, Any]
-    ) -> None:
+    def __init__(self, client: Client, threads: int, begin: Callable[[ThreadPoolExecutor], Any]) -> None:
         self._client = client
-        threads = ThreadPoolExecutor(options.get("concurrency", 1), thread_name_prefix="pawl-worker")
-        self._threads = threads
-        for told in ("on_complete", "on_error"):
-            if options.get(told) is not None:
-                listener = options[told]
-                options[told] = lambda what, listener=listener: client._tell(listener, what)
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="pawl")
 
-        async def perform(work: _work.Work) -> Any:
-            return await asyncio.get_running_loop().run_in_executor(threads, handler, work)
+        async def run() -> Any:
+            return begin(self._threads)
 
-        def interrupt(work: _work.Work, _: object) -> None:
-            work.stopped.set()  # type: ignore[attr-defined]
-
-        async def begin() -> _work.Worker:
-            make: Callable[[Claim], Work] = lambda claim: Work(claim, client)
-            return _work.Worker(client._connection, queue, perform, interrupt, make, **options)
-
-        self._worker = client._run(begin())
+        self._running = client._run(run())
 
     def stop(self) -> None:
-        """Takes nothing more. What runs is worked on to its end. May be called by a signal handler."""
-        self._client._loop.call_soon_threadsafe(self._worker.stop)
+        raise NotImplementedError
 
     def join(self, timeout: Optional[float] = None) -> None:
         """Waits until it has ended; raises the refusal if the daemon gives nothing for good."""
 
         async def ended() -> None:
-            await asyncio.shield(self._worker.done)
+            await asyncio.shield(self._running.done)
 
         self._client._run(ended(), timeout)
 
-    def __enter__(self) -> Worker:
+    def __enter__(self: T) -> T:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -232,60 +204,67 @@ class Worker:
         self._threads.shutdown()
 
 
-class Lock(Holding):
-    """A lease or a reservation, held while the body of `with` runs."""
+class Worker(_Loop):
+    """Work under way."""
 
     def __init__(
-        self, client: Client, kind: str, params: Dict[str, Any], wait: float,
-        on_loss: Optional[Callable[[BaseException], None]],
-    ) -> None:  # fmt: skip
-        super().__init__(client._connection, kind, params, wait)
-        self._client = client
-        if on_loss is not None:
-            told = on_loss
-            self.on_lost = lambda reason: client._tell(told, reason)
+        self, client: Client, queue: Union[str, List[str]], handler: Callable[[Work], Any], options: Dict[str, Any]
+    ) -> None:
+        told = {name: client._told(options[name]) for name in ("on_complete", "on_error") if options.get(name)}
 
-    def __enter__(self) -> Held:
-        return self._client._run(self.begin(Held))
+        def begin(threads: ThreadPoolExecutor) -> _work.Worker:
+            async def perform(work: Work) -> Any:
+                return await client._loop.run_in_executor(threads, handler, work)
 
-    def __exit__(self, *_: object) -> None:
-        self._client._run(self.end())
+            def make(*given: Any, **how: Any) -> Work:
+                return Work(client, *given, **how)
+
+            connection = client._aio.connection
+            return _work.Worker(
+                connection, queue, make, perform, lambda work, _: work.stopped.set(), **{**options, **told}
+            )
+
+        super().__init__(client, options.get("concurrency", 1), begin)
+
+    def stop(self) -> None:
+        """Takes nothing more. What runs is worked on to its end. May be called by a signal handler."""
+        self._client._loop.call_soon_threadsafe(self._running.stop)
 
 
-class Receiver:
-    """Commands that are carried out: `join` does so until it is stopped; as a context manager its end stops it."""
+class Receiver(_Loop):
+    """Commands that are carried out."""
 
     def __init__(
         self, client: Client, deployment: str, handlers: Mapping[str, Any], concurrency: int, more: Dict[str, Any]
     ) -> None:
-        self._client = client
-        threads = ThreadPoolExecutor(concurrency, thread_name_prefix="pawl-receiver")
+        def begin(threads: ThreadPoolExecutor) -> _work.Receiver:
+            async def perform(handler: Any, envelope: CommandExecuteParams) -> Any:
+                return await client._loop.run_in_executor(threads, handler, envelope)
 
-        async def perform(envelope: Envelope) -> Any:
-            handler = aio.handler_of(handlers, envelope)
-            return await asyncio.get_running_loop().run_in_executor(threads, handler, envelope)
-
-        async def begin() -> _work.Receiver:
             return _work.Receiver(
-                client._connection, deployment, perform, lambda *_: None, concurrency=concurrency, **more
+                client._aio.connection, deployment, handlers, perform, lambda _: None, concurrency, more
             )
 
-        self._receiver = client._run(begin())
+        super().__init__(client, concurrency, begin)
 
     def stop(self) -> None:
         """Has nothing more sent, and waits for what runs."""
-        self._client._run(self._receiver.stop())
+        self._client._run(self._running._stop())
 
-    def join(self, timeout: Optional[float] = None) -> None:
-        """Waits until it has ended."""
 
-        async def ended() -> None:
-            await asyncio.shield(self._receiver.done)
+class Lock(grants.Lock):
+    """A lease or a reservation, held while the body of `with` runs."""
 
-        self._client._run(ended(), timeout)
+    def __init__(
+        self, client: Client, noun: Noun, named: Dict[str, Any], ttl: float, wait: float,
+        on_loss: Optional[Callable[[BaseException], object]], more: Dict[str, Any],
+    ) -> None:  # fmt: skip
+        told = None if on_loss is None else client._told(on_loss)
+        super().__init__(client._aio.connection, noun, named, ttl, wait, told, more)
+        self._client = client
 
-    def __enter__(self) -> Receiver:
-        return self
+    def __enter__(self) -> Held:
+        return self._client._run(self._begin())
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        self._client._run(self._release())

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Optional, Type
-
-__all__ = [
-    "Cancelled", "ClaimLost", "Conflict", "ConnectionLost", "Exhausted", "LeaseHeld", "LeaseLost", "NotFound",
-    "PawlError", "Postpone", "ProviderUnavailable", "Unavailable", "WouldDeadlock", "error_of",
-]  # fmt: skip
+import re
+from typing import Any, Dict, Optional
 
 
 class PawlError(Exception):
@@ -17,14 +13,9 @@ class PawlError(Exception):
     """
 
     def __init__(
-        self,
-        kind: str,
-        message: str,
-        *,
-        code: int = -32603,
-        retryable: bool = False,
+        self, kind: str, message: str, *, code: int = -32603, retryable: bool = False,
         details: Optional[Dict[str, Any]] = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(message)
         self.kind = kind
         self.message = message
@@ -80,37 +71,32 @@ class ConnectionLost(ConnectionError):
     certainly was not performed.
     """
 
-    def __init__(
-        self, message: str, method: Optional[str] = None, *, may_have_taken_effect: bool = False
-    ) -> None:
+    def __init__(self, message: str, method: Optional[str] = None, *, may_have_taken_effect: bool = False) -> None:
         super().__init__(message)
         self.method = method
         self.may_have_taken_effect = may_have_taken_effect
 
 
 class Postpone(Exception):
-    """Raised by a handler that cannot do the work now: it is given back, and this is not counted as an attempt.
-
-    `delay` is the time in seconds for which nobody gets it.
-    """
+    """Raised by a handler that cannot do the work now: it is given back, for nobody before `delay` seconds have passed,
+    and this is not counted as an attempt."""
 
     def __init__(self, delay: float = 0.0) -> None:
         super().__init__(f"The work is postponed by {delay} s.")
         self.delay = delay
 
 
-_CLASSES: Dict[str, Type[PawlError]] = {
-    "not_found": NotFound,
-    "conflict": Conflict,
-    "lease_held": LeaseHeld,
-    "claim_lost": ClaimLost,
-    "lease_lost": LeaseLost,
-    "exhausted": Exhausted,
-    "unavailable": Unavailable,
-    "cancelled": Cancelled,
-    "provider_unavailable": ProviderUnavailable,
-    "would_deadlock": WouldDeadlock,
-}
+class CommandFailed(Exception):
+    """Raised by the handler of a command: the answer is an error with this code."""
+
+    def __init__(self, code: str, message: str, details: Any = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.details = details
+
+
+# By kind: `lease_held` is `LeaseHeld`.
+_CLASSES = {re.sub(r"(?<!^)(?=[A-Z])", "_", each.__name__).lower(): each for each in PawlError.__subclasses__()}
 
 
 def error_of(kind: str, message: str, **more: Any) -> PawlError:
@@ -121,14 +107,23 @@ def error_of(kind: str, message: str, **more: Any) -> PawlError:
 def from_object(error: Any) -> PawlError:
     """The error that the `error` member of a JSON-RPC response stands for."""
     error = error if isinstance(error, dict) else {}
-    data = error.get("data")
-    details = dict(data) if isinstance(data, dict) else {}
+    details = dict(error["data"]) if isinstance(error.get("data"), dict) else {}
     kind, retryable = str(details.pop("kind", "internal")), details.pop("retryable", False) is True
-    code = error.get("code")
-    return error_of(
-        kind,
-        str(error.get("message")),
-        code=code if isinstance(code, int) else -32603,
-        retryable=retryable,
-        details=details,
-    )
+    code = error["code"] if isinstance(error.get("code"), int) else -32603
+    return error_of(kind, str(error.get("message")), code=code, retryable=retryable, details=details)
+
+
+def is_loss(error: BaseException) -> bool:
+    """True if a refusal says that what was to be renewed or ended is not held any more."""
+    return isinstance(error, PawlError) and error.kind in ("claim_lost", "lease_lost", "not_found")
+
+
+def is_passing(error: BaseException) -> bool:
+    """True if the same call may succeed later."""
+    return isinstance(error, ConnectionLost) or (isinstance(error, PawlError) and error.retryable)
+
+
+def is_for_good(error: BaseException) -> bool:
+    """True for a refusal that stays the same however often one asks."""
+    kinds = ("invalid_request", "invalid_params", "method_not_found", "read_only", "forbidden", "exhausted")
+    return isinstance(error, PawlError) and error.kind in kinds and not error.retryable

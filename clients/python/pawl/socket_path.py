@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from typing import List, Mapping, Optional
 
 from .errors import error_of
@@ -20,7 +19,7 @@ def socket_paths(instance: Optional[str] = None, env: Mapping[str, str] = os.env
     """
     name = instance or env.get("PAWL_INSTANCE") or "default"
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
-        raise error_of("invalid_params", f"The instance name {name!r} must be 1 to 64 letters, digits, '.', '_' or '-'.")
+        raise error_of("invalid_params", f"The instance name {name!r} needs 1 to 64 letters, digits, '.', '_' or '-'.")
     if env.get("PAWL_SOCKET"):
         return [env["PAWL_SOCKET"]]
     uid = os.getuid()
@@ -29,44 +28,22 @@ def socket_paths(instance: Optional[str] = None, env: Mapping[str, str] = os.env
         directories.append(f"{env['XDG_RUNTIME_DIR']}/pawl")
     if uid == 0:
         directories.append("/run/pawl")
-    if _owner(f"/run/user/{uid}") == uid:
+    of_user = _status(f"/run/user/{uid}")
+    if of_user is not None and of_user.st_uid == uid:
         directories.append(f"/run/user/{uid}/pawl")
+    temporary = env.get("TMPDIR") or env.get("TMP") or env.get("TEMP") or "/tmp"
+    shared = f"{temporary[:-1] if len(temporary) > 1 and temporary.endswith('/') else temporary}/pawl-{uid}"
     # Anybody can make a directory of this name in the temporary directory and listen in it.
-    shared = f"{_temporary_directory(env)}/pawl-{uid}"
-    if _is_private(shared, uid):
+    found = _status(shared)
+    if found is None or (found.st_uid == uid and found.st_mode & 0o077 == 0):
         directories.append(shared)
     elif not directories:
-        raise error_of(
-            "forbidden", f"{shared} belongs to somebody else or is open to others. Set XDG_RUNTIME_DIR."
-        )
+        raise error_of("forbidden", f"{shared} belongs to somebody else or is open to others. Set XDG_RUNTIME_DIR.")
     return list(dict.fromkeys(f"{directory}/{name}.sock" for directory in directories))
 
 
-def check_length(path: str) -> None:
-    """Refuses by name a path that the kernel would cut off."""
-    length = len(os.fsencode(path))
-    if length > MAX_SOCKET_PATH_BYTES:
-        raise error_of(
-            "invalid_params",
-            f"The socket path {path} has {length} bytes; the kernel takes at most {MAX_SOCKET_PATH_BYTES}.",
-        )
-
-
-def _temporary_directory(env: Mapping[str, str]) -> str:
-    path = env.get("TMPDIR") or env.get("TMP") or env.get("TEMP") or "/tmp"
-    return path[:-1] if len(path) > 1 and path.endswith("/") else path
-
-
-def _owner(path: str) -> Optional[int]:
+def _status(path: str) -> Optional[os.stat_result]:
     try:
-        return os.lstat(path).st_uid
+        return os.lstat(path)
     except OSError:
         return None
-
-
-def _is_private(path: str, uid: int) -> bool:
-    try:
-        found = os.lstat(path)
-    except FileNotFoundError:
-        return True
-    return found.st_uid == uid and stat.S_IMODE(found.st_mode) & 0o077 == 0

@@ -1,17 +1,19 @@
-"""The shapes of results, as they travel. Fields may be added by a newer daemon. Times are milliseconds since the epoch."""
-
-from __future__ import annotations
+"""The shapes of results, as they travel. Made from the nouns by `npm run openrpc`, not by hand."""
 
 from typing import Any, Dict, List, Optional, TypedDict
 
 
-class Number(TypedDict):
+class NumberedId(TypedDict):
+    """A number of a type, and the id made of it."""
+
     type: str
     seq: int
     id: str
 
 
-class Block(TypedDict):
+class SequenceReserveResult(TypedDict):
+    """Result of sequence.reserve."""
+
     type: str
     first: int
     last: int
@@ -19,46 +21,76 @@ class Block(TypedDict):
     lastId: str
 
 
+class MergeGroup(TypedDict):
+    """A group of a name that the caller chose."""
+
+    group: str
+
+
+class Retry(TypedDict):
+    """How long a batch rests after a delivery that ended without success: `baseMs * factor^(n - 1)`, at most `maxMs`."""
+
+    baseMs: int
+    factor: float
+    maxMs: int
+    jitter: bool
+
+
+class BatchHolder(TypedDict):
+    """Who holds a batch now."""
+
+    owner: str
+    claimId: str
+    fencingToken: int
+    expiresAt: int
+    remainingMs: int
+
+
 class _Batch(TypedDict):
     batchId: str
     queue: str
     enqueueSeq: int
     payloads: List[Any]
-    state: str
-    attempt: int
-    maxAttempts: int
-    enqueuedAt: int
-    availableAt: int
-
-
-class Batch(_Batch, total=False):
     priority: int
     key: Optional[str]
     sourceKey: Optional[str]
     deliveryPolicy: str
     slotPolicy: str
     mergeKey: Any
-    retry: Optional[Dict[str, Any]]
-    expiresAt: Optional[int]
-    after: List[str]
-    trace: Dict[str, str]
-    claim: Optional[Dict[str, Any]]
-    progress: Dict[str, Any]
-    checkpoint: Any
-    result: Any
-    lastError: Optional[str]
+    state: str
+    attempt: int
+    maxAttempts: int
+    retry: Optional[Retry]
+    enqueuedAt: int
+    availableAt: int
 
 
-class _Enqueued(TypedDict):
+class Batch(_Batch, total=False):
+    """Work of a queue: payloads that are claimed, completed and retried together."""
+
+    expiresAt: int
+    claim: BatchHolder
+    lastError: str
+
+
+class QueueEnqueueResult(TypedDict):
+    """Result of queue.enqueue."""
+
     batch: Batch
     created: bool
-
-
-class Enqueued(_Enqueued, total=False):
     outcome: str
 
 
-class _Claim(TypedDict):
+class QueueRenewResult(TypedDict):
+    """Result of queue.renew."""
+
+    expiresAt: int
+    remainingMs: int
+
+
+class Claim(TypedDict):
+    """Batches that one owner works on, until the claim ends."""
+
     claimId: str
     leaseToken: str
     fencingToken: int
@@ -70,20 +102,9 @@ class _Claim(TypedDict):
     batches: List[Batch]
 
 
-class Claim(_Claim, total=False):
-    parents: Dict[str, Any]
+class Lease(TypedDict):
+    """A lease as its holder has it."""
 
-
-class _Renewed(TypedDict):
-    expiresAt: int
-    remainingMs: int
-
-
-class Renewed(_Renewed, total=False):
-    cancelling: bool
-
-
-class _Lease(TypedDict):
     name: str
     leaseId: str
     fencingToken: int
@@ -93,41 +114,12 @@ class _Lease(TypedDict):
     remainingMs: int
 
 
-class Lease(_Lease, total=False):
-    mode: str
-    slots: int
-    members: List[str]
+class CommandExecuteParams(TypedDict):
+    """Params of command.execute."""
 
-
-class Reservation(TypedDict):
-    reservationId: str
-    root: str
-    patterns: List[str]
-    mode: str
-    fencingToken: int
-    expiresAt: int
-    remainingMs: int
-
-
-class _Event(TypedDict):
-    kind: str
-
-
-class Event(_Event, total=False):
-    """What happened; kind `gap` says that some may be missing: list anew what you follow."""
-
-    cursor: str
-    at: int
-    topic: str
-    id: str
-    by: Any
-
-
-class Envelope(TypedDict):
     protocol: str
     commandId: str
     deployment: str
-    target: str
     command: str
     attempt: int
     deadline: Optional[int]

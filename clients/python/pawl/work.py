@@ -3,105 +3,108 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
-from typing import Any, Awaitable, Callable, Dict, List, Optional, Set, Union
+from base64 import b64decode, b64encode
+from typing import Any, Awaitable, Callable, Dict, List, Mapping, Optional, Set, Union
 
-from .connection import Connection, RequestFailure, Watcher, logger
-from .errors import ConnectionLost, PawlError, Postpone, error_of
-from .grants import Grant, default_owner, is_loss, is_passing, only_given
-from .types import Batch, Claim, Envelope
+from .connection import Connection, RequestFailure, Watcher, logger, only_given
+from .errors import CommandFailed, ConnectionLost, PawlError, Postpone, error_of, is_for_good, is_loss
+from .grants import CLAIM, Grant, default_owner
+from .types import Batch, Claim, CommandExecuteParams
 
 ASK_WAIT_MS = 30_000
 FIRST_PAUSE_S = 0.1
 MAX_PAUSE_S = 5.0
 MAX_CONCURRENCY = 256
 MAX_ERROR_LENGTH = 16_384
-# Refusals that stay the same however often one asks.
-FOR_GOOD = ("invalid_request", "invalid_params", "method_not_found", "read_only", "forbidden", "exhausted")
+MAX_MESSAGE_LENGTH = 4096
+# An answer that may be longer than a line is sent in pieces.
+LONG_ANSWER_BYTES = 48 * 1024
+MAX_PIECE_BYTES = 512 * 1024
+# By how many bytes a request is longer than the piece it carries, at most.
+REQUEST_BYTES = 1024
 
 
-class Work:
-    """The batches of one claim, as a handler gets them. `fencing_token` is to be sent along with every write."""
+class Work(Grant):
+    """The batches of one claim, as a handler gets them."""
 
-    def __init__(self, claim: Claim) -> None:
+    def __init__(self, connection: Connection, claim: Claim, **how: Any) -> None:
         self.claim = claim
         self.batches: List[Batch] = claim["batches"]
         self.payloads: List[Any] = [payload for batch in self.batches for payload in batch["payloads"]]
-        self.fencing_token: int = claim["fencingToken"]
-        # Why to stop: `ClaimLost` if another may be doing the work, or is to.
-        self.reason: Optional[BaseException] = None
+        super().__init__(connection, CLAIM, f"The claim {claim['claimId']}", claim, **how)
+        self._stops.append(connection.on("claim.cancelling", self._told_cancelling))
 
-    @property
-    def lost(self) -> bool:
-        return self.reason is not None
+    def _told_cancelling(self, params: Dict[str, Any]) -> None:
+        if params.get("claimId") == self.claim["claimId"]:
+            self._cancel(params.get("reason"))
 
-    def check(self) -> None:
-        """Raises `ClaimLost` if the claim was lost or cancelled: for a handler that cannot be interrupted."""
-        if self.reason is not None:
-            raise self.reason
+    async def _finish(self, task: Optional[asyncio.Future[Any]]) -> bool:
+        """Completes (True) or gives back (False), by what the handler has ended with; raises the reason of a loss."""
+        failure = asyncio.CancelledError() if task is None or task.cancelled() else task.exception()
+        if self._state == "lost" and not (failure is None and self._overdue):
+            raise self.reason or failure or AssertionError
+        if failure is None and task is not None:
+            # A claim that is lost by our clock only is completed all the same, if nobody else has taken it.
+            await self._end_by("queue.complete", only_given({"result": task.result()}))
+            return True
+        how: Dict[str, Any] = {}
+        if isinstance(failure, Postpone):
+            how = {"delayMs": round(failure.delay * 1000)}
+        elif self.reason is None and failure is not None and not isinstance(failure, asyncio.CancelledError):
+            logger.info("The handler of %s failed.", self.claim["claimId"], exc_info=failure)
+            how = {"error": _text_of(failure, MAX_ERROR_LENGTH)}
+        try:
+            await self._end_by("queue.abandon", how)
+        except PawlError as error:
+            # It was given back by a first try whose answer was lost, or was taken back: it is where it should be.
+            if not is_loss(error):
+                raise
+        self.check()
+        return False
 
 
 class Worker:
-    """Works on a queue until it is stopped; survives restarts of the daemon.
+    """Works on a queue, or on several, until it is stopped; survives restarts of the daemon.
 
-    :param perform: has the handler do the work; its result is kept as the batches' result, an error gives them back.
-    :param interrupt: told once of a loss or a cancel, to end what `perform` does.
+    :param make: gives what the handler gets for a claim.
+    :param handler: does the work; its result is kept as the batches' result, an error gives them back.
+    :param interrupt: told once of a loss or a cancel, to end what the handler does.
+    :param more: params of `queue.claim` as they travel.
     """
 
     def __init__(
-        self,
-        connection: Connection,
-        queue: Union[str, List[str]],
-        perform: Callable[[Work], Awaitable[Any]],
-        interrupt: Callable[[Work, asyncio.Task[Any]], object],
-        make: Callable[[Claim], Work],
-        *,
-        concurrency: int = 1,
-        lease: float = 30.0,
-        owner: Optional[str] = None,
-        max_batches: int = 1,
-        boundary: Optional[str] = None,
-        release_on: str = "disconnect",
-        on_complete: Optional[Callable[[Any], None]] = None,
-        on_error: Optional[Callable[[BaseException], None]] = None,
-    ) -> None:
+        self, connection: Connection, queue: Union[str, List[str]], make: Callable[..., Any],
+        handler: Callable[[Any], Awaitable[Any]], interrupt: Callable[[Any, asyncio.Future[Any]], object], *,
+        concurrency: int = 1, lease: float = 30.0, on_complete: Optional[Callable[[Any], object]] = None,
+        on_error: Optional[Callable[[BaseException], object]] = None, **more: Any,
+    ) -> None:  # fmt: skip
         if not 1 <= concurrency <= MAX_CONCURRENCY:
             raise error_of("invalid_params", f"concurrency is from 1 to {MAX_CONCURRENCY}, not {concurrency}.")
         self._connection = connection
-        self._perform_work = perform
-        self._interrupt = interrupt
-        self._make = make
+        self._make, self._handler, self._interrupt = make, handler, interrupt
         self._lease_s = lease
-        self._release_on = release_on
         self._on_complete = on_complete or (lambda work: None)
         self._on_error = on_error or (lambda error: logger.warning("%s", error))
-        queues: Dict[str, Any] = {"queue": queue} if isinstance(queue, str) else {"queues": list(queue)}
-        self._claim_params = {
-            **queues,
-            "owner": owner or default_owner(),
-            "maxBatches": max_batches,
-            "leaseMs": round(lease * 1000),
-            "releaseOn": release_on,
-            "waitMs": ASK_WAIT_MS,
-            **only_given({"boundary": boundary}),
+        self._claim_params: Dict[str, Any] = {
+            **({"queue": queue} if isinstance(queue, str) else {"queues": list(queue)}),
+            **{"owner": default_owner(), "leaseMs": round(lease * 1000), "releaseOn": "disconnect"},
+            **{"waitMs": ASK_WAIT_MS, **only_given(more)},
         }
         self._stopping = False
-        self._refusal: Optional[PawlError] = None
-        self._asking: Set[asyncio.Task[Any]] = set()
-        self._let_go = connection.keep()
+        self._refusal: Optional[BaseException] = None
+        self._asking: Set[asyncio.Future[Any]] = set()
         self.done = connection.start(self._run(concurrency))
 
     def stop(self) -> None:
         """Takes nothing more. What runs is worked on to its end."""
         self._stopping = True
-        for task in list(self._asking):
-            task.cancel()
+        for asking in list(self._asking):
+            asking.cancel()
 
     async def _run(self, concurrency: int) -> None:
-        try:
-            await asyncio.gather(*(self._slot() for _ in range(concurrency)))
-        finally:
-            self._let_go()
+        await asyncio.gather(*(self._slot() for _ in range(concurrency)))
         if self._refusal is not None:
             raise self._refusal
 
@@ -114,13 +117,15 @@ class Worker:
             try:
                 claim = (await asking)["claim"]
                 pause = FIRST_PAUSE_S
+                if claim is not None:
+                    await self._perform(claim, asked_at)
             except asyncio.CancelledError:
                 if self._stopping and asking.cancelled():
                     return
                 asking.cancel()
                 raise
             except (PawlError, ConnectionLost) as error:
-                if isinstance(error, PawlError) and error.kind in FOR_GOOD:
+                if is_for_good(error):
                     self._refusal = self._refusal or error
                     return self.stop()
                 # A daemon that was started again is no news.
@@ -128,170 +133,91 @@ class Worker:
                     self._on_error(error)
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(pause * 2, MAX_PAUSE_S)
-                continue
             finally:
                 self._asking.discard(asking)
-            if claim is not None:
-                await self._perform(claim, asked_at)
 
     async def _perform(self, claim: Claim, asked_at: float) -> None:
-        work = self._make(claim)
-        proof = {"claimId": claim["claimId"], "leaseToken": claim["leaseToken"]}
-        task = asyncio.ensure_future(self._perform_work(work))
+        task: Optional[asyncio.Future[Any]] = None
 
-        def stop(reason: BaseException) -> None:
-            if work.reason is None:
-                work.reason = reason
+        def interrupt(reason: BaseException) -> None:
+            if task is not None:
                 self._interrupt(work, task)
 
-        def cancelled(reason: Any = None) -> None:
-            stop(error_of("claim_lost", f"The claim is cancelled: {reason}.", details={"reason": "cancelling"}))
-
-        async def renew() -> float:
-            renewed = await self._connection.call("queue.renew", {**proof, "leaseMs": round(self._lease_s * 1000)})
-            if renewed.get("cancelling"):
-                cancelled()
-            return float(renewed["remainingMs"]) / 1000
-
-        def told_lost(params: Dict[str, Any]) -> None:
-            if params.get("claimId") == claim["claimId"]:
-                cause = params.get("cause")
-                grant.lose(error_of("claim_lost", f"The claim was lost: {cause}.", details={"reason": cause}))
-
-        def told_cancelling(params: Dict[str, Any]) -> None:
-            if params.get("claimId") == claim["claimId"]:
-                cancelled(params.get("reason"))
-
-        grant = Grant(
-            self._connection,
-            what=f"The claim {claim['claimId']}",
-            lost_kind="claim_lost",
-            lease_s=self._lease_s,
-            release_on=self._release_on,
-            asked_at=asked_at,
-            remaining_s=claim["remainingMs"] / 1000,
-            renew=renew,
-            on_lost=stop,
+        bound = self._claim_params["releaseOn"] == "disconnect"
+        work = self._make(
+            self._connection, claim, asked_at=asked_at, lease_s=self._lease_s, bound=bound, on_loss=interrupt
         )
-        stops = [self._connection.on("claim.lost", told_lost), self._connection.on("claim.cancelling", told_cancelling)]
         try:
-            await self._finish(work, grant, proof, task)
+            await work._is_confirmed()
+            if not work.lost:
+                task = asyncio.ensure_future(self._handler(work))
+                await asyncio.wait([task])
+            if await work._finish(task):
+                self._on_complete(work)
+        except asyncio.CancelledError:
+            # The worker itself is cancelled: the handler is ended, and the work is another's.
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
+            self._connection.give_back("queue.claim", {"claim": claim})
+            raise
         except (PawlError, ConnectionLost) as error:
             self._on_error(error)
         finally:
-            grant.end()
-            for stop_listening in stops:
-                stop_listening()
-
-    async def _finish(self, work: Work, grant: Grant, proof: Dict[str, Any], task: asyncio.Task[Any]) -> None:
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError:
-            # The worker itself is cancelled: the handler is ended, and the work is another's.
-            task.cancel()
-            await asyncio.wait([task])
-            self._connection.start(self._connection._quietly("queue.abandon", proof))
-            raise
-        failure = asyncio.CancelledError() if task.cancelled() else task.exception()
-        if grant.reason is not None and not (failure is None and grant.overdue):
-            raise grant.reason
-        if failure is None:
-            # A claim that is lost by our clock only is completed all the same, if nobody else has taken it.
-            result = only_given({"result": task.result()})
-            await grant.end_by(lambda: self._connection.call("queue.complete", {**proof, **result}))
-            return self._on_complete(work)
-        how: Dict[str, Any] = {}
-        if isinstance(failure, Postpone):
-            how = {"delayMs": round(failure.delay * 1000)}
-        elif work.reason is None and not isinstance(failure, asyncio.CancelledError):
-            logger.info("The handler of %s failed.", proof["claimId"], exc_info=failure)
-            how = {"error": _text_of(failure)}
-        try:
-            await grant.end_by(lambda: self._connection.call("queue.abandon", {**proof, **how}))
-        except PawlError as error:
-            # It was given back by a first try whose answer was lost, or was taken back: it is where it should be.
-            if not is_loss(error):
-                raise
-        if work.reason is not None:
-            raise work.reason
-
-
-def _text_of(error: BaseException) -> str:
-    text = (str(error) or type(error).__name__)[:MAX_ERROR_LENGTH]
-    return text.encode(errors="replace").decode().replace("\0", "?")
-
-
-class CommandFailed(Exception):
-    """Raised by the handler of a command: the answer is an error with this code."""
-
-    def __init__(self, code: str, message: str, details: Any = None) -> None:
-        super().__init__(message)
-        self.code = code
-        self.details = details
+            work._end()
 
 
 class Receiver(Watcher):
     """Carries out the commands of one deployment, which the daemon sends over the connection.
 
-    :param perform: has the handler of a command carry it out.
+    :param perform: has a handler carry out a command.
     :param interrupt: told when nobody waits for the answer any more.
+    :param more: params of `command.serve` as they travel.
     """
 
     def __init__(
-        self,
-        connection: Connection,
-        deployment: str,
-        perform: Callable[[Envelope], Awaitable[Any]],
-        interrupt: Callable[[str, BaseException, asyncio.Task[Any]], object],
-        *,
-        concurrency: int = 1,
-        owner: Optional[str] = None,
-        **more: Any,
-    ) -> None:
+        self, connection: Connection, deployment: str, handlers: Mapping[str, Any],
+        perform: Callable[[Any, CommandExecuteParams], Awaitable[Any]],
+        interrupt: Callable[[asyncio.Future[Any]], object], concurrency: int, more: Dict[str, Any],
+    ) -> None:  # fmt: skip
         self._connection = connection
-        self._perform = perform
-        self._interrupt = interrupt
         self._deployment = deployment
-        self._params: Dict[str, Any] = {"deployment": deployment, "owner": owner or default_owner(), "max": concurrency, **more}
-        self._running: Dict[str, asyncio.Task[Any]] = {}
+        self._handlers, self._perform, self._interrupt = handlers, perform, interrupt
+        self._params: Dict[str, Any] = {"deployment": deployment, "owner": default_owner(), "max": concurrency, **more}
+        self._running: Dict[str, asyncio.Future[Any]] = {}
         self._receivers: Dict[str, Receiver] = connection.__dict__.setdefault("receivers", {})
         if deployment in self._receivers:
             raise error_of("invalid_params", f"This client serves {deployment!r} already.")
         self._receivers[deployment] = self
+        connection.handlers["command.execute"] = self._execute
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._let_go = connection.keep()
-        connection.watchers.append(self)
-        connection.handle("command.execute", self._execute)
-        self._stop_listening = connection.on("command.cancelled", self._cancelled)
-        connection.closed.add_done_callback(lambda _: self._end())
-        self.up()
+        self._stops = [connection.watch(self), connection.on("command.cancelled", self._cancelled)]
+        self.connected()
 
-    def up(self) -> None:
+    def connected(self) -> None:
         self._connection.start(self._subscribe())
 
-    def down(self) -> None:
+    def disconnected(self) -> None:
         """The daemon delivers anew what this connection had."""
-        for command_id, task in list(self._running.items()):
-            self._interrupt(command_id, ConnectionLost("The connection ended, so the command is delivered anew."), task)
+        for task in list(self._running.values()):
+            self._interrupt(task)
 
-    def refused(self) -> None:
-        pass
+    def closed(self) -> None:
+        self._end()
 
-    async def stop(self) -> None:
+    async def _stop(self) -> None:
         """Has nothing more sent, and waits for what runs."""
         if not self.done.done() and self._connection.state == "up":
-            await self._connection._quietly("command.serve", {**self._params, "max": 0})
+            await self._connection.try_call("command.serve", {**self._params, "max": 0})
         while self._running:
             await asyncio.wait(list(self._running.values()))
             await asyncio.sleep(0)
         self._end()
 
-    def _end(self, refusal: Optional[PawlError] = None) -> None:
+    def _end(self, refusal: Optional[BaseException] = None) -> None:
         self._receivers.pop(self._deployment, None)
-        self._let_go()
-        self._stop_listening()
-        if self in self._connection.watchers:
-            self._connection.watchers.remove(self)
+        for stop in self._stops:
+            stop()
         if not self.done.done():
             self.done.set_result(None) if refusal is None else self.done.set_exception(refusal)
 
@@ -304,22 +230,21 @@ class Receiver(Watcher):
             except ConnectionLost:
                 return  # On the next connection it is asked anew.
             except PawlError as error:
-                if error.kind in FOR_GOOD:
+                if is_for_good(error):
                     return self._end(error)
                 logger.warning("%s", error)
             await asyncio.sleep(pause)
             pause = min(pause * 2, MAX_PAUSE_S)
 
-    async def _execute(self, params: Dict[str, Any]) -> Any:
+    async def _execute(self, params: Any) -> Any:
         receiver = self._receivers.get(params["deployment"])
         if receiver is None:
-            raise RequestFailure({"code": -32601, "message": f"This client does not serve {params['deployment']}."})
-        return await receiver._carry_out(params)  # type: ignore[arg-type]
+            raise RequestFailure(-32601, f"This client does not serve {params['deployment']}.")
+        return await receiver._carry_out(params)
 
-    async def _carry_out(self, envelope: Envelope) -> Any:
+    async def _carry_out(self, envelope: CommandExecuteParams) -> Any:
         command_id = envelope["commandId"]
-        task = asyncio.ensure_future(self._perform(envelope))
-        self._running[command_id] = task
+        task = self._running[command_id] = asyncio.ensure_future(self._answer(envelope))
         try:
             await asyncio.wait([task])
         finally:
@@ -327,14 +252,71 @@ class Receiver(Watcher):
         failure = asyncio.CancelledError("The command was cancelled.") if task.cancelled() else task.exception()
         if failure is None:
             return task.result()
-        code, details = getattr(failure, "code", "HANDLER_ERROR"), getattr(failure, "details", None)
-        if not isinstance(failure, CommandFailed):
-            code, details = "HANDLER_ERROR", None
-        data = {"code": code, **only_given({"details": details})}
-        raise RequestFailure({"code": 1, "message": _text_of(failure)[:4096], "data": data})
+        data = {"code": "HANDLER_ERROR"}
+        if isinstance(failure, CommandFailed):
+            data = {"code": failure.code, **only_given({"details": failure.details})}
+        raise RequestFailure(1, _text_of(failure, MAX_MESSAGE_LENGTH), data)
+
+    async def _answer(self, envelope: CommandExecuteParams) -> Any:
+        handler = self._handlers.get(envelope["command"])
+        if handler is None:
+            raise CommandFailed("UNKNOWN_COMMAND", f"{self._deployment} does not know {envelope['command']}.")
+        params = envelope["params"]
+        if isinstance(params, dict) and list(params) == ["$upload"]:
+            text = await read_pieces(self._connection, "command.params", envelope["commandId"])
+            envelope = envelope.copy()
+            envelope["params"] = json.loads(text)
+        answer = await self._perform(handler, envelope)
+        text = json.dumps({"status": "success", "response": answer}, allow_nan=False).encode()
+        if len(text) <= LONG_ANSWER_BYTES:
+            return answer
+        await send_pieces(self._connection, envelope, text)
+        return None  # What was answered in pieces counts.
 
     def _cancelled(self, params: Dict[str, Any]) -> None:
-        task = self._running.get(params.get("commandId", ""))
+        task = self._running.get(params["commandId"])
         if task is not None:
-            why = f"The command {params['commandId']} has ended: {params.get('reason')}."
-            self._interrupt(params["commandId"], error_of("lease_lost", why), task)
+            self._interrupt(task)
+
+
+async def read_pieces(connection: Connection, method: str, command_id: str) -> bytes:
+    """The JSON text of long params (`command.params`) or of a long answer (`command.response`)."""
+    text = b""
+    while True:
+        read = await connection.call(method, {"commandId": command_id, "offset": len(text)})
+        piece = b64decode(read["chunk"])
+        text += piece
+        if not piece or len(text) >= read["sizeBytes"]:
+            return text
+
+
+async def send_pieces(connection: Connection, envelope: CommandExecuteParams, text: bytes) -> None:
+    """Sends the JSON text of a long answer. Where the next piece begins is what the daemon says it is."""
+    room = (await connection.call("daemon.info"))["limits"]["maxMessageBytes"] - REQUEST_BYTES
+    piece_bytes = min(MAX_PIECE_BYTES, room // 4 * 3)
+    proof = {"commandId": envelope["commandId"], "leaseId": envelope["leaseId"], "sizeBytes": len(text)}
+    offset = 0
+    while True:
+        piece = text[offset : offset + piece_bytes]
+        final = offset + len(piece) == len(text)
+        params = {**proof, "offset": offset, "chunk": b64encode(piece).decode(), "final": final}
+        try:
+            answered = await connection.call("command.answer", params)
+            if final or "accepted" in answered:
+                return
+            received = answered["receivedBytes"]
+        except PawlError as error:
+            received = error.details.get("receivedBytes")
+            if not isinstance(received, int) or received == offset:
+                raise
+        except ConnectionLost:
+            if connection.state == "closed":
+                raise
+            continue  # Was it received? The next try is told.
+        offset = received
+
+
+def _text_of(error: BaseException, max_length: int) -> str:
+    """The text of an error as the daemon takes it, which counts its length in UTF-16: up to two units for each."""
+    text = (str(error) or type(error).__name__)[: max_length // 2]
+    return text.encode(errors="replace").decode().replace("\0", "?")

@@ -82,17 +82,17 @@ def work(client, queue, lease_ms):
 
 
 def lock(client, name, ttl_ms):
-    hold(client.lock(name, ttl=int(ttl_ms) / 1000, wait=60))
+    hold(lambda on_loss: client.lock(name, ttl=int(ttl_ms) / 1000, wait=60, on_loss=on_loss))
 
 
 def reserve(client, root, ttl_ms):
-    hold(client.reserve(root, "src/**", ttl=int(ttl_ms) / 1000, wait=60))
+    hold(lambda on_loss: client.reserve(root, "src/**", ttl=int(ttl_ms) / 1000, wait=60, on_loss=on_loss))
 
 
 def hold(lock):
     """Holds until a line comes, or until it is told of a loss."""
     ended = threading.Event()
-    lock.on_lost = lambda reason: (say(told=reason.kind), ended.set())
+    lock = lock(lambda reason: (say(told=reason.kind), ended.set()))
     threading.Thread(target=lambda: sys.stdin.readline() and ended.set(), daemon=True).start()
     try:
         with lock as held:
@@ -112,7 +112,11 @@ def serve(client, deployment):
     def fail(envelope):
         raise pawl.CommandFailed("E_TOLD", "as told", {"by": envelope["params"]})
 
-    with client.serve(deployment, {"echo": lambda envelope: envelope["params"], "fail": fail, "hang": hang}):
+    def long(envelope):
+        return "x" * envelope["params"]
+
+    handlers = {"echo": lambda envelope: envelope["params"], "fail": fail, "hang": hang, "long": long}
+    with client.serve(deployment, handlers):
         say(ready=True)
         sys.stdin.readline()
     say(ended=True)
@@ -217,7 +221,10 @@ class Asynchronous:
             await asyncio.sleep(0.2)
             return "late"
 
-        receiver = client.serve(deployment, {"echo": echo, "fail": fail, "hang": hang})
+        async def long(envelope):
+            return "x" * envelope["params"]
+
+        receiver = client.serve(deployment, {"echo": echo, "fail": fail, "hang": hang, "long": long})
         say(ready=True)
         await asyncio.to_thread(sys.stdin.readline)
         await receiver.stop()
