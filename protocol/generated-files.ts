@@ -1,6 +1,6 @@
 import { METHODS } from "./methods.js";
 import { openrpc } from "./openrpc.js";
-import { pythonTypesOf } from "./other-languages.js";
+import { goTypesOf, pythonTypesOf } from "./other-languages.js";
 import { type ReferencedDocument, referenceOf } from "./reference.js";
 import { type Document, typesOf } from "./typescript.js";
 
@@ -14,6 +14,7 @@ export function generatedFiles(version: string): Record<string, string> {
     "repeatable-methods.ts": repeatableMethods(),
     "../clients/python/pawl/types.py": pythonTypesOf(document as unknown as Document),
     "../clients/python/pawl/repeatable.py": repeatableMethodsForPython(),
+    "../clients/go/types.go": goTypesOf(document as unknown as Document),
     "../clients/go/repeatable.go": repeatableMethodsForGo(),
   };
 }

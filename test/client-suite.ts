@@ -397,6 +397,8 @@ export function testClient({ name, command }: ClientUnderTest): void {
         details: { by: 7 },
       });
       expect(await send("other", null)).toMatchObject({ status: "error", code: "UNKNOWN_COMMAND" });
+      // Too long for a line, it is sent in pieces.
+      expect(await send("long", 2_000_000)).toMatchObject({ $upload: { sizeBytes: expect.any(Number) } });
       await running.end("SIGKILL");
       await place.start();
       expect(await send("echo", "again")).toEqual({ status: "success", response: "again" });

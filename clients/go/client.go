@@ -1,3 +1,17 @@
+// Package pawl is a client of pawld: numbers that never repeat, work that one process holds, leases, commands.
+//
+//	client, err := pawl.Connect(ctx, nil)
+//	defer client.Close()
+//	number, err := client.Next(ctx, "FR")
+//	err = client.Lock(ctx, "deploy", nil, func(ctx context.Context, lease *pawl.Held) error {
+//		return deploy(ctx, lease.FencingToken)
+//	})
+//	err = client.Work(ctx, "mail", nil, func(ctx context.Context, work *pawl.Work) (any, error) {
+//		return nil, send(ctx, work.Payloads)
+//	})
+//
+// The context of a function is done when what it holds is lost. Calls that may be repeated are, over restarts of the
+// daemon; the others fail with *ConnectionLostError.
 package pawl
 
 import (
@@ -28,10 +42,7 @@ type Client struct {
 
 // Connect connects at the first place where a daemon answers. It fails with ErrConnectionLost when none does.
 func Connect(ctx context.Context, options *Options) (*Client, error) {
-	o := Options{}
-	if options != nil {
-		o = *options
-	}
+	o := valueOf(options)
 	if o.Reconnect == 0 {
 		o.Reconnect = 30 * time.Second
 	}
@@ -47,25 +58,18 @@ func Connect(ctx context.Context, options *Options) (*Client, error) {
 		if len(path) > maxSocketPathBytes {
 			return nil, refuse("invalid_params", "The socket path %s has %d bytes; the kernel takes at most %d.", path, len(path), maxSocketPathBytes)
 		}
-		conn := newConn(path, o.Reconnect)
-		err := conn.open()
-		for giveUp := time.Now().Add(o.Reconnect); errors.Is(err, syscall.EAGAIN) && time.Now().Before(giveUp); err = conn.open() {
-			select { // More come at once than the kernel queues.
-			case <-time.After(20 * time.Millisecond):
-			case <-ctx.Done():
+		c := &Client{receivers: map[string]*receiver{}}
+		c.conn = newConn(path, o.Reconnect, c.execute)
+		err := c.conn.open()
+		for giveUp := time.Now().Add(o.Reconnect); errors.Is(err, syscall.EAGAIN) && time.Now().Before(giveUp); err = c.conn.open() {
+			if !pauseFor(ctx, 20*time.Millisecond) { // More come at once than the kernel queues.
 				return nil, ctx.Err()
 			}
 		}
 		if err == nil {
-			c := &Client{conn: conn, receivers: map[string]*receiver{}}
-			conn.mu.Lock()
-			conn.handlers["command.execute"] = c.execute
-			conn.mu.Unlock()
 			return c, nil
 		}
-		if failure == nil || !nobodyListens(err) {
-			failure = err
-		}
+		failure = err
 		if !nobodyListens(err) {
 			break
 		}
@@ -89,109 +93,35 @@ func (c *Client) Call(ctx context.Context, method string, params, result any) er
 
 // On has a function called with the params of each notification, one after the other, until stop is called.
 func (c *Client) On(notification string, listener func(params json.RawMessage)) (stop func()) {
-	var mu sync.Mutex
-	var told []json.RawMessage
-	running := false
+	last := make(chan struct{})
+	close(last)
 	return c.conn.on(notification, func(params json.RawMessage) {
-		mu.Lock()
-		defer mu.Unlock()
-		told = append(told, params)
-		if running {
-			return
-		}
-		running = true
+		before, told := last, make(chan struct{})
+		last = told
 		go func() {
-			for {
-				mu.Lock()
-				if len(told) == 0 {
-					running = false
-					mu.Unlock()
-					return
-				}
-				first := told[0]
-				told = told[1:]
-				mu.Unlock()
-				listener(first)
-			}
+			<-before
+			listener(params)
+			close(told)
 		}()
 	})
 }
 
-// Number is one that no other caller has.
-type Number struct {
-	Type string `json:"type"`
-	Seq  int64  `json:"seq"`
-	ID   string `json:"id"`
-}
-
 // Next gives the next number of a type. NextOnce can be repeated.
-func (c *Client) Next(ctx context.Context, kind string) (number Number, err error) {
+func (c *Client) Next(ctx context.Context, kind string) (number NumberedID, err error) {
 	err = c.Call(ctx, "sequence.next", map[string]any{"type": kind}, &number)
 	return
 }
 
 // NextOnce gives the same number for the same requestID, and so is repeated over a restart of the daemon.
-func (c *Client) NextOnce(ctx context.Context, kind, requestID string) (number Number, err error) {
+func (c *Client) NextOnce(ctx context.Context, kind, requestID string) (number NumberedID, err error) {
 	err = c.Call(ctx, "sequence.next", map[string]any{"type": kind, "requestId": requestID}, &number)
 	return
 }
 
-// Block is a contiguous block of numbers.
-type Block struct {
-	Type    string `json:"type"`
-	First   int64  `json:"first"`
-	Last    int64  `json:"last"`
-	FirstID string `json:"firstId"`
-	LastID  string `json:"lastId"`
-}
-
-// NextBlock gives as many numbers in one piece.
-func (c *Client) NextBlock(ctx context.Context, kind string, count int) (block Block, err error) {
-	err = c.Call(ctx, "sequence.reserve", map[string]any{"type": kind, "count": count}, &block)
-	return
-}
-
-// Batch is a batch of work. Times are milliseconds since the epoch.
-type Batch struct {
-	BatchID     string            `json:"batchId"`
-	Queue       string            `json:"queue"`
-	EnqueueSeq  int64             `json:"enqueueSeq"`
-	Payloads    []json.RawMessage `json:"payloads"`
-	Priority    int               `json:"priority"`
-	Key         *string           `json:"key"`
-	SourceKey   *string           `json:"sourceKey"`
-	State       string            `json:"state"`
-	Attempt     int               `json:"attempt"`
-	MaxAttempts int               `json:"maxAttempts"`
-	EnqueuedAt  int64             `json:"enqueuedAt"`
-	AvailableAt int64             `json:"availableAt"`
-	Checkpoint  json.RawMessage   `json:"checkpoint"`
-	Result      json.RawMessage   `json:"result"`
-	LastError   *string           `json:"lastError"`
-}
-
-// Enqueued is a batch that was enqueued, or that was there before under its source key.
-type Enqueued struct {
-	Batch   Batch  `json:"batch"`
-	Created bool   `json:"created"`
-	Outcome string `json:"outcome"`
-}
-
 // Enqueue enqueues one batch. Further params are those of queue.enqueue as they travel, or nil: sourceKey, delayMs ...
-func (c *Client) Enqueue(ctx context.Context, queue string, payloads []any, params map[string]any) (enqueued Enqueued, err error) {
-	all := map[string]any{"queue": queue, "payloads": payloads}
-	for name, value := range params {
-		all[name] = value
-	}
-	err = c.Call(ctx, "queue.enqueue", all, &enqueued)
+func (c *Client) Enqueue(ctx context.Context, queue string, payloads []any, params map[string]any) (enqueued QueueEnqueueResult, err error) {
+	err = c.Call(ctx, "queue.enqueue", merged(map[string]any{"queue": queue, "payloads": payloads}, params), &enqueued)
 	return
-}
-
-// Batch gives a batch as it is.
-func (c *Client) Batch(ctx context.Context, batchID string) (Batch, error) {
-	var got struct{ Batch Batch }
-	err := c.Call(ctx, "queue.get", map[string]any{"batchId": batchID}, &got)
-	return got.Batch, err
 }
 
 // WaitFor gives the batch once it is final, or as it is when the time is over.
@@ -199,45 +129,6 @@ func (c *Client) WaitFor(ctx context.Context, batchID string, wait time.Duration
 	var got struct{ Batch Batch }
 	err := c.Call(ctx, "queue.wait", map[string]any{"batchId": batchID, "waitMs": wait.Milliseconds()}, &got)
 	return got.Batch, err
-}
-
-// Claim is batches that this process holds.
-type Claim struct {
-	ClaimID      string                     `json:"claimId"`
-	LeaseToken   string                     `json:"leaseToken"`
-	FencingToken int64                      `json:"fencingToken"`
-	Queue        string                     `json:"queue"`
-	Owner        string                     `json:"owner"`
-	ClaimedAt    int64                      `json:"claimedAt"`
-	ExpiresAt    int64                      `json:"expiresAt"`
-	RemainingMs  int64                      `json:"remainingMs"`
-	Batches      []Batch                    `json:"batches"`
-	Parents      map[string]json.RawMessage `json:"parents"`
-}
-
-// Lease is a name that this process holds.
-type Lease struct {
-	Name         string   `json:"name"`
-	LeaseID      string   `json:"leaseId"`
-	FencingToken int64    `json:"fencingToken"`
-	Owner        string   `json:"owner"`
-	Mode         string   `json:"mode"`
-	Slots        int      `json:"slots"`
-	Members      []string `json:"members"`
-	AcquiredAt   int64    `json:"acquiredAt"`
-	ExpiresAt    int64    `json:"expiresAt"`
-	RemainingMs  int64    `json:"remainingMs"`
-}
-
-// Reservation is files that this process has to itself.
-type Reservation struct {
-	ReservationID string   `json:"reservationId"`
-	Root          string   `json:"root"`
-	Patterns      []string `json:"patterns"`
-	Mode          string   `json:"mode"`
-	FencingToken  int64    `json:"fencingToken"`
-	ExpiresAt     int64    `json:"expiresAt"`
-	RemainingMs   int64    `json:"remainingMs"`
 }
 
 // TransactCall is one call of a transaction.
@@ -255,36 +146,6 @@ func (c *Client) Transact(ctx context.Context, calls []TransactCall, guards []an
 	var done struct{ Results []json.RawMessage }
 	err := c.Call(ctx, "transact", params, &done)
 	return done.Results, err
-}
-
-// Answer is that to a command.
-type Answer struct {
-	// Status is "success" or "error".
-	Status   string          `json:"status"`
-	Response json.RawMessage `json:"response"`
-	Code     string          `json:"code"`
-	Message  string          `json:"message"`
-	Details  json.RawMessage `json:"details"`
-}
-
-// Send sends a command and waits for its answer, which is nil if none came in time. Further params are those of
-// command.create as they travel, or nil: idempotencyKey, ttlMs, target ...
-func (c *Client) Send(ctx context.Context, deployment, command string, body any, wait time.Duration, params map[string]any) (commandID string, answer *Answer, err error) {
-	all := map[string]any{"deployment": deployment, "command": command, "params": body}
-	for name, value := range params {
-		all[name] = value
-	}
-	var created struct{ CommandID string }
-	if err = c.Call(ctx, "command.create", all, &created); err != nil || wait <= 0 {
-		return created.CommandID, nil, err
-	}
-	id := map[string]any{"commandId": created.CommandID}
-	if err = c.Call(ctx, "command.wait", map[string]any{"commandId": created.CommandID, "waitMs": wait.Milliseconds()}, nil); err != nil {
-		return created.CommandID, nil, err
-	}
-	var answered struct{ Response *Answer }
-	err = c.Call(ctx, "command.response", id, &answered)
-	return created.CommandID, answered.Response, err
 }
 
 // Event is what happened. Of kind "gap": some may be missing, so list anew what you follow.
@@ -352,4 +213,32 @@ func (e *Events) ask(ctx context.Context) error {
 		e.ready = append(e.ready, event)
 	}
 	return nil
+}
+
+// valueOf gives the options, or their zero value.
+func valueOf[T any](options *T) (value T) {
+	if options != nil {
+		value = *options
+	}
+	return
+}
+
+// merged adds the entries of the later maps to the first.
+func merged(params map[string]any, more ...map[string]any) map[string]any {
+	for _, each := range more {
+		for name, value := range each {
+			params[name] = value
+		}
+	}
+	return params
+}
+
+// pauseFor is false if ctx is done before the time is over.
+func pauseFor(ctx context.Context, pause time.Duration) bool {
+	select {
+	case <-time.After(pause):
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand"
 	"net"
 	"sort"
 	"sync"
@@ -40,6 +39,8 @@ type watcher interface {
 	connected()
 	// disconnected: there is no connection any more, or connecting was tried and nobody listens.
 	disconnected()
+	// clientClosed: for good.
+	clientClosed()
 }
 
 type message struct {
@@ -71,7 +72,9 @@ type pendingCall struct {
 type conn struct {
 	path      string
 	reconnect time.Duration
-	closed    chan struct{}
+	// execute carries out a command; sent is called once the answer is on its way.
+	execute func(params json.RawMessage) (answer any, sent func(), err error)
+	closed  chan struct{}
 
 	mu         sync.Mutex
 	state      state
@@ -79,20 +82,13 @@ type conn struct {
 	pending    map[int64]*pendingCall
 	givenUp    map[int64]string
 	nextID     int64
-	listeners  map[string]map[*listener]bool
-	handlers   map[string]requestHandler
+	listeners  map[string]map[*func(json.RawMessage)]bool
 	watchers   map[watcher]bool
-	keepers    int
 	connecting bool
 	pause      time.Duration
 	opened     time.Time
 	answered   bool
 }
-
-type listener struct{ tell func(json.RawMessage) }
-
-// requestHandler answers a request of the daemon; sent is called once the answer is on its way.
-type requestHandler func(params json.RawMessage) (answer any, sent func(), err error)
 
 // socket is one connection, with the lines that are to be written to it.
 type socket struct {
@@ -101,11 +97,10 @@ type socket struct {
 	out  [][]byte // Guarded by conn.mu.
 }
 
-func newConn(path string, reconnect time.Duration) *conn {
+func newConn(path string, reconnect time.Duration, execute func(json.RawMessage) (any, func(), error)) *conn {
 	return &conn{
-		path: path, reconnect: reconnect, closed: make(chan struct{}), pending: map[int64]*pendingCall{},
-		givenUp: map[int64]string{}, listeners: map[string]map[*listener]bool{}, watchers: map[watcher]bool{},
-		handlers: map[string]requestHandler{},
+		path: path, reconnect: reconnect, execute: execute, closed: make(chan struct{}), pending: map[int64]*pendingCall{},
+		givenUp: map[int64]string{}, listeners: map[string]map[*func(json.RawMessage)]bool{}, watchers: map[watcher]bool{},
 	}
 }
 
@@ -219,20 +214,23 @@ func (p *pendingCall) lose(text string) {
 // isRepeatable is true if a request may be sent again when nobody knows whether it took effect.
 func isRepeatable(method string, params map[string]json.RawMessage) bool {
 	rule, known := repeatableMethods[method]
-	given := func(of map[string]json.RawMessage, key string) bool {
-		value, there := of[key]
-		return there && string(value) != "null"
+	if len(rule) == 0 {
+		return known
 	}
-	if len(rule) < 2 {
-		return known && (len(rule) == 0 || given(params, rule[0]))
-	}
-	var elements []map[string]json.RawMessage
-	if json.Unmarshal(params[rule[1]], &elements) != nil {
+	elements := []map[string]json.RawMessage{params}
+	if len(rule) == 2 && json.Unmarshal(params[rule[1]], &elements) != nil {
 		return false
 	}
 	for _, element := range elements {
-		if !given(element, rule[0]) {
+		if key := element[rule[0]]; key == nil || string(key) == "null" {
 			return false
+		}
+		for name, values := range neverRepeated {
+			for _, value := range values {
+				if string(element[name]) == `"`+value+`"` {
+					return false
+				}
+			}
 		}
 	}
 	return true
@@ -248,17 +246,16 @@ func encode(value any) ([]byte, error) {
 
 // on has a function called with the params of each notification. It must not block.
 func (c *conn) on(method string, tell func(json.RawMessage)) (stop func()) {
-	own := &listener{tell}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.listeners[method] == nil {
-		c.listeners[method] = map[*listener]bool{}
+		c.listeners[method] = map[*func(json.RawMessage)]bool{}
 	}
-	c.listeners[method][own] = true
+	c.listeners[method][&tell] = true
 	return func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		delete(c.listeners[method], own)
+		delete(c.listeners[method], &tell)
 	}
 }
 
@@ -267,15 +264,11 @@ func (c *conn) watch(w watcher) (stop func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.watchers[w] = true
-	c.keepers++
 	c.connectAgain()
 	return func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if c.watchers[w] {
-			delete(c.watchers, w)
-			c.keepers--
-		}
+		delete(c.watchers, w)
 	}
 }
 
@@ -283,6 +276,12 @@ func (c *conn) isUp() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.state == up
+}
+
+func (c *conn) isClosed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state == closed
 }
 
 func (c *conn) close() {
@@ -303,6 +302,9 @@ func (c *conn) close() {
 	for id, call := range c.pending {
 		delete(c.pending, id)
 		call.lose("The client was closed before the answer came.")
+	}
+	for w := range c.watchers {
+		w.clientClosed()
 	}
 	close(c.closed)
 }
@@ -397,13 +399,13 @@ func (c *conn) received(s *socket, line []byte) bool {
 			go c.perform(s, m)
 		default:
 			c.mu.Lock()
-			tells := make([]func(json.RawMessage), 0, len(c.listeners[*m.Method]))
-			for l := range c.listeners[*m.Method] {
-				tells = append(tells, l.tell)
+			tells := make([]*func(json.RawMessage), 0, len(c.listeners[*m.Method]))
+			for tell := range c.listeners[*m.Method] {
+				tells = append(tells, tell)
 			}
 			c.mu.Unlock()
 			for _, tell := range tells {
-				tell(m.Params)
+				(*tell)(m.Params)
 			}
 		}
 	}
@@ -435,8 +437,7 @@ func (c *conn) answerCame(m message) {
 		return
 	}
 	err := m.Error.error()
-	var details struct{ Reason string }
-	if errors.Is(err, ErrUnavailable) && err.Details(&details) == nil && details.Reason == "stopping" {
+	if errors.Is(err, ErrUnavailable) && reasonOf(err) == "stopping" {
 		// It was not performed. The next daemon takes it.
 		call.sent, c.state = false, leaving
 		return
@@ -466,20 +467,15 @@ func (c *conn) lineWasRefused(err *Error) {
 }
 
 func (c *conn) perform(s *socket, m message) {
-	c.mu.Lock()
-	handler := c.handlers[*m.Method]
-	c.mu.Unlock()
 	answer := map[string]any{"jsonrpc": "2.0", "id": m.ID}
-	if handler == nil {
+	if *m.Method != "command.execute" {
 		answer["error"] = errorObject{Code: -32601, Message: "This client does not serve " + *m.Method + "."}
-	} else {
-		result, sent, err := handler(m.Params)
+	} else if result, sent, err := c.execute(m.Params); err == nil {
 		defer sent()
-		if err == nil {
-			answer["result"] = result
-		} else {
-			answer["error"] = answerError(err)
-		}
+		answer["result"] = result
+	} else {
+		defer sent()
+		answer["error"] = answerError(err)
 	}
 	line, err := encode(answer)
 	if err != nil {
@@ -536,17 +532,13 @@ func (c *conn) lost(s *socket, complete bool) {
 func (c *conn) connectLoop() {
 	for {
 		c.mu.Lock()
-		if c.state != down || len(c.pending) == 0 && c.keepers == 0 {
+		if c.state != down || len(c.pending)+len(c.watchers) == 0 {
 			c.connecting = false
 			c.mu.Unlock()
 			return
 		}
-		pause := time.Duration(float64(c.pause) * (0.5 + rand.Float64()/2))
-		if c.pause *= 2; c.pause < firstPause {
-			c.pause = firstPause
-		} else if c.pause > maxPause {
-			c.pause = maxPause
-		}
+		pause := spread(c.pause)
+		c.pause = between(firstPause, 2*c.pause, maxPause)
 		for _, call := range c.pending {
 			if left := time.Until(call.waitsSince.Add(c.reconnect)); left < pause {
 				pause = left
@@ -602,28 +594,31 @@ func (c *conn) giveUp(call *pendingCall) {
 
 // giveBack gives back what a call was granted that nobody waits for any more. If that fails, it ends by its time.
 func (c *conn) giveBack(method string, result json.RawMessage) {
+	type proof struct {
+		ClaimID       string `json:"claimId,omitempty"`
+		LeaseToken    string `json:"leaseToken,omitempty"`
+		LeaseID       string `json:"leaseId,omitempty"`
+		ReservationID string `json:"reservationId,omitempty"`
+	}
 	var granted struct {
-		Claim       *proofOfClaim
-		Lease       *Lease
-		Leases      []Lease
-		Reservation *Reservation
+		Claim, Lease, Reservation *proof
+		Leases                    []proof
 	}
 	if json.Unmarshal(result, &granted) != nil {
 		return
 	}
-	ctx := context.Background()
-	switch {
-	case method == "queue.claim" && granted.Claim != nil:
-		_, _ = c.call(ctx, "queue.abandon", granted.Claim)
-	case method == "path.reserve" && granted.Reservation != nil:
-		_, _ = c.call(ctx, "path.release", map[string]any{"reservationId": granted.Reservation.ReservationID})
-	case method == "command.lease":
-		for _, lease := range granted.Leases {
-			_, _ = c.call(ctx, "command.release", map[string]any{"leaseId": lease.LeaseID})
+	for _, one := range []*proof{granted.Claim, granted.Lease, granted.Reservation} {
+		if one != nil {
+			granted.Leases = append(granted.Leases, *one)
 		}
-	case method == "lease.acquire" && granted.Lease != nil:
-		_, _ = c.call(ctx, "lease.release", map[string]any{"leaseId": granted.Lease.LeaseID})
-	case method == "lease.acquire" && len(granted.Leases) > 0:
-		_, _ = c.call(ctx, "lease.release", map[string]any{"leaseId": granted.Leases[0].LeaseID})
+	}
+	release := map[string]string{
+		claimNoun.take: claimNoun.release, leaseNoun.take: leaseNoun.release, pathNoun.take: pathNoun.release,
+		"command.lease": "command.release",
+	}[method]
+	for _, one := range granted.Leases {
+		if release != "" {
+			_, _ = c.call(context.Background(), release, one)
+		}
 	}
 }

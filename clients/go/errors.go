@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -34,17 +35,13 @@ func (e *Error) Details(into any) error { return json.Unmarshal(e.Data, into) }
 
 // Kinds that programs often match on. Every other is matched by its name: errors.Is(err, pawl.Kind("bad_shape")).
 var (
-	ErrNotFound            = Kind("not_found")
-	ErrConflict            = Kind("conflict")
-	ErrLeaseHeld           = Kind("lease_held")
-	ErrClaimLost           = Kind("claim_lost")
-	ErrLeaseLost           = Kind("lease_lost")
-	ErrExhausted           = Kind("exhausted")
-	ErrUnavailable         = Kind("unavailable")
-	ErrInvalidParams       = Kind("invalid_params")
-	ErrMethodNotFound      = Kind("method_not_found")
-	ErrProviderUnavailable = Kind("provider_unavailable")
-	ErrWouldDeadlock       = Kind("would_deadlock")
+	ErrNotFound      = Kind("not_found")
+	ErrConflict      = Kind("conflict")
+	ErrLeaseHeld     = Kind("lease_held")
+	ErrClaimLost     = Kind("claim_lost")
+	ErrLeaseLost     = Kind("lease_lost")
+	ErrUnavailable   = Kind("unavailable")
+	ErrWouldDeadlock = Kind("would_deadlock")
 )
 
 // ErrConnectionLost matches every *ConnectionLostError.
@@ -94,14 +91,22 @@ type errorObject struct {
 }
 
 func (o *errorObject) error() *Error {
-	var data struct {
-		Kind      string `json:"kind"`
-		Retryable bool   `json:"retryable"`
-	}
-	if json.Unmarshal(o.Data, &data) != nil || data.Kind == "" {
-		data.Kind = "internal"
-	}
+	data := struct {
+		Kind      string
+		Retryable bool
+	}{Kind: "internal"}
+	_ = json.Unmarshal(o.Data, &data)
 	return &Error{Kind: data.Kind, Code: o.Code, Message: o.Message, Retryable: data.Retryable, Data: o.Data}
+}
+
+// reasonOf gives the details' reason of a refusal, or "".
+func reasonOf(err error) string {
+	var refusal *Error
+	var details struct{ Reason string }
+	if errors.As(err, &refusal) {
+		_ = refusal.Details(&details)
+	}
+	return details.Reason
 }
 
 // isLoss is true for a refusal that says that what was to be renewed or ended is not held any more.
@@ -113,4 +118,29 @@ func isLoss(err error) bool {
 func isPassing(err error) bool {
 	var refusal *Error
 	return errors.Is(err, ErrConnectionLost) || errors.As(err, &refusal) && refusal.Retryable
+}
+
+// isForGood is true for a refusal that stays the same however often one asks.
+func isForGood(err error) bool {
+	var refusal *Error
+	if !errors.As(err, &refusal) || refusal.Retryable {
+		return false
+	}
+	switch refusal.Kind {
+	case "invalid_request", "invalid_params", "method_not_found", "read_only", "forbidden", "exhausted":
+		return true
+	}
+	return false
+}
+
+// textOf is the text of an error as the daemon takes it, which counts in UTF-16: up to two units for each.
+func textOf(err error, most int) string {
+	text := []rune(strings.ToValidUTF8(strings.ReplaceAll(err.Error(), "\x00", "?"), "?"))
+	if len(text) > most/2 {
+		text = text[:most/2]
+	}
+	if len(text) == 0 {
+		return "unknown"
+	}
+	return string(text)
 }

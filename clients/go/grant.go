@@ -26,193 +26,227 @@ const (
 	releaseTimeout = 5 * time.Second
 )
 
+// noun has the names that a kind of grant has at the socket.
+type noun struct {
+	take, renew, release, duration string
+	proof                          []string
+	lost, lostKind                 string
+}
+
+var (
+	claimNoun = &noun{"queue.claim", "queue.renew", "queue.abandon", "leaseMs", []string{"claimId", "leaseToken"}, "claim.lost", "claim_lost"}
+	leaseNoun = &noun{"lease.acquire", "lease.heartbeat", "lease.release", "ttlMs", []string{"leaseId"}, "lease.lost", "lease_lost"}
+	pathNoun  = &noun{"path.reserve", "path.heartbeat", "path.release", "ttlMs", []string{"reservationId"}, "path.lost", "lease_lost"}
+)
+
 // defaultOwner is the name under which this process asks, for people: the program and its pid.
 func defaultOwner() string {
-	name := filepath.Base(os.Args[0])
-	if len(name) > 64 {
-		name = name[:64]
-	}
-	return fmt.Sprintf("%s:%d", name, os.Getpid())
+	return fmt.Sprintf("%.64s:%d", filepath.Base(os.Args[0]), os.Getpid())
 }
 
-// grant is a claim, a lease or a reservation, renewed until its holder is done with it.
-//
-// held: it is renewed at each third of its time. lost: a renewal was refused, or none came through before a tenth of the
-// time was left by the clock of this process, or the client was closed. ended: the holder is done.
-type grant struct {
-	conn     *conn
-	what     string
-	lostKind string
-	lease    time.Duration
+// Grant is what this process holds: renewed at each third of its time until its holder is done. It is lost when a renewal
+// is refused, when none came through before a tenth of the time was left by the clock of this process, or when the client
+// is closed.
+type Grant struct {
+	// FencingToken is to be sent along with every write: greater than that of every earlier holder.
+	FencingToken int64
+
+	conn  *conn
+	noun  *noun
+	what  string
+	proof map[string]any
+	lease time.Duration
 	// bound: it ends with the connection, so that only the grace of a restart is left without one.
-	bound  bool
-	renew  func(context.Context) (remaining time.Duration, err error)
-	onLost func(error)
+	bound bool
+	// stop ends the context of the holder.
+	stop func()
+	// held is done when it is lost, or when its holder is done.
+	held context.Context
+	end  context.CancelFunc
+	// confirmed is done when it is certain that it is held, or that it is not.
+	confirmed context.Context
+	confirm   context.CancelFunc
 
 	mu     sync.Mutex
-	ended  bool
+	timer  *time.Timer
 	reason error
+	lost   bool
 	// overdue: it is lost by the clock of this process only.
-	overdue    bool
-	paused     bool
-	renewing   bool
-	validUntil time.Time
-	renewAt    time.Time
-	graceUntil time.Time // Zero while connected.
+	overdue          bool
+	paused, renewing bool
+	validUntil       time.Time
+	renewAt          time.Time
+	graceUntil       time.Time // Zero while connected.
 	// unanswered: there is a new connection, and no answer on it yet to tell that a daemon has started.
 	unanswered bool
-
-	changed   chan struct{}
-	done      chan struct{}
-	confirmed chan struct{}
-	confirm   sync.Once
 }
 
-// start begins to renew. asked is when the request that was granted was made, remaining what was left then.
-func (g *grant) start(asked time.Time, remaining time.Duration) {
-	g.changed, g.done, g.confirmed = make(chan struct{}, 1), make(chan struct{}), make(chan struct{})
-	now := time.Now()
-	if now.Sub(asked) > g.lease/marginParts {
+// newGrant is of what a request that was made at `asked` was granted. It is renewed once it is kept.
+func newGrant(c *conn, noun *noun, what string, granted json.RawMessage, asked time.Time, lease time.Duration, bound bool, stop func()) (*Grant, error) {
+	var of struct{ FencingToken, RemainingMs int64 }
+	members := map[string]any{}
+	if err := json.Unmarshal(granted, &of); err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(granted, &members); err != nil {
+		return nil, err
+	}
+	g := &Grant{FencingToken: of.FencingToken, conn: c, noun: noun, what: what, proof: map[string]any{}, lease: lease, bound: bound, stop: stop}
+	for _, name := range noun.proof {
+		g.proof[name] = members[name]
+	}
+	g.held, g.end = context.WithCancel(context.Background())
+	g.confirmed, g.confirm = context.WithCancel(g.held)
+	if now := time.Now(); now.Sub(asked) > lease/marginParts {
 		// It was waited for, and may have been granted long ago if this process was stopped meanwhile: it is renewed first.
-		g.extend(now, remaining)
+		g.extend(now, of.RemainingMs)
 		g.renewAt = now
 	} else {
-		g.extend(asked, remaining)
-		g.renewAt = asked.Add(g.lease / renewParts)
-		g.confirm.Do(func() { close(g.confirmed) })
+		g.extend(asked, of.RemainingMs)
+		g.confirm()
 	}
-	go g.keep()
+	return g, nil
 }
 
-// lost gives the reason of the loss, or nil.
-func (g *grant) lost() error {
+// keep has it renewed and its loss noticed, until it is called off.
+func (g *Grant) keep() (stop func()) {
+	g.mu.Lock()
+	g.timer = time.AfterFunc(0, g.look)
+	g.mu.Unlock()
+	stopWatching := g.conn.watch(g)
+	stopListening := g.conn.on(g.noun.lost, func(params json.RawMessage) {
+		if told := g.toldOf(params); told != nil {
+			err := refuse(g.noun.lostKind, "%s has ended: %v.", g.what, told["cause"])
+			err.Data = params
+			g.lose(err)
+		}
+	})
+	return func() {
+		stopListening()
+		stopWatching()
+		g.end()
+	}
+}
+
+// toldOf gives the params of a notification if they are about this grant.
+func (g *Grant) toldOf(params json.RawMessage) (told map[string]any) {
+	name := g.noun.proof[0]
+	if json.Unmarshal(params, &told) != nil || told[name] != g.proof[name] {
+		return nil
+	}
+	return told
+}
+
+// Lost gives the reason, if it was lost or its work was cancelled: then the holder's context is done.
+func (g *Grant) Lost() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.reason
 }
 
-func (g *grant) keep() {
-	defer g.conn.watch(g)()
-	defer g.confirm.Do(func() { close(g.confirmed) })
-	for {
-		g.mu.Lock()
-		deadline := g.validUntil
-		if g.bound && !g.unanswered && !g.graceUntil.IsZero() && g.graceUntil.Before(deadline) {
-			deadline = g.graceUntil
-		}
-		now := time.Now()
-		if g.ended {
-			g.mu.Unlock()
-			return
-		}
-		if !now.Before(deadline) {
-			g.overdue = true
-			g.mu.Unlock()
-			err := refuse(g.lostKind, "%s could not be renewed in time, so another may hold it.", g.what)
-			err.Data = json.RawMessage(`{"reason":"not_renewed"}`)
-			g.lose(err)
-			return
-		}
-		next := deadline
-		if !g.renewing && !g.paused {
-			if !now.Before(g.renewAt) {
-				g.renewing = true
-				go g.renewOnce()
-			} else if g.renewAt.Before(next) {
-				next = g.renewAt
-			}
-		}
-		g.mu.Unlock()
-		timer := time.NewTimer(time.Until(next))
-		select {
-		case <-timer.C:
-		case <-g.changed:
-		case <-g.done:
-		case <-g.conn.closed:
-			g.lose(&ConnectionLostError{Message: "The client was closed."})
-		}
-		timer.Stop()
+// look loses it when its time is over, renews it when that is due, and looks again when either is next.
+func (g *Grant) look() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	deadline := g.validUntil
+	if g.bound && !g.unanswered && !g.graceUntil.IsZero() && g.graceUntil.Before(deadline) {
+		deadline = g.graceUntil
 	}
+	now := time.Now()
+	if g.held.Err() != nil {
+		return
+	}
+	if !now.Before(deadline) {
+		g.overdue = true
+		err := refuse(g.noun.lostKind, "%s could not be renewed in time, so another may hold it.", g.what)
+		err.Data = json.RawMessage(`{"reason":"not_renewed"}`)
+		go g.lose(err)
+		return
+	}
+	if !g.renewing && !g.paused {
+		if !now.Before(g.renewAt) {
+			g.renewing = true
+			go g.renew()
+		} else if g.renewAt.Before(deadline) {
+			deadline = g.renewAt
+		}
+	}
+	g.timer.Reset(time.Until(deadline))
 }
 
-func (g *grant) renewOnce() {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	go func() {
-		select {
-		case <-g.done:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
+func (g *Grant) renew() {
 	asked := time.Now()
-	remaining, err := g.renew(ctx)
-	if err != nil && isLoss(err) {
+	raw, err := g.conn.call(g.held, g.noun.renew, merged(map[string]any{g.noun.duration: g.lease.Milliseconds()}, g.proof))
+	var renewed struct {
+		RemainingMs int64
+		Cancelling  bool
+	}
+	if err == nil {
+		err = json.Unmarshal(raw, &renewed)
+	}
+	if isLoss(err) {
 		g.lose(err)
+	}
+	if renewed.Cancelling {
+		g.cancelled()
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	defer g.signal()
 	g.renewing = false
+	g.timer.Reset(0)
 	if err == nil {
-		g.endGrace()
-		g.extend(asked, remaining)
-		g.renewAt = asked.Add(g.lease / renewParts)
-		g.confirm.Do(func() { close(g.confirmed) })
+		g.unanswered, g.graceUntil = false, time.Time{}
+		g.extend(asked, renewed.RemainingMs)
+		g.confirm()
 		return
 	}
 	var refusal *Error
 	if errors.As(err, &refusal) {
 		// A daemon runs, and its grace with it, unless it knows already that the grant is held.
-		var details struct{ Reason string }
-		if refusal.Kind == "provider_unavailable" && refusal.Details(&details) == nil && details.Reason != "not_configured" {
-			g.endGrace()
-		}
 		g.unanswered = false
+		if refusal.Kind == "provider_unavailable" && reasonOf(err) != "not_configured" {
+			g.graceUntil = time.Time{}
+		}
 	}
-	pause := g.lease / 20
-	if pause < minRetry {
-		pause = minRetry
-	} else if pause > maxRetry {
-		pause = maxRetry
-	}
-	g.renewAt = time.Now().Add(pause)
+	g.renewAt = time.Now().Add(between(minRetry, g.lease/20, maxRetry))
 }
 
-func (g *grant) lose(reason error) {
+func (g *Grant) lose(reason error) {
 	g.mu.Lock()
-	if g.ended {
+	if g.held.Err() != nil {
 		g.mu.Unlock()
 		return
 	}
-	g.ended, g.reason = true, reason
-	close(g.done)
+	g.lost = true
+	g.stopHolder(reason)
 	g.mu.Unlock()
-	g.onLost(reason)
+	g.end()
 }
 
-// end: the holder is done with it.
-func (g *grant) end() {
+// cancelled: somebody wants the work to end. It is held until it is given back.
+func (g *Grant) cancelled() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if !g.ended {
-		g.ended = true
-		close(g.done)
+	g.stopHolder(refuse(g.noun.lostKind, "%s is cancelled.", g.what))
+}
+
+// stopHolder needs mu.
+func (g *Grant) stopHolder(reason error) {
+	if g.reason == nil {
+		g.reason = reason
+		g.stop()
 	}
 }
 
-// endBy makes the call that ends the grant, again while it fails for passing reasons and the grant is still held.
-func (g *grant) endBy(call func() error) error {
-	for pause := minRetry; ; pause *= 2 {
+// endBy makes the call that ends it, again while that fails for passing reasons and it is still held.
+func (g *Grant) endBy(method string, more map[string]any) error {
+	for pause := minRetry; ; pause = between(minRetry, 2*pause, maxRetry) {
 		g.pauseRenewing(true)
-		err := call()
-		if err == nil || !isPassing(err) || g.lost() != nil {
+		_, err := g.conn.call(context.Background(), method, merged(more, g.proof))
+		if err == nil || !isPassing(err) || g.isLost() {
 			return err
 		}
 		g.pauseRenewing(false)
-		if pause > maxRetry {
-			pause = maxRetry
-		}
 		select {
 		case <-time.After(pause):
 		case <-g.conn.closed:
@@ -221,57 +255,48 @@ func (g *grant) endBy(call func() error) error {
 	}
 }
 
-// pauseRenewing has nothing renewed while the grant is being ended: a renewal that came after the end would be refused.
-func (g *grant) pauseRenewing(paused bool) {
+func (g *Grant) isLost() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.lost
+}
+
+// pauseRenewing has nothing renewed while it is being ended: a renewal that came after the end would be refused.
+func (g *Grant) pauseRenewing(paused bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.paused = paused
-	g.signal()
+	g.timer.Reset(0)
 }
 
-func (g *grant) connected() {
+func (g *Grant) connected() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.unanswered = true
-	g.renewAt = time.Now()
-	g.signal()
+	g.unanswered, g.renewAt = true, time.Now()
+	g.timer.Reset(0)
 }
 
-func (g *grant) disconnected() {
+func (g *Grant) disconnected() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.unanswered = false
 	g.graceUntil = time.Now().Add(restartGrace - restartGrace/marginParts)
-	g.signal()
+	g.timer.Reset(0)
 }
 
-func (g *grant) endGrace() { g.unanswered, g.graceUntil = false, time.Time{} }
+func (g *Grant) clientClosed() { go g.lose(&ConnectionLostError{Message: "The client was closed."}) }
 
-func (g *grant) extend(since time.Time, remaining time.Duration) {
-	g.validUntil = since.Add(remaining - g.lease/marginParts)
-}
-
-func (g *grant) signal() {
-	select {
-	case g.changed <- struct{}{}:
-	default:
-	}
+func (g *Grant) extend(since time.Time, remainingMs int64) {
+	g.validUntil = since.Add(time.Duration(remainingMs)*time.Millisecond - g.lease/marginParts)
+	g.renewAt = since.Add(g.lease / renewParts)
 }
 
 // Held is a lease or a reservation while its function runs.
 type Held struct {
-	// FencingToken is to be sent along with every write: greater than that of every earlier holder.
-	FencingToken int64
-	Owner        string
-	// Leases has one for each name; none for a reservation.
-	Leases []Lease
-	// Reservation is nil for a lease.
-	Reservation *Reservation
-	grant       *grant
+	*Grant
+	// Granted is what was granted, as it travels: a lease for each name, or one reservation.
+	Granted []json.RawMessage
 }
-
-// Lost gives the reason if it was lost, as soon as its function's context is done by that.
-func (h *Held) Lost() error { return h.grant.lost() }
 
 // LockOptions say how a lease or a reservation is taken. The zero value waits for nothing.
 type LockOptions struct {
@@ -279,23 +304,20 @@ type LockOptions struct {
 	TTL time.Duration
 	// Wait is how long to wait while another holds it.
 	Wait time.Duration
-	// Owner is the holder's name, for people; otherwise the program and its pid.
-	Owner string
-	// ReleaseOn is "disconnect" by default: it ends the moment that this process does. "expiry": when the TTL has passed.
-	ReleaseOn string
-	// Params are further ones of lease.acquire or path.reserve, as they travel: mode, slots, note.
+	// Params are further ones of lease.acquire or path.reserve, as they travel: mode, slots, note, owner. With
+	// releaseOn "expiry" it ends when its TTL has passed; otherwise the moment that this process does.
 	Params map[string]any
 }
 
 // Lock runs a function while holding the lease of a name. The function's context is done when the lease is lost; then
 // Lock fails with ErrLeaseLost, whatever the function returned. It fails with ErrLeaseHeld when another holds it.
 func (c *Client) Lock(ctx context.Context, name string, o *LockOptions, fn func(context.Context, *Held) error) error {
-	return c.hold(ctx, "lease", map[string]any{"name": name}, o, fn)
+	return c.hold(ctx, leaseNoun, map[string]any{"name": name}, "The lease of "+name, o, fn)
 }
 
 // LockAll is Lock for several names: all of them or none.
 func (c *Client) LockAll(ctx context.Context, names []string, o *LockOptions, fn func(context.Context, *Held) error) error {
-	return c.hold(ctx, "lease", map[string]any{"names": names}, o, fn)
+	return c.hold(ctx, leaseNoun, map[string]any{"names": names}, fmt.Sprintf("The lease of %q", names), o, fn)
 }
 
 // Reserve runs a function while holding a reservation of the files below root that fit the patterns.
@@ -304,47 +326,31 @@ func (c *Client) Reserve(ctx context.Context, root string, patterns []string, o 
 	if err != nil {
 		return err
 	}
-	return c.hold(ctx, "path", map[string]any{"root": root, "patterns": patterns}, o, fn)
+	return c.hold(ctx, pathNoun, map[string]any{"root": root, "patterns": patterns}, "The reservation in "+root, o, fn)
 }
 
-func (c *Client) hold(ctx context.Context, kind string, params map[string]any, given *LockOptions, fn func(context.Context, *Held) error) error {
-	o := LockOptions{}
-	if given != nil {
-		o = *given
+func (c *Client) hold(ctx context.Context, noun *noun, named map[string]any, what string, options *LockOptions, fn func(context.Context, *Held) error) error {
+	o := valueOf(options)
+	if o.TTL == 0 {
+		o.TTL = DefaultLease
 	}
-	setDefaults(&o.TTL, &o.Owner, &o.ReleaseOn)
-	what := fmt.Sprintf("The %s of %v", kind, params)
-	params["owner"], params["ttlMs"], params["releaseOn"] = o.Owner, o.TTL.Milliseconds(), o.ReleaseOn
-	for name, value := range o.Params {
-		params[name] = value
-	}
-	held, asked, remaining, proofName, proof, err := c.acquire(ctx, kind, params, o)
+	params := map[string]any{"owner": defaultOwner(), "ttlMs": o.TTL.Milliseconds(), "releaseOn": "disconnect"}
+	merged(params, named, o.Params)
+	bound := params["releaseOn"] == "disconnect"
+	granted, asked, err := c.take(ctx, noun, params, o.Wait, bound)
 	if err != nil {
 		return err
 	}
-	proofParams := map[string]any{proofName: proof}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	g := &grant{
-		conn: c.conn, what: what, lostKind: "lease_lost", lease: o.TTL, bound: o.ReleaseOn == "disconnect",
-		onLost: func(error) { cancel() },
-		renew: func(ctx context.Context) (time.Duration, error) {
-			return c.renew(ctx, kind+".heartbeat", map[string]any{proofName: proof, "ttlMs": o.TTL.Milliseconds()}, nil)
-		},
+	g, err := newGrant(c.conn, noun, what, granted[0], asked, o.TTL, bound, cancel)
+	if err != nil {
+		return err
 	}
-	held.grant = g
-	g.start(asked, remaining)
-	defer c.conn.on(kind+".lost", func(params json.RawMessage) {
-		var told struct{ LeaseID, ReservationID, Cause, Reason string }
-		if json.Unmarshal(params, &told) == nil && told.LeaseID+told.ReservationID == proof {
-			err := refuse("lease_lost", "%s has ended: %s %s", what, told.Cause, told.Reason)
-			err.Data = params
-			g.lose(err)
-		}
-	})()
-	<-g.confirmed
-	if g.lost() == nil {
-		err = fn(ctx, held)
+	defer g.keep()()
+	<-g.confirmed.Done()
+	if g.Lost() == nil {
+		err = fn(ctx, &Held{Grant: g, Granted: granted})
 	}
 	g.pauseRenewing(true)
 	released := struct{ Released bool }{true}
@@ -352,10 +358,9 @@ func (c *Client) hold(ctx context.Context, kind string, params map[string]any, g
 		// If this fails, it ends by its time.
 		ctx, cancel := context.WithTimeout(context.Background(), releaseTimeout)
 		defer cancel()
-		_ = c.Call(ctx, kind+".release", proofParams, &released)
+		_ = c.Call(ctx, noun.release, g.proof, &released)
 	}
-	g.end()
-	if reason := g.lost(); reason != nil {
+	if reason := g.Lost(); reason != nil {
 		return reason
 	}
 	if !released.Released {
@@ -364,69 +369,42 @@ func (c *Client) hold(ctx context.Context, kind string, params map[string]any, g
 	return err
 }
 
-func (c *Client) acquire(ctx context.Context, kind string, params map[string]any, o LockOptions) (held *Held, asked time.Time, remaining time.Duration, proofName, proof string, err error) {
-	giveUp := time.Now().Add(o.Wait)
-	method := map[string]string{"lease": "lease.acquire", "path": "path.reserve"}[kind]
-	for {
+// take waits until it is granted, also over a restart of the daemon.
+func (c *Client) take(ctx context.Context, noun *noun, params map[string]any, wait time.Duration, bound bool) (granted []json.RawMessage, asked time.Time, err error) {
+	for giveUp := time.Now().Add(wait); ; {
 		asked = time.Now()
-		left := giveUp.Sub(asked)
-		if left < 0 {
-			left = 0
-		}
+		left := between(0, giveUp.Sub(asked), time.Hour)
 		params["waitMs"] = left.Milliseconds()
-		var granted struct {
-			Lease       *Lease
-			Leases      []Lease
-			Reservation *Reservation
+		var result struct {
+			Lease, Reservation json.RawMessage
+			Leases             []json.RawMessage
 		}
-		if err = c.Call(ctx, method, params, &granted); err == nil {
-			if granted.Lease != nil {
-				granted.Leases = []Lease{*granted.Lease}
+		err = c.Call(ctx, noun.take, params, &result)
+		for _, one := range []json.RawMessage{result.Lease, result.Reservation} {
+			if one != nil {
+				result.Leases = append(result.Leases, one)
 			}
-			held = &Held{Owner: o.Owner, Leases: granted.Leases, Reservation: granted.Reservation}
-			if r := granted.Reservation; r != nil {
-				held.FencingToken = r.FencingToken
-				return held, asked, ms(r.RemainingMs), "reservationId", r.ReservationID, nil
-			}
-			lease := granted.Leases[0]
-			held.FencingToken = lease.FencingToken
-			return held, asked, ms(lease.RemainingMs), "leaseId", lease.LeaseID, nil
 		}
 		// What the lost connection was granted ended with it, so asking again does no harm.
-		if !errors.Is(err, ErrConnectionLost) || o.ReleaseOn != "disconnect" || left == 0 {
-			return
+		if err == nil || !errors.Is(err, ErrConnectionLost) || !bound || left == 0 || c.conn.isClosed() {
+			return result.Leases, asked, err
 		}
-		select {
-		case <-time.After(time.Duration(float64(100*time.Millisecond) * (0.5 + rand.Float64()/2))):
-		case <-c.conn.closed:
-			return
+		if !pauseFor(ctx, spread(100*time.Millisecond)) {
+			return nil, asked, ctx.Err()
 		}
 	}
 }
 
-// renew makes a renewing call and gives what remains then; cancelling is told if the answer says so.
-func (c *Client) renew(ctx context.Context, method string, params any, cancelling func()) (time.Duration, error) {
-	var renewed struct {
-		RemainingMs int64
-		Cancelling  bool
+func between(least, value, most time.Duration) time.Duration {
+	if value < least {
+		return least
+	} else if value > most {
+		return most
 	}
-	err := c.Call(ctx, method, params, &renewed)
-	if renewed.Cancelling && cancelling != nil {
-		cancelling()
-	}
-	return ms(renewed.RemainingMs), err
+	return value
 }
 
-func setDefaults(lease *time.Duration, owner, releaseOn *string) {
-	if *lease == 0 {
-		*lease = DefaultLease
-	}
-	if *owner == "" {
-		*owner = defaultOwner()
-	}
-	if *releaseOn == "" {
-		*releaseOn = "disconnect"
-	}
+// spread is a random part of a pause, half of it to the whole, so that many do not come at once.
+func spread(pause time.Duration) time.Duration {
+	return time.Duration(float64(pause) * (0.5 + rand.Float64()/2))
 }
-
-func ms(milliseconds int64) time.Duration { return time.Duration(milliseconds) * time.Millisecond }

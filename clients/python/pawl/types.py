@@ -36,6 +36,16 @@ class Retry(TypedDict):
     jitter: bool
 
 
+class _Trace(TypedDict):
+    traceparent: str
+
+
+class Trace(_Trace, total=False):
+    """The trace that the work belongs to (W3C Trace Context), handed on with the claim and no part of the content."""
+
+    tracestate: str
+
+
 class BatchHolder(TypedDict):
     """Who holds a batch now."""
 
@@ -44,6 +54,16 @@ class BatchHolder(TypedDict):
     fencingToken: int
     expiresAt: int
     remainingMs: int
+
+
+class _Progress(TypedDict):
+
+
+class Progress(_Progress, total=False):
+    """How far the work has come, as its holder said."""
+
+    percent: float
+    note: str
 
 
 class _Batch(TypedDict):
@@ -69,7 +89,11 @@ class Batch(_Batch, total=False):
     """Work of a queue: payloads that are claimed, completed and retried together."""
 
     expiresAt: int
+    trace: Trace
     claim: BatchHolder
+    progress: Progress
+    checkpoint: Any
+    result: Any
     lastError: str
 
 
@@ -86,6 +110,7 @@ class QueueRenewResult(TypedDict):
 
     expiresAt: int
     remainingMs: int
+    cancelling: bool
 
 
 class Claim(TypedDict):

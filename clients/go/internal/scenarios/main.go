@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -223,6 +224,10 @@ func serve(ctx context.Context, client *pawl.Client, args []string) error {
 		"echo": func(_ context.Context, e *pawl.Envelope) (any, error) { return e.Params, nil },
 		"fail": func(_ context.Context, e *pawl.Envelope) (any, error) {
 			return nil, &pawl.CommandError{Code: "E_TOLD", Message: "as told", Details: fields{"by": e.Params}}
+		},
+		"long": func(_ context.Context, e *pawl.Envelope) (any, error) {
+			size, err := strconv.Atoi(string(e.Params))
+			return strings.Repeat("x", size), err
 		},
 		"hang": func(_ context.Context, e *pawl.Envelope) (any, error) {
 			say(fields{"begun": e.CommandID})
