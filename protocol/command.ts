@@ -25,6 +25,7 @@ import {
   limit,
   named,
   releaseOn,
+  retry,
   text,
   waitMs,
 } from "./schemas.js";
@@ -221,7 +222,7 @@ export const COMMAND = noun("command", {
     create: method({
       summary: "Send a command to a deployment, whose receivers need not be there",
       description:
-        "With an idempotencyKey, the first command with the same deployment, command and key is returned if its content (params, or the size announced for them, maxAttempts and executionMs, as they were given) is the same. A deadline that has passed gives a command that is EXPIRED.",
+        "With an idempotencyKey, the first command with the same deployment, command and key is returned if its content (params, or the size announced for them, maxAttempts, executionMs and retry, as they were given) is the same. A deadline that has passed gives a command that is EXPIRED.",
       params: z.strictObject({
         deployment,
         command: commandName,
@@ -247,6 +248,10 @@ export const COMMAND = noun("command", {
           .meta({
             description: `After so many deliveries without an answer it is FAILED, 0 for no limit; ${DEFAULT_COMMAND_ATTEMPTS} if not given.`,
           }),
+        retry: retry.optional().meta({
+          description:
+            "Between two deliveries the command rests for `baseMs * factor^(n - 1)`, at most `maxMs`, n being the number of the one that ended unanswered. The first that ends by itself, by its time or with its connection, lets it not rest. If not given, it never rests.",
+        }),
         upload: named(
           "UploadAnnouncement",
           "Announces params that come by command.upload.",
@@ -417,8 +422,9 @@ export const COMMAND = noun("command", {
       summary: "Give a command back unanswered, for another delivery",
       params: z.strictObject({
         leaseId,
-        delayMs: z.int().min(0).max(MAX_COMMAND_DELAY_MS).default(0).meta({
-          description: "How long nobody gets it.",
+        delayMs: z.int().min(0).max(MAX_COMMAND_DELAY_MS).optional().meta({
+          description:
+            "How long nobody gets it. If not given, as `retry` of the command says, else not at all.",
         }),
       }),
       result: z.strictObject({ state, attempt }),

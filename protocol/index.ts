@@ -19,7 +19,7 @@ export {
   type Boundary,
   type DeliveryPolicy,
   type MergeKey,
-  type Retry,
   type SlotPolicy,
 } from "./queue.js";
+export type { Retry } from "./schemas.js";
 export type { Mode } from "./sequence.js";

@@ -21,7 +21,6 @@ import {
   MAX_RATE_PER_MS,
   MAX_REASON_LENGTH,
   MAX_RESULT_BYTES,
-  MAX_RETRY_FACTOR,
   MAX_SOURCE_KEY_LENGTH,
   MAX_TRACE_STATE_LENGTH,
   MIN_PRIORITY,
@@ -37,6 +36,7 @@ import {
   limit,
   named,
   releaseOn,
+  retry,
   text,
   waitMs,
 } from "./schemas.js";
@@ -128,28 +128,6 @@ const processId = integer
   .nullable()
   .meta({ description: "The process, as the kernel told; null if it did not." });
 const userId = integer.nullable().meta({ description: "Its user, as the kernel told; null if it did not." });
-const retry = named(
-  "Retry",
-  "How long a batch rests after a delivery that ended without success: `baseMs * factor^(n - 1)`, at most `maxMs`.",
-  z.strictObject({
-    baseMs: delayMs
-      .default(DEFAULT_RETRY_BASE_MS)
-      .meta({ description: "The rest after the first, in milliseconds." }),
-    factor: z
-      .number()
-      .min(1)
-      .max(MAX_RETRY_FACTOR)
-      .default(DEFAULT_RETRY_FACTOR)
-      .meta({ description: "How many times longer each rest is than the one before." }),
-    maxMs: delayMs.default(DEFAULT_RETRY_MAX_MS).meta({ description: "The longest rest, in milliseconds." }),
-    jitter: z.boolean().default(true).meta({
-      description: "Whether it rests for a random time, from half of the rest to all of it.",
-    }),
-  }),
-);
-/** How long a batch rests after deliveries that ended without success. */
-export type Retry = z.output<typeof retry>;
-
 const percent = z.number().min(0).max(100).meta({ description: "How much is done, from 0 to 100." });
 const note = text.max(MAX_NOTE_LENGTH).meta({ description: "What is being done, for people." });
 const checkpoint = json.meta({

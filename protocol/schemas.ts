@@ -1,9 +1,14 @@
 import { z } from "zod";
 import {
   DEFAULT_LEASE_MS,
+  DEFAULT_RETRY_BASE_MS,
+  DEFAULT_RETRY_FACTOR,
+  DEFAULT_RETRY_MAX_MS,
+  MAX_BATCH_DELAY_MS,
   MAX_INTEGER,
   MAX_LEASE_MS,
   MAX_NAME_LENGTH,
+  MAX_RETRY_FACTOR,
   MAX_WAIT_MS,
   MIN_LEASE_MS,
 } from "./limits.js";
@@ -44,3 +49,26 @@ export const releaseOn = z.enum(["expiry", "disconnect"]).default("expiry").meta
   description: "`disconnect` also ends the grant the moment the connection closes.",
 });
 export const limit = z.int().min(1).max(1000).default(100).meta({ description: "Most rows to return." });
+
+const rest = integer.max(MAX_BATCH_DELAY_MS);
+export const retry = named(
+  "Retry",
+  "How long a batch or a command rests after a delivery that ended without success: `baseMs * factor^(n - 1)`, at most `maxMs`.",
+  z.strictObject({
+    baseMs: rest
+      .default(DEFAULT_RETRY_BASE_MS)
+      .meta({ description: "The rest after the first, in milliseconds." }),
+    factor: z
+      .number()
+      .min(1)
+      .max(MAX_RETRY_FACTOR)
+      .default(DEFAULT_RETRY_FACTOR)
+      .meta({ description: "How many times longer each rest is than the one before." }),
+    maxMs: rest.default(DEFAULT_RETRY_MAX_MS).meta({ description: "The longest rest, in milliseconds." }),
+    jitter: z.boolean().default(true).meta({
+      description: "Whether it rests for a random time, from half of the rest to all of it.",
+    }),
+  }),
+);
+/** How long a batch or a command rests after deliveries that ended without success. */
+export type Retry = z.output<typeof retry>;

@@ -425,6 +425,12 @@ export type CommandCreateParams = {
   executionMs?: number | undefined;
   /** After so many deliveries without an answer it is FAILED, 0 for no limit; 20 if not given. */
   maxAttempts?: number | undefined;
+  /**
+   * Between two deliveries the command rests for `baseMs * factor^(n - 1)`, at most `maxMs`, n being the number of
+   * the one that ended unanswered. The first that ends by itself, by its time or with its connection, lets it not
+   * rest. If not given, it never rests.
+   */
+  retry?: RetryInput | undefined;
   upload?: UploadAnnouncement | undefined;
 };
 
@@ -606,7 +612,7 @@ export type CommandRefusalInput = {
 export type CommandReleaseParams = {
   /** Secret. Whoever has it can answer, renew and release. */
   leaseId: string;
-  /** How long nobody gets it. */
+  /** How long nobody gets it. If not given, as `retry` of the command says, else not at all. */
   delayMs?: number | undefined;
 };
 
@@ -2734,7 +2740,8 @@ export type RejectedChange = {
 };
 
 /**
- * How long a batch rests after a delivery that ended without success: `baseMs * factor^(n - 1)`, at most `maxMs`.
+ * How long a batch or a command rests after a delivery that ended without success: `baseMs * factor^(n - 1)`, at
+ * most `maxMs`.
  */
 export type Retry = {
   /** The rest after the first, in milliseconds. */
@@ -2748,7 +2755,8 @@ export type Retry = {
 };
 
 /**
- * How long a batch rests after a delivery that ended without success: `baseMs * factor^(n - 1)`, at most `maxMs`.
+ * How long a batch or a command rests after a delivery that ended without success: `baseMs * factor^(n - 1)`, at
+ * most `maxMs`.
  */
 export type RetryInput = {
   /** The rest after the first, in milliseconds. */
@@ -3383,8 +3391,8 @@ export interface CommandMethods<Options> {
   /**
    * Send a command to a deployment, whose receivers need not be there. With an idempotencyKey, the first command
    * with the same deployment, command and key is returned if its content (params, or the size announced for them,
-   * maxAttempts and executionMs, as they were given) is the same. A deadline that has passed gives a command that
-   * is EXPIRED.
+   * maxAttempts, executionMs and retry, as they were given) is the same. A deadline that has passed gives a command
+   * that is EXPIRED.
    */
   create(params: CommandCreateParams, options?: Options): Promise<CommandCreateResult>;
   /**

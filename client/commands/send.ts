@@ -6,6 +6,7 @@ import { JsonText } from "../connection/json-text.js";
 import { readAnswer } from "../deployment/answer-text.js";
 import { command } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
+import { RETRY_OPTIONS, retryOf } from "../terminal/retry.js";
 import { printable } from "../terminal/text.js";
 import { checkedJson, indented, readAll } from "../terminal/values.js";
 
@@ -39,9 +40,10 @@ const send = command({
       describe: "Deliveries without an answer before it has failed",
       default: "20; 0 for no limit",
     },
+    ...RETRY_OPTIONS,
   },
   details:
-    "The receiver need not be running: it gets the command when it comes. PARAMS is JSON, or - to read it from standard input, of any size. Without --wait the id of the command is printed, for `pawl answer`. With it the answer is: as text if it is a string, else as JSON. pawl exits with 1 if the answer is an error or did not come in time.",
+    "The receiver need not be running: it gets the command when it comes. PARAMS is JSON, or - to read it from standard input, of any size. With any of the --retry options, a command whose delivery ended without an answer rests before the next one: not yet the first time that its receiver died, but whenever one gives it back, and then from --retry-base on, each time longer. Without --wait the id of the command is printed, for `pawl answer`. With it the answer is: as text if it is a string, else as JSON. pawl exits with 1 if the answer is an error or did not come in time.",
   examples: [
     [
       `pawl send builder build '{"ref": "main"}' --wait 10m`,
@@ -58,12 +60,14 @@ const send = command({
     const { "execution-time": executionMs } = args;
     const text = args.params === "-" ? await readAll(stdin) : args.params;
     const params = text === undefined ? null : new JsonText(checkedJson("PARAMS", text));
+    const retry = retryOf(args);
     const client = await connect();
     const created = await client.commands.create(deployment, name, params, {
       ...(ttl === undefined ? {} : { ttlMs: ttl }),
       ...(executionMs === undefined ? {} : { executionMs }),
       ...(key === undefined ? {} : { idempotencyKey: key }),
       ...(maxAttempts === undefined ? {} : { maxAttempts }),
+      ...(retry === undefined ? {} : { retry }),
     });
     if (wait !== undefined) return await printAnswer(client, created.commandId, wait, output);
     output.result(created, () => created.commandId);

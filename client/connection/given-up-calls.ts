@@ -9,7 +9,7 @@ const GIVING_BACK: Readonly<Record<string, (result: never) => Undo[]>> = {
     ["lease.release", { leaseId: lease.leaseId }],
   ],
   "command.lease": ({ leases }: { leases: { leaseId: string }[] }) =>
-    leases.map(({ leaseId }) => ["command.release", { leaseId }]),
+    leases.map(({ leaseId }) => ["command.release", { leaseId, delayMs: 0 }]),
 };
 
 /** The calls that were given up after they were sent, and whose answer may grant something that nobody waits for. */

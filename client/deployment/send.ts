@@ -26,6 +26,8 @@ export interface SendOptions {
   executionMs?: number;
   /** After so many deliveries without an answer it is FAILED; 20 by default, 0 for no limit. */
   maxAttempts?: number;
+  /** How it rests between deliveries that end without an answer; not at all by default. */
+  retry?: NonNullable<Params<"command.create">["retry"]>;
   /**
    * Sending again under the same key, also from another process, joins the first command instead of creating
    * another. Otherwise a key is made for each call, so that a lost connection never creates two.

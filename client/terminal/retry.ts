@@ -1,4 +1,4 @@
-// The options by which batches rest after they failed.
+// The options by which batches and commands rest after they failed.
 import type { Params } from "@pawl/protocol/types";
 import { UsageError } from "./command.js";
 

@@ -599,6 +599,7 @@ func (c *conn) giveBack(method string, result json.RawMessage) {
 		LeaseToken    string `json:"leaseToken,omitempty"`
 		LeaseID       string `json:"leaseId,omitempty"`
 		ReservationID string `json:"reservationId,omitempty"`
+		DelayMs       *int   `json:"delayMs,omitempty"`
 	}
 	var granted struct {
 		Claim, Lease, Reservation *proof
@@ -617,6 +618,9 @@ func (c *conn) giveBack(method string, result json.RawMessage) {
 		"command.lease": "command.release",
 	}[method]
 	for _, one := range granted.Leases {
+		if release == "command.release" {
+			one.DelayMs = new(int)
+		}
 		if release != "" {
 			_, _ = c.call(context.Background(), release, one)
 		}

@@ -168,6 +168,16 @@ describe("send and answer", () => {
     expect([other.code, other.stderr]).toEqual([REFUSED, expect.stringContaining("[conflict]")]);
   });
 
+  test("with a --retry option a command that is given back rests", async () => {
+    await run(["send", "resting", "build", "--retry-base", "10m", "--max-attempts", "3"]);
+    const client = await connect({ socket: daemon().place.socket });
+    const [leased] = (await client.command.lease({ deployment: "resting", owner: "o" })).leases;
+    await client.command.release({ leaseId: leased?.leaseId as string });
+    expect(await client.command.lease({ deployment: "resting", owner: "o" })).toEqual({ leases: [] });
+    await client.close();
+    expect((await run(["send", "resting", "build", "--retry-factor", "x"])).code).toBe(USAGE);
+  });
+
   test("params of any size, from standard input", async () => {
     const receiver = start(["serve", "large", "--pull", "--", "wc", "-c"]);
     const params = JSON.stringify("x".repeat(3_000_000));

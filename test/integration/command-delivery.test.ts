@@ -77,6 +77,100 @@ describe("executionMs", () => {
   });
 });
 
+describe("retry", () => {
+  const REST_MS = 300;
+  const retry = { baseMs: REST_MS, factor: 2, jitter: false };
+
+  /** Leases the command again, and returns how long it rested since then by the daemon's clock, at least. */
+  async function afterRest(
+    deployment: string,
+    since: number,
+  ): Promise<{ leaseId: string; restedMs: number }> {
+    const { leases } = await client.call("command.lease", {
+      deployment,
+      owner: "next",
+      waitMs: 30_000,
+      leaseMs: 60_000,
+    });
+    expect(leases).toHaveLength(1);
+    const { now } = await client.call("daemon.ping", {});
+    return { leaseId: leases[0]?.leaseId as string, restedMs: now - since };
+  }
+
+  test("has what is given back rest, each time longer, and hold up nobody; delayMs wins", async () => {
+    const deployment = newDeployment();
+    const commandId = await create(client, deployment, { retry });
+    const first = await take(client, deployment);
+    const { now } = await client.call("daemon.ping", {});
+    expect(await client.call("command.release", { leaseId: first.leaseId })).toEqual({
+      state: "PENDING",
+      attempt: 2,
+    });
+    const other = await create(client, deployment);
+    const [meanwhile] = (await client.call("command.lease", { deployment, owner: "o", max: 2 })).leases;
+    expect(meanwhile?.commandId).toBe(other);
+    expect(await client.call("command.lease", { deployment, owner: "o" })).toEqual({ leases: [] });
+    const { leaseId, restedMs } = await afterRest(deployment, now);
+    expect(restedMs).toBeGreaterThanOrEqual(REST_MS);
+    await client.call("command.release", { leaseId, delayMs: 0 });
+    expect(await take(client, deployment)).toMatchObject({ commandId, attempt: 3 });
+  });
+
+  test("lets the first end by itself pass, not the others, which rest for a time that fits their number", async () => {
+    const deployment = newDeployment();
+    await create(client, deployment, { retry });
+    await take(client, deployment, { leaseMs: 100 });
+    const receiver = await daemon().place.connect();
+    const [second] = (
+      await receiver.call("command.lease", {
+        deployment,
+        owner: "r",
+        waitMs: 30_000,
+        releaseOn: "disconnect",
+      })
+    ).leases;
+    expect(second?.attempt).toBe(2);
+    const { now } = await client.call("daemon.ping", {});
+    await receiver.destroy();
+    expect((await afterRest(deployment, now)).restedMs).toBeGreaterThan(REST_MS);
+  });
+
+  test("is for pushes, too", async () => {
+    const deployment = newDeployment();
+    const receivers = [await serving(deployment)];
+    await create(client, deployment, { retry });
+    for (const attempt of [1, 2]) {
+      const receiver = receivers.pop() as RawClient;
+      expect((await pushed(receiver)).params.attempt).toBe(attempt);
+      receivers.push(await serving(deployment));
+      await receiver.destroy();
+    }
+    const { now } = await client.call("daemon.ping", {});
+    expect((await pushed(receivers[0] as RawClient)).params.attempt).toBe(3);
+    expect((await client.call("daemon.ping", {})).now - now).toBeGreaterThan(REST_MS);
+  });
+
+  test("is content of a key, and lasts over a restart", async () => {
+    const own = await new Place().start();
+    const sender = await own.place.connect();
+    const given = { idempotencyKey: "k", retry: { baseMs: 60_000 } };
+    const commandId = await create(sender, "d", given);
+    expect(await create(sender, "d", { ...given, retry: { baseMs: 60_000, factor: 2 } })).toBe(commandId);
+    for (const other of [undefined, { baseMs: 1 }]) {
+      const params = { deployment: "d", command: "run", ...given, retry: other };
+      expectRefusal(await sender.refusal("command.create", params), "conflict");
+    }
+    await sender.call("command.release", { leaseId: (await take(sender, "d")).leaseId });
+    await own.end("SIGKILL");
+    await own.place.start();
+    const after = await own.place.connect();
+    expect(await after.call("command.lease", { deployment: "d", owner: "o" })).toEqual({ leases: [] });
+    expect(await get(after, commandId)).toMatchObject({ state: "PENDING", attempt: 2 });
+    const wrong = { deployment: "d", command: "run", retry: { baseMs: -1 } };
+    expectRefusal(await after.refusal("command.create", wrong), "invalid_params");
+  });
+});
+
 describe("a late answer", () => {
   const late = { status: "success", response: "late" } as const;
 

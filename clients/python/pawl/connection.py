@@ -405,4 +405,4 @@ def _undone(method: str, result: Any) -> Iterable[Tuple[str, Params]]:
         yield "path.release", {"reservationId": result["reservation"]["reservationId"]}
     elif method == "command.lease":
         for lease in result["leases"]:
-            yield "command.release", {"leaseId": lease["leaseId"]}
+            yield "command.release", {"leaseId": lease["leaseId"], "delayMs": 0}

@@ -22,10 +22,10 @@ import { stateAt } from "./state.js";
 const insertCommand = sql(`
   INSERT INTO pawl_command (command_id, deployment, command, project_id, model, state, attempt, max_attempts,
     deadline, ttl_ends_at, created_at, completed_at, ended_at, request_bytes, error_code, error_message, uploaded,
-    idempotency_key, content, ready_place, due_at, execution_ms)
+    idempotency_key, content, ready_place, due_at, execution_ms, retry)
   VALUES (:commandId, :deployment, :command, :projectId, :model, :state, 1, :maxAttempts,
     :deadline, :ttlEndsAt, :createdAt, :completedAt, :endedAt, :requestBytes, :errorCode, :errorMessage, :uploaded,
-    :idempotencyKey, :content, CASE WHEN :isReady = 1 THEN ${LAST_READY_PLACE} END, :dueAt, :executionMs)`);
+    :idempotencyKey, :content, CASE WHEN :isReady = 1 THEN ${LAST_READY_PLACE} END, :dueAt, :executionMs, :retry)`);
 
 const insertParams = sql("INSERT INTO pawl_command_params (seq, params) VALUES (:seq, :params)");
 
@@ -92,6 +92,7 @@ export function* create(
     content,
     isReady: state === "PENDING" ? 1 : 0,
     executionMs: params.executionMs ?? null,
+    retry: params.retry === undefined ? null : JSON.stringify(params.retry),
     dueAt: isLate || dueAt === Number.POSITIVE_INFINITY ? null : dueAt,
   });
   if (text !== undefined) yield* run(insertParams, { seq, params: text });
@@ -112,8 +113,10 @@ const GIVEN = "given ";
 
 /** All that makes two commands of one key the same, which does not include when they are to end. */
 function contentOf(params: Parsed<"command.create">, text: string | undefined): string {
-  const { maxAttempts = null, executionMs = null } = params;
-  return `${GIVEN}${paramsContentOf(params, text)} ${JSON.stringify([maxAttempts, executionMs])}`;
+  const { maxAttempts = null, executionMs = null, retry } = params;
+  const given = [maxAttempts, executionMs];
+  if (retry !== undefined) given.push(retry.baseMs, retry.factor, retry.maxMs, Number(retry.jitter));
+  return `${GIVEN}${paramsContentOf(params, text)} ${JSON.stringify(given)}`;
 }
 
 function paramsContentOf({ upload }: Parsed<"command.create">, text: string | undefined): string {

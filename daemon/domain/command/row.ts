@@ -1,9 +1,10 @@
 // A command: its row, its view in replies, and its moves from state to state.
-import type { Command, CommandState } from "@pawl/protocol";
+import type { Command, CommandState, Retry } from "@pawl/protocol";
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { shownAt } from "../../clock.js";
 import { retain } from "../../grants/ending.js";
 import type { GrantRule } from "../../grants/grant.js";
+import { chanceOf, restMs } from "../../grants/rest.js";
 import { type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { readyKey } from "../deployment/deployment.js";
@@ -56,6 +57,10 @@ export interface LiveRow extends Timed {
   readonly leaseMs: number | null;
   /** The delivery that ended unanswered last, if its answer still counts while the command is PENDING. */
   readonly lateAttempt: number | null;
+  /** How it rests between deliveries, as JSON; null for not at all. */
+  readonly retry: string | null;
+  /** 1 if a delivery of it has ended by itself before. */
+  readonly lostBefore: 1 | null;
 }
 
 /** The columns of a `LiveRow`. */
@@ -63,7 +68,8 @@ export const LIVE_COLUMNS = `
   seq, command_id AS "commandId", deployment, deadline, ttl_ends_at AS "ttlEndsAt", state, attempt,
   max_attempts AS "maxAttempts", due_at AS "dueAt", lease_expires_at AS "leaseExpiresAt",
   grace_ends_at AS "graceEndsAt", lease_connection AS "leaseConnection", lease_ms AS "leaseMs",
-  execution_ends_at AS "executionEndsAt", late_attempt AS "lateAttempt"`;
+  execution_ends_at AS "executionEndsAt", late_attempt AS "lateAttempt",
+  retry, lost_before AS "lostBefore"`;
 
 /** How deliveries are kept, for what is common to all that is granted (grants/grant.ts). */
 export const DELIVERY_TABLE = {
@@ -92,7 +98,7 @@ const setFinal = sql(`
 const setReturned = sql(`
   UPDATE pawl_command SET state = 'PENDING', attempt = :attempt, delayed_until = :delayedUntil,
     lease_expires_at = NULL, grace_ends_at = NULL, lease_connection = NULL, execution_ends_at = NULL,
-    late_attempt = :lateAttempt
+    late_attempt = :lateAttempt, lost_before = coalesce(lost_before, :lost)
   WHERE seq = :seq`);
 
 /** The place behind all those of `:deployment` that may be leased. */
@@ -168,18 +174,27 @@ export function* abort(
   });
 }
 
-/** The receiver gave a delivery back: for another one now or after `delayMs`, or it was the last. */
+/**
+ * The receiver gave a delivery back: for another one after `delayMs`, which is as the command rests if it is not given,
+ * or it was the last.
+ */
 export function* release(
   row: LiveRow,
-  delayMs: number,
+  delayMs: number | undefined,
   env: Env,
 ): Operation<{ state: CommandState; attempt: number }> {
-  return yield* giveBack(row, { delayMs, lateAttempt: null }, env);
+  return yield* giveBack(row, { delayMs: delayMs ?? restOf(row, env), lateAttempt: null }, env);
 }
 
 /** A delivery has ended by itself, without an answer. The answer still counts as long as there is no other. */
 export function* lose(row: LiveRow, env: Env): Operation<void> {
-  yield* giveBack(row, { delayMs: 0, lateAttempt: row.attempt }, env);
+  // The first time may have had nothing to do with the command.
+  const delayMs = row.lostBefore === null ? 0 : restOf(row, env);
+  yield* giveBack(row, { delayMs, lateAttempt: row.attempt }, env);
+}
+
+function restOf({ retry, attempt }: LiveRow, env: Env): number {
+  return retry === null ? 0 : restMs(JSON.parse(retry) as Retry, attempt, chanceOf(env));
 }
 
 function* giveBack(
@@ -197,7 +212,8 @@ function* giveBack(
     return next;
   }
   const delayedUntil = delayMs === 0 ? null : env.now + delayMs;
-  yield* run(setReturned, { seq: row.seq, attempt: next.attempt, delayedUntil, lateAttempt });
+  const lost = lateAttempt === null ? null : 1;
+  yield* run(setReturned, { seq: row.seq, attempt: next.attempt, delayedUntil, lateAttempt, lost });
   moved(row.state, "PENDING", env);
   if (delayedUntil === null) yield* makeReady(row, env);
   else env.effects.deadline(delayedUntil);

@@ -1,12 +1,12 @@
 // The end of a claim otherwise than by completion.
 import type { BatchState, Result, Retry } from "@pawl/protocol";
 import type { GrantRule } from "../../grants/grant.js";
+import { chanceOf, DEFAULT_RETRY, restMs } from "../../grants/rest.js";
 import { all, type Operation, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { ended } from "./followers.js";
 import { GETS_IN_LINE } from "./lanes.js";
 import { move, settingsOfQueue, touchKey } from "./queue-row.js";
-import { DEFAULT_RETRY, restMs } from "./rest.js";
 import { claimIdOf, waitKey } from "./row.js";
 
 /** Of the first batch of a claim, and of its queue. */
@@ -159,7 +159,7 @@ function* restOf(
   if (resting.length === 0) return 0;
   const { retry: ofQueue = DEFAULT_RETRY } = yield* settingsOfQueue(queueId, env);
   const attempts = Math.max(...back.map(({ attempt }) => attempt)) + 1;
-  const chance = env.random(4).readUInt32BE() / 2 ** 32;
+  const chance = chanceOf(env);
   const rests = resting.map(({ retry: own }) =>
     restMs(own === null ? ofQueue : (JSON.parse(own) as Retry), attempts, chance),
   );
