@@ -306,7 +306,7 @@ const NOT_YET_BUILT: {
     "queue.enqueueMany": ["ref"],
     "queue.claim": ["notify", "under", "held", "graceMs"],
     "queue.cancel": ["stop", "graceMs", "reason"],
-    "command.create": ["target", "retry", "incarnation", "trace"],
+    "command.create": ["target", "incarnation", "trace"],
     "command.lease": ["targets", "incarnation", "graceMs"],
     "command.list": ["target", "command", "createdAfter", "createdBefore"],
     "command.serve": ["targets", "incarnation"],

@@ -25,7 +25,7 @@ type MergeGroup struct {
 	Group string `json:"group"`
 }
 
-// Retry: How long a batch rests after a delivery that ended without success: `baseMs * factor^(n - 1)`, at most `maxMs`.
+// Retry: How long a batch or a command rests after a delivery that ended without success: `baseMs * factor^(n - 1)`, at most `maxMs`.
 type Retry struct {
 	BaseMs int64   `json:"baseMs"`
 	Factor float64 `json:"factor"`

@@ -28,7 +28,7 @@ class MergeGroup(TypedDict):
 
 
 class Retry(TypedDict):
-    """How long a batch rests after a delivery that ended without success: `baseMs * factor^(n - 1)`, at most `maxMs`."""
+    """How long a batch or a command rests after a delivery that ended without success: `baseMs * factor^(n - 1)`, at most `maxMs`."""
 
     baseMs: int
     factor: float
