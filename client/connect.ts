@@ -7,6 +7,7 @@ import type { MethodName, NotificationName, NotificationParams, Params, Result }
 import type { CallOptions, WithText } from "./connection/call.js";
 import { Connection, DEFAULT_RECONNECT_MS } from "./connection/connection.js";
 import { ConnectionLost } from "./connection/connection-lost.js";
+import { type Events, eventsOf } from "./connection/events.js";
 import type { NotificationListener } from "./connection/incoming-requests.js";
 import { isBusy, nobodyListens } from "./connection/line-socket.js";
 import { dispenserOf, type Groups, groupOf } from "./connection/method-groups.js";
@@ -96,6 +97,14 @@ export interface PawlClient extends Groups, AsyncDisposable {
     notification: N,
     listener: (params: NotificationParams<N>) => void,
   ): () => void;
+  /**
+   * The methods `events.*`; called itself, it follows topics from now on, over restarts of the daemon. Where events may
+   * be missing it yields `{ kind: "gap" }`: then list again what is followed.
+   *
+   * @example
+   * for await (const event of client.events(["queue:mail", "lease:deploy/*"])) console.log(event.topic, event.kind);
+   */
+  readonly events: Events;
   /**
    * Works on a queue until closed: claims batches, waiting for them, has the handler do the work, renews the
    * claim while it runs, and completes it when it returns. An error of the handler is kept with the batches, which
@@ -221,6 +230,7 @@ function assemble(connection: Connection): PawlClient {
       work(connection, queue, handler, how),
     withLease: <T>(name: string, perform: (lease: HeldLease) => T | Promise<T>, how?: WithLeaseOptions) =>
       withLease(connection, name, perform, how),
+    events: eventsOf(connection),
     commands: commandsOf(connection),
     dispenser: () => dispenserOf(connection),
     close: () => connection.close(),

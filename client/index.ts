@@ -17,6 +17,7 @@ export {
 } from "./connect.js";
 export type { CallOptions, WithText } from "./connection/call.js";
 export { ConnectionLost } from "./connection/connection-lost.js";
+export type { EventsOptions, Gap } from "./connection/events.js";
 export { defaultSocketPath } from "./connection/socket-path.js";
 export type { SpawnOptions } from "./connection/start-daemon.js";
 export type { Commands, Deployment } from "./deployment/commands.js";

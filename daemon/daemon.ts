@@ -1,4 +1,4 @@
-import type { NotificationParams } from "@pawl/protocol";
+import type { EventKind, NotificationParams } from "@pawl/protocol";
 import { refuse } from "@pawl/protocol/errors";
 import type { Logger } from "pino";
 import type { Config } from "./config/config.js";
@@ -16,6 +16,7 @@ import { Backups } from "./rpc/backups.js";
 import { Checks } from "./rpc/checks.js";
 import { CommandPush } from "./rpc/command-push.js";
 import { Dispatcher } from "./rpc/dispatch.js";
+import { EventSubscriptions } from "./rpc/event-subscriptions.js";
 import { OwnRequests } from "./rpc/own-requests.js";
 import { Rpc } from "./rpc/rpc.js";
 import { servedMethods } from "./rpc/served-methods.js";
@@ -30,6 +31,8 @@ import type { Notices, PassedSocket } from "./socket/supervisor.js";
 import { classify } from "./store/failure.js";
 import type { OpenDatabase } from "./store/open-database.js";
 import { CountedTurns } from "./turn-reports.js";
+import { performUntilDone } from "./turns/call.js";
+import { type EventDetails, Journal } from "./turns/journal.js";
 import type { Env } from "./turns/operation.js";
 import { Statistics } from "./turns/statistics.js";
 import { TurnLoop } from "./turns/turn-loop.js";
@@ -75,6 +78,8 @@ export class Daemon {
   readonly #ends = new Ends(ENDINGS);
   readonly #rpc: Rpc;
   readonly #commandPush: CommandPush;
+  readonly #journal: Journal | undefined;
+  readonly #subscriptions: EventSubscriptions;
   readonly #backups: Backups;
   readonly #checks: Checks;
   /** Only where leases are kept elsewhere. */
@@ -112,6 +117,12 @@ export class Daemon {
       onConnection: (socket, forReads) => this.#connections.accept(socket, forReads),
     });
     this.#connections = this.#makeConnections();
+    this.#journal = readOnly ? undefined : new Journal();
+    this.#subscriptions = new EventSubscriptions(
+      this.#journal,
+      (connection) => this.#connections.get(connection),
+      () => this.#loop.time().wallMs,
+    );
     this.#turns = this.#makeTurnReports(statistics);
     this.#loop = this.#makeLoop(parts);
     this.#afterPeak = new AfterPeak(
@@ -176,11 +187,15 @@ export class Daemon {
           this.#repeatedLines.log("warn", "closed a connection, since memory runs out", { reason }, () => ({
             caller,
           })),
-        onDrain: ({ caller }) => this.#commandPush.roomAgain(caller.connection),
+        onDrain: ({ caller: { connection } }) => {
+          this.#commandPush.roomAgain(connection);
+          this.#subscriptions.roomAgain(connection);
+        },
         onSilent: ({ caller }) => this.#commandPush.leave(caller.connection),
         onClose: (closed) => {
           const { connection } = closed.caller;
           this.#loop.endWaits(connection);
+          this.#subscriptions.leave(connection);
           // What it sent before it closed comes before what is taken back because it closed.
           this.#inbox.afterLines(closed, () => {
             this.#commandPush.leave(connection);
@@ -198,6 +213,7 @@ export class Daemon {
       statistics,
       log: this.#log,
       lines: this.#repeatedLines,
+      tell: (kind, details) => this.#tell(kind, details),
       onTrouble: () => this.#tellStatusSoon(),
       notify: (number, method, params) => {
         const told = this.#connections.get(number)?.notify(method, params) ?? false;
@@ -219,6 +235,7 @@ export class Daemon {
         mode,
         sign,
         identity,
+        journal: this.#journal,
         retentionMs: config.retentionDays * DAY_MS,
         readOnly,
       },
@@ -246,6 +263,7 @@ export class Daemon {
         ownReport,
         commandPush: this.#commandPush,
         remoteLeases: this.#remoteLeases,
+        events: { journal: this.#journal, subscriptions: this.#subscriptions },
         async: {
           "daemon.backup": (params, sender) => this.#backups.make(params, sender),
           "daemon.check": (params, sender) => this.#checks.check(params, sender),
@@ -269,6 +287,17 @@ export class Daemon {
     }
     await letConnect();
     this.#database.announce(this.#sockets.paths.map(({ path }) => path));
+  }
+
+  /** Tells those who follow the daemon itself. */
+  #tell(kind: EventKind<"daemon">, details?: EventDetails): void {
+    if (this.#journal?.isKept !== true) return;
+    performUntilDone(this.#loop, {
+      *start(env) {
+        env.effects.tell("daemon", "", kind, "pawld", details);
+      },
+      failed: () => false,
+    });
   }
 
   /** Undoes `listen`, for a start that failed. */
@@ -356,6 +385,7 @@ export class Daemon {
   async stop(reason: string): Promise<void> {
     this.#log.info({ reason }, "stopping");
     this.#stopping = true;
+    this.#tell("stopping", { reason });
     clearInterval(this.#fileLooks);
     this.#notices.stopping(`Stopping (${reason})`);
     this.#idleExit.stop();

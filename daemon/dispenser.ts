@@ -107,6 +107,7 @@ const NO_EFFECTS: Effects = {
   reached: () => {},
   bind: () => {},
   notify: () => {},
+  tell: () => {},
   log: () => {},
   afterCommit: () => {},
 };

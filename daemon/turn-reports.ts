@@ -1,8 +1,9 @@
-import type { NotificationName } from "@pawl/protocol";
+import type { EventKind, NotificationName } from "@pawl/protocol";
 import type { Logger } from "pino";
 import type { Step } from "./clock.js";
 import type { RepeatedLines } from "./log/repeated-lines.js";
 import type { Failure } from "./store/failure.js";
+import type { EventDetails } from "./turns/journal.js";
 import type { Counter } from "./turns/operation.js";
 import type { Statistics } from "./turns/statistics.js";
 import type { TurnReports } from "./turns/turn-loop.js";
@@ -15,6 +16,7 @@ export class CountedTurns implements TurnReports {
   readonly #statistics: Statistics;
   readonly #log: Logger;
   readonly #lines: RepeatedLines;
+  readonly #tell: (kind: EventKind<"daemon">, details?: EventDetails) => void;
   readonly #onTrouble: () => void;
   readonly notify: (connection: number, method: NotificationName, params: object) => void;
   readonly broken: (error: unknown) => void;
@@ -27,6 +29,8 @@ export class CountedTurns implements TurnReports {
     statistics: Statistics;
     log: Logger;
     lines: RepeatedLines;
+    /** Tells those who follow the daemon. */
+    tell: (kind: EventKind<"daemon">, details?: EventDetails) => void;
     /** Called when there is another `trouble`, or none any more. */
     onTrouble: () => void;
     notify: (connection: number, method: NotificationName, params: object) => void;
@@ -35,6 +39,7 @@ export class CountedTurns implements TurnReports {
     this.#statistics = options.statistics;
     this.#log = options.log;
     this.#lines = options.lines;
+    this.#tell = options.tell;
     this.#onTrouble = options.onTrouble;
     this.notify = options.notify;
     this.broken = options.broken;
@@ -79,12 +84,14 @@ export class CountedTurns implements TurnReports {
       this.#full = true;
       const message = "no space left for the database; writes are refused until there is";
       this.#lines.log("error", message, {}, () => ({ err: error }));
+      this.#tell("full");
       this.#onTrouble();
     }
   }
 
   stepped(step: Step): void {
     this.#log.warn(step, "the wall clock was set; whatever was given as a duration goes on as it was");
+    this.#tell("stepped", { to: String(step.steppedAt), reason: `by ${step.byMs} ms` });
   }
 
   count(counter: Counter, by: number): void {

@@ -8,6 +8,7 @@ export {
 export type { Dispenser } from "./dispenser.js";
 export * from "./envelope.js";
 export * from "./errors.js";
+export { EVENT_KINDS, type EventKind, type EventNoun } from "./events.js";
 export * from "./framing.js";
 export * from "./limits.js";
 export type { Method } from "./method.js";

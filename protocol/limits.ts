@@ -55,6 +55,10 @@ export const MAX_BATCH_CALLS = MAX_IN_FLIGHT_REQUESTS;
 /** Answers in one batch, which are all held until the last is there; beyond this no more calls of it are performed. */
 export const MAX_BATCH_ANSWER_BYTES = 32 * 1024 * 1024;
 
+/** Topics of one call that follows events, and subscriptions of one connection. */
+export const MAX_EVENT_TOPICS = 64;
+export const MAX_SUBSCRIPTIONS = 64;
+
 /** Calls and guards in one `transact`. */
 export const MAX_TRANSACT_CALLS = 64;
 export const MAX_TRANSACT_GUARDS = 64;

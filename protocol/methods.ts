@@ -1,6 +1,7 @@
 import { COMMAND } from "./command.js";
 import { DAEMON } from "./daemon.js";
 import { DEPLOYMENT } from "./deployment.js";
+import { EVENT, EVENTS } from "./events.js";
 import { LEASE } from "./lease.js";
 import type { Noun, ParamsOf, ParsedOf, ResultOf } from "./method.js";
 import { PEER } from "./peer.js";
@@ -20,6 +21,8 @@ export const NOUNS = [
   PIPELINE,
   PEER,
   TRANSACT,
+  EVENTS,
+  EVENT,
   DAEMON,
   RPC,
 ] as const satisfies readonly Noun[];

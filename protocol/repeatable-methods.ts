@@ -55,6 +55,8 @@ export const REPEATABLE_METHODS: Readonly<Record<string, Repeatable>> = {
   "peer.trust": true,
   "peer.revoke": true,
   "peer.list": true,
+  "events.watch": true,
+  "events.unsubscribe": true,
   "daemon.ping": true,
   "daemon.info": true,
   "daemon.stats": true,

@@ -1110,6 +1110,118 @@ export type Envelope = {
   params: unknown;
 };
 
+/** One effect on one thing. It holds labels and ids, never payloads or secrets. */
+export type Event = {
+  /** A place in the order of events, in one life of the daemon. */
+  cursor: string;
+  /** When it was committed, in milliseconds since the Unix epoch. */
+  at: number;
+  /** The thing that it is about, as `queue:mail`. */
+  topic: string;
+  /** What happened, as `enqueued`. New kinds may be added. */
+  kind: string;
+  /** The batch, the command, the lease, the id: never a secret. */
+  id: string;
+  /** The owner who did it, where there is one. */
+  by?: string | undefined;
+  /** The token of a grant. */
+  fencingToken?: number | undefined;
+  /** The state, queue, stage or number before. */
+  from?: string | undefined;
+  /** The state, queue, stage or number after. */
+  to?: string | undefined;
+  /** Why, in the words of whoever did it or of the daemon. */
+  reason?: string | undefined;
+};
+
+/** Params of event. */
+export type EventParams = {
+  /** The subscription, within its connection. */
+  subscriptionId: string;
+  /** A place in the order of events, in one life of the daemon. */
+  cursor: string;
+  /** When it was committed, in milliseconds since the Unix epoch. */
+  at: number;
+  /** The thing that it is about, as `queue:mail`. */
+  topic: string;
+  /** What happened, as `enqueued`. New kinds may be added. */
+  kind: string;
+  /** The batch, the command, the lease, the id: never a secret. */
+  id: string;
+  /** The owner who did it, where there is one. */
+  by?: string | undefined;
+  /** The token of a grant. */
+  fencingToken?: number | undefined;
+  /** The state, queue, stage or number before. */
+  from?: string | undefined;
+  /** The state, queue, stage or number after. */
+  to?: string | undefined;
+  /** Why, in the words of whoever did it or of the daemon. */
+  reason?: string | undefined;
+};
+
+/** Params of events.subscribe. */
+export type EventsSubscribeParams = {
+  /**
+   * `queue:NAME`, `lease:NAME`, `path:ROOT`, `command:DEPLOYMENT`, `schedule:NAME`, `item:ID`, `sequence:TYPE` or
+   * `daemon`. The name may end in `*`; `*` alone is everything.
+   */
+  topics: string[];
+  /** The cursor behind which to begin; without it, only what happens from now on. */
+  since?: string | undefined;
+};
+
+/** Result of events.subscribe. */
+export type EventsSubscribeResult = {
+  /** The subscription, within its connection. */
+  subscriptionId: string;
+  /** A place in the order of events, in one life of the daemon. */
+  cursor: string;
+  /**
+   * True if events that the topics fit may be missing: list what is followed again, then go on from the new cursor.
+   */
+  gap: boolean;
+};
+
+/** Params of events.unsubscribe. */
+export type EventsUnsubscribeParams = {
+  /** The subscription, within its connection. */
+  subscriptionId: string;
+};
+
+/** Result of events.unsubscribe. */
+export type EventsUnsubscribeResult = {
+  /** False if there was no such subscription. */
+  unsubscribed: boolean;
+};
+
+/** Params of events.watch. */
+export type EventsWatchParams = {
+  /**
+   * `queue:NAME`, `lease:NAME`, `path:ROOT`, `command:DEPLOYMENT`, `schedule:NAME`, `item:ID`, `sequence:TYPE` or
+   * `daemon`. The name may end in `*`; `*` alone is everything.
+   */
+  topics: string[];
+  /** The cursor behind which to begin; without it, only what happens from now on. */
+  since?: string | undefined;
+  /** How many milliseconds to wait for the condition to come true; 0 answers at once. */
+  waitMs?: number | undefined;
+  /** Most rows to return. */
+  limit?: number | undefined;
+};
+
+/** Result of events.watch. */
+export type EventsWatchResult = {
+  /** The oldest first. */
+  events: Event[];
+  /** The cursor to go on from. */
+  cursor: string;
+  /**
+   * True if events that the topics fit may be missing: list what is followed again, then go on from the new cursor.
+   */
+  gap: boolean;
+};
+
 /** `error.data` of the kind exhausted: a counter or a bounded thing is full. */
 export type ExhaustedData = {
   /** The kind of the error, for programs to match on. */
@@ -3189,6 +3301,9 @@ export interface CallTypes {
   "peer.revoke": { params: PeerRevokeParams; result: PeerRevokeResult };
   "peer.list": { params: PeerListParams; result: PeerListResult };
   "transact": { params: TransactParams; result: TransactResult };
+  "events.watch": { params: EventsWatchParams; result: EventsWatchResult };
+  "events.subscribe": { params: EventsSubscribeParams; result: EventsSubscribeResult };
+  "events.unsubscribe": { params: EventsUnsubscribeParams; result: EventsUnsubscribeResult };
   "daemon.ping": { params: DaemonPingParams; result: DaemonPingResult };
   "daemon.info": { params: DaemonInfoParams; result: DaemonInfoResult };
   "daemon.stats": { params: DaemonStatsParams; result: DaemonStatsResult };
@@ -3204,6 +3319,7 @@ export interface NotificationTypes {
   "command.cancelled": CommandCancelledParams;
   "lease.expiring": LeaseExpiringParams;
   "lease.lost": LeaseLostParams;
+  "event": EventParams;
   "daemon.backupProgress": DaemonBackupProgressParams;
 }
 
@@ -3530,6 +3646,25 @@ export interface PeerMethods<Options> {
   list(params?: PeerListParams, options?: Options): Promise<PeerListResult>;
 }
 
+/** Effects as they happen, for those who follow and must not ask in a loop. */
+export interface EventsMethods<Options> {
+  /**
+   * The events behind a cursor, or the next ones. In the order of commits; one for each effect, none for what was
+   * refused or undone. They are kept in memory, the last 16,384 or 8 MiB of each noun, from the first call of this
+   * noun on. A cursor that is older, or of an earlier life of the daemon, is answered with `gap: true`. With
+   * `waitMs` it waits for the first event that the topics fit. A daemon that only reads refuses this with
+   * `read_only`.
+   */
+  watch(params: EventsWatchParams, options?: Options): Promise<EventsWatchResult>;
+  /**
+   * Be told of events by notifications `event`, until the connection closes. A subscriber that does not read is
+   * told nothing more until it does. Where events have gone meanwhile, one of the kind `gap` comes in their place.
+   */
+  subscribe(params: EventsSubscribeParams, options?: Options): Promise<EventsSubscribeResult>;
+  /** End a subscription of this connection. */
+  unsubscribe(params: EventsUnsubscribeParams, options?: Options): Promise<EventsUnsubscribeResult>;
+}
+
 /** The daemon itself: whether it serves, what it is, how much it does. */
 export interface DaemonMethods<Options> {
   /** Ask whether the daemon serves, and for its clock. */
@@ -3589,6 +3724,8 @@ export interface Methods<Options> {
   readonly pipeline: PipelineMethods<Options>;
   /** The other nodes whose changes of the board are accepted. */
   readonly peer: PeerMethods<Options>;
+  /** Effects as they happen, for those who follow and must not ask in a loop. */
+  readonly events: EventsMethods<Options>;
   /** The daemon itself: whether it serves, what it is, how much it does. */
   readonly daemon: DaemonMethods<Options>;
   /** The contract itself. */

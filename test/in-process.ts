@@ -109,6 +109,10 @@ export class InProcess {
         ownReport: { info: outside, stats: outside },
         // Nobody is connected whom a command could be pushed to.
         commandPush: { serve: outside, count: () => 0, deployments: () => [] },
+        events: {
+          journal: undefined,
+          subscriptions: { count: outside, nextId: outside, add: outside, remove: outside, has: outside },
+        },
         async: { "daemon.backup": outside, "daemon.check": outside },
       }),
       statistics: new Statistics(),

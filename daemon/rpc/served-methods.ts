@@ -5,6 +5,7 @@ import { pipelineHandlers } from "../domain/board/pipeline.js";
 import { commandHandlers } from "../domain/command/command.js";
 import { daemonHandlers, type OwnReport } from "../domain/daemon.js";
 import { deploymentHandlers, type Serving } from "../domain/deployment/deployment.js";
+import { eventsHandlers, type Subscriptions } from "../domain/events.js";
 import { leaseHandlers } from "../domain/lease/lease.js";
 import { peerHandlers } from "../domain/peer/peer.js";
 import { queueHandlers } from "../domain/queue/queue.js";
@@ -15,6 +16,7 @@ import type { UploadedPiece } from "../json/uploaded-piece.js";
 import type { RemoteLeases } from "../remote/remote-leases.js";
 import type { Operation } from "../store/statement.js";
 import type { AsyncHandlers, Handler, HandlersOf, Sender } from "../turns/handler.js";
+import type { Journal } from "../turns/journal.js";
 import type { Env, Outcome } from "../turns/operation.js";
 import { withoutNulls } from "./null-params.js";
 import { describeIssues, noSuchMethod } from "./validation-errors.js";
@@ -35,6 +37,8 @@ export interface Surroundings {
   readonly ownReport: OwnReport;
   readonly commandPush: Serving & { serve: Handler<"command.serve"> };
   readonly remoteLeases?: RemoteLeases | undefined;
+  /** The journal is undefined in a daemon that only reads. */
+  readonly events: { readonly journal: Journal | undefined; readonly subscriptions: Subscriptions };
   readonly async: AsyncHandlers;
 }
 
@@ -43,6 +47,7 @@ export function servedMethods({
   ownReport,
   commandPush,
   remoteLeases,
+  events,
   async,
 }: Surroundings): ReadonlyMap<string, ServedMethod> {
   const handlers: { readonly [N in NounName]: HandlersOf<N> } = {
@@ -54,6 +59,8 @@ export function servedMethods({
     pipeline: pipelineHandlers,
     peer: peerHandlers,
     transact: transactHandlers((name) => served.get(name) ?? noSuchMethod(name, [...served.keys()])),
+    events: eventsHandlers(events.journal, events.subscriptions),
+    event: {},
     daemon: daemonHandlers(ownReport),
     rpc: rpcHandlers,
   };

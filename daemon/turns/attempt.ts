@@ -7,6 +7,7 @@ import type { Witness } from "../store/witness.js";
 import type { Due } from "./alarm.js";
 import { type Call, DAEMON, following } from "./call.js";
 import { CollectedEffects, type Outlet } from "./effects.js";
+import type { Journal } from "./journal.js";
 import { type Caller, type Env, type Outcome, Tried, Unfinished, Wait } from "./operation.js";
 import { pooledRandom } from "./random.js";
 import { TurnMemory } from "./turn-memory.js";
@@ -18,6 +19,8 @@ export interface Setting extends Pick<Env, "mode" | "sign" | "identity"> {
   readonly clock: Clock;
   /** Told of counters before they are committed; undefined where there is none. */
   readonly witness: Pick<Witness, "raise" | "committed"> | undefined;
+  /** Events for those who follow them; undefined in a daemon that only reads. */
+  readonly journal?: Journal | undefined;
   /** True if another process writes the database, and keeps the time of it. */
   readonly readOnly: boolean;
   /** How long what has ended is kept; may change. */
@@ -46,7 +49,7 @@ export interface Pause {
 export class Attempt {
   readonly #setting: Setting;
   readonly #waiters: Waiters;
-  readonly #effects = new CollectedEffects();
+  readonly #effects: CollectedEffects;
   readonly #memory = new TurnMemory();
   readonly #waiting: Env["waiting"];
   readonly #cancelWaits: Env["cancelWaits"];
@@ -86,6 +89,7 @@ export class Attempt {
     this.#setting = setting;
     this.#waiters = waiters;
     this.#time = time;
+    this.#effects = new CollectedEffects(setting.journal, time.wallMs);
     this.#waiting = setting.readOnly ? () => null : (key) => waiters.count(key);
     this.#cancelWaits = this.#cancellation();
   }
@@ -197,11 +201,13 @@ export class Attempt {
     if (reached !== undefined) witness?.committed(reached);
     if (this.#timeToKeep !== undefined) clock.wasKept(this.#timeToKeep);
     this.#waiters.commit();
+    this.#setting.journal?.commit();
   }
 
   rollBack(): void {
     if (this.#begun) this.#setting.store.rollback();
     this.#waiters.rollBack();
+    this.#setting.journal?.forget(0);
   }
 
   /** After the commit: carries out the effects. */

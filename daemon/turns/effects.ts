@@ -1,7 +1,11 @@
-import type { NotificationName } from "@pawl/protocol";
+import type { EventKind, EventNoun, NotificationName } from "@pawl/protocol";
 import type { Reached, Counter as WitnessedCounter } from "../store/witness.js";
 import type { Due } from "./alarm.js";
+import { type EventDetails, eventsKey, type Journal } from "./journal.js";
 import type { Counter, Effects } from "./operation.js";
+
+/** The key of those who follow several things. */
+const EVERY_EVENT = eventsKey(undefined);
 
 /** Where the effects of a committed turn go. */
 export interface Outlet {
@@ -15,6 +19,8 @@ export interface Outlet {
 
 /** The effects of the operations of one attempt, held back until its transaction is committed. */
 export class CollectedEffects implements Effects {
+  readonly #journal: Journal | undefined;
+  readonly #wallMs: number;
   readonly #woken: string[] = [];
   #nextWoken = 0;
   readonly #counters: Counter[] = [];
@@ -29,9 +35,18 @@ export class CollectedEffects implements Effects {
   #countsBefore = 0;
   #reachedBefore = 0;
   #actionsBefore = 0;
+  #eventsBefore = 0;
+  /** True if those who follow several things are about to be woken. */
+  #followersWoken = false;
   /** The earliest times at which something ends, by each clock. A time too early only costs one look. */
   #earliestAt = Number.POSITIVE_INFINITY;
   #earliestWallAt = Number.POSITIVE_INFINITY;
+
+  /** @param wallMs the time of its events. */
+  constructor(journal: Journal | undefined, wallMs: number) {
+    this.#journal = journal;
+    this.#wallMs = wallMs;
+  }
 
   wake(key: string): void {
     this.#woken.push(key);
@@ -77,6 +92,21 @@ export class CollectedEffects implements Effects {
     this.#actions.push((outlet) => outlet.notify(connection, method, params));
   }
 
+  tell<N extends EventNoun>(
+    noun: N,
+    name: string,
+    kind: EventKind<N>,
+    id: string,
+    details?: EventDetails,
+  ): void {
+    const journal = this.#journal;
+    if (journal === undefined || !journal.isKept) return;
+    if (!this.#followersWoken) this.wake(EVERY_EVENT);
+    this.#followersWoken = true;
+    journal.add(noun, name, kind, id, this.#wallMs, details);
+    this.wake(eventsKey({ noun, name }));
+  }
+
   log(message: string, details: object): void {
     this.#actions.push((outlet) => outlet.log(message, details));
   }
@@ -87,7 +117,10 @@ export class CollectedEffects implements Effects {
 
   /** The next key to wake, each once for each time that an operation woke it. */
   nextWoken(): string | undefined {
-    return this.#nextWoken < this.#woken.length ? this.#woken[this.#nextWoken++] : undefined;
+    if (this.#nextWoken >= this.#woken.length) return undefined;
+    const key = this.#woken[this.#nextWoken++];
+    if (key === EVERY_EVENT) this.#followersWoken = false;
+    return key;
   }
 
   /** An operation begins. */
@@ -96,6 +129,7 @@ export class CollectedEffects implements Effects {
     this.#countsBefore = this.#counters.length;
     this.#reachedBefore = this.#reachedCounters.length;
     this.#actionsBefore = this.#actions.length;
+    this.#eventsBefore = this.#journal?.pending ?? 0;
   }
 
   /** The operation under way was refused: forgets its effects. */
@@ -106,6 +140,8 @@ export class CollectedEffects implements Effects {
     this.#reachedCounters.length = this.#reachedBefore;
     this.#reachedValues.length = this.#reachedBefore;
     this.#actions.length = this.#actionsBefore;
+    this.#journal?.forget(this.#eventsBefore);
+    this.#followersWoken = false;
   }
 
   /** Counts, then carries out everything else in the order of the operations. */

@@ -1,9 +1,10 @@
 import type { KeyObject } from "node:crypto";
-import type { BatchState, CommandState, Mode, NotificationName } from "@pawl/protocol";
+import type { BatchState, CommandState, EventKind, EventNoun, Mode, NotificationName } from "@pawl/protocol";
 import type { Id } from "@pawl/protocol/envelope";
 import type { PawlError } from "@pawl/protocol/errors";
 import type { Operation } from "../store/statement.js";
 import type { Counter as WitnessedCounter } from "../store/witness.js";
+import type { EventDetails } from "./journal.js";
 import type { TurnMemory } from "./turn-memory.js";
 
 /**
@@ -83,6 +84,19 @@ export interface Effects {
   bind(connection: number): void;
   /** Sends a JSON-RPC notification to a connection, if it is still open and its peer reads. */
   notify(connection: number, method: NotificationName, params: object): void;
+  /**
+   * Says what has happened to a thing, for those who follow it: labels and ids, never a payload or a secret. Costs
+   * nothing before somebody follows.
+   *
+   * @param name of the topic, as the queue.
+   */
+  tell<N extends EventNoun>(
+    noun: N,
+    name: string,
+    kind: EventKind<N>,
+    id: string,
+    details?: EventDetails,
+  ): void;
   /** Writes a log line about something that an operator wants to know of. */
   log(message: string, details: object): void;
   /** Runs after the commit. Must not throw. */

@@ -119,6 +119,7 @@ class Bench {
     const surroundings = {
       ownReport: { info: outside, stats: outside },
       commandPush: { serve: outside, count: () => 0, deployments: () => [] },
+      events: { journal: undefined, subscriptions: {} },
       async: { "daemon.backup": outside, "daemon.check": outside },
     };
     this.methods = servedMethods(surroundings);

@@ -215,6 +215,8 @@ describe("--read-only", () => {
     expect(lease).toMatchObject({ owner: "a", fencingToken: 1, waiters: null, pid: process.pid });
     expect(lease?.remainingMs).toBeGreaterThan(50_000);
     expect(lease?.remainingMs).toBeLessThanOrEqual(60_000);
+    const refusal = await (clients[0] as RawClient).refusal("events.watch", { topics: ["*"] });
+    expectRefusal(refusal, "read_only");
     const info = await (clients[0] as RawClient).call("daemon.info", {});
     expect(info).toMatchObject({
       readOnly: true,

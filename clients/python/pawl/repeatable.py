@@ -52,6 +52,8 @@ REPEATABLE_METHODS: Dict[str, Tuple[str, ...]] = {
     "peer.trust": (),
     "peer.revoke": (),
     "peer.list": (),
+    "events.watch": (),
+    "events.unsubscribe": (),
     "daemon.ping": (),
     "daemon.info": (),
     "daemon.stats": (),

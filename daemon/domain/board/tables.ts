@@ -346,10 +346,24 @@ export function* storeChange(
     const item = items.has(op.storyId) ? items.get(op.storyId) : yield* findItem(op.storyId);
     const merged = yield* mergeOp(op, item, stampOf(change), n, isLatest);
     countShown(item?.row, merged?.row, env);
+    tellItem(item?.row, merged?.row, env);
     items.set(op.storyId, merged);
   }
   env.effects.wake(BOARD_KEY);
   return after;
+}
+
+/** Tells what a change has made of an item; nothing if it shows nothing else. */
+function tellItem(before: ItemRow | undefined, after: ItemRow | undefined, env: Env): void {
+  if (after === undefined || after === before) return;
+  const [from, to] = [before?.stage ?? undefined, after.stage ?? undefined];
+  const { storyId } = after;
+  const by = after.agent ?? undefined;
+  if (from === undefined && to === undefined) return;
+  if (from === undefined) env.effects.tell("item", storyId, "created", storyId, { by, to });
+  else if (to === undefined) env.effects.tell("item", storyId, "deleted", storyId, { from });
+  else if (from !== to) env.effects.tell("item", storyId, "moved", storyId, { by, from, to });
+  else env.effects.tell("item", storyId, "changed", storyId, { by });
 }
 
 /** Counts an item that begins or ceases to be shown. */

@@ -101,6 +101,7 @@ export function* create(
     rememberChecked(commandId, 0, NOTHING_CHECKED);
   }
   env.effects.count(`commands${state}`, 1);
+  env.effects.tell("command", deployment, "created", commandId, { to: state });
   env.effects.deadline(dueAt);
   if (isLate) retain(env);
   else if (deadline !== null) env.effects.wallDeadline(deadline);

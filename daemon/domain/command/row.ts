@@ -1,5 +1,5 @@
 // A command: its row, its view in replies, and its moves from state to state.
-import type { Command, CommandState, Retry } from "@pawl/protocol";
+import type { Command, CommandState, EventKind, Retry } from "@pawl/protocol";
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { shownAt } from "../../clock.js";
 import { retain } from "../../grants/ending.js";
@@ -144,6 +144,7 @@ export function* finish(
     readonly responseBytes: number | null;
   },
   env: Env,
+  kind: EventKind<"command"> = "answered",
 ): Operation<void> {
   yield* run(setFinal, {
     seq: row.seq,
@@ -158,6 +159,12 @@ export function* finish(
   retain(env);
   moved(row.state, end.state, env);
   env.effects.wake(finalKey(row.commandId));
+  const reason = end.cause?.code;
+  env.effects.tell("command", row.deployment, kind, row.commandId, {
+    from: row.state,
+    to: end.state,
+    reason,
+  });
 }
 
 /** Ends a command that nobody has answered, and tells the connection that has it by push. */
@@ -166,7 +173,8 @@ export function* abort(
   end: { readonly state: "FAILED" | "EXPIRED"; readonly cause: Cause; readonly reason: string | null },
   env: Env,
 ): Operation<void> {
-  yield* finish(row, { state: end.state, cause: end.cause, responseBytes: null }, env);
+  const kind = end.state === "EXPIRED" ? "expired" : "cancelled";
+  yield* finish(row, { state: end.state, cause: end.cause, responseBytes: null }, env, kind);
   if (!isPushed(row) || row.leaseConnection === null) return;
   env.effects.notify(row.leaseConnection, "command.cancelled", {
     commandId: row.commandId,
@@ -208,6 +216,7 @@ function* giveBack(
       row,
       { state: "FAILED", cause: attemptsExhausted(row.maxAttempts), responseBytes: null },
       env,
+      "expired",
     );
     return next;
   }

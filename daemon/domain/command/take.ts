@@ -86,6 +86,7 @@ export function* take(
         executionEndsAt,
       });
       moved("PENDING", "DISPATCHED", env);
+      env.effects.tell("command", deployment, "dispatched", row.commandId, { by: owner });
       taken.push({ envelope: envelopeOf(row, deployment, executionMs, env), grant });
     }
     if (rows.length < wanted || taken.length === count) return taken;

@@ -48,6 +48,7 @@ export function* next(
   if (typeof taken !== "number") return taken;
   const result = { type, seq: taken, id: formatId(type, taken, env.mode) };
   yield* remember(params.requestId, request, result, env);
+  env.effects.tell("sequence", type, "dispensed", result.id);
   return result;
 }
 
@@ -71,6 +72,7 @@ export function* reserve(
     lastId: formatId(type, last, env.mode),
   };
   yield* remember(params.requestId, request, result, env);
+  env.effects.tell("sequence", type, "reserved", result.firstId, { to: result.lastId });
   return result;
 }
 
@@ -119,6 +121,7 @@ export function* advance(
   yield* run(raise, { nodeId, type, to: params.to });
   env.effects.reached(`${nodeId}/${type}`, params.to);
   env.turn.of(KeptCounters).byType.set(type, { nodeId, last: params.to, changed: false });
+  env.effects.tell("sequence", type, "advanced", formatId(type, params.to, env.mode), { from: String(last) });
   return { type, seq: params.to };
 }
 
