@@ -108,6 +108,7 @@ const NO_EFFECTS: Effects = {
   bind: () => {},
   notify: () => {},
   tell: () => {},
+  isFollowed: false,
   log: () => {},
   afterCommit: () => {},
 };

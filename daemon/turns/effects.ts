@@ -107,6 +107,10 @@ export class CollectedEffects implements Effects {
     this.wake(eventsKey({ noun, name }));
   }
 
+  get isFollowed(): boolean {
+    return this.#journal?.isKept === true;
+  }
+
   log(message: string, details: object): void {
     this.#actions.push((outlet) => outlet.log(message, details));
   }

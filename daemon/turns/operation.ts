@@ -97,6 +97,8 @@ export interface Effects {
     id: string,
     details?: EventDetails,
   ): void;
+  /** True if somebody follows, so that what an event needs is worth looking for. */
+  readonly isFollowed: boolean;
   /** Writes a log line about something that an operator wants to know of. */
   log(message: string, details: object): void;
   /** Runs after the commit. Must not throw. */

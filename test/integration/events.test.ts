@@ -68,6 +68,89 @@ test("commands and items", async () => {
   ]);
 });
 
+test("batches: each step, with who did it", async () => {
+  const { client, cursor } = await begin();
+  const enqueue = async (params: Omit<Params<"queue.enqueue">, "queue" | "payloads"> = {}) =>
+    (await client.call("queue.enqueue", { queue: "q", payloads: [1], ...params })).batch.batchId;
+  const claim = async () => {
+    const { claim } = await client.call("queue.claim", { queue: "q", owner: "w" });
+    return { claimId: claim?.claimId ?? "", leaseToken: claim?.leaseToken ?? "" };
+  };
+  const a = await enqueue({ maxAttempts: 1 });
+  await client.call("queue.progress", { ...(await claim()), percent: 50 }).then(() => undefined);
+  const told: string[] = [];
+  const rest = await client.call("events.watch", { topics: ["queue:q"], since: cursor });
+  told.push(...rest.events.map(({ kind }) => kind));
+  expect(told).toEqual(["enqueued", "claimed", "progressed"]);
+  expect(rest.events[1]).toMatchObject({ id: a, by: "w", fencingToken: 1 });
+  const b = await enqueue({ sourceKey: "b" });
+  const second = await claim();
+  await client.call("queue.abandon", second);
+  await client.call("queue.abandon", { ...(await claim()), error: "it broke", delayMs: 0 });
+  await client.call("queue.complete", await claim());
+  const c = await enqueue();
+  await client.call("queue.update", { batchId: c, priority: 1 });
+  await client.call("queue.cancel", { batchId: c });
+  await client.call("queue.retry", { batchId: c });
+  await client.call("queue.move", { batchIds: [c], to: "elsewhere" });
+  await client.call("queue.configure", { queue: "q", paused: true, reason: "lunch" });
+  await client.call("queue.configure", { queue: "q", paused: false });
+  await client.call("queue.configure", { queue: "q", maxClaimed: 3 });
+  const { events } = await client.call("events.watch", {
+    topics: ["queue:q", "queue:else*"],
+    since: rest.cursor,
+  });
+  expect(events.map(({ id, kind }) => [id, kind])).toEqual([
+    [b, "enqueued"],
+    [b, "claimed"],
+    [b, "released"],
+    [b, "claimed"],
+    [b, "failed"],
+    [b, "claimed"],
+    [b, "completed"],
+    [c, "enqueued"],
+    [c, "updated"],
+    [c, "cancelled"],
+    [c, "retried"],
+    [c, "moved"],
+    [c, "moved"],
+    ["q", "paused"],
+    ["q", "resumed"],
+    ["q", "configured"],
+  ]);
+});
+
+test("leases, and what ends with a connection", async () => {
+  const { daemon, client, cursor } = await begin();
+  const { lease } = await client.call("lease.acquire", { name: "a/b", owner: "me" });
+  await client.call("lease.release", { leaseId: lease.leaseId });
+  await client.call("lease.acquire", { name: "a/b", owner: "me" });
+  await client.call("lease.break", { name: "a/b", reason: "stuck" });
+  const other = await daemon.place.connect();
+  await other.call("lease.acquire", { name: "a/b", owner: "me", releaseOn: "disconnect" });
+  await client.call("queue.enqueue", { queue: "q", payloads: [1], maxAttempts: 1 });
+  await other.call("queue.claim", { queue: "q", owner: "w", releaseOn: "disconnect" });
+  const { cursor: before } = await client.call("events.watch", { topics: ["*"] });
+  await other.destroy();
+  const told: unknown[] = [];
+  for (let from = before; told.length < 2; ) {
+    const page = await client.call("events.watch", { topics: ["*"], since: from, waitMs: 60_000 });
+    told.push(...page.events.map(({ topic, kind }) => [topic, kind]));
+    from = page.cursor;
+  }
+  expect(told).toContainEqual(["lease:a/b", "lost"]);
+  expect(told).toContainEqual(["queue:q", "dead"]);
+  const { events } = await client.call("events.watch", { topics: ["lease:a/*"], since: cursor });
+  expect(events.map(({ kind, by, reason }) => [kind, by, reason])).toEqual([
+    ["acquired", "me", undefined],
+    ["released", "me", undefined],
+    ["acquired", "me", undefined],
+    ["broken", "me", "stuck"],
+    ["acquired", "me", undefined],
+    ["lost", "me", undefined],
+  ]);
+});
+
 test("topics fit names, beginnings of names, nouns and everything; a page says where to go on", async () => {
   const { client, cursor } = await begin();
   for (const type of ["A", "AB", "B"]) await client.call("sequence.next", { type });

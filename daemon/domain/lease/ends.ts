@@ -3,12 +3,13 @@ import { shownAt } from "../../clock.js";
 import { dueAt, type Ending } from "../../grants/ending.js";
 import type { GrantRule } from "../../grants/grant.js";
 import { all, one, run, sql } from "../../store/statement.js";
-import { drop, giveBack, LEASE_COLUMNS, type LeaseRow, tellLost } from "./row.js";
+import { drop, giveBack, LEASE_COLUMNS, type LeaseRow, tell, tellLost } from "./row.js";
 
 export const leases: GrantRule<LeaseRow> = {
   ...LEASE_COLUMNS,
   *end(row, cause, env) {
     if (cause === "expired") tellLost(row, "expired", null, env);
+    else tell(row, "lost", env);
     yield* drop(row, env);
     yield* giveBack(row, env);
     return 1;

@@ -24,6 +24,7 @@ import {
   selectHighest,
   selectNameBehind,
   shownRow,
+  tell,
   tellLost,
   waitKey,
 } from "./row.js";
@@ -114,6 +115,7 @@ export function* release(
   if (row === undefined) return { released: false };
   if (row.provider !== null) return notConfigured(kindOf(row.provider));
   yield* drop(row, env);
+  tell(row, "released", env);
   return { released: true };
 }
 

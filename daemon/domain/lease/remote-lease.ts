@@ -26,6 +26,7 @@ import {
   selectHeldByName,
   selectHighest,
   shownHolder,
+  tell,
   tellLost,
   waitKey,
 } from "./row.js";
@@ -175,6 +176,7 @@ export function* letGo(leaseId: string, env: Env): Operation<{ name: string; pro
   const row = yield* one(selectHeldById, { leaseId, now: env.now });
   if (row !== undefined) {
     yield* drop(row, env);
+    tell(row, "released", env);
     yield* giveBack(row, env);
     return { name: row.name, provider: row.provider as string };
   }

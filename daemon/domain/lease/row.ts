@@ -133,6 +133,7 @@ export function* keep(
   const times = timesOf(lasting, ttlMs, env);
   yield* run(upsertLease, { ...lease, ...times, acquiredAt: env.wallMs, connection, pid, uid, gid });
   if (former === undefined) env.effects.count("leases", 1);
+  env.effects.tell("lease", name, "acquired", name, { by: owner, fencingToken });
   attend(times.warnAt, lease.releaseOn, env);
   const { expiresAt, remainingMs } = shownEnd(times.expiresAt, env);
   return { lease: { name, leaseId, fencingToken, owner, acquiredAt: env.wallMs, expiresAt, remainingMs } };
@@ -251,6 +252,17 @@ export function logBroken(row: LeaseRow, reason: string, env: Env): void {
 export function tellLost(row: LeaseRow, cause: "expired" | "broken", reason: string | null, env: Env): void {
   const { name, lease_id: leaseId, fencing_token: fencingToken, connection } = row;
   env.effects.notify(connection, "lease.lost", { name, leaseId, fencingToken, cause, reason });
+  tell(row, cause === "broken" ? "broken" : "lost", env, reason);
+}
+
+/** Tells those who follow the name that it is not held any more. */
+export function tell(
+  { name, owner, fencing_token: fencingToken }: LeaseRow,
+  kind: "released" | "lost" | "broken",
+  env: Env,
+  reason: string | null = null,
+): void {
+  env.effects.tell("lease", name, kind, name, { by: owner, fencingToken, reason: reason ?? undefined });
 }
 
 export function held(name: string, owner: string, remainingMs: number, wallMs: number): PawlError {

@@ -4,6 +4,7 @@ import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { retain } from "../../grants/ending.js";
 import { type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
+import { tellBatch } from "./events.js";
 import { ended, followerOf, unfollow } from "./followers.js";
 import { move, touchKey } from "./queue-row.js";
 import { availableAt, type BatchRow, byId, isFinal, OWN_COLUMNS, waitKey } from "./row.js";
@@ -39,6 +40,7 @@ export function* cancel(
   yield* run(cancelBatch, { seq, finishedAt: env.retentionNow, availableAt: availableAt(row, env) });
   yield* move(row.queue_id, { [state]: -1, cancelled: 1 }, env);
   yield* touchKey(row.queue_id, row.key, env);
+  yield* tellBatch(seq, "cancelled", env, { from: state });
   yield* ended(seq, row.queue, row.has_more, env);
   retain(env);
   // It may have been the head that a claim at a checkpoint has to wait behind.

@@ -187,6 +187,10 @@ export function* handOut(
     row.ttl_ends_at = null;
   }
 
+  if (env.effects.isFollowed) {
+    for (const { batch_id: batchId } of rows)
+      env.effects.tell("queue", queue, "claimed", batchId, { by: owner, fencingToken });
+  }
   // What follows a head that had to wait for the end of a turn may be claimed at a checkpoint.
   if (head.delivery_policy === "after_current_turn_commit") env.effects.wake(waitKey(queue));
   const claimId = claimIdOf(head.enqueue_seq, fencingToken);

@@ -40,6 +40,9 @@ export function* configure(
   }
   const settings = { ...changed, ...(pause === undefined ? {} : { pause }) } as Settings;
   yield* configureQueue(queue, settings, env);
+  const [wasPaused, isNowPaused] = [isPaused(before, env), pause !== undefined];
+  const kind = wasPaused === isNowPaused ? "configured" : isNowPaused ? "paused" : "resumed";
+  env.effects.tell("queue", queue, kind, queue, { reason: pause?.reason ?? undefined });
   wakeQueue(queue, env);
   env.effects.wake(roomKey(queue));
   return { settings: shown(settings, env) };
@@ -86,6 +89,7 @@ export function* throttle(params: Parsed<"queue.throttle">, env: Env): Operation
   const after = given === undefined ? undefined : later(before, given, env);
   const settings = { ...rest, ...(after === undefined ? {} : { throttle: after }) };
   yield* configureQueue(queue, settings, env);
+  env.effects.tell("queue", queue, "configured", queue, { reason: reason ?? undefined });
   wakeQueue(queue, env);
   return { settings: shown(settings, env) };
 }

@@ -4,6 +4,7 @@ import type { Cause, GrantRule } from "../../grants/grant.js";
 import { all, type Operation, one, sql } from "../../store/statement.js";
 import { NEVER, sooner } from "../../turns/alarm.js";
 import type { Env } from "../../turns/operation.js";
+import { tellBatch } from "./events.js";
 import { ended } from "./followers.js";
 import { CLAIM_TABLE, type ClaimRow, end } from "./give-back.js";
 import { GETS_IN_LINE } from "./lanes.js";
@@ -111,6 +112,7 @@ export const overdueBatches: Ending = {
       yield* move(queueId, { ready: -1, expired: 1 }, env);
       yield* touchKey(queueId, key, env);
       const { queue } = yield* queueOf(queueId, env);
+      yield* tellBatch(seq, "expired", env);
       yield* ended(seq, queue, hasMore, env);
       // It may have been the head that a claim at a checkpoint has to wait behind.
       env.effects.wake(waitKey(queue));

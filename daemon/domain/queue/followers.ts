@@ -1,6 +1,7 @@
 // Followers: a batch that waits for the end of the one before it with the same sourceKey, of which it is the next run.
 import { type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
+import { tellBatch } from "./events.js";
 import { GETS_IN_LINE } from "./lanes.js";
 import { move, touchKey } from "./queue-row.js";
 import { finishedKey, waitKey } from "./row.js";
@@ -72,6 +73,7 @@ export function* ended(seq: number, queue: string, hasMore: 1 | null, env: Env):
   if (released === undefined) throw new Error(`the follower ${followerSeq} of the batch ${seq} is not there`);
   const { queue_id: queueId, state, key, ttl_ends_at: endsAt } = released;
   yield* move(queueId, { blocked: -1, [state]: 1 }, env);
+  yield* tellBatch(followerSeq, "unblocked", env);
   yield* touchKey(queueId, key, env);
   if (endsAt !== null) env.effects.deadline(endsAt);
   if (state === "ready") return env.effects.wake(waitKey(queue));

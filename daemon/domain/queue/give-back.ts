@@ -4,6 +4,7 @@ import type { GrantRule } from "../../grants/grant.js";
 import { chanceOf, DEFAULT_RETRY, restMs } from "../../grants/rest.js";
 import { all, type Operation, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
+import { tellBatch } from "./events.js";
 import { ended } from "./followers.js";
 import { GETS_IN_LINE } from "./lanes.js";
 import { move, settingsOfQueue, touchKey } from "./queue-row.js";
@@ -91,6 +92,18 @@ export interface End {
   readonly dies?: boolean;
 }
 
+/** Tells of each batch of a claim that has ended so, and whether it is dead. */
+function* tellEnd(
+  { owner: by, fencing_token: fencingToken }: ClaimRow,
+  batches: readonly (readonly [MemberRow, boolean])[],
+  { counts, error }: End,
+  env: Env,
+): Operation<void> {
+  const kind = !counts ? "released" : error === null ? "lost" : "failed";
+  for (const [{ enqueue_seq: seq }, isDead] of batches)
+    yield* tellBatch(seq, isDead ? "dead" : kind, env, { by, fencingToken });
+}
+
 /** Ends a claim otherwise than by completion: its batches come back, or are dead if they have no attempts left. */
 export function* end(head: ClaimRow, how: End, env: Env): Operation<Result<"queue.abandon">> {
   const { queue, queue_id: queueId, enqueue_seq, fencing_token } = head;
@@ -118,6 +131,13 @@ export function* end(head: ClaimRow, how: End, env: Env): Operation<Result<"queu
   const released = batches.length - dead;
   yield* move(queueId, { claimed: -batches.length, [back]: released, dead, claims: -1 }, env);
   for (const { key } of batches) yield* touchKey(queueId, key, env);
+  if (env.effects.isFollowed)
+    yield* tellEnd(
+      head,
+      batches.map((batch) => [batch, isDead(batch)]),
+      how,
+      env,
+    );
   for (const batch of dead === 0 ? [] : batches) {
     if (isDead(batch)) yield* ended(batch.enqueue_seq, queue, batch.has_more, env);
   }

@@ -7,6 +7,7 @@ import { retain } from "../../grants/ending.js";
 import { endOf, lasts, renewal } from "../../grants/grant.js";
 import { type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
+import { tellBatch } from "./events.js";
 import { ended } from "./followers.js";
 import { batchesOf, CLAIM_COLUMNS, CLAIM_TABLE, type ClaimRow, end, type MemberRow } from "./give-back.js";
 import { move, NO_COUNTS, queueOf, touchKey } from "./queue-row.js";
@@ -79,6 +80,7 @@ export function* complete(
     if (results instanceof PawlError) return results;
     yield* run(completeHead, { head: claim.head, finishedAt });
     if (results !== undefined) yield* keepResults(results);
+    if (env.effects.isFollowed) yield* tellBatch(claim.head, "completed", env);
     yield* move(single.queue_id, { claimed: -1, completed: 1, claims: -1 }, env);
     if (single.key !== null) yield* touchKey(single.queue_id, single.key, env);
     if (single.has_more === null) env.effects.wake(finishedKey(claim.head));
@@ -113,6 +115,7 @@ export function* complete(
   yield* move(head.queue_id, { ...counts, claims: head.state === "claimed" ? -1 : 0 }, env);
   for (const { enqueue_seq: seq, key, has_more: hasMore } of batches) {
     yield* touchKey(head.queue_id, key, env);
+    if (env.effects.isFollowed) yield* tellBatch(seq, "completed", env);
     yield* ended(seq, head.queue, hasMore, env);
   }
   if (counts.ready < 0) env.effects.wake(waitKey(head.queue));

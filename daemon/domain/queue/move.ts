@@ -9,6 +9,7 @@ import {
   findQueue,
   forgetHeads,
   move,
+  queueOf,
   queueToFill,
   raiseToken,
   removeIfEmpty,
@@ -20,7 +21,7 @@ import { byId, waitKey } from "./row.js";
 const BATCHES_PER_STEP = 150;
 
 const selectBatch = sql<MovedRow>(`
-  SELECT queue_id, state, key, source_key, key_elsewhere, has_more FROM pawl_batch WHERE enqueue_seq = :seq`);
+  SELECT queue_id, batch_id, state, key, source_key, key_elsewhere, has_more FROM pawl_batch WHERE enqueue_seq = :seq`);
 
 const selectUser = sql<{ enqueue_seq: number }>(`
   SELECT enqueue_seq FROM pawl_batch
@@ -38,6 +39,7 @@ const moveBatch = sql(`
 
 interface MovedRow {
   readonly queue_id: number;
+  readonly batch_id: string;
   readonly state: BatchState;
   readonly key: string | null;
   readonly source_key: string | null;
@@ -117,6 +119,11 @@ function* moveOne(seq: number, to: string, env: Env): Operation<boolean> {
   yield* forgetHeads(queueId, env);
   yield* touchKey(from, key, env);
   yield* touchKey(queueId, key, env);
+  if (env.effects.isFollowed) {
+    const { queue } = yield* queueOf(from, env);
+    env.effects.tell("queue", queue, "moved", row.batch_id, { from: queue, to });
+    env.effects.tell("queue", to, "moved", row.batch_id, { from: queue, to });
+  }
   yield* removeIfEmpty(from, env);
   if (state === "ready") env.effects.wake(waitKey(to));
   return true;

@@ -249,6 +249,7 @@ export function* add(draft: Draft, env: Env, followsSeq: number | null = null): 
   if (hasMore !== null) yield* run(insertMore, { enqueueSeq, forgetsKey, replaceUntil, followsSeq, trace });
   yield* noteId(enqueueSeq);
   env.effects.reached("enqueueSeq", enqueueSeq);
+  env.effects.tell("queue", queue, "enqueued", batchId);
   yield* announce(columns, queueId, queue, env);
   if (followsSeq !== null) yield* setFollower(followsSeq, enqueueSeq);
   return shownBatch(
@@ -291,6 +292,7 @@ export function* replace(
   const hasMore = row.has_more ?? (trace === null ? null : 1);
   if (hasMore !== null) yield* run(replaceMore, { enqueueSeq, trace });
   if (row.has_more === null && hasMore !== null) yield* run(setHasMore, { enqueueSeq });
+  env.effects.tell("queue", queue, "updated", batchId);
   return shownBatch(
     rowOf(columns, { enqueueSeq, batchId, sourceKey, payloads, hasMore, trace }),
     JSON.stringify(queue),

@@ -4,6 +4,7 @@ import { PawlError } from "@pawl/protocol/errors";
 import type { Texts } from "@pawl/protocol/json-text";
 import { type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
+import { tellBatch } from "./events.js";
 import { membersOf, renew } from "./holder.js";
 import { tooLarge } from "./results.js";
 
@@ -53,6 +54,7 @@ export function* progress(
       checkpoint: checkpoint ?? null,
     });
     if (hasMore === null) yield* run(setHasMore, { seq });
+    yield* tellBatch(seq, "progressed", env);
   }
   return held;
 }

@@ -4,6 +4,7 @@ import { PawlError } from "@pawl/protocol/errors";
 import { MAX_RETRIED_BATCHES } from "@pawl/protocol/limits";
 import { all, type Operation, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Unfinished } from "../../turns/operation.js";
+import { tellBatch } from "./events.js";
 import { GETS_IN_LINE, LANE_OF } from "./lanes.js";
 import { findQueue, move, touchKey } from "./queue-row.js";
 import { byId, waitKey } from "./row.js";
@@ -75,7 +76,8 @@ function* retryQueue(
 }
 
 function* comeBack(queueId: number, queue: string, back: readonly BackRow[], env: Env): Operation<void> {
-  for (const { key, ttl_ends_at: endsAt } of back) {
+  for (const { enqueue_seq: seq, key, ttl_ends_at: endsAt } of back) {
+    if (env.effects.isFollowed) yield* tellBatch(seq, "retried", env);
     yield* touchKey(queueId, key, env);
     if (endsAt !== null) env.effects.deadline(endsAt);
   }

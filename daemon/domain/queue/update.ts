@@ -51,6 +51,7 @@ export function* update(
   if (row.state !== before) yield* move(queueId, { [before]: -1, [row.state]: 1 }, env);
   yield* forgetHeads(queueId, env);
   yield* touchKey(queueId, row.key, env);
+  env.effects.tell("queue", row.queue, "updated", row.batch_id);
   // What follows it in its old place may be the head now.
   env.effects.wake(waitKey(row.queue));
   yield* readMore(row);
