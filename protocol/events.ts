@@ -40,11 +40,9 @@ const TOPIC = /^(?:\*|daemon|(?:queue|lease|path|command|schedule|item|sequence)
 
 const topics = z
   .array(
-    text
-      .max(MAX_PATH_LENGTH)
-      .refine((topic) => TOPIC.test(topic), {
-        error: "must be `daemon`, `*`, or as `queue:NAME` or `lease:PREFIX*`",
-      }),
+    text.max(MAX_PATH_LENGTH).refine((topic) => TOPIC.test(topic), {
+      error: "must be `daemon`, `*`, or as `queue:NAME` or `lease:PREFIX*`",
+    }),
   )
   .min(1)
   .max(MAX_EVENT_TOPICS)
