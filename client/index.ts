@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 export type { Dispenser } from "@pawl/protocol/dispenser";
 export { type DetailsOf, type ErrorKind, PawlError } from "@pawl/protocol/errors";
 export type {

@@ -1,11 +1,15 @@
 // Installation as a product: what npm pack makes installs in an empty folder, and runs there.
 import { execFileSync, spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, readFileSync, realpathSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { beforeAll, expect, onTestFinished, test } from "vitest";
 import { privateDirectory, sharedDaemon } from "../daemon.js";
 import { barePath, filesIn, installed, nativeFiles, npm, pack, registry } from "../packages.js";
+
+/** Where a package has its code and its types. */
+type Files = { types: string; default: string };
+type Entry = Files | { import: Files; require: Files };
 
 const daemon = sharedDaemon();
 const { version } = JSON.parse(readFileSync(join(import.meta.dirname, "../../package.json"), "utf8"));
@@ -60,11 +64,15 @@ test("packages say what they are, have the types of all that is imported, and na
       // A placeholder, by a top-level domain that nobody has, until there is a repository.
       repository: { url: "git+https://repository-placeholder.invalid/pawl.git", directory: name },
     });
-    for (const [path, entry] of Object.entries<string | { types: string; default: string }>(about.exports)) {
-      const named = typeof entry === "string" ? [entry] : [entry.types, entry.default];
-      if (named.some((file) => file.endsWith(".js"))) expect([path, named.length]).toEqual([path, 2]);
+    for (const [path, entry] of Object.entries<string | Entry>(about.exports)) {
+      const entries =
+        typeof entry === "string" ? [] : "import" in entry ? [entry.import, entry.require] : [entry];
+      const named =
+        typeof entry === "string" ? [entry] : entries.flatMap((each) => [each.types, each.default]);
+      if (named.some((file) => file.endsWith(".js"))) expect([path, entries]).not.toEqual([path, []]);
       for (const file of named) expect(files).toContain(file.replace("./", ""));
     }
+    expect(Object.keys(about.dependencies ?? {}).filter((other) => other.startsWith("@pawl/"))).toEqual([]);
     const code = execFileSync("tar", ["-xzOf", tarball, "--wildcards", "package/dist/*"], {
       encoding: "utf8",
       maxBuffer: 64 * 1024 * 1024,
@@ -73,14 +81,64 @@ test("packages say what they are, have the types of all that is imported, and na
   }
 });
 
+test("TypeScript at its strictest takes the client's types as a module, from CommonJS, and for a bundler", async () => {
+  const folder = await installed([tarballs.client], { registry: packages });
+  const program = `import { connect, PawlError, type PawlClient } from "@pawl/client";
+export async function next(): Promise<string> {
+  const client: PawlClient = await connect();
+  try {
+    const { claim } = await client.queue.claim({ queue: "q", owner: "o" });
+    const owner: string | undefined = claim?.owner;
+    // @ts-expect-error: a type that is any would take this.
+    const none: boolean = (await client.sequence.next({ type: "FR" })).id;
+    return owner ?? String(none);
+  } catch (error) {
+    if (error instanceof PawlError) return error.kind;
+    throw error;
+  }
+}
+`;
+  for (const name of ["module.mts", "common.cts", "bundled.ts"]) writeFileSync(join(folder, name), program);
+  const values = Object.keys(await import("../../client/dist/index.js")).sort();
+  const declared = readFileSync(join(folder, "node_modules/@pawl/client/index.d.cts"), "utf8");
+  expect([...declared.matchAll(/export declare const (\w+)/g)].map(([, name]) => name).sort()).toEqual(
+    values,
+  );
+  const tsc = join(import.meta.dirname, "../../node_modules/typescript/bin/tsc");
+  for (const [module, resolution, file] of [
+    ["nodenext", "nodenext", "module.mts"],
+    ["nodenext", "nodenext", "common.cts"],
+    ["node16", "node16", "module.mts"],
+    ["node16", "node16", "common.cts"],
+    ["esnext", "bundler", "bundled.ts"],
+  ] as const) {
+    const options = ["--noEmit", "--strict", "--exactOptionalPropertyTypes", "--noUncheckedIndexedAccess"];
+    const where = ["--target", "es2022", "--module", module, "--moduleResolution", resolution, "--types", ""];
+    const { stdout } = spawnSync(process.execPath, [tsc, ...options, ...where, file], {
+      cwd: folder,
+      encoding: "utf8",
+    });
+    expect([module, file, stdout]).toEqual([module, file, ""]);
+  }
+  // And Node gives CommonJS the same module.
+  const required = execFileSync(
+    process.execPath,
+    ["-p", "Object.keys(require('@pawl/client')).sort().join()"],
+    {
+      cwd: folder,
+      encoding: "utf8",
+    },
+  );
+  expect(required.trim()).toBe(values.join());
+});
+
 test("the client alone installs where there is no compiler, and holds nothing native", async () => {
   const path = barePath();
   expect(spawnSync("cc", ["--version"], { env: { PATH: path } }).error).toMatchObject({ code: "ENOENT" });
-  const folder = await installed([tarballs.protocol, tarballs.client], { registry: packages, path });
+  const folder = await installed([tarballs.client], { registry: packages, path });
   expect(nativeFiles(folder)).toEqual([]);
   expect(existsSync(join(folder, "node_modules/zod"))).toBe(false);
-  for (const name of readdirSync(join(folder, "node_modules/@pawl")))
-    expect(["client", "protocol"]).toContain(name);
+  expect(readdirSync(join(folder, "node_modules/@pawl"))).toEqual(["client"]);
   const pawl = (...args: string[]) =>
     execFileSync(join(folder, "node_modules/.bin/pawl"), args, {
       encoding: "utf8",
