@@ -33,6 +33,7 @@ export function introspection(inspect: () => Inspected): OwnReport {
   const startedAt = inspect().loop.time().wallMs;
   const startedElapsed = elapsed();
   return {
+    now: () => inspect().loop.time().wallMs,
     info: (caller) => info(inspect(), startedAt, caller),
     *stats(env): Operation<never> {
       const inspected = inspect();

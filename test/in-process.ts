@@ -106,7 +106,7 @@ export class InProcess {
     };
     this.#dispatcher = new Dispatcher({
       methods: servedMethods({
-        ownReport: { info: outside, stats: outside },
+        ownReport: { now: () => this.loop.time().wallMs, info: outside, stats: outside },
         // Nobody is connected whom a command could be pushed to.
         commandPush: { serve: outside, count: () => 0, deployments: () => [] },
         events: {

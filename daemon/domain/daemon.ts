@@ -11,6 +11,8 @@ export const VERSION: string = createRequire(import.meta.url)("../../package.jso
 
 /** The part of `daemon.info` and `daemon.stats` that no operation knows. */
 export interface OwnReport {
+  /** The wall clock, which for operations stands still while nothing can be committed. */
+  now(): number;
   info(
     caller: Caller,
   ): Omit<Result<"daemon.info">, "name" | "version" | "protocol" | "pid" | "mode" | "nodeId" | "copied">;
@@ -20,15 +22,15 @@ export interface OwnReport {
 /** Which operation performs which method; `daemon.backup` and `daemon.check` have none. */
 export function daemonHandlers(ownReport: OwnReport): HandlersOf<"daemon"> {
   return {
-    ping,
+    ping: () => ping(ownReport),
     info: (_params, env) => info(env, ownReport),
     stats: (_params, env) => ownReport.stats(env),
     acceptCopy,
   };
 }
 
-function* ping(_params: Parsed<"daemon.ping">, env: Env): Operation<Result<"daemon.ping">> {
-  return { now: env.wallMs };
+function* ping(ownReport: OwnReport): Operation<Result<"daemon.ping">> {
+  return { now: ownReport.now() };
 }
 
 function* info(env: Env, ownReport: OwnReport): Operation<Result<"daemon.info">> {

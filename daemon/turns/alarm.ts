@@ -37,9 +37,9 @@ export class Alarm {
     return now >= this.#due.at || wallMs >= this.#due.wallAt;
   }
 
-  /** The elapsed time at which the next thing ends. */
-  get dueAt(): number {
-    return this.#due.at;
+  /** The elapsed time at which the next thing ends, if the wall clock goes on as it does now. */
+  dueAt({ now, wallMs }: Reading): number {
+    return Math.min(this.#due.at, this.#due.wallAt - wallMs + now);
   }
 
   /** How long ago the timer should have rung, in milliseconds; negative while that is still to come. */

@@ -122,7 +122,7 @@ interface Outage {
   /** When that was noticed, in milliseconds of `elapsed`. */
   readonly begun: number;
   /** The time that does not pass meanwhile, so that nothing ends: just before the next thing does. */
-  readonly at: Pick<Reading, "now" | "retentionNow">;
+  readonly at: Reading;
   /** The first thing to be done when something can be committed; throws when it still cannot. */
   readonly first: (() => void) | undefined;
   tries: number;
@@ -624,10 +624,11 @@ export class TurnLoop {
 
   /** Nothing can be committed from now on, until `#canCommit`. */
   #stop(cause: Outage["cause"], time: Reading, before: number | undefined, first?: () => void): void {
-    const { now, retentionNow } = time;
+    const { now, retentionNow, wallMs } = time;
     // The turn may have been for what is due, and that does not end either.
-    const standsAt = Math.max(before ?? now, Math.min(now, this.#alarm.dueAt - 1));
-    const at = { now: standsAt, retentionNow: retentionNow - (now - standsAt) };
+    const standsAt = Math.max(before ?? now, Math.min(now, this.#alarm.dueAt(time) - 1));
+    const behindMs = now - standsAt;
+    const at = { now: standsAt, retentionNow: retentionNow - behindMs, wallMs: wallMs - behindMs };
     const begun = elapsed();
     this.#outage = { cause, begun, at, first, tries: 0, triesAt: 0, isTold: false };
     this.#options.arrivals.keepTimes(begun);
@@ -724,8 +725,7 @@ export class TurnLoop {
 
   /** Performs something that only reads, by the time that stands still. Returns false if it has to wait. */
   #reads({ at }: Outage, perform: (attempt: Attempt) => void, failed: (error: unknown) => void): boolean {
-    const time = { ...this.time(), ...at };
-    const error = this.#inTransaction(time, Number.POSITIVE_INFINITY, perform, true);
+    const error = this.#inTransaction(at, Number.POSITIVE_INFINITY, perform, true);
     if (error === undefined) return true;
     if (this.#options.classify(error) === "locked") return false;
     if (!this.#breaks(error, [])) failed(error);

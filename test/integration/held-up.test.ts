@@ -17,6 +17,11 @@ test("a renewal that was sent in time counts, what nobody renewed ends, and its 
   const renewed = await holder.call("lease.acquire", { name: "renewed", owner: "a", ttlMs: LEASE_MS });
   const dropped = await holder.call("lease.acquire", { name: "dropped", owner: "a", ttlMs: LEASE_MS });
   const { claim } = await worker.call("queue.claim", { queue: "q", owner: "a", leaseMs: LEASE_MS });
+  const { now } = await worker.call("daemon.ping", {});
+  const deadline = now + LEASE_MS;
+  const { commandId } = await worker.call("command.create", { deployment: "d", command: "c", deadline });
+  const [delivery] = (await worker.call("command.lease", { deployment: "d", owner: "a", leaseMs: LEASE_MS }))
+    .leases;
   const [, next] = ["renewed", "dropped"].map((name) => {
     const got = waiter.call("lease.acquire", { name, owner: "b", waitMs: LEASE_MS + STOPPED_MS + 60_000 });
     // The one that is not granted waits until the test ends.
@@ -32,11 +37,18 @@ test("a renewal that was sent in time counts, what nobody renewed ends, and its 
   const lease = holder.call("lease.heartbeat", { leaseId, ttlMs: 60_000 });
   const { claimId, leaseToken } = claim as NonNullable<typeof claim>;
   const batch = worker.call("queue.renew", { claimId, leaseToken, leaseMs: 60_000 });
+  const response = { status: "success", response: 1 } as const;
+  const answer = worker.call("command.respond", {
+    commandId,
+    leaseId: delivery?.leaseId as string,
+    response,
+  });
   await pause(STOPPED_MS - RENEWED_AFTER_MS);
   daemon.child.kill("SIGCONT");
 
   expect((await lease).remainingMs).toBeGreaterThan(LEASE_MS);
   expect((await batch).remainingMs).toBeGreaterThan(LEASE_MS);
+  expect(await answer).toEqual({ accepted: true, state: "SUCCEEDED" });
   const got = await next;
   expect(got?.lease.name).toBe("dropped");
   expect(got?.lease.fencingToken).toBeGreaterThan(dropped.lease.fencingToken);

@@ -178,6 +178,56 @@ test("nothing ends meanwhile, and what ran out is judged after the renewals that
   await worker.call("queue.complete", { claimId, leaseToken });
 });
 
+test("a deadline that comes by the wall clock meanwhile ends nothing that was answered by then", async () => {
+  const daemon = await startDaemon();
+  const { place } = daemon;
+  const [sender, receiver, reader, waiter] = await Promise.all([
+    place.connect(),
+    place.connect(),
+    place.connect(),
+    place.connect(),
+  ]);
+  const { now } = await sender.call("daemon.ping", {});
+  const deadline = now + LEASE_MS;
+  const create = async (): Promise<string> =>
+    (await sender.call("command.create", { deployment: "d", command: "c", deadline })).commandId;
+  const [answered, taken, left] = [await create(), await create(), await create()];
+  const { leases } = await receiver.call("command.lease", {
+    deployment: "d",
+    owner: "a",
+    max: 2,
+    leaseMs: 60_000,
+  });
+  const [delivery, other] = leases as [(typeof leases)[0], (typeof leases)[0]];
+  expect([delivery.commandId, other.commandId]).toEqual([answered, taken]);
+  const end = waiter.call("command.wait", { commandId: left, waitMs: 60_000 });
+  await waiter.call("daemon.ping", {});
+  const locking = await lock(daemon);
+
+  const response = { status: "success", response: 1 } as const;
+  const answer = receiver.call("command.respond", {
+    commandId: answered,
+    leaseId: delivery.leaseId,
+    response,
+  });
+  await passTime(reader, deadline + LEASE_MS);
+  for (const [commandId, state] of [
+    [taken, "DISPATCHED"],
+    [left, "PENDING"],
+  ] as const) {
+    expect(await reader.call("command.get", { commandId })).toMatchObject({ state, deadline });
+  }
+  await locking.execute(UNLOCK);
+  expect(await answer).toEqual({ accepted: true, state: "SUCCEEDED" });
+  expect(await end).toMatchObject({ state: "EXPIRED" });
+  // Shown as it was named, as far as the clock was not set meanwhile.
+  const shown = (await reader.call("command.get", { commandId: left })).deadline as number;
+  expect(Math.abs(shown - deadline)).toBeLessThanOrEqual(2);
+  const late = { commandId: taken, leaseId: other.leaseId, response } as const;
+  await reader.call("command.wait", { commandId: taken, waitMs: 60_000 });
+  expect(await receiver.call("command.respond", late)).toEqual({ accepted: false, state: "EXPIRED" });
+});
+
 test("a renewal that was refused leaves its grant to the next one", async () => {
   const daemon = await startDaemon();
   const { place } = daemon;

@@ -35,6 +35,11 @@ const prolongDue = sql(
   "UPDATE pawl_command SET due_at = :until WHERE due_at > :since AND due_at <= :now AND completed_at IS NULL",
 );
 
+/** Those go on as ones that were given a time from their creation on, and show the deadline that was named. */
+const prolongDeadlines = sql(`
+  UPDATE pawl_command SET deadline = NULL, ttl_ends_at = :now - (:wallMs - deadline), due_at = :until
+  WHERE deadline > :wallSince AND deadline <= :wallMs AND completed_at IS NULL`);
+
 const prolongExecution = sql(`
   UPDATE pawl_command SET execution_ends_at = :until WHERE execution_ends_at > :since AND execution_ends_at <= :now`);
 
@@ -60,7 +65,9 @@ export const overdueCommands: Ending = {
 
   /** An answer that was sent in time counts. */
   *goOn(since, until, env) {
-    yield* run(prolongDue, { since, until, now: env.now });
+    const { now, wallMs } = env;
+    yield* run(prolongDue, { since, until, now });
+    yield* run(prolongDeadlines, { wallSince: wallMs - (now - since), wallMs, now, until });
   },
 };
 
