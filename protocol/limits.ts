@@ -101,6 +101,8 @@ export const MAX_ENQUEUED_BATCHES = 1000;
 export const MAX_CLAIMED_BATCHES = 1000;
 /** Queues, or beginnings of names of queues, that one claim looks into. */
 export const MAX_CLAIM_QUEUES = 64;
+/** Claims that a claim names as those of its caller. */
+export const MAX_CLAIM_HELD = 64;
 /** Batches that one claim names. */
 export const MAX_CLAIM_NAMED_BATCHES = 100;
 /** Levels of arrays and objects in a payload, in params and in an answer: fewer than any JSON reader gives up at. */

@@ -7,6 +7,7 @@ import {
   MAX_BATCH_ATTEMPTS,
   MAX_BATCH_DELAY_MS,
   MAX_BATCH_PAYLOADS,
+  MAX_CLAIM_HELD,
   MAX_CLAIM_NAMED_BATCHES,
   MAX_CLAIM_QUEUES,
   MAX_CLAIMED_BATCHES,
@@ -213,6 +214,12 @@ const claim = named(
     remainingMs,
     batches: z.array(batch).min(1).meta({ description: "The work, in order." }),
   }),
+);
+
+const heldClaim = named(
+  "HeldClaim",
+  "A claim of the caller, with the proof of it.",
+  z.strictObject({ claimId, leaseToken }),
 );
 
 const newBatch = named(
@@ -502,6 +509,10 @@ export const QUEUE = noun("queue", {
             description:
               "Of these batches of one queue, those that may be claimed now, in the order given, whatever their slotPolicy and place. With waitMs it waits until one may be, and is null at once when all have ended.",
           }),
+          held: z.array(heldClaim).max(MAX_CLAIM_HELD).optional().meta({
+            description:
+              "Claims that the caller has: their batches are passed over. Where the first would be a batch of one that ran out and that nobody has touched since, the answer is that claim again, and the attempt that was counted for its end is taken back.",
+          }),
           boundary: z.enum(BOUNDARIES).default("idle").meta({
             description: "At `active_turn_checkpoint` only what is `earliest_safe_boundary` is handed out.",
           }),
@@ -528,7 +539,7 @@ export const QUEUE = noun("queue", {
       writes: true,
       repeatable: false,
       transactable: true,
-      errors: ["not_found"],
+      errors: ["not_found", "claim_lost"],
       examples: [
         {
           name: "The thumbnail",

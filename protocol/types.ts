@@ -1304,6 +1304,14 @@ export type HeadInput = {
   hash: string;
 };
 
+/** A claim of the caller, with the proof of it. */
+export type HeldClaim = {
+  /** qwc:<enqueueSeq of the first batch>:<fencingToken>. */
+  claimId: string;
+  /** Secret. Whoever has it can renew, complete and abandon. */
+  leaseToken: string;
+};
+
 /** `error.data` of the kind internal: a defect; details.reference is in the log too. */
 export type InternalData = {
   /** The kind of the error, for programs to match on. */
@@ -2302,6 +2310,12 @@ export type QueueClaimParams = {
    * place. With waitMs it waits until one may be, and is null at once when all have ended.
    */
   batchIds?: string[] | undefined;
+  /**
+   * Claims that the caller has: their batches are passed over. Where the first would be a batch of one that ran out
+   * and that nobody has touched since, the answer is that claim again, and the attempt that was counted for its end
+   * is taken back.
+   */
+  held?: HeldClaim[] | undefined;
   /** At `active_turn_checkpoint` only what is `earliest_safe_boundary` is handed out. */
   boundary?: "idle" | "active_turn_checkpoint" | undefined;
   /** Most batches of a group that may be claimed together; 1 if not given, of `batchIds` all. */

@@ -300,7 +300,7 @@ const NOT_YET_BUILT: {
   params: {
     "queue.enqueue": ["after", "when"],
     "queue.enqueueMany": ["ref"],
-    "queue.claim": ["notify", "under", "held", "graceMs"],
+    "queue.claim": ["notify", "under", "graceMs"],
     "queue.cancel": ["stop", "graceMs", "reason"],
     "command.create": ["target", "incarnation", "trace"],
     "command.lease": ["targets", "incarnation", "graceMs"],

@@ -1,17 +1,35 @@
 // Claim: of one queue, of the first of several that has something, or of batches by their ids.
 import type { Parsed } from "@pawl/protocol";
+import { PawlError } from "@pawl/protocol/errors";
 import type { Operation } from "../../store/statement.js";
 import { type Env, type Outcome, Unfinished, Wait } from "../../turns/operation.js";
-import { type Choice, type Claimed, choiceOf, claimGroup, claimQueue } from "./claim.js";
+import { type Claimed, choiceOf, claimGroup, claimQueue } from "./claim.js";
+import { type HeldClaims, heldClaims, type Taking, takingBeside } from "./claim-held.js";
 import { claimNamed } from "./claim-named.js";
 import { nextToList, offerAfter } from "./listing.js";
-import { listOffers, listQueue, queueOf } from "./queue-row.js";
+import { findQueue, listOffers, listQueue, queueOf } from "./queue-row.js";
 import { queueOfWaitKey, waitKey } from "./row.js";
 
 export function claim(params: Parsed<"queue.claim">, env: Env): Operation<Outcome<Claimed>> {
+  if (params.held !== undefined) return claimBeside(params.held, params, env);
   if (params.queue !== undefined) return claimQueue(params.queue, params, env);
-  if (params.queues !== undefined) return claimOneOf(entriesOf(params.queues), params, env);
-  return claimNamed(params.batchIds as string[], params, env);
+  return claimAny(params, env);
+}
+
+/** A claim beside those that the caller has. */
+function* claimBeside(
+  named: NonNullable<Parsed<"queue.claim">["held"]>,
+  params: Parsed<"queue.claim">,
+  env: Env,
+): Operation<Outcome<Claimed>> {
+  const held = yield* heldClaims(named, env);
+  return held instanceof PawlError ? held : yield* claimAny(params, env, held);
+}
+
+function claimAny(params: Parsed<"queue.claim">, env: Env, held?: HeldClaims): Operation<Outcome<Claimed>> {
+  const { queue, queues = [], batchIds } = params;
+  if (batchIds !== undefined) return claimNamed(batchIds, params, env, held);
+  return claimOneOf(queue === undefined ? entriesOf(queues) : [{ queue }], params, env, held);
 }
 
 /** A queue, or all queues whose names begin so; a prefix ends in a slash. */
@@ -26,52 +44,79 @@ function* claimOneOf(
   entries: readonly Entry[],
   params: Parsed<"queue.claim">,
   env: Env,
+  held: HeldClaims | undefined,
 ): Operation<Outcome<Claimed>> {
   // Nothing else of what it waits for has changed: that would wake it by itself.
   if (env.woken !== null) {
-    const found = yield* choiceOf(queueOfWaitKey(env.woken), params, env);
-    return found === undefined ? waitFor(entries, params) : yield* claimGroup(found, params, env);
+    const found = yield* takingOf(queueOfWaitKey(env.woken), params, env, held);
+    return found === undefined ? waitFor(entries, params, held) : yield* found.take();
   }
   for (const entry of entries) {
     if ("queue" in entry || !(yield* listMore(entry.prefix, env))) continue;
-    return new Unfinished((later) => claimOneOf(entries, params, later));
+    return new Unfinished((later) => claim(params, later));
   }
-  let best: Choice | undefined;
+  let first: Taking | undefined;
   for (const entry of entries) {
-    const choice =
+    const taking =
       "queue" in entry
-        ? yield* choiceOf(entry.queue, params, env)
-        : yield* choiceUnder(entry.prefix, params, env);
-    if (choice === undefined) continue;
-    if (best === undefined || comesBefore(choice, best)) best = choice;
-    if (params.order !== "oldest") break;
+        ? yield* takingOf(entry.queue, params, env, held)
+        : yield* takingUnder(entry.prefix, params, env, held);
+    first = firstOf(first, taking);
+    if (first !== undefined && params.order !== "oldest") break;
   }
-  if (best !== undefined) return yield* claimGroup(best, params, env);
-  return env.mayWait ? waitFor(entries, params) : { claim: null };
+  if (first !== undefined) return yield* first.take();
+  return env.mayWait ? waitFor(entries, params, held) : { claim: null };
+}
+
+function* takingOf(
+  queue: string,
+  params: Parsed<"queue.claim">,
+  env: Env,
+  held: HeldClaims | undefined,
+): Operation<Taking | undefined> {
+  const queueId = held === undefined ? undefined : (yield* findQueue(queue, env))?.queue_id;
+  if (held !== undefined && queueId !== undefined && held.queueIds.includes(queueId)) {
+    return yield* takingBeside(queue, queueId, held, params, env);
+  }
+  const choice = yield* choiceOf(queue, params, env);
+  if (choice === undefined) return undefined;
+  const { priority, enqueue_seq } = choice.found.head;
+  return { priority, enqueue_seq, take: () => claimGroup(choice, params, env) };
 }
 
 /** The first batch that may be claimed of all queues whose names begin so. */
-function* choiceUnder(
+function* takingUnder(
   prefix: string,
   params: Parsed<"queue.claim">,
   env: Env,
-): Operation<Choice | undefined> {
+  held: HeldClaims | undefined,
+): Operation<Taking | undefined> {
   yield* listOffers(env);
   const atCheckpoint = params.boundary === "active_turn_checkpoint";
-  let offer = yield* offerAfter(prefix, undefined, atCheckpoint);
+  const ownQueues = held?.queueIds ?? [];
+  let first: Taking | undefined;
   // The first one can be claimed, but for a queue whose lines are being laid anew.
-  while (offer !== undefined) {
-    const { queue } = yield* queueOf(offer.queue_id, env);
-    const choice = yield* choiceOf(queue, params, env);
-    if (choice !== undefined) return choice;
+  for (let offer = yield* offerAfter(prefix, undefined, atCheckpoint); offer !== undefined; ) {
+    if (!ownQueues.includes(offer.queue_id)) {
+      const { queue } = yield* queueOf(offer.queue_id, env);
+      first = yield* takingOf(queue, params, env, undefined);
+      if (first !== undefined) break;
+    }
     offer = yield* offerAfter(prefix, offer, atCheckpoint);
   }
-  return undefined;
+  // For this caller these may offer something else than they are listed with.
+  for (const queueId of ownQueues) {
+    const { queue } = yield* queueOf(queueId, env);
+    if (queue.startsWith(prefix)) first = firstOf(first, yield* takingOf(queue, params, env, held));
+  }
+  return first;
 }
 
-function comesBefore(one: Choice, other: Choice): boolean {
-  const [a, b] = [one.found.head, other.found.head];
-  return a.priority === b.priority ? a.enqueue_seq < b.enqueue_seq : a.priority > b.priority;
+function firstOf(one: Taking | undefined, other: Taking | undefined): Taking | undefined {
+  if (one === undefined || other === undefined) return one ?? other;
+  const isFirst =
+    one.priority === other.priority ? one.enqueue_seq <= other.enqueue_seq : one.priority > other.priority;
+  return isFirst ? one : other;
 }
 
 /** Lists queues under a prefix that is asked for the first time. Returns true if there are more, for a later turn. */
@@ -85,7 +130,11 @@ function* listMore(prefix: string, env: Env): Operation<boolean> {
 }
 
 /** Each queue is waited for once, whether it is named or under a prefix, or both. */
-function waitFor(entries: readonly Entry[], { boundary }: Parsed<"queue.claim">): Wait {
+function waitFor(
+  entries: readonly Entry[],
+  { boundary }: Parsed<"queue.claim">,
+  held: HeldClaims | undefined,
+): Wait {
   const prefixes = new Set(entries.flatMap((entry) => ("queue" in entry ? [] : [entry.prefix])));
   const isUnder = (name: string): boolean =>
     [...prefixes].some((prefix) => prefix !== name && name.startsWith(prefix));
@@ -93,6 +142,9 @@ function waitFor(entries: readonly Entry[], { boundary }: Parsed<"queue.claim">)
   return new Wait(
     [...queues].filter((queue) => !prefixes.has(queue) && !isUnder(queue)).map(waitKey),
     boundary,
-    { beginnings: [...prefixes].filter((prefix) => !isUnder(prefix)).map(waitKey) },
+    {
+      beginnings: [...prefixes].filter((prefix) => !isUnder(prefix)).map(waitKey),
+      isAlone: held?.hasPassed === true,
+    },
   );
 }

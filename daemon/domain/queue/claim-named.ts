@@ -2,27 +2,16 @@
 import type { Parsed } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { MAX_PAGE_BYTES } from "@pawl/protocol/limits";
-import { type Operation, run, sql } from "../../store/statement.js";
+import type { Operation } from "../../store/statement.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
-import { bytesOf, type Claimed, claimFirst, handOut } from "./claim.js";
+import { type Claimed, candidateOf, claimRows } from "./claim.js";
+import { type HeldClaims, isWhole, takeUp } from "./claim-held.js";
 import { firstUnfinished, hasRoom } from "./lines.js";
-import { closureOf, countClaim, forgetHeads, mostByRate, settingsOfQueue, touchKey } from "./queue-row.js";
-import {
-  BATCH_OVERHEAD_BYTES,
-  type BatchRow,
-  byId,
-  finishedKey,
-  isFinal,
-  namedKey,
-  readMore,
-  waitKey,
-} from "./row.js";
+import { closureOf, mostByRate, settingsOfQueue } from "./queue-row.js";
+import { type BatchRow, byId, finishedKey, type HolderRow, isFinal, namedKey, readMore } from "./row.js";
 import type { Settings } from "./settings.js";
 
-const claimOther = sql(`
-  UPDATE pawl_batch SET state = 'claimed', claim_seq = :head, fencing_token = :fencingToken WHERE enqueue_seq = :seq`);
-
-interface NamedRow extends BatchRow {
+interface NamedRow extends BatchRow, Pick<HolderRow, "claim_seq" | "fencing_token"> {
   readonly queue_id: number;
   readonly queue: string;
 }
@@ -31,6 +20,7 @@ export function* claimNamed(
   batchIds: readonly string[],
   params: Parsed<"queue.claim">,
   env: Env,
+  held?: HeldClaims,
 ): Operation<Outcome<Claimed>> {
   const named = new Map<number, NamedRow>();
   for (const [index, batchId] of batchIds.entries()) {
@@ -42,8 +32,15 @@ export function* claimNamed(
   }
   const all = [...named.values()];
   const { queue, queue_id: queueId } = all[0] as NamedRow;
-  const rows = yield* claimable(all, params, env);
-  const [head] = rows;
+  let rows = yield* claimable(all, params, env);
+  let [head] = rows;
+  const again = head && held?.of(head);
+  if (again !== undefined && (yield* isWhole(again))) return yield* takeUp(queue, again, params, env);
+  if (held !== undefined && rows.some((row) => held.of(row) !== undefined)) {
+    const others = all.filter((row) => held.of(row) === undefined);
+    rows = others.length === 0 ? [] : yield* claimable(others, params, env);
+    [head] = rows;
+  }
   if (head === undefined) {
     const unfinished = all.filter(({ state }) => !isFinal(state));
     if (!env.mayWait || unfinished.length === 0) return { claim: null };
@@ -52,16 +49,7 @@ export function* claimNamed(
     return new Wait([namedKey(queue), ...keys], "named", { isAlone: true });
   }
 
-  const fencingToken = yield* countClaim(queueId, rows.length, null, env);
-  yield* claimFirst(head.enqueue_seq, rows.length, fencingToken, params, env);
-  for (const { enqueue_seq: seq } of rows.slice(1)) {
-    yield* run(claimOther, { head: head.enqueue_seq, fencingToken, seq });
-  }
-  yield* forgetHeads(queueId, env);
-  for (const key of new Set(rows.map((row) => row.key))) yield* touchKey(queueId, key, env);
-  // What comes after them may be claimed at a checkpoint, or by those who wait for one of its key.
-  env.effects.wake(waitKey(queue));
-  return yield* handOut(queue, rows, fencingToken, params, env);
+  return yield* claimRows(queue, queueId, rows, params, env);
 }
 
 /** Those of one queue that may be claimed now, in their order, as far as one claim takes them. */
@@ -89,8 +77,7 @@ function* claimable(
     if (taken.size + together.length > most) continue;
     for (const each of together) {
       yield* readMore(each);
-      bytes +=
-        each.payload_bytes + (each.last_error?.length ?? 0) + bytesOf(each.more) + BATCH_OVERHEAD_BYTES;
+      bytes += candidateOf(each).bytes;
     }
     if (taken.size > 0 && bytes > MAX_PAGE_BYTES) break;
     for (const each of together) taken.add(each);

@@ -10,10 +10,12 @@ import {
   closureOf,
   countClaim,
   type Found,
+  forgetHeads,
   type Head,
   headToClaim,
   mostByRate,
   settingsOfQueue,
+  touchKey,
 } from "./queue-row.js";
 import {
   BATCH_COLUMNS,
@@ -30,7 +32,7 @@ import {
 /** Batches that a claim looks at first beyond its head; twice as many each time that all of them join. */
 const FIRST_FOLLOWING_ROWS = 16;
 
-const FOLLOWING_COLUMNS = `
+export const FOLLOWING_COLUMNS = `
   b.enqueue_seq, b.available_at, b.delivery_policy, b.slot_policy, b.merge_key, b.payload_bytes, b.priority, b.key,
   ${MORE_BYTES}`;
 
@@ -48,7 +50,7 @@ const selectFollowingOfKey = sql<FollowingRow>(`
 const selectNextCandidate = sql<{ seq: number | null }>(`
   SELECT min(enqueue_seq) AS seq FROM pawl_batch WHERE queue_id = :queueId AND lane = :lane AND enqueue_seq > :after`);
 
-type CandidateRow = Pick<
+export type CandidateRow = Pick<
   BatchRow,
   | "enqueue_seq"
   | "available_at"
@@ -91,6 +93,9 @@ const claimFollowing = sql(CLAIM_FOLLOWING);
 
 const claimFollowingOfKey = sql(`${CLAIM_FOLLOWING} AND key = :key`);
 
+const claimOther = sql(`
+  UPDATE pawl_batch SET state = 'claimed', claim_seq = :head, fencing_token = :fencingToken WHERE enqueue_seq = :seq`);
+
 const endProgress = sql("UPDATE pawl_batch_more SET progress = NULL WHERE enqueue_seq = :seq");
 
 /** From its first claim on a batch does not expire. */
@@ -127,6 +132,25 @@ export function* choiceOf(
   if (found.head.has_more !== null) yield* readMore(found.head);
   const last = yield* lastOfGroup(found, params, env);
   return last === undefined ? undefined : { queue, found, last };
+}
+
+/** Claims these batches of a queue together, wherever they stand; the first is the head of the claim. */
+export function* claimRows(
+  queue: string,
+  queueId: number,
+  rows: readonly BatchRow[],
+  params: Parsed<"queue.claim">,
+  env: Env,
+): Operation<Claimed> {
+  const [head, ...others] = rows.map((row) => row.enqueue_seq) as [number, ...number[]];
+  const fencingToken = yield* countClaim(queueId, rows.length, null, env);
+  yield* claimFirst(head, rows.length, fencingToken, params, env);
+  for (const seq of others) yield* run(claimOther, { head, fencingToken, seq });
+  yield* forgetHeads(queueId, env);
+  for (const key of new Set(rows.map((row) => row.key))) yield* touchKey(queueId, key, env);
+  // What comes after them may be claimed at a checkpoint, or by those who wait for one of its key.
+  env.effects.wake(waitKey(queue));
+  return yield* handOut(queue, rows, fencingToken, params, env);
 }
 
 export function* claimGroup(
@@ -225,7 +249,7 @@ function* handOver(row: BatchRow): Operation<void> {
 }
 
 /** How much that few batches have adds to a reply. */
-export function bytesOf(more: BatchRow["more"]): number {
+function bytesOf(more: BatchRow["more"]): number {
   if (more === undefined) return 0;
   const { trace, progress, checkpoint, result, after_ids: after } = more;
   const texts = [trace, progress, checkpoint, result, after, after];
@@ -238,7 +262,7 @@ function* payloadsOf({ enqueue_seq: seq, payloads }: Head): Operation<string> {
 }
 
 /** The lane of the batches that may join a head: those of its key are in line behind it. */
-function laneBehind({ priority, key }: Head): number {
+export function laneBehind({ priority, key }: Pick<BatchRow, "priority" | "key">): number {
   return key === null ? -priority : IN_LINE_LANES - priority;
 }
 
@@ -252,7 +276,7 @@ function* lastOfGroup(
   const { boundary, maxBatches: wanted = 1 } = params;
   const maxBatches = hasSettings ? Math.min(wanted, yield* mostByRate(queueId, env)) : wanted;
   const claiming = { now: env.now, boundary, maxBatches, maxBytes: MAX_PAGE_BYTES };
-  const candidates = [toCandidate(head, (head.last_error?.length ?? 0) + bytesOf(head.more))];
+  const candidates = [candidateOf(head)];
   let selected = selectBatches(candidates, claiming);
   if (selected.length > 0 && mayBeJoined(candidates[0] as Candidate) && maxBatches > 1) {
     const { key } = head;
@@ -267,7 +291,7 @@ function* lastOfGroup(
         key === null
           ? yield* all(selectFollowing, page)
           : yield* all(selectFollowingOfKey, { ...page, key, before });
-      for (const row of following) candidates.push(toCandidate(row, row.more_bytes));
+      for (const row of following) candidates.push(candidateOf(row, row.more_bytes));
       selected = selectBatches(candidates, claiming);
       if (following.length < wanted) break;
     }
@@ -284,7 +308,11 @@ function* endOfGroup(queueId: number, head: Head, key: string, env: Env): Operat
   return Math.min(next, (yield* firstUnfinished(queueId, key, priority)) ?? MAX_INTEGER);
 }
 
-function toCandidate(row: CandidateRow, moreBytes: number): Candidate & { readonly seq: number } {
+/** @param moreBytes of what few batches have, and of its last error; if not given, the row is a whole one. */
+export function candidateOf(
+  row: CandidateRow & Partial<Pick<BatchRow, "last_error" | "more">>,
+  moreBytes = (row.last_error?.length ?? 0) + bytesOf(row.more),
+): Candidate & { readonly seq: number } {
   return {
     seq: row.enqueue_seq,
     availableAt: row.available_at,

@@ -36,8 +36,8 @@ export interface MemberRow {
   max_attempts: number;
   /** As JSON; null where that of its queue counts. */
   retry: string | null;
-  /** 1 if a delivery of it ended by expiry or with its connection before. */
-  lost_before: 1 | null;
+  /** How many deliveries of it ended by expiry or with their connections; null for none. */
+  lost_before: number | null;
 }
 
 /** The head of a claim. */
@@ -71,7 +71,7 @@ const GIVEN_BACK = `
   UPDATE pawl_batch SET state = CASE WHEN ${DIES} THEN 'dead' ELSE CAST(:back AS TEXT) END,
     available_at = :availableAt,
     available_at_wall = CASE WHEN ${DIES} OR :back = 'ready' THEN CAST(:availableAtWall AS BIGINT) END,
-    attempt = attempt + :counts, last_error = coalesce(:error, last_error), lost_before = coalesce(:lost, lost_before),
+    attempt = attempt + :counts, last_error = coalesce(:error, last_error), lost_before = CASE WHEN CAST(:lost AS BIGINT) IS NULL THEN lost_before ELSE coalesce(lost_before, 0) + 1 END,
     claim_seq = :claimSeq, fencing_token = :newToken, ${GETS_IN_LINE}, expires_at = NULL, grace_ends_at = NULL, connection = NULL`;
 
 const giveBackHead = sql(`${GIVEN_BACK} WHERE enqueue_seq = :head`);

@@ -166,6 +166,14 @@ export function* sizeOfClaim(claimId: string): Operation<number> {
   return (yield* one(selectSize, named))?.size ?? 1;
 }
 
+/** The claim that is named, held or not, or `claim_lost` for a token that is not its own. */
+export function verifiedClaim(
+  named: { claimId: string; leaseToken: string },
+  env: Env,
+): { head: number; fencingToken: number } | PawlError {
+  return verify(named, env) ?? lost(named.claimId);
+}
+
 /** What a claimId names, if the token was given out with it. */
 function verify(
   { claimId, leaseToken }: { claimId: string; leaseToken: string },
