@@ -3,7 +3,7 @@ import type { TurnLoop } from "./turns/turn-loop.js";
 
 /**
  * Ends the daemon when nobody has been connected for so many seconds (`--idle-exit`). They count from the end of the
- * last grant, since nobody can renew it without connecting.
+ * last grant, since nobody can renew it without connecting. A daemon with an enabled schedule is never idle.
  */
 export class IdleExit {
   readonly #loop: TurnLoop;
@@ -34,13 +34,14 @@ export class IdleExit {
     clearTimeout(this.#timer);
     if (seconds === undefined || this.#stopped || !this.#isIdle()) return;
     const lastsMs = this.#lastGrantMs();
+    const isKnown = lastsMs !== undefined && lastsMs !== Number.POSITIVE_INFINITY;
     this.#timer = setTimeout(
       () => {
         if (!this.#isIdle()) return;
-        if (lastsMs === undefined) this.watch(seconds);
-        else this.#exit();
+        if (isKnown) this.#exit();
+        else this.watch(seconds);
       },
-      (lastsMs ?? 0) + seconds * 1000,
+      (isKnown ? lastsMs : 0) + seconds * 1000,
     );
   }
 
@@ -49,7 +50,7 @@ export class IdleExit {
     clearTimeout(this.#timer);
   }
 
-  /** Undefined while the database cannot be read. */
+  /** Undefined while the database cannot be read; infinity where nobody knows an end, as with a schedule. */
   #lastGrantMs(): number | undefined {
     let lastsMs = 0;
     if (this.#readOnly) return lastsMs;

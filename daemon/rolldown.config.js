@@ -7,6 +7,7 @@ const BUNDLED = {
   zod: "LICENSE",
   "json-rpc-2.0": "LICENSE",
   leven: "license",
+  croner: "LICENSE",
 };
 
 /**

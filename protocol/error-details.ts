@@ -73,6 +73,7 @@ export const ERROR_DETAILS = {
     what: z.string().meta({ description: "The kind of thing that does not exist." }),
     batchId: said("The batch."),
     queue: said("The queue that has no such sourceKey."),
+    schedule: said("The schedule."),
     sourceKey: said("The key that no batch there has."),
     commandId: said("The command."),
     state: said("Where the command stands."),

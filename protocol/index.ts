@@ -22,5 +22,6 @@ export {
   type MergeKey,
   type SlotPolicy,
 } from "./queue.js";
+export { MISSED, type Missed, OVERLAPS, type Overlap } from "./schedule.js";
 export type { Retry } from "./schemas.js";
 export type { Mode } from "./sequence.js";

@@ -141,6 +141,19 @@ export const MAX_TRACE_STATE_LENGTH = 512;
 /** Dead batches that one `queue.retry` of a whole queue brings back. */
 export const MAX_RETRIED_BATCHES = 10_000;
 
+/** Between two occurrences of a schedule with `everyMs`. */
+export const MIN_EVERY_MS = 1000;
+export const MAX_EVERY_MS = 10 * 365 * 24 * 60 * 60 * 1000;
+/** How far back occurrences that were missed are made up for. */
+export const DEFAULT_MISSED_WINDOW_MS = 24 * 60 * 60 * 1000;
+export const MAX_MISSED_WINDOW_MS = 10 * 365 * 24 * 60 * 60 * 1000;
+/** Missed occurrences of one schedule that are made up for at once. */
+export const MAX_MISSED_OCCURRENCES = 1000;
+export const MAX_CRON_LENGTH = 256;
+export const MAX_TIME_ZONE_LENGTH = 64;
+/** Times that one `schedule.next` gives. */
+export const MAX_NEXT_TIMES = 100;
+
 /** Params of a command that travel in the request that creates it and in the envelope; larger ones are uploaded. */
 export const INLINE_MAX_BYTES = 150_000;
 /** Params of a command that are uploaded. */

@@ -8,6 +8,7 @@ import { PEER } from "./peer.js";
 import { PIPELINE } from "./pipeline.js";
 import { QUEUE } from "./queue.js";
 import { RPC } from "./rpc.js";
+import { SCHEDULE } from "./schedule.js";
 import { SEQUENCE } from "./sequence.js";
 import { TRANSACT } from "./transact.js";
 
@@ -15,6 +16,7 @@ import { TRANSACT } from "./transact.js";
 export const NOUNS = [
   SEQUENCE,
   QUEUE,
+  SCHEDULE,
   DEPLOYMENT,
   COMMAND,
   LEASE,

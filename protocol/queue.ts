@@ -70,7 +70,7 @@ const BOUNDARIES = ["idle", "active_turn_checkpoint"] as const;
 /** Where a worker stands when it claims. */
 export type Boundary = (typeof BOUNDARIES)[number];
 
-const queue = label.meta({ description: "A queue exists by being used." });
+export const queue = label.meta({ description: "A queue exists by being used." });
 const owner = label.meta({ description: "A label for people. It proves nothing; the leaseToken does." });
 const batchId = label.meta({ description: "qwb: and a hex SHA-256." });
 const claimId = label.meta({ description: "qwc:<enqueueSeq of the first batch>:<fencingToken>." });
@@ -80,7 +80,7 @@ const fencingToken = integer.meta({
 });
 const enqueueSeq = integer.meta({ description: "Strictly increasing over the database." });
 const state = z.enum(BATCH_STATES).meta({ description: "Where the batch stands." });
-const payloads = z.array(json).min(1).max(MAX_BATCH_PAYLOADS).meta({
+export const payloads = z.array(json).min(1).max(MAX_BATCH_PAYLOADS).meta({
   description: "JSON values, kept byte for byte.",
 });
 const deliveryPolicy = z.enum(DELIVERY_POLICIES).default("earliest_safe_boundary").meta({
@@ -107,14 +107,14 @@ export type MergeKey = z.output<typeof mergeKey>;
 const sourceKey = text.min(1).max(MAX_SOURCE_KEY_LENGTH).meta({
   description: "The caller's own key of the batch, by which it is enqueued once.",
 });
-const maxAttempts = integer.max(MAX_BATCH_ATTEMPTS);
+export const maxAttempts = integer.max(MAX_BATCH_ATTEMPTS);
 const delayMs = integer.max(MAX_BATCH_DELAY_MS);
-const priority = z
+export const priority = z
   .int()
   .min(MIN_PRIORITY)
   .max(MAX_PRIORITY)
   .meta({ description: "Higher is claimed first; those of one priority in the order they were added." });
-const key = label.meta({
+export const key = label.meta({
   description:
     "Its subject: a customer, a file, a branch. A queue can be configured to have few claims of a key at a time, and to keep their order.",
 });
@@ -158,7 +158,7 @@ const expiresAt = instant.meta({
 });
 const remainingMs = duration.meta({ description: "Milliseconds until then." });
 
-const batch = named(
+export const batch = named(
   "Batch",
   "Work of a queue: payloads that are claimed, completed and retried together.",
   z.strictObject({

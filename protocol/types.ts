@@ -1871,6 +1871,8 @@ export type NotFoundData = {
   batchId?: string | undefined;
   /** The queue that has no such sourceKey. */
   queue?: string | undefined;
+  /** The schedule. */
+  schedule?: string | undefined;
   /** The key that no batch there has. */
   sourceKey?: string | undefined;
   /** The command. */
@@ -2931,6 +2933,177 @@ export type RpcDiscoverParams = {};
 /** Result of rpc.discover. */
 export type RpcDiscoverResult = Record<string, unknown>;
 
+/** A schedule: what was set, when it comes next and what it enqueued last. */
+export type Schedule = {
+  /** The schedule. Setting it again changes it. */
+  name: string;
+  /** Its cron expression; null with `everyMs`. */
+  cron: string | null;
+  /** Milliseconds between two occurrences; null with `cron`. */
+  everyMs: number | null;
+  /** By whose clock the cron expression is meant: a name of the IANA time zone database. */
+  timeZone: string;
+  /** The queue that its occurrences are enqueued in. */
+  queue: string;
+  /** JSON values, kept byte for byte. */
+  payloads: unknown[];
+  /** Higher is claimed first; those of one priority in the order they were added. */
+  priority: number;
+  /** The subject of its batches; null for none. */
+  key: string | null;
+  /** Of its batches; null for that of the queue. */
+  maxAttempts: number | null;
+  /**
+   * While the last occurrence is unfinished: `skip` enqueues nothing, of `one` at most one waits for its end, `all`
+   * enqueues each.
+   */
+  overlap: "skip" | "one" | "all";
+  /**
+   * Which of the occurrences that came while there was no daemon are made up for, as far as `overlap` allows:
+   * `none`, the `last`, or `all`, at most the last 1,000.
+   */
+  missed: "none" | "last" | "all";
+  /** Missed occurrences longer ago than so many milliseconds are not made up for. */
+  missedWindowMs: number;
+  /** Whether it has occurrences. */
+  enabled: boolean;
+  /** From then on it has no occurrences; null for no end. */
+  endAt: number | null;
+  /** When it comes next, in milliseconds since the Unix epoch; null for never. */
+  nextAt: number | null;
+  /** The time of the last occurrence that was enqueued; null for none. */
+  lastAt: number | null;
+  /** The batch of that occurrence; null for none. */
+  lastBatchId: string | null;
+};
+
+/** Params of schedule.delete. */
+export type ScheduleDeleteParams = {
+  /** The schedule. Setting it again changes it. */
+  name: string;
+};
+
+/** Result of schedule.delete. */
+export type ScheduleDeleteResult = {
+  /** False if there was none of that name. */
+  deleted: boolean;
+};
+
+/** Params of schedule.get. */
+export type ScheduleGetParams = {
+  /** The schedule. Setting it again changes it. */
+  name: string;
+};
+
+/** Result of schedule.get. */
+export type ScheduleGetResult = {
+  schedule: Schedule;
+};
+
+/** Params of schedule.list. */
+export type ScheduleListParams = {
+  /** Most rows to return. */
+  limit?: number | undefined;
+  /** `next` of the page before. */
+  after?: string | undefined;
+};
+
+/** Result of schedule.list. */
+export type ScheduleListResult = {
+  /** By name. */
+  schedules: Schedule[];
+  /** There are more: ask again with it as `after`. */
+  next?: string | undefined;
+};
+
+/** Params of schedule.next. */
+export type ScheduleNextParams = {
+  /** The schedule; otherwise `cron`. */
+  name?: string | undefined;
+  /**
+   * Minute, hour, day of the month, month and day of the week, perhaps with the second before them; or `@hourly`,
+   * `@daily`, `@weekly`, `@monthly`, `@yearly`. A time that the clock leaves out, as in the night in which summer
+   * time begins, is later by as much as is left out. A time that comes twice runs the first time, but where the
+   * second, minute or hour has `*` or a step, both times.
+   */
+  cron?: string | undefined;
+  /** With `cron`: by whose clock it is meant; UTC if not given. */
+  timeZone?: string | undefined;
+  /** How many times to give. */
+  count?: number | undefined;
+};
+
+/** Result of schedule.next. */
+export type ScheduleNextResult = {
+  /**
+   * Milliseconds since the Unix epoch, the soonest first: fewer than asked for where it ends, none of a disabled
+   * schedule.
+   */
+  times: number[];
+};
+
+/** Params of schedule.run. */
+export type ScheduleRunParams = {
+  /** The schedule. Setting it again changes it. */
+  name: string;
+};
+
+/** Result of schedule.run. */
+export type ScheduleRunResult = {
+  batch: Batch;
+};
+
+/** Params of schedule.set. */
+export type ScheduleSetParams = {
+  /** The schedule. Setting it again changes it. */
+  name: string;
+  /** The queue that its occurrences are enqueued in. */
+  queue: string;
+  /** JSON values, kept byte for byte. */
+  payloads: unknown[];
+  /**
+   * Minute, hour, day of the month, month and day of the week, perhaps with the second before them; or `@hourly`,
+   * `@daily`, `@weekly`, `@monthly`, `@yearly`. A time that the clock leaves out, as in the night in which summer
+   * time begins, is later by as much as is left out. A time that comes twice runs the first time, but where the
+   * second, minute or hour has `*` or a step, both times.
+   */
+  cron?: string | undefined;
+  /** Milliseconds between two occurrences. The first one comes so long after `set`. */
+  everyMs?: number | undefined;
+  /** By whose clock the cron expression is meant: a name of the IANA time zone database. */
+  timeZone?: string | undefined;
+  /** Higher is claimed first; those of one priority in the order they were added. */
+  priority?: number | undefined;
+  /**
+   * Its subject: a customer, a file, a branch. A queue can be configured to have few claims of a key at a time, and
+   * to keep their order.
+   */
+  key?: string | undefined;
+  /** Of each batch: after so many counted attempts it is dead, 0 for no limit. */
+  maxAttempts?: number | undefined;
+  /**
+   * While the last occurrence is unfinished: `skip` enqueues nothing, of `one` at most one waits for its end, `all`
+   * enqueues each.
+   */
+  overlap?: "skip" | "one" | "all" | undefined;
+  /**
+   * Which of the occurrences that came while there was no daemon are made up for, as far as `overlap` allows:
+   * `none`, the `last`, or `all`, at most the last 1,000.
+   */
+  missed?: "none" | "last" | "all" | undefined;
+  /** Missed occurrences longer ago than so many milliseconds are not made up for. */
+  missedWindowMs?: number | undefined;
+  /** Whether it has occurrences; a disabled one is kept for later. */
+  enabled?: boolean | undefined;
+  /** From then on it has no occurrences, in milliseconds since the Unix epoch. */
+  endAt?: number | undefined;
+};
+
+/** Result of schedule.set. */
+export type ScheduleSetResult = {
+  schedule: Schedule;
+};
+
 /** Params of sequence.advance. */
 export type SequenceAdvanceParams = {
   /** The label of a counter, such as FR. Upper and lower case are one. */
@@ -3277,6 +3450,12 @@ export interface CallTypes {
   "queue.settings": { params: QueueSettingsParams; result: QueueSettingsResult };
   "queue.throttle": { params: QueueThrottleParams; result: QueueThrottleResult };
   "queue.explain": { params: QueueExplainParams; result: QueueExplainResult };
+  "schedule.set": { params: ScheduleSetParams; result: ScheduleSetResult };
+  "schedule.get": { params: ScheduleGetParams; result: ScheduleGetResult };
+  "schedule.list": { params: ScheduleListParams; result: ScheduleListResult };
+  "schedule.run": { params: ScheduleRunParams; result: ScheduleRunResult };
+  "schedule.next": { params: ScheduleNextParams; result: ScheduleNextResult };
+  "schedule.delete": { params: ScheduleDeleteParams; result: ScheduleDeleteResult };
   "deployment.set": { params: DeploymentSetParams; result: DeploymentSetResult };
   "deployment.list": { params: DeploymentListParams; result: DeploymentListResult };
   "command.create": { params: CommandCreateParams; result: CommandCreateResult };
@@ -3504,6 +3683,32 @@ export interface QueueMethods<Options> {
   explain(params?: QueueExplainParams, options?: Options): Promise<QueueExplainResult>;
 }
 
+/**
+ * Batches that are enqueued at times: by a cron expression or every so often, each occurrence once. They are
+ * claimed as all others.
+ */
+export interface ScheduleMethods<Options> {
+  /**
+   * Make a schedule, or change it. Each occurrence is a batch with the sourceKey `schedule:<name>@<time>`. A
+   * definition that is the same as before changes nothing; a changed one counts from now: what was to come by the
+   * one before does not, and `everyMs` begins anew.
+   */
+  set(params: ScheduleSetParams, options?: Options): Promise<ScheduleSetResult>;
+  /** Show a schedule. */
+  get(params: ScheduleGetParams, options?: Options): Promise<ScheduleGetResult>;
+  /** The schedules by name. */
+  list(params?: ScheduleListParams, options?: Options): Promise<ScheduleListResult>;
+  /**
+   * Enqueue a batch of a schedule now, besides its occurrences. Also of a schedule that is disabled. The batch has
+   * no sourceKey, counts for no `overlap`, and changes nothing of the schedule.
+   */
+  run(params: ScheduleRunParams, options?: Options): Promise<ScheduleRunResult>;
+  /** When a schedule comes next, or would by a cron expression. */
+  next(params?: ScheduleNextParams, options?: Options): Promise<ScheduleNextResult>;
+  /** Remove a schedule; what it has enqueued stays. */
+  delete(params: ScheduleDeleteParams, options?: Options): Promise<ScheduleDeleteResult>;
+}
+
 /** Receivers of commands: worker processes, services, agents. */
 export interface DeploymentMethods<Options> {
   /**
@@ -3728,6 +3933,11 @@ export interface Methods<Options> {
   readonly sequence: SequenceMethods<Options>;
   /** Batches of work, each claimed by one owner at a time under a lease with a fencing token. */
   readonly queue: QueueMethods<Options>;
+  /**
+   * Batches that are enqueued at times: by a cron expression or every so often, each occurrence once. They are
+   * claimed as all others.
+   */
+  readonly schedule: ScheduleMethods<Options>;
   /** Receivers of commands: worker processes, services, agents. */
   readonly deployment: DeploymentMethods<Options>;
   /** Commands that are sent to deployments and delivered until they are answered. */

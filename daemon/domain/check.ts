@@ -1,5 +1,5 @@
 // The meaning of the tables, for a look at a whole database (daemon.check), and the counts that agree with rows.
-import { BATCH_STATES, type BatchState, COMMAND_STATES } from "@pawl/protocol";
+import { BATCH_STATES, type BatchState, COMMAND_STATES, MISSED, OVERLAPS } from "@pawl/protocol";
 import type { Fault, Key, Meaning, Piece } from "../store/inspection.js";
 import { all, type Operation, one, sql } from "../store/statement.js";
 import { verifyLog } from "./board/rebuild.js";
@@ -10,6 +10,7 @@ export const MEANING: Meaning = {
     pawl_batch_payloads: ["payloads"],
     pawl_batch_more: ["trace", "progress", "checkpoint", "result", "after_ids"],
     pawl_queue: ["settings", "prefixes"],
+    pawl_schedule: ["payloads"],
     pawl_command_params: ["params"],
     pawl_command_response: ["response"],
     pawl_request: ["result"],
@@ -19,6 +20,7 @@ export const MEANING: Meaning = {
   },
   values: {
     pawl_batch: { state: BATCH_STATES },
+    pawl_schedule: { overlap: OVERLAPS, missed: MISSED },
     pawl_command: { state: COMMAND_STATES },
   },
   references: [

@@ -6,6 +6,7 @@ import { leases, leaseWarnings } from "./lease/ends.js";
 import { remoteLeases } from "./lease/remote-lease.js";
 import { claims, closedQueues, overdueBatches, scheduledBatches, unlaidQueues } from "./queue/ends.js";
 import { endedBatches } from "./queue/retention.js";
+import { occurrences } from "./schedule/occurrences.js";
 import { requests } from "./sequence/requests.js";
 
 /** All that ends by itself. Grants come before what is merely kept, so that their waiters wait for nothing. */
@@ -19,6 +20,7 @@ export const ENDINGS: readonly Ending[] = [
   overdueBatches,
   closedQueues,
   unlaidQueues,
+  occurrences,
   overdueCommands,
   grants(deliveries),
   overlongDeliveries,

@@ -4,6 +4,7 @@ import {
   MAX_CHANGES_PER_CALL,
   MAX_CLAIMED_BATCHES,
   MAX_LEASED_COMMANDS,
+  MAX_NEXT_TIMES,
   MAX_STATE_TYPES,
   MAX_TRANSACT_NAMED,
 } from "@pawl/protocol/limits";
@@ -24,6 +25,8 @@ const MOVED_BATCHES = 150;
 const PURGED_BATCHES = 100;
 /** So many types of sequences are as much work as one batch. */
 const TYPES_PER_BATCH = 100;
+/** To find a time in a time zone is as much work as so many batches. */
+const BATCHES_PER_TIME = 4;
 
 type Count = (params: Readonly<Record<string, unknown>>) => number;
 
@@ -35,6 +38,7 @@ const NAMED: Readonly<Record<string, Count>> = {
   "queue.move": ({ batchIds }) => (isGiven(batchIds) ? lengthOf(batchIds) : MOVED_BATCHES),
   "queue.purge": ({ batchIds }) => (isGiven(batchIds) ? lengthOf(batchIds) : PURGED_BATCHES),
   "queue.retry": ({ queue }) => (isGiven(queue) ? RETRIED_BATCHES : 1),
+  "schedule.next": ({ count }) => numberIn(count, 1, MAX_NEXT_TIMES) * BATCHES_PER_TIME,
   "command.lease": ({ max }) => numberIn(max, 1, MAX_LEASED_COMMANDS),
   "pipeline.list": ({ agent, blocked }) => (agent === undefined && !isGiven(blocked) ? 1 : FILTERED_PAGE),
   "pipeline.heads": ({ known }) => 1 + lengthOf(known),

@@ -50,6 +50,9 @@ export interface Ending {
    * meanwhile.
    */
   goOn?(since: number, until: number, env: Env): Operation<void>;
-  /** When the last of these grants ends, or several such times, or none: until then a daemon is not idle. */
+  /**
+   * When the last of these grants ends, or several such times, or none: until then a daemon is not idle. Infinity where
+   * nobody knows.
+   */
   latest?(): Operation<readonly number[]>;
 }

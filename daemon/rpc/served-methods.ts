@@ -10,6 +10,7 @@ import { leaseHandlers } from "../domain/lease/lease.js";
 import { peerHandlers } from "../domain/peer/peer.js";
 import { queueHandlers } from "../domain/queue/queue.js";
 import { rpcHandlers } from "../domain/rpc.js";
+import { scheduleHandlers } from "../domain/schedule/schedule.js";
 import { sequenceHandlers } from "../domain/sequence/sequence.js";
 import { type Callable, transactHandlers } from "../domain/transact.js";
 import type { UploadedPiece } from "../json/uploaded-piece.js";
@@ -53,6 +54,7 @@ export function servedMethods({
   const handlers: { readonly [N in NounName]: HandlersOf<N> } = {
     sequence: sequenceHandlers,
     queue: queueHandlers,
+    schedule: scheduleHandlers,
     deployment: deploymentHandlers(commandPush),
     command: commandHandlers((params, env, ...rest) => commandPush.serve(params, env, ...rest)),
     lease: leaseHandlers((key) => remoteLeases?.waiting(key) ?? 0),

@@ -470,7 +470,10 @@ export class TurnLoop {
 
   #see({ step, slept }: Jump): void {
     if (step !== undefined) this.#options.reports.stepped(step);
-    if (slept && !this.#setting.readOnly) this.#slept = true;
+    if (this.#setting.readOnly) return;
+    if (slept) this.#slept = true;
+    // What waits by the wall clock may have to wait for another time.
+    this.#alarm.setTo(AT_ONCE);
   }
 
   #performEnds(attempt: Attempt, ends: Work["ends"]): void {

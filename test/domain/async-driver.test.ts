@@ -114,6 +114,25 @@ const queues = fc.oneof(
   of("queue.explain", fc.record({ queue })),
 );
 
+/** Disabled ones: what comes by itself is the turn loop's, and not driven with awaits (see schedule.test.ts). */
+const schedules = fc.oneof(
+  of(
+    "schedule.set",
+    fc.record({
+      name,
+      cron: fc.constantFrom("* * * * *", "@hourly"),
+      queue,
+      payloads: fc.constantFrom([3], [4]),
+      enabled: fc.constant(false),
+    }),
+  ),
+  of("schedule.get", fc.record({ name })),
+  of("schedule.list", fc.constant({})),
+  of("schedule.run", fc.record({ name })),
+  of("schedule.next", fc.record({ cron: fc.constant("30 2 * * *"), count: fc.constantFrom(1, 30) })),
+  of("schedule.delete", fc.record({ name })),
+);
+
 const leases = fc.oneof(
   of("lease.acquire", fc.record({ name, owner: name, ttlMs: ms, releaseOn })),
   about("leases", "lease.heartbeat", (leaseId) => ({ leaseId })),
@@ -205,6 +224,7 @@ const ending = fc.constantFrom(...CONNECTIONS).map((disconnect): Event => ({ dis
 const event = fc.oneof(
   { weight: 2, arbitrary: sequences },
   { weight: 6, arbitrary: queues },
+  { weight: 2, arbitrary: schedules },
   { weight: 4, arbitrary: leases },
   { weight: 5, arbitrary: commands },
   { weight: 1, arbitrary: items },

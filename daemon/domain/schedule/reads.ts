@@ -1,0 +1,74 @@
+// Reads: one schedule, the list of them, and when one comes.
+import type { Parsed, Result } from "@pawl/protocol";
+import { PawlError } from "@pawl/protocol/errors";
+import { MAX_PAGE_BYTES } from "@pawl/protocol/limits";
+import { all, type Operation, sql } from "../../store/statement.js";
+import { type Env, type Outcome, Unfinished } from "../../turns/operation.js";
+import { byName, type Schedule, type ScheduleRow, shownSchedule, type Times, timesOf } from "./row.js";
+
+/** Times that one step finds: some 2 ms of work. */
+const TIMES_PER_STEP = 20;
+
+/** What a schedule takes in a reply beside its payloads. */
+const OVERHEAD_BYTES = 512;
+
+const selectSizes = sql<{ name: string; bytes: number }>(`
+  SELECT name, octet_length(payloads) AS bytes FROM pawl_schedule WHERE name > :after ORDER BY name LIMIT :rows`);
+
+export function* get({ name }: Parsed<"schedule.get">): Operation<Result<"schedule.get"> | PawlError> {
+  const row = yield* byName(name);
+  return row instanceof PawlError ? row : { schedule: shownSchedule(row) };
+}
+
+export function* list({ limit, after = "" }: Parsed<"schedule.list">): Operation<Result<"schedule.list">> {
+  const schedules: Schedule[] = [];
+  let bytes = 0;
+  // One more, if there are more.
+  for (const row of yield* all(selectSizes, { after, rows: limit + 1 })) {
+    bytes += row.bytes + OVERHEAD_BYTES;
+    const last = schedules.at(-1);
+    if (last !== undefined && (schedules.length === limit || bytes > MAX_PAGE_BYTES)) {
+      return { schedules, next: last.name };
+    }
+    schedules.push(shownSchedule((yield* byName(row.name)) as ScheduleRow));
+  }
+  return { schedules };
+}
+
+export function* next(
+  { name, cron = "", timeZone = "UTC", count }: Parsed<"schedule.next">,
+  env: Env,
+): Operation<Outcome<Result<"schedule.next">>> {
+  if (name === undefined) {
+    const rhythm = { cron, every_ms: null, time_zone: timeZone, end_at: null, anchor_at: 0 };
+    const times = timesOf(rhythm);
+    return times instanceof PawlError ? times : yield* found(times, [], env.wallMs, count, env);
+  }
+  const row = yield* byName(name);
+  if (row instanceof PawlError) return row;
+  if (row.next_at === null) return { times: [] };
+  const times = timesOf(row);
+  return times instanceof PawlError ? times : yield* found(times, [row.next_at], row.next_at, count, env);
+}
+
+/** One step of finding times after `after`, and those that follow it. */
+function* found(
+  times: Times,
+  before: readonly number[],
+  after: number,
+  count: number,
+  env: Env,
+): Operation<Outcome<Result<"schedule.next">>> {
+  const all = [...before];
+  const most = env.mayGoOn ? Math.min(count, all.length + TIMES_PER_STEP) : count;
+  let last: number | undefined = after;
+  while (all.length < most) {
+    last = times.next(last);
+    if (last === undefined) return { times: all };
+    all.push(last);
+  }
+  const from = last;
+  return all.length === count
+    ? { times: all }
+    : new Unfinished((later) => found(times, all, from, count, later));
+}
