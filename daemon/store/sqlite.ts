@@ -4,7 +4,7 @@ import type { KeptTime } from "../clock.js";
 import { classify, Migrated, OnlyReads } from "./failure.js";
 import { readTime } from "./kept-time.js";
 import { OwnFiles } from "./own-files.js";
-import { type Prepared, prepare, type RawRow, toObject, valuesOf } from "./prepared-statement.js";
+import { type Prepared, prepare, type RawRow, USES_BEFORE_COMPILING } from "./prepared-statement.js";
 import { spaceFailure } from "./size-limit.js";
 import { type Operation, type Statement, type Step, sql } from "./statement.js";
 import type { OtherWriter, Store } from "./store.js";
@@ -150,24 +150,26 @@ export class SqliteStore implements Store {
       prepared = prepare(this.#database, statement);
       this.#prepared.set(statement, prepared);
     }
-    const values = valuesOf(params, prepared.names);
-    const { compiled, columns, writes } = prepared;
+    prepared.uses += 1;
+    if (prepared.uses === USES_BEFORE_COMPILING) prepared.speedUp();
+    const values = prepared.valuesOf(params);
+    const { compiled, toObject, writes } = prepared;
     if (writes && this.#onlyReads) throw new OnlyReads("the transaction only reads");
     let result: unknown;
     let changed: boolean;
     try {
-      if (columns === undefined) {
+      if (toObject === undefined) {
         const done = compiled.run(...values);
         changed = done.changes > 0;
         result = done;
       } else if (single) {
         const row = compiled.get(...values) as RawRow | undefined;
         changed = row !== undefined;
-        result = row === undefined ? undefined : toObject(row, columns);
+        result = row === undefined ? undefined : toObject(row);
       } else {
         const rows = compiled.all(...values) as RawRow[];
         changed = rows.length > 0;
-        result = rows.map((row) => toObject(row, columns));
+        result = rows.map(toObject);
       }
     } catch (error) {
       throw this.#explained(error);
