@@ -44,9 +44,12 @@ export function textsOf(
   json: () => string,
   before: readonly string[] = [],
 ): Texts {
-  return paths.flatMap((path) =>
-    Object.hasOwn(params, path[0] as string) ? textsAt(json(), [...before, ...path]) : [undefined],
-  );
+  const texts: (string | undefined)[] = [];
+  for (const path of paths) {
+    if (!Object.hasOwn(params, path[0] as string)) texts.push(undefined);
+    else collect(new Scanner(json()), [...before, ...path], 0, texts);
+  }
+  return texts;
 }
 
 /** The text of each member of a JSON object, by its name. Of members of one name the last counts. */

@@ -223,7 +223,8 @@ export class Attempt {
   answer(idleRefusal?: PawlError): number {
     const calls = this.#answered;
     for (let index = 0; index < calls.length; index++) {
-      const [call, outcome] = [calls[index] as Call, this.#outcomes[index]];
+      const call = calls[index] as Call;
+      const outcome = this.#outcomes[index];
       const isIdle = idleRefusal !== undefined && !this.wrote && call.writes === true;
       call.settle(isIdle && !(outcome instanceof PawlError) ? idleRefusal : outcome);
     }

@@ -169,6 +169,7 @@ export class Waiters {
 
   /** The calls that wait for `key` and that the turn under way has not served; undefined for none. */
   under(key: string): WokenLine | undefined {
+    if (this.#byConnection.size === 0) return undefined;
     const lines = this.#linesOf(key);
     return lines.length === 0 ? undefined : new WokenLine(lines);
   }

@@ -131,7 +131,26 @@ export function* keep(
   const { name, leaseId, fencingToken, owner, ttlMs } = lease;
   const { connection, pid, uid, gid } = env.caller;
   const times = timesOf(lasting, ttlMs, env);
-  yield* run(upsertLease, { ...lease, ...times, acquiredAt: env.wallMs, connection, pid, uid, gid });
+  // Each by its name: to spread them takes longer than the statement.
+  yield* run(upsertLease, {
+    name,
+    leaseId,
+    fencingToken,
+    owner,
+    note: lease.note,
+    ttlMs,
+    releaseOn: lease.releaseOn,
+    provider: lease.provider,
+    expiresAt: times.expiresAt,
+    warnAt: times.warnAt,
+    boot: times.boot,
+    endsBoottimeMs: times.endsBoottimeMs,
+    acquiredAt: env.wallMs,
+    connection,
+    pid,
+    uid,
+    gid,
+  });
   if (former === undefined) env.effects.count("leases", 1);
   env.effects.tell("lease", name, "acquired", name, { by: owner, fencingToken });
   attend(times.warnAt, lease.releaseOn, env);
@@ -152,7 +171,15 @@ export function* renew(
   env: Env,
 ): Operation<Result<"lease.heartbeat">> {
   const times = timesOf(lasting, warnedTtlMs, env);
-  yield* run(updateRenewed, { leaseId, ttlMs, ...times, connection: env.caller.connection });
+  yield* run(updateRenewed, {
+    leaseId,
+    ttlMs,
+    expiresAt: times.expiresAt,
+    warnAt: times.warnAt,
+    boot: times.boot,
+    endsBoottimeMs: times.endsBoottimeMs,
+    connection: env.caller.connection,
+  });
   attend(times.warnAt, releaseOn, env);
   return shownEnd(times.expiresAt, env);
 }

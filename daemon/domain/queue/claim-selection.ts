@@ -34,19 +34,17 @@ export interface Claiming {
  */
 export function selectBatches<C extends Candidate>(candidates: readonly C[], claiming: Claiming): C[] {
   const { now, boundary, maxBatches, maxBytes } = claiming;
-  const [head, ...following] = candidates.filter(
-    ({ availableAt, heldUntil }) => availableAt <= now && (heldUntil === null || heldUntil <= now),
-  );
-  if (head === undefined) return [];
-  if (boundary === "active_turn_checkpoint" && head.deliveryPolicy !== "earliest_safe_boundary") return [];
-
-  const selected = [head];
-  if (!mayBeJoined(head)) return selected;
-  let bytes = head.bytes;
-  for (const next of following) {
+  const selected: C[] = [];
+  let bytes = 0;
+  for (const next of candidates) {
+    if (next.availableAt > now || (next.heldUntil !== null && next.heldUntil > now)) continue;
     bytes += next.bytes;
-    if (selected.length === maxBatches || bytes > maxBytes || !joins(next, head)) break;
+    const [head] = selected;
+    if (head === undefined) {
+      if (boundary === "active_turn_checkpoint" && next.deliveryPolicy !== "earliest_safe_boundary") break;
+    } else if (selected.length === maxBatches || bytes > maxBytes || !joins(next, head)) break;
     selected.push(next);
+    if (!mayBeJoined(next)) break;
   }
   return selected;
 }
@@ -56,6 +54,7 @@ export function mayBeJoined({ slotPolicy, mergeKey }: Pick<Candidate, "slotPolic
   return slotPolicy === "join" && mergeKey !== null;
 }
 
+/** @param head may be joined. */
 function joins(next: Candidate, head: Candidate): boolean {
   return (
     next.slotPolicy === "join" &&

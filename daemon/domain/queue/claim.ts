@@ -159,7 +159,7 @@ export function* claimGroup(
   env: Env,
 ): Operation<Claimed> {
   const { enqueue_seq: seq, key } = head;
-  const rows: BatchRow[] = [{ ...head, payloads: yield* payloadsOf(head) }];
+  const rows: BatchRow[] = [hasPayloads(head) ? head : { ...head, payloads: yield* longPayloadsOf(seq) }];
   const group = { queueId, head: seq, last, lane: laneBehind(head) };
   if (last > seq && key === null) rows.push(...(yield* all(selectGroup, group)));
   if (last > seq && key !== null) rows.push(...(yield* all(selectGroupOfKey, { ...group, key })));
@@ -257,8 +257,12 @@ function bytesOf(more: BatchRow["more"]): number {
 }
 
 /** Long payloads are not in the row of their batch. */
-function* payloadsOf({ enqueue_seq: seq, payloads }: Head): Operation<string> {
-  return payloads ?? ((yield* one(selectPayloads, { seq })) as { payloads: string }).payloads;
+function hasPayloads(head: Head): head is Head & BatchRow {
+  return head.payloads !== null;
+}
+
+function* longPayloadsOf(seq: number): Operation<string> {
+  return ((yield* one(selectPayloads, { seq })) as { payloads: string }).payloads;
 }
 
 /** The lane of the batches that may join a head: those of its key are in line behind it. */

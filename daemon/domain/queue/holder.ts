@@ -76,7 +76,7 @@ export function* complete(
   const finishedAt = env.retentionNow;
   const single = yield* one(selectSingle, claim);
   if (single !== undefined) {
-    const results = yield* resultsFor([claim.head], texts);
+    const results = texts.every(isNotGiven) ? undefined : yield* resultsFor([claim.head], texts);
     if (results instanceof PawlError) return results;
     yield* run(completeHead, { head: claim.head, finishedAt });
     if (results !== undefined) yield* keepResults(results);
@@ -120,6 +120,10 @@ export function* complete(
   }
   if (counts.ready < 0) env.effects.wake(waitKey(head.queue));
   return { completed: batches.length };
+}
+
+function isNotGiven(text: string | undefined): boolean {
+  return text === undefined;
 }
 
 export function* abandon(

@@ -78,9 +78,13 @@ function keyOf(digest: string): number {
   return Number.parseInt(digest.slice(0, BATCH_KEY_DIGITS), 16);
 }
 
-/** Takes note of a batch that was added: enters the ids that are not yet, once they are many. */
-export function* noteId(seq: number): Operation<void> {
-  if (seq % IDS_PER_STEP !== 0) return;
+/** True if so many batches were added that their ids are to be entered. */
+export function isStep(seq: number): boolean {
+  return seq % IDS_PER_STEP === 0;
+}
+
+/** Enters the ids of the batches up to one that was added: of those that are not entered yet. */
+export function* enterIds(seq: number): Operation<void> {
   const levels = yield* all(selectLevels);
   const [added, first] = levels as [LevelRow, LevelRow];
   first.ids += yield* run(enterNew, { after: added.next, last: seq });

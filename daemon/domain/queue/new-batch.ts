@@ -7,7 +7,7 @@ import { nestingLevels } from "../../json/raw-json.js";
 import { insert, type Operation, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { setFollower } from "./followers.js";
-import { newId, noteId } from "./ids.js";
+import { enterIds, isStep, newId } from "./ids.js";
 import { addTo, forgetHeads, move, settingsOfQueue, touchKey } from "./queue-row.js";
 import {
   type Batch,
@@ -18,7 +18,7 @@ import {
   shownMergeKey,
   waitKey,
 } from "./row.js";
-import { NO_SETTINGS } from "./settings.js";
+import { NO_SETTINGS, type Settings } from "./settings.js";
 
 /** Payloads up to this size are kept in the row of their batch, which every change of its state writes anew. */
 const MAX_INLINE_PAYLOAD_BYTES = 1024;
@@ -30,9 +30,9 @@ const insertBatch = sql(`
   INSERT INTO pawl_batch (queue_id, state, available_at, available_at_wall, attempt, max_attempts, retry, delivery_policy,
     slot_policy, merge_key, batch_key, batch_id, source_key, content_digest, enqueued_at, payload_bytes, payloads,
     priority, key, in_line, ttl_ms, ttl_ends_at, key_elsewhere, has_more)
-  VALUES (:queueId, :state, :availableAt, :availableAtWall, 0, :maxAttempts, :retry,
-    :deliveryPolicy, :slotPolicy, :mergeKey, :batchKey, :batchId, :sourceKey, :contentDigest, :enqueuedAt,
-    :payloadBytes, :payloads, :priority, :key, :inLine, :ttlMs, :ttlEndsAt, :keyElsewhere, :hasMore)`);
+  VALUES (:queue_id, :state, :available_at, :available_at_wall, 0, :max_attempts, :retry, :delivery_policy,
+    :slot_policy, :merge_key, :batch_key, :batch_id, :source_key, :content_digest, :enqueued_at, :payload_bytes,
+    :inline_payloads, :priority, :key, :in_line, :ttl_ms, :ttl_ends_at, :key_elsewhere, :has_more)`);
 
 const insertPayloads = sql(
   "INSERT INTO pawl_batch_payloads (enqueue_seq, payloads) VALUES (:enqueueSeq, :payloads)",
@@ -53,12 +53,13 @@ const setHasMore = sql("UPDATE pawl_batch SET has_more = 1 WHERE enqueue_seq = :
 
 /** What it was before is forgotten, so nothing of an earlier claim can be completed any more. */
 const replaceBatch = sql(`
-  UPDATE pawl_batch SET state = :state, available_at = :availableAt, available_at_wall = :availableAtWall, attempt = 0,
-    max_attempts = :maxAttempts, retry = :retry, delivery_policy = :deliveryPolicy, slot_policy = :slotPolicy,
-    merge_key = :mergeKey, content_digest = :contentDigest, enqueued_at = :enqueuedAt, payload_bytes = :payloadBytes,
-    payloads = :payloads, priority = :priority, key = :key, in_line = :inLine, ttl_ms = :ttlMs,
-    ttl_ends_at = :ttlEndsAt, last_error = NULL, lost_before = NULL, claim_seq = NULL, fencing_token = NULL
-  WHERE enqueue_seq = :enqueueSeq`);
+  UPDATE pawl_batch SET state = :state, available_at = :available_at, available_at_wall = :available_at_wall,
+    attempt = 0, max_attempts = :max_attempts, retry = :retry, delivery_policy = :delivery_policy,
+    slot_policy = :slot_policy, merge_key = :merge_key, content_digest = :content_digest, enqueued_at = :enqueued_at,
+    payload_bytes = :payload_bytes, payloads = :inline_payloads, priority = :priority, key = :key, in_line = :in_line,
+    ttl_ms = :ttl_ms, ttl_ends_at = :ttl_ends_at, last_error = NULL, lost_before = NULL, claim_seq = NULL,
+    fencing_token = NULL
+  WHERE enqueue_seq = :enqueue_seq`);
 
 export type Enqueued = Parsed<"queue.enqueueMany">["batches"][number];
 
@@ -155,50 +156,82 @@ function content(params: Content, payloads: string): object {
   return { payloads: text, priority, key, deliveryPolicy, slotPolicy, mergeKey, ttlMs, maxAttempts, retry };
 }
 
-/** The columns of a batch that its draft decides, in a state. */
-function* columnsOf(draft: Draft, state: BatchState, queueId: number, hasSettings: boolean, env: Env) {
-  const { params, payloads, mergeKey, contentDigest, availableAt, availableAtWall } = draft;
-  const { deliveryPolicy, slotPolicy, priority, key = null } = params;
-  const settings = hasSettings ? yield* settingsOfQueue(queueId, env) : NO_SETTINGS;
+/** The row of a batch as it is written. Its enqueueSeq is 0 until it is added. */
+type NewRow = Omit<BatchRow, "more"> & {
+  readonly queue_id: number;
+  readonly batch_key: number;
+  readonly content_digest: string | null;
+  /** Null for payloads that are kept elsewhere. */
+  readonly inline_payloads: string | null;
+  readonly in_line: 1 | null;
+  readonly key_elsewhere: 1 | null;
+};
+
+/** What a batch has that its draft does not say. */
+interface Own {
+  readonly enqueueSeq: number;
+  readonly queueId: number;
+  readonly batchId: string;
+  readonly batchKey: number;
+  readonly sourceKey: string | null;
+  readonly state: BatchState;
+  readonly settings: Settings;
+  readonly follows: boolean;
+  readonly hasMore: 1 | null;
+}
+
+/** One object is what is written and what is shown: to copy it takes as long as the statement. */
+function rowOf(draft: Draft, own: Own, env: Env): NewRow {
+  const { params, payloads, availableAt } = draft;
+  const { state, settings } = own;
+  const { key = null } = params;
   const ttlMs = params.ttlMs ?? settings.ttlMs ?? null;
   const payloadBytes = Buffer.byteLength(payloads);
   return {
+    enqueue_seq: own.enqueueSeq,
+    queue_id: own.queueId,
     state,
-    availableAt,
-    availableAtWall,
-    maxAttempts: params.maxAttempts ?? settings.maxAttempts ?? DEFAULT_BATCH_ATTEMPTS,
+    available_at: availableAt,
+    available_at_wall: draft.availableAtWall,
+    attempt: 0,
+    max_attempts: params.maxAttempts ?? settings.maxAttempts ?? DEFAULT_BATCH_ATTEMPTS,
     retry: params.retry === undefined ? null : JSON.stringify(params.retry),
-    deliveryPolicy,
-    slotPolicy,
-    mergeKey,
-    contentDigest,
-    enqueuedAt: env.wallMs,
-    payloadBytes,
-    payloads: payloadBytes <= MAX_INLINE_PAYLOAD_BYTES ? payloads : null,
-    priority,
+    delivery_policy: params.deliveryPolicy,
+    slot_policy: params.slotPolicy,
+    merge_key: draft.mergeKey,
+    last_error: null,
+    batch_key: own.batchKey,
+    batch_id: own.batchId,
+    source_key: own.sourceKey,
+    content_digest: draft.contentDigest,
+    enqueued_at: env.wallMs,
+    payload_bytes: payloadBytes,
+    payloads,
+    inline_payloads: payloadBytes <= MAX_INLINE_PAYLOAD_BYTES ? payloads : null,
+    priority: params.priority,
     key,
-    inLine: key === null ? null : 1,
-    ttlMs,
-    ttlEndsAt: ttlMs !== null && state === "ready" ? availableAt + ttlMs : null,
+    in_line: key === null ? null : 1,
+    ttl_ms: ttlMs,
+    ttl_ends_at: ttlMs !== null && state === "ready" ? availableAt + ttlMs : null,
+    key_elsewhere: own.follows ? 1 : null,
+    has_more: own.hasMore,
   };
 }
 
 /** The effects of a batch that has come, or come anew. */
-function* announce(
-  { state, availableAt, availableAtWall, key, ttlEndsAt }: Columns,
-  queueId: number,
-  queue: string,
-  env: Env,
-): Operation<void> {
-  if (key !== null) yield* touchKey(queueId, key, env);
-  if (ttlEndsAt !== null) env.effects.deadline(ttlEndsAt);
-  if (state === "ready") env.effects.wake(waitKey(queue));
-  else if (state === "blocked") return;
-  else if (availableAtWall === null) env.effects.deadline(availableAt);
-  else env.effects.wallDeadline(availableAtWall);
+function announce(row: NewRow, queue: string, env: Env): void {
+  if (row.ttl_ends_at !== null) env.effects.deadline(row.ttl_ends_at);
+  if (row.state === "ready") env.effects.wake(waitKey(queue));
+  else if (row.state === "blocked") return;
+  else if (row.available_at_wall === null) env.effects.deadline(row.available_at);
+  else env.effects.wallDeadline(row.available_at_wall);
 }
 
-type Columns = ReturnType<typeof columnsOf> extends Generator<unknown, infer C, unknown> ? C : never;
+/** @param trace as JSON; null for none. */
+function shownNew(row: NewRow, queueText: string, trace: string | null, env: Env): Batch {
+  const shown = trace === null ? row : { ...row, more: { ...NO_MORE, trace } };
+  return shownBatch(shown, queueText, undefined, env);
+}
 
 /**
  * Adds a batch behind all others.
@@ -207,57 +240,41 @@ type Columns = ReturnType<typeof columnsOf> extends Generator<unknown, infer C, 
  */
 export function* add(draft: Draft, env: Env, followsSeq: number | null = null): Operation<Batch> {
   const { params, payloads } = draft;
-  const { queue, priority } = params;
+  const { queue } = params;
   const sourceKey = params.sourceKey ?? null;
   const queueText = JSON.stringify(queue);
   const { batchId, batchKey } = newId(queueText, sourceKey, env);
-  const state = followsSeq === null ? draft.state : "blocked";
-  const { queue_id: queueId, settings } = yield* addTo(queue, state, priority, env);
-  const columns = yield* columnsOf(draft, state, queueId, settings !== null, env);
+  const follows = followsSeq !== null;
+  const state = follows ? "blocked" : draft.state;
+  const { queue_id: queueId, settings: set } = yield* addTo(queue, state, params.priority, env);
+  const settings = set === null ? NO_SETTINGS : yield* settingsOfQueue(queueId, env);
   const forgetsKey = params.uniqueFor === "unfinished" ? 1 : null;
   const replaceUntil = params.maxDelayMs === undefined ? null : env.now + params.maxDelayMs;
   const trace = params.trace === undefined ? null : JSON.stringify(params.trace);
-  const hasMore =
-    forgetsKey !== null || replaceUntil !== null || followsSeq !== null || trace !== null ? 1 : null;
-  // Each by its name: to spread them takes longer than the statement.
-  const enqueueSeq = yield* insert(insertBatch, {
-    state: columns.state,
-    availableAt: columns.availableAt,
-    availableAtWall: columns.availableAtWall,
-    maxAttempts: columns.maxAttempts,
-    retry: columns.retry,
-    deliveryPolicy: columns.deliveryPolicy,
-    slotPolicy: columns.slotPolicy,
-    mergeKey: columns.mergeKey,
-    contentDigest: columns.contentDigest,
-    enqueuedAt: columns.enqueuedAt,
-    payloadBytes: columns.payloadBytes,
-    payloads: columns.payloads,
-    priority: columns.priority,
-    key: columns.key,
-    inLine: columns.inLine,
-    ttlMs: columns.ttlMs,
-    ttlEndsAt: columns.ttlEndsAt,
+  const hasMore = forgetsKey !== null || replaceUntil !== null || follows || trace !== null ? 1 : null;
+  const own = {
+    enqueueSeq: 0,
     queueId,
-    batchKey,
     batchId,
+    batchKey,
     sourceKey,
-    keyElsewhere: followsSeq === null ? null : 1,
+    state,
+    settings,
+    follows,
     hasMore,
-  });
-  if (columns.payloads === null) yield* run(insertPayloads, { enqueueSeq, payloads });
+  } as const;
+  const row = rowOf(draft, own, env);
+  const enqueueSeq = yield* insert(insertBatch, row);
+  row.enqueue_seq = enqueueSeq;
+  if (row.inline_payloads === null) yield* run(insertPayloads, { enqueueSeq, payloads });
   if (hasMore !== null) yield* run(insertMore, { enqueueSeq, forgetsKey, replaceUntil, followsSeq, trace });
-  yield* noteId(enqueueSeq);
+  if (isStep(enqueueSeq)) yield* enterIds(enqueueSeq);
   env.effects.reached("enqueueSeq", enqueueSeq);
   env.effects.tell("queue", queue, "enqueued", batchId);
-  yield* announce(columns, queueId, queue, env);
+  if (row.key !== null) yield* touchKey(queueId, row.key, env);
+  announce(row, queue, env);
   if (followsSeq !== null) yield* setFollower(followsSeq, enqueueSeq);
-  return shownBatch(
-    rowOf(columns, { enqueueSeq, batchId, sourceKey, payloads, hasMore, trace }),
-    queueText,
-    undefined,
-    env,
-  );
+  return shownNew(row, queueText, trace, env);
 }
 
 /**
@@ -267,72 +284,44 @@ export function* add(draft: Draft, env: Env, followsSeq: number | null = null): 
  */
 export function* replace(
   draft: Draft,
-  row: BatchRow & { readonly queue_id: number },
+  before: BatchRow & { readonly queue_id: number },
   env: Env,
   keepsTime: boolean,
 ): Operation<Batch> {
-  const { enqueue_seq: enqueueSeq, queue_id: queueId, batch_id: batchId, source_key: sourceKey } = row;
-  const { queue } = draft.params;
-  const { payloads } = draft;
+  const { enqueue_seq: enqueueSeq, queue_id: queueId, batch_id: batchId, source_key: sourceKey } = before;
+  const { params, payloads } = draft;
   const timed = keepsTime
-    ? { ...draft, availableAt: row.available_at, availableAtWall: row.available_at_wall }
+    ? { ...draft, availableAt: before.available_at, availableAtWall: before.available_at_wall }
     : draft;
-  const state = keepsTime || row.state === "blocked" ? row.state : draft.state;
-  const columns = yield* columnsOf(timed, state, queueId, true, env);
-  if (keepsTime) columns.enqueuedAt = row.enqueued_at;
-  yield* touchKey(queueId, row.key, env);
+  const state = keepsTime || before.state === "blocked" ? before.state : draft.state;
+  const settings = yield* settingsOfQueue(queueId, env);
+  const trace = params.trace === undefined ? null : JSON.stringify(params.trace);
+  const hasMore = before.has_more ?? (trace === null ? null : 1);
+  // Its id stays as it is entered.
+  const own = {
+    enqueueSeq,
+    queueId,
+    batchId,
+    batchKey: 0,
+    sourceKey,
+    state,
+    settings,
+    follows: false,
+    hasMore,
+  };
+  const row = rowOf(timed, own, env);
+  if (keepsTime) row.enqueued_at = before.enqueued_at;
+  if (before.key !== null) yield* touchKey(queueId, before.key, env);
   yield* run(deletePayloads, { enqueueSeq });
-  if (columns.payloads === null) yield* run(insertPayloads, { enqueueSeq, payloads });
-  yield* run(replaceBatch, { ...columns, enqueueSeq });
-  const counts = row.state === state ? { ready: 0 } : { [row.state]: -1, [state]: 1 };
+  if (row.inline_payloads === null) yield* run(insertPayloads, { enqueueSeq, payloads });
+  yield* run(replaceBatch, row);
+  const counts = before.state === state ? { ready: 0 } : { [before.state]: -1, [state]: 1 };
   yield* move(queueId, counts, env);
   yield* forgetHeads(queueId, env);
-  yield* announce(columns, queueId, queue, env);
-  const trace = draft.params.trace === undefined ? null : JSON.stringify(draft.params.trace);
-  const hasMore = row.has_more ?? (trace === null ? null : 1);
+  if (row.key !== null) yield* touchKey(queueId, row.key, env);
+  announce(row, params.queue, env);
   if (hasMore !== null) yield* run(replaceMore, { enqueueSeq, trace });
-  if (row.has_more === null && hasMore !== null) yield* run(setHasMore, { enqueueSeq });
-  env.effects.tell("queue", queue, "updated", batchId);
-  return shownBatch(
-    rowOf(columns, { enqueueSeq, batchId, sourceKey, payloads, hasMore, trace }),
-    JSON.stringify(queue),
-    undefined,
-    env,
-  );
-}
-
-function rowOf(
-  columns: Columns,
-  own: {
-    readonly enqueueSeq: number;
-    readonly batchId: string;
-    readonly sourceKey: string | null;
-    readonly payloads: string;
-    readonly hasMore: 1 | null;
-    readonly trace: string | null;
-  },
-): Omit<BatchRow, "payload_bytes"> {
-  return {
-    batch_id: own.batchId,
-    enqueue_seq: own.enqueueSeq,
-    payloads: own.payloads,
-    source_key: own.sourceKey,
-    delivery_policy: columns.deliveryPolicy,
-    slot_policy: columns.slotPolicy,
-    merge_key: columns.mergeKey,
-    state: columns.state,
-    attempt: 0,
-    max_attempts: columns.maxAttempts,
-    retry: columns.retry,
-    enqueued_at: columns.enqueuedAt,
-    available_at: columns.availableAt,
-    available_at_wall: columns.availableAtWall,
-    last_error: null,
-    priority: columns.priority,
-    key: columns.key,
-    ttl_ms: columns.ttlMs,
-    ttl_ends_at: columns.ttlEndsAt,
-    has_more: own.hasMore,
-    more: own.trace === null ? undefined : { ...NO_MORE, trace: own.trace },
-  };
+  if (before.has_more === null && hasMore !== null) yield* run(setHasMore, { enqueueSeq });
+  env.effects.tell("queue", params.queue, "updated", batchId);
+  return shownNew(row, JSON.stringify(params.queue), trace, env);
 }

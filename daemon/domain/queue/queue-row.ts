@@ -56,6 +56,18 @@ export const NO_COUNTS = {
   expired: 0,
 };
 
+/** The gauge of each state: a name that is put together each time takes longer than the counting. */
+const GAUGES = {
+  ready: "readyBatches",
+  scheduled: "scheduledBatches",
+  blocked: "blockedBatches",
+  claimed: "claimedBatches",
+  completed: "completedBatches",
+  dead: "deadBatches",
+  cancelled: "cancelledBatches",
+  expired: "expiredBatches",
+} as const satisfies { [State in BatchState]: `${State}Batches` };
+
 const selectQueue = sql<QueueRow>("SELECT * FROM pawl_queue WHERE queue = :queue");
 
 const selectQueueById = sql<QueueRow>("SELECT * FROM pawl_queue WHERE queue_id = :queueId");
@@ -263,7 +275,7 @@ export function* addTo(
   // Those that were read are the first ones still, unless it comes before one of them.
   if (kept.heads.some((head) => head.priority < priority)) kept.heads = [];
   kept.offersElse = true;
-  env.effects.count(`${state}Batches`, 1);
+  env.effects.count(GAUGES[state], 1);
   return kept.row;
 }
 
@@ -367,10 +379,11 @@ function setOpening(kept: KeptQueue, env: Env): void {
 /** Counts batches that go from state to state. */
 export function* move(queueId: number, counts: Counts, env: Env): Operation<void> {
   const kept = yield* keptById(queueId, env);
-  for (const [what, by] of Object.entries(counts) as [BatchState | "claims", number][]) {
+  for (const what in counts) {
+    const by = counts[what as keyof Counts] as number;
     if (by === 0) continue;
-    kept.row[what] += by;
-    if (what !== "claims") env.effects.count(`${what}Batches`, by);
+    kept.row[what as keyof Counts] += by;
+    if (what !== "claims") env.effects.count(GAUGES[what as BatchState], by);
   }
   kept.changed = true;
   kept.offersElse = true;

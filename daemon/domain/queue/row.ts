@@ -175,23 +175,23 @@ export function checkKept(row: Omit<BatchRow, "payload_bytes">): void {
   const what = `the batch ${row.enqueue_seq}`;
   keptJson(row.payloads, what);
   if (row.retry !== null) keptJson(row.retry, what);
-  const {
-    trace = null,
-    progress = null,
-    checkpoint = null,
-    result = null,
-    after_ids = null,
-  } = row.more ?? {};
-  for (const kept of [trace, progress, checkpoint, result, after_ids])
-    if (kept !== null) keptJson(kept, what);
-  const { attempt, max_attempts, enqueued_at, available_at } = row;
+  if (row.more !== undefined) {
+    const { trace, progress, checkpoint, result, after_ids } = row.more;
+    for (const kept of [trace, progress, checkpoint, result, after_ids])
+      if (kept !== null) keptJson(kept, what);
+  }
   const isRight =
     BATCH_ID.test(row.batch_id) &&
     WORD.test(row.delivery_policy) &&
     WORD.test(row.slot_policy) &&
     WORD.test(row.state) &&
-    [attempt, max_attempts, enqueued_at, available_at, row.available_at_wall ?? 0].every(Number.isFinite) &&
-    [row.priority, row.ttl_ends_at ?? 0].every(Number.isFinite);
+    Number.isFinite(row.attempt) &&
+    Number.isFinite(row.max_attempts) &&
+    Number.isFinite(row.enqueued_at) &&
+    Number.isFinite(row.available_at) &&
+    Number.isFinite(row.available_at_wall ?? 0) &&
+    Number.isFinite(row.priority) &&
+    Number.isFinite(row.ttl_ends_at ?? 0);
   if (!isRight) throw new Error(`${what} is damaged in the database`);
 }
 
