@@ -75,6 +75,76 @@ function queueTable(found: Result<"queue.stats">["queues"], output: Output): str
   );
 }
 
+const batches = command({
+  args: "<queue-or-batch>",
+  summary: "List the batches of a queue, or show one",
+  options: {
+    state: {
+      type: "text",
+      choices: ["ready", "scheduled", "blocked", "claimed", "completed", "dead", "cancelled", "expired"],
+      describe: "Only those in this state",
+    },
+    key: { type: "text", value: "TEXT", describe: "Only those of this key" },
+    limit: { type: "number", describe: "Most batches to list, up to 1,000", default: "100" },
+    after: { type: "number", value: "SEQ", describe: "Go on behind this enqueueSeq" },
+  },
+  details: "In the order in which they were added.",
+  examples: [
+    ["pawl batches mails", "Each with its state, its holder, its payloads and its last error"],
+    ["pawl batches mails --state ready --key ada", "What waits for one customer"],
+    ["pawl batches mails --json | jq -r '.batches[].batchId'", "Only the ids"],
+  ],
+  async run({ "queue-or-batch": which, state, key, limit, after }, { connect, output }) {
+    const client = await connect();
+    if (BATCH_ID.test(which)) {
+      const { result, text } = await client.callForText("queue.get", { batchId: which });
+      const payloads = textsAt(text, ["batch", "payloads", EACH]) as string[];
+      output.result(result, () => batchText(result.batch, payloads, payloads.length, output), text);
+      return undefined;
+    }
+    const { result: found, text } = await client.callForText("queue.list", {
+      queue: which,
+      ...(state === undefined ? {} : { state }),
+      ...(key === undefined ? {} : { key }),
+      ...(limit === undefined ? {} : { limit }),
+      ...(after === undefined ? {} : { after }),
+    });
+    output.result(found, () => batchTexts(found.batches, text, output), text);
+    if (found.batches.length === 0) output.note(`There is no such batch in ${printable(which)}.`);
+    if (found.next !== undefined) output.note(`There are more: --after ${found.next} goes on with them.`);
+    return undefined;
+  },
+});
+
+const BATCH_ID = /^qwb:[0-9a-f]{64}$/;
+
+/** @param text of the result that the batches came in. */
+function batchTexts(found: readonly Batch[], text: string, output: Output): string[] {
+  const texts = textsAt(text, ["batches", EACH]) as string[];
+  return found.map((each, index) => {
+    const payloads = textsAt(texts[index] as string, ["payloads", EACH]) as string[];
+    return batchText(each, payloads, MAX_SHOWN_PAYLOADS, output);
+  });
+}
+
+function batchText(batch: Batch, payloads: readonly string[], most: number, output: Output): string {
+  const { batchId, state, priority, key, attempt, maxAttempts, availableAt, enqueuedAt, claim } = batch;
+  const facts = [
+    state,
+    ...(claim === undefined ? [] : [`by ${printable(claim.owner)} for ${duration(claim.remainingMs)} more`]),
+    ...(state === "scheduled" ? [`from ${when(availableAt)} on`] : []),
+    ...(priority === 0 ? [] : [`priority ${priority}`]),
+    ...(key === null ? [] : [`key ${printable(JSON.stringify(key))}`]),
+    ...(attempt === 0
+      ? []
+      : [`${plural(attempt, "attempt")}${maxAttempts === 0 ? "" : ` of ${maxAttempts}`}`]),
+    `enqueued ${when(enqueuedAt)}`,
+  ];
+  const error =
+    batch.lastError === undefined ? "" : `  ${output.styled("red", printable(batch.lastError))}\n`;
+  return `${output.styled("bold", batchId)}\n  ${facts.join(", ")}\n${error}${payloadLines(payloads, most)}`;
+}
+
 const dead = command({
   args: "<queue>",
   summary: "List what has failed too often",
@@ -112,14 +182,19 @@ function deadText(
   payloads: readonly string[],
   output: Output,
 ): string {
-  const shown = payloads.slice(0, MAX_SHOWN_PAYLOADS).map((text) => {
-    return `  ${printable(shorten(text))}${text.length > shorten(text).length ? ` (${bytes(text.length)})` : ""}\n`;
-  });
-  const more = payloads.length - shown.length;
   return `${output.styled("bold", batchId)}
   ${plural(attempt, "attempt")}, enqueued ${when(enqueuedAt)}
   ${output.styled("red", printable(lastError ?? "no error was given"))}
-${shown.join("")}${more > 0 ? `  and ${plural(more, "more payload")}\n` : ""}`;
+${payloadLines(payloads, MAX_SHOWN_PAYLOADS)}`;
+}
+
+/** @param payloads the JSON text of each. */
+function payloadLines(payloads: readonly string[], most: number): string {
+  const shown = payloads.slice(0, most).map((text) => {
+    return `  ${printable(shorten(text))}${text.length > shorten(text).length ? ` (${bytes(text.length)})` : ""}\n`;
+  });
+  const more = payloads.length - shown.length;
+  return `${shown.join("")}${more > 0 ? `  and ${plural(more, "more payload")}\n` : ""}`;
 }
 
 const retry = command({
@@ -136,7 +211,7 @@ const retry = command({
   ],
   async run({ "queue-or-batch": which }, { connect, output }) {
     const client = await connect();
-    const params = /^qwb:[0-9a-f]{64}$/.test(which) ? { batchId: which } : { queue: which };
+    const params = BATCH_ID.test(which) ? { batchId: which } : { queue: which };
     let retried = 0;
     for (let more = true; more; ) {
       const done: Result<"queue.retry"> = await client.queue.retry(params);
@@ -164,7 +239,7 @@ const why = command({
     ["pawl why mails --json | jq .holder", "Who holds its head"],
   ],
   async run({ "queue-or-batch": which }, { connect, output }) {
-    const params = /^qwb:[0-9a-f]{64}$/.test(which) ? { batchId: which } : { queue: which };
+    const params = BATCH_ID.test(which) ? { batchId: which } : { queue: which };
     const found = await (await connect()).queue.explain(params);
     output.result(found, () => sentences(found).map(printable));
     return undefined;
@@ -236,4 +311,4 @@ function limitSentence(found: Result<"queue.explain">): string | undefined {
   }
 }
 
-export const commands = { queues, why, dead, retry };
+export const commands = { queues, batches, why, dead, retry };

@@ -129,6 +129,29 @@ describe("the commands of queues", () => {
     expect((await run(["claim", "sev/a", batch.batchId])).code).toBe(USAGE);
   });
 
+  test("batches lists those of a queue, of one state or key, and shows one whole", async () => {
+    await run(["enqueue", "listed", '{"n": 1.0}', "--priority=3", "--key", "ada"]);
+    const { batch } = await json(["enqueue", "listed", "1", "2", "3", "4"]);
+    const { claim } = await json(["claim", "listed", "--owner", "me"]);
+    const { stdout } = await run(["batches", "listed"]);
+    expect(stdout).toMatch(
+      /^qwb:[0-9a-f]{64}\n {2}claimed, by me for .* more, priority 3, key "ada", enqueued .*\n {2}\{"n": 1\.0\}\n/,
+    );
+    expect(stdout).toContain("  and 1 more payload\n");
+    await run(["abandon", claim.claimId, claim.leaseToken, "--error", "no luck"]);
+    expect((await run(["batches", "listed", "--key", "ada"])).stdout).toMatch(
+      /scheduled, from .* on, .*1 attempt of 20, .*\n {2}no luck\n/,
+    );
+    expect((await json(["batches", "listed", "--state", "ready"])).batches).toMatchObject([
+      { batchId: batch.batchId },
+    ]);
+    const one = await run(["batches", batch.batchId]);
+    expect(one.stdout).toContain("  4\n");
+    expect((await run(["batches", "listed", "--limit=1"])).stderr).toMatch(/--after \d+ goes on/);
+    expect((await run(["batches", "listed", "--state", "lost"])).code).toBe(USAGE);
+    expect((await run(["batches", "none"])).stderr).toBe("There is no such batch in none.\n");
+  });
+
   test("batches are moved, cancelled by their source key and purged", async () => {
     for (const payload of ["1", "2", "3"]) await run(["enqueue", "from", payload]);
     await run(["enqueue", "from", "4", "--source-key", "k", "--delay", "1h"]);
