@@ -3,7 +3,16 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { Dispenser } from "@pawl/protocol/dispenser";
 import { PawlError, shown } from "@pawl/protocol/errors";
 import { checkInstance, checkSocketPath } from "@pawl/protocol/paths";
-import type { MethodName, NotificationName, NotificationParams, Params, Result } from "@pawl/protocol/types";
+import type {
+  MethodName,
+  NotificationName,
+  NotificationParams,
+  OneLease,
+  Params,
+  Result,
+  SeveralLeases,
+  SeveralNames,
+} from "@pawl/protocol/types";
 import type { CallOptions, WithText } from "./connection/call.js";
 import { Connection, DEFAULT_RECONNECT_MS } from "./connection/connection.js";
 import { ConnectionLost } from "./connection/connection-lost.js";
@@ -14,7 +23,7 @@ import { dispenserOf, type Groups, groupOf } from "./connection/method-groups.js
 import { defaultInstance, defaultSocketPaths } from "./connection/socket-path.js";
 import { type SpawnOptions, startDaemon } from "./connection/start-daemon.js";
 import { type Commands, commandsOf } from "./deployment/commands.js";
-import { type HeldLease, type WithLeaseOptions, withLease } from "./grants/with-lease.js";
+import { type HeldLease, type LeaseRequest, type WithLeaseOptions, withLease } from "./grants/with-lease.js";
 import { type Work, type WorkOptions, work } from "./work/queue-worker.js";
 import type { WorkHandle } from "./work/worker-pool.js";
 
@@ -58,6 +67,8 @@ export interface PawlClient extends Groups, AsyncDisposable {
    *
    * @example const { seq } = await client.call("sequence.next", { type: "FR" });
    */
+  call(method: "lease.acquire", params: SeveralNames, options?: CallOptions): Promise<SeveralLeases>;
+  call(method: "lease.acquire", params: Params<"lease.acquire">, options?: CallOptions): Promise<OneLease>;
   call<N extends MethodName>(method: N, params: Params<N>, options?: CallOptions): Promise<Result<N>>;
   call(method: string, params?: Record<string, unknown>, options?: CallOptions): Promise<unknown>;
   /** Like `call`, with the JSON text of the result beside it, as the daemon sent it. */
@@ -119,8 +130,9 @@ export interface PawlClient extends Groups, AsyncDisposable {
    */
   work<T = unknown>(queue: string, handler: (work: Work<T>) => unknown, options?: WorkOptions): WorkHandle;
   /**
-   * Performs a function while holding the write lease of a name: renews the lease, aborts the function's signal
-   * when it is lost, and gives it back at the end. Resolves or rejects as the function does.
+   * Performs a function while holding a lease: renews it, aborts the function's signal when it is lost, and gives it
+   * back at the end. Resolves or rejects as the function does. A name is held alone, unless a mode or slots are given;
+   * several names are granted all or none.
    *
    * Rejects with `PawlError` `lease_held` when another holds it and `waitMs` has passed, and with `lease_lost`
    * when it was lost meanwhile, whatever the function returned: somebody else may have held it too.
@@ -129,9 +141,11 @@ export interface PawlClient extends Groups, AsyncDisposable {
    * await client.withLease("release/1.2", async ({ fencingToken, signal }) => {
    *   await deploy({ fencingToken, signal });
    * }, { ttlMs: 10_000, waitMs: 60_000 });
+   * @example
+   * await client.withLease({ names: ["/srv/a", "/srv/b"], mode: "shared" }, () => backUp(), { waitMs: 60_000 });
    */
   withLease<T>(
-    name: string,
+    request: string | LeaseRequest,
     perform: (lease: HeldLease) => T | Promise<T>,
     options?: WithLeaseOptions,
   ): Promise<T>;
@@ -228,8 +242,11 @@ function assemble(connection: Connection): PawlClient {
     on: (notification: string, listener: NotificationListener) => connection.on(notification, listener),
     work: <T>(queue: string, handler: (work: Work<T>) => unknown, how?: WorkOptions) =>
       work(connection, queue, handler, how),
-    withLease: <T>(name: string, perform: (lease: HeldLease) => T | Promise<T>, how?: WithLeaseOptions) =>
-      withLease(connection, name, perform, how),
+    withLease: <T>(
+      request: string | LeaseRequest,
+      perform: (lease: HeldLease) => T | Promise<T>,
+      how?: WithLeaseOptions,
+    ) => withLease(connection, request, perform, how),
     events: eventsOf(connection),
     commands: commandsOf(connection),
     dispenser: () => dispenserOf(connection),

@@ -31,7 +31,7 @@ export {
   type ServeOptions,
 } from "./deployment/receive.js";
 export { CommandFailed, type SendOptions } from "./deployment/send.js";
-export type { HeldLease, WithLeaseOptions } from "./grants/with-lease.js";
+export type { HeldLease, HeldName, LeaseRequest, WithLeaseOptions } from "./grants/with-lease.js";
 export { type Refused, type Synced, type SyncOptions, syncBoards } from "./sync/sync-boards.js";
 export { Postpone } from "./work/postpone.js";
 export type { Work, WorkOptions } from "./work/queue-worker.js";

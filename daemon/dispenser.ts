@@ -41,6 +41,7 @@ export function openDispenser(options: DatabaseOptions): LocalDispenser {
           caller: NOBODY,
           mayWait: false,
           woken: null,
+          waitsBefore: () => false,
           mayGoOn: false,
           effects: NO_EFFECTS,
           turn: new TurnMemory(),

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import type { ErrorKind } from "./errors.js";
+import { MAX_NAMED_HOLDERS } from "./limits.js";
 import { instant, integer, json, named } from "./schemas.js";
 
 // The details of each kind of error: the second half of the table in `errors.ts`, apart from it because clients load
@@ -32,6 +33,18 @@ const change = {
   incarnation: said("The incarnation of its log."),
   seq: number("Its place in its log."),
 };
+
+const currentHolder = named(
+  "CurrentHolder",
+  "The holder of a lease, and for how long.",
+  z.strictObject({
+    owner: z.string().meta({ description: "A label for people." }),
+    expiresAt: instant.meta({
+      description: "When it ends unless it is renewed, in milliseconds since the Unix epoch.",
+    }),
+    remainingMs: integer.meta({ description: "Milliseconds until then." }),
+  }),
+);
 
 /** Of any kind, if the call was part of something larger. */
 const place = {
@@ -89,17 +102,14 @@ export const ERROR_DETAILS = {
     now: json.optional().meta({ description: "The content of this request." }),
   }),
   lease_held: details({
-    holder: named(
-      "CurrentHolder",
-      "The holder of a lease, and for how long.",
-      z.strictObject({
-        owner: z.string().meta({ description: "A label for people." }),
-        expiresAt: instant.meta({
-          description: "When it ends unless it is renewed, in milliseconds since the Unix epoch.",
-        }),
-        remainingMs: integer.meta({ description: "Milliseconds until then." }),
+    holder: currentHolder.meta({ description: "The first of the holders." }),
+    holders: z
+      .array(currentHolder)
+      .max(MAX_NAMED_HOLDERS)
+      .meta({
+        description: `The holders, the earliest first, up to ${MAX_NAMED_HOLDERS}; none where others come first.`,
       }),
-    ),
+    name: said("Which of several names is held."),
   }),
   claim_lost: details({ claimId: said("The claim.") }),
   lease_lost: details({

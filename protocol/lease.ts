@@ -1,12 +1,23 @@
 import { z } from "zod";
-import { MAX_LEASE_MS, MAX_NOTE_LENGTH, MIN_LEASE_MS } from "./limits.js";
+import {
+  MAX_LEASE_MEMBER_LENGTH,
+  MAX_LEASE_MS,
+  MAX_LEASE_NAME_LENGTH,
+  MAX_LEASE_NAMES,
+  MAX_LEASE_SLOTS,
+  MAX_NOTE_LENGTH,
+  MAX_SHOWN_HOLDERS,
+  MIN_LEASE_MS,
+} from "./limits.js";
 import { method, notification, noun } from "./method.js";
 import {
   duration,
+  graceMs,
   instant,
   integer,
   label,
   leaseMs,
+  leaseName,
   limit,
   named,
   releaseOn,
@@ -14,15 +25,31 @@ import {
   waitMs,
 } from "./schemas.js";
 
-const name = label.meta({ description: "What the lease is for: a database, a branch, a directory." });
+const name = leaseName.meta({ description: "What the lease is for: a database, a branch, a directory." });
 const owner = label.meta({ description: "A label for people. It proves nothing; the leaseId does." });
 const leaseId = label.meta({
   description: "Secret and random. Whoever has it can renew and release the lease.",
 });
+const MODES = ["exclusive", "shared"] as const;
+const mode = z.enum(MODES).meta({
+  description: "`shared`: together with any number of others that are `shared`, and no exclusive holder.",
+});
+const slots = z.int().min(1).max(MAX_LEASE_SLOTS);
+const members = z
+  .array(text.min(1).max(MAX_LEASE_MEMBER_LENGTH))
+  .min(1)
+  .max(MAX_LEASE_SLOTS)
+  .refine(areDifferent, { error: "must not hold the same member twice" });
 const fencingToken = integer.min(1).meta({
   description: "Greater than that of every earlier holder of the name, for ever.",
 });
 const note = text.max(MAX_NOTE_LENGTH).meta({ description: "Shown to others by lease.get." });
+const itsMembers = members.optional().meta({
+  description: "The members of the name's pool that are its own: as many as it has slots.",
+});
+
+/** Holds a name, and a token of it. */
+const cursor = text.min(1).max(2 * MAX_LEASE_NAME_LENGTH);
 
 const acquiredAt = instant.meta({
   description: "When it was granted, in milliseconds since the Unix epoch.",
@@ -39,6 +66,9 @@ const holder = named(
     name,
     owner,
     fencingToken,
+    mode,
+    slots: slots.optional().meta({ description: "How many of the name's slots it takes, if more than one." }),
+    members: itsMembers,
     acquiredAt,
     expiresAt,
     remainingMs,
@@ -57,10 +87,12 @@ const holder = named(
 
 // The example of each method is a step of one story, in the order of the methods.
 const LEASE_ID = "ls_0Q7yVvJmR3uXcT5bKz8wNg";
+const DIRECTORIES_ID = "ls_5bKz8wNgR3uXcT0Q7yVvJm";
 const heldByDeploy: z.output<typeof holder> = {
   name: "production",
   owner: "deploy-17",
   fencingToken: 1,
+  mode: "exclusive",
   acquiredAt: 1_750_000_000_000,
   expiresAt: 1_750_000_030_000,
   remainingMs: 30_000,
@@ -70,26 +102,81 @@ const heldByDeploy: z.output<typeof holder> = {
   uid: 1000,
 };
 
+const lease = named(
+  "Lease",
+  "A lease as its holder has it.",
+  z.strictObject({
+    name,
+    leaseId,
+    fencingToken,
+    owner,
+    mode,
+    slots: slots.meta({ description: "How many of the name's slots it takes; 1 of one that is shared." }),
+    members: itsMembers,
+    acquiredAt,
+    expiresAt,
+    remainingMs,
+  }),
+);
+
 export const LEASE = noun("lease", {
-  description: "Names that one holder has at a time, with tokens that only go up.",
+  description:
+    "Names that one holder has at a time, or a few, or many that share them, with tokens that only go up.",
   methods: {
     acquire: method({
-      summary: "Take the lease of a name, or wait for it",
-      params: z.strictObject({
-        name,
-        owner,
-        ttlMs: leaseMs,
-        waitMs,
-        releaseOn,
-        note: note.optional(),
-      }),
-      result: z.strictObject({
-        lease: named(
-          "Lease",
-          "A lease as its holder has it.",
-          z.strictObject({ name, leaseId, fencingToken, owner, acquiredAt, expiresAt, remainingMs }),
+      summary: "Take the lease of a name, or of several names together, or wait for it",
+      description:
+        "Whoever waits is served in the order of arrival: nobody is granted a name that an earlier one waits for, unless both would share it, and nobody waits for more than that.",
+      params: z
+        .strictObject({
+          owner,
+          name: name.optional(),
+          names: z.array(name).min(1).max(MAX_LEASE_NAMES).optional().meta({
+            description: "In the place of `name`: all of them or none, under one leaseId.",
+          }),
+          task: label.optional().meta({
+            description:
+              "A label of what it is held for: what one process holds and waits for under it belongs together.",
+          }),
+          awaitsChildren: z.boolean().optional().meta({
+            description: "The holder waits for its child processes, and so for what they wait for.",
+          }),
+          mode: mode.default("exclusive"),
+          slots: slots.optional().meta({
+            description:
+              "How many slots it takes of each name, of which a name has one unless `lease.configure` says otherwise; 1 if not given. Not with `shared`.",
+          }),
+          ttlMs: leaseMs,
+          waitMs,
+          releaseOn,
+          graceMs,
+          note: note.optional(),
+        })
+        .refine(({ name: one, names }) => (one === undefined) !== (names === undefined), {
+          error: "must have either `name` or `names`",
+        })
+        .refine(({ names }) => names === undefined || areDifferent(names), {
+          error: "must not hold the same name twice",
+          path: ["names"],
+        })
+        .refine(({ mode: how, slots: many }) => how === "exclusive" || many === undefined, {
+          error: "is for exclusive leases: who shares a name takes no slot",
+          path: ["slots"],
+        })
+        .refine(({ releaseOn: ends, graceMs: grace }) => grace === 0 || ends === "disconnect", {
+          error: "is for grants with `releaseOn: disconnect`, and this one ends by its time alone",
+          path: ["graceMs"],
+        }),
+      result: z.union([
+        named("OneLease", "The answer to a request with `name`.", z.strictObject({ lease })),
+        named(
+          "SeveralLeases",
+          "The answer to a request with `names`.",
+          z.strictObject({
+            leases: z.array(lease).meta({ description: "In the order of the names, all with one leaseId." }),
+          }),
         ),
-      }),
+      ]),
       writes: true,
       repeatable: false,
       transactable: true,
@@ -104,11 +191,63 @@ export const LEASE = noun("lease", {
               leaseId: LEASE_ID,
               fencingToken: 1,
               owner: "deploy-17",
+              mode: "exclusive",
+              slots: 1,
               acquiredAt: 1_750_000_000_000,
               expiresAt: 1_750_000_030_000,
               remainingMs: 30_000,
             },
           },
+        },
+        {
+          name: "Two directories, both or none, read together with others",
+          params: { names: ["/srv/a", "/srv/b"], owner: "backup", mode: "shared" },
+          result: {
+            leases: ["/srv/a", "/srv/b"].map((each) => ({
+              name: each,
+              leaseId: DIRECTORIES_ID,
+              fencingToken: 1,
+              owner: "backup",
+              mode: "shared" as const,
+              slots: 1,
+              acquiredAt: 1_750_000_000_000,
+              expiresAt: 1_750_000_030_000,
+              remainingMs: 30_000,
+            })),
+          },
+        },
+      ],
+    }),
+
+    configure: method({
+      summary: "Say how many may hold a name at a time, or what it is a pool of",
+      description:
+        "A name that nothing was said of has one slot. Fewer slots than are held take nothing back. Without `slots` and `members` nothing changes, and the answer is what the name has.",
+      params: z
+        .strictObject({
+          name,
+          slots: slots.optional().meta({ description: "How many may hold it; they have no members then." }),
+          members: members.optional().meta({
+            description: "Ports, devices, accounts: a slot for each, and each holder is given its own.",
+          }),
+        })
+        .refine(({ slots: many, members: all }) => many === undefined || all === undefined, {
+          error: "must have either `slots` or `members`, since each member is a slot",
+        }),
+      result: z.strictObject({
+        name,
+        slots: slots.meta({ description: "How many may hold it at a time." }),
+        members: members.optional().meta({ description: "The pool, if it is one." }),
+      }),
+      writes: true,
+      repeatable: true,
+      transactable: true,
+      errors: [],
+      examples: [
+        {
+          name: "Three ports, each for one",
+          params: { name: "test-port", members: ["4001", "4002", "4003"] },
+          result: { name: "test-port", slots: 3, members: ["4001", "4002", "4003"] },
         },
       ],
     }),
@@ -120,6 +259,7 @@ export const LEASE = noun("lease", {
         ttlMs: z.int().min(MIN_LEASE_MS).max(MAX_LEASE_MS).optional().meta({
           description: "How long the lease lasts from now on; what it was acquired for, if not given.",
         }),
+        note: note.optional(),
       }),
       result: z.strictObject({ expiresAt, remainingMs }),
       writes: true,
@@ -148,7 +288,7 @@ export const LEASE = noun("lease", {
       examples: [
         {
           name: "The deployment is over",
-          params: { leaseId: "ls_5bKz8wNgR3uXcT0Q7yVvJm" },
+          params: { leaseId: DIRECTORIES_ID },
           result: { released: true },
         },
       ],
@@ -157,40 +297,59 @@ export const LEASE = noun("lease", {
     get: method({
       summary: "Who holds a name, until when, and how many wait for it",
       params: z.strictObject({ name }),
-      result: z.strictObject({ lease: holder.nullable().meta({ description: "Null if nobody holds it." }) }),
+      result: z.strictObject({
+        lease: holder.nullable().meta({ description: "The earliest holder; null if nobody holds it." }),
+        holders: z.array(holder).meta({
+          description: `All holders, the earliest first; of more than ${MAX_SHOWN_HOLDERS} the first so many.`,
+        }),
+        slots: slots.meta({ description: "How many may hold it at a time." }),
+        free: integer.meta({ description: "How many slots are not taken; 0 while it is shared." }),
+      }),
       writes: false,
       repeatable: true,
       transactable: true,
       errors: ["provider_unavailable"],
       examples: [
-        { name: "A name that is held", params: { name: "production" }, result: { lease: heldByDeploy } },
-        { name: "One that is free", params: { name: "staging" }, result: { lease: null } },
+        {
+          name: "A name that is held",
+          params: { name: "production" },
+          result: { lease: heldByDeploy, holders: [heldByDeploy], slots: 1, free: 0 },
+        },
+        {
+          name: "One that is free",
+          params: { name: "staging" },
+          result: { lease: null, holders: [], slots: 1, free: 1 },
+        },
       ],
     }),
 
     list: method({
-      summary: "The leases that are held, by name",
+      summary: "The leases that are held, by name: a row for each holder",
       params: z.strictObject({
-        after: label.optional().meta({ description: "`next` of the page before." }),
+        prefix: name.optional().meta({ description: "Only names that begin so." }),
+        after: cursor.optional().meta({ description: "`next` of the page before." }),
         limit,
       }),
       result: z.strictObject({
-        leases: z.array(holder).meta({ description: "By name." }),
-        next: label.optional().meta({ description: "There are more: ask again with it as `after`." }),
+        leases: z.array(holder).meta({ description: "By name, and of one name the earliest holder first." }),
+        next: cursor.optional().meta({ description: "There are more: ask again with it as `after`." }),
       }),
       writes: false,
       repeatable: true,
       transactable: true,
       errors: [],
-      examples: [{ name: "One is held", params: {}, result: { leases: [heldByDeploy] } }],
+      examples: [{ name: "One is held", params: { prefix: "prod" }, result: { leases: [heldByDeploy] } }],
     }),
 
     check: method({
       summary:
-        "Whether a fencing token is the current holder's: what a resource asks before it accepts a write",
+        "Whether a fencing token is a current holder's: what a resource asks before it accepts a write",
       params: z.strictObject({ name, fencingToken }),
       result: z.strictObject({
-        current: z.boolean().meta({ description: "Never true of a token below `highest`." }),
+        current: z.boolean().meta({
+          description:
+            "Whether it is held now. A name that is held by one at a time has no current token below `highest`; of a shared or counted one several are current.",
+        }),
         highest: integer.meta({
           description:
             "The highest token ever granted for the name, as far as this daemon has seen; it never falls. 0 before the first.",
@@ -211,11 +370,18 @@ export const LEASE = noun("lease", {
 
     break: method({
       summary: "End a lease by force; the next holder's token is higher all the same",
+      description: "Ends all holders of the name, and of a lease of several names all names.",
       params: z.strictObject({
         name,
         reason: note.min(1).meta({ description: "Logged, and told to the holder." }),
+        fencingToken: fencingToken.optional().meta({ description: "Only the holder with this token." }),
       }),
-      result: z.strictObject({ broken: z.boolean().meta({ description: "False if nobody held it." }) }),
+      result: z.strictObject({
+        broken: z.boolean().meta({ description: "False if nobody held it." }),
+        more: z.boolean().optional().meta({
+          description: "In a transaction, which does one step: whether there are holders left.",
+        }),
+      }),
       writes: true,
       repeatable: false,
       transactable: true,
@@ -268,3 +434,7 @@ export const LEASE = noun("lease", {
     }),
   },
 });
+
+function areDifferent(labels: readonly string[]): boolean {
+  return new Set(labels).size === labels.length;
+}

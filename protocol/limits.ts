@@ -80,6 +80,19 @@ export const MAX_LEASE_MS = 86_400_000;
 export const DEFAULT_LEASE_MS = 30_000;
 
 export const MAX_NAME_LENGTH = 128;
+/** Of what a lease is for. */
+export const MAX_LEASE_NAME_LENGTH = 160;
+/** Names that one lease holds together. */
+export const MAX_LEASE_NAMES = 64;
+/** How many may hold a name at a time, and the members of a pool: their slots are added up at each request. */
+export const MAX_LEASE_SLOTS = 4096;
+/** Of the label of one member. */
+export const MAX_LEASE_MEMBER_LENGTH = 128;
+/** Holders that one `lease.get` shows, and that a refusal names. */
+export const MAX_SHOWN_HOLDERS = 256;
+export const MAX_NAMED_HOLDERS = 16;
+/** How long a holder whose connection has closed may take to come back. */
+export const MAX_GRACE_MS = 600_000;
 /** Of the note of a lease, and of the reason for breaking one. */
 export const MAX_NOTE_LENGTH = 1024;
 export const MAX_TYPE_LENGTH = 32;

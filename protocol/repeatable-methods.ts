@@ -44,6 +44,7 @@ export const REPEATABLE_METHODS: Readonly<Record<string, Repeatable>> = {
   "command.wait": true,
   "command.list": true,
   "command.cancel": true,
+  "lease.configure": true,
   "lease.heartbeat": true,
   "lease.get": true,
   "lease.list": true,

@@ -5,8 +5,10 @@ import {
   DEFAULT_RETRY_FACTOR,
   DEFAULT_RETRY_MAX_MS,
   MAX_BATCH_DELAY_MS,
+  MAX_GRACE_MS,
   MAX_INTEGER,
   MAX_LEASE_MS,
+  MAX_LEASE_NAME_LENGTH,
   MAX_NAME_LENGTH,
   MAX_RETRY_FACTOR,
   MAX_WAIT_MS,
@@ -36,6 +38,8 @@ export const text = z
   .refine((value) => !NOT_KEPT_AS_IT_IS.test(value), { error: "must not hold NUL or lone surrogates" });
 /** Any label of 1 to 128 characters, such as a queue or an owner. */
 export const label = text.min(1).max(MAX_NAME_LENGTH);
+/** What a lease is for. */
+export const leaseName = text.min(1).max(MAX_LEASE_NAME_LENGTH);
 /** Any JSON value, taken as it comes. */
 export const json = z.unknown().meta({ description: "Any JSON value." });
 
@@ -47,6 +51,10 @@ export const leaseMs = z.int().min(MIN_LEASE_MS).max(MAX_LEASE_MS).default(DEFAU
 });
 export const releaseOn = z.enum(["expiry", "disconnect"]).default("expiry").meta({
   description: "`disconnect` also ends the grant the moment the connection closes.",
+});
+export const graceMs = z.int().min(0).max(MAX_GRACE_MS).default(0).meta({
+  description:
+    "With `releaseOn: disconnect`, how many milliseconds a holder whose connection has closed has to come back: renewed on another one, the grant is bound to that. It never outlives its own end.",
 });
 export const limit = z.int().min(1).max(1000).default(100).meta({ description: "Most rows to return." });
 

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { MAX_TRANSACT_CALLS, MAX_TRANSACT_GUARDS } from "./limits.js";
 import { method, noun } from "./method.js";
-import { integer, json, label, named, text } from "./schemas.js";
+import { integer, json, label, leaseName, named, text } from "./schemas.js";
 
 /**
  * Not `z.record`, which drops a key named __proto__ before the method could refuse it. An empty array is none, as it is
@@ -37,7 +37,7 @@ const guard = named(
         "LeaseGuard",
         "A lease, held and with this token.",
         z.strictObject({
-          name: label.meta({ description: "The name that the lease is for." }),
+          name: leaseName.meta({ description: "The name that the lease is for." }),
           fencingToken: integer.meta({ description: "The token that it was granted with." }),
         }),
       ).optional(),

@@ -1479,6 +1479,12 @@ export type Lease = {
   fencingToken: number;
   /** A label for people. It proves nothing; the leaseId does. */
   owner: string;
+  /** `shared`: together with any number of others that are `shared`, and no exclusive holder. */
+  mode: "exclusive" | "shared";
+  /** How many of the name's slots it takes; 1 of one that is shared. */
+  slots: number;
+  /** The members of the name's pool that are its own: as many as it has slots. */
+  members?: string[] | undefined;
   /** When it was granted, in milliseconds since the Unix epoch. */
   acquiredAt: number;
   /** When it ends unless it is renewed, in milliseconds since the Unix epoch. */
@@ -1489,24 +1495,40 @@ export type Lease = {
 
 /** Params of lease.acquire. */
 export type LeaseAcquireParams = {
-  /** What the lease is for: a database, a branch, a directory. */
-  name: string;
   /** A label for people. It proves nothing; the leaseId does. */
   owner: string;
+  /** What the lease is for: a database, a branch, a directory. */
+  name?: string | undefined;
+  /** In the place of `name`: all of them or none, under one leaseId. */
+  names?: string[] | undefined;
+  /** A label of what it is held for: what one process holds and waits for under it belongs together. */
+  task?: string | undefined;
+  /** The holder waits for its child processes, and so for what they wait for. */
+  awaitsChildren?: boolean | undefined;
+  /** `shared`: together with any number of others that are `shared`, and no exclusive holder. */
+  mode?: "exclusive" | "shared" | undefined;
+  /**
+   * How many slots it takes of each name, of which a name has one unless `lease.configure` says otherwise; 1 if not
+   * given. Not with `shared`.
+   */
+  slots?: number | undefined;
   /** How many milliseconds the grant lasts unless it is renewed. */
   ttlMs?: number | undefined;
   /** How many milliseconds to wait for the condition to come true; 0 answers at once. */
   waitMs?: number | undefined;
   /** `disconnect` also ends the grant the moment the connection closes. */
   releaseOn?: "expiry" | "disconnect" | undefined;
+  /**
+   * With `releaseOn: disconnect`, how many milliseconds a holder whose connection has closed has to come back:
+   * renewed on another one, the grant is bound to that. It never outlives its own end.
+   */
+  graceMs?: number | undefined;
   /** Shown to others by lease.get. */
   note?: string | undefined;
 };
 
 /** Result of lease.acquire. */
-export type LeaseAcquireResult = {
-  lease: Lease;
-};
+export type LeaseAcquireResult = OneLease | SeveralLeases;
 
 /** Params of lease.break. */
 export type LeaseBreakParams = {
@@ -1514,12 +1536,16 @@ export type LeaseBreakParams = {
   name: string;
   /** Logged, and told to the holder. */
   reason: string;
+  /** Only the holder with this token. */
+  fencingToken?: number | undefined;
 };
 
 /** Result of lease.break. */
 export type LeaseBreakResult = {
   /** False if nobody held it. */
   broken: boolean;
+  /** In a transaction, which does one step: whether there are holders left. */
+  more?: boolean | undefined;
 };
 
 /** Params of lease.check. */
@@ -1532,13 +1558,36 @@ export type LeaseCheckParams = {
 
 /** Result of lease.check. */
 export type LeaseCheckResult = {
-  /** Never true of a token below `highest`. */
+  /**
+   * Whether it is held now. A name that is held by one at a time has no current token below `highest`; of a shared
+   * or counted one several are current.
+   */
   current: boolean;
   /**
    * The highest token ever granted for the name, as far as this daemon has seen; it never falls. 0 before the
    * first.
    */
   highest: number;
+};
+
+/** Params of lease.configure. */
+export type LeaseConfigureParams = {
+  /** What the lease is for: a database, a branch, a directory. */
+  name: string;
+  /** How many may hold it; they have no members then. */
+  slots?: number | undefined;
+  /** Ports, devices, accounts: a slot for each, and each holder is given its own. */
+  members?: string[] | undefined;
+};
+
+/** Result of lease.configure. */
+export type LeaseConfigureResult = {
+  /** What the lease is for: a database, a branch, a directory. */
+  name: string;
+  /** How many may hold it at a time. */
+  slots: number;
+  /** The pool, if it is one. */
+  members?: string[] | undefined;
 };
 
 /** Params of lease.expiring. */
@@ -1563,8 +1612,14 @@ export type LeaseGetParams = {
 
 /** Result of lease.get. */
 export type LeaseGetResult = {
-  /** Null if nobody holds it. */
+  /** The earliest holder; null if nobody holds it. */
   lease: LeaseHolder | null;
+  /** All holders, the earliest first; of more than 256 the first so many. */
+  holders: LeaseHolder[];
+  /** How many may hold it at a time. */
+  slots: number;
+  /** How many slots are not taken; 0 while it is shared. */
+  free: number;
 };
 
 /** A lease, held and with this token. */
@@ -1581,6 +1636,8 @@ export type LeaseHeartbeatParams = {
   leaseId: string;
   /** How long the lease lasts from now on; what it was acquired for, if not given. */
   ttlMs?: number | undefined;
+  /** Shown to others by lease.get. */
+  note?: string | undefined;
 };
 
 /** Result of lease.heartbeat. */
@@ -1597,7 +1654,12 @@ export type LeaseHeldData = {
   kind: "lease_held";
   /** True if the same request may succeed later without anything being changed in it. */
   retryable: boolean;
+  /** The first of the holders. */
   holder: CurrentHolder;
+  /** The holders, the earliest first, up to 16; none where others come first. */
+  holders: CurrentHolder[];
+  /** Which of several names is held. */
+  name?: string | undefined;
   /** Which of several calls or batches was refused, from 0. */
   index?: number | undefined;
   /** Which guard of a transact does not hold, from 0. */
@@ -1612,6 +1674,12 @@ export type LeaseHolder = {
   owner: string;
   /** Greater than that of every earlier holder of the name, for ever. */
   fencingToken: number;
+  /** `shared`: together with any number of others that are `shared`, and no exclusive holder. */
+  mode: "exclusive" | "shared";
+  /** How many of the name's slots it takes, if more than one. */
+  slots?: number | undefined;
+  /** The members of the name's pool that are its own: as many as it has slots. */
+  members?: string[] | undefined;
   /** When it was granted, in milliseconds since the Unix epoch. */
   acquiredAt: number;
   /** When it ends unless it is renewed, in milliseconds since the Unix epoch. */
@@ -1630,6 +1698,8 @@ export type LeaseHolder = {
 
 /** Params of lease.list. */
 export type LeaseListParams = {
+  /** Only names that begin so. */
+  prefix?: string | undefined;
   /** `next` of the page before. */
   after?: string | undefined;
   /** Most rows to return. */
@@ -1638,7 +1708,7 @@ export type LeaseListParams = {
 
 /** Result of lease.list. */
 export type LeaseListResult = {
-  /** By name. */
+  /** By name, and of one name the earliest holder first. */
   leases: LeaseHolder[];
   /** There are more: ask again with it as `after`. */
   next?: string | undefined;
@@ -1915,6 +1985,11 @@ export type NumberedId = {
   seq: number;
   /** FR-001, or FR-7-001 with a node id. */
   id: string;
+};
+
+/** The answer to a request with `name`. */
+export type OneLease = {
+  lease: Lease;
 };
 
 /** `error.data` of the kind parse_error: the line is not JSON. */
@@ -3211,6 +3286,12 @@ export type SequenceStats = {
   dispensed: number;
 };
 
+/** The answer to a request with `names`. */
+export type SeveralLeases = {
+  /** In the order of the names, all with one leaseId. */
+  leases: Lease[];
+};
+
 /** A change as its author signed it. */
 export type SignedChange = {
   /** RFC 8785 canonical JSON. */
@@ -3473,6 +3554,7 @@ export interface CallTypes {
   "command.cancel": { params: CommandCancelParams; result: CommandCancelResult };
   "command.serve": { params: CommandServeParams; result: CommandServeResult };
   "lease.acquire": { params: LeaseAcquireParams; result: LeaseAcquireResult };
+  "lease.configure": { params: LeaseConfigureParams; result: LeaseConfigureResult };
   "lease.heartbeat": { params: LeaseHeartbeatParams; result: LeaseHeartbeatResult };
   "lease.release": { params: LeaseReleaseParams; result: LeaseReleaseResult };
   "lease.get": { params: LeaseGetParams; result: LeaseGetResult };
@@ -3789,21 +3871,40 @@ export interface CommandMethods<Options> {
   serve(params: CommandServeParams, options?: Options): Promise<CommandServeResult>;
 }
 
-/** Names that one holder has at a time, with tokens that only go up. */
+/** Names that one holder has at a time, or a few, or many that share them, with tokens that only go up. */
 export interface LeaseMethods<Options> {
-  /** Take the lease of a name, or wait for it. */
-  acquire(params: LeaseAcquireParams, options?: Options): Promise<LeaseAcquireResult>;
+  /**
+   * Take the lease of a name, or of several names together, or wait for it. Whoever waits is served in the order of
+   * arrival: nobody is granted a name that an earlier one waits for, unless both would share it, and nobody waits
+   * for more than that.
+   */
+  acquire(params: SeveralNames, options?: Options): Promise<SeveralLeases>;
+  /**
+   * Take the lease of a name, or of several names together, or wait for it. Whoever waits is served in the order of
+   * arrival: nobody is granted a name that an earlier one waits for, unless both would share it, and nobody waits
+   * for more than that.
+   */
+  acquire(params: LeaseAcquireParams, options?: Options): Promise<OneLease>;
+  /**
+   * Say how many may hold a name at a time, or what it is a pool of. A name that nothing was said of has one slot.
+   * Fewer slots than are held take nothing back. Without `slots` and `members` nothing changes, and the answer is
+   * what the name has.
+   */
+  configure(params: LeaseConfigureParams, options?: Options): Promise<LeaseConfigureResult>;
   /** Keep a lease for its ttl from now on. */
   heartbeat(params: LeaseHeartbeatParams, options?: Options): Promise<LeaseHeartbeatResult>;
   /** Give a lease back; false if it was already gone. */
   release(params: LeaseReleaseParams, options?: Options): Promise<LeaseReleaseResult>;
   /** Who holds a name, until when, and how many wait for it. */
   get(params: LeaseGetParams, options?: Options): Promise<LeaseGetResult>;
-  /** The leases that are held, by name. */
+  /** The leases that are held, by name: a row for each holder. */
   list(params?: LeaseListParams, options?: Options): Promise<LeaseListResult>;
-  /** Whether a fencing token is the current holder's: what a resource asks before it accepts a write. */
+  /** Whether a fencing token is a current holder's: what a resource asks before it accepts a write. */
   check(params: LeaseCheckParams, options?: Options): Promise<LeaseCheckResult>;
-  /** End a lease by force; the next holder's token is higher all the same. */
+  /**
+   * End a lease by force; the next holder's token is higher all the same. Ends all holders of the name, and of a
+   * lease of several names all names.
+   */
   break(params: LeaseBreakParams, options?: Options): Promise<LeaseBreakResult>;
 }
 
@@ -3942,7 +4043,7 @@ export interface Methods<Options> {
   readonly deployment: DeploymentMethods<Options>;
   /** Commands that are sent to deployments and delivered until they are answered. */
   readonly command: CommandMethods<Options>;
-  /** Names that one holder has at a time, with tokens that only go up. */
+  /** Names that one holder has at a time, or a few, or many that share them, with tokens that only go up. */
   readonly lease: LeaseMethods<Options>;
   /** A board of items that move through stages, kept on every node and merged without a coordinator. */
   readonly pipeline: PipelineMethods<Options>;
@@ -3961,6 +4062,8 @@ export type MethodName = keyof CallTypes;
 export type Params<N extends MethodName> = CallTypes[N]["params"];
 /** The result that a caller gets. */
 export type Result<N extends MethodName> = CallTypes[N]["result"];
+/** What `lease.acquire` takes for several names. */
+export type SeveralNames = Params<"lease.acquire"> & { names: string[] };
 export type NotificationName = keyof NotificationTypes;
 /** The params of a notification. */
 export type NotificationParams<N extends NotificationName> = NotificationTypes[N];

@@ -55,12 +55,16 @@ export function typesOf({ methods, components }: Document): string {
         `export interface ${typeName(noun)}Methods<Options> {\n`,
         ...calls
           .filter(({ name }) => name.startsWith(`${noun}.`))
-          .map(
-            ({ name, summary, description: more, params, result, "x-params": whole }) =>
-              `${comment(`${summary}.${more === undefined ? "" : ` ${more}`}`, "  ")}  ${name.slice(noun.length + 1)}(params${
-                params.some(({ required }) => required) ? "" : "?"
-              }: ${typeOf(whole)}, options?: Options): Promise<${typeOf(result?.schema ?? {})}>;\n`,
-          ),
+          .map(({ name, summary, description: more, params, result, "x-params": whole }) => {
+            const text = comment(`${summary}.${more === undefined ? "" : ` ${more}`}`, "  ");
+            const given = `params${params.some(({ required }) => required) ? "" : "?"}: `;
+            const signature = (of: string, answer: string): string =>
+              `  ${name.slice(noun.length + 1)}(${given}${of}, options?: Options): Promise<${answer}>;\n`;
+            const [of, answer] = [typeOf(whole), typeOf(result?.schema ?? {})];
+            if (name !== "lease.acquire") return text + signature(of, answer);
+            const several = signature("SeveralNames", "SeveralLeases");
+            return text + several + text + signature(of, "OneLease");
+          }),
         "}\n\n",
       ].join(""),
     ),
@@ -75,6 +79,8 @@ export function typesOf({ methods, components }: Document): string {
     'export type Params<N extends MethodName> = CallTypes[N]["params"];\n',
     "/** The result that a caller gets. */\n",
     'export type Result<N extends MethodName> = CallTypes[N]["result"];\n',
+    "/** What `lease.acquire` takes for several names. */\n",
+    'export type SeveralNames = Params<"lease.acquire"> & { names: string[] };\n',
     "export type NotificationName = keyof NotificationTypes;\n",
     "/** The params of a notification. */\n",
     "export type NotificationParams<N extends NotificationName> = NotificationTypes[N];\n",

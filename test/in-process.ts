@@ -2,6 +2,7 @@
 // a test can get in between.
 import { dirname, join } from "node:path";
 import type { MethodName, Params, Result } from "@pawl/protocol";
+import type { OneLease, SeveralLeases, SeveralNames } from "@pawl/protocol/types";
 import Database from "better-sqlite3";
 import pino from "pino";
 import { onTestFinished } from "vitest";
@@ -126,6 +127,9 @@ export class InProcess {
   }
 
   /** Performs a method; rejects with its refusal. Calls made together share a turn. */
+  call(method: "lease.acquire", params: SeveralNames, connection?: number): Promise<SeveralLeases>;
+  call(method: "lease.acquire", params: Params<"lease.acquire">, connection?: number): Promise<OneLease>;
+  call<N extends MethodName>(method: N, params: Params<N>, connection?: number): Promise<Result<N>>;
   async call<N extends MethodName>(method: N, params: Params<N>, connection = 1): Promise<Result<N>> {
     const sender = {
       caller: { connection, pid: 1, uid: 1, gid: 1 },

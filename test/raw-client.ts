@@ -4,6 +4,7 @@ import { connect, type Socket } from "node:net";
 import { METHODS, type Method, type MethodName, type Params, type Result } from "@pawl/protocol";
 import type { ErrorKind } from "@pawl/protocol/errors";
 import { errorDataSchema, errorKinds } from "@pawl/protocol/openrpc";
+import type { OneLease, SeveralLeases, SeveralNames } from "@pawl/protocol/types";
 
 export interface RawError {
   code: number;
@@ -127,6 +128,9 @@ export class RawClient {
   }
 
   /** Calls a method and resolves with its result; rejects with `Refused`. */
+  call(method: "lease.acquire", params: SeveralNames): Promise<SeveralLeases>;
+  call(method: "lease.acquire", params: Params<"lease.acquire">): Promise<OneLease>;
+  call<N extends MethodName>(method: N, params: Params<N>): Promise<Result<N>>;
   async call<N extends MethodName>(method: N, params: Params<N>): Promise<Result<N>> {
     if (this.#over) throw new Error("connection closed");
     const id = this.#nextId++;

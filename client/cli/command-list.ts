@@ -34,7 +34,7 @@ function file<M extends CommandFile, const N extends keyof M["commands"] & strin
 const NUMBERS = "Numbers that never repeat";
 const WORK = "Work that only one of them holds";
 const DEPLOYMENTS = "Commands that are delivered until answered";
-const LEASES = "Leases that one at a time holds";
+const LEASES = "Leases: held alone, by a few, or shared";
 const BOARD = "A board that merges across nodes";
 const DAEMON = "The daemon";
 
@@ -52,7 +52,7 @@ export const COMMANDS: readonly Entry[] = [
   ...file(DEPLOYMENTS, () => import("../commands/serve.js"), ["serve"]),
   ...file(DEPLOYMENTS, () => import("../commands/command.js"), ["commands"]),
   ...file(LEASES, () => import("../commands/lock.js"), ["lock"]),
-  ...file(LEASES, () => import("../commands/lease.js"), ["leases"]),
+  ...file(LEASES, () => import("../commands/lease.js"), ["leases", "lease"]),
   ...file(LEASES, () => import("../commands/lease-table.js"), ["lease-table"]),
   ...file(BOARD, () => import("../commands/board.js"), ["board"]),
   ...file(BOARD, () => import("../commands/item.js"), ["item"]),

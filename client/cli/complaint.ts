@@ -50,7 +50,8 @@ function lines(message: string): string {
 function classify(error: unknown, command: string | undefined): Complaint {
   if (error instanceof PawlError) {
     const { kind, message, data } = error;
-    const code = USAGE_KINDS.has(kind) ? EXIT_USAGE : TROUBLE_KINDS.has(kind) ? EXIT_TROUBLE : EXIT_REFUSED;
+    const ofKind = USAGE_KINDS.has(kind) ? EXIT_USAGE : TROUBLE_KINDS.has(kind) ? EXIT_TROUBLE : EXIT_REFUSED;
+    const { exitCode: code = ofKind } = error as { exitCode?: number };
     return { code, kind, message, object: { code: error.code, message, data } };
   }
   if (error instanceof UsageError) {

@@ -1,6 +1,7 @@
 import type { Result } from "@pawl/protocol/types";
-import { command } from "../terminal/command.js";
-import { duration } from "../terminal/quantities.js";
+import { command, UsageError } from "../terminal/command.js";
+import { duration, plural } from "../terminal/quantities.js";
+import { printable } from "../terminal/text.js";
 
 export type Holder = Result<"lease.list">["leases"][number];
 
@@ -9,20 +10,25 @@ export function heldFor({ acquiredAt, expiresAt, remainingMs }: Holder): string 
   return duration(Math.max(0, expiresAt - remainingMs - acquiredAt));
 }
 
+/** Separates the members of a pool on the command line. */
+const COMMA = ",";
+
 const leases = command({
-  args: "",
+  args: "[prefix]",
   summary: "List who holds what",
   options: {},
   examples: [
     ["pawl leases", "A table of names, their holders and how long they still have"],
+    ["pawl leases /srv/", "Only of names that begin so"],
     [`pawl leases --json | jq '.leases[] | select(.waiters > 0)'`, "Those that somebody waits for"],
   ],
-  async run(_args, { connect, output }) {
+  async run({ prefix }, { connect, output }) {
     const client = await connect();
+    const of = prefix === undefined ? {} : { prefix };
     const held: Holder[] = [];
     let after: string | undefined;
     do {
-      const page = await client.lease.list({ ...(after === undefined ? {} : { after }), limit: 1000 });
+      const page = await client.lease.list({ ...of, ...(after === undefined ? {} : { after }), limit: 1000 });
       held.push(...page.leases);
       after = page.next;
     } while (after !== undefined);
@@ -31,12 +37,14 @@ const leases = command({
         output.note("No leases are held.");
         return "";
       }
+      const isMore = held.some((each) => heldAs(each) !== "");
       return output.table(
         [
           { title: "NAME", flexible: true },
           { title: "OWNER", flexible: true },
           { title: "PID", align: "right" },
           { title: "TOKEN", align: "right" },
+          ...(isMore ? [{ title: "AS" }] : []),
           { title: "HELD FOR", align: "right" },
           { title: "ENDS IN", align: "right" },
           { title: "WAITING", align: "right" },
@@ -47,6 +55,7 @@ const leases = command({
           each.owner,
           each.pid === null ? "" : String(each.pid),
           String(each.fencingToken),
+          ...(isMore ? [heldAs(each)] : []),
           heldFor(each),
           duration(each.remainingMs),
           each.waiters === null || each.waiters === 0 ? "" : String(each.waiters),
@@ -58,4 +67,71 @@ const leases = command({
   },
 });
 
-export const commands = { leases };
+/** How a name is held: shared, by which members of a pool, by how many slots; nothing for one alone. */
+function heldAs({ mode, slots, members }: Holder): string {
+  if (mode === "shared") return mode;
+  return members === undefined ? (slots === undefined ? "" : `${slots} slots`) : members.join(COMMA);
+}
+
+const lease = command({
+  args: "<set|show> <name>",
+  summary: "Say how many may hold a lease at a time",
+  options: {
+    slots: { type: "number", value: "NUMBER", describe: "So many may hold it; 1 is as for every other name" },
+    members: {
+      type: "text",
+      value: "A,B",
+      describe: "A pool: one may hold each of these, and is told which",
+    },
+  },
+  details:
+    "A holder keeps what it has, also where there are fewer slots afterwards. show prints what a name has, and who holds it.",
+  words: { "set|show": ["set", "show"] },
+  examples: [
+    ["pawl lease set gpu --slots 4", "Four at a time, or one that takes --slots 4"],
+    ["pawl lease set test-port --members 4001,4002,4003", "Each holder finds its port in PAWL_MEMBER"],
+    ["pawl lease show gpu", "How many slots there are, and how many are free"],
+  ],
+  async run(args, { connect, output }) {
+    const { "set|show": action, name, slots, members } = args;
+    const pool = members?.split(COMMA);
+    const given = [slots, pool].filter((each) => each !== undefined).length;
+    if (action !== "set" && action !== "show") {
+      throw new UsageError(`What to do is set or show, not ${JSON.stringify(action)}.`);
+    }
+    if (action === "set" && given !== 1) {
+      throw new UsageError("Give either --slots or --members; each member is a slot.");
+    }
+    if (action === "show" && given > 0) {
+      throw new UsageError("show changes nothing. Use set with these options.");
+    }
+    const client = await connect();
+    if (action === "set") {
+      const how = pool === undefined ? { slots: slots as number } : { members: pool };
+      const configured = await client.lease.configure({ name, ...how });
+      output.result(configured, () => printable(`${has(name, configured.slots)}.`));
+      return undefined;
+    }
+    const found = await client.lease.get({ name });
+    output.result(found, () => {
+      const holders = found.holders.map(
+        (each) => `${each.owner}${asOf(each)} has ${duration(each.remainingMs)} left`,
+      );
+      return [`${has(name, found.slots)}, ${found.free} free.`, ...holders.map((each) => `${each}.`)].map(
+        printable,
+      );
+    });
+    return undefined;
+  },
+});
+
+function has(name: string, slots: number): string {
+  return `${name} has ${plural(slots, "slot")}`;
+}
+
+function asOf(holder: Holder): string {
+  const as = heldAs(holder);
+  return as === "" ? "" : ` (${as})`;
+}
+
+export const commands = { leases, lease };

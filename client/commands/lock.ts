@@ -6,20 +6,30 @@ import type { HeldLease } from "../grants/with-lease.js";
 import { Child } from "../process/child.js";
 import { killAfterMs } from "../process/running-commands.js";
 import { passSignals, stopTogether } from "../process/signals.js";
-import { command } from "../terminal/command.js";
+import { command, UsageError } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
-import { duration } from "../terminal/quantities.js";
+import { duration, plural } from "../terminal/quantities.js";
 import { printable } from "../terminal/text.js";
 import { heldFor } from "./lease.js";
+
+/** What a program can exit with. */
+const MAX_EXIT_CODE = 255;
 
 /** A wait that is longer than this is explained: the holder is named. */
 const TELL_AFTER_MS = 300;
 
 const lock = command({
-  args: "<name> -- command",
+  args: "<name..> -- command",
   patient: () => true,
   summary: "Run a command while holding a lease",
   options: {
+    shared: { type: "flag", describe: "Together with any number of others that share it, as readers do" },
+    slots: {
+      type: "number",
+      value: "NUMBER",
+      describe: "How many of its slots to take, where a name has several (pawl lease set)",
+      default: "1",
+    },
     wait: { type: "duration", describe: "How long to wait while another holds it", default: "not at all" },
     ttl: {
       type: "duration",
@@ -33,36 +43,65 @@ const lock = command({
       default: "program and pid",
     },
     note: { type: "text", value: "TEXT", describe: "Why, for others to see" },
+    grace: {
+      type: "duration",
+      describe: "How long the lease stays held while the connection to the daemon is lost",
+      default: "not at all",
+    },
+    "conflict-exit-code": {
+      type: "number",
+      short: "E",
+      value: "NUMBER",
+      describe: "The exit code if the lease is not to be had, as of flock(1)",
+      default: "1",
+    },
   },
   details:
-    "The command finds PAWL_FENCING_TOKEN in its environment, which is greater than that of every earlier holder: send it along with what is written. It is ended (TERM, then KILL) when the lease is lost, and killed when pawl is. pawl exits with its exit code, or with 1 when the lease is held or lost.",
+    "Several names are taken all or none. The command finds PAWL_FENCING_TOKEN in its environment, which is greater than that of every earlier holder: send it along with what is written. Of several names PAWL_LEASE and PAWL_FENCING_TOKEN have a line for each, in the order given. PAWL_MEMBER has the members of a pool that are the command's own, a line for each. It is ended (TERM, then KILL) when the lease is lost, and killed when pawl is. pawl exits with its exit code, or with 1 when the lease is held or lost.",
   examples: [
     ["pawl lock deploy -- ./deploy.sh", "One at a time on this machine; exits with 1 if another runs"],
     ["pawl lock deploy --wait 10m -- ./deploy.sh", "In turn, in the order they came"],
+    ["pawl lock /srv/data --shared -- ./report.sh", "Beside other readers, never beside a writer"],
+    ["pawl lock /srv/a /srv/b --wait 1m -- ./merge.sh", "Both directories, or neither"],
+    [`pawl lock test-port -- sh -c './serve --port "$PAWL_MEMBER"'`, "A port of its own from a pool of them"],
     [
       `pawl lock db -- sh -c 'migrate --token "$PAWL_FENCING_TOKEN"'`,
       "A stale holder can be told by its token",
     ],
   ],
   async run(args, { connect, output }) {
-    const { name, wait = 0, ttl = DEFAULT_LEASE_MS, note, "--": program } = args;
+    const { name: names, shared, slots, wait = 0, ttl = DEFAULT_LEASE_MS, note, grace, "--": program } = args;
+    const { "conflict-exit-code": exitCode } = args;
+    if (shared && slots !== undefined)
+      throw new UsageError("Who shares a name takes no slots of it. Leave --slots out.");
+    if (exitCode !== undefined && exitCode > MAX_EXIT_CODE) {
+      throw new UsageError(`--conflict-exit-code takes 0 to ${MAX_EXIT_CODE}, not ${exitCode}.`);
+    }
     const client = await connect();
     const waiting =
-      wait === 0 ? undefined : setTimeout(() => void tellWhom(client, name, output), TELL_AFTER_MS);
+      wait === 0 ? undefined : setTimeout(() => void tellWhom(client, names, output), TELL_AFTER_MS);
+    const request = {
+      ...(names.length === 1 ? { name: names[0] as string } : { names: [...names] }),
+      ...(shared ? { mode: "shared" as const } : {}),
+      ...(slots === undefined ? {} : { slots }),
+    };
     const options = {
       ttlMs: ttl,
       waitMs: wait,
       owner: args.owner ?? `${basename(program[0] as string)}:${process.pid}`,
+      awaitsChildren: true,
       ...(note === undefined ? {} : { note }),
+      ...(grace === undefined ? {} : { graceMs: grace }),
     };
     try {
       const perform = (lease: HeldLease): Promise<number> => {
         clearTimeout(waiting);
         return runUnder(lease, program, ttl, client.socketPath);
       };
-      return await client.withLease(name, perform, options);
+      return await client.withLease(request, perform, options);
     } catch (error) {
-      throw error instanceof PawlError && error.kind === "lease_held" ? inWords(name, wait, error) : error;
+      if (!(error instanceof PawlError) || error.kind !== "lease_held") throw error;
+      throw Object.assign(inWords(names, wait, error), { exitCode });
     } finally {
       clearTimeout(waiting);
     }
@@ -71,7 +110,7 @@ const lock = command({
 
 /** Runs a program while the lease is held, and resolves with its exit code. */
 async function runUnder(
-  { name, fencingToken, signal: lost }: HeldLease,
+  { names, signal: lost }: HeldLease,
   program: readonly string[],
   ttlMs: number,
   socketPath: string,
@@ -82,8 +121,10 @@ async function runUnder(
       stdio: ["inherit", "inherit", "inherit"],
       env: {
         PAWL_SOCKET: resolve(socketPath),
-        PAWL_LEASE: name,
-        PAWL_FENCING_TOKEN: String(fencingToken),
+        PAWL_LEASE: names.map(({ name }) => name).join("\n"),
+        PAWL_FENCING_TOKEN: names.map(({ fencingToken }) => fencingToken).join("\n"),
+        // Not that of another pawl lock around this one.
+        PAWL_MEMBER: names.flatMap(({ members }) => members).join("\n") || undefined,
       },
     }),
   );
@@ -102,9 +143,18 @@ async function runUnder(
 }
 
 /** The refusal with the option of this program that helps. */
-function inWords(name: string, waitedMs: number, { details }: PawlError): PawlError {
-  const { owner, remainingMs } = details.holder as { owner: string; remainingMs: number };
-  const held = `held by ${owner}, for ${duration(remainingMs)} more unless it is renewed`;
+function inWords(
+  names: readonly string[],
+  waitedMs: number,
+  { details }: Extract<PawlError, { kind: "lease_held" }>,
+): PawlError {
+  const { holder, holders = [holder], name = names[0] as string } = details;
+  const others = holders.length < 2 ? "" : ` and ${plural(holders.length - 1, "other")}`;
+  const remaining = `for ${duration(holder.remainingMs)} more unless it is renewed`;
+  const held =
+    holders.length === 0
+      ? "wanted by others who came before"
+      : `held by ${holder.owner}${others}, ${remaining}`;
   return new PawlError(
     "lease_held",
     waitedMs === 0
@@ -114,13 +164,17 @@ function inWords(name: string, waitedMs: number, { details }: PawlError): PawlEr
   );
 }
 
-async function tellWhom(client: PawlClient, name: string, output: Output): Promise<void> {
-  const { lease } = await client.lease.get({ name }).catch(() => ({ lease: null }));
-  if (lease === null) return;
-  const pid = lease.pid === null ? "" : `, pid ${lease.pid}`;
-  output.note(
-    `Waiting for ${printable(name)}, which ${printable(lease.owner)}${pid} has held for ${heldFor(lease)}.`,
-  );
+/** Says who holds the first of the names that is held. */
+async function tellWhom(client: PawlClient, names: readonly string[], output: Output): Promise<void> {
+  for (const name of names) {
+    const { lease } = await client.lease.get({ name }).catch(() => ({ lease: null }));
+    if (lease === null) continue;
+    const pid = lease.pid === null ? "" : `, pid ${lease.pid}`;
+    output.note(
+      `Waiting for ${printable(name)}, which ${printable(lease.owner)}${pid} has held for ${heldFor(lease)}.`,
+    );
+    return;
+  }
 }
 
 export const commands = { lock };

@@ -6,7 +6,7 @@ import { checkRequest, isResponse, type Response } from "@pawl/protocol/envelope
 import { PawlError } from "@pawl/protocol/errors";
 import { EACH, textsAt } from "@pawl/protocol/json-text";
 import { DEFAULT_MAX_MESSAGE_BYTES } from "@pawl/protocol/limits";
-import type { MethodName, Params, Result } from "@pawl/protocol/types";
+import type { MethodName, OneLease, Params, Result, SeveralLeases, SeveralNames } from "@pawl/protocol/types";
 import {
   type AnswerCallbacks,
   type CallOptions,
@@ -105,6 +105,8 @@ export class Connection {
   }
 
   /** Sends a request. Resolves with its result; rejects with `PawlError`, `ConnectionLost` or the signal's reason. */
+  call(method: "lease.acquire", params: SeveralNames, options?: CallOptions): Promise<SeveralLeases>;
+  call(method: "lease.acquire", params: Params<"lease.acquire">, options?: CallOptions): Promise<OneLease>;
   call<N extends MethodName>(method: N, params: Params<N>, options?: CallOptions): Promise<Result<N>>;
   call(method: string, params: Record<string, unknown>, options?: CallOptions): Promise<unknown>;
   call(method: string, params: Record<string, unknown> = {}, options: CallOptions = {}): Promise<unknown> {

@@ -5,8 +5,9 @@ type Undo = readonly [method: string, params: Record<string, unknown>];
 const GIVING_BACK: Readonly<Record<string, (result: never) => Undo[]>> = {
   "queue.claim": ({ claim }: { claim: { claimId: string; leaseToken: string } | null }) =>
     claim === null ? [] : [["queue.abandon", { claimId: claim.claimId, leaseToken: claim.leaseToken }]],
-  "lease.acquire": ({ lease }: { lease: { leaseId: string } }) => [
-    ["lease.release", { leaseId: lease.leaseId }],
+  // Several names have one leaseId.
+  "lease.acquire": ({ lease, leases }: { lease?: { leaseId: string }; leases?: { leaseId: string }[] }) => [
+    ["lease.release", { leaseId: (lease ?? leases?.[0])?.leaseId }],
   ],
   "command.lease": ({ leases }: { leases: { leaseId: string }[] }) =>
     leases.map(({ leaseId }) => ["command.release", { leaseId, delayMs: 0 }]),

@@ -27,6 +27,8 @@ export interface HeldGrantOptions {
   /** For how long the grant was made and is renewed. */
   leaseMs: number;
   releaseOn: ReleaseOn;
+  /** How long it outlives its connection, in milliseconds; 0 if not given. A restart gives the usual time at least. */
+  graceMs?: number;
   /** When the request that granted it was made, by `performance.now()`, and what remained when it was granted. */
   askedAt: number;
   remainingMs: number;
@@ -177,7 +179,8 @@ export class HeldGrant {
 
   #beginGrace(): void {
     this.#unanswered = false;
-    this.#graceUntil = performance.now() + RESTART_GRACE_MS * (1 - MARGIN_FRACTION);
+    const graceMs = Math.max(this.#options.graceMs ?? 0, RESTART_GRACE_MS);
+    this.#graceUntil = performance.now() + graceMs * (1 - MARGIN_FRACTION);
     this.#setDeadline();
   }
 

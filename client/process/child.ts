@@ -23,8 +23,8 @@ const OF_TERMINAL: readonly NodeJS.Signals[] = ["SIGINT", "SIGQUIT"];
 const EXIT_SIGNAL_BASE = 128;
 
 export interface ChildOptions {
-  /** Added to the environment of this program. */
-  readonly env?: Readonly<Record<string, string>>;
+  /** Added to the environment of this program; undefined takes a variable away. */
+  readonly env?: Readonly<Record<string, string | undefined>>;
   /** Stdin, stdout and stderr of the command; a number is a descriptor of this program. */
   readonly stdio: readonly ("inherit" | "pipe" | "ignore" | number)[];
 }

@@ -42,6 +42,7 @@ var repeatableMethods = map[string][]string{
 	"command.wait":       nil,
 	"command.list":       nil,
 	"command.cancel":     nil,
+	"lease.configure":    nil,
 	"lease.heartbeat":    nil,
 	"lease.get":          nil,
 	"lease.list":         nil,

@@ -110,13 +110,16 @@ type Claim struct {
 
 // Lease: A lease as its holder has it.
 type Lease struct {
-	Name         string `json:"name"`
-	LeaseID      string `json:"leaseId"`
-	FencingToken int64  `json:"fencingToken"`
-	Owner        string `json:"owner"`
-	AcquiredAt   int64  `json:"acquiredAt"`
-	ExpiresAt    int64  `json:"expiresAt"`
-	RemainingMs  int64  `json:"remainingMs"`
+	Name         string   `json:"name"`
+	LeaseID      string   `json:"leaseId"`
+	FencingToken int64    `json:"fencingToken"`
+	Owner        string   `json:"owner"`
+	Mode         string   `json:"mode"`
+	Slots        int64    `json:"slots"`
+	Members      []string `json:"members"`
+	AcquiredAt   int64    `json:"acquiredAt"`
+	ExpiresAt    int64    `json:"expiresAt"`
+	RemainingMs  int64    `json:"remainingMs"`
 }
 
 // CommandExecuteParams: Params of command.execute.

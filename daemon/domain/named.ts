@@ -39,6 +39,7 @@ const NAMED: Readonly<Record<string, Count>> = {
   "queue.purge": ({ batchIds }) => (isGiven(batchIds) ? lengthOf(batchIds) : PURGED_BATCHES),
   "queue.retry": ({ queue }) => (isGiven(queue) ? RETRIED_BATCHES : 1),
   "schedule.next": ({ count }) => numberIn(count, 1, MAX_NEXT_TIMES) * BATCHES_PER_TIME,
+  "lease.acquire": ({ names }) => Math.max(1, lengthOf(names)),
   "command.lease": ({ max }) => numberIn(max, 1, MAX_LEASED_COMMANDS),
   "pipeline.list": ({ agent, blocked }) => (agent === undefined && !isGiven(blocked) ? 1 : FILTERED_PAGE),
   "pipeline.heads": ({ known }) => 1 + lengthOf(known),

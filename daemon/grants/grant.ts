@@ -39,6 +39,11 @@ export interface GrantRule<Row> {
    * The condition of grants, if there are any, that another one ends too, who knows nothing of a pause of the daemon.
    */
   readonly endedElsewhere?: string;
+  /**
+   * Of grants whose holder may come back after its connection has closed: the column of how many milliseconds that may
+   * take, null for not at all, and the column that names the grant. Rows have both, as `end` takes them.
+   */
+  readonly comeBack?: { readonly graceMs: keyof Row & string; readonly key: keyof Row & string };
   /** Ends a grant; returns of how many rows that was. */
   end(row: Row, cause: Cause, env: Env): Operation<number>;
 }
@@ -79,25 +84,37 @@ export function grants<Row>(rule: GrantRule<Row>): Ending {
   );
   const selectBound = sql<Row>(`${rows} ${bound} AND ${connection} = :connection LIMIT :rows`);
   // A grant that has no end but that of its connection cannot be renewed.
-  const grace = `CAST(:now AS BIGINT) + CASE WHEN ${expiresAt} IS NULL THEN 0 ELSE :graceMs END`;
+  const { comeBack } = rule;
+  const own = comeBack === undefined ? "" : `WHEN ${comeBack.graceMs} > :graceMs THEN ${comeBack.graceMs} `;
+  const grace = `CAST(:now AS BIGINT) + CASE WHEN ${expiresAt} IS NULL THEN 0 ${own}ELSE :graceMs END`;
   const prolongGraces = sql(`UPDATE ${table} SET ${graceEndsAt} = ${grace} WHERE ${graceEndsAt} IS NOT NULL`);
   const beginGraces = sql(
     `UPDATE ${table} SET ${graceEndsAt} = ${grace}, ${connection} = ${unconnected} WHERE ${bound}`,
   );
+  const beginGrace =
+    comeBack &&
+    sql(`
+      UPDATE ${table} SET ${graceEndsAt} = :graceEndsAt, ${connection} = ${unconnected}
+      WHERE ${comeBack.key} = :key AND ${bound} AND ${connection} = :connection`);
 
   const goesOn = rule.endedElsewhere === undefined ? "" : ` AND NOT (${rule.endedElsewhere})`;
   const prolongEnded = [expiresAt, graceEndsAt].map((column) =>
     sql(`UPDATE ${table} SET ${column} = :until WHERE ${column} > :since AND ${column} <= :now${goesOn}`),
   );
 
-  /** Ends grants until they were so many rows: one can hold many, and what is left follows in the next step. */
-  function* endAll(found: readonly Row[], cause: Cause, most: number, env: Env): Operation<number> {
-    let ended = 0;
-    for (const row of found) {
-      if (ended >= most) break;
-      ended += yield* rule.end(row, cause, env);
-    }
-    return ended;
+  /** The connection of a grant has closed: it ends, or its holder has some time to come back. */
+  function* loseConnection(row: Row, number: number, env: Env): Operation<number> {
+    const graceMs = comeBack && row[comeBack.graceMs];
+    if (!graceMs) return yield* rule.end(row, "disconnected", env);
+    const graceEnd = env.now + (graceMs as number);
+    const key = row[comeBack.key] as string;
+    const rowsOfGrant = yield* run(beginGrace as Statement<never>, {
+      graceEndsAt: graceEnd,
+      key,
+      connection: number,
+    });
+    env.effects.deadline(graceEnd);
+    return rowsOfGrant;
   }
 
   return {
@@ -107,25 +124,23 @@ export function grants<Row>(rule: GrantRule<Row>): Ending {
 
     *expire(env, most) {
       let ended = 0;
+      // One grant can hold many rows: what is left follows in the next step.
       for (const select of selectEnded) {
-        ended += yield* endAll(
-          yield* all(select, { now: env.now, rows: most }),
-          "expired",
-          most - ended,
-          env,
-        );
-        if (ended >= most) break;
+        for (const row of yield* all(select, { now: env.now, rows: most })) {
+          if (ended >= most) return ended;
+          ended += yield* rule.end(row, "expired", env);
+        }
       }
       return ended;
     },
 
     *disconnect(number, env, most) {
-      return yield* endAll(
-        yield* all(selectBound, { connection: number, rows: most }),
-        "disconnected",
-        most,
-        env,
-      );
+      let ended = 0;
+      for (const row of yield* all(selectBound, { connection: number, rows: most })) {
+        if (ended >= most) break;
+        ended += yield* loseConnection(row, number, env);
+      }
+      return ended;
     },
 
     /** The grace begins anew with each restart, since nobody could renew while there was no daemon. */

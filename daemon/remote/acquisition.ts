@@ -1,8 +1,9 @@
 import { randomInt } from "node:crypto";
-import type { Parsed, Result } from "@pawl/protocol";
+import type { Parsed } from "@pawl/protocol";
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { type Boottime, elapsed } from "../clock.js";
 import * as records from "../domain/lease/remote-lease.js";
+import type { Lease } from "../domain/lease/row.js";
 import { DAEMON } from "../turns/call.js";
 import type { Sender } from "../turns/handler.js";
 import type { TurnLoop } from "../turns/turn-loop.js";
@@ -36,6 +37,9 @@ export interface AcquisitionParts {
   readonly lines: WaitingLines;
 }
 
+/** A request for one name, which is held by one. */
+type OneName = Parsed<"lease.acquire"> & { readonly name: string };
+
 type Granted = Extract<Acquired, { granted: true }>;
 type Refused = Extract<Acquired, { granted: false }>;
 
@@ -46,7 +50,7 @@ type Refused = Extract<Acquired, { granted: false }>;
  */
 export class Acquisition {
   readonly #parts: AcquisitionParts;
-  readonly #params: Parsed<"lease.acquire">;
+  readonly #params: OneName;
   readonly #sender: Sender;
   readonly #configured: ConfiguredProvider;
   readonly #line: Line;
@@ -72,11 +76,7 @@ export class Acquisition {
   /** @param until by the clock that `elapsed` reads. */
   constructor(
     parts: AcquisitionParts,
-    {
-      params,
-      sender,
-      configured,
-    }: { params: Parsed<"lease.acquire">; sender: Sender; configured: ConfiguredProvider },
+    { params, sender, configured }: { params: OneName; sender: Sender; configured: ConfiguredProvider },
     { line, asker, until }: { line: Line; asker: Asker; until: number },
   ) {
     this.#parts = parts;
@@ -90,7 +90,7 @@ export class Acquisition {
     this.#patientUntil = Math.max(until, elapsed() + PATIENCE_MS);
   }
 
-  async perform(): Promise<Result<"lease.acquire">> {
+  async perform(): Promise<{ lease: Lease }> {
     const { owed } = this.#parts;
     const leaseId = this.#leaseId;
     try {
@@ -170,12 +170,8 @@ export class Acquisition {
   }
 
   /** Records what the provider granted: from here on it is a lease like others. */
-  async #record(
-    granted: Granted,
-    tokenAbove: number,
-    askedBefore: boolean,
-  ): Promise<Result<"lease.acquire">> {
-    const { name, owner, ttlMs, releaseOn, note = null } = this.#params;
+  async #record(granted: Granted, tokenAbove: number, askedBefore: boolean): Promise<{ lease: Lease }> {
+    const { name, ttlMs } = this.#params;
     const { text: provider, kind } = this.#configured;
     const { fencingToken, remainingMs } = granted;
     const { boottime } = this.#parts;
@@ -186,13 +182,14 @@ export class Acquisition {
     }
     // Nobody would ever know of the lease.
     if (this.#sender.closed) throw refuse("unavailable", "The connection was closed.", { reason: "closed" });
-    const grant = { name, leaseId: this.#leaseId, provider, owner, note, ttlMs, releaseOn, fencingToken };
+    const asked = this.#params;
+    const grant = { name, leaseId: this.#leaseId, provider, fencingToken, members: null, joint: null };
     const asker = this.#asker;
     const result = await inTurn(this.#parts.loop, this.#sender.caller, function* (env) {
       // A cancel that came before this was told that nothing is granted; one that comes later is told that it was.
       if (asker.over.aborted) return asker.over.reason as PawlError;
       asker.granted();
-      return yield* records.record(grant, lasting(remainingMs, ttlMs, answered, boottime()), env);
+      return yield* records.record(asked, grant, lasting(remainingMs, ttlMs, answered, boottime()), env);
     });
     this.#recorded = true;
     checkStillHeld(kind, result.lease.remainingMs, answered, ttlMs);

@@ -81,6 +81,7 @@ export class RemoteLeases {
     AsyncHandlers,
     | "rpc.cancel"
     | "lease.acquire"
+    | "lease.configure"
     | "lease.heartbeat"
     | "lease.release"
     | "lease.get"
@@ -102,7 +103,13 @@ export class RemoteLeases {
       };
     return {
       "rpc.cancel": ({ id }, { caller }) => this.#cancel(id, caller),
-      "lease.acquire": byName(this.#acquire.bind(this)),
+      "lease.acquire": (params, sender, id) => {
+        const configured = this.#ofAny(namesOf(params));
+        return configured && this.#acquire(params, sender, configured, id);
+      },
+      "lease.configure": byName(async ({ name }, _sender, { kind }) => {
+        throw onlyOneHolder("lease.configure", "/name", name, kind, "is held by one at a time");
+      }),
       "lease.get": byName(this.#get.bind(this)),
       "lease.check": byName(this.#check.bind(this)),
       // The name may have been another provider's when its lease was granted.
@@ -118,6 +125,8 @@ export class RemoteLeases {
     const { name, leaseId } = params as { name?: string; leaseId?: string };
     switch (method) {
       case "lease.acquire":
+        return this.#ofAny(namesOf(params as Parsed<"lease.acquire">)) !== undefined;
+      case "lease.configure":
       case "lease.get":
       case "lease.check":
         return this.#providers.of(name as string) !== undefined;
@@ -174,13 +183,24 @@ export class RemoteLeases {
     });
   }
 
-  #acquire(
-    params: Parsed<"lease.acquire">,
+  /** The provider of the first of these names that one keeps. */
+  #ofAny(names: readonly string[]): ConfiguredProvider | undefined {
+    return names.map((name) => this.#providers.of(name)).find((each) => each !== undefined);
+  }
+
+  async #acquire(
+    asked: Parsed<"lease.acquire">,
     sender: Sender,
     configured: ConfiguredProvider,
     id: Id | undefined,
   ): Promise<Result<"lease.acquire">> {
-    const { name, waitMs } = params;
+    const { name, names, mode, slots = 1, waitMs } = asked;
+    const refusal = (param: string, says: string): PawlError =>
+      onlyOneHolder("lease.acquire", `/${param}`, name ?? names?.join(", "), configured.kind, says);
+    if (name === undefined) throw refusal("names", "is not taken together with others");
+    if (mode !== "exclusive") throw refusal("mode", "is not shared");
+    if (slots > 1) throw refusal("slots", "has one slot");
+    const params = { ...asked, name };
     const { connection } = sender.caller;
     const until = elapsed() + waitMs;
     const parts = {
@@ -197,9 +217,18 @@ export class RemoteLeases {
     );
   }
 
-  #heartbeat(params: Parsed<"lease.heartbeat">, { caller }: Sender): Promise<Result<"lease.heartbeat">> {
-    const { leaseId } = params;
-    return this.#owed.inOrder(leaseId, async () => {
+  async #heartbeat(
+    params: Parsed<"lease.heartbeat">,
+    { caller }: Sender,
+  ): Promise<Result<"lease.heartbeat">> {
+    const { leaseId, note } = params;
+    if (note !== undefined) {
+      const message = "is that of its acquisition where a lease provider keeps the lease";
+      throw refuse("invalid_params", `lease.heartbeat: the note ${message}. Leave it out.`, {
+        issues: [{ path: "/note", message }],
+      });
+    }
+    return await this.#owed.inOrder(leaseId, async () => {
       const lease = await this.#inTurn(caller, (env) =>
         records.beginRenewal(params, (ttlMs) => lasting(ttlMs, ttlMs, elapsed(), this.#boottime()), env),
       );
@@ -268,7 +297,7 @@ export class RemoteLeases {
     { caller }: Sender,
     byName: ConfiguredProvider | undefined,
   ): Promise<Result<"lease.break">> {
-    const { name } = params;
+    const { name, fencingToken } = params;
     const canAsk = (text: string): boolean => this.#providers.withText(text) !== undefined;
     const kept = await this.#inTurn(caller, (env) =>
       records.breakOrAsk(params, byName?.text ?? null, canAsk, env),
@@ -276,6 +305,9 @@ export class RemoteLeases {
     if (!("ask" in kept)) return kept;
     const configured = this.#providers.needed(kept.ask);
     const { provider, kind } = configured;
+    if (fencingToken !== undefined) {
+      throw onlyOneHolder("lease.break", "/fencingToken", name, kind, "has one holder, who needs no token");
+    }
     if (provider.break === undefined) {
       const message = `is kept by a lease provider (${kind}) that cannot end leases by force`;
       throw refuse("invalid_params", `lease.break: the lease of ${shown(name)} ${message}.`, {
@@ -315,4 +347,26 @@ export class RemoteLeases {
   #inTurn<T>(caller: Caller, start: (env: Env) => Operation<Outcome<T | PawlError>>): Promise<T> {
     return inTurn(this.#loop, caller, start);
   }
+}
+
+function namesOf({ name, names = [name as string] }: Parsed<"lease.acquire">): readonly string[] {
+  return names;
+}
+
+/** The refusal of what only leases of this daemon's database can be. */
+function onlyOneHolder(
+  method: string,
+  path: string,
+  name: string | undefined,
+  kind: string,
+  says: string,
+): PawlError {
+  const message = `a name that a lease provider (${kind}) keeps ${says}`;
+  return refuse(
+    "invalid_params",
+    `${method}: ${shown(name)}: ${message}. Use a name that the daemon keeps.`,
+    {
+      issues: [{ path, message }],
+    },
+  );
 }

@@ -117,7 +117,7 @@ export class WaitingLines {
   heldBy({ name, holder }: Line): PawlError {
     // While the first in the line has no answer the holder is not known: the name is taken by those who wait.
     const remainingMs = Math.max(0, Math.ceil((holder?.until ?? 0) - elapsed()));
-    return held(name, holder?.owner ?? "those who wait for it", remainingMs, this.#wallMs());
+    return held(name, holder === undefined ? [] : [{ owner: holder.owner, remainingMs }], this.#wallMs());
   }
 
   /** A connection has closed: nobody waits on it any more. */

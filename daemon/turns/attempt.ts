@@ -52,6 +52,7 @@ export class Attempt {
   readonly #effects: CollectedEffects;
   readonly #memory = new TurnMemory();
   readonly #waiting: Env["waiting"];
+  readonly #waitsBefore: Env["waitsBefore"];
   readonly #cancelWaits: Env["cancelWaits"];
   /** The calls that are to be answered, and their outcomes. */
   readonly #answered: Call[] = [];
@@ -91,6 +92,7 @@ export class Attempt {
     this.#time = time;
     this.#effects = new CollectedEffects(setting.journal, time.wallMs);
     this.#waiting = setting.readOnly ? () => null : (key) => waiters.count(key);
+    this.#waitsBefore = (key, sort) => waiters.waitsBefore(key, undefined, sort);
     this.#cancelWaits = this.#cancellation();
   }
 
@@ -153,7 +155,7 @@ export class Attempt {
   timeOut(parked: Parked): void {
     if (parked.state !== "waiting") return;
     this.begin();
-    this.#serve(parked, this.#try(parked.call, false, null));
+    this.#serve(parked, this.#try(parked.call, false, null, parked));
     this.#serveWoken();
   }
 
@@ -161,7 +163,7 @@ export class Attempt {
   tryAgain(parked: Parked): void {
     if (parked.state !== "waiting") return;
     this.begin();
-    const outcome = this.#try(parked.call, true, null);
+    const outcome = this.#try(parked.call, true, null, parked);
     if (!(outcome instanceof Wait)) this.#serve(parked, outcome);
   }
 
@@ -255,10 +257,10 @@ export class Attempt {
     return this.#effects.holders;
   }
 
-  #try(call: Call, mayWait: boolean, woken: string | null): unknown {
+  #try(call: Call, mayWait: boolean, woken: string | null, parked?: Parked): unknown {
     const { store } = this.#setting;
     this.#effects.begin();
-    const operation = call.start(this.#env(call.caller, mayWait, woken));
+    const operation = call.start(this.#env(call.caller, mayWait, woken, parked));
     if (call.mayBeUndone) store.perform(this.#memory.writeBack());
     const outcome = call.mayBeUndone ? store.performOrUndo(operation, isToUndo) : store.perform(operation);
     if (isToUndo(outcome)) {
@@ -272,6 +274,9 @@ export class Attempt {
   #serve(parked: Parked, outcome: unknown): void {
     this.#waiters.serve(parked);
     this.#answer(parked.call, outcome);
+    // Who waits behind it under the one key that was woken is tried next anyway.
+    const { holdsBackUnder: keys } = parked;
+    if (keys.length > 1 || outcome instanceof PawlError) for (const key of keys) this.#effects.wake(key);
   }
 
   #answer(call: Call, outcome: unknown): void {
@@ -301,14 +306,14 @@ export class Attempt {
 
   #serveKey(key: string): void {
     const line = this.#waiters.under(key);
-    if (line === undefined) return;
+    if (line === undefined) return this.#waiters.servedAll(key);
     this.begin();
     // The first is served even when the time is over: what came free must not go to a call that comes before the rest.
     let isFirst = true;
     for (let parked = line.next(); parked !== undefined; parked = line.next()) {
       if (!isFirst && elapsed() >= this.#until) return this.#waiters.leave(key);
       isFirst = false;
-      const outcome = this.#try(parked.call, true, key);
+      const outcome = this.#try(parked.call, true, key, parked);
       if (outcome instanceof Wait) {
         if (!outcome.isAlone) line.closeSort();
       } else this.#serve(parked, outcome);
@@ -316,7 +321,7 @@ export class Attempt {
     this.#waiters.servedAll(key);
   }
 
-  #env(caller: Caller, mayWait: boolean, woken: string | null): Env {
+  #env(caller: Caller, mayWait: boolean, woken: string | null, parked?: Parked): Env {
     const { mode, sign, identity, retentionMs } = this.#setting;
     const { now, retentionNow, wallMs } = this.#time;
     return {
@@ -331,6 +336,10 @@ export class Attempt {
       effects: this.#effects,
       turn: this.#memory,
       waiting: this.#waiting,
+      waitsBefore:
+        parked === undefined
+          ? this.#waitsBefore
+          : (key, sort) => this.#waiters.waitsBefore(key, parked, sort),
       cancelWaits: this.#cancelWaits,
       random: pooledRandom,
       sign,

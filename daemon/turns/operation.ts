@@ -34,6 +34,8 @@ export interface Env {
   readonly turn: TurnMemory;
   /** How many calls wait under a key; null in a daemon that only reads, since they wait in the one that writes. */
   readonly waiting: (key: string) => number | null;
+  /** True if a call that came before this one waits under a key; if a sort is given, one of that sort. */
+  readonly waitsBefore: (key: string, sort?: string) => boolean;
   /** Ends the waits of a caller's connection whose requests have this id; returns whether there was one. */
   readonly cancelWaits: (caller: Caller, id: Id) => boolean;
   /** Cryptographically strong random bytes. */
@@ -124,16 +126,23 @@ export class Wait {
   readonly beginnings: readonly string[];
   /** True if others of its sort may be met although it was not. */
   readonly isAlone: boolean;
+  /** Whether later calls wait for it too (`env.waitsBefore`): when it leaves, they are performed again. */
+  readonly holdsBack: boolean;
 
   constructor(
     keys: string | readonly string[],
     sort = "",
-    { beginnings = NONE, isAlone = false }: { beginnings?: readonly string[]; isAlone?: boolean } = {},
+    {
+      beginnings = NONE,
+      isAlone = false,
+      holdsBack = false,
+    }: { beginnings?: readonly string[]; isAlone?: boolean; holdsBack?: boolean } = {},
   ) {
     this.keys = typeof keys === "string" ? [keys] : keys;
     this.sort = sort;
     this.beginnings = beginnings;
     this.isAlone = isAlone;
+    this.holdsBack = holdsBack;
   }
 }
 

@@ -248,6 +248,7 @@ export class TurnLoop {
   /** Takes a call back that waits, and that nobody needs the outcome of any more; it is not settled then. */
   withdraw(call: Call): void {
     this.#waiters.withdraw(call);
+    if (this.#waiters.someLeft) this.schedule();
   }
 
   /** Performs an operation of the daemon itself at once, in a transaction of its own; throws if that fails. */
@@ -285,6 +286,7 @@ export class TurnLoop {
   /** Ends the waits of a connection that has closed. */
   endWaits(connection: number): void {
     this.#waiters.removeOf(connection);
+    if (this.#waiters.someLeft) this.schedule();
   }
 
   /** Releases what was granted for as long as a connection lasts that has closed. */
@@ -802,6 +804,7 @@ export class TurnLoop {
   #settleParked(parked: Parked, outcome: unknown): void {
     this.#waiters.remove(parked);
     parked.call.settle(outcome);
+    if (this.#waiters.someLeft) this.schedule();
   }
 }
 

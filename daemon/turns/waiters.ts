@@ -22,6 +22,8 @@ const KEY_BYTES = 256;
 export interface Parked {
   readonly call: Call;
   readonly sort: string;
+  /** Its keys, if calls that came later wait for it too; otherwise none. */
+  readonly holdsBackUnder: readonly string[];
   readonly state: "fresh" | "waiting" | "serving" | "gone";
 }
 
@@ -83,11 +85,20 @@ export class Waiters {
   /** Parks a call in the turn under way. */
   park(call: Call, wait: Wait): void {
     this.#parked += 1;
-    const { keys, beginnings, sort } = wait;
+    const { keys, beginnings, sort, holdsBack } = wait;
     const lines = keys.map((key) => lineOf(this.#byKey, key));
     for (const beginning of beginnings) lines.push(lineOf(this.#byBeginning, beginning));
     const bytes = bytesOf(call, wait);
-    const entry: Entry = { call, sort, number: this.#parked, lines, bytes, state: "fresh", timer: undefined };
+    const entry: Entry = {
+      call,
+      sort,
+      holdsBackUnder: holdsBack ? keys : NONE,
+      number: this.#parked,
+      lines,
+      bytes,
+      state: "fresh",
+      timer: undefined,
+    };
     for (const line of lines) add(line.sorts, sort, entry);
     add(this.#byConnection, call.caller.connection, entry);
     this.#count(entry, 1);
@@ -98,7 +109,7 @@ export class Waiters {
   /** Says that the turn under way has performed a parked call. */
   serve(parked: Parked): void {
     const entry = parked as Entry;
-    if (entry.state === "fresh") return this.remove(entry);
+    if (entry.state === "fresh") return this.#drop(entry);
     this.#count(entry, -1);
     entry.state = "serving";
     this.#touched.push(entry);
@@ -113,7 +124,7 @@ export class Waiters {
     this.#leaving.clear();
     if (this.#touched.length === 0) return;
     for (const entry of this.#touched) {
-      if (entry.state === "serving") this.remove(entry);
+      if (entry.state === "serving") this.#drop(entry);
       else if (entry.state === "fresh") this.#startWaiting(entry);
     }
     this.#touched = [];
@@ -123,7 +134,7 @@ export class Waiters {
   rollBack(): void {
     this.#leaving.clear();
     for (const entry of this.#touched) {
-      if (entry.state === "fresh") this.remove(entry);
+      if (entry.state === "fresh") this.#drop(entry);
       else if (entry.state === "serving") {
         entry.state = "waiting";
         this.#count(entry, 1);
@@ -132,8 +143,13 @@ export class Waiters {
     this.#touched = [];
   }
 
+  /** Removes a call between two turns. Those that it held back are to be performed again in the next. */
   remove(parked: Parked): void {
-    const entry = parked as Entry;
+    this.#drop(parked as Entry);
+    for (const key of parked.holdsBackUnder) if (this.#byKey.has(key)) this.#left.add(key);
+  }
+
+  #drop(entry: Entry): void {
     if (entry.state === "gone") return;
     if (entry.state !== "serving") this.#count(entry, -1);
     entry.state = "gone";
@@ -207,6 +223,21 @@ export class Waiters {
 
   everyone(): Parked[] {
     return [...this.#byConnection.values()].flatMap((entries) => [...entries]);
+  }
+
+  /**
+   * True if a call waits under a key that was parked before another one, or at all if that is none, and that the turn
+   * under way has not served. If a sort is given, a call of that sort.
+   */
+  waitsBefore(key: string, than: Parked | undefined, sort?: string): boolean {
+    const sorts = this.#byKey.get(key)?.sorts;
+    if (sorts === undefined) return false;
+    const before = (than as Entry | undefined)?.number ?? Number.POSITIVE_INFINITY;
+    const isBefore = (entries: Set<Entry> | undefined): boolean =>
+      entries !== undefined && (nextOf(entries.values())?.number ?? before) < before;
+    if (sort !== undefined) return isBefore(sorts.get(sort));
+    for (const entries of sorts.values()) if (isBefore(entries)) return true;
+    return false;
   }
 
   /** How many callers wait for `key`, without those that the turn under way has served. */
@@ -294,6 +325,8 @@ class WokenLine {
     this.#given = undefined;
   }
 }
+
+const NONE: readonly string[] = [];
 
 function bytesOf({ bytes = 0 }: Call, { keys, beginnings }: Wait): number {
   return bytes + WAIT_BYTES + (keys.length + beginnings.length - 1) * KEY_BYTES;

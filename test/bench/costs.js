@@ -194,6 +194,7 @@ class Bench {
       turn,
       effects: new Proxy({}, { get: () => nothing }),
       waiting: () => 0,
+      waitsBefore: () => false,
       random: (/** @type {number} */ bytes) => globalThis.crypto.getRandomValues(Buffer.alloc(bytes)),
       sign: this.database.sign,
       identity: null,

@@ -1,8 +1,10 @@
 // Leases that the database keeps, under the suite that every provider has to pass. Their operations run each in a
 // transaction of its own on a real database file; only time is made up.
 import { join } from "node:path";
+import type { OneLease } from "@pawl/protocol/types";
 import { test } from "vitest";
 import type { Clock } from "../../daemon/dist/clock.js";
+import { acquire } from "../../daemon/dist/domain/lease/acquire.js";
 import * as lease from "../../daemon/dist/domain/lease/lease.js";
 import { see } from "../../daemon/dist/domain/lease/remote-lease.js";
 import { type Holder, type LeaseProvider, leaseProviderConformance } from "../../daemon/dist/index.js";
@@ -37,6 +39,7 @@ const effects = {
   count: ignored,
   notify: ignored,
   log: ignored,
+  tell: ignored,
 };
 
 /**
@@ -54,6 +57,7 @@ function provider(store: Store, clock: Clock, ids: Map<string, string>): LeasePr
       mayWait: false,
       mayGoOn: false,
       waiting: () => 0,
+      waitsBefore: () => false,
       random: (bytes: number) => crypto.getRandomValues(Buffer.alloc(bytes)),
       effects: envOf(effects as unknown as Partial<Env>) as unknown as Effects,
     });
@@ -93,10 +97,11 @@ function provider(store: Store, clock: Clock, ids: Map<string, string>): LeasePr
       const again = ids.has(leaseId) ? await heartbeat(leaseId, ttlMs) : null;
       if (again !== null) return { granted: true, ...((await get(name)) as Holder) };
       await perform((env) => see({ name, fencingToken: tokenAbove, provider: "elsewhere" }, env));
-      const params = { name, owner, ttlMs, waitMs: 0, releaseOn: "expiry" as const, ...(note && { note }) };
+      const how = { mode: "exclusive" as const, releaseOn: "expiry" as const, waitMs: 0, graceMs: 0 };
+      const params = { name, owner, ttlMs, ...how, ...(note && { note }) };
       const granted = await unless(
         "lease_held",
-        perform((env) => lease.acquire(params, env)),
+        perform((env) => acquire(params, env) as Operation<OneLease>),
       );
       if (granted === null) {
         const holder = (await get(name)) as Holder;

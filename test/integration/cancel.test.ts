@@ -5,6 +5,7 @@ import { setImmediate as nextLoop } from "node:timers/promises";
 import type { MethodName, Params, Result } from "@pawl/protocol";
 import { ERRORS } from "@pawl/protocol/errors";
 import { MAX_IN_FLIGHT_REQUESTS, MAX_WAITS_PER_CONNECTION } from "@pawl/protocol/limits";
+import type { OneLease } from "@pawl/protocol/types";
 import { describe, expect, test } from "vitest";
 import { privateDirectory, sharedDaemon, startDaemon } from "../daemon.js";
 import { Faulty } from "../faulty.js";
@@ -73,7 +74,10 @@ const WAITING: readonly {
     },
     after: async (client) => {
       await client.call("lease.break", { name: "cancel-each", reason: "test" });
-      expect(await client.call("lease.get", { name: "cancel-each" })).toEqual({ lease: null });
+      expect(await client.call("lease.get", { name: "cancel-each" })).toMatchObject({
+        lease: null,
+        holders: [],
+      });
     },
   },
   {
@@ -408,7 +412,7 @@ async function raceForLease(client: RawClient, other: RawClient, name: string, r
       expect(wait.error).toMatchObject(CANCELLED);
       continue;
     }
-    const { lease } = wait.result as Result<"lease.acquire">;
+    const { lease } = wait.result as OneLease;
     expect(lease.fencingToken).toBeGreaterThan(highest);
     highest = lease.fencingToken;
     expect(await other.call("lease.release", { leaseId: lease.leaseId })).toEqual({ released: true });
@@ -416,7 +420,7 @@ async function raceForLease(client: RawClient, other: RawClient, name: string, r
   // Nobody has it who does not know.
   const { lease } = await other.call("lease.acquire", { name, owner: OWNER, waitMs });
   await other.call("lease.release", { leaseId: lease.leaseId });
-  expect(await other.call("lease.get", { name })).toEqual({ lease: null });
+  expect(await other.call("lease.get", { name })).toMatchObject({ lease: null, holders: [] });
   expect(client.lines).toEqual([]);
   return count;
 }

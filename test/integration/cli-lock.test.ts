@@ -99,6 +99,49 @@ describe("a command under a lease", () => {
     await holder.end("SIGTERM");
   });
 
+  test("exits as it was told to where the lease is not to be had, and only then", async () => {
+    const holder = start(["lock", "flock", "--shared", "--owner", "first", "--", ...TREE]);
+    await holder.printed(/running/);
+    const refused = await run(["lock", "flock", "--conflict-exit-code", "0", "--", "echo", "never"]);
+    expect(refused).toMatchObject({ code: 0, stdout: "" });
+    expect(refused.stderr).toMatch(/^pawl: flock is held by first/);
+    expect((await run(["lock", "flock", "-E", "75", "--wait", "20ms", "--", "true"])).code).toBe(75);
+    expect((await run(["lock", "flock", "-E", "75", "--shared", "--", "sh", "-c", "exit 3"])).code).toBe(3);
+    expect((await run(["lock", "flock", "-E", "75", "--slots", "2", "--", "true"])).code).toBe(USAGE);
+    await holder.end("SIGTERM");
+  });
+
+  test("has a line for each of several names, and the members of a pool", async () => {
+    const set = await run(["lease", "set", "pool", "--members", "x,y,z"]);
+    expect(set).toEqual({ code: DONE, stdout: "pool has 3 slots.\n", stderr: "" });
+    const script = 'echo "$PAWL_LEASE|$PAWL_FENCING_TOKEN|$PAWL_MEMBER"';
+    expect((await run(["lock", "pool", "--slots", "2", "--", "sh", "-c", script])).stdout).toBe(
+      "pool|1|x\ny\n",
+    );
+    const several = await run(["lock", "several/a", "several/b", "--", "sh", "-c", script]);
+    expect(several.stdout).toBe("several/a\nseveral/b|1\n1|\n");
+    const holder = start(["lock", "pool", "--owner", "first", "--", ...TREE]);
+    await holder.printed(/running/);
+    const shown = await run(["lease", "show", "pool"]);
+    expect(shown.stdout).toMatch(/^pool has 3 slots, 2 free\.\nfirst \(x\) has \d+(\.\d)? s left\.\n$/);
+    const table = (await run(["leases", "poo"])).stdout.split("\n");
+    expect(table[0]).toMatch(/TOKEN +AS +HELD FOR/);
+    expect(table[1]).toMatch(/^pool +first +\d+ +2 +x /);
+    expect((await run(["leases", "several"])).stderr).toBe("No leases are held.\n");
+    await holder.end("SIGTERM");
+  });
+
+  test.each([
+    [["lease", "set", "n"]],
+    [["lease", "set", "n", "--slots", "2", "--members", "a"]],
+    [["lease", "show", "n", "--slots", "2"]],
+    [["lease", "give", "n"]],
+    [["lease", "set", "n", "--members", "a,a"]],
+    [["lease", "set", "n", "--slots", "0"]],
+  ])("%j is bad usage", async (args) => {
+    expect((await run(args)).code).toBe(USAGE);
+  });
+
   test("waits its turn with --wait, and says for whom", async () => {
     const holder = start(["lock", "turn", "--owner", "first", "--", ...TREE]);
     await holder.printed(/running/);
@@ -193,9 +236,10 @@ describe("a command under a lease", () => {
   test("bad usage runs nothing", async () => {
     const noDashes = await run(["lock", "name", "echo", "x"]);
     expect([noDashes.code, noDashes.stdout]).toEqual([USAGE, ""]);
-    expect(noDashes.stderr).toContain(
-      `"echo" is one argument too many. The command to run comes after two dashes`,
-    );
+    expect(noDashes.stderr).toContain("The command to run is missing. Put it after two dashes");
+    const shared = await run(["lock", "name", "--shared", "--slots", "2", "--", "echo", "x"]);
+    expect([shared.code, shared.stdout]).toEqual([USAGE, ""]);
+    expect((await run(["lock", "name", "-E", "256", "--", "echo"])).code).toBe(USAGE);
     const nothing = await run(["lock", "name"]);
     expect([nothing.code, nothing.stderr]).toEqual([
       USAGE,

@@ -341,6 +341,37 @@ test.concurrent("ended by force elsewhere, it is lost at the next renewal; here,
   expect(await breaker.call("lease.break", { name, reason: "nobody" })).toEqual({ broken: false });
 });
 
+test.concurrent("a provider keeps names that one holds alone, and a daemon says so of the rest", async ({
+  onTestFinished: atEnd,
+}) => {
+  const { a } = await two(atEnd);
+  const name = "out/alone";
+  const refused = async (
+    method: "lease.acquire" | "lease.configure" | "lease.break" | "lease.heartbeat",
+    params: object,
+    path: string,
+  ): Promise<void> => {
+    const { data } = await a.refusal(method, params as never);
+    expect(data).toMatchObject({ kind: "invalid_params", issues: [{ path }] });
+  };
+  await refused("lease.acquire", { name, owner: OWNER, mode: "shared" }, "/mode");
+  await refused("lease.acquire", { name, owner: OWNER, slots: 2 }, "/slots");
+  await refused("lease.acquire", { names: ["here", name], owner: OWNER }, "/names");
+  await refused("lease.configure", { name, slots: 2 }, "/name");
+  const how = { slots: 1, releaseOn: "disconnect" as const, graceMs: 30_000 };
+  const { lease } = await a.call("lease.acquire", { name, owner: OWNER, ttlMs: 60_000, ...how });
+  expect(lease).toMatchObject({ mode: "exclusive", slots: 1 });
+  const shown = await a.call("lease.get", { name });
+  expect(shown).toMatchObject({ holders: [shown.lease], slots: 1, free: 0 });
+  await refused("lease.heartbeat", { leaseId: lease.leaseId, note: "x" }, "/note");
+  await refused("lease.break", { name, reason: "x", fencingToken: lease.fencingToken }, "/fencingToken");
+  const joint = { method: "lease.acquire", params: { names: ["here", name], owner: OWNER } };
+  const { data } = await a.refusal("transact", { calls: [joint] as never });
+  expect(data).toMatchObject({ kind: "invalid_params", index: 0 });
+  await a.call("lease.release", { leaseId: lease.leaseId });
+  expect(await a.call("lease.get", { name })).toEqual({ lease: null, holders: [], slots: 1, free: 1 });
+});
+
 test.concurrent("a provider that cannot end leases by force says so", async ({ onTestFinished: atEnd }) => {
   const daemon = await new Faulty(atEnd, { force: false }).start();
   const client = await daemon.place.connect();

@@ -1,6 +1,6 @@
 // Leases as clients see them: a daemon on a real socket, holders and waiters on connections of their own.
-import type { Result } from "@pawl/protocol";
 import { MAX_WAITS_PER_CONNECTION } from "@pawl/protocol/limits";
+import type { Lease } from "@pawl/protocol/types";
 import { describe, expect, test } from "vitest";
 import { Place, sharedDaemon, startDaemon } from "../daemon.js";
 import type { RawClient, RawReply } from "../raw-client.js";
@@ -11,8 +11,6 @@ import { expectRefusal } from "../refusal.js";
 const LATE_MS = 50;
 /** How often a peer that is not read is tried where the kernel does not tell that it has closed. */
 const PROBE_MS = 1000;
-
-type Lease = Result<"lease.acquire">["lease"];
 
 async function acquire(
   client: RawClient,
@@ -51,6 +49,8 @@ describe("methods", () => {
       leaseId: expect.stringMatching(/^lease_[0-9a-f]{32}$/),
       fencingToken: 1,
       owner: "migration",
+      mode: "exclusive",
+      slots: 1,
       acquiredAt: expect.any(Number),
       expiresAt: lease.acquiredAt + 5000,
       remainingMs: 5000,
@@ -61,6 +61,7 @@ describe("methods", () => {
       name: "db",
       owner: "migration",
       fencingToken: 1,
+      mode: "exclusive",
       acquiredAt: lease.acquiredAt,
       expiresAt: lease.expiresAt,
       remainingMs: expect.any(Number),
@@ -90,7 +91,12 @@ describe("methods", () => {
     expect(await client.call("lease.release", { leaseId: lease.leaseId })).toEqual({ released: true });
     expect(await client.call("lease.release", { leaseId: lease.leaseId })).toEqual({ released: false });
     expectRefusal(await client.refusal("lease.heartbeat", { leaseId: lease.leaseId }), "lease_lost");
-    expect(await client.call("lease.get", { name: "db" })).toEqual({ lease: null });
+    expect(await client.call("lease.get", { name: "db" })).toEqual({
+      lease: null,
+      holders: [],
+      slots: 1,
+      free: 1,
+    });
     expect(await client.call("lease.check", { name: "db", fencingToken: 1 })).toEqual({
       current: false,
       highest: 1,
@@ -105,7 +111,8 @@ describe("methods", () => {
       "lease_held",
     );
     expect(error.data.holder).toEqual({ owner: "deploy", expiresAt, remainingMs: expect.any(Number) });
-    expect(Object.keys(error.data).sort()).toEqual(["holder", "kind", "retryable"]);
+    expect(error.data.holders).toEqual([error.data.holder]);
+    expect(Object.keys(error.data).sort()).toEqual(["holder", "holders", "kind", "retryable"]);
   });
 
   test("a wait that ends without the lease is refused like one that did not wait", async () => {
@@ -122,9 +129,9 @@ describe("methods", () => {
     const names = ["page/a", "page/b", "page/c", "page/ö", "page/🔒"];
     for (const name of [...names].reverse()) await acquire(client, name, { ttlMs: 60_000 });
     const listed: string[] = [];
-    let after = "page/";
-    for (;;) {
-      const page = await client.call("lease.list", { after, limit: 2 });
+    const prefix = "page/";
+    for (let after: string | undefined; ; ) {
+      const page = await client.call("lease.list", { prefix, limit: 2, ...(after && { after }) });
       expect(page.leases.length).toBeLessThanOrEqual(2);
       expect(JSON.stringify(page)).not.toContain("lease_");
       listed.push(...page.leases.map(({ name }) => name));

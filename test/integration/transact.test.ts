@@ -1,6 +1,7 @@
 // Several calls in one transaction: all of them or none, guarded by what the caller holds.
 import type { Params, Result } from "@pawl/protocol";
 import { METHODS } from "@pawl/protocol";
+import type { OneLease } from "@pawl/protocol/types";
 import { describe, expect, test } from "vitest";
 import { sharedDaemon } from "../daemon.js";
 import type { RawClient, RawReply } from "../raw-client.js";
@@ -402,7 +403,7 @@ describe("grants", () => {
     });
     const [{ claim }, { lease }, { leases }] = results as [
       Result<"queue.claim">,
-      Result<"lease.acquire">,
+      OneLease,
       Result<"command.lease">,
     ];
     const { claimId, leaseToken } = claim as NonNullable<typeof claim>;

@@ -1,4 +1,5 @@
 // The types of calls; checked by `tsc -p test`, since at run time nothing of it is left.
+
 import {
   type ConnectOptions,
   type connect,
@@ -12,6 +13,7 @@ import {
   type Result,
 } from "@pawl/client";
 import type * as protocol from "@pawl/protocol";
+import type { OneLease, SeveralLeases } from "@pawl/protocol/types";
 import { describe, expectTypeOf, test } from "vitest";
 
 declare const client: PawlClient;
@@ -46,10 +48,14 @@ describe("calls by group", () => {
   });
 
   test("may leave out what has a default, and params that hold nothing", () => {
-    expectTypeOf<PawlClient["lease"]["acquire"]>()
+    expectTypeOf<PawlClient["lease"]["heartbeat"]>()
       .parameter(0)
-      .toExtend<{ name: string; owner: string; ttlMs?: number | undefined; waitMs?: number | undefined }>();
-    compiled(() => client.lease.acquire({ name: "n", owner: "o" }));
+      .toExtend<{ leaseId: string; ttlMs?: number | undefined; note?: string | undefined }>();
+    compiled(() => {
+      expectTypeOf(client.lease.acquire({ name: "n", owner: "o" })).resolves.toEqualTypeOf<OneLease>();
+      const several = client.lease.acquire({ names: ["n", "m"], owner: "o" });
+      expectTypeOf(several).resolves.toEqualTypeOf<SeveralLeases>();
+    });
     compiled(() => client.sequence.state());
     compiled(() => client.daemon.ping({}));
     compiled(() => client.lease.list());

@@ -41,6 +41,7 @@ REPEATABLE_METHODS: Dict[str, Tuple[str, ...]] = {
     "command.wait": (),
     "command.list": (),
     "command.cancel": (),
+    "lease.configure": (),
     "lease.heartbeat": (),
     "lease.get": (),
     "lease.list": (),

@@ -127,16 +127,22 @@ class Claim(TypedDict):
     batches: List[Batch]
 
 
-class Lease(TypedDict):
-    """A lease as its holder has it."""
-
+class _Lease(TypedDict):
     name: str
     leaseId: str
     fencingToken: int
     owner: str
+    mode: str
+    slots: int
     acquiredAt: int
     expiresAt: int
     remainingMs: int
+
+
+class Lease(_Lease, total=False):
+    """A lease as its holder has it."""
+
+    members: List[str]
 
 
 class CommandExecuteParams(TypedDict):

@@ -8,11 +8,14 @@ import { drop, giveBack, LEASE_COLUMNS, type LeaseRow, tell, tellLost } from "./
 export const leases: GrantRule<LeaseRow> = {
   ...LEASE_COLUMNS,
   *end(row, cause, env) {
-    if (cause === "expired") tellLost(row, "expired", null, env);
-    else tell(row, "lost", env);
-    yield* drop(row, env);
+    const dropped = yield* drop(row, env);
+    if (dropped.length === 0) return 0;
+    for (const each of dropped) {
+      if (cause === "expired") tellLost(each, "expired", null, env);
+      else tell(each, "lost", env);
+    }
     yield* giveBack(row, env);
-    return 1;
+    return dropped.length;
   },
 };
 
@@ -21,8 +24,8 @@ const earliestWarning = sql<{ at: number | null }>(
 );
 
 const takeWarnings = sql<LeaseRow>(`
-  UPDATE pawl_lease SET warn_at = NULL WHERE name IN
-    (SELECT name FROM pawl_lease WHERE warn_at <= :now ORDER BY warn_at LIMIT :rows)
+  UPDATE pawl_lease SET warn_at = NULL WHERE lease_id IN
+    (SELECT lease_id FROM pawl_lease WHERE warn_at <= :now ORDER BY warn_at LIMIT :rows)
   RETURNING *`);
 
 /** Connections are numbered anew in each life of the daemon. */

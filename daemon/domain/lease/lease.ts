@@ -1,50 +1,57 @@
 // Leases that this database keeps: named, fenced, time-bounded permission.
 import type { Parsed, Result } from "@pawl/protocol";
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
-import { MAX_INTEGER, MAX_NAME_LENGTH, MAX_PAGE_BYTES } from "@pawl/protocol/limits";
-import { all, type Operation, one, sql } from "../../store/statement.js";
+import { MAX_LEASE_NAME_LENGTH, MAX_PAGE_BYTES, MAX_SHOWN_HOLDERS } from "@pawl/protocol/limits";
+import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import type { HandlersOf } from "../../turns/handler.js";
-import { type Env, type Outcome, Wait } from "../../turns/operation.js";
-import { exhausted, kindOf, notConfigured } from "./refusals.js";
+import { type Env, type Outcome, Unfinished } from "../../turns/operation.js";
+import { acquire, sumSlots } from "./acquire.js";
+import { kindOf, notConfigured } from "./refusals.js";
 import {
   acquiredTtlOf,
   drop,
-  giveBack,
   gone,
-  held,
-  isHeld,
-  keep,
+  heldGrant,
+  type LeaseRow,
+  LIVE,
   logBroken,
-  remainingOf,
   renew,
-  selectByName,
   selectHeldById,
   selectHeldByName,
-  selectHeldPage,
   selectHighest,
-  selectNameBehind,
+  selectHolders,
+  selectName,
   shownRow,
   tell,
   tellLost,
   waitKey,
 } from "./row.js";
 
-/** Random bits of a leaseId: as many as nobody guesses. */
-const LEASE_ID_BYTES = 16;
-
 /** Leases that a page looks at for those that are held: more than it can show. */
 const MAX_SCANNED_LEASES = 2000;
-/** After every name: no character is greater. */
-const LAST_NAME = "\u{10ffff}".repeat(MAX_NAME_LENGTH);
+/** After every name with a beginning: no character is greater. */
+const LAST_CHARACTERS = "\u{10ffff}".repeat(MAX_LEASE_NAME_LENGTH);
+/** Holders that one step of `lease.break` ends. */
+const BROKEN_HOLDERS = 200;
 
-/** Raises the counter of a name; no row when it is at its end, and then nothing has changed. */
-const raiseToken = sql<{ highest: number }>(`
-  INSERT INTO pawl_lease_token (name, highest) VALUES (:name,
-    1 + coalesce((SELECT CAST(value AS BIGINT) FROM pawl_meta WHERE key = 'lease_fencing_floor'), 0))
-  ON CONFLICT (name) DO UPDATE SET highest = CASE WHEN pawl_lease_token.highest < excluded.highest
-      THEN excluded.highest ELSE pawl_lease_token.highest + 1 END
-    WHERE pawl_lease_token.highest < ${MAX_INTEGER}
-  RETURNING highest`);
+/** Where many have ended and wait to be removed, a page looks at so many rows for those that are held. */
+const selectHeldPage = sql<LeaseRow>(`
+  SELECT * FROM pawl_lease
+  WHERE (name, fencing_token) > (:after, :token) AND (name, fencing_token) <= (:last, :lastToken) AND ${LIVE}
+  ORDER BY name, fencing_token LIMIT :rows`);
+
+const selectRowBehind = sql<{ name: string; fencing_token: number }>(`
+  SELECT name, fencing_token FROM pawl_lease
+  WHERE (name, fencing_token) > (:after, :token) AND name <= :last
+  ORDER BY name, fencing_token LIMIT 1 OFFSET :passed`);
+
+const selectHeldUpTo = sql<LeaseRow>(`
+  SELECT * FROM pawl_lease WHERE name = :name AND fencing_token <= :highest AND ${LIVE}
+  ORDER BY fencing_token LIMIT :rows`);
+
+const upsertCapacity = sql(`
+  INSERT INTO pawl_lease_token (name, highest, capacity, pool) VALUES (:name, 0, :capacity, :pool)
+  ON CONFLICT (name) DO UPDATE SET capacity = excluded.capacity, pool = excluded.pool`);
 
 /**
  * Which operation performs which method.
@@ -61,6 +68,7 @@ export function leaseHandlers(waitingElsewhere: (key: string) => number = () => 
   });
   return {
     acquire,
+    configure,
     heartbeat,
     release,
     get,
@@ -70,41 +78,31 @@ export function leaseHandlers(waitingElsewhere: (key: string) => number = () => 
   };
 }
 
-export function* acquire(
-  params: Parsed<"lease.acquire">,
+function* configure(
+  { name, slots, members }: Parsed<"lease.configure">,
   env: Env,
-): Operation<Outcome<Result<"lease.acquire">>> {
-  const { name, owner, ttlMs, releaseOn, note = null } = params;
-  const former = yield* one(selectByName, { name });
-  // Once it has ended, those who wait for it come first: they are served when it is removed, which is due.
-  if (former !== undefined && (isHeld(former, env) || (env.waiting(waitKey(name)) ?? 0) > 0)) {
-    const remainingMs = Math.max(remainingOf(former, env), 0);
-    return env.mayWait ? new Wait(waitKey(name)) : held(name, former.owner, remainingMs, env.wallMs);
+): Operation<Result<"lease.configure">> {
+  if (slots !== undefined || members !== undefined) {
+    const capacity = members?.length ?? slots ?? 1;
+    const pool = members === undefined ? null : JSON.stringify(members);
+    yield* run(upsertCapacity, { name, capacity: capacity === 1 ? null : capacity, pool });
+    env.effects.wake(waitKey(name));
+    return { name, slots: capacity, ...(members === undefined ? {} : { members }) };
   }
-  const raised = yield* one(raiseToken, { name });
-  if (raised === undefined) return exhausted(name);
-
-  if (former !== undefined) {
-    tellLost(former, "expired", null, env);
-    yield* giveBack(former, env);
-  }
-  const leaseId = `lease_${env.random(LEASE_ID_BYTES).toString("hex")}`;
-  const { highest: fencingToken } = raised;
-  env.effects.reached("leaseToken", fencingToken);
-  const lease = { name, leaseId, fencingToken, owner, note, ttlMs, releaseOn, provider: null };
-  return yield* keep(lease, { remainingMs: ttlMs, boottime: null }, former, env);
+  const { capacity = null, pool = null } = (yield* one(selectName, { name })) ?? {};
+  return { name, slots: capacity ?? 1, ...(pool === null ? {} : { members: JSON.parse(pool) as string[] }) };
 }
 
 export function* heartbeat(
   params: Parsed<"lease.heartbeat">,
   env: Env,
 ): Operation<Result<"lease.heartbeat"> | PawlError> {
-  const { leaseId } = params;
+  const { leaseId, note } = params;
   const row = yield* one(selectHeldById, { leaseId, now: env.now });
   if (row === undefined) return gone();
   if (row.provider !== null) return notConfigured(kindOf(row.provider));
   const ttlMs = params.ttlMs ?? acquiredTtlOf(row);
-  return yield* renew(row, { ttlMs }, { remainingMs: ttlMs, boottime: null }, env);
+  return yield* renew(row, { ttlMs, note }, { remainingMs: ttlMs, boottime: null }, env);
 }
 
 export function* release(
@@ -114,50 +112,108 @@ export function* release(
   const row = yield* one(selectHeldById, { leaseId: params.leaseId, now: env.now });
   if (row === undefined) return { released: false };
   if (row.provider !== null) return notConfigured(kindOf(row.provider));
-  yield* drop(row, env);
-  tell(row, "released", env);
+  for (const each of yield* drop(row, env)) tell(each, "released", env);
   return { released: true };
 }
 
-export function* get(params: Parsed<"lease.get">, env: Env): Operation<Result<"lease.get">> {
-  const row = yield* one(selectHeldByName, { name: params.name, now: env.now });
-  return { lease: row === undefined ? null : shownRow(row, env) };
+export function* get({ name }: Parsed<"lease.get">, env: Env): Operation<Result<"lease.get">> {
+  const rows = yield* all(selectHolders, { name, now: env.now, rows: MAX_SHOWN_HOLDERS });
+  const [first] = rows;
+  if (first === undefined) {
+    const slots = (yield* one(selectName, { name }))?.capacity ?? 1;
+    return { lease: null, holders: [], slots, free: slots };
+  }
+  const holders = rows.map((row) => shownRow(row, env));
+  const slots = first.capacity ?? 1;
+  const free = first.mode === "shared" ? 0 : Math.max(0, slots - (yield* slotsTaken(name, rows, env)));
+  return { lease: holders[0] ?? null, holders, slots, free };
+}
+
+function* slotsTaken(name: string, rows: readonly LeaseRow[], env: Env): Operation<number> {
+  if (rows.length < MAX_SHOWN_HOLDERS) return rows.reduce((sum, { slots }) => sum + slots, 0);
+  return (yield* one(sumSlots, { name, now: env.now }))?.taken ?? 0;
 }
 
 function* list(params: Parsed<"lease.list">, env: Env): Operation<Result<"lease.list">> {
-  const { limit, after = "" } = params;
-  const last = (yield* one(selectNameBehind, { after, passed: MAX_SCANNED_LEASES - 1 }))?.name;
-  const rows = yield* all(selectHeldPage, { after, last: last ?? LAST_NAME, now: env.now, rows: limit + 1 });
+  const { prefix = "", limit } = params;
+  const from = placeOf(params.after);
+  // A place before all that begin so is that of the prefix itself, which may be a name.
+  const { after, token } = from.after < prefix ? { after: prefix, token: 0 } : from;
+  const last = prefix + LAST_CHARACTERS;
+  const behind = yield* one(selectRowBehind, { after, token, last, passed: MAX_SCANNED_LEASES - 1 });
+  const end = { last: behind?.name ?? last, lastToken: behind?.fencing_token ?? 0 };
+  const rows = yield* all(selectHeldPage, { after, token, ...end, now: env.now, rows: limit + 1 });
   const leases: Result<"lease.list">["leases"] = [];
   let bytes = 0;
   for (const row of rows) {
-    bytes += row.name.length + row.owner.length + (row.note?.length ?? 0);
-    if (leases.length === limit || (bytes > MAX_PAGE_BYTES && leases.length > 0)) {
-      return { leases, next: (leases.at(-1) as { name: string }).name };
+    bytes += row.name.length + row.owner.length + (row.note?.length ?? 0) + (row.members?.length ?? 0);
+    const shown = leases.at(-1);
+    if (shown !== undefined && (leases.length === limit || bytes > MAX_PAGE_BYTES)) {
+      return { leases, next: nextOf(shown.name, shown.fencingToken) };
     }
     leases.push(shownRow(row, env));
   }
-  return last === undefined ? { leases } : { leases, next: last };
+  return behind === undefined ? { leases } : { leases, next: nextOf(behind.name, behind.fencing_token) };
+}
+
+/** Where a page ended: at the holder of a name with this token. */
+function nextOf(name: string, fencingToken: number): string {
+  return `${fencingToken}:${name}`;
+}
+
+/** The place of `after`: before all without one. A name by itself, as there was before, stands for all its holders. */
+function placeOf(after: string | undefined): { after: string; token: number } {
+  if (after === undefined) return { after: "", token: 0 };
+  const [, token, name] = /^(\d{1,16}):(.+)$/s.exec(after) ?? [];
+  if (name === undefined) return { after, token: Number.MAX_SAFE_INTEGER };
+  return { after: name, token: Number(token) };
 }
 
 export function* check(params: Parsed<"lease.check">, env: Env): Operation<Result<"lease.check">> {
   const { name, fencingToken } = params;
   const highest = (yield* one(selectHighest, { name }))?.highest ?? 0;
-  return { current: yield* isCurrent(name, fencingToken, env), highest };
+  return { current: (yield* heldGrant(name, fencingToken, env)) !== undefined, highest };
 }
 
 export function* breakLease(
   params: Parsed<"lease.break">,
   env: Env,
-): Operation<Result<"lease.break"> | PawlError> {
-  const { name, reason } = params;
+): Operation<Outcome<Result<"lease.break">>> {
+  const { name, reason, fencingToken } = params;
+  if (fencingToken !== undefined) {
+    const row = yield* heldGrant(name, fencingToken, env);
+    if (row === undefined) return { broken: false };
+    if (row.provider !== null) return notConfigured(kindOf(row.provider));
+    yield* breakOne(row, reason, env);
+    return { broken: true };
+  }
   const row = yield* one(selectHeldByName, { name, now: env.now });
   if (row === undefined) return { broken: false };
   if (row.provider !== null) return notConfigured(kindOf(row.provider));
-  yield* drop(row, env);
-  logBroken(row, reason, env);
-  tellLost(row, "broken", reason, env);
-  return { broken: true };
+  const highest = (yield* one(selectHighest, { name }))?.highest ?? row.fencing_token;
+  return yield* breakUpTo(name, highest, reason, env);
+}
+
+/** Ends those who hold a name, in steps; whoever is granted it meanwhile has a higher token, and keeps it. */
+function* breakUpTo(
+  name: string,
+  highest: number,
+  reason: string,
+  env: Env,
+): Operation<Outcome<Result<"lease.break">>> {
+  const rows = yield* all(selectHeldUpTo, { name, highest, now: env.now, rows: BROKEN_HOLDERS + 1 });
+  for (const row of rows.slice(0, BROKEN_HOLDERS)) yield* breakOne(row, reason, env);
+  if (rows.length <= BROKEN_HOLDERS) return { broken: true };
+  if (!env.mayGoOn) return { broken: true, more: true };
+  return new Unfinished((later) => breakUpTo(name, highest, reason, later));
+}
+
+/** Ends a lease by force, with all its names. */
+function* breakOne(row: LeaseRow, reason: string, env: Env): Operation<void> {
+  for (const each of yield* drop(row, env)) {
+    logBroken(each, reason, env);
+    tellLost(each, "broken", reason, env);
+  }
 }
 
 /** A guard of `transact`: `lease_lost` unless the name is held with this token. */
@@ -166,16 +222,11 @@ export function* guardLease(
   env: Env,
 ): Operation<PawlError | undefined> {
   const { name, fencingToken } = guard;
-  if (yield* isCurrent(name, fencingToken, env)) return undefined;
+  if ((yield* heldGrant(name, fencingToken, env)) !== undefined) return undefined;
   const highest = (yield* one(selectHighest, { name }))?.highest ?? 0;
   return refuse(
     "lease_lost",
     `The lease ${shown(name)} is not held with the fencing token ${fencingToken}: the highest so far is ${highest}, and a lease that expired, was released or was broken is held by nobody. Nothing was done. Acquire it again and redo the work under the new token.`,
     { name, fencingToken, highest },
   );
-}
-
-function* isCurrent(name: string, fencingToken: number, env: Env): Operation<boolean> {
-  const row = yield* one(selectHeldByName, { name, now: env.now });
-  return row?.fencing_token === fencingToken;
 }

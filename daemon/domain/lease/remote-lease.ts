@@ -8,20 +8,22 @@ import type { Holder, Inspected } from "./holder.js";
 import { breakLease, check as checkHere, get as getHere } from "./lease.js";
 import { kindOf, tooLate } from "./refusals.js";
 import {
+  type Asked,
   acquiredTtlOf,
   drop,
-  type GrantedLease,
+  type Granted,
   giveBack,
   gone,
   held,
   isHeld,
   keep,
   type Lasting,
+  type Lease,
+  type LeaseRow,
   logBroken,
   OWED_KEY,
   remainingOf,
   renew,
-  selectByName,
   selectHeldById,
   selectHeldByName,
   selectHighest,
@@ -33,6 +35,9 @@ import {
 
 /** Owed leases are given back in steps of so many. */
 const OWED_ROWS = 200;
+
+/** A row may be past its end and not yet removed: ends come in bounded steps. */
+const selectByName = sql<LeaseRow>("SELECT * FROM pawl_lease WHERE name = :name ORDER BY fencing_token");
 
 const owe = sql(`
   INSERT INTO pawl_lease_owed (lease_id, name, provider, fencing_token, until)
@@ -91,7 +96,8 @@ export function* begin(
   const { now } = env;
   const row = yield* one(selectHeldByName, { name, now });
   if (row !== undefined) {
-    return env.mayWait ? new Wait(waitKey(name)) : held(name, row.owner, remainingOf(row, env), env.wallMs);
+    const holder = { owner: row.owner, remainingMs: remainingOf(row, env) };
+    return env.mayWait ? new Wait(waitKey(name)) : held(name, [holder], env.wallMs);
   }
   const highest = (yield* one(selectHighest, { name }))?.highest ?? 0;
   yield* run(owe, { leaseId, name, provider, until: now + forMs });
@@ -100,20 +106,21 @@ export function* begin(
 
 /** After a provider has granted a name: from here on it is a lease like others. */
 export function* record(
-  grant: GrantedLease & { readonly provider: string },
+  asked: Asked,
+  granted: Granted & { readonly provider: string },
   lasting: Lasting,
   env: Env,
-): Operation<Result<"lease.acquire"> | PawlError> {
-  const { name, leaseId, provider, ttlMs, fencingToken } = grant;
-  if (lasting.remainingMs <= 0) return tooLate(kindOf(provider), ttlMs);
-  const former = yield* one(selectByName, { name });
+): Operation<{ lease: Lease } | PawlError> {
+  const { name, leaseId, provider, fencingToken } = granted;
+  if (lasting.remainingMs <= 0) return tooLate(kindOf(provider), asked.ttlMs);
+  const former = yield* all(selectByName, { name });
   yield* run(raiseTo, { name, fencingToken });
   yield* all(deleteOwed, { leaseId });
-  if (former !== undefined) {
-    tellLost(former, "expired", null, env);
-    yield* giveBack(former, env);
+  for (const row of former) {
+    for (const each of yield* drop(row, env)) tellLost(each, "expired", null, env);
+    yield* giveBack(row, env);
   }
-  return yield* keep(grant, lasting, former, env);
+  return { lease: yield* keep(asked, granted, lasting, env) };
 }
 
 /**
@@ -265,12 +272,13 @@ export function* see(
 
 /** `lease.get`: what the provider says, and what only the daemon knows that granted it. */
 export function* describe(name: string, holder: Holder | null, env: Env): Operation<Result<"lease.get">> {
-  if (holder === null) return { lease: null };
+  if (holder === null) return { lease: null, holders: [], slots: 1, free: 1 };
   const found = yield* one(selectHeldByName, { name, now: env.now });
   const row = found?.fencing_token === holder.fencingToken ? found : undefined;
   const remainingMs = Math.round(row === undefined ? holder.remainingMs : remainingOf(row, env));
   const { pid = null, uid = null } = row ?? {};
-  return { lease: shownHolder(name, { ...holder, remainingMs, pid, uid }, env) };
+  const lease = shownHolder(name, { ...holder, remainingMs, pid, uid }, env);
+  return { lease, holders: [lease], slots: 1, free: 0 };
 }
 
 /**
@@ -285,9 +293,9 @@ export function* check(
   const known = (yield* one(selectHighest, { name }))?.highest ?? 0;
   const highest = Math.max(known, told);
   if (holder?.fencingToken !== fencingToken || fencingToken < highest) return { current: false, highest };
-  const row = yield* one(selectByName, { name });
+  const rows = yield* all(selectByName, { name });
   const endedHere =
-    (row?.fencing_token === fencingToken && !isHeld(row, env)) ||
+    rows.some((row) => row.fencing_token === fencingToken && !isHeld(row, env)) ||
     (yield* one(selectOwedToken, { name, fencingToken })) !== undefined;
   return { current: !endedHere, highest };
 }
@@ -301,7 +309,7 @@ export function* breakOrAsk(
   configured: string | null,
   canAsk: (provider: string) => boolean,
   env: Env,
-): Operation<{ ask: string } | Result<"lease.break"> | PawlError> {
+): Operation<Outcome<{ ask: string } | Result<"lease.break">>> {
   const row = yield* one(selectHeldByName, { name: params.name, now: env.now });
   const provider = row === undefined ? configured : row.provider;
   return provider !== null && canAsk(provider) ? { ask: provider } : yield* breakLease(params, env);

@@ -1,9 +1,9 @@
 // A lease: its row, its shape in replies, and what its holder is told.
-import type { Result } from "@pawl/protocol";
+import type { Parsed, Result } from "@pawl/protocol";
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { type Boottime, shownAt } from "../../clock.js";
 import { endOf, type GrantRule, lasts, renewal } from "../../grants/grant.js";
-import { type Operation, run, sql } from "../../store/statement.js";
+import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 
 /** A holder is told that its lease is about to end when this part of the ttl is left. */
@@ -21,50 +21,55 @@ export const LEASE_COLUMNS = {
   // The connection that renews a lease bound to none is told of its end.
   follows: "release_on = 'expiry'",
   endedElsewhere: "provider IS NOT NULL",
+  comeBack: { graceMs: "grace_ms", key: "lease_id" },
 } as const satisfies Partial<GrantRule<LeaseRow>>;
 
-const LASTS = lasts(LEASE_COLUMNS);
+/** The condition of leases that are held at `:now`. */
+export const LIVE = lasts(LEASE_COLUMNS);
 
-/** A row may be past its end and not yet removed: ends come in bounded steps. */
-export const selectByName = sql<LeaseRow>("SELECT * FROM pawl_lease WHERE name = :name");
+/** Those who hold a name, the earliest first, with how many slots it has. */
+export const selectHolders = sql<HolderRow>(`
+  SELECT pawl_lease.*, capacity, pool FROM pawl_lease
+  LEFT JOIN pawl_lease_token ON pawl_lease_token.name = pawl_lease.name
+  WHERE pawl_lease.name = :name AND ${LIVE}
+  ORDER BY fencing_token LIMIT :rows`);
 
-export const selectHeldByName = sql<LeaseRow>(`SELECT * FROM pawl_lease WHERE name = :name AND ${LASTS}`);
-
-export const selectHeldById = sql<LeaseRow>(
-  `SELECT * FROM pawl_lease WHERE lease_id = :leaseId AND ${LASTS}`,
+/** The earliest holder of a name: the only one, where a provider keeps it. */
+export const selectHeldByName = sql<LeaseRow>(
+  `SELECT * FROM pawl_lease WHERE name = :name AND ${LIVE} ORDER BY fencing_token LIMIT 1`,
 );
 
-/** Where many have ended and wait to be removed, a page looks at so many names for those that are held. */
-export const selectHeldPage = sql<LeaseRow>(`
-  SELECT * FROM pawl_lease WHERE name > :after AND name <= :last AND ${LASTS} ORDER BY name LIMIT :rows`);
+const selectGrant = sql<LeaseRow>(
+  `SELECT * FROM pawl_lease WHERE name = :name AND fencing_token = :fencingToken AND ${LIVE}`,
+);
 
-export const selectNameBehind = sql<{ name: string }>(
-  "SELECT name FROM pawl_lease WHERE name > :after ORDER BY name LIMIT 1 OFFSET :passed",
+export const selectHeldById = sql<LeaseRow>(`SELECT * FROM pawl_lease WHERE lease_id = :leaseId AND ${LIVE}`);
+
+/** What is known of a name, if it was ever held or configured. */
+export const selectName = sql<{ highest: number; capacity: number | null; pool: string | null }>(
+  "SELECT highest, capacity, pool FROM pawl_lease_token WHERE name = :name",
 );
 
 export const selectHighest = sql<{ highest: number }>(
   "SELECT highest FROM pawl_lease_token WHERE name = :name",
 );
 
-/** The holder of the row until now has lost the lease by its ttl. */
-const upsertLease = sql(`
+const insertLease = sql(`
   INSERT INTO pawl_lease (name, lease_id, fencing_token, owner, note, acquired_at, expires_at, ttl_ms, warn_at,
-    release_on, connection, pid, uid, gid, provider, boot, ends_boottime_ms, acquired_ttl_ms)
+    release_on, connection, pid, uid, gid, provider, boot, ends_boottime_ms, acquired_ttl_ms, mode, slots, members,
+    joint, grace_ms, task, awaits_children)
   VALUES (:name, :leaseId, :fencingToken, :owner, :note, :acquiredAt, :expiresAt, :ttlMs, :warnAt,
-    :releaseOn, :connection, :pid, :uid, :gid, :provider, :boot, :endsBoottimeMs, :ttlMs)
-  ON CONFLICT (name) DO UPDATE SET lease_id = excluded.lease_id, fencing_token = excluded.fencing_token,
-    owner = excluded.owner, note = excluded.note, acquired_at = excluded.acquired_at,
-    expires_at = excluded.expires_at, grace_ends_at = NULL, ttl_ms = excluded.ttl_ms, warn_at = excluded.warn_at,
-    release_on = excluded.release_on, connection = excluded.connection, pid = excluded.pid,
-    uid = excluded.uid, gid = excluded.gid, provider = excluded.provider, boot = excluded.boot,
-    ends_boottime_ms = excluded.ends_boottime_ms, acquired_ttl_ms = excluded.acquired_ttl_ms`);
+    :releaseOn, :connection, :pid, :uid, :gid, :provider, :boot, :endsBoottimeMs, :ttlMs, :mode, :slots, :members,
+    :joint, :graceMs, :task, :awaitsChildren)`);
 
 const updateRenewed = sql(`
   UPDATE pawl_lease SET ${renewal(LEASE_COLUMNS)},
-    ttl_ms = :ttlMs, warn_at = :warnAt, boot = :boot, ends_boottime_ms = :endsBoottimeMs
+    ttl_ms = :ttlMs, warn_at = :warnAt, boot = :boot, ends_boottime_ms = :endsBoottimeMs, note = coalesce(:note, note)
   WHERE lease_id = :leaseId`);
 
 const deleteLease = sql("DELETE FROM pawl_lease WHERE lease_id = :leaseId");
+
+const deleteJoint = sql<LeaseRow>("DELETE FROM pawl_lease WHERE lease_id = :leaseId RETURNING *");
 
 const insertOwed = sql(`
   INSERT INTO pawl_lease_owed (lease_id, name, provider, fencing_token, until)
@@ -95,17 +100,42 @@ export interface LeaseRow {
   provider: string | null;
   /** When it ends by CLOCK_BOOTTIME; null if it is kept here. */
   ends_boottime_ms: number | null;
+  mode: Mode;
+  /** How many slots of the name it takes; 1 of one that is shared. */
+  slots: number;
+  /** Its members of the name's pool, as JSON; null if it has none. */
+  members: string | null;
+  /** How many names a lease of several has; null for one. */
+  joint: number | null;
+  /** How long its holder may take to come back after its connection has closed; null for not at all. */
+  grace_ms: number | null;
 }
 
-/** A lease as it is granted. */
-export interface GrantedLease {
+type Mode = Parsed<"lease.acquire">["mode"];
+
+/** A holder's row with what the name has. */
+export interface HolderRow extends LeaseRow {
+  /** How many slots it has; null for one. */
+  readonly capacity: number | null;
+  /** Its members, as JSON; null if it is no pool. */
+  readonly pool: string | null;
+}
+
+/** A request for leases, as far as all of its names have it in common. */
+export type Asked = Pick<
+  Parsed<"lease.acquire">,
+  "owner" | "mode" | "slots" | "ttlMs" | "releaseOn" | "graceMs" | "note" | "task" | "awaitsChildren"
+>;
+
+/** One name of a request, as it is granted. */
+export interface Granted {
   readonly name: string;
   readonly leaseId: string;
   readonly fencingToken: number;
-  readonly owner: string;
-  readonly note: string | null;
-  readonly ttlMs: number;
-  readonly releaseOn: "expiry" | "disconnect";
+  /** Null if the name is no pool, or is shared. */
+  readonly members: string[] | null;
+  /** How many names a lease of several has; null for one. */
+  readonly joint: number | null;
   /** The provider that keeps it; null for this database. */
   readonly provider: string | null;
 }
@@ -120,27 +150,31 @@ export interface Lasting {
 /**
  * Writes down a grant to the caller: whom to tell, when, and when it ends.
  *
- * @param former the row that it takes the place of.
+ * @param asked the request, as far as all of its names have it in common.
+ * @returns the lease as its holder has it.
  */
-export function* keep(
-  lease: GrantedLease,
-  lasting: Lasting,
-  former: LeaseRow | undefined,
-  env: Env,
-): Operation<Result<"lease.acquire">> {
-  const { name, leaseId, fencingToken, owner, ttlMs } = lease;
+export function* keep(asked: Asked, granted: Granted, lasting: Lasting, env: Env): Operation<Lease> {
+  const { owner, mode, slots = 1, ttlMs, releaseOn } = asked;
+  const { name, leaseId, fencingToken, members } = granted;
   const { connection, pid, uid, gid } = env.caller;
   const times = timesOf(lasting, ttlMs, env);
   // Each by its name: to spread them takes longer than the statement.
-  yield* run(upsertLease, {
+  yield* run(insertLease, {
     name,
     leaseId,
     fencingToken,
     owner,
-    note: lease.note,
+    note: asked.note ?? null,
     ttlMs,
-    releaseOn: lease.releaseOn,
-    provider: lease.provider,
+    releaseOn,
+    mode,
+    slots,
+    members: members === null ? null : JSON.stringify(members),
+    joint: granted.joint,
+    graceMs: asked.graceMs === 0 ? null : asked.graceMs,
+    task: asked.task ?? null,
+    awaitsChildren: asked.awaitsChildren === undefined ? null : Number(asked.awaitsChildren),
+    provider: granted.provider,
     expiresAt: times.expiresAt,
     warnAt: times.warnAt,
     boot: times.boot,
@@ -151,11 +185,30 @@ export function* keep(
     uid,
     gid,
   });
-  if (former === undefined) env.effects.count("leases", 1);
+  env.effects.count("leases", 1);
   env.effects.tell("lease", name, "acquired", name, { by: owner, fencingToken });
-  attend(times.warnAt, lease.releaseOn, env);
+  attend(times.warnAt, releaseOn, env);
   const { expiresAt, remainingMs } = shownEnd(times.expiresAt, env);
-  return { lease: { name, leaseId, fencingToken, owner, acquiredAt: env.wallMs, expiresAt, remainingMs } };
+  return {
+    name,
+    leaseId,
+    fencingToken,
+    owner,
+    mode,
+    slots,
+    members: members ?? undefined,
+    acquiredAt: env.wallMs,
+    expiresAt,
+    remainingMs,
+  };
+}
+
+/** A lease as its holder has it. */
+export type Lease = Extract<Result<"lease.acquire">, { lease: unknown }>["lease"];
+
+/** The grant of a name that has a fencing token; undefined if that is not held. */
+export function heldGrant(name: string, fencingToken: number, env: Env): Operation<LeaseRow | undefined> {
+  return one(selectGrant, { name, fencingToken, now: env.now });
 }
 
 /**
@@ -163,10 +216,15 @@ export function* keep(
  * it, perhaps a program that ends right after, must not end it. After a restart it belongs to who renews it.
  *
  * @param warnedTtlMs its holder is warned when a part of this is left.
+ * @param note what it is for from now on; undefined for what it was for until now.
  */
 export function* renew(
   { lease_id: leaseId, release_on: releaseOn }: LeaseRow,
-  { ttlMs, warnedTtlMs = ttlMs }: { ttlMs: number; warnedTtlMs?: number },
+  {
+    ttlMs,
+    warnedTtlMs = ttlMs,
+    note = null,
+  }: { ttlMs: number; warnedTtlMs?: number; note?: string | null | undefined },
   lasting: Lasting,
   env: Env,
 ): Operation<Result<"lease.heartbeat">> {
@@ -174,6 +232,7 @@ export function* renew(
   yield* run(updateRenewed, {
     leaseId,
     ttlMs,
+    note,
     expiresAt: times.expiresAt,
     warnAt: times.warnAt,
     boot: times.boot,
@@ -205,11 +264,23 @@ export function acquiredTtlOf(row: LeaseRow): number {
   return row.acquired_ttl_ms ?? row.ttl_ms;
 }
 
-/** Nobody holds the lease any more. The waiters of its name try again. */
-export function* drop(row: LeaseRow, env: Env): Operation<void> {
-  const rows = yield* run(deleteLease, { leaseId: row.lease_id });
-  env.effects.count("leases", -rows);
-  env.effects.wake(waitKey(row.name));
+/**
+ * Nobody holds the lease any more, with all its names. The waiters of those try again. Gives its rows; none if it has
+ * ended before.
+ */
+export function* drop(row: LeaseRow, env: Env): Operation<readonly LeaseRow[]> {
+  const { lease_id: leaseId, joint } = row;
+  let rows: readonly LeaseRow[];
+  if (joint !== null) rows = inOrder(yield* all(deleteJoint, { leaseId }));
+  else rows = (yield* run(deleteLease, { leaseId })) === 0 ? [] : [row];
+  env.effects.count("leases", -rows.length);
+  for (const { name } of rows) env.effects.wake(waitKey(name));
+  return rows;
+}
+
+/** The order of rows that a statement returns is anyone's. */
+function inOrder(rows: readonly LeaseRow[]): LeaseRow[] {
+  return [...rows].sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
 }
 
 /** The key under which the daemon waits for leases that it has to give back to providers. */
@@ -237,12 +308,20 @@ function shownEnd(at: number, env: Env): { expiresAt: number; remainingMs: numbe
 }
 
 /** A lease as others may know it: never the leaseId. */
-export function shownRow(row: LeaseRow, env: Env): NonNullable<Result<"lease.get">["lease"]> {
-  const { name, owner, fencing_token: fencingToken, acquired_at: acquiredAt, note, pid, uid } = row;
+export function shownRow(row: LeaseRow, env: Env): ShownHolder {
+  const { name, owner, fencing_token: fencingToken, mode, acquired_at: acquiredAt, note, pid, uid } = row;
   const holder = { owner, fencingToken, acquiredAt, remainingMs: remainingOf(row, env), note, pid, uid };
-  return shownHolder(name, holder, env);
+  return {
+    ...shownHolder(name, holder, env),
+    mode,
+    ...(row.slots === 1 ? {} : { slots: row.slots }),
+    ...(row.members === null ? {} : { members: JSON.parse(row.members) as string[] }),
+  };
 }
 
+export type ShownHolder = NonNullable<Result<"lease.get">["lease"]>;
+
+/** The holder of a name that one holds alone. */
 export function shownHolder(
   name: string,
   holder: {
@@ -255,11 +334,12 @@ export function shownHolder(
     uid: number | null;
   },
   env: Env,
-): NonNullable<Result<"lease.get">["lease"]> {
+): ShownHolder {
   const { owner, fencingToken, acquiredAt, remainingMs, note, pid, uid } = holder;
   const waiters = env.waiting(waitKey(name));
   const expiresAt = env.wallMs + remainingMs;
-  return { name, owner, fencingToken, acquiredAt, expiresAt, remainingMs, waiters, note, pid, uid };
+  const mode = "exclusive";
+  return { name, owner, fencingToken, mode, acquiredAt, expiresAt, remainingMs, waiters, note, pid, uid };
 }
 
 /** The key under which the waiters of a name are parked. */
@@ -292,11 +372,28 @@ export function tell(
   env.effects.tell("lease", name, kind, name, { by: owner, fencingToken, reason: reason ?? undefined });
 }
 
-export function held(name: string, owner: string, remainingMs: number, wallMs: number): PawlError {
+/**
+ * The refusal of a name that is not free.
+ *
+ * @param holders the earliest first, as many as are told of; none if the name is kept for those who wait for it.
+ */
+export function held(
+  name: string,
+  holders: readonly { readonly owner: string; readonly remainingMs: number }[],
+  wallMs: number,
+  details: { readonly name?: string } = {},
+): PawlError {
+  const told = holders.map(({ owner, remainingMs }) => ({
+    owner,
+    expiresAt: wallMs + remainingMs,
+    remainingMs,
+  }));
+  const [holder = { owner: "those who wait for it", expiresAt: wallMs, remainingMs: 0 }, ...others] = told;
+  const more = others.length === 0 ? "" : `, and by ${others.length === 1 ? "another one" : "others"},`;
   return refuse(
     "lease_held",
-    `The lease ${shown(name)} is held by ${shown(owner)} for ${remainingMs} ms more unless renewed. Ask again, or wait for it with waitMs.`,
-    { holder: { owner, expiresAt: wallMs + remainingMs, remainingMs } },
+    `The lease ${shown(name)} is held by ${shown(holder.owner)}${more} for ${holder.remainingMs} ms more unless renewed. Ask again, or wait for it with waitMs.`,
+    { holder, holders: told, ...details },
   );
 }
 

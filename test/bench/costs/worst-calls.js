@@ -125,6 +125,22 @@ export function worstCalls(database) {
     worst("command.list", "a state that none has", { state: "FAILED", limit: 1000 }),
     worst("command.cancel", "the oldest", { commandId }),
     worst("lease.acquire", "a new one", (run) => ({ name: `new-${run}`, owner: "o" })),
+    worst(
+      "lease.acquire",
+      "64 names",
+      (run) => ({ names: Array.from({ length: 64 }, (_, index) => `joint-${run}-${index}`), owner: "o" }),
+      64,
+    ),
+    worst("lease.acquire", "of 4,096 slots, with 4,095 holders", (run, perform) => {
+      const name = `counted-${run}`;
+      perform("lease.configure", { name, slots: 4096 });
+      for (let holders = 0; holders < 4095; holders += 1) perform("lease.acquire", { name, owner: "o" });
+      return { name, owner: "o" };
+    }),
+    worst("lease.configure", "a pool of 4,096", (run) => ({
+      name: `pool-${run}`,
+      members: Array.from({ length: 4096 }, (_, index) => `member-${index}`),
+    })),
     worst("lease.heartbeat", "of a million", (run, perform) => ({ leaseId: lease(run, perform).leaseId })),
     worst("lease.release", "of a million", (run, perform) => ({ leaseId: lease(run, perform).leaseId })),
     worst("lease.check", "of a million", { name: "lease5", fencingToken: 1 }),
