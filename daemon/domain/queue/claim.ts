@@ -1,6 +1,7 @@
 // Claim of a queue: its head, alone or with those that join it, is given to a worker for a while.
 import type { Parsed, Result } from "@pawl/protocol";
 import { MAX_INTEGER, MAX_PAGE_BYTES } from "@pawl/protocol/limits";
+import { RawJson, written } from "../../json/raw-json.js";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
 import { type Candidate, mayBeJoined, selectBatches } from "./claim-selection.js";
@@ -219,25 +220,33 @@ export function* handOut(
   if (head.delivery_policy === "after_current_turn_commit") env.effects.wake(waitKey(queue));
   const claimId = claimIdOf(head.enqueue_seq, fencingToken);
   const shownEnd = env.wallMs + leaseMs;
-  const holder = { owner, claimId, fencingToken, expiresAt: shownEnd, remainingMs: leaseMs };
-  const queueText = JSON.stringify(queue);
-  return {
-    claim: {
-      claimId,
-      leaseToken: env.sign(claimId),
-      fencingToken,
-      queue,
-      owner,
-      claimedAt: env.wallMs,
-      expiresAt: shownEnd,
-      remainingMs: leaseMs,
-      batches: rows.map((row) => {
-        checkKept(row);
-        row.state = "claimed";
-        return shownBatch(row, queueText, holder, env);
-      }),
-    },
+  const leaseToken = env.sign(claimId);
+  const ends = `"expiresAt":${shownEnd},"remainingMs":${leaseMs}`;
+  const [queueText, ownerText] = [JSON.stringify(queue), JSON.stringify(owner)];
+  const holder = new RawJson(
+    `{"owner":${ownerText},"claimId":"${claimId}","fencingToken":${fencingToken},${ends}}`,
+  );
+  const batches = rows.map((row) => {
+    checkKept(row);
+    row.state = "claimed";
+    return shownBatch(row, queueText, holder, env);
+  });
+  const claim = {
+    claimId,
+    leaseToken,
+    fencingToken,
+    queue,
+    owner,
+    claimedAt: env.wallMs,
+    expiresAt: shownEnd,
+    remainingMs: leaseMs,
+    batches,
   };
+  const texts = batches.map((batch) => (batch as unknown as RawJson).text).join(",");
+  return written(
+    { claim },
+    `{"claim":{"claimId":"${claimId}","leaseToken":${JSON.stringify(leaseToken)},"fencingToken":${fencingToken},"queue":${queueText},"owner":${ownerText},"claimedAt":${env.wallMs},${ends},"batches":[${texts}]}}`,
+  );
 }
 
 /** A delivery begins: its progress is none yet, and the checkpoint of the one before is handed on. */

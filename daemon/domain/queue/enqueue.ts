@@ -3,6 +3,7 @@ import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import type { Texts } from "@pawl/protocol/json-text";
 import { MAX_BATCH_PAYLOADS, MAX_PAGE_BYTES } from "@pawl/protocol/limits";
+import { type RawJson, written } from "../../json/raw-json.js";
 import { type Operation, one, run, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
 import { add, conflict, type Draft, digestOf, draftOf, hasContent, replace } from "./new-batch.js";
@@ -75,8 +76,14 @@ export function* enqueue(
   const draft = draftOf(params, texts[0] as string, env, "/payloads");
   if (draft instanceof PawlError) return draft;
   const done = yield* enqueueOne(draft, env);
-  if (!(done instanceof Full)) return done;
+  if (done instanceof PawlError) return done;
+  if (!(done instanceof Full)) return answerOf(done);
   return env.mayWait ? new Wait(roomKey(params.queue)) : done.refusal;
+}
+
+function answerOf(done: Enqueue): Enqueue {
+  const { text } = done.batch as unknown as RawJson;
+  return written(done, `{"batch":${text},"created":${done.created},"outcome":"${done.outcome}"}`);
 }
 
 /** One after the other. The first that is refused undoes those before it, as in a `transact`. */

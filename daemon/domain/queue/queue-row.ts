@@ -229,22 +229,27 @@ function* layLines(kept: KeptQueue): Operation<void> {
 }
 
 function* keptByName(queue: string, env: Env): Operation<KeptQueue | undefined> {
-  const queues = env.turn.of(KeptQueues);
-  queues.time = env;
+  const queues = knownQueues(env);
   return queues.byName.get(queue) ?? queues.keep(yield* one(selectQueue, { queue }));
 }
 
 function* keptById(queueId: number, env: Env): Operation<KeptQueue> {
-  const queues = env.turn.of(KeptQueues);
-  queues.time = env;
+  const queues = knownQueues(env);
   const kept = queues.byId.get(queueId) ?? queues.keep(yield* one(selectQueueById, { queueId }));
   if (kept === undefined) throw new Error(`there are batches of a queue ${queueId}, which is not there`);
   return kept;
 }
 
+/** The queues that the turn has read: to look here first saves a generator, which takes longer than the look. */
+function knownQueues(env: Env): KeptQueues {
+  const queues = env.turn.of(KeptQueues);
+  queues.time = env;
+  return queues;
+}
+
 /** Undefined for a queue that has no batches. */
 export function* findQueue(queue: string, env: Env): Operation<Readonly<QueueRow> | undefined> {
-  return (yield* keptByName(queue, env))?.row;
+  return (knownQueues(env).byName.get(queue) ?? (yield* keptByName(queue, env)))?.row;
 }
 
 export function* queueOf(queueId: number, env: Env): Operation<Readonly<QueueRow>> {
@@ -269,7 +274,7 @@ export function* addTo(
   priority: number,
   env: Env,
 ): Operation<Readonly<QueueRow>> {
-  const kept = yield* keptOrMade(queue, env);
+  const kept = knownQueues(env).byName.get(queue) ?? (yield* keptOrMade(queue, env));
   kept.row[state] += 1;
   kept.changed = true;
   // Those that were read are the first ones still, unless it comes before one of them.
@@ -378,7 +383,7 @@ function setOpening(kept: KeptQueue, env: Env): void {
 
 /** Counts batches that go from state to state. */
 export function* move(queueId: number, counts: Counts, env: Env): Operation<void> {
-  const kept = yield* keptById(queueId, env);
+  const kept = knownQueues(env).byId.get(queueId) ?? (yield* keptById(queueId, env));
   for (const what in counts) {
     const by = counts[what as keyof Counts] as number;
     if (by === 0) continue;
@@ -419,10 +424,10 @@ export interface Found {
 
 /** The first batch of a queue that is a candidate, by what the queue's row and the lines of its keys say. */
 export function* headOf(queue: string, env: Env): Operation<Found | undefined> {
-  const kept = yield* keptByName(queue, env);
+  const kept = knownQueues(env).byName.get(queue) ?? (yield* keptByName(queue, env));
   if (kept === undefined) return undefined;
   if (kept.keys.size > 0) yield* layLines(kept);
-  const head = yield* headOfKept(kept);
+  const head = kept.heads[0] ?? (yield* headOfKept(kept));
   return head && { queueId: kept.row.queue_id, head, hasSettings: kept.row.settings !== null };
 }
 
@@ -509,7 +514,7 @@ export function* mostByRate(queueId: number, env: Env): Operation<number> {
  * @param key of any of its batches.
  */
 export function* countClaim(queueId: number, size: number, key: string | null, env: Env): Operation<number> {
-  const kept = yield* keptById(queueId, env);
+  const kept = knownQueues(env).byId.get(queueId) ?? (yield* keptById(queueId, env));
   const { row } = kept;
   row.fencing_token += 1;
   row.ready -= size;
