@@ -10,6 +10,7 @@ import { Ends } from "./grants/ends.js";
 import { IdleExit } from "./idle-exit.js";
 import { introspection, statusLine } from "./introspection.js";
 import { RepeatedLines } from "./log/repeated-lines.js";
+import { LogGrowth } from "./log-growth.js";
 import type { ProviderRule } from "./remote/configured-provider.js";
 import { RemoteLeases } from "./remote/remote-leases.js";
 import { Backups } from "./rpc/backups.js";
@@ -86,6 +87,7 @@ export class Daemon {
   readonly #remoteLeases: RemoteLeases | undefined;
   readonly #loop: TurnLoop;
   readonly #turns: CountedTurns;
+  readonly #logGrowth: LogGrowth;
   readonly #idleExit: IdleExit;
   readonly #afterPeak: AfterPeak;
   #fileLooks: NodeJS.Timeout | undefined;
@@ -124,6 +126,7 @@ export class Daemon {
       () => this.#loop.time().wallMs,
     );
     this.#turns = this.#makeTurnReports(statistics);
+    this.#logGrowth = new LogGrowth(database, log, () => this.#tellStatusSoon());
     this.#loop = this.#makeLoop(parts);
     this.#afterPeak = new AfterPeak(
       () => kernel?.trim(),
@@ -257,6 +260,7 @@ export class Daemon {
       sockets: this.#sockets,
       statistics,
       logLinesDropped: lines.linesDropped,
+      heldLog: this.#logGrowth.held,
     }));
     const dispatcher = new Dispatcher({
       methods: servedMethods({
@@ -330,6 +334,7 @@ export class Daemon {
   #lookAtFiles(): void {
     try {
       this.#database.checkFiles();
+      if (!this.#config.readOnly) this.#logGrowth.look();
     } catch (error) {
       this.#loop.breakOff(error);
     }
@@ -341,7 +346,11 @@ export class Daemon {
 
   get #status(): string {
     const { size: open } = this.#connections;
-    return statusLine(this.#config, { open, trouble: this.#turns.trouble, notTaken: this.#notTaken });
+    return statusLine(this.#config, {
+      open,
+      trouble: this.#turns.trouble ?? this.#logGrowth.trouble,
+      notTaken: this.#notTaken,
+    });
   }
 
   #tellStatusSoon(): void {

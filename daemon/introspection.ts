@@ -1,3 +1,4 @@
+import type { Result } from "@pawl/protocol";
 import * as limits from "@pawl/protocol/limits";
 import { elapsed } from "./clock.js";
 import type { Config } from "./config/config.js";
@@ -22,6 +23,7 @@ export interface Inspected {
   readonly sockets: ServedSockets;
   readonly statistics: Statistics;
   readonly logLinesDropped: number;
+  readonly heldLog: Result<"daemon.info">["heldLog"];
 }
 
 /**
@@ -59,6 +61,7 @@ function info(inspected: Inspected, startedAt: number, caller: Caller): ReturnTy
     instance: config.instance,
     startedAt,
     clock: database.clock.lastStep,
+    heldLog: inspected.heldLog,
     readOnly: config.readOnly,
     canWrite: !config.readOnly && connections.get(caller.connection)?.readOnly !== true,
     database: { path: databasePath, schemaVersion: database.schemaVersion },

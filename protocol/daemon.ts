@@ -107,6 +107,19 @@ export const DAEMON = noun("daemon", {
             ),
           )
           .meta({ description: "The first that fits a name counts; all other leases are in the database." }),
+        heldLog: named(
+          "HeldLog",
+          "Says that the write-ahead log of the database grows, since somebody reads without end.",
+          z.strictObject({
+            pid: integer.nullable().meta({ description: "Who reads; null where the kernel does not tell." }),
+            walBytes: integer.meta({ description: "The length of the log." }),
+          }),
+        )
+          .nullable()
+          .meta({
+            description:
+              "Set while another program keeps the write-ahead log from being moved into the database, and it is longer than it ever is otherwise. Everything goes on meanwhile.",
+          }),
         copied: copied.meta({
           description:
             "Set when the database is a copy of one on another machine, or of one that is still in its place on this one, until `daemon.acceptCopy`: both may give the same numbers.",
@@ -136,6 +149,7 @@ export const DAEMON = noun("daemon", {
             limits: { maxMessageBytes: 1_048_576 },
             clock: null,
             leaseProviders: [{ pattern: "release/*", kind: "dynamodb" }],
+            heldLog: null,
             copied: null,
           },
         },

@@ -911,6 +911,11 @@ export type DaemonInfoResult = {
   /** The first that fits a name counts; all other leases are in the database. */
   leaseProviders: LeaseProviderInfo[];
   /**
+   * Set while another program keeps the write-ahead log from being moved into the database, and it is longer than
+   * it ever is otherwise. Everything goes on meanwhile.
+   */
+  heldLog: HeldLog | null;
+  /**
    * Set when the database is a copy of one on another machine, or of one that is still in its place on this one,
    * until `daemon.acceptCopy`: both may give the same numbers.
    */
@@ -1310,6 +1315,14 @@ export type HeldClaim = {
   claimId: string;
   /** Secret. Whoever has it can renew, complete and abandon. */
   leaseToken: string;
+};
+
+/** Says that the write-ahead log of the database grows, since somebody reads without end. */
+export type HeldLog = {
+  /** Who reads; null where the kernel does not tell. */
+  pid: number | null;
+  /** The length of the log. */
+  walBytes: number;
 };
 
 /** `error.data` of the kind internal: a defect; details.reference is in the log too. */

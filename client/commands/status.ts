@@ -80,6 +80,7 @@ function* overview(
     ...info.leaseProviders.map(({ pattern, kind }): [string, string] => ["Leases", `${pattern} by ${kind}`]),
     ...clockOf(info),
     ...copyOf(info),
+    ...heldLogOf(info),
   ]);
   yield section(output.styled, "Now", [
     ["Connections", `${count(connections.open)} open, ${plural(connections.waiting, "call")} waiting`],
@@ -122,6 +123,12 @@ function copyOf({ copied }: Result<"daemon.info">): [string, string][] {
     ["Copy", `of ${copied.from}, as it was at ${new Date(copied.since).toISOString()}`],
     ["", "If that lives on, both give the same numbers; once it is gone: pawl status --accept-copy"],
   ];
+}
+
+function heldLogOf({ heldLog }: Result<"daemon.info">): [string, string][] {
+  if (heldLog === null) return [];
+  const who = heldLog.pid === null ? "another program" : `the process ${heldLog.pid}`;
+  return [["Log", `grows, since ${who} reads the database without end; end it, or its transaction`]];
 }
 
 function describeAccepted({ accepted }: Result<"daemon.acceptCopy">): string {

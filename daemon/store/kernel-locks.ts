@@ -16,7 +16,22 @@ export function databaseLockHolder(path: string): number | null {
   return pids.find((pid) => pid !== process.pid) ?? null;
 }
 
-function lockHolders(path: string, kind: LockKind): number[] {
+/** A process, other than this one, that reads an SQLite database and keeps its log from being moved; null likewise. */
+export function logReader(path: string): number | null {
+  // Each reader has one of the marks up to which the log may be moved (https://www.sqlite.org/walformat.html).
+  const isMark = (byte: number): boolean => byte >= FIRST_READ_MARK_BYTE && byte <= LAST_READ_MARK_BYTE;
+  return lockHolders(`${path}-shm`, "POSIX", "READ", isMark).find((pid) => pid !== process.pid) ?? null;
+}
+
+const FIRST_READ_MARK_BYTE = 123;
+const LAST_READ_MARK_BYTE = 127;
+
+function lockHolders(
+  path: string,
+  kind: LockKind,
+  access: "READ" | "WRITE" = "WRITE",
+  isOfInterest = (_firstByte: number): boolean => true,
+): number[] {
   const pids: number[] = [];
   try {
     const { ino, dev } = statSync(path);
@@ -24,7 +39,8 @@ function lockHolders(path: string, kind: LockKind): number[] {
     for (const line of readFileSync("/proc/locks", "utf8").split("\n")) {
       const fields = line.trim().split(/\s+/);
       const pid = Number(fields[4]);
-      if (fields[1] === kind && fields[3] === "WRITE" && fields[5] === file && pid > 0) pids.push(pid);
+      if (fields[1] !== kind || fields[3] !== access || fields[5] !== file || pid <= 0) continue;
+      if (isOfInterest(Number(fields[6]))) pids.push(pid);
     }
   } catch {
     // A refusal is the same without the pid, only less telling.

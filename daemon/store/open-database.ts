@@ -12,7 +12,7 @@ import { connect, connectToRead } from "./connection.js";
 import { classify } from "./failure.js";
 import { type Copied, copiedFrom, fileIdOf, type Home, homeOf } from "./home.js";
 import { readTime } from "./kept-time.js";
-import { databaseLockHolder } from "./kernel-locks.js";
+import { databaseLockHolder, logReader } from "./kernel-locks.js";
 import { latestVersion, migrate, schemaVersion } from "./migrate.js";
 import { ReopeningStore } from "./reopening-store.js";
 import {
@@ -82,6 +82,10 @@ export interface OpenDatabase {
   sizes(): { bytes: number; walBytes: number };
   /** The pid of another process that keeps this one from writing; null where the kernel does not tell. */
   lockHolder(): number | null;
+  /** The pid of another process that keeps the write-ahead log from being moved; null likewise. */
+  logReader(): number | null;
+  /** Moves all of the write-ahead log into the database and cuts it, if nobody reads what is in it. Never throws. */
+  cutLog(): void;
   /** Throws when others have moved, removed or replaced a file of the database (a failure of kind `broken`). */
   checkFiles(): void;
   /**
@@ -196,13 +200,24 @@ function parts(
   store: SqliteStore | ReopeningStore,
 ): Pick<
   OpenDatabase,
-  "store" | "fileId" | "sizes" | "lockHolder" | "checkFiles" | "begin" | "end" | "backUp"
+  | "store"
+  | "fileId"
+  | "sizes"
+  | "lockHolder"
+  | "logReader"
+  | "cutLog"
+  | "checkFiles"
+  | "begin"
+  | "end"
+  | "backUp"
 > {
   return {
     store,
     fileId: database.memory ? "" : fileIdOf(database.name),
     sizes: () => sizes(database),
     lockHolder: () => (database.memory ? null : databaseLockHolder(database.name)),
+    logReader: () => (database.memory ? null : logReader(database.name)),
+    cutLog: () => store.cutLog(),
     checkFiles: () => store.checkFiles(),
     begin: () => store.moveLog(),
     end: () => store.end(),

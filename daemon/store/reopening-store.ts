@@ -84,6 +84,10 @@ export class ReopeningStore implements Store {
     this.#current.moveLog();
   }
 
+  cutLog(): void {
+    this.#current.cutLog();
+  }
+
   end(): void {
     this.#current.end();
   }

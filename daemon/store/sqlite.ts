@@ -132,6 +132,11 @@ export class SqliteStore implements Store {
     this.#log?.move();
   }
 
+  /** Moves the log into the database and cuts it, if nobody reads what is in it. Never throws. */
+  cutLog(): void {
+    this.#log?.cut();
+  }
+
   close(): void {
     this.#log?.close();
     // SQLite removes the log by its name, which may be that of another database by now.

@@ -85,6 +85,18 @@ export class WriteAheadLog {
     this.#database.pragma("wal_checkpoint(RESTART)");
   }
 
+  /** Moves the content into the database and gives the blocks back, if nobody reads what is in it. Never throws. */
+  cut(): void {
+    try {
+      this.#database.pragma("wal_checkpoint(TRUNCATE)");
+      if (this.#extends === "no") return;
+      this.#fileBytes = 0;
+      this.#extends = "ahead";
+    } catch {
+      // Another program has locked the database, or there is no space: it is tried again.
+    }
+  }
+
   /** Moves the content into the database, as far as readers allow, and gives the blocks back. */
   empty(): void {
     this.#extends = "no";

@@ -1,10 +1,12 @@
 // Another program holds a lock on the database (spec: operations.md, Faults from outside).
+import { statSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { type DaemonProcess, Place, startDaemon } from "../daemon.js";
 import { OtherProgram } from "../other-program.js";
 import type { RawClient } from "../raw-client.js";
 import { expectRefusal, refusedStart } from "../refusal.js";
+import { pawl } from "./cli-program.js";
 
 const LOCK = "BEGIN IMMEDIATE";
 const UNLOCK = "ROLLBACK";
@@ -318,4 +320,44 @@ test("a program that writes again and again, and one that reads for ever, keep n
   await reading.kill();
   await place.start();
   expect(await place.next()).toBe(301);
+});
+
+test("a program that reads for ever has the log grow, which is told once; it is cut when that ends", async () => {
+  const daemon = await startDaemon();
+  const { place } = daemon;
+  const client = await place.connect();
+  const reading = new OtherProgram(databaseOf(place));
+  await client.call("sequence.next", { type: "FR" });
+  await reading.execute("BEGIN");
+  await reading.execute("SELECT * FROM pawl_meta");
+  const payloads = ["x".repeat(950_000)];
+  const grow = async (): Promise<void> => {
+    const params = { queue: "q", payloads, sourceKey: "one", onExisting: "replace" } as const;
+    await client.call("queue.enqueue", params);
+  };
+  const bytesOf = (name: string): number => statSync(join(place.stateDir, name)).size;
+  while (bytesOf("pawl.db-wal") < 80 * 1024 * 1024) await grow();
+  expect(await daemon.logged(({ msg }) => msg.startsWith("the write-ahead log grows"))).toMatchObject({
+    level: "warn",
+    pid: reading.pid,
+  });
+  const { heldLog } = await client.call("daemon.info", {});
+  expect(heldLog).toMatchObject({ pid: reading.pid });
+  expect(heldLog?.walBytes).toBeGreaterThan(72 * 1024 * 1024);
+  expect((await pawl(["status"], { socket: place.socket })).stdout).toContain(
+    `grows, since the process ${reading.pid} reads the database without end`,
+  );
+  await grow();
+  expect((await client.call("sequence.next", { type: "FR" })).seq).toBe(2);
+
+  await reading.kill();
+  // Nothing is written meanwhile.
+  await daemon.logged(({ msg }) => msg.startsWith("the write-ahead log is moved and cut"));
+  expect(bytesOf("pawl.db-wal")).toBe(0);
+  expect((await client.call("daemon.info", {})).heldLog).toBeNull();
+  expect((await client.call("sequence.next", { type: "FR" })).seq).toBe(3);
+  expect(daemon.log.filter(({ level }) => level !== "info")).toHaveLength(1);
+  await daemon.end("SIGKILL");
+  await place.start();
+  expect(await place.next()).toBe(4);
 });
