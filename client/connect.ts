@@ -25,6 +25,7 @@ import { type SpawnOptions, startDaemon } from "./connection/start-daemon.js";
 import { type Commands, commandsOf } from "./deployment/commands.js";
 import { type HeldLease, type LeaseRequest, type WithLeaseOptions, withLease } from "./grants/with-lease.js";
 import { type Work, type WorkOptions, work } from "./work/queue-worker.js";
+import { type Schedules, schedulesOf } from "./work/schedules.js";
 import type { WorkHandle } from "./work/worker-pool.js";
 
 const BUSY_RETRY_MS = 20;
@@ -151,6 +152,8 @@ export interface PawlClient extends Groups, AsyncDisposable {
   ): Promise<T>;
   /** Commands to deployments and answers to them; `client.command` has the methods under it. */
   readonly commands: Commands;
+  /** Work that is enqueued at times; `client.schedule` has the methods under it. */
+  readonly schedules: Schedules;
   /** The sequences behind the interface that is also there without a daemon. */
   dispenser(): Dispenser;
   /** Closes the connection for good. Calls without an answer are rejected with `ConnectionLost`. */
@@ -249,6 +252,7 @@ function assemble(connection: Connection): PawlClient {
     ) => withLease(connection, request, perform, how),
     events: eventsOf(connection),
     commands: commandsOf(connection),
+    schedules: schedulesOf(connection),
     dispenser: () => dispenserOf(connection),
     close: () => connection.close(),
     [Symbol.asyncDispose]: async () => connection.close(),

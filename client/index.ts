@@ -35,4 +35,5 @@ export type { HeldLease, HeldName, LeaseRequest, WithLeaseOptions } from "./gran
 export { type Refused, type Synced, type SyncOptions, syncBoards } from "./sync/sync-boards.js";
 export { Postpone } from "./work/postpone.js";
 export type { Work, WorkOptions } from "./work/queue-worker.js";
+export type { Schedule, Schedules } from "./work/schedules.js";
 export type { WorkHandle } from "./work/worker-pool.js";

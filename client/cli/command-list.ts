@@ -46,6 +46,7 @@ export const COMMANDS: readonly Entry[] = [
   ...file(WORK, () => import("../commands/work.js"), ["work"]),
   ...file(WORK, () => import("../commands/queue.js"), ["queues", "batches", "why", "dead", "retry"]),
   ...file(WORK, () => import("../commands/queue-settings.js"), ["queue"]),
+  ...file(WORK, () => import("../commands/schedule.js"), ["schedule"]),
   ...file(WORK, () => import("../commands/queue-control.js"), ["pause", "resume", "purge", "move", "cancel"]),
   ...file(WORK, () => import("../commands/claim.js"), ["claim", "renew", "complete", "abandon"]),
   ...file(DEPLOYMENTS, () => import("../commands/send.js"), ["send", "answer"]),

@@ -97,6 +97,7 @@ const SOURCES: Readonly<Record<string, Source>> = {
   "<queue-or-batch..>": queueNames,
   "[queue]": queueNames,
   "<queue-or-batch>": queueNames,
+  "[schedule]": async (client) => (await client.schedules.list()).map(({ name }) => name),
   "<deployment>": deploymentNames,
   "[deployment]": deploymentNames,
   "<name>": async (client) => (await client.lease.list({})).leases.map(({ name }) => name),

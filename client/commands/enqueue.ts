@@ -157,7 +157,7 @@ function onceOf(args: {
   };
 }
 
-async function payloadsOf(texts: readonly string[], stdin: Readable): Promise<JsonText[]> {
+export async function payloadsOf(texts: readonly string[], stdin: Readable): Promise<JsonText[]> {
   if (texts.length === 0) {
     throw new UsageError("There is nothing to enqueue. Give JSON, or - to read it from standard input.");
   }
@@ -218,7 +218,7 @@ function shapeOf(
   };
 }
 
-function priorityOf(text: string): number {
+export function priorityOf(text: string): number {
   if (!/^[+-]?\d{1,3}$/.test(text)) {
     throw new UsageError(`--priority takes a number from -100 to 100, not ${JSON.stringify(text)}.`);
   }
