@@ -1,9 +1,18 @@
 // The rules of schedules, with time, clocks and lives of the daemon as the test wants them.
+import { copyFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import type { Params, Result } from "@pawl/protocol";
 import Database from "better-sqlite3";
 import { describe, expect, test, vi } from "vitest";
+import { occurrences } from "../../daemon/dist/domain/schedule/occurrences.js";
+import { connect } from "../../daemon/dist/store/connection.js";
+import { SqliteStore } from "../../daemon/dist/store/sqlite.js";
+import type { Operation } from "../../daemon/dist/store/statement.js";
+import type { Env } from "../../daemon/dist/turns/operation.js";
+import { TurnMemory } from "../../daemon/dist/turns/turn-memory.js";
 import { Clocks, START } from "../clocks.js";
 import { InProcess } from "../in-process.js";
+import { driveWithAwaits, envOf } from "./drive.js";
 
 const SECOND = 1000;
 const MINUTE = 60_000;
@@ -11,6 +20,9 @@ const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
 /** The hour before the tests begin: their clocks begin 13 minutes after it. */
 const HOUR_BEFORE = START - (START % HOUR);
+
+/** What is due is done in steps, each in a turn of its own. */
+const PATIENCE = { timeout: 60_000, interval: 5 };
 
 type Schedule = Result<"schedule.get">["schedule"];
 
@@ -39,7 +51,7 @@ class Hourly {
     await vi.waitFor(async () => {
       const { nextAt } = await this.get();
       expect(nextAt ?? Number.POSITIVE_INFINITY).toBeGreaterThan(this.time.wall());
-    });
+    }, PATIENCE);
     const found: number[] = [];
     for (let after = 0; ; ) {
       const page = await this.pawl.call("queue.list", { queue: "q", after, limit: 1000 });
@@ -169,7 +181,7 @@ describe("an occurrence", () => {
     await vi.waitFor(async () => {
       const { queues } = await hourly.pawl.call("queue.stats", { queue: "q" });
       expect(queues).toMatchObject([{ ready: 301 }]);
-    });
+    }, PATIENCE);
     expect(hourly.pawl.turns - turns).toBeGreaterThan(10);
   });
 });
@@ -400,6 +412,57 @@ describe("what comes next", () => {
       details: { what: "schedule" },
     });
   });
+});
+
+test("a driver that awaits between its steps enqueues the same", async () => {
+  const hourly = new Hourly();
+  await hourly.set({ overlap: "all", missed: "all" });
+  await hourly.set({ name: "t", queue: "q", everyMs: HOUR, missed: "none" });
+  await hourly.set({ name: "u", queue: "q", everyMs: HOUR, overlap: "skip" });
+  hourly.pawl.close();
+  const expired = async (copy: string, perform: (operation: Operation<number>) => Promise<number>) => {
+    const wallMs = START + 5 * HOUR;
+    const effects = envOf({} as Partial<Env>) as unknown as Env["effects"];
+    const quiet = new Proxy(effects, { get: () => () => {} });
+    const random = () => Buffer.alloc(12, copy.length);
+    const env = {
+      now: wallMs,
+      retentionNow: wallMs,
+      wallMs,
+      retentionMs: DAY,
+      mayWait: false,
+      mayGoOn: true,
+    };
+    for (let done = 1; done > 0; ) {
+      const turn = new TurnMemory();
+      done = await perform(
+        (function* () {
+          const rows = yield* occurrences.expire(envOf({ ...env, turn, random, effects: quiet }), 2);
+          yield* turn.writeBack();
+          return rows;
+        })(),
+      );
+    }
+  };
+  const contents: unknown[] = [];
+  for (const driver of ["s", "a"]) {
+    const path = join(dirname(hourly.pawl.path), `${driver}.db`);
+    copyFileSync(hourly.pawl.path, path);
+    const database = connect(path);
+    const store = new SqliteStore(database);
+    await expired("same", async (operation) => {
+      if (driver === "a") return await driveWithAwaits(database, operation);
+      store.begin();
+      const done = store.perform(operation);
+      store.commit();
+      return done;
+    });
+    const keys = database.prepare("SELECT source_key FROM pawl_batch ORDER BY enqueue_seq").pluck().all();
+    contents.push([keys, database.prepare("SELECT * FROM pawl_schedule").all()]);
+    database.close();
+  }
+  expect((contents[0] as [unknown[]])[0]).toHaveLength(7);
+  expect(contents[1]).toEqual(contents[0]);
 });
 
 test("a schedule whose time zone is not known any more stands still, and the others go on", async () => {

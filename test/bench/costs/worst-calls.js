@@ -49,6 +49,19 @@ export function worstCalls(database) {
   };
   /** @type {Params} */
   const all = (_run, perform) => ({ queue: joined(perform), owner: "o", maxBatches: 1000 });
+  /** A page of schedules. @type {Params} */
+  const scheduled = (run, perform) => {
+    for (let index = 0; run === 0 && index < 1000; index += 1) {
+      perform("schedule.set", {
+        name: `s-${index}`,
+        everyMs: 1000,
+        queue: "q",
+        payloads: [1],
+        enabled: false,
+      });
+    }
+    return { limit: 1000 };
+  };
   /** The proofs of a claim of as many batches as one may have. @type {Params} */
   const claim = (run, perform) => {
     const { claimId, leaseToken } = perform("queue.claim", all(run, perform)).claim;
@@ -101,6 +114,20 @@ export function worstCalls(database) {
     worst("queue.settings", "a queue", { queue: "deep" }),
     worst("queue.move", "10,000 of a million", { queue: "deep", state: "ready", to: "moved" }),
     worst("queue.purge", "those moved", { queue: "moved", states: ["ready"] }),
+    worst("schedule.set", "a megabyte", (run) => ({
+      name: `set-${run}`,
+      cron: "30 2 * * *",
+      timeZone: "Europe/Berlin",
+      queue: "scheduled",
+      payloads: ["x".repeat(1_000_000)],
+      enabled: false,
+    })),
+    worst("schedule.get", "a megabyte", { name: "set-0" }),
+    worst("schedule.list", "a full page", scheduled, 1000),
+    worst("schedule.run", "a megabyte", { name: "set-0" }),
+    worst("schedule.next", "100 nights", { cron: "30 2 * * *", timeZone: "Europe/Berlin", count: 100 }),
+    worst("schedule.next", "one that never comes", { cron: "0 0 31 4,6,9,11 *", timeZone: "Europe/Berlin" }),
+    worst("schedule.delete", "one of many", (run) => ({ name: `set-${run}` })),
     worst("deployment.set", "a new one", (run) => ({ deployment: `new-${run}` })),
     worst("deployment.list", "a full page, one of a million", { limit: 1000 }, 0),
     worst("command.create", "with a key", (run) => ({
