@@ -369,6 +369,15 @@ describe("the wall clock is set", () => {
     expect(await hourly.hours()).toEqual([year, year + 1, 2]);
   });
 
+  test("beyond the end of a schedule for a while: it has not ended once the clock is right again", async () => {
+    const hourly = new Hourly();
+    await hourly.set({ endAt: START + DAY, missed: "none" });
+    hourly.time.step(365 * DAY);
+    expect((await hourly.get()).nextAt).toBeNull();
+    hourly.time.step(-365 * DAY);
+    expect((await hourly.get()).nextAt).toBe(HOUR_BEFORE + HOUR);
+  });
+
   test("back while there was no daemon, also over a boot", async () => {
     const before = new Hourly();
     await before.set({ overlap: "all" });

@@ -42,7 +42,7 @@ export function* set(
       ...definition,
       anchorAt: env.wallMs,
       nextAt: at,
-      basedAt: at === null ? null : env.wallMs,
+      basedAt: definition.enabled === 1 ? env.wallMs : null,
     });
     if (at !== null) env.effects.wallDeadline(at);
     env.effects.tell("schedule", definition.name, "set", definition.name);

@@ -39,6 +39,8 @@ const update = sql(`
     last_seq = :lastSeq, make_up_until = :makeUpUntil, sought_at = :soughtAt, sought = :sought
   WHERE schedule_id = :id`);
 
+const standStill = sql("UPDATE pawl_schedule SET next_at = NULL, based_at = NULL WHERE schedule_id = :id");
+
 const selectEnabled = sql<{ schedule_id: number }>(
   "SELECT schedule_id FROM pawl_schedule WHERE next_at IS NOT NULL LIMIT 1",
 );
@@ -59,7 +61,7 @@ export const occurrences: Ending = {
 
   *expire(env, most) {
     const { next_at: nextAt = null, based_at: basedAt = null } = (yield* one(selectBounds)) ?? {};
-    if (nextAt === null || basedAt === null) return 0;
+    if (basedAt === null) return 0;
     const { wallMs } = env;
     const rows = Math.min(most, OCCURRENCES_PER_STEP);
     let done = 0;
@@ -69,7 +71,7 @@ export const occurrences: Ending = {
         done += 1;
       }
     }
-    if (nextAt <= wallMs && done < rows) done += yield* enqueueDue(rows - done, env);
+    if (nextAt !== null && nextAt <= wallMs && done < rows) done += yield* enqueueDue(rows - done, env);
     return done < rows ? done : most;
   },
 
@@ -196,13 +198,15 @@ function* isHindered({ overlap, last_seq: seq, last_batch_id: batchId }: Schedul
   return overlap === "skip" || state !== "claimed";
 }
 
+/**
+ * Keeps what has become of a schedule, and when it comes next. Undefined is its end, before which a clock that is set
+ * back may stand again.
+ */
 function* keep(row: ScheduleRow, at: number | undefined, env: Env): Operation<void> {
-  const { wallMs } = env;
-  const nextAt = at ?? null;
   yield* run(update, {
     id: row.schedule_id,
-    nextAt,
-    basedAt: nextAt === null ? null : Math.min(wallMs, nextAt - 1),
+    nextAt: at ?? null,
+    basedAt: Math.min(env.wallMs, (at ?? Number.POSITIVE_INFINITY) - 1),
     lastAt: row.last_at,
     lastBatchId: row.last_batch_id,
     lastSeq: row.last_seq,
@@ -218,7 +222,7 @@ function* stop(row: ScheduleRow, why: PawlError, env: Env): Operation<void> {
     schedule: row.name,
     why: why.message,
   });
-  yield* keep(row, undefined, env);
+  yield* run(standStill, { id: row.schedule_id });
 }
 
 /** An occurrence was not enqueued. An operator wants to know of it but where `overlap` says so. */

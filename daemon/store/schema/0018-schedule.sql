@@ -2,8 +2,8 @@
 -- clock, in milliseconds since the Unix epoch.
 -- anchor_at: when it was set last; occurrences of every_ms come at whole multiples of it from there.
 -- next_at: when it comes next; null for one that is disabled or at its end.
--- based_at: the time after which next_at was the first one. A clock that stands before it was set back, and next_at is
--- found anew.
+-- based_at: the time after which next_at was the first one, or after which there was none; null for one that is
+-- disabled. A clock that stands before it was set back, and next_at is found anew.
 -- last_seq: the batch of the last occurrence that was enqueued.
 -- make_up_until: missed occurrences before then are made up for: the first of them has been sought.
 -- sought_at, sought: how far back, and over how many occurrences, the first of those that were missed has been sought.
