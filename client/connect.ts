@@ -119,8 +119,9 @@ export interface PawlClient extends Groups, AsyncDisposable {
   readonly events: Events;
   /**
    * Works on a queue until closed: claims batches, waiting for them, has the handler do the work, renews the
-   * claim while it runs, and completes it when it returns. An error of the handler is kept with the batches, which
-   * are given back for another attempt. The handler's signal is aborted when the claim is lost.
+   * claim while it runs, and completes it when it returns, with what it returns as the result (JSON; undefined for
+   * none). An error of the handler is kept with the batches, which are given back for another attempt. The handler's
+   * signal is aborted when the claim is lost or cancelled.
    *
    * @example
    * const worker = client.work<{ image: string }>("thumbnails", async ({ payloads, signal, fencingToken }) => {

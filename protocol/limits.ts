@@ -147,6 +147,8 @@ export const MAX_RETRY_FACTOR = 1000;
 export const DEFAULT_RETRY_MAX_MS = 3_600_000;
 /** Of the error that a delivery ended with. */
 export const MAX_LAST_ERROR_LENGTH = 16_384;
+/** How long the holder of a claim has to stop when a batch of it is cancelled, unless that is said. */
+export const DEFAULT_STOP_MS = 30_000;
 /** The JSON of a result, and of a checkpoint. */
 export const MAX_RESULT_BYTES = 150_000;
 /** The W3C's `tracestate`. */

@@ -1,3 +1,4 @@
+import { CLAIM } from "./claim.js";
 import { COMMAND } from "./command.js";
 import { DAEMON } from "./daemon.js";
 import { DEPLOYMENT } from "./deployment.js";
@@ -17,6 +18,7 @@ export const NOUNS = [
   SEQUENCE,
   QUEUE,
   SCHEDULE,
+  CLAIM,
   DEPLOYMENT,
   COMMAND,
   LEASE,

@@ -4,6 +4,7 @@ import {
   DEFAULT_RETRY_BASE_MS,
   DEFAULT_RETRY_FACTOR,
   DEFAULT_RETRY_MAX_MS,
+  DEFAULT_STOP_MS,
   MAX_BATCH_ATTEMPTS,
   MAX_BATCH_DELAY_MS,
   MAX_BATCH_PAYLOADS,
@@ -13,6 +14,7 @@ import {
   MAX_CLAIMED_BATCHES,
   MAX_ENQUEUED_BATCHES,
   MAX_LAST_ERROR_LENGTH,
+  MAX_LEASE_MS,
   MAX_MAX_CLAIMED,
   MAX_MAX_WAITING,
   MAX_NAMED_BATCHES,
@@ -72,8 +74,8 @@ export type Boundary = (typeof BOUNDARIES)[number];
 
 export const queue = label.meta({ description: "A queue exists by being used." });
 const owner = label.meta({ description: "A label for people. It proves nothing; the leaseToken does." });
-const batchId = label.meta({ description: "qwb: and a hex SHA-256." });
-const claimId = label.meta({ description: "qwc:<enqueueSeq of the first batch>:<fencingToken>." });
+export const batchId = label.meta({ description: "qwb: and a hex SHA-256." });
+export const claimId = label.meta({ description: "qwc:<enqueueSeq of the first batch>:<fencingToken>." });
 const leaseToken = label.meta({ description: "Secret. Whoever has it can renew, complete and abandon." });
 const fencingToken = integer.meta({
   description: "Greater than that of every earlier claim in the queue.",
@@ -121,7 +123,7 @@ export const key = label.meta({
 const ttlMs = z.int().min(1).max(MAX_BATCH_DELAY_MS).meta({
   description: "It expires when it has been available for so long and nobody has claimed it.",
 });
-const reason = text
+export const reason = text
   .min(1)
   .max(MAX_REASON_LENGTH)
   .meta({ description: "Why, in the words of whoever did it." });
@@ -836,7 +838,9 @@ export const QUEUE = noun("queue", {
     }),
 
     cancel: method({
-      summary: "Take a batch back that nobody has claimed yet",
+      summary: "Take a batch back; with `stop`, also from whoever works on it",
+      description:
+        "With `stop`, the holder of a claimed batch is told by `claim.cancelling` and by each renewal, and has `graceMs` to end: a completion until then counts, anything else cancels the batch. The other batches of the claim are ready again.",
       params: z
         .strictObject({
           batchId: batchId.optional().meta({ description: "This batch." }),
@@ -844,6 +848,22 @@ export const QUEUE = noun("queue", {
           sourceKey: sourceKey.optional().meta({
             description: "Of that queue; where a follower waits, that is cancelled first.",
           }),
+          stop: z.boolean().default(false).meta({
+            description: "Stop the work on a claimed batch; otherwise it is left alone.",
+          }),
+          graceMs: z
+            .int()
+            .min(0)
+            .max(MAX_LEASE_MS)
+            .optional()
+            .meta({
+              description: `How long its holder has to end, in milliseconds; ${DEFAULT_STOP_MS} if not given. A later cancel can only shorten it.`,
+            }),
+          reason: reason.optional(),
+        })
+        .refine(({ stop, graceMs }) => stop || graceMs === undefined, {
+          error: "must be left out without `stop`",
+          path: ["graceMs"],
         })
         .refine(
           ({ batchId, queue, sourceKey }) =>
@@ -856,13 +876,16 @@ export const QUEUE = noun("queue", {
         outcome: z
           .enum([
             "cancelled",
+            "cancelling",
             "already_claimed",
             "already_completed",
             "already_cancelled",
             "already_dead",
             "already_expired",
           ])
-          .meta({ description: "`cancelled`, or why it stays as it is." }),
+          .meta({
+            description: "`cancelled`; `cancelling` while its holder is to stop; or why it stays as it is.",
+          }),
       }),
       writes: true,
       repeatable: true,

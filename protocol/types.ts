@@ -229,6 +229,20 @@ export type Claim = {
   batches: Batch[];
 };
 
+/** Params of claim.cancelling. */
+export type ClaimCancellingParams = {
+  /** qwc:<enqueueSeq of the first batch>:<fencingToken>. */
+  claimId: string;
+  /** A queue exists by being used. */
+  queue: string;
+  /** The batches of the claim that are cancelled. */
+  batchIds: string[];
+  /** Why, in the words of whoever cancels; null without any. */
+  reason: string | null;
+  /** How many milliseconds are left until the claim is lost. */
+  graceMs: number;
+};
+
 /** A claim, neither expired, nor ended, nor taken over. */
 export type ClaimGuard = {
   /** The claim. */
@@ -265,6 +279,20 @@ export type ClaimLostData = {
   index?: number | undefined;
   /** Which guard of a transact does not hold, from 0. */
   guard?: number | undefined;
+};
+
+/** Params of claim.lost. */
+export type ClaimLostParams = {
+  /** qwc:<enqueueSeq of the first batch>:<fencingToken>. */
+  claimId: string;
+  /** A queue exists by being used. */
+  queue: string;
+  /** The batches of the claim. */
+  batchIds: string[];
+  /** How it ended. */
+  cause: "cancelled" | "expired" | "disconnected";
+  /** Why, in the words of whoever cancels; null without any. */
+  reason: string | null;
 };
 
 /**
@@ -2371,12 +2399,18 @@ export type QueueCancelParams = {
   queue?: string | undefined;
   /** Of that queue; where a follower waits, that is cancelled first. */
   sourceKey?: string | undefined;
+  /** Stop the work on a claimed batch; otherwise it is left alone. */
+  stop?: boolean | undefined;
+  /** How long its holder has to end, in milliseconds; 30000 if not given. A later cancel can only shorten it. */
+  graceMs?: number | undefined;
+  /** Why, in the words of whoever did it. */
+  reason?: string | undefined;
 };
 
 /** Result of queue.cancel. */
 export type QueueCancelResult = {
-  /** `cancelled`, or why it stays as it is. */
-  outcome: "cancelled" | "already_claimed" | "already_completed" | "already_cancelled" | "already_dead" | "already_expired";
+  /** `cancelled`; `cancelling` while its holder is to stop; or why it stays as it is. */
+  outcome: "cancelled" | "cancelling" | "already_claimed" | "already_completed" | "already_cancelled" | "already_dead" | "already_expired";
 };
 
 /** Params of queue.claim. */
@@ -3604,6 +3638,8 @@ export interface CallTypes {
 
 /** The params of each notification. */
 export interface NotificationTypes {
+  "claim.cancelling": ClaimCancellingParams;
+  "claim.lost": ClaimLostParams;
   "command.cancelled": CommandCancelledParams;
   "lease.expiring": LeaseExpiringParams;
   "lease.lost": LeaseLostParams;
@@ -3745,7 +3781,11 @@ export interface QueueMethods<Options> {
   stats(params?: QueueStatsParams, options?: Options): Promise<QueueStatsResult>;
   /** Change the priority or the time of a batch that waits. */
   update(params: QueueUpdateParams, options?: Options): Promise<QueueUpdateResult>;
-  /** Take a batch back that nobody has claimed yet. */
+  /**
+   * Take a batch back; with `stop`, also from whoever works on it. With `stop`, the holder of a claimed batch is
+   * told by `claim.cancelling` and by each renewal, and has `graceMs` to end: a completion until then counts,
+   * anything else cancels the batch. The other batches of the claim are ready again.
+   */
   cancel(params?: QueueCancelParams, options?: Options): Promise<QueueCancelResult>;
   /**
    * Move batches that nobody holds to another queue; each keeps its batchId and its enqueueSeq. What is claimed or

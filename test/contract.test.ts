@@ -269,8 +269,6 @@ const NOT_YET_BUILT: {
   params: Record<string, string[]>;
 } = {
   names: [
-    "claim.cancelling",
-    "claim.lost",
     "command.progress",
     "daemon.graph",
     "item.contested",
@@ -294,7 +292,6 @@ const NOT_YET_BUILT: {
     "queue.enqueue": ["after", "when"],
     "queue.enqueueMany": ["ref"],
     "queue.claim": ["notify", "under", "graceMs"],
-    "queue.cancel": ["stop", "graceMs", "reason"],
     "command.create": ["target", "incarnation", "trace"],
     "command.lease": ["targets", "incarnation", "graceMs"],
     "command.list": ["target", "command", "createdAfter", "createdBefore"],

@@ -43,6 +43,7 @@ export const COMMANDS: readonly Entry[] = [
   ...file(NUMBERS, () => import("../commands/sequence.js"), ["next", "peek", "state"]),
   ...file(NUMBERS, () => import("../commands/import.js"), ["import", "export"]),
   ...file(WORK, () => import("../commands/enqueue.js"), ["enqueue"]),
+  ...file(WORK, () => import("../commands/wait.js"), ["wait"]),
   ...file(WORK, () => import("../commands/work.js"), ["work"]),
   ...file(WORK, () => import("../commands/queue.js"), ["queues", "batches", "why", "dead", "retry"]),
   ...file(WORK, () => import("../commands/queue-settings.js"), ["queue"]),

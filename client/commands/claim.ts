@@ -1,8 +1,10 @@
 import { EACH, textsAt } from "@pawl/protocol/json-text";
 import type { Params, Result } from "@pawl/protocol/types";
+import { JsonText } from "../connection/json-text.js";
 import { command, UsageError } from "../terminal/command.js";
 import { duration, plural } from "../terminal/quantities.js";
 import { printable } from "../terminal/text.js";
+import { checkedJson } from "../terminal/values.js";
 
 /** There was nothing to claim: no failure, but for a script not the same as something. */
 const EXIT_NOTHING = 1;
@@ -130,11 +132,20 @@ const renew = command({
 const complete = command({
   args: "<claim> <token>",
   summary: "Say that the work of a claim is done",
-  options: {},
+  options: {
+    result: { type: "text", value: "JSON", describe: "What came of it, kept with its batches as it is" },
+  },
   details: "To do it twice is no mistake.",
-  examples: [["pawl complete qwc:17:4 TOKEN", "CLAIM and TOKEN as pawl claim printed them"]],
-  async run({ claim: claimId, token: leaseToken }, { connect, output }) {
-    const done = await (await connect()).queue.complete({ claimId, leaseToken });
+  examples: [
+    ["pawl complete qwc:17:4 TOKEN", "CLAIM and TOKEN as pawl claim printed them"],
+    [`pawl complete qwc:17:4 TOKEN --result '{"bytes": 48211}'`, "With what came of it"],
+  ],
+  async run({ claim: claimId, token: leaseToken, result }, { connect, output }) {
+    const done = await (await connect()).queue.complete({
+      claimId,
+      leaseToken,
+      ...(result === undefined ? {} : { result: new JsonText(checkedJson("--result", result)) }),
+    });
     output.result(done, () => `${plural(done.completed, "batch", "batches")} completed.`);
     return undefined;
   },
@@ -150,6 +161,7 @@ const abandon = command({
       describe: "Why it failed; this delivery then counts as an attempt",
     },
     delay: { type: "duration", describe: "Not to be claimed again before so long from now" },
+    dead: { type: "flag", describe: "No further attempt is of use" },
   },
   examples: [
     ["pawl abandon qwc:17:4 TOKEN", "Somebody else may have it; no attempt is counted"],
@@ -157,18 +169,23 @@ const abandon = command({
       `pawl abandon qwc:17:4 TOKEN --error "no disk" --delay 5m`,
       "It failed; to be tried again in five minutes",
     ],
+    [`pawl abandon qwc:17:4 TOKEN --dead --error "no such address"`, "It cannot be done"],
   ],
-  async run({ claim: claimId, token: leaseToken, error, delay }, { connect, output }) {
+  async run({ claim: claimId, token: leaseToken, error, delay, dead }, { connect, output }) {
+    if (dead && delay !== undefined) {
+      throw new UsageError("--delay is about another attempt, and --dead says that there is none.");
+    }
     const done = await (await connect()).queue.abandon({
       claimId,
       leaseToken,
       ...(error === undefined ? {} : { error }),
       ...(delay === undefined ? {} : { delayMs: delay }),
+      ...(dead ? { dead } : {}),
     });
     output.result(done, () =>
       [
         `${plural(done.released, "batch", "batches")} given back.`,
-        ...(done.dead === 0 ? [] : [`${plural(done.dead, "batch", "batches")} dead: no attempts are left.`]),
+        ...(done.dead === 0 ? [] : [`${plural(done.dead, "batch", "batches")} dead.`]),
       ].join("\n"),
     );
     return undefined;

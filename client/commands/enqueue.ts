@@ -59,6 +59,11 @@ const enqueue = command({
       default: "of the queue, else 20",
     },
     ...RETRY_OPTIONS,
+    trace: {
+      type: "text",
+      value: "TRACEPARENT",
+      describe: "The trace that it belongs to (W3C), which its worker goes on with",
+    },
   },
   details: "Each PAYLOAD is JSON. With - they are read from standard input, one per line.",
   examples: [
@@ -191,6 +196,7 @@ function shapeOf(
     priority: string | undefined;
     key: string | undefined;
     ttl: number | undefined;
+    trace: string | undefined;
   },
 ): Shape {
   const {
@@ -215,6 +221,7 @@ function shapeOf(
     ...(afterCommit ? { deliveryPolicy: "after_current_turn_commit" } : {}),
     ...(maxAttempts === undefined ? {} : { maxAttempts }),
     ...(retry === undefined ? {} : { retry }),
+    ...(args.trace === undefined ? {} : { trace: { traceparent: args.trace } }),
   };
 }
 

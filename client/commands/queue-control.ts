@@ -151,29 +151,45 @@ const move = command({
 
 const cancel = command({
   args: "<queue-or-batch>",
-  summary: "Take work back that nobody has claimed yet",
+  summary: "Take work back, also from whoever works on it",
   options: {
     "source-key": { type: "text", value: "KEY", describe: "Which batch of a queue" },
+    stop: { type: "flag", describe: "Stop the work on what is claimed; otherwise it is left alone" },
+    grace: { type: "duration", describe: "With --stop: how long its worker has to end", default: "30s" },
+    reason: { type: "text", value: "TEXT", describe: "Why, for its worker and for who looks at it" },
   },
+  details:
+    "Exits with 0 for what is cancelled, or is to be when its worker ends; with 1 for what stays as it is. A worker that completes before the grace is over has completed.",
   examples: [
     [
       "pawl cancel qwb:6d1a6f0f4d6f2c1d0c7f4f6a6bd1b7a6c8a55f1b8d3f8e3c1f6f0e7d9a2b4c6e",
       "A batch, by its id",
     ],
     ["pawl cancel reports --source-key 2026-W47", "A batch, by the key that it was enqueued with"],
+    [
+      `pawl cancel reports --source-key 2026-W47 --stop --grace 10s --reason "wrong week"`,
+      "Also if somebody works on it",
+    ],
   ],
-  async run({ "queue-or-batch": which, "source-key": sourceKey }, { connect, output }) {
+  async run(args, { connect, output }) {
+    const { "queue-or-batch": which, "source-key": sourceKey, stop, grace, reason } = args;
     const isBatch = BATCH_ID.test(which);
     if (isBatch === (sourceKey !== undefined)) {
       throw new UsageError("Give the id of a batch, or a queue with --source-key.");
     }
+    if (grace !== undefined && !stop) throw new UsageError("--grace is for --stop; give both.");
     const client = await connect();
-    const params = sourceKey === undefined ? { batchId: which } : { queue: which, sourceKey };
-    const { outcome } = await client.queue.cancel(params);
+    const { outcome } = await client.queue.cancel({
+      ...(sourceKey === undefined ? { batchId: which } : { queue: which, sourceKey }),
+      ...(stop ? { stop } : {}),
+      ...(grace === undefined ? {} : { graceMs: grace }),
+      ...(reason === undefined ? {} : { reason }),
+    });
     output.result({ outcome }, () =>
       `${outcome.replace("_", " ")}.`.replace(/^./, (first) => first.toUpperCase()),
     );
-    return outcome === "cancelled" || outcome === "already_cancelled" ? undefined : 1;
+    const isTakenBack = ["cancelled", "cancelling", "already_cancelled"].includes(outcome);
+    return isTakenBack ? undefined : 1;
   },
 });
 

@@ -148,7 +148,7 @@ class Receiver {
         stdout: "pipe",
         maxOutputBytes: MAX_ANSWER_BYTES,
         lost: received.signal,
-        killAfterMs: killAfterMs(this.#leaseMs),
+        killAfterMs: () => killAfterMs(this.#leaseMs),
       });
     } catch (error) {
       if (error instanceof CannotRun) return undefined;

@@ -1,5 +1,6 @@
 import { basename, resolve } from "node:path";
-import { DEFAULT_LEASE_MS } from "@pawl/protocol/limits";
+import { DEFAULT_LEASE_MS, MAX_RESULT_BYTES } from "@pawl/protocol/limits";
+import { JsonText } from "../connection/json-text.js";
 import { CannotRun } from "../process/program.js";
 import { failureOf, killAfterMs, type Performed, RunningCommands } from "../process/running-commands.js";
 import { command } from "../terminal/command.js";
@@ -12,6 +13,8 @@ import { isForGood } from "../work/refusals.js";
 
 /** How long a running program has to end by itself when pawl is told to end. */
 const DEFAULT_GRACE_MS = 10_000;
+/** A program whose work is cancelled is killed after this part of the grace, so that it ends before the claim does. */
+const STOPPING_FRACTION = 9 / 10;
 /** How much of a batch's id is shown on a terminal: enough to tell them apart. */
 const SHOWN_ID_LENGTH = "qwb:".length + 12;
 
@@ -28,6 +31,7 @@ const work = command({
       describe: "How long a batch rests after it failed",
       default: "as its queue says",
     },
+    result: { type: "flag", describe: "Keep the command's standard output as the result" },
     grace: { type: "duration", describe: "What a running command has to end after SIGTERM", default: "10s" },
     owner: {
       type: "text",
@@ -43,7 +47,7 @@ const work = command({
     },
   },
   details:
-    "For each claim the command is run with the payloads on its standard input, one JSON per line. Exit code 0 completes the claim; anything else abandons it with the last line of standard error as the reason, to be tried again. The claim is renewed while the command runs; when it is lost, the command is ended (TERM, then KILL), and when pawl is killed, so is the command. SIGTERM ends pawl: what cannot be finished in time is given back and not counted as an attempt. The command finds PAWL_QUEUE, PAWL_CLAIM_ID, PAWL_LEASE_TOKEN, PAWL_FENCING_TOKEN, PAWL_BATCH_IDS and PAWL_ATTEMPT in its environment.",
+    "For each claim the command is run with the payloads on its standard input, one JSON per line. Exit code 0 completes the claim; anything else abandons it with the last line of standard error as the reason, to be tried again. The claim is renewed while the command runs; when it is lost or cancelled, the command is ended (TERM, then KILL: of a cancelled one before the grace is over), and when pawl is killed, so is the command. SIGTERM ends pawl: what cannot be finished in time is given back and not counted as an attempt. With --result what the command prints is kept as it is if it is JSON, else as text. The command finds PAWL_QUEUE, PAWL_CLAIM_ID, PAWL_LEASE_TOKEN, PAWL_FENCING_TOKEN, PAWL_BATCH_IDS and PAWL_ATTEMPT in its environment, and TRACEPARENT if its batches have a trace.",
   examples: [
     ["pawl work mails -- ./send-mail", "One at a time, until it is told to end"],
     ["pawl work thumbnails --jobs 4 -- sh -c 'jq -r .image | xargs make-thumbnail'", "Four at a time"],
@@ -53,7 +57,7 @@ const work = command({
     const client = await connect();
     const { queue, "--": program, lease: leaseMs = DEFAULT_LEASE_MS } = args;
     const running = new RunningCommands(args.grace ?? DEFAULT_GRACE_MS);
-    const worker = new Worker(program, leaseMs, client.socketPath, running, output);
+    const worker = new Worker(program, leaseMs, client.socketPath, args.result, running, output);
     try {
       await client.work(queue, (given) => worker.perform(given), {
         concurrency: args.jobs ?? 1,
@@ -61,6 +65,7 @@ const work = command({
         owner: args.owner ?? `${basename(program[0] as string)}:${process.pid}`,
         signal: running.ending,
         onComplete: (given) => worker.report(given, "done"),
+        onCancel: (given) => worker.report(given, "cancelled", given.signal.reason),
         onFailure: (error, given) => worker.report(given, "failed", error),
         onError: (error, given) => {
           if (given !== undefined) worker.report(given, "lost", error);
@@ -84,6 +89,7 @@ class Worker {
   readonly #program: readonly string[];
   readonly #leaseMs: number;
   readonly #socketPath: string;
+  readonly #keepsResult: boolean;
   readonly #running: RunningCommands;
   readonly #output: Output;
   readonly #startedAt = new WeakMap<Work, number>();
@@ -92,22 +98,28 @@ class Worker {
     program: readonly string[],
     leaseMs: number,
     socketPath: string,
+    keepsResult: boolean,
     running: RunningCommands,
     output: Output,
   ) {
     this.#program = program;
     this.#leaseMs = leaseMs;
     this.#socketPath = socketPath;
+    this.#keepsResult = keepsResult;
     this.#running = running;
     this.#output = output;
   }
 
-  /** Rejects with why the program failed, or with `Postpone` when the work is to be given back. */
-  async perform(given: Work): Promise<void> {
+  /**
+   * Resolves with the result that is to be kept. Rejects with why the program failed, or with `Postpone` when the work
+   * is to be given back.
+   */
+  async perform(given: Work): Promise<unknown> {
     this.#startedAt.set(given, performance.now());
     const performed = await this.#run(given);
     if (performed !== undefined) {
-      if (performed.code === 0 || given.signal.aborted) return;
+      if (performed.code === 0) return this.#keepsResult ? resultOf(performed.output) : undefined;
+      if (given.signal.aborted) throw given.signal.reason;
       if (!this.#running.ending.aborted) throw new Error(failureOf(performed));
     }
     this.report(given, "given back");
@@ -120,6 +132,11 @@ class Worker {
     printOutcome(given, outcome, message, performance.now() - startedAt, this.#output);
   }
 
+  /** A program whose claim is cancelled has most of the grace to end, and less where the claim is lost already. */
+  #killAfterMs({ cancelled }: Work): number {
+    return cancelled === undefined ? killAfterMs(this.#leaseMs) : cancelled.graceMs * STOPPING_FRACTION;
+  }
+
   /** Undefined when the program cannot be run: no batch is to blame for that, and the next would fare no better. */
   async #run(given: Work): Promise<Performed | undefined> {
     const lines = given.payloadTexts().map((text) => `${text}\n`);
@@ -127,10 +144,11 @@ class Worker {
       return await this.#running.perform(this.#program, {
         env: environmentOf(given, this.#socketPath),
         input: lines.join(""),
-        // The output of the program is the result, unless that of pawl is to be read by a program.
-        stdout: this.#output.json ? process.stderr.fd : "inherit",
+        // The output of the program is that of pawl, unless that is to be read by a program.
+        stdout: this.#keepsResult ? "pipe" : this.#output.json ? process.stderr.fd : "inherit",
+        maxOutputBytes: MAX_RESULT_BYTES,
         lost: given.signal,
-        killAfterMs: killAfterMs(this.#leaseMs),
+        killAfterMs: () => this.#killAfterMs(given),
       });
     } catch (error) {
       if (error instanceof CannotRun) return undefined;
@@ -149,7 +167,33 @@ function environmentOf({ claim, batches }: Work, socketPath: string): Record<str
     PAWL_FENCING_TOKEN: String(claim.fencingToken),
     PAWL_BATCH_IDS: batches.map(({ batchId }) => batchId).join(" "),
     PAWL_ATTEMPT: String(attemptOf(batches)),
+    ...traceOf(batches),
   };
+}
+
+/** The variables of W3C Trace Context: of the first batch that has a trace. */
+function traceOf(batches: Work["batches"]): Record<string, string> {
+  const { traceparent, tracestate } = batches.find(({ trace }) => trace !== undefined)?.trace ?? {};
+  return {
+    ...(traceparent === undefined ? {} : { TRACEPARENT: traceparent }),
+    ...(tracestate === undefined ? {} : { TRACESTATE: tracestate }),
+  };
+}
+
+/** The output of a program as a result: the JSON that it is, or else its text. */
+function resultOf(output: Buffer): JsonText {
+  if (output.length > MAX_RESULT_BYTES) {
+    throw new Error(
+      `The output has more than ${MAX_RESULT_BYTES} bytes, which is as much as a result may have.`,
+    );
+  }
+  const text = output.toString("utf8");
+  try {
+    JSON.parse(text);
+    return new JsonText(text);
+  } catch {
+    return new JsonText(JSON.stringify(text));
+  }
 }
 
 /** Which attempt this is for the batch that was tried most often. */
@@ -161,9 +205,15 @@ function textOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-type Outcome = "done" | "failed" | "given back" | "lost";
+type Outcome = "done" | "failed" | "given back" | "cancelled" | "lost";
 
-const OUTCOME_STYLES = { done: "green", failed: "red", "given back": "dim", lost: "yellow" } as const;
+const OUTCOME_STYLES = {
+  done: "green",
+  failed: "red",
+  "given back": "dim",
+  cancelled: "yellow",
+  lost: "yellow",
+} as const;
 
 /** A line for each claim: on a terminal for people, in JSON for programs. */
 function printOutcome(

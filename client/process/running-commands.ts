@@ -24,9 +24,9 @@ export interface PerformOptions {
   /** Where its standard output goes; of `pipe` so many bytes are collected, and one more that shows it had more. */
   readonly stdout: "inherit" | "pipe" | number;
   readonly maxOutputBytes?: number;
-  /** Aborted when the grant that the command works with is lost: it is ended, and killed after `killAfterMs`. */
+  /** Aborted when the grant that the command works with is lost: it is ended, and killed after `killAfterMs` then. */
   readonly lost: AbortSignal;
-  readonly killAfterMs: number;
+  readonly killAfterMs: () => number;
 }
 
 /** How a command ended, and its output. */
@@ -106,7 +106,7 @@ export class RunningCommands {
 /** Gives a command its input and reads its output, until it has ended. */
 async function untilEnd(child: Child, options: PerformOptions): Promise<Performed> {
   const { input, lost, killAfterMs: graceMs, maxOutputBytes = 0 } = options;
-  const onLost = (): void => void child.stop(graceMs);
+  const onLost = (): void => void child.stop(graceMs());
   lost.addEventListener("abort", onLost, { once: true });
   if (lost.aborted) onLost();
 

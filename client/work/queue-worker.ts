@@ -1,6 +1,7 @@
+import { PawlError } from "@pawl/protocol/errors";
 import { EACH, textsAt } from "@pawl/protocol/json-text";
 import { DEFAULT_LEASE_MS, MAX_BATCH_DELAY_MS, MAX_LAST_ERROR_LENGTH } from "@pawl/protocol/limits";
-import type { Params, Result } from "@pawl/protocol/types";
+import type { NotificationParams, Params, Result } from "@pawl/protocol/types";
 import type { Connection } from "../connection/connection.js";
 import { HeldGrant, isLoss, type ReleaseOn } from "../grants/held-grant.js";
 import { defaultOwner } from "../grants/owner.js";
@@ -32,9 +33,31 @@ export interface Work<T = unknown> {
   readonly claim: Claim;
   /** Greater than that of every earlier claim in the queue: to be sent along with every write. */
   readonly fencingToken: number;
-  /** Aborted when the claim is lost: another may be doing the work. Its reason says why. */
+  /**
+   * Aborted when the claim is lost, and another may be doing the work, or when somebody cancels it (`cancelled`). Its
+   * reason says why.
+   */
   readonly signal: AbortSignal;
+  /** Set once somebody cancels the work: it has to end. What is completed before the grace is over counts. */
+  readonly cancelled: Cancelled | undefined;
+  /**
+   * Says how far the work is, for whoever looks at its batches. A checkpoint is given to the next holder, if there is
+   * to be one: it is in `batches`.
+   *
+   * @example await work.progress({ percent: 40, checkpoint: { row: 4000 } });
+   */
+  progress(how: ProgressOf): Promise<void>;
 }
+
+/** Who cancels work gives this. */
+export interface Cancelled {
+  readonly reason: string | null;
+  /** How many milliseconds its worker was given to end. */
+  readonly graceMs: number;
+}
+
+/** How far the work of a claim is: `percent` from 0 to 100, a `note` for people, a `checkpoint` of any JSON. */
+export type ProgressOf = Pick<Params<"queue.progress">, "percent" | "note" | "checkpoint">;
 
 export interface WorkOptions {
   /** How many claims are worked on at a time; 1 by default, 1,000 at most. */
@@ -58,6 +81,8 @@ export interface WorkOptions {
   signal?: AbortSignal;
   /** Told of work that is done: its claim was completed. */
   onComplete?: (work: Work) => void;
+  /** Told of work that was stopped because somebody cancelled it. */
+  onCancel?: (work: Work) => void;
   /** Told of what a handler threw, before the batches are given back. */
   onFailure?: (error: unknown, work: Work) => void;
   /** Told of trouble with the daemon: claims that are lost or cannot be had. By default it is a process warning. */
@@ -116,37 +141,61 @@ class QueueWorker<T> {
 
   async perform(taken: Taken): Promise<void> {
     const { claim, text } = taken;
-    const grant = this.#keepRenewed(taken);
+    const { claimId, leaseToken } = claim;
+    const connection = this.#connection;
+    const stopping = new Stopping(claimId);
+    const grant = this.#keepRenewed(taken, stopping);
+    const stopsListening = [
+      connection.on("claim.cancelling", (told) => {
+        if (told.claimId === claimId) stopping.begin(told as NotificationParams<"claim.cancelling">);
+      }),
+      connection.on("claim.lost", (told) => {
+        if (told.claimId === claimId) grant.lose(lossOf(told as NotificationParams<"claim.lost">));
+      }),
+    ];
     const given: Work<T> = {
       payloads: claim.batches.flatMap((batch) => batch.payloads) as T[],
       payloadTexts: () => textsAt(text, PAYLOADS) as string[],
       batches: claim.batches,
       claim,
       fencingToken: claim.fencingToken,
-      signal: grant.signal,
+      signal: AbortSignal.any([grant.signal, stopping.signal]),
+      get cancelled() {
+        return stopping.told;
+      },
+      progress: async (how) => {
+        const { cancelling, remainingMs } = await connection.call("queue.progress", {
+          claimId,
+          leaseToken,
+          ...how,
+        });
+        if (cancelling) stopping.begin({ reason: null, graceMs: remainingMs });
+      },
     };
-    const failure = await Promise.resolve(given)
+    const outcome = await Promise.resolve(given)
       .then(this.#handler)
       .then(
-        () => undefined,
+        (result: unknown) => ({ result }),
         (error: unknown) => ({ error }),
       );
     const { onComplete, onError = warn } = this.#options;
     try {
-      if (failure === undefined) {
-        await this.#complete(grant, claim);
-        if (onComplete !== undefined) callListener(onComplete, given);
+      if ("result" in outcome) {
+        const refused = await this.#complete(grant, claim, outcome.result);
+        if (refused !== undefined) await this.#giveBack(grant, given, refused);
+        else if (onComplete !== undefined) callListener(onComplete, given);
       } else {
-        await this.#giveBack(grant, given, failure.error);
+        await this.#giveBack(grant, given, outcome.error);
       }
     } catch (error) {
       callListener(onError, error, given);
     } finally {
       grant.end();
+      for (const stopListening of stopsListening) stopListening();
     }
   }
 
-  #keepRenewed({ claim, askedAt }: Taken): HeldGrant {
+  #keepRenewed({ claim, askedAt }: Taken, stopping: Stopping): HeldGrant {
     const { claimId, leaseToken, remainingMs } = claim;
     const { leaseMs = DEFAULT_LEASE_MS, releaseOn = "disconnect" } = this.#options;
     const connection = this.#connection;
@@ -158,36 +207,86 @@ class QueueWorker<T> {
       releaseOn,
       askedAt,
       remainingMs,
-      renew: async (signal) =>
-        (await connection.call("queue.renew", { claimId, leaseToken, leaseMs }, { signal })).remainingMs,
+      renew: async (signal) => {
+        const params = { claimId, leaseToken, leaseMs };
+        const { remainingMs: left, cancelling } = await connection.call("queue.renew", params, { signal });
+        if (cancelling) stopping.begin({ reason: null, graceMs: left });
+        return left;
+      },
     });
   }
 
-  async #complete(grant: HeldGrant, { claimId, leaseToken }: Claim): Promise<void> {
+  /** Returns why the result cannot be kept, if it cannot: then the work is not done. */
+  async #complete(
+    grant: HeldGrant,
+    { claimId, leaseToken }: Claim,
+    result: unknown,
+  ): Promise<Error | undefined> {
     // A claim that is lost by our clock only is completed all the same if nobody else has taken it: the daemon knows.
     if (grant.lost && !grant.overdue) throw grant.signal.reason;
-    await grant.endBy(() => this.#connection.call("queue.complete", { claimId, leaseToken }));
+    const kept = result === undefined ? {} : { result };
+    try {
+      await grant.endBy(() => this.#connection.call("queue.complete", { claimId, leaseToken, ...kept }));
+    } catch (error) {
+      // No JSON, or more of it than a result may have.
+      if (error instanceof TypeError || (error instanceof PawlError && error.kind === "invalid_params"))
+        return error;
+      throw error;
+    }
+    return undefined;
   }
 
   async #giveBack(grant: HeldGrant, given: Work<T>, error: unknown): Promise<void> {
     const { claimId, leaseToken } = given.claim;
-    const { onFailure, retryDelayMs } = this.#options;
+    const { onFailure, onCancel, retryDelayMs } = this.#options;
     const postponed = error instanceof Postpone;
-    if (!postponed && onFailure !== undefined) callListener(onFailure, error, given);
+    const cancelled = given.cancelled !== undefined;
+    if (!postponed && !cancelled && onFailure !== undefined) callListener(onFailure, error, given);
     if (grant.lost) throw grant.signal.reason;
     const how = postponed
       ? { delayMs: error.delayMs }
-      : {
-          error: textOf(error),
-          ...(retryDelayMs === undefined ? {} : { delayMs: restMs(retryDelayMs, given.batches) }),
-        };
+      : cancelled
+        ? {}
+        : {
+            error: textOf(error),
+            ...(retryDelayMs === undefined ? {} : { delayMs: restMs(retryDelayMs, given.batches) }),
+          };
     try {
       await grant.endBy(() => this.#connection.call("queue.abandon", { claimId, leaseToken, ...how }));
     } catch (refusal) {
       // The claim was given back by a first try whose answer was lost, or was taken back: it is where it should be.
       if (!isLoss(refusal)) throw refusal;
     }
+    if (cancelled && onCancel !== undefined) callListener(onCancel, given);
   }
+}
+
+/** Whoever cancels the work of a claim says so once; a renewal that says so tells nothing new. */
+class Stopping {
+  readonly #claimId: string;
+  readonly #controller = new AbortController();
+  told: Cancelled | undefined;
+
+  constructor(claimId: string) {
+    this.#claimId = claimId;
+  }
+
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  begin({ reason, graceMs }: Cancelled): void {
+    if (this.told !== undefined) return;
+    this.told = { reason, graceMs };
+    const why = reason === null ? "" : `: ${reason}`;
+    const message = `The claim ${this.#claimId} is cancelled${why}. Its work has ${graceMs} ms to end.`;
+    this.#controller.abort(new PawlError("claim_lost", message, { claimId: this.#claimId }));
+  }
+}
+
+function lossOf({ claimId, cause, reason }: NotificationParams<"claim.lost">): PawlError {
+  const why = reason === null ? "" : `: ${reason}`;
+  return new PawlError("claim_lost", `The claim ${claimId} has ended (${cause})${why}.`, { claimId });
 }
 
 /** How long batches rest, by how often the most tried of them has been tried, this time included. */

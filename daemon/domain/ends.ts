@@ -6,6 +6,7 @@ import { leases, leaseWarnings } from "./lease/ends.js";
 import { remoteLeases } from "./lease/remote-lease.js";
 import { claims, closedQueues, overdueBatches, scheduledBatches, unlaidQueues } from "./queue/ends.js";
 import { endedBatches } from "./queue/retention.js";
+import { stoppedClaims } from "./queue/stop.js";
 import { occurrences } from "./schedule/occurrences.js";
 import { requests } from "./sequence/requests.js";
 
@@ -15,6 +16,7 @@ export const ENDINGS: readonly Ending[] = [
   remoteLeases,
   grants(leases),
   leaseWarnings,
+  stoppedClaims,
   grants(claims),
   scheduledBatches,
   overdueBatches,

@@ -55,6 +55,7 @@ export function servedMethods({
     sequence: sequenceHandlers,
     queue: queueHandlers,
     schedule: scheduleHandlers,
+    claim: {},
     deployment: deploymentHandlers(commandPush),
     command: commandHandlers((params, env, ...rest) => commandPush.serve(params, env, ...rest)),
     lease: leaseHandlers((key) => remoteLeases?.waiting(key) ?? 0),

@@ -1,8 +1,10 @@
 // Whatever happens to a claim, and between batches: progress, results, waiting for an end, being stopped, and flows.
+import { connect } from "@pawl/client";
 import type { Params, Result } from "@pawl/protocol";
-import { describe, expect, test } from "vitest";
-import { sharedDaemon } from "../daemon.js";
+import { describe, expect, onTestFinished, test } from "vitest";
+import { sharedDaemon, startDaemon } from "../daemon.js";
 import type { RawClient } from "../raw-client.js";
+import { pawl as pawlCommand, startPawl } from "./cli-program.js";
 
 type Claim = NonNullable<Result<"queue.claim">["claim"]>;
 type Batch = Result<"queue.get">["batch"];
@@ -198,4 +200,199 @@ test("a trace is handed on with the claim and is no part of the content", async 
   const wrong = { queue: "trace", payloads: [1], trace: { traceparent: "00-abc" } };
   const refusal = await queue.client.refusal("queue.enqueue", wrong);
   expect(refusal.data.issues).toMatchObject([{ path: "/trace/traceparent" }]);
+});
+
+/** The next notification of a connection. */
+async function told(client: RawClient): Promise<{ method: string; params: Record<string, unknown> }> {
+  return JSON.parse(await client.line()) as { method: string; params: Record<string, unknown> };
+}
+
+describe("a claimed batch that is cancelled", () => {
+  const stop = { stop: true } as const;
+
+  test("is left alone without stop; with it its holder is told, and what completes first wins", async () => {
+    const queue = await Queue.open("stop");
+    const other = await daemon().place.connect();
+    const batchId = await queue.enqueue(1);
+    const claim = await queue.claim();
+    expect(await other.call("queue.cancel", { batchId })).toEqual({ outcome: "already_claimed" });
+    const cancelled = await other.call("queue.cancel", {
+      batchId,
+      ...stop,
+      graceMs: 5000,
+      reason: "not needed",
+    });
+    expect(cancelled).toEqual({ outcome: "cancelling" });
+    expect(await told(queue.client)).toMatchObject({
+      method: "claim.cancelling",
+      params: {
+        claimId: claim.claimId,
+        queue: "stop",
+        batchIds: [batchId],
+        reason: "not needed",
+        graceMs: 5000,
+      },
+    });
+    const renewed = await queue.client.call("queue.renew", { ...proofOf(claim), leaseMs: 60_000 });
+    expect(renewed.cancelling).toBe(true);
+    expect(renewed.remainingMs).toBeLessThanOrEqual(5000);
+    expect((await queue.client.call("queue.progress", proofOf(claim))).cancelling).toBe(true);
+    expect(await queue.client.call("queue.complete", { ...proofOf(claim), result: 1 })).toEqual({
+      completed: 1,
+    });
+    expect(await queue.get(batchId)).toMatchObject({ state: "completed", result: 1 });
+    expect(await other.call("queue.cancel", { batchId, ...stop })).toEqual({ outcome: "already_completed" });
+    // Nothing of it is left for a later claim of the queue.
+    await queue.enqueue(2);
+    expect((await queue.client.call("queue.renew", proofOf(await queue.claim()))).cancelling).toBe(false);
+  });
+
+  test("is cancelled at the end of the grace, which only becomes shorter; the others are ready, uncounted", async () => {
+    const queue = await Queue.open("stop-grace");
+    const ids = [await queue.enqueue(1, JOIN), await queue.enqueue(2, JOIN), await queue.enqueue(3, JOIN)];
+    const [first, second, third] = ids as [string, string, string];
+    const claim = await queue.claim({ maxBatches: 3 });
+    const cancel = (batchId: string, graceMs: number, reason?: string) =>
+      queue.client.call("queue.cancel", { batchId, ...stop, graceMs, ...(reason && { reason }) });
+    await cancel(first, 60_000, "why");
+    expect((await told(queue.client)).params).toMatchObject({ batchIds: [first] });
+    await cancel(first, 120_000);
+    const left = await queue.client.call("queue.renew", { ...proofOf(claim), leaseMs: 600_000 });
+    expect(left.remainingMs).toBeLessThanOrEqual(60_000);
+    await cancel(third, 300);
+    const again = await told(queue.client);
+    expect(again.params).toMatchObject({ reason: null });
+    expect(new Set(again.params.batchIds as string[])).toEqual(new Set([first, third]));
+    expect(await told(queue.client)).toMatchObject({
+      method: "claim.lost",
+      params: { claimId: claim.claimId, batchIds: ids, cause: "cancelled", reason: "why" },
+    });
+    expect(await queue.get(first)).toMatchObject({ state: "cancelled", lastError: "why", attempt: 0 });
+    expect(await queue.get(second)).toMatchObject({ state: "ready", attempt: 0 });
+    expect((await queue.get(third)).state).toBe("cancelled");
+    expect((await queue.client.refusal("queue.complete", proofOf(claim))).data.kind).toBe("claim_lost");
+    const { queues } = await queue.client.call("queue.stats", { queue: queue.name });
+    expect(queues[0]).toMatchObject({ ready: 1, claimed: 0, cancelled: 2 });
+  });
+
+  test.each(["abandon", "error", "expiry", "disconnect", "now"])("is cancelled by %s", async (how) => {
+    const queue = await Queue.open(`stop-${how}`);
+    const worker = await daemon().place.connect();
+    const batchId = await queue.enqueue(1, JOIN);
+    const other = await queue.enqueue(2, JOIN);
+    const params = { queue: queue.name, owner: "w", maxBatches: 2 } as const;
+    const releaseOn = how === "disconnect" ? "disconnect" : "expiry";
+    const { claim } = await worker.call("queue.claim", { ...params, leaseMs: 200, releaseOn });
+    const proof = proofOf(claim as Claim);
+    const graceMs = how === "now" ? 0 : 60_000;
+    expect(await queue.client.call("queue.cancel", { batchId, ...stop, graceMs })).toEqual({
+      outcome: "cancelling",
+    });
+    if (how === "abandon")
+      expect(await worker.call("queue.abandon", proof)).toEqual({ released: 1, dead: 0 });
+    if (how === "error") await worker.call("queue.abandon", { ...proof, error: "stopped" });
+    if (how === "disconnect") await worker.destroy();
+    expect((await queue.client.call("queue.wait", { batchId, waitMs: 60_000 })).batch.state).toBe(
+      "cancelled",
+    );
+    expect((await queue.client.refusal("queue.complete", proof)).data.kind).toBe("claim_lost");
+    const counted = how === "abandon" || how === "now" ? 0 : 1;
+    expect(await queue.get(other)).toMatchObject({ attempt: counted });
+    expect(await queue.client.call("queue.retry", { batchId })).toMatchObject({ retried: 1 });
+    expect((await queue.get(batchId)).state).toBe("ready");
+  });
+
+  test("graceMs is about stopping, and a reason stays with what was only waiting", async () => {
+    const queue = await Queue.open("stop-params");
+    const batchId = await queue.enqueue(1);
+    const refusal = await queue.client.refusal("queue.cancel", { batchId, graceMs: 1 });
+    expect(refusal.data.issues).toMatchObject([{ path: "/graceMs" }]);
+    const given = { batchId, ...stop, graceMs: 1, reason: "changed" };
+    expect(await queue.client.call("queue.cancel", given)).toEqual({ outcome: "cancelled" });
+    expect(await queue.get(batchId)).toMatchObject({ state: "cancelled", lastError: "changed" });
+  });
+
+  test("stays so over a kill of the daemon: the grace is durable", async () => {
+    const { place, child, exited } = await startDaemon();
+    const client = await place.connect();
+    const { batch } = await client.call("queue.enqueue", { queue: "q", payloads: [1] });
+    const { claim } = await client.call("queue.claim", { queue: "q", owner: "w", leaseMs: 60_000 });
+    await client.call("queue.cancel", { batchId: batch.batchId, ...stop, graceMs: 1500, reason: "over" });
+    child.kill("SIGKILL");
+    await exited;
+    await place.start();
+    const again = await place.connect();
+    expect((await again.call("queue.renew", proofOf(claim as Claim))).cancelling).toBe(true);
+    const ended = await again.call("queue.wait", { batchId: batch.batchId, waitMs: 60_000 });
+    expect(ended.batch).toMatchObject({ state: "cancelled", lastError: "over" });
+    expect((await told(again)).method).toBe("claim.lost");
+  });
+});
+
+describe("workers", () => {
+  test("of the library go on from a checkpoint, keep results, and are stopped by their signal", async () => {
+    const pawl = await connect({ socket: daemon().place.socket });
+    onTestFinished(() => pawl.close());
+    const enqueue = async () => (await pawl.queue.enqueue({ queue: "library", payloads: [1] })).batch.batchId;
+    const seen: unknown[] = [];
+    let begun = (): void => {};
+    const cancelledWork: unknown[] = [];
+    const worker = pawl.work(
+      "library",
+      async (work) => {
+        const [{ checkpoint } = {}] = work.batches;
+        seen.push(checkpoint);
+        if (seen.length === 1) {
+          await work.progress({ percent: 10, note: "first", checkpoint: { row: 1 } });
+          throw new Error("later");
+        }
+        if (seen.length === 2) return { rows: 2 };
+        return await new Promise((_, reject) => {
+          work.signal.addEventListener("abort", () => reject(work.signal.reason));
+          begun();
+        });
+      },
+      { retryDelayMs: 0, onCancel: (work) => cancelledWork.push(work.cancelled), onFailure: () => {} },
+    );
+    const first = await enqueue();
+    const done = (await pawl.queue.wait({ batchId: first, waitMs: 60_000 })).batch;
+    expect(done).toMatchObject({ state: "completed", result: { rows: 2 }, attempt: 1 });
+    expect(seen).toEqual([undefined, { row: 1 }]);
+
+    const began = new Promise<void>((resolve) => {
+      begun = resolve;
+    });
+    const second = await enqueue();
+    await began;
+    await pawl.queue.cancel({ batchId: second, stop: true, reason: "enough" });
+    const stopped = (await pawl.queue.wait({ batchId: second, waitMs: 60_000 })).batch;
+    expect(stopped).toMatchObject({ state: "cancelled", lastError: "enough", attempt: 0 });
+    await expect.poll(() => cancelledWork).toEqual([{ reason: "enough", graceMs: 30_000 }]);
+    await worker.close();
+  });
+
+  test("by command keep what is printed, know the trace, and end what is cancelled", async () => {
+    const { socket } = daemon().place;
+    const run = (...args: string[]) => pawlCommand(args, { socket });
+    const traceparent = `00-${"1".repeat(32)}-${"2".repeat(16)}-01`;
+    const script = `read line; case $line in 1) printf '{"trace":"%s","n":1.0}' "$TRACEPARENT";; 2) echo text;; *)
+      trap '' TERM; echo started >&2; while :; do sleep 0.05; done;; esac`;
+    const worker = startPawl(["work", "by-command", "--result", "--json", "--", "sh", "-c", script], {
+      socket,
+    });
+    const exact = (await run("enqueue", "by-command", "1", "--trace", traceparent)).stdout.trim();
+    const waited = await run("wait", exact, "--for", "1m");
+    expect([waited.stdout.trim(), waited.code]).toEqual([`{"trace":"${traceparent}","n":1.0}`, 0]);
+    const text = (await run("enqueue", "by-command", "2")).stdout.trim();
+    expect((await run("wait", text)).stdout.trim()).toBe('"text\\n"');
+    const endless = (await run("enqueue", "by-command", "3")).stdout.trim();
+    await worker.complained(/started/);
+    expect((await run("wait", endless, "--for", "10ms")).stderr).toContain("It is still claimed.");
+    const cancel = await run("cancel", endless, "--stop", "--grace", "500ms", "--reason", "too long");
+    expect([cancel.stdout.trim(), cancel.code]).toEqual(["Cancelling.", 0]);
+    const ended = await run("wait", endless, "--for", "1m");
+    expect([ended.stderr.trim(), ended.code]).toEqual(["It is cancelled: too long.", 1]);
+    await worker.printed(/"outcome":"cancelled"/);
+    await worker.end("SIGTERM");
+  });
 });

@@ -84,7 +84,7 @@ const selectPayloads = sql<{ payloads: string }>(
 
 const claimHead = sql(`
   UPDATE pawl_batch SET state = 'claimed', claim_seq = :head, fencing_token = :fencingToken, claim_size = :size,
-    owner = :owner, pid = :pid, lease_ms = :leaseMs, connection = :connection, expires_at = :expiresAt
+    owner = :owner, pid = :pid, lease_ms = :leaseMs, connection = :connection, holder_connection = :holder, expires_at = :expiresAt
   WHERE enqueue_seq = :head`);
 
 const CLAIM_FOLLOWING = `
@@ -189,6 +189,7 @@ export function* claimFirst(
     pid: caller.pid,
     leaseMs,
     connection,
+    holder: caller.connection,
     expiresAt,
   });
   effects.deadline(expiresAt);

@@ -10,6 +10,7 @@ import { CLAIM_TABLE, type ClaimRow, end } from "./give-back.js";
 import { GETS_IN_LINE } from "./lanes.js";
 import { layMore, move, openQueue, queueOf, touchKey } from "./queue-row.js";
 import { waitKey, wakeQueue } from "./row.js";
+import { tellLost } from "./terms.js";
 
 export const claims: GrantRule<ClaimRow> = {
   ...CLAIM_TABLE,
@@ -18,6 +19,7 @@ export const claims: GrantRule<ClaimRow> = {
     const { owner, pid, fencing_token: fencingToken } = row;
     const holder = `${owner}${pid === null ? "" : `, pid ${pid}`}, fencing token ${fencingToken}`;
     const error = `The claim of ${holder} ${SAID[cause]}.`;
+    if (row.has_terms !== null) yield* tellLost(row, cause, env);
     yield* end(row, { counts: true, error, delayMs: undefined, final: false }, env);
     return row.claim_size;
   },

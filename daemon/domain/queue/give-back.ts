@@ -1,5 +1,6 @@
 // The end of a claim otherwise than by completion.
 import type { BatchState, Result, Retry } from "@pawl/protocol";
+import { retain } from "../../grants/ending.js";
 import type { GrantRule } from "../../grants/grant.js";
 import { chanceOf, DEFAULT_RETRY, restMs } from "../../grants/rest.js";
 import { all, type Operation, run, sql } from "../../store/statement.js";
@@ -9,11 +10,12 @@ import { ended } from "./followers.js";
 import { GETS_IN_LINE } from "./lanes.js";
 import { move, settingsOfQueue, touchKey } from "./queue-row.js";
 import { claimIdOf, waitKey } from "./row.js";
+import { cancelNamed, dropTerms } from "./terms.js";
 
 /** Of the first batch of a claim, and of its queue. */
 export const CLAIM_COLUMNS = `
   b.enqueue_seq, b.state, b.key, b.has_more, b.attempt, b.max_attempts, b.retry, b.lost_before, b.claim_size, b.fencing_token, b.owner, b.pid, b.expires_at,
-  b.grace_ends_at, b.queue_id, q.queue`;
+  b.grace_ends_at, b.has_terms, b.holder_connection, b.queue_id, q.queue`;
 
 /** How claims are kept, for what is common to all that is granted (grants/grant.ts). */
 export const CLAIM_TABLE = {
@@ -50,6 +52,10 @@ export interface ClaimRow extends MemberRow {
   pid: number | null;
   expires_at: number | null;
   grace_ends_at: number | null;
+  /** 1 if `pawl_claim_terms` has a row of it. */
+  has_terms: 1 | null;
+  /** The connection that claimed or renewed it last, if that is known. */
+  holder_connection: number | null;
 }
 
 /** The batches of a claim beside its head, as far as no other claim has taken them. */
@@ -108,7 +114,10 @@ function* tellEnd(
 export function* end(head: ClaimRow, how: End, env: Env): Operation<Result<"queue.abandon">> {
   const { queue, queue_id: queueId, enqueue_seq, fencing_token } = head;
   const { error, dies = false } = how;
-  const batches = yield* batchesOf(head);
+  const members = yield* batchesOf(head);
+  const cancelled = head.has_terms === null ? NONE : yield* cancelNamed(head, error, env);
+  if (head.has_terms !== null) yield* dropTerms(enqueue_seq);
+  const batches = cancelled.size === 0 ? members : members.filter((each) => !cancelled.has(each.enqueue_seq));
   const delayMs = how.delayMs ?? (how.counts ? yield* restOf(batches, queueId, !how.final, env) : 0);
   const availableAt = env.now + delayMs;
   const back = delayMs > 0 ? "scheduled" : "ready";
@@ -124,23 +133,28 @@ export function* end(head: ClaimRow, how: End, env: Env): Operation<Result<"queu
     claimSeq: how.final ? null : enqueue_seq,
     newToken: how.final ? null : fencing_token,
   };
-  yield* run(giveBackHead, given);
-  if (batches.length > 1) yield* run(giveBackMembers, { ...given, fencingToken: fencing_token });
+  if (!cancelled.has(enqueue_seq)) yield* run(giveBackHead, given);
+  if (members.length > 1) yield* run(giveBackMembers, { ...given, fencingToken: fencing_token });
   const isDead = (batch: MemberRow): boolean => dies || (how.counts && !hasAttemptsLeft(batch));
   const dead = batches.filter(isDead).length;
   const released = batches.length - dead;
-  yield* move(queueId, { claimed: -batches.length, [back]: released, dead, claims: -1 }, env);
-  for (const { key } of batches) yield* touchKey(queueId, key, env);
-  if (env.effects.isFollowed)
+  const counts = { claimed: -members.length, [back]: released, dead, cancelled: cancelled.size, claims: -1 };
+  yield* move(queueId, counts, env);
+  for (const { key } of members) yield* touchKey(queueId, key, env);
+  if (env.effects.isFollowed) {
     yield* tellEnd(
       head,
       batches.map((batch) => [batch, isDead(batch)]),
       how,
       env,
     );
-  for (const batch of dead === 0 ? [] : batches) {
-    if (isDead(batch)) yield* ended(batch.enqueue_seq, queue, batch.has_more, env);
+    for (const seq of cancelled) yield* tellBatch(seq, "cancelled", env);
   }
+  for (const batch of dead + cancelled.size === 0 ? [] : members) {
+    const hasEnded = cancelled.has(batch.enqueue_seq) || isDead(batch);
+    if (hasEnded) yield* ended(batch.enqueue_seq, queue, batch.has_more, env);
+  }
+  if (cancelled.size > 0) retain(env);
   if (dead > 0) {
     const { owner, pid } = head;
     env.effects.log(dies ? "batches were given up" : "batches have no attempts left", {
@@ -157,6 +171,8 @@ export function* end(head: ClaimRow, how: End, env: Env): Operation<Result<"queu
   }
   return { released, dead };
 }
+
+const NONE: ReadonlySet<number> = new Set();
 
 /** Whether a batch comes back when one more attempt is counted. */
 function hasAttemptsLeft({ attempt, max_attempts: most }: MemberRow): boolean {

@@ -13,18 +13,27 @@ import { batchesOf, CLAIM_COLUMNS, CLAIM_TABLE, type ClaimRow, end, type MemberR
 import { move, NO_COUNTS, queueOf, touchKey } from "./queue-row.js";
 import { keepResults, resultsFor } from "./results.js";
 import { finishedKey, waitKey } from "./row.js";
+import { cancelAtOf, completedFirst, endAt } from "./terms.js";
 
-const extend = sql(`
-  UPDATE pawl_batch SET ${renewal(CLAIM_TABLE)}
-  WHERE enqueue_seq = :head AND fencing_token = :fencingToken AND state = 'claimed' AND ${lasts(CLAIM_TABLE)}`);
+const extend = sql<{ has_terms: 1 | null }>(`
+  UPDATE pawl_batch SET ${renewal(CLAIM_TABLE)}, holder_connection = :connection
+  WHERE enqueue_seq = :head AND fencing_token = :fencingToken AND state = 'claimed' AND ${lasts(CLAIM_TABLE)}
+  RETURNING has_terms`);
 
 const selectLeaseLength = sql<{ lease_ms: number }>(`
   SELECT lease_ms FROM pawl_batch WHERE enqueue_seq = :head AND fencing_token = :fencingToken`);
 
 /** The queue of a claim of one batch that is still held, or whose end has not been noticed. */
-const selectSingle = sql<{ queue_id: number; key: string | null; has_more: 1 | null }>(`
-  SELECT queue_id, key, has_more FROM pawl_batch
+const selectSingle = sql<SingleRow>(`
+  SELECT queue_id, key, has_more, has_terms FROM pawl_batch
   WHERE enqueue_seq = :head AND fencing_token = :fencingToken AND state = 'claimed' AND claim_size = 1`);
+
+interface SingleRow {
+  readonly queue_id: number;
+  readonly key: string | null;
+  readonly has_more: 1 | null;
+  readonly has_terms: 1 | null;
+}
 
 const selectSize = sql<{ size: number | null }>(`
   SELECT claim_size AS size FROM pawl_batch WHERE enqueue_seq = :head AND fencing_token = :fencingToken`);
@@ -59,7 +68,15 @@ export function* renew(
   const { now } = env;
   const expiresAt = now + leaseMs;
   const { connection } = env.caller;
-  if ((yield* run(extend, { ...claim, now, expiresAt, connection })) === 0) return lost(params.claimId);
+  const extended = yield* one(extend, { ...claim, now, expiresAt, connection });
+  if (extended === undefined) return lost(params.claimId);
+  const cancelAt = extended.has_terms === null ? null : yield* cancelAtOf(claim.head);
+  if (cancelAt !== null) {
+    yield* endAt(claim.head, claim.fencingToken, cancelAt, env);
+    env.effects.bind(connection);
+    const remainingMs = Math.min(expiresAt, cancelAt) - now;
+    return { expiresAt: env.wallMs + remainingMs, remainingMs, cancelling: true };
+  }
   env.effects.deadline(expiresAt);
   // If the claim belongs to no connection, or to another, this only costs a look when this one closes.
   env.effects.bind(connection);
@@ -75,7 +92,7 @@ export function* complete(
   if (claim === undefined) return lost(params.claimId);
   const finishedAt = env.retentionNow;
   const single = yield* one(selectSingle, claim);
-  if (single !== undefined) {
+  if (single !== undefined && single.has_terms === null) {
     const results = texts.every(isNotGiven) ? undefined : yield* resultsFor([claim.head], texts);
     if (results instanceof PawlError) return results;
     yield* run(completeHead, { head: claim.head, finishedAt });
@@ -106,6 +123,7 @@ export function* complete(
   if (batches.some(({ state }) => state === "scheduled")) {
     yield* run(endRests, { ...claim, wallAheadMs: env.wallMs - env.now });
   }
+  if (head.has_terms !== null) yield* completedFirst(head);
   yield* run(completeHead, { head: claim.head, finishedAt });
   if (batches.length > 1) yield* run(completeMembers, { ...claim, finishedAt });
   if (results !== undefined) yield* keepResults(results);

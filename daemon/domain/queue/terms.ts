@@ -1,0 +1,154 @@
+// Terms: what few claims have beside their batches, above all until when their holder has to stop.
+import type { NotificationParams } from "@pawl/protocol";
+import { all, type Operation, one, run, sql } from "../../store/statement.js";
+import type { Env } from "../../turns/operation.js";
+import { claimIdOf } from "./row.js";
+
+const selectTerms = sql<{ cancel_at: number | null }>(
+  "SELECT cancel_at FROM pawl_claim_terms WHERE enqueue_seq = :head",
+);
+
+const setCancelAt = sql(`
+  INSERT INTO pawl_claim_terms (enqueue_seq, fencing_token, cancel_at) VALUES (:head, :fencingToken, :cancelAt)
+  ON CONFLICT (enqueue_seq) DO UPDATE SET cancel_at = excluded.cancel_at`);
+
+/** No renewal outlives the grace. */
+const shortenLease = sql(`
+  UPDATE pawl_batch SET has_terms = 1,
+    expires_at = CASE WHEN expires_at > :cancelAt THEN CAST(:cancelAt AS BIGINT) ELSE expires_at END
+  WHERE enqueue_seq = :head`);
+
+const deleteTerms = sql("DELETE FROM pawl_claim_terms WHERE enqueue_seq = :head");
+const endTerms = sql("UPDATE pawl_batch SET has_terms = NULL WHERE enqueue_seq = :head");
+
+const nameStopped = sql(`
+  INSERT INTO pawl_batch_more (enqueue_seq, cancelling, cancel_reason) VALUES (:seq, 1, :reason)
+  ON CONFLICT (enqueue_seq) DO UPDATE SET cancelling = 1,
+    cancel_reason = coalesce(excluded.cancel_reason, pawl_batch_more.cancel_reason)`);
+
+const setHasMore = sql("UPDATE pawl_batch SET has_more = 1 WHERE enqueue_seq = :seq");
+
+const endStopping = sql(
+  "UPDATE pawl_batch_more SET cancelling = NULL, cancel_reason = NULL WHERE enqueue_seq = :seq",
+);
+
+/** The batches of a claim that are to be cancelled. */
+const selectStopped = sql<StoppedRow>(`
+  SELECT b.enqueue_seq, b.batch_id, m.cancel_reason FROM pawl_batch b CROSS JOIN pawl_batch_more m
+  WHERE b.claim_seq = :head AND b.claim_seq <> b.enqueue_seq AND b.fencing_token = :fencingToken
+    AND b.has_more IS NOT NULL AND m.enqueue_seq = b.enqueue_seq AND m.cancelling IS NOT NULL
+  UNION ALL
+  SELECT b.enqueue_seq, b.batch_id, m.cancel_reason FROM pawl_batch b CROSS JOIN pawl_batch_more m
+  WHERE b.enqueue_seq = :head AND b.fencing_token = :fencingToken
+    AND m.enqueue_seq = b.enqueue_seq AND m.cancelling IS NOT NULL`);
+
+const selectIds = sql<{ batch_id: string }>(`
+  SELECT batch_id FROM pawl_batch
+  WHERE claim_seq = :head AND claim_seq <> enqueue_seq AND fencing_token = :fencingToken ORDER BY enqueue_seq`);
+
+const selectHeadId = sql<{ batch_id: string }>("SELECT batch_id FROM pawl_batch WHERE enqueue_seq = :head");
+
+const cancelStopped = sql(`
+  UPDATE pawl_batch SET state = 'cancelled', finished_at = :finishedAt,
+    last_error = coalesce(:reason, CAST(:error AS TEXT), last_error),
+    claim_seq = NULL, fencing_token = NULL, expires_at = NULL, grace_ends_at = NULL, connection = NULL
+  WHERE enqueue_seq = :seq`);
+
+interface StoppedRow {
+  readonly enqueue_seq: number;
+  readonly batch_id: string;
+  readonly cancel_reason: string | null;
+}
+
+/** A claim as it is told of. */
+interface Told {
+  readonly enqueue_seq: number;
+  readonly fencing_token: number;
+  readonly queue: string;
+  readonly has_terms: 1 | null;
+  readonly holder_connection: number | null;
+}
+
+/** When the grace ends that the holder of a claim was given to stop, in elapsed time; null for none. */
+export function* cancelAtOf(head: number): Operation<number | null> {
+  return (yield* one(selectTerms, { head }))?.cancel_at ?? null;
+}
+
+/** Has the claim end at this moment of elapsed time, if nothing ends it before. */
+export function* endAt(head: number, fencingToken: number, cancelAt: number, env: Env): Operation<void> {
+  yield* run(setCancelAt, { head, fencingToken, cancelAt });
+  yield* run(shortenLease, { head, cancelAt });
+  env.effects.deadline(cancelAt);
+}
+
+/** Names a batch of a claim that is to be cancelled with its end, if it does not complete before. */
+export function* nameToStop(seq: number, reason: string | null): Operation<void> {
+  yield* run(nameStopped, { seq, reason });
+  yield* run(setHasMore, { seq });
+}
+
+/** The batches of a claim that are named so. */
+export function* stoppedOf({
+  enqueue_seq: head,
+  fencing_token: fencingToken,
+}: Told): Operation<StoppedRow[]> {
+  const stopped = yield* all(selectStopped, { head, fencingToken });
+  return stopped.sort((a, b) => a.enqueue_seq - b.enqueue_seq);
+}
+
+/** A claim that has terms has ended: its terms go. */
+export function* dropTerms(head: number): Operation<void> {
+  yield* run(deleteTerms, { head });
+  yield* run(endTerms, { head });
+}
+
+/** The batches of a claim were completed, also those that were to be cancelled. */
+export function* completedFirst(claim: Told): Operation<void> {
+  for (const { enqueue_seq: seq } of yield* stoppedOf(claim)) yield* run(endStopping, { seq });
+  yield* dropTerms(claim.enqueue_seq);
+}
+
+/**
+ * Cancels the batches of a claim that are named so: it ends, and has not completed.
+ *
+ * @param error of the end, which is kept where nobody said why they are cancelled.
+ */
+export function* cancelNamed(claim: Told, error: string | null, env: Env): Operation<Set<number>> {
+  const stopped = yield* stoppedOf(claim);
+  for (const { enqueue_seq: seq, cancel_reason: reason } of stopped) {
+    yield* run(cancelStopped, { seq, finishedAt: env.retentionNow, reason, error });
+    yield* run(endStopping, { seq });
+  }
+  return new Set(stopped.map(({ enqueue_seq: seq }) => seq));
+}
+
+/** The ids of all batches of a claim. */
+function* idsOf({ enqueue_seq: head, fencing_token: fencingToken }: Told): Operation<string[]> {
+  const rows = [...(yield* all(selectHeadId, { head })), ...(yield* all(selectIds, { head, fencingToken }))];
+  return rows.map(({ batch_id }) => batch_id);
+}
+
+/** Tells the holder of a claim that it is to stop. */
+export function* tellToStop(claim: Told, reason: string | null, graceMs: number, env: Env): Operation<void> {
+  const { holder_connection: connection, queue } = claim;
+  if (connection === null) return;
+  const batchIds = (yield* stoppedOf(claim)).map(({ batch_id }) => batch_id);
+  const params = { claimId: nameOf(claim), queue, batchIds, reason, graceMs };
+  env.effects.notify(connection, "claim.cancelling", params);
+}
+
+type Cause = NotificationParams<"claim.lost">["cause"];
+
+/** Tells the holder of a claim that it ends now, before its batches are anybody else's. */
+export function* tellLost(claim: Told, cause: Cause, env: Env): Operation<void> {
+  const { holder_connection: connection, queue } = claim;
+  if (connection === null) return;
+  const batchIds = yield* idsOf(claim);
+  const reasons = (yield* stoppedOf(claim)).map(({ cancel_reason }) => cancel_reason);
+  const reason = reasons.find((each) => each !== null) ?? null;
+  env.effects.notify(connection, "claim.lost", { claimId: nameOf(claim), queue, batchIds, cause, reason });
+}
+
+function nameOf({ enqueue_seq: head, fencing_token: fencingToken }: Told): string {
+  return claimIdOf(head, fencingToken);
+}
