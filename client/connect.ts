@@ -118,10 +118,10 @@ export interface PawlClient extends Groups, AsyncDisposable {
    */
   readonly events: Events;
   /**
-   * Works on a queue until closed: claims batches, waiting for them, has the handler do the work, renews the
-   * claim while it runs, and completes it when it returns, with what it returns as the result (JSON; undefined for
-   * none). An error of the handler is kept with the batches, which are given back for another attempt. The handler's
-   * signal is aborted when the claim is lost or cancelled.
+   * Works on a queue, or on several (names, or `prefix/*`), until closed: claims batches, waiting for them, has the
+   * handler do the work, renews the claim while it runs, and completes it when it returns, with what it returns as the
+   * result (JSON; undefined for none). An error of the handler is kept with the batches, which are given back for
+   * another attempt. The handler's signal is aborted when the claim is lost or cancelled.
    *
    * @example
    * const worker = client.work<{ image: string }>("thumbnails", async ({ payloads, signal, fencingToken }) => {
@@ -130,7 +130,11 @@ export interface PawlClient extends Groups, AsyncDisposable {
    * process.once("SIGTERM", () => void worker.close());
    * await worker.done;
    */
-  work<T = unknown>(queue: string, handler: (work: Work<T>) => unknown, options?: WorkOptions): WorkHandle;
+  work<T = unknown>(
+    queues: string | readonly string[],
+    handler: (work: Work<T>) => unknown,
+    options?: WorkOptions,
+  ): WorkHandle;
   /**
    * Performs a function while holding a lease: renews it, aborts the function's signal when it is lost, and gives it
    * back at the end. Resolves or rejects as the function does. A name is held alone, unless a mode or slots are given;
@@ -244,8 +248,8 @@ function assemble(connection: Connection): PawlClient {
     transact: (params: Record<string, unknown>, options?: CallOptions) =>
       connection.call("transact", params, options),
     on: (notification: string, listener: NotificationListener) => connection.on(notification, listener),
-    work: <T>(queue: string, handler: (work: Work<T>) => unknown, how?: WorkOptions) =>
-      work(connection, queue, handler, how),
+    work: <T>(queues: string | readonly string[], handler: (work: Work<T>) => unknown, how?: WorkOptions) =>
+      work(connection, queues, handler, how),
     withLease: <T>(
       request: string | LeaseRequest,
       perform: (lease: HeldLease) => T | Promise<T>,

@@ -43,7 +43,9 @@ export const CLAIM = noun("claim", {
         claimId,
         queue,
         batchIds: z.array(batchId).meta({ description: "The batches of the claim." }),
-        cause: z.enum(["cancelled", "expired", "disconnected"]).meta({ description: "How it ended." }),
+        cause: z
+          .enum(["cancelled", "expired", "disconnected", "lease_ended"])
+          .meta({ description: "How it ended." }),
         reason: why,
       }),
       example: {

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import {
   DEFAULT_BATCH_ATTEMPTS,
+  DEFAULT_LEASE_MS,
   DEFAULT_RETRY_BASE_MS,
   DEFAULT_RETRY_FACTOR,
   DEFAULT_RETRY_MAX_MS,
@@ -31,11 +32,13 @@ import {
 import { method, noun } from "./method.js";
 import {
   duration,
+  graceMs,
   instant,
   integer,
   json,
   label,
   leaseMs,
+  leaseName,
   limit,
   named,
   releaseOn,
@@ -215,6 +218,21 @@ const claim = named(
     expiresAt,
     remainingMs,
     batches: z.array(batch).min(1).meta({ description: "The work, in order." }),
+  }),
+);
+
+const claimUnder = named(
+  "ClaimUnder",
+  "What a claim lives as long as.",
+  z.strictObject({
+    lease: named(
+      "LeaseGrant",
+      "A grant of a lease, by its name and fencing token.",
+      z.strictObject({
+        name: leaseName.meta({ description: "The name of the lease." }),
+        fencingToken: integer.min(1).meta({ description: "That of the grant." }),
+      }),
+    ),
   }),
 );
 
@@ -515,6 +533,10 @@ export const QUEUE = noun("queue", {
             description:
               "Claims that the caller has: their batches are passed over. Where the first would be a batch of one that ran out and that nobody has touched since, the answer is that claim again, and the attempt that was counted for its end is taken back.",
           }),
+          notify: z.boolean().optional().meta({
+            description:
+              "Whether this connection, or the one that renews the claim last, is told when the claim is lost (`claim.lost`).",
+          }),
           boundary: z.enum(BOUNDARIES).default("idle").meta({
             description: "At `active_turn_checkpoint` only what is `earliest_safe_boundary` is handed out.",
           }),
@@ -522,9 +544,41 @@ export const QUEUE = noun("queue", {
             description:
               "Most batches of a group that may be claimed together; 1 if not given, of `batchIds` all.",
           }),
-          leaseMs,
+          leaseMs: leaseMs
+            .unwrap()
+            .optional()
+            .meta({
+              description: `How many milliseconds the claim lasts unless it is renewed; ${DEFAULT_LEASE_MS} if not given.`,
+            }),
+          under: claimUnder.optional().meta({
+            description:
+              "The claim lives exactly as long as this lease, and is not renewed by itself. If the lease is released, it ends without counting as an attempt, and otherwise as by expiry; it cannot be completed afterwards. Beside it leaseMs, releaseOn and graceMs are left out.",
+          }),
           waitMs,
-          releaseOn,
+          releaseOn: releaseOn.unwrap().optional().meta({
+            description:
+              "`disconnect` also ends the grant the moment the connection closes; `expiry` if not given.",
+          }),
+          graceMs: graceMs.unwrap().optional().meta({
+            description:
+              "How many milliseconds its holder may take to come back after its connection has closed, with `disconnect`.",
+          }),
+        })
+        .refine(({ under, leaseMs }) => under === undefined || leaseMs === undefined, {
+          error: "must be left out beside under: the claim lasts as long as the lease",
+          path: ["leaseMs"],
+        })
+        .refine(({ under, graceMs: grace }) => under === undefined || grace === undefined, {
+          error: "must be left out beside under: the claim lasts as long as the lease",
+          path: ["graceMs"],
+        })
+        .refine(({ releaseOn: ends, graceMs: grace = 0 }) => grace === 0 || ends === "disconnect", {
+          error: 'must be left out unless releaseOn is "disconnect"',
+          path: ["graceMs"],
+        })
+        .refine(({ under, releaseOn }) => under === undefined || releaseOn === undefined, {
+          error: "must be left out beside under: the claim lasts as long as the lease",
+          path: ["releaseOn"],
         })
         .refine(
           ({ queue, queues, batchIds }) =>
@@ -541,7 +595,7 @@ export const QUEUE = noun("queue", {
       writes: true,
       repeatable: false,
       transactable: true,
-      errors: ["not_found", "claim_lost"],
+      errors: ["not_found", "claim_lost", "lease_lost"],
       examples: [
         {
           name: "The thumbnail",

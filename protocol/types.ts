@@ -290,9 +290,14 @@ export type ClaimLostParams = {
   /** The batches of the claim. */
   batchIds: string[];
   /** How it ended. */
-  cause: "cancelled" | "expired" | "disconnected";
+  cause: "cancelled" | "expired" | "disconnected" | "lease_ended";
   /** Why, in the words of whoever cancels; null without any. */
   reason: string | null;
+};
+
+/** What a claim lives as long as. */
+export type ClaimUnder = {
+  lease: LeaseGrant;
 };
 
 /**
@@ -1663,6 +1668,14 @@ export type LeaseGetResult = {
   free: number;
 };
 
+/** A grant of a lease, by its name and fencing token. */
+export type LeaseGrant = {
+  /** The name of the lease. */
+  name: string;
+  /** That of the grant. */
+  fencingToken: number;
+};
+
 /** A lease, held and with this token. */
 export type LeaseGuard = {
   /** The name that the lease is for. */
@@ -2440,16 +2453,28 @@ export type QueueClaimParams = {
    * is taken back.
    */
   held?: HeldClaim[] | undefined;
+  /**
+   * Whether this connection, or the one that renews the claim last, is told when the claim is lost (`claim.lost`).
+   */
+  notify?: boolean | undefined;
   /** At `active_turn_checkpoint` only what is `earliest_safe_boundary` is handed out. */
   boundary?: "idle" | "active_turn_checkpoint" | undefined;
   /** Most batches of a group that may be claimed together; 1 if not given, of `batchIds` all. */
   maxBatches?: number | undefined;
-  /** How many milliseconds the grant lasts unless it is renewed. */
+  /** How many milliseconds the claim lasts unless it is renewed; 30000 if not given. */
   leaseMs?: number | undefined;
+  /**
+   * The claim lives exactly as long as this lease, and is not renewed by itself. If the lease is released, it ends
+   * without counting as an attempt, and otherwise as by expiry; it cannot be completed afterwards. Beside it
+   * leaseMs, releaseOn and graceMs are left out.
+   */
+  under?: ClaimUnder | undefined;
   /** How many milliseconds to wait for the condition to come true; 0 answers at once. */
   waitMs?: number | undefined;
-  /** `disconnect` also ends the grant the moment the connection closes. */
+  /** `disconnect` also ends the grant the moment the connection closes; `expiry` if not given. */
   releaseOn?: "expiry" | "disconnect" | undefined;
+  /** How many milliseconds its holder may take to come back after its connection has closed, with `disconnect`. */
+  graceMs?: number | undefined;
 };
 
 /** Result of queue.claim. */

@@ -291,7 +291,6 @@ const NOT_YET_BUILT: {
   params: {
     "queue.enqueue": ["after", "when"],
     "queue.enqueueMany": ["ref"],
-    "queue.claim": ["notify", "under", "graceMs"],
     "command.create": ["target", "incarnation", "trace"],
     "command.lease": ["targets", "incarnation", "graceMs"],
     "command.list": ["target", "command", "createdAfter", "createdBefore"],

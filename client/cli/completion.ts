@@ -94,6 +94,7 @@ const deploymentNames: Source = async (client) =>
 /** The source of the names that an argument can be. */
 const SOURCES: Readonly<Record<string, Source>> = {
   "<queue>": queueNames,
+  "<queue..>": queueNames,
   "<queue-or-batch..>": queueNames,
   "[queue]": queueNames,
   "<queue-or-batch>": queueNames,

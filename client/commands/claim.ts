@@ -22,7 +22,7 @@ const boundary = {
 } as const;
 
 /** The option of the commands that take from several queues. */
-const order = {
+export const order = {
   type: "text",
   choices: ["listed", "oldest"],
   describe: "Of several queues: in the order given, or by priority and age over all",
@@ -34,15 +34,20 @@ function wantedOf(
   names: readonly string[],
   order: "listed" | "oldest" | undefined,
 ): Pick<Params<"queue.claim">, "queue" | "queues" | "order" | "batchIds"> {
-  const [name] = names;
   const ids = names.filter((each) => BATCH_ID.test(each));
   if (ids.length === names.length) return { batchIds: ids };
   if (ids.length > 0) throw new UsageError("A claim is of queues or of batches: name one kind of them.");
-  if (names.length === 1 && name !== undefined && !isPrefix(name)) return { queue: name };
+  const queue = onlyQueueOf(names);
+  if (queue !== undefined) return { queue };
   return { queues: [...names], ...(order === undefined ? {} : { order }) };
 }
 
 const BATCH_ID = /^qwb:[0-9a-f]{64}$/;
+
+/** The one queue that is named; undefined for several, or a prefix. */
+export function onlyQueueOf(names: readonly string[]): string | undefined {
+  return names.length === 1 && !isPrefix(names[0] as string) ? names[0] : undefined;
+}
 
 function isPrefix(name: string): boolean {
   return name.endsWith("/*");

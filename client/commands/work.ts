@@ -10,6 +10,7 @@ import { printable } from "../terminal/text.js";
 import { Postpone } from "../work/postpone.js";
 import type { Work } from "../work/queue-worker.js";
 import { isForGood } from "../work/refusals.js";
+import { onlyQueueOf, order } from "./claim.js";
 
 /** How long a running program has to end by itself when pawl is told to end. */
 const DEFAULT_GRACE_MS = 10_000;
@@ -19,10 +20,11 @@ const STOPPING_FRACTION = 9 / 10;
 const SHOWN_ID_LENGTH = "qwb:".length + 12;
 
 const work = command({
-  args: "<queue> -- command",
+  args: "<queue..> -- command",
   patient: () => true,
-  summary: "Run a command for each batch of a queue",
+  summary: "Run a command for each batch of queues",
   options: {
+    order,
     jobs: { type: "number", short: "j", describe: "How many claims are worked on at a time", default: "1" },
     "max-batches": { type: "number", describe: "How many that join are claimed together", default: "1" },
     lease: { type: "duration", describe: "How long a claim outlives the last sign of life", default: "30s" },
@@ -31,6 +33,9 @@ const work = command({
       describe: "How long a batch rests after it failed",
       default: "as its queue says",
     },
+    once: { type: "flag", describe: "End with the first claim; exit code 1 if it failed" },
+    drain: { type: "flag", describe: "End when there is nothing to claim" },
+    "max-failures": { type: "number", describe: "End, with exit code 1, when so many failed in a row" },
     result: { type: "flag", describe: "Keep the command's standard output as the result" },
     grace: { type: "duration", describe: "What a running command has to end after SIGTERM", default: "10s" },
     owner: {
@@ -51,22 +56,37 @@ const work = command({
   examples: [
     ["pawl work mails -- ./send-mail", "One at a time, until it is told to end"],
     ["pawl work thumbnails --jobs 4 -- sh -c 'jq -r .image | xargs make-thumbnail'", "Four at a time"],
+    [
+      "pawl work urgent 'build/*' -- ./build",
+      "From urgent, and if that is empty from any queue below build/",
+    ],
+    ["pawl work nightly --drain --max-failures 3 -- ./job", "What is there now, unless all of it fails"],
     ["pawl work builds --retry-delay 1m --lease 5m -- make -f -", "A failed one rests for a minute"],
   ],
   async run(args, { connect, output }) {
     const client = await connect();
-    const { queue, "--": program, lease: leaseMs = DEFAULT_LEASE_MS } = args;
+    const { queue: queues, "--": program, lease: leaseMs = DEFAULT_LEASE_MS } = args;
+    const outcomes = new Outcomes(args["max-failures"], output);
     const running = new RunningCommands(args.grace ?? DEFAULT_GRACE_MS);
     const worker = new Worker(program, leaseMs, client.socketPath, args.result, running, output);
     try {
-      await client.work(queue, (given) => worker.perform(given), {
+      await client.work(onlyQueueOf(queues) ?? queues, (given) => worker.perform(given), {
         concurrency: args.jobs ?? 1,
         leaseMs,
         owner: args.owner ?? `${basename(program[0] as string)}:${process.pid}`,
-        signal: running.ending,
-        onComplete: (given) => worker.report(given, "done"),
+        signal: AbortSignal.any([running.ending, outcomes.tooManyFailures]),
+        drain: args.drain,
+        once: args.once,
+        ...(args.order === undefined ? {} : { order: args.order }),
+        onComplete: (given) => {
+          outcomes.succeeded();
+          worker.report(given, "done");
+        },
         onCancel: (given) => worker.report(given, "cancelled", given.signal.reason),
-        onFailure: (error, given) => worker.report(given, "failed", error),
+        onFailure: (error, given) => {
+          worker.report(given, "failed", error);
+          outcomes.failed();
+        },
         onError: (error, given) => {
           if (given !== undefined) worker.report(given, "lost", error);
           // A refusal that stays the same is told at the end.
@@ -80,9 +100,44 @@ const work = command({
       running.close();
     }
     running.throwIfUnable();
+    if (args.once ? outcomes.failuresInARow > 0 : outcomes.tooManyFailures.aborted) return EXIT_FAILED;
     return undefined;
   },
 });
+
+/** The work of `--once` failed, or so much of it in a row that no more was taken. */
+const EXIT_FAILED = 1;
+
+/** How the claims that were worked on have ended. */
+class Outcomes {
+  readonly #maxFailures: number;
+  readonly #output: Output;
+  readonly #controller = new AbortController();
+  failuresInARow = 0;
+
+  constructor(maxFailures: number | undefined, output: Output) {
+    this.#maxFailures = maxFailures ?? Number.POSITIVE_INFINITY;
+    this.#output = output;
+  }
+
+  /** Aborted when as many have failed in a row as may. */
+  get tooManyFailures(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  succeeded(): void {
+    this.failuresInARow = 0;
+  }
+
+  failed(): void {
+    this.failuresInARow += 1;
+    if (this.failuresInARow < this.#maxFailures || this.tooManyFailures.aborted) return;
+    this.#output.note(
+      `pawl: ${plural(this.failuresInARow, "claim")} failed in a row, so no more is claimed.`,
+    );
+    this.#controller.abort();
+  }
+}
 
 /** Has a program do the work of claims, and prints what became of each. */
 class Worker {

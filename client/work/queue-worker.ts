@@ -66,6 +66,11 @@ export interface WorkOptions {
   owner?: string;
   /** How long a claim outlives the last sign of life, in milliseconds; 30,000 by default. */
   leaseMs?: number;
+  /**
+   * Of several queues: `listed` (default) takes from the first that has something, `oldest` what has the highest
+   * priority, and then what is oldest, over all.
+   */
+  order?: "listed" | "oldest";
   /** How many batches that join are claimed together; 1 by default. */
   maxBatches?: number;
   /** The kind of moment this is: see `queue.claim`. */
@@ -77,6 +82,10 @@ export interface WorkOptions {
    * else its queue, was configured: at first for up to a second, then for twice as long each time.
    */
   retryDelayMs?: number | ((attempts: number) => number);
+  /** True to end when there is nothing to claim; batches that rest, or are scheduled, are not waited for. */
+  drain?: boolean;
+  /** True to end with the first claim. */
+  once?: boolean;
   /** Ends the work as `close` does. */
   signal?: AbortSignal;
   /** Told of work that is done: its claim was completed. */
@@ -92,15 +101,17 @@ export interface WorkOptions {
 /** Works on a queue until closed. See `PawlClient.work`. */
 export function work<T>(
   connection: Connection,
-  queue: string,
+  queues: string | readonly string[],
   handler: (work: Work<T>) => unknown,
   options: WorkOptions = {},
 ): WorkHandle {
-  const { concurrency = 1, onError = warn, signal } = options;
-  const worker = new QueueWorker(connection, queue, handler, options);
+  const { concurrency = 1, drain = false, once = false, onError = warn, signal } = options;
+  const worker = new QueueWorker(connection, queues, handler, options);
   return new WorkerPool<Taken>({
     connection,
-    concurrency,
+    concurrency: once ? 1 : concurrency,
+    drains: drain,
+    once,
     take: (giveUp) => worker.take(giveUp),
     perform: (taken) => worker.perform(taken),
     onError,
@@ -111,18 +122,21 @@ export function work<T>(
 /** Takes claims and works on them, one after the other or several at a time. */
 class QueueWorker<T> {
   readonly #connection: Connection;
-  readonly #queue: string;
+  readonly #queues: Pick<Params<"queue.claim">, "queue" | "queues" | "order">;
   readonly #handler: (work: Work<T>) => unknown;
   readonly #options: WorkOptions;
 
   constructor(
     connection: Connection,
-    queue: string,
+    queues: string | readonly string[],
     handler: (work: Work<T>) => unknown,
     options: WorkOptions,
   ) {
     this.#connection = connection;
-    this.#queue = queue;
+    this.#queues =
+      typeof queues === "string"
+        ? { queue: queues }
+        : { queues: [...queues], ...(options.order === undefined ? {} : { order: options.order }) };
     this.#handler = handler;
     this.#options = options;
   }
@@ -130,10 +144,11 @@ class QueueWorker<T> {
   async take(giveUp: AbortSignal): Promise<Taken | undefined> {
     const { owner = defaultOwner(), boundary = "idle", maxBatches = 1 } = this.#options;
     const { leaseMs = DEFAULT_LEASE_MS, releaseOn = "disconnect" } = this.#options;
+    const waitMs = this.#options.drain === true ? 0 : ASK_WAIT_MS;
     const askedAt = performance.now();
     const { result, text } = await this.#connection.callForText(
       "queue.claim",
-      { queue: this.#queue, owner, boundary, maxBatches, leaseMs, waitMs: ASK_WAIT_MS, releaseOn },
+      { ...this.#queues, owner, boundary, maxBatches, leaseMs, waitMs, releaseOn, notify: true },
       { signal: giveUp },
     );
     return result.claim === null ? undefined : { claim: result.claim, text, askedAt };
@@ -196,12 +211,12 @@ class QueueWorker<T> {
   }
 
   #keepRenewed({ claim, askedAt }: Taken, stopping: Stopping): HeldGrant {
-    const { claimId, leaseToken, remainingMs } = claim;
+    const { claimId, leaseToken, queue, remainingMs } = claim;
     const { leaseMs = DEFAULT_LEASE_MS, releaseOn = "disconnect" } = this.#options;
     const connection = this.#connection;
     return new HeldGrant({
       connection,
-      what: `The claim ${claimId} of ${JSON.stringify(this.#queue)}`,
+      what: `The claim ${claimId} of ${JSON.stringify(queue)}`,
       lostKind: "claim_lost",
       leaseMs,
       releaseOn,

@@ -39,6 +39,10 @@ export interface WorkerPoolOptions<T> {
   connection: Connection;
   /** How many are performed at a time. */
   concurrency: number;
+  /** True to close when there is nothing more. */
+  drains?: boolean;
+  /** True to close once one is taken. */
+  once?: boolean;
   /** Asks for one more, waiting at the daemon; undefined when there was none. */
   take: (signal: AbortSignal) => Promise<T | undefined>;
   /** Performs one to its end. Must not reject. */
@@ -102,7 +106,7 @@ export class WorkerPool<T> implements WorkHandle {
   }
 
   async #ask(): Promise<void> {
-    const { concurrency, take, perform, onError } = this.#options;
+    const { concurrency, take, perform, onError, drains = false, once = false } = this.#options;
     const { signal } = this.#closing;
     let pause = FIRST_PAUSE_MS;
     while (!signal.aborted) {
@@ -126,8 +130,13 @@ export class WorkerPool<T> implements WorkHandle {
         pause = Math.min(pause * 2, MAX_PAUSE_MS);
         continue;
       }
-      if (taken === undefined) this.#free();
-      else void perform(taken).finally(() => this.#free());
+      if (taken === undefined) {
+        this.#free();
+        if (drains) this.#close();
+        continue;
+      }
+      void perform(taken).finally(() => this.#free());
+      if (once) this.#close();
     }
   }
 

@@ -7,6 +7,7 @@ import { remoteLeases } from "./lease/remote-lease.js";
 import { claims, closedQueues, overdueBatches, scheduledBatches, unlaidQueues } from "./queue/ends.js";
 import { endedBatches } from "./queue/retention.js";
 import { stoppedClaims } from "./queue/stop.js";
+import { claimsOfEndedLeases } from "./queue/under.js";
 import { occurrences } from "./schedule/occurrences.js";
 import { requests } from "./sequence/requests.js";
 
@@ -16,6 +17,7 @@ export const ENDINGS: readonly Ending[] = [
   remoteLeases,
   grants(leases),
   leaseWarnings,
+  claimsOfEndedLeases,
   stoppedClaims,
   grants(claims),
   scheduledBatches,

@@ -266,7 +266,8 @@ describe("the commands of queues", () => {
     [["work", "q"], "The command to run is missing. Put it after two dashes: -- COMMAND..."],
     [["work", "q", "--"], "The command to run is missing."],
     [["work", "q", "--", ""], "The command to run is missing."],
-    [["work", "q", "cat"], `"cat" is one argument too many. The command to run comes after two dashes`],
+    [["work", "q", "cat"], "The command to run is missing. Put it after two dashes: -- COMMAND..."],
+    [["work", "--", "cat"], "QUEUE is missing."],
   ])("bad usage: %j", async (args, message) => {
     const { stdout, stderr, code } = await run(args);
     expect(stderr).toContain(message);
@@ -537,6 +538,42 @@ describe("work", () => {
     const { code, stdout, stderr } = await worker.end("SIGTERM");
     expect([code, stderr]).toEqual([DONE, ""]);
     expect(stdout).toMatch(new RegExp(`^\\{"to":"ada"\\}\\n2\\nlines qwc:\\d+:1 1 ${id} 1\\nend\\n$`));
+  });
+
+  test("ends with the first claim, when there is nothing, or when too many failed in a row", async () => {
+    const ended = async (args: string[], command: string) => {
+      const socket = daemon().place.socket;
+      const { code, stderr } = await startPawl(["work", ...args, "--", "sh", "-c", command], { socket })
+        .ended;
+      return { code, stderr };
+    };
+    for (const [queue, payload] of [
+      ["below/1", "1"],
+      ["urgent", "2"],
+      ["below/2", "3"],
+      ["below/2", "4"],
+    ] as const) {
+      await run(["enqueue", queue, payload]);
+    }
+    expect(await ended(["urgent", "below/*", "--once"], 'test "$(cat)" = 2')).toEqual({
+      code: DONE,
+      stderr: "",
+    });
+    expect(await ended(["urgent", "below/*", "--once", "--retry-delay", "1h"], "exit 1")).toMatchObject({
+      code: 1,
+    });
+    expect(await ended(["below/*", "--drain", "--jobs", "2"], "exit 0")).toEqual({ code: DONE, stderr: "" });
+    expect(await depths("below/2")).toMatchObject({ completed: 2 });
+    for (const payload of ["1", "2", "3"]) await run(["enqueue", "failing", payload]);
+    const { code, stderr } = await ended(
+      ["failing", "--drain", "--max-failures", "2", "--retry-delay", "1h"],
+      "exit 1",
+    );
+    expect({ code, stderr }).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining("2 claims failed in a row"),
+    });
+    expect(await depths("failing")).toMatchObject({ ready: 1 });
   });
 
   test("loses nothing to a trouble that passes, and what always fails does not keep the others", async () => {

@@ -56,7 +56,7 @@ async function untilDepths(pawl: PawlClient, queue: string, wanted: Record<strin
 /** Works until closed, and keeps what it reports as trouble. */
 function working(
   pawl: PawlClient,
-  queue: string,
+  queue: string | string[],
   handler: (work: Work) => unknown,
   options: WorkOptions = {},
 ): WorkHandle & { trouble: unknown[] } {
@@ -106,6 +106,21 @@ describe("work", () => {
     expect(seen[0]?.batches[0]).toMatchObject({ state: "claimed", attempt: 0 });
     expect(seen.every(({ signal }) => !signal.aborted)).toBe(true);
     expect(worker.trouble).toEqual([]);
+  });
+
+  test("takes from several queues in the order that is wanted, and ends with the first claim or with the last", async () => {
+    const { place } = shared();
+    const pawl = await client(place);
+    for (const queue of ["below/1", "first", "below/2"]) await enqueue(pawl, queue, [queue]);
+    const seen: unknown[] = [];
+    const run = (queues: string[], options: WorkOptions): Promise<void> =>
+      working(pawl, queues, ({ payloads }) => void seen.push(...payloads), options).done;
+    await run(["below/*", "first"], { order: "oldest", once: true, concurrency: 3 });
+    expect(seen.splice(0)).toEqual(["below/1"]);
+    await run(["first", "below/*"], { drain: true });
+    expect(seen).toEqual(["first", "below/2"]);
+    await run(["first", "below/*"], { drain: true, once: true, concurrency: 4 });
+    expect(seen.length).toBe(2);
   });
 
   test("works on as many at a time as it is told, and no more", async () => {

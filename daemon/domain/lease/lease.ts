@@ -112,7 +112,7 @@ export function* release(
   const row = yield* one(selectHeldById, { leaseId: params.leaseId, now: env.now });
   if (row === undefined) return { released: false };
   if (row.provider !== null) return notConfigured(kindOf(row.provider));
-  for (const each of yield* drop(row, env)) tell(each, "released", env);
+  for (const each of yield* drop(row, env, true)) tell(each, "released", env);
   return { released: true };
 }
 

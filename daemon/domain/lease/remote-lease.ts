@@ -182,7 +182,7 @@ export function* foundEnded(leaseId: string, env: Env): Operation<void> {
 export function* letGo(leaseId: string, env: Env): Operation<{ name: string; provider: string } | null> {
   const row = yield* one(selectHeldById, { leaseId, now: env.now });
   if (row !== undefined) {
-    yield* drop(row, env);
+    yield* drop(row, env, true);
     tell(row, "released", env);
     yield* giveBack(row, env);
     return { name: row.name, provider: row.provider as string };

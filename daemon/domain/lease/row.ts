@@ -5,6 +5,7 @@ import { type Boottime, shownAt } from "../../clock.js";
 import { endOf, type GrantRule, lasts, renewal } from "../../grants/grant.js";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
+import { leaseEnded } from "../queue/under.js";
 
 /** A holder is told that its lease is about to end when this part of the ttl is left. */
 const WARN_FRACTION = 1 / 3;
@@ -266,15 +267,20 @@ export function acquiredTtlOf(row: LeaseRow): number {
 
 /**
  * Nobody holds the lease any more, with all its names. The waiters of those try again. Gives its rows; none if it has
- * ended before.
+ * ended before. The claims that are under it end, too.
+ *
+ * @param isReleased whether its holder gave it up.
  */
-export function* drop(row: LeaseRow, env: Env): Operation<readonly LeaseRow[]> {
+export function* drop(row: LeaseRow, env: Env, isReleased = false): Operation<readonly LeaseRow[]> {
   const { lease_id: leaseId, joint } = row;
   let rows: readonly LeaseRow[];
   if (joint !== null) rows = inOrder(yield* all(deleteJoint, { leaseId }));
   else rows = (yield* run(deleteLease, { leaseId })) === 0 ? [] : [row];
   env.effects.count("leases", -rows.length);
-  for (const { name } of rows) env.effects.wake(waitKey(name));
+  for (const { name, fencing_token: fencingToken } of rows) {
+    env.effects.wake(waitKey(name));
+    yield* leaseEnded(name, fencingToken, isReleased, env);
+  }
   return rows;
 }
 

@@ -9,20 +9,20 @@ import { claimNamed } from "./claim-named.js";
 import { nextToList, offerAfter } from "./listing.js";
 import { findQueue, listOffers, listQueue, queueOf } from "./queue-row.js";
 import { queueOfWaitKey, waitKey } from "./row.js";
+import { remainingUnder } from "./under.js";
 
 export function claim(params: Parsed<"queue.claim">, env: Env): Operation<Outcome<Claimed>> {
-  if (params.held !== undefined) return claimBeside(params.held, params, env);
+  if (params.held !== undefined || params.under !== undefined) return claimBeside(params, env);
   if (params.queue !== undefined) return claimQueue(params.queue, params, env);
   return claimAny(params, env);
 }
 
-/** A claim beside those that the caller has. */
-function* claimBeside(
-  named: NonNullable<Parsed<"queue.claim">["held"]>,
-  params: Parsed<"queue.claim">,
-  env: Env,
-): Operation<Outcome<Claimed>> {
-  const held = yield* heldClaims(named, env);
+/** A claim beside those that the caller has, or under a lease. */
+function* claimBeside(params: Parsed<"queue.claim">, env: Env): Operation<Outcome<Claimed>> {
+  const lease = params.under?.lease;
+  const left = lease === undefined ? undefined : yield* remainingUnder(lease, env);
+  if (left instanceof PawlError) return left;
+  const held = params.held === undefined ? undefined : yield* heldClaims(params.held, env);
   return held instanceof PawlError ? held : yield* claimAny(params, env, held);
 }
 

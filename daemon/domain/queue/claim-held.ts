@@ -139,7 +139,7 @@ export function* heldClaims(
 ): Operation<HeldClaims | PawlError> {
   const held = new HeldClaims();
   for (const each of named) {
-    const claim = verifiedClaim(each, env);
+    const claim = yield* verifiedClaim(each, env);
     if (claim instanceof PawlError) return claim;
     const left = yield* one(selectLeft, { ...claim });
     if (left !== undefined) held.add({ ...claim, queueId: left.queue_id });

@@ -1,6 +1,7 @@
 // Claim of a queue: its head, alone or with those that join it, is given to a worker for a while.
 import type { Parsed, Result } from "@pawl/protocol";
-import { MAX_INTEGER, MAX_PAGE_BYTES } from "@pawl/protocol/limits";
+import { PawlError } from "@pawl/protocol/errors";
+import { DEFAULT_LEASE_MS, MAX_INTEGER, MAX_PAGE_BYTES } from "@pawl/protocol/limits";
 import { RawJson, written } from "../../json/raw-json.js";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
@@ -29,6 +30,8 @@ import {
   shownBatch,
   waitKey,
 } from "./row.js";
+import { KEPT, TOLD } from "./terms.js";
+import { keepUnder, remainingUnder } from "./under.js";
 
 /** Batches that a claim looks at first beyond its head; twice as many each time that all of them join. */
 const FIRST_FOLLOWING_ROWS = 16;
@@ -84,7 +87,8 @@ const selectPayloads = sql<{ payloads: string }>(
 
 const claimHead = sql(`
   UPDATE pawl_batch SET state = 'claimed', claim_seq = :head, fencing_token = :fencingToken, claim_size = :size,
-    owner = :owner, pid = :pid, lease_ms = :leaseMs, connection = :connection, holder_connection = :holder, expires_at = :expiresAt
+    owner = :owner, pid = :pid, lease_ms = :leaseMs, connection = :connection, holder_connection = :holder,
+    expires_at = :expiresAt, grace_ms = :graceMs, has_terms = :hasTerms
   WHERE enqueue_seq = :head`);
 
 const CLAIM_FOLLOWING = `
@@ -176,21 +180,33 @@ export function* claimFirst(
   head: number,
   size: number,
   fencingToken: number,
-  { owner, leaseMs, releaseOn }: Parsed<"queue.claim">,
+  params: Parsed<"queue.claim">,
   { now, caller, effects }: Env,
 ): Operation<void> {
+  const { owner, under, releaseOn, graceMs: grace = 0, notify = false } = params;
+  const { connection: holder, pid } = caller;
+  if (under !== undefined) {
+    const noTime = { leaseMs: null, connection: null, expiresAt: null, graceMs: null, hasTerms: KEPT };
+    yield* run(claimHead, { head, fencingToken, size, owner, pid, holder, ...noTime });
+    return yield* keepUnder(head, fencingToken, under.lease);
+  }
+  const leaseMs = params.leaseMs ?? DEFAULT_LEASE_MS;
   const expiresAt = now + leaseMs;
-  const connection = releaseOn === "disconnect" ? caller.connection : null;
+  const connection = releaseOn === "disconnect" ? holder : null;
+  const hasTerms = notify ? TOLD : null;
+  const graceMs = grace === 0 ? null : grace;
   yield* run(claimHead, {
     head,
     fencingToken,
     size,
     owner,
-    pid: caller.pid,
+    pid,
     leaseMs,
     connection,
-    holder: caller.connection,
+    holder,
     expiresAt,
+    graceMs,
+    hasTerms,
   });
   effects.deadline(expiresAt);
   if (connection !== null) effects.bind(connection);
@@ -201,10 +217,12 @@ export function* handOut(
   queue: string,
   rows: readonly BatchRow[],
   fencingToken: number,
-  { owner, leaseMs }: Parsed<"queue.claim">,
+  { owner, under, leaseMs = DEFAULT_LEASE_MS }: Parsed<"queue.claim">,
   env: Env,
 ): Operation<Claimed> {
   const head = rows[0] as BatchRow;
+  const lasting = under === undefined ? leaseMs : yield* remainingUnder(under.lease, env);
+  const remainingMs = lasting instanceof PawlError ? 0 : lasting;
   for (const row of rows) {
     if (row.has_more !== null) yield* handOver(row);
     if (row.ttl_ms === null) continue;
@@ -220,9 +238,9 @@ export function* handOut(
   // What follows a head that had to wait for the end of a turn may be claimed at a checkpoint.
   if (head.delivery_policy === "after_current_turn_commit") env.effects.wake(waitKey(queue));
   const claimId = claimIdOf(head.enqueue_seq, fencingToken);
-  const shownEnd = env.wallMs + leaseMs;
+  const shownEnd = env.wallMs + remainingMs;
   const leaseToken = env.sign(claimId);
-  const ends = `"expiresAt":${shownEnd},"remainingMs":${leaseMs}`;
+  const ends = `"expiresAt":${shownEnd},"remainingMs":${remainingMs}`;
   const [queueText, ownerText] = [JSON.stringify(queue), JSON.stringify(owner)];
   const holder = new RawJson(
     `{"owner":${ownerText},"claimId":"${claimId}","fencingToken":${fencingToken},${ends}}`,
@@ -240,7 +258,7 @@ export function* handOut(
     owner,
     claimedAt: env.wallMs,
     expiresAt: shownEnd,
-    remainingMs: leaseMs,
+    remainingMs,
     batches,
   };
   const texts = batches.map((batch) => (batch as unknown as RawJson).text).join(",");

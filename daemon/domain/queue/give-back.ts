@@ -10,12 +10,12 @@ import { ended } from "./followers.js";
 import { GETS_IN_LINE } from "./lanes.js";
 import { move, settingsOfQueue, touchKey } from "./queue-row.js";
 import { claimIdOf, waitKey } from "./row.js";
-import { cancelNamed, dropTerms } from "./terms.js";
+import { cancelNamed, dropTerms, type HasTerms, KEPT } from "./terms.js";
 
 /** Of the first batch of a claim, and of its queue. */
 export const CLAIM_COLUMNS = `
   b.enqueue_seq, b.state, b.key, b.has_more, b.attempt, b.max_attempts, b.retry, b.lost_before, b.claim_size, b.fencing_token, b.owner, b.pid, b.expires_at,
-  b.grace_ends_at, b.has_terms, b.holder_connection, b.queue_id, q.queue`;
+  b.grace_ends_at, b.grace_ms, b.has_terms, b.holder_connection, b.queue_id, q.queue`;
 
 /** How claims are kept, for what is common to all that is granted (grants/grant.ts). */
 export const CLAIM_TABLE = {
@@ -26,6 +26,7 @@ export const CLAIM_TABLE = {
   connection: "connection",
   unconnected: "NULL",
   bound: "connection IS NOT NULL",
+  comeBack: { graceMs: "grace_ms", key: "enqueue_seq" },
 } as const satisfies Partial<GrantRule<ClaimRow>>;
 
 /** A batch of a claim. */
@@ -52,8 +53,9 @@ export interface ClaimRow extends MemberRow {
   pid: number | null;
   expires_at: number | null;
   grace_ends_at: number | null;
-  /** 1 if `pawl_claim_terms` has a row of it. */
-  has_terms: 1 | null;
+  /** How long its holder may take to come back after its connection has closed; null for not at all. */
+  grace_ms: number | null;
+  has_terms: HasTerms;
   /** The connection that claimed or renewed it last, if that is known. */
   holder_connection: number | null;
 }
@@ -115,8 +117,8 @@ export function* end(head: ClaimRow, how: End, env: Env): Operation<Result<"queu
   const { queue, queue_id: queueId, enqueue_seq, fencing_token } = head;
   const { error, dies = false } = how;
   const members = yield* batchesOf(head);
-  const cancelled = head.has_terms === null ? NONE : yield* cancelNamed(head, error, env);
-  if (head.has_terms !== null) yield* dropTerms(enqueue_seq);
+  const cancelled = head.has_terms !== KEPT ? NONE : yield* cancelNamed(head, error, env);
+  if (head.has_terms === KEPT) yield* dropTerms(enqueue_seq);
   const batches = cancelled.size === 0 ? members : members.filter((each) => !cancelled.has(each.enqueue_seq));
   const delayMs = how.delayMs ?? (how.counts ? yield* restOf(batches, queueId, !how.final, env) : 0);
   const availableAt = env.now + delayMs;
@@ -129,7 +131,7 @@ export function* end(head: ClaimRow, how: End, env: Env): Operation<Result<"queu
     availableAt,
     availableAtWall: env.wallMs + delayMs,
     error,
-    lost: how.final ? null : 1,
+    lost: how.final || !how.counts ? null : 1,
     claimSeq: how.final ? null : enqueue_seq,
     newToken: how.final ? null : fencing_token,
   };

@@ -13,14 +13,20 @@ import { batchesOf, CLAIM_COLUMNS, CLAIM_TABLE, type ClaimRow, end, type MemberR
 import { move, NO_COUNTS, queueOf, touchKey } from "./queue-row.js";
 import { keepResults, resultsFor } from "./results.js";
 import { finishedKey, waitKey } from "./row.js";
-import { cancelAtOf, completedFirst, endAt } from "./terms.js";
+import { cancelAtOf, completedFirst, endAt, type HasTerms, KEPT, LEASE_ENDED } from "./terms.js";
+import { remainingOfLease } from "./under.js";
 
-const extend = sql<{ has_terms: 1 | null }>(`
+const extend = sql<{ has_terms: HasTerms }>(`
   UPDATE pawl_batch SET ${renewal(CLAIM_TABLE)}, holder_connection = :connection
   WHERE enqueue_seq = :head AND fencing_token = :fencingToken AND state = 'claimed' AND ${lasts(CLAIM_TABLE)}
   RETURNING has_terms`);
 
-const selectLeaseLength = sql<{ lease_ms: number }>(`
+/** Its holder is from now on whoever renewed it last. */
+const takeOver = sql(`
+  UPDATE pawl_batch SET holder_connection = :connection
+  WHERE enqueue_seq = :head AND fencing_token = :fencingToken AND state = 'claimed' AND expires_at IS NULL`);
+
+const selectLeaseLength = sql<{ lease_ms: number | null }>(`
   SELECT lease_ms FROM pawl_batch WHERE enqueue_seq = :head AND fencing_token = :fencingToken`);
 
 /** The queue of a claim of one batch that is still held, or whose end has not been noticed. */
@@ -32,7 +38,7 @@ interface SingleRow {
   readonly queue_id: number;
   readonly key: string | null;
   readonly has_more: 1 | null;
-  readonly has_terms: 1 | null;
+  readonly has_terms: HasTerms;
 }
 
 const selectSize = sql<{ size: number | null }>(`
@@ -64,13 +70,14 @@ export function* renew(
   const claim = verify(params, env);
   if (claim === undefined) return lost(params.claimId);
   const leaseMs = params.leaseMs ?? (yield* one(selectLeaseLength, claim))?.lease_ms;
+  if (leaseMs === null) return yield* renewUnder(claim, params.claimId, env);
   if (leaseMs === undefined) return lost(params.claimId);
   const { now } = env;
   const expiresAt = now + leaseMs;
   const { connection } = env.caller;
   const extended = yield* one(extend, { ...claim, now, expiresAt, connection });
-  if (extended === undefined) return lost(params.claimId);
-  const cancelAt = extended.has_terms === null ? null : yield* cancelAtOf(claim.head);
+  if (extended === undefined) return yield* renewUnder(claim, params.claimId, env);
+  const cancelAt = extended.has_terms !== KEPT ? null : yield* cancelAtOf(claim.head);
   if (cancelAt !== null) {
     yield* endAt(claim.head, claim.fencingToken, cancelAt, env);
     env.effects.bind(connection);
@@ -83,6 +90,20 @@ export function* renew(
   return { expiresAt: env.wallMs + leaseMs, remainingMs: leaseMs, cancelling: false };
 }
 
+/** Of a claim under a lease nothing is made longer: the answer is what remains of the lease. */
+function* renewUnder(
+  claim: { head: number; fencingToken: number },
+  claimId: string,
+  env: Env,
+): Operation<Result<"queue.renew"> | PawlError> {
+  const left = yield* remainingOfLease(claim.head, claim.fencingToken, env);
+  const { connection } = env.caller;
+  if (left === undefined || (yield* run(takeOver, { ...claim, connection })) === 0) return lost(claimId);
+  const cancelAt = yield* cancelAtOf(claim.head);
+  const remainingMs = cancelAt === null ? left : Math.min(left, Math.max(0, cancelAt - env.now));
+  return { expiresAt: env.wallMs + remainingMs, remainingMs, cancelling: cancelAt !== null };
+}
+
 export function* complete(
   params: Parsed<"queue.complete">,
   env: Env,
@@ -92,7 +113,7 @@ export function* complete(
   if (claim === undefined) return lost(params.claimId);
   const finishedAt = env.retentionNow;
   const single = yield* one(selectSingle, claim);
-  if (single !== undefined && single.has_terms === null) {
+  if (single !== undefined && single.has_terms !== KEPT) {
     const results = texts.every(isNotGiven) ? undefined : yield* resultsFor([claim.head], texts);
     if (results instanceof PawlError) return results;
     yield* run(completeHead, { head: claim.head, finishedAt });
@@ -110,6 +131,7 @@ export function* complete(
   }
   const head = yield* one(selectClaim, claim);
   if (head === undefined) return lost(params.claimId);
+  if (yield* isOver(head, env)) return lost(params.claimId);
   if (head.state === "completed") return { completed: head.claim_size };
   const batches = yield* batchesOf(head);
   // After its end others may have claimed its batches, or cancelled them; while it lasts nobody can.
@@ -123,7 +145,7 @@ export function* complete(
   if (batches.some(({ state }) => state === "scheduled")) {
     yield* run(endRests, { ...claim, wallAheadMs: env.wallMs - env.now });
   }
-  if (head.has_terms !== null) yield* completedFirst(head);
+  if (head.has_terms === KEPT) yield* completedFirst(head);
   yield* run(completeHead, { head: claim.head, finishedAt });
   if (batches.length > 1) yield* run(completeMembers, { ...claim, finishedAt });
   if (results !== undefined) yield* keepResults(results);
@@ -150,7 +172,7 @@ export function* abandon(
 ): Operation<Result<"queue.abandon"> | PawlError> {
   const claim = verify(params, env);
   const head = claim === undefined ? undefined : yield* one(selectClaim, claim);
-  if (head === undefined || !isHeld(head, env)) return lost(params.claimId);
+  if (head === undefined || !(yield* isHeld(head, env))) return lost(params.claimId);
   const { delayMs, error = null, dead: dies } = params;
   return yield* end(head, { counts: error !== null, error, delayMs, final: true, dies }, env);
 }
@@ -162,7 +184,7 @@ export function* membersOf(
 ): Operation<MemberRow[] | PawlError> {
   const claim = verify(named, env);
   const head = claim === undefined ? undefined : yield* one(selectClaim, claim);
-  return head !== undefined && isHeld(head, env) ? yield* batchesOf(head) : lost(named.claimId);
+  return head !== undefined && (yield* isHeld(head, env)) ? yield* batchesOf(head) : lost(named.claimId);
 }
 
 /** A guard of `transact`: `claim_lost` unless the claim is held. */
@@ -172,11 +194,23 @@ export function* guardClaim(
 ): Operation<PawlError | undefined> {
   const claim = verify(guard, env);
   const head = claim === undefined ? undefined : yield* one(selectClaim, claim);
-  return head !== undefined && isHeld(head, env) ? undefined : lost(guard.claimId);
+  return head !== undefined && (yield* isHeld(head, env)) ? undefined : lost(guard.claimId);
 }
 
-function isHeld({ state, expires_at: expiresAt, grace_ends_at: graceEndsAt }: ClaimRow, env: Env): boolean {
-  return state === "claimed" && expiresAt !== null && endOf(expiresAt, graceEndsAt) > env.now;
+function* isHeld(claim: ClaimRow, env: Env): Operation<boolean> {
+  const { state, expires_at: expiresAt, grace_ends_at: graceEndsAt } = claim;
+  if (state !== "claimed") return false;
+  return expiresAt === null ? yield* isUnderLease(claim, env) : endOf(expiresAt, graceEndsAt) > env.now;
+}
+
+/** True of a claim whose lease has ended: it cannot even be completed late, as one that has a time of its own. */
+function* isOver(claim: ClaimRow, env: Env): Operation<boolean> {
+  if (claim.has_terms === LEASE_ENDED) return true;
+  return claim.state === "claimed" && claim.expires_at === null && !(yield* isUnderLease(claim, env));
+}
+
+function* isUnderLease({ enqueue_seq, fencing_token }: ClaimRow, env: Env): Operation<boolean> {
+  return (yield* remainingOfLease(enqueue_seq, fencing_token, env)) !== undefined;
 }
 
 const CLAIM_ID = /^qwc:([1-9][0-9]{0,15}):([1-9][0-9]{0,15})$/;
@@ -188,12 +222,15 @@ export function* sizeOfClaim(claimId: string): Operation<number> {
   return (yield* one(selectSize, named))?.size ?? 1;
 }
 
-/** The claim that is named, held or not, or `claim_lost` for a token that is not its own. */
-export function verifiedClaim(
+/** The claim that is named, held or not, or `claim_lost` for a token that is not its own, or a lease that has ended. */
+export function* verifiedClaim(
   named: { claimId: string; leaseToken: string },
   env: Env,
-): { head: number; fencingToken: number } | PawlError {
-  return verify(named, env) ?? lost(named.claimId);
+): Operation<{ head: number; fencingToken: number } | PawlError> {
+  const claim = verify(named, env);
+  const head = claim === undefined ? undefined : yield* one(selectClaim, claim);
+  if (claim === undefined || (head !== undefined && (yield* isOver(head, env)))) return lost(named.claimId);
+  return claim;
 }
 
 /** What a claimId names, if the token was given out with it. */

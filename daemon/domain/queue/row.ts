@@ -27,8 +27,15 @@ export const MORE_BYTES = `coalesce(length(b.last_error), 0) + CASE WHEN b.has_m
     + 2 * coalesce(octet_length(m.after_ids), 0)
    FROM pawl_batch_more m WHERE m.enqueue_seq = b.enqueue_seq) END AS more_bytes`;
 
+/** The end of a lease `l`, in elapsed time. */
+export const LEASE_END =
+  "CASE WHEN l.grace_ends_at < l.expires_at THEN l.grace_ends_at ELSE l.expires_at END";
+
 /** Of the last claim of a batch `b`, with what only its first batch `h` knows. */
-export const HOLDER_COLUMNS = "b.claim_seq, b.fencing_token, h.owner, h.pid, h.expires_at, h.grace_ends_at";
+export const HOLDER_COLUMNS = `b.claim_seq, b.fencing_token, h.owner, h.pid, h.grace_ends_at,
+  coalesce(h.expires_at, CASE WHEN h.has_terms = 1 THEN (SELECT ${LEASE_END}
+    FROM pawl_claim_terms t CROSS JOIN pawl_lease l WHERE t.enqueue_seq = h.enqueue_seq
+      AND t.fencing_token = h.fencing_token AND l.name = t.lease_name AND l.fencing_token = t.lease_token) END) AS expires_at`;
 
 /** A batch with what it takes to describe it. */
 export interface BatchRow {

@@ -4,7 +4,7 @@ import { dueAt, type Ending } from "../../grants/ending.js";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { CLAIM_TABLE, type ClaimRow, end } from "./give-back.js";
-import { cancelAtOf, endAt, nameToStop, stoppedOf, tellLost, tellToStop } from "./terms.js";
+import { cancelAtOf, endAt, KEPT, nameToStop, stoppedOf, tellLost, tellToStop } from "./terms.js";
 
 const selectHead = sql<ClaimRow>(`${CLAIM_TABLE.rows} b.enqueue_seq = :head`);
 
@@ -39,14 +39,14 @@ export function* stop(
 ): Operation<Result<"queue.cancel">> {
   const { enqueue_seq: seq } = row;
   const head = (yield* one(selectHead, { head: row.claim_seq as number })) as ClaimRow;
-  const before = head.has_terms === null ? null : yield* cancelAtOf(head.enqueue_seq);
+  const before = head.has_terms !== KEPT ? null : yield* cancelAtOf(head.enqueue_seq);
   const wasNamed = before !== null && (yield* stoppedOf(head)).some(({ enqueue_seq }) => enqueue_seq === seq);
   yield* nameToStop(seq, reason);
   const cancelAt = Math.min(before ?? Number.POSITIVE_INFINITY, env.now + graceMs);
   if (wasNamed && cancelAt === before) return { outcome: "cancelling" };
   yield* endAt(head.enqueue_seq, head.fencing_token, cancelAt, env);
   yield* tellToStop(head, reason, cancelAt - env.now, env);
-  if (cancelAt <= env.now) yield* endStopped({ ...head, has_terms: 1 }, env);
+  if (cancelAt <= env.now) yield* endStopped({ ...head, has_terms: KEPT }, env);
   return { outcome: "cancelling" };
 }
 

@@ -60,12 +60,22 @@ interface StoppedRow {
   readonly cancel_reason: string | null;
 }
 
+/**
+ * The first batch of a claim says of it: `KEPT`, that there is a row of its terms; `TOLD`, that there is none, and that
+ * its holder is told if it is lost; `LEASE_ENDED`, that the lease has ended that it was under, so that it cannot be
+ * completed any more. Null for a claim that has nothing.
+ */
+export type HasTerms = typeof KEPT | typeof TOLD | typeof LEASE_ENDED | null;
+export const KEPT = 1;
+export const TOLD = 2;
+export const LEASE_ENDED = 3;
+
 /** A claim as it is told of. */
 interface Told {
   readonly enqueue_seq: number;
   readonly fencing_token: number;
   readonly queue: string;
-  readonly has_terms: 1 | null;
+  readonly has_terms: HasTerms;
   readonly holder_connection: number | null;
 }
 
