@@ -1,11 +1,13 @@
-// Many processes contend for one name while some of them are killed, some while they hold it. A short run always;
-// with PAWL_TORTURE=1 fifty processes for a minute.
+// Many processes contend for one name, and for several that are shared, counted and taken together, while some of them
+// are killed or stopped, some while they hold it, and the daemon too. A short run always; with PAWL_TORTURE=1 fifty
+// processes for a minute.
 import { spawn } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
 import { expect, onTestFinished, test } from "vitest";
-import { startDaemon } from "../daemon.js";
+import { Place, startDaemon } from "../daemon.js";
 
 const TORTURE = process.env.PAWL_TORTURE === "1";
 const PROCESSES = TORTURE ? 50 : 12;
@@ -159,3 +161,139 @@ test(
   },
   RUN_MS * 2 + 60_000,
 );
+
+const LEASES = fileURLToPath(new URL("../workers/leases.js", import.meta.url));
+/** How many slots each name has; the last is a pool. */
+const SLOTS: Readonly<Record<string, number>> = { a: 1, b: 1, c: 2, d: 3, e: 4 };
+const MEMBERS = ["p", "q", "r", "s"];
+const MIXED_PROCESSES = TORTURE ? 50 : 6;
+const MIXED_MS = TORTURE ? 60_000 : 4_000;
+const MIXED_TTL_MS = 1500;
+const KILL_PAUSE_MS = TORTURE ? 300 : 1500;
+/** Restarts of the daemon, and stops of a process for longer than its leases last. */
+const RESTARTS = TORTURE ? 6 : 1;
+const STOPS = TORTURE ? 30 : 2;
+
+interface Grant {
+  readonly id: string;
+  readonly mode?: "shared";
+  readonly slots?: number;
+  readonly held: readonly { name: string; fencingToken: number; members: readonly string[] }[];
+}
+
+test(
+  `${MIXED_PROCESSES} processes for ${MIXED_MS / 1000} s over names that are shared, counted and taken together: never more than there is`,
+  async () => {
+    const place = new Place();
+    let daemon = await place.start();
+    const client = await place.connect();
+    for (const [name, slots] of Object.entries(SLOTS)) {
+      await client.call("lease.configure", name === "e" ? { name, members: MEMBERS } : { name, slots });
+    }
+    const log = join(place.directory, "mixed.log");
+    writeFileSync(log, "");
+    const running = new Set<ReturnType<typeof spawn>>();
+    let started = 0;
+    const startOne = (): void => {
+      started += 1;
+      const args = [LEASES, place.socket, log, `p${started}`, `${MIXED_TTL_MS}`, JSON.stringify(SLOTS)];
+      running.add(spawn(process.execPath, args, { stdio: "ignore" }));
+    };
+    onTestFinished(() => {
+      for (const child of running) child.kill("SIGKILL");
+    });
+    for (let count = 0; count < MIXED_PROCESSES; count += 1) startOne();
+    type Line = { readonly word: string; readonly kind?: string } & Grant;
+    const lines = (): Line[] =>
+      readFileSync(log, "utf8")
+        .split("\n")
+        .slice(0, -1)
+        .map((line) => JSON.parse(line) as Line);
+    const grants = (): number => lines().filter(({ word }) => word === "begin").length;
+    while (grants() < MIXED_PROCESSES) await sleep(20);
+
+    const anyone = (): ReturnType<typeof spawn> =>
+      [...running][Math.floor(Math.random() * running.size)] as ReturnType<typeof spawn>;
+    const until = performance.now() + MIXED_MS;
+    const killing = (async () => {
+      while (performance.now() < until) {
+        await sleep(Math.random() * KILL_PAUSE_MS);
+        const child = anyone();
+        child.kill("SIGKILL");
+        running.delete(child);
+        startOne();
+      }
+    })();
+    const stopping = (async () => {
+      for (let stop = 0; stop < STOPS; stop += 1) {
+        const child = anyone();
+        child.kill("SIGSTOP");
+        await sleep(MIXED_TTL_MS * 1.2);
+        child.kill("SIGCONT");
+      }
+    })();
+    for (let restart = 0; restart < RESTARTS; restart += 1) {
+      await sleep(MIXED_MS / (RESTARTS + 1));
+      await daemon.end("SIGKILL");
+      daemon = await place.start();
+    }
+    await Promise.all([killing, stopping]);
+    const before = grants();
+    // Whatever was killed, stopped and started again, it goes on.
+    while (grants() < before + MIXED_PROCESSES) await sleep(20);
+    for (const child of running) child.kill("SIGKILL");
+
+    const seen = checked(lines());
+    expect(seen.ended).toBeGreaterThan(MIXED_PROCESSES);
+    const refused = lines().filter(({ word }) => word === "refused");
+    expect(refused.map(({ kind }) => kind).filter((kind) => kind === "invalid_params")).toEqual([]);
+    console.log(
+      `${MIXED_PROCESSES} processes: ${seen.begun} grants, ${seen.ended} of them known to their end; ${started - MIXED_PROCESSES} killed, ${seen.late} late; at most ${JSON.stringify(seen.most)} at a time`,
+    );
+  },
+  MIXED_MS * 3 + 60_000,
+);
+
+/** Those who were certain of what they held until its end never had more than there is, and no token twice. */
+function checked(lines: readonly ({ readonly word: string } & Grant)[]) {
+  const ended = new Set(lines.filter(({ word }) => word === "end").map(({ id }) => id));
+  const holding = new Map<string, Grant>();
+  const tokens = new Set<string>();
+  const highest = new Map<string, number>();
+  const most: Record<string, number> = {};
+  for (const line of lines) {
+    const { word, id } = line;
+    if (word === "end") holding.delete(id);
+    if (word !== "begin") continue;
+    for (const { name, fencingToken } of line.held) {
+      expect(tokens, `${name} ${fencingToken}`).not.toContain(`${name} ${fencingToken}`);
+      tokens.add(`${name} ${fencingToken}`);
+    }
+    // One that was killed, stopped or lost it while it held it may have been followed already.
+    if (!ended.has(id)) continue;
+    for (const { name, fencingToken, members } of line.held) {
+      const others = [...holding.values()].filter(({ held }) => held.some((each) => each.name === name));
+      const parts = [...others, line];
+      const shared = parts.filter(({ mode }) => mode === "shared").length;
+      const taken = parts.reduce((sum, { mode, slots = 1 }) => sum + (mode === "shared" ? 0 : slots), 0);
+      expect(
+        shared === 0 || shared === parts.length,
+        `${name} for ${id} beside ${JSON.stringify(others)}`,
+      ).toBe(true);
+      expect(taken, `${name} for ${id} beside ${JSON.stringify(others)}`).toBeLessThanOrEqual(
+        SLOTS[name] as number,
+      );
+      expect(members).toHaveLength(name === "e" && line.mode !== "shared" ? (line.slots ?? 1) : 0);
+      const given = others.flatMap(({ held }) => held.find((each) => each.name === name)?.members ?? []);
+      expect(given.filter((member) => members.includes(member))).toEqual([]);
+      if (SLOTS[name] === 1 && line.mode !== "shared") {
+        expect(fencingToken).toBeGreaterThan(highest.get(name) ?? 0);
+      }
+      highest.set(name, Math.max(fencingToken, highest.get(name) ?? 0));
+      most[name] = Math.max(most[name] ?? 0, parts.length);
+    }
+    holding.set(id, line);
+  }
+  const begun = lines.filter(({ word }) => word === "begin").length;
+  return { begun, ended: ended.size, late: lines.filter(({ word }) => word === "late").length, most };
+}

@@ -481,8 +481,8 @@ test.each([
       fc.asyncProperty(fc.array(arbitrary, { minLength: 20, maxLength: 50, size: "max" }), (ops) =>
         follow(ops, Daemon, path),
       ),
-      { numRuns: TORTURE ? runs * 100 : runs, interruptAfterTimeLimit: TORTURE ? 600_000 : 10_000 },
+      { numRuns: TORTURE ? runs * 100 : runs, interruptAfterTimeLimit: TORTURE ? 180_000 : 10_000 },
     );
   },
-  TORTURE ? 700_000 : 60_000,
+  TORTURE ? 300_000 : 60_000,
 );

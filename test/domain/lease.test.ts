@@ -1,0 +1,75 @@
+// What leases take of the database: no more statements for shared, counted and joint ones than each of these needs, and
+// none for a name that one holds alone; many holders are ended in steps.
+import { expect, test } from "vitest";
+import type { Operation } from "../../daemon/dist/store/statement.js";
+import type { Store } from "../../daemon/dist/store/store.js";
+import { Clocks } from "../clocks.js";
+import { InProcess } from "../in-process.js";
+
+/** The words with which the statements of each operation begin. */
+function recording(): { pawl: InProcess; statements: () => string[] } {
+  let made: string[] = [];
+  function* recorded<T>(operation: Operation<T>): Operation<T> {
+    let step = operation.next();
+    while (!step.done) {
+      made.push(/^\s*(\w+)/.exec(step.value.statement.sql)?.[1] ?? "");
+      step = operation.next(yield step.value);
+    }
+    return step.value;
+  }
+  const wrap = (store: Store): Store =>
+    new Proxy(store, {
+      get(target, name: keyof Store) {
+        if (name === "perform") return <T>(operation: Operation<T>) => target.perform(recorded(operation));
+        const member = target[name];
+        return typeof member === "function" ? member.bind(target) : member;
+      },
+    });
+  const pawl = new InProcess({ wrap, time: new Clocks() });
+  return {
+    pawl,
+    statements() {
+      const before = made;
+      made = [];
+      return before;
+    },
+  };
+}
+
+test("a lease that one holds alone is read and written once", async () => {
+  const { pawl, statements } = recording();
+  await pawl.call("lease.acquire", { name: "before", owner: "o" });
+  statements();
+  const { lease } = await pawl.call("lease.acquire", { name: "n", owner: "o" });
+  // The holders, the token, the lease.
+  expect(statements()).toEqual(["SELECT", "INSERT", "INSERT"]);
+  await pawl.call("lease.heartbeat", { leaseId: lease.leaseId });
+  expect(statements()).toEqual(["SELECT", "UPDATE"]);
+  await pawl.call("lease.acquire", { name: "n", owner: "o" }).catch(() => {});
+  expect(statements()).toEqual(["SELECT"]);
+  await pawl.call("lease.release", { leaseId: lease.leaseId });
+  expect(statements()).toEqual(["SELECT", "DELETE"]);
+});
+
+test("whoever is granted a name while all its holders are ended by force keeps it", async () => {
+  const { pawl } = recording();
+  const acquire = () => pawl.call("lease.acquire", { name: "n", owner: "o", mode: "shared" });
+  await Promise.all(Array.from({ length: 450 }, acquire));
+  const breaking = pawl.call("lease.break", { name: "n", reason: "over" });
+  const meanwhile = pawl.call("lease.acquire", { name: "n", owner: "o", mode: "shared" }, 2);
+  expect(await breaking).toEqual({ broken: true });
+  const { lease } = await meanwhile;
+  const { holders } = await pawl.call("lease.get", { name: "n" });
+  expect(holders.map(({ fencingToken }) => fencingToken)).toEqual([lease.fencingToken]);
+  expect(pawl.notified.filter(({ method }) => method === "lease.lost")).toHaveLength(450);
+});
+
+test("a transaction ends two hundred holders by force, and says that there are more", async () => {
+  const { pawl } = recording();
+  const shared = { name: "n", owner: "o", mode: "shared" } as const;
+  await Promise.all(Array.from({ length: 201 }, () => pawl.call("lease.acquire", shared)));
+  const calls = [{ method: "lease.break", params: { name: "n", reason: "over" } }] as never;
+  expect((await pawl.call("transact", { calls })).results).toEqual([{ broken: true, more: true }]);
+  expect((await pawl.call("transact", { calls })).results).toEqual([{ broken: true }]);
+  expect((await pawl.call("transact", { calls })).results).toEqual([{ broken: false }]);
+});

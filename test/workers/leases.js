@@ -1,0 +1,63 @@
+// Takes leases again and again by the client library: of one name or several, alone, shared, or of some slots. Appends
+// to a log that it shares with others, one JSON a line: `begin`, when it has just been told that it holds them, and
+// `end`, while it is still certain that it does, before it gives them back; `late` if it cannot be. It outlives its
+// daemon, and ends when it is killed.
+//
+//   node leases.js SOCKET LOG OWNER TTL_MS NAMES        where NAMES is JSON: {name: slots}
+import { openSync, writeSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+import { connect } from "../../client/dist/index.js";
+
+const [socket, logPath, owner, ttlMs, names] = process.argv.slice(2);
+const SLOTS = JSON.parse(names);
+const log = openSync(logPath, "a");
+const write = (line) => writeSync(log, `${JSON.stringify(line)}\n`);
+const HOLD_MS = 10;
+const AGAIN_MS = 5;
+/** A process that was stopped for longer than this part of the ttl may not write any more. */
+const CERTAIN_PART = 0.5;
+
+const chance = (part) => Math.random() < part;
+
+function request() {
+  const all = Object.keys(SLOTS).sort(() => Math.random() - 0.5);
+  const some = all.slice(0, chance(0.6) ? 1 : chance(0.7) ? 2 : 3);
+  if (chance(0.3)) return { names: some, mode: "shared" };
+  const most = Math.min(...some.map((name) => SLOTS[name]));
+  return { names: some, slots: 1 + Math.floor(Math.random() * most) };
+}
+
+for (let count = 0; ; count += 1) {
+  let client;
+  try {
+    client = await connect({ socket });
+    for (; ; count += 1) await hold(client, `${owner}/${count}`);
+  } catch (error) {
+    // Lost, refused, or without a daemon: there will be another.
+    write({
+      word: "refused",
+      id: `${owner}/${count}`,
+      kind: error.kind ?? error.name,
+      message: error.message,
+    });
+    await sleep(AGAIN_MS);
+  } finally {
+    client?.close();
+  }
+}
+
+async function hold(client, id) {
+  const { names: asked, ...how } = request();
+  const perform = async (lease) => {
+    const { leaseId, names: held } = lease;
+    const sent = performance.now();
+    await client.lease.heartbeat({ leaseId });
+    const isCertain = () => performance.now() - sent < ttlMs * CERTAIN_PART && !lease.signal.aborted;
+    if (!isCertain()) return;
+    write({ word: "begin", id, ...how, held });
+    await sleep(Math.random() * HOLD_MS);
+    write({ word: isCertain() ? "end" : "late", id });
+  };
+  await client.withLease({ names: asked, ...how }, perform, { ttlMs: Number(ttlMs), waitMs: 30_000, owner });
+  await sleep(Math.random() * AGAIN_MS);
+}
