@@ -10,6 +10,7 @@ export * from "./envelope.js";
 export * from "./errors.js";
 export { EVENT_KINDS, type EventKind, type EventNoun } from "./events.js";
 export * from "./framing.js";
+export { LEASE_MODES } from "./lease.js";
 export * from "./limits.js";
 export type { Method } from "./method.js";
 export * from "./methods.js";

@@ -30,8 +30,8 @@ const owner = label.meta({ description: "A label for people. It proves nothing; 
 const leaseId = label.meta({
   description: "Secret and random. Whoever has it can renew and release the lease.",
 });
-const MODES = ["exclusive", "shared"] as const;
-const mode = z.enum(MODES).meta({
+export const LEASE_MODES = ["exclusive", "shared"] as const;
+const mode = z.enum(LEASE_MODES).meta({
   description: "`shared`: together with any number of others that are `shared`, and no exclusive holder.",
 });
 const slots = z.int().min(1).max(MAX_LEASE_SLOTS);

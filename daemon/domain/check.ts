@@ -1,5 +1,5 @@
 // The meaning of the tables, for a look at a whole database (daemon.check), and the counts that agree with rows.
-import { BATCH_STATES, type BatchState, COMMAND_STATES, MISSED, OVERLAPS } from "@pawl/protocol";
+import { BATCH_STATES, type BatchState, COMMAND_STATES, LEASE_MODES, MISSED, OVERLAPS } from "@pawl/protocol";
 import type { Fault, Key, Meaning, Piece } from "../store/inspection.js";
 import { all, type Operation, one, sql } from "../store/statement.js";
 import { verifyLog } from "./board/rebuild.js";
@@ -13,6 +13,8 @@ export const MEANING: Meaning = {
     pawl_schedule: ["payloads"],
     pawl_command_params: ["params"],
     pawl_command_response: ["response"],
+    pawl_lease: ["members"],
+    pawl_lease_token: ["pool"],
     pawl_request: ["result"],
     pawl_item: ["depends_on", "set_by", "recent"],
     pawl_cell: ["value"],
@@ -22,6 +24,7 @@ export const MEANING: Meaning = {
     pawl_batch: { state: BATCH_STATES },
     pawl_schedule: { overlap: OVERLAPS, missed: MISSED },
     pawl_command: { state: COMMAND_STATES },
+    pawl_lease: { mode: LEASE_MODES },
   },
   references: [
     reference("pawl_batch.queue_id", "pawl_queue.queue_id"),
