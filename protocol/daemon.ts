@@ -230,7 +230,11 @@ export const DAEMON = noun("daemon", {
           "CommandStats",
           "Commands that are kept.",
           z.strictObject({
-            states: z.record(z.enum(COMMAND_STATES), count).meta({ description: "Commands by state." }),
+            states: named(
+              "CommandDepths",
+              "How many commands are in which state.",
+              z.record(z.enum(COMMAND_STATES), count.meta({ description: "Commands in this state." })),
+            ),
             lateAnswers: count.meta({ description: "Answers to commands that were final already." }),
           }),
         ),

@@ -107,6 +107,12 @@ function published(schema: unknown, direction: Direction, definitions: Definitio
     const isOpen = additionalProperties === false && direction === "results";
     const isAnyName = JSON.stringify(propertyNames) === '{"type":"string"}';
     const description = rest.description ?? descriptionOfEither(rest.anyOf, definitions);
+    const names = (propertyNames as JsonSchema | undefined)?.enum as string[] | undefined;
+    if (names !== undefined && rest.required !== undefined) {
+      // A record that has all of some names: as an object, which other languages can have as a type.
+      const properties = Object.fromEntries(names.map((name) => [name, additionalProperties]));
+      return { ...rest, properties, ...(direction === "params" ? { additionalProperties: false } : {}) };
+    }
     return {
       ...rest,
       ...(description === undefined ? {} : { description }),

@@ -485,6 +485,22 @@ export type CommandCreateResult = {
   next: "wait" | "upload";
 };
 
+/** How many commands are in which state. */
+export type CommandDepths = {
+  /** Commands in this state. */
+  PENDING_UPLOAD: number;
+  /** Commands in this state. */
+  PENDING: number;
+  /** Commands in this state. */
+  DISPATCHED: number;
+  /** Commands in this state. */
+  SUCCEEDED: number;
+  /** Commands in this state. */
+  FAILED: number;
+  /** Commands in this state. */
+  EXPIRED: number;
+};
+
 /** Params of command.execute. */
 export type CommandExecuteParams = {
   /** The kind of the envelope. */
@@ -744,8 +760,7 @@ export type CommandServeResult = {
 
 /** Commands that are kept. */
 export type CommandStats = {
-  /** Commands by state. */
-  states: Record<"PENDING_UPLOAD" | "PENDING" | "DISPATCHED" | "SUCCEEDED" | "FAILED" | "EXPIRED", number>;
+  states: CommandDepths;
   /** Answers to commands that were final already. */
   lateAnswers: number;
 };

@@ -119,10 +119,8 @@ function typeOf(schema: JsonSchema): string {
   if (type === "integer") return "number";
   if (type !== "object") return type ?? "unknown";
   if (properties !== undefined) return membersOf(schema);
-  const names = (schema.propertyNames as JsonSchema | undefined)?.enum;
-  const key = Array.isArray(names) ? names.map((each) => JSON.stringify(each)).join(" | ") : "string";
   const value = schema.additionalProperties;
-  return `Record<${key}, ${typeof value === "object" ? typeOf(value as JsonSchema) : "unknown"}>`;
+  return `Record<string, ${typeof value === "object" ? typeOf(value as JsonSchema) : "unknown"}>`;
 }
 
 /** A comment, in one line if it fits. */

@@ -1,8 +1,18 @@
-// openrpc.json under the tools of other languages: Python's jsonschema reads every schema, and checks every example.
+// openrpc.json under the tools of others: those of OpenRPC, ajv at its strictest, and Python's jsonschema, which reads
+// every schema, and checks every example.
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import { join } from "node:path";
+import { Ajv } from "ajv";
 import { expect, test } from "vitest";
+
+/** The tools of OpenRPC, as far as they are used here: their own types are sources that our compiler refuses. */
+const openRpcTools = createRequire(import.meta.url)("@open-rpc/schema-utils-js") as {
+  validateOpenRPCDocument(document: object): true | Error;
+  parseOpenRPCDocument(document: object): Promise<object>;
+  MethodCallValidator: new (document: object) => { validate(method: string, params: object): unknown };
+};
 
 const DOCUMENT = join(import.meta.dirname, "../../protocol/openrpc.json");
 
@@ -62,13 +72,18 @@ print(json.dumps({"seen": seen, "wrong": wrong}))
 
 interface OpenRpc {
   readonly methods: readonly {
-    readonly params: readonly unknown[];
-    readonly result?: unknown;
-    readonly examples: readonly { readonly result?: { value: unknown } }[];
+    readonly name: string;
+    readonly params: readonly { schema: object }[];
+    readonly "x-params": object;
+    readonly result?: { schema: object };
+    readonly examples: readonly {
+      readonly params: readonly { name: string; value: unknown }[];
+      readonly result?: { value: unknown };
+    }[];
   }[];
   readonly components: {
     readonly schemas: Record<string, { pattern?: string; properties?: Record<string, unknown> }>;
-    readonly errors: object;
+    readonly errors: Record<string, { data: object }>;
   };
 }
 
@@ -92,6 +107,41 @@ function checked(document: OpenRpc): { seen: Record<string, number>; wrong: stri
 }
 
 const read = (): OpenRpc => JSON.parse(readFileSync(DOCUMENT, "utf8"));
+
+test("ajv in its strict mode compiles every schema", () => {
+  const { methods, components } = read();
+  const schemas = [
+    ...Object.values(components.schemas),
+    ...Object.values(components.errors).map(({ data }) => data),
+    ...methods.flatMap((method) => [
+      method["x-params"],
+      ...method.params.map(({ schema }) => schema),
+      ...(method.result === undefined ? [] : [method.result.schema]),
+    ]),
+  ];
+  const ajv = new Ajv({ strict: true });
+  ajv.addVocabulary(["components", "schemas"]);
+  const wrong = { type: "object", required: ["a"] };
+  ajv.addSchema({ $id: "openrpc", components, schemas: [...schemas, wrong] });
+  for (const index of schemas.keys())
+    expect(ajv.getSchema(`openrpc#/schemas/${index}`)).toBeTypeOf("function");
+  expect(() => ajv.getSchema(`openrpc#/schemas/${schemas.length}`)).toThrow("strict mode");
+});
+
+test("the tools of OpenRPC take the document, and the params of every example", async () => {
+  const document = read();
+  expect(openRpcTools.validateOpenRPCDocument(document)).toBe(true);
+  // The validator that their mock server asks.
+  const parsed = await openRpcTools.parseOpenRPCDocument(structuredClone(document));
+  const validator = new openRpcTools.MethodCallValidator(parsed);
+  for (const { name, examples } of document.methods) {
+    for (const { params } of examples) {
+      const given = Object.fromEntries(params.map((param) => [param.name, param.value]));
+      expect([name, validator.validate(name, given)]).toEqual([name, []]);
+    }
+  }
+  expect(validator.validate("sequence.next", { type: 1 })).not.toEqual([]);
+});
 
 test.runIf(python !== undefined)("Python's jsonschema takes every schema and every example", () => {
   const document = read();
