@@ -3,9 +3,9 @@ import { spawn } from "node:child_process";
 import { join } from "node:path";
 import { onTestFinished } from "vitest";
 
-export interface Worker {
+export interface Worker<T> {
   /** The printed result, parsed; rejects if the worker failed. */
-  readonly printed: Promise<number[]>;
+  readonly printed: Promise<T>;
   /** Ends its standard input, which tells it to come to an end. */
   finish(): void;
 }
@@ -13,7 +13,10 @@ export interface Worker {
 const PROGRAMS = { js: process.execPath, py: "python3" };
 
 /** Starts a worker; it is killed with the test if it still runs then. */
-export function startWorker(file: `${string}.${keyof typeof PROGRAMS}`, args: string[]): Worker {
+export function startWorker<T = number[]>(
+  file: `${string}.${keyof typeof PROGRAMS}`,
+  args: string[],
+): Worker<T> {
   const program = PROGRAMS[file.split(".")[1] as keyof typeof PROGRAMS];
   const child = spawn(program, [join(import.meta.dirname, "workers", file), ...args], {
     stdio: ["pipe", "pipe", "pipe"],
@@ -26,10 +29,10 @@ export function startWorker(file: `${string}.${keyof typeof PROGRAMS}`, args: st
   child.stderr.on("data", (chunk) => {
     stderr += chunk;
   });
-  const printed = new Promise<number[]>((resolve, reject) => {
+  const printed = new Promise<T>((resolve, reject) => {
     child.once("error", reject);
     child.once("close", (code, signal) => {
-      if (code === 0) resolve(JSON.parse(stdout) as number[]);
+      if (code === 0) resolve(JSON.parse(stdout) as T);
       else reject(new Error(`${file} ended with ${signal ?? code}: ${stderr}`));
     });
   });

@@ -1,6 +1,6 @@
 // JSON-RPC libraries of others, as they come: they call, are notified, and are asked.
 import { spawnSync } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { JSONRPCClient, JSONRPCServer, JSONRPCServerAndClient } from "json-rpc-2.0";
@@ -11,14 +11,26 @@ import {
   SocketMessageReader,
   SocketMessageWriter,
 } from "vscode-jsonrpc/node";
-import { sharedDaemon } from "../daemon.js";
+import { privateDirectory, sharedDaemon } from "../daemon.js";
 
 const daemon = sharedDaemon();
-const PYLSP = join(import.meta.dirname, "../workers/pylsp.py");
+const WORKERS = join(import.meta.dirname, "../workers");
 /** The Python of Debian, for which Debian has the library. */
 const PYTHON = "/usr/bin/python3";
 const hasPylsp = spawnSync(PYTHON, ["-c", "import pylsp_jsonrpc"]).status === 0;
 if (!hasPylsp) console.warn("python3-pylsp-jsonrpc is missing: it is not tested.");
+
+/** Where Debian has the sources of Go's libraries. */
+const GOPATH = "/usr/share/gocode";
+const hasSourcegraph =
+  existsSync(join(GOPATH, "src/github.com/sourcegraph/jsonrpc2")) &&
+  spawnSync("go", ["version"]).status === 0;
+if (!hasSourcegraph)
+  console.warn(
+    "golang-github-sourcegraph-jsonrpc2-dev or golang-go is missing: sourcegraph/jsonrpc2 is not tested.",
+  );
+const hasCpp = existsSync("/usr/include/jsonrpccpp/client.h") && spawnSync("g++", ["--version"]).status === 0;
+if (!hasCpp) console.warn("libjsonrpccpp-dev or g++ is missing: libjson-rpc-cpp is not tested.");
 
 /** A library, as far as the test needs it. */
 interface Library {
@@ -110,7 +122,9 @@ test("json-rpc-2.0", async () => {
 });
 
 test.skipIf(!hasPylsp)("python3-pylsp-jsonrpc", () => {
-  const { stdout, stderr } = spawnSync(PYTHON, [PYLSP, daemon().place.socket], { encoding: "utf8" });
+  const { stdout, stderr } = spawnSync(PYTHON, [join(WORKERS, "pylsp.py"), daemon().place.socket], {
+    encoding: "utf8",
+  });
   expect(JSON.parse(stdout || JSON.stringify(stderr))).toEqual([
     ["lease.lost", "pylsp"],
     ["command.execute", "go"],
@@ -118,13 +132,41 @@ test.skipIf(!hasPylsp)("python3-pylsp-jsonrpc", () => {
   ]);
 });
 
+test.skipIf(!hasSourcegraph)("github.com/sourcegraph/jsonrpc2", () => {
+  const { stdout, stderr } = spawnSync(
+    "go",
+    ["run", join(WORKERS, "sourcegraph.go"), daemon().place.socket],
+    {
+      encoding: "utf8",
+      env: { ...process.env, GO111MODULE: "off", GOPATH, CGO_ENABLED: "0", GOTOOLCHAIN: "local" },
+    },
+  );
+  expect(JSON.parse(stdout || JSON.stringify(stderr))).toEqual([
+    ["lease.lost", "sourcegraph"],
+    ["command.execute", "go"],
+    "SUCCEEDED",
+  ]);
+});
+
+// It knows no notifications, and no requests of a server: it is only heard.
+test.skipIf(!hasCpp)("libjson-rpc-cpp", () => {
+  const program = join(privateDirectory(), "client");
+  const source = ["-I/usr/include/jsoncpp", join(WORKERS, "libjsonrpccpp.cc"), "-o", program];
+  const libraries = ["-ljsonrpccpp-client", "-ljsonrpccpp-common", "-ljsoncpp"];
+  // Its headers are of a C++ before 17.
+  const built = spawnSync("g++", ["-std=c++14", ...source, ...libraries], { encoding: "utf8" });
+  expect([built.status, built.stderr]).toEqual([0, ""]);
+  const { stdout } = spawnSync(program, [daemon().place.socket], { encoding: "utf8" });
+  expect(stdout).toBe("CPP-001\ninvalid_params\n");
+});
+
 test("the documentation has a row for each of them", () => {
   const table = readFileSync(join(import.meta.dirname, "../../docs/libraries.md"), "utf8");
   const rows = [...table.matchAll(/^\| `([^`]+)` \|/gm)].map(([, library]) => library);
   const tests = readFileSync(import.meta.filename, "utf8").matchAll(
-    /^test(?:\.skipIf\(\w*!?\w+\))?\("([\w.-]+)"/gm,
+    /^test(?:\.skipIf\(\w*!?\w+\))?\("([\w./-]+)"/gm,
   );
   const tested = [...tests].map(([, library]) => library);
   expect(rows.toSorted()).toEqual(tested.toSorted());
-  expect(rows).toHaveLength(3);
+  expect(rows).toHaveLength(5);
 });

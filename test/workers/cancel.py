@@ -1,4 +1,5 @@
-"""Cancels a wait around the moment at which it is granted, many times, and prints how often each came first as JSON.
+"""Cancels waits of each waiting method around the moment at which they are granted, many times, and prints as JSON how
+often each came first, by method.
 
 python3 cancel.py SOCKET ROUNDS
 """
@@ -9,7 +10,7 @@ import sys
 import time
 
 path, rounds = sys.argv[1], int(sys.argv[2])
-QUEUE = "cancel-python"
+NAME = "cancel-python"
 
 
 class Connection:
@@ -24,10 +25,11 @@ class Connection:
 
     def replies(self, count):
         found = {}
-        for _ in range(count):
+        while len(found) < count:
             reply = json.loads(self.lines.readline())
-            assert reply["id"] not in found, reply
-            found[reply["id"]] = reply
+            assert reply.get("id") not in found, reply
+            if "method" not in reply:
+                found[reply["id"]] = reply
         return found
 
     def call(self, method, params):
@@ -36,38 +38,116 @@ class Connection:
 
 
 waiting, granting = Connection(), Connection()
-granted = cancelled = 0
-# Seconds by which the cancel is sent later than the grant.
-pause, step, before = 0.0, 20e-6, None
-for round in range(rounds):
-    wait = {"queue": QUEUE, "owner": "python", "waitMs": 60000}
-    waiting.send("wait", "queue.claim", wait)
-    both = [
-        lambda: granting.send("enqueue", "queue.enqueue", {"queue": QUEUE, "payloads": [round]}),
-        lambda: waiting.send("cancel", "rpc.cancel", {"id": "wait"}),
-    ]
-    first, second = both if pause >= 0 else reversed(both)
-    first()
-    time.sleep(abs(pause))
-    second()
-    replies = waiting.replies(2)
-    batch = granting.replies(1)["enqueue"]["result"]["batch"]
-    ended = replies["cancel"]["result"]["cancelled"]
-    # Each round moves towards the other outcome, further while that does not come.
-    step = step * 2 if ended == before else 20e-6
-    before = ended
-    pause += step if ended else -step
-    if ended:
-        cancelled += 1
-        assert replies["wait"]["error"]["data"]["kind"] == "cancelled", replies
-        claim = granting.call("queue.claim", {"queue": QUEUE, "owner": "python"})["claim"]
-    else:
-        granted += 1
-        claim = replies["wait"]["result"]["claim"]
-    assert [each["batchId"] for each in claim["batches"]] == [batch["batchId"]], claim
-    assert claim["batches"][0]["attempt"] == 0, claim
-    proof = {"claimId": claim["claimId"], "leaseToken": claim["leaseToken"]}
-    assert granting.call("queue.complete", proof) == {"completed": 1}
-stats = granting.call("queue.stats", {"queue": QUEUE})["queues"]
-assert [(each["ready"], each["claimed"], each["completed"]) for each in stats] == [(0, 0, rounds)], stats
-json.dump([granted, cancelled], sys.stdout)
+
+
+# Each method: a wait, with what makes it come true; and a look that the wait has, or has not, what that gave. The look
+# ends it, so that the next round finds nothing.
+
+
+def claim(round):
+    def look(granted, made):
+        got = granted or granting.call("queue.claim", {"queue": NAME, "owner": "python"})
+        got = got["claim"]
+        assert [each["batchId"] for each in got["batches"]] == [made["batch"]["batchId"]], got
+        assert got["batches"][0]["attempt"] == 0, got
+        proof = {"claimId": got["claimId"], "leaseToken": got["leaseToken"]}
+        assert granting.call("queue.complete", proof)["completed"] == 1
+
+    return {"queue": NAME, "owner": "python"}, ("queue.enqueue", {"queue": NAME, "payloads": [round]}), look
+
+
+def lease(round):
+    held = granting.call("lease.acquire", {"name": NAME, "owner": "holder"})["lease"]
+
+    def look(granted, _):
+        if granted:
+            assert granting.call("lease.release", {"leaseId": granted["lease"]["leaseId"]})["released"]
+        assert granting.call("lease.get", {"name": NAME})["lease"] is None
+
+    return {"name": NAME, "owner": "python"}, ("lease.release", {"leaseId": held["leaseId"]}), look
+
+
+def delivery(round):
+    def look(granted, made):
+        command = {"commandId": made["commandId"]}
+        state = granting.call("command.get", command)["state"]
+        assert state == ("DISPATCHED" if granted else "PENDING"), state
+        assert not granted or granted["leases"][0]["commandId"] == made["commandId"], granted
+        granting.call("command.cancel", command)
+
+    return {"deployment": NAME, "owner": "python"}, ("command.create", {"deployment": NAME, "command": "go"}), look
+
+
+def answer(round):
+    command = {"commandId": granting.call("command.create", {"deployment": NAME, "command": "go"})["commandId"]}
+
+    def look(granted, _):
+        assert not granted or granted["state"] == "FAILED", granted
+        assert granting.call("command.get", command)["state"] == "FAILED"
+
+    return command, ("command.cancel", command), look
+
+
+def end(round):
+    batch = granting.call("queue.enqueue", {"queue": NAME, "payloads": [round]})["batch"]
+    batch = {"batchId": batch["batchId"]}
+
+    def look(granted, _):
+        assert not granted or granted["batch"]["state"] == "cancelled", granted
+
+    return batch, ("queue.cancel", batch), look
+
+
+def change(round):
+    since = granting.call("pipeline.watch", {})["revision"]
+
+    def look(granted, _):
+        assert not granted or granted["revision"] > since, granted
+
+    item = {"storyId": "FR-001", "stage": "1_backlog", "name": str(round)}
+    return {"since": since}, ("pipeline.write", item), look
+
+
+WAITS = {
+    "queue.claim": claim,
+    "lease.acquire": lease,
+    "command.lease": delivery,
+    "command.wait": answer,
+    "queue.wait": end,
+    "pipeline.watch": change,
+}
+
+counts = {}
+for method, begin in WAITS.items():
+    granted = cancelled = 0
+    # Seconds by which the cancel is sent later than what grants.
+    pause, step, before = 0.0, 20e-6, None
+    for round in range(rounds):
+        params, (granting_method, granting_params), look = begin(round)
+        waiting.send("wait", method, {**params, "waitMs": 60000})
+        # What is sent after it is answered before it: it waits.
+        waiting.call("daemon.ping", {})
+        both = [
+            lambda: granting.send("grant", granting_method, granting_params),
+            lambda: waiting.send("cancel", "rpc.cancel", {"id": "wait"}),
+        ]
+        first, second = both if pause >= 0 else reversed(both)
+        first()
+        time.sleep(abs(pause))
+        second()
+        replies = waiting.replies(2)
+        made = granting.replies(1)["grant"]["result"]
+        ended = replies["cancel"]["result"]["cancelled"]
+        # Each round moves towards the other outcome, further while that does not come.
+        step = step * 2 if ended == before else 20e-6
+        before = ended
+        pause += step if ended else -step
+        if ended:
+            cancelled += 1
+            assert replies["wait"]["error"]["data"]["kind"] == "cancelled", replies
+            look(None, made)
+        else:
+            granted += 1
+            look(replies["wait"]["result"], made)
+    counts[method] = [granted, cancelled]
+json.dump(counts, sys.stdout)
