@@ -82,6 +82,7 @@ export function pythonTypesOf({ components: { schemas } }: Document): string {
         members.filter((member) => member.required === is),
       );
       if (optional?.length === 0) return classOf(name, "TypedDict", description, required ?? []);
+      if (required?.length === 0) return classOf(name, "TypedDict, total=False", description, optional ?? []);
       return [
         classOf(`_${name}`, "TypedDict", "", required ?? []),
         classOf(name, `_${name}, total=False`, description, optional ?? []),

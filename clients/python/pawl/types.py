@@ -56,10 +56,7 @@ class BatchHolder(TypedDict):
     remainingMs: int
 
 
-class _Progress(TypedDict):
-
-
-class Progress(_Progress, total=False):
+class Progress(TypedDict, total=False):
     """How far the work has come, as its holder said."""
 
     percent: float
