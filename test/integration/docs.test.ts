@@ -1,7 +1,7 @@
 // The documentation, as a reader takes it: each link leads somewhere, and each shell block that says `run` is run, in
 // the order of its page, in one bash with a daemon of its own. Where a block of `text` follows a
 // block that is run, it is what the block prints; `…` in it stands for anything.
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { describe, expect, test } from "vitest";
@@ -55,6 +55,16 @@ describe.concurrent("links", () => {
     }
     expect(broken).toEqual([]);
   });
+});
+
+test("the picture of a terminal shows what pawl prints", () => {
+  const file = join(privateDirectory(), "terminal.svg");
+  execFileSync(process.execPath, [join(ROOT, "docs/terminal.js"), file], { stdio: "pipe" });
+  const alike = (svg: string): string => svg.replaceAll(/[0-9-]{10} [0-9:]{8}|[0-9a-f]{64}/g, "…");
+  // When this fails: node docs/terminal.js
+  expect(alike(readFileSync(join(ROOT, "docs/terminal.svg"), "utf8"))).toBe(
+    alike(readFileSync(file, "utf8")),
+  );
 });
 
 /** As GitHub makes them of headings. */
