@@ -7,7 +7,8 @@ import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import type Database from "better-sqlite3";
 import { elapsed } from "../clock.js";
 import { nameNewFile } from "./new-file.js";
-import { fileSizeLimit } from "./size-limit.js";
+import { fileSizeLimit } from "./space.js";
+import { systemCode } from "./system-code.js";
 
 /** Pages copied between two turns: 1 MiB at the usual page size, a few milliseconds. */
 const PAGES_PER_STEP = 256;
@@ -137,8 +138,8 @@ function bytesOf(database: Database.Database): number {
  */
 function explain(error: unknown, path: string, bytes: number): unknown {
   if (error instanceof PawlError) return error;
-  const { code } = error as { code?: string };
-  const isTooLong = code?.startsWith("SQLITE_IOERR") && bytes > fileSizeLimit();
+  const code = systemCode(error);
+  const isTooLong = code.startsWith("SQLITE_IOERR") && bytes > fileSizeLimit();
   if (code === "EEXIST") return exists(path);
   if (isTooLong) {
     const text = `The daemon may write no file of ${bytes} bytes, as many as the backup would have. Raise its limit (ulimit -f, LimitFSIZE=).`;

@@ -3,11 +3,13 @@ import { createRequire } from "node:module";
 import { dirname } from "node:path";
 import { PawlError } from "@pawl/protocol/errors";
 import { databaseLockHolder } from "./kernel-locks.js";
+import { systemCode } from "./system-code.js";
 
 /** An error of the system or of SQLite as a refusal that names the database and what to do; any other as it is. */
 export function cannotOpen(path: string, error: unknown): unknown {
-  const { code, message } = error as { code?: unknown; message?: string };
-  if (error instanceof PawlError || typeof code !== "string") return error;
+  const { code: named, message } = error as { code?: unknown; message?: string };
+  if (error instanceof PawlError || typeof named !== "string") return error;
+  const code = systemCode(error);
   const text = `The database ${path} cannot be opened: ${message}. ${remedy(path, code)}`;
   return new PawlError("unavailable", text, { reason: code }, { cause: error });
 }

@@ -1,5 +1,5 @@
 import Database from "better-sqlite3";
-import { fileSizeLimit } from "./size-limit.js";
+import { fileSizeLimit } from "./space.js";
 import { AUTOMATIC_CHECKPOINT_PAGES, FRAME_BYTES, LOG_LIMIT_BYTES } from "./write-ahead-log.js";
 
 /** Another connection of this process or a backup may hold a lock for a moment. */

@@ -24,7 +24,7 @@ import {
   refuseCopy,
   type State,
 } from "./restored-copy.js";
-import { spaceFailure } from "./size-limit.js";
+import { spaceFailure } from "./space.js";
 import { SqliteStore } from "./sqlite.js";
 import {
   checkFileSystem,
@@ -155,7 +155,7 @@ export function openDatabase(options: DatabaseOptions): OpenDatabase {
         // Behind that, so that what lacks the log lacks this too.
         witness?.begin(countStart(store.database, copyOf));
       } catch (error) {
-        throw spaceFailure(error, [path, `${path}-wal`]);
+        throw spaceFailure(error, path);
       }
     };
     const end = (): void => {
@@ -178,7 +178,7 @@ export function openDatabase(options: DatabaseOptions): OpenDatabase {
       close,
     };
   } catch (error) {
-    const explained = spaceFailure(error, [path, `${path}-wal`]);
+    const explained = spaceFailure(error, path);
     close();
     throw cannotOpen(path, explained);
   }

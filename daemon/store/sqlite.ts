@@ -5,7 +5,7 @@ import { classify, Migrated, OnlyReads } from "./failure.js";
 import { readTime } from "./kept-time.js";
 import { OwnFiles } from "./own-files.js";
 import { type Prepared, prepare, type RawRow, USES_BEFORE_COMPILING } from "./prepared-statement.js";
-import { spaceFailure } from "./size-limit.js";
+import { spaceFailure } from "./space.js";
 import { type Operation, type Statement, type Step, sql } from "./statement.js";
 import type { OtherWriter, Store } from "./store.js";
 import { WriteAheadLog } from "./write-ahead-log.js";
@@ -189,8 +189,7 @@ export class SqliteStore implements Store {
 
   /** An error of SQLite, or that a file may grow no further; what the log then has is moved, so that it begins anew. */
   #explained(error: unknown): unknown {
-    const { name } = this.#database;
-    const explained = spaceFailure(error, [name, `${name}-wal`]);
+    const explained = spaceFailure(error, this.#database.name);
     if (explained !== error) this.#log?.moveSoon();
     return explained;
   }
@@ -228,8 +227,11 @@ export class SqliteStore implements Store {
   }
 }
 
-/** A writer's log goes with the database; of one that only reads it may be made and removed by the writer. */
+/**
+ * A writer's log and its index go with the database: another program would make a new index, and both would write the
+ * log as if they were alone. Of one that only reads, both may be made and removed by the writer.
+ */
 function filesOf({ name, memory, readonly }: Database.Database): OwnFiles {
   if (memory) return new OwnFiles([]);
-  return new OwnFiles(readonly ? [name] : [name, `${name}-wal`]);
+  return new OwnFiles(readonly ? [name] : [name, `${name}-wal`, `${name}-shm`]);
 }

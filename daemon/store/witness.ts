@@ -11,6 +11,7 @@ import {
 } from "node:fs";
 import { elapsed } from "../clock.js";
 import { replaceFile } from "./new-file.js";
+import { systemCode } from "./system-code.js";
 
 /** A bound could not be written down, and so nothing above it may be given. */
 export class WitnessNotWritten extends Error {
@@ -19,7 +20,7 @@ export class WitnessNotWritten extends Error {
 
   constructor(cause: NodeJS.ErrnoException) {
     super(`the witness of the database cannot be written: ${cause.message}`, { cause });
-    this.lack = LACKS.get(cause.code ?? "");
+    this.lack = LACKS.get(systemCode(cause));
   }
 }
 

@@ -10,7 +10,7 @@ const CALLS = { write: 1, sync: 2 };
 /** `SHORT_WRITE` of the library. */
 const SHORT = -1;
 
-export type Failure = { calls: keyof typeof CALLS; error: "EIO" | "ENOSPC" | "short" };
+export type Failure = { calls: keyof typeof CALLS; error: "EIO" | "ENOSPC" | "EDQUOT" | "short" };
 
 /** Why no failures can be injected here, if that is so. */
 export const noCompiler = (() => {

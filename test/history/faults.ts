@@ -1,8 +1,8 @@
 // The faults from outside, as the table in the specification lists them (operations.md): each happens to a daemon that
 // serves a load, and is over when its promise resolves.
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -51,14 +51,10 @@ export const FAULTS: Record<string, (stage: Stage) => Promise<void>> = {
     rmSync(join(lives.stateDir, "pawl.db.lock"), { force: true });
   },
   "foreign lock on the database": async ({ lives, random }) => {
-    const script = `
-      const database = new (require("better-sqlite3"))(process.argv[1]);
-      database.exec("begin immediate");
-      setTimeout(() => { database.exec("rollback"); database.close(); }, Number(process.argv[2]));`;
-    const heldMs = random.of([200, 1000, 6500]);
-    const args = ["-e", script, join(lives.stateDir, "pawl.db"), String(heldMs)];
-    await once(spawn(process.execPath, args, { cwd: import.meta.dirname, stdio: "ignore" }), "exit");
+    await transaction(lives, "begin immediate", random.of([200, 1000, 6500]));
   },
+  "foreign reader of the database": ({ lives, random }) =>
+    transaction(lives, "begin; select * from sqlite_schema", random.of([200, 3000])),
   "clock step": async ({ clock, random }) => {
     clock?.set((random.next() - 0.5) * random.of([10 * SECOND_MS, 10 * HOUR_MS, 10_000 * HOUR_MS]));
     await sleep(random.next() * SECOND_MS);
@@ -69,12 +65,25 @@ export const FAULTS: Record<string, (stage: Stage) => Promise<void>> = {
     await sleep(SECOND_MS / 2);
     for (const socket of sockets) socket.destroy();
   },
+  "no descriptor at all": async ({ lives, random }) => {
+    const taken = readdirSync(`/proc/${lives.pid}/fd`).length;
+    await limited(lives, { option: "nofile", name: "Max open files", limit: taken }, random);
+  },
+  "files that may not grow": async ({ lives, random }) => {
+    const { size } = statSync(join(lives.stateDir, "pawl.db-wal"), { throwIfNoEntry: false }) ?? { size: 0 };
+    await limited(
+      lives,
+      { option: "fsize", name: "Max file size", limit: size + random.upTo(100_000) },
+      random,
+    );
+  },
   stopped: async ({ lives, random }) => {
     lives.signal("SIGSTOP");
     await sleep(random.next() * random.of([300, 3500]));
     lives.signal("SIGCONT");
   },
   "disk full": ({ io, random }) => failing(io, { calls: "write", error: "ENOSPC" }, random),
+  "quota used up": ({ io, random }) => failing(io, { calls: "write", error: "EDQUOT" }, random),
   "short writes": ({ io, random }) => failing(io, { calls: "write", error: "short" }, random),
   "clients that do not read": async ({ lives, random }) => {
     const asked = '{"jsonrpc":"2.0","id":1,"method":"rpc.discover"}\n'.repeat(100);
@@ -104,6 +113,32 @@ export const ENDS: Record<string, (stage: Stage) => Promise<void>> = {
     renameSync(`${stateDir}.moved`, stateDir);
   },
 };
+
+/** Has another program open a transaction on the database for a while. */
+async function transaction({ stateDir }: Lives, begin: string, heldMs: number): Promise<void> {
+  const script = `
+    const database = new (require("better-sqlite3"))(process.argv[1], { timeout: 5000 });
+    database.exec(process.argv[2]);
+    setTimeout(() => { database.exec("rollback"); database.close(); }, Number(process.argv[3]));`;
+  const args = ["-e", script, join(stateDir, "pawl.db"), begin, String(heldMs)];
+  await once(spawn(process.execPath, args, { cwd: import.meta.dirname, stdio: "ignore" }), "exit");
+}
+
+/** Gives a daemon a limit that it has reached, and after a while the former one again (prlimit(1)). */
+async function limited(
+  lives: Lives,
+  { option, name, limit }: { option: string; name: string; limit: number },
+  random: Random,
+): Promise<void> {
+  const { pid } = lives;
+  const limits = readFileSync(`/proc/${pid}/limits`, "utf8");
+  const [, former] = new RegExp(`^${name} +(\\S+)`, "m").exec(limits) ?? [];
+  const set = (soft: string | number): void =>
+    void spawnSync("prlimit", ["--pid", `${pid}`, `--${option}=${soft}:`]);
+  set(limit);
+  await sleep(random.next() * 3 * SECOND_MS);
+  set(former ?? "unlimited");
+}
 
 function failOnce({ io, random }: Stage, failure: Failure): void {
   io.fail(failure, random.upTo(30), 1);

@@ -51,6 +51,12 @@ const WAYS: readonly [string, string, (place: Place) => void][] = [
     },
   ],
   ["the log is removed", "pawl.db-wal", (place) => rmSync(`${databaseOf(place)}-wal`)],
+  ["the index of the log is removed", "pawl.db-shm", (place) => rmSync(`${databaseOf(place)}-shm`)],
+  [
+    "the directory is removed with all in it",
+    "pawl.db",
+    (place) => rmSync(place.stateDir, { recursive: true }),
+  ],
 ];
 
 describe.each(WAYS)("%s", (_, name, move) => {

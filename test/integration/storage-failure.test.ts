@@ -4,6 +4,7 @@ import { closeSync, openSync, rmSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { type DaemonProcess, Place, privateDirectory } from "../daemon.js";
+import { FailingIo, noCompiler } from "../history/failing-io.js";
 import { type RawClient, type RawReply, Refused } from "../raw-client.js";
 import { expectRefusal, refusedStart } from "../refusal.js";
 import { mountDisk, noMount } from "../small-disk.js";
@@ -273,6 +274,25 @@ describe.skipIf(noMount !== undefined)("a full disk", () => {
     const later = await place.connect();
     expect((await later.call("sequence.peek", { type: "FR" })).seq).toBe(last + 1);
   });
+});
+
+test.skipIf(noCompiler !== undefined)("a quota that is used up is like a full disk", async () => {
+  const place = new Place();
+  const io = new FailingIo(place.directory);
+  onTestFinished(() => io.close());
+  const daemon = await place.start({ env: io.env });
+  const client = await place.connect();
+  expect((await client.call("sequence.next", { type: "FR" })).seq).toBe(1);
+  io.fail({ calls: "write", error: "EDQUOT" }, 0, 1_000_000);
+  const refused = expectRefusal(await client.refusal("sequence.next", { type: "FR" }), "unavailable");
+  expect(refused.data).toMatchObject({ reason: "disk_full" });
+  expect((await client.call("sequence.peek", { type: "FR" })).seq).toBe(2);
+  io.stop();
+  expect((await client.call("sequence.next", { type: "FR" })).seq).toBe(2);
+  expect(daemon.log.filter(({ level }) => level !== "info")).toHaveLength(1);
+  await daemon.end("SIGKILL");
+  await place.start();
+  expect(await place.next()).toBe(3);
 });
 
 describe("a limit of what a file may have (ulimit -f)", () => {
