@@ -231,6 +231,21 @@ export const MAX_CHANGES_PER_CALL = 64;
 /** ... and their length together as JSON: as much as a request may have, but for what is around them. */
 export const MAX_CHANGES_BYTES = DEFAULT_MAX_MESSAGE_BYTES - 1024;
 
+/** Segments of a path, and of a pattern of paths. */
+export const MAX_PATH_SEGMENTS = 128;
+/** Of one name in a path (NAME_MAX). */
+export const MAX_FILE_NAME_LENGTH = 255;
+/** Of a pattern of paths. What two can be compared in depends on these limits: at most some 5 ms. */
+export const MAX_PATTERN_LENGTH = 512;
+/** Patterns that one `path.reserve` names, and as many files. */
+export const MAX_RESERVED_PATTERNS = 64;
+/** Patterns of one reservation, with all that was added to it. */
+export const MAX_RESERVATION_PATTERNS = 1024;
+/** Reservations of one root. */
+export const MAX_ROOT_RESERVATIONS = 4096;
+/** Holders that a refusal or a `path.check` names. */
+export const MAX_PATH_HOLDERS = 1000;
+
 /** Rows and entries of indexes that one `daemon.check` looks at, in steps of some milliseconds. */
 export const MAX_CHECKED_ROWS = 100_000;
 export const DEFAULT_CHECKED_ROWS = 20_000;
