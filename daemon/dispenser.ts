@@ -46,6 +46,7 @@ export function openDispenser(options: DatabaseOptions): LocalDispenser {
           effects: NO_EFFECTS,
           turn: new TurnMemory(),
           waiting: () => 0,
+          before: () => [],
           cancelWaits: () => false,
           random: noRandom,
           sign: database.sign,

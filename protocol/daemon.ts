@@ -243,6 +243,11 @@ export const DAEMON = noun("daemon", {
           "Leases of this moment.",
           z.strictObject({ held: count.meta({ description: "Leases that are held." }) }),
         ),
+        paths: named(
+          "PathStats",
+          "Reservations of paths of this moment.",
+          z.strictObject({ reserved: count.meta({ description: "Reservations that are held." }) }),
+        ),
         pipeline: named(
           "PipelineStats",
           "The board of this node.",
@@ -307,6 +312,7 @@ export const DAEMON = noun("daemon", {
               lateAnswers: 0,
             },
             leases: { held: 1 },
+            paths: { reserved: 1 },
             pipeline: { items: 1, changes: 1, forks: 0 },
             database: { bytes: 331_776, walBytes: 16_512_992 },
             logLinesDropped: 0,

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import type { ErrorKind } from "./errors.js";
-import { MAX_NAMED_HOLDERS } from "./limits.js";
+import { MAX_NAMED_HOLDERS, MAX_PATH_HOLDERS } from "./limits.js";
 import { instant, integer, json, named } from "./schemas.js";
 
 // The details of each kind of error: the second half of the table in `errors.ts`, apart from it because clients load
@@ -43,6 +43,24 @@ const currentHolder = named(
       description: "When it ends unless it is renewed, in milliseconds since the Unix epoch.",
     }),
     remainingMs: integer.meta({ description: "Milliseconds until then." }),
+  }),
+);
+
+const conflictingHolder = named(
+  "ConflictingHolder",
+  "A holder of a lease, or of paths, that stands in the way.",
+  z.strictObject({
+    ...currentHolder.shape,
+    pattern: said("Of paths: the first of its patterns that does."),
+    mode: said("Of paths: `write` or `read`."),
+    note: z
+      .string()
+      .nullable()
+      .optional()
+      .meta({ description: "Of paths: the holder's note; null for none." }),
+    pid: integer.nullable().optional().meta({
+      description: "Of paths: the holder's process, as the kernel told; null if it did not.",
+    }),
   }),
 );
 
@@ -104,10 +122,10 @@ export const ERROR_DETAILS = {
   lease_held: details({
     holder: currentHolder.meta({ description: "The first of the holders." }),
     holders: z
-      .array(currentHolder)
-      .max(MAX_NAMED_HOLDERS)
+      .array(conflictingHolder)
+      .max(MAX_PATH_HOLDERS)
       .meta({
-        description: `The holders, the earliest first, up to ${MAX_NAMED_HOLDERS}; none where others come first.`,
+        description: `The holders, the earliest first, up to ${MAX_NAMED_HOLDERS}, of paths up to ${MAX_PATH_HOLDERS}; none where others come first.`,
       }),
     name: said("Which of several names is held."),
   }),

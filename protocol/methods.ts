@@ -5,6 +5,7 @@ import { DEPLOYMENT } from "./deployment.js";
 import { EVENT, EVENTS } from "./events.js";
 import { LEASE } from "./lease.js";
 import type { Noun, ParamsOf, ParsedOf, ResultOf } from "./method.js";
+import { PATH } from "./path.js";
 import { PEER } from "./peer.js";
 import { PIPELINE } from "./pipeline.js";
 import { QUEUE } from "./queue.js";
@@ -22,6 +23,7 @@ export const NOUNS = [
   DEPLOYMENT,
   COMMAND,
   LEASE,
+  PATH,
   PIPELINE,
   PEER,
   TRANSACT,

@@ -30,7 +30,7 @@ const call = named(
 /** Not a union, of which a refusal could only say that neither half fits. */
 const guard = named(
   "TransactGuard",
-  "A grant that has to be held for the transaction to be performed: one of the two.",
+  "A grant that has to be held for the transaction to be performed: one of the three.",
   z
     .strictObject({
       lease: named(
@@ -49,9 +49,17 @@ const guard = named(
           leaseToken: label.meta({ description: "Its secret." }),
         }),
       ).optional(),
+      path: named(
+        "PathGuard",
+        "A reservation of paths, held and with this token.",
+        z.strictObject({
+          reservationId: label.meta({ description: "Its secret." }),
+          fencingToken: integer.meta({ description: "The token that it was granted with last." }),
+        }),
+      ).optional(),
     })
-    .refine(({ lease, claim }) => (lease === undefined) !== (claim === undefined), {
-      message: "must have either `lease` or `claim`",
+    .refine((given) => Object.values(given).filter((each) => each !== undefined).length === 1, {
+      message: "must have one of `lease`, `claim` and `path`",
     }),
 );
 

@@ -835,6 +835,24 @@ export type ConflictData = {
   guard?: number | undefined;
 };
 
+/** A holder of a lease, or of paths, that stands in the way. */
+export type ConflictingHolder = {
+  /** A label for people. */
+  owner: string;
+  /** When it ends unless it is renewed, in milliseconds since the Unix epoch. */
+  expiresAt: number;
+  /** Milliseconds until then. */
+  remainingMs: number;
+  /** Of paths: the first of its patterns that does. */
+  pattern?: string | undefined;
+  /** Of paths: `write` or `read`. */
+  mode?: string | undefined;
+  /** Of paths: the holder's note; null for none. */
+  note?: string | null | undefined;
+  /** Of paths: the holder's process, as the kernel told; null if it did not. */
+  pid?: number | null | undefined;
+};
+
 /** The connections of the daemon. */
 export type ConnectionStats = {
   /** Open now. */
@@ -1003,6 +1021,7 @@ export type DaemonStatsResult = {
   queues: QueueDepths;
   commands: CommandStats;
   leases: LeaseStats;
+  paths: PathStats;
   pipeline: PipelineStats;
   database: DatabaseStats;
   /** Lines of the log that could not be written: its disk is full, or its reader has stopped or gone. */
@@ -1725,8 +1744,8 @@ export type LeaseHeldData = {
   retryable: boolean;
   /** The first of the holders. */
   holder: CurrentHolder;
-  /** The holders, the earliest first, up to 16; none where others come first. */
-  holders: CurrentHolder[];
+  /** The holders, the earliest first, up to 16, of paths up to 1000; none where others come first. */
+  holders: ConflictingHolder[];
   /** Which of several names is held. */
   name?: string | undefined;
   /** Which of several calls or batches was refused, from 0. */
@@ -2071,6 +2090,168 @@ export type ParseErrorData = {
   index?: number | undefined;
   /** Which guard of a transact does not hold, from 0. */
   guard?: number | undefined;
+};
+
+/** Params of path.check. */
+export type PathCheckParams = {
+  /**
+   * An absolute directory, such as the top of a git work tree. It is text: nothing looks at the file system, and
+   * different roots never conflict.
+   */
+  root: string;
+  /** A path, relative to the root. */
+  path: string;
+  /** One's own reservation. */
+  reservationId?: string | undefined;
+  /** All reservations of this owner are one's own. */
+  owner?: string | undefined;
+};
+
+/** Result of path.check. */
+export type PathCheckResult = {
+  /** True if no reservation of others stands in the way. */
+  allowed: boolean;
+  /** The earliest first; of more than 1000 so many. */
+  holders: PathHolder[];
+};
+
+/** A reservation of paths, held and with this token. */
+export type PathGuard = {
+  /** Its secret. */
+  reservationId: string;
+  /** The token that it was granted with last. */
+  fencingToken: number;
+};
+
+/** Params of path.heartbeat. */
+export type PathHeartbeatParams = {
+  /** Secret and random. Whoever has it can renew, add to and release the reservation. */
+  reservationId: string;
+  /** How long it lasts from now on; what it was reserved for, if not given. */
+  ttlMs?: number | undefined;
+  /** In the place of the note that it has. */
+  note?: string | undefined;
+};
+
+/** Result of path.heartbeat. */
+export type PathHeartbeatResult = {
+  /** When it ends unless it is renewed, in milliseconds since the Unix epoch. */
+  expiresAt: number;
+  /** Milliseconds until then. */
+  remainingMs: number;
+};
+
+/** A reservation of somebody else that the path fits. */
+export type PathHolder = {
+  /** A label for people. It proves nothing; the reservationId does. */
+  owner: string;
+  /** The pattern that the path fits. */
+  pattern: string;
+  /** `read`: together with any number of others that read, and nobody who writes. */
+  mode: "write" | "read";
+  /** When it ends unless it is renewed, in milliseconds since the Unix epoch. */
+  expiresAt: number;
+  /** What the holder says of it; null for nothing. */
+  note: string | null;
+  /** The holder's process, as the kernel told; null if it did not. */
+  pid: number | null;
+};
+
+/** Params of path.list. */
+export type PathListParams = {
+  /** Only of this root. */
+  root?: string | undefined;
+  /** Only of this owner. */
+  owner?: string | undefined;
+  /** `next` of the page before. */
+  after?: string | undefined;
+  /** Most rows to return. */
+  limit?: number | undefined;
+};
+
+/** Result of path.list. */
+export type PathListResult = {
+  /** The earliest first. */
+  reservations: ReservationHolder[];
+  /** There are more: ask again with it as `after`. */
+  next?: string | undefined;
+};
+
+/** Params of path.lost. */
+export type PathLostParams = {
+  /** Secret and random. Whoever has it can renew, add to and release the reservation. */
+  reservationId: string;
+  /**
+   * An absolute directory, such as the top of a git work tree. It is text: nothing looks at the file system, and
+   * different roots never conflict.
+   */
+  root: string;
+  /** Greater than that of every earlier grant below the root, for ever. */
+  fencingToken: number;
+  /** How it ended. */
+  cause: "expired";
+};
+
+/** Params of path.release. */
+export type PathReleaseParams = {
+  /** Secret and random. Whoever has it can renew, add to and release the reservation. */
+  reservationId: string;
+  /** The patterns to give back, as `path.reserve` answered them; all, if not given. */
+  patterns?: string[] | undefined;
+};
+
+/** Result of path.release. */
+export type PathReleaseResult = {
+  /** False if nothing of that was held any more. */
+  released: boolean;
+  /** What is left of it; without any it has ended. */
+  patterns: string[];
+};
+
+/** Params of path.reserve. */
+export type PathReserveParams = {
+  /**
+   * An absolute directory, such as the top of a git work tree. It is text: nothing looks at the file system, and
+   * different roots never conflict.
+   */
+  root: string;
+  /** A label for people. It proves nothing; the reservationId does. */
+  owner: string;
+  /** Relative to the root, such as `src/*.ts`, `docs/` and `**\/package.json`. */
+  patterns?: string[] | undefined;
+  /** Literal paths, in which no character has a meaning of its own. */
+  files?: string[] | undefined;
+  /** One's own reservation, to add to; its root, owner and mode stay what they are. */
+  reservationId?: string | undefined;
+  /** `write` if not given. `read`: together with any number of others that read, and nobody who writes. */
+  mode?: "write" | "read" | undefined;
+  /**
+   * How many milliseconds it lasts unless it is renewed; 30000 if not given, and what it was reserved for where
+   * paths are added.
+   */
+  ttlMs?: number | undefined;
+  /** How many milliseconds to wait for the condition to come true; 0 answers at once. */
+  waitMs?: number | undefined;
+  /** `expiry` if not given. `disconnect` also ends it the moment the connection closes. */
+  releaseOn?: "expiry" | "disconnect" | undefined;
+  /**
+   * With `releaseOn: disconnect`, how many milliseconds a holder whose connection has closed has to come back:
+   * renewed on another one, the reservation is bound to that. 0 if not given. It never outlives its own end.
+   */
+  graceMs?: number | undefined;
+  /** Shown to others. */
+  note?: string | undefined;
+};
+
+/** Result of path.reserve. */
+export type PathReserveResult = {
+  reservation: Reservation;
+};
+
+/** Reservations of paths of this moment. */
+export type PathStats = {
+  /** Reservations that are held. */
+  reserved: number;
 };
 
 /** Why a queue is paused, and by whom. */
@@ -3029,6 +3210,53 @@ export type RejectedChange = {
   retryMs?: number | undefined;
 };
 
+/** A reservation as its holder has it. */
+export type Reservation = {
+  /** Secret and random. Whoever has it can renew, add to and release the reservation. */
+  reservationId: string;
+  /** In its one form: without `.` and double slashes. */
+  root: string;
+  /** All that it has, in their one form. */
+  patterns: string[];
+  /** `read`: together with any number of others that read, and nobody who writes. */
+  mode: "write" | "read";
+  /** Greater than that of every earlier grant below the root, for ever. */
+  fencingToken: number;
+  /** When it ends unless it is renewed, in milliseconds since the Unix epoch. */
+  expiresAt: number;
+  /** Milliseconds until then. */
+  remainingMs: number;
+};
+
+/** A reservation as others may know it: never the reservationId. */
+export type ReservationHolder = {
+  /**
+   * An absolute directory, such as the top of a git work tree. It is text: nothing looks at the file system, and
+   * different roots never conflict.
+   */
+  root: string;
+  /** In the order in which they were given. */
+  patterns: string[];
+  /** `read`: together with any number of others that read, and nobody who writes. */
+  mode: "write" | "read";
+  /** A label for people. It proves nothing; the reservationId does. */
+  owner: string;
+  /** Greater than that of every earlier grant below the root, for ever. */
+  fencingToken: number;
+  /** When it was granted, in milliseconds since the Unix epoch. */
+  acquiredAt: number;
+  /** When it ends unless it is renewed, in milliseconds since the Unix epoch. */
+  expiresAt: number;
+  /** Milliseconds until then. */
+  remainingMs: number;
+  /** What the holder says of it; null for nothing. */
+  note: string | null;
+  /** The holder's process, as the kernel told; null if it did not. */
+  pid: number | null;
+  /** The holder's user, as the kernel told; null if it did not. */
+  uid: number | null;
+};
+
 /**
  * How long a batch or a command rests after a delivery that ended without success: `baseMs * factor^(n - 1)`, at
  * most `maxMs`.
@@ -3460,10 +3688,11 @@ export type TransactCall = {
   params?: Record<string, unknown> | undefined;
 };
 
-/** A grant that has to be held for the transaction to be performed: one of the two. */
+/** A grant that has to be held for the transaction to be performed: one of the three. */
 export type TransactGuard = {
   lease?: LeaseGuard | undefined;
   claim?: ClaimGuard | undefined;
+  path?: PathGuard | undefined;
 };
 
 /** Params of transact. */
@@ -3648,6 +3877,11 @@ export interface CallTypes {
   "lease.list": { params: LeaseListParams; result: LeaseListResult };
   "lease.check": { params: LeaseCheckParams; result: LeaseCheckResult };
   "lease.break": { params: LeaseBreakParams; result: LeaseBreakResult };
+  "path.reserve": { params: PathReserveParams; result: PathReserveResult };
+  "path.heartbeat": { params: PathHeartbeatParams; result: PathHeartbeatResult };
+  "path.release": { params: PathReleaseParams; result: PathReleaseResult };
+  "path.check": { params: PathCheckParams; result: PathCheckResult };
+  "path.list": { params: PathListParams; result: PathListResult };
   "pipeline.write": { params: PipelineWriteParams; result: PipelineWriteResult };
   "pipeline.read": { params: PipelineReadParams; result: PipelineReadResult };
   "pipeline.list": { params: PipelineListParams; result: PipelineListResult };
@@ -3683,6 +3917,7 @@ export interface NotificationTypes {
   "command.cancelled": CommandCancelledParams;
   "lease.expiring": LeaseExpiringParams;
   "lease.lost": LeaseLostParams;
+  "path.lost": PathLostParams;
   "event": EventParams;
   "daemon.backupProgress": DaemonBackupProgressParams;
 }
@@ -4001,6 +4236,26 @@ export interface LeaseMethods<Options> {
   break(params: LeaseBreakParams, options?: Options): Promise<LeaseBreakResult>;
 }
 
+/** Files that are reserved by patterns, for those who edit one tree at a time. */
+export interface PathMethods<Options> {
+  /**
+   * Reserve paths by patterns: all of them or none, or wait for them. Two reservations of one root conflict when
+   * some path fits a pattern of each and one of them writes: the intersection of the patterns decides, never a
+   * comparison of their text. Whoever waits is served in the order of arrival: nobody is granted what an earlier
+   * one waits for, and nobody waits for more than that. Files are literal paths. With `reservationId` the paths are
+   * added to a reservation of one's own, which has a new token then, and lasts as if it was renewed.
+   */
+  reserve(params: PathReserveParams, options?: Options): Promise<PathReserveResult>;
+  /** Keep a reservation for its ttl from now on. */
+  heartbeat(params: PathHeartbeatParams, options?: Options): Promise<PathHeartbeatResult>;
+  /** Give a reservation back, or some of its patterns. */
+  release(params: PathReleaseParams, options?: Options): Promise<PathReleaseResult>;
+  /** Whether a path may be written: what an editor or a hook asks before it does. */
+  check(params: PathCheckParams, options?: Options): Promise<PathCheckResult>;
+  /** The reservations that are held, the earliest first. */
+  list(params?: PathListParams, options?: Options): Promise<PathListResult>;
+}
+
 /** A board of items that move through stages, kept on every node and merged without a coordinator. */
 export interface PipelineMethods<Options> {
   /**
@@ -4138,6 +4393,8 @@ export interface Methods<Options> {
   readonly command: CommandMethods<Options>;
   /** Names that one holder has at a time, or a few, or many that share them, with tokens that only go up. */
   readonly lease: LeaseMethods<Options>;
+  /** Files that are reserved by patterns, for those who edit one tree at a time. */
+  readonly path: PathMethods<Options>;
   /** A board of items that move through stages, kept on every node and merged without a coordinator. */
   readonly pipeline: PipelineMethods<Options>;
   /** The other nodes whose changes of the board are accepted. */

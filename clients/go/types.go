@@ -122,6 +122,17 @@ type Lease struct {
 	RemainingMs  int64    `json:"remainingMs"`
 }
 
+// Reservation: A reservation as its holder has it.
+type Reservation struct {
+	ReservationID string   `json:"reservationId"`
+	Root          string   `json:"root"`
+	Patterns      []string `json:"patterns"`
+	Mode          string   `json:"mode"`
+	FencingToken  int64    `json:"fencingToken"`
+	ExpiresAt     int64    `json:"expiresAt"`
+	RemainingMs   int64    `json:"remainingMs"`
+}
+
 // CommandExecuteParams: Params of command.execute.
 type CommandExecuteParams struct {
 	Protocol    string          `json:"protocol"`

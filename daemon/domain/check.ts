@@ -41,6 +41,8 @@ export const MEANING: Meaning = {
     reference("pawl_command_chunk.seq", "pawl_command.seq"),
     reference("pawl_command_answer.seq", "pawl_command.seq"),
     reference("pawl_lease.name", "pawl_lease_token.name"),
+    reference("pawl_path_reservation.root_id", "pawl_path_root.root_id"),
+    reference("pawl_path_pattern.number", "pawl_path_reservation.number"),
     reference("pawl_change.branch", "pawl_branch.branch"),
     reference("pawl_touch.n", "pawl_change.n"),
     reference("pawl_cell.n", "pawl_change.n"),

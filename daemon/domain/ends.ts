@@ -4,6 +4,7 @@ import { delayedCommands, deliveries, overdueCommands, overlongDeliveries } from
 import { keptCommands } from "./command/retention.js";
 import { leases, leaseWarnings } from "./lease/ends.js";
 import { remoteLeases } from "./lease/remote-lease.js";
+import { reservationConnections, reservations } from "./path/ends.js";
 import { claims, closedQueues, overdueBatches, scheduledBatches, unlaidQueues } from "./queue/ends.js";
 import { endedBatches } from "./queue/retention.js";
 import { stoppedClaims } from "./queue/stop.js";
@@ -19,6 +20,8 @@ export const ENDINGS: readonly Ending[] = [
   leaseWarnings,
   claimsOfEndedLeases,
   stoppedClaims,
+  grants(reservations),
+  reservationConnections,
   grants(claims),
   scheduledBatches,
   overdueBatches,

@@ -13,6 +13,10 @@ const countBatches = sql<Record<(typeof BATCH_STATES)[number], number>>(`
 
 const countLeases = sql<{ leases: number }>("SELECT count(*) AS leases FROM pawl_lease");
 
+const countReservations = sql<{ reservations: number }>(
+  "SELECT count(*) AS reservations FROM pawl_path_reservation",
+);
+
 const countItems = sql<{ items: number }>("SELECT count(*) AS items FROM pawl_item WHERE stage IS NOT NULL");
 
 type Gauges = Readonly<Record<Gauge, number>>;
@@ -24,6 +28,7 @@ function* countAll(): Operation<Map<Gauge, number>> {
   const batches = yield* one(countBatches);
   for (const state of BATCH_STATES) counts.set(`${state}Batches`, batches?.[state] ?? 0);
   counts.set("leases", (yield* one(countLeases))?.leases ?? 0);
+  counts.set("reservations", (yield* one(countReservations))?.reservations ?? 0);
   counts.set("items", (yield* one(countItems))?.items ?? 0);
   return counts;
 }
@@ -44,7 +49,9 @@ export function* countForReader(env: Env): Operation<Gauges> {
 export function* shownGauges(
   gauges: Gauges & Readonly<Partial<Record<Counter, number>>>,
 ): Operation<
-  Pick<Result<"daemon.stats">, "queues" | "leases" | "pipeline"> & { states: Record<CommandState, number> }
+  Pick<Result<"daemon.stats">, "queues" | "leases" | "paths" | "pipeline"> & {
+    states: Record<CommandState, number>;
+  }
 > {
   return {
     queues: Object.fromEntries(
@@ -55,6 +62,7 @@ export function* shownGauges(
       number
     >,
     leases: { held: gauges.leases },
+    paths: { reserved: gauges.reservations },
     pipeline: { items: gauges.items, changes: yield* revisionOfBoard(), forks: yield* countForks() },
   };
 }

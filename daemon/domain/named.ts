@@ -41,6 +41,8 @@ const NAMED: Readonly<Record<string, Count>> = {
   "schedule.next": ({ count }) => numberIn(count, 1, MAX_NEXT_TIMES) * BATCHES_PER_TIME,
   "lease.acquire": ({ names }) => Math.max(1, lengthOf(names)),
   "command.lease": ({ max }) => numberIn(max, 1, MAX_LEASED_COMMANDS),
+  "path.reserve": ({ patterns, files }) => lengthOf(patterns) + lengthOf(files),
+  "path.release": ({ patterns }) => 1 + lengthOf(patterns),
   "pipeline.list": ({ agent, blocked }) => (agent === undefined && !isGiven(blocked) ? 1 : FILTERED_PAGE),
   "pipeline.heads": ({ known }) => 1 + lengthOf(known),
   "pipeline.changes": ({ heads, want, limit }) =>

@@ -9,6 +9,7 @@ import type { HandlersOf } from "../turns/handler.js";
 import { type Env, type Outcome, Tried } from "../turns/operation.js";
 import { guardLease } from "./lease/lease.js";
 import { tooMuchNamed } from "./named.js";
+import { guardPath } from "./path/path.js";
 import { guardClaim } from "./queue/holder.js";
 
 type Call = Parsed<"transact">["calls"][number];
@@ -121,13 +122,15 @@ function paramsOf({ params }: Call): Record<string, unknown> {
 
 /** The refusal of the first guard that does not hold any more. */
 function* findLost(guards: Parsed<"transact">["guards"], env: Env): Operation<PawlError | undefined> {
-  for (const [index, { lease, claim }] of guards.entries()) {
+  for (const [index, { lease, claim, path }] of guards.entries()) {
     const lost =
       lease !== undefined
         ? yield* guardLease(lease, env)
         : claim !== undefined
           ? yield* guardClaim(claim, env)
-          : undefined;
+          : path !== undefined
+            ? yield* guardPath(path, env)
+            : undefined;
     if (lost !== undefined) return refuse(lost.kind, lost.message, { ...lost.details, guard: index });
   }
   return undefined;

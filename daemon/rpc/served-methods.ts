@@ -7,6 +7,7 @@ import { daemonHandlers, type OwnReport } from "../domain/daemon.js";
 import { deploymentHandlers, type Serving } from "../domain/deployment/deployment.js";
 import { eventsHandlers, type Subscriptions } from "../domain/events.js";
 import { leaseHandlers } from "../domain/lease/lease.js";
+import { pathHandlers } from "../domain/path/path.js";
 import { peerHandlers } from "../domain/peer/peer.js";
 import { queueHandlers } from "../domain/queue/queue.js";
 import { rpcHandlers } from "../domain/rpc.js";
@@ -59,6 +60,7 @@ export function servedMethods({
     deployment: deploymentHandlers(commandPush),
     command: commandHandlers((params, env, ...rest) => commandPush.serve(params, env, ...rest)),
     lease: leaseHandlers((key) => remoteLeases?.waiting(key) ?? 0),
+    path: pathHandlers,
     pipeline: pipelineHandlers,
     peer: peerHandlers,
     transact: transactHandlers((name) => served.get(name) ?? noSuchMethod(name, [...served.keys()])),

@@ -41,6 +41,7 @@ const NAMES: Readonly<Record<string, string>> = {
   enqueueSeq: "the enqueueSeq of the last batch",
   queueToken: "the highest fencing token of a claim",
   leaseToken: "the highest fencing token of a lease",
+  pathToken: "the highest fencing token of paths",
 };
 
 /** True if a database has given more than its witness ever allowed: then the witness is older. */
@@ -99,6 +100,11 @@ export function countersOf(database: Database.Database): Map<Counter, number> {
     `SELECT max(value) AS value FROM (SELECT max(highest) AS value FROM pawl_lease_token
        UNION ALL SELECT CAST(value AS INTEGER) FROM pawl_meta WHERE key = 'lease_fencing_floor')`,
   );
+  highest(
+    "pathToken",
+    `SELECT max(value) AS value FROM (SELECT max(highest) AS value FROM pawl_path_root
+       UNION ALL SELECT CAST(value AS INTEGER) FROM pawl_meta WHERE key = 'path_fencing_floor')`,
+  );
   return values;
 }
 
@@ -134,6 +140,8 @@ export function goOnFromBounds(database: Database.Database, { counters }: Testim
       database.prepare("UPDATE pawl_queue SET fencing_token = ? WHERE fencing_token < ?").run(token, token);
       raiseFloor.run({ key: "queue_fencing_floor", bound: String(token) });
       raiseFloor.run({ key: "lease_fencing_floor", bound: String(bound("leaseToken")) });
+      raiseFloor.run({ key: "path_fencing_floor", bound: String(bound("pathToken")) });
+      database.exec("UPDATE pawl_path_reservation SET reservation_id = 'void_' || reservation_id");
       database.exec("UPDATE pawl_lease SET lease_id = 'void_' || lease_id WHERE provider IS NULL");
       database.exec("DELETE FROM pawl_meta WHERE key = 'signing_key'");
     })

@@ -53,6 +53,7 @@ export class Attempt {
   readonly #memory = new TurnMemory();
   readonly #waiting: Env["waiting"];
   readonly #waitsBefore: Env["waitsBefore"];
+  readonly #before: Env["before"];
   readonly #cancelWaits: Env["cancelWaits"];
   /** The calls that are to be answered, and their outcomes. */
   readonly #answered: Call[] = [];
@@ -93,6 +94,7 @@ export class Attempt {
     this.#effects = new CollectedEffects(setting.journal, time.wallMs);
     this.#waiting = setting.readOnly ? () => null : (key) => waiters.count(key);
     this.#waitsBefore = (key, sort) => waiters.waitsBefore(key, undefined, sort);
+    this.#before = (line) => waiters.inLine(line);
     this.#cancelWaits = this.#cancellation();
   }
 
@@ -277,6 +279,7 @@ export class Attempt {
     // Who waits behind it under the one key that was woken is tried next anyway.
     const { holdsBackUnder: keys } = parked;
     if (keys.length > 1 || outcome instanceof PawlError) for (const key of keys) this.#effects.wake(key);
+    if (parked.lineKey !== undefined) this.#effects.wake(parked.lineKey);
   }
 
   #answer(call: Call, outcome: unknown): void {
@@ -315,7 +318,8 @@ export class Attempt {
       isFirst = false;
       const outcome = this.#try(parked.call, true, key, parked);
       if (outcome instanceof Wait) {
-        if (!outcome.isAlone) line.closeSort();
+        if (outcome.line !== undefined) this.#waiters.move(parked, outcome.keys);
+        else if (!outcome.isAlone) line.closeSort();
       } else this.#serve(parked, outcome);
     }
     this.#waiters.servedAll(key);
@@ -340,6 +344,7 @@ export class Attempt {
         parked === undefined
           ? this.#waitsBefore
           : (key, sort) => this.#waiters.waitsBefore(key, parked, sort),
+      before: parked === undefined ? this.#before : (line) => this.#waiters.inLine(line, parked),
       cancelWaits: this.#cancelWaits,
       random: pooledRandom,
       sign,

@@ -36,6 +36,8 @@ export interface Env {
   readonly waiting: (key: string) => number | null;
   /** True if a call that came before this one waits under a key; if a sort is given, one of that sort. */
   readonly waitsBefore: (key: string, sort?: string) => boolean;
+  /** The calls in a line that came before this one and still wait, in their order. */
+  readonly before: (line: string) => readonly InLine[];
   /** Ends the waits of a caller's connection whose requests have this id; returns whether there was one. */
   readonly cancelWaits: (caller: Caller, id: Id) => boolean;
   /** Cryptographically strong random bytes. */
@@ -108,7 +110,7 @@ export interface Effects {
 }
 
 /** How many there are now: of batches and commands in each state, of leases that are held, of items on the board. */
-export type Gauge = `${BatchState}Batches` | `commands${CommandState}` | "leases" | "items";
+export type Gauge = `${BatchState}Batches` | `commands${CommandState}` | "leases" | "reservations" | "items";
 
 /** The counters of operations since the start of the daemon, and the gauges, which begin with what is there then. */
 export type Counter = "sequencesDispensed" | "commandAnswersLate" | Gauge;
@@ -117,7 +119,8 @@ export type Counter = "sequencesDispensed" | "commandAnswersLate" | Gauge;
  * Returned by an operation whose condition is not met and may be waited for (`env.mayWait`): the call is
  * parked under its keys and performed again when one of them is woken (`env.woken`), or with `mayWait` false when its
  * wait ends. `sort` tells apart calls under one key that are met by different things: once a call of a sort could not
- * be met, the later ones of that sort are not tried in the same waking, unless that was for a reason of its own.
+ * be met, the later ones of that sort are not tried in the same waking, unless that was for a reason of its own. A call
+ * in a line keeps its place there when it is performed again and has to wait under other keys.
  */
 export class Wait {
   readonly keys: readonly string[];
@@ -128,6 +131,8 @@ export class Wait {
   readonly isAlone: boolean;
   /** Whether later calls wait for it too (`env.waitsBefore`): when it leaves, they are performed again. */
   readonly holdsBack: boolean;
+  /** The line that it stands in, where later calls must not overtake it, and what they see of it. */
+  readonly line: { readonly name: string; readonly wants: unknown } | undefined;
 
   constructor(
     keys: string | readonly string[],
@@ -136,14 +141,23 @@ export class Wait {
       beginnings = NONE,
       isAlone = false,
       holdsBack = false,
-    }: { beginnings?: readonly string[]; isAlone?: boolean; holdsBack?: boolean } = {},
+      line,
+    }: { beginnings?: readonly string[]; isAlone?: boolean; holdsBack?: boolean; line?: Wait["line"] } = {},
   ) {
     this.keys = typeof keys === "string" ? [keys] : keys;
     this.sort = sort;
     this.beginnings = beginnings;
     this.isAlone = isAlone;
     this.holdsBack = holdsBack;
+    this.line = line;
   }
+}
+
+/** A call that waits in a line. */
+export interface InLine {
+  readonly wants: unknown;
+  /** The key that is woken when it waits no more, also when it was granted nothing. */
+  readonly key: string;
 }
 
 const NONE: readonly string[] = [];

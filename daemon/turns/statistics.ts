@@ -26,6 +26,7 @@ export class Statistics {
     cancelledBatches: 0,
     expiredBatches: 0,
     leases: 0,
+    reservations: 0,
     items: 0,
   };
   turnsCommitted = 0;

@@ -2,7 +2,7 @@ import type { Id } from "@pawl/protocol/envelope";
 import { type PawlError, refuse } from "@pawl/protocol/errors";
 import { MAX_CONNECTION_WAITS_BYTES, MAX_WAITS_BYTES, MAX_WAITS_PER_CONNECTION } from "@pawl/protocol/limits";
 import { type Call, DAEMON } from "./call.js";
-import type { Wait } from "./operation.js";
+import type { InLine, Wait } from "./operation.js";
 
 /** Bytes that a call that waits takes beside its request, and for each key but the first. */
 const WAIT_BYTES = 2048;
@@ -24,6 +24,8 @@ export interface Parked {
   readonly sort: string;
   /** Its keys, if calls that came later wait for it too; otherwise none. */
   readonly holdsBackUnder: readonly string[];
+  /** The key that is woken when it leaves the line that it stands in; undefined for one in no line. */
+  readonly lineKey: string | undefined;
   readonly state: "fresh" | "waiting" | "serving" | "gone";
 }
 
@@ -32,7 +34,11 @@ interface Entry extends Parked {
   /** Counts up with each that is parked. */
   readonly number: number;
   /** The lines that it waits in: one for each of its keys. */
-  readonly lines: KeyLine[];
+  lines: KeyLine[];
+  /** Its keys before the turn under way, if that has moved it to others. */
+  movedFrom: readonly string[] | undefined;
+  /** The line in which no later call overtakes it. */
+  readonly line: Wait["line"];
   /** Bytes that it takes. */
   readonly bytes: number;
   timer: NodeJS.Timeout | undefined;
@@ -54,6 +60,8 @@ export class Waiters {
   /** The calls that wait for all keys that begin so; each beginning ends in a slash. */
   readonly #byBeginning = new Map<string, KeyLine>();
   readonly #byConnection = new Map<number, Set<Entry>>();
+  /** The calls in each line, in the order they came. */
+  readonly #lines = new Map<string, Set<Entry>>();
   #parked = 0;
   readonly #bytesByConnection = new Map<number, number>();
   /** How much all calls that wait take, without those of the daemon itself. */
@@ -85,7 +93,10 @@ export class Waiters {
   /** Parks a call in the turn under way. */
   park(call: Call, wait: Wait): void {
     this.#parked += 1;
-    const { keys, beginnings, sort, holdsBack } = wait;
+    const { keys, beginnings, holdsBack, line } = wait;
+    // Calls in a line have sorts of their own, since each can be met where others are not.
+    const sort = line === undefined ? wait.sort : String(this.#parked);
+    const lineKey = line === undefined ? undefined : `waiter:${this.#parked}`;
     const lines = keys.map((key) => lineOf(this.#byKey, key));
     for (const beginning of beginnings) lines.push(lineOf(this.#byBeginning, beginning));
     const bytes = bytesOf(call, wait);
@@ -93,17 +104,51 @@ export class Waiters {
       call,
       sort,
       holdsBackUnder: holdsBack ? keys : NONE,
+      lineKey,
       number: this.#parked,
       lines,
+      movedFrom: undefined,
+      line,
       bytes,
       state: "fresh",
       timer: undefined,
     };
-    for (const line of lines) add(line.sorts, sort, entry);
+    for (const each of lines) add(each.sorts, sort, entry);
+    if (line !== undefined) add(this.#lines, line.name, entry);
     add(this.#byConnection, call.caller.connection, entry);
     this.#count(entry, 1);
     this.#take(call, bytes);
     this.#touched.push(entry);
+  }
+
+  /** Has a call in a line wait under other keys: something else stands in its way now. */
+  move(parked: Parked, keys: readonly string[]): void {
+    const entry = parked as Entry;
+    const before = entry.lines.map(({ key }) => key);
+    if (keys.length === before.length && keys.every((key, index) => key === before[index])) return;
+    entry.movedFrom ??= before;
+    this.#putUnder(entry, keys);
+    this.#touched.push(entry);
+  }
+
+  #putUnder(entry: Entry, keys: readonly string[]): void {
+    const isCounted = entry.state !== "serving";
+    if (isCounted) this.#count(entry, -1);
+    leaveLines(entry);
+    entry.lines = keys.map((key) => lineOf(this.#byKey, key));
+    for (const line of entry.lines) add(line.sorts, entry.sort, entry);
+    if (isCounted) this.#count(entry, 1);
+  }
+
+  /** The calls that wait in a line, and came before one of them; all if none is given. */
+  inLine(name: string, before?: Parked): InLine[] {
+    const found: InLine[] = [];
+    for (const entry of this.#lines.get(name) ?? []) {
+      if (entry === before) break;
+      if (entry.state === "serving" || entry.line === undefined || entry.lineKey === undefined) continue;
+      found.push({ wants: entry.line.wants, key: entry.lineKey });
+    }
+    return found;
   }
 
   /** Says that the turn under way has performed a parked call. */
@@ -124,6 +169,7 @@ export class Waiters {
     this.#leaving.clear();
     if (this.#touched.length === 0) return;
     for (const entry of this.#touched) {
+      entry.movedFrom = undefined;
       if (entry.state === "serving") this.#drop(entry);
       else if (entry.state === "fresh") this.#startWaiting(entry);
     }
@@ -135,7 +181,10 @@ export class Waiters {
     this.#leaving.clear();
     for (const entry of this.#touched) {
       if (entry.state === "fresh") this.#drop(entry);
-      else if (entry.state === "serving") {
+      if (entry.state === "gone") continue;
+      if (entry.movedFrom !== undefined) this.#putUnder(entry, entry.movedFrom);
+      entry.movedFrom = undefined;
+      if (entry.state === "serving") {
         entry.state = "waiting";
         this.#count(entry, 1);
       }
@@ -143,10 +192,13 @@ export class Waiters {
     this.#touched = [];
   }
 
-  /** Removes a call between two turns. Those that it held back are to be performed again in the next. */
+  /** Removes a call between two turns. Calls that it held back are to be performed again in the next. */
   remove(parked: Parked): void {
     this.#drop(parked as Entry);
-    for (const key of parked.holdsBackUnder) if (this.#byKey.has(key)) this.#left.add(key);
+    const { lineKey, holdsBackUnder } = parked;
+    for (const key of lineKey === undefined ? holdsBackUnder : [lineKey]) {
+      if (this.#byKey.has(key)) this.#left.add(key);
+    }
   }
 
   #drop(entry: Entry): void {
@@ -154,11 +206,9 @@ export class Waiters {
     if (entry.state !== "serving") this.#count(entry, -1);
     entry.state = "gone";
     clearTimeout(entry.timer);
-    const { call, sort, lines, bytes } = entry;
-    for (const line of lines) {
-      drop(line.sorts, sort, entry);
-      if (line.sorts.size === 0) line.among.delete(line.key);
-    }
+    const { call, line, bytes } = entry;
+    leaveLines(entry);
+    if (line !== undefined) drop(this.#lines, line.name, entry);
     drop(this.#byConnection, call.caller.connection, entry);
     this.#take(call, -bytes);
   }
@@ -330,6 +380,13 @@ const NONE: readonly string[] = [];
 
 function bytesOf({ bytes = 0 }: Call, { keys, beginnings }: Wait): number {
   return bytes + WAIT_BYTES + (keys.length + beginnings.length - 1) * KEY_BYTES;
+}
+
+function leaveLines(entry: Entry): void {
+  for (const line of entry.lines) {
+    drop(line.sorts, entry.sort, entry);
+    if (line.sorts.size === 0) line.among.delete(line.key);
+  }
 }
 
 function lineOf(lines: Map<string, KeyLine>, key: string): KeyLine {

@@ -35,6 +35,7 @@ interface Granted {
   tokens: { name: string; fencingToken: number }[];
   commands: string[];
   deliveries: { commandId: string; leaseId: string }[];
+  reservations: { reservationId: string; owner: string; fencingToken: number }[];
 }
 
 type Call = { [N in MethodName]: { method: N; params: Params<N> } }[MethodName];
@@ -143,6 +144,30 @@ const leases = fc.oneof(
   of("lease.break", fc.record({ name, reason: fc.constant("gone") })),
 );
 
+const root = fc.constantFrom("/a", "/b");
+const pattern = fc.constantFrom("src/", "src/a*", "src/*.ts", "**/index.ts", "docs/**", "b");
+const mode = fc.constantFrom("write", "write", "read");
+const patterns = fc.array(pattern, { minLength: 1, maxLength: 3 });
+const reserved = fc.record({ root, patterns, owner: name, mode, ttlMs: ms, releaseOn });
+
+const paths = fc.oneof(
+  of("path.reserve", reserved as never),
+  about("reservations", "path.reserve", ({ reservationId, owner }) => ({
+    root: "/a",
+    patterns: ["more/", "src/"],
+    owner,
+    reservationId,
+  })),
+  about("reservations", "path.heartbeat", ({ reservationId }) => ({ reservationId })),
+  about("reservations", "path.release", ({ reservationId }) => ({ reservationId })),
+  about("reservations", "path.release", ({ reservationId }) => ({ reservationId, patterns: ["src/"] })),
+  of(
+    "path.check",
+    fc.record({ root, path: fc.constantFrom("src/a.ts", "docs", "b"), owner: optional(name) }) as never,
+  ),
+  of("path.list", fc.record({ root: optional(root), owner: optional(name) }) as never),
+);
+
 const commands = fc.oneof(
   of("deployment.set", fc.record({ deployment, model: fc.constantFrom("pull", "pull", "push") })),
   of(
@@ -206,12 +231,16 @@ const together = fc
       (granted) => {
         const token = granted.tokens[index];
         const claim = granted.claims[index];
+        const path = granted.reservations[index];
         return {
           method: "transact",
           params: JSON.parse(
             JSON.stringify({
               calls: claim === undefined ? calls : [...calls, { method: "queue.complete", params: claim }],
-              guards: token === undefined ? [] : [{ lease: token }],
+              guards: [
+                ...(token === undefined ? [] : [{ lease: token }]),
+                ...(path === undefined || index > 1 ? [] : [{ path: { ...path, owner: undefined } }]),
+              ],
             }),
           ),
         };
@@ -226,6 +255,7 @@ const event = fc.oneof(
   { weight: 6, arbitrary: queues },
   { weight: 2, arbitrary: schedules },
   { weight: 4, arbitrary: leases },
+  { weight: 4, arbitrary: paths },
   { weight: 5, arbitrary: commands },
   { weight: 1, arbitrary: items },
   { weight: 2, arbitrary: together },
@@ -244,7 +274,15 @@ async function outcomeOf(
   const monotonic = (): number => passed;
   const time = { wall: () => START + passed, monotonic, boottime: monotonic, boot: "boot" } as TimeSource;
   const pawl = new Daemon({ time });
-  const granted: Granted = { batches: [], claims: [], leases: [], tokens: [], commands: [], deliveries: [] };
+  const granted: Granted = {
+    batches: [],
+    claims: [],
+    leases: [],
+    tokens: [],
+    commands: [],
+    deliveries: [],
+    reservations: [],
+  };
   const seen: unknown[] = [];
   for (const [index, each] of events.entries()) {
     if ("passMs" in each) {
@@ -274,14 +312,15 @@ async function outcomeOf(
 }
 
 /** Keeps what an answer granted. */
-function note(granted: Granted, { method }: Call, answer: Record<string, never>): void {
-  const { batch, batches, claim, lease, leases, commandId } = answer as {
+function note(granted: Granted, { method, params }: Call, answer: Record<string, never>): void {
+  const { batch, batches, claim, lease, leases, commandId, reservation } = answer as {
     batch?: { batchId: string };
     batches?: { batchId: string }[];
     claim?: { claimId: string; leaseToken: string } | null;
     lease?: { name: string; leaseId: string; fencingToken: number };
     leases?: { commandId: string; leaseId: string }[];
     commandId?: string;
+    reservation?: { reservationId: string; fencingToken: number };
   };
   if (method === "queue.enqueue") granted.batches.push((batch as { batchId: string }).batchId);
   if (method === "queue.enqueueMany") granted.batches.push(...(batches ?? []).map(({ batchId }) => batchId));
@@ -290,6 +329,8 @@ function note(granted: Granted, { method }: Call, answer: Record<string, never>)
     granted.leases.push(lease.leaseId);
     granted.tokens.push({ name: lease.name, fencingToken: lease.fencingToken });
   }
+  if (reservation !== undefined)
+    granted.reservations.push({ ...reservation, owner: (params as { owner: string }).owner });
   if (method === "command.create") granted.commands.push(commandId as string);
   if (method === "command.lease")
     granted.deliveries.push(

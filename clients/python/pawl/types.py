@@ -142,6 +142,18 @@ class Lease(_Lease, total=False):
     members: List[str]
 
 
+class Reservation(TypedDict):
+    """A reservation as its holder has it."""
+
+    reservationId: str
+    root: str
+    patterns: List[str]
+    mode: str
+    fencingToken: int
+    expiresAt: int
+    remainingMs: int
+
+
 class CommandExecuteParams(TypedDict):
     """Params of command.execute."""
 

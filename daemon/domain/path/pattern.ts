@@ -1,7 +1,12 @@
 // Patterns of paths, and the question that decides about reservations: is there a path that fits two of them? Pure, and
 // without regular expressions: both are small automata, and their product is walked by two loops.
 import { shown } from "@pawl/protocol/errors";
-import { MAX_FILE_NAME_LENGTH, MAX_PATH_LENGTH, MAX_PATH_SEGMENTS, MAX_PATTERN_LENGTH } from "@pawl/protocol/limits";
+import {
+  MAX_FILE_NAME_LENGTH,
+  MAX_PATH_LENGTH,
+  MAX_PATH_SEGMENTS,
+  MAX_PATTERN_LENGTH,
+} from "@pawl/protocol/limits";
 
 /** Any number of characters of a segment, or of segments of a path. */
 const STAR = -1;
@@ -39,11 +44,24 @@ export class Unusable {
  * Reads a pattern: segments with `*`, `?` and `[a-z]`, `**` for any number of segments, and a final `/` for all that is
  * below.
  */
-export function readPattern(given: string): Pattern | Unusable {
-  if (given.length > MAX_PATTERN_LENGTH)
-    return new Unusable(`is longer than ${MAX_PATTERN_LENGTH} characters; give long paths as files`);
+export function readPattern(given: string, mostCharacters = MAX_PATTERN_LENGTH): Pattern | Unusable {
+  if (given.length > mostCharacters)
+    return new Unusable(`is longer than ${mostCharacters} characters; give long paths as files`);
+  return parse(given);
+}
+
+/** A pattern as it was kept, which may be a long path. */
+export function keptPattern(text: string): Pattern {
+  const parsed = parse(text);
+  if (parsed instanceof Unusable) throw new Error(`A kept pattern ${parsed.why}`);
+  return parsed;
+}
+
+function parse(given: string): Pattern | Unusable {
   if (given.startsWith("!"))
-    return new Unusable("begins with !, but patterns have no negation; a path that begins so is one of files");
+    return new Unusable(
+      "begins with !, but patterns have no negation; a path that begins so is one of files",
+    );
   if (given.startsWith("/")) return ABSOLUTE;
   const names = namesOf(given);
   if (names instanceof Unusable) return names;
@@ -118,7 +136,9 @@ function readSegment(name: string): Segment | Unusable {
       tokens.push(STAR);
     } else if (character === "?") tokens.push(ANY);
     else if (character === "{" || character === "}")
-      return new Unusable(`has a brace in ${shown(name)}; give several patterns, or [${character}] for itself`);
+      return new Unusable(
+        `has a brace in ${shown(name)}; give several patterns, or [${character}] for itself`,
+      );
     else if (character === "[") {
       const end = characters.indexOf("]", at);
       if (end < 0) return new Unusable(`has a [ without ] in ${shown(name)}; [[] stands for itself`);
@@ -211,7 +231,8 @@ function nameFits(name: string, segment: readonly Token[], work: Work): boolean 
       continue;
     }
     const point = name.codePointAt(at) as number;
-    const fits = token !== undefined && (token === point || (typeof token !== "number" && reaches(token, point, point)));
+    const fits =
+      token !== undefined && (token === point || (typeof token !== "number" && reaches(token, point, point)));
     if (fits) {
       place += 1;
       at += lengthOf(point);
@@ -250,9 +271,9 @@ function reaches(ranges: Ranges, from: number, to: number): boolean {
 }
 
 /**
- * True if some sequence fits two sequences that may have stars: whether the end of their product can be reached. A place
- * of the product is one in each; from a place with a star one goes on in either without the other, from one without
- * in both if what stands there can be the same.
+ * True if some sequence fits two sequences that may have stars: if the end of their product can be reached. A place of
+ * the product is one in each; from a place with a star one goes on in either without the other, from one without in
+ * both if what stands there can be the same.
  */
 function sequencesMeet<T>(
   one: readonly (T | typeof STAR)[],

@@ -1,0 +1,31 @@
+// Reservations of paths end by their ttl, with their connection and after a restart.
+import type { Ending } from "../../grants/ending.js";
+import type { GrantRule } from "../../grants/grant.js";
+import { run, sql } from "../../store/statement.js";
+import { NEVER } from "../../turns/alarm.js";
+import { drop, RESERVATION_COLUMNS, type ReservationRow, tellLost } from "./row.js";
+
+export const reservations: GrantRule<ReservationRow> = {
+  ...RESERVATION_COLUMNS,
+  *end(row, cause, env) {
+    if (cause === "expired") yield* tellLost(row, env);
+    return yield* drop(row, env);
+  },
+};
+
+const forgetConnections = sql("UPDATE pawl_path_reservation SET connection = 0 WHERE connection <> 0");
+
+/** Connections are numbered anew in each life of the daemon: none of before is told of an end. */
+export const reservationConnections: Ending = {
+  *earliest() {
+    return NEVER;
+  },
+
+  *expire() {
+    return 0;
+  },
+
+  *restart() {
+    yield* run(forgetConnections);
+  },
+};

@@ -1,0 +1,129 @@
+// Reservations of paths: patterns of files below a root, held for a time by those who edit one tree together.
+import type { Parsed, Result } from "@pawl/protocol";
+import { PawlError, refuse } from "@pawl/protocol/errors";
+import { MAX_PAGE_BYTES, MAX_PATH_HOLDERS } from "@pawl/protocol/limits";
+import { all, type Operation, one, sql } from "../../store/statement.js";
+import type { HandlersOf } from "../../turns/handler.js";
+import type { Env } from "../../turns/operation.js";
+import { findHolders, newWork } from "./holders.js";
+import { literally, readPattern, Unusable } from "./pattern.js";
+import { gone, heldNow, reserve, rootOf, unusable } from "./reserve.js";
+import {
+  drop,
+  dropPart,
+  type HeldRow,
+  patternsOf,
+  remainingOf,
+  renew,
+  selectHeldById,
+  selectRoot,
+  shownRow,
+} from "./row.js";
+
+export const pathHandlers: HandlersOf<"path"> = { reserve, heartbeat, release, check, list };
+
+const PAGE = "SELECT pawl_path_reservation.*, root FROM pawl_path_reservation CROSS JOIN pawl_path_root";
+const IN_ORDER = `number > :after AND pawl_path_root.root_id = pawl_path_reservation.root_id
+  ORDER BY number LIMIT :rows`;
+const selectPage = sql<HeldRow>(`${PAGE} WHERE ${IN_ORDER}`);
+const selectPageOfRoot = sql<HeldRow>(
+  `${PAGE} WHERE pawl_path_reservation.root_id = :rootId AND ${IN_ORDER}`,
+);
+const selectPageOfOwner = sql<HeldRow>(`${PAGE} WHERE owner = :owner AND ${IN_ORDER}`);
+
+function* heartbeat(
+  params: Parsed<"path.heartbeat">,
+  env: Env,
+): Operation<Result<"path.heartbeat"> | PawlError> {
+  const row = yield* one(selectHeldById, heldNow(params, env));
+  if (row === undefined) return gone();
+  const { ttlMs = row.acquired_ttl_ms, note = null } = params;
+  return yield* renew(row, { ttlMs, fencingToken: row.fencing_token, note }, env);
+}
+
+function* release(params: Parsed<"path.release">, env: Env): Operation<Result<"path.release"> | PawlError> {
+  const texts = new Set<string>();
+  for (const [index, given] of (params.patterns ?? []).entries()) {
+    // A long one is the text of a file.
+    const pattern = readPattern(given, Number.POSITIVE_INFINITY);
+    if (pattern instanceof Unusable) return unusable("path.release", `/patterns/${index}`, given, pattern);
+    texts.add(pattern.text);
+  }
+  const row = yield* one(selectHeldById, heldNow(params, env));
+  if (row === undefined) return { released: false, patterns: [] };
+  const had = yield* patternsOf(row.number);
+  const given = params.patterns === undefined ? had : had.filter(({ pattern }) => texts.has(pattern));
+  const left = had.filter((each) => !given.includes(each)).map(({ pattern }) => pattern);
+  if (left.length === 0) yield* drop(row, env);
+  else if (given.length > 0)
+    yield* dropPart(
+      row,
+      given.map(({ position }) => position),
+      env,
+    );
+  return { released: given.length > 0, patterns: left };
+}
+
+function* check(params: Parsed<"path.check">, env: Env): Operation<Result<"path.check"> | PawlError> {
+  const { reservationId, owner } = params;
+  const root = rootOf(params, "path.check");
+  if (root instanceof PawlError) return root;
+  const path = literally(params.path);
+  if (path instanceof Unusable) return unusable("path.check", "/path", params.path, path);
+  const known = yield* one(selectRoot, { root });
+  if (known === undefined) return { allowed: true, holders: [] };
+  const isOwn = (row: { reservation_id: string; owner: string }): boolean =>
+    row.reservation_id === reservationId || row.owner === owner;
+  const wanted = { rootId: known.root_id, patterns: [path], mode: "write", isOwn } as const;
+  const found = yield* findHolders(wanted, MAX_PATH_HOLDERS, newWork(), env);
+  if (found instanceof PawlError) return found;
+  const holders = found.map(({ row, pattern }) => {
+    const expiresAt = env.wallMs + remainingOf(row, env);
+    return { owner: row.owner, pattern, mode: row.mode, expiresAt, note: row.note, pid: row.pid };
+  });
+  return { allowed: holders.length === 0, holders };
+}
+
+function* list(params: Parsed<"path.list">, env: Env): Operation<Result<"path.list"> | PawlError> {
+  const { limit, owner, after = "0" } = params;
+  const root = params.root === undefined ? undefined : rootOf({ root: params.root }, "path.list");
+  if (root instanceof PawlError) return root;
+  const from = { after: Number(after), rows: limit + 1 };
+  let rows: HeldRow[];
+  if (root !== undefined) {
+    const known = yield* one(selectRoot, { root });
+    rows = known === undefined ? [] : yield* all(selectPageOfRoot, { rootId: known.root_id, ...from });
+  } else
+    rows = yield* owner === undefined ? all(selectPage, from) : all(selectPageOfOwner, { owner, ...from });
+
+  const reservations: Result<"path.list">["reservations"] = [];
+  let bytes = 0;
+  for (const [index, row] of rows.entries()) {
+    if (index === limit || bytes > MAX_PAGE_BYTES)
+      return { reservations, next: String(rows[index - 1]?.number) };
+    if (remainingOf(row, env) <= 0 || (owner !== undefined && row.owner !== owner)) continue;
+    const shown = yield* shownRow(row, env);
+    bytes += JSON.stringify(shown).length;
+    reservations.push(shown);
+  }
+  return { reservations };
+}
+
+/** A guard of `transact`: `lease_lost` unless the reservation is held with this token. */
+export function* guardPath(
+  guard: { reservationId: string; fencingToken: number },
+  env: Env,
+): Operation<PawlError | undefined> {
+  const { fencingToken } = guard;
+  const row = yield* one(selectHeldById, heldNow(guard, env));
+  if (row?.fencing_token === fencingToken) return undefined;
+  const why =
+    row === undefined
+      ? "it expired or was released"
+      : `paths were added to it since, under the token ${row.fencing_token}`;
+  return refuse(
+    "lease_lost",
+    `The reservation is not held with the fencing token ${fencingToken}: ${why}. Nothing was done. Reserve the paths again, or name the newer token, and redo the work under that.`,
+    { fencingToken, ...(row === undefined ? {} : { highest: row.fencing_token }) },
+  );
+}

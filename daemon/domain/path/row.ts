@@ -1,0 +1,214 @@
+// A reservation: its row, the patterns that it has, and what others are shown of it.
+import type { Parsed, Result } from "@pawl/protocol";
+import { shownAt } from "../../clock.js";
+import { endOf, type GrantRule, lasts, renewal } from "../../grants/grant.js";
+import { all, insert, type Operation, one, run, sql } from "../../store/statement.js";
+import type { Env } from "../../turns/operation.js";
+import type { Pattern } from "./pattern.js";
+
+/** How reservations are kept, for what is common to all that is granted (grants/grant.ts). */
+export const RESERVATION_COLUMNS = {
+  table: "pawl_path_reservation",
+  rows: "SELECT * FROM pawl_path_reservation WHERE",
+  expiresAt: "expires_at",
+  graceEndsAt: "grace_ends_at",
+  connection: "connection",
+  unconnected: "0",
+  bound: "release_on = 'disconnect'",
+  // The connection that renews a reservation bound to none is told of its end.
+  follows: "release_on = 'expiry'",
+  comeBack: { graceMs: "grace_ms", key: "reservation_id" },
+} as const satisfies Partial<GrantRule<ReservationRow>>;
+
+/** The condition of reservations that are held at `:now`. */
+export const LIVE = lasts(RESERVATION_COLUMNS);
+
+export const selectRoot = sql<{ root_id: number; highest: number }>(
+  "SELECT root_id, highest FROM pawl_path_root WHERE root = :root",
+);
+
+export const selectHeldById = sql<HeldRow>(`
+  SELECT pawl_path_reservation.*, root FROM pawl_path_reservation CROSS JOIN pawl_path_root
+  WHERE reservation_id = :reservationId AND ${LIVE} AND pawl_path_root.root_id = pawl_path_reservation.root_id`);
+
+const selectPatterns = sql<{ position: number; pattern: string }>(
+  "SELECT position, pattern FROM pawl_path_pattern WHERE number = :number ORDER BY position",
+);
+
+const insertReservation = sql(`
+  INSERT INTO pawl_path_reservation (reservation_id, root_id, fencing_token, mode, owner, note, acquired_at, expires_at,
+    acquired_ttl_ms, release_on, grace_ms, connection, pid, uid, gid, parts)
+  VALUES (:reservationId, :rootId, :fencingToken, :mode, :owner, :note, :acquiredAt, :expiresAt,
+    :ttlMs, :releaseOn, :graceMs, :connection, :pid, :uid, :gid, 0)`);
+
+const insertPattern = sql(`
+  INSERT INTO pawl_path_pattern (number, position, root_id, beginning, pattern)
+  VALUES (:number, :position, :rootId, :beginning, :pattern)`);
+
+const updateRenewed = sql(`
+  UPDATE pawl_path_reservation SET ${renewal(RESERVATION_COLUMNS)},
+    fencing_token = :fencingToken, note = coalesce(:note, note)
+  WHERE number = :number`);
+
+const deletePattern = sql("DELETE FROM pawl_path_pattern WHERE number = :number AND position = :position");
+const deletePatterns = sql("DELETE FROM pawl_path_pattern WHERE number = :number");
+const deleteReservation = sql("DELETE FROM pawl_path_reservation WHERE number = :number");
+const countPart = sql("UPDATE pawl_path_reservation SET parts = parts + 1 WHERE number = :number");
+
+export interface ReservationRow {
+  /** Counts up with each reservation. */
+  number: number;
+  reservation_id: string;
+  root_id: number;
+  fencing_token: number;
+  mode: "write" | "read";
+  owner: string;
+  note: string | null;
+  /** By the wall clock of that moment. */
+  acquired_at: number;
+  expires_at: number;
+  /** While its holder may come back, after its connection or the daemon has ended: until when. */
+  grace_ends_at: number | null;
+  acquired_ttl_ms: number;
+  release_on: "expiry" | "disconnect";
+  /** How long its holder may take to come back after its connection has closed; null for not at all. */
+  grace_ms: number | null;
+  connection: number;
+  pid: number | null;
+  uid: number | null;
+  gid: number | null;
+  /** How often a part of it was given back. */
+  parts: number;
+}
+
+/** A reservation with the root that it is of. */
+export type HeldRow = ReservationRow & { root: string };
+
+/** A reservation as it is granted. */
+export type GrantedReservation = Pick<ReservationRow, "mode" | "owner" | "note"> & {
+  readonly rootId: number;
+  readonly fencingToken: number;
+  readonly ttlMs: number;
+  readonly releaseOn: "expiry" | "disconnect";
+  readonly graceMs: number | null;
+};
+
+/** The patterns of a reservation, in the order in which they were given. */
+export function* patternsOf(number: number): Operation<{ position: number; pattern: string }[]> {
+  return yield* all(selectPatterns, { number });
+}
+
+/** Writes down a grant to the caller. */
+export function* keep(
+  granted: GrantedReservation,
+  patterns: readonly Pattern[],
+  env: Env,
+): Operation<{ reservationId: string; expiresAt: number; remainingMs: number }> {
+  const reservationId = `path_${env.random(RESERVATION_ID_BYTES).toString("hex")}`;
+  const expiresAt = env.now + granted.ttlMs;
+  const { connection, pid, uid, gid } = env.caller;
+  const row = { ...granted, reservationId, acquiredAt: env.wallMs, expiresAt, connection, pid, uid, gid };
+  const number = yield* insert(insertReservation, row);
+  yield* addPatterns({ number, root_id: granted.rootId }, patterns, 0);
+  env.effects.count("reservations", 1);
+  attend(expiresAt, granted.releaseOn, env);
+  return { reservationId, ...shownEnd(expiresAt, env) };
+}
+
+/** Random bits of a reservationId: as many as nobody guesses. */
+const RESERVATION_ID_BYTES = 16;
+
+/** @param from the place of the first. */
+export function* addPatterns(
+  { number, root_id: rootId }: Pick<ReservationRow, "number" | "root_id">,
+  patterns: readonly Pattern[],
+  from: number,
+): Operation<void> {
+  for (const [index, { text, beginning }] of patterns.entries()) {
+    yield* run(insertPattern, { number, position: from + index, rootId, beginning, pattern: text });
+  }
+}
+
+/**
+ * Has a reservation last anew. One that ends with a connection stays with the one it was given to, but for one that
+ * that connection or the daemon has left: it is of the connection that renews it.
+ */
+export function* renew(
+  { number, release_on: releaseOn }: ReservationRow,
+  { ttlMs, fencingToken, note }: { ttlMs: number; fencingToken: number; note: string | null },
+  env: Env,
+): Operation<{ expiresAt: number; remainingMs: number }> {
+  const expiresAt = env.now + ttlMs;
+  yield* run(updateRenewed, { number, fencingToken, note, expiresAt, connection: env.caller.connection });
+  attend(expiresAt, releaseOn, env);
+  return shownEnd(expiresAt, env);
+}
+
+function attend(expiresAt: number, releaseOn: "expiry" | "disconnect", env: Env): void {
+  env.effects.deadline(expiresAt);
+  if (releaseOn === "disconnect") env.effects.bind(env.caller.connection);
+}
+
+/** Nobody holds the reservation any more: calls that wait for its end try again. Returns how many rows that were. */
+export function* drop(row: ReservationRow, env: Env): Operation<number> {
+  const { number } = row;
+  const patterns = yield* run(deletePatterns, { number });
+  const rows = yield* run(deleteReservation, { number });
+  env.effects.count("reservations", -rows);
+  env.effects.wake(endKey(row));
+  return rows + patterns;
+}
+
+/** Gives back the patterns at these places, and keeps the others. */
+export function* dropPart(row: ReservationRow, positions: readonly number[], env: Env): Operation<void> {
+  const { number } = row;
+  for (const position of positions) yield* run(deletePattern, { number, position });
+  yield* run(countPart, { number });
+  env.effects.wake(endKey(row));
+}
+
+/** The key that is woken when a reservation, as it is now, ends or is given back in part. */
+export function endKey({ number, parts }: Pick<ReservationRow, "number" | "parts">): string {
+  return `path:${number}:${parts}`;
+}
+
+/** The line of calls that wait for paths below a root. */
+export function lineOf(root: string): string {
+  return `path:${root}`;
+}
+
+export function remainingOf(row: Pick<ReservationRow, "expires_at" | "grace_ends_at">, { now }: Env): number {
+  return endOf(row.expires_at, row.grace_ends_at) - now;
+}
+
+/** An end as replies have it. */
+function shownEnd(at: number, env: Env): { expiresAt: number; remainingMs: number } {
+  return { expiresAt: shownAt(at, env), remainingMs: at - env.now };
+}
+
+type Shown = Result<"path.list">["reservations"][number];
+
+/** A reservation as others may know it: never the reservationId. */
+export function* shownRow(row: HeldRow, env: Env): Operation<Shown> {
+  const { root, mode, owner, fencing_token: fencingToken, acquired_at: acquiredAt, note, pid, uid } = row;
+  const remainingMs = remainingOf(row, env);
+  const patterns = (yield* patternsOf(row.number)).map(({ pattern }) => pattern);
+  const expiresAt = env.wallMs + remainingMs;
+  return { root, patterns, mode, owner, fencingToken, acquiredAt, expiresAt, remainingMs, note, pid, uid };
+}
+
+/** `path.lost` to the holder, if its connection is still open. */
+export function* tellLost(row: ReservationRow, env: Env): Operation<void> {
+  const { reservation_id: reservationId, root_id: rootId, fencing_token: fencingToken, connection } = row;
+  const { root } = (yield* one(selectRootById, { rootId })) as { root: string };
+  env.effects.notify(connection, "path.lost", { reservationId, root, fencingToken, cause: "expired" });
+}
+
+const selectRootById = sql<{ root: string }>("SELECT root FROM pawl_path_root WHERE root_id = :rootId");
+
+/** The mode in which two hold paths that others hold too. */
+export function conflict(one: Mode, other: Mode): boolean {
+  return one === "write" || other === "write";
+}
+
+export type Mode = NonNullable<Parsed<"path.reserve">["mode"]>;
