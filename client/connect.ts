@@ -23,7 +23,9 @@ import { dispenserOf, type Groups, groupOf } from "./connection/method-groups.js
 import { defaultInstance, defaultSocketPaths } from "./connection/socket-path.js";
 import { type SpawnOptions, startDaemon } from "./connection/start-daemon.js";
 import { type Commands, commandsOf } from "./deployment/commands.js";
+import type { HoldOptions } from "./grants/hold.js";
 import { type HeldLease, type LeaseRequest, type WithLeaseOptions, withLease } from "./grants/with-lease.js";
+import { type HeldPaths, type PathRequest, withPaths } from "./grants/with-paths.js";
 import { type Work, type WorkOptions, work } from "./work/queue-worker.js";
 import { type Schedules, schedulesOf } from "./work/schedules.js";
 import type { WorkHandle } from "./work/worker-pool.js";
@@ -155,6 +157,20 @@ export interface PawlClient extends Groups, AsyncDisposable {
     perform: (lease: HeldLease) => T | Promise<T>,
     options?: WithLeaseOptions,
   ): Promise<T>;
+  /**
+   * Performs a function while paths below a root are reserved, as `withLease` does: all of them or none. Two
+   * reservations conflict when some path fits a pattern of each and one of them writes.
+   *
+   * @example
+   * await client.withPaths({ root, patterns: ["src/cart/", "test/cart-*.ts"] }, async ({ signal }) => {
+   *   await edit({ signal });
+   * }, { waitMs: 60_000, note: "the cart's totals" });
+   */
+  withPaths<T>(
+    request: PathRequest,
+    perform: (paths: HeldPaths) => T | Promise<T>,
+    options?: HoldOptions,
+  ): Promise<T>;
   /** Commands to deployments and answers to them; `client.command` has the methods under it. */
   readonly commands: Commands;
   /** Work that is enqueued at times; `client.schedule` has the methods under it. */
@@ -255,6 +271,8 @@ function assemble(connection: Connection): PawlClient {
       perform: (lease: HeldLease) => T | Promise<T>,
       how?: WithLeaseOptions,
     ) => withLease(connection, request, perform, how),
+    withPaths: <T>(request: PathRequest, perform: (paths: HeldPaths) => T | Promise<T>, how?: HoldOptions) =>
+      withPaths(connection, request, perform, how),
     events: eventsOf(connection),
     commands: commandsOf(connection),
     schedules: schedulesOf(connection),

@@ -31,7 +31,9 @@ export {
   type ServeOptions,
 } from "./deployment/receive.js";
 export { CommandFailed, type SendOptions } from "./deployment/send.js";
+export type { HoldOptions } from "./grants/hold.js";
 export type { HeldLease, HeldName, LeaseRequest, WithLeaseOptions } from "./grants/with-lease.js";
+export type { HeldPaths, PathRequest } from "./grants/with-paths.js";
 export { type Refused, type Synced, type SyncOptions, syncBoards } from "./sync/sync-boards.js";
 export { Postpone } from "./work/postpone.js";
 export type { Work, WorkOptions } from "./work/queue-worker.js";

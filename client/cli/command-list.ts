@@ -35,6 +35,7 @@ const NUMBERS = "Numbers that never repeat";
 const WORK = "Work that only one of them holds";
 const DEPLOYMENTS = "Commands that are delivered until answered";
 const LEASES = "Leases: held alone, by a few, or shared";
+const PATHS = "Files that are reserved by patterns";
 const BOARD = "A board that merges across nodes";
 const DAEMON = "The daemon";
 
@@ -56,6 +57,7 @@ export const COMMANDS: readonly Entry[] = [
   ...file(LEASES, () => import("../commands/lock.js"), ["lock"]),
   ...file(LEASES, () => import("../commands/lease.js"), ["leases", "lease"]),
   ...file(LEASES, () => import("../commands/lease-table.js"), ["lease-table"]),
+  ...file(PATHS, () => import("../commands/path.js"), ["reserve", "paths"]),
   ...file(BOARD, () => import("../commands/board.js"), ["board"]),
   ...file(BOARD, () => import("../commands/item.js"), ["item"]),
   ...file(BOARD, () => import("../commands/sync.js"), ["sync"]),

@@ -6,7 +6,11 @@ import { printable } from "../terminal/text.js";
 export type Holder = Result<"lease.list">["leases"][number];
 
 /** How long a lease has been held, by the daemon's clock alone, which may differ from ours. */
-export function heldFor({ acquiredAt, expiresAt, remainingMs }: Holder): string {
+export function heldFor({
+  acquiredAt,
+  expiresAt,
+  remainingMs,
+}: Pick<Holder, "acquiredAt" | "expiresAt" | "remainingMs">): string {
   return duration(Math.max(0, expiresAt - remainingMs - acquiredAt));
 }
 

@@ -3,17 +3,13 @@ import { PawlError } from "@pawl/protocol/errors";
 import { DEFAULT_LEASE_MS } from "@pawl/protocol/limits";
 import type { PawlClient } from "../connect.js";
 import type { HeldLease } from "../grants/with-lease.js";
-import { Child } from "../process/child.js";
-import { killAfterMs } from "../process/running-commands.js";
-import { passSignals, stopTogether } from "../process/signals.js";
+import { runUnder } from "../process/run-under.js";
 import { command, UsageError } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
 import { duration, plural } from "../terminal/quantities.js";
 import { printable } from "../terminal/text.js";
+import { exitCodeOf, HOLD_OPTIONS } from "./holding.js";
 import { heldFor } from "./lease.js";
-
-/** What a program can exit with. */
-const MAX_EXIT_CODE = 255;
 
 /** A wait that is longer than this is explained: the holder is named. */
 const TELL_AFTER_MS = 300;
@@ -30,31 +26,7 @@ const lock = command({
       describe: "How many of its slots to take, where a name has several (pawl lease set)",
       default: "1",
     },
-    wait: { type: "duration", describe: "How long to wait while another holds it", default: "not at all" },
-    ttl: {
-      type: "duration",
-      describe: "How long the lease outlives the last sign of life of this program",
-      default: "30s",
-    },
-    owner: {
-      type: "text",
-      value: "TEXT",
-      describe: "Who holds it, for others to see",
-      default: "program and pid",
-    },
-    note: { type: "text", value: "TEXT", describe: "Why, for others to see" },
-    grace: {
-      type: "duration",
-      describe: "How long the lease stays held while the connection to the daemon is lost",
-      default: "not at all",
-    },
-    "conflict-exit-code": {
-      type: "number",
-      short: "E",
-      value: "NUMBER",
-      describe: "The exit code if the lease is not to be had, as of flock(1)",
-      default: "1",
-    },
+    ...HOLD_OPTIONS,
   },
   details:
     "Several names are taken all or none. The command finds PAWL_FENCING_TOKEN in its environment, which is greater than that of every earlier holder: send it along with what is written. Of several names PAWL_LEASE and PAWL_FENCING_TOKEN have a line for each, in the order given. PAWL_MEMBER has the members of a pool that are the command's own, a line for each. It is ended (TERM, then KILL) when the lease is lost, and killed when pawl is. pawl exits with its exit code, or with 1 when the lease is held or lost.",
@@ -71,12 +43,9 @@ const lock = command({
   ],
   async run(args, { connect, output }) {
     const { name: names, shared, slots, wait = 0, ttl = DEFAULT_LEASE_MS, note, grace, "--": program } = args;
-    const { "conflict-exit-code": exitCode } = args;
+    const exitCode = exitCodeOf(args["conflict-exit-code"]);
     if (shared && slots !== undefined)
       throw new UsageError("Who shares a name takes no slots of it. Leave --slots out.");
-    if (exitCode !== undefined && exitCode > MAX_EXIT_CODE) {
-      throw new UsageError(`--conflict-exit-code takes 0 to ${MAX_EXIT_CODE}, not ${exitCode}.`);
-    }
     const client = await connect();
     const waiting =
       wait === 0 ? undefined : setTimeout(() => void tellWhom(client, names, output), TELL_AFTER_MS);
@@ -96,7 +65,14 @@ const lock = command({
     try {
       const perform = (lease: HeldLease): Promise<number> => {
         clearTimeout(waiting);
-        return runUnder(lease, program, ttl, client.socketPath);
+        const { names: held, signal } = lease;
+        return runUnder(signal, program, ttl, {
+          PAWL_SOCKET: resolve(client.socketPath),
+          PAWL_LEASE: held.map(({ name }) => name).join("\n"),
+          PAWL_FENCING_TOKEN: held.map(({ fencingToken }) => fencingToken).join("\n"),
+          // Not that of another pawl lock around this one.
+          PAWL_MEMBER: held.flatMap(({ members }) => members).join("\n") || undefined,
+        });
       };
       return await client.withLease(request, perform, options);
     } catch (error) {
@@ -107,40 +83,6 @@ const lock = command({
     }
   },
 });
-
-/** Runs a program while the lease is held, and resolves with its exit code. */
-async function runUnder(
-  { names, signal: lost }: HeldLease,
-  program: readonly string[],
-  ttlMs: number,
-  socketPath: string,
-): Promise<number> {
-  // Begun a moment later, when signals are passed on already: until then they would end pawl alone.
-  const starting = Promise.resolve().then(() =>
-    Child.start(program, {
-      stdio: ["inherit", "inherit", "inherit"],
-      env: {
-        PAWL_SOCKET: resolve(socketPath),
-        PAWL_LEASE: names.map(({ name }) => name).join("\n"),
-        PAWL_FENCING_TOKEN: names.map(({ fencingToken }) => fencingToken).join("\n"),
-        // Not that of another pawl lock around this one.
-        PAWL_MEMBER: names.flatMap(({ members }) => members).join("\n") || undefined,
-      },
-    }),
-  );
-  const stopPassing = passSignals(starting);
-  const stopStopping = stopTogether(() => [{ starting, lost }]);
-  try {
-    const child = await starting;
-    const onLost = (): void => void child.stop(killAfterMs(ttlMs));
-    lost.addEventListener("abort", onLost, { once: true });
-    if (lost.aborted) onLost();
-    return (await child.ended).code;
-  } finally {
-    stopPassing();
-    stopStopping();
-  }
-}
 
 /** The refusal with the option of this program that helps. */
 function inWords(

@@ -8,7 +8,7 @@ import { drop, RESERVATION_COLUMNS, type ReservationRow, tellLost } from "./row.
 export const reservations: GrantRule<ReservationRow> = {
   ...RESERVATION_COLUMNS,
   *end(row, cause, env) {
-    if (cause === "expired") yield* tellLost(row, env);
+    yield* tellLost(row, cause, env);
     return yield* drop(row, env);
   },
 };

@@ -61,6 +61,8 @@ function* release(params: Parsed<"path.release">, env: Env): Operation<Result<"p
       given.map(({ position }) => position),
       env,
     );
+  const { root, owner, fencing_token: fencingToken } = row;
+  if (given.length > 0) env.effects.tell("path", root, "released", root, { by: owner, fencingToken });
   return { released: given.length > 0, patterns: left };
 }
 

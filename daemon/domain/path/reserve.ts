@@ -99,6 +99,7 @@ function* grant(
   const terms = { owner, note, mode, ttlMs, releaseOn, graceMs: graceMs || null };
   const kept = yield* keep({ ...terms, rootId, fencingToken }, patterns, env);
   const { reservationId, ...end } = kept;
+  env.effects.tell("path", root, "reserved", root, { by: owner, fencingToken });
   const texts = patterns.map(({ text }) => text);
   return { reservation: { reservationId, root, patterns: texts, mode, fencingToken, ...end } };
 }
@@ -116,6 +117,7 @@ function* add(
   yield* addPatterns(own, patterns, (had.at(-1)?.position ?? -1) + 1);
   const { ttlMs = own.acquired_ttl_ms, note = null } = params;
   const end = yield* renew(own, { ttlMs, fencingToken, note }, env);
+  if (patterns.length > 0) env.effects.tell("path", root, "reserved", root, { by: own.owner, fencingToken });
   const texts = [...had.map(({ pattern }) => pattern), ...patterns.map(({ text }) => text)];
   return { reservation: { reservationId, root, patterns: texts, mode, fencingToken, ...end } };
 }

@@ -1,7 +1,7 @@
 // A reservation: its row, the patterns that it has, and what others are shown of it.
 import type { Parsed, Result } from "@pawl/protocol";
 import { shownAt } from "../../clock.js";
-import { endOf, type GrantRule, lasts, renewal } from "../../grants/grant.js";
+import { type Cause, endOf, type GrantRule, lasts, renewal } from "../../grants/grant.js";
 import { all, insert, type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import type { Pattern } from "./pattern.js";
@@ -197,11 +197,14 @@ export function* shownRow(row: HeldRow, env: Env): Operation<Shown> {
   return { root, patterns, mode, owner, fencingToken, acquiredAt, expiresAt, remainingMs, note, pid, uid };
 }
 
-/** `path.lost` to the holder, if its connection is still open. */
-export function* tellLost(row: ReservationRow, env: Env): Operation<void> {
+/** Tells of the end of a reservation: the holder, if its connection is still open, and those who follow its root. */
+export function* tellLost(row: ReservationRow, cause: Cause, env: Env): Operation<void> {
   const { reservation_id: reservationId, root_id: rootId, fencing_token: fencingToken, connection } = row;
+  if (cause === "disconnected" && !env.effects.isFollowed) return;
   const { root } = (yield* one(selectRootById, { rootId })) as { root: string };
-  env.effects.notify(connection, "path.lost", { reservationId, root, fencingToken, cause: "expired" });
+  env.effects.tell("path", root, "lost", root, { by: row.owner, fencingToken, reason: cause });
+  if (cause === "expired")
+    env.effects.notify(connection, "path.lost", { reservationId, root, fencingToken, cause: "expired" });
 }
 
 const selectRootById = sql<{ root: string }>("SELECT root FROM pawl_path_root WHERE root_id = :rootId");

@@ -1,0 +1,163 @@
+import { existsSync } from "node:fs";
+import { basename, dirname, join, relative, resolve } from "node:path";
+import { PawlError } from "@pawl/protocol/errors";
+import { DEFAULT_LEASE_MS } from "@pawl/protocol/limits";
+import type { Result } from "@pawl/protocol/types";
+import type { HeldPaths } from "../grants/with-paths.js";
+import { runUnder } from "../process/run-under.js";
+import { command } from "../terminal/command.js";
+import { duration, plural } from "../terminal/quantities.js";
+import { exitCodeOf, HOLD_OPTIONS } from "./holding.js";
+import { heldFor } from "./lease.js";
+
+const root = {
+  type: "text",
+  value: "DIR",
+  describe: "The tree that the patterns are relative to",
+  default: "the git work tree here",
+} as const;
+
+const reserve = command({
+  args: "<pattern..> -- command",
+  patient: () => true,
+  summary: "Run a command while paths are reserved for it",
+  options: {
+    root,
+    read: { type: "flag", describe: "Together with any number of others that read, and nobody who writes" },
+    ...HOLD_OPTIONS,
+  },
+  details:
+    "Patterns are text: quote them. Within a segment *, ? and [a-z]; ** for any number of segments; a final / for all that is below. Two reservations conflict when some path fits both and one of them writes. Without --root patterns are relative to the directory here, and the root is the git work tree that it is in, or the directory itself. The command finds PAWL_RESERVATION, PAWL_ROOT and PAWL_FENCING_TOKEN in its environment. It is ended (TERM, then KILL) when the reservation is lost, and killed when pawl is. pawl exits with its exit code, or with 1 when the paths are held by others or lost.",
+  examples: [
+    ["pawl reserve src/cart/ 'test/cart-*.ts' -- ./agent.sh", "All of them or none"],
+    [
+      "pawl reserve package.json package-lock.json --wait 5m -- npm install",
+      "In turn, in the order they came",
+    ],
+    ["pawl reserve '**' --read -- ./backup.sh", "While nobody writes anything"],
+  ],
+  async run(args, { connect }) {
+    const { pattern: patterns, read, wait = 0, ttl = DEFAULT_LEASE_MS, note, grace, "--": program } = args;
+    const exitCode = exitCodeOf(args["conflict-exit-code"]);
+    const [tree, place] = placeOf(args.root);
+    const request = {
+      root: tree,
+      patterns: patterns.map((pattern) => (place === "" ? pattern : `${place}/${pattern}`)),
+      mode: read ? ("read" as const) : ("write" as const),
+    };
+    const options = {
+      ttlMs: ttl,
+      waitMs: wait,
+      owner: args.owner ?? `${basename(program[0] as string)}:${process.pid}`,
+      ...(note === undefined ? {} : { note }),
+      ...(grace === undefined ? {} : { graceMs: grace }),
+    };
+    const client = await connect();
+    const perform = ({ reservationId, fencingToken, signal }: HeldPaths): Promise<number> =>
+      runUnder(signal, program, ttl, {
+        PAWL_SOCKET: resolve(client.socketPath),
+        PAWL_RESERVATION: reservationId,
+        PAWL_ROOT: tree,
+        PAWL_FENCING_TOKEN: String(fencingToken),
+      });
+    try {
+      return await client.withPaths(request, perform, options);
+    } catch (error) {
+      if (!(error instanceof PawlError) || error.kind !== "lease_held") throw error;
+      throw Object.assign(inWords(wait, error), { exitCode });
+    }
+  },
+});
+
+/** The root, and the directory in it that patterns are relative to; empty for the root itself. */
+function placeOf(given: string | undefined): [root: string, place: string] {
+  if (given !== undefined) return [resolve(given), ""];
+  const here = process.cwd();
+  for (let tree = here; ; tree = dirname(tree)) {
+    if (existsSync(join(tree, ".git"))) return [tree, relative(tree, here)];
+    if (dirname(tree) === tree) return [here, ""];
+  }
+}
+
+/** The refusal with the option of this program that helps. */
+function inWords(waitedMs: number, { details }: Extract<PawlError, { kind: "lease_held" }>): PawlError {
+  const { holder, holders = [] } = details;
+  const [first] = holders;
+  const others = holders.length < 2 ? "" : ` and ${plural(holders.length - 1, "other")}`;
+  const note = first?.note ? ` (${first.note})` : "";
+  const held =
+    first === undefined
+      ? `wanted by ${holder.owner}, who came before`
+      : `held by ${first.owner}${note} as ${first.pattern}${others}, for ${duration(first.remainingMs)} more unless it is renewed`;
+  const after = waitedMs === 0 ? "" : `, after a wait of ${duration(waitedMs)}`;
+  const help = waitedMs === 0 ? "Wait with --wait, or see" : "See";
+  return new PawlError("lease_held", `Some of that is ${held}${after}. ${help} pawl paths.`, details);
+}
+
+type Reservation = Result<"path.list">["reservations"][number];
+
+const paths = command({
+  args: "",
+  summary: "List who has reserved which paths",
+  options: {
+    root: { type: "text", value: "DIR", describe: "Only of this tree", default: "of all" },
+    owner: { type: "text", value: "TEXT", describe: "Only of this owner", default: "of all" },
+  },
+  examples: [
+    ["pawl paths", "A table of reservations, their holders and how long they still have"],
+    ["pawl paths --root . --json | jq -r '.reservations[].patterns[]'", "All that is reserved here"],
+  ],
+  async run(args, { connect, output }) {
+    const client = await connect();
+    const reservations: Reservation[] = [];
+    const filter = {
+      ...(args.root === undefined ? {} : { root: resolve(args.root) }),
+      ...(args.owner === undefined ? {} : { owner: args.owner }),
+    };
+    let after: string | undefined;
+    do {
+      const page = await client.path.list({
+        ...filter,
+        ...(after === undefined ? {} : { after }),
+        limit: 1000,
+      });
+      reservations.push(...page.reservations);
+      after = page.next;
+    } while (after !== undefined);
+    output.result({ reservations }, () => {
+      if (reservations.length === 0) {
+        output.note("No paths are reserved.");
+        return "";
+      }
+      return output.table(
+        [
+          { title: "ROOT", flexible: true },
+          { title: "PATTERN", flexible: true },
+          { title: "MODE" },
+          { title: "OWNER", flexible: true },
+          { title: "PID", align: "right" },
+          { title: "TOKEN", align: "right" },
+          { title: "HELD FOR", align: "right" },
+          { title: "ENDS IN", align: "right" },
+          { title: "NOTE", flexible: true },
+        ],
+        reservations.flatMap((each) =>
+          each.patterns.map((pattern) => [
+            each.root,
+            pattern,
+            each.mode,
+            each.owner,
+            each.pid === null ? "" : String(each.pid),
+            String(each.fencingToken),
+            heldFor(each),
+            duration(each.remainingMs),
+            each.note ?? "",
+          ]),
+        ),
+      );
+    });
+    return undefined;
+  },
+});
+
+export const commands = { reserve, paths };
