@@ -46,9 +46,7 @@ export function* countForReader(env: Env): Operation<Gauges> {
 }
 
 /** The gauges as `daemon.stats` shows them. */
-export function* shownGauges(
-  gauges: Gauges & Readonly<Partial<Record<Counter, number>>>,
-): Operation<
+export function* shownGauges(gauges: Gauges & Readonly<Partial<Record<Counter, number>>>): Operation<
   Pick<Result<"daemon.stats">, "queues" | "leases" | "paths" | "pipeline"> & {
     states: Record<CommandState, number>;
   }
