@@ -10,7 +10,9 @@ import { InProcess } from "../in-process.js";
 const FACTOR = Number(process.env.PAWL_TEST_RUNS ?? 1);
 const START = 1_700_000_000_000;
 const GRACE_MS = 5000;
-const QUEUES = ["a", "b"] as const;
+const QUEUES = ["p/a", "p/b"] as const;
+/** Of the lease that claims are under. */
+const LEASE = "l";
 /** Of batches that have none of their own. */
 const QUEUE_RETRY = { baseMs: 20, factor: 3, maxMs: 100, jitter: false };
 const CONNECTIONS = [1, 2] as const;
@@ -26,8 +28,8 @@ interface ModelBatch {
   seq: number;
   state: State;
   attempt: number;
-  /** A delivery of it ended by expiry or with its connection. */
-  wasLost: boolean;
+  /** How many deliveries of it ended by expiry, with their connections or with a lease. */
+  losses: number;
   availableAt: number;
   /** How long it may be available before its first claim, as long as it may still expire. */
   ttlMs: number | undefined;
@@ -53,7 +55,11 @@ interface ModelClaim {
   readonly proof: { claimId: string; leaseToken: string };
   readonly queue: string;
   readonly batches: readonly ModelBatch[];
-  readonly leaseMs: number;
+  leaseMs: number;
+  /** The lease that it lives as long as; undefined for a time of its own. */
+  lease: ModelLease | undefined;
+  /** The lease has ended: nothing of it can be completed any more. */
+  isOver: boolean;
   /** When it ends by itself; in a grace after a restart it may end sooner. */
   ownEnd: number;
   expiresAt: number;
@@ -61,6 +67,19 @@ interface ModelClaim {
   isCompleted: boolean;
   /** Undefined if its connection has nothing to say; null after a restart. */
   connection: number | null | undefined;
+}
+
+interface ModelLease {
+  readonly leaseId: string;
+  readonly fencingToken: number;
+  expiresAt: number;
+}
+
+/** A claim as it is to be answered: these batches, or one of before again. */
+interface Next {
+  readonly head: ModelBatch;
+  readonly batches: readonly ModelBatch[];
+  readonly again?: ModelClaim;
 }
 
 /** What a queue is configured to, and how much of its rate is left. */
@@ -84,11 +103,15 @@ class Model {
   readonly claims: ModelClaim[] = [];
   readonly keys = new Map<string, ModelBatch>();
   readonly tokens = new Map<string, number>();
+  lease: ModelLease | undefined;
   now = START;
 
   pass(ms: number): void {
     this.now += ms;
-    for (const claim of this.claims) if (claim.isHeld && claim.expiresAt <= this.now) this.end(claim, true);
+    if (this.lease !== undefined && this.lease.expiresAt <= this.now) this.endLease(false);
+    for (const claim of this.claims) {
+      if (claim.lease === undefined && claim.isHeld && claim.expiresAt <= this.now) this.end(claim, true);
+    }
     for (const batch of this.batches) {
       if (batch.state === "scheduled" && batch.availableAt <= this.now) {
         batch.state = "ready";
@@ -105,6 +128,16 @@ class Model {
         each.tokens = Math.min(each.rate.count, each.tokens + (ms * each.rate.count) / each.rate.perMs);
       }
     }
+  }
+
+  /** The lease ends, and with it all claims under it. */
+  endLease(isReleased: boolean): void {
+    for (const claim of this.claims) {
+      if (!claim.isHeld || claim.lease !== this.lease) continue;
+      this.end(claim, !isReleased, false, isReleased ? 0 : undefined);
+      claim.isOver = true;
+    }
+    this.lease = undefined;
   }
 
   waiting(queue: string): number {
@@ -175,7 +208,7 @@ class Model {
       seq: NEVER,
       state,
       attempt: 0,
-      wasLost: false,
+      losses: 0,
       availableAt,
       ttlMs,
       ttlEndsAt: state === "ready" ? this.now + (ttlMs ?? NEVER) : NEVER,
@@ -206,7 +239,7 @@ class Model {
     if (uniqueFor === undefined) delete batch.params.uniqueFor;
     else batch.params.uniqueFor = uniqueFor;
     batch.attempt = 0;
-    batch.wasLost = false;
+    batch.losses = 0;
     batch.claim = undefined;
     batch.ttlMs = given.ttlMs ?? (this.queues[given.queue] as ModelQueue).ttlMs ?? undefined;
     batch.ttlEndsAt = batch.state === "ready" ? batch.availableAt + (batch.ttlMs ?? NEVER) : NEVER;
@@ -266,7 +299,7 @@ class Model {
     const back = claim.batches.filter((batch) => !hasNoAttemptsLeft(batch));
     const highest = Math.max(...back.map(({ attempt }) => attempt));
     const rests = back
-      .filter(({ wasLost }) => counts && (final || wasLost))
+      .filter(({ losses }) => counts && (final || losses > 0))
       .map(({ params: { retry = QUEUE_RETRY } }) =>
         Math.min(retry.maxMs ?? 0, (retry.baseMs ?? 0) * (retry.factor ?? 1) ** (highest - 1)),
       );
@@ -274,7 +307,7 @@ class Model {
     let dead = 0;
     for (const batch of claim.batches) {
       if (final) batch.claim = undefined;
-      else batch.wasLost = true;
+      else if (counts) batch.losses += 1;
       const isDead = hasNoAttemptsLeft(batch);
       batch.state = isDead ? "dead" : delayMs > 0 ? "scheduled" : "ready";
       // Expiry is noticed at the next turn, which in these tests is when time has passed.
@@ -286,39 +319,133 @@ class Model {
     return { released: claim.batches.length - dead, dead };
   }
 
-  /** The batches that a claim takes, by the words of the specification. */
-  next(queue: string, boundary: string, maxBatches: number): ModelBatch[] {
-    if (!this.isOpen(queue)) return [];
-    const priority = ({ params }: ModelBatch) => params.priority ?? 0;
+  /** The claim of before that left a batch, if its holder names it. */
+  leftBy(batch: ModelBatch, held: readonly ModelClaim[]): ModelClaim | undefined {
+    return held.find((claim) => !claim.isHeld && !claim.isCompleted && batch.claim === claim);
+  }
+
+  /** The claim that a queue gives, by the words of the specification; undefined for none. */
+  next(
+    queue: string,
+    boundary: string,
+    maxBatches: number,
+    held: readonly ModelClaim[] = [],
+  ): Next | undefined {
+    if (!this.isOpen(queue)) return undefined;
     const ready = this.batches
       .filter(({ params, state }) => params.queue === queue && state === "ready")
-      .sort((a, b) => priority(b) - priority(a) || a.seq - b.seq);
-    const head = ready.find((batch) => this.isCandidate(batch));
-    if (head === undefined) return [];
-    const policy = ({ params }: ModelBatch) => params.deliveryPolicy ?? "earliest_safe_boundary";
+      .sort(byOrder);
+    const head = ready.find((batch) => {
+      const left = this.leftBy(batch, held);
+      return this.isCandidate(batch) && (left === undefined || this.isUntouched(left));
+    });
+    if (head === undefined) return undefined;
+    if (boundary === "active_turn_checkpoint" && policyOf(head) !== "earliest_safe_boundary")
+      return undefined;
+    const again = this.leftBy(head, held);
+    if (again !== undefined) return { head, batches: again.batches, again };
     const merge = ({ params }: ModelBatch) => JSON.stringify(params.mergeKey ?? "never");
-    if (boundary === "active_turn_checkpoint" && policy(head) !== "earliest_safe_boundary") return [];
     const taken = [head];
-    if (head.params.slotPolicy !== "join" || merge(head) === '"never"') return taken;
     const { rate, tokens } = this.queues[queue] as ModelQueue;
     const most = Math.min(maxBatches, rate ? Math.floor(tokens + 1e-6) : NEVER);
+    if (head.params.slotPolicy !== "join" || merge(head) === '"never"') return { head, batches: taken };
     for (const batch of ready.slice(ready.indexOf(head) + 1)) {
-      if (!this.isCandidate(batch, taken)) continue;
+      if (!this.isCandidate(batch, taken) || this.leftBy(batch, held) !== undefined) continue;
       const joins =
         batch.params.slotPolicy === "join" &&
-        policy(batch) === policy(head) &&
+        policyOf(batch) === policyOf(head) &&
         merge(batch) === merge(head) &&
-        priority(batch) === priority(head) &&
+        priorityOf(batch) === priorityOf(head) &&
         batch.params.key === head.params.key;
       if (!joins || taken.length >= most) break;
       taken.push(batch);
     }
-    return taken;
+    return { head, batches: taken };
+  }
+
+  /** The claim that several queues give. */
+  nextOf(
+    entries: readonly string[],
+    order: string | undefined,
+    boundary: string,
+    maxBatches: number,
+    held: readonly ModelClaim[],
+  ): Next | undefined {
+    let best: Next | undefined;
+    for (const entry of entries) {
+      const found = QUEUES.filter((name) =>
+        entry.endsWith("/*") ? name.startsWith(entry.slice(0, -1)) : name === entry,
+      )
+        .map((name) => this.next(name, boundary, maxBatches, held))
+        .filter((next) => next !== undefined);
+      for (const each of found) if (best === undefined || byOrder(each.head, best.head) < 0) best = each;
+      if (best !== undefined && order !== "oldest") break;
+    }
+    return best;
+  }
+
+  /** The claim that certain batches of one queue give. */
+  nextNamed(
+    named: readonly ModelBatch[],
+    boundary: string,
+    maxBatches: number,
+    held: readonly ModelClaim[],
+  ): Next | undefined {
+    const queue = named[0]?.params.queue as string;
+    if (!this.isOpen(queue)) return undefined;
+    const { rate, tokens } = this.queues[queue] as ModelQueue;
+    const most = Math.min(maxBatches, rate ? Math.floor(tokens + 1e-6) : NEVER);
+    const select = (from: readonly ModelBatch[]): ModelBatch[] => {
+      const ready = from.filter(
+        (batch) =>
+          batch.state === "ready" && (boundary === "idle" || policyOf(batch) === "earliest_safe_boundary"),
+      );
+      const taken: ModelBatch[] = [];
+      for (const batch of ready) {
+        const { key } = batch.params;
+        // Of its key those that come before it have to be claimed with it, where that is what lets it be claimed.
+        const earlier = ready.filter(
+          ({ params, seq }) => key !== undefined && params.key === key && seq < batch.seq,
+        );
+        const together = this.isCandidate(batch) ? [batch] : [...earlier, batch];
+        if (!together.every((each) => this.isCandidate(each, together))) continue;
+        const more = together.filter((each) => !taken.includes(each));
+        if (taken.length + more.length <= most) taken.push(...more);
+      }
+      return ready.filter((batch) => taken.includes(batch));
+    };
+    const [head] = select(named);
+    const again = head && this.leftBy(head, held);
+    if (head !== undefined && again !== undefined && this.isUntouched(again)) {
+      return { head, batches: again.batches, again };
+    }
+    const batches = select(named.filter((batch) => this.leftBy(batch, held) === undefined));
+    return batches[0] && { head: batches[0], batches };
+  }
+
+  /** True of a claim that ran out, if all its batches are as it left them, and there to be claimed. */
+  isUntouched(claim: ModelClaim): boolean {
+    return claim.batches.every((batch) => batch.claim === claim && batch.state === "ready");
   }
 
   isWhole(claim: ModelClaim): boolean {
-    return claim.batches.every((batch) => batch.claim === claim && batch.state !== "cancelled");
+    return (
+      !claim.isOver && claim.batches.every((batch) => batch.claim === claim && batch.state !== "cancelled")
+    );
   }
+}
+
+function priorityOf({ params }: ModelBatch): number {
+  return params.priority ?? 0;
+}
+
+function policyOf({ params }: ModelBatch): string {
+  return params.deliveryPolicy ?? "earliest_safe_boundary";
+}
+
+/** The order in which batches are claimed. */
+function byOrder(a: ModelBatch, b: ModelBatch): number {
+  return priorityOf(b) - priorityOf(a) || a.seq - b.seq;
 }
 
 class Time implements TimeSource {
@@ -350,7 +477,7 @@ class World {
     this.pawl.close();
     this.pawl = new this.#Daemon({ time: this.time, path });
     for (const claim of this.model.claims) {
-      if (!claim.isHeld || claim.connection === undefined) continue;
+      if (!claim.isHeld || claim.connection === undefined || claim.lease !== undefined) continue;
       claim.connection = null;
       claim.expiresAt = Math.min(claim.ownEnd, this.model.now + GRACE_MS);
     }
@@ -381,7 +508,7 @@ class World {
           attempt,
           availableAt,
           claimId: state === "claimed" ? claim?.proof.claimId : undefined,
-          expiresAt: state === "claimed" ? claim?.expiresAt : undefined,
+          expiresAt: state === "claimed" ? (claim?.lease ?? claim)?.expiresAt : undefined,
         })),
       );
       const { queues } = await pawl.call("queue.stats", { queue });
@@ -398,7 +525,7 @@ class World {
       for (const { state } of expected) counts[state] += 1;
       expect(queues[0]).toMatchObject(counts);
       const { claimable, reason } = await pawl.call("queue.explain", { queue });
-      expect(claimable, reason).toBe(model.next(queue, "idle", 1).length > 0);
+      expect(claimable, reason).toBe(model.next(queue, "idle", 1) !== undefined);
       for (const batch of expected.slice(-1)) {
         const { batchId } = batch;
         const why = await pawl.call("queue.explain", { batchId });
@@ -528,41 +655,114 @@ const enqueueMany = fc.array(newBatch, { minLength: 1, maxLength: 4 }).map(
     },
 );
 
+const from = fc.oneof(
+  { weight: 4, arbitrary: queue.map((name) => ({ queue: name })) },
+  {
+    weight: 3,
+    arbitrary: fc
+      .tuple(
+        fc.constantFrom(["p/*"], ["p/b", "p/a"], ["none", "p/b", "p/*"], ["p/c/*", "p/a"]),
+        fc.constantFrom(undefined, "listed" as const, "oldest" as const),
+      )
+      .map(([queues, order]) => ({ queues, ...(order === undefined ? {} : { order }) })),
+  },
+  {
+    weight: 2,
+    arbitrary: fc
+      .tuple(queue, fc.array(pick, { minLength: 1, maxLength: 4 }))
+      .map(([of, named]) => ({ of, named })),
+  },
+);
+
 const claim = fc
   .record({
-    queue,
+    from,
     boundary: fc.constantFrom("idle" as const, "idle" as const, "active_turn_checkpoint" as const),
     maxBatches: fc.integer({ min: 1, max: 4 }),
     leaseMs: fc.constantFrom(100, 200, 20_000),
     releaseOn: fc.constantFrom("expiry" as const, "disconnect" as const),
     connection: fc.constantFrom(...CONNECTIONS),
+    under: fc.constantFrom(false, false, true),
+    holds: fc.constantFrom(undefined, undefined, [0], [0, 1, 2]),
   })
   .map(
-    ({ connection, ...params }): Op =>
+    ({ from, boundary, maxBatches, leaseMs, releaseOn, connection, under, holds }): Op =>
       async ({ model, pawl }) => {
-        const expected = model.next(params.queue, params.boundary, params.maxBatches);
-        const result = (await pawl.call("queue.claim", { ...params, owner: "o" }, connection)).claim;
-        expect(result?.batches.map(({ batchId }) => batchId) ?? []).toEqual(
-          expected.map(({ batchId }) => batchId),
+        const held = (holds ?? []).flatMap((index) => model.claims.at(-1 - index) ?? []);
+        const lease = under ? model.lease : undefined;
+        const params: Params<"queue.claim"> = {
+          owner: "o",
+          boundary,
+          maxBatches,
+          ...(lease === undefined
+            ? { leaseMs, releaseOn }
+            : { under: { lease: { name: LEASE, fencingToken: lease.fencingToken } } }),
+          ...(holds === undefined ? {} : { held: held.map(({ proof }) => proof) }),
+        };
+        let expected: Next | undefined;
+        if ("named" in from) {
+          const ofQueue = model.batches.filter(({ params: { queue: name } }) => name === from.of);
+          const named = [...new Set(from.named.flatMap((index) => pickFrom(ofQueue, index) ?? []))];
+          if (named.length === 0) return;
+          params.batchIds = named.map(({ batchId }) => batchId);
+          expected = model.nextNamed(named, boundary, maxBatches, held);
+        } else {
+          Object.assign(params, from);
+          expected =
+            "queue" in from
+              ? model.next(from.queue, boundary, maxBatches, held)
+              : model.nextOf(from.queues, from.order, boundary, maxBatches, held);
+        }
+        const call = pawl.call("queue.claim", params, connection);
+        if (held.some((each) => each.isOver && each.batches[0]?.claim === each)) {
+          await expect(call).rejects.toMatchObject({ kind: "claim_lost" });
+          return;
+        }
+        const result = (await call).claim;
+        expect(result?.batches.map(({ batchId }) => batchId).sort() ?? []).toEqual(
+          expected?.batches.map(({ batchId }) => batchId).sort() ?? [],
         );
-        if (result === null) return;
-        expect(result.fencingToken).toBeGreaterThan(model.tokens.get(params.queue) ?? 0);
-        model.tokens.set(params.queue, result.fencingToken);
-        expect(result.claimId).toBe(`qwc:${expected[0]?.seq}:${result.fencingToken}`);
+        if (result === null || expected === undefined) return;
+        const queueOf = expected.head.params.queue;
+        expect(result.queue).toBe(queueOf);
+        const end = lease?.expiresAt ?? model.now + leaseMs;
+        expect(result.expiresAt).toBe(end);
+        const terms = {
+          leaseMs,
+          lease,
+          ownEnd: end,
+          expiresAt: end,
+          isHeld: true,
+          connection: lease === undefined && releaseOn === "disconnect" ? connection : undefined,
+        };
+        const { again } = expected;
+        if (again !== undefined) {
+          expect({ claimId: result.claimId, leaseToken: result.leaseToken }).toEqual(again.proof);
+          Object.assign(again, terms);
+          for (const batch of again.batches) {
+            batch.state = "claimed";
+            batch.attempt = Math.max(0, batch.attempt - 1);
+            batch.losses = Math.max(0, batch.losses - 1);
+          }
+          return;
+        }
+        expect(result.batches.map(({ batchId }) => batchId)).toEqual(
+          expected.batches.map(({ batchId }) => batchId),
+        );
+        expect(result.fencingToken).toBeGreaterThan(model.tokens.get(queueOf) ?? 0);
+        model.tokens.set(queueOf, result.fencingToken);
+        expect(result.claimId).toBe(`qwc:${expected.batches[0]?.seq}:${result.fencingToken}`);
         const taken: ModelClaim = {
           proof: { claimId: result.claimId, leaseToken: result.leaseToken },
-          queue: params.queue,
-          batches: expected,
-          leaseMs: params.leaseMs,
-          ownEnd: model.now + params.leaseMs,
-          expiresAt: model.now + params.leaseMs,
-          isHeld: true,
+          queue: queueOf,
+          batches: expected.batches,
           isCompleted: false,
-          connection: params.releaseOn === "disconnect" ? connection : undefined,
+          isOver: false,
+          ...terms,
         };
         model.claims.push(taken);
-        (model.queues[params.queue] as ModelQueue).tokens -= expected.length;
-        for (const batch of expected) {
+        (model.queues[queueOf] as ModelQueue).tokens -= expected.batches.length;
+        for (const batch of expected.batches) {
           batch.state = "claimed";
           batch.claim = taken;
           batch.ttlMs = undefined;
@@ -570,6 +770,26 @@ const claim = fc
         }
       },
   );
+
+/** The lease that claims are under is acquired, renewed or released. */
+const changeLease = fc.tuple(fc.boolean(), fc.constantFrom(150, 20_000)).map(
+  ([renews, ttlMs]): Op =>
+    async ({ model, pawl }) => {
+      const { lease } = model;
+      if (lease === undefined) {
+        const acquired = await pawl.call("lease.acquire", { name: LEASE, owner: "o", ttlMs });
+        const { leaseId, fencingToken } = (acquired as { lease: { leaseId: string; fencingToken: number } })
+          .lease;
+        model.lease = { leaseId, fencingToken, expiresAt: model.now + ttlMs };
+      } else if (renews) {
+        await pawl.call("lease.heartbeat", { leaseId: lease.leaseId, ttlMs });
+        lease.expiresAt = model.now + ttlMs;
+      } else {
+        await pawl.call("lease.release", { leaseId: lease.leaseId });
+        model.endLease(true);
+      }
+    },
+);
 
 const complete = pick.map(
   (index): Op =>
@@ -606,10 +826,12 @@ const renew = fc.tuple(pick, fc.constantFrom(undefined, 100, 300), fc.constantFr
         await expect(call).rejects.toMatchObject({ kind: "claim_lost" });
         return;
       }
-      const remainingMs = leaseMs ?? taken.leaseMs;
+      const { lease } = taken;
+      const remainingMs = lease === undefined ? (leaseMs ?? taken.leaseMs) : lease.expiresAt - model.now;
+      expect(await call).toEqual({ expiresAt: model.now + remainingMs, remainingMs, cancelling: false });
+      if (lease !== undefined) return;
       taken.ownEnd = model.now + remainingMs;
       taken.expiresAt = taken.ownEnd;
-      expect(await call).toEqual({ expiresAt: taken.expiresAt, remainingMs, cancelling: false });
       if (taken.connection === null) taken.connection = connection;
     },
 );
@@ -672,7 +894,7 @@ const retry = fc.tuple(pick, queue, fc.boolean()).map(
       const anew = {
         state: "ready",
         attempt: 0,
-        wasLost: false,
+        losses: 0,
         availableAt: model.now,
         claim: undefined,
       } as const;
@@ -758,7 +980,8 @@ const restart = fc.constant<Op>(async (world) => world.restart());
 const op = fc.oneof(
   { weight: 6, arbitrary: enqueue },
   { weight: 2, arbitrary: enqueueMany },
-  { weight: 8, arbitrary: claim },
+  { weight: 10, arbitrary: claim },
+  { weight: 2, arbitrary: changeLease },
   { weight: 5, arbitrary: complete },
   { weight: 3, arbitrary: renew },
   { weight: 4, arbitrary: abandon },
