@@ -1,5 +1,6 @@
-// Many worker processes on one queue, while some of them and the daemon itself are killed again and again. A short
-// run always; with PAWL_TORTURE=1 a long one: 20 workers, 20,000 batches, ten deaths of the daemon.
+// Many worker processes on one queue, while some of them and the daemon itself are killed again and again: of batches
+// without keys, and of keys in their order, one at a time. A short run of each always; with PAWL_TORTURE=1 a long one: 20
+// workers, 20,000 batches, ten deaths of the daemon, and 8 workers on 8,000 batches of 16 keys.
 import { type ChildProcess, spawn } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -9,9 +10,12 @@ import { type DaemonProcess, Place } from "../daemon.js";
 import type { RawClient } from "../raw-client.js";
 
 const TORTURE = process.env.PAWL_TORTURE === "1";
-const WORKERS = TORTURE ? 20 : 8;
-const BATCHES = TORTURE ? 20_000 : 600;
-const DAEMON_KILLS = TORTURE ? 10 : 2;
+const WITHOUT_KEYS: Run = TORTURE
+  ? { workers: 20, batches: 20_000, daemonKills: 10, keys: 0 }
+  : { workers: 8, batches: 600, daemonKills: 2, keys: 0 };
+const WITH_KEYS: Run = TORTURE
+  ? { workers: 8, batches: 8000, daemonKills: 8, keys: 16 }
+  : { workers: 8, batches: 160, daemonKills: 1, keys: 5 };
 const WORKER_KILL_EVERY_MS = TORTURE ? 120 : 200;
 /** Long beside a stall of the machine, so that nobody who is alive outlives its lease. */
 const LEASE_MS = 3000;
@@ -20,25 +24,41 @@ const ENQUEUED_AT_ONCE = 500;
 const LOOK_EVERY_MS = 50;
 const GIVE_UP_MS = TORTURE ? 600_000 : 55_000;
 
+interface Run {
+  readonly workers: number;
+  readonly batches: number;
+  readonly daemonKills: number;
+  /** How many keys the batches are of, each in its order and one at a time; 0 for none. */
+  readonly keys: number;
+}
+
 interface Line {
   what: "begin" | "end" | "late" | "done" | "lost";
   seq: number;
   token: number;
 }
 
-test(
-  `${WORKERS} workers, ${BATCHES} batches, kill -9 of workers and ${DAEMON_KILLS} times of the daemon: each done once`,
-  async () => {
+test.each([
+  ["each done once", WITHOUT_KEYS],
+  ["never two of a key at once, none out of its order, none stuck", WITH_KEYS],
+])(
+  "workers, batches, kill -9 of workers and of the daemon: %s",
+  async (_, { workers: WORKERS, batches: BATCHES, daemonKills: DAEMON_KILLS, keys: KEYS }) => {
     const place = new Place();
     const log = join(place.directory, "shared.log");
     writeFileSync(log, "");
     let daemon = await place.start();
     let client = await place.connect();
     const seqs: number[] = [];
+    if (KEYS > 0) {
+      await client.call("queue.configure", { queue: "work", maxClaimedPerKey: 1, keyOrder: "strict" });
+    }
+    const keyOf = (index: number): string => `key ${index % KEYS}`;
     for (let from = 0; from < BATCHES; from += ENQUEUED_AT_ONCE) {
       const batches = Array.from({ length: Math.min(ENQUEUED_AT_ONCE, BATCHES - from) }, (_, index) => ({
         queue: "work",
         payloads: [from + index],
+        ...(KEYS === 0 ? {} : { key: keyOf(from + index) }),
         maxAttempts: 0,
         retry: { baseMs: 0 },
       }));
@@ -105,6 +125,7 @@ test(
     for (const child of workers) child.kill("SIGKILL");
     const lines = readFileSync(log, "utf8").trim().split("\n").map(parse);
     checkLog(lines, seqs);
+    if (KEYS > 0) checkKeys(lines, new Map(seqs.map((seq, index) => [seq, keyOf(index)])));
     const redone = lines.filter(({ what }) => what === "begin").length - BATCHES;
     console.log(
       `${BATCHES} batches in ${((performance.now() - startedAt) / 1000).toFixed(1)} s; killed: ${killed.workers} workers, ${killed.daemons} daemons; begun again: ${redone}`,
@@ -161,4 +182,27 @@ function checkLog(lines: readonly Line[], seqs: readonly number[]): void {
   expect(offenders).toEqual([]);
   // None that was enqueued was never begun, and nothing else was.
   expect([...batches.keys()].sort((a, b) => a - b)).toEqual([...seqs].sort((a, b) => a - b));
+}
+
+/**
+ * No batch of a key was begun before each earlier one of it had been worked on to its end, nor while another was worked
+ * on: one whose worker was killed is begun again first.
+ */
+function checkKeys(lines: readonly Line[], keys: ReadonlyMap<number, string>): void {
+  const all = [...keys];
+  const begun = new Set<number>();
+  const ended = new Set<number>();
+  const offenders: string[] = [];
+  for (const { what, seq } of lines) {
+    if (what === "end" || what === "late") ended.add(seq);
+    if (what !== "begin") continue;
+    for (const [other, key] of all) {
+      if (key !== keys.get(seq)) continue;
+      if (other < seq && !ended.has(other)) offenders.push(`${seq} was begun before ${other} had ended`);
+      if (other > seq && begun.has(other)) offenders.push(`${seq} was begun after ${other}`);
+    }
+    begun.add(seq);
+    ended.delete(seq);
+  }
+  expect(offenders).toEqual([]);
 }
