@@ -245,26 +245,17 @@ export function* handOut(
   const holder = new RawJson(
     `{"owner":${ownerText},"claimId":"${claimId}","fencingToken":${fencingToken},${ends}}`,
   );
-  const batches = rows.map((row) => {
+  let batches = "";
+  for (const row of rows) {
     checkKept(row);
     row.state = "claimed";
-    return shownBatch(row, queueText, holder, env);
-  });
-  const claim = {
-    claimId,
-    leaseToken,
-    fencingToken,
-    queue,
-    owner,
-    claimedAt: env.wallMs,
-    expiresAt: shownEnd,
-    remainingMs,
-    batches,
-  };
-  const texts = batches.map((batch) => (batch as unknown as RawJson).text).join(",");
+    const { text } = shownBatch(row, queueText, holder, env) as unknown as RawJson;
+    batches += batches === "" ? text : `,${text}`;
+  }
+  // As an object only what `transact` looks for.
   return written(
-    { claim },
-    `{"claim":{"claimId":"${claimId}","leaseToken":${JSON.stringify(leaseToken)},"fencingToken":${fencingToken},"queue":${queueText},"owner":${ownerText},"claimedAt":${env.wallMs},${ends},"batches":[${texts}]}}`,
+    { claim: { leaseToken } as Claimed["claim"] },
+    `{"claim":{"claimId":"${claimId}","leaseToken":${JSON.stringify(leaseToken)},"fencingToken":${fencingToken},"queue":${queueText},"owner":${ownerText},"claimedAt":${env.wallMs},${ends},"batches":[${batches}]}}`,
   );
 }
 

@@ -7,7 +7,7 @@ import { type RawJson, written } from "../../json/raw-json.js";
 import { type Operation, one, run, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
 import { add, conflict, type Draft, digestOf, draftOf, hasContent, replace } from "./new-batch.js";
-import { findQueue, settingsOfQueue } from "./queue-row.js";
+import { findQueue, isKnownPlain, settingsOfQueue } from "./queue-row.js";
 import { removeOutdated } from "./retention.js";
 import {
   BATCH_COLUMNS,
@@ -150,7 +150,8 @@ function* enqueueOne(draft: Draft, env: Env, index?: number): Operation<Enqueue 
 const OUTCOMES = { replace: "replaced", keepTime: "kept", append: "appended" } as const;
 
 function* create(draft: Draft, env: Env): Operation<Enqueue | Full> {
-  const full = yield* noRoom(draft.params.queue, env);
+  const { queue } = draft.params;
+  const full = isKnownPlain(queue, env) ? undefined : yield* noRoom(queue, env);
   if (full !== undefined) return full;
   return { batch: yield* add(draft, env), created: true, outcome: "created" };
 }

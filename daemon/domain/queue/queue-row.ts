@@ -247,6 +247,11 @@ function knownQueues(env: Env): KeptQueues {
   return queues;
 }
 
+/** True if the turn has read the queue, and nothing is set of it. */
+export function isKnownPlain(queue: string, env: Env): boolean {
+  return knownQueues(env).byName.get(queue)?.row.settings === null;
+}
+
 /** Undefined for a queue that has no batches. */
 export function* findQueue(queue: string, env: Env): Operation<Readonly<QueueRow> | undefined> {
   return (knownQueues(env).byName.get(queue) ?? (yield* keptByName(queue, env)))?.row;
