@@ -47,7 +47,7 @@ export function textsOf(
   const texts: (string | undefined)[] = [];
   for (const path of paths) {
     if (!Object.hasOwn(params, path[0] as string)) texts.push(undefined);
-    else collect(new Scanner(json()), [...before, ...path], 0, texts);
+    else collect(new Scanner(json()), before.concat(path), 0, texts);
   }
   return texts;
 }
