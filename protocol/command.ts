@@ -9,12 +9,15 @@ import {
   MAX_COMMAND_TTL_MS,
   MAX_EXECUTION_MS,
   MAX_LEASED_COMMANDS,
+  MAX_NAME_LENGTH,
   MAX_NOTE_LENGTH,
   MAX_PARAMS_PIECE_BYTES,
   MAX_SERVED_COMMANDS,
+  MAX_TARGETS,
   MAX_UPLOAD_BYTES,
 } from "./limits.js";
 import { method, notification, noun } from "./method.js";
+import { checkpoint, note, percent, progress, trace } from "./queue.js";
 import {
   duration,
   instant,
@@ -55,9 +58,28 @@ const sizeBytes = integer.meta({ description: "Bytes of the JSON text, in UTF-8.
 const executionMs = z.int().min(1).max(MAX_EXECUTION_MS);
 const base64 = z.string().meta({ description: "Base64.", contentEncoding: "base64" });
 const commandName = name.meta({ description: "The thing to be done, in the words of the receiver." });
+const target = z
+  .string()
+  .max(MAX_NAME_LENGTH)
+  .regex(/^[A-Za-z0-9._/-]*$/, "must be letters, digits, or any of . _ / -")
+  .meta({ description: "A resource within the deployment; empty for none." });
+const targets = z
+  .array(name)
+  .min(1)
+  .max(MAX_TARGETS)
+  .optional()
+  .meta({ description: "The targets whose commands are taken; those of all if not given." });
 const inMilliseconds = "in milliseconds since the Unix epoch";
 const leaseExpiresAt = instant.meta({ description: `When it ends unless it is renewed, ${inMilliseconds}.` });
 const remainingMs = duration.meta({ description: "Milliseconds until then." });
+
+const renewed = z.strictObject({
+  leaseExpiresAt,
+  remainingMs,
+  cancelling: z
+    .boolean()
+    .meta({ description: "True if it is to be stopped: always false, since a cancel ends it." }),
+});
 
 const command = named(
   "Command",
@@ -65,6 +87,7 @@ const command = named(
   z.strictObject({
     commandId,
     deployment,
+    target,
     command: commandName,
     projectId: projectId
       .nullable()
@@ -104,6 +127,8 @@ const command = named(
         description:
           "Why it is FAILED or EXPIRED: the beginning of the message, and the details of its receiver, which a list leaves out. command.response has the whole.",
       }),
+    progress: progress.optional(),
+    trace: trace.optional(),
     lease: named(
       "CommandHolder",
       "The holder of a command, while it is DISPATCHED.",
@@ -126,6 +151,7 @@ const envelopeOf = z.strictObject({
   protocol: z.literal(ENVELOPE_PROTOCOL).meta({ description: "The kind of the envelope." }),
   commandId,
   deployment,
+  target,
   command: commandName,
   attempt,
   deadline: instant
@@ -138,6 +164,8 @@ const envelopeOf = z.strictObject({
     description:
       "Any JSON value. Parameters that were uploaded and are larger than `inlineMaxBytes` are {$upload: {sizeBytes}}, to be read with command.params.",
   }),
+  checkpoint: checkpoint.optional(),
+  trace: trace.optional(),
 });
 const envelope = named("Envelope", "A command as its receiver gets it.", envelopeOf);
 export type Envelope = z.infer<typeof envelope>;
@@ -190,6 +218,7 @@ const BUILD_LEASE_ID = `cml:${BUILD_ID}:1:secret`;
 const build: z.output<typeof command> = {
   commandId: BUILD_ID,
   deployment: "builder",
+  target: "",
   command: "build",
   projectId: null,
   deploymentModel: "pull",
@@ -209,6 +238,7 @@ const buildEnvelope: z.output<typeof envelope> = {
   protocol: ENVELOPE_PROTOCOL,
   commandId: BUILD_ID,
   deployment: "builder",
+  target: "",
   command: "build",
   attempt: 1,
   deadline: null,
@@ -222,10 +252,11 @@ export const COMMAND = noun("command", {
     create: method({
       summary: "Send a command to a deployment, whose receivers need not be there",
       description:
-        "With an idempotencyKey, the first command with the same deployment, command and key is returned if its content (params, or the size announced for them, maxAttempts, executionMs and retry, as they were given) is the same. A deadline that has passed gives a command that is EXPIRED.",
+        "With an idempotencyKey, the first command with the same deployment, target, command and key is returned if its content (params, or the size announced for them, maxAttempts, executionMs and retry, as they were given) is the same. A deadline that has passed gives a command that is EXPIRED.",
       params: z.strictObject({
         deployment,
         command: commandName,
+        target: target.default(""),
         params: json.optional().meta({
           description: "Any JSON value up to `inlineMaxBytes` as JSON; null if not given.",
         }),
@@ -234,7 +265,8 @@ export const COMMAND = noun("command", {
           description: "The deadline, counted from now. Not both.",
         }),
         idempotencyKey: label.optional().meta({
-          description: "Makes a retry safe: the same deployment, command and key is the same command.",
+          description:
+            "Makes a retry safe: the same deployment, target, command and key is the same command.",
         }),
         executionMs: executionMs.optional().meta({
           description:
@@ -252,6 +284,7 @@ export const COMMAND = noun("command", {
           description:
             "Between two deliveries the command rests for `baseMs * factor^(n - 1)`, at most `maxMs`, n being the number of the one that ended unanswered. The first that ends by itself, by its time or with its connection, lets it not rest. If not given, it never rests.",
         }),
+        trace: trace.optional(),
         upload: named(
           "UploadAnnouncement",
           "Announces params that come by command.upload.",
@@ -348,6 +381,7 @@ export const COMMAND = noun("command", {
       params: z.strictObject({
         deployment,
         owner,
+        targets,
         max: z
           .int()
           .min(1)
@@ -404,7 +438,7 @@ export const COMMAND = noun("command", {
           .optional()
           .meta({ description: "How long from now on; as long as it was leased for if it is not given." }),
       }),
-      result: z.strictObject({ leaseExpiresAt, remainingMs }),
+      result: renewed,
       writes: true,
       repeatable: true,
       transactable: true,
@@ -413,7 +447,32 @@ export const COMMAND = noun("command", {
         {
           name: "A minute more",
           params: { leaseId: BUILD_LEASE_ID, leaseMs: 60_000 },
-          result: { leaseExpiresAt: 1_750_000_068_000, remainingMs: 60_000 },
+          result: { leaseExpiresAt: 1_750_000_068_000, remainingMs: 60_000, cancelling: false },
+        },
+      ],
+    }),
+
+    progress: method({
+      summary: "Say how far a command has come, and keep it for longer",
+      description:
+        "The command shows what was given; what was not given stays as it was. The next delivery is given the checkpoint, and begins with no progress. A push is not prolonged: what remains of it is answered.",
+      params: z.strictObject({
+        leaseId,
+        percent: percent.optional(),
+        note: note.optional(),
+        checkpoint: checkpoint.optional(),
+      }),
+      result: renewed,
+      raw: [["checkpoint"]],
+      writes: true,
+      repeatable: true,
+      transactable: true,
+      errors: ["lease_lost"],
+      examples: [
+        {
+          name: "Half of it is done",
+          params: { leaseId: BUILD_LEASE_ID, percent: 50, note: "linking", checkpoint: { object: 17 } },
+          result: { leaseExpiresAt: 1_750_000_038_000, remainingMs: 30_000, cancelling: false },
         },
       ],
     }),
@@ -609,10 +668,16 @@ export const COMMAND = noun("command", {
 
     list: method({
       summary: "Commands, newest first",
+      description:
+        "A page looks at up to 1,000 commands, and may be short of `limit`, or empty, with `next`.",
       params: z.strictObject({
         deployment: deployment.optional().meta({ description: "Only those that were sent to it." }),
+        target: target.optional().meta({ description: "Only those of this target." }),
+        command: commandName.optional().meta({ description: "Only those of this name." }),
         state: state.optional().meta({ description: "Only those in this state." }),
         projectId: projectId.optional().meta({ description: "Only those of deployments of this project." }),
+        createdAfter: instant.optional().meta({ description: "Only those created at this time or later." }),
+        createdBefore: instant.optional().meta({ description: "Only those created before this time." }),
         limit,
         after: commandId.optional().meta({ description: "`next` of the page before: the last id on it." }),
       }),
@@ -661,6 +726,7 @@ export const COMMAND = noun("command", {
       params: z.strictObject({
         deployment,
         owner,
+        targets,
         max: z.int().min(0).max(MAX_SERVED_COMMANDS).default(1).meta({
           description:
             "How many it may have at a time. One that was cancelled or has expired counts no more once command.cancelled is sent, whether or not it is answered.",
@@ -689,7 +755,7 @@ export const COMMAND = noun("command", {
       summary: "Carry out a command",
       description:
         "`result` makes the command SUCCEEDED with it. `error` makes it FAILED: its code is `data.code` if that is a string, with `data.details`; else the number, with `data`.",
-      params: envelopeOf.extend({ leaseId }),
+      params: z.strictObject({ leaseId, ...envelopeOf.shape }),
       result: json,
       writes: true,
       repeatable: false,

@@ -181,6 +181,8 @@ export const MAX_PARAMS_PIECE_BYTES = 512 * 1024;
 export const MAX_LEASED_COMMANDS = 100;
 export const MAX_SERVED_COMMANDS = 100;
 /** Deployments that one connection serves. */
+/** Targets that one receiver names. */
+export const MAX_TARGETS = 64;
 export const MAX_SERVED_DEPLOYMENTS = 1000;
 export const MAX_COMMAND_ATTEMPTS = 1_000_000;
 export const DEFAULT_COMMAND_ATTEMPTS = 20;

@@ -134,15 +134,20 @@ const processId = integer
   .nullable()
   .meta({ description: "The process, as the kernel told; null if it did not." });
 const userId = integer.nullable().meta({ description: "Its user, as the kernel told; null if it did not." });
-const percent = z.number().min(0).max(100).meta({ description: "How much is done, from 0 to 100." });
-const note = text.max(MAX_NOTE_LENGTH).meta({ description: "What is being done, for people." });
-const checkpoint = json.meta({
+export const percent = z.number().min(0).max(100).meta({ description: "How much is done, from 0 to 100." });
+export const note = text.max(MAX_NOTE_LENGTH).meta({ description: "What is being done, for people." });
+export const checkpoint = json.meta({
   description: `From where another could go on: any JSON of up to ${MAX_RESULT_BYTES} bytes, kept byte for byte.`,
 });
+export const progress = named(
+  "Progress",
+  "How far the work has come, as its holder said.",
+  z.strictObject({ percent: percent.optional(), note: note.optional() }),
+);
 const result = json.meta({
   description: `What came of the work: any JSON of up to ${MAX_RESULT_BYTES} bytes, kept byte for byte.`,
 });
-const trace = named(
+export const trace = named(
   "Trace",
   "The trace that the work belongs to (W3C Trace Context), handed on with the claim and no part of the content.",
   z.strictObject({
@@ -194,11 +199,7 @@ export const batch = named(
       "Who holds a batch now.",
       z.strictObject({ owner, claimId, fencingToken, expiresAt, remainingMs }),
     ).optional(),
-    progress: named(
-      "Progress",
-      "How far the work has come, as its holder said.",
-      z.strictObject({ percent: percent.optional(), note: note.optional() }),
-    ).optional(),
+    progress: progress.optional(),
     checkpoint: checkpoint.optional(),
     result: result.optional(),
     lastError: z.string().optional().meta({ description: "Why the last counted delivery ended." }),

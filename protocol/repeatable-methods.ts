@@ -38,6 +38,7 @@ export const REPEATABLE_METHODS: Readonly<Record<string, Repeatable>> = {
   "deployment.list": true,
   "command.create": { withKey: "idempotencyKey" },
   "command.renew": true,
+  "command.progress": true,
   "command.get": true,
   "command.params": true,
   "command.response": true,

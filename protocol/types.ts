@@ -355,6 +355,8 @@ export type Command = {
   commandId: string;
   /** The receiver: a worker process, a service, an agent. */
   deployment: string;
+  /** A resource within the deployment; empty for none. */
+  target: string;
   /** The thing to be done, in the words of the receiver. */
   command: string;
   /** The project that its deployment belongs to; null for none. */
@@ -386,6 +388,8 @@ export type Command = {
    * out. command.response has the whole.
    */
   error: CommandFailure | null;
+  progress?: Progress | undefined;
+  trace?: Trace | undefined;
   lease?: CommandHolder | undefined;
 };
 
@@ -446,13 +450,15 @@ export type CommandCreateParams = {
   deployment: string;
   /** The thing to be done, in the words of the receiver. */
   command: string;
+  /** A resource within the deployment; empty for none. */
+  target?: string | undefined;
   /** Any JSON value up to `inlineMaxBytes` as JSON; null if not given. */
   params?: unknown | undefined;
   /** When it becomes EXPIRED unless it is answered. */
   deadline?: number | undefined;
   /** The deadline, counted from now. Not both. */
   ttlMs?: number | undefined;
-  /** Makes a retry safe: the same deployment, command and key is the same command. */
+  /** Makes a retry safe: the same deployment, target, command and key is the same command. */
   idempotencyKey?: string | undefined;
   /** How long one delivery may take: past it the delivery ends as if its lease had, whatever is renewed. */
   executionMs?: number | undefined;
@@ -464,6 +470,7 @@ export type CommandCreateParams = {
    * rest. If not given, it never rests.
    */
   retry?: RetryInput | undefined;
+  trace?: TraceInput | undefined;
   upload?: UploadAnnouncement | undefined;
 };
 
@@ -503,12 +510,16 @@ export type CommandDepths = {
 
 /** Params of command.execute. */
 export type CommandExecuteParams = {
+  /** Secret. Whoever has it can answer, renew and release. */
+  leaseId: string;
   /** The kind of the envelope. */
   protocol: "arc.v1";
   /** cmd_ and a UUID of version 7, so that ids sort by time. */
   commandId: string;
   /** The receiver: a worker process, a service, an agent. */
   deployment: string;
+  /** A resource within the deployment; empty for none. */
+  target: string;
   /** The thing to be done, in the words of the receiver. */
   command: string;
   /** 1 at first; goes up each time a delivery ends without an answer. */
@@ -522,8 +533,9 @@ export type CommandExecuteParams = {
    * to be read with command.params.
    */
   params: unknown;
-  /** Secret. Whoever has it can answer, renew and release. */
-  leaseId: string;
+  /** From where another could go on: any JSON of up to 150000 bytes, kept byte for byte. */
+  checkpoint?: unknown | undefined;
+  trace?: Trace | undefined;
 };
 
 /** Why a command failed. */
@@ -575,6 +587,8 @@ export type CommandLeaseParams = {
   deployment: string;
   /** A label for people. It proves nothing; the leaseId does. */
   owner: string;
+  /** The targets whose commands are taken; those of all if not given. */
+  targets?: string[] | undefined;
   /** Most commands to take. */
   max?: number | undefined;
   /** How many milliseconds the grant lasts unless it is renewed. */
@@ -595,10 +609,18 @@ export type CommandLeaseResult = {
 export type CommandListParams = {
   /** Only those that were sent to it. */
   deployment?: string | undefined;
+  /** Only those of this target. */
+  target?: string | undefined;
+  /** Only those of this name. */
+  command?: string | undefined;
   /** Only those in this state. */
   state?: "PENDING_UPLOAD" | "PENDING" | "DISPATCHED" | "SUCCEEDED" | "FAILED" | "EXPIRED" | undefined;
   /** Only those of deployments of this project. */
   projectId?: string | undefined;
+  /** Only those created at this time or later. */
+  createdAfter?: number | undefined;
+  /** Only those created before this time. */
+  createdBefore?: number | undefined;
   /** Most rows to return. */
   limit?: number | undefined;
   /** `next` of the page before: the last id on it. */
@@ -631,6 +653,28 @@ export type CommandParamsResult = {
   offset: number;
   /** Bytes of the JSON text, in UTF-8. */
   sizeBytes: number;
+};
+
+/** Params of command.progress. */
+export type CommandProgressParams = {
+  /** Secret. Whoever has it can answer, renew and release. */
+  leaseId: string;
+  /** How much is done, from 0 to 100. */
+  percent?: number | undefined;
+  /** What is being done, for people. */
+  note?: string | undefined;
+  /** From where another could go on: any JSON of up to 150000 bytes, kept byte for byte. */
+  checkpoint?: unknown | undefined;
+};
+
+/** Result of command.progress. */
+export type CommandProgressResult = {
+  /** When it ends unless it is renewed, in milliseconds since the Unix epoch. */
+  leaseExpiresAt: number;
+  /** Milliseconds until then. */
+  remainingMs: number;
+  /** True if it is to be stopped: always false, since a cancel ends it. */
+  cancelling: boolean;
 };
 
 /** The command was not carried out, or failed. */
@@ -687,6 +731,8 @@ export type CommandRenewResult = {
   leaseExpiresAt: number;
   /** Milliseconds until then. */
   remainingMs: number;
+  /** True if it is to be stopped: always false, since a cancel ends it. */
+  cancelling: boolean;
 };
 
 /** Params of command.respond. */
@@ -743,6 +789,8 @@ export type CommandServeParams = {
   deployment: string;
   /** A label for people. It proves nothing; the leaseId does. */
   owner: string;
+  /** The targets whose commands are taken; those of all if not given. */
+  targets?: string[] | undefined;
   /**
    * How many it may have at a time. One that was cancelled or has expired counts no more once command.cancelled is
    * sent, whether or not it is answered.
@@ -1167,6 +1215,8 @@ export type Envelope = {
   commandId: string;
   /** The receiver: a worker process, a service, an agent. */
   deployment: string;
+  /** A resource within the deployment; empty for none. */
+  target: string;
   /** The thing to be done, in the words of the receiver. */
   command: string;
   /** 1 at first; goes up each time a delivery ends without an answer. */
@@ -1180,6 +1230,9 @@ export type Envelope = {
    * to be read with command.params.
    */
   params: unknown;
+  /** From where another could go on: any JSON of up to 150000 bytes, kept byte for byte. */
+  checkpoint?: unknown | undefined;
+  trace?: Trace | undefined;
 };
 
 /** One effect on one thing. It holds labels and ids, never payloads or secrets. */
@@ -3859,6 +3912,7 @@ export interface CallTypes {
   "command.upload": { params: CommandUploadParams; result: CommandUploadResult };
   "command.lease": { params: CommandLeaseParams; result: CommandLeaseResult };
   "command.renew": { params: CommandRenewParams; result: CommandRenewResult };
+  "command.progress": { params: CommandProgressParams; result: CommandProgressResult };
   "command.release": { params: CommandReleaseParams; result: CommandReleaseResult };
   "command.respond": { params: CommandRespondParams; result: CommandRespondResult };
   "command.answer": { params: CommandAnswerParams; result: CommandAnswerResult };
@@ -4135,9 +4189,9 @@ export interface DeploymentMethods<Options> {
 export interface CommandMethods<Options> {
   /**
    * Send a command to a deployment, whose receivers need not be there. With an idempotencyKey, the first command
-   * with the same deployment, command and key is returned if its content (params, or the size announced for them,
-   * maxAttempts, executionMs and retry, as they were given) is the same. A deadline that has passed gives a command
-   * that is EXPIRED.
+   * with the same deployment, target, command and key is returned if its content (params, or the size announced for
+   * them, maxAttempts, executionMs and retry, as they were given) is the same. A deadline that has passed gives a
+   * command that is EXPIRED.
    */
   create(params: CommandCreateParams, options?: Options): Promise<CommandCreateResult>;
   /**
@@ -4156,6 +4210,12 @@ export interface CommandMethods<Options> {
    * and for a cancelled one the words of whoever cancelled it.
    */
   renew(params: CommandRenewParams, options?: Options): Promise<CommandRenewResult>;
+  /**
+   * Say how far a command has come, and keep it for longer. The command shows what was given; what was not given
+   * stays as it was. The next delivery is given the checkpoint, and begins with no progress. A push is not
+   * prolonged: what remains of it is answered.
+   */
+  progress(params: CommandProgressParams, options?: Options): Promise<CommandProgressResult>;
   /** Give a command back unanswered, for another delivery. */
   release(params: CommandReleaseParams, options?: Options): Promise<CommandReleaseResult>;
   /**
@@ -4185,7 +4245,10 @@ export interface CommandMethods<Options> {
   response(params: CommandResponseParams, options?: Options): Promise<CommandResponseResult>;
   /** A command once it is final, or as it is when the wait ends. */
   wait(params: CommandWaitParams, options?: Options): Promise<Command>;
-  /** Commands, newest first. */
+  /**
+   * Commands, newest first. A page looks at up to 1,000 commands, and may be short of `limit`, or empty, with
+   * `next`.
+   */
   list(params?: CommandListParams, options?: Options): Promise<CommandListResult>;
   /** End a command as FAILED with the code CANCELLED, and tell its receiver; a final one stays as it is. */
   cancel(params: CommandCancelParams, options?: Options): Promise<CommandCancelResult>;

@@ -270,7 +270,6 @@ const NOT_YET_BUILT: {
   params: Record<string, string[]>;
 } = {
   names: [
-    "command.progress",
     "daemon.graph",
     "item.contested",
     "pipeline.claim",
@@ -286,10 +285,9 @@ const NOT_YET_BUILT: {
   params: {
     "queue.enqueue": ["after", "when"],
     "queue.enqueueMany": ["ref"],
-    "command.create": ["target", "incarnation", "trace"],
-    "command.lease": ["targets", "incarnation", "graceMs"],
-    "command.list": ["target", "command", "createdAfter", "createdBefore"],
-    "command.serve": ["targets", "incarnation"],
+    "command.create": ["incarnation"],
+    "command.lease": ["incarnation", "graceMs"],
+    "command.serve": ["incarnation"],
     "lease.acquire": ["onLoss"],
     "pipeline.write": ["labels", "fields", "note", "if", "claim"],
     "pipeline.list": ["label", "text"],

@@ -26,6 +26,9 @@ const list = command({
   summary: "List commands and their states",
   options: {
     state: { type: "text", choices: STATES, describe: "Only those in a state" },
+    target: { type: "text", value: "TEXT", describe: "Only those of a target" },
+    command: { type: "text", value: "NAME", describe: "Only those of a name" },
+    since: { type: "duration", describe: "Only those of so long ago or later" },
     limit: { type: "number", describe: "Most commands to list, up to 1,000", default: "100" },
   },
   details: "Newest first.",
@@ -34,8 +37,11 @@ const list = command({
     ["pawl commands builder --state PENDING", "What waits for a receiver"],
     ["pawl commands --json | jq -r '.commands[].commandId'", "Only the ids"],
   ],
-  async run({ deployment, state, limit }, { connect, output }) {
+  async run({ deployment, state, limit, target, command: name, since }, { connect, output }) {
     const found = await (await connect()).command.list({
+      ...(target === undefined ? {} : { target }),
+      ...(name === undefined ? {} : { command: name }),
+      ...(since === undefined ? {} : { createdAfter: Math.max(0, Date.now() - since) }),
       ...(deployment === undefined ? {} : { deployment }),
       ...(state === undefined ? {} : { state }),
       ...(limit === undefined ? {} : { limit }),

@@ -4,7 +4,8 @@ import type { Params, Result } from "@pawl/protocol/types";
 import type { PawlClient } from "../connect.js";
 import { JsonText } from "../connection/json-text.js";
 import { readAnswer } from "../deployment/answer-text.js";
-import { command } from "../terminal/command.js";
+import type { SendOptions } from "../deployment/send.js";
+import { type Context, command } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
 import { RETRY_OPTIONS, retryOf } from "../terminal/retry.js";
 import { printable } from "../terminal/text.js";
@@ -30,6 +31,7 @@ const send = command({
       describe: "How long one delivery may take",
       default: "as the receiver says",
     },
+    target: { type: "text", value: "TEXT", describe: "A resource within the deployment", default: "none" },
     key: {
       type: "text",
       value: "TEXT",
@@ -43,7 +45,7 @@ const send = command({
     ...RETRY_OPTIONS,
   },
   details:
-    "The receiver need not be running: it gets the command when it comes. PARAMS is JSON, or - to read it from standard input, of any size. With any of the --retry options, a command whose delivery ended without an answer rests before the next one: not yet the first time that its receiver died, but whenever one gives it back, and then from --retry-base on, each time longer. Without --wait the id of the command is printed, for `pawl answer`. With it the answer is: as text if it is a string, else as JSON. pawl exits with 1 if the answer is an error or did not come in time.",
+    "The receiver need not be running: it gets the command when it comes. PARAMS is JSON, or - to read it from standard input, of any size. With any of the --retry options, a command whose delivery ended without an answer rests before the next one: not yet the first time that its receiver died, but whenever one gives it back, and then from --retry-base on, each time longer. Without --wait the id of the command is printed, for `pawl answer`. With it the answer is: as text if it is a string, else as JSON. pawl exits with 1 if the answer is an error or did not come in time. TRACEPARENT and TRACESTATE of its environment are handed on to the receiver.",
   examples: [
     [
       `pawl send builder build '{"ref": "main"}' --wait 10m`,
@@ -55,7 +57,7 @@ const send = command({
       "Once a day, however often it is asked for, or not at all",
     ],
   ],
-  async run(args, { connect, output, stdin }) {
+  async run(args, { connect, output, stdin, env }) {
     const { deployment, command: name, wait, ttl, key, "max-attempts": maxAttempts } = args;
     const { "execution-time": executionMs } = args;
     const text = args.params === "-" ? await readAll(stdin) : args.params;
@@ -65,6 +67,8 @@ const send = command({
     const created = await client.commands.create(deployment, name, params, {
       ...(ttl === undefined ? {} : { ttlMs: ttl }),
       ...(executionMs === undefined ? {} : { executionMs }),
+      ...(args.target === undefined ? {} : { target: args.target }),
+      ...traceOf(env),
       ...(key === undefined ? {} : { idempotencyKey: key }),
       ...(maxAttempts === undefined ? {} : { maxAttempts }),
       ...(retry === undefined ? {} : { retry }),
@@ -87,6 +91,17 @@ const answer = command({
     return await printAnswer(await connect(), commandId, wait, output);
   },
 });
+
+const TRACEPARENT = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
+
+/** The trace that this program belongs to (W3C Trace Context); one that is malformed counts as none. */
+function traceOf({
+  TRACEPARENT: traceparent,
+  TRACESTATE: tracestate,
+}: Context["env"]): Pick<SendOptions, "trace"> {
+  if (traceparent === undefined || !TRACEPARENT.test(traceparent)) return {};
+  return { trace: { traceparent, ...(tracestate ? { tracestate } : {}) } };
+}
 
 async function printAnswer(
   client: PawlClient,

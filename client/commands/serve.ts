@@ -28,6 +28,12 @@ const serve = command({
       describe: "How many commands are carried out at a time",
       default: "1",
     },
+    targets: {
+      type: "text",
+      value: "A,B",
+      describe: "Take only commands of these targets",
+      default: "those of all",
+    },
     pull: { type: "flag", describe: "Take commands under leases, which outlive a restart of the daemon" },
     lease: {
       type: "duration",
@@ -48,7 +54,7 @@ const serve = command({
     },
   },
   details:
-    "For each command sent to the deployment the program is run, with the params as JSON on its standard input. Exit code 0 answers with its standard output, as JSON if it is JSON and else as text; anything else answers with an error of the code EXIT_<code> and the last line of standard error. It is ended (TERM, then KILL) when the command is cancelled or expires, when it takes longer than it may or when its lease is lost, and killed when pawl is. SIGTERM ends pawl: what is not finished in time is delivered anew. The program finds PAWL_COMMAND, PAWL_COMMAND_ID, PAWL_DEPLOYMENT, PAWL_ATTEMPT and PAWL_DEADLINE in its environment.",
+    "For each command sent to the deployment the program is run, with the params as JSON on its standard input. Exit code 0 answers with its standard output, as JSON if it is JSON and else as text; anything else answers with an error of the code EXIT_<code> and the last line of standard error. It is ended (TERM, then KILL) when the command is cancelled or expires, when it takes longer than it may or when its lease is lost, and killed when pawl is. SIGTERM ends pawl: what is not finished in time is delivered anew. The program finds PAWL_COMMAND, PAWL_COMMAND_ID, PAWL_DEPLOYMENT, PAWL_TARGET, PAWL_ATTEMPT and PAWL_DEADLINE in its environment, and TRACEPARENT if the sender had one.",
   examples: [
     [
       `pawl serve builder -- sh -c 'make "$(jq -r .ref)" >&2 && echo "{\\"ok\\": true}"'`,
@@ -70,6 +76,7 @@ const serve = command({
       concurrency: args.jobs ?? 1,
       owner: args.owner ?? `${basename(program[0] as string)}:${process.pid}`,
       signal: running.ending,
+      ...(args.targets === undefined ? {} : { targets: args.targets.split(",") }),
       onError: (error: unknown) => {
         // A refusal that stays the same is told at the end.
         if (!isForGood(error)) output.note(`pawl: ${printable((error as Error).message)}`);
@@ -190,14 +197,17 @@ function answerOf(performed: Performed): unknown {
 
 /** The variables by which a program knows the command it is run for. */
 function environmentOf(received: ReceivedCommand, socketPath: string): Record<string, string> {
-  const { commandId, deployment, command: name, attempt, deadline } = received;
+  const { commandId, deployment, target, command: name, attempt, deadline, trace } = received;
   return {
     PAWL_SOCKET: resolve(socketPath),
     PAWL_DEPLOYMENT: deployment,
+    PAWL_TARGET: target,
     PAWL_COMMAND: name,
     PAWL_COMMAND_ID: commandId,
     PAWL_ATTEMPT: String(attempt),
     PAWL_DEADLINE: deadline === null ? "" : String(deadline),
+    ...(trace === undefined ? {} : { TRACEPARENT: trace.traceparent }),
+    ...(trace?.tracestate === undefined ? {} : { TRACESTATE: trace.tracestate }),
   };
 }
 

@@ -1,5 +1,5 @@
 import { MAX_ANSWER_CODE_LENGTH, MIN_MAX_MESSAGE_BYTES } from "@pawl/protocol/limits";
-import type { Params, Result } from "@pawl/protocol/types";
+import type { Params, Result, Trace } from "@pawl/protocol/types";
 import type { Connection } from "../connection/connection.js";
 import { stringify } from "../connection/json-text.js";
 import { callListener } from "../work/listeners.js";
@@ -124,17 +124,34 @@ export class LongAnswer {
 export class Received implements ReceivedCommand {
   readonly commandId: string;
   readonly deployment: string;
+  readonly target: string;
   readonly command: string;
   readonly attempt: number;
   readonly deadline: number | null;
   readonly executionMs: number | null;
+  readonly checkpoint?: unknown;
+  readonly trace?: Trace;
   readonly signal: AbortSignal;
   paramsText: () => string;
+  readonly progress: ReceivedCommand["progress"];
 
-  constructor(envelope: Envelope, signal: AbortSignal, paramsText: () => string) {
+  /** @param leaseId of the delivery. */
+  constructor(
+    connection: Connection,
+    leaseId: string,
+    envelope: Envelope,
+    signal: AbortSignal,
+    paramsText: () => string,
+  ) {
     this.commandId = envelope.commandId;
     this.deployment = envelope.deployment;
+    this.target = envelope.target;
     this.command = envelope.command;
+    if (envelope.checkpoint !== undefined) this.checkpoint = envelope.checkpoint;
+    if (envelope.trace !== undefined) this.trace = envelope.trace;
+    this.progress = async (done) => {
+      await connection.call("command.progress", { leaseId, ...done }, { signal });
+    };
     this.attempt = envelope.attempt;
     this.deadline = envelope.deadline;
     this.executionMs = envelope.executionMs;

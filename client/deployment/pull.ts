@@ -57,11 +57,23 @@ class PullReceiver {
   }
 
   async take(giveUp: AbortSignal): Promise<Taken | undefined> {
-    const { owner = defaultOwner(), leaseMs = DEFAULT_LEASE_MS, releaseOn = "disconnect" } = this.#options;
+    const {
+      owner = defaultOwner(),
+      leaseMs = DEFAULT_LEASE_MS,
+      releaseOn = "disconnect",
+      targets,
+    } = this.#options;
     const askedAt = performance.now();
     const { result, text } = await this.#connection.callForText(
       "command.lease",
-      { deployment: this.#deployment, owner, leaseMs, waitMs: ASK_WAIT_MS, releaseOn },
+      {
+        deployment: this.#deployment,
+        owner,
+        leaseMs,
+        waitMs: ASK_WAIT_MS,
+        releaseOn,
+        ...(targets === undefined ? {} : { targets: [...targets] }),
+      },
       { signal: giveUp },
     );
     const [lease] = result.leases;
@@ -75,7 +87,13 @@ class PullReceiver {
     // At its deadline, or when it has taken too long, the daemon tells that it has ended, and its handler is told.
     const leftMs = Math.min(untilDeadlineMs(lease), envelope.executionMs ?? Number.POSITIVE_INFINITY);
     const atDeadline = leftMs < MAX_TIMER_MS ? setTimeout(() => grant.check(), leftMs + 1) : undefined;
-    const received = new Received(envelope, grant.signal, () => textsAt(text, PARAMS)[0] as string);
+    const received = new Received(
+      this.#connection,
+      leaseId,
+      envelope,
+      grant.signal,
+      () => textsAt(text, PARAMS)[0] as string,
+    );
     const connection = this.#connection;
     try {
       const answer = await carryOut(connection, envelope, received, this.#handlers, this.#options);

@@ -146,13 +146,25 @@ class ServedDeployment implements WorkHandle {
 
   /** Asks for the commands, on this connection. */
   async subscribe(): Promise<void> {
-    const { concurrency: max = 1, owner = defaultOwner(), executionMs, onError = warn } = this.#options;
+    const {
+      concurrency: max = 1,
+      owner = defaultOwner(),
+      executionMs,
+      targets,
+      onError = warn,
+    } = this.#options;
     const { signal } = this.#closing;
     for (let pause = FIRST_PAUSE_MS; !signal.aborted; pause = Math.min(pause * 2, MAX_PAUSE_MS)) {
       try {
         await this.#connection.call(
           "command.serve",
-          { deployment: this.#deployment, owner, max, ...(executionMs === undefined ? {} : { executionMs }) },
+          {
+            deployment: this.#deployment,
+            owner,
+            max,
+            ...(executionMs === undefined ? {} : { executionMs }),
+            ...(targets === undefined ? {} : { targets: [...targets] }),
+          },
           { signal },
         );
         return;
@@ -175,7 +187,13 @@ class ServedDeployment implements WorkHandle {
     try {
       await this.#slots.begin(running.stop.signal);
       try {
-        const received = new Received(envelope, running.stop.signal, text);
+        const received = new Received(
+          this.#connection,
+          envelope.leaseId,
+          envelope,
+          running.stop.signal,
+          text,
+        );
         answer = await carryOut(this.#connection, envelope, received, this.#handlers, this.#options);
       } finally {
         this.#slots.end();

@@ -1,11 +1,14 @@
 // Handlers: the application gives them, and they are told of the command. pull.ts and push.ts have how commands come,
 // carry-out.ts has what is done with one.
+import type { Trace } from "@pawl/protocol/types";
 import type { ReleaseOn } from "../grants/held-grant.js";
 
 /** A command, as its handler is told of it. */
 export interface ReceivedCommand {
   readonly commandId: string;
   readonly deployment: string;
+  /** The resource within the deployment; empty for none. */
+  readonly target: string;
   readonly command: string;
   /** 1 at first; higher when an earlier delivery ended without an answer. */
   readonly attempt: number;
@@ -13,6 +16,15 @@ export interface ReceivedCommand {
   readonly deadline: number | null;
   /** How long this delivery may take, in milliseconds; null for no limit. */
   readonly executionMs: number | null;
+  /** What an earlier delivery left to go on from, if one did. */
+  readonly checkpoint?: unknown;
+  /** The trace that it belongs to, if its sender gave one. */
+  readonly trace?: Trace;
+  /**
+   * Says how far it has come; what is not given stays as it was. A checkpoint, any JSON of up to 150,000 bytes, is
+   * given to the next delivery. Rejects with `PawlError` `lease_lost` when this one has ended.
+   */
+  progress(done: { percent?: number; note?: string; checkpoint?: unknown }): Promise<void>;
   /** The params as the JSON text that was sent, byte for byte: JavaScript's numbers do not hold every digit. */
   paramsText(): string;
   /**
@@ -39,6 +51,8 @@ export type CommandHandlers<C> = {
 export type Handlers = Readonly<Record<string, (params: unknown, command: ReceivedCommand) => unknown>>;
 
 export interface ServeOptions {
+  /** The targets whose commands are taken; those of all by default. */
+  targets?: readonly string[];
   /** How many commands are carried out at a time; 1 by default, 100 at most when they are pushed. */
   concurrency?: number;
   /** The receiver's name, for people; otherwise the program and its pid. */

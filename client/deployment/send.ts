@@ -18,6 +18,10 @@ type CommandState = Result<"command.wait">["state"];
 type CommandResponse = Params<"command.respond">["response"];
 
 export interface SendOptions {
+  /** A resource within the deployment, which a receiver may name; none by default. */
+  target?: string;
+  /** The trace that it belongs to (W3C Trace Context), handed on to its receiver. */
+  trace?: NonNullable<Params<"command.create">["trace"]>;
   /** The command becomes EXPIRED unless it is answered within so many milliseconds. */
   ttlMs?: number;
   /** The same as a point in time, in milliseconds since the Unix epoch. Not both. */

@@ -36,6 +36,7 @@ var repeatableMethods = map[string][]string{
 	"deployment.list":    nil,
 	"command.create":     {"idempotencyKey"},
 	"command.renew":      nil,
+	"command.progress":   nil,
 	"command.get":        nil,
 	"command.params":     nil,
 	"command.response":   nil,

@@ -135,13 +135,16 @@ type Reservation struct {
 
 // CommandExecuteParams: Params of command.execute.
 type CommandExecuteParams struct {
+	LeaseID     string          `json:"leaseId"`
 	Protocol    string          `json:"protocol"`
 	CommandID   string          `json:"commandId"`
 	Deployment  string          `json:"deployment"`
+	Target      string          `json:"target"`
 	Command     string          `json:"command"`
 	Attempt     int64           `json:"attempt"`
 	Deadline    *int64          `json:"deadline"`
 	ExecutionMs *int64          `json:"executionMs"`
 	Params      json.RawMessage `json:"params"`
-	LeaseID     string          `json:"leaseId"`
+	Checkpoint  json.RawMessage `json:"checkpoint"`
+	Trace       *Trace          `json:"trace"`
 }

@@ -23,6 +23,7 @@ interface ServingPeer {
   max: number;
   /** How long one delivery of a command that says nothing of it may take. */
   executionMs: number;
+  targets: readonly string[] | undefined;
   /** The commands that it has: sent to it, not yet answered, and not ended. They alone count against `max`. */
   readonly commands: Set<string>;
   /** How many requests it has not answered, also for commands that have ended meanwhile. */
@@ -134,7 +135,7 @@ export class CommandPush implements Serving {
     return this.#deployments.get(deployment)?.peers.has(connection) ?? false;
   }
 
-  #enter(number: number, { deployment, owner, max, executionMs }: Parsed<"command.serve">): void {
+  #enter(number: number, { deployment, targets, owner, max, executionMs }: Parsed<"command.serve">): void {
     const peer = this.#peer(number);
     if (peer === undefined || !peer.mayAnswer) return;
     let served = this.#deployments.get(deployment);
@@ -144,8 +145,16 @@ export class CommandPush implements Serving {
     }
     const serving = served.peers.get(number);
     if (serving === undefined)
-      served.peers.set(number, { peer, owner, max, executionMs, commands: new Set(), unanswered: 0 });
-    else Object.assign(serving, { owner, max, executionMs });
+      served.peers.set(number, {
+        peer,
+        targets,
+        owner,
+        max,
+        executionMs,
+        commands: new Set(),
+        unanswered: 0,
+      });
+    else Object.assign(serving, { targets, owner, max, executionMs });
     const deployments = this.#byConnection.get(number);
     if (deployments === undefined) this.#byConnection.set(number, new Set([served]));
     else deployments.add(served);
@@ -154,7 +163,15 @@ export class CommandPush implements Serving {
 
   /** Has commands taken for those who have room, or waits for some. */
   #take(served: ServedDeployment): void {
-    if (served.taking || !hasRoom(served)) return;
+    if (!hasRoom(served)) return;
+    if (served.taking) {
+      // What waits may be of a target that only this receiver takes.
+      const wake = function* (env: Env): Operation<void> {
+        env.effects.wake(readyKey(served.deployment));
+      };
+      if ([...served.peers.values()].some(({ targets }) => targets !== undefined)) this.#perform(wake);
+      return;
+    }
     served.taking = true;
     performUntilDone(this.#loop, {
       waits: true,
@@ -258,5 +275,6 @@ function freeOf(served: ServedDeployment): Receiver[] {
     unanswered: serving.unanswered,
     room: roomOf(serving),
     executionMs: serving.executionMs,
+    targets: serving.targets,
   }));
 }

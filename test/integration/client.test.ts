@@ -215,8 +215,8 @@ describe("a signal", () => {
       ["rpc.cancel", { id: 3 }],
       ["queue.abandon", { claimId: "qwc:1:1", leaseToken: "token" }],
       ["lease.release", { leaseId: "lease" }],
-      ["command.release", { leaseId: "first" }],
-      ["command.release", { leaseId: "second" }],
+      ["command.release", { leaseId: "first", delayMs: 0 }],
+      ["command.release", { leaseId: "second", delayMs: 0 }],
     ]);
   });
 });

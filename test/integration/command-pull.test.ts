@@ -46,6 +46,7 @@ describe("lease", () => {
         protocol: "arc.v1",
         commandId,
         deployment,
+        target: "",
         command: "run",
         attempt: 1,
         deadline,

@@ -61,6 +61,7 @@ describe("a push", () => {
         protocol: "arc.v1",
         commandId,
         deployment,
+        target: "",
         command: "run",
         attempt: 1,
         deadline,

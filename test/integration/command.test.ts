@@ -33,6 +33,7 @@ describe("create", () => {
     expect(await get(client, result.commandId)).toEqual({
       commandId: result.commandId,
       deployment,
+      target: "",
       command: "run",
       projectId: null,
       deploymentModel: "pull",

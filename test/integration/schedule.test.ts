@@ -140,7 +140,7 @@ test(
       const { schedules } = await client.call("schedule.list", {});
       const soon = Date.now() + 20;
       const coming = schedules.map(({ nextAt }) => nextAt as number).filter((at) => at > soon);
-    const next = Math.min(soon + SECOND, ...coming);
+      const next = Math.min(soon + SECOND, ...coming);
       // From just before it to just after its commit.
       await sleep(next - Date.now() - 1 + (kill % 8));
       await pawld.end("SIGKILL");

@@ -35,6 +35,7 @@ REPEATABLE_METHODS: Dict[str, Tuple[str, ...]] = {
     "deployment.list": (),
     "command.create": ("idempotencyKey",),
     "command.renew": (),
+    "command.progress": (),
     "command.get": (),
     "command.params": (),
     "command.response": (),

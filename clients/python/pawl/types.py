@@ -154,15 +154,21 @@ class Reservation(TypedDict):
     remainingMs: int
 
 
-class CommandExecuteParams(TypedDict):
-    """Params of command.execute."""
-
+class _CommandExecuteParams(TypedDict):
+    leaseId: str
     protocol: str
     commandId: str
     deployment: str
+    target: str
     command: str
     attempt: int
     deadline: Optional[int]
     executionMs: Optional[int]
     params: Any
-    leaseId: str
+
+
+class CommandExecuteParams(_CommandExecuteParams, total=False):
+    """Params of command.execute."""
+
+    checkpoint: Any
+    trace: Trace

@@ -11,7 +11,7 @@ import { respond } from "./answer.js";
 import { answerInPieces } from "./answer-pieces.js";
 import { cancel } from "./cancel.js";
 import { create } from "./create.js";
-import { lease, release, renew } from "./lease.js";
+import { lease, progress, release, renew } from "./lease.js";
 import { get, list, response, wait } from "./reads.js";
 import { params, upload } from "./upload.js";
 
@@ -26,6 +26,7 @@ export function commandHandlers(serve: Handler<"command.serve">): HandlersOf<"co
     upload,
     lease,
     renew,
+    progress,
     release,
     respond,
     answer: answerInPieces,

@@ -20,12 +20,15 @@ import { COLUMNS, type CommandRow, EXPIRED, LAST_READY_PLACE } from "./row.js";
 import { stateAt } from "./state.js";
 
 const insertCommand = sql(`
-  INSERT INTO pawl_command (command_id, deployment, command, project_id, model, state, attempt, max_attempts,
+  INSERT INTO pawl_command (command_id, deployment, target, command, project_id, model, state, attempt, max_attempts,
     deadline, ttl_ends_at, created_at, completed_at, ended_at, request_bytes, error_code, error_message, uploaded,
-    idempotency_key, content, ready_place, due_at, execution_ms, retry)
-  VALUES (:commandId, :deployment, :command, :projectId, :model, :state, 1, :maxAttempts,
+    idempotency_key, content, ready_place, due_at, execution_ms, retry, has_more)
+  VALUES (:commandId, :deployment, :target, :command, :projectId, :model, :state, 1, :maxAttempts,
     :deadline, :ttlEndsAt, :createdAt, :completedAt, :endedAt, :requestBytes, :errorCode, :errorMessage, :uploaded,
-    :idempotencyKey, :content, CASE WHEN :isReady = 1 THEN ${LAST_READY_PLACE} END, :dueAt, :executionMs, :retry)`);
+    :idempotencyKey, :content, CASE WHEN :isReady = 1 THEN ${LAST_READY_PLACE} END, :dueAt, :executionMs, :retry,
+    :hasMore)`);
+
+const insertTrace = sql("INSERT INTO pawl_command_more (seq, trace) VALUES (:seq, :trace)");
 
 const insertParams = sql("INSERT INTO pawl_command_params (seq, params) VALUES (:seq, :params)");
 
@@ -34,7 +37,7 @@ const insertUpload = sql(`
 
 const selectByKey = sql<CommandRow & { content: string }>(`
   SELECT ${COLUMNS}, content FROM pawl_command
-  WHERE deployment = :deployment AND command = :command AND idempotency_key = :idempotencyKey`);
+  WHERE deployment = :deployment AND target = :target AND command = :command AND idempotency_key = :idempotencyKey`);
 
 const commandIds = new Uuid7();
 
@@ -45,7 +48,7 @@ export function* create(
   env: Env,
   texts: Texts,
 ): Operation<Result<"command.create"> | PawlError> {
-  const { deployment, command, upload, idempotencyKey = null } = params;
+  const { deployment, target, command, upload, idempotencyKey = null, trace } = params;
   const text = texts[0];
   const wrong = contradiction(params, text);
   if (wrong !== undefined) return wrong;
@@ -53,7 +56,7 @@ export function* create(
   let content: string | null = null;
   if (idempotencyKey !== null) {
     content = contentOf(params, text);
-    const first = yield* one(selectByKey, { deployment, command, idempotencyKey });
+    const first = yield* one(selectByKey, { deployment, target, command, idempotencyKey });
     if (first !== undefined) {
       if (!hasContent(first, content, params, text)) return reused(idempotencyKey, first, params, text);
       return created(first.commandId, stateAt(first, env).state, first.model, first.projectId, false);
@@ -74,6 +77,7 @@ export function* create(
   const seq = yield* insert(insertCommand, {
     commandId,
     deployment,
+    target,
     command,
     projectId,
     model,
@@ -94,7 +98,9 @@ export function* create(
     executionMs: params.executionMs ?? null,
     retry: params.retry === undefined ? null : JSON.stringify(params.retry),
     dueAt: isLate || dueAt === Number.POSITIVE_INFINITY ? null : dueAt,
+    hasMore: trace === undefined ? null : 1,
   });
+  if (trace !== undefined) yield* run(insertTrace, { seq, trace: JSON.stringify(trace) });
   if (text !== undefined) yield* run(insertParams, { seq, params: text });
   if (state === "PENDING_UPLOAD") {
     yield* run(insertUpload, { seq, syntax: NOTHING_CHECKED });

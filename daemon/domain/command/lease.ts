@@ -1,8 +1,10 @@
 // Receivers that pull: they lease commands, renew their leases, and give commands back.
 import type { Parsed, Result } from "@pawl/protocol";
-import type { PawlError } from "@pawl/protocol/errors";
-import { DEFAULT_LEASE_MS } from "@pawl/protocol/limits";
+import { type PawlError, refuse } from "@pawl/protocol/errors";
+import type { Texts } from "@pawl/protocol/json-text";
+import { DEFAULT_LEASE_MS, MAX_PAYLOAD_NESTING_LEVELS, MAX_RESULT_BYTES } from "@pawl/protocol/limits";
 import { endOf, renewal } from "../../grants/grant.js";
+import { nestingLevels } from "../../json/raw-json.js";
 import { type Operation, one, run, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
 import { readyKey } from "../deployment/deployment.js";
@@ -16,7 +18,7 @@ import {
   remainingOf,
   selectLive,
 } from "./row.js";
-import { stateAt, transition } from "./state.js";
+import { deliveryEndOf, stateAt, transition } from "./state.js";
 import { type Grant, take } from "./take.js";
 
 const setRenewed = sql(`UPDATE pawl_command SET ${renewal(DELIVERY_TABLE)} WHERE seq = :seq`);
@@ -29,7 +31,7 @@ export function* lease(
   params: Parsed<"command.lease">,
   env: Env,
 ): Operation<Outcome<Result<"command.lease">>> {
-  const { deployment, owner, max, leaseMs, releaseOn } = params;
+  const { deployment, targets, owner, max, leaseMs, releaseOn } = params;
   const { connection, pid } = env.caller;
   const leaseExpiresAt = env.now + leaseMs;
   const grant: Grant = {
@@ -40,8 +42,10 @@ export function* lease(
     connection: releaseOn === "disconnect" ? connection : null,
     executionMs: null,
   };
-  const taken = yield* take(deployment, max, () => grant, env);
-  if (taken.length === 0) return env.mayWait ? new Wait(readyKey(deployment)) : { leases: [] };
+  const taken = yield* take(deployment, targets, max, () => grant, env);
+  if (taken.length === 0) {
+    return env.mayWait ? new Wait(readyKey(deployment), sortOf(targets)) : { leases: [] };
+  }
 
   env.effects.deadline(leaseExpiresAt);
   if (releaseOn === "disconnect") env.effects.bind(connection);
@@ -56,12 +60,17 @@ export function* lease(
   };
 }
 
+/** Calls that the same commands meet. */
+function sortOf(targets: readonly string[] | undefined): string {
+  return targets === undefined ? "" : `of ${targets.join(" ")}`;
+}
+
 /** The end of a delivery that begins now. */
 function sooner(leaseExpiresAt: number, executionMs: number | null, { now }: Env): number {
   return executionMs === null ? leaseExpiresAt : Math.min(leaseExpiresAt, now + executionMs);
 }
 
-function remaining(leaseExpiresAt: number, deadline: number | null, env: Env): Result<"command.renew"> {
+function remaining(leaseExpiresAt: number, deadline: number | null, env: Env) {
   const remainingMs = remainingOf(leaseExpiresAt, deadline, env);
   return { leaseExpiresAt: env.wallMs + remainingMs, remainingMs };
 }
@@ -84,7 +93,66 @@ export function* renew(
   env.effects.deadline(expiresAt);
   // If the delivery belongs to no connection, or to another, this only costs a look when this one closes.
   env.effects.bind(connection);
-  return remaining(endOf(expiresAt, row.executionEndsAt), deadlineOf(row, env), env);
+  return {
+    ...remaining(endOf(expiresAt, row.executionEndsAt), deadlineOf(row, env), env),
+    cancelling: false,
+  };
+}
+
+const selectProgress = sql<{ progress: string | null }>(
+  "SELECT progress FROM pawl_command_more WHERE seq = :seq",
+);
+
+const setProgress = sql(`
+  INSERT INTO pawl_command_more (seq, progress, checkpoint) VALUES (:seq, :progress, :checkpoint)
+  ON CONFLICT (seq) DO UPDATE SET progress = coalesce(excluded.progress, pawl_command_more.progress),
+    checkpoint = coalesce(excluded.checkpoint, pawl_command_more.checkpoint)`);
+
+const setHasMore = sql("UPDATE pawl_command SET has_more = 1 WHERE seq = :seq");
+
+/** Renews a delivery, if it is one that can be, and keeps with its command what is given. */
+export function* progress(
+  params: Parsed<"command.progress">,
+  env: Env,
+  [checkpoint]: Texts,
+): Operation<Result<"command.progress"> | PawlError> {
+  const { leaseId, percent, note } = params;
+  const wrong = checkpoint === undefined ? undefined : tooLarge(checkpoint);
+  if (wrong !== undefined) return wrong;
+  const given = readLeaseId(leaseId, env);
+  const row = given && (yield* one(selectLive, { commandId: given.commandId }));
+  if (row === undefined || given === undefined) return unknownLease(leaseId);
+  if (!isHeld(row, given.attempt, env)) return yield* lostLease(row, given.attempt, env);
+  const isTold = percent !== undefined || note !== undefined;
+  if (isTold || checkpoint !== undefined) {
+    const before = row.hasMore === null ? undefined : yield* one(selectProgress, { seq: row.seq });
+    const told = JSON.parse(before?.progress ?? "{}") as { percent?: number; note?: string };
+    const now = JSON.stringify({ percent: percent ?? told.percent, note: note ?? told.note });
+    yield* run(setProgress, {
+      seq: row.seq,
+      progress: isTold ? now : null,
+      checkpoint: checkpoint ?? null,
+    });
+    if (row.hasMore === null) yield* run(setHasMore, { seq: row.seq });
+    env.effects.tell("command", row.deployment, "progressed", row.commandId);
+  }
+  if (!isPushed(row)) return yield* renew({ leaseId }, env);
+  const end = deliveryEndOf(row) ?? env.now;
+  return { ...remaining(end, deadlineOf(row, env), env), cancelling: false };
+}
+
+/** The refusal of a checkpoint that is too long, or too deep. */
+function tooLarge(checkpoint: string): PawlError | undefined {
+  const bytes = Buffer.byteLength(checkpoint);
+  const message =
+    bytes > MAX_RESULT_BYTES
+      ? `must have at most ${MAX_RESULT_BYTES} bytes as JSON, not ${bytes}`
+      : nestingLevels(checkpoint) > MAX_PAYLOAD_NESTING_LEVELS
+        ? `must not hold more than ${MAX_PAYLOAD_NESTING_LEVELS} arrays and objects in one another`
+        : undefined;
+  if (message === undefined) return undefined;
+  const issues = [{ path: "/checkpoint", message }];
+  return refuse("invalid_params", `command.progress: /checkpoint ${message}.`, { issues });
 }
 
 export function* release(

@@ -20,6 +20,8 @@ export interface Receiver {
   readonly room: number;
   /** How long one delivery of a command that says nothing of it may take. */
   readonly executionMs: number;
+  /** The targets whose commands it takes; undefined for all. */
+  readonly targets: readonly string[] | undefined;
 }
 
 /** A command for a connection. */
@@ -39,6 +41,35 @@ export function* push(
   receivers: readonly Receiver[],
   env: Env,
 ): Operation<Outcome<readonly Push[]>> {
+  const pushes: Push[] = [];
+  if (receivers.every(({ room }) => room === 0)) return [];
+  // Those that name their targets first: what is theirs may go to the others too.
+  const groups = new Map<string, Receiver[]>();
+  for (const receiver of receivers) {
+    const name = receiver.targets?.join(" ") ?? ALL_TARGETS;
+    groups.set(name, [...(groups.get(name) ?? []), receiver]);
+  }
+  for (const [name, group] of [...groups].sort(
+    ([a], [b]) => Number(a === ALL_TARGETS) - Number(b === ALL_TARGETS),
+  )) {
+    pushes.push(
+      ...(yield* pushTo(deployment, name === ALL_TARGETS ? undefined : group[0]?.targets, group, env)),
+    );
+  }
+  // Not of one sort with those that pull: this one has no room while they have.
+  return pushes.length === 0 && env.mayWait ? new Wait(readyKey(deployment), "push") : pushes;
+}
+
+/** No target has this name. */
+const ALL_TARGETS = "*";
+
+/** The same for receivers that take the same. */
+function* pushTo(
+  deployment: string,
+  targets: readonly string[] | undefined,
+  receivers: readonly Receiver[],
+  env: Env,
+): Operation<Push[]> {
   const free = receivers.map((receiver) => ({
     receiver,
     unanswered: receiver.unanswered,
@@ -58,9 +89,7 @@ export function* push(
     env.effects.bind(connection);
     return { owner, pid, expiresAt: null, leaseMs: null, connection, executionMs };
   };
-  const taken = yield* take(deployment, Math.min(room, MAX_PUSHED_COMMANDS), chosen, env);
-  // Not of one sort with those that pull: this one has no room while they have.
-  if (taken.length === 0) return env.mayWait ? new Wait(readyKey(deployment), "push") : [];
+  const taken = yield* take(deployment, targets, Math.min(room, MAX_PUSHED_COMMANDS), chosen, env);
   return taken.map(({ envelope, grant }) => ({
     connection: grant.connection as number,
     envelope: { ...envelope, leaseId: leaseIdOf(envelope.commandId, envelope.attempt, env) },

@@ -101,10 +101,20 @@ export function* response(
   return { response: standsFor, chunk: new Base64(parts) as unknown as string, offset, sizeBytes };
 }
 
+/** Commands that a page looks at for those that its filters let through. */
+const MAX_FILTERED_COMMANDS = 1001;
+
 export function* list(params: Parsed<"command.list">, env: Env): Operation<Result<"command.list">> {
   const { deployment, state, projectId, limit, after } = params;
+  const isFiltered = [
+    params.target,
+    params.command,
+    params.createdAfter,
+    params.createdBefore,
+    projectId,
+  ].some((filter) => filter !== undefined);
   const before = after === undefined ? Number.MAX_SAFE_INTEGER : yield* placeOf(after);
-  const rows = limit + 1;
+  const rows = isFiltered ? MAX_FILTERED_COMMANDS : limit + 1;
   const of = deployment ?? projectId;
   const found =
     of === undefined
@@ -128,13 +138,23 @@ export function* list(params: Parsed<"command.list">, env: Env): Operation<Resul
   let bytes = 0;
   for (const [index, row] of found.entries()) {
     bytes += Buffer.byteLength(row.errorMessage ?? "") + row.deployment.length + row.command.length;
-    if (index === limit || (bytes > MAX_PAGE_BYTES && index > 0)) {
+    if (commands.length === limit || (bytes > MAX_PAGE_BYTES && index > 0)) {
       return { commands, next: (found[index - 1] as CommandRow).commandId };
     }
-    // A deployment belongs to one project as a rule, so few are read for nothing; a page may be short of them.
-    if (projectId === undefined || row.projectId === projectId) commands.push(view(row, env));
+    if (isWanted(row, params)) commands.push(view(row, env));
   }
-  return { commands };
+  return found.length < rows ? { commands } : { commands, next: (found.at(-1) as CommandRow).commandId };
+}
+
+function isWanted(
+  row: CommandRow,
+  { projectId, target, command, createdAfter, createdBefore }: Parsed<"command.list">,
+): boolean {
+  if (projectId !== undefined && row.projectId !== projectId) return false;
+  if (target !== undefined && row.target !== target) return false;
+  if (command !== undefined && row.command !== command) return false;
+  if (createdAfter !== undefined && row.createdAt < createdAfter) return false;
+  return createdBefore === undefined || row.createdAt < createdBefore;
 }
 
 /** The place in the list behind which the page begins that comes after an id. */

@@ -22,8 +22,10 @@ const selectPrunable = sql<{
   state: CommandState;
   bytes: number;
   uploaded: 0 | 1;
+  hasMore: 1 | null;
 }>(`
-  SELECT seq, deployment, state, request_bytes + coalesce(response_bytes, 0) AS bytes, uploaded
+  SELECT seq, deployment, state, request_bytes + coalesce(response_bytes, 0) AS bytes, uploaded,
+    has_more AS "hasMore"
   FROM pawl_command WHERE ended_at <= :before ORDER BY ended_at LIMIT :rows`);
 
 const deleteChunks = sql(`
@@ -41,6 +43,8 @@ const deleteAnswerChunks = sql(`
     (SELECT attempt, at FROM pawl_command_answer_chunk WHERE seq = :seq ORDER BY attempt, at LIMIT :rows)`);
 
 const deleteAnswers = sql("DELETE FROM pawl_command_answer WHERE seq = :seq");
+
+const deleteMore = sql("DELETE FROM pawl_command_more WHERE seq = :seq");
 
 const deleteCommand = sql("DELETE FROM pawl_command WHERE seq = :seq");
 
@@ -77,6 +81,7 @@ export const keptCommands: Ending = {
       yield* run(deleteAnswers, { seq });
       yield* run(deleteParams, { seq });
       yield* run(deleteResponse, { seq });
+      if (row.hasMore === 1) yield* run(deleteMore, { seq });
       yield* run(deleteCommand, { seq });
       env.effects.count(`commands${row.state}`, -1);
       deployments.add(row.deployment);

@@ -15,6 +15,7 @@ export interface CommandRow extends Timed {
   readonly seq: number;
   readonly commandId: string;
   readonly deployment: string;
+  readonly target: string;
   readonly command: string;
   readonly projectId: string | null;
   readonly model: "pull" | "push";
@@ -34,17 +35,24 @@ export interface CommandRow extends Timed {
   readonly leaseOwner: string | null;
   readonly leasePid: number | null;
   readonly leaseConnection: number | null;
+  /** Both as JSON, or null. */
+  readonly progress: string | null;
+  readonly trace: string | null;
 }
+
+/** One of the members that few commands have. */
+const more = (column: "progress" | "trace"): string =>
+  `CASE WHEN has_more = 1 THEN (SELECT m.${column} FROM pawl_command_more m WHERE m.seq = pawl_command.seq) END AS ${column}`;
 
 /** The columns of a `CommandRow`. */
 export const COLUMNS = `
-  seq, command_id AS "commandId", deployment, command, project_id AS "projectId", model, state, attempt,
+  seq, command_id AS "commandId", deployment, target, command, project_id AS "projectId", model, state, attempt,
   max_attempts AS "maxAttempts", deadline, ttl_ends_at AS "ttlEndsAt", execution_ms AS "executionMs",
   execution_ends_at AS "executionEndsAt", created_at AS "createdAt", dispatched_at AS "dispatchedAt",
   completed_at AS "completedAt", request_bytes AS "requestBytes", response_bytes AS "responseBytes",
   error_code AS "errorCode", error_message AS "errorMessage", uploaded, due_at AS "dueAt",
   lease_owner AS "leaseOwner", lease_pid AS "leasePid", lease_expires_at AS "leaseExpiresAt",
-  grace_ends_at AS "graceEndsAt", lease_connection AS "leaseConnection"`;
+  grace_ends_at AS "graceEndsAt", lease_connection AS "leaseConnection", ${more("progress")}, ${more("trace")}`;
 
 /** A command as the operations need it that end it or its delivery. */
 export interface LiveRow extends Timed {
@@ -61,6 +69,8 @@ export interface LiveRow extends Timed {
   readonly retry: string | null;
   /** 1 if a delivery of it has ended by itself before. */
   readonly lostBefore: 1 | null;
+  /** 1 if it has anything that few have. */
+  readonly hasMore: 1 | null;
 }
 
 /** The columns of a `LiveRow`. */
@@ -69,7 +79,7 @@ export const LIVE_COLUMNS = `
   max_attempts AS "maxAttempts", due_at AS "dueAt", lease_expires_at AS "leaseExpiresAt",
   grace_ends_at AS "graceEndsAt", lease_connection AS "leaseConnection", lease_ms AS "leaseMs",
   execution_ends_at AS "executionEndsAt", late_attempt AS "lateAttempt",
-  retry, lost_before AS "lostBefore"`;
+  retry, lost_before AS "lostBefore", has_more AS "hasMore"`;
 
 /** How deliveries are kept, for what is common to all that is granted (grants/grant.ts). */
 export const DELIVERY_TABLE = {
@@ -272,6 +282,7 @@ export function view(row: CommandRow, env: Env): Command {
   return {
     commandId: row.commandId,
     deployment: row.deployment,
+    target: row.target,
     command: row.command,
     projectId: row.projectId,
     deploymentModel: row.model,
@@ -286,6 +297,8 @@ export function view(row: CommandRow, env: Env): Command {
     requestSizeBytes: row.requestBytes,
     responseSizeBytes: row.responseBytes,
     error: causeOf(row, state),
+    ...(row.progress !== null && { progress: JSON.parse(row.progress) as Command["progress"] }),
+    ...(row.trace !== null && { trace: JSON.parse(row.trace) as Command["trace"] }),
     ...(state === "DISPATCHED" && {
       lease: {
         owner: row.leaseOwner as string,

@@ -2,7 +2,7 @@
 import type { Envelope } from "@pawl/protocol";
 import { MAX_PAGE_BYTES } from "@pawl/protocol/limits";
 import { keptJson } from "../../json/raw-json.js";
-import { all, type Operation, run, sql } from "../../store/statement.js";
+import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { deadlineOf, moved } from "./row.js";
 
@@ -19,6 +19,9 @@ interface ReadyRow {
   requestBytes: number;
   uploaded: 0 | 1;
   executionMs: number | null;
+  target: string;
+  hasMore: 1 | null;
+  readyPlace: number;
   params: string | null;
 }
 
@@ -26,13 +29,41 @@ interface ReadyRow {
  * Those that became ready first come first: one that was given back goes behind those that wait already, so that
  * a command which every receiver fails on does not keep the others from being tried.
  */
-const selectReady = sql<ReadyRow>(`
+const ready = (condition: string): string => `
   SELECT c.seq, c.command_id AS "commandId", c.command, c.attempt, c.deadline, c.ttl_ends_at AS "ttlEndsAt",
-    c.request_bytes AS "requestBytes", c.uploaded, c.execution_ms AS "executionMs", p.params
+    c.request_bytes AS "requestBytes", c.uploaded, c.execution_ms AS "executionMs", c.target,
+    c.has_more AS "hasMore", c.ready_place AS "readyPlace", p.params
   FROM pawl_command c LEFT JOIN pawl_command_params p ON p.seq = c.seq
   WHERE c.deployment = :deployment AND c.ready_place IS NOT NULL AND (c.due_at IS NULL OR c.due_at > :now)
-    AND (c.deadline IS NULL OR c.deadline > :wallMs)
-  ORDER BY c.ready_place, c.seq LIMIT :rows`);
+    AND (c.deadline IS NULL OR c.deadline > :wallMs) ${condition}
+  ORDER BY c.ready_place, c.seq LIMIT :rows`;
+
+const selectReady = sql<ReadyRow>(ready(""));
+
+const selectReadyOfTarget = sql<ReadyRow>(ready("AND c.target = :target AND c.target <> ''"));
+
+/** The next commands that are ready, of any target or of these. */
+function* readyRows(
+  deployment: string,
+  targets: readonly string[] | undefined,
+  rows: number,
+  { now, wallMs }: Env,
+): Operation<ReadyRow[]> {
+  if (targets === undefined) return yield* all(selectReady, { deployment, now, wallMs, rows });
+  const found: ReadyRow[] = [];
+  for (const target of new Set(targets)) {
+    found.push(...(yield* all(selectReadyOfTarget, { deployment, target, now, wallMs, rows })));
+  }
+  return found.sort((a, b) => a.readyPlace - b.readyPlace || a.seq - b.seq).slice(0, rows);
+}
+
+const selectHandedOn = sql<{ checkpoint: string | null; trace: string | null }>(
+  "SELECT checkpoint, trace FROM pawl_command_more WHERE seq = :seq",
+);
+
+const forgetProgress = sql(
+  "UPDATE pawl_command_more SET progress = NULL WHERE seq = :seq AND progress IS NOT NULL",
+);
 
 const setDispatched = sql(`
   UPDATE pawl_command SET state = 'DISPATCHED', dispatched_at = :wallMs, ready_place = NULL, lease_owner = :owner,
@@ -54,9 +85,14 @@ export interface Grant {
   readonly executionMs: number | null;
 }
 
-/** Takes up to `count` commands that are ready, and no more params than a page holds. */
+/**
+ * Takes up to `count` commands that are ready, and no more params than a page holds.
+ *
+ * @param targets whose commands alone are taken; undefined for all.
+ */
 export function* take(
   deployment: string,
+  targets: readonly string[] | undefined,
   count: number,
   grantNext: () => Grant,
   env: Env,
@@ -66,7 +102,7 @@ export function* take(
   let bytes = 0;
   for (;;) {
     const wanted = Math.min(count - taken.length, TAKEN_PER_READ);
-    const rows = yield* all(selectReady, { deployment, now, wallMs, rows: wanted });
+    const rows = yield* readyRows(deployment, targets, wanted, env);
     for (const row of rows) {
       bytes += row.params?.length ?? 0;
       if (bytes > MAX_PAGE_BYTES && taken.length > 0) return taken;
@@ -87,7 +123,8 @@ export function* take(
       });
       moved("PENDING", "DISPATCHED", env);
       env.effects.tell("command", deployment, "dispatched", row.commandId, { by: owner });
-      taken.push({ envelope: envelopeOf(row, deployment, executionMs, env), grant });
+      const envelope = envelopeOf(row, deployment, executionMs, env);
+      taken.push({ envelope: row.hasMore === null ? envelope : yield* withMore(envelope, row.seq), grant });
     }
     if (rows.length < wanted || taken.length === count) return taken;
   }
@@ -98,6 +135,7 @@ function envelopeOf(row: ReadyRow, deployment: string, executionMs: number | nul
     protocol: "arc.v1",
     commandId: row.commandId,
     deployment,
+    target: row.target,
     command: row.command,
     attempt: row.attempt,
     deadline: deadlineOf(row, env),
@@ -108,5 +146,20 @@ function envelopeOf(row: ReadyRow, deployment: string, executionMs: number | nul
         : row.params === null
           ? null
           : keptJson(row.params, row.commandId),
+  };
+}
+
+/** What few commands have, for the next delivery, which begins with no progress. */
+function* withMore(envelope: Envelope, seq: number): Operation<Envelope> {
+  const more = yield* one(selectHandedOn, { seq });
+  yield* run(forgetProgress, { seq });
+  return {
+    ...envelope,
+    ...(typeof more?.checkpoint === "string" && {
+      checkpoint: keptJson(more.checkpoint, envelope.commandId),
+    }),
+    ...(typeof more?.trace === "string" && {
+      trace: JSON.parse(more.trace) as NonNullable<Envelope["trace"]>,
+    }),
   };
 }
