@@ -97,14 +97,25 @@ class Model {
     return this.waiting.slice(0, before).some(({ request: earlier }) => overlap(earlier, request));
   }
 
-  /** What is granted holds all that it asked for, and nothing that anybody else has. */
-  grant(request: Request, leases: readonly Lease[]): void {
+  /**
+   * What is granted holds all that it asked for, and nothing that anybody else has.
+   *
+   * @param before the highest tokens before others that were granted at the same moment: those that share a name have
+   * theirs in any order.
+   */
+  grant(
+    request: Request,
+    leases: readonly Lease[],
+    before: Readonly<Record<Name, number>> = this.highest,
+  ): void {
     expect(leases.map(({ name }) => name)).toEqual(request.names);
     expect(new Set(leases.map(({ leaseId }) => leaseId)).size).toBe(1);
     for (const lease of leases) {
       const name = lease.name as Name;
-      expect(lease.fencingToken).toBeGreaterThan(this.highest[name]);
-      this.highest[name] = lease.fencingToken;
+      const floor = request.mode === "shared" ? before[name] : this.highest[name];
+      expect(lease.fencingToken).toBeGreaterThan(floor);
+      expect(this.holders(name).map((held) => tokenOf(held, name))).not.toContain(lease.fencingToken);
+      this.highest[name] = Math.max(this.highest[name], lease.fencingToken);
       expect(lease).toMatchObject({ mode: request.mode, slots: request.slots });
       const pool = request.mode === "shared" ? undefined : this.pools[name];
       expect(lease.members?.length).toBe(pool === undefined ? undefined : request.slots);
@@ -154,6 +165,7 @@ class Model {
 
   /** What becomes of those who wait, one after the other as they came; compared with what the daemon has done. */
   settle(): void {
+    const before = { ...this.highest };
     for (let index = 0; index < this.waiting.length; ) {
       const waiter = this.waiting[index] as Waiter;
       const { request, answer } = waiter;
@@ -162,7 +174,7 @@ class Model {
         expect(answer, show(request)).toMatchObject({ kind: "invalid_params" });
       } else if (!isBehind && this.hasRoom(request)) {
         expect(answer, `${show(request)} waits, and nothing is in its way`).toBeInstanceOf(Array);
-        this.grant(request, answer as readonly Lease[]);
+        this.grant(request, answer as readonly Lease[], before);
       } else {
         expect(answer, `${show(request)} is answered, and something is in its way`).toBeUndefined();
         index += 1;
