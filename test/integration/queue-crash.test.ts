@@ -1,6 +1,6 @@
 // Many worker processes on one queue, while some of them and the daemon itself are killed again and again: of batches
-// without keys, and of keys in their order, one at a time. A short run of each always; with PAWL_TORTURE=1 a long one: 20
-// workers, 20,000 batches, ten deaths of the daemon, and 8 workers on 8,000 batches of 16 keys.
+// without keys, and of keys in their order, one at a time. A short run of each always; with PAWL_TORTURE=1 a long one:
+// 20 workers, 20,000 batches, ten deaths of the daemon, and 8 workers on 8,000 batches of 16 keys.
 import { type ChildProcess, spawn } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

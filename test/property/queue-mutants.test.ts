@@ -1,5 +1,5 @@
-// The rules of queues with one thing wrong at a time, to see that the model of them finds it, with PAWL_TORTURE=1. Without,
-// each of these things is only looked for in the rules.
+// The rules of queues with one thing wrong at a time, to see that the model of them finds it, with PAWL_TORTURE=1.
+// Without, each of these things is only looked for in the rules.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
