@@ -3,6 +3,9 @@ import { spawnSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
+import { Duplex } from "node:stream";
+import { Client, RequestManager, StreamTransport } from "@open-rpc/client-js";
+import jayson from "jayson";
 import { JSONRPCClient, JSONRPCServer, JSONRPCServerAndClient } from "json-rpc-2.0";
 import { expect, onTestFinished, test } from "vitest";
 import {
@@ -121,6 +124,33 @@ test("json-rpc-2.0", async () => {
   await tryAll({ call: (method, params) => both.request(method, params), came }, "json-rpc-2.0");
 });
 
+test("@open-rpc/client-js", async () => {
+  const socket = connect(daemon().place.socket);
+  const transport = new StreamTransport({ provider: () => Duplex.toWeb(socket) });
+  onTestFinished(() => transport.close());
+  const client = new Client(new RequestManager([transport]));
+  const told = new Promise((resolve) => client.onNotification(resolve));
+  const call = (method: string, params: object): Promise<unknown> => client.request({ method, params });
+  expect(await call("daemon.ping", {})).toEqual({ now: expect.any(Number) });
+  await call("lease.acquire", { name: "client-js", owner: "o" });
+  await call("lease.break", { name: "client-js", reason: "test" });
+  expect(await told).toMatchObject({ method: "lease.lost", params: { name: "client-js" } });
+  await expect(call("lease.get", {})).rejects.toMatchObject({ data: { kind: "invalid_params" } });
+});
+
+test("jayson", async () => {
+  // What it hands on to Node's `connect` is more than its types say.
+  const client = jayson.client.tcp({ path: daemon().place.socket } as never);
+  const call = (method: string, params: object): Promise<unknown> =>
+    new Promise((resolve, reject) => {
+      client.request(method, params, (error: unknown, response: unknown) =>
+        error ? reject(error) : resolve(response),
+      );
+    });
+  expect(await call("sequence.next", { type: "JAYSON" })).toMatchObject({ result: { id: "JAYSON-001" } });
+  expect(await call("lease.get", {})).toMatchObject({ error: { data: { kind: "invalid_params" } } });
+});
+
 test.skipIf(!hasPylsp)("python3-pylsp-jsonrpc", () => {
   const { stdout, stderr } = spawnSync(PYTHON, [join(WORKERS, "pylsp.py"), daemon().place.socket], {
     encoding: "utf8",
@@ -164,9 +194,9 @@ test("the documentation has a row for each of them", () => {
   const table = readFileSync(join(import.meta.dirname, "../../docs/libraries.md"), "utf8");
   const rows = [...table.matchAll(/^\| `([^`]+)` \|/gm)].map(([, library]) => library);
   const tests = readFileSync(import.meta.filename, "utf8").matchAll(
-    /^test(?:\.skipIf\(\w*!?\w+\))?\("([\w./-]+)"/gm,
+    /^test(?:\.skipIf\(\w*!?\w+\))?\("([\w@./-]+)"/gm,
   );
   const tested = [...tests].map(([, library]) => library);
   expect(rows.toSorted()).toEqual(tested.toSorted());
-  expect(rows).toHaveLength(5);
+  expect(rows).toHaveLength(7);
 });
