@@ -151,6 +151,11 @@ export const MAX_LAST_ERROR_LENGTH = 16_384;
 export const DEFAULT_STOP_MS = 30_000;
 /** The JSON of a result, and of a checkpoint. */
 export const MAX_RESULT_BYTES = 150_000;
+/** Batches that one waits for; and that those of one `queue.enqueueMany` wait for together. */
+export const MAX_AFTER_BATCHES = 1000;
+export const MAX_AFTER_BATCHES_PER_CALL = 10_000;
+/** Results of the batches that those of a claim have waited for, as far as they are in it. */
+export const MAX_PARENT_RESULTS_BYTES = 256 * 1024;
 /** The W3C's `tracestate`. */
 export const MAX_TRACE_STATE_LENGTH = 512;
 /** Dead batches that one `queue.retry` of a whole queue brings back. */

@@ -6,6 +6,7 @@ import {
   DEFAULT_RETRY_FACTOR,
   DEFAULT_RETRY_MAX_MS,
   DEFAULT_STOP_MS,
+  MAX_AFTER_BATCHES,
   MAX_BATCH_ATTEMPTS,
   MAX_BATCH_DELAY_MS,
   MAX_BATCH_PAYLOADS,
@@ -18,8 +19,10 @@ import {
   MAX_LEASE_MS,
   MAX_MAX_CLAIMED,
   MAX_MAX_WAITING,
+  MAX_NAME_LENGTH,
   MAX_NAMED_BATCHES,
   MAX_NOTE_LENGTH,
+  MAX_PARENT_RESULTS_BYTES,
   MAX_PRIORITY,
   MAX_RATE_COUNT,
   MAX_RATE_PER_MS,
@@ -65,6 +68,8 @@ export type BatchState = (typeof BATCH_STATES)[number];
 
 const DELIVERY_POLICIES = ["earliest_safe_boundary", "after_current_turn_commit"] as const;
 export type DeliveryPolicy = (typeof DELIVERY_POLICIES)[number];
+
+const WHENS = ["success", "failure", "finished"] as const;
 
 const SLOT_POLICIES = ["exclusive", "join"] as const;
 export type SlotPolicy = (typeof SLOT_POLICIES)[number];
@@ -193,6 +198,8 @@ export const batch = named(
     expiresAt: instant.optional().meta({
       description: "When it expires unless it is claimed: of one with a ttl that can be claimed.",
     }),
+    after: z.array(batchId).optional().meta({ description: "The batches that it waits for, or waited for." }),
+    when: z.enum(WHENS).optional().meta({ description: "What has to become of those." }),
     trace: trace.optional(),
     claim: named(
       "BatchHolder",
@@ -219,6 +226,19 @@ const claim = named(
     expiresAt,
     remainingMs,
     batches: z.array(batch).min(1).meta({ description: "The work, in order." }),
+    parents: z
+      .record(
+        z.string(),
+        named(
+          "Parent",
+          "A batch that a claimed one has waited for.",
+          z.strictObject({ state, result: result.optional() }),
+        ),
+      )
+      .optional()
+      .meta({
+        description: `The batches that these have waited for, by their batchIds, with their results: of ${MAX_PARENT_RESULTS_BYTES} bytes in all. Instead of one that has no room there stands \`{"$result": {"sizeBytes": n}}\`; queue.get has it.`,
+      }),
   }),
 );
 
@@ -278,7 +298,19 @@ const newBatch = named(
       retry: retry.optional().meta({
         description: `A delivery that ended with an error makes the batch rest for \`baseMs * factor^(n - 1)\`, at most \`maxMs\`, n being its counted attempts of any kind. The first end by expiry or disconnect lets it not rest at all. If not given, as the queue is configured by then, else ${DEFAULT_RETRY_BASE_MS} ms, ${DEFAULT_RETRY_FACTOR}, ${DEFAULT_RETRY_MAX_MS} ms, with jitter.`,
       }),
+      after: z.array(text.min(1).max(MAX_NAME_LENGTH)).max(MAX_AFTER_BATCHES).optional().meta({
+        description:
+          "Batches whose ends it waits for, by their batchIds; of one `queue.enqueueMany` also by their `ref`. It is `blocked` until all have ended; then its delay and its ttl begin.",
+      }),
+      when: z.enum(WHENS).optional().meta({
+        description:
+          "What has to become of these: `success` (default) of all, `failure` of at least one, or only `finished`. Where that cannot come true any more it is cancelled, and so are those that wait for it.",
+      }),
       trace: trace.optional(),
+    })
+    .refine(({ after, when }) => after !== undefined || when === undefined, {
+      error: "is about `after`, and there is none",
+      path: ["when"],
     })
     .refine(({ delayMs, availableAt }) => delayMs === undefined || availableAt === undefined, {
       error: "must be left out beside delayMs",
@@ -460,7 +492,7 @@ export const QUEUE = noun("queue", {
       writes: true,
       repeatable: { withKey: "sourceKey", unless: { onExisting: ["append", "rerun"] } },
       transactable: true,
-      errors: ["conflict", "exhausted"],
+      errors: ["conflict", "exhausted", "not_found"],
       examples: [
         {
           name: "A thumbnail to make",
@@ -474,7 +506,17 @@ export const QUEUE = noun("queue", {
       summary: "Add many batches in one transaction: all of them or none",
       params: z.strictObject({
         batches: z
-          .array(newBatch)
+          .array(
+            named(
+              "NewBatchOfMany",
+              "A batch to be added with others.",
+              newBatch.safeExtend({
+                ref: label.optional().meta({
+                  description: "A name within this call, for `after` of its other batches.",
+                }),
+              }),
+            ),
+          )
           .min(1)
           .max(MAX_ENQUEUED_BATCHES)
           .meta({ description: "The batches, in the order in which they are added." }),
@@ -493,7 +535,7 @@ export const QUEUE = noun("queue", {
       },
       transactable: true,
       composed: true,
-      errors: ["conflict", "exhausted"],
+      errors: ["conflict", "exhausted", "not_found"],
       examples: [
         {
           name: "Two mails",

@@ -6,6 +6,7 @@ import { leases, leaseWarnings } from "./lease/ends.js";
 import { remoteLeases } from "./lease/remote-lease.js";
 import { reservationConnections, reservations } from "./path/ends.js";
 import { claims, closedQueues, overdueBatches, scheduledBatches, unlaidQueues } from "./queue/ends.js";
+import { turnedBatches } from "./queue/flows.js";
 import { endedBatches } from "./queue/retention.js";
 import { stoppedClaims } from "./queue/stop.js";
 import { claimsOfEndedLeases } from "./queue/under.js";
@@ -23,6 +24,7 @@ export const ENDINGS: readonly Ending[] = [
   grants(reservations),
   reservationConnections,
   grants(claims),
+  turnedBatches,
   scheduledBatches,
   overdueBatches,
   closedQueues,

@@ -396,3 +396,195 @@ describe("workers", () => {
     await worker.end("SIGTERM");
   });
 });
+
+describe("batches that wait for others", () => {
+  /** Ends the next batch of a queue. */
+  async function finish(queue: Queue, how: object = {}, method = "queue.complete"): Promise<Claim> {
+    const claim = await queue.claim();
+    await queue.client.call(method as "queue.complete", { ...proofOf(claim), ...how });
+    return claim;
+  }
+
+  const states = (queue: Queue, ids: readonly string[]): Promise<string[]> =>
+    Promise.all(ids.map(async (id) => (await queue.get(id)).state));
+
+  test("are claimed once all have succeeded, with their results", async () => {
+    const queue = await Queue.open("flow-fan-in");
+    const first = await queue.enqueue(1);
+    const second = await queue.enqueue(2);
+    const after = [first, second, first];
+    const last = await queue.enqueue("last", { after });
+    expect(await queue.get(last)).toMatchObject({
+      state: "blocked",
+      after: [first, second],
+      when: "success",
+    });
+    expect(await queue.client.call("queue.explain", { batchId: last })).toMatchObject({
+      reason: "blocked",
+      waitsFor: [first, second],
+    });
+    await finish(queue, { result: { n: 1 } });
+    expect((await queue.get(last)).state).toBe("blocked");
+    const waiting = queue.client.call("queue.claim", { queue: queue.name, owner: "w", waitMs: 60_000 });
+    const proof = proofOf((await waiting).claim as Claim);
+    const next = queue.client.call("queue.claim", { queue: queue.name, owner: "w", waitMs: 60_000 });
+    await daemon().place.next();
+    const other = await daemon().place.connect();
+    await other.call("queue.complete", { ...proof, result: "x".repeat(149_000) });
+    const { claim } = await next;
+    expect(claim?.batches[0]?.batchId).toBe(last);
+    expect(claim?.parents?.[first]).toEqual({ state: "completed", result: { n: 1 } });
+    expect(claim?.parents?.[second]?.result).toHaveLength(149_000);
+    // What waited for them need not any more.
+    expect(await other.call("queue.purge", { batchIds: [first] })).toMatchObject({ purged: 0 });
+    await other.call("queue.complete", proofOf(claim as Claim));
+    expect(await other.call("queue.purge", { batchIds: [first, second] })).toMatchObject({ purged: 2 });
+  });
+
+  test("are cancelled downwards when one fails, and come back when it is retried", async () => {
+    const queue = await Queue.open("flow-down");
+    const [root, middle, leaf, whatever] = (
+      await queue.client.call("queue.enqueueMany", {
+        batches: [
+          { queue: queue.name, payloads: ["root"], ref: "root", maxAttempts: 1 },
+          { queue: queue.name, payloads: ["middle"], ref: "middle", after: ["root"] },
+          { queue: queue.name, payloads: ["leaf"], after: ["middle"] },
+          { queue: queue.name, payloads: ["whatever"], after: ["root"], when: "finished" },
+        ],
+      })
+    ).batches.map(({ batchId }) => batchId) as [string, string, string, string];
+    const failed = await finish(queue, { error: "no" }, "queue.abandon");
+    expect(await states(queue, [root, middle, leaf, whatever])).toEqual([
+      "dead",
+      "cancelled",
+      "cancelled",
+      "ready",
+    ]);
+    expect((await queue.get(middle)).lastError).toBe(
+      `The batch ${root}, which it waits for to succeed, is dead.`,
+    );
+    expect((await queue.get(leaf)).lastError).toContain(
+      `${middle}, which it waits for to succeed, is cancelled`,
+    );
+    expect((await queue.client.refusal("queue.complete", proofOf(failed))).data.kind).toBe("claim_lost");
+    expect(await queue.client.call("queue.retry", { batchId: leaf })).toMatchObject({ retried: 0 });
+    expect(await queue.client.call("queue.retry", { batchId: root })).toMatchObject({ retried: 1 });
+    expect(await states(queue, [root, middle, leaf, whatever])).toEqual([
+      "ready",
+      "blocked",
+      "blocked",
+      "ready",
+    ]);
+    expect(await queue.get(middle)).not.toHaveProperty("lastError");
+    for (const payload of ["root", "middle", "leaf", "whatever"]) {
+      expect((await finish(queue)).batches[0]?.payloads).toEqual([payload]);
+    }
+    const { queues } = await queue.client.call("queue.stats", { queue: queue.name });
+    expect(queues[0]).toMatchObject({ completed: 4, blocked: 0, cancelled: 0, dead: 0 });
+  });
+
+  test("for a failure are cancelled when all succeed, and begin their delay when one fails", async () => {
+    const queue = await Queue.open("flow-failure");
+    const good = await queue.enqueue("good");
+    const bad = await queue.enqueue("bad", { maxAttempts: 1 });
+    const never = await queue.enqueue("never", { after: [good], when: "failure" });
+    const cleanup = await queue.enqueue("cleanup", {
+      after: [good, bad],
+      when: "failure",
+      delayMs: 200,
+      ttlMs: 60_000,
+    });
+    await finish(queue);
+    expect(await states(queue, [never, cleanup])).toEqual(["cancelled", "blocked"]);
+    const before = Date.now();
+    await finish(queue, { error: "no" }, "queue.abandon");
+    const scheduled = await queue.get(cleanup);
+    expect(scheduled.state).toBe("scheduled");
+    expect(scheduled.availableAt).toBeGreaterThanOrEqual(before + 200);
+    const { parents } = await queue.claim({ waitMs: 60_000 });
+    expect(parents).toEqual({ [good]: { state: "completed" }, [bad]: { state: "dead" } });
+    // What is final already counts at once.
+    const done = await queue.enqueue("at once", { after: [good] });
+    const hopeless = await queue.enqueue("hopeless", { after: [bad] });
+    expect(await states(queue, [done, hopeless])).toEqual(["ready", "cancelled"]);
+  });
+
+  test("a blocked one that a caller cancels comes back blocked, and unknown ones and circles are refused", async () => {
+    const queue = await Queue.open("flow-refused");
+    const first = await queue.enqueue(1);
+    const second = await queue.enqueue(2, { after: [first], sourceKey: "second" });
+    await queue.client.call("queue.cancel", { batchId: second });
+    expect(await queue.client.call("queue.retry", { batchId: second })).toMatchObject({ retried: 1 });
+    expect((await queue.get(second)).state).toBe("blocked");
+    const third = await queue.enqueue(3, { after: [second] });
+    const refused = async (params: object, method = "queue.enqueue") =>
+      await queue.client.refusal(method, params);
+    const one = { queue: queue.name, payloads: [1] };
+    expect((await refused({ ...one, after: [`qwb:${"0".repeat(64)}`] })).data.kind).toBe("not_found");
+    expect((await refused({ ...one, after: ["ref"] })).data.issues).toMatchObject([{ path: "/after/0" }]);
+    expect((await refused({ ...one, when: "failure" })).data.issues).toMatchObject([{ path: "/when" }]);
+    const circle = [
+      { ...one, ref: "a", after: ["b"] },
+      { ...one, ref: "b", after: ["a"] },
+    ];
+    expect((await refused({ batches: circle }, "queue.enqueueMany")).message).toContain("makes a circle");
+    const twice = [
+      { ...one, ref: "a" },
+      { ...one, ref: "a" },
+    ];
+    expect((await refused({ batches: twice }, "queue.enqueueMany")).data.issues).toMatchObject([
+      { path: "/batches/1/ref" },
+    ]);
+    const back = { ...one, sourceKey: "second", onExisting: "replace", after: [third] };
+    expect((await refused(back)).message).toContain("makes a circle");
+    // The content has what it waits for.
+    expect((await refused({ queue: queue.name, payloads: [2], sourceKey: "second" })).data.kind).toBe(
+      "conflict",
+    );
+    expect(await queue.enqueue(2, { after: [first], sourceKey: "second" })).toBe(second);
+    await queue.enqueue(4, { sourceKey: "second", onExisting: "replace" });
+    expect(await queue.get(second)).toMatchObject({ state: "ready", payloads: [4] });
+    expect(await queue.get(second)).not.toHaveProperty("after");
+  });
+
+  test("a large fan is told in steps, over a kill of the daemon too, and a batch named before it comes is found", async () => {
+    const { place, child, exited } = await startDaemon();
+    const client = await place.connect();
+    const one = (payload: unknown) => ({ queue: "q", payloads: [payload] });
+    const fan = Array.from({ length: 300 }, (_, index) => ({
+      ...one(index),
+      ref: `${index}`,
+      after: ["root"],
+    }));
+    const join = { ...one("join"), after: fan.map(({ ref }) => ref) };
+    const { batches } = await client.call("queue.enqueueMany", {
+      batches: [join, ...fan, { ...one("root"), ref: "root" }],
+    });
+    const { claim } = await client.call("queue.claim", { queue: "q", owner: "w" });
+    expect(claim?.batches[0]?.payloads).toEqual(["root"]);
+    await client.call("queue.abandon", { ...proofOf(claim as Claim), dead: true });
+    child.kill("SIGKILL");
+    await exited;
+    await place.start();
+    const again = await place.connect();
+    const joinId = batches[0]?.batchId as string;
+    const ended = (await again.call("queue.wait", { batchId: joinId, waitMs: 60_000 })).batch;
+    expect(ended.state).toBe("cancelled");
+    const depths = async () => (await again.call("queue.stats", { queue: "q" })).queues[0];
+    await expect.poll(depths).toMatchObject({ cancelled: 301, dead: 1, blocked: 0 });
+    const rootId = batches.at(-1)?.batchId as string;
+    await again.call("queue.retry", { batchId: rootId });
+    await expect.poll(depths).toMatchObject({ blocked: 301, ready: 1, cancelled: 0 });
+    const root = (await again.call("queue.claim", { queue: "q", owner: "w" })).claim as Claim;
+    await again.call("queue.complete", proofOf(root));
+    await expect.poll(depths).toMatchObject({ blocked: 1, ready: 300 });
+    for (let index = 0; index < 300; index++) {
+      const each = (await again.call("queue.claim", { queue: "q", owner: "w" })).claim as Claim;
+      await again.call("queue.complete", { ...proofOf(each), result: index });
+    }
+    const last = (await again.call("queue.claim", { queue: "q", owner: "w", waitMs: 60_000 })).claim as Claim;
+    expect(last.batches[0]?.batchId).toBe(joinId);
+    expect(Object.keys(last.parents ?? {})).toHaveLength(300);
+    expect((await again.call("daemon.check", {})).problems).toEqual([]);
+  });
+});

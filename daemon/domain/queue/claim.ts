@@ -8,6 +8,7 @@ import { type Env, type Outcome, Wait } from "../../turns/operation.js";
 import { type Candidate, mayBeJoined, selectBatches } from "./claim-selection.js";
 import { IN_LINE_LANES } from "./lanes.js";
 import { firstUnfinished } from "./lines.js";
+import { parentsOf } from "./parents.js";
 import {
   closureOf,
   countClaim,
@@ -223,8 +224,12 @@ export function* handOut(
   const head = rows[0] as BatchRow;
   const lasting = under === undefined ? leaseMs : yield* remainingUnder(under.lease, env);
   const remainingMs = lasting instanceof PawlError ? 0 : lasting;
+  let hasWaited = false;
   for (const row of rows) {
-    if (row.has_more !== null) yield* handOver(row);
+    if (row.has_more !== null) {
+      yield* handOver(row);
+      if (row.more !== undefined && row.more.after_ids !== null) hasWaited = true;
+    }
     if (row.ttl_ms === null) continue;
     yield* run(endTtl, { seq: row.enqueue_seq });
     row.ttl_ms = null;
@@ -252,10 +257,11 @@ export function* handOut(
     const { text } = shownBatch(row, queueText, holder, env) as unknown as RawJson;
     batches += batches === "" ? text : `,${text}`;
   }
+  const parents = hasWaited ? yield* parentsOf(rows) : undefined;
   // As an object only what `transact` looks for.
   return written(
     { claim: { leaseToken } as Claimed["claim"] },
-    `{"claim":{"claimId":"${claimId}","leaseToken":${JSON.stringify(leaseToken)},"fencingToken":${fencingToken},"queue":${queueText},"owner":${ownerText},"claimedAt":${env.wallMs},${ends},"batches":[${batches}]}}`,
+    `{"claim":{"claimId":"${claimId}","leaseToken":${JSON.stringify(leaseToken)},"fencingToken":${fencingToken},"queue":${queueText},"owner":${ownerText},"claimedAt":${env.wallMs},${ends},"batches":[${batches}]${parents === undefined ? "" : `,"parents":${parents.text}`}}}`,
   );
 }
 

@@ -5,7 +5,7 @@ import { all, type Operation, one, sql } from "../../store/statement.js";
 import { NEVER, sooner } from "../../turns/alarm.js";
 import type { Env } from "../../turns/operation.js";
 import { tellBatch } from "./events.js";
-import { ended } from "./followers.js";
+import { ended } from "./flows.js";
 import { CLAIM_TABLE, type ClaimRow, end } from "./give-back.js";
 import { GETS_IN_LINE } from "./lanes.js";
 import { layMore, move, openQueue, queueOf, touchKey } from "./queue-row.js";

@@ -6,6 +6,7 @@ import { MAX_BATCH_PAYLOADS, MAX_PAGE_BYTES } from "@pawl/protocol/limits";
 import { type RawJson, written } from "../../json/raw-json.js";
 import { type Operation, one, run, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
+import { AwaitedBatches, circleOf, orderOf } from "./after.js";
 import { add, conflict, type Draft, digestOf, draftOf, hasContent, replace } from "./new-batch.js";
 import { findQueue, isKnownPlain, settingsOfQueue } from "./queue-row.js";
 import { removeOutdated } from "./retention.js";
@@ -35,7 +36,7 @@ const selectFollower = sql<KnownRow>(`
   FROM pawl_batch b LEFT JOIN pawl_batch h ON h.enqueue_seq = b.claim_seq WHERE b.enqueue_seq = :seq`);
 
 const selectMore = sql<MoreRow>(
-  "SELECT forgets_key, replace_until, follower_seq FROM pawl_batch_more WHERE enqueue_seq = :seq",
+  "SELECT forgets_key, replace_until, follower_seq, awaited FROM pawl_batch_more WHERE enqueue_seq = :seq",
 );
 
 /** Its sourceKey is another batch's from now on. */
@@ -55,6 +56,8 @@ interface MoreRow {
   forgets_key: 1 | null;
   replace_until: number | null;
   follower_seq: number | null;
+  /** How many batches wait for it. */
+  awaited: number | null;
 }
 
 type Enqueue = Result<"queue.enqueue">;
@@ -73,7 +76,9 @@ export function* enqueue(
   env: Env,
   texts: Texts,
 ): Operation<Outcome<Result<"queue.enqueue">>> {
-  const draft = draftOf(params, texts[0] as string, env, "/payloads");
+  const asked = draftOf(params, texts[0] as string, env, "/payloads");
+  if (asked instanceof PawlError) return asked;
+  const draft = params.after === undefined ? asked : yield* new AwaitedBatches().of(asked);
   if (draft instanceof PawlError) return draft;
   const done = yield* enqueueOne(draft, env);
   if (done instanceof PawlError) return done;
@@ -98,16 +103,30 @@ export function* enqueueMany(
     if (draft instanceof PawlError) return draft;
     drafts.push(draft);
   }
+  const order = orderOf(params.batches);
+  if (order instanceof PawlError) return order;
+  const awaited = new AwaitedBatches();
   const result: Result<"queue.enqueueMany"> = { batches: [], created: [], outcomes: [] };
-  for (const [index, draft] of drafts.entries()) {
+  for (const index of order) {
+    const { after, ref } = params.batches[index] as (typeof params.batches)[number];
+    const asked = drafts[index] as Draft;
+    const draft = after === undefined ? asked : yield* awaited.of(asked, index);
+    if (draft instanceof PawlError) return draft;
     const done = yield* enqueueOne(draft, env, index);
     if (done instanceof PawlError) return withEarlier(done, drafts, index);
     if (done instanceof Full) return done.refusal;
-    result.batches.push(done.batch);
-    result.created.push(done.created);
-    result.outcomes.push(done.outcome);
+    if (ref !== undefined) awaited.refs.set(ref, batchIdOf(done.batch));
+    result.batches[index] = done.batch;
+    result.created[index] = done.created;
+    result.outcomes[index] = done.outcome;
   }
   return result;
+}
+
+/** The id of a batch as it is shown: the first member of its text. */
+function batchIdOf(batch: Batch): string {
+  const { text } = batch as unknown as RawJson;
+  return text.slice('{"batchId":"'.length, text.indexOf('",'));
 }
 
 /** A conflict with an earlier one of the same call names its index, since its batch is undone. */
@@ -131,7 +150,7 @@ function* enqueueOne(draft: Draft, env: Env, index?: number): Operation<Enqueue 
   if (isOutdated || (isFinal(known.state) && (changes || more?.forgets_key === 1))) {
     const full = yield* noRoom(queue, env);
     if (full !== undefined) return full;
-    if (isOutdated) yield* removeOutdated([seq], env);
+    if (isOutdated && (more?.awaited ?? 0) === 0) yield* removeOutdated([seq], env);
     else yield* run(giveKeyUp, { seq });
     return yield* create(draft, env);
   }
@@ -183,6 +202,8 @@ function* change(
   env: Env,
 ): Operation<Batch | PawlError> {
   const { onExisting, maxDelayMs } = draft.params;
+  const circle = draft.after === undefined ? undefined : yield* circleOf(row.enqueue_seq, draft.after);
+  if (circle !== undefined) return circle;
   if (onExisting === "keepTime") return yield* replace(draft, row, env, true);
   if (onExisting === "append") {
     const appended = appendedTo(draft, row);
@@ -224,7 +245,7 @@ function appendedTo(draft: Draft, row: KnownRow): Draft | PawlError {
       { batchId: row.batch_id, payloads: before.length, most: MAX_BATCH_PAYLOADS, mostBytes: MAX_PAGE_BYTES },
     );
   }
-  return { ...draft, payloads, contentDigest: digestOf(params, payloads) };
+  return { ...draft, payloads, contentDigest: digestOf(params, payloads, draft.after) };
 }
 
 /** Says that a queue is configured to have no more batches wait. */

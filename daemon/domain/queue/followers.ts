@@ -4,7 +4,7 @@ import type { Env } from "../../turns/operation.js";
 import { tellBatch } from "./events.js";
 import { GETS_IN_LINE } from "./lanes.js";
 import { move, touchKey } from "./queue-row.js";
-import { finishedKey, waitKey } from "./row.js";
+import { waitKey } from "./row.js";
 
 const setFollowerSeq = sql(`
   INSERT INTO pawl_batch_more (enqueue_seq, follower_seq) VALUES (:seq, :followerSeq)
@@ -20,6 +20,11 @@ const selectFollowed = sql<{ follows_seq: number | null }>(
   "SELECT follows_seq FROM pawl_batch_more WHERE enqueue_seq = :seq",
 );
 
+const selectLeft = sql<{ after_left: number | null }>(
+  "SELECT after_left FROM pawl_batch_more WHERE enqueue_seq = :seq",
+);
+
+const takeKey = sql("UPDATE pawl_batch SET key_elsewhere = NULL WHERE enqueue_seq = :seq");
 const endFollowing = sql("UPDATE pawl_batch_more SET follows_seq = NULL WHERE enqueue_seq = :seq");
 const forgetFollower = sql("UPDATE pawl_batch_more SET follower_seq = NULL WHERE enqueue_seq = :seq");
 const giveKeyUp = sql("UPDATE pawl_batch SET key_elsewhere = 1 WHERE enqueue_seq = :seq");
@@ -56,18 +61,17 @@ export function* followerOf(seq: number, hasMore: 1 | null): Operation<number | 
   return hasMore === null ? null : ((yield* one(selectFollower, { seq }))?.follower_seq ?? null);
 }
 
-/**
- * A batch has become final: whoever waits for it is woken, and its follower takes the sourceKey and its turn.
- *
- * @param hasMore whether the batch has anything that few have.
- */
-export function* ended(seq: number, queue: string, hasMore: 1 | null, env: Env): Operation<void> {
-  env.effects.wake(finishedKey(seq));
-  const followerSeq = yield* followerOf(seq, hasMore);
+/** A batch has become final: its follower takes the sourceKey and its turn, once it waits for nothing else. */
+export function* releaseFollower(seq: number, queue: string, env: Env): Operation<void> {
+  const followerSeq = yield* followerOf(seq, 1);
   if (followerSeq === null) return;
   yield* run(giveKeyUp, { seq });
   yield* run(forgetFollower, { seq });
   yield* run(endFollowing, { seq: followerSeq });
+  if (((yield* one(selectLeft, { seq: followerSeq }))?.after_left ?? null) !== null) {
+    yield* run(takeKey, { seq: followerSeq });
+    return;
+  }
   const { now, wallMs } = env;
   const released = yield* one(release, { seq: followerSeq, now, wallMs });
   if (released === undefined) throw new Error(`the follower ${followerSeq} of the batch ${seq} is not there`);
@@ -81,6 +85,11 @@ export function* ended(seq: number, queue: string, hasMore: 1 | null, env: Env):
   if (times === undefined) return;
   if (times.available_at_wall === null) env.effects.deadline(times.available_at);
   else env.effects.wallDeadline(times.available_at_wall);
+}
+
+/** Whether a batch waits for the end of the one before it. */
+export function* isFollowing(seq: number): Operation<boolean> {
+  return ((yield* one(selectFollowed, { seq }))?.follows_seq ?? null) !== null;
 }
 
 /** A batch that waits is cancelled or goes elsewhere: it follows no other any more. */

@@ -6,7 +6,7 @@ import { chanceOf, DEFAULT_RETRY, restMs } from "../../grants/rest.js";
 import { all, type Operation, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { tellBatch } from "./events.js";
-import { ended } from "./followers.js";
+import { ended } from "./flows.js";
 import { GETS_IN_LINE } from "./lanes.js";
 import { move, settingsOfQueue, touchKey } from "./queue-row.js";
 import { claimIdOf, waitKey } from "./row.js";

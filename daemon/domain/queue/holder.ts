@@ -8,7 +8,7 @@ import { endOf, lasts, renewal } from "../../grants/grant.js";
 import { type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { tellBatch } from "./events.js";
-import { ended } from "./followers.js";
+import { ended } from "./flows.js";
 import { batchesOf, CLAIM_COLUMNS, CLAIM_TABLE, type ClaimRow, end, type MemberRow } from "./give-back.js";
 import { move, NO_COUNTS, queueOf, touchKey } from "./queue-row.js";
 import { keepResults, resultsFor } from "./results.js";

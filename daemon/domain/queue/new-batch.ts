@@ -6,14 +6,18 @@ import { digestOfMeaning } from "../../json/digest.js";
 import { nestingLevels } from "../../json/raw-json.js";
 import { insert, type Operation, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
-import { setFollower } from "./followers.js";
+import { type After, dropAfter, isBlocked, keepAfter, waitedForOthers } from "./flows.js";
+import { isFollowing, setFollower } from "./followers.js";
 import { enterIds, isStep, newId } from "./ids.js";
 import { addTo, forgetHeads, move, settingsOfQueue, touchKey } from "./queue-row.js";
 import {
   type Batch,
   type BatchRow,
+  byId,
+  type FoundRow,
   keptMergeKey,
   NO_MORE,
+  readMore,
   shownBatch,
   shownMergeKey,
   waitKey,
@@ -75,6 +79,8 @@ export interface Draft {
   /** The time that was named, if it has not come. */
   readonly availableAtWall: number | null;
   readonly state: "ready" | "scheduled";
+  /** The batches that it waits for, once they are found. */
+  readonly after?: After | undefined;
 }
 
 /** @param path where the payloads are in the request. */
@@ -104,12 +110,14 @@ export function draftOf(params: Enqueued, payloads: string, env: Env, path: stri
 const GIVEN = "given ";
 
 /** Of all that makes two batches of one key the same, which does not include when they are to be delivered. */
-export function digestOf(params: Enqueued, payloads: string): string {
+export function digestOf(params: Enqueued, payloads: string, after?: After): string {
   const { deliveryPolicy, slotPolicy, mergeKey, maxAttempts = null, retry = null } = params;
   const { priority, key, ttlMs } = params;
   const rest: unknown[] = [deliveryPolicy, slotPolicy, mergeKey, maxAttempts, retry];
   // Entries of before know nothing of these, and are compared with batches that are given none of them.
   if (priority !== 0 || key !== undefined || ttlMs !== undefined) rest.push({ priority, key, ttlMs });
+  if (after !== undefined)
+    rest.push({ after: after.batches.map(({ batchId }) => batchId), when: params.when });
   return GIVEN + digestOfMeaning(`[${payloads},${JSON.stringify(rest)}]`);
 }
 
@@ -118,8 +126,20 @@ export function hasContent({ content_digest: digest }: { content_digest: string 
   const { deliveryPolicy, slotPolicy, mergeKey, maxAttempts = DEFAULT_BATCH_ATTEMPTS, retry } = draft.params;
   const { priority, key, ttlMs } = draft.params;
   const rest = JSON.stringify([deliveryPolicy, slotPolicy, mergeKey, maxAttempts]);
-  const hasMore = retry !== undefined || priority !== 0 || key !== undefined || ttlMs !== undefined;
+  const hasMore =
+    retry !== undefined ||
+    priority !== 0 ||
+    key !== undefined ||
+    ttlMs !== undefined ||
+    draft.after !== undefined;
   return !hasMore && digest === digestOfMeaning(`[${draft.payloads},${rest}]`);
+}
+
+/** The draft, with the batches that it waits for. */
+export function waitingFor(draft: Draft, after: After): Draft {
+  const { params, payloads } = draft;
+  const contentDigest = params.sourceKey === undefined ? null : digestOf(params, payloads, after);
+  return { ...draft, after, contentDigest };
 }
 
 /** The refusal of a draft whose sourceKey is there with other content. */
@@ -141,7 +161,7 @@ export function conflict(draft: Draft, row: BatchRow, index?: number): PawlError
       queue,
       sourceKey,
       first: { batchId: row.batch_id, ...content(first, row.payloads) },
-      now: content(draft.params, draft.payloads),
+      now: content(draft.params, draft.payloads, draft.after),
       ...(index === undefined ? {} : { index }),
     },
   );
@@ -149,11 +169,22 @@ export function conflict(draft: Draft, row: BatchRow, index?: number): PawlError
 
 type Content = Partial<Omit<Enqueued, "queue" | "payloads">>;
 
-function content(params: Content, payloads: string): object {
+function content(params: Content, payloads: string, after?: After): object {
   const { deliveryPolicy, slotPolicy, mergeKey, maxAttempts, retry, priority, key, ttlMs } = params;
   const cut = payloads.length > MAX_SHOWN_CONTENT_CHARACTERS;
   const text = cut ? `${payloads.slice(0, MAX_SHOWN_CONTENT_CHARACTERS - 3)}...` : payloads;
-  return { payloads: text, priority, key, deliveryPolicy, slotPolicy, mergeKey, ttlMs, maxAttempts, retry };
+  return {
+    payloads: text,
+    priority,
+    key,
+    deliveryPolicy,
+    slotPolicy,
+    mergeKey,
+    ttlMs,
+    maxAttempts,
+    retry,
+    ...(after === undefined ? {} : { after: after.batches.map(({ batchId }) => batchId), when: after.when }),
+  };
 }
 
 /** The row of a batch as it is written. Its enqueueSeq is 0 until it is added. */
@@ -228,9 +259,33 @@ function announce(row: NewRow, queue: string, env: Env): void {
 }
 
 /** @param trace as JSON; null for none. */
-function shownNew(row: NewRow, queueText: string, trace: string | null, env: Env): Batch {
-  const shown = trace === null ? row : { ...row, more: { ...NO_MORE, trace } };
-  return shownBatch(shown, queueText, undefined, env);
+function shownNew(
+  row: NewRow,
+  queueText: string,
+  trace: string | null,
+  after: After | undefined,
+  env: Env,
+): Batch {
+  if (trace === null && after === undefined) return shownBatch(row, queueText, undefined, env);
+  const ids = after === undefined ? null : JSON.stringify(after.batches.map(({ batchId }) => batchId));
+  const more = { ...NO_MORE, trace, after_ids: ids, after_when: after?.when ?? null };
+  return shownBatch({ ...row, more }, queueText, undefined, env);
+}
+
+/** Keeps what a batch waits for, and shows it as it is then: it may have been cancelled at once. */
+function* shownWaiting(
+  row: NewRow,
+  { params, after }: Draft,
+  queueText: string,
+  trace: string | null,
+  env: Env,
+): Operation<Batch> {
+  if (after !== undefined && (yield* keepAfter(row.enqueue_seq, after, params.delayMs, env))) {
+    const cancelled = (yield* byId(row.batch_id)) as FoundRow;
+    yield* readMore(cancelled);
+    return shownBatch(cancelled, queueText, undefined, env);
+  }
+  return shownNew(row, queueText, trace, after, env);
 }
 
 /**
@@ -245,7 +300,8 @@ export function* add(draft: Draft, env: Env, followsSeq: number | null = null): 
   const queueText = JSON.stringify(queue);
   const { batchId, batchKey } = newId(queueText, sourceKey, env);
   const follows = followsSeq !== null;
-  const state = follows ? "blocked" : draft.state;
+  const { after } = draft;
+  const state = follows || (after !== undefined && isBlocked(after)) ? "blocked" : draft.state;
   const { queue_id: queueId, settings: set } = yield* addTo(queue, state, params.priority, env);
   const settings = set === null ? NO_SETTINGS : yield* settingsOfQueue(queueId, env);
   const forgetsKey = params.uniqueFor === "unfinished" ? 1 : null;
@@ -274,7 +330,7 @@ export function* add(draft: Draft, env: Env, followsSeq: number | null = null): 
   if (row.key !== null) yield* touchKey(queueId, row.key, env);
   announce(row, queue, env);
   if (followsSeq !== null) yield* setFollower(followsSeq, enqueueSeq);
-  return shownNew(row, queueText, trace, env);
+  return yield* shownWaiting(row, draft, queueText, trace, env);
 }
 
 /**
@@ -293,7 +349,13 @@ export function* replace(
   const timed = keepsTime
     ? { ...draft, availableAt: before.available_at, availableAtWall: before.available_at_wall }
     : draft;
-  const state = keepsTime || before.state === "blocked" ? before.state : draft.state;
+  const hadAfter = before.has_more !== null && (yield* waitedForOthers(enqueueSeq));
+  if (hadAfter) yield* dropAfter(enqueueSeq, before.state);
+  const isFollower = before.state === "blocked" && (!hadAfter || (yield* isFollowing(enqueueSeq)));
+  const isWaiting = isFollower || (draft.after !== undefined && isBlocked(draft.after));
+  const isDelayed = timed.availableAt > env.now || (timed.availableAtWall ?? 0) > env.wallMs;
+  const keptState = before.state === "blocked" ? (isDelayed ? "scheduled" : "ready") : before.state;
+  const state: BatchState = isWaiting ? "blocked" : keepsTime ? keptState : draft.state;
   const settings = yield* settingsOfQueue(queueId, env);
   const trace = params.trace === undefined ? null : JSON.stringify(params.trace);
   const hasMore = before.has_more ?? (trace === null ? null : 1);
@@ -323,5 +385,5 @@ export function* replace(
   if (hasMore !== null) yield* run(replaceMore, { enqueueSeq, trace });
   if (before.has_more === null && hasMore !== null) yield* run(setHasMore, { enqueueSeq });
   env.effects.tell("queue", params.queue, "updated", batchId);
-  return shownNew(row, JSON.stringify(params.queue), trace, env);
+  return yield* shownWaiting(row, draft, JSON.stringify(params.queue), trace, env);
 }

@@ -4,7 +4,8 @@ import { PawlError } from "@pawl/protocol/errors";
 import { MAX_PURGED_BATCHES } from "@pawl/protocol/limits";
 import { type Operation, one, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Unfinished } from "../../turns/operation.js";
-import { ended, unfollow } from "./followers.js";
+import { ended, isTurning } from "./flows.js";
+import { unfollow } from "./followers.js";
 import { pageOf } from "./pages.js";
 import { findQueue } from "./queue-row.js";
 import { removeOutdated } from "./retention.js";
@@ -83,6 +84,7 @@ function* purgeOne(
   const ageMs = finishedAt === null ? env.wallMs - enqueuedAt : env.retentionNow - finishedAt;
   if (ageMs < olderThanMs) return false;
   if (hasMore !== null && ((yield* one(selectAwaited, { seq }))?.awaited ?? 0) > 0) return false;
+  if (hasMore !== null && (yield* isTurning(seq))) return false;
   if (dryRun) return true;
   yield* unfollow(seq, hasMore);
   yield* ended(seq, row.queue, hasMore, env);

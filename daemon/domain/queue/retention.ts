@@ -3,6 +3,7 @@ import type { BatchState } from "@pawl/protocol";
 import { type Ending, retentionEnd } from "../../grants/ending.js";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
+import { dropAfter } from "./flows.js";
 import { forgetId } from "./ids.js";
 import { move, NO_COUNTS, removeIfEmpty, touchKey } from "./queue-row.js";
 
@@ -13,9 +14,14 @@ const earliestFinished = sql<{ at: number | null }>(
   "SELECT min(finished_at) AS at FROM pawl_batch WHERE finished_at IS NOT NULL",
 );
 
-const selectOutdated = sql<{ enqueue_seq: number }>(`
-  SELECT enqueue_seq FROM pawl_batch WHERE finished_at IS NOT NULL AND finished_at <= :until
+const selectOutdated = sql<{ enqueue_seq: number; awaited: number | null }>(`
+  SELECT enqueue_seq, CASE WHEN has_more IS NULL THEN 0 ELSE
+    (SELECT m.awaited FROM pawl_batch_more m WHERE m.enqueue_seq = pawl_batch.enqueue_seq) END AS awaited
+  FROM pawl_batch WHERE finished_at IS NOT NULL AND finished_at <= :until
   ORDER BY finished_at LIMIT :rows`);
+
+/** Others wait for it: it is kept as if it had ended now. */
+const keepLonger = sql("UPDATE pawl_batch SET finished_at = :now WHERE enqueue_seq = :seq");
 
 const deleteBatch = sql<RemovedRow>(`
   DELETE FROM pawl_batch WHERE enqueue_seq = :seq
@@ -43,10 +49,12 @@ export const endedBatches: Ending = {
   *expire(env, rows) {
     const until = env.retentionNow - env.retentionMs;
     const outdated = yield* all(selectOutdated, { until, rows: PRUNED_ROWS_PER_STEP });
-    yield* removeOutdated(
-      outdated.map(({ enqueue_seq }) => enqueue_seq),
-      env,
-    );
+    const removed: number[] = [];
+    for (const { enqueue_seq: seq, awaited } of outdated) {
+      if ((awaited ?? 0) === 0) removed.push(seq);
+      else yield* run(keepLonger, { seq, now: env.retentionNow });
+    }
+    yield* removeOutdated(removed, env);
     return outdated.length < PRUNED_ROWS_PER_STEP ? outdated.length : rows;
   },
 };
@@ -57,7 +65,10 @@ export function* removeOutdated(seqs: readonly number[], env: Env): Operation<vo
   for (const seq of seqs) {
     const row = (yield* one(deleteBatch, { seq })) as RemovedRow;
     if (row.is_inline === 0) yield* run(deletePayloads, { seq });
-    if (row.has_more !== null) yield* run(deleteMore, { seq });
+    if (row.has_more !== null) {
+      yield* dropAfter(seq, row.state);
+      yield* run(deleteMore, { seq });
+    }
     yield* forgetId(row.batch_key, seq);
     yield* touchKey(row.queue_id, row.key, env);
     removed.push(row);

@@ -5,6 +5,7 @@ import { MAX_RETRIED_BATCHES } from "@pawl/protocol/limits";
 import { all, type Operation, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Unfinished } from "../../turns/operation.js";
 import { tellBatch } from "./events.js";
+import { turned, waitAgain } from "./flows.js";
 import { GETS_IN_LINE, LANE_OF } from "./lanes.js";
 import { findQueue, move, touchKey } from "./queue-row.js";
 import { byId, waitKey } from "./row.js";
@@ -17,7 +18,7 @@ const BROUGHT_BACK = `
     available_at = :now, available_at_wall = :wallMs, claim_seq = NULL, fencing_token = NULL,
     ttl_ends_at = CASE WHEN ttl_ms IS NULL THEN NULL ELSE CAST(:now AS BIGINT) + ttl_ms END`;
 
-const RETURNED = "RETURNING enqueue_seq, key, ttl_ends_at";
+const RETURNED = "RETURNING enqueue_seq, key, has_more, ttl_ends_at";
 
 /** Where another batch has its sourceKey now, that is what was asked for last. */
 const retryBatch = sql<BackRow>(
@@ -32,6 +33,7 @@ const retryDead = sql<BackRow>(`${BROUGHT_BACK} WHERE enqueue_seq IN
 interface BackRow {
   enqueue_seq: number;
   key: string | null;
+  has_more: 1 | null;
   ttl_ends_at: number | null;
 }
 
@@ -41,6 +43,13 @@ export function* retry(params: Parsed<"queue.retry">, env: Env): Operation<Outco
   if (row instanceof PawlError) return row;
   const { state, queue_id: queueId, enqueue_seq: seq } = row;
   if (state !== "dead" && state !== "cancelled" && state !== "expired") return { retried: 0, more: false };
+  if (row.key_elsewhere !== null) return { retried: 0, more: false };
+  const again = row.has_more === null ? "ready" : yield* waitAgain(seq, queueId, state, env);
+  if (again === "stays") return { retried: 0, more: false };
+  if (again === "blocked") {
+    yield* turned(seq, env);
+    return { retried: 1, more: false };
+  }
   const back = yield* all(retryBatch, { seq, now: env.now, wallMs: env.wallMs });
   if (back.length === 0) return { retried: 0, more: false };
   yield* move(queueId, { [state]: -1, ready: 1 }, env);
@@ -76,7 +85,8 @@ function* retryQueue(
 }
 
 function* comeBack(queueId: number, queue: string, back: readonly BackRow[], env: Env): Operation<void> {
-  for (const { enqueue_seq: seq, key, ttl_ends_at: endsAt } of back) {
+  for (const { enqueue_seq: seq, key, has_more: hasMore, ttl_ends_at: endsAt } of back) {
+    if (hasMore !== null) yield* turned(seq, env);
     if (env.effects.isFollowed) yield* tellBatch(seq, "retried", env);
     yield* touchKey(queueId, key, env);
     if (endsAt !== null) env.effects.deadline(endsAt);

@@ -116,15 +116,16 @@ export type Batch = Result<"queue.get">["batch"];
 
 type BatchClaim = NonNullable<Batch["claim"]>;
 
-const selectById = sql<BatchRow & HolderRow & { queue_id: number; queue: string }>(`
-  SELECT ${BATCH_COLUMNS}, b.queue_id, q.queue, ${HOLDER_COLUMNS}
+/** A batch as it is found by its id. */
+export type FoundRow = BatchRow & HolderRow & { queue_id: number; queue: string; key_elsewhere: 1 | null };
+
+const selectById = sql<FoundRow>(`
+  SELECT ${BATCH_COLUMNS}, b.key_elsewhere, b.queue_id, q.queue, ${HOLDER_COLUMNS}
   FROM pawl_batch b CROSS JOIN pawl_queue q LEFT JOIN pawl_batch h ON h.enqueue_seq = b.claim_seq
   WHERE b.enqueue_seq = :seq AND b.batch_id = :batchId AND q.queue_id = b.queue_id`);
 
 /** A batch and its holder, or `not_found`. */
-export function* byId(
-  batchId: string,
-): Operation<(BatchRow & HolderRow & { queue_id: number; queue: string }) | PawlError> {
+export function* byId(batchId: string): Operation<FoundRow | PawlError> {
   for (const seq of yield* placesOf(batchId)) {
     const row = yield* one(selectById, { seq, batchId });
     if (row !== undefined) return row;

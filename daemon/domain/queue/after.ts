@@ -1,0 +1,125 @@
+// After: the batches that new ones are to wait for are found, and put in an order in which each comes behind them.
+import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
+import { MAX_AFTER_BATCHES_PER_CALL } from "@pawl/protocol/limits";
+import { all, type Operation, one, sql } from "../../store/statement.js";
+import type { After, Awaited } from "./flows.js";
+import { placesOf } from "./ids.js";
+import { type Draft, type Enqueued, waitingFor } from "./new-batch.js";
+
+/** Batches that are looked at to find a circle at most; what is asked for in larger flows is refused. */
+const MAX_ANCESTORS = 10_000;
+
+const BATCH_ID = /^qwb:[0-9a-f]{64}$/;
+
+const selectAwaited = sql<Awaited>(`
+  SELECT enqueue_seq AS seq, batch_id AS "batchId", state FROM pawl_batch
+  WHERE enqueue_seq = :seq AND batch_id = :batchId`);
+
+/** What a batch waits for, or would again if it came back. */
+const selectParents = sql<{ after_seq: number }>(`
+  SELECT a.after_seq FROM pawl_batch_after a CROSS JOIN pawl_batch b
+  WHERE a.enqueue_seq = :seq AND b.enqueue_seq = a.enqueue_seq AND b.state IN ('blocked', 'cancelled')`);
+
+/** Finds batches that others wait for. Each is looked for once. */
+export class AwaitedBatches {
+  readonly #found = new Map<string, Awaited>();
+  /** The batchIds of the batches of one call, by their names within it. */
+  readonly refs = new Map<string, string>();
+
+  /** The draft with the batches that it waits for, or the refusal of one that is not there. */
+  *of(draft: Draft, index?: number): Operation<Draft | PawlError> {
+    const { after = [], when = "success" } = draft.params;
+    if (after.length === 0) return draft;
+    const batches = new Map<number, Awaited>();
+    for (const [place, name] of after.entries()) {
+      const batchId = this.refs.get(name) ?? name;
+      const found = this.#found.get(batchId) ?? (yield* findAwaited(batchId));
+      if (found === undefined) return unknown(name, place, index);
+      this.#found.set(batchId, found);
+      batches.set(found.seq, found);
+    }
+    return waitingFor(draft, { batches: [...batches.values()], when });
+  }
+}
+
+function* findAwaited(batchId: string): Operation<Awaited | undefined> {
+  for (const seq of yield* placesOf(batchId)) {
+    const found = yield* one(selectAwaited, { seq, batchId });
+    if (found !== undefined) return found;
+  }
+  return undefined;
+}
+
+function unknown(name: string, place: number, index: number | undefined): PawlError {
+  const at = index === undefined ? {} : { index };
+  if (BATCH_ID.test(name)) {
+    const message = `There is no batch ${shown(name)} to wait for. What is completed or cancelled is removed some days later.`;
+    return refuse("not_found", message, { what: "batch", batchId: name, ...at });
+  }
+  const path = `${index === undefined ? "" : `/batches/${index}`}/after/${place}`;
+  const message = `is ${shown(name)}, which is neither a batchId nor the \`ref\` of another batch of this call`;
+  return refuse("invalid_params", `${path} ${message}.`, { issues: [{ path, message }] });
+}
+
+/**
+ * The indexes of new batches in an order in which each comes behind those that it waits for: as they were given, but
+ * for those that are named before they come. Refuses circles, names that two have, and too much of it.
+ */
+export function orderOf(batches: readonly (Enqueued & { ref?: string | undefined })[]): number[] | PawlError {
+  const indexes = new Map<string, number>();
+  let named = 0;
+  for (const [index, { ref, after = [] }] of batches.entries()) {
+    named += after.length;
+    if (ref === undefined) continue;
+    const path = `/batches/${index}/ref`;
+    if (BATCH_ID.test(ref)) return wrong(path, `is ${shown(ref)}, which looks like a batchId`);
+    if (indexes.has(ref)) return wrong(path, `is ${shown(ref)}, as that of batches[${indexes.get(ref)}]`);
+    indexes.set(ref, index);
+  }
+  if (named > MAX_AFTER_BATCHES_PER_CALL) {
+    return wrong("/batches", `wait for ${named} batches in all, and may for ${MAX_AFTER_BATCHES_PER_CALL}`);
+  }
+  const order: number[] = [];
+  const state = new Map<number, "open" | "done">();
+  const visit = (index: number): PawlError | undefined => {
+    if (state.get(index) === "done") return undefined;
+    if (state.get(index) === "open") {
+      return wrong(`/batches/${index}/after`, "makes a circle: the batch would wait for itself");
+    }
+    state.set(index, "open");
+    for (const name of batches[index]?.after ?? []) {
+      const other = indexes.get(name);
+      const refused = other === undefined ? undefined : visit(other);
+      if (refused !== undefined) return refused;
+    }
+    state.set(index, "done");
+    order.push(index);
+    return undefined;
+  };
+  for (const index of batches.keys()) {
+    const refused = visit(index);
+    if (refused !== undefined) return refused;
+  }
+  return order;
+}
+
+/** Refuses that a batch which is there waits for others that wait for it. */
+export function* circleOf(seq: number, { batches }: After): Operation<PawlError | undefined> {
+  const seen = new Set(batches.map((each) => each.seq));
+  for (const next of seen) {
+    if (next === seq) return wrong("/after", "makes a circle: the batch would wait for itself");
+    if (seen.size > MAX_ANCESTORS) {
+      return wrong(
+        "/after",
+        `leads to more than ${MAX_ANCESTORS} batches, which are too many to be looked at`,
+      );
+    }
+    // A set goes on with what is added meanwhile.
+    for (const { after_seq: parent } of yield* all(selectParents, { seq: next })) seen.add(parent);
+  }
+  return undefined;
+}
+
+function wrong(path: string, message: string): PawlError {
+  return refuse("invalid_params", `${path} ${message}.`, { issues: [{ path, message }] });
+}
