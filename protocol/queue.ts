@@ -196,8 +196,9 @@ export const batch = named(
     enqueuedAt: instant.meta({ description: "When it was added, in milliseconds since the Unix epoch." }),
     availableAt: instant.meta({ description: "Since when, or when, it can be claimed, if nobody holds it." }),
     expiresAt: instant.optional().meta({
-      description: "When it expires unless it is claimed: of one with a ttl that can be claimed.",
+      description: "When it expires unless it is claimed: of one with a ttl that is ready or scheduled.",
     }),
+    remainingMs: remainingMs.optional(),
     after: z.array(batchId).optional().meta({ description: "The batches that it waits for, or waited for." }),
     when: z.enum(WHENS).optional().meta({ description: "What has to become of those." }),
     trace: trace.optional(),

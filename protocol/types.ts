@@ -162,8 +162,14 @@ export type Batch = {
   enqueuedAt: number;
   /** Since when, or when, it can be claimed, if nobody holds it. */
   availableAt: number;
-  /** When it expires unless it is claimed: of one with a ttl that can be claimed. */
+  /** When it expires unless it is claimed: of one with a ttl that is ready or scheduled. */
   expiresAt?: number | undefined;
+  /** Milliseconds until then. */
+  remainingMs?: number | undefined;
+  /** The batches that it waits for, or waited for. */
+  after?: string[] | undefined;
+  /** What has to become of those. */
+  when?: "success" | "failure" | "finished" | undefined;
   trace?: Trace | undefined;
   claim?: BatchHolder | undefined;
   progress?: Progress | undefined;
@@ -227,6 +233,11 @@ export type Claim = {
   remainingMs: number;
   /** The work, in order. */
   batches: Batch[];
+  /**
+   * The batches that these have waited for, by their batchIds, with their results: of 262144 bytes in all. Instead
+   * of one that has no room there stands `{"$result": {"sizeBytes": n}}`; queue.get has it.
+   */
+  parents?: Record<string, Parent> | undefined;
 };
 
 /** Params of claim.cancelling. */
@@ -1996,8 +2007,8 @@ export type MissingPrevData = {
 /** Who the numbers are unique among: this database, or all nodes. */
 export type Mode = CentralizedMode | DistributedMode;
 
-/** A batch to be added. */
-export type NewBatch = {
+/** A batch to be added with others. */
+export type NewBatchOfMany = {
   /** A queue exists by being used. */
   queue: string;
   /** JSON values, kept byte for byte. */
@@ -2049,7 +2060,19 @@ export type NewBatch = {
    * given, as the queue is configured by then, else 1000 ms, 2, 3600000 ms, with jitter.
    */
   retry?: RetryInput | undefined;
+  /**
+   * Batches whose ends it waits for, by their batchIds; of one `queue.enqueueMany` also by their `ref`. It is
+   * `blocked` until all have ended; then its delay and its ttl begin.
+   */
+  after?: string[] | undefined;
+  /**
+   * What has to become of these: `success` (default) of all, `failure` of at least one, or only `finished`. Where
+   * that cannot come true any more it is cancelled, and so are those that wait for it.
+   */
+  when?: "success" | "failure" | "finished" | undefined;
   trace?: TraceInput | undefined;
+  /** A name within this call, for `after` of its other batches. */
+  ref?: string | undefined;
 };
 
 /** `error.data` of the kind not_canonical: a body is not its own RFC 8785 canonical form. */
@@ -2131,6 +2154,14 @@ export type NumberedId = {
 /** The answer to a request with `name`. */
 export type OneLease = {
   lease: Lease;
+};
+
+/** A batch that a claimed one has waited for. */
+export type Parent = {
+  /** Where the batch stands. */
+  state: "ready" | "scheduled" | "blocked" | "claimed" | "completed" | "dead" | "cancelled" | "expired";
+  /** What came of the work: any JSON of up to 150000 bytes, kept byte for byte. */
+  result?: unknown | undefined;
 };
 
 /** `error.data` of the kind parse_error: the line is not JSON. */
@@ -2812,7 +2843,7 @@ export type QueueDepths = {
 /** Params of queue.enqueueMany. */
 export type QueueEnqueueManyParams = {
   /** The batches, in the order in which they are added. */
-  batches: NewBatch[];
+  batches: NewBatchOfMany[];
 };
 
 /** Result of queue.enqueueMany. */
@@ -2878,6 +2909,16 @@ export type QueueEnqueueParams = {
    * given, as the queue is configured by then, else 1000 ms, 2, 3600000 ms, with jitter.
    */
   retry?: RetryInput | undefined;
+  /**
+   * Batches whose ends it waits for, by their batchIds; of one `queue.enqueueMany` also by their `ref`. It is
+   * `blocked` until all have ended; then its delay and its ttl begin.
+   */
+  after?: string[] | undefined;
+  /**
+   * What has to become of these: `success` (default) of all, `failure` of at least one, or only `finished`. Where
+   * that cannot come true any more it is cancelled, and so are those that wait for it.
+   */
+  when?: "success" | "failure" | "finished" | undefined;
   trace?: TraceInput | undefined;
   /** How long to wait for room in a queue with `maxWaiting`, in the order of arrival. */
   waitMs?: number | undefined;

@@ -283,8 +283,6 @@ const NOT_YET_BUILT: {
   ],
   kinds: ["would_deadlock"],
   params: {
-    "queue.enqueue": ["after", "when"],
-    "queue.enqueueMany": ["ref"],
     "command.create": ["incarnation"],
     "command.lease": ["incarnation", "graceMs"],
     "command.serve": ["incarnation"],

@@ -59,6 +59,17 @@ const enqueue = command({
       default: "of the queue, else 20",
     },
     ...RETRY_OPTIONS,
+    after: {
+      type: "text",
+      value: "BATCHES",
+      describe: "Not before these have ended: their ids, with commas between them",
+    },
+    when: {
+      type: "text",
+      choices: ["success", "failure", "finished"],
+      describe: "With --after: what has to become of them",
+      default: "success",
+    },
     trace: {
       type: "text",
       value: "TRACEPARENT",
@@ -73,6 +84,10 @@ const enqueue = command({
     [
       `pawl enqueue index '"docs"' --source-key docs --on-existing replace --delay 5s --max-delay 1m`,
       "A debounce: 5 s after the last, at most a minute after the first",
+    ],
+    [
+      `pawl enqueue reports '"all"' --after "$(pawl enqueue parts 1),$(pawl enqueue parts 2)"`,
+      "Once both parts are done; the claim has their results",
     ],
     ["pawl enqueue deploys '{}' --key production --priority=10", "Before others; --key for limits by key"],
     [
@@ -197,6 +212,8 @@ function shapeOf(
     key: string | undefined;
     ttl: number | undefined;
     trace: string | undefined;
+    after: string | undefined;
+    when: string | undefined;
   },
 ): Shape {
   const {
@@ -208,6 +225,9 @@ function shapeOf(
     "max-attempts": maxAttempts,
   } = args;
   const retry = retryOf(args);
+  if (args.when !== undefined && args.after === undefined) {
+    throw new UsageError("--when is about --after; give both.");
+  }
   if (mergeKey !== undefined && !join)
     throw new UsageError("--merge-key says with whom to --join; give both.");
   return {
@@ -221,6 +241,8 @@ function shapeOf(
     ...(afterCommit ? { deliveryPolicy: "after_current_turn_commit" } : {}),
     ...(maxAttempts === undefined ? {} : { maxAttempts }),
     ...(retry === undefined ? {} : { retry }),
+    ...(args.after === undefined ? {} : { after: args.after.split(/[\s,]+/).filter((id) => id !== "") }),
+    ...(args.when === undefined ? {} : { when: args.when as NonNullable<Shape["when"]> }),
     ...(args.trace === undefined ? {} : { trace: { traceparent: args.trace } }),
   };
 }

@@ -73,6 +73,9 @@ type Batch struct {
 	EnqueuedAt     int64             `json:"enqueuedAt"`
 	AvailableAt    int64             `json:"availableAt"`
 	ExpiresAt      int64             `json:"expiresAt"`
+	RemainingMs    int64             `json:"remainingMs"`
+	After          []string          `json:"after"`
+	When           string            `json:"when"`
 	Trace          *Trace            `json:"trace"`
 	Claim          *BatchHolder      `json:"claim"`
 	Progress       *Progress         `json:"progress"`
@@ -95,17 +98,24 @@ type QueueRenewResult struct {
 	Cancelling  bool  `json:"cancelling"`
 }
 
+// Parent: A batch that a claimed one has waited for.
+type Parent struct {
+	State  string          `json:"state"`
+	Result json.RawMessage `json:"result"`
+}
+
 // Claim: Batches that one owner works on, until the claim ends.
 type Claim struct {
-	ClaimID      string  `json:"claimId"`
-	LeaseToken   string  `json:"leaseToken"`
-	FencingToken int64   `json:"fencingToken"`
-	Queue        string  `json:"queue"`
-	Owner        string  `json:"owner"`
-	ClaimedAt    int64   `json:"claimedAt"`
-	ExpiresAt    int64   `json:"expiresAt"`
-	RemainingMs  int64   `json:"remainingMs"`
-	Batches      []Batch `json:"batches"`
+	ClaimID      string            `json:"claimId"`
+	LeaseToken   string            `json:"leaseToken"`
+	FencingToken int64             `json:"fencingToken"`
+	Queue        string            `json:"queue"`
+	Owner        string            `json:"owner"`
+	ClaimedAt    int64             `json:"claimedAt"`
+	ExpiresAt    int64             `json:"expiresAt"`
+	RemainingMs  int64             `json:"remainingMs"`
+	Batches      []Batch           `json:"batches"`
+	Parents      map[string]Parent `json:"parents"`
 }
 
 // Lease: A lease as its holder has it.

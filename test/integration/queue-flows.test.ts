@@ -588,3 +588,34 @@ describe("batches that wait for others", () => {
     expect((await again.call("daemon.check", {})).problems).toEqual([]);
   });
 });
+
+describe("a ttl", () => {
+  test("runs from when the batch was first available, also if that is put off since", async () => {
+    const queue = await Queue.open("ttl");
+    const batchId = await queue.enqueue(1, { ttlMs: 60_000 });
+    const first = await queue.get(batchId);
+    const put = await queue.client.call("queue.update", { batchId, availableAt: Date.now() + 3_600_000 });
+    expect(put.batch).toMatchObject({ state: "scheduled", expiresAt: first.expiresAt });
+    await queue.client.call("queue.update", { batchId, availableAt: 0 });
+    expect(await queue.get(batchId)).toMatchObject({ state: "ready", expiresAt: first.expiresAt });
+    const short = await queue.enqueue(2, { ttlMs: 300 });
+    await queue.client.call("queue.update", { batchId: short, availableAt: Date.now() + 3_600_000 });
+    expect((await queue.client.call("queue.wait", { batchId: short, waitMs: 60_000 })).batch.state).toBe(
+      "expired",
+    );
+    const { queues } = await queue.client.call("queue.stats", { queue: queue.name });
+    expect(queues[0]).toMatchObject({ ready: 1, scheduled: 0, expired: 1 });
+  });
+
+  test("of a scheduled batch is shown from its time on, with what remains", async () => {
+    const queue = await Queue.open("ttl-scheduled");
+    const delayed = await queue.get(await queue.enqueue(1, { ttlMs: 1000, delayMs: 60_000 }));
+    expect(delayed.expiresAt).toBe(delayed.availableAt + 1000);
+    expect(delayed.remainingMs).toBeGreaterThan(50_000);
+    const at = Date.now() + 60_000;
+    const named = await queue.get(await queue.enqueue(2, { ttlMs: 1000, availableAt: at }));
+    expect(named.expiresAt).toBe(at + 1000);
+    const blocked = await queue.enqueue(3, { ttlMs: 1000, after: [delayed.batchId] });
+    expect(await queue.get(blocked)).not.toHaveProperty("expiresAt");
+  });
+});

@@ -501,9 +501,9 @@ class World {
           expiresAt: claim?.expiresAt,
         })),
       ).toEqual(
-        expected.map(({ batchId, state, attempt, availableAt, ttlEndsAt, claim }) => ({
+        expected.map(({ batchId, state, attempt, availableAt, ttlMs, ttlEndsAt, claim }) => ({
           batchId,
-          expires: ttlEndsAt,
+          expires: state === "scheduled" && ttlMs !== undefined ? availableAt + ttlMs : ttlEndsAt,
           state,
           attempt,
           availableAt,

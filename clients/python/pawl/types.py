@@ -86,6 +86,9 @@ class Batch(_Batch, total=False):
     """Work of a queue: payloads that are claimed, completed and retried together."""
 
     expiresAt: int
+    remainingMs: int
+    after: List[str]
+    when: str
     trace: Trace
     claim: BatchHolder
     progress: Progress
@@ -110,9 +113,17 @@ class QueueRenewResult(TypedDict):
     cancelling: bool
 
 
-class Claim(TypedDict):
-    """Batches that one owner works on, until the claim ends."""
+class _Parent(TypedDict):
+    state: str
 
+
+class Parent(_Parent, total=False):
+    """A batch that a claimed one has waited for."""
+
+    result: Any
+
+
+class _Claim(TypedDict):
     claimId: str
     leaseToken: str
     fencingToken: int
@@ -122,6 +133,12 @@ class Claim(TypedDict):
     expiresAt: int
     remainingMs: int
     batches: List[Batch]
+
+
+class Claim(_Claim, total=False):
+    """Batches that one owner works on, until the claim ends."""
+
+    parents: Dict[str, Parent]
 
 
 class _Lease(TypedDict):

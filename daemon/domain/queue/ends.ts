@@ -1,7 +1,7 @@
 // Claims that end by time, with their connection or over a restart, and batches whose time comes.
 import { dueAt, dueWallAt, type Ending, retain } from "../../grants/ending.js";
 import type { Cause, GrantRule } from "../../grants/grant.js";
-import { all, type Operation, one, sql } from "../../store/statement.js";
+import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import { NEVER, sooner } from "../../turns/alarm.js";
 import type { Env } from "../../turns/operation.js";
 import { tellBatch } from "./events.js";
@@ -38,10 +38,10 @@ const earliestNamed = sql<{ at: number | null }>(
   "SELECT min(available_at_wall) AS at FROM pawl_batch WHERE state = 'scheduled' AND available_at_wall IS NOT NULL",
 );
 
-/** Its ttl runs from when a batch is first available. */
+/** Its ttl runs from when a batch is first available, also if it was put off since. */
 const endDelays = sql<BegunRow>(`
   UPDATE pawl_batch SET state = 'ready', available_at_wall = available_at + :wallAheadMs, ${GETS_IN_LINE},
-    ttl_ends_at = CASE WHEN ttl_ms IS NULL THEN NULL ELSE available_at + ttl_ms END
+    ttl_ends_at = CASE WHEN ttl_ms IS NULL THEN NULL ELSE coalesce(ttl_ends_at, available_at + ttl_ms) END
   WHERE enqueue_seq IN
     (SELECT enqueue_seq FROM pawl_batch
      WHERE state = 'scheduled' AND available_at_wall IS NULL AND available_at <= :now
@@ -50,7 +50,7 @@ const endDelays = sql<BegunRow>(`
 
 const reachNamed = sql<BegunRow>(`
   UPDATE pawl_batch SET state = 'ready', available_at = :now, ${GETS_IN_LINE},
-    ttl_ends_at = CASE WHEN ttl_ms IS NULL THEN NULL ELSE CAST(:now AS BIGINT) + ttl_ms END
+    ttl_ends_at = CASE WHEN ttl_ms IS NULL THEN NULL ELSE coalesce(ttl_ends_at, CAST(:now AS BIGINT) + ttl_ms) END
   WHERE enqueue_seq IN
     (SELECT enqueue_seq FROM pawl_batch WHERE state = 'scheduled' AND available_at_wall <= :wallMs
      ORDER BY available_at_wall, enqueue_seq LIMIT :rows)
@@ -95,11 +95,19 @@ const earliestTtl = sql<{ at: number | null }>(
   "SELECT min(ttl_ends_at) AS at FROM pawl_batch WHERE ttl_ends_at IS NOT NULL",
 );
 
-const expireBatches = sql<{ enqueue_seq: number; queue_id: number; key: string | null; has_more: 1 | null }>(`
-  UPDATE pawl_batch SET state = 'expired', finished_at = :finishedAt, ttl_ends_at = NULL WHERE enqueue_seq IN
-    (SELECT enqueue_seq FROM pawl_batch WHERE ttl_ends_at IS NOT NULL AND ttl_ends_at <= :now
-     ORDER BY ttl_ends_at, enqueue_seq LIMIT :rows)
-  RETURNING enqueue_seq, queue_id, key, has_more`);
+/** One that is scheduled has been available before. */
+const selectOverdue = sql<{
+  enqueue_seq: number;
+  queue_id: number;
+  state: "ready" | "scheduled";
+  key: string | null;
+  has_more: 1 | null;
+}>(`
+  SELECT enqueue_seq, queue_id, state, key, has_more FROM pawl_batch
+  WHERE ttl_ends_at IS NOT NULL AND ttl_ends_at <= :now ORDER BY ttl_ends_at, enqueue_seq LIMIT :rows`);
+
+const expireBatch = sql(`
+  UPDATE pawl_batch SET state = 'expired', finished_at = :finishedAt, ttl_ends_at = NULL WHERE enqueue_seq = :seq`);
 
 /** Batches that nobody has claimed within their ttl. */
 export const overdueBatches: Ending = {
@@ -109,9 +117,10 @@ export const overdueBatches: Ending = {
 
   *expire(env, rows) {
     const { now, retentionNow: finishedAt } = env;
-    const expired = yield* all(expireBatches, { now, finishedAt, rows });
-    for (const { enqueue_seq: seq, queue_id: queueId, key, has_more: hasMore } of expired) {
-      yield* move(queueId, { ready: -1, expired: 1 }, env);
+    const expired = yield* all(selectOverdue, { now, rows });
+    for (const { enqueue_seq: seq, queue_id: queueId, state, key, has_more: hasMore } of expired) {
+      yield* run(expireBatch, { seq, finishedAt });
+      yield* move(queueId, { [state]: -1, expired: 1 }, env);
       yield* touchKey(queueId, key, env);
       const { queue } = yield* queueOf(queueId, env);
       yield* tellBatch(seq, "expired", env);

@@ -159,11 +159,20 @@ export function shownBatch(
   },"deliveryPolicy":"${row.delivery_policy}","slotPolicy":"${row.slot_policy}","mergeKey":${
     kept === null ? '"never"' : JSON.stringify(shownMergeKey(kept))
   },"state":"${row.state}","attempt":${row.attempt},"maxAttempts":${row.max_attempts},"retry":${row.retry},"enqueuedAt":${row.enqueued_at},"availableAt":${availableAt(row, env)}${
-    row.ttl_ends_at === null ? "" : `,"expiresAt":${shownAt(row.ttl_ends_at, env)}`
+    row.ttl_ms === null && row.ttl_ends_at === null ? "" : expiryText(row, env)
   }${more === undefined ? "" : waitingText(more)}${
     claim === undefined ? "" : `,"claim":${claim instanceof RawJson ? claim.text : JSON.stringify(claim)}`
   }${more === undefined ? "" : doneText(more)}${lastError === null ? "" : `,"lastError":${JSON.stringify(lastError)}`}}`;
   return new RawJson(text) as unknown as Batch;
+}
+
+/** When a batch expires that nobody claims, as far as that is known: not of one that is blocked, or has ended. */
+function expiryText(row: Omit<BatchRow, "payload_bytes">, env: Env): string {
+  const { state, ttl_ms: ttlMs, ttl_ends_at: endsAt } = row;
+  const isKnown = endsAt !== null || (state === "scheduled" && ttlMs !== null);
+  if (!isKnown) return "";
+  const expiresAt = endsAt === null ? availableAt(row, env) + (ttlMs as number) : shownAt(endsAt, env);
+  return `,"expiresAt":${expiresAt},"remainingMs":${Math.max(0, expiresAt - env.wallMs)}`;
 }
 
 function waitingText({ after_ids: after, after_when: when, trace }: ShownMore): string {

@@ -34,7 +34,8 @@ export function* update(
     row.available_at_wall = isLater ? availableAt : env.wallMs;
     if (before !== "blocked") {
       row.state = isLater ? "scheduled" : "ready";
-      row.ttl_ends_at = isLater || row.ttl_ms === null ? null : env.now + row.ttl_ms;
+      // Once it has been available its ttl goes on, whatever its time is now.
+      if (!isLater && row.ttl_ms !== null) row.ttl_ends_at ??= env.now + row.ttl_ms;
     }
     if (isLater) env.effects.wallDeadline(availableAt);
     if (row.ttl_ends_at !== null) env.effects.deadline(row.ttl_ends_at);
