@@ -67,15 +67,14 @@ export const FAULTS: Record<string, (stage: Stage) => Promise<void>> = {
   },
   "no descriptor at all": async ({ lives, random }) => {
     const taken = readdirSync(`/proc/${lives.pid}/fd`).length;
-    await limited(lives, { option: "nofile", name: "Max open files", limit: taken }, random);
+    // Until the daemon has found out, who connects is closed, and cannot know that nothing was performed.
+    const limit = { option: "nofile", name: "Max open files", limit: taken };
+    await limited(lives, limit, random.next() * (SECOND_MS / 5));
   },
   "files that may not grow": async ({ lives, random }) => {
     const { size } = statSync(join(lives.stateDir, "pawl.db-wal"), { throwIfNoEntry: false }) ?? { size: 0 };
-    await limited(
-      lives,
-      { option: "fsize", name: "Max file size", limit: size + random.upTo(100_000) },
-      random,
-    );
+    const limit = { option: "fsize", name: "Max file size", limit: size + random.upTo(100_000) };
+    await limited(lives, limit, random.next() * 3 * SECOND_MS);
   },
   stopped: async ({ lives, random }) => {
     lives.signal("SIGSTOP");
@@ -128,7 +127,7 @@ async function transaction({ stateDir }: Lives, begin: string, heldMs: number): 
 async function limited(
   lives: Lives,
   { option, name, limit }: { option: string; name: string; limit: number },
-  random: Random,
+  lastsMs: number,
 ): Promise<void> {
   const { pid } = lives;
   const limits = readFileSync(`/proc/${pid}/limits`, "utf8");
@@ -136,7 +135,7 @@ async function limited(
   const set = (soft: string | number): void =>
     void spawnSync("prlimit", ["--pid", `${pid}`, `--${option}=${soft}:`]);
   set(limit);
-  await sleep(random.next() * 3 * SECOND_MS);
+  await sleep(lastsMs);
   set(former ?? "unlimited");
 }
 
