@@ -233,6 +233,7 @@ const build: z.output<typeof command> = {
   requestSizeBytes: 14,
   responseSizeBytes: 1,
   error: null,
+  progress: { percent: 50, note: "linking" },
 };
 const buildEnvelope: z.output<typeof envelope> = {
   protocol: ENVELOPE_PROTOCOL,

@@ -131,7 +131,7 @@ export const EVENTS = noun("events", {
       params: z.strictObject({ topics, since }),
       result: z.strictObject({ subscriptionId, cursor, gap }),
       writes: false,
-      repeatable: false,
+      repeatable: true,
       transactable: false,
       errors: ["read_only", "exhausted"],
       examples: [

@@ -66,6 +66,7 @@ export const REPEATABLE_METHODS: Readonly<Record<string, Repeatable>> = {
   "peer.revoke": true,
   "peer.list": true,
   "events.watch": true,
+  "events.subscribe": true,
   "events.unsubscribe": true,
   "daemon.ping": true,
   "daemon.info": true,

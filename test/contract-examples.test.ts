@@ -62,7 +62,7 @@ const BEFORE: Readonly<Record<string, readonly Call[]>> = {
 
 /** Members that each daemon makes anew. The rest of an answer has to be what the example says. */
 const MADE_ANEW =
-  /^(batchId|claimId|leaseToken|leaseId|reservationId|commandId|changeId|incarnation|board|author|updatedBy|hash|body|signature)$/;
+  /^(batchId|claimId|leaseToken|leaseId|reservationId|commandId|changeId|cursor|incarnation|board|author|updatedBy|hash|body|signature)$/;
 const DEPENDS_ON_TIME = /At$|^(at|now|remainingMs|times|uptimeMs)$/;
 const DEPENDS_ON_MACHINE = /^(pid|uid)$/;
 

@@ -64,6 +64,7 @@ var repeatableMethods = map[string][]string{
 	"peer.revoke":        nil,
 	"peer.list":          nil,
 	"events.watch":       nil,
+	"events.subscribe":   nil,
 	"events.unsubscribe": nil,
 	"daemon.ping":        nil,
 	"daemon.info":        nil,

@@ -63,6 +63,7 @@ REPEATABLE_METHODS: Dict[str, Tuple[str, ...]] = {
     "peer.revoke": (),
     "peer.list": (),
     "events.watch": (),
+    "events.subscribe": (),
     "events.unsubscribe": (),
     "daemon.ping": (),
     "daemon.info": (),
