@@ -32,7 +32,10 @@ type Count = (params: Readonly<Record<string, unknown>>) => number;
 
 /** By method; every other call names one thing. Pages are bounded by the length of the results. */
 const NAMED: Readonly<Record<string, Count>> = {
-  "queue.enqueueMany": ({ batches }) => lengthOf(batches),
+  "queue.enqueue": ({ after }) => 1 + lengthOf(after),
+  "queue.enqueueMany": ({ batches }) =>
+    lengthOf(batches) +
+    (Array.isArray(batches) ? batches : []).reduce((sum: number, each) => sum + lengthOf(each?.after), 0),
   "queue.claim": ({ maxBatches, batchIds }) =>
     isGiven(batchIds) ? lengthOf(batchIds) : numberIn(maxBatches, 1, MAX_CLAIMED_BATCHES),
   "queue.move": ({ batchIds }) => (isGiven(batchIds) ? lengthOf(batchIds) : MOVED_BATCHES),
@@ -66,7 +69,7 @@ export function* tooMuchNamed(calls: readonly NamedCall[]): Operation<PawlError 
 }
 
 function* namedBy(method: string, params: Readonly<Record<string, unknown>>): Operation<number> {
-  if (method === "queue.complete" || method === "queue.abandon") {
+  if (method === "queue.complete" || method === "queue.abandon" || method === "queue.progress") {
     // A claim that is made in the same transaction has been counted where it is made.
     return typeof params.claimId === "string" ? yield* sizeOfClaim(params.claimId) : 1;
   }
