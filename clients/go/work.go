@@ -80,7 +80,7 @@ func (c *Client) Work(ctx context.Context, queue string, options *WorkOptions, h
 	}
 	w := &worker{conn: c.conn, handler: handler, options: o, params: merged(map[string]any{
 		"queue": queue, "owner": defaultOwner(), "leaseMs": o.Lease.Milliseconds(), "releaseOn": "disconnect",
-		"waitMs": askWait.Milliseconds(),
+		"waitMs": askWait.Milliseconds(), "notify": true,
 	}, o.Params)}
 	if w.params["queues"] != nil {
 		delete(w.params, "queue")

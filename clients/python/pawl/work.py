@@ -89,7 +89,7 @@ class Worker:
         self._on_error = on_error or (lambda error: logger.warning("%s", error))
         self._claim_params: Dict[str, Any] = {
             **({"queue": queue} if isinstance(queue, str) else {"queues": list(queue)}),
-            **{"owner": default_owner(), "leaseMs": round(lease * 1000), "releaseOn": "disconnect"},
+            **{"owner": default_owner(), "leaseMs": round(lease * 1000), "releaseOn": "disconnect", "notify": True},
             **{"waitMs": ASK_WAIT_MS, **only_given(more)},
         }
         self._stopping = False
