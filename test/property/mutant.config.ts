@@ -19,5 +19,5 @@ export default defineConfig({
       },
     },
   ],
-  test: { include: ["test/property/queue.test.ts"], maxWorkers: 1, testTimeout: 120_000 },
+  test: { include: ["test/property/queue.test.ts"], maxWorkers: 1, testTimeout: 600_000 },
 });
