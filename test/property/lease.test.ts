@@ -19,6 +19,7 @@ const TORTURE = process.env.PAWL_TORTURE === "1";
 const NAMES = ["a", "b", "c"] as const;
 const CONNECTIONS = [1, 2, 3];
 const RESTART_GRACE_MS = 5000;
+const POOL = ["x", "y", "z"];
 const LONG_WAIT_MS = 3_600_000;
 const FOR_EVER = Number.POSITIVE_INFINITY;
 
@@ -56,8 +57,8 @@ class Model {
   now: number;
   held: Held[] = [];
   waiting: Waiter[] = [];
-  readonly slots: Record<Name, number> = { a: 1, b: 1, c: 1 };
-  readonly pools: Record<Name, readonly string[] | undefined> = { a: undefined, b: undefined, c: undefined };
+  readonly slots: Record<Name, number> = { a: 1, b: 3, c: 3 };
+  readonly pools: Record<Name, readonly string[] | undefined> = { a: undefined, b: undefined, c: POOL };
   readonly highest: Record<Name, number> = { a: 0, b: 0, c: 0 };
 
   constructor(now: number) {
@@ -464,6 +465,8 @@ afterAll(() => {
 async function follow(ops: readonly Op[], Daemon: typeof InProcess, path?: string): Promise<void> {
   const world = new World(Daemon, path);
   try {
+    await world.pawl.call("lease.configure", { name: "b", slots: 3 });
+    await world.pawl.call("lease.configure", { name: "c", members: POOL });
     for (const each of ops) {
       const before = world.model.waiting.length;
       await each(world);
