@@ -35,7 +35,7 @@ const overlap = z.enum(OVERLAPS).meta({
     "While the last occurrence is unfinished: `skip` enqueues nothing; `one` enqueues another if none waits to be claimed; `all` enqueues each.",
 });
 const missed = z.enum(MISSED).meta({
-  description: `Which of the occurrences that came while there was no daemon are made up for, as far as \`overlap\` allows: \`none\`, the \`last\`, or \`all\`, at most the last ${MAX_MISSED_OCCURRENCES.toLocaleString("en-US")}.`,
+  description: `Which of the occurrences that came while there was no daemon are made up for, as far as \`overlap\` allows: \`none\`, the \`last\`, or \`all\`, at most the last ${MAX_MISSED_OCCURRENCES}.`,
 });
 const missedWindowMs = integer.max(MAX_MISSED_WINDOW_MS).meta({
   description: "Missed occurrences longer ago than so many milliseconds are not made up for.",

@@ -3444,7 +3444,7 @@ export type Schedule = {
   overlap: "skip" | "one" | "all";
   /**
    * Which of the occurrences that came while there was no daemon are made up for, as far as `overlap` allows:
-   * `none`, the `last`, or `all`, at most the last 1,000.
+   * `none`, the `last`, or `all`, at most the last 1000.
    */
   missed: "none" | "last" | "all";
   /** Missed occurrences longer ago than so many milliseconds are not made up for. */
@@ -3572,7 +3572,7 @@ export type ScheduleSetParams = {
   overlap?: "skip" | "one" | "all" | undefined;
   /**
    * Which of the occurrences that came while there was no daemon are made up for, as far as `overlap` allows:
-   * `none`, the `last`, or `all`, at most the last 1,000.
+   * `none`, the `last`, or `all`, at most the last 1000.
    */
   missed?: "none" | "last" | "all" | undefined;
   /** Missed occurrences longer ago than so many milliseconds are not made up for. */
