@@ -190,7 +190,9 @@ const abandon = command({
     output.result(done, () =>
       [
         `${plural(done.released, "batch", "batches")} given back.`,
-        ...(done.dead === 0 ? [] : [`${plural(done.dead, "batch", "batches")} dead.`]),
+        ...(done.dead === 0
+          ? []
+          : [`${plural(done.dead, "batch", "batches")} dead${dead ? "" : ": no attempts are left"}.`]),
       ].join("\n"),
     );
     return undefined;

@@ -256,6 +256,8 @@ class QueueWorker<T> {
     const { onFailure, onCancel, retryDelayMs } = this.#options;
     const postponed = error instanceof Postpone;
     const cancelled = given.cancelled !== undefined;
+    // A handler that ends because its claim is lost has not failed.
+    if (grant.lost && error === grant.signal.reason) throw error;
     if (!postponed && !cancelled && onFailure !== undefined) callListener(onFailure, error, given);
     if (grant.lost) throw grant.signal.reason;
     const how = postponed

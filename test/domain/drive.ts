@@ -49,6 +49,8 @@ export function sequenceEnv(now: number, mode: Mode, counted: { dispensed: numbe
     turn: new TurnMemory(),
     effects: envOf({
       count,
+      tell: () => {},
+      isFollowed: false,
       deadline: () => {},
       reached: () => {},
     } as Partial<Env>) as unknown as Env["effects"],

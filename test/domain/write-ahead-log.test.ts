@@ -84,7 +84,8 @@ test("SQLite's locks outlast the lengthening: no other process gets at what this
     const lines = readFileSync("/proc/locks", "utf8").split("\n");
     return lines
       .filter((line) => files.some((file) => line.includes(file)))
-      .map((line) => line.slice(line.indexOf(" ")));
+      .map((line) => line.slice(line.indexOf(" ")))
+      .sort();
   };
   database.store.begin();
   const held = locks();

@@ -635,14 +635,14 @@ describe("work", () => {
 
   test("a failure is kept with its exit code and last line, and counts; the batch is tried again", async () => {
     const directory = privateDirectory();
-    await run(["enqueue", "failing", "1", "--max-attempts", "2"]);
+    await run(["enqueue", "falling", "1", "--max-attempts", "2"]);
     const worker = work(
-      "failing",
+      "falling",
       ["--json"],
       ["sh", "-c", "echo first >&2; echo 'no disk' >&2; echo >&2; exit 3"],
       directory,
     );
-    await becomes("failing", { dead: 1 });
+    await becomes("falling", { dead: 1 });
     const { code, stdout, stderr } = await worker.end("SIGTERM");
     expect([code, stderr]).toEqual([DONE, "first\nno disk\n\n".repeat(2)]);
     expect(
@@ -654,7 +654,7 @@ describe("work", () => {
       { outcome: "failed", attempt: 1, error: "exit code 3: no disk" },
       { outcome: "failed", attempt: 2, error: "exit code 3: no disk" },
     ]);
-    expect((await run(["dead", "failing"])).stdout).toContain("\n  exit code 3: no disk\n");
+    expect((await run(["dead", "falling"])).stdout).toContain("\n  exit code 3: no disk\n");
   });
 
   test("a command ended by a signal has failed too", async () => {

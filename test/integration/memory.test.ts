@@ -104,7 +104,8 @@ test(
     const { unsentBytes, overloads } = await crowd.stats();
     expect(overloads).toBe(0);
     expect(unsentBytes).toBeGreaterThan(100 * MB);
-    expect(unsentBytes).toBeLessThan(160 * MB);
+    // Each may have one more in the making when the bound is reached.
+    expect(unsentBytes).toBeLessThan(128 * 1024 * 1024 + 40 * ANSWER_BYTES);
 
     for (const socket of sockets) {
       const reader = new RawClient(socket);

@@ -30,6 +30,7 @@ const env = envOf({
     wake: ignored,
     count: ignored,
     log: ignored,
+    tell: ignored,
   } as unknown as Partial<Env>) as unknown as Env["effects"],
 });
 

@@ -108,6 +108,8 @@ export interface LeaseRow {
   members: string | null;
   /** How many names a lease of several has; null for one. */
   joint: number | null;
+  /** 1 if a claim of a queue was made that lives as long as it. */
+  has_claims: 1 | null;
   /** How long its holder may take to come back after its connection has closed; null for not at all. */
   grace_ms: number | null;
 }
@@ -277,9 +279,9 @@ export function* drop(row: LeaseRow, env: Env, isReleased = false): Operation<re
   if (joint !== null) rows = inOrder(yield* all(deleteJoint, { leaseId }));
   else rows = (yield* run(deleteLease, { leaseId })) === 0 ? [] : [row];
   env.effects.count("leases", -rows.length);
-  for (const { name, fencing_token: fencingToken } of rows) {
+  for (const { name, fencing_token: fencingToken, has_claims: hasClaims } of rows) {
     env.effects.wake(waitKey(name));
-    yield* leaseEnded(name, fencingToken, isReleased, env);
+    if (hasClaims === 1) yield* leaseEnded(name, fencingToken, isReleased, env);
   }
   return rows;
 }

@@ -26,6 +26,9 @@ const keepLease = sql(`
   ON CONFLICT (enqueue_seq) DO UPDATE SET fencing_token = excluded.fencing_token, lease_name = excluded.lease_name,
     lease_token = excluded.lease_token, cancel_at = NULL`);
 
+const noteClaims = sql(`
+  UPDATE pawl_lease SET has_claims = 1 WHERE name = :name AND fencing_token = :leaseToken AND has_claims IS NULL`);
+
 const selectClaims = sql<ClaimRow>(`
   ${CLAIM_TABLE.rows} b.has_terms = ${KEPT} AND b.state = 'claimed' AND b.enqueue_seq IN
     (SELECT enqueue_seq FROM pawl_claim_terms WHERE lease_name = :name AND lease_token = :fencingToken
@@ -75,6 +78,7 @@ export function* keepUnder(
   { name, fencingToken: leaseToken }: Under,
 ): Operation<void> {
   yield* run(keepLease, { head, fencingToken, name, leaseToken });
+  yield* run(noteClaims, { name, leaseToken });
 }
 
 /**
