@@ -419,6 +419,7 @@ export class Daemon {
     this.#sockets.remove();
     this.#database.close();
     this.#repeatedLines.end();
+    await this.#notices.sent();
     this.#log.info("stopped");
   }
 

@@ -14,16 +14,12 @@ const COLUMNS = 84;
 const COMMANDS = [
   "pawl next FR",
   `pawl enqueue mail '{"to":"ada"}' --source-key welcome-ada`,
-  // Until somebody presses Ctrl-C.
-  `pawl work mail -- sh -c 'echo "sending $(cat)"'`,
+  `pawl work mail --drain -- sh -c 'echo "sending $(cat)"'`,
   "pawl queues",
   `pawl lock deploy -- sh -c 'echo "deploying with token $PAWL_FENCING_TOKEN"'`,
   `pawl item set FR-001 --stage 1_backlog --name "Sign in with a key"`,
   "pawl board",
 ];
-
-const UNTIL_CTRL_C = /^pawl work/;
-const CTRL_C_AFTER_S = 2;
 
 const directory = mkdtempSync(path.join(tmpdir(), "pawl-terminal-"));
 const env = {
@@ -41,11 +37,9 @@ try {
   for await (const line of createInterface({ input: daemon.stdout })) if (line.includes('"listening"')) break;
   const lines = COMMANDS.flatMap((command) => {
     const pawl = `${process.execPath} ${path.join(ROOT, "client/bin/pawl.js")}`;
-    const ends = UNTIL_CTRL_C.test(command);
-    const limit = ends ? `timeout --preserve-status --signal=INT ${CTRL_C_AFTER_S} ` : "";
-    const shell = `${limit}${command.replace(/^pawl/, () => pawl)} 2>&1`;
+    const shell = `${command.replace(/^pawl/, () => pawl)} 2>&1`;
     const output = execFileSync("bash", ["-c", shell], { env, cwd: directory, encoding: "utf8" });
-    return [`$ ${command}`, ...`${output}${ends ? "^C" : ""}`.trimEnd().split("\n"), ""];
+    return [`$ ${command}`, ...output.trimEnd().split("\n"), ""];
   });
   writeFileSync(process.argv[2] ?? path.join(ROOT, "docs/terminal.svg"), picture(lines.slice(0, -1)));
 } finally {

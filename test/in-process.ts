@@ -25,6 +25,8 @@ import { privateDirectory } from "./daemon.js";
 export interface InProcessOptions {
   path?: string;
   time?: TimeSource;
+  /** Where random bytes come from, if not from the kernel. */
+  random?: (bytes: number) => Buffer;
   /** Puts something between the loop and the database. */
   wrap?: (store: Store) => Store;
   /** Called after each turn that was committed. */
@@ -59,6 +61,7 @@ export class InProcess {
         clock: database.clock,
         mode: database.mode,
         sign: database.sign,
+        ...(options.random === undefined ? {} : { random: options.random }),
         // The key is a file beside the database, if that is one.
         identity:
           this.path === ":memory:"

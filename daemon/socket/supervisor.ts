@@ -1,6 +1,6 @@
 import { PawlError, shown } from "@pawl/protocol/errors";
 import { MAX_TIMER_MS } from "@pawl/protocol/limits";
-import { monotonicMicroseconds } from "../clock.js";
+import { elapsed, monotonicMicroseconds } from "../clock.js";
 import type { Kernel } from "./kernel.js";
 
 /** The first descriptor that is passed (SD_LISTEN_FDS_START, sd_listen_fds(3)). */
@@ -73,6 +73,8 @@ const WATCHDOG_SHARE = 0.5;
 const STATUS_MS = 1000;
 /** Messages that could not be sent, because the receiver had not read those before, are tried again. */
 const RETRY_MS = 50;
+/** The time for which a daemon that has stopped waits for a receiver that has not read yet. */
+const LAST_TRY_MS = 1000;
 const EAGAIN = 11;
 
 /**
@@ -152,6 +154,14 @@ export class Notices {
     this.#stopping = true;
     this.#status = status;
     this.#send(["STOPPING=1", `STATUS=${status}`]);
+  }
+
+  /** Resolves once all is sent, or when a receiver that does not read has had its time. */
+  async sent(): Promise<void> {
+    const end = elapsed() + LAST_TRY_MS;
+    while (this.#unsent.length > 0 && elapsed() < end) {
+      await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+    }
   }
 
   /** For what is said again: while a receiver does not read, it must not pile up. */

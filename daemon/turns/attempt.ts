@@ -19,6 +19,8 @@ export interface Setting extends Pick<Env, "mode" | "sign" | "identity"> {
   readonly clock: Clock;
   /** Told of counters before they are committed; undefined where there is none. */
   readonly witness: Pick<Witness, "raise" | "committed"> | undefined;
+  /** Where random bytes come from, if not from the kernel. */
+  readonly random?: Env["random"];
   /** Events for those who follow them; undefined in a daemon that only reads. */
   readonly journal?: Journal | undefined;
   /** True if another process writes the database, and keeps the time of it. */
@@ -346,7 +348,7 @@ export class Attempt {
           : (key, sort) => this.#waiters.waitsBefore(key, parked, sort),
       before: parked === undefined ? this.#before : (line) => this.#waiters.inLine(line, parked),
       cancelWaits: this.#cancelWaits,
-      random: pooledRandom,
+      random: this.#setting.random ?? pooledRandom,
       sign,
       identity,
       retentionMs,

@@ -11,15 +11,14 @@ import { Alarm } from "../../daemon/dist/turns/alarm.js";
 import { AsynchronousInProcess } from "../asynchronous.js";
 import { contentOf, InProcess } from "../in-process.js";
 
-/** Random numbers are the same for both drivers, since they decide how long batches rest. */
-const drawn = vi.hoisted(() => ({ times: 0 }));
-
-vi.mock("../../daemon/dist/turns/random.js", () => ({
-  pooledRandom(bytes: number): Buffer {
-    drawn.times += 1;
-    return createHash("shake256", { outputLength: bytes }).update(`${drawn.times}`).digest();
-  },
-}));
+/** Random numbers that are the same for both drivers, since they decide how long batches rest. */
+function drawn(): (bytes: number) => Buffer {
+  let times = 0;
+  return (bytes) => {
+    times += 1;
+    return createHash("shake256", { outputLength: bytes }).update(`${times}`).digest();
+  };
+}
 
 // A daemon that was held up has grants go on, and how long a turn takes is not the same for both drivers.
 vi.spyOn(Alarm.prototype, "lateMs", "get").mockReturnValue(0);
@@ -269,11 +268,10 @@ async function outcomeOf(
   events: readonly Event[],
   connections: readonly number[],
 ): Promise<string[]> {
-  drawn.times = 0;
   let passed = 0;
   const monotonic = (): number => passed;
   const time = { wall: () => START + passed, monotonic, boottime: monotonic, boot: "boot" } as TimeSource;
-  const pawl = new Daemon({ time });
+  const pawl = new Daemon({ time, random: drawn() });
   const granted: Granted = {
     batches: [],
     claims: [],
