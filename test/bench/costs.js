@@ -13,7 +13,7 @@ import { Inspection } from "../../daemon/dist/store/inspection.js";
 import { openDatabase } from "../../daemon/dist/store/open-database.js";
 import { Unfinished, Wait } from "../../daemon/dist/turns/operation.js";
 import { TurnMemory } from "../../daemon/dist/turns/turn-memory.js";
-import { textsAt } from "../../protocol/dist/json-text.js";
+import { textsOf } from "../../protocol/dist/json-text.js";
 import { METHODS } from "../../protocol/dist/methods.js";
 import { worstCalls } from "./costs/worst-calls.js";
 import { open } from "./driver.js";
@@ -117,7 +117,7 @@ class Bench {
     };
     /** @type {any} */
     const surroundings = {
-      ownReport: { info: outside, stats: outside },
+      ownReport: { now: () => 0, info: outside, stats: outside },
       commandPush: { serve: outside, count: () => 0, deployments: () => [] },
       events: { journal: undefined, subscriptions: {} },
       async: { "daemon.backup": outside, "daemon.check": outside },
@@ -156,8 +156,8 @@ class Bench {
     let cpu = process.cpuUsage();
     const checked = method.check(JSON.parse(text), []);
     if (checked instanceof Error) throw checked;
-    const { rawInRequest } = method;
-    const texts = rawInRequest === undefined ? [] : textsAt(`{"params":${text}}`, rawInRequest);
+    const { raw } = method;
+    const texts = raw === undefined ? [] : textsOf(checked, raw, () => `{"params":${text}}`, ["params"]);
     /** @type {any} */
     let next = (/** @type {any} */ env) => method.perform(checked, env, texts);
     for (;;) {
@@ -190,11 +190,13 @@ class Bench {
       mode: this.database.mode,
       caller: { connection: 1, pid: 1, uid: 0, gid: 0 },
       mayWait: false,
+      woken: null,
       mayGoOn: true,
       turn,
-      effects: new Proxy({}, { get: () => nothing }),
+      effects: new Proxy({}, { get: (_, name) => (name === "isFollowed" ? false : nothing) }),
       waiting: () => 0,
       waitsBefore: () => false,
+      before: () => [],
       random: (/** @type {number} */ bytes) => globalThis.crypto.getRandomValues(Buffer.alloc(bytes)),
       sign: this.database.sign,
       identity: null,
