@@ -23,6 +23,7 @@ interface ServingPeer {
   max: number;
   /** How long one delivery of a command that says nothing of it may take. */
   executionMs: number;
+  /** The targets whose commands it takes; undefined for all. */
   targets: readonly string[] | undefined;
   /** The commands that it has: sent to it, not yet answered, and not ended. They alone count against `max`. */
   readonly commands: Set<string>;

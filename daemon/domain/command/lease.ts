@@ -1,10 +1,10 @@
 // Receivers that pull: they lease commands, renew their leases, and give commands back.
 import type { Parsed, Result } from "@pawl/protocol";
-import { type PawlError, refuse } from "@pawl/protocol/errors";
+import type { PawlError } from "@pawl/protocol/errors";
 import type { Texts } from "@pawl/protocol/json-text";
-import { DEFAULT_LEASE_MS, MAX_PAYLOAD_NESTING_LEVELS, MAX_RESULT_BYTES } from "@pawl/protocol/limits";
+import { DEFAULT_LEASE_MS } from "@pawl/protocol/limits";
 import { endOf, renewal } from "../../grants/grant.js";
-import { nestingLevels } from "../../json/raw-json.js";
+import { tooLarge } from "../../json/kept-values.js";
 import { type Operation, one, run, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
 import { readyKey } from "../deployment/deployment.js";
@@ -15,6 +15,7 @@ import {
   forbidden,
   release as giveBack,
   isPushed,
+  type LiveRow,
   remainingOf,
   selectLive,
 } from "./row.js";
@@ -87,7 +88,12 @@ export function* renew(
 
   // A push is held as long as its connection, and not renewed.
   if (isPushed(row)) return unknownLease(leaseId);
-  const expiresAt = env.now + (params.leaseMs ?? row.leaseMs ?? DEFAULT_LEASE_MS);
+  return yield* prolong(row, params.leaseMs, env);
+}
+
+/** Has a delivery that is held last anew: as long as it is asked for, or as it was leased for. */
+function* prolong(row: LiveRow, leaseMs: number | undefined, env: Env): Operation<Result<"command.renew">> {
+  const expiresAt = env.now + (leaseMs ?? row.leaseMs ?? DEFAULT_LEASE_MS);
   const { connection } = env.caller;
   yield* run(setRenewed, { seq: row.seq, expiresAt, connection });
   env.effects.deadline(expiresAt);
@@ -117,7 +123,8 @@ export function* progress(
   [checkpoint]: Texts,
 ): Operation<Result<"command.progress"> | PawlError> {
   const { leaseId, percent, note } = params;
-  const wrong = checkpoint === undefined ? undefined : tooLarge(checkpoint);
+  const wrong =
+    checkpoint === undefined ? undefined : tooLarge("command.progress", "/checkpoint", checkpoint, 1);
   if (wrong !== undefined) return wrong;
   const given = readLeaseId(leaseId, env);
   const row = given && (yield* one(selectLive, { commandId: given.commandId }));
@@ -136,23 +143,9 @@ export function* progress(
     if (row.hasMore === null) yield* run(setHasMore, { seq: row.seq });
     env.effects.tell("command", row.deployment, "progressed", row.commandId);
   }
-  if (!isPushed(row)) return yield* renew({ leaseId }, env);
+  if (!isPushed(row)) return yield* prolong(row, undefined, env);
   const end = deliveryEndOf(row) ?? env.now;
   return { ...remaining(end, deadlineOf(row, env), env), cancelling: false };
-}
-
-/** The refusal of a checkpoint that is too long, or too deep. */
-function tooLarge(checkpoint: string): PawlError | undefined {
-  const bytes = Buffer.byteLength(checkpoint);
-  const message =
-    bytes > MAX_RESULT_BYTES
-      ? `must have at most ${MAX_RESULT_BYTES} bytes as JSON, not ${bytes}`
-      : nestingLevels(checkpoint) > MAX_PAYLOAD_NESTING_LEVELS
-        ? `must not hold more than ${MAX_PAYLOAD_NESTING_LEVELS} arrays and objects in one another`
-        : undefined;
-  if (message === undefined) return undefined;
-  const issues = [{ path: "/checkpoint", message }];
-  return refuse("invalid_params", `command.progress: /checkpoint ${message}.`, { issues });
 }
 
 export function* release(

@@ -2,11 +2,11 @@
 import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import type { Texts } from "@pawl/protocol/json-text";
+import { tooLarge } from "../../json/kept-values.js";
 import { type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { tellBatch } from "./events.js";
 import { membersOf, renew } from "./holder.js";
-import { tooLarge } from "./results.js";
 
 const selectProgress = sql<{ progress: string | null }>(
   "SELECT progress FROM pawl_batch_more WHERE enqueue_seq = :seq",

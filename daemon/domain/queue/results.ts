@@ -1,8 +1,7 @@
 // Results: the JSON that a worker leaves with the batches that it has completed, kept byte for byte.
-import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
+import type { PawlError } from "@pawl/protocol/errors";
 import { memberTexts, type Texts } from "@pawl/protocol/json-text";
-import { MAX_PAGE_BYTES, MAX_PAYLOAD_NESTING_LEVELS, MAX_RESULT_BYTES } from "@pawl/protocol/limits";
-import { nestingLevels } from "../../json/raw-json.js";
+import { tooLarge, wrongParam } from "../../json/kept-values.js";
 import { type Operation, one, run, sql } from "../../store/statement.js";
 
 const selectId = sql<{ batch_id: string }>("SELECT batch_id FROM pawl_batch WHERE enqueue_seq = :seq");
@@ -54,37 +53,4 @@ export function* keepResults(results: Results): Operation<void> {
     yield* run(setResult, { seq, result });
     yield* run(setHasMore, { seq });
   }
-}
-
-/**
- * The refusal of a result or a checkpoint that is too long, or too deep.
- *
- * @param batches how many keep it.
- */
-export function tooLarge(method: string, path: string, text: string, batches: number): PawlError | undefined {
-  if (nestingLevels(text) > MAX_PAYLOAD_NESTING_LEVELS) {
-    return wrongParam(
-      method,
-      path,
-      `must not hold more than ${MAX_PAYLOAD_NESTING_LEVELS} arrays and objects in one another. Send it as text, or flatten it`,
-    );
-  }
-  const bytes = Buffer.byteLength(text);
-  if (bytes > MAX_RESULT_BYTES) {
-    return wrongParam(
-      method,
-      path,
-      `has ${bytes} bytes of JSON, and may have ${MAX_RESULT_BYTES}. Keep what is larger elsewhere, and its place here`,
-    );
-  }
-  if (bytes * batches <= MAX_PAGE_BYTES) return undefined;
-  return wrongParam(
-    method,
-    path,
-    `has ${bytes} bytes of JSON for each of ${batches} batches, and all together may have ${MAX_PAGE_BYTES}. Make it shorter`,
-  );
-}
-
-function wrongParam(method: string, path: string, message: string): PawlError {
-  return refuse("invalid_params", `${method}: ${shown(path)} ${message}.`, { issues: [{ path, message }] });
 }
