@@ -53,9 +53,6 @@ export class Attempt {
   readonly #waiters: Waiters;
   readonly #effects: CollectedEffects;
   readonly #memory = new TurnMemory();
-  readonly #waiting: Env["waiting"];
-  readonly #waitsBefore: Env["waitsBefore"];
-  readonly #before: Env["before"];
   readonly #cancelWaits: Env["cancelWaits"];
   /** The calls that are to be answered, and their outcomes. */
   readonly #answered: Call[] = [];
@@ -94,9 +91,6 @@ export class Attempt {
     this.#waiters = waiters;
     this.#time = time;
     this.#effects = new CollectedEffects(setting.journal, time.wallMs);
-    this.#waiting = setting.readOnly ? () => null : (key) => waiters.count(key);
-    this.#waitsBefore = (key, sort) => waiters.waitsBefore(key, undefined, sort);
-    this.#before = (line) => waiters.inLine(line);
     this.#cancelWaits = this.#cancellation();
   }
 
@@ -328,8 +322,9 @@ export class Attempt {
   }
 
   #env(caller: Caller, mayWait: boolean, woken: string | null, parked?: Parked): Env {
-    const { mode, sign, identity, retentionMs } = this.#setting;
+    const { mode, sign, identity, retentionMs, readOnly } = this.#setting;
     const { now, retentionNow, wallMs } = this.#time;
+    const waiters = this.#waiters;
     return {
       now,
       retentionNow,
@@ -341,12 +336,10 @@ export class Attempt {
       mayGoOn: true,
       effects: this.#effects,
       turn: this.#memory,
-      waiting: this.#waiting,
+      waiting: readOnly ? NOT_KNOWN : waiters.waiting,
       waitsBefore:
-        parked === undefined
-          ? this.#waitsBefore
-          : (key, sort) => this.#waiters.waitsBefore(key, parked, sort),
-      before: parked === undefined ? this.#before : (line) => this.#waiters.inLine(line, parked),
+        parked === undefined ? waiters.someoneWaits : (key, sort) => waiters.waitsBefore(key, parked, sort),
+      before: parked === undefined ? waiters.everyoneIn : (line) => waiters.inLine(line, parked),
       cancelWaits: this.#cancelWaits,
       random: this.#setting.random ?? pooledRandom,
       sign,
@@ -355,6 +348,9 @@ export class Attempt {
     };
   }
 }
+
+/** Those who wait do so in the daemon that writes. */
+const NOT_KNOWN = () => null;
 
 function isToUndo(outcome: unknown): boolean {
   return outcome instanceof PawlError || outcome instanceof Tried;

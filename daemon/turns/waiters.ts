@@ -74,6 +74,11 @@ export class Waiters {
   readonly #leaving = new Map<string, boolean>();
   readonly #onTimeUp: (parked: Parked) => void;
 
+  // The answers to calls that have just arrived, as functions that are made once and not in each turn.
+  readonly waiting = (key: string): number => this.count(key);
+  readonly someoneWaits = (key: string, sort?: string): boolean => this.waitsBefore(key, undefined, sort);
+  readonly everyoneIn = (line: string): InLine[] => this.inLine(line);
+
   /** @param onTimeUp called when a call has waited for as long as it may. */
   constructor(onTimeUp: (parked: Parked) => void) {
     this.#onTimeUp = onTimeUp;
