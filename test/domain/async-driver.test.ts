@@ -5,7 +5,7 @@ import type { MethodName, Params } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import { MAX_INTEGER } from "@pawl/protocol/limits";
 import fc from "fast-check";
-import { expect, test, vi } from "vitest";
+import { afterAll, expect, test, vi } from "vitest";
 import type { TimeSource } from "../../daemon/dist/clock.js";
 import { Alarm } from "../../daemon/dist/turns/alarm.js";
 import { AsynchronousInProcess } from "../asynchronous.js";
@@ -21,7 +21,8 @@ function drawn(): (bytes: number) => Buffer {
 }
 
 // A daemon that was held up has grants go on, and how long a turn takes is not the same for both drivers.
-vi.spyOn(Alarm.prototype, "lateMs", "get").mockReturnValue(0);
+const neverLate = vi.spyOn(Alarm.prototype, "lateMs", "get").mockReturnValue(0);
+afterAll(() => neverLate.mockRestore());
 
 const START = 1_750_000_000_000;
 const CONNECTIONS = [1, 2];

@@ -1,13 +1,14 @@
 // Turns and time: expiry, steps of the clock and the time that the database keeps.
 import Database from "better-sqlite3";
-import { expect, test, vi } from "vitest";
+import { afterAll, expect, test, vi } from "vitest";
 import type { Store } from "../../daemon/dist/store/store.js";
 import { Alarm } from "../../daemon/dist/turns/alarm.js";
 import { Clocks, START } from "../clocks.js";
 import { InProcess } from "../in-process.js";
 
 // A process that was held up lets grants go on for a moment; here only the clocks of the tests say what has ended.
-vi.spyOn(Alarm.prototype, "lateMs", "get").mockReturnValue(0);
+const neverLate = vi.spyOn(Alarm.prototype, "lateMs", "get").mockReturnValue(0);
+afterAll(() => neverLate.mockRestore());
 
 const HOUR_MS = 3_600_000;
 

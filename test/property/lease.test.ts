@@ -13,7 +13,8 @@ import { Clocks } from "../clocks.js";
 import { InProcess } from "../in-process.js";
 
 // A daemon that was held up has grants go on; here only the clocks of the test say what has ended.
-vi.spyOn(Alarm.prototype, "lateMs", "get").mockReturnValue(0);
+const neverLate = vi.spyOn(Alarm.prototype, "lateMs", "get").mockReturnValue(0);
+afterAll(() => neverLate.mockRestore());
 
 const TORTURE = process.env.PAWL_TORTURE === "1";
 const NAMES = ["a", "b", "c"] as const;

@@ -2,14 +2,15 @@
 // each batch and each count is what the rules of queue.md say.
 import type { Params, Result } from "@pawl/protocol";
 import fc from "fast-check";
-import { expect, test, vi } from "vitest";
+import { afterAll, expect, test, vi } from "vitest";
 import type { TimeSource } from "../../daemon/dist/clock.js";
 import { Alarm } from "../../daemon/dist/turns/alarm.js";
 import { AsynchronousInProcess } from "../asynchronous.js";
 import { InProcess } from "../in-process.js";
 
 // A daemon that was held up has grants go on; here only the clocks of the test say what has ended.
-vi.spyOn(Alarm.prototype, "lateMs", "get").mockReturnValue(0);
+const neverLate = vi.spyOn(Alarm.prototype, "lateMs", "get").mockReturnValue(0);
+afterAll(() => neverLate.mockRestore());
 
 const FACTOR = Number(process.env.PAWL_TEST_RUNS ?? 1);
 const START = 1_700_000_000_000;
