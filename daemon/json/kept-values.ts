@@ -1,7 +1,23 @@
-// Bounds of a value that is kept with work: a result, or a checkpoint.
+// Values that are kept with work by those who do it: progress, checkpoints and results.
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { MAX_PAGE_BYTES, MAX_PAYLOAD_NESTING_LEVELS, MAX_RESULT_BYTES } from "@pawl/protocol/limits";
 import { nestingLevels } from "./raw-json.js";
+
+/** How far work has come, as whoever does it says. */
+interface Progress {
+  readonly percent?: number | undefined;
+  readonly note?: string | undefined;
+}
+
+/**
+ * The JSON text of a progress after more of it was told: what is not given stays as it was.
+ *
+ * @param before the text that is kept, if there is one.
+ */
+export function progressAfter(before: string | null | undefined, { percent, note }: Progress): string {
+  const told = JSON.parse(before ?? "{}") as Progress;
+  return JSON.stringify({ percent: percent ?? told.percent, note: note ?? told.note });
+}
 
 /**
  * The refusal of a result or a checkpoint that is too long, or too deep.

@@ -4,7 +4,7 @@ import type { PawlError } from "@pawl/protocol/errors";
 import type { Texts } from "@pawl/protocol/json-text";
 import { DEFAULT_LEASE_MS } from "@pawl/protocol/limits";
 import { endOf, renewal } from "../../grants/grant.js";
-import { tooLarge } from "../../json/kept-values.js";
+import { progressAfter, tooLarge } from "../../json/kept-values.js";
 import { type Operation, one, run, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
 import { readyKey } from "../deployment/deployment.js";
@@ -133,8 +133,7 @@ export function* progress(
   const isTold = percent !== undefined || note !== undefined;
   if (isTold || checkpoint !== undefined) {
     const before = row.hasMore === null ? undefined : yield* one(selectProgress, { seq: row.seq });
-    const told = JSON.parse(before?.progress ?? "{}") as { percent?: number; note?: string };
-    const now = JSON.stringify({ percent: percent ?? told.percent, note: note ?? told.note });
+    const now = progressAfter(before?.progress, params);
     yield* run(setProgress, {
       seq: row.seq,
       progress: isTold ? now : null,

@@ -2,7 +2,7 @@
 import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import type { Texts } from "@pawl/protocol/json-text";
-import { tooLarge } from "../../json/kept-values.js";
+import { progressAfter, tooLarge } from "../../json/kept-values.js";
 import { type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { tellBatch } from "./events.js";
@@ -18,11 +18,6 @@ const setProgress = sql(`
     checkpoint = coalesce(excluded.checkpoint, pawl_batch_more.checkpoint)`);
 
 const setHasMore = sql("UPDATE pawl_batch SET has_more = 1 WHERE enqueue_seq = :seq AND has_more IS NULL");
-
-interface Progress {
-  readonly percent?: number | undefined;
-  readonly note?: string | undefined;
-}
 
 /** Renews the claim, and keeps with each of its batches what is given; what is not given stays. */
 export function* progress(
@@ -45,12 +40,11 @@ export function* progress(
   const [head] = members;
   const before =
     isTold && head?.has_more === 1 ? yield* one(selectProgress, { seq: head.enqueue_seq }) : null;
-  const told: Progress = JSON.parse(before?.progress ?? "{}") as Progress;
-  const now = { percent: percent ?? told.percent, note: note ?? told.note };
+  const now = progressAfter(before?.progress, params);
   for (const { enqueue_seq: seq, has_more: hasMore } of members) {
     yield* run(setProgress, {
       seq,
-      progress: isTold ? JSON.stringify(now) : null,
+      progress: isTold ? now : null,
       checkpoint: checkpoint ?? null,
     });
     if (hasMore === null) yield* run(setHasMore, { seq });
