@@ -228,7 +228,7 @@ export class Daemon {
   }
 
   #makeLoop({ config, database, identity }: DaemonParts): TurnLoop {
-    const { store, clock, witness, mode, sign } = database;
+    const { store, clock, witness, mode, idDigits, sign } = database;
     const { readOnly } = config;
     return new TurnLoop({
       setting: {
@@ -236,6 +236,7 @@ export class Daemon {
         clock,
         witness,
         mode,
+        idDigits,
         sign,
         identity,
         journal: this.#journal,

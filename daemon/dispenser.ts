@@ -3,11 +3,13 @@ import {
   METHODS,
   type Method,
   type MethodName,
+  type Mode,
   type Params,
   type Parsed,
   type Result,
 } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
+import { node } from "./config/values.js";
 import { format, next, peek, state } from "./domain/sequence/sequence.js";
 import { describeIssues } from "./rpc/validation-errors.js";
 import { keepTime } from "./store/kept-time.js";
@@ -27,7 +29,7 @@ export interface LocalDispenser extends Dispenser {
  * file are left alone. Throws `PawlError` `invalid_state` when another process has it, or made it in another mode.
  */
 export function openDispenser(options: DatabaseOptions): LocalDispenser {
-  const database = openDatabase(options);
+  const database = openDatabase({ ...options, mode: checkedMode(options.mode) });
 
   function perform<T>(start: (env: Env) => Operation<T | PawlError>): T {
     const { store, clock } = database;
@@ -38,6 +40,7 @@ export function openDispenser(options: DatabaseOptions): LocalDispenser {
         start({
           ...time,
           mode: database.mode,
+          idDigits: database.idDigits,
           caller: NOBODY,
           mayWait: false,
           woken: null,
@@ -72,11 +75,14 @@ export function openDispenser(options: DatabaseOptions): LocalDispenser {
     peek: async (type) => perform((env) => peek(parse("sequence.peek", { type }), env)).seq,
     state: async (): Promise<Result<"sequence.state">> => {
       const pageAfter = (after?: string): Result<"sequence.state"> =>
-        perform((env) => state(parse("sequence.state", { after }), env));
+        perform(
+          (env) => state(parse("sequence.state", { after }), env) as Operation<Result<"sequence.state">>,
+        );
       const { next, ...whole } = pageAfter();
       for (let after = next; after !== undefined; ) {
         const page = pageAfter(after);
         Object.assign(whole.sequences, page.sequences);
+        Object.assign(whole.granted, page.granted);
         after = page.next;
       }
       return whole;
@@ -97,6 +103,11 @@ function parse<N extends MethodName>(name: N, params: Params<N>): Parsed<N> {
   const { success, data, error } = schema.safeParse(params);
   if (!success) throw describeIssues(name, error.issues, params);
   return data as Parsed<N>;
+}
+
+/** The node id as the daemon reads it, which has names in upper case. */
+function checkedMode(given: Mode | undefined): Mode | undefined {
+  return given?.kind === "distributed" ? { ...given, nodeId: node(given.nodeId, "nodeId") } : given;
 }
 
 const NOBODY = { connection: 0, pid: null, uid: null, gid: null };

@@ -84,11 +84,12 @@ function open(
     notices,
   }: { config: Config; kernel: Kernel | undefined; log: Logger; notices: Notices },
 ): OpenDatabase {
-  const { mode, acceptModeChange, acceptRestore, readOnly } = config;
-  if (readOnly) return openDatabaseToRead({ path, mode });
+  const { mode, idDigits, acceptModeChange, acceptRestore, readOnly } = config;
+  if (readOnly) return openDatabaseToRead({ path, mode, idDigits });
   return openDatabase({
     path,
     mode,
+    idDigits,
     acceptModeChange,
     ownDirectory: {
       flock: kernel?.flock,

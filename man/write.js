@@ -172,6 +172,7 @@ const SAMPLES = {
   GID: "[1000]",
   MODE: '"0600"',
   N: "7",
+  ID: "7",
   "PATTERN=SPEC": '["release/*=dynamodb:table=leases"]',
   SECONDS: "600",
   UID: "[1000]",

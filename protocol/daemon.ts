@@ -4,7 +4,7 @@ import { DEFAULT_CHECKED_ROWS, MAX_CHECKED_ROWS, MAX_PATH_LENGTH } from "./limit
 import { method, notification, noun } from "./method.js";
 import { queueDepths } from "./queue.js";
 import { duration, instant, integer, named, text } from "./schemas.js";
-import { mode } from "./sequence.js";
+import { mode, nodeId } from "./sequence.js";
 
 /** A place in a table or an index, with the values that it is ordered by. */
 const MAX_CHECK_CURSOR_LENGTH = 16_384;
@@ -54,7 +54,8 @@ export const DAEMON = noun("daemon", {
         instance: z.string().meta({ description: "Its name among the daemons of the machine." }),
         startedAt: instant.meta({ description: "When it started, in milliseconds since the Unix epoch." }),
         mode,
-        nodeId: integer.meta({ description: "0 in centralized mode." }),
+        nodeId: nodeId.meta({ description: "The number or the name of this node; 0 in centralized mode." }),
+        idDigits: integer.meta({ description: "Digits that the numbers in ids have at least." }),
         readOnly: z.boolean().meta({ description: "True if it only reads (--read-only)." }),
         canWrite: z.boolean().meta({
           description: "True if this connection may call methods that write: not by a socket for reads.",
@@ -142,6 +143,7 @@ export const DAEMON = noun("daemon", {
             startedAt: 1_750_000_000_000,
             mode: { kind: "centralized" },
             nodeId: 0,
+            idDigits: 3,
             readOnly: false,
             canWrite: true,
             database: { path: "/home/me/.local/state/pawl/default/pawl.db", schemaVersion: 12 },

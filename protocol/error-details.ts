@@ -116,6 +116,8 @@ export const ERROR_DETAILS = {
     requestId: said("The key that was used before."),
     idempotencyKey: said("The key that was used before."),
     path: said("The file that is there."),
+    type: said("The type that has such numbers already."),
+    highest: number("The highest number of the type that was dispensed or granted."),
     first: json.optional().meta({ description: "The content that the key stands for." }),
     now: json.optional().meta({ description: "The content of this request." }),
   }),
@@ -163,6 +165,7 @@ export const ERROR_DETAILS = {
     type: said("The type whose numbers are used up."),
     last: number("The last number of the type."),
     left: number("How many numbers of the type are left."),
+    granted: z.boolean().optional().meta({ description: "True if these come from grants alone." }),
   }),
   provider_unavailable: details({
     provider: z.string().meta({ description: "The kind of the provider." }),

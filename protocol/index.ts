@@ -25,4 +25,4 @@ export {
 } from "./queue.js";
 export { MISSED, type Missed, OVERLAPS, type Overlap } from "./schedule.js";
 export type { Retry } from "./schemas.js";
-export type { Mode } from "./sequence.js";
+export type { Mode, NodeId } from "./sequence.js";

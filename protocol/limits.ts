@@ -99,10 +99,15 @@ export const MAX_TYPE_LENGTH = 32;
 export const MAX_REQUEST_ID_LENGTH = 128;
 export const MAX_RESERVE_COUNT = 1_000_000;
 /** Types in one `sequence.state`. */
-export const MAX_STATE_TYPES = 2000;
+export const MAX_STATE_TYPES = 10_000;
+/** Ranges of one type that were granted and of which no number has been taken; those that adjoin are one. */
+export const MAX_GRANTED_RANGES = 1000;
 export const MAX_NODE_ID = 2 ** 32 - 1;
-/** Numbers in ids are padded with zeros to this width. */
-export const ID_DIGITS = 3;
+/** Of a node id that is a name. */
+export const MAX_NODE_NAME_LENGTH = 32;
+/** Numbers in ids are padded with zeros to this width; `--id-digits` changes it. */
+export const DEFAULT_ID_DIGITS = 3;
+export const MAX_ID_DIGITS = 12;
 /** How long what has ended is kept: batches, commands with their answers; `--retention-days` changes it. */
 export const DEFAULT_RETENTION_DAYS = 7;
 /** How long a `requestId` is remembered. */

@@ -884,6 +884,10 @@ export type ConflictData = {
   idempotencyKey?: string | undefined;
   /** The file that is there. */
   path?: string | undefined;
+  /** The type that has such numbers already. */
+  type?: string | undefined;
+  /** The highest number of the type that was dispensed or granted. */
+  highest?: number | undefined;
   /** The content that the key stands for. */
   first?: unknown | undefined;
   /** The content of this request. */
@@ -1020,8 +1024,10 @@ export type DaemonInfoResult = {
   /** When it started, in milliseconds since the Unix epoch. */
   startedAt: number;
   mode: Mode;
-  /** 0 in centralized mode. */
-  nodeId: number;
+  /** The number or the name of this node; 0 in centralized mode. */
+  nodeId: number | string;
+  /** Digits that the numbers in ids have at least. */
+  idDigits: number;
   /** True if it only reads (--read-only). */
   readOnly: boolean;
   /** True if this connection may call methods that write: not by a socket for reads. */
@@ -1176,12 +1182,12 @@ export type Difference = {
   what: string;
 };
 
-/** Ids such as FR-7-001, unique over all nodes without their knowing of each other. */
+/** Ids such as FR-7-001 or FR-JM-001, unique over all nodes without their knowing of each other. */
 export type DistributedMode = {
   /** Which mode it is. */
   kind: "distributed";
-  /** The number of this node, no other's. */
-  nodeId: number;
+  /** The number or the name of this node, no other's. */
+  nodeId: number | string;
 };
 
 /** How a number is distributed. */
@@ -1392,6 +1398,8 @@ export type ExhaustedData = {
   last?: number | undefined;
   /** How many numbers of the type are left. */
   left?: number | undefined;
+  /** True if these come from grants alone. */
+  granted?: boolean | undefined;
   /** Which of several calls or batches was refused, from 0. */
   index?: number | undefined;
   /** Which guard of a transact does not hold, from 0. */
@@ -2147,7 +2155,7 @@ export type NumberedId = {
   type: string;
   /** A number of a sequence, from 1. */
   seq: number;
-  /** FR-001, or FR-7-001 with a node id. */
+  /** FR-001, or FR-7-001 or FR-JM-001 with a node id. */
   id: string;
 };
 
@@ -3614,8 +3622,26 @@ export type SequenceFormatParams = {
 
 /** Result of sequence.format. */
 export type SequenceFormatResult = {
-  /** FR-001, or FR-7-001 with a node id. */
+  /** FR-001, or FR-7-001 or FR-JM-001 with a node id. */
   id: string;
+};
+
+/** Params of sequence.grant. */
+export type SequenceGrantParams = {
+  /** The label of a counter, such as FR. Upper and lower case are one. */
+  type: string;
+  /** The first number of the range. */
+  first: number;
+  /** The last number of the range. */
+  last: number;
+};
+
+/** Result of sequence.grant. */
+export type SequenceGrantResult = {
+  /** The label of a counter, such as FR. Upper and lower case are one. */
+  type: string;
+  /** Numbers of all grants of the type that are left. */
+  left: number;
 };
 
 /** Params of sequence.next. */
@@ -3628,7 +3654,7 @@ export type SequenceNextParams = {
 
 /** Params of sequence.parse. */
 export type SequenceParseParams = {
-  /** FR-001, or FR-7-001 with a node id. */
+  /** FR-001, or FR-7-001 or FR-JM-001 with a node id. */
   id: string;
 };
 
@@ -3636,8 +3662,8 @@ export type SequenceParseParams = {
 export type SequenceParseResult = {
   /** The label of a counter, such as FR. Upper and lower case are one. */
   type: string;
-  /** 0 for a centralized id. */
-  nodeId: number;
+  /** The number or the name of the node; 0 for a centralized id. */
+  nodeId: number | string;
   /** A number of a sequence, from 1. */
   seq: number;
 };
@@ -3685,6 +3711,8 @@ export type SequenceStateResult = {
   mode: Mode;
   /** The last number dispensed, by type. */
   sequences: Record<string, number>;
+  /** Of types that have grants: how many of those numbers are left. */
+  granted: Record<string, number>;
   /** There are more types: ask again after this one. */
   next?: string | undefined;
 };
@@ -3920,6 +3948,7 @@ export interface CallTypes {
   "sequence.state": { params: SequenceStateParams; result: SequenceStateResult };
   "sequence.format": { params: SequenceFormatParams; result: SequenceFormatResult };
   "sequence.parse": { params: SequenceParseParams; result: SequenceParseResult };
+  "sequence.grant": { params: SequenceGrantParams; result: SequenceGrantResult };
   "sequence.advance": { params: SequenceAdvanceParams; result: SequenceAdvanceResult };
   "queue.enqueue": { params: QueueEnqueueParams; result: QueueEnqueueResult };
   "queue.enqueueMany": { params: QueueEnqueueManyParams; result: QueueEnqueueManyResult };
@@ -4103,19 +4132,40 @@ export interface ErrorDataTypes {
 
 /** Numbers per type that only go up, and ids made of them: no two callers ever get the same one. */
 export interface SequenceMethods<Options> {
-  /** Take the next number of a type. */
+  /**
+   * Take the next number of a type. Of a type that has grants (sequence.grant) the number comes from these, in
+   * order; with none left it is `exhausted`.
+   */
   next(params: SequenceNextParams, options?: Options): Promise<NumberedId>;
-  /** Take a contiguous block of numbers, for a caller that goes offline. */
+  /**
+   * Take a contiguous block of numbers, for a caller that goes offline. Of a type that has grants, the block comes
+   * from the first range that has so many left; smaller rests before it are left out for good.
+   */
   reserve(params: SequenceReserveParams, options?: Options): Promise<SequenceReserveResult>;
   /** See what next would return, without taking it. */
   peek(params: SequencePeekParams, options?: Options): Promise<NumberedId>;
-  /** The mode and the last number dispensed per type. */
+  /**
+   * The mode and the last number dispensed per type. A page may be short of `limit`, with `next`, within a
+   * `transact`.
+   */
   state(params?: SequenceStateParams, options?: Options): Promise<SequenceStateResult>;
   /** The id of a number. */
   format(params: SequenceFormatParams, options?: Options): Promise<SequenceFormatResult>;
-  /** The parts of an id. */
+  /** The parts of an id. The number may be padded with any number of zeros. */
   parse(params: SequenceParseParams, options?: Options): Promise<SequenceParseResult>;
-  /** Raise a counter so that the next number is above a given one; never lowers it. */
+  /**
+   * Have the numbers of a type come from a range that another node gave. The other node took the range by
+   * sequence.reserve, and gives none of it itself. Once a type has grants, its numbers come from them alone, in
+   * order. With none left `sequence.next` is `exhausted`, until the next grant, or until sequence.advance lets the
+   * counter go on above all of them. A range that begins at or below a number that was dispensed or granted here is
+   * `conflict`.
+   */
+  grant(params: SequenceGrantParams, options?: Options): Promise<SequenceGrantResult>;
+  /**
+   * Raise a counter so that the next number is above a given one; never lowers it. Of a type that has grants, the
+   * numbers up to `to` are left out. Where `to` is at or above the last that was granted, the counter goes on by
+   * itself from there.
+   */
   advance(params: SequenceAdvanceParams, options?: Options): Promise<SequenceAdvanceResult>;
 }
 

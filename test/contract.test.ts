@@ -279,7 +279,6 @@ const NOT_YET_BUILT: {
     "pipeline.finish",
     "pipeline.ready",
     "pipeline.repair",
-    "sequence.grant",
   ],
   kinds: ["would_deadlock"],
   params: {

@@ -60,6 +60,7 @@ export class InProcess {
         store: options.wrap?.(database.store) ?? database.store,
         clock: database.clock,
         mode: database.mode,
+        idDigits: database.idDigits,
         sign: database.sign,
         ...(options.random === undefined ? {} : { random: options.random }),
         // The key is a file beside the database, if that is one.

@@ -41,7 +41,7 @@ const DAEMON = "The daemon";
 
 /** Every command, in the order and under the headings of `pawl --help`. */
 export const COMMANDS: readonly Entry[] = [
-  ...file(NUMBERS, () => import("../commands/sequence.js"), ["next", "peek", "state"]),
+  ...file(NUMBERS, () => import("../commands/sequence.js"), ["next", "peek", "state", "grant"]),
   ...file(NUMBERS, () => import("../commands/import.js"), ["import", "export"]),
   ...file(WORK, () => import("../commands/enqueue.js"), ["enqueue"]),
   ...file(WORK, () => import("../commands/wait.js"), ["wait"]),

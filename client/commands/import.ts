@@ -6,7 +6,7 @@ import type { Mode } from "@pawl/protocol/types";
 import type { PawlClient } from "../connect.js";
 import { command, UsageError } from "../terminal/command.js";
 import { count, plural } from "../terminal/quantities.js";
-import { type Counter, MAX_SHOWN_PROBLEMS } from "./import/counter.js";
+import { type Counter, MAX_SHOWN_PROBLEMS, type NodeId } from "./import/counter.js";
 
 const imports = command({
   args: "",
@@ -98,13 +98,13 @@ async function readCounters(from: Sources, stdin: Readable): Promise<Counter[]> 
 
 /** Refuses counters of another node: its numbers are not ours, and ours would skip them for nothing. */
 function checkNode(counters: readonly Counter[], mode: Mode): void {
-  const own = mode.kind === "distributed" ? mode.nodeId : 0;
+  const own: NodeId = mode.kind === "distributed" ? mode.nodeId : 0;
   const foreign = counters.filter(({ nodeId }) => nodeId !== undefined && nodeId !== own);
   if (foreign.length === 0) return;
-  const name = (node: number): string => (node === 0 ? "no node (centralized)" : `node ${node}`);
+  const name = (node: NodeId): string => (node === 0 ? "no node (centralized)" : `node ${node}`);
   const listed = foreign
     .slice(0, MAX_SHOWN_PROBLEMS)
-    .map(({ place, type, nodeId }) => `${place} (${type} of ${name(nodeId as number)})`);
+    .map(({ place, type, nodeId }) => `${place} (${type} of ${name(nodeId as NodeId)})`);
   const more = foreign.length - listed.length;
   throw new PawlError(
     "conflict",

@@ -1,5 +1,6 @@
-import { ID_DIGITS } from "@pawl/protocol/limits";
-import { command } from "../terminal/command.js";
+import type { Result } from "@pawl/protocol/types";
+import type { PawlClient } from "../connect.js";
+import { command, UsageError } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
 
 /** Ids printed by one write: a block can have a million. */
@@ -72,29 +73,74 @@ const state = command({
     ["pawl state --json | jq .sequences.FR", "The last number of FR"],
   ],
   async run(_args, { connect, output }) {
-    const found = await (await connect()).dispenser().state();
-    output.result(found, () => stateTable(found, output));
+    const client = await connect();
+    const found = await client.dispenser().state();
+    const { idDigits } = output.json ? { idDigits: 0 } : await client.daemon.info({});
+    output.result(found, () => stateTable(found, idDigits, output));
     return undefined;
   },
 });
 
 function stateTable(
-  { mode, sequences }: { mode: { kind: string; nodeId?: number }; sequences: Record<string, number> },
+  { mode, sequences, granted }: Result<"sequence.state">,
+  idDigits: number,
   output: Output,
 ): string {
-  const types = Object.keys(sequences).sort();
+  const types = [...new Set([...Object.keys(sequences), ...Object.keys(granted)])].sort();
   if (types.length === 0) {
     output.note("No numbers have been taken yet.");
     return "";
   }
-  const node = mode.nodeId === undefined ? "" : `${mode.nodeId}-`;
+  const node = mode.kind === "distributed" ? `${mode.nodeId}-` : "";
+  const hasGrants = Object.keys(granted).length > 0;
   return output.table(
-    [{ title: "TYPE" }, { title: "LAST", align: "right" }, { title: "LAST ID" }],
+    [
+      { title: "TYPE" },
+      { title: "LAST", align: "right" },
+      { title: "LAST ID" },
+      ...(hasGrants ? [{ title: "GRANTED, LEFT", align: "right" } as const] : []),
+    ],
     types.map((type) => {
-      const last = sequences[type] as number;
-      return [type, String(last), `${type}-${node}${String(last).padStart(ID_DIGITS, "0")}`];
+      const last = sequences[type];
+      return [
+        type,
+        last === undefined ? "" : String(last),
+        last === undefined ? "" : `${type}-${node}${String(last).padStart(idDigits, "0")}`,
+        ...(hasGrants ? [String(granted[type] ?? "")] : []),
+      ];
     }),
   );
 }
 
-export const commands = { next, peek, state };
+const grant = command({
+  args: "<type> <first> <last>",
+  summary: "Have the numbers of a type come from a block that another node gave",
+  options: {},
+  details:
+    "The other node took the block by `pawl next TYPE -n COUNT` and uses none of it. FIRST and LAST are numbers or ids. From then on the numbers of the type come from such blocks alone: with none left `pawl next` fails until there is another one. `pawl state` shows how many are left.",
+  examples: [
+    ["pawl grant FR 1001 1100", "A hundred numbers, which another node reserved"],
+    ["pawl grant FR FR-1001 FR-1100", "The same, by the ids that it printed"],
+  ],
+  async run({ type, first, last }, { connect, output }) {
+    const client = await connect();
+    const range = {
+      type,
+      first: await numberOf(client, type, first),
+      last: await numberOf(client, type, last),
+    };
+    const granted = await client.sequence.grant(range);
+    output.result(granted, () => `${granted.type}: ${granted.left} granted numbers are left`);
+    return undefined;
+  },
+});
+
+/** The number that an argument is, or that an id of the type has. */
+async function numberOf(client: PawlClient, type: string, text: string): Promise<number> {
+  if (/^[0-9]+$/.test(text)) return Number(text);
+  const id = await client.sequence.parse({ id: text });
+  if (id.type === type.toUpperCase()) return id.seq;
+  throw new UsageError(`${text} is an id of ${id.type}, not of ${type.toUpperCase()}.`);
+}
+
+export const commands = { next, peek, state, grant };

@@ -58,10 +58,11 @@ function* overview(
   const { connections, turns, operationsPerTurn, commitMs, database, queues, commands, leases } = stats;
   const calls = sum(Object.values(stats.requests));
   const refused = sum(Object.values(stats.errors).flatMap((kinds) => Object.values(kinds)));
+  const one = "1".padStart(info.idDigits, "0");
   const mode =
     info.mode.kind === "distributed"
-      ? `distributed, node ${info.mode.nodeId}: ids like FR-${info.mode.nodeId}-001`
-      : "centralized: ids like FR-001";
+      ? `distributed, node ${info.mode.nodeId}: ids like FR-${info.mode.nodeId}-${one}`
+      : `centralized: ids like FR-${one}`;
 
   yield `${output.styled("bold", `pawld ${info.version}`)} is up for ${duration(stats.uptimeMs)}${info.readOnly ? ", read-only" : ""}\n`;
   yield section(output.styled, "", [

@@ -36,6 +36,7 @@ async function wholeState(connection: Connection): Promise<Result<"sequence.stat
   for (let after = next; after !== undefined; ) {
     const page = await connection.call("sequence.state", { after });
     Object.assign(state.sequences, page.sequences);
+    Object.assign(state.granted, page.granted);
     after = page.next;
   }
   return state;

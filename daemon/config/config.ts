@@ -160,7 +160,7 @@ function modeOf(kind: Values["mode"], nodeId: Values["nodeId"]): Mode | undefine
   if (kind === "distributed" && nodeId === undefined) {
     throw new PawlError(
       "invalid_params",
-      "--mode distributed needs --node-id N, this node's number among all nodes.",
+      "--mode distributed needs --node-id ID, this node's number or name among all nodes.",
     );
   }
   if (kind !== "distributed" && nodeId !== undefined) {

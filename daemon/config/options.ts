@@ -4,9 +4,9 @@ import {
   DEFAULT_MAX_ALL_UNSENT_BYTES,
   DEFAULT_MAX_MESSAGE_BYTES,
   DEFAULT_RETENTION_DAYS,
+  MAX_ID_DIGITS,
   MAX_MAX_ALL_UNSENT_BYTES,
   MAX_MAX_MESSAGE_BYTES,
-  MAX_NODE_ID,
   MIN_MAX_ALL_UNSENT_BYTES,
   MIN_MAX_MESSAGE_BYTES,
 } from "@pawl/protocol/limits";
@@ -20,7 +20,19 @@ import {
 } from "@pawl/protocol/paths";
 import { LOG_LEVELS, type LogLevel } from "../log/log.js";
 import { parseLeaseRule } from "../remote/specification.js";
-import { checkedBy, fileMode, ids, listOf, oneOf, path, type Read, text, whole, yesOrNo } from "./values.js";
+import {
+  checkedBy,
+  fileMode,
+  ids,
+  listOf,
+  node,
+  oneOf,
+  path,
+  type Read,
+  text,
+  whole,
+  yesOrNo,
+} from "./values.js";
 
 const MAX_RETENTION_DAYS = 3650;
 const MAX_IDLE_EXIT_SECONDS = 365 * 24 * 60 * 60;
@@ -146,15 +158,24 @@ export const OPTIONS = {
     default: undefined,
     defaultText: "as the database was made; centralized for a new one",
     reloadable: false,
-    help: "Ids like FR-001, or like FR-7-001, unique across nodes",
+    help: "Ids like FR-001, or like FR-7-001 and FR-JM-001, unique across nodes",
   }),
   nodeId: option({
     flag: "node-id",
-    placeholder: "N",
-    read: whole(1, MAX_NODE_ID),
+    placeholder: "ID",
+    read: node,
     default: undefined,
     reloadable: false,
-    help: "This node's number in distributed mode",
+    help: "This node's number or name in distributed mode, no other's",
+  }),
+  idDigits: option({
+    flag: "id-digits",
+    placeholder: "N",
+    read: whole(0, MAX_ID_DIGITS),
+    default: undefined,
+    defaultText: "as the database has it; 3 for a new one",
+    reloadable: false,
+    help: "Digits that the numbers in ids have at least, with zeros before them",
   }),
   acceptModeChange: option({
     flag: "accept-mode-change",

@@ -1,5 +1,7 @@
 import { resolve } from "node:path";
+import type { NodeId } from "@pawl/protocol";
 import { PawlError, shown } from "@pawl/protocol/errors";
+import { MAX_NODE_ID, MAX_NODE_NAME_LENGTH } from "@pawl/protocol/limits";
 
 /**
  * Reads what was given for an option: a text from a flag or a variable, whatever TOML has from a file. Throws
@@ -52,6 +54,19 @@ export function whole(min: number, max: number): Read<number> {
     return number;
   };
 }
+
+/** The id of a node: a number, or a name, in upper case. */
+export const node: Read<NodeId> = (value, source) => {
+  const number = numberOf(value);
+  if (Number.isSafeInteger(number) && number >= 1 && number <= MAX_NODE_ID) return number;
+  const name = typeof value === "string" ? value.toUpperCase() : "";
+  if (/^[A-Z][A-Z0-9]*$/.test(name) && name.length <= MAX_NODE_NAME_LENGTH) return name;
+  throw wrong(
+    source,
+    `a whole number from 1 to ${MAX_NODE_ID}, or a name of up to ${MAX_NODE_NAME_LENGTH} letters and digits that begins with a letter`,
+    value,
+  );
+};
 
 export function oneOf<const T extends string>(values: readonly T[]): Read<T> {
   return (value, source) => {

@@ -15,7 +15,10 @@ export interface OwnReport {
   now(): number;
   info(
     caller: Caller,
-  ): Omit<Result<"daemon.info">, "name" | "version" | "protocol" | "pid" | "mode" | "nodeId" | "copied">;
+  ): Omit<
+    Result<"daemon.info">,
+    "name" | "version" | "protocol" | "pid" | "mode" | "nodeId" | "idDigits" | "copied"
+  >;
   stats(env: Env): Operation<Result<"daemon.stats">>;
 }
 
@@ -41,6 +44,7 @@ function* info(env: Env, ownReport: OwnReport): Operation<Result<"daemon.info">>
     pid: process.pid,
     mode: env.mode,
     nodeId: nodeIdOf(env.mode),
+    idDigits: env.idDigits,
     copied: yield* copied(),
     ...ownReport.info(env.caller),
   };

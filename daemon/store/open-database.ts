@@ -3,6 +3,7 @@ import { constants, existsSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 import type { Mode, Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
+import { DEFAULT_ID_DIGITS } from "@pawl/protocol/limits";
 import type Database from "better-sqlite3";
 import { Clock, type TimeSource } from "../clock.js";
 import { SIGNING_KEY_BYTES, signWith } from "../identity/signature.js";
@@ -45,6 +46,8 @@ export interface DatabaseOptions {
   path: string;
   /** The mode of the counters; undefined takes the database as it was made, centralized for a new one. */
   mode?: Mode | undefined;
+  /** Digits that the numbers in ids have at least, from now on; undefined takes what the database has, 3 at first. */
+  idDigits?: number | undefined;
   /** Opens a database that was made with another mode or node id, and keeps the new one. */
   acceptModeChange?: boolean;
   time?: TimeSource;
@@ -71,6 +74,8 @@ export interface OpenDatabase {
   readonly store: Store;
   readonly clock: Clock;
   readonly mode: Mode;
+  /** Digits that the numbers in ids have at least. */
+  readonly idDigits: number;
   readonly schemaVersion: number;
   /** Undefined where the database has no directory of its own. */
   readonly witness: Witness | undefined;
@@ -134,6 +139,7 @@ export function openDatabase(options: DatabaseOptions): OpenDatabase {
       options.onMigrate?.(from, to, sizes(database).bytes),
     );
     const mode = agreeOnMode(database, options.mode, options.acceptModeChange ?? false);
+    const idDigits = idDigitsOf(database, options.idDigits);
     const clock = new Clock(readTime(readMeta(database, "clock")), options.time);
     if (copyOf !== undefined) goOnFromBounds(database, copyOf);
     const sign = signWith(signingKeyOf(database));
@@ -171,6 +177,7 @@ export function openDatabase(options: DatabaseOptions): OpenDatabase {
       end,
       clock,
       mode,
+      idDigits,
       schemaVersion,
       sign,
       witness,
@@ -238,7 +245,9 @@ function sizes({ name, memory }: Database.Database): { bytes: number; walBytes: 
  * `forbidden` when we may not read it, with `not_found` when there is none, and with `invalid_state` when its tables
  * are not those of this program or when it was made in another mode than the one that is asked for.
  */
-export function openDatabaseToRead(options: Pick<DatabaseOptions, "path" | "mode" | "time">): OpenDatabase {
+export function openDatabaseToRead(
+  options: Pick<DatabaseOptions, "path" | "mode" | "idDigits" | "time">,
+): OpenDatabase {
   const { path } = options;
   const blocked = blockedAt([path], constants.R_OK);
   if (blocked !== undefined) {
@@ -282,7 +291,25 @@ export function openDatabaseToRead(options: Pick<DatabaseOptions, "path" | "mode
     const announce = (): void => {};
     const sign = signsNothing;
     const witness = undefined;
-    return { ...parts(database, store), clock, mode, schemaVersion: version, sign, witness, announce, close };
+    const idDigits = storedIdDigits(database);
+    if (options.idDigits !== undefined && options.idDigits !== idDigits) {
+      throw new PawlError(
+        "invalid_state",
+        `The ids of the database have ${idDigits} digits, not ${options.idDigits}. Leave --id-digits out: a daemon that only reads takes them as they are.`,
+        { from: idDigits, to: options.idDigits },
+      );
+    }
+    return {
+      ...parts(database, store),
+      clock,
+      mode,
+      idDigits,
+      schemaVersion: version,
+      sign,
+      witness,
+      announce,
+      close,
+    };
   } catch (error) {
     database.close();
     throw error;
@@ -431,6 +458,18 @@ function agreeOnMode(database: Database.Database, wanted: Mode | undefined, acce
   // A start that changes nothing writes nothing, as others may have locked the database.
   if (text !== stored) writeMeta(database, "mode", text);
   return mode;
+}
+
+/** The padding of ids belongs to the database, too, so that all who open it give the same ids. */
+function idDigitsOf(database: Database.Database, wanted: number | undefined): number {
+  const stored = storedIdDigits(database);
+  if (wanted === undefined || wanted === stored) return stored;
+  writeMeta(database, "id_digits", String(wanted));
+  return wanted;
+}
+
+function storedIdDigits(database: Database.Database): number {
+  return Number(readMeta(database, "id_digits") ?? DEFAULT_ID_DIGITS);
 }
 
 /** Made once for a database, so that what was granted before a restart is known after it. */

@@ -84,7 +84,7 @@ export function countersOf(database: Database.Database): Map<Counter, number> {
     const value = read<{ value: number | null }>(sql)[0]?.value ?? 0;
     if (value > 0) values.set(counter, value);
   };
-  for (const { node_id, type, last } of read<{ node_id: number; type: string; last: number }>(
+  for (const { node_id, type, last } of read<{ node_id: number | string; type: string; last: number }>(
     "SELECT node_id, type, last FROM pawl_sequence WHERE last > 0",
   )) {
     values.set(`${node_id}/${type}`, last);
@@ -118,6 +118,15 @@ export function goOnFromBounds(database: Database.Database, { counters }: Testim
     `INSERT INTO pawl_sequence (node_id, type, last) VALUES (:nodeId, :type, :bound)
      ON CONFLICT (node_id, type) DO UPDATE SET last = excluded.last WHERE last < excluded.last`,
   );
+  const leaveGrantedOut = [
+    "DELETE FROM pawl_sequence_grant WHERE node_id = :nodeId AND type = :type AND last <= :bound",
+    `UPDATE pawl_sequence_grant SET first = :bound + 1
+     WHERE node_id = :nodeId AND type = :type AND first <= :bound`,
+    `UPDATE pawl_sequence SET granted_to = max(granted_to, last), granted_later =
+       (SELECT coalesce(sum(g.last - g.first + 1), 0) FROM pawl_sequence_grant g
+        WHERE g.node_id = :nodeId AND g.type = :type)
+     WHERE node_id = :nodeId AND type = :type AND granted_to IS NOT NULL`,
+  ].map((sql) => database.prepare(sql));
   const raiseFloor = database.prepare(
     `INSERT INTO pawl_meta (key, value) VALUES (:key, :bound) ON CONFLICT (key) DO UPDATE SET value = excluded.value
      WHERE CAST(pawl_meta.value AS INTEGER) < CAST(excluded.value AS INTEGER)`,
@@ -125,10 +134,13 @@ export function goOnFromBounds(database: Database.Database, { counters }: Testim
   database
     .transaction(() => {
       for (const [counter, { value, bound: to }] of counters) {
-        const [, nodeId, type] = /^(\d+)\/(.+)$/.exec(counter) ?? [];
+        const [, nodeId, type] = /^([^/]+)\/(.+)$/.exec(counter) ?? [];
         // A type whose first number was never committed has none.
-        if (nodeId !== undefined && (value > 0 || to > 0))
-          raiseNumber.run({ nodeId: Number(nodeId), type, bound: to });
+        if (nodeId === undefined || (value === 0 && to === 0)) continue;
+        const of = { nodeId, type, bound: to };
+        raiseNumber.run(of);
+        // Numbers that were granted stay the only ones of their type.
+        for (const statement of leaveGrantedOut) statement.run(of);
       }
       const seq = bound("enqueueSeq");
       const { changes } = database

@@ -33,7 +33,7 @@ const LACKS: ReadonlyMap<string, "space" | "descriptors"> = new Map([
 ]);
 
 /** `NODE/TYPE` for the numbers of a type, or one of those that are of all queues, and of all leases kept here. */
-export type Counter = `${number}/${string}` | "enqueueSeq" | "queueToken" | "leaseToken" | "pathToken";
+export type Counter = `${string}/${string}` | "enqueueSeq" | "queueToken" | "leaseToken" | "pathToken";
 
 /** How far a bound is above what was reached, at first and at most. It doubles each time that a counter comes to it. */
 const FIRST_NUMBERS = 100;

@@ -22,6 +22,8 @@ export interface Env {
    */
   readonly wallMs: number;
   readonly mode: Mode;
+  /** Digits that the numbers in ids have at least. */
+  readonly idDigits: number;
   readonly caller: Caller;
   /** True if the condition may be waited for: false at once for `waitMs` 0, and when the wait has ended. */
   readonly mayWait: boolean;

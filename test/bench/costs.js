@@ -188,6 +188,7 @@ class Bench {
       wallMs,
       retentionNow,
       mode: this.database.mode,
+      idDigits: this.database.idDigits,
       caller: { connection: 1, pid: 1, uid: 0, gid: 0 },
       mayWait: false,
       woken: null,

@@ -41,13 +41,14 @@ export function dispenserSuite(name: string, open: (mode: Mode) => Promise<Backi
 
     test("tells the mode and the last number of each type", async () => {
       const dispenser = await centralized();
-      expect(await dispenser.state()).toEqual({ mode: { kind: "centralized" }, sequences: {} });
+      expect(await dispenser.state()).toEqual({ mode: { kind: "centralized" }, sequences: {}, granted: {} });
       await dispenser.next("FR");
       await dispenser.nextId("fr");
       await dispenser.next("BUG");
       expect(await dispenser.state()).toEqual({
         mode: { kind: "centralized" },
         sequences: { BUG: 1, FR: 2 },
+        granted: {},
       });
     });
 
@@ -68,7 +69,15 @@ export function dispenserSuite(name: string, open: (mode: Mode) => Promise<Backi
       expect(await dispenser.state()).toEqual({
         mode: { kind: "distributed", nodeId: 7 },
         sequences: { FR: 2 },
+        granted: {},
       });
+    });
+
+    test("puts the name of the node into ids where it has one", async () => {
+      const { dispenser, reopen } = await open({ kind: "distributed", nodeId: "JM" });
+      expect(await dispenser.nextId("FR")).toBe("FR-JM-001");
+      expect((await dispenser.state()).mode).toEqual({ kind: "distributed", nodeId: "JM" });
+      if (reopen !== undefined) expect(await (await reopen()).nextId("fr")).toBe("FR-JM-002");
     });
 
     test("gives calls that are made at once their numbers in the order of the calls", async () => {
@@ -101,7 +110,11 @@ export function dispenserSuite(name: string, open: (mode: Mode) => Promise<Backi
       const again = await reopen();
       expect(await again.peek("FR")).toBe(3);
       expect(await again.nextId("FR")).toBe("FR-003");
-      expect(await again.state()).toEqual({ mode: { kind: "centralized" }, sequences: { FR: 3 } });
+      expect(await again.state()).toEqual({
+        mode: { kind: "centralized" },
+        sequences: { FR: 3 },
+        granted: {},
+      });
     });
   });
 }

@@ -1,6 +1,8 @@
 // Operations without a daemon: two drivers of the same generators, and the world as a test wants it.
+
 import type { Mode } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
+import { DEFAULT_ID_DIGITS } from "@pawl/protocol/limits";
 import type Database from "better-sqlite3";
 import { connect } from "../../daemon/dist/store/connection.js";
 import { migrate } from "../../daemon/dist/store/migrate.js";
@@ -46,6 +48,7 @@ export function sequenceEnv(now: number, mode: Mode, counted: { dispensed: numbe
   return envOf({
     now,
     mode,
+    idDigits: DEFAULT_ID_DIGITS,
     turn: new TurnMemory(),
     effects: envOf({
       count,

@@ -1,17 +1,19 @@
 // The rules of sequences that need another time, or more cases than a socket is good for.
 import type { Mode } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
-import { MAX_INTEGER, MAX_NODE_ID, REQUEST_ID_RETENTION_MS } from "@pawl/protocol/limits";
+import { MAX_GRANTED_RANGES, MAX_INTEGER, MAX_NODE_ID, REQUEST_ID_RETENTION_MS } from "@pawl/protocol/limits";
 import fc from "fast-check";
 import { beforeEach, describe, expect, onTestFinished, test } from "vitest";
 import { ENDINGS } from "../../daemon/dist/domain/ends.js";
 import {
   advance,
   formatId,
+  grant,
   next,
   parseId,
   peek,
   reserve,
+  state,
 } from "../../daemon/dist/domain/sequence/sequence.js";
 import { Ends } from "../../daemon/dist/grants/ends.js";
 import type { Operation } from "../../daemon/dist/store/statement.js";
@@ -115,14 +117,14 @@ describe("counters", () => {
   test("of each node are counted by themselves in one database", async () => {
     const modes: Mode[] = [
       CENTRALIZED,
-      ...[1, 2, MAX_NODE_ID].map((nodeId): Mode => ({ kind: "distributed", nodeId })),
+      ...[1, 2, MAX_NODE_ID, "JM"].map((nodeId): Mode => ({ kind: "distributed", nodeId })),
     ];
     for (const [index, mode] of modes.entries()) {
       await perform((env) => advance({ type: "FR", to: 10 * index }, env), mode);
     }
     const ids = [];
     for (const mode of modes) ids.push((await perform((env) => next({ type: "FR" }, env), mode)).id);
-    expect(ids).toEqual(["FR-001", "FR-1-011", "FR-2-021", "FR-4294967295-031"]);
+    expect(ids).toEqual(["FR-001", "FR-1-011", "FR-2-021", "FR-4294967295-031", "FR-JM-041"]);
   });
 
   test("in any order of calls every number is given once and none is left out", async () => {
@@ -158,28 +160,138 @@ describe("counters", () => {
   });
 });
 
+describe("grants", () => {
+  /** A counter in a few lines: the numbers that it may give still, or from where on it gives all. */
+  class Model {
+    last = 0;
+    left: number[] = [];
+    isGranted = false;
+
+    grant(first: number, last: number): number | undefined {
+      if (first <= Math.max(this.last, this.left.at(-1) ?? 0, this.#highest)) return undefined;
+      this.#highest = last;
+      this.isGranted = true;
+      for (let seq = first; seq <= last; seq += 1) this.left.push(seq);
+      return this.left.length;
+    }
+    #highest = 0;
+
+    take(count: number): number | undefined {
+      const at = this.isGranted
+        ? this.left.findIndex((first, index) => this.left[index + count - 1] === first + count - 1)
+        : 0;
+      if (at < 0) return undefined;
+      const first = this.isGranted ? (this.left[at] as number) : this.last + 1;
+      this.last = first + count - 1;
+      this.left = this.left.slice(at + count);
+      return first;
+    }
+
+    advance(to: number): number {
+      this.last = Math.max(this.last, to);
+      this.left = this.left.filter((seq) => seq > to);
+      if (this.isGranted && to >= this.#highest) this.isGranted = false;
+      return this.last;
+    }
+  }
+
+  test("in any order of calls numbers come from them alone, each once and upwards", async () => {
+    const step = fc.oneof(
+      { weight: 3, arbitrary: fc.record({ take: fc.integer({ min: 1, max: 6 }) }) },
+      fc.record({ to: fc.nat({ max: 120 }) }),
+      fc.record({ first: fc.integer({ min: 1, max: 120 }), count: fc.integer({ min: 1, max: 12 }) }),
+      // One that adjoins, or follows closely.
+      fc.record({ gap: fc.nat({ max: 2 }), count: fc.integer({ min: 1, max: 12 }) }),
+    );
+    await fc.assert(
+      fc.asyncProperty(fc.array(fc.array(step, { maxLength: 4 }), { maxLength: 20 }), async (turns) => {
+        const fresh = synchronousDriver();
+        const model = new Model();
+        let highest = 0;
+        for (const steps of turns) {
+          // All steps of a turn share what it keeps.
+          const env = sequenceEnv(START, CENTRALIZED);
+          for (const each of steps) {
+            if ("take" in each) {
+              const taken = await fresh.perform(reserve({ type: "T", count: each.take }, env));
+              const first = model.take(each.take);
+              if (first === undefined)
+                expect(taken).toMatchObject({ kind: "exhausted", details: { left: model.left.length } });
+              else expect(taken).toMatchObject({ first, last: model.last });
+            } else if ("to" in each) {
+              const seq = model.advance(each.to);
+              expect(await fresh.perform(advance({ type: "T", to: each.to }, env))).toEqual({
+                type: "T",
+                seq,
+              });
+            } else {
+              const first = "first" in each ? each.first : Math.max(highest, model.last) + 1 + each.gap;
+              const last = first + each.count - 1;
+              const left = model.grant(first, last);
+              if (left !== undefined) highest = last;
+              const granted = await fresh.perform(grant({ type: "T", first, last }, env));
+              if (left === undefined) expect(granted).toMatchObject({ kind: "conflict" });
+              else expect(granted).toEqual({ type: "T", left });
+            }
+            const peeked = await fresh.perform(peek({ type: "T" }, env));
+            const next = model.isGranted ? model.left[0] : model.last + 1;
+            if (next === undefined) expect(peeked).toMatchObject({ kind: "exhausted" });
+            else expect(peeked).toMatchObject({ seq: next });
+          }
+          await fresh.perform(env.turn.writeBack());
+          const told = await fresh.perform(state({ limit: 10 }, sequenceEnv(START, CENTRALIZED)));
+          expect(told).toMatchObject({
+            sequences: model.last === 0 ? {} : { T: model.last },
+            granted: model.isGranted ? { T: model.left.length } : {},
+          });
+        }
+        fresh.close();
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  test("are exact up to the last number, and their ranges are counted", async () => {
+    await perform((env) => grant({ type: "FR", first: MAX_INTEGER - 1, last: MAX_INTEGER }, env));
+    expect((await take()).seq).toBe(MAX_INTEGER - 1);
+    expect((await take()).seq).toBe(MAX_INTEGER);
+    await expect(take()).rejects.toMatchObject({ kind: "exhausted", details: { left: 0, granted: true } });
+    for (let range = 1; range <= MAX_GRANTED_RANGES; range += 1) {
+      await perform((env) => grant({ type: "A", first: range * 10, last: range * 10 }, env));
+    }
+    const one = (first: number) => perform((env) => grant({ type: "A", first, last: first }, env));
+    await expect(one(20_000)).rejects.toMatchObject({
+      kind: "exhausted",
+      details: { limit: MAX_GRANTED_RANGES },
+    });
+    expect(await one(MAX_GRANTED_RANGES * 10 + 1)).toEqual({ type: "A", left: MAX_GRANTED_RANGES + 1 });
+  });
+});
+
 describe("ids", () => {
   const type = fc.stringMatching(/^[A-Z][A-Z0-9_]{0,31}$/);
   const seq = fc.oneof(fc.integer({ min: 1, max: 1100 }), fc.integer({ min: 1, max: MAX_INTEGER }));
   const mode: fc.Arbitrary<Mode> = fc.oneof(
     fc.constant(CENTRALIZED),
-    fc.integer({ min: 1, max: MAX_NODE_ID }).map((nodeId): Mode => ({ kind: "distributed", nodeId })),
+    fc
+      .oneof(fc.integer({ min: 1, max: MAX_NODE_ID }), fc.stringMatching(/^[A-Z][A-Z0-9]{0,31}$/))
+      .map((nodeId): Mode => ({ kind: "distributed", nodeId })),
   );
 
   test("an id that was formatted is parsed to the same number", () => {
     fc.assert(
-      fc.property(type, seq, mode, (ofType, number, of) => {
+      fc.property(type, seq, mode, fc.nat({ max: 12 }), (ofType, number, of, digits) => {
         const nodeId = of.kind === "distributed" ? of.nodeId : 0;
-        const id = formatId(ofType, number, of);
+        const id = formatId(ofType, number, of, digits);
         expect(parseId(id)).toEqual({ type: ofType, nodeId, seq: number });
         expect(parseId(id.toLowerCase())).toEqual({ type: ofType, nodeId, seq: number });
       }),
     );
   });
 
-  test("an id that was parsed is formatted to the same: one number has one spelling", () => {
+  test("an id that was parsed is formatted to the same, but for its padding and its case", () => {
     const like = fc.oneof(
-      fc.stringMatching(/^[A-Za-z0-9_]{1,4}(-[0-9]{1,11})?-[0-9]{1,17}$/),
+      fc.stringMatching(/^[A-Za-z0-9_]{1,4}(-[0-9A-Za-z]{1,11})?-[0-9]{1,17}$/),
       fc.string({ unit: fc.constantFrom("F", "-", "0", "1", "9", "_"), maxLength: 12 }),
     );
     fc.assert(
@@ -188,7 +300,7 @@ describe("ids", () => {
         if (parts === undefined) return;
         const { nodeId } = parts;
         const of: Mode = nodeId === 0 ? CENTRALIZED : { kind: "distributed", nodeId };
-        expect(formatId(parts.type, parts.seq, of)).toBe(id.toUpperCase());
+        expect(formatId(parts.type, parts.seq, of, 0)).toBe(id.toUpperCase().replace(/-0+(?=[0-9]+$)/, "-"));
       }),
       { numRuns: 2000 },
     );

@@ -400,6 +400,40 @@ describe("import and export", () => {
     expect(await alsoSeventh.state()).toEqual({ FR: 2 });
   });
 
+  test("nodes with names are read from each source, in whatever case, and written", async () => {
+    const { run, state, file } = await node(["--mode", "distributed", "--node-id", "JM"]);
+    const toml = file("n.toml", '[sequences]\nFR = 3\n[mode.Distributed]\nnode_id = "jm"\n');
+    expect((await run(["import", "--toml", toml])).stdout).toBe("FR  0 -> 3\n");
+    expect((await run(["import", "--ids", "-"], "FR-JM-017\nfr-jm-4\n")).stdout).toBe("FR  3 -> 17\n");
+    expect((await run(["next", "FR"])).stdout).toBe("FR-JM-018\n");
+    expect((await run(["state"])).stdout).toContain("FR      18  FR-JM-018");
+    const { stdout } = await run(["export"]);
+    expect(stdout).toContain('[mode.Distributed]\nnode_id = "JM"\n');
+    const same = await node(["--mode", "distributed", "--node-id", "JM"]);
+    await same.run(["import", "--toml", same.file("e.toml", stdout)]);
+    expect(await same.state()).toEqual({ FR: 18 });
+    const refused = await run(["import", "--ids", "-"], "FR-AB-017\n");
+    expect([refused.code, refused.stderr]).toEqual([
+      REFUSED,
+      expect.stringMatching(/This daemon is node JM, .*line 1 \(FR of node AB\)/),
+    ]);
+    const wrong = file("w.toml", '[sequences]\nFR = 3\n[mode.Distributed]\nnode_id = "j-m"\n');
+    expect((await run(["import", "--toml", wrong])).code).toBe(USAGE);
+    expect(await state()).toEqual({ FR: 18 });
+  });
+
+  test("grant has numbers come from another node's block, by numbers or ids", async () => {
+    const { run } = await node();
+    expect((await run(["grant", "fr", "FR-1001", "1100"])).stdout).toBe("FR: 100 granted numbers are left\n");
+    expect((await run(["next", "FR"])).stdout).toBe("FR-1001\n");
+    expect((await run(["state"])).stdout).toBe(
+      "TYPE  LAST  LAST ID  GRANTED, LEFT\nFR    1001  FR-1001             99\n",
+    );
+    expect((await run(["grant", "FR", "BUG-1", "7"])).code).toBe(USAGE);
+    const refused = await run(["grant", "FR", "1", "7"]);
+    expect([refused.code, refused.stderr]).toEqual([REFUSED, expect.stringContaining("up to 1100")]);
+  });
+
   test("counters of another node are refused, and nothing is imported", async () => {
     const centralized = await node();
     const toml = centralized.file("d.toml", "[sequences]\nFR = 17\n[mode.Distributed]\nnode_id = 7\n");
@@ -489,6 +523,14 @@ describe("import and export", () => {
       expect((await run(["next", "FR"])).stdout).toBe("FR-018\n");
       expect(await state()).toEqual({ BUG: 3, FR: 18 });
       expect(readFileSync(file).equals(before)).toBe(true);
+    });
+
+    test("a node may have a name there", async () => {
+      const { run, directory } = await node(["--mode", "distributed", "--node-id", "JM"]);
+      const file = table(directory, "('jm', 'FR', 17), ('JM', 'BUG', 2)");
+      expect((await run(["import", "--sqlite", file])).stdout).toBe("BUG  0 -> 2\nFR   0 -> 17\n");
+      const foreign = table(directory, "('AB', 'FR', 99)", join(directory, "foreign.db"));
+      expect((await run(["import", "--sqlite", foreign])).stderr).toContain("row 1 (FR of node AB)");
     });
 
     test("a row of another node, or one that is no counter, is refused by its place", async () => {

@@ -166,7 +166,7 @@ describe("values that cannot be taken are named", () => {
     ["a value for a flag that takes none", ["--accept-mode-change=maybe"], ["--accept-mode-change"]],
     ["an empty value", ["--socket="], ["--socket", '""']],
     ["a mode of sequences", ["--mode", "both"], ["--mode", "both", "centralized, distributed"]],
-    ["a node id that is none", ["--mode", "distributed", "--node-id", "x1"], ["--node-id", "x1"]],
+    ["a node id that is none", ["--mode", "distributed", "--node-id", "x-1"], ["--node-id", "x-1"]],
     ["the node id 0", ["--mode", "distributed", "--node-id", "0"], ["--node-id", "0"]],
     [
       "a node id beyond 2^32 - 1",

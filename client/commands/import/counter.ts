@@ -1,4 +1,4 @@
-import { MAX_INTEGER, MAX_NODE_ID, MAX_TYPE_LENGTH } from "@pawl/protocol/limits";
+import { MAX_INTEGER, MAX_NODE_ID, MAX_NODE_NAME_LENGTH, MAX_TYPE_LENGTH } from "@pawl/protocol/limits";
 import { UsageError } from "../../terminal/command.js";
 import { plural } from "../../terminal/quantities.js";
 
@@ -8,10 +8,20 @@ export interface Counter {
   readonly type: string;
   /** The last number that was handed out. */
   readonly last: number;
-  /** 0 in centralized mode; undefined where the source does not say. */
-  readonly nodeId: number | undefined;
+  /** A number, or a name in upper case; 0 in centralized mode; undefined where the source does not say. */
+  readonly nodeId: NodeId | undefined;
   /** The place in the source, for messages. */
   readonly place: string;
+}
+
+/** The id of a node. */
+export type NodeId = number | string;
+
+/** The node that a text names: a number, or a name in upper case. NaN for what is neither. */
+export function nodeNamed(text: string): NodeId {
+  if (/^[0-9]{1,10}$/.test(text)) return Number(text) <= MAX_NODE_ID ? Number(text) : Number.NaN;
+  const isName = /^[A-Za-z][A-Za-z0-9]*$/.test(text) && text.length <= MAX_NODE_NAME_LENGTH;
+  return isName ? text.toUpperCase() : Number.NaN;
 }
 
 /** Bad entries that one message lists. */
@@ -31,12 +41,12 @@ export class Problems {
   counterOf(
     type: string,
     last: string | undefined,
-    nodeId: number | undefined,
+    nodeId: NodeId | undefined,
     place: string,
     shown: string,
   ): Counter[] {
     const number = /^[0-9]+$/.test(last ?? "") ? Number(last) : Number.NaN;
-    const goodNode = nodeId === undefined || (Number.isSafeInteger(nodeId) && nodeId <= MAX_NODE_ID);
+    const goodNode = !Number.isNaN(nodeId);
     if (
       /^[A-Za-z][A-Za-z0-9_]*$/.test(type) &&
       type.length <= MAX_TYPE_LENGTH &&
@@ -54,7 +64,7 @@ export class Problems {
     if (this.#total === 0) return;
     const more = this.#total - this.#found.length;
     throw new UsageError(
-      `${this.#source} has ${plural(this.#total, "entry", "entries")} that cannot be a counter (a type of letters, digits and _, and a number up to ${MAX_INTEGER}), so nothing was imported: ${this.#found.join("; ")}${more > 0 ? `; and ${more} more` : ""}.`,
+      `${this.#source} has ${plural(this.#total, "entry", "entries")} that cannot be a counter (a type of letters, digits and _, the number or the name of a node, and a number up to ${MAX_INTEGER}), so nothing was imported: ${this.#found.join("; ")}${more > 0 ? `; and ${more} more` : ""}.`,
     );
   }
 }

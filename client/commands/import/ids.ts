@@ -1,9 +1,9 @@
 import { createInterface } from "node:readline";
 import type { Readable } from "node:stream";
 import { shorten } from "../../terminal/values.js";
-import { type Counter, Problems } from "./counter.js";
+import { type Counter, nodeNamed, Problems } from "./counter.js";
 
-const ID = /^([A-Za-z][A-Za-z0-9_]*)(?:-([0-9]+))?-([0-9]+)$/;
+const ID = /^([A-Za-z][A-Za-z0-9_]*)(?:-([A-Za-z0-9]+))?-([0-9]+)$/;
 
 /**
  * Reads one id per line; empty lines and those that begin with # count for nothing.
@@ -20,7 +20,7 @@ export async function readIds(input: Readable, source: string): Promise<Counter[
     const line = raw.replace(/^\ufeff/, "").trim();
     if (line === "" || line.startsWith("#")) continue;
     const [, type = "", node, last] = ID.exec(line) ?? [];
-    const nodeId = node === undefined ? 0 : Number(node);
+    const nodeId = node === undefined ? 0 : nodeNamed(node);
     // Node 0 is what an id without a node has; it is never spelled out.
     const badNode = node !== undefined && nodeId === 0;
     const [counter] = problems.counterOf(

@@ -3,7 +3,7 @@ import { createRequire } from "node:module";
 import { resolve } from "node:path";
 import { promisify } from "node:util";
 import { UsageError } from "../../terminal/command.js";
-import { type Counter, Problems } from "./counter.js";
+import { type Counter, nodeNamed, Problems } from "./counter.js";
 
 /** Every column as text, so that no number is rounded on its way. */
 const SELECT_COUNTERS =
@@ -25,7 +25,7 @@ export async function readSqlite(file: string): Promise<Counter[]> {
   const problems = new Problems(file);
   const counters = rows.flatMap((row, index) => {
     const [node, type, last] = JSON.parse(row) as (string | null)[];
-    const nodeId = /^[0-9]{1,10}$/.test(node ?? "") ? Number(node) : Number.NaN;
+    const nodeId = nodeNamed(node ?? "");
     const shown = `(${node ?? "NULL"}, ${type ?? "NULL"}, ${last ?? "NULL"})`;
     return problems.counterOf(type ?? "", last ?? undefined, nodeId, `row ${index + 1}`, shown);
   });

@@ -2,7 +2,7 @@ import { readFile } from "node:fs/promises";
 import { MAX_NODE_ID } from "@pawl/protocol/limits";
 import { UsageError } from "../../terminal/command.js";
 import { shorten } from "../../terminal/values.js";
-import { type Counter, Problems } from "./counter.js";
+import { type Counter, type NodeId, nodeNamed, Problems } from "./counter.js";
 
 export async function readToml(file: string): Promise<Counter[]> {
   const { parse } = await import("smol-toml");
@@ -33,13 +33,15 @@ export async function readToml(file: string): Promise<Counter[]> {
 }
 
 /** `mode = "Centralized"`, or a table `Distributed` with `node_id`: the two spellings of a Rust enum. */
-function nodeOfToml(file: string, mode: unknown): number | undefined {
+function nodeOfToml(file: string, mode: unknown): NodeId | undefined {
   if (mode === undefined) return undefined;
   if (mode === "Centralized") return 0;
   const nodeId = isTable(mode) && isTable(mode.Distributed) ? mode.Distributed.node_id : undefined;
-  if (typeof nodeId === "bigint" && nodeId >= 1n && nodeId <= BigInt(MAX_NODE_ID)) return Number(nodeId);
+  const named = typeof nodeId === "bigint" || typeof nodeId === "string" ? nodeNamed(String(nodeId)) : 0;
+  // Node 0 is what counters without a node have; it is never spelled out.
+  if (named !== 0 && !Number.isNaN(named)) return named;
   throw new UsageError(
-    `The mode in ${file} is ${shownToml(mode)}; it is "Centralized", or a table Distributed with a node_id from 1 to ${MAX_NODE_ID}.`,
+    `The mode in ${file} is ${shownToml(mode)}; it is "Centralized", or a table Distributed with a node_id: a number from 1 to ${MAX_NODE_ID}, or a name of letters and digits.`,
   );
 }
 

@@ -1,29 +1,34 @@
-import type { Mode, Parsed, Result } from "@pawl/protocol";
+import type { Mode, NodeId, Parsed, Result } from "@pawl/protocol";
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
-import { ID_DIGITS, MAX_INTEGER, MAX_NODE_ID, MAX_TYPE_LENGTH } from "@pawl/protocol/limits";
+import { MAX_INTEGER, MAX_NODE_ID, MAX_NODE_NAME_LENGTH, MAX_TYPE_LENGTH } from "@pawl/protocol/limits";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import type { HandlersOf } from "../../turns/handler.js";
-import type { Env } from "../../turns/operation.js";
+import { type Env, type Outcome, Unfinished } from "../../turns/operation.js";
 import type { KeptRows } from "../../turns/turn-memory.js";
+import * as grants from "./grants.js";
 import { answeredBefore, remember } from "./requests.js";
 
-const selectLast = sql<{ last: number }>(`
-  SELECT last FROM pawl_sequence WHERE node_id = :nodeId AND type = :type`);
+const selectCounter = sql<Counter>(`
+  SELECT last, granted_to AS "grantedTo" FROM pawl_sequence WHERE node_id = :nodeId AND type = :type`);
 
-/** Takes `count` numbers; no row when that many are not left, and then nothing has changed. */
-const take = sql<{ last: number }>(`
+/** Takes `count` numbers; no row when not as many are left, or not in the range in use, and then nothing has changed. */
+const take = sql<Counter>(`
   INSERT INTO pawl_sequence (node_id, type, last) VALUES (:nodeId, :type, :count)
   ON CONFLICT (node_id, type) DO UPDATE SET last = pawl_sequence.last + :count
-    WHERE pawl_sequence.last <= ${MAX_INTEGER} - :count
-  RETURNING last`);
+    WHERE pawl_sequence.last <= coalesce(pawl_sequence.granted_to, ${MAX_INTEGER}) - :count
+  RETURNING last, granted_to AS "grantedTo"`);
 
 const raise = sql(`
   INSERT INTO pawl_sequence (node_id, type, last) VALUES (:nodeId, :type, :to)
   ON CONFLICT (node_id, type) DO UPDATE SET last = excluded.last WHERE pawl_sequence.last < excluded.last`);
 
-const selectPage = sql<{ type: string; last: number }>(`
-  SELECT type, last FROM pawl_sequence WHERE node_id = :nodeId AND type > :after AND last > 0
+const selectPage = sql<{ type: string; last: number; left: number | null }>(`
+  SELECT type, last, granted_to - last + granted_later AS "left" FROM pawl_sequence
+  WHERE node_id = :nodeId AND type > :after AND (last > 0 OR granted_to IS NOT NULL)
   ORDER BY type LIMIT :rows`);
+
+/** Types that one step of `sequence.state` reads: some 3 ms of work. */
+const TYPES_PER_STEP = 2000;
 
 /** Which operation performs which method. */
 export const sequenceHandlers: HandlersOf<"sequence"> = {
@@ -33,6 +38,7 @@ export const sequenceHandlers: HandlersOf<"sequence"> = {
   state,
   format,
   parse,
+  grant,
   advance,
 };
 
@@ -46,7 +52,7 @@ export function* next(
   if (earlier !== undefined) return earlier;
   const taken = yield* takeNumbers(type, 1, env);
   if (typeof taken !== "number") return taken;
-  const result = { type, seq: taken, id: formatId(type, taken, env.mode) };
+  const result = { type, seq: taken, id: idOf(type, taken, env) };
   yield* remember(params.requestId, request, result, env);
   env.effects.tell("sequence", type, "dispensed", result.id);
   return result;
@@ -68,8 +74,8 @@ export function* reserve(
     type,
     first,
     last,
-    firstId: formatId(type, first, env.mode),
-    lastId: formatId(type, last, env.mode),
+    firstId: idOf(type, first, env),
+    lastId: idOf(type, last, env),
   };
   yield* remember(params.requestId, request, result, env);
   env.effects.tell("sequence", type, "reserved", result.firstId, { to: result.lastId });
@@ -81,33 +87,79 @@ export function* peek(
   env: Env,
 ): Operation<Result<"sequence.peek"> | PawlError> {
   const type = params.type.toUpperCase();
-  const seq = (yield* lastNumber(type, env)) + 1;
+  const { last, grantedTo } = yield* counterOf(type, env);
+  const counter = { nodeId: keyOf(env.mode), type, last, grantedTo };
+  const seq = isGranted(counter) ? yield* grants.nextNumber(counter) : last + 1;
+  if (seq === undefined) return yield* grants.exhausted(counter as grants.GrantedCounter, 1);
   if (seq > MAX_INTEGER) return exhausted(type, 1, MAX_INTEGER);
-  return { type, seq, id: formatId(type, seq, env.mode) };
+  return { type, seq, id: idOf(type, seq, env) };
 }
 
-export function* state(params: Parsed<"sequence.state">, env: Env): Operation<Result<"sequence.state">> {
-  yield* env.turn.writeBack();
+export function* state(
+  params: Parsed<"sequence.state">,
+  env: Env,
+): Operation<Outcome<Result<"sequence.state">>> {
   const { limit } = params;
   const after = params.after?.toUpperCase() ?? "";
-  const rows = yield* all(selectPage, { nodeId: nodeIdOf(env.mode), after, rows: limit + 1 });
-  const page = rows.slice(0, limit);
-  return {
-    mode: env.mode,
-    sequences: Object.fromEntries(page.map(({ type, last }) => [type, last])),
-    ...(rows.length > limit ? { next: (page.at(-1) as { type: string }).type } : {}),
+  return yield* stateFrom(after, limit, { mode: env.mode, sequences: {}, granted: {} }, env);
+}
+
+/** One step of reading the counters of a page, and those that follow it. */
+function* stateFrom(
+  after: string,
+  limit: number,
+  before: Result<"sequence.state">,
+  env: Env,
+): Operation<Outcome<Result<"sequence.state">>> {
+  yield* env.turn.writeBack();
+  const most = Math.min(limit, TYPES_PER_STEP);
+  const rows = yield* all(selectPage, { nodeId: keyOf(env.mode), after, rows: most + 1 });
+  const page = rows.slice(0, most);
+  const result: Result<"sequence.state"> = {
+    ...before,
+    sequences: { ...before.sequences },
+    granted: { ...before.granted },
   };
+  for (const { type, last, left } of page) {
+    if (last > 0) result.sequences[type] = last;
+    if (left !== null) result.granted[type] = left;
+  }
+  if (rows.length <= most) return result;
+  const next = (page.at(-1) as { type: string }).type;
+  if (most === limit || !env.mayGoOn) return { ...result, next };
+  return new Unfinished((later) => stateFrom(next, limit - most, result, later));
 }
 
 export function* format(params: Parsed<"sequence.format">, env: Env): Operation<Result<"sequence.format">> {
-  return { id: formatId(params.type.toUpperCase(), params.seq, env.mode) };
+  return { id: idOf(params.type.toUpperCase(), params.seq, env) };
 }
 
 function* parse(params: Parsed<"sequence.parse">): Operation<Result<"sequence.parse"> | PawlError> {
   const parsed = parseId(params.id);
   if (parsed !== undefined) return parsed;
-  const message = `${shown(params.id)} is not an id such as FR-001 or FR-7-001: a type, a node id if distributed, and a number of at least ${ID_DIGITS} digits.`;
+  const message = `${shown(params.id)} is not an id such as FR-001, FR-7-001 or FR-JM-001: a type, the number or the name of a node if distributed, and a number from 1 to ${MAX_INTEGER}.`;
   return refuse("invalid_params", message, { issues: [{ path: "/id", message }] });
+}
+
+/** Has the numbers of a type come from a range that another node gave. */
+export function* grant(
+  params: Parsed<"sequence.grant">,
+  env: Env,
+): Operation<Result<"sequence.grant"> | PawlError> {
+  const type = params.type.toUpperCase();
+  const { first, last } = params;
+  if (first > last) {
+    const message = `must be ${first} or more, where the range begins, not ${last}`;
+    return refuse("invalid_params", `sequence.grant: /last ${message}.`, {
+      issues: [{ path: "/last", message }],
+    });
+  }
+  const counter = { nodeId: keyOf(env.mode), type, ...(yield* counterOf(type, env)) };
+  const left = yield* grants.add(counter, { first, last });
+  if (typeof left !== "number") return left;
+  env.turn.of(KeptCounters).byType.delete(type);
+  env.effects.tell("sequence", type, "granted", idOf(type, first, env), { to: idOf(type, last, env) });
+  return { type, left };
 }
 
 export function* advance(
@@ -115,39 +167,71 @@ export function* advance(
   env: Env,
 ): Operation<Result<"sequence.advance">> {
   const type = params.type.toUpperCase();
-  const last = yield* lastNumber(type, env);
-  if (params.to <= last) return { type, seq: last };
-  const nodeId = nodeIdOf(env.mode);
-  yield* run(raise, { nodeId, type, to: params.to });
-  env.effects.reached(`${nodeId}/${type}`, params.to);
-  env.turn.of(KeptCounters).byType.set(type, { nodeId, last: params.to, changed: false });
-  env.effects.tell("sequence", type, "advanced", formatId(type, params.to, env.mode), { from: String(last) });
-  return { type, seq: params.to };
+  const { to } = params;
+  const counter = { nodeId: keyOf(env.mode), type, ...(yield* counterOf(type, env)) };
+  const { nodeId, last } = counter;
+  const { byType } = env.turn.of(KeptCounters);
+  if (isGranted(counter)) {
+    if (yield* grants.leaveOut(counter, to)) byType.delete(type);
+    if (to <= last) return { type, seq: last };
+  } else {
+    if (to <= last) return { type, seq: last };
+    yield* run(raise, { nodeId, type, to });
+    byType.set(type, { nodeId, last: to, grantedTo: null, changed: false });
+  }
+  env.effects.reached(`${nodeId}/${type}`, to);
+  env.effects.tell("sequence", type, "advanced", idOf(type, to, env), { from: String(last) });
+  return { type, seq: to };
 }
 
 /** Takes the next `count` numbers of a type and returns the last of them, or refuses with `exhausted`. */
 function* takeNumbers(type: string, count: number, env: Env): Operation<number | PawlError> {
-  const nodeId = nodeIdOf(env.mode);
+  const nodeId = keyOf(env.mode);
   const { byType } = env.turn.of(KeptCounters);
   const kept = byType.get(type);
-  if (kept !== undefined && kept.last > MAX_INTEGER - count) return exhausted(type, count, kept.last);
-  const last = kept === undefined ? (yield* one(take, { nodeId, type, count }))?.last : kept.last + count;
-  if (last === undefined) return exhausted(type, count, yield* lastNumber(type, env));
-  byType.set(type, { nodeId, last, changed: kept !== undefined });
+  const taken = kept === undefined ? yield* one(take, { nodeId, type, count }) : takeKept(kept, count);
+  const counter = taken ?? (yield* takeOther(type, count, env));
+  if (!("last" in counter)) return counter;
+  const { last, grantedTo } = counter;
+  byType.set(type, { nodeId, last, grantedTo, changed: kept !== undefined });
   env.effects.count("sequencesDispensed", count);
   env.effects.reached(`${nodeId}/${type}`, last);
   return last;
 }
 
-function* lastNumber(type: string, env: Env): Operation<number> {
+function takeKept({ last, grantedTo }: Counter, count: number): Counter | undefined {
+  return last > (grantedTo ?? MAX_INTEGER) - count ? undefined : { last: last + count, grantedTo };
+}
+
+/** Takes numbers of a counter that goes on no further, or not in the range in use. */
+function* takeOther(type: string, count: number, env: Env): Operation<Counter | PawlError> {
+  const { last, grantedTo } = yield* counterOf(type, env);
+  const counter = { nodeId: keyOf(env.mode), type, last, grantedTo };
+  return isGranted(counter) ? yield* grants.takeLater(counter, count) : exhausted(type, count, last);
+}
+
+/** A counter as of the turn under way; of a type without one, as its first number will find it. */
+function* counterOf(type: string, env: Env): Operation<Counter> {
   const kept = env.turn.of(KeptCounters).byType.get(type);
-  return kept?.last ?? (yield* one(selectLast, { nodeId: nodeIdOf(env.mode), type }))?.last ?? 0;
+  if (kept !== undefined) return { last: kept.last, grantedTo: kept.grantedTo };
+  return (yield* one(selectCounter, { nodeId: keyOf(env.mode), type })) ?? NEW_COUNTER;
+}
+
+interface Counter {
+  readonly last: number;
+  /** Null for one that goes on by itself; else the last number of the granted range in use. */
+  readonly grantedTo: number | null;
+}
+
+const NEW_COUNTER: Counter = { last: 0, grantedTo: null };
+
+function isGranted<C extends Counter>(counter: C): counter is C & { readonly grantedTo: number } {
+  return counter.grantedTo !== null;
 }
 
 /** The last number of a type, as of the turn under way. */
-interface KeptCounter {
-  readonly nodeId: number;
-  readonly last: number;
+interface KeptCounter extends Counter {
+  readonly nodeId: string;
   /** True if it is not written yet. */
   changed: boolean;
 }
@@ -174,30 +258,35 @@ function exhausted(type: string, count: number, last: number): PawlError {
 }
 
 /** The node that the counters belong to; 0 in centralized mode. */
-export function nodeIdOf(mode: Mode): number {
+export function nodeIdOf(mode: Mode): NodeId {
   return mode.kind === "distributed" ? mode.nodeId : 0;
 }
 
+/** The same as counters have it. */
+function keyOf(mode: Mode): string {
+  return mode.kind === "distributed" ? String(mode.nodeId) : "0";
+}
+
+function idOf(type: string, seq: number, { mode, idDigits }: Pick<Env, "mode" | "idDigits">): string {
+  return formatId(type, seq, mode, idDigits);
+}
+
 /** `FR-001`, or `FR-7-001` with a node id. `type` is upper case already. */
-export function formatId(type: string, seq: number, mode: Mode): string {
-  const digits = String(seq).padStart(ID_DIGITS, "0");
+export function formatId(type: string, seq: number, mode: Mode, idDigits: number): string {
+  const digits = String(seq).padStart(idDigits, "0");
   return mode.kind === "distributed" ? `${type}-${mode.nodeId}-${digits}` : `${type}-${digits}`;
 }
 
 const ID = new RegExp(
-  `^([A-Za-z][A-Za-z0-9_]{0,${MAX_TYPE_LENGTH - 1}})(?:-([1-9][0-9]{0,9}))?-([0-9]{${ID_DIGITS},16})$`,
+  `^([A-Za-z][A-Za-z0-9_]{0,${MAX_TYPE_LENGTH - 1}})(?:-([1-9][0-9]{0,9}|[A-Za-z][A-Za-z0-9]{0,${MAX_NODE_NAME_LENGTH - 1}}))?-0*([1-9][0-9]{0,15})$`,
 );
 
-/**
- * The parts of an id, or undefined. One number has one spelling: `FR-1`, `FR-0001` and `FR-000` are no ids,
- * so that two strings never name the same thing; only the type may come in lower case.
- */
-export function parseId(id: string): { type: string; nodeId: number; seq: number } | undefined {
+/** The parts of an id, or undefined. Its number may have any padding; case tells nothing apart. */
+export function parseId(id: string): { type: string; nodeId: NodeId; seq: number } | undefined {
   const [, type, node, digits] = ID.exec(id) ?? [];
   if (type === undefined || digits === undefined) return undefined;
-  const nodeId = node === undefined ? 0 : Number(node);
+  const nodeId = node === undefined ? 0 : /^[0-9]/.test(node) ? Number(node) : node.toUpperCase();
   const seq = Number(digits);
-  if (nodeId > MAX_NODE_ID || seq < 1 || seq > MAX_INTEGER) return undefined;
-  if (String(seq).padStart(ID_DIGITS, "0") !== digits) return undefined;
+  if ((typeof nodeId === "number" && nodeId > MAX_NODE_ID) || seq > MAX_INTEGER) return undefined;
   return { type: type.toUpperCase(), nodeId, seq };
 }
