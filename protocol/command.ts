@@ -20,6 +20,7 @@ import { method, notification, noun } from "./method.js";
 import { checkpoint, note, percent, progress, trace } from "./queue.js";
 import {
   duration,
+  graceMs,
   instant,
   integer,
   json,
@@ -69,6 +70,13 @@ const targets = z
   .max(MAX_TARGETS)
   .optional()
   .meta({ description: "The targets whose commands are taken; those of all if not given." });
+const incarnation = label.meta({
+  description: "One receiver, by a name that no other ever has, as a UUID.",
+});
+const receiverIncarnation = incarnation.optional().meta({
+  description:
+    "The receiver, by a name that no other ever has: it is given the commands that are for it alone, and those for any. It lives while a connection that named it is open or a delivery to it lasts, and after a restart of the daemon for 5 s; one that has ended is refused with `invalid_state`.",
+});
 const inMilliseconds = "in milliseconds since the Unix epoch";
 const leaseExpiresAt = instant.meta({ description: `When it ends unless it is renewed, ${inMilliseconds}.` });
 const remainingMs = duration.meta({ description: "Milliseconds until then." });
@@ -88,6 +96,7 @@ const command = named(
     commandId,
     deployment,
     target,
+    incarnation: incarnation.optional().meta({ description: "The one receiver that it is for, if it is." }),
     command: commandName,
     projectId: projectId
       .nullable()
@@ -253,7 +262,7 @@ export const COMMAND = noun("command", {
     create: method({
       summary: "Send a command to a deployment, whose receivers need not be there",
       description:
-        "With an idempotencyKey, the first command with the same deployment, target, command and key is returned if its content (params, or the size announced for them, maxAttempts, executionMs and retry, as they were given) is the same. A deadline that has passed gives a command that is EXPIRED.",
+        "With an idempotencyKey, the first command with the same deployment, target, command and key is returned if its content (params, or the size announced for them, maxAttempts, executionMs, retry and incarnation, as they were given) is the same. A deadline that has passed gives a command that is EXPIRED.",
       params: z.strictObject({
         deployment,
         command: commandName,
@@ -284,6 +293,10 @@ export const COMMAND = noun("command", {
         retry: retry.optional().meta({
           description:
             "Between two deliveries the command rests for `baseMs * factor^(n - 1)`, at most `maxMs`, n being the number of the one that ended unanswered. The first that ends by itself, by its time or with its connection, lets it not rest. If not given, it never rests.",
+        }),
+        incarnation: incarnation.optional().meta({
+          description:
+            "The one receiver that it is for: the one that names itself so. When that has ended the command is FAILED with GONE; one that was never seen is waited for.",
         }),
         trace: trace.optional(),
         upload: named(
@@ -379,20 +392,29 @@ export const COMMAND = noun("command", {
 
     lease: method({
       summary: "Take commands of a deployment to carry out, or wait for one",
-      params: z.strictObject({
-        deployment,
-        owner,
-        targets,
-        max: z
-          .int()
-          .min(1)
-          .max(MAX_LEASED_COMMANDS)
-          .default(1)
-          .meta({ description: "Most commands to take." }),
-        leaseMs,
-        waitMs,
-        releaseOn,
-      }),
+      description:
+        "One that names its incarnation is given those that are for it alone first. An answer has no more params than some MiB, and so perhaps fewer commands than `max`.",
+      params: z
+        .strictObject({
+          deployment,
+          owner,
+          incarnation: receiverIncarnation,
+          targets,
+          max: z
+            .int()
+            .min(1)
+            .max(MAX_LEASED_COMMANDS)
+            .default(1)
+            .meta({ description: "Most commands to take." }),
+          leaseMs,
+          waitMs,
+          releaseOn,
+          graceMs,
+        })
+        .refine(({ releaseOn: ends, graceMs: grace }) => grace === 0 || ends === "disconnect", {
+          error: "is for a lease that ends with its connection: give releaseOn: disconnect with it",
+          path: ["graceMs"],
+        }),
       result: z.strictObject({
         leases: z
           .array(
@@ -407,7 +429,7 @@ export const COMMAND = noun("command", {
       writes: true,
       repeatable: false,
       transactable: true,
-      errors: [],
+      errors: ["invalid_state"],
       examples: [
         {
           name: "The build",
@@ -618,7 +640,7 @@ export const COMMAND = noun("command", {
     response: method({
       summary: "The answer to a command; null until it is final",
       description:
-        "A command that became final without an answer has an error in its place: CANCELLED, ATTEMPTS_EXHAUSTED or EXPIRED. A large answer that came in pieces is {$upload: {sizeBytes}}: read its JSON text with `offset` and `length`.",
+        "A command that became final without an answer has an error in its place: CANCELLED, ATTEMPTS_EXHAUSTED, GONE or EXPIRED. A large answer that came in pieces is {$upload: {sizeBytes}}: read its JSON text with `offset` and `length`.",
       params: z.strictObject({
         commandId,
         offset: integer.optional().meta({ description: "With it, or `length`, a piece is read." }),
@@ -727,6 +749,7 @@ export const COMMAND = noun("command", {
       params: z.strictObject({
         deployment,
         owner,
+        incarnation: receiverIncarnation,
         targets,
         max: z.int().min(0).max(MAX_SERVED_COMMANDS).default(1).meta({
           description:
@@ -740,7 +763,7 @@ export const COMMAND = noun("command", {
       writes: true,
       repeatable: false,
       transactable: false,
-      errors: ["exhausted"],
+      errors: ["exhausted", "invalid_state"],
       examples: [
         {
           name: "Two at a time, each for up to an hour",

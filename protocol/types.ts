@@ -368,6 +368,8 @@ export type Command = {
   deployment: string;
   /** A resource within the deployment; empty for none. */
   target: string;
+  /** The one receiver that it is for, if it is. */
+  incarnation?: string | undefined;
   /** The thing to be done, in the words of the receiver. */
   command: string;
   /** The project that its deployment belongs to; null for none. */
@@ -481,6 +483,11 @@ export type CommandCreateParams = {
    * rest. If not given, it never rests.
    */
   retry?: RetryInput | undefined;
+  /**
+   * The one receiver that it is for: the one that names itself so. When that has ended the command is FAILED with
+   * GONE; one that was never seen is waited for.
+   */
+  incarnation?: string | undefined;
   trace?: TraceInput | undefined;
   upload?: UploadAnnouncement | undefined;
 };
@@ -598,6 +605,12 @@ export type CommandLeaseParams = {
   deployment: string;
   /** A label for people. It proves nothing; the leaseId does. */
   owner: string;
+  /**
+   * The receiver, by a name that no other ever has: it is given the commands that are for it alone, and those for
+   * any. It lives while a connection that named it is open or a delivery to it lasts, and after a restart of the
+   * daemon for 5 s; one that has ended is refused with `invalid_state`.
+   */
+  incarnation?: string | undefined;
   /** The targets whose commands are taken; those of all if not given. */
   targets?: string[] | undefined;
   /** Most commands to take. */
@@ -608,6 +621,11 @@ export type CommandLeaseParams = {
   waitMs?: number | undefined;
   /** `disconnect` also ends the grant the moment the connection closes. */
   releaseOn?: "expiry" | "disconnect" | undefined;
+  /**
+   * With `releaseOn: disconnect`, how many milliseconds a holder whose connection has closed has to come back:
+   * renewed on another one, the grant is bound to that. It never outlives its own end.
+   */
+  graceMs?: number | undefined;
 };
 
 /** Result of command.lease. */
@@ -800,6 +818,12 @@ export type CommandServeParams = {
   deployment: string;
   /** A label for people. It proves nothing; the leaseId does. */
   owner: string;
+  /**
+   * The receiver, by a name that no other ever has: it is given the commands that are for it alone, and those for
+   * any. It lives while a connection that named it is open or a delivery to it lasts, and after a restart of the
+   * daemon for 5 s; one that has ended is refused with `invalid_state`.
+   */
+  incarnation?: string | undefined;
   /** The targets whose commands are taken; those of all if not given. */
   targets?: string[] | undefined;
   /**
@@ -4281,8 +4305,8 @@ export interface CommandMethods<Options> {
   /**
    * Send a command to a deployment, whose receivers need not be there. With an idempotencyKey, the first command
    * with the same deployment, target, command and key is returned if its content (params, or the size announced for
-   * them, maxAttempts, executionMs and retry, as they were given) is the same. A deadline that has passed gives a
-   * command that is EXPIRED.
+   * them, maxAttempts, executionMs, retry and incarnation, as they were given) is the same. A deadline that has
+   * passed gives a command that is EXPIRED.
    */
   create(params: CommandCreateParams, options?: Options): Promise<CommandCreateResult>;
   /**
@@ -4293,7 +4317,10 @@ export interface CommandMethods<Options> {
    * day is EXPIRED.
    */
   upload(params: CommandUploadParams, options?: Options): Promise<CommandUploadResult>;
-  /** Take commands of a deployment to carry out, or wait for one. */
+  /**
+   * Take commands of a deployment to carry out, or wait for one. One that names its incarnation is given those that
+   * are for it alone first. An answer has no more params than some MiB, and so perhaps fewer commands than `max`.
+   */
   lease(params: CommandLeaseParams, options?: Options): Promise<CommandLeaseResult>;
   /**
    * Keep a command for longer. No lease outlives the deadline of its command, nor its `executionMs`; then that is
@@ -4330,7 +4357,7 @@ export interface CommandMethods<Options> {
   params(params: CommandParamsParams, options?: Options): Promise<CommandParamsResult>;
   /**
    * The answer to a command; null until it is final. A command that became final without an answer has an error in
-   * its place: CANCELLED, ATTEMPTS_EXHAUSTED or EXPIRED. A large answer that came in pieces is {$upload:
+   * its place: CANCELLED, ATTEMPTS_EXHAUSTED, GONE or EXPIRED. A large answer that came in pieces is {$upload:
    * {sizeBytes}}: read its JSON text with `offset` and `length`.
    */
   response(params: CommandResponseParams, options?: Options): Promise<CommandResponseResult>;

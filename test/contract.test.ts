@@ -282,9 +282,6 @@ const NOT_YET_BUILT: {
   ],
   kinds: ["would_deadlock"],
   params: {
-    "command.create": ["incarnation"],
-    "command.lease": ["incarnation", "graceMs"],
-    "command.serve": ["incarnation"],
     "lease.acquire": ["onLoss"],
     "pipeline.write": ["labels", "fields", "note", "if", "claim"],
     "pipeline.list": ["label", "text"],

@@ -32,6 +32,12 @@ const send = command({
       default: "as the receiver says",
     },
     target: { type: "text", value: "TEXT", describe: "A resource within the deployment", default: "none" },
+    incarnation: {
+      type: "text",
+      value: "TEXT",
+      describe: "The one receiver that it is for; GONE when that has ended",
+      default: "whichever takes it",
+    },
     key: {
       type: "text",
       value: "TEXT",
@@ -68,6 +74,7 @@ const send = command({
       ...(ttl === undefined ? {} : { ttlMs: ttl }),
       ...(executionMs === undefined ? {} : { executionMs }),
       ...(args.target === undefined ? {} : { target: args.target }),
+      ...(args.incarnation === undefined ? {} : { incarnation: args.incarnation }),
       ...traceOf(env),
       ...(key === undefined ? {} : { idempotencyKey: key }),
       ...(maxAttempts === undefined ? {} : { maxAttempts }),

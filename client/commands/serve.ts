@@ -34,6 +34,12 @@ const serve = command({
       describe: "Take only commands of these targets",
       default: "those of all",
     },
+    incarnation: {
+      type: "text",
+      value: "TEXT",
+      describe: "Take also the commands that are for the receiver of this name, which no other ever has",
+      default: "none",
+    },
     pull: { type: "flag", describe: "Take commands under leases, which outlive a restart of the daemon" },
     lease: {
       type: "duration",
@@ -77,6 +83,7 @@ const serve = command({
       owner: args.owner ?? `${basename(program[0] as string)}:${process.pid}`,
       signal: running.ending,
       ...(args.targets === undefined ? {} : { targets: args.targets.split(",") }),
+      ...(args.incarnation === undefined ? {} : { incarnation: args.incarnation }),
       onError: (error: unknown) => {
         // A refusal that stays the same is told at the end.
         if (!isForGood(error)) output.note(`pawl: ${printable((error as Error).message)}`);

@@ -62,6 +62,8 @@ class PullReceiver {
       leaseMs = DEFAULT_LEASE_MS,
       releaseOn = "disconnect",
       targets,
+      incarnation,
+      graceMs,
     } = this.#options;
     const askedAt = performance.now();
     const { result, text } = await this.#connection.callForText(
@@ -73,6 +75,8 @@ class PullReceiver {
         waitMs: ASK_WAIT_MS,
         releaseOn,
         ...(targets === undefined ? {} : { targets: [...targets] }),
+        ...(incarnation === undefined ? {} : { incarnation }),
+        ...(graceMs === undefined ? {} : { graceMs }),
       },
       { signal: giveUp },
     );
@@ -116,7 +120,7 @@ class PullReceiver {
   }
 
   #keepRenewed({ lease: { leaseId, commandId }, askedAt }: Taken): HeldGrant {
-    const { leaseMs = DEFAULT_LEASE_MS, releaseOn = "disconnect" } = this.#options;
+    const { leaseMs = DEFAULT_LEASE_MS, releaseOn = "disconnect", graceMs = 0 } = this.#options;
     const connection = this.#connection;
     return new HeldGrant({
       connection,
@@ -124,6 +128,7 @@ class PullReceiver {
       lostKind: "lease_lost",
       leaseMs,
       releaseOn,
+      graceMs,
       askedAt,
       // The rest that the daemon reports ends with the deadline, if that is sooner. Then it is not the lease that ends.
       remainingMs: leaseMs,

@@ -151,6 +151,7 @@ class ServedDeployment implements WorkHandle {
       owner = defaultOwner(),
       executionMs,
       targets,
+      incarnation,
       onError = warn,
     } = this.#options;
     const { signal } = this.#closing;
@@ -164,6 +165,7 @@ class ServedDeployment implements WorkHandle {
             max,
             ...(executionMs === undefined ? {} : { executionMs }),
             ...(targets === undefined ? {} : { targets: [...targets] }),
+            ...(incarnation === undefined ? {} : { incarnation }),
           },
           { signal },
         );

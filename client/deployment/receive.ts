@@ -53,6 +53,11 @@ export type Handlers = Readonly<Record<string, (params: unknown, command: Receiv
 export interface ServeOptions {
   /** The targets whose commands are taken; those of all by default. */
   targets?: readonly string[];
+  /**
+   * The receiver, by a name that no other ever has, such as a UUID: it has the commands that are for it alone, too. It
+   * lives as long as its connection or a delivery to it; then the daemon takes no other for it, and this one ends.
+   */
+  incarnation?: string;
   /** How many commands are carried out at a time; 1 by default, 100 at most when they are pushed. */
   concurrency?: number;
   /** The receiver's name, for people; otherwise the program and its pid. */
@@ -78,6 +83,8 @@ export interface PullOptions extends ServeOptions {
   leaseMs?: number;
   /** `disconnect` (default) lets go of a command the moment this process ends; `expiry` when its lease has passed. */
   releaseOn?: ReleaseOn;
+  /** With `disconnect`: how long a command is held after the connection was lost, in milliseconds; 0 by default. */
+  graceMs?: number;
 }
 
 /**

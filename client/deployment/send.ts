@@ -20,6 +20,8 @@ type CommandResponse = Params<"command.respond">["response"];
 export interface SendOptions {
   /** A resource within the deployment, which a receiver may name; none by default. */
   target?: string;
+  /** The one receiver that it is for: it fails with `GONE` when that has ended. Whichever takes it, by default. */
+  incarnation?: string;
   /** The trace that it belongs to (W3C Trace Context), handed on to its receiver. */
   trace?: NonNullable<Params<"command.create">["trace"]>;
   /** The command becomes EXPIRED unless it is answered within so many milliseconds. */
@@ -43,7 +45,7 @@ export interface SendOptions {
 
 /**
  * A command that ended without success: its receiver answered with an error, or it was cancelled (`CANCELLED`),
- * given up (`ATTEMPTS_EXHAUSTED`) or not answered in time (`EXPIRED`).
+ * given up (`ATTEMPTS_EXHAUSTED`), for a receiver that has ended (`GONE`) or not answered in time (`EXPIRED`).
  */
 export class CommandFailed extends Error {
   override readonly name = "CommandFailed";

@@ -8,6 +8,8 @@ const FOR_GOOD: ReadonlySet<ErrorKind> = new Set([
   "read_only",
   "forbidden",
   "exhausted",
+  // Of a receiver that has ended.
+  "invalid_state",
 ]);
 
 /** True if asking again is of no use. */

@@ -40,6 +40,12 @@ export const MEANING: Meaning = {
     reference("pawl_command_upload.seq", "pawl_command.seq"),
     reference("pawl_command_chunk.seq", "pawl_command.seq"),
     reference("pawl_command_answer.seq", "pawl_command.seq"),
+    reference(
+      "pawl_command.lease_incarnation_id",
+      "pawl_incarnation.incarnation_id",
+      "t.lease_incarnation_id IS NOT NULL",
+    ),
+    reference("pawl_incarnation_connection.incarnation_id", "pawl_incarnation.incarnation_id"),
     reference("pawl_lease.name", "pawl_lease_token.name"),
     reference("pawl_path_reservation.root_id", "pawl_path_root.root_id"),
     reference("pawl_path_pattern.number", "pawl_path_reservation.number"),

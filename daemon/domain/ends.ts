@@ -1,6 +1,7 @@
 import type { Ending } from "../grants/ending.js";
 import { grants } from "../grants/grant.js";
 import { delayedCommands, deliveries, overdueCommands, overlongDeliveries } from "./command/ends.js";
+import { incarnations } from "./command/incarnation-ends.js";
 import { keptCommands } from "./command/retention.js";
 import { leases, leaseWarnings } from "./lease/ends.js";
 import { remoteLeases } from "./lease/remote-lease.js";
@@ -33,6 +34,7 @@ export const ENDINGS: readonly Ending[] = [
   overdueCommands,
   grants(deliveries),
   overlongDeliveries,
+  incarnations,
   delayedCommands,
   requests,
   endedBatches,

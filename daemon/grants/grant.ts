@@ -43,7 +43,12 @@ export interface GrantRule<Row> {
    * Of grants whose holder may come back after its connection has closed: the column of how many milliseconds that may
    * take, null for not at all, and the column that names the grant. Rows have both, as `end` takes them.
    */
-  readonly comeBack?: { readonly graceMs: keyof Row & string; readonly key: keyof Row & string };
+  readonly comeBack?: {
+    readonly graceMs: keyof Row & string;
+    /** How the table calls that, if not as rows do. */
+    readonly column?: string;
+    readonly key: keyof Row & string;
+  };
   /** Ends a grant; returns of how many rows that was. */
   end(row: Row, cause: Cause, env: Env): Operation<number>;
 }
@@ -85,7 +90,8 @@ export function grants<Row>(rule: GrantRule<Row>): Ending {
   const selectBound = sql<Row>(`${rows} ${bound} AND ${connection} = :connection LIMIT :rows`);
   // A grant that has no end but that of its connection cannot be renewed.
   const { comeBack } = rule;
-  const own = comeBack === undefined ? "" : `WHEN ${comeBack.graceMs} > :graceMs THEN ${comeBack.graceMs} `;
+  const ownMs = comeBack?.column ?? comeBack?.graceMs;
+  const own = ownMs === undefined ? "" : `WHEN ${ownMs} > :graceMs THEN ${ownMs} `;
   const grace = `CAST(:now AS BIGINT) + CASE WHEN ${expiresAt} IS NULL THEN 0 ${own}ELSE :graceMs END`;
   const prolongGraces = sql(`UPDATE ${table} SET ${graceEndsAt} = ${grace} WHERE ${graceEndsAt} IS NOT NULL`);
   const beginGraces = sql(
@@ -107,7 +113,7 @@ export function grants<Row>(rule: GrantRule<Row>): Ending {
     const graceMs = comeBack && row[comeBack.graceMs];
     if (!graceMs) return yield* rule.end(row, "disconnected", env);
     const graceEnd = env.now + (graceMs as number);
-    const key = row[comeBack.key] as string;
+    const key = row[comeBack.key] as string | number;
     const rowsOfGrant = yield* run(beginGrace as Statement<never>, {
       graceEndsAt: graceEnd,
       key,

@@ -2,6 +2,7 @@ import type { Envelope, Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse } from "@pawl/protocol/errors";
 import { MAX_SERVED_DEPLOYMENTS } from "@pawl/protocol/limits";
 import { ANSWER_TOO_LARGE, type Answer, answerOf, takeAnswer } from "../domain/command/answer.js";
+import { nameReceiver } from "../domain/command/incarnation.js";
 import { endPushes, type Push, push, type Receiver } from "../domain/command/push.js";
 import { readyKey, type Serving } from "../domain/deployment/deployment.js";
 import type { RepeatedLines } from "../log/repeated-lines.js";
@@ -25,6 +26,8 @@ interface ServingPeer {
   executionMs: number;
   /** The targets whose commands it takes; undefined for all. */
   targets: readonly string[] | undefined;
+  /** As it named itself, with the number of that name; undefined if it did not. */
+  named: Receiver["named"];
   /** The commands that it has: sent to it, not yet answered, and not ended. They alone count against `max`. */
   readonly commands: Set<string>;
   /** How many requests it has not answered, also for commands that have ended meanwhile. */
@@ -87,7 +90,12 @@ export class CommandPush implements Serving {
         { limit: MAX_SERVED_DEPLOYMENTS },
       );
     }
-    env.effects.afterCommit(() => this.#enter(connection, params));
+    const incarnationId = yield* nameReceiver(params, env);
+    if (incarnationId instanceof PawlError) return incarnationId;
+    const { incarnation } = params;
+    const named =
+      incarnation === undefined || incarnationId === null ? undefined : { incarnation, incarnationId };
+    env.effects.afterCommit(() => this.#enter(connection, named, params));
     return { deployment };
   }
 
@@ -136,7 +144,11 @@ export class CommandPush implements Serving {
     return this.#deployments.get(deployment)?.peers.has(connection) ?? false;
   }
 
-  #enter(number: number, { deployment, targets, owner, max, executionMs }: Parsed<"command.serve">): void {
+  #enter(
+    number: number,
+    named: Receiver["named"],
+    { deployment, targets, owner, max, executionMs }: Parsed<"command.serve">,
+  ): void {
     const peer = this.#peer(number);
     if (peer === undefined || !peer.mayAnswer) return;
     let served = this.#deployments.get(deployment);
@@ -149,13 +161,14 @@ export class CommandPush implements Serving {
       served.peers.set(number, {
         peer,
         targets,
+        named,
         owner,
         max,
         executionMs,
         commands: new Set(),
         unanswered: 0,
       });
-    else Object.assign(serving, { targets, owner, max, executionMs });
+    else Object.assign(serving, { targets, named, owner, max, executionMs });
     const deployments = this.#byConnection.get(number);
     if (deployments === undefined) this.#byConnection.set(number, new Set([served]));
     else deployments.add(served);
@@ -166,11 +179,14 @@ export class CommandPush implements Serving {
   #take(served: ServedDeployment): void {
     if (!hasRoom(served)) return;
     if (served.taking) {
-      // What waits may be of a target that only this receiver takes.
+      // What waits may be of a target, or for a receiver, that only this one is.
       const wake = function* (env: Env): Operation<void> {
         env.effects.wake(readyKey(served.deployment));
       };
-      if ([...served.peers.values()].some(({ targets }) => targets !== undefined)) this.#perform(wake);
+      if (
+        [...served.peers.values()].some(({ targets, named }) => targets !== undefined || named !== undefined)
+      )
+        this.#perform(wake);
       return;
     }
     served.taking = true;
@@ -277,5 +293,6 @@ function freeOf(served: ServedDeployment): Receiver[] {
     room: roomOf(serving),
     executionMs: serving.executionMs,
     targets: serving.targets,
+    named: serving.named,
   }));
 }

@@ -15,18 +15,33 @@ import { nestingLevels } from "../../json/raw-json.js";
 import { rememberChecked } from "../../json/uploaded-piece.js";
 import { insert, type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
-import { readyKey, selectDeployment, useDeployment } from "../deployment/deployment.js";
-import { COLUMNS, type CommandRow, EXPIRED, LAST_READY_PLACE } from "./row.js";
+import { selectDeployment, useDeployment } from "../deployment/deployment.js";
+import { gone, hasEnded } from "./incarnation.js";
+import {
+  type Cause,
+  COLUMNS,
+  type CommandRow,
+  EXPIRED,
+  LAST_MEANT_PLACE,
+  LAST_READY_PLACE,
+  wakeReceivers,
+} from "./row.js";
 import { stateAt } from "./state.js";
 
-const insertCommand = sql(`
+const insertion = (lastPlace: string): string => `
   INSERT INTO pawl_command (command_id, deployment, target, command, project_id, model, state, attempt, max_attempts,
     deadline, ttl_ends_at, created_at, completed_at, ended_at, request_bytes, error_code, error_message, uploaded,
-    idempotency_key, content, ready_place, due_at, execution_ms, retry, has_more)
+    idempotency_key, content, ready_place, due_at, execution_ms, retry, has_more, incarnation,
+    latest_created_at)
   VALUES (:commandId, :deployment, :target, :command, :projectId, :model, :state, 1, :maxAttempts,
     :deadline, :ttlEndsAt, :createdAt, :completedAt, :endedAt, :requestBytes, :errorCode, :errorMessage, :uploaded,
-    :idempotencyKey, :content, CASE WHEN :isReady = 1 THEN ${LAST_READY_PLACE} END, :dueAt, :executionMs, :retry,
-    :hasMore)`);
+    :idempotencyKey, :content, CASE WHEN :isReady = 1 THEN ${lastPlace} END, :dueAt, :executionMs, :retry,
+    :hasMore, :incarnation, coalesce((SELECT CASE WHEN latest_created_at > :createdAt THEN latest_created_at END
+      FROM pawl_command ORDER BY seq DESC LIMIT 1), :createdAt))`;
+
+const insertCommand = sql(insertion(LAST_READY_PLACE));
+
+const insertMeantCommand = sql(insertion(LAST_MEANT_PLACE));
 
 const insertTrace = sql("INSERT INTO pawl_command_more (seq, trace) VALUES (:seq, :trace)");
 
@@ -48,7 +63,7 @@ export function* create(
   env: Env,
   texts: Texts,
 ): Operation<Result<"command.create"> | PawlError> {
-  const { deployment, target, command, upload, idempotencyKey = null, trace } = params;
+  const { deployment, target, command, upload, idempotencyKey = null, trace, incarnation = null } = params;
   const text = texts[0];
   const wrong = contradiction(params, text);
   if (wrong !== undefined) return wrong;
@@ -70,11 +85,18 @@ export function* create(
   const { deadline = null } = params;
   const ttlEndsAt = params.ttlMs === undefined ? null : now + params.ttlMs;
   const isLate = deadline !== null && deadline <= wallMs;
-  const state: CommandState = isLate ? "EXPIRED" : upload === undefined ? "PENDING" : "PENDING_UPLOAD";
+  const end: Cause | undefined = isLate
+    ? EXPIRED
+    : (yield* hasEnded(deployment, params.incarnation))
+      ? gone(params.incarnation as string)
+      : undefined;
+  const isOver = end !== undefined;
+  const awaited: CommandState = upload === undefined ? "PENDING" : "PENDING_UPLOAD";
+  const state: CommandState = isLate ? "EXPIRED" : isOver ? "FAILED" : awaited;
   const uploadEnd = upload === undefined ? Number.POSITIVE_INFINITY : now + MAX_UPLOAD_MS;
   const dueAt = Math.min(ttlEndsAt ?? Number.POSITIVE_INFINITY, uploadEnd);
   const commandId = `cmd_${commandIds.next(now, env.random)}`;
-  const seq = yield* insert(insertCommand, {
+  const seq = yield* insert(params.incarnation === undefined ? insertCommand : insertMeantCommand, {
     commandId,
     deployment,
     target,
@@ -86,19 +108,20 @@ export function* create(
     deadline,
     ttlEndsAt,
     createdAt: wallMs,
-    completedAt: isLate ? wallMs : null,
-    endedAt: isLate ? env.retentionNow : null,
+    completedAt: isOver ? wallMs : null,
+    endedAt: isOver ? env.retentionNow : null,
     requestBytes: upload?.sizeBytes ?? Buffer.byteLength(text ?? "null"),
-    errorCode: isLate ? EXPIRED.code : null,
-    errorMessage: isLate ? EXPIRED.message : null,
+    errorCode: end?.code ?? null,
+    errorMessage: end?.message ?? null,
     uploaded: upload === undefined ? 0 : 1,
     idempotencyKey,
     content,
     isReady: state === "PENDING" ? 1 : 0,
     executionMs: params.executionMs ?? null,
     retry: params.retry === undefined ? null : JSON.stringify(params.retry),
-    dueAt: isLate || dueAt === Number.POSITIVE_INFINITY ? null : dueAt,
+    dueAt: isOver || dueAt === Number.POSITIVE_INFINITY ? null : dueAt,
     hasMore: trace === undefined ? null : 1,
+    incarnation,
   });
   if (trace !== undefined) yield* run(insertTrace, { seq, trace: JSON.stringify(trace) });
   if (text !== undefined) yield* run(insertParams, { seq, params: text });
@@ -109,9 +132,9 @@ export function* create(
   env.effects.count(`commands${state}`, 1);
   env.effects.tell("command", deployment, "created", commandId, { to: state });
   env.effects.deadline(dueAt);
-  if (isLate) retain(env);
+  if (isOver) retain(env);
   else if (deadline !== null) env.effects.wallDeadline(deadline);
-  if (state === "PENDING") env.effects.wake(readyKey(deployment));
+  if (state === "PENDING") wakeReceivers(deployment, incarnation, env);
   return created(commandId, state, model, projectId, true);
 }
 
@@ -120,9 +143,10 @@ const GIVEN = "given ";
 
 /** All that makes two commands of one key the same, which does not include when they are to end. */
 function contentOf(params: Parsed<"command.create">, text: string | undefined): string {
-  const { maxAttempts = null, executionMs = null, retry } = params;
-  const given = [maxAttempts, executionMs];
+  const { maxAttempts = null, executionMs = null, retry, incarnation } = params;
+  const given: (number | string | null)[] = [maxAttempts, executionMs];
   if (retry !== undefined) given.push(retry.baseMs, retry.factor, retry.maxMs, Number(retry.jitter));
+  if (incarnation !== undefined) given.push(incarnation);
   return `${GIVEN}${paramsContentOf(params, text)} ${JSON.stringify(given)}`;
 }
 

@@ -71,7 +71,8 @@ export const overdueCommands: Ending = {
   },
 };
 
-function* expire(row: LiveRow, env: Env): Operation<void> {
+/** Ends a command whose time is over, or whose last delivery has ended before that. */
+export function* expire(row: LiveRow, env: Env): Operation<void> {
   const end = { state: "EXPIRED", cause: EXPIRED, reason: "EXPIRED" } as const;
   const lost = lostBefore(row, env);
   if (lost === undefined) return yield* abort(row, end, env);
@@ -124,8 +125,8 @@ const earliestDelay = sql<{ at: number | null }>(
   "SELECT min(delayed_until) AS at FROM pawl_command WHERE delayed_until IS NOT NULL",
 );
 
-const selectDelayed = sql<{ seq: number; deployment: string }>(`
-  SELECT seq, deployment FROM pawl_command WHERE delayed_until <= :now ORDER BY delayed_until, seq LIMIT :rows`);
+const selectDelayed = sql<{ seq: number; deployment: string; incarnation: string | null }>(`
+  SELECT seq, deployment, incarnation FROM pawl_command WHERE delayed_until <= :now ORDER BY delayed_until, seq LIMIT :rows`);
 
 /** Commands that were given back to be leased later. */
 export const delayedCommands: Ending = {

@@ -1,14 +1,15 @@
 // Receivers that pull: they lease commands, renew their leases, and give commands back.
 import type { Parsed, Result } from "@pawl/protocol";
-import type { PawlError } from "@pawl/protocol/errors";
+import { PawlError } from "@pawl/protocol/errors";
 import type { Texts } from "@pawl/protocol/json-text";
 import { DEFAULT_LEASE_MS } from "@pawl/protocol/limits";
 import { endOf, renewal } from "../../grants/grant.js";
 import { progressAfter, tooLarge } from "../../json/kept-values.js";
 import { type Operation, one, run, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
-import { readyKey } from "../deployment/deployment.js";
+import { meantKey, readyKey } from "../deployment/deployment.js";
 import { isHeld, leaseIdOf, lostLease, readLeaseId, unknownLease } from "./delivery.js";
+import { nameReceiver } from "./incarnation.js";
 import {
   DELIVERY_TABLE,
   deadlineOf,
@@ -32,7 +33,9 @@ export function* lease(
   params: Parsed<"command.lease">,
   env: Env,
 ): Operation<Outcome<Result<"command.lease">>> {
-  const { deployment, targets, owner, max, leaseMs, releaseOn } = params;
+  const { deployment, targets, owner, max, leaseMs, releaseOn, graceMs, incarnation } = params;
+  const incarnationId = yield* nameReceiver(params, env);
+  if (incarnationId instanceof PawlError) return incarnationId;
   const { connection, pid } = env.caller;
   const leaseExpiresAt = env.now + leaseMs;
   const grant: Grant = {
@@ -42,10 +45,12 @@ export function* lease(
     leaseMs,
     connection: releaseOn === "disconnect" ? connection : null,
     executionMs: null,
+    graceMs: graceMs === 0 ? null : graceMs,
+    incarnationId,
   };
-  const taken = yield* take(deployment, targets, max, () => grant, env);
+  const taken = yield* take({ deployment, targets, incarnation }, max, () => grant, env);
   if (taken.length === 0) {
-    return env.mayWait ? new Wait(readyKey(deployment), sortOf(targets)) : { leases: [] };
+    return env.mayWait ? new Wait(keysOf(params), sortOf(targets)) : { leases: [] };
   }
 
   env.effects.deadline(leaseExpiresAt);
@@ -61,7 +66,13 @@ export function* lease(
   };
 }
 
-/** Calls that the same commands meet. */
+/** Where a receiver waits: for commands that anybody takes, and for those that are for it. */
+function keysOf({ deployment, incarnation }: Parsed<"command.lease">): string | string[] {
+  const forAny = readyKey(deployment);
+  return incarnation === undefined ? forAny : [forAny, meantKey(deployment, incarnation)];
+}
+
+/** Calls that the same commands meet, of those under one key. */
 function sortOf(targets: readonly string[] | undefined): string {
   return targets === undefined ? "" : `of ${targets.join(" ")}`;
 }

@@ -2,10 +2,10 @@
 import type { Envelope } from "@pawl/protocol";
 import { all, type Operation, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
-import { readyKey } from "../deployment/deployment.js";
+import { meantKey, readyKey } from "../deployment/deployment.js";
 import { leaseIdOf } from "./delivery.js";
 import { LIVE_COLUMNS, type LiveRow, lose } from "./row.js";
-import { type Grant, take } from "./take.js";
+import { type Grant, take, type Wanted } from "./take.js";
 
 /** Commands that one operation hands to the connections that serve a deployment. */
 const MAX_PUSHED_COMMANDS = 64;
@@ -22,6 +22,8 @@ export interface Receiver {
   readonly executionMs: number;
   /** The targets whose commands it takes; undefined for all. */
   readonly targets: readonly string[] | undefined;
+  /** As it named itself, with the number of that name; undefined if it did not. */
+  readonly named: { readonly incarnation: string; readonly incarnationId: number } | undefined;
 }
 
 /** A command for a connection. */
@@ -43,33 +45,40 @@ export function* push(
 ): Operation<Outcome<readonly Push[]>> {
   const pushes: Push[] = [];
   if (receivers.every(({ room }) => room === 0)) return [];
+  const roomOf = new Map<Receiver, number>();
+  for (const receiver of receivers) {
+    if (receiver.named === undefined || receiver.room === 0) continue;
+    const { targets, named } = receiver;
+    const meant = yield* pushTo({ deployment, targets, ...named, onlyMeant: true }, [receiver], env);
+    roomOf.set(receiver, receiver.room - meant.length);
+    pushes.push(...meant);
+  }
   // Those that name their targets first: what is theirs may go to the others too.
   const groups = new Map<string, Receiver[]>();
   for (const receiver of receivers) {
     const name = receiver.targets?.join(" ") ?? ALL_TARGETS;
-    groups.set(name, [...(groups.get(name) ?? []), receiver]);
+    const room = roomOf.get(receiver);
+    const group = groups.get(name) ?? [];
+    group.push(room === undefined ? receiver : { ...receiver, room });
+    groups.set(name, group);
   }
   for (const [name, group] of [...groups].sort(
     ([a], [b]) => Number(a === ALL_TARGETS) - Number(b === ALL_TARGETS),
   )) {
-    pushes.push(
-      ...(yield* pushTo(deployment, name === ALL_TARGETS ? undefined : group[0]?.targets, group, env)),
-    );
+    const targets = name === ALL_TARGETS ? undefined : group[0]?.targets;
+    pushes.push(...(yield* pushTo({ deployment, targets }, group, env)));
   }
   // Not of one sort with those that pull: this one has no room while they have.
-  return pushes.length === 0 && env.mayWait ? new Wait(readyKey(deployment), "push") : pushes;
+  return pushes.length === 0 && env.mayWait
+    ? new Wait([readyKey(deployment), meantKey(deployment)], "push")
+    : pushes;
 }
 
 /** No target has this name. */
 const ALL_TARGETS = "*";
 
 /** The same for receivers that take the same. */
-function* pushTo(
-  deployment: string,
-  targets: readonly string[] | undefined,
-  receivers: readonly Receiver[],
-  env: Env,
-): Operation<Push[]> {
+function* pushTo(wanted: Wanted, receivers: readonly Receiver[], env: Env): Operation<Push[]> {
   const free = receivers.map((receiver) => ({
     receiver,
     unanswered: receiver.unanswered,
@@ -85,11 +94,21 @@ function* pushTo(
     if (best === undefined) throw new Error("more commands were taken than there is room for");
     best.room -= 1;
     best.unanswered += 1;
-    const { connection, owner, pid, executionMs } = best.receiver;
+    const { connection, owner, pid, executionMs, named } = best.receiver;
     env.effects.bind(connection);
-    return { owner, pid, expiresAt: null, leaseMs: null, connection, executionMs };
+    const incarnationId = named?.incarnationId ?? null;
+    return {
+      owner,
+      pid,
+      expiresAt: null,
+      leaseMs: null,
+      connection,
+      executionMs,
+      graceMs: null,
+      incarnationId,
+    };
   };
-  const taken = yield* take(deployment, targets, Math.min(room, MAX_PUSHED_COMMANDS), chosen, env);
+  const taken = yield* take(wanted, Math.min(room, MAX_PUSHED_COMMANDS), chosen, env);
   return taken.map(({ envelope, grant }) => ({
     connection: grant.connection as number,
     envelope: { ...envelope, leaseId: leaseIdOf(envelope.commandId, envelope.attempt, env) },

@@ -137,6 +137,8 @@ export function* list(params: Parsed<"command.list">, env: Env): Operation<Resul
   const commands: Result<"command.list">["commands"] = [];
   let bytes = 0;
   for (const [index, row] of found.entries()) {
+    // None before it was created later, however the wall clock was set.
+    if (row.latestCreatedAt < (params.createdAfter ?? 0)) return { commands };
     bytes += Buffer.byteLength(row.errorMessage ?? "") + row.deployment.length + row.command.length;
     if (commands.length === limit || (bytes > MAX_PAGE_BYTES && index > 0)) {
       return { commands, next: (found[index - 1] as CommandRow).commandId };

@@ -7,7 +7,8 @@ import type { GrantRule } from "../../grants/grant.js";
 import { chanceOf, restMs } from "../../grants/rest.js";
 import { type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
-import { readyKey } from "../deployment/deployment.js";
+import { meantKey, readyKey } from "../deployment/deployment.js";
+import { endUnlessAlive } from "./incarnation.js";
 import { deliveryEndOf, isFinal, returned, stateAt, type Timed } from "./state.js";
 
 /** A command as it is stored, without its params and its answer. */
@@ -23,6 +24,8 @@ export interface CommandRow extends Timed {
   readonly ttlEndsAt: number | null;
   /** By the wall clock of that moment, as the next two. */
   readonly createdAt: number;
+  /** The latest such time of it and of all commands before it. */
+  readonly latestCreatedAt: number;
   readonly dispatchedAt: number | null;
   readonly completedAt: number | null;
   readonly requestBytes: number;
@@ -35,6 +38,8 @@ export interface CommandRow extends Timed {
   readonly leaseOwner: string | null;
   readonly leasePid: number | null;
   readonly leaseConnection: number | null;
+  /** The one receiver that it is for; null for whichever takes it. */
+  readonly incarnation: string | null;
   /** Both as JSON, or null. */
   readonly progress: string | null;
   readonly trace: string | null;
@@ -48,11 +53,12 @@ const more = (column: "progress" | "trace"): string =>
 export const COLUMNS = `
   seq, command_id AS "commandId", deployment, target, command, project_id AS "projectId", model, state, attempt,
   max_attempts AS "maxAttempts", deadline, ttl_ends_at AS "ttlEndsAt", execution_ms AS "executionMs",
-  execution_ends_at AS "executionEndsAt", created_at AS "createdAt", dispatched_at AS "dispatchedAt",
+  execution_ends_at AS "executionEndsAt", created_at AS "createdAt", latest_created_at AS "latestCreatedAt", dispatched_at AS "dispatchedAt",
   completed_at AS "completedAt", request_bytes AS "requestBytes", response_bytes AS "responseBytes",
   error_code AS "errorCode", error_message AS "errorMessage", uploaded, due_at AS "dueAt",
   lease_owner AS "leaseOwner", lease_pid AS "leasePid", lease_expires_at AS "leaseExpiresAt",
-  grace_ends_at AS "graceEndsAt", lease_connection AS "leaseConnection", ${more("progress")}, ${more("trace")}`;
+  grace_ends_at AS "graceEndsAt", lease_connection AS "leaseConnection", incarnation,
+  ${more("progress")}, ${more("trace")}`;
 
 /** A command as the operations need it that end it or its delivery. */
 export interface LiveRow extends Timed {
@@ -61,6 +67,12 @@ export interface LiveRow extends Timed {
   readonly deployment: string;
   readonly ttlEndsAt: number | null;
   readonly leaseConnection: number | null;
+  /** The number of its receiver that named itself; null for another, and while there is none. */
+  readonly leaseIncarnationId: number | null;
+  /** How long its holder may take to come back after its connection has closed; null for not at all. */
+  readonly graceMs: number | null;
+  /** The one receiver that it is for; null for whichever takes it. */
+  readonly incarnation: string | null;
   /** How long it was leased for; null for a push. */
   readonly leaseMs: number | null;
   /** The delivery that ended unanswered last, if its answer still counts while the command is PENDING. */
@@ -79,7 +91,8 @@ export const LIVE_COLUMNS = `
   max_attempts AS "maxAttempts", due_at AS "dueAt", lease_expires_at AS "leaseExpiresAt",
   grace_ends_at AS "graceEndsAt", lease_connection AS "leaseConnection", lease_ms AS "leaseMs",
   execution_ends_at AS "executionEndsAt", late_attempt AS "lateAttempt",
-  retry, lost_before AS "lostBefore", has_more AS "hasMore"`;
+  retry, lost_before AS "lostBefore", has_more AS "hasMore", incarnation, grace_ms AS "graceMs",
+  lease_incarnation_id AS "leaseIncarnationId"`;
 
 /** How deliveries are kept, for what is common to all that is granted (grants/grant.ts). */
 export const DELIVERY_TABLE = {
@@ -90,6 +103,7 @@ export const DELIVERY_TABLE = {
   connection: "lease_connection",
   unconnected: "NULL",
   bound: "lease_connection IS NOT NULL",
+  comeBack: { graceMs: "graceMs", column: "grace_ms", key: "seq" },
 } as const satisfies Partial<GrantRule<LiveRow>>;
 
 const selectCommand = sql<CommandRow>(`SELECT ${COLUMNS} FROM pawl_command WHERE command_id = :commandId`);
@@ -102,22 +116,31 @@ const setFinal = sql(`
   UPDATE pawl_command SET state = :state, completed_at = :completedAt, ended_at = :endedAt, deadline = :deadline,
     response_bytes = :responseBytes, error_code = :code, error_message = :message, ready_place = NULL,
     delayed_until = NULL, due_at = NULL, lease_expires_at = NULL, grace_ends_at = NULL, lease_connection = NULL,
-    execution_ends_at = NULL, late_attempt = NULL
+    execution_ends_at = NULL, late_attempt = NULL, lease_incarnation_id = NULL
   WHERE seq = :seq`);
 
 const setReturned = sql(`
   UPDATE pawl_command SET state = 'PENDING', attempt = :attempt, delayed_until = :delayedUntil,
     lease_expires_at = NULL, grace_ends_at = NULL, lease_connection = NULL, execution_ends_at = NULL,
-    late_attempt = :lateAttempt, lost_before = coalesce(lost_before, :lost)
+    lease_incarnation_id = NULL, late_attempt = :lateAttempt, lost_before = coalesce(lost_before, :lost)
   WHERE seq = :seq`);
 
 /** The place behind all those of `:deployment` that may be leased. */
 export const LAST_READY_PLACE = `
   (SELECT coalesce(max(ready_place), 0) + 1 FROM pawl_command
-   WHERE deployment = :deployment AND ready_place IS NOT NULL)`;
+   WHERE deployment = :deployment AND ready_place IS NOT NULL AND incarnation IS NULL)`;
+
+/** The same among those for one receiver. */
+export const LAST_MEANT_PLACE = `
+  (SELECT coalesce(max(ready_place), 0) + 1 FROM pawl_command
+   WHERE deployment = :deployment AND ready_place IS NOT NULL AND incarnation IS NOT NULL
+     AND incarnation = :incarnation)`;
 
 const setReady = sql(`
   UPDATE pawl_command SET ready_place = ${LAST_READY_PLACE}, delayed_until = NULL WHERE seq = :seq`);
+
+const setMeantReady = sql(`
+  UPDATE pawl_command SET ready_place = ${LAST_MEANT_PLACE}, delayed_until = NULL WHERE seq = :seq`);
 
 /** The key under which callers are parked that wait for the end of a command. */
 export function finalKey(commandId: string): string {
@@ -166,6 +189,7 @@ export function* finish(
     code: end.cause?.code ?? null,
     message: end.cause?.message ?? null,
   });
+  if (row.leaseIncarnationId !== null) yield* endUnlessAlive(row.leaseIncarnationId, env);
   retain(env);
   moved(row.state, end.state, env);
   env.effects.wake(finalKey(row.commandId));
@@ -183,7 +207,7 @@ export function* abort(
   end: { readonly state: "FAILED" | "EXPIRED"; readonly cause: Cause; readonly reason: string | null },
   env: Env,
 ): Operation<void> {
-  const kind = end.state === "EXPIRED" ? "expired" : "cancelled";
+  const kind = end.cause.code === "CANCELLED" ? "cancelled" : "expired";
   yield* finish(row, { state: end.state, cause: end.cause, responseBytes: null }, env, kind);
   if (!isPushed(row) || row.leaseConnection === null) return;
   env.effects.notify(row.leaseConnection, "command.cancelled", {
@@ -233,6 +257,7 @@ function* giveBack(
   const delayedUntil = delayMs === 0 ? null : env.now + delayMs;
   const lost = lateAttempt === null ? null : 1;
   yield* run(setReturned, { seq: row.seq, attempt: next.attempt, delayedUntil, lateAttempt, lost });
+  if (row.leaseIncarnationId !== null) yield* endUnlessAlive(row.leaseIncarnationId, env);
   moved(row.state, "PENDING", env);
   if (delayedUntil === null) yield* makeReady(row, env);
   else env.effects.deadline(delayedUntil);
@@ -241,11 +266,19 @@ function* giveBack(
 
 /** A command may be leased, after those that may be already. */
 export function* makeReady(
-  { seq, deployment }: { readonly seq: number; readonly deployment: string },
+  { seq, deployment, incarnation }: Pick<CommandRow, "seq" | "deployment" | "incarnation">,
   env: Env,
 ): Operation<void> {
-  yield* run(setReady, { seq, deployment });
-  env.effects.wake(readyKey(deployment));
+  if (incarnation === null) yield* run(setReady, { seq, deployment });
+  else yield* run(setMeantReady, { seq, deployment, incarnation });
+  wakeReceivers(deployment, incarnation, env);
+}
+
+/** A command may be leased: those who wait for one are tried. */
+export function wakeReceivers(deployment: string, incarnation: string | null, env: Env): void {
+  if (incarnation === null) return env.effects.wake(readyKey(deployment));
+  env.effects.wake(meantKey(deployment, incarnation));
+  env.effects.wake(meantKey(deployment));
 }
 
 /**
@@ -283,6 +316,7 @@ export function view(row: CommandRow, env: Env): Command {
     commandId: row.commandId,
     deployment: row.deployment,
     target: row.target,
+    ...(row.incarnation !== null && { incarnation: row.incarnation }),
     command: row.command,
     projectId: row.projectId,
     deploymentModel: row.model,

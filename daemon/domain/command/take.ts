@@ -34,25 +34,62 @@ const ready = (condition: string): string => `
     c.request_bytes AS "requestBytes", c.uploaded, c.execution_ms AS "executionMs", c.target,
     c.has_more AS "hasMore", c.ready_place AS "readyPlace", p.params
   FROM pawl_command c LEFT JOIN pawl_command_params p ON p.seq = c.seq
-  WHERE c.deployment = :deployment AND c.ready_place IS NOT NULL AND (c.due_at IS NULL OR c.due_at > :now)
-    AND (c.deadline IS NULL OR c.deadline > :wallMs) ${condition}
+  WHERE c.deployment = :deployment AND c.ready_place IS NOT NULL AND ${condition} AND (c.due_at IS NULL OR c.due_at > :now)
+    AND (c.deadline IS NULL OR c.deadline > :wallMs)
   ORDER BY c.ready_place, c.seq LIMIT :rows`;
 
-const selectReady = sql<ReadyRow>(ready(""));
+const OF_TARGET = "AND c.target = :target AND c.target <> ''";
+const FOR_ANY = "c.incarnation IS NULL";
+const MEANT = "c.incarnation IS NOT NULL AND c.incarnation = :incarnation";
 
-const selectReadyOfTarget = sql<ReadyRow>(ready("AND c.target = :target AND c.target <> ''"));
+const selectReady = sql<ReadyRow>(ready(FOR_ANY));
 
-/** The next commands that are ready, of any target or of these. */
-function* readyRows(
-  deployment: string,
-  targets: readonly string[] | undefined,
+const selectReadyOfTarget = sql<ReadyRow>(ready(`${FOR_ANY} ${OF_TARGET}`));
+
+const selectMeant = sql<ReadyRow>(ready(MEANT));
+
+const selectMeantOfTarget = sql<ReadyRow>(ready(`${MEANT} ${OF_TARGET}`));
+
+/** Which commands a receiver takes. */
+export interface Wanted {
+  readonly deployment: string;
+  /** Whose commands alone are taken; undefined for all. */
+  readonly targets: readonly string[] | undefined;
+  /** The name of the receiver, which has commands that are for it alone first; undefined for none. */
+  readonly incarnation?: string | undefined;
+  /** True to take no others than those. */
+  readonly onlyMeant?: boolean;
+}
+
+/** The next commands that are ready for a receiver: those that are for it alone, then others. */
+function* readyRows(wanted: Wanted, rows: number, env: Env): Operation<ReadyRow[]> {
+  const { incarnation, onlyMeant = false } = wanted;
+  const meant = incarnation === undefined ? [] : yield* readyRowsOf(wanted, incarnation, rows, env);
+  if (onlyMeant || meant.length === rows) return meant;
+  const others = yield* readyRowsOf(wanted, undefined, rows - meant.length, env);
+  return meant.length === 0 ? others : [...meant, ...others];
+}
+
+/** Those of any target or of the targets that are wanted, in the order in which they became ready. */
+function* readyRowsOf(
+  { deployment, targets }: Wanted,
+  incarnation: string | undefined,
   rows: number,
   { now, wallMs }: Env,
 ): Operation<ReadyRow[]> {
-  if (targets === undefined) return yield* all(selectReady, { deployment, now, wallMs, rows });
+  const given = { deployment, now, wallMs, rows };
+  if (targets === undefined) {
+    return incarnation === undefined
+      ? yield* all(selectReady, given)
+      : yield* all(selectMeant, { ...given, incarnation });
+  }
   const found: ReadyRow[] = [];
   for (const target of new Set(targets)) {
-    found.push(...(yield* all(selectReadyOfTarget, { deployment, target, now, wallMs, rows })));
+    found.push(
+      ...(incarnation === undefined
+        ? yield* all(selectReadyOfTarget, { ...given, target })
+        : yield* all(selectMeantOfTarget, { ...given, target, incarnation })),
+    );
   }
   return found.sort((a, b) => a.readyPlace - b.readyPlace || a.seq - b.seq).slice(0, rows);
 }
@@ -68,7 +105,8 @@ const forgetProgress = sql(
 const setDispatched = sql(`
   UPDATE pawl_command SET state = 'DISPATCHED', dispatched_at = :wallMs, ready_place = NULL, lease_owner = :owner,
     lease_pid = :pid, lease_expires_at = :expiresAt, lease_ms = :leaseMs, lease_connection = :connection,
-    execution_ends_at = :executionEndsAt, late_attempt = NULL
+    execution_ends_at = :executionEndsAt, late_attempt = NULL, grace_ms = :graceMs,
+    lease_incarnation_id = :incarnationId
   WHERE seq = :seq`);
 
 /** The receiver of a delivery, and the time that the delivery lasts. */
@@ -81,28 +119,28 @@ export interface Grant {
   readonly leaseMs: number | null;
   /** Null if it does not end with a connection. */
   readonly connection: number | null;
+  /** How long its receiver may take to come back after its connection has closed; null for not at all. */
+  readonly graceMs: number | null;
+  /** The number of its receiver, if that named itself. */
+  readonly incarnationId: number | null;
   /** How long it lasts if the command says nothing of that; null for no limit. */
   readonly executionMs: number | null;
 }
 
-/**
- * Takes up to `count` commands that are ready, and no more params than a page holds.
- *
- * @param targets whose commands alone are taken; undefined for all.
- */
+/** Takes up to `count` commands that are ready, and no more params than a page holds. */
 export function* take(
-  deployment: string,
-  targets: readonly string[] | undefined,
+  wanted: Wanted,
   count: number,
   grantNext: () => Grant,
   env: Env,
 ): Operation<{ envelope: Envelope; grant: Grant }[]> {
   const taken: { envelope: Envelope; grant: Grant }[] = [];
+  const { deployment } = wanted;
   const { now, wallMs } = env;
   let bytes = 0;
   for (;;) {
-    const wanted = Math.min(count - taken.length, TAKEN_PER_READ);
-    const rows = yield* readyRows(deployment, targets, wanted, env);
+    const most = Math.min(count - taken.length, TAKEN_PER_READ);
+    const rows = yield* readyRows(wanted, most, env);
     for (const row of rows) {
       bytes += row.params?.length ?? 0;
       if (bytes > MAX_PAGE_BYTES && taken.length > 0) return taken;
@@ -120,13 +158,15 @@ export function* take(
         leaseMs,
         connection,
         executionEndsAt,
+        graceMs: grant.graceMs,
+        incarnationId: grant.incarnationId,
       });
       moved("PENDING", "DISPATCHED", env);
       env.effects.tell("command", deployment, "dispatched", row.commandId, { by: owner });
       const envelope = envelopeOf(row, deployment, executionMs, env);
       taken.push({ envelope: row.hasMore === null ? envelope : yield* withMore(envelope, row.seq), grant });
     }
-    if (rows.length < wanted || taken.length === count) return taken;
+    if (rows.length < most || taken.length === count) return taken;
   }
 }
 

@@ -42,6 +42,11 @@ export function readyKey(deployment: string): string {
   return `command.ready:${deployment}`;
 }
 
+/** The same for a command that is for one receiver; without a receiver, for a command that is for any one. */
+export function meantKey(deployment: string, incarnation?: string): string {
+  return `command.meant:${deployment}${incarnation === undefined ? "" : `:${incarnation}`}`;
+}
+
 export function deploymentHandlers(serving: Serving): HandlersOf<"deployment"> {
   return { set, list: (params, env) => list(params, env, serving) };
 }

@@ -11,7 +11,7 @@ import { answeredBefore, remember } from "./requests.js";
 const selectCounter = sql<Counter>(`
   SELECT last, granted_to AS "grantedTo" FROM pawl_sequence WHERE node_id = :nodeId AND type = :type`);
 
-/** Takes `count` numbers; no row when not as many are left, or not in the range in use, and then nothing has changed. */
+/** Takes `count` numbers. No row when the range in use has not as many left, and then nothing has changed. */
 const take = sql<Counter>(`
   INSERT INTO pawl_sequence (node_id, type, last) VALUES (:nodeId, :type, :count)
   ON CONFLICT (node_id, type) DO UPDATE SET last = pawl_sequence.last + :count
