@@ -23,6 +23,9 @@ const MOST_REMEMBERED = 40;
 /** A share of requests that is repeated as it was, as a client does that lost the answer. */
 const REPEATED = 0.15;
 
+/** The type whose numbers are granted, as long as it has some. */
+const GRANTED = "GR";
+
 /** The names that the load is about, and what was learned of them so far. Shared by all callers. */
 export class Scene {
   readonly #random: Random;
@@ -45,7 +48,7 @@ export class Scene {
   }
 
   get types(): string[] {
-    return ["FR", "BUG"];
+    return ["FR", "BUG", GRANTED];
   }
   get queues(): string[] {
     return [`mail${this.#epoch}`, `build${this.#epoch}`];
@@ -153,6 +156,10 @@ export class Scene {
     if (kind < 0.2) return peek(type);
     if (kind < 0.25)
       return call(`sequence:${type}`, "sequence.advance", { type, to: this.#random.upTo(2000) });
+    if (type === GRANTED && kind < 0.4) {
+      const first = this.#random.upTo(3000);
+      return call(`sequence:${type}`, "sequence.grant", { type, first, last: first + this.#random.upTo(20) });
+    }
     const params = { type, ...(requestId === undefined ? {} : { requestId }) };
     const made =
       kind < 0.4

@@ -1,5 +1,6 @@
-// Receivers by pull and by push on one deployment, while they and the daemon are killed again and again. A short
-// run always; with PAWL_TORTURE=1 a long one: 8 receivers, 10,000 commands, ten deaths of the daemon.
+// Receivers by pull and by push on one deployment, some slow and some hanging, while they and the daemon are killed again
+// and again. Each delivery has an end (executionMs), and some commands are for one receiver. A short run always; with
+// PAWL_TORTURE=1 a long one: 8 receivers, 10,000 commands, ten deaths of the daemon.
 import { type ChildProcess, spawn } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -11,13 +12,13 @@ import type { RawClient } from "../raw-client.js";
 
 const TORTURE = process.env.PAWL_TORTURE === "1";
 const RECEIVERS = 8;
-const COMMANDS = TORTURE ? 10_000 : 600;
+const COMMANDS = TORTURE ? 10_000 : 500;
 const DAEMON_KILLS = TORTURE ? 10 : 2;
 const RECEIVER_KILL_EVERY_MS = TORTURE ? 120 : 200;
 const LEASE_MS = 1000;
 const MOST_WORK_MS = 20;
 const LOOK_EVERY_MS = 20;
-const GIVE_UP_MS = TORTURE ? 600_000 : 55_000;
+const GIVE_UP_MS = TORTURE ? 1_200_000 : 55_000;
 /** Commands sent and not yet final, at most. */
 const MOST_UNDER_WAY = 100;
 
@@ -26,6 +27,9 @@ const TTL_EACH = 20;
 const FEW_ATTEMPTS_EACH = 21;
 const CANCELLED_EACH = 22;
 const FEW_ATTEMPTS = 2;
+const EXECUTION_MS = 400;
+/** Of so many commands one is for a receiver that is alive at that moment. */
+const MEANT_EACH = 23;
 
 interface Row {
   commandId: string;
@@ -34,6 +38,7 @@ interface Row {
   maxAttempts: number;
   code: string | null;
   response: string | null;
+  incarnation: string | null;
   isIdle: 0 | 1;
 }
 
@@ -79,7 +84,7 @@ test(
         setTimeout(() => daemon.child.kill("SIGKILL"), Math.random() * LOOK_EVERY_MS);
       }
       while (ids.length < Math.min(COMMANDS, final + MOST_UNDER_WAY)) {
-        const id = await create(client, ids.length);
+        const id = await create(client, ids.length, [...receivers.keys()]);
         // The daemon is gone; under its key it is the same command the next time.
         if (id === undefined) break;
         ids.push(id);
@@ -92,7 +97,14 @@ test(
         killReceiverAt += RECEIVER_KILL_EVERY_MS;
         const way = killed.pull > killed.push ? "push" : "pull";
         const those = [...receivers.keys()].filter((child) => receivers.get(child) === way);
-        if (those[Math.floor(Math.random() * those.length)]?.kill("SIGKILL")) {
+        const victim = those[Math.floor(Math.random() * those.length)];
+        // It dies with one that is for it alone.
+        if (victim?.pid !== undefined && ids.length < COMMANDS) {
+          MEANT.set(ids.length, victim.pid);
+          const id = await create(client, ids.length, [], true);
+          if (id !== undefined) ids.push(id);
+        }
+        if (victim?.kill("SIGKILL")) {
           killed[way] += 1;
           startOne(way);
         }
@@ -118,14 +130,27 @@ test(
   GIVE_UP_MS + 30_000,
 );
 
+/** By number, the pids of the receivers that commands are for. */
+const MEANT = new Map<number, number>();
+
 /** Sends the command of this number, once however often it is called; undefined if the daemon went away. */
-async function create(client: RawClient, number: number): Promise<string | undefined> {
+async function create(
+  client: RawClient,
+  number: number,
+  receivers: readonly ChildProcess[],
+  isMeant = number % MEANT_EACH === 0,
+): Promise<string | undefined> {
+  // Under a key it is for the same one, however often it is called.
+  const chosen = MEANT.get(number) ?? receivers[Math.floor(Math.random() * receivers.length)]?.pid;
+  if (chosen !== undefined) MEANT.set(number, chosen);
   try {
     const { commandId } = await client.call("command.create", {
       deployment: "d",
       command: "run",
       params: { number },
       idempotencyKey: String(number),
+      executionMs: EXECUTION_MS,
+      ...(isMeant ? { incarnation: `${chosen}.1` } : {}),
       ...(number % TTL_EACH === 0 ? { ttlMs: 1 + Math.floor(Math.random() * 200) } : {}),
       ...(number % FEW_ATTEMPTS_EACH === 0 ? { maxAttempts: FEW_ATTEMPTS } : {}),
     });
@@ -155,7 +180,8 @@ function rowsOf(path: string): Row[] {
     .prepare(`
       SELECT command_id AS commandId, state, attempt, max_attempts AS maxAttempts, error_code AS code,
         (SELECT group_concat(response) FROM pawl_command_response r WHERE r.seq = c.seq) AS response,
-        coalesce(ready_place, delayed_until, due_at, lease_expires_at, lease_connection) IS NULL AS isIdle
+        incarnation, coalesce(ready_place, delayed_until, due_at, lease_expires_at, lease_connection, execution_ends_at,
+          lease_incarnation_id) IS NULL AS isIdle
       FROM pawl_command c ORDER BY seq`)
     .all() as Row[];
   expect(database.pragma("integrity_check", { simple: true })).toBe("ok");
@@ -171,6 +197,7 @@ function rowsOf(path: string): Row[] {
  */
 function check(rows: readonly Row[], lines: readonly string[]): Record<string, number> {
   const begun = new Map<string, Set<number>>();
+  const receivers = new Map<string, Set<string>>();
   const answered = new Map<string, Set<string>>();
   const accepted = new Map<string, string>();
   const offenders: string[] = [];
@@ -182,6 +209,7 @@ function check(rows: readonly Row[], lines: readonly string[]): Record<string, n
       begun.set(id, attempts);
       if (attempts.has(Number(attempt))) offenders.push(`${line}: this attempt was given out before`);
       attempts.add(Number(attempt));
+      receivers.set(id, (receivers.get(id) ?? new Set()).add(pid));
     } else if (what === "answer") {
       answered.set(id, (answered.get(id) ?? new Set()).add(delivery));
     } else if (what === "accepted") {
@@ -192,11 +220,13 @@ function check(rows: readonly Row[], lines: readonly string[]): Record<string, n
 
   const ends: Record<string, number> = { redelivered: 0 };
   for (const row of rows) {
-    const { commandId, state, attempt, maxAttempts, code, response, isIdle } = row;
+    const { commandId, state, attempt, maxAttempts, code, response, isIdle, incarnation } = row;
     const complain = (why: string): void => void offenders.push(`${JSON.stringify(row)}: ${why}`);
     const attempts = begun.get(commandId) ?? new Set();
     const last = Math.max(0, ...attempts);
     if (isIdle === 0) complain("something is still to come of it");
+    const others = [...(receivers.get(commandId) ?? [])].filter((pid) => `${pid}.1` !== incarnation);
+    if (incarnation !== null && others.length > 0) complain(`it went to ${others}`);
     if (last > attempt) complain(`attempt ${last} was given out`);
     if (attempt > 1) ends.redelivered = (ends.redelivered ?? 0) + 1;
     const isAnswer = state === "SUCCEEDED" || code === "NO";
@@ -206,14 +236,18 @@ function check(rows: readonly Row[], lines: readonly string[]): Record<string, n
       const { response: success, details: error } = JSON.parse(response ?? "{}");
       const by = success ?? error;
       const delivery = `${by?.attempt} ${by?.pid}`;
-      if (by?.attempt !== attempt) complain("its answer is of another attempt");
-      if (!attempts.has(attempt)) complain("nobody had this attempt");
+      // A late answer is that of the delivery before, while nobody has had it since.
+      const isLate = by?.attempt === attempt - 1 && !attempts.has(attempt);
+      if (isLate) ends.late = (ends.late ?? 0) + 1;
+      if (by?.attempt !== attempt && !isLate) complain("its answer is of another attempt");
+      if (!attempts.has(by?.attempt)) complain("nobody had this attempt");
       if (!answered.get(commandId)?.has(delivery)) complain("nobody gave this answer");
       if (accepted.has(commandId) && accepted.get(commandId) !== delivery) complain("another was accepted");
     } else {
       if (response !== null || accepted.has(commandId)) complain("it has an answer");
       if (state !== (code === "EXPIRED" ? "EXPIRED" : "FAILED")) complain("no such end");
-      if (!["EXPIRED", "CANCELLED", "ATTEMPTS_EXHAUSTED"].includes(code ?? "")) complain("no such cause");
+      if (!["EXPIRED", "CANCELLED", "ATTEMPTS_EXHAUSTED", "GONE"].includes(code ?? "")) complain("no such cause");
+      if (code === "GONE" && incarnation === null) complain("it was for no receiver");
       if (code === "ATTEMPTS_EXHAUSTED" && attempt !== maxAttempts) complain("it had attempts left");
     }
   }

@@ -178,20 +178,40 @@ async function send(sender: RawClient, text: Buffer): Promise<string> {
   return commandId;
 }
 
-/** Reads params back, with so many requests under way, and compares them with what they have to be. */
-async function readBack(reader: RawClient, commandId: string, text: Buffer, depth: number): Promise<void> {
+/** Takes the command that was sent and answers it in pieces; returns the text of the answer, which has as many more. */
+async function answerInPieces(receiver: RawClient, value: Buffer): Promise<Buffer> {
+  const { commandId, leaseId } = await take(receiver, "d");
+  const text = Buffer.concat([Buffer.from('{"status":"success","response":'), value, Buffer.from("}")]);
+  for (let offset = 0; offset < text.length; offset += PIECE_BYTES) {
+    const piece = text.subarray(offset, offset + PIECE_BYTES);
+    const final = offset + piece.length === text.length;
+    const given = { commandId, leaseId, offset, chunk: piece.toString("base64"), final, sizeBytes: text.length };
+    const { receivedBytes, accepted } = await receiver.call("command.answer", given);
+    expect([receivedBytes, accepted]).toEqual([offset + piece.length, final ? true : undefined]);
+  }
+  return text;
+}
+
+/** Reads a text back, with so many requests under way, and compares it with what it has to be. */
+async function readBack(
+  reader: RawClient,
+  method: "command.params" | "command.response",
+  commandId: string,
+  text: Buffer,
+  depth: number,
+): Promise<void> {
   const offsets = Array.from({ length: Math.ceil(text.length / PIECE_BYTES) }, (_, i) => i * PIECE_BYTES);
   const reading = Array.from({ length: Math.min(depth, offsets.length) }, async () => {
     for (let offset = offsets.shift(); offset !== undefined; offset = offsets.shift()) {
-      const { chunk } = await reader.call("command.params", { commandId, offset, length: PIECE_BYTES });
+      const { chunk } = await reader.call(method, { commandId, offset, length: PIECE_BYTES });
       const piece = text.subarray(offset, offset + PIECE_BYTES);
-      if (!Buffer.from(chunk, "base64").equals(piece)) throw new Error(`other bytes came back at ${offset}`);
+      if (!Buffer.from(chunk ?? "", "base64").equals(piece)) throw new Error(`other bytes came back at ${offset}`);
     }
   });
   await Promise.all(reading);
 }
 
-test(`${LARGE_BYTES / 1e6} MB are uploaded and read back, and the daemon grows by less than 16 MiB`, async () => {
+test(`${LARGE_BYTES / 1e6} MB are uploaded, answered and read back, and the daemon grows by less than 16 MiB`, async () => {
   const running = await startDaemon();
   const [sender, other] = [await running.place.connect(), await running.place.connect()];
   const text = textOf(LARGE_BYTES);
@@ -220,6 +240,7 @@ test(`${LARGE_BYTES / 1e6} MB are uploaded and read back, and the daemon grows b
   }
 
   let commandId = "";
+  let answer: Buffer = Buffer.alloc(0);
   const grown = [
     await growth("uploaded", async () => {
       commandId = await send(sender, text);
@@ -227,8 +248,19 @@ test(`${LARGE_BYTES / 1e6} MB are uploaded and read back, and the daemon grows b
       const { database } = await sender.call("daemon.stats", {});
       expect(database.walBytes).toBeLessThan(MAX_LOG_BYTES);
     }),
-    await growth("read piece by piece", () => readBack(sender, commandId, text, 1)),
-    await growth("read with all requests sent at once", () => readBack(sender, commandId, text, Infinity)),
+    await growth("read piece by piece", () => readBack(sender, "command.params", commandId, text, 1)),
+    await growth("read with all requests sent at once", () =>
+      readBack(sender, "command.params", commandId, text, Infinity),
+    ),
+    await growth("answered", async () => {
+      answer = await answerInPieces(sender, text);
+    }),
+    await growth("of answer read piece by piece", () =>
+      readBack(sender, "command.response", commandId, answer, 1),
+    ),
+    await growth("of answer read with all requests sent at once", () =>
+      readBack(sender, "command.response", commandId, answer, Infinity),
+    ),
   ];
   for (const each of grown) expect(each).toBeLessThan(MAX_GROWTH_BYTES);
   expect(await running.end()).toBe(0);

@@ -38,8 +38,9 @@ describe("calls by group", () => {
       lastId: string;
     }>();
     expectTypeOf<PawlClient["sequence"]["state"]>().returns.resolves.toEqualTypeOf<{
-      mode: { kind: "centralized" } | { kind: "distributed"; nodeId: number };
+      mode: { kind: "centralized" } | { kind: "distributed"; nodeId: number | string };
       sequences: Record<string, number>;
+      granted: Record<string, number>;
       next?: string | undefined;
     }>();
     expectTypeOf<PawlClient["daemon"]["ping"]>().returns.resolves.toEqualTypeOf<{ now: number }>();

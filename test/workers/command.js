@@ -1,7 +1,8 @@
 // A receiver over the raw socket: takes commands of a deployment, pretends to carry them out, and answers. To a log
 // that it shares with others it appends, one write per line, what becomes of which delivery of which command:
 // `begin` when it has it, `answer` before it answers, and by pull also what the daemon said to that: `accepted`,
-// `late` or `lost`. It connects again whenever the daemon goes away, and ends when it is killed.
+// `late` or `lost`. Some it is slow with, or hangs in until the time of the delivery is over. It names itself by its pid,
+// and by another name once that has ended. It connects again whenever the daemon goes away, and ends when it is killed.
 //
 //   node command.js SOCKET DEPLOYMENT LOG pull|push LEASE_MS MOST_WORK_MS
 import { openSync, writeSync } from "node:fs";
@@ -16,8 +17,13 @@ const AT_A_TIME = 3;
 const ERROR_SHARE = 0.1;
 const EXPIRY_SHARE = 0.2;
 const RELEASE_SHARE = 0.02;
+const HANG_SHARE = 0.02;
+/** Until before the end of a delivery, or after it. */
+const SLOW_SHARE = 0.03;
+const SLOW_FACTOR = 1.5;
 const owner = `${way} ${process.pid}`;
 
+let names = 1;
 let nextId = 1;
 let answers = new Map();
 let socket;
@@ -31,15 +37,23 @@ async function pull() {
     const reply = await call("command.lease", {
       deployment,
       owner,
+      incarnation: `${process.pid}.${names}`,
       max: 1 + Math.floor(Math.random() * AT_A_TIME),
       leaseMs: Number(leaseMs),
       waitMs: 1000,
-      releaseOn: Math.random() < EXPIRY_SHARE ? "expiry" : "disconnect",
+      ...(Math.random() < EXPIRY_SHARE ? {} : { releaseOn: "disconnect", graceMs: Math.random() < 0.5 ? 0 : 500 }),
     });
+    if (reply?.error !== undefined) takeOtherName(reply.error);
     for (const { leaseId, envelope } of reply?.result?.leases ?? []) {
-      const { commandId, attempt } = envelope;
+      const { commandId, attempt, executionMs } = envelope;
       write("begin", commandId, attempt, process.pid);
-      await sleep(Math.random() * Number(mostWorkMs));
+      if (Math.random() < HANG_SHARE) {
+        // Whatever it is renewed for, it ends.
+        await call("command.renew", { leaseId, leaseMs: 86_400_000 });
+        await sleep(executionMs);
+        continue;
+      }
+      await sleep(workMs(executionMs));
       if (Math.random() < RELEASE_SHARE) {
         await call("command.release", { leaseId });
         continue;
@@ -59,21 +73,34 @@ async function pull() {
 
 async function serve() {
   for (;;) {
-    const served = await call("command.serve", { deployment, owner, max: AT_A_TIME });
-    if (served?.error !== undefined) throw new Error(served.error.message);
-    if (served === undefined) continue;
+    const incarnation = `${process.pid}.${names}`;
+    const served = await call("command.serve", { deployment, owner, incarnation, max: AT_A_TIME });
+    if (served?.error !== undefined) takeOtherName(served.error);
+    if (served?.result === undefined) continue;
     await new Promise((resolve) => socket.once("close", resolve));
   }
 }
 
 /** A request of the daemon, answered on the connection on which it came. */
-async function execute({ id, params: { commandId, attempt } }, from) {
+async function execute({ id, params: { commandId, attempt, executionMs } }, from) {
   write("begin", commandId, attempt, process.pid);
-  await sleep(Math.random() * Number(mostWorkMs));
+  if (Math.random() < HANG_SHARE) return;
+  await sleep(workMs(executionMs));
   const { status, response, ...error } = answerTo(commandId, attempt);
   const answer =
     status === "success" ? { result: response } : { error: { code: 1, message: "No.", data: error } };
   from.write(`${JSON.stringify({ jsonrpc: "2.0", id, ...answer })}\n`);
+}
+
+/** The receiver of this name was away for too long. */
+function takeOtherName({ message, data }) {
+  if (data.kind !== "invalid_state") throw new Error(message);
+  names += 1;
+}
+
+function workMs(executionMs) {
+  const isSlow = Math.random() < SLOW_SHARE;
+  return Math.random() * (isSlow ? executionMs * SLOW_FACTOR : Number(mostWorkMs));
 }
 
 function answerTo(commandId, attempt) {
