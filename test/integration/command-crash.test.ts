@@ -12,7 +12,7 @@ import type { RawClient } from "../raw-client.js";
 
 const TORTURE = process.env.PAWL_TORTURE === "1";
 const RECEIVERS = 8;
-const COMMANDS = TORTURE ? 10_000 : 500;
+const COMMANDS = TORTURE ? 10_000 : 400;
 const DAEMON_KILLS = TORTURE ? 10 : 2;
 const RECEIVER_KILL_EVERY_MS = TORTURE ? 120 : 200;
 const LEASE_MS = 1000;
@@ -84,7 +84,7 @@ test(
         setTimeout(() => daemon.child.kill("SIGKILL"), Math.random() * LOOK_EVERY_MS);
       }
       while (ids.length < Math.min(COMMANDS, final + MOST_UNDER_WAY)) {
-        const id = await create(client, ids.length, [...receivers.keys()]);
+        const id = await create(client, ids.length, log);
         // The daemon is gone; under its key it is the same command the next time.
         if (id === undefined) break;
         ids.push(id);
@@ -99,9 +99,14 @@ test(
         const those = [...receivers.keys()].filter((child) => receivers.get(child) === way);
         const victim = those[Math.floor(Math.random() * those.length)];
         // It dies with one that is for it alone.
-        if (victim?.pid !== undefined && ids.length < COMMANDS) {
+        if (
+          victim?.pid !== undefined &&
+          ids.length < COMMANDS &&
+          !MEANT.has(ids.length) &&
+          namedIn(log).has(victim.pid)
+        ) {
           MEANT.set(ids.length, victim.pid);
-          const id = await create(client, ids.length, [], true);
+          const id = await create(client, ids.length, log);
           if (id !== undefined) ids.push(id);
         }
         if (victim?.kill("SIGKILL")) {
@@ -122,6 +127,7 @@ test(
     expect(new Set(ids).size).toBe(COMMANDS);
     const rows = rowsOf(join(place.stateDir, "pawl.db"));
     expect(new Set(rows.map(({ commandId }) => commandId))).toEqual(new Set(ids));
+    if (TORTURE) expect(rows.some(({ code }) => code === "GONE")).toBe(true);
     const ends = check(rows, readFileSync(log, "utf8").trim().split("\n"));
     console.log(
       `${COMMANDS} commands in ${seconds.toFixed(1)} s; killed: ${killed.pull} by pull, ${killed.push} by push, ${killed.daemon} daemons; ${JSON.stringify(ends)}`,
@@ -130,19 +136,21 @@ test(
   GIVE_UP_MS + 30_000,
 );
 
-/** By number, the pids of the receivers that commands are for. */
-const MEANT = new Map<number, number>();
+/** The pids of receivers that have named themselves, as the log has them: one that never did is waited for. */
+function namedIn(log: string): Set<number> {
+  const lines = readFileSync(log, "utf8").matchAll(/^named - - (\d+)$/gm);
+  return new Set([...lines].map(([, pid]) => Number(pid)));
+}
+
+/** By number, the pids of the receivers that commands are for; undefined for those that are for any. */
+const MEANT = new Map<number, number | undefined>();
 
 /** Sends the command of this number, once however often it is called; undefined if the daemon went away. */
-async function create(
-  client: RawClient,
-  number: number,
-  receivers: readonly ChildProcess[],
-  isMeant = number % MEANT_EACH === 0,
-): Promise<string | undefined> {
+async function create(client: RawClient, number: number, log: string): Promise<string | undefined> {
   // Under a key it is for the same one, however often it is called.
-  const chosen = MEANT.get(number) ?? receivers[Math.floor(Math.random() * receivers.length)]?.pid;
-  if (chosen !== undefined) MEANT.set(number, chosen);
+  const isMeant = number % MEANT_EACH === 0 && number > 0;
+  if (!MEANT.has(number)) MEANT.set(number, isMeant ? [...namedIn(log)].at(-1) : undefined);
+  const chosen = MEANT.get(number);
   try {
     const { commandId } = await client.call("command.create", {
       deployment: "d",
@@ -150,7 +158,7 @@ async function create(
       params: { number },
       idempotencyKey: String(number),
       executionMs: EXECUTION_MS,
-      ...(isMeant ? { incarnation: `${chosen}.1` } : {}),
+      ...(chosen === undefined ? {} : { incarnation: `${chosen}.1` }),
       ...(number % TTL_EACH === 0 ? { ttlMs: 1 + Math.floor(Math.random() * 200) } : {}),
       ...(number % FEW_ATTEMPTS_EACH === 0 ? { maxAttempts: FEW_ATTEMPTS } : {}),
     });
@@ -246,7 +254,8 @@ function check(rows: readonly Row[], lines: readonly string[]): Record<string, n
     } else {
       if (response !== null || accepted.has(commandId)) complain("it has an answer");
       if (state !== (code === "EXPIRED" ? "EXPIRED" : "FAILED")) complain("no such end");
-      if (!["EXPIRED", "CANCELLED", "ATTEMPTS_EXHAUSTED", "GONE"].includes(code ?? "")) complain("no such cause");
+      if (!["EXPIRED", "CANCELLED", "ATTEMPTS_EXHAUSTED", "GONE"].includes(code ?? ""))
+        complain("no such cause");
       if (code === "GONE" && incarnation === null) complain("it was for no receiver");
       if (code === "ATTEMPTS_EXHAUSTED" && attempt !== maxAttempts) complain("it had attempts left");
     }

@@ -185,7 +185,14 @@ async function answerInPieces(receiver: RawClient, value: Buffer): Promise<Buffe
   for (let offset = 0; offset < text.length; offset += PIECE_BYTES) {
     const piece = text.subarray(offset, offset + PIECE_BYTES);
     const final = offset + piece.length === text.length;
-    const given = { commandId, leaseId, offset, chunk: piece.toString("base64"), final, sizeBytes: text.length };
+    const given = {
+      commandId,
+      leaseId,
+      offset,
+      chunk: piece.toString("base64"),
+      final,
+      sizeBytes: text.length,
+    };
     const { receivedBytes, accepted } = await receiver.call("command.answer", given);
     expect([receivedBytes, accepted]).toEqual([offset + piece.length, final ? true : undefined]);
   }
@@ -205,7 +212,8 @@ async function readBack(
     for (let offset = offsets.shift(); offset !== undefined; offset = offsets.shift()) {
       const { chunk } = await reader.call(method, { commandId, offset, length: PIECE_BYTES });
       const piece = text.subarray(offset, offset + PIECE_BYTES);
-      if (!Buffer.from(chunk ?? "", "base64").equals(piece)) throw new Error(`other bytes came back at ${offset}`);
+      if (!Buffer.from(chunk ?? "", "base64").equals(piece))
+        throw new Error(`other bytes came back at ${offset}`);
     }
   });
   await Promise.all(reading);

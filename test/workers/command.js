@@ -24,6 +24,7 @@ const SLOW_FACTOR = 1.5;
 const owner = `${way} ${process.pid}`;
 
 let names = 1;
+let isNamed = false;
 let nextId = 1;
 let answers = new Map();
 let socket;
@@ -41,9 +42,12 @@ async function pull() {
       max: 1 + Math.floor(Math.random() * AT_A_TIME),
       leaseMs: Number(leaseMs),
       waitMs: 1000,
-      ...(Math.random() < EXPIRY_SHARE ? {} : { releaseOn: "disconnect", graceMs: Math.random() < 0.5 ? 0 : 500 }),
+      ...(Math.random() < EXPIRY_SHARE
+        ? {}
+        : { releaseOn: "disconnect", graceMs: Math.random() < 0.5 ? 0 : 500 }),
     });
     if (reply?.error !== undefined) takeOtherName(reply.error);
+    if (reply?.result !== undefined) tellName();
     for (const { leaseId, envelope } of reply?.result?.leases ?? []) {
       const { commandId, attempt, executionMs } = envelope;
       write("begin", commandId, attempt, process.pid);
@@ -77,6 +81,7 @@ async function serve() {
     const served = await call("command.serve", { deployment, owner, incarnation, max: AT_A_TIME });
     if (served?.error !== undefined) takeOtherName(served.error);
     if (served?.result === undefined) continue;
+    tellName();
     await new Promise((resolve) => socket.once("close", resolve));
   }
 }
@@ -90,6 +95,12 @@ async function execute({ id, params: { commandId, attempt, executionMs } }, from
   const answer =
     status === "success" ? { result: response } : { error: { code: 1, message: "No.", data: error } };
   from.write(`${JSON.stringify({ jsonrpc: "2.0", id, ...answer })}\n`);
+}
+
+/** Commands may be for the receiver of this name from now on. */
+function tellName() {
+  if (!isNamed) write("named", "-", "-", process.pid);
+  isNamed = true;
 }
 
 /** The receiver of this name was away for too long. */

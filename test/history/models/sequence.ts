@@ -1,6 +1,7 @@
 // Counters that are taken from together (spec: sequence.md): numbers only rise, without gaps and without repetition.
-import type { Call } from "../history.js";
+
 import type { RawError } from "../../raw-client.js";
+import type { Call } from "../history.js";
 import { type Granted as Answered, type CallModel, type Json, modelOf } from "./calls.js";
 
 interface State {
@@ -102,7 +103,8 @@ function above({ granted }: State, type: string, to: number): State["granted"] {
   return { ...granted, [type]: { ...of, left } };
 }
 
-function take(  state: State,
+function take(
+  state: State,
   call: Call,
   count: number,
   answer: Answered,
