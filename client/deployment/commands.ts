@@ -24,8 +24,8 @@ export interface Commands {
    * Sends a command and resolves with its answer, however long it takes and whether or not a receiver is
    * running yet. Params of any size are sent; large ones in pieces. A lost connection never sends it twice.
    *
-   * Rejects with `CommandFailed` when it was answered with an error, cancelled, given up, not answered in time, or for a
-   * receiver that has ended.
+   * Rejects with `CommandFailed` when it was answered with an error, cancelled, given up, not answered in time, or
+   * for a receiver that has ended.
    *
    * @example
    * const { size } = await client.commands.send<{ size: number }>("builder", "build", { ref: "main" }, {

@@ -1,6 +1,6 @@
-// Receivers by pull and by push on one deployment, some slow and some hanging, while they and the daemon are killed again
-// and again. Each delivery has an end (executionMs), and some commands are for one receiver. A short run always; with
-// PAWL_TORTURE=1 a long one: 8 receivers, 10,000 commands, ten deaths of the daemon.
+// Receivers by pull and by push on one deployment, some slow and some hanging, while they and the daemon are killed
+// again and again. Each delivery has an end (executionMs), and some commands are for one receiver. A short run
+// always; with PAWL_TORTURE=1 a long one: 8 receivers, 10,000 commands, ten deaths of the daemon.
 import { type ChildProcess, spawn } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

@@ -1,8 +1,9 @@
 // A receiver over the raw socket: takes commands of a deployment, pretends to carry them out, and answers. To a log
 // that it shares with others it appends, one write per line, what becomes of which delivery of which command:
 // `begin` when it has it, `answer` before it answers, and by pull also what the daemon said to that: `accepted`,
-// `late` or `lost`. Some it is slow with, or hangs in until the time of the delivery is over. It names itself by its pid,
-// and by another name once that has ended. It connects again whenever the daemon goes away, and ends when it is killed.
+// `late` or `lost`. Some it is slow with, or hangs in until the time of the delivery is over. It names itself by its
+// pid (`named`), and by another name once that has ended. It connects again whenever the daemon goes away, and ends
+// when it is killed.
 //
 //   node command.js SOCKET DEPLOYMENT LOG pull|push LEASE_MS MOST_WORK_MS
 import { openSync, writeSync } from "node:fs";

@@ -23,7 +23,8 @@ CREATE INDEX pawl_command_lease_incarnation ON pawl_command (lease_incarnation_i
 
 -- Receivers that named themselves. One lives while a connection that named it is open, or a delivery to it lasts.
 -- grace_ends_at: after a restart, when its connection is to be there again.
--- ended_at: when it ended, as retention counts. has_commands: 1 while there may be commands for it that are to end with it.
+-- ended_at: when it ended, as retention counts.
+-- has_commands: 1 while there may be commands for it that are to end with it.
 CREATE TABLE pawl_incarnation (
   incarnation_id INTEGER PRIMARY KEY,
   deployment TEXT NOT NULL,
