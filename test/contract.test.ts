@@ -286,7 +286,6 @@ const NOT_YET_BUILT: {
     "command.create": ["incarnation"],
     "command.lease": ["incarnation", "graceMs"],
     "command.serve": ["incarnation"],
-    "lease.acquire": ["onLoss"],
     "pipeline.write": ["labels", "fields", "note", "if", "claim"],
     "pipeline.list": ["label", "text"],
   },

@@ -22,6 +22,20 @@ async function until(condition: () => boolean): Promise<void> {
 /** Says that it runs and stays; what it starts stays too, and holds its output open. */
 const TREE = ["sh", "-c", "sleep 600 & echo running $$; wait"];
 
+/** The same, and no signal ends it but KILL. */
+const DEAF = ["sh", "-c", "trap '' TERM; sleep 600 & echo running $$; while :; do wait; done"];
+
+/** The pid that it says, once it runs. */
+async function pidOf(held: ReturnType<typeof startPawl>): Promise<string> {
+  await held.printed(/running \d+/);
+  return /running (\d+)/.exec(held.stdout)?.[1] as string;
+}
+
+/** Says whether a process still runs; one that nobody has waited for yet does not. */
+function look(pid: string): string[] {
+  return ["sh", "-c", `grep -qs '^State:.[^ZX]' /proc/${pid}/status && echo it goes on || echo it is gone`];
+}
+
 describe("a command under a lease", () => {
   const daemon = sharedDaemon();
   const run = (args: string[], input?: string) =>
@@ -233,7 +247,43 @@ describe("a command under a lease", () => {
     }
   });
 
+  test("has ended before the next one is granted the lease, when pawl is killed", async () => {
+    for (let round = 0; round < 5; round++) {
+      const held = start(["lock", "gone", "--", ...DEAF]);
+      const pid = await pidOf(held);
+      const next = start(["lock", "gone", "--wait", "1m", "--", ...look(pid)]);
+      await next.complained(/^Waiting/);
+      held.child.kill("SIGKILL");
+      expect(await next.ended).toMatchObject({ code: DONE, stdout: "it is gone\n" });
+    }
+  });
+
+  test.each([
+    ["is told to", "SIGCONT"],
+    ["is stopped", "SIGSTOP"],
+  ] as const)(
+    "has ended before the next one is granted the lease, when pawl %s and loses it",
+    async (_, signal) => {
+      const held = start(["lock", "on-loss", "--on-loss", "TERM:200ms", "--", ...DEAF]);
+      const pid = await pidOf(held);
+      const next = start(["lock", "on-loss", "--wait", "1m", "--", ...look(pid)]);
+      await next.complained(/^Waiting/);
+      held.child.kill(signal);
+      await run(["call", "lease.break", '{"name":"on-loss","reason":"maintenance"}']);
+      expect(await next.ended).toMatchObject({ code: DONE, stdout: "it is gone\n" });
+      await held.ended;
+    },
+  );
+
   test("bad usage runs nothing", async () => {
+    const loss = await run(["lock", "name", "--on-loss", "STOP:1s", "--", "echo", "x"]);
+    expect([loss.code, loss.stdout, loss.stderr]).toEqual([
+      USAGE,
+      "",
+      expect.stringContaining("--on-loss takes one of TERM, INT"),
+    ]);
+    expect((await run(["lock", "name", "--on-loss", "TERM:soon", "--", "echo"])).code).toBe(USAGE);
+    expect((await run(["lock", "name", "--on-loss", "TERM:1h", "--", "echo"])).code).toBe(USAGE);
     const noDashes = await run(["lock", "name", "echo", "x"]);
     expect([noDashes.code, noDashes.stdout]).toEqual([USAGE, ""]);
     expect(noDashes.stderr).toContain("The command to run is missing. Put it after two dashes");
@@ -280,6 +330,23 @@ describe("when the daemon is killed", () => {
     expect(await held.ended).toEqual({ code: DONE, stdout: "running\ndone\n", stderr: "" });
     expect((await client.call("lease.get", { name: "n" })).lease).toBeNull();
     await again.end();
+  });
+
+  test("and comes back, the next one waits for the end of a command as before", async () => {
+    const daemon = await startDaemon();
+    const { place } = daemon;
+    const held = startPawl(["lock", "n", "--", ...DEAF], { socket: place.socket });
+    const pid = await pidOf(held);
+    await daemon.end("SIGKILL");
+    await place.start();
+    const client = await place.connect();
+    for (let remainingMs = 0; remainingMs < 10_000; ) {
+      remainingMs = (await client.call("lease.get", { name: "n" })).lease?.remainingMs ?? 0;
+    }
+    const next = startPawl(["lock", "n", "--wait", "1m", "--", ...look(pid)], { socket: place.socket });
+    await next.complained(/^Waiting/);
+    held.child.kill("SIGKILL");
+    expect(await next.ended).toMatchObject({ code: DONE, stdout: "it is gone\n" });
   });
 
   test("and does not come back, the command is ended before another could hold the lease", async () => {
