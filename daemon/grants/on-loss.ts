@@ -40,7 +40,9 @@ const followHolder = sql(
   "UPDATE pawl_on_loss SET connection = :connection WHERE grant_id = :grantId AND pid = :pid",
 );
 
-const markLost = sql("UPDATE pawl_on_loss SET lost_at = :now WHERE grant_id = :grantId AND lost_at IS NULL");
+const markLost = sql(
+  "UPDATE pawl_on_loss SET lost_at = coalesce(lost_at, CAST(:now AS BIGINT)) WHERE grant_id = :grantId",
+);
 
 const takeLost = sql<LostRow>(`
   UPDATE pawl_on_loss SET is_taken = 1 WHERE grant_id IN
@@ -121,7 +123,10 @@ export function* follow(grantId: string, { caller: { connection, pid } }: Env): 
   yield* run(followHolder, { grantId, connection, pid });
 }
 
-/** A grant is lost, and its process to be ended. False if no process is known, so that others may have it at once. */
+/**
+ * A grant is lost, perhaps already, and its process to be ended. False if no process is known, so that others may have
+ * it at once.
+ */
 export function* beginLoss(grantId: string, env: Env): Operation<boolean> {
   if ((yield* run(markLost, { grantId, now: env.now })) === 0) return false;
   env.effects.wake(LOST_KEY);

@@ -6,6 +6,7 @@ import { once } from "node:events";
 import { chmodSync, mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import type { Writable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { describe, expect, onTestFinished, test } from "vitest";
@@ -39,10 +40,14 @@ async function hold(
   params: object,
 ): Promise<Holding & { process: ChildProcess }> {
   const process = spawn("python3", [HOLDER, socket, name, kind, JSON.stringify(params)], {
-    stdio: ["pipe", "pipe", "inherit"],
+    // The last one is for children that outlive it: Node closes its standard input when it has ended.
+    stdio: ["pipe", "pipe", "inherit", "pipe"],
   });
   onTestFinished(() => void process.kill("SIGKILL"));
-  const [line] = (await once(createInterface({ input: process.stdout }), "line")) as [string];
+  const [line] = (await once(
+    createInterface({ input: process.stdout as NodeJS.ReadableStream }),
+    "line",
+  )) as [string];
   return { ...(JSON.parse(line) as Holding), process };
 }
 
@@ -91,6 +96,13 @@ async function loseOnce(
     const { broken } = await client.call("lease.break", { name, reason: "a test" });
     expect(broken).toBe(true);
   }
+  if (kind === "forks") {
+    // The process has ended before, and still it is not granted: its child has the connection.
+    while (!(await isBeingEnded(client, name))) await sleep(1);
+    expect(hasEnded(pid)).toBe(true);
+    for (let look = 0; look < 3; look += 1) expect(await isBeingEnded(client, name)).toBe(true);
+    (process.stdio[3] as Writable).end();
+  }
   const granted = await next;
   expect(hasEnded(pid), `${kind}, ${cause}: the process ${pid}`).toBe(true);
   expect(hasEnded(child), `${kind}, ${cause}: its child ${child}`).toBe(true);
@@ -100,6 +112,13 @@ async function loseOnce(
     await client.call("path.release", { reservationId: granted.reservation.reservationId });
   else await client.call("lease.release", { leaseId: granted.lease.leaseId });
   process.stdin?.end();
+}
+
+/** True if a name is lost, and not granted to anybody yet. */
+async function isBeingEnded(client: RawClient, name: string): Promise<boolean> {
+  if (!name.startsWith("/")) return (await client.call("lease.get", { name })).lease?.ending === true;
+  const { reservations } = await client.call("path.list", { root: name });
+  return reservations[0]?.ending === true;
 }
 
 describe("a holder that has lost what it holds", () => {
@@ -237,7 +256,23 @@ describe("while the process of a lost lease goes on", () => {
     expect((await next).reservation).toMatchObject({ fencingToken: 2 });
   });
 
-  test("a joint lease is free only as a whole", async () => {
+  test.each([
+    ["expires", { ttlMs: 200 }, "ignores"],
+    ["is cut off", { ttlMs: NEVER_MS, releaseOn: "disconnect" }, "leaves"],
+  ] as const)("a joint lease that %s is free only as a whole", async (how, params, kind) => {
+    const client = await daemon().place.connect();
+    const names = [`${how} one`, `${how} two`, `${how} three`];
+    const { pid } = await hold(daemon().place.socket, "", kind, { names, ...params, onLoss });
+    const all = () => Promise.all(names.map((name) => client.call("lease.get", { name })));
+    while ((await all())[0]?.lease?.ending !== true) await sleep(5);
+    expect((await all()).map(({ lease }) => lease?.ending)).toEqual([true, true, true]);
+    const next = client.call("lease.acquire", { names, owner: "next", waitMs: WAIT_MS });
+    process.kill(pid, "SIGKILL");
+    expect((await next).leases).toHaveLength(3);
+    expect((await client.call("daemon.check", {})).problems).toEqual([]);
+  });
+
+  test("a joint lease that is broken is free only as a whole", async () => {
     const client = await daemon().place.connect();
     const worker = await RawClient.connect(daemon().place.socket);
     const { pid } = await hold(daemon().place.socket, "one", "ignores", {

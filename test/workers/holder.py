@@ -2,8 +2,10 @@
 
 python3 holder.py SOCKET NAME KIND PARAMS
 
-NAME is of a lease, unless PARAMS has `names`, or an absolute directory of which everything is reserved. KIND: `obeys`, `ignores` (SIGTERM),
-`stopped` (by SIGSTOP, once it holds it), `forks` (and ends, while the child keeps the connection for a while),
+NAME is of a lease, unless PARAMS has `names`, or an absolute directory of which everything is reserved. KIND: `obeys`,
+`ignores` (SIGTERM),
+`stopped` (by SIGSTOP, once it holds it), `forks` (and ends, while the child keeps the connection until descriptor 3
+ends),
 `unreaped` (nobody waits for it), `leaves` (closes the connection and goes on, ignoring SIGTERM). PARAMS is JSON that is
 added to the request. A process that holds it prints its pid, and that of a child that goes on.
 """
@@ -16,7 +18,6 @@ import sys
 import time
 
 path, name, kind, params = sys.argv[1], sys.argv[2], sys.argv[3], json.loads(sys.argv[4])
-CHILD_S = 0.15
 
 
 def tell(**what):
@@ -50,7 +51,7 @@ if kind == "forks":
         tell(pid=os.getpid(), child=child, grant=grant)
         os._exit(0)
     os.close(1)
-    time.sleep(CHILD_S)
+    os.read(3, 1)
     os._exit(0)
 tell(pid=os.getpid(), grant=grant)
 if kind == "leaves":

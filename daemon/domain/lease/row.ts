@@ -88,7 +88,7 @@ const updateRenewed = sql(`
 const deleteLease = sql("DELETE FROM pawl_lease WHERE lease_id = :leaseId");
 
 const loseLease = sql<LeaseRow>(
-  `UPDATE pawl_lease SET ${LOSING}, warn_at = NULL WHERE lease_id = :leaseId RETURNING *`,
+  `UPDATE pawl_lease SET ${LOSING}, warn_at = NULL WHERE lease_id = :leaseId AND lost_at IS NULL RETURNING *`,
 );
 
 const selectLost = sql<LeaseRow>(
@@ -325,7 +325,7 @@ export function* drop(row: LeaseRow, env: Env, isReleased = false): Operation<re
 
 /**
  * The lease is lost: nobody holds it any more. If its process is to be ended then, its names are free once that has
- * ended; otherwise at once. Gives its rows, as `drop` does.
+ * ended; otherwise at once. Gives its rows, as `drop` does: none if it was lost before.
  */
 export function* lose(row: LeaseRow, env: Env): Operation<readonly LeaseRow[]> {
   const { lease_id: leaseId, on_loss: onLoss, connection } = row;

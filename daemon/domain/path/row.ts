@@ -68,7 +68,9 @@ const updateRenewed = sql(`
 const deletePattern = sql("DELETE FROM pawl_path_pattern WHERE number = :number AND position = :position");
 const deletePatterns = sql("DELETE FROM pawl_path_pattern WHERE number = :number");
 const deleteReservation = sql("DELETE FROM pawl_path_reservation WHERE number = :number");
-const loseReservation = sql(`UPDATE pawl_path_reservation SET ${LOSING} WHERE number = :number`);
+const loseReservation = sql(
+  `UPDATE pawl_path_reservation SET ${LOSING} WHERE number = :number AND lost_at IS NULL`,
+);
 const selectLost = sql<ReservationRow>(
   "SELECT * FROM pawl_path_reservation WHERE reservation_id = :reservationId AND lost_at IS NOT NULL",
 );
