@@ -267,8 +267,8 @@ test(
 );
 
 /**
- * Those who were certain of what they held until its end never had more than there is, and no token twice. Those who are
- * ended when they lose it need not be certain: as long as they can write anything, nobody else has it.
+ * Those who were certain of what they held until its end never had more than there is, and no token twice. Those who
+ * are ended when they lose it need not be certain: as long as they can write anything, nobody else has it.
  */
 function checked(lines: readonly ({ readonly word: string } & Grant)[]) {
   const strict = new Set(lines.filter(({ onLoss }) => onLoss !== undefined).map(({ id }) => id));
