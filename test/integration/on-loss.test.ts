@@ -155,7 +155,7 @@ describe("a holder that has lost what it holds", () => {
       expect(lease?.pid).toBe(kept.pid);
       console.log(`${LOSSES} losses: ${JSON.stringify(Object.fromEntries(seen))}`);
     },
-    LOSSES * 400 + 60_000,
+    LOSSES * 1500 + 60_000,
   );
 });
 
