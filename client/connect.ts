@@ -253,6 +253,11 @@ export async function giveUpCalls(client: PawlClient, reason: unknown, limitMs: 
   await CONNECTIONS.get(client)?.giveUpAll(reason, limitMs);
 }
 
+/** The connection of a client, for the guard of a command that runs while something is held over it. */
+export function connectionOf(client: PawlClient): Pick<Connection, "descriptor" | "watch"> | undefined {
+  return CONNECTIONS.get(client);
+}
+
 /** Makes the client. A name that is no property of its own is a group of methods, made when it is asked for. */
 function assemble(connection: Connection): PawlClient {
   const own: Record<string | symbol, unknown> = {

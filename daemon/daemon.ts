@@ -6,6 +6,7 @@ import { reloaded } from "./config/reload.js";
 import { EXECUTION_TIME } from "./domain/command/ends.js";
 import { ENDINGS } from "./domain/ends.js";
 import { countAtStart } from "./domain/gauges.js";
+import { EndingHolders } from "./ending-holders.js";
 import { Ends } from "./grants/ends.js";
 import { IdleExit } from "./idle-exit.js";
 import { introspection, statusLine } from "./introspection.js";
@@ -27,12 +28,14 @@ import { Connections } from "./socket/connections.js";
 import { AfterPeak } from "./socket/garbage.js";
 import { Inbox } from "./socket/inbox.js";
 import type { Kernel } from "./socket/kernel.js";
+import { Processes } from "./socket/processes.js";
 import { ServedSockets } from "./socket/served-sockets.js";
 import type { Notices, PassedSocket } from "./socket/supervisor.js";
 import { classify } from "./store/failure.js";
 import type { OpenDatabase } from "./store/open-database.js";
 import { CountedTurns } from "./turn-reports.js";
 import { performUntilDone } from "./turns/call.js";
+import { notKnown } from "./turns/holder-process.js";
 import { type EventDetails, Journal } from "./turns/journal.js";
 import type { Env } from "./turns/operation.js";
 import { Statistics } from "./turns/statistics.js";
@@ -86,6 +89,9 @@ export class Daemon {
   /** Only where leases are kept elsewhere. */
   readonly #remoteLeases: RemoteLeases | undefined;
   readonly #loop: TurnLoop;
+  readonly #processes: Processes;
+  /** Undefined in a daemon that only reads. */
+  readonly #endingHolders: EndingHolders | undefined;
   readonly #turns: CountedTurns;
   readonly #logGrowth: LogGrowth;
   readonly #idleExit: IdleExit;
@@ -112,11 +118,15 @@ export class Daemon {
     this.ended = new Promise((resolve) => {
       this.#end = resolve;
     });
+    this.#processes = new Processes(kernel, database.clock.boottime().boot, database.fileId);
     this.#sockets = new ServedSockets({
       settings: config,
       kernel,
       log,
-      onConnection: (socket, forReads) => this.#connections.accept(socket, forReads),
+      onConnection: (socket, forReads) => {
+        this.#processes.accepted(socket);
+        this.#connections.accept(socket, forReads);
+      },
     });
     this.#connections = this.#makeConnections();
     this.#journal = readOnly ? undefined : new Journal();
@@ -128,6 +138,13 @@ export class Daemon {
     this.#turns = this.#makeTurnReports(statistics);
     this.#logGrowth = new LogGrowth(database, log, () => this.#tellStatusSoon());
     this.#loop = this.#makeLoop(parts);
+    if (!readOnly)
+      this.#endingHolders = new EndingHolders({
+        loop: this.#loop,
+        processes: this.#processes,
+        log,
+        isOpen: (connection) => this.#connections.get(connection) !== undefined,
+      });
     this.#afterPeak = new AfterPeak(
       () => kernel?.trim(),
       () => this.#connections.heldBytes + this.#loop.waitingBytes,
@@ -204,6 +221,7 @@ export class Daemon {
             this.#commandPush.leave(connection);
             this.#remoteLeases?.disconnect(connection);
             this.#loop.disconnect(connection);
+            this.#endingHolders?.closed(connection);
           });
           this.#loop.schedule();
         },
@@ -239,6 +257,10 @@ export class Daemon {
         idDigits,
         sign,
         identity,
+        processOf: (caller) => {
+          const socket = this.#connections.get(caller.connection)?.socket;
+          return socket === undefined ? notKnown("it has closed") : this.#processes.of(socket, caller);
+        },
         journal: this.#journal,
         retentionMs: config.retentionDays * DAY_MS,
         readOnly,
@@ -321,6 +343,7 @@ export class Daemon {
     this.#loop.performNow((env) => this.#ends.restart(env, this.#database.clock.boottime()));
     this.#loop.keepTime();
     this.#remoteLeases?.start();
+    this.#endingHolders?.watch();
   }
 
   /** Begins to answer. */
@@ -405,6 +428,7 @@ export class Daemon {
       reason: "stopping",
     });
     this.#remoteLeases?.stop(refusal);
+    this.#endingHolders?.stop();
     await this.#loop.stop(refusal);
     // Requests that are on their way are refused as not performed, so that their senders know; a connection
     // that closed on them would leave that open.

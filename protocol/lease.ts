@@ -20,6 +20,7 @@ import {
   leaseName,
   limit,
   named,
+  onLoss,
   releaseOn,
   text,
   waitMs,
@@ -72,6 +73,10 @@ const holder = named(
     acquiredAt,
     expiresAt,
     remainingMs,
+    ending: z.boolean().optional().meta({
+      description:
+        "True of a lease that is lost, while nobody is granted it because this holder's process has not ended (`onLoss`).",
+    }),
     waiters: integer.nullable().meta({
       description: "How many wait for the name; null from a daemon that only reads (--read-only).",
     }),
@@ -151,6 +156,10 @@ export const LEASE = noun("lease", {
           releaseOn,
           graceMs,
           note: note.optional(),
+          onLoss: onLoss.optional().meta({
+            description:
+              "Has the daemon end the process that opened the connection when the lease is lost (expired, broken or cut off, not released): it is sent the signal, killed later, and nobody else is granted the name before it has ended and the connection has closed. `forbidden` where the daemon may not signal it, `invalid_params` where it is not known for certain.",
+          }),
         })
         .refine(({ name: one, names }) => (one === undefined) !== (names === undefined), {
           error: "must have either `name` or `names`",

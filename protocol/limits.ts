@@ -93,6 +93,8 @@ export const MAX_SHOWN_HOLDERS = 256;
 export const MAX_NAMED_HOLDERS = 16;
 /** How long a holder whose connection has closed may take to come back. */
 export const MAX_GRACE_MS = 600_000;
+/** How long a process that has lost a grant has to end by itself, unless it asks for another time (`onLoss`). */
+export const DEFAULT_LOSS_GRACE_MS = 5_000;
 /** Of the note of a lease, and of the reason for breaking one. */
 export const MAX_NOTE_LENGTH = 1024;
 export const MAX_TYPE_LENGTH = 32;

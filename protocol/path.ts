@@ -10,7 +10,7 @@ import {
   MIN_LEASE_MS,
 } from "./limits.js";
 import { method, notification, noun } from "./method.js";
-import { duration, instant, integer, label, limit, named, text, waitMs } from "./schemas.js";
+import { duration, instant, integer, label, limit, named, onLoss, text, waitMs } from "./schemas.js";
 
 const root = text.min(1).max(MAX_PATH_LENGTH).meta({
   description:
@@ -91,6 +91,10 @@ export const PATH = noun("path", {
               "With `releaseOn: disconnect`, how many milliseconds a holder whose connection has closed has to come back: renewed on another one, the reservation is bound to that. 0 if not given. It never outlives its own end.",
           }),
           note: note.optional(),
+          onLoss: onLoss.optional().meta({
+            description:
+              "Has the daemon end the process that opened the connection when the reservation is lost (expired, broken or cut off, not released): it is sent the signal, killed later, and nobody else is granted the paths before it has ended and the connection has closed. `forbidden` where the daemon may not signal it, `invalid_params` where it is not known for certain.",
+          }),
         })
         .refine(({ patterns: some = [], files = [] }) => some.length + files.length > 0, {
           error: "must have `patterns` or `files`",
@@ -302,6 +306,10 @@ export const PATH = noun("path", {
                 note: note.nullable().meta({ description: "What the holder says of it; null for nothing." }),
                 pid,
                 uid,
+                ending: z.boolean().optional().meta({
+                  description:
+                    "True of a reservation that is lost, while nobody is granted it because this holder's process has not ended (`onLoss`).",
+                }),
               }),
             ),
           )

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import {
   DEFAULT_LEASE_MS,
+  DEFAULT_LOSS_GRACE_MS,
   DEFAULT_RETRY_BASE_MS,
   DEFAULT_RETRY_FACTOR,
   DEFAULT_RETRY_MAX_MS,
@@ -56,6 +57,28 @@ export const graceMs = z.int().min(0).max(MAX_GRACE_MS).default(0).meta({
   description:
     "With `releaseOn: disconnect`, how many milliseconds a holder whose connection has closed has to come back: renewed on another one, the grant is bound to that. It never outlives its own end.",
 });
+export const LOSS_SIGNALS = [
+  "SIGTERM",
+  "SIGINT",
+  "SIGHUP",
+  "SIGQUIT",
+  "SIGABRT",
+  "SIGUSR1",
+  "SIGUSR2",
+  "SIGKILL",
+] as const;
+export const onLoss = named(
+  "OnLoss",
+  "How the process that opened the connection is ended when the grant is lost.",
+  z.strictObject({
+    signal: z.enum(LOSS_SIGNALS).default("SIGTERM").meta({
+      description: "What it is sent first, and then SIGCONT, lest a stopped process never see it.",
+    }),
+    graceMs: z.int().min(0).max(MAX_GRACE_MS).default(DEFAULT_LOSS_GRACE_MS).meta({
+      description: "After so many milliseconds it is killed (SIGKILL), if it has not ended by then.",
+    }),
+  }),
+);
 export const limit = z.int().min(1).max(1000).default(100).meta({ description: "Most rows to return." });
 
 const rest = integer.max(MAX_BATCH_DELAY_MS);

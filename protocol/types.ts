@@ -1701,6 +1701,13 @@ export type LeaseAcquireParams = {
   graceMs?: number | undefined;
   /** Shown to others by lease.get. */
   note?: string | undefined;
+  /**
+   * Has the daemon end the process that opened the connection when the lease is lost (expired, broken or cut off,
+   * not released): it is sent the signal, killed later, and nobody else is granted the name before it has ended and
+   * the connection has closed. `forbidden` where the daemon may not signal it, `invalid_params` where it is not
+   * known for certain.
+   */
+  onLoss?: OnLoss | undefined;
 };
 
 /** Result of lease.acquire. */
@@ -1870,6 +1877,11 @@ export type LeaseHolder = {
   expiresAt: number;
   /** Milliseconds until then. */
   remainingMs: number;
+  /**
+   * True of a lease that is lost, while nobody is granted it because this holder's process has not ended
+   * (`onLoss`).
+   */
+  ending?: boolean | undefined;
   /** How many wait for the name; null from a daemon that only reads (--read-only). */
   waiters: number | null;
   /** What the holder says of it; null for nothing. */
@@ -2183,6 +2195,14 @@ export type NumberedId = {
   id: string;
 };
 
+/** How the process that opened the connection is ended when the grant is lost. */
+export type OnLoss = {
+  /** What it is sent first, and then SIGCONT, lest a stopped process never see it. */
+  signal?: "SIGTERM" | "SIGINT" | "SIGHUP" | "SIGQUIT" | "SIGABRT" | "SIGUSR1" | "SIGUSR2" | "SIGKILL" | undefined;
+  /** After so many milliseconds it is killed (SIGKILL), if it has not ended by then. */
+  graceMs?: number | undefined;
+};
+
 /** The answer to a request with `name`. */
 export type OneLease = {
   lease: Lease;
@@ -2357,6 +2377,13 @@ export type PathReserveParams = {
   graceMs?: number | undefined;
   /** Shown to others. */
   note?: string | undefined;
+  /**
+   * Has the daemon end the process that opened the connection when the reservation is lost (expired, broken or cut
+   * off, not released): it is sent the signal, killed later, and nobody else is granted the paths before it has
+   * ended and the connection has closed. `forbidden` where the daemon may not signal it, `invalid_params` where it
+   * is not known for certain.
+   */
+  onLoss?: OnLoss | undefined;
 };
 
 /** Result of path.reserve. */
@@ -3381,6 +3408,11 @@ export type ReservationHolder = {
   pid: number | null;
   /** The holder's user, as the kernel told; null if it did not. */
   uid: number | null;
+  /**
+   * True of a reservation that is lost, while nobody is granted it because this holder's process has not ended
+   * (`onLoss`).
+   */
+  ending?: boolean | undefined;
 };
 
 /**

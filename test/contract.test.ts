@@ -282,7 +282,6 @@ const NOT_YET_BUILT: {
   ],
   kinds: ["would_deadlock"],
   params: {
-    "lease.acquire": ["onLoss"],
     "pipeline.write": ["labels", "fields", "note", "if", "claim"],
     "pipeline.list": ["label", "text"],
   },

@@ -1,5 +1,8 @@
 // Options of the commands that run a program while they hold something for it.
+import { DEFAULT_LOSS_GRACE_MS, MAX_GRACE_MS } from "@pawl/protocol/limits";
+import type { Params } from "@pawl/protocol/types";
 import { UsageError } from "../terminal/command.js";
+import { milliseconds } from "../terminal/values.js";
 
 /** The highest code that a program can exit with. */
 const MAX_EXIT_CODE = 255;
@@ -23,6 +26,12 @@ export const HOLD_OPTIONS = {
     describe: "How long it stays held while the connection to the daemon is lost",
     default: "not at all",
   },
+  "on-loss": {
+    type: "text",
+    value: "SIGNAL[:TIME]",
+    describe:
+      "Has the daemon end pawl and the command when it is lost, by this signal and a kill after TIME (5s), and grant it to nobody before",
+  },
   "conflict-exit-code": {
     type: "number",
     short: "E",
@@ -37,3 +46,31 @@ export function exitCodeOf(given: number | undefined): number | undefined {
   if (given === undefined || given <= MAX_EXIT_CODE) return given;
   throw new UsageError(`--conflict-exit-code takes 0 to ${MAX_EXIT_CODE}, not ${given}.`);
 }
+
+type Signal = NonNullable<NonNullable<Params<"lease.acquire">["onLoss"]>["signal"]>;
+
+/** What `--on-loss` asks for, such as `TERM:10s`. Throws `UsageError`. */
+export function onLossOf(given: string | undefined): { signal: Signal; graceMs: number } | undefined {
+  if (given === undefined) return undefined;
+  const [name = "", time] = given.split(":");
+  const signal = `SIG${name.toUpperCase().replace(/^SIG/, "")}` as Signal;
+  if (!SIGNALS.includes(signal))
+    throw new UsageError(
+      `--on-loss takes one of ${SIGNALS.map((each) => each.slice(3)).join(", ")}, and perhaps a time, as in TERM:10s; not ${JSON.stringify(given)}.`,
+    );
+  const graceMs = time === undefined ? DEFAULT_LOSS_GRACE_MS : milliseconds("--on-loss", time);
+  if (graceMs > MAX_GRACE_MS)
+    throw new UsageError(`--on-loss kills after ${MAX_GRACE_MS / 1000}s at most, not ${time}.`);
+  return { signal, graceMs };
+}
+
+const SIGNALS: readonly Signal[] = [
+  "SIGTERM",
+  "SIGINT",
+  "SIGHUP",
+  "SIGQUIT",
+  "SIGABRT",
+  "SIGUSR1",
+  "SIGUSR2",
+  "SIGKILL",
+];

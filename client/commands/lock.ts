@@ -1,14 +1,14 @@
 import { basename, resolve } from "node:path";
 import { PawlError } from "@pawl/protocol/errors";
 import { DEFAULT_LEASE_MS } from "@pawl/protocol/limits";
-import type { PawlClient } from "../connect.js";
+import { connectionOf, type PawlClient } from "../connect.js";
 import type { HeldLease } from "../grants/with-lease.js";
 import { runUnder } from "../process/run-under.js";
 import { command, UsageError } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
 import { duration, plural } from "../terminal/quantities.js";
 import { printable } from "../terminal/text.js";
-import { exitCodeOf, HOLD_OPTIONS } from "./holding.js";
+import { exitCodeOf, HOLD_OPTIONS, onLossOf } from "./holding.js";
 import { heldFor } from "./lease.js";
 
 /** A wait that is longer than this is explained: the holder is named. */
@@ -29,11 +29,12 @@ const lock = command({
     ...HOLD_OPTIONS,
   },
   details:
-    "Several names are taken all or none. The command finds PAWL_FENCING_TOKEN in its environment, which is greater than that of every earlier holder: send it along with what is written. Of several names PAWL_LEASE and PAWL_FENCING_TOKEN have a line for each, in the order given. PAWL_MEMBER has the members of a pool that are the command's own, a line for each. It is ended (TERM, then KILL) when the lease is lost, and killed when pawl is. pawl exits with its exit code, or with 1 when the lease is held or lost.",
+    "Several names are taken all or none. The command finds PAWL_FENCING_TOKEN in its environment, which is greater than that of every earlier holder: send it along with what is written. Of several names PAWL_LEASE and PAWL_FENCING_TOKEN have a line for each, in the order given. PAWL_MEMBER has the members of a pool that are the command's own, a line for each. It is ended (TERM, then KILL) when the lease is lost, and killed when pawl is. With --on-loss the daemon ends pawl, too, also one that is stopped or hangs, and grants the lease to nobody before all of that is gone. pawl exits with its exit code, or with 1 when the lease is held or lost.",
   examples: [
     ["pawl lock deploy -- ./deploy.sh", "One at a time on this machine; exits with 1 if another runs"],
     ["pawl lock deploy --wait 10m -- ./deploy.sh", "In turn, in the order they came"],
     ["pawl lock /srv/data --shared -- ./report.sh", "Beside other readers, never beside a writer"],
+    ["pawl lock disk --on-loss TERM:10s -- ./backup.sh", "Nobody else before it has really ended"],
     ["pawl lock /srv/a /srv/b --wait 1m -- ./merge.sh", "Both directories, or neither"],
     [`pawl lock test-port -- sh -c './serve --port "$PAWL_MEMBER"'`, "A port of its own from a pool of them"],
     [
@@ -44,6 +45,7 @@ const lock = command({
   async run(args, { connect, output }) {
     const { name: names, shared, slots, wait = 0, ttl = DEFAULT_LEASE_MS, note, grace, "--": program } = args;
     const exitCode = exitCodeOf(args["conflict-exit-code"]);
+    const onLoss = onLossOf(args["on-loss"]);
     if (shared && slots !== undefined)
       throw new UsageError("Who shares a name takes no slots of it. Leave --slots out.");
     const client = await connect();
@@ -61,12 +63,14 @@ const lock = command({
       awaitsChildren: true,
       ...(note === undefined ? {} : { note }),
       ...(grace === undefined ? {} : { graceMs: grace }),
+      ...(onLoss === undefined ? {} : { onLoss }),
     };
     try {
       const perform = (lease: HeldLease): Promise<number> => {
         clearTimeout(waiting);
         const { names: held, signal } = lease;
-        return runUnder(signal, program, ttl, {
+        const under = { ttlMs: ttl, connection: connectionOf(client), onLoss };
+        return runUnder(signal, program, under, {
           PAWL_SOCKET: resolve(client.socketPath),
           PAWL_LEASE: held.map(({ name }) => name).join("\n"),
           PAWL_FENCING_TOKEN: held.map(({ fencingToken }) => fencingToken).join("\n"),

@@ -3,11 +3,12 @@ import { basename, dirname, join, relative, resolve } from "node:path";
 import { PawlError } from "@pawl/protocol/errors";
 import { DEFAULT_LEASE_MS } from "@pawl/protocol/limits";
 import type { Result } from "@pawl/protocol/types";
+import { connectionOf } from "../connect.js";
 import type { HeldPaths } from "../grants/with-paths.js";
 import { runUnder } from "../process/run-under.js";
 import { command } from "../terminal/command.js";
 import { duration, plural } from "../terminal/quantities.js";
-import { exitCodeOf, HOLD_OPTIONS } from "./holding.js";
+import { exitCodeOf, HOLD_OPTIONS, onLossOf } from "./holding.js";
 import { heldFor } from "./lease.js";
 
 const root = {
@@ -27,7 +28,7 @@ const reserve = command({
     ...HOLD_OPTIONS,
   },
   details:
-    "Patterns are text: quote them. Within a segment *, ? and [a-z]; ** for any number of segments; a final / for all that is below. Two reservations conflict when some path fits both and one of them writes. Without --root patterns are relative to the directory here, and the root is the git work tree that it is in, or the directory itself. The command finds PAWL_RESERVATION, PAWL_ROOT and PAWL_FENCING_TOKEN in its environment. It is ended (TERM, then KILL) when the reservation is lost, and killed when pawl is. pawl exits with its exit code, or with 1 when the paths are held by others or lost.",
+    "Patterns are text: quote them. Within a segment *, ? and [a-z]; ** for any number of segments; a final / for all that is below. Two reservations conflict when some path fits both and one of them writes. Without --root patterns are relative to the directory here, and the root is the git work tree that it is in, or the directory itself. The command finds PAWL_RESERVATION, PAWL_ROOT and PAWL_FENCING_TOKEN in its environment. It is ended (TERM, then KILL) when the reservation is lost, and killed when pawl is. With --on-loss the daemon ends pawl, too, also one that is stopped or hangs, and grants the paths to nobody before all of that is gone. pawl exits with its exit code, or with 1 when the paths are held by others or lost.",
   examples: [
     ["pawl reserve src/cart/ 'test/cart-*.ts' -- ./agent.sh", "All of them or none"],
     [
@@ -39,6 +40,7 @@ const reserve = command({
   async run(args, { connect }) {
     const { pattern: patterns, read, wait = 0, ttl = DEFAULT_LEASE_MS, note, grace, "--": program } = args;
     const exitCode = exitCodeOf(args["conflict-exit-code"]);
+    const onLoss = onLossOf(args["on-loss"]);
     const [tree, place] = placeOf(args.root);
     const request = {
       root: tree,
@@ -51,10 +53,12 @@ const reserve = command({
       owner: args.owner ?? `${basename(program[0] as string)}:${process.pid}`,
       ...(note === undefined ? {} : { note }),
       ...(grace === undefined ? {} : { graceMs: grace }),
+      ...(onLoss === undefined ? {} : { onLoss }),
     };
     const client = await connect();
+    const under = { ttlMs: ttl, connection: connectionOf(client), onLoss };
     const perform = ({ reservationId, fencingToken, signal }: HeldPaths): Promise<number> =>
-      runUnder(signal, program, ttl, {
+      runUnder(signal, program, under, {
         PAWL_SOCKET: resolve(client.socketPath),
         PAWL_RESERVATION: reservationId,
         PAWL_ROOT: tree,

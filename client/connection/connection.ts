@@ -84,6 +84,11 @@ export class Connection {
     return this.#state === "up";
   }
 
+  /** The number of its file in this process; undefined while there is no connection. */
+  get descriptor(): number | undefined {
+    return this.#socket?.descriptor;
+  }
+
   /** Connects once; rejects with the system's error. */
   async open(): Promise<void> {
     const socket = await LineSocket.open(this.socketPath, {

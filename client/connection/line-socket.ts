@@ -76,6 +76,13 @@ export class LineSocket {
     this.#out.push(outgoing);
   }
 
+  /** The number of its file, which programs that are started can be given; undefined once it is closed. */
+  get descriptor(): number | undefined {
+    // Node has no other name for it.
+    const handle = (this.#socket as unknown as { _handle: { fd?: number } | null })._handle;
+    return handle?.fd !== undefined && handle.fd >= 0 ? handle.fd : undefined;
+  }
+
   /** Closes once what was given to `send` is on its way; what comes from the daemon is lost. */
   close(): void {
     this.#flush();

@@ -1,6 +1,7 @@
 // A function performed while a lease or a reservation is held: asking for it, renewing it, giving it back.
 import { setTimeout as delay } from "node:timers/promises";
 import { PawlError } from "@pawl/protocol/errors";
+import type { Params } from "@pawl/protocol/types";
 import type { Connection } from "../connection/connection.js";
 import { ConnectionLost } from "../connection/connection-lost.js";
 import { HeldGrant, type ReleaseOn } from "./held-grant.js";
@@ -23,6 +24,12 @@ export interface HoldOptions {
   graceMs?: number;
   /** Shown to others. */
   note?: string;
+  /**
+   * Has the daemon end this process when the grant is lost: it sends the signal (SIGTERM by default), kills after
+   * `graceMs` (5,000 by default), and grants nobody else before the process has ended. Refused (`forbidden`,
+   * `invalid_params`) where the daemon may not or cannot do that.
+   */
+  onLoss?: Params<"lease.acquire">["onLoss"];
   /** Ends the waiting, and aborts the function's signal. */
   signal?: AbortSignal;
 }

@@ -32,11 +32,12 @@ export async function withPaths<T>(
   perform: (paths: HeldPaths) => T | Promise<T>,
   options: HoldOptions = {},
 ): Promise<T> {
-  const { ttlMs = DEFAULT_LEASE_MS, releaseOn = "disconnect", graceMs = 0, note, signal } = options;
+  const { ttlMs = DEFAULT_LEASE_MS, releaseOn = "disconnect", graceMs = 0, note, onLoss, signal } = options;
   const { owner = defaultOwner() } = options;
   const terms = { ...request, owner, ttlMs, releaseOn, graceMs, ...(note === undefined ? {} : { note }) };
+  const loss = onLoss === undefined ? {} : { onLoss };
   const { granted, askedAt } = await askFor(connection, { ...options, releaseOn }, (waitMs, giveUp) =>
-    connection.call("path.reserve", { ...terms, waitMs }, giveUp),
+    connection.call("path.reserve", { ...terms, ...loss, waitMs }, giveUp),
   );
   const { reservationId, root, patterns, mode, fencingToken, remainingMs } = granted.reservation;
   const what = `The reservation of ${patterns.length === 1 ? JSON.stringify(patterns[0]) : `${patterns.length} patterns`}`;

@@ -132,9 +132,9 @@ export class Child {
   }
 
   /** Tells the command to end, and resolves once it has. What it has started is killed then, or after a while. */
-  async stop(killAfterMs: number): Promise<Ended> {
+  async stop(killAfterMs: number, signal: NodeJS.Signals = "SIGTERM"): Promise<Ended> {
     if (!this.#over) {
-      this.signal("SIGTERM");
+      this.signal(signal);
       // A command that is stopped would not hear it.
       this.signal("SIGCONT");
       const timer = setTimeout(() => this.signal("SIGKILL"), killAfterMs);

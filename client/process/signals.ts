@@ -10,8 +10,9 @@ const PASSED = notIgnored(["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", 
  * function is called.
  *
  * @param starting the command; a signal that comes while it is being started reaches it then.
+ * @param keepsBack true while they are not for the command.
  */
-export function passSignals(starting: Promise<Child>): () => void {
+export function passSignals(starting: Promise<Child>, keepsBack = (): boolean => false): () => void {
   let started: Child | undefined;
   starting.then(
     (child) => {
@@ -20,6 +21,7 @@ export function passSignals(starting: Promise<Child>): () => void {
     () => {},
   );
   const pass = (signal: NodeJS.Signals): void => {
+    if (keepsBack()) return;
     if (started !== undefined) return started.pass(signal);
     // The terminal's signal has not reached a command that is not there yet.
     starting.then(

@@ -1,5 +1,15 @@
 // The meaning of the tables, for a look at a whole database (daemon.check), and the counts that agree with rows.
-import { BATCH_STATES, type BatchState, COMMAND_STATES, LEASE_MODES, MISSED, OVERLAPS } from "@pawl/protocol";
+
+import {
+  BATCH_STATES,
+  type BatchState,
+  COMMAND_STATES,
+  LEASE_MODES,
+  LOSS_SIGNALS,
+  MISSED,
+  OVERLAPS,
+} from "@pawl/protocol";
+import { HELD_NOUNS } from "../grants/on-loss.js";
 import type { Fault, Key, Meaning, Piece } from "../store/inspection.js";
 import { all, type Operation, one, sql } from "../store/statement.js";
 import { verifyLog } from "./board/rebuild.js";
@@ -25,6 +35,7 @@ export const MEANING: Meaning = {
     pawl_schedule: { overlap: OVERLAPS, missed: MISSED },
     pawl_command: { state: COMMAND_STATES },
     pawl_lease: { mode: LEASE_MODES },
+    pawl_on_loss: { noun: HELD_NOUNS, signal: LOSS_SIGNALS },
   },
   references: [
     reference("pawl_batch.queue_id", "pawl_queue.queue_id"),
@@ -49,6 +60,8 @@ export const MEANING: Meaning = {
     reference("pawl_lease.name", "pawl_lease_token.name"),
     reference("pawl_path_reservation.root_id", "pawl_path_root.root_id"),
     reference("pawl_path_pattern.number", "pawl_path_reservation.number"),
+    reference("pawl_on_loss.grant_id", "pawl_lease.lease_id", "t.noun = 'lease'"),
+    reference("pawl_on_loss.grant_id", "pawl_path_reservation.reservation_id", "t.noun = 'path'"),
     reference("pawl_change.branch", "pawl_branch.branch"),
     reference("pawl_touch.n", "pawl_change.n"),
     reference("pawl_cell.n", "pawl_change.n"),

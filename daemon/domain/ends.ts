@@ -1,5 +1,6 @@
 import type { Ending } from "../grants/ending.js";
 import { grants } from "../grants/grant.js";
+import { lostHolders } from "../grants/on-loss.js";
 import { delayedCommands, deliveries, overdueCommands, overlongDeliveries } from "./command/ends.js";
 import { incarnations } from "./command/incarnation-ends.js";
 import { keptCommands } from "./command/retention.js";
@@ -16,6 +17,7 @@ import { requests } from "./sequence/requests.js";
 
 /** All that ends by itself. Grants come before what is merely kept, so that their waiters wait for nothing. */
 export const ENDINGS: readonly Ending[] = [
+  lostHolders,
   // Their ends follow another clock first.
   remoteLeases,
   grants(leases),

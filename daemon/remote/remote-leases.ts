@@ -194,12 +194,13 @@ export class RemoteLeases {
     configured: ConfiguredProvider,
     id: Id | undefined,
   ): Promise<Result<"lease.acquire">> {
-    const { name, names, mode, slots = 1, waitMs } = asked;
+    const { name, names, mode, slots = 1, waitMs, onLoss } = asked;
     const refusal = (param: string, says: string): PawlError =>
       onlyOneHolder("lease.acquire", `/${param}`, name ?? names?.join(", "), configured.kind, says);
     if (name === undefined) throw refusal("names", "is not taken together with others");
     if (mode !== "exclusive") throw refusal("mode", "is not shared");
     if (slots > 1) throw refusal("slots", "has one slot");
+    if (onLoss !== undefined) throw refusal("onLoss", "is granted anew without asking this daemon");
     const params = { ...asked, name };
     const { connection } = sender.caller;
     const until = elapsed() + waitMs;

@@ -18,6 +18,19 @@ export interface Kernel {
   /** The supplementary groups of who connected (SO_PEERGROUPS, socket(7)); empty if the call fails. */
   groups(socket: Socket): number[];
   readonly hangUps: HangUps;
+  /** True if the kernel names the process of a peer by a descriptor (SO_PEERPIDFD, since Linux 6.5). */
+  readonly namesPeers: boolean;
+  /**
+   * A descriptor of the process that connected (pidfd_open(2)), to be closed: where the kernel names it, of no other;
+   * elsewhere of the process that has its pid now. An errno, negative, if there is none.
+   */
+  openPeer(socket: Socket, pid: number): number;
+  /** A descriptor of the process that has this pid now, to be closed; an errno, negative, if there is none. */
+  openProcess(pid: number): number;
+  /** Sends a signal to the process of a descriptor; 0 only asks whether that may be done. Returns 0, or the errno. */
+  signalProcess(fd: number, signal: number): number;
+  /** True if the process of a descriptor has ended, also if nobody has waited for it yet. */
+  hasEnded(fd: number): boolean;
   /**
    * The path at which a descriptor that we were started with listens, `@name` for an abstract one; undefined if it
    * is not a listening stream socket of the Unix family. Programs that we start do not get it from then on.
@@ -53,6 +66,7 @@ export interface Kernel {
 const SOL_SOCKET = 1;
 const SO_PEERCRED = arch() === "ppc64" ? 21 : 17;
 const SO_PEERGROUPS = 59;
+const SO_PEERPIDFD = 77;
 const SO_TYPE = 3;
 const SO_ACCEPTCONN = 30;
 const AF_UNIX = 1;
@@ -72,7 +86,13 @@ const EPOLL_CTL_DEL = 2;
 const EPOLL_ONE_SHOT = 2 ** 30;
 const KNOWN_ARCHITECTURES = ["x64", "ia32", "arm", "arm64", "riscv64", "loong64", "ppc64"];
 
+const POLLIN = 1;
 const POLLOUT = 4;
+const EPOLL_IN = 1;
+/** The same on all architectures that are known. */
+const SYS_PIDFD_SEND_SIGNAL = 424;
+const SYS_PIDFD_OPEN = 434;
+const ENOPROTOOPT = 92;
 
 const INT_BYTES = 4;
 /** `struct pollfd { int fd; short events; short revents; }` */
@@ -111,6 +131,8 @@ export async function openKernel(): Promise<Kernel | string> {
     const sendto = libc.func("long sendto(int, void *, size_t, int, void *, unsigned int)");
     const mallocTrim = trimOf(libc);
     const poll = libc.func("int poll(void *, unsigned long, int)");
+    // Libraries have had names for the calls of pidfds for a short time only.
+    const syscall = libc.func("long syscall(long, long, long, long, long)");
     const epollCreate = libc.func("int epoll_create1(int)");
     const epollControl = libc.func("int epoll_ctl(int, int, int, void *)");
     const epollWait = libc.func("int epoll_wait(int, void *, int, int)");
@@ -140,6 +162,25 @@ export async function openKernel(): Promise<Kernel | string> {
       const copy = fcntl(fd, F_DUPFD_CLOEXEC, 0) as number;
       return copy < 0 ? undefined : copy;
     };
+    /** True if a descriptor is ready for what is asked, without waiting (poll(2)). */
+    const isReady = (fd: number, events: number): boolean => {
+      const polled = Buffer.alloc(POLL_BYTES);
+      polled.writeInt32LE(fd);
+      polled.writeInt16LE(events, INT_BYTES);
+      return poll(polled, 1, 0) === 1 && (polled.readInt16LE(INT_BYTES + 2) & events) !== 0;
+    };
+    const openProcess = (pid: number): number => {
+      const fd = Number(syscall(SYS_PIDFD_OPEN, pid, 0, 0, 0));
+      return fd < 0 ? -koffi.errno() : fd;
+    };
+    const namesPeers = ((): boolean => {
+      const fd = socketOf(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0) as number;
+      // A socket without a peer has no process to be named.
+      const isKnown =
+        fd >= 0 && option(fd, SO_PEERPIDFD, number) === undefined && koffi.errno() !== ENOPROTOOPT;
+      if (fd >= 0) close(fd);
+      return isKnown;
+    })();
     let datagrams: number | undefined;
     return {
       credentials(socket) {
@@ -153,6 +194,17 @@ export async function openKernel(): Promise<Kernel | string> {
         return Array.from({ length: bytes / INT_BYTES }, (_, index) => gids.readUInt32LE(index * INT_BYTES));
       },
       hangUps,
+      namesPeers,
+      openPeer(socket, pid) {
+        if (!namesPeers) return openProcess(pid);
+        return option(descriptorOf(socket), SO_PEERPIDFD, number) === INT_BYTES
+          ? number.readInt32LE()
+          : -koffi.errno();
+      },
+      openProcess,
+      signalProcess: (fd, signal) =>
+        Number(syscall(SYS_PIDFD_SEND_SIGNAL, fd, signal, 0, 0)) === 0 ? 0 : koffi.errno(),
+      hasEnded: (fd) => isReady(fd, POLLIN),
       takeListening(fd) {
         const address = Buffer.alloc(ADDRESS_BYTES);
         length.writeUInt32LE(address.length);
@@ -185,12 +237,7 @@ export async function openKernel(): Promise<Kernel | string> {
         return Number(sendto(datagrams, bytes, bytes.length, flags, to, to.length)) < 0 ? koffi.errno() : 0;
       },
       flock: (fd) => ((flock(fd, LOCK_EX | LOCK_NB) as number) === 0 ? 0 : koffi.errno()),
-      hasRoom(fd) {
-        const polled = Buffer.alloc(POLL_BYTES);
-        polled.writeInt32LE(fd);
-        polled.writeInt16LE(POLLOUT, INT_BYTES);
-        return poll(polled, 1, 0) === 1 && (polled.readInt16LE(INT_BYTES + 2) & POLLOUT) !== 0;
-      },
+      hasRoom: (fd) => isReady(fd, POLLOUT),
       trim: () => void mallocTrim?.(0),
       exit: (code) => void exit(code),
     };
@@ -229,11 +276,8 @@ export class HangUps {
   watch(socket: Socket, onHangUp: () => void): (() => void) | undefined {
     const fd = descriptorOf(socket);
     if (fd === undefined) return undefined;
-    const number = this.#nextNumber++;
-    this.#event.writeUInt32LE(EPOLL_ONE_SHOT);
-    this.#event.writeBigUInt64LE(number, EVENT_DATA_OFFSET);
-    if (this.#calls.control(EPOLL_CTL_ADD, fd, this.#event) !== 0) return undefined;
-    this.#watched.set(number, onHangUp);
+    const number = this.#add(fd, 0, onHangUp);
+    if (number === undefined) return undefined;
     // Most that are to be watched have closed already: what a peer sends ends like that too.
     this.#take();
     return () => {
@@ -242,6 +286,24 @@ export class HangUps {
         this.#calls.control(EPOLL_CTL_DEL, fd, this.#event);
       }
     };
+  }
+
+  /**
+   * Calls back once when the process of a pidfd has ended, never before it returns. Closing the descriptor ends that.
+   * Returns false if it cannot be watched.
+   */
+  watchEnd(fd: number, onEnd: () => void): boolean {
+    return this.#add(fd, EPOLL_IN, onEnd) !== undefined;
+  }
+
+  /** Has a descriptor watched for some events beside a hang-up; gives its number among those that are. */
+  #add(fd: number, events: number, onEvent: () => void): bigint | undefined {
+    const number = this.#nextNumber++;
+    this.#event.writeUInt32LE(EPOLL_ONE_SHOT + events);
+    this.#event.writeBigUInt64LE(number, EVENT_DATA_OFFSET);
+    if (this.#calls.control(EPOLL_CTL_ADD, fd, this.#event) !== 0) return undefined;
+    this.#watched.set(number, onEvent);
+    return number;
   }
 
   #take(): void {

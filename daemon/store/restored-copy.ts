@@ -155,6 +155,7 @@ export function goOnFromBounds(database: Database.Database, { counters }: Testim
       raiseFloor.run({ key: "path_fencing_floor", bound: String(bound("pathToken")) });
       database.exec("UPDATE pawl_path_reservation SET reservation_id = 'void_' || reservation_id");
       database.exec("UPDATE pawl_lease SET lease_id = 'void_' || lease_id WHERE provider IS NULL");
+      database.exec("UPDATE pawl_on_loss SET grant_id = 'void_' || grant_id");
       database.exec("DELETE FROM pawl_meta WHERE key = 'signing_key'");
     })
     .immediate();

@@ -14,7 +14,7 @@ import { TurnMemory } from "./turn-memory.js";
 import { CANCELLED, type Parked, type Waiters } from "./waiters.js";
 
 /** The same for every turn of a daemon. */
-export interface Setting extends Pick<Env, "mode" | "idDigits" | "sign" | "identity"> {
+export interface Setting extends Pick<Env, "mode" | "idDigits" | "sign" | "identity" | "processOf"> {
   readonly store: Store;
   readonly clock: Clock;
   /** Told of counters before they are committed; undefined where there is none. */
@@ -322,7 +322,7 @@ export class Attempt {
   }
 
   #env(caller: Caller, mayWait: boolean, woken: string | null, parked?: Parked): Env {
-    const { mode, idDigits, sign, identity, retentionMs, readOnly } = this.#setting;
+    const { mode, idDigits, sign, identity, processOf, retentionMs, readOnly } = this.#setting;
     const { now, retentionNow, wallMs } = this.#time;
     const waiters = this.#waiters;
     return {
@@ -345,6 +345,7 @@ export class Attempt {
       random: this.#setting.random ?? pooledRandom,
       sign,
       identity,
+      processOf,
       retentionMs,
     };
   }

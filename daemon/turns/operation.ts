@@ -4,6 +4,7 @@ import type { Id } from "@pawl/protocol/envelope";
 import type { PawlError } from "@pawl/protocol/errors";
 import type { Operation } from "../store/statement.js";
 import type { Counter as WitnessedCounter } from "../store/witness.js";
+import type { HolderProcess } from "./holder-process.js";
 import type { EventDetails } from "./journal.js";
 import type { TurnMemory } from "./turn-memory.js";
 
@@ -42,6 +43,11 @@ export interface Env {
   readonly before: (line: string) => readonly InLine[];
   /** Ends the waits of a caller's connection whose requests have this id; returns whether there was one. */
   readonly cancelWaits: (caller: Caller, id: Id) => boolean;
+  /**
+   * The process that opened the caller's connection, where it is known for certain and the daemon may end it; otherwise
+   * the refusal of that. Undefined where nobody connects.
+   */
+  readonly processOf?: ((caller: Caller) => HolderProcess | PawlError) | undefined;
   /** Cryptographically strong random bytes. */
   readonly random: (bytes: number) => Buffer;
   /** Proof that this database granted what the text names: nobody else can make it, and it never changes. */

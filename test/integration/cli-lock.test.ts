@@ -1,8 +1,10 @@
 // `pawl lock` and `pawl leases`: a command that runs only while its lease is held, whoever is killed.
 import { spawnSync } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { once } from "node:events";
+import { readdirSync, readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { sharedDaemon, startDaemon } from "../daemon.js";
+import type { RawClient } from "../raw-client.js";
 import { pawl, startPawl } from "./cli-program.js";
 
 const DONE = 0;
@@ -21,6 +23,57 @@ async function until(condition: () => boolean): Promise<void> {
 
 /** Says that it runs and stays; what it starts stays too, and holds its output open. */
 const TREE = ["sh", "-c", "sleep 600 & echo running $$; wait"];
+
+/** The same, and no signal ends it but KILL. */
+const DEAF = ["sh", "-c", "trap '' TERM; sleep 600 & echo running $$; while :; do wait; done"];
+
+/** The pid that it says, once it runs. */
+async function pidOf(held: ReturnType<typeof startPawl>): Promise<string> {
+  await held.printed(/running \d+/);
+  return /running (\d+)/.exec(held.stdout)?.[1] as string;
+}
+
+/** False of a process that nobody has waited for yet, too. */
+function isRunning(pid: string): boolean {
+  try {
+    return stateOf(Number(pid)) !== "Z";
+  } catch {
+    return false;
+  }
+}
+
+/** Kills pawl while its guard is stopped: the lease stays held until that goes on, and kills the command. */
+async function killBeforeItsGuard(
+  held: ReturnType<typeof startPawl>,
+  name: string,
+  client: RawClient,
+): Promise<void> {
+  const guards = readdirSync("/proc").filter((pid) => isGuardOf(pid, held.child.pid));
+  expect(guards).toHaveLength(1);
+  const guard = Number(guards[0]);
+  process.kill(guard, "SIGSTOP");
+  held.child.kill("SIGKILL");
+  await once(held.child, "exit");
+  for (let look = 0; look < 5; look++) {
+    expect((await client.call("lease.get", { name })).lease).not.toBeNull();
+  }
+  process.kill(guard, "SIGCONT");
+}
+
+function isGuardOf(pid: string, parent: number | undefined): boolean {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+    const isChild = stat.slice(stat.lastIndexOf(")") + 2).split(" ")[1] === String(parent);
+    return isChild && readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("pawl-guard");
+  } catch {
+    return false;
+  }
+}
+
+/** Says whether a process still runs; one that nobody has waited for yet does not. */
+function look(pid: string): string[] {
+  return ["sh", "-c", `grep -qs '^State:.[^ZX]' /proc/${pid}/status && echo it goes on || echo it is gone`];
+}
 
 describe("a command under a lease", () => {
   const daemon = sharedDaemon();
@@ -233,7 +286,42 @@ describe("a command under a lease", () => {
     }
   });
 
+  test("has ended before the next one is granted the lease, when pawl is killed", async () => {
+    const client = await daemon().place.connect();
+    const held = start(["lock", "gone", "--", ...DEAF]);
+    const pid = await pidOf(held);
+    await killBeforeItsGuard(held, "gone", client);
+    const { lease } = await client.call("lease.acquire", { name: "gone", owner: "next", waitMs: 60_000 });
+    expect(lease.fencingToken).toBe(2);
+    expect(isRunning(pid)).toBe(false);
+  });
+
+  test.each([
+    ["is told to", "SIGCONT"],
+    ["is stopped", "SIGSTOP"],
+  ] as const)(
+    "has ended before the next one is granted the lease, when pawl %s and loses it",
+    async (_, signal) => {
+      const held = start(["lock", "on-loss", "--on-loss", "TERM:200ms", "--", ...DEAF]);
+      const pid = await pidOf(held);
+      const next = start(["lock", "on-loss", "--wait", "1m", "--", ...look(pid)]);
+      await next.complained(/^Waiting/);
+      held.child.kill(signal);
+      await run(["call", "lease.break", '{"name":"on-loss","reason":"maintenance"}']);
+      expect(await next.ended).toMatchObject({ code: DONE, stdout: "it is gone\n" });
+      await held.ended;
+    },
+  );
+
   test("bad usage runs nothing", async () => {
+    const loss = await run(["lock", "name", "--on-loss", "STOP:1s", "--", "echo", "x"]);
+    expect([loss.code, loss.stdout, loss.stderr]).toEqual([
+      USAGE,
+      "",
+      expect.stringContaining("--on-loss takes one of TERM, INT"),
+    ]);
+    expect((await run(["lock", "name", "--on-loss", "TERM:soon", "--", "echo"])).code).toBe(USAGE);
+    expect((await run(["lock", "name", "--on-loss", "TERM:1h", "--", "echo"])).code).toBe(USAGE);
     const noDashes = await run(["lock", "name", "echo", "x"]);
     expect([noDashes.code, noDashes.stdout]).toEqual([USAGE, ""]);
     expect(noDashes.stderr).toContain("The command to run is missing. Put it after two dashes");
@@ -280,6 +368,22 @@ describe("when the daemon is killed", () => {
     expect(await held.ended).toEqual({ code: DONE, stdout: "running\ndone\n", stderr: "" });
     expect((await client.call("lease.get", { name: "n" })).lease).toBeNull();
     await again.end();
+  });
+
+  test("and comes back, the next one waits for the end of a command as before", async () => {
+    const daemon = await startDaemon();
+    const { place } = daemon;
+    const held = startPawl(["lock", "n", "--", ...DEAF], { socket: place.socket });
+    const pid = await pidOf(held);
+    await daemon.end("SIGKILL");
+    await place.start();
+    const client = await place.connect();
+    for (let remainingMs = 0; remainingMs < 10_000; ) {
+      remainingMs = (await client.call("lease.get", { name: "n" })).lease?.remainingMs ?? 0;
+    }
+    await killBeforeItsGuard(held, "n", client);
+    await client.call("lease.acquire", { name: "n", owner: "next", waitMs: 60_000 });
+    expect(isRunning(pid)).toBe(false);
   });
 
   test("and does not come back, the command is ended before another could hold the lease", async () => {

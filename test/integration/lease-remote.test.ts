@@ -355,6 +355,7 @@ test.concurrent("a provider keeps names that one holds alone, and a daemon says 
     expect(data).toMatchObject({ kind: "invalid_params", issues: [{ path }] });
   };
   await refused("lease.acquire", { name, owner: OWNER, mode: "shared" }, "/mode");
+  await refused("lease.acquire", { name, owner: OWNER, onLoss: {} }, "/onLoss");
   await refused("lease.acquire", { name, owner: OWNER, slots: 2 }, "/slots");
   await refused("lease.acquire", { names: ["here", name], owner: OWNER }, "/names");
   await refused("lease.configure", { name, slots: 2 }, "/name");

@@ -1,7 +1,7 @@
 // Takes leases again and again by the client library: of one name or several, alone, shared, or of some slots. Appends
 // to a log that it shares with others, one JSON a line: `begin`, when it has just been told that it holds them, and
-// `end`, while it is still certain that it does, before it gives them back; `late` if it cannot be. It outlives its
-// daemon, and ends when it is killed.
+// `end`, while it is still certain that it does, before it gives them back; `late` if it cannot be. Half of its leases
+// have onLoss: then it is ended by the daemon when it loses one. It outlives its daemon, and ends when it is killed.
 //
 //   node leases.js SOCKET LOG OWNER TTL_MS NAMES        where NAMES is JSON: {name: slots}
 import { openSync, writeSync } from "node:fs";
@@ -14,6 +14,7 @@ const log = openSync(logPath, "a");
 const write = (line) => writeSync(log, `${JSON.stringify(line)}\n`);
 const HOLD_MS = 10;
 const AGAIN_MS = 5;
+const LOSS_GRACE_MS = 100;
 /** A process that was stopped for longer than this part of the ttl may not write any more. */
 const CERTAIN_PART = 0.5;
 
@@ -48,16 +49,18 @@ for (let count = 0; ; count += 1) {
 
 async function hold(client, id) {
   const { names: asked, ...how } = request();
+  const onLoss = chance(0.5) ? { onLoss: { graceMs: LOSS_GRACE_MS } } : {};
   const perform = async (lease) => {
     const { leaseId, names: held } = lease;
     const sent = performance.now();
     await client.lease.heartbeat({ leaseId });
     const isCertain = () => performance.now() - sent < ttlMs * CERTAIN_PART && !lease.signal.aborted;
     if (!isCertain()) return;
-    write({ word: "begin", id, ...how, held });
+    write({ word: "begin", id, ...how, ...onLoss, held });
     await sleep(Math.random() * HOLD_MS);
     write({ word: isCertain() ? "end" : "late", id });
   };
-  await client.withLease({ names: asked, ...how }, perform, { ttlMs: Number(ttlMs), waitMs: 30_000, owner });
+  const options = { ttlMs: Number(ttlMs), waitMs: 30_000, owner, ...onLoss };
+  await client.withLease({ names: asked, ...how }, perform, options);
   await sleep(Math.random() * AGAIN_MS);
 }

@@ -1,19 +1,20 @@
 // One request for a name, or for several together: whether there is room for it, and what it is granted.
 import type { Parsed, Result } from "@pawl/protocol";
-import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
+import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { MAX_INTEGER, MAX_NAMED_HOLDERS } from "@pawl/protocol/limits";
+import { holderOf, keepOnLoss, remainingOf } from "../../grants/on-loss.js";
 import { all, type Operation, one, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
 import { exhausted } from "./refusals.js";
 import {
   type HolderRow,
   held,
+  isBeingEnded,
   keep,
   type Lease,
-  LIVE,
-  remainingOf,
   selectHolders,
   selectName,
+  TAKEN,
   waitKey,
 } from "./row.js";
 
@@ -31,11 +32,11 @@ const raiseToken = sql<{ highest: number; pool: string | null }>(`
 
 /** How many slots of a name are taken. */
 export const sumSlots = sql<{ taken: number | null }>(
-  `SELECT sum(slots) AS taken FROM pawl_lease WHERE name = :name AND ${LIVE}`,
+  `SELECT sum(slots) AS taken FROM pawl_lease WHERE name = :name AND ${TAKEN}`,
 );
 
 const selectTakenMembers = sql<{ members: string }>(
-  `SELECT members FROM pawl_lease WHERE name = :name AND members IS NOT NULL AND ${LIVE}`,
+  `SELECT members FROM pawl_lease WHERE name = :name AND members IS NOT NULL AND ${TAKEN}`,
 );
 
 type Params = Parsed<"lease.acquire">;
@@ -48,7 +49,9 @@ interface Occupied {
 }
 
 export function* acquire(params: Params, env: Env): Operation<Outcome<Result<"lease.acquire">>> {
-  const { name, names = [name as string] } = params;
+  const { name, names = [name as string], onLoss } = params;
+  const holder = onLoss === undefined ? undefined : holderOf(env);
+  if (holder instanceof PawlError) return holder;
   const impossible = yield* findImpossible(names, params);
   if (impossible !== undefined) return impossible;
   const occupied = yield* findOccupied(names, params, env);
@@ -68,6 +71,7 @@ export function* acquire(params: Params, env: Env): Operation<Outcome<Result<"le
     const granted = { name: each, leaseId, fencingToken, members, joint, provider: null };
     leases.push(yield* keep(params, granted, { remainingMs: params.ttlMs, boottime: null }, env));
   }
+  if (onLoss !== undefined && holder !== undefined) yield* keepOnLoss("lease", leaseId, onLoss, holder, env);
   return params.names === undefined ? { lease: leases[0] as Lease } : { leases };
 }
 
@@ -124,7 +128,11 @@ function waitFor(names: readonly string[], { mode }: Params, { name }: Occupied,
 }
 
 function refusal({ name, holders }: Occupied, { names }: Params, env: Env): PawlError {
-  const told = holders.map((row) => ({ owner: row.owner, remainingMs: remainingOf(row, env) }));
+  const told = holders.map((row) => ({
+    owner: row.owner,
+    remainingMs: remainingOf(row, env),
+    isBeingEnded: isBeingEnded(row, env),
+  }));
   return held(name, told, env.wallMs, names === undefined ? {} : { name });
 }
 

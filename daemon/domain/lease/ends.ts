@@ -3,19 +3,19 @@ import { shownAt } from "../../clock.js";
 import { dueAt, type Ending } from "../../grants/ending.js";
 import type { GrantRule } from "../../grants/grant.js";
 import { all, one, run, sql } from "../../store/statement.js";
-import { drop, giveBack, LEASE_COLUMNS, type LeaseRow, tell, tellLost } from "./row.js";
+import { giveBack, LEASE_COLUMNS, type LeaseRow, lose, tell, tellLost } from "./row.js";
 
 export const leases: GrantRule<LeaseRow> = {
   ...LEASE_COLUMNS,
   *end(row, cause, env) {
-    const dropped = yield* drop(row, env);
-    if (dropped.length === 0) return 0;
-    for (const each of dropped) {
+    const lost = yield* lose(row, env);
+    if (lost.length === 0) return 0;
+    for (const each of lost) {
       if (cause === "expired") tellLost(each, "expired", null, env);
       else tell(each, "lost", env);
     }
     yield* giveBack(row, env);
-    return dropped.length;
+    return lost.length;
   },
 };
 

@@ -15,6 +15,7 @@ import {
   type LeaseRow,
   LIVE,
   logBroken,
+  lose,
   renew,
   selectHeldById,
   selectHeldByName,
@@ -22,6 +23,7 @@ import {
   selectHolders,
   selectName,
   shownRow,
+  TAKEN,
   tell,
   tellLost,
   waitKey,
@@ -37,7 +39,7 @@ const BROKEN_HOLDERS = 200;
 /** Where many have ended and wait to be removed, a page looks at so many rows for those that are held. */
 const selectHeldPage = sql<LeaseRow>(`
   SELECT * FROM pawl_lease
-  WHERE (name, fencing_token) > (:after, :token) AND (name, fencing_token) <= (:last, :lastToken) AND ${LIVE}
+  WHERE (name, fencing_token) > (:after, :token) AND (name, fencing_token) <= (:last, :lastToken) AND ${TAKEN}
   ORDER BY name, fencing_token LIMIT :rows`);
 
 const selectRowBehind = sql<{ name: string; fencing_token: number }>(`
@@ -210,7 +212,7 @@ function* breakUpTo(
 
 /** Ends a lease by force, with all its names. */
 function* breakOne(row: LeaseRow, reason: string, env: Env): Operation<void> {
-  for (const each of yield* drop(row, env)) {
+  for (const each of yield* lose(row, env)) {
     logBroken(each, reason, env);
     tellLost(each, "broken", reason, env);
   }

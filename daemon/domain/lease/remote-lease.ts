@@ -2,6 +2,7 @@
 import type { Parsed, Result } from "@pawl/protocol";
 import type { PawlError } from "@pawl/protocol/errors";
 import { dueWallAt, type Ending } from "../../grants/ending.js";
+import { remainingOf } from "../../grants/on-loss.js";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
 import type { Holder, Inspected } from "./holder.js";
@@ -22,11 +23,11 @@ import {
   type LeaseRow,
   logBroken,
   OWED_KEY,
-  remainingOf,
   renew,
   selectHeldById,
   selectHeldByName,
   selectHighest,
+  selectTakenByName,
   shownHolder,
   tell,
   tellLost,
@@ -94,7 +95,7 @@ export function* begin(
   env: Env,
 ): Operation<Outcome<{ highest: number }>> {
   const { now } = env;
-  const row = yield* one(selectHeldByName, { name, now });
+  const row = yield* one(selectTakenByName, { name, now });
   if (row !== undefined) {
     const holder = { owner: row.owner, remainingMs: remainingOf(row, env) };
     return env.mayWait ? new Wait(waitKey(name)) : held(name, [holder], env.wallMs);

@@ -2,7 +2,16 @@
 import type { Parsed, Result } from "@pawl/protocol";
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { type Boottime, shownAt } from "../../clock.js";
-import { endOf, type GrantRule, lasts, renewal } from "../../grants/grant.js";
+import { type GrantRule, lasts, renewal } from "../../grants/grant.js";
+import {
+  beginLoss,
+  follow,
+  forgetHolder,
+  LOSING,
+  type OnLossColumns,
+  orBeingLost,
+  remainingOf,
+} from "../../grants/on-loss.js";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { leaseEnded } from "../queue/under.js";
@@ -26,18 +35,26 @@ export const LEASE_COLUMNS = {
 } as const satisfies Partial<GrantRule<LeaseRow>>;
 
 /** The condition of leases that are held at `:now`. */
-export const LIVE = lasts(LEASE_COLUMNS);
+export const LIVE = `${lasts(LEASE_COLUMNS)} AND lost_at IS NULL`;
+
+/** The condition of leases that are not granted to others at `:now`: those, and those whose process is being ended. */
+export const TAKEN = orBeingLost(LIVE);
 
 /** Those who hold a name, the earliest first, with how many slots it has. */
 export const selectHolders = sql<HolderRow>(`
   SELECT pawl_lease.*, capacity, pool FROM pawl_lease
   LEFT JOIN pawl_lease_token ON pawl_lease_token.name = pawl_lease.name
-  WHERE pawl_lease.name = :name AND ${LIVE}
+  WHERE pawl_lease.name = :name AND ${TAKEN}
   ORDER BY fencing_token LIMIT :rows`);
 
 /** The earliest holder of a name: the only one, where a provider keeps it. */
 export const selectHeldByName = sql<LeaseRow>(
   `SELECT * FROM pawl_lease WHERE name = :name AND ${LIVE} ORDER BY fencing_token LIMIT 1`,
+);
+
+/** The same, also while its process is being ended. */
+export const selectTakenByName = sql<LeaseRow>(
+  `SELECT * FROM pawl_lease WHERE name = :name AND ${TAKEN} ORDER BY fencing_token LIMIT 1`,
 );
 
 const selectGrant = sql<LeaseRow>(
@@ -58,10 +75,10 @@ export const selectHighest = sql<{ highest: number }>(
 const insertLease = sql(`
   INSERT INTO pawl_lease (name, lease_id, fencing_token, owner, note, acquired_at, expires_at, ttl_ms, warn_at,
     release_on, connection, pid, uid, gid, provider, boot, ends_boottime_ms, acquired_ttl_ms, mode, slots, members,
-    joint, grace_ms, task, awaits_children)
+    joint, grace_ms, task, awaits_children, on_loss)
   VALUES (:name, :leaseId, :fencingToken, :owner, :note, :acquiredAt, :expiresAt, :ttlMs, :warnAt,
     :releaseOn, :connection, :pid, :uid, :gid, :provider, :boot, :endsBoottimeMs, :ttlMs, :mode, :slots, :members,
-    :joint, :graceMs, :task, :awaitsChildren)`);
+    :joint, :graceMs, :task, :awaitsChildren, :onLoss)`);
 
 const updateRenewed = sql(`
   UPDATE pawl_lease SET ${renewal(LEASE_COLUMNS)},
@@ -70,6 +87,14 @@ const updateRenewed = sql(`
 
 const deleteLease = sql("DELETE FROM pawl_lease WHERE lease_id = :leaseId");
 
+const loseLease = sql<LeaseRow>(
+  `UPDATE pawl_lease SET ${LOSING}, warn_at = NULL WHERE lease_id = :leaseId AND lost_at IS NULL RETURNING *`,
+);
+
+const selectLost = sql<LeaseRow>(
+  "SELECT * FROM pawl_lease WHERE lease_id = :leaseId AND lost_at IS NOT NULL LIMIT 1",
+);
+
 const deleteJoint = sql<LeaseRow>("DELETE FROM pawl_lease WHERE lease_id = :leaseId RETURNING *");
 
 const insertOwed = sql(`
@@ -77,7 +102,7 @@ const insertOwed = sql(`
   VALUES (:leaseId, :name, :provider, :fencingToken, :until)
   ON CONFLICT (lease_id) DO NOTHING`);
 
-export interface LeaseRow {
+export interface LeaseRow extends OnLossColumns {
   name: string;
   lease_id: string;
   fencing_token: number;
@@ -127,7 +152,16 @@ export interface HolderRow extends LeaseRow {
 /** A request for leases, as far as all of its names have it in common. */
 export type Asked = Pick<
   Parsed<"lease.acquire">,
-  "owner" | "mode" | "slots" | "ttlMs" | "releaseOn" | "graceMs" | "note" | "task" | "awaitsChildren"
+  | "owner"
+  | "mode"
+  | "slots"
+  | "ttlMs"
+  | "releaseOn"
+  | "graceMs"
+  | "note"
+  | "task"
+  | "awaitsChildren"
+  | "onLoss"
 >;
 
 /** One name of a request, as it is granted. */
@@ -177,6 +211,7 @@ export function* keep(asked: Asked, granted: Granted, lasting: Lasting, env: Env
     graceMs: asked.graceMs === 0 ? null : asked.graceMs,
     task: asked.task ?? null,
     awaitsChildren: asked.awaitsChildren === undefined ? null : Number(asked.awaitsChildren),
+    onLoss: asked.onLoss === undefined ? null : 1,
     provider: granted.provider,
     expiresAt: times.expiresAt,
     warnAt: times.warnAt,
@@ -222,7 +257,7 @@ export function heldGrant(name: string, fencingToken: number, env: Env): Operati
  * @param note what it is for from now on; undefined for what it was for until now.
  */
 export function* renew(
-  { lease_id: leaseId, release_on: releaseOn }: LeaseRow,
+  { lease_id: leaseId, release_on: releaseOn, on_loss: onLoss }: LeaseRow,
   {
     ttlMs,
     warnedTtlMs = ttlMs,
@@ -242,6 +277,7 @@ export function* renew(
     endsBoottimeMs: times.endsBoottimeMs,
     connection: env.caller.connection,
   });
+  if (onLoss !== null) yield* follow(leaseId, env);
   attend(times.warnAt, releaseOn, env);
   return shownEnd(times.expiresAt, env);
 }
@@ -274,16 +310,38 @@ export function acquiredTtlOf(row: LeaseRow): number {
  * @param isReleased whether its holder gave it up.
  */
 export function* drop(row: LeaseRow, env: Env, isReleased = false): Operation<readonly LeaseRow[]> {
-  const { lease_id: leaseId, joint } = row;
+  const { lease_id: leaseId, joint, on_loss: onLoss } = row;
   let rows: readonly LeaseRow[];
   if (joint !== null) rows = inOrder(yield* all(deleteJoint, { leaseId }));
   else rows = (yield* run(deleteLease, { leaseId })) === 0 ? [] : [row];
+  if (onLoss !== null) yield* forgetHolder(leaseId);
   env.effects.count("leases", -rows.length);
   for (const { name, fencing_token: fencingToken, has_claims: hasClaims } of rows) {
     env.effects.wake(waitKey(name));
     if (hasClaims === 1) yield* leaseEnded(name, fencingToken, isReleased, env);
   }
   return rows;
+}
+
+/**
+ * The lease is lost: nobody holds it any more. If its process is to be ended then, its names are free once that has
+ * ended; otherwise at once. Gives its rows, as `drop` does: none if it was lost before.
+ */
+export function* lose(row: LeaseRow, env: Env): Operation<readonly LeaseRow[]> {
+  const { lease_id: leaseId, on_loss: onLoss, connection } = row;
+  if (onLoss === null || !(yield* beginLoss(leaseId, env))) return yield* drop(row, env);
+  const rows = inOrder(yield* all(loseLease, { leaseId, now: env.now }));
+  for (const { name, fencing_token: fencingToken, has_claims: hasClaims } of rows) {
+    if (hasClaims === 1) yield* leaseEnded(name, fencingToken, false, env);
+  }
+  return rows.map((each) => ({ ...each, connection }));
+}
+
+/** The process of a lost lease has ended: others may have its names. */
+export function* freeLease(leaseId: string, env: Env): Operation<void> {
+  const row = yield* one(selectLost, { leaseId });
+  if (row === undefined) yield* forgetHolder(leaseId);
+  else yield* drop(row, env);
 }
 
 /** The order of rows that a statement returns is anyone's. */
@@ -306,10 +364,6 @@ export function isHeld(row: LeaseRow | undefined, env: Env): row is LeaseRow {
   return row !== undefined && remainingOf(row, env) > 0;
 }
 
-export function remainingOf(row: LeaseRow, { now }: Env): number {
-  return endOf(row.expires_at, row.grace_ends_at) - now;
-}
-
 /** An end as replies have it. */
 function shownEnd(at: number, env: Env): { expiresAt: number; remainingMs: number } {
   return { expiresAt: shownAt(at, env), remainingMs: at - env.now };
@@ -322,9 +376,15 @@ export function shownRow(row: LeaseRow, env: Env): ShownHolder {
   return {
     ...shownHolder(name, holder, env),
     mode,
+    ...(isBeingEnded(row, env) ? { ending: true } : {}),
     ...(row.slots === 1 ? {} : { slots: row.slots }),
     ...(row.members === null ? {} : { members: JSON.parse(row.members) as string[] }),
   };
+}
+
+/** True of a lease that is lost, and whose process has not ended. */
+export function isBeingEnded(row: LeaseRow, env: Env): boolean {
+  return row.on_loss === 1 && remainingOf(row, env) === 0;
 }
 
 export type ShownHolder = NonNullable<Result<"lease.get">["lease"]>;
@@ -387,7 +447,11 @@ export function tell(
  */
 export function held(
   name: string,
-  holders: readonly { readonly owner: string; readonly remainingMs: number }[],
+  holders: readonly {
+    readonly owner: string;
+    readonly remainingMs: number;
+    readonly isBeingEnded?: boolean;
+  }[],
   wallMs: number,
   details: { readonly name?: string } = {},
 ): PawlError {
@@ -398,11 +462,14 @@ export function held(
   }));
   const [holder = { owner: "those who wait for it", expiresAt: wallMs, remainingMs: 0 }, ...others] = told;
   const more = others.length === 0 ? "" : `, and by ${others.length === 1 ? "another one" : "others"},`;
-  return refuse(
-    "lease_held",
-    `The lease ${shown(name)} is held by ${shown(holder.owner)}${more} for ${holder.remainingMs} ms more unless renewed. Ask again, or wait for it with waitMs.`,
-    { holder, holders: told, ...details },
-  );
+  const how = holders[0]?.isBeingEnded
+    ? `was lost by ${shown(holder.owner)}, whose process is being ended`
+    : `is held by ${shown(holder.owner)}${more} for ${holder.remainingMs} ms more unless renewed`;
+  return refuse("lease_held", `The lease ${shown(name)} ${how}. Ask again, or wait for it with waitMs.`, {
+    holder,
+    holders: told,
+    ...details,
+  });
 }
 
 export function gone(): PawlError {

@@ -3,13 +3,13 @@ import type { Ending } from "../../grants/ending.js";
 import type { GrantRule } from "../../grants/grant.js";
 import { run, sql } from "../../store/statement.js";
 import { NEVER } from "../../turns/alarm.js";
-import { drop, RESERVATION_COLUMNS, type ReservationRow, tellLost } from "./row.js";
+import { lose, RESERVATION_COLUMNS, type ReservationRow, tellLost } from "./row.js";
 
 export const reservations: GrantRule<ReservationRow> = {
   ...RESERVATION_COLUMNS,
   *end(row, cause, env) {
     yield* tellLost(row, cause, env);
-    return yield* drop(row, env);
+    return yield* lose(row, env);
   },
 };
 

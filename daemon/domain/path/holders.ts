@@ -4,7 +4,7 @@ import { MAX_COMPARED_PLACES } from "@pawl/protocol/limits";
 import { all, type Operation, one, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { keptPattern, meet, type Pattern, type Work } from "./pattern.js";
-import { conflict, LIVE, type Mode, type ReservationRow } from "./row.js";
+import { conflict, type Mode, type ReservationRow, TAKEN } from "./row.js";
 
 /** The last of the beginnings up to a text, by which the ones are found that begin the text. */
 const selectBeginning = sql<{ beginning: string }>(`
@@ -14,7 +14,7 @@ const selectBeginning = sql<{ beginning: string }>(`
 const selectPatterns = sql<FoundRow>(`
   SELECT p.beginning, p.number, p.position, p.pattern, r.mode FROM pawl_path_pattern p CROSS JOIN pawl_path_reservation r
   WHERE p.root_id = :rootId AND (p.beginning, p.number, p.position) > (:beginning, :number, :position)
-    AND p.beginning < :behind AND r.number = p.number AND ${LIVE}
+    AND p.beginning < :behind AND r.number = p.number AND ${TAKEN}
   ORDER BY p.beginning, p.number, p.position LIMIT :rows`);
 
 interface FoundRow {

@@ -2,6 +2,7 @@
 import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse } from "@pawl/protocol/errors";
 import { MAX_PAGE_BYTES, MAX_PATH_HOLDERS } from "@pawl/protocol/limits";
+import { remainingOf } from "../../grants/on-loss.js";
 import { all, type Operation, one, sql } from "../../store/statement.js";
 import type { HandlersOf } from "../../turns/handler.js";
 import type { Env } from "../../turns/operation.js";
@@ -13,7 +14,6 @@ import {
   dropPart,
   type HeldRow,
   patternsOf,
-  remainingOf,
   renew,
   selectHeldById,
   selectRoot,
@@ -103,7 +103,8 @@ function* list(params: Parsed<"path.list">, env: Env): Operation<Result<"path.li
   for (const [index, row] of rows.entries()) {
     if (index === limit || bytes > MAX_PAGE_BYTES)
       return { reservations, next: String(rows[index - 1]?.number) };
-    if (remainingOf(row, env) <= 0 || (owner !== undefined && row.owner !== owner)) continue;
+    if ((remainingOf(row, env) <= 0 && row.on_loss === null) || (owner !== undefined && row.owner !== owner))
+      continue;
     const shown = yield* shownRow(row, env);
     bytes += JSON.stringify(shown).length;
     reservations.push(shown);

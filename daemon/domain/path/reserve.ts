@@ -8,7 +8,9 @@ import {
   MAX_RESERVATION_PATTERNS,
   MAX_ROOT_RESERVATIONS,
 } from "@pawl/protocol/limits";
+import { holderOf, onLossOf, remainingOf } from "../../grants/on-loss.js";
 import { type Operation, one, sql } from "../../store/statement.js";
+import type { HolderProcess } from "../../turns/holder-process.js";
 import { type Env, type InLine, type Outcome, Wait } from "../../turns/operation.js";
 import { findHolders, type Holder, newWork, tooMuch } from "./holders.js";
 import {
@@ -30,7 +32,6 @@ import {
   lineOf,
   type Mode,
   patternsOf,
-  remainingOf,
   renew,
   selectHeldById,
   selectRoot,
@@ -64,12 +65,14 @@ type Obstacle = { readonly holders: readonly Holder[] } | { readonly waiting: Wa
 export function* reserve(params: Params, env: Env): Operation<Outcome<Result<"path.reserve">>> {
   const root = rootOf(params, "path.reserve");
   if (root instanceof PawlError) return root;
+  const holder = params.onLoss === undefined ? undefined : holderOf(env);
+  if (holder instanceof PawlError) return holder;
   const asked = askedPatterns(params);
   if (asked instanceof PawlError) return asked;
   const own =
     params.reservationId === undefined ? undefined : yield* one(selectHeldById, heldNow(params, env));
   if (params.reservationId !== undefined && own === undefined) return gone();
-  const differs = own && differing(own, root, params);
+  const differs = own && (yield* differing(own, root, params));
   if (differs !== undefined) return differs;
 
   const had = own === undefined ? [] : yield* patternsOf(own.number);
@@ -86,17 +89,21 @@ export function* reserve(params: Params, env: Env): Operation<Outcome<Result<"pa
 
   const full = yield* findFull(root, known, own, had.length + patterns.length);
   if (full !== undefined) return full;
-  return own === undefined ? yield* grant(params, request, env) : yield* add(params, own, had, patterns, env);
+  return own === undefined
+    ? yield* grant(params, request, holder, env)
+    : yield* add(params, own, had, patterns, env);
 }
 
 function* grant(
   params: Params,
   { root, mode, patterns }: Request,
+  holder: HolderProcess | undefined,
   env: Env,
 ): Operation<Result<"path.reserve">> {
   const { root_id: rootId, highest: fencingToken } = yield* raise(root, env);
-  const { owner, note = null, ttlMs = DEFAULT_LEASE_MS, releaseOn = "expiry", graceMs } = params;
-  const terms = { owner, note, mode, ttlMs, releaseOn, graceMs: graceMs || null };
+  const { owner, note = null, ttlMs = DEFAULT_LEASE_MS, releaseOn = "expiry", graceMs, onLoss } = params;
+  const ending = onLoss && holder && { onLoss, holder };
+  const terms = { owner, note, mode, ttlMs, releaseOn, graceMs: graceMs || null, ending };
   const kept = yield* keep({ ...terms, rootId, fencingToken }, patterns, env);
   const { reservationId, ...end } = kept;
   env.effects.tell("path", root, "reserved", root, { by: owner, fencingToken });
@@ -289,13 +296,16 @@ function* findFull(
 }
 
 /** The refusal of terms that are not those of the reservation that is added to. */
-function differing(own: HeldRow, root: string, params: Params): PawlError | undefined {
+function* differing(own: HeldRow, root: string, params: Params): Operation<PawlError | undefined> {
+  const onLoss = params.onLoss && (yield* onLossOf(own.reservation_id));
   const terms: readonly [string, unknown, unknown][] = [
     ["root", own.root, root],
     ["owner", own.owner, params.owner],
     ["mode", own.mode, params.mode],
     ["releaseOn", own.release_on, params.releaseOn],
     ["graceMs", own.grace_ms ?? 0, params.graceMs],
+    ["onLoss/signal", onLoss?.signal, params.onLoss?.signal],
+    ["onLoss/graceMs", onLoss?.graceMs, params.onLoss?.graceMs],
   ];
   const different = terms.find(([, kept, given]) => given !== undefined && given !== kept);
   if (different === undefined) return undefined;

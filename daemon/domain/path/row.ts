@@ -1,8 +1,20 @@
 // A reservation: its row, the patterns that it has, and what others are shown of it.
 import type { Parsed, Result } from "@pawl/protocol";
 import { shownAt } from "../../clock.js";
-import { type Cause, endOf, type GrantRule, lasts, renewal } from "../../grants/grant.js";
+import { type Cause, type GrantRule, lasts, renewal } from "../../grants/grant.js";
+import {
+  beginLoss,
+  follow,
+  forgetHolder,
+  keepOnLoss,
+  LOSING,
+  type OnLoss,
+  type OnLossColumns,
+  orBeingLost,
+  remainingOf,
+} from "../../grants/on-loss.js";
 import { all, insert, type Operation, one, run, sql } from "../../store/statement.js";
+import type { HolderProcess } from "../../turns/holder-process.js";
 import type { Env } from "../../turns/operation.js";
 import type { Pattern } from "./pattern.js";
 
@@ -21,7 +33,10 @@ export const RESERVATION_COLUMNS = {
 } as const satisfies Partial<GrantRule<ReservationRow>>;
 
 /** The condition of reservations that are held at `:now`. */
-export const LIVE = lasts(RESERVATION_COLUMNS);
+const LIVE = `${lasts(RESERVATION_COLUMNS)} AND lost_at IS NULL`;
+
+/** The condition of reservations that are in others' way at `:now`: those, and those whose process is being ended. */
+export const TAKEN = orBeingLost(LIVE);
 
 export const selectRoot = sql<{ root_id: number; highest: number }>(
   "SELECT root_id, highest FROM pawl_path_root WHERE root = :root",
@@ -37,9 +52,9 @@ const selectPatterns = sql<{ position: number; pattern: string }>(
 
 const insertReservation = sql(`
   INSERT INTO pawl_path_reservation (reservation_id, root_id, fencing_token, mode, owner, note, acquired_at, expires_at,
-    acquired_ttl_ms, release_on, grace_ms, connection, pid, uid, gid, parts)
+    acquired_ttl_ms, release_on, grace_ms, connection, pid, uid, gid, parts, on_loss)
   VALUES (:reservationId, :rootId, :fencingToken, :mode, :owner, :note, :acquiredAt, :expiresAt,
-    :ttlMs, :releaseOn, :graceMs, :connection, :pid, :uid, :gid, 0)`);
+    :ttlMs, :releaseOn, :graceMs, :connection, :pid, :uid, :gid, 0, :onLoss)`);
 
 const insertPattern = sql(`
   INSERT INTO pawl_path_pattern (number, position, root_id, beginning, pattern)
@@ -53,9 +68,15 @@ const updateRenewed = sql(`
 const deletePattern = sql("DELETE FROM pawl_path_pattern WHERE number = :number AND position = :position");
 const deletePatterns = sql("DELETE FROM pawl_path_pattern WHERE number = :number");
 const deleteReservation = sql("DELETE FROM pawl_path_reservation WHERE number = :number");
+const loseReservation = sql(
+  `UPDATE pawl_path_reservation SET ${LOSING} WHERE number = :number AND lost_at IS NULL`,
+);
+const selectLost = sql<ReservationRow>(
+  "SELECT * FROM pawl_path_reservation WHERE reservation_id = :reservationId AND lost_at IS NOT NULL",
+);
 const countPart = sql("UPDATE pawl_path_reservation SET parts = parts + 1 WHERE number = :number");
 
-export interface ReservationRow {
+export interface ReservationRow extends OnLossColumns {
   /** Counts up with each reservation. */
   number: number;
   reservation_id: string;
@@ -91,6 +112,8 @@ export type GrantedReservation = Pick<ReservationRow, "mode" | "owner" | "note">
   readonly ttlMs: number;
   readonly releaseOn: "expiry" | "disconnect";
   readonly graceMs: number | null;
+  /** How its process, which is this, is ended when it is lost. */
+  readonly ending: { readonly onLoss: OnLoss; readonly holder: HolderProcess } | undefined;
 };
 
 /** The patterns of a reservation, in the order in which they were given. */
@@ -100,16 +123,19 @@ export function* patternsOf(number: number): Operation<{ position: number; patte
 
 /** Writes down a grant to the caller. */
 export function* keep(
-  granted: GrantedReservation,
+  { ending, ...granted }: GrantedReservation,
   patterns: readonly Pattern[],
   env: Env,
 ): Operation<{ reservationId: string; expiresAt: number; remainingMs: number }> {
   const reservationId = `path_${env.random(RESERVATION_ID_BYTES).toString("hex")}`;
   const expiresAt = env.now + granted.ttlMs;
   const { connection, pid, uid, gid } = env.caller;
-  const row = { ...granted, reservationId, acquiredAt: env.wallMs, expiresAt, connection, pid, uid, gid };
+  const times = { acquiredAt: env.wallMs, expiresAt };
+  const onLoss = ending === undefined ? null : 1;
+  const row = { ...granted, reservationId, ...times, connection, pid, uid, gid, onLoss };
   const number = yield* insert(insertReservation, row);
   yield* addPatterns({ number, root_id: granted.rootId }, patterns, 0);
+  if (ending !== undefined) yield* keepOnLoss("path", reservationId, ending.onLoss, ending.holder, env);
   env.effects.count("reservations", 1);
   attend(expiresAt, granted.releaseOn, env);
   return { reservationId, ...shownEnd(expiresAt, env) };
@@ -134,12 +160,13 @@ export function* addPatterns(
  * that connection or the daemon has left: it is of the connection that renews it.
  */
 export function* renew(
-  { number, release_on: releaseOn }: ReservationRow,
+  { number, reservation_id: reservationId, release_on: releaseOn, on_loss: onLoss }: ReservationRow,
   { ttlMs, fencingToken, note }: { ttlMs: number; fencingToken: number; note: string | null },
   env: Env,
 ): Operation<{ expiresAt: number; remainingMs: number }> {
   const expiresAt = env.now + ttlMs;
   yield* run(updateRenewed, { number, fencingToken, note, expiresAt, connection: env.caller.connection });
+  if (onLoss !== null) yield* follow(reservationId, env);
   attend(expiresAt, releaseOn, env);
   return shownEnd(expiresAt, env);
 }
@@ -151,12 +178,30 @@ function attend(expiresAt: number, releaseOn: "expiry" | "disconnect", env: Env)
 
 /** Nobody holds the reservation any more: calls that wait for its end try again. Returns how many rows that were. */
 export function* drop(row: ReservationRow, env: Env): Operation<number> {
-  const { number } = row;
+  const { number, reservation_id: reservationId, on_loss: onLoss } = row;
+  if (onLoss !== null) yield* forgetHolder(reservationId);
   const patterns = yield* run(deletePatterns, { number });
   const rows = yield* run(deleteReservation, { number });
   env.effects.count("reservations", -rows);
   env.effects.wake(endKey(row));
   return rows + patterns;
+}
+
+/**
+ * The reservation is lost: nobody holds it any more. If its process is to be ended then, others may have the paths once
+ * that has ended; otherwise at once. Returns how many rows that were.
+ */
+export function* lose(row: ReservationRow, env: Env): Operation<number> {
+  const { number, reservation_id: reservationId, on_loss: onLoss } = row;
+  if (onLoss === null || !(yield* beginLoss(reservationId, env))) return yield* drop(row, env);
+  return yield* run(loseReservation, { number, now: env.now });
+}
+
+/** The process of a lost reservation has ended: others may have the paths. */
+export function* freeReservation(reservationId: string, env: Env): Operation<void> {
+  const row = yield* one(selectLost, { reservationId });
+  if (row === undefined) yield* forgetHolder(reservationId);
+  else yield* drop(row, env);
 }
 
 /** Gives back the patterns at these places, and keeps the others. */
@@ -177,13 +222,14 @@ export function lineOf(root: string): string {
   return `path:${root}`;
 }
 
-export function remainingOf(row: Pick<ReservationRow, "expires_at" | "grace_ends_at">, { now }: Env): number {
-  return endOf(row.expires_at, row.grace_ends_at) - now;
-}
-
 /** An end as replies have it. */
 function shownEnd(at: number, env: Env): { expiresAt: number; remainingMs: number } {
   return { expiresAt: shownAt(at, env), remainingMs: at - env.now };
+}
+
+/** True of a reservation that is lost, and whose process has not ended. */
+function isBeingEnded(row: ReservationRow, env: Env): boolean {
+  return row.on_loss === 1 && remainingOf(row, env) === 0;
 }
 
 type Shown = Result<"path.list">["reservations"][number];
@@ -194,7 +240,21 @@ export function* shownRow(row: HeldRow, env: Env): Operation<Shown> {
   const remainingMs = remainingOf(row, env);
   const patterns = (yield* patternsOf(row.number)).map(({ pattern }) => pattern);
   const expiresAt = env.wallMs + remainingMs;
-  return { root, patterns, mode, owner, fencingToken, acquiredAt, expiresAt, remainingMs, note, pid, uid };
+  const ending = isBeingEnded(row, env) ? { ending: true } : {};
+  return {
+    root,
+    patterns,
+    mode,
+    owner,
+    fencingToken,
+    acquiredAt,
+    expiresAt,
+    remainingMs,
+    note,
+    pid,
+    uid,
+    ...ending,
+  };
 }
 
 /** Tells of the end of a reservation: the holder, if its connection is still open, and those who follow its root. */

@@ -28,8 +28,8 @@ export const MORE_BYTES = `coalesce(length(b.last_error), 0) + CASE WHEN b.has_m
    FROM pawl_batch_more m WHERE m.enqueue_seq = b.enqueue_seq) END AS more_bytes`;
 
 /** The end of a lease `l`, in elapsed time. */
-export const LEASE_END =
-  "CASE WHEN l.grace_ends_at < l.expires_at THEN l.grace_ends_at ELSE l.expires_at END";
+export const LEASE_END = `CASE WHEN l.lost_at IS NOT NULL THEN l.lost_at
+  WHEN l.grace_ends_at < l.expires_at THEN l.grace_ends_at ELSE l.expires_at END`;
 
 /** Of the last claim of a batch `b`, with what only its first batch `h` knows. */
 export const HOLDER_COLUMNS = `b.claim_seq, b.fencing_token, h.owner, h.pid, h.grace_ends_at,

@@ -1,0 +1,160 @@
+// Holders that are ended when they lose what they hold (`onLoss`): it is granted to others once their process has ended
+// and its connection has closed. The operations here write down which process that is and that it is to be ended;
+// `ending-holders.ts` ends it.
+import type { Parsed } from "@pawl/protocol";
+import type { PawlError } from "@pawl/protocol/errors";
+import { MAX_INTEGER } from "@pawl/protocol/limits";
+import { all, type Operation, one, run, sql } from "../store/statement.js";
+import { NEVER } from "../turns/alarm.js";
+import { type HolderProcess, notKnown } from "../turns/holder-process.js";
+import { type Env, Wait } from "../turns/operation.js";
+import type { Ending } from "./ending.js";
+import { endOf } from "./grant.js";
+
+export type OnLoss = NonNullable<Parsed<"lease.acquire">["onLoss"]>;
+
+/** The nouns whose grants know `onLoss`. */
+export const HELD_NOUNS = ["lease", "path"] as const;
+export type HeldNoun = (typeof HELD_NOUNS)[number];
+
+/** The key under which the daemon waits for holders that it has to end. */
+const LOST_KEY = "on-loss";
+/** Lost grants that are taken up in one step. */
+const ROWS_PER_STEP = 100;
+
+/**
+ * The SET of an UPDATE that has a grant be nobody's at `:now`, and still not others'. No end of a grant comes upon it
+ * any more: neither by its time, nor with a connection.
+ */
+export const LOSING = `lost_at = CAST(:now AS BIGINT), expires_at = ${MAX_INTEGER}, grace_ends_at = NULL, connection = 0, release_on = 'expiry'`;
+
+const insertHolder = sql(`
+  INSERT INTO pawl_on_loss (grant_id, noun, signal, grace_ms, connection, pid, start_time, pidfd_inode, boot,
+    pid_namespace, database_file, is_taken)
+  VALUES (:grantId, :noun, :signal, :graceMs, :connection, :pid, :startTime, :pidfdInode, :boot,
+    :pidNamespace, :databaseFile, 0)`);
+
+const selectHolder = sql<LostRow>("SELECT * FROM pawl_on_loss WHERE grant_id = :grantId");
+
+const followHolder = sql(
+  "UPDATE pawl_on_loss SET connection = :connection WHERE grant_id = :grantId AND pid = :pid",
+);
+
+const markLost = sql(
+  "UPDATE pawl_on_loss SET lost_at = coalesce(lost_at, CAST(:now AS BIGINT)) WHERE grant_id = :grantId",
+);
+
+const takeLost = sql<LostRow>(`
+  UPDATE pawl_on_loss SET is_taken = 1 WHERE grant_id IN
+    (SELECT grant_id FROM pawl_on_loss WHERE is_taken = 0 AND lost_at IS NOT NULL ORDER BY lost_at LIMIT :rows)
+  RETURNING *`);
+
+const deleteHolder = sql("DELETE FROM pawl_on_loss WHERE grant_id = :grantId");
+
+const forgetConnections = sql("UPDATE pawl_on_loss SET connection = 0, is_taken = 0");
+
+/** A row of the table: the holder of a grant, as it is to be ended. */
+export interface LostRow {
+  grant_id: string;
+  noun: HeldNoun;
+  signal: OnLoss["signal"];
+  grace_ms: number;
+  /** That has to have closed; 0 for one of an earlier life of the daemon. */
+  connection: number;
+  pid: number;
+  start_time: number;
+  pidfd_inode: string;
+  boot: string;
+  pid_namespace: string;
+  database_file: string;
+  /** In elapsed milliseconds; null while the grant is held. */
+  lost_at: number | null;
+}
+
+/** The columns of a grant that say whether its process is ended when it is lost, and since when it is. */
+export interface OnLossColumns {
+  /** Null for one whose process is left alone. */
+  on_loss: 1 | null;
+  /** Null while it is not lost. */
+  lost_at: number | null;
+}
+
+/** The condition of grants that are not free at `:now`: held ones, and lost ones whose process has not ended. */
+export function orBeingLost(isHeld: string): string {
+  return `(${isHeld} OR on_loss = 1)`;
+}
+
+/** What is left of a grant, in milliseconds; 0 of one that is lost. */
+export function remainingOf(
+  row: { expires_at: number; grace_ends_at: number | null } & OnLossColumns,
+  { now }: Pick<Env, "now">,
+): number {
+  if (row.lost_at !== null) return 0;
+  const remainingMs = endOf(row.expires_at, row.grace_ends_at) - now;
+  // Its end may have come, and not been seen to yet.
+  return row.on_loss === null ? remainingMs : Math.max(remainingMs, 0);
+}
+
+/** The process of the caller, or the refusal of `onLoss`: it cannot be known for certain, or may not be signalled. */
+export function holderOf(env: Env): HolderProcess | PawlError {
+  return env.processOf?.(env.caller) ?? notKnown("the daemon knows no process that made this request");
+}
+
+/** Writes down that this process is ended when the grant is lost. */
+export function* keepOnLoss(
+  noun: HeldNoun,
+  grantId: string,
+  { signal, graceMs }: OnLoss,
+  holder: HolderProcess,
+  env: Env,
+): Operation<void> {
+  const { connection } = env.caller;
+  yield* run(insertHolder, { grantId, noun, signal, graceMs, connection, ...holder });
+}
+
+/** What was asked for when the grant was made; undefined if its process is left alone. */
+export function* onLossOf(grantId: string): Operation<OnLoss | undefined> {
+  const row = yield* one(selectHolder, { grantId });
+  return row && { signal: row.signal, graceMs: row.grace_ms };
+}
+
+/** A grant was renewed: a holder that has connected anew does so on another connection. */
+export function* follow(grantId: string, { caller: { connection, pid } }: Env): Operation<void> {
+  yield* run(followHolder, { grantId, connection, pid });
+}
+
+/**
+ * A grant is lost, perhaps already, and its process to be ended. False if no process is known, so that others may have
+ * it at once.
+ */
+export function* beginLoss(grantId: string, env: Env): Operation<boolean> {
+  if ((yield* run(markLost, { grantId, now: env.now })) === 0) return false;
+  env.effects.wake(LOST_KEY);
+  return true;
+}
+
+/** The grant has ended in whatever way: its process is of no concern any more. */
+export function* forgetHolder(grantId: string): Operation<void> {
+  yield* run(deleteHolder, { grantId });
+}
+
+/** The holders that are to be ended and that nobody has begun to end yet; waits for some. */
+export function* takeLostHolders(env: Env): Operation<readonly LostRow[] | Wait> {
+  const rows = yield* all(takeLost, { rows: ROWS_PER_STEP });
+  return rows.length === 0 && env.mayWait ? new Wait(LOST_KEY) : rows;
+}
+
+/** After a restart every holder that was being ended is to be ended by this life of the daemon. */
+export const lostHolders: Ending = {
+  *earliest() {
+    return NEVER;
+  },
+
+  *expire() {
+    return 0;
+  },
+
+  *restart() {
+    yield* run(forgetConnections);
+  },
+};
