@@ -547,6 +547,44 @@ describe("batches that wait for others", () => {
     expect(await queue.get(second)).not.toHaveProperty("after");
   });
 
+  test("a batch that is replaced may not wait for its follower, nor for what waits for that", async () => {
+    const queue = await Queue.open("flow-follower");
+    const one = { queue: queue.name, payloads: [1], sourceKey: "key" };
+    await queue.client.call("queue.enqueue", one);
+    const { batch: follower } = await queue.client.call("queue.enqueue", { ...one, onExisting: "rerun" });
+    const behind = await queue.enqueue(2, { after: [follower.batchId] });
+    for (const after of [follower.batchId, behind]) {
+      const params = { ...one, onExisting: "replace", after: [after] };
+      expect((await queue.client.refusal("queue.enqueue", params)).message).toContain("makes a circle");
+    }
+  });
+
+  test("a replaced batch in a large flow is refused where a circle cannot be excluded in time", async () => {
+    const queue = await Queue.open("flow-large");
+    const chain = Array.from({ length: 900 }, (_, index) => ({
+      queue: queue.name,
+      payloads: [index],
+      ref: `${index}`,
+      sourceKey: `${index}`,
+      after: index === 0 ? [] : [`${index - 1}`],
+    }));
+    const { batches } = await queue.client.call("queue.enqueueMany", { batches: chain });
+    const last = batches.at(-1)?.batchId as string;
+    const other = await queue.enqueue("other", { after: [last] });
+    const replace = (sourceKey: string, after: string) =>
+      ({ queue: queue.name, payloads: [0], sourceKey, onExisting: "replace", after: [after] }) as const;
+    // Near an end of the flow little has to be looked at.
+    expect((await queue.client.refusal("queue.enqueue", replace("899", other))).message).toContain("circle");
+    await queue.client.call("queue.enqueue", replace("899", batches[898]?.batchId as string));
+    expect((await queue.client.refusal("queue.enqueue", replace("1", last))).message).toContain(
+      "more than 800 batches would have to be looked at for a circle. Use another sourceKey",
+    );
+    expect((await queue.client.refusal("queue.enqueue", replace("700", last))).message).toContain(
+      "makes a circle: the batch would wait for itself",
+    );
+    await queue.client.call("queue.enqueue", replace("1", batches[0]?.batchId as string));
+  });
+
   test("a large fan is told in steps, over a kill of the daemon too, and a batch named before it comes is found", async () => {
     const { place, child, exited } = await startDaemon();
     const client = await place.connect();
