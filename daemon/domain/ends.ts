@@ -5,7 +5,14 @@ import { keptCommands } from "./command/retention.js";
 import { leases, leaseWarnings } from "./lease/ends.js";
 import { remoteLeases } from "./lease/remote-lease.js";
 import { reservationConnections, reservations } from "./path/ends.js";
-import { claims, closedQueues, overdueBatches, scheduledBatches, unlaidQueues } from "./queue/ends.js";
+import {
+  claims,
+  closedQueues,
+  overdueBatches,
+  scheduledBatches,
+  unaskedPrefixes,
+  unlaidQueues,
+} from "./queue/ends.js";
 import { turnedBatches } from "./queue/flows.js";
 import { endedBatches } from "./queue/retention.js";
 import { stoppedClaims } from "./queue/stop.js";
@@ -29,6 +36,7 @@ export const ENDINGS: readonly Ending[] = [
   overdueBatches,
   closedQueues,
   unlaidQueues,
+  unaskedPrefixes,
   occurrences,
   overdueCommands,
   grants(deliveries),
