@@ -547,6 +547,41 @@ describe("batches that wait for others", () => {
     expect(await queue.get(second)).not.toHaveProperty("after");
   });
 
+  test("what was removed before it had ended is not waited for again, whoever brings those that waited back", async () => {
+    const queue = await Queue.open("flow-removed");
+    const [removed, failed] = [await queue.enqueue(1, { delayMs: 60_000 }), await queue.enqueue(2)];
+    const alone = await queue.enqueue(3, { after: [removed] });
+    const both = await queue.enqueue(4, { after: [failed, removed] });
+    const any = await queue.enqueue(5, { after: [removed], when: "finished" });
+    for (const batchId of [alone, any, failed]) await queue.client.call("queue.cancel", { batchId });
+    expect(await queue.client.call("queue.purge", { batchIds: [removed] })).toMatchObject({ purged: 1 });
+    expect(await queue.client.call("queue.retry", { batchId: alone })).toMatchObject({ retried: 0 });
+    await queue.client.call("queue.retry", { batchId: failed });
+    await queue.client.call("queue.retry", { batchId: any });
+    expect(await states(queue, [alone, both, any])).toEqual(["cancelled", "cancelled", "ready"]);
+  });
+
+  test("a time that is named for a blocked batch takes the place of its delay", async () => {
+    const queue = await Queue.open("flow-update");
+    const parent = await queue.enqueue(1);
+    const child = await queue.enqueue(2, { after: [parent], delayMs: 60_000 });
+    await queue.client.call("queue.update", { batchId: child, availableAt: Date.now() });
+    await finish(queue);
+    expect((await queue.get(child)).state).toBe("ready");
+  });
+
+  test("a dead batch whose follower was released cannot be completed late", async () => {
+    const queue = await Queue.open("flow-dead-followed");
+    const one = { queue: queue.name, payloads: [1], sourceKey: "key", maxAttempts: 1 };
+    const { batch } = await queue.client.call("queue.enqueue", one);
+    const { claimId, leaseToken } = await queue.claim({ leaseMs: 100 });
+    await queue.client.call("queue.enqueue", { ...one, onExisting: "rerun" });
+    await queue.client.call("queue.wait", { batchId: batch.batchId, waitMs: 60_000 });
+    expect((await queue.get(batch.batchId)).state).toBe("dead");
+    const late = await queue.client.refusal("queue.complete", { claimId, leaseToken });
+    expect(late.data.kind).toBe("claim_lost");
+  });
+
   test("a batch that is replaced may not wait for its follower, nor for what waits for that", async () => {
     const queue = await Queue.open("flow-follower");
     const one = { queue: queue.name, payloads: [1], sourceKey: "key" };
