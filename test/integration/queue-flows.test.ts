@@ -606,8 +606,13 @@ describe("batches that wait for others", () => {
     const { batches } = await queue.client.call("queue.enqueueMany", { batches: chain });
     const last = batches.at(-1)?.batchId as string;
     const other = await queue.enqueue("other", { after: [last] });
-    const replace = (sourceKey: string, after: string) =>
-      ({ queue: queue.name, payloads: [0], sourceKey, onExisting: "replace", after: [after] }) as const;
+    const replace = (sourceKey: string, after: string) => ({
+      queue: queue.name,
+      payloads: [0],
+      sourceKey,
+      onExisting: "replace" as const,
+      after: [after],
+    });
     // Near an end of the flow little has to be looked at.
     expect((await queue.client.refusal("queue.enqueue", replace("899", other))).message).toContain("circle");
     await queue.client.call("queue.enqueue", replace("899", batches[898]?.batchId as string));
