@@ -245,12 +245,9 @@ test(
       retry: { baseMs: 1, factor: 1, jitter: false },
       ...(random(10) === 0 ? { delayMs: random(50) } : {}),
     }));
-    const fanIn = {
-      queue,
-      payloads: ["last"],
-      after: batches.map(({ ref }) => ref),
-      when: "finished" as const,
-    };
+    // What others wait for is kept, so of the first half those can be removed that nobody else waits for.
+    const awaited = batches.slice(FLOW_BATCHES / 2).map(({ ref }) => ref);
+    const fanIn = { queue, payloads: ["last"], after: awaited, when: "finished" as const };
     const made = await client.call("queue.enqueueMany", { batches: [...batches, fanIn] });
     const ids = made.batches.map(({ batchId }) => batchId);
     const join = ids.at(-1) as string;
