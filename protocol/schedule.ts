@@ -32,7 +32,7 @@ const timeZone = text.min(1).max(MAX_TIME_ZONE_LENGTH).meta({
 });
 const overlap = z.enum(OVERLAPS).meta({
   description:
-    "While the last occurrence is unfinished: `skip` enqueues nothing; `one` enqueues another if none waits to be claimed; `all` enqueues each.",
+    "While the last occurrence is unfinished: `skip` enqueues nothing; `one` enqueues another if the last is claimed, which waits for its end; `all` enqueues each.",
 });
 const missed = z.enum(MISSED).meta({
   description: `Which of the occurrences that came while there was no daemon are made up for, as far as \`overlap\` allows: \`none\`, the \`last\`, or \`all\`, at most the last ${MAX_MISSED_OCCURRENCES}.`,

@@ -3502,8 +3502,8 @@ export type Schedule = {
   /** Of its batches; null for that of the queue. */
   maxAttempts: number | null;
   /**
-   * While the last occurrence is unfinished: `skip` enqueues nothing; `one` enqueues another if none waits to be
-   * claimed; `all` enqueues each.
+   * While the last occurrence is unfinished: `skip` enqueues nothing; `one` enqueues another if the last is
+   * claimed, which waits for its end; `all` enqueues each.
    */
   overlap: "skip" | "one" | "all";
   /**
@@ -3630,8 +3630,8 @@ export type ScheduleSetParams = {
   /** Of each batch: after so many counted attempts it is dead, 0 for no limit. */
   maxAttempts?: number | undefined;
   /**
-   * While the last occurrence is unfinished: `skip` enqueues nothing; `one` enqueues another if none waits to be
-   * claimed; `all` enqueues each.
+   * While the last occurrence is unfinished: `skip` enqueues nothing; `one` enqueues another if the last is
+   * claimed, which waits for its end; `all` enqueues each.
    */
   overlap?: "skip" | "one" | "all" | undefined;
   /**

@@ -7,7 +7,14 @@ import { keptCommands } from "./command/retention.js";
 import { leases, leaseWarnings } from "./lease/ends.js";
 import { remoteLeases } from "./lease/remote-lease.js";
 import { reservationConnections, reservations } from "./path/ends.js";
-import { claims, closedQueues, overdueBatches, scheduledBatches, unlaidQueues } from "./queue/ends.js";
+import {
+  claims,
+  closedQueues,
+  overdueBatches,
+  scheduledBatches,
+  unaskedPrefixes,
+  unlaidQueues,
+} from "./queue/ends.js";
 import { turnedBatches } from "./queue/flows.js";
 import { endedBatches } from "./queue/retention.js";
 import { stoppedClaims } from "./queue/stop.js";
@@ -32,6 +39,7 @@ export const ENDINGS: readonly Ending[] = [
   overdueBatches,
   closedQueues,
   unlaidQueues,
+  unaskedPrefixes,
   occurrences,
   overdueCommands,
   grants(deliveries),

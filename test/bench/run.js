@@ -8,6 +8,7 @@ import { parseArgs } from "node:util";
 import * as board from "./board.js";
 import * as command from "./command.js";
 import { runCosts } from "./costs.js";
+import { runCrowded } from "./crowded.js";
 import { runHostile } from "./hostile.js";
 import { measure } from "./measure.js";
 import { beanstalkd } from "./peers/beanstalkd.js";
@@ -20,10 +21,11 @@ import * as sequence from "./sequence.js";
 import { slowSync } from "./slow-sync.js";
 
 const USAGE = `Usage: npm run bench -- [sequence] [queue] [command] [board] [options]
-       npm run bench -- hostile|costs [options]
+       npm run bench -- hostile|costs|crowded [options]
 
 Measures pawld beside the systems that are installed. All sections when none is named. \`hostile\` measures pawld alone:
-how long a polite client waits beside clients that are not. \`costs\` measures the worst call of each method.
+how long a polite client waits beside clients that are not. \`costs\` measures the worst call of each method. \`crowded\`
+measures queues beside very many batches that cannot be claimed.
 
   --quick            a tenth of the work, once: shows that it runs; the figures are rough
   --repetitions N    default 5; medians are reported
@@ -37,7 +39,7 @@ how long a polite client waits beside clients that are not. \`costs\` measures t
 
 const SECTIONS = { sequence, queue, command, board };
 /** Sections about pawl alone, which run only when they are named, and by themselves. */
-const ALONE = { hostile: runHostile, costs: runCosts };
+const ALONE = { hostile: runHostile, costs: runCosts, crowded: runCrowded };
 const DEFAULT_REPETITIONS = 5;
 const QUICK_SCALE = 0.1;
 const EXIT_FAILED = 1;

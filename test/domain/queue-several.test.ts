@@ -1,6 +1,8 @@
 // Claims of several queues: which batch comes first, who waits for which, and what it costs.
 import type { Params, Result } from "@pawl/protocol";
 import { describe, expect, test } from "vitest";
+import type { TimeSource } from "../../daemon/dist/clock.js";
+import { PREFIX_KEPT_MS } from "../../daemon/dist/domain/queue/listing.js";
 import type { Store } from "../../daemon/dist/store/store.js";
 import { InProcess } from "../in-process.js";
 
@@ -11,7 +13,7 @@ class Queues {
   readonly pawl: InProcess;
   statements = 0;
 
-  constructor(path?: string) {
+  constructor(path?: string, time?: TimeSource) {
     const wrap = (store: Store): Store =>
       new Proxy(store, {
         get: (target, name) => {
@@ -23,7 +25,7 @@ class Queues {
             (value as (...args: unknown[]) => unknown).call(target, this.#counted(operation), ...rest);
         },
       });
-    this.pawl = new InProcess({ ...(path === undefined ? {} : { path }), wrap });
+    this.pawl = new InProcess({ ...(path === undefined ? {} : { path }), ...(time && { time }), wrap });
   }
 
   *#counted(operation: Generator<unknown, unknown, unknown>): Generator<unknown, unknown, unknown> {
@@ -288,5 +290,63 @@ describe("what a claim by prefix costs", () => {
       await queues.pawl.call("queue.complete", { claimId, leaseToken });
     };
     expect(await queues.cost(() => cycle("p/1"))).toBe(await queues.cost(() => cycle("q")));
+  });
+
+  test("ends a while after the last claim that asked by the prefix, in steps, and a later one lists anew", async () => {
+    let passed = 0;
+    const queues = new Queues(undefined, {
+      boot: "boot",
+      wall: () => 1_700_000_000_000 + passed,
+      monotonic: () => passed,
+      boottime: () => passed,
+    });
+    // Some more than one step lists, or takes from the list.
+    await queues.fill(200, (index) => `p/${index}`);
+    await queues.enqueue("p/deep/1");
+    const unlisted = await queues.cost(() => queues.enqueue("p/1"));
+    const nextAfter = async (ms: number): Promise<unknown> => {
+      passed += ms;
+      return await queues.next(["p/*"]);
+    };
+    expect(await nextAfter(0)).toBe("p/0");
+    expect(await queues.next(["p/deep/*"])).toBe("p/deep/1");
+    const listed = await queues.cost(() => queues.enqueue("p/1"));
+    expect(listed).toBeGreaterThan(unlisted);
+    // One that is asked for stays, however long that goes on.
+    for (let count = 0; count < 3; count += 1) expect(await nextAfter(PREFIX_KEPT_MS - 1)).toMatch(/^p/);
+    expect(await queues.cost(() => queues.enqueue("p/1"))).toBe(listed);
+    const waiting = await queues.waiting({ queues: ["p/empty/*"] });
+    passed += PREFIX_KEPT_MS;
+    // Each turn does a step of what has ended.
+    for (let count = 0; count < 4; count += 1) await queues.pawl.call("daemon.ping", {});
+    for (const name of ["p/1", "p/199", "p/deep/1"]) {
+      await queues.enqueue(name);
+      expect(await queues.cost(() => queues.enqueue(name))).toBe(unlisted);
+    }
+    await queues.enqueue("p/empty/1");
+    expect(await waiting.claimed).toBe("p/empty/1");
+    await queues.enqueue("p/200", { priority: 9 });
+    expect(await nextAfter(0)).toBe("p/200");
+    expect(await queues.next(["p/deep/*"])).toBe("p/deep/1");
+  });
+
+  test("is asked for again while its queues are taken from the list: none is left out", async () => {
+    let passed = 0;
+    const queues = new Queues(undefined, {
+      boot: "boot",
+      wall: () => 1_700_000_000_000 + passed,
+      monotonic: () => passed,
+      boottime: () => passed,
+    });
+    await queues.fill(400, (index) => `p/${String(index).padStart(3, "0")}`);
+    expect(await queues.next(["p/*"])).toBe("p/000");
+    passed += PREFIX_KEPT_MS;
+    await queues.pawl.call("daemon.ping", {});
+    await queues.enqueue("p/0000");
+    const taken = new Set<unknown>();
+    // The claim of the first one has expired.
+    for (let count = 0; count < 401; count += 1) taken.add(await queues.next(["p/*"]));
+    expect(taken.size).toBe(401);
+    expect(await queues.next(["p/*"])).toBeNull();
   });
 });

@@ -1,7 +1,8 @@
 // When a cron expression comes, above all where the clock leaves an hour out or shows one twice.
 import { PawlError } from "@pawl/protocol/errors";
+import { Cron } from "croner";
 import fc from "fast-check";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { CronTimes } from "../../daemon/dist/domain/schedule/cron.js";
 
 function timesOf(cron: string, timeZone: string): CronTimes {
@@ -195,5 +196,80 @@ test("a time is the one before the next, and both move strictly", () => {
       },
     ),
     { numRuns: 400 },
+  );
+});
+
+/** Expressions for whose next time croner looks through 400 years, in up to half a second. */
+const NEVER_COMING = [
+  "0 0 30 2 *",
+  "* * 31 2,4,6,9,11 *",
+  "0 0 30W FEB *",
+  "0 0 1-6 * +1#5,0#5",
+  "0 0 1W,2W,3W,4W,5W,6W,7W,8W,9W,10W,11W,12W,13W,14W,15W * +6,0",
+];
+
+test.each(NEVER_COMING)(
+  "%s never comes, in either direction, which is found without croner's search",
+  (cron) => {
+    const searches = vi.spyOn(Cron.prototype, "nextRun");
+    const back = vi.spyOn(Cron.prototype, "previousRuns");
+    try {
+      const times = timesOf(cron, "Europe/Berlin");
+      expect(times.next(0)).toBeUndefined();
+      expect(times.previous(1e12)).toBeUndefined();
+      expect([searches.mock.calls, back.mock.calls]).toEqual([[], []]);
+    } finally {
+      vi.restoreAllMocks();
+    }
+  },
+);
+
+test("an expression comes if croner finds a date of it", () => {
+  const days = [
+    "1",
+    "28",
+    "29",
+    "30",
+    "31",
+    "L",
+    "1W",
+    "30W",
+    "31W",
+    "1-6",
+    "29-31",
+    "*/15",
+    "20/3",
+    "*",
+    "?",
+  ];
+  const weekdays = [
+    "*",
+    "?",
+    "1",
+    "+1",
+    "+6",
+    "+1#5",
+    "+1#1",
+    "+0#2,6#5",
+    "5L",
+    "+5L",
+    "1-5",
+    "+1-5",
+    "+SUN",
+  ];
+  fc.assert(
+    fc.property(
+      fc.uniqueArray(fc.constantFrom(...days), { minLength: 1, maxLength: 2 }),
+      fc.constantFrom("2", "FEB,4", "4,6,9,11"),
+      fc.constantFrom(...weekdays),
+      (day, month, weekday) => {
+        const cron = `0 0 ${day.join(",")} ${month} ${weekday}`;
+        const times = CronTimes.of(cron, "UTC");
+        fc.pre(!(times instanceof PawlError));
+        const found = new Cron(cron, { mode: "5-or-6-parts", utcOffset: 0 }).nextRun(new Date(0));
+        expect(times.next(0)).toBe(found?.getTime());
+      },
+    ),
+    { numRuns: 150 },
   );
 });

@@ -233,6 +233,8 @@ describe("set again", () => {
   });
 });
 
+type Claimed = NonNullable<Result<"queue.claim">["claim"]>;
+
 describe("overlap", () => {
   test("skip: nothing while the last one is unfinished", async () => {
     const hourly = new Hourly();
@@ -251,6 +253,30 @@ describe("overlap", () => {
     await hourly.claim();
     await hourly.pass(3 * HOUR);
     expect((await hourly.hours()).sort()).toEqual([1, 4]);
+  });
+
+  test("one: the one that waits is not claimed before the last one has ended, however that ends", async () => {
+    const hourly = new Hourly();
+    await hourly.set({ maxAttempts: 1 });
+    await hourly.pass(HOUR);
+    const {
+      claimId,
+      leaseToken,
+      batches: [running],
+    } = (await hourly.claim()).claim as Claimed;
+    await hourly.pass(2 * HOUR);
+    expect((await hourly.pawl.call("queue.claim", { queue: "q", owner: "w" })).claim).toBeNull();
+    const { lastBatchId } = await hourly.get();
+    const waiting = { batchId: lastBatchId as string };
+    expect((await hourly.pawl.call("queue.get", waiting)).batch).toMatchObject({
+      state: "blocked",
+      when: "finished",
+      after: [running?.batchId],
+    });
+    await hourly.pawl.call("queue.abandon", { claimId, leaseToken, error: "it failed" });
+    expect((await hourly.claim()).claim?.batches[0]?.batchId).toBe(lastBatchId);
+    await hourly.pass(HOUR);
+    expect(await hourly.get()).not.toMatchObject({ lastBatchId });
   });
 
   test("all: each of them", async () => {

@@ -2,7 +2,9 @@
 // every statement that any operation has.
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { beforeAll, describe, expect, test } from "vitest";
+import Database from "better-sqlite3";
+import { beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import { migrate } from "../../daemon/dist/store/migrate.js";
 import { declaredStatements } from "../../daemon/dist/store/statement.js";
 import type { AtEnd } from "../daemon.js";
 import { HAS_POSTGRESQL, PostgreSql } from "../postgresql.js";
@@ -43,6 +45,29 @@ describe.skipIf(!HAS_POSTGRESQL)("PostgreSQL", () => {
     expect(refused).toEqual([]);
   });
 });
+
+test("batches of a key are found by the index of keys, not among those of all keys", async () => {
+  await importAll();
+  const database = new Database(":memory:");
+  onTestFinished(() => void database.close());
+  migrate(database);
+  const ofKey = declaredStatements().filter(
+    ({ sql }) => /\bkey = :key\b/.test(sql) && sql.includes("pawl_batch"),
+  );
+  expect(ofKey.length).toBeGreaterThan(8);
+  const others = ofKey.flatMap(({ sql }) => {
+    const names = [...sql.matchAll(/:([A-Za-z_]\w*)/g)].map(([, name]) => [name as string, 1]);
+    const plan = database.prepare(`EXPLAIN QUERY PLAN ${sql}`).all(Object.fromEntries(names)) as Step[];
+    const wrong = plan.filter(({ detail }) => /pawl_batch_lane|SCAN (b|pawl_batch)\b/.test(detail));
+    return wrong.length === 0 ? [] : [{ sql, plan: wrong.map(({ detail }) => detail) }];
+  });
+  expect(others).toEqual([]);
+});
+
+/** Of a plan of SQLite. */
+interface Step {
+  readonly detail: string;
+}
 
 /** The tables as PostgreSQL declares them. Text is compared by its bytes, as SQLite does. */
 function translated(schema: string): string {

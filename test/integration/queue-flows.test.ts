@@ -547,6 +547,84 @@ describe("batches that wait for others", () => {
     expect(await queue.get(second)).not.toHaveProperty("after");
   });
 
+  test("what was removed before it had ended is not waited for again, whoever brings those that waited back", async () => {
+    const queue = await Queue.open("flow-removed");
+    const [removed, failed] = [await queue.enqueue(1, { delayMs: 60_000 }), await queue.enqueue(2)];
+    const alone = await queue.enqueue(3, { after: [removed] });
+    const both = await queue.enqueue(4, { after: [failed, removed] });
+    const any = await queue.enqueue(5, { after: [removed], when: "finished" });
+    for (const batchId of [alone, any, failed]) await queue.client.call("queue.cancel", { batchId });
+    expect(await queue.client.call("queue.purge", { batchIds: [removed] })).toMatchObject({ purged: 1 });
+    expect(await queue.client.call("queue.retry", { batchId: alone })).toMatchObject({ retried: 0 });
+    await queue.client.call("queue.retry", { batchId: failed });
+    await queue.client.call("queue.retry", { batchId: any });
+    expect(await states(queue, [alone, both, any])).toEqual(["cancelled", "cancelled", "ready"]);
+  });
+
+  test("a time that is named for a blocked batch takes the place of its delay", async () => {
+    const queue = await Queue.open("flow-update");
+    const parent = await queue.enqueue(1);
+    const child = await queue.enqueue(2, { after: [parent], delayMs: 60_000 });
+    await queue.client.call("queue.update", { batchId: child, availableAt: Date.now() });
+    await finish(queue);
+    expect((await queue.get(child)).state).toBe("ready");
+  });
+
+  test("a dead batch whose follower was released cannot be completed late", async () => {
+    const queue = await Queue.open("flow-dead-followed");
+    const one = { queue: queue.name, payloads: [1], sourceKey: "key", maxAttempts: 1 };
+    const { batch } = await queue.client.call("queue.enqueue", one);
+    const { claimId, leaseToken } = await queue.claim({ leaseMs: 100 });
+    await queue.client.call("queue.enqueue", { ...one, onExisting: "rerun" });
+    await queue.client.call("queue.wait", { batchId: batch.batchId, waitMs: 60_000 });
+    expect((await queue.get(batch.batchId)).state).toBe("dead");
+    const late = await queue.client.refusal("queue.complete", { claimId, leaseToken });
+    expect(late.data.kind).toBe("claim_lost");
+  });
+
+  test("a batch that is replaced may not wait for its follower, nor for what waits for that", async () => {
+    const queue = await Queue.open("flow-follower");
+    const one = { queue: queue.name, payloads: [1], sourceKey: "key" };
+    await queue.client.call("queue.enqueue", one);
+    const { batch: follower } = await queue.client.call("queue.enqueue", { ...one, onExisting: "rerun" });
+    const behind = await queue.enqueue(2, { after: [follower.batchId] });
+    for (const after of [follower.batchId, behind]) {
+      const params = { ...one, onExisting: "replace", after: [after] };
+      expect((await queue.client.refusal("queue.enqueue", params)).message).toContain("makes a circle");
+    }
+  });
+
+  test("a replaced batch in a large flow is refused where a circle cannot be excluded in time", async () => {
+    const queue = await Queue.open("flow-large");
+    const chain = Array.from({ length: 900 }, (_, index) => ({
+      queue: queue.name,
+      payloads: [index],
+      ref: `${index}`,
+      sourceKey: `${index}`,
+      after: index === 0 ? [] : [`${index - 1}`],
+    }));
+    const { batches } = await queue.client.call("queue.enqueueMany", { batches: chain });
+    const last = batches.at(-1)?.batchId as string;
+    const other = await queue.enqueue("other", { after: [last] });
+    const replace = (sourceKey: string, after: string) => ({
+      queue: queue.name,
+      payloads: [0],
+      sourceKey,
+      onExisting: "replace" as const,
+      after: [after],
+    });
+    // Near an end of the flow little has to be looked at.
+    expect((await queue.client.refusal("queue.enqueue", replace("899", other))).message).toContain("circle");
+    await queue.client.call("queue.enqueue", replace("899", batches[898]?.batchId as string));
+    expect((await queue.client.refusal("queue.enqueue", replace("1", last))).message).toContain(
+      "more than 800 batches would have to be looked at for a circle. Use another sourceKey",
+    );
+    expect((await queue.client.refusal("queue.enqueue", replace("700", last))).message).toContain(
+      "makes a circle: the batch would wait for itself",
+    );
+    await queue.client.call("queue.enqueue", replace("1", batches[0]?.batchId as string));
+  });
+
   test("a large fan is told in steps, over a kill of the daemon too, and a batch named before it comes is found", async () => {
     const { place, child, exited } = await startDaemon();
     const client = await place.connect();

@@ -44,7 +44,9 @@ export function* cancel(
     return { outcome: `already_${state as "claimed" | "completed" | "cancelled" | "dead" | "expired"}` };
   }
   yield* unfollow(seq, row.has_more);
-  yield* run(cancelBatch, { seq, finishedAt: env.retentionNow, availableAt: availableAt(row, env), reason });
+  // The delay of one that comes back blocked begins with the end of those that it waits for.
+  const shownAt = state === "blocked" ? row.available_at_wall : availableAt(row, env);
+  yield* run(cancelBatch, { seq, finishedAt: env.retentionNow, availableAt: shownAt, reason });
   yield* move(row.queue_id, { [state]: -1, cancelled: 1 }, env);
   yield* touchKey(row.queue_id, row.key, env);
   yield* tellBatch(seq, "cancelled", env, { from: state });

@@ -122,7 +122,7 @@ function firstOf(one: Taking | undefined, other: Taking | undefined): Taking | u
 /** Lists queues under a prefix that is asked for the first time. Returns true if there are more, for a later turn. */
 function* listMore(prefix: string, env: Env): Operation<boolean> {
   for (;;) {
-    const queues = yield* nextToList(prefix);
+    const queues = yield* nextToList(prefix, env);
     if (queues === undefined) return false;
     for (const queueId of queues) yield* listQueue(queueId, prefix, env);
     if (env.mayGoOn) return true;

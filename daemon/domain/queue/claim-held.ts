@@ -67,10 +67,11 @@ const selectCandidates = sql<RankedRow>(`
   ORDER BY lane, enqueue_seq LIMIT ${ROWS_PER_LOOK}`);
 
 const selectInLine = sql<RankedRow>(`
-  SELECT ${RANKED_COLUMNS} FROM pawl_batch
-  WHERE queue_id = :queueId AND key = :key AND lane > ${LAST_CANDIDATE_LANE} AND lane <= ${LAST_READY_LANE}
-    AND (lane, enqueue_seq) > (:lane, :after)
-  ORDER BY lane, enqueue_seq LIMIT ${ROWS_PER_LOOK}`);
+  SELECT ${RANKED_COLUMNS} FROM
+    (SELECT ${RANKED_COLUMNS} FROM pawl_batch
+     WHERE queue_id = :queueId AND key = :key AND (lane, enqueue_seq) > (:lane, :after)
+     ORDER BY lane, enqueue_seq LIMIT ${ROWS_PER_LOOK}) AS line
+  WHERE lane <= ${LAST_READY_LANE} ORDER BY lane, enqueue_seq`);
 
 const FOLLOWING = `
   SELECT ${FOLLOWING_COLUMNS}, b.claim_seq, b.fencing_token FROM pawl_batch b

@@ -8,7 +8,8 @@ import { tellBatch } from "./events.js";
 import { ended } from "./flows.js";
 import { CLAIM_TABLE, type ClaimRow, end } from "./give-back.js";
 import { GETS_IN_LINE } from "./lanes.js";
-import { layMore, move, openQueue, queueOf, touchKey } from "./queue-row.js";
+import { earliestForgotten, nextToUnlist } from "./listing.js";
+import { layMore, move, openQueue, queueOf, touchKey, unlistQueue } from "./queue-row.js";
 import { waitKey, wakeQueue } from "./row.js";
 import { tellLost } from "./terms.js";
 
@@ -190,6 +191,20 @@ export const unlaidQueues: Ending = {
     if (unlaid === undefined) return 0;
     yield* layMore(unlaid.queue_id, env);
     wakeQueue(unlaid.queue, env);
+    return rows;
+  },
+};
+
+/** Beginnings of names that no claim asks for any more: their queues are taken from the list in steps. */
+export const unaskedPrefixes: Ending = {
+  *earliest() {
+    return dueAt(yield* earliestForgotten());
+  },
+
+  *expire(env, rows) {
+    const unasked = yield* nextToUnlist(env);
+    if (unasked === undefined) return 0;
+    for (const queueId of unasked.queueIds) yield* unlistQueue(queueId, unasked.prefix, env);
     return rows;
   },
 };

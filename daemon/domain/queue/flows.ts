@@ -6,7 +6,7 @@ import { NEVER } from "../../turns/alarm.js";
 import type { Env } from "../../turns/operation.js";
 import type { KeptRows } from "../../turns/turn-memory.js";
 import { tellBatch } from "./events.js";
-import { releaseFollower, unfollow } from "./followers.js";
+import { forgetClaimOfDead, releaseFollower, unfollow } from "./followers.js";
 import { GETS_IN_LINE } from "./lanes.js";
 import { move, queueOf, touchKey } from "./queue-row.js";
 import { finishedKey, isFinal, wakeQueue } from "./row.js";
@@ -51,6 +51,11 @@ const countOutcomes = sql<{ unfinished: number; failed: number | null }>(`
     min(CASE WHEN outcome = ${ENDED_OTHERWISE} THEN after_seq END) AS failed
   FROM pawl_batch_after WHERE enqueue_seq = :seq`);
 
+/** A batch that was removed before it had ended does not complete any more. */
+const noteRemoved = sql(`
+  UPDATE pawl_batch_after SET outcome = ${ENDED_OTHERWISE} WHERE enqueue_seq = :seq AND outcome IS NULL
+    AND NOT EXISTS (SELECT 1 FROM pawl_batch b WHERE b.enqueue_seq = pawl_batch_after.after_seq)`);
+
 const releaseBatch = sql(`
   UPDATE pawl_batch SET state = :state, available_at = :availableAt, available_at_wall = :availableAtWall,
     ttl_ends_at = :ttlEndsAt, ${GETS_IN_LINE}
@@ -69,11 +74,6 @@ const blockBatch = sql(`
 const blockMore = sql(
   "UPDATE pawl_batch_more SET cancel_cause = NULL, after_left = :left WHERE enqueue_seq = :seq",
 );
-
-/** Once something was done because a batch died, its earlier claim cannot be completed any more. */
-const forgetClaim = sql(`
-  UPDATE pawl_batch SET claim_seq = NULL, fencing_token = NULL
-  WHERE enqueue_seq = :seq AND state = 'dead' AND claim_seq IS NOT NULL`);
 
 const forgetClaims = sql(`
   UPDATE pawl_batch SET claim_seq = NULL, fencing_token = NULL
@@ -279,7 +279,7 @@ function* cancelWaiting(waiting: Waiting, cause: TurnedRow, env: Env): Operation
   yield* unfollow(seq, 1);
   yield* run(cancelBatch, { seq, finishedAt: env.retentionNow, why });
   yield* run(setCause, { seq, cause: cause.enqueue_seq });
-  yield* run(forgetClaim, { seq: cause.enqueue_seq });
+  yield* forgetClaimOfDead(cause.enqueue_seq);
   yield* run(countAwaited, { seq, by: -1 });
   yield* move(queueId, { blocked: -1, cancelled: 1 }, env);
   yield* touchKey(queueId, key, env);
@@ -289,12 +289,18 @@ function* cancelWaiting(waiting: Waiting, cause: TurnedRow, env: Env): Operation
   retain(env);
 }
 
+/** How many of those that a cancelled batch waits for are unfinished, and the first of them that has failed. */
+function* outcomesOf(seq: number): Operation<{ unfinished: number; failed: number | null }> {
+  yield* run(noteRemoved, { seq });
+  return (yield* one(countOutcomes, { seq })) ?? { unfinished: 0, failed: null };
+}
+
 /** The batch for whose end this one was cancelled has come back. Returns whether this one has, too. */
 function* bringBack(waiting: Waiting, env: Env): Operation<boolean> {
   const { enqueue_seq: seq, queue_id: queueId, after_when: when } = waiting;
   // Another batch has its sourceKey now: that is what was asked for last.
   if (waiting.key_elsewhere !== null) return false;
-  const { unfinished = 0, failed = null } = (yield* one(countOutcomes, { seq })) ?? {};
+  const { unfinished, failed } = yield* outcomesOf(seq);
   if (when === "success" && failed !== null) {
     yield* run(setCause, { seq, cause: failed });
     return false;
@@ -326,7 +332,7 @@ export function* waitAgain(
   if (waiting === undefined || waiting.after_when === null) return "ready";
   if (waiting.cancel_cause !== null) return "stays";
   if (waiting.after_left !== null) {
-    const { unfinished = 0, failed = null } = (yield* one(countOutcomes, { seq })) ?? {};
+    const { unfinished, failed } = yield* outcomesOf(seq);
     const isPossible =
       waiting.after_when === "success"
         ? failed === null

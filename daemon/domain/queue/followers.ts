@@ -46,6 +46,10 @@ const release = sql<{
   WHERE enqueue_seq = :seq
   RETURNING queue_id, state, key, ttl_ends_at`);
 
+const forgetClaim = sql(`
+  UPDATE pawl_batch SET claim_seq = NULL, fencing_token = NULL
+  WHERE enqueue_seq = :seq AND state = 'dead' AND claim_seq IS NOT NULL`);
+
 const selectTimes = sql<{ available_at: number; available_at_wall: number | null }>(
   "SELECT available_at, available_at_wall FROM pawl_batch WHERE enqueue_seq = :seq",
 );
@@ -61,6 +65,11 @@ export function* followerOf(seq: number, hasMore: 1 | null): Operation<number | 
   return hasMore === null ? null : ((yield* one(selectFollower, { seq }))?.follower_seq ?? null);
 }
 
+/** Once something was done because a batch died, its earlier claim cannot be completed any more. */
+export function* forgetClaimOfDead(seq: number): Operation<void> {
+  yield* run(forgetClaim, { seq });
+}
+
 /** A batch has become final: its follower takes the sourceKey and its turn, once it waits for nothing else. */
 export function* releaseFollower(seq: number, queue: string, env: Env): Operation<void> {
   const followerSeq = yield* followerOf(seq, 1);
@@ -68,6 +77,7 @@ export function* releaseFollower(seq: number, queue: string, env: Env): Operatio
   yield* run(giveKeyUp, { seq });
   yield* run(forgetFollower, { seq });
   yield* run(endFollowing, { seq: followerSeq });
+  yield* forgetClaimOfDead(seq);
   if (((yield* one(selectLeft, { seq: followerSeq }))?.after_left ?? null) !== null) {
     yield* run(takeKey, { seq: followerSeq });
     return;

@@ -3,7 +3,10 @@ import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import { IN_LINE_LANES, LANE_OF, LAST_CANDIDATE_LANE, LAST_READY_LANE } from "./lanes.js";
 import type { Settings } from "./settings.js";
 
-/** The candidate of a key, if it has one, and the first that is in line. */
+/**
+ * The candidate of a key, if it has one, and the first that is in line. Lanes are bounded on one side alone: where they are
+ * on both, SQLite goes through those lanes of all keys.
+ */
 const selectReady = sql<{ enqueue_seq: number; lane: number }>(`
   SELECT enqueue_seq, lane FROM
     (SELECT enqueue_seq, lane FROM pawl_batch
@@ -12,8 +15,8 @@ const selectReady = sql<{ enqueue_seq: number; lane: number }>(`
   UNION ALL
   SELECT enqueue_seq, lane FROM
     (SELECT enqueue_seq, lane FROM pawl_batch
-     WHERE queue_id = :queueId AND key = :key AND lane > ${LAST_CANDIDATE_LANE} AND lane <= ${LAST_READY_LANE}
-     ORDER BY lane, enqueue_seq LIMIT 1) AS first`);
+     WHERE queue_id = :queueId AND key = :key AND lane > ${LAST_CANDIDATE_LANE}
+     ORDER BY lane, enqueue_seq LIMIT 1) AS first WHERE lane <= ${LAST_READY_LANE}`);
 
 /** Claims, not batches: those that join are claimed as one. */
 const countClaims = sql<{ claims: number }>(`
@@ -26,14 +29,13 @@ const selectAnyClaimed = sql<{ enqueue_seq: number }>(`
 /** The first of a key that is unfinished or dead, without those that are blocked, and without two lanes. */
 const selectFirst = sql<{ seq: number | null }>(`
   WITH RECURSIVE lanes(lane) AS (
-    SELECT min(lane) AS lane FROM pawl_batch WHERE queue_id = :queueId AND key = :key AND lane <= ${LANE_OF.dead}
+    SELECT min(lane) AS lane FROM pawl_batch WHERE queue_id = :queueId AND key = :key
     UNION ALL
-    SELECT (SELECT min(b.lane) FROM pawl_batch b WHERE b.queue_id = :queueId AND b.key = :key AND b.lane > lanes.lane
-      AND b.lane <= ${LANE_OF.dead})
-    FROM lanes WHERE lanes.lane IS NOT NULL)
+    SELECT (SELECT min(b.lane) FROM pawl_batch b WHERE b.queue_id = :queueId AND b.key = :key AND b.lane > lanes.lane)
+    FROM lanes WHERE lanes.lane < ${LANE_OF.dead})
   SELECT min((SELECT min(b.enqueue_seq) FROM pawl_batch b
     WHERE b.queue_id = :queueId AND b.key = :key AND b.lane = lanes.lane AND b.enqueue_seq > :after)) AS seq
-  FROM lanes WHERE lane IS NOT NULL AND lane <> :exceptLane AND lane <> :exceptLineLane`);
+  FROM lanes WHERE lane <= ${LANE_OF.dead} AND lane <> :exceptLane AND lane <> :exceptLineLane`);
 
 const selectLane = sql<{ lane: number }>("SELECT lane FROM pawl_batch WHERE enqueue_seq = :seq");
 

@@ -1,6 +1,7 @@
 // The list of queues that offer something, by the beginnings of their names that claims ask for: a claim of `build/*`
 // finds the one to claim from at once, however many others match and offer nothing.
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
+import type { Env } from "../../turns/operation.js";
 
 /** The columns of a queue by which it is listed; all null for a queue that no claim has asked for by a beginning. */
 export interface Listed {
@@ -34,13 +35,25 @@ const updateListed = sql(`
   UPDATE pawl_queue SET prefixes = :prefixes, offer_lane = :lane, offer_seq = :seq, offer_checkpoint = :atCheckpoint
   WHERE queue_id = :queueId`);
 
-const selectPrefix = sql<{ listed_to: string | null }>(
-  "SELECT listed_to FROM pawl_queue_prefix WHERE prefix = :prefix",
+const selectPrefix = sql<{ listed_to: string | null; asked_at: number; unlisted_to: string | null }>(
+  "SELECT listed_to, asked_at, unlisted_to FROM pawl_queue_prefix WHERE prefix = :prefix",
 );
 
 const setListedTo = sql(`
-  INSERT INTO pawl_queue_prefix (prefix, listed_to) VALUES (:prefix, :listedTo)
-  ON CONFLICT (prefix) DO UPDATE SET listed_to = excluded.listed_to`);
+  INSERT INTO pawl_queue_prefix (prefix, listed_to, asked_at) VALUES (:prefix, :listedTo, :now)
+  ON CONFLICT (prefix) DO UPDATE
+    SET listed_to = excluded.listed_to, asked_at = excluded.asked_at, unlisted_to = NULL`);
+
+const setAskedAt = sql("UPDATE pawl_queue_prefix SET asked_at = :now WHERE prefix = :prefix");
+
+const setUnlistedTo = sql("UPDATE pawl_queue_prefix SET unlisted_to = :unlistedTo WHERE prefix = :prefix");
+
+const deletePrefix = sql("DELETE FROM pawl_queue_prefix WHERE prefix = :prefix");
+
+const earliestAsked = sql<{ at: number | null }>("SELECT min(asked_at) AS at FROM pawl_queue_prefix");
+
+const selectUnasked = sql<{ prefix: string; unlisted_to: string | null }>(`
+  SELECT prefix, unlisted_to FROM pawl_queue_prefix WHERE asked_at <= :until ORDER BY asked_at LIMIT 1`);
 
 const selectUnlisted = sql<{ queue_id: number; queue: string }>(`
   SELECT queue_id, queue FROM pawl_queue WHERE queue > :after AND queue < :end ORDER BY queue LIMIT :rows`);
@@ -58,8 +71,12 @@ const selectNextAtCheckpoint = sql<ListedOffer>(nextOffer(1));
 const selectNext = sql<ListedOffer>(`
   ${nextOffer(0)} UNION ALL ${nextOffer(1)} ORDER BY lane, enqueue_seq LIMIT 1`);
 
-/** Queues that one step lists: some 4 ms of work. */
+/** Queues that one step lists, or takes from the list: some 4 ms of work. */
 const LISTED_PER_STEP = 150;
+/** A prefix that no claim has asked for in this time is forgotten. Calls that wait are woken all the same. */
+export const PREFIX_KEPT_MS = 600_000;
+/** Claims that ask for a prefix are noted at most so often. */
+const ASKED_NOTED_MS = 60_000;
 
 interface ListedOffer {
   readonly lane: number;
@@ -72,10 +89,10 @@ export function listedUnder({ prefixes }: Listed): string[] {
   return prefixes === null ? [] : (JSON.parse(prefixes) as string[]);
 }
 
-/** Lists a queue that is listed with nothing under these beginnings of its name. */
+/** Lists a queue that is listed with nothing under these beginnings of its name; under none it is not listed. */
 export function* listUnder(row: Listed, prefixes: readonly string[]): Operation<void> {
-  if (prefixes.length === 0) return;
-  row.prefixes = JSON.stringify(prefixes);
+  if (prefixes.length === 0 && row.prefixes === null) return;
+  row.prefixes = prefixes.length === 0 ? null : JSON.stringify(prefixes);
   yield* writeListed(row);
 }
 
@@ -84,7 +101,8 @@ export function* knownPrefixesOf(queue: string): Operation<string[]> {
   const known: string[] = [];
   for (let at = queue.indexOf("/"); at >= 0; at = queue.indexOf("/", at + 1)) {
     const prefix = queue.slice(0, at + 1);
-    if ((yield* one(selectPrefix, { prefix })) !== undefined) known.push(prefix);
+    const found = yield* one(selectPrefix, { prefix });
+    if (found !== undefined && found.unlisted_to === null) known.push(prefix);
   }
   return known;
 }
@@ -132,19 +150,52 @@ export function* offerAfter(
 const BEFORE_ALL_LANES = -1000;
 
 /**
- * The queues that are to be listed next under a beginning that claims ask for now; undefined if all are. Those that
- * come later are listed when they are made.
+ * The queues that are to be listed next under a beginning that a claim asks for; undefined if all are. Those that come
+ * later are listed when they are made.
  */
-export function* nextToList(prefix: string): Operation<number[] | undefined> {
+export function* nextToList(prefix: string, { now, effects }: Env): Operation<number[] | undefined> {
   const known = yield* one(selectPrefix, { prefix });
-  if (known !== undefined && known.listed_to === null) return undefined;
-  const end = `${prefix.slice(0, -1)}${AFTER_SLASH}`;
-  const after = known?.listed_to ?? prefix;
-  const found = yield* all(selectUnlisted, { after, end, rows: LISTED_PER_STEP });
-  const first = known === undefined ? yield* all(selectNamed, { queue: prefix }) : [];
+  const isListed = known !== undefined && known.unlisted_to === null;
+  if (isListed && known.listed_to === null) {
+    if (known.asked_at <= now - ASKED_NOTED_MS) yield* run(setAskedAt, { prefix, now });
+    return undefined;
+  }
+  const after = isListed ? (known.listed_to ?? prefix) : prefix;
+  const found = yield* pageUnder(prefix, after);
   const last = found.length < LISTED_PER_STEP ? null : (found.at(-1)?.queue ?? null);
-  yield* run(setListedTo, { prefix, listedTo: last });
+  yield* run(setListedTo, { prefix, listedTo: last, now });
+  effects.deadline(now + PREFIX_KEPT_MS);
+  const first = isListed ? [] : yield* all(selectNamed, { queue: prefix });
   return [...first, ...found].map(({ queue_id }) => queue_id);
+}
+
+function* pageUnder(prefix: string, after: string): Operation<{ queue_id: number; queue: string }[]> {
+  const end = `${prefix.slice(0, -1)}${AFTER_SLASH}`;
+  return yield* all(selectUnlisted, { after, end, rows: LISTED_PER_STEP });
+}
+
+/** When the first prefix is forgotten, in elapsed time; undefined if there is none. */
+export function* earliestForgotten(): Operation<number | undefined> {
+  const at = (yield* one(earliestAsked))?.at ?? null;
+  return at === null ? undefined : at + PREFIX_KEPT_MS;
+}
+
+/**
+ * A prefix that nobody asks for any more, and the queues that are to be taken from its list next; undefined if there is
+ * none. It is forgotten with the last of them.
+ */
+export function* nextToUnlist({
+  now,
+}: Pick<Env, "now">): Operation<{ prefix: string; queueIds: number[] } | undefined> {
+  const unasked = yield* one(selectUnasked, { until: now - PREFIX_KEPT_MS });
+  if (unasked === undefined) return undefined;
+  const { prefix, unlisted_to: unlistedTo } = unasked;
+  const found = yield* pageUnder(prefix, unlistedTo ?? prefix);
+  const first = unlistedTo === null ? yield* all(selectNamed, { queue: prefix }) : [];
+  const last = found.length < LISTED_PER_STEP ? undefined : found.at(-1)?.queue;
+  if (last === undefined) yield* run(deletePrefix, { prefix });
+  else yield* run(setUnlistedTo, { prefix, unlistedTo: last });
+  return { prefix, queueIds: [...first, ...found].map(({ queue_id }) => queue_id) };
 }
 
 /** The character that follows the slash. */

@@ -346,15 +346,19 @@ export function* replace(
 ): Operation<Batch> {
   const { enqueue_seq: enqueueSeq, queue_id: queueId, batch_id: batchId, source_key: sourceKey } = before;
   const { params, payloads } = draft;
-  const timed = keepsTime
-    ? { ...draft, availableAt: before.available_at, availableAtWall: before.available_at_wall }
-    : draft;
   const hadAfter = before.has_more !== null && (yield* waitedForOthers(enqueueSeq));
   if (hadAfter) yield* dropAfter(enqueueSeq, before.state);
-  const isFollower = before.state === "blocked" && (!hadAfter || (yield* isFollowing(enqueueSeq)));
+  const wasBlocked = before.state === "blocked";
+  const isFollower = wasBlocked && (!hadAfter || (yield* isFollowing(enqueueSeq)));
   const isWaiting = isFollower || (draft.after !== undefined && isBlocked(draft.after));
-  const isDelayed = timed.availableAt > env.now || (timed.availableAtWall ?? 0) > env.wallMs;
-  const keptState = before.state === "blocked" ? (isDelayed ? "scheduled" : "ready") : before.state;
+  const isDelayed = before.available_at > env.now || (before.available_at_wall ?? 0) > env.wallMs;
+  const timed = keepsTime
+    ? wasBlocked && !isWaiting && !isDelayed
+      ? // It is available from now on.
+        { ...draft, availableAt: env.now, availableAtWall: env.wallMs }
+      : { ...draft, availableAt: before.available_at, availableAtWall: before.available_at_wall }
+    : draft;
+  const keptState = wasBlocked ? (isDelayed ? "scheduled" : "ready") : before.state;
   const state: BatchState = isWaiting ? "blocked" : keepsTime ? keptState : draft.state;
   const settings = yield* settingsOfQueue(queueId, env);
   const trace = params.trace === undefined ? null : JSON.stringify(params.trace);

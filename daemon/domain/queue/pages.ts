@@ -19,13 +19,12 @@ const selectReadyLanes = sql<{ lane: number }>(`
 
 const selectReadyLanesOfKey = sql<{ lane: number }>(`
   WITH RECURSIVE lanes(lane) AS (
-    SELECT min(lane) AS lane FROM pawl_batch
-      WHERE queue_id = :queueId AND key = :key AND lane <= ${LAST_READY_LANE}
+    SELECT min(lane) AS lane FROM pawl_batch WHERE queue_id = :queueId AND key = :key
     UNION ALL
-    SELECT (SELECT min(b.lane) FROM pawl_batch b WHERE b.queue_id = :queueId AND b.key = :key
-      AND b.lane > lanes.lane AND b.lane <= ${LAST_READY_LANE})
-    FROM lanes WHERE lanes.lane IS NOT NULL)
-  SELECT lane FROM lanes WHERE lane IS NOT NULL`);
+    SELECT (SELECT min(b.lane) FROM pawl_batch b
+      WHERE b.queue_id = :queueId AND b.key = :key AND b.lane > lanes.lane)
+    FROM lanes WHERE lanes.lane < ${LAST_READY_LANE})
+  SELECT lane FROM lanes WHERE lane <= ${LAST_READY_LANE}`);
 
 const selectPageOfLane = sql<PageRow>(`
   SELECT ${PAGE_COLUMNS} FROM pawl_batch b

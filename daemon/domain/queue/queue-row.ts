@@ -506,6 +506,19 @@ export function* listQueue(queueId: number, prefix: string, env: Env): Operation
   yield* relist(kept, env);
 }
 
+/** A queue is not listed under a beginning of its name any more. */
+export function* unlistQueue(queueId: number, prefix: string, env: Env): Operation<void> {
+  const kept = yield* keptById(queueId, env);
+  const prefixes = listedUnder(kept.row);
+  if (!prefixes.includes(prefix)) return;
+  yield* showOffer(kept.row, undefined);
+  yield* listUnder(
+    kept.row,
+    prefixes.filter((each) => each !== prefix),
+  );
+  if (kept.row.prefixes !== null) yield* relist(kept, env);
+}
+
 /** How many batches one claim may take, by the rate of their queue. */
 export function* mostByRate(queueId: number, env: Env): Operation<number> {
   const kept = yield* keptById(queueId, env);

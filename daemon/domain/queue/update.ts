@@ -12,6 +12,9 @@ const updateBatch = sql(`
     available_at_wall = :availableAtWall, ttl_ends_at = :ttlEndsAt, ${GETS_IN_LINE}
   WHERE enqueue_seq = :seq`);
 
+/** A time that is named takes the place of a delay that was to begin with the end of others. */
+const endDelay = sql("UPDATE pawl_batch_more SET delay_ms = NULL WHERE enqueue_seq = :seq");
+
 export function* update(
   params: Parsed<"queue.update">,
   env: Env,
@@ -32,7 +35,8 @@ export function* update(
     const isLater = availableAt > env.wallMs;
     row.available_at = env.now;
     row.available_at_wall = isLater ? availableAt : env.wallMs;
-    if (before !== "blocked") {
+    if (before === "blocked") yield* run(endDelay, { seq: row.enqueue_seq });
+    else {
       row.state = isLater ? "scheduled" : "ready";
       // Once it has been available its ttl goes on, whatever its time is now.
       if (!isLater && row.ttl_ms !== null) row.ttl_ends_at ??= env.now + row.ttl_ms;

@@ -2,6 +2,7 @@
 // field that is wrong, and shifts a fixed time that the clock leaves out by what it leaves out.
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { Cron } from "croner";
+import { hasDates } from "./cron-dates.js";
 
 const FIELDS = [
   { name: "second", takes: "0 to 59" },
@@ -29,6 +30,7 @@ export class CronTimes {
   /** The same by a clock that leaves nothing out, for fixed times in a zone; undefined where none can be left out. */
   readonly #unchanged: Cron | undefined;
   readonly #zone: Zone;
+  readonly #everComes: boolean;
   #lastAsked = Number.NaN;
   #lastFound: number | undefined;
 
@@ -36,6 +38,7 @@ export class CronTimes {
     this.#zone = new Zone(timeZone);
     this.#cron = new Cron(cron, this.#zone.isUtc ? IN_UTC : { ...OPTIONS, timezone: timeZone });
     this.#unchanged = this.#zone.isUtc || !isFixed(cron) ? undefined : new Cron(cron, IN_UTC);
+    this.#everComes = isNickname(cron) || hasDates(dateFieldsOf(cron));
   }
 
   /** Reads an expression; refuses one that is wrong, naming the field, and a time zone that is not known. */
@@ -57,6 +60,7 @@ export class CronTimes {
 
   /** The first time after `after`; undefined if there is none. */
   next(after: number): number | undefined {
+    if (!this.#everComes) return undefined;
     // A hundred thousand schedules may run at one instant.
     if (after === this.#lastAsked) return this.#lastFound;
     this.#lastFound = this.#next(after);
@@ -66,6 +70,7 @@ export class CronTimes {
 
   /** The last time before `before`; undefined if there is none. */
   previous(before: number): number | undefined {
+    if (!this.#everComes) return undefined;
     for (let [found] = this.#cron.previousRuns(1, new Date(before)); found !== undefined; ) {
       // A time that is shifted comes later than where croner has it, so it is looked for from there on.
       let last: number | undefined;
@@ -159,9 +164,17 @@ class Zone {
   }
 }
 
+function isNickname(cron: string): boolean {
+  return cron.trim().startsWith("@");
+}
+
+function dateFieldsOf(cron: string): [string, string, string] {
+  return cron.trim().split(/\s+/).slice(-3) as [string, string, string];
+}
+
 /** Says that neither seconds nor minutes nor hours have a wildcard or a step. */
 function isFixed(cron: string): boolean {
-  if (cron.trim().startsWith("@")) return !cron.includes("@hourly");
+  if (isNickname(cron)) return !cron.includes("@hourly");
   const fields = cron.trim().split(/\s+/);
   return !/[*?/]/.test((fields.length === 5 ? fields.slice(0, 2) : fields.slice(0, 3)).join(" "));
 }
@@ -194,6 +207,12 @@ function wrongCron(cron: string): PawlError | undefined {
       `has ${counted === 1 ? "1 field" : `${counted} fields`}, not five or six`,
       "Give minute, hour, day of the month, month and day of the week, perhaps with the second before them.",
     );
+  }
+  try {
+    new Cron(text, IN_UTC);
+    return undefined;
+  } catch {
+    // The field that is wrong is told below.
   }
   const withSecond = fields.length === 6 ? fields : ["0", ...fields];
   for (const [index, field] of withSecond.entries()) {

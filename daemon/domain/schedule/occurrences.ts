@@ -179,9 +179,12 @@ function firstToMakeUp(
 /** Enqueues one occurrence, unless it was enqueued before, the last one is in its way, or its queue is full. */
 function* occur(row: ScheduleRow, at: number, step: Step, env: Env): Operation<void> {
   if (at === row.last_at) return;
-  if (yield* isHindered(row)) return tellSkipped(row, at, "overlap", env);
+  const unfinished = row.overlap === "all" ? undefined : yield* unfinishedOf(row);
+  // At most one waits, and where one may, it waits for the end of the one that is worked on.
+  const isHindered = unfinished !== undefined && (row.overlap === "skip" || unfinished.state !== "claimed");
+  if (isHindered) return tellSkipped(row, at, "overlap", env);
   step.leftBytes -= row.payloads.length;
-  const enqueued = yield* enqueueBatch(row, `schedule:${row.name}@${at}`, env);
+  const enqueued = yield* enqueueBatch(row, `schedule:${row.name}@${at}`, env, unfinished?.batchId);
   if (enqueued instanceof PawlError) return tellSkipped(row, at, enqueued, env);
   if (!enqueued.created && enqueued.enqueueSeq <= (row.last_seq ?? 0)) return;
   row.last_at = at;
@@ -190,12 +193,14 @@ function* occur(row: ScheduleRow, at: number, step: Step, env: Env): Operation<v
   env.effects.tell("schedule", row.name, "ran", enqueued.batchId);
 }
 
-/** Says whether the last occurrence keeps the next one from being enqueued. */
-function* isHindered({ overlap, last_seq: seq, last_batch_id: batchId }: ScheduleRow): Operation<boolean> {
-  if (overlap === "all" || seq === null) return false;
+/** The batch of the last occurrence, if it is not finished. */
+function* unfinishedOf({
+  last_seq: seq,
+  last_batch_id: batchId,
+}: ScheduleRow): Operation<{ readonly batchId: string; readonly state: BatchState } | undefined> {
+  if (seq === null || batchId === null) return undefined;
   const state = (yield* one(selectState, { seq, batchId }))?.state;
-  if (state === undefined || isFinal(state)) return false;
-  return overlap === "skip" || state !== "claimed";
+  return state === undefined || isFinal(state) ? undefined : { batchId, state };
 }
 
 /**

@@ -142,13 +142,17 @@ export interface Enqueued {
  * Enqueues a batch of a schedule, or finds the one that has this sourceKey, whatever its content.
  *
  * @param sourceKey undefined for one that is besides the occurrences.
+ * @param behind the batch whose end it waits for, if there is one.
  */
 export function* enqueueBatch(
   row: Definition,
   sourceKey: string | undefined,
   env: Env,
+  behind?: string,
 ): Operation<Enqueued | PawlError> {
-  const done = yield* enqueue(paramsOf(row, sourceKey), { ...env, mayWait: false }, [row.payloads]);
+  const waiting = behind === undefined ? {} : { after: [behind], when: "finished" as const };
+  const params = { ...paramsOf(row, sourceKey), ...waiting };
+  const done = yield* enqueue(params, { ...env, mayWait: false }, [row.payloads]);
   if (done instanceof PawlError) return done;
   if (!("batch" in done)) throw new Error("an enqueue that may not wait was not done");
   const text = done.batch as unknown as RawJson;
