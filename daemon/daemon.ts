@@ -36,6 +36,7 @@ import { performUntilDone } from "./turns/call.js";
 import { type EventDetails, Journal } from "./turns/journal.js";
 import type { Env } from "./turns/operation.js";
 import { Statistics } from "./turns/statistics.js";
+import { Tally } from "./turns/tally.js";
 import { TurnLoop } from "./turns/turn-loop.js";
 
 /** How often the files of the database are looked at, also while nothing is written. */
@@ -79,6 +80,7 @@ export class Daemon {
   readonly #ends = new Ends(ENDINGS);
   readonly #rpc: Rpc;
   readonly #commandPush: CommandPush;
+  readonly #tally = new Tally();
   readonly #journal: Journal | undefined;
   readonly #subscriptions: EventSubscriptions;
   readonly #backups: Backups;
@@ -239,6 +241,7 @@ export class Daemon {
         sign,
         identity,
         journal: this.#journal,
+        tally: this.#tally,
         retentionMs: config.retentionDays * DAY_MS,
         readOnly,
       },
@@ -259,6 +262,7 @@ export class Daemon {
       connections: this.#connections,
       sockets: this.#sockets,
       statistics,
+      tally: this.#tally,
       logLinesDropped: lines.linesDropped,
       heldLog: this.#logGrowth.held,
     }));
@@ -293,9 +297,9 @@ export class Daemon {
     this.#database.announce(this.#sockets.paths.map(({ path }) => path));
   }
 
-  /** Tells those who follow the daemon itself. */
+  /** Counts what has happened to the daemon itself, and tells those who follow it. */
   #tell(kind: EventKind<"daemon">, details?: EventDetails): void {
-    if (this.#journal?.isKept !== true) return;
+    if (this.#journal?.isKept !== true) return this.#tally.count("daemon", kind);
     performUntilDone(this.#loop, {
       *start(env) {
         env.effects.tell("daemon", "", kind, "pawld", details);
@@ -324,6 +328,7 @@ export class Daemon {
 
   /** Begins to answer. */
   serve(): void {
+    this.#tally.count("daemon", "started");
     this.#loop.schedule();
     this.#fileLooks = setInterval(() => this.#lookAtFiles(), LOOK_AT_FILES_MS).unref();
     this.#idleExit.watch(this.#config.idleExit);

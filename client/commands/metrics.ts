@@ -1,23 +1,28 @@
-import { openMetrics, readFigures } from "../metrics.js";
+import { metricsText, readFigures } from "../metrics.js";
 import { command } from "../terminal/command.js";
 
 const metrics = command({
   args: "",
   summary: "Print figures for a monitoring system",
-  options: {},
+  options: {
+    prometheus: {
+      type: "flag",
+      describe: "The older text of Prometheus, which a node exporter and promtool read",
+    },
+  },
   details:
-    "The text is OpenMetrics, as Prometheus and its like read it, for the textfile collector of a node exporter. Counters go up from the start of the daemon. At most 200 queues are named, those with the most batches; the others are summed as the queue other.",
+    "The text is OpenMetrics, as Prometheus and its like read it; with --prometheus it is the older one, for the textfile collector of a node exporter. Counters begin at 0 with each start of the daemon and only go up: what increase() says of them holds over restarts. At most 200 queues are named, the first to which something happened and then those with the most batches; the others are summed as the queue other.",
   examples: [
     ["pawl metrics", "All of it"],
     [
-      "pawl metrics > pawl.prom.new && mv pawl.prom.new pawl.prom",
+      "pawl metrics --prometheus > pawl.prom.new && mv pawl.prom.new pawl.prom",
       "From a timer, into the collector's directory",
     ],
   ],
-  async run(_args, { connect, output }) {
+  async run({ prometheus }, { connect, output }) {
     const client = await connect();
     const figures = await readFigures(client);
-    output.result(figures, () => openMetrics(figures));
+    output.result(figures, () => metricsText(figures, prometheus ? "prometheus" : "openmetrics"));
     return undefined;
   },
 });

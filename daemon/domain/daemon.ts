@@ -16,7 +16,7 @@ export interface OwnReport {
   info(
     caller: Caller,
   ): Omit<Result<"daemon.info">, "name" | "version" | "protocol" | "pid" | "mode" | "nodeId" | "copied">;
-  stats(env: Env): Operation<Result<"daemon.stats">>;
+  stats(params: Parsed<"daemon.stats">, env: Env): Operation<Result<"daemon.stats">>;
 }
 
 /** Which operation performs which method; `daemon.backup` and `daemon.check` have none. */
@@ -24,7 +24,7 @@ export function daemonHandlers(ownReport: OwnReport): HandlersOf<"daemon"> {
   return {
     ping: () => ping(ownReport),
     info: (_params, env) => info(env, ownReport),
-    stats: (_params, env) => ownReport.stats(env),
+    stats: (params, env) => ownReport.stats(params, env),
     acceptCopy,
   };
 }
