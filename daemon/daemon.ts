@@ -121,7 +121,7 @@ export class Daemon {
       onConnection: (socket, forReads) => this.#connections.accept(socket, forReads),
     });
     this.#connections = this.#makeConnections();
-    this.#journal = readOnly ? undefined : new Journal();
+    this.#journal = readOnly ? undefined : new Journal(database.clock.read().wallMs);
     this.#subscriptions = new EventSubscriptions(
       this.#journal,
       (connection) => this.#connections.get(connection),

@@ -106,9 +106,10 @@ export class CollectedEffects implements Effects {
     this.#tally?.note(noun, name, kind, 1);
     const journal = this.#journal;
     if (journal === undefined || !journal.isKept) return;
+    journal.add(noun, name, kind, id, this.#wallMs, details);
+    if (!journal.isWatched) return;
     if (!this.#followersWoken) this.wake(EVERY_EVENT);
     this.#followersWoken = true;
-    journal.add(noun, name, kind, id, this.#wallMs, details);
     this.wake(eventsKey({ noun, name }));
   }
 
