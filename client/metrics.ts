@@ -75,15 +75,13 @@ async function largestQueues(client: PawlClient, counted: ReadonlySet<string | n
 }
 
 function together(queues: readonly QueueStats[]): QueueStats {
-  return queues.reduce(
-    (sum, queue) => {
-      const both = { ...sum, paused: sum.paused && queue.paused };
-      for (const state of SUMMED) both[state] = sum[state] + queue[state];
-      both.oldestReadyMs = Math.max(sum.oldestReadyMs ?? 0, queue.oldestReadyMs ?? 0);
-      return both;
-    },
-    { ...(queues[0] as QueueStats), queue: OTHER, ...NO_BATCHES, oldestReadyMs: null },
-  );
+  const sum = { ...(queues[0] as QueueStats), queue: OTHER, ...NO_BATCHES, oldestReadyMs: 0, paused: true };
+  for (const queue of queues) {
+    for (const state of SUMMED) sum[state] += queue[state];
+    sum.oldestReadyMs = Math.max(sum.oldestReadyMs, queue.oldestReadyMs ?? 0);
+    sum.paused &&= queue.paused;
+  }
+  return sum;
 }
 
 const NO_BATCHES = Object.fromEntries(SUMMED.map((state) => [state, 0])) as Record<

@@ -1,6 +1,7 @@
 import { ID_DIGITS } from "@pawl/protocol/limits";
 import { command } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
+import { isWatching, showListed, WATCH } from "../terminal/watch.js";
 
 /** Ids printed by one write: a block can have a million. */
 const IDS_PER_WRITE = 10_000;
@@ -65,16 +66,21 @@ const peek = command({
 
 const state = command({
   args: "",
+  patient: isWatching,
+  endsBySignal: true,
   summary: "List the last number of every type",
-  options: {},
+  options: WATCH,
   examples: [
     ["pawl state", "A table of types, their last numbers and ids"],
     ["pawl state --json | jq .sequences.FR", "The last number of FR"],
   ],
-  async run(_args, { connect, output }) {
-    const found = await (await connect()).dispenser().state();
-    output.result(found, () => stateTable(found, output));
-    return undefined;
+  async run({ watch }, { connect, output }) {
+    const client = await connect();
+    const read = async () => {
+      const found = await client.dispenser().state();
+      return () => output.result(found, () => stateTable(found, output));
+    };
+    return await showListed(read, ["sequence:*"], { watch, client, output });
   },
 });
 
