@@ -5,6 +5,9 @@ import type { Histogram } from "./tally.js";
 
 const NANOSECONDS_PER_MS = 1e6;
 
+/** Exact to 1 %: a histogram that is exact to 0.1 % takes 360 KB. */
+const FIGURES = { figures: 2 };
+
 /** The upper bounds of how long commits take, in milliseconds. */
 const COMMIT_BOUNDS_MS = [0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 1_000] as const;
 
@@ -42,8 +45,8 @@ export class Statistics {
   /** How many commits took up to each bound, those beyond the last, and all of them together. */
   readonly #commits = new Float64Array(COMMIT_BOUNDS_MS.length + 1);
   #commitsMs = 0;
-  readonly #operationsPerTurn = createHistogram();
-  readonly #commitNanoseconds = createHistogram();
+  readonly #operationsPerTurn = createHistogram(FIGURES);
+  readonly #commitNanoseconds = createHistogram(FIGURES);
 
   request(method: string): void {
     this.requests.set(method, (this.requests.get(method) ?? 0) + 1);
