@@ -4,7 +4,8 @@ import type { PawlClient } from "./connect.js";
 /** Queues that are named; all others are summed. */
 const MAX_QUEUES = 200;
 const OTHER = "other";
-const SUMMED = [
+/** The states of a batch, in the order in which a batch may come to them. */
+export const BATCH_STATES = [
   "ready",
   "scheduled",
   "blocked",
@@ -13,7 +14,7 @@ const SUMMED = [
   "dead",
   "cancelled",
   "expired",
-] as const;
+] as const satisfies readonly Result<"queue.get">["batch"]["state"][];
 
 type Stats = Result<"daemon.stats">;
 type QueueStats = Result<"queue.stats">["queues"][number];
@@ -65,7 +66,7 @@ async function largestQueues(client: PawlClient, counted: ReadonlySet<string | n
     if (page.next === undefined) break;
     after = page.next;
   }
-  const size = (queue: QueueStats): number => SUMMED.reduce((sum, state) => sum + queue[state], 0);
+  const size = (queue: QueueStats): number => BATCH_STATES.reduce((sum, state) => sum + queue[state], 0);
   const rank = ({ queue }: QueueStats): number => (counted.has(queue) ? 0 : 1);
   if (all.length > MAX_QUEUES)
     all.sort((a, b) => rank(a) - rank(b) || size(b) - size(a) || (a.queue < b.queue ? -1 : 1));
@@ -77,15 +78,15 @@ async function largestQueues(client: PawlClient, counted: ReadonlySet<string | n
 function together(queues: readonly QueueStats[]): QueueStats {
   const sum = { ...(queues[0] as QueueStats), queue: OTHER, ...NO_BATCHES, oldestReadyMs: 0, paused: true };
   for (const queue of queues) {
-    for (const state of SUMMED) sum[state] += queue[state];
+    for (const state of BATCH_STATES) sum[state] += queue[state];
     sum.oldestReadyMs = Math.max(sum.oldestReadyMs, queue.oldestReadyMs ?? 0);
     sum.paused &&= queue.paused;
   }
   return sum;
 }
 
-const NO_BATCHES = Object.fromEntries(SUMMED.map((state) => [state, 0])) as Record<
-  (typeof SUMMED)[number],
+const NO_BATCHES = Object.fromEntries(BATCH_STATES.map((state) => [state, 0])) as Record<
+  (typeof BATCH_STATES)[number],
   number
 >;
 
@@ -191,7 +192,7 @@ const by = (label: string, values: Readonly<Record<string, number>>): Sample[] =
 
 function* families({ info: { version, instance, mode }, stats, queues }: Figures): Generator<Family> {
   const { connections, turns, events, commands, database, pipeline } = stats;
-  const kept = SUMMED.flatMap((state) =>
+  const kept = BATCH_STATES.flatMap((state) =>
     queues.map((queue): Sample => [{ queue: queue.queue, state }, queue[state]]),
   );
   const oldest = queues.map(({ queue, oldestReadyMs }): Sample => [{ queue }, (oldestReadyMs ?? 0) / 1000]);
