@@ -4,6 +4,12 @@ import { sep } from "node:path";
 const PROTOCOL = `${sep}protocol${sep}dist${sep}`;
 
 /**
+ * The name of zod in those files as the plugin leaves them, which nothing else has. So the bundler can be told that a
+ * schema which nobody uses is not worth making, and of no other call that it may be left out.
+ */
+export const MAKES_SCHEMAS = "makesSchemasOfTheProtocol";
+
+/**
  * A plugin that leaves out of the schemas what the daemon never looks at: results, examples and descriptions, which are
  * for the document of the interface and for types, and are made from the schemas before the daemon is packed. Each
  * description is a schema of its own to zod, a copy of the one that it describes, so a daemon would have twice as many,
@@ -32,6 +38,16 @@ function visit(node, edits) {
     return;
   }
   if (typeof node?.type !== "string") return;
+  if (node.type === "ImportSpecifier") {
+    if (node.local.name === "z")
+      edits.push({ start: node.start, end: node.end, text: `z as ${MAKES_SCHEMAS}` });
+    return;
+  }
+  if (node.type === "MemberExpression" && !node.computed) return visit(node.object, edits);
+  if (node.type === "Identifier" && node.name === "z") {
+    edits.push({ start: node.start, end: node.end, text: MAKES_SCHEMAS });
+    return;
+  }
   if (node.type === "CallExpression") {
     const { callee, arguments: given } = node;
     // schema.meta({ ... }) is the schema.

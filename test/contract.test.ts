@@ -365,7 +365,7 @@ describe("the kinds of events", () => {
     daemon: ["daemon.ts", "turn-reports.ts", "turns/journal.ts"],
   };
 
-  /** The kinds of a noun that stand in a file which tells of effects on it: in the call, or where the kind is chosen. */
+  /** The kinds of a noun that stand in a file which tells of effects on it. */
   function toldOf(noun: EventNoun): string[] {
     const files = SOURCES[noun].flatMap((place) => {
       const path = join(import.meta.dirname, "../daemon", place);

@@ -137,7 +137,11 @@ async function measured({ pid, callers }, place, operations) {
   return (processorNanoseconds(pid) - before) / NANOSECONDS_PER_MICROSECOND / operations;
 }
 
-/** What all threads of a process have used: schedstat counts nanoseconds, stat only hundredths of a second. @param {number} pid */
+/**
+ * What all threads of a process have used: schedstat counts nanoseconds, stat only hundredths of a second.
+ *
+ * @param {number} pid
+ */
 function processorNanoseconds(pid) {
   const tasks = `/proc/${pid}/task`;
   return readdirSync(tasks).reduce((sum, task) => {
