@@ -124,7 +124,7 @@ test.skipIf(isMissing("prometheus"))(
     const client = await connectClient({ socket: place.socket });
     onTestFinished(() => client.close());
     const scrapes = { openmetrics: 0, prometheus: 0 };
-    const wanted = process.env.PAWL_TORTURE === "1" ? 60 : 4;
+    const wanted = process.env.PAWL_TORTURE === "1" ? 20 : 3;
     let enough = (): void => {};
     const scraped = new Promise<void>((resolve) => {
       enough = resolve;
@@ -145,7 +145,7 @@ test.skipIf(isMissing("prometheus"))(
       `  - {job_name: ${name}, metrics_path: /${name}, static_configs: [{targets: ["127.0.0.1:${port}"]}]}\n`;
     writeFileSync(
       join(directory, "prometheus.yml"),
-      `global: {scrape_interval: 1s, scrape_timeout: 1s}\nscrape_configs:\n${job("openmetrics")}${job("prometheus")}`,
+      `global: {scrape_interval: 3s, scrape_timeout: 3s}\nscrape_configs:\n${job("openmetrics")}${job("prometheus")}`,
     );
     let isLoading = true;
     const load = (async () => {
