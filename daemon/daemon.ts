@@ -39,6 +39,7 @@ import { notKnown } from "./turns/holder-process.js";
 import { type EventDetails, Journal } from "./turns/journal.js";
 import type { Env } from "./turns/operation.js";
 import { Statistics } from "./turns/statistics.js";
+import { Tally } from "./turns/tally.js";
 import { TurnLoop } from "./turns/turn-loop.js";
 
 /** How often the files of the database are looked at, also while nothing is written. */
@@ -82,6 +83,7 @@ export class Daemon {
   readonly #ends = new Ends(ENDINGS);
   readonly #rpc: Rpc;
   readonly #commandPush: CommandPush;
+  readonly #tally = new Tally();
   readonly #journal: Journal | undefined;
   readonly #subscriptions: EventSubscriptions;
   readonly #backups: Backups;
@@ -129,7 +131,7 @@ export class Daemon {
       },
     });
     this.#connections = this.#makeConnections();
-    this.#journal = readOnly ? undefined : new Journal();
+    this.#journal = readOnly ? undefined : new Journal(database.clock.read().wallMs);
     this.#subscriptions = new EventSubscriptions(
       this.#journal,
       (connection) => this.#connections.get(connection),
@@ -262,6 +264,7 @@ export class Daemon {
           return socket === undefined ? notKnown("it has closed") : this.#processes.of(socket, caller);
         },
         journal: this.#journal,
+        tally: this.#tally,
         retentionMs: config.retentionDays * DAY_MS,
         readOnly,
       },
@@ -282,6 +285,7 @@ export class Daemon {
       connections: this.#connections,
       sockets: this.#sockets,
       statistics,
+      tally: this.#tally,
       logLinesDropped: lines.linesDropped,
       heldLog: this.#logGrowth.held,
     }));
@@ -316,9 +320,9 @@ export class Daemon {
     this.#database.announce(this.#sockets.paths.map(({ path }) => path));
   }
 
-  /** Tells those who follow the daemon itself. */
+  /** Counts what has happened to the daemon itself, and tells those who follow it. */
   #tell(kind: EventKind<"daemon">, details?: EventDetails): void {
-    if (this.#journal?.isKept !== true) return;
+    if (this.#journal?.isKept !== true) return this.#tally.count("daemon", kind);
     performUntilDone(this.#loop, {
       *start(env) {
         env.effects.tell("daemon", "", kind, "pawld", details);
@@ -348,6 +352,7 @@ export class Daemon {
 
   /** Begins to answer. */
   serve(): void {
+    this.#tally.count("daemon", "started");
     this.#loop.schedule();
     this.#fileLooks = setInterval(() => this.#lookAtFiles(), LOOK_AT_FILES_MS).unref();
     this.#idleExit.watch(this.#config.idleExit);

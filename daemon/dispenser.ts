@@ -121,6 +121,8 @@ const NO_EFFECTS: Effects = {
   bind: () => {},
   notify: () => {},
   tell: () => {},
+  note: () => {},
+  noteDuration: () => {},
   isFollowed: false,
   log: () => {},
   afterCommit: () => {},

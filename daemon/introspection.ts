@@ -11,6 +11,7 @@ import type { OpenDatabase } from "./store/open-database.js";
 import type { Operation } from "./store/statement.js";
 import type { Caller } from "./turns/operation.js";
 import type { Statistics } from "./turns/statistics.js";
+import type { Tally } from "./turns/tally.js";
 import type { TurnLoop } from "./turns/turn-loop.js";
 
 /** The parts that `introspection` and `statusLine` look at. */
@@ -22,6 +23,7 @@ export interface Inspected {
   readonly connections: Connections;
   readonly sockets: ServedSockets;
   readonly statistics: Statistics;
+  readonly tally: Tally;
   readonly logLinesDropped: number;
   readonly heldLog: Result<"daemon.info">["heldLog"];
 }
@@ -37,7 +39,7 @@ export function introspection(inspect: () => Inspected): OwnReport {
   return {
     now: () => inspect().loop.time().wallMs,
     info: (caller) => info(inspect(), startedAt, caller),
-    *stats(env): Operation<never> {
+    *stats({ queues }, env): Operation<never> {
       const inspected = inspect();
       const gauges = inspected.config.readOnly ? yield* countForReader(env) : inspected.statistics.counters;
       const { states, ...rest } = yield* shownGauges(gauges);
@@ -47,11 +49,24 @@ export function introspection(inspect: () => Inspected): OwnReport {
         memoryBytes: residentBytes() ?? process.resourceUsage().maxRSS * 1024,
         ...counted(inspected),
         ...rest,
-        commands: { states, lateAnswers: inspected.statistics.counters.commandAnswersLate },
+        commands: { states, ...commandCounts(inspected.statistics) },
+        events: inspected.tally.events,
+        ...(queues ? { byQueue: inspected.tally.queues } : {}),
         database: inspected.database.sizes(),
         logLinesDropped: inspected.logLinesDropped,
       } as never;
     },
+  };
+}
+
+function commandCounts({ counters }: Statistics): object {
+  return {
+    ended: {
+      SUCCEEDED: counters.commandsEndedSUCCEEDED,
+      FAILED: counters.commandsEndedFAILED,
+      EXPIRED: counters.commandsEndedEXPIRED,
+    },
+    lateAnswers: counters.commandAnswersLate,
   };
 }
 
@@ -109,6 +124,7 @@ function counted({ connections, sockets, loop, statistics }: Inspected): object 
     },
     operationsPerTurn: statistics.operationsPerTurn,
     commitMs: statistics.commitMs,
+    commits: statistics.commits,
     sequences: { dispensed: statistics.counters.sequencesDispensed },
   };
 }

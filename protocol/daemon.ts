@@ -1,10 +1,13 @@
 import { z } from "zod";
 import { COMMAND_STATES } from "./command.js";
-import { DEFAULT_CHECKED_ROWS, MAX_CHECKED_ROWS, MAX_PATH_LENGTH } from "./limits.js";
+import { EVENT_KINDS, type EventNoun } from "./events.js";
+import { DEFAULT_CHECKED_ROWS, MAX_CHECKED_ROWS, MAX_NAMED_QUEUES, MAX_PATH_LENGTH } from "./limits.js";
 import { method, notification, noun } from "./method.js";
 import { queueDepths } from "./queue.js";
 import { duration, instant, integer, named, text } from "./schemas.js";
 import { mode, nodeId } from "./sequence.js";
+
+const NOUNS = Object.keys(EVENT_KINDS) as [EventNoun, ...EventNoun[]];
 
 /** A place in a table or an index, with the values that it is ordered by. */
 const MAX_CHECK_CURSOR_LENGTH = 16_384;
@@ -12,6 +15,21 @@ const MAX_CHECK_CURSOR_LENGTH = 16_384;
 const count = integer;
 /** Milliseconds with decimals. */
 const milliseconds = z.number().min(0);
+const histogram = named(
+  "Histogram",
+  "How often something lasted how long, since the start of the daemon; the bounds stay.",
+  z.strictObject({
+    bounds: z.array(milliseconds).meta({ description: "Upper bounds in milliseconds, in order." }),
+    counts: z.array(integer).meta({
+      description:
+        "For each bound those up to it that are above the bound before; behind them, those above the last bound.",
+    }),
+    sum: milliseconds.meta({ description: "All of them together, in milliseconds." }),
+  }),
+);
+
+const kindCounts = z.record(z.string(), integer);
+
 const half = { description: "Half of them are below it." };
 const nearlyAll = { description: "99 % of them are below it." };
 const greatest = { description: "The greatest." };
@@ -160,7 +178,11 @@ export const DAEMON = noun("daemon", {
 
     stats: method({
       summary: "Counters since the start, and gauges of this moment",
-      params: z.strictObject({}),
+      description:
+        "Counters begin at 0 with each start of the daemon, and only go up. A monitoring system that reads them now and then knows what was counted over any time, restarts included.",
+      params: z.strictObject({
+        queues: z.boolean().default(false).meta({ description: "Whether to answer `byQueue`, too." }),
+      }),
       result: z.strictObject({
         uptimeMs: duration.meta({ description: "Milliseconds since the start." }),
         memoryBytes: integer.meta({ description: "Resident memory of the process." }),
@@ -222,6 +244,39 @@ export const DAEMON = noun("daemon", {
             max: milliseconds.meta(greatest),
           }),
         ).meta({ description: "How long commits took, of late, in milliseconds." }),
+        commits: histogram.meta({ description: "How long commits took." }),
+        events: named(
+          "EffectCounts",
+          "How often each effect was committed since the start, by noun and kind.",
+          z.record(
+            z.enum(NOUNS),
+            kindCounts.meta({
+              description: "By kind, as `completed` of the noun queue or `broken` of lease.",
+            }),
+          ),
+        ).meta({ description: "What `events.watch` tells of, counted whether or not somebody follows." }),
+        byQueue: z
+          .array(
+            named(
+              "QueueCounts",
+              "Effects on the batches of a queue since the start of the daemon.",
+              z.strictObject({
+                queue: z.string().nullable().meta({ description: "Null for all queues that are not named." }),
+                events: kindCounts.meta({ description: "Effects by kind." }),
+                waitMs: histogram.meta({
+                  description: "How long batches were available before they were claimed.",
+                }),
+                runMs: histogram.meta({
+                  description:
+                    "How long batches were claimed that their workers completed or abandoned; one that was lost counts once it is completed late.",
+                }),
+              }),
+            ),
+          )
+          .optional()
+          .meta({
+            description: `The first ${MAX_NAMED_QUEUES} queues to which something happened since the start, then all others together. With \`queues\`.`,
+          }),
         sequences: named(
           "SequenceStats",
           "Numbers since the start.",
@@ -236,6 +291,17 @@ export const DAEMON = noun("daemon", {
               "CommandDepths",
               "How many commands are in which state.",
               z.record(z.enum(COMMAND_STATES), count.meta({ description: "Commands in this state." })),
+            ),
+            ended: named(
+              "CommandOutcomes",
+              "How many commands became final since the start, by their state then.",
+              z.strictObject({
+                SUCCEEDED: count.meta({ description: "Answered with success." }),
+                FAILED: count.meta({
+                  description: "Answered with a failure, cancelled, or out of attempts.",
+                }),
+                EXPIRED: count.meta({ description: "Not answered in time." }),
+              }),
             ),
             lateAnswers: count.meta({ description: "Answers to commands that were final already." }),
           }),
@@ -298,6 +364,17 @@ export const DAEMON = noun("daemon", {
             turns: { total: 3, committed: 1, rolledBack: 0, operations: 3 },
             operationsPerTurn: { p50: 1, p99: 1, max: 1 },
             commitMs: { p50: 0.31, p99: 0.31, max: 0.31 },
+            commits: {
+              bounds: [0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 1_000],
+              counts: [0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+              sum: 0.31,
+            },
+            events: {
+              ...(Object.fromEntries(
+                NOUNS.map((noun) => [noun, Object.fromEntries(EVENT_KINDS[noun].map((kind) => [kind, 0]))]),
+              ) as Record<EventNoun, Record<string, number>>),
+              sequence: { dispensed: 1, reserved: 0, advanced: 0, granted: 0 },
+            },
             sequences: { dispensed: 1 },
             queues: {
               ready: 0,
@@ -311,6 +388,7 @@ export const DAEMON = noun("daemon", {
             },
             commands: {
               states: { PENDING_UPLOAD: 0, PENDING: 0, DISPATCHED: 0, SUCCEEDED: 1, FAILED: 0, EXPIRED: 0 },
+              ended: { SUCCEEDED: 1, FAILED: 0, EXPIRED: 0 },
               lateAnswers: 0,
             },
             leases: { held: 1 },

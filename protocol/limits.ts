@@ -55,6 +55,9 @@ export const MAX_BATCH_CALLS = MAX_IN_FLIGHT_REQUESTS;
 /** Answers in one batch, which are all held until the last is there; beyond this no more calls of it are performed. */
 export const MAX_BATCH_ANSWER_BYTES = 32 * 1024 * 1024;
 
+/** Queues that are counted by name since the start of a daemon; the others are counted together. */
+export const MAX_NAMED_QUEUES = 200;
+
 /** Topics of one call that follows events, and subscriptions of one connection. */
 export const MAX_EVENT_TOPICS = 64;
 export const MAX_SUBSCRIPTIONS = 64;

@@ -664,6 +664,16 @@ export type CommandListResult = {
   next?: string | undefined;
 };
 
+/** How many commands became final since the start, by their state then. */
+export type CommandOutcomes = {
+  /** Answered with success. */
+  SUCCEEDED: number;
+  /** Answered with a failure, cancelled, or out of attempts. */
+  FAILED: number;
+  /** Not answered in time. */
+  EXPIRED: number;
+};
+
 /** Params of command.params. */
 export type CommandParamsParams = {
   /** cmd_ and a UUID of version 7, so that ids sort by time. */
@@ -844,6 +854,7 @@ export type CommandServeResult = {
 /** Commands that are kept. */
 export type CommandStats = {
   states: CommandDepths;
+  ended: CommandOutcomes;
   /** Answers to commands that were final already. */
   lateAnswers: number;
 };
@@ -1087,7 +1098,10 @@ export type DaemonPingResult = {
 };
 
 /** Params of daemon.stats. */
-export type DaemonStatsParams = {};
+export type DaemonStatsParams = {
+  /** Whether to answer `byQueue`, too. */
+  queues?: boolean | undefined;
+};
 
 /** Result of daemon.stats. */
 export type DaemonStatsResult = {
@@ -1105,6 +1119,12 @@ export type DaemonStatsResult = {
   operationsPerTurn: Distribution;
   /** How long commits took, of late, in milliseconds. */
   commitMs: DurationDistribution;
+  /** How long commits took. */
+  commits: Histogram;
+  /** What `events.watch` tells of, counted whether or not somebody follows. */
+  events: EffectCounts;
+  /** The first 200 queues to which something happened since the start, then all others together. With `queues`. */
+  byQueue?: QueueCounts[] | undefined;
   sequences: SequenceStats;
   /** Batches of all queues by state. */
   queues: QueueDepths;
@@ -1246,6 +1266,26 @@ export type DurationDistribution = {
   p99: number;
   /** The greatest. */
   max: number;
+};
+
+/** How often each effect was committed since the start, by noun and kind. */
+export type EffectCounts = {
+  /** By kind, as `completed` of the noun queue or `broken` of lease. */
+  queue: Record<string, number>;
+  /** By kind, as `completed` of the noun queue or `broken` of lease. */
+  lease: Record<string, number>;
+  /** By kind, as `completed` of the noun queue or `broken` of lease. */
+  path: Record<string, number>;
+  /** By kind, as `completed` of the noun queue or `broken` of lease. */
+  command: Record<string, number>;
+  /** By kind, as `completed` of the noun queue or `broken` of lease. */
+  schedule: Record<string, number>;
+  /** By kind, as `completed` of the noun queue or `broken` of lease. */
+  item: Record<string, number>;
+  /** By kind, as `completed` of the noun queue or `broken` of lease. */
+  sequence: Record<string, number>;
+  /** By kind, as `completed` of the noun queue or `broken` of lease. */
+  daemon: Record<string, number>;
 };
 
 /** A command as its receiver gets it. */
@@ -1486,6 +1526,16 @@ export type HeldLog = {
   pid: number | null;
   /** The length of the log. */
   walBytes: number;
+};
+
+/** How often something lasted how long, since the start of the daemon; the bounds stay. */
+export type Histogram = {
+  /** Upper bounds in milliseconds, in order. */
+  bounds: number[];
+  /** For each bound those up to it that are above the bound before; behind them, those above the last bound. */
+  counts: number[];
+  /** All of them together, in milliseconds. */
+  sum: number;
 };
 
 /** `error.data` of the kind internal: a defect; details.reference is in the log too. */
@@ -2877,6 +2927,21 @@ export type QueueConfigureParams = {
 /** Result of queue.configure. */
 export type QueueConfigureResult = {
   settings: QueueSettings;
+};
+
+/** Effects on the batches of a queue since the start of the daemon. */
+export type QueueCounts = {
+  /** Null for all queues that are not named. */
+  queue: string | null;
+  /** Effects by kind. */
+  events: Record<string, number>;
+  /** How long batches were available before they were claimed. */
+  waitMs: Histogram;
+  /**
+   * How long batches were claimed that their workers completed or abandoned; one that was lost counts once it is
+   * completed late.
+   */
+  runMs: Histogram;
 };
 
 /** How many batches are in which state. */
@@ -4552,7 +4617,11 @@ export interface DaemonMethods<Options> {
   ping(params?: DaemonPingParams, options?: Options): Promise<DaemonPingResult>;
   /** What this daemon is: version, identity, paths and limits. */
   info(params?: DaemonInfoParams, options?: Options): Promise<DaemonInfoResult>;
-  /** Counters since the start, and gauges of this moment. */
+  /**
+   * Counters since the start, and gauges of this moment. Counters begin at 0 with each start of the daemon, and
+   * only go up. A monitoring system that reads them now and then knows what was counted over any time, restarts
+   * included.
+   */
   stats(params?: DaemonStatsParams, options?: Options): Promise<DaemonStatsResult>;
   /**
    * Say that the database which this one was copied from is gone. `daemon.info` and the log tell of the copy no

@@ -1,7 +1,7 @@
 // The list of methods is the contract: each is there, does what its schemas say, and is documented.
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { METHODS, type Method, NOTIFICATIONS, REQUESTS } from "@pawl/protocol";
+import { EVENT_KINDS, type EventNoun, METHODS, type Method, NOTIFICATIONS, REQUESTS } from "@pawl/protocol";
 import { ERRORS, type ErrorKind } from "@pawl/protocol/errors";
 import { openrpc } from "@pawl/protocol/openrpc";
 import { describe, expect, test } from "vitest";
@@ -12,6 +12,7 @@ import {
   isInCode,
   specifiedBoardKinds,
   specifiedErrors,
+  specifiedEventKinds,
   specifiedNames,
   specifiedParams,
 } from "./specification.js";
@@ -295,6 +296,7 @@ const ONLY_IN_CODE = {
     transact: ["dryRun"],
     // As for leases.
     "path.heartbeat": ["ttlMs", "note"],
+    "daemon.stats": ["queues"],
     "deployment.list": ["after", "limit"],
     "pipeline.heads": ["known"],
     "peer.trust": ["board"],
@@ -336,6 +338,56 @@ describe("the list of what is not yet built", () => {
     expect(names.filter((name) => !specifiedNames().includes(name))).toEqual([]);
     expect(kinds.filter((kind) => !specifiedErrors().some((error) => error.kind === kind))).toEqual([]);
     expect(eachParam.filter(([, param]) => !isInCode(param))).toEqual([]);
+  });
+});
+
+describe("the kinds of events", () => {
+  /** Each leaves the list once something tells of it. */
+  const NOT_YET_TOLD: Partial<Record<EventNoun, string[]>> = {
+    item: ["claimed", "finished", "abandoned", "contested"],
+    sequence: ["granted"],
+  };
+
+  /** Where the effects on a noun are told. */
+  const SOURCES: Record<EventNoun, readonly string[]> = {
+    queue: ["domain/queue"],
+    lease: ["domain/lease"],
+    path: ["domain/path"],
+    command: ["domain/command"],
+    schedule: ["domain/schedule"],
+    item: ["domain/board"],
+    sequence: ["domain/sequence"],
+    daemon: ["daemon.ts", "turn-reports.ts", "turns/journal.ts"],
+  };
+
+  /** The kinds of a noun that stand in a file which tells of effects on it. */
+  function toldOf(noun: EventNoun): string[] {
+    const files = SOURCES[noun].flatMap((place) => {
+      const path = join(import.meta.dirname, "../daemon", place);
+      if (place.endsWith(".ts")) return [path];
+      return readdirSync(path)
+        .filter((name) => name.endsWith(".ts"))
+        .map((name) => join(path, name));
+    });
+    const texts = files
+      .map((path) => readFileSync(path, "utf8"))
+      .filter((text) => /(?:tell\w*|note|count)\(|kind: /.test(text));
+    const said = texts.join("\n").replaceAll(/\/\*[\s\S]*?\*\/|\/\/.*|^.*readonly .*$/gm, "");
+    return EVENT_KINDS[noun].filter((kind) => said.includes(`"${kind}"`));
+  }
+
+  test.each(Object.keys(EVENT_KINDS) as EventNoun[])("of %s are told by something", (noun) => {
+    const later = NOT_YET_TOLD[noun] ?? [];
+    expect(toldOf(noun).filter((kind) => later.includes(kind))).toEqual([]);
+    expect(EVENT_KINDS[noun].filter((kind) => !toldOf(noun).includes(kind))).toEqual(later);
+  });
+
+  test.skipIf(!hasSpecification)("are those of the specification", () => {
+    const sorted = (kinds: Readonly<Record<string, readonly string[]>>) =>
+      Object.entries(kinds)
+        .map(([noun, list]) => [noun, [...list].sort()])
+        .sort();
+    expect(sorted(EVENT_KINDS)).toEqual(sorted(specifiedEventKinds()));
   });
 });
 

@@ -78,6 +78,22 @@ function paramNames(text: string): string[] {
 /** Names that are no noun and verb. */
 const OTHER_NAMES = ["transact", "event"];
 
+/** The kinds of events by noun, from the sentences of events.md such as "of a path `reserved, released`". */
+export function specifiedEventKinds(): Record<string, string[]> {
+  const kinds: Record<string, string[]> = {};
+  const lists = (files.get("events.md") ?? "").matchAll(
+    / kinds: ([\s\S]*?)\. |- Kinds are [^:]*: ([\s\S]*?)\.\n/g,
+  );
+  for (const [, further, all] of lists) {
+    for (const part of `${further ?? all}`.split(";")) {
+      const [, thing] = /\bof (?:an?|the)\s+(\w+)/.exec(part) ?? [];
+      const noun = thing === "batch" ? "queue" : `${thing}`;
+      kinds[noun] = [...(kinds[noun] ?? []), ...codeSpans(part).flatMap((span) => span.split(", "))];
+    }
+  }
+  return kinds;
+}
+
 /** Methods, requests and notifications, each once: whatever is written as `noun.verb`. */
 export function specifiedNames(): string[] {
   const inText = codeSpans(everything)

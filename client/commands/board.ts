@@ -5,6 +5,7 @@ import { type Context, command, UsageError } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
 import { count, plural } from "../terminal/quantities.js";
 import { printable } from "../terminal/text.js";
+import { CLEAR_SCREEN } from "../terminal/watch.js";
 import { draw, type Item, type Stages } from "./board/drawing.js";
 
 /** The width of a board that is not printed on a terminal, unless $COLUMNS says otherwise. */
@@ -16,12 +17,10 @@ const WATCH_MS = 600_000;
 const REDRAW_MS = 200;
 const PAGE_ITEMS = 1000;
 
-const CLEAR_SCREEN = "\x1b[2J\x1b[H";
-
 const board = command({
   args: "[rebuild]",
   endsBySignal: true,
-  patient: ({ rebuild }) => rebuild !== undefined,
+  patient: ({ rebuild, watch }) => rebuild !== undefined || watch,
   summary: "Show the items of the board by stage",
   options: {
     stage: { type: "text", value: "STAGE", describe: "Only this stage" },

@@ -2,6 +2,7 @@ import type { Result } from "@pawl/protocol/types";
 import { command } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
 import { duration, whenShort } from "../terminal/quantities.js";
+import { isWatching, showListed, WATCH } from "../terminal/watch.js";
 
 type Command = Result<"command.get">;
 type State = Command["state"];
@@ -23,6 +24,8 @@ const STATE_STYLES: Readonly<Partial<Record<State, "green" | "red" | "yellow">>>
 
 const list = command({
   args: "[deployment]",
+  patient: isWatching,
+  endsBySignal: true,
   summary: "List commands and their states",
   options: {
     state: { type: "text", choices: STATES, describe: "Only those in a state" },
@@ -30,6 +33,7 @@ const list = command({
     command: { type: "text", value: "NAME", describe: "Only those of a name" },
     since: { type: "duration", describe: "Only those of so long ago or later" },
     limit: { type: "number", describe: "Most commands to list, up to 1,000", default: "100" },
+    ...WATCH,
   },
   details: "Newest first.",
   examples: [
@@ -37,19 +41,24 @@ const list = command({
     ["pawl commands builder --state PENDING", "What waits for a receiver"],
     ["pawl commands --json | jq -r '.commands[].commandId'", "Only the ids"],
   ],
-  async run({ deployment, state, limit, target, command: name, since }, { connect, output }) {
-    const found = await (await connect()).command.list({
-      ...(target === undefined ? {} : { target }),
-      ...(name === undefined ? {} : { command: name }),
-      ...(since === undefined ? {} : { createdAfter: Math.max(0, Date.now() - since) }),
-      ...(deployment === undefined ? {} : { deployment }),
-      ...(state === undefined ? {} : { state }),
-      ...(limit === undefined ? {} : { limit }),
-    });
-    output.result(found, () => (found.commands.length === 0 ? "" : commandTable(found.commands, output)));
-    if (found.commands.length === 0) output.note("There are no such commands.");
-    if (found.next !== undefined) output.note("There are more; --limit lists more of them.");
-    return undefined;
+  async run({ deployment, state, limit, target, command: name, since, watch }, { connect, output }) {
+    const client = await connect();
+    const read = async () => {
+      const found = await client.command.list({
+        ...(target === undefined ? {} : { target }),
+        ...(name === undefined ? {} : { command: name }),
+        ...(since === undefined ? {} : { createdAfter: Math.max(0, Date.now() - since) }),
+        ...(deployment === undefined ? {} : { deployment }),
+        ...(state === undefined ? {} : { state }),
+        ...(limit === undefined ? {} : { limit }),
+      });
+      return () => {
+        output.result(found, () => (found.commands.length === 0 ? "" : commandTable(found.commands, output)));
+        if (found.commands.length === 0) output.note("There are no such commands.");
+        if (found.next !== undefined) output.note("There are more; --limit lists more of them.");
+      };
+    };
+    return await showListed(read, [`command:${deployment ?? "*"}`], { watch, client, output });
   },
 });
 

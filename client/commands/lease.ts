@@ -2,6 +2,7 @@ import type { Result } from "@pawl/protocol/types";
 import { command, UsageError } from "../terminal/command.js";
 import { duration, plural } from "../terminal/quantities.js";
 import { printable } from "../terminal/text.js";
+import { isWatching, showListed, WATCH } from "../terminal/watch.js";
 
 export type Holder = Result<"lease.list">["leases"][number];
 
@@ -19,55 +20,64 @@ const COMMA = ",";
 
 const leases = command({
   args: "[prefix]",
+  patient: isWatching,
+  endsBySignal: true,
   summary: "List who holds what",
-  options: {},
+  options: WATCH,
   examples: [
     ["pawl leases", "A table of names, their holders and how long they still have"],
     ["pawl leases /srv/", "Only of names that begin so"],
     [`pawl leases --json | jq '.leases[] | select(.waiters > 0)'`, "Those that somebody waits for"],
   ],
-  async run({ prefix }, { connect, output }) {
+  async run({ prefix, watch }, { connect, output }) {
     const client = await connect();
     const of = prefix === undefined ? {} : { prefix };
-    const held: Holder[] = [];
-    let after: string | undefined;
-    do {
-      const page = await client.lease.list({ ...of, ...(after === undefined ? {} : { after }), limit: 1000 });
-      held.push(...page.leases);
-      after = page.next;
-    } while (after !== undefined);
-    output.result({ leases: held }, () => {
-      if (held.length === 0) {
-        output.note("No leases are held.");
-        return "";
-      }
-      const isMore = held.some((each) => heldAs(each) !== "");
-      return output.table(
-        [
-          { title: "NAME", flexible: true },
-          { title: "OWNER", flexible: true },
-          { title: "PID", align: "right" },
-          { title: "TOKEN", align: "right" },
-          ...(isMore ? [{ title: "AS" }] : []),
-          { title: "HELD FOR", align: "right" },
-          { title: "ENDS IN", align: "right" },
-          { title: "WAITING", align: "right" },
-          { title: "NOTE", flexible: true },
-        ],
-        held.map((each) => [
-          each.name,
-          each.owner,
-          each.pid === null ? "" : String(each.pid),
-          String(each.fencingToken),
-          ...(isMore ? [heldAs(each)] : []),
-          heldFor(each),
-          duration(each.remainingMs),
-          each.waiters === null || each.waiters === 0 ? "" : String(each.waiters),
-          each.note ?? "",
-        ]),
-      );
-    });
-    return undefined;
+    const read = async () => {
+      const held: Holder[] = [];
+      let after: string | undefined;
+      do {
+        const page = await client.lease.list({
+          ...of,
+          ...(after === undefined ? {} : { after }),
+          limit: 1000,
+        });
+        held.push(...page.leases);
+        after = page.next;
+      } while (after !== undefined);
+      return () =>
+        output.result({ leases: held }, () => {
+          if (held.length === 0) {
+            output.note("No leases are held.");
+            return "";
+          }
+          const isMore = held.some((each) => heldAs(each) !== "");
+          return output.table(
+            [
+              { title: "NAME", flexible: true },
+              { title: "OWNER", flexible: true },
+              { title: "PID", align: "right" },
+              { title: "TOKEN", align: "right" },
+              ...(isMore ? [{ title: "AS" }] : []),
+              { title: "HELD FOR", align: "right" },
+              { title: "ENDS IN", align: "right" },
+              { title: "WAITING", align: "right" },
+              { title: "NOTE", flexible: true },
+            ],
+            held.map((each) => [
+              each.name,
+              each.owner,
+              each.pid === null ? "" : String(each.pid),
+              String(each.fencingToken),
+              ...(isMore ? [heldAs(each)] : []),
+              heldFor(each),
+              duration(each.remainingMs),
+              each.waiters === null || each.waiters === 0 ? "" : String(each.waiters),
+              each.note ?? "",
+            ]),
+          );
+        });
+    };
+    return await showListed(read, [`lease:${prefix ?? ""}*`], { watch, client, output });
   },
 });
 

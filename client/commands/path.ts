@@ -8,6 +8,7 @@ import type { HeldPaths } from "../grants/with-paths.js";
 import { runUnder } from "../process/run-under.js";
 import { command } from "../terminal/command.js";
 import { duration, plural } from "../terminal/quantities.js";
+import { isWatching, showListed, WATCH } from "../terminal/watch.js";
 import { exitCodeOf, HOLD_OPTIONS, onLossOf } from "./holding.js";
 import { heldFor } from "./lease.js";
 
@@ -102,10 +103,13 @@ type Reservation = Result<"path.list">["reservations"][number];
 
 const paths = command({
   args: "",
+  patient: isWatching,
+  endsBySignal: true,
   summary: "List who has reserved which paths",
   options: {
     root: { type: "text", value: "DIR", describe: "Only of this tree", default: "of all" },
     owner: { type: "text", value: "TEXT", describe: "Only of this owner", default: "of all" },
+    ...WATCH,
   },
   examples: [
     ["pawl paths", "A table of reservations, their holders and how long they still have"],
@@ -113,54 +117,58 @@ const paths = command({
   ],
   async run(args, { connect, output }) {
     const client = await connect();
-    const reservations: Reservation[] = [];
     const filter = {
       ...(args.root === undefined ? {} : { root: resolve(args.root) }),
       ...(args.owner === undefined ? {} : { owner: args.owner }),
     };
-    let after: string | undefined;
-    do {
-      const page = await client.path.list({
-        ...filter,
-        ...(after === undefined ? {} : { after }),
-        limit: 1000,
-      });
-      reservations.push(...page.reservations);
-      after = page.next;
-    } while (after !== undefined);
-    output.result({ reservations }, () => {
-      if (reservations.length === 0) {
-        output.note("No paths are reserved.");
-        return "";
-      }
-      return output.table(
-        [
-          { title: "ROOT", flexible: true },
-          { title: "PATTERN", flexible: true },
-          { title: "MODE" },
-          { title: "OWNER", flexible: true },
-          { title: "PID", align: "right" },
-          { title: "TOKEN", align: "right" },
-          { title: "HELD FOR", align: "right" },
-          { title: "ENDS IN", align: "right" },
-          { title: "NOTE", flexible: true },
-        ],
-        reservations.flatMap((each) =>
-          each.patterns.map((pattern) => [
-            each.root,
-            pattern,
-            each.mode,
-            each.owner,
-            each.pid === null ? "" : String(each.pid),
-            String(each.fencingToken),
-            heldFor(each),
-            duration(each.remainingMs),
-            each.note ?? "",
-          ]),
-        ),
-      );
-    });
-    return undefined;
+    const read = async () => {
+      const reservations: Reservation[] = [];
+      let after: string | undefined;
+      do {
+        const page = await client.path.list({
+          ...filter,
+          ...(after === undefined ? {} : { after }),
+          limit: 1000,
+        });
+        reservations.push(...page.reservations);
+        after = page.next;
+      } while (after !== undefined);
+      return () =>
+        output.result({ reservations }, () => {
+          if (reservations.length === 0) {
+            output.note("No paths are reserved.");
+            return "";
+          }
+          return output.table(
+            [
+              { title: "ROOT", flexible: true },
+              { title: "PATTERN", flexible: true },
+              { title: "MODE" },
+              { title: "OWNER", flexible: true },
+              { title: "PID", align: "right" },
+              { title: "TOKEN", align: "right" },
+              { title: "HELD FOR", align: "right" },
+              { title: "ENDS IN", align: "right" },
+              { title: "NOTE", flexible: true },
+            ],
+            reservations.flatMap((each) =>
+              each.patterns.map((pattern) => [
+                each.root,
+                pattern,
+                each.mode,
+                each.owner,
+                each.pid === null ? "" : String(each.pid),
+                String(each.fencingToken),
+                heldFor(each),
+                duration(each.remainingMs),
+                each.note ?? "",
+              ]),
+            ),
+          );
+        });
+    };
+    const topic = filter.root === undefined ? "path:*" : `path:${filter.root}`;
+    return await showListed(read, [topic], { watch: args.watch, client, output });
   },
 });
 

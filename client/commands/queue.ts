@@ -1,56 +1,52 @@
 import { EACH, textsAt } from "@pawl/protocol/json-text";
 import type { Result } from "@pawl/protocol/types";
+import { BATCH_STATES } from "../metrics.js";
 import { command } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
 import { bytes, count, duration, plural, when } from "../terminal/quantities.js";
 import { printable } from "../terminal/text.js";
 import { shorten } from "../terminal/values.js";
+import { isWatching, showListed, WATCH } from "../terminal/watch.js";
 
 /** Payloads of a batch that a list shows. */
 const MAX_SHOWN_PAYLOADS = 3;
 
 type Batch = Result<"queue.get">["batch"];
 
-/** The states of a batch, in the order in which a batch may come to them. */
-export const BATCH_STATES = [
-  "ready",
-  "scheduled",
-  "blocked",
-  "claimed",
-  "completed",
-  "dead",
-  "cancelled",
-  "expired",
-] as const satisfies readonly Batch["state"][];
-
 const queues = command({
   args: "[queue]",
+  patient: isWatching,
+  endsBySignal: true,
   summary: "List the queues and what is in them",
-  options: {},
+  options: WATCH,
   examples: [
     ["pawl queues", "A table of all queues and how many batches are in which state"],
+    ["pawl queues --watch", "The same, shown again whenever something happens to a batch"],
     ["pawl queues mails --json | jq '.queues[0].ready'", "One figure of one queue"],
   ],
-  async run({ queue }, { connect, output }) {
+  async run({ queue, watch }, { connect, output }) {
     const client = await connect();
-    const found: Result<"queue.stats">["queues"] = [];
-    let after: string | undefined;
-    do {
-      const page = await client.queue.stats({
-        ...(queue === undefined ? {} : { queue }),
-        ...(after === undefined ? {} : { after }),
-      });
-      found.push(...page.queues);
-      after = page.next;
-    } while (after !== undefined);
-    output.result({ queues: found }, () => {
-      if (found.length === 0) {
-        output.note("There are no queues. A queue exists by being used.");
-        return "";
-      }
-      return queueTable(found, output);
-    });
-    return undefined;
+    const read = async () => {
+      const found: Result<"queue.stats">["queues"] = [];
+      let after: string | undefined;
+      do {
+        const page = await client.queue.stats({
+          ...(queue === undefined ? {} : { queue }),
+          ...(after === undefined ? {} : { after }),
+        });
+        found.push(...page.queues);
+        after = page.next;
+      } while (after !== undefined);
+      return () =>
+        output.result({ queues: found }, () => {
+          if (found.length === 0) {
+            output.note("There are no queues. A queue exists by being used.");
+            return "";
+          }
+          return queueTable(found, output);
+        });
+    };
+    return await showListed(read, [`queue:${queue ?? "*"}`], { watch, client, output });
   },
 });
 
@@ -89,6 +85,8 @@ function queueTable(found: Result<"queue.stats">["queues"], output: Output): str
 
 const batches = command({
   args: "<queue-or-batch>",
+  patient: isWatching,
+  endsBySignal: true,
   summary: "List the batches of a queue, or show one",
   options: {
     state: {
@@ -99,6 +97,7 @@ const batches = command({
     key: { type: "text", value: "TEXT", describe: "Only those of this key" },
     limit: { type: "number", describe: "Most batches to list, up to 1,000", default: "100" },
     after: { type: "number", value: "SEQ", describe: "Go on behind this enqueueSeq" },
+    ...WATCH,
   },
   details: "In the order in which they were added.",
   examples: [
@@ -106,25 +105,31 @@ const batches = command({
     ["pawl batches mails --state ready --key ada", "What waits for one customer"],
     ["pawl batches mails --json | jq -r '.batches[].batchId'", "Only the ids"],
   ],
-  async run({ "queue-or-batch": which, state, key, limit, after }, { connect, output }) {
+  async run({ "queue-or-batch": which, state, key, limit, after, watch }, { connect, output }) {
     const client = await connect();
-    if (BATCH_ID.test(which)) {
+    const readOne = async () => {
       const { result, text } = await client.callForText("queue.get", { batchId: which });
       const payloads = textsAt(text, ["batch", "payloads", EACH]) as string[];
-      output.result(result, () => batchText(result.batch, payloads, payloads.length, output), text);
-      return undefined;
-    }
-    const { result: found, text } = await client.callForText("queue.list", {
-      queue: which,
-      ...(state === undefined ? {} : { state }),
-      ...(key === undefined ? {} : { key }),
-      ...(limit === undefined ? {} : { limit }),
-      ...(after === undefined ? {} : { after }),
-    });
-    output.result(found, () => batchTexts(found.batches, text, output), text);
-    if (found.batches.length === 0) output.note(`There is no such batch in ${printable(which)}.`);
-    if (found.next !== undefined) output.note(`There are more: --after ${found.next} goes on with them.`);
-    return undefined;
+      return () =>
+        output.result(result, () => batchText(result.batch, payloads, payloads.length, output), text);
+    };
+    // It may be moved to any queue.
+    if (BATCH_ID.test(which)) return await showListed(readOne, ["queue:*"], { watch, client, output });
+    const read = async () => {
+      const { result: found, text } = await client.callForText("queue.list", {
+        queue: which,
+        ...(state === undefined ? {} : { state }),
+        ...(key === undefined ? {} : { key }),
+        ...(limit === undefined ? {} : { limit }),
+        ...(after === undefined ? {} : { after }),
+      });
+      return () => {
+        output.result(found, () => batchTexts(found.batches, text, output), text);
+        if (found.batches.length === 0) output.note(`There is no such batch in ${printable(which)}.`);
+        if (found.next !== undefined) output.note(`There are more: --after ${found.next} goes on with them.`);
+      };
+    };
+    return await showListed(read, [`queue:${which}`], { watch, client, output });
   },
 });
 
@@ -159,24 +164,33 @@ function batchText(batch: Batch, payloads: readonly string[], most: number, outp
 
 const dead = command({
   args: "<queue>",
+  patient: isWatching,
+  endsBySignal: true,
   summary: "List what has failed too often",
-  options: { limit: { type: "number", describe: "Most batches to list, up to 1,000", default: "100" } },
+  options: {
+    limit: { type: "number", describe: "Most batches to list, up to 1,000", default: "100" },
+    ...WATCH,
+  },
   details: "They have used up their attempts, and wait for `pawl retry`. They do not hold up the queue.",
   examples: [
     ["pawl dead mails", "Their ids, payloads and last errors"],
     ["pawl dead mails --json | jq -r '.batches[].batchId'", "Only the ids"],
   ],
-  async run({ queue, limit }, { connect, output }) {
+  async run({ queue, limit, watch }, { connect, output }) {
     const client = await connect();
-    const { result: found, text } = await client.callForText("queue.list", {
-      queue,
-      state: "dead",
-      ...(limit === undefined ? {} : { limit }),
-    });
-    output.result(found, () => deadTexts(found.batches, text, output), text);
-    if (found.batches.length === 0) output.note(`Nothing in ${printable(queue)} is dead.`);
-    if (found.next !== undefined) output.note("There are more; --limit lists more of them.");
-    return undefined;
+    const read = async () => {
+      const { result: found, text } = await client.callForText("queue.list", {
+        queue,
+        state: "dead",
+        ...(limit === undefined ? {} : { limit }),
+      });
+      return () => {
+        output.result(found, () => deadTexts(found.batches, text, output), text);
+        if (found.batches.length === 0) output.note(`Nothing in ${printable(queue)} is dead.`);
+        if (found.next !== undefined) output.note("There are more; --limit lists more of them.");
+      };
+    };
+    return await showListed(read, [`queue:${queue}`], { watch, client, output });
   },
 });
 

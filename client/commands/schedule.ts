@@ -8,6 +8,7 @@ import type { Output } from "../terminal/output.js";
 import { duration, when, zoneAt } from "../terminal/quantities.js";
 import { printable } from "../terminal/text.js";
 import { pointInTime } from "../terminal/values.js";
+import { isWatching, showListed, WATCH } from "../terminal/watch.js";
 import type { Schedule } from "../work/schedules.js";
 import { payloadsOf, priorityOf } from "./enqueue.js";
 
@@ -18,6 +19,8 @@ const DEFAULT_COUNT = 5;
 
 const schedule = command({
   args: "<set|list|get|rm|delete|run|next> [schedule] [queue] [payload..]",
+  patient: isWatching,
+  endsBySignal: true,
   summary: "Have work enqueued at times",
   options: {
     cron: {
@@ -58,6 +61,7 @@ const schedule = command({
       describe: "None from 2026-12-25, 2026-12-25T18:00 or 2026-12-25T18:00:00Z on",
     },
     disabled: { type: "flag", describe: "Keep it for later" },
+    ...WATCH,
     count: {
       type: "number",
       short: "n",
@@ -83,11 +87,19 @@ const schedule = command({
     if (action === undefined) {
       throw new UsageError(`What to do is one of ${ACTIONS.join(", ")}, not ${JSON.stringify(given)}.`);
     }
+    if (args.watch && action !== "list") throw new UsageError("--watch belongs to `pawl schedule list`.");
     if (action !== "set" && args.queue !== undefined) {
       throw new UsageError(`${action} takes no ${JSON.stringify(args.queue)}. Only set takes a queue.`);
     }
     if (action === "set") return await set(await definitionOf(args, stdin), await connect(), output);
-    if (action === "list") return await list(await connect(), output);
+    if (action === "list") {
+      const client = await connect();
+      return await showListed(() => list(client, output), ["schedule:*"], {
+        watch: args.watch,
+        client,
+        output,
+      });
+    }
     if (action === "next" && name === undefined) return await next(wouldBe(args), await connect(), output);
     if (name === undefined)
       throw new UsageError(`Say which schedule, such as: pawl schedule ${action} nightly`);
@@ -187,7 +199,7 @@ async function next(params: Params<"schedule.next">, client: PawlClient, output:
   output.result({ times }, () => times.map(when));
 }
 
-async function list(client: PawlClient, output: Output): Promise<undefined> {
+async function list(client: PawlClient, output: Output): Promise<() => void> {
   const schedules: Schedule[] = [];
   const texts: string[] = [];
   for (let after: string | undefined; ; ) {
@@ -222,7 +234,7 @@ async function list(client: PawlClient, output: Output): Promise<undefined> {
       ]),
     );
   };
-  output.result({ schedules }, print, `{"schedules":[${texts.join(",")}]}`);
+  return () => output.result({ schedules }, print, `{"schedules":[${texts.join(",")}]}`);
 }
 
 function rhythm({ cron, everyMs, timeZone }: Schedule): string {

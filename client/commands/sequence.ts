@@ -2,6 +2,7 @@ import type { Result } from "@pawl/protocol/types";
 import type { PawlClient } from "../connect.js";
 import { command, UsageError } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
+import { isWatching, showListed, WATCH } from "../terminal/watch.js";
 
 /** Ids printed by one write: a block can have a million. */
 const IDS_PER_WRITE = 10_000;
@@ -66,18 +67,22 @@ const peek = command({
 
 const state = command({
   args: "",
+  patient: isWatching,
+  endsBySignal: true,
   summary: "List the last number of every type",
-  options: {},
+  options: WATCH,
   examples: [
     ["pawl state", "A table of types, their last numbers and ids"],
     ["pawl state --json | jq .sequences.FR", "The last number of FR"],
   ],
-  async run(_args, { connect, output }) {
+  async run({ watch }, { connect, output }) {
     const client = await connect();
-    const found = await client.dispenser().state();
-    const { idDigits } = output.json ? { idDigits: 0 } : await client.daemon.info({});
-    output.result(found, () => stateTable(found, idDigits, output));
-    return undefined;
+    const read = async () => {
+      const found = await client.dispenser().state();
+      const { idDigits } = output.json ? { idDigits: 0 } : await client.daemon.info({});
+      return () => output.result(found, () => stateTable(found, idDigits, output));
+    };
+    return await showListed(read, ["sequence:*"], { watch, client, output });
   },
 });
 

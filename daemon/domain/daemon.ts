@@ -19,7 +19,7 @@ export interface OwnReport {
     Result<"daemon.info">,
     "name" | "version" | "protocol" | "pid" | "mode" | "nodeId" | "idDigits" | "copied"
   >;
-  stats(env: Env): Operation<Result<"daemon.stats">>;
+  stats(params: Parsed<"daemon.stats">, env: Env): Operation<Result<"daemon.stats">>;
 }
 
 /** Which operation performs which method; `daemon.backup` and `daemon.check` have none. */
@@ -27,7 +27,7 @@ export function daemonHandlers(ownReport: OwnReport): HandlersOf<"daemon"> {
   return {
     ping: () => ping(ownReport),
     info: (_params, env) => info(env, ownReport),
-    stats: (_params, env) => ownReport.stats(env),
+    stats: (params, env) => ownReport.stats(params, env),
     acceptCopy,
   };
 }

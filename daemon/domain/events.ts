@@ -10,9 +10,10 @@ import { type Env, type Outcome, Wait } from "../turns/operation.js";
 /** The subscriptions of all connections. */
 export interface Subscriptions {
   count(connection: number): number;
-  /** Makes an id. Its connection is told from the next turn of the event loop on, so after the answer. */
-  nextId(): string;
-  add(connection: number, id: string, topics: Topics, since: number): void;
+  /** Makes an id within a connection, which is told from the next turn of the event loop on, so after the answer. */
+  nextId(connection: number): string;
+  /** @param restarted true of one that followed an earlier life of the daemon: it is told first that this one began. */
+  add(connection: number, id: string, topics: Topics, since: number, restarted: boolean): void;
   remove(connection: number, id: string): void;
   has(connection: number, id: string): boolean;
 }
@@ -42,6 +43,14 @@ function* onlyReads(method: MethodName): Operation<PawlError> {
   });
 }
 
+/** What is told of the daemon itself. */
+const DAEMON = { noun: "daemon", name: "" } as const;
+
+/** True for one who followed the daemon in a life before this: it is told that this one has started. */
+function hasRestarted(since: string | undefined, topics: Topics, journal: Journal): boolean {
+  return since !== undefined && journal.isOfAnotherLife(since) && topics.fit(DAEMON);
+}
+
 /** A call of `events.watch` that may wait: the same over all its tries. */
 interface Search {
   readonly topics: Topics;
@@ -62,19 +71,24 @@ function* watch(
   let search = searches.get(params);
   if (search === undefined) {
     const from = since === undefined ? last : journal.numberOf(since);
-    if (from === undefined) return { events: [], cursor: journal.cursor(last), gap: true };
-    search = { topics: new Topics(params.topics), from };
+    const topics = new Topics(params.topics);
+    if (from === undefined) {
+      const started = hasRestarted(since, topics, journal) ? [new RawJson(journal.startedText(last))] : [];
+      return { events: started as never, cursor: journal.cursor(last), gap: true };
+    }
+    search = { topics, from };
     searches.set(params, search);
   }
   // A turn that was rolled back has given its numbers back.
   search.from = Math.min(search.from, last);
   const { events, next, gap } = journal.read(search.topics, search.from, limit);
   if (events.length === 0 && !gap && env.mayWait) {
+    journal.isWatched = true;
     // Events of the turn under way may still be forgotten, and others get their numbers.
     search.from = Math.max(search.from, journal.lastCommitted);
     return new Wait(eventsKey(search.topics.only), `${search.from} ${params.topics.join(" ")}`);
   }
-  const shown = events.map(({ text }) => new RawJson(text));
+  const shown = events.map((event) => new RawJson(journal.textOf(event)));
   return { events: shown as never, cursor: journal.cursor(next), gap };
 }
 
@@ -98,8 +112,9 @@ function* subscribe(
   const from = since === undefined ? last : journal.numberOf(since);
   const gap = from === undefined || journal.read(wanted, from, 1).gap;
   const begin = gap ? last : from;
-  const subscriptionId = subscriptions.nextId();
-  env.effects.afterCommit(() => subscriptions.add(connection, subscriptionId, wanted, begin));
+  const subscriptionId = subscriptions.nextId(connection);
+  const restarted = hasRestarted(since, wanted, journal);
+  env.effects.afterCommit(() => subscriptions.add(connection, subscriptionId, wanted, begin, restarted));
   return { subscriptionId, cursor: journal.cursor(begin), gap };
 }
 

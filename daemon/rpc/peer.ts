@@ -26,6 +26,24 @@ export interface Peer extends Sender {
   wrote(bytes: number): void;
   /** Queues one line, as a text without its end. */
   send(line: string | LongLine): void;
+  /** Queues lines that other peers are sent, too. */
+  sendShared(lines: SharedLines): void;
+}
+
+/** The same lines for several peers, whose bytes are made once. */
+export class SharedLines {
+  readonly lines: readonly string[];
+  #bytes: Buffer | undefined;
+
+  constructor(lines: readonly string[]) {
+    this.lines = lines;
+  }
+
+  /** All of them, with the end of each. */
+  get bytes(): Buffer {
+    this.#bytes ??= Buffer.from(`${this.lines.join("\n")}\n`);
+    return this.#bytes;
+  }
 }
 
 /** A line whose requests are taken up in several turns: a batch, or one request that takes long to be read. */

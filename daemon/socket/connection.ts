@@ -21,7 +21,7 @@ import type { LongLine } from "../json/base64-insertion.js";
 import { BufferPool } from "../json/buffer-pool.js";
 import { type TopMember, TopMembers } from "../json/top-members.js";
 import { notification } from "../rpc/json-rpc.js";
-import type { Peer } from "../rpc/peer.js";
+import type { Peer, SharedLines } from "../rpc/peer.js";
 import type { Caller } from "../turns/operation.js";
 import { MessageSplitter, WrongHeaders } from "./framing.js";
 import { LONG_MESSAGE_BYTES, noteLongMessage, noteOldBytes } from "./garbage.js";
@@ -281,6 +281,12 @@ export class Connection implements Peer, Reader, Source {
 
   send(line: string | LongLine): void {
     if (this.#state !== "closing" && this.#state !== "closed") this.#outgoing.push(line);
+  }
+
+  sendShared(lines: SharedLines): void {
+    if (this.#state === "closing" || this.#state === "closed") return;
+    if (!this.#outgoing.withHeaders) this.#outgoing.push(lines.bytes);
+    else for (const line of lines.lines) this.#outgoing.push(line);
   }
 
   /**

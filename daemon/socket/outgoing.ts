@@ -17,7 +17,7 @@ export interface OutgoingEvents {
 export class Outgoing {
   readonly #socket: Socket;
   readonly #events: OutgoingEvents;
-  #lines: (string | LongLine)[] = [];
+  #lines: (string | Buffer | LongLine)[] = [];
   #bytes = 0;
   #unsentLongLines = 0;
   /** The bytes of answers that wait for the last one of their batch. */
@@ -62,11 +62,14 @@ export class Outgoing {
     return this.#unsentLongLines < MAX_UNSENT_LONG_LINES;
   }
 
-  push(line: string | LongLine): void {
+  /** @param line without its end; a buffer is of lines with theirs, and never where headers go out. */
+  push(line: string | Buffer | LongLine): void {
     if (this.#lines.length === 0) process.nextTick(flush, this);
     this.#lines.push(line);
     if (typeof line === "string") {
       this.#bytes += line.length + 1;
+    } else if (Buffer.isBuffer(line)) {
+      this.#bytes += line.length;
     } else {
       this.#bytes += line.bytes.length;
       this.#unsentLongLines += 1;
@@ -115,7 +118,7 @@ export class Outgoing {
     this.count();
   }
 
-  #writeAll(lines: readonly (string | LongLine)[]): void {
+  #writeAll(lines: readonly (string | Buffer | LongLine)[]): void {
     let text = "";
     for (const line of lines) {
       if (typeof line === "string") text += `${line}\n`;
@@ -124,14 +127,16 @@ export class Outgoing {
         this.#writeText(text);
         text = "";
       }
-      if (typeof line !== "string") this.#writeLong(line);
+      if (Buffer.isBuffer(line)) this.#socket.write(line);
+      else if (typeof line !== "string") this.#writeLong(line);
     }
     if (text !== "") this.#writeText(text);
   }
 
-  #writeWithHeaders(lines: readonly (string | LongLine)[]): void {
+  #writeWithHeaders(lines: readonly (string | Buffer | LongLine)[]): void {
     let text = "";
     for (const line of lines) {
+      if (Buffer.isBuffer(line)) throw new Error("lines that are made for several peers have no headers");
       if (typeof line === "string") {
         text += `${headerOf(Buffer.byteLength(line))}${line}`;
         if (text.length < MAX_UNSENT_BYTES) continue;

@@ -10,6 +10,7 @@ import { CollectedEffects, type Outlet } from "./effects.js";
 import type { Journal } from "./journal.js";
 import { type Caller, type Env, type Outcome, Tried, Unfinished, Wait } from "./operation.js";
 import { pooledRandom } from "./random.js";
+import type { Tally } from "./tally.js";
 import { TurnMemory } from "./turn-memory.js";
 import { CANCELLED, type Parked, type Waiters } from "./waiters.js";
 
@@ -23,6 +24,8 @@ export interface Setting extends Pick<Env, "mode" | "idDigits" | "sign" | "ident
   readonly random?: Env["random"];
   /** Events for those who follow them; undefined in a daemon that only reads. */
   readonly journal?: Journal | undefined;
+  /** Counts effects; undefined where nobody asks for that. */
+  readonly tally?: Tally | undefined;
   /** True if another process writes the database, and keeps the time of it. */
   readonly readOnly: boolean;
   /** How long what has ended is kept; may change. */
@@ -90,7 +93,7 @@ export class Attempt {
     this.#setting = setting;
     this.#waiters = waiters;
     this.#time = time;
-    this.#effects = new CollectedEffects(setting.journal, time.wallMs);
+    this.#effects = new CollectedEffects(setting.journal, setting.tally, time.wallMs);
     this.#cancelWaits = this.#cancellation();
   }
 
@@ -201,12 +204,14 @@ export class Attempt {
     if (reached !== undefined) witness?.committed(reached);
     if (this.#timeToKeep !== undefined) clock.wasKept(this.#timeToKeep);
     this.#waiters.commit();
+    this.#setting.tally?.commit();
     this.#setting.journal?.commit();
   }
 
   rollBack(): void {
     if (this.#begun) this.#setting.store.rollback();
     this.#waiters.rollBack();
+    this.#setting.tally?.forget(0);
     this.#setting.journal?.forget(0);
   }
 

@@ -3,6 +3,7 @@ import type { Reached, Counter as WitnessedCounter } from "../store/witness.js";
 import type { Due } from "./alarm.js";
 import { type EventDetails, eventsKey, type Journal } from "./journal.js";
 import type { Counter, Effects } from "./operation.js";
+import type { Tally } from "./tally.js";
 
 /** The key of those who follow several things. */
 const EVERY_EVENT = eventsKey(undefined);
@@ -20,6 +21,7 @@ export interface Outlet {
 /** The effects of the operations of one attempt, held back until its transaction is committed. */
 export class CollectedEffects implements Effects {
   readonly #journal: Journal | undefined;
+  readonly #tally: Tally | undefined;
   readonly #wallMs: number;
   readonly #woken: string[] = [];
   #nextWoken = 0;
@@ -36,6 +38,7 @@ export class CollectedEffects implements Effects {
   #reachedBefore = 0;
   #actionsBefore = 0;
   #eventsBefore = 0;
+  #notesBefore = 0;
   /** True if those who follow several things are about to be woken. */
   #followersWoken = false;
   /** The earliest times at which something ends, by each clock. A time too early only costs one look. */
@@ -43,8 +46,9 @@ export class CollectedEffects implements Effects {
   #earliestWallAt = Number.POSITIVE_INFINITY;
 
   /** @param wallMs the time of its events. */
-  constructor(journal: Journal | undefined, wallMs: number) {
+  constructor(journal: Journal | undefined, tally: Tally | undefined, wallMs: number) {
     this.#journal = journal;
+    this.#tally = tally;
     this.#wallMs = wallMs;
   }
 
@@ -99,12 +103,22 @@ export class CollectedEffects implements Effects {
     id: string,
     details?: EventDetails,
   ): void {
+    this.#tally?.note(noun, name, kind, 1);
     const journal = this.#journal;
     if (journal === undefined || !journal.isKept) return;
+    journal.add(noun, name, kind, id, this.#wallMs, details);
+    if (!journal.isWatched) return;
     if (!this.#followersWoken) this.wake(EVERY_EVENT);
     this.#followersWoken = true;
-    journal.add(noun, name, kind, id, this.#wallMs, details);
     this.wake(eventsKey({ noun, name }));
+  }
+
+  note<N extends EventNoun>(noun: N, name: string, kind: EventKind<N>, times: number): void {
+    this.#tally?.note(noun, name, kind, times);
+  }
+
+  noteDuration(queue: string, what: "wait" | "run", ms: number): void {
+    this.#tally?.noteDuration(queue, what, ms);
   }
 
   get isFollowed(): boolean {
@@ -134,6 +148,7 @@ export class CollectedEffects implements Effects {
     this.#reachedBefore = this.#reachedCounters.length;
     this.#actionsBefore = this.#actions.length;
     this.#eventsBefore = this.#journal?.pending ?? 0;
+    this.#notesBefore = this.#tally?.pending ?? 0;
   }
 
   /** The operation under way was refused: forgets its effects. */
@@ -145,6 +160,7 @@ export class CollectedEffects implements Effects {
     this.#reachedValues.length = this.#reachedBefore;
     this.#actions.length = this.#actionsBefore;
     this.#journal?.forget(this.#eventsBefore);
+    this.#tally?.forget(this.#notesBefore);
     this.#followersWoken = false;
   }
 

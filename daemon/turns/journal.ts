@@ -5,8 +5,8 @@ import { EVENT_KINDS, type EventKind, type EventNoun } from "@pawl/protocol";
 const MAX_KEPT = 16_384;
 /** ... or so many bytes of them. */
 const MAX_KEPT_BYTES = 8 * 1024 * 1024;
-/** What an event takes beside its text. */
-const KEPT_BYTES = 96;
+/** What an event takes beside its labels. */
+const KEPT_BYTES = 160;
 
 /** Members of an event that only some have (spec: events.md). */
 export interface EventDetails {
@@ -22,14 +22,17 @@ export function eventsKey(only: Pick<KeptEvent, "noun" | "name"> | undefined): s
   return only === undefined ? "events" : `events ${only.noun}:${only.name}`;
 }
 
-/** One effect on one thing. */
+/** One effect on one thing. Its text is made for those who are told of it: most events are told to few or to nobody. */
 export interface KeptEvent {
   /** Its place among all events of this life of the daemon, from 1 on. */
   readonly number: number;
   readonly noun: EventNoun;
   readonly name: string;
-  /** The event as JSON, as it is answered. */
-  readonly text: string;
+  readonly kind: string;
+  readonly id: string;
+  /** By the wall clock. */
+  readonly at: number;
+  readonly details: EventDetails | undefined;
 }
 
 /** Events behind a place, in their order, and the place to go on from. */
@@ -47,8 +50,12 @@ export class Topics {
   /** The one thing that they are about; undefined for several or a pattern. */
   readonly only: { readonly noun: EventNoun; readonly name: string } | undefined;
 
+  /** Tells them apart from others. */
+  readonly text: string;
+
   /** @param topics as `queue:mail`, `lease:deploy/*`, `daemon` or `*`; checked before. */
   constructor(topics: readonly string[]) {
+    this.text = JSON.stringify(topics);
     for (const topic of topics) {
       const colon = topic.indexOf(":");
       const noun = (colon < 0 ? topic : topic.slice(0, colon)) as EventNoun | "*";
@@ -86,6 +93,14 @@ export class Topics {
 
 const NOUNS = Object.keys(EVENT_KINDS) as EventNoun[];
 
+function bytesOf({ name, id, details }: KeptEvent): number {
+  let bytes = KEPT_BYTES + name.length + id.length;
+  if (details === undefined) return bytes;
+  const { by, from, to, reason } = details;
+  for (const text of [by, from, to, reason]) bytes += text === undefined ? 0 : text.length;
+  return bytes;
+}
+
 /** The last events of a noun, the oldest first. */
 class Ring {
   #events: KeptEvent[] = [];
@@ -96,11 +111,11 @@ class Ring {
 
   push(event: KeptEvent): void {
     this.#events.push(event);
-    this.#bytes += event.text.length + KEPT_BYTES;
+    this.#bytes += bytesOf(event);
     while (this.#events.length - this.#first > MAX_KEPT || this.#bytes > MAX_KEPT_BYTES) {
-      const { number, text } = this.#events[this.#first] as KeptEvent;
-      this.gone = number;
-      this.#bytes -= text.length + KEPT_BYTES;
+      const oldest = this.#events[this.#first] as KeptEvent;
+      this.gone = oldest.number;
+      this.#bytes -= bytesOf(oldest);
       this.#first += 1;
     }
     if (this.#first <= MAX_KEPT) return;
@@ -131,13 +146,21 @@ class Ring {
 export class Journal {
   /** Tells cursors of this life from those of others. */
   readonly #life = randomBytes(4).toString("hex");
+  readonly #startedAt: number;
   readonly #rings = new Map<EventNoun, Ring>(NOUNS.map((noun) => [noun, new Ring()]));
   #last = 0;
   /** The events of the turn under way, which others see once it is committed. */
   #pending: KeptEvent[] = [];
   #isKept = false;
+  /** True once somebody has waited by a call: only then events wake calls. */
+  isWatched = false;
   /** Called when events were added. */
   onAdded: () => void = () => {};
+
+  /** @param startedAt when the daemon started, by the wall clock. */
+  constructor(startedAt: number) {
+    this.#startedAt = startedAt;
+  }
 
   /** True once somebody has asked. */
   get isKept(): boolean {
@@ -174,6 +197,11 @@ export class Journal {
     return life === this.#life && Number(number) <= this.last ? Number(number) : undefined;
   }
 
+  /** True of a cursor that this life of the daemon has not given. */
+  isOfAnotherLife(cursor: string): boolean {
+    return !cursor.startsWith(this.#life);
+  }
+
   /** Adds an event to the turn under way. */
   add<N extends EventNoun>(
     noun: N,
@@ -183,10 +211,32 @@ export class Journal {
     at: number,
     details?: EventDetails,
   ): void {
-    const number = this.last + 1;
-    const topic = noun === "daemon" ? noun : `${noun}:${name}`;
-    const text = JSON.stringify({ cursor: this.cursor(number), at, topic, kind, id, ...details });
-    this.#pending.push({ number, noun, name, text });
+    this.#pending.push({ number: this.last + 1, noun, name, kind, id, at, details });
+  }
+
+  /**
+   * That this life of the daemon has begun, for those who followed the one before: there is nobody else to tell.
+   *
+   * @param number where the follower goes on.
+   */
+  startedText(number: number): string {
+    return this.textOf({
+      number,
+      noun: "daemon",
+      name: "",
+      kind: "started",
+      id: "pawld",
+      at: this.#startedAt,
+      details: undefined,
+    });
+  }
+
+  /** An event as JSON, as it is answered. */
+  textOf({ number, noun, name, kind, id, at, details }: KeptEvent): string {
+    const topic = noun === "daemon" ? '"daemon"' : JSON.stringify(`${noun}:${name}`);
+    const text = `{"cursor":"${this.cursor(number)}","at":${at},"topic":${topic},"kind":"${kind}","id":${JSON.stringify(id)}`;
+    const more = details === undefined ? "{}" : JSON.stringify(details);
+    return more === "{}" ? `${text}}` : `${text},${more.slice(1)}`;
   }
 
   /** An operation of the turn under way was refused: forgets what came after so many events. */

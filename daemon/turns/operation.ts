@@ -97,8 +97,8 @@ export interface Effects {
   /** Sends a JSON-RPC notification to a connection, if it is still open and its peer reads. */
   notify(connection: number, method: NotificationName, params: object): void;
   /**
-   * Says what has happened to a thing, for those who follow it: labels and ids, never a payload or a secret. Costs
-   * nothing before somebody follows.
+   * Says what has happened to a thing, for those who follow it: labels and ids, never a payload or a secret. Before
+   * somebody follows it is only counted.
    *
    * @param name of the topic, as the queue.
    */
@@ -109,6 +109,13 @@ export interface Effects {
     id: string,
     details?: EventDetails,
   ): void;
+  /**
+   * Counts what `tell` would tell of, so often, where nobody follows (`isFollowed`) and what an event needs is not
+   * looked for.
+   */
+  note<N extends EventNoun>(noun: N, name: string, kind: EventKind<N>, times: number): void;
+  /** Counts how long a batch of a queue waited for its claim, or was worked on. */
+  noteDuration(queue: string, what: "wait" | "run", ms: number): void;
   /** True if somebody follows, so that what an event needs is worth looking for. */
   readonly isFollowed: boolean;
   /** Writes a log line about something that an operator wants to know of. */
@@ -121,7 +128,11 @@ export interface Effects {
 export type Gauge = `${BatchState}Batches` | `commands${CommandState}` | "leases" | "reservations" | "items";
 
 /** The counters of operations since the start of the daemon, and the gauges, which begin with what is there then. */
-export type Counter = "sequencesDispensed" | "commandAnswersLate" | Gauge;
+export type Counter =
+  | "sequencesDispensed"
+  | "commandAnswersLate"
+  | `commandsEnded${"SUCCEEDED" | "FAILED" | "EXPIRED"}`
+  | Gauge;
 
 /**
  * Returned by an operation whose condition is not met and may be waited for (`env.mayWait`): the call is

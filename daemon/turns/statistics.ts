@@ -1,8 +1,15 @@
 import { createHistogram, type RecordableHistogram } from "node:perf_hooks";
 import type { ErrorKind } from "@pawl/protocol/errors";
 import type { Counter } from "./operation.js";
+import type { Histogram } from "./tally.js";
 
 const NANOSECONDS_PER_MS = 1e6;
+
+/** Exact to 1 %: a histogram that is exact to 0.1 % takes 360 KB. */
+const FIGURES = { figures: 2 };
+
+/** The upper bounds of how long commits take, in milliseconds. */
+const COMMIT_BOUNDS_MS = [0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 1_000] as const;
 
 /** The counts of the daemon from its start on, for `daemon.stats`. */
 export class Statistics {
@@ -11,6 +18,9 @@ export class Statistics {
   readonly counters: Record<Counter, number> = {
     sequencesDispensed: 0,
     commandAnswersLate: 0,
+    commandsEndedSUCCEEDED: 0,
+    commandsEndedFAILED: 0,
+    commandsEndedEXPIRED: 0,
     commandsPENDING_UPLOAD: 0,
     commandsPENDING: 0,
     commandsDISPATCHED: 0,
@@ -32,8 +42,11 @@ export class Statistics {
   turnsCommitted = 0;
   turnsRolledBack = 0;
   operations = 0;
-  readonly #operationsPerTurn = createHistogram();
-  readonly #commitNanoseconds = createHistogram();
+  /** How many commits took up to each bound, those beyond the last, and all of them together. */
+  readonly #commits = new Float64Array(COMMIT_BOUNDS_MS.length + 1);
+  #commitsMs = 0;
+  readonly #operationsPerTurn = createHistogram(FIGURES);
+  readonly #commitNanoseconds = createHistogram(FIGURES);
 
   request(method: string): void {
     this.requests.set(method, (this.requests.get(method) ?? 0) + 1);
@@ -50,11 +63,19 @@ export class Statistics {
     this.turnsCommitted += 1;
     this.operations += operations;
     this.#operationsPerTurn.record(Math.max(1, operations));
+    let bucket = 0;
+    while (bucket < COMMIT_BOUNDS_MS.length && commitMs > (COMMIT_BOUNDS_MS[bucket] as number)) bucket += 1;
+    this.#commits[bucket] = (this.#commits[bucket] as number) + 1;
+    this.#commitsMs += commitMs;
     this.#commitNanoseconds.record(Math.max(1, Math.round(commitMs * NANOSECONDS_PER_MS)));
   }
 
   get operationsPerTurn(): { p50: number; p99: number; max: number } {
     return summary(this.#operationsPerTurn, 1);
+  }
+
+  get commits(): Histogram {
+    return { bounds: COMMIT_BOUNDS_MS, counts: [...this.#commits], sum: this.#commitsMs };
   }
 
   get commitMs(): { p50: number; p99: number; max: number } {

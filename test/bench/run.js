@@ -9,6 +9,7 @@ import * as board from "./board.js";
 import * as command from "./command.js";
 import { runCosts } from "./costs.js";
 import { runCrowded } from "./crowded.js";
+import { runEvents } from "./events.js";
 import { runHostile } from "./hostile.js";
 import { measure } from "./measure.js";
 import { beanstalkd } from "./peers/beanstalkd.js";
@@ -21,11 +22,12 @@ import * as sequence from "./sequence.js";
 import { slowSync } from "./slow-sync.js";
 
 const USAGE = `Usage: npm run bench -- [sequence] [queue] [command] [board] [options]
-       npm run bench -- hostile|costs|crowded [options]
+       npm run bench -- hostile|costs|crowded|events [options]
 
 Measures pawld beside the systems that are installed. All sections when none is named. \`hostile\` measures pawld alone:
 how long a polite client waits beside clients that are not. \`costs\` measures the worst call of each method. \`crowded\`
-measures queues beside very many batches that cannot be claimed.
+measures queues beside very many batches that cannot be claimed, \`events\` what those who follow everything cost the
+others.
 
   --quick            a tenth of the work, once: shows that it runs; the figures are rough
   --repetitions N    default 5; medians are reported
@@ -34,12 +36,13 @@ measures queues beside very many batches that cannot be claimed.
   --sync-delay MS    each sync takes so much longer, for all systems: shows how they compare on a slower disk
   --dir DIR          where state is kept; default the temporary directory. Not on tmpfs, where nothing is durable
   --profile DIR      writes a CPU profile of each pawld into DIR
+  --against DIR      with events: another checkout that was built, whose daemon is compared
   --json FILE        writes all samples to FILE
 `;
 
 const SECTIONS = { sequence, queue, command, board };
 /** Sections about pawl alone, which run only when they are named, and by themselves. */
-const ALONE = { hostile: runHostile, costs: runCosts, crowded: runCrowded };
+const ALONE = { hostile: runHostile, costs: runCosts, crowded: runCrowded, events: runEvents };
 const DEFAULT_REPETITIONS = 5;
 const QUICK_SCALE = 0.1;
 const EXIT_FAILED = 1;
@@ -74,8 +77,8 @@ if (options["sync-delay"] !== undefined) {
 const samples = {};
 let exitCode = 0;
 if (alone !== undefined) {
-  const { quick = false, only } = options;
-  const { text, failed, rows } = await alone({ pawlPeer, root, quick, only, progress });
+  const { quick = false, only, against } = options;
+  const { text, failed, rows } = await alone({ pawlPeer, root, quick, only, against, progress });
   samples[/** @type {string} */ (alone.name)] = rows;
   console.log(`\n${text}`);
   if (failed) exitCode = EXIT_FAILED;
@@ -119,6 +122,7 @@ function parsed() {
         "sync-delay": { type: "string" },
         dir: { type: "string" },
         profile: { type: "string" },
+        against: { type: "string" },
         json: { type: "string" },
         help: { type: "boolean" },
       },

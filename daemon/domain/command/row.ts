@@ -168,6 +168,12 @@ export function isPushed(row: LiveRow): boolean {
   return row.state === "DISPATCHED" && row.leaseExpiresAt === null;
 }
 
+const ENDED = {
+  SUCCEEDED: "commandsEndedSUCCEEDED",
+  FAILED: "commandsEndedFAILED",
+  EXPIRED: "commandsEndedEXPIRED",
+} as const;
+
 /** Moves a command to a final state and wakes those who wait for that. */
 export function* finish(
   row: LiveRow,
@@ -194,6 +200,7 @@ export function* finish(
   if (row.leaseIncarnationId !== null) yield* endUnlessAlive(row.leaseIncarnationId, env);
   retain(env);
   moved(row.state, end.state, env);
+  env.effects.count(ENDED[end.state], 1);
   env.effects.wake(finalKey(row.commandId));
   const reason = end.cause?.code;
   env.effects.tell("command", row.deployment, kind, row.commandId, {

@@ -260,7 +260,7 @@ export function* shownRow(row: HeldRow, env: Env): Operation<Shown> {
 /** Tells of the end of a reservation: the holder, if its connection is still open, and those who follow its root. */
 export function* tellLost(row: ReservationRow, cause: Cause, env: Env): Operation<void> {
   const { reservation_id: reservationId, root_id: rootId, fencing_token: fencingToken, connection } = row;
-  if (cause === "disconnected" && !env.effects.isFollowed) return;
+  if (cause === "disconnected" && !env.effects.isFollowed) return env.effects.note("path", "", "lost", 1);
   const { root } = (yield* one(selectRootById, { rootId })) as { root: string };
   env.effects.tell("path", root, "lost", root, { by: row.owner, fencingToken, reason: cause });
   if (cause === "expired")

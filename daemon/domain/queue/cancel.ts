@@ -49,7 +49,7 @@ export function* cancel(
   yield* run(cancelBatch, { seq, finishedAt: env.retentionNow, availableAt: shownAt, reason });
   yield* move(row.queue_id, { [state]: -1, cancelled: 1 }, env);
   yield* touchKey(row.queue_id, row.key, env);
-  yield* tellBatch(seq, "cancelled", env, { from: state });
+  yield* tellBatch(seq, row.queue, "cancelled", env, { from: state });
   yield* ended(seq, row.queue, row.has_more, env);
   retain(env);
   // It may have been the head that a claim at a checkpoint has to wait behind.

@@ -88,7 +88,7 @@ const selectPayloads = sql<{ payloads: string }>(
 
 const claimHead = sql(`
   UPDATE pawl_batch SET state = 'claimed', claim_seq = :head, fencing_token = :fencingToken, claim_size = :size,
-    owner = :owner, pid = :pid, lease_ms = :leaseMs, connection = :connection, holder_connection = :holder,
+    owner = :owner, pid = :pid, claimed_at = :claimedAt, lease_ms = :leaseMs, connection = :connection, holder_connection = :holder,
     expires_at = :expiresAt, grace_ms = :graceMs, has_terms = :hasTerms
   WHERE enqueue_seq = :head`);
 
@@ -188,7 +188,7 @@ export function* claimFirst(
   const { connection: holder, pid } = caller;
   if (under !== undefined) {
     const noTime = { leaseMs: null, connection: null, expiresAt: null, graceMs: null, hasTerms: KEPT };
-    yield* run(claimHead, { head, fencingToken, size, owner, pid, holder, ...noTime });
+    yield* run(claimHead, { head, fencingToken, size, owner, pid, claimedAt: now, holder, ...noTime });
     return yield* keepUnder(head, fencingToken, under.lease);
   }
   const leaseMs = params.leaseMs ?? DEFAULT_LEASE_MS;
@@ -202,6 +202,7 @@ export function* claimFirst(
     size,
     owner,
     pid,
+    claimedAt: now,
     leaseMs,
     connection,
     holder,
@@ -236,10 +237,12 @@ export function* handOut(
     row.ttl_ends_at = null;
   }
 
+  for (const { available_at: availableAt } of rows)
+    env.effects.noteDuration(queue, "wait", env.now - availableAt);
   if (env.effects.isFollowed) {
     for (const { batch_id: batchId } of rows)
       env.effects.tell("queue", queue, "claimed", batchId, { by: owner, fencingToken });
-  }
+  } else env.effects.note("queue", queue, "claimed", rows.length);
   // What follows a head that had to wait for the end of a turn may be claimed at a checkpoint.
   if (head.delivery_policy === "after_current_turn_commit") env.effects.wake(waitKey(queue));
   const claimId = claimIdOf(head.enqueue_seq, fencingToken);

@@ -124,7 +124,7 @@ export const overdueBatches: Ending = {
       yield* move(queueId, { [state]: -1, expired: 1 }, env);
       yield* touchKey(queueId, key, env);
       const { queue } = yield* queueOf(queueId, env);
-      yield* tellBatch(seq, "expired", env);
+      yield* tellBatch(seq, queue, "expired", env);
       yield* ended(seq, queue, hasMore, env);
       // It may have been the head that a claim at a checkpoint has to wait behind.
       env.effects.wake(waitKey(queue));

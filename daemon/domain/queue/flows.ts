@@ -8,7 +8,7 @@ import type { KeptRows } from "../../turns/turn-memory.js";
 import { tellBatch } from "./events.js";
 import { forgetClaimOfDead, releaseFollower, unfollow } from "./followers.js";
 import { GETS_IN_LINE } from "./lanes.js";
-import { move, queueOf, touchKey } from "./queue-row.js";
+import { knownName, move, queueOf, touchKey } from "./queue-row.js";
 import { finishedKey, isFinal, wakeQueue } from "./row.js";
 
 /** Batches that one turn tells of the end of those that they wait for: some 4 ms of work. */
@@ -262,7 +262,7 @@ function* release(waiting: Waiting, env: Env): Operation<void> {
   });
   yield* move(queueId, { blocked: -1, [state]: 1 }, env);
   yield* touchKey(queueId, key, env);
-  yield* tellBatch(seq, "unblocked", env);
+  yield* tellBatch(seq, knownName(queueId, env), "unblocked", env);
   if (ttlEndsAt !== null) env.effects.deadline(ttlEndsAt);
   if (state === "ready") wakeQueue((yield* queueOf(queueId, env)).queue, env);
   else if (isNamed) env.effects.wallDeadline(named);
@@ -283,7 +283,7 @@ function* cancelWaiting(waiting: Waiting, cause: TurnedRow, env: Env): Operation
   yield* run(countAwaited, { seq, by: -1 });
   yield* move(queueId, { blocked: -1, cancelled: 1 }, env);
   yield* touchKey(queueId, key, env);
-  yield* tellBatch(seq, "cancelled", env, { from: "blocked" });
+  yield* tellBatch(seq, knownName(queueId, env), "cancelled", env, { from: "blocked" });
   env.effects.wake(finishedKey(seq));
   yield* releaseFollower(seq, (yield* queueOf(queueId, env)).queue, env);
   retain(env);
@@ -315,7 +315,7 @@ function* block(seq: number, queueId: number, from: BatchState, left: number, en
   yield* run(blockMore, { seq, left });
   yield* run(countAwaited, { seq, by: 1 });
   yield* move(queueId, { [from]: -1, blocked: 1 }, env);
-  yield* tellBatch(seq, "retried", env);
+  yield* tellBatch(seq, knownName(queueId, env), "retried", env);
 }
 
 /**

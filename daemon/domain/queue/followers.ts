@@ -3,7 +3,7 @@ import { type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { tellBatch } from "./events.js";
 import { GETS_IN_LINE } from "./lanes.js";
-import { move, touchKey } from "./queue-row.js";
+import { knownName, move, touchKey } from "./queue-row.js";
 import { waitKey } from "./row.js";
 
 const setFollowerSeq = sql(`
@@ -87,7 +87,7 @@ export function* releaseFollower(seq: number, queue: string, env: Env): Operatio
   if (released === undefined) throw new Error(`the follower ${followerSeq} of the batch ${seq} is not there`);
   const { queue_id: queueId, state, key, ttl_ends_at: endsAt } = released;
   yield* move(queueId, { blocked: -1, [state]: 1 }, env);
-  yield* tellBatch(followerSeq, "unblocked", env);
+  yield* tellBatch(followerSeq, knownName(queueId, env), "unblocked", env);
   yield* touchKey(queueId, key, env);
   if (endsAt !== null) env.effects.deadline(endsAt);
   if (state === "ready") return env.effects.wake(waitKey(queue));

@@ -1,5 +1,5 @@
 // The end of a claim otherwise than by completion.
-import type { BatchState, Result, Retry } from "@pawl/protocol";
+import type { BatchState, EventKind, Result, Retry } from "@pawl/protocol";
 import { retain } from "../../grants/ending.js";
 import type { GrantRule } from "../../grants/grant.js";
 import { chanceOf, DEFAULT_RETRY, restMs } from "../../grants/rest.js";
@@ -14,7 +14,7 @@ import { cancelNamed, dropTerms, type HasTerms, KEPT } from "./terms.js";
 
 /** Of the first batch of a claim, and of its queue. */
 export const CLAIM_COLUMNS = `
-  b.enqueue_seq, b.state, b.key, b.has_more, b.attempt, b.max_attempts, b.retry, b.lost_before, b.claim_size, b.fencing_token, b.owner, b.pid, b.expires_at,
+  b.enqueue_seq, b.state, b.key, b.has_more, b.attempt, b.max_attempts, b.retry, b.lost_before, b.claim_size, b.fencing_token, b.owner, b.pid, b.claimed_at, b.expires_at,
   b.grace_ends_at, b.grace_ms, b.has_terms, b.holder_connection, b.queue_id, q.queue`;
 
 /** How claims are kept, for what is common to all that is granted (grants/grant.ts). */
@@ -51,6 +51,8 @@ export interface ClaimRow extends MemberRow {
   fencing_token: number;
   owner: string;
   pid: number | null;
+  /** In elapsed time; null for a claim made before that was kept. */
+  claimed_at: number | null;
   expires_at: number | null;
   grace_ends_at: number | null;
   /** How long its holder may take to come back after its connection has closed; null for not at all. */
@@ -66,7 +68,10 @@ const selectMembers = sql<MemberRow>(`
   WHERE claim_seq = :head AND claim_seq <> enqueue_seq AND fencing_token = :fencingToken
   ORDER BY enqueue_seq`);
 
-export function* batchesOf(head: ClaimRow): Operation<MemberRow[]> {
+/** The batches of a claim, its head first. */
+export type Members = readonly [ClaimRow, ...MemberRow[]];
+
+export function* batchesOf(head: ClaimRow): Operation<Members> {
   if (head.claim_size === 1) return [head];
   const { enqueue_seq, fencing_token: fencingToken } = head;
   return [head, ...(yield* all(selectMembers, { head: enqueue_seq, fencingToken }))];
@@ -102,14 +107,19 @@ export interface End {
 
 /** Tells of each batch of a claim that has ended so, and whether it is dead. */
 function* tellEnd(
-  { owner: by, fencing_token: fencingToken }: ClaimRow,
+  { owner: by, fencing_token: fencingToken, queue }: ClaimRow,
   batches: readonly (readonly [MemberRow, boolean])[],
-  { counts, error }: End,
+  kind: EventKind<"queue">,
   env: Env,
 ): Operation<void> {
-  const kind = !counts ? "released" : error === null ? "lost" : "failed";
   for (const [{ enqueue_seq: seq }, isDead] of batches)
-    yield* tellBatch(seq, isDead ? "dead" : kind, env, { by, fencingToken });
+    yield* tellBatch(seq, queue, isDead ? "dead" : kind, env, { by, fencingToken });
+}
+
+/** Counts how long the batches of a claim were worked on. */
+export function noteRun(queue: string, claimedAt: number | null, batches: number, env: Env): void {
+  if (claimedAt === null) return;
+  for (let batch = 0; batch < batches; batch++) env.effects.noteDuration(queue, "run", env.now - claimedAt);
 }
 
 /** Ends a claim otherwise than by completion: its batches come back, or are dead if they have no attempts left. */
@@ -143,14 +153,20 @@ export function* end(head: ClaimRow, how: End, env: Env): Operation<Result<"queu
   const counts = { claimed: -members.length, [back]: released, dead, cancelled: cancelled.size, claims: -1 };
   yield* move(queueId, counts, env);
   for (const { key } of members) yield* touchKey(queueId, key, env);
+  if (how.final) noteRun(queue, head.claimed_at, members.length, env);
+  const kind = !how.counts ? "released" : how.final ? "failed" : "lost";
   if (env.effects.isFollowed) {
     yield* tellEnd(
       head,
       batches.map((batch) => [batch, isDead(batch)]),
-      how,
+      kind,
       env,
     );
-    for (const seq of cancelled) yield* tellBatch(seq, "cancelled", env);
+    for (const seq of cancelled) yield* tellBatch(seq, queue, "cancelled", env);
+  } else {
+    env.effects.note("queue", queue, kind, released);
+    env.effects.note("queue", queue, "dead", dead);
+    env.effects.note("queue", queue, "cancelled", cancelled.size);
   }
   for (const batch of dead + cancelled.size === 0 ? [] : members) {
     const hasEnded = cancelled.has(batch.enqueue_seq) || isDead(batch);

@@ -9,8 +9,16 @@ import { type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { tellBatch } from "./events.js";
 import { ended } from "./flows.js";
-import { batchesOf, CLAIM_COLUMNS, CLAIM_TABLE, type ClaimRow, end, type MemberRow } from "./give-back.js";
-import { move, NO_COUNTS, queueOf, touchKey } from "./queue-row.js";
+import {
+  batchesOf,
+  CLAIM_COLUMNS,
+  CLAIM_TABLE,
+  type ClaimRow,
+  end,
+  type Members,
+  noteRun,
+} from "./give-back.js";
+import { knownName, move, NO_COUNTS, queueOf, touchKey } from "./queue-row.js";
 import { keepResults, resultsFor } from "./results.js";
 import { finishedKey, waitKey } from "./row.js";
 import { cancelAtOf, completedFirst, endAt, type HasTerms, KEPT, LEASE_ENDED } from "./terms.js";
@@ -31,7 +39,7 @@ const selectLeaseLength = sql<{ lease_ms: number | null }>(`
 
 /** The queue of a claim of one batch that is still held, or whose end has not been noticed. */
 const selectSingle = sql<SingleRow>(`
-  SELECT queue_id, key, has_more, has_terms FROM pawl_batch
+  SELECT queue_id, key, has_more, has_terms, claimed_at FROM pawl_batch
   WHERE enqueue_seq = :head AND fencing_token = :fencingToken AND state = 'claimed' AND claim_size = 1`);
 
 interface SingleRow {
@@ -39,6 +47,7 @@ interface SingleRow {
   readonly key: string | null;
   readonly has_more: 1 | null;
   readonly has_terms: HasTerms;
+  readonly claimed_at: number | null;
 }
 
 const selectSize = sql<{ size: number | null }>(`
@@ -118,8 +127,11 @@ export function* complete(
     if (results instanceof PawlError) return results;
     yield* run(completeHead, { head: claim.head, finishedAt });
     if (results !== undefined) yield* keepResults(results);
-    if (env.effects.isFollowed) yield* tellBatch(claim.head, "completed", env);
     yield* move(single.queue_id, { claimed: -1, completed: 1, claims: -1 }, env);
+    const name = knownName(single.queue_id, env);
+    noteRun(name, single.claimed_at, 1, env);
+    if (env.effects.isFollowed) yield* tellBatch(claim.head, name, "completed", env);
+    else env.effects.note("queue", name, "completed", 1);
     if (single.key !== null) yield* touchKey(single.queue_id, single.key, env);
     if (single.has_more === null) env.effects.wake(finishedKey(claim.head));
     else {
@@ -155,9 +167,10 @@ export function* complete(
   yield* move(head.queue_id, { ...counts, claims: head.state === "claimed" ? -1 : 0 }, env);
   for (const { enqueue_seq: seq, key, has_more: hasMore } of batches) {
     yield* touchKey(head.queue_id, key, env);
-    if (env.effects.isFollowed) yield* tellBatch(seq, "completed", env);
+    yield* tellBatch(seq, head.queue, "completed", env);
     yield* ended(seq, head.queue, hasMore, env);
   }
+  noteRun(head.queue, head.claimed_at, batches.length, env);
   if (counts.ready < 0) env.effects.wake(waitKey(head.queue));
   return { completed: batches.length };
 }
@@ -181,7 +194,7 @@ export function* abandon(
 export function* membersOf(
   named: { claimId: string; leaseToken: string },
   env: Env,
-): Operation<MemberRow[] | PawlError> {
+): Operation<Members | PawlError> {
   const claim = verify(named, env);
   const head = claim === undefined ? undefined : yield* one(selectClaim, claim);
   return head !== undefined && (yield* isHeld(head, env)) ? yield* batchesOf(head) : lost(named.claimId);

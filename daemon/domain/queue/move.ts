@@ -119,10 +119,13 @@ function* moveOne(seq: number, to: string, env: Env): Operation<boolean> {
   yield* forgetHeads(queueId, env);
   yield* touchKey(from, key, env);
   yield* touchKey(queueId, key, env);
+  const { queue } = yield* queueOf(from, env);
   if (env.effects.isFollowed) {
-    const { queue } = yield* queueOf(from, env);
     env.effects.tell("queue", queue, "moved", row.batch_id, { from: queue, to });
     env.effects.tell("queue", to, "moved", row.batch_id, { from: queue, to });
+  } else {
+    env.effects.note("queue", queue, "moved", 1);
+    env.effects.note("queue", to, "moved", 1);
   }
   yield* removeIfEmpty(from, env);
   if (state === "ready") env.effects.wake(waitKey(to));

@@ -38,8 +38,7 @@ export function* progress(
   const isTold = percent !== undefined || note !== undefined;
   if (!isTold && checkpoint === undefined) return held;
   const [head] = members;
-  const before =
-    isTold && head?.has_more === 1 ? yield* one(selectProgress, { seq: head.enqueue_seq }) : null;
+  const before = isTold && head.has_more === 1 ? yield* one(selectProgress, { seq: head.enqueue_seq }) : null;
   const now = progressAfter(before?.progress, params);
   for (const { enqueue_seq: seq, has_more: hasMore } of members) {
     yield* run(setProgress, {
@@ -48,7 +47,7 @@ export function* progress(
       checkpoint: checkpoint ?? null,
     });
     if (hasMore === null) yield* run(setHasMore, { seq });
-    yield* tellBatch(seq, "progressed", env);
+    yield* tellBatch(seq, head.queue, "progressed", env);
   }
   return held;
 }

@@ -261,6 +261,11 @@ export function* queueOf(queueId: number, env: Env): Operation<Readonly<QueueRow
   return (yield* keptById(queueId, env)).row;
 }
 
+/** The name of a queue that the turn has read. */
+export function knownName(queueId: number, env: Env): string {
+  return (knownQueues(env).byId.get(queueId) as KeptQueue).row.queue;
+}
+
 /** What a queue is configured to. */
 export function* settingsOfQueue(queueId: number, env: Env): Operation<Settings> {
   return settingsOf(yield* keptById(queueId, env));

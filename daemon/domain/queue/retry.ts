@@ -85,9 +85,10 @@ function* retryQueue(
 }
 
 function* comeBack(queueId: number, queue: string, back: readonly BackRow[], env: Env): Operation<void> {
+  if (!env.effects.isFollowed) env.effects.note("queue", queue, "retried", back.length);
   for (const { enqueue_seq: seq, key, has_more: hasMore, ttl_ends_at: endsAt } of back) {
     if (hasMore !== null) yield* turned(seq, env);
-    if (env.effects.isFollowed) yield* tellBatch(seq, "retried", env);
+    if (env.effects.isFollowed) yield* tellBatch(seq, queue, "retried", env);
     yield* touchKey(queueId, key, env);
     if (endsAt !== null) env.effects.deadline(endsAt);
   }

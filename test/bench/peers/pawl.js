@@ -13,7 +13,6 @@ import { startServer } from "./program.js";
  */
 
 const DAEMON_DIRECTORY = fileURLToPath(new URL("../../../daemon/", import.meta.url));
-const PROGRAM = path.join(DAEMON_DIRECTORY, "bin/pawld.js");
 const NEWLINE = 0x0a;
 /** Longer than any run, so that no lease ends in one. */
 const LEASE_MS = 3_600_000;
@@ -23,15 +22,16 @@ const PRELOAD_DEPTH = 64;
 const ENQUEUE_BATCHES = 1_000;
 
 /**
- * @param {{profileDirectory?: string | undefined}} options
+ * @param {{profileDirectory?: string | undefined, daemonDirectory?: string}} options
  * @returns {import("./program.js").Peer}
  */
-export function pawl({ profileDirectory }) {
+export function pawl({ profileDirectory, daemonDirectory = DAEMON_DIRECTORY }) {
+  const program = path.join(daemonDirectory, "bin/pawld.js");
   return {
     name: "pawl",
     durability: "SQLite WAL, synchronous=FULL",
-    missing: () => (existsSync(PROGRAM) ? undefined : `${PROGRAM} is not there`),
-    version: () => JSON.parse(readFileSync(path.join(DAEMON_DIRECTORY, "package.json"), "utf8")).version,
+    missing: () => (existsSync(program) ? undefined : `${program} is not there`),
+    version: () => JSON.parse(readFileSync(path.join(daemonDirectory, "package.json"), "utf8")).version,
     start(directory, more = []) {
       const socket = path.join(directory, "pawl.sock");
       const flags = profileDirectory
@@ -41,7 +41,7 @@ export function pawl({ profileDirectory }) {
         command: process.execPath,
         args: [
           ...flags,
-          PROGRAM,
+          program,
           "--socket",
           socket,
           "--state-dir",
