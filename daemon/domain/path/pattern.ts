@@ -50,7 +50,7 @@ export function readPattern(given: string, mostCharacters = MAX_PATTERN_LENGTH):
   return parse(given);
 }
 
-/** Kept patterns that were parsed, by their texts: a pattern that may meet many is compared with the same ones each time. */
+/** Kept patterns that were parsed, by their texts: one that may meet many is compared with the same ones each time. */
 const parsedPatterns = new Map<string, Pattern>();
 /** Of all of their texts together. Most patterns are short: enough for those of a full root, and some 10 MB at most. */
 const MAX_PARSED_CHARACTERS = 512 * 1024;
