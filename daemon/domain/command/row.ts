@@ -298,7 +298,8 @@ export function wakeReceivers(deployment: string, incarnation: string | null, en
  * @param deadline of the command, by the wall clock.
  */
 export function remainingOf(leaseEndsAt: number, deadline: number | null, { now, wallMs }: Env): number {
-  return Math.min(leaseEndsAt - now, (deadline ?? Number.POSITIVE_INFINITY) - wallMs);
+  // While what has ended goes on after a pause of the daemon, its deadline has passed and nothing remains.
+  return Math.max(0, Math.min(leaseEndsAt - now, (deadline ?? Number.POSITIVE_INFINITY) - wallMs));
 }
 
 /** When a command becomes EXPIRED by the wall clock: as it was named, or by the clock as it is now. */
