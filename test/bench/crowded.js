@@ -1,8 +1,8 @@
 // @ts-check
 /**
  * Section `crowded`: a batch is enqueued, claimed and completed beside very many others that cannot be claimed. Two
- * daemons are loaded in turn, one with the crowd and one without, by the same calls; the processor's time of the daemons
- * counts, by pairs, since a machine has other things to do.
+ * daemons are loaded in turn, one with the crowd and one without, by the same calls; the processor's time of the
+ * daemons counts, by pairs, since a machine has other things to do.
  */
 import { mkdirSync, readdirSync, readFileSync } from "node:fs";
 import path from "node:path";

@@ -172,8 +172,8 @@ type Op = (world: World) => Promise<void>;
 type Initial = Omit<Params<"queue.configure">, "queue">;
 
 /**
- * What one run draws from. A run that draws from everything rarely has two things meet; one that draws often from little
- * has them meet all the time.
+ * All that one run draws from. A run that draws from everything rarely has two things meet; one that draws often from
+ * little has them meet all the time.
  */
 interface Profile {
   readonly initial: Initial;

@@ -4,8 +4,8 @@ import { IN_LINE_LANES, LANE_OF, LAST_CANDIDATE_LANE, LAST_READY_LANE } from "./
 import type { Settings } from "./settings.js";
 
 /**
- * The candidate of a key, if it has one, and the first that is in line. Lanes are bounded on one side alone: where they are
- * on both, SQLite goes through those lanes of all keys.
+ * The candidate of a key, if it has one, and the first that is in line. Lanes are bounded on one side alone: where they
+ * are on both, SQLite goes through those lanes of all keys.
  */
 const selectReady = sql<{ enqueue_seq: number; lane: number }>(`
   SELECT enqueue_seq, lane FROM
