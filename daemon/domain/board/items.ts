@@ -5,7 +5,8 @@ import { all, type Operation, one, type Statement, sql } from "../../store/state
 import { type Env, type Outcome, Unfinished } from "../../turns/operation.js";
 import { type Op, readStored, writeChange } from "./change.js";
 import { dependencyProblems } from "./dependencies.js";
-import { type Item, type ItemRow, isNewer, itemOf } from "./merge.js";
+import { type Item, type ItemRow, isNewer } from "./merge.js";
+import { type NotesPage, readNotes } from "./notes.js";
 import {
   findItem,
   itemRowOf,
@@ -13,10 +14,11 @@ import {
   loadNode,
   type StampRow,
   type StoredItem,
+  showItem,
   stampOfRow,
   storeChange,
 } from "./tables.js";
-import { describeOp, planDelete, planWrite } from "./write.js";
+import { describeOp, holds, type ItemCondition, planDelete, planWrite } from "./write.js";
 
 /** Of the random name of a board. */
 const BOARD_BYTES = 16;
@@ -118,6 +120,7 @@ export function* write(
   const { storyId } = params;
   const found = yield* findItem(storyId);
   const row = found?.row;
+  if (params.if !== undefined && !holds(params.if, row)) return yield* otherwise(storyId, params.if, row);
   const isNew = row === undefined || row.stage === null;
   const last =
     isNew && params.stage !== undefined && params.rank === undefined
@@ -127,12 +130,32 @@ export function* write(
   if (op instanceof PawlError) return op;
   // Nothing is left to say: the item is what the last change about it made it.
   if (op === undefined && row !== undefined) {
-    return { item: itemOf(row) as Item, changeId: row.stamp.hash };
+    return { item: (yield* showItem(row)) as Item, changeId: row.stamp.hash };
   }
   const committed = yield* commitLocal(op as Op, found, env);
   return committed instanceof PawlError
     ? committed
-    : { item: itemOf(committed.row) as Item, changeId: committed.id };
+    : { item: (yield* showItem(committed.row)) as Item, changeId: committed.id };
+}
+
+/** The refusal of a write whose `if` does not hold, with the item as it is. */
+function* otherwise(
+  storyId: string,
+  expected: ItemCondition,
+  row: ItemRow | undefined,
+): Operation<PawlError> {
+  const item = row === undefined ? null : yield* showItem(row);
+  const is =
+    item === null
+      ? "does not exist"
+      : `is in stage ${shown(item.stage)}, its agent ${shown(item.agent)}, updated at ${item.updatedAt}`;
+  return refuse(
+    "conflict",
+    `The item ${storyId} ${is}; the write was to be made if ${shown(expected)}. Read it anew.`,
+    {
+      item,
+    },
+  );
 }
 
 export function* remove(
@@ -153,9 +176,12 @@ export function* read(
 ): Operation<Outcome<Result<"pipeline.read">>> {
   const { storyId } = params;
   const found = yield* findItem(storyId);
-  const item = found === undefined ? null : itemOf(found.row);
-  if (item === null || item.dependsOn.length === 0) return { item };
-  return yield* readDependencies(item, { graph: new Map(), waiting: [storyId], next: 0 }, env);
+  const item = found === undefined ? null : yield* showItem(found.row);
+  const notes = params.notes === undefined ? {} : yield* readNotes(storyId, params.notes, params.before);
+  if (notes instanceof PawlError) return notes;
+  if (item === null) return { item, ...(params.notes === undefined ? {} : { notes: [] }) };
+  if (item.dependsOn.length === 0) return { item, ...notes };
+  return yield* readDependencies({ item, ...notes }, { graph: new Map(), waiting: [storyId], next: 0 }, env);
 }
 
 /** The part of the board that can be reached from an item, as far as it was looked at. */
@@ -168,7 +194,7 @@ interface Reached {
 
 /** One step of looking for missing items and a cycle, and those that follow it. */
 function* readDependencies(
-  item: Item,
+  read: { readonly item: Item } & NotesPage,
   { graph, waiting, next }: Reached,
   env: Env,
 ): Operation<Outcome<Result<"pipeline.read">>> {
@@ -178,7 +204,7 @@ function* readDependencies(
     if (looked === GRAPH_ITEMS_PER_STEP) {
       // In a transaction there is one step: what it has not looked at is taken for none of a cycle.
       if (!env.mayGoOn) break;
-      return new Unfinished((later) => readDependencies(item, { graph, waiting, next: at }, later));
+      return new Unfinished((later) => readDependencies(read, { graph, waiting, next: at }, later));
     }
     const storyId = waiting[at] as string;
     if (graph.has(storyId)) continue;
@@ -189,10 +215,10 @@ function* readDependencies(
     graph.set(storyId, dependsOn);
     if (waiting.length < 2 * MAX_GRAPH_ITEMS || at === 0) waiting.push(...dependsOn);
   }
-  const looksAtAll = at >= waiting.length || at > item.dependsOn.length;
-  const { missing, cycle } = dependencyProblems(item.storyId, graph);
+  const looksAtAll = at >= waiting.length || at > read.item.dependsOn.length;
+  const { missing, cycle } = dependencyProblems(read.item.storyId, graph);
   return {
-    item,
+    ...read,
     ...(missing.length > 0 && looksAtAll ? { missing } : {}),
     ...(cycle === null ? {} : { cycle }),
   };
@@ -239,10 +265,16 @@ export function* list(params: Parsed<"pipeline.list">): Operation<Result<"pipeli
       rows: ITEMS_PER_READ,
     });
     for (const row of rows) {
+      if (taken > 0 && taken === limit) return page(place);
+      const item = (yield* showItem(itemRowOf(row))) as Item;
       bytes +=
-        row.story_id.length + (row.name?.length ?? 0) + (row.agent?.length ?? 0) + row.depends_on.length;
-      if (taken > 0 && (taken === limit || bytes > MAX_PAGE_BYTES)) return page(place);
-      const item = itemOf(itemRowOf(row)) as Item;
+        row.story_id.length +
+        (row.name?.length ?? 0) +
+        (row.agent?.length ?? 0) +
+        row.depends_on.length +
+        row.labels.length +
+        (row.fields === "[]" ? 0 : JSON.stringify(item.fields).length);
+      if (taken > 0 && bytes > MAX_PAGE_BYTES) return page(place);
       const items = stages.get(item.stage);
       if (items === undefined) stages.set(item.stage, [item]);
       else items.push(item);
