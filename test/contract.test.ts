@@ -288,7 +288,6 @@ const NOT_YET_BUILT: {
     "command.serve": ["incarnation"],
     "lease.acquire": ["onLoss"],
     "pipeline.write": ["claim"],
-    "pipeline.list": ["label", "text"],
   },
 };
 

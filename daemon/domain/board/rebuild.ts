@@ -18,6 +18,8 @@ import {
   writeItem,
 } from "./tables.js";
 
+import { indexAnew } from "./texts.js";
+
 /** Changes that one step goes through: some 4 ms of work ... */
 const CHANGES_PER_STEP = 16;
 /** ... unless they touch many items. */
@@ -514,6 +516,7 @@ function* compareItem(
   for (const cell of said.cells) yield* run(insertCell, { storyId, ...cell });
   for (const each of said.increments) yield* run(insertIncrement, { storyId, ...each });
   for (const each of said.notes) yield* run(insertNote, { storyId, ...each });
+  yield* indexAnew(storyId);
   return differences;
 }
 

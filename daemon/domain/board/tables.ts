@@ -19,6 +19,8 @@ import {
   stampOf,
 } from "./merge.js";
 
+import { indexChange } from "./texts.js";
+
 /*
  * How changes come into the tables: one way for those made here and those of others. Nothing of this is kept
  * in memory, so that after a rolled-back transaction the clock and the logs are what the database says.
@@ -28,7 +30,7 @@ import {
 export const BOARD_KEY = "board";
 
 const selectNode = sql<NodeRow>(`
-  SELECT n.author, n.board, n.incarnation, n.wall, n.counter, n.branch, b.head_seq, b.head_id
+  SELECT n.author, n.board, n.incarnation, n.wall, n.counter, n.branch, n.texts, b.head_seq, b.head_id
   FROM pawl_board n LEFT JOIN pawl_branch b ON b.branch = n.branch`);
 
 const insertNode = sql(`
@@ -132,6 +134,7 @@ interface NodeRow {
   wall: number;
   counter: number;
   branch: number | null;
+  texts: string | null;
   head_seq: number | null;
   head_id: string | null;
 }
@@ -210,6 +213,8 @@ export interface Node {
   readonly clock: Hlc;
   /** The last change of its own log, and the branch it is on; null before the first. */
   readonly head: { readonly branch: number; readonly seq: number; readonly hash: string } | null;
+  /** Up to which item their words are in the index of texts; null if there is none. */
+  readonly texts: string | null;
   /** Which file the database is, for a node that is not in it yet: it is when it first has something to keep. */
   readonly newIn?: string;
 }
@@ -221,9 +226,9 @@ export type StoredPlace = Place & { readonly branch: number };
 export function* findNode(): Operation<Node | undefined> {
   const row = yield* one(selectNode);
   if (row === undefined) return undefined;
-  const { author, board, incarnation, wall, counter, branch, head_seq: seq, head_id: hash } = row;
+  const { author, board, incarnation, wall, counter, branch, texts, head_seq: seq, head_id: hash } = row;
   const head = branch === null || seq === null || hash === null ? null : { branch, seq, hash };
-  return { author, board, incarnation, clock: [wall, counter], head };
+  return { author, board, incarnation, clock: [wall, counter], head, texts };
 }
 
 /** This node, in a daemon that writes. Its key is made if there is none. */
@@ -236,7 +241,15 @@ export function* loadNode(env: Env): Operation<Node> {
   const incarnation = Buffer.from(env.sign(`board ${author} ${databaseFile}`), "base64url")
     .subarray(0, INCARNATION_BYTES)
     .toString("hex");
-  return { author, board: null, incarnation, clock: CLOCK_START, head: null, newIn: databaseFile };
+  return {
+    author,
+    board: null,
+    incarnation,
+    clock: CLOCK_START,
+    head: null,
+    texts: null,
+    newIn: databaseFile,
+  };
 }
 
 /** Puts a node into the database that is not there yet. */
@@ -389,6 +402,9 @@ export function* storeChange(
   for (const op of change.ops) {
     const item = items.has(op.storyId) ? items.get(op.storyId) : yield* findItem(op.storyId);
     const merged = yield* mergeOp(op, item, stampOf(change), n, isLatest);
+    if (node.texts !== null && merged !== undefined && merged.row !== item?.row) {
+      yield* indexChange(node.texts, op, item?.row, merged.row, n);
+    }
     countShown(item?.row, merged?.row, env);
     tellItem(item?.row, merged?.row, env);
     items.set(op.storyId, merged);
