@@ -27,6 +27,12 @@ const board = command({
     stage: { type: "text", value: "STAGE", describe: "Only this stage" },
     agent: { type: "text", value: "NAME", describe: "Only what this agent works on" },
     blocked: { type: "flag", describe: "Only what is blocked" },
+    label: { type: "text", value: "LABEL", describe: "Only what has this label" },
+    text: {
+      type: "text",
+      value: "WORDS",
+      describe: "Only what has these words, in names, descriptions and notes",
+    },
     limit: {
       type: "number",
       short: "n",
@@ -42,6 +48,7 @@ const board = command({
   examples: [
     ["pawl board", "Everything, the first items of each stage"],
     ["pawl board --agent coder-1 --watch", "What coder-1 works on, from now on"],
+    ['pawl board --text "sign in" --label web', "What somebody has said about it"],
     ["pawl board --json | jq '.stages[][].storyId'", "The ids of all items"],
     ["pawl board rebuild --verify", "Whether the items are what the changes say"],
   ],
@@ -59,6 +66,8 @@ const board = command({
       ...(args.stage === undefined ? {} : { stage: args.stage }),
       ...(args.agent === undefined ? {} : { agent: args.agent }),
       ...(args.blocked ? { blocked: true } : {}),
+      ...(args.label === undefined ? {} : { label: args.label }),
+      ...(args.text === undefined ? {} : { text: args.text }),
     };
     const client = await context.connect();
     const show = (stages: Stages): void => print(stages, args.limit ?? SHOWN_ITEMS, context);

@@ -66,13 +66,16 @@ function columnOf(stage: string, items: readonly Item[], shown: number, columnWi
 }
 
 /** An item: its id and how it stands, its name, who works on it and what it waits for. */
-function cardOf({ storyId, name, agent, blocked, retryCount, dependsOn }: Item): Line[] {
+function cardOf({ storyId, name, agent, blocked, retryCount, dependsOn, labels, notes }: Item): Line[] {
   const marks: Part[] = [];
   if (blocked) marks.push({ text: "blocked", style: "red" });
   if (retryCount !== 0) marks.push({ text: `×${retryCount}`, style: "yellow" });
   if (agent !== null) marks.push({ text: `@${agent}`, style: "cyan" });
+  if (notes > 0) marks.push({ text: `✎${notes}`, style: "dim" });
   const lines: Line[] = [{ text: storyId, more: marks }];
   if (name !== null) lines.push({ text: `  ${name}` });
+  if (labels.length > 0)
+    lines.push({ text: `  ${labels.map((label) => `#${label}`).join(" ")}`, style: "dim" });
   if (dependsOn.length > 0) lines.push({ text: `  after ${dependsOn.join(", ")}`, style: "dim" });
   return lines;
 }
