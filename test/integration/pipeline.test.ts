@@ -392,6 +392,27 @@ describe("a list", () => {
     expect(await ids({ stage: "2_current", agent: null, blocked: false })).toBe("");
   });
 
+  test("ends a page early where items have many fields, and misses none", async () => {
+    const { place } = await startDaemon();
+    const client = await place.connect();
+    const fields = Object.fromEntries(Array.from({ length: 64 }, (_, index) => [`f${index}`, index]));
+    for (let index = 10; index < 60; index += 1) {
+      await client.call("pipeline.write", { storyId: `I-${index}`, stage: index % 2 ? "a" : "b", fields });
+    }
+    const listed: string[] = [];
+    let after: string | undefined;
+    do {
+      const page = await client.call("pipeline.list", { limit: 1000, ...(after ? { after } : {}) });
+      const items = Object.values(page.stages).flat();
+      expect(items.length).toBeLessThanOrEqual(32);
+      listed.push(...items.map(({ storyId }) => storyId));
+      after = page.next;
+    } while (after !== undefined);
+    expect(listed.sort()).toEqual(Array.from({ length: 50 }, (_, index) => `I-${index + 10}`));
+    const { stages, counts, next } = await client.call("pipeline.list", { perStage: 1000 });
+    expect([stages.a?.length, stages.b?.length, counts, next]).toEqual([25, 7, { a: 25, b: 25 }, undefined]);
+  });
+
   test("can be the first items of each stage, with the counts of all", async () => {
     const { place } = await startDaemon();
     const client = await place.connect();

@@ -33,6 +33,8 @@ const MAX_SCANNED_ITEMS = 1000;
 /** Items that a list reads at once: one can be large, and a page is full after some bytes. */
 const ITEMS_PER_READ = 64;
 
+/** Fields of their own that the items of a page have, each a row to be read: some 4 ms of work. */
+const MAX_PAGE_FIELDS = 2048;
 /** Items of a stage that are counted at once, and in one step: some 2 ms of work. */
 const COUNTED_AT_ONCE = 1000;
 const COUNTED_PER_STEP = 2000;
@@ -311,30 +313,51 @@ function* overview(
   env: Env,
 ): Operation<Outcome<Result<"pipeline.list">>> {
   if (!env.mayGoOn) return notInTransaction("perStage");
-  const begun = { stages: new Map<string, Item[]>(), counts: new Map<string, number>() };
-  return yield* countFrom([after, END[1], END[2]], begun, perStage, params);
+  return yield* countFrom([after, END[1], END[2]], NO_OVERVIEW, perStage, params);
 }
+
+/** What is known of the stages so far. A step goes on with a copy, because its turn may be rolled back. */
+interface Overview {
+  readonly stages: ReadonlyMap<string, Item[]>;
+  readonly counts: ReadonlyMap<string, number>;
+  /** Of all items shown. */
+  readonly items: number;
+  readonly characters: number;
+  readonly fields: number;
+  /** True if no more items of the stage at hand are shown: there was no room for one. */
+  readonly isCut: boolean;
+}
+
+const NO_OVERVIEW: Overview = {
+  stages: new Map<string, Item[]>(),
+  counts: new Map(),
+  items: 0,
+  characters: 0,
+  fields: 0,
+  isCut: false,
+};
 
 /** One step of counting, and those that follow it; a step begins a stage or goes on within one. */
 function* countFrom(
   from: ListPlace,
-  before: { readonly stages: ReadonlyMap<string, Item[]>; readonly counts: ReadonlyMap<string, number> },
+  before: Overview,
   perStage: number,
   params: Parsed<"pipeline.list">,
 ): Operation<Outcome<Result<"pipeline.list">>> {
   const [stages, counts] = [new Map(before.stages), new Map(before.counts)];
+  let { items, characters, fields, isCut } = before;
   let place = from;
-  let counted = 0;
-  while (counted < COUNTED_PER_STEP) {
+  // A stage that is begun is shown as far as was asked for, unless that is too much at all.
+  const isLarge = (): boolean => characters > MAX_PAGE_BYTES || fields >= MAX_PAGE_FIELDS;
+  for (let counted = 0; counted < COUNTED_PER_STEP; ) {
     if (place[1] === END[1]) {
       const { stage = null } = (yield* one(selectNextStage, { stage: place[0] })) ?? {};
-      const shown = [...stages.values()].flat();
-      const isFull = shown.length >= params.limit || charactersOf(shown) > MAX_PAGE_BYTES / 2;
-      if (stage === null || isFull) {
+      if (stage === null || items >= params.limit || isLarge()) {
         const answer = { stages: Object.fromEntries(stages), counts: Object.fromEntries(counts) };
         return stage === null ? answer : { ...answer, next: JSON.stringify([place[0], "", ""]) };
       }
       place = [stage, "", ""];
+      isCut = false;
     }
     const [stage] = place;
     const behind = yield* one(selectPlaceBehindInStage, {
@@ -344,27 +367,30 @@ function* countFrom(
     const end: ListPlace =
       behind === undefined ? [stage, END[1], END[2]] : [stage, behind.rank, behind.story_id];
     const range = { ...placeParams(place), ...filtersOf(params), lastRank: end[1], lastStoryId: end[2] };
-    const items = stages.get(stage) ?? [];
-    const missing = Math.min(perStage, MAX_SCANNED_ITEMS) - items.length;
-    const rows = missing > 0 ? yield* all(selectItemsOfStage, { ...range, rows: missing }) : [];
-    const room = MAX_PAGE_BYTES / 2;
-    let characters = charactersOf(items);
-    const more: Item[] = [];
+    const shown = [...(stages.get(stage) ?? [])];
+    const rows =
+      isCut || shown.length >= perStage
+        ? []
+        : yield* all(selectItemsOfStage, { ...range, rows: perStage - shown.length });
     for (const row of rows) {
+      isCut = shown.length > 0 && isLarge();
+      if (isCut) break;
       const item = (yield* showItem(itemRowOf(row))) as Item;
+      shown.push(item);
+      items += 1;
       characters += charactersOf([item]);
-      if (characters > room && items.length + more.length > 0) break;
-      more.push(item);
+      fields += fieldsOf(item);
     }
     const found = (yield* one(countItemsOfStage, range))?.counted ?? 0;
     if (found > 0) {
-      stages.set(stage, [...items, ...more]);
+      stages.set(stage, shown);
       counts.set(stage, (counts.get(stage) ?? 0) + found);
     }
     counted += behind === undefined ? found + 1 : COUNTED_AT_ONCE;
     place = end;
   }
-  return new Unfinished(() => countFrom(place, { stages, counts }, perStage, params));
+  const after: Overview = { stages, counts, items, characters, fields, isCut };
+  return new Unfinished(() => countFrom(place, after, perStage, params));
 }
 
 function notInTransaction(param: string): PawlError {
@@ -372,6 +398,10 @@ function notInTransaction(param: string): PawlError {
   return refuse("invalid_params", `pipeline.list: ${param} ${message}.`, {
     issues: [{ path: `/${param}`, message }],
   });
+}
+
+function fieldsOf({ fields }: Item): number {
+  return isEmpty(fields) ? 0 : Object.keys(fields).length;
 }
 
 /** As much as items are as JSON, but for what is the same in all. */
@@ -392,18 +422,20 @@ class Page {
   readonly #limit: number;
   #taken = 0;
   #characters = 0;
+  #fields = 0;
 
   constructor(limit: number) {
     this.#limit = limit;
   }
 
   get isFull(): boolean {
-    return this.#taken === this.#limit;
+    return this.#taken === this.#limit || this.#fields >= MAX_PAGE_FIELDS;
   }
 
   /** Returns false for an item that there is no room for; the first is taken however large it is. */
   add(item: Item): boolean {
     this.#characters += charactersOf([item]);
+    this.#fields += fieldsOf(item);
     if (this.#taken > 0 && this.#characters > MAX_PAGE_BYTES) return false;
     const items = this.#stages.get(item.stage);
     if (items === undefined) this.#stages.set(item.stage, [item]);
