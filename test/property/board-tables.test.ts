@@ -107,7 +107,7 @@ async function pageOf(driver: Driver, params: Parsed<"pipeline.list">): Promise<
   return (await performSteps(driver, (given) => list(params, given), env)) as Result<"pipeline.list">;
 }
 
-const SEARCHED = ["a", "z", "aZ", "a Z", '"', "x a"];
+const SEARCHED = ["a", "a Z", '"', "x a"];
 
 /** The items that a search finds, in small pages. */
 async function search(driver: Driver, text: string): Promise<string[]> {
