@@ -6,6 +6,11 @@ import {
   MAX_HEADS,
   MAX_INCREMENT,
   MAX_INTEGER,
+  MAX_LABEL_BYTES,
+  MAX_LABELS_PER_WRITE,
+  MAX_NOTES_PER_READ,
+  MAX_OWN_FIELD_BYTES,
+  MAX_OWN_FIELDS,
   MAX_RANK_LENGTH,
   MAX_STAGE_LENGTH,
   MAX_STORY_ID_LENGTH,
@@ -16,6 +21,8 @@ import { duration, instant, integer, json, label, limit, named, text, waitMs } f
 
 /** A place in a list, made of stage, rank and storyId. */
 const MAX_CURSOR_LENGTH = 2048;
+/** Characters of the words that are searched for. */
+const MAX_SEARCH_LENGTH = 256;
 /** Items or changes that one step of a rebuild goes through at most: some 50 ms of work. */
 const MAX_REBUILD_STEPS = 256;
 
@@ -45,6 +52,19 @@ const seq = z.int().min(1).max(MAX_INTEGER).meta({ description: "Place in a log,
 const cursor = z.string().min(1).max(MAX_CURSOR_LENGTH);
 const retryCount = signedInteger.meta({ description: "How often it was tried." });
 const blocked = z.boolean().meta({ description: "True if somebody says that it cannot go on." });
+const itemLabel = text
+  .min(1)
+  .refine((value) => new TextEncoder().encode(value).length <= MAX_LABEL_BYTES, {
+    error: `must be at most ${MAX_LABEL_BYTES} bytes of UTF-8`,
+  })
+  .meta({ description: `A label, at most ${MAX_LABEL_BYTES} bytes of UTF-8.` });
+const fieldName = z
+  .string()
+  .regex(/^[a-z][A-Za-z0-9_]{0,63}$/, "must be a lower-case letter and up to 63 letters, digits or `_`");
+const noteText = text.min(1).meta({
+  description: `Free text, at most ${MAX_OWN_FIELD_BYTES} bytes of UTF-8; longer is \`too_large\`.`,
+});
+const noteAgent = text.nullable();
 const nextPage = { description: "There are more: ask again with it as `after`." };
 const revision = integer.meta({ description: "Grows with every change that is stored here." });
 
@@ -59,6 +79,12 @@ const item = named(
     retryCount,
     blocked,
     dependsOn: z.array(storyId).meta({ description: "The items that it depends on, sorted." }),
+    labels: z.array(z.string()).meta({ description: "Its labels, sorted." }),
+    fields: z.record(z.string(), json).meta({
+      description:
+        "Fields of the user's own, by name; by convention description, priority (0 to 4, 0 first), type, assignee and parent.",
+    }),
+    notes: integer.meta({ description: "How many notes it has; pipeline.read gives them." }),
     rank,
     updatedAt: instant.meta({ description: "When it last changed, in milliseconds since the Unix epoch." }),
     updatedBy: author.meta({ description: "The public key of the node that changed it last." }),
@@ -83,6 +109,70 @@ const dependsOn = z
     ),
   ])
   .meta({ description: "Cycles and items that do not exist are reported when read, never refused." });
+
+const labelsGiven = z.array(itemLabel).max(MAX_LABELS_PER_WRITE);
+const labels = z
+  .union([
+    labelsGiven.meta({ description: "All labels that it has." }),
+    named(
+      "LabelChange",
+      "Labels to add and to remove; others stay.",
+      z
+        .strictObject({
+          add: labelsGiven.optional().meta({ description: "Labels that it has from now on." }),
+          remove: labelsGiven.optional().meta({ description: "Labels that it has no more." }),
+        })
+        .refine(({ add = [], remove = [] }) => !add.some((each) => remove.includes(each)), {
+          error: "must not add and remove the same label",
+        }),
+    ),
+  ])
+  .meta({ description: "A set; what several nodes add and remove is merged label by label." });
+const fields = z
+  .record(fieldName, json)
+  .refine((given) => Object.keys(given).length <= MAX_OWN_FIELDS, {
+    error: `must be at most ${MAX_OWN_FIELDS} fields`,
+  })
+  .meta({
+    description: `Fields of the user's own to set, by name: any JSON of at most ${MAX_OWN_FIELD_BYTES} bytes, or null to take one away. An item has at most ${MAX_OWN_FIELDS}; each is merged by itself.`,
+  });
+const note = z
+  .union([
+    noteText,
+    named(
+      "NewNote",
+      "A note, and who says it.",
+      z.strictObject({
+        text: noteText,
+        agent: noteAgent
+          .optional()
+          .meta({ description: "Who says it; without it, or with null, the agent of the item." }),
+      }),
+    ),
+  ])
+  .meta({
+    description:
+      "Something to be said about it, added to its notes for good; by its agent, unless it says another.",
+  });
+const condition = named(
+  "ItemCondition",
+  "What an item has to be for a write to be made.",
+  z.strictObject({
+    stage: stage.nullable().optional().meta({ description: "Its stage; null if it must not exist." }),
+    agent: agent.optional().meta({ description: "Who works on it; null for nobody." }),
+    updatedAt: instant.optional().meta({ description: "When it last changed, as an answer said." }),
+  }),
+);
+const itemNote = named(
+  "ItemNote",
+  "A note of an item.",
+  z.strictObject({
+    at: instant.meta({ description: "When it was written, in milliseconds since the Unix epoch." }),
+    author: author.meta({ description: "The public key of the node that wrote it." }),
+    agent: noteAgent.meta({ description: "Who says it." }),
+    text: z.string().meta({ description: "Free text." }),
+  }),
+);
 
 const head = named(
   "Head",
@@ -129,8 +219,9 @@ const AUTHOR = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a
 const CHANGE_ID = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 const INCARNATION = "000102030405060708090a0b0c0d0e0f";
 const HEAD = { author: AUTHOR, incarnation: INCARNATION, seq: 1, hash: CHANGE_ID };
+const NOTE = { at: 1_750_000_000_000, author: AUTHOR, agent: "ana", text: "Needs the new cookies." };
 const SIGNED_CHANGE = {
-  body: `{"author":"${AUTHOR}","board":"0f0e0d0c0b0a09080706050403020100","hlc":[1750000000000,0],"incarnation":"${INCARNATION}","ops":[{"g":1,"i":"FR-001","s":{"name":"Sign in with a key","rank":"a0","stage":"1_backlog"}}],"prev":null,"seq":1,"v":1}`,
+  body: `{"author":"${AUTHOR}","board":"0f0e0d0c0b0a09080706050403020100","hlc":[1750000000000,0],"incarnation":"${INCARNATION}","ops":[{"g":1,"i":"FR-001","s":{"f/priority":1,"l/web":true,"n/0":{"agent":"ana","text":"${NOTE.text}"},"name":"Sign in with a key","rank":"a0","stage":"1_backlog"}}],"prev":null,"seq":1,"v":1}`,
   signature: "ab".repeat(64),
 };
 const story: z.output<typeof item> = {
@@ -141,6 +232,9 @@ const story: z.output<typeof item> = {
   retryCount: 0,
   blocked: false,
   dependsOn: [],
+  labels: ["web"],
+  fields: { priority: 1 },
+  notes: 1,
   rank: "a0",
   updatedAt: 1_750_000_000_000,
   updatedBy: AUTHOR,
@@ -153,7 +247,7 @@ export const PIPELINE = noun("pipeline", {
     write: method({
       summary: "Create or change an item; only the given fields change",
       description:
-        "A `stage` is required when the item does not exist. A new item without a `rank` is put last in its stage.",
+        "A `stage` is required when the item does not exist. A new item without a `rank` is put last in its stage. With an `if` that does not hold nothing is written: the refusal `conflict` has the item as it is.",
       params: z
         .strictObject({
           storyId,
@@ -166,11 +260,18 @@ export const PIPELINE = noun("pipeline", {
           }),
           blocked: blocked.optional(),
           dependsOn: dependsOn.optional(),
+          labels: labels.optional(),
+          fields: fields.optional(),
+          note: note.optional(),
           rank: rank.optional(),
+          if: condition.optional(),
         })
-        .refine(({ storyId: _, ...fields }) => Object.values(fields).some((value) => value !== undefined), {
-          error: "must set at least one field",
-        })
+        .refine(
+          ({ storyId: _, if: __, ...fields }) => Object.values(fields).some((value) => value !== undefined),
+          {
+            error: "must set at least one field",
+          },
+        )
         .refine(
           ({ retryCount, retryCountDelta }) => retryCount === undefined || retryCountDelta === undefined,
           {
@@ -182,11 +283,19 @@ export const PIPELINE = noun("pipeline", {
       writes: true,
       repeatable: false,
       transactable: true,
-      errors: ["too_large", "exhausted"],
+      errors: ["too_large", "bad_value", "conflict", "exhausted"],
       examples: [
         {
           name: "A new story",
-          params: { storyId: "FR-001", stage: "1_backlog", name: "Sign in with a key" },
+          params: {
+            storyId: "FR-001",
+            stage: "1_backlog",
+            name: "Sign in with a key",
+            labels: ["web"],
+            fields: { priority: 1 },
+            note: { text: NOTE.text, agent: "ana" },
+            if: { stage: null },
+          },
           result: { item: story, changeId: CHANGE_ID },
         },
       ],
@@ -194,9 +303,26 @@ export const PIPELINE = noun("pipeline", {
 
     read: method({
       summary: "One item, or null",
-      params: z.strictObject({ storyId }),
+      params: z.strictObject({
+        storyId,
+        notes: z
+          .int()
+          .min(1)
+          .max(MAX_NOTES_PER_READ)
+          .optional()
+          .meta({ description: "How many of its last notes to give; without it, none." }),
+        before: cursor.optional().meta({ description: "`before` of the answer with the notes after these." }),
+      }),
       result: z.strictObject({
         item: item.nullable().meta({ description: "Null if there is none of this name." }),
+        notes: z
+          .array(itemNote)
+          .optional()
+          .meta({ description: "The last of its notes, in their order; absent unless asked for." }),
+        before: z
+          .string()
+          .optional()
+          .meta({ description: "There are notes before these: ask again with it as `before`." }),
         missing: z
           .array(storyId)
           .optional()
@@ -208,35 +334,66 @@ export const PIPELINE = noun("pipeline", {
       writes: false,
       repeatable: true,
       transactable: true,
-      errors: [],
-      examples: [{ name: "The story", params: { storyId: "FR-001" }, result: { item: story } }],
+      errors: ["log_corrupt"],
+      examples: [
+        { name: "The story", params: { storyId: "FR-001" }, result: { item: story } },
+        {
+          name: "With its notes",
+          params: { storyId: "FR-001", notes: 10 },
+          result: { item: story, notes: [NOTE] },
+        },
+      ],
     }),
 
     list: method({
       summary: "Items by stage, in rank order",
       description:
-        "A page looks at no more than 1,000 items for those that fit `agent` and `blocked`: it may have few, or none, and a `next`.",
-      params: z.strictObject({
-        stage: stage.optional().meta({ description: "Only items in it." }),
-        agent: agent
-          .optional()
-          .meta({ description: "Only items that it works on; null for those of nobody." }),
-        blocked: blocked.optional().meta({ description: "Only items that are blocked, or are not." }),
-        limit,
-        after: cursor.optional().meta({ description: "`next` of the page before." }),
-      }),
+        "A page looks at no more than 1,000 items for those that fit `agent`, `blocked` and `label`: it may have few, or none, and a `next`. The first search by `text` makes an index of the words on the board, which each change keeps from then on.",
+      params: z
+        .strictObject({
+          perStage: z.int().min(1).max(1000).optional().meta({
+            description:
+              "Only the first so many of each stage, fewer where they are long, and in `counts` how many it has: what a person looks at. Not with `stage` and `text`, and not within transact.",
+          }),
+          stage: stage.optional().meta({ description: "Only items in it." }),
+          agent: agent
+            .optional()
+            .meta({ description: "Only items that it works on; null for those of nobody." }),
+          blocked: blocked.optional().meta({ description: "Only items that are blocked, or are not." }),
+          label: itemLabel.optional().meta({ description: "Only items that have this label." }),
+          text: text.min(1).max(MAX_SEARCH_LENGTH).optional().meta({
+            description:
+              "Only items with all of these words, or words that begin so, in the name and the field `description` or in one of the notes. Not within transact.",
+          }),
+          limit,
+          after: cursor.optional().meta({ description: "`next` of the page before." }),
+        })
+        .refine(
+          ({ perStage, stage, text }) =>
+            perStage === undefined || (stage === undefined && text === undefined),
+          { error: "must not be given with `stage` or `text`", path: ["perStage"] },
+        ),
       result: z.strictObject({
         stages: z.record(z.string(), z.array(item)).meta({ description: "Items in rank order, by stage." }),
+        counts: z
+          .record(z.string(), integer)
+          .optional()
+          .meta({ description: "With `perStage`: how many items fit, by stage." }),
         next: z.string().optional().meta(nextPage),
       }),
       writes: false,
       repeatable: true,
       transactable: true,
-      errors: [],
+      errors: ["not_found"],
       examples: [
         {
           name: "The backlog",
           params: { stage: "1_backlog" },
+          result: { stages: { "1_backlog": [story] } },
+        },
+        {
+          name: "By words",
+          params: { text: "cookies", label: "web" },
           result: { stages: { "1_backlog": [story] } },
         },
       ],
@@ -278,9 +435,9 @@ export const PIPELINE = noun("pipeline", {
                   .nullable()
                   .meta({ description: "The author's name here; null for this node itself." }),
                 at: instant.meta({ description: "When, in milliseconds since the Unix epoch." }),
-                set: z
-                  .record(z.string(), json)
-                  .meta({ description: "Fields set; dependsOn as {add, remove}." }),
+                set: z.record(z.string(), json).meta({
+                  description: "Fields set; dependsOn and labels as {add, remove}, notes as those added.",
+                }),
                 delta: z.record(z.string(), signedInteger).meta({ description: "Increments by field." }),
                 deleted: z.literal(true).optional().meta({ description: "True if it deleted the item." }),
               }),
@@ -304,7 +461,14 @@ export const PIPELINE = noun("pipeline", {
                 author: AUTHOR,
                 name: null,
                 at: 1_750_000_000_000,
-                set: { name: "Sign in with a key", rank: "a0", stage: "1_backlog" },
+                set: {
+                  stage: "1_backlog",
+                  name: "Sign in with a key",
+                  rank: "a0",
+                  labels: { add: ["web"], remove: [] },
+                  fields: { priority: 1 },
+                  notes: [{ agent: "ana", text: NOTE.text }],
+                },
                 delta: {},
               },
             ],

@@ -903,7 +903,10 @@ export type CommandWaitParams = {
   waitMs?: number | undefined;
 };
 
-/** `error.data` of the kind conflict: a key was reused with different content; details name both. */
+/**
+ * `error.data` of the kind conflict: a key was reused with different content, details name both; or an `if` does
+ * not hold, details.item is what there is.
+ */
 export type ConflictData = {
   /** The kind of the error, for programs to match on. */
   kind: "conflict";
@@ -927,6 +930,8 @@ export type ConflictData = {
   first?: unknown | undefined;
   /** The content of this request. */
   now?: unknown | undefined;
+  /** The item as it is, of whose write `if` did not hold; null for none. */
+  item?: unknown | undefined;
   /** Which of several calls or batches was refused, from 0. */
   index?: number | undefined;
   /** Which guard of a transact does not hold, from 0. */
@@ -1638,6 +1643,15 @@ export type Item = {
   blocked: boolean;
   /** The items that it depends on, sorted. */
   dependsOn: string[];
+  /** Its labels, sorted. */
+  labels: string[];
+  /**
+   * Fields of the user's own, by name; by convention description, priority (0 to 4, 0 first), type, assignee and
+   * parent.
+   */
+  fields: Record<string, unknown>;
+  /** How many notes it has; pipeline.read gives them. */
+  notes: number;
   /** Orders items within a stage, by its characters' codes; ties by storyId. */
   rank: string;
   /** When it last changed, in milliseconds since the Unix epoch. */
@@ -1656,12 +1670,34 @@ export type ItemChange = {
   name: string | null;
   /** When, in milliseconds since the Unix epoch. */
   at: number;
-  /** Fields set; dependsOn as {add, remove}. */
+  /** Fields set; dependsOn and labels as {add, remove}, notes as those added. */
   set: Record<string, unknown>;
   /** Increments by field. */
   delta: Record<string, number>;
   /** True if it deleted the item. */
   deleted?: true | undefined;
+};
+
+/** What an item has to be for a write to be made. */
+export type ItemCondition = {
+  /** Its stage; null if it must not exist. */
+  stage?: string | null | undefined;
+  /** Who works on it; null for nobody. */
+  agent?: string | null | undefined;
+  /** When it last changed, as an answer said. */
+  updatedAt?: number | undefined;
+};
+
+/** A note of an item. */
+export type ItemNote = {
+  /** When it was written, in milliseconds since the Unix epoch. */
+  at: number;
+  /** The public key of the node that wrote it. */
+  author: string;
+  /** Who says it. */
+  agent: string | null;
+  /** Free text. */
+  text: string;
 };
 
 /** `error.data` of the kind key_mode: the identity key can be read or written by others. */
@@ -1688,6 +1724,14 @@ export type KeyUnreadableData = {
   index?: number | undefined;
   /** Which guard of a transact does not hold, from 0. */
   guard?: number | undefined;
+};
+
+/** Labels to add and to remove; others stay. */
+export type LabelChange = {
+  /** Labels that it has from now on. */
+  add?: string[] | undefined;
+  /** Labels that it has no more. */
+  remove?: string[] | undefined;
 };
 
 /** Stands for a JSON text that is read in pieces. */
@@ -2169,6 +2213,14 @@ export type NewBatchOfMany = {
   ref?: string | undefined;
 };
 
+/** A note, and who says it. */
+export type NewNote = {
+  /** Free text, at most 16384 bytes of UTF-8; longer is `too_large`. */
+  text: string;
+  /** Who says it; without it, or with null, the agent of the item. */
+  agent?: string | null | undefined;
+};
+
 /** `error.data` of the kind not_canonical: a body is not its own RFC 8785 canonical form. */
 export type NotCanonicalData = {
   /** The kind of the error, for programs to match on. */
@@ -2617,12 +2669,24 @@ export type PipelineIdentityResult = {
 
 /** Params of pipeline.list. */
 export type PipelineListParams = {
+  /**
+   * Only the first so many of each stage, fewer where they are long, and in `counts` how many it has: what a person
+   * looks at. Not with `stage` and `text`, and not within transact.
+   */
+  perStage?: number | undefined;
   /** Only items in it. */
   stage?: string | undefined;
   /** Only items that it works on; null for those of nobody. */
   agent?: string | null | undefined;
   /** Only items that are blocked, or are not. */
   blocked?: boolean | undefined;
+  /** Only items that have this label. */
+  label?: string | undefined;
+  /**
+   * Only items with all of these words, or words that begin so, in the name and the field `description` or in one
+   * of the notes. Not within transact.
+   */
+  text?: string | undefined;
   /** Most rows to return. */
   limit?: number | undefined;
   /** `next` of the page before. */
@@ -2633,6 +2697,8 @@ export type PipelineListParams = {
 export type PipelineListResult = {
   /** Items in rank order, by stage. */
   stages: Record<string, Item[]>;
+  /** With `perStage`: how many items fit, by stage. */
+  counts?: Record<string, number> | undefined;
   /** There are more: ask again with it as `after`. */
   next?: string | undefined;
 };
@@ -2641,12 +2707,20 @@ export type PipelineListResult = {
 export type PipelineReadParams = {
   /** Names an item on all nodes. */
   storyId: string;
+  /** How many of its last notes to give; without it, none. */
+  notes?: number | undefined;
+  /** `before` of the answer with the notes after these. */
+  before?: string | undefined;
 };
 
 /** Result of pipeline.read. */
 export type PipelineReadResult = {
   /** Null if there is none of this name. */
   item: Item | null;
+  /** The last of its notes, in their order; absent unless asked for. */
+  notes?: ItemNote[] | undefined;
+  /** There are notes before these: ask again with it as `before`. */
+  before?: string | undefined;
   /** The ids that it depends on and that do not exist; absent if none. */
   missing?: string[] | undefined;
   /** The shortest way from it along dependsOn back to it, without it; absent if none. */
@@ -2717,8 +2791,18 @@ export type PipelineWriteParams = {
   blocked?: boolean | undefined;
   /** Cycles and items that do not exist are reported when read, never refused. */
   dependsOn?: string[] | DependencyChange | undefined;
+  /** A set; what several nodes add and remove is merged label by label. */
+  labels?: string[] | LabelChange | undefined;
+  /**
+   * Fields of the user's own to set, by name: any JSON of at most 16384 bytes, or null to take one away. An item
+   * has at most 64; each is merged by itself.
+   */
+  fields?: Record<string, unknown> | undefined;
+  /** Something to be said about it, added to its notes for good; by its agent, unless it says another. */
+  note?: string | NewNote | undefined;
   /** Orders items within a stage, by its characters' codes; ties by storyId. */
   rank?: string | undefined;
+  if?: ItemCondition | undefined;
 };
 
 /** Result of pipeline.write. */
@@ -4191,7 +4275,10 @@ export interface ErrorDataTypes {
   cancelled: CancelledData;
   /** Details.what says which thing does not exist. */
   not_found: NotFoundData;
-  /** A key was reused with different content; details name both. */
+  /**
+   * A key was reused with different content, details name both; or an `if` does not hold, details.item is what
+   * there is.
+   */
   conflict: ConflictData;
   /** Details.holder says who holds the lease and how long. */
   lease_held: LeaseHeldData;
@@ -4538,14 +4625,16 @@ export interface PathMethods<Options> {
 export interface PipelineMethods<Options> {
   /**
    * Create or change an item; only the given fields change. A `stage` is required when the item does not exist. A
-   * new item without a `rank` is put last in its stage.
+   * new item without a `rank` is put last in its stage. With an `if` that does not hold nothing is written: the
+   * refusal `conflict` has the item as it is.
    */
   write(params: PipelineWriteParams, options?: Options): Promise<PipelineWriteResult>;
   /** One item, or null. */
   read(params: PipelineReadParams, options?: Options): Promise<PipelineReadResult>;
   /**
-   * Items by stage, in rank order. A page looks at no more than 1,000 items for those that fit `agent` and
-   * `blocked`: it may have few, or none, and a `next`.
+   * Items by stage, in rank order. A page looks at no more than 1,000 items for those that fit `agent`, `blocked`
+   * and `label`: it may have few, or none, and a `next`. The first search by `text` makes an index of the words on
+   * the board, which each change keeps from then on.
    */
   list(params?: PipelineListParams, options?: Options): Promise<PipelineListResult>;
   /** Delete an item; beats writes that other nodes make at the same time. */

@@ -283,8 +283,7 @@ const NOT_YET_BUILT: {
   ],
   kinds: ["would_deadlock"],
   params: {
-    "pipeline.write": ["labels", "fields", "note", "if", "claim"],
-    "pipeline.list": ["label", "text"],
+    "pipeline.write": ["claim"],
   },
 };
 
@@ -299,6 +298,8 @@ const ONLY_IN_CODE = {
     "daemon.stats": ["queues"],
     "deployment.list": ["after", "limit"],
     "pipeline.heads": ["known"],
+    "pipeline.list": ["perStage"],
+    "pipeline.read": ["notes", "before"],
     "peer.trust": ["board"],
   } as Record<string, string[]>,
 };

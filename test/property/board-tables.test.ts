@@ -1,9 +1,10 @@
 // The board's tables against the model: whatever comes in whatever order, they say what the set of changes means.
+import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { SignedChange } from "../../daemon/dist/domain/board/change.js";
-import { countForks, history, list, revisionOfBoard } from "../../daemon/dist/domain/board/items.js";
+import { countForks, history, list, read, revisionOfBoard } from "../../daemon/dist/domain/board/items.js";
 import { rebuild } from "../../daemon/dist/domain/board/rebuild.js";
 import { apply, changes, heads } from "../../daemon/dist/domain/board/sync.js";
 import { trust } from "../../daemon/dist/domain/peer/peer.js";
@@ -77,10 +78,14 @@ function placeOf({
 }
 
 /** Everything that can be asked of a node, as far as it is the same on all that have the same changes. */
-async function seenOf(driver: Driver, meant: Model): Promise<unknown> {
-  const page = await driver.perform(list({ limit: 1000 }));
-  if (page instanceof PawlError) throw page;
+async function seenOf(driver: Driver, meant: Model, seen: { found: number }): Promise<unknown> {
+  const page = await pageOf(driver, { limit: 1000 });
   const items = Object.values(page.stages).flat();
+  for (const text of SEARCHED) {
+    const ids = await search(driver, text);
+    expect(ids).toEqual(meantBy(text, meant));
+    seen.found += ids.length;
+  }
   expect(new Map(items.map(({ storyId, ...rest }) => [storyId, rest]))).toEqual(meant.items);
   const { heads: found } = await driver.perform(heads({}));
   expect(
@@ -88,6 +93,7 @@ async function seenOf(driver: Driver, meant: Model): Promise<unknown> {
   ).toEqual(meant.heads);
   const histories: unknown[] = [];
   for (const storyId of ["A-1", "A-2", "__proto__"]) {
+    expect(await notesOf(driver, storyId)).toEqual(meant.items.has(storyId) ? meant.notes.get(storyId) : []);
     histories.push(await performSteps(driver, (given) => history({ storyId, limit: 1000 }, given), env));
   }
   const counts = {
@@ -95,6 +101,55 @@ async function seenOf(driver: Driver, meant: Model): Promise<unknown> {
     forks: await driver.perform(countForks()),
   };
   return { items, found, histories, counts };
+}
+
+async function pageOf(driver: Driver, params: Parsed<"pipeline.list">): Promise<Result<"pipeline.list">> {
+  return (await performSteps(driver, (given) => list(params, given), env)) as Result<"pipeline.list">;
+}
+
+const SEARCHED = ["a", "a Z", '"', "x a"];
+
+/** The items that a search finds, in small pages. */
+async function search(driver: Driver, text: string): Promise<string[]> {
+  const ids: string[] = [];
+  let after: string | undefined;
+  do {
+    const page = await pageOf(driver, { text, limit: 1, after });
+    ids.push(...Object.values(page.stages).flatMap((items) => items.map(({ storyId }) => storyId)));
+    after = page.next;
+  } while (after !== undefined);
+  return ids.sort();
+}
+
+/** The items that it should find: all words begin some word of one of the texts. */
+function meantBy(text: string, { items, texts }: Model): string[] {
+  const wordsOf = (of: string) =>
+    of
+      .toLowerCase()
+      .split(/[^a-z]+/)
+      .filter((word) => word !== "");
+  const wanted = wordsOf(text);
+  return [...items.keys()]
+    .filter((storyId) =>
+      (texts.get(storyId) ?? []).some((each) => {
+        const words = wordsOf(each);
+        return wanted.length > 0 && wanted.every((word) => words.some((other) => other.startsWith(word)));
+      }),
+    )
+    .sort();
+}
+
+/** All notes of an item, in small pages. */
+async function notesOf(driver: Driver, storyId: string): Promise<string[]> {
+  const found: string[] = [];
+  let before: string | undefined;
+  do {
+    const page = await performSteps(driver, (given) => read({ storyId, notes: 2, before }, given), env);
+    const notes = page.notes ?? [];
+    found.unshift(...notes.map(({ at, author, agent, text }) => `${at} ${author} ${agent} ${text}`));
+    before = page.before;
+  } while (before !== undefined);
+  return found;
 }
 
 async function differences(driver: Driver): Promise<unknown[]> {
@@ -112,7 +167,7 @@ async function differences(driver: Driver): Promise<unknown[]> {
   return found;
 }
 
-const NOTHING = { forks: 0, deletes: 0, increments: 0, duplicates: 0 };
+const NOTHING = { forks: 0, deletes: 0, increments: 0, duplicates: 0, found: 0 };
 
 describe("the tables of a node", { timeout: 60_000 * RUNS }, () => {
   test.each<[string, () => Driver, number]>([
@@ -129,11 +184,13 @@ describe("the tables of a node", { timeout: 60_000 * RUNS }, () => {
           try {
             for (const node of nodes) await newNode(node);
             const distinct = new Set(set.map(hashOf)).size;
+            // One has an index of texts from the beginning, and the other one makes it at the end.
+            await search(nodes[0], "a");
             expect(await deliver(nodes[0], set, 64)).toBe(distinct);
             const offered = ordered(set, times);
             expect(await deliver(nodes[1], offered, atOnce)).toBe(distinct);
-            const first = await seenOf(nodes[0], meant);
-            expect(await seenOf(nodes[1], meant)).toEqual(first);
+            const first = await seenOf(nodes[0], meant, seen);
+            expect(await seenOf(nodes[1], meant, seen)).toEqual(first);
             expect(first).toMatchObject({ counts: { changes: distinct, forks: meant.forks } });
             for (const node of nodes) expect(await differences(node)).toEqual([]);
             const ops = set.flatMap(({ body }) => JSON.parse(body).ops as { g: number; c?: object }[]);

@@ -1,3 +1,4 @@
+import { Buffer } from "node:buffer";
 import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { MAX_PAGE_BYTES, MAX_STAGE_LENGTH } from "@pawl/protocol/limits";
@@ -5,7 +6,8 @@ import { all, type Operation, one, type Statement, sql } from "../../store/state
 import { type Env, type Outcome, Unfinished } from "../../turns/operation.js";
 import { type Op, readStored, writeChange } from "./change.js";
 import { dependencyProblems } from "./dependencies.js";
-import { type Item, type ItemRow, isNewer, itemOf } from "./merge.js";
+import { type Item, type ItemRow, isNewer } from "./merge.js";
+import { type NotesPage, readNotes } from "./notes.js";
 import {
   findItem,
   itemRowOf,
@@ -13,10 +15,12 @@ import {
   loadNode,
   type StampRow,
   type StoredItem,
+  showItem,
   stampOfRow,
   storeChange,
 } from "./tables.js";
-import { describeOp, planDelete, planWrite } from "./write.js";
+import { findMatches, isIndexWhole, makeIndex, queryOf } from "./texts.js";
+import { describeOp, holds, type ItemCondition, planDelete, planWrite } from "./write.js";
 
 /** Of the random name of a board. */
 const BOARD_BYTES = 16;
@@ -28,6 +32,14 @@ const GRAPH_ITEMS_PER_STEP = 500;
 const MAX_SCANNED_ITEMS = 1000;
 /** Items that a list reads at once: one can be large, and a page is full after some bytes. */
 const ITEMS_PER_READ = 64;
+
+/** Fields of their own that the items of a page have, each a row to be read: some 4 ms of work. */
+const MAX_PAGE_FIELDS = 2048;
+/** Items of a stage that are counted at once, and in one step: some 2 ms of work. */
+const COUNTED_AT_ONCE = 1000;
+const COUNTED_PER_STEP = 2000;
+/** Items found by their texts that one step looks at: some 3 ms of work. */
+const FOUND_PER_STEP = 300;
 
 /** Changes that one step of a history shows: some 2 ms of work ... */
 const HISTORY_PER_STEP = 48;
@@ -41,8 +53,10 @@ const selectDependsOn = sql<{ depends_on: string }>(
   "SELECT depends_on FROM pawl_item WHERE story_id = :storyId AND stage IS NOT NULL",
 );
 
+/** A label is looked for by its JSON, with its quotes: no part of another one is like that. */
 const FILTERS = `
-  (:anyAgent = 1 OR agent = :agent OR (:agent IS NULL AND agent IS NULL))
+  (:label = '' OR replace(labels, :label, '') <> labels)
+  AND (:anyAgent = 1 OR agent = :agent OR (:agent IS NULL AND agent IS NULL))
   AND (:anyBlocked = 1 OR blocked = :blocked)`;
 
 const AFTER_PLACE = "stage IS NOT NULL AND (stage, rank, story_id) > (:stage, :rank, :storyId)";
@@ -58,6 +72,14 @@ const selectItemsOfStage = sql<StoredItem>(`
   SELECT * FROM pawl_item
   WHERE ${AFTER_PLACE_IN_STAGE} AND (rank, story_id) <= (:lastRank, :lastStoryId) AND ${FILTERS}
   ORDER BY rank, story_id LIMIT :rows`);
+
+const countItemsOfStage = sql<{ counted: number }>(`
+  SELECT count(*) AS counted FROM pawl_item
+  WHERE ${AFTER_PLACE_IN_STAGE} AND (rank, story_id) <= (:lastRank, :lastStoryId) AND ${FILTERS}`);
+
+const selectNextStage = sql<{ stage: string | null }>(
+  "SELECT min(stage) AS stage FROM pawl_item WHERE stage > :stage",
+);
 
 /** The last place that a page looks at, if there are so many: found without reading what is before it. */
 function placeBehind(place: string): Statement<PlaceRow> {
@@ -118,6 +140,7 @@ export function* write(
   const { storyId } = params;
   const found = yield* findItem(storyId);
   const row = found?.row;
+  if (params.if !== undefined && !holds(params.if, row)) return yield* otherwise(storyId, params.if, row);
   const isNew = row === undefined || row.stage === null;
   const last =
     isNew && params.stage !== undefined && params.rank === undefined
@@ -127,12 +150,32 @@ export function* write(
   if (op instanceof PawlError) return op;
   // Nothing is left to say: the item is what the last change about it made it.
   if (op === undefined && row !== undefined) {
-    return { item: itemOf(row) as Item, changeId: row.stamp.hash };
+    return { item: (yield* showItem(row)) as Item, changeId: row.stamp.hash };
   }
   const committed = yield* commitLocal(op as Op, found, env);
   return committed instanceof PawlError
     ? committed
-    : { item: itemOf(committed.row) as Item, changeId: committed.id };
+    : { item: (yield* showItem(committed.row)) as Item, changeId: committed.id };
+}
+
+/** The refusal of a write whose `if` does not hold, with the item as it is. */
+function* otherwise(
+  storyId: string,
+  expected: ItemCondition,
+  row: ItemRow | undefined,
+): Operation<PawlError> {
+  const item = row === undefined ? null : yield* showItem(row);
+  const is =
+    item === null
+      ? "does not exist"
+      : `is in stage ${shown(item.stage)}, its agent ${shown(item.agent)}, updated at ${item.updatedAt}`;
+  return refuse(
+    "conflict",
+    `The item ${storyId} ${is}; the write was to be made if ${shown(expected)}. Read it anew.`,
+    {
+      item,
+    },
+  );
 }
 
 export function* remove(
@@ -153,9 +196,12 @@ export function* read(
 ): Operation<Outcome<Result<"pipeline.read">>> {
   const { storyId } = params;
   const found = yield* findItem(storyId);
-  const item = found === undefined ? null : itemOf(found.row);
-  if (item === null || item.dependsOn.length === 0) return { item };
-  return yield* readDependencies(item, { graph: new Map(), waiting: [storyId], next: 0 }, env);
+  const item = found === undefined ? null : yield* showItem(found.row);
+  const notes = params.notes === undefined ? {} : yield* readNotes(storyId, params.notes, params.before);
+  if (notes instanceof PawlError) return notes;
+  if (item === null) return { item, ...(params.notes === undefined ? {} : { notes: [] }) };
+  if (item.dependsOn.length === 0) return { item, ...notes };
+  return yield* readDependencies({ item, ...notes }, { graph: new Map(), waiting: [storyId], next: 0 }, env);
 }
 
 /** The part of the board that can be reached from an item, as far as it was looked at. */
@@ -168,7 +214,7 @@ interface Reached {
 
 /** One step of looking for missing items and a cycle, and those that follow it. */
 function* readDependencies(
-  item: Item,
+  read: { readonly item: Item } & NotesPage,
   { graph, waiting, next }: Reached,
   env: Env,
 ): Operation<Outcome<Result<"pipeline.read">>> {
@@ -178,7 +224,7 @@ function* readDependencies(
     if (looked === GRAPH_ITEMS_PER_STEP) {
       // In a transaction there is one step: what it has not looked at is taken for none of a cycle.
       if (!env.mayGoOn) break;
-      return new Unfinished((later) => readDependencies(item, { graph, waiting, next: at }, later));
+      return new Unfinished((later) => readDependencies(read, { graph, waiting, next: at }, later));
     }
     const storyId = waiting[at] as string;
     if (graph.has(storyId)) continue;
@@ -189,17 +235,20 @@ function* readDependencies(
     graph.set(storyId, dependsOn);
     if (waiting.length < 2 * MAX_GRAPH_ITEMS || at === 0) waiting.push(...dependsOn);
   }
-  const looksAtAll = at >= waiting.length || at > item.dependsOn.length;
-  const { missing, cycle } = dependencyProblems(item.storyId, graph);
+  const looksAtAll = at >= waiting.length || at > read.item.dependsOn.length;
+  const { missing, cycle } = dependencyProblems(read.item.storyId, graph);
   return {
-    item,
+    ...read,
     ...(missing.length > 0 && looksAtAll ? { missing } : {}),
     ...(cycle === null ? {} : { cycle }),
   };
 }
 
-export function* list(params: Parsed<"pipeline.list">): Operation<Result<"pipeline.list"> | PawlError> {
-  const { stage, agent, blocked, limit, after } = params;
+export function* list(
+  params: Parsed<"pipeline.list">,
+  env: Env,
+): Operation<Outcome<Result<"pipeline.list">>> {
+  const { stage, agent, blocked, label, limit, after } = params;
   const start = after === undefined ? START : placeOf(after);
   if (start === undefined || (stage !== undefined && after !== undefined && start[0] !== stage)) {
     const message = `${shown(after)} is not the \`next\` of a page of this list`;
@@ -207,50 +256,305 @@ export function* list(params: Parsed<"pipeline.list">): Operation<Result<"pipeli
       issues: [{ path: "/after", message }],
     });
   }
+  if (params.perStage !== undefined) return yield* overview(start[0], params.perStage, params, env);
+  if (params.text !== undefined) return yield* searchItems(queryOf(params.text), start, params, env);
   let place: ListPlace = stage === undefined ? start : [stage, start[1], start[2]];
-  const isFiltered = agent !== undefined || blocked !== undefined;
+  const isFiltered = agent !== undefined || blocked !== undefined || label !== undefined;
   const behind = yield* one(stage === undefined ? selectPlaceBehind : selectPlaceBehindInStage, {
     ...placeParams(place),
     // The first that the page has no room for, of a list that shows all.
     passed: isFiltered ? MAX_SCANNED_ITEMS - 1 : limit,
   });
   const end: ListPlace = behind === undefined ? END : [behind.stage, behind.rank, behind.story_id];
-  const filters = {
-    anyAgent: agent === undefined ? 1 : 0,
-    agent: agent ?? null,
-    anyBlocked: blocked === undefined ? 1 : 0,
-    blocked: blocked ? 1 : 0,
-    lastStage: end[0],
-    lastRank: end[1],
-    lastStoryId: end[2],
-  };
+  const filters = { ...filtersOf(params), lastStage: end[0], lastRank: end[1], lastStoryId: end[2] };
 
-  const stages = new Map<string, Item[]>();
-  let taken = 0;
-  let bytes = 0;
-  const page = (next: ListPlace | undefined): Result<"pipeline.list"> => ({
-    stages: Object.fromEntries(stages),
-    ...(next === undefined ? {} : { next: JSON.stringify(next) }),
-  });
+  const page = new Page(limit);
   for (;;) {
     const rows: StoredItem[] = yield* all(stage === undefined ? selectItems : selectItemsOfStage, {
       ...placeParams(place),
       ...filters,
       rows: ITEMS_PER_READ,
     });
-    for (const row of rows) {
-      bytes +=
-        row.story_id.length + (row.name?.length ?? 0) + (row.agent?.length ?? 0) + row.depends_on.length;
-      if (taken > 0 && (taken === limit || bytes > MAX_PAGE_BYTES)) return page(place);
-      const item = itemOf(itemRowOf(row)) as Item;
-      const items = stages.get(item.stage);
-      if (items === undefined) stages.set(item.stage, [item]);
-      else items.push(item);
-      place = [item.stage, item.rank, item.storyId];
-      taken += 1;
+    for (const stored of rows) {
+      const row = itemRowOf(stored);
+      if (page.isFull) return page.upTo(place);
+      const item = (yield* showItem(row)) as Item;
+      if (!page.add(item)) return page.upTo(place);
+      place = placeOfItem(item);
     }
-    if (rows.length < ITEMS_PER_READ) return page(behind && end);
+    if (rows.length < ITEMS_PER_READ) return page.upTo(behind && end);
+    const last = rows.at(-1) as StoredItem;
+    place = [last.stage as string, last.rank, last.story_id];
   }
+}
+
+function filtersOf({
+  agent,
+  blocked,
+  label,
+}: Parsed<"pipeline.list">): Record<string, string | number | null> {
+  return {
+    anyAgent: agent === undefined ? 1 : 0,
+    agent: agent ?? null,
+    label: label === undefined ? "" : JSON.stringify(label),
+    anyBlocked: blocked === undefined ? 1 : 0,
+    blocked: blocked ? 1 : 0,
+  };
+}
+
+/**
+ * The first items of each stage behind one, and how many each has. Refuses with `invalid_params` within `transact`,
+ * because there may be much to count.
+ */
+function* overview(
+  after: string,
+  perStage: number,
+  params: Parsed<"pipeline.list">,
+  env: Env,
+): Operation<Outcome<Result<"pipeline.list">>> {
+  if (!env.mayGoOn) return notInTransaction("perStage");
+  return yield* countFrom([after, END[1], END[2]], NO_OVERVIEW, perStage, params);
+}
+
+/** What is known of the stages so far. A step goes on with a copy, because its turn may be rolled back. */
+interface Overview {
+  readonly stages: ReadonlyMap<string, Item[]>;
+  readonly counts: ReadonlyMap<string, number>;
+  /** Of all items shown. */
+  readonly items: number;
+  readonly characters: number;
+  readonly fields: number;
+  /** True if no more items of the stage at hand are shown: there was no room for one. */
+  readonly isCut: boolean;
+}
+
+const NO_OVERVIEW: Overview = {
+  stages: new Map<string, Item[]>(),
+  counts: new Map(),
+  items: 0,
+  characters: 0,
+  fields: 0,
+  isCut: false,
+};
+
+/** One step of counting, and those that follow it; a step begins a stage or goes on within one. */
+function* countFrom(
+  from: ListPlace,
+  before: Overview,
+  perStage: number,
+  params: Parsed<"pipeline.list">,
+): Operation<Outcome<Result<"pipeline.list">>> {
+  const [stages, counts] = [new Map(before.stages), new Map(before.counts)];
+  let { items, characters, fields, isCut } = before;
+  let place = from;
+  // A stage that is begun is shown as far as was asked for, unless that is too much at all.
+  const isLarge = (): boolean => characters > MAX_PAGE_BYTES || fields >= MAX_PAGE_FIELDS;
+  for (let counted = 0; counted < COUNTED_PER_STEP; ) {
+    if (place[1] === END[1]) {
+      const { stage = null } = (yield* one(selectNextStage, { stage: place[0] })) ?? {};
+      if (stage === null || items >= params.limit || isLarge()) {
+        const answer = { stages: Object.fromEntries(stages), counts: Object.fromEntries(counts) };
+        return stage === null ? answer : { ...answer, next: JSON.stringify([place[0], "", ""]) };
+      }
+      place = [stage, "", ""];
+      isCut = false;
+    }
+    const [stage] = place;
+    const behind = yield* one(selectPlaceBehindInStage, {
+      ...placeParams(place),
+      passed: COUNTED_AT_ONCE - 1,
+    });
+    const end: ListPlace =
+      behind === undefined ? [stage, END[1], END[2]] : [stage, behind.rank, behind.story_id];
+    const range = { ...placeParams(place), ...filtersOf(params), lastRank: end[1], lastStoryId: end[2] };
+    const shown = [...(stages.get(stage) ?? [])];
+    const rows =
+      isCut || shown.length >= perStage
+        ? []
+        : yield* all(selectItemsOfStage, { ...range, rows: perStage - shown.length });
+    for (const row of rows) {
+      isCut = shown.length > 0 && isLarge();
+      if (isCut) break;
+      const item = (yield* showItem(itemRowOf(row))) as Item;
+      shown.push(item);
+      items += 1;
+      characters += charactersOf([item]);
+      fields += fieldsOf(item);
+    }
+    const found = (yield* one(countItemsOfStage, range))?.counted ?? 0;
+    if (found > 0) {
+      stages.set(stage, shown);
+      counts.set(stage, (counts.get(stage) ?? 0) + found);
+    }
+    counted += behind === undefined ? found + 1 : COUNTED_AT_ONCE;
+    place = end;
+  }
+  const after: Overview = { stages, counts, items, characters, fields, isCut };
+  return new Unfinished(() => countFrom(place, after, perStage, params));
+}
+
+function notInTransaction(param: string): PawlError {
+  const message = "is not taken in a transaction; ask before it";
+  return refuse("invalid_params", `pipeline.list: ${param} ${message}.`, {
+    issues: [{ path: `/${param}`, message }],
+  });
+}
+
+function fieldsOf({ fields }: Item): number {
+  return isEmpty(fields) ? 0 : Object.keys(fields).length;
+}
+
+/** As much as items are as JSON, but for what is the same in all. */
+function charactersOf(items: readonly Item[]): number {
+  let characters = 0;
+  for (const { storyId, name, agent, dependsOn, labels, fields } of items) {
+    characters += storyId.length + (name?.length ?? 0) + (agent?.length ?? 0);
+    for (const set of [dependsOn, labels, fields]) {
+      if (!isEmpty(set)) characters += JSON.stringify(set).length;
+    }
+  }
+  return characters;
+}
+
+/** Items by stage, as many as there is room for. */
+class Page {
+  readonly #stages = new Map<string, Item[]>();
+  readonly #limit: number;
+  #taken = 0;
+  #characters = 0;
+  #fields = 0;
+
+  constructor(limit: number) {
+    this.#limit = limit;
+  }
+
+  get isFull(): boolean {
+    return this.#taken === this.#limit || this.#fields >= MAX_PAGE_FIELDS;
+  }
+
+  /** Returns false for an item that there is no room for; the first is taken however large it is. */
+  add(item: Item): boolean {
+    this.#characters += charactersOf([item]);
+    this.#fields += fieldsOf(item);
+    if (this.#taken > 0 && this.#characters > MAX_PAGE_BYTES) return false;
+    const items = this.#stages.get(item.stage);
+    if (items === undefined) this.#stages.set(item.stage, [item]);
+    else items.push(item);
+    this.#taken += 1;
+    return true;
+  }
+
+  /** The page, and after which place the next one begins. */
+  upTo(place: ListPlace | undefined): Result<"pipeline.list"> {
+    return {
+      stages: Object.fromEntries(this.#stages),
+      ...(place === undefined ? {} : { next: JSON.stringify(place) }),
+    };
+  }
+}
+
+function isEmpty(set: object): boolean {
+  for (const _ in set) return false;
+  return true;
+}
+
+/**
+ * A page of the items whose words are searched for, in the order of all lists. Refuses with `not_found` in a daemon
+ * that only reads, if nobody has searched before, and with `invalid_params` within `transact`, because there may be
+ * much to go through.
+ */
+function* searchItems(
+  query: string,
+  after: ListPlace,
+  params: Parsed<"pipeline.list">,
+  env: Env,
+): Operation<Outcome<Result<"pipeline.list">>> {
+  if (!env.mayGoOn) return notInTransaction("text");
+  const mayWrite = env.identity !== null;
+  if (mayWrite ? !(yield* makeIndex()) : !(yield* isIndexWhole())) {
+    if (mayWrite) return new Unfinished((later) => searchItems(query, after, params, later));
+    return refuse(
+      "not_found",
+      "Nobody has searched this board yet, so that there is no index of its texts. Ask the daemon that writes the database.",
+      { what: "index" },
+    );
+  }
+  return yield* matchFrom(0, new Set(), query, after, params);
+}
+
+/** One step through the rows of the index, and those that follow it. */
+function* matchFrom(
+  doc: number,
+  before: ReadonlySet<string>,
+  query: string,
+  after: ListPlace,
+  params: Parsed<"pipeline.list">,
+): Operation<Outcome<Result<"pipeline.list">>> {
+  const found = new Set(before);
+  const next = yield* findMatches(query, doc, found);
+  if (next !== undefined) {
+    return new Unfinished(() => matchFrom(next, found, query, after, params));
+  }
+  return yield* placeFrom(0, [...found], [], after, params);
+}
+
+/** One step through the items that were found, which keeps those that a page may have, and those that follow it. */
+function* placeFrom(
+  first: number,
+  found: readonly string[],
+  before: readonly ItemRow[],
+  after: ListPlace,
+  params: Parsed<"pipeline.list">,
+): Operation<Outcome<Result<"pipeline.list">>> {
+  const { stage, agent, blocked, label, limit } = params;
+  const fitting = [...before];
+  for (const storyId of found.slice(first, first + FOUND_PER_STEP)) {
+    const row = (yield* findItem(storyId))?.row;
+    const fits =
+      row !== undefined &&
+      row.stage !== null &&
+      (stage === undefined || row.stage === stage) &&
+      (agent === undefined || row.agent === agent) &&
+      (blocked === undefined || row.blocked === blocked) &&
+      (label === undefined || row.labels.includes(label)) &&
+      isBefore(after, placeOfItem(row as Placed));
+    if (fits) fitting.push(row);
+  }
+  fitting.sort((a, b) => (isBefore(placeOfItem(a as Placed), placeOfItem(b as Placed)) ? -1 : 1));
+  // One more than a page has room for says that there is another one.
+  const kept = fitting.slice(0, limit + 1);
+  if (first + FOUND_PER_STEP < found.length) {
+    return new Unfinished(() => placeFrom(first + FOUND_PER_STEP, found, kept, after, params));
+  }
+  const page = new Page(limit);
+  let place = after;
+  for (const row of kept) {
+    const item = page.isFull ? undefined : yield* showItem(row);
+    // One that was deleted since then.
+    if (item === null) continue;
+    if (item === undefined || !page.add(item)) return page.upTo(place);
+    place = placeOfItem(item);
+  }
+  return page.upTo(undefined);
+}
+
+interface Placed {
+  readonly stage: string;
+  readonly rank: string;
+  readonly storyId: string;
+}
+
+function placeOfItem({ stage, rank, storyId }: Placed): ListPlace {
+  return [stage, rank, storyId];
+}
+
+/** In the order of the database, which compares texts by their bytes in UTF-8. */
+function isBefore(a: ListPlace, b: ListPlace): boolean {
+  for (const [index, part] of a.entries()) {
+    const other = b[index] as string;
+    if (part !== other) return Buffer.compare(Buffer.from(part), Buffer.from(other)) < 0;
+  }
+  return false;
 }
 
 function placeParams([stage, rank, storyId]: ListPlace): Record<string, string> {

@@ -1,19 +1,25 @@
 import { Buffer } from "node:buffer";
 import { all, insert, type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
-import { type Change, isCounter, type Op } from "./change.js";
+import type { Json } from "./canonical.js";
+import { type Change, isCounter, NOTE, type Op, OWN_FIELD, ownFieldOf } from "./change.js";
 import { CLOCK_START, compareHlc, type Hlc, observe } from "./hybrid-clock.js";
 import { type Place, stepHeads } from "./log.js";
 import {
   type Cell,
   type Increment,
+  type Item,
   type ItemRow,
+  itemOf,
   type Merged,
   merge,
+  noteOfField,
   type Stamp,
   type Stored,
   stampOf,
 } from "./merge.js";
+
+import { indexChange } from "./texts.js";
 
 /*
  * How changes come into the tables: one way for those made here and those of others. Nothing of this is kept
@@ -24,7 +30,7 @@ import {
 export const BOARD_KEY = "board";
 
 const selectNode = sql<NodeRow>(`
-  SELECT n.author, n.board, n.incarnation, n.wall, n.counter, n.branch, b.head_seq, b.head_id
+  SELECT n.author, n.board, n.incarnation, n.wall, n.counter, n.branch, n.texts, b.head_seq, b.head_id
   FROM pawl_board n LEFT JOIN pawl_branch b ON b.branch = n.branch`);
 
 const insertNode = sql(`
@@ -70,13 +76,14 @@ const selectItem = sql<StoredItem>("SELECT * FROM pawl_item WHERE story_id = :st
 
 const upsertItem = sql(`
   INSERT INTO pawl_item (story_id, generation, wall, counter, author, change_id, stage, name, agent, blocked,
-    rank, retry_base, retry_added, depends_on, set_by, recent)
+    rank, retry_base, retry_added, depends_on, labels, fields, notes, priority, set_by, recent)
   VALUES (:storyId, :generation, :wall, :counter, :author, :id, :stage, :name, :agent, :blocked,
-    :rank, :retryBase, :retryAdded, :dependsOn, :setBy, :recent)
+    :rank, :retryBase, :retryAdded, :dependsOn, :labels, :fields, :notes, :priority, :setBy, :recent)
   ON CONFLICT (story_id) DO UPDATE SET generation = excluded.generation, wall = excluded.wall,
     counter = excluded.counter, author = excluded.author, change_id = excluded.change_id, stage = excluded.stage,
     name = excluded.name, agent = excluded.agent, blocked = excluded.blocked, rank = excluded.rank,
     retry_base = excluded.retry_base, retry_added = excluded.retry_added, depends_on = excluded.depends_on,
+    labels = excluded.labels, fields = excluded.fields, notes = excluded.notes, priority = excluded.priority,
     set_by = excluded.set_by, recent = excluded.recent`);
 
 const selectStamp = sql<StampRow>(`
@@ -91,6 +98,17 @@ const selectCell = sql<StampRow & { value: string }>(`
 const upsertCell = sql(`
   INSERT INTO pawl_cell (story_id, field, value, n) VALUES (:storyId, :field, :value, :n)
   ON CONFLICT (story_id, field) DO UPDATE SET value = excluded.value, n = excluded.n`);
+
+/** The values of fields of the user's own: their names begin with f/, and 0 is the character after the slash. */
+const selectFields = sql<{ field: string; value: string }>(`
+  SELECT field, value FROM pawl_cell
+  WHERE story_id = :storyId AND field > '${OWN_FIELD}' AND field < 'f0' ORDER BY field`);
+
+const insertNote = sql(`
+  INSERT INTO pawl_note (story_id, wall, counter, n, idx)
+  SELECT :storyId, wall, counter, n, :index FROM pawl_change WHERE n = :n`);
+
+const deleteNotes = sql("DELETE FROM pawl_note WHERE story_id = :storyId");
 
 const deleteCells = sql("DELETE FROM pawl_cell WHERE story_id = :storyId");
 
@@ -116,6 +134,7 @@ interface NodeRow {
   wall: number;
   counter: number;
   branch: number | null;
+  texts: string | null;
   head_seq: number | null;
   head_id: string | null;
 }
@@ -156,6 +175,11 @@ export interface StoredItem extends StampRow {
   retry_base: number;
   retry_added: number;
   depends_on: string;
+  labels: string;
+  fields: string;
+  /** -1 for an item that is to be made anew from its changes. */
+  notes: number;
+  priority: number;
   set_by: string;
   recent: string;
 }
@@ -189,6 +213,8 @@ export interface Node {
   readonly clock: Hlc;
   /** The last change of its own log, and the branch it is on; null before the first. */
   readonly head: { readonly branch: number; readonly seq: number; readonly hash: string } | null;
+  /** Up to which item their words are in the index of texts; null if there is none. */
+  readonly texts: string | null;
   /** Which file the database is, for a node that is not in it yet: it is when it first has something to keep. */
   readonly newIn?: string;
 }
@@ -200,9 +226,9 @@ export type StoredPlace = Place & { readonly branch: number };
 export function* findNode(): Operation<Node | undefined> {
   const row = yield* one(selectNode);
   if (row === undefined) return undefined;
-  const { author, board, incarnation, wall, counter, branch, head_seq: seq, head_id: hash } = row;
+  const { author, board, incarnation, wall, counter, branch, texts, head_seq: seq, head_id: hash } = row;
   const head = branch === null || seq === null || hash === null ? null : { branch, seq, hash };
-  return { author, board, incarnation, clock: [wall, counter], head };
+  return { author, board, incarnation, clock: [wall, counter], head, texts };
 }
 
 /** This node, in a daemon that writes. Its key is made if there is none. */
@@ -215,7 +241,15 @@ export function* loadNode(env: Env): Operation<Node> {
   const incarnation = Buffer.from(env.sign(`board ${author} ${databaseFile}`), "base64url")
     .subarray(0, INCARNATION_BYTES)
     .toString("hex");
-  return { author, board: null, incarnation, clock: CLOCK_START, head: null, newIn: databaseFile };
+  return {
+    author,
+    board: null,
+    incarnation,
+    clock: CLOCK_START,
+    head: null,
+    texts: null,
+    newIn: databaseFile,
+  };
 }
 
 /** Puts a node into the database that is not there yet. */
@@ -298,8 +332,31 @@ export function itemRowOf(row: StoredItem): ItemRow {
     rank: row.rank,
     retryBase: row.retry_base,
     retryAdded: row.retry_added,
-    dependsOn: JSON.parse(row.depends_on) as string[],
+    dependsOn: parseSet(row.depends_on),
+    labels: parseSet(row.labels),
+    fields: parseSet(row.fields),
+    notes: Math.max(0, row.notes),
+    priority: row.priority,
   };
+}
+
+/** Most are empty. */
+function parseSet(json: string): readonly string[] {
+  return json === "[]" ? NO_ELEMENTS : (JSON.parse(json) as string[]);
+}
+
+const NO_ELEMENTS: readonly string[] = [];
+
+/** The item that a row shows, with the values of its fields: a statement more for an item that has any. */
+export function* showItem(row: ItemRow): Operation<Item | null> {
+  if (row.fields.length === 0 || row.stage === null) return itemOf(row);
+  const names = new Set(row.fields);
+  const fields: [string, Json][] = [];
+  for (const { field, value } of yield* all(selectFields, { storyId: row.storyId })) {
+    const name = ownFieldOf(field);
+    if (name !== undefined && names.has(name)) fields.push([name, JSON.parse(value) as Json]);
+  }
+  return itemOf(row, Object.fromEntries(fields));
 }
 
 export function stampOfRow({ wall, counter, author, change_id: hash }: StampRow): Stamp {
@@ -345,6 +402,9 @@ export function* storeChange(
   for (const op of change.ops) {
     const item = items.has(op.storyId) ? items.get(op.storyId) : yield* findItem(op.storyId);
     const merged = yield* mergeOp(op, item, stampOf(change), n, isLatest);
+    if (node.texts !== null && merged !== undefined && merged.row !== item?.row) {
+      yield* indexChange(node.texts, op, item?.row, merged.row, n);
+    }
     countShown(item?.row, merged?.row, env);
     tellItem(item?.row, merged?.row, env);
     items.set(op.storyId, merged);
@@ -440,6 +500,7 @@ const NO_INCREMENTS: ReadonlyMap<Increment, number> = new Map();
 function* loadCells({ storyId, set, add }: Op, { row, setBy }: LoadedItem): Operation<Map<string, Cell>> {
   const cells = new Map<string, Cell>();
   for (const field of [...set.keys(), ...add.keys()]) {
+    if (isNote(field, set)) continue;
     if (isColumn(field)) {
       const n = setBy[field];
       const stamp = n === undefined ? undefined : yield* one(selectStamp, { n });
@@ -465,7 +526,7 @@ function shownValue(row: ItemRow, field: ColumnField): string {
 function* loadIncrements({ storyId, set }: Op): Operation<Map<Increment, number>> {
   const increments = new Map<Increment, number>();
   for (const field of set.keys()) {
-    if (!isCounter(field)) continue;
+    if (!isCounter(field) || isNote(field, set)) continue;
     for (const row of yield* all(selectIncrements, { storyId, field })) {
       increments.set({ field, amount: row.amount, stamp: stampOfRow(row) }, row.n);
     }
@@ -473,8 +534,13 @@ function* loadIncrements({ storyId, set }: Op): Operation<Map<Increment, number>
   return increments;
 }
 
+function isNote(field: string, set: Op["set"]): boolean {
+  const json = field.startsWith(NOTE) ? set.get(field) : undefined;
+  return json !== undefined && noteOfField(field, json) !== undefined;
+}
+
 function* writeMerged(
-  { item, reset, cells, swallowed, increments }: Merged,
+  { item, reset, cells, swallowed, increments, notes }: Merged,
   n: number,
   former: LoadedItem | undefined,
   known: ReadonlyMap<Increment, number>,
@@ -484,6 +550,7 @@ function* writeMerged(
   if (reset && former !== undefined) {
     yield* run(deleteCells, { storyId });
     yield* run(deleteIncrements, { storyId });
+    if (former.row.notes > 0) yield* run(deleteNotes, { storyId });
   }
   const setNow = new Set(cells.map(({ field }) => field));
   const setBefore = reset ? {} : (former?.setBy ?? {});
@@ -496,6 +563,7 @@ function* writeMerged(
     yield* run(deleteIncrement, { storyId, field: each.field, n: known.get(each) as number });
   }
   for (const { field, amount } of increments) yield* run(insertIncrement, { storyId, field, n, amount });
+  for (const { index } of notes) yield* run(insertNote, { storyId, n, index });
   return { row: item, setBy, recent };
 }
 
@@ -525,6 +593,10 @@ export function* writeItem(item: ItemRow, setBy: SetBy, recent: Recent): Operati
     retryBase: item.retryBase,
     retryAdded: item.retryAdded,
     dependsOn: JSON.stringify(item.dependsOn),
+    labels: JSON.stringify(item.labels),
+    fields: JSON.stringify(item.fields),
+    notes: item.notes,
+    priority: item.priority,
     setBy: JSON.stringify(setBy),
     recent: JSON.stringify(recent),
   });
