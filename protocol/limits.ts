@@ -231,6 +231,13 @@ export const MAX_CLOCK_AHEAD_MS = 60_000;
 
 /** Elements of `dependsOn` that one write can name; with the longest ids they still fit into one change. */
 export const MAX_DEPENDENCIES_PER_WRITE = 256;
+/** Stages that one node says something of, and those that may follow one. */
+export const MAX_BOARD_STAGES = 64;
+/** At how many retries an item is blocked. */
+export const DEFAULT_BOARD_RETRIES = 5;
+export const MAX_BOARD_RETRIES = 1_000_000;
+/** Labels that items are asked for by. */
+export const MAX_WANTED_LABELS = 64;
 /** Heads in one request: more logs than most boards have authors and incarnations. Of more, a peer asks in parts. */
 export const MAX_HEADS = 4096;
 /** Changes in one `pipeline.changes` and `pipeline.apply` ... */

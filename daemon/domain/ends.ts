@@ -1,5 +1,6 @@
 import type { Ending } from "../grants/ending.js";
 import { grants } from "../grants/grant.js";
+import { turnedItems } from "./board/work-state.js";
 import { delayedCommands, deliveries, overdueCommands, overlongDeliveries } from "./command/ends.js";
 import { keptCommands } from "./command/retention.js";
 import { leases, leaseWarnings } from "./lease/ends.js";
@@ -21,6 +22,7 @@ export const ENDINGS: readonly Ending[] = [
   leaseWarnings,
   claimsOfEndedLeases,
   stoppedClaims,
+  turnedItems,
   grants(reservations),
   reservationConnections,
   grants(claims),

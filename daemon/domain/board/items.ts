@@ -3,23 +3,24 @@ import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { MAX_PAGE_BYTES, MAX_STAGE_LENGTH } from "@pawl/protocol/limits";
 import { all, type Operation, one, type Statement, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Unfinished } from "../../turns/operation.js";
-import { type Op, readStored, writeChange } from "./change.js";
+import { type Op, readStored } from "./change.js";
+import { underClaim, wroteUnderClaim } from "./claims.js";
 import { dependencyProblems } from "./dependencies.js";
-import { type Item, type ItemRow, isNewer, itemOf } from "./merge.js";
+import { prepare, store } from "./local-change.js";
+import { isNewer } from "./merge.js";
+import { whyNotReady } from "./ready.js";
+import { loadRules, refuseMove } from "./rules.js";
+import { type ShownItem, showItem } from "./shown-item.js";
 import {
   findItem,
-  itemRowOf,
   type LoadedItem,
-  loadNode,
+  loadedItem,
   type StampRow,
   type StoredItem,
   stampOfRow,
-  storeChange,
 } from "./tables.js";
 import { describeOp, planDelete, planWrite } from "./write.js";
 
-/** Of the random name of a board. */
-const BOARD_BYTES = 16;
 /** Items that are looked at for a cycle of dependencies: a read ends on a board that is tied into one knot. */
 const MAX_GRAPH_ITEMS = 10_000;
 /** Items that one step looks at for that: some 3 ms of work. */
@@ -119,20 +120,27 @@ export function* write(
   const found = yield* findItem(storyId);
   const row = found?.row;
   const isNew = row === undefined || row.stage === null;
+  const { claim: given, ...fields } = params;
+  const writes = { stage: params.stage !== undefined, agent: params.agent !== undefined };
+  const claim = yield* underClaim(storyId, found, given, isNew || writes.stage || writes.agent, env);
+  if (claim instanceof PawlError) return claim;
   const last =
     isNew && params.stage !== undefined && params.rank === undefined
       ? yield* one(selectLastRank, { stage: params.stage })
       : undefined;
-  const op = planWrite(row, params, last?.rank ?? null);
+  const op = planWrite(row, fields, last?.rank ?? null);
   if (op instanceof PawlError) return op;
   // Nothing is left to say: the item is what the last change about it made it.
   if (op === undefined && row !== undefined) {
-    return { item: itemOf(row) as Item, changeId: row.stamp.hash };
+    return { item: (yield* showItem(found as LoadedItem, env)) as ShownItem, changeId: row.stamp.hash };
   }
-  const committed = yield* commitLocal(op as Op, found, env);
-  return committed instanceof PawlError
-    ? committed
-    : { item: itemOf(committed.row) as Item, changeId: committed.id };
+  const prepared = yield* prepare(op as Op, env);
+  if (prepared instanceof PawlError) return prepared;
+  const refused = refuseMove(storyId, row?.stage ?? null, params.stage, prepared.node.rules);
+  if (refused !== undefined) return refused;
+  const item = yield* store(prepared, found, env);
+  if (claim !== undefined) yield* wroteUnderClaim(item, writes);
+  return { item: (yield* showItem(item, env)) as ShownItem, changeId: prepared.change.id };
 }
 
 export function* remove(
@@ -143,8 +151,12 @@ export function* remove(
   const op = planDelete(found?.row);
   if (op === undefined) return { deleted: false };
   if (op instanceof PawlError) return op;
-  const committed = yield* commitLocal(op, found, env);
-  return committed instanceof PawlError ? committed : { deleted: true, changeId: committed.id };
+  const claim = yield* underClaim(params.storyId, found, params.claim, true, env);
+  if (claim instanceof PawlError) return claim;
+  const prepared = yield* prepare(op, env);
+  if (prepared instanceof PawlError) return prepared;
+  yield* store(prepared, found, env);
+  return { deleted: true, changeId: prepared.change.id };
 }
 
 export function* read(
@@ -153,9 +165,12 @@ export function* read(
 ): Operation<Outcome<Result<"pipeline.read">>> {
   const { storyId } = params;
   const found = yield* findItem(storyId);
-  const item = found === undefined ? null : itemOf(found.row);
-  if (item === null || item.dependsOn.length === 0) return { item };
-  return yield* readDependencies(item, { graph: new Map(), waiting: [storyId], next: 0 }, env);
+  const item = found === undefined ? null : yield* showItem(found, env);
+  if (item === null) return { item };
+  const reason = item.ready ? undefined : yield* whyNotReady(found as LoadedItem, yield* loadRules(), env);
+  const read = { item, ...(reason === undefined ? {} : { reason }) };
+  if (item.dependsOn.length === 0) return read;
+  return yield* readDependencies(read, { graph: new Map(), waiting: [storyId], next: 0 }, env);
 }
 
 /** The part of the board that can be reached from an item, as far as it was looked at. */
@@ -168,7 +183,7 @@ interface Reached {
 
 /** One step of looking for missing items and a cycle, and those that follow it. */
 function* readDependencies(
-  item: Item,
+  read: Pick<Result<"pipeline.read">, "reason"> & { readonly item: ShownItem },
   { graph, waiting, next }: Reached,
   env: Env,
 ): Operation<Outcome<Result<"pipeline.read">>> {
@@ -178,7 +193,7 @@ function* readDependencies(
     if (looked === GRAPH_ITEMS_PER_STEP) {
       // In a transaction there is one step: what it has not looked at is taken for none of a cycle.
       if (!env.mayGoOn) break;
-      return new Unfinished((later) => readDependencies(item, { graph, waiting, next: at }, later));
+      return new Unfinished((later) => readDependencies(read, { graph, waiting, next: at }, later));
     }
     const storyId = waiting[at] as string;
     if (graph.has(storyId)) continue;
@@ -189,16 +204,19 @@ function* readDependencies(
     graph.set(storyId, dependsOn);
     if (waiting.length < 2 * MAX_GRAPH_ITEMS || at === 0) waiting.push(...dependsOn);
   }
-  const looksAtAll = at >= waiting.length || at > item.dependsOn.length;
-  const { missing, cycle } = dependencyProblems(item.storyId, graph);
+  const looksAtAll = at >= waiting.length || at > read.item.dependsOn.length;
+  const { missing, cycle } = dependencyProblems(read.item.storyId, graph);
   return {
-    item,
+    ...read,
     ...(missing.length > 0 && looksAtAll ? { missing } : {}),
     ...(cycle === null ? {} : { cycle }),
   };
 }
 
-export function* list(params: Parsed<"pipeline.list">): Operation<Result<"pipeline.list"> | PawlError> {
+export function* list(
+  params: Parsed<"pipeline.list">,
+  env: Env,
+): Operation<Result<"pipeline.list"> | PawlError> {
   const { stage, agent, blocked, limit, after } = params;
   const start = after === undefined ? START : placeOf(after);
   if (start === undefined || (stage !== undefined && after !== undefined && start[0] !== stage)) {
@@ -225,7 +243,7 @@ export function* list(params: Parsed<"pipeline.list">): Operation<Result<"pipeli
     lastStoryId: end[2],
   };
 
-  const stages = new Map<string, Item[]>();
+  const stages = new Map<string, ShownItem[]>();
   let taken = 0;
   let bytes = 0;
   const page = (next: ListPlace | undefined): Result<"pipeline.list"> => ({
@@ -242,7 +260,7 @@ export function* list(params: Parsed<"pipeline.list">): Operation<Result<"pipeli
       bytes +=
         row.story_id.length + (row.name?.length ?? 0) + (row.agent?.length ?? 0) + row.depends_on.length;
       if (taken > 0 && (taken === limit || bytes > MAX_PAGE_BYTES)) return page(place);
-      const item = itemOf(itemRowOf(row)) as Item;
+      const item = (yield* showItem(loadedItem(row), env)) as ShownItem;
       const items = stages.get(item.stage);
       if (items === undefined) stages.set(item.stage, [item]);
       else items.push(item);
@@ -347,25 +365,6 @@ export function* countForks(): Operation<number> {
 /** How many changes are stored here. */
 export function* revisionOfBoard(): Operation<number> {
   return (yield* one(lastChange))?.n ?? 0;
-}
-
-/** Makes, signs and stores this node's next change. Gives its id, and the item as it is then. */
-function* commitLocal(
-  op: Op,
-  item: LoadedItem | undefined,
-  env: Env,
-): Operation<{ id: string; row: ItemRow } | PawlError> {
-  const node = yield* loadNode(env);
-  const { author, incarnation, head, clock } = node;
-  const identity = env.identity?.();
-  if (identity?.author !== author) throw new Error("the identity is not that of the database");
-  const board = node.board ?? env.random(BOARD_BYTES).toString("hex");
-  const log = { author, board, incarnation, head, clock };
-  const change = writeChange(log, [op], env.wallMs, identity.privateKey);
-  if (change instanceof PawlError) return change;
-  const items = new Map([[op.storyId, item]]);
-  yield* storeChange(change, undefined, head ?? undefined, node, env, items);
-  return { id: change.id, row: (items.get(op.storyId) as LoadedItem).row };
 }
 
 /** A place in a list: stage, rank, storyId. */

@@ -1,0 +1,111 @@
+// A claim of an item: its lease, and what is written of the item, in one transaction.
+import type { Parsed, Result } from "@pawl/protocol";
+import { PawlError, refuse } from "@pawl/protocol/errors";
+import type { Operation } from "../../store/statement.js";
+import { type Env, type Outcome, Wait } from "../../turns/operation.js";
+import type { Op } from "../board/change.js";
+import { keepClaim } from "../board/claims.js";
+import { prepare, store } from "../board/local-change.js";
+import { ReadyItems, stagesOf, whyNotReady } from "../board/ready.js";
+import { allowedAfter, type Rules, refuseMove } from "../board/rules.js";
+import { type ShownItem, showItem } from "../board/shown-item.js";
+import { findItem, type LoadedItem, loadedItem, loadNode, type Node } from "../board/tables.js";
+import { itemKey, leaseOf, RULES_KEY, readyKey } from "../board/work-state.js";
+import { acquire } from "../lease/acquire.js";
+import { type Lease, waitKey } from "../lease/row.js";
+
+/** Ready items that a claim tries: somebody may have asked for the lease of one together with others. */
+const TRIED_ITEMS = 16;
+
+type Params = Parsed<"pipeline.claim">;
+type Claimed = Result<"pipeline.claim">;
+
+export function* claim(params: Params, env: Env): Operation<Outcome<Claimed>> {
+  const { storyId } = params;
+  const node = yield* loadNode(env);
+  return storyId === undefined
+    ? yield* claimNext(params, node, env)
+    : yield* claimNamed(storyId, params, node, env);
+}
+
+function* claimNamed(storyId: string, params: Params, node: Node, env: Env): Operation<Outcome<Claimed>> {
+  const item = yield* findItem(storyId);
+  if (item === undefined || item.row.stage === null) return noSuchItem(storyId);
+  const refused = refuseMove(storyId, item.row.stage, params.toStage, node.rules);
+  if (refused !== undefined) return refused;
+  const taken = item.work.ready ? yield* take(item, params, node, env) : undefined;
+  if (taken !== undefined) return taken;
+  if (env.mayWait) return new Wait([itemKey(storyId), RULES_KEY, waitKey(leaseOf(storyId))]);
+  const reason = yield* whyNotReady(item, node.rules, env);
+  return { item: null, reason: reason ?? `The lease item/${storyId} is kept for somebody who waits for it.` };
+}
+
+export function noSuchItem(storyId: string): PawlError {
+  return refuse("not_found", `There is no item ${storyId}. Create it with pipeline.write.`, { what: "item" });
+}
+
+function* claimNext(params: Params, node: Node, env: Env): Operation<Outcome<Claimed>> {
+  const { labels = [], toStage } = params;
+  const { rules } = node;
+  const from = stagesOf(params.stages, rules);
+  const stages = from.filter((stage) => mayFollow(stage, toStage, rules));
+  if (from.length > 0 && stages.length === 0) {
+    return refuseMove("An item", from[0] as string, toStage, rules) as PawlError;
+  }
+  const items = new ReadyItems({ stages, labels });
+  while (items.looked < TRIED_ITEMS) {
+    const row = yield* items.next();
+    if (row === undefined) break;
+    const taken = yield* take(loadedItem(row), params, node, env);
+    if (taken !== undefined) return taken;
+  }
+  if (env.mayWait) {
+    return new Wait([RULES_KEY, ...stages.map(readyKey)], JSON.stringify([params.stages, labels, toStage]));
+  }
+  return { item: null, reason: nothingReady(params, from) };
+}
+
+function mayFollow(stage: string, to: string | undefined, rules: Rules): boolean {
+  if (to === undefined || to === stage) return true;
+  return allowedAfter(stage, rules)?.includes(to) ?? true;
+}
+
+function nothingReady({ stages, labels = [] }: Params, from: readonly string[]): string {
+  if (from.length === 0) {
+    const named = stages === undefined ? "No stage is" : `None of ${stages.join(", ")} is`;
+    return `${named} one that work is taken from; pipeline.configure says which are.`;
+  }
+  const having = labels.length === 0 ? "" : ` and has ${labels.join(", ")}`;
+  return `No item of ${from.join(", ")} is ready${having}.`;
+}
+
+/** Gives the item to the caller; undefined if its lease is not to be had. */
+function* take(
+  item: LoadedItem,
+  params: Params,
+  node: Node,
+  env: Env,
+): Operation<Claimed | PawlError | undefined> {
+  const { agent, toStage, ttlMs, releaseOn, graceMs } = params;
+  const { storyId, generation, stage } = item.row;
+  const set = new Map([["agent", JSON.stringify(agent)]]);
+  if (toStage !== undefined) set.set("stage", JSON.stringify(toStage));
+  const op: Op = { storyId, generation, set, add: new Map() };
+  const prepared = yield* prepare(op, env, node);
+  if (prepared instanceof PawlError) return prepared;
+  const asked = {
+    name: leaseOf(storyId),
+    owner: agent,
+    mode: "exclusive",
+    ttlMs,
+    releaseOn,
+    graceMs,
+  } as const;
+  const granted = yield* acquire({ ...asked, waitMs: 0 }, { ...env, mayWait: false });
+  if (granted instanceof PawlError) return granted.kind === "lease_held" ? undefined : granted;
+  const { lease } = granted as { lease: Lease };
+  const held = { ...item, work: { ...item.work, held: true, ready: false } };
+  const claimed = yield* store(prepared, held, env, { kind: "claimed", by: agent });
+  yield* keepClaim(lease.fencingToken, agent, stage as string, claimed, toStage !== undefined);
+  return { item: (yield* showItem(claimed, env)) as ShownItem, lease };
+}
