@@ -3,6 +3,7 @@ import { refuse } from "@pawl/protocol/errors";
 import type { Logger } from "pino";
 import type { Config } from "./config/config.js";
 import { reloaded } from "./config/reload.js";
+import { renewStaleItems } from "./domain/board/rebuild.js";
 import { EXECUTION_TIME } from "./domain/command/ends.js";
 import { ENDINGS } from "./domain/ends.js";
 import { countAtStart } from "./domain/gauges.js";
@@ -318,6 +319,7 @@ export class Daemon {
     // It takes long after a crash under load, so it comes before the time that grants are given to be renewed.
     this.#database.begin();
     this.#loop.performNow((env) => this.#ends.restart(env, this.#database.clock.boottime()));
+    this.#loop.performNow(renewStaleItems);
     this.#loop.keepTime();
     this.#remoteLeases?.start();
   }

@@ -118,6 +118,9 @@ export const ERROR_DETAILS = {
     path: said("The file that is there."),
     first: json.optional().meta({ description: "The content that the key stands for." }),
     now: json.optional().meta({ description: "The content of this request." }),
+    item: json
+      .optional()
+      .meta({ description: "The item as it is, of whose write `if` did not hold; null for none." }),
   }),
   lease_held: details({
     holder: currentHolder.meta({ description: "The first of the holders." }),

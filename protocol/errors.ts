@@ -32,7 +32,7 @@ export const ERRORS = {
   conflict: {
     code: -32011,
     retryable: false,
-    when: "a key was reused with different content; details name both",
+    when: "a key was reused with different content, details name both; or an `if` does not hold, details.item is what there is",
   },
   lease_held: { code: -32012, retryable: true, when: "details.holder says who holds the lease and how long" },
   claim_lost: {

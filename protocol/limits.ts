@@ -212,8 +212,12 @@ export const MAX_CHANGE_BODY_BYTES = 64 * 1024;
 export const MAX_CHANGE_OPS = 256;
 /** The value of one field, as canonical JSON in UTF-8. */
 export const MAX_FIELD_BYTES = 4 * 1024;
+/** The value of one of the fields that users name themselves, as canonical JSON, and the text of a note, in UTF-8. */
+export const MAX_OWN_FIELD_BYTES = 16 * 1024;
 /** The name of a field, known or not, in UTF-8. */
 export const MAX_FIELD_NAME_BYTES = 256;
+/** A label, in UTF-8. */
+export const MAX_LABEL_BYTES = 200;
 export const MAX_STORY_ID_LENGTH = 128;
 export const MAX_STAGE_LENGTH = 64;
 export const MAX_RANK_LENGTH = 256;
@@ -231,6 +235,12 @@ export const MAX_CLOCK_AHEAD_MS = 60_000;
 
 /** Elements of `dependsOn` that one write can name; with the longest ids they still fit into one change. */
 export const MAX_DEPENDENCIES_PER_WRITE = 256;
+/** Elements of `labels` that one write can name. */
+export const MAX_LABELS_PER_WRITE = 256;
+/** Fields of the user's own that an item has, as far as one node makes them; merged, it may come to have more. */
+export const MAX_OWN_FIELDS = 64;
+/** Notes in one answer. */
+export const MAX_NOTES_PER_READ = 100;
 /** Stages that one node says something of, and those that may follow one. */
 export const MAX_BOARD_STAGES = 64;
 /** At how many retries an item is blocked. */

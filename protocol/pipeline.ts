@@ -9,6 +9,11 @@ import {
   MAX_HEADS,
   MAX_INCREMENT,
   MAX_INTEGER,
+  MAX_LABEL_BYTES,
+  MAX_LABELS_PER_WRITE,
+  MAX_NOTES_PER_READ,
+  MAX_OWN_FIELD_BYTES,
+  MAX_OWN_FIELDS,
   MAX_RANK_LENGTH,
   MAX_STAGE_LENGTH,
   MAX_STORY_ID_LENGTH,
@@ -62,6 +67,19 @@ const seq = z.int().min(1).max(MAX_INTEGER).meta({ description: "Place in a log,
 const cursor = z.string().min(1).max(MAX_CURSOR_LENGTH);
 const retryCount = signedInteger.meta({ description: "How often it was tried." });
 const blocked = z.boolean().meta({ description: "True if somebody says that it cannot go on." });
+const itemLabel = text
+  .min(1)
+  .refine((value) => new TextEncoder().encode(value).length <= MAX_LABEL_BYTES, {
+    error: `must be at most ${MAX_LABEL_BYTES} bytes of UTF-8`,
+  })
+  .meta({ description: `A label, at most ${MAX_LABEL_BYTES} bytes of UTF-8.` });
+const fieldName = z
+  .string()
+  .regex(/^[a-z][A-Za-z0-9_]{0,63}$/, "must be a lower-case letter and up to 63 letters, digits or `_`");
+const noteText = text.min(1).meta({
+  description: `Free text, at most ${MAX_OWN_FIELD_BYTES} bytes of UTF-8; longer is \`too_large\`.`,
+});
+const noteAgent = text.nullable();
 const fencingToken = z.int().min(1).max(MAX_INTEGER).meta({
   description: "The token of the lease `item/<storyId>`, greater than that of every earlier one.",
 });
@@ -79,6 +97,12 @@ const item = named(
     retryCount,
     blocked,
     dependsOn: z.array(storyId).meta({ description: "The items that it depends on, sorted." }),
+    labels: z.array(z.string()).meta({ description: "Its labels, sorted." }),
+    fields: z.record(z.string(), json).meta({
+      description:
+        "Fields of the user's own, by name; by convention description, priority (0 to 4, 0 first), type, assignee and parent.",
+    }),
+    notes: integer.meta({ description: "How many notes it has; pipeline.read gives them." }),
     rank,
     updatedAt: instant.meta({ description: "When it last changed, in milliseconds since the Unix epoch." }),
     updatedBy: author.meta({ description: "The public key of the node that changed it last." }),
@@ -143,7 +167,7 @@ const configuration = z.strictObject({
     description: "At how many retries an item is blocked when its claim ends unfinished; 0 for never.",
   }),
 });
-const wantedLabels = z.array(text.min(1)).min(1).max(MAX_WANTED_LABELS).meta({
+const wantedLabels = z.array(itemLabel).min(1).max(MAX_WANTED_LABELS).meta({
   description: "Only items that have all of them.",
 });
 const wantedStages = z
@@ -170,6 +194,70 @@ const dependsOn = z
     ),
   ])
   .meta({ description: "Cycles and items that do not exist are reported when read, never refused." });
+
+const labelsGiven = z.array(itemLabel).max(MAX_LABELS_PER_WRITE);
+const labels = z
+  .union([
+    labelsGiven.meta({ description: "All labels that it has." }),
+    named(
+      "LabelChange",
+      "Labels to add and to remove; others stay.",
+      z
+        .strictObject({
+          add: labelsGiven.optional().meta({ description: "Labels that it has from now on." }),
+          remove: labelsGiven.optional().meta({ description: "Labels that it has no more." }),
+        })
+        .refine(({ add = [], remove = [] }) => !add.some((each) => remove.includes(each)), {
+          error: "must not add and remove the same label",
+        }),
+    ),
+  ])
+  .meta({ description: "A set; what several nodes add and remove is merged label by label." });
+const fields = z
+  .record(fieldName, json)
+  .refine((given) => Object.keys(given).length <= MAX_OWN_FIELDS, {
+    error: `must be at most ${MAX_OWN_FIELDS} fields`,
+  })
+  .meta({
+    description: `Fields of the user's own to set, by name: any JSON of at most ${MAX_OWN_FIELD_BYTES} bytes, or null to take one away. An item has at most ${MAX_OWN_FIELDS}; each is merged by itself.`,
+  });
+const note = z
+  .union([
+    noteText,
+    named(
+      "NewNote",
+      "A note, and who says it.",
+      z.strictObject({
+        text: noteText,
+        agent: noteAgent
+          .optional()
+          .meta({ description: "Who says it; without it, or with null, the agent of the item." }),
+      }),
+    ),
+  ])
+  .meta({
+    description:
+      "Something to be said about it, added to its notes for good; by its agent, unless it says another.",
+  });
+const condition = named(
+  "ItemCondition",
+  "What an item has to be for a write to be made.",
+  z.strictObject({
+    stage: stage.nullable().optional().meta({ description: "Its stage; null if it must not exist." }),
+    agent: agent.optional().meta({ description: "Who works on it; null for nobody." }),
+    updatedAt: instant.optional().meta({ description: "When it last changed, as an answer said." }),
+  }),
+);
+const itemNote = named(
+  "ItemNote",
+  "A note of an item.",
+  z.strictObject({
+    at: instant.meta({ description: "When it was written, in milliseconds since the Unix epoch." }),
+    author: author.meta({ description: "The public key of the node that wrote it." }),
+    agent: noteAgent.meta({ description: "Who says it." }),
+    text: z.string().meta({ description: "Free text." }),
+  }),
+);
 
 const head = named(
   "Head",
@@ -216,8 +304,9 @@ const AUTHOR = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a
 const CHANGE_ID = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 const INCARNATION = "000102030405060708090a0b0c0d0e0f";
 const HEAD = { author: AUTHOR, incarnation: INCARNATION, seq: 1, hash: CHANGE_ID };
+const NOTE = { at: 1_750_000_000_000, author: AUTHOR, agent: "ana", text: "Needs the new cookies." };
 const SIGNED_CHANGE = {
-  body: `{"author":"${AUTHOR}","board":"0f0e0d0c0b0a09080706050403020100","hlc":[1750000000000,0],"incarnation":"${INCARNATION}","ops":[{"g":1,"i":"FR-001","s":{"name":"Sign in with a key","rank":"a0","stage":"1_backlog"}}],"prev":null,"seq":1,"v":1}`,
+  body: `{"author":"${AUTHOR}","board":"0f0e0d0c0b0a09080706050403020100","hlc":[1750000000000,0],"incarnation":"${INCARNATION}","ops":[{"g":1,"i":"FR-001","s":{"f/priority":1,"l/web":true,"n/0":{"agent":"ana","text":"${NOTE.text}"},"name":"Sign in with a key","rank":"a0","stage":"1_backlog"}}],"prev":null,"seq":1,"v":1}`,
   signature: "ab".repeat(64),
 };
 const story: z.output<typeof item> = {
@@ -228,6 +317,9 @@ const story: z.output<typeof item> = {
   retryCount: 0,
   blocked: false,
   dependsOn: [],
+  labels: ["web"],
+  fields: { priority: 1 },
+  notes: 1,
   rank: "a0",
   updatedAt: 1_750_000_000_000,
   updatedBy: AUTHOR,
@@ -249,7 +341,7 @@ export const PIPELINE = noun("pipeline", {
     write: method({
       summary: "Create or change an item; only the given fields change",
       description:
-        "A `stage` is required when the item does not exist. A new item without a `rank` is put last in its stage.",
+        "A `stage` is required when the item does not exist. A new item without a `rank` is put last in its stage. With an `if` that does not hold nothing is written: the refusal `conflict` has the item as it is.",
       params: z
         .strictObject({
           storyId,
@@ -262,11 +354,15 @@ export const PIPELINE = noun("pipeline", {
           }),
           blocked: blocked.optional(),
           dependsOn: dependsOn.optional(),
+          labels: labels.optional(),
+          fields: fields.optional(),
+          note: note.optional(),
           rank: rank.optional(),
+          if: condition.optional(),
           claim: underClaim.optional(),
         })
         .refine(
-          ({ storyId: _, claim: __, ...fields }) =>
+          ({ storyId: _, if: __, claim: ___, ...fields }) =>
             Object.values(fields).some((value) => value !== undefined),
           {
             error: "must set at least one field",
@@ -283,11 +379,19 @@ export const PIPELINE = noun("pipeline", {
       writes: true,
       repeatable: false,
       transactable: true,
-      errors: ["too_large", "exhausted", "lease_held", "lease_lost", "invalid_state"],
+      errors: ["too_large", "bad_value", "conflict", "exhausted", "lease_held", "lease_lost", "invalid_state"],
       examples: [
         {
           name: "A new story",
-          params: { storyId: "FR-001", stage: "1_backlog", name: "Sign in with a key" },
+          params: {
+            storyId: "FR-001",
+            stage: "1_backlog",
+            name: "Sign in with a key",
+            labels: ["web"],
+            fields: { priority: 1 },
+            note: { text: NOTE.text, agent: "ana" },
+            if: { stage: null },
+          },
           result: { item: story, changeId: CHANGE_ID },
         },
       ],
@@ -295,9 +399,26 @@ export const PIPELINE = noun("pipeline", {
 
     read: method({
       summary: "One item, or null",
-      params: z.strictObject({ storyId }),
+      params: z.strictObject({
+        storyId,
+        notes: z
+          .int()
+          .min(1)
+          .max(MAX_NOTES_PER_READ)
+          .optional()
+          .meta({ description: "How many of its last notes to give; without it, none." }),
+        before: cursor.optional().meta({ description: "`before` of the answer with the notes after these." }),
+      }),
       result: z.strictObject({
         item: item.nullable().meta({ description: "Null if there is none of this name." }),
+        notes: z
+          .array(itemNote)
+          .optional()
+          .meta({ description: "The last of its notes, in their order; absent unless asked for." }),
+        before: z
+          .string()
+          .optional()
+          .meta({ description: "There are notes before these: ask again with it as `before`." }),
         missing: z
           .array(storyId)
           .optional()
@@ -313,8 +434,15 @@ export const PIPELINE = noun("pipeline", {
       writes: false,
       repeatable: true,
       transactable: true,
-      errors: [],
-      examples: [{ name: "The story", params: { storyId: "FR-001" }, result: { item: story } }],
+      errors: ["log_corrupt"],
+      examples: [
+        { name: "The story", params: { storyId: "FR-001" }, result: { item: story } },
+        {
+          name: "With its notes",
+          params: { storyId: "FR-001", notes: 10 },
+          result: { item: story, notes: [NOTE] },
+        },
+      ],
     }),
 
     list: method({
@@ -383,9 +511,9 @@ export const PIPELINE = noun("pipeline", {
                   .nullable()
                   .meta({ description: "The author's name here; null for this node itself." }),
                 at: instant.meta({ description: "When, in milliseconds since the Unix epoch." }),
-                set: z
-                  .record(z.string(), json)
-                  .meta({ description: "Fields set; dependsOn as {add, remove}." }),
+                set: z.record(z.string(), json).meta({
+                  description: "Fields set; dependsOn and labels as {add, remove}, notes as those added.",
+                }),
                 delta: z.record(z.string(), signedInteger).meta({ description: "Increments by field." }),
                 deleted: z.literal(true).optional().meta({ description: "True if it deleted the item." }),
               }),
@@ -409,7 +537,14 @@ export const PIPELINE = noun("pipeline", {
                 author: AUTHOR,
                 name: null,
                 at: 1_750_000_000_000,
-                set: { name: "Sign in with a key", rank: "a0", stage: "1_backlog" },
+                set: {
+                  stage: "1_backlog",
+                  name: "Sign in with a key",
+                  rank: "a0",
+                  labels: { add: ["web"], remove: [] },
+                  fields: { priority: 1 },
+                  notes: [{ agent: "ana", text: NOTE.text }],
+                },
                 delta: {},
               },
             ],
@@ -778,6 +913,7 @@ export const PIPELINE = noun("pipeline", {
         storyId,
         fencingToken,
         toStage: stage.meta({ description: "Where it goes." }),
+        note: note.optional(),
         agent: agent
           .optional()
           .meta({ description: "Who it is given to; without it, the agent stays who it was." }),

@@ -868,7 +868,10 @@ export type CommandWaitParams = {
   waitMs?: number | undefined;
 };
 
-/** `error.data` of the kind conflict: a key was reused with different content; details name both. */
+/**
+ * `error.data` of the kind conflict: a key was reused with different content, details name both; or an `if` does
+ * not hold, details.item is what there is.
+ */
 export type ConflictData = {
   /** The kind of the error, for programs to match on. */
   kind: "conflict";
@@ -888,6 +891,8 @@ export type ConflictData = {
   first?: unknown | undefined;
   /** The content of this request. */
   now?: unknown | undefined;
+  /** The item as it is, of whose write `if` did not hold; null for none. */
+  item?: unknown | undefined;
   /** Which of several calls or batches was refused, from 0. */
   index?: number | undefined;
   /** Which guard of a transact does not hold, from 0. */
@@ -1558,6 +1563,15 @@ export type Item = {
   blocked: boolean;
   /** The items that it depends on, sorted. */
   dependsOn: string[];
+  /** Its labels, sorted. */
+  labels: string[];
+  /**
+   * Fields of the user's own, by name; by convention description, priority (0 to 4, 0 first), type, assignee and
+   * parent.
+   */
+  fields: Record<string, unknown>;
+  /** How many notes it has; pipeline.read gives them. */
+  notes: number;
   /** Orders items within a stage, by its characters' codes; ties by storyId. */
   rank: string;
   /** When it last changed, in milliseconds since the Unix epoch. */
@@ -1583,7 +1597,7 @@ export type ItemChange = {
   name: string | null;
   /** When, in milliseconds since the Unix epoch. */
   at: number;
-  /** Fields set; dependsOn as {add, remove}. */
+  /** Fields set; dependsOn and labels as {add, remove}, notes as those added. */
   set: Record<string, unknown>;
   /** Increments by field. */
   delta: Record<string, number>;
@@ -1601,6 +1615,16 @@ export type ItemClaim = {
   pid: number | null;
 };
 
+/** What an item has to be for a write to be made. */
+export type ItemCondition = {
+  /** Its stage; null if it must not exist. */
+  stage?: string | null | undefined;
+  /** Who works on it; null for nobody. */
+  agent?: string | null | undefined;
+  /** When it last changed, as an answer said. */
+  updatedAt?: number | undefined;
+};
+
 /** Params of item.contested. */
 export type ItemContestedParams = {
   /** Names an item on all nodes. */
@@ -1613,6 +1637,18 @@ export type ItemContestedParams = {
   author: string;
   /** The agent that the board shows from now on. */
   agent: string | null;
+};
+
+/** A note of an item. */
+export type ItemNote = {
+  /** When it was written, in milliseconds since the Unix epoch. */
+  at: number;
+  /** The public key of the node that wrote it. */
+  author: string;
+  /** Who says it. */
+  agent: string | null;
+  /** Free text. */
+  text: string;
 };
 
 /** `error.data` of the kind key_mode: the identity key can be read or written by others. */
@@ -1639,6 +1675,14 @@ export type KeyUnreadableData = {
   index?: number | undefined;
   /** Which guard of a transact does not hold, from 0. */
   guard?: number | undefined;
+};
+
+/** Labels to add and to remove; others stay. */
+export type LabelChange = {
+  /** Labels that it has from now on. */
+  add?: string[] | undefined;
+  /** Labels that it has no more. */
+  remove?: string[] | undefined;
 };
 
 /** Stands for a JSON text that is read in pieces. */
@@ -2108,6 +2152,14 @@ export type NewBatchOfMany = {
   ref?: string | undefined;
 };
 
+/** A note, and who says it. */
+export type NewNote = {
+  /** Free text, at most 16384 bytes of UTF-8; longer is `too_large`. */
+  text: string;
+  /** Who says it; without it, or with null, the agent of the item. */
+  agent?: string | null | undefined;
+};
+
 /** `error.data` of the kind not_canonical: a body is not its own RFC 8785 canonical form. */
 export type NotCanonicalData = {
   /** The kind of the error, for programs to match on. */
@@ -2570,6 +2622,8 @@ export type PipelineFinishParams = {
   fencingToken: number;
   /** Where it goes. */
   toStage: string;
+  /** Something to be said about it, added to its notes for good; by its agent, unless it says another. */
+  note?: string | NewNote | undefined;
   /** Who it is given to; without it, the agent stays who it was. */
   agent?: string | null | undefined;
 };
@@ -2655,12 +2709,20 @@ export type PipelineListResult = {
 export type PipelineReadParams = {
   /** Names an item on all nodes. */
   storyId: string;
+  /** How many of its last notes to give; without it, none. */
+  notes?: number | undefined;
+  /** `before` of the answer with the notes after these. */
+  before?: string | undefined;
 };
 
 /** Result of pipeline.read. */
 export type PipelineReadResult = {
   /** Null if there is none of this name. */
   item: Item | null;
+  /** The last of its notes, in their order; absent unless asked for. */
+  notes?: ItemNote[] | undefined;
+  /** There are notes before these: ask again with it as `before`. */
+  before?: string | undefined;
   /** The ids that it depends on and that do not exist; absent if none. */
   missing?: string[] | undefined;
   /** The shortest way from it along dependsOn back to it, without it; absent if none. */
@@ -2751,8 +2813,18 @@ export type PipelineWriteParams = {
   blocked?: boolean | undefined;
   /** Cycles and items that do not exist are reported when read, never refused. */
   dependsOn?: string[] | DependencyChange | undefined;
+  /** A set; what several nodes add and remove is merged label by label. */
+  labels?: string[] | LabelChange | undefined;
+  /**
+   * Fields of the user's own to set, by name: any JSON of at most 16384 bytes, or null to take one away. An item
+   * has at most 64; each is merged by itself.
+   */
+  fields?: Record<string, unknown> | undefined;
+  /** Something to be said about it, added to its notes for good; by its agent, unless it says another. */
+  note?: string | NewNote | undefined;
   /** Orders items within a stage, by its characters' codes; ties by storyId. */
   rank?: string | undefined;
+  if?: ItemCondition | undefined;
   /**
    * Of an item that is claimed: the token of the claim, without which its stage, its agent and its deletion are
    * refused with `lease_held`. Nothing is written if the claim has ended (`lease_lost`).
@@ -4221,7 +4293,10 @@ export interface ErrorDataTypes {
   cancelled: CancelledData;
   /** Details.what says which thing does not exist. */
   not_found: NotFoundData;
-  /** A key was reused with different content; details name both. */
+  /**
+   * A key was reused with different content, details name both; or an `if` does not hold, details.item is what
+   * there is.
+   */
   conflict: ConflictData;
   /** Details.holder says who holds the lease and how long. */
   lease_held: LeaseHeldData;
@@ -4544,7 +4619,8 @@ export interface PathMethods<Options> {
 export interface PipelineMethods<Options> {
   /**
    * Create or change an item; only the given fields change. A `stage` is required when the item does not exist. A
-   * new item without a `rank` is put last in its stage.
+   * new item without a `rank` is put last in its stage. With an `if` that does not hold nothing is written: the
+   * refusal `conflict` has the item as it is.
    */
   write(params: PipelineWriteParams, options?: Options): Promise<PipelineWriteResult>;
   /** One item, or null. */

@@ -287,7 +287,7 @@ const NOT_YET_BUILT: {
     "command.lease": ["incarnation", "graceMs"],
     "command.serve": ["incarnation"],
     "lease.acquire": ["onLoss"],
-    "pipeline.write": ["labels", "fields", "note", "if", "claim"],
+    "pipeline.write": ["claim"],
     "pipeline.list": ["label", "text"],
   },
 };
@@ -302,6 +302,7 @@ const ONLY_IN_CODE = {
     "path.heartbeat": ["ttlMs", "note"],
     "deployment.list": ["after", "limit"],
     "pipeline.heads": ["known"],
+    "pipeline.read": ["notes", "before"],
     "peer.trust": ["board"],
   } as Record<string, string[]>,
 };

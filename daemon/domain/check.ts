@@ -16,7 +16,7 @@ export const MEANING: Meaning = {
     pawl_lease: ["members"],
     pawl_lease_token: ["pool"],
     pawl_request: ["result"],
-    pawl_item: ["depends_on", "set_by", "recent"],
+    pawl_item: ["depends_on", "labels", "fields", "set_by", "recent"],
     pawl_cell: ["value"],
     pawl_change: ["body"],
   },
@@ -47,6 +47,8 @@ export const MEANING: Meaning = {
     reference("pawl_touch.n", "pawl_change.n"),
     reference("pawl_cell.n", "pawl_change.n"),
     reference("pawl_increment.n", "pawl_change.n"),
+    reference("pawl_note.n", "pawl_change.n"),
+    reference("pawl_note.story_id", "pawl_item.story_id"),
     reference("pawl_cell.story_id", "pawl_item.story_id"),
   ],
 };

@@ -5,6 +5,7 @@ import {
   MAX_CLAIMED_BATCHES,
   MAX_LEASED_COMMANDS,
   MAX_NEXT_TIMES,
+  MAX_NOTES_PER_READ,
   MAX_STATE_TYPES,
   MAX_TRANSACT_NAMED,
 } from "@pawl/protocol/limits";
@@ -47,6 +48,7 @@ const NAMED: Readonly<Record<string, Count>> = {
   "path.reserve": ({ patterns, files }) => lengthOf(patterns) + lengthOf(files),
   "path.release": ({ patterns }) => 1 + lengthOf(patterns),
   "pipeline.list": ({ agent, blocked }) => (agent === undefined && !isGiven(blocked) ? 1 : FILTERED_PAGE),
+  "pipeline.read": ({ notes }) => 1 + (isGiven(notes) ? numberIn(notes, 0, MAX_NOTES_PER_READ) : 0),
   "pipeline.heads": ({ known }) => 1 + lengthOf(known),
   "pipeline.changes": ({ heads, want, limit }) =>
     lengthOf(heads) + lengthOf(want) + numberIn(limit, MAX_CHANGES_PER_CALL, MAX_CHANGES_PER_CALL),

@@ -143,6 +143,179 @@ describe("an item", () => {
   });
 });
 
+describe("fields, labels and notes", () => {
+  test("are set one by one, and shown with the item wherever it is", async () => {
+    const client = await daemon().place.connect();
+    const [storyId, stage] = [newName("FR"), newName("stage")];
+    const steps: [object, object][] = [
+      [
+        { stage, labels: ["web", "a", "web"] },
+        { labels: ["a", "web"], fields: {}, notes: 0 },
+      ],
+      [{ labels: { add: ["b"], remove: ["web"] } }, { labels: ["a", "b"] }],
+      [
+        { fields: { priority: 1, type: "bug" } },
+        { labels: ["a", "b"], fields: { priority: 1, type: "bug" } },
+      ],
+      [
+        { fields: { type: null, parent: { id: [null] } } },
+        { fields: { priority: 1, parent: { id: [null] } } },
+      ],
+      [{ note: "once" }, { notes: 1, fields: { priority: 1, parent: { id: [null] } } }],
+      [{ note: "twice", agent: "ana" }, { notes: 2 }],
+      [{ labels: [] }, { labels: [] }],
+    ];
+    for (const [given, expected] of steps) {
+      const { item } = await client.call("pipeline.write", { storyId, ...given });
+      expect(item).toMatchObject(expected);
+      expect(await client.call("pipeline.read", { storyId })).toEqual({ item });
+      expect((await client.call("pipeline.list", { stage })).stages[stage]).toEqual([item]);
+    }
+    const { changes } = await client.call("pipeline.history", { storyId });
+    expect(changes.map(({ set }) => set).reverse()).toMatchObject([
+      { labels: { add: ["a", "web"], remove: [] } },
+      { labels: { add: ["b"], remove: ["web"] } },
+      { fields: { priority: 1, type: "bug" } },
+      { fields: { type: null, parent: { id: [null] } } },
+      { notes: [{ agent: null, text: "once" }] },
+      { notes: [{ agent: "ana", text: "twice" }], agent: "ana" },
+      { labels: { add: [], remove: ["a", "b"] } },
+    ]);
+    await client.call("pipeline.delete", { storyId });
+    const { item } = await client.call("pipeline.write", { storyId, stage });
+    expect(item).toMatchObject({ labels: [], fields: {}, notes: 0 });
+    expect(await client.call("pipeline.read", { storyId, notes: 9 })).toEqual({ item, notes: [] });
+  });
+
+  test("notes are read in their order, the last first to come, each once", async () => {
+    const client = await daemon().place.connect();
+    const { author } = await client.call("pipeline.identity", {});
+    const storyId = await create(client, "1_backlog");
+    for (let index = 0; index < 10; index += 1) {
+      const note = index % 2 === 0 ? `${index}` : { text: `${index}`, agent: "ben" };
+      await client.call("pipeline.write", { storyId, note });
+    }
+    const texts: string[] = [];
+    let before: string | undefined;
+    do {
+      const page = await client.call("pipeline.read", { storyId, notes: 3, ...(before ? { before } : {}) });
+      for (const note of page.notes ?? []) {
+        expect(note).toMatchObject({ author, agent: Number(note.text) % 2 === 0 ? null : "ben" });
+      }
+      texts.unshift(...(page.notes ?? []).map(({ text }) => text));
+      before = page.before;
+    } while (before !== undefined);
+    expect(texts.join("")).toBe("0123456789");
+    for (const wrong of ["x", "[]", '[1,2,"a","b"]', '[1,2,"a","b",3,4]']) {
+      const refused = await client.refusal("pipeline.read", { storyId, notes: 1, before: wrong });
+      expect(expectRefusal(refused, "invalid_params").data.issues).toMatchObject([{ path: "/before" }]);
+    }
+  });
+
+  test("have limits, which a refusal names, and nothing moves", async () => {
+    const client = await daemon().place.connect();
+    const storyId = await create(client, "1_backlog");
+    await client.call("pipeline.write", { storyId, fields: { description: "é".repeat(8191) } });
+    await client.call("pipeline.write", { storyId, note: "é".repeat(8192) });
+    await client.call("pipeline.write", {
+      storyId,
+      note: { text: "x".repeat(16_384), agent: "x".repeat(4094) },
+    });
+    await client.call("pipeline.write", { storyId, labels: ["é".repeat(100)] });
+    const many = Object.fromEntries(Array.from({ length: 64 }, (_, index) => [`f${index}`, index]));
+    await client.call("pipeline.write", { storyId, fields: { ...many, description: null } }).catch(() => {});
+    await client.call("pipeline.write", { storyId, fields: { description: null } });
+    await client.call("pipeline.write", { storyId, fields: many });
+    const before = contentOf(join(daemon().place.stateDir, "pawl.db"));
+    for (const [given, bound] of [
+      [{ fields: { f0: `é${"x".repeat(16_381)}` } }, "16384"],
+      [{ note: `é${"x".repeat(16_383)}` }, "16384"],
+      [{ note: { text: "x".repeat(5000), agent: "x".repeat(4095) } }, "4096"],
+      [{ fields: { one: 1 } }, "64"],
+    ] as const) {
+      const { message } = expectRefusal(
+        await client.refusal("pipeline.write", { storyId, ...given }),
+        "too_large",
+      );
+      expect(message).toContain(bound);
+    }
+    expectRefusal(await client.refusal("pipeline.write", { storyId, fields: { f0: 2 ** 60 } }), "bad_value");
+    for (const given of [
+      { labels: [`é${"x".repeat(199)}`] },
+      { labels: [""] },
+      { labels: { add: ["a"], remove: ["a"] } },
+      { fields: { Upper: 1 } },
+      { fields: { "": 1 } },
+      { fields: { [`a${"b".repeat(64)}`]: 1 } },
+      { note: "" },
+    ]) {
+      const refused = await client.refusal("pipeline.write", { storyId, ...given });
+      expect(refused.data.kind, JSON.stringify(given)).toBe("invalid_params");
+    }
+    expect(contentOf(join(daemon().place.stateDir, "pawl.db"))).toEqual(before);
+  });
+
+  test("of a version that knows more are kept, passed on and not shown", async () => {
+    const client = await (await startDaemon()).place.connect();
+    const author = new Author(4);
+    await client.call("peer.trust", { author: author.id, name: "far away", board: BOARD });
+    const s = {
+      stage: "1_backlog",
+      "f/Upper": 1,
+      "l/": true,
+      "l/x": "yes",
+      "n/01": {},
+      "n/0": 1,
+      "n/1": { text: "x" },
+    };
+    const change = author.change({ ops: [{ i: "A", g: 1, s, c: { "f/count": 1, "l/count": 1, "n/7": 1 } }] });
+    expect(await client.call("pipeline.apply", { changes: [change] })).toMatchObject({
+      applied: 1,
+      rejected: [],
+    });
+    const { item } = await client.call("pipeline.read", { storyId: "A" });
+    expect(item).toMatchObject({ labels: [], fields: {}, notes: 0 });
+    expect((await client.call("pipeline.changes", { heads: [] })).changes).toEqual([change]);
+  });
+});
+
+describe("a write with a condition", () => {
+  test("is made only if the item is what it says, and else answered with the item as it is", async () => {
+    const client = await daemon().place.connect();
+    const storyId = newName("FR");
+    const write = { storyId, stage: "2_current" };
+    const otherwise = async (condition: object, item: unknown) => {
+      const refused = await client.refusal("pipeline.write", { ...write, if: condition });
+      expect(expectRefusal(refused, "conflict").data.item).toEqual(item);
+    };
+    for (const condition of [{ stage: "1_backlog" }, { agent: null }, { updatedAt: 1 }]) {
+      await otherwise(condition, null);
+    }
+    const { item } = await client.call("pipeline.write", {
+      storyId,
+      stage: "1_backlog",
+      agent: "ana",
+      if: { stage: null },
+    });
+    for (const condition of [
+      { stage: null },
+      { stage: "3_qa" },
+      { agent: null },
+      { agent: "ben" },
+      { updatedAt: item.updatedAt - 1 },
+      { stage: "1_backlog", agent: "ben" },
+    ]) {
+      await otherwise(condition, item);
+    }
+    expect((await client.call("pipeline.read", { storyId })).item).toEqual(item);
+    await client.call("pipeline.write", { storyId, name: "x", if: {} });
+    const { stage, agent } = item;
+    const { item: now } = await client.call("pipeline.write", { ...write, if: { stage, agent } });
+    await client.call("pipeline.write", { storyId, blocked: true, if: { updatedAt: now.updatedAt } });
+    expect((await client.refusal("pipeline.write", { storyId, if: {} })).data.kind).toBe("invalid_params");
+  });
+});
+
 describe("a list", () => {
   test("is in the order of stages and ranks, new items last", async () => {
     const client = await daemon().place.connect();
@@ -444,10 +617,13 @@ describe("a rebuild", () => {
         storyId: `I-${index}`,
         retryCountDelta: index,
         dependsOn: ["X"],
+        labels: ["a"],
+        fields: { index },
       });
       if (index % 3 === 0) await client.call("pipeline.delete", { storyId: `I-${index}` });
       if (index % 6 === 0) await create(client, "2_current", `I-${index}`);
     }
+    await client.call("pipeline.write", { storyId: "I-0", note: "a" });
     // More changes than are kept with an item before they go into a table of their own.
     for (let index = 0; index < 80; index += 1) {
       await client.call("pipeline.write", { storyId: `I-${8 - (index % 2) * 7}`, blocked: index % 4 === 0 });
@@ -461,8 +637,11 @@ describe("a rebuild", () => {
     database.exec(`
       UPDATE pawl_item SET name = 'forged' WHERE story_id = 'I-1';
       DELETE FROM pawl_item WHERE story_id = 'I-2';
-      INSERT INTO pawl_item SELECT 'I-99', generation, wall, counter, author, change_id, stage, name, agent, blocked,
-        rank, retry_base, retry_added, depends_on, set_by, '[7, 99999]' FROM pawl_item WHERE story_id = 'I-4';
+      CREATE TEMP TABLE copied AS SELECT * FROM pawl_item WHERE story_id = 'I-4';
+      UPDATE copied SET story_id = 'I-99', recent = '[7, 99999]';
+      INSERT INTO pawl_item SELECT * FROM copied;
+      UPDATE pawl_item SET labels = '["x"]' WHERE story_id = 'I-4';
+      DELETE FROM pawl_note WHERE story_id = 'I-0';
       UPDATE pawl_cell SET value = 'false' WHERE story_id = 'I-5' AND field = 'dependsOn/X';
       UPDATE pawl_increment SET amount = 100 WHERE story_id = 'I-7';
       DELETE FROM pawl_touch WHERE story_id = 'I-8' AND n = (SELECT max(n) FROM pawl_touch WHERE story_id = 'I-8');
@@ -483,7 +662,18 @@ describe("a rebuild", () => {
         ({ storyId, what }) => storyId ?? /^is missing in the history of (\S+)$/.exec(what)?.[1] ?? [],
       ),
     );
-    expect([...stories].sort()).toEqual(["I-1", "I-2", "I-5", "I-6", "I-7", "I-8", "I-9", "I-99"]);
+    expect([...stories].sort()).toEqual([
+      "I-0",
+      "I-1",
+      "I-2",
+      "I-4",
+      "I-5",
+      "I-6",
+      "I-7",
+      "I-8",
+      "I-9",
+      "I-99",
+    ]);
     expect(named.filter(({ changeId }) => changeId !== undefined).length).toBeGreaterThan(2);
     await steps(client, false);
     expect(await steps(client, true)).toMatchObject({ differences: [] });

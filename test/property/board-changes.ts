@@ -15,6 +15,12 @@ export const text = fc.string({
   maxLength: 3,
 });
 const element = fc.constantFrom("A-1", "A-2", "A-3").map((id) => `dependsOn/${id}`);
+/** Fields of the user's own, labels and notes, and what only looks like one. */
+const own = fc.dictionary(
+  fc.constantFrom("f/priority", "f/type", "f/Type", "l/x", "l/ü", "l/", "n/0", "n/1", "n/10", "n/01"),
+  fc.constantFrom<unknown>(null, true, false, 2, "x", { agent: null, text: "a" }, { agent: "b", text: "" }),
+  { maxKeys: 3 },
+);
 const fields = fc
   .record(
     {
@@ -34,9 +40,10 @@ const fields = fc
       .tuple(
         fc.dictionary(element, fc.boolean(), { maxKeys: 3 }),
         fc.option(fc.constantFrom<unknown>(0, "x", [{ __proto__: null }])),
+        fc.oneof(fc.constant({}), own),
       )
-      .map(([elements, unknown]) => {
-        const all: [string, unknown][] = Object.entries({ ...known, ...elements });
+      .map(([elements, unknown, parts]) => {
+        const all: [string, unknown][] = Object.entries({ ...known, ...elements, ...parts });
         return Object.fromEntries(unknown === null ? all : [...all, ["__proto__", unknown]]);
       }),
   );
@@ -49,13 +56,16 @@ const op = fc
   .record({
     i: fc.constantFrom(...STORIES),
     g: generation,
-    s: fc.option(fields, { freq: 2, nil: {} }),
+    s: fc.option(fc.oneof({ weight: 5, arbitrary: fields }, { weight: 1, arbitrary: own }), {
+      freq: 2,
+      nil: {},
+    }),
     c: fc.option(fc.integer({ min: -3, max: 3 })),
   })
   .map(({ i, g, s, c }) => {
     if (g % 2 === 0) return { i, g };
     // A field is either set or incremented by one op, and an op without any is none.
-    const increments = Object.entries({ retryCount: c, unknownCount: c }).filter(
+    const increments = Object.entries({ retryCount: c, unknownCount: c, "f/type": c }).filter(
       ([counter, amount]) => amount !== null && !Object.hasOwn(s, counter),
     );
     const parts = {

@@ -8,6 +8,9 @@ export interface ModelItem {
   retryCount: number;
   blocked: boolean;
   dependsOn: string[];
+  labels: string[];
+  fields: Record<string, unknown>;
+  notes: number;
   rank: string;
   updatedAt: number;
   updatedBy: string;
@@ -27,8 +30,10 @@ interface Write {
 export interface Model {
   /** Items to be seen, by storyId. */
   items: Map<string, ModelItem>;
-  /** All fields of all items that are alive, known or not, by storyId. */
+  /** All fields of all items that are alive, known or not, but for notes, by storyId. */
   fields: Map<string, Map<string, unknown>>;
+  /** `wall author agent text` of the notes of the items that are seen, in their order, by storyId. */
+  notes: Map<string, string[]>;
   /** `author/incarnation/seq/hash` of every change that no other names as the one before it; sorted. */
   heads: string[];
   /** Changes that stand where another stands already. */
@@ -54,36 +59,74 @@ export function model(bodies: Iterable<string>): Model {
 
   const items: Model["items"] = new Map();
   const fieldsOfAll: Model["fields"] = new Map();
+  const notesOfAll: Model["notes"] = new Map();
   for (const storyId of new Set(writes.map(({ i }) => i))) {
     const ofItem = writes.filter(({ i }) => i === storyId);
     const generation = Math.max(...ofItem.map(({ g }) => g));
     if (generation % 2 === 0) continue;
     const alive = ofItem.filter(({ g }) => g === generation);
     const fields = new Map<string, unknown>();
+    const notes: string[] = [];
     let retryCount = 0;
-    for (const { s = {}, c = {} } of alive) {
-      for (const [field, value] of Object.entries(s)) fields.set(field, value);
+    for (const { s = {}, c = {}, wall, author } of alive) {
+      const said = Object.entries(s).filter(
+        ([field, value]) => /^n\/(0|[1-9]\d?\d?)$/.test(field) && isNote(value),
+      );
+      said.sort(([a], [b]) => Number(a.slice(2)) - Number(b.slice(2)));
+      for (const [, { agent, text }] of said as [string, Note][])
+        notes.push(`${wall} ${author} ${agent} ${text}`);
+      for (const [field, value] of Object.entries(s)) {
+        if (!said.some(([each]) => each === field)) fields.set(field, value);
+      }
       if (Object.hasOwn(s, "retryCount")) retryCount = s.retryCount as number;
       if (Object.hasOwn(c, "retryCount")) retryCount += c.retryCount as number;
     }
     fieldsOfAll.set(storyId, fields);
     if (!fields.has("stage")) continue;
     const newest = alive.at(-1) as Write;
-    const dependsOn = [...fields].filter(
-      ([field, value]) => field.startsWith("dependsOn/") && value === true,
-    );
+    notesOfAll.set(storyId, notes);
+    const elements = (prefix: string) =>
+      [...fields]
+        .filter(([field, value]) => field.startsWith(prefix) && value === true)
+        .map(([field]) => field.slice(prefix.length))
+        .filter((each) => each !== "")
+        .sort();
+    const own = [...fields].filter(([field, value]) => /^f\/[a-z]\w{0,63}$/.test(field) && value !== null);
     items.set(storyId, {
       stage: fields.get("stage") as string,
       name: (fields.get("name") ?? null) as string | null,
       agent: (fields.get("agent") ?? null) as string | null,
       retryCount,
       blocked: (fields.get("blocked") ?? false) as boolean,
-      dependsOn: dependsOn.map(([field]) => field.slice("dependsOn/".length)).sort(),
+      dependsOn: elements("dependsOn/"),
+      labels: elements("l/").filter((label) => Buffer.byteLength(label) <= 200),
+      fields: Object.fromEntries(own.map(([field, value]) => [field.slice(2), value])),
+      notes: notes.length,
       rank: (fields.get("rank") ?? "a0") as string,
       updatedAt: newest.wall,
       updatedBy: newest.author,
     });
   }
   const heads = [...ends].filter(([hash]) => !followed.has(hash)).map(([, place]) => place);
-  return { items, fields: fieldsOfAll, heads: heads.sort(), forks: ends.size - places.size };
+  return {
+    items,
+    fields: fieldsOfAll,
+    notes: notesOfAll,
+    heads: heads.sort(),
+    forks: ends.size - places.size,
+  };
+}
+
+interface Note {
+  agent: string | null;
+  text: string;
+}
+
+function isNote(value: unknown): value is Note {
+  const { agent, text, ...rest } = (value ?? {}) as Note;
+  return (
+    (agent === null || typeof agent === "string") &&
+    typeof text === "string" &&
+    Object.keys(rest).length === 0
+  );
 }

@@ -14,8 +14,10 @@ import {
   type Increment,
   type Item,
   type ItemRow,
+  isNewer,
   itemOf,
   merge,
+  type NoteCell,
   stampOf,
 } from "../../daemon/dist/domain/board/merge.js";
 import { type ItemWrite, planDelete, planWrite } from "../../daemon/dist/domain/board/write.js";
@@ -31,6 +33,7 @@ export interface Snapshot {
   items: Map<string, ItemRow>;
   cells: Map<string, Map<string, Cell>>;
   increments: Map<string, Map<string, Increment>>;
+  notes: Map<string, Map<string, NoteCell>>;
   clock: Hlc;
   incarnation: string;
   own: { seq: number; hash: string } | null;
@@ -57,6 +60,7 @@ export class BoardNode {
       items: new Map(),
       cells: new Map(),
       increments: new Map(),
+      notes: new Map(),
       clock: CLOCK_START,
       incarnation: incarnation(0),
       own: null,
@@ -77,7 +81,25 @@ export class BoardNode {
 
   item(storyId: string): Item | null {
     const row = this.#state.items.get(storyId);
-    return row === undefined ? null : this.#rules.itemOf(row);
+    if (row === undefined) return null;
+    const cells = this.#state.cells.get(storyId);
+    const fields = row.fields.map(
+      (name) => [name, JSON.parse(cells?.get(`f/${name}`)?.value ?? "null")] as const,
+    );
+    return this.#rules.itemOf(row, Object.fromEntries(fields));
+  }
+
+  /** `wall author agent text` of an item's notes, in their order. */
+  notes(storyId: string): string[] {
+    const notes = [...(this.#state.notes.get(storyId)?.values() ?? [])];
+    notes.sort((a, b) =>
+      isNewer(a.stamp, b.stamp) ? 1 : isNewer(b.stamp, a.stamp) ? -1 : a.index - b.index,
+    );
+    return notes.map(({ index, stamp: { hash, wall, author } }) => {
+      const op = this.#state.log.get(hash)?.ops.find((each) => each.storyId === storyId);
+      const { agent, text } = JSON.parse(op?.set.get(`n/${index}`) ?? "{}");
+      return `${wall} ${author} ${agent} ${text}`;
+    });
   }
 
   /** `pipeline.write`. Undefined when there is nothing to say. */
@@ -128,13 +150,14 @@ export class BoardNode {
 
   /** Everything in the tables, in an order of its own. */
   tables(): unknown {
-    const { items, cells, increments, log } = this.#state;
+    const { items, cells, increments, notes, log } = this.#state;
     return {
       log: [...log.keys()].sort(),
       heads: this.heads(),
       items: sorted(items),
       cells: sorted(cells).map(([id, rows]) => [id, sorted(rows)]),
       increments: sorted(increments).map(([id, rows]) => [id, sorted(rows)]),
+      notes: sorted(notes).map(([id, rows]) => [id, sorted(rows)]),
     };
   }
 
@@ -199,6 +222,7 @@ export class BoardNode {
       const item = state.items.get(op.storyId);
       const cells = inner(state.cells, op.storyId);
       const increments = inner(state.increments, op.storyId);
+      const notes = inner(state.notes, op.storyId);
       const stored = item && {
         item,
         cells: new Map([...cells].filter(([field]) => op.set.has(field) || op.add.has(field))),
@@ -210,10 +234,12 @@ export class BoardNode {
       if (merged.reset) {
         cells.clear();
         increments.clear();
+        notes.clear();
       }
       for (const cell of merged.cells) cells.set(cell.field, cell);
       for (const { field, stamp } of merged.swallowed) increments.delete(`${field} ${stamp.hash}`);
       for (const each of merged.increments) increments.set(`${each.field} ${each.stamp.hash}`, each);
+      for (const each of merged.notes) notes.set(`${each.stamp.hash} ${each.index}`, each);
     }
     return forks;
   }
@@ -243,5 +269,6 @@ function copyOf(state: Snapshot): Snapshot {
     items: new Map(state.items),
     cells: nested(state.cells),
     increments: nested(state.increments),
+    notes: nested(state.notes),
   };
 }

@@ -3,7 +3,7 @@ import { PawlError } from "@pawl/protocol/errors";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { SignedChange } from "../../daemon/dist/domain/board/change.js";
-import { countForks, history, list, revisionOfBoard } from "../../daemon/dist/domain/board/items.js";
+import { countForks, history, list, read, revisionOfBoard } from "../../daemon/dist/domain/board/items.js";
 import { rebuild } from "../../daemon/dist/domain/board/rebuild.js";
 import { apply, changes, heads } from "../../daemon/dist/domain/board/sync.js";
 import { trust } from "../../daemon/dist/domain/peer/peer.js";
@@ -88,6 +88,7 @@ async function seenOf(driver: Driver, meant: Model): Promise<unknown> {
   ).toEqual(meant.heads);
   const histories: unknown[] = [];
   for (const storyId of ["A-1", "A-2", "__proto__"]) {
+    expect(await notesOf(driver, storyId)).toEqual(meant.items.has(storyId) ? meant.notes.get(storyId) : []);
     histories.push(await performSteps(driver, (given) => history({ storyId, limit: 1000 }, given), env));
   }
   const counts = {
@@ -95,6 +96,19 @@ async function seenOf(driver: Driver, meant: Model): Promise<unknown> {
     forks: await driver.perform(countForks()),
   };
   return { items, found, histories, counts };
+}
+
+/** All notes of an item, in small pages. */
+async function notesOf(driver: Driver, storyId: string): Promise<string[]> {
+  const found: string[] = [];
+  let before: string | undefined;
+  do {
+    const page = await performSteps(driver, (given) => read({ storyId, notes: 2, before }, given), env);
+    const notes = page.notes ?? [];
+    found.unshift(...notes.map(({ at, author, agent, text }) => `${at} ${author} ${agent} ${text}`));
+    before = page.before;
+  } while (before !== undefined);
+  return found;
 }
 
 async function differences(driver: Driver): Promise<unknown[]> {

@@ -53,6 +53,7 @@ function expectModel(node: BoardNode): Model {
     ([id, cells]) => [id, new Map([...cells].map(([field, json]) => [field, JSON.parse(json)]))] as const,
   );
   expect(new Map(kept)).toEqual(meant.fields);
+  for (const [storyId, notes] of meant.notes) expect(node.notes(storyId)).toEqual(notes);
   return meant;
 }
 
@@ -60,7 +61,18 @@ function withoutIds(node: BoardNode): Map<string, unknown> {
   return new Map([...node.items].map(([id, { storyId, ...rest }]) => [id, id === storyId ? rest : storyId]));
 }
 
-const UNSEEN = { forks: 0, duplicates: 0, deletes: 0, recreated: 0, increments: 0, ties: 0, hidden: 0 };
+const UNSEEN = {
+  forks: 0,
+  duplicates: 0,
+  deletes: 0,
+  recreated: 0,
+  increments: 0,
+  ties: 0,
+  hidden: 0,
+  labels: 0,
+  own: 0,
+  notes: 0,
+};
 
 /** Delivers a set of changes in several orders and checks that all come to what the model says. */
 function converge(
@@ -89,6 +101,11 @@ function converge(
   seen.increments += first.increments;
   seen.ties += bodies.length - new Set(bodies.map(({ hlc }) => String(hlc))).size;
   seen.hidden += first.fields().size - first.items.size;
+  for (const { labels, fields, notes } of meant.items.values()) {
+    seen.labels += labels.length;
+    seen.own += Object.keys(fields).length;
+    seen.notes += Math.max(0, notes - 1);
+  }
 }
 
 const converging = (rules: Rules, seen: typeof UNSEEN) =>
@@ -188,6 +205,14 @@ const writeParams = fc.record(
       fc.record({ add: fc.subarray(["A-1", "A-2"]), remove: fc.subarray(["A-3"]) }),
     ),
     rank: fc.constantFrom("a0", "a5"),
+    labels: fc.oneof(
+      fc.subarray(["x", "y", "z"]),
+      fc.record({ add: fc.subarray(["x", "y"]), remove: fc.subarray(["z"]) }),
+    ),
+    fields: fc.dictionary(fc.constantFrom("priority", "type"), fc.constantFrom<unknown>(null, 1, "x", [{}]), {
+      maxKeys: 2,
+    }),
+    note: fc.oneof(text, fc.record({ text, agent: fc.option(text) })),
   },
   { requiredKeys: [] },
 );
@@ -212,7 +237,16 @@ const action = fc.oneof(
 const history = fc.array(action, { minLength: 5, maxLength: 60, size: "max" });
 
 type Action = typeof action extends fc.Arbitrary<infer T> ? T : never;
-const NOTHING = { written: 0, deleted: 0, recreated: 0, increments: 0, restored: 0, forks: 0, renamed: 0 };
+const NOTHING = {
+  written: 0,
+  deleted: 0,
+  recreated: 0,
+  increments: 0,
+  restored: 0,
+  forks: 0,
+  renamed: 0,
+  noted: 0,
+};
 
 /** Performs a history, checking every answer, then lets all nodes meet and checks that they agree. */
 function live(actions: readonly Action[], rules: Rules, seen: typeof NOTHING): void {
@@ -269,6 +303,14 @@ function live(actions: readonly Action[], rules: Rules, seen: typeof NOTHING): v
       expectWritten(after, before, write);
       seen.written += 1;
       if ("retryCountDelta" in write) seen.increments += 1;
+      if (params.note !== undefined) {
+        seen.noted += 1;
+        const { text: said, agent = undefined } =
+          typeof params.note === "string" ? { text: params.note } : params.note;
+        const by = agent ?? params.agent ?? (before === null ? null : before.agent);
+        expect(at.notes(each.storyId).at(-1)).toMatch(/^\d+ \w+ /);
+        expect(at.notes(each.storyId).at(-1)?.split(" ").slice(2).join(" ")).toBe(`${by} ${said}`);
+      }
       if (before === null && existedOnce) seen.recreated += 1;
     }
   }
@@ -288,30 +330,41 @@ function live(actions: readonly Action[], rules: Rules, seen: typeof NOTHING): v
 
 /** That exactly the given fields of an item changed; of one that is new here, that they are as given. */
 function expectWritten(after: Item | null, before: Item | null, write: ItemWrite): void {
-  const { retryCountDelta = 0, dependsOn = {}, ...given } = write;
-  const { add = [], remove = [] } = isList(dependsOn)
-    ? { add: dependsOn, remove: before?.dependsOn ?? [] }
-    : dependsOn;
-  const elements = new Set(before?.dependsOn);
-  for (const id of remove) elements.delete(id);
-  for (const id of add) elements.add(id);
+  const { retryCountDelta = 0, dependsOn = {}, labels = {}, fields = {}, note, ...given } = write;
+  const elements = elementsAfter(before?.dependsOn, dependsOn);
+  const labelled = elementsAfter(before?.labels, labels);
+  const own = Object.entries({ ...before?.fields, ...fields }).filter(([, value]) => value !== null);
   if (before === null) {
     expect(after).toMatchObject(given);
-    if (isList(dependsOn)) expect(after?.dependsOn).toEqual([...elements].sort());
+    if (isList(dependsOn)) expect(after?.dependsOn).toEqual(elements);
+    if (isList(labels)) expect(after?.labels).toEqual(labelled);
     return;
   }
   expect(after).toEqual({
     ...before,
     retryCount: before.retryCount + retryCountDelta,
     ...given,
-    dependsOn: [...elements].sort(),
+    dependsOn: elements,
+    labels: labelled,
+    fields: Object.fromEntries(own),
+    notes: before.notes + (note === undefined ? 0 : 1),
     updatedAt: after?.updatedAt,
     updatedBy: after?.updatedBy,
   });
 }
 
-function isList(dependsOn: NonNullable<ItemWrite["dependsOn"]>): dependsOn is readonly string[] {
-  return Array.isArray(dependsOn);
+type SetWrite = NonNullable<ItemWrite["dependsOn"]>;
+
+function elementsAfter(before: readonly string[] = [], given: SetWrite): string[] {
+  const { add = [], remove = [] } = isList(given) ? { add: given, remove: before } : given;
+  const elements = new Set(before);
+  for (const each of remove) elements.delete(each);
+  for (const each of add) elements.add(each);
+  return [...elements].sort();
+}
+
+function isList(given: SetWrite): given is readonly string[] {
+  return Array.isArray(given);
 }
 
 const living = (rules: Rules, seen: typeof NOTHING) =>
@@ -370,8 +423,30 @@ describe("the properties find", () => {
       "item.retryAdded + Math.abs(amount)",
     ],
     ["the last increment alone", "merge.js", "item.retryAdded + amount", "amount"],
-    ["elements of dependsOn that stay", "merge.js", "value === true ?", "true ?"],
-    ["dependsOn in the order of arrival", "merge.js", "[...others, id].sort()", "[...others, id]"],
+    [
+      "elements of dependsOn that stay",
+      "merge.js",
+      "field.slice(DEPENDS_ON.length), value === true",
+      "field.slice(DEPENDS_ON.length), true",
+    ],
+    ["labels that stay", "merge.js", "label, value === true", "label, true"],
+    ["sets in the order of arrival", "merge.js", "[...set, each].sort()", "[...set, each]"],
+    ["fields that stay when null is written", "merge.js", "own, value !== null", "own, true"],
+    [
+      "the last note alone",
+      "merge.js",
+      "notes.push({ index, stamp });",
+      "notes.splice(0, 1, { index, stamp });",
+    ],
+    ["notes that are not counted", "merge.js", "item.notes + notes.length", "item.notes"],
+    ["notes that are cells", "merge.js", "if (index !== undefined) {", "if (false) {"],
+    [
+      "notes that are lost behind a newer write",
+      "merge.js",
+      "&& increments.length === 0 && notes.length === 0",
+      "&& increments.length === 0",
+    ],
+    ["what looks like a note", "merge.js", "noteOf(JSON.parse(json)) === undefined", "false"],
     ["the time of the last to come", "merge.js", "if (newest)", "if (true)"],
     ["deletes without fields ignored", "merge.js", "!newest && cells", "cells"],
     ["a head left behind", "log.js", "replaces: prev", "replaces: null"],
@@ -379,13 +454,15 @@ describe("the properties find", () => {
     ["no generation after a delete", "write.js", "(row?.generation ?? 0) + 1", "(row?.generation ?? 1)"],
     ["a generation for every write", "write.js", "isAlive ? row.generation :", "false ? row.generation :"],
     ["a delete that skips a generation", "write.js", "row.generation + 1;", "row.generation + 2;"],
-    ["a list of dependencies that only adds", "write.js", "!dependsOn.includes(id)", "false"],
+    ["a list of a set that only adds", "write.js", "!given.includes(each)", "false"],
     [
-      "dependencies removed that are to be added",
+      "elements removed that are to be added",
       "write.js",
-      'set.set(DEPENDS_ON + id, "true")',
-      'set.set(DEPENDS_ON + id, "false")',
+      'set.set(prefix + each, "true")',
+      'set.set(prefix + each, "false")',
     ],
+    ["labels that are dependencies", "write.js", "setElements(set, LABEL", "setElements(set, DEPENDS_ON"],
+    ["a note by nobody", "write.js", "by ?? agent ?? (isAlive ? row.agent : null)", "by ?? null"],
   ];
 
   test.each(MUTANTS)("%s", async (_what, file, text, replacement) => {

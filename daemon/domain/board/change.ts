@@ -9,6 +9,8 @@ import {
   MAX_FIELD_NAME_BYTES,
   MAX_GENERATION,
   MAX_INCREMENT,
+  MAX_LABEL_BYTES,
+  MAX_OWN_FIELD_BYTES,
   MAX_STAGE_LENGTH,
 } from "@pawl/protocol/limits";
 import { authorKey } from "../../identity/key.js";
@@ -28,7 +30,10 @@ import { isRank } from "./rank.js";
  *
  * There is one op per item, and no field is both set and incremented by one op: then the order of changes is
  * an order of everything in them. An even generation deletes, and so has neither "s" nor "c"; an odd one has
- * at least one of the two. An element of dependsOn is the boolean field "dependsOn/<storyId>".
+ * at least one of the two. An element of dependsOn is the boolean field "dependsOn/<storyId>", one of labels
+ * "l/<label>"; a field that users name themselves is "f/<name>"; and a note is "n/<index>", with a value {agent, text}.
+ * What only looks like one of these three is a field unknown here like any other, because a node of the version before
+ * takes it for one, and all nodes have to agree on which changes they take in.
  */
 const VERSION = 1;
 const BODY_PARTS = ["author", "board", "hlc", "incarnation", "ops", "prev", "seq", "v"];
@@ -43,6 +48,18 @@ const RANDOM_ID = /^[0-9a-f]{32}$/;
 const SIGNATURE = /^[0-9a-f]{128}$/;
 
 export const DEPENDS_ON = "dependsOn/";
+export const OWN_FIELD = "f/";
+export const LABEL = "l/";
+export const NOTE = "n/";
+
+const OWN_FIELD_NAME = /^f\/[a-z][A-Za-z0-9_]{0,63}$/;
+const NOTE_INDEX = /^n\/(?:0|[1-9][0-9]{0,2})$/;
+
+/** What somebody has said about an item, once and for good. */
+export interface Note {
+  readonly agent: string | null;
+  readonly text: string;
+}
 
 /** As it travels and as it is kept: the text is that of the received bytes. */
 export interface SignedChange {
@@ -308,14 +325,61 @@ function opToJson({ storyId, generation, set, add }: Op): Json {
 function readSet(field: string, value: Json, into: Map<string, string>): PawlError | undefined {
   const json = canonical(value);
   if (json instanceof PawlError) return json;
-  if (Buffer.byteLength(json) > MAX_FIELD_BYTES) {
-    return refuse("too_large", `The value of ${shown(field)} is more than ${MAX_FIELD_BYTES} bytes of JSON.`);
-  }
+  const tooLarge = checkSize(field, value, json);
+  if (tooLarge !== undefined) return tooLarge;
   if (!isFieldName(field) || !(knownField(field)?.(value) ?? true)) {
     return refuse("bad_field", `The field ${shown(field)} cannot be ${shown(value)}.`);
   }
   into.set(field, json);
   return undefined;
+}
+
+function checkSize(field: string, value: Json, json: string): PawlError | undefined {
+  const bytes = Buffer.byteLength(json);
+  if (bytes <= MAX_FIELD_BYTES) return undefined;
+  const name = ownFieldOf(field);
+  if (name !== undefined) {
+    if (bytes <= MAX_OWN_FIELD_BYTES) return undefined;
+    return refuse(
+      "too_large",
+      `The field ${name} is more than ${MAX_OWN_FIELD_BYTES} bytes of JSON: ${bytes}.`,
+    );
+  }
+  const note = noteIndexOf(field) === undefined ? undefined : noteOf(value);
+  if (note !== undefined && Buffer.byteLength(JSON.stringify(note.agent)) <= MAX_FIELD_BYTES) {
+    const textBytes = Buffer.byteLength(note.text);
+    if (textBytes <= MAX_OWN_FIELD_BYTES) return undefined;
+    return refuse(
+      "too_large",
+      `The text of a note is at most ${MAX_OWN_FIELD_BYTES} bytes, not ${textBytes}.`,
+    );
+  }
+  return refuse("too_large", `The value of ${shown(field)} is more than ${MAX_FIELD_BYTES} bytes of JSON.`);
+}
+
+/** The name of a field that users name themselves; undefined for any other. */
+export function ownFieldOf(field: string): string | undefined {
+  return OWN_FIELD_NAME.test(field) ? field.slice(OWN_FIELD.length) : undefined;
+}
+
+/** The label that a field is about; undefined for any other. */
+export function labelOf(field: string): string | undefined {
+  if (!field.startsWith(LABEL) || field === LABEL) return undefined;
+  const label = field.slice(LABEL.length);
+  return Buffer.byteLength(label) <= MAX_LABEL_BYTES ? label : undefined;
+}
+
+/** Which note of its change a field is; undefined for any other. */
+export function noteIndexOf(field: string): number | undefined {
+  return NOTE_INDEX.test(field) ? Number(field.slice(NOTE.length)) : undefined;
+}
+
+/** The note that a value is; undefined if it is none. */
+export function noteOf(value: Json): Note | undefined {
+  if (!isObject(value) || Object.keys(value).length !== 2) return undefined;
+  const { agent, text } = value;
+  if (agent === undefined || text === undefined || !isText(text)) return undefined;
+  return agent === null || isText(agent) ? { agent, text } : undefined;
 }
 
 function readAdd(field: string, value: Json, into: Map<string, number>): PawlError | undefined {

@@ -4,7 +4,7 @@ import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { endOf } from "../../grants/grant.js";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
-import type { Op } from "./change.js";
+import { NOTE, type Note, type Op } from "./change.js";
 import { prepare, store } from "./local-change.js";
 import { itemOf } from "./merge.js";
 import type { Rules } from "./rules.js";
@@ -161,7 +161,7 @@ export function* leaseEnded(
 
 /** The op that takes back what a claim has written; undefined if nothing is left of that. */
 function takeBack(
-  { former_stage: formerStage, stage_n: stageN, agent_n: agentN }: EndedRow,
+  { agent, former_stage: formerStage, stage_n: stageN, agent_n: agentN }: EndedRow,
   { row, setBy }: LoadedItem,
   isReleased: boolean,
   { maxRetries }: Rules,
@@ -178,6 +178,9 @@ function takeBack(
   const counts = isWhole && !isReleased;
   if (counts && maxRetries > 0 && item.retryCount + 1 >= maxRetries && !item.blocked) {
     set.set("blocked", "true");
+    const text = `Blocked: it was tried ${item.retryCount + 1} times, and each time its claim ended unfinished. The last was that of ${agent}.`;
+    const note: Note = { agent: null, text };
+    set.set(`${NOTE}0`, JSON.stringify(note));
   }
   const { storyId, generation } = row;
   return { storyId, generation, set, add: new Map(counts ? [["retryCount", 1]] : []) };

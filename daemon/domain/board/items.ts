@@ -8,9 +8,10 @@ import { underClaim, wroteUnderClaim } from "./claims.js";
 import { dependencyProblems } from "./dependencies.js";
 import { prepare, store } from "./local-change.js";
 import { isNewer } from "./merge.js";
+import { type NotesPage, readNotes } from "./notes.js";
 import { whyNotReady } from "./ready.js";
 import { loadRules, refuseMove } from "./rules.js";
-import { type ShownItem, showItem } from "./shown-item.js";
+import { type ShownItem, shownItem } from "./shown-item.js";
 import {
   findItem,
   type LoadedItem,
@@ -19,7 +20,7 @@ import {
   type StoredItem,
   stampOfRow,
 } from "./tables.js";
-import { describeOp, planDelete, planWrite } from "./write.js";
+import { describeOp, holds, type ItemCondition, planDelete, planWrite } from "./write.js";
 
 /** Items that are looked at for a cycle of dependencies: a read ends on a board that is tied into one knot. */
 const MAX_GRAPH_ITEMS = 10_000;
@@ -119,6 +120,9 @@ export function* write(
   const { storyId } = params;
   const found = yield* findItem(storyId);
   const row = found?.row;
+  if (params.if !== undefined && !holds(params.if, row)) {
+    return yield* otherwise(storyId, params.if, found, env);
+  }
   const isNew = row === undefined || row.stage === null;
   const { claim: given, ...fields } = params;
   const writes = { stage: params.stage !== undefined, agent: params.agent !== undefined };
@@ -132,7 +136,7 @@ export function* write(
   if (op instanceof PawlError) return op;
   // Nothing is left to say: the item is what the last change about it made it.
   if (op === undefined && row !== undefined) {
-    return { item: (yield* showItem(found as LoadedItem, env)) as ShownItem, changeId: row.stamp.hash };
+    return { item: (yield* shownItem(found as LoadedItem, env)) as ShownItem, changeId: row.stamp.hash };
   }
   const prepared = yield* prepare(op as Op, env);
   if (prepared instanceof PawlError) return prepared;
@@ -140,7 +144,28 @@ export function* write(
   if (refused !== undefined) return refused;
   const item = yield* store(prepared, found, env);
   if (claim !== undefined) yield* wroteUnderClaim(item, writes);
-  return { item: (yield* showItem(item, env)) as ShownItem, changeId: prepared.change.id };
+  return { item: (yield* shownItem(item, env)) as ShownItem, changeId: prepared.change.id };
+}
+
+/** The refusal of a write whose `if` does not hold, with the item as it is. */
+function* otherwise(
+  storyId: string,
+  expected: ItemCondition,
+  found: LoadedItem | undefined,
+  env: Env,
+): Operation<PawlError> {
+  const item = found === undefined ? null : yield* shownItem(found, env);
+  const is =
+    item === null
+      ? "does not exist"
+      : `is in stage ${shown(item.stage)}, its agent ${shown(item.agent)}, updated at ${item.updatedAt}`;
+  return refuse(
+    "conflict",
+    `The item ${storyId} ${is}; the write was to be made if ${shown(expected)}. Read it anew.`,
+    {
+      item,
+    },
+  );
 }
 
 export function* remove(
@@ -165,10 +190,12 @@ export function* read(
 ): Operation<Outcome<Result<"pipeline.read">>> {
   const { storyId } = params;
   const found = yield* findItem(storyId);
-  const item = found === undefined ? null : yield* showItem(found, env);
-  if (item === null) return { item };
+  const item = found === undefined ? null : yield* shownItem(found, env);
+  const notes = params.notes === undefined ? {} : yield* readNotes(storyId, params.notes, params.before);
+  if (notes instanceof PawlError) return notes;
+  if (item === null) return { item, ...(params.notes === undefined ? {} : { notes: [] }) };
   const reason = item.ready ? undefined : yield* whyNotReady(found as LoadedItem, yield* loadRules(), env);
-  const read = { item, ...(reason === undefined ? {} : { reason }) };
+  const read = { item, ...notes, ...(reason === undefined ? {} : { reason }) };
   if (item.dependsOn.length === 0) return read;
   return yield* readDependencies(read, { graph: new Map(), waiting: [storyId], next: 0 }, env);
 }
@@ -183,7 +210,7 @@ interface Reached {
 
 /** One step of looking for missing items and a cycle, and those that follow it. */
 function* readDependencies(
-  read: Pick<Result<"pipeline.read">, "reason"> & { readonly item: ShownItem },
+  read: Pick<Result<"pipeline.read">, "reason"> & { readonly item: ShownItem } & NotesPage,
   { graph, waiting, next }: Reached,
   env: Env,
 ): Operation<Outcome<Result<"pipeline.read">>> {
@@ -257,10 +284,16 @@ export function* list(
       rows: ITEMS_PER_READ,
     });
     for (const row of rows) {
+      if (taken > 0 && taken === limit) return page(place);
+      const item = (yield* shownItem(loadedItem(row), env)) as ShownItem;
       bytes +=
-        row.story_id.length + (row.name?.length ?? 0) + (row.agent?.length ?? 0) + row.depends_on.length;
-      if (taken > 0 && (taken === limit || bytes > MAX_PAGE_BYTES)) return page(place);
-      const item = (yield* showItem(loadedItem(row), env)) as ShownItem;
+        row.story_id.length +
+        (row.name?.length ?? 0) +
+        (row.agent?.length ?? 0) +
+        row.depends_on.length +
+        row.labels.length +
+        (row.fields === "[]" ? 0 : JSON.stringify(item.fields).length);
+      if (taken > 0 && bytes > MAX_PAGE_BYTES) return page(place);
       const items = stages.get(item.stage);
       if (items === undefined) stages.set(item.stage, [item]);
       else items.push(item);

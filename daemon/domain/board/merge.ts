@@ -1,5 +1,5 @@
 import type { Json } from "./canonical.js";
-import { type Change, DEPENDS_ON, type Op } from "./change.js";
+import { type Change, DEPENDS_ON, labelOf, noteIndexOf, noteOf, type Op, ownFieldOf } from "./change.js";
 import { FIRST_RANK } from "./rank.js";
 
 /*
@@ -15,6 +15,7 @@ import { FIRST_RANK } from "./rank.js";
  *   pawl_item       one row for each item ever seen, tombstones too, as in `ItemRow`; `set_by` has the changes that
  *                   set its columns
  *   pawl_cell       the winning write of each other field, of the item's generation only
+ *   pawl_note       the notes, of the item's generation only; their texts are read from the changes
  *   pawl_increment  additions to a counter, of the item's generation only, and newer than the set value of the field
  *
  * One transaction takes in a change: it inserts the change, moves the head, and for each op loads `Stored`, calls
@@ -48,13 +49,31 @@ export interface ItemRow {
   readonly retryAdded: number;
   /** Sorted. */
   readonly dependsOn: readonly string[];
+  /** Sorted. */
+  readonly labels: readonly string[];
+  /** The names of the fields of the user's own that are not null, sorted. Their values are cells. */
+  readonly fields: readonly string[];
+  /** How many there are. */
+  readonly notes: number;
+  /** What the field `priority` says, 0 to 4; anything else, and nothing, is `NO_PRIORITY`. */
+  readonly priority: number;
 }
+
+/** Behind all priorities that there are. */
+const NO_PRIORITY = 5;
 
 /** The winning write of one field. */
 export interface Cell {
   readonly field: string;
   /** Canonical JSON. */
   readonly value: string;
+  readonly stamp: Stamp;
+}
+
+/** A note is no cell: those of all changes are kept. */
+export interface NoteCell {
+  /** Its number within its change. */
+  readonly index: number;
   readonly stamp: Stamp;
 }
 
@@ -78,7 +97,7 @@ export interface Stored {
 export interface Merged {
   /** The item's new row. */
   readonly item: ItemRow;
-  /** First, all cells and increments of the item go: it has come to a higher generation. */
+  /** First, all cells, increments and notes of the item go: it has come to a higher generation. */
   readonly reset: boolean;
   /** Cells to insert, or to update where there is one of the field. */
   readonly cells: readonly Cell[];
@@ -86,6 +105,8 @@ export interface Merged {
   readonly swallowed: readonly Increment[];
   /** Increments to insert. */
   readonly increments: readonly Increment[];
+  /** Notes to insert. */
+  readonly notes: readonly NoteCell[];
 }
 
 export function stampOf({ hlc: [wall, counter], author, id }: Change): Stamp {
@@ -115,7 +136,13 @@ export function merge(stored: Stored | undefined, op: Op, stamp: Stamp): Merged 
   const cells: Cell[] = [];
   const swallowed: Increment[] = [];
   const increments: Increment[] = [];
+  const notes: NoteCell[] = [];
   for (const [field, value] of op.set) {
+    const index = noteOfField(field, value);
+    if (index !== undefined) {
+      notes.push({ index, stamp });
+      continue;
+    }
     const cell = before?.cells.get(field);
     if (cell !== undefined && !isNewer(stamp, cell.stamp)) continue;
     cells.push({ field, value, stamp });
@@ -132,8 +159,15 @@ export function merge(stored: Stored | undefined, op: Op, stamp: Stamp): Merged 
     if (field === "retryCount") item = { ...item, retryAdded: item.retryAdded + amount };
   }
 
-  const nothing = !newest && cells.length === 0 && increments.length === 0;
-  return nothing ? undefined : { item, reset, cells, swallowed, increments };
+  if (notes.length > 0) item = { ...item, notes: item.notes + notes.length };
+  const nothing = !newest && cells.length === 0 && increments.length === 0 && notes.length === 0;
+  return nothing ? undefined : { item, reset, cells, swallowed, increments, notes };
+}
+
+/** Which note of its change a set value is; undefined for any other. */
+export function noteOfField(field: string, json: string): number | undefined {
+  const index = noteIndexOf(field);
+  return index === undefined || noteOf(JSON.parse(json)) === undefined ? undefined : index;
 }
 
 /** An item as `pipeline.read` gives it. */
@@ -145,13 +179,20 @@ export interface Item {
   retryCount: number;
   blocked: boolean;
   dependsOn: string[];
+  labels: string[];
+  fields: Record<string, Json>;
+  notes: number;
   rank: string;
   updatedAt: number;
   updatedBy: string;
 }
 
-/** The item that a row shows: null for a tombstone, and for an item of which only later changes have come. */
-export function itemOf(row: ItemRow): Item | null {
+/**
+ * The item that a row shows: null for a tombstone, and for an item of which only later changes have come.
+ *
+ * @param fields the values of its `row.fields`, which are cells.
+ */
+export function itemOf(row: ItemRow, fields: Record<string, Json> = {}): Item | null {
   // A tombstone has no stage either: its generation began without fields, and no op can give it any.
   if (row.stage === null) return null;
   const count = row.retryBase + row.retryAdded;
@@ -164,6 +205,9 @@ export function itemOf(row: ItemRow): Item | null {
     retryCount: Math.max(-Number.MAX_SAFE_INTEGER, Math.min(Number.MAX_SAFE_INTEGER, count)),
     blocked: row.blocked,
     dependsOn: [...row.dependsOn],
+    labels: [...row.labels],
+    fields,
+    notes: row.notes,
     rank: row.rank,
     updatedAt: row.stamp.wall,
     updatedBy: row.stamp.author,
@@ -183,15 +227,24 @@ function blank(storyId: string, generation: number, stamp: Stamp): ItemRow {
     retryBase: 0,
     retryAdded: 0,
     dependsOn: [],
+    labels: [],
+    fields: [],
+    notes: 0,
+    priority: NO_PRIORITY,
   };
 }
 
 /** The row with a field's new value, checked when the change was opened. Fields unknown here are not shown. */
 function show(item: ItemRow, field: string, value: Json): ItemRow {
   if (field.startsWith(DEPENDS_ON)) {
-    const id = field.slice(DEPENDS_ON.length);
-    const others = item.dependsOn.filter((each) => each !== id);
-    return { ...item, dependsOn: value === true ? [...others, id].sort() : others };
+    return { ...item, dependsOn: element(item.dependsOn, field.slice(DEPENDS_ON.length), value === true) };
+  }
+  const label = labelOf(field);
+  if (label !== undefined) return { ...item, labels: element(item.labels, label, value === true) };
+  const own = ownFieldOf(field);
+  if (own !== undefined) {
+    const fields = element(item.fields, own, value !== null);
+    return own === "priority" ? { ...item, fields, priority: priorityOf(value) } : { ...item, fields };
   }
   switch (field) {
     case "stage":
@@ -205,6 +258,17 @@ function show(item: ItemRow, field: string, value: Json): ItemRow {
     default:
       return item;
   }
+}
+
+/** A sorted set with an element in it or not. */
+function element(set: readonly string[], each: string, isIn: boolean): readonly string[] {
+  if (set.includes(each) === isIn) return set;
+  return isIn ? [...set, each].sort() : set.filter((other) => other !== each);
+}
+
+function priorityOf(value: Json): number {
+  const isOne = Number.isInteger(value) && (value as number) >= 0 && (value as number) < NO_PRIORITY;
+  return isOne ? (value as number) : NO_PRIORITY;
 }
 
 function sum(increments: readonly Increment[]): number {

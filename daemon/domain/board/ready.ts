@@ -6,7 +6,7 @@ import { all, type Operation, one, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Unfinished } from "../../turns/operation.js";
 import { findClaim, remainingOf } from "./claims.js";
 import { loadRules, type Rules } from "./rules.js";
-import { showItem } from "./shown-item.js";
+import { shownItem } from "./shown-item.js";
 import { type LoadedItem, loadedItem, type StoredItem } from "./tables.js";
 
 /** Items of one stage that are read at once. */
@@ -119,7 +119,7 @@ function* readyFrom(
     const row: StoredItem | undefined = yield* from.next();
     if (row === undefined) break;
     if (agent !== undefined && row.agent !== agent) continue;
-    const item = yield* showItem(loadedItem(row), env);
+    const item = yield* shownItem(loadedItem(row), env);
     if (item === null) continue;
     bytes += JSON.stringify(item).length;
     items.push(item);

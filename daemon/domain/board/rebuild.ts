@@ -5,7 +5,7 @@ import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Unfinished } from "../../turns/operation.js";
 import { type Change, openChange, readStored } from "./change.js";
 import { compareHlc } from "./hybrid-clock.js";
-import { type Cell, type Increment, type ItemRow, merge, stampOf } from "./merge.js";
+import { type Cell, type Increment, type ItemRow, merge, type NoteCell, stampOf } from "./merge.js";
 import { loadRules } from "./rules.js";
 import {
   countShown,
@@ -89,9 +89,24 @@ const selectIncrements = sql<{ field: string; n: number; amount: number }>(
   "SELECT field, n, amount FROM pawl_increment WHERE story_id = :storyId",
 );
 
+const selectNotes = sql<{ n: number; idx: number; wall: number; counter: number }>(
+  "SELECT n, idx, wall, counter FROM pawl_note WHERE story_id = :storyId",
+);
+
 const deleteItem = sql("DELETE FROM pawl_item WHERE story_id = :storyId");
 const deleteCells = sql("DELETE FROM pawl_cell WHERE story_id = :storyId");
 const deleteIncrements = sql("DELETE FROM pawl_increment WHERE story_id = :storyId");
+
+const deleteNotes = sql("DELETE FROM pawl_note WHERE story_id = :storyId");
+
+const insertNote = sql(`
+  INSERT INTO pawl_note (story_id, wall, counter, n, idx) VALUES (:storyId, :wall, :counter, :n, :idx)`);
+
+const selectStale = sql<{ story_id: string }>(
+  "SELECT story_id FROM pawl_item WHERE notes < 0 ORDER BY story_id LIMIT 1",
+);
+
+const markRenewed = sql("UPDATE pawl_item SET notes = 0 WHERE story_id = :storyId AND notes < 0");
 
 const insertCell = sql(
   "INSERT INTO pawl_cell (story_id, field, value, n) VALUES (:storyId, :field, :value, :n)",
@@ -317,6 +332,7 @@ interface Said {
   readonly setBy: SetBy | undefined;
   readonly cells: readonly { field: string; value: string; n: number }[];
   readonly increments: readonly { field: string; n: number; amount: number }[];
+  readonly notes: readonly { n: number; idx: number; wall: number; counter: number }[];
 }
 
 /** An item whose changes are being replayed. The order is of no account to what they make of it. */
@@ -337,6 +353,7 @@ interface Replaying {
   item: ItemRow | undefined;
   readonly cells: Map<string, Cell>;
   increments: Increment[];
+  notes: NoteCell[];
   /** The numbers of the changes, by their ids. */
   readonly numbers: Map<string, number>;
 }
@@ -354,6 +371,7 @@ function* beginItem(storyId: string): Operation<Replaying> {
     item: undefined,
     cells: new Map(),
     increments: [],
+    notes: [],
     numbers: new Map(),
   };
 }
@@ -425,6 +443,7 @@ function replayChange(replaying: Replaying, row: TouchRow): boolean {
   if (merged.reset) {
     cells.clear();
     replaying.increments = [];
+    replaying.notes = [];
   }
   for (const cell of merged.cells) cells.set(cell.field, cell);
   if (merged.swallowed.length > 0) {
@@ -432,12 +451,13 @@ function replayChange(replaying: Replaying, row: TouchRow): boolean {
     replaying.increments = replaying.increments.filter((each) => !swallowed.has(each));
   }
   replaying.increments.push(...merged.increments);
+  replaying.notes.push(...merged.notes);
   return true;
 }
 
 /** Drops the numbers of changes whose writes others have replaced. */
-function forgetNumbers({ numbers, cells, increments }: Replaying): void {
-  const kept = [...cells.values(), ...increments];
+function forgetNumbers({ numbers, cells, increments, notes }: Replaying): void {
+  const kept = [...cells.values(), ...increments, ...notes];
   if (numbers.size < 2 * kept.length) return;
   const ids = new Set(kept.map(({ stamp }) => stamp.hash));
   for (const id of numbers.keys()) if (!ids.has(id)) numbers.delete(id);
@@ -447,8 +467,8 @@ function surplus({ change_id: id, n }: TouchRow): string {
   return `has change ${id ?? n} in its history, which is not about it`;
 }
 
-function saidBy({ item, cells, increments, numbers }: Replaying): Said {
-  const numberOf = ({ stamp }: Cell | Increment): number => numbers.get(stamp.hash) as number;
+function saidBy({ item, cells, increments, notes, numbers }: Replaying): Said {
+  const numberOf = ({ stamp }: Cell | Increment | NoteCell): number => numbers.get(stamp.hash) as number;
   return {
     item,
     setBy: item && setByOf((field) => (cells.has(field) ? numberOf(cells.get(field) as Cell) : undefined)),
@@ -456,6 +476,12 @@ function saidBy({ item, cells, increments, numbers }: Replaying): Said {
       .filter(({ field }) => !isColumn(field))
       .map((cell) => ({ field: cell.field, value: cell.value, n: numberOf(cell) })),
     increments: increments.map((each) => ({ field: each.field, n: numberOf(each), amount: each.amount })),
+    notes: notes.map((each) => ({
+      n: numberOf(each),
+      idx: each.index,
+      wall: each.stamp.wall,
+      counter: each.stamp.counter,
+    })),
   };
 }
 
@@ -472,9 +498,10 @@ function* compareItem(
     setBy: found?.setBy,
     cells: yield* all(selectCells, { storyId }),
     increments: yield* all(selectIncrements, { storyId }),
+    notes: yield* all(selectNotes, { storyId }),
   };
   const differences: string[] = [];
-  for (const part of ["item", "setBy", "cells", "increments"] as const) {
+  for (const part of ["item", "setBy", "cells", "increments", "notes"] as const) {
     const [has, says] = [textOf(stored[part]), textOf(said[part])];
     if (has !== says)
       differences.push(`${part}: the table has ${shown(has)}, and the log says ${shown(says)}`);
@@ -491,6 +518,7 @@ function* compareItem(
   yield* run(deleteItem, { storyId });
   yield* run(deleteCells, { storyId });
   yield* run(deleteIncrements, { storyId });
+  yield* run(deleteNotes, { storyId });
   if (env !== undefined) countShown(found?.row, said.item, env);
   if (said.item !== undefined && env !== undefined) {
     const work = yield* layWork(said.item, found?.row.dependsOn ?? [], rules, env);
@@ -498,7 +526,22 @@ function* compareItem(
   }
   for (const cell of said.cells) yield* run(insertCell, { storyId, ...cell });
   for (const each of said.increments) yield* run(insertIncrement, { storyId, ...each });
+  for (const each of said.notes) yield* run(insertNote, { storyId, ...each });
   return differences;
+}
+
+/**
+ * Makes those items anew from their changes whose rows a version of before has written that did not know all of what
+ * the changes say. Once after an upgrade; nothing else finds any.
+ */
+export function* renewStaleItems(env: Env): Operation<void> {
+  for (let stale = yield* one(selectStale); stale !== undefined; stale = yield* one(selectStale)) {
+    const replaying = yield* beginItem(stale.story_id);
+    yield* replayItem(replaying, Number.POSITIVE_INFINITY, false);
+    yield* compareItem(stale.story_id, saidBy(replaying), false, env);
+    // One whose changes are not there, which a rebuild tells of, must not be come back to.
+    yield* run(markRenewed, { storyId: stale.story_id });
+  }
 }
 
 /** Equal for what is equal: rows come in any order, their columns in that of the statements above. */

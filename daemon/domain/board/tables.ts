@@ -1,21 +1,25 @@
 import { Buffer } from "node:buffer";
 import { all, insert, type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
-import { type Change, isCounter, type Op } from "./change.js";
+import type { Json } from "./canonical.js";
+import { type Change, isCounter, NOTE, type Op, OWN_FIELD, ownFieldOf } from "./change.js";
 import { CLOCK_START, compareHlc, type Hlc, observe } from "./hybrid-clock.js";
 import { type Place, stepHeads } from "./log.js";
 import {
   type Cell,
   type Increment,
+  type Item,
   type ItemRow,
+  itemOf,
   type Merged,
   merge,
+  noteOfField,
   type Stamp,
   type Stored,
   stampOf,
 } from "./merge.js";
 import { loadRules, type Rules, type RulesRow, rulesOf } from "./rules.js";
-import { keepDependencies, priorityOf, tellOfItem, type WorkState } from "./work-state.js";
+import { keepDependencies, tellOfItem, type WorkState } from "./work-state.js";
 
 /*
  * How changes come into the tables: one way for those made here and those of others. Nothing of this is kept
@@ -73,15 +77,17 @@ const selectItem = sql<StoredItem>("SELECT * FROM pawl_item WHERE story_id = :st
 
 const upsertItem = sql(`
   INSERT INTO pawl_item (story_id, generation, wall, counter, author, change_id, stage, name, agent, blocked,
-    rank, retry_base, retry_added, depends_on, set_by, recent, priority, waits, held, ready)
+    rank, retry_base, retry_added, depends_on, labels, fields, notes, priority, set_by, recent, waits, held, ready)
   VALUES (:storyId, :generation, :wall, :counter, :author, :id, :stage, :name, :agent, :blocked,
-    :rank, :retryBase, :retryAdded, :dependsOn, :setBy, :recent, :priority, :waits, :held, :ready)
+    :rank, :retryBase, :retryAdded, :dependsOn, :labels, :fields, :notes, :priority, :setBy, :recent,
+    :waits, :held, :ready)
   ON CONFLICT (story_id) DO UPDATE SET generation = excluded.generation, wall = excluded.wall,
     counter = excluded.counter, author = excluded.author, change_id = excluded.change_id, stage = excluded.stage,
     name = excluded.name, agent = excluded.agent, blocked = excluded.blocked, rank = excluded.rank,
     retry_base = excluded.retry_base, retry_added = excluded.retry_added, depends_on = excluded.depends_on,
-    set_by = excluded.set_by, recent = excluded.recent, priority = excluded.priority, waits = excluded.waits,
-    held = excluded.held, ready = excluded.ready`);
+    labels = excluded.labels, fields = excluded.fields, notes = excluded.notes, priority = excluded.priority,
+    set_by = excluded.set_by, recent = excluded.recent, waits = excluded.waits, held = excluded.held,
+    ready = excluded.ready`);
 
 const selectStamp = sql<StampRow>(`
   SELECT c.wall, c.counter, b.author, c.change_id
@@ -95,6 +101,17 @@ const selectCell = sql<StampRow & { value: string }>(`
 const upsertCell = sql(`
   INSERT INTO pawl_cell (story_id, field, value, n) VALUES (:storyId, :field, :value, :n)
   ON CONFLICT (story_id, field) DO UPDATE SET value = excluded.value, n = excluded.n`);
+
+/** The values of fields of the user's own: their names begin with f/, and 0 is the character after the slash. */
+const selectFields = sql<{ field: string; value: string }>(`
+  SELECT field, value FROM pawl_cell
+  WHERE story_id = :storyId AND field > '${OWN_FIELD}' AND field < 'f0' ORDER BY field`);
+
+const insertNote = sql(`
+  INSERT INTO pawl_note (story_id, wall, counter, n, idx)
+  SELECT :storyId, wall, counter, n, :index FROM pawl_change WHERE n = :n`);
+
+const deleteNotes = sql("DELETE FROM pawl_note WHERE story_id = :storyId");
 
 const deleteCells = sql("DELETE FROM pawl_cell WHERE story_id = :storyId");
 
@@ -160,9 +177,13 @@ export interface StoredItem extends StampRow {
   retry_base: number;
   retry_added: number;
   depends_on: string;
+  labels: string;
+  fields: string;
+  /** -1 for an item that is to be made anew from its changes. */
+  notes: number;
+  priority: number;
   set_by: string;
   recent: string;
-  priority: number;
   waits: number;
   held: number;
   ready: number;
@@ -312,8 +333,31 @@ export function itemRowOf(row: StoredItem): ItemRow {
     rank: row.rank,
     retryBase: row.retry_base,
     retryAdded: row.retry_added,
-    dependsOn: JSON.parse(row.depends_on) as string[],
+    dependsOn: parseSet(row.depends_on),
+    labels: parseSet(row.labels),
+    fields: parseSet(row.fields),
+    notes: Math.max(0, row.notes),
+    priority: row.priority,
   };
+}
+
+/** Most are empty. */
+function parseSet(json: string): readonly string[] {
+  return json === "[]" ? NO_ELEMENTS : (JSON.parse(json) as string[]);
+}
+
+const NO_ELEMENTS: readonly string[] = [];
+
+/** The item that a row shows, with the values of its fields: a statement more for an item that has any. */
+export function* showItem(row: ItemRow): Operation<Item | null> {
+  if (row.fields.length === 0 || row.stage === null) return itemOf(row);
+  const names = new Set(row.fields);
+  const fields: [string, Json][] = [];
+  for (const { field, value } of yield* all(selectFields, { storyId: row.storyId })) {
+    const name = ownFieldOf(field);
+    if (name !== undefined && names.has(name)) fields.push([name, JSON.parse(value) as Json]);
+  }
+  return itemOf(row, Object.fromEntries(fields));
 }
 
 export function stampOfRow({ wall, counter, author, change_id: hash }: StampRow): Stamp {
@@ -467,6 +511,7 @@ const NO_INCREMENTS: ReadonlyMap<Increment, number> = new Map();
 function* loadCells({ storyId, set, add }: Op, { row, setBy }: LoadedItem): Operation<Map<string, Cell>> {
   const cells = new Map<string, Cell>();
   for (const field of [...set.keys(), ...add.keys()]) {
+    if (isNote(field, set)) continue;
     if (isColumn(field)) {
       const n = setBy[field];
       const stamp = n === undefined ? undefined : yield* one(selectStamp, { n });
@@ -492,7 +537,7 @@ function shownValue(row: ItemRow, field: ColumnField): string {
 function* loadIncrements({ storyId, set }: Op): Operation<Map<Increment, number>> {
   const increments = new Map<Increment, number>();
   for (const field of set.keys()) {
-    if (!isCounter(field)) continue;
+    if (!isCounter(field) || isNote(field, set)) continue;
     for (const row of yield* all(selectIncrements, { storyId, field })) {
       increments.set({ field, amount: row.amount, stamp: stampOfRow(row) }, row.n);
     }
@@ -500,8 +545,13 @@ function* loadIncrements({ storyId, set }: Op): Operation<Map<Increment, number>
   return increments;
 }
 
+function isNote(field: string, set: Op["set"]): boolean {
+  const json = field.startsWith(NOTE) ? set.get(field) : undefined;
+  return json !== undefined && noteOfField(field, json) !== undefined;
+}
+
 function* writeMerged(
-  { item, reset, cells, swallowed, increments }: Merged,
+  { item, reset, cells, swallowed, increments, notes }: Merged,
   n: number,
   former: LoadedItem | undefined,
   known: ReadonlyMap<Increment, number>,
@@ -512,6 +562,7 @@ function* writeMerged(
   if (reset && former !== undefined) {
     yield* run(deleteCells, { storyId });
     yield* run(deleteIncrements, { storyId });
+    if (former.row.notes > 0) yield* run(deleteNotes, { storyId });
   }
   const setNow = new Set(cells.map(({ field }) => field));
   const setBefore = reset ? {} : (former?.setBy ?? {});
@@ -525,6 +576,7 @@ function* writeMerged(
     yield* run(deleteIncrement, { storyId, field: each.field, n: known.get(each) as number });
   }
   for (const { field, amount } of increments) yield* run(insertIncrement, { storyId, field, n, amount });
+  for (const { index } of notes) yield* run(insertNote, { storyId, n, index });
   return { row: item, setBy, recent, work };
 }
 
@@ -559,9 +611,12 @@ export function* writeItem(
     retryBase: item.retryBase,
     retryAdded: item.retryAdded,
     dependsOn: JSON.stringify(item.dependsOn),
+    labels: JSON.stringify(item.labels),
+    fields: JSON.stringify(item.fields),
+    notes: item.notes,
+    priority: item.priority,
     setBy: JSON.stringify(setBy),
     recent: JSON.stringify(recent),
-    priority: priorityOf(item),
     waits,
     held: held ? 1 : 0,
     ready: ready ? 1 : 0,

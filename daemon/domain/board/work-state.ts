@@ -12,8 +12,6 @@ const DEPENDENTS_PER_CHANGE = 64;
 /** Items that one step tells, or looks at: some 3 ms of work. */
 const ITEMS_PER_STEP = 150;
 
-/** Of an item without a priority from 0 to 4. */
-export const NO_PRIORITY = 5;
 /** In `pawl_item_turned`, for the stages that are to be laid anew: no item has this name. */
 const LAYING = "";
 
@@ -91,11 +89,6 @@ interface Laying {
   readonly stages: readonly string[];
   readonly rank: string;
   readonly storyId: string;
-}
-
-/** By which items come before others of their stage: 0 first, and last those that have no priority. */
-export function priorityOf(_item: ItemRow): number {
-  return NO_PRIORITY;
 }
 
 /** The name of the lease that a claim of an item is. */

@@ -8,7 +8,7 @@ import { keepClaim } from "../board/claims.js";
 import { prepare, store } from "../board/local-change.js";
 import { ReadyItems, stagesOf, whyNotReady } from "../board/ready.js";
 import { allowedAfter, type Rules, refuseMove } from "../board/rules.js";
-import { type ShownItem, showItem } from "../board/shown-item.js";
+import { type ShownItem, shownItem } from "../board/shown-item.js";
 import { findItem, type LoadedItem, loadedItem, loadNode, type Node } from "../board/tables.js";
 import { itemKey, leaseOf, RULES_KEY, readyKey } from "../board/work-state.js";
 import { acquire } from "../lease/acquire.js";
@@ -107,5 +107,5 @@ function* take(
   const held = { ...item, work: { ...item.work, held: true, ready: false } };
   const claimed = yield* store(prepared, held, env, { kind: "claimed", by: agent });
   yield* keepClaim(lease.fencingToken, agent, stage as string, claimed, toStage !== undefined);
-  return { item: (yield* showItem(claimed, env)) as ShownItem, lease };
+  return { item: (yield* shownItem(claimed, env)) as ShownItem, lease };
 }

@@ -6,7 +6,7 @@ import type { Op } from "../board/change.js";
 import { findClaim, forgetClaim, notClaimed } from "../board/claims.js";
 import { prepare, store } from "../board/local-change.js";
 import { refuseMove } from "../board/rules.js";
-import { type ShownItem, showItem } from "../board/shown-item.js";
+import { type ShownItem, shownItem } from "../board/shown-item.js";
 import { findItem, type LoadedItem, loadNode } from "../board/tables.js";
 import { leaseOf } from "../board/work-state.js";
 import { planWrite } from "../board/write.js";
@@ -15,7 +15,7 @@ import { noSuchItem } from "./claim.js";
 
 /** The work of a claim is done: the item goes on, and its lease ends. */
 export function* finish(
-  { storyId, fencingToken, toStage, agent }: Parsed<"pipeline.finish">,
+  { storyId, fencingToken, toStage, note, agent }: Parsed<"pipeline.finish">,
   env: Env,
 ): Operation<Result<"pipeline.finish"> | PawlError> {
   const item = yield* findItem(storyId);
@@ -26,7 +26,7 @@ export function* finish(
   const node = yield* loadNode(env);
   const refused = refuseMove(storyId, item.row.stage, toStage, node.rules);
   if (refused !== undefined) return refused;
-  const op = planWrite(item.row, { storyId, stage: toStage, agent }, null);
+  const op = planWrite(item.row, { storyId, stage: toStage, agent, note }, null);
   if (op instanceof PawlError) return op;
   const prepared = yield* prepare(op as Op, env, node);
   if (prepared instanceof PawlError) return prepared;
@@ -38,5 +38,5 @@ export function* finish(
   yield* giveBack(lease, env);
   // Where it went work may be taken from, too: then it is ready from here on.
   const finished = (yield* findItem(storyId)) as LoadedItem;
-  return { item: (yield* showItem(finished, env)) as ShownItem };
+  return { item: (yield* shownItem(finished, env)) as ShownItem };
 }

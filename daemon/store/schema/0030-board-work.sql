@@ -1,9 +1,8 @@
 -- Work that is taken from the board. Each change keeps what is needed to find the items that are ready.
 
--- waits: how many of the items that it depends on are not there, or in no done stage. priority: 0 to 4, 5 for none.
+-- waits: how many of the items that it depends on are not there, or in no done stage.
 -- held: 1 while the lease item/<story_id> is held. ready: 1 if it can be claimed.
 ALTER TABLE pawl_item ADD COLUMN waits INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE pawl_item ADD COLUMN priority INTEGER NOT NULL DEFAULT 5;
 ALTER TABLE pawl_item ADD COLUMN held INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE pawl_item ADD COLUMN ready INTEGER NOT NULL DEFAULT 0;
 
