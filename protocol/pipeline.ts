@@ -379,7 +379,15 @@ export const PIPELINE = noun("pipeline", {
       writes: true,
       repeatable: false,
       transactable: true,
-      errors: ["too_large", "bad_value", "conflict", "exhausted", "lease_held", "lease_lost", "invalid_state"],
+      errors: [
+        "too_large",
+        "bad_value",
+        "conflict",
+        "exhausted",
+        "lease_held",
+        "lease_lost",
+        "invalid_state",
+      ],
       examples: [
         {
           name: "A new story",

@@ -21,6 +21,12 @@ const selectReady = sql<StoredItem>(`
   WHERE stage = :stage AND ready = 1 AND (priority, rank, story_id) > (:priority, :rank, :storyId)
   ORDER BY priority, rank, story_id LIMIT :rows`);
 
+const selectReadyLabelled = sql<StoredItem>(`
+  SELECT i.* FROM pawl_item_ready_label l CROSS JOIN pawl_item i
+  WHERE l.label = :label AND l.stage = :stage AND (l.priority, l.rank, l.story_id) > (:priority, :rank, :storyId)
+    AND i.story_id = l.story_id
+  ORDER BY l.priority, l.rank, l.story_id LIMIT :rows`);
+
 const selectStage = sql<{ stage: string | null }>("SELECT stage FROM pawl_item WHERE story_id = :storyId");
 
 /** What items are asked for. */
@@ -43,15 +49,30 @@ interface Ahead {
 /** The ready items of some stages, one after the other: by priority, rank and storyId over all of them. */
 export class ReadyItems {
   readonly #ahead: readonly Ahead[];
+  /** Items are found by the first label, and looked at for the others. */
+  readonly #label: string | undefined;
+  readonly #otherLabels: readonly string[];
   /** How many were looked at. */
   looked = 0;
 
-  constructor({ stages }: Wanted) {
+  constructor({ stages, labels: [first, ...others] }: Wanted) {
     this.#ahead = stages.map((stage) => ({ stage, rows: [], after: undefined, isEnd: false }));
+    this.#label = first;
+    this.#otherLabels = others;
   }
 
-  /** The next one; undefined if there is none. */
-  *next(): Operation<StoredItem | undefined> {
+  /** The next one before so many were looked at; undefined if there is none. */
+  *next(most: number): Operation<StoredItem | undefined> {
+    while (this.looked < most) {
+      const row = yield* this.#nextOfFirst();
+      if (row === undefined || this.#otherLabels.length === 0) return row;
+      const labels = new Set(JSON.parse(row.labels) as string[]);
+      if (this.#otherLabels.every((label) => labels.has(label))) return row;
+    }
+    return undefined;
+  }
+
+  *#nextOfFirst(): Operation<StoredItem | undefined> {
     let first: Ahead | undefined;
     for (const ahead of this.#ahead) {
       if (ahead.rows.length === 0 && !ahead.isEnd) yield* this.#read(ahead);
@@ -67,7 +88,11 @@ export class ReadyItems {
     const { priority = -1, rank = "", story_id: storyId = "" } = ahead.after ?? {};
     // The first one is mostly all that is wanted.
     const rows = ahead.after === undefined ? 1 : ITEMS_PER_READ;
-    const found = yield* all(selectReady, { stage: ahead.stage, priority, rank, storyId, rows });
+    const place = { stage: ahead.stage, priority, rank, storyId, rows };
+    const label = this.#label;
+    const found: StoredItem[] = yield* label === undefined
+      ? all(selectReady, place)
+      : all(selectReadyLabelled, { ...place, label });
     ahead.rows.push(...found);
     ahead.after = found.at(-1) ?? ahead.after;
     ahead.isEnd = found.length < rows;
@@ -112,11 +137,10 @@ function* readyFrom(
   let { bytes } = before;
   const until = from.looked + ITEMS_PER_STEP;
   while (items.length < limit && bytes < MAX_PAGE_BYTES) {
-    if (from.looked >= until) {
-      if (!env.mayGoOn) break;
+    const row: StoredItem | undefined = yield* from.next(until);
+    if (row === undefined && from.looked >= until && env.mayGoOn) {
       return new Unfinished((later) => readyFrom(from, { items, bytes }, params, later));
     }
-    const row: StoredItem | undefined = yield* from.next();
     if (row === undefined) break;
     if (agent !== undefined && row.agent !== agent) continue;
     const item = yield* shownItem(loadedItem(row), env);

@@ -521,7 +521,7 @@ function* compareItem(
   yield* run(deleteNotes, { storyId });
   if (env !== undefined) countShown(found?.row, said.item, env);
   if (said.item !== undefined && env !== undefined) {
-    const work = yield* layWork(said.item, found?.row.dependsOn ?? [], rules, env);
+    const work = yield* layWork(said.item, found, rules, env);
     yield* writeItem(said.item, said.setBy ?? {}, found?.recent ?? [], work);
   }
   for (const cell of said.cells) yield* run(insertCell, { storyId, ...cell });

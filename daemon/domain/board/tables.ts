@@ -19,7 +19,7 @@ import {
   stampOf,
 } from "./merge.js";
 import { loadRules, type Rules, type RulesRow, rulesOf } from "./rules.js";
-import { keepDependencies, tellOfItem, type WorkState } from "./work-state.js";
+import { keepDependencies, keepLabels, tellOfItem, type WorkState } from "./work-state.js";
 
 /*
  * How changes come into the tables: one way for those made here and those of others. Nothing of this is kept
@@ -569,6 +569,7 @@ function* writeMerged(
   const setBy = setByOf((field) => (setNow.has(field) ? n : setBefore[field]));
   const work = yield* keepDependencies(former, item, rules);
   yield* writeItem(item, setBy, recent, work);
+  yield* keepLabels(former?.work.ready ? former.row : undefined, work.ready ? item : undefined);
   for (const { field, value } of cells) {
     if (!isColumn(field)) yield* run(upsertCell, { storyId, field, value, n });
   }

@@ -28,12 +28,18 @@ interface DependentRow {
   story_id: string;
   stage: string | null;
   blocked: number;
+  priority: number;
+  rank: string;
+  labels: string;
   waits: number;
   held: number;
   ready: number;
 }
 
-const DEPENDENT_COLUMNS = "story_id, stage, blocked, waits, held, ready";
+const DEPENDENT_COLUMNS = "story_id, stage, blocked, priority, rank, labels, waits, held, ready";
+
+/** The parts of an item by which it is found while it is ready. */
+type Place = Pick<ItemRow, "storyId" | "stage" | "priority" | "rank" | "labels">;
 
 const selectLeased = sql<{ held: number }>("SELECT 1 AS held FROM pawl_lease WHERE name = :name LIMIT 1");
 
@@ -80,8 +86,16 @@ const selectLaying = sql<{ laying: string | null }>("SELECT laying FROM pawl_boa
 
 const setLaying = sql("UPDATE pawl_board_rules SET laying = :laying");
 
-const selectToLay = sql<DependentRow & { rank: string }>(`
-  SELECT ${DEPENDENT_COLUMNS}, rank FROM pawl_item
+const insertLabel = sql(`
+  INSERT INTO pawl_item_ready_label (label, stage, priority, rank, story_id)
+  VALUES (:label, :stage, :priority, :rank, :storyId)`);
+
+const deleteLabel = sql(`
+  DELETE FROM pawl_item_ready_label
+  WHERE label = :label AND stage = :stage AND priority = :priority AND rank = :rank AND story_id = :storyId`);
+
+const selectToLay = sql<DependentRow>(`
+  SELECT ${DEPENDENT_COLUMNS} FROM pawl_item
   WHERE stage = :stage AND (rank, story_id) > (:rank, :storyId) ORDER BY rank, story_id LIMIT :rows`);
 
 /** The stages that are still to be laid, and where the first of them is. */
@@ -190,24 +204,25 @@ export function* rightWork(item: ItemRow, rules: Rules): Operation<KeptWork | un
   return { waits, held, ready: isReady({ ...item, waits, held }, rules), dependencies };
 }
 
-/**
- * Notes anew what an item depends on, whatever was noted before, and has those that depend on it told what it is.
- *
- * @param noted what it may have depended on as far as that was noted.
- */
+/** Notes anew what an item depends on, whatever was noted, and has those that depend on it told what it is. */
 export function* layWork(
   item: ItemRow,
-  noted: readonly string[],
+  noted: { readonly row: ItemRow } | undefined,
   rules: Rules,
   env: Env,
 ): Operation<WorkState> {
   const { storyId } = item;
-  for (const dependsOn of new Set([...noted, ...item.dependsOn])) {
+  for (const dependsOn of new Set([...(noted?.row.dependsOn ?? []), ...item.dependsOn])) {
     yield* all(deleteDependency, { dependsOn, storyId });
+  }
+  for (const place of [noted?.row ?? item, item]) {
+    if (place.stage !== null) yield* keepLabels(place, undefined);
   }
   yield* run(insertTurned, { storyId });
   env.effects.deadline(env.now);
-  return yield* keepDependencies(undefined, item, rules);
+  const work = yield* keepDependencies(undefined, item, rules);
+  if (work.ready) yield* keepLabels(undefined, item);
+  return work;
 }
 
 function* isLeased(storyId: string): Operation<boolean> {
@@ -264,14 +279,36 @@ function* tellDependents(
 function* keepReady(row: DependentRow, rules: Rules, env: Env): Operation<void> {
   const { story_id: storyId, stage, waits } = row;
   const ready = isReady({ stage, blocked: row.blocked === 1, waits, held: row.held === 1 }, rules);
-  if (ready !== (row.ready === 1)) yield* run(setReady, { storyId, ready: ready ? 1 : 0 });
+  if (ready !== (row.ready === 1)) yield* turnReady(row, ready);
   if (ready) wakeFor(storyId, stage as string, env);
+}
+
+function* turnReady(row: DependentRow, ready: boolean): Operation<void> {
+  const { story_id: storyId, stage, priority, rank } = row;
+  yield* run(setReady, { storyId, ready: ready ? 1 : 0 });
+  const place: Place = { storyId, stage, priority, rank, labels: JSON.parse(row.labels) as string[] };
+  yield* keepLabels(ready ? undefined : place, ready ? place : undefined);
+}
+
+/** Notes the labels of an item that is ready at a place, where it was at another one; undefined for one that is not. */
+export function* keepLabels(before: Place | undefined, after: Place | undefined): Operation<void> {
+  if (before !== undefined && after !== undefined && isSamePlace(before, after)) return;
+  for (const label of before?.labels ?? []) yield* run(deleteLabel, keyOf(label, before as Place));
+  for (const label of after?.labels ?? []) yield* run(insertLabel, keyOf(label, after as Place));
+}
+
+function keyOf(label: string, { storyId, stage, priority, rank }: Place) {
+  return { label, stage: stage as string, priority, rank, storyId };
+}
+
+function isSamePlace(a: Place, b: Place): boolean {
+  return a.labels === b.labels && a.stage === b.stage && a.priority === b.priority && a.rank === b.rank;
 }
 
 /** The lease of an item is granted: it is not ready until that ends. */
 export function* holdItem(storyId: string, env: Env): Operation<void> {
   const row = yield* one(setHeld, { storyId, held: 1 });
-  if (row !== undefined && row.ready === 1) yield* run(setReady, { storyId, ready: 0 });
+  if (row !== undefined && row.ready === 1) yield* turnReady(row, false);
   env.effects.wake(itemKey(storyId));
 }
 

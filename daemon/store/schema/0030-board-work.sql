@@ -58,3 +58,13 @@ UPDATE pawl_item SET held = 1 WHERE 'item/' || story_id IN (SELECT name FROM paw
 UPDATE pawl_item SET ready = 1 WHERE stage = '1_backlog' AND blocked = 0 AND waits = 0 AND held = 0;
 
 CREATE INDEX pawl_item_ready ON pawl_item (stage, priority, rank, story_id) WHERE ready = 1;
+
+-- The labels of items that are ready, in the order of pawl_item_ready.
+CREATE TABLE pawl_item_ready_label (
+  label TEXT NOT NULL,
+  stage TEXT NOT NULL,
+  priority INTEGER NOT NULL,
+  rank TEXT NOT NULL,
+  story_id TEXT NOT NULL,
+  PRIMARY KEY (label, stage, priority, rank, story_id)
+) STRICT, WITHOUT ROWID;
