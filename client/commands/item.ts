@@ -4,6 +4,7 @@ import { type Arguments, type Context, command, type Options, UsageError } from 
 import type { Output } from "../terminal/output.js";
 import { when } from "../terminal/quantities.js";
 import { printable } from "../terminal/text.js";
+import { listOf } from "../terminal/values.js";
 
 type Item = Result<"pipeline.list">["stages"][string][number];
 
@@ -123,14 +124,6 @@ function fieldsOf(args: ItemArguments): Omit<Params<"pipeline.write">, "storyId"
   };
 }
 
-function listOf(option: string, text: string | undefined): string[] {
-  const parts = text === undefined ? [] : text.split(",").map((part) => part.trim());
-  if (parts.includes("")) {
-    throw new UsageError(`--${option} takes names with commas between, not ${JSON.stringify(text)}.`);
-  }
-  return parts;
-}
-
 async function showItem(storyId: string, { connect, output }: Context): Promise<undefined> {
   const client = await connect();
   const [found, history] = await Promise.all([
@@ -168,13 +161,15 @@ function noItem(storyId: string): PawlError {
 }
 
 function describe(item: Item, output: Output): string {
-  const { storyId, stage, name, agent, retryCount, blocked, dependsOn, rank, updatedAt } = item;
+  const { storyId, stage, name, agent, retryCount, blocked, dependsOn, rank, updatedAt, claim } = item;
   const rows: [string, string | null][] = [
     ["Stage", `${stage}, rank ${rank}`],
     ["Agent", agent],
     ["Retries", retryCount === 0 ? null : String(retryCount)],
     ["Blocked", blocked ? "yes" : null],
     ["After", dependsOn.length === 0 ? null : dependsOn.join(", ")],
+    ["Claim", claim === undefined ? null : `${claim.agent}${claim.pid === null ? "" : `, pid ${claim.pid}`}`],
+    ["Ready", item.ready ? "yes" : null],
     ["Updated", when(updatedAt)],
   ];
   const head = name === null ? storyId : `${storyId}  ${printable(name)}`;
