@@ -865,10 +865,10 @@ export const PIPELINE = noun("pipeline", {
         "In one transaction the lease `item/<storyId>` is granted, to be renewed with lease.heartbeat, and `agent` and `stage` are written. A claim that ends without pipeline.finish, because its time or its connection ended or its lease was broken, is taken back at once: nobody works on the item, it is in its former stage, and `retryCount` is one more, at `maxRetries` of which it is blocked; after lease.release it is not counted. What others wrote meanwhile stays.",
       params: z
         .strictObject({
+          agent: label.meta({ description: "Who works on it from now on: the item's agent." }),
           storyId: storyId.optional(),
           stages: wantedStages.optional(),
           labels: wantedLabels.optional(),
-          agent: label.meta({ description: "Who works on it from now on: the item's agent." }),
           toStage: stage.optional().meta({ description: "Where it goes; without it, it stays where it is." }),
           ttlMs: leaseMs,
           waitMs,

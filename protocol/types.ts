@@ -2529,14 +2529,14 @@ export type PipelineChangesResult = {
 
 /** Params of pipeline.claim. */
 export type PipelineClaimParams = {
+  /** Who works on it from now on: the item's agent. */
+  agent: string;
   /** Names an item on all nodes. */
   storyId?: string | undefined;
   /** Only items in one of them; without it, all stages that work is taken from. */
   stages?: string[] | undefined;
   /** Only items that have all of them. */
   labels?: string[] | undefined;
-  /** Who works on it from now on: the item's agent. */
-  agent: string;
   /** Where it goes; without it, it stays where it is. */
   toStage?: string | undefined;
   /** How many milliseconds the grant lasts unless it is renewed. */

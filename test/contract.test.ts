@@ -269,25 +269,13 @@ const NOT_YET_BUILT: {
   /** Params of methods that are built; those of other methods come with the method. */
   params: Record<string, string[]>;
 } = {
-  names: [
-    "daemon.graph",
-    "item.contested",
-    "pipeline.claim",
-    "pipeline.compact",
-    "pipeline.configuration",
-    "pipeline.configure",
-    "pipeline.finish",
-    "pipeline.ready",
-    "pipeline.repair",
-    "sequence.grant",
-  ],
+  names: ["daemon.graph", "pipeline.compact", "pipeline.repair", "sequence.grant"],
   kinds: ["would_deadlock"],
   params: {
     "command.create": ["incarnation"],
     "command.lease": ["incarnation", "graceMs"],
     "command.serve": ["incarnation"],
     "lease.acquire": ["onLoss"],
-    "pipeline.write": ["claim"],
     "pipeline.list": ["label", "text"],
   },
 };

@@ -1,5 +1,5 @@
-// A worker over the raw socket: claims one item of the board after the other, pretends to work on it, and finishes it. To
-// a log that it shares with others it appends, one write per line, what it does with which item under which token:
+// A worker over the raw socket: claims one item of the board after the other, pretends to work on it, and finishes it.
+// To a log that it shares with others it appends, one write per line, what it does with which item under which token:
 // `begin` and `end` of the work, `done` once the daemon has confirmed that it is finished, `lost` if it was refused.
 // The worker connects again whenever the daemon goes away, and ends when it is killed.
 //
@@ -68,11 +68,13 @@ function converse(socket) {
   let answer = () => {};
   socket.setEncoding("utf8");
   socket.on("data", (chunk) => {
-    partial += chunk;
-    if (!partial.endsWith("\n")) return;
-    const line = partial;
-    partial = "";
-    answer(JSON.parse(line));
+    const lines = (partial + chunk).split("\n");
+    partial = lines.pop();
+    for (const line of lines) {
+      const message = JSON.parse(line);
+      // What is left is what the daemon tells of leases.
+      if (message.method === undefined) answer(message);
+    }
   });
   socket.on("error", () => {});
   socket.on("close", () => answer(undefined));

@@ -321,7 +321,7 @@ export function loadedItem(row: StoredItem): LoadedItem {
   };
 }
 
-export function itemRowOf(row: StoredItem): ItemRow {
+function itemRowOf(row: StoredItem): ItemRow {
   return {
     storyId: row.story_id,
     generation: row.generation,
