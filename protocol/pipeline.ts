@@ -38,6 +38,8 @@ import {
 
 /** A place in a list, made of stage, rank and storyId. */
 const MAX_CURSOR_LENGTH = 2048;
+/** Characters of the words that are searched for. */
+const MAX_SEARCH_LENGTH = 256;
 /** Items or changes that one step of a rebuild goes through at most: some 50 ms of work. */
 const MAX_REBUILD_STEPS = 256;
 
@@ -456,13 +458,18 @@ export const PIPELINE = noun("pipeline", {
     list: method({
       summary: "Items by stage, in rank order",
       description:
-        "A page looks at no more than 1,000 items for those that fit `agent` and `blocked`: it may have few, or none, and a `next`.",
+        "A page looks at no more than 1,000 items for those that fit `agent`, `blocked` and `label`: it may have few, or none, and a `next`. The first search by `text` makes an index of the words on the board, which each change keeps from then on.",
       params: z.strictObject({
         stage: stage.optional().meta({ description: "Only items in it." }),
         agent: agent
           .optional()
           .meta({ description: "Only items that it works on; null for those of nobody." }),
         blocked: blocked.optional().meta({ description: "Only items that are blocked, or are not." }),
+        label: itemLabel.optional().meta({ description: "Only items that have this label." }),
+        text: text.min(1).max(MAX_SEARCH_LENGTH).optional().meta({
+          description:
+            "Only items with all of these words, or words that begin so, in the name and the field `description` or in one of the notes. Not within transact.",
+        }),
         limit,
         after: cursor.optional().meta({ description: "`next` of the page before." }),
       }),
@@ -473,11 +480,16 @@ export const PIPELINE = noun("pipeline", {
       writes: false,
       repeatable: true,
       transactable: true,
-      errors: [],
+      errors: ["not_found"],
       examples: [
         {
           name: "The backlog",
           params: { stage: "1_backlog" },
+          result: { stages: { "1_backlog": [story] } },
+        },
+        {
+          name: "By words",
+          params: { text: "cookies", label: "web" },
           result: { stages: { "1_backlog": [story] } },
         },
       ],

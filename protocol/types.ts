@@ -2691,6 +2691,13 @@ export type PipelineListParams = {
   agent?: string | null | undefined;
   /** Only items that are blocked, or are not. */
   blocked?: boolean | undefined;
+  /** Only items that have this label. */
+  label?: string | undefined;
+  /**
+   * Only items with all of these words, or words that begin so, in the name and the field `description` or in one
+   * of the notes. Not within transact.
+   */
+  text?: string | undefined;
   /** Most rows to return. */
   limit?: number | undefined;
   /** `next` of the page before. */
@@ -4626,8 +4633,9 @@ export interface PipelineMethods<Options> {
   /** One item, or null. */
   read(params: PipelineReadParams, options?: Options): Promise<PipelineReadResult>;
   /**
-   * Items by stage, in rank order. A page looks at no more than 1,000 items for those that fit `agent` and
-   * `blocked`: it may have few, or none, and a `next`.
+   * Items by stage, in rank order. A page looks at no more than 1,000 items for those that fit `agent`, `blocked`
+   * and `label`: it may have few, or none, and a `next`. The first search by `text` makes an index of the words on
+   * the board, which each change keeps from then on.
    */
   list(params?: PipelineListParams, options?: Options): Promise<PipelineListResult>;
   /** Delete an item; beats writes that other nodes make at the same time. */

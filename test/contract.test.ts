@@ -276,7 +276,6 @@ const NOT_YET_BUILT: {
     "command.lease": ["incarnation", "graceMs"],
     "command.serve": ["incarnation"],
     "lease.acquire": ["onLoss"],
-    "pipeline.list": ["label", "text"],
   },
 };
 

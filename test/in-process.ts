@@ -182,7 +182,7 @@ export function contentOf(path: string): Record<string, unknown[]> {
   try {
     const tables = database
       .prepare(
-        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name LIKE 'pawl!_%' ESCAPE '!' ORDER BY name",
+        "SELECT name FROM pragma_table_list WHERE type IN ('table', 'shadow') AND name LIKE 'pawl!_%' ESCAPE '!' ORDER BY name",
       )
       .pluck()
       .all() as string[];

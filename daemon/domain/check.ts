@@ -47,6 +47,7 @@ export const MEANING: Meaning = {
     reference("pawl_touch.n", "pawl_change.n"),
     reference("pawl_cell.n", "pawl_change.n"),
     reference("pawl_increment.n", "pawl_change.n"),
+    reference("pawl_text.story_id", "pawl_item.story_id"),
     reference("pawl_note.n", "pawl_change.n"),
     reference("pawl_note.story_id", "pawl_item.story_id"),
     reference("pawl_cell.story_id", "pawl_item.story_id"),

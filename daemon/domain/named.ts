@@ -47,7 +47,8 @@ const NAMED: Readonly<Record<string, Count>> = {
   "command.lease": ({ max }) => numberIn(max, 1, MAX_LEASED_COMMANDS),
   "path.reserve": ({ patterns, files }) => lengthOf(patterns) + lengthOf(files),
   "path.release": ({ patterns }) => 1 + lengthOf(patterns),
-  "pipeline.list": ({ agent, blocked }) => (agent === undefined && !isGiven(blocked) ? 1 : FILTERED_PAGE),
+  "pipeline.list": ({ agent, blocked, label }) =>
+    agent === undefined && !isGiven(blocked) && !isGiven(label) ? 1 : FILTERED_PAGE,
   "pipeline.read": ({ notes }) => 1 + (isGiven(notes) ? numberIn(notes, 0, MAX_NOTES_PER_READ) : 0),
   "pipeline.heads": ({ known }) => 1 + lengthOf(known),
   "pipeline.changes": ({ heads, want, limit }) =>

@@ -78,7 +78,9 @@ export class Inspection {
   /** The tables whose names begin with this, by their names. They are the same as long as nobody migrates. */
   tables(prefix: string): Table[] {
     const names = this.#database
-      .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND substr(name, 1, ?) = ? ORDER BY name")
+      .prepare(
+        "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table' AND substr(name, 1, ?) = ? ORDER BY name",
+      )
       .pluck()
       .all(prefix.length, prefix) as string[];
     return names.map((name) => describeTable(this.#database, name));

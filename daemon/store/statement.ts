@@ -31,6 +31,23 @@ export function sql<Row = never>(text: string): Statement<Row> {
   return statement;
 }
 
+const searches: Statement[] = [];
+
+/**
+ * Declares a search in an index of words (`MATCH`), at module level. Each database has a language of its own for these;
+ * this is SQLite's, FTS5. What fills the index is in the SQL that is shared.
+ */
+export function search<Row>(text: string): Statement<Row> {
+  const statement: Statement<Row> = { sql: text };
+  searches.push(statement);
+  return statement;
+}
+
+/** The searches of all modules that were loaded. */
+export function declaredSearches(): readonly Statement[] {
+  return searches;
+}
+
 /** The statements of all modules that were loaded, for the test that has PostgreSQL prepare them. */
 export function declaredStatements(): readonly Statement[] {
   return declared;

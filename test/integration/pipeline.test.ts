@@ -392,6 +392,83 @@ describe("a list", () => {
     expect(await ids({ stage: "2_current", agent: null, blocked: false })).toBe("");
   });
 
+  test("can be of a label, and of words in names, descriptions and notes, in pages in the order of all", async () => {
+    const { place } = await startDaemon();
+    const client = await place.connect();
+    const items: [string, object][] = [
+      ["A", { stage: "1_backlog", name: "Sign in with a Ключ", labels: ["web", "100%"] }],
+      [
+        "B",
+        {
+          stage: "2_current",
+          name: "Sign out",
+          labels: ["we"],
+          fields: { description: "After signing-in, café" },
+        },
+      ],
+      ["C", { stage: "1_backlog", labels: ["web"], note: "the sign is wrong" }],
+      [
+        "D",
+        {
+          stage: "2_current",
+          name: "Nothing",
+          labels: ["100x", "We", 'a"b'],
+          fields: { description: ["sign"] },
+        },
+      ],
+    ];
+    for (const [storyId, given] of items) await client.call("pipeline.write", { storyId, ...given });
+    const ids = async (filter: object, limit = 100) => {
+      const found: string[] = [];
+      let after: string | undefined;
+      do {
+        const page = await client.call("pipeline.list", { ...filter, limit, ...(after ? { after } : {}) });
+        found.push(...Object.values(page.stages).flatMap((each) => each.map(({ storyId }) => storyId)));
+        after = page.next;
+      } while (after !== undefined);
+      return found.join("");
+    };
+    const finds = async (expected: readonly (readonly [object, string])[]) => {
+      for (const [filter, found] of expected) {
+        expect(await ids(filter), JSON.stringify(filter)).toBe(found);
+        expect(await ids(filter, 1)).toBe(found);
+      }
+    };
+    await finds([
+      [{ label: "web" }, "AC"],
+      [{ label: "we" }, "B"],
+      [{ label: "We" }, "D"],
+      [{ label: "100%" }, "A"],
+      [{ label: 'a"b' }, "D"],
+      [{ label: "x" }, ""],
+      [{ text: "sign" }, "ACB"],
+      [{ text: "SIGN i" }, "ACB"],
+      [{ text: "ключ" }, "A"],
+      [{ text: "cafe" }, "B"],
+      [{ text: "signing-in" }, "B"],
+      [{ text: 'out" OR "wrong' }, ""],
+      [{ text: "out after" }, "B"],
+      [{ text: "sign", stage: "1_backlog" }, "AC"],
+      [{ text: "sign", label: "web" }, "AC"],
+      [{ text: "sign", blocked: true }, ""],
+      [{ text: "--" }, ""],
+    ]);
+    await client.call("pipeline.write", { storyId: "A", name: "Log in" });
+    await client.call("pipeline.write", { storyId: "B", fields: { description: null } });
+    await client.call("pipeline.write", { storyId: "D", note: "a sign at last" });
+    await client.call("pipeline.delete", { storyId: "C" });
+    await client.call("pipeline.write", { storyId: "C", stage: "1_backlog" });
+    await finds([
+      [{ text: "sign" }, "BD"],
+      [{ text: "log" }, "A"],
+      [{ text: "cafe" }, ""],
+      [{ text: "wrong" }, ""],
+    ]);
+    const transact = { calls: [{ method: "pipeline.list", params: { text: "sign" } }] };
+    const { data } = expectRefusal(await client.refusal("transact", transact), "invalid_params");
+    expect(data.issues).toMatchObject([{ path: "/text" }]);
+  });
+
   test.each(["x", "[]", "[1,2,3]", '["a","b"]', '["2_current","a0","A"]'])(
     "refuses what is no next of it: %s",
     async (after) => {

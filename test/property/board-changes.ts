@@ -17,8 +17,29 @@ export const text = fc.string({
 const element = fc.constantFrom("A-1", "A-2", "A-3").map((id) => `dependsOn/${id}`);
 /** Fields of the user's own, labels and notes, and what only looks like one. */
 const own = fc.dictionary(
-  fc.constantFrom("f/priority", "f/type", "f/Type", "l/x", "l/ü", "l/", "n/0", "n/1", "n/10", "n/01"),
-  fc.constantFrom<unknown>(null, true, false, 2, "x", { agent: null, text: "a" }, { agent: "b", text: "" }),
+  fc.constantFrom(
+    "f/priority",
+    "f/description",
+    "f/type",
+    "f/Type",
+    "l/x",
+    "l/ü",
+    "l/",
+    "n/0",
+    "n/1",
+    "n/10",
+    "n/01",
+  ),
+  fc.constantFrom<unknown>(
+    null,
+    true,
+    false,
+    2,
+    "x",
+    "aZ a",
+    { agent: null, text: "a" },
+    { agent: "b", text: "" },
+  ),
   { maxKeys: 3 },
 );
 const fields = fc

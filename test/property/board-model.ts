@@ -34,6 +34,8 @@ export interface Model {
   fields: Map<string, Map<string, unknown>>;
   /** `wall author agent text` of the notes of the items that are seen, in their order, by storyId. */
   notes: Map<string, string[]>;
+  /** By storyId, what is searched: the name with the description, and each note, of the items that are seen. */
+  texts: Map<string, string[]>;
   /** `author/incarnation/seq/hash` of every change that no other names as the one before it; sorted. */
   heads: string[];
   /** Changes that stand where another stands already. */
@@ -60,6 +62,7 @@ export function model(bodies: Iterable<string>): Model {
   const items: Model["items"] = new Map();
   const fieldsOfAll: Model["fields"] = new Map();
   const notesOfAll: Model["notes"] = new Map();
+  const texts: Model["texts"] = new Map();
   for (const storyId of new Set(writes.map(({ i }) => i))) {
     const ofItem = writes.filter(({ i }) => i === storyId);
     const generation = Math.max(...ofItem.map(({ g }) => g));
@@ -85,6 +88,8 @@ export function model(bodies: Iterable<string>): Model {
     if (!fields.has("stage")) continue;
     const newest = alive.at(-1) as Write;
     notesOfAll.set(storyId, notes);
+    const told = [fields.get("name"), fields.get("f/description")].filter((each) => typeof each === "string");
+    texts.set(storyId, [told.join("\n"), ...notes.map((note) => note.replace(/^\d+ \w+ \w+ /, ""))]);
     const elements = (prefix: string) =>
       [...fields]
         .filter(([field, value]) => field.startsWith(prefix) && value === true)
@@ -112,6 +117,7 @@ export function model(bodies: Iterable<string>): Model {
     items,
     fields: fieldsOfAll,
     notes: notesOfAll,
+    texts,
     heads: heads.sort(),
     forks: ends.size - places.size,
   };

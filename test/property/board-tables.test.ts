@@ -1,4 +1,5 @@
 // The board's tables against the model: whatever comes in whatever order, they say what the set of changes means.
+import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
@@ -91,11 +92,15 @@ function placeOf({
 }
 
 /** Everything that can be asked of a node, as far as it is the same on all that have the same changes. */
-async function seenOf(driver: Driver, meant: Model): Promise<unknown> {
+async function seenOf(driver: Driver, meant: Model, seen: { found: number }): Promise<unknown> {
   while ((await driver.perform(tellTurned(env, 2))) > 0);
-  const page = await driver.perform(list({ limit: 1000 }, env));
-  if (page instanceof PawlError) throw page;
+  const page = await pageOf(driver, { limit: 1000 });
   const items = Object.values(page.stages).flat();
+  for (const text of SEARCHED) {
+    const ids = await search(driver, text);
+    expect(ids).toEqual(meantBy(text, meant));
+    seen.found += ids.length;
+  }
   expect(new Map(items.map(({ storyId, ready: _, ...rest }) => [storyId, rest]))).toEqual(meant.items);
   const isReady = readyIn(meant.items);
   for (const { storyId, ready } of items) expect([storyId, ready]).toEqual([storyId, isReady(storyId)]);
@@ -143,6 +148,42 @@ function inOrderOfWork([idA, a]: [string, ModelItem], [idB, b]: [string, ModelIt
   return idA < idB ? -1 : 1;
 }
 
+async function pageOf(driver: Driver, params: Parsed<"pipeline.list">): Promise<Result<"pipeline.list">> {
+  return (await performSteps(driver, (given) => list(params, given), env)) as Result<"pipeline.list">;
+}
+
+const SEARCHED = ["a", "z", "aZ", "a Z", '"', "x a"];
+
+/** The items that a search finds, in small pages. */
+async function search(driver: Driver, text: string): Promise<string[]> {
+  const ids: string[] = [];
+  let after: string | undefined;
+  do {
+    const page = await pageOf(driver, { text, limit: 1, after });
+    ids.push(...Object.values(page.stages).flatMap((items) => items.map(({ storyId }) => storyId)));
+    after = page.next;
+  } while (after !== undefined);
+  return ids.sort();
+}
+
+/** The items that it should find: all words begin some word of one of the texts. */
+function meantBy(text: string, { items, texts }: Model): string[] {
+  const wordsOf = (of: string) =>
+    of
+      .toLowerCase()
+      .split(/[^a-z]+/)
+      .filter((word) => word !== "");
+  const wanted = wordsOf(text);
+  return [...items.keys()]
+    .filter((storyId) =>
+      (texts.get(storyId) ?? []).some((each) => {
+        const words = wordsOf(each);
+        return wanted.length > 0 && wanted.every((word) => words.some((other) => other.startsWith(word)));
+      }),
+    )
+    .sort();
+}
+
 /** All notes of an item, in small pages. */
 async function notesOf(driver: Driver, storyId: string): Promise<string[]> {
   const found: string[] = [];
@@ -171,7 +212,7 @@ async function differences(driver: Driver): Promise<unknown[]> {
   return found;
 }
 
-const NOTHING = { forks: 0, deletes: 0, increments: 0, duplicates: 0 };
+const NOTHING = { forks: 0, deletes: 0, increments: 0, duplicates: 0, found: 0 };
 
 describe("the tables of a node", { timeout: 60_000 * RUNS }, () => {
   test.each<[string, () => Driver, number]>([
@@ -188,11 +229,13 @@ describe("the tables of a node", { timeout: 60_000 * RUNS }, () => {
           try {
             for (const node of nodes) await newNode(node);
             const distinct = new Set(set.map(hashOf)).size;
+            // One has an index of texts from the beginning, and the other one makes it at the end.
+            await search(nodes[0], "a");
             expect(await deliver(nodes[0], set, 64)).toBe(distinct);
             const offered = ordered(set, times);
             expect(await deliver(nodes[1], offered, atOnce)).toBe(distinct);
-            const first = await seenOf(nodes[0], meant);
-            expect(await seenOf(nodes[1], meant)).toEqual(first);
+            const first = await seenOf(nodes[0], meant, seen);
+            expect(await seenOf(nodes[1], meant, seen)).toEqual(first);
             expect(first).toMatchObject({ counts: { changes: distinct, forks: meant.forks } });
             for (const node of nodes) expect(await differences(node)).toEqual([]);
             const ops = set.flatMap(({ body }) => JSON.parse(body).ops as { g: number; c?: object }[]);

@@ -1,3 +1,4 @@
+import { Buffer } from "node:buffer";
 import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { MAX_PAGE_BYTES, MAX_STAGE_LENGTH } from "@pawl/protocol/limits";
@@ -20,6 +21,7 @@ import {
   type StoredItem,
   stampOfRow,
 } from "./tables.js";
+import { findMatches, isIndexWhole, makeIndex, queryOf } from "./texts.js";
 import { describeOp, holds, type ItemCondition, planDelete, planWrite } from "./write.js";
 
 /** Items that are looked at for a cycle of dependencies: a read ends on a board that is tied into one knot. */
@@ -30,6 +32,9 @@ const GRAPH_ITEMS_PER_STEP = 500;
 const MAX_SCANNED_ITEMS = 1000;
 /** Items that a list reads at once: one can be large, and a page is full after some bytes. */
 const ITEMS_PER_READ = 64;
+
+/** Items found by their texts that one step looks at: some 3 ms of work. */
+const FOUND_PER_STEP = 300;
 
 /** Changes that one step of a history shows: some 2 ms of work ... */
 const HISTORY_PER_STEP = 48;
@@ -43,8 +48,10 @@ const selectDependsOn = sql<{ depends_on: string }>(
   "SELECT depends_on FROM pawl_item WHERE story_id = :storyId AND stage IS NOT NULL",
 );
 
+/** A label is looked for by its JSON; whether it is one of several that look alike is seen in the row. */
 const FILTERS = `
-  (:anyAgent = 1 OR agent = :agent OR (:agent IS NULL AND agent IS NULL))
+  (:likeLabel = '' OR labels LIKE :likeLabel ESCAPE '\\')
+  AND (:anyAgent = 1 OR agent = :agent OR (:agent IS NULL AND agent IS NULL))
   AND (:anyBlocked = 1 OR blocked = :blocked)`;
 
 const AFTER_PLACE = "stage IS NOT NULL AND (stage, rank, story_id) > (:stage, :rank, :storyId)";
@@ -243,8 +250,8 @@ function* readDependencies(
 export function* list(
   params: Parsed<"pipeline.list">,
   env: Env,
-): Operation<Result<"pipeline.list"> | PawlError> {
-  const { stage, agent, blocked, limit, after } = params;
+): Operation<Outcome<Result<"pipeline.list">>> {
+  const { stage, agent, blocked, label, limit, after } = params;
   const start = after === undefined ? START : placeOf(after);
   if (start === undefined || (stage !== undefined && after !== undefined && start[0] !== stage)) {
     const message = `${shown(after)} is not the \`next\` of a page of this list`;
@@ -252,8 +259,9 @@ export function* list(
       issues: [{ path: "/after", message }],
     });
   }
+  if (params.text !== undefined) return yield* searchItems(queryOf(params.text), start, params, env);
   let place: ListPlace = stage === undefined ? start : [stage, start[1], start[2]];
-  const isFiltered = agent !== undefined || blocked !== undefined;
+  const isFiltered = agent !== undefined || blocked !== undefined || label !== undefined;
   const behind = yield* one(stage === undefined ? selectPlaceBehind : selectPlaceBehindInStage, {
     ...placeParams(place),
     // The first that the page has no room for, of a list that shows all.
@@ -263,6 +271,7 @@ export function* list(
   const filters = {
     anyAgent: agent === undefined ? 1 : 0,
     agent: agent ?? null,
+    likeLabel: label === undefined ? "" : `%${JSON.stringify(label).replaceAll(/[\\%_]/g, "\\$&")}%`,
     anyBlocked: blocked === undefined ? 1 : 0,
     blocked: blocked ? 1 : 0,
     lastStage: end[0],
@@ -270,38 +279,177 @@ export function* list(
     lastStoryId: end[2],
   };
 
-  const stages = new Map<string, ShownItem[]>();
-  let taken = 0;
-  let bytes = 0;
-  const page = (next: ListPlace | undefined): Result<"pipeline.list"> => ({
-    stages: Object.fromEntries(stages),
-    ...(next === undefined ? {} : { next: JSON.stringify(next) }),
-  });
+  const page = new Page(limit);
   for (;;) {
     const rows: StoredItem[] = yield* all(stage === undefined ? selectItems : selectItemsOfStage, {
       ...placeParams(place),
       ...filters,
       rows: ITEMS_PER_READ,
     });
-    for (const row of rows) {
-      if (taken > 0 && taken === limit) return page(place);
-      const item = (yield* shownItem(loadedItem(row), env)) as ShownItem;
-      bytes +=
-        row.story_id.length +
-        (row.name?.length ?? 0) +
-        (row.agent?.length ?? 0) +
-        row.depends_on.length +
-        row.labels.length +
-        (row.fields === "[]" ? 0 : JSON.stringify(item.fields).length);
-      if (taken > 0 && bytes > MAX_PAGE_BYTES) return page(place);
-      const items = stages.get(item.stage);
-      if (items === undefined) stages.set(item.stage, [item]);
-      else items.push(item);
-      place = [item.stage, item.rank, item.storyId];
-      taken += 1;
+    for (const stored of rows) {
+      const loaded = loadedItem(stored);
+      if (label !== undefined && !loaded.row.labels.includes(label)) continue;
+      if (page.isFull) return page.upTo(place);
+      const item = (yield* shownItem(loaded, env)) as ShownItem;
+      if (!page.add(item)) return page.upTo(place);
+      place = placeOfItem(item);
     }
-    if (rows.length < ITEMS_PER_READ) return page(behind && end);
+    if (rows.length < ITEMS_PER_READ) return page.upTo(behind && end);
+    const last = rows.at(-1) as StoredItem;
+    place = [last.stage as string, last.rank, last.story_id];
   }
+}
+
+/** Items by stage, as many as there is room for. */
+class Page {
+  readonly #stages = new Map<string, ShownItem[]>();
+  readonly #limit: number;
+  #taken = 0;
+  #characters = 0;
+
+  constructor(limit: number) {
+    this.#limit = limit;
+  }
+
+  get isFull(): boolean {
+    return this.#taken === this.#limit;
+  }
+
+  /** Returns false for an item that there is no room for; the first is taken however large it is. */
+  add(item: ShownItem): boolean {
+    const { storyId, stage, name, agent, dependsOn, labels, fields } = item;
+    this.#characters += storyId.length + (name?.length ?? 0) + (agent?.length ?? 0);
+    for (const set of [dependsOn, labels, fields]) {
+      if (!isEmpty(set)) this.#characters += JSON.stringify(set).length;
+    }
+    if (this.#taken > 0 && this.#characters > MAX_PAGE_BYTES) return false;
+    const items = this.#stages.get(stage);
+    if (items === undefined) this.#stages.set(stage, [item]);
+    else items.push(item);
+    this.#taken += 1;
+    return true;
+  }
+
+  /** The page, and after which place the next one begins. */
+  upTo(place: ListPlace | undefined): Result<"pipeline.list"> {
+    return {
+      stages: Object.fromEntries(this.#stages),
+      ...(place === undefined ? {} : { next: JSON.stringify(place) }),
+    };
+  }
+}
+
+function isEmpty(set: object): boolean {
+  for (const _ in set) return false;
+  return true;
+}
+
+/**
+ * A page of the items whose words are searched for, in the order of all lists. Refuses with `not_found` in a daemon
+ * that only reads, if nobody has searched before, and with `invalid_params` within `transact`, because there may be
+ * much to go through.
+ */
+function* searchItems(
+  query: string,
+  after: ListPlace,
+  params: Parsed<"pipeline.list">,
+  env: Env,
+): Operation<Outcome<Result<"pipeline.list">>> {
+  if (!env.mayGoOn) {
+    const message = "is not taken in a transaction; ask before it";
+    return refuse("invalid_params", `pipeline.list: text ${message}.`, {
+      issues: [{ path: "/text", message }],
+    });
+  }
+  const mayWrite = env.identity !== null;
+  if (mayWrite ? !(yield* makeIndex()) : !(yield* isIndexWhole())) {
+    if (mayWrite) return new Unfinished((later) => searchItems(query, after, params, later));
+    return refuse(
+      "not_found",
+      "Nobody has searched this board yet, so that there is no index of its texts. Ask the daemon that writes the database.",
+      { what: "index" },
+    );
+  }
+  return yield* matchFrom(0, new Set(), query, after, params, env);
+}
+
+/** One step through the rows of the index, and those that follow it. */
+function* matchFrom(
+  doc: number,
+  before: ReadonlySet<string>,
+  query: string,
+  after: ListPlace,
+  params: Parsed<"pipeline.list">,
+  env: Env,
+): Operation<Outcome<Result<"pipeline.list">>> {
+  const found = new Set(before);
+  const next = yield* findMatches(query, doc, found);
+  if (next !== undefined) {
+    return new Unfinished((later) => matchFrom(next, found, query, after, params, later));
+  }
+  return yield* placeFrom(0, [...found], [], after, params, env);
+}
+
+/** One step through the items that were found, which keeps those that a page may have, and those that follow it. */
+function* placeFrom(
+  first: number,
+  found: readonly string[],
+  before: readonly LoadedItem[],
+  after: ListPlace,
+  params: Parsed<"pipeline.list">,
+  env: Env,
+): Operation<Outcome<Result<"pipeline.list">>> {
+  const { stage, agent, blocked, label, limit } = params;
+  const fitting = [...before];
+  for (const storyId of found.slice(first, first + FOUND_PER_STEP)) {
+    const loaded = yield* findItem(storyId);
+    const row = loaded?.row;
+    const fits =
+      loaded !== undefined &&
+      row !== undefined &&
+      row.stage !== null &&
+      (stage === undefined || row.stage === stage) &&
+      (agent === undefined || row.agent === agent) &&
+      (blocked === undefined || row.blocked === blocked) &&
+      (label === undefined || row.labels.includes(label)) &&
+      isBefore(after, placeOfItem(row as Placed));
+    if (fits) fitting.push(loaded);
+  }
+  fitting.sort((a, b) => (isBefore(placeOfItem(a.row as Placed), placeOfItem(b.row as Placed)) ? -1 : 1));
+  // One more than a page has room for says that there is another one.
+  const kept = fitting.slice(0, limit + 1);
+  if (first + FOUND_PER_STEP < found.length) {
+    return new Unfinished((later) => placeFrom(first + FOUND_PER_STEP, found, kept, after, params, later));
+  }
+  const page = new Page(limit);
+  let place = after;
+  for (const each of kept) {
+    const item = page.isFull ? undefined : yield* shownItem(each, env);
+    // One that was deleted since then.
+    if (item === null) continue;
+    if (item === undefined || !page.add(item)) return page.upTo(place);
+    place = placeOfItem(item);
+  }
+  return page.upTo(undefined);
+}
+
+interface Placed {
+  readonly stage: string;
+  readonly rank: string;
+  readonly storyId: string;
+}
+
+function placeOfItem({ stage, rank, storyId }: Placed): ListPlace {
+  return [stage, rank, storyId];
+}
+
+/** In the order of the database, which compares texts by their bytes in UTF-8. */
+function isBefore(a: ListPlace, b: ListPlace): boolean {
+  for (const [index, part] of a.entries()) {
+    const other = b[index] as string;
+    if (part !== other) return Buffer.compare(Buffer.from(part), Buffer.from(other)) < 0;
+  }
+  return false;
 }
 
 function placeParams([stage, rank, storyId]: ListPlace): Record<string, string> {

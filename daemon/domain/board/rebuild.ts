@@ -18,6 +18,7 @@ import {
   setRecent,
   writeItem,
 } from "./tables.js";
+import { indexAnew } from "./texts.js";
 import { keptWork, layWork, rightWork } from "./work-state.js";
 
 /** Changes that one step goes through: some 4 ms of work ... */
@@ -527,6 +528,7 @@ function* compareItem(
   for (const cell of said.cells) yield* run(insertCell, { storyId, ...cell });
   for (const each of said.increments) yield* run(insertIncrement, { storyId, ...each });
   for (const each of said.notes) yield* run(insertNote, { storyId, ...each });
+  yield* indexAnew(storyId);
   return differences;
 }
 

@@ -19,6 +19,7 @@ import {
   stampOf,
 } from "./merge.js";
 import { loadRules, type Rules, type RulesRow, rulesOf } from "./rules.js";
+import { indexChange } from "./texts.js";
 import { keepDependencies, keepLabels, tellOfItem, type WorkState } from "./work-state.js";
 
 /*
@@ -30,7 +31,7 @@ import { keepDependencies, keepLabels, tellOfItem, type WorkState } from "./work
 export const BOARD_KEY = "board";
 
 const selectNode = sql<NodeRow>(`
-  SELECT n.author, n.board, n.incarnation, n.wall, n.counter, n.branch, b.head_seq, b.head_id,
+  SELECT n.author, n.board, n.incarnation, n.wall, n.counter, n.branch, n.texts, b.head_seq, b.head_id,
     r.stages, r.transitions, r.max_retries, r.laying
   FROM pawl_board n LEFT JOIN pawl_branch b ON b.branch = n.branch LEFT JOIN pawl_board_rules r ON r.id = 1`);
 
@@ -137,6 +138,7 @@ interface NodeRow extends RulesRow {
   wall: number;
   counter: number;
   branch: number | null;
+  texts: string | null;
   head_seq: number | null;
   head_id: string | null;
 }
@@ -220,6 +222,8 @@ export interface Node {
   /** The last change of its own log, and the branch it is on; null before the first. */
   readonly head: { readonly branch: number; readonly seq: number; readonly hash: string } | null;
   readonly rules: Rules;
+  /** Up to which item their words are in the index of texts; null if there is none. */
+  readonly texts: string | null;
   /** Which file the database is, for a node that is not in it yet: it is when it first has something to keep. */
   readonly newIn?: string;
 }
@@ -231,9 +235,9 @@ export type StoredPlace = Place & { readonly branch: number };
 export function* findNode(): Operation<Node | undefined> {
   const row = yield* one(selectNode);
   if (row === undefined) return undefined;
-  const { author, board, incarnation, wall, counter, branch, head_seq: seq, head_id: hash } = row;
+  const { author, board, incarnation, wall, counter, branch, texts, head_seq: seq, head_id: hash } = row;
   const head = branch === null || seq === null || hash === null ? null : { branch, seq, hash };
-  return { author, board, incarnation, clock: [wall, counter], head, rules: rulesOf(row) };
+  return { author, board, incarnation, clock: [wall, counter], head, rules: rulesOf(row), texts };
 }
 
 /** This node, in a daemon that writes. Its key is made if there is none. */
@@ -246,8 +250,16 @@ export function* loadNode(env: Env): Operation<Node> {
   const incarnation = Buffer.from(env.sign(`board ${author} ${databaseFile}`), "base64url")
     .subarray(0, INCARNATION_BYTES)
     .toString("hex");
-  const rules = yield* loadRules();
-  return { author, board: null, incarnation, clock: CLOCK_START, head: null, rules, newIn: databaseFile };
+  return {
+    author,
+    board: null,
+    incarnation,
+    clock: CLOCK_START,
+    head: null,
+    texts: null,
+    rules: yield* loadRules(),
+    newIn: databaseFile,
+  };
 }
 
 /** Puts a node into the database that is not there yet. */
@@ -405,6 +417,9 @@ export function* storeChange(
   for (const op of change.ops) {
     const item = items.has(op.storyId) ? items.get(op.storyId) : yield* findItem(op.storyId);
     const merged = yield* mergeOp(op, item, stampOf(change), n, isLatest, node.rules);
+    if (node.texts !== null && merged !== undefined && merged.row !== item?.row) {
+      yield* indexChange(node.texts, op, item?.row, merged.row, n);
+    }
     countShown(item?.row, merged?.row, env);
     if (merged !== undefined && merged.row !== item?.row) {
       tellItem(item?.row, merged.row, told, env);
