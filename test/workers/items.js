@@ -32,7 +32,12 @@ for (;;) {
   const what = [item.storyId, fencingToken];
   write("begin", ...what);
   await sleep(Math.random() * Number(mostWorkMs));
-  write(isHeld() ? "end" : "late", ...what);
+  // One that is late leaves the item to the end of its claim.
+  if (!isHeld()) {
+    write("late", ...what);
+    continue;
+  }
+  write("end", ...what);
   let answer;
   // Finishing twice is refused, also if it was done the first time.
   while (answer === undefined) {

@@ -19,7 +19,9 @@ const selectClaim = sql<ClaimRow>(`
 
 const insertClaim = sql(`
   INSERT INTO pawl_item_claim (story_id, fencing_token, agent, former_stage, stage_n, agent_n)
-  VALUES (:storyId, :fencingToken, :agent, :formerStage, :stageN, :agentN)`);
+  VALUES (:storyId, :fencingToken, :agent, :formerStage, :stageN, :agentN)
+  ON CONFLICT (story_id) DO UPDATE SET fencing_token = excluded.fencing_token, agent = excluded.agent,
+    former_stage = excluded.former_stage, stage_n = excluded.stage_n, agent_n = excluded.agent_n`);
 
 const setWritten = sql(`
   UPDATE pawl_item_claim SET stage_n = coalesce(:stageN, stage_n), agent_n = coalesce(:agentN, agent_n)

@@ -19,7 +19,7 @@ import {
   writeItem,
 } from "./tables.js";
 import { indexAnew } from "./texts.js";
-import { keptWork, layWork, rightWork } from "./work-state.js";
+import { forgetWork, keptWork, layWork, rightWork } from "./work-state.js";
 
 /** Changes that one step goes through: some 4 ms of work ... */
 const CHANGES_PER_STEP = 12;
@@ -516,6 +516,7 @@ function* compareItem(
     }
   }
   if (differences.length === 0 || verify) return differences;
+  if (found !== undefined) yield* forgetWork(found.row);
   yield* run(deleteItem, { storyId });
   yield* run(deleteCells, { storyId });
   yield* run(deleteIncrements, { storyId });

@@ -8,7 +8,7 @@ import type { ItemRow } from "./merge.js";
 import { loadRules, type Rules } from "./rules.js";
 
 /** Items that one change tells that what they depend on is done, or is not any more; others are told in steps. */
-const DEPENDENTS_PER_CHANGE = 64;
+const DEPENDENTS_PER_CHANGE = 32;
 /** Items that one step tells, or looks at: some 3 ms of work. */
 const ITEMS_PER_STEP = 150;
 
@@ -204,6 +204,13 @@ export function* rightWork(item: ItemRow, rules: Rules): Operation<KeptWork | un
   return { waits, held, ready: isReady({ ...item, waits, held }, rules), dependencies };
 }
 
+/** Nothing is noted any more of an item that may have been noted so. */
+export function* forgetWork(row: ItemRow): Operation<void> {
+  const { storyId, dependsOn, stage } = row;
+  for (const each of dependsOn) yield* all(deleteDependency, { dependsOn: each, storyId });
+  if (stage !== null) yield* keepLabels(row, undefined);
+}
+
 /** Notes anew what an item depends on, whatever was noted, and has those that depend on it told what it is. */
 export function* layWork(
   item: ItemRow,
@@ -212,12 +219,7 @@ export function* layWork(
   env: Env,
 ): Operation<WorkState> {
   const { storyId } = item;
-  for (const dependsOn of new Set([...(noted?.row.dependsOn ?? []), ...item.dependsOn])) {
-    yield* all(deleteDependency, { dependsOn, storyId });
-  }
-  for (const place of [noted?.row ?? item, item]) {
-    if (place.stage !== null) yield* keepLabels(place, undefined);
-  }
+  for (const row of [noted?.row, item]) if (row !== undefined) yield* forgetWork(row);
   yield* run(insertTurned, { storyId });
   env.effects.deadline(env.now);
   const work = yield* keepDependencies(undefined, item, rules);
@@ -306,10 +308,9 @@ function isSamePlace(a: Place, b: Place): boolean {
 }
 
 /** The lease of an item is granted: it is not ready until that ends. */
-export function* holdItem(storyId: string, env: Env): Operation<void> {
+export function* holdItem(storyId: string): Operation<void> {
   const row = yield* one(setHeld, { storyId, held: 1 });
   if (row !== undefined && row.ready === 1) yield* turnReady(row, false);
-  env.effects.wake(itemKey(storyId));
 }
 
 /** A lease of an item has ended. Others may share its name. */

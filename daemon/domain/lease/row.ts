@@ -191,7 +191,7 @@ export function* keep(asked: Asked, granted: Granted, lasting: Lasting, env: Env
     gid,
   });
   const storyId = itemOfLease(name);
-  if (storyId !== undefined) yield* holdItem(storyId, env);
+  if (storyId !== undefined) yield* holdItem(storyId);
   env.effects.count("leases", 1);
   env.effects.tell("lease", name, "acquired", name, { by: owner, fencingToken });
   attend(times.warnAt, releaseOn, env);

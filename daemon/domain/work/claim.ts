@@ -5,12 +5,12 @@ import type { Operation } from "../../store/statement.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
 import type { Op } from "../board/change.js";
 import { keepClaim } from "../board/claims.js";
-import { prepare, store } from "../board/local-change.js";
+import { type Prepared, prepare, store } from "../board/local-change.js";
 import { ReadyItems, stagesOf, whyNotReady } from "../board/ready.js";
 import { allowedAfter, type Rules, refuseMove } from "../board/rules.js";
 import { type ShownItem, shownItem } from "../board/shown-item.js";
 import { findItem, type LoadedItem, loadedItem, loadNode, type Node } from "../board/tables.js";
-import { itemKey, leaseOf, RULES_KEY, readyKey } from "../board/work-state.js";
+import { isReady, itemKey, leaseOf, RULES_KEY, readyKey } from "../board/work-state.js";
 import { acquire } from "../lease/acquire.js";
 import { type Lease, waitKey } from "../lease/row.js";
 
@@ -22,20 +22,75 @@ const LOOKED_ITEMS = 1000;
 type Params = Parsed<"pipeline.claim">;
 type Claimed = Result<"pipeline.claim">;
 
+/** What is done with an item that is ready; undefined if it is not to be had after all. */
+type Take<T> = (
+  item: LoadedItem,
+  params: Params,
+  node: Node,
+  env: Env,
+) => Operation<T | PawlError | undefined>;
+
 export function* claim(params: Params, env: Env): Operation<Outcome<Claimed>> {
+  return yield* findAndTake(params, take, env);
+}
+
+/**
+ * For a claim whose lease a provider keeps: the item to ask for, or the answer if there is none.
+ *
+ * @param passed items whose leases others have, and the change that each was at then.
+ */
+export function* nextToClaim(
+  params: Params,
+  passed: ReadonlyMap<string, string>,
+  env: Env,
+): Operation<Outcome<Claimed | { storyId: string; changeId: string }>> {
+  return yield* findAndTake(
+    params,
+    function* ({ row: { storyId, stamp } }) {
+      return passed.get(storyId) === stamp.hash ? undefined : { storyId, changeId: stamp.hash };
+    },
+    env,
+  );
+}
+
+/** Makes a claim of a lease that a provider has granted; undefined if the item is not ready any more. */
+export function* claimUnder(
+  storyId: string,
+  lease: Lease,
+  params: Params,
+  env: Env,
+): Operation<Claimed | PawlError | undefined> {
+  const item = yield* findItem(storyId);
+  const node = yield* loadNode(env);
+  if (item === undefined || !isReady({ ...item.row, waits: item.work.waits, held: false }, node.rules)) {
+    return undefined;
+  }
+  const refused = refuseMove(storyId, item.row.stage, params.toStage, node.rules);
+  if (refused !== undefined) return refused;
+  const prepared = yield* prepare(opOf(item, params), env, node);
+  return prepared instanceof PawlError ? prepared : yield* keep(prepared, item, lease, params, env);
+}
+
+function* findAndTake<T>(params: Params, taking: Take<T>, env: Env): Operation<Outcome<T | Claimed>> {
   const { storyId } = params;
   const node = yield* loadNode(env);
   return storyId === undefined
-    ? yield* claimNext(params, node, env)
-    : yield* claimNamed(storyId, params, node, env);
+    ? yield* takeNext(params, node, taking, env)
+    : yield* takeNamed(storyId, params, node, taking, env);
 }
 
-function* claimNamed(storyId: string, params: Params, node: Node, env: Env): Operation<Outcome<Claimed>> {
+function* takeNamed<T>(
+  storyId: string,
+  params: Params,
+  node: Node,
+  taking: Take<T>,
+  env: Env,
+): Operation<Outcome<T | Claimed>> {
   const item = yield* findItem(storyId);
   if (item === undefined || item.row.stage === null) return noSuchItem(storyId);
   const refused = refuseMove(storyId, item.row.stage, params.toStage, node.rules);
   if (refused !== undefined) return refused;
-  const taken = item.work.ready ? yield* take(item, params, node, env) : undefined;
+  const taken = item.work.ready ? yield* taking(item, params, node, env) : undefined;
   if (taken !== undefined) return taken;
   if (env.mayWait) return new Wait([itemKey(storyId), RULES_KEY, waitKey(leaseOf(storyId))]);
   const reason = yield* whyNotReady(item, node.rules, env);
@@ -46,7 +101,12 @@ export function noSuchItem(storyId: string): PawlError {
   return refuse("not_found", `There is no item ${storyId}. Create it with pipeline.write.`, { what: "item" });
 }
 
-function* claimNext(params: Params, node: Node, env: Env): Operation<Outcome<Claimed>> {
+function* takeNext<T>(
+  params: Params,
+  node: Node,
+  taking: Take<T>,
+  env: Env,
+): Operation<Outcome<T | Claimed>> {
   const { labels = [], toStage } = params;
   const { rules } = node;
   const from = stagesOf(params.stages, rules);
@@ -58,7 +118,7 @@ function* claimNext(params: Params, node: Node, env: Env): Operation<Outcome<Cla
   for (let tried = 0; tried < TRIED_ITEMS; tried += 1) {
     const row = yield* items.next(LOOKED_ITEMS);
     if (row === undefined) break;
-    const taken = yield* take(loadedItem(row), params, node, env);
+    const taken = yield* taking(loadedItem(row), params, node, env);
     if (taken !== undefined) return taken;
   }
   if (env.mayWait) {
@@ -88,26 +148,32 @@ function* take(
   node: Node,
   env: Env,
 ): Operation<Claimed | PawlError | undefined> {
-  const { agent, toStage, ttlMs, releaseOn, graceMs } = params;
-  const { storyId, generation, stage } = item.row;
+  const { agent, ttlMs, releaseOn, graceMs } = params;
+  const name = leaseOf(item.row.storyId);
+  const prepared = yield* prepare(opOf(item, params), env, node);
+  if (prepared instanceof PawlError) return prepared;
+  const asked = { name, owner: agent, mode: "exclusive", ttlMs, releaseOn, graceMs, waitMs: 0 } as const;
+  const granted = yield* acquire(asked, { ...env, mayWait: false });
+  if (granted instanceof PawlError) return granted.kind === "lease_held" ? undefined : granted;
+  return yield* keep(prepared, item, (granted as { lease: Lease }).lease, params, env);
+}
+
+function opOf({ row: { storyId, generation } }: LoadedItem, { agent, toStage }: Params): Op {
   const set = new Map([["agent", JSON.stringify(agent)]]);
   if (toStage !== undefined) set.set("stage", JSON.stringify(toStage));
-  const op: Op = { storyId, generation, set, add: new Map() };
-  const prepared = yield* prepare(op, env, node);
-  if (prepared instanceof PawlError) return prepared;
-  const asked = {
-    name: leaseOf(storyId),
-    owner: agent,
-    mode: "exclusive",
-    ttlMs,
-    releaseOn,
-    graceMs,
-  } as const;
-  const granted = yield* acquire({ ...asked, waitMs: 0 }, { ...env, mayWait: false });
-  if (granted instanceof PawlError) return granted.kind === "lease_held" ? undefined : granted;
-  const { lease } = granted as { lease: Lease };
+  return { storyId, generation, set, add: new Map() };
+}
+
+/** Writes of an item whose lease is granted that somebody works on it. */
+function* keep(
+  prepared: Prepared,
+  item: LoadedItem,
+  lease: Lease,
+  { agent, toStage }: Params,
+  env: Env,
+): Operation<Claimed> {
   const held = { ...item, work: { ...item.work, held: true, ready: false } };
   const claimed = yield* store(prepared, held, env, { kind: "claimed", by: agent });
-  yield* keepClaim(lease.fencingToken, agent, stage as string, claimed, toStage !== undefined);
+  yield* keepClaim(lease.fencingToken, agent, item.row.stage as string, claimed, toStage !== undefined);
   return { item: (yield* shownItem(claimed, env)) as ShownItem, lease };
 }
