@@ -459,22 +459,36 @@ export const PIPELINE = noun("pipeline", {
       summary: "Items by stage, in rank order",
       description:
         "A page looks at no more than 1,000 items for those that fit `agent`, `blocked` and `label`: it may have few, or none, and a `next`. The first search by `text` makes an index of the words on the board, which each change keeps from then on.",
-      params: z.strictObject({
-        stage: stage.optional().meta({ description: "Only items in it." }),
-        agent: agent
-          .optional()
-          .meta({ description: "Only items that it works on; null for those of nobody." }),
-        blocked: blocked.optional().meta({ description: "Only items that are blocked, or are not." }),
-        label: itemLabel.optional().meta({ description: "Only items that have this label." }),
-        text: text.min(1).max(MAX_SEARCH_LENGTH).optional().meta({
-          description:
-            "Only items with all of these words, or words that begin so, in the name and the field `description` or in one of the notes. Not within transact.",
-        }),
-        limit,
-        after: cursor.optional().meta({ description: "`next` of the page before." }),
-      }),
+      params: z
+        .strictObject({
+          perStage: z.int().min(1).max(1000).optional().meta({
+            description:
+              "Only the first so many of each stage, fewer where they are long, and in `counts` how many it has: what a person looks at. Not with `stage` and `text`, and not within transact.",
+          }),
+          stage: stage.optional().meta({ description: "Only items in it." }),
+          agent: agent
+            .optional()
+            .meta({ description: "Only items that it works on; null for those of nobody." }),
+          blocked: blocked.optional().meta({ description: "Only items that are blocked, or are not." }),
+          label: itemLabel.optional().meta({ description: "Only items that have this label." }),
+          text: text.min(1).max(MAX_SEARCH_LENGTH).optional().meta({
+            description:
+              "Only items with all of these words, or words that begin so, in the name and the field `description` or in one of the notes. Not within transact.",
+          }),
+          limit,
+          after: cursor.optional().meta({ description: "`next` of the page before." }),
+        })
+        .refine(
+          ({ perStage, stage, text }) =>
+            perStage === undefined || (stage === undefined && text === undefined),
+          { error: "must not be given with `stage` or `text`", path: ["perStage"] },
+        ),
       result: z.strictObject({
         stages: z.record(z.string(), z.array(item)).meta({ description: "Items in rank order, by stage." }),
+        counts: z
+          .record(z.string(), integer)
+          .optional()
+          .meta({ description: "With `perStage`: how many items fit, by stage." }),
         next: z.string().optional().meta(nextPage),
       }),
       writes: false,

@@ -2685,6 +2685,11 @@ export type PipelineIdentityResult = {
 
 /** Params of pipeline.list. */
 export type PipelineListParams = {
+  /**
+   * Only the first so many of each stage, fewer where they are long, and in `counts` how many it has: what a person
+   * looks at. Not with `stage` and `text`, and not within transact.
+   */
+  perStage?: number | undefined;
   /** Only items in it. */
   stage?: string | undefined;
   /** Only items that it works on; null for those of nobody. */
@@ -2708,6 +2713,8 @@ export type PipelineListParams = {
 export type PipelineListResult = {
   /** Items in rank order, by stage. */
   stages: Record<string, Item[]>;
+  /** With `perStage`: how many items fit, by stage. */
+  counts?: Record<string, number> | undefined;
   /** There are more: ask again with it as `after`. */
   next?: string | undefined;
 };

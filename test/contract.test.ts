@@ -289,6 +289,7 @@ const ONLY_IN_CODE = {
     "path.heartbeat": ["ttlMs", "note"],
     "deployment.list": ["after", "limit"],
     "pipeline.heads": ["known"],
+    "pipeline.list": ["perStage"],
     "pipeline.read": ["notes", "before"],
     "peer.trust": ["board"],
   } as Record<string, string[]>,

@@ -46,6 +46,8 @@ export interface StartOptions {
   env?: Record<string, string>;
   /** The command that runs pawld, such as a tracer; Node itself by default. */
   command?: string[];
+  /** The program, if it is another build than this one. */
+  pawld?: string;
 }
 
 /** One place for a daemon: a socket path and a state directory that outlive its processes. */
@@ -74,7 +76,15 @@ export class Place {
     const [program, ...before] = options.command ?? [process.execPath];
     const child = spawn(
       program as string,
-      [...before, PAWLD, "--socket", this.socket, "--state-dir", this.stateDir, ...(options.args ?? [])],
+      [
+        ...before,
+        options.pawld ?? PAWLD,
+        "--socket",
+        this.socket,
+        "--state-dir",
+        this.stateDir,
+        ...(options.args ?? []),
+      ],
       { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...options.env } },
     );
     const daemon = new DaemonProcess(child, this);

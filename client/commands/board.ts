@@ -28,6 +28,12 @@ const board = command({
     stage: { type: "text", value: "STAGE", describe: "Only this stage" },
     agent: { type: "text", value: "NAME", describe: "Only what this agent works on" },
     blocked: { type: "flag", describe: "Only what is blocked" },
+    label: { type: "text", value: "LABEL", describe: "Only what has this label" },
+    text: {
+      type: "text",
+      value: "WORDS",
+      describe: "Only what has these words, in names, descriptions and notes",
+    },
     limit: {
       type: "number",
       short: "n",
@@ -44,6 +50,7 @@ const board = command({
   examples: [
     ["pawl board", "Everything, the first items of each stage"],
     ["pawl board --agent coder-1 --watch", "What coder-1 works on, from now on"],
+    ['pawl board --text "sign in" --label web', "What somebody has said about it"],
     ["pawl board --json | jq '.stages[][].storyId'", "The ids of all items"],
     ["pawl board ready", "What can be worked on now, the first to be done first"],
     [
@@ -74,16 +81,52 @@ const board = command({
       ...(args.stage === undefined ? {} : { stage: args.stage }),
       ...(args.agent === undefined ? {} : { agent: args.agent }),
       ...(args.blocked ? { blocked: true } : {}),
+      ...(args.label === undefined ? {} : { label: args.label }),
+      ...(args.text === undefined ? {} : { text: args.text }),
     };
     const client = await context.connect();
-    const show = (stages: Stages): void => print(stages, args.limit ?? SHOWN_ITEMS, context);
-    if (watch) await showChanges(client, filter, show, context.output);
-    else show(await load(client, filter));
+    const shown = args.limit ?? SHOWN_ITEMS;
+    // A person sees the first items of each stage: the others are only counted.
+    const isPartEnough =
+      !context.output.json && args.stage === undefined && args.text === undefined && shown > 0;
+    const get = (): Promise<Loaded> =>
+      isPartEnough ? loadFirst(client, filter, shown) : load(client, filter);
+    const show = (loaded: Loaded): void => print(loaded, shown, context);
+    if (watch) await showChanges(client, get, show, context.output);
+    else show(await get());
     return undefined;
   },
 });
 
-async function load(client: PawlClient, filter: Params<"pipeline.list">): Promise<Stages> {
+/** What is known of a board: items by stage, and how many there are of each, if those are not all. */
+interface Loaded {
+  readonly stages: Stages;
+  readonly counts?: ReadonlyMap<string, number>;
+}
+
+async function loadFirst(
+  client: PawlClient,
+  filter: Params<"pipeline.list">,
+  shown: number,
+): Promise<Loaded> {
+  const stages = new Map<string, Item[]>();
+  const counts = new Map<string, number>();
+  let after: string | undefined;
+  do {
+    const page = await client.pipeline.list({
+      ...filter,
+      perStage: Math.min(shown, PAGE_ITEMS),
+      limit: PAGE_ITEMS,
+      ...(after === undefined ? {} : { after }),
+    });
+    for (const [stage, items] of Object.entries(page.stages)) stages.set(stage, items);
+    for (const [stage, number] of Object.entries(page.counts ?? {})) counts.set(stage, number);
+    after = page.next;
+  } while (after !== undefined);
+  return { stages, counts };
+}
+
+async function load(client: PawlClient, filter: Params<"pipeline.list">): Promise<Loaded> {
   const stages = new Map<string, Item[]>();
   let after: string | undefined;
   do {
@@ -97,27 +140,27 @@ async function load(client: PawlClient, filter: Params<"pipeline.list">): Promis
     }
     after = page.next;
   } while (after !== undefined);
-  return stages;
+  return { stages };
 }
 
 async function showChanges(
   client: PawlClient,
-  filter: Params<"pipeline.list">,
-  show: (stages: Stages) => void,
+  get: () => Promise<Loaded>,
+  show: (loaded: Loaded) => void,
   output: Output,
 ): Promise<void> {
   for (let since: number | undefined; !output.closed; ) {
     const { revision } = await client.pipeline.watch(since === undefined ? {} : { since, waitMs: WATCH_MS });
     if (revision === since) continue;
-    const stages = await load(client, filter);
+    const loaded = await get();
     if (!output.json && output.isScreen) output.write(CLEAR_SCREEN);
-    show(stages);
+    show(loaded);
     since = revision;
     await delay(REDRAW_MS);
   }
 }
 
-function print(stages: Stages, shown: number, { output, env }: Context): void {
+function print({ stages, counts }: Loaded, shown: number, { output, env }: Context): void {
   // Names that come from people: a stage may be called __proto__.
   output.result({ stages: Object.fromEntries(stages) }, () => {
     if (stages.size === 0) {
@@ -125,7 +168,7 @@ function print(stages: Stages, shown: number, { output, env }: Context): void {
       return "";
     }
     const given = output.columns ?? Number(env.COLUMNS);
-    return draw(stages, shown, given > 0 ? given : DEFAULT_WIDTH, output.styled);
+    return draw(stages, counts, shown, given > 0 ? given : DEFAULT_WIDTH, output.styled);
   });
 }
 

@@ -66,15 +66,65 @@ describe("pawl item", () => {
     }
   });
 
+  test("has labels, fields and notes, which are shown, and by which a board can be asked", async () => {
+    const at = { socket: (await startDaemon()).place.socket };
+    const ran = async (...args: string[]) => {
+      const { code, stdout, stderr } = await pawl(args, at);
+      expect([code, stderr]).toEqual([0, ""]);
+      return stdout;
+    };
+    await ran("item", "set", "F-1", "--stage", "1_backlog", "--labels", "web, api", "--priority", "1");
+    await ran("item", "set", "F-1", "--description", "First line\nsecond", "--fields", '{"estimate": [3]}');
+    await ran("item", "set", "F-1", "--add-label", "db", "--remove-label", "api");
+    await ran("item", "set", "F-2", "--stage", "1_backlog");
+    expect(await ran("item", "note", "F-1", "Cookies", "crumble.", "--agent", "ana")).toBe(
+      "F-1 has 1 note.\n",
+    );
+    const shown = await ran("item", "show", "F-1");
+    expect(shown).toContain("  Labels   db, web\n");
+    expect(shown).toMatch(/ {2}priority {2}1\n[\s\S]* {2}Notes {4}1\n/);
+    expect(shown).toContain("\n\n  First line\n  second\n");
+    expect(shown).toMatch(/\n {2}2\d{3}-[^\n]* @ana\n {4}Cookies crumble\.\n/);
+    const { item, notes } = JSON.parse(await ran("item", "show", "F-1", "--json"));
+    expect(item.fields).toEqual({ priority: 1, description: "First line\nsecond", estimate: [3] });
+    expect(notes).toMatchObject([{ agent: "ana", text: "Cookies crumble." }]);
+    expect(await ran("board")).toContain("F-1 ✎1\n  #db #web\nF-2\n");
+    for (const filter of [
+      ["--label", "web"],
+      ["--text", "second"],
+      ["--text", "cookie"],
+    ]) {
+      const { stages } = JSON.parse(await ran("board", ...filter, "--json"));
+      expect(stages["1_backlog"].map(({ storyId }: { storyId: string }) => storyId)).toEqual(["F-1"]);
+    }
+    await ran("item", "set", "F-1", "--clear", "labels,description,priority");
+    expect(JSON.parse(await ran("item", "show", "F-1", "--json")).item).toMatchObject({
+      labels: [],
+      fields: { estimate: [3] },
+    });
+  });
+
   test.each<[string[], string]>([
-    [["item", "put", "A"], `What to do is set, show or rm, not "put".`],
+    [["item", "put", "A"], `What to do is set, note, show or rm, not "put".`],
+    [["item", "show", "A", "B"], `"B" is one argument too many.`],
+    [["item", "note", "A"], "Say what to note: pawl item note A TEXT."],
+    [["item", "note", "A", "x", "--stage", "x"], "--stage belongs to `pawl item set`."],
+    [["item", "set", "A", "--fields", "[1]"], `--fields takes an object as JSON`],
+    [["item", "set", "A", "--labels", "a", "--add-label", "b"], "More than one of --labels"],
+    [
+      ["item", "set", "A", "--priority", "1", "--clear", "priority"],
+      "--priority and --clear priority cannot",
+    ],
     [["item", "set"], "STORY is missing."],
     [["item", "set", "A"], "Say what to set"],
     [["item", "show", "A", "--stage", "x"], "--stage belongs to `pawl item set`."],
     [["item", "rm", "A", "--block"], "--block belongs to `pawl item set`."],
     [["item", "set", "A", "--block", "--unblock"], "--block and --unblock cannot go together."],
     [["item", "set", "A", "--retry", "--retries", "3"], "--retry and --retries cannot go together."],
-    [["item", "set", "A", "--clear", "stage"], `--clear takes name, agent, dependencies, not "stage".`],
+    [
+      ["item", "set", "A", "--clear", "stage"],
+      `--clear takes name, agent, dependencies, labels, description, priority, not "stage".`,
+    ],
     [
       ["item", "set", "A", "--depends-on", "a,,b"],
       `--depends-on takes names with commas between, not "a,,b".`,

@@ -392,6 +392,92 @@ describe("a list", () => {
     expect(await ids({ stage: "2_current", agent: null, blocked: false })).toBe("");
   });
 
+  test("ends a page early where items have many fields, and misses none", async () => {
+    const { place } = await startDaemon();
+    const client = await place.connect();
+    const fields = Object.fromEntries(Array.from({ length: 64 }, (_, index) => [`f${index}`, index]));
+    for (let index = 10; index < 60; index += 1) {
+      await client.call("pipeline.write", { storyId: `I-${index}`, stage: index % 2 ? "a" : "b", fields });
+    }
+    const listed: string[] = [];
+    let after: string | undefined;
+    do {
+      const page = await client.call("pipeline.list", { limit: 1000, ...(after ? { after } : {}) });
+      const items = Object.values(page.stages).flat();
+      expect(items.length).toBeLessThanOrEqual(32);
+      listed.push(...items.map(({ storyId }) => storyId));
+      after = page.next;
+    } while (after !== undefined);
+    expect(listed.sort()).toEqual(Array.from({ length: 50 }, (_, index) => `I-${index + 10}`));
+    const { stages, counts, next } = await client.call("pipeline.list", { perStage: 1000 });
+    expect([stages.a?.length, stages.b?.length, counts, next]).toEqual([25, 7, { a: 25, b: 25 }, undefined]);
+  });
+
+  test("can be the first items of each stage, with the counts of all", async () => {
+    const { place } = await startDaemon();
+    const client = await place.connect();
+    const stages = ["1_backlog", "2_current", "__proto__"];
+    await Promise.all(
+      Array.from({ length: 2500 }, (_, index) =>
+        client.call("pipeline.write", {
+          storyId: `I-${index}`,
+          stage: stages[index % 3 === 1 ? 1 : index % 30 === 0 ? 2 : 0] as string,
+          ...(index % 5 === 0
+            ? { labels: ["Web"], agent: "ana" }
+            : index % 5 === 1
+              ? { labels: ["web"] }
+              : {}),
+        }),
+      ),
+    );
+    const all = new Map<string, string[]>();
+    for (const stage of stages) {
+      const ids: string[] = [];
+      let after: string | undefined;
+      do {
+        const page = await client.call("pipeline.list", { stage, limit: 1000, ...(after ? { after } : {}) });
+        ids.push(...(Object.values(page.stages)[0] ?? []).map(({ storyId }) => storyId));
+        after = page.next;
+      } while (after !== undefined);
+      all.set(stage, ids);
+    }
+    const numberOf = (storyId: string) => Number(storyId.slice(2));
+    for (const [filter, fits] of [
+      [{}, () => true],
+      [{ agent: "ana" }, (id) => numberOf(id) % 5 === 0],
+      [{ label: "web" }, (id) => numberOf(id) % 5 === 1],
+      [{ blocked: true }, () => false],
+    ] as [object, (storyId: string) => boolean][]) {
+      for (const limit of [1000, 3]) {
+        const found = new Map<string, [string[], number]>();
+        let after: string | undefined;
+        do {
+          const params = { ...filter, perStage: 7, limit, ...(after ? { after } : {}) };
+          const page = await client.call("pipeline.list", params);
+          for (const [stage, items] of Object.entries(page.stages)) {
+            found.set(stage, [items.map(({ storyId }) => storyId), page.counts?.[stage] as number]);
+          }
+          after = page.next;
+        } while (after !== undefined);
+        const expected = [...all].map(([stage, ids]) => [stage, ids.filter(fits)] as const);
+        expect(found).toEqual(
+          new Map(
+            expected
+              .filter(([, ids]) => ids.length > 0)
+              .map(([stage, ids]) => [stage, [ids.slice(0, 7), ids.length]]),
+          ),
+        );
+      }
+    }
+    for (const other of [{ stage: "1_backlog" }, { text: "a" }]) {
+      expect((await client.refusal("pipeline.list", { perStage: 1, ...other })).data.kind).toBe(
+        "invalid_params",
+      );
+    }
+    const transact = { calls: [{ method: "pipeline.list", params: { perStage: 1 } }] };
+    expect((await client.refusal("transact", transact)).data.kind).toBe("invalid_params");
+  });
+
   test("can be of a label, and of words in names, descriptions and notes, in pages in the order of all", async () => {
     const { place } = await startDaemon();
     const client = await place.connect();

@@ -13,11 +13,13 @@ const GAP = "  ";
 /**
  * The board in bands of columns, each band as wide as the terminal at most.
  *
+ * @param counts how many items a stage has, where those given are only the first.
  * @param shown how many items of a stage; for the others there is a line that counts them.
  * @param available how many columns of characters the terminal has.
  */
 export function draw(
   stages: Stages,
+  counts: ReadonlyMap<string, number> | undefined,
   shown: number,
   available: number,
   styled: (style: Style, text: string) => string,
@@ -30,7 +32,9 @@ export function draw(
     MAX_COLUMN_WIDTH,
     Math.floor((available - GAP.length * (beside - 1)) / beside),
   );
-  const columns = [...stages].map(([stage, items]) => columnOf(stage, items, shown, columnWidth));
+  const columns = [...stages].map(([stage, items]) =>
+    columnOf(stage, items, counts?.get(stage) ?? items.length, shown, columnWidth),
+  );
   const bands: string[] = [];
   for (let from = 0; from < columns.length; from += beside) {
     const band = columns.slice(from, from + beside);
@@ -53,26 +57,36 @@ interface Part {
 /** A line of a column: one part, or several with a space between. */
 type Line = Part & { readonly more?: readonly Part[] };
 
-function columnOf(stage: string, items: readonly Item[], shown: number, columnWidth: number): Line[] {
+function columnOf(
+  stage: string,
+  items: readonly Item[],
+  total: number,
+  shown: number,
+  columnWidth: number,
+): Line[] {
   const lines: Line[] = [
-    { text: stage, style: "bold", more: [{ text: count(items.length), style: "dim" }] },
+    { text: stage, style: "bold", more: [{ text: count(total), style: "dim" }] },
     { text: "─".repeat(columnWidth), style: "dim" },
   ];
-  for (const item of items.slice(0, shown)) lines.push(...cardOf(item));
-  if (items.length > shown) {
-    lines.push({ text: `and ${plural(items.length - shown, "other")}`, style: "dim" });
+  const first = items.slice(0, shown);
+  for (const item of first) lines.push(...cardOf(item));
+  if (total > first.length) {
+    lines.push({ text: `and ${plural(total - first.length, "other")}`, style: "dim" });
   }
   return lines;
 }
 
 /** An item: its id and how it stands, its name, who works on it and what it waits for. */
-function cardOf({ storyId, name, agent, blocked, retryCount, dependsOn }: Item): Line[] {
+function cardOf({ storyId, name, agent, blocked, retryCount, dependsOn, labels, notes }: Item): Line[] {
   const marks: Part[] = [];
   if (blocked) marks.push({ text: "blocked", style: "red" });
   if (retryCount !== 0) marks.push({ text: `×${retryCount}`, style: "yellow" });
   if (agent !== null) marks.push({ text: `@${agent}`, style: "cyan" });
+  if (notes > 0) marks.push({ text: `✎${notes}`, style: "dim" });
   const lines: Line[] = [{ text: storyId, more: marks }];
   if (name !== null) lines.push({ text: `  ${name}` });
+  if (labels.length > 0)
+    lines.push({ text: `  ${labels.map((label) => `#${label}`).join(" ")}`, style: "dim" });
   if (dependsOn.length > 0) lines.push({ text: `  after ${dependsOn.join(", ")}`, style: "dim" });
   return lines;
 }

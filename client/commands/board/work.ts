@@ -10,7 +10,6 @@ import { listOf } from "../../terminal/values.js";
 const EXIT_NOTHING = 1;
 
 export const WORK_OPTIONS = {
-  label: { type: "text", value: "LABELS", describe: "With ready and claim: only items with all of these" },
   to: { type: "text", value: "STAGE", describe: "With claim and finish: where the item goes" },
   wait: { type: "duration", describe: "With claim: how long to wait for an item", default: "not at all" },
   lease: { type: "duration", describe: "With claim: how long it lasts unless it is renewed", default: "30s" },
@@ -36,7 +35,7 @@ export const WORK_OPTIONS = {
 
 /** Which of the options belong to which action. */
 const BELONGS: Readonly<
-  Record<string, readonly (keyof typeof WORK_OPTIONS | "stage" | "agent" | "limit")[]>
+  Record<string, readonly (keyof typeof WORK_OPTIONS | "stage" | "agent" | "limit" | "label")[]>
 > = {
   ready: ["stage", "agent", "limit", "label"],
   claim: ["stage", "agent", "label", "to", "wait", "lease"],
@@ -50,6 +49,7 @@ type WorkArguments = Arguments<"[story] [token]", typeof WORK_OPTIONS> & {
   readonly stage?: string | undefined;
   readonly agent?: string | undefined;
   readonly limit?: number | undefined;
+  readonly label?: string | undefined;
 };
 
 type Item = Result<"pipeline.ready">["items"][number];

@@ -33,6 +33,11 @@ const MAX_SCANNED_ITEMS = 1000;
 /** Items that a list reads at once: one can be large, and a page is full after some bytes. */
 const ITEMS_PER_READ = 64;
 
+/** Fields of their own that the items of a page have, each a row to be read: some 4 ms of work. */
+const MAX_PAGE_FIELDS = 2048;
+/** Items of a stage that are counted at once, and in one step: some 2 ms of work. */
+const COUNTED_AT_ONCE = 1000;
+const COUNTED_PER_STEP = 2000;
 /** Items found by their texts that one step looks at: some 3 ms of work. */
 const FOUND_PER_STEP = 300;
 
@@ -48,9 +53,9 @@ const selectDependsOn = sql<{ depends_on: string }>(
   "SELECT depends_on FROM pawl_item WHERE story_id = :storyId AND stage IS NOT NULL",
 );
 
-/** A label is looked for by its JSON; whether it is one of several that look alike is seen in the row. */
+/** A label is looked for by its JSON, with its quotes: no part of another one is like that. */
 const FILTERS = `
-  (:likeLabel = '' OR labels LIKE :likeLabel ESCAPE '\\')
+  (:label = '' OR replace(labels, :label, '') <> labels)
   AND (:anyAgent = 1 OR agent = :agent OR (:agent IS NULL AND agent IS NULL))
   AND (:anyBlocked = 1 OR blocked = :blocked)`;
 
@@ -67,6 +72,14 @@ const selectItemsOfStage = sql<StoredItem>(`
   SELECT * FROM pawl_item
   WHERE ${AFTER_PLACE_IN_STAGE} AND (rank, story_id) <= (:lastRank, :lastStoryId) AND ${FILTERS}
   ORDER BY rank, story_id LIMIT :rows`);
+
+const countItemsOfStage = sql<{ counted: number }>(`
+  SELECT count(*) AS counted FROM pawl_item
+  WHERE ${AFTER_PLACE_IN_STAGE} AND (rank, story_id) <= (:lastRank, :lastStoryId) AND ${FILTERS}`);
+
+const selectNextStage = sql<{ stage: string | null }>(
+  "SELECT min(stage) AS stage FROM pawl_item WHERE stage > :stage",
+);
 
 /** The last place that a page looks at, if there are so many: found without reading what is before it. */
 function placeBehind(place: string): Statement<PlaceRow> {
@@ -259,6 +272,7 @@ export function* list(
       issues: [{ path: "/after", message }],
     });
   }
+  if (params.perStage !== undefined) return yield* overview(start[0], params.perStage, params, env);
   if (params.text !== undefined) return yield* searchItems(queryOf(params.text), start, params, env);
   let place: ListPlace = stage === undefined ? start : [stage, start[1], start[2]];
   const isFiltered = agent !== undefined || blocked !== undefined || label !== undefined;
@@ -268,16 +282,7 @@ export function* list(
     passed: isFiltered ? MAX_SCANNED_ITEMS - 1 : limit,
   });
   const end: ListPlace = behind === undefined ? END : [behind.stage, behind.rank, behind.story_id];
-  const filters = {
-    anyAgent: agent === undefined ? 1 : 0,
-    agent: agent ?? null,
-    likeLabel: label === undefined ? "" : `%${JSON.stringify(label).replaceAll(/[\\%_]/g, "\\$&")}%`,
-    anyBlocked: blocked === undefined ? 1 : 0,
-    blocked: blocked ? 1 : 0,
-    lastStage: end[0],
-    lastRank: end[1],
-    lastStoryId: end[2],
-  };
+  const filters = { ...filtersOf(params), lastStage: end[0], lastRank: end[1], lastStoryId: end[2] };
 
   const page = new Page(limit);
   for (;;) {
@@ -288,7 +293,6 @@ export function* list(
     });
     for (const stored of rows) {
       const loaded = loadedItem(stored);
-      if (label !== undefined && !loaded.row.labels.includes(label)) continue;
       if (page.isFull) return page.upTo(place);
       const item = (yield* shownItem(loaded, env)) as ShownItem;
       if (!page.add(item)) return page.upTo(place);
@@ -300,31 +304,158 @@ export function* list(
   }
 }
 
+function filtersOf({
+  agent,
+  blocked,
+  label,
+}: Parsed<"pipeline.list">): Record<string, string | number | null> {
+  return {
+    anyAgent: agent === undefined ? 1 : 0,
+    agent: agent ?? null,
+    label: label === undefined ? "" : JSON.stringify(label),
+    anyBlocked: blocked === undefined ? 1 : 0,
+    blocked: blocked ? 1 : 0,
+  };
+}
+
+/**
+ * The first items of each stage behind one, and how many each has. Refuses with `invalid_params` within `transact`,
+ * because there may be much to count.
+ */
+function* overview(
+  after: string,
+  perStage: number,
+  params: Parsed<"pipeline.list">,
+  env: Env,
+): Operation<Outcome<Result<"pipeline.list">>> {
+  if (!env.mayGoOn) return notInTransaction("perStage");
+  return yield* countFrom([after, END[1], END[2]], NO_OVERVIEW, perStage, params, env);
+}
+
+/** What is known of the stages so far. A step goes on with a copy, because its turn may be rolled back. */
+interface Overview {
+  readonly stages: ReadonlyMap<string, ShownItem[]>;
+  readonly counts: ReadonlyMap<string, number>;
+  /** Of all items shown. */
+  readonly items: number;
+  readonly characters: number;
+  readonly fields: number;
+  /** True if no more items of the stage at hand are shown: there was no room for one. */
+  readonly isCut: boolean;
+}
+
+const NO_OVERVIEW: Overview = {
+  stages: new Map<string, ShownItem[]>(),
+  counts: new Map(),
+  items: 0,
+  characters: 0,
+  fields: 0,
+  isCut: false,
+};
+
+/** One step of counting, and those that follow it; a step begins a stage or goes on within one. */
+function* countFrom(
+  from: ListPlace,
+  before: Overview,
+  perStage: number,
+  params: Parsed<"pipeline.list">,
+  env: Env,
+): Operation<Outcome<Result<"pipeline.list">>> {
+  const [stages, counts] = [new Map(before.stages), new Map(before.counts)];
+  let { items, characters, fields, isCut } = before;
+  let place = from;
+  // A stage that is begun is shown as far as was asked for, unless that is too much at all.
+  const isLarge = (): boolean => characters > MAX_PAGE_BYTES || fields >= MAX_PAGE_FIELDS;
+  for (let counted = 0; counted < COUNTED_PER_STEP; ) {
+    if (place[1] === END[1]) {
+      const { stage = null } = (yield* one(selectNextStage, { stage: place[0] })) ?? {};
+      if (stage === null || items >= params.limit || isLarge()) {
+        const answer = { stages: Object.fromEntries(stages), counts: Object.fromEntries(counts) };
+        return stage === null ? answer : { ...answer, next: JSON.stringify([place[0], "", ""]) };
+      }
+      place = [stage, "", ""];
+      isCut = false;
+    }
+    const [stage] = place;
+    const behind = yield* one(selectPlaceBehindInStage, {
+      ...placeParams(place),
+      passed: COUNTED_AT_ONCE - 1,
+    });
+    const end: ListPlace =
+      behind === undefined ? [stage, END[1], END[2]] : [stage, behind.rank, behind.story_id];
+    const range = { ...placeParams(place), ...filtersOf(params), lastRank: end[1], lastStoryId: end[2] };
+    const shown = [...(stages.get(stage) ?? [])];
+    const rows =
+      isCut || shown.length >= perStage
+        ? []
+        : yield* all(selectItemsOfStage, { ...range, rows: perStage - shown.length });
+    for (const row of rows) {
+      isCut = shown.length > 0 && isLarge();
+      if (isCut) break;
+      const item = (yield* shownItem(loadedItem(row), env)) as ShownItem;
+      shown.push(item);
+      items += 1;
+      characters += charactersOf([item]);
+      fields += fieldsOf(item);
+    }
+    const found = (yield* one(countItemsOfStage, range))?.counted ?? 0;
+    if (found > 0) {
+      stages.set(stage, shown);
+      counts.set(stage, (counts.get(stage) ?? 0) + found);
+    }
+    counted += behind === undefined ? found + 1 : COUNTED_AT_ONCE;
+    place = end;
+  }
+  const after: Overview = { stages, counts, items, characters, fields, isCut };
+  return new Unfinished((later) => countFrom(place, after, perStage, params, later));
+}
+
+function notInTransaction(param: string): PawlError {
+  const message = "is not taken in a transaction; ask before it";
+  return refuse("invalid_params", `pipeline.list: ${param} ${message}.`, {
+    issues: [{ path: `/${param}`, message }],
+  });
+}
+
+function fieldsOf({ fields }: ShownItem): number {
+  return isEmpty(fields) ? 0 : Object.keys(fields).length;
+}
+
+/** As much as items are as JSON, but for what is the same in all. */
+function charactersOf(items: readonly ShownItem[]): number {
+  let characters = 0;
+  for (const { storyId, name, agent, dependsOn, labels, fields } of items) {
+    characters += storyId.length + (name?.length ?? 0) + (agent?.length ?? 0);
+    for (const set of [dependsOn, labels, fields]) {
+      if (!isEmpty(set)) characters += JSON.stringify(set).length;
+    }
+  }
+  return characters;
+}
+
 /** Items by stage, as many as there is room for. */
 class Page {
   readonly #stages = new Map<string, ShownItem[]>();
   readonly #limit: number;
   #taken = 0;
   #characters = 0;
+  #fields = 0;
 
   constructor(limit: number) {
     this.#limit = limit;
   }
 
   get isFull(): boolean {
-    return this.#taken === this.#limit;
+    return this.#taken === this.#limit || this.#fields >= MAX_PAGE_FIELDS;
   }
 
   /** Returns false for an item that there is no room for; the first is taken however large it is. */
   add(item: ShownItem): boolean {
-    const { storyId, stage, name, agent, dependsOn, labels, fields } = item;
-    this.#characters += storyId.length + (name?.length ?? 0) + (agent?.length ?? 0);
-    for (const set of [dependsOn, labels, fields]) {
-      if (!isEmpty(set)) this.#characters += JSON.stringify(set).length;
-    }
+    this.#characters += charactersOf([item]);
+    this.#fields += fieldsOf(item);
     if (this.#taken > 0 && this.#characters > MAX_PAGE_BYTES) return false;
-    const items = this.#stages.get(stage);
-    if (items === undefined) this.#stages.set(stage, [item]);
+    const items = this.#stages.get(item.stage);
+    if (items === undefined) this.#stages.set(item.stage, [item]);
     else items.push(item);
     this.#taken += 1;
     return true;
@@ -355,12 +486,7 @@ function* searchItems(
   params: Parsed<"pipeline.list">,
   env: Env,
 ): Operation<Outcome<Result<"pipeline.list">>> {
-  if (!env.mayGoOn) {
-    const message = "is not taken in a transaction; ask before it";
-    return refuse("invalid_params", `pipeline.list: text ${message}.`, {
-      issues: [{ path: "/text", message }],
-    });
-  }
+  if (!env.mayGoOn) return notInTransaction("text");
   const mayWrite = env.identity !== null;
   if (mayWrite ? !(yield* makeIndex()) : !(yield* isIndexWhole())) {
     if (mayWrite) return new Unfinished((later) => searchItems(query, after, params, later));
