@@ -28,6 +28,13 @@ import { type HeldLease, type LeaseRequest, type WithLeaseOptions, withLease } f
 import { type HeldPaths, type PathRequest, withPaths } from "./grants/with-paths.js";
 import { type Work, type WorkOptions, work } from "./work/queue-worker.js";
 import { type Schedules, schedulesOf } from "./work/schedules.js";
+import {
+  type ClaimedItem,
+  type DoneItem,
+  type ItemRequest,
+  type WithItemOptions,
+  withItem,
+} from "./work/with-item.js";
 import type { WorkHandle } from "./work/worker-pool.js";
 
 const BUSY_RETRY_MS = 20;
@@ -171,6 +178,24 @@ export interface PawlClient extends Groups, AsyncDisposable {
     perform: (paths: HeldPaths) => T | Promise<T>,
     options?: HoldOptions,
   ): Promise<T>;
+  /**
+   * Works on an item of the board: claims one that is ready, or the one that is named, performs a function while the
+   * claim is renewed, and finishes it when the function returns. Resolves with what came of it, or with undefined if
+   * there was no item and `waitMs` has passed. An error of the function is noted at the item, which goes back to where
+   * it was and counts a retry; the error is thrown. Rejects with `lease_lost` when the claim was lost meanwhile.
+   *
+   * @example
+   * while (!stopping.aborted) {
+   *   await client.withItem({ agent: "coder-1", toStage: "2_current" }, async ({ item, signal, fencingToken }) => {
+   *     await work(item, { signal, fencingToken });
+   *   }, { doneStage: "3_qa", waitMs: 60_000, signal: stopping });
+   * }
+   */
+  withItem<T>(
+    request: ItemRequest,
+    perform: (claimed: ClaimedItem) => T | Promise<T>,
+    options?: WithItemOptions,
+  ): Promise<DoneItem<T> | undefined>;
   /** Commands to deployments and answers to them; `client.command` has the methods under it. */
   readonly commands: Commands;
   /** Work that is enqueued at times; `client.schedule` has the methods under it. */
@@ -278,6 +303,11 @@ function assemble(connection: Connection): PawlClient {
     ) => withLease(connection, request, perform, how),
     withPaths: <T>(request: PathRequest, perform: (paths: HeldPaths) => T | Promise<T>, how?: HoldOptions) =>
       withPaths(connection, request, perform, how),
+    withItem: <T>(
+      request: ItemRequest,
+      perform: (claimed: ClaimedItem) => T | Promise<T>,
+      how?: WithItemOptions,
+    ) => withItem(connection, request, perform, how),
     events: eventsOf(connection),
     commands: commandsOf(connection),
     schedules: schedulesOf(connection),

@@ -38,4 +38,5 @@ export { type Refused, type Synced, type SyncOptions, syncBoards } from "./sync/
 export { Postpone } from "./work/postpone.js";
 export type { Work, WorkOptions } from "./work/queue-worker.js";
 export type { Schedule, Schedules } from "./work/schedules.js";
+export type { ClaimedItem, DoneItem, ItemRequest, WithItemOptions } from "./work/with-item.js";
 export type { WorkHandle } from "./work/worker-pool.js";

@@ -148,6 +148,7 @@ export const ERROR_DETAILS = {
   invalid_state: details({
     from: json.meta({ description: "The state of this moment." }),
     to: json.meta({ description: "The state that cannot follow it." }),
+    allowed: z.array(z.string()).optional().meta({ description: "Of an item: the stages that may follow." }),
     batchId: said("The batch."),
     commandId: said("The command."),
     state: said("Where the command stands."),

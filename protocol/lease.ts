@@ -107,7 +107,7 @@ const heldByDeploy: z.output<typeof holder> = {
   uid: 1000,
 };
 
-const lease = named(
+export const lease = named(
   "Lease",
   "A lease as its holder has it.",
   z.strictObject({

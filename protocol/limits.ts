@@ -251,6 +251,13 @@ export const MAX_LABELS_PER_WRITE = 256;
 export const MAX_OWN_FIELDS = 64;
 /** Notes in one answer. */
 export const MAX_NOTES_PER_READ = 100;
+/** Stages that one node says something of, and those that may follow one. */
+export const MAX_BOARD_STAGES = 64;
+/** At how many retries an item is blocked. */
+export const DEFAULT_BOARD_RETRIES = 5;
+export const MAX_BOARD_RETRIES = 1_000_000;
+/** Labels that items are asked for by. */
+export const MAX_WANTED_LABELS = 64;
 /** Heads in one request: more logs than most boards have authors and incarnations. Of more, a peer asks in parts. */
 export const MAX_HEADS = 4096;
 /** Changes in one `pipeline.changes` and `pipeline.apply` ... */

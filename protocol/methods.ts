@@ -3,6 +3,7 @@ import { COMMAND } from "./command.js";
 import { DAEMON } from "./daemon.js";
 import { DEPLOYMENT } from "./deployment.js";
 import { EVENT, EVENTS } from "./events.js";
+import { ITEM } from "./item.js";
 import { LEASE } from "./lease.js";
 import type { Noun, ParamsOf, ParsedOf, ResultOf } from "./method.js";
 import { PATH } from "./path.js";
@@ -25,6 +26,7 @@ export const NOUNS = [
   LEASE,
   PATH,
   PIPELINE,
+  ITEM,
   PEER,
   TRANSACT,
   EVENTS,

@@ -1,6 +1,9 @@
 import { z } from "zod";
 import type { ErrorKind } from "./errors.js";
+import { lease } from "./lease.js";
 import {
+  MAX_BOARD_RETRIES,
+  MAX_BOARD_STAGES,
   MAX_CHANGES_PER_CALL,
   MAX_DEPENDENCIES_PER_WRITE,
   MAX_HEADS,
@@ -14,10 +17,24 @@ import {
   MAX_RANK_LENGTH,
   MAX_STAGE_LENGTH,
   MAX_STORY_ID_LENGTH,
+  MAX_WANTED_LABELS,
 } from "./limits.js";
 import { method, noun } from "./method.js";
 import { author, board, hexadecimal } from "./peer.js";
-import { duration, instant, integer, json, label, limit, named, text, waitMs } from "./schemas.js";
+import {
+  duration,
+  graceMs,
+  instant,
+  integer,
+  json,
+  label,
+  leaseMs,
+  limit,
+  named,
+  releaseOn,
+  text,
+  waitMs,
+} from "./schemas.js";
 
 /** A place in a list, made of stage, rank and storyId. */
 const MAX_CURSOR_LENGTH = 2048;
@@ -65,6 +82,9 @@ const noteText = text.min(1).meta({
   description: `Free text, at most ${MAX_OWN_FIELD_BYTES} bytes of UTF-8; longer is \`too_large\`.`,
 });
 const noteAgent = text.nullable();
+const fencingToken = z.int().min(1).max(MAX_INTEGER).meta({
+  description: "The token of the lease `item/<storyId>`, greater than that of every earlier one.",
+});
 const nextPage = { description: "There are more: ask again with it as `after`." };
 const revision = integer.meta({ description: "Grows with every change that is stored here." });
 
@@ -88,8 +108,75 @@ const item = named(
     rank,
     updatedAt: instant.meta({ description: "When it last changed, in milliseconds since the Unix epoch." }),
     updatedBy: author.meta({ description: "The public key of the node that changed it last." }),
+    claim: named(
+      "ItemClaim",
+      "Who works on an item, by a claim that was made on this node.",
+      z.strictObject({
+        agent: label.meta({ description: "Who claimed it." }),
+        expiresAt: instant.meta({
+          description: "When the claim ends unless it is renewed, in milliseconds since the Unix epoch.",
+        }),
+        pid: integer
+          .nullable()
+          .meta({ description: "The process that claimed it, as the kernel told; null if it did not." }),
+      }),
+    )
+      .optional()
+      .meta({ description: "Absent if nobody has claimed it on this node." }),
+    ready: z.boolean().meta({
+      description:
+        "True if it can be claimed: in a stage that work is taken from, not blocked, its lease held by nobody, and all that it depends on in a stage that ends work.",
+    }),
   }),
 );
+
+/** An item, and the claim of it. */
+export const claimedItem = { storyId, fencingToken };
+
+const underClaim = named(
+  "UnderClaim",
+  "The claim of an item, by the token of its lease.",
+  z.strictObject({ fencingToken }),
+).meta({
+  description:
+    "Of an item that is claimed: the token of the claim, without which its stage, its agent and its deletion are refused with `lease_held`. Nothing is written if the claim has ended (`lease_lost`).",
+});
+
+const stageRule = named(
+  "StageRule",
+  "The part of a stage in work.",
+  z.strictObject({
+    stage,
+    done: z.boolean().optional().meta({
+      description: "True if an item in it is done, for those that depend on it.",
+    }),
+    ready: z.boolean().optional().meta({ description: "True if work is taken from it." }),
+  }),
+);
+const stages = z.array(stageRule).max(MAX_BOARD_STAGES);
+const transitions = z.record(stage, z.array(stage).max(MAX_BOARD_STAGES));
+const maxRetries = z.int().min(0).max(MAX_BOARD_RETRIES);
+/** All that a node says of stages. */
+const configuration = z.strictObject({
+  stages: z.array(stageRule).meta({
+    description: "The stages that work is taken from, and those that end it.",
+  }),
+  transitions: z
+    .record(z.string(), z.array(z.string()))
+    .nullable()
+    .meta({ description: "By stage, those that may follow it; null if any may." }),
+  maxRetries: integer.meta({
+    description: "At how many retries an item is blocked when its claim ends unfinished; 0 for never.",
+  }),
+});
+const wantedLabels = z.array(itemLabel).min(1).max(MAX_WANTED_LABELS).meta({
+  description: "Only items that have all of them.",
+});
+const wantedStages = z
+  .array(stage)
+  .min(1)
+  .max(MAX_BOARD_STAGES)
+  .meta({ description: "Only items in one of them; without it, all stages that work is taken from." });
 
 const dependencies = z.array(storyId).max(MAX_DEPENDENCIES_PER_WRITE);
 const dependsOn = z
@@ -238,6 +325,15 @@ const story: z.output<typeof item> = {
   rank: "a0",
   updatedAt: 1_750_000_000_000,
   updatedBy: AUTHOR,
+  ready: true,
+};
+
+const claimed: z.output<typeof item> = {
+  ...story,
+  stage: "2_current",
+  agent: "coder-1",
+  claim: { agent: "coder-1", expiresAt: 1_750_000_030_000, pid: 4711 },
+  ready: false,
 };
 
 export const PIPELINE = noun("pipeline", {
@@ -265,9 +361,11 @@ export const PIPELINE = noun("pipeline", {
           note: note.optional(),
           rank: rank.optional(),
           if: condition.optional(),
+          claim: underClaim.optional(),
         })
         .refine(
-          ({ storyId: _, if: __, ...fields }) => Object.values(fields).some((value) => value !== undefined),
+          ({ storyId: _, if: __, claim: ___, ...fields }) =>
+            Object.values(fields).some((value) => value !== undefined),
           {
             error: "must set at least one field",
           },
@@ -283,7 +381,15 @@ export const PIPELINE = noun("pipeline", {
       writes: true,
       repeatable: false,
       transactable: true,
-      errors: ["too_large", "bad_value", "conflict", "exhausted"],
+      errors: [
+        "too_large",
+        "bad_value",
+        "conflict",
+        "exhausted",
+        "lease_held",
+        "lease_lost",
+        "invalid_state",
+      ],
       examples: [
         {
           name: "A new story",
@@ -330,6 +436,10 @@ export const PIPELINE = noun("pipeline", {
         cycle: z.array(storyId).optional().meta({
           description: "The shortest way from it along dependsOn back to it, without it; absent if none.",
         }),
+        reason: z
+          .string()
+          .optional()
+          .meta({ description: "Why it is not ready, in words; absent if it is." }),
       }),
       writes: false,
       repeatable: true,
@@ -401,7 +511,7 @@ export const PIPELINE = noun("pipeline", {
 
     delete: method({
       summary: "Delete an item; beats writes that other nodes make at the same time",
-      params: z.strictObject({ storyId }),
+      params: z.strictObject({ storyId, claim: underClaim.optional() }),
       result: z.strictObject({
         deleted: z.boolean().meta({ description: "False if there was none of this name." }),
         changeId: changeId.optional(),
@@ -409,7 +519,7 @@ export const PIPELINE = noun("pipeline", {
       writes: true,
       repeatable: false,
       transactable: true,
-      errors: ["exhausted"],
+      errors: ["exhausted", "lease_held", "lease_lost"],
       examples: [
         { name: "One that is not there", params: { storyId: "FR-404" }, result: { deleted: false } },
       ],
@@ -680,6 +790,178 @@ export const PIPELINE = noun("pipeline", {
           name: "The first step of a check",
           params: { verify: true },
           result: { changes: 1, items: 0, differences: [], next: '["item",""]' },
+        },
+      ],
+    }),
+
+    configure: method({
+      summary: "Say of stages which work is taken from, which end it, and which may follow which",
+      description:
+        "Kept on this node; others need not agree, and what they write is always taken. Only what is given changes: each is replaced whole, and `null` gives it back what it is by default (work is taken from 1_backlog and ends in 5_done, any stage may follow any, 5 retries). With `transitions`, a stage that is not listed has none that may follow it, and a local write that goes elsewhere is refused with `invalid_state`.",
+      params: z.strictObject({
+        stages: stages
+          .nullable()
+          .optional()
+          .meta({ description: "All stages that work is taken from or that end it; null for the default." }),
+        transitions: transitions
+          .nullable()
+          .optional()
+          .meta({ description: "By stage, those that may follow it; null for any." }),
+        maxRetries: maxRetries.nullable().optional().meta({
+          description:
+            "At how many retries an item is blocked when its claim ends unfinished; 0 for never, null for the default.",
+        }),
+      }),
+      result: configuration,
+      writes: true,
+      repeatable: true,
+      transactable: true,
+      errors: [],
+      examples: [
+        {
+          name: "Work is taken for testing, too",
+          params: {
+            stages: [
+              { stage: "1_backlog", ready: true },
+              { stage: "3_qa", ready: true },
+              { stage: "5_done", done: true },
+            ],
+          },
+          result: {
+            stages: [
+              { stage: "1_backlog", ready: true },
+              { stage: "3_qa", ready: true },
+              { stage: "5_done", done: true },
+            ],
+            transitions: null,
+            maxRetries: 5,
+          },
+        },
+      ],
+    }),
+
+    configuration: method({
+      summary: "What this node says of stages",
+      params: z.strictObject({}),
+      result: configuration,
+      writes: false,
+      repeatable: true,
+      transactable: true,
+      errors: [],
+      examples: [
+        {
+          name: "As it was configured",
+          params: {},
+          result: {
+            stages: [
+              { stage: "1_backlog", ready: true },
+              { stage: "3_qa", ready: true },
+              { stage: "5_done", done: true },
+            ],
+            transitions: null,
+            maxRetries: 5,
+          },
+        },
+      ],
+    }),
+
+    ready: method({
+      summary: "What can be worked on now, in the order in which it should be",
+      description:
+        "By the field `priority` (0 first, items without one last), then by rank, then by storyId.",
+      params: z.strictObject({
+        stages: wantedStages.optional(),
+        labels: wantedLabels.optional(),
+        agent: agent.optional().meta({ description: "Only items of this agent; null for those of nobody." }),
+        limit,
+      }),
+      result: z.strictObject({
+        items: z.array(item).meta({ description: "The first to be worked on first." }),
+      }),
+      writes: false,
+      repeatable: true,
+      transactable: true,
+      errors: [],
+      examples: [{ name: "All", params: {}, result: { items: [story] } }],
+    }),
+
+    claim: method({
+      summary: "Take an item to work on: the one that is named, or the first that is ready; or wait for it",
+      description:
+        "In one transaction the lease `item/<storyId>` is granted, to be renewed with lease.heartbeat, and `agent` and `stage` are written. A claim that ends without pipeline.finish, because its time or its connection ended or its lease was broken, is taken back at once: nobody works on the item, it is in its former stage, and `retryCount` is one more, at `maxRetries` of which it is blocked; after lease.release it is not counted. What others wrote meanwhile stays.",
+      params: z
+        .strictObject({
+          agent: label.meta({ description: "Who works on it from now on: the item's agent." }),
+          storyId: storyId.optional(),
+          stages: wantedStages.optional(),
+          labels: wantedLabels.optional(),
+          toStage: stage.optional().meta({ description: "Where it goes; without it, it stays where it is." }),
+          ttlMs: leaseMs,
+          waitMs,
+          releaseOn,
+          graceMs,
+        })
+        .refine(
+          ({ storyId, stages, labels }) =>
+            storyId === undefined || (stages === undefined && labels === undefined),
+          { error: "must be left out where stages or labels are given", path: ["storyId"] },
+        )
+        .refine(({ releaseOn, graceMs }) => graceMs === 0 || releaseOn === "disconnect", {
+          error: "is for `releaseOn: disconnect`",
+          path: ["graceMs"],
+        }),
+      result: z.strictObject({
+        item: item.nullable().meta({ description: "As it is claimed; null if there was nothing to claim." }),
+        lease: lease.optional().meta({ description: "Its lease; absent without an item." }),
+        reason: z.string().optional().meta({ description: "Why there is no item, in words." }),
+      }),
+      writes: true,
+      repeatable: false,
+      transactable: true,
+      errors: ["not_found", "invalid_state", "exhausted"],
+      examples: [
+        {
+          name: "The first that is ready",
+          params: { agent: "coder-1", toStage: "2_current" },
+          result: {
+            item: claimed,
+            lease: {
+              name: "item/FR-001",
+              leaseId: "lease_00112233445566778899aabbccddeeff",
+              fencingToken: 1,
+              owner: "coder-1",
+              mode: "exclusive",
+              slots: 1,
+              acquiredAt: 1_750_000_000_000,
+              expiresAt: 1_750_000_030_000,
+              remainingMs: 30_000,
+            },
+          },
+        },
+      ],
+    }),
+
+    finish: method({
+      summary: "Say that the work of a claim is done: the item goes on, and the claim ends",
+      params: z.strictObject({
+        storyId,
+        fencingToken,
+        toStage: stage.meta({ description: "Where it goes." }),
+        note: note.optional(),
+        agent: agent
+          .optional()
+          .meta({ description: "Who it is given to; without it, the agent stays who it was." }),
+      }),
+      result: z.strictObject({ item }),
+      writes: true,
+      repeatable: false,
+      transactable: true,
+      errors: ["not_found", "lease_lost", "invalid_state", "too_large"],
+      examples: [
+        {
+          name: "It is done",
+          params: { storyId: "FR-001", fencingToken: 1, toStage: "5_done" },
+          result: { item: { ...story, stage: "5_done", agent: "coder-1", ready: false } },
         },
       ],
     }),

@@ -1603,6 +1603,8 @@ export type InvalidStateData = {
   from: unknown;
   /** The state that cannot follow it. */
   to: unknown;
+  /** Of an item: the stages that may follow. */
+  allowed?: string[] | undefined;
   /** The batch. */
   batchId?: string | undefined;
   /** The command. */
@@ -1658,6 +1660,13 @@ export type Item = {
   updatedAt: number;
   /** The public key of the node that changed it last. */
   updatedBy: string;
+  /** Absent if nobody has claimed it on this node. */
+  claim?: ItemClaim | undefined;
+  /**
+   * True if it can be claimed: in a stage that work is taken from, not blocked, its lease held by nobody, and all
+   * that it depends on in a stage that ends work.
+   */
+  ready: boolean;
 };
 
 /** The effect of one change on an item. */
@@ -1678,6 +1687,16 @@ export type ItemChange = {
   deleted?: true | undefined;
 };
 
+/** Who works on an item, by a claim that was made on this node. */
+export type ItemClaim = {
+  /** Who claimed it. */
+  agent: string;
+  /** When the claim ends unless it is renewed, in milliseconds since the Unix epoch. */
+  expiresAt: number;
+  /** The process that claimed it, as the kernel told; null if it did not. */
+  pid: number | null;
+};
+
 /** What an item has to be for a write to be made. */
 export type ItemCondition = {
   /** Its stage; null if it must not exist. */
@@ -1686,6 +1705,20 @@ export type ItemCondition = {
   agent?: string | null | undefined;
   /** When it last changed, as an answer said. */
   updatedAt?: number | undefined;
+};
+
+/** Params of item.contested. */
+export type ItemContestedParams = {
+  /** Names an item on all nodes. */
+  storyId: string;
+  /** The token of the lease `item/<storyId>`, greater than that of every earlier one. */
+  fencingToken: number;
+  /** Whom the other node gives it to. */
+  otherAgent: string;
+  /** The public key of that node. */
+  author: string;
+  /** The agent that the board shows from now on. */
+  agent: string | null;
 };
 
 /** A note of an item. */
@@ -2603,10 +2636,83 @@ export type PipelineChangesResult = {
   more: boolean;
 };
 
+/** Params of pipeline.claim. */
+export type PipelineClaimParams = {
+  /** Who works on it from now on: the item's agent. */
+  agent: string;
+  /** Names an item on all nodes. */
+  storyId?: string | undefined;
+  /** Only items in one of them; without it, all stages that work is taken from. */
+  stages?: string[] | undefined;
+  /** Only items that have all of them. */
+  labels?: string[] | undefined;
+  /** Where it goes; without it, it stays where it is. */
+  toStage?: string | undefined;
+  /** How many milliseconds the grant lasts unless it is renewed. */
+  ttlMs?: number | undefined;
+  /** How many milliseconds to wait for the condition to come true; 0 answers at once. */
+  waitMs?: number | undefined;
+  /** `disconnect` also ends the grant the moment the connection closes. */
+  releaseOn?: "expiry" | "disconnect" | undefined;
+  /**
+   * With `releaseOn: disconnect`, how many milliseconds a holder whose connection has closed has to come back:
+   * renewed on another one, the grant is bound to that. It never outlives its own end.
+   */
+  graceMs?: number | undefined;
+};
+
+/** Result of pipeline.claim. */
+export type PipelineClaimResult = {
+  /** As it is claimed; null if there was nothing to claim. */
+  item: Item | null;
+  /** Its lease; absent without an item. */
+  lease?: Lease | undefined;
+  /** Why there is no item, in words. */
+  reason?: string | undefined;
+};
+
+/** Params of pipeline.configuration. */
+export type PipelineConfigurationParams = {};
+
+/** Result of pipeline.configuration. */
+export type PipelineConfigurationResult = {
+  /** The stages that work is taken from, and those that end it. */
+  stages: StageRule[];
+  /** By stage, those that may follow it; null if any may. */
+  transitions: Record<string, string[]> | null;
+  /** At how many retries an item is blocked when its claim ends unfinished; 0 for never. */
+  maxRetries: number;
+};
+
+/** Params of pipeline.configure. */
+export type PipelineConfigureParams = {
+  /** All stages that work is taken from or that end it; null for the default. */
+  stages?: StageRuleInput[] | null | undefined;
+  /** By stage, those that may follow it; null for any. */
+  transitions?: Record<string, string[]> | null | undefined;
+  /** At how many retries an item is blocked when its claim ends unfinished; 0 for never, null for the default. */
+  maxRetries?: number | null | undefined;
+};
+
+/** Result of pipeline.configure. */
+export type PipelineConfigureResult = {
+  /** The stages that work is taken from, and those that end it. */
+  stages: StageRule[];
+  /** By stage, those that may follow it; null if any may. */
+  transitions: Record<string, string[]> | null;
+  /** At how many retries an item is blocked when its claim ends unfinished; 0 for never. */
+  maxRetries: number;
+};
+
 /** Params of pipeline.delete. */
 export type PipelineDeleteParams = {
   /** Names an item on all nodes. */
   storyId: string;
+  /**
+   * Of an item that is claimed: the token of the claim, without which its stage, its agent and its deletion are
+   * refused with `lease_held`. Nothing is written if the claim has ended (`lease_lost`).
+   */
+  claim?: UnderClaim | undefined;
 };
 
 /** Result of pipeline.delete. */
@@ -2615,6 +2721,25 @@ export type PipelineDeleteResult = {
   deleted: boolean;
   /** SHA-256 of a change's body. */
   changeId?: string | undefined;
+};
+
+/** Params of pipeline.finish. */
+export type PipelineFinishParams = {
+  /** Names an item on all nodes. */
+  storyId: string;
+  /** The token of the lease `item/<storyId>`, greater than that of every earlier one. */
+  fencingToken: number;
+  /** Where it goes. */
+  toStage: string;
+  /** Something to be said about it, added to its notes for good; by its agent, unless it says another. */
+  note?: string | NewNote | undefined;
+  /** Who it is given to; without it, the agent stays who it was. */
+  agent?: string | null | undefined;
+};
+
+/** Result of pipeline.finish. */
+export type PipelineFinishResult = {
+  item: Item;
 };
 
 /** Params of pipeline.heads. */
@@ -2725,6 +2850,26 @@ export type PipelineReadResult = {
   missing?: string[] | undefined;
   /** The shortest way from it along dependsOn back to it, without it; absent if none. */
   cycle?: string[] | undefined;
+  /** Why it is not ready, in words; absent if it is. */
+  reason?: string | undefined;
+};
+
+/** Params of pipeline.ready. */
+export type PipelineReadyParams = {
+  /** Only items in one of them; without it, all stages that work is taken from. */
+  stages?: string[] | undefined;
+  /** Only items that have all of them. */
+  labels?: string[] | undefined;
+  /** Only items of this agent; null for those of nobody. */
+  agent?: string | null | undefined;
+  /** Most rows to return. */
+  limit?: number | undefined;
+};
+
+/** Result of pipeline.ready. */
+export type PipelineReadyResult = {
+  /** The first to be worked on first. */
+  items: Item[];
 };
 
 /** Params of pipeline.rebuild. */
@@ -2803,6 +2948,11 @@ export type PipelineWriteParams = {
   /** Orders items within a stage, by its characters' codes; ties by storyId. */
   rank?: string | undefined;
   if?: ItemCondition | undefined;
+  /**
+   * Of an item that is claimed: the token of the claim, without which its stage, its agent and its deletion are
+   * refused with `lease_held`. Nothing is written if the claim has ended (`lease_lost`).
+   */
+  claim?: UnderClaim | undefined;
 };
 
 /** Result of pipeline.write. */
@@ -3958,6 +4108,26 @@ export type SocketInfo = {
   readOnly: boolean;
 };
 
+/** The part of a stage in work. */
+export type StageRule = {
+  /** Free text; by convention 1_backlog, 2_current, 3_qa, 4_merge, 5_done. */
+  stage: string;
+  /** True if an item in it is done, for those that depend on it. */
+  done?: boolean | undefined;
+  /** True if work is taken from it. */
+  ready?: boolean | undefined;
+};
+
+/** The part of a stage in work. */
+export type StageRuleInput = {
+  /** Free text; by convention 1_backlog, 2_current, 3_qa, 4_merge, 5_done. */
+  stage: string;
+  /** True if an item in it is done, for those that depend on it. */
+  done?: boolean | undefined;
+  /** True if work is taken from it. */
+  ready?: boolean | undefined;
+};
+
 /** How long a text is. */
 export type TextSize = {
   /** Bytes of the JSON text, in UTF-8. */
@@ -4067,6 +4237,12 @@ export type UnavailableData = {
   index?: number | undefined;
   /** Which guard of a transact does not hold, from 0. */
   guard?: number | undefined;
+};
+
+/** The claim of an item, by the token of its lease. */
+export type UnderClaim = {
+  /** The token of the lease `item/<storyId>`, greater than that of every earlier one. */
+  fencingToken: number;
 };
 
 /** `error.data` of the kind unknown_author: the author of the change is not trusted here. */
@@ -4222,6 +4398,11 @@ export interface CallTypes {
   "pipeline.apply": { params: PipelineApplyParams; result: PipelineApplyResult };
   "pipeline.watch": { params: PipelineWatchParams; result: PipelineWatchResult };
   "pipeline.rebuild": { params: PipelineRebuildParams; result: PipelineRebuildResult };
+  "pipeline.configure": { params: PipelineConfigureParams; result: PipelineConfigureResult };
+  "pipeline.configuration": { params: PipelineConfigurationParams; result: PipelineConfigurationResult };
+  "pipeline.ready": { params: PipelineReadyParams; result: PipelineReadyResult };
+  "pipeline.claim": { params: PipelineClaimParams; result: PipelineClaimResult };
+  "pipeline.finish": { params: PipelineFinishParams; result: PipelineFinishResult };
   "peer.trust": { params: PeerTrustParams; result: PeerTrustResult };
   "peer.revoke": { params: PeerRevokeParams; result: PeerRevokeResult };
   "peer.list": { params: PeerListParams; result: PeerListResult };
@@ -4247,6 +4428,7 @@ export interface NotificationTypes {
   "lease.expiring": LeaseExpiringParams;
   "lease.lost": LeaseLostParams;
   "path.lost": PathLostParams;
+  "item.contested": ItemContestedParams;
   "event": EventParams;
   "daemon.backupProgress": DaemonBackupProgressParams;
 }
@@ -4666,6 +4848,31 @@ export interface PipelineMethods<Options> {
    * with `next` until there is none.
    */
   rebuild(params?: PipelineRebuildParams, options?: Options): Promise<PipelineRebuildResult>;
+  /**
+   * Say of stages which work is taken from, which end it, and which may follow which. Kept on this node; others
+   * need not agree, and what they write is always taken. Only what is given changes: each is replaced whole, and
+   * `null` gives it back what it is by default (work is taken from 1_backlog and ends in 5_done, any stage may
+   * follow any, 5 retries). With `transitions`, a stage that is not listed has none that may follow it, and a local
+   * write that goes elsewhere is refused with `invalid_state`.
+   */
+  configure(params?: PipelineConfigureParams, options?: Options): Promise<PipelineConfigureResult>;
+  /** What this node says of stages. */
+  configuration(params?: PipelineConfigurationParams, options?: Options): Promise<PipelineConfigurationResult>;
+  /**
+   * What can be worked on now, in the order in which it should be. By the field `priority` (0 first, items without
+   * one last), then by rank, then by storyId.
+   */
+  ready(params?: PipelineReadyParams, options?: Options): Promise<PipelineReadyResult>;
+  /**
+   * Take an item to work on: the one that is named, or the first that is ready; or wait for it. In one transaction
+   * the lease `item/<storyId>` is granted, to be renewed with lease.heartbeat, and `agent` and `stage` are written.
+   * A claim that ends without pipeline.finish, because its time or its connection ended or its lease was broken, is
+   * taken back at once: nobody works on the item, it is in its former stage, and `retryCount` is one more, at
+   * `maxRetries` of which it is blocked; after lease.release it is not counted. What others wrote meanwhile stays.
+   */
+  claim(params: PipelineClaimParams, options?: Options): Promise<PipelineClaimResult>;
+  /** Say that the work of a claim is done: the item goes on, and the claim ends. */
+  finish(params: PipelineFinishParams, options?: Options): Promise<PipelineFinishResult>;
 }
 
 /** The other nodes whose changes of the board are accepted. */

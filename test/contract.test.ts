@@ -270,20 +270,9 @@ const NOT_YET_BUILT: {
   /** Params of methods that are built; those of other methods come with the method. */
   params: Record<string, string[]>;
 } = {
-  names: [
-    "daemon.graph",
-    "item.contested",
-    "pipeline.claim",
-    "pipeline.compact",
-    "pipeline.configuration",
-    "pipeline.configure",
-    "pipeline.finish",
-    "pipeline.ready",
-    "pipeline.repair",
-  ],
+  names: ["daemon.graph", "pipeline.compact", "pipeline.repair"],
   kinds: ["would_deadlock"],
   params: {
-    "pipeline.write": ["claim"],
   },
 };
 

@@ -189,7 +189,8 @@ export function contentOf(path: string): Record<string, unknown[]> {
       .all() as string[];
     return Object.fromEntries(
       tables.map((table) => {
-        const rows = database.prepare(`SELECT * FROM ${table} ORDER BY 1, 2`).all() as { key?: string }[];
+        const order = database.prepare(`SELECT * FROM ${table}`).columns().length > 1 ? "1, 2" : "1";
+        const rows = database.prepare(`SELECT * FROM ${table} ORDER BY ${order}`).all() as { key?: string }[];
         return [table, rows.filter(({ key }) => key !== "clock")];
       }),
     );

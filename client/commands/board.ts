@@ -7,6 +7,7 @@ import { count, plural } from "../terminal/quantities.js";
 import { printable } from "../terminal/text.js";
 import { CLEAR_SCREEN } from "../terminal/watch.js";
 import { draw, type Item, type Stages } from "./board/drawing.js";
+import { checkOptions, doWork, WORK_ACTIONS, WORK_OPTIONS } from "./board/work.js";
 
 /** The width of a board that is not printed on a terminal, unless $COLUMNS says otherwise. */
 const DEFAULT_WIDTH = 100;
@@ -18,10 +19,10 @@ const REDRAW_MS = 200;
 const PAGE_ITEMS = 1000;
 
 const board = command({
-  args: "[rebuild]",
+  args: "[action] [story] [token]",
   endsBySignal: true,
-  patient: ({ rebuild, watch }) => rebuild !== undefined || watch,
-  summary: "Show the items of the board by stage",
+  patient: ({ action, watch }) => action !== undefined || watch,
+  summary: "Show the items of the board by stage, and take work from it",
   options: {
     stage: { type: "text", value: "STAGE", describe: "Only this stage" },
     agent: { type: "text", value: "NAME", describe: "Only what this agent works on" },
@@ -41,26 +42,40 @@ const board = command({
     },
     watch: { type: "flag", short: "w", describe: "Go on: show it again after each change" },
     verify: { type: "flag", describe: "With rebuild: only compare, and change nothing" },
+    ...WORK_OPTIONS,
   },
   details:
-    "Stages are columns, as many beside each other as fit. `board rebuild` replays the log of changes, and puts right what differs from it in the tables that items are read from; with --verify it only says so, and exits with 1.",
+    "Stages are columns, as many beside each other as fit. `board rebuild` replays the log of changes, and puts right what differs from it in the tables that items are read from; with --verify it only says so, and exits with 1.\n\n`board ready` lists what can be worked on: in a stage that work is taken from, not blocked, claimed by nobody, and all that it depends on done. `board claim` takes the first of it, or the item that is named, and exits with 1 if there is none; the claim has to be renewed before it ends, by lease.heartbeat (`pawl call`), and `board finish` ends it. A claim that ends otherwise is taken back, and counts as a retry. `board configure` says of stages what they are for on this node, and without options shows it.",
   examples: [
     ["pawl board", "Everything, the first items of each stage"],
     ["pawl board --agent coder-1 --watch", "What coder-1 works on, from now on"],
     ['pawl board --text "sign in" --label web', "What somebody has said about it"],
     ["pawl board --json | jq '.stages[][].storyId'", "The ids of all items"],
+    ["pawl board ready", "What can be worked on now, the first to be done first"],
+    [
+      "pawl board claim --agent coder-1 --to 2_current --wait 1h",
+      "The first of that, or the next that comes",
+    ],
+    ["pawl board claim FR-001 --json", "That one, for a script: jq .lease has the lease and its token"],
+    ['pawl board finish FR-001 7 --to 5_done --note "merged"', "7 is the token that the claim printed"],
+    ["pawl board configure --work 1_backlog,3_qa --done 5_done", "Work is taken for testing, too"],
     ["pawl board rebuild --verify", "Whether the items are what the changes say"],
   ],
-  words: { rebuild: ["rebuild"] },
+  words: { action: ["rebuild", ...WORK_ACTIONS] },
   async run(args, context) {
-    const { rebuild, verify, watch } = args;
-    if (rebuild !== undefined) {
-      if (rebuild !== "rebuild") {
-        throw new UsageError(`${JSON.stringify(rebuild)} is nothing that a board does.`);
+    const { action, verify, watch } = args;
+    if (verify && action !== "rebuild") throw new UsageError("--verify belongs to `pawl board rebuild`.");
+    if (action !== undefined && WORK_ACTIONS.includes(action)) {
+      if (watch || args.blocked) throw new UsageError("--watch and --blocked belong to `pawl board` alone.");
+      return await doWork(action, args, context);
+    }
+    checkOptions(undefined, args);
+    if (action !== undefined) {
+      if (action !== "rebuild") {
+        throw new UsageError(`${JSON.stringify(action)} is nothing that a board does.`);
       }
       return await replay(verify, context);
     }
-    if (verify) throw new UsageError("--verify belongs to `pawl board rebuild`.");
     const filter = {
       ...(args.stage === undefined ? {} : { stage: args.stage }),
       ...(args.agent === undefined ? {} : { agent: args.agent }),

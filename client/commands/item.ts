@@ -4,6 +4,7 @@ import { type Arguments, type Context, command, type Options, UsageError } from 
 import type { Output } from "../terminal/output.js";
 import { plural, when } from "../terminal/quantities.js";
 import { printable } from "../terminal/text.js";
+import { listOf } from "../terminal/values.js";
 
 type Item = Result<"pipeline.list">["stages"][string][number];
 
@@ -204,14 +205,6 @@ function objectOf(text: string | undefined): object {
   );
 }
 
-function listOf(option: string, text: string | undefined): string[] {
-  const parts = text === undefined ? [] : text.split(",").map((part) => part.trim());
-  if (parts.includes("")) {
-    throw new UsageError(`--${option} takes names with commas between, not ${JSON.stringify(text)}.`);
-  }
-  return parts;
-}
-
 async function showItem(storyId: string, { connect, output }: Context): Promise<undefined> {
   const client = await connect();
   const [found, history] = await Promise.all([
@@ -268,6 +261,7 @@ function describe(item: Item, output: Output): string {
     notes,
     rank,
     updatedAt,
+    claim,
   } = item;
   const { description, ...others } = fields;
   const rows: [string, string | null][] = [
@@ -276,6 +270,8 @@ function describe(item: Item, output: Output): string {
     ["Retries", retryCount === 0 ? null : String(retryCount)],
     ["Blocked", blocked ? "yes" : null],
     ["After", dependsOn.length === 0 ? null : dependsOn.join(", ")],
+    ["Claim", claim === undefined ? null : `${claim.agent}${claim.pid === null ? "" : `, pid ${claim.pid}`}`],
+    ["Ready", item.ready ? "yes" : null],
     ["Labels", labels.length === 0 ? null : labels.join(", ")],
     ...Object.entries(others).map(
       ([field, value]) =>

@@ -97,3 +97,12 @@ export async function readAll(stream: Readable): Promise<string> {
   if (!isUtf8(bytes)) throw new UsageError("Standard input is not UTF-8.");
   return bytes.toString("utf8");
 }
+
+/** The parts of an option's text that has commas between them. */
+export function listOf(option: string, text: string | undefined): string[] {
+  const parts = text === undefined ? [] : text.split(",").map((part) => part.trim());
+  if (parts.includes("")) {
+    throw new UsageError(`--${option} takes names with commas between, not ${JSON.stringify(text)}.`);
+  }
+  return parts;
+}

@@ -29,6 +29,7 @@ export const MEANING: Meaning = {
     pawl_item: ["depends_on", "labels", "fields", "set_by", "recent"],
     pawl_cell: ["value"],
     pawl_change: ["body"],
+    pawl_board_rules: ["stages", "transitions", "laying"],
   },
   values: {
     pawl_batch: { state: BATCH_STATES },
@@ -70,6 +71,9 @@ export const MEANING: Meaning = {
     reference("pawl_note.n", "pawl_change.n"),
     reference("pawl_note.story_id", "pawl_item.story_id"),
     reference("pawl_cell.story_id", "pawl_item.story_id"),
+    reference("pawl_item_dependency.story_id", "pawl_item.story_id"),
+    reference("pawl_item_ready_label.story_id", "pawl_item.story_id"),
+    reference("pawl_item_claim.story_id", "pawl_item.story_id"),
   ],
 };
 

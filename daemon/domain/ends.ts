@@ -1,6 +1,7 @@
 import type { Ending } from "../grants/ending.js";
 import { grants } from "../grants/grant.js";
 import { lostHolders } from "../grants/on-loss.js";
+import { turnedItems } from "./board/work-state.js";
 import { delayedCommands, deliveries, overdueCommands, overlongDeliveries } from "./command/ends.js";
 import { incarnations } from "./command/incarnation-ends.js";
 import { keptCommands } from "./command/retention.js";
@@ -31,6 +32,7 @@ export const ENDINGS: readonly Ending[] = [
   leaseWarnings,
   claimsOfEndedLeases,
   stoppedClaims,
+  turnedItems,
   grants(reservations),
   reservationConnections,
   grants(claims),

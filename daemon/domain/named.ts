@@ -50,6 +50,8 @@ const NAMED: Readonly<Record<string, Count>> = {
   "pipeline.list": ({ agent, blocked, label }) =>
     agent === undefined && !isGiven(blocked) && !isGiven(label) ? 1 : FILTERED_PAGE,
   "pipeline.read": ({ notes }) => 1 + (isGiven(notes) ? numberIn(notes, 0, MAX_NOTES_PER_READ) : 0),
+  "pipeline.ready": () => FILTERED_PAGE,
+  "pipeline.configure": () => FILTERED_PAGE,
   "pipeline.heads": ({ known }) => 1 + lengthOf(known),
   "pipeline.changes": ({ heads, want, limit }) =>
     lengthOf(heads) + lengthOf(want) + numberIn(limit, MAX_CHANGES_PER_CALL, MAX_CHANGES_PER_CALL),

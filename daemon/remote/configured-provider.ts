@@ -37,6 +37,14 @@ export class ConfiguredProviders {
     return this.#rules.find(({ pattern }) => fits(pattern, name))?.configured;
   }
 
+  /** True if a provider may keep some of the names that begin so. */
+  mayKeep(beginning: string): boolean {
+    return this.#rules.some(({ pattern, configured }) => {
+      const [head = ""] = pattern.split("*");
+      return configured !== undefined && (head.startsWith(beginning) || beginning.startsWith(head));
+    });
+  }
+
   withText(text: string): ConfiguredProvider | undefined {
     return this.#byText.get(text);
   }

@@ -6,11 +6,14 @@
 import { setMaxListeners } from "node:events";
 import type { Parsed, Result } from "@pawl/protocol";
 import type { Id } from "@pawl/protocol/envelope";
-import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
+import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import type { Logger } from "pino";
 import { type Boottime, elapsed } from "../clock.js";
+import { LEASE_BEGINNING, leaseOf } from "../domain/board/work-state.js";
 import type { Inspected } from "../domain/lease/holder.js";
 import * as records from "../domain/lease/remote-lease.js";
+import type { Lease } from "../domain/lease/row.js";
+import { claim, claimUnder, nextToClaim } from "../domain/work/claim.js";
 import type { Operation } from "../store/statement.js";
 import { DAEMON } from "../turns/call.js";
 import type { AsyncHandlers, Sender } from "../turns/handler.js";
@@ -87,6 +90,7 @@ export class RemoteLeases {
     | "lease.get"
     | "lease.check"
     | "lease.break"
+    | "pipeline.claim"
   > {
     const byName =
       <P extends { name: string }, R>(
@@ -114,6 +118,8 @@ export class RemoteLeases {
       "lease.check": byName(this.#check.bind(this)),
       // The name may have been another provider's when its lease was granted.
       "lease.break": (params, sender) => this.#break(params, sender, this.#providers.of(params.name)),
+      "pipeline.claim": (params, sender, id) =>
+        this.#mayKeepItem(params) ? this.#claimItem(params, sender, id) : undefined,
       "lease.heartbeat": (params, sender) =>
         isRemote(params.leaseId) ? this.#heartbeat(params, sender) : undefined,
       "lease.release": (params) => (isRemote(params.leaseId) ? this.#release(params) : undefined),
@@ -137,6 +143,8 @@ export class RemoteLeases {
           this.#providers.withText(provider ?? "") !== undefined
         );
       }
+      case "pipeline.claim":
+        return this.#mayKeepItem(params as Parsed<"pipeline.claim">);
       case "lease.heartbeat":
       case "lease.release":
         return isRemote(leaseId as string);
@@ -216,6 +224,57 @@ export class RemoteLeases {
     return this.#lines.inLine({ name, waitMs, connection, id }, (line, asker) =>
       new Acquisition(parts, { params, sender, configured }, { line, asker, until }).perform(),
     );
+  }
+
+  #mayKeepItem({ storyId }: Parsed<"pipeline.claim">): boolean {
+    return storyId === undefined
+      ? this.#providers.mayKeep(LEASE_BEGINNING)
+      : this.#providers.of(leaseOf(storyId)) !== undefined;
+  }
+
+  /**
+   * A claim of an item: its lease comes first, and if the item is not ready any more once that is granted, it is given
+   * back and another item is looked for.
+   */
+  async #claimItem(
+    params: Parsed<"pipeline.claim">,
+    sender: Sender,
+    id: Id | undefined,
+  ): Promise<Result<"pipeline.claim">> {
+    const { agent: owner, ttlMs, releaseOn, graceMs } = params;
+    const { caller } = sender;
+    const until = elapsed() + params.waitMs;
+    const passed = new Map<string, string>();
+    for (;;) {
+      const next = await inTurn<Result<"pipeline.claim"> | { storyId: string; changeId: string }>(
+        this.#loop,
+        caller,
+        (env) => nextToClaim(params, passed, env),
+        { waitMs: Math.max(0, Math.round(until - elapsed())), signal: this.#stopped.signal, id },
+      );
+      if ("item" in next) return next;
+      const { storyId, changeId } = next;
+      const configured = this.#providers.of(leaseOf(storyId));
+      if (configured === undefined) {
+        // One of those that this database keeps.
+        const { stages: _, labels: __, ...named } = params;
+        const claimed = await this.#inTurn(caller, (env) => claim({ ...named, storyId }, env));
+        if (claimed.item !== null) return claimed;
+        continue;
+      }
+      const asked = { name: leaseOf(storyId), owner, mode: "exclusive", ttlMs, releaseOn, graceMs } as const;
+      try {
+        const granted = await this.#acquire({ ...asked, waitMs: 0 }, sender, configured, id);
+        const { lease } = granted as { lease: Lease };
+        const claimed = await this.#inTurn(caller, (env) => claimUnder(storyId, lease, params, env));
+        if (claimed !== undefined) return claimed;
+        await this.#release({ leaseId: lease.leaseId });
+      } catch (error) {
+        if (!(error instanceof PawlError) || error.kind !== "lease_held") throw error;
+        // It is passed over until a change says something new of it.
+        passed.set(storyId, changeId);
+      }
+    }
   }
 
   async #heartbeat(

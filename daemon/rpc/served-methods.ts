@@ -1,7 +1,6 @@
 import { type Method, NOUNS, type NounName } from "@pawl/protocol";
 import type { Id } from "@pawl/protocol/envelope";
 import type { Texts } from "@pawl/protocol/json-text";
-import { pipelineHandlers } from "../domain/board/pipeline.js";
 import { commandHandlers } from "../domain/command/command.js";
 import { daemonHandlers, type OwnReport } from "../domain/daemon.js";
 import { deploymentHandlers, type Serving } from "../domain/deployment/deployment.js";
@@ -14,6 +13,7 @@ import { rpcHandlers } from "../domain/rpc.js";
 import { scheduleHandlers } from "../domain/schedule/schedule.js";
 import { sequenceHandlers } from "../domain/sequence/sequence.js";
 import { type Callable, transactHandlers } from "../domain/transact.js";
+import { pipelineHandlers } from "../domain/work/work.js";
 import type { UploadedPiece } from "../json/uploaded-piece.js";
 import type { RemoteLeases } from "../remote/remote-leases.js";
 import type { Operation } from "../store/statement.js";
@@ -62,6 +62,7 @@ export function servedMethods({
     lease: leaseHandlers((key) => remoteLeases?.waiting(key) ?? 0),
     path: pathHandlers,
     pipeline: pipelineHandlers,
+    item: {},
     peer: peerHandlers,
     transact: transactHandlers((name) => served.get(name) ?? noSuchMethod(name, [...served.keys()])),
     events: eventsHandlers(events.journal, events.subscriptions),

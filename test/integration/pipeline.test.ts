@@ -118,7 +118,7 @@ describe("an item", () => {
     const client = await daemon().place.connect();
     const [a, b, c] = [newName("D"), newName("D"), newName("D")];
     const read = async (storyId: string) => {
-      const { item: _, ...problems } = await client.call("pipeline.read", { storyId });
+      const { item: _, reason: __, ...problems } = await client.call("pipeline.read", { storyId });
       return problems;
     };
     await client.call("pipeline.write", { storyId: a, stage: "1_backlog", dependsOn: [b] });

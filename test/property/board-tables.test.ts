@@ -4,15 +4,18 @@ import { PawlError } from "@pawl/protocol/errors";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { SignedChange } from "../../daemon/dist/domain/board/change.js";
+import { configure } from "../../daemon/dist/domain/board/configure.js";
 import { countForks, history, list, read, revisionOfBoard } from "../../daemon/dist/domain/board/items.js";
+import { ready } from "../../daemon/dist/domain/board/ready.js";
 import { rebuild } from "../../daemon/dist/domain/board/rebuild.js";
 import { apply, changes, heads } from "../../daemon/dist/domain/board/sync.js";
+import { tellTurned } from "../../daemon/dist/domain/board/work-state.js";
 import { trust } from "../../daemon/dist/domain/peer/peer.js";
 import type { Env } from "../../daemon/dist/turns/operation.js";
 import { asynchronousDriver, type Driver, envOf, performSteps, synchronousDriver } from "../domain/drive.js";
 import { Author, BOARD, hashOf } from "./board-author.js";
 import { AUTHORS, changeSet, delivery, ordered } from "./board-changes.js";
-import { type Model, model } from "./board-model.js";
+import { type Model, type ModelItem, model } from "./board-model.js";
 
 const RUNS = Number(process.env.PAWL_TEST_RUNS ?? 1);
 const READER = new Author(99);
@@ -29,13 +32,24 @@ const env = envOf({
   mayGoOn: true,
   effects: envOf({
     wake: ignored,
+    deadline: ignored,
     count: ignored,
     log: ignored,
     tell: ignored,
   } as unknown as Partial<Env>) as unknown as Env["effects"],
 });
 
+/** Stages that changes of the tests name. */
+const RULES: Parameters<typeof configure>[0] = {
+  stages: [
+    { stage: "1_backlog", ready: true },
+    { stage: "__proto__", ready: true },
+    { stage: "2_current", done: true },
+  ],
+};
+
 async function newNode(driver: Driver): Promise<void> {
+  await performSteps(driver, (given) => configure(RULES, given), env);
   for (const { id } of AUTHORS) {
     expect(await driver.perform(trust({ author: id, name: id, board: BOARD }, env))).not.toBeInstanceOf(
       PawlError,
@@ -79,6 +93,7 @@ function placeOf({
 
 /** Everything that can be asked of a node, as far as it is the same on all that have the same changes. */
 async function seenOf(driver: Driver, meant: Model, seen: { found: number }): Promise<unknown> {
+  while ((await driver.perform(tellTurned(env, 2))) > 0);
   const page = await pageOf(driver, { limit: 1000 });
   const items = Object.values(page.stages).flat();
   for (const text of SEARCHED) {
@@ -86,7 +101,18 @@ async function seenOf(driver: Driver, meant: Model, seen: { found: number }): Pr
     expect(ids).toEqual(meantBy(text, meant));
     seen.found += ids.length;
   }
-  expect(new Map(items.map(({ storyId, ...rest }) => [storyId, rest]))).toEqual(meant.items);
+  expect(new Map(items.map(({ storyId, ready: _, ...rest }) => [storyId, rest]))).toEqual(meant.items);
+  const isReady = readyIn(meant.items);
+  for (const { storyId, ready } of items) expect([storyId, ready]).toEqual([storyId, isReady(storyId)]);
+  for (const labels of [undefined, ["x"], ["ü", "x"]]) {
+    const found = await performSteps(driver, (given) => ready({ labels, limit: 1000 }, given), env);
+    const wanted = [...meant.items].filter(
+      ([storyId, item]) => isReady(storyId) && (labels ?? []).every((each) => item.labels.includes(each)),
+    );
+    expect(found.items.map(({ storyId }) => storyId)).toEqual(
+      wanted.sort(inOrderOfWork).map(([storyId]) => storyId),
+    );
+  }
   const { heads: found } = await driver.perform(heads({}));
   expect(
     found.map(({ author, incarnation, seq, hash }) => `${author}/${incarnation}/${seq}/${hash}`).sort(),
@@ -101,6 +127,25 @@ async function seenOf(driver: Driver, meant: Model, seen: { found: number }): Pr
     forks: await driver.perform(countForks()),
   };
   return { items, found, histories, counts };
+}
+
+/** Which items are ready, by the rules that nodes of these tests have. */
+function readyIn(items: Model["items"]): (storyId: string) => boolean {
+  const isDone = (storyId: string) => items.get(storyId)?.stage === "2_current";
+  return (storyId) => {
+    const { stage, blocked, dependsOn } = items.get(storyId) as ModelItem;
+    const isOpen = (stage === "1_backlog" || stage === "__proto__") && !blocked;
+    return isOpen && dependsOn.every((each) => each !== storyId && isDone(each));
+  };
+}
+
+function inOrderOfWork([idA, a]: [string, ModelItem], [idB, b]: [string, ModelItem]): number {
+  const [priorityA, priorityB] = [a, b].map(({ fields: { priority } }) =>
+    [0, 1, 2, 3, 4].includes(priority as number) ? (priority as number) : 5,
+  ) as [number, number];
+  if (priorityA !== priorityB) return priorityA - priorityB;
+  if (a.rank !== b.rank) return a.rank < b.rank ? -1 : 1;
+  return idA < idB ? -1 : 1;
 }
 
 async function pageOf(driver: Driver, params: Parsed<"pipeline.list">): Promise<Result<"pipeline.list">> {

@@ -4,26 +4,26 @@ import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { MAX_PAGE_BYTES, MAX_STAGE_LENGTH } from "@pawl/protocol/limits";
 import { all, type Operation, one, type Statement, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Unfinished } from "../../turns/operation.js";
-import { type Op, readStored, writeChange } from "./change.js";
+import { type Op, readStored } from "./change.js";
+import { underClaim, wroteUnderClaim } from "./claims.js";
 import { dependencyProblems } from "./dependencies.js";
-import { type Item, type ItemRow, isNewer } from "./merge.js";
+import { prepare, store } from "./local-change.js";
+import { isNewer } from "./merge.js";
 import { type NotesPage, readNotes } from "./notes.js";
+import { whyNotReady } from "./ready.js";
+import { loadRules, refuseMove } from "./rules.js";
+import { type ShownItem, shownItem } from "./shown-item.js";
 import {
   findItem,
-  itemRowOf,
   type LoadedItem,
-  loadNode,
+  loadedItem,
   type StampRow,
   type StoredItem,
-  showItem,
   stampOfRow,
-  storeChange,
 } from "./tables.js";
 import { findMatches, isIndexWhole, makeIndex, queryOf } from "./texts.js";
 import { describeOp, holds, type ItemCondition, planDelete, planWrite } from "./write.js";
 
-/** Of the random name of a board. */
-const BOARD_BYTES = 16;
 /** Items that are looked at for a cycle of dependencies: a read ends on a board that is tied into one knot. */
 const MAX_GRAPH_ITEMS = 10_000;
 /** Items that one step looks at for that: some 3 ms of work. */
@@ -140,31 +140,41 @@ export function* write(
   const { storyId } = params;
   const found = yield* findItem(storyId);
   const row = found?.row;
-  if (params.if !== undefined && !holds(params.if, row)) return yield* otherwise(storyId, params.if, row);
+  if (params.if !== undefined && !holds(params.if, row)) {
+    return yield* otherwise(storyId, params.if, found, env);
+  }
   const isNew = row === undefined || row.stage === null;
+  const { claim: given, ...fields } = params;
+  const writes = { stage: params.stage !== undefined, agent: params.agent !== undefined };
+  const claim = yield* underClaim(storyId, found, given, isNew || writes.stage || writes.agent, env);
+  if (claim instanceof PawlError) return claim;
   const last =
     isNew && params.stage !== undefined && params.rank === undefined
       ? yield* one(selectLastRank, { stage: params.stage })
       : undefined;
-  const op = planWrite(row, params, last?.rank ?? null);
+  const op = planWrite(row, fields, last?.rank ?? null);
   if (op instanceof PawlError) return op;
   // Nothing is left to say: the item is what the last change about it made it.
   if (op === undefined && row !== undefined) {
-    return { item: (yield* showItem(row)) as Item, changeId: row.stamp.hash };
+    return { item: (yield* shownItem(found as LoadedItem, env)) as ShownItem, changeId: row.stamp.hash };
   }
-  const committed = yield* commitLocal(op as Op, found, env);
-  return committed instanceof PawlError
-    ? committed
-    : { item: (yield* showItem(committed.row)) as Item, changeId: committed.id };
+  const prepared = yield* prepare(op as Op, env);
+  if (prepared instanceof PawlError) return prepared;
+  const refused = refuseMove(storyId, row?.stage ?? null, params.stage, prepared.node.rules);
+  if (refused !== undefined) return refused;
+  const item = yield* store(prepared, found, env);
+  if (claim !== undefined) yield* wroteUnderClaim(item, writes);
+  return { item: (yield* shownItem(item, env)) as ShownItem, changeId: prepared.change.id };
 }
 
 /** The refusal of a write whose `if` does not hold, with the item as it is. */
 function* otherwise(
   storyId: string,
   expected: ItemCondition,
-  row: ItemRow | undefined,
+  found: LoadedItem | undefined,
+  env: Env,
 ): Operation<PawlError> {
-  const item = row === undefined ? null : yield* showItem(row);
+  const item = found === undefined ? null : yield* shownItem(found, env);
   const is =
     item === null
       ? "does not exist"
@@ -186,8 +196,12 @@ export function* remove(
   const op = planDelete(found?.row);
   if (op === undefined) return { deleted: false };
   if (op instanceof PawlError) return op;
-  const committed = yield* commitLocal(op, found, env);
-  return committed instanceof PawlError ? committed : { deleted: true, changeId: committed.id };
+  const claim = yield* underClaim(params.storyId, found, params.claim, true, env);
+  if (claim instanceof PawlError) return claim;
+  const prepared = yield* prepare(op, env);
+  if (prepared instanceof PawlError) return prepared;
+  yield* store(prepared, found, env);
+  return { deleted: true, changeId: prepared.change.id };
 }
 
 export function* read(
@@ -196,12 +210,14 @@ export function* read(
 ): Operation<Outcome<Result<"pipeline.read">>> {
   const { storyId } = params;
   const found = yield* findItem(storyId);
-  const item = found === undefined ? null : yield* showItem(found.row);
+  const item = found === undefined ? null : yield* shownItem(found, env);
   const notes = params.notes === undefined ? {} : yield* readNotes(storyId, params.notes, params.before);
   if (notes instanceof PawlError) return notes;
   if (item === null) return { item, ...(params.notes === undefined ? {} : { notes: [] }) };
-  if (item.dependsOn.length === 0) return { item, ...notes };
-  return yield* readDependencies({ item, ...notes }, { graph: new Map(), waiting: [storyId], next: 0 }, env);
+  const reason = item.ready ? undefined : yield* whyNotReady(found as LoadedItem, yield* loadRules(), env);
+  const read = { item, ...notes, ...(reason === undefined ? {} : { reason }) };
+  if (item.dependsOn.length === 0) return read;
+  return yield* readDependencies(read, { graph: new Map(), waiting: [storyId], next: 0 }, env);
 }
 
 /** The part of the board that can be reached from an item, as far as it was looked at. */
@@ -214,7 +230,7 @@ interface Reached {
 
 /** One step of looking for missing items and a cycle, and those that follow it. */
 function* readDependencies(
-  read: { readonly item: Item } & NotesPage,
+  read: Pick<Result<"pipeline.read">, "reason"> & { readonly item: ShownItem } & NotesPage,
   { graph, waiting, next }: Reached,
   env: Env,
 ): Operation<Outcome<Result<"pipeline.read">>> {
@@ -276,9 +292,9 @@ export function* list(
       rows: ITEMS_PER_READ,
     });
     for (const stored of rows) {
-      const row = itemRowOf(stored);
+      const loaded = loadedItem(stored);
       if (page.isFull) return page.upTo(place);
-      const item = (yield* showItem(row)) as Item;
+      const item = (yield* shownItem(loaded, env)) as ShownItem;
       if (!page.add(item)) return page.upTo(place);
       place = placeOfItem(item);
     }
@@ -313,12 +329,12 @@ function* overview(
   env: Env,
 ): Operation<Outcome<Result<"pipeline.list">>> {
   if (!env.mayGoOn) return notInTransaction("perStage");
-  return yield* countFrom([after, END[1], END[2]], NO_OVERVIEW, perStage, params);
+  return yield* countFrom([after, END[1], END[2]], NO_OVERVIEW, perStage, params, env);
 }
 
 /** What is known of the stages so far. A step goes on with a copy, because its turn may be rolled back. */
 interface Overview {
-  readonly stages: ReadonlyMap<string, Item[]>;
+  readonly stages: ReadonlyMap<string, ShownItem[]>;
   readonly counts: ReadonlyMap<string, number>;
   /** Of all items shown. */
   readonly items: number;
@@ -329,7 +345,7 @@ interface Overview {
 }
 
 const NO_OVERVIEW: Overview = {
-  stages: new Map<string, Item[]>(),
+  stages: new Map<string, ShownItem[]>(),
   counts: new Map(),
   items: 0,
   characters: 0,
@@ -343,6 +359,7 @@ function* countFrom(
   before: Overview,
   perStage: number,
   params: Parsed<"pipeline.list">,
+  env: Env,
 ): Operation<Outcome<Result<"pipeline.list">>> {
   const [stages, counts] = [new Map(before.stages), new Map(before.counts)];
   let { items, characters, fields, isCut } = before;
@@ -375,7 +392,7 @@ function* countFrom(
     for (const row of rows) {
       isCut = shown.length > 0 && isLarge();
       if (isCut) break;
-      const item = (yield* showItem(itemRowOf(row))) as Item;
+      const item = (yield* shownItem(loadedItem(row), env)) as ShownItem;
       shown.push(item);
       items += 1;
       characters += charactersOf([item]);
@@ -390,7 +407,7 @@ function* countFrom(
     place = end;
   }
   const after: Overview = { stages, counts, items, characters, fields, isCut };
-  return new Unfinished(() => countFrom(place, after, perStage, params));
+  return new Unfinished((later) => countFrom(place, after, perStage, params, later));
 }
 
 function notInTransaction(param: string): PawlError {
@@ -400,12 +417,12 @@ function notInTransaction(param: string): PawlError {
   });
 }
 
-function fieldsOf({ fields }: Item): number {
+function fieldsOf({ fields }: ShownItem): number {
   return isEmpty(fields) ? 0 : Object.keys(fields).length;
 }
 
 /** As much as items are as JSON, but for what is the same in all. */
-function charactersOf(items: readonly Item[]): number {
+function charactersOf(items: readonly ShownItem[]): number {
   let characters = 0;
   for (const { storyId, name, agent, dependsOn, labels, fields } of items) {
     characters += storyId.length + (name?.length ?? 0) + (agent?.length ?? 0);
@@ -418,7 +435,7 @@ function charactersOf(items: readonly Item[]): number {
 
 /** Items by stage, as many as there is room for. */
 class Page {
-  readonly #stages = new Map<string, Item[]>();
+  readonly #stages = new Map<string, ShownItem[]>();
   readonly #limit: number;
   #taken = 0;
   #characters = 0;
@@ -433,7 +450,7 @@ class Page {
   }
 
   /** Returns false for an item that there is no room for; the first is taken however large it is. */
-  add(item: Item): boolean {
+  add(item: ShownItem): boolean {
     this.#characters += charactersOf([item]);
     this.#fields += fieldsOf(item);
     if (this.#taken > 0 && this.#characters > MAX_PAGE_BYTES) return false;
@@ -479,7 +496,7 @@ function* searchItems(
       { what: "index" },
     );
   }
-  return yield* matchFrom(0, new Set(), query, after, params);
+  return yield* matchFrom(0, new Set(), query, after, params, env);
 }
 
 /** One step through the rows of the index, and those that follow it. */
@@ -489,28 +506,32 @@ function* matchFrom(
   query: string,
   after: ListPlace,
   params: Parsed<"pipeline.list">,
+  env: Env,
 ): Operation<Outcome<Result<"pipeline.list">>> {
   const found = new Set(before);
   const next = yield* findMatches(query, doc, found);
   if (next !== undefined) {
-    return new Unfinished(() => matchFrom(next, found, query, after, params));
+    return new Unfinished((later) => matchFrom(next, found, query, after, params, later));
   }
-  return yield* placeFrom(0, [...found], [], after, params);
+  return yield* placeFrom(0, [...found], [], after, params, env);
 }
 
 /** One step through the items that were found, which keeps those that a page may have, and those that follow it. */
 function* placeFrom(
   first: number,
   found: readonly string[],
-  before: readonly ItemRow[],
+  before: readonly LoadedItem[],
   after: ListPlace,
   params: Parsed<"pipeline.list">,
+  env: Env,
 ): Operation<Outcome<Result<"pipeline.list">>> {
   const { stage, agent, blocked, label, limit } = params;
   const fitting = [...before];
   for (const storyId of found.slice(first, first + FOUND_PER_STEP)) {
-    const row = (yield* findItem(storyId))?.row;
+    const loaded = yield* findItem(storyId);
+    const row = loaded?.row;
     const fits =
+      loaded !== undefined &&
       row !== undefined &&
       row.stage !== null &&
       (stage === undefined || row.stage === stage) &&
@@ -518,18 +539,18 @@ function* placeFrom(
       (blocked === undefined || row.blocked === blocked) &&
       (label === undefined || row.labels.includes(label)) &&
       isBefore(after, placeOfItem(row as Placed));
-    if (fits) fitting.push(row);
+    if (fits) fitting.push(loaded);
   }
-  fitting.sort((a, b) => (isBefore(placeOfItem(a as Placed), placeOfItem(b as Placed)) ? -1 : 1));
+  fitting.sort((a, b) => (isBefore(placeOfItem(a.row as Placed), placeOfItem(b.row as Placed)) ? -1 : 1));
   // One more than a page has room for says that there is another one.
   const kept = fitting.slice(0, limit + 1);
   if (first + FOUND_PER_STEP < found.length) {
-    return new Unfinished(() => placeFrom(first + FOUND_PER_STEP, found, kept, after, params));
+    return new Unfinished((later) => placeFrom(first + FOUND_PER_STEP, found, kept, after, params, later));
   }
   const page = new Page(limit);
   let place = after;
-  for (const row of kept) {
-    const item = page.isFull ? undefined : yield* showItem(row);
+  for (const each of kept) {
+    const item = page.isFull ? undefined : yield* shownItem(each, env);
     // One that was deleted since then.
     if (item === null) continue;
     if (item === undefined || !page.add(item)) return page.upTo(place);
@@ -651,25 +672,6 @@ export function* countForks(): Operation<number> {
 /** How many changes are stored here. */
 export function* revisionOfBoard(): Operation<number> {
   return (yield* one(lastChange))?.n ?? 0;
-}
-
-/** Makes, signs and stores this node's next change. Gives its id, and the item as it is then. */
-function* commitLocal(
-  op: Op,
-  item: LoadedItem | undefined,
-  env: Env,
-): Operation<{ id: string; row: ItemRow } | PawlError> {
-  const node = yield* loadNode(env);
-  const { author, incarnation, head, clock } = node;
-  const identity = env.identity?.();
-  if (identity?.author !== author) throw new Error("the identity is not that of the database");
-  const board = node.board ?? env.random(BOARD_BYTES).toString("hex");
-  const log = { author, board, incarnation, head, clock };
-  const change = writeChange(log, [op], env.wallMs, identity.privateKey);
-  if (change instanceof PawlError) return change;
-  const items = new Map([[op.storyId, item]]);
-  yield* storeChange(change, undefined, head ?? undefined, node, env, items);
-  return { id: change.id, row: (items.get(op.storyId) as LoadedItem).row };
 }
 
 /** A place in a list: stage, rank, storyId. */

@@ -1,10 +1,12 @@
 import type { HandlersOf } from "../../turns/handler.js";
+import { configuration, configure } from "./configure.js";
 import { history, list, read, remove, write } from "./items.js";
+import { ready } from "./ready.js";
 import { rebuild } from "./rebuild.js";
 import { apply, changes, heads, identity, watch } from "./sync.js";
 
-/** Which operation performs which method. */
-export const pipelineHandlers: HandlersOf<"pipeline"> = {
+/** Which operation performs which method; those that need leases are above this room (`work/work.ts`). */
+export const boardHandlers: Omit<HandlersOf<"pipeline">, "claim" | "finish"> = {
   write,
   read,
   list,
@@ -16,4 +18,7 @@ export const pipelineHandlers: HandlersOf<"pipeline"> = {
   apply,
   watch,
   rebuild,
+  configure,
+  configuration,
+  ready,
 };

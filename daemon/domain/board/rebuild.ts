@@ -6,6 +6,7 @@ import { type Env, type Outcome, Unfinished } from "../../turns/operation.js";
 import { type Change, openChange, readStored } from "./change.js";
 import { compareHlc } from "./hybrid-clock.js";
 import { type Cell, type Increment, type ItemRow, merge, type NoteCell, stampOf } from "./merge.js";
+import { loadRules } from "./rules.js";
 import {
   countShown,
   findItem,
@@ -17,8 +18,8 @@ import {
   setRecent,
   writeItem,
 } from "./tables.js";
-
 import { indexAnew } from "./texts.js";
+import { forgetWork, keptWork, layWork, rightWork } from "./work-state.js";
 
 /** Changes that one step goes through: some 4 ms of work ... */
 const CHANGES_PER_STEP = 12;
@@ -506,13 +507,25 @@ function* compareItem(
     if (has !== says)
       differences.push(`${part}: the table has ${shown(has)}, and the log says ${shown(says)}`);
   }
+  const rules = yield* loadRules();
+  if (said.item !== undefined && found !== undefined && differences.length === 0) {
+    const kept = yield* keptWork(storyId, said.item.dependsOn, found.work);
+    const right = yield* rightWork(said.item, rules);
+    if (right !== undefined && JSON.stringify(kept) !== JSON.stringify(right)) {
+      differences.push(`work: the table has ${shown(kept)}, and the board says ${shown(right)}`);
+    }
+  }
   if (differences.length === 0 || verify) return differences;
+  if (found !== undefined) yield* forgetWork(found.row);
   yield* run(deleteItem, { storyId });
   yield* run(deleteCells, { storyId });
   yield* run(deleteIncrements, { storyId });
   yield* run(deleteNotes, { storyId });
   if (env !== undefined) countShown(found?.row, said.item, env);
-  if (said.item !== undefined) yield* writeItem(said.item, said.setBy ?? {}, found?.recent ?? []);
+  if (said.item !== undefined && env !== undefined) {
+    const work = yield* layWork(said.item, found, rules, env);
+    yield* writeItem(said.item, said.setBy ?? {}, found?.recent ?? [], work);
+  }
   for (const cell of said.cells) yield* run(insertCell, { storyId, ...cell });
   for (const each of said.increments) yield* run(insertIncrement, { storyId, ...each });
   for (const each of said.notes) yield* run(insertNote, { storyId, ...each });

@@ -4,7 +4,8 @@ import { PawlError, refuse } from "@pawl/protocol/errors";
 import { MAX_CHANGES_BYTES } from "@pawl/protocol/limits";
 import { all, type Operation, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Unfinished, Wait } from "../../turns/operation.js";
-import { openChange, readStored, type SignedChange, type Standing } from "./change.js";
+import { type Op, openChange, readStored, type SignedChange, type Standing } from "./change.js";
+import { findClaim } from "./claims.js";
 import { revisionOfBoard } from "./items.js";
 import { checkPlace } from "./log.js";
 import {
@@ -15,6 +16,7 @@ import {
   findNode,
   findPlace,
   type KnownLog,
+  type LoadedItem,
   loadNode,
   type Node,
   type StoredPlace,
@@ -195,7 +197,9 @@ function* take(
   const refused = checkPlace(change, prev, env.wallMs);
   if (refused !== undefined) return refused;
   const isOwnLog = change.author === node.author && change.incarnation === node.incarnation;
-  const after = yield* storeChange(change, log, prev, node, env);
+  const items = new Map<string, LoadedItem | undefined>();
+  const after = yield* storeChange(change, log, prev, node, env, items);
+  for (const op of change.ops) if (op.set.has("agent")) yield* tellContested(op, items, change.author, env);
   return isOwnLog
     ? yield* beginNewLog(
         after,
@@ -203,6 +207,23 @@ function* take(
         env,
       )
     : after;
+}
+
+/** Tells the holder of a claim that another node has given its item to somebody else. */
+function* tellContested(
+  { storyId, set }: Op,
+  items: ReadonlyMap<string, LoadedItem | undefined>,
+  author: string,
+  env: Env,
+): Operation<void> {
+  const item = items.get(storyId);
+  const claim = item && (yield* findClaim(item, env));
+  const otherAgent = JSON.parse(set.get("agent") as string) as string | null;
+  if (item === undefined || claim === undefined || otherAgent === null || otherAgent === claim.agent) return;
+  const { fencing_token: fencingToken, connection } = claim;
+  const { agent } = item.row;
+  env.effects.notify(connection, "item.contested", { storyId, fencingToken, otherAgent, author, agent });
+  env.effects.tell("item", storyId, "contested", storyId, { by: otherAgent });
 }
 
 /** The change named as the one before, in its place or, where that is wrong, as the end of some log. */

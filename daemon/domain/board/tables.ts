@@ -18,8 +18,9 @@ import {
   type Stored,
   stampOf,
 } from "./merge.js";
-
+import { loadRules, type Rules, type RulesRow, rulesOf } from "./rules.js";
 import { indexChange } from "./texts.js";
+import { keepDependencies, keepLabels, tellOfItem, type WorkState } from "./work-state.js";
 
 /*
  * How changes come into the tables: one way for those made here and those of others. Nothing of this is kept
@@ -30,8 +31,9 @@ import { indexChange } from "./texts.js";
 export const BOARD_KEY = "board";
 
 const selectNode = sql<NodeRow>(`
-  SELECT n.author, n.board, n.incarnation, n.wall, n.counter, n.branch, n.texts, b.head_seq, b.head_id
-  FROM pawl_board n LEFT JOIN pawl_branch b ON b.branch = n.branch`);
+  SELECT n.author, n.board, n.incarnation, n.wall, n.counter, n.branch, n.texts, b.head_seq, b.head_id,
+    r.stages, r.transitions, r.max_retries, r.laying
+  FROM pawl_board n LEFT JOIN pawl_branch b ON b.branch = n.branch LEFT JOIN pawl_board_rules r ON r.id = 1`);
 
 const insertNode = sql(`
   INSERT INTO pawl_board (id, author, incarnation, board, branch, wall, counter, file)
@@ -76,15 +78,17 @@ const selectItem = sql<StoredItem>("SELECT * FROM pawl_item WHERE story_id = :st
 
 const upsertItem = sql(`
   INSERT INTO pawl_item (story_id, generation, wall, counter, author, change_id, stage, name, agent, blocked,
-    rank, retry_base, retry_added, depends_on, labels, fields, notes, priority, set_by, recent)
+    rank, retry_base, retry_added, depends_on, labels, fields, notes, priority, set_by, recent, waits, held, ready)
   VALUES (:storyId, :generation, :wall, :counter, :author, :id, :stage, :name, :agent, :blocked,
-    :rank, :retryBase, :retryAdded, :dependsOn, :labels, :fields, :notes, :priority, :setBy, :recent)
+    :rank, :retryBase, :retryAdded, :dependsOn, :labels, :fields, :notes, :priority, :setBy, :recent,
+    :waits, :held, :ready)
   ON CONFLICT (story_id) DO UPDATE SET generation = excluded.generation, wall = excluded.wall,
     counter = excluded.counter, author = excluded.author, change_id = excluded.change_id, stage = excluded.stage,
     name = excluded.name, agent = excluded.agent, blocked = excluded.blocked, rank = excluded.rank,
     retry_base = excluded.retry_base, retry_added = excluded.retry_added, depends_on = excluded.depends_on,
     labels = excluded.labels, fields = excluded.fields, notes = excluded.notes, priority = excluded.priority,
-    set_by = excluded.set_by, recent = excluded.recent`);
+    set_by = excluded.set_by, recent = excluded.recent, waits = excluded.waits, held = excluded.held,
+    ready = excluded.ready`);
 
 const selectStamp = sql<StampRow>(`
   SELECT c.wall, c.counter, b.author, c.change_id
@@ -127,7 +131,7 @@ const deleteIncrement = sql(
 
 const deleteIncrements = sql("DELETE FROM pawl_increment WHERE story_id = :storyId");
 
-interface NodeRow {
+interface NodeRow extends RulesRow {
   author: string;
   board: string | null;
   incarnation: string;
@@ -182,6 +186,9 @@ export interface StoredItem extends StampRow {
   priority: number;
   set_by: string;
   recent: string;
+  waits: number;
+  held: number;
+  ready: number;
 }
 
 /** Fields that have a column in an item's row; what set them is known by `set_by`. */
@@ -195,6 +202,7 @@ export interface LoadedItem {
   readonly row: ItemRow;
   readonly setBy: SetBy;
   readonly recent: Recent;
+  readonly work: WorkState;
 }
 
 /** The numbers of the last changes about an item, which are not in `pawl_touch` yet. */
@@ -213,6 +221,7 @@ export interface Node {
   readonly clock: Hlc;
   /** The last change of its own log, and the branch it is on; null before the first. */
   readonly head: { readonly branch: number; readonly seq: number; readonly hash: string } | null;
+  readonly rules: Rules;
   /** Up to which item their words are in the index of texts; null if there is none. */
   readonly texts: string | null;
   /** Which file the database is, for a node that is not in it yet: it is when it first has something to keep. */
@@ -228,7 +237,7 @@ export function* findNode(): Operation<Node | undefined> {
   if (row === undefined) return undefined;
   const { author, board, incarnation, wall, counter, branch, texts, head_seq: seq, head_id: hash } = row;
   const head = branch === null || seq === null || hash === null ? null : { branch, seq, hash };
-  return { author, board, incarnation, clock: [wall, counter], head, texts };
+  return { author, board, incarnation, clock: [wall, counter], head, rules: rulesOf(row), texts };
 }
 
 /** This node, in a daemon that writes. Its key is made if there is none. */
@@ -248,6 +257,7 @@ export function* loadNode(env: Env): Operation<Node> {
     clock: CLOCK_START,
     head: null,
     texts: null,
+    rules: yield* loadRules(),
     newIn: databaseFile,
   };
 }
@@ -311,16 +321,19 @@ export function* findHead(id: string): Operation<StoredPlace | undefined> {
 /** The rows of an item; undefined if it was never seen. */
 export function* findItem(storyId: string): Operation<LoadedItem | undefined> {
   const row = yield* one(selectItem, { storyId });
-  return (
-    row && {
-      row: itemRowOf(row),
-      setBy: JSON.parse(row.set_by) as SetBy,
-      recent: JSON.parse(row.recent) as Recent,
-    }
-  );
+  return row && loadedItem(row);
 }
 
-export function itemRowOf(row: StoredItem): ItemRow {
+export function loadedItem(row: StoredItem): LoadedItem {
+  return {
+    row: itemRowOf(row),
+    setBy: JSON.parse(row.set_by) as SetBy,
+    recent: JSON.parse(row.recent) as Recent,
+    work: { waits: row.waits, held: row.held === 1, ready: row.ready === 1 },
+  };
+}
+
+function itemRowOf(row: StoredItem): ItemRow {
   return {
     storyId: row.story_id,
     generation: row.generation,
@@ -370,6 +383,7 @@ export function stampOfRow({ wall, counter, author, change_id: hash }: StampRow)
  * @param log that it belongs to; not needed for what continues this node's own.
  * @param prev where the change before it stands, undefined for the first of a log.
  * @param items those of its ops that were loaded already, which then are as it makes them.
+ * @param told what those who follow its item are told, if it is more than a change of the item.
  */
 export function* storeChange(
   change: Change,
@@ -378,6 +392,7 @@ export function* storeChange(
   known: Node,
   env: Env,
   items: Map<string, LoadedItem | undefined> = new Map(),
+  told?: Told,
 ): Operation<Node> {
   const node = yield* keepNode(known);
   const branch = yield* moveHeads(change, log, prev, node, env);
@@ -401,25 +416,35 @@ export function* storeChange(
   const isLatest = compareHlc(hlc, node.clock) > 0;
   for (const op of change.ops) {
     const item = items.has(op.storyId) ? items.get(op.storyId) : yield* findItem(op.storyId);
-    const merged = yield* mergeOp(op, item, stampOf(change), n, isLatest);
+    const merged = yield* mergeOp(op, item, stampOf(change), n, isLatest, node.rules);
     if (node.texts !== null && merged !== undefined && merged.row !== item?.row) {
       yield* indexChange(node.texts, op, item?.row, merged.row, n);
     }
     countShown(item?.row, merged?.row, env);
-    tellItem(item?.row, merged?.row, env);
+    if (merged !== undefined && merged.row !== item?.row) {
+      tellItem(item?.row, merged.row, told, env);
+      yield* tellOfItem(item?.row, merged.row, merged.work, node.rules, 1 / change.ops.length, env);
+    }
     items.set(op.storyId, merged);
   }
   env.effects.wake(BOARD_KEY);
   return after;
 }
 
+/** The event that a change is. */
+export interface Told {
+  readonly kind: "claimed" | "finished" | "abandoned";
+  readonly by: string;
+}
+
 /** Tells what a change has made of an item; nothing if it shows nothing else. */
-function tellItem(before: ItemRow | undefined, after: ItemRow | undefined, env: Env): void {
-  if (after === undefined || after === before) return;
+function tellItem(before: ItemRow | undefined, after: ItemRow, told: Told | undefined, env: Env): void {
   const [from, to] = [before?.stage ?? undefined, after.stage ?? undefined];
   const { storyId } = after;
   const by = after.agent ?? undefined;
   if (from === undefined && to === undefined) return;
+  if (told !== undefined)
+    return env.effects.tell("item", storyId, told.kind, storyId, { by: told.by, from, to });
   if (from === undefined) env.effects.tell("item", storyId, "created", storyId, { by, to });
   else if (to === undefined) env.effects.tell("item", storyId, "deleted", storyId, { from });
   else if (from !== to) env.effects.tell("item", storyId, "moved", storyId, { by, from, to });
@@ -470,6 +495,7 @@ function* mergeOp(
   stamp: Stamp,
   n: number,
   isLatest: boolean,
+  rules: Rules,
 ): Operation<LoadedItem | undefined> {
   // The rows of another generation are of no account, so they are not loaded.
   const isSame = item?.row.generation === op.generation;
@@ -478,7 +504,7 @@ function* mergeOp(
   const stored: Stored | undefined = item && { item: item.row, cells, increments: [...increments.keys()] };
   const merged = merge(stored, op, stamp);
   const recent = yield* addRecent(op.storyId, item?.recent ?? [], n);
-  if (merged !== undefined) return yield* writeMerged(merged, n, item, increments, recent);
+  if (merged !== undefined) return yield* writeMerged(merged, n, item, increments, recent, rules);
   yield* setRecent(op.storyId, recent);
   return item && { ...item, recent };
 }
@@ -545,6 +571,7 @@ function* writeMerged(
   former: LoadedItem | undefined,
   known: ReadonlyMap<Increment, number>,
   recent: Recent,
+  rules: Rules,
 ): Operation<LoadedItem> {
   const { storyId } = item;
   if (reset && former !== undefined) {
@@ -555,7 +582,9 @@ function* writeMerged(
   const setNow = new Set(cells.map(({ field }) => field));
   const setBefore = reset ? {} : (former?.setBy ?? {});
   const setBy = setByOf((field) => (setNow.has(field) ? n : setBefore[field]));
-  yield* writeItem(item, setBy, recent);
+  const work = yield* keepDependencies(former, item, rules);
+  yield* writeItem(item, setBy, recent, work);
+  yield* keepLabels(former?.work.ready ? former.row : undefined, work.ready ? item : undefined);
   for (const { field, value } of cells) {
     if (!isColumn(field)) yield* run(upsertCell, { storyId, field, value, n });
   }
@@ -564,7 +593,7 @@ function* writeMerged(
   }
   for (const { field, amount } of increments) yield* run(insertIncrement, { storyId, field, n, amount });
   for (const { index } of notes) yield* run(insertNote, { storyId, n, index });
-  return { row: item, setBy, recent };
+  return { row: item, setBy, recent, work };
 }
 
 /** In the order of the columns, so that equal ones are equal as text. */
@@ -577,7 +606,12 @@ export function setByOf(numberOf: (field: ColumnField) => number | undefined): S
   return setBy;
 }
 
-export function* writeItem(item: ItemRow, setBy: SetBy, recent: Recent): Operation<void> {
+export function* writeItem(
+  item: ItemRow,
+  setBy: SetBy,
+  recent: Recent,
+  { waits, held, ready }: WorkState,
+): Operation<void> {
   yield* run(upsertItem, {
     storyId: item.storyId,
     generation: item.generation,
@@ -599,5 +633,8 @@ export function* writeItem(item: ItemRow, setBy: SetBy, recent: Recent): Operati
     priority: item.priority,
     setBy: JSON.stringify(setBy),
     recent: JSON.stringify(recent),
+    waits,
+    held: held ? 1 : 0,
+    ready: ready ? 1 : 0,
   });
 }

@@ -3,7 +3,11 @@ import { shownAt } from "../../clock.js";
 import { dueAt, type Ending } from "../../grants/ending.js";
 import type { GrantRule } from "../../grants/grant.js";
 import { all, one, run, sql } from "../../store/statement.js";
+import { itemOfLease } from "../board/claims.js";
 import { giveBack, LEASE_COLUMNS, type LeaseRow, lose, tell, tellLost } from "./row.js";
+
+/** The end of an item's lease is as much work as the ends of so many others. */
+const ROWS_PER_ITEM = 10;
 
 export const leases: GrantRule<LeaseRow> = {
   ...LEASE_COLUMNS,
@@ -15,7 +19,9 @@ export const leases: GrantRule<LeaseRow> = {
       else tell(each, "lost", env);
     }
     yield* giveBack(row, env);
-    return lost.length;
+    // The end of a claim of an item makes a signed change.
+    const items = lost.filter(({ name }) => itemOfLease(name) !== undefined).length;
+    return lost.length + items * ROWS_PER_ITEM;
   },
 };
 

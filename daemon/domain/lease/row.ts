@@ -14,6 +14,8 @@ import {
 } from "../../grants/on-loss.js";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
+import { leaseEnded as itemEnded, itemOfLease } from "../board/claims.js";
+import { holdItem } from "../board/work-state.js";
 import { leaseEnded } from "../queue/under.js";
 
 /** A holder is told that its lease is about to end when this part of the ttl is left. */
@@ -223,6 +225,8 @@ export function* keep(asked: Asked, granted: Granted, lasting: Lasting, env: Env
     uid,
     gid,
   });
+  const storyId = itemOfLease(name);
+  if (storyId !== undefined) yield* holdItem(storyId);
   env.effects.count("leases", 1);
   env.effects.tell("lease", name, "acquired", name, { by: owner, fencingToken });
   attend(times.warnAt, releaseOn, env);
@@ -305,7 +309,7 @@ export function acquiredTtlOf(row: LeaseRow): number {
 
 /**
  * Nobody holds the lease any more, with all its names. The waiters of those try again. Gives its rows; none if it has
- * ended before. The claims that are under it end, too.
+ * ended before. The claims that are under it end, too, and so does the claim of an item that it is.
  *
  * @param isReleased whether its holder gave it up.
  */
@@ -319,6 +323,8 @@ export function* drop(row: LeaseRow, env: Env, isReleased = false): Operation<re
   for (const { name, fencing_token: fencingToken, has_claims: hasClaims } of rows) {
     env.effects.wake(waitKey(name));
     if (hasClaims === 1) yield* leaseEnded(name, fencingToken, isReleased, env);
+    const storyId = itemOfLease(name);
+    if (storyId !== undefined) yield* itemEnded(storyId, fencingToken, isReleased, env);
   }
   return rows;
 }
