@@ -11,6 +11,18 @@ const MAX_SHOWN_PAYLOADS = 3;
 
 type Batch = Result<"queue.get">["batch"];
 
+/** The states of a batch, in the order in which a batch may come to them. */
+export const BATCH_STATES = [
+  "ready",
+  "scheduled",
+  "blocked",
+  "claimed",
+  "completed",
+  "dead",
+  "cancelled",
+  "expired",
+] as const satisfies readonly Batch["state"][];
+
 const queues = command({
   args: "[queue]",
   summary: "List the queues and what is in them",
@@ -81,7 +93,7 @@ const batches = command({
   options: {
     state: {
       type: "text",
-      choices: ["ready", "scheduled", "blocked", "claimed", "completed", "dead", "cancelled", "expired"],
+      choices: BATCH_STATES,
       describe: "Only those in this state",
     },
     key: { type: "text", value: "TEXT", describe: "Only those of this key" },
