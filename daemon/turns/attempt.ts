@@ -308,6 +308,20 @@ export class Attempt {
     const { holdsBackUnder: keys } = parked;
     if (keys.length > 1 || outcome instanceof PawlError) for (const key of keys) this.#effects.wake(key);
     if (parked.lineKey !== undefined) this.#effects.wake(parked.lineKey);
+    const { contender } = parked;
+    if (contender !== undefined && !(outcome instanceof PawlError)) this.#untangleOthers(contender);
+  }
+
+  /** A call was granted what it waited for, while its caller, or a child of that, waits for more: by that, too. */
+  #untangleOthers({ contest, caller: { pid, startTicks } }: Contender): void {
+    const others = this.#waiters.of(contest.actor);
+    if (pid !== null && typeof startTicks === "number") {
+      others.push(...this.#waiters.below(processOf({ pid, startTicks })));
+    }
+    for (const other of others) {
+      const parked = this.#waiters.overtaking(other.overtakeKey);
+      if (parked !== undefined) this.#untangle(parked, other);
+    }
   }
 
   #answer(call: Call, outcome: unknown): void {
