@@ -12,9 +12,9 @@ import {
   type Caller,
   type Contender,
   type Env,
+  nameOfProcess,
   type Outcome,
   type Process,
-  processOf,
   Tried,
   Unfinished,
   Wait,
@@ -172,7 +172,7 @@ export class Attempt {
     const someAwait = ancestorsOf !== undefined && store.perform(contest.someAwaitChildren());
     if (someAwait) {
       this.#waiters.learnAncestors(MAX_ASKED_FOR_ANCESTORS, ({ caller }) =>
-        ancestorsOf(caller).map(processOf),
+        ancestorsOf(caller).map(nameOfProcess),
       );
     } else if (this.#waiters.contenders === 1) return;
     const refusal = store.perform(
@@ -316,7 +316,7 @@ export class Attempt {
   #untangleOthers({ contest, caller: { pid, startTicks } }: Contender): void {
     const others = this.#waiters.of(contest.actor);
     if (pid !== null && typeof startTicks === "number") {
-      others.push(...this.#waiters.below(processOf({ pid, startTicks })));
+      others.push(...this.#waiters.below(nameOfProcess({ pid, startTicks })));
     }
     for (const other of others) {
       const parked = this.#waiters.overtaking(other.overtakeKey);
