@@ -21,8 +21,8 @@ import {
   type ThingNeed,
 } from "./holders.js";
 
-/** Places of patterns that one search compares: some 2 ms. */
-const MAX_PLACES = 100_000;
+/** Places of patterns that one search compares, which counts each look at a request as some of them: some 2 ms. */
+const MAX_PLACES = 40_000;
 
 /** A wait for what others hold, of the noun that knows what it wants. */
 export abstract class WaitForOthers implements Contest {

@@ -12,6 +12,10 @@ import { conflict, lineOf, type Mode, type ReservationRow, selectRoot } from "./
 /** Holders of one request that are looked at; those beyond count as if they ended by themselves. */
 const MAX_HOLDERS = 64;
 
+/** A comparison of two requests takes as long as comparing so many places, and so does asking for holders. */
+const PLACES_PER_LOOK = 100;
+const PLACES_PER_QUESTION = 400;
+
 /** A request as those who come later see it. */
 export interface Waiting {
   readonly owner: string;
@@ -41,8 +45,10 @@ export class PathWait extends WaitForOthers {
 
   *needs(search: Search): Operation<ThingNeed[]> {
     const { env, work } = search;
+    work.left -= PLACES_PER_QUESTION;
+    if (work.left < 0) return [];
     const rootId = (yield* one(selectRoot, { root: this.#root }))?.root_id;
-    if (rootId === undefined || work.left < 0) return [];
+    if (rootId === undefined) return [];
     const isOwn = ({ number }: ReservationRow): boolean => number === this.#own;
     const found = yield* findHolders({ rootId, ...this.wants, isOwn }, MAX_HOLDERS, work, env);
     if (found instanceof PawlError) return [];
@@ -59,6 +65,7 @@ export class PathWait extends WaitForOthers {
   behind({ number }: Contender, { env: { contenders }, work }: Search): Contender[] {
     const found: Contender[] = [];
     for (const other of contenders.standingIn(lineOf(this.#root), MAX_CIRCLE_WAITS)) {
+      work.left -= PLACES_PER_LOOK;
       if (other.number >= number || work.left < 0) break;
       if (wantTheSame(this.wants, (other.contest as PathWait).wants, work)) found.push(other);
     }
