@@ -29,6 +29,7 @@ import { Connections } from "./socket/connections.js";
 import { AfterPeak } from "./socket/garbage.js";
 import { Inbox } from "./socket/inbox.js";
 import type { Kernel } from "./socket/kernel.js";
+import { ancestorsOf } from "./socket/process.js";
 import { Processes } from "./socket/processes.js";
 import { ServedSockets } from "./socket/served-sockets.js";
 import type { Notices, PassedSocket } from "./socket/supervisor.js";
@@ -267,6 +268,7 @@ export class Daemon {
         journal: this.#journal,
         tally: this.#tally,
         retentionMs: config.retentionDays * DAY_MS,
+        ancestorsOf,
         readOnly,
       },
       classify,

@@ -15,7 +15,7 @@ import { describeIssues } from "./rpc/validation-errors.js";
 import { keepTime } from "./store/kept-time.js";
 import { type DatabaseOptions, openDatabase } from "./store/open-database.js";
 import type { Operation } from "./store/statement.js";
-import type { Effects, Env } from "./turns/operation.js";
+import type { Contenders, Effects, Env } from "./turns/operation.js";
 import { TurnMemory } from "./turns/turn-memory.js";
 
 /** A dispenser in this process; `close` lets another process have the database. */
@@ -50,6 +50,9 @@ export function openDispenser(options: DatabaseOptions): LocalDispenser {
           turn: new TurnMemory(),
           waiting: () => 0,
           before: () => [],
+          contenders: NOBODY_WAITS,
+          contender: undefined,
+          mayOvertake: false,
           cancelWaits: () => false,
           random: noRandom,
           sign: database.sign,
@@ -111,6 +114,15 @@ function checkedMode(given: Mode | undefined): Mode | undefined {
 }
 
 const NOBODY = { connection: 0, pid: null, uid: null, gid: null };
+
+const NOBODY_WAITS: Contenders = {
+  contenders: 0,
+  of: () => [],
+  below: () => [],
+  under: () => [],
+  standingIn: () => [],
+  everyone: () => [],
+};
 
 const NO_EFFECTS: Effects = {
   wake: () => {},

@@ -10,7 +10,19 @@ import {
   MIN_LEASE_MS,
 } from "./limits.js";
 import { method, notification, noun } from "./method.js";
-import { duration, instant, integer, label, limit, named, onLoss, text, waitMs } from "./schemas.js";
+import {
+  awaitsChildren,
+  duration,
+  instant,
+  integer,
+  label,
+  limit,
+  named,
+  onLoss,
+  task,
+  text,
+  waitMs,
+} from "./schemas.js";
 
 const root = text.min(1).max(MAX_PATH_LENGTH).meta({
   description:
@@ -95,6 +107,8 @@ export const PATH = noun("path", {
             description:
               "Has the daemon end the process that opened the connection when the reservation is lost (expired, broken or cut off, not released): it is sent the signal, killed later, and nobody else is granted the paths before it has ended and the connection has closed. `forbidden` where the daemon may not signal it, `invalid_params` where it is not known for certain.",
           }),
+          task: task.optional(),
+          awaitsChildren: awaitsChildren.optional(),
         })
         .refine(({ patterns: some = [], files = [] }) => some.length + files.length > 0, {
           error: "must have `patterns` or `files`",
@@ -125,7 +139,7 @@ export const PATH = noun("path", {
       writes: true,
       repeatable: false,
       transactable: true,
-      errors: ["lease_held", "lease_lost", "exhausted"],
+      errors: ["lease_held", "lease_lost", "would_deadlock", "exhausted"],
       examples: [
         {
           name: "Everything below a directory, and one file with brackets in its name",

@@ -270,10 +270,9 @@ const NOT_YET_BUILT: {
   /** Params of methods that are built; those of other methods come with the method. */
   params: Record<string, string[]>;
 } = {
-  names: ["daemon.graph", "pipeline.compact", "pipeline.repair"],
-  kinds: ["would_deadlock"],
-  params: {
-  },
+  names: ["pipeline.compact", "pipeline.repair"],
+  kinds: [],
+  params: {},
 };
 
 /** The code has these and the specification's signatures do not, though some say it in prose. */
@@ -283,6 +282,7 @@ const ONLY_IN_CODE = {
   params: {
     transact: ["dryRun"],
     // As for leases.
+    "path.reserve": ["task", "awaitsChildren"],
     "path.heartbeat": ["ttlMs", "note"],
     "daemon.stats": ["queues"],
     "deployment.list": ["after", "limit"],

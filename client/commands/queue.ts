@@ -1,9 +1,7 @@
-import { PawlError } from "@pawl/protocol/errors";
 import { EACH, textsAt } from "@pawl/protocol/json-text";
 import type { Result } from "@pawl/protocol/types";
-import type { PawlClient } from "../connect.js";
 import { BATCH_STATES } from "../metrics.js";
-import { command, UsageError } from "../terminal/command.js";
+import { command } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
 import { bytes, count, duration, plural, when } from "../terminal/quantities.js";
 import { printable } from "../terminal/text.js";
@@ -135,7 +133,7 @@ const batches = command({
   },
 });
 
-const BATCH_ID = /^qwb:[0-9a-f]{64}$/;
+export const BATCH_ID = /^qwb:[0-9a-f]{64}$/;
 
 /** @param text of the result that the batches came in. */
 function batchTexts(found: readonly Batch[], text: string, output: Output): string[] {
@@ -254,54 +252,8 @@ const retry = command({
   },
 });
 
-const why = command({
-  args: "<queue-or-batch> [story]",
-  summary: "Say why nothing can be claimed, or what can",
-  options: {},
-  details: "`why item ID` says it of an item of the board, and what is wrong with what that depends on.",
-  examples: [
-    [
-      "pawl why qwb:6d1a6f0f4d6f2c1d0c7f4f6a6bd1b7a6c8a55f1b8d3f8e3c1f6f0e7d9a2b4c6e",
-      "Why one batch is not claimed",
-    ],
-    ["pawl why mails", "Nothing in mails can be claimed now: ..."],
-    ["pawl why mails --json | jq .holder", "Who holds its head"],
-    ["pawl why item FR-001", "Why an item of the board is not ready"],
-  ],
-  async run({ "queue-or-batch": which, story }, { connect, output }) {
-    if (story !== undefined) {
-      if (which !== "item") throw new UsageError(`${JSON.stringify(story)} is one word too many.`);
-      return await whyItem(story, await connect(), output);
-    }
-    const params = BATCH_ID.test(which) ? { batchId: which } : { queue: which };
-    const found = await (await connect()).queue.explain(params);
-    output.result(found, () => sentences(found).map(printable));
-    return undefined;
-  },
-});
-
-/** Why an item of the board is not ready. */
-async function whyItem(storyId: string, client: PawlClient, output: Output): Promise<undefined> {
-  const found = await client.pipeline.read({ storyId });
-  const { item, reason, missing, cycle } = found;
-  if (item === null) {
-    throw new PawlError("not_found", `There is no item ${JSON.stringify(storyId)}. See pawl board.`, {
-      what: "item",
-    });
-  }
-  output.result(found, () => {
-    const said = [reason ?? `${storyId} is ready: it can be claimed now.`];
-    if (missing !== undefined) said.push(`It depends on what does not exist: ${missing.join(", ")}.`);
-    if (cycle !== undefined) {
-      said.push(`It depends on itself: ${[storyId, ...cycle, storyId].join(" → ")}.`);
-    }
-    return said.map(printable);
-  });
-  return undefined;
-}
-
 /** Why the head of a queue can or cannot be claimed, for a person. */
-function sentences(found: Result<"queue.explain">): string[] {
+export function sentencesOf(found: Result<"queue.explain">): string[] {
   const { queue, reason, batchId, holder, availableAt, dead: deadBatches, waiting } = found;
   const said: string[] = [];
   if (reason === "ready") said.push(`${queue} has work: ${batchId} can be claimed now.`);
@@ -365,4 +317,4 @@ function limitSentence(found: Result<"queue.explain">): string | undefined {
   }
 }
 
-export const commands = { queues, batches, why, dead, retry };
+export const commands = { queues, batches, dead, retry };

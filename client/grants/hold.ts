@@ -30,6 +30,10 @@ export interface HoldOptions {
    * `invalid_params`) where the daemon may not or cannot do that.
    */
   onLoss?: Params<"lease.acquire">["onLoss"];
+  /** A label of what it is held for; by default one for each outermost `withLease` or `withPaths` of this process. */
+  task?: string;
+  /** This process waits for its children while it holds this, and so for what they wait for. */
+  awaitsChildren?: boolean;
   /** Ends the waiting, and aborts the function's signal. */
   signal?: AbortSignal;
 }

@@ -52,9 +52,10 @@ const selectPatterns = sql<{ position: number; pattern: string }>(
 
 const insertReservation = sql(`
   INSERT INTO pawl_path_reservation (reservation_id, root_id, fencing_token, mode, owner, note, acquired_at, expires_at,
-    acquired_ttl_ms, release_on, grace_ms, connection, pid, uid, gid, parts, on_loss)
+    acquired_ttl_ms, release_on, grace_ms, connection, pid, uid, gid, parts, on_loss, task, awaits_children,
+    start_ticks)
   VALUES (:reservationId, :rootId, :fencingToken, :mode, :owner, :note, :acquiredAt, :expiresAt,
-    :ttlMs, :releaseOn, :graceMs, :connection, :pid, :uid, :gid, 0, :onLoss)`);
+    :ttlMs, :releaseOn, :graceMs, :connection, :pid, :uid, :gid, 0, :onLoss, :task, :awaitsChildren, :startTicks)`);
 
 const insertPattern = sql(`
   INSERT INTO pawl_path_pattern (number, position, root_id, beginning, pattern)
@@ -100,6 +101,12 @@ export interface ReservationRow extends OnLossColumns {
   gid: number | null;
   /** How often a part of it was given back. */
   parts: number;
+  /** What it is held for, as the holder says; null for nothing. */
+  task: string | null;
+  /** 1 if it is held until child processes of the holder have what they wait for. */
+  awaits_children: 0 | 1 | null;
+  /** When the process of `pid` began, in clock ticks since the machine did; null where that is not known. */
+  start_ticks: number | null;
 }
 
 /** A reservation with the root that it is of. */
@@ -114,6 +121,8 @@ export type GrantedReservation = Pick<ReservationRow, "mode" | "owner" | "note">
   readonly graceMs: number | null;
   /** How its process, which is this, is ended when it is lost. */
   readonly ending: { readonly onLoss: OnLoss; readonly holder: HolderProcess } | undefined;
+  readonly task: string | null;
+  readonly awaitsChildren: 0 | 1 | null;
 };
 
 /** The patterns of a reservation, in the order in which they were given. */
@@ -129,10 +138,10 @@ export function* keep(
 ): Operation<{ reservationId: string; expiresAt: number; remainingMs: number }> {
   const reservationId = `path_${env.random(RESERVATION_ID_BYTES).toString("hex")}`;
   const expiresAt = env.now + granted.ttlMs;
-  const { connection, pid, uid, gid } = env.caller;
-  const times = { acquiredAt: env.wallMs, expiresAt };
+  const { connection, pid, uid, gid, startTicks = null } = env.caller;
+  const caller = { connection, pid, uid, gid, startTicks };
   const onLoss = ending === undefined ? null : 1;
-  const row = { ...granted, reservationId, ...times, connection, pid, uid, gid, onLoss };
+  const row = { ...granted, reservationId, acquiredAt: env.wallMs, expiresAt, ...caller, onLoss };
   const number = yield* insert(insertReservation, row);
   yield* addPatterns({ number, root_id: granted.rootId }, patterns, 0);
   if (ending !== undefined) yield* keepOnLoss("path", reservationId, ending.onLoss, ending.holder, env);
