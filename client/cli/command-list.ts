@@ -66,6 +66,7 @@ export const COMMANDS: readonly Entry[] = [
   ...file(DAEMON, () => import("../commands/daemon.js"), ["call", "backup", "check", "socket-path"]),
   ...file(DAEMON, () => import("../commands/events.js"), ["events"]),
   ...file(DAEMON, () => import("../commands/metrics.js"), ["metrics"]),
+  ...file(DAEMON, () => import("../commands/web.js"), ["web"]),
   ...file(DAEMON, () => import("../commands/systemd.js"), ["service"]),
   ...file(DAEMON, () => import("../commands/completion.js"), ["completion"]),
 ];

@@ -30,16 +30,31 @@ const metrics = command({
     ],
   ],
   async run(_args, { connect, output }) {
-    const client = await connect();
-    const [info, stats, queues] = await Promise.all([
-      client.daemon.info({}),
-      client.daemon.stats({}),
-      largestQueues(client),
-    ]);
-    output.result({ info, stats, queues }, () => openMetrics(info, stats, queues));
+    const figures = await figuresOf(await connect());
+    output.result(figures, () => openMetrics(figures));
     return undefined;
   },
 });
+
+/** The OpenMetrics text of a daemon, as `pawl metrics` prints it and `pawl web` serves it. */
+export async function metricsOf(client: PawlClient): Promise<string> {
+  return [...openMetrics(await figuresOf(client))].join("");
+}
+
+interface Figures {
+  readonly info: Result<"daemon.info">;
+  readonly stats: Result<"daemon.stats">;
+  readonly queues: readonly QueueStats[];
+}
+
+async function figuresOf(client: PawlClient): Promise<Figures> {
+  const [info, stats, queues] = await Promise.all([
+    client.daemon.info({}),
+    client.daemon.stats({}),
+    largestQueues(client),
+  ]);
+  return { info, stats, queues };
+}
 
 type QueueStats = Result<"queue.stats">["queues"][number];
 
@@ -99,11 +114,8 @@ const one = (value: number): Sample[] => [[{}, value]];
 const by = (label: string, values: Readonly<Record<string, number>>): Sample[] =>
   Object.entries(values).map(([name, value]) => [{ [label]: name }, value]);
 
-function* openMetrics(
-  { version, instance, mode }: Result<"daemon.info">,
-  stats: Result<"daemon.stats">,
-  queues: readonly QueueStats[],
-): Generator<string> {
+function* openMetrics({ info, stats, queues }: Figures): Generator<string> {
+  const { version, instance, mode } = info;
   const { connections, turns, commitMs, commands, database, pipeline } = stats;
   const kept = SUMMED.flatMap((state) =>
     queues.map((queue): Sample => [{ queue: queue.queue, state }, queue[state]]),
