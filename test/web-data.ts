@@ -142,16 +142,13 @@ export async function seed(client: RawClient): Promise<Seeded> {
 async function busy(client: RawClient, forMs: number): Promise<void> {
   const end = performance.now() + forMs;
   for (let turn = 0; performance.now() < end; turn += 1) {
-    const most = 4 + Math.round(3 * Math.sin(turn / 9));
+    const most = 3 + Math.round(2 * Math.sin(turn / 40));
     await client.call("queue.enqueueMany", {
       batches: Array.from({ length: most }, (_, n) => ({ queue: "thumbnails", payloads: [{ turn, n }] })),
     });
-    const { claim } = await client.call("queue.claim", {
-      queue: "thumbnails",
-      owner: "resizer-1",
-      maxBatches: most,
-    });
-    if (claim !== null) {
+    for (let done = 0; done < most; done += 1) {
+      const { claim } = await client.call("queue.claim", { queue: "thumbnails", owner: "resizer-1" });
+      if (claim === null) break;
       await client.call("queue.complete", { claimId: claim.claimId, leaseToken: claim.leaseToken });
     }
     await delay(50);

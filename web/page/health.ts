@@ -23,6 +23,8 @@ export interface Known {
   readonly queues: readonly QueueRow[];
   readonly deployments: Result<"deployment.list">["deployments"];
   readonly leases: Result<"lease.list">["leases"];
+  /** Of some queues with dead batches, the last error of the first of those. */
+  readonly lastErrors: ReadonlyMap<string, string>;
 }
 
 /** Work that could be claimed and is not for so long has nobody who takes it. */
@@ -35,7 +37,7 @@ const CLOCK_STEP_SHOWN_MS = 60 * 60_000;
 export function findings(known: Known, now: number): Finding[] {
   const found = [
     ...ofDaemon(known, now),
-    ...known.queues.flatMap((row) => [...ofQueue(row)]),
+    ...known.queues.flatMap((row) => [...ofQueue(row, known.lastErrors.get(row.queue))]),
     ...ofOthers(known, now),
   ];
   return found.sort((a, b) => Number(a.tone === "warn") - Number(b.tone === "warn"));
@@ -104,13 +106,13 @@ function* ofDaemon({ info, stats }: Known, now: number): Generator<Finding> {
   }
 }
 
-function* ofQueue(row: QueueRow): Generator<Finding> {
+function* ofQueue(row: QueueRow, lastError: string | undefined): Generator<Finding> {
   const { queue, dead, paused, ready, claimed, oldestReadyMs } = row;
   if (dead > 0) {
     yield {
       tone: "bad",
       title: `${plural(dead, "dead batch")} in ${queue}`,
-      why: "Each failed as often as it may. Nothing takes it until it is retried.",
+      why: lastError ?? "Failed as often as it may: nobody gets it until it is retried.",
       href: to("queues", queue, "dead"),
       label: "Look and retry",
     };

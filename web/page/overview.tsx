@@ -20,7 +20,20 @@ async function askKnown(): Promise<Known> {
     call("deployment.list", {}),
     call("lease.list", { limit: MOST_ROWS }),
   ]);
-  return { info, stats, queues, deployments, leases };
+  return { info, stats, queues, deployments, leases, lastErrors: await lastErrorsOf(queues) };
+}
+
+/** Why batches are dead, of as many queues as are shown. */
+async function lastErrorsOf(queues: Known["queues"]): Promise<ReadonlyMap<string, string>> {
+  const failing = queues.filter(({ dead }) => dead > 0).slice(0, MOST_FINDINGS);
+  const found = await Promise.all(
+    failing.map(async ({ queue }): Promise<[string, string][]> => {
+      const { batches } = await call("queue.list", { queue, state: "dead", limit: 1 });
+      const [error] = batches.flatMap(({ lastError }) => lastError ?? []);
+      return error === undefined ? [] : [[queue, error]];
+    }),
+  );
+  return new Map(found.flat());
 }
 
 export function Overview() {

@@ -281,7 +281,7 @@ export function Queue({ queue, state }: { queue: string; state: string | undefin
               {BATCH_STATES.map((each) => (
                 <a
                   key={each}
-                  class={toneOf(each)}
+                  class={known.row[each] > 0 ? toneOf(each) : ""}
                   href={to("queues", queue, each)}
                   aria-current={each === chosen ? "page" : undefined}
                 >
