@@ -2,8 +2,8 @@
 import { accessSync, constants } from "node:fs";
 import { type Browser, chromium, type Page } from "playwright-core";
 import { afterAll, beforeAll, onTestFinished } from "vitest";
-import { metricsOf } from "../client/dist/commands/metrics.js";
 import { connect } from "../client/dist/index.js";
+import { openMetrics, readFigures } from "../client/dist/metrics.js";
 import { serveWeb, type WebServer } from "../web/dist/index.js";
 import type { AtEnd } from "./daemon.js";
 
@@ -43,7 +43,7 @@ export async function serve(socket: string, options: ServeOptions = {}): Promise
   const { atEnd = onTestFinished, listen = "127.0.0.1:0", ...rest } = options;
   const server = await serveWeb({
     connect: () => connect({ socket, reconnectMs: 0, timeoutMs: 10_000 }),
-    metrics: metricsOf,
+    metrics: async (client) => openMetrics(await readFigures(client)),
     listen,
     ...rest,
   });

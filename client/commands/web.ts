@@ -1,8 +1,8 @@
 import { PawlError } from "@pawl/protocol/errors";
 import { connectToOneOf } from "../connect.js";
 import { defaultInstance } from "../connection/socket-path.js";
+import { openMetrics, readFigures } from "../metrics.js";
 import { command, UsageError } from "../terminal/command.js";
-import { metricsOf } from "./metrics.js";
 
 /** The daemon is to answer the page in so long. */
 const ANSWER_MS = 10_000;
@@ -55,7 +55,7 @@ const web = command({
       });
     const server = await serveWeb({
       connect,
-      metrics: metricsOf,
+      metrics: async (client) => openMetrics(await readFigures(client)),
       listen: values.listen,
       readOnly: values["read-only"],
       tokenFile: values["token-file"],
