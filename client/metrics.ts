@@ -4,7 +4,8 @@ import type { PawlClient } from "./connect.js";
 /** Queues that are named; all others are summed. */
 const MAX_QUEUES = 200;
 const OTHER = "other";
-const SUMMED = [
+/** The states of a batch, in the order in which a batch may come to them. */
+export const BATCH_STATES = [
   "ready",
   "scheduled",
   "blocked",
@@ -13,7 +14,7 @@ const SUMMED = [
   "dead",
   "cancelled",
   "expired",
-] as const;
+] as const satisfies readonly Result<"queue.get">["batch"]["state"][];
 
 /** The figures of a daemon, as its calls answer them. */
 export interface Figures {
@@ -49,14 +50,14 @@ async function largestQueues(client: PawlClient): Promise<QueueStats[]> {
     after = page.next;
   }
   if (all.length <= MAX_QUEUES) return all;
-  const size = (queue: QueueStats): number => SUMMED.reduce((sum, state) => sum + queue[state], 0);
+  const size = (queue: QueueStats): number => BATCH_STATES.reduce((sum, state) => sum + queue[state], 0);
   all.sort((a, b) => size(b) - size(a) || (a.queue < b.queue ? -1 : 1));
   const named = all.slice(0, MAX_QUEUES).filter(({ queue }) => queue !== OTHER);
   const other = all
     .filter((queue) => !named.includes(queue))
     .reduce((sum, queue) => {
       const both = { ...sum, queue: OTHER, paused: false };
-      for (const state of SUMMED) both[state] = sum[state] + queue[state];
+      for (const state of BATCH_STATES) both[state] = sum[state] + queue[state];
       both.oldestReadyMs = Math.max(sum.oldestReadyMs ?? 0, queue.oldestReadyMs ?? 0);
       return both;
     });
@@ -97,7 +98,7 @@ const by = (label: string, values: Readonly<Record<string, number>>): Sample[] =
 
 function* lines({ info: { version, instance, mode }, stats, queues }: Figures): Generator<string> {
   const { connections, turns, commitMs, commands, database, pipeline } = stats;
-  const kept = SUMMED.flatMap((state) =>
+  const kept = BATCH_STATES.flatMap((state) =>
     queues.map((queue): Sample => [{ queue: queue.queue, state }, queue[state]]),
   );
   const oldest = queues.map(({ queue, oldestReadyMs }): Sample => [{ queue }, (oldestReadyMs ?? 0) / 1000]);

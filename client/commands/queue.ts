@@ -1,5 +1,6 @@
 import { EACH, textsAt } from "@pawl/protocol/json-text";
 import type { Result } from "@pawl/protocol/types";
+import { BATCH_STATES } from "../metrics.js";
 import { command } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
 import { bytes, count, duration, plural, when } from "../terminal/quantities.js";
@@ -81,7 +82,7 @@ const batches = command({
   options: {
     state: {
       type: "text",
-      choices: ["ready", "scheduled", "blocked", "claimed", "completed", "dead", "cancelled", "expired"],
+      choices: BATCH_STATES,
       describe: "Only those in this state",
     },
     key: { type: "text", value: "TEXT", describe: "Only those of this key" },

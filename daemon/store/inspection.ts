@@ -311,8 +311,13 @@ class Rows implements Part {
 
 const REINDEX = "Stop the daemon and have sqlite3 REINDEX the database, or restore it from a backup.";
 
-/** All entries, those behind a key, in two, and the row that an entry is of. */
-type EntryStatements = Record<"first" | "same" | "greater" | "row", Database.Statement>;
+interface EntryStatements {
+  readonly first: Database.Statement;
+  /** Behind a key: what is equal to it but for its last value, but for its last two, and so on. */
+  readonly behind: readonly Database.Statement[];
+  /** The row that an entry is of. */
+  readonly row: Database.Statement;
+}
 
 /** The entries of an index in their order: each is that of a row. */
 class Entries implements Part {
@@ -333,13 +338,14 @@ class Entries implements Part {
 
   look(after: Key | undefined): Piece {
     this.#statements ??= this.#prepare();
-    const { first, same, greater, row } = this.#statements;
+    const { first, behind, row } = this.#statements;
     if (after === undefined) return this.#check(first.iterate(), undefined, row);
-    // One search by both would read all entries that are equal but for the key of the row.
-    const found = this.#check(same.iterate(...after), after, row);
-    if (found.next !== undefined) return found;
-    const equal = after.slice(0, this.#index.columns.length);
-    return this.#check(greater.iterate(...equal), after, row);
+    // One search by all values of a key would read every entry that is equal but for the key of its row.
+    for (const [index, statement] of behind.entries()) {
+      const found = this.#check(statement.iterate(...after.slice(0, after.length - index)), after, row);
+      if (found.next !== undefined || found.faults.length > 0) return found;
+    }
+    return { faults: [], checked: 0, next: undefined };
   }
 
   #check(entries: IterableIterator<unknown>, after: Key | undefined, row: Database.Statement): Piece {
@@ -369,17 +375,20 @@ class Entries implements Part {
   #prepare(): EntryStatements {
     const { name, key } = this.#table;
     const { columns, where } = this.#index;
-    const all = [...columns, ...key].join(", ");
-    const equal = columns.map((column) => `${column} = ?`).join(" AND ");
-    const select = `SELECT ${all} FROM ${name} INDEXED BY ${this.name} WHERE ${where}`;
+    const all = [...columns, ...key];
+    const order = all.join(", ");
+    const select = `SELECT ${order} FROM ${name} INDEXED BY ${this.name} WHERE ${where}`;
     const prepare = (sql: string): Database.Statement => this.#database.prepare(sql).raw();
+    const behind = all.map((greater, index) => {
+      const equal = all.slice(0, index).map((column) => `${column} = ?`);
+      return prepare(`${select} AND ${[...equal, `${greater} > ?`].join(" AND ")} ORDER BY ${order}`);
+    });
     return {
-      first: prepare(`${select} ORDER BY ${all}`),
-      same: prepare(`${select} AND ${equal} AND (${key.join(", ")}) > (${places(key)}) ORDER BY ${all}`),
-      greater: prepare(`${select} AND (${columns.join(", ")}) > (${places(columns)}) ORDER BY ${all}`),
+      first: prepare(`${select} ORDER BY ${order}`),
+      behind: behind.reverse(),
       row: prepare(`
         SELECT 1 FROM ${name} NOT INDEXED
-        WHERE ${[...columns, ...key].map((column) => `${column} IS ?`).join(" AND ")} AND ${where}`),
+        WHERE ${all.map((column) => `${column} IS ?`).join(" AND ")} AND ${where}`),
     };
   }
 }

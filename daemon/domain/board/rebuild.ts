@@ -19,13 +19,13 @@ import {
 } from "./tables.js";
 
 /** Changes that one step goes through: some 4 ms of work ... */
-const CHANGES_PER_STEP = 16;
+const CHANGES_PER_STEP = 12;
 /** ... unless they touch many items. */
 const CHARACTERS_PER_STEP = 8192;
 /** Items that one step makes anew ... */
-const ITEMS_PER_STEP = 32;
+const ITEMS_PER_STEP = 24;
 /** ... and changes that it replays for that: an item that more changes are about takes several steps. */
-const MAX_REPLAYED_CHANGES = 64;
+const MAX_REPLAYED_CHANGES = 48;
 /** Changes that are read at once for an item. */
 const CHANGES_PER_READ = 8;
 

@@ -12,17 +12,25 @@ const selectBeginning = sql<{ beginning: string }>(`
   ORDER BY beginning DESC LIMIT 1`);
 
 const selectPatterns = sql<FoundRow>(`
-  SELECT p.beginning, p.position, p.pattern, r.* FROM pawl_path_pattern p CROSS JOIN pawl_path_reservation r
+  SELECT p.beginning, p.number, p.position, p.pattern, r.mode FROM pawl_path_pattern p CROSS JOIN pawl_path_reservation r
   WHERE p.root_id = :rootId AND (p.beginning, p.number, p.position) > (:beginning, :number, :position)
     AND p.beginning < :behind AND r.number = p.number AND ${LIVE}
   ORDER BY p.beginning, p.number, p.position LIMIT :rows`);
 
-type FoundRow = ReservationRow & { beginning: string; position: number; pattern: string };
+interface FoundRow {
+  beginning: string;
+  number: number;
+  position: number;
+  pattern: string;
+  mode: Mode;
+}
+
+const selectReservation = sql<ReservationRow>("SELECT * FROM pawl_path_reservation WHERE number = :number");
 
 /** Patterns that are read at a time. */
 const ROWS_PER_READ = 100;
 /** Reading and parsing one pattern takes as long as comparing so many places. */
-const PLACES_PER_ROW = 200;
+const PLACES_PER_ROW = 100;
 /** Less than any character of a path: there is no NUL. */
 const FIRST_CHARACTER = "\u0001";
 const LAST_CHARACTER = "\u{10ffff}";
@@ -41,7 +49,7 @@ export interface Wanted {
   readonly isOwn: (row: ReservationRow) => boolean;
 }
 
-/** A budget of one call: some 10 ms at most. */
+/** A budget of one call: some 5 ms at most. */
 export function newWork(): Work {
   return { left: MAX_COMPARED_PLACES };
 }
@@ -59,6 +67,7 @@ export function* findHolders(
   env: Env,
 ): Operation<Holder[] | PawlError> {
   const found = new Map<number, Holder>();
+  const own = new Set<number>();
   for (const wanted of patterns) {
     for (const { beginning, behind } of yield* placesOf(rootId, wanted, work)) {
       let after = { beginning, number: -1, position: -1 };
@@ -70,12 +79,16 @@ export function* findHolders(
           now: env.now,
           rows: ROWS_PER_READ,
         });
-        for (const row of rows) {
+        for (const { number, pattern, mode: held } of rows) {
           if (found.size >= most) return inOrder(found);
           work.left -= PLACES_PER_ROW;
-          if (found.has(row.number) || isOwn(row) || !conflict(mode, row.mode)) continue;
-          const { pattern } = row;
-          if (meet(wanted, keptPattern(pattern), work)) found.set(row.number, { row, pattern });
+          if (found.has(number) || own.has(number) || !conflict(mode, held)) continue;
+          if (meet(wanted, keptPattern(pattern), work)) {
+            // Most that are compared do not meet: the rest of a reservation is read of those alone that do.
+            const row = (yield* one(selectReservation, { number })) as ReservationRow;
+            if (isOwn(row)) own.add(number);
+            else found.set(number, { row, pattern });
+          }
           if (work.left < 0) return tooMuch();
         }
         isMore = rows.length === ROWS_PER_READ;

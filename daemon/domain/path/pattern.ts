@@ -50,10 +50,24 @@ export function readPattern(given: string, mostCharacters = MAX_PATTERN_LENGTH):
   return parse(given);
 }
 
+/** Kept patterns that were parsed, by their texts: a pattern that may meet many is compared with the same ones each time. */
+const parsedPatterns = new Map<string, Pattern>();
+/** Of all of their texts together. Most patterns are short: enough for those of a full root, and some 10 MB at most. */
+const MAX_PARSED_CHARACTERS = 512 * 1024;
+let parsedCharacters = 0;
+
 /** A pattern as it was kept, which may be a long path. */
 export function keptPattern(text: string): Pattern {
+  const known = parsedPatterns.get(text);
+  if (known !== undefined) return known;
   const parsed = parse(text);
   if (parsed instanceof Unusable) throw new Error(`A kept pattern ${parsed.why}`);
+  parsedCharacters += text.length;
+  if (parsedCharacters > MAX_PARSED_CHARACTERS) {
+    parsedPatterns.clear();
+    parsedCharacters = text.length;
+  }
+  parsedPatterns.set(text, parsed);
   return parsed;
 }
 

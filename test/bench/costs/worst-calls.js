@@ -106,7 +106,7 @@ export function worstCalls(database) {
     worst("queue.get", "the newest", { batchId }),
     worst("queue.list", "a full page", { queue: "deep", limit: 1000 }, 1000),
     worst("queue.list", "a state that none has", { queue: "deep", state: "dead", limit: 1000 }),
-    worst("queue.stats", "all queues", {}),
+    worst("queue.stats", "all queues", {}, 1000),
     worst("queue.stats", "a queue of a million", { queue: "deep" }),
     worst("queue.explain", "in the middle", { batchId: middleBatch }),
     worst("queue.retry", "a queue without any", { queue: "deep" }),
