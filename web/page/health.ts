@@ -17,14 +17,19 @@ export interface Finding {
   readonly label: string;
 }
 
+export interface Reasons {
+  readonly error?: string | undefined;
+  readonly pause?: string | undefined;
+}
+
 export interface Known {
   readonly info: Result<"daemon.info">;
   readonly stats: Result<"daemon.stats">;
   readonly queues: readonly QueueRow[];
   readonly deployments: Result<"deployment.list">["deployments"];
   readonly leases: Result<"lease.list">["leases"];
-  /** Of some queues with dead batches, the last error of the first of those. */
-  readonly lastErrors: ReadonlyMap<string, string>;
+  /** Of some queues: the last error of their first dead batch, or why they are paused. */
+  readonly reasons: ReadonlyMap<string, Reasons>;
 }
 
 /** Work that could be claimed and is not for so long has nobody who takes it. */
@@ -37,7 +42,7 @@ const CLOCK_STEP_SHOWN_MS = 60 * 60_000;
 export function findings(known: Known, now: number): Finding[] {
   const found = [
     ...ofDaemon(known, now),
-    ...known.queues.flatMap((row) => [...ofQueue(row, known.lastErrors.get(row.queue))]),
+    ...known.queues.flatMap((row) => [...ofQueue(row, known.reasons.get(row.queue) ?? {})]),
     ...ofOthers(known, now),
   ];
   return found.sort((a, b) => Number(a.tone === "warn") - Number(b.tone === "warn"));
@@ -106,13 +111,13 @@ function* ofDaemon({ info, stats }: Known, now: number): Generator<Finding> {
   }
 }
 
-function* ofQueue(row: QueueRow, lastError: string | undefined): Generator<Finding> {
+function* ofQueue(row: QueueRow, { error, pause }: Reasons): Generator<Finding> {
   const { queue, dead, paused, ready, claimed, oldestReadyMs } = row;
   if (dead > 0) {
     yield {
       tone: "bad",
       title: `${plural(dead, "dead batch")} in ${queue}`,
-      why: lastError ?? "Failed as often as it may: nobody gets it until it is retried.",
+      why: error ?? "Failed as often as it may: nobody gets it until it is retried.",
       href: to("queues", queue, "dead"),
       label: "Look and retry",
     };
@@ -121,7 +126,7 @@ function* ofQueue(row: QueueRow, lastError: string | undefined): Generator<Findi
     yield {
       tone: "warn",
       title: `${queue} is paused`,
-      why: `${plural(ready, "batch")} ${ready === 1 ? "waits" : "wait"} until it is resumed.`,
+      why: `${pause === undefined ? "" : `${pause}: `}${plural(ready, "batch")} ${ready === 1 ? "waits" : "wait"} until it is resumed.`,
       href: to("queues", queue),
       label: "Why, and resume",
     };

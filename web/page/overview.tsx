@@ -1,7 +1,7 @@
 import type { Result } from "@pawl/protocol/types";
 import type { ComponentChildren } from "preact";
 import { allQueues } from "./all-pages.js";
-import { type Finding, findings, type Known } from "./health.js";
+import { type Finding, findings, type Known, type Reasons } from "./health.js";
 import { Answer, CommandLine, Heading, useNow } from "./parts.js";
 import { Plot } from "./plot.js";
 import { to } from "./route.js";
@@ -20,20 +20,23 @@ async function askKnown(): Promise<Known> {
     call("deployment.list", {}),
     call("lease.list", { limit: MOST_ROWS }),
   ]);
-  return { info, stats, queues, deployments, leases, lastErrors: await lastErrorsOf(queues) };
+  return { info, stats, queues, deployments, leases, reasons: await reasonsOf(queues) };
 }
 
-/** Why batches are dead, of as many queues as are shown. */
-async function lastErrorsOf(queues: Known["queues"]): Promise<ReadonlyMap<string, string>> {
-  const failing = queues.filter(({ dead }) => dead > 0).slice(0, MOST_FINDINGS);
+/** Why batches are dead or a queue is paused, of as many queues as are shown. */
+async function reasonsOf(queues: Known["queues"]): Promise<Known["reasons"]> {
+  const asked = queues.filter(({ dead, paused, ready }) => dead > 0 || (paused && ready > 0));
   const found = await Promise.all(
-    failing.map(async ({ queue }): Promise<[string, string][]> => {
-      const { batches } = await call("queue.list", { queue, state: "dead", limit: 1 });
-      const [error] = batches.flatMap(({ lastError }) => lastError ?? []);
-      return error === undefined ? [] : [[queue, error]];
+    asked.slice(0, MOST_FINDINGS).map(async ({ queue, dead, paused }): Promise<[string, Reasons]> => {
+      const [failed, settled] = await Promise.all([
+        dead > 0 ? call("queue.list", { queue, state: "dead", limit: 1 }) : undefined,
+        paused ? call("queue.settings", { queue }) : undefined,
+      ]);
+      const pause = settled?.settings.reason ?? undefined;
+      return [queue, { error: failed?.batches[0]?.lastError, pause }];
     }),
   );
-  return new Map(found.flat());
+  return new Map(found);
 }
 
 export function Overview() {

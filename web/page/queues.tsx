@@ -164,7 +164,7 @@ function QueueActions({ row: { queue, paused, dead, claimed } }: { row: QueueRow
   return (
     <span class="actions">
       {dead === 0 ? null : (
-        <Act label="Retry" name={`Retry the dead of ${queue}`} onClick={() => askRetry(queue, dead)} />
+        <Act label="Retry dead" name={`Retry dead of ${queue}`} onClick={() => askRetry(queue, dead)} />
       )}
       {paused ? (
         <Act label="Resume" name={`Resume ${queue}`} onClick={() => void perform(() => resume(queue))} />
