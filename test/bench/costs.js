@@ -234,7 +234,13 @@ function longestPiece(file) {
     while (key !== undefined || within !== undefined);
   }
   inspection.close();
-  return { method: "daemon.check", call: `the whole database: ${longest}`, longestMs, steps, allowedMs: CALL_MS };
+  return {
+    method: "daemon.check",
+    call: `the whole database: ${longest}`,
+    longestMs,
+    steps,
+    allowedMs: CALL_MS,
+  };
 }
 
 /** @param {Row[]} found */

@@ -16,10 +16,15 @@ import { type Model, Search, TooManyExplanations, type Violation } from "./searc
 /** Something that must not be, in words. */
 export type Finding = string;
 
+/** Operations on one thing that a finding shows. */
+const MOST_FOLLOWED = 60;
+
 export class Checker {
   readonly #connections: Connections;
   readonly #searches = new Map<string, Search<unknown>>();
   readonly #objectsOf = new Map<number, string[]>();
+  /** What was followed of each thing, for whoever has to understand a finding. */
+  readonly #followed = new Map<string, Operation[]>();
   /** How many operations were followed. */
   checked = 0;
 
@@ -37,8 +42,10 @@ export class Checker {
     for (const [object, parts] of this.#partsOf(known)) {
       const search = this.#searchOf(object);
       try {
+        const followed = [...(this.#followed.get(object) ?? []), ...parts].slice(-MOST_FOLLOWED);
+        this.#followed.set(object, followed);
         const violation = search.feed(parts);
-        if (violation !== undefined) findings.push(shownViolation(violation));
+        if (violation !== undefined) findings.push(shownViolation(violation, followed));
         else outcomes.push(search.settle());
       } catch (error) {
         if (!(error instanceof TooManyExplanations)) throw error;
@@ -50,7 +57,11 @@ export class Checker {
 
   /** Things that no more operations are about. */
   forget(isOver: (object: string) => boolean): void {
-    for (const object of this.#searches.keys()) if (isOver(object)) this.#searches.delete(object);
+    for (const object of this.#searches.keys()) {
+      if (!isOver(object)) continue;
+      this.#searches.delete(object);
+      this.#followed.delete(object);
+    }
   }
 
   #searchOf(object: string): Search<unknown> {
@@ -210,10 +221,15 @@ function enqueuedOutOfOrder(operations: readonly Operation[]): Finding[] {
   return findings;
 }
 
-function shownViolation({ object, operation, window, states }: Violation): Finding {
+function shownViolation(
+  { object, operation, window, states }: Violation,
+  followed: readonly Operation[],
+): Finding {
   return [
     `${object}: nothing explains the answer of #${operation.id}. Not all of these can be true:`,
     ...window.map(shownOperation).map((line) => `  ${line}`),
     `  Before it, it could have been in these states: ${states.map((state) => state.slice(0, 2000)).join(" or ")}`,
+    `  The last ${followed.length} on it, as they were answered:`,
+    ...followed.map(shownOperation).map((line) => `  ${line}`),
   ].join("\n");
 }

@@ -108,6 +108,46 @@ def change(round):
     return {"since": since}, ("pipeline.write", item), look
 
 
+def reservation(round):
+    files = {"root": "/" + NAME, "files": ["a"]}
+    held = granting.call("path.reserve", {**files, "owner": "holder"})["reservation"]
+
+    def look(granted, _):
+        if granted:
+            mine = {"reservationId": granted["reservation"]["reservationId"]}
+            assert granting.call("path.release", mine)["released"]
+        assert granting.call("path.check", {"root": "/" + NAME, "path": "a"})["allowed"]
+
+    return {**files, "owner": "python"}, ("path.release", {"reservationId": held["reservationId"]}), look
+
+
+def room(round):
+    queue = NAME + "-full"
+    granting.call("queue.configure", {"queue": queue, "maxWaiting": 1})
+    first = granting.call("queue.enqueue", {"queue": queue, "payloads": ["first"]})["batch"]
+
+    def look(granted, _):
+        waiting = granting.call("queue.list", {"queue": queue, "state": "ready"})["batches"]
+        assert [batch["payloads"] for batch in waiting] == ([[round]] if granted else []), waiting
+        for batch in waiting:
+            granting.call("queue.cancel", {"batchId": batch["batchId"]})
+
+    return {"queue": queue, "payloads": [round]}, ("queue.cancel", {"batchId": first["batchId"]}), look
+
+
+def happening(round):
+    topics = ["queue:" + NAME]
+    cursor = granting.call("events.watch", {"topics": topics})["cursor"]
+
+    def look(granted, made):
+        batch = made["batch"]["batchId"]
+        assert not granted or [event["id"] for event in granted["events"]] == [batch], granted
+        granting.call("queue.cancel", {"batchId": batch})
+
+    watch = {"topics": topics, "since": cursor}
+    return watch, ("queue.enqueue", {"queue": NAME, "payloads": [round]}), look
+
+
 WAITS = {
     "queue.claim": claim,
     "lease.acquire": lease,
@@ -115,6 +155,9 @@ WAITS = {
     "command.wait": answer,
     "queue.wait": end,
     "pipeline.watch": change,
+    "path.reserve": reservation,
+    "queue.enqueue": room,
+    "events.watch": happening,
 }
 
 counts = {}

@@ -99,8 +99,8 @@ export const selectLive = sql<LiveRow>(
 );
 
 const setFinal = sql(`
-  UPDATE pawl_command SET state = :state, completed_at = :completedAt, ended_at = :endedAt, deadline = :deadline,
-    response_bytes = :responseBytes, error_code = :code, error_message = :message, ready_place = NULL,
+  UPDATE pawl_command SET state = :state, attempt = :attempt, completed_at = :completedAt, ended_at = :endedAt,
+    deadline = :deadline, response_bytes = :responseBytes, error_code = :code, error_message = :message, ready_place = NULL,
     delayed_until = NULL, due_at = NULL, lease_expires_at = NULL, grace_ends_at = NULL, lease_connection = NULL,
     execution_ends_at = NULL, late_attempt = NULL
   WHERE seq = :seq`);
@@ -159,6 +159,8 @@ export function* finish(
   yield* run(setFinal, {
     seq: row.seq,
     state: end.state,
+    // A delivery may have ended that is not written down as ended, and whoever has looked since has seen it counted.
+    attempt: stateAt(row, env).attempt,
     completedAt: env.wallMs,
     endedAt: env.retentionNow,
     deadline: deadlineOf(row, env),

@@ -1,0 +1,37 @@
+// Commands whose deliveries have ended while so much else has that it is not all written down yet.
+import { expect, test } from "vitest";
+import { Clocks } from "../clocks.js";
+import { InProcess } from "../in-process.js";
+
+const LEASE_MS = 1000;
+/** More than one turn writes down. */
+const COMMANDS = 1000;
+const PER_LEASE = 100;
+
+test.each([
+  ["answer", "SUCCEEDED"],
+  ["cancel", "FAILED"],
+] as const)("a delivery that was seen as ended stays counted after a late %s", async (how, state) => {
+  const time = new Clocks();
+  const pawl = new InProcess({ time });
+  for (let index = 0; index < COMMANDS; index += 1)
+    await pawl.call("command.create", { deployment: "d", command: "c", maxAttempts: 5 });
+  const leases = [];
+  for (let leased = 0; leased < COMMANDS; leased += PER_LEASE) {
+    const params = { deployment: "d", owner: "o", max: PER_LEASE, leaseMs: LEASE_MS };
+    leases.push(...(await pawl.call("command.lease", params)).leases);
+  }
+  time.pass(LEASE_MS);
+  // The last ones to end, and so the last ones that are written down.
+  for (const { commandId, leaseId } of leases.slice(-5)) {
+    expect(await pawl.call("command.get", { commandId })).toMatchObject({ state: "PENDING", attempt: 2 });
+    if (how === "cancel") await pawl.call("command.cancel", { commandId });
+    else
+      await pawl.call("command.respond", {
+        commandId,
+        leaseId,
+        response: { status: "success", response: 1 },
+      });
+    expect(await pawl.call("command.get", { commandId })).toMatchObject({ state, attempt: 2 });
+  }
+});
