@@ -8,7 +8,7 @@ import { describe, expect, onTestFinished, test } from "vitest";
 import { generatedFiles } from "../protocol/dist/generated-files.js";
 
 const REPOSITORY = join(import.meta.dirname, "..");
-const PACKAGES = ["protocol", "client", "daemon"] as const;
+const PACKAGES = ["protocol", "client", "daemon", "web"] as const;
 const GENERATED = new Set(["node_modules", "dist", ".git", "coverage", "__pycache__", ".mypy_cache"]);
 
 /** All files below a directory that people write, relative to the repository. */
@@ -29,7 +29,7 @@ function codeOf(path: string): string {
     .replaceAll(/\/\*[\s\S]*?\*\//g, "");
 }
 
-const sources = PACKAGES.flatMap(filesBelow).filter((path) => path.endsWith(".ts"));
+const sources = PACKAGES.flatMap(filesBelow).filter((path) => /\.tsx?$/.test(path));
 const tests = filesBelow("test").filter((path) => /\.[tj]s$/.test(path));
 const code = new Map([...sources, ...tests].map((path) => [path, codeOf(path)]));
 
@@ -53,10 +53,12 @@ function importsOf(path: string): Import[] {
 
 /** The source behind an import, if it is one of ours. */
 function sourceOf(importer: string, module: string): string | undefined {
-  if (module.startsWith("."))
-    return join(dirname(importer), module)
+  if (module.startsWith(".")) {
+    const path = join(dirname(importer), module)
       .replace(/^(.*?)\/dist\//, "$1/")
       .replace(/\.js$/, ".ts");
+    return existsSync(join(REPOSITORY, `${path}x`)) ? `${path}x` : path;
+  }
   const [, name, file = "index"] = /^@pawl\/(\w+)(?:\/([\w-]+))?$/.exec(module) ?? [];
   return name === undefined ? undefined : `${name}/${file}.ts`;
 }
@@ -103,6 +105,18 @@ describe("imports", () => {
     );
   });
 
+  test("the page takes nothing of the others but types, so that it is loaded for nobody else", () => {
+    expectNone(
+      imports
+        .filter(
+          ({ path, module, typeOnly }) => path.startsWith("web/") && module.startsWith("@pawl/") && !typeOnly,
+        )
+        .map(({ path, module }) => `${path} imports ${module}`),
+    );
+    const importers = imports.filter(({ module }) => module === "@pawl/web").map(({ path }) => path);
+    expect(new Set(importers)).toEqual(new Set(["client/commands/web.ts"]));
+  });
+
   test("packages reach each other by their names, not through directories", () => {
     expectNone(
       imports
@@ -123,8 +137,10 @@ describe("imports", () => {
 
   test("imported packages are declared, and declared packages are imported", () => {
     for (const name of PACKAGES) {
-      const { dependencies = {}, peerDependencies = {} } = JSON.parse(read(`${name}/package.json`)) as {
+      const about = JSON.parse(read(`${name}/package.json`)) as {
         dependencies?: Record<string, string>;
+        /** Packages of which the build takes what is needed; and our own. */
+        devDependencies?: Record<string, string>;
         /** Packages used only where they are configured, and then asked for. */
         peerDependencies?: Record<string, string>;
       };
@@ -139,9 +155,14 @@ describe("imports", () => {
               .join("/"),
           ),
       );
-      const declared = new Set([...Object.keys(dependencies), ...Object.keys(peerDependencies)]);
       // The workspaces find each other without being declared.
       const ours = new Set(PACKAGES.map((each) => `@pawl/${each}`));
+      const { dependencies, devDependencies, peerDependencies } = about;
+      const declared = new Set(
+        [dependencies, devDependencies, peerDependencies]
+          .flatMap((each) => Object.keys(each ?? {}))
+          .filter((each) => !ours.has(each)),
+      );
       expectNone(
         [...used]
           .filter((each) => !declared.has(each) && !ours.has(each))
@@ -160,7 +181,7 @@ describe("imports", () => {
 /** Rooms in the order of the table in ARCHITECTURE.md: those that a room may import stand above it. */
 const rooms = [
   ...(/^## Rooms\n([\s\S]*?)\n## /m.exec(read("ARCHITECTURE.md"))?.[1] ?? "").matchAll(
-    /^\| `((?:protocol|daemon|client)\/[^`]*)` \| [^|]+ \| ([^|]*)\|$/gm,
+    /^\| `((?:protocol|daemon|client|web)\/[^`]*)` \| [^|]+ \| ([^|]*)\|$/gm,
   ),
 ].map(([, room, imports]) => ({ room: room as string, imports: imports as string }));
 
@@ -253,7 +274,7 @@ function circlesOf(graph: ReadonlyMap<string, readonly string[]>): string[][] {
 }
 
 test("documents name files that are there", () => {
-  const all = ["daemon", "client", "clients", "protocol", "test", "docs", "systemd", "man"].flatMap(
+  const all = ["daemon", "client", "clients", "protocol", "web", "test", "docs", "systemd", "man"].flatMap(
     filesBelow,
   );
   const missing = (document: string): string[] =>

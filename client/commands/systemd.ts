@@ -10,6 +10,7 @@ const EXIT_REFUSED = 1;
 const OPTIONS = {
   user: { type: "flag", describe: "For this user, by the user's own systemd, instead of for the machine" },
   network: { type: "flag", describe: "Let the daemon reach the network, as remote lease providers need it" },
+  web: { type: "flag", describe: "Have the page of `pawl web` served as well, for looking only" },
   root: {
     type: "text",
     value: "DIR",
@@ -27,10 +28,11 @@ const systemd = command({
     ["pawl service install --user", "A daemon for yourself, on the default socket"],
     ["sudo pawl service install", "One for the machine, at /run/pawl/default.sock, for the group pawl"],
     ["pawl service install --user --instance ci", "A second one, with a state of its own"],
+    ["pawl service install --user --web", "With the page; journalctl --user -u pawl-web has its address"],
     ["pawl service status --user", "Whether it listens and runs, and what it is doing"],
   ],
   words: { action: ACTIONS },
-  async run({ action, user, network, root }, { output, instance, env }) {
+  async run({ action, user, network, web, root }, { output, instance, env }) {
     if (!ACTIONS.includes(action)) {
       throw new UsageError(`ACTION is install, status or uninstall, not ${JSON.stringify(action)}.`);
     }
@@ -38,6 +40,7 @@ const systemd = command({
       throw new UsageError("--root is for units of the machine, without --user.");
     }
     if (network && action !== "install") throw new UsageError("--network belongs to install.");
+    if (web && action !== "install") throw new UsageError("--web belongs to install.");
     const name = instance ?? defaultInstance(env);
     checkInstance(name);
     // Loaded here, and not for the help of all commands.
@@ -55,7 +58,7 @@ const systemd = command({
     process.umask(0o022);
     const { install, Steps, uninstall } = await import("./systemd/install.js");
     const steps = new Steps(layout);
-    if (action === "install") await install(steps, layout, network);
+    if (action === "install") await install(steps, layout, { network, web });
     else uninstall(steps, layout);
     const { done } = steps;
     output.result({ instance: name, user, socket: layout.socket, done }, () => [

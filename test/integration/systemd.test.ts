@@ -7,6 +7,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   rmSync,
   writeFileSync,
 } from "node:fs";
@@ -31,6 +32,8 @@ describe("unit files", () => {
   test.each([["system"], ["user"]])("%s: templates are the units, for any instance", (kind) => {
     const names = readdirSync(join(UNITS, kind));
     expect(names.sort()).toEqual([
+      "pawl-web.service",
+      "pawl-web@.service",
       "pawld-read-only.socket",
       "pawld-read-only@.socket",
       "pawld.service",
@@ -43,7 +46,11 @@ describe("unit files", () => {
       const template = readFileSync(join(UNITS, kind, name.replace(".", "@.")), "utf8");
       expect(template).not.toBe(unit);
       // Only there is an instance that is called by its name.
-      const made = template.replaceAll("pawld@%i.", "pawld.").replaceAll("%i", "default");
+      const made = template
+        .replaceAll(/(pawld(?:-read-only)?)@%i\./g, "$1.")
+        .replaceAll("%i", "default")
+        // Each has a port of its own, that is free.
+        .replace("127.0.0.1:0", "127.0.0.1:7295");
       expect(made).toBe(unit);
     }
   });
@@ -63,21 +70,21 @@ describe("unit files", () => {
     const runtime = join(image, "run");
     const env = { XDG_RUNTIME_DIR: runtime };
     mkdirSync(runtime);
-    for (const args of [[], ["--network"], ["--instance", "ci"]]) {
+    for (const args of [["--web"], ["--network"], ["--instance", "ci", "--web"]]) {
       expect(run(process.execPath, [PAWL, "service", "install", "--root", image, ...args]).stderr).toBe("");
     }
     const directory = join(image, "etc/systemd/system");
     const units = readdirSync(directory)
       .filter((name) => /\.(service|socket)$/.test(name))
       .map((name) => join(directory, name.replace("@.", "@ci.")));
-    expect(units).toHaveLength(6);
+    expect(units).toHaveLength(8);
     expect(run("systemd-analyze", ["verify", ...units])).toMatchObject({ status: 0, stdout: "", stderr: "" });
 
     // The same for those of a user, as `install --user` writes them.
     const home = privateDirectory();
     for (const name of readdirSync(join(UNITS, "user"))) {
       const text = readFileSync(join(UNITS, "user", name), "utf8");
-      writeFileSync(join(home, name), text.replace("/usr/bin/pawld", `${process.execPath} ${PAWL}`));
+      writeFileSync(join(home, name), text.replace(/\/usr\/bin\/pawld?/, `${process.execPath} ${PAWL}`));
     }
     const users = readdirSync(home).map((name) => join(home, name.replace("@.", "@ci.")));
     expect(run("systemd-analyze", ["--user", "verify", ...users], env)).toMatchObject({
@@ -87,7 +94,7 @@ describe("unit files", () => {
     });
 
     rmSync(join(directory, "pawld.service.d"), { recursive: true });
-    for (const unit of ["pawld.service", "pawld@ci.service"]) {
+    for (const unit of ["pawld.service", "pawld@ci.service", "pawl-web.service", "pawl-web@ci.service"]) {
       const rated = run("systemd-analyze", ["security", "--offline=true", `--root=${image}`, unit]);
       const [, exposure] = /Overall exposure level for \S+: ([\d.]+)/.exec(rated.stdout) ?? [];
       expect(Number(exposure), rated.stdout + rated.stderr).toBeLessThanOrEqual(WORST_EXPOSURE);
@@ -108,7 +115,7 @@ describe("unit files", () => {
       user: false,
       socket: "/run/pawl/default.sock",
     });
-    service("install", "--instance", "ci");
+    service("install", "--instance", "ci", "--web");
     const status = (...args: string[]) => {
       const { status: code, stdout } = service("status", ...args);
       return [code, JSON.parse(stdout)];
@@ -130,6 +137,8 @@ describe("unit files", () => {
     expect(status("--instance", "ci")).toMatchObject([0, { socket: { ...unit, unit: "pawld@ci.socket" } }]);
     expect(status("--instance", "other")).toMatchObject([1, { socket: { installed: true, enabled: false } }]);
     expect(files()).toEqual([
+      "etc/systemd/system/multi-user.target.wants/pawl-web@ci.service",
+      "etc/systemd/system/pawl-web@.service",
       "etc/systemd/system/pawld-read-only.socket",
       "etc/systemd/system/pawld-read-only@.socket",
       "etc/systemd/system/pawld.service",
@@ -137,6 +146,7 @@ describe("unit files", () => {
       "etc/systemd/system/pawld.socket",
       "etc/systemd/system/pawld@.service",
       "etc/systemd/system/pawld@.socket",
+      "etc/systemd/system/sockets.target.wants/pawld-read-only@ci.socket",
       "etc/systemd/system/sockets.target.wants/pawld.socket",
       "etc/systemd/system/sockets.target.wants/pawld@ci.socket",
       "etc/sysusers.d/pawl.conf",
@@ -214,6 +224,24 @@ test("service: mistakes are named", () => {
   expect(nowhere).toMatchObject({ status: 1, stderr: expect.stringContaining("XDG_RUNTIME_DIR is not set") });
 });
 
+/** The port of this machine on which a process listens, once it does. */
+function listeningPort(pid: number): number | undefined {
+  const LISTENING = "0A";
+  const open = readdirSync(`/proc/${pid}/fd`).map((name) => {
+    try {
+      return readlinkSync(`/proc/${pid}/fd/${name}`);
+    } catch {
+      return "";
+    }
+  });
+  for (const line of readFileSync(`/proc/${pid}/net/tcp`, "utf8").split("\n").slice(1)) {
+    const [, local = "", , state, , , , , , inode] = line.trim().split(/\s+/);
+    if (state === LISTENING && open.includes(`socket:[${inode}]`))
+      return Number.parseInt(local.split(":")[1] as string, 16);
+  }
+  return undefined;
+}
+
 describe.runIf(why === undefined)("under systemd", () => {
   let systemd: UserSystemd;
   beforeAll(async () => {
@@ -251,6 +279,24 @@ describe.runIf(why === undefined)("under systemd", () => {
     onTestFinished(() => client.destroy());
     return client;
   }
+
+  test("with --web the page is served by a unit of its own, which only looks", async () => {
+    await install("--web", "--instance", "page");
+    const pid = await systemd.pid("pawl-web@page.service");
+    const file = join(systemd.runtime, "pawl/page-web.token");
+    let port: number | undefined;
+    while (port === undefined) {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      port = listeningPort(pid);
+    }
+    const token = readFileSync(file, "utf8").trim();
+    expect(lstatSync(file).mode & 0o777).toBe(0o600);
+    const metrics = await fetch(`http://127.0.0.1:${port}/metrics`, {
+      headers: { Authorization: `Bearer ${token}` },
+    });
+    expect(await metrics.text()).toContain('instance="page"');
+    expect((await fetch(`http://127.0.0.1:${port}/metrics`)).status).toBe(401);
+  });
 
   test("the first client starts the daemon; install, status and uninstall say what is", async () => {
     await expect(systemd.pawl("service", "status", "--user", "--json")).rejects.toMatchObject({ code: 1 });

@@ -13,22 +13,28 @@ import { PawlError } from "@pawl/protocol/errors";
 import { DEFAULT_INSTANCE } from "@pawl/protocol/paths";
 import { connect } from "../../connect.js";
 import type { UnitLayout } from "./layout.js";
-import { installation, NETWORK_CONF } from "./package.js";
+import { installation, NETWORK_CONF, webCommand } from "./package.js";
 import { isActive, run, scopeOf } from "./systemctl.js";
 
 /** The first line of every file that is ours to replace and to remove. */
 const MARK =
   "# Written by `pawl service install`; `pawl service uninstall` removes it. Changes belong into a drop-in.";
-/** The program of the units as they are shipped, which becomes that of this installation. */
+/** The programs of the units as they are shipped, which become those of this installation. */
 const UNIT_PROGRAM = "/usr/bin/pawld";
+const WEB_UNIT_PROGRAM = "/usr/bin/pawl";
 /** Directories that the daemon of the machine cannot look into: it runs as a user of its own, without homes. */
 const CLOSED_DIRECTORIES = ["/home", "/root", "/run/user"];
 const UNIT_MODE = 0o644;
 
-export async function install(steps: Steps, layout: UnitLayout, network: boolean): Promise<void> {
+export async function install(
+  steps: Steps,
+  layout: UnitLayout,
+  { network, web }: { network: boolean; web: boolean },
+): Promise<void> {
   const { image, service, sockets, socket, unitDirectory, unitFiles, user } = layout;
   const { command, units } = installation();
-  if (!user && image === undefined) checkOpen(command);
+  const page = web ? webCommand() : undefined;
+  if (!user && image === undefined) checkOpen([...command, ...(page ?? [])]);
   const listens = image === undefined && isActive(layout, sockets.main);
   if (image === undefined && !listens) await checkFree(socket);
 
@@ -49,11 +55,24 @@ export async function install(steps: Steps, layout: UnitLayout, network: boolean
         steps.run(`systemd-${kind}`, ...(kind === "tmpfiles" ? ["--create"] : []), path);
     }
   }
-  if (image !== undefined) return steps.systemctl("enable", sockets.main);
+  const former = readIfThere(join(unitDirectory, layout.web.file));
+  if (page !== undefined) {
+    const text = readFileSync(join(units, user ? "user" : "system", layout.web.file), "utf8");
+    const ours = text.replace(`ExecStart=${WEB_UNIT_PROGRAM} `, `ExecStart=${page.map(quoted).join(" ")} `);
+    steps.write(join(unitDirectory, layout.web.file), ours);
+  }
+  const wanted = page === undefined ? [] : [layout.web.unit];
+  if (image !== undefined) return steps.systemctl("enable", sockets.main, ...wanted);
   steps.systemctl("daemon-reload");
   steps.systemctl("enable", "--now", sockets.main);
   // On the same files it runs another version after an upgrade.
   if (listens || changed) steps.systemctl("try-restart", service);
+  if (page === undefined)
+    return former === undefined ? undefined : steps.systemctl("try-restart", layout.web.unit);
+  // systemd makes no socket for a service that runs. Who connects meanwhile waits in the other one.
+  if (!isActive(layout, sockets.readOnly)) steps.systemctl("stop", service);
+  steps.systemctl("enable", "--now", sockets.readOnly, layout.web.unit);
+  steps.systemctl("restart", layout.web.unit);
 }
 
 export function uninstall(steps: Steps, layout: UnitLayout): void {
@@ -63,14 +82,15 @@ export function uninstall(steps: Steps, layout: UnitLayout): void {
       what: "units",
     });
   }
-  const both = [sockets.main, sockets.readOnly];
+  const webFile = join(unitDirectory, layout.web.file);
+  const both = [sockets.main, sockets.readOnly, ...(existsSync(webFile) ? [layout.web.unit] : [])];
   if (image === undefined) steps.systemctl("disable", "--now", ...both);
   else steps.systemctl("disable", ...both);
   if (image === undefined) steps.systemctl("stop", service);
   steps.remove(networkConf(layout), true);
   // Other instances are made from the same templates, and all of them have the same user.
   if (layout.instance === DEFAULT_INSTANCE || otherInstances(layout).length === 0) {
-    for (const file of unitFiles) steps.remove(join(unitDirectory, file));
+    for (const file of [...unitFiles, layout.web.file]) steps.remove(join(unitDirectory, file));
   }
   const left = readdirSync(unitDirectory).some((name) => /^pawld@?\.service$/.test(name));
   if (!user && !left) {

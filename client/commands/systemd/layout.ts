@@ -16,6 +16,8 @@ export interface UnitLayout {
   readonly sockets: { readonly main: string; readonly readOnly: string };
   /** Files of units: those, or the templates that instances are made from. */
   readonly unitFiles: readonly string[];
+  /** The unit of the page and its file, which are there only if they are asked for. */
+  readonly web: { readonly unit: string; readonly file: string };
   readonly socket: string;
 }
 
@@ -44,6 +46,7 @@ export function layoutOf(
     service: `pawld${at}.service`,
     sockets: { main: `pawld${at}.socket`, readOnly: `pawld-read-only${at}.socket` },
     unitFiles: [`pawld${file}.service`, `pawld${file}.socket`, `pawld-read-only${file}.socket`],
+    web: { unit: `pawl-web${at}.service`, file: `pawl-web${file}.service` },
     socket: join(runtime, "pawl", `${instance}.sock`),
   };
 }

@@ -1,4 +1,5 @@
 import { accessSync, constants, existsSync, realpathSync } from "node:fs";
+import { createRequire } from "node:module";
 import { delimiter, dirname, join } from "node:path";
 import { PawlError } from "@pawl/protocol/errors";
 import { daemonPackage } from "../../connection/daemon-program.js";
@@ -23,6 +24,20 @@ export function installation(): { command: string[]; units: string } {
     );
   }
   return { command: [process.execPath, realpathSync(join(directory, "bin/pawld.js"))], units };
+}
+
+/** The command line of this `pawl`, which serves the page. Rejects with `not_found` where there is no page. */
+export function webCommand(): string[] {
+  try {
+    createRequire(import.meta.url).resolve("@pawl/web/package.json");
+  } catch {
+    throw new PawlError(
+      "not_found",
+      "The page is a package of its own, which is not here. Install @pawl/web beside @pawl/client.",
+      { what: "@pawl/web" },
+    );
+  }
+  return [process.execPath, realpathSync(join(import.meta.dirname, "../../../bin/pawl.js"))];
 }
 
 /** The package whose `pawld` a shell would run. */
