@@ -27,6 +27,7 @@ import { Connections } from "./socket/connections.js";
 import { AfterPeak } from "./socket/garbage.js";
 import { Inbox } from "./socket/inbox.js";
 import type { Kernel } from "./socket/kernel.js";
+import { ancestorsOf } from "./socket/process.js";
 import { ServedSockets } from "./socket/served-sockets.js";
 import type { Notices, PassedSocket } from "./socket/supervisor.js";
 import { classify } from "./store/failure.js";
@@ -240,6 +241,7 @@ export class Daemon {
         identity,
         journal: this.#journal,
         retentionMs: config.retentionDays * DAY_MS,
+        ancestorsOf,
         readOnly,
       },
       classify,

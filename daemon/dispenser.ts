@@ -13,7 +13,7 @@ import { describeIssues } from "./rpc/validation-errors.js";
 import { keepTime } from "./store/kept-time.js";
 import { type DatabaseOptions, openDatabase } from "./store/open-database.js";
 import type { Operation } from "./store/statement.js";
-import type { Effects, Env } from "./turns/operation.js";
+import type { Contenders, Effects, Env } from "./turns/operation.js";
 import { TurnMemory } from "./turns/turn-memory.js";
 
 /** A dispenser in this process; `close` lets another process have the database. */
@@ -47,6 +47,9 @@ export function openDispenser(options: DatabaseOptions): LocalDispenser {
           turn: new TurnMemory(),
           waiting: () => 0,
           before: () => [],
+          contenders: NOBODY_WAITS,
+          contender: undefined,
+          mayOvertake: false,
           cancelWaits: () => false,
           random: noRandom,
           sign: database.sign,
@@ -100,6 +103,15 @@ function parse<N extends MethodName>(name: N, params: Params<N>): Parsed<N> {
 }
 
 const NOBODY = { connection: 0, pid: null, uid: null, gid: null };
+
+const NOBODY_WAITS: Contenders = {
+  contenders: 0,
+  of: () => [],
+  below: () => [],
+  under: () => [],
+  standingIn: () => [],
+  everyone: () => [],
+};
 
 const NO_EFFECTS: Effects = {
   wake: () => {},

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { COMMAND_STATES } from "./command.js";
-import { DEFAULT_CHECKED_ROWS, MAX_CHECKED_ROWS, MAX_PATH_LENGTH } from "./limits.js";
+import { DEFAULT_CHECKED_ROWS, MAX_CHECKED_ROWS, MAX_GRAPH_ROWS, MAX_PATH_LENGTH } from "./limits.js";
 import { method, notification, noun } from "./method.js";
 import { queueDepths } from "./queue.js";
 import { duration, instant, integer, named, text } from "./schemas.js";
@@ -27,9 +27,83 @@ const copied = named(
   }),
 ).nullable();
 
+const nodeId = z.string().meta({ description: "Names the node in this answer; of no use elsewhere." });
+const graphNode = named(
+  "GraphNode",
+  "A process, or a thing that processes hold and wait for.",
+  z.strictObject({
+    id: nodeId,
+    kind: z.enum(["process", "lease", "queue", "key", "command", "path"]).meta({
+      description: "`key`: of the batches of a queue. `path`: a pattern below a root.",
+    }),
+    name: z.string().optional().meta({
+      description: "Of a lease, a queue, the key of batches, or a command, which is named by its id.",
+    }),
+    queue: z.string().optional().meta({ description: "Of a key: its queue." }),
+    root: z.string().optional().meta({ description: "Of a path: the root of its pattern." }),
+    pattern: z.string().optional().meta({ description: "Of a path." }),
+    pid: integer
+      .nullable()
+      .optional()
+      .meta({ description: "Of a process, as the kernel told; null if it did not." }),
+    owner: z.string().optional().meta({ description: "Of a process: a label for people, if it gave one." }),
+    task: z.string().optional().meta({
+      description: "Of a process: what it holds and waits under; each task of a process is a node.",
+    }),
+  }),
+);
+const graphEdge = named(
+  "GraphEdge",
+  "A process that holds something, or waits for it, or for a child process.",
+  z.strictObject({
+    from: nodeId.meta({ description: "The process." }),
+    to: nodeId.meta({ description: "The thing, or the child process that it waits for." }),
+    what: z.enum(["holds", "waits"]).meta({ description: "The one or the other." }),
+    sinceMs: duration
+      .nullable()
+      .meta({ description: "For how many milliseconds; null where that is not kept, as of claims." }),
+  }),
+);
+
 export const DAEMON = noun("daemon", {
   description: "The daemon itself: whether it serves, what it is, how much it does.",
   methods: {
+    graph: method({
+      summary: "Who waits for whom: what processes hold and wait for",
+      description: `Of holders and of those who wait up to ${MAX_GRAPH_ROWS} of each kind are looked at, and then \`more\` says so. With \`pid\` only what has to do with that process: all that it waits for, be it by others, and all who wait for it so. A daemon that only reads knows nobody who waits, and names that a provider keeps have holders here, but nobody who waits.`,
+      params: z.strictObject({
+        pid: integer.min(1).optional().meta({ description: "Only what has to do with this process." }),
+      }),
+      result: z.strictObject({
+        nodes: z
+          .array(graphNode)
+          .meta({ description: "Processes and things; each is at an end of an edge." }),
+        edges: z.array(graphEdge).meta({ description: "Who holds and who waits for what." }),
+        more: z.boolean().optional().meta({ description: "True if there was more than is looked at." }),
+      }),
+      writes: false,
+      repeatable: true,
+      transactable: false,
+      errors: [],
+      examples: [
+        {
+          name: "A deployment that another one waits for",
+          params: {},
+          result: {
+            nodes: [
+              { id: "lease:production", kind: "lease", name: "production" },
+              { id: "process:4711.98006", kind: "process", pid: 4711, owner: "deploy-17" },
+              { id: "process:4712.98113", kind: "process", pid: 4712, owner: "deploy-18" },
+            ],
+            edges: [
+              { from: "process:4711.98006", to: "lease:production", what: "holds", sinceMs: 61_000 },
+              { from: "process:4712.98113", to: "lease:production", what: "waits", sinceMs: 2_500 },
+            ],
+          },
+        },
+      ],
+    }),
+
     ping: method({
       summary: "Ask whether the daemon serves, and for its clock",
       params: z.strictObject({}),

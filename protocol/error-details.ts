@@ -64,6 +64,29 @@ const conflictingHolder = named(
   }),
 );
 
+const waitingProcess = named(
+  "CircleStep",
+  "One of those who would wait for each other for ever.",
+  z.strictObject({
+    pid: integer.nullable().meta({ description: "Its process, as the kernel told; null if it did not." }),
+    owner: z.string().meta({ description: "A label for people: of what it waits for, or holds." }),
+    task: said("What it holds and waits under, if it said so."),
+    waitsFor: named(
+      "CircleThing",
+      "The thing that it waits for, and that the next one has; of the last one, the first.",
+      z.strictObject({
+        kind: z.enum(["lease", "path", "process"]).meta({
+          description: "A lease, paths, or a child process, which is the next one itself.",
+        }),
+        name: said("Of a lease: its name."),
+        root: said("Of paths: the root."),
+        pattern: said("Of paths: the pattern by which the next one has them."),
+        pid: integer.nullable().optional().meta({ description: "Of a child process: its number." }),
+      }),
+    ),
+  }),
+);
+
 /** Of any kind, if the call was part of something larger. */
 const place = {
   index: number("Which of several calls or batches was refused, from 0."),
@@ -168,6 +191,11 @@ export const ERROR_DETAILS = {
     provider: z.string().meta({ description: "The kind of the provider." }),
     reason,
     table: said("The table of the provider."),
+  }),
+  would_deadlock: details({
+    cycle: z.array(waitingProcess).min(2).meta({
+      description: "The circle: first the caller, then whom it would wait for, and so on back to it.",
+    }),
   }),
   too_large: details(change),
   not_json: details(change),

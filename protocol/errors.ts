@@ -56,6 +56,11 @@ export const ERRORS = {
     retryable: true,
     when: "an external lease provider could not be reached; not the same as lease_lost",
   },
+  would_deadlock: {
+    code: -32018,
+    retryable: false,
+    when: "to wait would close a circle of waits; details.cycle says who waits for what",
+  },
   // The board's changes and keys (spec: pipeline.md, Errors).
   too_large: {
     code: -32020,

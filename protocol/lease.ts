@@ -11,6 +11,7 @@ import {
 } from "./limits.js";
 import { method, notification, noun } from "./method.js";
 import {
+  awaitsChildren,
   duration,
   graceMs,
   instant,
@@ -21,6 +22,7 @@ import {
   limit,
   named,
   releaseOn,
+  task,
   text,
   waitMs,
 } from "./schemas.js";
@@ -134,13 +136,8 @@ export const LEASE = noun("lease", {
           names: z.array(name).min(1).max(MAX_LEASE_NAMES).optional().meta({
             description: "In the place of `name`: all of them or none, under one leaseId.",
           }),
-          task: label.optional().meta({
-            description:
-              "A label of what it is held for: what one process holds and waits for under it belongs together.",
-          }),
-          awaitsChildren: z.boolean().optional().meta({
-            description: "The holder waits for its child processes, and so for what they wait for.",
-          }),
+          task: task.optional(),
+          awaitsChildren: awaitsChildren.optional(),
           mode: mode.default("exclusive"),
           slots: slots.optional().meta({
             description:
@@ -180,7 +177,7 @@ export const LEASE = noun("lease", {
       writes: true,
       repeatable: false,
       transactable: true,
-      errors: ["lease_held", "exhausted", "provider_unavailable"],
+      errors: ["lease_held", "would_deadlock", "exhausted", "provider_unavailable"],
       examples: [
         {
           name: "A deployment that nothing else may disturb",

@@ -91,6 +91,10 @@ export const MAX_LEASE_MEMBER_LENGTH = 128;
 /** Holders that one `lease.get` shows, and that a refusal names. */
 export const MAX_SHOWN_HOLDERS = 256;
 export const MAX_NAMED_HOLDERS = 16;
+/** Holders of each kind, and calls that wait, that one `daemon.graph` looks at. */
+export const MAX_GRAPH_ROWS = 500;
+/** Waits that one search for a circle of waits looks at; those beyond count as if they ended by themselves. */
+export const MAX_CIRCLE_WAITS = 256;
 /** How long a holder whose connection has closed may take to come back. */
 export const MAX_GRACE_MS = 600_000;
 /** Of the note of a lease, and of the reason for breaking one. */

@@ -10,7 +10,18 @@ import {
   MIN_LEASE_MS,
 } from "./limits.js";
 import { method, notification, noun } from "./method.js";
-import { duration, instant, integer, label, limit, named, text, waitMs } from "./schemas.js";
+import {
+  awaitsChildren,
+  duration,
+  instant,
+  integer,
+  label,
+  limit,
+  named,
+  task,
+  text,
+  waitMs,
+} from "./schemas.js";
 
 const root = text.min(1).max(MAX_PATH_LENGTH).meta({
   description:
@@ -91,6 +102,8 @@ export const PATH = noun("path", {
               "With `releaseOn: disconnect`, how many milliseconds a holder whose connection has closed has to come back: renewed on another one, the reservation is bound to that. 0 if not given. It never outlives its own end.",
           }),
           note: note.optional(),
+          task: task.optional(),
+          awaitsChildren: awaitsChildren.optional(),
         })
         .refine(({ patterns: some = [], files = [] }) => some.length + files.length > 0, {
           error: "must have `patterns` or `files`",
@@ -121,7 +134,7 @@ export const PATH = noun("path", {
       writes: true,
       repeatable: false,
       transactable: true,
-      errors: ["lease_held", "lease_lost", "exhausted"],
+      errors: ["lease_held", "lease_lost", "would_deadlock", "exhausted"],
       examples: [
         {
           name: "Everything below a directory, and one file with brackets in its name",

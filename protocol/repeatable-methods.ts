@@ -68,6 +68,7 @@ export const REPEATABLE_METHODS: Readonly<Record<string, Repeatable>> = {
   "events.watch": true,
   "events.subscribe": true,
   "events.unsubscribe": true,
+  "daemon.graph": true,
   "daemon.ping": true,
   "daemon.info": true,
   "daemon.stats": true,

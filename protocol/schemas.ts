@@ -52,6 +52,13 @@ export const leaseMs = z.int().min(MIN_LEASE_MS).max(MAX_LEASE_MS).default(DEFAU
 export const releaseOn = z.enum(["expiry", "disconnect"]).default("expiry").meta({
   description: "`disconnect` also ends the grant the moment the connection closes.",
 });
+export const task = label.meta({
+  description:
+    "A label of what it is held for: what one process holds and waits for under it belongs together, where circles of waits are looked for.",
+});
+export const awaitsChildren = z.boolean().meta({
+  description: "The holder waits for its child processes, and so for what they wait for.",
+});
 export const graceMs = z.int().min(0).max(MAX_GRACE_MS).default(0).meta({
   description:
     "With `releaseOn: disconnect`, how many milliseconds a holder whose connection has closed has to come back: renewed on another one, the grant is bound to that. It never outlives its own end.",

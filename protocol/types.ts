@@ -213,6 +213,31 @@ export type CentralizedMode = {
   kind: "centralized";
 };
 
+/** One of those who would wait for each other for ever. */
+export type CircleStep = {
+  /** Its process, as the kernel told; null if it did not. */
+  pid: number | null;
+  /** A label for people: of what it waits for, or holds. */
+  owner: string;
+  /** What it holds and waits under, if it said so. */
+  task?: string | undefined;
+  waitsFor: CircleThing;
+};
+
+/** The thing that it waits for, and that the next one has; of the last one, the first. */
+export type CircleThing = {
+  /** A lease, paths, or a child process, which is the next one itself. */
+  kind: "lease" | "path" | "process";
+  /** Of a lease: its name. */
+  name?: string | undefined;
+  /** Of paths: the root. */
+  root?: string | undefined;
+  /** Of paths: the pattern by which the next one has them. */
+  pattern?: string | undefined;
+  /** Of a child process: its number. */
+  pid?: number | null | undefined;
+};
+
 /** Batches that one owner works on, until the claim ends. */
 export type Claim = {
   /** qwc:<enqueueSeq of the first batch>:<fencingToken>. */
@@ -1002,6 +1027,22 @@ export type DaemonCheckResult = {
   next?: string | undefined;
 };
 
+/** Params of daemon.graph. */
+export type DaemonGraphParams = {
+  /** Only what has to do with this process. */
+  pid?: number | undefined;
+};
+
+/** Result of daemon.graph. */
+export type DaemonGraphResult = {
+  /** Processes and things; each is at an end of an edge. */
+  nodes: GraphNode[];
+  /** Who holds and who waits for what. */
+  edges: GraphEdge[];
+  /** True if there was more than is looked at. */
+  more?: boolean | undefined;
+};
+
 /** Params of daemon.info. */
 export type DaemonInfoParams = {};
 
@@ -1416,6 +1457,40 @@ export type ForbiddenData = {
   guard?: number | undefined;
 };
 
+/** A process that holds something, or waits for it, or for a child process. */
+export type GraphEdge = {
+  /** The process. */
+  from: string;
+  /** The thing, or the child process that it waits for. */
+  to: string;
+  /** The one or the other. */
+  what: "holds" | "waits";
+  /** For how many milliseconds; null where that is not kept, as of claims. */
+  sinceMs: number | null;
+};
+
+/** A process, or a thing that processes hold and wait for. */
+export type GraphNode = {
+  /** Names the node in this answer; of no use elsewhere. */
+  id: string;
+  /** `key`: of the batches of a queue. `path`: a pattern below a root. */
+  kind: "process" | "lease" | "queue" | "key" | "command" | "path";
+  /** Of a lease, a queue, the key of batches, or a command, which is named by its id. */
+  name?: string | undefined;
+  /** Of a key: its queue. */
+  queue?: string | undefined;
+  /** Of a path: the root of its pattern. */
+  root?: string | undefined;
+  /** Of a path. */
+  pattern?: string | undefined;
+  /** Of a process, as the kernel told; null if it did not. */
+  pid?: number | null | undefined;
+  /** Of a process: a label for people, if it gave one. */
+  owner?: string | undefined;
+  /** Of a process: what it holds and waits under; each task of a process is a node. */
+  task?: string | undefined;
+};
+
 /** A change, and with it all before it in its log. */
 export type Head = {
   /** A node's Ed25519 public key. */
@@ -1645,7 +1720,10 @@ export type LeaseAcquireParams = {
   name?: string | undefined;
   /** In the place of `name`: all of them or none, under one leaseId. */
   names?: string[] | undefined;
-  /** A label of what it is held for: what one process holds and waits for under it belongs together. */
+  /**
+   * A label of what it is held for: what one process holds and waits for under it belongs together, where circles
+   * of waits are looked for.
+   */
   task?: string | undefined;
   /** The holder waits for its child processes, and so for what they wait for. */
   awaitsChildren?: boolean | undefined;
@@ -2325,6 +2403,13 @@ export type PathReserveParams = {
   graceMs?: number | undefined;
   /** Shown to others. */
   note?: string | undefined;
+  /**
+   * A label of what it is held for: what one process holds and waits for under it belongs together, where circles
+   * of waits are looked for.
+   */
+  task?: string | undefined;
+  /** The holder waits for its child processes, and so for what they wait for. */
+  awaitsChildren?: boolean | undefined;
 };
 
 /** Result of path.reserve. */
@@ -3890,6 +3975,23 @@ export type WeakKeyData = {
   guard?: number | undefined;
 };
 
+/**
+ * `error.data` of the kind would_deadlock: to wait would close a circle of waits; details.cycle says who waits for
+ * what.
+ */
+export type WouldDeadlockData = {
+  /** The kind of the error, for programs to match on. */
+  kind: "would_deadlock";
+  /** True if the same request may succeed later without anything being changed in it. */
+  retryable: boolean;
+  /** The circle: first the caller, then whom it would wait for, and so on back to it. */
+  cycle: CircleStep[];
+  /** Which of several calls or batches was refused, from 0. */
+  index?: number | undefined;
+  /** Which guard of a transact does not hold, from 0. */
+  guard?: number | undefined;
+};
+
 /** `error.data` of the kind wrong_board: the change or the peer belongs to another board. */
 export type WrongBoardData = {
   /** The kind of the error, for programs to match on. */
@@ -3995,6 +4097,7 @@ export interface CallTypes {
   "events.watch": { params: EventsWatchParams; result: EventsWatchResult };
   "events.subscribe": { params: EventsSubscribeParams; result: EventsSubscribeResult };
   "events.unsubscribe": { params: EventsUnsubscribeParams; result: EventsUnsubscribeResult };
+  "daemon.graph": { params: DaemonGraphParams; result: DaemonGraphResult };
   "daemon.ping": { params: DaemonPingParams; result: DaemonPingResult };
   "daemon.info": { params: DaemonInfoParams; result: DaemonInfoResult };
   "daemon.stats": { params: DaemonStatsParams; result: DaemonStatsResult };
@@ -4055,6 +4158,8 @@ export interface ErrorDataTypes {
   exhausted: ExhaustedData;
   /** An external lease provider could not be reached; not the same as lease_lost. */
   provider_unavailable: ProviderUnavailableData;
+  /** To wait would close a circle of waits; details.cycle says who waits for what. */
+  would_deadlock: WouldDeadlockData;
   /** A change, a field of it or its number of ops is too large. */
   too_large: TooLargeData;
   /** The body of a change is not JSON. */
@@ -4439,6 +4544,13 @@ export interface EventsMethods<Options> {
 
 /** The daemon itself: whether it serves, what it is, how much it does. */
 export interface DaemonMethods<Options> {
+  /**
+   * Who waits for whom: what processes hold and wait for. Of holders and of those who wait up to 500 of each kind
+   * are looked at, and then `more` says so. With `pid` only what has to do with that process: all that it waits
+   * for, be it by others, and all who wait for it so. A daemon that only reads knows nobody who waits, and names
+   * that a provider keeps have holders here, but nobody who waits.
+   */
+  graph(params?: DaemonGraphParams, options?: Options): Promise<DaemonGraphResult>;
   /** Ask whether the daemon serves, and for its clock. */
   ping(params?: DaemonPingParams, options?: Options): Promise<DaemonPingResult>;
   /** What this daemon is: version, identity, paths and limits. */

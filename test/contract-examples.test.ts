@@ -12,6 +12,7 @@ const ONLY_BY_SCHEMA = new Set([
   "daemon.stats",
   "daemon.backup",
   "daemon.check",
+  "daemon.graph",
   "daemon.acceptCopy",
   "rpc.discover",
 ]);

@@ -270,7 +270,6 @@ const NOT_YET_BUILT: {
   params: Record<string, string[]>;
 } = {
   names: [
-    "daemon.graph",
     "item.contested",
     "pipeline.claim",
     "pipeline.compact",
@@ -281,7 +280,7 @@ const NOT_YET_BUILT: {
     "pipeline.repair",
     "sequence.grant",
   ],
-  kinds: ["would_deadlock"],
+  kinds: [],
   params: {
     "command.create": ["incarnation"],
     "command.lease": ["incarnation", "graceMs"],
@@ -299,6 +298,7 @@ const ONLY_IN_CODE = {
   params: {
     transact: ["dryRun"],
     // As for leases.
+    "path.reserve": ["task", "awaitsChildren"],
     "path.heartbeat": ["ttlMs", "note"],
     "deployment.list": ["after", "limit"],
     "pipeline.heads": ["known"],

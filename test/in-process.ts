@@ -31,6 +31,10 @@ export interface InProcessOptions {
   wrap?: (store: Store) => Store;
   /** Called after each turn that was committed. */
   committed?: () => void;
+  /** The process of each connection; otherwise all have one of which nothing is known. */
+  processes?: boolean;
+  /** The number of the process that another one is a child of. */
+  parentOf?: (pid: number) => number | undefined;
 }
 
 export class InProcess {
@@ -45,6 +49,7 @@ export class InProcess {
   readonly notified: { connection: number; method: string; params: object }[] = [];
   readonly #dispatcher: Dispatcher;
   readonly #database: OpenDatabase;
+  readonly #hasProcesses: boolean;
   #open = true;
 
   constructor(options: InProcessOptions = {}) {
@@ -54,6 +59,8 @@ export class InProcess {
       ...(options.time === undefined ? {} : { time: options.time }),
     });
     const ends = new Ends(ENDINGS);
+    this.#hasProcesses = options.processes ?? false;
+    const { parentOf } = options;
     this.loop = new TurnLoop({
       setting: {
         witness: undefined,
@@ -73,6 +80,7 @@ export class InProcess {
               ).identity,
         retentionMs: 7 * 24 * 60 * 60 * 1000,
         readOnly: false,
+        ...(parentOf === undefined ? {} : { ancestorsOf: ({ pid }) => ancestors(pid, parentOf) }),
       },
       classify,
       endings: ends,
@@ -135,7 +143,13 @@ export class InProcess {
   call<N extends MethodName>(method: N, params: Params<N>, connection?: number): Promise<Result<N>>;
   async call<N extends MethodName>(method: N, params: Params<N>, connection = 1): Promise<Result<N>> {
     const sender = {
-      caller: { connection, pid: 1, uid: 1, gid: 1 },
+      caller: {
+        connection,
+        pid: this.#hasProcesses ? connection : 1,
+        uid: 1,
+        gid: 1,
+        startTicks: this.#hasProcesses ? START_TICKS : null,
+      },
       readOnly: false,
       closed: false,
       parked: () => {},
@@ -174,6 +188,19 @@ export class InProcess {
     if (this.#open) this.#database.close();
     this.#open = false;
   }
+}
+
+/** When all processes began. */
+const START_TICKS = 100;
+
+function ancestors(
+  pid: number | null,
+  parentOf: (pid: number) => number | undefined,
+): { pid: number; startTicks: number }[] {
+  const found: { pid: number; startTicks: number }[] = [];
+  for (let next = pid === null ? undefined : parentOf(pid); next !== undefined; next = parentOf(next))
+    found.push({ pid: next, startTicks: START_TICKS });
+  return found;
 }
 
 /** Every row of every table of a database, but for the clock, which moves by itself. */

@@ -76,7 +76,9 @@ const lock = command({
       };
       return await client.withLease(request, perform, options);
     } catch (error) {
-      if (!(error instanceof PawlError) || error.kind !== "lease_held") throw error;
+      if (!(error instanceof PawlError)) throw error;
+      if (error.kind === "would_deadlock") throw Object.assign(error, { exitCode });
+      if (error.kind !== "lease_held") throw error;
       throw Object.assign(inWords(names, wait, error), { exitCode });
     } finally {
       clearTimeout(waiting);

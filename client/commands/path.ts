@@ -49,6 +49,7 @@ const reserve = command({
       ttlMs: ttl,
       waitMs: wait,
       owner: args.owner ?? `${basename(program[0] as string)}:${process.pid}`,
+      awaitsChildren: true,
       ...(note === undefined ? {} : { note }),
       ...(grace === undefined ? {} : { graceMs: grace }),
     };
@@ -63,7 +64,9 @@ const reserve = command({
     try {
       return await client.withPaths(request, perform, options);
     } catch (error) {
-      if (!(error instanceof PawlError) || error.kind !== "lease_held") throw error;
+      if (!(error instanceof PawlError)) throw error;
+      if (error.kind === "would_deadlock") throw Object.assign(error, { exitCode });
+      if (error.kind !== "lease_held") throw error;
       throw Object.assign(inWords(wait, error), { exitCode });
     }
   },

@@ -117,7 +117,7 @@ const batches = command({
   },
 });
 
-const BATCH_ID = /^qwb:[0-9a-f]{64}$/;
+export const BATCH_ID = /^qwb:[0-9a-f]{64}$/;
 
 /** @param text of the result that the batches came in. */
 function batchTexts(found: readonly Batch[], text: string, output: Output): string[] {
@@ -227,28 +227,8 @@ const retry = command({
   },
 });
 
-const why = command({
-  args: "<queue-or-batch>",
-  summary: "Say why nothing can be claimed, or what can",
-  options: {},
-  examples: [
-    [
-      "pawl why qwb:6d1a6f0f4d6f2c1d0c7f4f6a6bd1b7a6c8a55f1b8d3f8e3c1f6f0e7d9a2b4c6e",
-      "Why one batch is not claimed",
-    ],
-    ["pawl why mails", "Nothing in mails can be claimed now: ..."],
-    ["pawl why mails --json | jq .holder", "Who holds its head"],
-  ],
-  async run({ "queue-or-batch": which }, { connect, output }) {
-    const params = BATCH_ID.test(which) ? { batchId: which } : { queue: which };
-    const found = await (await connect()).queue.explain(params);
-    output.result(found, () => sentences(found).map(printable));
-    return undefined;
-  },
-});
-
 /** Why the head of a queue can or cannot be claimed, for a person. */
-function sentences(found: Result<"queue.explain">): string[] {
+export function sentencesOf(found: Result<"queue.explain">): string[] {
   const { queue, reason, batchId, holder, availableAt, dead: deadBatches, waiting } = found;
   const said: string[] = [];
   if (reason === "ready") said.push(`${queue} has work: ${batchId} can be claimed now.`);
@@ -312,4 +292,4 @@ function limitSentence(found: Result<"queue.explain">): string | undefined {
   }
 }
 
-export const commands = { queues, batches, why, dead, retry };
+export const commands = { queues, batches, dead, retry };

@@ -23,6 +23,10 @@ export interface HoldOptions {
   graceMs?: number;
   /** Shown to others. */
   note?: string;
+  /** A label of what it is held for; by default one for each outermost `withLease` or `withPaths` of this process. */
+  task?: string;
+  /** This process waits for its children while it holds this, and so for what they wait for. */
+  awaitsChildren?: boolean;
   /** Ends the waiting, and aborts the function's signal. */
   signal?: AbortSignal;
 }

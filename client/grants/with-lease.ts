@@ -1,10 +1,10 @@
-import { AsyncLocalStorage } from "node:async_hooks";
 import { PawlError } from "@pawl/protocol/errors";
 import { DEFAULT_LEASE_MS } from "@pawl/protocol/limits";
 import type { Lease, NotificationParams } from "@pawl/protocol/types";
 import type { Connection } from "../connection/connection.js";
 import { askFor, type HoldOptions, whileHeld } from "./hold.js";
 import { defaultOwner } from "./owner.js";
+import { taskOf, underTask } from "./task.js";
 
 type LeaseLost = NotificationParams<"lease.lost">;
 
@@ -16,12 +16,7 @@ export type LeaseRequest = ({ name: string } | { names: string[] }) & {
   slots?: number;
 };
 
-export interface WithLeaseOptions extends HoldOptions {
-  /** A label of what it is held for; by default one for each outermost `withLease` of this process. */
-  task?: string;
-  /** This process waits for its children while it holds the lease, and so for what they wait for. */
-  awaitsChildren?: boolean;
-}
+export type WithLeaseOptions = HoldOptions;
 
 /** A name that is held. */
 export interface HeldName {
@@ -43,10 +38,6 @@ export interface HeldLease extends HeldName {
   readonly signal: AbortSignal;
 }
 
-/** The task of the outermost function that runs with a lease. */
-const taskNow = new AsyncLocalStorage<string>();
-let tasks = 0;
-
 /**
  * Performs `perform` while holding a lease of one or several names, and gives it back. See `PawlClient.withLease`.
  */
@@ -58,7 +49,7 @@ export async function withLease<T>(
 ): Promise<T> {
   const { ttlMs = DEFAULT_LEASE_MS, releaseOn = "disconnect", graceMs = 0 } = options;
   const { owner = defaultOwner(), signal, waitMs: _waitMs, ...others } = options;
-  const task = options.task ?? taskNow.getStore() ?? `lease-${process.pid}-${++tasks}`;
+  const task = taskOf(options.task);
   const asked = typeof request === "string" ? { name: request } : request;
   const terms = { ...others, owner, ttlMs, releaseOn, task };
   const { granted: leases, askedAt } = await askFor(connection, { ...options, releaseOn }, (waitMs, giveUp) =>
@@ -86,7 +77,7 @@ export async function withLease<T>(
     ended: () => lossOf(name),
   };
   const held = { ...first, names, owner, leaseId };
-  const performIt = (both: AbortSignal) => taskNow.run(task, () => perform({ ...held, signal: both }));
+  const performIt = (both: AbortSignal) => underTask(task, () => perform({ ...held, signal: both }));
   return await whileHeld(holding, performIt, signal);
 }
 

@@ -4,6 +4,7 @@ import type { Params } from "@pawl/protocol/types";
 import type { Connection } from "../connection/connection.js";
 import { askFor, type HoldOptions, whileHeld } from "./hold.js";
 import { defaultOwner } from "./owner.js";
+import { taskOf, underTask } from "./task.js";
 
 /** Paths below a root, all of which are to be held: patterns, literal paths, or both. */
 export type PathRequest = Pick<Params<"path.reserve">, "root" | "patterns" | "files" | "mode">;
@@ -33,8 +34,13 @@ export async function withPaths<T>(
   options: HoldOptions = {},
 ): Promise<T> {
   const { ttlMs = DEFAULT_LEASE_MS, releaseOn = "disconnect", graceMs = 0, note, signal } = options;
-  const { owner = defaultOwner() } = options;
-  const terms = { ...request, owner, ttlMs, releaseOn, graceMs, ...(note === undefined ? {} : { note }) };
+  const { owner = defaultOwner(), awaitsChildren } = options;
+  const task = taskOf(options.task);
+  const optional = {
+    ...(note === undefined ? {} : { note }),
+    ...(awaitsChildren === undefined ? {} : { awaitsChildren }),
+  };
+  const terms = { ...request, owner, task, ttlMs, releaseOn, graceMs, ...optional };
   const { granted, askedAt } = await askFor(connection, { ...options, releaseOn }, (waitMs, giveUp) =>
     connection.call("path.reserve", { ...terms, waitMs }, giveUp),
   );
@@ -61,5 +67,6 @@ export async function withPaths<T>(
     ended,
   };
   const held = { reservationId, root, patterns, mode, fencingToken, owner };
-  return await whileHeld(holding, (both) => perform({ ...held, signal: both }), signal);
+  const performIt = (both: AbortSignal) => underTask(task, () => perform({ ...held, signal: both }));
+  return await whileHeld(holding, performIt, signal);
 }

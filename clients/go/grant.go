@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -291,6 +292,13 @@ func (g *Grant) extend(since time.Time, remainingMs int64) {
 	g.renewAt = since.Add(g.lease / renewParts)
 }
 
+// taskKey finds in a context the task of the outermost function that holds something: all that is held and waited for
+// with that context belongs together, so that the daemon sees who waits for whom.
+type taskKey struct{}
+
+// tasks counts those that were begun.
+var tasks atomic.Int64
+
 // Held is a lease or a reservation while its function runs.
 type Held struct {
 	*Grant
@@ -304,8 +312,9 @@ type LockOptions struct {
 	TTL time.Duration
 	// Wait is how long to wait while another holds it.
 	Wait time.Duration
-	// Params are further ones of lease.acquire or path.reserve, as they travel: mode, slots, note, owner. With
-	// releaseOn "expiry" it ends when its TTL has passed; otherwise the moment that this process does.
+	// Params are further ones of lease.acquire or path.reserve, as they travel: mode, slots, note, owner, task. With
+	// releaseOn "expiry" it ends when its TTL has passed; otherwise the moment that this process does. Without a task it
+	// has that of the function whose context it is asked with, or one of its own.
 	Params map[string]any
 }
 
@@ -335,13 +344,18 @@ func (c *Client) hold(ctx context.Context, noun *noun, named map[string]any, wha
 		o.TTL = DefaultLease
 	}
 	params := map[string]any{"owner": defaultOwner(), "ttlMs": o.TTL.Milliseconds(), "releaseOn": "disconnect"}
+	task, within := ctx.Value(taskKey{}).(string)
+	if !within {
+		task = fmt.Sprintf("%d-%d", os.Getpid(), tasks.Add(1))
+	}
+	params["task"] = task
 	merged(params, named, o.Params)
 	bound := params["releaseOn"] == "disconnect"
 	granted, asked, err := c.take(ctx, noun, params, o.Wait, bound)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(context.WithValue(ctx, taskKey{}, params["task"]))
 	defer cancel()
 	g, err := newGrant(c.conn, noun, what, granted[0], asked, o.TTL, bound, cancel)
 	if err != nil {

@@ -66,6 +66,7 @@ var repeatableMethods = map[string][]string{
 	"events.watch":       nil,
 	"events.subscribe":   nil,
 	"events.unsubscribe": nil,
+	"daemon.graph":       nil,
 	"daemon.ping":        nil,
 	"daemon.info":        nil,
 	"daemon.stats":       nil,

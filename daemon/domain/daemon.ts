@@ -5,6 +5,7 @@ import type { Copied } from "../store/home.js";
 import { type Operation, one, run, sql } from "../store/statement.js";
 import type { HandlersOf } from "../turns/handler.js";
 import type { Caller, Env } from "../turns/operation.js";
+import { graph } from "./graph.js";
 import { nodeIdOf } from "./sequence/sequence.js";
 
 export const VERSION: string = createRequire(import.meta.url)("../../package.json").version;
@@ -26,6 +27,7 @@ export function daemonHandlers(ownReport: OwnReport): HandlersOf<"daemon"> {
     info: (_params, env) => info(env, ownReport),
     stats: (_params, env) => ownReport.stats(env),
     acceptCopy,
+    graph,
   };
 }
 

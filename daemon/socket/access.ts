@@ -2,6 +2,7 @@ import type { Socket } from "node:net";
 import { PawlError, refuse } from "@pawl/protocol/errors";
 import type { Caller } from "../turns/operation.js";
 import type { Credentials, Kernel } from "./kernel.js";
+import { startTicksOf } from "./process.js";
 
 /** The users and groups whose requests are served. Both lists empty: everybody who can connect. */
 export interface Allowed {
@@ -10,7 +11,10 @@ export interface Allowed {
 }
 
 /** The credentials of a peer where the kernel does not tell them. */
-const UNKNOWN = { pid: null, uid: null, gid: null } satisfies Record<keyof Credentials, null>;
+const UNKNOWN = { pid: null, uid: null, gid: null, startTicks: null } satisfies Record<
+  keyof Credentials | "startTicks",
+  null
+>;
 
 /** Says who has connected, and who of those is served (`--allow-uid`, `--allow-gid`). */
 export class Access {
@@ -35,8 +39,9 @@ export class Access {
     this.#allowed = allowed;
   }
 
-  credentials(socket: Socket): Pick<Caller, "pid" | "uid" | "gid"> {
-    return this.#kernel?.credentials(socket) ?? UNKNOWN;
+  credentials(socket: Socket): Omit<Caller, "connection"> {
+    const known = this.#kernel?.credentials(socket);
+    return known === undefined ? UNKNOWN : { ...known, startTicks: startTicksOf(known.pid) };
   }
 
   /**

@@ -8,7 +8,17 @@ import type { Due } from "./alarm.js";
 import { type Call, DAEMON, following } from "./call.js";
 import { CollectedEffects, type Outlet } from "./effects.js";
 import type { Journal } from "./journal.js";
-import { type Caller, type Env, type Outcome, Tried, Unfinished, Wait } from "./operation.js";
+import {
+  type Caller,
+  type Contender,
+  type Env,
+  type Outcome,
+  type Process,
+  processOf,
+  Tried,
+  Unfinished,
+  Wait,
+} from "./operation.js";
 import { pooledRandom } from "./random.js";
 import { TurnMemory } from "./turn-memory.js";
 import { CANCELLED, type Parked, type Waiters } from "./waiters.js";
@@ -27,7 +37,12 @@ export interface Setting extends Pick<Env, "mode" | "sign" | "identity"> {
   readonly readOnly: boolean;
   /** How long what has ended is kept; may change. */
   retentionMs: number;
+  /** The processes that a caller's process descends from, the nearest first, as far as is looked. */
+  readonly ancestorsOf?: ((caller: Caller) => readonly Process[]) | undefined;
 }
+
+/** Calls whose ancestors are asked for in one go: each costs some reads of /proc, and is asked for once. */
+const MAX_ASKED_FOR_ANCESTORS = 16;
 
 /** The things that end without being asked to: turns know when and for whom, the rules are above this room. */
 export interface Endings {
@@ -145,8 +160,25 @@ export class Attempt {
 
   #park(call: Call, wait: Wait): void {
     const refusal = this.#waiters.refusal(call, wait);
-    if (refusal === undefined) this.#waiters.park(call, wait);
-    else this.#answer(call, refusal);
+    if (refusal !== undefined) return this.#answer(call, refusal);
+    const parked = this.#waiters.park(call, wait, this.#time.now);
+    if (parked.contender !== undefined) this.#untangle(parked, parked.contender);
+  }
+
+  /** A call waits for what others hold: it is refused if that closes a circle. */
+  #untangle(parked: Parked, contender: Contender): void {
+    const { store, ancestorsOf } = this.#setting;
+    const { contest } = contender;
+    const someAwait = ancestorsOf !== undefined && store.perform(contest.someAwaitChildren());
+    if (someAwait) {
+      this.#waiters.learnAncestors(MAX_ASKED_FOR_ANCESTORS, ({ caller }) =>
+        ancestorsOf(caller).map(processOf),
+      );
+    } else if (this.#waiters.contenders === 1) return;
+    const refusal = store.perform(
+      contest.untangle(contender, this.#env(parked.call.caller, false, null, parked)),
+    );
+    if (refusal !== undefined) this.#serve(parked, refusal);
   }
 
   /** Answers a call that has waited for as long as it may, unless this turn has served it. */
@@ -255,10 +287,10 @@ export class Attempt {
     return this.#effects.holders;
   }
 
-  #try(call: Call, mayWait: boolean, woken: string | null, parked?: Parked): unknown {
+  #try(call: Call, mayWait: boolean, woken: string | null, parked?: Parked, mayOvertake?: boolean): unknown {
     const { store } = this.#setting;
     this.#effects.begin();
-    const operation = call.start(this.#env(call.caller, mayWait, woken, parked));
+    const operation = call.start(this.#env(call.caller, mayWait, woken, parked, mayOvertake));
     if (call.mayBeUndone) store.perform(this.#memory.writeBack());
     const outcome = call.mayBeUndone ? store.performOrUndo(operation, isToUndo) : store.perform(operation);
     if (isToUndo(outcome)) {
@@ -304,7 +336,9 @@ export class Attempt {
   }
 
   #serveKey(key: string): void {
-    const line = this.#waiters.under(key);
+    const alone = this.#waiters.overtaking(key);
+    if (alone !== undefined) return this.#overtake(alone, key);
+    const line = this.#waiters.wokenBy(key);
     if (line === undefined) return this.#waiters.servedAll(key);
     this.begin();
     // The first is served even when the time is over: what came free must not go to a call that comes before the rest.
@@ -316,12 +350,22 @@ export class Attempt {
       if (outcome instanceof Wait) {
         if (outcome.line !== undefined) this.#waiters.move(parked, outcome.keys);
         else if (!outcome.isAlone) line.closeSort();
+        if (outcome.contest !== undefined && parked.contender !== undefined)
+          this.#untangle(parked, parked.contender);
       } else this.#serve(parked, outcome);
     }
     this.#waiters.servedAll(key);
   }
 
-  #env(caller: Caller, mayWait: boolean, woken: string | null, parked?: Parked): Env {
+  /** Performs a call again that may be granted before those that wait for its caller. */
+  #overtake(parked: Parked, key: string): void {
+    this.begin();
+    const outcome = this.#try(parked.call, true, key, parked, true);
+    if (!(outcome instanceof Wait)) this.#serve(parked, outcome);
+    else if (outcome.line !== undefined) this.#waiters.move(parked, outcome.keys);
+  }
+
+  #env(caller: Caller, mayWait: boolean, woken: string | null, parked?: Parked, mayOvertake = false): Env {
     const { mode, sign, identity, retentionMs, readOnly } = this.#setting;
     const { now, retentionNow, wallMs } = this.#time;
     const waiters = this.#waiters;
@@ -340,6 +384,9 @@ export class Attempt {
       waitsBefore:
         parked === undefined ? waiters.someoneWaits : (key, sort) => waiters.waitsBefore(key, parked, sort),
       before: parked === undefined ? waiters.everyoneIn : (line) => waiters.inLine(line, parked),
+      contenders: waiters,
+      contender: parked?.contender,
+      mayOvertake,
       cancelWaits: this.#cancelWaits,
       random: this.#setting.random ?? pooledRandom,
       sign,

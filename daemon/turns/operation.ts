@@ -38,6 +38,12 @@ export interface Env {
   readonly waitsBefore: (key: string, sort?: string) => boolean;
   /** The calls in a line that came before this one and still wait, in their order. */
   readonly before: (line: string) => readonly InLine[];
+  /** The calls that wait for what others hold. */
+  readonly contenders: Contenders;
+  /** This call among them, if it is one that waited and is performed again. */
+  readonly contender: Contender | undefined;
+  /** True if it may be granted before those that came before it and wait for its caller. */
+  readonly mayOvertake: boolean;
   /** Ends the waits of a caller's connection whose requests have this id; returns whether there was one. */
   readonly cancelWaits: (caller: Caller, id: Id) => boolean;
   /** Cryptographically strong random bytes. */
@@ -67,6 +73,8 @@ export interface Caller {
   readonly pid: number | null;
   readonly uid: number | null;
   readonly gid: number | null;
+  /** When the process began, in clock ticks since the machine did; null or undefined where that is not known. */
+  readonly startTicks?: number | null;
 }
 
 /**
@@ -133,6 +141,8 @@ export class Wait {
   readonly holdsBack: boolean;
   /** The line that it stands in, where later calls must not overtake it, and what they see of it. */
   readonly line: { readonly name: string; readonly wants: unknown } | undefined;
+  /** Set if it waits for what others hold, and may have closed a circle, or shown that only order keeps one closed. */
+  readonly contest: Contest | undefined;
 
   constructor(
     keys: string | readonly string[],
@@ -142,7 +152,14 @@ export class Wait {
       isAlone = false,
       holdsBack = false,
       line,
-    }: { beginnings?: readonly string[]; isAlone?: boolean; holdsBack?: boolean; line?: Wait["line"] } = {},
+      contest,
+    }: {
+      beginnings?: readonly string[];
+      isAlone?: boolean;
+      holdsBack?: boolean;
+      line?: Wait["line"];
+      contest?: Contest | undefined;
+    } = {},
   ) {
     this.keys = typeof keys === "string" ? [keys] : keys;
     this.sort = sort;
@@ -150,6 +167,7 @@ export class Wait {
     this.isAlone = isAlone;
     this.holdsBack = holdsBack;
     this.line = line;
+    this.contest = contest;
   }
 }
 
@@ -158,6 +176,8 @@ export interface InLine {
   readonly wants: unknown;
   /** The key that is woken when it waits no more, also when it was granted nothing. */
   readonly key: string;
+  /** This call as one that waits for what others hold, if it does. */
+  readonly contender: Contender | undefined;
 }
 
 const NONE: readonly string[] = [];
@@ -186,3 +206,68 @@ export class Tried<T> {
 
 /** A result, a refusal, a condition to wait for, a step that others follow, or the result of a try. */
 export type Outcome<T> = T | PawlError | Wait | Unfinished<T> | Tried<T>;
+
+/** A wait for what others hold. The noun that it is of knows what that is. */
+export interface Contest {
+  /** Those who wait: all that one actor holds and waits for belongs together. */
+  readonly actor: string;
+  /** Whether anybody holds something until its child processes have what they wait for. */
+  someAwaitChildren(): Operation<boolean>;
+  /**
+   * Looks for circles that the wait closes, right after it began or was tried in vain: refuses it if there is one, and
+   * wakes those whom only the order of arrival keeps in one.
+   */
+  untangle(self: Contender, env: Env): Operation<PawlError | undefined>;
+}
+
+/** A call while it waits so. */
+export interface Contender {
+  readonly contest: Contest;
+  readonly caller: Caller;
+  /** Counts up with each call that waits. */
+  readonly number: number;
+  /** Since when it waits, in elapsed milliseconds. */
+  readonly since: number;
+  /** The key that has it performed again, allowed to overtake others. */
+  readonly overtakeKey: string;
+  /** The processes that it descends from, as `processOf` names them; undefined as long as nobody has asked. */
+  readonly ancestors: readonly string[] | undefined;
+}
+
+/** The calls that wait for what others hold, without those that the turn under way has served. */
+export interface Contenders {
+  /** How many there are, with those that the turn under way has served. */
+  readonly contenders: number;
+  /** The waits of an actor. */
+  of(actor: string): readonly Contender[];
+  /** The waits of processes that descend from another one. */
+  below(process: string): readonly Contender[];
+  /** The first that wait under a key, in the order in which they came. */
+  under(key: string, most: number): readonly Contender[];
+  /** The first that wait in a line, in the order in which they came. */
+  standingIn(line: string, most: number): readonly Contender[];
+  /** The first of all calls that wait, also for what nobody holds, but for those of the daemon itself. */
+  everyone(most: number): readonly WaitingCall[];
+}
+
+/** A call that waits, for whatever it is. */
+export interface WaitingCall {
+  readonly caller: Caller;
+  /** The keys that it waits under, and beginnings of keys, which end in a slash. */
+  readonly keys: readonly string[];
+  /** Since when, in elapsed milliseconds. */
+  readonly since: number;
+  readonly contender: Contender | undefined;
+}
+
+/** A process, which its number alone does not tell from a later one. */
+export interface Process {
+  readonly pid: number;
+  /** When it began, in clock ticks since the machine did. */
+  readonly startTicks: number;
+}
+
+/** The name of a process among the ancestors of a call. */
+export function processOf({ pid, startTicks }: Process): string {
+  return `${pid}.${startTicks}`;
+}

@@ -363,7 +363,7 @@ export class TurnLoop {
     if (this.#refusal !== undefined) return false;
     const jump = this.#setting.clock.takeJump();
     if (jump !== undefined) this.#see(jump);
-    if (this.#tryAll) this.#again = this.#waiters.everyone();
+    if (this.#tryAll) this.#again = this.#waiters.all();
     this.#tryAll = false;
     this.#later = [];
     const begun = elapsed();
@@ -608,7 +608,7 @@ export class TurnLoop {
     this.#held.refuseAll(refusal);
     this.#writerWatch?.stop();
     this.#refuseOwn(refusal);
-    for (const parked of this.#waiters.everyone()) this.#settleParked(parked, refusal);
+    for (const parked of this.#waiters.all()) this.#settleParked(parked, refusal);
   }
 
   #refuseOwn(refusal: PawlError): void {

@@ -2,7 +2,7 @@ import type { Id } from "@pawl/protocol/envelope";
 import { type PawlError, refuse } from "@pawl/protocol/errors";
 import { MAX_CONNECTION_WAITS_BYTES, MAX_WAITS_BYTES, MAX_WAITS_PER_CONNECTION } from "@pawl/protocol/limits";
 import { type Call, DAEMON } from "./call.js";
-import type { InLine, Wait } from "./operation.js";
+import type { Contender, Contenders, Contest, InLine, Wait, WaitingCall } from "./operation.js";
 
 /** Bytes that a call that waits takes beside its request, and for each key but the first. */
 const WAIT_BYTES = 2048;
@@ -27,12 +27,17 @@ export interface Parked {
   /** The key that is woken when it leaves the line that it stands in; undefined for one in no line. */
   readonly lineKey: string | undefined;
   readonly state: "fresh" | "waiting" | "serving" | "gone";
+  /** This call as a contender; undefined if it waits for nothing that others hold. */
+  readonly contender: Contender | undefined;
 }
 
 interface Entry extends Parked {
   state: Parked["state"];
+  contender: Entrant | undefined;
   /** Counts up with each that is parked. */
   readonly number: number;
+  /** Since when it waits, in elapsed milliseconds. */
+  readonly since: number;
   /** The lines that it waits in: one for each of its keys. */
   lines: KeyLine[];
   /** Its keys before the turn under way, if that has moved it to others. */
@@ -42,6 +47,10 @@ interface Entry extends Parked {
   /** Bytes that it takes. */
   readonly bytes: number;
   timer: NodeJS.Timeout | undefined;
+}
+
+interface Entrant extends Contender {
+  ancestors: readonly string[] | undefined;
 }
 
 /** The calls under one key, or under one beginning of keys, by their sorts, each in the order they came. */
@@ -55,13 +64,19 @@ interface KeyLine {
 }
 
 /** The parked calls, by their keys and by their connections, each in the order they came. */
-export class Waiters {
+export class Waiters implements Contenders {
   readonly #byKey = new Map<string, KeyLine>();
   /** The calls that wait for all keys that begin so; each beginning ends in a slash. */
   readonly #byBeginning = new Map<string, KeyLine>();
   readonly #byConnection = new Map<number, Set<Entry>>();
   /** The calls in each line, in the order they came. */
   readonly #lines = new Map<string, Set<Entry>>();
+  /** Those that wait for what others hold: by whom they are of, by their ancestors, by the key to overtake others. */
+  readonly #byActor = new Map<string, Set<Entry>>();
+  readonly #byAncestor = new Map<string, Set<Entry>>();
+  readonly #byOvertakeKey = new Map<string, Entry>();
+  /** Those whose ancestors nobody has asked for. */
+  readonly #withoutAncestors = new Set<Entry>();
   #parked = 0;
   readonly #bytesByConnection = new Map<number, number>();
   /** How much all calls that wait take, without those of the daemon itself. */
@@ -95,8 +110,8 @@ export class Waiters {
     return this.#bytes + bytes > MAX_WAITS_BYTES ? ALL_WAIT_TOO_MUCH : undefined;
   }
 
-  /** Parks a call in the turn under way. */
-  park(call: Call, wait: Wait): void {
+  /** Parks a call in the turn under way; `now` is its elapsed time. */
+  park(call: Call, wait: Wait, now: number): Parked {
     this.#parked += 1;
     const { keys, beginnings, holdsBack, line } = wait;
     // Calls in a line have sorts of their own, since each can be met where others are not.
@@ -111,11 +126,13 @@ export class Waiters {
       holdsBackUnder: holdsBack ? keys : NONE,
       lineKey,
       number: this.#parked,
+      since: now,
       lines,
       movedFrom: undefined,
       line,
       bytes,
       state: "fresh",
+      contender: undefined,
       timer: undefined,
     };
     for (const each of lines) add(each.sorts, sort, entry);
@@ -124,6 +141,79 @@ export class Waiters {
     this.#count(entry, 1);
     this.#take(call, bytes);
     this.#touched.push(entry);
+    if (wait.contest !== undefined) this.#enter(entry, wait.contest);
+    return entry;
+  }
+
+  #enter(entry: Entry, contest: Contest): void {
+    const { number, call, since } = entry;
+    const overtakeKey = `${OVERTAKE}${number}`;
+    entry.contender = { contest, caller: call.caller, number, since, overtakeKey, ancestors: undefined };
+    add(this.#byActor, contest.actor, entry);
+    this.#byOvertakeKey.set(overtakeKey, entry);
+    this.#withoutAncestors.add(entry);
+  }
+
+  #withdrawFrom(entry: Entry, { contest, overtakeKey, ancestors = NONE }: Entrant): void {
+    drop(this.#byActor, contest.actor, entry);
+    this.#byOvertakeKey.delete(overtakeKey);
+    this.#withoutAncestors.delete(entry);
+    for (const ancestor of ancestors) drop(this.#byAncestor, ancestor, entry);
+  }
+
+  /** Keeps the ancestors of contenders that have none yet: of the last `most`, since those before were asked for. */
+  learnAncestors(most: number, ancestorsOf: (contender: Contender) => readonly string[]): void {
+    let left = most;
+    for (const entry of [...this.#withoutAncestors].reverse()) {
+      if (left-- === 0) return;
+      this.#withoutAncestors.delete(entry);
+      if (entry.contender === undefined) continue;
+      entry.contender.ancestors = ancestorsOf(entry.contender);
+      for (const ancestor of entry.contender.ancestors) add(this.#byAncestor, ancestor, entry);
+    }
+  }
+
+  /** The call that a key has overtake others, if it is such a key and the call still waits. */
+  overtaking(key: string): Parked | undefined {
+    if (this.#byOvertakeKey.size === 0 || !key.startsWith(OVERTAKE)) return undefined;
+    const entry = this.#byOvertakeKey.get(key);
+    return entry?.state === "serving" ? undefined : entry;
+  }
+
+  get contenders(): number {
+    return this.#byOvertakeKey.size;
+  }
+
+  of(actor: string): Contender[] {
+    return contendersIn(this.#byActor.get(actor) ?? NOBODY, Number.POSITIVE_INFINITY);
+  }
+
+  below(process: string): Contender[] {
+    return contendersIn(this.#byAncestor.get(process) ?? NOBODY, Number.POSITIVE_INFINITY);
+  }
+
+  standingIn(line: string, most: number): Contender[] {
+    return contendersIn(this.#lines.get(line) ?? NOBODY, most);
+  }
+
+  everyone(most: number): WaitingCall[] {
+    const found: WaitingCall[] = [];
+    for (const [connection, entries] of this.#byConnection) {
+      if (connection === DAEMON.connection) continue;
+      for (const { call, lines, since, contender, state } of entries) {
+        if (found.length >= most) return found;
+        const keys = lines.map(({ key }) => key);
+        if (state !== "serving") found.push({ caller: call.caller, keys, since, contender });
+      }
+    }
+    return found;
+  }
+
+  under(key: string, most: number): Contender[] {
+    const line = this.#byKey.get(key);
+    if (line === undefined) return [];
+    const found = [...line.sorts.values()].flatMap((entries) => contendersIn(entries, most));
+    return line.sorts.size === 1 ? found : found.sort((a, b) => a.number - b.number).slice(0, most);
   }
 
   /** Has a call in a line wait under other keys: something else stands in its way now. */
@@ -151,7 +241,7 @@ export class Waiters {
     for (const entry of this.#lines.get(name) ?? []) {
       if (entry === before) break;
       if (entry.state === "serving" || entry.line === undefined || entry.lineKey === undefined) continue;
-      found.push({ wants: entry.line.wants, key: entry.lineKey });
+      found.push({ wants: entry.line.wants, key: entry.lineKey, contender: entry.contender });
     }
     return found;
   }
@@ -211,8 +301,9 @@ export class Waiters {
     if (entry.state !== "serving") this.#count(entry, -1);
     entry.state = "gone";
     clearTimeout(entry.timer);
-    const { call, line, bytes } = entry;
+    const { call, line, bytes, contender } = entry;
     leaveLines(entry);
+    if (contender !== undefined) this.#withdrawFrom(entry, contender);
     if (line !== undefined) drop(this.#lines, line.name, entry);
     drop(this.#byConnection, call.caller.connection, entry);
     this.#take(call, -bytes);
@@ -239,7 +330,7 @@ export class Waiters {
   }
 
   /** The calls that wait for `key` and that the turn under way has not served; undefined for none. */
-  under(key: string): WokenLine | undefined {
+  wokenBy(key: string): WokenLine | undefined {
     if (this.#byConnection.size === 0) return undefined;
     const lines = this.#linesOf(key);
     return lines.length === 0 ? undefined : new WokenLine(lines);
@@ -276,7 +367,7 @@ export class Waiters {
     return this.#left.size > 0;
   }
 
-  everyone(): Parked[] {
+  all(): Parked[] {
     return [...this.#byConnection.values()].flatMap((entries) => [...entries]);
   }
 
@@ -382,6 +473,20 @@ class WokenLine {
 }
 
 const NONE: readonly string[] = [];
+const NOBODY: readonly Entry[] = [];
+/** The beginning of the keys that have one call overtake others. */
+const OVERTAKE = "overtake:";
+
+/** The contenders among calls, without those that the turn under way has served. */
+function contendersIn(entries: Iterable<Entry>, most: number): Contender[] {
+  const found: Contender[] = [];
+  for (const { contender, state } of entries) {
+    if (contender === undefined || state === "serving") continue;
+    if (found.length >= most) break;
+    found.push(contender);
+  }
+  return found;
+}
 
 function bytesOf({ bytes = 0 }: Call, { keys, beginnings }: Wait): number {
   return bytes + WAIT_BYTES + (keys.length + beginnings.length - 1) * KEY_BYTES;

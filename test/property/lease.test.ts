@@ -204,6 +204,7 @@ class World {
   readonly model = new Model(0);
   readonly #Daemon: typeof InProcess;
   pawl: InProcess;
+  #tasks = 0;
 
   constructor(Daemon: typeof InProcess, path: string | undefined) {
     this.#Daemon = Daemon;
@@ -221,6 +222,8 @@ class World {
     const { names, mode, slots, ttlMs, bound, graceMs, connection } = request;
     const params = {
       owner: show(request),
+      // Each by itself: circles of waits have a test of their own.
+      task: `task ${++this.#tasks}`,
       mode,
       ...(mode === "shared" ? {} : { slots }),
       ttlMs,

@@ -194,6 +194,7 @@ class World {
   readonly model = new Model();
   readonly #Daemon: typeof InProcess;
   pawl: InProcess;
+  #tasks = 0;
 
   constructor(Daemon: typeof InProcess) {
     this.#Daemon = Daemon;
@@ -210,7 +211,9 @@ class World {
   async reserve(request: Request, waitMs: number): Promise<Reservation> {
     const { patterns, mode, ttlMs, bound, graceMs, connection } = request;
     const how = bound ? { releaseOn: "disconnect" as const, graceMs } : {};
-    const params = { root: ROOT, owner: show(request), patterns: [...patterns], mode, ttlMs, waitMs, ...how };
+    // Each by itself: circles of waits have a test of their own.
+    const terms = { root: ROOT, owner: show(request), task: `task ${++this.#tasks}`, ttlMs, waitMs };
+    const params = { ...terms, patterns: [...patterns], mode, ...how };
     return (await this.pawl.call("path.reserve", params, connection)).reservation;
   }
 

@@ -31,7 +31,7 @@ describe("a parked call", () => {
 
   const [first, second] = [callOf(1), callOf(2)];
   const woken = (key: string): Parked[] => {
-    const line = waiters.under(key);
+    const line = waiters.wokenBy(key);
     const all: Parked[] = [];
     for (let parked = line?.next(); parked !== undefined; parked = line?.next()) all.push(parked);
     return all;
@@ -39,12 +39,12 @@ describe("a parked call", () => {
   const parkedUnder = (key: string): Call[] => woken(key).map(({ call }) => call);
 
   function parkForGood(...calls: Call[]): void {
-    for (const call of calls) waiters.park(call, new Wait("k"));
+    for (const call of calls) waiters.park(call, new Wait("k"), 0);
     waiters.commit();
   }
 
   test("waits once its turn is committed, and is told when its time is up", () => {
-    waiters.park(first, new Wait("k"));
+    waiters.park(first, new Wait("k"), 0);
     vi.advanceTimersByTime(WAIT_MS);
     expect(timeUp).not.toHaveBeenCalled();
     waiters.commit();
@@ -56,14 +56,14 @@ describe("a parked call", () => {
   });
 
   test("is gone when the turn that parked it is rolled back", () => {
-    waiters.park(first, new Wait("k"));
+    waiters.park(first, new Wait("k"), 0);
     waiters.rollBack();
     expect(parkedUnder("k")).toEqual([]);
     expect(waiters.size).toBe(0);
   });
 
   test("is gone when it is served in the turn that parked it, whatever becomes of that turn", () => {
-    waiters.park(first, new Wait("k"));
+    waiters.park(first, new Wait("k"), 0);
     for (const parked of woken("k")) waiters.serve(parked);
     waiters.commit();
     expect(waiters.size).toBe(0);

@@ -207,12 +207,18 @@ class Lock(grants.Lock):
     async def __aenter__(self) -> Held:
         task = asyncio.current_task()
         self._on_loss = lambda _: self._inside and task is not None and task.cancel()
-        held = await self._begin()
+        self._enter_task()
+        try:
+            held = await self._begin()
+        except BaseException:
+            self._leave_task()
+            raise
         self._inside = True
         return held
 
     async def __aexit__(self, _: object, error: Optional[BaseException], __: object) -> None:
         self._inside = False
+        self._leave_task()
         if isinstance(error, asyncio.CancelledError) and self._held is not None and self._held.lost:
             task: Any = asyncio.current_task()
             if sys.version_info >= (3, 11):

@@ -264,7 +264,13 @@ class Lock(grants.Lock):
         self._client = client
 
     def __enter__(self) -> Held:
-        return self._client._run(self._begin())
+        self._enter_task()
+        try:
+            return self._client._run(self._begin())
+        except BaseException:
+            self._leave_task()
+            raise
 
     def __exit__(self, *_: object) -> None:
+        self._leave_task()
         self._client._run(self._release())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import itertools
 import os
 import random
 import sys
@@ -22,6 +24,11 @@ MAX_RETRY_S = 1.0
 # How long the answer is waited for when something is given back; it ends by itself too.
 RELEASE_TIMEOUT_S = 5.0
 NEVER = float("inf")
+
+# The task of the outermost body that holds something: what is held and waited for within it belongs together, so that the
+# daemon sees who waits for whom. A thread begins without one.
+TASK: contextvars.ContextVar[Optional[str]] = contextvars.ContextVar("pawl_task", default=None)
+TASKS = itertools.count(1)
 
 Told = Callable[[BaseException], object]
 
@@ -242,6 +249,20 @@ class Lock:
         self._wait_s = wait
         self._on_loss = on_loss
         self._held: Optional[Held] = None
+        self._token: Optional[contextvars.Token[Optional[str]]] = None
+
+    def _enter_task(self) -> None:
+        """Takes the task of the body that this one is within, or a new one, unless it has its own."""
+        task = self._params.setdefault("task", TASK.get() or f"{os.getpid()}-{next(TASKS)}")
+        self._token = TASK.set(task)
+
+    def _leave_task(self) -> None:
+        token, self._token = self._token, None
+        try:
+            if token is not None:
+                TASK.reset(token)
+        except ValueError:
+            pass  # It ends in another context than it began in, which nothing else runs in.
 
     async def _begin(self) -> Held:
         """Takes it; raises `LeaseHeld` if another holds it and the wait has passed."""

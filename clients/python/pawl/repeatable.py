@@ -65,6 +65,7 @@ REPEATABLE_METHODS: Dict[str, Tuple[str, ...]] = {
     "events.watch": (),
     "events.subscribe": (),
     "events.unsubscribe": (),
+    "daemon.graph": (),
     "daemon.ping": (),
     "daemon.info": (),
     "daemon.stats": (),

@@ -4,6 +4,8 @@ import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { MAX_INTEGER, MAX_NAMED_HOLDERS } from "@pawl/protocol/limits";
 import { all, type Operation, one, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
+import { notWaitingFor } from "../deadlock/untangle.js";
+import { leaseWaitOf } from "./lease-wait.js";
 import { exhausted } from "./refusals.js";
 import {
   type HolderRow,
@@ -90,7 +92,8 @@ function* findOccupied(names: readonly string[], params: Params, env: Env): Oper
   const { mode } = params;
   // Those who share a name do not hold each other up.
   const sort = mode === "shared" ? "exclusive" : undefined;
-  const wanted = names.find((name) => env.waitsBefore(waitKey(name), sort));
+  let wanted = names.find((name) => env.waitsBefore(waitKey(name), sort));
+  if (wanted !== undefined && env.mayOvertake && (yield* waitForMe(names, params, env))) wanted = undefined;
   // Nobody is told of the holders while it waits.
   if (wanted !== undefined && env.mayWait) return { name: wanted, holders: [] };
   const rows = env.mayWait ? 1 : MAX_NAMED_HOLDERS;
@@ -99,6 +102,14 @@ function* findOccupied(names: readonly string[], params: Params, env: Env): Oper
     if (name === wanted || !(yield* hasRoom(name, holders[0], params, env))) return { name, holders };
   }
   return undefined;
+}
+
+/** True if all that came before a call wait for its caller: none would ever go on if it let them go first. */
+function* waitForMe(names: readonly string[], params: Params, env: Env): Operation<boolean> {
+  const wait = leaseWaitOf(names, params, env);
+  const before = env.contender && wait?.before(env.contender, env);
+  if (wait === undefined || before === undefined || before.length === 0) return false;
+  return (yield* notWaitingFor(wait.actor, before, env)).length === 0;
 }
 
 /** @param holder the first, whose mode is that of all. */
@@ -117,10 +128,15 @@ function* hasRoom(
 }
 
 /** The calls that wait for a name come in the order in which they came, but for those that share it. */
-function waitFor(names: readonly string[], { mode }: Params, { name }: Occupied, env: Env): Wait {
+function waitFor(names: readonly string[], params: Params, { name, holders }: Occupied, env: Env): Wait {
+  const { mode } = params;
+  const isOther = waitKey(name) !== env.woken;
   // One that shares the name that was woken, and waits for another one, holds up nobody who shares it too.
-  const isAlone = mode === "shared" && waitKey(name) !== env.woken;
-  return new Wait(names.map(waitKey), mode, { isAlone, holdsBack: true });
+  const isAlone = mode === "shared" && isOther;
+  // Nobody could overtake it for a name that is taken as a whole.
+  const isTaken = !isOther && holders[0]?.mode === "exclusive" && (holders[0].capacity ?? 1) === 1;
+  const contest = isTaken ? undefined : leaseWaitOf(names, params, env);
+  return new Wait(names.map(waitKey), mode, { isAlone, holdsBack: true, contest });
 }
 
 function refusal({ name, holders }: Occupied, { names }: Params, env: Env): PawlError {

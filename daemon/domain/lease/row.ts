@@ -58,10 +58,10 @@ export const selectHighest = sql<{ highest: number }>(
 const insertLease = sql(`
   INSERT INTO pawl_lease (name, lease_id, fencing_token, owner, note, acquired_at, expires_at, ttl_ms, warn_at,
     release_on, connection, pid, uid, gid, provider, boot, ends_boottime_ms, acquired_ttl_ms, mode, slots, members,
-    joint, grace_ms, task, awaits_children)
+    joint, grace_ms, task, awaits_children, start_ticks)
   VALUES (:name, :leaseId, :fencingToken, :owner, :note, :acquiredAt, :expiresAt, :ttlMs, :warnAt,
     :releaseOn, :connection, :pid, :uid, :gid, :provider, :boot, :endsBoottimeMs, :ttlMs, :mode, :slots, :members,
-    :joint, :graceMs, :task, :awaitsChildren)`);
+    :joint, :graceMs, :task, :awaitsChildren, :startTicks)`);
 
 const updateRenewed = sql(`
   UPDATE pawl_lease SET ${renewal(LEASE_COLUMNS)},
@@ -112,6 +112,12 @@ export interface LeaseRow {
   has_claims: 1 | null;
   /** How long its holder may take to come back after its connection has closed; null for not at all. */
   grace_ms: number | null;
+  /** What it is held for, as the holder says; null for nothing. */
+  task: string | null;
+  /** 1 if it is held until child processes of the holder have what they wait for. */
+  awaits_children: 0 | 1 | null;
+  /** When the process of `pid` began, in clock ticks since the machine did; null where that is not known. */
+  start_ticks: number | null;
 }
 
 type Mode = Parsed<"lease.acquire">["mode"];
@@ -159,7 +165,7 @@ export interface Lasting {
 export function* keep(asked: Asked, granted: Granted, lasting: Lasting, env: Env): Operation<Lease> {
   const { owner, mode, slots = 1, ttlMs, releaseOn } = asked;
   const { name, leaseId, fencingToken, members } = granted;
-  const { connection, pid, uid, gid } = env.caller;
+  const { connection, pid, uid, gid, startTicks = null } = env.caller;
   const times = timesOf(lasting, ttlMs, env);
   // Each by its name: to spread them takes longer than the statement.
   yield* run(insertLease, {
@@ -187,6 +193,7 @@ export function* keep(asked: Asked, granted: Granted, lasting: Lasting, env: Env
     pid,
     uid,
     gid,
+    startTicks,
   });
   env.effects.count("leases", 1);
   env.effects.tell("lease", name, "acquired", name, { by: owner, fencingToken });

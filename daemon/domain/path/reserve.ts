@@ -9,12 +9,14 @@ import {
   MAX_ROOT_RESERVATIONS,
 } from "@pawl/protocol/limits";
 import { type Operation, one, sql } from "../../store/statement.js";
+import type { Contender } from "../../turns/operation.js";
 import { type Env, type InLine, type Outcome, Wait } from "../../turns/operation.js";
+import { notWaitingFor, waiterOf } from "../deadlock/untangle.js";
 import { findHolders, type Holder, newWork, tooMuch } from "./holders.js";
+import { PathWait, type Waiting, wantTheSame } from "./path-wait.js";
 import {
   keptPattern,
   literally,
-  meet,
   type Pattern,
   readPattern,
   readRoot,
@@ -23,12 +25,10 @@ import {
 } from "./pattern.js";
 import {
   addPatterns,
-  conflict,
   endKey,
   type HeldRow,
   keep,
   lineOf,
-  type Mode,
   patternsOf,
   remainingOf,
   renew,
@@ -50,13 +50,6 @@ const countReservations = sql<{ held: number }>(
 );
 
 type Params = Parsed<"path.reserve">;
-
-/** A request as those who come later see it. */
-interface Waiting {
-  readonly owner: string;
-  readonly mode: Mode;
-  readonly patterns: readonly Pattern[];
-}
 
 /** Something that stands in the way: reservations that are held, or a request that came before and waits. */
 type Obstacle = { readonly holders: readonly Holder[] } | { readonly waiting: Waiting; readonly key: string };
@@ -80,7 +73,7 @@ export function* reserve(params: Params, env: Env): Operation<Outcome<Result<"pa
   const obstacle = yield* findObstacle(request, known?.root_id, own, had, work, env);
   if (obstacle instanceof PawlError) return obstacle;
   if (obstacle !== undefined) {
-    if (env.mayWait) return waitBehind(obstacle, request, own);
+    if (env.mayWait) return waitBehind(obstacle, request, own, params.task ?? own?.task ?? null, env);
     return yield* held(obstacle, request, known?.root_id, work, env);
   }
 
@@ -96,8 +89,18 @@ function* grant(
 ): Operation<Result<"path.reserve">> {
   const { root_id: rootId, highest: fencingToken } = yield* raise(root, env);
   const { owner, note = null, ttlMs = DEFAULT_LEASE_MS, releaseOn = "expiry", graceMs } = params;
-  const terms = { owner, note, mode, ttlMs, releaseOn, graceMs: graceMs || null };
-  const kept = yield* keep({ ...terms, rootId, fencingToken }, patterns, env);
+  const { task = null, awaitsChildren } = params;
+  const terms = { owner, note, mode, ttlMs, releaseOn, graceMs: graceMs || null, task };
+  const kept = yield* keep(
+    {
+      ...terms,
+      awaitsChildren: awaitsChildren === undefined ? null : awaitsChildren ? 1 : 0,
+      rootId,
+      fencingToken,
+    },
+    patterns,
+    env,
+  );
   const { reservationId, ...end } = kept;
   env.effects.tell("path", root, "reserved", root, { by: owner, fencingToken });
   const texts = patterns.map(({ text }) => text);
@@ -162,11 +165,8 @@ function* findObstacle(
     const mine = had.map(({ pattern }) => keptPattern(pattern));
     const ahead =
       own === undefined ? before : notBehind({ ...request, mode: own.mode, patterns: mine }, before, work);
-    for (let index = ahead.length - 1; index >= 0; index -= 1) {
-      const { wants, key } = ahead[index] as InLine;
-      if (wantTheSame(request, wants as Waiting, work))
-        return work.left < 0 ? tooMuch() : { waiting: wants as Waiting, key };
-    }
+    const last = yield* lastThatWantsTheSame(request, ahead, work, env);
+    if (last !== undefined) return last;
   }
   if (rootId === undefined) return undefined;
   const { mode, patterns } = request;
@@ -175,6 +175,31 @@ function* findObstacle(
   const holders = yield* findHolders({ rootId, mode, patterns, isOwn }, most, work, env);
   if (holders instanceof PawlError) return holders;
   return holders.length === 0 ? undefined : { holders };
+}
+
+/** The last of those who came before, want the same, and are not to be overtaken. */
+function* lastThatWantsTheSame(
+  request: Request,
+  ahead: readonly InLine[],
+  work: Work,
+  env: Env,
+): Operation<Obstacle | PawlError | undefined> {
+  let first = env.mayOvertake && env.contender !== undefined ? ahead : undefined;
+  if (first !== undefined) {
+    first = first.filter(({ wants }) => wantTheSame(request, wants as Waiting, work));
+    if (work.left < 0) return tooMuch();
+    const { actor } = (env.contender as Contender).contest;
+    const known = first.map(({ contender }) => contender).filter((each) => each !== undefined);
+    const kept = yield* notWaitingFor(actor, known, env);
+    first = first.filter(({ contender }) => contender === undefined || kept.includes(contender));
+  }
+  const line = first ?? ahead;
+  for (let index = line.length - 1; index >= 0; index -= 1) {
+    const { wants, key } = line[index] as InLine;
+    if (first !== undefined || wantTheSame(request, wants as Waiting, work))
+      return work.left < 0 ? tooMuch() : { waiting: wants as Waiting, key };
+  }
+  return undefined;
 }
 
 /**
@@ -191,20 +216,24 @@ function notBehind(mine: Waiting, line: readonly InLine[], work: Work): InLine[]
   });
 }
 
-function wantTheSame(one: Waiting, other: Waiting, work: Work): boolean {
-  return (
-    conflict(one.mode, other.mode) &&
-    one.patterns.some((each) => other.patterns.some((pattern) => meet(each, pattern, work)))
-  );
-}
-
-function waitBehind(obstacle: Obstacle, request: Request, own: HeldRow | undefined): Wait {
+function waitBehind(
+  obstacle: Obstacle,
+  request: Request,
+  own: HeldRow | undefined,
+  task: string | null,
+  env: Env,
+): Wait {
   const { root, owner, mode, patterns } = request;
+  const actor = waiterOf(env.caller, task);
+  const asked = { ...request, task, own: own?.number };
+  const contest =
+    env.contender?.contest ?? (actor === undefined ? undefined : new PathWait(actor, env.caller, asked));
   const key = "key" in obstacle ? obstacle.key : endKey((obstacle.holders[0] as Holder).row);
   // If one's own reservation ends meanwhile, nothing can be added to it.
   const keys = own === undefined ? [key] : [key, endKey(own)];
   return new Wait(keys, "", {
     line: { name: lineOf(root), wants: { owner, mode, patterns } satisfies Waiting },
+    contest,
   });
 }
 

@@ -37,9 +37,9 @@ const selectPatterns = sql<{ position: number; pattern: string }>(
 
 const insertReservation = sql(`
   INSERT INTO pawl_path_reservation (reservation_id, root_id, fencing_token, mode, owner, note, acquired_at, expires_at,
-    acquired_ttl_ms, release_on, grace_ms, connection, pid, uid, gid, parts)
+    acquired_ttl_ms, release_on, grace_ms, connection, pid, uid, gid, parts, task, awaits_children, start_ticks)
   VALUES (:reservationId, :rootId, :fencingToken, :mode, :owner, :note, :acquiredAt, :expiresAt,
-    :ttlMs, :releaseOn, :graceMs, :connection, :pid, :uid, :gid, 0)`);
+    :ttlMs, :releaseOn, :graceMs, :connection, :pid, :uid, :gid, 0, :task, :awaitsChildren, :startTicks)`);
 
 const insertPattern = sql(`
   INSERT INTO pawl_path_pattern (number, position, root_id, beginning, pattern)
@@ -79,6 +79,12 @@ export interface ReservationRow {
   gid: number | null;
   /** How often a part of it was given back. */
   parts: number;
+  /** What it is held for, as the holder says; null for nothing. */
+  task: string | null;
+  /** 1 if it is held until child processes of the holder have what they wait for. */
+  awaits_children: 0 | 1 | null;
+  /** When the process of `pid` began, in clock ticks since the machine did; null where that is not known. */
+  start_ticks: number | null;
 }
 
 /** A reservation with the root that it is of. */
@@ -91,6 +97,8 @@ export type GrantedReservation = Pick<ReservationRow, "mode" | "owner" | "note">
   readonly ttlMs: number;
   readonly releaseOn: "expiry" | "disconnect";
   readonly graceMs: number | null;
+  readonly task: string | null;
+  readonly awaitsChildren: 0 | 1 | null;
 };
 
 /** The patterns of a reservation, in the order in which they were given. */
@@ -106,8 +114,9 @@ export function* keep(
 ): Operation<{ reservationId: string; expiresAt: number; remainingMs: number }> {
   const reservationId = `path_${env.random(RESERVATION_ID_BYTES).toString("hex")}`;
   const expiresAt = env.now + granted.ttlMs;
-  const { connection, pid, uid, gid } = env.caller;
-  const row = { ...granted, reservationId, acquiredAt: env.wallMs, expiresAt, connection, pid, uid, gid };
+  const { connection, pid, uid, gid, startTicks = null } = env.caller;
+  const caller = { connection, pid, uid, gid, startTicks };
+  const row = { ...granted, reservationId, acquiredAt: env.wallMs, expiresAt, ...caller };
   const number = yield* insert(insertReservation, row);
   yield* addPatterns({ number, root_id: granted.rootId }, patterns, 0);
   env.effects.count("reservations", 1);

@@ -199,6 +199,7 @@ export function worstCalls(database) {
     worst("pipeline.rebuild", "changes", { verify: true }),
     worst("pipeline.rebuild", "items", { verify: true, after: '["item",""]' }),
     worst("peer.list", "all", {}),
+    worst("daemon.graph", "", {}),
     worst("daemon.ping", "", {}),
     worst("daemon.acceptCopy", "", {}),
     worst("sequence.format", "an id", { type: "FR", seq: 1 }),

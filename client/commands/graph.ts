@@ -1,0 +1,279 @@
+import type { Result } from "@pawl/protocol/types";
+import type { PawlClient } from "../connect.js";
+import { command, UsageError } from "../terminal/command.js";
+import { duration } from "../terminal/quantities.js";
+import { printable } from "../terminal/text.js";
+import { BATCH_ID, sentencesOf as sentencesOfQueue } from "./queue.js";
+
+type Graph = Result<"daemon.graph">;
+type Node = Graph["nodes"][number];
+type Edge = Graph["edges"][number];
+
+/** The things that `pawl why` takes before a name. */
+const NOUNS = ["lease", "queue", "command", "path"] as const;
+
+const graph = command({
+  args: "",
+  summary: "Show who waits for whom",
+  options: {
+    pid: { type: "number", value: "PID", describe: "Only what has to do with this process" },
+    dot: { type: "flag", describe: "As a graph for Graphviz and others that read its language" },
+  },
+  details:
+    "Each tree begins with something that is held: below it who holds it, and who waits for it, the longest first; below each of those what it holds itself, if somebody waits for that. A process that waits for its child stands below that.",
+  examples: [
+    ["pawl graph", "A tree in the terminal"],
+    ["pawl graph --dot | dot -Tsvg > graph.svg", "A picture"],
+    ["pawl graph --pid 4711 --json | jq -r '.edges[] | select(.what == \"waits\") | .to'", "Its waits"],
+  ],
+  async run({ pid, dot }, { connect, output }) {
+    const found = await (await connect()).daemon.graph(pid === undefined ? {} : { pid });
+    output.result(found, () => {
+      if (dot) return dotOf(found);
+      if (found.edges.length === 0) output.note("Nothing is held, and nobody waits.");
+      if (found.more) output.note("There is more than this.");
+      return treeOf(found).map(printable);
+    });
+    return undefined;
+  },
+});
+
+/** Each thing that is held or waited for, with its holders and those who wait for it, and what waits for those. */
+function treeOf(found: Graph): string[] {
+  const view = new View(found);
+  const lines: string[] = [];
+  const things = found.nodes.filter(({ kind }) => kind !== "process");
+  // What a process that waits holds is shown below that wait.
+  const isBelow = ({ id }: Node): boolean =>
+    view.holders(id).length > 0 && view.holders(id).every(({ from }) => view.waitsOf(from).length > 0);
+  const roots = things.filter((thing) => !isBelow(thing));
+  const shown = new Set<string>();
+  const show = (thing: Node, depth: number): void => {
+    const indent = "   ".repeat(depth);
+    lines.push(`${indent}${nameOf(thing)}${shown.has(thing.id) ? " (see above)" : ""}`);
+    if (shown.has(thing.id)) return;
+    shown.add(thing.id);
+    const [holders, waiters] = [view.holders(thing.id), view.waiters(thing.id)];
+    for (const { from, sinceMs } of holders)
+      lines.push(`${indent}├─ held by ${nameOf(view.node(from))}${forSince(sinceMs)}`);
+    for (const { from, sinceMs } of waiters) {
+      lines.push(`${indent}├─ wanted by ${nameOf(view.node(from))}${forSince(sinceMs)}`);
+      for (const { to } of view.holdsOf(from)) show(view.node(to), depth + 1);
+    }
+  };
+  for (const root of roots) show(root, 0);
+  // Circles have no beginning.
+  for (const thing of things) if (!shown.has(thing.id)) show(thing, 0);
+  for (const { from, to, sinceMs } of view.childWaits)
+    lines.push(
+      `${nameOf(view.node(from))} waits for its child, ${nameOf(view.node(to))}${forSince(sinceMs)}`,
+    );
+  return lines;
+}
+
+/** A graph, by the ends of its edges; of several edges the longest is the first. */
+class View {
+  readonly #nodes: ReadonlyMap<string, Node>;
+  readonly #edges: readonly Edge[];
+
+  constructor({ nodes, edges }: Graph) {
+    this.#nodes = new Map(nodes.map((node) => [node.id, node]));
+    this.#edges = [...edges].sort((one, other) => (other.sinceMs ?? 0) - (one.sinceMs ?? 0));
+  }
+
+  node(id: string): Node {
+    return this.#nodes.get(id) as Node;
+  }
+
+  holders(id: string): Edge[] {
+    return this.#edges.filter(({ to, what }) => to === id && what === "holds");
+  }
+
+  waiters(id: string): Edge[] {
+    return this.#edges.filter(({ to, what }) => to === id && what === "waits");
+  }
+
+  holdsOf(id: string): Edge[] {
+    return this.#edges.filter(({ from, what }) => from === id && what === "holds");
+  }
+
+  waitsOf(id: string): Edge[] {
+    return this.#edges.filter(({ from, what }) => from === id && what === "waits");
+  }
+
+  get childWaits(): Edge[] {
+    return this.#edges.filter(({ to, what }) => what === "waits" && this.node(to).kind === "process");
+  }
+}
+
+/** A node in words, as within a sentence. */
+function nameOf({
+  kind,
+  pid = null,
+  owner,
+  task,
+  name = "",
+  queue = "",
+  root = "",
+  pattern = "",
+}: Node): string {
+  switch (kind) {
+    case "process": {
+      const who = pid === null ? "a process" : `process ${pid}`;
+      const labels = [owner, task === undefined ? undefined : `task ${task}`].filter(
+        (each) => each !== undefined,
+      );
+      return labels.length === 0 ? who : `${who} (${labels.join(", ")})`;
+    }
+    case "key":
+      return `key ${JSON.stringify(name)} of queue ${queue}`;
+    case "path":
+      return `path ${pattern} in ${root}`;
+    default:
+      return `${kind} ${name}`;
+  }
+}
+
+function forSince(sinceMs: number | null): string {
+  return sinceMs === null ? "" : ` for ${duration(sinceMs)}`;
+}
+
+/** The graph in the language of Graphviz. */
+function dotOf({ nodes, edges }: Graph): string[] {
+  const lines = ["digraph pawl {", "  rankdir=LR;"];
+  for (const node of nodes) {
+    const shape = node.kind === "process" ? "box" : "ellipse";
+    lines.push(`  ${quoted(node.id)} [label=${quoted(nameOf(node))}, shape=${shape}];`);
+  }
+  for (const { from, to, what, sinceMs } of edges) {
+    const label = quoted(sinceMs === null ? what : `${what} ${duration(sinceMs)}`);
+    // Whoever waits points at what it waits for, and what is held at its holder: so a circle is one by its arrows.
+    if (what === "holds") lines.push(`  ${quoted(to)} -> ${quoted(from)} [label=${label}];`);
+    else lines.push(`  ${quoted(from)} -> ${quoted(to)} [label=${label}, style=dashed];`);
+  }
+  lines.push("}");
+  return lines;
+}
+
+function quoted(text: string): string {
+  return `"${printable(text).replace(/\\/g, "\\\\").replace(/"/g, '\\"')}"`;
+}
+
+const why = command({
+  args: "<what> [name]",
+  summary: "Say why something waits: a process, a lease, paths, a queue, a batch or a command",
+  options: {},
+  details:
+    "A number is a process. `lease NAME`, `queue NAME`, `command ID` and `path PATTERN` name a thing, and so does a queue or the id of a batch by itself.",
+  examples: [
+    ["pawl why 4711", "process 4711 (deploy) waits for lease production for 3 s, held by process 4700 ..."],
+    ["pawl why lease production", "Who holds it, and who waits for it"],
+    [
+      "pawl why qwb:6d1a6f0f4d6f2c1d0c7f4f6a6bd1b7a6c8a55f1b8d3f8e3c1f6f0e7d9a2b4c6e",
+      "Why one batch is not claimed",
+    ],
+    ["pawl why mails", "Nothing in mails can be claimed now: ..."],
+    ["pawl why mails --json | jq .holder", "Who holds its head"],
+  ],
+  async run({ what, name }, { connect, output }) {
+    const client = await connect();
+    const noun = NOUNS.find((each) => each === what);
+    if (name !== undefined && noun === undefined)
+      throw new UsageError(
+        `${what} is none of ${NOUNS.join(", ")}. Name a thing as in pawl why lease production.`,
+      );
+    if (name === undefined && /^[1-9][0-9]{0,9}$/.test(what)) {
+      const found = await client.daemon.graph({ pid: Number(what) });
+      output.result(found, () => sentencesOfProcess(Number(what), found).map(printable));
+      return undefined;
+    }
+    if (name === undefined || noun === "queue") return void (await whyQueue(name ?? what, client, output));
+    const found = await client.daemon.graph({});
+    const things = found.nodes.filter(
+      (node) => node.kind === noun && (noun === "path" ? node.pattern : node.name) === name,
+    );
+    const about = {
+      nodes: things,
+      edges: found.edges.filter(({ to }) => things.some(({ id }) => id === to)),
+    };
+    const state = noun === "command" ? await stateOf(name, client) : [];
+    output.result(about, () =>
+      [...state, ...sentencesOfThings(`${noun} ${name}`, things, found)].map(printable),
+    );
+    return undefined;
+  },
+});
+
+async function whyQueue(
+  name: string,
+  client: PawlClient,
+  output: Parameters<typeof why.run>[1]["output"],
+): Promise<void> {
+  const found = await client.queue.explain(BATCH_ID.test(name) ? { batchId: name } : { queue: name });
+  output.result(found, () => sentencesOfQueue(found).map(printable));
+}
+
+async function stateOf(commandId: string, client: PawlClient): Promise<string[]> {
+  const { deployment, state } = await client.command.get({ commandId });
+  return [`command ${commandId} to ${deployment} is ${state}.`];
+}
+
+/** What a process waits for, who holds that, and what those wait for themselves. */
+function sentencesOfProcess(pid: number, found: Graph): string[] {
+  const view = new View(found);
+  const own = found.nodes.filter((node) => node.kind === "process" && node.pid === pid);
+  if (own.length === 0) return [`process ${pid} holds nothing, and waits for nothing.`];
+  const said: string[] = [];
+  const told = new Set<string>();
+  const tell = (process: Node): void => {
+    if (told.has(process.id)) return;
+    told.add(process.id);
+    for (const { to, sinceMs } of view.waitsOf(process.id)) {
+      said.push(`${nameOf(process)} waits for ${thingWithHolders(view.node(to), view)}${forSince(sinceMs)}.`);
+      const next = view.node(to).kind === "process" ? [view.node(to)] : [];
+      for (const each of [...next, ...view.holders(to).map(({ from }) => view.node(from))]) tell(each);
+    }
+  };
+  for (const process of own) tell(process);
+  for (const process of own) {
+    for (const { to, sinceMs } of view.holdsOf(process.id)) {
+      const waiters = view.waiters(to).map(({ from }) => nameOf(view.node(from)));
+      const wanted = waiters.length === 0 ? "nobody waits for it" : `${waiters.join(", ")} waits for it`;
+      said.push(`${nameOf(process)} holds ${nameOf(view.node(to))}${forSince(sinceMs)}: ${wanted}.`);
+    }
+  }
+  return said;
+}
+
+function thingWithHolders(thing: Node, view: View): string {
+  if (thing.kind === "process") return `its child, ${nameOf(thing)}`;
+  const holders = view.holders(thing.id).map(({ from }) => nameOf(view.node(from)));
+  if (holders.length > 0) return `${nameOf(thing)}, held by ${holders.join(" and ")},`;
+  return thing.kind === "queue" || thing.kind === "command"
+    ? nameOf(thing)
+    : `${nameOf(thing)}, which others who came before want,`;
+}
+
+/** @param what names the thing where nobody has to do with it. */
+function sentencesOfThings(what: string, things: readonly Node[], found: Graph): string[] {
+  if (things.length === 0) return [`Nobody holds ${what}, and nobody waits for it.`];
+  const view = new View(found);
+  const said: string[] = [];
+  for (const thing of things) {
+    const [holders, waiters] = [view.holders(thing.id), view.waiters(thing.id)];
+    if (holders.length === 0) said.push(`Nobody holds ${nameOf(thing)}.`);
+    for (const { from, sinceMs } of holders) {
+      said.push(`${nameOf(view.node(from))} holds ${nameOf(thing)}${forSince(sinceMs)}.`);
+      for (const wait of view.waitsOf(from))
+        said.push(
+          `${nameOf(view.node(from))} waits for ${thingWithHolders(view.node(wait.to), view)}${forSince(wait.sinceMs)}.`,
+        );
+    }
+    for (const { from, sinceMs } of waiters)
+      said.push(`${nameOf(view.node(from))} waits for it${forSince(sinceMs)}.`);
+    if (waiters.length === 0) said.push("Nobody waits for it.");
+  }
+  return said;
+}
+
+export const commands = { graph, why };

@@ -1,0 +1,182 @@
+/**
+ * The room of waits that would never end. A wait for leases or paths is looked at when it begins, and again when it was
+ * tried in vain: the search goes from it to the holders of what it wants, from those to what they wait for, and on.
+ *
+ *     untangle  the search, and what follows from it     circle  the rules, pure
+ *     holders   who holds and who waits
+ */
+import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
+import { MAX_CIRCLE_WAITS } from "@pawl/protocol/limits";
+import type { Operation } from "../../store/statement.js";
+import type { Caller, Contender, Contest, Env } from "../../turns/operation.js";
+import { circleThrough, type Step, stuckIn, tangledWith } from "./circle.js";
+import {
+  actorOf,
+  awaitsChildren,
+  type Party,
+  processOfActor,
+  type Search,
+  someAwaitChildren,
+  type Thing,
+  type ThingNeed,
+} from "./holders.js";
+
+/** Places of patterns that one search compares: some 2 ms. */
+const MAX_PLACES = 100_000;
+
+/** A wait for what others hold, of the noun that knows what it wants. */
+export abstract class WaitForOthers implements Contest {
+  readonly actor: string;
+  readonly party: Party;
+  /** What it wants, as far as that is told. */
+  abstract readonly thing: Thing;
+
+  /** @param actor as `waiterOf` names the caller. */
+  constructor(
+    actor: string,
+    { pid }: Caller,
+    { owner, task = null }: { owner: string; task?: string | null },
+  ) {
+    this.actor = actor;
+    this.party = { pid, owner, task };
+  }
+
+  /** The needs that holders are in the way of. */
+  abstract needs(search: Search): Operation<ThingNeed[]>;
+  /** Those that came before and want the same; of these the nearest will do, if each other is behind one of them. */
+  abstract behind(self: Contender, search: Search): readonly Contender[];
+
+  someAwaitChildren(): Operation<boolean> {
+    return someAwaitChildren();
+  }
+
+  untangle(self: Contender, env: Env): Operation<PawlError | undefined> {
+    return untangle(self, env);
+  }
+}
+
+/** The actor that a caller is under a task; undefined for the daemon itself. */
+export function waiterOf(
+  { pid, startTicks = null, connection }: Caller,
+  task: string | null,
+): string | undefined {
+  return connection === 0 ? undefined : actorOf(pid, startTicks, connection, task);
+}
+
+/**
+ * Refuses a wait that closes a circle of waits, each for what the next one holds. Where an order of arrival is part of
+ * each circle that it closes, those who stand in line there are woken, so that they overtake.
+ */
+function* untangle({ contest: { actor } }: Contender, env: Env): Operation<PawlError | undefined> {
+  const search = newSearch(env);
+  const circle = circleThrough(yield* needsFrom([actor], "holds", search), actor);
+  if (circle !== undefined) return wouldDeadlock(circle, search);
+  const needs = yield* needsFrom([actor], "order", search);
+  const tangled = tangledWith(needs, actor);
+  if (tangled.size === 1) return undefined;
+  for (const each of tangled) {
+    for (const contender of env.contenders.of(each)) {
+      const stands = (contender.contest as WaitForOthers).behind(contender, search);
+      if (stands.some(({ contest }) => tangled.has(contest.actor))) env.effects.wake(contender.overtakeKey);
+    }
+  }
+  return undefined;
+}
+
+/**
+ * The calls that came before one, and that it still has to let go first: all but those that wait for its caller, be it
+ * by others, because they would wait for each other then.
+ *
+ * @param before those that want the same.
+ */
+export function* notWaitingFor(
+  actor: string,
+  before: readonly Contender[],
+  env: Env,
+): Operation<Contender[]> {
+  const search = newSearch(env);
+  const others = before.map(({ contest }) => contest.actor).filter((each) => each !== actor);
+  const stuck = stuckIn(yield* needsFrom(others, "order", search), actor);
+  // A circle of one is none: what one asks for later comes later.
+  return before.filter(({ contest }) => contest.actor === actor || !stuck.has(contest.actor));
+}
+
+export function newSearch(env: Env): Search {
+  return { env, known: new Map(), parties: new Map(), work: { left: MAX_PLACES } };
+}
+
+/**
+ * The needs of actors, and of all whom they wait for, the nearest first, until so many waits were looked at: those
+ * beyond count as if they ended by themselves.
+ *
+ * @param how by what others hold alone, or by the order of arrival too.
+ */
+function* needsFrom(
+  first: readonly string[],
+  how: "holds" | "order",
+  search: Search,
+): Operation<Map<string, ThingNeed[]>> {
+  const { contenders } = search.env;
+  const needs = new Map<string, ThingNeed[]>();
+  const reached = new Set(first);
+  let left = MAX_CIRCLE_WAITS;
+  for (const actor of reached) {
+    const own: ThingNeed[] = [];
+    for (const contender of contenders.of(actor)) {
+      left -= 1;
+      if (left < 0) return needs;
+      const wait = contender.contest as WaitForOthers;
+      search.parties.set(actor, wait.party);
+      own.push(...(yield* wait.needs(search)));
+      if (how === "holds") continue;
+      for (const { contest } of wait.behind(contender, search)) own.push(needOf(contest.actor, wait.thing));
+    }
+    own.push(...(yield* needsOfChildren(actor, search)));
+    if (own.length === 0) continue;
+    needs.set(actor, own);
+    for (const { held } of own) for (const holder of held.keys()) reached.add(holder);
+  }
+  return needs;
+}
+
+/** An actor that holds something for its child processes, too, needs those of them that wait. */
+export function* needsOfChildren(actor: string, { env, parties }: Search): Operation<ThingNeed[]> {
+  const children = env.contenders
+    .below(processOfActor(actor))
+    .filter(({ contest }) => contest.actor !== actor);
+  const pid = parties.get(actor)?.pid ?? null;
+  if (children.length === 0 || pid === null || !(yield* awaitsChildren(actor, pid))) return [];
+  return children.map(({ contest, caller }) => {
+    parties.set(contest.actor, (contest as WaitForOthers).party);
+    return needOf(contest.actor, { kind: "process", pid: caller.pid });
+  });
+}
+
+function needOf(actor: string, about: Thing): ThingNeed {
+  return { held: new Map([[actor, 1]]), spare: 0, about };
+}
+
+function wouldDeadlock(circle: readonly Step<Thing>[], { parties }: Search): PawlError {
+  const cycle = circle.map(({ actor, need }) => {
+    const { pid, owner, task } = parties.get(actor) as Party;
+    return { pid, owner, ...(task === null ? {} : { task }), waitsFor: need.about };
+  });
+  const [mine, ...others] = cycle as [(typeof cycle)[0], ...typeof cycle];
+  const theirs = others.map((each) => `${nameOf(each)}, who waits for ${textOf(each.waitsFor)}`);
+  const held = cycle.at(-1)?.waitsFor.kind === "process" ? "" : `, held by ${nameOf(mine)}`;
+  return refuse(
+    "would_deadlock",
+    `To wait for ${textOf(mine.waitsFor)} would close a circle of waits: it is held by ${theirs.join(", held by ")}${held}. Give back what others wait for first, or ask for all of it at once.`,
+    { cycle },
+  );
+}
+
+function nameOf({ pid, owner }: Pick<Party, "pid" | "owner">): string {
+  return pid === null ? shown(owner) : `${shown(owner)} (pid ${pid})`;
+}
+
+function textOf(thing: Thing): string {
+  if (thing.kind === "lease") return `the lease ${shown(thing.name)}`;
+  if (thing.kind === "path") return `${shown(thing.pattern)} in ${shown(thing.root)}`;
+  return `its child process ${thing.pid ?? ""}`.trim();
+}

@@ -1,0 +1,154 @@
+// Who waits for whom, with real processes: circles are refused to the one that closes them, and told of.
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { describe, expect, onTestFinished, test } from "vitest";
+import { sharedDaemon } from "../daemon.js";
+import { pawl as runPawl } from "./cli-program.js";
+
+const daemon = sharedDaemon();
+const LONG_MS = 3_600_000;
+
+/** A process of its own with one connection: takes a line of JSON for each request, prints each answer. */
+class Process {
+  readonly child: ChildProcess;
+  readonly #lines: AsyncIterator<string>;
+  #id = 0;
+
+  constructor(socket: string) {
+    this.child = spawn(process.execPath, ["-e", PROGRAM, socket], { stdio: ["pipe", "pipe", "inherit"] });
+    onTestFinished(() => void this.child.kill("SIGKILL"));
+    this.#lines = createInterface({ input: this.child.stdout as NodeJS.ReadableStream })[
+      Symbol.asyncIterator
+    ]();
+  }
+
+  get pid(): number {
+    return this.child.pid as number;
+  }
+
+  send(method: string, params: object): void {
+    this.child.stdin?.write(`${JSON.stringify({ jsonrpc: "2.0", id: ++this.#id, method, params })}\n`);
+  }
+
+  async answer(): Promise<{
+    result?: Record<string, never>;
+    error?: { data: { cycle: { pid: number }[] } };
+  }> {
+    return JSON.parse((await this.#lines.next()).value);
+  }
+
+  async has(thing: object, more: object = {}): Promise<void> {
+    this.send(methodFor(thing), { owner: "test", ...thing, ...more });
+    expect(await this.answer()).toHaveProperty("result");
+  }
+
+  /** Begins to wait, and is known to wait. */
+  async waits(thing: object): Promise<void> {
+    this.send(methodFor(thing), { owner: "test", waitMs: LONG_MS, ...thing });
+    // Later requests of the connection are answered once the wait has begun.
+    this.send("daemon.ping", {});
+    expect((await this.answer()).result).toHaveProperty("now");
+  }
+
+  async refused(thing: object): Promise<number[]> {
+    this.send(methodFor(thing), { owner: "test", waitMs: LONG_MS, ...thing });
+    const { error } = await this.answer();
+    expect(error).toMatchObject({ code: -32018, data: { kind: "would_deadlock", retryable: false } });
+    return error?.data.cycle.map(({ pid }) => pid) ?? [];
+  }
+}
+
+/** Bytes from one side to the other. */
+const PROGRAM = `
+  const socket = require("node:net").connect(process.argv[1]);
+  process.stdin.pipe(socket);
+  socket.pipe(process.stdout);
+`;
+
+function methodFor(thing: object): string {
+  return "patterns" in thing ? "path.reserve" : "lease.acquire";
+}
+
+describe("processes that wait for each other", () => {
+  test.each([2, 3])("are refused a circle of %i, over leases and paths", async (size) => {
+    const { socket } = daemon().place;
+    const processes = Array.from({ length: size }, () => new Process(socket));
+    const things = processes.map((_, index) =>
+      index % 2 === 0
+        ? { name: `${size} ${index}` }
+        : { root: "/tree", patterns: [`${size}/${index}/`], mode: "write" },
+    );
+    for (const [index, each] of processes.entries()) await each.has(things[index] as object);
+    for (const [index, each] of processes.slice(0, -1).entries())
+      await each.waits(things[index + 1] as object);
+    const last = processes.at(-1) as Process;
+    expect(await last.refused(things[0] as object)).toEqual(
+      [last, ...processes.slice(0, -1)].map(({ pid }) => pid),
+    );
+    // Once it ends, what it held goes on to the one before it.
+    const [first] = processes as [Process];
+    const nodes = await (await daemon().place.connect()).call("daemon.graph", { pid: first.pid });
+    expect(nodes.edges.filter(({ what }) => what === "waits")).toHaveLength(size - 1);
+    const pids = nodes.nodes.map(({ pid }) => pid).filter((pid) => typeof pid === "number");
+    expect(pids.sort()).toEqual(processes.map(({ pid }) => pid).sort());
+  });
+});
+
+describe("pawl", () => {
+  const pawl = join(import.meta.dirname, "..", "..", "client", "bin", "pawl.js");
+
+  test("refuses a command that wants what it is run under, and says so", async () => {
+    const { socket } = daemon().place;
+    const child = spawn(
+      pawl,
+      ["lock", "nested", "--", pawl, "lock", "nested", "--wait", "1h", "-E", "9", "--", "true"],
+      { env: { ...process.env, PAWL_SOCKET: socket }, stdio: ["ignore", "ignore", "pipe"] },
+    );
+    let said = "";
+    child.stderr.on("data", (data) => {
+      said += data;
+    });
+    const [code] = await once(child, "close");
+    expect({ code, said }).toMatchObject({
+      code: 9,
+      said: expect.stringContaining('To wait for the lease "nested" would close a circle of waits'),
+    });
+  });
+
+  test("graph and why say who waits for whom", async () => {
+    const { socket } = daemon().place;
+    const [holder, waiter] = [new Process(socket), new Process(socket)];
+    await holder.has({ name: "shown", owner: "the holder" });
+    await waiter.waits({ name: "shown", owner: "the waiter" });
+    const run = (...args: string[]) => runPawl(args, { socket });
+    const lease = await run("why", "lease", "shown");
+    expect(lease.stdout).toMatch(
+      new RegExp(
+        `^process ${holder.pid} \\(the holder\\) holds lease shown for .*\\.\nprocess ${waiter.pid} \\(the waiter\\) waits for it for .*\\.\n$`,
+      ),
+    );
+    const one = await run("why", String(waiter.pid));
+    expect(one.stdout).toMatch(
+      new RegExp(
+        `^process ${waiter.pid} \\(the waiter\\) waits for lease shown, held by process ${holder.pid} \\(the holder\\), for .*\\.\n$`,
+      ),
+    );
+    const tree = await run("graph", "--pid", String(holder.pid));
+    expect(tree.stdout).toMatch(
+      new RegExp(
+        `^lease shown\n├─ held by process ${holder.pid} \\(the holder\\) for .*\n├─ wanted by process ${waiter.pid} \\(the waiter\\) for .*\n$`,
+      ),
+    );
+    const dot = await run("graph", "--dot");
+    expect(dot.stdout).toMatch(/^digraph pawl \{\n/);
+    expect(dot.stdout).toContain('"lease:shown" -> ');
+    const json = JSON.parse((await run("graph", "--json")).stdout);
+    expect(json.nodes).toContainEqual({ id: "lease:shown", kind: "lease", name: "shown" });
+    expect((await run("why", "path", "none/")).stdout).toBe(
+      "Nobody holds path none/, and nobody waits for it.\n",
+    );
+    expect((await run("why", "none", "thing")).code).toBe(2);
+  });
+});
