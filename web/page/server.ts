@@ -41,6 +41,8 @@ const MOST_SAMPLES = 300;
 const REOPEN_MS = 1500;
 /** The server is asked again for what changes all the time at most so often. */
 const REFRESH_MS = 400;
+/** And after twice the time that the last answer took: a daemon that has much to do is asked less. */
+const REST_FOR_ANSWER = 2;
 
 /** A refusal of the daemon, or of the server. */
 export class CallFailed extends Error {
@@ -172,7 +174,7 @@ export interface Asked<T> {
 }
 
 /**
- * Asks something now, and again each time that one of its topics changes: at once, then at most every 400 ms.
+ * Asks something now, and again each time that one of its topics changes: at once, then after a rest.
  *
  * @param key what is asked for; another key is another question.
  * @param topics prefixes of topics: `queue:` is all queues.
@@ -194,6 +196,7 @@ export function useAsked<T>(key: string, topics: readonly string[], ask: () => P
       }
       running = true;
       wanted = false;
+      const from = performance.now();
       try {
         const data = await latest.current();
         if (!ended) setState({ key, data });
@@ -204,10 +207,13 @@ export function useAsked<T>(key: string, topics: readonly string[], ask: () => P
       }
       running = false;
       if (ended) return;
-      timer = setTimeout(() => {
-        timer = undefined;
-        if (wanted) void run();
-      }, REFRESH_MS);
+      timer = setTimeout(
+        () => {
+          timer = undefined;
+          if (wanted) void run();
+        },
+        Math.max(REFRESH_MS, REST_FOR_ANSWER * (performance.now() - from)),
+      );
     };
     again.current = () => void run();
     void run();
