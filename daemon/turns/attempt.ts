@@ -12,9 +12,9 @@ import {
   type Caller,
   type Contender,
   type Env,
+  nameOfProcess,
   type Outcome,
   type Process,
-  processOf,
   Tried,
   Unfinished,
   Wait,
@@ -172,7 +172,7 @@ export class Attempt {
     const someAwait = ancestorsOf !== undefined && store.perform(contest.someAwaitChildren());
     if (someAwait) {
       this.#waiters.learnAncestors(MAX_ASKED_FOR_ANCESTORS, ({ caller }) =>
-        ancestorsOf(caller).map(processOf),
+        ancestorsOf(caller).map(nameOfProcess),
       );
     } else if (this.#waiters.contenders === 1) return;
     const refusal = store.perform(
@@ -308,6 +308,20 @@ export class Attempt {
     const { holdsBackUnder: keys } = parked;
     if (keys.length > 1 || outcome instanceof PawlError) for (const key of keys) this.#effects.wake(key);
     if (parked.lineKey !== undefined) this.#effects.wake(parked.lineKey);
+    const { contender } = parked;
+    if (contender !== undefined && !(outcome instanceof PawlError)) this.#untangleOthers(contender);
+  }
+
+  /** A call was granted what it waited for, while its caller, or a child of that, waits for more: by that, too. */
+  #untangleOthers({ contest, caller: { pid, startTicks } }: Contender): void {
+    const others = this.#waiters.of(contest.actor);
+    if (pid !== null && typeof startTicks === "number") {
+      others.push(...this.#waiters.below(nameOfProcess({ pid, startTicks })));
+    }
+    for (const other of others) {
+      const parked = this.#waiters.overtaking(other.overtakeKey);
+      if (parked !== undefined) this.#untangle(parked, other);
+    }
   }
 
   #answer(call: Call, outcome: unknown): void {

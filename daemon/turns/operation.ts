@@ -230,7 +230,7 @@ export interface Contender {
   readonly since: number;
   /** The key that has it performed again, allowed to overtake others. */
   readonly overtakeKey: string;
-  /** The processes that it descends from, as `processOf` names them; undefined as long as nobody has asked. */
+  /** The processes that it descends from, as `nameOfProcess` names them; undefined as long as nobody has asked. */
   readonly ancestors: readonly string[] | undefined;
 }
 
@@ -268,6 +268,6 @@ export interface Process {
 }
 
 /** The name of a process among the ancestors of a call. */
-export function processOf({ pid, startTicks }: Process): string {
+export function nameOfProcess({ pid, startTicks }: Process): string {
   return `${pid}.${startTicks}`;
 }

@@ -4,6 +4,7 @@ import type { Params } from "@pawl/protocol";
 import type { PawlError } from "@pawl/protocol/errors";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import type { Operation } from "../../daemon/dist/store/statement.js";
 import { InProcess } from "../in-process.js";
 
 const TORTURE = process.env.PAWL_TORTURE === "1";
@@ -196,6 +197,76 @@ describe("a circle of waits", () => {
     await world.has(2, { name: "free" });
   });
 });
+
+test("a circle that a grant closes ends a wait of the one who was granted it", async () => {
+  const world = new World();
+  const first = await world.has(3, { name: "a" });
+  // The first waits for two things at a time; the second has the one, and comes later for the other.
+  await world.has(2, { name: "b" });
+  const granted = await world.waits(1, { name: "a" });
+  const inner = await world.waits(1, { name: "b" });
+  const other = await world.waits(2, { name: "a" });
+  await world.giveBack(first);
+  expect(granted.answer).toHaveProperty("secret");
+  expect(inner.answer).toMatchObject({ kind: "would_deadlock" });
+  expect(other.answer).toBeUndefined();
+});
+
+describe("what a wait costs", () => {
+  test("is a few statements where many wait for the same, and no look at processes", async () => {
+    const asked: number[] = [];
+    const steps: string[] = [];
+    const pawl = new InProcess({
+      path: ":memory:",
+      processes: true,
+      parentOf: (pid) => {
+        asked.push(pid);
+        return undefined;
+      },
+      wrap: (store) =>
+        new Proxy(store, {
+          get(target, key) {
+            const value = Reflect.get(target, key, target) as unknown;
+            if (key !== "perform") return typeof value === "function" ? value.bind(target) : value;
+            return (operation: Operation<unknown>) => target.perform(counted(operation, steps));
+          },
+        }),
+    });
+    const acquire = async (actor: number): Promise<number> => {
+      steps.length = 0;
+      void pawl.call("lease.acquire", { name: "hot", owner: "o", waitMs: WAIT_MS }, actor).catch(() => {});
+      await pawl.call("daemon.ping", {}, 999).catch(() => {});
+      return steps.length;
+    };
+    const granted = await acquire(1);
+    const first = await acquire(2);
+    const counts: number[] = [];
+    for (let actor = 3; actor < 70; actor += 1) counts.push(await acquire(actor));
+    // As ever: a look at the holders, the token, the lease.
+    expect(granted).toBe(3);
+    // The holders; whether anybody awaits children, of leases and of paths. Nobody else waits.
+    expect(first).toBe(3);
+    // The same, but for the holders, who are asked for once in the search, however many wait.
+    expect([...new Set(counts)]).toEqual([3]);
+    expect(asked).toEqual([]);
+    // Where somebody awaits children, each is asked for once.
+    await pawl.call("lease.acquire", { name: "other", owner: "o", awaitsChildren: true }, 500);
+    for (let actor = 70; actor < 80; actor += 1) await acquire(actor);
+    expect(new Set(asked).size).toBe(asked.length);
+  });
+});
+
+/** An operation whose statements are told. */
+function* counted<T>(operation: Operation<T>, steps: string[]): Operation<T> {
+  let step = operation.next();
+  while (!step.done) {
+    const { statement, params } = step.value;
+    // Those that are about this lease, or about who awaits children: not the ends of each turn.
+    if (params.name === "hot" || statement.sql.includes("awaits_children =")) steps.push(statement.sql);
+    step = operation.next(yield step.value);
+  }
+  return step.value;
+}
 
 describe("the order of arrival", () => {
   test("lets a holder in that an earlier one waits for", async () => {

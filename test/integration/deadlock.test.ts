@@ -3,6 +3,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { connect } from "@pawl/client";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { sharedDaemon } from "../daemon.js";
 import { pawl as runPawl } from "./cli-program.js";
@@ -93,6 +94,37 @@ describe("processes that wait for each other", () => {
     expect(nodes.edges.filter(({ what }) => what === "waits")).toHaveLength(size - 1);
     const pids = nodes.nodes.map(({ pid }) => pid).filter((pid) => typeof pid === "number");
     expect(pids.sort()).toEqual(processes.map(({ pid }) => pid).sort());
+  });
+});
+
+describe("the library", () => {
+  test("gives each outermost function a task, which those within it share", async () => {
+    const client = await connect({ socket: daemon().place.socket });
+    onTestFinished(() => client.close());
+    const options = { waitMs: LONG_MS };
+    const root = "/library";
+    let arrived = 0;
+    let bothHold: () => void = () => {};
+    const both = new Promise<void>((resolve) => {
+      bothHold = resolve;
+    });
+    const hold = async (): Promise<void> => {
+      arrived += 1;
+      if (arrived === 2) bothHold();
+      await both;
+    };
+    const one = client.withLease("library", async () => {
+      await hold();
+      return await client.withPaths({ root, patterns: ["a"] }, () => "one", options);
+    });
+    const two = client.withPaths({ root, patterns: ["a"] }, async () => {
+      await hold();
+      return await client.withLease("library", () => "two", options);
+    });
+    const outcomes = await Promise.allSettled([one, two]);
+    const refused = outcomes.filter(({ status }) => status === "rejected");
+    expect(refused).toMatchObject([{ reason: { kind: "would_deadlock" } }]);
+    expect(outcomes.filter(({ status }) => status === "fulfilled")).toHaveLength(1);
   });
 });
 

@@ -1,7 +1,7 @@
 // Those who hold and wait, as the search for circles tells them apart.
 import { all, type Operation, one, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
-import { processOf } from "../../turns/operation.js";
+import { nameOfProcess } from "../../turns/operation.js";
 import type { Need } from "./circle.js";
 
 /** The thing that a need is about; of a process, that it is a child. */
@@ -48,7 +48,7 @@ export function actorOf(
   task: string | null,
 ): string | undefined {
   const ofTask = task === null ? "" : ` ${task}`;
-  if (pid !== null && startTicks !== null) return `${processOf({ pid, startTicks })}${ofTask}`;
+  if (pid !== null && startTicks !== null) return `${nameOfProcess({ pid, startTicks })}${ofTask}`;
   return connection === 0 ? undefined : `#${connection}${ofTask}`;
 }
 
