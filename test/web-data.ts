@@ -88,16 +88,28 @@ export async function seed(client: RawClient): Promise<Seeded> {
     params: { keep: 2, after: done },
   });
   const deploy = { name: "deploy/shop", ttlMs: HOUR_MS } as const;
-  await client.call("lease.acquire", { ...deploy, owner: "ci-412", note: "release 3.8.0" });
+  await client.call("lease.acquire", { ...deploy, owner: "ci-412", task: "ci-412", note: "release 3.8.0" });
+  const database = { name: "staging-db", ttlMs: HOUR_MS } as const;
+  await client.call("lease.acquire", { ...database, owner: "ci-413", task: "ci-413", note: "a copy of orders" });
   for (const owner of ["ci-413", "ci-414"]) {
     client.send({
       jsonrpc: "2.0",
       id: owner,
       method: "lease.acquire",
-      params: { ...deploy, owner, waitMs: HOUR_MS },
+      params: { ...deploy, owner, task: owner, waitMs: HOUR_MS },
     });
   }
-  await client.call("lease.acquire", { name: "gpu/0", owner: "trainer", ttlMs: HOUR_MS, note: "epoch 14" });
+  const migration = { ...database, owner: "migration", task: "migration", waitMs: HOUR_MS };
+  client.send({ jsonrpc: "2.0", id: "migration", method: "lease.acquire", params: migration });
+  const gpu = { name: "gpu/0", ttlMs: HOUR_MS } as const;
+  await client.call("lease.acquire", {
+    ...gpu,
+    owner: "ci-412",
+    task: "ci-412",
+    note: "renders the pictures",
+  });
+  const trainer = { ...gpu, owner: "trainer", task: "trainer", waitMs: HOUR_MS };
+  client.send({ jsonrpc: "2.0", id: "trainer", method: "lease.acquire", params: trainer });
   await client.call("path.reserve", {
     root: "/srv/shop",
     owner: "agent-cart",

@@ -3,7 +3,7 @@ import { accessSync, constants } from "node:fs";
 import { type Browser, chromium, type Page } from "playwright-core";
 import { afterAll, beforeAll, onTestFinished } from "vitest";
 import { connect } from "../client/dist/index.js";
-import { openMetrics, readFigures } from "../client/dist/metrics.js";
+import { metricsText, readFigures } from "../client/dist/metrics.js";
 import { serveWeb, type WebServer } from "../web/dist/index.js";
 import type { AtEnd } from "./daemon.js";
 
@@ -43,7 +43,7 @@ export async function serve(socket: string, options: ServeOptions = {}): Promise
   const { atEnd = onTestFinished, listen = "127.0.0.1:0", ...rest } = options;
   const server = await serveWeb({
     connect: () => connect({ socket, reconnectMs: 0, timeoutMs: 10_000 }),
-    metrics: async (client) => openMetrics(await readFigures(client)),
+    metrics: async (client) => metricsText(await readFigures(client), "openmetrics"),
     listen,
     ...rest,
   });

@@ -1,7 +1,7 @@
 import { PawlError } from "@pawl/protocol/errors";
 import { connectToOneOf } from "../connect.js";
 import { defaultInstance } from "../connection/socket-path.js";
-import { openMetrics, readFigures } from "../metrics.js";
+import { metricsText, readFigures } from "../metrics.js";
 import { command, UsageError } from "../terminal/command.js";
 
 /** The daemon is to answer the page in so long. */
@@ -55,7 +55,7 @@ const web = command({
       });
     const server = await serveWeb({
       connect,
-      metrics: async (client) => openMetrics(await readFigures(client)),
+      metrics: async (client) => metricsText(await readFigures(client), "openmetrics"),
       listen: values.listen,
       readOnly: values["read-only"],
       tokenFile: values["token-file"],

@@ -147,6 +147,19 @@ describe.runIf(why === undefined)("in a browser", () => {
     await answered.getByRole("button", { name: "Break the lease" }).click();
     await page.getByRole("button", { name: "Break deploy/shop, held by ci-413" }).waitFor();
 
+    // Who waits for whom: two processes, of which one holds what the other wants.
+    const other = await place.connect();
+    onTestFinished(() => other.destroy());
+    await other.call("lease.acquire", { name: "release", owner: "ci-500", ttlMs: 600_000 });
+    const wait = { name: "gpu/0", owner: "ci-500", task: "ci-500", ttlMs: 600_000, waitMs: 600_000 };
+    other.send({ jsonrpc: "2.0", id: "wait", method: "lease.acquire", params: wait });
+    await other.call("sequence.next", { type: "FR" });
+    await page.reload();
+    const picture = page.locator(".graph");
+    await picture.locator("li li").getByText("ci-500").first().waitFor();
+    await picture.getByText("gpu/0").first().waitFor();
+    expect(await violations(page)).toEqual([]);
+
     // A command that nobody has yet, a schedule.
     await page.goto(`${served.origin}/#/command/${data.command}`);
     await page.getByRole("button", { name: "Cancel rotate-keys" }).click();

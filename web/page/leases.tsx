@@ -1,6 +1,7 @@
 import type { Result } from "@pawl/protocol/types";
 import { useState } from "preact/hooks";
 import { EventLines } from "./event-lines.js";
+import { Graph } from "./graph.js";
 import {
   Act,
   Ago,
@@ -57,6 +58,7 @@ export function Leases() {
           )
         }
       </Answer>
+      <Graph />
     </>
   );
 }
@@ -220,6 +222,7 @@ export function Paths() {
           )
         }
       </Answer>
+      <Graph />
     </>
   );
 }

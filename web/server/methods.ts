@@ -7,6 +7,7 @@ const READS = new Set([
   "command.list",
   "command.params",
   "command.response",
+  "daemon.graph",
   "daemon.info",
   "daemon.stats",
   "deployment.list",
