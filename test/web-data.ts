@@ -90,7 +90,12 @@ export async function seed(client: RawClient): Promise<Seeded> {
   const deploy = { name: "deploy/shop", ttlMs: HOUR_MS } as const;
   await client.call("lease.acquire", { ...deploy, owner: "ci-412", task: "ci-412", note: "release 3.8.0" });
   const database = { name: "staging-db", ttlMs: HOUR_MS } as const;
-  await client.call("lease.acquire", { ...database, owner: "ci-413", task: "ci-413", note: "a copy of orders" });
+  await client.call("lease.acquire", {
+    ...database,
+    owner: "ci-413",
+    task: "ci-413",
+    note: "a copy of orders",
+  });
   for (const owner of ["ci-413", "ci-414"]) {
     client.send({
       jsonrpc: "2.0",
