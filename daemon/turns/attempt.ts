@@ -44,6 +44,8 @@ export interface Setting extends Pick<Env, "mode" | "idDigits" | "sign" | "ident
   readonly ancestorsOf?: ((caller: Caller) => readonly Process[]) | undefined;
 }
 
+/** Of the waits of one actor that was granted something, the last ones that are looked at one by one. */
+const MAX_UNTANGLED = 32;
 /** Calls whose ancestors are asked for in one go: each costs some reads of /proc, and is asked for once. */
 const MAX_ASKED_FOR_ANCESTORS = 16;
 
@@ -314,16 +316,24 @@ export class Attempt {
     if (keys.length > 1 || outcome instanceof PawlError) for (const key of keys) this.#effects.wake(key);
     if (parked.lineKey !== undefined) this.#effects.wake(parked.lineKey);
     const { contender } = parked;
-    if (contender !== undefined && !(outcome instanceof PawlError)) this.#untangleOthers(contender);
+    if (contender !== undefined && !(outcome instanceof PawlError)) this.#untangleOthers(parked, contender);
   }
 
-  /** A call was granted what it waited for, while its caller, or a child of that, waits for more: by that, too. */
-  #untangleOthers({ contest, caller: { pid, startTicks } }: Contender): void {
+  /**
+   * A call was granted what it waited for, while its caller, or a child of that, waits for more. Those who wait for what
+   * it was granted wait for that, too.
+   */
+  #untangleOthers(granted: Parked, { contest, caller }: Contender): void {
+    if (!this.#waiters.isWaitedFor(granted)) return;
+    const { pid, startTicks } = caller;
     const others = this.#waiters.of(contest.actor);
     if (pid !== null && typeof startTicks === "number") {
       others.push(...this.#waiters.below(nameOfProcess({ pid, startTicks })));
     }
-    for (const other of others) {
+    if (others.length === 0) return;
+    const env = this.#env(caller, false, null);
+    if (others.length > 1 && !this.#setting.store.perform(contest.isInCircle(env))) return;
+    for (const other of others.slice(-MAX_UNTANGLED)) {
       const parked = this.#waiters.overtaking(other.overtakeKey);
       if (parked !== undefined) this.#untangle(parked, other);
     }

@@ -237,6 +237,8 @@ export interface Contest {
    * wakes those whom only the order of arrival keeps in one.
    */
   untangle(self: Contender, env: Env): Operation<PawlError | undefined>;
+  /** Whether some wait of the same actor may be in a circle: one look at all of them. */
+  isInCircle(env: Env): Operation<boolean>;
 }
 
 /** A call while it waits so. */

@@ -188,6 +188,13 @@ export class Waiters implements Contenders {
     return contendersIn(this.#byActor.get(actor) ?? NOBODY, Number.POSITIVE_INFINITY);
   }
 
+  /** True if somebody else waits for what a call that is served has waited for, or stands in its line. */
+  isWaitedFor(parked: Parked): boolean {
+    const { line, lines } = parked as Entry;
+    if (line !== undefined) return this.standingIn(line.name, 1).length > 0;
+    return lines.some(({ key }) => this.under(key, 1).length > 0);
+  }
+
   below(process: string): Contender[] {
     return contendersIn(this.#byAncestor.get(process) ?? NOBODY, Number.POSITIVE_INFINITY);
   }

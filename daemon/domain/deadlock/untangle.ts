@@ -53,6 +53,11 @@ export abstract class WaitForOthers implements Contest {
   untangle(self: Contender, env: Env): Operation<PawlError | undefined> {
     return untangle(self, env);
   }
+
+  *isInCircle(env: Env): Operation<boolean> {
+    const needs = yield* needsFrom([this.actor], "order", newSearch(env));
+    return tangledWith(needs, this.actor).size > 1;
+  }
 }
 
 /** The actor that a caller is under a task; undefined for the daemon itself. */
@@ -67,11 +72,12 @@ export function waiterOf(
  * Refuses a wait that closes a circle of waits, each for what the next one holds. Where an order of arrival is part of
  * each circle that it closes, those who stand in line there are woken, so that they overtake.
  */
-function* untangle({ contest: { actor } }: Contender, env: Env): Operation<PawlError | undefined> {
+function* untangle(self: Contender, env: Env): Operation<PawlError | undefined> {
+  const { actor } = self.contest;
   const search = newSearch(env);
-  const circle = circleThrough(yield* needsFrom([actor], "holds", search), actor);
+  const circle = circleThrough(yield* needsFrom([actor], "holds", search, self), actor);
   if (circle !== undefined) return wouldDeadlock(circle, search);
-  const needs = yield* needsFrom([actor], "order", search);
+  const needs = yield* needsFrom([actor], "order", search, self);
   const tangled = tangledWith(needs, actor);
   if (tangled.size === 1) return undefined;
   for (const each of tangled) {
@@ -110,11 +116,13 @@ export function newSearch(env: Env): Search {
  * beyond count as if they ended by themselves.
  *
  * @param how by what others hold alone, or by the order of arrival too.
+ * @param by the wait of its actor that is looked at. What the others may close was seen when they began.
  */
 function* needsFrom(
   first: readonly string[],
   how: "holds" | "order",
   search: Search,
+  by?: Contender,
 ): Operation<Map<string, ThingNeed[]>> {
   const { contenders } = search.env;
   const needs = new Map<string, ThingNeed[]>();
@@ -122,7 +130,7 @@ function* needsFrom(
   let left = MAX_CIRCLE_WAITS;
   for (const actor of reached) {
     const own: ThingNeed[] = [];
-    for (const contender of contenders.of(actor)) {
+    for (const contender of by?.contest.actor === actor ? [by] : contenders.of(actor)) {
       left -= 1;
       if (left < 0) return needs;
       const wait = contender.contest as WaitForOthers;
