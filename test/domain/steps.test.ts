@@ -232,7 +232,7 @@ describe("a transact", () => {
       9600,
       Array(64).fill({ method: "pipeline.list", params: { agent: "no" } }),
     ],
-    ["types", 1280, Array(64).fill({ method: "sequence.state", params: {} })],
+    ["types", 6400, Array(64).fill({ method: "sequence.state", params: {} })],
     ["queues of dead ones", 16_000, Array(64).fill({ method: "queue.retry", params: { queue: "q" } })],
     [
       "changes that are not known yet",
