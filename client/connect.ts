@@ -278,8 +278,8 @@ export async function giveUpCalls(client: PawlClient, reason: unknown, limitMs: 
   await CONNECTIONS.get(client)?.giveUpAll(reason, limitMs);
 }
 
-/** The connection of a client, for the guard of a command that runs while something is held over it. */
-export function connectionOf(client: PawlClient): Pick<Connection, "descriptor" | "watch"> | undefined {
+/** The connection that a client stands on, for what holds things over it by itself, and for the guard of a command. */
+export function connectionOf(client: PawlClient): Connection | undefined {
   return CONNECTIONS.get(client);
 }
 

@@ -8,7 +8,9 @@ import { describe, expect, onTestFinished, test } from "vitest";
 import { generatedFiles } from "../protocol/dist/generated-files.js";
 
 const REPOSITORY = join(import.meta.dirname, "..");
-const PACKAGES = ["protocol", "client", "daemon", "web"] as const;
+const PACKAGES = ["protocol", "client", "daemon", "web", "mcp"] as const;
+/** The files by which packages are loaded. */
+const ENTRIES = [...PACKAGES.map((name) => `${name}/index.ts`), "mcp/hook.ts"];
 const GENERATED = new Set(["node_modules", "dist", ".git", "coverage", "__pycache__", ".mypy_cache"]);
 
 /** All files below a directory that people write, relative to the repository. */
@@ -117,6 +119,27 @@ describe("imports", () => {
     expect(new Set(importers)).toEqual(new Set(["client/commands/web.ts"]));
   });
 
+  test("what is for agents takes only types of the others, and is loaded for nobody else; hooks take no package", () => {
+    expectNone(
+      imports
+        .filter(
+          ({ path, module, typeOnly }) => path.startsWith("mcp/") && module.startsWith("@pawl/") && !typeOnly,
+        )
+        .map(({ path, module }) => `${path} imports ${module}`),
+    );
+    const importers = imports.filter(({ module }) => module.startsWith("@pawl/mcp")).map(({ path }) => path);
+    expect(new Set(importers)).toEqual(new Set(["client/commands/agents/packages.ts"]));
+    const bundles = {
+      server: read("mcp/dist/bundle/server/server.js"),
+      hook: read("mcp/dist/bundle/hook/hook.js"),
+    };
+    for (const bundle of Object.values(bundles)) {
+      expectNone([...bundle.matchAll(/^import .*"(?!node:)([^"]+)";$/gm)].map(([, name]) => name as string));
+    }
+    expect(bundles.server).toContain("zod");
+    expect(bundles.hook).not.toContain("zod");
+  });
+
   test("packages reach each other by their names, not through directories", () => {
     expectNone(
       imports
@@ -181,7 +204,7 @@ describe("imports", () => {
 /** Rooms in the order of the table in ARCHITECTURE.md: those that a room may import stand above it. */
 const rooms = [
   ...(/^## Rooms\n([\s\S]*?)\n## /m.exec(read("ARCHITECTURE.md"))?.[1] ?? "").matchAll(
-    /^\| `((?:protocol|daemon|client|web)\/[^`]*)` \| [^|]+ \| ([^|]*)\|$/gm,
+    /^\| `((?:protocol|daemon|client|web|mcp)\/[^`]*)` \| [^|]+ \| ([^|]*)\|$/gm,
   ),
 ].map(([, room, imports]) => ({ room: room as string, imports: imports as string }));
 
@@ -274,9 +297,18 @@ function circlesOf(graph: ReadonlyMap<string, readonly string[]>): string[][] {
 }
 
 test("documents name files that are there", () => {
-  const all = ["daemon", "client", "clients", "protocol", "web", "test", "docs", "systemd", "man"].flatMap(
-    filesBelow,
-  );
+  const all = [
+    "daemon",
+    "client",
+    "clients",
+    "protocol",
+    "web",
+    "mcp",
+    "test",
+    "docs",
+    "systemd",
+    "man",
+  ].flatMap(filesBelow);
   const missing = (document: string): string[] =>
     [...read(document).matchAll(/`([\w./-]+\.(?:ts|js|sql))`/g)]
       .map(([, name]) => name as string)
@@ -307,6 +339,8 @@ describe("modules that are loaded at run time", () => {
     for (let file = files.pop(); file !== undefined; file = files.pop()) {
       if (loaded.has(relative(REPOSITORY, file))) continue;
       loaded.add(relative(REPOSITORY, file));
+      // A bundle has all of it within; a test of its own looks at it.
+      if (file.includes("/dist/bundle/")) continue;
       for (const [, fixed, lazy] of readFileSync(file, "utf8").matchAll(COMPILED_IMPORT)) {
         const name = (fixed ?? lazy) as string;
         if (name.startsWith(".")) files.push(join(dirname(file), name));
@@ -433,7 +467,7 @@ describe("sources", () => {
 
   test("no export is unused", () => {
     // `types.ts` is for users of the library, who name what they like of it.
-    const entries = new Set([...PACKAGES.map((name) => `${name}/index.ts`), "protocol/types.ts"]);
+    const entries = new Set([...ENTRIES, "protocol/types.ts"]);
     const EXPORT =
       /^export\s+(?:declare\s+)?(?:async\s+)?(?:const|let|class|interface|type|function\*?)\s+(\w+)/gm;
     const EXPORT_LIST = /^export\s+(?:type\s+)?\{([^}]*)\};/gm;
@@ -456,6 +490,7 @@ describe("sources", () => {
       "daemon/main.ts main",
       "client/cli/main.ts run",
       "client/process/inherited.ts keepIgnored",
+      "client/cli/hook.ts runHookAlone",
     ]);
     expectNone(
       sources
@@ -497,7 +532,7 @@ describe("sources", () => {
   test("only the entries of packages are barrels", () => {
     expectNone(
       sources.filter((path) => {
-        if (PACKAGES.some((name) => path === `${name}/index.ts`)) return false;
+        if (ENTRIES.includes(path)) return false;
         const rest = (code.get(path) as string).replaceAll(
           /\bexport\s+(?:type\s+)?[^;]*?\bfrom\s+"[^"]+";/g,
           "",

@@ -13,10 +13,15 @@
 import { keepIgnored } from "../dist/process/inherited.js";
 
 keepIgnored();
-const { run } = await import("../dist/cli/main.js");
+// Before each edit of an agent there is one of these: it is read with the least that it needs.
+const isHook = process.argv.length === 3 && process.argv[2] === "hook";
+const program = isHook ? await import("../dist/cli/hook.js") : await import("../dist/cli/main.js");
 
 /** A request on its way to the daemon gets there, but a daemon that does not read keeps nobody. */
 const DRAIN_MS = 2000;
 
-process.exitCode = await run(process.argv.slice(2), process);
+process.exitCode =
+  "run" in program
+    ? await program.run(process.argv.slice(2), process)
+    : await program.runHookAlone(process);
 setTimeout(() => process.exit(), DRAIN_MS).unref();

@@ -37,6 +37,7 @@ const DEPLOYMENTS = "Commands that are delivered until answered";
 const LEASES = "Leases: held alone, by a few, or shared";
 const PATHS = "Files that are reserved by patterns";
 const BOARD = "A board that merges across nodes";
+const AGENTS = "Coding agents";
 const DAEMON = "The daemon";
 
 /** Every command, in the order and under the headings of `pawl --help`. */
@@ -62,6 +63,8 @@ export const COMMANDS: readonly Entry[] = [
   ...file(BOARD, () => import("../commands/item.js"), ["item"]),
   ...file(BOARD, () => import("../commands/sync.js"), ["sync"]),
   ...file(BOARD, () => import("../commands/peers.js"), ["peers"]),
+  ...file(AGENTS, () => import("../commands/mcp.js"), ["mcp"]),
+  ...file(AGENTS, () => import("../commands/hook.js"), ["hook", "guard"]),
   ...file(DAEMON, () => import("../commands/status.js"), ["status"]),
   ...file(DAEMON, () => import("../commands/daemon.js"), ["call", "backup", "check", "socket-path"]),
   ...file(DAEMON, () => import("../commands/graph.js"), ["why", "graph"]),

@@ -88,6 +88,7 @@ async function perform(
     stdin,
     env,
     instance,
+    version,
     socketPaths,
     connect: async () => {
       const options = timeoutMs === NO_LIMIT ? {} : { timeoutMs };

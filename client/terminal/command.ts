@@ -53,6 +53,8 @@ export interface Context {
   readonly env: Terminal["env"];
   /** Which daemon, if the options say so. */
   readonly instance: string | undefined;
+  /** The version of this program. */
+  version(): string;
   /** Where the daemon may listen, by the options given, the likeliest first. */
   socketPaths(): readonly [string, ...string[]];
   /** Connects at the first call; the program closes the connection at the end. */

@@ -1,0 +1,42 @@
+import { isAlive, parentOf } from "../sessions/process-mark.js";
+import { readState, readStates, type SessionState } from "../sessions/state-file.js";
+import { below, realPath } from "../sessions/work-tree.js";
+
+type Environment = Readonly<Record<string, string | undefined>>;
+
+/** The names under which an agent works, and what is known of them. */
+export interface OwnSessions {
+  readonly names: readonly string[];
+  readonly states: readonly SessionState[];
+}
+
+/**
+ * The sessions of the agent that a hook belongs to: `$PAWL_SESSION`, else those whose work tree holds the directory,
+ * the closest one. Where several agents share a work tree, those count whose server has the hook's own host.
+ */
+export function ownSessions(directory: string, place: string, env: Environment): OwnSessions {
+  const named = env.PAWL_SESSION;
+  if (named) {
+    const state = readState(directory, named);
+    return { names: [named], states: state === undefined ? [] : [state] };
+  }
+  const here = realPath(place);
+  const around = readStates(directory).filter(({ worktree }) => below(worktree, here) !== undefined);
+  const closest = Math.max(...around.map(({ worktree }) => worktree.length));
+  const there = around.filter(({ worktree }) => worktree.length === closest);
+  const ours = there.length > 1 ? ofOwnHost(there) : there;
+  return { names: ours.map(({ name }) => name), states: ours };
+}
+
+/** Of sessions, those whose server has a parent that is one of this process's ancestors; all if none has. */
+function ofOwnHost(states: readonly SessionState[]): readonly SessionState[] {
+  const ancestors = new Set<number>();
+  for (let pid: number | undefined = process.ppid; pid !== undefined && pid > 1; pid = parentOf(pid)) {
+    ancestors.add(pid);
+  }
+  const ours = states.filter((state) => {
+    const parent = isAlive(state.process) ? parentOf(state.process.pid) : undefined;
+    return parent !== undefined && ancestors.has(parent);
+  });
+  return ours.length > 0 ? ours : states;
+}

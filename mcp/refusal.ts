@@ -1,0 +1,93 @@
+// The room of refusals: errors of the daemon and of this server, as an agent is told them.
+
+/** A refusal of this server itself, by a kind of the daemon's. */
+export class Refusal extends Error {
+  readonly kind: string;
+  readonly details: Readonly<Record<string, unknown>>;
+  /** The way out, in words of the tools, where it is not that of the kind. */
+  readonly advice: string | undefined;
+
+  constructor(
+    kind: string,
+    message: string,
+    details: Readonly<Record<string, unknown>> = {},
+    advice?: string,
+  ) {
+    super(message);
+    this.kind = kind;
+    this.details = details;
+    this.advice = advice;
+  }
+}
+
+const LOST =
+  "Stop that work and leave its files alone: another may have it by now. Then take other work with work_next.";
+
+/** By kind, what an agent can do. */
+const ADVICE: Readonly<Record<string, string>> = {
+  lease_held:
+    "Do something else meanwhile, wait for it with waitSeconds, or write to the holder with message_send. Do not work around it.",
+  lease_lost: LOST,
+  claim_lost: LOST,
+  not_found: "Check the name or id; nothing was changed.",
+  invalid_params: "Correct what is named above and call again; nothing was changed.",
+  invalid_state: "Choose one of the allowed stages; nothing was changed.",
+  conflict: "Read it again, then decide anew; nothing was changed.",
+  exhausted: "Wait, or ask for less; nothing was changed.",
+  too_large: "Make it shorter; put long texts in a file and name the file.",
+  gone: "That session has ended. Its successor does not know of this: see who is there, and send it to a name.",
+  unavailable: "Call again in a few seconds. If that does not help, tell the user that pawld is not running.",
+  read_only: "Tell the user: this pawl daemon only reads.",
+  cancelled: "Nothing was taken.",
+};
+
+/** What went wrong, as it is told: the sentence of the daemon, the holder where there is one, and the way out. */
+export interface Told {
+  readonly kind: string;
+  readonly message: string;
+  readonly holder?: unknown;
+  readonly holders?: unknown;
+  readonly details?: Readonly<Record<string, unknown>>;
+  readonly whatToDo: string;
+}
+
+/** The kind of an error of the daemon, of the connection, or of this server; `internal` for a defect. */
+export function kindOf(error: unknown): string {
+  const { kind, mayHaveTakenEffect, name } = (error ?? {}) as {
+    kind?: unknown;
+    mayHaveTakenEffect?: unknown;
+    name?: unknown;
+  };
+  if (typeof kind === "string") return kind;
+  if (name === "AbortError") return "cancelled";
+  return typeof mayHaveTakenEffect === "boolean" ? "unavailable" : "internal";
+}
+
+/** Words an error for an agent. */
+export function told(error: unknown): Told {
+  const kind = kindOf(error);
+  const { message, details, advice, mayHaveTakenEffect } = error as {
+    message: string;
+    details?: Record<string, unknown>;
+    advice?: string;
+    mayHaveTakenEffect?: boolean;
+  };
+  const { holder, holders, ...rest } = details ?? {};
+  // Of several holders the first is named with its note and pattern, too.
+  const [first] = Array.isArray(holders) ? (holders as object[]) : [];
+  const effect = mayHaveTakenEffect ? " It may have taken effect: look before you repeat it." : "";
+  return {
+    kind,
+    // The param of the socket is an argument of the tools by another name.
+    message: `${message.replaceAll("waitMs", "waitSeconds")}${effect}`,
+    ...(holder === undefined && first === undefined ? {} : { holder: { ...(holder as object), ...first } }),
+    ...(Array.isArray(holders) && holders.length > 1 ? { holders } : {}),
+    ...(Object.keys(rest).length === 0 ? {} : { details: rest }),
+    whatToDo: advice ?? ADVICE[kind] ?? "This is a defect of pawl; tell the user.",
+  };
+}
+
+/** True if what was held is not held any more. */
+export function isLoss(error: unknown): boolean {
+  return ["lease_lost", "claim_lost", "not_found"].includes(kindOf(error));
+}

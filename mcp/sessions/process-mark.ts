@@ -1,0 +1,50 @@
+import { readFileSync, readlinkSync } from "node:fs";
+
+/** One process of this machine, told from those that get its pid later. */
+export interface ProcessMark {
+  readonly pid: number;
+  /** When it started, in ticks since the boot (proc_pid_stat(5)); 0 where that cannot be known. */
+  readonly startTicks: number;
+  /** The pid namespace in which the pid counts (namespaces(7)). */
+  readonly pidSpace: string;
+}
+
+/** The mark of a process of this namespace. */
+export function markOf(pid: number = process.pid): ProcessMark {
+  return { pid, startTicks: startOf(pid) ?? 0, pidSpace: pidSpace() };
+}
+
+/** False if the process has certainly ended. One of another container cannot be looked at, and counts as alive. */
+export function isAlive({ pid, startTicks, pidSpace: space }: ProcessMark): boolean {
+  if (space !== pidSpace()) return true;
+  return startOf(pid) === startTicks;
+}
+
+/** The pid of a process's parent, if it lives. */
+export function parentOf(pid: number): number | undefined {
+  const fields = fieldsOf(pid);
+  return fields === undefined ? undefined : Number(fields[1]);
+}
+
+function startOf(pid: number): number | undefined {
+  const fields = fieldsOf(pid);
+  return fields === undefined || fields[0] === "Z" || fields[0] === "X" ? undefined : Number(fields[19]);
+}
+
+/** The fields of proc_pid_stat(5) behind the name of the program, which may hold anything: from the state on. */
+function fieldsOf(pid: number): string[] | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+    return stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  } catch {
+    return undefined;
+  }
+}
+
+function pidSpace(): string {
+  try {
+    return readlinkSync("/proc/self/ns/pid");
+  } catch {
+    return "";
+  }
+}

@@ -1,0 +1,157 @@
+import { statSync } from "node:fs";
+import { isAbsolute, join, normalize } from "node:path";
+import { z } from "zod";
+import { kindOf, Refusal } from "../refusal.js";
+import { TERMS } from "../sessions/grants.js";
+import type { Session } from "../sessions/session.js";
+import { below, realPath, type WorkTree, workTreeOf } from "../sessions/work-tree.js";
+import { keep, losing } from "./holding.js";
+import { ADDS, asked, SETS, tool, waitSeconds } from "./tool.js";
+
+const paths = z.array(z.string().min(1).max(4095)).min(1).max(64);
+const root = z.string().max(4095).optional().meta({
+  description: "Another directory tree than that of your worktree, absolute.",
+});
+
+export const pathsReserve = tool({
+  name: "paths_reserve",
+  title: "Reserve files before you edit them",
+  description:
+    "Call this before you create, change or delete files, for all that the task needs at once: nobody else gets them until you call paths_release or finish your work. Paths are relative to the top of the repository and count in all its worktrees: `src/cart/` (all below), `src/*.ts`, `**/package.json`, or one file. You get all of them or none. Refused with lease_held: the holders are named with what they do; wait with waitSeconds, do another part first, or ask them with message_send. Never edit what another has reserved. Call it again to add more.",
+  annotations: ADDS,
+  input: {
+    paths: paths.meta({
+      description: "Patterns: *, ? and [a-z] within a name, ** for any directories, a final / for all below.",
+    }),
+    mode: z.enum(["write", "read"]).optional().meta({
+      description:
+        "`write` (default): for you alone. `read`: they must not change while you read; others may read too.",
+    }),
+    note: z.string().max(500).optional().meta({ description: "What you do there, for whoever is refused." }),
+    root,
+    waitSeconds,
+  },
+  output: { root: z.string(), reserved: z.array(z.string()) },
+  async run({ paths: wanted, mode = "write", note, root: given, waitSeconds: seconds }, call) {
+    const { session, link, signal } = call;
+    const tree = treeOf(session, given);
+    const all = wanted.map((path) => patternOf(path, tree));
+    // A file that is there, with brackets in its name, is that file.
+    const files = all.filter((path) => /[*?[]/.test(path) && exists(join(tree.top, path)));
+    const patterns = all.filter((path) => !files.includes(path));
+    const own = session.holds.find(
+      (hold) => hold.kind === "paths" && hold.id === tree.shared && hold.mode === mode,
+    );
+    const added = own?.kind === "paths" ? { reservationId: own.reservationId } : {};
+    const request = {
+      root: tree.shared,
+      ...(patterns.length === 0 ? {} : { patterns }),
+      ...(files.length === 0 ? {} : { files }),
+      owner: session.name,
+      mode,
+      ...TERMS,
+      ...(note === undefined ? {} : { note }),
+      ...added,
+    };
+    const { reservation } = await asked(call, seconds, "waiting for the paths", (waitMs) =>
+      link.call("path.reserve", { ...request, waitMs }, { signal }).catch((error: unknown) => {
+        if (own !== undefined && kindOf(error) === "lease_lost") session.lose(own, "ended");
+        throw inWords(error, session);
+      }),
+    );
+    const { reservationId, fencingToken } = reservation;
+    const hold = { kind: "paths", id: tree.shared, mode, reservationId, fencingToken } as const;
+    if (own === undefined) await keep(call, { ...hold, patterns: reservation.patterns });
+    else session.add({ ...hold, patterns: reservation.patterns });
+    return { root: tree.shared, reserved: reservation.patterns };
+  },
+});
+
+export const pathsRelease = tool({
+  name: "paths_release",
+  title: "Give reserved files back",
+  description:
+    "Call this as soon as you are done with files that you reserved and others may change them (your changes are committed). Gives back the patterns named in `paths`, written as paths_reserve returned them, or all without `paths`. work_finish does it too when it ends your last work.",
+  annotations: SETS,
+  input: { paths: paths.optional().meta({ description: "Only these; all if not given." }), root },
+  output: { released: z.array(z.string()), reserved: z.array(z.string()) },
+  async run({ paths: wanted, root: given }, call) {
+    const { session, link } = call;
+    const tree = treeOf(session, given);
+    const patterns = wanted?.map((path) => patternOf(path, tree));
+    const own = session.holds.filter(
+      (hold) =>
+        hold.kind === "paths" &&
+        (given === undefined && wanted === undefined ? true : hold.id === tree.shared),
+    );
+    const released: string[] = [];
+    for (const hold of own) {
+      if (hold.kind !== "paths") continue;
+      const part = patterns?.filter((pattern) => hold.patterns.includes(pattern));
+      if (part?.length === 0) continue;
+      const { reservationId } = hold;
+      const { patterns: left } = await losing(call, hold, () =>
+        link.call("path.release", { reservationId, ...(part === undefined ? {} : { patterns: part }) }),
+      );
+      released.push(...hold.patterns.filter((pattern) => !left.includes(pattern)));
+      if (left.length === 0) session.drop(hold);
+      else session.add({ ...hold, patterns: left });
+    }
+    const reserved = session.holds.flatMap((hold) => (hold.kind === "paths" ? hold.patterns : []));
+    const unknown = patterns?.filter((pattern) => !released.includes(pattern)) ?? [];
+    if (unknown.length > 0 && released.length === 0) {
+      throw new Refusal(
+        "not_found",
+        `You have not reserved ${unknown.join(", ")}.`,
+        { reserved },
+        "Name patterns exactly as paths_reserve returned them, or leave `paths` out to give back all.",
+      );
+    }
+    return { released, reserved };
+  },
+});
+
+function treeOf({ identity }: Session, given: string | undefined): WorkTree {
+  if (given !== undefined && !isAbsolute(given)) {
+    throw new Refusal("invalid_params", `root must be an absolute directory, not ${JSON.stringify(given)}.`);
+  }
+  return workTreeOf(given ?? identity.worktree);
+}
+
+/** A pattern as the daemon takes it: relative to the root, and with a final / for a directory. */
+function patternOf(path: string, { top, shared }: WorkTree): string {
+  const real = isAbsolute(path) ? realPath(path) : undefined;
+  const relative = real === undefined ? normalize(path) : (below(top, real) ?? below(shared, real));
+  if (relative === undefined || relative.startsWith("..")) {
+    throw new Refusal(
+      "invalid_params",
+      `${path} is not below ${top}.`,
+      {},
+      "Give paths relative to that directory.",
+    );
+  }
+  if (relative === "" || relative === "." || relative === "./") return "**";
+  if (relative.endsWith("/") || /[*?[]/.test(relative)) return relative;
+  return isDirectory(join(top, relative)) || path.endsWith("/") ? `${relative}/` : relative;
+}
+
+function isDirectory(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+}
+
+function exists(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false }) !== undefined;
+}
+
+/** Says it where an agent stands in its own way. */
+function inWords(error: unknown, { name }: Session): unknown {
+  const { holders } = ((error as { details?: unknown }).details ?? {}) as { holders?: { owner: string }[] };
+  if (kindOf(error) !== "lease_held" || !holders?.every(({ owner }) => owner === name)) return error;
+  if (holders.length === 0) return error;
+  return new Refusal(
+    "lease_held",
+    "You have reserved some of that yourself, in the other mode.",
+    { holders },
+    "Give that back with paths_release, then reserve it as you need it.",
+  );
+}

@@ -1,0 +1,82 @@
+import type { CallToolResult } from "@modelcontextprotocol/server";
+import { Refusal, type Told, told } from "../refusal.js";
+import type { Lost, Session } from "../sessions/session.js";
+import { announce, unreadOf } from "./message-tools.js";
+import type { Call, SessionCall, Tool } from "./tool.js";
+
+/** What every result ends with. */
+interface News {
+  readonly unread: number;
+  readonly lost: readonly Lost[];
+}
+
+/**
+ * Performs a call of a tool. A refusal is a result too, which says its kind, the holder where there is one, and what to
+ * do: a model that reads it can correct itself.
+ */
+export async function perform(tool: Tool, args: unknown, call: Call): Promise<CallToolResult> {
+  let session: Session | undefined;
+  let end: (() => void) | undefined;
+  try {
+    const parsed = tool.input.safeParse(args ?? {});
+    if (!parsed.success) throw invalid(tool, parsed.error.issues);
+    const values = parsed.data as { session?: string };
+    if (!tool.starts) {
+      session = call.sessions.get(values.session as string);
+      end = session.begin();
+      await session.confirmShown();
+    }
+    const own =
+      session === undefined ? call : ({ ...call, session, link: session.link } satisfies SessionCall);
+    const done = await tool.run(values as never, own as never);
+    if (session === undefined) await announce({ session: done.session, link: done.session.link });
+    session = done.session;
+    return result(done.result, await newsOf(session));
+  } catch (error) {
+    call.signal.throwIfAborted();
+    return refusal(
+      told(error),
+      session === undefined ? undefined : await newsOf(session).catch(() => undefined),
+    );
+  } finally {
+    end?.();
+  }
+}
+
+async function newsOf(session: Session): Promise<News> {
+  const unread = await unreadOf({ session, link: session.link });
+  return { unread, lost: session.takeLost() };
+}
+
+function invalid(
+  { name, input }: Tool,
+  issues: readonly { readonly path: readonly PropertyKey[]; readonly message: string }[],
+): Refusal {
+  const each = issues.map(
+    ({ path, message }) => `${path.length === 0 ? "arguments" : path.join(".")}: ${message}`,
+  );
+  const known = Object.keys(input.shape).join(", ");
+  return new Refusal("invalid_params", `${name}: ${each.join("; ")}. It takes ${known}.`);
+}
+
+function result(structured: Record<string, unknown>, news: News): CallToolResult {
+  const structuredContent = { ...structured, ...news };
+  return {
+    content: [{ type: "text", text: `${alarm(news)}${JSON.stringify(structuredContent)}` }],
+    structuredContent,
+  };
+}
+
+function refusal(refused: Told, news: News | undefined): CallToolResult {
+  const { kind, message, whatToDo, ...details } = refused;
+  const rest = { kind, ...details, ...news };
+  const text = `${news === undefined ? "" : alarm(news)}${kind}: ${message}\nWhat to do: ${whatToDo}\n${JSON.stringify(rest)}`;
+  return { content: [{ type: "text", text }], isError: true };
+}
+
+/** What is lost is said before all else: whoever goes on with it works against another. */
+function alarm({ lost }: News): string {
+  if (lost.length === 0) return "";
+  const each = lost.map(({ kind, id, cause }) => `${kind} ${id} (${cause})`);
+  return `LOST, stop working on it: ${each.join(", ")}.\n`;
+}

@@ -1,0 +1,484 @@
+// `pawl mcp`: the official client against it, over a real daemon.
+import { spawn, spawnSync } from "node:child_process";
+import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { beforeAll, describe, expect, test } from "vitest";
+import { PAWL, type Place, privateDirectory, sharedDaemon, startDaemon } from "../daemon.js";
+import { Agent } from "../mcp-agent.js";
+
+const daemon = sharedDaemon();
+const socket = (): string => daemon().place.socket;
+let names = 0;
+const newName = (): string => `agent-${++names}`;
+
+/** Two servers for the tests that end none. */
+const servers: Agent[] = [];
+let next = 0;
+beforeAll(async () => {
+  const actions: (() => void | Promise<void>)[] = [];
+  const atEnd = (action: () => void | Promise<void>): void => void actions.push(action);
+  for (let count = 0; count < 2; count += 1) {
+    servers.push(await Agent.start({ socket: socket(), args: ["--tools", "full"], atEnd }));
+  }
+  return async () => {
+    for (const action of actions) await action();
+  };
+});
+
+interface OwnServer {
+  args?: string[];
+  at?: Place;
+}
+
+/** An agent with a session and a directory of its own; by one server after the other, unless it has its own. */
+async function started(options: { name?: string; worktree?: string; server?: OwnServer } = {}) {
+  const { server, worktree = privateDirectory(), name = newName() } = options;
+  const { args = ["--tools", "full"], at } = server ?? {};
+  const agent =
+    server === undefined
+      ? (servers[next++ % servers.length] as Agent).another()
+      : await Agent.start({ socket: at?.socket ?? socket(), args });
+  await agent.done("session_start", { name, worktree });
+  return Object.assign(agent, { name, worktree });
+}
+
+/** An item that is ready, under a label that no other test has. */
+async function newItem(
+  agent: Agent,
+  more: Record<string, unknown> = {},
+): Promise<{ id: string; label: string }> {
+  const { ids } = await agent.done("id_next", { type: "FR" });
+  const label = `l-${ids[0]}`;
+  await agent.done("item_edit", {
+    id: ids[0],
+    title: "A story",
+    stage: "1_backlog",
+    addLabels: [label],
+    ...more,
+  });
+  return { id: ids[0], label };
+}
+
+describe("the protocol", () => {
+  test.each([["2025-06-18"], ["2025-11-25"], ["2026-07-28"]])("revision %s", async (revision) => {
+    const agent = await Agent.start({ socket: socket(), revision });
+    expect(agent.client.getNegotiatedProtocolVersion()).toBe(revision);
+    expect(agent.client.getServerVersion()?.name).toBe("pawl");
+    const { tools } = await agent.client.listTools();
+    expect(tools.map(({ name }) => name)).toEqual([
+      "session_start",
+      "work_next",
+      "work_claim",
+      "work_update",
+      "work_finish",
+      "paths_reserve",
+      "paths_release",
+      "message_send",
+      "inbox",
+    ]);
+    const { held } = await agent.done("session_start", { name: newName(), worktree: privateDirectory() });
+    expect(held).toEqual([]);
+    const { resources } = await agent.client.listResources();
+    expect(resources.map(({ uri }) => uri)).toEqual(["pawl://board", "pawl://agents", "pawl://paths"]);
+    const { prompts } = await agent.client.listPrompts();
+    expect(prompts.map(({ name }) => name)).toEqual(["coordinate"]);
+    const { messages } = await agent.client.getPrompt({ name: "coordinate", arguments: { name: "ada" } });
+    expect(JSON.stringify(messages)).toContain("the name ada");
+  });
+
+  test("the descriptions of the core set are within 4,000 tokens, and each tool says what it is", async () => {
+    const { tools } = await (servers[0] as Agent).client.listTools();
+    expect(tools).toHaveLength(16);
+    const core = tools.slice(0, 9);
+    const described = (schema: unknown): string[] =>
+      typeof schema !== "object" || schema === null
+        ? []
+        : Object.entries(schema).flatMap(([name, value]) =>
+            name === "description" && typeof value === "string" ? [value] : described(value),
+          );
+    const words = core.flatMap(({ description = "", inputSchema, outputSchema }) => [
+      description,
+      ...described(inputSchema),
+      ...described(outputSchema),
+    ]);
+    // A token of English has four characters or more.
+    expect(words.join("\n").length / 4).toBeLessThan(4000);
+    for (const { name, outputSchema, annotations, description } of tools) {
+      expect(description?.length, name).toBeGreaterThan(60);
+      expect(outputSchema?.properties, name).toHaveProperty("lost");
+      expect(annotations, name).toMatchObject({ openWorldHint: false });
+      expect(typeof annotations?.readOnlyHint, name).toBe("boolean");
+    }
+  });
+
+  test("it ends with its input, and when the process that started it has gone", async () => {
+    const ended = spawnSync(process.execPath, [PAWL, "mcp", "--socket", socket()], {
+      input: "",
+      encoding: "utf8",
+    });
+    expect(ended).toMatchObject({ status: 0, stdout: "", stderr: "" });
+    // The input stays open: this test holds it.
+    const shell = spawn(
+      "sh",
+      ["-c", `"${process.execPath}" "${PAWL}" mcp --socket "${socket()}" <&0 & echo $!`],
+      {
+        stdio: ["pipe", "pipe", "inherit"],
+      },
+    );
+    const pid = await new Promise<number>((resolve) => {
+      shell.stdout.once("data", (chunk: Buffer) => resolve(Number(chunk.toString())));
+    });
+    await expect
+      .poll(() => statSync(`/proc/${pid}`, { throwIfNoEntry: false }), { timeout: 10_000 })
+      .toBeUndefined();
+    shell.stdin.end();
+  });
+});
+
+describe("work", () => {
+  test("is taken by one, told of to others, and finished with a note", async () => {
+    const [ada, ben] = [await started(), await started()];
+    const { id, label } = await newItem(ada, { description: "Do it" });
+    const { work } = await ada.done("work_next", { labels: [label] });
+    expect(work).toMatchObject({
+      kind: "item",
+      id,
+      title: "A story",
+      description: "Do it",
+      stage: "2_current",
+    });
+    expect((await ben.done("work_next", { labels: [label] })).work).toBeNull();
+    const refusal = await ben.refused("work_claim", { id });
+    expect(refusal.kind).toBe("lease_held");
+    expect(refusal.text).toContain(ada.name);
+    expect(refusal.text).toContain("What to do:");
+    await ada.done("work_update", { id, note: "half of it", percent: 50 });
+    expect((await ben.refused("work_finish", { id, outcome: "done" })).kind).toBe("lease_lost");
+    await ada.done("paths_reserve", { paths: ["src/"] });
+    const finished = await ada.done("work_finish", { id, outcome: "done", note: "all of it" });
+    expect(finished).toEqual({ id, stage: "5_done", releasedPaths: ["src/"], unread: 0, lost: [] });
+    const { item } = await ben.done("board", { id });
+    expect(item.notes.map(({ text }: { text: string }) => text)).toEqual(["half of it", "all of it"]);
+    expect((await ada.refused("work_finish", { id, outcome: "done" })).kind).toBe("lease_lost");
+  });
+
+  test("goes back: counted when it failed, uncounted when it was given back, marked when handed on", async () => {
+    const [ada, ben] = [await started(), await started()];
+    const { id, label } = await newItem(ada);
+    await ada.done("work_next", { labels: [label] });
+    expect((await ada.refused("work_finish", { id, outcome: "failed" })).kind).toBe("invalid_params");
+    await ada.done("work_finish", { id, outcome: "failed", note: "no compiler" });
+    expect((await ada.done("board", { id })).item).toMatchObject({
+      stage: "1_backlog",
+      agent: null,
+      failedTries: 1,
+    });
+    await ada.done("work_claim", { id });
+    await ada.done("work_finish", { id, outcome: "give_back" });
+    expect((await ada.done("board", { id })).item).toMatchObject({ stage: "1_backlog", failedTries: 1 });
+    await ada.done("work_claim", { id });
+    expect((await ada.refused("work_finish", { id, outcome: "handoff" })).kind).toBe("invalid_params");
+    await ada.done("work_finish", { id, outcome: "handoff", to: ben.name, note: "the tests are left" });
+    const { messages } = await ben.done("inbox");
+    expect(messages[0].text).toContain("the tests are left");
+    // What was handed to one comes before all else.
+    expect((await ben.done("work_next")).work.id).toBe(id);
+    await ben.done("work_finish", { id, outcome: "done" });
+  });
+
+  test("comes from queues, too, with its checkpoint and its result", async () => {
+    const ada = await started();
+    const client = await daemon().place.connect();
+    const queue = `jobs-${ada.name}`;
+    const { batch } = await client.call("queue.enqueue", { queue, payloads: [{ file: "a" }] });
+    const { work } = await ada.done("work_next", { queue });
+    expect(work).toMatchObject({ kind: "batch", id: batch.batchId, payloads: [{ file: "a" }] });
+    await ada.done("work_update", { id: batch.batchId, percent: 10, checkpoint: { line: 7 } });
+    expect((await ada.refused("work_finish", { id: batch.batchId, outcome: "handoff", to: "x" })).kind).toBe(
+      "invalid_params",
+    );
+    await ada.done("work_finish", { id: batch.batchId, outcome: "failed", note: "no disk" });
+    await client.call("queue.update", { batchId: batch.batchId, availableAt: 0 });
+    const again = await ada.done("work_claim", { id: batch.batchId });
+    expect(again.work).toMatchObject({ checkpoint: { line: 7 }, lastError: "no disk", failedTries: 1 });
+    await ada.done("work_finish", { id: batch.batchId, outcome: "done", result: { lines: 9 } });
+    expect((await client.call("queue.get", { batchId: batch.batchId })).batch).toMatchObject({
+      state: "completed",
+      result: { lines: 9 },
+    });
+    expect((await ada.done("work_claim", { id: batch.batchId })).work).toBeNull();
+    await client.destroy();
+  });
+
+  test("is waited for, with progress, and a wait that is cancelled takes nothing", async () => {
+    const [ada, ben] = [await started(), await started()];
+    const told: string[] = [];
+    const cancelling = new AbortController();
+    const label = `wait-${ada.name}`;
+    const waiting = ada.client
+      .callTool(
+        { name: "work_next", arguments: { session: ada.session, labels: [label], waitSeconds: 45 } },
+        {
+          signal: cancelling.signal,
+          onprogress: ({ message = "" }) => {
+            told.push(message);
+            cancelling.abort(new Error("enough"));
+          },
+        },
+      )
+      .catch((error: Error) => error);
+    expect(String(await waiting)).toContain("enough");
+    expect(told[0]).toContain("waiting for work");
+    const { id } = await newItem(ben, { addLabels: [label] });
+    expect((await ada.done("board", { id })).item.stage).toBe("1_backlog");
+    const { work } = await ben.done("work_next", { labels: [label], waitSeconds: 5 });
+    expect(work.id).toBe(id);
+  });
+
+  test("that is taken away is said first, once", async () => {
+    const [ada, ben] = [await started(), await started()];
+    const { id, label } = await newItem(ada);
+    await ada.done("work_next", { labels: [label] });
+    await ben.done("force_release", { kind: "item", id, reason: "it hangs" });
+    const next = await ada.call("board", { id });
+    expect(next.text).toMatch(
+      new RegExp(`^LOST, stop working on it: item ${id} \\(broken: ${ben.name}: it hangs\\)`),
+    );
+    expect(next.value.lost).toMatchObject([{ kind: "item", id }]);
+    expect((await ada.done("board", { id })).lost).toEqual([]);
+  });
+});
+
+describe("paths", () => {
+  test("are all or none, with the holder and its note in the refusal", async () => {
+    const worktree = privateDirectory();
+    mkdirSync(join(worktree, ".git"));
+    mkdirSync(join(worktree, "src"));
+    const [ada, ben] = [await started({ worktree }), await started({ worktree })];
+    const { reserved } = await ada.done("paths_reserve", {
+      paths: ["src", join(worktree, "package.json")],
+      note: "the cart",
+    });
+    expect(reserved).toEqual(["src/", "package.json"]);
+    const refusal = await ben.refused("paths_reserve", { paths: ["docs/", "src/a.ts"] });
+    expect(refusal.kind).toBe("lease_held");
+    for (const part of [ada.name, "the cart", "src/"]) expect(refusal.text).toContain(part);
+    expect((await ada.done("paths_reserve", { paths: ["docs/"] })).reserved).toHaveLength(3);
+    expect((await ada.refused("paths_reserve", { paths: ["../x"] })).kind).toBe("invalid_params");
+    expect((await ada.refused("paths_release", { paths: ["nothing"] })).kind).toBe("not_found");
+    expect((await ada.done("paths_release", { paths: ["src"] })).reserved).toEqual(["package.json", "docs/"]);
+    const waiting = ben.done("paths_reserve", { paths: ["docs/x.md"], waitSeconds: 20 });
+    await ada.done("paths_release");
+    expect((await waiting).reserved).toEqual(["docs/x.md"]);
+  });
+
+  test("of the work trees of one repository meet", async () => {
+    const directory = privateDirectory();
+    const git = (...args: string[]) =>
+      spawnSync("git", args, { cwd: join(directory, "main"), stdio: "ignore" });
+    mkdirSync(join(directory, "main"));
+    git("init", "-q");
+    git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "x");
+    git("worktree", "add", "-q", "../other");
+    const ada = await started({ worktree: join(directory, "main") });
+    const ben = await started({ worktree: join(directory, "other") });
+    await ada.done("paths_reserve", { paths: ["src/"] });
+    expect((await ben.refused("paths_reserve", { paths: ["src/a.ts"] })).kind).toBe("lease_held");
+  });
+});
+
+describe("messages", () => {
+  test("wait for a name, are read once, and come again if nobody confirmed them", async () => {
+    const ada = await started();
+    const name = newName();
+    expect((await ada.done("message_send", { to: name, text: "one" })).there).toBe(false);
+    await ada.done("message_send", { to: name, text: "two" });
+    const worktree = privateDirectory();
+    const ben = await started({ name, worktree, server: {} });
+    const { messages, unread } = await ben.done("inbox");
+    expect(messages.map(({ text }: { text: string }) => text)).toEqual(["one", "two"]);
+    expect(unread).toBe(0);
+    // The server ends before the agent has called again: nobody knows that it has read them.
+    await ben.kill();
+    const again = await started({ name, worktree });
+    expect((await again.done("inbox")).messages).toHaveLength(2);
+    expect((await again.done("inbox")).messages).toEqual([]);
+  });
+
+  test("that ask are answered once, and one for a session alone never comes to its successor", async () => {
+    const [ada, ben] = [await started(), await started({ server: {} })];
+    const { requestId } = await ada.done("message_send", { to: ben.session, text: "done?", request: true });
+    const { requests } = await ben.done("inbox", { waitSeconds: 10 });
+    expect(requests).toEqual([{ id: requestId, from: ada.name, text: "done?" }]);
+    await ben.done("message_send", { answers: requestId, text: "yes" });
+    expect((await ben.refused("message_send", { answers: requestId, text: "yes" })).kind).toBe("not_found");
+    expect((await ada.done("inbox", { waitSeconds: 10 })).answers).toEqual([{ id: requestId, text: "yes" }]);
+    const waiting = ada.done("message_send", {
+      to: ben.name,
+      text: "again?",
+      request: true,
+      waitSeconds: 20,
+    });
+    const { requests: more } = await ben.done("inbox", { waitSeconds: 10 });
+    await ben.done("message_send", { answers: more[0].id, text: "again" });
+    expect((await waiting).answer).toBe("again");
+    const former = ben.session;
+    await ben.kill();
+    const next = await started({ name: ben.name, worktree: ben.worktree });
+    expect(next.session).not.toBe(former);
+    const gone = await ada.refused("message_send", { to: former, text: "secret" });
+    expect(gone.kind).toBe("gone");
+    expect((await next.done("inbox")).messages).toEqual([]);
+  });
+});
+
+describe("a session", () => {
+  test("is taken up by a server that is started again, with all that it held", async () => {
+    const ada = await started({ server: {} });
+    const { id, label } = await newItem(ada);
+    await ada.done("work_next", { labels: [label] });
+    await ada.done("paths_reserve", { paths: ["src/"] });
+    await ada.done("lock", { name: `port/${ada.name}` });
+    const file = join(daemon().place.directory, "pawl.sessions", `${ada.name}.json`);
+    expect(statSync(file).mode & 0o777).toBe(0o600);
+    expect(statSync(join(file, "..")).mode & 0o777).toBe(0o700);
+    await ada.kill();
+    const again = await Agent.start({ socket: socket() });
+    const { resumed, held } = await again.done("session_start", { name: ada.name, worktree: ada.worktree });
+    expect(resumed).toBe(true);
+    expect(held.map(({ kind }: { kind: string }) => kind)).toEqual(["item", "paths", "lock"]);
+    await again.done("work_finish", { id, outcome: "done" });
+  });
+
+  test("is refused while it is alive elsewhere, naming the process", async () => {
+    const ada = await started();
+    const other = await Agent.start({ socket: socket() });
+    const refusal = await other.refused("session_start", { name: ada.name, worktree: ada.worktree });
+    expect(refusal.kind).toBe("lease_held");
+    expect(refusal.text).toContain(`process ${ada.pid}`);
+    // The same server gives it again: a model may have forgotten it.
+    const { session, resumed } = await ada.done("session_start", { name: ada.name, worktree: ada.worktree });
+    expect([session, resumed]).toEqual([ada.session, true]);
+  });
+
+  test("ends when it is idle, and gives all back", async () => {
+    const ada = await started({ server: { args: ["--tools", "full", "--idle", "300ms"] } });
+    const ben = await started();
+    const { id, label } = await newItem(ben);
+    await ada.done("work_next", { labels: [label] });
+    expect((await ben.done("work_next", { labels: [label], waitSeconds: 20 })).work.id).toBe(id);
+    const refusal = await ada.refused("work_next");
+    expect(refusal.kind).toBe("gone");
+    expect(refusal.text).toContain("session_start");
+  });
+
+  test("goes on over a daemon that is killed", async () => {
+    const own = await startDaemon();
+    const ada = await started({ server: { at: own.place } });
+    const { id, label } = await newItem(ada);
+    await ada.done("work_next", { labels: [label] });
+    await own.end("SIGKILL");
+    await own.place.start();
+    await ada.done("work_finish", { id, outcome: "done" });
+  });
+
+  test("without a daemon is refused with what to do; with --spawn one is started, and again when it has gone", async () => {
+    const directory = privateDirectory();
+    const nowhere = join(directory, "pawl.sock");
+    const agent = await Agent.start({ socket: nowhere });
+    const refusal = await agent.refused("session_start", { name: "ada" });
+    expect(refusal.kind).toBe("unavailable");
+    expect(refusal.text).toContain("pawld");
+    const env = { XDG_STATE_HOME: directory };
+    const spawning = await Agent.start({ socket: nowhere, args: ["--spawn", "--tools", "full"], env });
+    await spawning.done("session_start", { name: "ada", worktree: directory });
+    const pidOf = async (): Promise<number> => {
+      const { stdout } = spawnSync(process.execPath, [PAWL, "--socket", nowhere, "status", "--json"], {
+        encoding: "utf8",
+      });
+      return JSON.parse(stdout).info.pid;
+    };
+    const pid = await pidOf();
+    process.kill(pid, "SIGKILL");
+    // This one may be asked again where nobody knows what came of it.
+    await spawning.done("who");
+    await spawning.done("lock", { name: "x" });
+    const later = await pidOf();
+    expect(later).not.toBe(pid);
+    process.kill(later, "SIGTERM");
+  });
+});
+
+describe("resources", () => {
+  test.each([["2025-11-25"], ["2026-07-28"]])(
+    "are read, and told of when they change: %s",
+    async (revision) => {
+      const ada = await started();
+      const { id, label } = await newItem(ada);
+      const agent = await Agent.start({ socket: socket(), revision });
+      const uris = [`pawl://item/${id}`, "pawl://board"];
+      const changed = new Set<string>();
+      const all = new Promise<void>((resolve) => {
+        agent.client.setNotificationHandler("notifications/resources/updated", ({ params }) => {
+          changed.add(params.uri);
+          if (changed.size === uris.length) resolve();
+        });
+      });
+      if (revision.startsWith("2025")) for (const uri of uris) await agent.client.subscribeResource({ uri });
+      else await agent.client.listen({ resourceSubscriptions: uris });
+      await ada.done("work_next", { labels: [label] });
+      await all;
+      const { contents } = await agent.client.readResource({ uri: `pawl://item/${id}` });
+      expect(JSON.parse((contents[0] as { text: string }).text).item).toMatchObject({
+        storyId: id,
+        stage: "2_current",
+      });
+      for (const uri of ["pawl://board", "pawl://agents", "pawl://paths", `pawl://queue/inbox/${ada.name}`]) {
+        const read = await agent.client.readResource({ uri });
+        expect(JSON.parse((read.contents[0] as { text: string }).text), uri).toBeTruthy();
+      }
+      await expect(agent.client.readResource({ uri: "pawl://item/none" })).rejects.toThrow(
+        "There is no pawl://item/none",
+      );
+    },
+  );
+});
+
+test("each tool refuses what does not fit, in words and with its kind", async () => {
+  const ada = await started();
+  const { tools } = await ada.client.listTools();
+  for (const { name } of tools) {
+    const { kind, text } = await ada.refused(name, { nonsense: 1 });
+    expect(kind, name).toBe("invalid_params");
+    expect(text, name).toContain("What to do:");
+  }
+  const wrong: [string, Record<string, unknown>, string][] = [
+    ["work_next", { waitSeconds: 46 }, "invalid_params"],
+    ["work_next", { queue: "q", labels: ["a"] }, "invalid_params"],
+    ["work_claim", { id: "FR-404" }, "not_found"],
+    ["work_claim", { id: `qwb:${"0".repeat(64)}` }, "not_found"],
+    ["work_update", { id: "FR-404", note: "x" }, "lease_lost"],
+    ["message_send", { text: "x" }, "invalid_params"],
+    ["message_send", { to: "a b", text: "x" }, "invalid_params"],
+    ["lock", { name: "item/FR-1" }, "invalid_params"],
+    ["unlock", { name: "none" }, "not_found"],
+    ["item_edit", { id: "new", title: "without a stage" }, "invalid_params"],
+    ["force_release", { kind: "lock", id: "none", reason: "x" }, "not_found"],
+    ["id_next", { type: "F-R" }, "invalid_params"],
+  ];
+  for (const [name, args, kind] of wrong) {
+    expect([name, args, (await ada.refused(name, args)).kind]).toEqual([name, args, kind]);
+  }
+  expect((await ada.done("who")).agents.map(({ name }: { name: string }) => name)).toContain(ada.name);
+});
+
+test("files of sessions hold what hooks need, and nothing is left of one that ended", async () => {
+  const ada = await started({ server: { args: ["--idle", "200ms"] } });
+  const directory = join(daemon().place.directory, "pawl.sessions");
+  const state = JSON.parse(readFileSync(join(directory, `${ada.name}.json`), "utf8"));
+  expect(state).toMatchObject({ version: 1, name: ada.name, process: { pid: ada.pid }, holds: [] });
+  await expect.poll(() => readdirSync(directory), { timeout: 10_000 }).not.toContain(`${ada.name}.json`);
+  // A file of another version, or a damaged one, is as if it were not there.
+  writeFileSync(join(directory, "broken.json"), "{");
+  await started({ name: "broken" });
+});
