@@ -1,20 +1,34 @@
 // `pawl hook` without options, which runs before each edit of an agent: without the command line's parser and the
-// client, which take longer to load than the hook takes to answer.
-import { text } from "node:stream/consumers";
-import { packageOfHooks } from "../commands/agents/packages.js";
+// client, and as one file (mcp/rolldown.config.js), because to load them takes longer than the hook takes to answer.
+import { readFileSync } from "node:fs";
+import { runHook } from "@pawl/mcp/hook";
 import { defaultSocketPaths } from "../connection/socket-path.js";
 import { EXIT_REFUSED } from "./exit-codes.js";
 
-/** Answers one hook on the streams of this process, and resolves with the exit code. */
-export async function runHookAlone({ stdin, stdout, stderr, env }: NodeJS.Process): Promise<number> {
+const STDIN = 0;
+
+/** Answers one hook on the streams of this process, whose exit code it sets. */
+export async function runHookAlone({ stdin, stdout, stderr, env }: NodeJS.Process): Promise<void> {
   try {
-    const [{ runHook }, input] = await Promise.all([packageOfHooks(), text(stdin)]);
+    const input = await all(stdin);
     const answer = await runHook({ socketPaths: defaultSocketPaths(undefined, env), env, input });
     stdout.write(answer.stdout);
     stderr.write(answer.stderr);
-    return answer.code;
+    process.exitCode = answer.code;
   } catch (error) {
     stderr.write(`pawl hook: ${error instanceof Error ? error.message : String(error)}\n`);
-    return EXIT_REFUSED;
+    process.exitCode = EXIT_REFUSED;
   }
+}
+
+/** All of standard input; the stream, which takes milliseconds to load, is used where the descriptor does not block. */
+async function all(stdin: NodeJS.Process["stdin"]): Promise<string> {
+  try {
+    return readFileSync(STDIN, "utf8");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EAGAIN") throw error;
+  }
+  const chunks: Buffer[] = [];
+  for await (const chunk of stdin) chunks.push(Buffer.from(chunk));
+  return Buffer.concat(chunks).toString("utf8");
 }

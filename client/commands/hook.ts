@@ -28,7 +28,7 @@ const hook = command({
     }
     if (action !== "install") throw new UsageError(`${JSON.stringify(action)} is no action; install is one.`);
     const file = project ? resolve(".claude/settings.json") : join(homedir(), ".claude/settings.json");
-    const installed = installHooks(file, !dryRun);
+    const installed = installing(() => installHooks(file, !dryRun));
     const written = installed.changed && !dryRun;
     output.result({ file, changed: installed.changed, written }, () => {
       if (dryRun) return installed.text.trimEnd();
@@ -37,6 +37,16 @@ const hook = command({
     return undefined;
   },
 });
+
+/** Settings that cannot be read are the user's to put right; a system error says it all. */
+function installing<T>(install: () => T): T {
+  try {
+    return install();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== undefined) throw error;
+    throw new UsageError((error as Error).message);
+  }
+}
 
 const guard = command({
   args: "",

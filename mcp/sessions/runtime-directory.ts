@@ -1,9 +1,11 @@
 // The room of sessions: who works here, what they hold, and the files by which a server that was restarted, and the
 // hooks, know it.
-import { createHash } from "node:crypto";
 import { lstatSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, dirname, isAbsolute, join } from "node:path";
+
+/** Of a name in a directory, without its ending. */
+const MAX_NAME_LENGTH = 200;
 
 /**
  * Where the sessions of a daemon's clients have their files: beside its socket where that directory is the user's, as
@@ -21,6 +23,6 @@ export function sessionsDirectory(
   const runtime = env.XDG_RUNTIME_DIR;
   const own =
     runtime !== undefined && isAbsolute(runtime) ? join(runtime, "pawl") : join(tmpdir(), `pawl-${uid}`);
-  const digest = createHash("sha256").update(socketPath).digest("hex").slice(0, 16);
-  return join(own, `${digest}.sessions`);
+  // A name that has all of the path: hooks are too short to load what makes digests.
+  return join(own, `${encodeURIComponent(socketPath).slice(-MAX_NAME_LENGTH)}.sessions`);
 }

@@ -1,0 +1,281 @@
+// `pawl hook` and `pawl guard`: the JSON that Claude Code documents for its hooks, over a real daemon.
+import { spawn, spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { text } from "node:stream/consumers";
+import { beforeAll, describe, expect, test } from "vitest";
+import { PAWL, privateDirectory, sharedDaemon } from "../daemon.js";
+import { Agent } from "../mcp-agent.js";
+
+const daemon = sharedDaemon();
+let server: Agent;
+beforeAll(async () => {
+  const actions: (() => void | Promise<void>)[] = [];
+  server = await Agent.start({
+    socket: daemon().place.socket,
+    args: ["--tools", "full"],
+    atEnd: (action) => void actions.push(action),
+  });
+  return async () => {
+    for (const action of actions) await action();
+  };
+});
+
+let names = 0;
+
+/** An agent with a session in a git work tree. */
+async function inTree(worktree: string, name = `worker-${++names}`): Promise<Agent & { name: string }> {
+  const agent = server.another();
+  await agent.done("session_start", { name, worktree });
+  return Object.assign(agent, { name });
+}
+
+function newTree(): string {
+  const tree = privateDirectory();
+  mkdirSync(join(tree, ".git"));
+  mkdirSync(join(tree, "src"));
+  return tree;
+}
+
+interface Answer {
+  code: number | null;
+  // biome-ignore lint/suspicious/noExplicitAny: each event has another shape
+  json: any;
+  stderr: string;
+}
+
+/** Runs the hook as the host does: JSON on its standard input. */
+async function hook(
+  event: string,
+  cwd: string,
+  more: Record<string, unknown> = {},
+  env: Record<string, string> = {},
+): Promise<Answer> {
+  return await program({
+    input: JSON.stringify({
+      session_id: `claude-${cwd}`,
+      transcript_path: "/tmp/transcript.jsonl",
+      cwd,
+      permission_mode: "default",
+      hook_event_name: event,
+      ...more,
+    }),
+    env,
+  });
+}
+
+async function program({
+  input,
+  env = {},
+}: {
+  input: string;
+  env?: Record<string, string>;
+}): Promise<Answer> {
+  const { PAWL_SESSION: _, ...outer } = process.env;
+  const child = spawn(process.execPath, [PAWL, "hook"], {
+    env: { ...outer, PAWL_SOCKET: daemon().place.socket, ...env },
+    stdio: "pipe",
+  });
+  child.stdin.end(input);
+  const closed = new Promise<number | null>((resolve) => child.once("close", resolve));
+  const [stdout, stderr, code] = await Promise.all([text(child.stdout), text(child.stderr), closed]);
+  return { code, json: stdout === "" ? undefined : JSON.parse(stdout), stderr };
+}
+
+const edit = (file: string, tool = "Edit") => ({
+  tool_name: tool,
+  tool_use_id: "toolu_01",
+  tool_input: { file_path: file, old_string: "a", new_string: "b" },
+});
+
+describe("before an edit", () => {
+  test("what another has reserved is denied, with the holder, its note and since when", async () => {
+    const [tree, elsewhere] = [newTree(), newTree()];
+    const ada = await inTree(tree);
+    await ada.done("paths_reserve", { paths: ["src/"], note: "the cart's totals" });
+    const { code, json } = await hook("PreToolUse", tree, edit(join(tree, "src/new/total.ts"), "Write"), {
+      PAWL_SESSION: "ben",
+    });
+    expect(code).toBe(0);
+    const { hookEventName, permissionDecision, permissionDecisionReason } = json.hookSpecificOutput;
+    expect([hookEventName, permissionDecision]).toEqual(["PreToolUse", "deny"]);
+    for (const part of [ada.name, "the cart's totals", "src/", `process ${ada.pid}`]) {
+      expect(permissionDecisionReason).toContain(part);
+    }
+    expect(permissionDecisionReason).toMatch(/since \d\d:\d\d:\d\d/);
+    // A relative path, a notebook, and a way round by a link are the same file.
+    symlinkSync(tree, join(elsewhere, "link"));
+    for (const input of [
+      { file_path: "src/a.ts" },
+      { notebook_path: join(tree, "src/a.ipynb") },
+      { file_path: join(elsewhere, "link/src/a.ts") },
+    ]) {
+      const other = await hook(
+        "PreToolUse",
+        tree,
+        { tool_name: "Edit", tool_input: input },
+        { PAWL_SESSION: "ben" },
+      );
+      expect([input, other.json?.hookSpecificOutput.permissionDecision]).toEqual([input, "deny"]);
+    }
+    // All else goes on without a word.
+    for (const input of [
+      edit(join(tree, "docs/a.md")),
+      edit("/etc/hosts"),
+      { tool_input: { command: "ls" } },
+    ]) {
+      expect(await hook("PreToolUse", tree, input, { PAWL_SESSION: "ben" })).toMatchObject({
+        code: 0,
+        json: undefined,
+      });
+    }
+  });
+
+  test("one's own go on: by the name, or by the work tree", async () => {
+    const tree = newTree();
+    const ada = await inTree(tree);
+    await ada.done("paths_reserve", { paths: ["src/"] });
+    const file = edit(join(tree, "src/a.ts"));
+    expect((await hook("PreToolUse", tree, file, { PAWL_SESSION: ada.name })).json).toBeUndefined();
+    expect((await hook("PreToolUse", join(tree, "src"), file)).json).toBeUndefined();
+  });
+
+  test("of another work tree of the same repository is denied, too", async () => {
+    const directory = privateDirectory();
+    const main = join(directory, "main");
+    mkdirSync(main);
+    const git = (...args: string[]) => spawnSync("git", args, { cwd: main, stdio: "ignore" });
+    git("init", "-q");
+    git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "x");
+    git("worktree", "add", "-q", "../other");
+    const ada = await inTree(main);
+    await inTree(join(directory, "other"));
+    await ada.done("paths_reserve", { paths: ["src/"] });
+    const denied = await hook(
+      "PreToolUse",
+      join(directory, "other"),
+      edit(join(directory, "other/src/a.ts")),
+    );
+    expect(denied.json.hookSpecificOutput.permissionDecisionReason).toContain(ada.name);
+  });
+});
+
+describe("a session of the host", () => {
+  test("begins with what is held and unread, is asked once to end it, and ends with all given back", async () => {
+    const tree = newTree();
+    const [ada, ben] = [await inTree(tree), await inTree(newTree())];
+    const { ids } = await ada.done("id_next", { type: "HK" });
+    await ada.done("item_edit", { id: ids[0], stage: "1_backlog", title: "x" });
+    await ada.done("work_claim", { id: ids[0] });
+    await ada.done("paths_reserve", { paths: ["src/"] });
+    await ben.done("message_send", { to: ada.name, text: "hello" });
+    const start = await hook("SessionStart", tree, { source: "startup" });
+    const { hookEventName, additionalContext } = start.json.hookSpecificOutput;
+    expect(hookEventName).toBe("SessionStart");
+    for (const part of [ada.name, ids[0], "src/", "1 unread"]) expect(additionalContext).toContain(part);
+    expect((await hook("Stop", tree, { stop_hook_active: true })).json).toBeUndefined();
+    const stop = await hook("Stop", tree, { stop_hook_active: false });
+    expect(stop.json.decision).toBe("block");
+    expect(stop.json.reason).toContain(ids[0]);
+    expect((await hook("Stop", tree, { stop_hook_active: false })).json).toBeUndefined();
+    expect(await hook("SessionEnd", tree, { reason: "prompt_input_exit" })).toMatchObject({
+      code: 0,
+      json: undefined,
+    });
+    const { item } = await ben.done("board", { id: ids[0] });
+    expect(item).toMatchObject({ stage: "1_backlog", agent: null });
+    expect(item.failedTries).toBeUndefined();
+    const client = await daemon().place.connect();
+    expect((await client.call("path.list", { root: tree })).reservations).toEqual([]);
+    await client.destroy();
+    expect(existsSync(join(daemon().place.directory, "pawl.sessions", `${ada.name}.json`))).toBe(false);
+  });
+
+  test("that is nobody's here is told nothing", async () => {
+    for (const event of ["SessionStart", "Stop", "SessionEnd", "PostToolUse", "UserPromptSubmit"]) {
+      expect(await hook(event, newTree())).toMatchObject({ code: 0, json: undefined, stderr: "" });
+    }
+  });
+});
+
+describe("nothing stops an agent", () => {
+  test("without a daemon it goes on, and is told once", async () => {
+    const tree = newTree();
+    const env = { PAWL_SOCKET: join(privateDirectory(), "none.sock") };
+    const first = await hook("PreToolUse", tree, edit(join(tree, "a")), env);
+    expect(first.code).toBe(0);
+    expect(first.json.systemMessage).toContain("no daemon answers");
+    expect(first.json.hookSpecificOutput).toBeUndefined();
+    for (const event of ["PreToolUse", "Stop", "SessionEnd"]) {
+      expect(await hook(event, tree, edit(join(tree, "a")), env)).toMatchObject({ code: 0, json: undefined });
+    }
+  });
+
+  test("what is no hook is a failure that stops nothing", async () => {
+    for (const input of ["", "{", "[]", '{"session_id":"x"}']) {
+      const { code, stderr } = await program({ input });
+      // Of Claude Code's exit codes only 2 blocks.
+      expect([input, code]).toEqual([input, 1]);
+      expect(stderr).toContain("not the JSON of a hook");
+    }
+  });
+});
+
+test("pawl guard refuses a commit of what another has reserved, and names who", async () => {
+  const tree = privateDirectory();
+  const git = (...args: string[]) => spawnSync("git", args, { cwd: tree, stdio: "ignore" });
+  git("init", "-q");
+  const ada = await inTree(tree);
+  await ada.done("paths_reserve", { paths: ["src/"], note: "the cart" });
+  mkdirSync(join(tree, "src"));
+  for (const name of ["src/a ü.ts", "b.ts"]) writeFileSync(join(tree, name), "x");
+  git("add", ".");
+  const guard = (env: Record<string, string>) =>
+    spawnSync(process.execPath, [PAWL, "guard"], {
+      cwd: tree,
+      encoding: "utf8",
+      env: { ...process.env, PAWL_SOCKET: daemon().place.socket, ...env },
+    });
+  const refused = guard({ PAWL_SESSION: "ben" });
+  expect(refused.status).toBe(1);
+  expect(refused.stderr).toContain(`src/a ü.ts is reserved by ${ada.name}`);
+  expect(refused.stderr).not.toContain("b.ts");
+  expect(guard({ PAWL_SESSION: ada.name })).toMatchObject({ status: 0, stderr: "" });
+  expect(guard({ PAWL_SESSION: "", PAWL_SOCKET: "/nowhere/x.sock" })).toMatchObject({ status: 0 });
+});
+
+test("pawl hook install adds to the settings what is not there, and keeps all else", () => {
+  const home = privateDirectory();
+  const file = join(home, ".claude/settings.json");
+  const install = (...args: string[]) =>
+    spawnSync(process.execPath, [PAWL, "hook", "install", ...args], {
+      cwd: home,
+      encoding: "utf8",
+      env: { ...process.env, HOME: home },
+    });
+  expect(install("--dry-run").stdout).toContain('"command": "pawl hook"');
+  expect(existsSync(file)).toBe(false);
+  mkdirSync(join(home, ".claude"));
+  const own = { matcher: "Bash", hooks: [{ type: "command", command: "mine" }] };
+  writeFileSync(file, JSON.stringify({ model: "x", hooks: { PreToolUse: [own] } }), { mode: 0o640 });
+  expect(install()).toMatchObject({ status: 0 });
+  const { model, hooks } = JSON.parse(readFileSync(file, "utf8"));
+  expect(model).toBe("x");
+  expect(Object.keys(hooks).sort()).toEqual(["PreToolUse", "SessionEnd", "SessionStart", "Stop"]);
+  expect(hooks.PreToolUse).toEqual([
+    own,
+    {
+      matcher: "Edit|MultiEdit|Write|NotebookEdit",
+      hooks: [{ type: "command", command: "pawl hook", timeout: 10 }],
+    },
+  ]);
+  expect(statSync(file).mode & 0o777).toBe(0o640);
+  const before = readFileSync(file, "utf8");
+  expect(install("--project").stdout).toContain("already");
+  expect(readFileSync(file, "utf8")).toBe(before);
+  writeFileSync(file, "{ not json");
+  const broken = install();
+  expect(broken.status).toBe(2);
+  expect(broken.stderr).toContain("is not JSON");
+  expect(readFileSync(file, "utf8")).toBe("{ not json");
+});
