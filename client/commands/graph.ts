@@ -179,12 +179,12 @@ const why = command({
     ["pawl why item FR-001", "Why an item of the board is not ready"],
   ],
   async run({ what, name }, { connect, output }) {
-    const client = await connect();
     const noun = NOUNS.find((each) => each === what);
     if (name !== undefined && noun === undefined)
       throw new UsageError(
         `${what} is none of ${NOUNS.join(", ")}. Name a thing as in pawl why lease production.`,
       );
+    const client = await connect();
     if (name === undefined && /^[1-9][0-9]{0,9}$/.test(what)) {
       const found = await client.daemon.graph({ pid: Number(what) });
       output.result(found, () => sentencesOfProcess(Number(what), found).map(printable));

@@ -55,7 +55,13 @@ export async function openLog(level: LogLevel): Promise<Log> {
   );
   const destination = onTerminal ? await readable(writer) : writer;
   const logger = pino(
-    { level, base: { pid: process.pid }, formatters: { level: (label) => ({ level: label }) } },
+    {
+      level,
+      base: { pid: process.pid },
+      formatters: { level: (label) => ({ level: label }) },
+      // The pid says to a person who it is; when the process began tells it from others in the database alone.
+      serializers: { caller: ({ startTicks: _, ...shown }: Record<string, unknown>) => shown },
+    },
     isJournal(process.env.JOURNAL_STREAM) ? withPriorities(destination) : destination,
   );
   return {

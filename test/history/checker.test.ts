@@ -441,7 +441,8 @@ test("what is shown of a contradiction is the answers that make it, and no other
   }
   story.add(3, [0, 200], next("FR"), seq(12));
   const [finding = ""] = story.findings;
-  const shown = finding.split("\n").filter((line) => line.startsWith("  #"));
+  const [contradiction = ""] = finding.split("\n  Before it,");
+  const shown = contradiction.split("\n").filter((line) => line.startsWith("  #"));
   expect(shown).toContainEqual(expect.stringMatching(/^ {2}#23 connection 1, .* -> \{"seq":12\}$/));
   expect(shown.at(-1)).toMatch(/^ {2}#61 connection 3, .* -> \{"seq":12\}$/);
   // Of 60 others, only few whose part in it would take too long to tell.

@@ -79,7 +79,7 @@ test.each([
   [["board", "configure", "--work", "a"], "Stages are set together"],
   [["board", "configure", "--follow", "a"], "--follow takes rules"],
   [["board", "configure", "--default", "all"], "--default takes stages, follow, max-retries"],
-  [["why", "queue", "FR-1"], '"FR-1" is one word too many.'],
+  [["why", "story", "FR-1"], "story is none of lease, queue, command, path, item."],
 ])("pawl %j is refused before anybody is asked", async (args, says) => {
   const { code, stderr } = await pawl(args, { socket: "/nowhere/pawl.sock" });
   expect([code, stderr]).toEqual([2, expect.stringContaining(says)]);

@@ -318,7 +318,7 @@ test("state is an aligned table without trailing spaces, and empty of types it s
     "TYPE     LAST  LAST ID\nFEATURE     1  FEATURE-001\nFR       1200  FR-1200\n",
   );
   expect((await run("state", "--json")).stdout).toBe(
-    '{"mode":{"kind":"centralized"},"sequences":{"FEATURE":1,"FR":1200}}\n',
+    '{"mode":{"kind":"centralized"},"sequences":{"FEATURE":1,"FR":1200},"granted":{}}\n',
   );
 });
 

@@ -588,11 +588,19 @@ test("daemon.stats counts commands by state, and goes on after a restart", async
   await respond(sender, leased);
   await take(sender, "d");
   const states = { PENDING_UPLOAD: 1, PENDING: 3, DISPATCHED: 1, SUCCEEDED: 1, FAILED: 1, EXPIRED: 1 };
-  expect((await sender.call("daemon.stats", {})).commands).toEqual({ states, lateAnswers: 1 });
+  expect((await sender.call("daemon.stats", {})).commands).toEqual({
+    states,
+    ended: { SUCCEEDED: 1, FAILED: 1, EXPIRED: 0 },
+    lateAnswers: 1,
+  });
   await daemon.end("SIGKILL");
   await place.start();
   sender = await place.connect();
-  expect((await sender.call("daemon.stats", {})).commands).toEqual({ states, lateAnswers: 0 });
+  expect((await sender.call("daemon.stats", {})).commands).toEqual({
+    states,
+    ended: { SUCCEEDED: 0, FAILED: 0, EXPIRED: 0 },
+    lateAnswers: 0,
+  });
 });
 
 test("a transaction creates, answers and reads commands, or does nothing of it", async () => {

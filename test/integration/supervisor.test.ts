@@ -54,9 +54,9 @@ class Supervisor {
     return supervisor;
   }
 
-  /** Resolves once so many lines match. */
-  async told(pattern: RegExp, times = 1): Promise<string[]> {
-    const found = (): string[] => this.lines.filter((line) => pattern.test(line));
+  /** Waits for so many lines that fit, of those from one on. */
+  async told(pattern: RegExp, times = 1, from = 0): Promise<string[]> {
+    const found = (): string[] => this.lines.slice(from).filter((line) => pattern.test(line));
     if (found().length < times) {
       await new Promise<void>((resolve) => {
         this.#wanted.push(() => found().length >= times && resolve());
@@ -140,9 +140,13 @@ test.runIf(hasSocat)("each step of a migration is given time before it is made",
   old.pragma("foreign_keys = OFF");
   const first = new Database(":memory:").exec(readFileSync(join(SCHEMA, "0001-core.sql"), "utf8"));
   const kept = new Set(first.prepare("SELECT name FROM sqlite_schema").pluck().all());
-  const tables = old.prepare("SELECT name FROM sqlite_schema WHERE type = 'table'").pluck().all() as string[];
+  // An index of words has tables of its own, which go with it.
+  const tables = old
+    .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY sql NOT LIKE 'CREATE VIRTUAL %'")
+    .pluck()
+    .all() as string[];
   for (const table of tables) {
-    if (!kept.has(table) && !table.startsWith("sqlite_")) old.exec(`DROP TABLE ${table}`);
+    if (!kept.has(table) && !table.startsWith("sqlite_")) old.exec(`DROP TABLE IF EXISTS ${table}`);
   }
   old.prepare("UPDATE pawl_meta SET value = '1' WHERE key = 'schema_version'").run();
   old.close();
@@ -260,8 +264,9 @@ test("SIGHUP takes over what can be changed, also for those who are connected", 
   await supervisor?.told(
     /^STATUS=Serving \d connections?; on its former options: The config file .* cannot be read/,
   );
+  const told = supervisor?.lines.length ?? 0;
   await reload(daemon, file, `allow-uid = [${own}]`);
-  await supervisor?.told(/^STATUS=Serving \d connections?$/, 3);
+  await supervisor?.told(/^STATUS=Serving \d connections?$/, 1, told);
   expect(supervisor?.lines.at(-1) ?? "").not.toContain("former options");
   expect((await client.call("sequence.next", { type: "FR" })).seq).toBe(3);
 

@@ -440,12 +440,6 @@ describe("the properties find", () => {
     ],
     ["notes that are not counted", "merge.js", "item.notes + notes.length", "item.notes"],
     ["notes that are cells", "merge.js", "if (index !== undefined) {", "if (false) {"],
-    [
-      "notes that are lost behind a newer write",
-      "merge.js",
-      "&& increments.length === 0 && notes.length === 0",
-      "&& increments.length === 0",
-    ],
     ["what looks like a note", "merge.js", "noteOf(JSON.parse(json)) === undefined", "false"],
     ["the time of the last to come", "merge.js", "if (newest)", "if (true)"],
     ["deletes without fields ignored", "merge.js", "!newest && cells", "cells"],

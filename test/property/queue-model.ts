@@ -474,6 +474,7 @@ export class Model {
     const payloads = appends ? [...batch.params.payloads, ...given.payloads] : given.payloads;
     if (payloads.length > 1000) return "exhausted";
     const wasBlocked = batch.state === "blocked";
+    const { availableAt, since } = batch;
     if (!appends && given.onExisting !== "keepTime") {
       if (given.maxDelayMs !== undefined) batch.replaceUntil ??= this.now + given.maxDelayMs;
       const until = Math.max(this.now, batch.replaceUntil ?? NEVER);
@@ -502,6 +503,8 @@ export class Model {
     batch.ttlMs = given.ttlMs ?? (this.queues[given.queue] as ModelQueue).ttlMs ?? undefined;
     batch.ttlEndsAt = batch.state === "ready" ? batch.since + (batch.ttlMs ?? NEVER) : NEVER;
     this.awaits(batch, after);
+    // The old time of one that waits for others again counts once they have ended.
+    if (wasBlocked && keepsTime(given) && batch.waits) Object.assign(batch, { availableAt, since });
     return undefined;
   }
 

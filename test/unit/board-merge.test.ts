@@ -69,6 +69,13 @@ describe("concurrent writes", () => {
     expect(pair.meet()).toMatchObject({ stage: "2_current" });
   });
 
+  test("a note stays behind a newer write of something else", () => {
+    const pair = Pair.withItem();
+    write(pair.one, { storyId: "A-1", note: "seen it" }, 1001);
+    write(pair.two, { storyId: "A-1", name: "Sign in" }, 1002);
+    expect(pair.meet()).toMatchObject({ name: "Sign in", notes: 1 });
+  });
+
   test("that create an item make one item", () => {
     const pair = new Pair();
     write(pair.one, { storyId: "A-1", stage: "1_backlog", name: "Sign in" }, 1000);

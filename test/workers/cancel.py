@@ -148,6 +148,20 @@ def happening(round):
     return watch, ("queue.enqueue", {"queue": NAME, "payloads": [round]}), look
 
 
+def work(round):
+    story = {"storyId": "FR-002"}
+    granting.call("pipeline.write", {**story, "stage": "1_backlog", "blocked": True})
+
+    def look(granted, _):
+        if granted:
+            assert granted["item"]["storyId"] == "FR-002", granted
+            assert granting.call("lease.release", {"leaseId": granted["lease"]["leaseId"]})["released"]
+        item = granting.call("pipeline.read", story)["item"]
+        assert "claim" not in item and item["agent"] is None, item
+
+    return {**story, "agent": "python"}, ("pipeline.write", {**story, "blocked": False}), look
+
+
 WAITS = {
     "queue.claim": claim,
     "lease.acquire": lease,
@@ -155,6 +169,7 @@ WAITS = {
     "command.wait": answer,
     "queue.wait": end,
     "pipeline.watch": change,
+    "pipeline.claim": work,
     "path.reserve": reservation,
     "queue.enqueue": room,
     "events.watch": happening,
