@@ -27,6 +27,8 @@ const LOST =
 const ADVICE: Readonly<Record<string, string>> = {
   lease_held:
     "Do something else meanwhile, wait for it with waitSeconds, or write to the holder with message_send. Do not work around it.",
+  would_deadlock:
+    "The holder waits for something of yours. Give back what you hold (paths_release, unlock, or work_finish with give_back), then ask for all that you need in one call.",
   lease_lost: LOST,
   claim_lost: LOST,
   not_found: "Check the name or id; nothing was changed.",

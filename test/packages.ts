@@ -17,7 +17,7 @@ import { promisify } from "node:util";
 import { type AtEnd, privateDirectory } from "./daemon.js";
 
 const REPOSITORY = join(import.meta.dirname, "..");
-const WORKSPACES = ["protocol", "client", "daemon", "web"] as const;
+const WORKSPACES = ["protocol", "client", "daemon", "web", "mcp"] as const;
 
 type Workspace = (typeof WORKSPACES)[number];
 

@@ -21,7 +21,11 @@ const mcp = command({
       default: "core",
     },
     spawn: { type: "flag", describe: "Start a daemon when none listens" },
-    idle: { type: "duration", describe: "A session that does nothing for so long ends", default: "2h" },
+    idle: {
+      type: "duration",
+      describe: "A session that does nothing for so long ends; 0 for never",
+      default: "2h",
+    },
   },
   details:
     "A host, such as Claude Code or an editor, starts it for each agent; docs/agents.md has the settings. An agent takes work, reserves paths and writes messages by it; all of that is renewed for it, and given back 30 s after this program has ended, unless it is started again meanwhile. It ends with its input, and with the process that started it. Messages about trouble go to standard error. It is the package @pawl/mcp.",
@@ -45,7 +49,7 @@ const mcp = command({
       },
       version: version(),
       tools,
-      idleMs: idle,
+      idleMs: idle === 0 ? Number.POSITIVE_INFINITY : idle,
     });
     return undefined;
   },

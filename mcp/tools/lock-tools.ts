@@ -29,7 +29,13 @@ export const lock = tool({
       throw new Refusal("invalid_params", `${wanted} is kept for sessions and items.`);
     const own = session.find("lock", wanted);
     if (own !== undefined) return { name: wanted, fencingToken: own.fencingToken };
-    const request = { name: wanted, owner: session.name, ...TERMS, ...(note === undefined ? {} : { note }) };
+    const request = {
+      name: wanted,
+      owner: session.name,
+      task: session.id,
+      ...TERMS,
+      ...(note === undefined ? {} : { note }),
+    };
     const { lease } = await asked(call, seconds, `waiting for ${wanted}`, (waitMs) =>
       link.call("lease.acquire", { ...request, waitMs }, { signal }),
     );

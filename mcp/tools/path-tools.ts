@@ -48,6 +48,8 @@ export const pathsReserve = tool({
       ...(patterns.length === 0 ? {} : { patterns }),
       ...(files.length === 0 ? {} : { files }),
       owner: session.name,
+      // Several agents of one process wait for each other all the same.
+      task: session.id,
       mode,
       ...TERMS,
       ...(note === undefined ? {} : { note }),

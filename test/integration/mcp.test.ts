@@ -272,6 +272,24 @@ describe("paths", () => {
     expect((await waiting).reserved).toEqual(["docs/x.md"]);
   });
 
+  test("for which two would wait for each other are refused to the second one", async () => {
+    const worktree = privateDirectory();
+    const [ada, ben] = [await started({ worktree }), await started({ worktree })];
+    await ada.done("paths_reserve", { paths: ["a"] });
+    await ben.done("paths_reserve", { paths: ["b"] });
+    const waiting = ada.done("paths_reserve", { paths: ["b"], waitSeconds: 20 });
+    const client = await daemon().place.connect();
+    await expect
+      .poll(async () => (await client.call("daemon.stats", {})).connections.waiting)
+      .toBeGreaterThan(0);
+    await client.destroy();
+    const refusal = await ben.refused("paths_reserve", { paths: ["a"], waitSeconds: 20 });
+    expect(refusal.kind).toBe("would_deadlock");
+    expect(refusal.text).toContain("Give back what you hold");
+    await ben.done("paths_release");
+    expect((await waiting).reserved).toEqual(["a", "b"]);
+  });
+
   test("of the work trees of one repository meet", async () => {
     const directory = privateDirectory();
     const git = (...args: string[]) =>

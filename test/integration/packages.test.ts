@@ -40,6 +40,7 @@ test("tarballs hold what is run and read, and nothing of how it is made", async 
       "systemd/sysusers.d/pawl.conf",
       "systemd/tmpfiles.d/pawl.conf",
     ],
+    mcp: ["dist/bundle/server/server.js", "dist/bundle/hook/hook.js", "dist/bundle/program/hook.cjs"],
   })) {
     const files = await filesIn(tarballs[name as keyof typeof tarballs]);
     expect(files).toEqual(expect.arrayContaining(["package.json", "README.md", "LICENSE", ...wanted]));
@@ -195,6 +196,31 @@ test("pawl and pawld run from an empty folder, and units and man pages are where
   expect(pawl("next", "FR")).toBe("FR-001\n");
   expect(JSON.parse(pawl("status", "--json")).info).toMatchObject({ version, pid: child.pid });
   expect(existsSync(join(runtime, "pawl/default/pawl.db"))).toBe(true);
+
+  // An agent's server and hook, of which the packages of the MCP library are no part.
+  const initialize = {
+    jsonrpc: "2.0",
+    id: 1,
+    method: "initialize",
+    params: { protocolVersion: "2025-11-25", capabilities: {}, clientInfo: { name: "test", version: "1" } },
+  };
+  const input = { encoding: "utf8", cwd: folder, env } as const;
+  const agents = spawn(bin("pawl"), ["mcp"], { cwd: folder, env, stdio: ["pipe", "pipe", "inherit"] });
+  onTestFinished(() => void agents.kill("SIGKILL"));
+  agents.stdin.write(`${JSON.stringify(initialize)}\n`);
+  for await (const line of createInterface({ input: agents.stdout })) {
+    expect(JSON.parse(line).result.serverInfo).toMatchObject({ name: "pawl", version });
+    agents.stdin.end();
+  }
+  const hook = {
+    hook_event_name: "PreToolUse",
+    session_id: "s",
+    cwd: folder,
+    tool_input: { file_path: "a" },
+  };
+  const answered = spawnSync(bin("pawl"), ["hook"], { ...input, input: JSON.stringify(hook) });
+  expect(answered).toMatchObject({ status: 0, stdout: "", stderr: "" });
+  expect(existsSync(join(folder, "node_modules/@modelcontextprotocol"))).toBe(false);
 
   for (const page of ["client/man/pawl.1", "daemon/man/pawld.8"]) {
     expect(readFileSync(join(folder, "node_modules/@pawl", page), "utf8")).toContain(`pawl ${version}`);
