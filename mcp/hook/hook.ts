@@ -109,8 +109,8 @@ async function beforeEdit({ tool_input: input = {} }: HookInput, around: Around)
 
 /** Tells what is held and unread. */
 async function atStart(_hook: HookInput, { daemon, directory, cwd, env }: Around): ReturnType<Answer> {
-  const { names, states } = ownSessions(directory, cwd, env);
-  const [name] = names;
+  const { states } = ownSessions(directory, cwd, env);
+  const name = env.PAWL_SESSION || states[0]?.name;
   if (name === undefined) return undefined;
   const { queues } = await daemon.call("queue.stats", { queue: `inbox/${name}` });
   const unread = queues[0]?.ready ?? 0;

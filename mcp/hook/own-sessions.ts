@@ -7,6 +7,10 @@ type Environment = Readonly<Record<string, string | undefined>>;
 /** The names under which an agent works, and what is known of them. */
 export interface OwnSessions {
   readonly names: readonly string[];
+  /**
+   * Of these, those that are certainly the agent's: named by it, or with a server that its own host has started. Of a
+   * server that has ended nobody knows the host.
+   */
   readonly states: readonly SessionState[];
 }
 
@@ -24,19 +28,19 @@ export function ownSessions(directory: string, place: string, env: Environment):
   const around = readStates(directory).filter(({ worktree }) => below(worktree, here) !== undefined);
   const closest = Math.max(...around.map(({ worktree }) => worktree.length));
   const there = around.filter(({ worktree }) => worktree.length === closest);
-  const ours = there.length > 1 ? ofOwnHost(there) : there;
-  return { names: ours.map(({ name }) => name), states: ours };
+  const ours = ofOwnHost(there);
+  const names = (ours.length > 0 ? ours : there).map(({ name }) => name);
+  return { names, states: [...ours, ...there.filter((state) => !isAlive(state.process))] };
 }
 
-/** Of sessions, those whose server has a parent that is one of this process's ancestors; all if none has. */
+/** Of sessions, those whose server has a parent that is one of this process's ancestors. */
 function ofOwnHost(states: readonly SessionState[]): readonly SessionState[] {
   const ancestors = new Set<number>();
   for (let pid: number | undefined = process.ppid; pid !== undefined && pid > 1; pid = parentOf(pid)) {
     ancestors.add(pid);
   }
-  const ours = states.filter((state) => {
+  return states.filter((state) => {
     const parent = isAlive(state.process) ? parentOf(state.process.pid) : undefined;
     return parent !== undefined && ancestors.has(parent);
   });
-  return ours.length > 0 ? ours : states;
 }

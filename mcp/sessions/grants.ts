@@ -4,7 +4,7 @@ import type { Hold } from "./state-file.js";
 /** How long what a session holds outlives the last sign of life of the daemon's connection, in milliseconds. */
 export const TTL_MS = 60_000;
 /** How long it outlives the server's connection: a server that is started again has so long to take it up. */
-const GRACE_MS = 30_000;
+export const GRACE_MS = 30_000;
 /** So often all is renewed. A connection that ends right before leaves more than the grace. */
 export const RENEW_MS = 20_000;
 

@@ -3,6 +3,7 @@ import { type LateLink, type Link, listen } from "../link.js";
 import { isLoss, kindOf, Refusal } from "../refusal.js";
 import { giveBack, isShown, RENEW_MS, renew, secretOf, TERMS, TTL_MS } from "./grants.js";
 import { isAlive, markOf, type ProcessMark } from "./process-mark.js";
+import { announce } from "./receiver.js";
 import { sessionsDirectory } from "./runtime-directory.js";
 import { type Identity, type Lost, Session } from "./session.js";
 import { type Hold, readState, type SessionState } from "./state-file.js";
@@ -73,7 +74,7 @@ export class Sessions {
     listen(link, "claim.lost", ({ claimId, cause, reason }) =>
       this.#told(claimId, reason === null ? cause : `${cause}: ${reason}`),
     );
-    link.watch({ up: () => void this.#renewAll() });
+    link.watch({ up: () => void this.#connectedAgain(link) });
     link.keep();
     this.#timer = setInterval(() => void this.#renewAll(), Math.min(RENEW_MS, this.#idleMs));
   }
@@ -159,6 +160,7 @@ export class Sessions {
   ): Promise<Started> {
     const left = before?.holds ?? [];
     await Promise.all(left.map((hold) => giveBack(link, hold).catch(() => {})));
+    await announce(link, identity);
     const session = this.#keep(new Session(link, directory, identity, []));
     const lost = left
       .filter((hold) => !isShown(hold))
@@ -200,6 +202,7 @@ export class Sessions {
           if (!isShown(hold)) lost.push({ kind: hold.kind, id: hold.id, cause: "ended" });
         }
       }
+      await announce(link, identity);
       return {
         session: this.#keep(new Session(link, directory, identity, holds, state.open)),
         how: "resumed",
@@ -223,6 +226,13 @@ export class Sessions {
     this.#live.delete(session.id);
     this.#ended.set(session.id, why);
     void session.end();
+  }
+
+  async #connectedAgain(link: Link): Promise<void> {
+    await Promise.all(
+      [...this.#live.values()].map(({ identity }) => announce(link, identity).catch(() => {})),
+    );
+    await this.#renewAll();
   }
 
   /** The daemon says that something is lost. */

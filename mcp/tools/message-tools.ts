@@ -1,7 +1,8 @@
 import type { Params } from "@pawl/protocol/types";
 import { z } from "zod";
-import { kindOf, Refusal } from "../refusal.js";
-import { CLAIM_TERMS, TTL_MS } from "../sessions/grants.js";
+import { Refusal } from "../refusal.js";
+import { CLAIM_TERMS } from "../sessions/grants.js";
+import { RECEIVERS, receiver } from "../sessions/receiver.js";
 import type { Session } from "../sessions/session.js";
 import { SESSION_LEASES } from "../sessions/sessions.js";
 import { keep } from "./holding.js";
@@ -9,8 +10,6 @@ import { ADDS, asked, type SessionCall, tool, waitSeconds } from "./tool.js";
 
 /** Messages for a name are a queue below this. */
 const INBOXES = "inbox/";
-/** Whom requests are sent to is a deployment below this. */
-const RECEIVERS = "agent/";
 const REQUEST = "request";
 const NOTICE = "message";
 /** How many messages one call gives. */
@@ -212,7 +211,7 @@ async function take(call: SessionCall, waitMs: number, signal: AbortSignal): Pro
       },
       { signal },
     ),
-    link.call("command.lease", { ...receiver(session), max: MAX_REQUESTS, waitMs }, { signal }),
+    link.call("command.lease", { ...receiver(session.identity), max: MAX_REQUESTS, waitMs }, { signal }),
     Promise.all(session.open.map((id) => endOf(call, id))),
   ]);
   const messages: Inbox["messages"] = [];
@@ -243,17 +242,6 @@ function shown(payload: unknown, at: number): Inbox["messages"][number] {
   const sender = known && typeof session === "string" ? { session } : {};
   const words = known ? { from, text } : { from: "unknown", text: JSON.stringify(payload) };
   return { ...words, ...sender, at: new Date(at).toISOString() };
-}
-
-function receiver(session: Session) {
-  return {
-    deployment: RECEIVERS + session.name,
-    owner: session.name,
-    incarnation: session.id,
-    leaseMs: TTL_MS,
-    releaseOn: "disconnect",
-    graceMs: CLAIM_TERMS.graceMs,
-  } as const;
 }
 
 /** The end of a request of one's own, if it has come. */
@@ -287,9 +275,11 @@ async function arrival({ session, link, signal }: SessionCall, waitMs: number): 
         if (claim !== null)
           await link.call("queue.abandon", { claimId: claim.claimId, leaseToken: claim.leaseToken });
       }),
-    link.call("command.lease", { ...receiver(session), max: 1, waitMs }, both).then(async ({ leases }) => {
-      for (const { leaseId } of leases) await link.call("command.release", { leaseId });
-    }),
+    link
+      .call("command.lease", { ...receiver(session.identity), max: 1, waitMs }, both)
+      .then(async ({ leases }) => {
+        for (const { leaseId } of leases) await link.call("command.release", { leaseId });
+      }),
     ...session.open.map((commandId) => link.call("command.wait", { commandId, waitMs }, both)),
   ];
   try {
@@ -314,14 +304,4 @@ export async function unreadOf({ session, link }: Pick<SessionCall, "session" | 
   const mine = commands.filter(({ incarnation = session.id }) => incarnation === session.id);
   const ended = own.filter(({ state }) => ["SUCCEEDED", "FAILED", "EXPIRED"].includes(state));
   return (queues[0]?.ready ?? 0) + mine.length + ended.length;
-}
-
-/** Says to the daemon that this session receives what is for it alone: from now on its end is known. */
-export async function announce({ session, link }: Pick<SessionCall, "session" | "link">): Promise<void> {
-  // Nothing is sent to this target, so nothing is taken.
-  await link
-    .call("command.lease", { ...receiver(session), targets: ["none"], max: 1, waitMs: 0 })
-    .catch((error: unknown) => {
-      if (kindOf(error) !== "invalid_state") throw error;
-    });
 }

@@ -1,7 +1,7 @@
 import type { CallToolResult } from "@modelcontextprotocol/server";
 import { Refusal, type Told, told } from "../refusal.js";
 import type { Lost, Session } from "../sessions/session.js";
-import { announce, unreadOf } from "./message-tools.js";
+import { unreadOf } from "./message-tools.js";
 import type { Call, SessionCall, Tool } from "./tool.js";
 
 /** What every result ends with. */
@@ -29,7 +29,6 @@ export async function perform(tool: Tool, args: unknown, call: Call): Promise<Ca
     const own =
       session === undefined ? call : ({ ...call, session, link: session.link } satisfies SessionCall);
     const done = await tool.run(values as never, own as never);
-    if (session === undefined) await announce({ session: done.session, link: done.session.link });
     session = done.session;
     return result(done.result, await newsOf(session));
   } catch (error) {

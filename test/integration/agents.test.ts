@@ -12,7 +12,7 @@ import { Agent } from "../mcp-agent.js";
 
 const LONG = process.env.PAWL_TORTURE === "1";
 const AGENTS = LONG ? 12 : 4;
-const STORIES = LONG ? 300 : 12;
+const STORIES = LONG ? 300 : 10;
 const FILES = 8;
 /** Out of a thousand steps so many are a crash of the server. */
 const CRASHES = LONG ? 20 : 50;

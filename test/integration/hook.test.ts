@@ -191,6 +191,26 @@ describe("a session of the host", () => {
     expect(existsSync(join(daemon().place.directory, "pawl.sessions", `${ada.name}.json`))).toBe(false);
   });
 
+  test("of another host in the same work tree gives back nothing of this one", async () => {
+    const tree = newTree();
+    const ada = await inTree(tree);
+    await ada.done("paths_reserve", { paths: ["src/"] });
+    // A session of its own makes the hook nobody's child (setsid), as one of another terminal is.
+    const { PAWL_SESSION: _, ...outer } = process.env;
+    const input = JSON.stringify({
+      session_id: "y",
+      cwd: tree,
+      hook_event_name: "SessionEnd",
+      reason: "other",
+    });
+    const line = `setsid sh -c 'sleep 0.2; node "$0" hook < input; touch done' "${PAWL}" > /dev/null 2>&1 &`;
+    writeFileSync(join(tree, "input"), input);
+    const env = { ...outer, PAWL_SOCKET: daemon().place.socket };
+    spawnSync("sh", ["-c", line], { cwd: tree, env, stdio: "ignore" });
+    await expect.poll(() => existsSync(join(tree, "done")), { timeout: 20_000 }).toBe(true);
+    expect((await ada.done("paths_release")).released).toEqual(["src/"]);
+  });
+
   test("that is nobody's here is told nothing", async () => {
     for (const event of ["SessionStart", "Stop", "SessionEnd", "PostToolUse", "UserPromptSubmit"]) {
       expect(await hook(event, newTree())).toMatchObject({ code: 0, json: undefined, stderr: "" });
