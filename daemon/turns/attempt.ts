@@ -320,8 +320,8 @@ export class Attempt {
   }
 
   /**
-   * A call was granted what it waited for, while its caller, or a child of that, waits for more. Those who wait for what
-   * it was granted wait for that, too.
+   * A call was granted what it waited for, while its caller, or a child of that, waits for more. Those who wait for
+   * what it was granted wait for that, too.
    */
   #untangleOthers(granted: Parked, { contest, caller }: Contender): void {
     if (!this.#waiters.isWaitedFor(granted)) return;
