@@ -129,9 +129,7 @@ describe("imports", () => {
     );
     const importers = imports.filter(({ module }) => module.startsWith("@pawl/mcp")).map(({ path }) => path);
     // The second is bundled with what it imports.
-    expect(new Set(importers)).toEqual(
-      new Set(["client/commands/agents/packages.ts", "client/cli/hook.ts"]),
-    );
+    expect(new Set(importers)).toEqual(new Set(["client/commands/agents/packages.ts", "client/cli/hook.ts"]));
     const bundles = {
       server: read("mcp/dist/bundle/server/server.js"),
       hook: read("mcp/dist/bundle/hook/hook.js"),
