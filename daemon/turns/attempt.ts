@@ -358,8 +358,8 @@ export class Attempt {
   }
 
   /**
-   * Performs the calls whose conditions the last operation made true; theirs may make others true. A key for whose calls
-   * there was no time left is done with, however often it was woken: each time would serve one more of them.
+   * Performs the calls whose conditions the last operation made true; theirs may make others true. A key for whose
+   * calls there was no time left is done with, however often it was woken: each time would serve one more of them.
    */
   #serveWoken(): void {
     let left: Set<string> | undefined;
