@@ -22,6 +22,7 @@ import {
 import { method, noun } from "./method.js";
 import { author, board, hexadecimal } from "./peer.js";
 import {
+  byName,
   duration,
   graceMs,
   instant,
@@ -154,7 +155,7 @@ const stageRule = named(
   }),
 );
 const stages = z.array(stageRule).max(MAX_BOARD_STAGES);
-const transitions = z.record(stage, z.array(stage).max(MAX_BOARD_STAGES));
+const transitions = byName(stage, z.array(stage).max(MAX_BOARD_STAGES));
 const maxRetries = z.int().min(0).max(MAX_BOARD_RETRIES);
 /** All that a node says of stages. */
 const configuration = z.strictObject({
@@ -215,8 +216,7 @@ const labels = z
     ),
   ])
   .meta({ description: "A set; what several nodes add and remove is merged label by label." });
-const fields = z
-  .record(fieldName, json)
+const fields = byName(fieldName, json)
   .refine((given) => Object.keys(given).length <= MAX_OWN_FIELDS, {
     error: `must be at most ${MAX_OWN_FIELDS} fields`,
   })
@@ -471,10 +471,15 @@ export const PIPELINE = noun("pipeline", {
             .meta({ description: "Only items that it works on; null for those of nobody." }),
           blocked: blocked.optional().meta({ description: "Only items that are blocked, or are not." }),
           label: itemLabel.optional().meta({ description: "Only items that have this label." }),
-          text: text.min(1).max(MAX_SEARCH_LENGTH).optional().meta({
-            description:
-              "Only items with all of these words, or words that begin so, in the name and the field `description` or in one of the notes. Not within transact.",
-          }),
+          text: text
+            .min(1)
+            .max(MAX_SEARCH_LENGTH)
+            .refine((words) => /\S/.test(words), { error: "must have a word" })
+            .optional()
+            .meta({
+              description:
+                "Only items with all of these words, or words that begin so, in the name and the field `description` or in one of the notes. Not within transact.",
+            }),
           limit,
           after: cursor.optional().meta({ description: "`next` of the page before." }),
         })

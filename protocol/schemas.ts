@@ -45,6 +45,23 @@ export const leaseName = text.min(1).max(MAX_LEASE_NAME_LENGTH);
 /** Any JSON value, taken as it comes. */
 export const json = z.unknown().meta({ description: "Any JSON value." });
 
+/** The one name that `z.record` drops without a word. */
+const DROPPED_NAME = "__proto__";
+
+/** An object by names of the caller's own, as a param. It refuses the name that could not be kept. */
+export function byName<K extends z.core.$ZodRecordKey, V extends z.ZodType>(names: K, values: V) {
+  const record = z.record(names, values);
+  const checked = z.preprocess((given, context) => {
+    if (typeof given === "object" && given !== null && Object.hasOwn(given, DROPPED_NAME)) {
+      const issues = [{ code: "custom" as const, message: "must be another one", path: [] }];
+      context.addIssue({ code: "invalid_key", origin: "record", path: [DROPPED_NAME], issues });
+    }
+    return given;
+  }, record);
+  // What is checked before could be anything; what is to be given is what the record takes.
+  return checked as unknown as z.ZodType<z.output<typeof record>, z.input<typeof record>>;
+}
+
 export const waitMs = z.int().min(0).max(MAX_WAIT_MS).default(0).meta({
   description: "How many milliseconds to wait for the condition to come true; 0 answers at once.",
 });

@@ -45,6 +45,13 @@ function describe(
       message: `is not a parameter here (${shown(key)})`,
     }));
   }
+  if (issue.code === "invalid_key") {
+    const [name] = issue.path.slice(-1);
+    return issue.issues.map((each) => ({
+      path,
+      message: `has a name that ${sentence(each)}, not ${shown(name)}`,
+    }));
+  }
   const value = valueAt(params, issue.path);
   if (value === undefined) return [{ path, message: "is required" }];
   return [{ path, message: `${sentence(issue)}, not ${shown(value)}` }];

@@ -357,23 +357,39 @@ export class Attempt {
     this.#serveWoken();
   }
 
-  /** Performs the calls whose conditions the last operation made true; theirs may make others true. */
+  /**
+   * Performs the calls whose conditions the last operation made true; theirs may make others true. A key for whose
+   * calls there was no time left is done with, however often it was woken: each time would serve one more of them.
+   */
   #serveWoken(): void {
+    let left: Set<string> | undefined;
     for (let key = this.#effects.nextWoken(); key !== undefined; key = this.#effects.nextWoken()) {
-      this.#serveKey(key);
+      if (left?.has(key) || this.#serveKey(key)) continue;
+      left ??= new Set();
+      left.add(key);
     }
   }
 
-  #serveKey(key: string): void {
+  /** Performs the calls that wait under a key. Returns false if some were left for a later turn. */
+  #serveKey(key: string): boolean {
     const alone = this.#waiters.overtaking(key);
-    if (alone !== undefined) return this.#overtake(alone, key);
+    if (alone !== undefined) {
+      this.#overtake(alone, key);
+      return true;
+    }
     const line = this.#waiters.wokenBy(key);
-    if (line === undefined) return this.#waiters.servedAll(key);
+    if (line === undefined) {
+      this.#waiters.servedAll(key);
+      return true;
+    }
     this.begin();
     // The first is served even when the time is over: what came free must not go to a call that comes before the rest.
     let isFirst = true;
     for (let parked = line.next(); parked !== undefined; parked = line.next()) {
-      if (!isFirst && elapsed() >= this.#until) return this.#waiters.leave(key);
+      if (!isFirst && elapsed() >= this.#until) {
+        this.#waiters.leave(key);
+        return false;
+      }
       isFirst = false;
       const outcome = this.#try(parked.call, true, key, parked);
       if (outcome instanceof Wait) {
@@ -384,6 +400,7 @@ export class Attempt {
       } else this.#serve(parked, outcome);
     }
     this.#waiters.servedAll(key);
+    return true;
   }
 
   /** Performs a call again that may be granted before those that wait for its caller. */

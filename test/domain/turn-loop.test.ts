@@ -169,3 +169,23 @@ test("many leases that end at one moment end in steps, and their waiters still c
   const lost = pawl.notified.filter(({ method, connection }) => method === "lease.lost" && connection === 1);
   expect(lost.length).toBe(names.length);
 });
+
+test("a turn whose time is over serves one of many that wait for the same, however many things came free", async () => {
+  const pawl = new InProcess();
+  const ids = Array.from({ length: 30 }, (_, index) => `ITEM-${index}`);
+  for (const storyId of ids) {
+    await pawl.call("pipeline.write", { storyId, stage: "1_backlog", dependsOn: ["GATE"] });
+  }
+  const claims = ids.map((agent) => pawl.call("pipeline.claim", { agent, waitMs: 60_000 }));
+  await pawl.call("daemon.ping", {});
+  const before = pawl.turns;
+  // The time of every turn is over as soon as somebody looks at it.
+  let ms = performance.now();
+  const hurried = vi.spyOn(performance, "now").mockImplementation(() => (ms += 1000));
+  await pawl.call("pipeline.write", { storyId: "GATE", stage: "5_done" });
+  const claimed = await Promise.all(claims);
+  hurried.mockRestore();
+  expect(claimed.map(({ item }) => item?.agent)).toEqual(ids);
+  // Two at most: one of those that an earlier turn left, and one of those whom the turn itself has work for.
+  expect(pawl.turns - before).toBeGreaterThanOrEqual(ids.length / 2);
+});

@@ -338,4 +338,16 @@ describe("transitions", () => {
     await client.call("pipeline.configure", { transitions: null });
     await write(client, "A", { stage: "4_merge" });
   });
+
+  test("of a stage that could not be kept are refused, and not left out", async () => {
+    const client = await board();
+    const transitions = JSON.parse('{"1_backlog":["2_current"],"__proto__":["2_current"]}');
+    const { data } = expectRefusal(
+      await client.refusal("pipeline.configure", { transitions }),
+      "invalid_params",
+    );
+    const message = 'has a name that must be another one, not "__proto__"';
+    expect(data.issues).toEqual([{ path: "/transitions/__proto__", message }]);
+    expect((await client.call("pipeline.configuration", {})).transitions).toBeNull();
+  });
 });

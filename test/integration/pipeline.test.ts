@@ -244,7 +244,19 @@ describe("fields, labels and notes", () => {
       expect(message).toContain(bound);
     }
     expectRefusal(await client.refusal("pipeline.write", { storyId, fields: { f0: 2 ** 60 } }), "bad_value");
+    const beyond = `{"storyId":${JSON.stringify(storyId)},"fields":{"f0":[1e400]}}`;
+    const far = await client.ask(`{"jsonrpc":"2.0","id":"far","method":"pipeline.write","params":${beyond}}`);
+    expectRefusal(far.error, "bad_value");
+    const upper = await client.refusal("pipeline.write", { storyId, fields: { Upper: 1 } });
+    expect(upper.data.issues).toEqual([
+      {
+        path: "/fields/Upper",
+        message:
+          'has a name that must be a lower-case letter and up to 63 letters, digits or `_`, not "Upper"',
+      },
+    ]);
     for (const given of [
+      { fields: JSON.parse('{"__proto__":1}') },
       { labels: [`é${"x".repeat(199)}`] },
       { labels: [""] },
       { labels: { add: ["a"], remove: ["a"] } },
@@ -554,6 +566,9 @@ describe("a list", () => {
       [{ text: "cafe" }, ""],
       [{ text: "wrong" }, ""],
     ]);
+    for (const text of [" ", "\t\n", "\u3000"]) {
+      expectRefusal(await client.refusal("pipeline.list", { text }), "invalid_params");
+    }
     const transact = { calls: [{ method: "pipeline.list", params: { text: "sign" } }] };
     const { data } = expectRefusal(await client.refusal("transact", transact), "invalid_params");
     expect(data.issues).toMatchObject([{ path: "/text" }]);

@@ -189,7 +189,16 @@ function setFields(
   if (given === undefined) return undefined;
   const after = new Set(present);
   for (const [name, value] of Object.entries(given)) {
-    set.set(OWN_FIELD + name, JSON.stringify(value));
+    let isBeyond = false;
+    const json = JSON.stringify(value, (_, each: unknown) => {
+      isBeyond ||= each === Number.POSITIVE_INFINITY || each === Number.NEGATIVE_INFINITY;
+      return each;
+    });
+    // JSON.parse makes Infinity of 1e400, and JSON.stringify null of that, which would take the field away.
+    if (isBeyond) {
+      return refuse("bad_value", `The field ${name} holds a number beyond 1.8e308. Write it as a text.`);
+    }
+    set.set(OWN_FIELD + name, json);
     if (value === null) after.delete(name);
     else after.add(name);
   }
