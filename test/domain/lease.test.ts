@@ -51,6 +51,24 @@ test("a lease that one holds alone is read and written once", async () => {
   expect(statements()).toEqual(["SELECT", "DELETE"]);
 });
 
+test("many names that come free together have each who wants all of them tried once, not for each name", async () => {
+  const { pawl, statements } = recording();
+  const names = Array.from({ length: 64 }, (_, index) => `n${index}`);
+  const acquire = (owner: string, connection: number) =>
+    pawl.call("lease.acquire", { names, owner, task: owner, waitMs: 60_000 }, connection);
+  const { leases } = await acquire("first", 1);
+  const next = acquire("second", 2);
+  for (let connection = 3; connection < 10; connection += 1) {
+    acquire(`later ${connection}`, connection).catch(() => {});
+  }
+  await pawl.call("daemon.ping", {}, 1);
+  statements();
+  await pawl.call("lease.release", { leaseId: leases[0]?.leaseId as string }, 1);
+  expect((await next).leases.map(({ fencingToken }) => fencingToken)).toEqual(names.map(() => 2));
+  // Each name is freed and granted, and looked at for the one that is tried in vain behind.
+  expect(statements().length).toBeLessThan(10 * names.length);
+});
+
 test("whoever is granted a name while all its holders are ended by force keeps it", async () => {
   const { pawl } = recording();
   const acquire = () => pawl.call("lease.acquire", { name: "n", owner: "o", mode: "shared" });
