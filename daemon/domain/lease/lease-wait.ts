@@ -25,11 +25,22 @@ class LeaseWait extends WaitForOthers {
 
   *needs(search: Search): Operation<ThingNeed[]> {
     const needs: ThingNeed[] = [];
+    const asked = `${this.mode} ${this.#slots}`;
     for (const name of this.names) {
-      const need = this.#needOf(name, yield* holdersOf(name, search), search);
-      if (need !== undefined) needs.push(need);
+      const need = yield* this.#knownNeedOf(name, asked, search);
+      if (need !== null) needs.push(need);
     }
     return needs;
+  }
+
+  /** All that ask for as much of a name need the same: many that ask for many names have it worked out once. */
+  *#knownNeedOf(name: string, asked: string, search: Search): Operation<ThingNeed | null> {
+    const key = `need ${asked} ${name}`;
+    const known = search.known.get(key) as ThingNeed | null | undefined;
+    if (known !== undefined) return known;
+    const need = this.#needOf(name, yield* holdersOf(name, search), search) ?? null;
+    search.known.set(key, need);
+    return need;
   }
 
   /** Undefined if the holders leave enough of the name. */
