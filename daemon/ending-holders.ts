@@ -4,7 +4,7 @@ import type { Logger } from "pino";
 import { freeLease } from "./domain/lease/row.js";
 import { freeReservation } from "./domain/path/row.js";
 import { type LostRow, takeLostHolders } from "./grants/on-loss.js";
-import type { KnownProcess, Processes } from "./socket/processes.js";
+import type { KnownProcess, Processes } from "./socket/pidfds.js";
 import { performUntilDone } from "./turns/call.js";
 import type { Env } from "./turns/operation.js";
 import type { TurnLoop } from "./turns/turn-loop.js";

@@ -24,5 +24,5 @@ export {
   type SlotPolicy,
 } from "./queue.js";
 export { MISSED, type Missed, OVERLAPS, type Overlap } from "./schedule.js";
-export { LOSS_SIGNALS, type Retry } from "./schemas.js";
+export type { Retry } from "./schemas.js";
 export type { Mode, NodeId } from "./sequence.js";

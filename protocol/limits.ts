@@ -199,9 +199,9 @@ export const MAX_PARAMS_PIECE_BYTES = 512 * 1024;
 /** Commands in one `command.lease`, and unanswered on one connection that serves a deployment. */
 export const MAX_LEASED_COMMANDS = 100;
 export const MAX_SERVED_COMMANDS = 100;
-/** Deployments that one connection serves. */
 /** Targets that one receiver names. */
 export const MAX_TARGETS = 64;
+/** Deployments that one connection serves. */
 export const MAX_SERVED_DEPLOYMENTS = 1000;
 export const MAX_COMMAND_ATTEMPTS = 1_000_000;
 export const DEFAULT_COMMAND_ATTEMPTS = 20;
@@ -300,3 +300,15 @@ export const MAX_SOCKET_PATH_BYTES = 107;
 
 /** The longest delay of `setTimeout`, which fires at once for longer ones. A later moment is looked at again then. */
 export const MAX_TIMER_MS = 2 ** 31 - 1;
+
+/** Signals by which a holder that has lost what it held may ask to be ended. */
+export const LOSS_SIGNALS = [
+  "SIGTERM",
+  "SIGINT",
+  "SIGHUP",
+  "SIGQUIT",
+  "SIGABRT",
+  "SIGUSR1",
+  "SIGUSR2",
+  "SIGKILL",
+] as const;

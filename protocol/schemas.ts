@@ -5,6 +5,7 @@ import {
   DEFAULT_RETRY_BASE_MS,
   DEFAULT_RETRY_FACTOR,
   DEFAULT_RETRY_MAX_MS,
+  LOSS_SIGNALS,
   MAX_BATCH_DELAY_MS,
   MAX_GRACE_MS,
   MAX_INTEGER,
@@ -64,16 +65,6 @@ export const graceMs = z.int().min(0).max(MAX_GRACE_MS).default(0).meta({
   description:
     "With `releaseOn: disconnect`, how many milliseconds a holder whose connection has closed has to come back: renewed on another one, the grant is bound to that. It never outlives its own end.",
 });
-export const LOSS_SIGNALS = [
-  "SIGTERM",
-  "SIGINT",
-  "SIGHUP",
-  "SIGQUIT",
-  "SIGABRT",
-  "SIGUSR1",
-  "SIGUSR2",
-  "SIGKILL",
-] as const;
 export const onLoss = named(
   "OnLoss",
   "How the process that opened the connection is ended when the grant is lost.",

@@ -1,5 +1,5 @@
 // Options of the commands that run a program while they hold something for it.
-import { DEFAULT_LOSS_GRACE_MS, MAX_GRACE_MS } from "@pawl/protocol/limits";
+import { DEFAULT_LOSS_GRACE_MS, LOSS_SIGNALS, MAX_GRACE_MS } from "@pawl/protocol/limits";
 import type { Params } from "@pawl/protocol/types";
 import { UsageError } from "../terminal/command.js";
 import { milliseconds } from "../terminal/values.js";
@@ -54,23 +54,12 @@ export function onLossOf(given: string | undefined): { signal: Signal; graceMs: 
   if (given === undefined) return undefined;
   const [name = "", time] = given.split(":");
   const signal = `SIG${name.toUpperCase().replace(/^SIG/, "")}` as Signal;
-  if (!SIGNALS.includes(signal))
+  if (!LOSS_SIGNALS.includes(signal))
     throw new UsageError(
-      `--on-loss takes one of ${SIGNALS.map((each) => each.slice(3)).join(", ")}, and perhaps a time, as in TERM:10s; not ${JSON.stringify(given)}.`,
+      `--on-loss takes one of ${LOSS_SIGNALS.map((each) => each.slice(3)).join(", ")}, and perhaps a time, as in TERM:10s; not ${JSON.stringify(given)}.`,
     );
   const graceMs = time === undefined ? DEFAULT_LOSS_GRACE_MS : milliseconds("--on-loss", time);
   if (graceMs > MAX_GRACE_MS)
     throw new UsageError(`--on-loss kills after ${MAX_GRACE_MS / 1000}s at most, not ${time}.`);
   return { signal, graceMs };
 }
-
-const SIGNALS: readonly Signal[] = [
-  "SIGTERM",
-  "SIGINT",
-  "SIGHUP",
-  "SIGQUIT",
-  "SIGABRT",
-  "SIGUSR1",
-  "SIGUSR2",
-  "SIGKILL",
-];

@@ -8,6 +8,7 @@ import { keptCommands } from "./command/retention.js";
 import { leases, leaseWarnings } from "./lease/ends.js";
 import { remoteLeases } from "./lease/remote-lease.js";
 import { reservationConnections, reservations } from "./path/ends.js";
+import { claimsOfEndedLeases } from "./queue/claims-under-lease.js";
 import {
   claims,
   closedQueues,
@@ -19,7 +20,6 @@ import {
 import { turnedBatches } from "./queue/flows.js";
 import { endedBatches } from "./queue/retention.js";
 import { stoppedClaims } from "./queue/stop.js";
-import { claimsOfEndedLeases } from "./queue/under.js";
 import { occurrences } from "./schedule/occurrences.js";
 import { requests } from "./sequence/requests.js";
 

@@ -8,9 +8,9 @@ import type { Operation } from "../store/statement.js";
 import type { HandlersOf } from "../turns/handler.js";
 import { type Env, type Outcome, Tried } from "../turns/operation.js";
 import { guardLease } from "./lease/lease.js";
-import { tooMuchNamed } from "./named.js";
 import { guardPath } from "./path/path.js";
 import { guardClaim } from "./queue/holder.js";
+import { tooMuchNamed } from "./transact-size.js";
 
 type Call = Parsed<"transact">["calls"][number];
 

@@ -117,8 +117,8 @@ export class Attempt {
   }
 
   /**
-   * A function that is written down where it is assigned to a member is old to V8 from the first: all that it refers
-   * to, here the whole turn, would outlive each collection of what is young.
+   * V8 allocates a function literal that is assigned to a member in the old generation: all that it refers to, here
+   * the whole turn, would outlive each collection of the young one.
    */
   #cancellation(): Env["cancelWaits"] {
     return ({ connection }, id) => {
@@ -323,8 +323,8 @@ export class Attempt {
   }
 
   /**
-   * A call was granted what it waited for, while its caller, or a child of that, waits for more. Those who wait for what
-   * it was granted wait for that, too.
+   * A call was granted what it waited for, while its caller, or a child of that, waits for more. Those who wait for
+   * what it was granted wait for that, too.
    */
   #untangleOthers(granted: Parked, { contest, caller }: Contender): void {
     if (!this.#waiters.isWaitedFor(granted)) return;

@@ -146,8 +146,9 @@ export type Counter =
  * Returned by an operation whose condition is not met and may be waited for (`env.mayWait`): the call is
  * parked under its keys and performed again when one of them is woken (`env.woken`), or with `mayWait` false when its
  * wait ends. `sort` tells apart calls under one key that are met by different things: once a call of a sort could not
- * be met, the later ones of that sort are not tried in the same waking, unless that was for a reason of its own. A call
- * in a line keeps its place there when it is performed again and has to wait under other keys.
+ * be met, the later ones of that sort are not tried in the same waking, unless that call failed for a reason that the
+ * others do not share. A call in a line keeps its place there when it is performed again and has to wait under other
+ * keys.
  */
 export class Wait {
   readonly keys: readonly string[];

@@ -10,7 +10,7 @@ export interface KeptRows {
  * Rows that many operations of a transaction read and change: the first one reads them, all change them here, and they
  * are written once, before the commit. A rollback drops them. A `transact`, which can be undone alone, begins with all
  * of them written, and when it has been undone they are read anew. An operation that reads such rows by SQL has them
- * written first, and so must not refuse anything.
+ * written first, and must not refuse afterwards, because something is written then.
  */
 export class TurnMemory {
   readonly #kept = new Map<new () => KeptRows, KeptRows>();

@@ -2,7 +2,7 @@
 import type { Params, Result } from "@pawl/protocol";
 import Database from "better-sqlite3";
 import { describe, expect, test } from "vitest";
-import { restMs } from "../../daemon/dist/grants/rest.js";
+import { restMs } from "../../daemon/dist/grants/retry-rest.js";
 import { digestOfMeaning } from "../../daemon/dist/json/digest.js";
 import { Clocks, START } from "../clocks.js";
 import { InProcess } from "../in-process.js";

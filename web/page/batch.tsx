@@ -1,6 +1,6 @@
 import type { Result } from "@pawl/protocol/types";
 import type { ComponentChildren } from "preact";
-import { EventLines } from "./event-lines.js";
+import { Happened } from "./event-lines.js";
 import { Act, Ago, Answer, ask, Facts, Heading, Id, Json, State } from "./parts.js";
 import { BatchActions } from "./queues.js";
 import { to } from "./route.js";
@@ -92,14 +92,7 @@ function Whole({ batch }: { batch: Batch }) {
           <Json value={checkpoint} />
         </section>
       )}
-      <section>
-        <h2>What happened, of late</h2>
-        {happened.length === 0 ? (
-          <p class="faint">Nothing since this page follows.</p>
-        ) : (
-          <EventLines of={happened} />
-        )}
-      </section>
+      <Happened events={happened} />
     </>
   );
 }

@@ -1,7 +1,7 @@
 import type { Result } from "@pawl/protocol/types";
 import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import { EventLines } from "./event-lines.js";
+import { Happened } from "./event-lines.js";
 import {
   Act,
   Ago,
@@ -330,12 +330,7 @@ export function ItemPage({ storyId }: { storyId: string }) {
                   ))}
                 </ol>
               </section>
-              {happened.length === 0 ? null : (
-                <section>
-                  <h2>What happened, of late</h2>
-                  <EventLines of={happened} />
-                </section>
-              )}
+              <Happened events={happened} />
             </>
           )
         }

@@ -1,7 +1,7 @@
 import type { Result } from "@pawl/protocol/types";
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
-import { EventLines } from "./event-lines.js";
+import { Happened } from "./event-lines.js";
 import {
   Act,
   Ago,
@@ -289,14 +289,7 @@ export function CommandPage({ commandId }: { commandId: string }) {
             <Facts of={factsOf(found)} />
             <BodyOf title="Params" body={params} />
             <BodyOf title="Answer" body={response} />
-            <section>
-              <h2>What happened, of late</h2>
-              {happened.length === 0 ? (
-                <p class="faint">Nothing since this page follows.</p>
-              ) : (
-                <EventLines of={happened} />
-              )}
-            </section>
+            <Happened events={happened} />
           </>
         )}
       </Answer>

@@ -10,6 +10,20 @@ function toneOf(kind: string): Tone {
   return BAD.has(kind) ? "bad" : GOOD.has(kind) ? "good" : "quiet";
 }
 
+/** The section of a page with what has happened to its thing since it is followed. */
+export function Happened({ events }: { events: readonly HappenedEvent[] }) {
+  return (
+    <section>
+      <h2>What happened, of late</h2>
+      {events.length === 0 ? (
+        <p class="faint">Nothing since this page follows.</p>
+      ) : (
+        <EventLines of={events} />
+      )}
+    </section>
+  );
+}
+
 /** Events, one a line, each with the way to what it is about. */
 export function EventLines({ of }: { of: readonly HappenedEvent[] }) {
   return (

@@ -32,7 +32,7 @@ export interface Known {
   readonly reasons: ReadonlyMap<string, Reasons>;
 }
 
-/** Work that could be claimed and is not for so long has nobody who takes it. */
+/** Claimable work that nobody has claimed for so long has no worker. */
 const UNTAKEN_MS = 60_000;
 /** Others wait behind a lease that was held for so long. */
 const LONG_HELD_MS = 10 * 60_000;

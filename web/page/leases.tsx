@@ -1,6 +1,6 @@
 import type { Result } from "@pawl/protocol/types";
 import { useState } from "preact/hooks";
-import { EventLines } from "./event-lines.js";
+import { Happened } from "./event-lines.js";
 import { Graph } from "./graph.js";
 import {
   Act,
@@ -180,14 +180,7 @@ export function LeasePage({ name }: { name: string }) {
                 ]}
               />
             )}
-            <section>
-              <h2>What happened, of late</h2>
-              {happened.length === 0 ? (
-                <p class="faint">Nothing since this page follows.</p>
-              ) : (
-                <EventLines of={happened} />
-              )}
-            </section>
+            <Happened events={happened} />
           </>
         )}
       </Answer>

@@ -43,7 +43,7 @@ const EVENTS_PER_CALL = 1000;
 const WAIT_MS = 600_000;
 /** What happens within so long is told to pages at once, and asked of the daemon in one call. */
 const GATHER_MS = 200;
-/** Where more happens than one call brings, pages list anew, and they have this pause for it. */
+/** If one call cannot bring all events, pages read their lists anew, at most once in this time. */
 const OVERFLOW_MS = 1000;
 /** A daemon that only reads tells of no events. */
 const READ_ONLY_RELIST_MS = 5000;

@@ -3,7 +3,7 @@ import { type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { INCARNATION_BYTES } from "./tables.js";
 
-/** How the author is called that this node was before it was given another key. */
+/** The name shown for this node's former author, whose key was replaced. */
 const FORMER_NAME = "formerly this node";
 
 const selectNode = sql<{ author: string; file: string; has_changes: number; log_begun: number }>(`

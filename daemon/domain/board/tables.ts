@@ -208,7 +208,7 @@ export interface LoadedItem {
 /** The numbers of the last changes about an item, which are not in `pawl_touch` yet. */
 export type Recent = readonly number[];
 
-/** So many at a time go there: a page of it is then written by one change in so many. */
+/** They move there so many at a time: only one change in so many writes a page of it. */
 const MAX_RECENT_CHANGES = 32;
 
 /** This node as it stands in the database. */

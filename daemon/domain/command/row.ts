@@ -4,7 +4,7 @@ import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { shownAt } from "../../clock.js";
 import { retain } from "../../grants/ending.js";
 import type { GrantRule } from "../../grants/grant.js";
-import { chanceOf, restMs } from "../../grants/rest.js";
+import { chanceOf, restMs } from "../../grants/retry-rest.js";
 import { type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { meantKey, readyKey } from "../deployment/deployment.js";

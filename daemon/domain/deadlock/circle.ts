@@ -1,7 +1,7 @@
 /**
- * The rules of circles of waits, pure and without SQL. Actors hold things and wait for needs. A need is over once
- * others hold no more of its thing than there is room for beside; an actor is done, and lets go of all it holds, once
- * all its needs are over.
+ * The rules of circles of waits, pure and without SQL. Actors hold things and wait for needs. A need is met once the
+ * others together hold no more of its thing than may be held beside it; an actor is done, and lets go of all it holds,
+ * once all its needs are met.
  */
 
 /** What has to be over before an actor goes on. */

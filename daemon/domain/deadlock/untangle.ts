@@ -90,8 +90,8 @@ function* untangle(self: Contender, env: Env): Operation<PawlError | undefined> 
 }
 
 /**
- * The calls that came before one, and that it still has to let go first: all but those that wait for its caller, be it
- * by others, because they would wait for each other then.
+ * The calls that came before one, and that it still has to let go first: all but those that wait for its caller,
+ * directly or through others. The two would wait for each other then.
  *
  * @param before those that want the same.
  */

@@ -16,7 +16,7 @@ import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { leaseEnded as itemEnded, itemOfLease } from "../board/claims.js";
 import { holdItem } from "../board/work-state.js";
-import { leaseEnded } from "../queue/under.js";
+import { leaseEnded } from "../queue/claims-under-lease.js";
 
 /** A holder is told that its lease is about to end when this part of the ttl is left. */
 const WARN_FRACTION = 1 / 3;

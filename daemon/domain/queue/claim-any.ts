@@ -6,10 +6,10 @@ import { type Env, type Outcome, Unfinished, Wait } from "../../turns/operation.
 import { type Claimed, choiceOf, claimGroup, claimQueue } from "./claim.js";
 import { type HeldClaims, heldClaims, type Taking, takingBeside } from "./claim-held.js";
 import { claimNamed } from "./claim-named.js";
+import { remainingUnder } from "./claims-under-lease.js";
 import { nextToList, offerAfter } from "./listing.js";
 import { findQueue, listOffers, listQueue, queueOf } from "./queue-row.js";
 import { queueOfWaitKey, waitKey } from "./row.js";
-import { remainingUnder } from "./under.js";
 
 export function claim(params: Parsed<"queue.claim">, env: Env): Operation<Outcome<Claimed>> {
   if (params.held !== undefined || params.under !== undefined) return claimBeside(params, env);

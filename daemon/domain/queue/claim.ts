@@ -6,6 +6,7 @@ import { RawJson, written } from "../../json/raw-json.js";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
 import { type Candidate, mayBeJoined, selectBatches } from "./claim-selection.js";
+import { keepUnder, remainingUnder } from "./claims-under-lease.js";
 import { IN_LINE_LANES } from "./lanes.js";
 import { firstUnfinished } from "./lines.js";
 import { parentsOf } from "./parents.js";
@@ -32,7 +33,6 @@ import {
   waitKey,
 } from "./row.js";
 import { KEPT, TOLD } from "./terms.js";
-import { keepUnder, remainingUnder } from "./under.js";
 
 /** Batches that a claim looks at first beyond its head; twice as many each time that all of them join. */
 const FIRST_FOLLOWING_ROWS = 16;

@@ -2,7 +2,7 @@
 import type { BatchState, EventKind, Result, Retry } from "@pawl/protocol";
 import { retain } from "../../grants/ending.js";
 import type { GrantRule } from "../../grants/grant.js";
-import { chanceOf, DEFAULT_RETRY, restMs } from "../../grants/rest.js";
+import { chanceOf, DEFAULT_RETRY, restMs } from "../../grants/retry-rest.js";
 import { all, type Operation, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { tellBatch } from "./events.js";

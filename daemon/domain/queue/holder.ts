@@ -7,6 +7,7 @@ import { retain } from "../../grants/ending.js";
 import { endOf, lasts, renewal } from "../../grants/grant.js";
 import { type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
+import { remainingOfLease } from "./claims-under-lease.js";
 import { tellBatch } from "./events.js";
 import { ended } from "./flows.js";
 import {
@@ -22,7 +23,6 @@ import { knownName, move, NO_COUNTS, queueOf, touchKey } from "./queue-row.js";
 import { keepResults, resultsFor } from "./results.js";
 import { finishedKey, waitKey } from "./row.js";
 import { cancelAtOf, completedFirst, endAt, type HasTerms, KEPT, LEASE_ENDED } from "./terms.js";
-import { remainingOfLease } from "./under.js";
 
 const extend = sql<{ has_terms: HasTerms }>(`
   UPDATE pawl_batch SET ${renewal(CLAIM_TABLE)}, holder_connection = :connection

@@ -82,6 +82,11 @@ export function worstCalls(database) {
     worst("sequence.reserve", "a million numbers", { type: "FR", count: 1_000_000 }),
     worst("sequence.peek", "a type that there is not", { type: "NONE" }),
     worst("sequence.state", "a full page of types", {}, 2000),
+    worst("sequence.grant", "a range behind all", (run) => ({
+      type: "GR",
+      first: 1 + run * 10,
+      last: 5 + run * 10,
+    })),
     worst("sequence.advance", "a type", (run) => ({ type: "FR", to: 10_000_000 * (run + 1) })),
     worst("queue.enqueue", "1,000 payloads", { queue: "new", payloads: many(1000, (index) => index) }),
     worst(
@@ -180,6 +185,9 @@ export function worstCalls(database) {
     worst("pipeline.read", "an item", { storyId }),
     worst("pipeline.list", "a full page", { limit: 1000 }, 1000),
     worst("pipeline.list", "an agent that nobody is", { agent: "nosuch", limit: 1000 }),
+    worst("pipeline.list", "the first of each stage", { perStage: 100 }, 1000),
+    worst("pipeline.ready", "a full page", { limit: 1000 }, 1000),
+    worst("pipeline.claim", "where nothing is ready", { stages: ["nosuch"], agent: "a" }),
     worst("pipeline.history", "the item with the most", { storyId, limit: 1000 }),
     worst(
       "pipeline.heads",

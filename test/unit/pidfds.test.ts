@@ -7,7 +7,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { PawlError } from "@pawl/protocol/errors";
 import { expect, onTestFinished, test } from "vitest";
 import { type Kernel, openKernel } from "../../daemon/socket/kernel.js";
-import { Processes } from "../../daemon/socket/processes.js";
+import { Processes } from "../../daemon/socket/pidfds.js";
 import type { HolderProcess } from "../../daemon/turns/holder-process.js";
 import { privateDirectory } from "../daemon.js";
 
