@@ -69,6 +69,20 @@ test("many names that come free together have each who wants all of them tried o
   expect(statements().length).toBeLessThan(10 * names.length);
 });
 
+test("the graph of many that wait for many names shows some thousand of what they need, and each that waits", async () => {
+  const { pawl } = recording();
+  const names = Array.from({ length: 64 }, (_, index) => `n${index}`);
+  const acquire = (task: string) =>
+    pawl.call("lease.acquire", { names, owner: "o", task, waitMs: 60_000 }).catch(() => {});
+  await acquire("holder");
+  for (let index = 0; index < 100; index += 1) acquire(`waiter ${index}`);
+  const { edges, more } = await pawl.call("daemon.graph", {});
+  expect(more).toBe(true);
+  const waits = edges.filter(({ what }) => what === "waits");
+  expect(new Set(waits.map(({ from }) => from)).size).toBe(100);
+  expect(waits.length).toBe(64 * 64 + 36);
+});
+
 test("whoever is granted a name while all its holders are ended by force keeps it", async () => {
   const { pawl } = recording();
   const acquire = () => pawl.call("lease.acquire", { name: "n", owner: "o", mode: "shared" });
