@@ -75,7 +75,7 @@ test("the graph of many that wait for many names shows some thousand of what the
   const acquire = (task: string) =>
     pawl.call("lease.acquire", { names, owner: "o", task, waitMs: 60_000 }).catch(() => {});
   await acquire("holder");
-  for (let index = 0; index < 100; index += 1) acquire(`waiter ${index}`);
+  for (let index = 0; index < 100; index += 1) void acquire(`waiter ${index}`);
   const { edges, more } = await pawl.call("daemon.graph", {});
   expect(more).toBe(true);
   const waits = edges.filter(({ what }) => what === "waits");
