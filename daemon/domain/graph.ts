@@ -32,6 +32,8 @@ const selectQueueOf = sql<{ queue: string }>(`
   SELECT queue FROM pawl_batch CROSS JOIN pawl_queue
   WHERE enqueue_seq = :seq AND pawl_queue.queue_id = pawl_batch.queue_id`);
 
+/** Things that those who wait need, all together, and that are shown: of each that waits beyond, the first. */
+const MAX_SHOWN_NEEDS = 4096;
 /** Patterns of one reservation that are shown. */
 const MAX_SHOWN_PATTERNS = 64;
 
@@ -129,13 +131,17 @@ function* findWaits(found: Found, env: Env): Operation<void> {
   const waiting = env.contenders.everyone(MAX_GRAPH_ROWS + 1);
   if (waiting.length > MAX_GRAPH_ROWS) found.more = true;
   const search = newSearch(env);
+  let left = MAX_SHOWN_NEEDS;
   for (const [index, call] of waiting.slice(0, MAX_GRAPH_ROWS).entries()) {
     const { caller, contender, since } = call;
     const wait = contender?.contest as WaitForOthers | undefined;
     const actor = wait?.actor ?? actorOf(caller.pid, caller.startTicks ?? null, caller.connection, null);
     const process = found.process(caller.pid, actor, wait?.party);
     const sinceMs = env.now - since;
-    const things = wait === undefined ? [] : yield* thingsOf(call, wait, index, search);
+    const isLookedAt = index < MAX_CIRCLE_WAITS && left > 0;
+    const things = wait === undefined ? [] : yield* thingsOf(call, wait, isLookedAt, search);
+    left -= things.length;
+    if (left <= 0) found.more = true;
     for (const thing of things) found.edge(process, found.thing(nodeOf(thing)), "waits", sinceMs);
     if (wait !== undefined) continue;
     for (const key of call.keys) {
@@ -150,10 +156,10 @@ function* findWaits(found: Found, env: Env): Operation<void> {
 function* thingsOf(
   { contender }: WaitingCall,
   wait: WaitForOthers,
-  index: number,
+  isLookedAt: boolean,
   search: Search,
 ): Operation<Thing[]> {
-  if (index >= MAX_CIRCLE_WAITS || contender === undefined) return [wait.thing];
+  if (!isLookedAt || contender === undefined) return [wait.thing];
   const things = (yield* wait.needs(search)).map(({ about }) => about);
   return things.length === 0 ? [wait.thing] : things;
 }

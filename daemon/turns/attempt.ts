@@ -86,6 +86,8 @@ export class Attempt {
   readonly #until: number;
   #begun = false;
   #timeToKeep: KeptTime | undefined;
+  /** The calls that were tried in vain for all their keys, since the last operation and the last grant. */
+  readonly #inVain = new Set<Parked>();
   /** Operations performed, also those of calls that wait on. */
   performed = 0;
   commitMs = 0;
@@ -309,6 +311,7 @@ export class Attempt {
   }
 
   #serve(parked: Parked, outcome: unknown): void {
+    this.#inVain.clear();
     this.#waiters.serve(parked);
     this.#answer(parked.call, outcome);
     // Who waits behind it under the one key that was woken is tried next anyway.
@@ -363,6 +366,7 @@ export class Attempt {
    */
   #serveWoken(): void {
     let left: Set<string> | undefined;
+    this.#inVain.clear();
     for (let key = this.#effects.nextWoken(); key !== undefined; key = this.#effects.nextWoken()) {
       if (left?.has(key) || this.#serveKey(key)) continue;
       left ??= new Set();
@@ -391,10 +395,15 @@ export class Attempt {
         return false;
       }
       isFirst = false;
+      if (this.#inVain.has(parked)) {
+        line.closeSort();
+        continue;
+      }
       const outcome = this.#try(parked.call, true, key, parked);
       if (outcome instanceof Wait) {
         if (outcome.line !== undefined) this.#waiters.move(parked, outcome.keys);
         else if (!outcome.isAlone) line.closeSort();
+        if (outcome.isForAll) this.#inVain.add(parked);
         if (outcome.contest !== undefined && parked.contender !== undefined)
           this.#untangle(parked, parked.contender);
       } else this.#serve(parked, outcome);

@@ -157,6 +157,8 @@ export class Wait {
   readonly beginnings: readonly string[];
   /** True if others of its sort may be met although it was not. */
   readonly isAlone: boolean;
+  /** True if it would be in vain under each of its keys, until something is granted or an operation performed. */
+  readonly isForAll: boolean;
   /** Whether later calls wait for it too (`env.waitsBefore`): when it leaves, they are performed again. */
   readonly holdsBack: boolean;
   /** The line that it stands in, where later calls must not overtake it, and what they see of it. */
@@ -170,12 +172,14 @@ export class Wait {
     {
       beginnings = NONE,
       isAlone = false,
+      isForAll = false,
       holdsBack = false,
       line,
       contest,
     }: {
       beginnings?: readonly string[];
       isAlone?: boolean;
+      isForAll?: boolean;
       holdsBack?: boolean;
       line?: Wait["line"];
       contest?: Contest | undefined;
@@ -185,6 +189,7 @@ export class Wait {
     this.sort = sort;
     this.beginnings = beginnings;
     this.isAlone = isAlone;
+    this.isForAll = isForAll;
     this.holdsBack = holdsBack;
     this.line = line;
     this.contest = contest;

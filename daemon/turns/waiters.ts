@@ -219,8 +219,10 @@ export class Waiters implements Contenders {
   under(key: string, most: number): Contender[] {
     const line = this.#byKey.get(key);
     if (line === undefined) return [];
+    const [first, ...others] = line.sorts.values();
+    if (first !== undefined && others.length === 0) return contendersIn(first, most);
     const found = [...line.sorts.values()].flatMap((entries) => contendersIn(entries, most));
-    return line.sorts.size === 1 ? found : found.sort((a, b) => a.number - b.number).slice(0, most);
+    return found.sort((a, b) => a.number - b.number).slice(0, most);
   }
 
   /** Has a call in a line wait under other keys: something else stands in its way now. */

@@ -51,6 +51,38 @@ test("a lease that one holds alone is read and written once", async () => {
   expect(statements()).toEqual(["SELECT", "DELETE"]);
 });
 
+test("many names that come free together have each who wants all of them tried once, not for each name", async () => {
+  const { pawl, statements } = recording();
+  const names = Array.from({ length: 64 }, (_, index) => `n${index}`);
+  const acquire = (owner: string, connection: number) =>
+    pawl.call("lease.acquire", { names, owner, task: owner, waitMs: 60_000 }, connection);
+  const { leases } = await acquire("first", 1);
+  const next = acquire("second", 2);
+  for (let connection = 3; connection < 10; connection += 1) {
+    acquire(`later ${connection}`, connection).catch(() => {});
+  }
+  await pawl.call("daemon.ping", {}, 1);
+  statements();
+  await pawl.call("lease.release", { leaseId: leases[0]?.leaseId as string }, 1);
+  expect((await next).leases.map(({ fencingToken }) => fencingToken)).toEqual(names.map(() => 2));
+  // Each name is freed and granted, and looked at for the one that is tried in vain behind.
+  expect(statements().length).toBeLessThan(10 * names.length);
+});
+
+test("the graph of many that wait for many names shows some thousand of what they need, and each that waits", async () => {
+  const { pawl } = recording();
+  const names = Array.from({ length: 64 }, (_, index) => `n${index}`);
+  const acquire = (task: string) =>
+    pawl.call("lease.acquire", { names, owner: "o", task, waitMs: 60_000 }).catch(() => {});
+  await acquire("holder");
+  for (let index = 0; index < 100; index += 1) void acquire(`waiter ${index}`);
+  const { edges, more } = await pawl.call("daemon.graph", {});
+  expect(more).toBe(true);
+  const waits = edges.filter(({ what }) => what === "waits");
+  expect(new Set(waits.map(({ from }) => from)).size).toBe(100);
+  expect(waits.length).toBe(64 * 64 + 36);
+});
+
 test("whoever is granted a name while all its holders are ended by force keeps it", async () => {
   const { pawl } = recording();
   const acquire = () => pawl.call("lease.acquire", { name: "n", owner: "o", mode: "shared" });

@@ -140,7 +140,9 @@ function waitFor(names: readonly string[], params: Params, { name, holders }: Oc
   // Nobody could overtake it for a name that is taken as a whole.
   const isTaken = !isOther && holders[0]?.mode === "exclusive" && (holders[0].capacity ?? 1) === 1;
   const contest = isTaken ? undefined : leaseWaitOf(names, params, env);
-  return new Wait(names.map(waitKey), mode, { isAlone, holdsBack: true, contest });
+  // A name that is taken is told apart from others that overtakers may get.
+  const isForAll = mode === "exclusive" && !isTaken;
+  return new Wait(names.map(waitKey), mode, { isAlone, isForAll, holdsBack: true, contest });
 }
 
 function refusal({ name, holders }: Occupied, { names }: Params, env: Env): PawlError {

@@ -25,11 +25,22 @@ class LeaseWait extends WaitForOthers {
 
   *needs(search: Search): Operation<ThingNeed[]> {
     const needs: ThingNeed[] = [];
+    const asked = `${this.mode} ${this.#slots}`;
     for (const name of this.names) {
-      const need = this.#needOf(name, yield* holdersOf(name, search), search);
-      if (need !== undefined) needs.push(need);
+      const need = yield* this.#knownNeedOf(name, asked, search);
+      if (need !== null) needs.push(need);
     }
     return needs;
+  }
+
+  /** All that ask for as much of a name need the same: many that ask for many names have it worked out once. */
+  *#knownNeedOf(name: string, asked: string, search: Search): Operation<ThingNeed | null> {
+    const key = `need ${asked} ${name}`;
+    const known = search.known.get(key) as ThingNeed | null | undefined;
+    if (known !== undefined) return known;
+    const need = this.#needOf(name, yield* holdersOf(name, search), search) ?? null;
+    search.known.set(key, need);
+    return need;
   }
 
   /** Undefined if the holders leave enough of the name. */
@@ -50,18 +61,18 @@ class LeaseWait extends WaitForOthers {
   }
 
   behind({ number }: Contender, search: Search): Contender[] {
-    const found: Contender[] = [];
+    const found = new Set<Contender>();
     for (const name of this.names) {
       const line = lineOf(name, search);
       // Whoever wants a name alone is behind all others: the first such one has those before it behind itself.
-      for (let index = (line.places.get(number) ?? 0) - 1; index >= 0; index -= 1) {
-        const other = line.contenders[index] as Contender;
+      for (let index = placeOf(number, line) - 1; index >= 0; index -= 1) {
+        const other = line[index] as Contender;
         const isAlone = modeOf(other) === "exclusive";
-        if (isAlone || this.mode === "exclusive") found.push(other);
+        if (isAlone || this.mode === "exclusive") found.add(other);
         if (isAlone) break;
       }
     }
-    return found;
+    return [...found];
   }
 
   /** All that came before and want one of the names; undefined if there are too many to know. */
@@ -100,18 +111,25 @@ function* holdersOf(name: string, { known, env }: Search): Operation<readonly Ho
   return rows;
 }
 
-/** The calls that wait for a name, and the place of each by its number. */
-interface Line {
-  readonly contenders: readonly Contender[];
-  readonly places: ReadonlyMap<number, number>;
+/** The calls that wait for a name, the first of them first. */
+function lineOf(name: string, { known, env }: Search): readonly Contender[] {
+  const key = waitKey(name);
+  let line = known.get(key) as readonly Contender[] | undefined;
+  if (line === undefined) {
+    line = env.contenders.under(key, MAX_CIRCLE_WAITS);
+    known.set(key, line);
+  }
+  return line;
 }
 
-function lineOf(name: string, { known, env }: Search): Line {
-  const key = waitKey(name);
-  const found = known.get(key) as Line | undefined;
-  if (found !== undefined) return found;
-  const contenders = env.contenders.under(key, MAX_CIRCLE_WAITS);
-  const line = { contenders, places: new Map(contenders.map(({ number }, index) => [number, index])) };
-  known.set(key, line);
-  return line;
+/** The place of a call in a line, whose numbers go up; 0 if it is not there. */
+function placeOf(number: number, line: readonly Contender[]): number {
+  let from = 0;
+  let to = line.length;
+  while (from < to) {
+    const middle = (from + to) >> 1;
+    if ((line[middle] as Contender).number < number) from = middle + 1;
+    else to = middle;
+  }
+  return line[from]?.number === number ? from : 0;
 }
