@@ -34,7 +34,7 @@ function programHelp(commands: readonly (Entry & AnyCommand)[], { heading, row, 
   });
   return `${heading("Usage:")} pawl COMMAND [options]
 
-Talks to pawld, the daemon that hands out numbers, work, commands and write leases on this machine.
+Talks to pawld, the daemon that hands out numbers, work, commands and leases on this machine.
 
 ${groups.join("\n")}
 ${heading("Options")}

@@ -276,7 +276,11 @@ function thingWithHolders(thing: Node, view: View): string {
 
 /** @param what names the thing where nobody has to do with it. */
 function sentencesOfThings(what: string, things: readonly Node[], found: Graph): string[] {
-  if (things.length === 0) return [`Nobody holds ${what}, and nobody waits for it.`];
+  if (things.length === 0) {
+    const said = `Nobody holds ${what}, and nobody waits for it.`;
+    // Patterns are compared as texts here.
+    return what.startsWith("path ") ? [`${said} Other patterns may cover it: see pawl paths.`] : [said];
+  }
   const view = new View(found);
   const said: string[] = [];
   for (const thing of things) {

@@ -78,6 +78,8 @@ export class LineSocket {
 
   /** The number of its file, which programs that are started can be given; undefined once it is closed. */
   get descriptor(): number | undefined {
+    // Deno takes a socket away from the program that gives it to another.
+    if (process.versions.deno !== undefined) return undefined;
     // Node has no other name for it.
     const handle = (this.#socket as unknown as { _handle: { fd?: number } | null })._handle;
     return handle?.fd !== undefined && handle.fd >= 0 ? handle.fd : undefined;

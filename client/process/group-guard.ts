@@ -88,7 +88,8 @@ class GroupGuard {
     child.stdin.on("error", () => {});
     // The guard ends with this program, and is no reason for it to go on.
     child.unref();
-    (child.stdin as unknown as { unref(): void }).unref();
+    // Bun's streams of a child have no such method, and keep nothing going.
+    (child.stdin as unknown as { unref?(): void }).unref?.();
     for (const each of this.#kept) child.stdin.write(`+ ${each}\n`);
   }
 

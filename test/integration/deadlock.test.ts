@@ -179,7 +179,7 @@ describe("pawl", () => {
     const json = JSON.parse((await run("graph", "--json")).stdout);
     expect(json.nodes).toContainEqual({ id: "lease:shown", kind: "lease", name: "shown" });
     expect((await run("why", "path", "none/")).stdout).toBe(
-      "Nobody holds path none/, and nobody waits for it.\n",
+      "Nobody holds path none/, and nobody waits for it. Other patterns may cover it: see pawl paths.\n",
     );
     expect((await run("why", "none", "thing")).code).toBe(2);
   });

@@ -159,6 +159,44 @@ test("the client alone installs where there is no compiler, and holds nothing na
   expect(ran).toBe("FR-002\n");
 });
 
+/** Runtimes beside Node, by how they start a program. Nothing depends on them; what the machine has is tested. */
+for (const [runtime, ...args] of [["bun"], ["deno", "run", "-A"]] as const) {
+  test(`the client and pawl run on ${runtime}`, async (context) => {
+    const { error } = spawnSync(runtime, ["--version"]);
+    if (error !== undefined) context.skip(`There is no ${runtime} on this machine.`);
+    const folder = await installed([tarballs.client], { registry: packages });
+    const run = (program: string, ...rest: string[]) =>
+      execFileSync(runtime, [...args, program, ...rest], {
+        encoding: "utf8",
+        cwd: folder,
+        env: { ...process.env, PAWL_SOCKET: daemon().place.socket, HOME: folder },
+      });
+    writeFileSync(
+      join(folder, "program.mjs"),
+      `import { connect } from "@pawl/client";
+const pawl = await connect();
+const { batch } = await pawl.queue.enqueue({ queue: "${runtime}", payloads: [{ to: "ada" }] });
+const worker = pawl.work("${runtime}", async ({ payloads }) => ({ sent: payloads }));
+const ended = await pawl.queue.wait({ batchId: batch.batchId, waitMs: 60_000 });
+await worker.close();
+console.log(ended.batch.state, JSON.stringify(ended.batch.result));
+await pawl.withLease("${runtime}", async ({ fencingToken }) => console.log("token", fencingToken));
+pawl.close();
+`,
+    );
+    expect(run("program.mjs")).toBe('completed {"sent":[{"to":"ada"}]}\ntoken 1\n');
+    const pawl = (...rest: string[]) => run("node_modules/@pawl/client/bin/pawl.js", ...rest);
+    expect(pawl("next", runtime)).toBe(`${runtime.toUpperCase()}-001\n`);
+    // The second one is granted the lease, so the first gave it back.
+    for (const token of [2, 3]) {
+      const said = pawl("lock", runtime, "--", "sh", "-c", "echo token $PAWL_FENCING_TOKEN");
+      expect(said).toBe(`token ${token}\n`);
+    }
+    pawl("enqueue", runtime, "7");
+    expect(pawl("work", runtime, "--once", "--", "cat").trim()).toBe("7");
+  });
+}
+
 test("installed for everybody, the programs and their man pages are where they are looked for", async () => {
   const prefix = privateDirectory();
   const args = ["install", "--global", "--ignore-scripts", "--prefix", prefix];
