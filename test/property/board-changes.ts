@@ -15,8 +15,21 @@ export const text = fc.string({
   maxLength: 3,
 });
 const element = fc.constantFrom("A-1", "A-2", "A-3").map((id) => `dependsOn/${id}`);
-/** Fields of the user's own, labels and notes, and what only looks like one. */
-const own = fc.dictionary(
+const note = fc.constantFrom({ agent: null, text: "a" }, { agent: "b", text: "" });
+/** Fields of the user's own, labels and notes as nodes write them ... */
+const wellFormed = fc.record(
+  {
+    "f/priority": fc.constantFrom(null, 2),
+    "f/description": fc.constantFrom("x", "aZ a"),
+    "l/x": fc.boolean(),
+    "l/ü": fc.boolean(),
+    "n/0": note,
+    "n/1": note,
+  },
+  { requiredKeys: [] },
+);
+/** ... and what only looks like one. */
+const looksLike = fc.dictionary(
   fc.constantFrom(
     "f/priority",
     "f/description",
@@ -42,6 +55,7 @@ const own = fc.dictionary(
   ),
   { maxKeys: 3 },
 );
+const own = fc.oneof(wellFormed, looksLike);
 const fields = fc
   .record(
     {
