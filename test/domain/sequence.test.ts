@@ -247,7 +247,7 @@ describe("grants", () => {
         }
         fresh.close();
       }),
-      { numRuns: 300 },
+      { numRuns: process.env.PAWL_TORTURE === "1" ? 1000 : 100 },
     );
   });
 
