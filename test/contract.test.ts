@@ -282,13 +282,15 @@ const ONLY_IN_CODE = {
   params: {
     transact: ["dryRun"],
     // As for leases.
-    "path.reserve": ["task", "awaitsChildren"],
+    "path.reserve": ["onLoss", "task", "awaitsChildren"],
     "path.heartbeat": ["ttlMs", "note"],
     "daemon.stats": ["queues"],
     "deployment.list": ["after", "limit"],
     "pipeline.heads": ["known"],
     "pipeline.list": ["perStage"],
     "pipeline.read": ["notes", "before"],
+    // Writes under a claim say so by its token.
+    "pipeline.delete": ["claim"],
     "peer.trust": ["board"],
   } as Record<string, string[]>,
 };

@@ -62,7 +62,7 @@ const MUTANTS: Readonly<Record<string, readonly [file: string, text: string, by:
     "yield* run(endProgress, { seq: row.enqueue_seq });",
     "",
   ],
-  "a lease that ends counts an attempt": ["under.js", "counts: !isReleased", "counts: false"],
+  "a lease that ends counts an attempt": ["claims-under-lease.js", "counts: !isReleased", "counts: false"],
 };
 
 const torture = process.env.PAWL_TORTURE === "1";
