@@ -106,6 +106,26 @@ test("a step that fails by itself too is the answer, and another call does the r
   expect(await pawl.call("queue.retry", { queue: "q" })).toEqual({ retried: 600, more: false });
 });
 
+test("a list whose steps are done again leaves nothing out", async () => {
+  const { pawl, fail } = withFailingCommits();
+  const stage = "1_backlog";
+  await pawl.call("pipeline.configure", { stages: [{ stage, ready: true }] });
+  const write = (storyId: string, agent: string) => pawl.call("pipeline.write", { storyId, stage, agent });
+  const many = Array.from({ length: 2300 }, (_, index) => write(`I-${index}`, "many"));
+  const few = Array.from({ length: 300 }, (_, index) => `Z-${index}`);
+  await Promise.all([...many, ...few.map((storyId) => write(storyId, "few"))]);
+  let listed: string[] | undefined;
+  void pawl.call("pipeline.ready", { agent: "few", limit: 1000 }, 1).then(({ items }) => {
+    listed = items.map(({ storyId }) => storyId);
+  });
+  while (listed === undefined) {
+    fail(1);
+    await pawl.call("sequence.next", { type: "FR" }, 2);
+  }
+  expect(listed.sort()).toEqual(few.sort());
+  expect(pawl.rolledBack).not.toEqual([]);
+});
+
 /** Follows `next` and gives the items of all pages, with how many pages there were. */
 async function listAll(pawl: InProcess, filter: object): Promise<{ ids: string[]; pages: number }> {
   const ids: string[] = [];

@@ -48,17 +48,29 @@ interface Ahead {
 
 /** The ready items of some stages, one after the other: by priority, rank and storyId over all of them. */
 export class ReadyItems {
-  readonly #ahead: readonly Ahead[];
+  readonly #wanted: Wanted;
+  #ahead: readonly Ahead[];
   /** Items are found by the first label, and looked at for the others. */
   readonly #label: string | undefined;
   readonly #otherLabels: readonly string[];
   /** How many were looked at. */
   looked = 0;
 
-  constructor({ stages, labels: [first, ...others] }: Wanted) {
+  constructor(wanted: Wanted) {
+    const { stages, labels } = wanted;
+    const [first, ...others] = labels;
+    this.#wanted = wanted;
     this.#ahead = stages.map((stage) => ({ stage, rows: [], after: undefined, isEnd: false }));
     this.#label = first;
     this.#otherLabels = others;
+  }
+
+  /** The same items from here on: a step that is undone leaves those that it began with as they were. */
+  copy(): ReadyItems {
+    const copy = new ReadyItems(this.#wanted);
+    copy.#ahead = this.#ahead.map((ahead) => ({ ...ahead, rows: [...ahead.rows] }));
+    copy.looked = this.looked;
+    return copy;
   }
 
   /** The next one before so many were looked at; undefined if there is none. */
@@ -133,13 +145,14 @@ function* readyFrom(
   env: Env,
 ): Operation<Outcome<Result<"pipeline.ready">>> {
   const { agent, limit } = params;
+  const ahead = from.copy();
   const items = [...before.items];
   let { bytes } = before;
-  const until = from.looked + ITEMS_PER_STEP;
+  const until = ahead.looked + ITEMS_PER_STEP;
   while (items.length < limit && bytes < MAX_PAGE_BYTES) {
-    const row: StoredItem | undefined = yield* from.next(until);
-    if (row === undefined && from.looked >= until && env.mayGoOn) {
-      return new Unfinished((later) => readyFrom(from, { items, bytes }, params, later));
+    const row: StoredItem | undefined = yield* ahead.next(until);
+    if (row === undefined && ahead.looked >= until && env.mayGoOn) {
+      return new Unfinished((later) => readyFrom(ahead, { items, bytes }, params, later));
     }
     if (row === undefined) break;
     if (agent !== undefined && row.agent !== agent) continue;

@@ -21,6 +21,7 @@ import {
   type Cause,
   COLUMNS,
   type CommandRow,
+  ENDED,
   EXPIRED,
   LAST_MEANT_PLACE,
   LAST_READY_PLACE,
@@ -87,12 +88,13 @@ export function* create(
   const isLate = deadline !== null && deadline <= wallMs;
   const end: Cause | undefined = isLate
     ? EXPIRED
-    : (yield* hasEnded(deployment, params.incarnation))
-      ? gone(params.incarnation as string)
+    : incarnation !== null && (yield* hasEnded(deployment, incarnation))
+      ? gone(incarnation)
       : undefined;
   const isOver = end !== undefined;
   const awaited: CommandState = upload === undefined ? "PENDING" : "PENDING_UPLOAD";
-  const state: CommandState = isLate ? "EXPIRED" : isOver ? "FAILED" : awaited;
+  const endState = isLate ? "EXPIRED" : "FAILED";
+  const state: CommandState = isOver ? endState : awaited;
   const uploadEnd = upload === undefined ? Number.POSITIVE_INFINITY : now + MAX_UPLOAD_MS;
   const dueAt = Math.min(ttlEndsAt ?? Number.POSITIVE_INFINITY, uploadEnd);
   const commandId = `cmd_${commandIds.next(now, env.random)}`;
@@ -132,8 +134,10 @@ export function* create(
   env.effects.count(`commands${state}`, 1);
   env.effects.tell("command", deployment, "created", commandId, { to: state });
   env.effects.deadline(dueAt);
-  if (isOver) retain(env);
-  else if (deadline !== null) env.effects.wallDeadline(deadline);
+  if (isOver) {
+    env.effects.count(ENDED[endState], 1);
+    retain(env);
+  } else if (deadline !== null) env.effects.wallDeadline(deadline);
   if (state === "PENDING") wakeReceivers(deployment, incarnation, env);
   return created(commandId, state, model, projectId, true);
 }

@@ -58,8 +58,7 @@ export function* nameReceiver(
 }
 
 /** True if a receiver has named itself so and has ended. */
-export function* hasEnded(deployment: string, incarnation: string | undefined): Operation<boolean> {
-  if (incarnation === undefined) return false;
+export function* hasEnded(deployment: string, incarnation: string): Operation<boolean> {
   const known = yield* one(selectKnown, { deployment, incarnation });
   return known !== undefined && known.endedAt !== null;
 }

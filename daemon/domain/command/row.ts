@@ -168,7 +168,8 @@ export function isPushed(row: LiveRow): boolean {
   return row.state === "DISPATCHED" && row.leaseExpiresAt === null;
 }
 
-const ENDED = {
+/** By final state, the counter of the commands that ended so. */
+export const ENDED = {
   SUCCEEDED: "commandsEndedSUCCEEDED",
   FAILED: "commandsEndedFAILED",
   EXPIRED: "commandsEndedEXPIRED",
