@@ -126,6 +126,19 @@ test("a list whose steps are done again leaves nothing out", async () => {
   expect(pawl.rolledBack).not.toEqual([]);
 });
 
+test("a claim finds the one item that has all the labels behind any number that have the first", async () => {
+  const pawl = new InProcess();
+  const stage = "1_backlog";
+  await pawl.call("pipeline.configure", { stages: [{ stage, ready: true }] });
+  const write = (storyId: string, ...labels: string[]) =>
+    pawl.call("pipeline.write", { storyId, stage, labels: { add: labels } });
+  await Promise.all(Array.from({ length: 2200 }, (_, index) => write(`I-${index}`, "ui")));
+  await write("Z-1", "ui", "urgent");
+  const wanted = { agent: "a", labels: ["ui", "urgent"] };
+  expect((await pawl.call("pipeline.claim", wanted)).item).toMatchObject({ storyId: "Z-1" });
+  expect(await pawl.call("pipeline.claim", wanted)).toMatchObject({ item: null, reason: expect.any(String) });
+});
+
 /** Follows `next` and gives the items of all pages, with how many pages there were. */
 async function listAll(pawl: InProcess, filter: object): Promise<{ ids: string[]; pages: number }> {
   const ids: string[] = [];

@@ -41,7 +41,9 @@ export interface Wanted {
 interface Ahead {
   readonly stage: string;
   readonly rows: StoredItem[];
-  /** Behind which item the next are read; undefined when there are no more. */
+  /** The last that was given; undefined for none yet. */
+  given: StoredItem | undefined;
+  /** Behind which item the next are read; undefined for the first. */
   after: StoredItem | undefined;
   isEnd: boolean;
 }
@@ -60,17 +62,29 @@ export class ReadyItems {
     const { stages, labels } = wanted;
     const [first, ...others] = labels;
     this.#wanted = wanted;
-    this.#ahead = stages.map((stage) => ({ stage, rows: [], after: undefined, isEnd: false }));
+    this.#ahead = stages.map((stage) => ({
+      stage,
+      rows: [],
+      given: undefined,
+      after: undefined,
+      isEnd: false,
+    }));
     this.#label = first;
     this.#otherLabels = others;
   }
 
-  /** The same items from here on: a step that is undone leaves those that it began with as they were. */
-  copy(): ReadyItems {
-    const copy = new ReadyItems(this.#wanted);
-    copy.#ahead = this.#ahead.map((ahead) => ({ ...ahead, rows: [...ahead.rows] }));
-    copy.looked = this.looked;
-    return copy;
+  /** The items behind those that were given, for a later step: they are read anew, and these stay as they are. */
+  rest(): ReadyItems {
+    const rest = new ReadyItems(this.#wanted);
+    rest.#ahead = this.#ahead.map(({ stage, given }) => ({
+      stage,
+      rows: [],
+      given,
+      after: given,
+      isEnd: false,
+    }));
+    rest.looked = this.looked;
+    return rest;
   }
 
   /** The next one before so many were looked at; undefined if there is none. */
@@ -92,8 +106,10 @@ export class ReadyItems {
       if (row !== undefined && (first === undefined || comesBefore(row, first.rows[0] as StoredItem)))
         first = ahead;
     }
-    if (first !== undefined) this.looked += 1;
-    return first?.rows.shift();
+    if (first === undefined) return undefined;
+    this.looked += 1;
+    first.given = first.rows.shift();
+    return first.given;
   }
 
   *#read(ahead: Ahead): Operation<void> {
@@ -145,7 +161,7 @@ function* readyFrom(
   env: Env,
 ): Operation<Outcome<Result<"pipeline.ready">>> {
   const { agent, limit } = params;
-  const ahead = from.copy();
+  const ahead = from.rest();
   const items = [...before.items];
   let { bytes } = before;
   const until = ahead.looked + ITEMS_PER_STEP;

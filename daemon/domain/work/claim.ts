@@ -2,7 +2,7 @@
 import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse } from "@pawl/protocol/errors";
 import type { Operation } from "../../store/statement.js";
-import { type Env, type Outcome, Wait } from "../../turns/operation.js";
+import { type Env, type Outcome, Unfinished, Wait } from "../../turns/operation.js";
 import type { Op } from "../board/change.js";
 import { keepClaim } from "../board/claims.js";
 import { type Prepared, prepare, store } from "../board/local-change.js";
@@ -14,21 +14,21 @@ import { isReady, itemKey, leaseOf, RULES_KEY, readyKey } from "../board/work-st
 import { acquire } from "../lease/acquire.js";
 import { type Lease, waitKey } from "../lease/row.js";
 
-/** Ready items that a claim tries: somebody may have asked for the lease of one together with others. */
+/** Ready items that one step of a claim tries: somebody may have asked for the lease of one together with others. */
 const TRIED_ITEMS = 16;
-/** Items with one of several labels that a claim looks at for the others: some 3 ms of work. */
+/** Items with one of several labels that one step looks at for the others: some 3 ms of work. */
 const LOOKED_ITEMS = 1000;
 
 type Params = Parsed<"pipeline.claim">;
 type Claimed = Result<"pipeline.claim">;
 
-/** What is done with an item that is ready; undefined if it is not to be had after all. */
+/** What is done with an item that is ready; undefined if it is not to be had after all, null if it is passed over. */
 type Take<T> = (
   item: LoadedItem,
   params: Params,
   node: Node,
   env: Env,
-) => Operation<T | PawlError | undefined>;
+) => Operation<T | PawlError | undefined | null>;
 
 export function* claim(params: Params, env: Env): Operation<Outcome<Claimed>> {
   return yield* findAndTake(params, take, env);
@@ -47,7 +47,7 @@ export function* nextToClaim(
   return yield* findAndTake(
     params,
     function* ({ row: { storyId, stamp } }) {
-      return passed.get(storyId) === stamp.hash ? undefined : { storyId, changeId: stamp.hash };
+      return passed.get(storyId) === stamp.hash ? null : { storyId, changeId: stamp.hash };
     },
     env,
   );
@@ -91,7 +91,7 @@ function* takeNamed<T>(
   const refused = refuseMove(storyId, item.row.stage, params.toStage, node.rules);
   if (refused !== undefined) return refused;
   const taken = item.work.ready ? yield* taking(item, params, node, env) : undefined;
-  if (taken !== undefined) return taken;
+  if (taken !== undefined && taken !== null) return taken;
   if (env.mayWait) return new Wait([itemKey(storyId), RULES_KEY, waitKey(leaseOf(storyId))]);
   const reason = yield* whyNotReady(item, node.rules, env);
   return { item: null, reason: reason ?? `The lease item/${storyId} is kept for somebody who waits for it.` };
@@ -114,17 +114,40 @@ function* takeNext<T>(
   if (from.length > 0 && stages.length === 0) {
     return refuseMove("An item", from[0] as string, toStage, rules) as PawlError;
   }
-  const items = new ReadyItems({ stages, labels });
-  for (let tried = 0; tried < TRIED_ITEMS; tried += 1) {
-    const row = yield* items.next(LOOKED_ITEMS);
-    if (row === undefined) break;
-    const taken = yield* taking(loadedItem(row), params, node, env);
-    if (taken !== undefined) return taken;
-  }
+  const ready = new ReadyItems({ stages, labels });
+  const taken = yield* takeFrom(ready, { params, from, node, taking }, env);
+  if (taken !== undefined) return taken;
   if (env.mayWait) {
     return new Wait([RULES_KEY, ...stages.map(readyKey)], JSON.stringify([params.stages, labels, toStage]));
   }
   return { item: null, reason: nothingReady(params, from) };
+}
+
+/**
+ * Takes the first item that can be had; undefined if there is none. A claim that does not wait goes on in steps until
+ * it has seen all; one that waits looks at those of one step each time that it is tried.
+ */
+function* takeFrom<T>(
+  ready: ReadyItems,
+  search: { params: Params; from: readonly string[]; node: Node; taking: Take<T> },
+  env: Env,
+): Operation<Outcome<T | Claimed> | undefined> {
+  const { params, from, node, taking } = search;
+  const items = ready.rest();
+  const until = items.looked + LOOKED_ITEMS;
+  for (let tried = 0; tried < TRIED_ITEMS && items.looked < until; ) {
+    const row = yield* items.next(until);
+    if (row === undefined && items.looked < until) return undefined;
+    if (row === undefined) break;
+    const taken = yield* taking(loadedItem(row), params, node, env);
+    if (taken === undefined) tried += 1;
+    else if (taken !== null) return taken;
+  }
+  if (params.waitMs > 0 || !env.mayGoOn) return undefined;
+  return new Unfinished(function* (later) {
+    const taken = yield* takeFrom(items, { ...search, node: yield* loadNode(later) }, later);
+    return taken ?? { item: null, reason: nothingReady(params, from) };
+  });
 }
 
 function mayFollow(stage: string, to: string | undefined, rules: Rules): boolean {
