@@ -1,5 +1,6 @@
 // Processes of the machine, as /proc tells of them.
-import { readFileSync } from "node:fs";
+import { closeSync, openSync, readFileSync } from "node:fs";
+import { devNull } from "node:os";
 import type { Caller, Process } from "../turns/operation.js";
 
 /** Processes between one and the oldest that it descends from, as far as is looked. */
@@ -30,16 +31,38 @@ export function ancestorsOf({ pid, startTicks }: Caller): Process[] {
 }
 
 function statusOf(pid: number): { parent: number; startTicks: number } | undefined {
-  let text: string;
-  try {
-    text = readFileSync(`/proc/${pid}/stat`, "latin1");
-  } catch {
-    return undefined;
-  }
+  const text = textOf(`/proc/${pid}/stat`);
+  if (text === undefined) return undefined;
   // The name of the program is in parentheses, and may hold any characters.
   const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
   const [parent, startTicks] = [Number(fields[PARENT_FIELD]), Number(fields[START_FIELD])];
   return Number.isSafeInteger(parent) && Number.isSafeInteger(startTicks)
     ? { parent, startTicks }
     : undefined;
+}
+
+/** A descriptor that is given up for as long as one file is read when no other is left. */
+let spare: number | undefined;
+
+/** A file of /proc, also when no descriptor is left; undefined if there is none. */
+function textOf(path: string): string | undefined {
+  try {
+    return readFileSync(path, "latin1");
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (spare === undefined || (code !== "EMFILE" && code !== "ENFILE")) return undefined;
+    closeSync(spare);
+    spare = undefined;
+    return textOf(path);
+  } finally {
+    spare ??= openSpare();
+  }
+}
+
+function openSpare(): number | undefined {
+  try {
+    return openSync(devNull, "r");
+  } catch {
+    return undefined;
+  }
 }

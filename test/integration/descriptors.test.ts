@@ -120,6 +120,40 @@ test("goes on where not one is left, with its witness too, and refuses only what
   expect(await daemon.end()).toBe(0);
 });
 
+test("knows the process of a connection that took the last one", async () => {
+  const daemon = await startDaemon();
+  const { place, pid } = daemon;
+  const { socket } = place;
+  const first = await RawClient.connect(socket);
+  const descriptors = (): number[] => readdirSync(`/proc/${pid}/fd`).map(Number);
+  const filling: RawClient[] = [];
+  while (Math.max(...descriptors()) >= descriptors().length) {
+    const client = await RawClient.connect(socket);
+    await client.call("daemon.ping", {});
+    filling.push(client);
+  }
+  const setLimit = (soft: number): void => {
+    expect(spawnSync("prlimit", ["--pid", `${pid}`, `--nofile=${soft}:`]).status).toBe(0);
+  };
+  const former = Number(readFileSync(`/proc/${pid}/limits`, "utf8").match(/open files +(\d+)/)?.[1]);
+  setLimit(descriptors().length + 1);
+  const last = await RawClient.connect(socket);
+  await last.call("daemon.ping", {});
+  expect(descriptors()).toHaveLength(Math.max(...descriptors()) + 1);
+
+  // This process would wait for itself: a circle of one, which is no circle.
+  const { lease } = await last.call("lease.acquire", { name: "a", owner: "o", ttlMs: 60_000 });
+  await first.call("lease.acquire", { name: "b", owner: "o", ttlMs: 60_000 });
+  const waiting = first.call("lease.acquire", { name: "a", owner: "o", waitMs: 60_000 });
+  const waiters = async () => (await last.call("lease.get", { name: "a" })).lease?.waiters;
+  await expect.poll(waiters).toBe(1);
+  const refused = await last.refusal("lease.acquire", { name: "b", owner: "o", waitMs: 1 });
+  expect(refused.data.kind).toBe("lease_held");
+  await last.call("lease.release", { leaseId: lease.leaseId });
+  await waiting;
+  setLimit(former);
+});
+
 test("has as many as the hard limit allows, whatever the soft one is", async () => {
   const daemon = await startDaemon({
     command: ["sh", "-c", `ulimit -Sn ${FEW_DESCRIPTORS}; exec "$0" "$@"`, process.execPath],
