@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { closeSync, lstatSync, openSync, rmSync, statSync } from "node:fs";
+import { accessSync, constants, lstatSync, rmSync, statSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { basename, dirname, isAbsolute, join, normalize } from "node:path";
 import type { Result } from "@pawl/protocol";
@@ -112,15 +112,15 @@ function exists(path: string): PawlError {
   );
 }
 
-/** SQLite says of a file that could not be opened for any reason that it cannot be opened. */
-function isOutOfDescriptors(code: string | undefined): boolean {
+/** SQLite says of a file that could not be opened for any reason that it cannot be opened: here, if it may be made. */
+function isOutOfDescriptors(code: string | undefined, path: string): boolean {
   if (code === "EMFILE" || code === "ENFILE") return true;
   if (code !== "SQLITE_CANTOPEN") return false;
   try {
-    closeSync(openSync("/dev/null", "r"));
+    accessSync(dirname(path), constants.W_OK | constants.X_OK);
+    return true;
+  } catch {
     return false;
-  } catch (error) {
-    return isOutOfDescriptors((error as NodeJS.ErrnoException).code);
   }
 }
 
@@ -154,7 +154,7 @@ function explain(error: unknown, path: string, bytes: number): unknown {
       },
     );
   }
-  if (isOutOfDescriptors(code)) {
+  if (isOutOfDescriptors(code, path)) {
     return refuse(
       "unavailable",
       "The daemon can open no more files now. Ask again when connections have closed, or raise its limit (LimitNOFILE=).",
