@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { accessSync, constants, lstatSync, rmSync, statSync } from "node:fs";
+import { closeSync, lstatSync, openSync, rmSync, statSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { basename, dirname, isAbsolute, join, normalize } from "node:path";
 import type { Result } from "@pawl/protocol";
@@ -72,7 +72,7 @@ export async function backUp(
     await sync(directory);
     return { bytes: size, pages: totalPages };
   } catch (error) {
-    throw explain(error, path, bytesOf(database));
+    throw explain(error, { path, partial, bytes: bytesOf(database) });
   } finally {
     rmSync(partial, { force: true });
     rmSync(`${partial}-journal`, { force: true });
@@ -112,15 +112,18 @@ function exists(path: string): PawlError {
   );
 }
 
-/** SQLite says of a file that could not be opened for any reason that it cannot be opened: here, if it may be made. */
-function isOutOfDescriptors(code: string | undefined, path: string): boolean {
-  if (code === "EMFILE" || code === "ENFILE") return true;
+/**
+ * SQLite says of a file that could not be opened for any reason that it cannot be opened. Here one that can be made
+ * after all, because there are descriptors again.
+ */
+function isOutOfDescriptors(code: string | undefined, partial: string): boolean {
+  if (code === "EMFILE" || code === "ENFILE" || code === "EEXIST") return true;
   if (code !== "SQLITE_CANTOPEN") return false;
   try {
-    accessSync(dirname(path), constants.W_OK | constants.X_OK);
+    closeSync(openSync(partial, "wx"));
     return true;
-  } catch {
-    return false;
+  } catch (error) {
+    return isOutOfDescriptors((error as NodeJS.ErrnoException).code, partial);
   }
 }
 
@@ -134,9 +137,12 @@ function bytesOf(database: Database.Database): number {
 /**
  * Errors of the file system are about the path of the caller: it may fix them.
  *
- * @param bytes of the copy, had it been made.
+ * @param to where the copy was to be, under which name until it is whole, and its size in bytes.
  */
-function explain(error: unknown, path: string, bytes: number): unknown {
+function explain(
+  error: unknown,
+  { path, partial, bytes }: { readonly path: string; readonly partial: string; readonly bytes: number },
+): unknown {
   if (error instanceof PawlError) return error;
   const code = systemCode(error);
   const isTooLong = code.startsWith("SQLITE_IOERR") && bytes > fileSizeLimit();
@@ -154,7 +160,7 @@ function explain(error: unknown, path: string, bytes: number): unknown {
       },
     );
   }
-  if (isOutOfDescriptors(code, path)) {
+  if (isOutOfDescriptors(code, partial)) {
     return refuse(
       "unavailable",
       "The daemon can open no more files now. Ask again when connections have closed, or raise its limit (LimitNOFILE=).",
