@@ -289,6 +289,21 @@ describe("queues", () => {
     story().add(2, [204, 205], claim(), NOTHING_TO_CLAIM).expectWrong("nothing explains the answer of #5");
   });
 
+  test("a claim that nobody saw may have ended its group at one that was about to become available, or not", () => {
+    const inGroup = { slotPolicy: "join", mergeKey: { group: "g" } };
+    const takes = of("queue:q", "queue.claim", { queue: "q", owner: "a", leaseMs: 100, maxBatches: 2 });
+    for (const isAlone of [true, false]) {
+      const lost = batch("c", 3, { attempt: isAlone ? 0 : 1 });
+      new Story()
+        .add(1, [0, 1], enqueue("a", inGroup), added("a", 1))
+        .add(1, [2, 3], enqueue("b", { delayMs: 5 }), added("b", 2))
+        .add(1, [4, 5], enqueue("c", inGroup), added("c", 3))
+        .add(1, [12, 20], takes, UNKNOWN)
+        .add(2, [300, 301], list, gave({ batches: [batch("a", 1, { attempt: 1 }), batch("b", 2), lost] }))
+        .expectRight();
+    }
+  });
+
   test("a claim that nobody was answered holds its batch, and a later list tells of it", () => {
     const held = { state: "claimed", claim: { owner: "lost", claimId: "qwc:1:1", fencingToken: 1 } };
     new Story()

@@ -322,10 +322,16 @@ function claimOfUnknown(state: State, call: Call, when: QueueCircumstances): Sta
   const found: State[] = [];
   for (const [index, head] of candidates.entries()) {
     const group = [head.label];
+    let ended = 0;
     for (const next of candidates.slice(index + 1)) {
       if (group.length === most || head.group === null) break;
       if (next.group === head.group) group.push(next.label);
       else if (availability(next, when) === "yes") break;
+      // One that may have been there already has ended the group then.
+      else if (ended !== group.length) {
+        found.push(claimedByUnknown(state, group.slice()));
+        ended = group.length;
+      }
     }
     found.push(claimedByUnknown(state, group));
     if (availability(head, when) === "yes") break;
