@@ -9,10 +9,11 @@ import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { MAX_CIRCLE_WAITS } from "@pawl/protocol/limits";
 import type { Operation } from "../../store/statement.js";
 import type { Caller, Contender, Contest, Env } from "../../turns/operation.js";
-import { circleThrough, type Step, stuckIn, tangledWith } from "./circle.js";
+import { circleThrough, type Need, type Step, stuckIn, tangledWith } from "./circle.js";
 import {
   actorOf,
   awaitsChildren,
+  type HeldThing,
   type Party,
   processOfActor,
   type Search,
@@ -29,7 +30,7 @@ export abstract class WaitForOthers implements Contest {
   readonly actor: string;
   readonly party: Party;
   /** What it wants, as far as that is told. */
-  abstract readonly thing: Thing;
+  abstract readonly thing: HeldThing;
 
   /** @param actor as `waiterOf` names the caller. */
   constructor(
@@ -42,7 +43,7 @@ export abstract class WaitForOthers implements Contest {
   }
 
   /** The needs that holders are in the way of. */
-  abstract needs(search: Search): Operation<ThingNeed[]>;
+  abstract needs(search: Search): Operation<Need<HeldThing>[]>;
   /** Those that came before and want the same; of these the nearest will do, if each other is behind one of them. */
   abstract behind(self: Contender, search: Search): readonly Contender[];
 
