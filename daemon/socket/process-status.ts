@@ -8,7 +8,7 @@ const MAX_ANCESTORS = 32;
 const PARENT_FIELD = 1;
 const START_FIELD = 19;
 
-/** When a process began, in clock ticks since the machine did; null where that is not told. */
+/** When the process that has a pid now began, in clock ticks since the machine did; null where that is not told. */
 export function startTicksOf(pid: number | null): number | null {
   return pid === null ? null : (statusOf(pid)?.startTicks ?? null);
 }
