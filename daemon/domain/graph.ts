@@ -49,7 +49,7 @@ const MAX_SHOWN_NEEDS = 4096;
 /** Patterns of one reservation that are shown, and those of all: of each reservation beyond, the first. */
 const MAX_SHOWN_PATTERNS = 64;
 const MAX_ALL_SHOWN_PATTERNS = 4096;
-/** The parts of an answer of those who wait, and of each of the four kinds of holders: what one leaves is the next's. */
+/** The parts of an answer: of those who wait, and of each kind of holder. What one leaves is the next's. */
 const MAX_WAITS_BYTES = MAX_PAGE_BYTES / 2;
 const MAX_KIND_BYTES = MAX_PAGE_BYTES / 8;
 

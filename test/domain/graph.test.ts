@@ -1,5 +1,4 @@
-// What `daemon.graph` shows of those who hold something: all that is held, nothing that has ended, and no more than fits
-// on a page.
+// The holders that `daemon.graph` shows: of all that is held, of nothing that has ended, and no more than a page.
 import type { Result } from "@pawl/protocol";
 import { MAX_GRAPH_ROWS, MAX_PAGE_BYTES, MAX_PATTERN_LENGTH } from "@pawl/protocol/limits";
 import { expect, test } from "vitest";

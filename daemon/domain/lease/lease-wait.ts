@@ -1,11 +1,12 @@
 // A call that waits for leases, as the search for circles of waits asks it.
 import { MAX_CIRCLE_WAITS } from "@pawl/protocol/limits";
+import { isBeingEnded } from "../../grants/on-loss.js";
 import { all, type Operation } from "../../store/statement.js";
 import type { Contender, Env } from "../../turns/operation.js";
 import type { Need } from "../deadlock/circle.js";
 import { type HeldThing, holderOf, type Search } from "../deadlock/holders.js";
 import { WaitForOthers, waiterOf } from "../deadlock/untangle.js";
-import { type Asked, type HolderRow, isBeingEnded, selectHolders, waitKey } from "./row.js";
+import { type Asked, type HolderRow, selectHolders, waitKey } from "./row.js";
 
 /** Holders of one name that are looked at; those beyond count as if they ended by themselves. */
 const MAX_HOLDERS = 64;

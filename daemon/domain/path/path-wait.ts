@@ -1,7 +1,7 @@
 // A call that waits for paths, as the search for circles of waits asks it.
 import { PawlError } from "@pawl/protocol/errors";
 import { MAX_CIRCLE_WAITS } from "@pawl/protocol/limits";
-import { remainingOf } from "../../grants/on-loss.js";
+import { isBeingEnded } from "../../grants/on-loss.js";
 import { type Operation, one } from "../../store/statement.js";
 import type { Caller, Contender } from "../../turns/operation.js";
 import type { Need } from "../deadlock/circle.js";
@@ -57,7 +57,7 @@ export class PathWait extends WaitForOthers {
     const needs: Need<HeldThing>[] = [];
     for (const { row, pattern } of found) {
       // A holder that is being ended waits for nobody.
-      const holder = remainingOf(row, env) === 0 ? undefined : holderOf(row, search);
+      const holder = isBeingEnded(row, env) ? undefined : holderOf(row, search);
       if (holder === undefined) continue;
       const about = { kind: "path", root: this.#root, pattern } as const;
       needs.push({ held: new Map([[holder, 1]]), spare: 0, about });
