@@ -116,7 +116,6 @@ function checkedMode(given: Mode | undefined): Mode | undefined {
 const NOBODY = { connection: 0, pid: null, uid: null, gid: null };
 
 const NOBODY_WAITS: Contenders = {
-  contenders: 0,
   of: () => [],
   below: () => [],
   under: () => [],

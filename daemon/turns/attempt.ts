@@ -178,7 +178,7 @@ export class Attempt {
     const { contest } = contender;
     const someAwait = ancestorsOf !== undefined && store.perform(contest.someAwaitChildren());
     if (someAwait) {
-      this.#waiters.learnAncestors(MAX_ASKED_FOR_ANCESTORS, ({ caller }) =>
+      this.#waiters.learnAncestors(parked, MAX_ASKED_FOR_ANCESTORS, ({ caller }) =>
         ancestorsOf(caller).map(nameOfProcess),
       );
     } else if (this.#waiters.contenders === 1) return;

@@ -253,18 +253,12 @@ export interface Contender {
   readonly caller: Caller;
   /** Counts up with each call that waits. */
   readonly number: number;
-  /** Since when it waits, in elapsed milliseconds. */
-  readonly since: number;
   /** The key that has it performed again, allowed to overtake others. */
   readonly overtakeKey: string;
-  /** The processes that it descends from, as `nameOfProcess` names them; undefined as long as nobody has asked. */
-  readonly ancestors: readonly string[] | undefined;
 }
 
 /** The calls that wait for what others hold, without those that the turn under way has served. */
 export interface Contenders {
-  /** How many there are, with those that the turn under way has served. */
-  readonly contenders: number;
   /** The waits of an actor. */
   of(actor: string): readonly Contender[];
   /** The waits of processes that descend from another one. */

@@ -50,6 +50,7 @@ interface Entry extends Parked {
 }
 
 interface Entrant extends Contender {
+  /** The processes that it descends from, as `nameOfProcess` names them; undefined as long as nobody has asked. */
   ancestors: readonly string[] | undefined;
 }
 
@@ -146,9 +147,9 @@ export class Waiters implements Contenders {
   }
 
   #enter(entry: Entry, contest: Contest): void {
-    const { number, call, since } = entry;
+    const { number, call } = entry;
     const overtakeKey = `${OVERTAKE}${number}`;
-    entry.contender = { contest, caller: call.caller, number, since, overtakeKey, ancestors: undefined };
+    entry.contender = { contest, caller: call.caller, number, overtakeKey, ancestors: undefined };
     add(this.#byActor, contest.actor, entry);
     this.#byOvertakeKey.set(overtakeKey, entry);
     this.#withoutAncestors.add(entry);
@@ -161,16 +162,25 @@ export class Waiters implements Contenders {
     for (const ancestor of ancestors) drop(this.#byAncestor, ancestor, entry);
   }
 
-  /** Keeps the ancestors of contenders that have none yet: of the last `most`, since those before were asked for. */
-  learnAncestors(most: number, ancestorsOf: (contender: Contender) => readonly string[]): void {
+  /** Keeps the ancestors of a contender that has none yet, and of up to `most` others, those that came first. */
+  learnAncestors(
+    parked: Parked,
+    most: number,
+    ancestorsOf: (contender: Contender) => readonly string[],
+  ): void {
+    if (this.#withoutAncestors.has(parked as Entry)) this.#learn(parked as Entry, ancestorsOf);
     let left = most;
-    for (const entry of [...this.#withoutAncestors].reverse()) {
+    for (const entry of this.#withoutAncestors) {
       if (left-- === 0) return;
-      this.#withoutAncestors.delete(entry);
-      if (entry.contender === undefined) continue;
-      entry.contender.ancestors = ancestorsOf(entry.contender);
-      for (const ancestor of entry.contender.ancestors) add(this.#byAncestor, ancestor, entry);
+      this.#learn(entry, ancestorsOf);
     }
+  }
+
+  #learn(entry: Entry, ancestorsOf: (contender: Contender) => readonly string[]): void {
+    this.#withoutAncestors.delete(entry);
+    if (entry.contender === undefined) return;
+    entry.contender.ancestors = ancestorsOf(entry.contender);
+    for (const ancestor of entry.contender.ancestors) add(this.#byAncestor, ancestor, entry);
   }
 
   /** The call that a key has overtake others, if it is such a key and the call still waits. */
@@ -180,6 +190,7 @@ export class Waiters implements Contenders {
     return entry?.state === "serving" ? undefined : entry;
   }
 
+  /** How many wait for what others hold, with those that the turn under way has served. */
   get contenders(): number {
     return this.#byOvertakeKey.size;
   }
