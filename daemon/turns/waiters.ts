@@ -1,6 +1,7 @@
 import type { Id } from "@pawl/protocol/envelope";
 import { type PawlError, refuse } from "@pawl/protocol/errors";
 import { MAX_CONNECTION_WAITS_BYTES, MAX_WAITS_BYTES, MAX_WAITS_PER_CONNECTION } from "@pawl/protocol/limits";
+import { ActorsApart } from "./apart.js";
 import { type Call, DAEMON } from "./call.js";
 import type { Contender, Contenders, Contest, InLine, Wait, WaitingCall } from "./operation.js";
 
@@ -50,7 +51,6 @@ interface Entry extends Parked {
 }
 
 interface Entrant extends Contender {
-  /** The processes that it descends from, as `nameOfProcess` names them; undefined as long as nobody has asked. */
   ancestors: readonly string[] | undefined;
 }
 
@@ -66,6 +66,7 @@ interface KeyLine {
 
 /** The parked calls, by their keys and by their connections, each in the order they came. */
 export class Waiters implements Contenders {
+  readonly apart = new ActorsApart();
   readonly #byKey = new Map<string, KeyLine>();
   /** The calls that wait for all keys that begin so; each beginning ends in a slash. */
   readonly #byBeginning = new Map<string, KeyLine>();
@@ -173,6 +174,8 @@ export class Waiters implements Contenders {
     for (const entry of this.#withoutAncestors) {
       if (left-- === 0) return;
       this.#learn(entry, ancestorsOf);
+      // An ancestor may wait for it, of which nothing was known.
+      this.apart.forget();
     }
   }
 
@@ -277,6 +280,7 @@ export class Waiters implements Contenders {
 
   /** The turn under way is committed. */
   commit(): void {
+    this.apart.forget();
     for (const [key, left] of this.#leaving) {
       if (left) this.#left.add(key);
       else this.#left.delete(key);
@@ -293,6 +297,7 @@ export class Waiters implements Contenders {
 
   /** The turn under way is rolled back. */
   rollBack(): void {
+    this.apart.forget();
     this.#leaving.clear();
     for (const entry of this.#touched) {
       if (entry.state === "fresh") this.#drop(entry);

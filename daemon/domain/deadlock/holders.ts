@@ -37,6 +37,8 @@ export interface Search {
   readonly parties: Map<string, Party>;
   /** How many places of patterns may still be compared. */
   readonly work: { left: number };
+  /** True once there was no time to look at all. */
+  isCut: boolean;
 }
 
 /**
