@@ -30,8 +30,8 @@ import { AfterPeak } from "./socket/garbage.js";
 import { Inbox } from "./socket/inbox.js";
 import type { Kernel } from "./socket/kernel.js";
 import { Processes } from "./socket/pidfds.js";
+import { Ancestors } from "./socket/process-status.js";
 import { ServedSockets } from "./socket/served-sockets.js";
-import { ancestorsOf } from "./socket/start-ticks.js";
 import type { Notices, PassedSocket } from "./socket/supervisor.js";
 import { classify } from "./store/failure.js";
 import type { OpenDatabase } from "./store/open-database.js";
@@ -252,6 +252,7 @@ export class Daemon {
   #makeLoop({ config, database, identity }: DaemonParts): TurnLoop {
     const { store, clock, witness, mode, idDigits, sign } = database;
     const { readOnly } = config;
+    const ancestors = new Ancestors();
     return new TurnLoop({
       setting: {
         store,
@@ -268,7 +269,7 @@ export class Daemon {
         journal: this.#journal,
         tally: this.#tally,
         retentionMs: config.retentionDays * DAY_MS,
-        ancestorsOf,
+        ancestorsOf: (caller) => ancestors.of(caller),
         readOnly,
       },
       classify,

@@ -15,6 +15,7 @@ import { describeIssues } from "./rpc/validation-errors.js";
 import { keepTime } from "./store/kept-time.js";
 import { type DatabaseOptions, openDatabase } from "./store/open-database.js";
 import type { Operation } from "./store/statement.js";
+import { ActorsApart } from "./turns/apart.js";
 import type { Contenders, Effects, Env } from "./turns/operation.js";
 import { TurnMemory } from "./turns/turn-memory.js";
 
@@ -116,7 +117,7 @@ function checkedMode(given: Mode | undefined): Mode | undefined {
 const NOBODY = { connection: 0, pid: null, uid: null, gid: null };
 
 const NOBODY_WAITS: Contenders = {
-  contenders: 0,
+  apart: new ActorsApart(),
   of: () => [],
   below: () => [],
   under: () => [],

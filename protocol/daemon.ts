@@ -6,6 +6,7 @@ import {
   MAX_CHECKED_ROWS,
   MAX_GRAPH_ROWS,
   MAX_NAMED_QUEUES,
+  MAX_PAGE_BYTES,
   MAX_PATH_LENGTH,
 } from "./limits.js";
 import { method, notification, noun } from "./method.js";
@@ -94,7 +95,7 @@ export const DAEMON = noun("daemon", {
   methods: {
     graph: method({
       summary: "Who waits for whom: what processes hold and wait for",
-      description: `Of holders and of those who wait up to ${MAX_GRAPH_ROWS} of each kind are looked at, and then \`more\` says so, as it does where those who wait need more than some thousand things in all, of which each shows the first then. With \`pid\` only what has to do with that process: all that it waits for, be it by others, and all who wait for it so. A daemon that only reads knows nobody who waits, and names that a provider keeps have holders here, but nobody who waits.`,
+      description: `Of holders and of those who wait up to ${MAX_GRAPH_ROWS} of each kind are looked at, and then \`more\` says so, as it does where those who wait need, or holders have reserved, more than some thousand things in all, of which each shows the first then, and where the answer would be longer than some ${MAX_PAGE_BYTES} bytes. With \`pid\` only what has to do with that process: all that it waits for, be it by others, and all who wait for it so. A daemon that only reads knows nobody who waits, and names that a provider keeps have holders here, but nobody who waits.`,
       params: z.strictObject({
         pid: integer.min(1).optional().meta({ description: "Only what has to do with this process." }),
       }),

@@ -5016,10 +5016,11 @@ export interface EventsMethods<Options> {
 export interface DaemonMethods<Options> {
   /**
    * Who waits for whom: what processes hold and wait for. Of holders and of those who wait up to 500 of each kind
-   * are looked at, and then `more` says so, as it does where those who wait need more than some thousand things in
-   * all, of which each shows the first then. With `pid` only what has to do with that process: all that it waits
-   * for, be it by others, and all who wait for it so. A daemon that only reads knows nobody who waits, and names
-   * that a provider keeps have holders here, but nobody who waits.
+   * are looked at, and then `more` says so, as it does where those who wait need, or holders have reserved, more
+   * than some thousand things in all, of which each shows the first then, and where the answer would be longer than
+   * some 1048576 bytes. With `pid` only what has to do with that process: all that it waits for, be it by others,
+   * and all who wait for it so. A daemon that only reads knows nobody who waits, and names that a provider keeps
+   * have holders here, but nobody who waits.
    */
   graph(params?: DaemonGraphParams, options?: Options): Promise<DaemonGraphResult>;
   /** Ask whether the daemon serves, and for its clock. */

@@ -1,12 +1,16 @@
 // Who waits for whom: the holders of all nouns, the calls that wait, and what a process has to do with.
 import type { Parsed, Result } from "@pawl/protocol";
-import { MAX_CIRCLE_WAITS, MAX_GRAPH_ROWS } from "@pawl/protocol/limits";
+import { MAX_CIRCLE_WAITS, MAX_GRAPH_ROWS, MAX_PAGE_BYTES } from "@pawl/protocol/limits";
+import { endOf } from "../grants/grant.js";
 import { all, type Operation, one, sql } from "../store/statement.js";
 import type { Env, WaitingCall } from "../turns/operation.js";
-import { actorOf, type HolderColumns, type Search, type Thing } from "./deadlock/holders.js";
+import { LIVE_COLUMNS, type LiveRow } from "./command/row.js";
+import { stateAt } from "./command/state.js";
+import { actorOf, type HeldThing, type HolderColumns, type Party, type Search } from "./deadlock/holders.js";
 import { needsOfChildren, newSearch, type WaitForOthers } from "./deadlock/untangle.js";
 import { TAKEN as TAKEN_LEASE } from "./lease/row.js";
 import { TAKEN as TAKEN_RESERVATION } from "./path/row.js";
+import { LEASE_END } from "./queue/row.js";
 
 type Node = Result<"daemon.graph">["nodes"][number];
 type Edge = Result<"daemon.graph">["edges"][number];
@@ -21,21 +25,43 @@ const selectReservations = sql<HolderColumns & { acquired_at: number; root: stri
 const selectPatterns = sql<{ pattern: string }>(
   "SELECT pattern FROM pawl_path_pattern WHERE number = :number ORDER BY position LIMIT :rows",
 );
-const selectClaims = sql<{ queue: string; key: string | null; owner: string; pid: number | null }>(`
-  SELECT queue, key, owner, pid FROM pawl_batch CROSS JOIN pawl_queue
+const selectClaims = sql<ClaimColumns>(`
+  SELECT queue, key, owner, pid, holder_connection, expires_at, grace_ends_at FROM pawl_batch CROSS JOIN pawl_queue
   WHERE expires_at IS NOT NULL AND expires_at > :now AND pawl_queue.queue_id = pawl_batch.queue_id
   ORDER BY expires_at LIMIT :rows`);
-const selectDeliveries = sql<{ id: string; owner: string | null; pid: number | null; at: number | null }>(`
-  SELECT command_id AS id, lease_owner AS owner, lease_pid AS pid, dispatched_at AS at FROM pawl_command
-  WHERE lease_expires_at IS NOT NULL AND lease_expires_at > :now ORDER BY lease_expires_at LIMIT :rows`);
+/** Claims that live as long as a lease have no end of their own. */
+const selectClaimsUnder = sql<ClaimColumns>(`
+  SELECT q.queue, b.key, b.owner, b.pid, b.holder_connection, ${LEASE_END} AS expires_at, b.grace_ends_at
+  FROM pawl_claim_terms t CROSS JOIN pawl_batch b CROSS JOIN pawl_lease l CROSS JOIN pawl_queue q
+  WHERE t.lease_name IS NOT NULL AND b.enqueue_seq = t.enqueue_seq AND b.fencing_token = t.fencing_token
+    AND b.state = 'claimed' AND b.expires_at IS NULL AND l.name = t.lease_name AND l.fencing_token = t.lease_token
+    AND q.queue_id = b.queue_id
+  ORDER BY t.lease_name, t.lease_token LIMIT :rows`);
+const selectDeliveries = sql<LiveRow & { owner: string; pid: number | null; dispatchedAt: number }>(`
+  SELECT ${LIVE_COLUMNS}, lease_owner AS owner, lease_pid AS pid, dispatched_at AS "dispatchedAt" FROM pawl_command
+  WHERE state = 'DISPATCHED' ORDER BY seq LIMIT :rows`);
 const selectQueueOf = sql<{ queue: string }>(`
   SELECT queue FROM pawl_batch CROSS JOIN pawl_queue
   WHERE enqueue_seq = :seq AND pawl_queue.queue_id = pawl_batch.queue_id`);
 
 /** Things that those who wait need, all together, and that are shown: of each that waits beyond, the first. */
 const MAX_SHOWN_NEEDS = 4096;
-/** Patterns of one reservation that are shown. */
+/** Patterns of one reservation that are shown, and those of all: of each reservation beyond, the first. */
 const MAX_SHOWN_PATTERNS = 64;
+const MAX_ALL_SHOWN_PATTERNS = 4096;
+/** The parts of an answer: of those who wait, and of each kind of holder. What one leaves is the next's. */
+const MAX_WAITS_BYTES = MAX_PAGE_BYTES / 2;
+const MAX_KIND_BYTES = MAX_PAGE_BYTES / 8;
+
+interface ClaimColumns {
+  queue: string;
+  key: string | null;
+  owner: string;
+  pid: number | null;
+  holder_connection: number | null;
+  expires_at: number;
+  grace_ends_at: number | null;
+}
 
 export function* graph({ pid }: Parsed<"daemon.graph">, env: Env): Operation<Result<"daemon.graph">> {
   const found = new Found();
@@ -45,46 +71,65 @@ export function* graph({ pid }: Parsed<"daemon.graph">, env: Env): Operation<Res
   return { nodes: [...nodes.values()], edges: [...edges.values()], ...(found.more ? { more: true } : {}) };
 }
 
-/** Nodes and edges, each once. */
+/** Nodes and edges, each once, and no more than there is room for. */
 class Found {
   readonly nodes = new Map<string, Node>();
   readonly edges = new Map<string, Edge>();
   /** The node of a process whose start is not known: of the first of that number that was found. */
   readonly #byPid = new Map<number, string>();
+  #leftBytes = 0;
   more = false;
 
-  /** @param actor as `actorOf` names it; undefined where that is not known. */
+  /** What is found next may take so much, and what was left before. */
+  allow(bytes: number): void {
+    this.#leftBytes += bytes;
+  }
+
+  /**
+   * The node of who holds or waits; undefined for one of whom nothing is known.
+   *
+   * @param actor as `actorOf` names it; undefined where that is not known.
+   */
   process(
     pid: number | null,
     actor: string | undefined,
-    { owner, task = null }: { owner?: string | null; task?: string | null } = {},
-  ): string | undefined {
+    { owner, task = null }: Partial<Pick<Party, "owner" | "task">> = {},
+  ): Node | undefined {
     if (actor === undefined && pid === null) return undefined;
     const id = `process:${actor ?? this.#byPid.get(pid as number) ?? pid}`;
-    const known = this.nodes.get(id);
-    const label = known?.owner ?? owner ?? undefined;
-    this.nodes.set(id, {
-      id,
-      kind: "process",
-      pid,
-      ...(label === undefined ? {} : { owner: label }),
-      ...(task === null ? {} : { task }),
-    });
     if (pid !== null && actor !== undefined && task === null) this.#byPid.set(pid, actor);
-    return id;
+    const known = this.nodes.get(id);
+    if (known === undefined)
+      return {
+        id,
+        kind: "process",
+        pid,
+        ...(owner === undefined ? {} : { owner }),
+        ...(task === null ? {} : { task }),
+      };
+    if (owner !== undefined) known.owner ??= owner;
+    return known;
   }
 
-  thing(node: Node): string {
-    if (!this.nodes.has(node.id)) this.nodes.set(node.id, node);
-    return node.id;
-  }
-
-  edge(from: string | undefined, to: string, what: Edge["what"], sinceMs: number | null): void {
+  /** Adds an edge with its ends, if there is room. */
+  edge(from: Node | undefined, to: Node, what: Edge["what"], sinceMs: number | null): void {
     if (from === undefined) return;
-    const key = `${what} ${from} ${to}`;
+    const key = `${what} ${from.id} ${to.id}`;
     const known = this.edges.get(key);
-    if (known === undefined) this.edges.set(key, { from, to, what, sinceMs });
-    else if (sinceMs !== null && sinceMs > (known.sinceMs ?? 0)) known.sinceMs = sinceMs;
+    if (known !== undefined) {
+      if (sinceMs !== null && sinceMs > (known.sinceMs ?? 0)) known.sinceMs = sinceMs;
+      return;
+    }
+    const edge = { from: from.id, to: to.id, what, sinceMs };
+    const ends = [from, to].filter(({ id }) => !this.nodes.has(id));
+    const bytes = [edge, ...ends].reduce((sum, each) => sum + Buffer.byteLength(JSON.stringify(each)), 0);
+    if (bytes > this.#leftBytes) {
+      this.more = true;
+      return;
+    }
+    this.#leftBytes -= bytes;
+    this.edges.set(key, edge);
+    for (const end of ends) this.nodes.set(end.id, end);
   }
 
   /** What a process waits for, be it by others, and who waits for it so. */
@@ -128,38 +173,35 @@ function groupedBy(edges: Iterable<Edge>, end: "from" | "to"): Map<string, Edge[
 }
 
 function* findWaits(found: Found, env: Env): Operation<void> {
+  found.allow(MAX_WAITS_BYTES);
   const waiting = env.contenders.everyone(MAX_GRAPH_ROWS + 1);
   if (waiting.length > MAX_GRAPH_ROWS) found.more = true;
   const search = newSearch(env);
   let left = MAX_SHOWN_NEEDS;
-  for (const [index, call] of waiting.slice(0, MAX_GRAPH_ROWS).entries()) {
-    const { caller, contender, since } = call;
-    const wait = contender?.contest as WaitForOthers | undefined;
-    const actor = wait?.actor ?? actorOf(caller.pid, caller.startTicks ?? null, caller.connection, null);
-    const process = found.process(caller.pid, actor, wait?.party);
+  for (const [index, { caller, contender, since, keys }] of waiting.slice(0, MAX_GRAPH_ROWS).entries()) {
     const sinceMs = env.now - since;
+    if (contender === undefined) {
+      const actor = actorOf(caller.pid, caller.startTicks ?? null, caller.connection, null);
+      const process = found.process(caller.pid, actor);
+      for (const key of keys) {
+        const node = yield* nodeOfKey(key);
+        if (node !== undefined) found.edge(process, node, "waits", sinceMs);
+      }
+      continue;
+    }
+    const wait = contender.contest as WaitForOthers;
+    const process = found.process(caller.pid, wait.actor, wait.party);
     const isLookedAt = index < MAX_CIRCLE_WAITS && left > 0;
-    const things = wait === undefined ? [] : yield* thingsOf(call, wait, isLookedAt, search);
+    const things = isLookedAt ? yield* thingsOf(wait, search) : [wait.thing];
     left -= things.length;
     if (left <= 0) found.more = true;
-    for (const thing of things) found.edge(process, found.thing(nodeOf(thing)), "waits", sinceMs);
-    if (wait !== undefined) continue;
-    for (const key of call.keys) {
-      const node = yield* nodeOfKey(key);
-      if (node !== undefined) found.edge(process, found.thing(node), "waits", sinceMs);
-    }
+    for (const thing of things) found.edge(process, nodeOf(thing), "waits", sinceMs);
   }
   yield* findChildren(found, waiting, search);
 }
 
 /** What a call waits for: what others hold, or where only others come before it, what it wants. */
-function* thingsOf(
-  { contender }: WaitingCall,
-  wait: WaitForOthers,
-  isLookedAt: boolean,
-  search: Search,
-): Operation<Thing[]> {
-  if (!isLookedAt || contender === undefined) return [wait.thing];
+function* thingsOf(wait: WaitForOthers, search: Search): Operation<HeldThing[]> {
   const things = (yield* wait.needs(search)).map(({ about }) => about);
   return things.length === 0 ? [wait.thing] : things;
 }
@@ -170,23 +212,19 @@ function* findChildren(found: Found, waiting: readonly WaitingCall[], search: Se
   for (const [actor, party] of [...search.parties]) {
     for (const { held } of yield* needsOfChildren(actor, search)) {
       for (const child of held.keys()) {
-        const from = found.process(party.pid, actor, party);
-        const to = found.process(search.parties.get(child)?.pid ?? null, child, search.parties.get(child));
+        const { pid, ...childParty } = search.parties.get(child) as Party;
+        const to = found.process(pid, child, childParty) as Node;
         const since = sinceOf.get(child);
-        if (to !== undefined)
-          found.edge(from, to, "waits", since === undefined ? null : search.env.now - since);
+        const sinceMs = since === undefined ? null : search.env.now - since;
+        found.edge(found.process(party.pid, actor, party), to, "waits", sinceMs);
       }
     }
   }
 }
 
-function nodeOf(thing: Thing): Node {
+function nodeOf(thing: HeldThing): Node {
   if (thing.kind === "lease") return { id: `lease:${thing.name}`, kind: "lease", name: thing.name };
-  if (thing.kind === "path") return pathNode(thing.root, thing.pattern);
-  return { id: `process:${thing.pid}`, kind: "process", pid: thing.pid };
-}
-
-function pathNode(root: string, pattern: string): Node {
+  const { root, pattern } = thing;
   return { id: `path:${root} ${pattern}`, kind: "path", root, pattern };
 }
 
@@ -204,36 +242,53 @@ function* nodeOfKey(key: string): Operation<Node | undefined> {
   return queue === undefined ? undefined : { id: `queue:${queue}`, kind: "queue", name: queue };
 }
 
+/** Who holds what. The turn keeps counts of queues in memory; the batches themselves are in their table. */
 function* findHolders(found: Found, env: Env): Operation<void> {
-  // The turn keeps counts of queues in memory; the batches themselves are in their table.
   const params = { now: env.now, rows: MAX_GRAPH_ROWS + 1 };
   const first = <Row>(rows: Row[]): Row[] => {
+    found.allow(MAX_KIND_BYTES);
     if (rows.length > MAX_GRAPH_ROWS) found.more = true;
     return rows.slice(0, MAX_GRAPH_ROWS);
   };
   const sinceWall = (at: number): number => Math.max(0, env.wallMs - at);
-  const holder = (row: HolderColumns): string | undefined =>
+  const holder = (row: HolderColumns): Node | undefined =>
     found.process(row.pid, actorOf(row.pid, row.start_ticks, row.connection, row.task), row);
 
-  for (const row of first(yield* all(selectLeases, params))) {
-    const to = found.thing(nodeOf({ kind: "lease", name: row.name }));
-    found.edge(holder(row), to, "holds", sinceWall(row.acquired_at));
-  }
+  for (const row of first(yield* all(selectLeases, params)))
+    found.edge(holder(row), nodeOf({ kind: "lease", name: row.name }), "holds", sinceWall(row.acquired_at));
+
+  let left = MAX_ALL_SHOWN_PATTERNS;
   for (const row of first(yield* all(selectReservations, params))) {
-    for (const { pattern } of yield* all(selectPatterns, { number: row.number, rows: MAX_SHOWN_PATTERNS })) {
-      found.edge(holder(row), found.thing(pathNode(row.root, pattern)), "holds", sinceWall(row.acquired_at));
+    const rows = Math.max(1, Math.min(MAX_SHOWN_PATTERNS, left));
+    const patterns = yield* all(selectPatterns, { number: row.number, rows });
+    left -= patterns.length;
+    if (left <= 0) found.more = true;
+    for (const { pattern } of patterns) {
+      const path = nodeOf({ kind: "path", root: row.root, pattern });
+      found.edge(holder(row), path, "holds", sinceWall(row.acquired_at));
     }
   }
-  for (const { queue, key, owner, pid } of first(yield* all(selectClaims, params))) {
-    const process = found.process(pid, undefined, { owner });
-    found.edge(process, found.thing({ id: `queue:${queue}`, kind: "queue", name: queue }), "holds", null);
+
+  const claims = [...(yield* all(selectClaims, params)), ...(yield* all(selectClaimsUnder, params))];
+  for (const { queue, key, owner, pid, holder_connection: connection, ...ends } of first(claims)) {
+    // Its end may have come, and not been seen to yet.
+    if (endOf(ends.expires_at, ends.grace_ends_at) <= env.now) continue;
+    const process = found.process(pid, ofConnection(pid, connection), { owner });
+    found.edge(process, { id: `queue:${queue}`, kind: "queue", name: queue }, "holds", null);
     if (key === null) continue;
-    const node = { id: `key:${queue} ${key}`, kind: "key", queue, name: key } as const;
-    found.edge(process, found.thing(node), "holds", null);
+    found.edge(process, { id: `key:${queue} ${key}`, kind: "key", queue, name: key }, "holds", null);
   }
-  for (const { id, owner, pid, at } of first(yield* all(selectDeliveries, params))) {
-    const process = found.process(pid, undefined, { owner });
+
+  for (const row of first(yield* all(selectDeliveries, params))) {
+    if (stateAt(row, env).state !== "DISPATCHED") continue;
+    const { commandId: id, owner, pid, leaseConnection, dispatchedAt } = row;
+    const process = found.process(pid, ofConnection(pid, leaseConnection), { owner });
     const node = { id: `command:${id}`, kind: "command", name: id } as const;
-    found.edge(process, found.thing(node), "holds", at === null ? null : sinceWall(at));
+    found.edge(process, node, "holds", sinceWall(dispatchedAt));
   }
+}
+
+/** The actor of a hold of which only the pid, or where there is none the connection, is kept. */
+function ofConnection(pid: number | null, connection: number | null): string | undefined {
+  return pid === null ? actorOf(null, null, connection ?? 0, null) : undefined;
 }

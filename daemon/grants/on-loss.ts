@@ -95,6 +95,11 @@ export function remainingOf(
   return row.on_loss === null ? remainingMs : Math.max(remainingMs, 0);
 }
 
+/** True of a grant that is lost, and whose process has not ended. */
+export function isBeingEnded(row: Parameters<typeof remainingOf>[0], env: Pick<Env, "now">): boolean {
+  return row.on_loss === 1 && remainingOf(row, env) === 0;
+}
+
 /** The process of the caller, or the refusal of `onLoss`: it cannot be known for certain, or may not be signalled. */
 export function holderOf(env: Env): HolderProcess | PawlError {
   return env.processOf?.(env.caller) ?? notKnown("the daemon knows no process that made this request");

@@ -2,7 +2,7 @@ import type { Socket } from "node:net";
 import { PawlError, refuse } from "@pawl/protocol/errors";
 import type { Caller } from "../turns/operation.js";
 import type { Credentials, Kernel } from "./kernel.js";
-import { startTicksOf } from "./start-ticks.js";
+import { startTicksOf } from "./process-status.js";
 
 /** The users and groups whose requests are served. Both lists empty: everybody who can connect. */
 export interface Allowed {

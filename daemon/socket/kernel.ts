@@ -1,5 +1,5 @@
 import type { Server, Socket } from "node:net";
-import { arch, endianness, platform } from "node:os";
+import { arch, endianness, platform, constants as system } from "node:os";
 import { getSystemErrorName } from "node:util";
 import type * as koffi from "koffi";
 
@@ -92,7 +92,6 @@ const EPOLL_IN = 1;
 /** The same on all architectures that are known. */
 const SYS_PIDFD_SEND_SIGNAL = 424;
 const SYS_PIDFD_OPEN = 434;
-const ENOPROTOOPT = 92;
 
 const INT_BYTES = 4;
 /** `struct pollfd { int fd; short events; short revents; }` */
@@ -177,7 +176,9 @@ export async function openKernel(): Promise<Kernel | string> {
       const fd = socketOf(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0) as number;
       // A socket without a peer has no process to be named.
       const isKnown =
-        fd >= 0 && option(fd, SO_PEERPIDFD, number) === undefined && koffi.errno() !== ENOPROTOOPT;
+        fd >= 0 &&
+        option(fd, SO_PEERPIDFD, number) === undefined &&
+        koffi.errno() !== system.errno.ENOPROTOOPT;
       if (fd >= 0) close(fd);
       return isKnown;
     })();

@@ -1,16 +1,19 @@
-import { fstatSync, readFileSync, readlinkSync, statSync } from "node:fs";
+import { fstatSync, readlinkSync, statSync } from "node:fs";
 import type { Socket } from "node:net";
 import { constants as system, uptime } from "node:os";
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { type HolderProcess, notKnown } from "../turns/holder-process.js";
 import type { Caller } from "../turns/operation.js";
 import type { Kernel } from "./kernel.js";
+import { startTicksOf } from "./process-status.js";
 
 /** The unit of start times in /proc: USER_HZ is 100 on all architectures that are known. */
 const TICKS_PER_SECOND = 100;
-/** Where the start time is among the words behind the name of the program (proc_pid_stat(5)). */
-const START_TIME_WORD = 19;
-const { EACCES, EMFILE, ENFILE, ENOENT, EPERM, ESRCH } = system.errno;
+const { EACCES, EINVAL, EMFILE, ENFILE, ENOENT, ENOMEM, EPERM, ESRCH } = system.errno;
+/** Of a pid that no process has, or that is a thread's by now. */
+const HAS_ENDED: readonly number[] = [ESRCH, EINVAL, ENOENT];
+/** Of a lack that may be over soon. */
+const IS_SHORT: readonly number[] = [EMFILE, ENFILE, ENOMEM];
 
 /** A process that is known for certain, until it has ended. */
 export interface KnownProcess {
@@ -25,7 +28,7 @@ type Place = Pick<HolderProcess, "boot" | "pidNamespace" | "databaseFile">;
 
 /**
  * The processes that the daemon may be asked to end. Each is known by a pidfd from when it is asked for until it has
- * ended, so that no signal comes upon another one that has got its pid. Costs nothing before it is asked for.
+ * ended, so that no signal comes upon another one that has got its pid. Each costs a descriptor for that long.
  */
 export class Processes {
   readonly #kernel: Kernel | undefined;
@@ -57,6 +60,11 @@ export class Processes {
     if (pid === null) return notKnown("it is in another PID namespace, so the daemon has no pid of it");
     const fd = kernel.openPeer(socket, pid);
     if (fd < 0) return refusalOf(-fd, pid);
+    // To read about it in /proc takes another one.
+    if (kernel.freeDescriptor(fd) === undefined) {
+      kernel.close(fd);
+      return refusalOf(EMFILE, pid);
+    }
     const found = this.#named(fd, pid, socket);
     const refusal =
       "startTime" in found ? refusalOfSignal(kernel.signalProcess(fd, 0), pid, uid, gid) : found;
@@ -73,10 +81,10 @@ export class Processes {
 
   /** The name of the process of a pidfd that a peer is known by. */
   #named(fd: number, pid: number, socket: Socket): HolderProcess | PawlError {
-    const startTime = startTimeOf(pid);
+    const startTime = startTicksOf(pid);
     // As long as it has not ended its pid is nobody else's, so what was read is of it.
     if (this.#kernel?.hasEnded(fd) !== false) return hasEnded(pid);
-    if (startTime === undefined) return notKnown(`/proc does not tell when the process ${pid} was started`);
+    if (startTime === null) return notKnown(`/proc does not tell when the process ${pid} was started`);
     if (this.#kernel.namesPeers === false && startTime >= Math.floor(this.#accepted.get(socket) ?? 0))
       return notKnown(
         `the process ${pid} was started less than ${1000 / TICKS_PER_SECOND} ms before it connected, so that this kernel cannot tell it from another that got its pid; connect again, or`,
@@ -90,7 +98,8 @@ export class Processes {
    * start time and its inode.
    *
    * @returns `ended` if it has; `unknown` if the daemon cannot tell, because it is in another pid namespace now, or has
-   * a copy of the database of then; `later` if there is no descriptor left.
+   * a copy of the database of then; `later` if there is no descriptor left, or the kernel gives none of a process that
+   * goes on, as /proc shows.
    */
   find(sought: HolderProcess): KnownProcess | "ended" | "unknown" | "later" {
     const known = this.#known.get(keyOf(sought));
@@ -103,13 +112,18 @@ export class Processes {
     if (sought.boot !== boot) return "ended";
     if (sought.pidNamespace !== pidNamespace) return "unknown";
     const fd = kernel.openProcess(sought.pid);
-    if (fd < 0) return -fd === EMFILE || -fd === ENFILE ? "later" : "ended";
-    const startTime = startTimeOf(sought.pid);
+    if (fd < 0) return withoutDescriptor(-fd, sought);
+    // To read about it in /proc takes another one.
+    if (kernel.freeDescriptor(fd) === undefined) {
+      kernel.close(fd);
+      return "later";
+    }
+    const startTime = startTicksOf(sought.pid);
     const isIt = startTime === sought.startTime && inodeOf(fd) === sought.pidfdInode;
     const isOver = kernel.hasEnded(fd);
     if (isIt && !isOver) return this.#know(fd, sought) ?? "later";
     kernel.close(fd);
-    return startTime === undefined && !isOver ? "unknown" : "ended";
+    return startTime === null && !isOver ? "unknown" : "ended";
   }
 
   #isHere({ boot, pidNamespace, databaseFile }: HolderProcess): boolean {
@@ -147,16 +161,10 @@ function keyOf({ pid, startTime, pidfdInode }: HolderProcess): string {
   return `${pid} ${startTime} ${pidfdInode}`;
 }
 
-/** When the process that has a pid now was started, in ticks since the boot. */
-function startTimeOf(pid: number): number | undefined {
-  try {
-    const text = readFileSync(`/proc/${pid}/stat`, "latin1");
-    // The name of the program comes before, in parentheses, and may be anything.
-    const word = text.slice(text.lastIndexOf(")") + 2).split(" ")[START_TIME_WORD];
-    return word === undefined ? undefined : Number(word);
-  } catch {
-    return undefined;
-  }
+/** What has become of a process of which the kernel gives no descriptor, for whatever reason. */
+function withoutDescriptor(errno: number, { pid, startTime }: HolderProcess): "ended" | "unknown" | "later" {
+  if (HAS_ENDED.includes(errno)) return "ended";
+  return IS_SHORT.includes(errno) || startTicksOf(pid) === startTime ? "later" : "unknown";
 }
 
 function inodeOf(fd: number): string {
@@ -179,13 +187,13 @@ function hasEnded(pid: number): PawlError {
 
 /** @param errno of getting a descriptor of the process. */
 function refusalOf(errno: number, pid: number): PawlError {
-  if (errno === EMFILE || errno === ENFILE)
+  if (IS_SHORT.includes(errno))
     return refuse(
       "unavailable",
       "The daemon can open no more files now, and needs one for onLoss. Ask again when connections have closed, or raise its limit (LimitNOFILE=).",
       { reason: "no_descriptors" },
     );
-  if (errno === ESRCH || errno === ENOENT) return hasEnded(pid);
+  if (HAS_ENDED.includes(errno)) return hasEnded(pid);
   return notKnown(`the kernel gives no descriptor of the process ${pid} (errno ${errno})`);
 }
 

@@ -178,10 +178,10 @@ export class Attempt {
     const { contest } = contender;
     const someAwait = ancestorsOf !== undefined && store.perform(contest.someAwaitChildren());
     if (someAwait) {
-      this.#waiters.learnAncestors(MAX_ASKED_FOR_ANCESTORS, ({ caller }) =>
+      this.#waiters.learnAncestors(parked, MAX_ASKED_FOR_ANCESTORS, ({ caller }) =>
         ancestorsOf(caller).map(nameOfProcess),
       );
-    } else if (this.#waiters.contenders === 1) return;
+    } else if (this.#waiters.contenders === 1) return this.#waiters.apart.forget();
     const refusal = store.perform(
       contest.untangle(contender, this.#env(parked.call.caller, false, null, parked)),
     );
@@ -208,6 +208,7 @@ export class Attempt {
   performOwn<T>(start: (env: Env) => Operation<T>): T {
     this.begin();
     const result = this.#setting.store.perform(start(this.#env(DAEMON, false, null)));
+    this.#waiters.apart.forget();
     this.#serveWoken();
     return result;
   }
@@ -307,6 +308,7 @@ export class Attempt {
       if (call.mayBeUndone) this.#memory.forget();
     }
     this.performed += 1;
+    if (call.writes !== false && !(outcome instanceof Wait)) this.#waiters.apart.forget();
     return outcome instanceof Tried ? outcome.result : outcome;
   }
 

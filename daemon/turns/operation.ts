@@ -4,6 +4,7 @@ import type { Id } from "@pawl/protocol/envelope";
 import type { PawlError } from "@pawl/protocol/errors";
 import type { Operation } from "../store/statement.js";
 import type { Counter as WitnessedCounter } from "../store/witness.js";
+import type { ActorsApart } from "./apart.js";
 import type { HolderProcess } from "./holder-process.js";
 import type { EventDetails } from "./journal.js";
 import type { TurnMemory } from "./turn-memory.js";
@@ -253,8 +254,6 @@ export interface Contender {
   readonly caller: Caller;
   /** Counts up with each call that waits. */
   readonly number: number;
-  /** Since when it waits, in elapsed milliseconds. */
-  readonly since: number;
   /** The key that has it performed again, allowed to overtake others. */
   readonly overtakeKey: string;
   /** The processes that it descends from, as `nameOfProcess` names them; undefined as long as nobody has asked. */
@@ -263,8 +262,8 @@ export interface Contender {
 
 /** The calls that wait for what others hold, without those that the turn under way has served. */
 export interface Contenders {
-  /** How many there are, with those that the turn under way has served. */
-  readonly contenders: number;
+  /** Those who are known to be in no circle with others. */
+  readonly apart: ActorsApart;
   /** The waits of an actor. */
   of(actor: string): readonly Contender[];
   /** The waits of processes that descend from another one. */

@@ -1,7 +1,7 @@
 import { createHistogram, type RecordableHistogram } from "node:perf_hooks";
 import type { ErrorKind } from "@pawl/protocol/errors";
 import type { Counter } from "./operation.js";
-import type { Histogram } from "./tally.js";
+import { bucketOf, type Histogram } from "./tally.js";
 
 const NANOSECONDS_PER_MS = 1e6;
 
@@ -63,8 +63,7 @@ export class Statistics {
     this.turnsCommitted += 1;
     this.operations += operations;
     this.#operationsPerTurn.record(Math.max(1, operations));
-    let bucket = 0;
-    while (bucket < COMMIT_BOUNDS_MS.length && commitMs > (COMMIT_BOUNDS_MS[bucket] as number)) bucket += 1;
+    const bucket = bucketOf(commitMs, COMMIT_BOUNDS_MS);
     this.#commits[bucket] = (this.#commits[bucket] as number) + 1;
     this.#commitsMs += commitMs;
     this.#commitNanoseconds.record(Math.max(1, Math.round(commitMs * NANOSECONDS_PER_MS)));

@@ -13,6 +13,13 @@ export interface Histogram {
   readonly sum: number;
 }
 
+/** The place of the bound up to which something is, or that behind the last one. */
+export function bucketOf(value: number, bounds: readonly number[]): number {
+  let bucket = 0;
+  while (bucket < bounds.length && value > (bounds[bucket] as number)) bucket += 1;
+  return bucket;
+}
+
 /** What has happened to the batches of a queue. */
 interface QueueTally {
   /** Null for all queues that are not named. */
@@ -74,9 +81,7 @@ export class Tally {
   /** Notes how long a batch waited for its claim, or was worked on. */
   noteDuration(queue: string, what: "wait" | "run", ms: number): void {
     const first = this.#ofQueue(queue) + (what === "wait" ? WAIT : RUN);
-    let bucket = 0;
-    while (bucket < WORK_BOUNDS_MS.length && ms > (WORK_BOUNDS_MS[bucket] as number)) bucket += 1;
-    this.#add(first + bucket, 1);
+    this.#add(first + bucketOf(ms, WORK_BOUNDS_MS), 1);
     this.#add(first + BUCKETS, ms);
   }
 

@@ -1,6 +1,7 @@
 import type { Id } from "@pawl/protocol/envelope";
 import { type PawlError, refuse } from "@pawl/protocol/errors";
 import { MAX_CONNECTION_WAITS_BYTES, MAX_WAITS_BYTES, MAX_WAITS_PER_CONNECTION } from "@pawl/protocol/limits";
+import { ActorsApart } from "./apart.js";
 import { type Call, DAEMON } from "./call.js";
 import type { Contender, Contenders, Contest, InLine, Wait, WaitingCall } from "./operation.js";
 
@@ -65,6 +66,7 @@ interface KeyLine {
 
 /** The parked calls, by their keys and by their connections, each in the order they came. */
 export class Waiters implements Contenders {
+  readonly apart = new ActorsApart();
   readonly #byKey = new Map<string, KeyLine>();
   /** The calls that wait for all keys that begin so; each beginning ends in a slash. */
   readonly #byBeginning = new Map<string, KeyLine>();
@@ -146,9 +148,9 @@ export class Waiters implements Contenders {
   }
 
   #enter(entry: Entry, contest: Contest): void {
-    const { number, call, since } = entry;
+    const { number, call } = entry;
     const overtakeKey = `${OVERTAKE}${number}`;
-    entry.contender = { contest, caller: call.caller, number, since, overtakeKey, ancestors: undefined };
+    entry.contender = { contest, caller: call.caller, number, overtakeKey, ancestors: undefined };
     add(this.#byActor, contest.actor, entry);
     this.#byOvertakeKey.set(overtakeKey, entry);
     this.#withoutAncestors.add(entry);
@@ -161,16 +163,27 @@ export class Waiters implements Contenders {
     for (const ancestor of ancestors) drop(this.#byAncestor, ancestor, entry);
   }
 
-  /** Keeps the ancestors of contenders that have none yet: of the last `most`, since those before were asked for. */
-  learnAncestors(most: number, ancestorsOf: (contender: Contender) => readonly string[]): void {
+  /** Keeps the ancestors of a contender that has none yet, and of up to `most` others, those that came first. */
+  learnAncestors(
+    parked: Parked,
+    most: number,
+    ancestorsOf: (contender: Contender) => readonly string[],
+  ): void {
+    if (this.#withoutAncestors.has(parked as Entry)) this.#learn(parked as Entry, ancestorsOf);
     let left = most;
-    for (const entry of [...this.#withoutAncestors].reverse()) {
+    for (const entry of this.#withoutAncestors) {
       if (left-- === 0) return;
-      this.#withoutAncestors.delete(entry);
-      if (entry.contender === undefined) continue;
-      entry.contender.ancestors = ancestorsOf(entry.contender);
-      for (const ancestor of entry.contender.ancestors) add(this.#byAncestor, ancestor, entry);
+      this.#learn(entry, ancestorsOf);
+      // An ancestor may wait for it, of which nothing was known.
+      this.apart.forget();
     }
+  }
+
+  #learn(entry: Entry, ancestorsOf: (contender: Contender) => readonly string[]): void {
+    this.#withoutAncestors.delete(entry);
+    if (entry.contender === undefined) return;
+    entry.contender.ancestors = ancestorsOf(entry.contender);
+    for (const ancestor of entry.contender.ancestors) add(this.#byAncestor, ancestor, entry);
   }
 
   /** The call that a key has overtake others, if it is such a key and the call still waits. */
@@ -180,6 +193,7 @@ export class Waiters implements Contenders {
     return entry?.state === "serving" ? undefined : entry;
   }
 
+  /** How many wait for what others hold, with those that the turn under way has served. */
   get contenders(): number {
     return this.#byOvertakeKey.size;
   }
@@ -266,6 +280,7 @@ export class Waiters implements Contenders {
 
   /** The turn under way is committed. */
   commit(): void {
+    this.apart.forget();
     for (const [key, left] of this.#leaving) {
       if (left) this.#left.add(key);
       else this.#left.delete(key);
@@ -282,6 +297,7 @@ export class Waiters implements Contenders {
 
   /** The turn under way is rolled back. */
   rollBack(): void {
+    this.apart.forget();
     this.#leaving.clear();
     for (const entry of this.#touched) {
       if (entry.state === "fresh") this.#drop(entry);

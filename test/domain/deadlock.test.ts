@@ -571,3 +571,63 @@ test("in any history a wait is refused where it could never end, and all others 
   expect(sum(refused)).toBeGreaterThan(100);
   expect(sum(waited)).toBeGreaterThan(sum(refused));
 }, 600_000);
+
+test("a hold that comes between two waits of a turn counts for the second", async () => {
+  const world = new World({ 11: 10 });
+  await world.has(9, { name: "any" }, { awaitsChildren: true });
+  for (const [actor, held] of [
+    [2, "a"],
+    [5, "b"],
+    [10, "c"],
+  ] as const)
+    await world.has(actor, { name: held });
+  await world.waits(11, { name: "a" });
+  const first = world.ask(5, { name: "c" });
+  const held = world.ask(10, { name: "d" }, { awaitsChildren: true });
+  expect(await world.closes(2, { name: "b" })).toEqual([2, 5, 10, 11]);
+  expect((await held).answer).toHaveProperty("secret");
+  expect((await first).answer).toBeUndefined();
+});
+
+/** The outcomes of requests that come one after the other, in turns of their own or the later ones all in one. */
+async function outcomesOf(all: readonly Asked[], together: boolean): Promise<string[]> {
+  const world = new World({ 3: 2, 4: 2, 5: 4 });
+  await world.pawl.call("lease.configure", { name: "three", slots: 3 });
+  const results: Promise<{ answer: Answer }>[] = [];
+  const secrets: string[] = [];
+  for (const [index, { actor, thing: of }] of all.entries()) {
+    // Two and four hold for their children, too.
+    const result = world.ask(actor, of, { task: `${actor % 2}`, awaitsChildren: actor % 2 === 0 });
+    results.push(result);
+    const isBefore = index < HELD_BEFORE;
+    if (isBefore || !together) await result;
+    const { answer } = isBefore ? await result : { answer: undefined };
+    if (answer !== undefined && !(answer instanceof Error)) secrets.push(answer.secret);
+    const secret = index > HELD_BEFORE && index % 3 === 0 ? secrets.shift() : undefined;
+    if (secret === undefined) continue;
+    const given = world.giveBack(secret);
+    if (!together) await given;
+  }
+  const asked = await Promise.all(results);
+  await world.settled();
+  const outcomes = asked.map(({ answer }) =>
+    answer === undefined ? "waits" : answer instanceof Error ? answer.kind : "has it",
+  );
+  world.pawl.close();
+  return outcomes;
+}
+
+const HELD_BEFORE = 4;
+
+test("waits that begin in one turn are refused as those that begin in turns of their own", async () => {
+  let refused = 0;
+  await fc.assert(
+    fc.asyncProperty(fc.array(asked, { minLength: 4, maxLength: 24 }), async (all) => {
+      const apart = await outcomesOf(all, false);
+      expect(await outcomesOf(all, true)).toEqual(apart);
+      if (apart.includes("would_deadlock")) refused += 1;
+    }),
+    { numRuns: TORTURE ? 3000 : 30 },
+  );
+  expect(refused).toBeGreaterThan(0);
+});

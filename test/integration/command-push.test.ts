@@ -41,6 +41,22 @@ async function arrived(receiver: RawClient): Promise<string[]> {
 }
 
 describe("a push", () => {
+  test("is held by its receiver until it is answered", async () => {
+    const deployment = newDeployment();
+    const receiver = await serving(deployment);
+    const { commandId } = await client.call("command.create", { deployment, command: "run" });
+    const { id } = JSON.parse(await receiver.line());
+    const holders = async (): Promise<(string | undefined)[]> => {
+      const { nodes, edges } = await client.call("daemon.graph", {});
+      const held = edges.filter(({ to, what }) => to === `command:${commandId}` && what === "holds");
+      return held.map(({ from }) => nodes.find((node) => node.id === from)?.owner);
+    };
+    expect(await holders()).toEqual(["receiver"]);
+    receiver.write(`${JSON.stringify({ jsonrpc: "2.0", id, result: null })}\n`);
+    await ended(client, commandId);
+    expect(await holders()).toEqual([]);
+  });
+
   test("is a JSON-RPC request with the envelope as params", async () => {
     const deployment = newDeployment();
     const receiver = await serving(deployment);

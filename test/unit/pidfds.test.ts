@@ -2,6 +2,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { createServer, type Server, type Socket } from "node:net";
+import { constants } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { PawlError } from "@pawl/protocol/errors";
@@ -77,6 +78,28 @@ test.each([
   expect(processes.of(socket, caller)).toMatchObject({ kind: "invalid_params" });
 });
 
+test("a process of which the kernel gives no descriptor has ended only if the kernel says so", async () => {
+  const { socket, child, caller } = await connected(new Processes(kernel, "boot", "file"));
+  const process = named(new Processes(kernel, "boot", "file").of(socket, caller));
+  const found = (calls: Partial<Kernel>, sought = process) =>
+    new Processes({ ...kernel, ...calls }, "boot", "file").find(sought);
+  const failing = (errno: number): Partial<Kernel> => ({ openProcess: () => -errno });
+  const { EINVAL, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSYS, EPERM, ESRCH } = constants.errno;
+  for (const errno of [ESRCH, EINVAL, ENOENT]) expect(found(failing(errno))).toBe("ended");
+  for (const errno of [EMFILE, ENFILE, ENOMEM]) expect(found(failing(errno))).toBe("later");
+  // Its pid has gone to another one, or is nobody's.
+  const other = { ...process, startTime: process.startTime - 1 };
+  for (const errno of [ENOSYS, EPERM]) {
+    expect(found(failing(errno))).toBe("later");
+    expect(found(failing(errno), other)).toBe("unknown");
+  }
+  // There is one descriptor, and none to read /proc.
+  expect(found({ freeDescriptor: () => undefined })).toBe("later");
+  child.kill("SIGKILL");
+  await once(child, "exit");
+  for (const errno of [ENOSYS, EPERM]) expect(found(failing(errno))).toBe("unknown");
+});
+
 test("a kernel that names no peers cannot tell one that was started just before it connected", async () => {
   const processes = new Processes(before, "boot", "file");
   const { socket, caller } = await connected(processes);
@@ -99,8 +122,9 @@ test("a daemon without the kernel's calls, or a pid, knows no process", async ()
     new Processes({ ...kernel, openPeer: () => -3 }, "boot", "file").of(socket, caller),
   ])
     expect(refused).toMatchObject({ kind: "invalid_params", details: { issues: [{ path: "/onLoss" }] } });
-  for (const errno of [23, 24]) {
-    const none = new Processes({ ...kernel, openPeer: () => -errno }, "boot", "file");
+  const short: Partial<Kernel>[] = [23, 24, 12].map((errno) => ({ openPeer: () => -errno }));
+  for (const calls of [...short, { freeDescriptor: () => undefined }]) {
+    const none = new Processes({ ...kernel, ...calls }, "boot", "file");
     expect(none.of(socket, caller)).toMatchObject({
       kind: "unavailable",
       details: { reason: "no_descriptors" },

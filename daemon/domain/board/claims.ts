@@ -1,7 +1,7 @@
 // Items that somebody works on: a claim is the lease of the item, granted together with what it writes of the item.
 // Another lease of that name only makes the item not ready.
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
-import { endOf } from "../../grants/grant.js";
+import { type OnLossColumns, remainingOf as remainingOfGrant } from "../../grants/on-loss.js";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { NOTE, type Note, type Op } from "./change.js";
@@ -13,7 +13,7 @@ import { freeItem, LEASE_BEGINNING, leaseOf } from "./work-state.js";
 
 const selectClaim = sql<ClaimRow>(`
   SELECT c.story_id, c.fencing_token, c.agent, c.former_stage, c.stage_n, c.agent_n,
-    l.lease_id, l.expires_at, l.grace_ends_at, l.pid, l.connection
+    l.lease_id, l.expires_at, l.grace_ends_at, l.on_loss, l.lost_at, l.pid, l.connection
   FROM pawl_item_claim c JOIN pawl_lease l ON l.name = :name AND l.fencing_token = c.fencing_token
   WHERE c.story_id = :storyId`);
 
@@ -40,7 +40,7 @@ interface EndedRow {
   agent_n: number | null;
 }
 
-export interface ClaimRow extends EndedRow {
+export interface ClaimRow extends EndedRow, OnLossColumns {
   story_id: string;
   fencing_token: number;
   lease_id: string;
@@ -58,8 +58,9 @@ export function* findClaim({ row, work }: LoadedItem, env: Env): Operation<Claim
   return claim !== undefined && remainingOf(claim, env) > 0 ? claim : undefined;
 }
 
+/** Of the lease that a claim is, in milliseconds. */
 export function remainingOf(claim: ClaimRow, env: Env): number {
-  return endOf(claim.expires_at, claim.grace_ends_at) - env.now;
+  return remainingOfGrant(claim, env);
 }
 
 /** Notes that an item, as the claim has made it, is claimed under the lease with this token. */

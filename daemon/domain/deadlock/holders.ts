@@ -4,11 +4,13 @@ import type { Env } from "../../turns/operation.js";
 import { nameOfProcess } from "../../turns/operation.js";
 import type { Need } from "./circle.js";
 
-/** The thing that a need is about; of a process, that it is a child. */
-export type Thing =
+/** A thing that is held and waited for. */
+export type HeldThing =
   | { readonly kind: "lease"; readonly name: string }
-  | { readonly kind: "path"; readonly root: string; readonly pattern: string }
-  | { readonly kind: "process"; readonly pid: number | null };
+  | { readonly kind: "path"; readonly root: string; readonly pattern: string };
+
+/** The thing that a need is about; of a process, that it is a child. */
+export type Thing = HeldThing | { readonly kind: "process"; readonly pid: number | null };
 
 export type ThingNeed = Need<Thing>;
 
@@ -35,6 +37,8 @@ export interface Search {
   readonly parties: Map<string, Party>;
   /** How many places of patterns may still be compared. */
   readonly work: { left: number };
+  /** True once there was no time to look at all. */
+  isCut: boolean;
 }
 
 /**

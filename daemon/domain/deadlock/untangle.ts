@@ -8,11 +8,13 @@
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { MAX_CIRCLE_WAITS } from "@pawl/protocol/limits";
 import type { Operation } from "../../store/statement.js";
+import type { ActorsApart } from "../../turns/apart.js";
 import type { Caller, Contender, Contest, Env } from "../../turns/operation.js";
-import { circleThrough, type Step, stuckIn, tangledWith } from "./circle.js";
+import { circleThrough, type Need, type Needs, type Step, stuckIn, tangledWith } from "./circle.js";
 import {
   actorOf,
   awaitsChildren,
+  type HeldThing,
   type Party,
   processOfActor,
   type Search,
@@ -29,7 +31,7 @@ export abstract class WaitForOthers implements Contest {
   readonly actor: string;
   readonly party: Party;
   /** What it wants, as far as that is told. */
-  abstract readonly thing: Thing;
+  abstract readonly thing: HeldThing;
 
   /** @param actor as `waiterOf` names the caller. */
   constructor(
@@ -42,7 +44,7 @@ export abstract class WaitForOthers implements Contest {
   }
 
   /** The needs that holders are in the way of. */
-  abstract needs(search: Search): Operation<ThingNeed[]>;
+  abstract needs(search: Search): Operation<Need<HeldThing>[]>;
   /** Those that came before and want the same; of these the nearest will do, if each other is behind one of them. */
   abstract behind(self: Contender, search: Search): readonly Contender[];
 
@@ -74,11 +76,16 @@ export function waiterOf(
  */
 function* untangle(self: Contender, env: Env): Operation<PawlError | undefined> {
   const { actor } = self.contest;
+  const { apart } = env.contenders;
+  apart.begins(actor, self.ancestors ?? []);
   const search = newSearch(env);
-  const circle = circleThrough(yield* needsFrom([actor], "holds", search, self), actor);
-  if (circle !== undefined) return wouldDeadlock(circle, search);
-  const needs = yield* needsFrom([actor], "order", search, self);
+  const needs = yield* needsFrom([actor], "order", search, self, apart);
   const tangled = tangledWith(needs, actor);
+  // What others hold is a part of what was looked at, if that was all.
+  if (tangled.size === 1 && !search.isCut) return stayApart(self, needs, env);
+  const holds = newSearch(env);
+  const circle = circleThrough(yield* needsFrom([actor], "holds", holds, self), actor);
+  if (circle !== undefined) return wouldDeadlock(circle, holds);
   if (tangled.size === 1) return undefined;
   for (const each of tangled) {
     for (const contender of env.contenders.of(each)) {
@@ -87,6 +94,15 @@ function* untangle(self: Contender, env: Env): Operation<PawlError | undefined> 
     }
   }
   return undefined;
+}
+
+/** Nobody whom a wait comes upon waits for its caller: other waits that come upon those need not look at them again. */
+function stayApart({ contest: { actor } }: Contender, needs: Needs<Thing>, { contenders }: Env): undefined {
+  const reached = new Set([...needs.values()].flatMap((all) => all.flatMap(({ held }) => [...held.keys()])));
+  // Its other waits were not looked at.
+  if (contenders.of(actor).length === 1) reached.add(actor);
+  else reached.delete(actor);
+  for (const each of reached) contenders.apart.add(each, processOfActor(each));
 }
 
 /**
@@ -108,7 +124,7 @@ export function* notWaitingFor(
 }
 
 export function newSearch(env: Env): Search {
-  return { env, known: new Map(), parties: new Map(), work: { left: MAX_PLACES } };
+  return { env, known: new Map(), parties: new Map(), work: { left: MAX_PLACES }, isCut: false };
 }
 
 /**
@@ -117,22 +133,28 @@ export function newSearch(env: Env): Search {
  *
  * @param how by what others hold alone, or by the order of arrival too.
  * @param by the wait of its actor that is looked at. What the others may close was seen when they began.
+ * @param apart those that need not be looked at.
  */
 function* needsFrom(
   first: readonly string[],
   how: "holds" | "order",
   search: Search,
   by?: Contender,
+  apart?: Pick<ActorsApart, "has">,
 ): Operation<Map<string, ThingNeed[]>> {
   const { contenders } = search.env;
   const needs = new Map<string, ThingNeed[]>();
   const reached = new Set(first);
   let left = MAX_CIRCLE_WAITS;
   for (const actor of reached) {
+    if (apart?.has(actor)) continue;
     const own: ThingNeed[] = [];
     for (const contender of by?.contest.actor === actor ? [by] : contenders.of(actor)) {
       left -= 1;
-      if (left < 0) return needs;
+      if (left < 0) {
+        search.isCut = true;
+        return needs;
+      }
       const wait = contender.contest as WaitForOthers;
       search.parties.set(actor, wait.party);
       own.push(...(yield* wait.needs(search)));
@@ -144,6 +166,7 @@ function* needsFrom(
     needs.set(actor, own);
     for (const { held } of own) for (const holder of held.keys()) reached.add(holder);
   }
+  if (search.work.left < 0) search.isCut = true;
   return needs;
 }
 

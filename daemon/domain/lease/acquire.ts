@@ -2,7 +2,7 @@
 import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { MAX_INTEGER, MAX_NAMED_HOLDERS } from "@pawl/protocol/limits";
-import { holderOf, keepOnLoss, remainingOf } from "../../grants/on-loss.js";
+import { holderOf, keepOnLoss } from "../../grants/on-loss.js";
 import { all, type Operation, one, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
 import { notWaitingFor } from "../deadlock/untangle.js";
@@ -11,12 +11,12 @@ import { exhausted } from "./refusals.js";
 import {
   type HolderRow,
   held,
-  isBeingEnded,
   keep,
   type Lease,
   selectHolders,
   selectName,
   TAKEN,
+  toldHolder,
   waitKey,
 } from "./row.js";
 
@@ -146,11 +146,7 @@ function waitFor(names: readonly string[], params: Params, { name, holders }: Oc
 }
 
 function refusal({ name, holders }: Occupied, { names }: Params, env: Env): PawlError {
-  const told = holders.map((row) => ({
-    owner: row.owner,
-    remainingMs: remainingOf(row, env),
-    isBeingEnded: isBeingEnded(row, env),
-  }));
+  const told = holders.map((row) => toldHolder(row, env));
   return held(name, told, env.wallMs, names === undefined ? {} : { name });
 }
 

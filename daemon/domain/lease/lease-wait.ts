@@ -1,10 +1,12 @@
 // A call that waits for leases, as the search for circles of waits asks it.
 import { MAX_CIRCLE_WAITS } from "@pawl/protocol/limits";
+import { isBeingEnded } from "../../grants/on-loss.js";
 import { all, type Operation } from "../../store/statement.js";
 import type { Contender, Env } from "../../turns/operation.js";
-import { holderOf, type Search, type ThingNeed } from "../deadlock/holders.js";
+import type { Need } from "../deadlock/circle.js";
+import { type HeldThing, holderOf, type Search } from "../deadlock/holders.js";
 import { WaitForOthers, waiterOf } from "../deadlock/untangle.js";
-import { type Asked, type HolderRow, isBeingEnded, selectHolders, waitKey } from "./row.js";
+import { type Asked, type HolderRow, selectHolders, waitKey } from "./row.js";
 
 /** Holders of one name that are looked at; those beyond count as if they ended by themselves. */
 const MAX_HOLDERS = 64;
@@ -23,8 +25,8 @@ class LeaseWait extends WaitForOthers {
     this.thing = { kind: "lease", name: names[0] as string } as const;
   }
 
-  *needs(search: Search): Operation<ThingNeed[]> {
-    const needs: ThingNeed[] = [];
+  *needs(search: Search): Operation<Need<HeldThing>[]> {
+    const needs: Need<HeldThing>[] = [];
     const asked = `${this.mode} ${this.#slots}`;
     for (const name of this.names) {
       const need = yield* this.#knownNeedOf(name, asked, search);
@@ -34,9 +36,9 @@ class LeaseWait extends WaitForOthers {
   }
 
   /** All that ask for as much of a name need the same: many that ask for many names have it worked out once. */
-  *#knownNeedOf(name: string, asked: string, search: Search): Operation<ThingNeed | null> {
+  *#knownNeedOf(name: string, asked: string, search: Search): Operation<Need<HeldThing> | null> {
     const key = `need ${asked} ${name}`;
-    const known = search.known.get(key) as ThingNeed | null | undefined;
+    const known = search.known.get(key) as Need<HeldThing> | null | undefined;
     if (known !== undefined) return known;
     const need = this.#needOf(name, yield* holdersOf(name, search), search) ?? null;
     search.known.set(key, need);
@@ -44,7 +46,7 @@ class LeaseWait extends WaitForOthers {
   }
 
   /** Undefined if the holders leave enough of the name. */
-  #needOf(name: string, holders: readonly HolderRow[], search: Search): ThingNeed | undefined {
+  #needOf(name: string, holders: readonly HolderRow[], search: Search): Need<HeldThing> | undefined {
     const [first] = holders;
     if (first === undefined || (this.mode === "shared" && first.mode === "shared")) return undefined;
     const isCounted = this.mode === "exclusive" && first.mode === "exclusive";

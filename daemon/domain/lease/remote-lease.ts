@@ -31,6 +31,7 @@ import {
   shownHolder,
   tell,
   tellLost,
+  toldHolder,
   waitKey,
 } from "./row.js";
 
@@ -96,10 +97,8 @@ export function* begin(
 ): Operation<Outcome<{ highest: number }>> {
   const { now } = env;
   const row = yield* one(selectTakenByName, { name, now });
-  if (row !== undefined) {
-    const holder = { owner: row.owner, remainingMs: remainingOf(row, env) };
-    return env.mayWait ? new Wait(waitKey(name)) : held(name, [holder], env.wallMs);
-  }
+  if (row !== undefined)
+    return env.mayWait ? new Wait(waitKey(name)) : held(name, [toldHolder(row, env)], env.wallMs);
   const highest = (yield* one(selectHighest, { name }))?.highest ?? 0;
   yield* run(owe, { leaseId, name, provider, until: now + forMs });
   return { highest };
@@ -223,8 +222,9 @@ export function* lookAtOwed(env: Env): Operation<void> {
 
 /**
  * The place that keeps the lease of a name may have been configured anew while it is held through this daemon. Until
- * that lease ends, it stays where it was granted, and its record tells of it: then this gives what `perform` makes of
- * that, and undefined if the place that is configured now has to be asked.
+ * that lease and a process that is to be ended with it have ended, it stays where it was granted, and its record
+ * tells of it: then this gives what `perform` makes of that, and undefined if the place that is configured now has
+ * to be asked.
  */
 function* whereItWas<T>(
   name: string,
@@ -232,7 +232,7 @@ function* whereItWas<T>(
   perform: () => Operation<T>,
   env: Env,
 ): Operation<T | undefined> {
-  const row = yield* one(selectHeldByName, { name, now: env.now });
+  const row = yield* one(selectTakenByName, { name, now: env.now });
   return row !== undefined && row.provider !== provider ? yield* perform() : undefined;
 }
 

@@ -7,6 +7,7 @@ import {
   beginLoss,
   follow,
   forgetHolder,
+  isBeingEnded,
   LOSING,
   type OnLossColumns,
   orBeingLost,
@@ -395,11 +396,6 @@ export function shownRow(row: LeaseRow, env: Env): ShownHolder {
   };
 }
 
-/** True of a lease that is lost, and whose process has not ended. */
-export function isBeingEnded(row: LeaseRow, env: Env): boolean {
-  return row.on_loss === 1 && remainingOf(row, env) === 0;
-}
-
 export type ShownHolder = NonNullable<Result<"lease.get">["lease"]>;
 
 /** The holder of a name that one holds alone. */
@@ -453,6 +449,21 @@ export function tell(
   env.effects.tell("lease", name, kind, name, { by: owner, fencingToken, reason: reason ?? undefined });
 }
 
+/** A holder, as the refusal of its name tells of it. */
+export function toldHolder(row: LeaseRow, env: Env): ToldHolder {
+  return {
+    owner: row.owner,
+    remainingMs: remainingOf(row, env),
+    isBeingEnded: isBeingEnded(row, env),
+  };
+}
+
+interface ToldHolder {
+  readonly owner: string;
+  readonly remainingMs: number;
+  readonly isBeingEnded?: boolean;
+}
+
 /**
  * The refusal of a name that is not free.
  *
@@ -460,11 +471,7 @@ export function tell(
  */
 export function held(
   name: string,
-  holders: readonly {
-    readonly owner: string;
-    readonly remainingMs: number;
-    readonly isBeingEnded?: boolean;
-  }[],
+  holders: readonly ToldHolder[],
   wallMs: number,
   details: { readonly name?: string } = {},
 ): PawlError {

@@ -1,10 +1,11 @@
 // A call that waits for paths, as the search for circles of waits asks it.
 import { PawlError } from "@pawl/protocol/errors";
 import { MAX_CIRCLE_WAITS } from "@pawl/protocol/limits";
-import { remainingOf } from "../../grants/on-loss.js";
+import { isBeingEnded } from "../../grants/on-loss.js";
 import { type Operation, one } from "../../store/statement.js";
 import type { Caller, Contender } from "../../turns/operation.js";
-import { holderOf, type Search, type ThingNeed } from "../deadlock/holders.js";
+import type { Need } from "../deadlock/circle.js";
+import { type HeldThing, holderOf, type Search } from "../deadlock/holders.js";
 import { WaitForOthers } from "../deadlock/untangle.js";
 import { findHolders } from "./holders.js";
 import { meet, type Pattern, type Work } from "./pattern.js";
@@ -44,7 +45,7 @@ export class PathWait extends WaitForOthers {
     this.#own = own;
   }
 
-  *needs(search: Search): Operation<ThingNeed[]> {
+  *needs(search: Search): Operation<Need<HeldThing>[]> {
     const { env, work } = search;
     work.left -= PLACES_PER_QUESTION;
     if (work.left < 0) return [];
@@ -53,10 +54,10 @@ export class PathWait extends WaitForOthers {
     const isOwn = ({ number }: ReservationRow): boolean => number === this.#own;
     const found = yield* findHolders({ rootId, ...this.wants, isOwn }, MAX_HOLDERS, work, env);
     if (found instanceof PawlError) return [];
-    const needs: ThingNeed[] = [];
+    const needs: Need<HeldThing>[] = [];
     for (const { row, pattern } of found) {
       // A holder that is being ended waits for nobody.
-      const holder = remainingOf(row, env) === 0 ? undefined : holderOf(row, search);
+      const holder = isBeingEnded(row, env) ? undefined : holderOf(row, search);
       if (holder === undefined) continue;
       const about = { kind: "path", root: this.#root, pattern } as const;
       needs.push({ held: new Map([[holder, 1]]), spare: 0, about });

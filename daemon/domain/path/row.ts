@@ -6,6 +6,7 @@ import {
   beginLoss,
   follow,
   forgetHolder,
+  isBeingEnded,
   keepOnLoss,
   LOSING,
   type OnLoss,
@@ -234,11 +235,6 @@ export function lineOf(root: string): string {
 /** An end as replies have it. */
 function shownEnd(at: number, env: Env): { expiresAt: number; remainingMs: number } {
   return { expiresAt: shownAt(at, env), remainingMs: at - env.now };
-}
-
-/** True of a reservation that is lost, and whose process has not ended. */
-function isBeingEnded(row: ReservationRow, env: Env): boolean {
-  return row.on_loss === 1 && remainingOf(row, env) === 0;
 }
 
 type Shown = Result<"path.list">["reservations"][number];
