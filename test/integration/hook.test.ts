@@ -3,9 +3,10 @@ import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
-import { beforeAll, describe, expect, test } from "vitest";
-import { PAWL, privateDirectory, sharedDaemon } from "../daemon.js";
+import { beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import { PAWL, privateDirectory, sharedDaemon, startDaemon } from "../daemon.js";
 import { Agent } from "../mcp-agent.js";
+import { startPawl } from "./cli-program.js";
 
 const daemon = sharedDaemon();
 let server: Agent;
@@ -262,6 +263,27 @@ test("pawl guard refuses a commit of what another has reserved, and names who", 
   expect(refused.stderr).not.toContain("b.ts");
   expect(guard({ PAWL_SESSION: ada.name })).toMatchObject({ status: 0, stderr: "" });
   expect(guard({ PAWL_SESSION: "", PAWL_SOCKET: "/nowhere/x.sock" })).toMatchObject({ status: 0 });
+});
+
+test("a daemon that does not answer keeps nobody from editing or committing", async () => {
+  const stopped = await startDaemon();
+  const tree = privateDirectory();
+  const git = (...args: string[]) => spawnSync("git", args, { cwd: tree, stdio: "ignore" });
+  git("init", "-q");
+  writeFileSync(join(tree, "a.ts"), "x");
+  git("add", ".");
+  const env = { PAWL_SOCKET: stopped.place.socket };
+  process.kill(stopped.pid, "SIGSTOP");
+  onTestFinished(() => void process.kill(stopped.pid, "SIGCONT"));
+  const [commit, answer] = await Promise.all([
+    startPawl(["guard"], { cwd: tree, env }).ended,
+    hook("PreToolUse", tree, edit(join(tree, "a.ts")), env),
+  ]);
+  expect(commit).toMatchObject({ code: 0, stdout: "" });
+  expect(commit.stderr).toContain("does not answer. What is staged was not checked.");
+  expect(answer).toMatchObject({ json: undefined });
+  expect([0, 1]).toContain(answer.code);
+  expect(answer.stderr).toContain("does not answer. Nothing was checked.");
 });
 
 test("pawl hook install adds to the settings what is not there, and keeps all else", () => {
