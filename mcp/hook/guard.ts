@@ -25,7 +25,12 @@ export async function guard({ socketPaths, env }: Omit<HookOptions, "input">): P
   if (daemon === undefined) return unchecked("no daemon answers.");
   const refused: string[] = [];
   try {
-    const { names } = ownSessions(sessionsDirectory(daemon.socketPath, env), tree, env);
+    const { names } = ownSessions({
+      directory: sessionsDirectory(daemon.socketPath, env),
+      cwd: tree,
+      env,
+      parent: process.ppid,
+    });
     for (let from = 0; from < files.length; from += FILES_AT_A_TIME) {
       const some = files.slice(from, from + FILES_AT_A_TIME);
       const holders = await Promise.all(some.map((name) => holdersOf(daemon, join(tree, name), names)));

@@ -26,7 +26,7 @@ export function isAlive({ pid, startTicks, pidSpace: space }: ProcessMark): bool
 }
 
 /** True if a process has the pid, by the kernel: EPERM says that one has it, and whose it is not. */
-function isTaken(pid: number): boolean {
+export function isTaken(pid: number): boolean {
   try {
     process.kill(pid, 0);
     return true;
@@ -64,7 +64,8 @@ function fieldsOf(pid: number): string[] | undefined {
   }
 }
 
-function pidSpace(): string {
+/** The pid namespace of this process. */
+export function pidSpace(): string {
   try {
     return readlinkSync("/proc/self/ns/pid");
   } catch {
