@@ -1,20 +1,10 @@
 import type { Result } from "@pawl/protocol/types";
+import { BATCH_STATES } from "@pawl/protocol/values";
 import type { PawlClient } from "./connect.js";
 
 /** Queues that are named; all others are summed. */
 const MAX_QUEUES = 200;
 const OTHER = "other";
-/** The states of a batch, in the order in which a batch may come to them. */
-export const BATCH_STATES = [
-  "ready",
-  "scheduled",
-  "blocked",
-  "claimed",
-  "completed",
-  "dead",
-  "cancelled",
-  "expired",
-] as const satisfies readonly Result<"queue.get">["batch"]["state"][];
 
 type Stats = Result<"daemon.stats">;
 type QueueStats = Result<"queue.stats">["queues"][number];

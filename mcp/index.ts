@@ -1,7 +1,9 @@
 // The entry: an MCP server on standard input and output, over a daemon's socket (modelcontextprotocol.io).
+import type { Server } from "node:net";
 import { McpServer, type ServerContext, type StandardSchemaWithJSON } from "@modelcontextprotocol/server";
 import { StdioServerTransport, serveStdio } from "@modelcontextprotocol/server/stdio";
 import { z } from "zod";
+import { serveHooks } from "./hook/hook-server.js";
 import { LateLink, type Link } from "./link.js";
 import { addPrompt } from "./prompt.js";
 import { addResources, Following } from "./resources/resources.js";
@@ -31,7 +33,11 @@ const PARENT_LOOK_MS = 1000;
 
 /** Serves until the input ends or the parent has gone. What sessions hold then stays for their grace. */
 export async function serveMcp({ connect, version, tools, idleMs }: McpOptions): Promise<void> {
-  const late = new LateLink(connect, (link) => sessions.follow(link));
+  let hooks: Server | undefined;
+  const late = new LateLink(connect, (link) => {
+    sessions.follow(link);
+    hooks = serveHooks(link.socketPath);
+  });
   const sessions = new Sessions(late, idleMs);
   const transport = new StdioServerTransport();
   let current: McpServer | undefined;
@@ -59,6 +65,7 @@ export async function serveMcp({ connect, version, tools, idleMs }: McpOptions):
   await inputEnd();
   sessions.close();
   following.close();
+  hooks?.close();
   await server.close();
   late.close();
 }

@@ -1,4 +1,5 @@
 // The room of refusals: errors of the daemon and of this server, as an agent is told them.
+import type { ErrorKind } from "@pawl/protocol/errors";
 
 /** A refusal of this server itself, by a kind of the daemon's. */
 export class Refusal extends Error {
@@ -23,8 +24,13 @@ export class Refusal extends Error {
 const LOST =
   "Stop that work and leave its files alone: another may have it by now. Then take other work with work_next.";
 
+const CORRECT = "Correct what is named above and call again; nothing was changed.";
+const DEFECT = "This is a defect of pawl; tell the user.";
+const BOARD_TROUBLE =
+  "The board of this machine needs its user: tell them what this says. Other tools may still work.";
+
 /** By kind, what an agent can do. */
-const ADVICE: Readonly<Record<string, string>> = {
+const ADVICE: Readonly<Record<ErrorKind, string>> = {
   lease_held:
     "Do something else meanwhile, wait for it with waitSeconds, or write to the holder with message_send. Do not work around it.",
   would_deadlock:
@@ -32,16 +38,57 @@ const ADVICE: Readonly<Record<string, string>> = {
   lease_lost: LOST,
   claim_lost: LOST,
   not_found: "Check the name or id; nothing was changed.",
-  invalid_params: "Correct what is named above and call again; nothing was changed.",
+  invalid_params: CORRECT,
   invalid_state: "Choose one of the allowed stages; nothing was changed.",
   conflict: "Read it again, then decide anew; nothing was changed.",
   exhausted: "Wait, or ask for less; nothing was changed.",
   too_large: "Make it shorter; put long texts in a file and name the file.",
-  gone: "That session has ended. Its successor does not know of this: see who is there, and send it to a name.",
+  message_too_large: "Make it shorter; put long texts in a file and name the file.",
   unavailable: "Call again in a few seconds. If that does not help, tell the user that pawld is not running.",
+  provider_unavailable:
+    "What keeps this lock outside the machine does not answer. Call again in a minute; if that does not help, tell the user.",
   read_only: "Tell the user: this pawl daemon only reads.",
+  forbidden:
+    "Tell the user: whoever runs pawld has not allowed this to your account. Do not try to get round it.",
   cancelled: "Nothing was taken.",
+  bad_value: CORRECT,
+  bad_story_id: CORRECT,
+  bad_field: CORRECT,
+  // What a request of this server's own can only meet by a defect, of it or of the daemon.
+  internal: DEFECT,
+  parse_error: DEFECT,
+  invalid_request: DEFECT,
+  not_json: DEFECT,
+  not_canonical: DEFECT,
+  bad_shape: DEFECT,
+  bad_generation: DEFECT,
+  method_not_found: "The pawl daemon is of another version than this server: tell the user to update both.",
+  unsupported_version:
+    "The pawl daemon is of another version than this server: tell the user to update both.",
+  // The key and the log of this node, and changes of others.
+  wrong_board: BOARD_TROUBLE,
+  unknown_author: BOARD_TROUBLE,
+  revoked_author: BOARD_TROUBLE,
+  bad_signature: BOARD_TROUBLE,
+  missing_prev: BOARD_TROUBLE,
+  bad_chain: BOARD_TROUBLE,
+  clock_not_monotonic: BOARD_TROUBLE,
+  clock_ahead: BOARD_TROUBLE,
+  weak_key: BOARD_TROUBLE,
+  duplicate_key: BOARD_TROUBLE,
+  key_mode: BOARD_TROUBLE,
+  key_unreadable: BOARD_TROUBLE,
+  log_corrupt: BOARD_TROUBLE,
 };
+const GONE =
+  "That session has ended. Its successor does not know of this: see who is there, and send it to a name.";
+const UNKNOWN = "Tell the user what this says; nothing is known of how to go on.";
+
+/** What can be done about a kind. A daemon of a later version may refuse by kinds that are not known here. */
+function adviceFor(kind: string): string {
+  if (kind === "gone") return GONE;
+  return Object.hasOwn(ADVICE, kind) ? ADVICE[kind as ErrorKind] : UNKNOWN;
+}
 
 /** What went wrong, as it is told: the sentence of the daemon, the holder where there is one, and the way out. */
 export interface Told {
@@ -85,7 +132,7 @@ export function told(error: unknown): Told {
     ...(holder === undefined && first === undefined ? {} : { holder: { ...(holder as object), ...first } }),
     ...(Array.isArray(holders) && holders.length > 1 ? { holders } : {}),
     ...(Object.keys(rest).length === 0 ? {} : { details: rest }),
-    whatToDo: advice ?? ADVICE[kind] ?? "This is a defect of pawl; tell the user.",
+    whatToDo: advice ?? adviceFor(kind),
   };
 }
 

@@ -33,17 +33,7 @@ import {
   text,
   waitMs,
 } from "./schemas.js";
-
-/** The states of a command, in the order in which it can come through them; the last three are final. */
-export const COMMAND_STATES = [
-  "PENDING_UPLOAD",
-  "PENDING",
-  "DISPATCHED",
-  "SUCCEEDED",
-  "FAILED",
-  "EXPIRED",
-] as const;
-export type CommandState = (typeof COMMAND_STATES)[number];
+import { COMMAND_STATES } from "./values.js";
 
 /** The kind of the envelope. */
 const ENVELOPE_PROTOCOL = "arc.v1";

@@ -1,5 +1,4 @@
 import { z } from "zod";
-import { COMMAND_STATES } from "./command.js";
 import { EVENT_KINDS, type EventNoun } from "./events.js";
 import {
   DEFAULT_CHECKED_ROWS,
@@ -13,6 +12,7 @@ import { method, notification, noun } from "./method.js";
 import { queueDepths } from "./queue.js";
 import { duration, instant, integer, named, text } from "./schemas.js";
 import { mode, nodeId } from "./sequence.js";
+import { COMMAND_STATES } from "./values.js";
 
 const NOUNS = Object.keys(EVENT_KINDS) as [EventNoun, ...EventNoun[]];
 

@@ -27,13 +27,13 @@ import {
   text,
   waitMs,
 } from "./schemas.js";
+import { LEASE_MODES } from "./values.js";
 
 const name = leaseName.meta({ description: "What the lease is for: a database, a branch, a directory." });
 const owner = label.meta({ description: "A label for people. It proves nothing; the leaseId does." });
 const leaseId = label.meta({
   description: "Secret and random. Whoever has it can renew and release the lease.",
 });
-export const LEASE_MODES = ["exclusive", "shared"] as const;
 const mode = z.enum(LEASE_MODES).meta({
   description: "`shared`: together with any number of others that are `shared`, and no exclusive holder.",
 });

@@ -300,15 +300,3 @@ export const MAX_SOCKET_PATH_BYTES = 107;
 
 /** The longest delay of `setTimeout`, which fires at once for longer ones. A later moment is looked at again then. */
 export const MAX_TIMER_MS = 2 ** 31 - 1;
-
-/** Signals by which a holder that has lost what it held may ask to be ended. */
-export const LOSS_SIGNALS = [
-  "SIGTERM",
-  "SIGINT",
-  "SIGHUP",
-  "SIGQUIT",
-  "SIGABRT",
-  "SIGUSR1",
-  "SIGUSR2",
-  "SIGKILL",
-] as const;

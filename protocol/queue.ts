@@ -49,36 +49,18 @@ import {
   text,
   waitMs,
 } from "./schemas.js";
-
-/**
- * The states of a batch. `completed`, `dead`, `cancelled` and `expired` are final; `queue.retry` brings back the last
- * three.
- */
-export const BATCH_STATES = [
-  "ready",
-  "scheduled",
-  "blocked",
-  "claimed",
-  "completed",
-  "dead",
-  "cancelled",
-  "expired",
-] as const;
-export type BatchState = (typeof BATCH_STATES)[number];
-
-const DELIVERY_POLICIES = ["earliest_safe_boundary", "after_current_turn_commit"] as const;
-export type DeliveryPolicy = (typeof DELIVERY_POLICIES)[number];
-
-const WHENS = ["success", "failure", "finished"] as const;
-
-const SLOT_POLICIES = ["exclusive", "join"] as const;
-export type SlotPolicy = (typeof SLOT_POLICIES)[number];
-
-const ON_EXISTING = ["refuse", "return", "replace", "keepTime", "append", "rerun"] as const;
-
-const BOUNDARIES = ["idle", "active_turn_checkpoint"] as const;
-/** Where a worker stands when it claims. */
-export type Boundary = (typeof BOUNDARIES)[number];
+import {
+  BATCH_STATES,
+  BOUNDARIES,
+  CLAIM_ORDERS,
+  DELIVERY_POLICIES,
+  KEY_ORDERS,
+  MOVED_STATES,
+  ON_EXISTING,
+  PURGED_STATES,
+  SLOT_POLICIES,
+  WHENS,
+} from "./values.js";
 
 export const queue = label.meta({ description: "A queue exists by being used." });
 const owner = label.meta({ description: "A label for people. It proves nothing; the leaseToken does." });
@@ -366,7 +348,7 @@ const maxClaimed = z.int().min(1).max(MAX_MAX_CLAIMED).meta({
 const maxClaimedPerKey = z.int().min(1).max(MAX_MAX_CLAIMED).meta({
   description: "The same of each key. Batches whose key is full are passed over.",
 });
-const keyOrder = z.enum(["free", "strict"]).meta({
+const keyOrder = z.enum(KEY_ORDERS).meta({
   description:
     "`strict`: a batch waits for every earlier one of its key to be finished, also for those that rest, are scheduled or dead.",
 });
@@ -565,7 +547,7 @@ export const QUEUE = noun("queue", {
             description:
               "Of one of these: names, or `prefix/*` for all queues whose names begin with `prefix/`. A queue that is empty, paused or full is as if it were not there.",
           }),
-          order: z.enum(["listed", "oldest"]).optional().meta({
+          order: z.enum(CLAIM_ORDERS).optional().meta({
             description:
               "Of several queues: `listed` (default) takes from the first entry that has something to claim, and within a prefix as `oldest` does over all: what has the highest priority, then what was enqueued first.",
           }),
@@ -1019,10 +1001,7 @@ export const QUEUE = noun("queue", {
             .optional()
             .meta({ description: "These batches." }),
           queue: queue.optional().meta({ description: "Batches of this queue." }),
-          state: z
-            .enum(["ready", "scheduled", "blocked", "dead", "cancelled", "expired"])
-            .optional()
-            .meta({ description: "Which of that queue." }),
+          state: z.enum(MOVED_STATES).optional().meta({ description: "Which of that queue." }),
         })
         .refine(
           ({ batchIds, queue, state }) =>
@@ -1056,7 +1035,7 @@ export const QUEUE = noun("queue", {
         .strictObject({
           queue: queue.optional().meta({ description: "Batches of this queue." }),
           states: z
-            .array(z.enum(["ready", "scheduled", "blocked", "completed", "dead", "cancelled", "expired"]))
+            .array(z.enum(PURGED_STATES))
             .min(1)
             .optional()
             .meta({ description: "In any of these states." }),

@@ -13,11 +13,7 @@ import {
 import { method, noun } from "./method.js";
 import { batch, key, payloads, priority, queue } from "./queue.js";
 import { instant, integer, label, limit, named, text } from "./schemas.js";
-
-export const OVERLAPS = ["skip", "one", "all"] as const;
-export type Overlap = (typeof OVERLAPS)[number];
-export const MISSED = ["none", "last", "all"] as const;
-export type Missed = (typeof MISSED)[number];
+import { MISSED, OVERLAPS } from "./values.js";
 
 const name = label.meta({ description: "The schedule. Setting it again changes it." });
 const cron = text.min(1).max(MAX_CRON_LENGTH).meta({

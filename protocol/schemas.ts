@@ -5,7 +5,6 @@ import {
   DEFAULT_RETRY_BASE_MS,
   DEFAULT_RETRY_FACTOR,
   DEFAULT_RETRY_MAX_MS,
-  LOSS_SIGNALS,
   MAX_BATCH_DELAY_MS,
   MAX_GRACE_MS,
   MAX_INTEGER,
@@ -16,6 +15,7 @@ import {
   MAX_WAIT_MS,
   MIN_LEASE_MS,
 } from "./limits.js";
+import { LOSS_SIGNALS } from "./values.js";
 
 // Schemas that several nouns share.
 

@@ -116,7 +116,21 @@ describe("imports", () => {
         .map(({ path, module }) => `${path} imports ${module}`),
     );
     const importers = imports.filter(({ module }) => module === "@pawl/web").map(({ path }) => path);
-    expect(new Set(importers)).toEqual(new Set(["client/commands/web.ts"]));
+    expect(new Set(importers)).toEqual(new Set(["client/commands/packages.ts"]));
+  });
+
+  test("the page calls each method that it may call", () => {
+    const page = sources
+      .filter((path) => path.startsWith("web/page/"))
+      .map(read)
+      .join("\n");
+    const methods = [...read("web/server/methods.ts").matchAll(/^ {2}"(\w+\.\w+)",$/gm)].map(
+      ([, name]) => name,
+    );
+    expect(methods.length).toBeGreaterThan(20);
+    // A type of what it returns is no call.
+    const called = page.replace(/(Result|Params)<"[\w.]+">/g, "");
+    expectNone(methods.filter((name) => !called.includes(`"${name}"`)) as string[]);
   });
 
   test("what is for agents takes only types of the others, and is loaded for nobody else; hooks take no package", () => {
@@ -129,7 +143,7 @@ describe("imports", () => {
     );
     const importers = imports.filter(({ module }) => module.startsWith("@pawl/mcp")).map(({ path }) => path);
     // The second is bundled with what it imports.
-    expect(new Set(importers)).toEqual(new Set(["client/commands/agents/packages.ts", "client/cli/hook.ts"]));
+    expect(new Set(importers)).toEqual(new Set(["client/commands/packages.ts", "client/cli/hook.ts"]));
     const bundles = {
       server: read("mcp/dist/bundle/server/server.js"),
       hook: read("mcp/dist/bundle/hook/hook.js"),

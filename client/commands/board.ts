@@ -1,18 +1,17 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { Params, Result } from "@pawl/protocol/types";
 import type { PawlClient } from "../connect.js";
-import { type Context, command, UsageError } from "../terminal/command.js";
+import { type Context, command } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
 import { count, plural } from "../terminal/quantities.js";
 import { printable } from "../terminal/text.js";
 import { CLEAR_SCREEN } from "../terminal/watch.js";
 import { draw, type Item, type Stages } from "./board/drawing.js";
-import { checkOptions, doWork, WORK_ACTIONS, WORK_OPTIONS } from "./board/work.js";
+import { ACTIONS, actionOf, BOARD_OPTIONS, SHOWN_ITEMS } from "./board/options.js";
+import { doWork } from "./board/work.js";
 
 /** The width of a board that is not printed on a terminal, unless $COLUMNS says otherwise. */
 const DEFAULT_WIDTH = 100;
-/** Items of a stage that a person sees, unless more are asked for. */
-const SHOWN_ITEMS = 20;
 const WATCH_MS = 600_000;
 /** A board that is written all the time is drawn anew only so often. */
 const REDRAW_MS = 200;
@@ -23,27 +22,7 @@ const board = command({
   endsBySignal: true,
   patient: ({ action, watch }) => action !== undefined || watch,
   summary: "Show the items of the board by stage, and take work from it",
-  options: {
-    stage: { type: "text", value: "STAGE", describe: "Only this stage" },
-    agent: { type: "text", value: "NAME", describe: "Only what this agent works on" },
-    blocked: { type: "flag", describe: "Only what is blocked" },
-    label: { type: "text", value: "LABEL", describe: "Only what has this label" },
-    text: {
-      type: "text",
-      value: "WORDS",
-      describe: "Only what has these words, in names, descriptions and notes",
-    },
-    limit: {
-      type: "number",
-      short: "n",
-      value: "COUNT",
-      describe: "Items of a stage to show",
-      default: String(SHOWN_ITEMS),
-    },
-    watch: { type: "flag", short: "w", describe: "Go on: show it again after each change" },
-    verify: { type: "flag", describe: "With rebuild: only compare, and change nothing" },
-    ...WORK_OPTIONS,
-  },
+  options: BOARD_OPTIONS,
   details:
     "Stages are columns, as many beside each other as fit. `board rebuild` replays the log of changes, and puts right what differs from it in the tables that items are read from; with --verify it only says so, and exits with 1.\n\n`board ready` lists what can be worked on: in a stage that work is taken from, not blocked, claimed by nobody, and all that it depends on done. `board claim` takes the first of it, or the item that is named, and exits with 1 if there is none; the claim has to be renewed before it ends, by lease.heartbeat (`pawl call`), and `board finish` ends it. A claim that ends otherwise is taken back, and counts as a retry. `board configure` says of stages what they are for on this node, and without options shows it.",
   examples: [
@@ -61,21 +40,11 @@ const board = command({
     ["pawl board configure --work 1_backlog,3_qa --done 5_done", "Work is taken for testing, too"],
     ["pawl board rebuild --verify", "Whether the items are what the changes say"],
   ],
-  words: { action: ["rebuild", ...WORK_ACTIONS] },
+  words: { action: ACTIONS },
   async run(args, context) {
-    const { action, verify, watch } = args;
-    if (verify && action !== "rebuild") throw new UsageError("--verify belongs to `pawl board rebuild`.");
-    if (action !== undefined && WORK_ACTIONS.includes(action)) {
-      if (watch || args.blocked) throw new UsageError("--watch and --blocked belong to `pawl board` alone.");
-      return await doWork(action, args, context);
-    }
-    checkOptions(undefined, args);
-    if (action !== undefined) {
-      if (action !== "rebuild") {
-        throw new UsageError(`${JSON.stringify(action)} is nothing that a board does.`);
-      }
-      return await replay(verify, context);
-    }
+    const action = actionOf(args);
+    if (action === "rebuild") return await replay(args.verify, context);
+    if (action !== undefined) return await doWork(action, args, context);
     const filter = {
       ...(args.stage === undefined ? {} : { stage: args.stage }),
       ...(args.agent === undefined ? {} : { agent: args.agent }),
@@ -91,7 +60,7 @@ const board = command({
     const get = (): Promise<Loaded> =>
       isPartEnough ? loadFirst(client, filter, shown) : load(client, filter);
     const show = (loaded: Loaded): void => print(loaded, shown, context);
-    if (watch) await showChanges(client, get, show, context.output);
+    if (args.watch) await showChanges(client, get, show, context.output);
     else show(await get());
     return undefined;
   },

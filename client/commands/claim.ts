@@ -1,5 +1,6 @@
 import { EACH, textsAt } from "@pawl/protocol/json-text";
 import type { Params, Result } from "@pawl/protocol/types";
+import { BOUNDARIES, CLAIM_ORDERS, type ClaimOrder } from "@pawl/protocol/values";
 import { JsonText } from "../connection/json-text.js";
 import { command, UsageError } from "../terminal/command.js";
 import { duration, plural } from "../terminal/quantities.js";
@@ -16,7 +17,7 @@ const lease = {
 } as const;
 const boundary = {
   type: "text",
-  choices: ["idle", "active_turn_checkpoint"],
+  choices: BOUNDARIES,
   describe: "Where you stand: at a checkpoint, only what may come there is handed out",
   default: "idle",
 } as const;
@@ -24,7 +25,7 @@ const boundary = {
 /** The option of the commands that take from several queues. */
 export const order = {
   type: "text",
-  choices: ["listed", "oldest"],
+  choices: CLAIM_ORDERS,
   describe: "Of several queues: in the order given, or by priority and age over all",
   default: "listed",
 } as const;
@@ -32,7 +33,7 @@ export const order = {
 /** The params that say what is wanted, by the words of a command line: `build/*` is all queues that begin so. */
 function wantedOf(
   names: readonly string[],
-  order: "listed" | "oldest" | undefined,
+  order: ClaimOrder | undefined,
 ): Pick<Params<"queue.claim">, "queue" | "queues" | "order" | "batchIds"> {
   const ids = names.filter((each) => BATCH_ID.test(each));
   if (ids.length === names.length) return { batchIds: ids };

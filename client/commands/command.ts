@@ -1,4 +1,5 @@
 import type { Result } from "@pawl/protocol/types";
+import { COMMAND_STATES } from "@pawl/protocol/values";
 import { command } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
 import { duration, whenShort } from "../terminal/quantities.js";
@@ -7,14 +8,6 @@ import { isWatching, showListed, WATCH } from "../terminal/watch.js";
 type Command = Result<"command.get">;
 type State = Command["state"];
 
-const STATES = [
-  "PENDING_UPLOAD",
-  "PENDING",
-  "DISPATCHED",
-  "SUCCEEDED",
-  "FAILED",
-  "EXPIRED",
-] as const satisfies readonly State[];
 const STATE_STYLES: Readonly<Partial<Record<State, "green" | "red" | "yellow">>> = {
   DISPATCHED: "yellow",
   SUCCEEDED: "green",
@@ -28,7 +21,7 @@ const list = command({
   endsBySignal: true,
   summary: "List commands and their states",
   options: {
-    state: { type: "text", choices: STATES, describe: "Only those in a state" },
+    state: { type: "text", choices: COMMAND_STATES, describe: "Only those in a state" },
     target: { type: "text", value: "TEXT", describe: "Only those of a target" },
     command: { type: "text", value: "NAME", describe: "Only those of a name" },
     since: { type: "duration", describe: "Only those of so long ago or later" },

@@ -2,6 +2,7 @@ import type { Readable } from "node:stream";
 import { EACH, textsAt } from "@pawl/protocol/json-text";
 import { MAX_ENQUEUED_BATCHES } from "@pawl/protocol/limits";
 import type { Params } from "@pawl/protocol/types";
+import { ON_EXISTING, WHENS } from "@pawl/protocol/values";
 import { JsonText } from "../connection/json-text.js";
 import { command, UsageError } from "../terminal/command.js";
 import { when, zoneAt } from "../terminal/quantities.js";
@@ -20,7 +21,7 @@ const enqueue = command({
     },
     "on-existing": {
       type: "text",
-      choices: ["refuse", "return", "replace", "keepTime", "append", "rerun"],
+      choices: ON_EXISTING,
       describe: "What becomes of other content under the same KEY",
       default: "refuse",
     },
@@ -66,7 +67,7 @@ const enqueue = command({
     },
     when: {
       type: "text",
-      choices: ["success", "failure", "finished"],
+      choices: WHENS,
       describe: "With --after: what has to become of them",
       default: "success",
     },

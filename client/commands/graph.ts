@@ -1,10 +1,10 @@
-import { PawlError } from "@pawl/protocol/errors";
 import type { Result } from "@pawl/protocol/types";
 import type { PawlClient } from "../connect.js";
 import { command, UsageError } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
 import { duration } from "../terminal/quantities.js";
 import { printable } from "../terminal/text.js";
+import { noItem } from "./item.js";
 import { BATCH_ID, sentencesOf as sentencesOfQueue } from "./queue.js";
 
 type Graph = Result<"daemon.graph">;
@@ -217,11 +217,7 @@ async function whyQueue(name: string, client: PawlClient, output: Output): Promi
 async function whyItem(storyId: string, client: PawlClient, output: Output): Promise<undefined> {
   const found = await client.pipeline.read({ storyId });
   const { item, reason, missing, cycle } = found;
-  if (item === null) {
-    throw new PawlError("not_found", `There is no item ${JSON.stringify(storyId)}. See pawl board.`, {
-      what: "item",
-    });
-  }
+  if (item === null) throw noItem(storyId);
   output.result(found, () => {
     const said = [reason ?? `${storyId} is ready: it can be claimed now.`];
     if (missing !== undefined) said.push(`It depends on what does not exist: ${missing.join(", ")}.`);

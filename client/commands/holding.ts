@@ -1,7 +1,10 @@
 // Options of the commands that run a program while they hold something for it.
-import { DEFAULT_LOSS_GRACE_MS, LOSS_SIGNALS, MAX_GRACE_MS } from "@pawl/protocol/limits";
+import { basename } from "node:path";
+import { DEFAULT_LEASE_MS, DEFAULT_LOSS_GRACE_MS, MAX_GRACE_MS } from "@pawl/protocol/limits";
 import type { Params } from "@pawl/protocol/types";
-import { UsageError } from "../terminal/command.js";
+import { LOSS_SIGNALS } from "@pawl/protocol/values";
+import type { HoldOptions } from "../grants/hold.js";
+import { type Arguments, UsageError } from "../terminal/command.js";
 import { milliseconds } from "../terminal/values.js";
 
 /** The highest code that a program can exit with. */
@@ -47,10 +50,30 @@ export function exitCodeOf(given: number | undefined): number | undefined {
   throw new UsageError(`--conflict-exit-code takes 0 to ${MAX_EXIT_CODE}, not ${given}.`);
 }
 
+/** With what a command says of it whether or not it is given. */
+type HeldAs = HoldOptions & { ttlMs: number; waitMs: number; onLoss?: OnLoss };
+type OnLoss = { readonly signal: Signal; readonly graceMs: number };
+type HoldArguments = Arguments<"-- command", typeof HOLD_OPTIONS>;
+
+/** How a program's grant is held, by the options of its command. Throws `UsageError`. */
+export function holdOptionsOf(args: HoldArguments): HeldAs {
+  const { wait = 0, ttl = DEFAULT_LEASE_MS, owner, note, grace, "--": program } = args;
+  const onLoss = onLossOf(args["on-loss"]);
+  return {
+    ttlMs: ttl,
+    waitMs: wait,
+    owner: owner ?? `${basename(program[0] as string)}:${process.pid}`,
+    awaitsChildren: true,
+    ...(note === undefined ? {} : { note }),
+    ...(grace === undefined ? {} : { graceMs: grace }),
+    ...(onLoss === undefined ? {} : { onLoss }),
+  };
+}
+
 type Signal = NonNullable<NonNullable<Params<"lease.acquire">["onLoss"]>["signal"]>;
 
 /** What `--on-loss` asks for, such as `TERM:10s`. Throws `UsageError`. */
-export function onLossOf(given: string | undefined): { signal: Signal; graceMs: number } | undefined {
+function onLossOf(given: string | undefined): OnLoss | undefined {
   if (given === undefined) return undefined;
   const [name = "", time] = given.split(":");
   const signal = `SIG${name.toUpperCase().replace(/^SIG/, "")}` as Signal;

@@ -3,7 +3,7 @@ import { join, resolve } from "node:path";
 import { text } from "node:stream/consumers";
 import { command, UsageError } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
-import { packageOfHooks } from "./agents/packages.js";
+import { packageOfHooks } from "./packages.js";
 
 const hook = command({
   args: "[action]",

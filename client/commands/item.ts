@@ -241,7 +241,8 @@ async function remove(storyId: string, { connect, output }: Context): Promise<un
   return undefined;
 }
 
-function noItem(storyId: string): PawlError {
+/** The refusal of an item that is not there. */
+export function noItem(storyId: string): PawlError {
   return new PawlError("not_found", `There is no item ${JSON.stringify(storyId)}. See pawl board.`, {
     what: "item",
   });

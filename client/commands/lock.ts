@@ -1,6 +1,5 @@
-import { basename, resolve } from "node:path";
+import { resolve } from "node:path";
 import { PawlError } from "@pawl/protocol/errors";
-import { DEFAULT_LEASE_MS } from "@pawl/protocol/limits";
 import { connectionOf, type PawlClient } from "../connect.js";
 import type { HeldLease } from "../grants/with-lease.js";
 import { runUnder } from "../process/run-under.js";
@@ -8,7 +7,7 @@ import { command, UsageError } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
 import { duration, plural } from "../terminal/quantities.js";
 import { printable } from "../terminal/text.js";
-import { exitCodeOf, HOLD_OPTIONS, onLossOf } from "./holding.js";
+import { exitCodeOf, HOLD_OPTIONS, holdOptionsOf } from "./holding.js";
 import { heldFor } from "./lease.js";
 
 /** A wait that is longer than this is explained: the holder is named. */
@@ -43,33 +42,25 @@ const lock = command({
     ],
   ],
   async run(args, { connect, output }) {
-    const { name: names, shared, slots, wait = 0, ttl = DEFAULT_LEASE_MS, note, grace, "--": program } = args;
+    const { name: names, shared, slots, "--": program } = args;
     const exitCode = exitCodeOf(args["conflict-exit-code"]);
-    const onLoss = onLossOf(args["on-loss"]);
+    const options = holdOptionsOf(args);
+    const { ttlMs, waitMs, onLoss } = options;
     if (shared && slots !== undefined)
       throw new UsageError("Who shares a name takes no slots of it. Leave --slots out.");
     const client = await connect();
     const waiting =
-      wait === 0 ? undefined : setTimeout(() => void tellWhom(client, names, output), TELL_AFTER_MS);
+      waitMs === 0 ? undefined : setTimeout(() => void tellWhom(client, names, output), TELL_AFTER_MS);
     const request = {
       ...(names.length === 1 ? { name: names[0] as string } : { names: [...names] }),
       ...(shared ? { mode: "shared" as const } : {}),
       ...(slots === undefined ? {} : { slots }),
     };
-    const options = {
-      ttlMs: ttl,
-      waitMs: wait,
-      owner: args.owner ?? `${basename(program[0] as string)}:${process.pid}`,
-      awaitsChildren: true,
-      ...(note === undefined ? {} : { note }),
-      ...(grace === undefined ? {} : { graceMs: grace }),
-      ...(onLoss === undefined ? {} : { onLoss }),
-    };
     try {
       const perform = (lease: HeldLease): Promise<number> => {
         clearTimeout(waiting);
         const { names: held, signal } = lease;
-        const under = { ttlMs: ttl, connection: connectionOf(client), onLoss };
+        const under = { ttlMs, connection: connectionOf(client), onLoss };
         return runUnder(signal, program, under, {
           PAWL_SOCKET: resolve(client.socketPath),
           PAWL_LEASE: held.map(({ name }) => name).join("\n"),
@@ -83,7 +74,7 @@ const lock = command({
       if (!(error instanceof PawlError)) throw error;
       if (error.kind === "would_deadlock") throw Object.assign(error, { exitCode });
       if (error.kind !== "lease_held") throw error;
-      throw Object.assign(inWords(names, wait, error), { exitCode });
+      throw Object.assign(inWords(names, waitMs, error), { exitCode });
     } finally {
       clearTimeout(waiting);
     }

@@ -2,7 +2,7 @@ import { connectionOf, connectToOneOf } from "../connect.js";
 import type { Connection } from "../connection/connection.js";
 import { defaultInstance } from "../connection/socket-path.js";
 import { command } from "../terminal/command.js";
-import { packageOfAgents } from "./agents/packages.js";
+import { packageOfAgents } from "./packages.js";
 
 /** How long a call of an agent waits for a daemon that went away. */
 const RECONNECT_MS = 10_000;

@@ -1,7 +1,6 @@
 import { existsSync } from "node:fs";
-import { basename, dirname, join, relative, resolve } from "node:path";
+import { dirname, join, relative, resolve } from "node:path";
 import { PawlError } from "@pawl/protocol/errors";
-import { DEFAULT_LEASE_MS } from "@pawl/protocol/limits";
 import type { Result } from "@pawl/protocol/types";
 import { connectionOf } from "../connect.js";
 import type { HeldPaths } from "../grants/with-paths.js";
@@ -9,7 +8,7 @@ import { runUnder } from "../process/run-under.js";
 import { command } from "../terminal/command.js";
 import { duration, plural } from "../terminal/quantities.js";
 import { isWatching, showListed, WATCH } from "../terminal/watch.js";
-import { exitCodeOf, HOLD_OPTIONS, onLossOf } from "./holding.js";
+import { exitCodeOf, HOLD_OPTIONS, holdOptionsOf } from "./holding.js";
 import { heldFor } from "./lease.js";
 
 const root = {
@@ -39,26 +38,18 @@ const reserve = command({
     ["pawl reserve '**' --read -- ./backup.sh", "While nobody writes anything"],
   ],
   async run(args, { connect }) {
-    const { pattern: patterns, read, wait = 0, ttl = DEFAULT_LEASE_MS, note, grace, "--": program } = args;
+    const { pattern: patterns, read, "--": program } = args;
     const exitCode = exitCodeOf(args["conflict-exit-code"]);
-    const onLoss = onLossOf(args["on-loss"]);
+    const options = holdOptionsOf(args);
+    const { ttlMs, waitMs, onLoss } = options;
     const [tree, place] = placeOf(args.root);
     const request = {
       root: tree,
       patterns: patterns.map((pattern) => (place === "" ? pattern : `${place}/${pattern}`)),
       mode: read ? ("read" as const) : ("write" as const),
     };
-    const options = {
-      ttlMs: ttl,
-      waitMs: wait,
-      owner: args.owner ?? `${basename(program[0] as string)}:${process.pid}`,
-      awaitsChildren: true,
-      ...(note === undefined ? {} : { note }),
-      ...(grace === undefined ? {} : { graceMs: grace }),
-      ...(onLoss === undefined ? {} : { onLoss }),
-    };
     const client = await connect();
-    const under = { ttlMs: ttl, connection: connectionOf(client), onLoss };
+    const under = { ttlMs, connection: connectionOf(client), onLoss };
     const perform = ({ reservationId, fencingToken, signal }: HeldPaths): Promise<number> =>
       runUnder(signal, program, under, {
         PAWL_SOCKET: resolve(client.socketPath),
@@ -72,7 +63,7 @@ const reserve = command({
       if (!(error instanceof PawlError)) throw error;
       if (error.kind === "would_deadlock") throw Object.assign(error, { exitCode });
       if (error.kind !== "lease_held") throw error;
-      throw Object.assign(inWords(wait, error), { exitCode });
+      throw Object.assign(inWords(waitMs, error), { exitCode });
     }
   },
 });

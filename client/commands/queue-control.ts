@@ -1,5 +1,6 @@
 // Commands of those who look after queues: pause and resume them, and take batches away.
-import type { Params, Result } from "@pawl/protocol/types";
+import type { Result } from "@pawl/protocol/types";
+import { MOVED_STATES, PURGED_STATES } from "@pawl/protocol/values";
 import { command, UsageError } from "../terminal/command.js";
 import { plural, when, zoneAt } from "../terminal/quantities.js";
 import { printable } from "../terminal/text.js";
@@ -7,11 +8,8 @@ import { pointInTime } from "../terminal/values.js";
 
 const BATCH_ID = /^qwb:[0-9a-f]{64}$/;
 
-type PurgedState = NonNullable<Params<"queue.purge">["states"]>[number];
-type MovedState = NonNullable<Params<"queue.move">["state"]>;
-
-const MOVED_STATES: readonly string[] = ["ready", "scheduled", "blocked", "dead", "cancelled", "expired"];
-const PURGED_STATES: readonly string[] = [...MOVED_STATES, "completed"];
+type PurgedState = (typeof PURGED_STATES)[number];
+type MovedState = (typeof MOVED_STATES)[number];
 
 const pause = command({
   args: "<queue>",
@@ -81,7 +79,7 @@ const purge = command({
     const dryRun = options["dry-run"];
     const olderThanMs = options["older-than"];
     const isBatch = BATCH_ID.test(which);
-    const wrong = states.find((state) => !PURGED_STATES.includes(state));
+    const wrong = states.find((state) => !PURGED_STATES.includes(state as PurgedState));
     if (wrong !== undefined) {
       throw new UsageError(`${JSON.stringify(wrong)} is no state to purge: ${PURGED_STATES.join(", ")}.`);
     }
@@ -112,7 +110,7 @@ const move = command({
   options: {
     state: {
       type: "text",
-      choices: ["ready", "scheduled", "blocked", "dead", "cancelled", "expired"],
+      choices: MOVED_STATES,
       describe: "Which batches of a queue",
     },
   },

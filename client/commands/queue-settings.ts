@@ -1,4 +1,5 @@
 import type { Params, Result } from "@pawl/protocol/types";
+import { KEY_ORDERS } from "@pawl/protocol/values";
 import { command, UsageError } from "../terminal/command.js";
 import { duration, plural, when } from "../terminal/quantities.js";
 import { RETRY_OPTIONS, retryOf } from "../terminal/retry.js";
@@ -27,7 +28,7 @@ const queue = command({
     "max-claimed-per-key": { type: "text", value: "NUMBER", describe: "Claims of one key at a time" },
     "key-order": {
       type: "text",
-      choices: ["free", "strict", NONE],
+      choices: [...KEY_ORDERS, NONE],
       describe: "strict: a batch waits for every earlier one of its key",
     },
     rate: {

@@ -1,6 +1,6 @@
 import { EACH, textsAt } from "@pawl/protocol/json-text";
 import type { Result } from "@pawl/protocol/types";
-import { BATCH_STATES } from "../metrics.js";
+import { BATCH_STATES } from "@pawl/protocol/values";
 import { command } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
 import { bytes, count, duration, plural, when } from "../terminal/quantities.js";

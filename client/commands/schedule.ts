@@ -2,6 +2,7 @@
 import type { Readable } from "node:stream";
 import { EACH, textsAt } from "@pawl/protocol/json-text";
 import type { Params } from "@pawl/protocol/types";
+import { MISSED, type Missed, OVERLAPS, type Overlap } from "@pawl/protocol/values";
 import type { PawlClient } from "../connect.js";
 import { command, UsageError } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
@@ -44,13 +45,13 @@ const schedule = command({
     },
     overlap: {
       type: "text",
-      choices: ["skip", "one", "all"],
+      choices: OVERLAPS,
       describe: "While the last one is unfinished: enqueue nothing, have at most one wait, or all",
       default: "one",
     },
     missed: {
       type: "text",
-      choices: ["none", "last", "all"],
+      choices: MISSED,
       describe: "What is made up for after a time without a daemon",
       default: "last",
     },
@@ -137,8 +138,8 @@ interface Given {
   readonly priority: string | undefined;
   readonly key: string | undefined;
   readonly "max-attempts": number | undefined;
-  readonly overlap: "skip" | "one" | "all" | undefined;
-  readonly missed: "none" | "last" | "all" | undefined;
+  readonly overlap: Overlap | undefined;
+  readonly missed: Missed | undefined;
   readonly "missed-window": number | undefined;
   readonly end: string | undefined;
   readonly disabled: boolean;
@@ -241,13 +242,13 @@ function rhythm({ cron, everyMs, timeZone }: Schedule): string {
   return cron === null ? `every ${duration(everyMs as number)}` : `${cron} ${timeZone}`;
 }
 
-const OVERLAPS = {
+const OVERLAP_SENTENCES: Readonly<Record<Overlap, string>> = {
   skip: "While the last one is unfinished, nothing is enqueued.",
   one: "While the last one is unfinished, at most one waits.",
   all: "Each is enqueued, whether or not the last one is finished.",
 };
 
-const MISSED = {
+const MISSED_SENTENCES: Readonly<Record<Missed, string>> = {
   none: "What is missed without a daemon is not made up for.",
   last: "The last one that is missed without a daemon is made up for",
   all: "All that are missed without a daemon are made up for",
@@ -263,8 +264,8 @@ function sentences(each: Schedule, text: string): string[] {
   const window = missed === "none" ? "" : `, if it is not longer ago than ${duration(missedWindowMs)}.`;
   const said = [
     `${name} enqueues ${textsAt(text, ["schedule", "payloads"])[0]} in ${queue}: ${rhythm(each)}.`,
-    OVERLAPS[overlap],
-    `${MISSED[missed]}${window}`,
+    OVERLAP_SENTENCES[overlap],
+    `${MISSED_SENTENCES[missed]}${window}`,
   ];
   if (endAt !== null) said.push(`It ends ${when(endAt)}.`);
   if (lastAt !== null) said.push(`It came last ${when(lastAt)}: ${lastBatchId}.`);

@@ -1,8 +1,8 @@
-import { PawlError } from "@pawl/protocol/errors";
 import { connectToOneOf } from "../connect.js";
 import { defaultInstance } from "../connection/socket-path.js";
 import { metricsText, readFigures } from "../metrics.js";
 import { command, UsageError } from "../terminal/command.js";
+import { packageOfPage } from "./packages.js";
 
 /** The daemon is to answer the page in so long. */
 const ANSWER_MS = 10_000;
@@ -71,18 +71,5 @@ const web = command({
     return await new Promise<never>(() => {});
   },
 });
-
-async function packageOfPage(): Promise<typeof import("@pawl/web")> {
-  try {
-    return await import("@pawl/web");
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "ERR_MODULE_NOT_FOUND") throw error;
-    throw new PawlError(
-      "not_found",
-      "The page is a package of its own, which is not here. Install @pawl/web beside @pawl/client.",
-      { what: "@pawl/web" },
-    );
-  }
-}
 
 export const commands = { web };

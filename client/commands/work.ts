@@ -1,5 +1,6 @@
 import { basename, resolve } from "node:path";
 import { DEFAULT_LEASE_MS, MAX_RESULT_BYTES } from "@pawl/protocol/limits";
+import { BOUNDARIES } from "@pawl/protocol/values";
 import { JsonText } from "../connection/json-text.js";
 import { CannotRun } from "../process/program.js";
 import { failureOf, killAfterMs, type Performed, RunningCommands } from "../process/running-commands.js";
@@ -46,7 +47,7 @@ const work = command({
     },
     boundary: {
       type: "text",
-      choices: ["idle", "active_turn_checkpoint"],
+      choices: BOUNDARIES,
       describe: "At a checkpoint, only what may come there is handed out",
       default: "idle",
     },

@@ -33,17 +33,12 @@ export async function withPaths<T>(
   perform: (paths: HeldPaths) => T | Promise<T>,
   options: HoldOptions = {},
 ): Promise<T> {
-  const { ttlMs = DEFAULT_LEASE_MS, releaseOn = "disconnect", graceMs = 0, note, onLoss, signal } = options;
-  const { owner = defaultOwner(), awaitsChildren } = options;
+  const { ttlMs = DEFAULT_LEASE_MS, releaseOn = "disconnect", graceMs = 0 } = options;
+  const { owner = defaultOwner(), signal, waitMs: _waitMs, ...others } = options;
   const task = taskOf(options.task);
-  const optional = {
-    ...(note === undefined ? {} : { note }),
-    ...(awaitsChildren === undefined ? {} : { awaitsChildren }),
-  };
-  const terms = { ...request, owner, task, ttlMs, releaseOn, graceMs, ...optional };
-  const loss = onLoss === undefined ? {} : { onLoss };
+  const terms = { ...request, ...others, owner, ttlMs, releaseOn, task };
   const { granted, askedAt } = await askFor(connection, { ...options, releaseOn }, (waitMs, giveUp) =>
-    connection.call("path.reserve", { ...terms, ...loss, waitMs }, giveUp),
+    connection.call("path.reserve", { ...terms, waitMs }, giveUp),
   );
   const { reservationId, root, patterns, mode, fencingToken, remainingMs } = granted.reservation;
   const what = `The reservation of ${patterns.length === 1 ? JSON.stringify(patterns[0]) : `${patterns.length} patterns`}`;

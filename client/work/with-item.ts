@@ -13,7 +13,9 @@ export type ItemRequest = Pick<
   "storyId" | "stages" | "labels" | "agent" | "toStage"
 >;
 
-export interface WithItemOptions extends Omit<HoldOptions, "owner" | "note"> {
+/** As far as the claim of an item can be asked for so: what it is held for, and by whom, is of the item. */
+export interface WithItemOptions
+  extends Pick<HoldOptions, "ttlMs" | "waitMs" | "releaseOn" | "graceMs" | "signal"> {
   /** The stage that the item is in once the function has returned; `5_done` by default. */
   doneStage?: string;
 }

@@ -1,7 +1,14 @@
 // The meaning of the tables, for a look at a whole database (daemon.check), and the counts that agree with rows.
 
-import { BATCH_STATES, type BatchState, COMMAND_STATES, LEASE_MODES, MISSED, OVERLAPS } from "@pawl/protocol";
-import { LOSS_SIGNALS } from "@pawl/protocol/limits";
+import {
+  BATCH_STATES,
+  type BatchState,
+  COMMAND_STATES,
+  LEASE_MODES,
+  LOSS_SIGNALS,
+  MISSED,
+  OVERLAPS,
+} from "@pawl/protocol/values";
 import { HELD_NOUNS } from "../grants/on-loss.js";
 import type { Fault, Key, Meaning, Piece } from "../store/inspection.js";
 import { all, type Operation, one, sql } from "../store/statement.js";

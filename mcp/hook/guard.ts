@@ -22,12 +22,15 @@ export async function guard({ socketPaths, env }: Omit<HookOptions, "input">): P
   const tree = top.trimEnd();
   const files = staged.split("\0").filter((name) => name !== "");
   const daemon = await DaemonCalls.open(socketPaths);
-  if (daemon === undefined) {
-    return { stdout: "", stderr: "pawl guard: no daemon answers, so nothing was checked.\n", code: 0 };
-  }
+  if (daemon === undefined) return unchecked("no daemon answers.");
+  const refused: string[] = [];
   try {
-    const { names } = ownSessions(sessionsDirectory(daemon.socketPath, env), tree, env);
-    const refused: string[] = [];
+    const { names } = ownSessions({
+      directory: sessionsDirectory(daemon.socketPath, env),
+      cwd: tree,
+      env,
+      parent: process.ppid,
+    });
     for (let from = 0; from < files.length; from += FILES_AT_A_TIME) {
       const some = files.slice(from, from + FILES_AT_A_TIME);
       const holders = await Promise.all(some.map((name) => holdersOf(daemon, join(tree, name), names)));
@@ -37,15 +40,23 @@ export async function guard({ socketPaths, env }: Omit<HookOptions, "input">): P
         refused.push(`  ${some[index]} is reserved by ${holder}`);
       }
     }
-    if (refused.length === 0) return { stdout: "", stderr: "", code: 0 };
-    const shown = refused.slice(0, MAX_NAMED);
-    if (shown.length < refused.length) shown.push(`  and ${refused.length - shown.length} more`);
-    const help =
-      "Wait until they are given back (pawl paths), or commit without them (git restore --staged FILE).";
-    return { stdout: "", stderr: `pawl guard: not committed.\n${shown.join("\n")}\n${help}\n`, code: 1 };
+  } catch (error) {
+    // What is known to be reserved stays so.
+    if (refused.length === 0) return unchecked(error instanceof Error ? error.message : String(error));
   } finally {
     daemon.close();
   }
+  if (refused.length === 0) return { stdout: "", stderr: "", code: 0 };
+  const shown = refused.slice(0, MAX_NAMED);
+  if (shown.length < refused.length) shown.push(`  and ${refused.length - shown.length} more`);
+  const help =
+    "Wait until they are given back (pawl paths), or commit without them (git restore --staged FILE).";
+  return { stdout: "", stderr: `pawl guard: not committed.\n${shown.join("\n")}\n${help}\n`, code: 1 };
+}
+
+/** A daemon that is not there, or does not answer, keeps nobody from committing. */
+function unchecked(why: string): HookAnswer {
+  return { stdout: "", stderr: `pawl guard: ${why} What is staged was not checked.\n`, code: 0 };
 }
 
 async function git(...args: string[]): Promise<string> {

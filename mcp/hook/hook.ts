@@ -5,7 +5,7 @@ import { isAlive } from "../sessions/process-mark.js";
 import { sessionsDirectory } from "../sessions/runtime-directory.js";
 import { removeState, type SessionState } from "../sessions/state-file.js";
 import { DaemonCalls } from "./daemon-call.js";
-import { ownSessions } from "./own-sessions.js";
+import { type HookPlace, ownSessions } from "./own-sessions.js";
 import { holdersOf, inWords } from "./path-check.js";
 
 export interface HookOptions {
@@ -14,6 +14,8 @@ export interface HookOptions {
   readonly env: Readonly<Record<string, string | undefined>>;
   /** The JSON of the host. */
   readonly input: string;
+  /** The process that has started the hook; that of this process, if not given. */
+  readonly parent?: number;
 }
 
 /** What the hook's process prints, and its exit code. */
@@ -36,16 +38,17 @@ const GO_ON: HookAnswer = { stdout: "", stderr: "", code: 0 };
 /** A failure that the host shows, and by which it stops nothing. */
 const FAILED = 1;
 
-interface Around {
+interface Around extends HookPlace {
   readonly daemon: DaemonCalls;
-  /** Where sessions have their files. */
-  readonly directory: string;
-  readonly cwd: string;
-  readonly env: HookOptions["env"];
 }
 
 /** Answers a host's hook. Whatever fails lets the agent go on. */
-export async function runHook({ socketPaths, env, input }: HookOptions): Promise<HookAnswer> {
+export async function runHook({
+  socketPaths,
+  env,
+  input,
+  parent = process.ppid,
+}: HookOptions): Promise<HookAnswer> {
   let hook: HookInput;
   try {
     hook = JSON.parse(input) as HookInput;
@@ -67,6 +70,7 @@ export async function runHook({ socketPaths, env, input }: HookOptions): Promise
     directory: sessionsDirectory(daemon.socketPath, env),
     cwd: hook.cwd ?? process.cwd(),
     env,
+    parent,
   };
   try {
     const output = await answer(hook, around);
@@ -92,8 +96,8 @@ const EVENTS: Readonly<Record<string, Answer>> = {
 async function beforeEdit({ tool_input: input = {} }: HookInput, around: Around): ReturnType<Answer> {
   const given = input.file_path ?? input.notebook_path;
   if (typeof given !== "string") return undefined;
-  const { daemon, directory, cwd, env } = around;
-  const { names } = ownSessions(directory, cwd, env);
+  const { daemon, cwd } = around;
+  const { names } = ownSessions(around);
   const [first, ...others] = await holdersOf(daemon, resolve(cwd, given), names);
   if (first === undefined) return undefined;
   const more = others.length === 0 ? "" : ` and ${others.length} more`;
@@ -108,8 +112,9 @@ async function beforeEdit({ tool_input: input = {} }: HookInput, around: Around)
 }
 
 /** Tells what is held and unread. */
-async function atStart(_hook: HookInput, { daemon, directory, cwd, env }: Around): ReturnType<Answer> {
-  const { states } = ownSessions(directory, cwd, env);
+async function atStart(_hook: HookInput, around: Around): ReturnType<Answer> {
+  const { daemon, env } = around;
+  const { states } = ownSessions(around);
   const name = env.PAWL_SESSION || states[0]?.name;
   if (name === undefined) return undefined;
   const { queues } = await daemon.call("queue.stats", { queue: `inbox/${name}` });
@@ -125,8 +130,9 @@ async function atStart(_hook: HookInput, { daemon, directory, cwd, env }: Around
 }
 
 /** Gives back all that the agent's sessions hold, and their names. */
-async function atEnd(_hook: HookInput, { daemon, directory, cwd, env }: Around): ReturnType<Answer> {
-  const { states } = ownSessions(directory, cwd, env);
+async function atEnd(_hook: HookInput, around: Around): ReturnType<Answer> {
+  const { daemon, directory } = around;
+  const { states } = ownSessions(around);
   for (const state of states) {
     await Promise.all(state.holds.map((hold) => giveBack(daemon, hold).catch(() => {})));
     await daemon.call("lease.release", { leaseId: state.leaseId });
@@ -136,9 +142,10 @@ async function atEnd(_hook: HookInput, { daemon, directory, cwd, env }: Around):
 }
 
 /** Says once what is still claimed. */
-async function onStop(hook: HookInput, { directory, cwd, env }: Around): ReturnType<Answer> {
+async function onStop(hook: HookInput, around: Around): ReturnType<Answer> {
   if (hook.stop_hook_active === true) return undefined;
-  const { states } = ownSessions(directory, cwd, env);
+  const { directory } = around;
+  const { states } = ownSessions(around);
   const alive = states.filter(({ process: server }) => isAlive(server));
   const claimed = alive
     .flatMap(({ holds }) => holds)

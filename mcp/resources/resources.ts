@@ -86,6 +86,8 @@ export class Following {
   /** By URI, how many follow it. */
   readonly #followed = new Map<string, number>();
   #watching: AbortController | undefined;
+  /** What happened before this place of the daemon's events has been told; undefined while nothing is followed. */
+  #told: string | undefined;
 
   /** @param changed is called with the URI of a resource that has changed. */
   constructor(late: LateLink, changed: (uri: string) => void) {
@@ -112,29 +114,39 @@ export class Following {
     this.#watching?.abort();
   }
 
+  /** Follows other topics, from the place that the watch before has come to: nothing between the two is missed. */
   async #watchAnew(): Promise<void> {
     this.#watching?.abort();
     const topics = [...new Set([...this.#followed.keys()].flatMap(topicsOf))].slice(0, MAX_TOPICS);
-    if (topics.length === 0) return;
+    if (topics.length === 0) {
+      this.#told = undefined;
+      return;
+    }
     const ending = new AbortController();
     this.#watching = ending;
     const link = await this.#late.get();
-    const { cursor } = await link.call("events.watch", { topics });
-    void this.#watch(link, topics, cursor, ending.signal).catch((error: unknown) => {
+    if (this.#told === undefined) {
+      const { cursor } = await link.call("events.watch", { topics });
+      // Of two that begin at the same time the earlier place counts.
+      this.#told ??= cursor;
+    }
+    if (ending.signal.aborted) return;
+    void this.#watch(link, topics, ending.signal).catch((error: unknown) => {
       if (!ending.signal.aborted)
         process.stderr.write(`pawl mcp: resources are not followed any more: ${error}\n`);
     });
   }
 
-  async #watch(link: Link, topics: string[], from: string, signal: AbortSignal): Promise<void> {
-    let since = from;
+  async #watch(link: Link, topics: string[], signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
-      const page = await link.call(
-        "events.watch",
-        { topics, since, waitMs: WATCH_MS, limit: MAX_ROWS },
-        { signal },
-      );
-      since = page.cursor;
+      const since = this.#told;
+      const wanted = { topics, waitMs: WATCH_MS, limit: MAX_ROWS };
+      const page = await link.call("events.watch", since === undefined ? wanted : { ...wanted, since }, {
+        signal,
+      });
+      // Another watch has taken this one's place, and tells of it.
+      if (signal.aborted) return;
+      this.#told = page.cursor;
       const happened = new Set(page.events.map(({ topic }) => topic));
       for (const uri of this.#followed.keys()) {
         if (page.gap || topicsOf(uri).some((topic) => fits(topic, happened))) this.#changed(uri);

@@ -14,10 +14,25 @@ export function markOf(pid: number = process.pid): ProcessMark {
   return { pid, startTicks: startOf(pid) ?? 0, pidSpace: pidSpace() };
 }
 
-/** False if the process has certainly ended. One of another container cannot be looked at, and counts as alive. */
+/**
+ * False if the process has certainly ended: nobody has its pid, or one that started at another time has. A process of
+ * another container, or one that may not be looked at, counts as alive.
+ */
 export function isAlive({ pid, startTicks, pidSpace: space }: ProcessMark): boolean {
   if (space !== pidSpace()) return true;
-  return startOf(pid) === startTicks;
+  const fields = fieldsOf(pid);
+  if (fields === undefined) return isTaken(pid);
+  return !hasEnded(fields) && (startTicks === 0 || Number(fields[START]) === startTicks);
+}
+
+/** True if a process has the pid, by the kernel: EPERM says that one has it, and whose it is not. */
+export function isTaken(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "EPERM";
+  }
 }
 
 /** The pid of a process's parent, if it lives. */
@@ -28,7 +43,15 @@ export function parentOf(pid: number): number | undefined {
 
 function startOf(pid: number): number | undefined {
   const fields = fieldsOf(pid);
-  return fields === undefined || fields[0] === "Z" || fields[0] === "X" ? undefined : Number(fields[19]);
+  return fields === undefined || hasEnded(fields) ? undefined : Number(fields[START]);
+}
+
+/** The place of the start among the fields. */
+const START = 19;
+
+/** A zombie, or one that is being removed. */
+function hasEnded([state]: readonly string[]): boolean {
+  return state === "Z" || state === "X";
 }
 
 /** The fields of proc_pid_stat(5) behind the name of the program, which may hold anything: from the state on. */
@@ -41,7 +64,8 @@ function fieldsOf(pid: number): string[] | undefined {
   }
 }
 
-function pidSpace(): string {
+/** The pid namespace of this process. */
+export function pidSpace(): string {
   try {
     return readlinkSync("/proc/self/ns/pid");
   } catch {

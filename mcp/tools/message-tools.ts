@@ -1,6 +1,6 @@
 import type { Params } from "@pawl/protocol/types";
 import { z } from "zod";
-import { Refusal } from "../refusal.js";
+import { kindOf, Refusal } from "../refusal.js";
 import { CLAIM_TERMS } from "../sessions/grants.js";
 import { RECEIVERS, receiver } from "../sessions/receiver.js";
 import type { Session } from "../sessions/session.js";
@@ -244,14 +244,27 @@ function shown(payload: unknown, at: number): Inbox["messages"][number] {
   return { ...words, ...sender, at: new Date(at).toISOString() };
 }
 
+const ENDED: readonly string[] = ["SUCCEEDED", "FAILED", "EXPIRED"];
+
+/** A request of one's own; undefined once it is forgotten, days after its end. */
+async function requestOf({ link }: Pick<SessionCall, "link">, commandId: string) {
+  return await link.call("command.get", { commandId }).catch((error: unknown) => {
+    if (kindOf(error) !== "not_found") throw error;
+    return undefined;
+  });
+}
+
 /** The end of a request of one's own, if it has come. */
 async function endOf(
   call: SessionCall,
   id: string,
 ): Promise<{ id: string; text?: string; failed?: string } | undefined> {
-  const { state, error } = await call.link.call("command.get", { commandId: id });
-  if (!["SUCCEEDED", "FAILED", "EXPIRED"].includes(state)) return undefined;
+  const request = await requestOf(call, id);
+  if (request !== undefined && !ENDED.includes(request.state)) return undefined;
   call.session.unask(id);
+  if (request === undefined)
+    return { id, failed: "Nothing is known of this request any more: it is too old." };
+  const { state, error } = request;
   if (state === "SUCCEEDED") return { id, text: await answerOf(call, id) };
   return {
     id,
@@ -299,9 +312,9 @@ export async function unreadOf({ session, link }: Pick<SessionCall, "session" | 
       state: "PENDING",
       limit: MAX_MESSAGES,
     }),
-    ...session.open.map((commandId) => link.call("command.get", { commandId })),
+    ...session.open.map((commandId) => requestOf({ link }, commandId)),
   ]);
   const mine = commands.filter(({ incarnation = session.id }) => incarnation === session.id);
-  const ended = own.filter(({ state }) => ["SUCCEEDED", "FAILED", "EXPIRED"].includes(state));
+  const ended = own.filter((request) => request === undefined || ENDED.includes(request.state));
   return (queues[0]?.ready ?? 0) + mine.length + ended.length;
 }

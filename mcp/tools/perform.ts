@@ -6,8 +6,11 @@ import type { Call, SessionCall, Tool } from "./tool.js";
 
 /** What every result ends with. */
 interface News {
-  readonly unread: number;
+  /** Null if it could not be asked. */
+  readonly unread: number | null;
   readonly lost: readonly Lost[];
+  /** Why not all of it could be had, in words. */
+  readonly missing?: string;
 }
 
 /**
@@ -33,18 +36,21 @@ export async function perform(tool: Tool, args: unknown, call: Call): Promise<Ca
     return result(done.result, await newsOf(session));
   } catch (error) {
     call.signal.throwIfAborted();
-    return refusal(
-      told(error),
-      session === undefined ? undefined : await newsOf(session).catch(() => undefined),
-    );
+    return refusal(told(error), session === undefined ? undefined : await newsOf(session));
   } finally {
     end?.();
   }
 }
 
+/** Never rejects: the tool has done its work by now, and its result must reach the agent whatever else fails. */
 async function newsOf(session: Session): Promise<News> {
-  const unread = await unreadOf({ session, link: session.link });
-  return { unread, lost: session.takeLost() };
+  try {
+    const unread = await unreadOf({ session, link: session.link });
+    return { unread, lost: session.takeLost() };
+  } catch (error) {
+    const missing = `How many messages wait could not be asked: ${told(error).message}`;
+    return { unread: null, lost: session.takeLost(), missing };
+  }
 }
 
 function invalid(
@@ -58,17 +64,19 @@ function invalid(
   return new Refusal("invalid_params", `${name}: ${each.join("; ")}. It takes ${known}.`);
 }
 
-function result(structured: Record<string, unknown>, news: News): CallToolResult {
+function result(structured: Record<string, unknown>, { missing, ...news }: News): CallToolResult {
   const structuredContent = { ...structured, ...news };
+  const caution = missing === undefined ? "" : `${missing} The call itself is done.\n`;
   return {
-    content: [{ type: "text", text: `${alarm(news)}${JSON.stringify(structuredContent)}` }],
+    content: [{ type: "text", text: `${alarm(news)}${caution}${JSON.stringify(structuredContent)}` }],
     structuredContent,
   };
 }
 
 function refusal(refused: Told, news: News | undefined): CallToolResult {
   const { kind, message, whatToDo, ...details } = refused;
-  const rest = { kind, ...details, ...news };
+  const { missing: _, ...known } = news ?? {};
+  const rest = { kind, ...details, ...known };
   const text = `${news === undefined ? "" : alarm(news)}${kind}: ${message}\nWhat to do: ${whatToDo}\n${JSON.stringify(rest)}`;
   return { content: [{ type: "text", text }], isError: true };
 }

@@ -95,7 +95,11 @@ const lost = z.looseObject({ kind: z.string(), id: z.string(), cause: z.string()
 
 /** The end of each result. */
 const NEWS = {
-  unread: z.int().min(0).meta({ description: "Messages that wait: read them with inbox." }),
+  unread: z
+    .int()
+    .min(0)
+    .nullable()
+    .meta({ description: "Messages that wait: read them with inbox. Null if that could not be asked." }),
   lost: z.array(lost).meta({ description: "What you held and hold no more: stop working on it." }),
 };
 

@@ -32,7 +32,7 @@ export const workNext = tool({
   name: "work_next",
   title: "Take the next piece of work",
   description:
-    "Use this when you are free and want something to do. Takes the most urgent item of the board that is ready (all that it depends on is done, nobody works on it), for you alone, and moves it to the stage 2_current. Returns `work` with its id, title, description and notes of earlier agents; nobody else can take it until you call work_finish. With `queue` it takes from that queue of jobs instead. `work: null` means that nothing is ready: wait with waitSeconds, or stop. Reserve files with paths_reserve before you edit them.",
+    "Use this when you are free and want something to do. Takes the most urgent item of the board that is ready (all that it depends on is done, nobody works on it), for you alone, and moves it to the stage 2_current. Returns `work` with its id, title, description and notes of earlier agents; nobody else can take it until you call work_finish. With `queue` it takes from that queue of jobs instead. `work: null` means that nothing is ready now: finish what you hold, since others may depend on it; then wait with waitSeconds, or stop. Reserve files with paths_reserve before you edit them.",
   annotations: ADDS,
   input: {
     queue: z
@@ -252,18 +252,16 @@ export const workFinish = tool({
   name: "work_finish",
   title: "End your work: done, failed, given back, or handed to another",
   description:
-    "Call this as soon as you stop working on something that you hold, always with a note. `done`: it is finished (tested, committed); it moves to 5_done, or to `toStage` such as 3_qa, and what depends on it becomes ready. `failed`: you tried and could not; it goes back, and the try is counted. `give_back`: you did not really begin; it goes back uncounted. `handoff`: it goes back, marked for the agent named in `to`, who is sent your note. Your reserved paths are given back too when this was your last work. All of it happens, or, on a refusal, nothing. Refused with lease_lost: it is not yours any more, so do not commit it.",
+    "Call this as soon as you stop working on something that you hold, always with a note. `done`: it is finished (tested, committed); it moves to 5_done, and what depends on it becomes ready; or to `toStage` if somebody else is to go on with it there, such as 3_qa. `failed`: you tried and could not; it goes back, and the try is counted. `give_back`: you did not really begin; it goes back uncounted. `handoff`: it goes back with the name of the agent in `to`, who is sent your note; it is not kept for it, so work_next may give it to anybody, you too. Your reserved paths are given back too when this was your last work. All of it happens, or, on a refusal, nothing. Refused with lease_lost: it is not yours any more, so do not commit it.",
   annotations: DESTROYS,
   input: {
     id: id.meta({ description: "The id of the work that you hold." }),
     outcome: z.enum(["done", "failed", "give_back", "handoff"]),
     note: note.meta({ description: "What you did, or why you stop: the next one reads it." }),
-    toStage: z
-      .string()
-      .min(1)
-      .max(64)
-      .optional()
-      .meta({ description: "For done and handoff: where the item goes." }),
+    toStage: z.string().min(1).max(64).optional().meta({
+      description:
+        "For done and handoff: a stage of the board, spelled exactly as there. Leave it out unless you were told one: in a stage that nobody looks at the item is lost from sight, and what depends on it waits.",
+    }),
     to: agentName.optional().meta({ description: "For handoff: the name of the agent." }),
     result: z
       .json()

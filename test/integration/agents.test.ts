@@ -1,7 +1,7 @@
 // Agents that act only through MCP, each by a server of its own and in a work tree of its own of one git repository,
-// finish a board of stories that depend on each other. They choose at random, and their servers are killed. What they
-// were answered is written down here, outside of pawl, and checked in the end. With PAWL_TORTURE=1 they are 12, and the
-// stories 300.
+// finish a board of stories that depend on each other. They choose at random, and their servers are killed. Some die
+// for good, in the middle of a story: it and its files go on to others. What they were answered is written down here,
+// outside of pawl, and checked in the end. With PAWL_TORTURE=1 they are 12, and the stories 300.
 import { spawnSync } from "node:child_process";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -13,6 +13,10 @@ import { Agent } from "../mcp-agent.js";
 const LONG = process.env.PAWL_TORTURE === "1";
 const AGENTS = LONG ? 12 : 4;
 const STORIES = LONG ? 300 : 10;
+/** Of the agents, those that die for good. */
+const MORTALS = LONG ? 4 : 1;
+/** Each dies in one of its first so many stories. */
+const LAST_STORY = LONG ? 8 : 1;
 const FILES = 8;
 /** Out of a thousand steps so many are a crash of the server. */
 const CRASHES = LONG ? 20 : 50;
@@ -21,6 +25,10 @@ const WAIT_SECONDS = 1;
 
 interface Written {
   readonly finished: string[];
+  /** By story, who has finished it. */
+  readonly finishers: Map<string, string>;
+  /** Those that died for good, each with what it held. */
+  readonly deaths: { readonly name: string; readonly id: string; readonly paths: readonly string[] }[];
   readonly ids: string[];
   /** By file, who has reserved it and goes on to write it. */
   readonly writing: Map<string, string>;
@@ -39,6 +47,9 @@ class Worker {
   readonly #random: Random;
   readonly #sessions: string[];
   #agent: Agent | undefined;
+  /** After so many stories that it has begun to write it dies. */
+  #storiesLeft = Number.POSITIVE_INFINITY;
+  #dead = false;
 
   constructor(name: string, tree: string, socket: string, log: Written, random: Random, sessions: string[]) {
     this.name = name;
@@ -47,6 +58,11 @@ class Worker {
     this.#log = log;
     this.#random = random;
     this.#sessions = sessions;
+  }
+
+  /** Has it die for good, in one of its first stories. */
+  dieSoon(): void {
+    this.#storiesLeft = this.#random.upTo(LAST_STORY);
   }
 
   #below(limit: number): number {
@@ -82,6 +98,7 @@ class Worker {
       await this.#step();
       const { value } = await this.#call("work_next", { waitSeconds: WAIT_SECONDS });
       if (value.work !== null) await this.#perform(value.work.id);
+      if (this.#dead) return;
       if (this.#below(4) === 0) await this.#write();
       await this.#read();
     }
@@ -103,6 +120,8 @@ class Worker {
         this.#log.overlaps.push(`${path}: ${other} and ${this.name}`);
       this.#log.writing.set(path, this.name);
     }
+    this.#storiesLeft -= 1;
+    if (this.#storiesLeft === 0) return await this.#die(id, paths);
     // Crashes in here are survived: the reservation and the item are taken up again.
     await this.#step();
     this.#commit(id, paths);
@@ -115,6 +134,23 @@ class Worker {
     await this.#end(id, this.#below(8) === 0 ? "failed" : "done");
   }
 
+  /** Its server ends in the middle of a story, and nobody takes its session up. */
+  async #die(id: string, paths: readonly string[]): Promise<void> {
+    this.#dead = true;
+    writeFileSync(join(this.tree, "half"), id);
+    await this.#agent?.kill();
+    for (const path of paths) this.#log.writing.delete(path);
+    this.#log.deaths.push({ name: this.name, id, paths });
+  }
+
+  /** Reserves what somebody who died had, once it is free. */
+  async inherit(paths: readonly string[]): Promise<readonly string[]> {
+    await this.#join();
+    const { text, value } = await this.#call("paths_reserve", { paths: [...paths], waitSeconds: 45 });
+    await this.#agent?.close();
+    return value.reserved ?? [text];
+  }
+
   async #end(id: string, outcome: "done" | "failed" | "give_back"): Promise<void> {
     const { isError, text } = await this.#call("work_finish", {
       id,
@@ -122,7 +158,9 @@ class Worker {
       note: `${outcome} by ${this.name}`,
     });
     if (isError) throw new Error(text);
-    if (outcome === "done") this.#log.finished.push(id);
+    if (outcome !== "done") return;
+    this.#log.finished.push(id);
+    this.#log.finishers.set(id, this.name);
   }
 
   #commit(id: string, paths: readonly string[]): void {
@@ -152,7 +190,7 @@ class Worker {
   }
 }
 
-test(`${AGENTS} agents finish ${STORIES} stories, each once, and never write in each other's way`, async () => {
+test(`${AGENTS} agents, of which ${MORTALS} die, finish ${STORIES} stories, each once, and never in each other's way`, async () => {
   const seed = Date.now() % 1_000_000;
   const random = new Random(seed);
   const daemon = await startDaemon();
@@ -174,6 +212,8 @@ test(`${AGENTS} agents finish ${STORIES} stories, each once, and never write in 
   }
   const log: Written = {
     finished: [],
+    finishers: new Map(),
+    deaths: [],
     ids: [],
     writing: new Map(),
     overlaps: [],
@@ -188,10 +228,27 @@ test(`${AGENTS} agents finish ${STORIES} stories, each once, and never write in 
     git("worktree", "add", "-q", "-b", `tree-${index}`, tree);
     return new Worker(`worker-${index}`, tree, socket, log, random, sessions);
   });
-  await Promise.all(workers.map((worker) => worker.work(STORIES)));
+  const [mortals, others] = [workers.slice(0, MORTALS), workers.slice(MORTALS)];
+  for (const mortal of mortals) mortal.dieSoon();
+  const dying = Promise.all(mortals.map((worker) => worker.work(STORIES)));
+  // Of few stories the others would leave none to die in.
+  if (!LONG) await dying;
+  await Promise.all([dying, ...others.map((worker) => worker.work(STORIES))]);
   const said = `seed ${seed}, ${log.crashes} crashes, ${log.received} messages`;
   expect([said, log.overlaps, log.wrongReceivers]).toEqual([said, [], []]);
   expect([said, [...log.finished].sort()]).toEqual([said, stories.map(({ id }) => id).sort()]);
+  expect([said, log.deaths.map(({ name }) => name).sort()]).toEqual([
+    said,
+    mortals.map(({ name }) => name).sort(),
+  ]);
+  for (const { name, id, paths } of log.deaths) {
+    expect([said, id, log.finishers.get(id)]).not.toEqual([said, id, name]);
+    expect([said, name, await (others[0] as Worker).inherit(paths)]).toEqual([
+      said,
+      name,
+      expect.arrayContaining([...paths]),
+    ]);
+  }
   expect(new Set(log.ids).size).toBe(log.ids.length);
   for (const { id, dependsOn } of stories) {
     const place = log.finished.indexOf(id);

@@ -69,9 +69,20 @@ test("pawl board takes work, sends it on, and says why there is none", async () 
 });
 
 test.each([
-  [["board", "--to", "5_done"], "--to belongs to pawl board claim and finish."],
+  [["board", "--to", "5_done"], "--to belongs to `pawl board claim` and `pawl board finish`."],
   [["board", "ready", "FR-1"], '"FR-1" is one word too many.'],
-  [["board", "ready", "--watch"], "--watch and --blocked belong to `pawl board` alone."],
+  [["board", "ready", "--watch"], "--watch belongs to `pawl board` alone."],
+  [
+    ["board", "finish", "FR-1", "7", "--stage", "5_done"],
+    "`pawl board claim`. `pawl board finish` takes --agent, --to and --note.",
+  ],
+  [["board", "claim", "--text", "x"], "--text belongs to `pawl board` alone."],
+  [["board", "claim", "--limit", "3"], "--limit belongs to `pawl board` alone and `pawl board ready`."],
+  [["board", "claim", "--note", "x"], "--note belongs to `pawl board finish`."],
+  [["board", "ready", "--text", "x"], "--text belongs to `pawl board` alone."],
+  [["board", "configure", "--agent", "x"], "`pawl board configure` takes --work"],
+  [["board", "rebuild", "--stage", "x"], "`pawl board rebuild` takes --verify."],
+  [["board", "rebuild", "FR-1"], '"FR-1" is one word too many.'],
   [["board", "finish", "FR-1"], "Say which item is finished"],
   [["board", "finish", "FR-1", "x", "--to", "5_done"], "A token is a number"],
   [["board", "finish", "FR-1", "7"], "Say where the item goes"],

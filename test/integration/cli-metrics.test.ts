@@ -106,6 +106,14 @@ test("a counter knows what was committed, and nothing of what was refused, tried
   expect((await client.call("daemon.stats", {})).byQueue).toBeUndefined();
 });
 
+/** True if a program is not installed, which is said: a test is skipped then. */
+function isMissing(program: string): boolean {
+  const missing = spawnSync(program, ["--version"]).error !== undefined;
+  if (missing)
+    console.warn(`${program} is not installed (package prometheus): it is not asked for its opinion.`);
+  return missing;
+}
+
 test.skipIf(isMissing("promtool"))("promtool finds nothing to say against the older text", async () => {
   const { place } = await startDaemon();
   const client = await place.connect();
@@ -203,8 +211,3 @@ test.skipIf(isMissing("prometheus"))(
   },
   process.env.PAWL_TORTURE === "1" ? 180_000 : 60_000,
 );
-
-/** Whether a program is not installed. */
-function isMissing(program: string): boolean {
-  return spawnSync(program, ["--version"]).error !== undefined;
-}

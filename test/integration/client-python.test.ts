@@ -1,10 +1,12 @@
 // The client for Python (clients/python), blocking and with asyncio.
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { cpSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { testClient } from "../client-suite.js";
 import { privateDirectory } from "../daemon.js";
+import { fakeDaemon } from "../fake-daemon.js";
 
 const PACKAGE = join(import.meta.dirname, "../../clients/python");
 const SCENARIOS = join(PACKAGE, "test/scenarios.py");
@@ -17,6 +19,55 @@ if (hasPython) {
     testClient({ name: `Python, ${kind}`, command: () => ["python3", "-W", "error", SCENARIOS, kind] });
   }
 } else console.warn("the client for Python is not tested: python3 is not installed, or older than 3.9");
+
+test.runIf(hasPython)(
+  "a lock that is used again is held for the task of the body that it is used in",
+  async () => {
+    const { received, socket } = await fakeDaemon({
+      onMessage: ({ id, method }, send) => {
+        const lease = { leaseId: "l", fencingToken: 1, remainingMs: 30_000 };
+        send({ jsonrpc: "2.0", id, result: method === "lease.acquire" ? { lease } : { released: true } });
+      },
+    });
+    const script = `
+import sys, asyncio, pawl, pawl.aio
+def blocking():
+    with pawl.connect(sys.argv[1]) as client:
+        inner, outer = client.lock("inner"), client.lock("outer")
+        with inner: pass
+        with outer:
+            with inner: pass
+        with inner: pass
+        own = client.lock("own", task="mine")
+        for _ in range(2):
+            with own: pass
+async def main():
+    client = await pawl.aio.connect(sys.argv[1])
+    inner, outer = client.lock("inner"), client.lock("outer")
+    async with inner: pass
+    async with outer:
+        async with inner: pass
+    async with inner: pass
+    own = client.lock("own", task="mine")
+    for _ in range(2):
+        async with own: pass
+    await client.close()
+blocking() if sys.argv[2] == "blocking" else asyncio.run(main())
+`;
+    for (const kind of ["blocking", "asyncio"]) {
+      received.length = 0;
+      const child = spawn("python3", ["-c", script, socket, kind], { cwd: PACKAGE, stdio: "inherit" });
+      expect(await once(child, "close")).toEqual([0, null]);
+      const tasks = received.flatMap(({ method, params }) =>
+        method === "lease.acquire" ? [params?.task] : [],
+      );
+      const [first, outer, within, last, ...own] = tasks;
+      expect([kind, within]).toEqual([kind, outer]);
+      expect(new Set([first, outer, last]).size).toBe(3);
+      expect(own).toEqual(["mine", "mine"]);
+    }
+  },
+);
 
 const hasTypes = runs("mypy", "--version");
 if (!hasTypes) console.warn("the types of the client for Python are not checked: mypy is not installed");

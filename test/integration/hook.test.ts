@@ -1,11 +1,20 @@
 // `pawl hook` and `pawl guard`: the JSON that Claude Code documents for its hooks, over a real daemon.
 import { spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
-import { beforeAll, describe, expect, test } from "vitest";
-import { PAWL, privateDirectory, sharedDaemon } from "../daemon.js";
+import { beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import { PAWL, privateDirectory, sharedDaemon, startDaemon } from "../daemon.js";
 import { Agent } from "../mcp-agent.js";
+import { startPawl } from "./cli-program.js";
 
 const daemon = sharedDaemon();
 let server: Agent;
@@ -72,7 +81,8 @@ async function program({
   env?: Record<string, string>;
 }): Promise<Answer> {
   const { PAWL_SESSION: _, ...outer } = process.env;
-  const child = spawn(process.execPath, [PAWL, "hook"], {
+  // As the shell of a host does, so that the server of an agent may answer.
+  const child = spawn(PAWL, ["hook"], {
     env: { ...outer, PAWL_SOCKET: daemon().place.socket, ...env },
     stdio: "pipe",
   });
@@ -218,6 +228,76 @@ describe("a session of the host", () => {
   });
 });
 
+const hasPerl = spawnSync("perl", ["-e", "0"]).status === 0;
+if (!hasPerl) console.warn("hooks that are answered without Node are not tested: perl is not installed");
+
+/** A directory for PATH in which there are these programs alone. */
+function onlyWith(programs: Readonly<Record<string, string>>): string {
+  const directory = privateDirectory();
+  for (const [name, path] of Object.entries(programs)) symlinkSync(path, join(directory, name));
+  return directory;
+}
+
+describe.runIf(hasPerl)("the server of an agent", () => {
+  const perl = spawnSync("sh", ["-c", "command -v perl"], { encoding: "utf8" }).stdout.trim();
+
+  test("answers hooks, so that none has to wait for Node to start; without Perl Node does", async () => {
+    const tree = newTree();
+    const ada = await inTree(tree);
+    await ada.done("paths_reserve", { paths: ["src/"], note: "the cart" });
+    for (const PATH of [onlyWith({ perl }), onlyWith({ node: process.execPath })]) {
+      const denied = await hook("PreToolUse", tree, edit(join(tree, "src/a.ts")), {
+        PATH,
+        PAWL_SESSION: "ben",
+      });
+      expect(denied.json.hookSpecificOutput.permissionDecisionReason).toContain(`${ada.name} ("the cart"`);
+      // What is written may be longer than a pipe is.
+      const long = {
+        tool_input: { file_path: join(tree, "src/b.ts"), content: `${"ü".repeat(200_000)}\n\n` },
+      };
+      const also = await hook("PreToolUse", tree, long, { PATH, PAWL_SESSION: "ben" });
+      expect(also.json.hookSpecificOutput.permissionDecision).toBe("deny");
+      // The agent is known by the process that has started both its server and its hooks.
+      expect(await hook("PreToolUse", tree, edit(join(tree, "src/a.ts")), { PATH })).toEqual({
+        code: 0,
+        json: undefined,
+        stderr: "",
+      });
+      const start = await hook("SessionStart", tree, { source: "startup" }, { PATH });
+      expect(start.json.hookSpecificOutput.additionalContext).toContain(ada.name);
+    }
+  });
+
+  test("that is stopped, killed, or asked what it cannot know leaves the answer to Node", async () => {
+    const own = await startDaemon();
+    const tree = newTree();
+    const agent = await Agent.start({ socket: own.place.socket });
+    await agent.done("session_start", { name: "ada", worktree: tree });
+    await agent.done("paths_reserve", { paths: ["src/"] });
+    const env = { PAWL_SOCKET: own.place.socket, PAWL_SESSION: "ben" };
+    const denied = async (more: Record<string, string> = {}) => {
+      const { json } = await hook("PreToolUse", tree, edit(join(tree, "src/a.ts")), { ...env, ...more });
+      return json?.hookSpecificOutput.permissionDecision;
+    };
+    const PATH = onlyWith({ perl });
+    expect(await denied({ PATH })).toBe("deny");
+    expect((await program({ input: "{", env })).stderr).toContain("not the JSON of a hook");
+    const named = await program({ input: '{"hook_event_name":"Stop"}', env });
+    expect(named).toMatchObject({ code: 0, stderr: "" });
+    const left = `${agent.pid}.hooks`;
+    process.kill(agent.pid, "SIGSTOP");
+    expect(await denied()).toBe("deny");
+    await agent.kill();
+    const sessions = join(own.place.directory, "pawl.sessions");
+    expect(readdirSync(sessions)).toContain(left);
+    expect(await denied()).toBe("deny");
+    const next = await Agent.start({ socket: own.place.socket });
+    await next.done("session_start", { name: "ada", worktree: tree });
+    expect(readdirSync(sessions).sort()).toEqual([`${next.pid}.hooks`, "ada.json"]);
+    expect(await denied({ PATH })).toBe("deny");
+  });
+});
+
 describe("nothing stops an agent", () => {
   test("without a daemon it goes on, and is told once", async () => {
     const tree = newTree();
@@ -262,6 +342,27 @@ test("pawl guard refuses a commit of what another has reserved, and names who", 
   expect(refused.stderr).not.toContain("b.ts");
   expect(guard({ PAWL_SESSION: ada.name })).toMatchObject({ status: 0, stderr: "" });
   expect(guard({ PAWL_SESSION: "", PAWL_SOCKET: "/nowhere/x.sock" })).toMatchObject({ status: 0 });
+});
+
+test("a daemon that does not answer keeps nobody from editing or committing", async () => {
+  const stopped = await startDaemon();
+  const tree = privateDirectory();
+  const git = (...args: string[]) => spawnSync("git", args, { cwd: tree, stdio: "ignore" });
+  git("init", "-q");
+  writeFileSync(join(tree, "a.ts"), "x");
+  git("add", ".");
+  const env = { PAWL_SOCKET: stopped.place.socket };
+  process.kill(stopped.pid, "SIGSTOP");
+  onTestFinished(() => void process.kill(stopped.pid, "SIGCONT"));
+  const [commit, answer] = await Promise.all([
+    startPawl(["guard"], { cwd: tree, env }).ended,
+    hook("PreToolUse", tree, edit(join(tree, "a.ts")), env),
+  ]);
+  expect(commit).toMatchObject({ code: 0, stdout: "" });
+  expect(commit.stderr).toContain("does not answer. What is staged was not checked.");
+  expect(answer).toMatchObject({ json: undefined });
+  expect([0, 1]).toContain(answer.code);
+  expect(answer.stderr).toContain("does not answer. Nothing was checked.");
 });
 
 test("pawl hook install adds to the settings what is not there, and keeps all else", () => {

@@ -178,6 +178,25 @@ test("withLease resolves with what its function returns", () => {
   });
 });
 
+test("withItem takes what reaches the daemon, and nothing that would be left out", () => {
+  compiled(() => {
+    const options = {
+      doneStage: "3_qa",
+      waitMs: 1,
+      ttlMs: 1000,
+      releaseOn: "disconnect",
+      graceMs: 1,
+    } as const;
+    return client.withItem({ agent: "a" }, () => {}, options);
+  });
+  // @ts-expect-error the claim of an item ends no process
+  compiled(() => client.withItem({ agent: "a" }, () => {}, { onLoss: {} }));
+  // @ts-expect-error it belongs to no task
+  compiled(() => client.withItem({ agent: "a" }, () => {}, { task: "t" }));
+  // @ts-expect-error nothing is known of children
+  compiled(() => client.withItem({ agent: "a" }, () => {}, { awaitsChildren: true }));
+});
+
 describe("commands", () => {
   interface Builder {
     build: { params: { ref: string }; response: { size: number } };

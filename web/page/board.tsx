@@ -1,6 +1,7 @@
 import type { Result } from "@pawl/protocol/types";
 import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
+import { allRows, ROWS_PER_CALL } from "./all-pages.js";
 import { Happened } from "./event-lines.js";
 import {
   Act,
@@ -22,7 +23,6 @@ import { count, exactTime, plural } from "./wording.js";
 
 type Item = Result<"pipeline.write">["item"];
 
-const ROWS_PER_CALL = 1000;
 const CARDS_PER_COLUMN = 30;
 /** Where more items have changed at once, all are listed again. */
 const MOST_READ_SINGLY = 20;
@@ -33,17 +33,13 @@ const STAGES = ["1_backlog", "2_current", "3_qa", "4_merge", "5_done"];
 type Items = ReadonlyMap<string, Item>;
 
 async function listAll(progress: (items: Items) => void): Promise<Items> {
-  const all = new Map<string, Item>();
-  for (let after: string | undefined; ; ) {
-    const page = await call("pipeline.list", {
-      limit: ROWS_PER_CALL,
-      ...(after === undefined ? {} : { after }),
-    });
-    for (const item of Object.values(page.stages).flat()) all.set(item.storyId, item);
-    if (page.next === undefined) return all;
-    progress(new Map(all));
-    after = page.next;
-  }
+  const byId = (items: readonly Item[]): Items => new Map(items.map((item) => [item.storyId, item]));
+  const all = await allRows(
+    (place: { after?: string }) => call("pipeline.list", { limit: ROWS_PER_CALL, ...place }),
+    ({ stages }) => Object.values(stages).flat(),
+    (items) => progress(byId(items)),
+  );
+  return byId(all);
 }
 
 /** All items, kept current: those that change are read one by one. */

@@ -1,6 +1,7 @@
 import type { Result } from "@pawl/protocol/types";
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
+import { rowsOfPages } from "./all-pages.js";
 import { Happened } from "./event-lines.js";
 import {
   Act,
@@ -36,19 +37,16 @@ export function Commands({ deployment }: { deployment: string | undefined }) {
   });
   const [pages, setPages] = useState(1);
   const commands = useAsked(`commands ${deployment} ${pages}`, topics, async () => {
-    const found: Command[] = [];
-    let after: string | undefined;
-    for (let page = 0; page < pages; page += 1) {
-      const answer = await call("command.list", {
-        limit: COMMANDS_PER_PAGE,
-        ...(deployment === undefined ? {} : { deployment }),
-        ...(after === undefined ? {} : { after }),
-      });
-      found.push(...answer.commands);
-      after = answer.next;
-      if (after === undefined) break;
-    }
-    return { commands: found, more: after !== undefined };
+    const wanted = {
+      limit: COMMANDS_PER_PAGE,
+      ...(deployment === undefined ? {} : { deployment }),
+    };
+    const { rows, more } = await rowsOfPages(
+      pages,
+      (place: { after?: string }) => call("command.list", { ...wanted, ...place }),
+      ({ commands }) => commands,
+    );
+    return { commands: rows, more };
   });
   return (
     <>

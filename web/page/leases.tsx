@@ -1,5 +1,6 @@
 import type { Result } from "@pawl/protocol/types";
 import { useState } from "preact/hooks";
+import { allRows, ROWS_PER_CALL } from "./all-pages.js";
 import { Happened } from "./event-lines.js";
 import { Graph } from "./graph.js";
 import {
@@ -23,22 +24,15 @@ import { count, plural } from "./wording.js";
 type Lease = Result<"lease.list">["leases"][number];
 type Reservation = Result<"path.list">["reservations"][number];
 
-const ROWS_PER_CALL = 1000;
 const ROWS_PER_PAGE = 100;
 /** Callers that are drawn one by one; of more the number says it. */
 const MOST_DRAWN = 12;
 
 async function allLeases(): Promise<Lease[]> {
-  const all: Lease[] = [];
-  for (let after: string | undefined; ; ) {
-    const page = await call("lease.list", {
-      limit: ROWS_PER_CALL,
-      ...(after === undefined ? {} : { after }),
-    });
-    all.push(...page.leases);
-    if (page.next === undefined) return all;
-    after = page.next;
-  }
+  return await allRows(
+    (place: { after?: string }) => call("lease.list", { limit: ROWS_PER_CALL, ...place }),
+    ({ leases }) => leases,
+  );
 }
 
 export function Leases() {
@@ -189,13 +183,10 @@ export function LeasePage({ name }: { name: string }) {
 }
 
 async function allReservations(): Promise<Reservation[]> {
-  const all: Reservation[] = [];
-  for (let after: string | undefined; ; ) {
-    const page = await call("path.list", { limit: ROWS_PER_CALL, ...(after === undefined ? {} : { after }) });
-    all.push(...page.reservations);
-    if (page.next === undefined) return all;
-    after = page.next;
-  }
+  return await allRows(
+    (place: { after?: string }) => call("path.list", { limit: ROWS_PER_CALL, ...place }),
+    ({ reservations }) => reservations,
+  );
 }
 
 export function Paths() {

@@ -1,23 +1,17 @@
 import { useState } from "preact/hooks";
+import { allRows, ROWS_PER_CALL } from "./all-pages.js";
 import { EventLines } from "./event-lines.js";
 import { Answer, Badge, CommandLine, Empty, Facts, Filter, Heading, Table, usePages } from "./parts.js";
 import { call, events, type HappenedEvent, useAsked, useLive } from "./server.js";
 import { bytes, count, duration, exactTime, plural } from "./wording.js";
 
-const ROWS_PER_CALL = 1000;
 const ROWS_PER_PAGE = 100;
 
 async function allSequences(): Promise<[type: string, last: number][]> {
-  const all: [string, number][] = [];
-  for (let after: string | undefined; ; ) {
-    const page = await call("sequence.state", {
-      limit: ROWS_PER_CALL,
-      ...(after === undefined ? {} : { after }),
-    });
-    all.push(...Object.entries(page.sequences));
-    if (page.next === undefined) return all;
-    after = page.next;
-  }
+  return await allRows(
+    (place: { after?: string }) => call("sequence.state", { limit: ROWS_PER_CALL, ...place }),
+    ({ sequences }) => Object.entries(sequences),
+  );
 }
 
 export function Sequences() {

@@ -1,6 +1,6 @@
-import type { Params, Result } from "@pawl/protocol/types";
+import type { Result } from "@pawl/protocol/types";
 import { useState } from "preact/hooks";
-import { allQueues } from "./all-pages.js";
+import { allQueues, rowsOfPages } from "./all-pages.js";
 import type { QueueRow } from "./health.js";
 import {
   Act,
@@ -334,16 +334,12 @@ function whyNothing({ row, settings, explained }: KnownQueue): string {
 function Batches({ queue, state, row }: { queue: string; state: BatchState; row: QueueRow }) {
   const [pages, setPages] = useState(1);
   const asked = useAsked(`batches ${queue} ${state} ${pages}`, [`queue:${queue}`], async () => {
-    const batches: Batch[] = [];
-    let after: number | undefined;
-    for (let page = 0; page < pages; page += 1) {
-      const params: Params<"queue.list"> = { queue, state, limit: BATCHES_PER_PAGE };
-      const found = await call("queue.list", { ...params, ...(after === undefined ? {} : { after }) });
-      batches.push(...found.batches);
-      after = found.next;
-      if (after === undefined) break;
-    }
-    return { batches, more: after !== undefined };
+    const { rows, more } = await rowsOfPages(
+      pages,
+      (place: { after?: number }) => call("queue.list", { queue, state, limit: BATCHES_PER_PAGE, ...place }),
+      ({ batches }) => batches,
+    );
+    return { batches: rows, more };
   });
   return (
     <Answer of={asked}>

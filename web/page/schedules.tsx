@@ -1,4 +1,5 @@
 import type { Result } from "@pawl/protocol/types";
+import { allRows, ROWS_PER_CALL } from "./all-pages.js";
 import { Act, Ago, Answer, ask, Badge, CommandLine, Empty, Heading, Table, usePages } from "./parts.js";
 import { to } from "./route.js";
 import { call, useAsked } from "./server.js";
@@ -6,20 +7,13 @@ import { duration, shortId } from "./wording.js";
 
 type Schedule = Result<"schedule.get">["schedule"];
 
-const ROWS_PER_CALL = 1000;
 const ROWS_PER_PAGE = 100;
 
 async function allSchedules(): Promise<Schedule[]> {
-  const all: Schedule[] = [];
-  for (let after: string | undefined; ; ) {
-    const page = await call("schedule.list", {
-      limit: ROWS_PER_CALL,
-      ...(after === undefined ? {} : { after }),
-    });
-    all.push(...page.schedules);
-    if (page.next === undefined) return all;
-    after = page.next;
-  }
+  return await allRows(
+    (place: { after?: string }) => call("schedule.list", { limit: ROWS_PER_CALL, ...place }),
+    ({ schedules }) => schedules,
+  );
 }
 
 export function Schedules() {

@@ -7,7 +7,6 @@ export interface LinkState {
   readonly up: boolean;
   readonly why?: string;
   readonly instance?: string;
-  readonly version?: string;
   readonly readOnly: boolean;
 }
 

@@ -21,7 +21,6 @@ interface EventPage {
 
 interface Info {
   readonly instance: string;
-  readonly version: string;
   readonly readOnly: boolean;
   readonly canWrite: boolean;
 }
@@ -32,7 +31,6 @@ export interface LinkState {
   /** Why it is not up, in a sentence. */
   readonly why?: string;
   readonly instance?: string;
-  readonly version?: string;
   /** True if nothing can be changed from here. */
   readonly readOnly: boolean;
 }
@@ -143,8 +141,8 @@ export class DaemonLink<C extends DaemonClient = DaemonClient> {
     }
   }
 
-  #isUp({ instance, version, canWrite }: Info): void {
-    this.#tell({ up: true, instance, version, readOnly: this.#readOnly || !canWrite });
+  #isUp({ instance, canWrite }: Info): void {
+    this.#tell({ up: true, instance, readOnly: this.#readOnly || !canWrite });
     this.#followers.send("change", { topics: null, events: [] });
   }
 

@@ -22,9 +22,7 @@ const READS = new Set([
   "queue.list",
   "queue.settings",
   "queue.stats",
-  "schedule.get",
   "schedule.list",
-  "schedule.next",
   "sequence.state",
 ]);
 
@@ -39,7 +37,6 @@ const WRITES = new Set([
   "queue.update",
   "schedule.delete",
   "schedule.run",
-  "schedule.set",
 ]);
 
 /** Why a page may not call a method, or undefined if it may. */

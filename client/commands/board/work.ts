@@ -1,66 +1,23 @@
 // Work from the board: pawl board ready, claim, finish and configure.
 import type { Params, Result } from "@pawl/protocol/types";
-import { type Arguments, type Context, type Options, UsageError } from "../../terminal/command.js";
+import { type Context, UsageError } from "../../terminal/command.js";
 import type { Output } from "../../terminal/output.js";
 import { duration, plural } from "../../terminal/quantities.js";
 import { printable } from "../../terminal/text.js";
 import { listOf } from "../../terminal/values.js";
+import type { Action, BoardArguments } from "./options.js";
 
 /** There was nothing to claim: no failure, but for a script not the same as something. */
 const EXIT_NOTHING = 1;
-
-export const WORK_OPTIONS = {
-  to: { type: "text", value: "STAGE", describe: "With claim and finish: where the item goes" },
-  wait: { type: "duration", describe: "With claim: how long to wait for an item", default: "not at all" },
-  lease: { type: "duration", describe: "With claim: how long it lasts unless it is renewed", default: "30s" },
-  note: { type: "text", value: "TEXT", describe: "With finish: something to be said about it" },
-  work: { type: "text", value: "STAGES", describe: "With configure: the stages that work is taken from" },
-  done: { type: "text", value: "STAGES", describe: "With configure: the stages that end it" },
-  follow: {
-    type: "text",
-    value: "STAGE=STAGES",
-    describe: "With configure: which may follow which, as a=b,c;b=d; others may follow none",
-  },
-  "max-retries": {
-    type: "number",
-    value: "COUNT",
-    describe: "With configure: at how many retries an item is blocked; 0 for never",
-  },
-  default: {
-    type: "text",
-    value: "NAMES",
-    describe: "With configure: what is to be as it was, with commas: stages, follow, max-retries",
-  },
-} as const satisfies Options;
-
-/** Which of the options belong to which action. */
-const BELONGS: Readonly<
-  Record<string, readonly (keyof typeof WORK_OPTIONS | "stage" | "agent" | "limit" | "label")[]>
-> = {
-  ready: ["stage", "agent", "limit", "label"],
-  claim: ["stage", "agent", "label", "to", "wait", "lease"],
-  finish: ["agent", "to", "note"],
-  configure: ["work", "done", "follow", "max-retries", "default"],
-};
-
-export const WORK_ACTIONS = Object.keys(BELONGS);
-
-type WorkArguments = Arguments<"[story] [token]", typeof WORK_OPTIONS> & {
-  readonly stage?: string | undefined;
-  readonly agent?: string | undefined;
-  readonly limit?: number | undefined;
-  readonly label?: string | undefined;
-};
 
 type Item = Result<"pipeline.ready">["items"][number];
 
 /** Performs one of the actions; resolves with the exit code where that is not 0. */
 export async function doWork(
-  action: string,
-  args: WorkArguments,
+  action: Exclude<Action, "rebuild">,
+  args: BoardArguments,
   context: Context,
 ): Promise<number | undefined> {
-  checkOptions(action, args);
   switch (action) {
     case "ready":
       return await showReady(args, context);
@@ -68,37 +25,19 @@ export async function doWork(
       return await claim(args, context);
     case "finish":
       return await finish(args, context);
-    default:
+    case "configure":
       return await configure(args, context);
   }
 }
 
-/** Refuses options of actions that are not this one; of none, if it is undefined. */
-export function checkOptions(action: string | undefined, args: WorkArguments): void {
-  const own: readonly string[] = action === undefined ? [] : (BELONGS[action] ?? []);
-  for (const name of Object.keys(WORK_OPTIONS) as (keyof typeof WORK_OPTIONS)[]) {
-    if (args[name] === undefined || own.includes(name)) continue;
-    const of = Object.entries(BELONGS).flatMap(([each, names]) => (names.includes(name) ? [each] : []));
-    throw new UsageError(`--${name} belongs to pawl board ${of.join(" and ")}.`);
-  }
-  const [words, most] = [
-    [args.story, args.token].filter((each) => each !== undefined),
-    WORDS[action ?? ""] ?? 0,
-  ];
-  if (words.length > most) throw new UsageError(`${JSON.stringify(words.at(-1))} is one word too many.`);
-}
-
-/** Words after the action. */
-const WORDS: Readonly<Record<string, number>> = { claim: 1, finish: 2 };
-
-function wantedOf({ stage, label }: WorkArguments): Pick<Params<"pipeline.ready">, "stages" | "labels"> {
+function wantedOf({ stage, label }: BoardArguments): Pick<Params<"pipeline.ready">, "stages" | "labels"> {
   return {
     ...(stage === undefined ? {} : { stages: listOf("stage", stage) }),
     ...(label === undefined ? {} : { labels: listOf("label", label) }),
   };
 }
 
-async function showReady(args: WorkArguments, { connect, output }: Context): Promise<undefined> {
+async function showReady(args: BoardArguments, { connect, output }: Context): Promise<undefined> {
   const { agent, limit } = args;
   const found = await (await connect()).pipeline.ready({
     ...wantedOf(args),
@@ -132,7 +71,7 @@ function tableOf(items: readonly Item[], output: Output): string {
   );
 }
 
-async function claim(args: WorkArguments, { connect, output, env }: Context): Promise<number | undefined> {
+async function claim(args: BoardArguments, { connect, output, env }: Context): Promise<number | undefined> {
   const { story, agent, to, wait = 0, lease } = args;
   const wanted = wantedOf(args);
   if (story !== undefined && Object.keys(wanted).length > 0) {
@@ -163,7 +102,7 @@ async function claim(args: WorkArguments, { connect, output, env }: Context): Pr
   return EXIT_NOTHING;
 }
 
-async function finish(args: WorkArguments, { connect, output }: Context): Promise<undefined> {
+async function finish(args: BoardArguments, { connect, output }: Context): Promise<undefined> {
   const { story, token, to, note, agent } = args;
   if (story === undefined || token === undefined) {
     throw new UsageError(
@@ -185,7 +124,7 @@ async function finish(args: WorkArguments, { connect, output }: Context): Promis
   return undefined;
 }
 
-async function configure(args: WorkArguments, { connect, output }: Context): Promise<undefined> {
+async function configure(args: BoardArguments, { connect, output }: Context): Promise<undefined> {
   const params = configurationOf(args);
   const client = await connect();
   const now = await (Object.keys(params).length === 0
@@ -211,7 +150,7 @@ async function configure(args: WorkArguments, { connect, output }: Context): Pro
 
 const DEFAULTS = { stages: "stages", follow: "transitions", "max-retries": "maxRetries" } as const;
 
-function configurationOf(args: WorkArguments): Params<"pipeline.configure"> {
+function configurationOf(args: BoardArguments): Params<"pipeline.configure"> {
   const { work, done, follow, "max-retries": maxRetries } = args;
   const params: Params<"pipeline.configure"> = {};
   if (work !== undefined || done !== undefined) {

@@ -1,8 +1,8 @@
 import { accessSync, constants, existsSync, realpathSync } from "node:fs";
-import { createRequire } from "node:module";
 import { delimiter, dirname, join } from "node:path";
 import { PawlError } from "@pawl/protocol/errors";
 import { daemonPackage } from "../../connection/daemon-program.js";
+import { requirePage } from "../packages.js";
 
 /** A drop-in that lies beside the units. */
 export const NETWORK_CONF = "network.conf";
@@ -28,15 +28,7 @@ export function installation(): { command: string[]; units: string } {
 
 /** The command line of this `pawl`, which serves the page. Rejects with `not_found` where there is no page. */
 export function webCommand(): string[] {
-  try {
-    createRequire(import.meta.url).resolve("@pawl/web/package.json");
-  } catch {
-    throw new PawlError(
-      "not_found",
-      "The page is a package of its own, which is not here. Install @pawl/web beside @pawl/client.",
-      { what: "@pawl/web" },
-    );
-  }
+  requirePage();
   return [process.execPath, realpathSync(join(import.meta.dirname, "../../../bin/pawl.js"))];
 }
 

@@ -249,12 +249,15 @@ class Lock:
         self._wait_s = wait
         self._on_loss = on_loss
         self._held: Optional[Held] = None
+        # What it is held for, this time.
+        self._task: Optional[str] = None
         self._token: Optional[contextvars.Token[Optional[str]]] = None
 
     def _enter_task(self) -> None:
-        """Takes the task of the body that this one is within, or a new one, unless it has its own."""
-        task = self._params.setdefault("task", TASK.get() or f"{os.getpid()}-{next(TASKS)}")
-        self._token = TASK.set(task)
+        """Takes the task of the body that this use of it is within, or a new one, unless it was given one."""
+        self._held = None
+        self._task = self._params.get("task") or TASK.get() or f"{os.getpid()}-{next(TASKS)}"
+        self._token = TASK.set(self._task)
 
     def _leave_task(self) -> None:
         token, self._token = self._token, None
@@ -307,7 +310,8 @@ class Lock:
             asked_at = loop.time()
             left_ms = max(0, min(round(1000 * (give_up_at - asked_at)), 3_600_000))
             try:
-                return await self._connection.call(self._noun.take, {**self._params, "waitMs": left_ms}), asked_at
+                params = {**self._params, **only_given({"task": self._task}), "waitMs": left_ms}
+                return await self._connection.call(self._noun.take, params), asked_at
             except ConnectionLost:
                 # What the lost connection was granted ended with it, so asking again does no harm.
                 if not self._bound or left_ms == 0 or self._connection.state == "closed":
