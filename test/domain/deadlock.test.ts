@@ -233,7 +233,10 @@ describe("a grant that would close a circle", () => {
     const other = await world.waits(2, { names: ["a", "c"] });
     await world.giveBack(first);
     expect(granted.answer).toHaveProperty("secret");
-    expect(inner.answer).toMatchObject({ kind: "would_deadlock", details: { cycle: [{ pid: 1 }, { pid: 2 }] } });
+    expect(inner.answer).toMatchObject({
+      kind: "would_deadlock",
+      details: { cycle: [{ pid: 1 }, { pid: 2 }] },
+    });
     expect(other.answer).toBeUndefined();
   });
 });
