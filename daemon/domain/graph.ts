@@ -5,6 +5,7 @@ import { all, type Operation, one, sql } from "../store/statement.js";
 import type { Env, WaitingCall } from "../turns/operation.js";
 import { actorOf, type HolderColumns, type Search, type Thing } from "./deadlock/holders.js";
 import { needsOfChildren, newSearch, type WaitForOthers } from "./deadlock/untangle.js";
+import type { WaitingElsewhere } from "./lease/holder.js";
 import { TAKEN as TAKEN_LEASE } from "./lease/row.js";
 import { TAKEN as TAKEN_RESERVATION } from "./path/row.js";
 
@@ -37,9 +38,14 @@ const MAX_SHOWN_NEEDS = 4096;
 /** Patterns of one reservation that are shown. */
 const MAX_SHOWN_PATTERNS = 64;
 
-export function* graph({ pid }: Parsed<"daemon.graph">, env: Env): Operation<Result<"daemon.graph">> {
+export function* graph(
+  { pid }: Parsed<"daemon.graph">,
+  env: Env,
+  elsewhere: readonly WaitingElsewhere[],
+): Operation<Result<"daemon.graph">> {
   const found = new Found();
   yield* findWaits(found, env);
+  findElsewhere(found, elsewhere);
   yield* findHolders(found, env);
   const { nodes, edges } = pid === undefined ? found : found.about(pid);
   return { nodes: [...nodes.values()], edges: [...edges.values()], ...(found.more ? { more: true } : {}) };
@@ -150,6 +156,15 @@ function* findWaits(found: Found, env: Env): Operation<void> {
     }
   }
   yield* findChildren(found, waiting, search);
+}
+
+function findElsewhere(found: Found, elsewhere: readonly WaitingElsewhere[]): void {
+  if (elsewhere.length > MAX_GRAPH_ROWS) found.more = true;
+  for (const { name, caller, owner, task, sinceMs } of elsewhere.slice(0, MAX_GRAPH_ROWS)) {
+    const actor = actorOf(caller.pid, caller.startTicks ?? null, caller.connection, task);
+    const to = found.thing(nodeOf({ kind: "lease", name }));
+    found.edge(found.process(caller.pid, actor, { owner, task }), to, "waits", Math.floor(sinceMs));
+  }
 }
 
 /** What a call waits for: what others hold, or where only others come before it, what it wants. */
