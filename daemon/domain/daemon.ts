@@ -6,6 +6,7 @@ import { type Operation, one, run, sql } from "../store/statement.js";
 import type { HandlersOf } from "../turns/handler.js";
 import type { Caller, Env } from "../turns/operation.js";
 import { graph } from "./graph.js";
+import type { WaitingElsewhere } from "./lease/holder.js";
 import { nodeIdOf } from "./sequence/sequence.js";
 
 export const VERSION: string = createRequire(import.meta.url)("../../package.json").version;
@@ -23,14 +24,21 @@ export interface OwnReport {
   stats(params: Parsed<"daemon.stats">, env: Env): Operation<Result<"daemon.stats">>;
 }
 
-/** Which operation performs which method; `daemon.backup` and `daemon.check` have none. */
-export function daemonHandlers(ownReport: OwnReport): HandlersOf<"daemon"> {
+/**
+ * Which operation performs which method; `daemon.backup` and `daemon.check` have none.
+ *
+ * @param waitingElsewhere those who wait for leases that providers keep.
+ */
+export function daemonHandlers(
+  ownReport: OwnReport,
+  waitingElsewhere: () => readonly WaitingElsewhere[],
+): HandlersOf<"daemon"> {
   return {
     ping: () => ping(ownReport),
     info: (_params, env) => info(env, ownReport),
     stats: (params, env) => ownReport.stats(params, env),
     acceptCopy,
-    graph,
+    graph: (params, env) => graph(params, env, waitingElsewhere()),
   };
 }
 

@@ -8,6 +8,7 @@ import { LIVE_COLUMNS, type LiveRow } from "./command/row.js";
 import { stateAt } from "./command/state.js";
 import { actorOf, type HeldThing, type HolderColumns, type Party, type Search } from "./deadlock/holders.js";
 import { needsOfChildren, newSearch, type WaitForOthers } from "./deadlock/untangle.js";
+import type { WaitingElsewhere } from "./lease/holder.js";
 import { TAKEN as TAKEN_LEASE } from "./lease/row.js";
 import { TAKEN as TAKEN_RESERVATION } from "./path/row.js";
 import { LEASE_END } from "./queue/row.js";
@@ -63,9 +64,14 @@ interface ClaimColumns {
   grace_ends_at: number | null;
 }
 
-export function* graph({ pid }: Parsed<"daemon.graph">, env: Env): Operation<Result<"daemon.graph">> {
+export function* graph(
+  { pid }: Parsed<"daemon.graph">,
+  env: Env,
+  elsewhere: readonly WaitingElsewhere[],
+): Operation<Result<"daemon.graph">> {
   const found = new Found();
   yield* findWaits(found, env);
+  findElsewhere(found, elsewhere);
   yield* findHolders(found, env);
   const { nodes, edges } = pid === undefined ? found : found.about(pid);
   return { nodes: [...nodes.values()], edges: [...edges.values()], ...(found.more ? { more: true } : {}) };
@@ -198,6 +204,15 @@ function* findWaits(found: Found, env: Env): Operation<void> {
     for (const thing of things) found.edge(process, nodeOf(thing), "waits", sinceMs);
   }
   yield* findChildren(found, waiting, search);
+}
+
+function findElsewhere(found: Found, elsewhere: readonly WaitingElsewhere[]): void {
+  if (elsewhere.length > MAX_GRAPH_ROWS) found.more = true;
+  for (const { name, caller, owner, task, sinceMs } of elsewhere.slice(0, MAX_GRAPH_ROWS)) {
+    const actor = actorOf(caller.pid, caller.startTicks ?? null, caller.connection, task);
+    const to = nodeOf({ kind: "lease", name });
+    found.edge(found.process(caller.pid, actor, { owner, task }), to, "waits", Math.floor(sinceMs));
+  }
 }
 
 /** What a call waits for: what others hold, or where only others come before it, what it wants. */

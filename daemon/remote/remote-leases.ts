@@ -10,7 +10,7 @@ import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import type { Logger } from "pino";
 import { type Boottime, elapsed } from "../clock.js";
 import { LEASE_BEGINNING, leaseOf } from "../domain/board/work-state.js";
-import type { Inspected } from "../domain/lease/holder.js";
+import type { Inspected, WaitingElsewhere } from "../domain/lease/holder.js";
 import * as records from "../domain/lease/remote-lease.js";
 import type { Lease } from "../domain/lease/row.js";
 import { claim, claimUnder, nextToClaim } from "../domain/work/claim.js";
@@ -158,6 +158,11 @@ export class RemoteLeases {
     return this.#lines.waiting(key);
   }
 
+  /** All that wait for names that providers keep. */
+  everyoneWaiting(): WaitingElsewhere[] {
+    return this.#lines.everyone();
+  }
+
   /** A connection has closed: nobody waits on it any more. */
   disconnect(connection: number): void {
     this.#lines.disconnect(connection);
@@ -210,7 +215,6 @@ export class RemoteLeases {
     if (slots > 1) throw refusal("slots", "has one slot");
     if (onLoss !== undefined) throw refusal("onLoss", "is granted anew without asking this daemon");
     const params = { ...asked, name };
-    const { connection } = sender.caller;
     const until = elapsed() + waitMs;
     const parts = {
       loop: this.#loop,
@@ -221,7 +225,8 @@ export class RemoteLeases {
       tokens: this.#tokens,
       lines: this.#lines,
     };
-    return this.#lines.inLine({ name, waitMs, connection, id }, (line, asker) =>
+    const { owner, task } = params;
+    return this.#lines.inLine({ name, owner, task, waitMs, caller: sender.caller, id }, (line, asker) =>
       new Acquisition(parts, { params, sender, configured }, { line, asker, until }).perform(),
     );
   }

@@ -2,7 +2,9 @@ import type { Id } from "@pawl/protocol/envelope";
 import { type PawlError, refuse } from "@pawl/protocol/errors";
 import { MAX_WAITS_PER_CONNECTION } from "@pawl/protocol/limits";
 import { elapsed } from "../clock.js";
+import type { WaitingElsewhere } from "../domain/lease/holder.js";
 import { held, waitKey } from "../domain/lease/row.js";
+import type { Caller } from "../turns/operation.js";
 import { CANCELLED, TOO_MANY_WAITS } from "../turns/waiters.js";
 import { pause } from "./retry.js";
 
@@ -47,7 +49,20 @@ export class Asker {
   }
 }
 
+/** Whoever asks for a name, and how long it waits. */
+export interface AskedFor {
+  readonly name: string;
+  readonly owner: string;
+  readonly task?: string | undefined;
+  readonly waitMs: number;
+  readonly caller: Caller;
+  readonly id: Id | undefined;
+}
+
 interface Waiting {
+  readonly asked: AskedFor;
+  /** By the clock that `elapsed` reads. */
+  readonly since: number;
   /** Resolves when it is the first. */
   readonly first: Promise<void>;
   readonly next: () => void;
@@ -78,21 +93,29 @@ export class WaitingLines {
     return this.#lines.get(key)?.waiting.length ?? 0;
   }
 
+  /** All that wait, for every name. */
+  everyone(): WaitingElsewhere[] {
+    const now = elapsed();
+    return [...this.#lines.values()].flatMap(({ name, waiting }) =>
+      waiting.map(({ asked: { owner, task = null, caller }, since }) => ({
+        name,
+        caller,
+        owner,
+        task,
+        sinceMs: now - since,
+      })),
+    );
+  }
+
   /**
    * Calls `ask` when it is the turn of this call. Without a wait that is now, unless others wait, who come first: then
    * it refuses with `lease_held`, and so it does when the turn has not come within `waitMs`.
    *
    * @param ask gets the line, and the one that asks.
    */
-  async inLine<T>(
-    {
-      name,
-      waitMs,
-      connection,
-      id,
-    }: { name: string; waitMs: number; connection: number; id: Id | undefined },
-    ask: (line: Line, asker: Asker) => Promise<T>,
-  ): Promise<T> {
+  async inLine<T>(asked: AskedFor, ask: (line: Line, asker: Asker) => Promise<T>): Promise<T> {
+    const { name, waitMs, caller, id } = asked;
+    const { connection } = caller;
     const key = waitKey(name);
     const asker = this.#beginAsking(connection, id);
     const line = this.#lines.get(key) ?? { name, waiting: [], holder: undefined };
@@ -102,7 +125,7 @@ export class WaitingLines {
         if (line.waiting.length > 0) throw this.heldBy(line);
       } else {
         this.#lines.set(key, line);
-        entered = enter(line);
+        entered = enter(line, asked);
         await this.#untilFirst(line, entered, waitMs, asker.over);
       }
       return await ask(line, asker);
@@ -162,12 +185,12 @@ export class WaitingLines {
   }
 }
 
-function enter(line: Line): Waiting {
+function enter(line: Line, asked: AskedFor): Waiting {
   let next: () => void = () => {};
   const first = new Promise<void>((resolve) => {
     next = resolve;
   });
-  const entered = { first, next };
+  const entered = { asked, since: elapsed(), first, next };
   line.waiting.push(entered);
   line.waiting[0]?.next();
   return entered;

@@ -67,7 +67,7 @@ export function servedMethods({
     transact: transactHandlers((name) => served.get(name) ?? noSuchMethod(name, [...served.keys()])),
     events: eventsHandlers(events.journal, events.subscriptions),
     event: {},
-    daemon: daemonHandlers(ownReport),
+    daemon: daemonHandlers(ownReport, () => remoteLeases?.everyoneWaiting() ?? []),
     rpc: rpcHandlers,
   };
   const served = new Map<string, ServedMethod>();

@@ -88,6 +88,8 @@ export class Attempt {
   #timeToKeep: KeptTime | undefined;
   /** The calls that were tried in vain for all their keys, since the last operation and the last grant. */
   readonly #inVain = new Set<Parked>();
+  /** The calls that have let those first who wait for their callers, since the last operation. */
+  readonly #letFirst = new Set<Parked>();
   /** Operations performed, also those of calls that wait on. */
   performed = 0;
   commitMs = 0;
@@ -330,11 +332,9 @@ export class Attempt {
    */
   #untangleOthers(granted: Parked, { contest, caller }: Contender): void {
     if (!this.#waiters.isWaitedFor(granted)) return;
-    const { pid, startTicks } = caller;
-    const others = this.#waiters.of(contest.actor);
-    if (pid !== null && typeof startTicks === "number") {
-      others.push(...this.#waiters.below(nameOfProcess({ pid, startTicks })));
-    }
+    const children = this.#childrenOf(caller);
+    if (this.#waiters.actors < 2 && children.length === 0) return;
+    const others = [...this.#waiters.of(contest.actor), ...children];
     if (others.length === 0) return;
     const env = this.#env(caller, false, null);
     if (others.length > 1 && !this.#setting.store.perform(contest.isInCircle(env))) return;
@@ -342,6 +342,25 @@ export class Attempt {
       const parked = this.#waiters.overtaking(other.overtakeKey);
       if (parked !== undefined) this.#untangle(parked, other);
     }
+  }
+
+  #childrenOf({ pid, startTicks }: Caller): Contender[] {
+    if (pid === null || typeof startTicks !== "number") return [];
+    return this.#waiters.below(nameOfProcess({ pid, startTicks }));
+  }
+
+  /**
+   * What a call waits for may have come free, while its caller, or a child of that, waits for more. Those who have
+   * that, and wait behind it, are woken and come first: what it was granted now would close a circle. It is next, if
+   * none of them could have what it waits for. Returns false if it is its turn.
+   */
+  #letsOthersFirst(parked: Parked, contender: Contender): boolean {
+    const { contest, caller } = contender;
+    if (this.#waiters.actors < 2 || this.#letFirst.has(parked)) return false;
+    if (this.#waiters.of(contest.actor).length < 2 && this.#childrenOf(caller).length === 0) return false;
+    if (!this.#waiters.isWaitedFor(parked)) return false;
+    this.#letFirst.add(parked);
+    return this.#setting.store.perform(contest.letOthersFirst(this.#env(caller, false, null, parked)));
   }
 
   #answer(call: Call, outcome: unknown): void {
@@ -369,6 +388,7 @@ export class Attempt {
   #serveWoken(): void {
     let left: Set<string> | undefined;
     this.#inVain.clear();
+    this.#letFirst.clear();
     for (let key = this.#effects.nextWoken(); key !== undefined; key = this.#effects.nextWoken()) {
       if (left?.has(key) || this.#serveKey(key)) continue;
       left ??= new Set();
@@ -400,6 +420,10 @@ export class Attempt {
       if (this.#inVain.has(parked)) {
         line.closeSort();
         continue;
+      }
+      if (parked.contender !== undefined && this.#letsOthersFirst(parked, parked.contender)) {
+        this.#effects.wake(key);
+        return true;
       }
       const outcome = this.#try(parked.call, true, key, parked);
       if (outcome instanceof Wait) {

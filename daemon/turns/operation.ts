@@ -244,6 +244,8 @@ export interface Contest {
    * wakes those whom only the order of arrival keeps in one.
    */
   untangle(self: Contender, env: Env): Operation<PawlError | undefined>;
+  /** Wakes those who wait for its actor behind others whom it waits for, to overtake. Returns true if there are any. */
+  letOthersFirst(env: Env): Operation<boolean>;
   /** Whether some wait of the same actor may be in a circle: one look at all of them. */
   isInCircle(env: Env): Operation<boolean>;
 }

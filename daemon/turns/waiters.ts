@@ -198,6 +198,11 @@ export class Waiters implements Contenders {
     return this.#byOvertakeKey.size;
   }
 
+  /** How many wait so, each with all of its waits, and with those that the turn under way has served. */
+  get actors(): number {
+    return this.#byActor.size;
+  }
+
   of(actor: string): Contender[] {
     return contendersIn(this.#byActor.get(actor) ?? NOBODY, Number.POSITIVE_INFINITY);
   }

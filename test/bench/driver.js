@@ -19,6 +19,7 @@ const EMPTY = Buffer.alloc(0);
  * @property {() => string} request the bytes of its next request, as latin1.
  * @property {(bytes: Buffer, start: number, end: number) => boolean} reply takes one whole reply and says
  *   whether it ended an operation. Throws when it is not the reply that was to be expected.
+ * @property {() => number} [pauseMs] how long it waits, after a reply that ended nothing, before it asks again.
  */
 
 /**
@@ -103,10 +104,20 @@ function run(sessions, operations) {
           started++;
           caller.sinceMs = nowMs;
         }
-        inFlight.push(caller);
-        requests += caller.lane.request();
+        const pauseMs = ended ? 0 : (caller.lane.pauseMs?.() ?? 0);
+        if (pauseMs > 0) setTimeout(askLater, pauseMs, session, caller);
+        else {
+          inFlight.push(caller);
+          requests += caller.lane.request();
+        }
       }
       if (requests !== "") session.send(requests);
+    }
+
+    /** @param {Session} session @param {Session["inFlight"][0]} caller */
+    function askLater(session, caller) {
+      session.inFlight.push(caller);
+      session.send(caller.lane.request());
     }
 
     /** @param {number} nowMs */

@@ -11,8 +11,11 @@ import { runCosts } from "./costs.js";
 import { runCrowded } from "./crowded.js";
 import { runEvents } from "./events.js";
 import { runHostile } from "./hostile.js";
+import * as lease from "./lease.js";
 import { measure } from "./measure.js";
 import { beanstalkd } from "./peers/beanstalkd.js";
+import { etcd } from "./peers/etcd.js";
+import { flock } from "./peers/flock.js";
 import { pawl } from "./peers/pawl.js";
 import { postgresql } from "./peers/postgresql.js";
 import { redis } from "./peers/redis.js";
@@ -21,7 +24,7 @@ import { machine, table, verdicts } from "./report.js";
 import * as sequence from "./sequence.js";
 import { slowSync } from "./slow-sync.js";
 
-const USAGE = `Usage: npm run bench -- [sequence] [queue] [command] [board] [options]
+const USAGE = `Usage: npm run bench -- [sequence] [queue] [command] [board] [lease] [options]
        npm run bench -- hostile|costs|crowded|events [options]
 
 Measures pawld beside the systems that are installed. All sections when none is named. \`hostile\` measures pawld alone:
@@ -36,11 +39,11 @@ others.
   --sync-delay MS    each sync takes so much longer, for all systems: shows how they compare on a slower disk
   --dir DIR          where state is kept; default the temporary directory. Not on tmpfs, where nothing is durable
   --profile DIR      writes a CPU profile of each pawld into DIR
-  --against DIR      with events: another checkout that was built, whose daemon is compared
+  --against DIR      with events or lease: another checkout that was built, whose daemon is compared
   --json FILE        writes all samples to FILE
 `;
 
-const SECTIONS = { sequence, queue, command, board };
+const SECTIONS = { sequence, queue, command, board, lease };
 /** Sections about pawl alone, which run only when they are named, and by themselves. */
 const ALONE = { hostile: runHostile, costs: runCosts, crowded: runCrowded, events: runEvents };
 const DEFAULT_REPETITIONS = 5;
@@ -62,7 +65,7 @@ const root = mkdtempSync(path.join(path.resolve(options.dir ?? os.tmpdir()), "pa
 chmodSync(root, 0o711);
 process.on("exit", () => rmSync(root, { recursive: true, force: true, maxRetries: 10 }));
 
-const versions = [pawlPeer, redis, postgresql, beanstalkd].map(
+const versions = [pawlPeer, redis, postgresql, beanstalkd, etcd, flock].map(
   (peer) => `${peer.name} ${peer.missing() ?? peer.version()}`,
 );
 console.log(machine(root, versions));
@@ -85,14 +88,22 @@ if (alone !== undefined) {
 }
 for (const name of sections) {
   const section = SECTIONS[name];
-  const chosen = section.entries({ pawlPeer, scale, progress }).filter(({ system }) => wanted(system));
+  const { against } = options;
+  const chosen = section
+    .entries({ pawlPeer, scale, progress, against })
+    .filter(({ system }) => wanted(system));
   const { rows, skipped, failed } = await measure(name, chosen, { repetitions, root, progress });
   samples[name] = rows;
   console.log(`\n${table(name, rows)}\n`);
   for (const { note } of chosen) if (note !== undefined) console.log(note);
   for (const { system, why } of skipped) console.log(`${system} is not measured: ${why}.`);
   for (const { system, error } of failed) console.log(`${system} FAILED: ${error.message}`);
-  console.log(verdicts(rows, section.targets({ scale })));
+  console.log(verdicts(rows, section.targets({ scale, against })));
+  if ("compare" in section && against !== undefined) {
+    const { quick = false } = options;
+    const compared = await section.compare({ pawlPeer, root, quick, against, progress });
+    console.log(`\n${compared.text}`);
+  }
   if (failed.length > 0) exitCode = EXIT_FAILED;
 }
 if (options.json) writeFileSync(options.json, JSON.stringify(samples, undefined, 2));

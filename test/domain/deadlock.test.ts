@@ -198,18 +198,47 @@ describe("a circle of waits", () => {
   });
 });
 
-test("a circle that a grant closes ends a wait of the one who was granted it", async () => {
-  const world = new World();
-  const first = await world.has(3, { name: "a" });
-  // The first waits for two things at a time; the second has the one, and comes later for the other.
-  await world.has(2, { name: "b" });
-  const granted = await world.waits(1, { name: "a" });
-  const inner = await world.waits(1, { name: "b" });
-  const other = await world.waits(2, { name: "a" });
-  await world.giveBack(first);
-  expect(granted.answer).toHaveProperty("secret");
-  expect(inner.answer).toMatchObject({ kind: "would_deadlock" });
-  expect(other.answer).toBeUndefined();
+describe("a grant that would close a circle", () => {
+  const paths: Thing = { patterns: ["src/"] };
+  test.each<[string, Thing, Thing]>([
+    ["leases", { name: "a" }, { name: "b" }],
+    ["paths", paths, { patterns: ["docs/"] }],
+    ["both", paths, { name: "b" }],
+  ])("of %s comes after the one who waits behind it, and nobody is refused", async (_, a, b) => {
+    const world = new World();
+    const first = await world.has(3, a);
+    // The first waits for two things at a time; the second has the one, and comes later for the other.
+    const second = await world.has(2, b);
+    const outer = await world.waits(1, a);
+    const inner = await world.waits(1, b);
+    const other = await world.waits(2, a);
+    await world.giveBack(first);
+    expect(other.answer).toHaveProperty("secret");
+    expect([outer.answer, inner.answer]).toEqual([undefined, undefined]);
+    await world.giveBack((other.answer as { secret: string }).secret);
+    expect(outer.answer).toHaveProperty("secret");
+    expect(inner.answer).toBeUndefined();
+    await world.giveBack(second);
+    expect(inner.answer).toHaveProperty("secret");
+  });
+
+  test("ends a wait of the one who is granted it, where the others cannot be let first", async () => {
+    const world = new World();
+    const first = await world.has(3, { name: "a" });
+    await world.has(2, { name: "b" });
+    await world.has(4, { name: "c" });
+    const granted = await world.waits(1, { name: "a" });
+    const inner = await world.waits(1, { name: "b" });
+    // What it wants beside is taken.
+    const other = await world.waits(2, { names: ["a", "c"] });
+    await world.giveBack(first);
+    expect(granted.answer).toHaveProperty("secret");
+    expect(inner.answer).toMatchObject({
+      kind: "would_deadlock",
+      details: { cycle: [{ pid: 1 }, { pid: 2 }] },
+    });
+    expect(other.answer).toBeUndefined();
+  });
 });
 
 describe("what a wait costs", () => {

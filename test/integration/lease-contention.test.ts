@@ -2,12 +2,13 @@
 // are killed or stopped, some while they hold it, and the daemon too. A short run always; with PAWL_TORTURE=1 fifty
 // processes for a minute.
 import { spawn } from "node:child_process";
-import { readFileSync, writeFileSync } from "node:fs";
+import { appendFileSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { expect, onTestFinished, test } from "vitest";
 import { Place, startDaemon } from "../daemon.js";
+import { checkWaits, type LogLine } from "../lease-log.js";
 
 const TORTURE = process.env.PAWL_TORTURE === "1";
 const PROCESSES = TORTURE ? 50 : 12;
@@ -169,6 +170,8 @@ const MEMBERS = ["p", "q", "r", "s"];
 const MIXED_PROCESSES = TORTURE ? 50 : 6;
 const MIXED_MS = TORTURE ? 60_000 : 4_000;
 const MIXED_TTL_MS = 1500;
+/** As the processes ask for with onLoss, and what a busy machine adds. */
+const LOSS_GRACE_MS = 1000;
 const KILL_PAUSE_MS = TORTURE ? 300 : 1500;
 /** Restarts of the daemon, and stops of a process for longer than its leases last. */
 const RESTARTS = TORTURE ? 6 : 1;
@@ -193,29 +196,36 @@ test(
     }
     const log = join(place.directory, "mixed.log");
     writeFileSync(log, "");
-    const running = new Set<ReturnType<typeof spawn>>();
+    const running = new Map<ReturnType<typeof spawn>, string>();
+    const note = (word: string, id: string): void =>
+      appendFileSync(
+        log,
+        `${JSON.stringify({ word, id, at: Number(process.hrtime.bigint() / 1000n) / 1000 })}\n`,
+      );
     let started = 0;
     let endedByLoss = 0;
     const startOne = (): void => {
       started += 1;
-      const args = [LEASES, place.socket, log, `p${started}`, `${MIXED_TTL_MS}`, JSON.stringify(SLOTS)];
+      const owner = `p${started}`;
+      const args = [LEASES, place.socket, log, owner, `${MIXED_TTL_MS}`, JSON.stringify(SLOTS)];
       const child = spawn(process.execPath, args, { stdio: "ignore" });
-      running.add(child);
+      running.set(child, owner);
       // One that was ended because it lost a lease has a successor.
       child.once("exit", () => {
         if (!running.delete(child)) return;
+        note("killed", owner);
         endedByLoss += 1;
         startOne();
       });
     };
     const killAll = (): void => {
-      const all = [...running];
+      const all = [...running.keys()];
       running.clear();
       for (const child of all) child.kill("SIGKILL");
     };
     onTestFinished(killAll);
     for (let count = 0; count < MIXED_PROCESSES; count += 1) startOne();
-    type Line = { readonly word: string; readonly kind?: string } & Grant;
+    type Line = LogLine & { readonly kind?: string } & Grant;
     const lines = (): Line[] =>
       readFileSync(log, "utf8")
         .split("\n")
@@ -225,12 +235,13 @@ test(
     while (grants() < MIXED_PROCESSES) await sleep(20);
 
     const anyone = (): ReturnType<typeof spawn> =>
-      [...running][Math.floor(Math.random() * running.size)] as ReturnType<typeof spawn>;
+      [...running.keys()][Math.floor(Math.random() * running.size)] as ReturnType<typeof spawn>;
     const until = performance.now() + MIXED_MS;
     const killing = (async () => {
       while (performance.now() < until) {
         await sleep(Math.random() * KILL_PAUSE_MS);
         const child = anyone();
+        note("killed", running.get(child) as string);
         running.delete(child);
         child.kill("SIGKILL");
         startOne();
@@ -239,6 +250,7 @@ test(
     const stopping = (async () => {
       for (let stop = 0; stop < STOPS; stop += 1) {
         const child = anyone();
+        note("stopped", running.get(child) as string);
         child.kill("SIGSTOP");
         await sleep(MIXED_TTL_MS * 1.2);
         child.kill("SIGCONT");
@@ -246,8 +258,11 @@ test(
     })();
     for (let restart = 0; restart < RESTARTS; restart += 1) {
       await sleep(MIXED_MS / (RESTARTS + 1));
+      note("gone", "daemon");
       await daemon.end("SIGKILL");
       daemon = await place.start();
+      // Those who asked while there was no daemon, or while it started, may have asked twice.
+      note("gone", "daemon");
     }
     await Promise.all([killing, stopping]);
     const before = grants();
@@ -256,11 +271,13 @@ test(
     killAll();
 
     const seen = checked(lines());
+    const waits = checkWaits(lines(), MIXED_TTL_MS + LOSS_GRACE_MS);
+    expect(waits.behindOthers).toBeGreaterThan(MIXED_PROCESSES);
     expect(seen.ended).toBeGreaterThan(MIXED_PROCESSES);
     const refused = lines().filter(({ word }) => word === "refused");
     expect(refused.map(({ kind }) => kind).filter((kind) => kind === "invalid_params")).toEqual([]);
     console.log(
-      `${MIXED_PROCESSES} processes: ${seen.begun} grants, ${seen.ended} of them known to their end, ${seen.strict} with onLoss; ${started - MIXED_PROCESSES} killed, ${endedByLoss} of them by the daemon, ${seen.late} late; at most ${JSON.stringify(seen.most)} at a time`,
+      `${MIXED_PROCESSES} processes: ${seen.begun} grants, ${seen.ended} of them known to their end, ${seen.strict} with onLoss; ${started - MIXED_PROCESSES} killed, ${endedByLoss} of them by the daemon, ${seen.late} late; at most ${JSON.stringify(seen.most)} at a time; ${waits.inOrder} tokens in order, ${waits.behindOthers} of ${waits.bounded} waits behind others, the longest ${Math.round(waits.longestMs)} ms, with ${Math.round(waits.noiseMs)} ms for each before it`,
     );
   },
   MIXED_MS * 3 + 60_000,

@@ -157,6 +157,34 @@ test.concurrent("a wait ends with its time, with its connection, and with the da
   expect(await ended).toBe(0);
 });
 
+test.concurrent("the graph shows those of this daemon who hold a name, and who wait for it", async ({
+  onTestFinished: atEnd,
+}) => {
+  const { a, b, daemonA } = await two(atEnd);
+  const name = "out/graph";
+  await a.call("lease.acquire", { name, owner: "holder", task: "one" });
+  const waiter = await daemonA.place.connect();
+  const params = { name, owner: "waiter", task: "two", waitMs: 60_000 };
+  waiter.send({ jsonrpc: "2.0", id: "waits", method: "lease.acquire", params });
+  while ((await a.call("lease.get", { name })).lease?.waiters !== 1);
+  const { nodes, edges } = await a.call("daemon.graph", { pid: process.pid });
+  const lease = nodes.find((node) => node.kind === "lease");
+  expect(lease).toMatchObject({ name });
+  const told = edges.map(({ from, to, what, sinceMs }) => {
+    const { owner, task } = nodes.find(({ id }) => id === from) as { owner?: string; task?: string };
+    expect([to, Number.isInteger(sinceMs)]).toEqual([lease?.id, true]);
+    return { owner, task, what };
+  });
+  expect(told).toEqual([
+    { owner: "waiter", task: "two", what: "waits" },
+    { owner: "holder", task: "one", what: "holds" },
+  ]);
+  // Another daemon knows nobody of this one.
+  expect((await b.call("daemon.graph", {})).edges).toEqual([]);
+  await waiter.destroy();
+  while ((await a.call("daemon.graph", {})).edges.length !== 1);
+});
+
 test.concurrent("a lease that ends with its connection is given back to the provider at once", async ({
   onTestFinished: atEnd,
 }) => {

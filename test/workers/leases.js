@@ -1,7 +1,9 @@
-// Takes leases again and again by the client library: of one name or several, alone, shared, or of some slots. Appends
-// to a log that it shares with others, one JSON a line: `begin`, when it has just been told that it holds them, and
-// `end`, while it is still certain that it does, before it gives them back; `late` if it cannot be. Half of its leases
-// have onLoss: then it is ended by the daemon when it loses one. It outlives its daemon, and ends when it is killed.
+// Takes leases again and again by the client library: of one name or several, alone, shared, or of some slots.
+// Appends to a log that it shares with others (lease-log.ts), one JSON a line: `ask` before it asks, `queued` once the
+// daemon has taken that up, `granted` when it has just been told that it holds them, `begin` once a renewal says so,
+// `end`, while it is still certain that it does, before it gives them back, `late` if it cannot be, and `released`
+// after that. Half of its leases have onLoss: then it is ended by the daemon when it loses one. It outlives its
+// daemon, and ends when it is killed.
 //
 //   node leases.js SOCKET LOG OWNER TTL_MS NAMES        where NAMES is JSON: {name: slots}
 import { openSync, writeSync } from "node:fs";
@@ -11,7 +13,8 @@ import { connect } from "../../client/dist/index.js";
 const [socket, logPath, owner, ttlMs, names] = process.argv.slice(2);
 const SLOTS = JSON.parse(names);
 const log = openSync(logPath, "a");
-const write = (line) => writeSync(log, `${JSON.stringify(line)}\n`);
+const now = () => Number(process.hrtime.bigint() / 1000n) / 1000;
+const write = (line) => writeSync(log, `${JSON.stringify({ ...line, at: now() })}\n`);
 const HOLD_MS = 10;
 const AGAIN_MS = 5;
 const LOSS_GRACE_MS = 100;
@@ -52,6 +55,7 @@ async function hold(client, id) {
   const onLoss = chance(0.5) ? { onLoss: { graceMs: LOSS_GRACE_MS } } : {};
   const perform = async (lease) => {
     const { leaseId, names: held } = lease;
+    write({ word: "granted", id });
     const sent = performance.now();
     await client.lease.heartbeat({ leaseId });
     const isCertain = () => performance.now() - sent < ttlMs * CERTAIN_PART && !lease.signal.aborted;
@@ -61,6 +65,11 @@ async function hold(client, id) {
     write({ word: isCertain() ? "end" : "late", id });
   };
   const options = { ttlMs: Number(ttlMs), waitMs: 30_000, owner, ...onLoss };
-  await client.withLease({ names: asked, ...how }, perform, options);
+  write({ word: "ask", id, names: asked, ...how });
+  const done = client.withLease({ names: asked, ...how }, perform, options);
+  // Sent after the request, and answered once that is granted or waits.
+  setImmediate(() => client.call("daemon.ping", {}).then(() => write({ word: "queued", id }), Boolean));
+  await done;
+  write({ word: "released", id });
   await sleep(Math.random() * AGAIN_MS);
 }

@@ -56,6 +56,12 @@ export abstract class WaitForOthers implements Contest {
     return untangle(self, env);
   }
 
+  *letOthersFirst(env: Env): Operation<boolean> {
+    const search = newSearch(env);
+    const needs = yield* needsFrom([this.actor], "order", search);
+    return wakeThoseBehind(tangledWith(needs, this.actor), search);
+  }
+
   *isInCircle(env: Env): Operation<boolean> {
     const needs = yield* needsFrom([this.actor], "order", newSearch(env));
     return tangledWith(needs, this.actor).size > 1;
@@ -86,14 +92,24 @@ function* untangle(self: Contender, env: Env): Operation<PawlError | undefined> 
   const holds = newSearch(env);
   const circle = circleThrough(yield* needsFrom([actor], "holds", holds, self), actor);
   if (circle !== undefined) return wouldDeadlock(circle, holds);
-  if (tangled.size === 1) return undefined;
+  wakeThoseBehind(tangled, search);
+  return undefined;
+}
+
+/** Wakes those of a tangle who stand behind others of it, so that they overtake. Returns true if there are any. */
+function wakeThoseBehind(tangled: ReadonlySet<string>, search: Search): boolean {
+  const { effects, contenders } = search.env;
+  let isAny = false;
+  if (tangled.size === 1) return isAny;
   for (const each of tangled) {
-    for (const contender of env.contenders.of(each)) {
+    for (const contender of contenders.of(each)) {
       const stands = (contender.contest as WaitForOthers).behind(contender, search);
-      if (stands.some(({ contest }) => tangled.has(contest.actor))) env.effects.wake(contender.overtakeKey);
+      if (!stands.some(({ contest }) => tangled.has(contest.actor))) continue;
+      effects.wake(contender.overtakeKey);
+      isAny = true;
     }
   }
-  return undefined;
+  return isAny;
 }
 
 /** Nobody whom a wait comes upon waits for its caller: other waits that come upon those need not look at them again. */

@@ -1,4 +1,6 @@
-// The holder of a lease, as this database or its provider knows of it.
+// Who holds a lease and who waits for it, as this database or its provider knows of them.
+import type { Caller } from "../../turns/operation.js";
+
 export interface Holder {
   readonly owner: string;
   readonly fencingToken: number;
@@ -19,4 +21,13 @@ export interface Peer {
   readonly pid: number | null;
   readonly uid: number | null;
   readonly gid: number | null;
+}
+
+/** A call that waits for a lease of a provider, and so is not parked in a turn. */
+export interface WaitingElsewhere {
+  readonly name: string;
+  readonly caller: Caller;
+  readonly owner: string;
+  readonly task: string | null;
+  readonly sinceMs: number;
 }

@@ -10,6 +10,7 @@ import { startServer } from "./program.js";
 /**
  * @typedef {import("../driver.js").Protocol} Protocol
  * @typedef {import("../driver.js").Lane} Lane
+ * @typedef {import("./program.js").Holds} Holds
  */
 
 const DAEMON_DIRECTORY = fileURLToPath(new URL("../../../daemon/", import.meta.url));
@@ -158,6 +159,47 @@ function claimAndComplete(queue, index, taken, enqueue) {
       step = next = first;
       return true;
     },
+  };
+}
+
+/**
+ * Callers that acquire a lease and release it. Those who come later wait.
+ *
+ * @param {(index: number) => string} nameOf a caller's lease.
+ * @param {Holds} holds
+ * @param {Map<string, number[]>} tokens takes the fencing tokens of each name.
+ * @returns {(index: number) => Lane}
+ */
+export function leases(nameOf, holds, tokens) {
+  return (index) => {
+    const name = nameOf(index);
+    const asked = { name, owner: `caller-${index}`, ttlMs: LEASE_MS, waitMs: LEASE_MS };
+    const acquire = request(index, "lease.acquire", asked);
+    const own = tokens.get(name) ?? [];
+    tokens.set(name, own);
+    let isHeld = false;
+    let next = acquire;
+    return {
+      request() {
+        if (isHeld && holds.ms > 0) holds.log.push(~index);
+        return next;
+      },
+      reply(bytes, start, end) {
+        const text = answer(bytes, start, end, index);
+        isHeld = !isHeld;
+        if (!isHeld) {
+          if (!text.includes('"released":true')) throw new Error(`lease.release: ${text}`);
+          next = acquire;
+          return true;
+        }
+        if (holds.ms > 0) holds.log.push(index);
+        own.push(numberAt(text, '"fencingToken":'));
+        const leaseId = stringAt(text, '"leaseId":"');
+        next = `{"jsonrpc":"2.0","id":${index},"method":"lease.release","params":{"leaseId":"${leaseId}"}}\n`;
+        return false;
+      },
+      pauseMs: () => holds.ms,
+    };
   };
 }
 

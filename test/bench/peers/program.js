@@ -9,6 +9,11 @@ import { Session } from "../driver.js";
 /**
  * @typedef {import("node:child_process").ChildProcess} ChildProcess
  * @typedef {import("../driver.js").Protocol} Protocol
+ *
+ * @typedef {object} Holds how callers hold what they lock.
+ * @property {number} ms so long; 0 to give it back at once, and then nothing is logged.
+ * @property {number[]} log the number of a caller once it is told that it holds its lock, and the complement of that
+ *   (`~`) when it asks to give it back, in their order.
  */
 
 /**
@@ -58,8 +63,9 @@ export function findProgram(name, directories = []) {
  * Starts a server and waits until it answers on its socket.
  *
  * @param {{command: string, args: readonly string[], socket: string, protocol: Protocol, probe?: string,
- *   stopSignal?: NodeJS.Signals, uid?: number | undefined, gid?: number | undefined}} program `probe` is a
- *   request that it answers once it serves; without one, an answered greeting will do.
+ *   stopSignal?: NodeJS.Signals, uid?: number | undefined, gid?: number | undefined, directory?: string}} program
+ *   `probe` is a request that it answers once it serves; without one, an answered greeting will do. `directory` is
+ *   where it is started.
  * @returns {Promise<Server>}
  */
 export async function startServer({
@@ -71,9 +77,11 @@ export async function startServer({
   stopSignal = "SIGTERM",
   uid,
   gid,
+  directory,
 }) {
   const owner = uid === undefined || gid === undefined ? {} : { uid, gid };
-  const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"], ...owner });
+  const place = directory === undefined ? {} : { cwd: directory };
+  const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"], ...owner, ...place });
   running.add(child);
   let said = "";
   for (const stream of [child.stdout, child.stderr]) {
