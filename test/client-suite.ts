@@ -11,6 +11,7 @@ import { describe, expect, onTestFinished, test } from "vitest";
 import { defaultSocketPaths } from "../client/dist/connection/socket-path.js";
 import { Place, privateDirectory, sharedDaemon } from "./daemon.js";
 import type { RawClient } from "./raw-client.js";
+import { until } from "./until.js";
 
 /** The time that a claim has from one sign of life to the next, where it is to be lost. */
 const SHORT_LEASE_MS = 1500;
@@ -77,10 +78,6 @@ const has = (method: string, param?: string): boolean => {
     param === undefined || JSON.stringify(found.params.toJSONSchema({ io: "input" })).includes(`"${param}"`)
   );
 };
-
-async function until(isSo: () => Promise<boolean>): Promise<void> {
-  while (!(await isSo())) await new Promise((resolve) => setTimeout(resolve, 10));
-}
 
 /** The scenarios of one client. */
 export interface ClientUnderTest {
