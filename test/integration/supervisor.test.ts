@@ -317,7 +317,7 @@ test("SIGHUP before the configuration is read has it read, again once it serves"
 test("SIGHUP before the program is read is no end", async () => {
   const place = new Place();
   const hooks = `export async function load(url, context, next) {
-    if (url.endsWith("/bundle/pawld.js")) process.kill(process.pid, "SIGHUP");
+    if (url.endsWith("/bin/compiled.js")) process.kill(process.pid, "SIGHUP");
     return next(url, context);
   }`;
   const register = `import { register } from "node:module"; register("data:text/javascript,${encodeURIComponent(hooks)}")`;
