@@ -418,7 +418,11 @@ describe.runIf(why === undefined)("under systemd", () => {
     expect((await client.call("sequence.next", { type: "FR" })).seq).toBe(1);
     const pid = await systemd.pid("pawld.service");
     // It gives its signs of life: three times as long as it may be silent.
-    await new Promise((resolve) => setTimeout(resolve, 1500));
+    const firstUs = Number((await systemd.show("pawld.service")).WatchdogTimestampMonotonic);
+    await systemd.until(
+      "pawld.service",
+      ({ WatchdogTimestampMonotonic }) => Number(WatchdogTimestampMonotonic) > firstUs + 1_500_000,
+    );
     expect(await systemd.pid("pawld.service")).toBe(pid);
     process.kill(pid, "SIGSTOP");
     const waiting = await connected();
