@@ -21,6 +21,10 @@ const READABLE = {
   codegen: { asciiOnly: true, removeWhitespace: false, legalComments: "none" },
 };
 
+/** A script whose value is a function of these, so that it can be compiled before it is needed: see bin/compiled.js. */
+const BEGIN = "(function (exports, require, module, __filename, __dirname, importModule) {";
+const END = "})";
+
 /**
  * pawld in one file, beside the modules that it is made of: it is ready in 0.6 of the time. Two folders deep,
  * like all modules here that look for files by their own path.
@@ -28,20 +32,35 @@ const READABLE = {
 export default {
   input: { pawld: join(import.meta.dirname, "dist/main.js") },
   platform: "node",
-  plugins: [leanSchemas()],
+  plugins: [leanSchemas(), importsByFunction()],
   // Schemas that only results have are left out, too: nothing else is done by making one.
   treeshake: { manualPureFunctions: [MAKES_SCHEMAS] },
   external: (id) =>
     /^[^./]/.test(id) && !Object.keys(BUNDLED).some((name) => id === name || id.startsWith(`${name}/`)),
   output: {
     dir: join(import.meta.dirname, "dist/bundle"),
-    format: "esm",
-    banner: licenses(),
+    format: "cjs",
+    entryFileNames: "[name].cjs",
+    chunkFileNames: "[name]-[hash].cjs",
+    banner: (chunk) => (chunk.isEntry ? `${licenses()}\n${BEGIN}` : licenses()),
+    footer: (chunk) => (chunk.isEntry ? END : ""),
     comments: false,
     minify: READABLE,
     cleanDir: true,
   },
 };
+
+/** A script has no `import()` of its own; it is given one. */
+function importsByFunction() {
+  return {
+    name: "imports-by-function",
+    generateBundle(_, files) {
+      for (const file of Object.values(files)) {
+        if (file.isEntry) file.code = file.code.replaceAll(/\bimport\(/g, "importModule(");
+      }
+    },
+  };
+}
 
 /** Their authors ask for no more than that these texts go with the code. */
 function licenses() {

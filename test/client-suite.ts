@@ -11,13 +11,14 @@ import { describe, expect, onTestFinished, test } from "vitest";
 import { defaultSocketPaths } from "../client/dist/connection/socket-path.js";
 import { Place, privateDirectory, sharedDaemon } from "./daemon.js";
 import type { RawClient } from "./raw-client.js";
+import { until } from "./until.js";
 
 /** The time that a claim has from one sign of life to the next, where it is to be lost. */
 const SHORT_LEASE_MS = 1500;
 /** The same over a restart of the daemon, which takes longer on a busy machine. */
 const LONG_LEASE_MS = 8000;
 const PROCESSES = 4;
-const NUMBERS_EACH = 5000;
+const NUMBERS_EACH = process.env.PAWL_TORTURE === "1" ? 5000 : 1000;
 
 /** One line of a program, as it said it. */
 type Said = Record<string, unknown>;
@@ -77,10 +78,6 @@ const has = (method: string, param?: string): boolean => {
     param === undefined || JSON.stringify(found.params.toJSONSchema({ io: "input" })).includes(`"${param}"`)
   );
 };
-
-async function until(isSo: () => Promise<boolean>): Promise<void> {
-  while (!(await isSo())) await new Promise((resolve) => setTimeout(resolve, 10));
-}
 
 /** The scenarios of one client. */
 export interface ClientUnderTest {

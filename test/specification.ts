@@ -7,6 +7,9 @@ const DIRECTORY = join(import.meta.dirname, "../../shared/spec");
 /** False in a checkout without the specification: every list below is then empty. */
 export const hasSpecification = existsSync(DIRECTORY);
 
+if (!hasSpecification)
+  console.warn(`what is promised is not compared with the specification: there is no ${DIRECTORY}`);
+
 const files = new Map(
   (hasSpecification ? readdirSync(DIRECTORY) : [])
     .filter((name) => name.endsWith(".md"))

@@ -106,12 +106,15 @@ export async function createTable(
   return await createDynamoDbTable(specification, pause);
 }
 
+/** What Node says of a package that is not there: where it is imported, and where it is required, as in the bundle. */
+const NOT_FOUND = ["ERR_MODULE_NOT_FOUND", "MODULE_NOT_FOUND"];
+
 /** The AWS SDK is an optional peer dependency: 18 MB that those without DynamoDB do without. */
 async function loadDynamoDb(): Promise<typeof import("./dynamodb.js")> {
   try {
     return await import("./dynamodb.js");
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "ERR_MODULE_NOT_FOUND") throw error;
+    if (!NOT_FOUND.includes(`${(error as NodeJS.ErrnoException).code}`)) throw error;
     throw new PawlError(
       "unavailable",
       "The lease provider dynamodb needs the AWS SDK, which is not installed. Install it beside pawld: npm install @aws-sdk/client-dynamodb",

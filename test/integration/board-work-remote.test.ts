@@ -2,6 +2,7 @@
 import { expect, test } from "vitest";
 import { Faulty } from "../faulty.js";
 import type { RawClient } from "../raw-client.js";
+import { until } from "../until.js";
 
 test("an item is claimed once over all nodes, finished in a transaction, and given back", async ({
   onTestFinished: atEnd,
@@ -39,6 +40,7 @@ test("an item is claimed once over all nodes, finished in a transaction, and giv
       },
     ],
   });
+  // The provider tells the other node nothing, so it is asked again.
   const claimB = async () => (await b.call("pipeline.claim", { agent: "bob", storyId: "A" })).item?.agent;
   await expect.poll(claimB, { timeout: 30_000 }).toBe("bob");
   const again = await b.call("lease.get", { name: "item/A" });
@@ -68,6 +70,7 @@ test("a claim that waits for an item is cancelled by its id, and woken by what m
   expect(replies.find(({ id }) => id === "cancels")?.result).toEqual({ cancelled: true });
   const waiting = client.call("pipeline.claim", params);
   const writer = await place.connect();
+  await until(async () => (await writer.call("daemon.stats", {})).connections.waiting === 1);
   await writer.call("pipeline.write", { storyId: "A", stage: "1_backlog" });
   expect((await waiting).item).toMatchObject({ storyId: "A", agent: "ana" });
 });

@@ -1,6 +1,7 @@
 // Work from the board at the socket: what is ready, claims, their ends, and what a node says of stages.
 import { describe, expect, test } from "vitest";
 import { startDaemon } from "../daemon.js";
+import { Author, BOARD } from "../property/board-author.js";
 import type { RawClient } from "../raw-client.js";
 import { expectRefusal } from "../refusal.js";
 
@@ -269,9 +270,8 @@ describe("a claim that ends without finish", () => {
     expect((await read(client, "A")).item).toMatchObject({ stage: "1_backlog", agent: null, retryCount: 2 });
   });
 
-  test("leaves what is not its own any more", async () => {
+  test("takes back what was written under it, too", async () => {
     const client = await board();
-    await client.call("pipeline.identity", {});
     await write(client, "A");
     const { lease } = await claimed(client, { toStage: "2_current" });
     // Under the claim: its own.
@@ -282,6 +282,30 @@ describe("a claim that ends without finish", () => {
     });
     await client.call("lease.break", { name: "item/A", reason: "test" });
     expect((await read(client, "A")).item).toMatchObject({ stage: "1_backlog", agent: null, retryCount: 1 });
+  });
+
+  test("leaves what another node has written meanwhile, of which the holder is told", async () => {
+    const other = new Author(1);
+    const { place } = await startDaemon();
+    const holder = await place.connect();
+    await holder.call("peer.trust", { author: other.id, name: "other", board: BOARD });
+    await write(holder, "A");
+    const { lease } = await claimed(holder, { toStage: "2_current" });
+    const { fencingToken } = lease;
+    const client = await place.connect();
+    const ops = [{ i: "A", g: 1, s: { agent: "bob", stage: "3_qa" } }];
+    const change = other.change({ ops, hlc: [Date.now() + 5000, 0] });
+    expect(await client.call("pipeline.apply", { changes: [change] })).toMatchObject({ applied: 1 });
+    expect(JSON.parse(await holder.line())).toEqual({
+      jsonrpc: "2.0",
+      method: "item.contested",
+      params: { storyId: "A", fencingToken, otherAgent: "bob", author: other.id, agent: "bob" },
+    });
+    // The claim stays, and its end takes nothing from the other one.
+    expect((await client.call("lease.get", { name: "item/A" })).lease?.fencingToken).toBe(fencingToken);
+    await client.call("lease.break", { name: "item/A", reason: "test" });
+    expect((await read(client, "A")).item).toMatchObject({ stage: "3_qa", agent: "bob", retryCount: 0 });
+    expect(client.lines).toEqual([]);
   });
 
   test("blocks the item at as many retries as are configured", async () => {

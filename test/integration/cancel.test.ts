@@ -10,6 +10,7 @@ import { describe, expect, test } from "vitest";
 import { privateDirectory, sharedDaemon, startDaemon } from "../daemon.js";
 import { Faulty } from "../faulty.js";
 import { RawClient, type RawReply } from "../raw-client.js";
+import { until } from "../until.js";
 import { startWorker } from "../worker.js";
 
 const daemon = sharedDaemon();
@@ -453,7 +454,7 @@ describe("a lease that a provider keeps", () => {
       client,
       ids.map((id) => request(id, "lease.acquire", { name, owner: OWNER, waitMs: WAIT_MS })),
     );
-    while ((await client.call("lease.get", { name })).lease?.waiters !== 3);
+    await until(async () => (await client.call("lease.get", { name })).lease?.waiters === 3);
     for (const id of ["second", "first"]) {
       client.send(cancelRequest("cancel", id));
       const answers = await replies(client, 2);
@@ -473,7 +474,7 @@ describe("a lease that a provider keeps", () => {
     // The provider has granted it, and its answer is lost: it is asked again and again.
     faulty.fault = "drop acquire";
     client.send(request("wait", "lease.acquire", { name, owner: OWNER, waitMs: WAIT_MS }));
-    while (!faulty.calls.includes("acquire drop"));
+    await until(() => faulty.calls.includes("acquire drop"));
     client.send(cancelRequest("cancel", "wait"));
     const answers = await replies(client, 2);
     expect(answers.get("wait")?.error).toMatchObject(CANCELLED);
@@ -490,7 +491,7 @@ describe("a lease that a provider keeps", () => {
     const client = await place.connect();
     faulty.fault = "hang acquire";
     client.send(request("wait", "lease.acquire", { name, owner: OWNER, waitMs: WAIT_MS }));
-    while (!faulty.calls.includes("acquire hang"));
+    await until(() => faulty.calls.includes("acquire hang"));
     client.send(cancelRequest("cancel", "wait"));
     const answers = await replies(client, 2);
     expect(answers.get("wait")?.error).toMatchObject(CANCELLED);

@@ -1,9 +1,9 @@
 // daemon.check at the socket, and `pawl check`: damage is found and named, and others are served meanwhile.
-import { closeSync, openSync, readFileSync, writeSync } from "node:fs";
+import { closeSync, cpSync, openSync, readFileSync, renameSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import Database from "better-sqlite3";
-import { expect, test } from "vitest";
-import { type DaemonProcess, Place } from "../daemon.js";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { type DaemonProcess, Place, privateDirectory } from "../daemon.js";
 import { RawClient } from "../raw-client.js";
 import { pawl } from "./cli-program.js";
 
@@ -49,14 +49,30 @@ async function fill(client: RawClient): Promise<void> {
   await client.call("command.lease", { deployment: "d1", owner: "o" });
 }
 
-async function filled(): Promise<{
-  place: Place;
-  damage: (work: (database: Database.Database) => void) => void;
-}> {
-  const place = new Place();
+const atEnd: (() => void | Promise<void>)[] = [];
+afterAll(async () => {
+  for (const action of atEnd.reverse()) await action();
+});
+/** Where the state of a daemon is that was filled and stopped; what was in its own place has been moved here. */
+const origin = join(
+  privateDirectory((action) => void atEnd.push(action)),
+  "state",
+);
+
+beforeAll(async () => {
+  const place = new Place(undefined, (action) => void atEnd.push(action));
   const daemon = await place.start();
   await fill(await place.connect());
   expect(await daemon.end()).toBe(0);
+  renameSync(place.stateDir, origin);
+});
+
+function filled(): {
+  place: Place;
+  damage: (work: (database: Database.Database) => void) => void;
+} {
+  const place = new Place();
+  cpSync(origin, place.stateDir, { recursive: true });
   return {
     place,
     damage(work) {
@@ -74,7 +90,7 @@ function fileOf(place: Place): string {
 }
 
 test("a sound database has no problems, in however many calls it is looked at", async () => {
-  const { place } = await filled();
+  const { place } = filled();
   await place.start();
   const client = await place.connect();
   const inLarge = await check(client, 100_000);
@@ -167,7 +183,7 @@ test.each<[string, string, { what: string; where: string; message: string }]>([
     { what: "log", where: "item s3", message: expect.stringContaining("the table has") },
   ],
 ])("%s: named, and nothing else is", async (_what, statement, problem) => {
-  const { place, damage } = await filled();
+  const { place, damage } = filled();
   damage((database) => database.exec(statement));
   await place.start();
   const { problems } = await check(await place.connect());
@@ -189,7 +205,7 @@ function misindex(database: Database.Database, name: string, otherCondition: str
 }
 
 test("an index that lacks entries is named with the rows", async () => {
-  const { place, damage } = await filled();
+  const { place, damage } = filled();
   damage((database) => misindex(database, "pawl_command_state", "seq <> 11"));
   await place.start();
   const { problems } = await check(await place.connect());
@@ -201,7 +217,7 @@ test("an index that lacks entries is named with the rows", async () => {
 });
 
 test("an index that has entries of no row is named", async () => {
-  const { place, damage } = await filled();
+  const { place, damage } = filled();
   damage((database) => misindex(database, "pawl_batch_claim", "enqueue_seq < 4 OR claim_seq <> enqueue_seq"));
   await place.start();
   const { problems } = await check(await place.connect());
@@ -210,7 +226,7 @@ test("an index that has entries of no row is named", async () => {
 });
 
 test("a page whose bytes were overwritten is named by its table, and the rest is looked at all the same", async () => {
-  const { place, damage } = await filled();
+  const { place, damage } = filled();
   let page = 0;
   damage((database) => {
     page = database
@@ -271,7 +287,7 @@ test("an `after` that no call gave is refused by name", async () => {
 });
 
 test("pawl check prints the problems and exits with 1, or with 0 when there are none", async () => {
-  const { place, damage } = await filled();
+  const { place, damage } = filled();
   let daemon: DaemonProcess = await place.start();
   const sound = await pawl(["check"], { socket: place.socket });
   expect(sound).toMatchObject({

@@ -3,6 +3,7 @@ import { spawnSync } from "node:child_process";
 import { connect } from "@pawl/client";
 import { describe, expect, test } from "vitest";
 import { sharedDaemon, startDaemon } from "../daemon.js";
+import { until } from "../until.js";
 import { type PawlProcess, pawl, startPawl } from "./cli-program.js";
 
 const DONE = 0;
@@ -331,7 +332,7 @@ describe.each([
     const { code, stderr } = await serve("missing", [], ["no-such-program"]).ended;
     expect([code, stderr]).toEqual([127, 'pawl: There is no program "no-such-program" to run.\n']);
     const client = await daemon().place.connect();
-    while ((await client.call("command.get", { commandId: id })).state !== "PENDING");
+    await until(async () => (await client.call("command.get", { commandId: id })).state === "PENDING");
   });
 
   test("goes on through kill -9 of the daemon: every command is answered once", async () => {
@@ -348,7 +349,7 @@ describe.each([
     let running = own;
     let client = await place.connect();
     // One that is not there yet would be right to say that there is no daemon.
-    while ((await client.call("daemon.stats", {})).connections.open < 1 + receivers.length);
+    await until(async () => (await client.call("daemon.stats", {})).connections.open >= 1 + receivers.length);
     const ids: string[] = [];
     for (let round = 0; round < 3; round++) {
       for (let number = 0; number < 10; number++) {

@@ -5,6 +5,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { sharedDaemon, startDaemon } from "../daemon.js";
 import type { RawClient } from "../raw-client.js";
+import { until } from "../until.js";
 import { pawl, startPawl } from "./cli-program.js";
 
 const DONE = 0;
@@ -15,10 +16,6 @@ const USAGE = 2;
 function stateOf(pid: number): string {
   const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
   return stat.slice(stat.lastIndexOf(")") + 2)[0] as string;
-}
-
-async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 5));
 }
 
 /** Says that it runs and stays; what it starts stays too, and holds its output open. */
@@ -359,11 +356,11 @@ describe("when the daemon is killed", () => {
     const again = await place.start();
     const client = await place.connect();
     // It has been renewed once it belongs to a connection again and its whole ttl is left.
-    for (;;) {
+    await until(async () => {
       const { lease } = await client.call("lease.get", { name: "n" });
       expect(lease?.fencingToken).toBe(1);
-      if ((lease?.remainingMs ?? 0) > 10_000) break;
-    }
+      return (lease?.remainingMs ?? 0) > 10_000;
+    });
     spawnSync("sh", ["-c", `echo go > ${place.directory}/fifo`]);
     expect(await held.ended).toEqual({ code: DONE, stdout: "running\ndone\n", stderr: "" });
     expect((await client.call("lease.get", { name: "n" })).lease).toBeNull();
@@ -378,9 +375,9 @@ describe("when the daemon is killed", () => {
     await daemon.end("SIGKILL");
     await place.start();
     const client = await place.connect();
-    for (let remainingMs = 0; remainingMs < 10_000; ) {
-      remainingMs = (await client.call("lease.get", { name: "n" })).lease?.remainingMs ?? 0;
-    }
+    await until(
+      async () => ((await client.call("lease.get", { name: "n" })).lease?.remainingMs ?? 0) >= 10_000,
+    );
     await killBeforeItsGuard(held, "n", client);
     await client.call("lease.acquire", { name: "n", owner: "next", waitMs: 60_000 });
     expect(isRunning(pid)).toBe(false);

@@ -4,6 +4,7 @@ import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { privateDirectory, sharedDaemon, startDaemon } from "../daemon.js";
+import { until } from "../until.js";
 import { type PawlProcess, pawl, type Ran, startPawl } from "./cli-program.js";
 
 const DONE = 0;
@@ -408,10 +409,7 @@ describe("the commands of queues", () => {
       socket: daemon().place.socket,
     });
     const client = await daemon().place.connect();
-    for (;;) {
-      const { waiting: workers } = await client.call("queue.explain", { queue: "woken" });
-      if (workers === 1) break;
-    }
+    await until(async () => (await client.call("queue.explain", { queue: "woken" })).waiting === 1);
     expect((await run(["why", "woken"])).stdout).toBe(
       "There is nothing to claim in woken.\n1 worker waits for it.\n",
     );
@@ -521,11 +519,11 @@ describe("work", () => {
     expected: Partial<Awaited<ReturnType<typeof depths>>>,
   ): Promise<void> {
     const client = await daemon().place.connect();
-    for (;;) {
+    await until(async () => {
       const { queues } = await client.call("queue.stats", { queue });
       const found = queues[0] as unknown as Record<string, number> | undefined;
-      if (Object.entries(expected).every(([state, number]) => found?.[state] === number)) return;
-    }
+      return Object.entries(expected).every(([state, number]) => found?.[state] === number);
+    });
   }
 
   test("runs the command for each batch, with the payloads as lines and the rest in its environment", async () => {
@@ -587,10 +585,10 @@ describe("work", () => {
     const worker = work("trouble", ["--jobs", "2"], ["sh", "-c", script], directory);
     // All of them have failed.
     const client = await daemon().place.connect();
-    for (let untried = true; untried; ) {
+    await until(async () => {
       const { batches } = await client.call("queue.list", { queue: "trouble" });
-      untried = batches.some(({ attempt }) => attempt === 0);
-    }
+      return batches.every(({ attempt }) => attempt > 0);
+    });
     rmSync(join(directory, "down"));
     await becomes("trouble", { completed: 30, dead: 0 });
     await worker.end("SIGTERM");
@@ -751,7 +749,7 @@ describe("work", () => {
     test("while it waits for work ends it at once", async () => {
       const worker = work("idle", [], ["true"]);
       const client = await daemon().place.connect();
-      while ((await client.call("queue.explain", { queue: "idle" })).waiting !== 1);
+      await until(async () => (await client.call("queue.explain", { queue: "idle" })).waiting === 1);
       expect(await worker.end("SIGTERM")).toEqual({ code: DONE, stdout: "", stderr: "" });
     });
   });
@@ -827,22 +825,19 @@ test("work goes on through kill -9 of the daemon: every batch is completed once"
   );
   // One that is not there yet would be right to say that there is no daemon.
   const watching = await place.connect();
-  while ((await watching.call("daemon.stats", {})).connections.open < 1 + workers.length);
+  await until(async () => (await watching.call("daemon.stats", {})).connections.open >= 1 + workers.length);
   let running = daemon;
   for (let round = 1; round <= 3; round++) {
     const ends = (): number =>
       readFileSync(log, "utf8")
         .split("\n")
         .filter((line) => line.startsWith("end")).length;
-    while (ends() < round * 12) await new Promise((resolve) => setTimeout(resolve, 5));
+    await until(() => ends() >= round * 12);
     await running.end("SIGKILL");
     running = await place.start();
   }
   const client = await place.connect();
-  for (;;) {
-    const { queues } = await client.call("queue.stats", { queue: "jobs" });
-    if (queues[0]?.completed === 60) break;
-  }
+  await until(async () => (await client.call("queue.stats", { queue: "jobs" })).queues[0]?.completed === 60);
   for (const worker of workers) expect((await worker.end("SIGTERM")).code).toBe(DONE);
 
   // Nobody was in the middle of a batch when another began it.

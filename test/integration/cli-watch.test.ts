@@ -2,6 +2,7 @@
 import { expect, test } from "vitest";
 import { startDaemon } from "../daemon.js";
 import type { RawClient } from "../raw-client.js";
+import { until } from "../until.js";
 import { startPawl } from "./cli-program.js";
 
 const lease = { owner: "w", ttlMs: 60_000 };
@@ -58,7 +59,7 @@ test.each(LISTS)("pawl %s --watch shows a change, and ends by a signal", async (
   const pawl = startPawl([...args, "--watch", "--json"], { socket: place.socket });
   await pawl.printed(/^\{.*\}\n/u);
   expect(pawl.stdout).not.toMatch(shows);
-  while ((await client.call("daemon.stats", {})).connections.waiting === 0);
+  await until(async () => (await client.call("daemon.stats", {})).connections.waiting !== 0);
   await change(client);
   await pawl.printed(shows);
   expect((await pawl.end("SIGTERM")).code).toBe("SIGTERM");
@@ -69,14 +70,14 @@ test("a list is shown again after a restart of the daemon, and not when somethin
   const client = await daemon.place.connect();
   const pawl = startPawl(["leases", "a/", "-w", "--json"], { socket: daemon.place.socket });
   await pawl.printed(/^\{.*\}\n/u);
-  while ((await client.call("daemon.stats", {})).connections.waiting === 0);
+  await until(async () => (await client.call("daemon.stats", {})).connections.waiting !== 0);
   await client.call("lease.acquire", { name: "b/1", ...lease });
   await client.call("sequence.next", { type: "FR" });
   await daemon.end("SIGKILL");
   await daemon.place.start();
   await pawl.printed(/^(?:\{"leases":\[\]\}\n){2}$/u);
   const again = await daemon.place.connect();
-  while ((await again.call("daemon.stats", {})).connections.waiting === 0);
+  await until(async () => (await again.call("daemon.stats", {})).connections.waiting !== 0);
   await again.call("lease.acquire", { name: "a/1", ...lease });
   await pawl.printed(/"name":"a\/1"/u);
   expect(pawl.stdout.trim().split("\n")).toHaveLength(3);

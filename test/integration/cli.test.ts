@@ -7,6 +7,7 @@ import { describe, expect, test, vi } from "vitest";
 import { COMMANDS } from "../../client/dist/cli/command-list.js";
 import { PAWL, Place, privateDirectory, sharedDaemon, startDaemon } from "../daemon.js";
 import { hasTerminals, onTerminal as onTypedTerminal } from "../terminal.js";
+import { until } from "../until.js";
 import { mayBeOther, pawl, pawlAsOther, startPawl } from "./cli-program.js";
 
 /** The numbers that scripts rely on (spec: operations.md). */
@@ -217,7 +218,7 @@ describe("daemon trouble exits with 4", () => {
     const daemon = await startDaemon();
     const client = await daemon.place.connect();
     const claiming = startPawl(["claim", "q", "--wait", "1m", "--json"], { socket: daemon.place.socket });
-    while ((await client.call("queue.explain", { queue: "q" })).waiting !== 1);
+    await until(async () => (await client.call("queue.explain", { queue: "q" })).waiting === 1);
     await daemon.end("SIGKILL");
     const { code, stdout, stderr } = await claiming.ended;
     expect([code, stdout]).toEqual([TROUBLE, ""]);

@@ -4,6 +4,7 @@ import { connect, type PawlClient } from "@pawl/client";
 import type { MethodName } from "@pawl/protocol";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { sharedDaemon } from "../daemon.js";
+import { until } from "../until.js";
 import { startPawl } from "./cli-program.js";
 
 const daemon = sharedDaemon();
@@ -73,10 +74,10 @@ describe("Ctrl-C", () => {
     const pawl = await client();
     const queue = `interrupted-${signal}`;
     const waits = startPawl(["claim", queue, "--wait", "1h"], { socket: daemon().place.socket });
-    while ((await waiting(pawl, queue)) !== 1);
+    await until(async () => (await waiting(pawl, queue)) === 1);
     const { code, stdout, stderr } = await waits.end(signal);
     expect({ code, stdout, stderr }).toEqual({ code: signal, stdout: "", stderr: "" });
-    while ((await waiting(pawl, queue)) !== 0);
+    await until(async () => (await waiting(pawl, queue)) === 0);
     const { batch } = await pawl.queue.enqueue({ queue, payloads: [1] });
     expect(await pawl.queue.get({ batchId: batch.batchId })).toMatchObject({ batch: { state: "ready" } });
   });

@@ -6,6 +6,7 @@ import { answer, answerTo, create, ended, get, newDeployment, pushed, respond, t
 import { Place, sharedDaemon } from "../daemon.js";
 import type { RawClient } from "../raw-client.js";
 import { expectRefusal } from "../refusal.js";
+import { until } from "../until.js";
 
 const daemon = sharedDaemon();
 let client: RawClient;
@@ -16,7 +17,7 @@ beforeAll(async () => {
 
 /** Waits until a delivery of a command has ended. */
 async function untilAttempt(commandId: string, attempt: number): Promise<void> {
-  while ((await get(client, commandId)).attempt < attempt) await client.call("daemon.ping", {});
+  await until(async () => (await get(client, commandId)).attempt >= attempt);
 }
 
 async function serving(deployment: string, given: object = {}): Promise<RawClient> {

@@ -16,6 +16,7 @@ import { sharedDaemon, startDaemon } from "../daemon.js";
 import type { RawClient } from "../raw-client.js";
 import { startRaw } from "../raw-process.js";
 import { expectRefusal } from "../refusal.js";
+import { until } from "../until.js";
 
 /** Within which the daemon notices that something is due. */
 const LATE_MS = 50;
@@ -132,11 +133,10 @@ describe("lease", () => {
     await gone.destroy();
     await expect(lost).rejects.toThrow("closed");
     // The daemon has seen that it closed once it says so.
-    for (;;) {
+    await until(async () => {
       const { deployments } = await client.call("deployment.list", { after: "deployment-", limit: 1000 });
-      const waits = deployments.find((each) => each.deployment === deployment)?.receivers ?? 0;
-      if (waits === 0) break;
-    }
+      return (deployments.find((each) => each.deployment === deployment)?.receivers ?? 0) === 0;
+    });
     const commandId = await create(client, deployment);
     expect(await stateOf(client, commandId)).toBe("PENDING");
   });

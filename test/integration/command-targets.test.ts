@@ -6,6 +6,7 @@ import { create, get, newDeployment, respond } from "../commands.js";
 import { sharedDaemon } from "../daemon.js";
 import type { RawClient } from "../raw-client.js";
 import { expectRefusal } from "../refusal.js";
+import { until } from "../until.js";
 import { startPawl } from "./cli-program.js";
 
 const daemon = sharedDaemon();
@@ -52,7 +53,7 @@ describe("targets", () => {
       const { leases } = await (others[index] as RawClient).call("command.lease", params);
       taken.push(`${targets ?? "any"} ${leases[0]?.envelope.target}`);
     });
-    while ((await client.call("daemon.stats", {})).connections.waiting < 3);
+    await until(async () => (await client.call("daemon.stats", {})).connections.waiting >= 3);
     await create(client, deployment, { target: "b" });
     await waits[1];
     await create(client, deployment, { target: "c" });

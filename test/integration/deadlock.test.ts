@@ -97,6 +97,46 @@ describe("processes that wait for each other", () => {
   });
 });
 
+test("queues, keys of batches and commands are nodes, too", async () => {
+  const [holder, waiter] = [await daemon().place.connect(), await daemon().place.connect()];
+  await holder.call("queue.enqueue", { queue: "of graph", payloads: [1], key: "ada" });
+  await holder.call("queue.claim", { queue: "of graph", owner: "claims" });
+  await holder.call("command.create", { deployment: "of-graph", command: "c" });
+  const { leases } = await holder.call("command.lease", { deployment: "of-graph", owner: "carries out" });
+  const commandId = leases[0]?.envelope.commandId as string;
+  waiter.send({
+    jsonrpc: "2.0",
+    id: 1,
+    method: "queue.claim",
+    params: { queue: "of graph", owner: "w", waitMs: LONG_MS },
+  });
+  waiter.send({ jsonrpc: "2.0", id: 2, method: "command.wait", params: { commandId, waitMs: LONG_MS } });
+  // Later requests of the connection are answered once both waits have begun.
+  await waiter.call("daemon.ping", {});
+  const { nodes, edges } = await holder.call("daemon.graph", { pid: process.pid });
+  const things = [
+    { id: "queue:of graph", kind: "queue", name: "of graph" },
+    { id: "key:of graph ada", kind: "key", queue: "of graph", name: "ada" },
+    { id: `command:${commandId}`, kind: "command", name: commandId },
+  ];
+  expect(nodes).toEqual(expect.arrayContaining(things));
+  // One process has all of it, and is named by the first owner that it gave.
+  const [me] = nodes.filter(({ kind }) => kind === "process");
+  expect(me).toMatchObject({ pid: process.pid, owner: "claims" });
+  const [queue, key, command] = things.map(({ id }) => id);
+  expect(edges.filter(({ from }) => from === me?.id).map(({ what, to }) => [what, to])).toEqual(
+    expect.arrayContaining([
+      ["holds", queue],
+      ["holds", key],
+      ["holds", command],
+      ["waits", queue],
+      ["waits", command],
+    ]),
+  );
+  await waiter.destroy();
+  await holder.destroy();
+});
+
 describe("the library", () => {
   test("gives each outermost function a task, which those within it share", async () => {
     const client = await connect({ socket: daemon().place.socket });

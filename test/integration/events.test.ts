@@ -5,6 +5,7 @@ import { connect } from "../../client/dist/index.js";
 import { type DaemonProcess, startDaemon } from "../daemon.js";
 import type { RawClient } from "../raw-client.js";
 import { expectRefusal } from "../refusal.js";
+import { until } from "../until.js";
 import { startPawl } from "./cli-program.js";
 
 type Told = { topic: string; kind: string; id: string; cursor: string; [member: string]: unknown };
@@ -178,7 +179,7 @@ test("a call waits for the first event that its topics fit, from the moment at w
     const waiting = await daemon.place.connect();
     return waiting.call("events.watch", { ...params, waitMs: 60_000 });
   });
-  while ((await client.call("daemon.stats", {})).connections.waiting < waits.length);
+  await until(async () => (await client.call("daemon.stats", {})).connections.waiting >= waits.length);
   await client.call("sequence.next", { type: "A" });
   await client.call("sequence.next", { type: "B" });
   for (const { events } of await Promise.all(waits)) expect(events.map(({ id }) => id)).toEqual(["B-001"]);
@@ -299,7 +300,7 @@ test("the library follows over a restart, and says where events may be missing",
   while (seen.length === 0) await client.sequence.next({ type: "A" });
   await daemon.end("SIGTERM");
   await daemon.place.start();
-  while (!seen.includes("gap")) await client.daemon.ping({});
+  await until(() => seen.includes("gap"));
   await client.sequence.next({ type: "Z" });
   await client.sequence.next({ type: "Z" });
   await follow;
@@ -309,7 +310,7 @@ test("the library follows over a restart, and says where events may be missing",
 test("pawl events prints a line for each, and ends by a signal", async () => {
   const { daemon, client } = await begin();
   const pawl = startPawl(["events", "sequence:*"], { socket: daemon.place.socket });
-  while ((await client.call("daemon.stats", {})).connections.waiting === 0);
+  await until(async () => (await client.call("daemon.stats", {})).connections.waiting !== 0);
   await client.call("sequence.next", { type: "FR" });
   await pawl.printed(/sequence:FR {2}dispensed {2}FR-001\n/);
   pawl.child.kill("SIGINT");

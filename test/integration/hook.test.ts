@@ -213,7 +213,7 @@ describe("a session of the host", () => {
       hook_event_name: "SessionEnd",
       reason: "other",
     });
-    const line = `setsid sh -c 'sleep 0.2; node "$0" hook < input; touch done' "${PAWL}" > /dev/null 2>&1 &`;
+    const line = `setsid sh -c 'while [ -d /proc/$1 ]; do sleep 0.01; done; node "$0" hook < input; touch done' "${PAWL}" $$ > /dev/null 2>&1 &`;
     writeFileSync(join(tree, "input"), input);
     const env = { ...outer, PAWL_SOCKET: daemon().place.socket };
     spawnSync("sh", ["-c", line], { cwd: tree, env, stdio: "ignore" });

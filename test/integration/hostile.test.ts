@@ -14,6 +14,7 @@ import { expect, test } from "vitest";
 import { type DaemonProcess, startDaemon } from "../daemon.js";
 import { RawClient, type RawReply } from "../raw-client.js";
 import { expectRefusedReply } from "../refusal.js";
+import { until } from "../until.js";
 
 const MIB = 1024 * 1024;
 
@@ -47,7 +48,7 @@ async function stuck(watcher: RawClient, method: string): Promise<number> {
 
 /** Resolves when no connection is left but the one that asks: closes arrive when they arrive. */
 async function onlyOneOpen(watcher: RawClient): Promise<void> {
-  while ((await watcher.call("daemon.stats", {})).connections.open > 1);
+  await until(async () => (await watcher.call("daemon.stats", {})).connections.open <= 1);
 }
 
 const openFiles = (daemon: DaemonProcess): number => readdirSync(`/proc/${daemon.pid}/fd`).length;
@@ -179,7 +180,7 @@ test.each([
       });
     }
     await greedy.destroy();
-    while ((await holder.call("daemon.stats", {})).connections.waiting > 0);
+    await until(async () => (await holder.call("daemon.stats", {})).connections.waiting <= 0);
     expect(await daemon.end()).toBe(0);
   },
 );

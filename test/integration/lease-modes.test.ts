@@ -5,6 +5,7 @@ import { describe, expect, test } from "vitest";
 import { Place, sharedDaemon } from "../daemon.js";
 import type { RawClient } from "../raw-client.js";
 import { expectRefusal } from "../refusal.js";
+import { until } from "../until.js";
 
 type Request = Omit<Params<"lease.acquire">, "owner" | "name" | "names">;
 
@@ -320,10 +321,10 @@ describe("a holder that may come back", () => {
     expect((await again.call("lease.heartbeat", { leaseId })).remainingMs).toBe(60_000);
     await again.destroy();
     // Bound to the connection that renewed it, it has that time anew when that one closes.
-    for (let remainingMs = 60_000; remainingMs > 30_000; ) {
+    await until(async () => {
       const { lease: left } = await client.call("lease.get", { name: "back/b" });
-      remainingMs = (left as NonNullable<typeof left>).remainingMs;
-    }
+      return (left as NonNullable<typeof left>).remainingMs <= 30_000;
+    });
     expect(await client.call("lease.release", { leaseId })).toEqual({ released: true });
   });
 });

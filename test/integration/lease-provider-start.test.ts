@@ -11,25 +11,23 @@ function watchingLoads({ withoutSdk = false } = {}): { env: Record<string, strin
   const directory = privateDirectory();
   const list = join(directory, "loaded");
   writeFileSync(list, "");
-  const hooks = join(directory, "hooks.mjs");
+  const hooks = join(directory, "hooks.cjs");
   writeFileSync(
     hooks,
-    `import { appendFileSync } from "node:fs";
-     export async function resolve(specifier, context, next) {
-       if (${withoutSdk} && specifier.startsWith("@aws-sdk/")) {
-         throw Object.assign(new Error("Cannot find package"), { code: "ERR_MODULE_NOT_FOUND" });
+    `const { appendFileSync } = require("node:fs");
+     const Module = require("node:module");
+     const load = Module._load;
+     Module._load = function (name, parent, isMain) {
+       if (${withoutSdk} && name.startsWith("@aws-sdk/")) {
+         throw Object.assign(new Error("Cannot find module"), { code: "MODULE_NOT_FOUND" });
        }
-       const found = await next(specifier, context);
-       appendFileSync(${JSON.stringify(list)}, found.url + "\\n");
-       return found;
-     }`,
+       const found = Module._resolveFilename(name, parent, isMain);
+       const url = Module.isBuiltin(found) ? "node:" + found.replace("node:", "") : "file://" + found;
+       appendFileSync(${JSON.stringify(list)}, url + "\\n");
+       return load.call(this, name, parent, isMain);
+     };`,
   );
-  const register = join(directory, "register.mjs");
-  writeFileSync(
-    register,
-    `import { register } from "node:module"; register(${JSON.stringify(`file://${hooks}`)});`,
-  );
-  return { env: { NODE_OPTIONS: `--import ${register}` }, loaded: () => readFileSync(list, "utf8") };
+  return { env: { NODE_OPTIONS: `--require ${hooks}` }, loaded: () => readFileSync(list, "utf8") };
 }
 
 /** Modules of Node that only providers need, and that take their time to load too. */
@@ -50,7 +48,7 @@ test("without a provider configured, nothing of any is loaded", async () => {
   const { env, loaded } = watchingLoads();
   const daemon = await startDaemon({ env });
   await daemon.place.next();
-  expect(loaded()).toContain("bundle/pawld.js");
+  expect(loaded()).toContain("better-sqlite3");
   expect(loaded()).not.toMatch(PROVIDER_MODULES);
   expect(loaded()).not.toMatch(OF_THE_NETWORK);
 });

@@ -8,6 +8,7 @@ import { type DaemonProcess, Place, privateDirectory } from "../daemon.js";
 import { Faulty } from "../faulty.js";
 import { RawClient } from "../raw-client.js";
 import { expectRefusal } from "../refusal.js";
+import { until } from "../until.js";
 
 const OWNER = "test";
 const NAME = "out/release";
@@ -342,10 +343,11 @@ test.concurrent("a grant whose answer was lost is found again, also when its tok
   const [client, looking] = [await daemon.place.connect(), await daemon.place.connect()];
   faulty.fault = "drop acquire";
   const asked = client.call("lease.acquire", { name: NAME, owner: OWNER, ttlMs: 3_600_000 });
-  let seen: number | undefined;
-  while (seen === undefined) seen = (await looking.call("lease.get", { name: NAME })).lease?.fencingToken;
+  const seen = async () => (await looking.call("lease.get", { name: NAME })).lease?.fencingToken;
+  await until(async () => (await seen()) !== undefined);
+  const token = await seen();
   faulty.fault = undefined;
-  expect((await asked).lease.fencingToken).toBe(seen);
+  expect((await asked).lease.fencingToken).toBe(token);
 });
 
 test.concurrent("a holder that asks for a shorter ttl and gets no answer stops before another may hold it", async ({
@@ -410,7 +412,7 @@ test.concurrent("a provider that fails again and again fills no log, though it a
     expect((await client.refusal("lease.acquire", { name: NAME, owner: OWNER })).data.kind).toBe(
       "provider_unavailable",
     );
-    while (attempts("release -") < round) await client.call("lease.list", {});
+    await until(() => attempts("release -") >= round);
   }
   expect(attempts("acquire throw")).toBeGreaterThan(2);
   // Another defect is logged too.

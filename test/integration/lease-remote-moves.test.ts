@@ -3,6 +3,7 @@ import { expect, test } from "vitest";
 import type { AtEnd } from "../daemon.js";
 import { Faulty } from "../faulty.js";
 import type { RawClient } from "../raw-client.js";
+import { until } from "../until.js";
 
 const OWNER = "test";
 const NAME = "out/release";
@@ -57,7 +58,7 @@ test.concurrent("a lease that was granted here stays here until it ends, whateve
 
   const waiting = await place.connect();
   const waits = waiting.call("lease.acquire", { name: NAME, owner: "next", waitMs: 60_000 });
-  while ((await client.call("lease.get", { name: NAME })).lease?.waiters !== 1);
+  await until(async () => (await client.call("lease.get", { name: NAME })).lease?.waiters === 1);
   const { leaseId, fencingToken } = lease;
   expect(await client.call("lease.release", { leaseId })).toEqual({ released: true });
   const next = await waits;
@@ -133,7 +134,7 @@ async function ended(faulty: Faulty) {
   await holder.call("lease.acquire", request);
   faulty.fault = "hang release";
   await holder.destroy();
-  while (!faulty.calls.includes("release hang")) await other.place.next();
+  await until(() => faulty.calls.includes("release hang"));
   return { place, daemon, elsewhere, request };
 }
 

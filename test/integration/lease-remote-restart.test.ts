@@ -8,6 +8,7 @@ import { connect } from "../../client/dist/index.js";
 import { type AtEnd, privateDirectory } from "../daemon.js";
 import { Faulty } from "../faulty.js";
 import type { RawClient } from "../raw-client.js";
+import { until } from "../until.js";
 import { startPawl } from "./cli-program.js";
 
 const OWNER = "test";
@@ -151,7 +152,7 @@ test.concurrent("withLease: a provider that cannot be asked after the restart, f
       expect(leases).toMatchObject([{ name: REMOTE, fencingToken }]);
       expect(leases[0]?.remainingMs).toBeGreaterThan(LONG_MS / 2);
       faulty.fault = undefined;
-      while (!faulty.calls.includes("heartbeat -")) await place.next();
+      await until(() => faulty.calls.includes("heartbeat -"));
       expect((await elsewhere.refusal("lease.acquire", { ...REQUEST, name: REMOTE })).data.kind).toBe(
         "lease_held",
       );

@@ -8,6 +8,7 @@ import { expect, test } from "vitest";
 import type { AtEnd, DaemonProcess } from "../daemon.js";
 import { Faulty } from "../faulty.js";
 import type { RawClient } from "../raw-client.js";
+import { until } from "../until.js";
 
 const OWNER = "test";
 
@@ -115,7 +116,7 @@ test.concurrent("waiters are served in the order they came, over both daemons wh
     await client.call("daemon.ping", {});
     return granted;
   });
-  while ((await a.call("lease.get", { name })).lease?.waiters !== 2);
+  await until(async () => (await a.call("lease.get", { name })).lease?.waiters === 2);
   expect((await a.call("lease.list", {})).leases[0]?.waiters).toBe(2);
   const elsewhere = b
     .call("lease.acquire", { name, owner: "elsewhere", waitMs: 60_000 })
@@ -145,13 +146,13 @@ test.concurrent("a wait ends with its time, with its connection, and with the da
 
   const gone = await daemonB.place.connect();
   gone.send(acquireRequest({ name, owner: "gone", waitMs: 60_000 }));
-  while ((await b.call("lease.get", { name })).lease?.waiters !== 1);
+  await until(async () => (await b.call("lease.get", { name })).lease?.waiters === 1);
   await gone.destroy();
-  while ((await b.call("lease.get", { name })).lease?.waiters !== 0);
+  await until(async () => (await b.call("lease.get", { name })).lease?.waiters === 0);
 
   const waits = b.refusal("lease.acquire", { name, owner: OWNER, waitMs: 60_000 });
   const other = await daemonB.place.connect();
-  while ((await other.call("lease.get", { name })).lease?.waiters !== 1);
+  await until(async () => (await other.call("lease.get", { name })).lease?.waiters === 1);
   const ended = daemonB.end();
   expect((await waits).data).toMatchObject({ kind: "unavailable", reason: "stopping" });
   expect(await ended).toBe(0);
@@ -235,7 +236,7 @@ test.concurrent("a renewal that fails for a while succeeds while the lease lasts
   const { lease } = await a.call("lease.acquire", { name: "out/release", owner: OWNER, ttlMs: 30_000 });
   faulty.fault = "fail heartbeat";
   const renewed = a.call("lease.heartbeat", { leaseId: lease.leaseId });
-  while (faulty.calls.filter((call) => call === "heartbeat fail").length < 2) await a.call("daemon.ping", {});
+  await until(() => faulty.calls.filter((call) => call === "heartbeat fail").length >= 2);
   faulty.fault = undefined;
   expect((await renewed).remainingMs).toBeGreaterThan(20_000);
 });
@@ -285,7 +286,7 @@ test.concurrent("a lease that was granted with no answer is found again, or give
   const name = "out/release";
   faulty.fault = "drop acquire";
   const asked = a.call("lease.acquire", { name, owner: OWNER, ttlMs: 3_600_000 });
-  while (!faulty.calls.includes("acquire drop")) await b.call("daemon.ping", {});
+  await until(() => faulty.calls.includes("acquire drop"));
   faulty.fault = undefined;
   const { lease } = await asked;
   expect((await b.call("lease.get", { name })).lease?.fencingToken).toBe(lease.fencingToken);
@@ -321,7 +322,7 @@ test.concurrent("a release with no answer is no success; asked again, it is", as
   const { lease: second } = await a.call("lease.acquire", { name: "out/2", owner: OWNER });
   faulty.fault = "drop release";
   const released = a.call("lease.release", { leaseId: second.leaseId });
-  while (!faulty.calls.includes("release drop")) await b.call("daemon.ping", {});
+  await until(() => faulty.calls.includes("release drop"));
   faulty.fault = undefined;
   expect(await released).toEqual({ released: true });
 });
@@ -508,7 +509,7 @@ test.concurrent("a lease that was being asked for when the daemon was killed is 
   const client = await place.connect();
   faulty.fault = "drop acquire";
   client.send(acquireRequest({ name: "out/a", owner: "orphan", ttlMs: 3_600_000, waitMs: 60_000 }));
-  while (!(await held(other))) await other.call("daemon.ping", {});
+  await until(async () => await held(other));
   await first.end("SIGKILL");
   faulty.fault = undefined;
   expect((await other.refusal("lease.acquire", { name: "out/a", owner: OWNER })).data.kind).toBe(

@@ -6,6 +6,7 @@ import { Place, sharedDaemon, startDaemon } from "../daemon.js";
 import type { RawClient, RawReply } from "../raw-client.js";
 import { startRaw } from "../raw-process.js";
 import { expectRefusal } from "../refusal.js";
+import { until } from "../until.js";
 
 /** An end by time or with a connection may be this late. */
 const LATE_MS = 50;
@@ -252,12 +253,8 @@ describe("waiting", () => {
       method: "lease.acquire",
       params: { name: "half", owner: "half", ttlMs: 60_000, waitMs: 60_000 },
     };
-    const waiting = async (count: number): Promise<void> => {
-      for (;;) {
-        const { lease } = await holder.call("lease.get", { name: "half" });
-        if (lease?.waiters === count) return;
-      }
-    };
+    const waiting = (count: number): Promise<void> =>
+      until(async () => (await holder.call("lease.get", { name: "half" })).lease?.waiters === count);
     const killed = startRaw(daemon().place.socket, [wait], { halfClose: true });
     await waiting(1);
     const served = startRaw(daemon().place.socket, [wait], { halfClose: true });
@@ -276,12 +273,8 @@ describe("waiting", () => {
     const holder = await daemon().place.connect();
     await acquire(holder, "crowd", { ttlMs: 60_000 });
     const wait = { method: "lease.acquire", params: { name: "crowd", owner: "crowd", waitMs: 60_000 } };
-    const waiting = async (count: number): Promise<void> => {
-      for (;;) {
-        const { lease } = await holder.call("lease.get", { name: "crowd" });
-        if (lease?.waiters === count) return;
-      }
-    };
+    const waiting = (count: number): Promise<void> =>
+      until(async () => (await holder.call("lease.get", { name: "crowd" })).lease?.waiters === count);
     const crowd = startRaw(daemon().place.socket, Array(MAX_WAITS_PER_CONNECTION).fill(wait));
     await waiting(MAX_WAITS_PER_CONNECTION);
     await crowd.end("SIGKILL");

@@ -15,6 +15,7 @@ import {
   SocketMessageWriter,
 } from "vscode-jsonrpc/node";
 import { privateDirectory, sharedDaemon } from "../daemon.js";
+import { until } from "../until.js";
 
 const daemon = sharedDaemon();
 const WORKERS = join(import.meta.dirname, "../workers");
@@ -97,7 +98,9 @@ test("vscode-jsonrpc", async () => {
     source.token,
   );
   wait.catch(() => {});
-  while (((await call("queue.explain", { queue: "q" })) as { waiting: number }).waiting !== 1);
+  await until(
+    async () => ((await call("queue.explain", { queue: "q" })) as { waiting: number }).waiting === 1,
+  );
   source.cancel();
   await expect(wait).rejects.toMatchObject({ data: { kind: "cancelled" } });
 });

@@ -6,6 +6,7 @@ import { type DaemonProcess, Place, startDaemon } from "../daemon.js";
 import { OtherProgram } from "../other-program.js";
 import type { RawClient } from "../raw-client.js";
 import { expectRefusal, refusedStart } from "../refusal.js";
+import { until } from "../until.js";
 import { pawl } from "./cli-program.js";
 
 const LOCK = "BEGIN IMMEDIATE";
@@ -21,8 +22,8 @@ async function lock({ place }: Pick<DaemonProcess, "place">): Promise<OtherProgr
   return other;
 }
 
-async function passTime(client: RawClient, until: number): Promise<void> {
-  while ((await client.call("daemon.ping", {})).now < until);
+async function passTime(client: RawClient, end: number): Promise<void> {
+  await until(async () => (await client.call("daemon.ping", {})).now >= end);
 }
 
 /** Resolves to what is true of a promise at present. */

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
 import { PAWL, type Place, privateDirectory, sharedDaemon, startDaemon } from "../daemon.js";
 import { Agent } from "../mcp-agent.js";
+import { until } from "../until.js";
 
 const daemon = sharedDaemon();
 const socket = (): string => daemon().place.socket;
@@ -249,6 +250,17 @@ describe("work", () => {
   });
 });
 
+/** Resolves once somebody waits for what a pattern holds. */
+async function isWaitedFor(pattern: string): Promise<void> {
+  const client = await daemon().place.connect();
+  await until(async () => {
+    const { nodes, edges } = await client.call("daemon.graph", {});
+    const wanted = new Set(nodes.filter((node) => node.pattern === pattern).map(({ id }) => id));
+    return edges.some(({ to, what }) => what === "waits" && wanted.has(to));
+  });
+  await client.destroy();
+}
+
 describe("paths", () => {
   test("are all or none, with the holder and its note in the refusal", async () => {
     const worktree = privateDirectory();
@@ -268,6 +280,7 @@ describe("paths", () => {
     expect((await ada.refused("paths_release", { paths: ["nothing"] })).kind).toBe("not_found");
     expect((await ada.done("paths_release", { paths: ["src"] })).reserved).toEqual(["package.json", "docs/"]);
     const waiting = ben.done("paths_reserve", { paths: ["docs/x.md"], waitSeconds: 20 });
+    await isWaitedFor("docs/");
     await ada.done("paths_release");
     expect((await waiting).reserved).toEqual(["docs/x.md"]);
   });
@@ -278,11 +291,7 @@ describe("paths", () => {
     await ada.done("paths_reserve", { paths: ["a"] });
     await ben.done("paths_reserve", { paths: ["b"] });
     const waiting = ada.done("paths_reserve", { paths: ["b"], waitSeconds: 20 });
-    const client = await daemon().place.connect();
-    await expect
-      .poll(async () => (await client.call("daemon.stats", {})).connections.waiting)
-      .toBeGreaterThan(0);
-    await client.destroy();
+    await isWaitedFor("b");
     const refusal = await ben.refused("paths_reserve", { paths: ["a"], waitSeconds: 20 });
     expect(refusal.kind).toBe("would_deadlock");
     expect(refusal.text).toContain("Give back what you hold");

@@ -298,25 +298,69 @@ describe("while the process of a lost lease goes on", () => {
     expect((await next).leases).toHaveLength(2);
   });
 
-  test("its holder is told, and one that gives it back is left alone", async () => {
+  /** A process that forwards lines, and goes on when the connection of them has closed. */
+  const FORWARD = `
+    process.on("SIGTERM", () => process.stdout.write('"SIGTERM"\\n'));
+    setInterval(() => {}, 1e6);
+    const socket = require("node:net").connect(process.argv[1]);
+    process.stdin.pipe(socket);
+    socket.pipe(process.stdout, { end: false });
+    socket.on("close", () => process.stdout.write('"closed"\\n'));`;
+
+  function forwarding(): {
+    child: ChildProcess;
+    ask: (method: string, params: object) => void;
+    said: () => Promise<unknown>;
+  } {
+    const child = spawn(process.execPath, ["-e", FORWARD, daemon().place.socket], {
+      stdio: ["pipe", "pipe", "inherit"],
+    });
+    onTestFinished(() => void child.kill("SIGKILL"));
+    const lines = createInterface({ input: child.stdout as NodeJS.ReadableStream })[Symbol.asyncIterator]();
+    return {
+      child,
+      ask: (method, params) =>
+        void child.stdin?.write(`${JSON.stringify({ jsonrpc: "2.0", id: 1, method, params })}\n`),
+      said: async () => JSON.parse((await lines.next()).value),
+    };
+  }
+
+  test("its holder is told, and then signalled", async () => {
     const client = await daemon().place.connect();
-    const { pid, process: released } = await hold(daemon().place.socket, "released", "obeys", {
+    const { child, ask, said } = forwarding();
+    ask("lease.acquire", { name: "told", owner: "test", ttlMs: NEVER_MS, onLoss });
+    expect(await said()).toMatchObject({ result: { lease: { name: "told" } } });
+    await client.call("lease.break", { name: "told", reason: "a test" });
+    const both = [await said(), await said()];
+    expect(both).toContainEqual(
+      expect.objectContaining({ method: "lease.lost", params: expect.objectContaining({ name: "told" }) }),
+    );
+    expect(both).toContain("SIGTERM");
+    expect(isRunning(child)).toBe(true);
+  });
+
+  test("one that has given it back is left alone, also when its connection closes", async () => {
+    const client = await daemon().place.connect();
+    const { child, ask, said } = forwarding();
+    ask("lease.acquire", { name: "given back", owner: "test", releaseOn: "disconnect", onLoss });
+    const { result } = (await said()) as { result: { lease: { leaseId: string } } };
+    ask("lease.release", { leaseId: result.lease.leaseId });
+    expect(await said()).toMatchObject({ result: { released: true } });
+    child.stdin?.end();
+    expect(await said()).toBe("closed");
+    await client.call("lease.acquire", { name: "given back", owner: "next", waitMs: WAIT_MS });
+    // Whoever was to be signalled before the next one has been by now.
+    const { pid } = await hold(daemon().place.socket, "another", "obeys", {
       ttlMs: NEVER_MS,
-      onLoss,
+      onLoss: { signal: "SIGTERM", graceMs: GRACE_MS },
     });
-    // Another one's, so that the process that opened this connection is this one: it is not to lose anything.
-    const own = await RawClient.connect(daemon().place.socket);
-    const { lease } = await own.call("lease.acquire", {
-      name: "own",
-      owner: "test",
-      onLoss,
-      releaseOn: "disconnect",
-    });
-    await own.call("lease.release", { leaseId: lease.leaseId });
-    await own.destroy();
-    await client.call("lease.acquire", { name: "own", owner: "next", waitMs: WAIT_MS });
-    expect(isRunning(released)).toBe(true);
-    expect(hasEnded(pid)).toBe(false);
+    await client.call("lease.break", { name: "another", reason: "a test" });
+    await client.call("lease.acquire", { name: "another", owner: "next", waitMs: WAIT_MS });
+    expect(hasEnded(pid)).toBe(true);
+    expect(isRunning(child)).toBe(true);
+    child.kill("SIGTERM");
+    // Its first signal is this one.
+    expect(await said()).toBe("SIGTERM");
   });
 });
 

@@ -7,6 +7,7 @@ import { Place, type StartOptions, startDaemon, WITHOUT_KOFFI } from "../daemon.
 import type { RawReply } from "../raw-client.js";
 import { startRaw } from "../raw-process.js";
 import { expectRefusal } from "../refusal.js";
+import { until } from "../until.js";
 
 const UID = process.getuid?.() as number;
 const GID = process.getgid?.() as number;
@@ -156,12 +157,8 @@ describe("where the kernel cannot be asked", () => {
     await place.start({ command });
     const client = await place.connect();
     await client.call("lease.acquire", { name: "a", owner: "a", ttlMs: 60_000 });
-    const waiting = async (count: number): Promise<void> => {
-      for (;;) {
-        const { lease } = await client.call("lease.get", { name: "a" });
-        if (lease?.waiters === count) return;
-      }
-    };
+    const waiting = (count: number): Promise<void> =>
+      until(async () => (await client.call("lease.get", { name: "a" })).lease?.waiters === count);
     const wait = { method: "lease.acquire", params: { name: "a", owner: "b", waitMs: 60_000 } };
     const waiter = startRaw(place.socket, [wait], { halfClose: true });
     await waiting(1);

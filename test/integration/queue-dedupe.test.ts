@@ -3,6 +3,7 @@ import type { Params, Result } from "@pawl/protocol";
 import { describe, expect, test } from "vitest";
 import { sharedDaemon } from "../daemon.js";
 import type { RawClient } from "../raw-client.js";
+import { until } from "../until.js";
 
 const daemon = sharedDaemon();
 
@@ -57,10 +58,9 @@ class Queue {
       if (state === "completed") await this.client.call("queue.complete", proof);
       if (state === "dead") await this.client.call("queue.abandon", { ...proof, error: "broken" });
     }
-    for (;;) {
-      const now = (await this.client.call("queue.get", { batchId })).batch;
-      if (now.state === state) return now;
-    }
+    const now = async () => (await this.client.call("queue.get", { batchId })).batch;
+    await until(async () => (await now()).state === state);
+    return await now();
   }
 }
 

@@ -3,6 +3,7 @@ import type { Params, Result } from "@pawl/protocol";
 import { describe, expect, test } from "vitest";
 import { sharedDaemon, startDaemon } from "../daemon.js";
 import type { RawClient } from "../raw-client.js";
+import { until } from "../until.js";
 
 type Claim = NonNullable<Result<"queue.claim">["claim"]>;
 
@@ -340,11 +341,9 @@ describe("a ttl", () => {
     // The ttl of this one begins with it, and ends after the others'.
     await queue.configure({ paused: true });
     await queue.enqueue("last", { ttlMs: 301 });
-    let state: string;
-    do {
-      ({ state } = (await queue.client.call("queue.get", { batchId })).batch);
-    } while (state === "ready");
-    expect(state).toBe("expired");
+    const stateOf = async () => (await queue.client.call("queue.get", { batchId })).batch.state;
+    await until(async () => (await stateOf()) !== "ready");
+    expect(await stateOf()).toBe("expired");
     expect((await queue.client.call("queue.get", { batchId: claimedOnce })).batch.state).toBe("scheduled");
     expect(await queue.client.call("queue.explain", { batchId })).toMatchObject({
       reason: "final",

@@ -8,6 +8,7 @@ import { expect, test } from "vitest";
 import { Place, startDaemon } from "../daemon.js";
 import type { RawReply } from "../raw-client.js";
 import { expectRefusal } from "../refusal.js";
+import { until } from "../until.js";
 
 /** Stopping takes no longer (spec: operations.md). */
 const STOP_MS = 5000;
@@ -68,7 +69,7 @@ test("waits end with `unavailable`", async () => {
   const waits = Array.from({ length: 100 }, () =>
     waiter.refusal("lease.acquire", { name: "x", owner: "waiter", waitMs: 3_600_000 }),
   );
-  while ((await holder.call("daemon.stats", {})).connections.waiting < waits.length);
+  await until(async () => (await holder.call("daemon.stats", {})).connections.waiting >= waits.length);
   expect(await daemon.end()).toBe(0);
   for (const error of await Promise.all(waits)) {
     expect(expectRefusal(error, "unavailable").data.reason).toBe("stopping");
@@ -81,7 +82,9 @@ test("a client that never reads does not keep it from ending in time", async () 
   socket.on("error", () => {});
   socket.write('{"jsonrpc":"2.0","id":1,"method":"rpc.discover"}\n'.repeat(MAX_UNSENT_BYTES / 10_000));
   const watcher = await daemon.place.connect();
-  while (((await watcher.call("daemon.stats", {})).requests["rpc.discover"] ?? 0) < MADE_ANSWERS);
+  await until(
+    async () => ((await watcher.call("daemon.stats", {})).requests["rpc.discover"] ?? 0) >= MADE_ANSWERS,
+  );
   const start = performance.now();
   expect(await daemon.end()).toBe(0);
   expect(performance.now() - start).toBeLessThan(STOP_MS);
@@ -94,7 +97,9 @@ test("a second signal ends it at once", async () => {
   socket.on("error", () => {});
   socket.write('{"jsonrpc":"2.0","id":1,"method":"rpc.discover"}\n'.repeat(MAX_UNSENT_BYTES / 10_000));
   const watcher = await daemon.place.connect();
-  while (((await watcher.call("daemon.stats", {})).requests["rpc.discover"] ?? 0) < MADE_ANSWERS);
+  await until(
+    async () => ((await watcher.call("daemon.stats", {})).requests["rpc.discover"] ?? 0) >= MADE_ANSWERS,
+  );
   daemon.child.kill("SIGTERM");
   await daemon.logged(({ msg }) => msg === "stopping");
   const start = performance.now();

@@ -8,6 +8,7 @@ import { FailingIo, noCompiler } from "../history/failing-io.js";
 import { type RawClient, type RawReply, Refused } from "../raw-client.js";
 import { expectRefusal, refusedStart } from "../refusal.js";
 import { mountDisk, noMount } from "../small-disk.js";
+import { until } from "../until.js";
 
 const DISK_BYTES = 3 * 1024 * 1024;
 
@@ -156,10 +157,7 @@ describe.skipIf(noMount !== undefined)("a full disk", () => {
     const granted = waiter.call("lease.acquire", { name: "a", owner: "b", waitMs: 60_000 });
     await waiter.call("daemon.ping", {});
     const giveBack = await fillWholly(place, holder);
-    for (;;) {
-      const { now } = await holder.call("daemon.ping", {});
-      if (now >= lease.expiresAt) break;
-    }
+    await until(async () => (await holder.call("daemon.ping", {})).now >= lease.expiresAt);
     expect(await holder.call("lease.get", { name: "a" })).toMatchObject({ lease: null, holders: [] });
     expectRefusal(await holder.refusal("lease.heartbeat", { leaseId: lease.leaseId }), "lease_lost");
     expect(await holder.call("lease.check", { name: "a", fencingToken: 1 })).toEqual({
@@ -181,7 +179,7 @@ describe.skipIf(noMount !== undefined)("a full disk", () => {
     const leaseId = leases[0]?.leaseId as string;
     const giveBack = await fillWholly(place, client);
     const ended = Math.max(claim?.expiresAt as number, leases[0]?.leaseExpiresAt as number);
-    while ((await client.call("daemon.ping", {})).now < ended);
+    await until(async () => (await client.call("daemon.ping", {})).now >= ended);
 
     expectRefusal(await client.refusal("queue.claim", { queue: "q", owner: "b" }), "unavailable");
     expectRefusal(await client.refusal("queue.claim", { queue: "q", owner: "b", waitMs: 50 }), "unavailable");

@@ -19,6 +19,7 @@ import { takePassed } from "../../daemon/dist/socket/supervisor.js";
 import { type DaemonProcess, PAWLD, Place, privateDirectory } from "../daemon.js";
 import { RawClient } from "../raw-client.js";
 import { expectRefusal } from "../refusal.js";
+import { until } from "../until.js";
 
 const hasSocat = spawnSync("socat", ["-V"]).status === 0;
 const hasActivation = spawnSync("systemd-socket-activate", ["--version"]).status === 0;
@@ -103,7 +104,7 @@ test.runIf(hasSocat)("the signs of life are those of the event loop", async () =
   });
   await supervisor.told(/^WATCHDOG=1$/, 2);
   daemon.child.kill("SIGSTOP");
-  while (!/^State:\s+T/m.test(readFileSync(`/proc/${daemon.pid}/status`, "utf8")));
+  await until(() => /^State:\s+T/m.test(readFileSync(`/proc/${daemon.pid}/status`, "utf8")));
   // Messages of before it stood still arrive first.
   await new Promise((resolve) => setTimeout(resolve, 100));
   const before = supervisor.lines.length;
@@ -316,7 +317,7 @@ test("SIGHUP before the configuration is read has it read, again once it serves"
 test("SIGHUP before the program is read is no end", async () => {
   const place = new Place();
   const hooks = `export async function load(url, context, next) {
-    if (url.endsWith("/bundle/pawld.js")) process.kill(process.pid, "SIGHUP");
+    if (url.endsWith("/bin/compiled.js")) process.kill(process.pid, "SIGHUP");
     return next(url, context);
   }`;
   const register = `import { register } from "node:module"; register("data:text/javascript,${encodeURIComponent(hooks)}")`;

@@ -16,6 +16,7 @@ import { dirname, join } from "node:path";
 import { beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import { PAWL, Place, privateDirectory } from "../daemon.js";
 import { RawClient } from "../raw-client.js";
+import { until } from "../until.js";
 import { UserSystemd, whyNoSystemd } from "../user-systemd.js";
 
 const UNITS = join(import.meta.dirname, "../../systemd");
@@ -417,7 +418,11 @@ describe.runIf(why === undefined)("under systemd", () => {
     expect((await client.call("sequence.next", { type: "FR" })).seq).toBe(1);
     const pid = await systemd.pid("pawld.service");
     // It gives its signs of life: three times as long as it may be silent.
-    await new Promise((resolve) => setTimeout(resolve, 1500));
+    const firstUs = Number((await systemd.show("pawld.service")).WatchdogTimestampMonotonic);
+    await systemd.until(
+      "pawld.service",
+      ({ WatchdogTimestampMonotonic }) => Number(WatchdogTimestampMonotonic) > firstUs + 1_500_000,
+    );
     expect(await systemd.pid("pawld.service")).toBe(pid);
     process.kill(pid, "SIGSTOP");
     const waiting = await connected();
@@ -437,7 +442,7 @@ describe.runIf(why === undefined)("under systemd", () => {
     );
     await systemd.systemctl("reload", "pawld.service");
     await systemd.until("pawld.service", ({ StatusText }) => StatusText === "Serving 1 connection");
-    while ((await client.call("daemon.info", {})).limits.maxMessageBytes !== 5000);
+    await until(async () => (await client.call("daemon.info", {})).limits.maxMessageBytes === 5000);
     expect(await systemd.pid("pawld.service")).toBe(pid);
     await client.destroy();
     const idle = await systemd.until("pawld.service", ({ ActiveState }) => ActiveState === "inactive");

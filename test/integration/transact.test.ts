@@ -6,6 +6,7 @@ import { describe, expect, test } from "vitest";
 import { sharedDaemon } from "../daemon.js";
 import type { RawClient, RawReply } from "../raw-client.js";
 import { expectRefusal } from "../refusal.js";
+import { until } from "../until.js";
 
 type Calls = Params<"transact">["calls"];
 
@@ -291,10 +292,7 @@ describe("guards", () => {
     const { lease } = await client.call("lease.acquire", { name: "short", owner: "a", ttlMs: 150 });
     const guards = [{ lease: { name: "short", fencingToken: lease.fencingToken } }];
     const calls: Calls = [{ method: "sequence.next", params: { type } }];
-    for (;;) {
-      const { now } = await client.call("daemon.ping", {});
-      if (now >= lease.expiresAt) break;
-    }
+    await until(async () => (await client.call("daemon.ping", {})).now >= lease.expiresAt);
     expectRefusal(await client.refusal("transact", { calls, guards }), "lease_lost");
     expect(await next(client, type)).toBe(1);
   });

@@ -1,8 +1,8 @@
 // An older copy of the database is known by its witness (spec: operations.md, Faults from outside).
 import { copyFileSync, cpSync, readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { describe, expect, test } from "vitest";
-import { Place } from "../daemon.js";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { type AtEnd, Place, privateDirectory } from "../daemon.js";
 import { refusedStart } from "../refusal.js";
 
 const databaseOf = ({ stateDir }: Place): string => join(stateDir, "pawl.db");
@@ -11,8 +11,8 @@ const warnings = (log: readonly { level: string; msg: string }[]): string[] =>
   log.filter(({ level }) => level === "warn").map(({ msg }) => msg);
 
 /** A place where a daemon gave numbers of FR and stopped. */
-async function used(numbers: number): Promise<Place> {
-  const place = new Place();
+async function used(numbers: number, atEnd?: AtEnd): Promise<Place> {
+  const place = new Place(undefined, atEnd);
   const daemon = await place.start();
   for (let number = 1; number <= numbers; number += 1) expect(await place.next()).toBe(number);
   await daemon.end();
@@ -65,9 +65,24 @@ const REFUSED: readonly [string, (place: Place) => Promise<void>][] = [
   ["another database", async (place) => renameSync(databaseOf(await used(9)), databaseOf(place))],
 ];
 
-describe.each(REFUSED)("%s", (_, damage) => {
-  test("is refused, and accepted goes on above all that was given", async () => {
-    const place = await used(3);
+describe("instead of the database", () => {
+  let origin: string;
+  const atEnd: (() => void | Promise<void>)[] = [];
+  beforeAll(async () => {
+    origin = join(
+      privateDirectory((action) => void atEnd.push(action)),
+      "state",
+    );
+    const { stateDir } = await used(3, (action) => void atEnd.push(action));
+    renameSync(stateDir, origin);
+  });
+  afterAll(async () => {
+    for (const action of atEnd.reverse()) await action();
+  });
+
+  test.each(REFUSED)("%s is refused, and accepted goes on above all that was given", async (_, damage) => {
+    const place = new Place();
+    cpSync(origin, place.stateDir, { recursive: true });
     await damage(place);
     const message = await refusedStart(place.spawn());
     expect(message).toContain("is an older copy of itself");

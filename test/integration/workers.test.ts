@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { Place, privateDirectory, sharedDaemon } from "../daemon.js";
+import { until } from "../until.js";
 
 const WORKERS = join(import.meta.dirname, "../workers");
 const MOST_LINES = 60;
@@ -63,10 +64,6 @@ function hasEnded(pid: string): boolean {
 async function pidsIn(path: string): Promise<string[]> {
   await until(() => existsSync(path));
   return readFileSync(path, "utf8").trim().split(" ");
-}
-
-async function until(isSo: () => boolean | Promise<boolean>): Promise<void> {
-  while (!(await isSo())) await new Promise((resolve) => setTimeout(resolve, 5));
 }
 
 /** Starts a worker that runs a shell script; `said` resolves once it has said so many things. */

@@ -2,11 +2,12 @@
 // PAWL_TORTURE=1. Without, each of these things is only looked for in the rules.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 
 const QUEUE = "daemon/dist/domain/queue";
+const SOURCES = "daemon/domain/queue";
 const ROOT = join(import.meta.dirname, "../..");
 const CONFIG = join(import.meta.dirname, "mutant.config.ts");
 
@@ -69,6 +70,8 @@ const torture = process.env.PAWL_TORTURE === "1";
 const mutants = Object.entries(MUTANTS);
 
 test.each(mutants)("the rules say that %s", (_, [file, text]) => {
+  // A build leaves what it made of a file that has another name since.
+  expect(existsSync(join(ROOT, SOURCES, file.replace(/\.js$/, ".ts"))), file).toBe(true);
   const rules = readFileSync(join(ROOT, QUEUE, file), "utf8");
   expect(rules.split(text).length - 1).toBe(1);
 });

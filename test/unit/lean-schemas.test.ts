@@ -36,7 +36,7 @@ test("descriptions, names, results and examples are left out; what params are ch
 });
 
 test("the bundle is of one byte a character, and says nothing of schemas", () => {
-  const bundle = readFileSync(join(import.meta.dirname, "../../daemon/dist/bundle/pawld.js"));
+  const bundle = readFileSync(join(import.meta.dirname, "../../daemon/dist/bundle/pawld.cjs"));
   expect(bundle.every((byte) => byte < 0x80)).toBe(true);
   expect(bundle.includes("Resident memory of the process.")).toBe(false);
   expect(bundle.includes("memoryBytes")).toBe(true);

@@ -7,9 +7,9 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { PawlError } from "@pawl/protocol/errors";
 import { expect, onTestFinished, test } from "vitest";
-import { type Kernel, openKernel } from "../../daemon/socket/kernel.js";
-import { Processes } from "../../daemon/socket/pidfds.js";
-import type { HolderProcess } from "../../daemon/turns/holder-process.js";
+import { type Kernel, openKernel } from "../../daemon/dist/socket/kernel.js";
+import { Processes } from "../../daemon/dist/socket/pidfds.js";
+import type { HolderProcess } from "../../daemon/dist/turns/holder-process.js";
 import { privateDirectory } from "../daemon.js";
 
 const kernel = (await openKernel()) as Kernel;

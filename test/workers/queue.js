@@ -5,15 +5,14 @@
 //
 //   node queue.js SOCKET QUEUE LOG LEASE_MS MOST_WORK_MS
 import { openSync, writeSync } from "node:fs";
-import { connect } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
+import { callerOf } from "./caller.js";
 
 const [path, queue, logPath, leaseMs, mostWorkMs] = process.argv.slice(2);
 const log = openSync(logPath, "a");
 const write = (...words) => writeSync(log, `${words.join(" ")}\n`);
-const RECONNECT_MS = 20;
+const call = callerOf(path);
 
-let connection;
 for (;;) {
   // The lease is counted from before it is asked for, so that it never ends sooner than it is thought to.
   const askedAt = performance.now();
@@ -40,47 +39,4 @@ for (;;) {
   if (answer.error === undefined) write("done", ...what);
   else if (answer.error.data.kind === "claim_lost") write("lost", ...what);
   else throw new Error(answer.error.message);
-}
-
-/** The reply; undefined if the daemon went away before it came, or is about to. */
-async function call(method, params) {
-  connection ??= await open();
-  const reply = await connection.ask({ jsonrpc: "2.0", id: 1, method, params });
-  if (reply === undefined) connection = undefined;
-  return reply?.error?.data.kind === "unavailable" ? undefined : reply;
-}
-
-async function open() {
-  for (;;) {
-    const socket = connect(path);
-    const isOpen = await new Promise((resolve) => {
-      socket.once("connect", () => resolve(true));
-      socket.once("error", () => resolve(false));
-    });
-    if (isOpen) return converse(socket);
-    await sleep(RECONNECT_MS);
-  }
-}
-
-function converse(socket) {
-  let partial = "";
-  let answer = () => {};
-  socket.setEncoding("utf8");
-  socket.on("data", (chunk) => {
-    partial += chunk;
-    if (!partial.endsWith("\n")) return;
-    const line = partial;
-    partial = "";
-    answer(JSON.parse(line));
-  });
-  socket.on("error", () => {});
-  socket.on("close", () => answer(undefined));
-  return {
-    ask: (request) =>
-      new Promise((resolve) => {
-        if (socket.closed || socket.destroyed) return resolve(undefined);
-        answer = resolve;
-        socket.write(`${JSON.stringify(request)}\n`);
-      }),
-  };
 }
