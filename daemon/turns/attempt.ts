@@ -334,7 +334,7 @@ export class Attempt {
     if (!this.#waiters.isWaitedFor(granted)) return;
     const children = this.#childrenOf(caller);
     if (this.#waiters.actors < 2 && children.length === 0) return;
-    const others = [...this.#waiters.of(contest.actor), ...children];
+    const others = [...this.#waiters.of(contest.actor, Number.POSITIVE_INFINITY), ...children];
     if (others.length === 0) return;
     const env = this.#env(caller, false, null);
     if (others.length > 1 && !this.#setting.store.perform(contest.isInCircle(env))) return;
@@ -357,7 +357,7 @@ export class Attempt {
   #letsOthersFirst(parked: Parked, contender: Contender): boolean {
     const { contest, caller } = contender;
     if (this.#waiters.actors < 2 || this.#letFirst.has(parked)) return false;
-    if (this.#waiters.of(contest.actor).length < 2 && this.#childrenOf(caller).length === 0) return false;
+    if (this.#waiters.of(contest.actor, 2).length < 2 && this.#childrenOf(caller).length === 0) return false;
     if (!this.#waiters.isWaitedFor(parked)) return false;
     this.#letFirst.add(parked);
     return this.#setting.store.perform(contest.letOthersFirst(this.#env(caller, false, null, parked)));

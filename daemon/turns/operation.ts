@@ -266,8 +266,8 @@ export interface Contender {
 export interface Contenders {
   /** Those who are known to be in no circle with others. */
   readonly apart: ActorsApart;
-  /** The waits of an actor. */
-  of(actor: string): readonly Contender[];
+  /** The first waits of an actor. */
+  of(actor: string, most: number): readonly Contender[];
   /** The waits of processes that descend from another one. */
   below(process: string): readonly Contender[];
   /** The first that wait under a key, in the order in which they came. */

@@ -203,8 +203,8 @@ export class Waiters implements Contenders {
     return this.#byActor.size;
   }
 
-  of(actor: string): Contender[] {
-    return contendersIn(this.#byActor.get(actor) ?? NOBODY, Number.POSITIVE_INFINITY);
+  of(actor: string, most: number): Contender[] {
+    return contendersIn(this.#byActor.get(actor) ?? NOBODY, most);
   }
 
   /** True if somebody else waits for what a call that is served has waited for, or stands in its line. */

@@ -102,7 +102,7 @@ function wakeThoseBehind(tangled: ReadonlySet<string>, search: Search): boolean 
   let isAny = false;
   if (tangled.size === 1) return isAny;
   for (const each of tangled) {
-    for (const contender of contenders.of(each)) {
+    for (const contender of contenders.of(each, Number.POSITIVE_INFINITY)) {
       const stands = (contender.contest as WaitForOthers).behind(contender, search);
       if (!stands.some(({ contest }) => tangled.has(contest.actor))) continue;
       effects.wake(contender.overtakeKey);
@@ -116,7 +116,7 @@ function wakeThoseBehind(tangled: ReadonlySet<string>, search: Search): boolean 
 function stayApart({ contest: { actor } }: Contender, needs: Needs<Thing>, { contenders }: Env): undefined {
   const reached = new Set([...needs.values()].flatMap((all) => all.flatMap(({ held }) => [...held.keys()])));
   // Its other waits were not looked at.
-  if (contenders.of(actor).length === 1) reached.add(actor);
+  if (contenders.of(actor, 2).length === 1) reached.add(actor);
   else reached.delete(actor);
   for (const each of reached) contenders.apart.add(each, processOfActor(each));
 }
@@ -165,7 +165,7 @@ function* needsFrom(
   for (const actor of reached) {
     if (apart?.has(actor)) continue;
     const own: ThingNeed[] = [];
-    for (const contender of by?.contest.actor === actor ? [by] : contenders.of(actor)) {
+    for (const contender of by?.contest.actor === actor ? [by] : contenders.of(actor, left + 1)) {
       left -= 1;
       if (left < 0) {
         search.isCut = true;
