@@ -372,6 +372,16 @@ describe("leases", () => {
     story(300).expectWrong("nothing explains");
   });
 
+  test("a name that nobody holds is kept for somebody who waits for it, and for nobody else", () => {
+    const story = (untilMs: number): Story => {
+      const made = new Story().add(1, [100, 101], acquire(), refused("lease_held"));
+      made.recording.refusedWaits.set("lease:x", [{ fromMs: 10, untilMs }]);
+      return made;
+    };
+    story(110).expectRight();
+    story(90).expectWrong("nothing explains");
+  });
+
   test("what is bound to a connection may end with it, and not before", () => {
     const story = (closedMs: number): Story => {
       const made = new Story()

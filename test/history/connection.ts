@@ -164,7 +164,10 @@ export class Connection {
     }
     if (error !== undefined && kind === "unavailable") {
       // Without an effect it is no operation; else nobody knows.
-      if (this.#hadNoEffect(operation, error.data.reason as string)) operation.calls = [];
+      if (this.#hadNoEffect(operation, error.data.reason as string)) {
+        if (operation.waits) this.#recording.addRefusedWait(operation);
+        operation.calls = [];
+      }
       resolve({ kind: "refused", error });
       return;
     }

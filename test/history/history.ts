@@ -53,12 +53,21 @@ export class Recording {
   /** When grants that are bound to a connection may end: after a restart of the daemon that is later. */
   readonly boundUntil = new Map<number, number>();
 
+  /** By thing, calls that waited for it and were refused without an effect, as while nothing can be written. */
+  readonly refusedWaits = new Map<string, { fromMs: number; untilMs: number }[]>();
+
   /** When the present daemon said for the first time that its storage has failed and that it ends. */
   storageFailed: Moment | undefined;
 
   now(): Moment {
     this.#order += 1;
     return { order: this.#order, ms: performance.now() };
+  }
+
+  addRefusedWait({ calls: [call], sent }: Operation): void {
+    const { object } = call as Call;
+    const wait = { fromMs: sent.ms, untilMs: this.now().ms };
+    this.refusedWaits.set(object, [...(this.refusedWaits.get(object) ?? []), wait]);
   }
 
   nextConnection(): number {

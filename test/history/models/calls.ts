@@ -42,6 +42,8 @@ export type MayHaveEnded = (grant: Lasting, beforeMs: number) => boolean;
 export interface Connections {
   closed: ReadonlyMap<number, number>;
   boundUntil: ReadonlyMap<number, number>;
+  /** By thing, when somebody waited for it who was refused in the end, without an effect. */
+  refusedWaits: ReadonlyMap<string, readonly { fromMs: number; untilMs: number }[]>;
 }
 
 /**

@@ -52,7 +52,7 @@ function perform(
 ): State[] {
   switch (call.method) {
     case "lease.acquire":
-      return acquire(state, call, answer, when);
+      return acquire(state, call, answer, when, connections);
     case "lease.heartbeat":
       return heartbeat(state, call, answer, when, connections);
     case "lease.release":
@@ -67,7 +67,13 @@ function perform(
   throw new Error(`no model of ${call.method}`);
 }
 
-function acquire(state: State, call: Call, answer: Answer, when: Circumstances): State[] {
+function acquire(
+  state: State,
+  call: Call,
+  answer: Answer,
+  when: Circumstances,
+  { refusedWaits }: Connections,
+): State[] {
   const ttlMs = (call.params.ttlMs as number | undefined) ?? DEFAULT_TTL_MS;
   const grant = { untilMs: when.sentMs + ttlMs, ttlMs, connection: boundTo(call, when) };
   if (answer === "unknown") {
@@ -75,7 +81,14 @@ function acquire(state: State, call: Call, answer: Answer, when: Circumstances):
     const holder = { ...grant, leaseId: null, token: null };
     return [{ holder, highest: state.highest + 1, isExact: false }];
   }
-  if ("error" in answer) return answer.error.data.kind === "lease_held" ? held(state, answer.error.data) : [];
+  if ("error" in answer) {
+    if (answer.error.data.kind !== "lease_held") return [];
+    // It is kept for those who came before, who cannot have it as long as nothing can be written.
+    const keepsIt = refusedWaits
+      .get(call.object)
+      ?.some(({ fromMs, untilMs }) => fromMs <= when.beforeMs && untilMs >= when.sentMs);
+    return state.holder === null && keepsIt ? [state] : held(state, answer.error.data);
+  }
   const { leaseId, fencingToken: token } = answer.result.lease as Json;
   if (state.holder !== null || token <= state.highest) return [];
   return [{ holder: { ...grant, leaseId, token }, highest: token, isExact: true }];
