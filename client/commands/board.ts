@@ -7,6 +7,7 @@ import { count, plural } from "../terminal/quantities.js";
 import { printable } from "../terminal/text.js";
 import { CLEAR_SCREEN } from "../terminal/watch.js";
 import { draw, type Item, type Stages } from "./board/drawing.js";
+import { compact, repair, UPKEEP_ACTIONS } from "./board/upkeep.js";
 import { checkOptions, doWork, WORK_ACTIONS, WORK_OPTIONS } from "./board/work.js";
 
 /** The width of a board that is not printed on a terminal, unless $COLUMNS says otherwise. */
@@ -41,11 +42,12 @@ const board = command({
       default: String(SHOWN_ITEMS),
     },
     watch: { type: "flag", short: "w", describe: "Go on: show it again after each change" },
+    "dry-run": { type: "flag", describe: "With compact: only say what would be taken away" },
     verify: { type: "flag", describe: "With rebuild: only compare, and change nothing" },
     ...WORK_OPTIONS,
   },
   details:
-    "Stages are columns, as many beside each other as fit. `board rebuild` replays the log of changes, and puts right what differs from it in the tables that items are read from; with --verify it only says so, and exits with 1.\n\n`board ready` lists what can be worked on: in a stage that work is taken from, not blocked, claimed by nobody, and all that it depends on done. `board claim` takes the first of it, or the item that is named, and exits with 1 if there is none; the claim has to be renewed before it ends, by lease.heartbeat (`pawl call`), and `board finish` ends it. A claim that ends otherwise is taken back, and counts as a retry. `board configure` says of stages what they are for on this node, and without options shows it.",
+    "Stages are columns, as many beside each other as fit. `board rebuild` replays the log of changes, and puts right what differs from it in the tables that items are read from; with --verify it only says so, and exits with 1. `board compact` takes away changes on which nothing of the board rests any more and that all peers are known to have that were heard of within 90 days; a sync tells each what the other has. `board repair` is for a node whose clock was wrong: it gives those of its changes again, with the time as it is, that lie ahead of the time and that no peer is known to have.\n\n`board ready` lists what can be worked on: in a stage that work is taken from, not blocked, claimed by nobody, and all that it depends on done. `board claim` takes the first of it, or the item that is named, and exits with 1 if there is none; the claim has to be renewed before it ends, by lease.heartbeat (`pawl call`), and `board finish` ends it. A claim that ends otherwise is taken back, and counts as a retry. `board configure` says of stages what they are for on this node, and without options shows it.",
   examples: [
     ["pawl board", "Everything, the first items of each stage"],
     ["pawl board --agent coder-1 --watch", "What coder-1 works on, from now on"],
@@ -60,17 +62,23 @@ const board = command({
     ['pawl board finish FR-001 7 --to 5_done --note "merged"', "7 is the token that the claim printed"],
     ["pawl board configure --work 1_backlog,3_qa --done 5_done", "Work is taken for testing, too"],
     ["pawl board rebuild --verify", "Whether the items are what the changes say"],
+    ["pawl board compact --dry-run", "How many changes nothing rests on any more, and whom they wait for"],
   ],
-  words: { action: ["rebuild", ...WORK_ACTIONS] },
+  words: { action: ["rebuild", ...UPKEEP_ACTIONS, ...WORK_ACTIONS] },
   async run(args, context) {
     const { action, verify, watch } = args;
     if (verify && action !== "rebuild") throw new UsageError("--verify belongs to `pawl board rebuild`.");
+    if (args["dry-run"] && action !== "compact") {
+      throw new UsageError("--dry-run belongs to `pawl board compact`.");
+    }
     if (action !== undefined && WORK_ACTIONS.includes(action)) {
       if (watch || args.blocked) throw new UsageError("--watch and --blocked belong to `pawl board` alone.");
       return await doWork(action, args, context);
     }
     checkOptions(undefined, args);
     if (action !== undefined) {
+      if (action === "compact") return void (await compact(args["dry-run"], context));
+      if (action === "repair") return void (await repair(context));
       if (action !== "rebuild") {
         throw new UsageError(`${JSON.stringify(action)} is nothing that a board does.`);
       }
