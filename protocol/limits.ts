@@ -264,6 +264,12 @@ export const MAX_BOARD_RETRIES = 1_000_000;
 export const MAX_WANTED_LABELS = 64;
 /** Heads in one request: more logs than most boards have authors and incarnations. Of more, a peer asks in parts. */
 export const MAX_HEADS = 4096;
+/** Heads that a node says it has in one statement, those of the longest logs: compaction waits for the others. */
+export const MAX_SAID_HEADS = 256;
+/** Statements in one `peer.seen`. */
+export const MAX_STATEMENTS_PER_CALL = 64;
+/** Nobody waits with compaction for a peer that was not heard of for so long: 90 days. */
+export const MAX_SILENCE_MS = 90 * 86_400_000;
 /** Changes in one `pipeline.changes` and `pipeline.apply` ... */
 export const MAX_CHANGES_PER_CALL = 64;
 /** ... and their length together as JSON: as much as a request may have, but for what is around them. */

@@ -20,7 +20,7 @@ import {
   MAX_WANTED_LABELS,
 } from "./limits.js";
 import { method, noun } from "./method.js";
-import { author, board, hexadecimal } from "./peer.js";
+import { author, board, hexadecimal, statement } from "./peer.js";
 import {
   byName,
   duration,
@@ -269,11 +269,32 @@ const head = named(
 const heads = z
   .array(head)
   .meta({ description: "The last change of every log; several of one where it is forked." });
+const cuts = z
+  .array(
+    named(
+      "Cut",
+      "A log of which changes were taken away: up to this one, what is kept are those on which something rests.",
+      z.strictObject({
+        author,
+        incarnation,
+        cut: named(
+          "CutPlace",
+          "The last change of a log that was taken away.",
+          z.strictObject({ seq, hash: changeId }),
+        ),
+      }),
+    ),
+  )
+  .meta({
+    description:
+      "Absent from a node of a version that knows no compaction, which cannot be given what was cut.",
+  });
+
 const fewHeads = heads.max(MAX_HEADS);
 
 const signedChange = named(
   "SignedChange",
-  "A change as its author signed it.",
+  "A change as its author signed it; or, in place of changes that were taken away, a cut that the node which gives it has signed.",
   z.strictObject({
     body: z.string().meta({ description: "RFC 8785 canonical JSON." }),
     signature: z.string().meta({ description: "Ed25519, 128 lower-case hexadecimal digits." }),
@@ -630,19 +651,25 @@ export const PIPELINE = noun("pipeline", {
           description:
             "Changes, such as a peer's heads, of which to say whether they are stored here: to ask the peer for what comes after them, where its logs end before those here.",
         }),
+        sign: z.boolean().default(false).meta({ description: "Says it in writing, too: see `statements`." }),
       }),
       result: z.strictObject({
+        cuts: cuts.optional(),
         heads,
         known: z
           .array(changeId)
           .optional()
           .meta({ description: "The given ones that are stored here; absent if none were given." }),
+        statements: z.array(statement).optional().meta({
+          description:
+            "With `sign`, for peer.seen of another node: what this node has, signed by it, and the last that its trusted peers have said to it.",
+        }),
       }),
       writes: false,
       repeatable: true,
       transactable: true,
       errors: [],
-      examples: [{ name: "A node with one change", params: {}, result: { heads: [HEAD] } }],
+      examples: [{ name: "A node with one change", params: {}, result: { cuts: [], heads: [HEAD] } }],
     }),
 
     changes: method({
@@ -662,6 +689,10 @@ export const PIPELINE = noun("pipeline", {
           .max(MAX_CHANGES_PER_CALL)
           .default(MAX_CHANGES_PER_CALL)
           .meta({ description: "Most changes to return." }),
+        cuts: z.boolean().default(false).meta({
+          description:
+            "The caller takes cuts, too. Without it, what was taken away is `unsupported_version` if the caller lacks it.",
+        }),
       }),
       result: z.strictObject({
         changes: z
@@ -673,7 +704,7 @@ export const PIPELINE = noun("pipeline", {
       writes: false,
       repeatable: true,
       transactable: true,
-      errors: ["log_corrupt"],
+      errors: ["log_corrupt", "unsupported_version"],
       examples: [
         {
           name: "For a node that has nothing",
@@ -694,6 +725,9 @@ export const PIPELINE = noun("pipeline", {
       }),
       result: z.strictObject({
         applied: integer.meta({ description: "Changes that were taken in." }),
+        cuts: integer.optional().meta({
+          description: "Cuts that were taken in, each in place of up to 64 changes; absent if none was.",
+        }),
         duplicate: integer.meta({ description: "Changes that were here already." }),
         rejected: z
           .array(
@@ -795,6 +829,78 @@ export const PIPELINE = noun("pipeline", {
           name: "The first step of a check",
           params: { verify: true },
           result: { changes: 1, items: 0, differences: [], next: '["item",""]' },
+        },
+      ],
+    }),
+
+    compact: method({
+      summary: "Take away changes on which nothing of the board rests any more",
+      description:
+        "Those that others have replaced in all that they said, and that every trusted peer is known to have (peer.seen) that was heard of within 90 days. Their places stay in their logs, by hash and time. The board is the same afterwards, and the history of its items shorter. Works in steps between other calls.",
+      params: z.strictObject({
+        dryRun: z.boolean().default(false).meta({ description: "Only says what would be taken away." }),
+      }),
+      result: z.strictObject({
+        changes: integer.meta({ description: "Taken away, or with dryRun what would be." }),
+        bytes: integer.meta({ description: "Of their bodies and signatures." }),
+        kept: integer.meta({
+          description: "Changes that something rests on, without the last of each log, which always stays.",
+        }),
+        unknown: integer.meta({
+          description: "Changes that nothing rests on, and that some peer is not known to have.",
+        }),
+        waitsFor: z
+          .array(
+            named(
+              "AwaitedPeer",
+              "A peer that is not known to have all that is here.",
+              z.strictObject({
+                author,
+                name: z.string().meta({ description: "Its name on this node." }),
+                saidAt: instant.optional().meta({
+                  description:
+                    "When it last said what it has, in milliseconds since the Unix epoch; absent if it never did.",
+                }),
+              }),
+            ),
+          )
+          .meta({ description: "Peers heard of within 90 days that lack something, as far as is known." }),
+      }),
+      writes: true,
+      repeatable: true,
+      transactable: false,
+      errors: ["log_corrupt"],
+      examples: [
+        {
+          name: "What it would take away",
+          params: { dryRun: true },
+          result: { changes: 0, bytes: 0, kept: 0, unknown: 0, waitsFor: [] },
+        },
+      ],
+    }),
+
+    repair: method({
+      summary: "Give this node's latest changes again that lie ahead of the time, after its clock was wrong",
+      description:
+        "Other nodes refuse changes that are more than 60 s ahead, and all that this node writes is later still. Those that no trusted peer is known to have are taken back and given again, in their order, under a new incarnation with the time as it is. The items stay what they are. All in one turn: some 0.2 ms for each change.",
+      params: z.strictObject({}),
+      result: z.strictObject({
+        changes: integer.meta({ description: "How many were given again." }),
+        incarnation: incarnation.meta({ description: "Under which this node goes on." }),
+        aheadMs: duration.optional().meta({
+          description:
+            "How far the latest change here is still ahead of the time, in milliseconds: one of another node, or one that a peer has. Absent if none is.",
+        }),
+      }),
+      writes: true,
+      repeatable: true,
+      transactable: false,
+      errors: [],
+      examples: [
+        {
+          name: "A node whose clock is right",
+          params: {},
+          result: { changes: 0, incarnation: INCARNATION },
         },
       ],
     }),

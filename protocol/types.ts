@@ -1,5 +1,15 @@
 // Made from the nouns by `npm run openrpc`, not by hand.
 
+/** A peer that is not known to have all that is here. */
+export type AwaitedPeer = {
+  /** A node's Ed25519 public key. */
+  author: string;
+  /** Its name on this node. */
+  name: string;
+  /** When it last said what it has, in milliseconds since the Unix epoch; absent if it never did. */
+  saidAt?: number | undefined;
+};
+
 /** `error.data` of the kind bad_chain: `prev` is not the change before this one in its log. */
 export type BadChainData = {
   /** The kind of the error, for programs to match on. */
@@ -1017,6 +1027,23 @@ export type CurrentHolder = {
   expiresAt: number;
   /** Milliseconds until then. */
   remainingMs: number;
+};
+
+/** A log of which changes were taken away: up to this one, what is kept are those on which something rests. */
+export type Cut = {
+  /** A node's Ed25519 public key. */
+  author: string;
+  /** Random; an author's log begins anew under another. */
+  incarnation: string;
+  cut: CutPlace;
+};
+
+/** The last change of a log that was taken away. */
+export type CutPlace = {
+  /** Place in a log, from 1 without gaps. */
+  seq: number;
+  /** SHA-256 of a change's body. */
+  hash: string;
 };
 
 /** Params of daemon.acceptCopy. */
@@ -2665,6 +2692,20 @@ export type PeerRevokeResult = {
   revoked: boolean;
 };
 
+/** Params of peer.seen. */
+export type PeerSeenParams = {
+  /** Of trusted peers; this node's own are passed over. */
+  statements: StatementInput[];
+};
+
+/** Result of peer.seen. */
+export type PeerSeenResult = {
+  /** How many said something new. */
+  seen: number;
+  /** Those that are not kept. */
+  rejected: RejectedStatement[];
+};
+
 /** Params of peer.trust. */
 export type PeerTrustParams = {
   /** A node's Ed25519 public key. */
@@ -2693,6 +2734,8 @@ export type PipelineApplyParams = {
 export type PipelineApplyResult = {
   /** Changes that were taken in. */
   applied: number;
+  /** Cuts that were taken in, each in place of up to 64 changes; absent if none was. */
+  cuts?: number | undefined;
   /** Changes that were here already. */
   duplicate: number;
   /** The first of each log that was refused. */
@@ -2711,6 +2754,10 @@ export type PipelineChangesParams = {
   want?: HeadInput[] | undefined;
   /** Most changes to return. */
   limit?: number | undefined;
+  /**
+   * The caller takes cuts, too. Without it, what was taken away is `unsupported_version` if the caller lacks it.
+   */
+  cuts?: boolean | undefined;
 };
 
 /** Result of pipeline.changes. */
@@ -2754,6 +2801,26 @@ export type PipelineClaimResult = {
   lease?: Lease | undefined;
   /** Why there is no item, in words. */
   reason?: string | undefined;
+};
+
+/** Params of pipeline.compact. */
+export type PipelineCompactParams = {
+  /** Only says what would be taken away. */
+  dryRun?: boolean | undefined;
+};
+
+/** Result of pipeline.compact. */
+export type PipelineCompactResult = {
+  /** Taken away, or with dryRun what would be. */
+  changes: number;
+  /** Of their bodies and signatures. */
+  bytes: number;
+  /** Changes that something rests on, without the last of each log, which always stays. */
+  kept: number;
+  /** Changes that nothing rests on, and that some peer is not known to have. */
+  unknown: number;
+  /** Peers heard of within 90 days that lack something, as far as is known. */
+  waitsFor: AwaitedPeer[];
 };
 
 /** Params of pipeline.configuration. */
@@ -2834,14 +2901,23 @@ export type PipelineHeadsParams = {
    * after them, where its logs end before those here.
    */
   known?: HeadInput[] | undefined;
+  /** Says it in writing, too: see `statements`. */
+  sign?: boolean | undefined;
 };
 
 /** Result of pipeline.heads. */
 export type PipelineHeadsResult = {
+  /** Absent from a node of a version that knows no compaction, which cannot be given what was cut. */
+  cuts?: Cut[] | undefined;
   /** The last change of every log; several of one where it is forked. */
   heads: Head[];
   /** The given ones that are stored here; absent if none were given. */
   known?: string[] | undefined;
+  /**
+   * With `sign`, for peer.seen of another node: what this node has, signed by it, and the last that its trusted
+   * peers have said to it.
+   */
+  statements?: Statement[] | undefined;
 };
 
 /** Params of pipeline.history. */
@@ -2977,6 +3053,22 @@ export type PipelineRebuildResult = {
   differences: Difference[];
   /** There are more steps: ask again with it as `after`. */
   next?: string | undefined;
+};
+
+/** Params of pipeline.repair. */
+export type PipelineRepairParams = {};
+
+/** Result of pipeline.repair. */
+export type PipelineRepairResult = {
+  /** How many were given again. */
+  changes: number;
+  /** Under which this node goes on. */
+  incarnation: string;
+  /**
+   * How far the latest change here is still ahead of the time, in milliseconds: one of another node, or one that a
+   * peer has. Absent if none is.
+   */
+  aheadMs?: number | undefined;
 };
 
 /** The board of this node. */
@@ -3747,6 +3839,14 @@ export type RejectedChange = {
   retryMs?: number | undefined;
 };
 
+/** A statement that was not kept, and why. */
+export type RejectedStatement = {
+  /** Null if the body does not say it. */
+  author: string | null;
+  /** Why, as a kind of error. */
+  kind: "not_json" | "bad_shape" | "unsupported_version" | "wrong_board" | "unknown_author" | "revoked_author" | "bad_signature" | "clock_ahead" | "weak_key";
+};
+
 /** A reservation as its holder has it. */
 export type Reservation = {
   /** Secret and random. Whoever has it can renew, add to and release the reservation. */
@@ -4169,7 +4269,10 @@ export type SeveralLeases = {
   leases: Lease[];
 };
 
-/** A change as its author signed it. */
+/**
+ * A change as its author signed it; or, in place of changes that were taken away, a cut that the node which gives
+ * it has signed.
+ */
 export type SignedChange = {
   /** RFC 8785 canonical JSON. */
   body: string;
@@ -4177,7 +4280,10 @@ export type SignedChange = {
   signature: string;
 };
 
-/** A change as its author signed it. */
+/**
+ * A change as its author signed it; or, in place of changes that were taken away, a cut that the node which gives
+ * it has signed.
+ */
 export type SignedChangeInput = {
   /** RFC 8785 canonical JSON. */
   body: string;
@@ -4211,6 +4317,28 @@ export type StageRuleInput = {
   done?: boolean | undefined;
   /** True if work is taken from it. */
   ready?: boolean | undefined;
+};
+
+/** What one node has of the board, in its own words: other nodes know it by that, whoever passes it on. */
+export type Statement = {
+  /**
+   * RFC 8785 canonical JSON of {at, author, board, heads, v: 1}: author has these changes, and all before them, at
+   * the time `at` of its own clock.
+   */
+  body: string;
+  /** Ed25519 by author over `pawl-board-heads-v1`, a NUL and the body: 128 lower-case hexadecimal digits. */
+  signature: string;
+};
+
+/** What one node has of the board, in its own words: other nodes know it by that, whoever passes it on. */
+export type StatementInput = {
+  /**
+   * RFC 8785 canonical JSON of {at, author, board, heads, v: 1}: author has these changes, and all before them, at
+   * the time `at` of its own clock.
+   */
+  body: string;
+  /** Ed25519 by author over `pawl-board-heads-v1`, a NUL and the body: 128 lower-case hexadecimal digits. */
+  signature: string;
 };
 
 /** How long a text is. */
@@ -4500,6 +4628,8 @@ export interface CallTypes {
   "pipeline.apply": { params: PipelineApplyParams; result: PipelineApplyResult };
   "pipeline.watch": { params: PipelineWatchParams; result: PipelineWatchResult };
   "pipeline.rebuild": { params: PipelineRebuildParams; result: PipelineRebuildResult };
+  "pipeline.compact": { params: PipelineCompactParams; result: PipelineCompactResult };
+  "pipeline.repair": { params: PipelineRepairParams; result: PipelineRepairResult };
   "pipeline.configure": { params: PipelineConfigureParams; result: PipelineConfigureResult };
   "pipeline.configuration": { params: PipelineConfigurationParams; result: PipelineConfigurationResult };
   "pipeline.ready": { params: PipelineReadyParams; result: PipelineReadyResult };
@@ -4508,6 +4638,7 @@ export interface CallTypes {
   "peer.trust": { params: PeerTrustParams; result: PeerTrustResult };
   "peer.revoke": { params: PeerRevokeParams; result: PeerRevokeResult };
   "peer.list": { params: PeerListParams; result: PeerListResult };
+  "peer.seen": { params: PeerSeenParams; result: PeerSeenResult };
   "transact": { params: TransactParams; result: TransactResult };
   "events.watch": { params: EventsWatchParams; result: EventsWatchResult };
   "events.subscribe": { params: EventsSubscribeParams; result: EventsSubscribeResult };
@@ -4954,6 +5085,20 @@ export interface PipelineMethods<Options> {
    */
   rebuild(params?: PipelineRebuildParams, options?: Options): Promise<PipelineRebuildResult>;
   /**
+   * Take away changes on which nothing of the board rests any more. Those that others have replaced in all that
+   * they said, and that every trusted peer is known to have (peer.seen) that was heard of within 90 days. Their
+   * places stay in their logs, by hash and time. The board is the same afterwards, and the history of its items
+   * shorter. Works in steps between other calls.
+   */
+  compact(params?: PipelineCompactParams, options?: Options): Promise<PipelineCompactResult>;
+  /**
+   * Give this node's latest changes again that lie ahead of the time, after its clock was wrong. Other nodes refuse
+   * changes that are more than 60 s ahead, and all that this node writes is later still. Those that no trusted peer
+   * is known to have are taken back and given again, in their order, under a new incarnation with the time as it
+   * is. The items stay what they are. All in one turn: some 0.2 ms for each change.
+   */
+  repair(params?: PipelineRepairParams, options?: Options): Promise<PipelineRepairResult>;
+  /**
    * Say of stages which work is taken from, which end it, and which may follow which. Kept on this node; others
    * need not agree, and what they write is always taken. Only what is given changes: each is replaced whole, and
    * `null` gives it back what it is by default (work is taken from 1_backlog and ends in 5_done, any stage may
@@ -4991,6 +5136,12 @@ export interface PeerMethods<Options> {
   revoke(params: PeerRevokeParams, options?: Options): Promise<PeerRevokeResult>;
   /** The authors whose changes are or were accepted. */
   list(params?: PeerListParams, options?: Options): Promise<PeerListResult>;
+  /**
+   * Keep what other nodes say that they have of the board. As pipeline.heads of another node gives it; whoever
+   * syncs two nodes passes it on. A statement counts by its signature alone, and the last of each peer is kept. By
+   * it pipeline.compact knows what a peer has, and pipeline.repair what nobody has.
+   */
+  seen(params: PeerSeenParams, options?: Options): Promise<PeerSeenResult>;
 }
 
 /** Effects as they happen, for those who follow and must not ask in a loop. */

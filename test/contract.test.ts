@@ -270,14 +270,14 @@ const NOT_YET_BUILT: {
   /** Params of methods that are built; those of other methods come with the method. */
   params: Record<string, string[]>;
 } = {
-  names: ["pipeline.compact", "pipeline.repair"],
+  names: [],
   kinds: [],
   params: {},
 };
 
 /** The code has these and the specification's signatures do not, though some say it in prose. */
 const ONLY_IN_CODE = {
-  names: ["command.cancelled"],
+  names: ["command.cancelled", "peer.seen"],
   kinds: ["log_corrupt"],
   params: {
     transact: ["dryRun"],
@@ -286,7 +286,8 @@ const ONLY_IN_CODE = {
     "path.heartbeat": ["ttlMs", "note"],
     "daemon.stats": ["queues"],
     "deployment.list": ["after", "limit"],
-    "pipeline.heads": ["known"],
+    "pipeline.heads": ["known", "sign"],
+    "pipeline.changes": ["cuts"],
     "pipeline.list": ["perStage"],
     "pipeline.read": ["notes", "before"],
     // Writes under a claim say so by its token.

@@ -8,6 +8,7 @@ import { printable } from "../terminal/text.js";
 import { CLEAR_SCREEN } from "../terminal/watch.js";
 import { draw, type Item, type Stages } from "./board/drawing.js";
 import { ACTIONS, actionOf, BOARD_OPTIONS, SHOWN_ITEMS } from "./board/options.js";
+import { compact, repair } from "./board/upkeep.js";
 import { doWork } from "./board/work.js";
 
 /** The width of a board that is not printed on a terminal, unless $COLUMNS says otherwise. */
@@ -24,7 +25,7 @@ const board = command({
   summary: "Show the items of the board by stage, and take work from it",
   options: BOARD_OPTIONS,
   details:
-    "Stages are columns, as many beside each other as fit. `board rebuild` replays the log of changes, and puts right what differs from it in the tables that items are read from; with --verify it only says so, and exits with 1.\n\n`board ready` lists what can be worked on: in a stage that work is taken from, not blocked, claimed by nobody, and all that it depends on done. `board claim` takes the first of it, or the item that is named, and exits with 1 if there is none; the claim has to be renewed before it ends, by lease.heartbeat (`pawl call`), and `board finish` ends it. A claim that ends otherwise is taken back, and counts as a retry. `board configure` says of stages what they are for on this node, and without options shows it.",
+    "Stages are columns, as many beside each other as fit. `board rebuild` replays the log of changes, and puts right what differs from it in the tables that items are read from; with --verify it only says so, and exits with 1. `board compact` takes away changes on which nothing of the board rests any more and that all peers are known to have that were heard of within 90 days; a sync tells each what the other has. `board repair` is for a node whose clock was wrong: it gives those of its changes again, with the time as it is, that lie ahead of the time and that no peer is known to have.\n\n`board ready` lists what can be worked on: in a stage that work is taken from, not blocked, claimed by nobody, and all that it depends on done. `board claim` takes the first of it, or the item that is named, and exits with 1 if there is none; the claim has to be renewed before it ends, by lease.heartbeat (`pawl call`), and `board finish` ends it. A claim that ends otherwise is taken back, and counts as a retry. `board configure` says of stages what they are for on this node, and without options shows it.",
   examples: [
     ["pawl board", "Everything, the first items of each stage"],
     ["pawl board --agent coder-1 --watch", "What coder-1 works on, from now on"],
@@ -39,11 +40,14 @@ const board = command({
     ['pawl board finish FR-001 7 --to 5_done --note "merged"', "7 is the token that the claim printed"],
     ["pawl board configure --work 1_backlog,3_qa --done 5_done", "Work is taken for testing, too"],
     ["pawl board rebuild --verify", "Whether the items are what the changes say"],
+    ["pawl board compact --dry-run", "How many changes nothing rests on any more, and whom they wait for"],
   ],
   words: { action: ACTIONS },
   async run(args, context) {
     const action = actionOf(args);
     if (action === "rebuild") return await replay(args.verify, context);
+    if (action === "compact") return void (await compact(args["dry-run"], context));
+    if (action === "repair") return void (await repair(context));
     if (action !== undefined) return await doWork(action, args, context);
     const filter = {
       ...(args.stage === undefined ? {} : { stage: args.stage }),

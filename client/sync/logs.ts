@@ -18,7 +18,7 @@ export function lackingOf(given: Heads, known: Heads): number {
   return lacks.reduce((sum, each) => sum + each, 0);
 }
 
-/** A change's place in its log. */
+/** A change's place in its log; that of the last of those that a cut stands for. */
 export interface LogPosition extends Head {
   readonly prev: string | null;
 }
@@ -26,13 +26,15 @@ export interface LogPosition extends Head {
 /** The position that a change says it has; undefined if it does not say so, and then it is no change. */
 export function positionOf({ body }: Change): LogPosition | undefined {
   try {
-    const { author, incarnation, seq, prev } = JSON.parse(body) as LogPosition;
+    const { author, incarnation, prev, cut, ...rest } = JSON.parse(body) as LogPosition & {
+      cut?: LogPosition;
+    };
     const position = {
       author,
       incarnation,
-      seq,
+      seq: (cut ?? rest).seq,
       prev,
-      hash: createHash("sha256").update(body).digest("hex"),
+      hash: cut === undefined ? createHash("sha256").update(body).digest("hex") : cut.hash,
     };
     return isHead(position) && (prev === null || isHex(prev, 64)) ? position : undefined;
   } catch {

@@ -24,6 +24,20 @@ export async function headsOf(node: PawlClient): Promise<Heads> {
   return believed("pipeline.heads", answer, isListOf(answer?.heads, isHead)).heads;
 }
 
+/** Whether a node can be given what is kept of logs of which changes were taken away. */
+export async function knowsCuts(node: PawlClient): Promise<boolean> {
+  const answer = await node.pipeline.heads();
+  const { cuts } = answer ?? { cuts: null };
+  return believed("pipeline.heads", cuts, cuts === undefined || Array.isArray(cuts)) !== undefined;
+}
+
+/** What a node says that it and others have, in words that they have signed. */
+export async function statementsOf(node: PawlClient): Promise<Change[]> {
+  const answer = await node.pipeline.heads({ sign: true });
+  const { statements = [] } = answer ?? { statements: null };
+  return believed("pipeline.heads", statements, isListOf(statements, isSigned));
+}
+
 /** The hashes of those heads that a node has, as heads or before them. */
 export async function sharedOf(node: PawlClient, given: Heads): Promise<Set<string>> {
   const answer = await node.pipeline.heads({ known: [...given] });
@@ -39,7 +53,7 @@ export async function sharedOf(node: PawlClient, given: Heads): Promise<Set<stri
 
 export async function changesOf(
   node: PawlClient,
-  params: { heads: Heads; want?: Heads },
+  params: { heads: Heads; want?: Heads; cuts?: true },
 ): Promise<Result<"pipeline.changes">> {
   const answer = await node.pipeline.changes(params);
   const { changes, more } = (answer ?? {}) as Partial<typeof answer>;
@@ -50,8 +64,9 @@ export async function changesOf(
 
 export async function applyTo(node: PawlClient, changes: Change[]): Promise<Result<"pipeline.apply">> {
   const answer = await node.pipeline.apply({ changes });
-  const { applied, rejected } = (answer ?? {}) as Partial<typeof answer>;
-  return believed("pipeline.apply", answer, Number.isSafeInteger(applied) && isListOf(rejected, isRejection));
+  const { applied, cuts = 0, rejected } = (answer ?? {}) as Partial<typeof answer>;
+  const areCounts = Number.isSafeInteger(applied) && Number.isSafeInteger(cuts);
+  return believed("pipeline.apply", answer, areCounts && isListOf(rejected, isRejection));
 }
 
 export async function maxMessageBytesOf(node: PawlClient): Promise<number> {

@@ -2,8 +2,20 @@
 // uses nothing but the methods of the client that `connect()` makes.
 import { PawlError } from "@pawl/protocol/errors";
 import type { PawlClient } from "../connect.js";
-import { headsOf, type Identity, identityOf, type Rejection } from "./peer-answers.js";
+import {
+  type Change,
+  headsOf,
+  type Identity,
+  identityOf,
+  knowsCuts,
+  maxMessageBytesOf,
+  type Rejection,
+  statementsOf,
+} from "./peer-answers.js";
 import { transfer } from "./transfer.js";
+
+/** The bytes of a request, beside the statement in it. */
+const REQUEST_FRAME_BYTES = 256;
 
 /** A log of one node that the other did not take in: from this change on, nothing. */
 export interface Refused extends Rejection {
@@ -28,11 +40,13 @@ export interface SyncOptions {
 
 /**
  * Makes two nodes of a board agree: this node takes in what it lacks of the peer, then the peer what it lacks of
- * this node. Nodes that agree already exchange their heads and nothing else. A sync can be interrupted at any
+ * this node. At the end each is told what the other has, in writing, so that both know what they need not keep
+ * (pipeline.compact). Nodes that agree already exchange their heads and nothing else. A sync can be interrupted at any
  * moment, and begun again: changes that were taken in stay.
  *
  * Rejects with `wrong_board` when they are on different boards, and with `duplicate_key` when they sign with the
- * same key: one was made from a copy of the other, and both would write one log.
+ * same key: one was made from a copy of the other, and both would write one log. Rejects with `unsupported_version`
+ * when one lacks what the other has taken away, and is of a version that cannot be given what is kept.
  *
  * @example
  * await using here = await connect();
@@ -46,14 +60,16 @@ export async function syncBoards(
 ): Promise<Synced> {
   const [mine, theirs] = await Promise.all([identityOf(here), identityOf(peer)]);
   checkPair(mine, theirs);
-  const pulled = await transfer(peer, theirs.heads, here, mine.heads, (done, total) =>
+  const cuts = (await Promise.all([knowsCuts(here), knowsCuts(peer)])).every((known) => known);
+  const pulled = await transfer(peer, theirs.heads, here, mine.heads, cuts, (done, total) =>
     options.onProgress?.({ direction: "pull", done, total }),
   );
   // The changes of the peer are now to be had here too, and may have made this node begin a new log.
-  const heads = pulled.applied === 0 ? mine.heads : await headsOf(here);
-  const pushed = await transfer(here, heads, peer, theirs.heads, (done, total) =>
+  const heads = pulled.hasMoved ? await headsOf(here) : mine.heads;
+  const pushed = await transfer(here, heads, peer, theirs.heads, cuts, (done, total) =>
     options.onProgress?.({ direction: "push", done, total }),
   );
+  if (cuts) await Promise.all([tell(here, await statementsOf(peer)), tell(peer, await statementsOf(here))]);
   return {
     pulled: pulled.applied,
     pushed: pushed.applied,
@@ -62,6 +78,21 @@ export async function syncBoards(
       ...pushed.rejected.map((each) => ({ ...each, by: "peer" as const })),
     ],
   };
+}
+
+/** Tells a node what others say that they have, one at a time: some are long. A node that only reads keeps nothing. */
+async function tell(node: PawlClient, statements: readonly Change[]): Promise<void> {
+  const maxBytes = (await maxMessageBytesOf(node)) - REQUEST_FRAME_BYTES;
+  for (const statement of statements) {
+    // One that is too long for the node says nothing to it; it waits for this peer until it takes longer lines.
+    if (Buffer.byteLength(JSON.stringify(statement)) > maxBytes) continue;
+    try {
+      await node.peer.seen({ statements: [statement] });
+    } catch (error) {
+      if (error instanceof PawlError && error.kind === "read_only") return;
+      throw error;
+    }
+  }
 }
 
 function checkPair(mine: Identity, theirs: Identity): void {

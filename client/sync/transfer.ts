@@ -28,6 +28,8 @@ const HEADS_PER_WANTED = 5;
 /** Changes of one node that another took in, and the logs that it refused, each once. */
 export interface Transferred {
   readonly applied: number;
+  /** True if the other node has more than before. */
+  readonly hasMoved: boolean;
   readonly rejected: readonly Rejection[];
 }
 
@@ -36,6 +38,7 @@ export interface Transferred {
  *
  * @param given the heads of `from`.
  * @param known the heads of `to`.
+ * @param cuts whether both know cuts; else what was taken away rejects with `unsupported_version`, if it is lacked.
  * @param onProgress is told after each step how many changes have been given, and of how many, as far as can be told.
  */
 export async function transfer(
@@ -43,19 +46,24 @@ export async function transfer(
   given: Heads,
   to: PawlClient,
   known: Heads,
+  cuts: boolean,
   onProgress: (done: number, total: number) => void,
 ): Promise<Transferred> {
-  if (includes(known, given)) return { applied: 0, rejected: [] };
+  if (includes(known, given)) return { applied: 0, hasMoved: false, rejected: [] };
   const [giverBytes, receiverBytes] = await Promise.all([maxMessageBytesOf(from), maxMessageBytesOf(to)]);
   const fitting = Math.floor((Math.min(giverBytes, receiverBytes) - HEADS_FRAME_BYTES) / HEAD_BYTES);
   const wantedHeads = Math.max(1, Math.floor(Math.min(MAX_HEADS, fitting) / HEADS_PER_WANTED));
   const total = lackingOf(given, known);
-  const work = new Transfer(from, to, receiverBytes - REQUEST_FRAME_BYTES, (done) =>
+  const work = new Transfer(from, to, cuts, receiverBytes - REQUEST_FRAME_BYTES, (done) =>
     onProgress(done, Math.max(done, total)),
   );
   if (given.length <= wantedHeads && known.length <= wantedHeads) await work.give(given, known);
   else await giveInParts(work, given, known, wantedHeads);
-  return { applied: work.applied, rejected: [...work.rejected.values()] };
+  return {
+    applied: work.applied,
+    hasMoved: work.applied + work.cuts > 0,
+    rejected: [...work.rejected.values()],
+  };
 }
 
 /** Gives what leads to some of the heads after the other, when one request cannot name them all. */
@@ -78,18 +86,28 @@ async function giveInParts(work: Transfer, given: Heads, known: Heads, wantedHea
 /** Pages of changes on their way from one node to another. */
 class Transfer {
   applied = 0;
+  /** Cuts that were taken in. */
+  cuts = 0;
   /** The first change that was refused of a log, by log. */
   readonly rejected = new Map<string, Rejection>();
   readonly #from: PawlClient;
   readonly #to: PawlClient;
+  readonly #knowCuts: boolean;
   /** The bytes of changes in one request to the receiver, at most. */
   readonly #maxBytes: number;
   readonly #onProgress: (done: number) => void;
   #done = 0;
 
-  constructor(from: PawlClient, to: PawlClient, maxBytes: number, onProgress: (done: number) => void) {
+  constructor(
+    from: PawlClient,
+    to: PawlClient,
+    knowCuts: boolean,
+    maxBytes: number,
+    onProgress: (done: number) => void,
+  ) {
     this.#from = from;
     this.#to = to;
+    this.#knowCuts = knowCuts;
     this.#maxBytes = maxBytes;
     this.#onProgress = onProgress;
   }
@@ -105,7 +123,11 @@ class Transfer {
     // begin from the start: it is told its own head instead, if the receiver has that too.
     const shared = await sharedOf(this.#to, given);
     let tips = [...known, ...given.filter(({ hash }) => shared.has(hash))];
-    const ask = () => changesOf(this.#from, { heads: [...tips], ...(only ? { want: [...given] } : {}) });
+    const options = {
+      ...(only ? { want: [...given] } : {}),
+      ...(this.#knowCuts ? { cuts: true as const } : {}),
+    };
+    const ask = () => changesOf(this.#from, { heads: [...tips], ...options });
     const seen = new SeenChanges();
     let next = ask();
     for (let more = true; more; ) {
@@ -138,8 +160,9 @@ class Transfer {
       return position === undefined || !this.rejected.has(logOf(position));
     });
     for (const part of parts(wanted, this.#maxBytes)) {
-      const { applied, rejected } = await applyTo(this.#to, part);
+      const { applied, cuts = 0, rejected } = await applyTo(this.#to, part);
       this.applied += applied;
+      this.cuts += cuts;
       for (const each of rejected) {
         const log = logOf(each);
         if (this.rejected.has(log)) continue;

@@ -64,6 +64,7 @@ export const MEANING: Meaning = {
     reference("pawl_on_loss.grant_id", "pawl_lease.lease_id", "t.noun = 'lease'"),
     reference("pawl_on_loss.grant_id", "pawl_path_reservation.reservation_id", "t.noun = 'path'"),
     reference("pawl_change.branch", "pawl_branch.branch"),
+    reference("pawl_cut.branch", "pawl_branch.branch"),
     reference("pawl_touch.n", "pawl_change.n"),
     reference("pawl_cell.n", "pawl_change.n"),
     reference("pawl_increment.n", "pawl_change.n"),

@@ -2,7 +2,7 @@
 import { BATCH_STATES, COMMAND_STATES, type CommandState, type Result } from "@pawl/protocol";
 import { all, type Operation, one, sql } from "../store/statement.js";
 import type { Counter, Env, Gauge } from "../turns/operation.js";
-import { countForks, revisionOfBoard } from "./board/items.js";
+import { countChanges, countForks } from "./board/items.js";
 
 const countCommands = sql<{ state: CommandState; commands: number }>(
   "SELECT state, count(*) AS commands FROM pawl_command GROUP BY state",
@@ -61,6 +61,6 @@ export function* shownGauges(gauges: Gauges & Readonly<Partial<Record<Counter, n
     >,
     leases: { held: gauges.leases },
     paths: { reserved: gauges.reservations },
-    pipeline: { items: gauges.items, changes: yield* revisionOfBoard(), forks: yield* countForks() },
+    pipeline: { items: gauges.items, changes: yield* countChanges(), forks: yield* countForks() },
   };
 }

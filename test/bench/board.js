@@ -1,6 +1,9 @@
 // @ts-check
 /** Section `board`: signed changes to many items, and what many changes cost. */
+import { readdirSync } from "node:fs";
+import path from "node:path";
 import { performance } from "node:perf_hooks";
+import Database from "better-sqlite3";
 import { open, Session } from "./driver.js";
 import { watchOthers } from "./others.js";
 import * as documents from "./peers/documents.js";
@@ -11,6 +14,9 @@ import * as pawl from "./peers/pawl.js";
  * @typedef {import("./driver.js").Run} Run
  * @typedef {import("./peers/program.js").Peer} Peer
  * @typedef {import("./peers/program.js").Server} Server
+ * @typedef {{items: number, updates: number, scale: number}} Size
+ * @typedef {{sample: (of: {name: string}, run: Run) => void, progress: (text: string) => void}} Report
+ * @typedef {Size & Report} Compaction
  */
 
 const ITEMS = 10_000;
@@ -28,6 +34,8 @@ const APPLY = "apply, verified";
 const readyLoad = (scale) => `ready with ${((ITEMS + UPDATES) * scale).toLocaleString("en")} changes`;
 /** @param {number} scale */
 const listLoad = (scale) => `list of ${(ITEMS * scale).toLocaleString("en")} items`;
+const COMPACT = "compact, a write at a time beside it";
+const COMPACTED = ", compacted";
 
 /**
  * @param {{pawlPeer: Peer, scale: number, progress: (text: string) => void}} options
@@ -100,11 +108,89 @@ function boardEntry(peer, scale, progress) {
         sample({ name: readyLoad(scale) }, { ...ready, memoryBytes });
         sample({ name: listLoad(scale) }, listed);
         sample({ name: APPLY }, await taken(peer, server, directory(), items, updates));
+        server = await compacted(peer, server, home, { items, updates, scale, sample, progress });
       } finally {
         await server.stop();
       }
     },
   };
+}
+
+/**
+ * The same board once more, after changes on which nothing rests were taken away.
+ *
+ * @param {Peer} peer
+ * @param {Server} before
+ * @param {string} home
+ * @param {Compaction} options
+ * @returns {Promise<Server>}
+ */
+async function compacted(peer, before, home, { items, updates, scale, sample, progress }) {
+  const session = await Session.connect(before.socket, pawl.protocol);
+  const other = await Session.connect(before.socket, pawl.protocol);
+  const usedBefore = usedBytes(home);
+  const others = watchOthers();
+  const cpuBefore = process.cpuUsage();
+  const sinceMs = performance.now();
+  let isDone = false;
+  const compacting = pawl.call(session, "pipeline.compact", {}).finally(() => {
+    isDone = true;
+  });
+  const waits = [];
+  for (let index = 0; !isDone; index++) {
+    const askedMs = performance.now();
+    await pawl.call(other, "pipeline.write", { storyId: `S-${index % items}`, blocked: false });
+    waits.push(performance.now() - askedMs);
+  }
+  const { changes, kept } = await compacting;
+  const seconds = (performance.now() - sinceMs) / 1000;
+  const { user, system } = process.cpuUsage(cpuBefore);
+  const run = { driverCpuSeconds: (user + system) / 1e6, othersCpuSeconds: others() };
+  sample(
+    { name: COMPACT },
+    { operations: waits.length, seconds, latenciesMs: Float64Array.from(waits), ...run },
+  );
+  session.close();
+  other.close();
+  await before.stop();
+  progress(
+    `board: in ${seconds.toFixed(1)} s took ${changes.toLocaleString("en")} changes away and kept ${kept.toLocaleString("en")}: ${megabytes(usedBefore)} before, ${megabytes(usedBytes(home))} after`,
+  );
+  sample({ name: readyLoad(scale) + COMPACTED }, await starts(peer, home));
+  const server = await peer.start(home);
+  const lists = await open(server.socket, pawl.protocol, { connections: 1, depth: 1 }, pawl.itemLists(items));
+  await lists.run(2);
+  sample({ name: listLoad(scale) + COMPACTED }, await lists.run(Math.max(MIN_LISTS, LISTS * scale)));
+  lists.close();
+  const callers = await open(
+    server.socket,
+    pawl.protocol,
+    { connections: CONNECTIONS, depth: 1 },
+    pawl.itemWrites(items, items),
+  );
+  sample({ name: WRITE + COMPACTED }, await callers.run(updates));
+  callers.close();
+  return server;
+}
+
+/**
+ * How much of a database is in use, without what is free in its file.
+ *
+ * @param {string} home
+ */
+function usedBytes(home) {
+  const file = readdirSync(home, { recursive: true }).find((name) => String(name).endsWith("pawl.db"));
+  const database = new Database(path.join(home, String(file)), { readonly: true });
+  const [pages, free, size] = ["page_count", "freelist_count", "page_size"].map((name) =>
+    Number(database.pragma(name, { simple: true })),
+  );
+  database.close();
+  return (Number(pages) - Number(free)) * Number(size);
+}
+
+/** @param {number} bytes */
+function megabytes(bytes) {
+  return `${(bytes / 1e6).toFixed(1)} MB`;
 }
 
 /**

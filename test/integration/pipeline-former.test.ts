@@ -126,4 +126,35 @@ describe.skipIf(why !== undefined)("a node of the version before", { timeout: 30
     expect(await old.content()).toEqual(await first.content());
     expect((await read(old, "A"))?.fields).toEqual({ description: "x".repeat(16_000) });
   });
+
+  test("syncs with one that has taken changes away as long as it lacks none of them, and is told otherwise", async () => {
+    const [old, late] = [await BoardNode.start({ pawld }), await BoardNode.start({ pawld })];
+    const node = await BoardNode.start();
+    for (const name of ["one", "two", "three"]) {
+      await node.client.pipeline.write({ storyId: "A", stage: "1_backlog", name, rank: "a0" });
+    }
+    await trustEachOther(node, old, late);
+    await syncBoards(old.client, node.client);
+    // It cannot say what it has, and is waited for.
+    expect(await node.client.pipeline.compact()).toMatchObject({ changes: 0, unknown: 2 });
+    const { peers } = await node.client.peer.list();
+    for (const { author } of peers) await node.client.peer.revoke({ author });
+    expect(await node.client.pipeline.compact()).toMatchObject({ changes: 2 });
+    for (const { author, name } of peers) await node.client.peer.trust({ author, name });
+    await node.client.pipeline.write({ storyId: "A", name: "four" });
+    await old.client.pipeline.write({ storyId: "A", retryCountDelta: 1 });
+    expect(await syncBoards(old.client, node.client)).toEqual({ pulled: 1, pushed: 1, refused: [] });
+    expect((await old.client.pipeline.heads()).heads).toEqual((await node.client.pipeline.heads()).heads);
+    for (const pair of [
+      [late, node],
+      [node, late],
+    ] as const) {
+      await expect(syncBoards(pair[0].client, pair[1].client)).rejects.toMatchObject({
+        kind: "unsupported_version",
+      });
+    }
+    // From one that has all it can be given all.
+    await syncBoards(late.client, old.client);
+    expect(await syncBoards(late.client, node.client)).toEqual({ pulled: 0, pushed: 0, refused: [] });
+  });
 });

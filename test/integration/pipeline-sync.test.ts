@@ -270,7 +270,7 @@ describe("changes", () => {
     await apply(twin, ...shuffled);
     await apply(twin, ...changes.toReversed());
     for (let round = 0; round < 5; round += 1) await apply(twin, ...changes.toReversed());
-    expect(await twin.call("pipeline.heads", {})).toEqual({ heads });
+    expect(await twin.call("pipeline.heads", {})).toEqual({ cuts: [], heads });
     expect(await twin.call("pipeline.list", {})).toEqual(await client.call("pipeline.list", {}));
   });
 

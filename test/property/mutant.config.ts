@@ -1,7 +1,8 @@
-// Has vitest load one file of the daemon with one text in it replaced: `PAWL_MUTANT` is {file, text, by} as JSON.
+// Has vitest load one file of the daemon with one text in it replaced: `PAWL_MUTANT` is {file, text, by, tests?} as
+// JSON, where tests is the file that is to find it out.
 import { defineConfig } from "vitest/config";
 
-const { file, text, by } = JSON.parse(process.env.PAWL_MUTANT ?? "{}") as Record<string, string>;
+const { file, text, by, tests } = JSON.parse(process.env.PAWL_MUTANT ?? "{}") as Record<string, string>;
 
 export default defineConfig({
   root: `${import.meta.dirname}/../..`,
@@ -19,5 +20,5 @@ export default defineConfig({
       },
     },
   ],
-  test: { include: ["test/property/queue.test.ts"], maxWorkers: 1, testTimeout: 600_000 },
+  test: { include: [tests ?? "test/property/queue.test.ts"], maxWorkers: 1, testTimeout: 600_000 },
 });

@@ -22,6 +22,7 @@ export const BOARD_OPTIONS = {
     default: String(SHOWN_ITEMS),
   },
   watch: { type: "flag", short: "w", describe: "Go on: show it again after each change" },
+  "dry-run": { type: "flag", describe: "With compact: only say what would be taken away" },
   verify: { type: "flag", describe: "With rebuild: only compare, and change nothing" },
   to: { type: "text", value: "STAGE", describe: "With claim and finish: where the item goes" },
   wait: { type: "duration", describe: "With claim: how long to wait for an item", default: "not at all" },
@@ -52,6 +53,8 @@ type OptionName = keyof typeof BOARD_OPTIONS;
 const FORMS = {
   "": { words: 0, options: ["stage", "agent", "blocked", "label", "text", "limit", "watch"] },
   rebuild: { words: 0, options: ["verify"] },
+  compact: { words: 0, options: ["dry-run"] },
+  repair: { words: 0, options: [] },
   ready: { words: 0, options: ["stage", "agent", "limit", "label"] },
   claim: { words: 1, options: ["stage", "agent", "label", "to", "wait", "lease"] },
   finish: { words: 2, options: ["agent", "to", "note"] },
@@ -92,5 +95,6 @@ function called(form: Form): string {
 }
 
 function listed(names: readonly string[]): string {
+  if (names.length === 0) return "none";
   return names.length === 1 ? `${names[0]}` : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
 }

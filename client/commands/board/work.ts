@@ -14,7 +14,7 @@ type Item = Result<"pipeline.ready">["items"][number];
 
 /** Performs one of the actions; resolves with the exit code where that is not 0. */
 export async function doWork(
-  action: Exclude<Action, "rebuild">,
+  action: Exclude<Action, "rebuild" | "compact" | "repair">,
   args: BoardArguments,
   context: Context,
 ): Promise<number | undefined> {

@@ -108,8 +108,10 @@ const selectChange = sql<ChangeRow>(`
   FROM pawl_change c JOIN pawl_branch b ON b.branch = c.branch LEFT JOIN pawl_peer p ON p.author = b.author
   WHERE c.n = :n`);
 
-/** Changes are never removed, so the number of the last is how many there are. */
+/** The last change that came here is never taken away. */
 const lastChange = sql<{ n: number | null }>("SELECT max(n) AS n FROM pawl_change");
+
+const selectRemoved = sql<{ removed: number }>("SELECT removed FROM pawl_board");
 
 const selectForks = sql<{ forks: number }>(`
   SELECT count(*) AS forks FROM pawl_branch b WHERE EXISTS
@@ -669,7 +671,12 @@ export function* countForks(): Operation<number> {
   return (yield* one(selectForks))?.forks ?? 0;
 }
 
-/** How many changes are stored here. */
+/** How many changes are stored here: those that came, but for those that compaction has taken away. */
+export function* countChanges(): Operation<number> {
+  return (yield* revisionOfBoard()) - ((yield* one(selectRemoved))?.removed ?? 0);
+}
+
+/** The number of the last change that came here. */
 export function* revisionOfBoard(): Operation<number> {
   return (yield* one(lastChange))?.n ?? 0;
 }

@@ -3,6 +3,7 @@ import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import type { Fault, Key, Piece } from "../../store/inspection.js";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Unfinished } from "../../turns/operation.js";
+import { changeAt } from "./branches.js";
 import { type Change, openChange, readStored } from "./change.js";
 import { compareHlc } from "./hybrid-clock.js";
 import { type Cell, type Increment, type ItemRow, merge, type NoteCell, stampOf } from "./merge.js";
@@ -37,10 +38,6 @@ const selectChanges = sql<ChangeRow>(`
     b.author, b.incarnation, b.parent, b.from_seq, b.head_seq, b.head_id
   FROM pawl_change c LEFT JOIN pawl_branch b ON b.branch = c.branch
   WHERE c.n > :after ORDER BY c.n LIMIT :rows`);
-
-const selectAt = sql<{ change_id: string }>(
-  "SELECT change_id FROM pawl_change WHERE branch = :branch AND seq = :seq",
-);
 
 const selectNext = sql<{ n: number | null }>("SELECT min(n) AS n FROM pawl_change WHERE n > :after");
 
@@ -257,16 +254,15 @@ function* checkStored(change: Change, row: ChangeRow, node: Node): Operation<voi
   if (!fits) throw corrupt("its place in the log is not what its body says");
   const isFirst = seq - 1 === row.from_seq;
   const branch = isFirst ? row.parent : row.branch;
-  const before = branch === null ? undefined : yield* one(selectAt, { branch, seq: seq - 1 });
-  if ((before?.change_id ?? null) !== prev)
-    throw corrupt("the change before it is not the one that it names");
+  const before = branch === null ? undefined : yield* changeAt(branch, seq - 1);
+  if ((before?.id ?? null) !== prev) throw corrupt("the change before it is not the one that it names");
 }
 
 /** Compares the notes about a change elsewhere: it is the last of its branch, and it is about these items. */
 function* compareChange(change: Change, row: ChangeRow, verify: boolean): Operation<string[]> {
   const differences: string[] = [];
   const { branch, seq, n, wall, counter } = row;
-  const follower = yield* one(selectAt, { branch, seq: seq + 1 });
+  const follower = yield* changeAt(branch, seq + 1);
   const isHead = row.head_seq === seq && row.head_id === change.id;
   if (follower === undefined && !isHead) {
     differences.push(`is the last of its log, and the head there is ${row.head_id} at ${row.head_seq}`);
@@ -539,12 +535,17 @@ function* compareItem(
  */
 export function* renewStaleItems(env: Env): Operation<void> {
   for (let stale = yield* one(selectStale); stale !== undefined; stale = yield* one(selectStale)) {
-    const replaying = yield* beginItem(stale.story_id);
-    yield* replayItem(replaying, Number.POSITIVE_INFINITY, false);
-    yield* compareItem(stale.story_id, saidBy(replaying), false, env);
+    yield* makeAnew(stale.story_id, env);
     // One whose changes are not there, which a rebuild tells of, must not be come back to.
     yield* run(markRenewed, { storyId: stale.story_id });
   }
+}
+
+/** Makes one item anew from all of its changes, in one step. */
+export function* makeAnew(storyId: string, env: Env): Operation<void> {
+  const replaying = yield* beginItem(storyId);
+  yield* replayItem(replaying, Number.POSITIVE_INFINITY, false);
+  yield* compareItem(storyId, saidBy(replaying), false, env);
 }
 
 /** Equal for what is equal: rows come in any order, their columns in that of the statements above. */

@@ -4,10 +4,14 @@ import { PawlError, refuse } from "@pawl/protocol/errors";
 import { MAX_CHANGES_BYTES } from "@pawl/protocol/limits";
 import { all, type Operation, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Unfinished, Wait } from "../../turns/operation.js";
+import { type BranchRow, changeAt, cutsOf, findBranches, headsOf, placeOf, placesUpTo } from "./branches.js";
 import { type Op, openChange, readStored, type SignedChange, type Standing } from "./change.js";
 import { findClaim } from "./claims.js";
+import { isCut, signCut } from "./cut.js";
+import { type CutRun, cutsAfter } from "./cuts.js";
 import { revisionOfBoard } from "./items.js";
 import { checkPlace } from "./log.js";
+import { findStandings, statementsHere } from "./statement.js";
 import {
   BOARD_KEY,
   beginNewLog,
@@ -22,6 +26,7 @@ import {
   type StoredPlace,
   storeChange,
 } from "./tables.js";
+import { takeCut } from "./take-cut.js";
 
 /** Of a change as JSON in a list, beside its body. */
 const CHANGE_FRAME_BYTES = Buffer.byteLength(JSON.stringify({ body: "", signature: "0".repeat(128) })) + 1;
@@ -31,24 +36,15 @@ const CHANGES_PER_STEP = 12;
 /** ... unless they touch many items: one of 256 takes some 10 ms. */
 const CHARACTERS_PER_STEP = 4096;
 
-const selectBranches = sql<BranchRow>("SELECT * FROM pawl_branch ORDER BY branch");
-
-const selectChanges = sql<{ change_id: string; body: string; signature: string }>(`
-  SELECT change_id, body, signature FROM pawl_change
+const selectChanges = sql<ChangeRow>(`
+  SELECT seq, change_id, body, signature FROM pawl_change
   WHERE branch = :branch AND seq > :seq AND seq <= :last ORDER BY seq LIMIT :rows`);
 
-const selectStandings = sql<{ author: string; revoked_at: number | null }>(
-  "SELECT author, revoked_at FROM pawl_peer",
-);
-
-interface BranchRow {
-  branch: number;
-  author: string;
-  incarnation: string;
-  parent: number | null;
-  from_seq: number;
-  head_seq: number;
-  head_id: string;
+interface ChangeRow {
+  seq: number;
+  change_id: string;
+  body: string;
+  signature: string;
 }
 
 export function* identity(
@@ -64,46 +60,46 @@ export function* identity(
     );
   }
   const { author, board, incarnation } = node;
-  return { author, board, incarnation, heads: yield* headsOf() };
+  return { author, board, incarnation, heads: headsOf(yield* findBranches()) };
 }
 
-export function* heads(params: Parsed<"pipeline.heads">): Operation<Result<"pipeline.heads">> {
-  const found = yield* headsOf();
-  if (params.known === undefined) return { heads: found };
-  const known: string[] = [];
-  for (const head of params.known) {
-    if ((yield* placeOf(head)) !== undefined) known.push(head.hash);
+export function* heads(
+  params: Parsed<"pipeline.heads">,
+  env: Pick<Env, "identity" | "wallMs">,
+): Operation<Result<"pipeline.heads">> {
+  const branches = yield* findBranches();
+  const answer = { cuts: cutsOf(branches), heads: headsOf(branches) };
+  const { known, sign } = params;
+  const statements = sign ? { statements: yield* statementsHere(answer.heads, env) } : {};
+  if (known === undefined) return { ...answer, ...statements };
+  const stored: string[] = [];
+  for (const head of known) {
+    if ((yield* placeOf(head)) !== undefined) stored.push(head.hash);
   }
-  return { heads: found, known };
+  return { ...answer, known: stored, ...statements };
 }
 
-function* headsOf(): Operation<Result<"pipeline.heads">["heads"]> {
-  const branches = yield* all(selectBranches);
-  const found = branches.map(({ author, incarnation, head_seq: seq, head_id: hash }) => ({
-    author,
-    incarnation,
-    seq,
-    hash,
-  }));
-  // The same on all nodes that have the same changes.
-  const key = ({ author, incarnation, hash }: (typeof found)[number]) => `${author} ${incarnation} ${hash}`;
-  return found.sort((a, b) => (key(a) < key(b) ? -1 : 1));
-}
-
-export function* changes(params: Parsed<"pipeline.changes">): Operation<Result<"pipeline.changes">> {
-  const branches = yield* all(selectBranches);
+export function* changes(
+  params: Parsed<"pipeline.changes">,
+  env?: Pick<Env, "identity">,
+): Operation<Result<"pipeline.changes"> | PawlError> {
+  const branches = yield* findBranches();
   const known = yield* placesUpTo(params.heads, branches);
   const wanted = params.want === undefined ? undefined : yield* placesUpTo(params.want, branches);
   const found: SignedChange[] = [];
   let bytes = 0;
   // A branch has a higher number than the one that it goes off from, so what comes before a change comes first.
-  for (const { branch, head_seq: headSeq } of branches) {
-    const seq = known.get(branch) ?? 0;
-    const last = wanted === undefined ? headSeq : (wanted.get(branch) ?? 0);
+  for (const branch of branches) {
+    const seq = known.get(branch.branch) ?? 0;
+    const last = wanted === undefined ? branch.head_seq : (wanted.get(branch.branch) ?? 0);
     if (seq >= last) continue;
-    const rows = yield* all(selectChanges, { branch, seq, last, rows: params.limit - found.length + 1 });
-    for (const row of rows) {
-      const { body, signature } = readStored(row.change_id, row);
+    for (const entry of yield* entriesOf(branch, seq, last, params.limit - found.length + 1)) {
+      const given =
+        "cut" in entry
+          ? yield* giveCut(entry.cut, branch, params.cuts, env)
+          : readStored(entry.change_id, entry);
+      if (given instanceof PawlError) return given;
+      const { body, signature } = given;
       bytes += CHANGE_FRAME_BYTES + Buffer.byteLength(JSON.stringify(body));
       if (found.length === params.limit || bytes > MAX_CHANGES_BYTES) return { changes: found, more: true };
       found.push({ body, signature });
@@ -112,31 +108,40 @@ export function* changes(params: Parsed<"pipeline.changes">): Operation<Result<"
   return { changes: found, more: false };
 }
 
-/** Where a change stands that somebody gave as a head, if it is here. */
-function* placeOf(head: Head): Operation<StoredPlace | undefined> {
-  return yield* findPlace(yield* findLog(head), head.seq, head.hash);
+type Entry = { readonly seq: number } & (ChangeRow | { readonly cut: CutRun });
+
+/** Some of what is between two places of a branch, in its order: changes, and what stands in place of others. */
+function* entriesOf(branch: BranchRow, seq: number, last: number, rows: number): Operation<Entry[]> {
+  const kept = yield* all(selectChanges, { branch: branch.branch, seq, last, rows });
+  if (branch.cut_seq <= seq) return kept;
+  const cuts = yield* cutsAfter(branch.branch, seq, rows);
+  const entries: Entry[] = cuts.filter(({ first }) => first <= last).map((cut) => ({ seq: cut.last, cut }));
+  return [...kept, ...entries].sort((a, b) => a.seq - b.seq).slice(0, rows);
 }
 
-type Head = Parsed<"pipeline.changes">["heads"][number];
-
-/** By branch, the last sequence number of these changes and of all before them in their logs. */
-function* placesUpTo(given: readonly Head[], branches: readonly BranchRow[]): Operation<Map<number, number>> {
-  const byNumber = new Map(branches.map((branch) => [branch.branch, branch]));
-  const byHead = new Map(branches.map((branch) => [branch.head_id, branch]));
-  const places = new Map<number, number>();
-  for (const each of given) {
-    const head = byHead.get(each.hash);
-    const place = head === undefined ? yield* placeOf(each) : { branch: head.branch, seq: head.head_seq };
-    let branch = place?.branch ?? null;
-    let seq = place?.seq ?? 0;
-    while (branch !== null && seq > (places.get(branch) ?? 0)) {
-      places.set(branch, seq);
-      const { parent, from_seq: fromSeq } = byNumber.get(branch) as BranchRow;
-      branch = parent;
-      seq = fromSeq;
-    }
+/** A cut as it is given to another node: one that does not know of them has to be told. */
+function* giveCut(
+  { first, last, changes: places }: CutRun,
+  { branch, author, incarnation, parent, from_seq: fromSeq }: BranchRow,
+  isWanted: boolean,
+  env: Pick<Env, "identity"> | undefined,
+): Operation<SignedChange | PawlError> {
+  if (!isWanted) {
+    return refuse(
+      "unsupported_version",
+      `Changes ${first} to ${last} of the log of ${author} were taken away here by compaction, and a node of a version before cannot be given what is kept. Upgrade it.`,
+      { author, incarnation, seq: last },
+    );
   }
-  return places;
+  const identity = env?.identity;
+  if (identity === null || identity === undefined) {
+    return refuse("read_only", "A daemon that only reads cannot sign cuts. Ask the one that writes.");
+  }
+  const { board } = (yield* findNode()) as Node;
+  const at = first - 1 === fromSeq ? parent : branch;
+  const prev = at === null ? null : ((yield* changeAt(at, first - 1))?.id ?? null);
+  const cut = { author, incarnation, seq: last, prev, changes: places };
+  return signCut(cut, board as string, identity());
 }
 
 export function* apply(
@@ -154,12 +159,7 @@ function* applyFrom(
   env: Env,
 ): Operation<Outcome<Result<"pipeline.apply">>> {
   let node = yield* loadNode(env);
-  const standings = new Map<string, Standing>();
-  for (const { author, revoked_at: revokedAt } of yield* all(selectStandings)) {
-    standings.set(author, revokedAt === null ? "trusted" : "revoked");
-  }
-  standings.set(node.author, "trusted");
-  const standingOf = (author: string): Standing => standings.get(author) ?? "unknown";
+  const standingOf = yield* findStandings(node.author);
 
   const result = { ...before, rejected: [...before.rejected] };
   let characters = 0;
@@ -175,7 +175,8 @@ function* applyFrom(
     else if (taken instanceof PawlError) result.rejected.push(rejection(taken));
     else {
       node = taken;
-      result.applied += 1;
+      if (isCut(signed.body)) result.cuts = (result.cuts ?? 0) + 1;
+      else result.applied += 1;
     }
   }
   return result;
@@ -188,6 +189,7 @@ function* take(
   standingOf: (author: string) => Standing,
   env: Env,
 ): Operation<Node | PawlError | undefined> {
+  if (isCut(signed.body)) return yield* takeCut(signed, node, standingOf, env);
   // Before the look for a duplicate, so that what is called one has been verified too.
   const change = openChange(signed, node.board, standingOf);
   if (change instanceof PawlError) return change;

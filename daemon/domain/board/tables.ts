@@ -3,6 +3,7 @@ import { all, insert, type Operation, one, run, sql } from "../../store/statemen
 import type { Env } from "../../turns/operation.js";
 import type { Json } from "./canonical.js";
 import { type Change, isCounter, NOTE, type Op, OWN_FIELD, ownFieldOf } from "./change.js";
+import { findCut } from "./cuts.js";
 import { CLOCK_START, compareHlc, type Hlc, observe } from "./hybrid-clock.js";
 import { type Place, stepHeads } from "./log.js";
 import {
@@ -46,7 +47,7 @@ const updateNode = sql(
 const beginLog = sql("UPDATE pawl_board SET incarnation = :incarnation, branch = NULL WHERE id = 1");
 
 const selectBranches = sql<BranchRow>(
-  "SELECT branch, from_seq, head_seq, head_id FROM pawl_branch WHERE author = :author AND incarnation = :incarnation",
+  "SELECT branch, from_seq, head_seq, head_id, cut_seq FROM pawl_branch WHERE author = :author AND incarnation = :incarnation",
 );
 
 const insertBranch = sql(`
@@ -148,6 +149,7 @@ interface BranchRow {
   from_seq: number;
   head_seq: number;
   head_id: string;
+  cut_seq: number;
 }
 
 interface PlaceRow {
@@ -301,9 +303,11 @@ export function* findPlace(
   seq: number,
   id: string,
 ): Operation<StoredPlace | undefined> {
-  for (const { branch, from_seq: fromSeq, head_seq: headSeq } of branches) {
+  for (const { branch, from_seq: fromSeq, head_seq: headSeq, cut_seq: cutSeq } of branches) {
     if (seq <= fromSeq || seq > headSeq) continue;
     const row = yield* one(selectAt, { branch, seq });
+    const cut = row === undefined && seq <= cutSeq ? yield* findCut(branch, seq) : undefined;
+    if (cut?.id === id) return { author, incarnation, branch, seq, hlc: cut.hlc };
     if (row?.change_id !== id) continue;
     return { author, incarnation, branch, seq, hlc: [row.wall, row.counter] };
   }
@@ -458,15 +462,19 @@ export function countShown(before: ItemRow | undefined, after: ItemRow | undefin
   if (by !== 0) env.effects.count("items", by);
 }
 
-/** Gives the branch on which a change goes on, or a new one for what begins or forks a log. */
-function* moveHeads(
-  change: Change,
+/**
+ * Gives the branch on which a change goes on, or a new one for what begins or forks a log.
+ *
+ * @param change one, or the last of some that follow each other from `first` and `prev` on.
+ */
+export function* moveHeads(
+  change: Pick<Change, "author" | "incarnation" | "seq" | "id" | "prev"> & { readonly first?: number },
   log: KnownLog | undefined,
   prev: Pick<StoredPlace, "branch"> | undefined,
-  { head }: Node,
+  { head }: Pick<Node, "head">,
   env: Env,
 ): Operation<number> {
-  const { author, incarnation, seq, id } = change;
+  const { author, incarnation, seq, id, first = seq } = change;
   // The most frequent by far, for which nothing has to be looked up: this node's own log goes on.
   if (head !== null && head.hash === change.prev) {
     yield* run(moveHead, { branch: head.branch, seq, id });
@@ -481,7 +489,7 @@ function* moveHeads(
     return followed.branch;
   }
   const parent = prev?.branch ?? null;
-  return yield* insert(insertBranch, { author, incarnation, parent, fromSeq: seq - 1, seq, id });
+  return yield* insert(insertBranch, { author, incarnation, parent, fromSeq: first - 1, seq, id });
 }
 
 /**

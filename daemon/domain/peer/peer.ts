@@ -4,6 +4,7 @@ import { authorKey } from "../../identity/key.js";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import type { HandlersOf } from "../../turns/handler.js";
 import type { Env } from "../../turns/operation.js";
+import { findStandings, hear } from "../board/statement.js";
 import { keepNode, loadNode } from "../board/tables.js";
 
 const selectPeer = sql<PeerRow>("SELECT * FROM pawl_peer WHERE author = :author");
@@ -28,7 +29,7 @@ interface PeerRow {
 }
 
 /** Which operation performs which method. */
-export const peerHandlers: HandlersOf<"peer"> = { trust, revoke, list };
+export const peerHandlers: HandlersOf<"peer"> = { trust, revoke, list, seen };
 
 export function* trust(params: Parsed<"peer.trust">, env: Env): Operation<Result<"peer.trust"> | PawlError> {
   const { author, name, board } = params;
@@ -80,4 +81,18 @@ function* list(): Operation<Result<"peer.list">> {
       ...(revokedAt === null ? {} : { revokedAt }),
     })),
   };
+}
+
+export function* seen(params: Parsed<"peer.seen">, env: Env): Operation<Result<"peer.seen">> {
+  const { author: self, board } = yield* loadNode(env);
+  const standingOf = yield* findStandings(self);
+  const result: Result<"peer.seen"> = { seen: 0, rejected: [] };
+  for (const statement of params.statements) {
+    const heard = yield* hear(statement, self, board, standingOf, env.wallMs);
+    if (heard instanceof PawlError) {
+      const { author = null } = heard.details as { readonly author?: string };
+      result.rejected.push({ author, kind: heard.kind as Result<"peer.seen">["rejected"][number]["kind"] });
+    } else if (heard) result.seen += 1;
+  }
+  return result;
 }

@@ -206,6 +206,7 @@ export function worstCalls(database) {
     worst("pipeline.watch", "now", {}),
     worst("pipeline.rebuild", "changes", { verify: true }),
     worst("pipeline.rebuild", "items", { verify: true, after: '["item",""]' }),
+    worst("pipeline.compact", "what it would take away", { dryRun: true }),
     worst("peer.list", "all", {}),
     worst("daemon.graph", "", {}),
     worst("daemon.ping", "", {}),

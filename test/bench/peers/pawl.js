@@ -250,10 +250,10 @@ export function commands(deployment, params, answered) {
  * Callers that first make so many items of a board, and then update them, each request a change.
  *
  * @param {number} items
+ * @param {number} made how many requests were made before, by others.
  * @returns {() => Lane}
  */
-export function itemWrites(items) {
-  let made = 0;
+export function itemWrites(items, made = 0) {
   let lanes = 0;
   return () => {
     const id = lanes++;
