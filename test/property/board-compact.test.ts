@@ -277,6 +277,30 @@ describe("nodes that take old changes away", { timeout: 300_000 * RUNS }, () => 
   });
 });
 
+test("repair gives two logs again that lie ahead as a whole, one before and one behind that of another node", () => {
+  const [author, other] = authors as [Author, Author];
+  const [here, peer] = [new TablesNode(author), new TablesNode(other)];
+  for (const each of [here, peer]) {
+    each.wallMs = START;
+    each.trust(author, other);
+  }
+  const write = (at: TablesNode, storyId: string) =>
+    at.call("pipeline.write", { storyId, stage: "1_backlog" });
+  write(peer, "A");
+  here.wallMs = START + DAY_MS;
+  write(here, "B");
+  const { changes } = peer.call("pipeline.changes", { heads: [] }) as { changes: object[] };
+  here.call("pipeline.apply", { changes });
+  here.restore(here.copy());
+  write(here, "C");
+  here.wallMs = START + 1000;
+  expect(here.call("pipeline.repair")).toMatchObject({ changes: 2 });
+  expect(differencesOf(here)).toEqual([]);
+  expectModel(here, model(here.bodies().values()));
+  expect([...itemsOf(here).keys()].sort()).toEqual(["A", "B", "C"]);
+  for (const each of [here, peer]) each.close();
+});
+
 describe("repair of a log of its own that is forked", () => {
   test("leaves the fork that does not lie ahead as the log", async () => {
     const [author, other] = authors as [Author, Author];

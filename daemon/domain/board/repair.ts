@@ -95,8 +95,9 @@ export function* repair(_params: Parsed<"pipeline.repair">, env: Env): Operation
     if (tail.end < branch.head_seq) tails.push(tail);
   }
   if (tails.length === 0) return answer(0, node, node.clock, env);
-  for (const tail of tails) yield* takeBack(tail);
-  const clock = yield* latestTime();
+  const emptied = new Set<number>();
+  for (const tail of tails) if (!(yield* takeBack(tail))) emptied.add(tail.branch.branch);
+  const clock = yield* latestTime(emptied);
   const next = yield* beginNewLog(
     { ...node, clock },
     "its latest changes lay ahead of the time, and are given again",
@@ -106,7 +107,8 @@ export function* repair(_params: Parsed<"pipeline.repair">, env: Env): Operation
     .flatMap(({ changes }) => changes)
     .sort((a, b) => compareHlc(a.change.hlc, b.change.hlc) || (a.change.id < b.change.id ? -1 : 1));
   const after = yield* giveAgain(ahead, next, env);
-  // A branch has the places of those that were taken back only now.
+  // Until now those that were taken back had their places, and the new log must not get the number of theirs.
+  for (const branch of emptied) yield* run(deleteBranch, { branch });
   for (const { branch, end } of tails.toReversed()) {
     if (end > branch.from_seq) yield* join(branch.branch, end);
   }
@@ -147,17 +149,15 @@ function* findTail(branch: BranchRow, known: number, nowMs: number): Operation<T
   return { branch, end: Math.min(end, branch.head_seq), changes };
 }
 
-/** Has a branch end before the changes that lie ahead; one of which nothing is left goes. */
-function* takeBack({ branch: row, end }: Tail): Operation<void> {
+/** Has a branch end before the changes that lie ahead. Returns false if nothing is left of it. */
+function* takeBack({ branch: row, end }: Tail): Operation<boolean> {
   const { branch, from_seq: fromSeq } = row;
   yield* dropCutsAfter(branch, end);
-  if (end === fromSeq) {
-    yield* run(deleteBranch, { branch });
-    return;
-  }
+  if (end === fromSeq) return false;
   const last = yield* changeAt(branch, end);
   if (last === undefined) throw new Error(`branch ${branch} has no change ${end}`);
   yield* run(moveHead, { branch, seq: end, id: last.id });
+  return true;
 }
 
 /** A branch that another one goes off from at its end is continued by that. */
@@ -177,10 +177,11 @@ function* join(branch: number, end: number): Operation<void> {
   yield* run(deleteBranch, { branch: child.branch });
 }
 
-/** The latest time of all changes that are left: in each log, that is the last. */
-function* latestTime(): Operation<Hlc> {
+/** The latest time of all changes that are left: in each log of which something is, that is the last. */
+function* latestTime(emptied: ReadonlySet<number>): Operation<Hlc> {
   let latest = CLOCK_START;
   for (const { branch, head_seq: seq } of yield* findBranches()) {
+    if (emptied.has(branch)) continue;
     const head = yield* changeAt(branch, seq);
     if (head !== undefined) latest = observe(latest, head.hlc);
   }
