@@ -1,4 +1,5 @@
 import * as limits from "./limits.js";
+import type { Repeatable } from "./method.js";
 import type { JsonSchema } from "./published-schemas.js";
 import type { Document } from "./typescript.js";
 
@@ -19,7 +20,7 @@ export type ReferencedDocument = Omit<Document, "methods"> & {
     }[];
     readonly "x-writes"?: boolean;
     readonly "x-transactable"?: boolean;
-    readonly "x-repeatable"?: boolean | { readonly withKey: string; readonly ofEach?: string };
+    readonly "x-repeatable"?: Repeatable;
   })[];
   readonly components: {
     readonly errors: Readonly<Record<string, { readonly code: number }>>;
@@ -113,15 +114,23 @@ function traits(method: ReferencedDocument["methods"][number]): string {
       ? "A notification: the daemon sends it, and it has no answer."
       : "A request of the daemon to a connection that has offered to answer it.";
   }
-  const repeatable = method["x-repeatable"];
-  const again =
-    repeatable === undefined || repeatable === false
-      ? "not to be sent again after a lost answer"
-      : repeatable === true
-        ? "may be sent again after a lost answer"
-        : `may be sent again after a lost answer if ${repeatable.ofEach === undefined ? "" : `each of \`${repeatable.ofEach}\` has `}\`${repeatable.withKey}\`${repeatable.ofEach === undefined ? " is given" : ""}`;
   const writes = method["x-writes"] ? "Writes" : "Reads";
+  const again = repetition(method["x-repeatable"]);
   return `${writes}; ${again}; ${method["x-transactable"] ? "may" : "may not"} be part of a \`transact\`.`;
+}
+
+function repetition(repeatable: Repeatable | undefined): string {
+  if (repeatable === undefined || repeatable === false) return "not to be sent again after a lost answer";
+  const may = "may be sent again after a lost answer";
+  if (repeatable === true) return may;
+  const { withKey, ofEach, unless = {} } = repeatable;
+  const given = ofEach === undefined ? `\`${withKey}\` is given` : `each of \`${ofEach}\` has \`${withKey}\``;
+  const not = ofEach === undefined ? "is not" : "of none is";
+  const others = Object.entries(unless).map(([param, values]) => {
+    const named = values.map((value) => `\`${JSON.stringify(value)}\``).join(" or ");
+    return ` and \`${param}\` ${not} ${named}`;
+  });
+  return `${may} if ${given}${others.join("")}`;
 }
 
 /** An object that several methods answer, or that others are made of, stands by itself. */
@@ -172,12 +181,14 @@ function typeOf(schema: JsonSchema): string {
 }
 
 function said(description: string | undefined, schema: JsonSchema): string {
-  const { minimum, maximum, minLength, maxLength, maxItems, default: fallback } = schema;
+  const { minimum, maximum, minLength, maxLength, maxItems, pattern, default: fallback } = schema;
+  // A pattern that "" does not match asks for a character, too.
+  const shortest = minLength ?? (typeof pattern === "string" && !new RegExp(pattern, "u").test("") ? 1 : 0);
   const bounds = [
     ...(typeof maximum === "number" && maximum < Number.MAX_SAFE_INTEGER
       ? [`${minimum ?? ""} to ${maximum}`]
       : []),
-    ...(typeof maxLength === "number" ? [`${minLength ?? 0} to ${maxLength} characters`] : []),
+    ...(typeof maxLength === "number" ? [`${shortest} to ${maxLength} characters`] : []),
     ...(typeof maxItems === "number" ? [`at most ${maxItems}`] : []),
     ...(fallback === undefined ? [] : [`default \`${JSON.stringify(fallback)}\``]),
   ];

@@ -67,6 +67,32 @@ test("the picture of a terminal shows what pawl prints", () => {
   );
 });
 
+test("the TypeScript worker of the page on the library compiles by the tsconfig beside it, and works", async () => {
+  const folder = privateDirectory();
+  const blocks = blocksOf("docs/javascript.md");
+  const block = (wanted: string) => blocks.find(({ language }) => language === wanted)?.text ?? "";
+  for (const [file, text] of [
+    ["worker.ts", block("ts")],
+    ["tsconfig.json", block("json")],
+    ["package.json", JSON.stringify({ type: "module" })],
+  ] as const)
+    writeFileSync(join(folder, file), text);
+  symlinkSync(join(ROOT, "node_modules"), join(folder, "node_modules"));
+  const { place } = await startDaemon();
+  const env = { ...process.env, PAWL_SOCKET: place.socket };
+  const script = join(folder, "try.sh");
+  const steps = [
+    `node_modules/.bin/tsc`,
+    `batch=$("${process.execPath}" "${PAWL}" enqueue mail '{"to":"ada","text":"hello"}')`,
+    `"${process.execPath}" dist/worker.js --drain`,
+    `"${process.execPath}" "${PAWL}" wait "$batch"`,
+  ];
+  writeFileSync(script, steps.join("\n"));
+  const { code, stdout, stderr } = await bash(script, env, folder);
+  expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+  expect(stdout).toMatch(patternOf('to ada, with token 1: hello\n{"sentAt":["…"]}\n'));
+});
+
 /** As GitHub makes them of headings. */
 function anchorsOf(file: string): string[] {
   const text = readFileSync(file, "utf8").replace(/^```[\s\S]*?^```$/gm, "");
