@@ -30,7 +30,9 @@ const hook = command({
     }
     if (action !== "install") throw new UsageError(`${JSON.stringify(action)} is no action; install is one.`);
     const file = project ? resolve(".claude/settings.json") : join(homedir(), ".claude/settings.json");
-    const installed = installing(() => installHooks(file, !dryRun, commandOf(env)));
+    const own = commandOf(env);
+    const installed = installing(() => installHooks(file, !dryRun, own));
+    if (own !== undefined) output.note(`There is no pawl on the PATH: hooks call ${PROGRAM}.`);
     const written = installed.changed && !dryRun;
     output.result({ file, changed: installed.changed, written }, () => {
       if (dryRun) return installed.text.trimEnd();
@@ -78,8 +80,8 @@ const guard = command({
     "It is made for git's pre-commit hook. It looks at what is staged, and exits with 1 if somebody else has reserved any of it, naming who. Whose commit it is says PAWL_SESSION, or else the work tree, as for `pawl hook`. Without a daemon it says so, and the commit goes on. It is the package @pawl/mcp.",
   examples: [
     [
-      "echo 'command -v pawl >/dev/null || exit 0; exec pawl guard' > .git/hooks/pre-commit; chmod +x .git/hooks/pre-commit",
-      "In one repository; without pawl on the PATH nothing is refused",
+      "echo 'command -v pawl >/dev/null || exit 0; exec pawl guard' > .git/hooks/pre-commit",
+      "In one repository, with chmod +x; without pawl on the PATH nothing is refused",
     ],
     ["pawl guard && git push", "By hand"],
   ],
