@@ -16,6 +16,7 @@ import type {
 import type { CallOptions, WithText } from "./connection/call.js";
 import { Connection, DEFAULT_RECONNECT_MS } from "./connection/connection.js";
 import { ConnectionLost } from "./connection/connection-lost.js";
+import { cloneOfProject } from "./connection/daemon-program.js";
 import { type Events, eventsOf } from "./connection/events.js";
 import type { NotificationListener } from "./connection/incoming-requests.js";
 import { isBusy, nobodyListens } from "./connection/line-socket.js";
@@ -327,9 +328,15 @@ function assemble(connection: Connection): PawlClient {
   return client;
 }
 
+/** In a clone of the repository there may be no pawld on the PATH. */
+function howToStart(): string {
+  const clone = cloneOfProject();
+  return `Start one with pawld${clone === undefined ? "" : `, or with npm start in ${clone}`}.`;
+}
+
 function cannotConnect(paths: readonly string[], error: NodeJS.ErrnoException): ConnectionLost {
   const message = nobodyListens(error)
-    ? `No daemon listens on ${paths.join(" or ")}. Start one with pawld.`
+    ? `No daemon listens on ${paths.join(" or ")}. ${howToStart()}`
     : `Cannot connect to ${paths[0]}: ${error.message}`;
   return new ConnectionLost(message, undefined, { cause: error });
 }

@@ -132,6 +132,7 @@ async function pawl() {
   const isTable = ({ text }) => text !== "Options" && text !== "Examples";
   const groups = rest.filter((part) => part.rows.length > 0 && isTable(part));
   const named = (name) => rest.find(({ text }) => text === name);
+  const durations = rest.find(({ text }) => text.startsWith("DURATION"));
   const exit = rest.find(({ text }) => text.startsWith("Exit codes"));
   const each = await Promise.all(
     COMMANDS.map(async ({ name }) => {
@@ -156,6 +157,7 @@ async function pawl() {
     ...groups.flatMap(({ text, rows: table }) => [sub(text), ...rows(table)]),
     section("Options of every command"),
     ...rows(named("Options").rows),
+    ...paragraph(durations.text),
     section("Exit status"),
     ...paragraph(exit.text),
     section("Each command"),

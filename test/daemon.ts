@@ -8,6 +8,8 @@ import { beforeAll, onTestFinished } from "vitest";
 import { RawClient } from "./raw-client.js";
 
 export const PAWLD = join(import.meta.dirname, "../daemon/bin/pawld.js");
+/** The clone that is tested. */
+export const REPOSITORY = join(import.meta.dirname, "..");
 export const PAWL = join(import.meta.dirname, "../client/bin/pawl.js");
 
 /** The command that runs pawld where koffi is not there, as on a machine that it has no build for. */

@@ -3,7 +3,9 @@ import { ConnectionLost } from "../connection/connection-lost.js";
 import { UsageError } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
 import { printable } from "../terminal/text.js";
+import type { Entry } from "./command-list.js";
 import { EXIT_NO_DAEMON, EXIT_REFUSED, EXIT_TROUBLE, EXIT_USAGE } from "./exit-codes.js";
+import { inShellWords } from "./shell-words.js";
 
 /** Kinds that say the request itself cannot be right. */
 const USAGE_KINDS: ReadonlySet<ErrorKind> = new Set([
@@ -27,15 +29,18 @@ interface Complaint {
 }
 
 /**
- * Prints what went wrong, for people or as a JSON-RPC error object, and returns the exit code for it.
+ * Prints what went wrong, for people or as a JSON-RPC error object, and returns the exit code for it. Programs are told
+ * of a refusal as the daemon told of it.
  *
  * @param command that was run, if the line names one.
  */
-export function complain(error: unknown, output: Output, command: string | undefined): number {
-  const { code, kind, message, object } = classify(error, command);
+export async function complain(error: unknown, output: Output, command: Entry | undefined): Promise<number> {
+  const { code, kind, message: told, object } = classify(error, command?.name);
   if (output.json) {
     output.complain(JSON.stringify(object));
   } else {
+    const isOfDaemon = error instanceof PawlError && command !== undefined;
+    const message = isOfDaemon ? inShellWords(error, command.name, await command.load()) : told;
     const label = kind === undefined ? "" : output.styledNote("dim", ` [${kind}]`);
     output.complain(`${output.styledNote("red", "pawl:")} ${lines(message)}${label}`);
   }
@@ -56,7 +61,7 @@ function classify(error: unknown, command: string | undefined): Complaint {
   }
   if (error instanceof UsageError) {
     const where = command === undefined ? "pawl --help" : `pawl ${command} --help`;
-    return complaint(EXIT_USAGE, "invalid_params", `${error.message} See ${where}.`);
+    return complaint(EXIT_USAGE, "invalid_params", `${sentence(error.message)} See ${where}.`);
   }
   if (error instanceof ConnectionLost) {
     const { code } = (error.cause ?? {}) as NodeJS.ErrnoException;
@@ -71,6 +76,11 @@ function classify(error: unknown, command: string | undefined): Complaint {
   if (exitCode !== undefined) return complaint(exitCode, "invalid_params", message);
   // A system error says it all; anything else is a defect of this program.
   return complaint(EXIT_TROUBLE, "internal", code === undefined ? `${DEFECT} ${stack}` : message);
+}
+
+/** With a full stop, also where it ends with what is to be typed. */
+function sentence(message: string): string {
+  return /[.?!]$/.test(message) ? message : `${message}.`;
 }
 
 function complaint(code: number, kind: ErrorKind, message: string, details = {}): Complaint {

@@ -10,6 +10,11 @@ const INDENT = " ".repeat(COLUMN);
 const MAX_WIDTH = 100;
 const MIN_WIDTH = 60;
 
+/** The value of an option that takes a time, and what is said of it once. */
+const DURATION = "DURATION";
+const DURATION_NOTE =
+  "DURATION is a number with ms, s, m, h or d, such as 10s or 5m; without one it is milliseconds.";
+
 /** The terminal or file that a help is printed on. */
 export interface Paper {
   /** How many characters fit in a line, if there is a limit. */
@@ -25,7 +30,10 @@ export async function help(entry: Entry | undefined, paper: Paper): Promise<stri
   return programHelp(commands, layout);
 }
 
-function programHelp(commands: readonly (Entry & AnyCommand)[], { heading, row, options }: Layout): string {
+function programHelp(
+  commands: readonly (Entry & AnyCommand)[],
+  { heading, row, options, width }: Layout,
+): string {
   const groups = [...new Set(commands.map((each) => each.heading))].map((title) => {
     const rows = commands
       .filter((each) => each.heading === title)
@@ -39,6 +47,8 @@ Talks to pawld, the daemon that hands out numbers, work, commands and leases on 
 ${groups.join("\n")}
 ${heading("Options")}
 ${options(GLOBAL_OPTIONS)}
+${wrap(DURATION_NOTE, width).join("\n")}
+
 ${heading("Examples")}
 ${row("pawl next FR", "FR-001, then FR-002 for whoever asks next")}${row("pawl state --json", "for programs: the result in one line")}${row("pawl next --help", "the options and examples of a command")}
 Exit codes: 0 done, 1 refused, 2 bad usage, 3 no daemon, 4 daemon trouble.
@@ -61,6 +71,8 @@ ${wrap(`${summary}.${details === undefined ? "" : ` ${details}`}`, layout.width)
 
 ${own}${heading("Options of every command")}
 ${layout.options(GLOBAL_OPTIONS)}
+${wrap(DURATION_NOTE, layout.width).join("\n")}
+
 ${heading("Examples")}
 ${examples.map(([line, does]) => `  ${line}\n      ${does}\n`).join("")}`;
 }
@@ -101,7 +113,7 @@ class Layout {
       .map(([name, { short, value, describe, default: otherwise, choices, type }]) => {
         const flag = `${short === undefined ? "    " : `-${short}, `}--${name}`;
         const taken =
-          type === "flag" ? "" : ` ${choices?.join("|") ?? value ?? (type === "duration" ? "MS" : "N")}`;
+          type === "flag" ? "" : ` ${choices?.join("|") ?? value ?? (type === "duration" ? DURATION : "N")}`;
         return this.row(flag + taken, `${describe}${otherwise === undefined ? "" : ` [${otherwise}]`}`);
       })
       .join("");

@@ -19,7 +19,7 @@ const REDRAW_MS = 200;
 const PAGE_ITEMS = 1000;
 
 const board = command({
-  args: "[action] [story] [token]",
+  args: "[action] [item] [token]",
   endsBySignal: true,
   patient: ({ action, watch }) => action !== undefined || watch,
   summary: "Show the items of the board by stage, and take work from it",
@@ -63,7 +63,11 @@ const board = command({
       !context.output.json && args.stage === undefined && args.text === undefined && shown > 0;
     const get = (): Promise<Loaded> =>
       isPartEnough ? loadFirst(client, filter, shown) : load(client, filter);
-    const show = (loaded: Loaded): void => print(loaded, shown, context);
+    const none =
+      Object.keys(filter).length > 0
+        ? "No item matches."
+        : "There are no items. Make one with pawl item set.";
+    const show = (loaded: Loaded): void => print(loaded, shown, none, context);
     if (args.watch) await showChanges(client, get, show, context.output);
     else show(await get());
     return undefined;
@@ -132,11 +136,12 @@ async function showChanges(
   }
 }
 
-function print({ stages, counts }: Loaded, shown: number, { output, env }: Context): void {
+/** @param none says that there is nothing to show. */
+function print({ stages, counts }: Loaded, shown: number, none: string, { output, env }: Context): void {
   // Names that come from people: a stage may be called __proto__.
   output.result({ stages: Object.fromEntries(stages) }, () => {
     if (stages.size === 0) {
-      output.note("There are no items. Make one with pawl item set.");
+      output.note(none);
       return "";
     }
     const given = output.columns ?? Number(env.COLUMNS);

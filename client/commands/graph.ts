@@ -1,11 +1,13 @@
+import { isAbsolute, join, relative } from "node:path";
 import type { Result } from "@pawl/protocol/types";
 import type { PawlClient } from "../connect.js";
 import { command, UsageError } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
-import { duration } from "../terminal/quantities.js";
+import { duration, plural } from "../terminal/quantities.js";
 import { printable } from "../terminal/text.js";
 import { noItem } from "./item.js";
-import { BATCH_ID, sentencesOf as sentencesOfQueue } from "./queue.js";
+import { placeOf, root } from "./path.js";
+import { BATCH_ID, isThere, noQueue, sentencesOf as sentencesOfQueue } from "./queue.js";
 
 type Graph = Result<"daemon.graph">;
 type Node = Graph["nodes"][number];
@@ -164,9 +166,9 @@ function quoted(text: string): string {
 const why = command({
   args: "<what> [name]",
   summary: "Say why something waits: a process, a lease, paths, a queue, a batch, a command or an item",
-  options: {},
+  options: { root },
   details:
-    "A number is a process. `lease NAME`, `queue NAME`, `command ID`, `path PATTERN` and `item ID` (of the board) name a thing, and so does a queue or the id of a batch by itself.",
+    "A number is a process. `lease NAME`, `queue NAME`, `command ID`, `path PATH` and `item ID` (of the board) name a thing, and so does a queue or the id of a batch or a command by itself. PATH is a path, of which those are told who have reserved it by whatever pattern, or one of the patterns; it is relative to the directory here, or to --root.",
   examples: [
     ["pawl why 4711", "process 4711 (deploy) waits for lease production for 3 s, held by process 4700 ..."],
     ["pawl why lease production", "Who holds it, and who waits for it"],
@@ -175,15 +177,17 @@ const why = command({
       "Why one batch is not claimed",
     ],
     ["pawl why mails", "Nothing in mails can be claimed now: ..."],
+    ["pawl why path src/cart/total.ts", "Who has reserved it, by which pattern, and who waits for that"],
     ["pawl why mails --json | jq .holder", "Who holds its head"],
     ["pawl why item FR-001", "Why an item of the board is not ready"],
   ],
-  async run({ what, name }, { connect, output }) {
+  async run({ what, name, root: tree }, { connect, output }) {
     const noun = NOUNS.find((each) => each === what);
     if (name !== undefined && noun === undefined)
       throw new UsageError(
         `${what} is none of ${NOUNS.join(", ")}. Name a thing as in pawl why lease production.`,
       );
+    if (tree !== undefined && noun !== "path") throw new UsageError("--root belongs to pawl why path.");
     const client = await connect();
     if (name === undefined && /^[1-9][0-9]{0,9}$/.test(what)) {
       const found = await client.daemon.graph({ pid: Number(what) });
@@ -191,26 +195,80 @@ const why = command({
       return undefined;
     }
     if (noun === "item" && name !== undefined) return await whyItem(name, client, output);
-    if (name === undefined || noun === "queue") return void (await whyQueue(name ?? what, client, output));
+    if (noun === "path" && name !== undefined) return await whyPath(name, tree, client, output);
+    if (noun === "command" && name !== undefined) return await whyCommand(name, client, output);
+    if (name === undefined && COMMAND_ID.test(what)) return await whyCommand(what, client, output);
+    if (name === undefined || noun === "queue") return await whyQueue(name ?? what, client, output);
     const found = await client.daemon.graph({});
-    const things = found.nodes.filter(
-      (node) => node.kind === noun && (noun === "path" ? node.pattern : node.name) === name,
-    );
-    const about = {
-      nodes: things,
-      edges: found.edges.filter(({ to }) => things.some(({ id }) => id === to)),
-    };
-    const state = noun === "command" ? await stateOf(name, client) : [];
-    output.result(about, () =>
-      [...state, ...sentencesOfThings(`${noun} ${name}`, things, found)].map(printable),
+    const things = found.nodes.filter((node) => node.kind === noun && node.name === name);
+    output.result(partOf(found, things), () =>
+      sentencesOfThings(`${noun} ${name}`, things, found).map(printable),
     );
     return undefined;
   },
 });
 
-async function whyQueue(name: string, client: PawlClient, output: Output): Promise<void> {
+/** Things, and who has to do with them. */
+function partOf({ edges }: Graph, things: readonly Node[]): Pick<Graph, "nodes" | "edges"> {
+  return { nodes: [...things], edges: edges.filter(({ to }) => things.some(({ id }) => id === to)) };
+}
+
+async function whyQueue(name: string, client: PawlClient, output: Output): Promise<undefined> {
   const found = await client.queue.explain(BATCH_ID.test(name) ? { batchId: name } : { queue: name });
-  output.result(found, () => sentencesOfQueue(found).map(printable));
+  const isEmpty = found.reason === "empty" && !found.waiting;
+  const none = isEmpty && !(await isThere(name, client)) ? [noQueue(name)] : [];
+  output.result(found, () => [...none, ...sentencesOfQueue(found).slice(none.length)].map(printable));
+  return undefined;
+}
+
+/** Who has reserved a path, by whatever pattern, and who waits for that. */
+async function whyPath(
+  name: string,
+  tree: string | undefined,
+  client: PawlClient,
+  output: Output,
+): Promise<undefined> {
+  const [top, place] = placeOf(tree);
+  const path = isAbsolute(name) ? relative(top, name) : join(place, name);
+  // A pattern fits many paths, and a search for the patterns that meet it is none of the daemon's.
+  const isPattern = /[*?[\]{}]|\/$/.test(path);
+  const [found, { holders }] = await Promise.all([
+    client.daemon.graph({}),
+    isPattern ? { holders: [] } : client.path.check({ root: top, path }),
+  ]);
+  const fitting = new Set([path, ...holders.map(({ pattern }) => pattern)]);
+  const things = found.nodes.filter(
+    ({ kind, root: of, pattern = "" }) =>
+      kind === "path" && ((of === top && fitting.has(pattern)) || pattern === name),
+  );
+  // Of more holders than a graph has, some are told of by the check alone.
+  const others = holders.filter(({ pattern }) => !things.some((thing) => thing.pattern === pattern));
+  output.result({ ...partOf(found, things), holders }, () => {
+    const said = others.map(
+      ({ owner, pid, pattern }) =>
+        `${nameOf({ id: "", kind: "process", pid, owner })} holds path ${pattern} in ${top}.`,
+    );
+    if (things.length > 0 || said.length === 0) {
+      said.push(...sentencesOfThings(isPattern ? `path ${name}` : `path ${path} in ${top}`, things, found));
+    }
+    // Patterns are compared as texts here.
+    if (isPattern && things.length === 0) said[0] += " Other patterns may cover it: see pawl paths.";
+    return said.map(printable);
+  });
+  return undefined;
+}
+
+const COMMAND_ID = /^cmd_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+
+/** Why a command is not answered. */
+async function whyCommand(commandId: string, client: PawlClient, output: Output): Promise<undefined> {
+  const sent = await client.command.get({ commandId });
+  const state = await sentencesOfCommand(sent, client);
+  const found = await client.daemon.graph({});
+  const things = found.nodes.filter(({ kind, name }) => kind === "command" && name === commandId);
+  const said = things.length === 0 ? [] : sentencesOfThings(`command ${commandId}`, things, found);
+  output.result({ ...partOf(found, things), command: sent }, () => [...state, ...said].map(printable));
+  return undefined;
 }
 
 /** Why an item of the board is not ready. */
@@ -229,9 +287,38 @@ async function whyItem(storyId: string, client: PawlClient, output: Output): Pro
   return undefined;
 }
 
-async function stateOf(commandId: string, client: PawlClient): Promise<string[]> {
-  const { deployment, state } = await client.command.get({ commandId });
-  return [`command ${commandId} to ${deployment} is ${state}.`];
+async function sentencesOfCommand(sent: Result<"command.get">, client: PawlClient): Promise<string[]> {
+  const { commandId, deployment, state, error, attempt, incarnation } = sent;
+  const said = [`command ${commandId} to ${deployment} is ${state}.`];
+  if (error !== null) said.push(`It ended with ${error.code}: ${error.message}`);
+  if (state === "PENDING_UPLOAD") said.push("Its params have not been sent whole.");
+  if (state !== "PENDING") return said;
+  const receivers = await receiversOf(deployment, client);
+  if (receivers === 0) said.push(`Nobody serves the deployment ${deployment} now.`);
+  else if (receivers !== null) {
+    said.push(`${plural(receivers, "receiver serves", "receivers serve")} the deployment ${deployment} now.`);
+  }
+  if (incarnation !== undefined) said.push(`It is for the receiver ${incarnation} alone.`);
+  if (attempt > 1) {
+    const times = plural(attempt - 1, "delivery", "deliveries");
+    said.push(`${times} of it ended without an answer: it may rest before the next.`);
+  }
+  return said;
+}
+
+/** How many receive commands of a deployment now; null if that is not known. */
+async function receiversOf(deployment: string, client: PawlClient): Promise<number | null> {
+  let after: string | undefined;
+  do {
+    const page: Result<"deployment.list"> = await client.deployment.list({
+      limit: 1000,
+      ...(after === undefined ? {} : { after }),
+    });
+    const found = page.deployments.find((each) => each.deployment === deployment);
+    if (found !== undefined) return found.receivers;
+    after = page.next;
+  } while (after !== undefined);
+  return null;
 }
 
 /** What a process waits for, who holds that, and what those wait for themselves. */
@@ -273,9 +360,7 @@ function thingWithHolders(thing: Node, view: View): string {
 /** @param what names the thing where nobody has to do with it. */
 function sentencesOfThings(what: string, things: readonly Node[], found: Graph): string[] {
   if (things.length === 0) {
-    const said = `Nobody holds ${what}, and nobody waits for it.`;
-    // Patterns are compared as texts here.
-    return what.startsWith("path ") ? [`${said} Other patterns may cover it: see pawl paths.`] : [said];
+    return [`Nobody holds ${what}, and nobody waits for it.`];
   }
   const view = new View(found);
   const said: string[] = [];

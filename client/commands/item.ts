@@ -49,7 +49,7 @@ const ITEM_OPTIONS = {
   },
 } as const satisfies Options;
 
-const ARGS = "<set|note|show|rm> <story> [text..]";
+const ARGS = "<set|note|show|rm> <item> [text..]";
 
 type ItemArguments = Arguments<typeof ARGS, typeof ITEM_OPTIONS>;
 
@@ -75,7 +75,7 @@ const item = command({
     ["pawl item rm FR-001", "It goes"],
   ],
   async run(args, context) {
-    const { "set|note|show|rm": action, story: storyId } = args;
+    const { "set|note|show|rm": action, item: storyId } = args;
     if (action !== "note" && args.text.length > 0) {
       throw new UsageError(`${JSON.stringify(args.text[0])} is one argument too many.`);
     }

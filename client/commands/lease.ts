@@ -72,7 +72,7 @@ const leases = command({
               heldFor(each),
               duration(each.remainingMs),
               each.waiters === null || each.waiters === 0 ? "" : String(each.waiters),
-              each.note ?? "",
+              noteOf(each),
             ]),
           );
         });
@@ -80,6 +80,20 @@ const leases = command({
     return await showListed(read, [`lease:${prefix ?? ""}*`], { watch, client, output });
   },
 });
+
+/** The name of an agent's session, whose note is for programs. */
+const OF_SESSION = /^session\//;
+
+/** A note for people; of an agent's session its role, and where it works. */
+function noteOf({ name, note }: Pick<Holder, "name" | "note">): string {
+  if (note === null || !OF_SESSION.test(name)) return note ?? "";
+  try {
+    const { role, worktree } = JSON.parse(note) as { role?: unknown; worktree?: unknown };
+    return [role, worktree].filter((each) => typeof each === "string" && each !== "").join(" in ");
+  } catch {
+    return note;
+  }
+}
 
 /** How a name is held: shared, by which members of a pool, by how many slots; nothing for one alone. */
 function heldAs({ mode, slots, members }: Holder): string {

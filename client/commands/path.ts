@@ -11,7 +11,7 @@ import { isWatching, showListed, WATCH } from "../terminal/watch.js";
 import { exitCodeOf, HOLD_OPTIONS, holdOptionsOf } from "./holding.js";
 import { heldFor } from "./lease.js";
 
-const root = {
+export const root = {
   type: "text",
   value: "DIR",
   describe: "The tree that the patterns are relative to",
@@ -69,7 +69,7 @@ const reserve = command({
 });
 
 /** The root, and the directory in it that patterns are relative to; empty for the root itself. */
-function placeOf(given: string | undefined): [root: string, place: string] {
+export function placeOf(given: string | undefined): [root: string, place: string] {
   if (given !== undefined) return [resolve(given), ""];
   const here = process.cwd();
   for (let tree = here; ; tree = dirname(tree)) {

@@ -1,6 +1,7 @@
 import { EACH, textsAt } from "@pawl/protocol/json-text";
 import type { Result } from "@pawl/protocol/types";
 import { BATCH_STATES } from "@pawl/protocol/values";
+import type { PawlClient } from "../connect.js";
 import { command } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
 import { bytes, count, duration, plural, when } from "../terminal/quantities.js";
@@ -37,18 +38,37 @@ const queues = command({
         found.push(...page.queues);
         after = page.next;
       } while (after !== undefined);
+      const none = queue !== undefined && !output.json && !(await isThere(queue, client));
       return () =>
         output.result({ queues: found }, () => {
-          if (found.length === 0) {
-            output.note("There are no queues. A queue exists by being used.");
-            return "";
-          }
-          return queueTable(found, output);
+          if (!none && found.length > 0) return queueTable(found, output);
+          output.note(none ? noQueue(queue) : "There are no queues. A queue exists by being used.");
+          return "";
         });
     };
     return await showListed(read, [`queue:${queue ?? "*"}`], { watch, client, output });
   },
 });
+
+/** Says that a queue does not exist. */
+export function noQueue(queue: string): string {
+  return `There is no queue ${printable(queue)}. A queue exists by being used.`;
+}
+
+/** False for a queue that nothing is in and nothing is set of: a figure of one that is not there is 0. */
+export async function isThere(queue: string, client: PawlClient): Promise<boolean> {
+  const { queues: own } = await client.queue.stats({ queue });
+  if (own.some((each) => Object.values(each).some((value) => value === true || (value as number) > 0))) {
+    return true;
+  }
+  let after: string | undefined;
+  do {
+    const page: Result<"queue.stats"> = await client.queue.stats(after === undefined ? {} : { after });
+    if (page.queues.some((each) => each.queue === queue)) return true;
+    after = page.next;
+  } while (after !== undefined);
+  return false;
+}
 
 function queueTable(found: Result<"queue.stats">["queues"], output: Output): string {
   const number = (value: number): string => (value === 0 ? "·" : count(value));

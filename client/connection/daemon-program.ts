@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 
@@ -15,4 +16,12 @@ export function daemonPackage(): string | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** The clone of the repository that we are in; undefined where the packages were installed, which have no sources. */
+export function cloneOfProject(): string | undefined {
+  const directory = daemonPackage();
+  return directory !== undefined && existsSync(join(directory, "tsconfig.json"))
+    ? dirname(directory)
+    : undefined;
 }

@@ -60,9 +60,9 @@ function describe(
 function sentence(issue: RawIssue): string {
   switch (issue.code) {
     case "too_small":
-      return `must ${issue.origin === "string" ? "have at least" : issue.origin === "array" ? "hold at least" : "be at least"} ${issue.minimum}${unit(issue.origin)}`;
+      return `must ${issue.origin === "string" ? "have at least" : issue.origin === "array" ? "hold at least" : "be at least"} ${issue.minimum}${unit(issue.origin, issue.minimum)}`;
     case "too_big":
-      return `must ${issue.origin === "string" ? "have at most" : issue.origin === "array" ? "hold at most" : "be at most"} ${issue.maximum}${unit(issue.origin)}`;
+      return `must ${issue.origin === "string" ? "have at most" : issue.origin === "array" ? "hold at most" : "be at most"} ${issue.maximum}${unit(issue.origin, issue.maximum)}`;
     case "invalid_type":
       return `must be ${ARTICLE[issue.expected] ?? issue.expected}`;
     case "invalid_value":
@@ -93,8 +93,9 @@ const ARTICLE: Readonly<Record<string, string>> = {
   array: "an array",
 };
 
-function unit(origin: string): string {
-  return origin === "string" ? " characters" : origin === "array" ? " elements" : "";
+function unit(origin: string, number: number | bigint): string {
+  const one = origin === "string" ? " character" : origin === "array" ? " element" : "";
+  return one === "" || Number(number) === 1 ? one : `${one}s`;
 }
 
 /** The refusal of a method that does not exist, naming the one whose name is closest, if one is close. */

@@ -3,6 +3,7 @@ import { join, resolve } from "node:path";
 import { giveBack } from "../sessions/grants.js";
 import { isAlive } from "../sessions/process-mark.js";
 import { sessionsDirectory } from "../sessions/runtime-directory.js";
+import { SESSION_LEASES } from "../sessions/session-name.js";
 import { removeState, type SessionState } from "../sessions/state-file.js";
 import { DaemonCalls } from "./daemon-call.js";
 import { type HookPlace, ownSessions } from "./own-sessions.js";
@@ -102,13 +103,22 @@ async function beforeEdit({ tool_input: input = {} }: HookInput, around: Around)
   if (first === undefined) return undefined;
   const more = others.length === 0 ? "" : ` and ${others.length} more`;
   const holder = await inWords(daemon, first);
+  // Only agents have an inbox. The edit is denied also where that cannot be known.
+  const ask = (await isAgent(daemon, first.owner).catch(() => false))
+    ? `, or ask ${first.owner} with message_send`
+    : "";
   return {
     hookSpecificOutput: {
       hookEventName: "PreToolUse",
       permissionDecision: "deny",
-      permissionDecisionReason: `${given} is reserved by ${holder}${more}. Do not edit it, and do not work around this: do another part first, wait for it with paths_reserve and waitSeconds, or ask ${first.owner} with message_send.`,
+      permissionDecisionReason: `${given} is reserved by ${holder}${more}. Do not edit it, and do not work around this: do another part first, or wait for it with paths_reserve and waitSeconds${ask}.`,
     },
   };
+}
+
+/** True if the owner is the name of an agent's session. */
+async function isAgent(daemon: DaemonCalls, name: string): Promise<boolean> {
+  return (await daemon.call("lease.get", { name: SESSION_LEASES + name })).lease !== null;
 }
 
 /** Tells what is held and unread. */

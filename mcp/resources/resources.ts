@@ -6,7 +6,8 @@ import {
   ResourceTemplate,
 } from "@modelcontextprotocol/server";
 import type { LateLink, Link } from "../link.js";
-import { noteOf, SESSION_LEASES } from "../sessions/sessions.js";
+import { SESSION_LEASES } from "../sessions/session-name.js";
+import { noteOf } from "../sessions/sessions.js";
 
 const BOARD = "pawl://board";
 const AGENTS = "pawl://agents";

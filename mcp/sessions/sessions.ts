@@ -6,10 +6,9 @@ import { isAlive, markOf, type ProcessMark } from "./process-mark.js";
 import { announce } from "./receiver.js";
 import { sessionsDirectory } from "./runtime-directory.js";
 import { type Identity, type Lost, Session } from "./session.js";
+import { SESSION_LEASES } from "./session-name.js";
 import { type Hold, readState, type SessionState } from "./state-file.js";
 
-/** Names of sessions are leases below this. */
-export const SESSION_LEASES = "session/";
 /** Held while a session is taken up, so that two servers do not take up the same one. */
 const TAKING_UP = "session-start/";
 const TAKING_UP_MS = 10_000;

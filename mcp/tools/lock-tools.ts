@@ -1,7 +1,8 @@
 import { z } from "zod";
 import { Refusal } from "../refusal.js";
 import { TERMS } from "../sessions/grants.js";
-import { noteOf, SESSION_LEASES } from "../sessions/sessions.js";
+import { SESSION_LEASES } from "../sessions/session-name.js";
+import { noteOf } from "../sessions/sessions.js";
 import { keep, losing } from "./holding.js";
 import { ADDS, asked, DESTROYS, READS, SETS, tool, waitSeconds } from "./tool.js";
 

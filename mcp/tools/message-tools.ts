@@ -4,7 +4,7 @@ import { kindOf, Refusal } from "../refusal.js";
 import { CLAIM_TERMS } from "../sessions/grants.js";
 import { RECEIVERS, receiver } from "../sessions/receiver.js";
 import type { Session } from "../sessions/session.js";
-import { SESSION_LEASES } from "../sessions/sessions.js";
+import { SESSION_LEASES } from "../sessions/session-name.js";
 import { keep } from "./holding.js";
 import { ADDS, asked, type SessionCall, tool, waitSeconds } from "./tool.js";
 

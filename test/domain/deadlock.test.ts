@@ -188,6 +188,19 @@ describe("a circle of waits", () => {
     expect(await two.closes(2, { name: "data" })).toEqual([2, 1]);
   });
 
+  test("is told with the owner of each hold, where a process holds and waits under several", async () => {
+    const world = new World();
+    await world.has(1, { name: "other" }, { owner: "first" });
+    await world.has(1, { name: "a" }, { owner: "holder of a" });
+    await world.has(2, { patterns: ["src/"] }, { owner: "holder of src" });
+    await world.has(2, { name: "b" }, { owner: "holder of b" });
+    await world.waits(1, { name: "b" }, { owner: "waiter for b" });
+    const { answer } = await world.ask(2, { names: ["free", "a"] }, { owner: "asks" });
+    expect((answer as PawlError).message).toMatch(
+      /it is held by "holder of a" \(pid 1\), who waits for the lease "b", held by "holder of b" \(pid 2\)\./,
+    );
+  });
+
   test("is closed by one of several names", async () => {
     const world = new World();
     await world.has(1, { names: ["a", "b"] });

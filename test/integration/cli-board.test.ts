@@ -115,7 +115,7 @@ describe("pawl item", () => {
       ["item", "set", "A", "--priority", "1", "--clear", "priority"],
       "--priority and --clear priority cannot",
     ],
-    [["item", "set"], "STORY is missing."],
+    [["item", "set"], "ITEM is missing."],
     [["item", "set", "A"], "Say what to set"],
     [["item", "show", "A", "--stage", "x"], "--stage belongs to `pawl item set`."],
     [["item", "rm", "A", "--block"], "--block belongs to `pawl item set`."],
@@ -130,7 +130,7 @@ describe("pawl item", () => {
       `--depends-on takes names with commas between, not "a,,b".`,
     ],
     [["item", "set", "A", "--name", "x"], "give the stage in which to create it"],
-    [["item", "set", "a b", "--stage", "x"], "storyId"],
+    [["item", "set", "a b", "--stage", "x"], "pawl: ITEM must be letters,"],
     [["board", "paint"], `"paint" is nothing that a board does.`],
     [["board", "--verify"], "--verify belongs to `pawl board rebuild`."],
     [["peers", "hug"], `What to do is self, trust, revoke or list, not "hug".`],
@@ -220,6 +220,8 @@ describe("pawl board", () => {
     const { place } = await startDaemon();
     const { code, stdout, stderr } = await pawl(["board"], { socket: place.socket });
     expect([code, stdout, stderr]).toEqual([0, "", "There are no items. Make one with pawl item set.\n"]);
+    const filtered = await pawl(["board", "--text", "nosuch"], { socket: place.socket });
+    expect(filtered.stderr).toBe("No item matches.\n");
   });
 
   test("--watch shows it again after each change, until it is ended", async () => {

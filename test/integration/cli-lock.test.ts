@@ -337,7 +337,7 @@ describe("a command under a lease", () => {
     expect([tooShort.code, tooShort.stdout, tooShort.stderr]).toEqual([
       USAGE,
       "",
-      expect.stringContaining("/ttlMs"),
+      expect.stringContaining("--ttl must be at least 100, not 5."),
     ]);
   });
 });
@@ -425,11 +425,23 @@ test("leases is a table of who holds what, and all of it in JSON", async () => {
     ),
   );
   const client = await daemon.place.connect();
+  // The note of an agent's session is for programs: people see the role, and where it works.
+  const mark = { pid: 1, startTicks: 2, pidSpace: "pid:[3]", session: "s~1" };
+  const sessionsOf = { ada: ["reviewer", "/srv/shop"], ben: ["", "/srv/shop"], cid: ["", ""] };
+  for (const [name, [role, worktree]] of Object.entries(sessionsOf)) {
+    const note = JSON.stringify({ ...mark, role, worktree });
+    await client.call("lease.acquire", { name: `session/${name}`, owner: name, note });
+  }
+  await client.call("lease.acquire", { name: "session/other", owner: "x", note: "{" });
+  const sessions = (await pawl(["leases", "session/"], { socket })).stdout;
+  expect(sessions).toMatch(
+    /ada .* reviewer in \/srv\/shop\n.*ben .* s +\/srv\/shop\n.*cid .* s\n.*other .* \{\n$/,
+  );
   for (let index = 0; index < 1005; index++) {
     void client.call("lease.acquire", { name: `n${index}`, owner: "test" });
   }
   await client.call("lease.acquire", { name: "last", owner: "test" });
   const all = JSON.parse((await pawl(["leases", "--json"], { socket })).stdout).leases;
-  expect(all).toHaveLength(1007);
+  expect(all).toHaveLength(1011);
   expect(all[0]).toMatchObject({ name: "deploy", note: "release 1.2", waiters: 1, pid: held.pid });
 });

@@ -419,7 +419,19 @@ describe("the commands of queues", () => {
   });
 
   test("why says it in sentences", async () => {
-    expect((await run(["why", "reasons"])).stdout).toBe("There is nothing to claim in reasons.\n");
+    expect((await run(["why", "reasons"])).stdout).toBe(
+      "There is no queue reasons. A queue exists by being used.\n",
+    );
+    const missing = await run(["queues", "reasons"]);
+    expect([missing.stdout, missing.stderr]).toEqual([
+      "",
+      "There is no queue reasons. A queue exists by being used.\n",
+    ]);
+    await run(["queue", "set", "settings-only", "--max-waiting", "1"]);
+    expect((await run(["why", "settings-only"])).stdout).toBe(
+      "There is nothing to claim in settings-only.\n",
+    );
+    expect((await run(["queues", "settings-only"])).stdout).toContain("settings-only ");
     const later = (await run(["enqueue", "reasons", "1", "--delay", "1h"])).stdout.trim();
     expect((await run(["why", "reasons"])).stdout).toMatch(
       new RegExp(

@@ -4,8 +4,9 @@ import { chmodSync, mkdirSync, readFileSync, statSync, symlinkSync, writeFileSyn
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { describe, expect, test, vi } from "vitest";
-import { COMMANDS } from "../../client/dist/cli/command-list.js";
-import { PAWL, Place, privateDirectory, sharedDaemon, startDaemon } from "../daemon.js";
+import { COMMANDS, commandNamed } from "../../client/dist/cli/command-list.js";
+import { SAME_AS } from "../../client/dist/cli/shell-words.js";
+import { PAWL, Place, privateDirectory, REPOSITORY, sharedDaemon, startDaemon } from "../daemon.js";
 import { hasTerminals, onTerminal as onTypedTerminal } from "../terminal.js";
 import { until } from "../until.js";
 import { mayBeOther, pawl, pawlAsOther, startPawl } from "./cli-program.js";
@@ -26,6 +27,7 @@ describe("help", () => {
       expect(section).toContain(` ${name} `);
       expect(section).toContain((await load()).summary);
     }
+    expect(stdout).toContain("\nDURATION is a number with ms, s, m, h or d, such as 10s or 5m");
     expect(stdout).toContain("Exit codes: 0 done, 1 refused, 2 bad usage, 3 no daemon, 4 daemon trouble.");
     for (const line of stdout.split("\n")) expect(line.length).toBeLessThanOrEqual(100);
     expect((await pawl(["help"])).stdout).toBe(stdout);
@@ -119,12 +121,67 @@ describe("bad usage exits with 2, names what was typed and says where help is", 
   });
 });
 
+describe("a message is in the words of the command line", () => {
+  const daemonOfWords = sharedDaemon();
+  test.each([
+    [["lease", "show", ""], `NAME must have at least 1 character, not "".`],
+    [["lease", "set", "x", "--slots", "0"], "--slots must be at least 1, not 0."],
+    [["events", "a b"], 'TOPIC must be `daemon`, `*`, or as `queue:NAME` or `lease:PREFIX*`, not "a b".'],
+    [
+      ["schedule", "get", "schedule.list"],
+      'There is no schedule "schedule.list". pawl schedule list names those that are there.',
+    ],
+    [["board", "claim", "NIX-1"], "There is no item NIX-1. Create it with pawl item set."],
+    [["board", "finish", "FR-001", "7"], "Say where the item goes: --to 5_done. See pawl board --help."],
+    [
+      ["schedule", "set", "a"],
+      "set takes a name, a queue and payloads: pawl schedule set NAME QUEUE JSON --cron CRON. See",
+    ],
+  ])("%j", async (args, message) => {
+    const { code, stderr } = await pawl(args, { socket: daemonOfWords().place.socket });
+    expect(code).not.toBe(0);
+    expect(stderr.slice("pawl: ".length)).toContain(message);
+    expect(stderr.startsWith(`pawl: ${message}`)).toBe(true);
+  });
+
+  test("as an option of the command, but not within a value", async () => {
+    const { socket } = daemonOfWords().place;
+    await pawl(["queue", "set", "waitMs", "--max-waiting", "1"], { socket });
+    await pawl(["enqueue", "waitMs", "1"], { socket });
+    const { stderr } = await pawl(["enqueue", "waitMs", "2"], { socket });
+    expect(stderr).toBe(
+      'pawl: The queue "waitMs" has 1 batch that waits, and may have 1. Try again once some are claimed, or wait for it with --wait. [exhausted]\n',
+    );
+  });
+
+  test("for programs, and for pawl call, it stays as the daemon said it", async () => {
+    const { socket } = daemonOfWords().place;
+    const message = `lease.get: /name must have at least 1 character, not "".`;
+    const json = await pawl(["lease", "show", "", "--json"], { socket });
+    expect(JSON.parse(json.stderr)).toMatchObject({ message });
+    const call = await pawl(["call", "lease.get", '{"name":""}'], { socket });
+    expect(call.stderr).toBe(`pawl: ${message} [invalid_params]\n`);
+  });
+
+  test("by commands that there are", async () => {
+    for (const line of Object.values(SAME_AS)) {
+      const [name = "", word] = line.split(" ");
+      const command = await commandNamed(name)?.load();
+      expect([line, command === undefined]).toEqual([line, false]);
+      if (word !== undefined)
+        expect(JSON.stringify([command?.args, command?.words, command?.details])).toContain(word);
+    }
+  });
+});
+
 describe("without a daemon", () => {
   test("exit code 3, and what to do", async () => {
     const socket = join(privateDirectory(), "nobody.sock");
     const { code, stdout, stderr } = await pawl(["next", "FR"], { socket });
     expect([code, stdout]).toEqual([NO_DAEMON, ""]);
-    expect(stderr).toBe(`pawl: No daemon listens on ${socket}. Start one with pawld.\n`);
+    expect(stderr).toBe(
+      `pawl: No daemon listens on ${socket}. Start one with pawld, or with npm start in ${REPOSITORY}.\n`,
+    );
   });
 
   test("a socket that a killed daemon left is no daemon either", async () => {
@@ -268,7 +325,7 @@ describe("sequences", () => {
     expect((await run(["next", "REQ", "--request-id", "a"])).stdout).toBe("REQ-001\n");
     const { code, stdout, stderr } = await run(["next", "REQ", "-n", "2", "--request-id", "a"]);
     expect([code, stdout]).toEqual([REFUSED, ""]);
-    expect(stderr).toMatch(/^pawl: The requestId "a" was used .* \[conflict\]\n$/);
+    expect(stderr).toMatch(/^pawl: The --request-id "a" was used .* \[conflict\]\n$/);
   });
 
   test("params that the daemon calls invalid are bad usage, with the whole error in JSON", async () => {

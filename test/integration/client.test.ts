@@ -4,7 +4,7 @@ import { inspect } from "node:util";
 import { ConnectionLost, connect, PawlError } from "@pawl/client";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { startProgram } from "../client-process.js";
-import { privateDirectory, sharedDaemon, startDaemon } from "../daemon.js";
+import { privateDirectory, REPOSITORY, sharedDaemon, startDaemon } from "../daemon.js";
 import { fakeDaemon } from "../fake-daemon.js";
 
 const daemon = sharedDaemon();
@@ -99,7 +99,9 @@ describe("a client", () => {
     const socket = join(privateDirectory(), "none.sock");
     const error = await rejection(connect({ socket }));
     expect(error).toBeInstanceOf(ConnectionLost);
-    expect(error.message).toBe(`No daemon listens on ${socket}. Start one with pawld.`);
+    expect(error.message).toBe(
+      `No daemon listens on ${socket}. Start one with pawld, or with npm start in ${REPOSITORY}.`,
+    );
     expect(error.mayHaveTakenEffect).toBe(false);
   });
 

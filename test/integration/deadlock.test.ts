@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { connect } from "@pawl/client";
 import { describe, expect, onTestFinished, test } from "vitest";
-import { sharedDaemon } from "../daemon.js";
+import { privateDirectory, sharedDaemon } from "../daemon.js";
 import { pawl as runPawl } from "./cli-program.js";
 
 const daemon = sharedDaemon();
@@ -222,5 +222,46 @@ describe("pawl", () => {
       "Nobody holds path none/, and nobody waits for it. Other patterns may cover it: see pawl paths.\n",
     );
     expect((await run("why", "none", "thing")).code).toBe(2);
+    expect((await run("why", "lease", "shown", "--root", "/")).code).toBe(2);
+  });
+
+  test("why path says who has reserved a path by whatever pattern, and who waits for that", async () => {
+    const { socket } = daemon().place;
+    const root = privateDirectory();
+    const run = (...args: string[]) => runPawl(["why", "path", ...args, "--root", root], { socket });
+    const [holder, waiter] = [new Process(socket), new Process(socket)];
+    await holder.has({ root, patterns: ["src/cart/", "docs/"], owner: "the holder" });
+    await waiter.waits({ root, patterns: ["src/**"], owner: "the waiter" });
+    const both = new RegExp(
+      `^process ${holder.pid} \\(the holder\\) holds path src/cart/ in ${root} for .*\\.\nprocess ${waiter.pid} \\(the waiter\\) waits for it for .*\\.\n$`,
+    );
+    for (const path of ["src/cart/x.ts", join(root, "src/cart/x.ts"), "src/cart/"]) {
+      expect((await run(path)).stdout).toMatch(both);
+    }
+    expect((await run("docs/a.md")).stdout).toMatch(/holds path docs\/ .*\nNobody waits for it\.\n$/);
+    expect((await run("src/other.ts")).stdout).toBe(
+      `Nobody holds path src/other.ts in ${root}, and nobody waits for it.\n`,
+    );
+    expect((await run("../out")).stderr).toMatch(/^pawl: path, "\.\.\/out", has \.\./);
+    const { holders, nodes } = JSON.parse((await run("src/cart/x.ts", "--json")).stdout);
+    expect(holders).toMatchObject([{ owner: "the holder", pattern: "src/cart/", pid: holder.pid }]);
+    expect(nodes).toMatchObject([{ kind: "path", root, pattern: "src/cart/" }]);
+  });
+
+  test("why command says that nobody serves its deployment, and whom it is for", async () => {
+    const { socket } = daemon().place;
+    const run = (...args: string[]) => runPawl(args, { socket });
+    const id = (await run("send", "unserved", "build", "{}")).stdout.trim();
+    const said = `command ${id} to unserved is PENDING.\nNobody serves the deployment unserved now.\n`;
+    expect((await run("why", "command", id)).stdout).toBe(said);
+    expect((await run("why", id)).stdout).toBe(said);
+    const alone = { deployment: "unserved", command: "build", params: {}, incarnation: "third" };
+    const sent = JSON.parse((await run("call", "command.create", JSON.stringify(alone), "--json")).stdout);
+    const { commandId } = sent.command ?? sent;
+    expect((await run("why", commandId)).stdout).toContain("It is for the receiver third alone.\n");
+    await run("call", "command.cancel", JSON.stringify({ commandId: id }));
+    expect((await run("why", id)).stdout).toMatch(
+      new RegExp(`^command ${id} to unserved is FAILED\\.\nIt ended with CANCELLED: `),
+    );
   });
 });

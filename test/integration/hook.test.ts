@@ -99,6 +99,24 @@ const edit = (file: string, tool = "Edit") => ({
 });
 
 describe("before an edit", () => {
+  test("a holder that is no agent is not to be asked", async () => {
+    const tree = newTree();
+    const held = startPawl(
+      ["reserve", "src/", "--owner", "a script", "--", "sh", "-c", "echo held; exec sleep 600"],
+      {
+        socket: daemon().place.socket,
+        cwd: tree,
+      },
+    );
+    await held.printed(/held/);
+    const { json } = await hook("PreToolUse", tree, edit(join(tree, "src/a.ts")), { PAWL_SESSION: "ben" });
+    const { permissionDecision, permissionDecisionReason } = json.hookSpecificOutput;
+    expect(permissionDecision).toBe("deny");
+    expect(permissionDecisionReason).toContain("src/a.ts is reserved by a script (");
+    expect(permissionDecisionReason).not.toContain("message_send");
+    await held.end("SIGTERM");
+  });
+
   test("what another has reserved is denied, with the holder, its note and since when", async () => {
     const [tree, elsewhere] = [newTree(), newTree()];
     const ada = await inTree(tree);
@@ -113,6 +131,7 @@ describe("before an edit", () => {
       expect(permissionDecisionReason).toContain(part);
     }
     expect(permissionDecisionReason).toMatch(/since \d\d:\d\d:\d\d/);
+    expect(permissionDecisionReason).toContain(`, or ask ${ada.name} with message_send.`);
     // A relative path, a notebook, and a way round by a link are the same file.
     symlinkSync(tree, join(elsewhere, "link"));
     for (const input of [
@@ -368,11 +387,15 @@ test("a daemon that does not answer keeps nobody from editing or committing", as
 test("pawl hook install adds to the settings what is not there, and keeps all else", () => {
   const home = privateDirectory();
   const file = join(home, ".claude/settings.json");
+  const bin = join(home, "bin");
+  mkdirSync(bin);
+  symlinkSync(PAWL, join(bin, "pawl"));
+  let path = `${bin}:/nowhere`;
   const install = (...args: string[]) =>
     spawnSync(process.execPath, [PAWL, "hook", "install", ...args], {
       cwd: home,
       encoding: "utf8",
-      env: { ...process.env, HOME: home },
+      env: { ...process.env, HOME: home, PATH: path },
     });
   expect(install("--dry-run").stdout).toContain('"command": "pawl hook"');
   expect(existsSync(file)).toBe(false);
@@ -394,6 +417,18 @@ test("pawl hook install adds to the settings what is not there, and keeps all el
   const before = readFileSync(file, "utf8");
   expect(install("--project").stdout).toContain("already");
   expect(readFileSync(file, "utf8")).toBe(before);
+  // Without a pawl on the PATH the hooks are called by the path of this one, and what stands there is put right.
+  path = "/nowhere";
+  expect(install("--project").stdout).not.toContain("already");
+  const own2 = JSON.parse(readFileSync(file, "utf8")).hooks;
+  expect(own2.PreToolUse).toEqual([
+    own,
+    { ...hooks.PreToolUse[1], hooks: [{ ...hooks.PreToolUse[1].hooks[0], command: `${PAWL} hook` }] },
+  ]);
+  expect(own2.Stop).toHaveLength(1);
+  expect(install("--project").stdout).toContain("already");
+  path = `${bin}:/nowhere`;
+  expect(install("--project").stdout).toContain("already");
   writeFileSync(file, "{ not json");
   const broken = install();
   expect(broken.status).toBe(2);

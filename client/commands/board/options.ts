@@ -66,7 +66,7 @@ export type Action = Exclude<Form, "">;
 
 export const ACTIONS = Object.keys(FORMS).filter((form) => form !== "") as Action[];
 
-export type BoardArguments = Arguments<"[action] [story] [token]", typeof BOARD_OPTIONS>;
+export type BoardArguments = Arguments<"[action] [item] [token]", typeof BOARD_OPTIONS>;
 
 /** The action of a command line; undefined for the board alone. Refuses options and words that are not of this one. */
 export function actionOf(args: BoardArguments): Action | undefined {
@@ -83,7 +83,7 @@ export function actionOf(args: BoardArguments): Action | undefined {
       `--${name} belongs to ${listed(of.map(called))}. ${called(form)} takes ${listed(own.map((each) => `--${each}`))}.`,
     );
   }
-  const words = [args.story, args.token].filter((each) => each !== undefined);
+  const words = [args.item, args.token].filter((each) => each !== undefined);
   if (words.length > most) throw new UsageError(`${JSON.stringify(words.at(-1))} is one word too many.`);
   return form === "" ? undefined : form;
 }

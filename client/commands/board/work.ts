@@ -72,7 +72,7 @@ function tableOf(items: readonly Item[], output: Output): string {
 }
 
 async function claim(args: BoardArguments, { connect, output, env }: Context): Promise<number | undefined> {
-  const { story, agent, to, wait = 0, lease } = args;
+  const { item: story, agent, to, wait = 0, lease } = args;
   const wanted = wantedOf(args);
   if (story !== undefined && Object.keys(wanted).length > 0) {
     throw new UsageError(
@@ -103,7 +103,7 @@ async function claim(args: BoardArguments, { connect, output, env }: Context): P
 }
 
 async function finish(args: BoardArguments, { connect, output }: Context): Promise<undefined> {
-  const { story, token, to, note, agent } = args;
+  const { item: story, token, to, note, agent } = args;
   if (story === undefined || token === undefined) {
     throw new UsageError(
       "Say which item is finished, and the token of its claim: pawl board finish FR-001 7",

@@ -15,6 +15,7 @@ import {
   actorOf,
   awaitsChildren,
   type HeldThing,
+  holdOf,
   type Party,
   processOfActor,
   type Search,
@@ -140,7 +141,14 @@ export function* notWaitingFor(
 }
 
 export function newSearch(env: Env): Search {
-  return { env, known: new Map(), parties: new Map(), work: { left: MAX_PLACES }, isCut: false };
+  return {
+    env,
+    known: new Map(),
+    parties: new Map(),
+    owners: new Map(),
+    work: { left: MAX_PLACES },
+    isCut: false,
+  };
 }
 
 /**
@@ -203,14 +211,24 @@ function needOf(actor: string, about: Thing): ThingNeed {
   return { held: new Map([[actor, 1]]), spare: 0, about };
 }
 
-function wouldDeadlock(circle: readonly Step<Thing>[], { parties }: Search): PawlError {
+function wouldDeadlock(circle: readonly Step<Thing>[], { parties, owners }: Search): PawlError {
   const cycle = circle.map(({ actor, need }) => {
     const { pid, owner, task } = parties.get(actor) as Party;
     return { pid, owner, ...(task === null ? {} : { task }), waitsFor: need.about };
   });
   const [mine, ...others] = cycle as [(typeof cycle)[0], ...typeof cycle];
-  const theirs = others.map((each) => `${nameOf(each)}, who waits for ${textOf(each.waitsFor)}`);
-  const held = cycle.at(-1)?.waitsFor.kind === "process" ? "" : `, held by ${nameOf(mine)}`;
+  // By the name under which each holds what the one before wants, which may be another than the one it waits under.
+  const holder = (index: number): string => {
+    const { pid, owner } = cycle[index] as (typeof cycle)[0];
+    const { actor } = circle[index] as Step<Thing>;
+    const { waitsFor } = cycle.at(index - 1) as (typeof cycle)[0];
+    const own = waitsFor.kind === "process" ? undefined : owners.get(holdOf(actor, waitsFor));
+    return nameOf({ pid, owner: own ?? owner });
+  };
+  const theirs = others.map(
+    ({ waitsFor }, index) => `${holder(index + 1)}, who waits for ${textOf(waitsFor)}`,
+  );
+  const held = cycle.at(-1)?.waitsFor.kind === "process" ? "" : `, held by ${holder(0)}`;
   return refuse(
     "would_deadlock",
     `To wait for ${textOf(mine.waitsFor)} would close a circle of waits: it is held by ${theirs.join(", held by ")}${held}. Give back what others wait for first, or ask for all of it at once.`,

@@ -56,10 +56,10 @@ export class PathWait extends WaitForOthers {
     if (found instanceof PawlError) return [];
     const needs: Need<HeldThing>[] = [];
     for (const { row, pattern } of found) {
-      // A holder that is being ended waits for nobody.
-      const holder = isBeingEnded(row, env) ? undefined : holderOf(row, search);
-      if (holder === undefined) continue;
       const about = { kind: "path", root: this.#root, pattern } as const;
+      // A holder that is being ended waits for nobody.
+      const holder = isBeingEnded(row, env) ? undefined : holderOf(row, about, search);
+      if (holder === undefined) continue;
       needs.push({ held: new Map([[holder, 1]]), spare: 0, about });
     }
     return needs;

@@ -241,7 +241,7 @@ function appendedTo(draft: Draft, row: KnownRow): Draft | PawlError {
   if (count > MAX_BATCH_PAYLOADS || Buffer.byteLength(payloads) > MAX_PAGE_BYTES) {
     return refuse(
       "exhausted",
-      `The batch ${row.batch_id} has ${before.length} payloads, to which no ${params.payloads.length} more can be appended: it takes ${MAX_BATCH_PAYLOADS} of ${MAX_PAGE_BYTES} bytes in all. Use another sourceKey.`,
+      `The batch ${row.batch_id} has ${before.length} payload${before.length === 1 ? "" : "s"}, to which no ${params.payloads.length} more can be appended: it takes ${MAX_BATCH_PAYLOADS} of ${MAX_PAGE_BYTES} bytes in all. Use another sourceKey.`,
       { batchId: row.batch_id, payloads: before.length, most: MAX_BATCH_PAYLOADS, mostBytes: MAX_PAGE_BYTES },
     );
   }
@@ -258,7 +258,7 @@ function* noRoom(queue: string, env: Env): Operation<Full | undefined> {
   return new Full(
     refuse(
       "exhausted",
-      `The queue ${shown(queue)} has ${waiting} batches that wait, and may have ${maxWaiting}. Try again once some are claimed, or wait for it with waitMs.`,
+      `The queue ${shown(queue)} has ${waiting} ${waiting === 1 ? "batch that waits" : "batches that wait"}, and may have ${maxWaiting}. Try again once some are claimed, or wait for it with waitMs.`,
       { queue, waiting, maxWaiting, retryable: true },
     ),
   );

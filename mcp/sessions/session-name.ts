@@ -1,0 +1,2 @@
+/** Names of sessions are leases below this. */
+export const SESSION_LEASES = "session/";
