@@ -3,7 +3,7 @@
  *
  *     connection  one client          inbox          lines that wait for their turn
  *     framing     bytes to messages   hang-up-watch  finds out that it has closed
- *     outgoing    replies to it
+ *     outgoing    replies to it           dear-requests  what a line is expected to take
  *     unsent, unread, garbage         the memory that all connections share
  *     connections, access, listener, served-sockets, supervisor, kernel  who connects, and where
  */

@@ -3,6 +3,7 @@ import { isCancel } from "../rpc/cancel-request.js";
 import type { LineUnderWay } from "../rpc/peer.js";
 import type { Call } from "../turns/call.js";
 import type { Arrivals, Holding } from "../turns/turn-loop.js";
+import { DEAR_MS, DearRequests } from "./dear-requests.js";
 
 /** A connection, as far as the inbox needs to know it. */
 export interface LineSource {
@@ -22,6 +23,10 @@ export interface LineSource {
 
 /** A new connection comes so much behind those that were there before, so that many new ones do not hold them up. */
 const NEWCOMER_MS = 2;
+/** Once dear requests have taken so much more time than others while something waits, others go first ... */
+const DEAR_LEAD_MS = 5;
+/** ... until they have made up for that, or for so much of it. */
+const MAX_DEAR_LEAD_MS = 50;
 /** An answer of so many bytes or more is expected to take time to be written. */
 const LONG_ANSWER_BYTES = 64 * 1024;
 /** How long it takes to write a byte of an answer: some 10 ms for each MiB. */
@@ -57,8 +62,10 @@ export class Lane {
   state: "empty" | "ready" | "held" = "empty";
   /** The time that the connection has used, on the scale of the inbox's `#now`; undefined for a new one. */
   usedMs: number | undefined;
-  /** The same when the lane was put in its place. */
+  /** The same when the lane was put in its place; if it was put aside, with what its next request may well take. */
   placedMs = 0;
+  /** How long the last request took, or the last step of one. */
+  tookMs = 0;
   /** The turn in which the lane was served last, and how many requests that took up. */
   turn = 0;
   requests = 0;
@@ -84,6 +91,13 @@ export class Lane {
     return this.connection.mayTakeUpCancel && next instanceof Buffer && isCancel(next);
   }
 
+  /** The line that is taken up next, unless something that was begun goes on before. */
+  get nextLine(): Buffer | undefined {
+    if (this.goingOn !== undefined || this.underWay !== undefined) return undefined;
+    const next = this.items[this.first];
+    return next instanceof Buffer ? next : undefined;
+  }
+
   removeFirst(): void {
     this.items[this.first] = EMPTY;
     this.first += 1;
@@ -101,6 +115,10 @@ const EMPTY = Buffer.alloc(0);
  * take (start-time fair queueing): the next one is that which has used the least, counted from when it last had
  * nothing to do, and among equals that which came first. So lines are taken up in the order they came as long as a
  * turn takes up all of them, and otherwise a connection that asks for little never waits for one that asks for much.
+ *
+ * Hundreds that have each used little and ask for much at the same moment would still come first. So once dear requests
+ * have taken more time than others, those that can be expected to be dear are put aside as long as others wait, until
+ * these have had as much.
  */
 export class Inbox<From extends LineSource> {
   readonly #receive: Receive<From>;
@@ -109,6 +127,11 @@ export class Inbox<From extends LineSource> {
   #firstFresh = 0;
   /** The other lanes, a binary heap by `placedMs`. */
   readonly #heap: Lane[] = [];
+  /** Lanes whose next requests are dear and let others go first, a heap by the time used once that is performed. */
+  readonly #aside: Lane[] = [];
+  readonly #dear = new DearRequests();
+  /** How much more time dear requests have taken than others since something waits. */
+  #dearLeadMs = 0;
   /** Lanes that have had their share of the turn. */
   #nextTurn: Lane[] = [];
   #turn = 1;
@@ -116,6 +139,8 @@ export class Inbox<From extends LineSource> {
   #now = 0;
   #mostUsed = 0;
   #serving: Lane | undefined;
+  /** The line of the request that was taken up last; undefined if something went on that was begun. */
+  #servedLine: Buffer | undefined;
   /** How many lines wait, also of connections that are held. */
   #lines = 0;
   /** Lines wait at most since then; undefined while nobody asks how long they have waited. */
@@ -128,7 +153,8 @@ export class Inbox<From extends LineSource> {
   }
 
   get #mayTakeMore(): boolean {
-    return this.#firstFresh < this.#fresh.length || this.#heap.length > 0 || this.#nextTurn.length > 0;
+    if (this.#firstFresh < this.#fresh.length || this.#heap.length > 0) return true;
+    return this.#aside.length > 0 || this.#nextTurn.length > 0;
   }
 
   /** @param find an open connection by its number. */
@@ -249,18 +275,31 @@ export class Inbox<From extends LineSource> {
       }
       lane.requests += 1;
       this.#serving = lane;
+      this.#servedLine = lane.nextLine;
       this.#takeUp(lane, calls);
       const { answerBytes } = lane.connection;
       return answerBytes >= LONG_ANSWER_BYTES ? answerBytes * MS_PER_ANSWER_BYTE : 0;
     }
     this.#now = Math.max(this.#now, this.#mostUsed);
+    this.#dearLeadMs = 0;
     return undefined;
   }
 
   /** The request that was taken up last is performed, and took so long. */
   #took(ms: number): void {
-    if (this.#serving !== undefined) this.#charge(this.#serving, ms);
+    if (this.#serving !== undefined) {
+      this.#charge(this.#serving, ms);
+      this.#serving.tookMs = ms;
+    }
+    this.#learn(ms);
     this.#putBack();
+  }
+
+  #learn(ms: number): void {
+    const isDear = ms >= DEAR_MS;
+    if (!isDear && this.#dearLeadMs === 0) return;
+    this.#dearLeadMs = Math.min(Math.max(this.#dearLeadMs + (isDear ? ms : -ms), 0), MAX_DEAR_LEAD_MS);
+    if (this.#servedLine !== undefined) this.#dear.took(this.#servedLine, ms);
   }
 
   /** A request of a connection was answered with so many bytes. */
@@ -324,11 +363,47 @@ export class Inbox<From extends LineSource> {
       insert(this.#heap, lane);
     } else {
       lane.usedMs = this.#now;
+      lane.placedMs = this.#now;
       this.#fresh.push(lane);
     }
   }
 
   #next(): Lane | undefined {
+    if (this.#isForAside) return this.#takeAside();
+    for (let lane = this.#nextInOrder(); lane !== undefined; lane = this.#nextInOrder()) {
+      if (!this.#putsAside(lane)) {
+        this.#now = Math.max(this.#now, lane.placedMs);
+        return lane;
+      }
+    }
+    return this.#takeAside();
+  }
+
+  /** True if a lane that was put aside has waited long enough, and has used no more than the others. */
+  get #isForAside(): boolean {
+    const lane = this.#aside[0];
+    if (lane === undefined || this.#dearLeadMs > DEAR_LEAD_MS) return false;
+    const other = this.#firstFresh < this.#fresh.length ? this.#now : this.#heap[0]?.placedMs;
+    return other === undefined || (lane.usedMs as number) <= other;
+  }
+
+  #takeAside(): Lane | undefined {
+    const lane = removeLeast(this.#aside);
+    if (lane !== undefined) this.#now = Math.max(this.#now, lane.usedMs as number);
+    return lane;
+  }
+
+  #putsAside(lane: Lane): boolean {
+    if (this.#dearLeadMs <= DEAR_LEAD_MS) return false;
+    const { nextLine, tookMs } = lane;
+    const expectedMs = nextLine === undefined ? tookMs : this.#dear.expectedMs(nextLine);
+    if (expectedMs < DEAR_MS) return false;
+    lane.placedMs = (lane.usedMs as number) + expectedMs;
+    insert(this.#aside, lane);
+    return true;
+  }
+
+  #nextInOrder(): Lane | undefined {
     if (this.#firstFresh < this.#fresh.length) {
       const lane = this.#fresh[this.#firstFresh] as Lane;
       this.#firstFresh += 1;
@@ -340,13 +415,9 @@ export class Inbox<From extends LineSource> {
     }
     for (let lane = removeLeast(this.#heap); lane !== undefined; lane = removeLeast(this.#heap)) {
       // Answers written meanwhile count too.
-      if ((lane.usedMs as number) > lane.placedMs) {
-        lane.placedMs = lane.usedMs as number;
-        insert(this.#heap, lane);
-        continue;
-      }
-      this.#now = Math.max(this.#now, lane.placedMs);
-      return lane;
+      if ((lane.usedMs as number) <= lane.placedMs) return lane;
+      lane.placedMs = lane.usedMs as number;
+      insert(this.#heap, lane);
     }
     return undefined;
   }

@@ -1,0 +1,63 @@
+/** A request that takes so long is dear: a few hundred of them hold others up. */
+export const DEAR_MS = 0.5;
+/** So many dear requests make their method dear: one may have been held up by something else. */
+const ENOUGH = 2;
+const MAX_COUNTED = 4;
+/** So much of a dear one is made up for by one that was not. */
+const MADE_UP = 0.25;
+/** How fast it is forgotten how long the dearest took. */
+const FORGETTING = 0.8;
+/** The part of a line in which its method is looked for. */
+const HEAD_BYTES = 160;
+const MAX_KINDS = 256;
+
+/** Requests of one kind: how long the dearest took of late, how many bytes it had, and how many were dear. */
+interface Seen {
+  ms: number;
+  bytes: number;
+  dear: number;
+}
+
+/** What requests are expected to take: what others of their method took of late, in proportion to their length. */
+export class DearRequests {
+  readonly #seen = new Map<string, Seen>();
+
+  /** How many milliseconds a request may well take; 0 if it is not dear for all that is known. */
+  expectedMs(line: Buffer): number {
+    const seen = this.#seen.get(kindOf(line));
+    if (seen === undefined || seen.dear < ENOUGH) return 0;
+    const ms = inProportion(seen, line);
+    return ms >= DEAR_MS ? ms : 0;
+  }
+
+  /** A request took so long. A short one says little about long ones. */
+  took(line: Buffer, ms: number): void {
+    const kind = kindOf(line);
+    const seen = this.#seen.get(kind);
+    const isLong = seen !== undefined && line.length >= seen.bytes / 2;
+    if (ms < DEAR_MS) {
+      if (isLong) seen.dear -= MADE_UP;
+      if (isLong && seen.dear <= 0) this.#seen.delete(kind);
+    } else if (seen === undefined) {
+      if (this.#seen.size >= MAX_KINDS) this.#seen.clear();
+      this.#seen.set(kind, { ms, bytes: line.length, dear: 1 });
+    } else {
+      seen.dear = Math.min(seen.dear + 1, MAX_COUNTED);
+      if (ms >= FORGETTING * inProportion(seen, line)) Object.assign(seen, { ms, bytes: line.length });
+      else if (isLong) seen.ms *= FORGETTING;
+    }
+  }
+}
+
+function inProportion({ ms, bytes }: Seen, line: Buffer): number {
+  return ms * Math.min(1, line.length / bytes);
+}
+
+/** What is expected to cost alike: the method, as far as the beginning of a line shows it. Batches are told apart. */
+function kindOf(line: Buffer): string {
+  const head = line.toString("latin1", 0, HEAD_BYTES);
+  const at = head.indexOf('"method"');
+  const begin = at === -1 ? -1 : head.indexOf('"', at + 8);
+  const method = begin === -1 ? "" : head.slice(begin + 1, head.indexOf('"', begin + 1));
+  return head.startsWith("[") ? `[${method}` : method;
+}
