@@ -51,7 +51,7 @@ const MUTANTS: Readonly<Record<string, readonly [file: string, text: string, by:
     "yield* run(moveNotes,",
     "if (false) yield* run(moveNotes,",
   ],
-  "repair takes the time as it is": ["repair.js", "yield* latestTime()", "node.clock"],
+  "repair takes the time as it is": ["repair.js", "yield* latestTime(emptied)", "node.clock"],
 };
 
 const torture = process.env.PAWL_TORTURE === "1";
