@@ -126,6 +126,12 @@ export const REQUEST_ID_RETENTION_MS = 24 * 60 * 60 * 1000;
 export const MAX_BATCH_PAYLOADS = 1000;
 export const MAX_ENQUEUED_BATCHES = 1000;
 export const MAX_CLAIMED_BATCHES = 1000;
+/**
+ * How much longer than the payloads that were sent the batches that were there already may be in the answer to one
+ * `enqueueMany`, in characters of JSON. A few bytes that name a long one by its sourceKey would otherwise be answered
+ * with all of it, each time.
+ */
+export const MAX_KNOWN_BATCHES_LENGTH = 4 * 1024 * 1024;
 /** Queues, or beginnings of names of queues, that one claim looks into. */
 export const MAX_CLAIM_QUEUES = 64;
 /** Claims that a claim names as those of its caller. */

@@ -9,7 +9,7 @@ export interface BatchOptions {
   /** Requests in the batch. */
   count: number;
   /** Takes up a request and adds its call, or refuses it if there is a refusal. `take` is to be told its answer. */
-  begin: (index: number, calls: Call[], refusal: PawlError | undefined) => void;
+  begin: (batch: Batch, index: number, calls: Call[], refusal: PawlError | undefined) => void;
   write: (response: Response) => string;
   /** True if so much is kept that no more of the batch is to be performed. */
   isFull: () => boolean;
@@ -24,14 +24,17 @@ export interface BatchOptions {
  * grown too large, the requests that are not yet taken up are refused instead of performed.
  */
 export class Batch implements LineUnderWay {
-  readonly #options: BatchOptions;
+  readonly #options: Omit<BatchOptions, "begin">;
+  /** Undefined once all are taken up: it refers to their line, which is not to be kept while one of them waits. */
+  #begin: BatchOptions["begin"] | undefined;
   readonly #answers: (string | undefined)[];
   #begun = 0;
   #answered = 0;
   #bytes = 0;
 
-  constructor(options: BatchOptions) {
+  constructor({ begin, ...options }: BatchOptions) {
     this.#options = options;
+    this.#begin = begin;
     this.#answers = new Array(options.count);
   }
 
@@ -40,14 +43,15 @@ export class Batch implements LineUnderWay {
   }
 
   goOn(most: number, calls: Call[]): void {
-    const { count, begin, isFull } = this.#options;
+    const { count, isFull } = this.#options;
     const end = Math.min(this.#begun + most, count);
     const refusal = this.#bytes > 0 && isFull() ? TOO_MANY_ANSWERS : undefined;
     while (this.#begun < end) {
       const index = this.#begun;
       this.#begun += 1;
-      begin(index, calls, refusal);
+      this.#begin?.(this, index, calls, refusal);
     }
+    if (end === count) this.#begin = undefined;
   }
 
   /** @param response null for a notification. */

@@ -72,8 +72,7 @@ export class Dispatcher {
       if (checked instanceof PawlError) return give(checked);
       const outcome = method.performAsync(checked, sender, reply.id);
       if (outcome !== undefined) return void outcome.then(give, give);
-      const { raw } = method;
-      const texts = raw === undefined ? NO_TEXTS : textsOf(checked as object, raw, source.json, PARAMS);
+      const texts = textsIn(method, checked, source.json);
       calls.push(new RequestCall(method, checked, texts, source, sender, reply.id, give));
     } catch (error) {
       give(error);
@@ -116,16 +115,22 @@ export class Dispatcher {
   }
 }
 
-/** The call of a request. */
+/**
+ * The call of a request. While it waits it keeps its text, which is what its bytes are counted by, and no values: those
+ * of a text like `[{},{}]` take 20 times as much memory.
+ */
 class RequestCall implements Call {
   readonly caller: Caller;
   readonly id: Id | undefined;
   readonly waitMs: number;
-  readonly bytes: number;
   readonly mayBeUndone: boolean;
   readonly #method: ServedMethod;
-  readonly #params: unknown;
-  readonly #texts: Texts;
+  /** What it is performed with; undefined while its text is kept instead. */
+  #given: Given | undefined;
+  #kept: KeptText | undefined;
+  #bytes: number;
+  /** Of a call that may wait and has not yet: it refers to the whole line. */
+  #source: Source | undefined;
   readonly #piece: UploadedPiece | undefined;
   readonly #sender: Sender;
   readonly #give: (outcome: unknown) => void;
@@ -134,7 +139,7 @@ class RequestCall implements Call {
     method: ServedMethod,
     params: unknown,
     texts: Texts,
-    { piece, bytes }: Source,
+    source: Source,
     sender: Sender,
     id: Id | undefined,
     give: (outcome: unknown) => void,
@@ -143,13 +148,18 @@ class RequestCall implements Call {
     this.id = id;
     this.waitMs = (params as { waitMs?: number }).waitMs ?? 0;
     this.mayBeUndone = method.composed === true;
-    this.bytes = bytes;
     this.#method = method;
-    this.#params = params;
-    this.#texts = texts;
-    this.#piece = piece;
+    this.#given = { params, texts };
+    this.#bytes = source.bytes;
+    this.#source = this.waitMs > 0 ? source : undefined;
+    this.#piece = source.piece;
     this.#sender = sender;
     this.#give = give;
+  }
+
+  get bytes(): number {
+    if (this.#source !== undefined) this.#bytes = Buffer.byteLength(this.#source.json());
+    return this.#bytes;
   }
 
   get closed(): boolean {
@@ -163,16 +173,64 @@ class RequestCall implements Call {
   start(env: Env): Operation<Outcome<unknown>> {
     // Whoever may only read has no key made.
     const given = this.#sender.readOnly ? { ...env, identity: null } : env;
-    return this.#method.perform(this.#params, given, this.#texts, this.#piece);
+    const { params, texts } = this.#given ?? this.#read(this.#kept as KeptText);
+    return this.#method.perform(params, given, texts, this.#piece);
   }
 
   parked(bytes: number): void {
     this.#sender.parked(bytes);
+    if (bytes > 0) this.#keepText();
+  }
+
+  #keepText(): void {
+    const source = this.#source;
+    if (source === undefined) return;
+    // What is short and of a known shape is small, and is not to be read again each time it is tried.
+    const isAnything = this.#method.raw !== undefined;
+    if (isAnything || this.bytes > MAX_KEPT_VALUES_BYTES) {
+      this.#kept = new KeptText(source.json());
+      this.#given = undefined;
+    }
+    this.#source = undefined;
+  }
+
+  /** The params as they were checked before. */
+  #read(kept: KeptText): Given {
+    const json = kept.text;
+    const { params = {} } = JSON.parse(json) as { params?: unknown };
+    const checked = this.#method.check(params, []);
+    if (checked instanceof PawlError) throw checked;
+    return { params: checked, texts: textsIn(this.#method, checked, () => json) };
   }
 
   settle(outcome: unknown): void {
     this.#give(outcome);
   }
+}
+
+interface Given {
+  readonly params: unknown;
+  readonly texts: Texts;
+}
+
+/** Requests of up to so many bytes are kept as values while they wait, unless those can be anything. */
+const MAX_KEPT_VALUES_BYTES = 1024;
+
+/** A text that takes as many bytes of memory as it has in UTF-8, and keeps no longer one that it is a part of. */
+class KeptText {
+  readonly #bytes: string;
+
+  constructor(text: string) {
+    this.#bytes = Buffer.from(text).toString("latin1");
+  }
+
+  get text(): string {
+    return Buffer.from(this.#bytes, "latin1").toString();
+  }
+}
+
+function textsIn({ raw }: ServedMethod, params: unknown, json: () => string): Texts {
+  return raw === undefined ? NO_TEXTS : textsOf(params as object, raw, json, PARAMS);
 }
 
 const NO_TEXTS: Texts = [];

@@ -20,6 +20,8 @@ export interface Peer extends Sender {
   answered(requests: number): void;
   /** Nobody reads the bytes of a line any more. */
   releaseLine(line: Buffer): void;
+  /** Told that nothing refers any more to the values of a line of so many characters. */
+  forgotValues(characters: number): void;
   /** A request was taken up whose answer may well have so many bytes. */
   expects(bytes: number): void;
   /** A request was answered with so many bytes, by themselves or within a batch. */

@@ -15,7 +15,7 @@ import { base64Length, encodeLine, type LongLine } from "../json/base64-insertio
 import { nestsDeeper } from "../json/nesting.js";
 import { encode, RawJson } from "../json/raw-json.js";
 import type { Call } from "../turns/call.js";
-import { Batch } from "./batch.js";
+import { Batch, type BatchOptions } from "./batch.js";
 import type { Dispatcher, Reply, Source } from "./dispatch.js";
 import { failure, success, successText } from "./json-rpc.js";
 import type { OwnRequests } from "./own-requests.js";
@@ -64,7 +64,7 @@ export class Rpc {
     peer.releaseLine(line);
     const message = parse(text);
     if (message instanceof PawlError) return this.refuse(message, peer);
-    if (Array.isArray(message)) return this.#receiveBatch(message, text, line.length, peer);
+    if (Array.isArray(message)) return this.#receiveBatch(message, text, peer);
     return this.#receiveOne(message, { peer, source: { json: () => text, bytes: line.length }, calls });
   }
 
@@ -82,7 +82,7 @@ export class Rpc {
     this.#begin(message, origin, new LineReply(this, peer, line));
   }
 
-  #receiveBatch(messages: unknown[], text: string, bytes: number, peer: Peer): LineUnderWay | undefined {
+  #receiveBatch(messages: unknown[], text: string, peer: Peer): LineUnderWay | undefined {
     const count = messages.length;
     const wrong =
       count === 0
@@ -93,23 +93,9 @@ export class Rpc {
     if (wrong !== undefined) return this.refuse(refuse("invalid_request", wrong), peer);
 
     peer.received(count);
-    let texts: Texts | undefined;
-    const textOf = (index: number): string => {
-      // All at once, since finding each by itself would read the line from its beginning every time.
-      texts ??= textsAt(text, [EACH]);
-      return texts[index] as string;
-    };
-    const batch = new Batch({
+    return new Batch({
       count,
-      begin: (index, calls, refusal) => {
-        const origin = {
-          peer,
-          source: { json: () => textOf(index), bytes: Math.ceil(bytes / count) },
-          calls,
-          refusal,
-        };
-        this.#begin(messages[index], origin, new BatchReply(batch, index));
-      },
+      begin: this.#beginningOf(messages, text, peer),
       write: (response) => this.#write(response, peer),
       isFull: () => !peer.mayKeep,
       keep: (bytes) => peer.keep(bytes),
@@ -118,7 +104,30 @@ export class Rpc {
         peer.answered(count);
       },
     });
-    return batch;
+  }
+
+  /**
+   * Takes up one request of a batch after the other. A long one is kept as its text until then, since batches of many
+   * connections may be under way, and values can take 20 times as much memory. This is apart from what else a batch
+   * needs, so that the line is kept no longer than this is.
+   */
+  #beginningOf(messages: unknown[], text: string, peer: Peer): BatchOptions["begin"] {
+    const isLong = text.length >= MAX_KEPT_BATCH_LENGTH;
+    const kept = isLong ? undefined : messages;
+    if (isLong) peer.forgotValues(text.length);
+    const bytes = Math.ceil(text.length / messages.length);
+    let texts: Texts | undefined;
+    const textOf = (index: number): string => {
+      // All at once, since finding each by itself would read the line from its beginning every time.
+      texts ??= textsAt(text, [EACH]);
+      return texts[index] as string;
+    };
+    return (batch, index, calls, refusal) => {
+      const source = { json: () => textOf(index), bytes };
+      if (kept === undefined) peer.forgotValues(textOf(index).length);
+      const message = kept === undefined ? JSON.parse(textOf(index)) : kept[index];
+      this.#begin(message, { peer, source, calls, refusal }, new BatchReply(batch, index));
+    };
   }
 
   /** Adds the call of a message, or gives its answer at once. */
@@ -240,6 +249,9 @@ class BatchReply extends MessageReply {
     this.#batch.take(this.#index, response);
   }
 }
+
+/** A batch that is shorter is kept as values while it is under way. */
+const MAX_KEPT_BATCH_LENGTH = 64 * 1024;
 
 const NOT_UTF8 = "The line is not valid UTF-8. Send JSON encoded as UTF-8.";
 

@@ -24,7 +24,7 @@ import { notification } from "../rpc/json-rpc.js";
 import type { Peer, SharedLines } from "../rpc/peer.js";
 import type { Caller } from "../turns/operation.js";
 import { MessageSplitter, WrongHeaders } from "./framing.js";
-import { LONG_MESSAGE_BYTES, noteLongMessage, noteOldBytes } from "./garbage.js";
+import { LONG_MESSAGE_BYTES, noteLongMessage, noteOldBytes, noteOldValues } from "./garbage.js";
 import { HangUpWatch } from "./hang-up-watch.js";
 import { Lane } from "./inbox.js";
 import type { HangUps } from "./kernel.js";
@@ -254,6 +254,11 @@ export class Connection implements Peer, Reader, Source {
   parked(bytes: number): void {
     this.#parkedBytes += bytes;
     if (bytes < 0) this.#roomSoon();
+    else noteOldValues(bytes);
+  }
+
+  forgotValues(characters: number): void {
+    noteOldValues(characters);
   }
 
   keep(bytes: number): void {

@@ -50,6 +50,14 @@ export function noteOldBytes(bytes: number): void {
     setTimeout(collectAll, CLOSING_MS).unref();
 }
 
+/** So many bytes of values, of the 20 that there can be, are reckoned with for each byte of a line. */
+const VALUE_BYTES = 8;
+
+/** Tells of a line whose values have become garbage, and may be too large to be taken for young. */
+export function noteOldValues(lineBytes: number): void {
+  if (lineBytes >= LONG_MESSAGE_BYTES) noteOldBytes(lineBytes * VALUE_BYTES);
+}
+
 function collectAll(): void {
   oldBytesSince = 0;
   collector()();

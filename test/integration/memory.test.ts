@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { setTimeout as pause } from "node:timers/promises";
 import { MAX_CONNECTION_WAITS_BYTES, MAX_WAITS_BYTES, MAX_WAITS_PER_CONNECTION } from "@pawl/protocol/limits";
-import { expect, onTestFinished, test } from "vitest";
+import { describe, expect, onTestFinished, test } from "vitest";
 import { type DaemonProcess, type StartOptions, startDaemon } from "../daemon.js";
 import { RawClient, type RawReply } from "../raw-client.js";
 import { expectRefusedReply } from "../refusal.js";
@@ -280,6 +280,78 @@ test(
   },
   LONG_MS,
 );
+
+describe("requests that wait keep their text, and not its values", () => {
+  const full = "full";
+
+  /** A queue without room, and the text of a request that waits for some. */
+  async function fill(polite: RawClient): Promise<(payload: string) => string> {
+    await polite.call("queue.configure", { queue: full, maxWaiting: 1 });
+    await polite.call("queue.enqueue", { queue: full, payloads: ["first"] });
+    return (payload) =>
+      `{"jsonrpc":"2.0","id":"w","method":"queue.enqueue","params":{"queue":"${full}","payloads":[${payload}],"waitMs":3600000}}`;
+  }
+
+  test(
+    "of 120 connections, each with an array of 300,000 others",
+    async () => {
+      const crowd = await Crowd.gather();
+      const wait = await fill(crowd.polite);
+      const line = `${wait(`[${"[],".repeat(300_000)}[]]`)}\n`;
+      for (const socket of await crowd.join(120)) socket.write(line);
+      await crowd.until(({ waiting }) => waiting === 120);
+      await crowd.expectSmall();
+    },
+    LONG_MS,
+  );
+
+  test(
+    "of 100 connections, each with 512 requests of 700 objects",
+    async () => {
+      const crowd = await Crowd.gather();
+      const wait = await fill(crowd.polite);
+      const line = `${wait(`${"{},".repeat(700)}{}`)}\n`;
+      for (const socket of await crowd.join(100)) socket.write(line.repeat(MAX_WAITS_PER_CONNECTION));
+      await crowd.until(({ waitingBytes }) => waitingBytes > MAX_WAITS_BYTES - 8192);
+      await crowd.expectSmall();
+    },
+    LONG_MS,
+  );
+
+  test(
+    "of 80 batches, without what else was in their lines",
+    async () => {
+      const crowd = await Crowd.gather();
+      const wait = await fill(crowd.polite);
+      const other = `{"jsonrpc":"2.0","id":"o","method":"no.method","params":{"x":[${"{},".repeat(300_000)}{}]}}`;
+      const line = `[${wait('"a text of its own"')},${other}]\n`;
+      for (const socket of await crowd.join(80)) socket.write(line);
+      await crowd.until(({ waiting }) => waiting === 80);
+      expect((await crowd.stats()).waitingBytes).toBeLessThan(MB);
+      await crowd.expectSmall();
+    },
+    LONG_MS,
+  );
+
+  test("and take place as they were sent, byte for byte", async () => {
+    const crowd = await Crowd.gather();
+    const wait = await fill(crowd.polite);
+    const texts = ['1.0,{"b":12345678901234567890, "a":"\\u00e4 ä €"}', `"${"ö".repeat(2000)}"`];
+    for (const [index, batch] of [false, true].entries()) {
+      const request = wait(texts[index] as string);
+      const other = await crowd.daemon.place.connect();
+      other.write(batch ? `[${request},{"jsonrpc":"2.0","method":"daemon.ping"}]\n` : `${request}\n`);
+      await crowd.until(({ waiting }) => waiting === 1);
+      // Tried in vain, and again.
+      await crowd.polite.call("queue.configure", { queue: full, maxWaiting: 1 });
+      const { claim } = await crowd.polite.call("queue.claim", { queue: full, owner: "o" });
+      expect(claim?.batches).toHaveLength(1);
+      expect(await other.line()).toContain(`"payloads":[${texts[index]}],`);
+      await other.destroy();
+    }
+    await crowd.expectSmall();
+  });
+});
 
 test(
   "ids of 900,000 characters are refused before they wait",

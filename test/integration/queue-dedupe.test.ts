@@ -1,8 +1,9 @@
 // Batches with one sourceKey: what becomes of the one that is there, in each of its states.
 import type { Params, Result } from "@pawl/protocol";
 import { describe, expect, test } from "vitest";
-import { sharedDaemon } from "../daemon.js";
+import { sharedDaemon, startDaemon } from "../daemon.js";
 import type { RawClient } from "../raw-client.js";
+import { expectRefusal } from "../refusal.js";
 import { until } from "../until.js";
 
 const daemon = sharedDaemon();
@@ -257,6 +258,51 @@ test("many in one call are done one after the other, all or none", async () => {
   expect(data).toMatchObject({ kind: "conflict", index: 2 });
   const { batches: left } = await queue.client.call("queue.list", { queue: queue.name });
   expect(left.map(({ payloads }) => payloads)).toEqual([[1, 2, 3]]);
+});
+
+describe("a long batch is not answered over and over", () => {
+  test.each(["return", "append", "refuse"] as const)("%s", async (onExisting) => {
+    const queue = await Queue.open(`long-${onExisting}`);
+    const long = "x".repeat(900_000);
+    // The same content as what is short: space does not count.
+    const spaced = `{"queue":"${queue.name}","sourceKey":"k","payloads":[1${" ".repeat(900_000)}]}`;
+    if (onExisting === "refuse") {
+      queue.client.write(`{"jsonrpc":"2.0","id":"long","method":"queue.enqueue","params":${spaced}}\n`);
+      await queue.client.line();
+    } else await queue.enqueue(long);
+    const one = { queue: queue.name, payloads: [1], sourceKey: "k", onExisting };
+    const other = { queue: queue.name, payloads: ["other"] };
+
+    const fitting = { batches: [other, ...new Array(4).fill(one)] };
+    const { batches, created } = await queue.client.call("queue.enqueueMany", fitting);
+    expect(created).toEqual([true, false, false, false, false]);
+    const before = await queue.client.call("queue.list", { queue: queue.name });
+
+    const many = { batches: [other, ...new Array(999).fill(one)] };
+    const refusal = expectRefusal(await queue.client.refusal("queue.enqueueMany", many), "invalid_params");
+    expect(refusal.message).toContain("more than 4194304 characters longer than what was sent");
+    expect(refusal.data.issues).toMatchObject([{ path: "/batches/5" }]);
+    const calls = [{ method: "queue.enqueueMany", params: many }];
+    const undone = expectRefusal(await queue.client.refusal("transact", { calls }), "invalid_params");
+    expect(undone.data.index).toBe(0);
+    // Nothing of it was done, neither of its other batch nor of this one.
+    expect(await queue.client.call("queue.list", { queue: queue.name })).toEqual(before);
+    expect(batches).toHaveLength(5);
+  });
+
+  test("what was sent is answered in all its length when it is sent again", async () => {
+    const place = await startDaemon({ args: ["--max-message-bytes", String(16 * 1024 * 1024)] });
+    const client = await place.place.connect();
+    const batches = Array.from({ length: 10 }, (_, index) => ({
+      queue: "again",
+      payloads: ["x".repeat(900_000)],
+      sourceKey: String(index),
+    }));
+    const first = await client.call("queue.enqueueMany", { batches });
+    const second = await client.call("queue.enqueueMany", { batches });
+    expect(second.created).toEqual(new Array(10).fill(false));
+    expect(second.batches.map(({ batchId }) => batchId)).toEqual(first.batches.map(({ batchId }) => batchId));
+  });
 });
 
 test("what it is about is said with a sourceKey only", async () => {

@@ -2,7 +2,7 @@
 import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import type { Texts } from "@pawl/protocol/json-text";
-import { MAX_BATCH_PAYLOADS, MAX_PAGE_BYTES } from "@pawl/protocol/limits";
+import { MAX_BATCH_PAYLOADS, MAX_KNOWN_BATCHES_LENGTH, MAX_PAGE_BYTES } from "@pawl/protocol/limits";
 import { type RawJson, written } from "../../json/raw-json.js";
 import { type Operation, one, run, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
@@ -87,8 +87,10 @@ export function* enqueue(
 }
 
 function answerOf(done: Enqueue): Enqueue {
-  const { text } = done.batch as unknown as RawJson;
-  return written(done, `{"batch":${text},"created":${done.created},"outcome":"${done.outcome}"}`);
+  return written(
+    done,
+    `{"batch":${textOf(done.batch)},"created":${done.created},"outcome":"${done.outcome}"}`,
+  );
 }
 
 /** One after the other. The first that is refused undoes those before it, as in a `transact`. */
@@ -107,6 +109,7 @@ export function* enqueueMany(
   if (order instanceof PawlError) return order;
   const awaited = new AwaitedBatches();
   const result: Result<"queue.enqueueMany"> = { batches: [], created: [], outcomes: [] };
+  let knownLength = 0;
   for (const index of order) {
     const { after, ref } = params.batches[index] as (typeof params.batches)[number];
     const asked = drafts[index] as Draft;
@@ -115,6 +118,10 @@ export function* enqueueMany(
     const done = yield* enqueueOne(draft, env, index);
     if (done instanceof PawlError) return withEarlier(done, drafts, index);
     if (done instanceof Full) return done.refusal;
+    if (!done.created) {
+      knownLength += Math.max(0, textOf(done.batch).length - draft.payloads.length);
+      if (knownLength > MAX_KNOWN_BATCHES_LENGTH) return knownTooLong(draft, index);
+    }
     if (ref !== undefined) awaited.refs.set(ref, batchIdOf(done.batch));
     result.batches[index] = done.batch;
     result.created[index] = done.created;
@@ -123,9 +130,24 @@ export function* enqueueMany(
   return result;
 }
 
+/** The refusal of what would be answered with far more than was sent. */
+function knownTooLong({ params }: Draft, index: number): PawlError {
+  const path = `/batches/${index}`;
+  const message = `names by its sourceKey ${shown(params.sourceKey)} a batch that is there already, and with it those of this call are more than ${MAX_KNOWN_BATCHES_LENGTH} characters longer than what was sent`;
+  return refuse(
+    "invalid_params",
+    `queue.enqueueMany: ${path} ${message}. Enqueue fewer of such batches at once. None was enqueued.`,
+    { issues: [{ path, message }] },
+  );
+}
+
+function textOf(batch: Batch): string {
+  return (batch as unknown as RawJson).text;
+}
+
 /** The id of a batch as it is shown: the first member of its text. */
 function batchIdOf(batch: Batch): string {
-  const { text } = batch as unknown as RawJson;
+  const text = textOf(batch);
   return text.slice('{"batchId":"'.length, text.indexOf('",'));
 }
 
