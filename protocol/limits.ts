@@ -131,7 +131,7 @@ export const MAX_CLAIMED_BATCHES = 1000;
  * `enqueueMany`, in characters of JSON. A few bytes that name a long one by its sourceKey would otherwise be answered
  * with all of it, each time.
  */
-export const MAX_KNOWN_BATCHES_LENGTH = 4 * 1024 * 1024;
+export const MAX_KNOWN_BATCHES_LENGTH = 16 * 1024 * 1024;
 /** Queues, or beginnings of names of queues, that one claim looks into. */
 export const MAX_CLAIM_QUEUES = 64;
 /** Claims that a claim names as those of its caller. */

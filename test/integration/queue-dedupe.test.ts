@@ -273,21 +273,21 @@ describe("a long batch is not answered over and over", () => {
     const one = { queue: queue.name, payloads: [1], sourceKey: "k", onExisting };
     const other = { queue: queue.name, payloads: ["other"] };
 
-    const fitting = { batches: [other, ...new Array(4).fill(one)] };
+    const fitting = { batches: [other, ...new Array(18).fill(one)] };
     const { batches, created } = await queue.client.call("queue.enqueueMany", fitting);
-    expect(created).toEqual([true, false, false, false, false]);
+    expect(created).toEqual([true, ...new Array(18).fill(false)]);
     const before = await queue.client.call("queue.list", { queue: queue.name });
 
     const many = { batches: [other, ...new Array(999).fill(one)] };
     const refusal = expectRefusal(await queue.client.refusal("queue.enqueueMany", many), "invalid_params");
-    expect(refusal.message).toContain("more than 4194304 characters longer than what was sent");
-    expect(refusal.data.issues).toMatchObject([{ path: "/batches/5" }]);
+    expect(refusal.message).toContain("more than 16777216 characters longer than what was sent");
+    expect(refusal.data.issues).toMatchObject([{ path: "/batches/19" }]);
     const calls = [{ method: "queue.enqueueMany", params: many }];
     const undone = expectRefusal(await queue.client.refusal("transact", { calls }), "invalid_params");
     expect(undone.data.index).toBe(0);
     // Nothing of it was done, neither of its other batch nor of this one.
     expect(await queue.client.call("queue.list", { queue: queue.name })).toEqual(before);
-    expect(batches).toHaveLength(5);
+    expect(batches).toHaveLength(19);
   });
 
   test("what was sent is answered in all its length when it is sent again", async () => {
