@@ -12,10 +12,8 @@ export interface Reader {
   closeUnread(): void;
 }
 
-/** So much beyond the bound, no answer is made that may well be long. */
-const LAST_BOUND = 1.25;
-/** So much beyond it, which the answers of one turn do not reach by themselves, connections close that read nothing. */
-const CLOSING_BOUND = 1.375;
+/** So much beyond the bound, which the answers of one turn do not reach, connections close that read nothing. */
+const LAST_BOUND = 1.375;
 /** The time without a byte read after which a connection counts as one that reads nothing ... */
 const STALLED_MS = 500;
 /** ... and how often that is looked at. */
@@ -28,8 +26,8 @@ export const UNKNOWN_ANSWER_BYTES = 64 * 1024;
 /**
  * The replies of all connections that are not yet read. From `maxBytes` on, nothing is taken up of a connection that
  * has more than an equal share of them, until its peer reads. As many that have none could be given one long answer
- * each, from a quarter more on no answer is made that may well be long, and from three eighths on those that read nothing
- * close, the longest unread first.
+ * each, from three eighths more on no answer is made that may well be long, and those that read nothing close, the
+ * longest unread first.
  */
 export class Unsent {
   maxBytes: number;
@@ -102,7 +100,7 @@ export class Unsent {
       this.#looks = undefined;
       return;
     }
-    if (this.#bytes < this.maxBytes * CLOSING_BOUND) return;
+    if (this.#bytes < this.maxBytes * LAST_BOUND) return;
     const stalled = [...this.#readers].filter(([, { since }]) => now - since >= STALLED_MS);
     stalled.sort(([, one], [, other]) => one.since - other.since);
     for (const [reader] of stalled) {
