@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { Result } from "@pawl/protocol";
 import Database from "better-sqlite3";
 import { describe, expect, test } from "vitest";
-import type { SignedChange } from "../../daemon/dist/domain/board/change.js";
+import type { SignedChange } from "../../daemon/dist/domain/board/signed-text.js";
 import { Place, sharedDaemon, startDaemon } from "../daemon.js";
 import { contentOf } from "../in-process.js";
 import { Author, BOARD, hashOf, incarnation } from "../property/board-author.js";

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import Database from "better-sqlite3";
 import { expect, test } from "vitest";
 import { ConnectionLost, connect, type Params, syncBoards } from "../../client/dist/index.js";
-import type { SignedChange } from "../../daemon/dist/domain/board/change.js";
+import type { SignedChange } from "../../daemon/dist/domain/board/signed-text.js";
 import { BoardNode, trustEachOther } from "../board-nodes.js";
 import { hashOf } from "../property/board-author.js";
 import { model } from "../property/board-model.js";

@@ -1,7 +1,7 @@
 // Authors of changes for tests. Bodies are made and signed here without the code under test, so that they can
 // also be what it must refuse.
 import { createHash, createPrivateKey, createPublicKey, type KeyObject, sign } from "node:crypto";
-import type { SignedChange } from "../../daemon/dist/domain/board/change.js";
+import type { SignedChange } from "../../daemon/dist/domain/board/signed-text.js";
 
 export const BOARD = "b0a2d".padEnd(32, "0");
 

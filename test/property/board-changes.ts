@@ -1,6 +1,6 @@
 // Sets of changes as bad luck and bad will could make them, and orders in which they could arrive.
 import fc from "fast-check";
-import type { SignedChange } from "../../daemon/dist/domain/board/change.js";
+import type { SignedChange } from "../../daemon/dist/domain/board/signed-text.js";
 import { Author, hashOf, incarnation } from "./board-author.js";
 
 export const AUTHORS = [0, 1, 2].map((number) => new Author(number));

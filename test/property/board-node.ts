@@ -1,12 +1,7 @@
 // A node of the board in memory: the pure rules over maps that stand for the tables that merge.ts describes,
 // with no more loaded for each step than it asks for.
 import { PawlError } from "@pawl/protocol/errors";
-import {
-  type Change,
-  openChange,
-  type SignedChange,
-  writeChange,
-} from "../../daemon/dist/domain/board/change.js";
+import { type Change, openChange, writeChange } from "../../daemon/dist/domain/board/change.js";
 import { CLOCK_START, compareHlc, type Hlc, observe } from "../../daemon/dist/domain/board/hybrid-clock.js";
 import { checkPlace, stepHeads } from "../../daemon/dist/domain/board/log.js";
 import {
@@ -20,6 +15,7 @@ import {
   type NoteCell,
   stampOf,
 } from "../../daemon/dist/domain/board/merge.js";
+import type { SignedChange } from "../../daemon/dist/domain/board/signed-text.js";
 import { type ItemWrite, planDelete, planWrite } from "../../daemon/dist/domain/board/write.js";
 import { type Author, BOARD, incarnation } from "./board-author.js";
 

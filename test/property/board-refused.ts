@@ -8,7 +8,7 @@ import {
   MAX_FIELD_NAME_BYTES,
   MAX_INCREMENT,
 } from "@pawl/protocol/limits";
-import type { SignedChange } from "../../daemon/dist/domain/board/change.js";
+import type { SignedChange } from "../../daemon/dist/domain/board/signed-text.js";
 import { Author, hashOf, incarnation } from "./board-author.js";
 
 /** Ahead of every clock that these changes are offered by. */

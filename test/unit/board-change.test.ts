@@ -14,9 +14,9 @@ import {
   type Op,
   openChange,
   readStored,
-  type SignedChange,
   writeChange,
 } from "../../daemon/dist/domain/board/change.js";
+import type { SignedChange } from "../../daemon/dist/domain/board/signed-text.js";
 import { BOARD, hashOf, incarnation, sortedJson } from "../property/board-author.js";
 import { BoardNode } from "../property/board-node.js";
 import {

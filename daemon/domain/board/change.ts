@@ -1,5 +1,5 @@
 import { Buffer } from "node:buffer";
-import { hash as digest, type KeyObject, sign, verify } from "node:crypto";
+import { hash as digest, type KeyObject } from "node:crypto";
 import { type ErrorDetails, type ErrorKind, PawlError, refuse, shown } from "@pawl/protocol/errors";
 import {
   MAX_CHANGE_BODY_BYTES,
@@ -13,10 +13,18 @@ import {
   MAX_OWN_FIELD_BYTES,
   MAX_STAGE_LENGTH,
 } from "@pawl/protocol/limits";
-import { authorKey } from "../../identity/key.js";
 import { canonical, type Json } from "./canonical.js";
 import { type Hlc, tick } from "./hybrid-clock.js";
 import { isRank } from "./rank.js";
+import {
+  distrusted,
+  KEY,
+  RANDOM_ID,
+  type SignedChange,
+  type Standing,
+  signatureOf,
+  unsigned,
+} from "./signed-text.js";
 
 /**
  * A change: what one node did to the board, signed. Its body is RFC 8785 canonical JSON
@@ -42,10 +50,6 @@ const BODY_PARTS = ["author", "board", "hlc", "incarnation", "ops", "prev", "seq
 const DOMAIN = "pawl-board-change-v1\0";
 
 const STORY_ID = /^[A-Za-z0-9._-]{1,128}$/;
-const AUTHOR = /^[0-9a-f]{64}$/;
-const HASH = /^[0-9a-f]{64}$/;
-const RANDOM_ID = /^[0-9a-f]{32}$/;
-const SIGNATURE = /^[0-9a-f]{128}$/;
 
 export const DEPENDS_ON = "dependsOn/";
 export const OWN_FIELD = "f/";
@@ -59,13 +63,6 @@ const NOTE_INDEX = /^n\/(?:0|[1-9][0-9]{0,2})$/;
 export interface Note {
   readonly agent: string | null;
   readonly text: string;
-}
-
-/** As it travels and as it is kept: the text is that of the received bytes. */
-export interface SignedChange {
-  readonly body: string;
-  /** 128 lower-case hexadecimal digits. */
-  readonly signature: string;
 }
 
 export interface Change extends SignedChange {
@@ -89,9 +86,6 @@ export interface Op {
   /** Increments by counter. */
   readonly add: ReadonlyMap<string, number>;
 }
-
-/** The standing of an author here. A node trusts itself. */
-export type Standing = "trusted" | "revoked" | "unknown";
 
 /**
  * Checks all of a received change that can be checked without its log. The signature is verified over the
@@ -126,23 +120,15 @@ export function openChange(
   if (v !== VERSION) {
     return refused("unsupported_version", `Version ${v} is not known here; upgrade this node.`);
   }
-  if (!matches(AUTHOR, author)) return refused("bad_shape", `An author is a key, not ${shown(author)}.`);
+  if (!matches(KEY, author)) return refused("bad_shape", `An author is a key, not ${shown(author)}.`);
   if (!matches(RANDOM_ID, parsed.board)) {
     return refused("bad_shape", `${shown(parsed.board)} is not a board.`);
   }
   if (board !== null && parsed.board !== board) {
     return refused("wrong_board", `The change is of board ${parsed.board}; this is board ${board}.`);
   }
-  const standing = standingOf(author);
-  if (standing === "unknown") return refused("unknown_author", `The author ${author} is not trusted here.`);
-  if (standing === "revoked") {
-    return refused("revoked_author", `The author ${author} is no longer trusted here.`);
-  }
-  const key = authorKey(author);
-  if (key instanceof PawlError) return refused(key.kind, key.message);
-  if (!matches(SIGNATURE, signature) || !verify(null, bytes, key, Buffer.from(signature, "hex"))) {
-    return refused("bad_signature", `The signature is not one of ${author} over this body.`);
-  }
+  const wrong = distrusted(author, standingOf) ?? unsigned(bytes, author, signature);
+  if (wrong !== undefined) return refused(wrong.kind, wrong.message);
   const text = canonical(parsed);
   if (text instanceof PawlError) return refused(text.kind, text.message);
   if (text !== body) return refused("not_canonical", "The body is not its own RFC 8785 canonical form.");
@@ -188,7 +174,7 @@ export function writeChange(
   }
   const unsigned = readBody(content, { body, signature: "" }, hash(bytes));
   if (unsigned instanceof PawlError) return unsigned;
-  return { ...unsigned, signature: sign(null, bytes, privateKey).toString("hex") };
+  return { ...unsigned, signature: signatureOf(bytes, privateKey) };
 }
 
 /**
@@ -227,7 +213,7 @@ function hash(bytes: Buffer): string {
 function addressOf(body: Json): ErrorDetails {
   const { author, incarnation, seq } = isObject(body) ? body : ({} as JsonObject);
   return {
-    ...(matches(AUTHOR, author) ? { author } : {}),
+    ...(matches(KEY, author) ? { author } : {}),
     ...(matches(RANDOM_ID, incarnation) ? { incarnation } : {}),
     ...(isCount(seq, Number.MAX_SAFE_INTEGER) && seq > 0 ? { seq } : {}),
   };
@@ -237,7 +223,7 @@ function readBody(body: JsonObject, { body: text, signature }: SignedChange, id:
   const surplus = Object.keys(body).find((part) => !BODY_PARTS.includes(part));
   if (surplus !== undefined) return refuse("bad_shape", `A body has no part ${shown(surplus)}.`);
   const { author, board, hlc, incarnation, ops, prev, seq } = body;
-  if (!matches(AUTHOR, author)) return refuse("bad_shape", `${shown(author)} is not an author.`);
+  if (!matches(KEY, author)) return refuse("bad_shape", `${shown(author)} is not an author.`);
   if (!matches(RANDOM_ID, board)) return refuse("bad_shape", `${shown(board)} is not a board.`);
   if (!matches(RANDOM_ID, incarnation)) {
     return refuse("bad_shape", `${shown(incarnation)} is not an incarnation.`);
@@ -245,7 +231,7 @@ function readBody(body: JsonObject, { body: text, signature }: SignedChange, id:
   if (!isCount(seq, Number.MAX_SAFE_INTEGER) || seq === 0) {
     return refuse("bad_shape", `${shown(seq)} is not a seq.`);
   }
-  if (prev !== null && !matches(HASH, prev)) {
+  if (prev !== null && !matches(KEY, prev)) {
     return refuse("bad_shape", `${shown(prev)} is not a hash or null.`);
   }
   if (!isHlc(hlc)) return refuse("bad_shape", `${shown(hlc)} is not a time [wallMs, counter].`);

@@ -1,11 +1,18 @@
 import { Buffer } from "node:buffer";
-import { type KeyObject, sign, verify } from "node:crypto";
+import type { KeyObject } from "node:crypto";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { MAX_CHANGE_BODY_BYTES, MAX_CLOCK_COUNTER } from "@pawl/protocol/limits";
-import { authorKey } from "../../identity/key.js";
 import { canonical, type Json } from "./canonical.js";
-import type { SignedChange, Standing } from "./change.js";
 import { compareHlc, type Hlc } from "./hybrid-clock.js";
+import {
+  distrusted,
+  KEY,
+  RANDOM_ID,
+  type SignedChange,
+  type Standing,
+  signatureOf,
+  unsigned,
+} from "./signed-text.js";
 
 /**
  * A cut stands in a log in place of changes that followed each other, on which nothing of the board rests any more. It
@@ -32,9 +39,6 @@ const WALL_BYTES = 8;
 /** Of the hash, the wall clock and the counter of a change. */
 export const ENTRY_BYTES = 44;
 
-const KEY = /^[0-9a-f]{64}$/;
-const RANDOM_ID = /^[0-9a-f]{32}$/;
-const SIGNATURE = /^[0-9a-f]{128}$/;
 const CHANGES = new RegExp(`^(?:[0-9a-f]{${2 * ENTRY_BYTES}}){1,${MAX_CUT_CHANGES}}$`);
 /** No body of a change begins so: there, the time comes after the board. */
 const BEGINNING = /^\{"author":"[^"]*","board":"[^"]*","by":/;
@@ -98,8 +102,7 @@ export function signCut(
     v: VERSION,
   });
   if (body instanceof PawlError) throw body;
-  const signature = sign(null, Buffer.from(DOMAIN + body), identity.privateKey).toString("hex");
-  return { body, signature };
+  return { body, signature: signatureOf(Buffer.from(DOMAIN + body), identity.privateKey) };
 }
 
 /**
@@ -132,18 +135,11 @@ export function openCut(
   if (board !== null && of !== board) {
     return refused("wrong_board", `The cut is of board ${of}; this is board ${board}.`);
   }
-  for (const each of [author, by]) {
-    const standing = standingOf(each);
-    if (standing === "unknown") return refused("unknown_author", `The author ${each} is not trusted here.`);
-    if (standing === "revoked") {
-      return refused("revoked_author", `The author ${each} is no longer trusted here.`);
-    }
-  }
-  const key = authorKey(by);
-  if (key instanceof PawlError) return refused(key.kind, key.message);
-  const isSigned =
-    SIGNATURE.test(signature) && verify(null, Buffer.from(DOMAIN + body), key, Buffer.from(signature, "hex"));
-  if (!isSigned) return refused("bad_signature", `The signature is not one of ${by} over this body.`);
+  const wrong =
+    distrusted(author, standingOf) ??
+    distrusted(by, standingOf) ??
+    unsigned(Buffer.from(DOMAIN + body), by, signature);
+  if (wrong !== undefined) return refused(wrong.kind, wrong.message);
   return { ...cut, board: of };
 }
 

@@ -1,13 +1,19 @@
 import { Buffer } from "node:buffer";
-import { sign, verify } from "node:crypto";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { MAX_CHANGES_BYTES, MAX_CLOCK_AHEAD_MS, MAX_SAID_HEADS, MAX_SILENCE_MS } from "@pawl/protocol/limits";
-import { authorKey } from "../../identity/key.js";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { type BranchRow, type Head, placesUpTo } from "./branches.js";
 import { canonical, type Json } from "./canonical.js";
-import type { SignedChange, Standing } from "./change.js";
+import {
+  distrusted,
+  KEY,
+  RANDOM_ID,
+  type SignedChange,
+  type Standing,
+  signatureOf,
+  unsigned,
+} from "./signed-text.js";
 import { findNode } from "./tables.js";
 
 /**
@@ -27,10 +33,6 @@ const DOMAIN = "pawl-board-heads-v1\0";
 
 /** A statement that says what the last one did is kept again after so long: it is a sign of life. */
 const REPEATED_MS = 3_600_000;
-
-const KEY = /^[0-9a-f]{64}$/;
-const RANDOM_ID = /^[0-9a-f]{32}$/;
-const SIGNATURE = /^[0-9a-f]{128}$/;
 
 const selectStandings = sql<{ author: string; revoked_at: number | null }>(
   "SELECT author, revoked_at FROM pawl_peer",
@@ -103,7 +105,7 @@ function signStatement(
   const said = [...heads].sort((a, b) => b.seq - a.seq).slice(0, MAX_SAID_HEADS);
   const body = canonical({ at, author, board, heads: said.map((head) => ({ ...head })), v: VERSION });
   if (body instanceof PawlError) throw body;
-  return { body, signature: sign(null, Buffer.from(DOMAIN + body), privateKey).toString("hex") };
+  return { body, signature: signatureOf(Buffer.from(DOMAIN + body), privateKey) };
 }
 
 interface Statement {
@@ -157,16 +159,8 @@ function openStatement(
   if (board !== null && read.board !== board) {
     return refused("wrong_board", `The statement is of board ${read.board}; this is board ${board}.`);
   }
-  const standing = standingOf(author);
-  if (standing === "unknown") return refused("unknown_author", `The author ${author} is not trusted here.`);
-  if (standing === "revoked") {
-    return refused("revoked_author", `The author ${author} is no longer trusted here.`);
-  }
-  const key = authorKey(author);
-  if (key instanceof PawlError) return refused(key.kind, key.message);
-  const isSigned =
-    SIGNATURE.test(signature) && verify(null, Buffer.from(DOMAIN + body), key, Buffer.from(signature, "hex"));
-  if (!isSigned) return refused("bad_signature", `The signature is not one of ${author} over this body.`);
+  const wrong = distrusted(author, standingOf) ?? unsigned(Buffer.from(DOMAIN + body), author, signature);
+  if (wrong !== undefined) return refused(wrong.kind, wrong.message);
   const retryMs = at - wallMs - MAX_CLOCK_AHEAD_MS;
   if (retryMs > 0)
     return refused("clock_ahead", `The statement of ${author} is ahead of the time.`, { retryMs });

@@ -5,12 +5,13 @@ import { MAX_CHANGES_BYTES } from "@pawl/protocol/limits";
 import { all, type Operation, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Unfinished, Wait } from "../../turns/operation.js";
 import { type BranchRow, changeAt, cutsOf, findBranches, headsOf, placeOf, placesUpTo } from "./branches.js";
-import { type Op, openChange, readStored, type SignedChange, type Standing } from "./change.js";
+import { type Op, openChange, readStored } from "./change.js";
 import { findClaim } from "./claims.js";
 import { isCut, signCut } from "./cut.js";
 import { type CutRun, cutsAfter } from "./cuts.js";
 import { revisionOfBoard } from "./items.js";
 import { checkPlace } from "./log.js";
+import type { SignedChange, Standing } from "./signed-text.js";
 import { findStandings, statementsHere } from "./statement.js";
 import {
   BOARD_KEY,

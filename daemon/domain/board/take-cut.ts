@@ -2,10 +2,10 @@ import { PawlError, refuse } from "@pawl/protocol/errors";
 import { MAX_CLOCK_AHEAD_MS } from "@pawl/protocol/limits";
 import { type Operation, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
-import type { SignedChange, Standing } from "./change.js";
 import { type Cut, ENTRY_BYTES, entryAt, openCut } from "./cut.js";
 import { keepCut } from "./cuts.js";
 import { compareHlc, observe } from "./hybrid-clock.js";
+import type { SignedChange, Standing } from "./signed-text.js";
 import {
   beginNewLog,
   findLog,
