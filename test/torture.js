@@ -2,18 +2,34 @@
 // npm run torture: the long forms of the tests that have one, one file after the other. With names, as in
 // `npm run torture -- history faults`, only those.
 import { spawnSync } from "node:child_process";
-import { readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 
 const TESTS = fileURLToPath(new URL(".", import.meta.url));
 const ENDING = ".test.ts";
 
-/** By name, the files that read the variable that asks for the long form. */
+const VARIABLE = "process.env.PAWL_TORTURE";
+
+/**
+ * True of a file that reads the variable that asks for the long form, by itself or by one that it imports.
+ *
+ * @param {string} file
+ */
+function hasLongForm(file) {
+  const text = readFileSync(file, "utf8");
+  if (text.includes(VARIABLE)) return true;
+  const imported = [...text.matchAll(/ from "(\.[^"]+)\.js"/g)].map(([, to]) =>
+    path.join(path.dirname(file), `${to}.ts`),
+  );
+  return imported.some((each) => existsSync(each) && readFileSync(each, "utf8").includes(VARIABLE));
+}
+
+/** By name, the files that have a long form. */
 const files = new Map(
   readdirSync(TESTS, { recursive: true, encoding: "utf8" })
     .filter((file) => file.endsWith(ENDING))
-    .filter((file) => readFileSync(path.join(TESTS, file), "utf8").includes("process.env.PAWL_TORTURE"))
+    .filter((file) => hasLongForm(path.join(TESTS, file)))
     .sort()
     .map((file) => [path.basename(file, ENDING), path.join("test", file)]),
 );

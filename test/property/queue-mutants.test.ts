@@ -1,18 +1,8 @@
 // The rules of queues with one thing wrong at a time, to see that the usual runs of the model find it, with
 // PAWL_TORTURE=1. Without, each of these things is only looked for in the rules.
-import { spawn } from "node:child_process";
-import { once } from "node:events";
-import { existsSync, readFileSync } from "node:fs";
-import { join } from "node:path";
-import { expect, test } from "vitest";
+import { type Mutants, testMutants } from "./mutants.js";
 
-const QUEUE = "daemon/dist/domain/queue";
-const SOURCES = "daemon/domain/queue";
-const ROOT = join(import.meta.dirname, "../..");
-const CONFIG = join(import.meta.dirname, "mutant.config.ts");
-
-/** By the rule that each breaks: a file, a text in it, and what stands there instead. */
-const MUTANTS: Readonly<Record<string, readonly [file: string, text: string, by: string]>> = {
+const MUTANTS: Mutants = {
   "batches of a key keep their order under a strict one": [
     "lines.js",
     '(keyOrder === "strict") {',
@@ -66,34 +56,4 @@ const MUTANTS: Readonly<Record<string, readonly [file: string, text: string, by:
   "a lease that ends counts an attempt": ["claims-under-lease.js", "counts: !isReleased", "counts: false"],
 };
 
-const torture = process.env.PAWL_TORTURE === "1";
-const mutants = Object.entries(MUTANTS);
-
-test.each(mutants)("the rules say that %s", (_, [file, text]) => {
-  // A build leaves what it made of a file that has another name since.
-  expect(existsSync(join(ROOT, SOURCES, file.replace(/\.js$/, ".ts"))), file).toBe(true);
-  const rules = readFileSync(join(ROOT, QUEUE, file), "utf8");
-  expect(rules.split(text).length - 1).toBe(1);
-});
-
-test.skipIf(!torture).each(mutants)(
-  "the model finds it out where it is wrong that %s",
-  async (_, [file, text, by]) => {
-    const child = spawn("npx", ["vitest", "run", "--bail=1", "--config", CONFIG], {
-      cwd: ROOT,
-      env: {
-        ...process.env,
-        PAWL_MUTANT: JSON.stringify({ file: `${QUEUE}/${file}`, text, by }),
-      },
-      stdio: ["ignore", "pipe", "pipe"],
-    });
-    let output = "";
-    for (const stream of [child.stdout, child.stderr])
-      stream.setEncoding("utf8").on("data", (chunk) => (output += chunk));
-    const [code] = await once(child, "exit");
-    expect(output).toMatch(/Property failed after \d+ tests/);
-    expect(output).not.toContain("times in");
-    expect(code).toBe(1);
-  },
-  600_000,
-);
+testMutants(MUTANTS, { folder: "queue", tests: "test/property/queue.test.ts" });
