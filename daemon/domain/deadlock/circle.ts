@@ -10,6 +10,8 @@ export interface Need<About = unknown> {
   readonly held: ReadonlyMap<string, number>;
   /** How much of it others may keep. */
   readonly spare: number;
+  /** The name under which each holder has it, which may be another than the one that it waits under. */
+  readonly owners?: ReadonlyMap<string, string>;
   readonly about: About;
 }
 

@@ -35,8 +35,6 @@ export interface Search {
   readonly known: Map<string, unknown>;
   /** What is told of each actor that was met. */
   readonly parties: Map<string, Party>;
-  /** The owner that each hold that was met is of, by `holdOf`: an actor may hold under several. */
-  readonly owners: Map<string, string>;
   /** How many places of patterns may still be compared. */
   readonly work: { left: number };
   /** True once there was no time to look at all. */
@@ -63,23 +61,14 @@ export function processOfActor(actor: string): string {
   return actor.split(" ", 1)[0] as string;
 }
 
-/** The actor of a hold of a thing; undefined if nothing that waits can be its own. */
+/** The actor of a hold; undefined if nothing that waits can be its own. */
 export function holderOf(
   { pid, start_ticks: startTicks, connection, owner, task }: HolderColumns,
-  thing: HeldThing,
-  { parties, owners }: Pick<Search, "parties" | "owners">,
+  { parties }: Pick<Search, "parties">,
 ): string | undefined {
   const actor = actorOf(pid, startTicks, connection, task);
-  if (actor === undefined) return undefined;
-  if (!parties.has(actor)) parties.set(actor, { pid, owner, task });
-  owners.set(holdOf(actor, thing), owner);
+  if (actor !== undefined && !parties.has(actor)) parties.set(actor, { pid, owner, task });
   return actor;
-}
-
-/** The name of what an actor holds of a thing. */
-export function holdOf(actor: string, thing: HeldThing): string {
-  const what = thing.kind === "lease" ? thing.name : `${thing.root}\n${thing.pattern}`;
-  return `${actor}\n${thing.kind}\n${what}`;
 }
 
 const AWAITING = "WHERE awaits_children = 1";

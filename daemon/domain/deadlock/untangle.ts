@@ -15,7 +15,6 @@ import {
   actorOf,
   awaitsChildren,
   type HeldThing,
-  holdOf,
   type Party,
   processOfActor,
   type Search,
@@ -145,7 +144,7 @@ export function newSearch(env: Env): Search {
     env,
     known: new Map(),
     parties: new Map(),
-    owners: new Map(),
+
     work: { left: MAX_PLACES },
     isCut: false,
   };
@@ -211,7 +210,7 @@ function needOf(actor: string, about: Thing): ThingNeed {
   return { held: new Map([[actor, 1]]), spare: 0, about };
 }
 
-function wouldDeadlock(circle: readonly Step<Thing>[], { parties, owners }: Search): PawlError {
+function wouldDeadlock(circle: readonly Step<Thing>[], { parties }: Search): PawlError {
   const cycle = circle.map(({ actor, need }) => {
     const { pid, owner, task } = parties.get(actor) as Party;
     return { pid, owner, ...(task === null ? {} : { task }), waitsFor: need.about };
@@ -221,9 +220,8 @@ function wouldDeadlock(circle: readonly Step<Thing>[], { parties, owners }: Sear
   const holder = (index: number): string => {
     const { pid, owner } = cycle[index] as (typeof cycle)[0];
     const { actor } = circle[index] as Step<Thing>;
-    const { waitsFor } = cycle.at(index - 1) as (typeof cycle)[0];
-    const own = waitsFor.kind === "process" ? undefined : owners.get(holdOf(actor, waitsFor));
-    return nameOf({ pid, owner: own ?? owner });
+    const { need } = circle.at(index - 1) as Step<Thing>;
+    return nameOf({ pid, owner: need.owners?.get(actor) ?? owner });
   };
   const theirs = others.map(
     ({ waitsFor }, index) => `${holder(index + 1)}, who waits for ${textOf(waitsFor)}`,

@@ -51,16 +51,18 @@ class LeaseWait extends WaitForOthers {
     if (first === undefined || (this.mode === "shared" && first.mode === "shared")) return undefined;
     const isCounted = this.mode === "exclusive" && first.mode === "exclusive";
     const spare = isCounted ? (first.capacity ?? 1) - this.#slots : 0;
-    const about = { kind: "lease", name } as const;
     const held = new Map<string, number>();
+    const owners = new Map<string, string>();
     let taken = 0;
     for (const row of holders) {
       taken += row.slots;
       // A holder that is being ended waits for nobody.
-      const holder = isBeingEnded(row, search.env) ? undefined : holderOf(row, about, search);
-      if (holder !== undefined) held.set(holder, (held.get(holder) ?? 0) + row.slots);
+      const holder = isBeingEnded(row, search.env) ? undefined : holderOf(row, search);
+      if (holder === undefined) continue;
+      held.set(holder, (held.get(holder) ?? 0) + row.slots);
+      owners.set(holder, row.owner);
     }
-    return taken <= spare ? undefined : { held, spare, about };
+    return taken <= spare ? undefined : { held, spare, owners, about: { kind: "lease", name } };
   }
 
   behind({ number }: Contender, search: Search): Contender[] {

@@ -58,9 +58,9 @@ export class PathWait extends WaitForOthers {
     for (const { row, pattern } of found) {
       const about = { kind: "path", root: this.#root, pattern } as const;
       // A holder that is being ended waits for nobody.
-      const holder = isBeingEnded(row, env) ? undefined : holderOf(row, about, search);
+      const holder = isBeingEnded(row, env) ? undefined : holderOf(row, search);
       if (holder === undefined) continue;
-      needs.push({ held: new Map([[holder, 1]]), spare: 0, about });
+      needs.push({ held: new Map([[holder, 1]]), spare: 0, owners: new Map([[holder, row.owner]]), about });
     }
     return needs;
   }
