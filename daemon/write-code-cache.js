@@ -1,5 +1,5 @@
 // Starts the bundle of pawld once, and keeps what the engine made of it by then: see bin/compiled.js.
-import { chmodSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -11,13 +11,12 @@ const MOST_MS = 10_000;
 
 const directory = mkdtempSync(join(tmpdir(), "pawl-build-"));
 const socket = join(directory, "pawl.sock");
-const { script, exports } = loadCompiled();
+const { script, source, exports } = loadCompiled();
 void exports.main(["--socket", socket, "--state-dir", join(directory, "state"), "--log-level", "error"]);
 // What a first request needs is a part of each start, too.
 const end = performance.now() + MOST_MS;
 while (!(await isAnswered()) && performance.now() < end) await pause(LOOK_EVERY_MS);
 const code = script.createCachedData();
-const source = readFileSync(CODE_CACHE.replace(/\.cache$/, ""), "latin1");
 writeFileSync(`${CODE_CACHE}.new`, Buffer.concat([digestOf(source, code), code]));
 // A daemon makes its files for itself alone; this one is a part of the program.
 chmodSync(`${CODE_CACHE}.new`, 0o644);

@@ -14,7 +14,7 @@ export const CODE_CACHE = `${BUNDLE}.cache`;
  * Loads pawld. To compile it takes a third of a start, so the engine is given what it made when pawld was built; it takes
  * that only if it is the same engine. Otherwise pawld starts without.
  *
- * @returns what pawld exports, and the script, of which a cache can be made.
+ * @returns what pawld exports, and the script, of which a cache can be made, with its text.
  */
 export function loadCompiled() {
   // All of it is ASCII, which so is read into one byte a character.
@@ -24,7 +24,7 @@ export function loadCompiled() {
   const load = script.runInThisContext();
   // Some is loaded only where it is asked for, and a script cannot import.
   load(module.exports, createRequire(BUNDLE), module, BUNDLE, dirname(BUNDLE), (name) => import(name));
-  return { script, exports: module.exports };
+  return { script, source, exports: module.exports };
 }
 
 /** @param {string} source */

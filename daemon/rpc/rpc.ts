@@ -124,8 +124,11 @@ export class Rpc {
     };
     return (batch, index, calls, refusal) => {
       const source = { json: () => textOf(index), bytes };
-      if (kept === undefined) peer.forgotValues(textOf(index).length);
-      const message = kept === undefined ? JSON.parse(textOf(index)) : kept[index];
+      let message = kept?.[index];
+      if (kept === undefined) {
+        message = JSON.parse(textOf(index));
+        peer.forgotValues(textOf(index).length);
+      }
       this.#begin(message, { peer, source, calls, refusal }, new BatchReply(batch, index));
     };
   }
