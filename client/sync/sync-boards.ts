@@ -41,8 +41,8 @@ export interface SyncOptions {
 /**
  * Makes two nodes of a board agree: this node takes in what it lacks of the peer, then the peer what it lacks of
  * this node. At the end each is told what the other has, in writing, so that both know what they need not keep
- * (pipeline.compact). Nodes that agree already exchange their heads and nothing else. A sync can be interrupted at any
- * moment, and begun again: changes that were taken in stay.
+ * (pipeline.compact). Nodes that agree already exchange their heads and what they say in writing, and no changes. A
+ * sync can be interrupted at any moment, and begun again: changes that were taken in stay.
  *
  * Rejects with `wrong_board` when they are on different boards, and with `duplicate_key` when they sign with the
  * same key: one was made from a copy of the other, and both would write one log. Rejects with `unsupported_version`
