@@ -59,6 +59,7 @@ export function openDispenser(options: DatabaseOptions): LocalDispenser {
           sign: database.sign,
           identity: null,
           retentionMs: 0,
+          idMark: "",
         }),
       );
       const toKeep = store.wrote ? clock.toKeep(time) : undefined;

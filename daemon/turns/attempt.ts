@@ -40,6 +40,8 @@ export interface Setting extends Pick<Env, "mode" | "idDigits" | "sign" | "ident
   readonly readOnly: boolean;
   /** How long what has ended is kept; may change. */
   retentionMs: number;
+  /** Ends the waits for what is kept elsewhere of a connection's requests with this id; true if there was one. */
+  readonly cancelElsewhere?: Env["cancelWaits"] | undefined;
   /** The processes that a caller's process descends from, the nearest first, as far as is looked. */
   readonly ancestorsOf?: ((caller: Caller) => readonly Process[]) | undefined;
 }
@@ -123,10 +125,11 @@ export class Attempt {
    * the whole turn, would outlive each collection of the young one.
    */
   #cancellation(): Env["cancelWaits"] {
-    return ({ connection }, id) => {
-      const parked = this.#waiters.withId(connection, id);
+    return (caller, id) => {
+      const parked = this.#waiters.withId(caller.connection, id);
       for (const each of parked) this.#serve(each, CANCELLED);
-      return parked.length > 0;
+      const isElsewhere = this.#setting.cancelElsewhere?.(caller, id) ?? false;
+      return parked.length > 0 || isElsewhere;
     };
   }
 
@@ -475,6 +478,7 @@ export class Attempt {
       identity,
       processOf,
       retentionMs,
+      idMark: "",
     };
   }
 }

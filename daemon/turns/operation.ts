@@ -63,6 +63,22 @@ export interface Env {
   readonly identity: (() => Identity) | null;
   /** How long what has ended is kept. */
   readonly retentionMs: number;
+  /** Hexadecimal digits that new ids end with, by which it is known where they were given; empty for this database. */
+  readonly idMark: string;
+  /**
+   * Where several daemons share the rows, and this turn may use those of some things only: says that the operation
+   * uses the rows of this one, or of any (`EVERYTHING`). Throws if the turn may not; it is then made again so that it
+   * may.
+   */
+  readonly reach?: ((scope: string) => void) | undefined;
+}
+
+/** The scope of an operation that uses rows of things that it does not know beforehand. */
+export const EVERYTHING = "*";
+
+/** An id as it is given out, by its random hexadecimal digits. */
+export function marked(digits: string, { idMark }: Pick<Env, "idMark">): string {
+  return idMark === "" ? digits : digits.slice(0, -idMark.length) + idMark;
 }
 
 /** A key pair of Ed25519, by whose public half an author is known. */

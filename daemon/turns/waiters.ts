@@ -54,6 +54,14 @@ interface Entrant extends Contender {
   ancestors: readonly string[] | undefined;
 }
 
+/** What a turn under way has done to the calls that wait. */
+export class TurnMarks {
+  /** The calls that it has parked or served. */
+  touched: Entry[] = [];
+  /** The keys that it leaves to a later turn, or has done with. */
+  readonly leaving = new Map<string, boolean>();
+}
+
 /** The calls under one key, or under one beginning of keys, by their sorts, each in the order they came. */
 interface KeyLine {
   readonly key: string;
@@ -83,12 +91,9 @@ export class Waiters implements Contenders {
   readonly #bytesByConnection = new Map<number, number>();
   /** How much all calls that wait take, without those of the daemon itself. */
   #bytes = 0;
-  /** The calls that the turn under way has parked or served. */
-  #touched: Entry[] = [];
   /** The keys that were woken, and whose calls there was no time for. */
   readonly #left = new Set<string>();
-  /** The keys that the turn under way leaves so, or has done with. */
-  readonly #leaving = new Map<string, boolean>();
+  #marks = new TurnMarks();
   readonly #onTimeUp: (parked: Parked) => void;
 
   // The answers to calls that have just arrived, as functions that are made once and not in each turn.
@@ -99,6 +104,11 @@ export class Waiters implements Contenders {
   /** @param onTimeUp called when a call has waited for as long as it may. */
   constructor(onTimeUp: (parked: Parked) => void) {
     this.#onTimeUp = onTimeUp;
+  }
+
+  /** Where turns go on side by side: the one with these marks is under way from now on, until another one is. */
+  goOnWith(marks: TurnMarks): void {
+    this.#marks = marks;
   }
 
   /** The refusal of one more wait: of a connection that has too many, or because all together take too much. */
@@ -142,7 +152,7 @@ export class Waiters implements Contenders {
     add(this.#byConnection, call.caller.connection, entry);
     this.#count(entry, 1);
     this.#take(call, bytes);
-    this.#touched.push(entry);
+    this.#marks.touched.push(entry);
     if (wait.contest !== undefined) this.#enter(entry, wait.contest);
     return entry;
   }
@@ -251,7 +261,7 @@ export class Waiters implements Contenders {
     if (keys.length === before.length && keys.every((key, index) => key === before[index])) return;
     entry.movedFrom ??= before;
     this.#putUnder(entry, keys);
-    this.#touched.push(entry);
+    this.#marks.touched.push(entry);
   }
 
   #putUnder(entry: Entry, keys: readonly string[]): void {
@@ -280,31 +290,31 @@ export class Waiters implements Contenders {
     if (entry.state === "fresh") return this.#drop(entry);
     this.#count(entry, -1);
     entry.state = "serving";
-    this.#touched.push(entry);
+    this.#marks.touched.push(entry);
   }
 
   /** The turn under way is committed. */
   commit(): void {
     this.apart.forget();
-    for (const [key, left] of this.#leaving) {
+    for (const [key, left] of this.#marks.leaving) {
       if (left) this.#left.add(key);
       else this.#left.delete(key);
     }
-    this.#leaving.clear();
-    if (this.#touched.length === 0) return;
-    for (const entry of this.#touched) {
+    this.#marks.leaving.clear();
+    if (this.#marks.touched.length === 0) return;
+    for (const entry of this.#marks.touched) {
       entry.movedFrom = undefined;
       if (entry.state === "serving") this.#drop(entry);
       else if (entry.state === "fresh") this.#startWaiting(entry);
     }
-    this.#touched = [];
+    this.#marks.touched = [];
   }
 
   /** The turn under way is rolled back. */
   rollBack(): void {
     this.apart.forget();
-    this.#leaving.clear();
-    for (const entry of this.#touched) {
+    this.#marks.leaving.clear();
+    for (const entry of this.#marks.touched) {
       if (entry.state === "fresh") this.#drop(entry);
       if (entry.state === "gone") continue;
       if (entry.movedFrom !== undefined) this.#putUnder(entry, entry.movedFrom);
@@ -314,7 +324,7 @@ export class Waiters implements Contenders {
         this.#count(entry, 1);
       }
     }
-    this.#touched = [];
+    this.#marks.touched = [];
   }
 
   /** Removes a call between two turns. Calls that it held back are to be performed again in the next. */
@@ -380,17 +390,24 @@ export class Waiters implements Contenders {
 
   /** The turn under way has no time for more of the calls under a key: they are to be performed in the next. */
   leave(key: string): void {
-    this.#leaving.set(key, true);
+    this.#marks.leaving.set(key, true);
   }
 
   /** The turn under way has performed all calls under a key that it could. */
   servedAll(key: string): void {
-    if (this.#left.size > 0 || this.#leaving.size > 0) this.#leaving.set(key, false);
+    if (this.#left.size > 0 || this.#marks.leaving.size > 0) this.#marks.leaving.set(key, false);
   }
 
   /** The keys whose calls were left for a later turn. */
   left(): string[] {
     return [...this.#left];
+  }
+
+  /** The same keys, which the caller sees to from now on. */
+  takeLeft(): string[] {
+    const left = [...this.#left];
+    this.#left.clear();
+    return left;
   }
 
   get someLeft(): boolean {

@@ -4,7 +4,7 @@ import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { MAX_INTEGER, MAX_NAMED_HOLDERS } from "@pawl/protocol/limits";
 import { holderOf, keepOnLoss } from "../../grants/on-loss.js";
 import { all, type Operation, one, sql } from "../../store/statement.js";
-import { type Env, type Outcome, Wait } from "../../turns/operation.js";
+import { type Env, marked, type Outcome, Wait } from "../../turns/operation.js";
 import { notWaitingFor } from "../deadlock/untangle.js";
 import { leaseWaitOf } from "./lease-wait.js";
 import { exhausted } from "./refusals.js";
@@ -60,7 +60,7 @@ export function* acquire(params: Params, env: Env): Operation<Outcome<Result<"le
   if (occupied !== undefined)
     return env.mayWait ? waitFor(names, params, occupied, env) : refusal(occupied, params, env);
 
-  const leaseId = `lease_${env.random(LEASE_ID_BYTES).toString("hex")}`;
+  const leaseId = `lease_${marked(env.random(LEASE_ID_BYTES).toString("hex"), env)}`;
   const joint = params.names === undefined ? null : names.length;
   const leases: Lease[] = [];
   for (const each of names) {

@@ -358,6 +358,13 @@ export function* freeLease(leaseId: string, env: Env): Operation<void> {
   else yield* drop(row, env);
 }
 
+const selectNames = sql<{ name: string }>("SELECT name FROM pawl_lease WHERE lease_id = :leaseId");
+
+/** The names that a lease has; none for an id of none. */
+export function* namesOfLease(leaseId: string): Operation<string[]> {
+  return (yield* all(selectNames, { leaseId })).map(({ name }) => name);
+}
+
 /** The order of rows that a statement returns is anyone's. */
 function inOrder(rows: readonly LeaseRow[]): LeaseRow[] {
   return [...rows].sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));

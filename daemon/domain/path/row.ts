@@ -16,7 +16,7 @@ import {
 } from "../../grants/on-loss.js";
 import { all, insert, type Operation, one, run, sql } from "../../store/statement.js";
 import type { HolderProcess } from "../../turns/holder-process.js";
-import type { Env } from "../../turns/operation.js";
+import { type Env, marked } from "../../turns/operation.js";
 import type { Pattern } from "./pattern.js";
 
 /** How reservations are kept, for what is common to all that is granted (grants/grant.ts). */
@@ -137,7 +137,7 @@ export function* keep(
   patterns: readonly Pattern[],
   env: Env,
 ): Operation<{ reservationId: string; expiresAt: number; remainingMs: number }> {
-  const reservationId = `path_${env.random(RESERVATION_ID_BYTES).toString("hex")}`;
+  const reservationId = `path_${marked(env.random(RESERVATION_ID_BYTES).toString("hex"), env)}`;
   const expiresAt = env.now + granted.ttlMs;
   const { connection, pid, uid, gid, startTicks = null } = env.caller;
   const caller = { connection, pid, uid, gid, startTicks };

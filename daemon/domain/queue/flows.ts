@@ -3,7 +3,7 @@ import type { BatchState } from "@pawl/protocol";
 import { dueAt, type Ending, retain } from "../../grants/ending.js";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import { NEVER } from "../../turns/alarm.js";
-import type { Env } from "../../turns/operation.js";
+import { type Env, EVERYTHING } from "../../turns/operation.js";
 import type { KeptRows } from "../../turns/turn-memory.js";
 import { tellBatch } from "./events.js";
 import { forgetClaimOfDead, releaseFollower, unfollow } from "./followers.js";
@@ -167,14 +167,15 @@ export function* ended(seq: number, queue: string, hasMore: 1 | null, env: Env):
   env.effects.wake(finishedKey(seq));
   if (hasMore === null) return;
   yield* releaseFollower(seq, queue, env);
-  yield* letGo(seq);
+  yield* letGo(seq, env);
   yield* turned(seq, env);
 }
 
 /** Batches that a final batch has waited for need not be kept for it, unless it is dead. */
-function* letGo(seq: number): Operation<void> {
+function* letGo(seq: number, env: Env): Operation<void> {
   const own = yield* one(selectOwnAfter, { seq });
   if (own === undefined || own.after_ids === null) return;
+  env.reach?.(EVERYTHING);
   if (own.state === "completed" || own.state === "cancelled" || own.state === "expired") {
     yield* run(countAwaited, { seq, by: -1 });
   }
@@ -196,6 +197,7 @@ function* tellWaiting(first: number, after: number, env: Env): Operation<void> {
     for (let told = next.told; ; ) {
       const rows = budget.left;
       const waiting = yield* all(selectWaiting, { seq, told, rows: Math.max(rows, 1) });
+      if (waiting.length > 0) env.reach?.(EVERYTHING);
       if (waiting.length > 0 && rows <= 0) {
         yield* run(owe, { seq, told });
         env.effects.deadline(env.now);

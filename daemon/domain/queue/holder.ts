@@ -228,6 +228,15 @@ function* isUnderLease({ enqueue_seq, fencing_token }: ClaimRow, env: Env): Oper
 
 const CLAIM_ID = /^qwc:([1-9][0-9]{0,15}):([1-9][0-9]{0,15})$/;
 
+const selectQueueOfHead = sql<{ queue: string }>(`
+  SELECT q.queue FROM pawl_batch b CROSS JOIN pawl_queue q WHERE b.enqueue_seq = :head AND q.queue_id = b.queue_id`);
+
+/** The queue of the first batch of a claim; undefined for an id that names none. */
+export function* queueOfClaim(claimId: string): Operation<string | undefined> {
+  const [, head] = CLAIM_ID.exec(claimId) ?? [];
+  return head === undefined ? undefined : (yield* one(selectQueueOfHead, { head: Number(head) }))?.queue;
+}
+
 /** How many batches a claim was made of; 1 for an id that names none. */
 export function* sizeOfClaim(claimId: string): Operation<number> {
   const [, head, fencingToken] = CLAIM_ID.exec(claimId) ?? [];

@@ -1,7 +1,7 @@
 // Batches by their ids, which are random: store/schema/0009-batch-ids.sql says how they are kept, and why.
 import { hash } from "node:crypto";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
-import type { Env } from "../../turns/operation.js";
+import { type Env, marked } from "../../turns/operation.js";
 
 /** Hexadecimal digits of a batch id that its index holds: 48 bits, the most that SQLite keeps in six bytes. */
 const BATCH_KEY_DIGITS = 12;
@@ -61,7 +61,10 @@ export function newId(
   env: Env,
 ): { batchId: string; batchKey: number } {
   const nonce = env.random(NONCE_BYTES).toString("base64");
-  const digest = hash("sha256", `[${queueText},${JSON.stringify(sourceKey)},${env.now},"${nonce}"]`, "hex");
+  const digest = marked(
+    hash("sha256", `[${queueText},${JSON.stringify(sourceKey)},${env.now},"${nonce}"]`, "hex"),
+    env,
+  );
   return { batchId: `qwb:${digest}`, batchKey: keyOf(digest) };
 }
 
@@ -78,9 +81,12 @@ function keyOf(digest: string): number {
   return Number.parseInt(digest.slice(0, BATCH_KEY_DIGITS), 16);
 }
 
-/** True if so many batches were added that their ids are to be entered. */
-export function isStep(seq: number): boolean {
-  return seq % IDS_PER_STEP === 0;
+/**
+ * True if so many batches were added that their ids are to be entered. Not where several daemons add some side by side,
+ * of which one turn sees not all: there the batches have an index of their own.
+ */
+export function isStep(seq: number, env: Env): boolean {
+  return seq % IDS_PER_STEP === 0 && env.reach === undefined;
 }
 
 /** Enters the ids of the batches up to one that was added: of those that are not entered yet. */

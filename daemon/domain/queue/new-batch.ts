@@ -324,7 +324,7 @@ export function* add(draft: Draft, env: Env, followsSeq: number | null = null): 
   row.enqueue_seq = enqueueSeq;
   if (row.inline_payloads === null) yield* run(insertPayloads, { enqueueSeq, payloads });
   if (hasMore !== null) yield* run(insertMore, { enqueueSeq, forgetsKey, replaceUntil, followsSeq, trace });
-  if (isStep(enqueueSeq)) yield* enterIds(enqueueSeq);
+  if (isStep(enqueueSeq, env)) yield* enterIds(enqueueSeq);
   env.effects.reached("enqueueSeq", enqueueSeq);
   env.effects.tell("queue", queue, "enqueued", batchId);
   if (row.key !== null) yield* touchKey(queueId, row.key, env);

@@ -7,7 +7,7 @@ import type { KeptRows } from "../../turns/turn-memory.js";
 import { LAST_CANDIDATE_LANE } from "./lanes.js";
 import { layLine, layLinesAfter } from "./lines.js";
 import { knownPrefixesOf, type Listed, listedUnder, listUnder, type Offer, showOffer } from "./listing.js";
-import { type BatchRow, namedKey, OWN_COLUMNS, roomKey, waitKey, wakeQueue } from "./row.js";
+import { type BatchRow, namedKey, OWN_COLUMNS, roomKey, scopeOf, waitKey, wakeQueue } from "./row.js";
 import {
   fullAfter,
   isPaused,
@@ -230,12 +230,19 @@ function* layLines(kept: KeptQueue): Operation<void> {
 
 function* keptByName(queue: string, env: Env): Operation<KeptQueue | undefined> {
   const queues = knownQueues(env);
-  return queues.byName.get(queue) ?? queues.keep(yield* one(selectQueue, { queue }));
+  const known = queues.byName.get(queue);
+  if (known !== undefined) return known;
+  env.reach?.(scopeOf(queue));
+  return queues.keep(yield* one(selectQueue, { queue }));
 }
 
 function* keptById(queueId: number, env: Env): Operation<KeptQueue> {
   const queues = knownQueues(env);
-  const kept = queues.byId.get(queueId) ?? queues.keep(yield* one(selectQueueById, { queueId }));
+  let kept = queues.byId.get(queueId);
+  if (kept !== undefined) return kept;
+  const row = yield* one(selectQueueById, { queueId });
+  if (row !== undefined) env.reach?.(scopeOf(row.queue));
+  kept = queues.keep(row);
   if (kept === undefined) throw new Error(`there are batches of a queue ${queueId}, which is not there`);
   return kept;
 }

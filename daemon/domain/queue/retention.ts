@@ -2,7 +2,7 @@
 import type { BatchState } from "@pawl/protocol";
 import { type Ending, retentionEnd } from "../../grants/ending.js";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
-import type { Env } from "../../turns/operation.js";
+import { type Env, EVERYTHING } from "../../turns/operation.js";
 import { dropAfter } from "./flows.js";
 import { forgetId } from "./ids.js";
 import { move, NO_COUNTS, removeIfEmpty, touchKey } from "./queue-row.js";
@@ -66,6 +66,7 @@ export function* removeOutdated(seqs: readonly number[], env: Env): Operation<vo
     const row = (yield* one(deleteBatch, { seq })) as RemovedRow;
     if (row.is_inline === 0) yield* run(deletePayloads, { seq });
     if (row.has_more !== null) {
+      env.reach?.(EVERYTHING);
       yield* dropAfter(seq, row.state);
       yield* run(deleteMore, { seq });
     }

@@ -272,6 +272,24 @@ export function roomKey(queue: string): string {
   return `room:${queue}`;
 }
 
+const selectQueueOf = sql<{ queue: string }>(`
+  SELECT q.queue FROM pawl_batch b CROSS JOIN pawl_queue q
+  WHERE b.enqueue_seq = :seq AND b.batch_id = :batchId AND q.queue_id = b.queue_id`);
+
+/** The queue of a batch; undefined for an id of none. */
+export function* queueOfBatch(batchId: string): Operation<string | undefined> {
+  for (const seq of yield* placesOf(batchId)) {
+    const found = yield* one(selectQueueOf, { seq, batchId });
+    if (found !== undefined) return found.queue;
+  }
+  return undefined;
+}
+
+/** The scope of what uses the rows of a queue and of its batches. */
+export function scopeOf(queue: string): string {
+  return `queue:${queue}`;
+}
+
 /** What those who wait for a queue are parked under. */
 export function waitKey(queue: string): string {
   return `${WAIT}${queue}`;

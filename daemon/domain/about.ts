@@ -1,0 +1,231 @@
+// What a call is about: the names in its params, and the ids that stand for a name. By these it is known where the call
+// is performed, and which rows it uses.
+import type { MethodName } from "@pawl/protocol";
+import type { Operation } from "../store/statement.js";
+import { EVERYTHING } from "../turns/operation.js";
+import { namesOfLease } from "./lease/row.js";
+import { queueOfClaim } from "./queue/holder.js";
+import { queueOfBatch, scopeOf as scopeOfQueue } from "./queue/row.js";
+
+/** The nouns whose things may be kept elsewhere. */
+export type NamedNoun = "sequence" | "queue" | "lease";
+
+/** A name in the params of a call; one that ends in a slash may stand for all that begin so. */
+export interface Named {
+  readonly noun: NamedNoun;
+  readonly name: string;
+  readonly isBeginning?: boolean;
+}
+
+/** An id that stands for names, which whoever gave it can find out. */
+export type GivenId =
+  | { readonly kind: "batch" | "lease"; readonly id: string }
+  | { readonly kind: "claim"; readonly id: string; readonly proof: string };
+
+export interface About {
+  readonly names: readonly Named[];
+  readonly ids: readonly GivenId[];
+  /** Scopes beside those of its names: of what calls about other names may use, too. */
+  readonly beside: readonly string[];
+  /** True if it may use rows of names that it does not tell. */
+  readonly reaches: boolean;
+}
+
+/** A member of params that are perhaps not checked, as those within a `transact`. */
+type Loose = Readonly<Record<string, unknown>>;
+
+const NOTHING: About = { names: [], ids: [], beside: [], reaches: false };
+
+const ofType: AboutOf = ({ type, requestId }) => ({
+  ...NOTHING,
+  names: texts(type).map((name) => ({ noun: "sequence", name: name.toUpperCase() })),
+  beside: texts(requestId).map((id) => `request:${id}`),
+});
+
+const ofQueue: AboutOf = ({ queue }) => ({ ...NOTHING, names: queues(texts(queue)) });
+
+const ofQueueReaching: AboutOf = (params) => ({ ...ofQueue(params), reaches: true });
+
+const ofClaim: AboutOf = (params) => ({ ...NOTHING, ids: claims([params]) });
+
+const ofBatch: AboutOf = ({ batchId }) => ({ ...NOTHING, ids: batches(texts(batchId)) });
+
+/** Of a batch, or of one that its queue finds. */
+const ofBatchReaching: AboutOf = ({ batchId, queue }) => ({
+  ...NOTHING,
+  names: queues(texts(queue)),
+  ids: batches(texts(batchId)),
+  reaches: true,
+});
+
+const ofLeaseName: AboutOf = ({ name }) => ({ ...NOTHING, names: leases(texts(name)) });
+
+const ofLeaseId: AboutOf = ({ leaseId }) => ({
+  ...NOTHING,
+  ids: texts(leaseId).map((id) => ({ kind: "lease", id })),
+});
+
+type AboutOf = (params: Loose) => About;
+
+/** Methods that are about names. All others are about what this database has. */
+const ABOUT: { readonly [N in MethodName]?: AboutOf } = {
+  "sequence.next": ofType,
+  "sequence.reserve": ofType,
+  "sequence.peek": ofType,
+  "sequence.grant": ofType,
+  "sequence.advance": ofType,
+
+  "queue.enqueue": ({ queue, after }) => ({
+    ...NOTHING,
+    names: queues(texts(queue)),
+    ids: batches(texts(after)),
+    reaches: after !== undefined,
+  }),
+  "queue.enqueueMany": ({ batches: given }) => {
+    const each = objects(given);
+    const awaited = each.flatMap(({ after }) => texts(after));
+    return {
+      ...NOTHING,
+      names: queues(each.flatMap(({ queue }) => texts(queue))),
+      ids: batches(awaited),
+      reaches: each.some(({ after }) => after !== undefined),
+    };
+  },
+  "queue.claim": ({ queue, queues: several, batchIds, held, under }) => ({
+    ...NOTHING,
+    names: [
+      ...queues(texts(queue)),
+      ...texts(several).map(entryOf),
+      ...objects(under).flatMap(({ lease }) => objects(lease).flatMap(({ name }) => leases(texts(name)))),
+    ],
+    ids: [...batches(texts(batchIds)), ...claims(objects(held))],
+    reaches: queue === undefined || held !== undefined || under !== undefined,
+  }),
+  "queue.renew": ofClaim,
+  "queue.progress": ofClaim,
+  "queue.complete": ofClaim,
+  "queue.abandon": ofClaim,
+  "queue.get": ofBatch,
+  "queue.wait": ofBatch,
+  "queue.list": ofQueue,
+  "queue.stats": ofQueue,
+  "queue.settings": ofQueue,
+  "queue.configure": ofQueue,
+  "queue.throttle": ofQueue,
+  "queue.explain": ({ queue, batchId }) => ({
+    ...NOTHING,
+    names: queues(texts(queue)),
+    ids: batches(texts(batchId)),
+    reaches: batchId !== undefined,
+  }),
+  "queue.update": ofBatchReaching,
+  "queue.cancel": ofBatchReaching,
+  "queue.retry": ofBatchReaching,
+  "queue.move": ({ to, queue, batchIds }) => ({
+    ...NOTHING,
+    names: queues([...texts(to), ...texts(queue)]),
+    ids: batches(texts(batchIds)),
+    reaches: true,
+  }),
+  "queue.purge": (params) => ({ ...ofQueueReaching(params), ids: batches(texts(params.batchIds)) }),
+
+  "lease.acquire": ({ name, names }) => ({ ...NOTHING, names: leases([...texts(name), ...texts(names)]) }),
+  "lease.configure": ofLeaseName,
+  "lease.heartbeat": ofLeaseId,
+  "lease.release": ofLeaseId,
+  "lease.get": ofLeaseName,
+  "lease.check": ofLeaseName,
+  "lease.break": ofLeaseName,
+  "lease.list": ({ prefix }) => ({
+    ...NOTHING,
+    names: texts(prefix).map((name) => ({ noun: "lease", name, isBeginning: true })),
+    reaches: true,
+  }),
+
+  // A schedule is this database's, and so is what it enqueues.
+  "schedule.set": ({ queue }) => ({ ...NOTHING, names: queues(texts(queue)) }),
+
+  transact: ({ calls, guards }) => {
+    const parts = objects(calls).map(({ method, params }) => aboutOf(method as MethodName, asLoose(params)));
+    const held = objects(guards).flatMap(({ lease }) => objects(lease).flatMap(({ name }) => texts(name)));
+    const claimed = objects(guards).flatMap(({ claim }) => objects(claim));
+    return {
+      ...NOTHING,
+      names: [...parts.flatMap((each) => each?.names ?? []), ...leases(held)],
+      ids: [...parts.flatMap((each) => each?.ids ?? []), ...claims(claimed)],
+      reaches: true,
+    };
+  },
+};
+
+/** Undefined for a method that is about nothing that has a name. */
+export function aboutOf(method: MethodName, params: Loose): About | undefined {
+  return ABOUT[method]?.(params);
+}
+
+/** The scope of what uses the rows of a thing. */
+export function scopeOf({ noun, name }: Named): string {
+  return noun === "queue" ? scopeOfQueue(name) : `${noun}:${name}`;
+}
+
+/** The scopes of the things that an id stands for; none if there is no such thing. */
+export function* scopesOf(given: GivenId): Operation<string[]> {
+  switch (given.kind) {
+    case "batch":
+    case "claim": {
+      const queue = yield* given.kind === "batch" ? queueOfBatch(given.id) : queueOfClaim(given.id);
+      return queue === undefined ? [] : [scopeOfQueue(queue)];
+    }
+    case "lease":
+      return (yield* namesOfLease(given.id)).map((name) => scopeOf({ noun: "lease", name }));
+  }
+}
+
+/** The scopes of the rows that a call uses which is performed again because this key was woken. */
+export function scopesWhenWoken(about: About, scopes: readonly string[], key: string): readonly string[] {
+  // A claim of several queues then looks at that queue alone.
+  const isPlain = about.ids.length === 0 && about.names.every(({ noun }) => noun === "queue");
+  return scopes.includes(EVERYTHING) && isPlain && key.startsWith("queue:") ? [key] : scopes;
+}
+
+function entryOf(name: string): Named {
+  return name.endsWith("/*")
+    ? { noun: "queue", name: name.slice(0, -1), isBeginning: true }
+    : { noun: "queue", name };
+}
+
+function queues(names: readonly string[]): Named[] {
+  return names.map((name) => ({ noun: "queue", name }));
+}
+
+function leases(names: readonly string[]): Named[] {
+  return names.map((name) => ({ noun: "lease", name }));
+}
+
+function batches(ids: readonly string[]): GivenId[] {
+  // Beside ids there are names of batches within their call.
+  return ids.filter((id) => id.startsWith("qwb:")).map((id) => ({ kind: "batch", id }));
+}
+
+function claims(given: readonly Loose[]): GivenId[] {
+  return given.flatMap(({ claimId, leaseToken }) =>
+    typeof claimId === "string" && typeof leaseToken === "string"
+      ? [{ kind: "claim", id: claimId, proof: leaseToken }]
+      : [],
+  );
+}
+
+/** The texts of a member that is one, or a list of some. */
+function texts(given: unknown): string[] {
+  if (typeof given === "string") return [given];
+  return Array.isArray(given) ? given.filter((each) => typeof each === "string") : [];
+}
+
+function objects(given: unknown): Loose[] {
+  const all: unknown[] = Array.isArray(given) ? given : [given];
+  return all.filter((each): each is Loose => typeof each === "object" && each !== null);
+}
+
+function asLoose(params: unknown): Loose {
+  return objects(params)[0] ?? {};
+}
