@@ -30,6 +30,11 @@ export class PostgreSql {
     this.#directory = directory;
   }
 
+  /** Its place for `pawld --shared`; a schema of its own for each test. */
+  url(schema = "pawl"): string {
+    return `postgresql://pawl@localhost/postgres?host=${encodeURIComponent(this.#directory)}&schema=${schema}`;
+  }
+
   static async start(atEnd: AtEnd): Promise<PostgreSql> {
     // Not below a directory that only root may enter.
     const directory = mkdtempSync(join(tmpdir(), "pawl-postgresql-"));

@@ -10,6 +10,8 @@ export interface Step {
   readonly params: SqlParams;
   /** True if the first row alone is wanted, and given as it is instead of in an array. */
   readonly single?: true;
+  /** True if the integer key of the row that is inserted is wanted. */
+  readonly key?: true;
 }
 
 export type SqlValue = string | number | null | Uint8Array;
@@ -78,5 +80,5 @@ export function* run(statement: Statement<never>, params: SqlParams = {}): Opera
 
 /** Performs an insertion of one row and gives its integer key: for SQLite half the cost of RETURNING it. */
 export function* insert(statement: Statement<never>, params: SqlParams): Operation<number> {
-  return Number(((yield { statement, params }) as Done).lastInsertRowid);
+  return Number(((yield { statement, params, key: true }) as Done).lastInsertRowid);
 }

@@ -1,0 +1,202 @@
+// The driver of operations over PostgreSQL, on a real server.
+import { PawlError } from "@pawl/protocol/errors";
+import { beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import { ConnectionLost, classifyShared } from "../../daemon/dist/shared/failure.js";
+import { placeOf, Session } from "../../daemon/dist/shared/session.js";
+import { createTables, useTables } from "../../daemon/dist/shared/tables.js";
+import { all, insert, one, run, sql } from "../../daemon/dist/store/statement.js";
+import type { AtEnd } from "../daemon.js";
+import { HAS_POSTGRESQL, PostgreSql } from "../postgresql.js";
+
+const insertQueue = sql(`
+  INSERT INTO pawl_queue (queue, fencing_token, ready, scheduled, claimed, completed, dead, cancelled)
+  VALUES (:queue, :token, 0, 0, 0, 0, 0, 0)`);
+const selectQueues = sql<{ queueId: number; token: number; queue: string; rateFullAt: number | null }>(`
+  SELECT queue_id AS "queueId", fencing_token AS token, queue, rate_full_at AS "rateFullAt" FROM pawl_queue
+  WHERE queue >= :from ORDER BY queue`);
+const figures = sql<{ queues: number; tokens: number; isNull: number }>(
+  'SELECT count(*) AS queues, sum(fencing_token) AS tokens, max(settings) IS NULL AS "isNull" FROM pawl_queue',
+);
+const deleteQueues = sql("DELETE FROM pawl_queue WHERE queue <> ':from'");
+const insertChunk = sql("INSERT INTO pawl_command_chunk (seq, at, bytes) VALUES (1, :at, :bytes)");
+const selectChunk = sql<{ bytes: Uint8Array }>("SELECT bytes FROM pawl_command_chunk");
+
+describe.skipIf(!HAS_POSTGRESQL)("a session with PostgreSQL", () => {
+  let postgres: PostgreSql;
+  beforeAll(async () => {
+    const endings: Parameters<AtEnd>[0][] = [];
+    postgres = await PostgreSql.start((action) => endings.unshift(action));
+    return async () => {
+      for (const action of endings) await action();
+    };
+  });
+
+  let schemas = 0;
+  function freshUrl(): string {
+    schemas += 1;
+    return postgres.url(`test_${schemas}`);
+  }
+
+  async function open(url: string): Promise<Session> {
+    const session = await Session.open(url);
+    onTestFinished(() => session.close());
+    return session;
+  }
+
+  async function openTables(url = freshUrl()): Promise<Session> {
+    const session = await open(url);
+    await createTables(session, { dryRun: false });
+    return session;
+  }
+
+  test("gives values as SQLite does", async () => {
+    const session = await openTables();
+    await session.begin();
+    expect(await session.perform(insert(insertQueue, { queue: "b", token: 9_007_199_254_740_991 }))).toBe(1);
+    expect(await session.perform(insert(insertQueue, { queue: "B", token: 2 }))).toBe(2);
+    const bytes = Uint8Array.of(0, 255, 92, 39);
+    expect(await session.perform(run(insertChunk, { at: 0, bytes }))).toBe(1);
+    await session.commit();
+
+    // Text in the order of its bytes.
+    expect(await session.drive(all(selectQueues, { from: "A" }))).toEqual([
+      { queueId: 2, token: 2, queue: "B", rateFullAt: null },
+      { queueId: 1, token: 9_007_199_254_740_991, queue: "b", rateFullAt: null },
+    ]);
+    expect(await session.drive(one(selectQueues, { from: "c" }))).toBeUndefined();
+    expect(await session.drive(one(selectChunk))).toEqual({ bytes: Buffer.from(bytes) });
+    await session.drive(run(insertQueue, { queue: "c", token: 1 }));
+    expect(await session.drive(run(deleteQueues, {}))).toBe(3);
+    expect(await session.drive(one(figures))).toEqual({ queues: 0, tokens: null, isNull: 1 });
+    await expect(session.drive(all(selectQueues, {}))).rejects.toThrow("no value for :from");
+  });
+
+  test("a transaction is there whole or not at all, and says whether it wrote", async () => {
+    const session = await openTables();
+    const queue = { queue: "q", token: 1 };
+    const [clock] = await session.begin([{ text: "SELECT $1::bigint AS n", values: [7], name: "seven" }]);
+    expect(clock).toEqual([{ n: 7 }]);
+    await session.perform(one(figures));
+    expect(session.wrote).toBe(false);
+    await session.perform(insert(insertQueue, queue));
+    expect(session.wrote).toBe(true);
+    await session.rollback();
+    expect(await session.drive(all(selectQueues, { from: "" }))).toEqual([]);
+
+    await session.begin();
+    const refusal = new PawlError("not_found", "there is none", { what: "queue" } as never);
+    await expect(
+      session.perform(
+        (function* () {
+          yield* insert(insertQueue, queue);
+          return refusal;
+        })(),
+      ),
+    ).rejects.toThrow("refused (not_found) after it had written");
+    await session.rollback();
+
+    await session.begin();
+    await session.performOrUndo(insert(insertQueue, queue), () => true);
+    await session.performOrUndo(insert(insertQueue, { queue: "kept", token: 1 }), () => false);
+    await session.commit();
+    expect((await session.drive(all(selectQueues, { from: "" }))).map((row) => row.queue)).toEqual(["kept"]);
+
+    // The server undoes a transaction in which something failed, and answers that as a success.
+    await session.begin();
+    const failed = await session
+      .perform(insert(insertQueue, { queue: "kept", token: 2 }))
+      .catch((error) => error);
+    expect(classifyShared(failed)).toBe("defect");
+    await expect(session.commit()).rejects.toThrow("undone instead of committed");
+
+    await session.begin([], { toRead: true });
+    await expect(session.perform(insert(insertQueue, queue))).rejects.toThrow("read-only transaction");
+    await session.rollback();
+    expect(await session.drive(one(figures))).toMatchObject({ queues: 1 });
+  });
+
+  test("tables are made once, and by one program", async () => {
+    const url = freshUrl();
+    const [first, second] = [await open(url), await open(url)];
+    await expect(useTables(first)).rejects.toThrow("There are no tables of pawl");
+    await first.query("SELECT pg_advisory_unlock_all()");
+    const dry = await createTables(first, { dryRun: true });
+    expect(dry.steps.length).toBeGreaterThan(30);
+    expect(await first.query("SELECT to_regnamespace($1) AS n", [first.schema])).toEqual([{ n: null }]);
+
+    const made = await Promise.all([first, second].map((each) => createTables(each, { dryRun: false })));
+    expect(made.map(({ steps }) => steps.length).sort()).toEqual([0, dry.steps.length].sort());
+    await useTables(second);
+
+    // As an older program has left them.
+    await first.query("DELETE FROM pawl_shared_step WHERE name = 'shared-0001-place'");
+    await first.script(
+      "DROP TABLE pawl_shared_daemon, pawl_shared_scope; DROP SEQUENCE pawl_shared_daemon_number",
+    );
+    const third = await open(url);
+    await expect(useTables(third)).rejects.toThrow("those of an older pawl");
+    await third.close();
+    await expect(createTables(first, { dryRun: false })).rejects.toThrow("Daemons are using the tables");
+    await second.close();
+    await expect
+      .poll(() => createTables(first, { dryRun: false }).catch(() => undefined))
+      .toMatchObject({
+        steps: [{ name: "shared-0001-place" }],
+      });
+
+    await first.query("INSERT INTO pawl_shared_step (name, made_at) VALUES ('9999-later', now())");
+    await expect(useTables(first)).rejects.toThrow("does not know 9999-later");
+    await expect(createTables(first, { dryRun: false })).rejects.toThrow("does not know 9999-later");
+  });
+
+  test("failures are told apart", async () => {
+    const url = freshUrl();
+    const session = await openTables(url);
+    const ended = new Promise((resolve) => session.onEnd(resolve));
+    const other = await open(url);
+    const waiting = session.query("SELECT pg_sleep(60)").catch((error) => error);
+    const behind = session.query("SELECT 1 AS n").catch((error) => error);
+    await other.query("SELECT pg_terminate_backend($1)", [session.pid]);
+    expect(classifyShared(await waiting)).toBe("lost");
+    expect(classifyShared(await behind)).toBe("lost");
+    expect(await ended).toBeInstanceOf(ConnectionLost);
+    expect(session.isOpen).toBe(false);
+    expect(classifyShared(await session.query("SELECT 1 AS n").catch((error) => error))).toBe("lost");
+    await session.rollback();
+
+    const failure = async (place: string): Promise<string> =>
+      classifyShared(await Session.open(place).catch((error) => error));
+    expect(await failure(url.replace("/postgres?", "/nowhere?"))).toBe("refused");
+    expect(await failure(url.replace("pawl@", "nobody@"))).toBe("refused");
+    expect(await failure("postgresql://pawl@localhost/postgres?host=/nowhere")).toBe("lost");
+    expect(await failure("postgresql://pawl:secret@127.0.0.1:1/postgres")).toBe("lost");
+    expect(
+      classifyShared(await (await open(freshUrl())).query("SELECT 1 FROM pawl_queue").catch((e) => e)),
+    ).toBe("refused");
+    // What commits before it is on disk is no place.
+    const hasty = `${url}&options=${encodeURIComponent("-c synchronous_commit=off")}`;
+    await expect(Session.open(hasty)).rejects.toThrow("synchronous_commit = off");
+  });
+
+  test("listens to channels", async () => {
+    const url = freshUrl();
+    const [session, other] = [await open(url), await open(url)];
+    const heard = new Promise((resolve) =>
+      session
+        .listen("pawl_test", resolve)
+        .then(() => other.query("SELECT pg_notify('pawl_test', $1)", ["look"])),
+    );
+    expect(await heard).toBe("look");
+  });
+});
+
+test("a place is shown without its password", () => {
+  expect(placeOf("postgresql://me:secret@db.example:5433/work?sslmode=require&schema=other")).toMatchObject({
+    schema: "other",
+    shown: "db.example:5433/work",
+  });
+  expect(placeOf("postgresql://me@/work?host=/run/postgresql").shown).toBe("/run/postgresql/work");
+  expect(placeOf("postgres:///work").shown).toBe("localhost/work");
+  expect(() => placeOf("mysql://me@host/db")).toThrow("postgresql://USER@HOST/DATABASE");
+  expect(() => placeOf("postgresql://me@host/db?schema=a;b")).toThrow("no name of a schema");
+});
