@@ -5,7 +5,7 @@ import type { Config } from "./config/config.js";
 import { reloaded } from "./config/reload.js";
 import { renewStaleItems } from "./domain/board/rebuild.js";
 import { EXECUTION_TIME } from "./domain/command/ends.js";
-import { ENDINGS } from "./domain/ends.js";
+import { ENDINGS, SHARED_ENDINGS } from "./domain/ends.js";
 import { countAtStart } from "./domain/gauges.js";
 import { EndingHolders } from "./ending-holders.js";
 import { Ends } from "./grants/ends.js";
@@ -23,6 +23,7 @@ import { EventSubscriptions } from "./rpc/event-subscriptions.js";
 import { OwnRequests } from "./rpc/own-requests.js";
 import { Rpc } from "./rpc/rpc.js";
 import { servedMethods } from "./rpc/served-methods.js";
+import type { Places } from "./shared/places.js";
 import type { Access } from "./socket/access.js";
 import type { Connection } from "./socket/connection.js";
 import { Connections } from "./socket/connections.js";
@@ -65,6 +66,8 @@ export interface DaemonParts {
   readonly database: OpenDatabase;
   readonly identity: Env["identity"];
   readonly providers: readonly ProviderRule[];
+  /** The room of names that daemons share; loaded only where there are such names. */
+  readonly shared: typeof import("./shared/places.js") | undefined;
 }
 
 /** The parts of a running daemon, put together in the order of the way of a request. */
@@ -92,6 +95,9 @@ export class Daemon {
   readonly #checks: Checks;
   /** Only where leases are kept elsewhere. */
   readonly #remoteLeases: RemoteLeases | undefined;
+  /** Only where names are kept in databases that other daemons share. */
+  readonly #places: Places | undefined;
+  readonly #ancestors = new Ancestors();
   readonly #loop: TurnLoop;
   readonly #processes: Processes;
   /** Undefined in a daemon that only reads. */
@@ -149,6 +155,7 @@ export class Daemon {
         log,
         isOpen: (connection) => this.#connections.get(connection) !== undefined,
       });
+    this.#places = this.#makePlaces(parts);
     this.#afterPeak = new AfterPeak(
       () => kernel?.trim(),
       () => this.#connections.heldBytes + this.#loop.waitingBytes,
@@ -219,11 +226,13 @@ export class Daemon {
         onClose: (closed) => {
           const { connection } = closed.caller;
           this.#loop.endWaits(connection);
+          this.#places?.endWaits(connection);
           this.#subscriptions.leave(connection);
           // What it sent before it closed comes before what is taken back because it closed.
           this.#inbox.afterLines(closed, () => {
             this.#commandPush.leave(connection);
             this.#remoteLeases?.disconnect(connection);
+            this.#places?.disconnect(connection);
             this.#loop.disconnect(connection);
             this.#endingHolders?.closed(connection);
           });
@@ -252,7 +261,6 @@ export class Daemon {
   #makeLoop({ config, database, identity }: DaemonParts): TurnLoop {
     const { store, clock, witness, mode, idDigits, sign } = database;
     const { readOnly } = config;
-    const ancestors = new Ancestors();
     return new TurnLoop({
       setting: {
         store,
@@ -269,7 +277,8 @@ export class Daemon {
         journal: this.#journal,
         tally: this.#tally,
         retentionMs: config.retentionDays * DAY_MS,
-        ancestorsOf: (caller) => ancestors.of(caller),
+        cancelElsewhere: (caller, id) => this.#places?.cancel(caller, id) ?? false,
+        ancestorsOf: (caller) => this.#ancestors.of(caller),
         readOnly,
       },
       classify,
@@ -278,6 +287,35 @@ export class Daemon {
       arrivals: this.#inbox.arrivals((connection) => this.#connections.get(connection)),
       reports: this.#turns,
     });
+  }
+
+  #makePlaces({ config, shared, log, database }: DaemonParts): Places | undefined {
+    const { mode, idDigits, clock } = database;
+    return shared?.Places.of(config.sharedRules, {
+      log,
+      mode,
+      idDigits,
+      retentionMs: () => this.#config.retentionDays * DAY_MS,
+      endings: new Ends(SHARED_ENDINGS),
+      isFollowed: () => this.#journal?.isKept === true,
+      tell: (tell) =>
+        performUntilDone(this.#loop, {
+          *start({ effects }) {
+            tell(effects);
+          },
+          failed: () => false,
+        }),
+      outlet: this.#turns,
+      isOpen: (connection) => this.#connections.get(connection) !== undefined,
+      ancestorsOf: (caller) => this.#ancestors.of(caller),
+      boot: clock.boottime().boot,
+      onChange: () => this.#tellStatusSoon(),
+    });
+  }
+
+  /** Connects to the databases that other daemons share, if there are any. Refuses those that are not fit. */
+  async connect(): Promise<void> {
+    await this.#places?.start();
   }
 
   #makeRpc({ config, lines, database, databasePath }: DaemonParts, statistics: Statistics): Rpc {
@@ -291,6 +329,7 @@ export class Daemon {
       statistics,
       tally: this.#tally,
       logLinesDropped: lines.linesDropped,
+      places: this.#places,
       heldLog: this.#logGrowth.held,
     }));
     const dispatcher = new Dispatcher({
@@ -298,6 +337,7 @@ export class Daemon {
         ownReport,
         commandPush: this.#commandPush,
         remoteLeases: this.#remoteLeases,
+        places: this.#places,
         events: { journal: this.#journal, subscriptions: this.#subscriptions },
         async: {
           "daemon.backup": (params, sender) => this.#backups.make(params, sender),
@@ -308,6 +348,7 @@ export class Daemon {
       statistics,
       lines: this.#repeatedLines,
       readOnly: config.readOnly,
+      places: this.#places,
     });
     return new Rpc(dispatcher, this.#ownRequests);
   }
@@ -438,6 +479,7 @@ export class Daemon {
       reason: "stopping",
     });
     this.#remoteLeases?.stop(refusal);
+    this.#places?.stop(refusal);
     this.#endingHolders?.stop();
     await this.#loop.stop(refusal);
     // Requests that are on their way are refused as not performed, so that their senders know; a connection
@@ -447,6 +489,7 @@ export class Daemon {
       this.#connections.close(),
       this.#backups.stop(),
       this.#checks.stop(),
+      this.#places?.close(),
       this.#remoteLeases?.giveBackAtEnd(),
     ]);
     await this.#remoteLeases?.close();

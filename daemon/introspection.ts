@@ -4,6 +4,7 @@ import { elapsed } from "./clock.js";
 import type { Config } from "./config/config.js";
 import type { OwnReport } from "./domain/daemon.js";
 import { countForReader, shownGauges } from "./domain/gauges.js";
+import type { Places } from "./shared/places.js";
 import type { Connections } from "./socket/connections.js";
 import { residentBytes } from "./socket/garbage.js";
 import type { ServedSockets } from "./socket/served-sockets.js";
@@ -25,6 +26,8 @@ export interface Inspected {
   readonly statistics: Statistics;
   readonly tally: Tally;
   readonly logLinesDropped: number;
+  /** Only where names are kept in databases that other daemons share. */
+  readonly places: Places | undefined;
   readonly heldLog: Result<"daemon.info">["heldLog"];
 }
 
@@ -82,6 +85,7 @@ function info(inspected: Inspected, startedAt: number, caller: Caller): ReturnTy
     database: { path: databasePath, schemaVersion: database.schemaVersion },
     sockets: sockets.paths,
     leaseProviders: config.leaseRules.map(({ pattern, provider: { kind } }) => ({ pattern, kind })),
+    shared: inspected.places?.shown() ?? [],
     limits: {
       maxMessageBytes: config.maxMessageBytes,
       maxBatchCalls: limits.MAX_BATCH_CALLS,
@@ -100,12 +104,12 @@ function info(inspected: Inspected, startedAt: number, caller: Caller): ReturnTy
 }
 
 /** The part of `daemon.stats` that no database is asked for. */
-function counted({ connections, sockets, loop, statistics }: Inspected): object {
+function counted({ connections, sockets, loop, statistics, places }: Inspected): object {
   return {
     connections: {
       open: connections.size,
       accepted: connections.accepted,
-      waiting: loop.waiting,
+      waiting: loop.waiting + (places?.waiting ?? 0),
       acceptPauses: sockets.acceptPauses,
       unsentBytes: connections.unsentBytes,
       unreadBytes: connections.unreadBytes,

@@ -56,13 +56,15 @@ async function startWith(options: {
   const { config, log, passed } = options;
   // A provider that cannot be loaded is found before the database is touched.
   const providers = await loadProviders(config.leaseRules);
+  const shared = config.sharedRules.length === 0 ? undefined : await import("./shared/places.js");
   const databasePath = join(config.stateDir, DATABASE_FILE);
   const database = open(databasePath, options);
   let daemon: Daemon | undefined;
   try {
     const node = identify(database, config, log);
     const identity = node?.identity ?? null;
-    daemon = new Daemon({ ...options, databasePath, database, identity, providers });
+    daemon = new Daemon({ ...options, databasePath, database, identity, providers, shared });
+    await daemon.connect();
     await daemon.listen(passed.sockets);
     if (node?.renamed !== undefined) log.info(node.renamed, "the board goes on under a new incarnation");
   } catch (error) {

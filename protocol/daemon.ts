@@ -207,6 +207,23 @@ export const DAEMON = noun("daemon", {
             ),
           )
           .meta({ description: "The first that fits a name counts; all other leases are in the database." }),
+        shared: z
+          .array(
+            named(
+              "SharedNames",
+              "Names that are kept in PostgreSQL, which several daemons share.",
+              z.strictObject({
+                pattern: z.string().meta({ description: "Names, in which `*` stands for any characters." }),
+                noun: z
+                  .enum(["sequence", "queue", "lease"])
+                  .nullable()
+                  .meta({ description: "The noun whose names it is about; null for each that can be shared." }),
+                place: z.string().meta({ description: "The server and the database, without credentials." }),
+                connected: z.boolean().meta({ description: "False while the database cannot be reached." }),
+              }),
+            ),
+          )
+          .meta({ description: "The first that fits a name counts; all other names are this node's own." }),
         heldLog: named(
           "HeldLog",
           "Says that the write-ahead log of the database grows, since somebody reads without end.",
@@ -250,6 +267,7 @@ export const DAEMON = noun("daemon", {
             limits: { maxMessageBytes: 1_048_576 },
             clock: null,
             leaseProviders: [{ pattern: "release/*", kind: "dynamodb" }],
+            shared: [],
             heldLog: null,
             copied: null,
           },

@@ -1149,6 +1149,8 @@ export type DaemonInfoResult = {
   clock: ClockStep | null;
   /** The first that fits a name counts; all other leases are in the database. */
   leaseProviders: LeaseProviderInfo[];
+  /** The first that fits a name counts; all other names are this node's own. */
+  shared: SharedNames[];
   /**
    * Set while another program keeps the write-ahead log from being moved into the database, and it is longer than
    * it ever is otherwise. Everything goes on meanwhile.
@@ -4267,6 +4269,18 @@ export type SequenceStats = {
 export type SeveralLeases = {
   /** In the order of the names, all with one leaseId. */
   leases: Lease[];
+};
+
+/** Names that are kept in PostgreSQL, which several daemons share. */
+export type SharedNames = {
+  /** Names, in which `*` stands for any characters. */
+  pattern: string;
+  /** The noun whose names it is about; null for each that can be shared. */
+  noun: "sequence" | "queue" | "lease" | null;
+  /** The server and the database, without credentials. */
+  place: string;
+  /** False while the database cannot be reached. */
+  connected: boolean;
 };
 
 /**

@@ -79,6 +79,10 @@ function* overview(
     ["Mode", mode],
     ["Memory", bytes(stats.memoryBytes)],
     ...info.leaseProviders.map(({ pattern, kind }): [string, string] => ["Leases", `${pattern} by ${kind}`]),
+    ...info.shared.map(({ pattern, noun, place, connected }): [string, string] => [
+      "Shared",
+      `${noun === null ? "" : `${noun}:`}${pattern} in ${place}${connected ? "" : ", which cannot be reached now"}`,
+    ]),
     ...clockOf(info),
     ...copyOf(info),
     ...heldLogOf(info),

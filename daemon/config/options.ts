@@ -20,6 +20,7 @@ import {
 } from "@pawl/protocol/paths";
 import { LOG_LEVELS, type LogLevel } from "../log/log.js";
 import { parseLeaseRule } from "../remote/specification.js";
+import { parseSharedRule } from "../shared/specification.js";
 import {
   checkedBy,
   fileMode,
@@ -240,6 +241,16 @@ export const OPTIONS = {
     defaultText: "all in the database",
     reloadable: false,
     help: "Keep leases of these names elsewhere: dynamodb:..., etcd:..., custom:...; may be repeated",
+  }),
+  sharedRules: option({
+    flag: "shared",
+    placeholder: "PATTERN=URL",
+    repeatable: true,
+    read: listOf(parseSharedRule, "PATTERN=URL"),
+    default: [],
+    defaultText: "all in the database",
+    reloadable: false,
+    help: "Keep what has these names in PostgreSQL, which daemons share: postgresql://...; may be repeated",
   }),
   retentionDays: option({
     flag: "retention-days",

@@ -29,12 +29,14 @@ export interface About {
   readonly beside: readonly string[];
   /** True if it may use rows of names that it does not tell. */
   readonly reaches: boolean;
+  /** The methods of its parts that are about what this database alone has, if it has such parts. */
+  readonly here: readonly string[];
 }
 
 /** A member of params that are perhaps not checked, as those within a `transact`. */
 type Loose = Readonly<Record<string, unknown>>;
 
-const NOTHING: About = { names: [], ids: [], beside: [], reaches: false };
+export const NOTHING: About = { names: [], ids: [], beside: [], reaches: false, here: [] };
 
 const ofType: AboutOf = ({ type, requestId }) => ({
   ...NOTHING,
@@ -146,17 +148,29 @@ const ABOUT: { readonly [N in MethodName]?: AboutOf } = {
   "schedule.set": ({ queue }) => ({ ...NOTHING, names: queues(texts(queue)) }),
 
   transact: ({ calls, guards }) => {
-    const parts = objects(calls).map(({ method, params }) => aboutOf(method as MethodName, asLoose(params)));
+    const parts = objects(calls).map(({ method, params }) => partOf(method as MethodName, asLoose(params)));
     const held = objects(guards).flatMap(({ lease }) => objects(lease).flatMap(({ name }) => texts(name)));
     const claimed = objects(guards).flatMap(({ claim }) => objects(claim));
     return {
       ...NOTHING,
-      names: [...parts.flatMap((each) => each?.names ?? []), ...leases(held)],
-      ids: [...parts.flatMap((each) => each?.ids ?? []), ...claims(claimed)],
+      names: [...parts.flatMap(({ names }) => names), ...leases(held)],
+      ids: [...parts.flatMap(({ ids }) => ids), ...claims(claimed)],
       reaches: true,
+      here: parts.flatMap(({ here }) => here),
     };
   },
 };
+
+/** Methods that no database is needed for. */
+const ANYWHERE: ReadonlySet<string> = new Set<MethodName>(["sequence.format", "sequence.parse"]);
+
+/** What a part of a `transact` is about. Of what stands for a value of an earlier call nothing is known yet. */
+function partOf(method: MethodName, params: Loose): About {
+  const about = aboutOf(method, params);
+  if (about !== undefined && (about.names.length > 0 || about.ids.length > 0)) return about;
+  const isOpen = about !== undefined && Object.values(params).some((each) => objects(each).length > 0);
+  return isOpen || ANYWHERE.has(method) ? NOTHING : { ...NOTHING, here: [method] };
+}
 
 /** Undefined for a method that is about nothing that has a name. */
 export function aboutOf(method: MethodName, params: Loose): About | undefined {

@@ -23,19 +23,22 @@ import { stoppedClaims } from "./queue/stop.js";
 import { occurrences } from "./schedule/occurrences.js";
 import { requests } from "./sequence/requests.js";
 
+const leaseGrants = grants(leases);
+const claimGrants = grants(claims);
+
 /** All that ends by itself. Grants come before what is merely kept, so that their waiters wait for nothing. */
 export const ENDINGS: readonly Ending[] = [
   lostHolders,
   // Their ends follow another clock first.
   remoteLeases,
-  grants(leases),
+  leaseGrants,
   leaseWarnings,
   claimsOfEndedLeases,
   stoppedClaims,
   turnedItems,
   grants(reservations),
   reservationConnections,
-  grants(claims),
+  claimGrants,
   turnedBatches,
   scheduledBatches,
   overdueBatches,
@@ -51,4 +54,21 @@ export const ENDINGS: readonly Ending[] = [
   requests,
   endedBatches,
   keptCommands,
+];
+
+/** The same of what may be kept in a database that several daemons share. */
+export const SHARED_ENDINGS: readonly Ending[] = [
+  leaseGrants,
+  leaseWarnings,
+  claimsOfEndedLeases,
+  stoppedClaims,
+  claimGrants,
+  turnedBatches,
+  scheduledBatches,
+  overdueBatches,
+  closedQueues,
+  unlaidQueues,
+  unaskedPrefixes,
+  requests,
+  endedBatches,
 ];

@@ -27,6 +27,8 @@ export interface Callable {
   perform(params: unknown, env: Env, texts: Texts): Operation<Outcome<unknown>>;
   /** True if the call asks a lease provider, going by its params and by the leases that are held. */
   asksProvider(params: unknown, env: Env): Operation<boolean>;
+  /** The refusal of a call about names that are not kept where the transaction is; undefined for none. */
+  elsewhere(params: unknown, env: Env): PawlError | undefined;
 }
 
 /** @param find a method by its name, or the refusal of a name that none has. */
@@ -79,6 +81,8 @@ function* transact(
     if (yield* method.asksProvider(params, env)) {
       return at(index, call.method, notTransactable(call.method, index));
     }
+    const elsewhere = method.elsewhere(params, env);
+    if (elsewhere !== undefined) return at(index, call.method, elsewhere);
     const { raw = [] } = method;
     const sent = textsOf(params as object, raw, () => textWith(texts[index], results));
     const outcome = yield* method.perform(params, now, sent);

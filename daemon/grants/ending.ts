@@ -43,6 +43,11 @@ export interface Ending {
   disconnect?(connection: number, env: Env, rows: number): Operation<number>;
   /** The daemon was started again: no connection of before is left. Runs once, before any call. */
   restart?(env: Env, boottime: Boottime): Operation<void>;
+  /**
+   * The daemon that had the connections from `first` to `last` is gone, among others that go on: as after a restart,
+   * but of its own connections alone.
+   */
+  abandon?(first: number, last: number, env: Env): Operation<void>;
   /** The machine slept. */
   wakeUp?(env: Env, boottime: Boottime): Operation<void>;
   /**

@@ -50,6 +50,20 @@ export class Ends implements Endings {
     }
   }
 
+  /** When the next thing ends, if nothing is due. */
+  *earliest(env: Env): Operation<Due> {
+    let due = NEVER;
+    for (const ending of this.#endings) due = sooner(due, yield* ending.earliest(env));
+    return due;
+  }
+
+  /** Another daemon, which had these connections, is gone. */
+  *abandon(first: number, last: number, env: Env): Operation<void> {
+    for (const ending of this.#endings) {
+      if (ending.abandon !== undefined) yield* ending.abandon(first, last, env);
+    }
+  }
+
   /** The machine slept, which some go on in. */
   *wakeUp(env: Env, boottime: Boottime): Operation<void> {
     for (const ending of this.#endings) {

@@ -97,6 +97,9 @@ export function grants<Row>(rule: GrantRule<Row>): Ending {
   const beginGraces = sql(
     `UPDATE ${table} SET ${graceEndsAt} = ${grace}, ${connection} = ${unconnected} WHERE ${bound}`,
   );
+  const beginGracesOf = sql(`
+    UPDATE ${table} SET ${graceEndsAt} = ${grace}, ${connection} = ${unconnected}
+    WHERE ${bound} AND ${connection} >= :first AND ${connection} <= :last`);
   const beginGrace =
     comeBack &&
     sql(`
@@ -154,6 +157,10 @@ export function grants<Row>(rule: GrantRule<Row>): Ending {
       const times = { now: env.now, graceMs: RESTART_GRACE_MS };
       yield* run(prolongGraces, times);
       yield* run(beginGraces, times);
+    },
+
+    *abandon(first, last, env) {
+      yield* run(beginGracesOf, { first, last, now: env.now, graceMs: RESTART_GRACE_MS });
     },
 
     *goOn(since, until, env) {

@@ -1,7 +1,7 @@
 import { kindOf, notConfigured } from "../domain/lease/refusals.js";
+import { fits } from "../domain/name-pattern.js";
 import type { LeaseProvider } from "./provider.js";
 import type { Loggable } from "./secrets.js";
-import { fits } from "./specification.js";
 
 /** A provider that was loaded, with its configuration. */
 export interface ConfiguredProvider {

@@ -72,23 +72,6 @@ export function parseLeaseRule(text: string): LeaseRule {
   return { pattern, provider: parseProvider(text.slice(equals + 1)) };
 }
 
-/** True if a name fits a pattern. */
-export function fits(pattern: string, name: string): boolean {
-  const [first = "", ...rest] = pattern.split("*");
-  if (rest.length === 0) return name === pattern;
-  const last = rest.pop() as string;
-  if (!name.startsWith(first) || !name.endsWith(last) || name.length < first.length + last.length)
-    return false;
-  // The text between two stars is taken where it comes first, which leaves most for the others.
-  let from = first.length;
-  for (const part of rest) {
-    const at = name.indexOf(part, from);
-    if (at < 0) return false;
-    from = at + part.length;
-  }
-  return from <= name.length - last.length;
-}
-
 /** Reads `kind:key=value,...`. A part without a key belongs to the value before it: `endpoints=URL,URL`. */
 export function parseProvider(text: string): ProviderSpecification {
   if (text === "local") return { kind: "local", text };

@@ -3,6 +3,7 @@ import { PawlError, refuse } from "@pawl/protocol/errors";
 import { type Texts, textsOf } from "@pawl/protocol/json-text";
 import type { UploadedPiece } from "../json/uploaded-piece.js";
 import type { RepeatedLines } from "../log/repeated-lines.js";
+import type { Places } from "../shared/places.js";
 import type { Operation } from "../store/statement.js";
 import type { Call } from "../turns/call.js";
 import type { Sender } from "../turns/handler.js";
@@ -36,6 +37,8 @@ export class Dispatcher {
   readonly #statistics: Statistics;
   readonly #lines: RepeatedLines;
   readonly #readOnly: boolean;
+  /** Only where names are kept in databases that other daemons share. */
+  readonly #places: Places | undefined;
   #failures = 0;
 
   constructor(options: {
@@ -44,11 +47,13 @@ export class Dispatcher {
     lines: RepeatedLines;
     /** True if the daemon as a whole serves only reads. */
     readOnly: boolean;
+    places?: Places | undefined;
   }) {
     this.#methods = options.methods;
     this.#statistics = options.statistics;
     this.#lines = options.lines;
     this.#readOnly = options.readOnly;
+    this.#places = options.places;
   }
 
   /**
@@ -70,10 +75,14 @@ export class Dispatcher {
     try {
       const checked = method.check(params ?? {}, []);
       if (checked instanceof PawlError) return give(checked);
-      const outcome = method.performAsync(checked, sender, reply.id);
+      const route = this.#places?.route(name, checked as object);
+      if (route instanceof PawlError) return give(route);
+      const outcome = route === undefined ? method.performAsync(checked, sender, reply.id) : undefined;
       if (outcome !== undefined) return void outcome.then(give, give);
       const texts = textsIn(method, checked, source.json);
-      calls.push(new RequestCall(method, checked, texts, source, sender, reply.id, give));
+      const call = new RequestCall(method, checked, texts, source, sender, reply.id, give);
+      if (route === undefined) calls.push(call);
+      else this.#places?.perform(call, route);
     } catch (error) {
       give(error);
     }

@@ -16,6 +16,7 @@ import { type Callable, transactHandlers } from "../domain/transact.js";
 import { pipelineHandlers } from "../domain/work/work.js";
 import type { UploadedPiece } from "../json/uploaded-piece.js";
 import type { RemoteLeases } from "../remote/remote-leases.js";
+import type { Places } from "../shared/places.js";
 import type { Operation } from "../store/statement.js";
 import type { AsyncHandlers, Handler, HandlersOf, Sender } from "../turns/handler.js";
 import type { Journal } from "../turns/journal.js";
@@ -39,6 +40,8 @@ export interface Surroundings {
   readonly ownReport: OwnReport;
   readonly commandPush: Serving & { serve: Handler<"command.serve"> };
   readonly remoteLeases?: RemoteLeases | undefined;
+  /** Only where names are kept in databases that other daemons share. */
+  readonly places?: Places | undefined;
   /** The journal is undefined in a daemon that only reads. */
   readonly events: { readonly journal: Journal | undefined; readonly subscriptions: Subscriptions };
   readonly async: AsyncHandlers;
@@ -49,6 +52,7 @@ export function servedMethods({
   ownReport,
   commandPush,
   remoteLeases,
+  places,
   events,
   async,
 }: Surroundings): ReadonlyMap<string, ServedMethod> {
@@ -81,6 +85,7 @@ export function servedMethods({
         check: (params, path) => check(method, params, path),
         perform: performed[verb] as ServedMethod["perform"],
         performAsync: performAsync ?? (() => undefined),
+        elsewhere: (params, env) => places?.elsewhere(name, params as object, env.idMark),
         asksProvider: (params, env) => remoteLeases?.reaches(name, params, env) ?? asksNobody(),
       });
     }

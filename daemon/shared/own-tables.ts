@@ -17,9 +17,22 @@ CREATE TABLE pawl_shared_daemon (
   node text NOT NULL,
   started_at timestamptz NOT NULL DEFAULT now()
 );
-CREATE TABLE pawl_shared_scope (
-  scope text COLLATE "C" PRIMARY KEY,
-  now_ms bigint NOT NULL
-);`,
+-- Of each session of a daemon the last turn that wrote, and its time: so it is known whether a commit was done that
+-- nobody heard of, and no turn's time is before that of another.
+CREATE TABLE pawl_shared_turn (
+  daemon bigint NOT NULL,
+  slot bigint NOT NULL,
+  turn bigint NOT NULL,
+  now_ms bigint NOT NULL,
+  PRIMARY KEY (daemon, slot)
+) WITH (fillfactor = 50);
+-- Which daemons have calls that wait, and under which keys: these are notified.
+CREATE TABLE pawl_shared_waiting (
+  key text COLLATE "C" NOT NULL,
+  daemon bigint NOT NULL,
+  PRIMARY KEY (key, daemon)
+);
+-- A batch is found by this alone: turns side by side do not see all that were added, and cannot enter their ids.
+CREATE INDEX pawl_shared_batch_key ON pawl_batch (batch_key);`,
   },
 ];

@@ -37,6 +37,9 @@ const takeWarnings = sql<LeaseRow>(`
 /** Connections are numbered anew in each life of the daemon. */
 const forgetConnections = sql("UPDATE pawl_lease SET warn_at = NULL, connection = 0");
 
+const forgetConnectionsOf = sql(`
+  UPDATE pawl_lease SET warn_at = NULL, connection = 0 WHERE connection >= :first AND connection <= :last`);
+
 /** When holders are told that their lease is about to end. */
 export const leaseWarnings: Ending = {
   *earliest() {
@@ -55,5 +58,9 @@ export const leaseWarnings: Ending = {
 
   *restart() {
     yield* run(forgetConnections);
+  },
+
+  *abandon(first, last) {
+    yield* run(forgetConnectionsOf, { first, last });
   },
 };

@@ -1,0 +1,78 @@
+// What an answer says of grants at a place: their scopes, so that later calls by their ids need not look these up, and
+// how long they last, so that their holders are told in time if the database is away.
+import type { Parsed, Result } from "@pawl/protocol";
+import { DEFAULT_LEASE_MS } from "@pawl/protocol/limits";
+import { scopeOf } from "../domain/about.js";
+import type { RawJson } from "../json/raw-json.js";
+import type { HeldGrant } from "./held.js";
+
+export interface Change {
+  /** Of the claim or the lease. */
+  readonly id: string;
+  /** Of a new one. */
+  readonly scopes?: readonly string[];
+  /** From now on; 0 for a grant that is over. */
+  readonly ttlMs: number;
+  /** What its holder is told when it is lost, of a new one. */
+  readonly tell?: HeldGrant["tell"];
+}
+
+export function changesBy(method: string, params: object, outcome: unknown): Change[] {
+  switch (method) {
+    case "lease.acquire":
+      return acquired(params as Parsed<"lease.acquire">, outcome as Result<"lease.acquire">);
+    case "lease.heartbeat": {
+      const { leaseId, ttlMs } = params as Parsed<"lease.heartbeat">;
+      return [{ id: leaseId, ttlMs: ttlMs ?? (outcome as Result<"lease.heartbeat">).remainingMs }];
+    }
+    case "lease.release":
+      return [{ id: (params as Parsed<"lease.release">).leaseId, ttlMs: 0 }];
+    case "queue.claim":
+      return claimed(params as Parsed<"queue.claim">, outcome as Result<"queue.claim">);
+    case "queue.renew":
+      return [
+        {
+          id: (params as Parsed<"queue.renew">).claimId,
+          ttlMs: (outcome as Result<"queue.renew">).remainingMs,
+        },
+      ];
+    case "queue.complete":
+    case "queue.abandon":
+      return [{ id: (params as Parsed<"queue.complete">).claimId, ttlMs: 0 }];
+    default:
+      return [];
+  }
+}
+
+function acquired({ ttlMs }: Parsed<"lease.acquire">, outcome: Result<"lease.acquire">): Change[] {
+  const leases = "leases" in outcome ? outcome.leases : [outcome.lease];
+  const [first] = leases;
+  if (first === undefined) return [];
+  const { leaseId } = first;
+  const tell = leases.map(({ name, fencingToken }) => ({
+    method: "lease.lost" as const,
+    params: { name, leaseId, fencingToken, cause: "expired", reason: null },
+  }));
+  return [{ id: leaseId, scopes: leases.map(({ name }) => scopeOf({ noun: "lease", name })), ttlMs, tell }];
+}
+
+/** The beginning of the text of an answer, which holds no payloads. */
+const CLAIM = /^\{"claim":\{"claimId":"([^"]+)","leaseToken":"[^"]*","fencingToken":\d+,"queue":("(?:[^"\\]|\\.)*")/;
+const CLAIM_CHARACTERS = 4096;
+
+function claimed(
+  { leaseMs = DEFAULT_LEASE_MS, notify }: Parsed<"queue.claim">,
+  outcome: Result<"queue.claim">,
+): Change[] {
+  if (outcome.claim === null) return [];
+  const { text } = outcome as unknown as RawJson;
+  const [, id, queueText] = CLAIM.exec(text.slice(0, CLAIM_CHARACTERS)) ?? [];
+  if (id === undefined || queueText === undefined) return [];
+  const queue = JSON.parse(queueText) as string;
+  const scopes = [scopeOf({ noun: "queue", name: queue })];
+  if (notify !== true) return [{ id, scopes, ttlMs: leaseMs, tell: [] }];
+  const { claim } = JSON.parse(text) as { claim: { batches: { batchId: string }[] } };
+  const batchIds = claim.batches.map(({ batchId }) => batchId);
+  const params = { claimId: id, queue, batchIds, cause: "expired", reason: null };
+  return [{ id, scopes, ttlMs: leaseMs, tell: [{ method: "claim.lost", params }] }];
+}

@@ -1,0 +1,271 @@
+import { refuse } from "@pawl/protocol/errors";
+import type { Operation } from "../store/statement.js";
+import { type Env, EVERYTHING } from "../turns/operation.js";
+import type { Parked } from "../turns/waiters.js";
+import { classifyShared } from "./failure.js";
+import type { Session } from "./session.js";
+import { ReachesFurther, type ScopedCall, SharedTurn, type TurnSetting } from "./turn.js";
+
+/** Calls that one turn performs: while it lasts others wait for its locks. */
+const MAX_ITEMS_PER_TURN = 64;
+/** Of a turn that has the whole place. */
+const MAX_ITEMS_OF_ALL = 16;
+/** A turn that was undone for the sake of others is made again so often. */
+const MAX_TRIES = 8;
+/** A wait that is over is tried again so much later, while another turn has it. */
+const TIMEOUT_AGAIN_MS = 5;
+
+/** A session of the pool, and how many turns that wrote it has begun. */
+export interface Slot {
+  /** The connection to the place that its session belongs to. */
+  readonly life: object;
+  readonly daemon: number;
+  readonly number: number;
+  readonly session: Session;
+  turn: number;
+}
+
+/** One thing that a turn does. */
+export interface Item {
+  readonly scopes: readonly string[];
+  perform(turn: SharedTurn): Promise<void>;
+  /** It was not done, and nothing is left of it. */
+  failed(error: unknown): void;
+}
+
+/** The place, as its lines know it. */
+export interface LinesPlace {
+  readonly setting: TurnSetting;
+  readonly channel: string;
+  /** Rejects with a refusal where the database is away. */
+  takeSlot(): Promise<Slot>;
+  giveSlot(slot: Slot): void;
+  /** Nobody heard what a commit has come to: finds out. Rejects with a refusal where that cannot be. */
+  resolve(slot: Slot): Promise<boolean>;
+  /** The connection to the database was lost. Gives the refusal of what was not done for that. */
+  lost(error: unknown, slot: Slot): Error;
+  /** A turn was committed. */
+  committed(turn: SharedTurn): void;
+  /** Has other lines perform the calls again that wait under these keys. */
+  wake(keys: Iterable<string>): void;
+  /** Hands something to the line of what uses rows of any scope. */
+  reachFurther(item: Item): void;
+}
+
+/** The calls that use the same scopes, in the order they came: one turn at a time takes what has arrived. */
+export class CallLine {
+  readonly #place: LinesPlace;
+  readonly #hasAll: boolean;
+  #items: Item[] = [];
+  readonly #woken = new Set<string>();
+  #running = false;
+  readonly #onIdle: () => void;
+
+  /** @param hasAll true for the line of what uses rows of any scope. */
+  constructor(place: LinesPlace, hasAll: boolean, onIdle: () => void) {
+    this.#place = place;
+    this.#hasAll = hasAll;
+    this.#onIdle = onIdle;
+  }
+
+  submit(item: Item): void {
+    this.#items.push(item);
+    this.#start();
+  }
+
+  perform(call: ScopedCall): void {
+    this.submit({
+      scopes: call.scopes,
+      perform: (turn) => turn.perform(call),
+      failed: (error) => call.settle(error),
+    });
+  }
+
+  timeOut(parked: Parked): void {
+    const call = parked.call as ScopedCall;
+    this.submit({
+      scopes: call.scopes,
+      perform: async (turn) => {
+        if (await turn.timeOut(parked)) return;
+        setTimeout(() => this.timeOut(parked), TIMEOUT_AGAIN_MS).unref();
+      },
+      failed: (error) => {
+        const { waiters } = this.#place.setting;
+        if (parked.state === "gone") return;
+        waiters.remove(parked);
+        call.settle(error);
+        this.#place.wake(waiters.takeLeft());
+      },
+    });
+  }
+
+  /** Performs a call again that waits, whatever may have made its condition true. */
+  tryAgain(parked: Parked): void {
+    const call = parked.call as ScopedCall;
+    this.submit({ scopes: call.scopes, perform: (turn) => turn.tryAgain(parked), failed: () => {} });
+  }
+
+  /** @param scopes of the calls that wait under the key. */
+  wake(key: string, scopes: readonly string[]): void {
+    if (this.#woken.has(key)) return;
+    this.#woken.add(key);
+    this.submit({
+      scopes,
+      perform: (turn) => {
+        this.#woken.delete(key);
+        return turn.wake([key]);
+      },
+      // All that waits is tried again once the database is there again.
+      failed: () => void this.#woken.delete(key),
+    });
+  }
+
+  performOwn<T>(start: (env: Env) => Operation<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      let result: T;
+      this.submit({
+        scopes: [EVERYTHING],
+        perform: async (turn) => {
+          result = await turn.performOwn(start);
+          turn.afterCommit(() => resolve(result));
+        },
+        failed: reject,
+      });
+    });
+  }
+
+  #start(): void {
+    if (this.#running) return;
+    this.#running = true;
+    // What arrives in the same turn of the event loop shares a transaction.
+    setImmediate(() => void this.#run());
+  }
+
+  async #run(): Promise<void> {
+    while (this.#items.length > 0) {
+      const items = this.#items.splice(0, this.#hasAll ? MAX_ITEMS_OF_ALL : MAX_ITEMS_PER_TURN);
+      await this.#perform(items);
+    }
+    this.#running = false;
+    this.#onIdle();
+  }
+
+  /** Performs items in one transaction; one by one where that is in the way. Never rejects. */
+  async #perform(items: readonly Item[]): Promise<void> {
+    for (let tries = 1; ; tries += 1) {
+      const error = await this.#try(items);
+      if (error === undefined) return;
+      if (error instanceof Undone) {
+        tries = 0;
+        continue;
+      }
+      if (error instanceof ReachesFurther || classifyShared(error) !== "retry") {
+        return await this.#separate(items, error);
+      }
+      if (tries < MAX_TRIES) continue;
+      const refusal = refuse(
+        "unavailable",
+        "The database of these shared names has undone the transaction for the sake of others several times. Ask again.",
+        { reason: "shared_unavailable" },
+      );
+      for (const item of items) item.failed(refusal);
+      return;
+    }
+  }
+
+  async #separate(items: readonly Item[], error: unknown): Promise<void> {
+    const [item, ...others] = items as [Item, ...Item[]];
+    if (error instanceof NotDone) {
+      for (const each of items) each.failed(error.refusal);
+    } else if (others.length > 0) {
+      for (const each of items) await this.#perform([each]);
+    } else if (error instanceof ReachesFurther && !this.#hasAll) this.#place.reachFurther(item);
+    else item.failed(classifyShared(error) === "full" ? NO_SPACE : error);
+  }
+
+  /** Returns why nothing of it was done. */
+  async #try(items: readonly Item[]): Promise<unknown> {
+    let slot: Slot;
+    try {
+      slot = await this.#place.takeSlot();
+    } catch (error) {
+      return new NotDone(error as Error);
+    }
+    try {
+      return await this.#tryOn(slot, items);
+    } finally {
+      this.#place.giveSlot(slot);
+    }
+  }
+
+  async #tryOn(slot: Slot, items: readonly Item[]): Promise<unknown> {
+    const { setting, channel } = this.#place;
+    const scopes = this.#hasAll ? undefined : new Set(items.flatMap(({ scopes }) => scopes));
+    const turn = new SharedTurn(setting, slot.session, scopes);
+    slot.turn += 1;
+    try {
+      await turn.begin();
+      for (const item of items) await item.perform(turn);
+    } catch (error) {
+      return await this.#undo(slot, turn, error);
+    }
+    try {
+      await turn.commit({ daemon: slot.daemon, slot: slot.number, turn: slot.turn, channel });
+    } catch (error) {
+      if (classifyShared(error) !== "lost") return await this.#undo(slot, turn, error);
+      this.#place.lost(error, slot);
+      let isDone: boolean;
+      try {
+        isDone = await this.#place.resolve(slot);
+      } catch (refusal) {
+        turn.rolledBack();
+        return new NotDone(refusal as Error);
+      }
+      if (!isDone) {
+        turn.rolledBack();
+        return new Undone();
+      }
+    }
+    this.#finish(turn);
+    return undefined;
+  }
+
+  async #undo(slot: Slot, turn: SharedTurn, error: unknown): Promise<unknown> {
+    await slot.session.rollback();
+    turn.rolledBack();
+    if (classifyShared(error) !== "lost") return error;
+    return new NotDone(this.#place.lost(error, slot));
+  }
+
+  #finish(turn: SharedTurn): void {
+    turn.committed();
+    const later = turn.later.map((call): Item => ({
+      scopes: call.scopes,
+      perform: (next) => next.perform(call),
+      failed: (error) => call.settle(error),
+    }));
+    this.#items.unshift(...later);
+    this.#place.committed(turn);
+    turn.answer();
+    this.#place.wake(turn.wokenElsewhere);
+  }
+}
+
+/** Nothing was done, since a commit that nobody heard of was none. */
+class Undone extends Error {}
+
+/** Nothing was done, because the database is away. */
+class NotDone extends Error {
+  readonly refusal: Error;
+
+  constructor(refusal: Error) {
+    super(refusal.message);
+    this.refusal = refusal;
+  }
+}
+
+const NO_SPACE = refuse(
+  "unavailable",
+  "There is no space left for the database of these shared names. Reads go on; writes work again once space is made.",
+  { reason: "disk_full" },
+);

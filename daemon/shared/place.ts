@@ -1,0 +1,798 @@
+// The room of names that several daemons share. One `Place` is one database of PostgreSQL, as this daemon uses it.
+//
+//     place    the database: connecting, this daemon's life there, other daemons, ends, what waits
+//     line     calls that use the same scopes: one turn after the other      turn   one transaction of them
+//     session  one connection, on which operations are driven                statements, schema, tables  the SQL
+//     places   the places of a daemon, and which of them has a name
+import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
+import { hostname } from "node:os";
+import type { Mode, NotificationName } from "@pawl/protocol";
+import { type PawlError, refuse } from "@pawl/protocol/errors";
+import { RESTART_GRACE_MS } from "@pawl/protocol/limits";
+import type { Logger } from "pino";
+import { elapsed, type Reading } from "../clock.js";
+import { type About, type GivenId, NOTHING, scopeOf, scopesOf } from "../domain/about.js";
+import type { Ends } from "../grants/ends.js";
+import { SIGNING_KEY_BYTES, signWith } from "../identity/signature.js";
+import type { Operation, Statement } from "../store/statement.js";
+import { run } from "../store/statement.js";
+import { Alarm, NEVER } from "../turns/alarm.js";
+import { type Call, DAEMON } from "../turns/call.js";
+import type { Outlet } from "../turns/effects.js";
+import { type Caller, type Env, EVERYTHING, type Process } from "../turns/operation.js";
+import { TurnMemory } from "../turns/turn-memory.js";
+import { CANCELLED, type Parked, Waiters } from "../turns/waiters.js";
+import { ConnectionOrder } from "./connection-order.js";
+import { classifyShared } from "./failure.js";
+import { changesBy } from "./grants-made.js";
+import { HeldGrants } from "./held.js";
+import { CallLine, type Item, type LinesPlace, type Slot } from "./line.js";
+import { PlacedCall } from "./placed-call.js";
+import { placeOf, Session } from "./session.js";
+import { useTables } from "./tables.js";
+import type { SharedTurn, TurnSetting } from "./turn.js";
+
+/** Sessions on which turns go on side by side. */
+const SESSIONS = 6;
+/** The numbers of connections of one daemon; those of all daemons fit into 2^53. */
+const CONNECTIONS_PER_DAEMON = 2 ** 32;
+/** A session that is silent within a transaction is ended by the server, so that its locks are free. */
+const SILENT_IN_TRANSACTION_MS = 5000;
+/** A statement waits for a lock of others for so long. */
+const LOCK_TIMEOUT_MS = 30_000;
+/** The time between two looks whether the database answers, and whether other daemons have gone. */
+const MAX_PULSE_MS = 1000;
+const MIN_PULSE_MS = 50;
+/** A database that was lost is asked for again after so long, then twice as long, up to the most. */
+const FIRST_RETRY_MS = 50;
+const MAX_RETRY_MS = 5000;
+/** A daemon that gets no answer tells its holders after this part of the shortest time that it has granted ... */
+const TOLD_AFTER_PART = 1 / 3;
+/** ... and before others end what is bound to its connections. */
+const MAX_TOLD_AFTER_MS = RESTART_GRACE_MS / 3;
+/** All that waits is looked at so often, in case a notification was lost. */
+const LOOK_MS = 30_000;
+/** What is due is looked for again so much later where that failed. */
+const ENDS_AGAIN_MS = 1000;
+/** Hexadecimal digits that the ids of the place end with. */
+const MARK_DIGITS = 8;
+/** Claims and leases whose scopes are remembered. */
+const MAX_REMEMBERED = 50_000;
+/** The ticks of processes are told apart by so many values of their machines. */
+const MACHINES = 2 ** 20;
+/** Calls under one key that are looked at for the lines that perform them. */
+const MAX_WOKEN = 1000;
+
+export interface PlaceOptions {
+  readonly url: string;
+  readonly log: Logger;
+  readonly mode: Mode;
+  readonly idDigits: number;
+  readonly retentionMs: () => number;
+  readonly endings: Ends;
+  /** True if somebody follows events of this daemon. */
+  readonly isFollowed: () => boolean;
+  /** Tells those, in a turn of this process. */
+  readonly tell: (tell: (effects: Env["effects"]) => void) => void;
+  readonly outlet: Outlet;
+  readonly isOpen: (connection: number) => boolean;
+  readonly ancestorsOf: (caller: Caller) => readonly Process[];
+  /** Which boot of the machine this is; null where the kernel does not say. */
+  readonly boot: string | null;
+  /** The database is there, or away. */
+  readonly onChange: () => void;
+}
+
+/** A request that is about names of the place. */
+export interface Request {
+  readonly method: string;
+  /** As they were checked. */
+  readonly params: object;
+  readonly about: About;
+}
+
+/** A connection of this daemon to the place; the same number goes on with the next, unless others took it for dead. */
+export interface Life {
+  readonly number: number;
+  readonly listener: Session;
+}
+
+export class Place implements LinesPlace {
+  readonly #options: PlaceOptions;
+  readonly shown: string;
+  readonly #schema: string;
+  readonly channel: string;
+  readonly #waiters = new Waiters((parked) => this.#lineOf((parked.call as PlacedCall).scopes).timeOut(parked));
+  readonly #lines = new Map<string, CallLine>();
+  readonly #order = new ConnectionOrder();
+  readonly #held = new HeldGrants();
+  readonly #alarm = new Alarm(NEVER, () => void this.#end());
+  /** Scopes by the ids of claims and leases that were granted here. */
+  readonly #scopes = new Map<string, readonly string[]>();
+  /** Connections of this daemon with grants that end with them. */
+  readonly #holders = new Set<number>();
+  #setting: TurnSetting | undefined;
+  #life: Life | undefined;
+  /** Why nothing can be done; undefined while the database is there. */
+  #away: PawlError | undefined = NOT_YET;
+  #stopped: PawlError | undefined;
+  #slots: Slot[] = [];
+  readonly #awaitingSlot: { resolve: (slot: Slot) => void; reject: (error: Error) => void }[] = [];
+  readonly #awaitingReturn: (() => void)[] = [];
+  /** The database's clock ahead of `elapsed`, as it was read last. */
+  #aheadMs = 0;
+  /** The sending of what was answered last, in milliseconds of `elapsed`. */
+  #heardAt = elapsed();
+  #retryMs = FIRST_RETRY_MS;
+  #ending = false;
+  #pulse: NodeJS.Timeout | undefined;
+  #look: NodeJS.Timeout | undefined;
+  #silence: NodeJS.Timeout | undefined;
+  readonly #buried = new Set<number>();
+
+  constructor(options: PlaceOptions) {
+    this.#options = options;
+    const { schema, shown } = placeOf(options.url);
+    this.shown = shown;
+    this.#schema = schema;
+    this.channel = `pawl_${schema}`;
+  }
+
+  /** Connects. Where the database is away that goes on in the background; throws where it is not fit (`PawlError`). */
+  async start(): Promise<void> {
+    try {
+      await this.#connect();
+    } catch (error) {
+      if (classifyShared(error) !== "lost") throw error;
+      this.#options.log.warn({ err: error }, "the database of shared names is away; local names are served");
+      this.#connectLater();
+    }
+    this.#look = setInterval(() => this.#tryAll(), LOOK_MS).unref();
+  }
+
+  get isConnected(): boolean {
+    return this.#away === undefined;
+  }
+
+  /** Undefined before the first connection. */
+  get mark(): string | undefined {
+    return this.#setting?.idMark;
+  }
+
+  /** True if this place has signed a text so. */
+  hasSigned(text: string, signature: string): boolean {
+    const own = Buffer.from(this.#setting?.sign(text) ?? "");
+    const given = Buffer.from(signature);
+    return own.length === given.length && timingSafeEqual(own, given);
+  }
+
+  get waiting(): number {
+    return this.#waiters.size;
+  }
+
+  // ---- calls
+
+  /** Performs a call in its order among those of its connection. */
+  arrive(call: Call, { method, params, about }: Request): void {
+    const refusal = this.#stopped ?? this.#away;
+    if (refusal !== undefined) return call.settle(refusal);
+    const known = this.#knownScopes(about);
+    const { connection } = call.caller;
+    const line = known === undefined ? undefined : this.#lineOf(known);
+    this.#order.add(connection, line, () => {
+      const perform = (scopes: readonly string[]): void => {
+        const remember = (outcome: unknown): void => this.#remember(method, params, call, outcome);
+        const performed = (): void => this.#order.performed(connection);
+        this.#lineOf(scopes).perform(new PlacedCall({ call, about, scopes, remember, performed }));
+      };
+      if (known !== undefined) return perform(known);
+      this.#findScopes(about).then(perform, (error) => {
+        call.settle(error);
+        this.#order.performed(connection);
+      });
+    });
+  }
+
+  /** Undefined if they have to be looked up. */
+  #knownScopes(about: About): readonly string[] | undefined {
+    if (about.reaches) return [EVERYTHING];
+    const scopes = [...about.names.map(scopeOf), ...about.beside];
+    for (const { id } of about.ids) {
+      const known = this.#scopes.get(id);
+      if (known === undefined) return undefined;
+      scopes.push(...known);
+    }
+    return [...new Set(scopes)];
+  }
+
+  async #findScopes(about: About): Promise<readonly string[]> {
+    const scopes = [...about.names.map(scopeOf), ...about.beside];
+    const slot = await this.takeSlot();
+    try {
+      for (const given of about.ids) {
+        const found = await slot.session.drive(scopesOf(given));
+        scopes.push(...found);
+        if (found.length > 0) this.#rememberScopes(given, found);
+      }
+    } catch (error) {
+      throw classifyShared(error) === "lost" ? this.lost(error, slot) : error;
+    } finally {
+      this.giveSlot(slot);
+    }
+    // What is not there is refused by any turn.
+    return scopes.length === 0 ? [NOWHERE] : [...new Set(scopes)];
+  }
+
+  #rememberScopes({ kind, id }: Pick<GivenId, "kind" | "id">, scopes: readonly string[]): void {
+    if (kind === "batch") return;
+    if (this.#scopes.size >= MAX_REMEMBERED) this.#scopes.clear();
+    this.#scopes.set(id, scopes);
+  }
+
+  /** Notes what a call was granted, or has given back. */
+  #remember(method: string, params: object, { caller: { connection } }: Call, outcome: unknown): void {
+    if (outcome instanceof Error) return;
+    const shortestMs = this.#held.shortestMs;
+    for (const { id, scopes, ttlMs, tell } of changesBy(method, params, outcome)) {
+      if (ttlMs === 0) {
+        this.#scopes.delete(id);
+        this.#held.drop(id);
+        continue;
+      }
+      if (scopes !== undefined) this.#rememberScopes({ kind: "claim", id }, scopes);
+      if (tell === undefined) this.#held.renew(id, ttlMs);
+      else if (tell.length > 0) this.#held.keep(id, { connection, ttlMs, tell });
+    }
+    if (this.#held.shortestMs < shortestMs) this.#watchSilence();
+  }
+
+  #lineOf(scopes: readonly string[]): CallLine {
+    const hasAll = scopes.includes(EVERYTHING);
+    // Circles of waits for leases are looked for in one line, one turn after the other.
+    const key = hasAll ? EVERYTHING : scopes[0]?.startsWith("lease:") ? "lease:" : (scopes[0] ?? NOWHERE);
+    let line = this.#lines.get(key);
+    if (line === undefined) {
+      line = new CallLine(this, hasAll, () => void this.#lines.delete(key));
+      this.#lines.set(key, line);
+    }
+    return line;
+  }
+
+  get #whole(): CallLine {
+    return this.#lineOf([EVERYTHING]);
+  }
+
+  reachFurther(item: Item): void {
+    this.#whole.submit({ ...item, scopes: [EVERYTHING] });
+  }
+
+  wake(keys: Iterable<string>): void {
+    for (const key of keys) {
+      const alone = this.#waiters.overtaking(key);
+      if (alone !== undefined) {
+        const { scopes } = alone.call as PlacedCall;
+        this.#lineOf(scopes).wake(key, scopes);
+        continue;
+      }
+      const woken = this.#waiters.wokenBy(key);
+      const byLine = new Map<CallLine, Set<string>>();
+      let left = MAX_WOKEN;
+      for (let parked = woken?.next(); parked !== undefined && left > 0; parked = woken?.next()) {
+        left -= 1;
+        const scopes = (parked.call as PlacedCall).scopesWhenWoken(key);
+        const line = this.#lineOf(scopes);
+        const all = byLine.get(line) ?? new Set();
+        for (const scope of scopes) all.add(scope);
+        byLine.set(line, all);
+      }
+      for (const [line, scopes] of byLine) line.wake(key, [...scopes]);
+    }
+  }
+
+  /** Performs everything again that waits. */
+  #tryAll(): void {
+    if (this.#away !== undefined) return;
+    for (const parked of this.#waiters.all()) this.#lineOf((parked.call as PlacedCall).scopes).tryAgain(parked);
+  }
+
+  // ---- connections
+
+  /** Ends the waits of a connection that has closed. */
+  endWaits(connection: number): void {
+    this.#waiters.removeOf(connection);
+    this.wake(this.#waiters.takeLeft());
+  }
+
+  /** Releases what a connection holds that has closed, after what it sent before. */
+  disconnect(connection: number): void {
+    this.#order.add(connection, undefined, () => {
+      this.#order.performed(connection);
+      this.#held.dropOf(connection);
+      if (this.#holders.delete(connection)) this.#release(connection);
+    });
+  }
+
+  #release(connection: number): void {
+    const life = this.#life;
+    if (life === undefined || this.#stopped !== undefined) return;
+    const known = numberOf(connection, life.number);
+    const call: Call = {
+      caller: DAEMON,
+      waitMs: 0,
+      closed: false,
+      start: (env) => this.#options.endings.disconnect(known, env),
+      settle: (outcome) => {
+        // Nobody is left to try again, and a grant may have been given for a day.
+        if (outcome instanceof Error && this.#stopped === undefined && this.#life?.number === life.number)
+          setTimeout(() => this.#release(connection), ENDS_AGAIN_MS).unref();
+      },
+    };
+    const nothing = (): void => {};
+    this.#whole.perform(
+      new PlacedCall({ call, about: NOTHING, scopes: [EVERYTHING], remember: nothing, performed: nothing }),
+    );
+  }
+
+  /** Ends the waits of a connection's requests with this id; true if there was one. */
+  cancel(connection: number, id: string | number | null): boolean {
+    const parked = this.#waiters.withId(connection, id);
+    for (const each of parked) {
+      this.#waiters.remove(each);
+      each.call.settle(CANCELLED);
+    }
+    this.wake(this.#waiters.takeLeft());
+    return parked.length > 0;
+  }
+
+  // ---- turns
+
+  get setting(): TurnSetting {
+    return this.#setting as TurnSetting;
+  }
+
+  committed(turn: SharedTurn): void {
+    const { now } = turn.time;
+    this.#aheadMs = now - elapsed();
+    for (const call of turn.parked) call.performed();
+    const life = this.#life;
+    for (const known of turn.holders) {
+      const connection = life === undefined ? undefined : ownConnection(known, life.number);
+      if (connection === undefined || connection === 0) continue;
+      if (this.#options.isOpen(connection)) this.#holders.add(connection);
+      else this.#release(connection);
+    }
+    this.#alarm.noLaterThan(turn.earliestEnd);
+    this.#alarm.wind(this.#time());
+    turn.carryOut(this.#outlet);
+    if (turn.tellAll !== undefined) this.#options.tell(turn.tellAll);
+  }
+
+  readonly #outlet: Outlet = {
+    count: (counter, by) => {
+      // How many there are now is not this daemon's alone to say.
+      if (counter === "sequencesDispensed") this.#options.outlet.count(counter, by);
+    },
+    log: (message, details) => this.#options.outlet.log(message, details),
+    notify: (known, method, params) => this.#notify(known, method, params),
+  };
+
+  /** Tells a connection of this daemon, or has the daemon tell it that has it. */
+  #notify(known: number, method: NotificationName, params: object): void {
+    const life = this.#life;
+    if (life === undefined) return;
+    const connection = ownConnection(known, life.number);
+    if (connection !== undefined) return this.#tellConnection(connection, method, params);
+    const payload = JSON.stringify({ from: life.number, to: known, method, params });
+    life.listener.query("SELECT pg_notify($1, $2)", [this.channel, payload]).catch(() => {});
+  }
+
+  #tellConnection(connection: number, method: NotificationName, params: object): void {
+    const { leaseId, claimId } = params as { leaseId?: string; claimId?: string };
+    const lost = method === "lease.lost" ? leaseId : method === "claim.lost" ? claimId : undefined;
+    if (lost !== undefined) this.#held.drop(lost);
+    this.#options.outlet.notify(connection, method, params);
+  }
+
+  #heard(payload: string): void {
+    const life = this.#life;
+    const told = JSON.parse(payload) as Told;
+    if (life === undefined || told.from === life.number) return;
+    if (told.to !== undefined && told.method !== undefined) {
+      const connection = ownConnection(told.to, life.number);
+      if (connection !== undefined) this.#tellConnection(connection, told.method, told.params ?? {});
+    } else if (told.keys !== undefined) this.wake(told.keys);
+    else this.#tryAll();
+  }
+
+  #time(): Reading {
+    const now = Math.floor(elapsed() + this.#aheadMs);
+    return { now, retentionNow: now, wallMs: now };
+  }
+
+  /** Ends what is due, if anything is: that is looked at without a lock. */
+  async #end(): Promise<void> {
+    if (this.#ending || this.#away !== undefined) return;
+    this.#ending = true;
+    // What is granted meanwhile says by itself when it ends.
+    this.#alarm.setTo(NEVER);
+    try {
+      let due = await this.#earliest();
+      const { now } = this.#time();
+      if (due.at <= now || due.wallAt <= now)
+        due = await this.#whole.performOwn((env) => this.#options.endings.expire(env));
+      this.#alarm.noLaterThan(due);
+    } catch (error) {
+      this.#alarm.noLaterThan({ ...NEVER, at: this.#time().now + ENDS_AGAIN_MS });
+      if (this.#away === undefined && this.#stopped === undefined)
+        this.#options.log.error({ err: error }, "what has ended of shared names cannot be ended now");
+    }
+    this.#ending = false;
+    if (this.#stopped === undefined) this.#alarm.wind(this.#time());
+  }
+
+  async #earliest() {
+    const slot = await this.takeSlot();
+    const { session } = slot;
+    try {
+      await session.begin([], { toRead: true });
+      const [clock] = await session.query<{ now: number }>(
+        "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now",
+      );
+      this.#aheadMs = Math.max(this.#aheadMs, Number(clock?.now) - elapsed());
+      return await session.drive(this.#options.endings.earliest(this.#readingEnv()));
+    } catch (error) {
+      if (classifyShared(error) === "lost") throw this.lost(error);
+      throw error;
+    } finally {
+      await session.rollback();
+      this.giveSlot(slot);
+    }
+  }
+
+  /** As much as is needed to ask when something ends. */
+  #readingEnv(): Env {
+    return { ...this.#time(), retentionMs: this.#options.retentionMs(), turn: new TurnMemory() } as unknown as Env;
+  }
+
+  // ---- sessions
+
+  async takeSlot(): Promise<Slot> {
+    const refusal = this.#stopped ?? this.#away;
+    if (refusal !== undefined) throw refusal;
+    const free = this.#slots.pop();
+    if (free?.session.isOpen) return free;
+    if (free !== undefined) {
+      // Only this session was lost: a new one takes its place.
+      try {
+        return { ...free, session: await this.#openForTurns() };
+      } catch (error) {
+        throw classifyShared(error) === "lost" ? this.lost(error, free) : error;
+      }
+    }
+    return await new Promise((resolve, reject) => this.#awaitingSlot.push({ resolve, reject }));
+  }
+
+  giveSlot(slot: Slot): void {
+    if (slot.life !== this.#life || this.#away !== undefined) return slot.session.destroy();
+    const next = this.#awaitingSlot.shift();
+    this.#slots.push(slot);
+    if (next !== undefined) this.takeSlot().then(next.resolve, next.reject);
+  }
+
+  async #openForTurns(): Promise<Session> {
+    const session = await Session.open(this.#options.url);
+    await session.script(
+      `SET idle_in_transaction_session_timeout = ${SILENT_IN_TRANSACTION_MS}; SET lock_timeout = ${LOCK_TIMEOUT_MS}`,
+    );
+    return session;
+  }
+
+  async resolve(slot: Slot): Promise<boolean> {
+    for (;;) {
+      if (this.#stopped !== undefined) throw this.#stopped;
+      if (this.#away !== undefined) await new Promise<void>((resolve) => this.#awaitingReturn.push(resolve));
+      let session: Session | undefined;
+      try {
+        session = await this.#openForTurns();
+        // The transaction has all its locks until it is over.
+        const [, rows = []] = await session.begin([
+          { text: "SELECT pg_advisory_xact_lock(hashtextextended($1, 0)) IS NULL AS locked", values: [this.#lockPrefix] },
+          {
+            text: "SELECT turn FROM pawl_shared_turn WHERE daemon = $1 AND slot = $2",
+            values: [slot.daemon, slot.number],
+          },
+        ]);
+        return rows[0]?.turn === slot.turn;
+      } catch (error) {
+        if (classifyShared(error) === "lost") this.lost(error);
+        await new Promise((resolve) => setTimeout(resolve, FIRST_RETRY_MS));
+      } finally {
+        await session?.close();
+      }
+    }
+  }
+
+  get #lockPrefix(): string {
+    return `pawl ${this.#schema}`;
+  }
+
+  // ---- the life of this daemon there
+
+  async #connect(): Promise<void> {
+    const listener = await Session.open(this.#options.url);
+    try {
+      await useTables(listener);
+      const setting = await this.#settingFrom(listener);
+      const number = await this.#takeNumber(listener);
+      await listener.listen(this.channel, (payload) => this.#heard(payload));
+      const sessions = await Promise.all(Array.from({ length: SESSIONS }, () => this.#openForTurns()));
+      this.#setting = setting;
+      this.#begin({ number, listener }, sessions);
+    } catch (error) {
+      listener.destroy();
+      throw error;
+    }
+  }
+
+  async #settingFrom(listener: Session): Promise<TurnSetting> {
+    await listener.query("INSERT INTO pawl_meta (key, value) VALUES ('signing_key', $1) ON CONFLICT DO NOTHING", [
+      randomBytes(SIGNING_KEY_BYTES).toString("base64"),
+    ]);
+    const [row] = await listener.query<{ value: string }>("SELECT value FROM pawl_meta WHERE key = 'signing_key'");
+    const key = Buffer.from((row as { value: string }).value, "base64");
+    const { mode, idDigits, retentionMs, isFollowed, ancestorsOf, boot } = this.#options;
+    const machine = createHash("sha256").update(`${boot}`).digest().readUInt32BE() % MACHINES;
+    const known = (caller: Caller): Caller => {
+      const { connection, startTicks } = caller;
+      if (connection === DAEMON.connection) return caller;
+      return {
+        ...caller,
+        connection: numberOf(connection, this.#life?.number ?? 0),
+        startTicks: typeof startTicks === "number" ? startTicks * MACHINES + machine : null,
+      };
+    };
+    return {
+      mode,
+      idDigits,
+      sign: signWith(key),
+      idMark: createHash("sha256").update(key).update("mark").digest("hex").slice(0, MARK_DIGITS),
+      get retentionMs() {
+        return retentionMs();
+      },
+      isFollowed,
+      waiters: this.#waiters,
+      busy: this.#setting?.busy ?? new Set<Parked>(),
+      known,
+      ancestorsOf: (caller) =>
+        ancestorsOf(caller).map(({ pid, startTicks }) => ({ pid, startTicks: startTicks * MACHINES + machine })),
+      lockPrefix: this.#lockPrefix,
+    };
+  }
+
+  /** The number that this daemon had, if nobody has taken it for dead; otherwise one that nobody had. */
+  async #takeNumber(listener: Session): Promise<number> {
+    const former = this.#life?.number;
+    if (former !== undefined) {
+      const [row] = await listener.query<{ taken: number }>(
+        `SELECT pg_try_advisory_lock(hashtextextended($1, 0)) AND EXISTS
+          (SELECT 1 FROM pawl_shared_daemon WHERE number = $2) AS taken`,
+        [this.#lifeLock(former), former],
+      );
+      if (row?.taken === 1) return former;
+    }
+    const [row] = await listener.query<{ number: number }>(
+      "SELECT nextval('pawl_shared_daemon_number') AS number",
+    );
+    const { number } = row as { number: number };
+    // The lock is there before the row, so that nobody sees one without the other.
+    await listener.query("SELECT pg_advisory_lock(hashtextextended($1, 0)) IS NULL AS locked", [
+      this.#lifeLock(number),
+    ]);
+    await listener.query("INSERT INTO pawl_shared_daemon (number, node) VALUES ($1, $2)", [number, hostname()]);
+    return number;
+  }
+
+  #lifeLock(number: number): string {
+    return `${this.#lockPrefix} daemon ${number}`;
+  }
+
+  #begin(life: Life, sessions: readonly Session[]): void {
+    if (this.#life !== undefined && this.#life.number !== life.number) this.#giveUpLife();
+    this.#life = life;
+    this.#away = undefined;
+    this.#retryMs = FIRST_RETRY_MS;
+    this.#heardAt = elapsed();
+    this.#slots = sessions.map((session, index) => ({
+      life,
+      daemon: life.number,
+      number: this.#nextSlot + index,
+      turn: 0,
+      session,
+    }));
+    this.#nextSlot += sessions.length;
+    life.listener.onEnd((error) => {
+      if (this.#life === life) this.lost(error);
+    });
+    for (const resolve of this.#awaitingReturn.splice(0)) resolve();
+    this.#options.log.info({ place: this.shown, daemon: life.number }, "the database of shared names is there");
+    this.#options.onChange();
+    this.#beat(life);
+    void this.#end();
+    this.#tryAll();
+  }
+
+  /** Slots are never used again, so that the row of a turn that nobody heard of stays. */
+  #nextSlot = 0;
+
+  lost(error: unknown, slot?: Slot): PawlError {
+    const refusal = this.#stopped ?? this.#away;
+    if (refusal !== undefined) return refusal;
+    // A session of before says nothing of those that there are now.
+    if (slot !== undefined && slot.life !== this.#life) return this.#awayRefusal;
+    const away = this.#awayRefusal;
+    this.#away = away;
+    clearTimeout(this.#pulse);
+    this.#options.log.warn({ err: error, place: this.shown }, "the database of shared names is away");
+    this.#options.onChange();
+    for (const { session } of this.#slots.splice(0)) session.destroy();
+    this.#life?.listener.destroy();
+    for (const { reject } of this.#awaitingSlot.splice(0)) reject(away);
+    this.#connectLater();
+    return away;
+  }
+
+  get #awayRefusal(): PawlError {
+    return refuse(
+      "unavailable",
+      `The database of these shared names (${this.shown}) cannot be reached. Ask again in a moment; local names are served meanwhile.`,
+      { reason: "shared_unavailable" },
+    );
+  }
+
+  #connectLater(): void {
+    if (this.#stopped !== undefined) return;
+    const delayMs = this.#retryMs;
+    this.#retryMs = Math.min(2 * delayMs, MAX_RETRY_MS);
+    setTimeout(() => {
+      if (this.#stopped !== undefined) return;
+      this.#connect().catch((error) => {
+        if (classifyShared(error) !== "lost")
+          this.#options.log.error({ err: error, place: this.shown }, "the database of shared names refuses us");
+        this.#connectLater();
+      });
+    }, delayMs).unref();
+  }
+
+  /** Looks whether the database answers, and whether another daemon has gone. */
+  #beat(life: Life): void {
+    clearTimeout(this.#pulse);
+    if (this.#life !== life || this.#away !== undefined || this.#stopped !== undefined) return;
+    const sentAt = elapsed();
+    life.listener
+      .query<{ number: number }>(
+        `SELECT number FROM pawl_shared_daemon
+          WHERE number <> $1 AND pg_try_advisory_lock(hashtextextended($2 || ' daemon ' || number, 0))`,
+        [life.number, this.#lockPrefix],
+        "pawl_find_dead",
+      )
+      .then(
+        (dead) => {
+          if (this.#life !== life) return;
+          this.#heardAt = sentAt;
+          this.#watchSilence();
+          for (const { number } of dead) void this.#bury(number, life);
+          const shortestMs = this.#held.shortestMs * TOLD_AFTER_PART;
+          const pulseMs = Math.min(Math.max(shortestMs / 4, MIN_PULSE_MS), MAX_PULSE_MS);
+          this.#pulse = setTimeout(() => this.#beat(life), pulseMs).unref();
+        },
+        (error) => {
+          if (this.#life === life) this.lost(error);
+        },
+      );
+  }
+
+  /** Another daemon has gone: others may come back to what its connections held, or it ends. */
+  async #bury(number: number, life: Life): Promise<void> {
+    if (this.#buried.has(number)) return;
+    this.#buried.add(number);
+    try {
+      const { endings, log } = this.#options;
+      await this.#whole.performOwn(function* (env): Operation<void> {
+        const first = number * CONNECTIONS_PER_DAEMON;
+        yield* endings.abandon(first, first + CONNECTIONS_PER_DAEMON - 1, env);
+        yield* run(forgetDaemon, { number });
+        yield* run(forgetWaiting, { number });
+        env.effects.deadline(env.now);
+      });
+      log.info({ place: this.shown, daemon: number }, "another daemon has gone; what its connections held ends unless they come back");
+    } catch (error) {
+      this.#options.log.warn({ err: error, daemon: number }, "a daemon that has gone cannot be seen to now");
+    }
+    this.#buried.delete(number);
+    life.listener
+      .query("SELECT pg_advisory_unlock(hashtextextended($1, 0))", [this.#lifeLock(number)])
+      .catch(() => {});
+  }
+
+  /** Sees to it that holders are told in time if the database is silent. */
+  #watchSilence(): void {
+    clearTimeout(this.#silence);
+    const shortestMs = this.#held.shortestMs;
+    if (shortestMs === Number.POSITIVE_INFINITY) return;
+    const afterMs = Math.min(shortestMs * TOLD_AFTER_PART, MAX_TOLD_AFTER_MS);
+    const leftMs = this.#heardAt + afterMs - elapsed();
+    this.#silence = setTimeout(() => this.#fallSilent(afterMs), Math.max(leftMs, 0)).unref();
+  }
+
+  #fallSilent(afterMs: number): void {
+    if (elapsed() - this.#heardAt < afterMs) return this.#watchSilence();
+    this.lost(new Error(`it has not answered for ${Math.round(afterMs)} ms`));
+    this.#giveUpLife();
+  }
+
+  /** The others may take this daemon for dead: its holders are told, and it comes back as another. */
+  #giveUpLife(): void {
+    const all = this.#held.takeAll();
+    this.#holders.clear();
+    this.#scopes.clear();
+    this.#life = undefined;
+    for (const { connection, tell } of all) {
+      for (const { method, params } of tell) this.#options.outlet.notify(connection, method, params);
+    }
+    if (all.length > 0)
+      this.#options.log.warn({ grants: all.length, place: this.shown }, "holders were told that they lost what they hold");
+  }
+
+  /** Refuses everything from now on. */
+  async stop(refusal: PawlError): Promise<void> {
+    this.#stopped = refusal;
+    clearTimeout(this.#pulse);
+    clearTimeout(this.#silence);
+    clearInterval(this.#look);
+    this.#alarm.stop();
+    for (const parked of this.#waiters.all()) {
+      this.#waiters.remove(parked);
+      parked.call.settle(refusal);
+    }
+    for (const { reject } of this.#awaitingSlot.splice(0)) reject(refusal);
+    for (const resolve of this.#awaitingReturn.splice(0)) resolve();
+  }
+
+  async close(): Promise<void> {
+    const sessions = this.#slots.splice(0).map(({ session }) => session);
+    if (this.#life !== undefined) sessions.push(this.#life.listener);
+    this.#life = undefined;
+    await Promise.all(sessions.map((session) => session.close()));
+  }
+}
+
+/** What one daemon tells the others: keys that were woken, a notification for a connection, or to look at all. */
+interface Told {
+  readonly from: number;
+  readonly keys?: readonly string[];
+  readonly to?: number;
+  readonly method?: NotificationName;
+  readonly params?: object;
+}
+
+const forgetDaemon: Statement<never> = { sql: "DELETE FROM pawl_shared_daemon WHERE number = :number" };
+const forgetWaiting: Statement<never> = { sql: "DELETE FROM pawl_shared_waiting WHERE daemon = :number" };
+
+const NOT_YET = refuse(
+  "unavailable",
+  "The database of these shared names cannot be reached. Ask again in a moment; local names are served meanwhile.",
+  { reason: "shared_unavailable" },
+);
+
+/** The scope of what is about nothing that is there. */
+const NOWHERE = "nowhere";
+
+/** A connection's number among those of all daemons. */
+function numberOf(connection: number, daemon: number): number {
+  return daemon * CONNECTIONS_PER_DAEMON + connection;
+}
+
+/** The number here of a connection of this daemon; undefined for one of another. */
+function ownConnection(known: number, daemon: number): number | undefined {
+  return Math.floor(known / CONNECTIONS_PER_DAEMON) === daemon ? known % CONNECTIONS_PER_DAEMON : undefined;
+}

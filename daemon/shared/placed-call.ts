@@ -1,0 +1,89 @@
+import { type About, scopesWhenWoken } from "../domain/about.js";
+import type { Operation } from "../store/statement.js";
+import { type Call, following } from "../turns/call.js";
+import type { Env, Outcome } from "../turns/operation.js";
+import type { ScopedCall } from "./turn.js";
+
+/** A call at a place, with what it is about. */
+export class PlacedCall implements ScopedCall {
+  readonly #call: Call;
+  readonly #about: About;
+  readonly scopes: readonly string[];
+  readonly #remember: (outcome: unknown) => void;
+  #performed: (() => void) | undefined;
+
+  /** @param options `remember` is told of the outcome; `performed` once that it is there, or that the call waits. */
+  constructor(options: {
+    call: Call;
+    about: About;
+    scopes: readonly string[];
+    remember: (outcome: unknown) => void;
+    performed: () => void;
+  }) {
+    this.#call = options.call;
+    this.#about = options.about;
+    this.scopes = options.scopes;
+    this.#remember = options.remember;
+    this.#performed = options.performed;
+  }
+
+  get caller(): Call["caller"] {
+    return this.#call.caller;
+  }
+
+  get id(): Call["id"] {
+    return this.#call.id;
+  }
+
+  get waitMs(): number {
+    return this.#call.waitMs;
+  }
+
+  get writes(): boolean | undefined {
+    return this.#call.writes;
+  }
+
+  get bytes(): number {
+    return this.#call.bytes ?? 0;
+  }
+
+  get mayBeUndone(): boolean {
+    return this.#call.mayBeUndone === true;
+  }
+
+  get closed(): boolean {
+    return this.#call.closed;
+  }
+
+  start(env: Env): Operation<Outcome<unknown>> {
+    return this.#call.start(env);
+  }
+
+  parked(bytes: number): void {
+    this.#call.parked?.(bytes);
+  }
+
+  settle(outcome: unknown): void {
+    this.#remember(outcome);
+    this.#call.settle(outcome);
+    this.performed();
+  }
+
+  scopesWhenWoken(key: string): readonly string[] {
+    return scopesWhenWoken(this.#about, this.scopes, key);
+  }
+
+  following(goOn: Call["start"]): ScopedCall {
+    return Object.assign(following(this, goOn), {
+      scopes: this.scopes,
+      scopesWhenWoken: (key: string) => this.scopesWhenWoken(key),
+      following: (further: Call["start"]) => this.following(further),
+      performed: () => this.performed(),
+    });
+  }
+
+  performed(): void {
+    this.#performed?.();
+    this.#performed = undefined;
+  }
+}

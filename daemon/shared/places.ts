@@ -1,0 +1,187 @@
+import type { MethodName } from "@pawl/protocol";
+import { PawlError, refuse, shown } from "@pawl/protocol/errors";
+import { type About, aboutOf, type GivenId, type Named } from "../domain/about.js";
+import { LEASE_BEGINNING } from "../domain/board/work-state.js";
+import { fits, fitsBeginning } from "../domain/name-pattern.js";
+import type { Call } from "../turns/call.js";
+import type { Caller } from "../turns/operation.js";
+import { Place, type PlaceOptions, type Request } from "./place.js";
+import type { SharedNoun, SharedRule } from "./specification.js";
+
+/** A call that is performed at a place, and not in this process's turns. */
+export interface Route {
+  readonly place: Place;
+  readonly request: Request;
+}
+
+/** Undefined is this database. */
+type Kept = Place | undefined;
+
+/** The places of a daemon: which of them has a name. */
+export class Places {
+  readonly #rules: readonly (Omit<SharedRule, "url"> & { readonly place: Place })[];
+  readonly #places: readonly Place[];
+
+  private constructor(rules: readonly SharedRule[], places: ReadonlyMap<string, Place>) {
+    this.#rules = rules.map(({ noun, pattern, url }) => ({ noun, pattern, place: places.get(url) as Place }));
+    this.#places = [...places.values()];
+  }
+
+  /** @param make the options of a place, but for its address. */
+  static of(rules: readonly SharedRule[], make: Omit<PlaceOptions, "url">): Places {
+    const places = new Map<string, Place>();
+    for (const { url } of rules) if (!places.has(url)) places.set(url, new Place({ ...make, url }));
+    return new Places(rules, places);
+  }
+
+  /** Connects to all; throws for one that is not fit. */
+  async start(): Promise<void> {
+    await Promise.all(this.#places.map((place) => place.start()));
+  }
+
+  /** Where a call is performed: undefined for here. Refused if what it is about is in different places. */
+  route(method: string, params: object): Route | PawlError | undefined {
+    const about = aboutOf(method as MethodName, params as Readonly<Record<string, unknown>>);
+    if (about === undefined) return undefined;
+    const found = this.#keptOf(about, method === "lease.list");
+    if (found instanceof PawlError) return found;
+    if (found === undefined) return undefined;
+    if (method === "schedule.set") return scheduleElsewhere(found);
+    return { place: found, request: { method, params, about } };
+  }
+
+  /** The refusal of a part of a transaction that is made where ids end with this mark. */
+  elsewhere(method: string, params: object, mark: string): PawlError | undefined {
+    const routed = this.route(method, params);
+    if (routed instanceof PawlError) return routed;
+    const here = this.#places.find((place) => place.mark === mark);
+    const about = aboutOf(method as MethodName, params as Readonly<Record<string, unknown>>);
+    const isNamed = about !== undefined && (about.names.length > 0 || about.ids.length > 0);
+    if (!isNamed || routed?.place === here) return undefined;
+    return mixed([`this call ${inPlace(routed?.place)}`, `the transaction ${inPlace(here)}`]);
+  }
+
+  #keptOf(about: About, isList: boolean): Kept | PawlError {
+    const kept = new Map<Kept, string>();
+    const note = (place: Kept, what: string): void => {
+      if (!kept.has(place)) kept.set(place, `${what} ${inPlace(place)}`);
+    };
+    for (const named of about.names) {
+      const place = this.#placeOf(named);
+      // A list of what is partly here is a list of what is here.
+      if (place === "several" && isList) return undefined;
+      if (place === "several") return severalUnder(named);
+      note(place, `${named.noun} ${shown(named.name)}`);
+    }
+    for (const id of about.ids) note(this.#placeOfId(id), `${id.kind} ${shown(id.id)}`);
+    if (kept.size === 0) return undefined;
+    for (const method of about.here) note(undefined, `what ${method} is about`);
+    const [[place] = [undefined], ...others] = [...kept];
+    return others.length === 0 ? place : mixed([...kept.values()]);
+  }
+
+  #placeOf({ noun, name, isBeginning = false }: Named): Kept | "several" {
+    if (noun === "lease" && name.startsWith(LEASE_BEGINNING)) return undefined;
+    for (const rule of this.#rules) {
+      if (rule.noun !== undefined && rule.noun !== noun) continue;
+      if (!isBeginning) {
+        if (fits(rule.pattern, name)) return rule.place;
+        continue;
+      }
+      const covers = fitsBeginning(rule.pattern, name);
+      if (covers === "all") return rule.place;
+      if (covers === "some") return "several";
+    }
+    return undefined;
+  }
+
+  #placeOfId(given: GivenId): Kept {
+    const noun = given.kind === "lease" ? "lease" : "queue";
+    for (const place of this.#places) {
+      const { mark } = place;
+      if (given.kind === "claim" ? place.hasSigned(given.id, given.proof) : mark && given.id.endsWith(mark))
+        return place;
+    }
+    // As long as a place was never seen, nobody knows which ids are its own.
+    return this.#rules.find(
+      ({ noun: own, place }) => place.mark === undefined && (own === undefined || own === noun),
+    )?.place;
+  }
+
+  shown(): { pattern: string; noun: SharedNoun | null; place: string; connected: boolean }[] {
+    return this.#rules.map(({ pattern, noun, place }) => ({
+      pattern,
+      noun: noun ?? null,
+      place: place.shown,
+      connected: place.isConnected,
+    }));
+  }
+
+  /** Where a name is kept, as people are told; undefined for here. */
+  placeOf(named: Named): string | undefined {
+    const place = this.#placeOf(named);
+    return place === "several" ? undefined : place?.shown;
+  }
+
+  /** Of how many places the databases are away. */
+  get away(): string[] {
+    return this.#places.filter(({ isConnected }) => !isConnected).map(({ shown: name }) => name);
+  }
+
+  get waiting(): number {
+    return this.#places.reduce((sum, { waiting }) => sum + waiting, 0);
+  }
+
+  perform(call: Call, { place, request }: Route): void {
+    place.arrive(call, request);
+  }
+
+  endWaits(connection: number): void {
+    for (const place of this.#places) place.endWaits(connection);
+  }
+
+  disconnect(connection: number): void {
+    for (const place of this.#places) place.disconnect(connection);
+  }
+
+  cancel({ connection }: Caller, id: string | number | null): boolean {
+    return this.#places.filter((place) => place.cancel(connection, id)).length > 0;
+  }
+
+  stop(refusal: PawlError): void {
+    for (const place of this.#places) place.stop(refusal);
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#places.map((place) => place.close()));
+  }
+}
+
+function inPlace(place: Kept): string {
+  return place === undefined ? "is kept by this node" : `is kept in ${place.shown}`;
+}
+
+function mixed(which: readonly string[]): PawlError {
+  const message = `is about what is kept in different places: ${which.join("; ")}`;
+  return refuse(
+    "invalid_params",
+    `The call ${message}. One call is about one place; make one for each.`,
+    { issues: [{ path: "", message }] },
+  );
+}
+
+function severalUnder({ name }: Named): PawlError {
+  const message = `names ${shown(`${name}*`)}, of which some are kept elsewhere than others`;
+  return refuse(
+    "invalid_params",
+    `The call ${message}. Name what is in one place.`,
+    { issues: [{ path: "", message }] },
+  );
+}
+
+function scheduleElsewhere(place: Place): PawlError {
+  const message = `enqueues in a queue that is kept in ${place.shown}, where no schedules can be kept yet`;
+  return refuse("invalid_params", `The schedule ${message}. Name a queue of this node.`, {
+    issues: [{ path: "/queue", message }],
+  });
+}
