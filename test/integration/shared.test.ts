@@ -37,4 +37,105 @@ describe.skipIf(!HAS_POSTGRESQL)("names that daemons share", () => {
     expect((await first.call("sequence.next", { type: "FR" })).seq).toBe(1);
     expect((await second.call("sequence.next", { type: "FR" })).seq).toBe(1);
   });
+
+  test("a batch that one enqueues is claimed by a worker that waits at the other, which completes it", async () => {
+    const [first, second] = await connect();
+    const claiming = second.call("queue.claim", { queue: "s/wait", owner: "w", waitMs: 20_000 });
+    await waitsAt(second, "s/wait");
+    const { batch } = await first.call("queue.enqueue", { queue: "s/wait", payloads: [1] });
+    const { claim } = await claiming;
+    expect(claim?.batches[0]?.batchId).toBe(batch.batchId);
+    const { claimId, leaseToken } = claim as NonNullable<typeof claim>;
+    // By the token alone, at the other daemon.
+    expect(await first.call("queue.complete", { claimId, leaseToken })).toEqual({ completed: 1 });
+    expect((await second.call("queue.get", { batchId: batch.batchId })).batch.state).toBe("completed");
+  });
+
+  test("a claim that ends with its connection goes to one who waits at the other daemon", async () => {
+    const [first, second] = await connect();
+    await first.call("queue.enqueue", { queue: "s/gone", payloads: [1], retry: { baseMs: 0, maxMs: 0 } });
+    const held = await first.call("queue.claim", { queue: "s/gone", owner: "a", releaseOn: "disconnect" });
+    const claiming = second.call("queue.claim", { queue: "s/gone", owner: "b", waitMs: 20_000 });
+    await waitsAt(second, "s/gone");
+    await first.destroy();
+    const { claim } = await claiming;
+    expect(claim?.fencingToken).toBe((held.claim?.fencingToken ?? 0) + 1);
+  });
+
+  test("a claim that runs out goes to one who waits at the other daemon", async () => {
+    const [first, second] = await connect();
+    await first.call("queue.enqueue", { queue: "s/over", payloads: [1], retry: { baseMs: 0, maxMs: 0 } });
+    await first.call("queue.claim", { queue: "s/over", owner: "a", leaseMs: 1000 });
+    const { claim } = await second.call("queue.claim", { queue: "s/over", owner: "b", waitMs: 20_000 });
+    expect(claim?.owner).toBe("b");
+  });
+
+  test("a lease goes to one who waits at the other daemon, with a higher token", async () => {
+    const [first, second] = await connect();
+    const { lease } = await first.call("lease.acquire", { name: "s/lease", owner: "a", ttlMs: 60_000 });
+    await expect(
+      second.call("lease.acquire", { name: "s/lease", owner: "b", ttlMs: 60_000 }),
+    ).rejects.toMatchObject({ kind: "lease_held" });
+    const acquiring = second.call("lease.acquire", { name: "s/lease", owner: "b", ttlMs: 60_000, waitMs: 20_000 });
+    await expect.poll(async () => (await second.call("lease.get", { name: "s/lease" })).lease?.waiters).toBe(1);
+    // By its id, at the daemon that did not grant it.
+    await second.call("lease.heartbeat", { leaseId: lease.leaseId });
+    expect(await second.call("lease.release", { leaseId: lease.leaseId })).toEqual({ released: true });
+    expect((await acquiring).lease.fencingToken).toBe(lease.fencingToken + 1);
+  });
+
+  test("a claim of several queues that waits is met by a batch of any of them, also by a beginning", async () => {
+    const [first, second] = await connect();
+    const named = second.call("queue.claim", { queues: ["s/m/a", "s/m/b"], owner: "w", waitMs: 20_000 });
+    await waitsAt(second, "s/m/b");
+    await first.call("queue.enqueue", { queue: "s/m/b", payloads: [1] });
+    expect((await named).claim?.queue).toBe("s/m/b");
+    const begun = second.call("queue.claim", { queues: ["s/n/*"], owner: "w", waitMs: 20_000 });
+    await waitsAt(second, "s/n/any");
+    await first.call("queue.enqueue", { queue: "s/n/any", payloads: [1] });
+    expect((await begun).claim?.queue).toBe("s/n/any");
+  });
+
+  test("a batch that waits for one of another queue is released by its end, wherever that is told", async () => {
+    const [first, second] = await connect();
+    const { batch } = await first.call("queue.enqueue", { queue: "s/f/1", payloads: [1] });
+    await second.call("queue.enqueue", { queue: "s/f/2", payloads: [2], after: [batch.batchId] });
+    const { claim } = await second.call("queue.claim", { queue: "s/f/1", owner: "w" });
+    const next = second.call("queue.claim", { queue: "s/f/2", owner: "w", waitMs: 20_000 });
+    await waitsAt(second, "s/f/2");
+    const { claimId, leaseToken } = claim as NonNullable<typeof claim>;
+    await first.call("queue.complete", { claimId, leaseToken });
+    expect((await next).claim?.batches).toHaveLength(1);
+  });
+
+  test("a call about names in different places is refused, and says where they are", async () => {
+    const [first] = await connect();
+    const refused = { kind: "invalid_params", message: expect.stringContaining("is kept by this node") };
+    await expect(
+      first.call("queue.claim", { queues: ["s/a", "mine"], owner: "w" }),
+    ).rejects.toMatchObject(refused);
+    await expect(
+      first.call("lease.acquire", { names: ["s/a", "mine"], owner: "w", ttlMs: 1000 }),
+    ).rejects.toMatchObject(refused);
+    await expect(
+      first.call("transact", {
+        calls: [
+          { method: "queue.enqueue", params: { queue: "s/t", payloads: [1] } },
+          { method: "queue.enqueue", params: { queue: "mine", payloads: [1] } },
+        ],
+      }),
+    ).rejects.toMatchObject(refused);
+    const { results } = await first.call("transact", {
+      calls: [
+        { method: "queue.enqueue", params: { queue: "s/t1", payloads: [1] } },
+        { method: "lease.acquire", params: { name: "s/t2", owner: "w", ttlMs: 1000 } },
+      ],
+    });
+    expect(results).toHaveLength(2);
+  });
+
+  /** Resolves once a call of a client waits for a queue; its daemon is asked on the same connection. */
+  async function waitsAt(client: RawClient, queue: string): Promise<void> {
+    await expect.poll(async () => (await client.call("queue.explain", { queue })).waiting).toBeGreaterThan(0);
+  }
 });
