@@ -1,6 +1,7 @@
 // A real PostgreSQL on a Unix socket in a directory of its own, for the time of a test.
-import { spawn, spawnSync } from "node:child_process";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { chownSync, existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -23,19 +24,34 @@ const idOf = (option: string): number =>
   Number(spawnSync("id", [option, "postgres"], { encoding: "utf8" }).stdout);
 const user = process.getuid?.() === 0 ? { uid: idOf("-u"), gid: idOf("-g") } : undefined;
 
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address() as AddressInfo;
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
 export class PostgreSql {
   readonly #directory: string;
+  /** On loopback; undefined for a server that listens on its Unix socket alone. */
+  readonly port: number | undefined;
+  #server: ChildProcess | undefined;
+  #ended: Promise<void> = Promise.resolve();
 
-  private constructor(directory: string) {
+  private constructor(directory: string, port: number | undefined) {
     this.#directory = directory;
+    this.port = port;
   }
 
   /** Its place for `pawld --shared`; a schema of its own for each test. */
-  url(schema = "pawl"): string {
+  url(schema = "pawl", port = this.port): string {
+    if (port !== undefined) return `postgresql://pawl@127.0.0.1:${port}/postgres?schema=${schema}`;
     return `postgresql://pawl@localhost/postgres?host=${encodeURIComponent(this.#directory)}&schema=${schema}`;
   }
 
-  static async start(atEnd: AtEnd): Promise<PostgreSql> {
+  /** @param options `tcp` has it listen on loopback, too. */
+  static async start(atEnd: AtEnd, { tcp = false } = {}): Promise<PostgreSql> {
     // Not below a directory that only root may enter.
     const directory = mkdtempSync(join(tmpdir(), "pawl-postgresql-"));
     atEnd(() => rmSync(directory, { recursive: true, force: true }));
@@ -57,6 +73,17 @@ export class PostgreSql {
     });
     if (made.status !== 0) throw new Error(`initdb: ${made.stderr}`);
 
+    const postgres = new PostgreSql(directory, tcp ? await freePort() : undefined);
+    atEnd(() => postgres.end("SIGQUIT"));
+    await postgres.run();
+    return postgres;
+  }
+
+  /** Starts the server, after a kill too, and resolves once it answers. */
+  async run(): Promise<void> {
+    const directory = this.#directory;
+    const listens =
+      this.port === undefined ? ["-c", "listen_addresses="] : ["-c", "listen_addresses=127.0.0.1", "-p", `${this.port}`];
     // A test that is killed takes the server with it.
     const server = spawn(
       "setpriv",
@@ -64,30 +91,31 @@ export class PostgreSql {
         ...(user === undefined ? [] : [`--reuid=${user.uid}`, `--regid=${user.gid}`, "--clear-groups"]),
         "--pdeathsig=QUIT",
         join(programs as string, "postgres"),
-        ...["-D", data, "-k", directory, "-c", "listen_addresses=", "-c", "fsync=off"],
+        ...["-D", join(directory, "data"), "-k", directory, ...listens, "-c", "fsync=off"],
       ],
       { cwd: "/", stdio: ["ignore", "ignore", "pipe"] },
     );
+    this.#server = server;
     let said = "";
     server.stderr.setEncoding("utf8").on("data", (text: string) => {
       said += text;
     });
-    const ended = new Promise((resolve) => server.once("exit", resolve));
-    atEnd(async () => {
-      server.kill("SIGQUIT");
-      await ended;
-    });
-    const postgres = new PostgreSql(directory);
-    while (postgres.psql("SELECT 1").status !== 0) {
+    this.#ended = new Promise((resolve) => server.once("exit", () => resolve()));
+    while (this.psql("SELECT 1").status !== 0) {
       if (server.exitCode !== null) throw new Error(`postgres: ${said}`);
       await sleep(20);
     }
-    return postgres;
+  }
+
+  /** Ends the server: SIGQUIT is a crash of it, from which it recovers at its next start. */
+  async end(signal: NodeJS.Signals): Promise<void> {
+    this.#server?.kill(signal);
+    await this.#ended;
   }
 
   /** Runs a script; `\echo` marks places in what it prints, errors among it. It stops at an error if told so. */
   psql(script: string, ...options: string[]): { status: number | null; output: string } {
-    const psql = [...["-h", this.#directory, "-U", "pawl", "-d", "postgres", "-X", "-q", "-At"], ...options];
+    const psql = [...["-h", this.#directory, ...(this.port === undefined ? [] : ["-p", `${this.port}`]), "-U", "pawl", "-d", "postgres", "-X", "-q", "-At"], ...options];
     const { status, stdout, stderr } = spawnSync(
       "sh",
       ["-c", 'exec "$0" "$@" 2>&1', join(programs as string, "psql"), ...psql],

@@ -1,10 +1,9 @@
 // Names kept in PostgreSQL: several real daemons on one real server.
 import { beforeAll, describe, expect, test } from "vitest";
-import { createTables } from "../../daemon/dist/shared/tables.js";
-import { Session } from "../../daemon/dist/shared/session.js";
 import { type AtEnd, type DaemonProcess, Place } from "../daemon.js";
 import { HAS_POSTGRESQL, PostgreSql } from "../postgresql.js";
 import type { RawClient } from "../raw-client.js";
+import { makePlace } from "../shared-daemons.js";
 
 describe.skipIf(!HAS_POSTGRESQL)("names that daemons share", () => {
   let postgres: PostgreSql;
@@ -13,9 +12,7 @@ describe.skipIf(!HAS_POSTGRESQL)("names that daemons share", () => {
     const endings: Parameters<AtEnd>[0][] = [];
     const atEnd: AtEnd = (action) => void endings.unshift(action);
     postgres = await PostgreSql.start(atEnd);
-    const session = await Session.open(postgres.url());
-    await createTables(session, { dryRun: false });
-    await session.close();
+    await makePlace(postgres.url());
     const args = ["--shared", `s/*=${postgres.url()}`, "--shared", `sequence:S*=${postgres.url()}`];
     daemons = await Promise.all([1, 2].map(() => new Place(undefined, atEnd).start({ args })));
     return async () => {

@@ -1,0 +1,129 @@
+// What becomes of shared names when a daemon dies or is cut off, and when the server is away.
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import { type AtEnd, Place } from "../daemon.js";
+import { HAS_POSTGRESQL, PostgreSql } from "../postgresql.js";
+import type { RawClient } from "../raw-client.js";
+import { makePlace, SilentProxy } from "../shared-daemons.js";
+
+const AWAY = { error: { data: { kind: "unavailable", reason: "shared_unavailable" } } };
+
+describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
+  const endings: Parameters<AtEnd>[0][] = [];
+  let postgres: PostgreSql;
+  let schemas = 0;
+  beforeAll(async () => {
+    postgres = await PostgreSql.start((action) => void endings.unshift(action), { tcp: true });
+  });
+  afterAll(async () => {
+    for (const action of endings) await action();
+  });
+
+  /** Tables of its own for a test. */
+  async function newSchema(): Promise<string> {
+    schemas += 1;
+    await makePlace(postgres.url(`test_${schemas}`));
+    return `test_${schemas}`;
+  }
+
+  function shared(schema: string, port?: number): { args: string[] } {
+    return { args: ["--shared", `s/*=${postgres.url(schema, port)}`, "--shared", `S*=${postgres.url(schema, port)}`] };
+  }
+
+  test("what a daemon held that was killed may be taken up at the next, and is bound to it", async () => {
+    const schema = await newSchema();
+    const [one, two] = [new Place(), new Place()];
+    const first = await one.start(shared(schema));
+    const second = await two.start(shared(schema));
+    const holder = await one.connect();
+    const name = "s/lease";
+    const { lease } = await holder.call("lease.acquire", { name, owner: "a", ttlMs: 60_000, releaseOn: "disconnect" });
+    const other = await two.connect();
+    const waiting = other.call("lease.acquire", { name, owner: "b", ttlMs: 60_000, waitMs: 30_000 });
+    await first.end("SIGKILL");
+    await second.logged(({ msg }) => msg.startsWith("another daemon has gone"));
+    await one.start(shared(schema));
+    const again = await one.connect();
+    await again.call("lease.heartbeat", { leaseId: lease.leaseId });
+    expect((await other.call("lease.get", { name })).lease).toMatchObject({ owner: "a" });
+    await again.destroy();
+    expect((await waiting).lease.fencingToken).toBe(lease.fencingToken + 1);
+  });
+
+  test("a daemon that is cut off tells its holders before anybody else is granted", async () => {
+    const schema = await newSchema();
+    const proxy = await SilentProxy.start(postgres.port as number, onTestFinished);
+    const [one, two] = [new Place(), new Place()];
+    await one.start(shared(schema, proxy.port));
+    await two.start(shared(schema));
+    const [holder, other] = [await one.connect(), await two.connect()];
+    const name = "s/lease";
+    const { lease } = await holder.call("lease.acquire", { name, owner: "a", ttlMs: 3000 });
+    const order: string[] = [];
+    const granted = other
+      .call("lease.acquire", { name, owner: "b", ttlMs: 60_000, waitMs: 30_000 })
+      .then(() => order.push("granted"));
+    const told = toldOf(holder, "lease.lost").then(() => order.push("told"));
+    proxy.silence();
+    await Promise.all([told, granted]);
+    expect(order).toEqual(["told", "granted"]);
+    await expect(holder.call("lease.heartbeat", { leaseId: lease.leaseId })).rejects.toMatchObject(AWAY);
+    proxy.cut();
+    await expect
+      .poll(() => holder.call("lease.get", { name }).then(({ lease: now }) => now?.owner, () => undefined), {
+        timeout: 20_000,
+      })
+      .toBe("b");
+  });
+
+  test.each(["hold", "drop"] as const)(
+    "a commit that nobody heard of is found out about (its answer lost, or itself: %s)",
+    async (fate) => {
+      const schema = await newSchema();
+      const proxy = await SilentProxy.start(postgres.port as number, onTestFinished);
+      const place = new Place();
+      await place.start(shared(schema, proxy.port));
+      const client = await place.connect();
+      expect((await client.call("sequence.next", { type: "SEQ" })).seq).toBe(1);
+      const seen = new Promise<void>((resolve) => {
+        proxy.onSent = (text) => {
+          if (!text.includes("COMMIT")) return "pass";
+          proxy.onSent = undefined;
+          resolve();
+          return fate;
+        };
+      });
+      const taking = client.call("sequence.next", { type: "SEQ" });
+      await seen;
+      proxy.cut();
+      expect((await taking).seq).toBe(2);
+      expect((await client.call("sequence.next", { type: "SEQ" })).seq).toBe(3);
+    },
+  );
+
+  test("the server crashes: local names go on, and what waited is served once it is there again", async () => {
+    const schema = await newSchema();
+    const place = new Place();
+    const daemon = await place.start(shared(schema));
+    const client = await place.connect();
+    await client.call("queue.enqueue", { queue: "s/kept", payloads: [1] });
+    const waiting = client.call("queue.claim", { queue: "s/later", owner: "w", waitMs: 60_000 });
+    await expect.poll(async () => (await client.call("queue.explain", { queue: "s/later" })).waiting).toBe(1);
+    await postgres.end("SIGQUIT");
+    await daemon.logged(({ msg }) => msg === "the database of shared names is away");
+    await expect(client.call("queue.claim", { queue: "s/kept", owner: "w" })).rejects.toMatchObject(AWAY);
+    expect((await client.call("sequence.next", { type: "FR" })).seq).toBe(1);
+    expect((await client.call("daemon.info", {})).shared[0]?.connected).toBe(false);
+    await postgres.run();
+    await expect
+      .poll(async () => (await client.call("daemon.info", {})).shared[0]?.connected, { timeout: 20_000 })
+      .toBe(true);
+    expect((await client.call("queue.claim", { queue: "s/kept", owner: "w" })).claim?.batches).toHaveLength(1);
+    await client.call("queue.enqueue", { queue: "s/later", payloads: [1] });
+    expect((await waiting).claim?.batches).toHaveLength(1);
+  });
+});
+
+/** Resolves once a client was sent a notification. */
+async function toldOf(client: RawClient, method: string): Promise<void> {
+  for (;;) if ((await client.reply()).method === method) return;
+}
