@@ -1,4 +1,5 @@
 import { refuse } from "@pawl/protocol/errors";
+import { elapsed } from "../clock.js";
 import type { Operation } from "../store/statement.js";
 import { type Env, EVERYTHING } from "../turns/operation.js";
 import type { Parked } from "../turns/waiters.js";
@@ -44,6 +45,8 @@ export interface LinesPlace {
   resolve(slot: Slot): Promise<boolean>;
   /** The connection to the database was lost. Gives the refusal of what was not done for that. */
   lost(error: unknown, slot: Slot): Error;
+  /** The database has answered what was sent then, in milliseconds of `elapsed`. */
+  heardSince(sentAt: number): void;
   /** A turn was committed. */
   committed(turn: SharedTurn): void;
   /** Has other lines perform the calls again that wait under these keys. */
@@ -209,6 +212,7 @@ export class CallLine {
     } catch (error) {
       return await this.#undo(slot, turn, error);
     }
+    const sentAt = elapsed();
     try {
       await turn.commit({ daemon: slot.daemon, slot: slot.number, turn: slot.turn, channel });
     } catch (error) {
@@ -226,6 +230,7 @@ export class CallLine {
         return new Undone();
       }
     }
+    this.#place.heardSince(sentAt);
     this.#finish(turn);
     return undefined;
   }

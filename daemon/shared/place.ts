@@ -50,6 +50,8 @@ const MAX_RETRY_MS = 5000;
 const TOLD_AFTER_PART = 1 / 3;
 /** ... and before others end what is bound to its connections. */
 const MAX_TOLD_AFTER_MS = RESTART_GRACE_MS / 3;
+/** The time that answers then have to be read. */
+const READING_MS = 50;
 /** All that waits is looked at so often, in case a notification was lost. */
 const LOOK_MS = 30_000;
 /** What is due is looked for again so much later where that failed. */
@@ -128,6 +130,8 @@ export class Place implements LinesPlace {
   #pulse: NodeJS.Timeout | undefined;
   #look: NodeJS.Timeout | undefined;
   #silence: NodeJS.Timeout | undefined;
+  /** The connection that is being asked whether it is there. */
+  #beating: Life | undefined;
   readonly #buried = new Set<number>();
 
   constructor(options: PlaceOptions) {
@@ -243,7 +247,10 @@ export class Place implements LinesPlace {
       if (tell === undefined) this.#held.renew(id, ttlMs);
       else if (tell.length > 0) this.#held.keep(id, { connection, ttlMs, tell });
     }
-    if (this.#held.shortestMs < shortestMs) this.#watchSilence();
+    if (this.#held.shortestMs >= shortestMs) return;
+    // What has a shorter time is looked after more often from now on.
+    this.#watchSilence();
+    if (this.#life !== undefined) this.#beat(this.#life);
   }
 
   #lineOf(scopes: readonly string[]): CallLine {
@@ -665,8 +672,10 @@ export class Place implements LinesPlace {
 
   /** Looks whether the database answers, and whether another daemon has gone. */
   #beat(life: Life): void {
-    clearTimeout(this.#pulse);
     if (this.#life !== life || this.#away !== undefined || this.#stopped !== undefined) return;
+    if (this.#beating === life) return;
+    clearTimeout(this.#pulse);
+    this.#beating = life;
     const sentAt = elapsed();
     life.listener
       .query<{ number: number }>(
@@ -678,8 +687,8 @@ export class Place implements LinesPlace {
       .then(
         (dead) => {
           if (this.#life !== life) return;
-          this.#heardAt = sentAt;
-          this.#watchSilence();
+          this.#beating = undefined;
+          this.heardSince(sentAt);
           for (const { number } of dead) void this.#bury(number, life);
           const shortestMs = this.#held.shortestMs * TOLD_AFTER_PART;
           const pulseMs = Math.min(Math.max(shortestMs / 4, MIN_PULSE_MS), MAX_PULSE_MS);
@@ -717,15 +726,27 @@ export class Place implements LinesPlace {
   /** Sees to it that holders are told in time if the database is silent. */
   #watchSilence(): void {
     clearTimeout(this.#silence);
-    const shortestMs = this.#held.shortestMs;
+    const { shortestMs } = this.#held;
     if (shortestMs === Number.POSITIVE_INFINITY) return;
     const afterMs = Math.min(shortestMs * TOLD_AFTER_PART, MAX_TOLD_AFTER_MS);
     const leftMs = this.#heardAt + afterMs - elapsed();
     this.#silence = setTimeout(() => this.#fallSilent(afterMs), Math.max(leftMs, 0)).unref();
   }
 
-  #fallSilent(afterMs: number): void {
+  /** The database has answered what was sent then. */
+  heardSince(sentAt: number): void {
+    if (sentAt <= this.#heardAt) return;
+    this.#heardAt = sentAt;
+    this.#watchSilence();
+  }
+
+  #fallSilent(afterMs: number, isSure = false): void {
     if (elapsed() - this.#heardAt < afterMs) return this.#watchSilence();
+    if (!isSure) {
+      // This process may have been held up, and the answer be there to be read.
+      this.#silence = setTimeout(() => this.#fallSilent(afterMs, true), READING_MS).unref();
+      return;
+    }
     this.lost(new Error(`it has not answered for ${Math.round(afterMs)} ms`));
     this.#giveUpLife();
   }
