@@ -5,6 +5,7 @@ import type { Config } from "./config/config.js";
 import { reloaded } from "./config/reload.js";
 import { renewStaleItems } from "./domain/board/rebuild.js";
 import { EXECUTION_TIME } from "./domain/command/ends.js";
+import { keepMark, markKey, readMarks } from "./domain/marks.js";
 import { ENDINGS, SHARED_ENDINGS } from "./domain/ends.js";
 import { countAtStart } from "./domain/gauges.js";
 import { EndingHolders } from "./ending-holders.js";
@@ -290,8 +291,11 @@ export class Daemon {
   }
 
   #makePlaces({ config, shared, log, database }: DaemonParts): Places | undefined {
-    const { mode, idDigits, clock } = database;
-    return shared?.Places.of(config.sharedRules, {
+    if (shared === undefined) return undefined;
+    const { mode, idDigits, clock, sign } = database;
+    const marks = new Map<string, string>();
+    this.#loop.performNow(() => readMarks(marks), { onlyReads: true });
+    const options: Parameters<typeof shared.Places.of>[1] = {
       log,
       mode,
       idDigits,
@@ -309,8 +313,15 @@ export class Daemon {
       isOpen: (connection) => this.#connections.get(connection) !== undefined,
       ancestorsOf: (caller) => this.#ancestors.of(caller),
       boot: clock.boottime().boot,
+      keptMark: (url) => marks.get(markKey(url)),
+      keepMark: (url, mark) =>
+        performUntilDone(this.#loop, {
+          start: () => keepMark(url, mark),
+          failed: () => !this.#stopping,
+        }),
       onChange: () => this.#tellStatusSoon(),
-    });
+    };
+    return shared.Places.of(config.sharedRules, options, (text, signature) => sign(text) === signature);
   }
 
   /** Connects to the databases that other daemons share, if there are any. Refuses those that are not fit. */
@@ -419,11 +430,18 @@ export class Daemon {
     return this.#sockets.addresses;
   }
 
+  /** What is to be told of databases that other daemons share, and that cannot be reached. */
+  get #placesAway(): string | undefined {
+    const away = this.#places?.away ?? [];
+    if (away.length === 0) return undefined;
+    return `Shared names are refused, since ${away.join(", ")} cannot be reached; local names are served`;
+  }
+
   get #status(): string {
     const { size: open } = this.#connections;
     return statusLine(this.#config, {
       open,
-      trouble: this.#turns.trouble ?? this.#logGrowth.trouble,
+      trouble: this.#turns.trouble ?? this.#logGrowth.trouble ?? this.#placesAway,
       notTaken: this.#notTaken,
     });
   }

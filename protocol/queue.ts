@@ -1291,7 +1291,12 @@ export const QUEUE = noun("queue", {
         ).optional(),
         dead: integer.meta({ description: "Batches that only queue.retry brings back." }),
         waiting: integer.nullable().meta({
-          description: "Claims that wait for the queue; null from a daemon that only reads.",
+          description:
+            "Claims that wait for the queue, at this daemon; null from a daemon that only reads.",
+        }),
+        keptIn: z.string().optional().meta({
+          description:
+            "The server and the database that keep the queue, where several daemons share it; left out for this node.",
         }),
       }),
       writes: false,

@@ -3,7 +3,11 @@
 import type { Parsed, Result } from "@pawl/protocol";
 import { DEFAULT_LEASE_MS } from "@pawl/protocol/limits";
 import { scopeOf } from "../domain/about.js";
+import { release } from "../domain/lease/lease.js";
+import { abandon } from "../domain/queue/holder.js";
 import type { RawJson } from "../json/raw-json.js";
+import type { Operation } from "../store/statement.js";
+import type { Env } from "../turns/operation.js";
 import type { HeldGrant } from "./held.js";
 
 export interface Change {
@@ -15,6 +19,8 @@ export interface Change {
   readonly ttlMs: number;
   /** What its holder is told when it is lost, of a new one. */
   readonly tell?: HeldGrant["tell"];
+  /** Ends it again, of a new one. */
+  readonly giveBack?: (env: Env) => Operation<unknown>;
 }
 
 export function changesBy(method: string, params: object, outcome: unknown): Change[] {
@@ -53,11 +59,12 @@ function acquired({ ttlMs }: Parsed<"lease.acquire">, outcome: Result<"lease.acq
     method: "lease.lost" as const,
     params: { name, leaseId, fencingToken, cause: "expired", reason: null },
   }));
-  return [{ id: leaseId, scopes: leases.map(({ name }) => scopeOf({ noun: "lease", name })), ttlMs, tell }];
+  const scopes = leases.map(({ name }) => scopeOf({ noun: "lease", name }));
+  return [{ id: leaseId, scopes, ttlMs, tell, giveBack: (env) => release({ leaseId }, env) }];
 }
 
 /** The beginning of the text of an answer, which holds no payloads. */
-const CLAIM = /^\{"claim":\{"claimId":"([^"]+)","leaseToken":"[^"]*","fencingToken":\d+,"queue":("(?:[^"\\]|\\.)*")/;
+const CLAIM = /^\{"claim":\{"claimId":"([^"]+)","leaseToken":"([^"]*)","fencingToken":\d+,"queue":("(?:[^"\\]|\\.)*")/;
 const CLAIM_CHARACTERS = 4096;
 
 function claimed(
@@ -66,13 +73,14 @@ function claimed(
 ): Change[] {
   if (outcome.claim === null) return [];
   const { text } = outcome as unknown as RawJson;
-  const [, id, queueText] = CLAIM.exec(text.slice(0, CLAIM_CHARACTERS)) ?? [];
-  if (id === undefined || queueText === undefined) return [];
+  const [, id, leaseToken, queueText] = CLAIM.exec(text.slice(0, CLAIM_CHARACTERS)) ?? [];
+  if (id === undefined || leaseToken === undefined || queueText === undefined) return [];
+  const giveBack = (env: Env): Operation<unknown> => abandon({ claimId: id, leaseToken, dead: false }, env);
   const queue = JSON.parse(queueText) as string;
   const scopes = [scopeOf({ noun: "queue", name: queue })];
-  if (notify !== true) return [{ id, scopes, ttlMs: leaseMs, tell: [] }];
+  if (notify !== true) return [{ id, scopes, ttlMs: leaseMs, tell: [], giveBack }];
   const { claim } = JSON.parse(text) as { claim: { batches: { batchId: string }[] } };
   const batchIds = claim.batches.map(({ batchId }) => batchId);
   const params = { claimId: id, queue, batchIds, cause: "expired", reason: null };
-  return [{ id, scopes, ttlMs: leaseMs, tell: [{ method: "claim.lost", params }] }];
+  return [{ id, scopes, ttlMs: leaseMs, tell: [{ method: "claim.lost", params }], giveBack }];
 }

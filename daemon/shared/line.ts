@@ -16,6 +16,9 @@ const MAX_TRIES = 8;
 /** A wait that is over is tried again so much later, while another turn has it. */
 const TIMEOUT_AGAIN_MS = 5;
 
+/** What was left to calls at other daemons is theirs for so long. */
+const LEFT_MS = 20;
+
 /** A session of the pool, and how many turns that wrote it has begun. */
 export interface Slot {
   /** The connection to the place that its session belongs to. */
@@ -253,6 +256,8 @@ export class CallLine {
     this.#place.committed(turn);
     turn.answer();
     this.#place.wake(turn.wokenElsewhere);
+    const { wokenLater } = turn;
+    if (wokenLater.size > 0) setTimeout(() => this.#place.wake(wokenLater), LEFT_MS).unref();
   }
 }
 

@@ -62,6 +62,8 @@ const MARK_DIGITS = 8;
 const MAX_REMEMBERED = 50_000;
 /** The ticks of processes are told apart by so many values of their machines. */
 const MACHINES = 2 ** 20;
+/** Keys under which nobody waits any more that are withdrawn in one turn. */
+const MAX_WITHDRAWN = 200;
 /** Calls under one key that are looked at for the lines that perform them. */
 const MAX_WOKEN = 1000;
 
@@ -81,6 +83,9 @@ export interface PlaceOptions {
   readonly ancestorsOf: (caller: Caller) => readonly Process[];
   /** Which boot of the machine this is; null where the kernel does not say. */
   readonly boot: string | null;
+  /** The mark of the ids of the place, as it was kept in an earlier life of the daemon; undefined for none. */
+  readonly keptMark: (url: string) => string | undefined;
+  readonly keepMark: (url: string, mark: string) => void;
   /** The database is there, or away. */
   readonly onChange: () => void;
 }
@@ -113,7 +118,10 @@ export class Place implements LinesPlace {
   readonly #scopes = new Map<string, readonly string[]>();
   /** Connections of this daemon with grants that end with them. */
   readonly #holders = new Set<number>();
+  readonly #busy = new Set<Parked>();
+  readonly #registered = new Set<string>();
   #setting: TurnSetting | undefined;
+  readonly #keptMark: string | undefined;
   #life: Life | undefined;
   /** Why nothing can be done; undefined while the database is there. */
   #away: PawlError | undefined = NOT_YET;
@@ -140,6 +148,7 @@ export class Place implements LinesPlace {
     this.shown = shown;
     this.#schema = schema;
     this.channel = `pawl_${schema}`;
+    this.#keptMark = options.keptMark(options.url);
   }
 
   /** Connects. Where the database is away that goes on in the background; throws where it is not fit (`PawlError`). */
@@ -151,16 +160,24 @@ export class Place implements LinesPlace {
       this.#options.log.warn({ err: error }, "the database of shared names is away; local names are served");
       this.#connectLater();
     }
-    this.#look = setInterval(() => this.#tryAll(), LOOK_MS).unref();
+    this.#look = setInterval(() => {
+      this.#tryAll();
+      this.#withdraw();
+    }, LOOK_MS).unref();
   }
 
   get isConnected(): boolean {
     return this.#away === undefined;
   }
 
-  /** Undefined before the first connection. */
+  /** Undefined before the first connection that there ever was. */
   get mark(): string | undefined {
-    return this.#setting?.idMark;
+    return this.#setting?.idMark ?? this.#keptMark;
+  }
+
+  /** True once the place was connected to, so that it knows what it has signed. */
+  get isKnown(): boolean {
+    return this.#setting !== undefined;
   }
 
   /** True if this place has signed a text so. */
@@ -185,7 +202,8 @@ export class Place implements LinesPlace {
     const line = known === undefined ? undefined : this.#lineOf(known);
     this.#order.add(connection, line, () => {
       const perform = (scopes: readonly string[]): void => {
-        const remember = (outcome: unknown): void => this.#remember(method, params, call, outcome);
+        const remember = (outcome: unknown, ageMs: number): unknown =>
+          this.#remember(method, params, call, outcome, ageMs);
         const performed = (): void => this.#order.performed(connection);
         this.#lineOf(scopes).perform(new PlacedCall({ call, about, scopes, remember, performed }));
       };
@@ -234,10 +252,22 @@ export class Place implements LinesPlace {
   }
 
   /** Notes what a call was granted, or has given back. */
-  #remember(method: string, params: object, { caller: { connection } }: Call, outcome: unknown): void {
-    if (outcome instanceof Error) return;
+  #remember(
+    method: string,
+    params: object,
+    { caller: { connection } }: Call,
+    outcome: unknown,
+    ageMs: number,
+  ): unknown {
+    if (outcome instanceof Error) return outcome;
+    if (method === "queue.explain") return { ...(outcome as object), keptIn: this.shown };
+    const changes = changesBy(method, params, outcome);
+    if (changes.some(({ ttlMs }) => ttlMs > 0 && ageMs >= ttlMs * TOLD_AFTER_PART)) {
+      for (const { giveBack } of changes) if (giveBack !== undefined) this.#giveBack(giveBack);
+      return TOO_LATE;
+    }
     const shortestMs = this.#held.shortestMs;
-    for (const { id, scopes, ttlMs, tell } of changesBy(method, params, outcome)) {
+    for (const { id, scopes, ttlMs, tell } of changes) {
       if (ttlMs === 0) {
         this.#scopes.delete(id);
         this.#held.drop(id);
@@ -247,10 +277,17 @@ export class Place implements LinesPlace {
       if (tell === undefined) this.#held.renew(id, ttlMs);
       else if (tell.length > 0) this.#held.keep(id, { connection, ttlMs, tell });
     }
-    if (this.#held.shortestMs >= shortestMs) return;
-    // What has a shorter time is looked after more often from now on.
-    this.#watchSilence();
-    if (this.#life !== undefined) this.#beat(this.#life);
+    if (this.#held.shortestMs < shortestMs) {
+      // What has a shorter time is looked after more often from now on.
+      this.#watchSilence();
+      if (this.#life !== undefined) this.#beat(this.#life);
+    }
+    return outcome;
+  }
+
+  /** Gives back what was granted, and nobody was told of in time. If that fails, it ends by its time. */
+  #giveBack(giveBack: (env: Env) => Operation<unknown>): void {
+    this.#whole.performOwn(giveBack).catch(() => {});
   }
 
   #lineOf(scopes: readonly string[]): CallLine {
@@ -302,6 +339,23 @@ export class Place implements LinesPlace {
     for (const parked of this.#waiters.all()) this.#lineOf((parked.call as PlacedCall).scopes).tryAgain(parked);
   }
 
+  /** Nobody waits any more under some keys that the other daemons know of. */
+  #withdraw(): void {
+    const life = this.#life;
+    if (life === undefined || this.#away !== undefined || this.#registered.size === 0) return;
+    const [waiters, registered] = [this.#waiters, this.#registered];
+    this.#whole
+      .performOwn(function* (): Operation<void> {
+        // No other turn is under way: whatever is to wait from now on is registered anew.
+        const unused = [...registered].filter((key) => !waiters.hasUnder(key)).slice(0, MAX_WITHDRAWN);
+        for (const key of unused) {
+          registered.delete(key);
+          yield* run(withdrawWaiting, { key, daemon: life.number });
+        }
+      })
+      .catch(() => {});
+  }
+
   // ---- connections
 
   /** Ends the waits of a connection that has closed. */
@@ -334,10 +388,9 @@ export class Place implements LinesPlace {
           setTimeout(() => this.#release(connection), ENDS_AGAIN_MS).unref();
       },
     };
-    const nothing = (): void => {};
-    this.#whole.perform(
-      new PlacedCall({ call, about: NOTHING, scopes: [EVERYTHING], remember: nothing, performed: nothing }),
-    );
+    const scopes = [EVERYTHING];
+    const remember = (outcome: unknown): unknown => outcome;
+    this.#whole.perform(new PlacedCall({ call, about: NOTHING, scopes, remember, performed: () => {} }));
   }
 
   /** Ends the waits of a connection's requests with this id; true if there was one. */
@@ -361,6 +414,7 @@ export class Place implements LinesPlace {
     const { now } = turn.time;
     this.#aheadMs = now - elapsed();
     for (const call of turn.parked) call.performed();
+    for (const key of turn.registered) this.#registered.add(key);
     const life = this.#life;
     for (const known of turn.holders) {
       const connection = life === undefined ? undefined : ownConnection(known, life.number);
@@ -534,6 +588,7 @@ export class Place implements LinesPlace {
       await listener.listen(this.channel, (payload) => this.#heard(payload));
       const sessions = await Promise.all(Array.from({ length: SESSIONS }, () => this.#openForTurns()));
       this.#setting = setting;
+      if (setting.idMark !== this.#keptMark) this.#options.keepMark(this.#options.url, setting.idMark);
       this.#begin({ number, listener }, sessions);
     } catch (error) {
       listener.destroy();
@@ -568,7 +623,9 @@ export class Place implements LinesPlace {
       },
       isFollowed,
       waiters: this.#waiters,
-      busy: this.#setting?.busy ?? new Set<Parked>(),
+      busy: this.#busy,
+      registered: this.#registered,
+      daemon: () => this.#life?.number ?? 0,
       known,
       ancestorsOf: (caller) =>
         ancestorsOf(caller).map(({ pid, startTicks }) => ({ pid, startTicks: startTicks * MACHINES + machine })),
@@ -756,6 +813,7 @@ export class Place implements LinesPlace {
     const all = this.#held.takeAll();
     this.#holders.clear();
     this.#scopes.clear();
+    this.#registered.clear();
     this.#life = undefined;
     for (const { connection, tell } of all) {
       for (const { method, params } of tell) this.#options.outlet.notify(connection, method, params);
@@ -797,11 +855,20 @@ interface Told {
 }
 
 const forgetDaemon: Statement<never> = { sql: "DELETE FROM pawl_shared_daemon WHERE number = :number" };
+const withdrawWaiting: Statement<never> = {
+  sql: "DELETE FROM pawl_shared_waiting WHERE key = :key AND daemon = :daemon",
+};
 const forgetWaiting: Statement<never> = { sql: "DELETE FROM pawl_shared_waiting WHERE daemon = :number" };
 
 const NOT_YET = refuse(
   "unavailable",
   "The database of these shared names cannot be reached. Ask again in a moment; local names are served meanwhile.",
+  { reason: "shared_unavailable" },
+);
+
+const TOO_LATE = refuse(
+  "unavailable",
+  "The database of these shared names took so long to answer that what was granted is not sure to be held any more; it is given back. Ask again.",
   { reason: "shared_unavailable" },
 );
 

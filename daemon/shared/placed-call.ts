@@ -9,15 +9,18 @@ export class PlacedCall implements ScopedCall {
   readonly #call: Call;
   readonly #about: About;
   readonly scopes: readonly string[];
-  readonly #remember: (outcome: unknown) => void;
+  readonly #remember: (outcome: unknown, ageMs: number) => unknown;
   #performed: (() => void) | undefined;
 
-  /** @param options `remember` is told of the outcome; `performed` once that it is there, or that the call waits. */
+  /**
+   * @param options `remember` is told of the outcome, and gives what is answered; `performed` is told once that there is
+   * one, or that the call waits.
+   */
   constructor(options: {
     call: Call;
     about: About;
     scopes: readonly string[];
-    remember: (outcome: unknown) => void;
+    remember: (outcome: unknown, ageMs: number) => unknown;
     performed: () => void;
   }) {
     this.#call = options.call;
@@ -64,8 +67,11 @@ export class PlacedCall implements ScopedCall {
   }
 
   settle(outcome: unknown): void {
-    this.#remember(outcome);
-    this.#call.settle(outcome);
+    this.answered(outcome, 0);
+  }
+
+  answered(outcome: unknown, ageMs: number): void {
+    this.#call.settle(this.#remember(outcome, ageMs));
     this.performed();
   }
 
@@ -79,6 +85,7 @@ export class PlacedCall implements ScopedCall {
       scopesWhenWoken: (key: string) => this.scopesWhenWoken(key),
       following: (further: Call["start"]) => this.following(further),
       performed: () => this.performed(),
+      answered: (outcome: unknown, ageMs: number) => this.answered(outcome, ageMs),
     });
   }
 

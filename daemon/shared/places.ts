@@ -22,16 +22,30 @@ export class Places {
   readonly #rules: readonly (Omit<SharedRule, "url"> & { readonly place: Place })[];
   readonly #places: readonly Place[];
 
-  private constructor(rules: readonly SharedRule[], places: ReadonlyMap<string, Place>) {
+  readonly #signedHere: (text: string, signature: string) => boolean;
+
+  private constructor(
+    rules: readonly SharedRule[],
+    places: ReadonlyMap<string, Place>,
+    signedHere: (text: string, signature: string) => boolean,
+  ) {
+    this.#signedHere = signedHere;
     this.#rules = rules.map(({ noun, pattern, url }) => ({ noun, pattern, place: places.get(url) as Place }));
     this.#places = [...places.values()];
   }
 
-  /** @param make the options of a place, but for its address. */
-  static of(rules: readonly SharedRule[], make: Omit<PlaceOptions, "url">): Places {
+  /**
+   * @param make the options of a place, but for its address.
+   * @param signedHere whether the node's own database has signed a text so.
+   */
+  static of(
+    rules: readonly SharedRule[],
+    make: Omit<PlaceOptions, "url">,
+    signedHere: (text: string, signature: string) => boolean,
+  ): Places {
     const places = new Map<string, Place>();
     for (const { url } of rules) if (!places.has(url)) places.set(url, new Place({ ...make, url }));
-    return new Places(rules, places);
+    return new Places(rules, places, signedHere);
   }
 
   /** Connects to all; throws for one that is not fit. */
@@ -96,16 +110,19 @@ export class Places {
   }
 
   #placeOfId(given: GivenId): Kept {
-    const noun = given.kind === "lease" ? "lease" : "queue";
+    const isClaim = given.kind === "claim";
     for (const place of this.#places) {
       const { mark } = place;
-      if (given.kind === "claim" ? place.hasSigned(given.id, given.proof) : mark && given.id.endsWith(mark))
-        return place;
+      if (isClaim ? place.hasSigned(given.id, given.proof) : mark && given.id.endsWith(mark)) return place;
     }
-    // As long as a place was never seen, nobody knows which ids are its own.
-    return this.#rules.find(
-      ({ noun: own, place }) => place.mark === undefined && (own === undefined || own === noun),
-    )?.place;
+    if (isClaim && this.#signedHere(given.id, given.proof)) return undefined;
+    // As long as a place was never seen, nobody knows what is its own.
+    const noun = given.kind === "lease" ? "lease" : "queue";
+    const unknown = this.#rules.find(
+      ({ noun: own, place }) =>
+        (own === undefined || own === noun) && (isClaim ? !place.isKnown : place.mark === undefined),
+    );
+    return unknown?.place;
   }
 
   shown(): { pattern: string; noun: SharedNoun | null; place: string; connected: boolean }[] {

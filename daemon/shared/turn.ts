@@ -29,6 +29,10 @@ export interface TurnSetting extends Pick<Env, "mode" | "idDigits" | "sign" | "i
   readonly retentionMs: number;
   readonly isFollowed: () => boolean;
   readonly waiters: Waiters;
+  /** The keys of which all daemons know that calls wait here under them. */
+  readonly registered: Set<string>;
+  /** The number of this daemon. */
+  readonly daemon: () => number;
   /** The calls that wait and that some turn is performing again: no other does so meanwhile. */
   readonly busy: Set<Parked>;
   /** A caller as all daemons know it, whose connection and process are no other's. */
@@ -47,6 +51,8 @@ export interface ScopedCall extends Call {
   following(goOn: Call["start"]): ScopedCall;
   /** It waits for its condition, so that what came later on its connection may be performed. */
   performed(): void;
+  /** Settles it with what a turn made of it whose clock was read so long ago. */
+  answered(outcome: unknown, ageMs: number): void;
 }
 
 /** Thrown where an operation comes upon rows of a scope that its turn has no lock of. */
@@ -72,11 +78,15 @@ const LOCK_SCOPES: Ask = {
     count(*) FILTER (WHERE pg_advisory_xact_lock(hashtextextended($1 || ' ' || scope, 0)) IS NULL) AS scopes
     FROM unnest($2::text[]) AS scope`,
 };
+const NOW = `greatest(floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint,
+    (SELECT max(now_ms) FROM pawl_shared_turn)) AS now`;
 /** Only turns that write leave their time: what a read saw as now binds nobody. */
-const READ_CLOCK: Ask = {
-  name: "pawl_read_clock",
-  text: `SELECT greatest(floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint,
-    (SELECT max(now_ms) FROM pawl_shared_turn)) AS now`,
+const READ_CLOCK: Ask = { name: "pawl_read_clock", text: `SELECT ${NOW}` };
+/** The same, and under which keys of its scopes calls wait at other daemons. */
+const READ_CLOCK_AND_WAITING: Ask = {
+  name: "pawl_read_clock_and_waiting",
+  text: `SELECT ${NOW}, (SELECT json_agg(key) FROM pawl_shared_waiting
+    WHERE key = ANY($1::text[]) AND daemon <> $2) AS waiting`,
 };
 const LEAVE_TURN: Ask = {
   name: "pawl_leave_turn",
@@ -94,6 +104,9 @@ const REGISTER: Ask = {
     ON CONFLICT (key, daemon) DO NOTHING`,
 };
 
+/** How often what comes free is left to calls that wait at other daemons. */
+const LEFT_TO_OTHERS_OF_256 = 64;
+
 /** The payload of a notification has to be shorter than 8000 bytes. */
 const MAX_PAYLOAD_BYTES = 7900;
 
@@ -108,15 +121,18 @@ export class SharedTurn {
   readonly #scopes: ReadonlySet<string> | undefined;
   readonly #marks = new TurnMarks();
   readonly #memory = new TurnMemory();
-  readonly #answered: Call[] = [];
+  readonly #answered: ScopedCall[] = [];
   readonly #outcomes: unknown[] = [];
   readonly #parked: ScopedCall[] = [];
   readonly #later: ScopedCall[] = [];
   readonly #goingOn = new Set<number>();
   readonly #afterwards: (() => void)[] = [];
   readonly #busy = new Set<Parked>();
+  /** The keys whose calls this turn does not perform, so that those at other daemons may be first. */
+  readonly #leftToOthers = new Set<string>();
   /** The keys of calls that this turn could not perform again. */
   readonly #wokenElsewhere = new Set<string>();
+  readonly #wokenLater = new Set<string>();
   readonly #inVain = new Set<Parked>();
   readonly #letFirst = new Set<Parked>();
   /** The keys that calls wait under from this turn on, and of which other daemons do not know. */
@@ -124,6 +140,9 @@ export class SharedTurn {
   readonly #until = elapsed() + MAX_TURN_MS;
   #effects: SharedEffects;
   #time: Reading = { now: 0, retentionNow: 0, wallMs: 0 };
+  /** When the clock was read again, in milliseconds of `elapsed`, and how much later that was than the turn's time. */
+  #readAt = 0;
+  #readBeforeMs = 0;
   performed = 0;
 
   constructor(setting: TurnSetting, session: Session, scopes: ReadonlySet<string> | undefined) {
@@ -138,14 +157,27 @@ export class SharedTurn {
     const { lockPrefix } = this.#setting;
     const scopes = this.#scopes;
     // In one order everywhere, so that no two turns wait for each other.
-    const lock: Ask =
+    const keys = [...(scopes ?? [])].sort() as unknown as SqlValue;
+    const asks: Ask[] =
       scopes === undefined
-        ? { ...LOCK_PLACE, values: [lockPrefix] }
-        : { ...LOCK_SCOPES, values: [lockPrefix, [...scopes].sort() as unknown as SqlValue] };
-    const [, [clock] = []] = await this.#session.begin([lock, READ_CLOCK]);
+        ? [{ ...LOCK_PLACE, values: [lockPrefix] }, READ_CLOCK]
+        : [
+            { ...LOCK_SCOPES, values: [lockPrefix, keys] },
+            { ...READ_CLOCK_AND_WAITING, values: [keys, this.#setting.daemon()] },
+          ];
+    this.#readAt = elapsed();
+    const [, [clock] = []] = await this.#session.begin(asks);
     const now = Number(clock?.now);
+    if (typeof clock?.waiting === "string") this.#leaveSome(JSON.parse(clock.waiting) as string[]);
     this.#time = { now, retentionNow: now, wallMs: now };
     this.#effects = new SharedEffects(now, this.#setting.isFollowed);
+  }
+
+  /** Others wait under these keys too: now and then what comes free is left to them, lest they wait for ever. */
+  #leaveSome(keys: readonly string[]): void {
+    for (const key of keys) {
+      if (pooledRandom(1).readUInt8() < LEFT_TO_OTHERS_OF_256) this.#leftToOthers.add(key);
+    }
   }
 
   get #waiters(): Waiters {
@@ -187,7 +219,7 @@ export class SharedTurn {
     if (parked.state !== "waiting" || !this.#take(parked)) return;
     const outcome = await this.#try(parked.call, true, null, parked);
     if (outcome instanceof Wait) {
-      for (const key of [...outcome.keys, ...outcome.beginnings]) this.#toRegister.add(key);
+      this.#register(outcome);
       if (outcome.line !== undefined) this.#move(parked, outcome.keys);
     } else await this.#serve(parked, outcome);
     await this.#serveWoken();
@@ -218,7 +250,9 @@ export class SharedTurn {
       const keys = woken.flatMap(beginningsOf) as unknown as SqlValue;
       last.push({ ...NOTIFY, values: [own.channel, payload, keys, daemon] });
     }
-    await session.commit(last);
+    this.#readAt = elapsed();
+    const answers = await session.commit([...last, READ_CLOCK]);
+    this.#readBeforeMs = Number(answers.at(-1)?.[0]?.now) - this.#time.now;
   }
 
   /** After the commit: what was parked waits. */
@@ -254,7 +288,8 @@ export class SharedTurn {
   /** After the commit: answers every call that does not wait on. */
   answer(): void {
     for (const action of this.#afterwards) action();
-    for (const [index, call] of this.#answered.entries()) call.settle(this.#outcomes[index]);
+    const ageMs = this.#readBeforeMs + elapsed() - this.#readAt;
+    for (const [index, call] of this.#answered.entries()) call.answered(this.#outcomes[index], ageMs);
   }
 
   /** The calls that wait since this turn. */
@@ -269,6 +304,11 @@ export class SharedTurn {
   /** The keys under which calls wait that this turn has woken and could not perform. */
   get wokenElsewhere(): ReadonlySet<string> {
     return this.#wokenElsewhere;
+  }
+
+  /** The keys under which calls wait that are performed once those at other daemons have had time for it. */
+  get wokenLater(): ReadonlySet<string> {
+    return this.#wokenLater;
   }
 
   /** The keys that other daemons know from now on that calls wait under here. */
@@ -291,8 +331,7 @@ export class SharedTurn {
     this.#parked.push(call);
     // Other turns leave it alone before this one is committed.
     this.#take(parked);
-    for (const key of wait.keys) this.#toRegister.add(key);
-    for (const beginning of wait.beginnings) this.#toRegister.add(beginning);
+    this.#register(wait);
     if (parked.contender !== undefined) await this.#untangle(parked, parked.contender);
   }
 
@@ -400,6 +439,7 @@ export class SharedTurn {
     if (alone !== undefined) return await this.#overtake(alone, key);
     const line = this.#waiters.wokenBy(key);
     if (line === undefined) return;
+    if (this.#leftToOthers.has(key)) return void this.#wokenLater.add(key);
     let isFirst = true;
     for (let parked = line.next(); parked !== undefined; parked = line.next()) {
       // The first is served even when the time is over: what came free must not go to a call that comes before the rest.
@@ -436,7 +476,13 @@ export class SharedTurn {
 
   #move(parked: Parked, keys: readonly string[]): void {
     this.#waiters.move(parked, keys);
-    for (const key of keys) this.#toRegister.add(key);
+    this.#register({ keys, beginnings: [] });
+  }
+
+  #register({ keys, beginnings }: Pick<Wait, "keys" | "beginnings">): void {
+    const { registered } = this.#setting;
+    for (const key of keys) if (!registered.has(key)) this.#toRegister.add(key);
+    for (const key of beginnings) if (!registered.has(key)) this.#toRegister.add(key);
   }
 
   /** True if this turn has the locks of what a call uses that waits. */

@@ -217,6 +217,11 @@ export class Waiters implements Contenders {
     return contendersIn(this.#byActor.get(actor) ?? NOBODY, most);
   }
 
+  /** True if any call waits under a key, or under a beginning of keys. */
+  hasUnder(key: string): boolean {
+    return this.#byKey.has(key) || this.#byBeginning.has(key);
+  }
+
   /** True if somebody else waits for what a call that is served has waited for, or stands in its line. */
   isWaitedFor(parked: Parked): boolean {
     const { line, lines } = parked as Entry;
