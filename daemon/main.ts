@@ -1,7 +1,7 @@
 import { fstatSync, writeSync } from "node:fs";
 import { setTimeout as pause } from "node:timers/promises";
 import { PawlError } from "@pawl/protocol/errors";
-import { type Config, readConfig, tableToCreate } from "./config/config.js";
+import { type Config, readConfig, sharedTablesToCreate, tableToCreate } from "./config/config.js";
 import type { Daemon } from "./daemon.js";
 import { type Log, openLog } from "./log/log.js";
 import { createTable } from "./remote/load.js";
@@ -32,6 +32,8 @@ export async function main(args: readonly string[]): Promise<void> {
   try {
     const table = tableToCreate(args);
     if (table !== undefined) return await makeTable(table);
+    const place = sharedTablesToCreate(args);
+    if (place !== undefined) return await makeSharedTables(place.url, place.dryRun);
     const read = readConfig(args, process.env);
     if (typeof read === "string") return void process.stdout.write(read);
     config = read;
@@ -109,12 +111,24 @@ function exitAtOnce(code: number, log: Log, kernel: Kernel | string): void {
   process.exit(code);
 }
 
-/** Makes the table of a lease provider, and says as JSON whether it did or what was in the way. */
+/** Makes the table of a lease provider, and says as JSON whether it did. */
 async function makeTable(specification: DynamoDbSpecification): Promise<void> {
   const { table } = specification;
+  await sayAsJson(async () => ({ table, created: await createTable(specification, (ms) => pause(ms)) }));
+}
+
+/** Makes the tables of shared names; what speaks to PostgreSQL is loaded for that, and where names are shared. */
+async function makeSharedTables(url: string, dryRun: boolean): Promise<void> {
+  await sayAsJson(async () => {
+    const { createSharedTables } = await import("./shared/create.js");
+    return await createSharedTables(url, dryRun);
+  });
+}
+
+/** Says as JSON what was done instead of running, or what was in the way. */
+async function sayAsJson(action: () => Promise<object>): Promise<void> {
   try {
-    const created = await createTable(specification, (ms) => pause(ms));
-    process.stdout.write(`${JSON.stringify({ table, created })}\n`);
+    process.stdout.write(`${JSON.stringify(await action())}\n`);
   } catch (error) {
     if (!(error instanceof PawlError)) throw error;
     const { kind, message, details } = error;

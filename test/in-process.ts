@@ -15,12 +15,14 @@ import { openNodeIdentity } from "../daemon/dist/node-identity.js";
 import { Dispatcher } from "../daemon/dist/rpc/dispatch.js";
 import { servedMethods } from "../daemon/dist/rpc/served-methods.js";
 import { classify } from "../daemon/dist/store/failure.js";
+import { keepTime } from "../daemon/dist/store/kept-time.js";
 import { type OpenDatabase, openDatabase } from "../daemon/dist/store/open-database.js";
 import type { Store } from "../daemon/dist/store/store.js";
 import type { Call } from "../daemon/dist/turns/call.js";
 import { Statistics } from "../daemon/dist/turns/statistics.js";
 import { TurnLoop } from "../daemon/dist/turns/turn-loop.js";
 import { privateDirectory } from "./daemon.js";
+import { contentInPlaceOf, type InPlace, inPlaceOf, rowsInPlaceOf, SHARED_URL } from "./postgresql-store.js";
 
 export interface InProcessOptions {
   path?: string;
@@ -31,6 +33,8 @@ export interface InProcessOptions {
   wrap?: (store: Store) => Store;
   /** Called after each turn that was committed. */
   committed?: () => void;
+  /** True for SQLite also where tests have the others in PostgreSQL. */
+  alwaysSqlite?: boolean;
   /** The process of each connection; otherwise all have one of which nothing is known. */
   processes?: boolean;
   /** The number of the process that another one is a child of. */
@@ -49,6 +53,8 @@ export class InProcess {
   readonly notified: { connection: number; method: string; params: object }[] = [];
   readonly #dispatcher: Dispatcher;
   readonly #database: OpenDatabase;
+  /** The rows of its operations, where they are in PostgreSQL; the file has the time and the keys. */
+  readonly #inPlace: InPlace | undefined;
   readonly #hasProcesses: boolean;
   #open = true;
 
@@ -58,13 +64,15 @@ export class InProcess {
       path: this.path,
       ...(options.time === undefined ? {} : { time: options.time }),
     });
+    this.#inPlace = SHARED_URL === undefined || options.alwaysSqlite ? undefined : inPlaceOf(this.path);
+    const store = this.#inPlace?.store ?? database.store;
     const ends = new Ends(ENDINGS);
     this.#hasProcesses = options.processes ?? false;
     const { parentOf } = options;
     this.loop = new TurnLoop({
       setting: {
         witness: undefined,
-        store: options.wrap?.(database.store) ?? database.store,
+        store: options.wrap?.(store) ?? store,
         clock: database.clock,
         mode: database.mode,
         idDigits: database.idDigits,
@@ -75,7 +83,7 @@ export class InProcess {
           this.path === ":memory:"
             ? null
             : openNodeIdentity(
-                database,
+                { ...database, store },
                 { stateDir: dirname(this.path), credentialsDirectory: undefined, acceptChange: false },
                 () => {},
               ).identity,
@@ -186,8 +194,23 @@ export class InProcess {
 
   /** Like `kill -9`: only what was committed is there afterwards. */
   crash(): void {
-    if (this.#open) this.#database.close();
+    if (!this.#open) return;
     this.#open = false;
+    if (this.#inPlace !== undefined) this.#leaveInPlace(this.#inPlace);
+    this.#database.close();
+  }
+
+  /** The next one reads the time from the file. */
+  #leaveInPlace({ store, close }: InPlace): void {
+    store.rollback();
+    const [kept] = store.query("SELECT value FROM pawl_meta WHERE key = 'clock'");
+    if (kept !== undefined) {
+      const { store: file } = this.#database;
+      file.begin();
+      file.perform(keepTime(JSON.parse(kept.value as string)));
+      file.commit();
+    }
+    close();
   }
 }
 
@@ -206,6 +229,14 @@ function ancestors(
 
 /** Every row of every table of a database, but for the clock, which moves by itself. */
 export function contentOf(path: string): Record<string, unknown[]> {
+  const content: Record<string, { key?: unknown }[]> =
+    SHARED_URL === undefined ? contentOfFile(path) : contentInPlaceOf(path);
+  return Object.fromEntries(
+    Object.entries(content).map(([table, rows]) => [table, rows.filter(({ key }) => key !== "clock")]),
+  );
+}
+
+function contentOfFile(path: string): Record<string, { key?: unknown }[]> {
   const database = new Database(path, { readonly: true });
   try {
     const tables = database
@@ -217,10 +248,20 @@ export function contentOf(path: string): Record<string, unknown[]> {
     return Object.fromEntries(
       tables.map((table) => {
         const order = database.prepare(`SELECT * FROM ${table}`).columns().length > 1 ? "1, 2" : "1";
-        const rows = database.prepare(`SELECT * FROM ${table} ORDER BY ${order}`).all() as { key?: string }[];
-        return [table, rows.filter(({ key }) => key !== "clock")];
+        return [table, database.prepare(`SELECT * FROM ${table} ORDER BY ${order}`).all() as object[]];
       }),
     );
+  } finally {
+    database.close();
+  }
+}
+
+/** What a query gives, in the SQL that SQLite and PostgreSQL share, on the rows of a database. */
+export function rowsOf(path: string, query: string): Record<string, unknown>[] {
+  if (SHARED_URL !== undefined) return rowsInPlaceOf(path, query);
+  const database = new Database(path, { readonly: true });
+  try {
+    return database.prepare(query).all() as Record<string, unknown>[];
   } finally {
     database.close();
   }

@@ -71,6 +71,7 @@ export const COMMANDS: readonly Entry[] = [
   ...file(DAEMON, () => import("../commands/events.js"), ["events"]),
   ...file(DAEMON, () => import("../commands/metrics.js"), ["metrics"]),
   ...file(DAEMON, () => import("../commands/web.js"), ["web"]),
+  ...file(DAEMON, () => import("../commands/shared.js"), ["shared"]),
   ...file(DAEMON, () => import("../commands/systemd.js"), ["service"]),
   ...file(DAEMON, () => import("../commands/completion.js"), ["completion"]),
 ];

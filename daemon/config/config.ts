@@ -56,6 +56,12 @@ export function tableToCreate(args: readonly string[]): DynamoDbSpecification | 
   throw new PawlError("invalid_params", `${shown(text)} needs no table; only dynamodb:table=NAME does.`);
 }
 
+/** The place whose tables are to be made instead of running, if one is. */
+export function sharedTablesToCreate(args: readonly string[]): { url: string; dryRun: boolean } | undefined {
+  const { [ONLY_FLAGS.sharedTables.flag]: url, [ONLY_FLAGS.dryRun.flag]: dryRun = false } = parseFlags(args);
+  return url === undefined ? undefined : { url: url as string, dryRun: dryRun as boolean };
+}
+
 /** `node:util`'s parser, because yargs would add 13 MB to a process that runs for years. */
 function parseFlags(args: readonly string[]): Record<string, unknown> {
   const options = Object.fromEntries(

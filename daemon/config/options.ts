@@ -278,6 +278,12 @@ export const ONLY_FLAGS = {
     placeholder: "SPEC",
     help: "Make the table of dynamodb:table=..., say so as JSON and end; `pawl lease-table create` does this",
   },
+  sharedTables: {
+    flag: "create-shared-tables",
+    placeholder: "URL",
+    help: "Make the tables of shared names, or bring them up to date, say so as JSON and end; `pawl shared create` does this",
+  },
+  dryRun: { flag: "dry-run", help: "With --create-shared-tables: only say what there is to do" },
   help: { flag: "help", help: "Show this text" },
   version: { flag: "version", help: "Show the version" },
 };

@@ -264,7 +264,7 @@ export class Session {
         ...(values === undefined || values.length === 0 ? {} : { values: values as SqlValue[] }),
         ...(name === undefined ? {} : { name }),
       };
-      this.#client.query<Row>(config as pg.QueryConfig, (error, result) => {
+      void this.#client.query<Row>(config as pg.QueryConfig, (error, result) => {
         if (error) reject(this.#explained(error));
         else resolve(result);
       });

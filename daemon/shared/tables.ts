@@ -54,7 +54,11 @@ async function make(session: Session, steps: readonly MigrationStep[], made: num
       { from: made, to: made + steps.length },
     );
   }
-  await session.script(`CREATE SCHEMA IF NOT EXISTS ${session.schema}`);
+  // Not by IF NOT EXISTS, for which PostgreSQL wants the right to make one even where it is there.
+  const [schema] = await session.query<{ there: number }>("SELECT to_regnamespace($1) IS NOT NULL AS there", [
+    session.schema,
+  ]);
+  if (schema?.there !== 1) await session.script(`CREATE SCHEMA ${session.schema}`);
   await session.script(
     'CREATE TABLE IF NOT EXISTS pawl_shared_step (name text COLLATE "C" PRIMARY KEY, made_at timestamptz NOT NULL)',
   );
