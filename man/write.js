@@ -176,6 +176,7 @@ const SAMPLES = {
   N: "7",
   ID: "7",
   "PATTERN=SPEC": '["release/*=dynamodb:table=leases"]',
+  "PATTERN=URL": '["build/*=postgresql://pawl@db.example/pawl"]',
   SECONDS: "600",
   UID: "[1000]",
   "centralized|distributed": '"distributed"',

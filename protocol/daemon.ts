@@ -217,7 +217,9 @@ export const DAEMON = noun("daemon", {
                 noun: z
                   .enum(["sequence", "queue", "lease"])
                   .nullable()
-                  .meta({ description: "The noun whose names it is about; null for each that can be shared." }),
+                  .meta({
+                    description: "The noun whose names it is about; null for each that can be shared.",
+                  }),
                 place: z.string().meta({ description: "The server and the database, without credentials." }),
                 connected: z.boolean().meta({ description: "False while the database cannot be reached." }),
               }),

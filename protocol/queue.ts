@@ -1291,8 +1291,7 @@ export const QUEUE = noun("queue", {
         ).optional(),
         dead: integer.meta({ description: "Batches that only queue.retry brings back." }),
         waiting: integer.nullable().meta({
-          description:
-            "Claims that wait for the queue, at this daemon; null from a daemon that only reads.",
+          description: "Claims that wait for the queue, at this daemon; null from a daemon that only reads.",
         }),
         keptIn: z.string().optional().meta({
           description:

@@ -3513,8 +3513,10 @@ export type QueueExplainResult = {
   holder?: ClaimHolder | undefined;
   /** Batches that only queue.retry brings back. */
   dead: number;
-  /** Claims that wait for the queue; null from a daemon that only reads. */
+  /** Claims that wait for the queue, at this daemon; null from a daemon that only reads. */
   waiting: number | null;
+  /** The server and the database that keep the queue, where several daemons share it; left out for this node. */
+  keptIn?: string | undefined;
 };
 
 /** Params of queue.get. */

@@ -1,12 +1,7 @@
 // Names in PostgreSQL for tests that have the turn loop in their own process: a store that waits for a thread that asks
 // the server. `PAWL_TEST_SHARED`, the URL of a database, has all of them use it.
 import { randomBytes } from "node:crypto";
-import {
-  MessageChannel,
-  type MessagePort,
-  receiveMessageOnPort,
-  Worker,
-} from "node:worker_threads";
+import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from "node:worker_threads";
 import { PawlError } from "@pawl/protocol/errors";
 import type { Operation, SqlValue, Step } from "../daemon/dist/store/statement.js";
 import type { Store } from "../daemon/dist/store/store.js";
@@ -208,7 +203,8 @@ function empty(schema: string): void {
 }
 
 /** As `0009-batch-ids` leaves them. */
-const FIRST_ROWS = "INSERT INTO pawl_batch_level VALUES (0, 0, 0), (1, 0, 0), (2, 0, 0), (3, 0, 0), (4, 0, 0)";
+const FIRST_ROWS =
+  "INSERT INTO pawl_batch_level VALUES (0, 0, 0), (1, 0, 0), (2, 0, 0), (3, 0, 0), (4, 0, 0)";
 
 function tablesOf(store: PostgreSqlStore): string[] {
   const rows = store.query(`

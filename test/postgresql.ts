@@ -83,7 +83,9 @@ export class PostgreSql {
   async run(): Promise<void> {
     const directory = this.#directory;
     const listens =
-      this.port === undefined ? ["-c", "listen_addresses="] : ["-c", "listen_addresses=127.0.0.1", "-p", `${this.port}`];
+      this.port === undefined
+        ? ["-c", "listen_addresses="]
+        : ["-c", "listen_addresses=127.0.0.1", "-p", `${this.port}`];
     // A test that is killed takes the server with it.
     const server = spawn(
       "setpriv",
@@ -115,7 +117,21 @@ export class PostgreSql {
 
   /** Runs a script; `\echo` marks places in what it prints, errors among it. It stops at an error if told so. */
   psql(script: string, ...options: string[]): { status: number | null; output: string } {
-    const psql = [...["-h", this.#directory, ...(this.port === undefined ? [] : ["-p", `${this.port}`]), "-U", "pawl", "-d", "postgres", "-X", "-q", "-At"], ...options];
+    const psql = [
+      ...[
+        "-h",
+        this.#directory,
+        ...(this.port === undefined ? [] : ["-p", `${this.port}`]),
+        "-U",
+        "pawl",
+        "-d",
+        "postgres",
+        "-X",
+        "-q",
+        "-At",
+      ],
+      ...options,
+    ];
     const { status, stdout, stderr } = spawnSync(
       "sh",
       ["-c", 'exec "$0" "$@" 2>&1', join(programs as string, "psql"), ...psql],

@@ -1,5 +1,5 @@
 // Daemons that share names in one PostgreSQL.
-import { connect as connectTcp, createServer, type AddressInfo, type Server, type Socket } from "node:net";
+import { type AddressInfo, connect as connectTcp, createServer, type Server, type Socket } from "node:net";
 import { Session } from "../daemon/dist/shared/session.js";
 import { createTables } from "../daemon/dist/shared/tables.js";
 import type { AtEnd } from "./daemon.js";

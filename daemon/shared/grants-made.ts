@@ -64,7 +64,8 @@ function acquired({ ttlMs }: Parsed<"lease.acquire">, outcome: Result<"lease.acq
 }
 
 /** The beginning of the text of an answer, which holds no payloads. */
-const CLAIM = /^\{"claim":\{"claimId":"([^"]+)","leaseToken":"([^"]*)","fencingToken":\d+,"queue":("(?:[^"\\]|\\.)*")/;
+const CLAIM =
+  /^\{"claim":\{"claimId":"([^"]+)","leaseToken":"([^"]*)","fencingToken":\d+,"queue":("(?:[^"\\]|\\.)*")/;
 const CLAIM_CHARACTERS = 4096;
 
 function claimed(

@@ -247,11 +247,13 @@ export class CallLine {
 
   #finish(turn: SharedTurn): void {
     turn.committed();
-    const later = turn.later.map((call): Item => ({
-      scopes: call.scopes,
-      perform: (next) => next.perform(call),
-      failed: (error) => call.settle(error),
-    }));
+    const later = turn.later.map(
+      (call): Item => ({
+        scopes: call.scopes,
+        perform: (next) => next.perform(call),
+        failed: (error) => call.settle(error),
+      }),
+    );
     this.#items.unshift(...later);
     this.#place.committed(turn);
     turn.answer();

@@ -109,7 +109,9 @@ export class Place implements LinesPlace {
   readonly shown: string;
   readonly #schema: string;
   readonly channel: string;
-  readonly #waiters = new Waiters((parked) => this.#lineOf((parked.call as PlacedCall).scopes).timeOut(parked));
+  readonly #waiters = new Waiters((parked) =>
+    this.#lineOf((parked.call as PlacedCall).scopes).timeOut(parked),
+  );
   readonly #lines = new Map<string, CallLine>();
   readonly #order = new ConnectionOrder();
   readonly #held = new HeldGrants();
@@ -336,7 +338,8 @@ export class Place implements LinesPlace {
   /** Performs everything again that waits. */
   #tryAll(): void {
     if (this.#away !== undefined) return;
-    for (const parked of this.#waiters.all()) this.#lineOf((parked.call as PlacedCall).scopes).tryAgain(parked);
+    for (const parked of this.#waiters.all())
+      this.#lineOf((parked.call as PlacedCall).scopes).tryAgain(parked);
   }
 
   /** Nobody waits any more under some keys that the other daemons know of. */
@@ -512,7 +515,11 @@ export class Place implements LinesPlace {
 
   /** As much as is needed to ask when something ends. */
   #readingEnv(): Env {
-    return { ...this.#time(), retentionMs: this.#options.retentionMs(), turn: new TurnMemory() } as unknown as Env;
+    return {
+      ...this.#time(),
+      retentionMs: this.#options.retentionMs(),
+      turn: new TurnMemory(),
+    } as unknown as Env;
   }
 
   // ---- sessions
@@ -557,7 +564,10 @@ export class Place implements LinesPlace {
         session = await this.#openForTurns();
         // The transaction has all its locks until it is over.
         const [, rows = []] = await session.begin([
-          { text: "SELECT pg_advisory_xact_lock(hashtextextended($1, 0)) IS NULL AS locked", values: [this.#lockPrefix] },
+          {
+            text: "SELECT pg_advisory_xact_lock(hashtextextended($1, 0)) IS NULL AS locked",
+            values: [this.#lockPrefix],
+          },
           {
             text: "SELECT turn FROM pawl_shared_turn WHERE daemon = $1 AND slot = $2",
             values: [slot.daemon, slot.number],
@@ -597,10 +607,13 @@ export class Place implements LinesPlace {
   }
 
   async #settingFrom(listener: Session): Promise<TurnSetting> {
-    await listener.query("INSERT INTO pawl_meta (key, value) VALUES ('signing_key', $1) ON CONFLICT DO NOTHING", [
-      randomBytes(SIGNING_KEY_BYTES).toString("base64"),
-    ]);
-    const [row] = await listener.query<{ value: string }>("SELECT value FROM pawl_meta WHERE key = 'signing_key'");
+    await listener.query(
+      "INSERT INTO pawl_meta (key, value) VALUES ('signing_key', $1) ON CONFLICT DO NOTHING",
+      [randomBytes(SIGNING_KEY_BYTES).toString("base64")],
+    );
+    const [row] = await listener.query<{ value: string }>(
+      "SELECT value FROM pawl_meta WHERE key = 'signing_key'",
+    );
     const key = Buffer.from((row as { value: string }).value, "base64");
     const { mode, idDigits, retentionMs, isFollowed, ancestorsOf, boot } = this.#options;
     const machine = createHash("sha256").update(`${boot}`).digest().readUInt32BE() % MACHINES;
@@ -628,7 +641,10 @@ export class Place implements LinesPlace {
       daemon: () => this.#life?.number ?? 0,
       known,
       ancestorsOf: (caller) =>
-        ancestorsOf(caller).map(({ pid, startTicks }) => ({ pid, startTicks: startTicks * MACHINES + machine })),
+        ancestorsOf(caller).map(({ pid, startTicks }) => ({
+          pid,
+          startTicks: startTicks * MACHINES + machine,
+        })),
       lockPrefix: this.#lockPrefix,
     };
   }
@@ -652,7 +668,10 @@ export class Place implements LinesPlace {
     await listener.query("SELECT pg_advisory_lock(hashtextextended($1, 0)) IS NULL AS locked", [
       this.#lifeLock(number),
     ]);
-    await listener.query("INSERT INTO pawl_shared_daemon (number, node) VALUES ($1, $2)", [number, hostname()]);
+    await listener.query("INSERT INTO pawl_shared_daemon (number, node) VALUES ($1, $2)", [
+      number,
+      hostname(),
+    ]);
     return number;
   }
 
@@ -678,7 +697,10 @@ export class Place implements LinesPlace {
       if (this.#life === life) this.lost(error);
     });
     for (const resolve of this.#awaitingReturn.splice(0)) resolve();
-    this.#options.log.info({ place: this.shown, daemon: life.number }, "the database of shared names is there");
+    this.#options.log.info(
+      { place: this.shown, daemon: life.number },
+      "the database of shared names is there",
+    );
     this.#options.onChange();
     this.#beat(life);
     void this.#end();
@@ -721,7 +743,10 @@ export class Place implements LinesPlace {
       if (this.#stopped !== undefined) return;
       this.#connect().catch((error) => {
         if (classifyShared(error) !== "lost")
-          this.#options.log.error({ err: error, place: this.shown }, "the database of shared names refuses us");
+          this.#options.log.error(
+            { err: error, place: this.shown },
+            "the database of shared names refuses us",
+          );
         this.#connectLater();
       });
     }, delayMs).unref();
@@ -770,7 +795,10 @@ export class Place implements LinesPlace {
         yield* run(forgetWaiting, { number });
         env.effects.deadline(env.now);
       });
-      log.info({ place: this.shown, daemon: number }, "another daemon has gone; what its connections held ends unless they come back");
+      log.info(
+        { place: this.shown, daemon: number },
+        "another daemon has gone; what its connections held ends unless they come back",
+      );
     } catch (error) {
       this.#options.log.warn({ err: error, daemon: number }, "a daemon that has gone cannot be seen to now");
     }
@@ -819,7 +847,10 @@ export class Place implements LinesPlace {
       for (const { method, params } of tell) this.#options.outlet.notify(connection, method, params);
     }
     if (all.length > 0)
-      this.#options.log.warn({ grants: all.length, place: this.shown }, "holders were told that they lost what they hold");
+      this.#options.log.warn(
+        { grants: all.length, place: this.shown },
+        "holders were told that they lost what they hold",
+      );
   }
 
   /** Refuses everything from now on. */

@@ -13,8 +13,8 @@ export class PlacedCall implements ScopedCall {
   #performed: (() => void) | undefined;
 
   /**
-   * @param options `remember` is told of the outcome, and gives what is answered; `performed` is told once that there is
-   * one, or that the call waits.
+   * @param options `remember` is told of the outcome, and gives what is answered; `performed` is told once that there
+   * is one, or that the call waits.
    */
   constructor(options: {
     call: Call;

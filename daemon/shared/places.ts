@@ -180,20 +180,16 @@ function inPlace(place: Kept): string {
 
 function mixed(which: readonly string[]): PawlError {
   const message = `is about what is kept in different places: ${which.join("; ")}`;
-  return refuse(
-    "invalid_params",
-    `The call ${message}. One call is about one place; make one for each.`,
-    { issues: [{ path: "", message }] },
-  );
+  return refuse("invalid_params", `The call ${message}. One call is about one place; make one for each.`, {
+    issues: [{ path: "", message }],
+  });
 }
 
 function severalUnder({ name }: Named): PawlError {
   const message = `names ${shown(`${name}*`)}, of which some are kept elsewhere than others`;
-  return refuse(
-    "invalid_params",
-    `The call ${message}. Name what is in one place.`,
-    { issues: [{ path: "", message }] },
-  );
+  return refuse("invalid_params", `The call ${message}. Name what is in one place.`, {
+    issues: [{ path: "", message }],
+  });
 }
 
 function scheduleElsewhere(place: Place): PawlError {

@@ -2,7 +2,7 @@
 import { PawlError, shown } from "@pawl/protocol/errors";
 
 /** The nouns that are served as shared, each whole. */
-export const SHARED_NOUNS = ["sequence", "queue", "lease"] as const;
+const SHARED_NOUNS = ["sequence", "queue", "lease"] as const;
 export type SharedNoun = (typeof SHARED_NOUNS)[number];
 
 /** Nouns of which nothing is served as shared yet. */

@@ -442,7 +442,7 @@ export class SharedTurn {
     if (this.#leftToOthers.has(key)) return void this.#wokenLater.add(key);
     let isFirst = true;
     for (let parked = line.next(); parked !== undefined; parked = line.next()) {
-      // The first is served even when the time is over: what came free must not go to a call that comes before the rest.
+      // The first is served even when the time is over, so that what came free goes to no call that comes later.
       if ((!isFirst && elapsed() >= this.#until) || !this.#covers(parked, key) || !this.#take(parked)) {
         this.#wokenElsewhere.add(key);
         return;

@@ -26,7 +26,9 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
   }
 
   function shared(schema: string, port?: number): { args: string[] } {
-    return { args: ["--shared", `s/*=${postgres.url(schema, port)}`, "--shared", `S*=${postgres.url(schema, port)}`] };
+    return {
+      args: ["--shared", `s/*=${postgres.url(schema, port)}`, "--shared", `S*=${postgres.url(schema, port)}`],
+    };
   }
 
   test("what a daemon held that was killed may be taken up at the next, and is bound to it", async () => {
@@ -36,7 +38,12 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
     const second = await two.start(shared(schema));
     const holder = await one.connect();
     const name = "s/lease";
-    const { lease } = await holder.call("lease.acquire", { name, owner: "a", ttlMs: 60_000, releaseOn: "disconnect" });
+    const { lease } = await holder.call("lease.acquire", {
+      name,
+      owner: "a",
+      ttlMs: 60_000,
+      releaseOn: "disconnect",
+    });
     const other = await two.connect();
     const waiting = other.call("lease.acquire", { name, owner: "b", ttlMs: 60_000, waitMs: 30_000 });
     await first.end("SIGKILL");
@@ -69,9 +76,16 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
     await expect(holder.call("lease.heartbeat", { leaseId: lease.leaseId })).rejects.toMatchObject(AWAY);
     proxy.cut();
     await expect
-      .poll(() => holder.call("lease.get", { name }).then(({ lease: now }) => now?.owner, () => undefined), {
-        timeout: 20_000,
-      })
+      .poll(
+        () =>
+          holder.call("lease.get", { name }).then(
+            ({ lease: now }) => now?.owner,
+            () => undefined,
+          ),
+        {
+          timeout: 20_000,
+        },
+      )
       .toBe("b");
   });
 
@@ -117,7 +131,9 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
     await expect
       .poll(async () => (await client.call("daemon.info", {})).shared[0]?.connected, { timeout: 20_000 })
       .toBe(true);
-    expect((await client.call("queue.claim", { queue: "s/kept", owner: "w" })).claim?.batches).toHaveLength(1);
+    expect((await client.call("queue.claim", { queue: "s/kept", owner: "w" })).claim?.batches).toHaveLength(
+      1,
+    );
     await client.call("queue.enqueue", { queue: "s/later", payloads: [1] });
     expect((await waiting).claim?.batches).toHaveLength(1);
   });
@@ -125,5 +141,5 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
 
 /** Resolves once a client was sent a notification. */
 async function toldOf(client: RawClient, method: string): Promise<void> {
-  for (;;) if ((await client.reply()).method === method) return;
+  for (;;) if ((JSON.parse(await client.line()) as { method?: string }).method === method) return;
 }

@@ -73,8 +73,15 @@ describe.skipIf(!HAS_POSTGRESQL)("names that daemons share", () => {
     await expect(
       second.call("lease.acquire", { name: "s/lease", owner: "b", ttlMs: 60_000 }),
     ).rejects.toMatchObject({ kind: "lease_held" });
-    const acquiring = second.call("lease.acquire", { name: "s/lease", owner: "b", ttlMs: 60_000, waitMs: 20_000 });
-    await expect.poll(async () => (await second.call("lease.get", { name: "s/lease" })).lease?.waiters).toBe(1);
+    const acquiring = second.call("lease.acquire", {
+      name: "s/lease",
+      owner: "b",
+      ttlMs: 60_000,
+      waitMs: 20_000,
+    });
+    await expect
+      .poll(async () => (await second.call("lease.get", { name: "s/lease" })).lease?.waiters)
+      .toBe(1);
     // By its id, at the daemon that did not grant it.
     await second.call("lease.heartbeat", { leaseId: lease.leaseId });
     expect(await second.call("lease.release", { leaseId: lease.leaseId })).toEqual({ released: true });
@@ -108,9 +115,9 @@ describe.skipIf(!HAS_POSTGRESQL)("names that daemons share", () => {
   test("a call about names in different places is refused, and says where they are", async () => {
     const [first] = await connect();
     const refused = { kind: "invalid_params", message: expect.stringContaining("is kept by this node") };
-    await expect(
-      first.call("queue.claim", { queues: ["s/a", "mine"], owner: "w" }),
-    ).rejects.toMatchObject(refused);
+    await expect(first.call("queue.claim", { queues: ["s/a", "mine"], owner: "w" })).rejects.toMatchObject(
+      refused,
+    );
     await expect(
       first.call("lease.acquire", { names: ["s/a", "mine"], owner: "w", ttlMs: 1000 }),
     ).rejects.toMatchObject(refused);

@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
-import { fits, parseLeaseRule } from "../../daemon/dist/remote/specification.js";
+import { fits } from "../../daemon/dist/domain/name-pattern.js";
+import { parseLeaseRule } from "../../daemon/dist/remote/specification.js";
 
 test.each([
   ["release", "release", true],
