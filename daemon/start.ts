@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { PawlError } from "@pawl/protocol/errors";
 import type { Logger } from "pino";
 import type { Config } from "./config/config.js";
 import { Daemon } from "./daemon.js";
@@ -56,7 +57,7 @@ async function startWith(options: {
   const { config, log, passed } = options;
   // A provider that cannot be loaded is found before the database is touched.
   const providers = await loadProviders(config.leaseRules);
-  const shared = config.sharedRules.length === 0 ? undefined : await import("./shared/places.js");
+  const shared = config.sharedRules.length === 0 ? undefined : await loadShared(config);
   const databasePath = join(config.stateDir, DATABASE_FILE);
   const database = open(databasePath, options);
   let daemon: Daemon | undefined;
@@ -75,6 +76,17 @@ async function startWith(options: {
   }
   daemon.serve();
   return daemon;
+}
+
+/** Nothing of PostgreSQL is loaded where no names are kept there. */
+async function loadShared({ readOnly }: Config): Promise<typeof import("./shared/places.js")> {
+  if (readOnly) {
+    throw new PawlError(
+      "invalid_params",
+      "--shared belongs to a daemon that writes; with --read-only the database of this node alone is served. Leave one of them out.",
+    );
+  }
+  return await import("./shared/places.js");
 }
 
 function open(

@@ -158,13 +158,6 @@ function toConfig(given: Layer, env: NodeJS.ProcessEnv): Config {
   if (readOnlySocket?.value === values.socket) {
     throw wrong(readOnlySocket.source, "another path than --socket", readOnlySocket.value);
   }
-  const shared = given.get("sharedRules");
-  if (values.readOnly && shared !== undefined) {
-    throw new PawlError(
-      "invalid_params",
-      `${shared.source} belongs to a daemon that writes; --read-only serves the database of this node alone. Leave one of them out.`,
-    );
-  }
   const { mode: kind, nodeId, ...rest } = values;
   return { ...rest, mode: modeOf(kind, nodeId), credentialsDirectory: env.CREDENTIALS_DIRECTORY };
 }
