@@ -1,12 +1,7 @@
 // Names in PostgreSQL for tests that have the turn loop in their own process: a store that waits for a thread that asks
 // the server. `PAWL_TEST_SHARED`, the URL of a database, has all of them use it.
 import { randomBytes } from "node:crypto";
-import {
-  MessageChannel,
-  type MessagePort,
-  receiveMessageOnPort,
-  Worker,
-} from "node:worker_threads";
+import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from "node:worker_threads";
 import { PawlError } from "@pawl/protocol/errors";
 import type { Operation, SqlValue, Step } from "../daemon/dist/store/statement.js";
 import type { Store } from "../daemon/dist/store/store.js";
@@ -33,11 +28,10 @@ class Thread {
   ask(action: string, ...args: unknown[]): unknown {
     Atomics.store(this.#flag, 0, 0);
     this.#port.postMessage([action, ...args]);
-    Atomics.wait(this.#flag, 0, 0);
-    const { error, value } = receiveMessageOnPort(this.#port)?.message as {
-      error?: { message: string };
-      value?: unknown;
-    };
+    // A notification may be late, and meant for the answer before.
+    while (Atomics.load(this.#flag, 0) === 0) Atomics.wait(this.#flag, 0, 0);
+    const answer = receiveMessageOnPort(this.#port) as { message: unknown };
+    const { error, value } = answer.message as { error?: { message: string }; value?: unknown };
     if (error !== undefined) throw Object.assign(new Error(error.message), error);
     return value;
   }
@@ -159,8 +153,14 @@ export interface InPlace {
   close(): void;
 }
 
+/** Those of a server, and the schemas there. */
+interface Place {
+  readonly url: string;
+  readonly schema: string;
+}
+
 /** By the paths of the database files in whose place they are. */
-const schemas = new Map<string, string>();
+const places = new Map<string, Place>();
 /** Those of stores that were closed, the longest ago first. */
 const closed: string[] = [];
 let inMemory = 0;
@@ -169,13 +169,13 @@ let inMemory = 0;
 const KEPT_CLOSED = 8;
 
 /** The store in place of the database file of a path: the same rows for the same path. */
-export function inPlaceOf(path: string): InPlace {
+export function inPlaceOf(path: string, url: string): InPlace {
   let key = path;
   if (path === ":memory:") {
     inMemory += 1;
     key += inMemory;
   }
-  const store = new PostgreSqlStore(SHARED_URL as string, schemaFor(key));
+  const store = openAt(placeFor(key, url));
   const again = closed.indexOf(key);
   if (again >= 0) closed.splice(again, 1);
   return {
@@ -187,28 +187,43 @@ export function inPlaceOf(path: string): InPlace {
   };
 }
 
-function schemaFor(key: string): string {
-  const known = schemas.get(key);
-  if (known !== undefined) return known;
-  let schema = `pawl_${randomBytes(8).toString("hex")}`;
-  if (closed.length > KEPT_CLOSED) {
-    const oldest = closed.shift() as string;
-    schema = schemas.get(oldest) as string;
-    schemas.delete(oldest);
-    empty(schema);
-  }
-  schemas.set(key, schema);
-  return schema;
+/** True if the rows of a path are in PostgreSQL. */
+export function isInPlaceOf(path: string): boolean {
+  return places.has(path);
 }
 
-function empty(schema: string): void {
-  const store = new PostgreSqlStore(SHARED_URL as string, schema);
+function openAt({ url, schema }: Place): PostgreSqlStore {
+  return new PostgreSqlStore(url, schema);
+}
+
+function openInPlaceOf(path: string): PostgreSqlStore {
+  return openAt(places.get(path) as Place);
+}
+
+function placeFor(key: string, url: string): Place {
+  const known = places.get(key);
+  if (known !== undefined) return known;
+  let place: Place = { url, schema: `pawl_${randomBytes(8).toString("hex")}` };
+  const [oldest] = closed;
+  const left = oldest === undefined ? undefined : (places.get(oldest) as Place);
+  if (closed.length > KEPT_CLOSED && left?.url === url) {
+    places.delete(closed.shift() as string);
+    place = left;
+    empty(place);
+  }
+  places.set(key, place);
+  return place;
+}
+
+function empty(place: Place): void {
+  const store = openAt(place);
   store.script(`TRUNCATE ${tablesOf(store).join(", ")} RESTART IDENTITY; ${FIRST_ROWS}`);
   store.close();
 }
 
 /** As `0009-batch-ids` leaves them. */
-const FIRST_ROWS = "INSERT INTO pawl_batch_level VALUES (0, 0, 0), (1, 0, 0), (2, 0, 0), (3, 0, 0), (4, 0, 0)";
+const FIRST_ROWS =
+  "INSERT INTO pawl_batch_level VALUES (0, 0, 0), (1, 0, 0), (2, 0, 0), (3, 0, 0), (4, 0, 0)";
 
 function tablesOf(store: PostgreSqlStore): string[] {
   const rows = store.query(`
@@ -217,9 +232,9 @@ function tablesOf(store: PostgreSqlStore): string[] {
   return rows.map(({ name }) => name as string);
 }
 
-/** What a query of SQL that both databases have gives on the rows in place of a file. */
-export function rowsInPlaceOf(path: string, text: string): Record<string, SqlValue>[] {
-  const store = new PostgreSqlStore(SHARED_URL as string, schemas.get(path) as string);
+/** What a statement, in the SQL that both databases have, gives on the rows in place of a file. */
+export function askInPlaceOf(path: string, text: string): Record<string, SqlValue>[] {
+  const store = openInPlaceOf(path);
   const rows = store.query(text);
   store.close();
   return rows;
@@ -227,7 +242,7 @@ export function rowsInPlaceOf(path: string, text: string): Record<string, SqlVal
 
 /** Every row of every table in place of a file, in the order of their first two columns. */
 export function contentInPlaceOf(path: string): Record<string, Record<string, SqlValue>[]> {
-  const store = new PostgreSqlStore(SHARED_URL as string, schemas.get(path) as string);
+  const store = openInPlaceOf(path);
   const content = tablesOf(store).map((table) => {
     const [{ columns }] = store.query(
       "SELECT count(*) AS columns FROM information_schema.columns WHERE table_schema = current_schema() AND table_name = $1",
