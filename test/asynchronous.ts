@@ -19,7 +19,7 @@ export class AsynchronousInProcess extends InProcess {
   #last: Promise<unknown> = Promise.resolve();
 
   constructor(options: InProcessOptions = {}) {
-    super(options);
+    super({ ...options, postgresql: null });
     this.#database = connect(this.path);
     // The loop commits before and after, and is synced.
     this.#database.pragma("synchronous = OFF");

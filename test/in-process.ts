@@ -17,12 +17,20 @@ import { servedMethods } from "../daemon/dist/rpc/served-methods.js";
 import { classify } from "../daemon/dist/store/failure.js";
 import { keepTime } from "../daemon/dist/store/kept-time.js";
 import { type OpenDatabase, openDatabase } from "../daemon/dist/store/open-database.js";
+import type { SqlValue } from "../daemon/dist/store/statement.js";
 import type { Store } from "../daemon/dist/store/store.js";
 import type { Call } from "../daemon/dist/turns/call.js";
 import { Statistics } from "../daemon/dist/turns/statistics.js";
 import { TurnLoop } from "../daemon/dist/turns/turn-loop.js";
 import { privateDirectory } from "./daemon.js";
-import { contentInPlaceOf, type InPlace, inPlaceOf, rowsInPlaceOf, SHARED_URL } from "./postgresql-store.js";
+import {
+  askInPlaceOf,
+  contentInPlaceOf,
+  type InPlace,
+  inPlaceOf,
+  isInPlaceOf,
+  SHARED_URL,
+} from "./postgresql-store.js";
 
 export interface InProcessOptions {
   path?: string;
@@ -33,8 +41,8 @@ export interface InProcessOptions {
   wrap?: (store: Store) => Store;
   /** Called after each turn that was committed. */
   committed?: () => void;
-  /** True for SQLite also where tests have the others in PostgreSQL. */
-  alwaysSqlite?: boolean;
+  /** The URL of a server that has the rows; null for SQLite also where `PAWL_TEST_SHARED` names one. */
+  postgresql?: string | null;
   /** The process of each connection; otherwise all have one of which nothing is known. */
   processes?: boolean;
   /** The number of the process that another one is a child of. */
@@ -64,7 +72,8 @@ export class InProcess {
       path: this.path,
       ...(options.time === undefined ? {} : { time: options.time }),
     });
-    this.#inPlace = SHARED_URL === undefined || options.alwaysSqlite ? undefined : inPlaceOf(this.path);
+    const { postgresql = SHARED_URL ?? null } = options;
+    this.#inPlace = postgresql === null ? undefined : inPlaceOf(this.path, postgresql);
     const store = this.#inPlace?.store ?? database.store;
     const ends = new Ends(ENDINGS);
     this.#hasProcesses = options.processes ?? false;
@@ -229,8 +238,9 @@ function ancestors(
 
 /** Every row of every table of a database, but for the clock, which moves by itself. */
 export function contentOf(path: string): Record<string, unknown[]> {
-  const content: Record<string, { key?: unknown }[]> =
-    SHARED_URL === undefined ? contentOfFile(path) : contentInPlaceOf(path);
+  const content: Record<string, { key?: unknown }[]> = isInPlaceOf(path)
+    ? contentInPlaceOf(path)
+    : contentOfFile(path);
   return Object.fromEntries(
     Object.entries(content).map(([table, rows]) => [table, rows.filter(({ key }) => key !== "clock")]),
   );
@@ -257,12 +267,20 @@ function contentOfFile(path: string): Record<string, { key?: unknown }[]> {
 }
 
 /** What a query gives, in the SQL that SQLite and PostgreSQL share, on the rows of a database. */
-export function rowsOf(path: string, query: string): Record<string, unknown>[] {
-  if (SHARED_URL !== undefined) return rowsInPlaceOf(path, query);
+export function rowsOf(path: string, query: string): Record<string, SqlValue>[] {
+  if (isInPlaceOf(path)) return askInPlaceOf(path, query);
   const database = new Database(path, { readonly: true });
   try {
-    return database.prepare(query).all() as Record<string, unknown>[];
+    return database.prepare(query).all() as Record<string, SqlValue>[];
   } finally {
     database.close();
   }
+}
+
+/** Changes rows of a database by a statement of the SQL that both share. */
+export function changeRows(path: string, statement: string): void {
+  if (isInPlaceOf(path)) return void askInPlaceOf(path, statement);
+  const database = new Database(path);
+  database.exec(statement);
+  database.close();
 }

@@ -1,12 +1,11 @@
 // What work from the board costs those who do not use it: statements of writes, counted.
-import Database from "better-sqlite3";
 import { expect, onTestFinished, test } from "vitest";
 import { read, write } from "../../daemon/dist/domain/board/items.js";
 import { LOSING } from "../../daemon/dist/grants/on-loss.js";
 import type { Operation } from "../../daemon/dist/store/statement.js";
 import type { Env } from "../../daemon/dist/turns/operation.js";
 import { Clocks } from "../clocks.js";
-import { InProcess } from "../in-process.js";
+import { changeRows, InProcess } from "../in-process.js";
 import { Author } from "../property/board-author.js";
 import { type Driver, envOf, synchronousDriver } from "./drive.js";
 
@@ -71,9 +70,7 @@ test("an item whose claim is lost, while its process is being ended, is shown wi
   await pawl.call("pipeline.write", { storyId: "A", stage: "1_backlog" });
   const { item } = await pawl.call("pipeline.claim", { agent: "a", storyId: "A" });
   expect(item).not.toBe(null);
-  const database = new Database(pawl.path);
-  onTestFinished(() => void database.close());
-  database.exec(`UPDATE pawl_lease SET on_loss = 1, ${LOSING.replace("CAST(:now AS BIGINT)", "1")}`);
+  changeRows(pawl.path, `UPDATE pawl_lease SET on_loss = 1, ${LOSING.replace("CAST(:now AS BIGINT)", "1")}`);
   const read = await pawl.call("pipeline.read", { storyId: "A" });
   expect(read.item).not.toHaveProperty("claim");
   const again = await pawl.call("pipeline.claim", { agent: "b", storyId: "A" });

@@ -8,7 +8,7 @@ import { expect, test } from "vitest";
 import { placesOf } from "../../daemon/dist/domain/queue/ids.js";
 import { SqliteStore } from "../../daemon/dist/store/sqlite.js";
 import { Clocks } from "../clocks.js";
-import { InProcess } from "../in-process.js";
+import { changeRows, InProcess, rowsOf } from "../in-process.js";
 
 const SCHEMA = join(import.meta.dirname, "../../daemon/store/schema");
 const BATCHES_PER_CALL = 1000;
@@ -29,26 +29,16 @@ function get(pawl: InProcess, { batchId }: { batchId: string }) {
   );
 }
 
-function sql<T>(path: string, use: (database: Database.Database) => T): T {
-  const database = new Database(path);
-  try {
-    return use(database);
-  } finally {
-    database.close();
-  }
-}
-
 /** How many ids there are on each level, counted and as the levels have it. */
 function levels(path: string) {
-  return sql(path, (database) => {
-    const counted = database.prepare("SELECT level, count(*) FROM pawl_batch_id GROUP BY level").raw().all();
-    const kept = database
-      .prepare("SELECT level, ids FROM pawl_batch_level WHERE ids > 0 ORDER BY level")
-      .raw()
-      .all();
-    expect(kept).toEqual(counted);
-    return Object.fromEntries(counted as [number, number][]);
-  });
+  const counted = rowsOf(
+    path,
+    "SELECT level, count(*) AS ids FROM pawl_batch_id GROUP BY level ORDER BY level",
+  );
+  expect(rowsOf(path, "SELECT level, ids FROM pawl_batch_level WHERE ids > 0 ORDER BY level")).toEqual(
+    counted,
+  );
+  return Object.fromEntries(counted.map(({ level, ids }) => [level as number, ids as number]));
 }
 
 test("all are found, from the newest, which are not entered yet, to those on the last level", async () => {
@@ -59,9 +49,9 @@ test("all are found, from the newest, which are not entered yet, to those on the
 
   // The levels 2 and 3 are taken for full, so that they hand on what they have.
   const full = "UPDATE pawl_batch_level SET ids = ids + 1000000000 WHERE level IN (2, 3)";
-  sql(pawl.path, (database) => database.exec(full));
+  changeRows(pawl.path, full);
   for (let call = 0; call < 12; call += 1) batches.push(...(await enqueueMany(pawl)));
-  sql(pawl.path, (database) => database.exec(full.replace("+", "-")));
+  changeRows(pawl.path, full.replace("+", "-"));
   const filled = levels(pawl.path);
   expect(filled[4]).toBeGreaterThan(IDS_PER_STEP);
   expect(batches.length - Object.values(filled).reduce((sum, ids) => sum + ids, 0)).toBeLessThan(

@@ -1,8 +1,7 @@
 // The row of a queue is read and written once a turn: whatever shares a turn, the counts are those of the batches.
 import type { Params } from "@pawl/protocol";
-import Database from "better-sqlite3";
 import { expect, test } from "vitest";
-import { InProcess } from "../in-process.js";
+import { InProcess, rowsOf } from "../in-process.js";
 
 const LEASE_MS = 60_000;
 
@@ -24,10 +23,8 @@ function refused(pawl: InProcess) {
 
 /** As the rows of the batches have it, and as the row of the queue has it. */
 function counts(path: string) {
-  const database = new Database(path, { readonly: true });
-  const states = database.prepare("SELECT state, count(*) AS batches FROM pawl_batch GROUP BY state").all();
-  const row = database.prepare("SELECT * FROM pawl_queue WHERE queue = 'q'").get() as Record<string, number>;
-  database.close();
+  const states = rowsOf(path, "SELECT state, count(*) AS batches FROM pawl_batch GROUP BY state");
+  const [row] = rowsOf(path, "SELECT * FROM pawl_queue WHERE queue = 'q'") as Record<string, number>[];
   const counted = Object.fromEntries(
     (states as { state: string; batches: number }[]).map(({ state, batches }) => [state, batches]),
   );

@@ -1,11 +1,10 @@
 // The rules of queues with time, connections and restarts as the test wants them.
 import type { Params, Result } from "@pawl/protocol";
-import Database from "better-sqlite3";
 import { describe, expect, test } from "vitest";
 import { restMs } from "../../daemon/dist/grants/retry-rest.js";
 import { digestOfMeaning } from "../../daemon/dist/json/digest.js";
 import { Clocks, START } from "../clocks.js";
-import { InProcess } from "../in-process.js";
+import { changeRows, InProcess, rowsOf } from "../in-process.js";
 
 const DAY_MS = 24 * 60 * 60 * 1000;
 const RETENTION_MS = 7 * DAY_MS;
@@ -613,10 +612,8 @@ describe("settings", () => {
     const queue = new Queue();
     const first = await queue.enqueue({ sourceKey: "k", maxAttempts: 20 });
     queue.pawl.close();
-    const database = new Database(queue.pawl.path);
     const digest = digestOfMeaning('[[1],["earliest_safe_boundary","exclusive","never",20]]');
-    database.prepare("UPDATE pawl_batch SET content_digest = ?").run(digest);
-    database.close();
+    changeRows(queue.pawl.path, `UPDATE pawl_batch SET content_digest = '${digest}'`);
     const next = new Queue({ path: queue.pawl.path, time: queue.time });
     expect(await next.enqueue({ sourceKey: "k" })).toEqual(first);
     expect(await next.enqueue({ sourceKey: "k", maxAttempts: 20 })).toEqual(first);
@@ -1015,11 +1012,9 @@ describe("batches that have ended", () => {
     await queue.settle();
     expect(await queue.stats()).toMatchObject({ completed: 0, dead: 1, claimed: 0, ready: 10 });
     await expectLost(queue.pawl.call("queue.renew", proof(held)));
-    const database = new Database(queue.pawl.path, { readonly: true });
-    const count = (table: string) => database.prepare(`SELECT count(*) FROM ${table}`).pluck().get();
+    const count = (table: string) => rowsOf(queue.pawl.path, `SELECT count(*) AS n FROM ${table}`)[0]?.n;
     expect(count("pawl_batch")).toBe(11);
     // The dead one, and every second of those that are ready.
     expect(count("pawl_batch_payloads")).toBe(6);
-    database.close();
   });
 });

@@ -1,8 +1,7 @@
 // Events that no test at the socket can bring about: a machine that sleeps, or is booted anew.
-import Database from "better-sqlite3";
 import { expect, test } from "vitest";
 import { Clocks } from "../clocks.js";
-import { InProcess } from "../in-process.js";
+import { changeRows, InProcess } from "../in-process.js";
 
 /** Two leases of a minute: one is kept here, the other by a provider. */
 async function hold(time: Clocks): Promise<InProcess> {
@@ -10,13 +9,10 @@ async function hold(time: Clocks): Promise<InProcess> {
   for (const name of ["here", "remote"]) {
     await pawl.call("lease.acquire", { name, owner: "a", ttlMs: 60_000 });
   }
-  const database = new Database(pawl.path);
-  database
-    .prepare(
-      `UPDATE pawl_lease SET provider = 'custom:/m.js', boot = :boot, ends_boottime_ms = :ends WHERE name = 'remote'`,
-    )
-    .run({ boot: time.boot, ends: time.boottime() + 60_000 });
-  database.close();
+  changeRows(
+    pawl.path,
+    `UPDATE pawl_lease SET provider = 'custom:/m.js', boot = '${time.boot}', ends_boottime_ms = ${time.boottime() + 60_000} WHERE name = 'remote'`,
+  );
   return pawl;
 }
 

@@ -2,7 +2,6 @@
 import { copyFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import type { Params, Result } from "@pawl/protocol";
-import Database from "better-sqlite3";
 import { describe, expect, test, vi } from "vitest";
 import { occurrences } from "../../daemon/dist/domain/schedule/occurrences.js";
 import { connect } from "../../daemon/dist/store/connection.js";
@@ -11,7 +10,7 @@ import type { Operation } from "../../daemon/dist/store/statement.js";
 import type { Env } from "../../daemon/dist/turns/operation.js";
 import { TurnMemory } from "../../daemon/dist/turns/turn-memory.js";
 import { Clocks, START } from "../clocks.js";
-import { InProcess } from "../in-process.js";
+import { changeRows, InProcess } from "../in-process.js";
 import { driveWithAwaits, envOf } from "./drive.js";
 
 const SECOND = 1000;
@@ -31,7 +30,7 @@ class Hourly {
   readonly time: Clocks;
   readonly pawl: InProcess;
 
-  constructor(options: { path?: string; time?: Clocks } = {}) {
+  constructor(options: { path?: string; time?: Clocks; postgresql?: null } = {}) {
     this.time = options.time ?? new Clocks();
     this.pawl = new InProcess({ ...options, time: this.time });
   }
@@ -450,7 +449,7 @@ describe("what comes next", () => {
 });
 
 test("a driver that awaits between its steps enqueues the same", async () => {
-  const hourly = new Hourly();
+  const hourly = new Hourly({ postgresql: null });
   await hourly.set({ overlap: "all", missed: "all" });
   await hourly.set({ name: "t", queue: "q", everyMs: HOUR, missed: "none" });
   await hourly.set({ name: "u", queue: "q", everyMs: HOUR, overlap: "skip" });
@@ -505,9 +504,7 @@ test("a schedule whose time zone is not known any more stands still, and the oth
   await hourly.set({ overlap: "all" });
   await hourly.set({ name: "t", queue: "other" });
   hourly.pawl.close();
-  const database = new Database(hourly.pawl.path);
-  database.prepare("UPDATE pawl_schedule SET time_zone = 'Mars/Olympus' WHERE name = 't'").run();
-  database.close();
+  changeRows(hourly.pawl.path, "UPDATE pawl_schedule SET time_zone = 'Mars/Olympus' WHERE name = 't'");
   const after = new Hourly({ path: hourly.pawl.path, time: hourly.time });
   await after.pass(HOUR);
   expect(await after.hours()).toEqual([1]);

@@ -1,10 +1,9 @@
 // Turns and time: expiry, steps of the clock and the time that the database keeps.
-import Database from "better-sqlite3";
 import { afterAll, expect, test, vi } from "vitest";
 import type { Store } from "../../daemon/dist/store/store.js";
 import { Alarm } from "../../daemon/dist/turns/alarm.js";
 import { Clocks, START } from "../clocks.js";
-import { InProcess } from "../in-process.js";
+import { InProcess, rowsOf } from "../in-process.js";
 
 // A process that was held up lets grants go on for a moment; here only the clocks of the tests say what has ended.
 const neverLate = vi.spyOn(Alarm.prototype, "lateMs", "get").mockReturnValue(0);
@@ -15,10 +14,7 @@ const HOUR_MS = 3_600_000;
 const YEAR_MS = 365 * 24 * HOUR_MS;
 
 function keptTime(path: string): { elapsedMs: number; wallMs: number } {
-  const database = new Database(path, { readonly: true });
-  const value = database.prepare("SELECT value FROM pawl_meta WHERE key = 'clock'").pluck().get() as string;
-  database.close();
-  return JSON.parse(value);
+  return JSON.parse(rowsOf(path, "SELECT value FROM pawl_meta WHERE key = 'clock'")[0]?.value as string);
 }
 
 test("the time is written with what is written, at most once a second, and not for reads", async () => {
