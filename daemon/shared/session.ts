@@ -6,9 +6,9 @@
 import type { Duplex } from "node:stream";
 import { PawlError } from "@pawl/protocol/errors";
 import pg from "pg";
-import type { Operation, SqlValue, Step } from "../store/statement.js";
+import type { Done, Operation, SqlParams, SqlValue, Statement, Step } from "../store/statement.js";
 import { ConnectionLost } from "./failure.js";
-import { TYPES, translate, valuesOf } from "./statements.js";
+import { insertionWithKey, KEY, TYPES, translate, valuesOf } from "./statements.js";
 
 /** Before it, some of what the tables and the turns need is not there. */
 const OLDEST_SERVER_VERSION = 140_000;
@@ -45,6 +45,13 @@ export interface Ask {
 
 type Row = Record<string, SqlValue>;
 
+/** Keys that are reserved at once at most: those that a transaction does not use are never given. */
+const MAX_RESERVED_KEYS = 64;
+const RESERVE_KEYS: Ask = {
+  name: "pawl_reserve_keys",
+  text: "SELECT nextval(pg_get_serial_sequence($1, $2)) AS key FROM generate_series(1, $3)",
+};
+
 /** All the statements of a session are answered in their order; one transaction is open at a time. */
 export class Session {
   /** The PostgreSQL schema that has the tables. */
@@ -58,6 +65,10 @@ export class Session {
   #inTransaction = false;
   #wrote = false;
   #operationWrote = false;
+  /** Of a statement of the transaction that nobody waited for. */
+  #failure: unknown;
+  /** The keys that the transaction has reserved, by their tables, and how many it reserves next. */
+  readonly #keys = new Map<string, { free: number[]; next: number }>();
 
   private constructor(url: string, { application = "pawld" }: SessionOptions) {
     const { connectionString, schema, shown } = placeOf(url);
@@ -145,6 +156,9 @@ export class Session {
   async begin(first: readonly Ask[] = [], { toRead = false } = {}): Promise<Row[][]> {
     this.#inTransaction = true;
     this.#wrote = false;
+    this.#failure = undefined;
+    // What the last transaction has left is not above what others have given since.
+    this.#keys.clear();
     const [, ...answers] = await this.together([
       { text: toRead ? "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" : "BEGIN" },
       ...first,
@@ -158,11 +172,13 @@ export class Session {
    */
   async commit(last: readonly Ask[] = []): Promise<Row[][]> {
     const asked = this.#corked(() => [...last.map((ask) => this.#ask(ask)), this.#ask({ text: "COMMIT" })]);
-    const answers = await allOf(asked);
+    const answers = await allOf(asked).catch((error) => {
+      throw this.#failure ?? error;
+    });
     this.#inTransaction = false;
     // After an error in the transaction the server answers so, and has undone it.
     if (answers.at(-1)?.command !== "COMMIT")
-      throw new Error("the transaction was undone instead of committed");
+      throw this.#failure ?? new Error("the transaction was undone instead of committed");
     return answers.slice(0, -1).map(({ rows }) => rows);
   }
 
@@ -202,20 +218,56 @@ export class Session {
     return step.value;
   }
 
-  async #execute({ statement, params, single, key }: Step): Promise<unknown> {
-    const { name, text, names } = translate(statement, key === true);
-    const { command, rowCount, rows, fields } = await this.#ask({
-      name,
-      text,
-      values: valuesOf(params, names),
-    });
-    if (command !== "SELECT" && rowCount !== null && rowCount > 0) {
-      this.#wrote = true;
-      this.#operationWrote = true;
-    }
-    if (key) return { changes: rowCount, lastInsertRowid: firstOf(rows[0]) };
+  async #execute({ statement, params, single, key, unread }: Step): Promise<unknown> {
+    if (key) return await this.#insert(statement, params);
+    const { name, text, names } = translate(statement);
+    const ask = { name, text, values: valuesOf(params, names) };
+    if (unread) return this.#sendWrite(ask);
+    const { command, rowCount, rows, fields } = await this.#answerTo(ask);
+    if (command !== "SELECT" && rowCount !== null && rowCount > 0) this.#noteWrite();
     if (fields.length === 0) return { changes: rowCount, lastInsertRowid: 0 };
     return single ? rows[0] : rows;
+  }
+
+  /** Inserts a row under a key that the transaction has reserved: nobody waits for the insertion. */
+  async #insert(statement: Statement, params: SqlParams): Promise<Done> {
+    const { name, text, names, table, column } = insertionWithKey(statement);
+    let keys = this.#keys.get(table);
+    if (keys === undefined) {
+      keys = { free: [], next: 1 };
+      this.#keys.set(table, keys);
+    }
+    if (keys.free.length === 0) {
+      const ask = { ...RESERVE_KEYS, values: [`${this.schema}.${table}`, column, keys.next] };
+      const { rows } = await this.#answerTo(ask);
+      keys.free = rows.map(({ key }) => key as number);
+      keys.next = Math.min(2 * keys.next, MAX_RESERVED_KEYS);
+    }
+    const key = keys.free.shift() as number;
+    this.#sendWrite({ name, text, values: valuesOf({ ...params, [KEY]: key }, names) });
+    return { changes: 1, lastInsertRowid: key };
+  }
+
+  #noteWrite(): void {
+    this.#wrote = true;
+    this.#operationWrote = true;
+  }
+
+  /** Sends a statement whose failure is that of the next one that is waited for. */
+  #sendWrite(ask: Ask): void {
+    this.#noteWrite();
+    this.#ask(ask).catch((error) => {
+      this.#failure ??= error;
+    });
+  }
+
+  /** After a failure the server refuses all that comes after: the failure counts, not the refusals. */
+  async #answerTo(ask: Ask): Promise<pg.QueryResult<Row>> {
+    try {
+      return await this.#ask(ask);
+    } catch (error) {
+      throw this.#failure ?? error;
+    }
   }
 
   /** Performs a statement and gives its rows. Several that are asked for without waiting go out one after the other. */
@@ -310,11 +362,6 @@ async function allOf<T>(asked: readonly Promise<T>[]): Promise<T[]> {
     if (each.status === "rejected") throw each.reason;
     return each.value;
   });
-}
-
-function firstOf(row: Row | undefined): SqlValue {
-  for (const name in row) return row[name] as SqlValue;
-  throw new Error("an insertion gave no key");
 }
 
 /** Errors of a socket, of the name service and of TLS have a code; that the server did not answer in time has none. */

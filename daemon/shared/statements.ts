@@ -11,18 +11,49 @@ export interface Translated {
 }
 
 const translated = new WeakMap<Statement, Translated>();
-const translatedForKey = new WeakMap<Statement, Translated>();
+const translatedWithKey = new WeakMap<Statement, Insertion>();
 let count = 0;
 
-/** @param forKey true if the statement inserts a row whose integer key is wanted. */
-export function translate(statement: Statement, forKey: boolean): Translated {
-  const known = forKey ? translatedForKey : translated;
-  let found = known.get(statement);
+export function translate(statement: Statement): Translated {
+  let found = translated.get(statement);
   if (found === undefined) {
     count += 1;
     const { text, names } = byNumber(statement.sql);
-    found = { name: `pawl_${count}`, text: forKey ? returningKey(text) : text, names };
-    known.set(statement, found);
+    found = { name: `pawl_${count}`, text, names };
+    translated.set(statement, found);
+  }
+  return found;
+}
+
+/** An insertion that is given its key. */
+export interface Insertion extends Translated {
+  readonly table: string;
+  readonly column: string;
+}
+
+/** The name of the parameter that a key is given by. */
+export const KEY = "key of the row";
+
+/** An insertion of one row whose key is known before. */
+export function insertionWithKey(statement: Statement): Insertion {
+  let found = translatedWithKey.get(statement);
+  if (found === undefined) {
+    const { text, names } = byNumber(statement.sql);
+    const [beginning, table] = /^\s*INSERT INTO (\w+)\s*\(/.exec(text) ?? [];
+    const column = table === undefined ? undefined : keyColumns().get(table);
+    if (beginning === undefined || table === undefined || column === undefined) {
+      throw new Error(`no insertion of a row with an integer key of its own: ${text}`);
+    }
+    const rest = text.slice(beginning.length).replace(/\bVALUES\s*\(/, (values) => `${values}$${names.length + 1}, `);
+    count += 1;
+    found = {
+      name: `pawl_${count}`,
+      text: `${beginning}${column}, ${rest}`,
+      names: [...names, KEY],
+      table,
+      column,
+    };
+    translatedWithKey.set(statement, found);
   }
   return found;
 }
@@ -40,13 +71,6 @@ export function byNumber(sql: string): { text: string; names: string[] } {
 
 /** Text literals and comments, where a colon is only a colon, or a parameter. */
 const PARAMETER = /'(?:[^']|'')*'|--[^\n]*|:([A-Za-z_]\w*)/g;
-
-function returningKey(text: string): string {
-  const table = /^\s*INSERT INTO (\w+)/.exec(text)?.[1];
-  const column = table === undefined ? undefined : keyColumns().get(table);
-  if (column === undefined) throw new Error(`no table with an integer key of its own in: ${text}`);
-  return `${text} RETURNING ${column}`;
-}
 
 /** The values of params in the order of their numbers; throws for one that is not given, as SQLite's driver does. */
 export function valuesOf(params: SqlParams, names: readonly string[]): SqlValue[] {

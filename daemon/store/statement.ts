@@ -12,6 +12,8 @@ export interface Step {
   readonly single?: true;
   /** True if the integer key of the row that is inserted is wanted. */
   readonly key?: true;
+  /** True if nobody looks at the result: a store that is asked over a network need not wait for it. */
+  readonly unread?: true;
 }
 
 export type SqlValue = string | number | null | Uint8Array;
@@ -76,6 +78,11 @@ export interface Done {
 /** Performs a statement for its effect and gives how many rows it changed. */
 export function* run(statement: Statement<never>, params: SqlParams = {}): Operation<number> {
   return ((yield { statement, params }) as Done).changes;
+}
+
+/** Performs a statement for its effect, whatever rows that changes: nobody waits for the answer. */
+export function* write(statement: Statement<never>, params: SqlParams): Operation<void> {
+  yield { statement, params, unread: true };
 }
 
 /** Performs an insertion of one row and gives its integer key: for SQLite half the cost of RETURNING it. */

@@ -13,7 +13,7 @@ import {
   orBeingLost,
   remainingOf,
 } from "../../grants/on-loss.js";
-import { all, type Operation, one, run, sql } from "../../store/statement.js";
+import { all, type Operation, one, run, sql, write } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { leaseEnded as itemEnded, itemOfLease } from "../board/claims.js";
 import { holdItem } from "../board/work-state.js";
@@ -205,7 +205,7 @@ export function* keep(asked: Asked, granted: Granted, lasting: Lasting, env: Env
   const { connection, pid, uid, gid, startTicks = null } = env.caller;
   const times = timesOf(lasting, ttlMs, env);
   // Each by its name: to spread them takes longer than the statement.
-  yield* run(insertLease, {
+  yield* write(insertLease, {
     name,
     leaseId,
     fencingToken,
@@ -279,7 +279,7 @@ export function* renew(
   env: Env,
 ): Operation<Result<"lease.heartbeat">> {
   const times = timesOf(lasting, warnedTtlMs, env);
-  yield* run(updateRenewed, {
+  yield* write(updateRenewed, {
     leaseId,
     ttlMs,
     note,

@@ -3,7 +3,7 @@ import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import { DEFAULT_LEASE_MS, MAX_INTEGER, MAX_PAGE_BYTES } from "@pawl/protocol/limits";
 import { RawJson, written } from "../../json/raw-json.js";
-import { all, type Operation, one, run, sql } from "../../store/statement.js";
+import { all, type Operation, one, sql, write } from "../../store/statement.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
 import { type Candidate, mayBeJoined, selectBatches } from "./claim-selection.js";
 import { keepUnder, remainingUnder } from "./claims-under-lease.js";
@@ -151,7 +151,7 @@ export function* claimRows(
   const [head, ...others] = rows.map((row) => row.enqueue_seq) as [number, ...number[]];
   const fencingToken = yield* countClaim(queueId, rows.length, null, env);
   yield* claimFirst(head, rows.length, fencingToken, params, env);
-  for (const seq of others) yield* run(claimOther, { head, fencingToken, seq });
+  for (const seq of others) yield* write(claimOther, { head, fencingToken, seq });
   yield* forgetHeads(queueId, env);
   for (const key of new Set(rows.map((row) => row.key))) yield* touchKey(queueId, key, env);
   // What comes after them may be claimed at a checkpoint, or by those who wait for one of its key.
@@ -171,8 +171,8 @@ export function* claimGroup(
   if (last > seq && key !== null) rows.push(...(yield* all(selectGroupOfKey, { ...group, key })));
   const fencingToken = yield* countClaim(queueId, rows.length, key, env);
   yield* claimFirst(seq, rows.length, fencingToken, params, env);
-  if (last > seq && key === null) yield* run(claimFollowing, { ...group, fencingToken });
-  if (last > seq && key !== null) yield* run(claimFollowingOfKey, { ...group, key, fencingToken });
+  if (last > seq && key === null) yield* write(claimFollowing, { ...group, fencingToken });
+  if (last > seq && key !== null) yield* write(claimFollowingOfKey, { ...group, key, fencingToken });
   return yield* handOut(queue, rows, fencingToken, params, env);
 }
 
@@ -188,7 +188,7 @@ export function* claimFirst(
   const { connection: holder, pid } = caller;
   if (under !== undefined) {
     const noTime = { leaseMs: null, connection: null, expiresAt: null, graceMs: null, hasTerms: KEPT };
-    yield* run(claimHead, { head, fencingToken, size, owner, pid, claimedAt: now, holder, ...noTime });
+    yield* write(claimHead, { head, fencingToken, size, owner, pid, claimedAt: now, holder, ...noTime });
     return yield* keepUnder(head, fencingToken, under.lease);
   }
   const leaseMs = params.leaseMs ?? DEFAULT_LEASE_MS;
@@ -196,7 +196,7 @@ export function* claimFirst(
   const connection = releaseOn === "disconnect" ? holder : null;
   const hasTerms = notify ? TOLD : null;
   const graceMs = grace === 0 ? null : grace;
-  yield* run(claimHead, {
+  yield* write(claimHead, {
     head,
     fencingToken,
     size,
@@ -232,7 +232,7 @@ export function* handOut(
       if (row.more !== undefined && row.more.after_ids !== null) hasWaited = true;
     }
     if (row.ttl_ms === null) continue;
-    yield* run(endTtl, { seq: row.enqueue_seq });
+    yield* write(endTtl, { seq: row.enqueue_seq });
     row.ttl_ms = null;
     row.ttl_ends_at = null;
   }
@@ -272,7 +272,7 @@ export function* handOut(
 function* handOver(row: BatchRow): Operation<void> {
   if (row.more === undefined) yield* readMore(row);
   if (row.more === undefined || row.more.progress === null) return;
-  yield* run(endProgress, { seq: row.enqueue_seq });
+  yield* write(endProgress, { seq: row.enqueue_seq });
   row.more.progress = null;
 }
 

@@ -3,7 +3,7 @@ import type { BatchState, EventKind, Result, Retry } from "@pawl/protocol";
 import { retain } from "../../grants/ending.js";
 import type { GrantRule } from "../../grants/grant.js";
 import { chanceOf, DEFAULT_RETRY, restMs } from "../../grants/retry-rest.js";
-import { all, type Operation, run, sql } from "../../store/statement.js";
+import { all, type Operation, sql, write } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { tellBatch } from "./events.js";
 import { ended } from "./flows.js";
@@ -145,8 +145,8 @@ export function* end(head: ClaimRow, how: End, env: Env): Operation<Result<"queu
     claimSeq: how.final ? null : enqueue_seq,
     newToken: how.final ? null : fencing_token,
   };
-  if (!cancelled.has(enqueue_seq)) yield* run(giveBackHead, given);
-  if (members.length > 1) yield* run(giveBackMembers, { ...given, fencingToken: fencing_token });
+  if (!cancelled.has(enqueue_seq)) yield* write(giveBackHead, given);
+  if (members.length > 1) yield* write(giveBackMembers, { ...given, fencingToken: fencing_token });
   const isDead = (batch: MemberRow): boolean => dies || (how.counts && !hasAttemptsLeft(batch));
   const dead = batches.filter(isDead).length;
   const released = batches.length - dead;

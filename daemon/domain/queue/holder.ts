@@ -5,7 +5,7 @@ import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import type { Texts } from "@pawl/protocol/json-text";
 import { retain } from "../../grants/ending.js";
 import { endOf, lasts, renewal } from "../../grants/grant.js";
-import { type Operation, one, run, sql } from "../../store/statement.js";
+import { type Operation, one, run, sql, write } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { remainingOfLease } from "./claims-under-lease.js";
 import { tellBatch } from "./events.js";
@@ -125,7 +125,7 @@ export function* complete(
   if (single !== undefined && single.has_terms !== KEPT) {
     const results = texts.every(isNotGiven) ? undefined : yield* resultsFor([claim.head], texts);
     if (results instanceof PawlError) return results;
-    yield* run(completeHead, { head: claim.head, finishedAt });
+    yield* write(completeHead, { head: claim.head, finishedAt });
     if (results !== undefined) yield* keepResults(results);
     yield* move(single.queue_id, { claimed: -1, completed: 1, claims: -1 }, env);
     const name = knownName(single.queue_id, env);
@@ -155,11 +155,11 @@ export function* complete(
   const results = yield* resultsFor(seqs, texts);
   if (results instanceof PawlError) return results;
   if (batches.some(({ state }) => state === "scheduled")) {
-    yield* run(endRests, { ...claim, wallAheadMs: env.wallMs - env.now });
+    yield* write(endRests, { ...claim, wallAheadMs: env.wallMs - env.now });
   }
   if (head.has_terms === KEPT) yield* completedFirst(head);
-  yield* run(completeHead, { head: claim.head, finishedAt });
-  if (batches.length > 1) yield* run(completeMembers, { ...claim, finishedAt });
+  yield* write(completeHead, { head: claim.head, finishedAt });
+  if (batches.length > 1) yield* write(completeMembers, { ...claim, finishedAt });
   if (results !== undefined) yield* keepResults(results);
   retain(env);
   const counts = { ...NO_COUNTS, completed: batches.length };

@@ -4,7 +4,7 @@ import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { DEFAULT_BATCH_ATTEMPTS, MAX_PAYLOAD_NESTING_LEVELS } from "@pawl/protocol/limits";
 import { digestOfMeaning } from "../../json/digest.js";
 import { nestingLevels } from "../../json/raw-json.js";
-import { insert, type Operation, run, sql } from "../../store/statement.js";
+import { insert, type Operation, run, sql, write } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { type After, dropAfter, isBlocked, keepAfter, waitedForOthers } from "./flows.js";
 import { isFollowing, setFollower } from "./followers.js";
@@ -322,8 +322,8 @@ export function* add(draft: Draft, env: Env, followsSeq: number | null = null): 
   const row = rowOf(draft, own, env);
   const enqueueSeq = yield* insert(insertBatch, row);
   row.enqueue_seq = enqueueSeq;
-  if (row.inline_payloads === null) yield* run(insertPayloads, { enqueueSeq, payloads });
-  if (hasMore !== null) yield* run(insertMore, { enqueueSeq, forgetsKey, replaceUntil, followsSeq, trace });
+  if (row.inline_payloads === null) yield* write(insertPayloads, { enqueueSeq, payloads });
+  if (hasMore !== null) yield* write(insertMore, { enqueueSeq, forgetsKey, replaceUntil, followsSeq, trace });
   if (isStep(enqueueSeq, env)) yield* enterIds(enqueueSeq);
   env.effects.reached("enqueueSeq", enqueueSeq);
   env.effects.tell("queue", queue, "enqueued", batchId);
@@ -379,7 +379,7 @@ export function* replace(
   if (keepsTime) row.enqueued_at = before.enqueued_at;
   if (before.key !== null) yield* touchKey(queueId, before.key, env);
   yield* run(deletePayloads, { enqueueSeq });
-  if (row.inline_payloads === null) yield* run(insertPayloads, { enqueueSeq, payloads });
+  if (row.inline_payloads === null) yield* write(insertPayloads, { enqueueSeq, payloads });
   yield* run(replaceBatch, row);
   const counts = before.state === state ? { ready: 0 } : { [before.state]: -1, [state]: 1 };
   yield* move(queueId, counts, env);

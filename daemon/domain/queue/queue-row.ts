@@ -1,7 +1,7 @@
 // The row of a queue: its last fencing token, how many of its batches are in which state, and its settings. A turn
 // reads it once and writes it once.
 import type { BatchState } from "@pawl/protocol";
-import { all, insert, type Operation, one, run, sql } from "../../store/statement.js";
+import { all, insert, type Operation, one, run, sql, write } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import type { KeptRows } from "../../turns/turn-memory.js";
 import { LAST_CANDIDATE_LANE } from "./lanes.js";
@@ -159,7 +159,7 @@ class KeptQueues implements KeptRows {
       if (kept.changed) yield* writeCounts(kept.row);
       if (kept.openingChanged) {
         const { settings, rate_full_at, opens_at, opens_at_wall, lay_after } = kept.row;
-        yield* run(updateOpening, {
+        yield* write(updateOpening, {
           queueId: kept.row.queue_id,
           settings,
           rateFullAt: rate_full_at,
@@ -196,7 +196,7 @@ function offerOf({ priority, enqueue_seq, delivery_policy }: Head): Offer {
 function* writeCounts(row: QueueRow): Operation<void> {
   const { queue_id: queueId, fencing_token: fencingToken, claims, ready, scheduled, blocked, claimed } = row;
   const { completed, dead, cancelled, expired } = row;
-  yield* run(updateQueue, {
+  yield* write(updateQueue, {
     queueId,
     fencingToken,
     claims,

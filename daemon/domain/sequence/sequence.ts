@@ -1,7 +1,7 @@
 import type { Mode, NodeId, Parsed, Result } from "@pawl/protocol";
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { MAX_INTEGER, MAX_NODE_ID, MAX_NODE_NAME_LENGTH, MAX_TYPE_LENGTH } from "@pawl/protocol/limits";
-import { all, type Operation, one, run, sql } from "../../store/statement.js";
+import { all, type Operation, one, run, sql, write } from "../../store/statement.js";
 import type { HandlersOf } from "../../turns/handler.js";
 import { type Env, type Outcome, Unfinished } from "../../turns/operation.js";
 import type { KeptRows } from "../../turns/turn-memory.js";
@@ -243,7 +243,7 @@ class KeptCounters implements KeptRows {
   *writeBack(): Operation<void> {
     for (const [type, kept] of this.byType) {
       if (!kept.changed) continue;
-      yield* run(raise, { nodeId: kept.nodeId, type, to: kept.last });
+      yield* write(raise, { nodeId: kept.nodeId, type, to: kept.last });
       kept.changed = false;
     }
   }
