@@ -9,6 +9,8 @@ import { ReachesFurther, type ScopedCall, SharedTurn, type TurnSetting } from ".
 
 /** Calls that one turn performs: while it lasts others wait for its locks. */
 const MAX_ITEMS_PER_TURN = 64;
+/** Turns that are under way at the same time: more of them would share less. */
+const MAX_TURNS = 3;
 /** Of a turn that has the whole place. */
 const MAX_ITEMS_OF_ALL = 16;
 /** A turn that was undone for the sake of others is made again so often. */
@@ -54,37 +56,56 @@ export interface LinesPlace {
   committed(turn: SharedTurn): void;
   /** Has other lines perform the calls again that wait under these keys. */
   wake(keys: Iterable<string>): void;
+  /** Has the line of a call go on with its next step. */
+  goOn(call: ScopedCall): void;
+  /** A call has waited for as long as it may. */
+  timeOut(parked: Parked): void;
   /** Hands something to the line of what uses rows of any scope. */
   reachFurther(item: Item): void;
 }
 
 /** The calls that use the same scopes, in the order they came: one turn at a time takes what has arrived. */
 export class CallLine {
-  readonly #place: LinesPlace;
-  readonly #hasAll: boolean;
-  #items: Item[] = [];
+  readonly #turns: SideBySide;
+  /** True for the line of what uses rows of any scope. */
+  readonly hasAll: boolean;
+  readonly #items: Item[] = [];
   readonly #woken = new Set<string>();
-  #running = false;
+  #isRunning = false;
   readonly #onIdle: () => void;
 
-  /** @param hasAll true for the line of what uses rows of any scope. */
-  constructor(place: LinesPlace, hasAll: boolean, onIdle: () => void) {
-    this.#place = place;
-    this.#hasAll = hasAll;
+  constructor(turns: SideBySide, hasAll: boolean, onIdle: () => void) {
+    this.#turns = turns;
+    this.hasAll = hasAll;
     this.#onIdle = onIdle;
+  }
+
+  /** Takes what one turn performs, which is then under way. */
+  take(): readonly Item[] {
+    this.#isRunning = true;
+    return this.#items.splice(0, this.hasAll ? MAX_ITEMS_OF_ALL : MAX_ITEMS_PER_TURN);
+  }
+
+  /** What was taken is done. */
+  done(): void {
+    this.#isRunning = false;
+    if (this.#items.length > 0) this.#turns.add(this);
+    else this.#onIdle();
   }
 
   submit(item: Item): void {
     this.#items.push(item);
-    this.#start();
+    if (!this.#isRunning) this.#turns.add(this);
+  }
+
+  /** A step that follows one that is done, before all that has come since. */
+  goOn(call: ScopedCall): void {
+    this.#items.unshift(itemOf(call));
+    if (!this.#isRunning) this.#turns.add(this);
   }
 
   perform(call: ScopedCall): void {
-    this.submit({
-      scopes: call.scopes,
-      perform: (turn) => turn.perform(call),
-      failed: (error) => call.settle(error),
-    });
+    this.submit(itemOf(call));
   }
 
   timeOut(parked: Parked): void {
@@ -93,14 +114,10 @@ export class CallLine {
       scopes: call.scopes,
       perform: async (turn) => {
         if (await turn.timeOut(parked)) return;
-        setTimeout(() => this.timeOut(parked), TIMEOUT_AGAIN_MS).unref();
+        setTimeout(() => this.#turns.timeOut(parked), TIMEOUT_AGAIN_MS).unref();
       },
       failed: (error) => {
-        const { waiters } = this.#place.setting;
-        if (parked.state === "gone") return;
-        waiters.remove(parked);
-        call.settle(error);
-        this.#place.wake(waiters.takeLeft());
+        if (parked.state !== "gone") this.#turns.endWait(parked, error);
       },
     });
   }
@@ -139,34 +156,90 @@ export class CallLine {
       });
     });
   }
+}
 
-  #start(): void {
-    if (this.#running) return;
-    this.#running = true;
-    // What arrives in the same turn of the event loop shares a transaction.
-    setImmediate(() => void this.#run());
+function itemOf(call: ScopedCall): Item {
+  return {
+    scopes: call.scopes,
+    perform: (turn) => turn.perform(call),
+    failed: (error) => call.settle(error),
+  };
+}
+
+/** The turns of a daemon at a place, several side by side: each takes the lines that wait for one, a share of them. */
+export class SideBySide {
+  readonly #place: LinesPlace;
+  readonly #waiting = new Set<CallLine>();
+  #underWay = 0;
+  #isScheduled = false;
+
+  constructor(place: LinesPlace) {
+    this.#place = place;
   }
 
-  async #run(): Promise<void> {
-    while (this.#items.length > 0) {
-      const items = this.#items.splice(0, this.#hasAll ? MAX_ITEMS_OF_ALL : MAX_ITEMS_PER_TURN);
-      await this.#perform(items);
+  /** A line has something to be performed. */
+  add(line: CallLine): void {
+    this.#waiting.add(line);
+    this.#schedule();
+  }
+
+  timeOut(parked: Parked): void {
+    this.#place.timeOut(parked);
+  }
+
+  endWait(parked: Parked, outcome: unknown): void {
+    const { waiters } = this.#place.setting;
+    waiters.remove(parked);
+    parked.call.settle(outcome);
+    this.#place.wake(waiters.takeLeft());
+  }
+
+  #schedule(): void {
+    if (this.#isScheduled || this.#underWay >= MAX_TURNS) return;
+    this.#isScheduled = true;
+    // What arrives in the same turn of the event loop shares a transaction.
+    setImmediate(() => {
+      this.#isScheduled = false;
+      while (this.#waiting.size > 0 && this.#underWay < MAX_TURNS) void this.#run(this.#takeLines());
+    });
+  }
+
+  /** The lines of the next turn: as many as there are for each turn that may begin now. */
+  #takeLines(): CallLine[] {
+    const share = Math.ceil(this.#waiting.size / (MAX_TURNS - this.#underWay));
+    const lines: CallLine[] = [];
+    for (const line of this.#waiting) {
+      if (line.hasAll && lines.length > 0) continue;
+      this.#waiting.delete(line);
+      lines.push(line);
+      if (line.hasAll || lines.length >= share) break;
     }
-    this.#running = false;
-    this.#onIdle();
+    return lines;
+  }
+
+  async #run(lines: readonly CallLine[]): Promise<void> {
+    this.#underWay += 1;
+    const hasAll = lines.some((line) => line.hasAll);
+    await this.#perform(
+      lines.flatMap((line) => line.take()),
+      hasAll,
+    );
+    this.#underWay -= 1;
+    for (const line of lines) line.done();
+    if (this.#waiting.size > 0) this.#schedule();
   }
 
   /** Performs items in one transaction; one by one where that is in the way. Never rejects. */
-  async #perform(items: readonly Item[]): Promise<void> {
+  async #perform(items: readonly Item[], hasAll: boolean): Promise<void> {
     for (let tries = 1; ; tries += 1) {
-      const error = await this.#try(items);
+      const error = await this.#try(items, hasAll);
       if (error === undefined) return;
       if (error instanceof Undone) {
         tries = 0;
         continue;
       }
       if (error instanceof ReachesFurther || classifyShared(error) !== "retry") {
-        return await this.#separate(items, error);
+        return await this.#separate(items, hasAll, error);
       }
       if (tries < MAX_TRIES) continue;
       const refusal = refuse(
@@ -179,18 +252,18 @@ export class CallLine {
     }
   }
 
-  async #separate(items: readonly Item[], error: unknown): Promise<void> {
+  async #separate(items: readonly Item[], hasAll: boolean, error: unknown): Promise<void> {
     const [item, ...others] = items as [Item, ...Item[]];
     if (error instanceof NotDone) {
       for (const each of items) each.failed(error.refusal);
     } else if (others.length > 0) {
-      for (const each of items) await this.#perform([each]);
-    } else if (error instanceof ReachesFurther && !this.#hasAll) this.#place.reachFurther(item);
+      for (const each of items) await this.#perform([each], hasAll);
+    } else if (error instanceof ReachesFurther && !hasAll) this.#place.reachFurther(item);
     else item.failed(classifyShared(error) === "full" ? NO_SPACE : error);
   }
 
   /** Returns why nothing of it was done. */
-  async #try(items: readonly Item[]): Promise<unknown> {
+  async #try(items: readonly Item[], hasAll: boolean): Promise<unknown> {
     let slot: Slot;
     try {
       slot = await this.#place.takeSlot();
@@ -198,15 +271,15 @@ export class CallLine {
       return new NotDone(error as Error);
     }
     try {
-      return await this.#tryOn(slot, items);
+      return await this.#tryOn(slot, items, hasAll);
     } finally {
       this.#place.giveSlot(slot);
     }
   }
 
-  async #tryOn(slot: Slot, items: readonly Item[]): Promise<unknown> {
+  async #tryOn(slot: Slot, items: readonly Item[], hasAll: boolean): Promise<unknown> {
     const { setting, channel } = this.#place;
-    const scopes = this.#hasAll ? undefined : new Set(items.flatMap(({ scopes }) => scopes));
+    const scopes = hasAll ? undefined : new Set(items.flatMap(({ scopes }) => scopes));
     const turn = new SharedTurn(setting, slot.session, scopes);
     slot.turn += 1;
     try {
@@ -247,14 +320,7 @@ export class CallLine {
 
   #finish(turn: SharedTurn): void {
     turn.committed();
-    const later = turn.later.map(
-      (call): Item => ({
-        scopes: call.scopes,
-        perform: (next) => next.perform(call),
-        failed: (error) => call.settle(error),
-      }),
-    );
-    this.#items.unshift(...later);
+    for (const call of [...turn.later].reverse()) this.#place.goOn(call);
     this.#place.committed(turn);
     turn.answer();
     this.#place.wake(turn.wokenElsewhere);

@@ -26,11 +26,11 @@ import { ConnectionOrder } from "./connection-order.js";
 import { classifyShared } from "./failure.js";
 import { changesBy } from "./grants-made.js";
 import { HeldGrants } from "./held.js";
-import { CallLine, type Item, type LinesPlace, type Slot } from "./line.js";
+import { CallLine, type Item, type LinesPlace, SideBySide, type Slot } from "./line.js";
 import { PlacedCall } from "./placed-call.js";
 import { placeOf, Session } from "./session.js";
 import { useTables } from "./tables.js";
-import type { SharedTurn, TurnSetting } from "./turn.js";
+import type { ScopedCall, SharedTurn, TurnSetting } from "./turn.js";
 
 /** Sessions on which turns go on side by side. */
 const SESSIONS = 6;
@@ -110,8 +110,9 @@ export class Place implements LinesPlace {
   readonly #schema: string;
   readonly channel: string;
   readonly #waiters = new Waiters((parked) =>
-    this.#lineOf((parked.call as PlacedCall).scopes).timeOut(parked),
+    this.#lineOf((parked.call as ScopedCall).scopes).timeOut(parked),
   );
+  readonly #turns = new SideBySide(this);
   readonly #lines = new Map<string, CallLine>();
   readonly #order = new ConnectionOrder();
   readonly #held = new HeldGrants();
@@ -298,7 +299,7 @@ export class Place implements LinesPlace {
     const key = hasAll ? EVERYTHING : scopes[0]?.startsWith("lease:") ? "lease:" : (scopes[0] ?? NOWHERE);
     let line = this.#lines.get(key);
     if (line === undefined) {
-      line = new CallLine(this, hasAll, () => void this.#lines.delete(key));
+      line = new CallLine(this.#turns, hasAll, () => void this.#lines.delete(key));
       this.#lines.set(key, line);
     }
     return line;
@@ -306,6 +307,10 @@ export class Place implements LinesPlace {
 
   get #whole(): CallLine {
     return this.#lineOf([EVERYTHING]);
+  }
+
+  goOn(call: ScopedCall): void {
+    this.#lineOf(call.scopes).goOn(call);
   }
 
   reachFurther(item: Item): void {
@@ -316,7 +321,7 @@ export class Place implements LinesPlace {
     for (const key of keys) {
       const alone = this.#waiters.overtaking(key);
       if (alone !== undefined) {
-        const { scopes } = alone.call as PlacedCall;
+        const { scopes } = alone.call as ScopedCall;
         this.#lineOf(scopes).wake(key, scopes);
         continue;
       }
@@ -325,7 +330,7 @@ export class Place implements LinesPlace {
       let left = MAX_WOKEN;
       for (let parked = woken?.next(); parked !== undefined && left > 0; parked = woken?.next()) {
         left -= 1;
-        const scopes = (parked.call as PlacedCall).scopesWhenWoken(key);
+        const scopes = (parked.call as ScopedCall).scopesWhenWoken(key);
         const line = this.#lineOf(scopes);
         const all = byLine.get(line) ?? new Set();
         for (const scope of scopes) all.add(scope);
@@ -339,7 +344,7 @@ export class Place implements LinesPlace {
   #tryAll(): void {
     if (this.#away !== undefined) return;
     for (const parked of this.#waiters.all())
-      this.#lineOf((parked.call as PlacedCall).scopes).tryAgain(parked);
+      this.#lineOf((parked.call as ScopedCall).scopes).tryAgain(parked);
   }
 
   /** Nobody waits any more under some keys that the other daemons know of. */

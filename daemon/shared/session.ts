@@ -65,6 +65,7 @@ export class Session {
   #inTransaction = false;
   #wrote = false;
   #operationWrote = false;
+  #gathers = false;
   /** Of a statement of the transaction that nobody waited for. */
   #failure: unknown;
   /** The keys that the transaction has reserved, by their tables, and how many it reserves next. */
@@ -171,7 +172,7 @@ export class Session {
    * became of it is not known where `classifyShared` says `lost`.
    */
   async commit(last: readonly Ask[] = []): Promise<Row[][]> {
-    const asked = this.#corked(() => [...last.map((ask) => this.#ask(ask)), this.#ask({ text: "COMMIT" })]);
+    const asked = [...last.map((ask) => this.#ask(ask)), this.#ask({ text: "COMMIT" })];
     const answers = await allOf(asked).catch((error) => {
       throw this.#failure ?? error;
     });
@@ -278,7 +279,7 @@ export class Session {
 
   /** Performs several statements in one round trip, and gives the rows of each; throws the first error. */
   async together(asks: readonly Ask[]): Promise<Row[][]> {
-    return (await allOf(this.#corked(() => asks.map((ask) => this.#ask(ask))))).map(({ rows }) => rows);
+    return (await allOf(asks.map((ask) => this.#ask(ask)))).map(({ rows }) => rows);
   }
 
   /** Performs a text of several statements without parameters. */
@@ -310,6 +311,7 @@ export class Session {
   }
 
   #ask({ text, values, name }: Ask): Promise<pg.QueryResult<Row>> {
+    this.#gather();
     return new Promise((resolve, reject) => {
       const config = {
         text,
@@ -323,15 +325,16 @@ export class Session {
     });
   }
 
-  /** Sends by one write what `action` asks for. */
-  #corked<T>(action: () => T): T {
+  /** What is asked before the next tick goes out by one write: a write wakes a process of the server. */
+  #gather(): void {
+    if (this.#gathers) return;
+    this.#gathers = true;
     const stream = this.#stream;
     stream.cork();
-    try {
-      return action();
-    } finally {
+    process.nextTick(() => {
+      this.#gathers = false;
       stream.uncork();
-    }
+    });
   }
 
   get #stream(): Duplex {

@@ -44,7 +44,9 @@ export function insertionWithKey(statement: Statement): Insertion {
     if (beginning === undefined || table === undefined || column === undefined) {
       throw new Error(`no insertion of a row with an integer key of its own: ${text}`);
     }
-    const rest = text.slice(beginning.length).replace(/\bVALUES\s*\(/, (values) => `${values}$${names.length + 1}, `);
+    const rest = text
+      .slice(beginning.length)
+      .replace(/\bVALUES\s*\(/, (values) => `${values}$${names.length + 1}, `);
     count += 1;
     found = {
       name: `pawl_${count}`,
