@@ -109,9 +109,8 @@ export class Place implements LinesPlace {
   readonly shown: string;
   readonly #schema: string;
   readonly channel: string;
-  readonly #waiters = new Waiters((parked) =>
-    this.#lineOf((parked.call as ScopedCall).scopes).timeOut(parked),
-  );
+  readonly #waiters = new Waiters((parked) => this.timeOut(parked));
+
   readonly #turns = new SideBySide(this);
   readonly #lines = new Map<string, CallLine>();
   readonly #order = new ConnectionOrder();
@@ -307,6 +306,10 @@ export class Place implements LinesPlace {
 
   get #whole(): CallLine {
     return this.#lineOf([EVERYTHING]);
+  }
+
+  timeOut(parked: Parked): void {
+    this.#lineOf((parked.call as ScopedCall).scopes).timeOut(parked);
   }
 
   goOn(call: ScopedCall): void {
