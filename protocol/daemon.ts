@@ -215,7 +215,7 @@ export const DAEMON = noun("daemon", {
               z.strictObject({
                 pattern: z.string().meta({ description: "Names, in which `*` stands for any characters." }),
                 noun: z
-                  .enum(["sequence", "queue", "lease"])
+                  .enum(["sequence", "queue", "lease", "path"])
                   .nullable()
                   .meta({
                     description: "The noun whose names it is about; null for each that can be shared.",

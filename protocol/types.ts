@@ -4278,7 +4278,7 @@ export type SharedNames = {
   /** Names, in which `*` stands for any characters. */
   pattern: string;
   /** The noun whose names it is about; null for each that can be shared. */
-  noun: "sequence" | "queue" | "lease" | null;
+  noun: "sequence" | "queue" | "lease" | "path" | null;
   /** The server and the database, without credentials. */
   place: string;
   /** False while the database cannot be reached. */

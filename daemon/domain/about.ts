@@ -4,11 +4,13 @@ import type { MethodName } from "@pawl/protocol";
 import type { Operation } from "../store/statement.js";
 import { EVERYTHING } from "../turns/operation.js";
 import { namesOfLease } from "./lease/row.js";
+import { readRoot } from "./path/pattern.js";
+import { rootOfReservation } from "./path/row.js";
 import { queueOfClaim } from "./queue/holder.js";
 import { queueOfBatch, scopeOf as scopeOfQueue } from "./queue/row.js";
 
 /** The nouns whose things may be kept elsewhere. */
-export type NamedNoun = "sequence" | "queue" | "lease";
+export type NamedNoun = "sequence" | "queue" | "lease" | "path";
 
 /** A name in the params of a call; one that ends in a slash may stand for all that begin so. */
 export interface Named {
@@ -19,7 +21,7 @@ export interface Named {
 
 /** An id that stands for names, which whoever gave it can find out. */
 export type GivenId =
-  | { readonly kind: "batch" | "lease"; readonly id: string }
+  | { readonly kind: "batch" | "lease" | "reservation"; readonly id: string }
   | { readonly kind: "claim"; readonly id: string; readonly proof: string };
 
 export interface About {
@@ -65,6 +67,12 @@ const ofLeaseName: AboutOf = ({ name }) => ({ ...NOTHING, names: leases(texts(na
 const ofLeaseId: AboutOf = ({ leaseId }) => ({
   ...NOTHING,
   ids: texts(leaseId).map((id) => ({ kind: "lease", id })),
+});
+
+const ofRoot: AboutOf = ({ root, reservationId }) => ({
+  ...NOTHING,
+  names: roots(texts(root)),
+  ids: reservations(texts(reservationId)),
 });
 
 type AboutOf = (params: Loose) => About;
@@ -144,6 +152,12 @@ const ABOUT: { readonly [N in MethodName]?: AboutOf } = {
     reaches: true,
   }),
 
+  "path.reserve": ofRoot,
+  "path.heartbeat": ofRoot,
+  "path.release": ofRoot,
+  "path.check": ({ root }) => ({ ...NOTHING, names: roots(texts(root)) }),
+  "path.list": ({ root }) => ({ ...NOTHING, names: roots(texts(root)) }),
+
   // A schedule is this database's, and so is what it enqueues.
   "schedule.set": ({ queue }) => ({ ...NOTHING, names: queues(texts(queue)) }),
 
@@ -151,10 +165,15 @@ const ABOUT: { readonly [N in MethodName]?: AboutOf } = {
     const parts = objects(calls).map(({ method, params }) => partOf(method as MethodName, asLoose(params)));
     const held = objects(guards).flatMap(({ lease }) => objects(lease).flatMap(({ name }) => texts(name)));
     const claimed = objects(guards).flatMap(({ claim }) => objects(claim));
+    const reserved = objects(guards).flatMap(({ path }) => objects(path));
     return {
       ...NOTHING,
       names: [...parts.flatMap(({ names }) => names), ...leases(held)],
-      ids: [...parts.flatMap(({ ids }) => ids), ...claims(claimed)],
+      ids: [
+        ...parts.flatMap(({ ids }) => ids),
+        ...claims(claimed),
+        ...reservations(reserved.flatMap(({ reservationId }) => texts(reservationId))),
+      ],
       reaches: true,
       here: parts.flatMap(({ here }) => here),
     };
@@ -190,6 +209,10 @@ export function* scopesOf(given: GivenId): Operation<string[]> {
       const queue = yield* given.kind === "batch" ? queueOfBatch(given.id) : queueOfClaim(given.id);
       return queue === undefined ? [] : [scopeOfQueue(queue)];
     }
+    case "reservation": {
+      const root = yield* rootOfReservation(given.id);
+      return root === undefined ? [] : [scopeOf({ noun: "path", name: root })];
+    }
     case "lease":
       return (yield* namesOfLease(given.id)).map((name) => scopeOf({ noun: "lease", name }));
   }
@@ -214,6 +237,18 @@ function queues(names: readonly string[]): Named[] {
 
 function leases(names: readonly string[]): Named[] {
   return names.map((name) => ({ noun: "lease", name }));
+}
+
+/** In their one form. What is none is refused by whoever performs the call. */
+function roots(given: readonly string[]): Named[] {
+  return given
+    .map(readRoot)
+    .filter((root) => typeof root === "string")
+    .map((name) => ({ noun: "path", name }));
+}
+
+function reservations(ids: readonly string[]): GivenId[] {
+  return ids.map((id) => ({ kind: "reservation", id }));
 }
 
 function batches(ids: readonly string[]): GivenId[] {

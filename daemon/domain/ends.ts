@@ -25,6 +25,7 @@ import { requests } from "./sequence/requests.js";
 
 const leaseGrants = grants(leases);
 const claimGrants = grants(claims);
+const reservationGrants = grants(reservations);
 
 /** All that ends by itself. Grants come before what is merely kept, so that their waiters wait for nothing. */
 export const ENDINGS: readonly Ending[] = [
@@ -36,7 +37,7 @@ export const ENDINGS: readonly Ending[] = [
   claimsOfEndedLeases,
   stoppedClaims,
   turnedItems,
-  grants(reservations),
+  reservationGrants,
   reservationConnections,
   claimGrants,
   turnedBatches,
@@ -62,6 +63,8 @@ export const SHARED_ENDINGS: readonly Ending[] = [
   leaseWarnings,
   claimsOfEndedLeases,
   stoppedClaims,
+  reservationGrants,
+  reservationConnections,
   claimGrants,
   turnedBatches,
   scheduledBatches,

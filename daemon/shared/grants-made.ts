@@ -4,6 +4,7 @@ import type { Parsed, Result } from "@pawl/protocol";
 import { DEFAULT_LEASE_MS } from "@pawl/protocol/limits";
 import { scopeOf } from "../domain/about.js";
 import { release } from "../domain/lease/lease.js";
+import { releasePaths } from "../domain/path/path.js";
 import { abandon } from "../domain/queue/holder.js";
 import type { RawJson } from "../json/raw-json.js";
 import type { Operation } from "../store/statement.js";
@@ -45,6 +46,17 @@ export function changesBy(method: string, params: object, outcome: unknown): Cha
     case "queue.complete":
     case "queue.abandon":
       return [{ id: (params as Parsed<"queue.complete">).claimId, ttlMs: 0 }];
+    case "path.reserve":
+      return reserved(params as Parsed<"path.reserve">, outcome as Result<"path.reserve">);
+    case "path.heartbeat": {
+      const { reservationId } = params as Parsed<"path.heartbeat">;
+      return [{ id: reservationId, ttlMs: (outcome as Result<"path.heartbeat">).remainingMs }];
+    }
+    case "path.release": {
+      const { patterns } = outcome as Result<"path.release">;
+      if (patterns.length > 0) return [];
+      return [{ id: (params as Parsed<"path.release">).reservationId, ttlMs: 0 }];
+    }
     default:
       return [];
   }
@@ -61,6 +73,19 @@ function acquired({ ttlMs }: Parsed<"lease.acquire">, outcome: Result<"lease.acq
   }));
   const scopes = leases.map(({ name }) => scopeOf({ noun: "lease", name }));
   return [{ id: leaseId, scopes, ttlMs, tell, giveBack: (env) => release({ leaseId }, env) }];
+}
+
+function reserved(
+  { reservationId: own }: Parsed<"path.reserve">,
+  { reservation }: Result<"path.reserve">,
+): Change[] {
+  const { reservationId, root, fencingToken, remainingMs: ttlMs } = reservation;
+  const params = { reservationId, root, fencingToken, cause: "expired" };
+  const scopes = [scopeOf({ noun: "path", name: root })];
+  const tell = [{ method: "path.lost" as const, params }];
+  // What was added to one that was held stays with it.
+  const giveBack = (env: Env): Operation<unknown> => releasePaths({ reservationId }, env);
+  return [{ id: reservationId, scopes, ttlMs, tell, ...(own === undefined ? { giveBack } : {}) }];
 }
 
 /** The beginning of the text of an answer, which holds no payloads. */

@@ -294,8 +294,8 @@ export class Place implements LinesPlace {
 
   #lineOf(scopes: readonly string[]): CallLine {
     const hasAll = scopes.includes(EVERYTHING);
-    // Circles of waits for leases are looked for in one line, one turn after the other.
-    const key = hasAll ? EVERYTHING : scopes[0]?.startsWith("lease:") ? "lease:" : (scopes[0] ?? NOWHERE);
+    // Circles of waits for what is held are looked for in one line, one turn after the other.
+    const key = hasAll ? EVERYTHING : HELD.test(scopes[0] ?? "") ? "held" : (scopes[0] ?? NOWHERE);
     let line = this.#lines.get(key);
     if (line === undefined) {
       line = new CallLine(this.#turns, hasAll, () => void this.#lines.delete(key));
@@ -459,9 +459,10 @@ export class Place implements LinesPlace {
   }
 
   #tellConnection(connection: number, method: NotificationName, params: object): void {
-    const { leaseId, claimId } = params as { leaseId?: string; claimId?: string };
-    const lost = method === "lease.lost" ? leaseId : method === "claim.lost" ? claimId : undefined;
-    if (lost !== undefined) this.#held.drop(lost);
+    if (method === "lease.lost" || method === "claim.lost" || method === "path.lost") {
+      const { leaseId, claimId, reservationId } = params as Record<string, string | undefined>;
+      this.#held.drop((leaseId ?? claimId ?? reservationId) as string);
+    }
     this.#options.outlet.notify(connection, method, params);
   }
 
@@ -904,6 +905,9 @@ const NOT_YET = refuse(
   "The database of these shared names cannot be reached. Ask again in a moment; local names are served meanwhile.",
   { reason: "shared_unavailable" },
 );
+
+/** The scopes of leases and of paths. */
+const HELD = /^(?:lease|path):/;
 
 const TOO_LATE = refuse(
   "unavailable",

@@ -117,7 +117,7 @@ export class Places {
     }
     if (isClaim && this.#signedHere(given.id, given.proof)) return undefined;
     // As long as a place was never seen, nobody knows what is its own.
-    const noun = given.kind === "lease" ? "lease" : "queue";
+    const noun = NOUN_OF[given.kind];
     const unknown = this.#rules.find(
       ({ noun: own, place }) =>
         (own === undefined || own === noun) && (isClaim ? !place.isKnown : place.mark === undefined),
@@ -173,6 +173,8 @@ export class Places {
     await Promise.all(this.#places.map((place) => place.close()));
   }
 }
+
+const NOUN_OF = { batch: "queue", claim: "queue", lease: "lease", reservation: "path" } as const;
 
 function inPlace(place: Kept): string {
   return place === undefined ? "is kept by this node" : `is kept in ${place.shown}`;

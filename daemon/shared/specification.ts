@@ -2,11 +2,11 @@
 import { PawlError, shown } from "@pawl/protocol/errors";
 
 /** The nouns that are served as shared, each whole. */
-const SHARED_NOUNS = ["sequence", "queue", "lease"] as const;
+const SHARED_NOUNS = ["sequence", "queue", "lease", "path"] as const;
 export type SharedNoun = (typeof SHARED_NOUNS)[number];
 
 /** Nouns of which nothing is served as shared yet. */
-const LOCAL_NOUNS = ["path", "schedule", "command", "deployment", "pipeline", "item"];
+const LOCAL_NOUNS = ["schedule", "command", "deployment", "pipeline", "item"];
 
 /** A pattern of names, and the database that has what is called so. */
 export interface SharedRule {

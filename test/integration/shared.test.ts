@@ -13,7 +13,7 @@ describe.skipIf(!HAS_POSTGRESQL)("names that daemons share", () => {
     const atEnd: AtEnd = (action) => void endings.unshift(action);
     postgres = await PostgreSql.start(atEnd);
     await makePlace(postgres.url());
-    const args = ["--shared", `s/*=${postgres.url()}`, "--shared", `sequence:S*=${postgres.url()}`];
+    const args = ["--shared", `s/*=${postgres.url()}`, "--shared", `sequence:S*=${postgres.url()}`, "--shared", `path:/s/*=${postgres.url()}`];
     daemons = await Promise.all([1, 2].map(() => new Place(undefined, atEnd).start({ args })));
     return async () => {
       for (const action of endings) await action();
@@ -86,6 +86,23 @@ describe.skipIf(!HAS_POSTGRESQL)("names that daemons share", () => {
     await second.call("lease.heartbeat", { leaseId: lease.leaseId });
     expect(await second.call("lease.release", { leaseId: lease.leaseId })).toEqual({ released: true });
     expect((await acquiring).lease.fencingToken).toBe(lease.fencingToken + 1);
+  });
+
+  test("paths that one has reserved are granted at the other daemon once they are free", async () => {
+    const [first, second] = await connect();
+    const root = "/s/tree";
+    const { reservation } = await first.call("path.reserve", {
+      root,
+      owner: "a",
+      patterns: ["src/"],
+      releaseOn: "disconnect",
+    });
+    const waiting = second.call("path.reserve", { root, owner: "b", patterns: ["src/a.ts"], waitMs: 20_000 });
+    expect((await second.call("path.check", { root, path: "src/a.ts" })).allowed).toBe(false);
+    const { reservationId } = reservation;
+    await second.call("path.heartbeat", { reservationId });
+    await first.destroy();
+    expect((await waiting).reservation.fencingToken).toBeGreaterThan(reservation.fencingToken);
   });
 
   test("a claim of several queues that waits is met by a batch of any of them, also by a beginning", async () => {

@@ -15,6 +15,9 @@ export const reservations: GrantRule<ReservationRow> = {
 
 const forgetConnections = sql("UPDATE pawl_path_reservation SET connection = 0 WHERE connection <> 0");
 
+const forgetConnectionsOf = sql(`
+  UPDATE pawl_path_reservation SET connection = 0 WHERE connection >= :first AND connection <= :last`);
+
 /** Connections are numbered anew in each life of the daemon: none of before is told of an end. */
 export const reservationConnections: Ending = {
   *earliest() {
@@ -27,5 +30,9 @@ export const reservationConnections: Ending = {
 
   *restart() {
     yield* run(forgetConnections);
+  },
+
+  *abandon(first, last) {
+    yield* run(forgetConnectionsOf, { first, last });
   },
 };

@@ -20,7 +20,7 @@ import {
   shownRow,
 } from "./row.js";
 
-export const pathHandlers: HandlersOf<"path"> = { reserve, heartbeat, release, check, list };
+export const pathHandlers: HandlersOf<"path"> = { reserve, heartbeat, release: releasePaths, check, list };
 
 const PAGE = "SELECT pawl_path_reservation.*, root FROM pawl_path_reservation CROSS JOIN pawl_path_root";
 const IN_ORDER = `number > :after AND pawl_path_root.root_id = pawl_path_reservation.root_id
@@ -41,7 +41,10 @@ function* heartbeat(
   return yield* renew(row, { ttlMs, fencingToken: row.fencing_token, note }, env);
 }
 
-function* release(params: Parsed<"path.release">, env: Env): Operation<Result<"path.release"> | PawlError> {
+export function* releasePaths(
+  params: Parsed<"path.release">,
+  env: Env,
+): Operation<Result<"path.release"> | PawlError> {
   const texts = new Set<string>();
   for (const [index, given] of (params.patterns ?? []).entries()) {
     // A long one is the text of a file.

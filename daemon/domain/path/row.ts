@@ -272,6 +272,15 @@ export function* tellLost(row: ReservationRow, cause: Cause, env: Env): Operatio
     env.effects.notify(connection, "path.lost", { reservationId, root, fencingToken, cause: "expired" });
 }
 
+const selectRootOf = sql<{ root: string }>(`
+  SELECT root FROM pawl_path_reservation CROSS JOIN pawl_path_root
+  WHERE reservation_id = :reservationId AND pawl_path_root.root_id = pawl_path_reservation.root_id`);
+
+/** The root of a reservation; undefined for an id of none. */
+export function* rootOfReservation(reservationId: string): Operation<string | undefined> {
+  return (yield* one(selectRootOf, { reservationId }))?.root;
+}
+
 const selectRootById = sql<{ root: string }>("SELECT root FROM pawl_path_root WHERE root_id = :rootId");
 
 /** The mode in which two hold paths that others hold too. */
