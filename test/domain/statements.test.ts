@@ -45,6 +45,35 @@ describe.skipIf(!HAS_POSTGRESQL)("PostgreSQL", () => {
     expect(refused).toEqual([]);
   });
 
+  test("finds what a statement is about by an index, as SQLite does", async () => {
+    await importAll();
+    const statements = declaredStatements().map(({ sql }) => sql);
+    const explained = statements.map((sql, n) => {
+      const { text, names } = byNumber(sql);
+      const values = names.length === 0 ? "" : `(${names.map(() => "NULL").join(", ")})`;
+      return `\\echo #${n}\nPREPARE plan${n} AS ${text};\nEXPLAIN EXECUTE plan${n}${values};`;
+    });
+    // Of empty tables all would be read; so that is only done where nothing else can be.
+    const settings = "SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan;\n";
+    const plans = postgres.psql(settings + explained.join("\n")).output.split(/^#(?=\d+$)/m);
+    expect(plans.length).toBeGreaterThan(150);
+    const scans = plans
+      .filter((plan) => /Seq Scan on (pawl_batch|pawl_command|pawl_lease|pawl_path_reservation)\b/.test(plan))
+      .map((plan) => statements[Number.parseInt(plan, 10)] as string);
+    expect(scans.filter((sql) => !AT_A_RESTART.test(sql))).toEqual([]);
+
+    const database = new Database(":memory:");
+    onTestFinished(() => void database.close());
+    migrate(database);
+    const changes = statements.filter((sql) => /^\s*(UPDATE|DELETE)/.test(sql));
+    const scansOfSqlite = changes.filter((sql) => {
+      const values = Object.fromEntries(byNumber(sql).names.map((name) => [name, 1]));
+      const plan = database.prepare(`EXPLAIN QUERY PLAN ${sql}`).all(values) as Step[];
+      return plan.some(({ detail }) => /^SCAN pawl_(batch|command|lease|path_reservation)$/.test(detail));
+    });
+    expect(scansOfSqlite.filter((sql) => !AT_A_RESTART.test(sql))).toEqual([]);
+  });
+
   test("has nothing left out but a search in an index of words", async () => {
     await importAll();
     const searches = declaredSearches().map(({ sql }) => sql);
@@ -75,6 +104,9 @@ test("batches of a key are found by the index of keys, not among those of all ke
   });
   expect(others).toEqual([]);
 });
+
+/** No connection of before is left then: all rows are looked at, once. */
+const AT_A_RESTART = /SET (holder_connection = NULL|warn_at = NULL, connection = 0$|connection = 0\b)/;
 
 /** Of a plan of SQLite. */
 interface Step {

@@ -66,7 +66,8 @@ const completeHead = sql(`
 /** When those that rest would have been available stays what is shown of them. */
 const endRests = sql(`
   UPDATE pawl_batch SET available_at_wall = available_at + :wallAheadMs
-  WHERE claim_seq = :head AND fencing_token = :fencingToken AND state = 'scheduled'`);
+  WHERE (enqueue_seq = :head AND claim_seq = :head OR claim_seq = :head AND claim_seq <> enqueue_seq)
+    AND fencing_token = :fencingToken AND state = 'scheduled'`);
 
 const completeMembers = sql(`
   UPDATE pawl_batch SET state = 'completed', finished_at = :finishedAt
