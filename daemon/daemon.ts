@@ -497,9 +497,10 @@ export class Daemon {
       reason: "stopping",
     });
     this.#remoteLeases?.stop(refusal);
-    this.#places?.stop(refusal);
+    const placesStopped = this.#places?.stop(refusal);
     this.#endingHolders?.stop();
     await this.#loop.stop(refusal);
+    await placesStopped;
     // Requests that are on their way are refused as not performed, so that their senders know; a connection
     // that closed on them would leave that open.
     await new Promise((resolve) => setTimeout(resolve, REFUSING_MS));

@@ -1,5 +1,6 @@
 // Real daemons for tests: each on its own socket and state in a private directory, ended with the test.
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { randomBytes } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -26,6 +27,11 @@ function registering(hook: string): string {
 function dataUrl(script: string): string {
   return `data:text/javascript,${encodeURIComponent(script)}`;
 }
+
+/** The database that has all names of the daemons of tests that say nothing of where names are kept, if one is given. */
+const SHARED_URL = process.env.PAWL_TEST_SHARED;
+/** With these a daemon has names, or none to write, in a way of its own. */
+const OWN_PLACES = ["--shared", "--lease-provider", "--read-only"];
 
 /** Registers what is to be done at the end: of the test that runs, unless said otherwise. */
 export type AtEnd = (action: () => void | Promise<void>) => void;
@@ -58,6 +64,7 @@ export class Place {
   readonly socket: string;
   readonly stateDir: string;
   readonly #atEnd: AtEnd;
+  #sharedUrl: string | undefined;
 
   constructor(directory?: string, atEnd: AtEnd = onTestFinished) {
     this.#atEnd = atEnd;
@@ -86,6 +93,7 @@ export class Place {
         "--state-dir",
         this.stateDir,
         ...(options.args ?? []),
+        ...this.#shared(options),
       ],
       { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...options.env } },
     );
@@ -95,6 +103,19 @@ export class Place {
       await daemon.exited;
     });
     return daemon;
+  }
+
+  /** The options by which all names are in PostgreSQL, in tables of this place. */
+  #shared({ args = [] }: StartOptions): string[] {
+    if (SHARED_URL === undefined || args.some((arg) => OWN_PLACES.includes(arg))) return [];
+    if (this.#sharedUrl === undefined) {
+      const url = new URL(SHARED_URL);
+      url.searchParams.set("schema", `place_${randomBytes(8).toString("hex")}`);
+      this.#sharedUrl = url.href;
+      const made = spawnSync(process.execPath, [PAWLD, "--create-shared-tables", url.href], { encoding: "utf8" });
+      if (made.status !== 0) throw new Error(`no tables of shared names: ${made.stderr}`);
+    }
+    return ["--shared", `*=${this.#sharedUrl}`];
   }
 
   connect(): Promise<RawClient> {

@@ -33,6 +33,8 @@ export interface About {
   readonly reaches: boolean;
   /** The methods of its parts that are about what this database alone has, if it has such parts. */
   readonly here: readonly string[];
+  /** True for a list of all that is in one place. */
+  readonly isList?: boolean;
 }
 
 /** A member of params that are perhaps not checked, as those within a `transact`. */
@@ -77,11 +79,17 @@ const ofRoot: AboutOf = ({ root, reservationId }) => ({
 
 type AboutOf = (params: Loose) => About;
 
+/** What is about all names that begin so, as a list is. */
+function allOf(noun: NamedNoun, name = ""): About {
+  return { ...NOTHING, names: [{ noun, name, isBeginning: true }], reaches: true, isList: true };
+}
+
 /** Methods that are about names. All others are about what this database has. */
 const ABOUT: { readonly [N in MethodName]?: AboutOf } = {
   "sequence.next": ofType,
   "sequence.reserve": ofType,
   "sequence.peek": ofType,
+  "sequence.state": () => allOf("sequence"),
   "sequence.grant": ofType,
   "sequence.advance": ofType,
 
@@ -117,8 +125,8 @@ const ABOUT: { readonly [N in MethodName]?: AboutOf } = {
   "queue.abandon": ofClaim,
   "queue.get": ofBatch,
   "queue.wait": ofBatch,
-  "queue.list": ofQueue,
-  "queue.stats": ofQueue,
+  "queue.list": (params) => (params.queue === undefined ? allOf("queue") : ofQueue(params)),
+  "queue.stats": (params) => (params.queue === undefined ? allOf("queue") : ofQueue(params)),
   "queue.settings": ofQueue,
   "queue.configure": ofQueue,
   "queue.throttle": ofQueue,
@@ -146,17 +154,13 @@ const ABOUT: { readonly [N in MethodName]?: AboutOf } = {
   "lease.get": ofLeaseName,
   "lease.check": ofLeaseName,
   "lease.break": ofLeaseName,
-  "lease.list": ({ prefix }) => ({
-    ...NOTHING,
-    names: texts(prefix).map((name) => ({ noun: "lease", name, isBeginning: true })),
-    reaches: true,
-  }),
+  "lease.list": ({ prefix }) => allOf("lease", texts(prefix)[0]),
 
   "path.reserve": ofRoot,
   "path.heartbeat": ofRoot,
   "path.release": ofRoot,
   "path.check": ({ root }) => ({ ...NOTHING, names: roots(texts(root)) }),
-  "path.list": ({ root }) => ({ ...NOTHING, names: roots(texts(root)) }),
+  "path.list": ({ root }) => (root === undefined ? allOf("path") : { ...NOTHING, names: roots(texts(root)) }),
 
   // A schedule is this database's, and so is what it enqueues.
   "schedule.set": ({ queue }) => ({ ...NOTHING, names: queues(texts(queue)) }),

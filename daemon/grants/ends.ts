@@ -20,11 +20,19 @@ export class Ends implements Endings {
     this.#endings = endings;
   }
 
-  /** Does what is due, in bounded steps. Returns when it has to run next: at `env.now` if a step was full. */
-  *expire(env: Env): Operation<Due> {
+  get all(): readonly Ending[] {
+    return this.#endings;
+  }
+
+  /**
+   * Does what is due, in bounded steps. Returns when it has to run next: at `env.now` if a step was full.
+   *
+   * @param some of the endings, where it is known that nothing is due of the others.
+   */
+  *expire(env: Env, some = this.#endings): Operation<Due> {
     let due = NEVER;
     let left = ROWS_PER_STEP;
-    for (const ending of this.#endings) {
+    for (const ending of some) {
       const rows = Math.max(left, MIN_ROWS_PER_STEP);
       const done = yield* ending.expire(env, rows);
       left -= done;
@@ -48,13 +56,6 @@ export class Ends implements Endings {
     for (const ending of this.#endings) {
       if (ending.restart !== undefined) yield* ending.restart(env, boottime);
     }
-  }
-
-  /** When the next thing ends, if nothing is due. */
-  *earliest(env: Env): Operation<Due> {
-    let due = NEVER;
-    for (const ending of this.#endings) due = sooner(due, yield* ending.earliest(env));
-    return due;
   }
 
   /** Another daemon, which had these connections, is gone. */

@@ -171,10 +171,18 @@ export class SideBySide {
   readonly #place: LinesPlace;
   readonly #waiting = new Set<CallLine>();
   #underWay = 0;
+  readonly #awaitingEnd: (() => void)[] = [];
   #isScheduled = false;
 
   constructor(place: LinesPlace) {
     this.#place = place;
+  }
+
+  /** Resolves once nothing is under way and nothing waits. */
+  async ended(): Promise<void> {
+    if (this.#underWay > 0 || this.#waiting.size > 0) {
+      await new Promise<void>((resolve) => this.#awaitingEnd.push(resolve));
+    }
   }
 
   /** A line has something to be performed. */
@@ -227,6 +235,7 @@ export class SideBySide {
     this.#underWay -= 1;
     for (const line of lines) line.done();
     if (this.#waiting.size > 0) this.#schedule();
+    else if (this.#underWay === 0) for (const resolve of this.#awaitingEnd.splice(0)) resolve();
   }
 
   /** Performs items in one transaction; one by one where that is in the way. Never rejects. */

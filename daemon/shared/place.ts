@@ -12,11 +12,12 @@ import { RESTART_GRACE_MS } from "@pawl/protocol/limits";
 import type { Logger } from "pino";
 import { elapsed, type Reading } from "../clock.js";
 import { type About, type GivenId, NOTHING, scopeOf, scopesOf } from "../domain/about.js";
+import type { Ending } from "../grants/ending.js";
 import type { Ends } from "../grants/ends.js";
 import { SIGNING_KEY_BYTES, signWith } from "../identity/signature.js";
 import type { Operation, Statement } from "../store/statement.js";
 import { run } from "../store/statement.js";
-import { Alarm, NEVER } from "../turns/alarm.js";
+import { Alarm, type Due, NEVER, sooner } from "../turns/alarm.js";
 import { type Call, DAEMON } from "../turns/call.js";
 import type { Outlet } from "../turns/effects.js";
 import { type Caller, type Env, EVERYTHING, type Process } from "../turns/operation.js";
@@ -48,6 +49,8 @@ const FIRST_RETRY_MS = 50;
 const MAX_RETRY_MS = 5000;
 /** A daemon that gets no answer tells its holders after this part of the shortest time that it has granted ... */
 const TOLD_AFTER_PART = 1 / 3;
+/** A grant is given back instead of answered once this part of its time is over. */
+const TOO_LATE_PART = 1 / 2;
 /** ... and before others end what is bound to its connections. */
 const MAX_TOLD_AFTER_MS = RESTART_GRACE_MS / 3;
 /** The time that answers then have to be read. */
@@ -56,6 +59,8 @@ const READING_MS = 50;
 const LOOK_MS = 30_000;
 /** What is due is looked for again so much later where that failed. */
 const ENDS_AGAIN_MS = 1000;
+/** A daemon that stops waits so long for the turns that are under way. */
+const STOP_MS = 1000;
 /** Hexadecimal digits that the ids of the place end with. */
 const MARK_DIGITS = 8;
 /** Claims and leases whose scopes are remembered. */
@@ -264,7 +269,7 @@ export class Place implements LinesPlace {
     if (outcome instanceof Error) return outcome;
     if (method === "queue.explain") return { ...(outcome as object), keptIn: this.shown };
     const changes = changesBy(method, params, outcome);
-    if (changes.some(({ ttlMs }) => ttlMs > 0 && ageMs >= ttlMs * TOLD_AFTER_PART)) {
+    if (changes.some(({ ttlMs }) => ttlMs > 0 && ageMs >= ttlMs * TOO_LATE_PART)) {
       for (const { giveBack } of changes) if (giveBack !== undefined) this.#giveBack(giveBack);
       return TOO_LATE;
     }
@@ -489,11 +494,12 @@ export class Place implements LinesPlace {
     // What is granted meanwhile says by itself when it ends.
     this.#alarm.setTo(NEVER);
     try {
-      let due = await this.#earliest();
-      const { now } = this.#time();
-      if (due.at <= now || due.wallAt <= now)
-        due = await this.#whole.performOwn((env) => this.#options.endings.expire(env));
-      this.#alarm.noLaterThan(due);
+      const { due, next } = await this.#lookForEnds();
+      this.#alarm.noLaterThan(next);
+      if (due.length > 0) {
+        const { endings } = this.#options;
+        this.#alarm.noLaterThan(await this.#whole.performOwn((env) => endings.expire(env, due)));
+      }
     } catch (error) {
       this.#alarm.noLaterThan({ ...NEVER, at: this.#time().now + ENDS_AGAIN_MS });
       if (this.#away === undefined && this.#stopped === undefined)
@@ -503,7 +509,8 @@ export class Place implements LinesPlace {
     if (this.#stopped === undefined) this.#alarm.wind(this.#time());
   }
 
-  async #earliest() {
+  /** What has something due, and when something of the others will be; all are asked at once. */
+  async #lookForEnds(): Promise<{ due: readonly Ending[]; next: Due }> {
     const slot = await this.takeSlot();
     const { session } = slot;
     try {
@@ -512,7 +519,14 @@ export class Place implements LinesPlace {
         "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now",
       );
       this.#aheadMs = Math.max(this.#aheadMs, Number(clock?.now) - elapsed());
-      return await session.drive(this.#options.endings.earliest(this.#readingEnv()));
+      const env = this.#readingEnv();
+      const { all } = this.#options.endings;
+      const earliest = await Promise.all(all.map((ending) => session.drive(ending.earliest(env))));
+      const isDue = ({ at, wallAt }: Due): boolean => at <= env.now || wallAt <= env.wallMs;
+      return {
+        due: all.filter((_, index) => isDue(earliest[index] as Due)),
+        next: earliest.filter((each) => !isDue(each)).reduce(sooner, NEVER),
+      };
     } catch (error) {
       if (classifyShared(error) === "lost") throw this.lost(error);
       throw error;
@@ -869,12 +883,19 @@ export class Place implements LinesPlace {
     clearTimeout(this.#silence);
     clearInterval(this.#look);
     this.#alarm.stop();
+    this.#refuseWaiting(refusal);
+    for (const { reject } of this.#awaitingSlot.splice(0)) reject(refusal);
+    for (const resolve of this.#awaitingReturn.splice(0)) resolve();
+    // Those that are under way are answered yet, and what they leave waiting is refused.
+    await Promise.race([this.#turns.ended(), new Promise((resolve) => setTimeout(resolve, STOP_MS).unref())]);
+    this.#refuseWaiting(refusal);
+  }
+
+  #refuseWaiting(refusal: PawlError): void {
     for (const parked of this.#waiters.all()) {
       this.#waiters.remove(parked);
       parked.call.settle(refusal);
     }
-    for (const { reject } of this.#awaitingSlot.splice(0)) reject(refusal);
-    for (const resolve of this.#awaitingReturn.splice(0)) resolve();
   }
 
   async close(): Promise<void> {

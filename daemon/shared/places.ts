@@ -57,7 +57,7 @@ export class Places {
   route(method: string, params: object): Route | PawlError | undefined {
     const about = aboutOf(method as MethodName, params as Readonly<Record<string, unknown>>);
     if (about === undefined) return undefined;
-    const found = this.#keptOf(about, method === "lease.list");
+    const found = this.#keptOf(about);
     if (found instanceof PawlError) return found;
     if (found === undefined) return undefined;
     if (method === "schedule.set") return scheduleElsewhere(found);
@@ -75,7 +75,7 @@ export class Places {
     return mixed([`this call ${inPlace(routed?.place)}`, `the transaction ${inPlace(here)}`]);
   }
 
-  #keptOf(about: About, isList: boolean): Kept | PawlError {
+  #keptOf(about: About): Kept | PawlError {
     const kept = new Map<Kept, string>();
     const note = (place: Kept, what: string): void => {
       if (!kept.has(place)) kept.set(place, `${what} ${inPlace(place)}`);
@@ -83,11 +83,14 @@ export class Places {
     for (const named of about.names) {
       const place = this.#placeOf(named);
       // A list of what is partly here is a list of what is here.
-      if (place === "several" && isList) return undefined;
+      if (place === "several" && about.isList) return undefined;
       if (place === "several") return severalUnder(named);
       note(place, `${named.noun} ${shown(named.name)}`);
     }
-    for (const id of about.ids) note(this.#placeOfId(id), `${id.kind} ${shown(id.id)}`);
+    for (const id of about.ids) {
+      const place = this.#placeOfId(id);
+      if (place !== "nobody") note(place, `${id.kind} ${shown(id.id)}`);
+    }
     if (kept.size === 0) return undefined;
     for (const method of about.here) note(undefined, `what ${method} is about`);
     const [[place] = [undefined], ...others] = [...kept];
@@ -109,7 +112,8 @@ export class Places {
     return undefined;
   }
 
-  #placeOfId(given: GivenId): Kept {
+  /** `nobody`: what names no grant of any place is refused wherever the call is performed. */
+  #placeOfId(given: GivenId): Kept | "nobody" {
     const isClaim = given.kind === "claim";
     for (const place of this.#places) {
       const { mark } = place;
@@ -122,7 +126,10 @@ export class Places {
       ({ noun: own, place }) =>
         (own === undefined || own === noun) && (isClaim ? !place.isKnown : place.mark === undefined),
     );
-    return unknown?.place;
+    if (unknown !== undefined) return unknown.place;
+    const all = this.#placeOf({ noun, name: "", isBeginning: true });
+    if (all !== "several" && all !== undefined) return all;
+    return isClaim ? "nobody" : undefined;
   }
 
   shown(): { pattern: string; noun: SharedNoun | null; place: string; connected: boolean }[] {
@@ -165,8 +172,8 @@ export class Places {
     return this.#places.filter((place) => place.cancel(connection, id)).length > 0;
   }
 
-  stop(refusal: PawlError): void {
-    for (const place of this.#places) place.stop(refusal);
+  async stop(refusal: PawlError): Promise<void> {
+    await Promise.all(this.#places.map((place) => place.stop(refusal)));
   }
 
   async close(): Promise<void> {
