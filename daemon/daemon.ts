@@ -321,7 +321,10 @@ export class Daemon {
         }),
       onChange: () => this.#tellStatusSoon(),
     };
-    return shared.Places.of(config.sharedRules, options, (text, signature) => sign(text) === signature);
+    return shared.Places.of(config.sharedRules, options, {
+      hasSigned: (text, signature) => sign(text) === signature,
+      submit: (call) => this.#loop.submit(call),
+    });
   }
 
   /** Connects to the databases that other daemons share, if there are any. Refuses those that are not fit. */

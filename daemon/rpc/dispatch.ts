@@ -81,8 +81,10 @@ export class Dispatcher {
       if (outcome !== undefined) return void outcome.then(give, give);
       const texts = textsIn(method, checked, source.json);
       const call = new RequestCall(method, checked, texts, source, sender, reply.id, give);
-      if (route === undefined) calls.push(call);
-      else this.#places?.perform(call, route);
+      if (route !== undefined) this.#places?.perform(call, route);
+      // Requests of one connection take effect in the order in which they were sent.
+      else if (this.#places?.isPerforming(sender.caller.connection)) this.#places.afterCalls(call);
+      else calls.push(call);
     } catch (error) {
       give(error);
     }

@@ -32,6 +32,11 @@ export class ConnectionOrder {
     this.#begin(own);
   }
 
+  /** True if a call of a connection is under way. */
+  has(connection: number): boolean {
+    return this.#connections.has(connection);
+  }
+
   /** A call that was begun is performed: answered, or it waits for its condition. */
   performed(connection: number): void {
     const own = this.#connections.get(connection);

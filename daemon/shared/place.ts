@@ -374,6 +374,18 @@ export class Place implements LinesPlace {
 
   // ---- connections
 
+  isPerforming(connection: number): boolean {
+    return this.#order.has(connection);
+  }
+
+  /** Does something once all calls are performed that came before it on a connection. */
+  after(connection: number, action: () => void): void {
+    this.#order.add(connection, undefined, () => {
+      this.#order.performed(connection);
+      action();
+    });
+  }
+
   /** Ends the waits of a connection that has closed. */
   endWaits(connection: number): void {
     this.#waiters.removeOf(connection);
@@ -382,8 +394,7 @@ export class Place implements LinesPlace {
 
   /** Releases what a connection holds that has closed, after what it sent before. */
   disconnect(connection: number): void {
-    this.#order.add(connection, undefined, () => {
-      this.#order.performed(connection);
+    this.after(connection, () => {
       this.#held.dropOf(connection);
       if (this.#holders.delete(connection)) this.#release(connection);
     });
@@ -429,7 +440,11 @@ export class Place implements LinesPlace {
   committed(turn: SharedTurn): void {
     const { now } = turn.time;
     this.#aheadMs = now - elapsed();
-    for (const call of turn.parked) call.performed();
+    for (const call of turn.parked) {
+      call.performed();
+      // Its connection may have closed while it began to wait.
+      if (call.closed) this.endWaits(call.caller.connection);
+    }
     for (const key of turn.registered) this.#registered.add(key);
     const life = this.#life;
     for (const known of turn.holders) {

@@ -14,6 +14,14 @@ export interface Route {
   readonly request: Request;
 }
 
+/** The node's own database. */
+export interface Here {
+  /** True if it has signed a text so. */
+  readonly hasSigned: (text: string, signature: string) => boolean;
+  /** Performs a call in a turn of this process. */
+  readonly submit: (call: Call) => void;
+}
+
 /** Undefined is this database. */
 type Kept = Place | undefined;
 
@@ -22,30 +30,29 @@ export class Places {
   readonly #rules: readonly (Omit<SharedRule, "url"> & { readonly place: Place })[];
   readonly #places: readonly Place[];
 
-  readonly #signedHere: (text: string, signature: string) => boolean;
+  readonly #signedHere: Here["hasSigned"];
+  readonly #submit: Here["submit"];
 
   private constructor(
     rules: readonly SharedRule[],
     places: ReadonlyMap<string, Place>,
-    signedHere: (text: string, signature: string) => boolean,
+    here: Here,
   ) {
-    this.#signedHere = signedHere;
+    this.#signedHere = here.hasSigned;
+    this.#submit = here.submit;
     this.#rules = rules.map(({ noun, pattern, url }) => ({ noun, pattern, place: places.get(url) as Place }));
     this.#places = [...places.values()];
   }
 
-  /**
-   * @param make the options of a place, but for its address.
-   * @param signedHere whether the node's own database has signed a text so.
-   */
+  /** @param make the options of a place, but for its address. */
   static of(
     rules: readonly SharedRule[],
     make: Omit<PlaceOptions, "url">,
-    signedHere: (text: string, signature: string) => boolean,
+    here: Here,
   ): Places {
     const places = new Map<string, Place>();
     for (const { url } of rules) if (!places.has(url)) places.set(url, new Place({ ...make, url }));
-    return new Places(rules, places, signedHere);
+    return new Places(rules, places, here);
   }
 
   /** Connects to all; throws for one that is not fit. */
@@ -158,6 +165,18 @@ export class Places {
 
   perform(call: Call, { place, request }: Route): void {
     place.arrive(call, request);
+  }
+
+  /** True if calls of a connection are under way at a place: neither answered yet, nor known to wait. */
+  isPerforming(connection: number): boolean {
+    return this.#places.some((place) => place.isPerforming(connection));
+  }
+
+  /** Performs a call of this process's own turns once all are performed that came before it on its connection. */
+  afterCalls(call: Call): void {
+    const place = this.#places.find((each) => each.isPerforming(call.caller.connection));
+    if (place === undefined) this.#submit(call);
+    else place.after(call.caller.connection, () => this.afterCalls(call));
   }
 
   endWaits(connection: number): void {
