@@ -378,12 +378,12 @@ export class Place implements LinesPlace {
     return this.#order.has(connection);
   }
 
-  /** Does something once all calls are performed that came before it on a connection. */
-  after(connection: number, action: () => void): void {
-    this.#order.add(connection, undefined, () => {
-      this.#order.performed(connection);
-      action();
-    });
+  /**
+   * Does something once all calls are performed that came before it on a connection, and those that come after it once
+   * it says that it is performed.
+   */
+  inOrder(connection: number, begin: (performed: () => void) => void): void {
+    this.#order.add(connection, undefined, () => begin(() => this.#order.performed(connection)));
   }
 
   /** Ends the waits of a connection that has closed. */
@@ -394,7 +394,8 @@ export class Place implements LinesPlace {
 
   /** Releases what a connection holds that has closed, after what it sent before. */
   disconnect(connection: number): void {
-    this.after(connection, () => {
+    this.inOrder(connection, (performed) => {
+      performed();
       this.#held.dropOf(connection);
       if (this.#holders.delete(connection)) this.#release(connection);
     });

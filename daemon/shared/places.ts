@@ -1,11 +1,12 @@
 import type { MethodName } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
-import { type About, aboutOf, type GivenId, type Named } from "../domain/about.js";
+import { type About, aboutOf, type GivenId, type Named, NOTHING } from "../domain/about.js";
 import { LEASE_BEGINNING } from "../domain/board/work-state.js";
 import { fits, fitsBeginning } from "../domain/name-pattern.js";
 import type { Call } from "../turns/call.js";
 import type { Caller } from "../turns/operation.js";
 import { Place, type PlaceOptions, type Request } from "./place.js";
+import { PlacedCall } from "./placed-call.js";
 import type { SharedNoun, SharedRule } from "./specification.js";
 
 /** A call that is performed at a place, and not in this process's turns. */
@@ -20,6 +21,18 @@ export interface Here {
   readonly hasSigned: (text: string, signature: string) => boolean;
   /** Performs a call in a turn of this process. */
   readonly submit: (call: Call) => void;
+}
+
+/** A call of this process's own turns that stands between calls of its connection at a place. */
+class CallBetween extends PlacedCall {
+  constructor(call: Call, performed: () => void) {
+    super({ call, about: NOTHING, scopes: [], remember: (outcome) => outcome, performed });
+  }
+
+  override parked(bytes: number): void {
+    super.parked(bytes);
+    if (bytes > 0) this.performed();
+  }
 }
 
 /** Undefined is this database. */
@@ -174,9 +187,10 @@ export class Places {
 
   /** Performs a call of this process's own turns once all are performed that came before it on its connection. */
   afterCalls(call: Call): void {
-    const place = this.#places.find((each) => each.isPerforming(call.caller.connection));
-    if (place === undefined) this.#submit(call);
-    else place.after(call.caller.connection, () => this.afterCalls(call));
+    const { connection } = call.caller;
+    const place = this.#places.find((each) => each.isPerforming(connection));
+    if (place === undefined) return this.#submit(call);
+    place.inOrder(connection, (performed) => this.#submit(new CallBetween(call, performed)));
   }
 
   endWaits(connection: number): void {
