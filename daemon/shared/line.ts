@@ -5,7 +5,7 @@ import { type Env, EVERYTHING } from "../turns/operation.js";
 import type { Parked } from "../turns/waiters.js";
 import { classifyShared } from "./failure.js";
 import type { Session } from "./session.js";
-import { ReachesFurther, type ScopedCall, SharedTurn, type TurnSetting } from "./turn.js";
+import { ReachesFurther, type ScopedCall, SharedTurn, type TurnSetting, Withdrawn } from "./turn.js";
 
 /** Calls that one turn performs: while it lasts others wait for its locks. */
 const MAX_ITEMS_PER_TURN = 64;
@@ -243,7 +243,7 @@ export class SideBySide {
     for (let tries = 1; ; tries += 1) {
       const error = await this.#try(items, hasAll);
       if (error === undefined) return;
-      if (error instanceof Undone) {
+      if (error instanceof Undone || error instanceof Withdrawn) {
         tries = 0;
         continue;
       }

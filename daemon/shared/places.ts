@@ -147,7 +147,8 @@ export class Places {
         (own === undefined || own === noun) && (isClaim ? !place.isKnown : place.mark === undefined),
     );
     if (unknown !== undefined) return unknown.place;
-    const all = this.#placeOf({ noun, name: "", isBeginning: true });
+    // Leases of items are always here.
+    const all = noun === "lease" ? undefined : this.#placeOf({ noun, name: "", isBeginning: true });
     if (all !== "several" && all !== undefined) return all;
     return isClaim ? "nobody" : undefined;
   }

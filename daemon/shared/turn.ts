@@ -62,6 +62,9 @@ export class ReachesFurther extends Error {
   }
 }
 
+/** Thrown where a call was granted something whose wait was ended meanwhile: the turn is made again without it. */
+export class Withdrawn extends Error {}
+
 /** Of the waits of one actor that was granted something, the last ones that are looked at one by one. */
 const MAX_UNTANGLED = 32;
 const MAX_ASKED_FOR_ANCESTORS = 16;
@@ -209,7 +212,8 @@ export class SharedTurn {
   async timeOut(parked: Parked): Promise<boolean> {
     if (parked.state === "gone") return true;
     if (parked.state !== "waiting" || !this.#take(parked)) return false;
-    await this.#serve(parked, await this.#try(parked.call, false, null, parked));
+    const outcome = await this.#tryAgain(parked, false, null);
+    if (outcome !== GONE) await this.#serve(parked, outcome);
     await this.#serveWoken();
     return true;
   }
@@ -217,7 +221,8 @@ export class SharedTurn {
   /** Performs a call again that waits, whatever may have made its condition true. */
   async tryAgain(parked: Parked): Promise<void> {
     if (parked.state !== "waiting" || !this.#take(parked)) return;
-    const outcome = await this.#try(parked.call, true, null, parked);
+    const outcome = await this.#tryAgain(parked, true, null);
+    if (outcome === GONE) return;
     if (outcome instanceof Wait) {
       this.#register(outcome);
       if (outcome.line !== undefined) this.#move(parked, outcome.keys);
@@ -373,10 +378,26 @@ export class SharedTurn {
     return outcome instanceof Tried ? outcome.result : outcome;
   }
 
+  /**
+   * Performs a call again that waits. Its wait may be ended meanwhile: then it is granted nothing, for which the whole
+   * turn is undone if need be.
+   */
+  async #tryAgain(
+    parked: Parked,
+    mayWait: boolean,
+    key: string | null,
+    mayOvertake = false,
+  ): Promise<unknown> {
+    const outcome = await this.#try(parked.call, mayWait, key, parked, mayOvertake);
+    // What the type knows of the state is from before.
+    if ((parked.state as string) !== "gone") return outcome;
+    if (outcome instanceof Wait || outcome instanceof PawlError) return GONE;
+    throw new Withdrawn();
+  }
+
   async #serve(parked: Parked, outcome: unknown): Promise<void> {
     this.#inVain.clear();
-    // Its connection may have closed meanwhile.
-    if (parked.state !== "gone") this.#waiters.serve(parked);
+    this.#waiters.serve(parked);
     this.#answer(parked.call as ScopedCall, outcome);
     const { holdsBackUnder: keys } = parked;
     if (keys.length > 1 || outcome instanceof PawlError) for (const key of keys) this.#effects.wake(key);
@@ -456,7 +477,8 @@ export class SharedTurn {
         this.#effects.wake(key);
         return;
       }
-      const outcome = await this.#try(parked.call, true, key, parked);
+      const outcome = await this.#tryAgain(parked, true, key);
+      if (outcome === GONE) continue;
       if (outcome instanceof Wait) {
         if (outcome.line !== undefined) this.#move(parked, outcome.keys);
         else if (!outcome.isAlone) line.closeSort();
@@ -469,7 +491,8 @@ export class SharedTurn {
 
   async #overtake(alone: Parked, key: string): Promise<void> {
     if (!this.#covers(alone, key) || !this.#take(alone)) return void this.#wokenElsewhere.add(key);
-    const outcome = await this.#try(alone.call, true, key, alone, true);
+    const outcome = await this.#tryAgain(alone, true, key, true);
+    if (outcome === GONE) return;
     if (!(outcome instanceof Wait)) await this.#serve(alone, outcome);
     else if (outcome.line !== undefined) this.#move(alone, outcome.keys);
   }
@@ -543,6 +566,9 @@ export class SharedTurn {
     };
   }
 }
+
+/** A call that waited was performed when its wait had been ended. */
+const GONE = Symbol("gone");
 
 /** `rpc.cancel` is performed in this process's own turns. */
 const NOTHING_CANCELLED = (): boolean => false;
