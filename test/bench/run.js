@@ -22,9 +22,10 @@ import { redis } from "./peers/redis.js";
 import * as queue from "./queue.js";
 import { machine, table, verdicts } from "./report.js";
 import * as sequence from "./sequence.js";
+import * as shared from "./shared.js";
 import { slowSync } from "./slow-sync.js";
 
-const USAGE = `Usage: npm run bench -- [sequence] [queue] [command] [board] [lease] [options]
+const USAGE = `Usage: npm run bench -- [sequence] [queue] [command] [board] [lease] [shared] [options]
        npm run bench -- hostile|costs|crowded|events [options]
 
 Measures pawld beside the systems that are installed. All sections when none is named. \`hostile\` measures pawld alone:
@@ -43,7 +44,7 @@ others.
   --json FILE        writes all samples to FILE
 `;
 
-const SECTIONS = { sequence, queue, command, board, lease };
+const SECTIONS = { sequence, queue, command, board, lease, shared };
 /** Sections about pawl alone, which run only when they are named, and by themselves. */
 const ALONE = { hostile: runHostile, costs: runCosts, crowded: runCrowded, events: runEvents };
 const DEFAULT_REPETITIONS = 5;

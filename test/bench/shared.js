@@ -1,0 +1,198 @@
+// @ts-check
+/** Section `shared`: a batch from enqueue to complete, in PostgreSQL that several daemons share, and in other queues there. */
+import { execFileSync } from "node:child_process";
+import { fileURLToPath } from "node:url";
+import { open, Session } from "./driver.js";
+import { assertDistinct } from "./measure.js";
+import * as jobs from "./peers/jobs.js";
+import * as pawl from "./peers/pawl.js";
+import { postgresql } from "./peers/postgresql.js";
+
+/**
+ * @typedef {import("./measure.js").Entry} Entry
+ * @typedef {import("./peers/program.js").Peer} Peer
+ * @typedef {import("./peers/program.js").Server} Server
+ * @typedef {{name: string, connections: number, queues: number, operations: number}} Load
+ */
+
+const PAYLOAD = { task: "resize", image: 12_345, width: 640 };
+const WARM_UP_SHARE = 0.25;
+const DAEMON = fileURLToPath(new URL("../../daemon/bin/pawld.js", import.meta.url));
+const SEVERAL_DAEMONS = 3;
+
+const ONE_QUEUE = "64 connections";
+const MANY_QUEUES = "64 connections, 16 queues";
+/** @type {readonly Load[]} */
+const LOADS = [
+  { name: "1 connection", connections: 1, queues: 1, operations: 400 },
+  { name: "16 connections", connections: 16, queues: 1, operations: 3_000 },
+  { name: ONE_QUEUE, connections: 64, queues: 1, operations: 6_000 },
+  { name: MANY_QUEUES, connections: 64, queues: 16, operations: 6_000 },
+];
+
+/**
+ * @param {{pawlPeer: Peer, scale: number}} options
+ * @returns {Entry[]}
+ */
+export function entries({ pawlPeer, scale }) {
+  return [
+    {
+      system: "pawl",
+      durability: `PostgreSQL ${postgresql.durability}`,
+      missing: () => pawlPeer.missing() ?? postgresql.missing(),
+      note: HOW,
+      measure: (sample, directory) => inPostgresql(1, { pawlPeer, scale, sample, directory }),
+    },
+    {
+      system: "pawl, 3 daemons",
+      durability: `PostgreSQL ${postgresql.durability}`,
+      missing: () => pawlPeer.missing() ?? postgresql.missing(),
+      measure: (sample, directory) => inPostgresql(SEVERAL_DAEMONS, { pawlPeer, scale, sample, directory }),
+    },
+    {
+      system: "pawl, local",
+      durability: pawlPeer.durability,
+      missing: pawlPeer.missing,
+      async measure(sample, directory) {
+        for (const load of LOADS) {
+          const daemon = await pawlPeer.start(directory());
+          try {
+            sample({ name: load.name }, await cycles([daemon], load, scale));
+          } finally {
+            await daemon.stop();
+          }
+        }
+      },
+    },
+    ...jobs.LIBRARIES.map((library) => ({
+      system: library.name,
+      durability: `PostgreSQL ${postgresql.durability}`,
+      missing: () => library.missing() ?? postgresql.missing(),
+      /** @type {Entry["measure"]} */
+      async measure(sample, directory) {
+        for (const { name, connections: callers, queues, operations } of LOADS) {
+          const at = directory();
+          const server = await postgresql.start(at);
+          try {
+            const work = { callers, queues, ...counts(operations, scale) };
+            sample({ name }, await jobs.cycles(library, at, work));
+          } finally {
+            await server.stop();
+          }
+        }
+      },
+    })),
+  ];
+}
+
+const HOW =
+  "Each load has a server of its own, with what initdb sets but for the durability. pg-boss fetches and completes by its methods, graphile-worker by its runner; both have a connection of PostgreSQL for each caller, pawl a few for each daemon.";
+
+/** @returns {import("./report.js").Target[]} */
+export function targets() {
+  return jobs.LIBRARIES.flatMap(({ name: peer }) => [
+    { of: ONE_QUEUE, peer, peerLoad: ONE_QUEUE, atLeast: 1.5 },
+    { of: MANY_QUEUES, peer, peerLoad: MANY_QUEUES, atLeast: 2.5 },
+  ]);
+}
+
+/**
+ * Each load on a fresh server, which so many daemons share.
+ *
+ * @param {number} count
+ * @param {{pawlPeer: Peer, scale: number, sample: Parameters<Entry["measure"]>[0], directory: () => string}} options
+ */
+async function inPostgresql(count, { pawlPeer, scale, sample, directory }) {
+  for (const load of LOADS) {
+    if (load.connections < count) continue;
+    const at = directory();
+    const server = await postgresql.start(at);
+    const url = `postgresql://bench@localhost/postgres?host=${encodeURIComponent(at)}`;
+    /** @type {Server[]} */
+    const daemons = [];
+    try {
+      execFileSync(process.execPath, [DAEMON, "--create-shared-tables", url], { stdio: "ignore" });
+      for (let index = 0; index < count; index++) {
+        daemons.push(await pawlPeer.start(directory(), ["--shared", `queue:*=${url}`]));
+      }
+      sample({ name: load.name }, await cycles(daemons, load, scale));
+    } finally {
+      for (const daemon of daemons) await daemon.stop();
+      await server.stop();
+    }
+  }
+}
+
+/**
+ * The connections are shared out over the daemons.
+ *
+ * @param {readonly Server[]} daemons
+ * @param {Load} load
+ * @param {number} scale
+ * @returns {Promise<import("./driver.js").Run>}
+ */
+async function cycles(daemons, { connections, queues, operations }, scale) {
+  /** @type {string[]} */
+  const taken = [];
+  const names = Array.from({ length: queues }, (_, index) => `bench-${index}`);
+  const lanes = names.map((queue) => pawl.cycles(queue, PAYLOAD, taken));
+  const shares = daemons.map((_, at) => Math.floor((connections + at) / daemons.length));
+  const callers = await Promise.all(
+    daemons.map(({ socket }, at) =>
+      open(socket, pawl.protocol, { connections: /** @type {number} */ (shares[at]), depth: 1 }, (index) => {
+        // The callers of a queue are with all daemons.
+        const lane = lanes[(index + at) % lanes.length];
+        return /** @type {NonNullable<typeof lane>} */ (lane)(index);
+      }),
+    ),
+  );
+  const { warmUp, operations: counted } = counts(operations, scale);
+  const each = (/** @type {number} */ count) =>
+    Promise.all(
+      callers.map((one, at) =>
+        one.run(Math.ceil((count * /** @type {number} */ (shares[at])) / connections)),
+      ),
+    );
+  const before = await each(warmUp);
+  const startedAtMs = performance.now();
+  const runs = await each(counted);
+  const seconds = (performance.now() - startedAtMs) / 1000;
+  for (const one of callers) one.close();
+  const done = runs.reduce((sum, run) => sum + run.operations, 0);
+  assertDistinct("pawl", taken, done + before.reduce((sum, run) => sum + run.operations, 0));
+  for (const { socket } of daemons) {
+    const left = await unfinished(socket, names);
+    if (left !== 0) throw new Error(`pawl has ${left} batches left`);
+  }
+  // One driver has all the callers, whose daemons run at the same time.
+  return {
+    operations: done,
+    seconds,
+    latenciesMs: Float64Array.from(runs.flatMap(({ latenciesMs }) => Array.from(latenciesMs))),
+    driverCpuSeconds: Math.max(...runs.map(({ driverCpuSeconds }) => driverCpuSeconds)),
+    othersCpuSeconds: Math.max(...runs.map(({ othersCpuSeconds }) => othersCpuSeconds)),
+  };
+}
+
+/**
+ * @param {number} operations
+ * @param {number} scale
+ */
+function counts(operations, scale) {
+  return { warmUp: Math.ceil(operations * WARM_UP_SHARE * scale), operations: Math.ceil(operations * scale) };
+}
+
+/**
+ * @param {string} socket
+ * @param {readonly string[]} names
+ */
+async function unfinished(socket, names) {
+  const session = await Session.connect(socket, pawl.protocol);
+  let left = 0;
+  for (const queue of names) {
+    const { queues } = await pawl.call(session, "queue.stats", { queue });
+    for (const { ready, scheduled, claimed, dead } of queues) left += ready + scheduled + claimed + dead;
+  }
+  session.close();
+  return left;
+}
