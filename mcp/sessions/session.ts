@@ -2,10 +2,12 @@ import type { Link } from "../link.js";
 import { isLoss } from "../refusal.js";
 import { confirm, giveBack, isShown, renew, secretOf, TTL_MS } from "./grants.js";
 import { markOf } from "./process-mark.js";
-import { type Hold, removeState, type SessionState, writeState } from "./state-file.js";
+import { type Hold, type OpenRequest, removeState, type SessionState, writeState } from "./state-file.js";
 
 /** Requests whose answers a session waits for at most. */
 const MAX_OPEN_REQUESTS = 16;
+/** Items that a session is not offered again at most. */
+const MAX_PASSED = 64;
 
 /** Something that a session held and holds no more, though nobody gave it back. */
 export interface Lost {
@@ -30,8 +32,11 @@ export class Session {
   readonly #directory: string;
   #holds: readonly Hold[];
   #lost: Lost[] = [];
-  /** Requests of it that have no answer yet. */
-  #open: readonly string[];
+  #open: readonly OpenRequest[];
+  /** Items that it gave away, in the order in which it did. */
+  readonly #passed = new Set<string>();
+  /** Secrets of what it ends itself at this moment. */
+  readonly #ending = new Set<string>();
   /** Calls of it that run. */
   #running = 0;
   #idleSince = performance.now();
@@ -41,7 +46,7 @@ export class Session {
     directory: string,
     identity: Identity,
     holds: readonly Hold[],
-    open: readonly string[] = [],
+    open: readonly OpenRequest[] = [],
   ) {
     this.link = link;
     this.#open = open;
@@ -64,19 +69,37 @@ export class Session {
     return this.#holds;
   }
 
-  /** Ids of the requests that it waits for. */
-  get open(): readonly string[] {
+  /** Its requests that have no answer yet. */
+  get open(): readonly OpenRequest[] {
     return this.#open;
   }
 
+  /** Items that it gave back, failed in or handed on, and has not taken again: it is offered others. */
+  get passed(): ReadonlySet<string> {
+    return this.#passed;
+  }
+
+  /** It gave an item away; of many only the latest count. */
+  pass(id: string): void {
+    this.#passed.delete(id);
+    this.#passed.add(id);
+    const [first] = this.#passed;
+    if (this.#passed.size > MAX_PASSED) this.#passed.delete(first as string);
+  }
+
+  /** It has taken an item after all. */
+  unpass(id: string): void {
+    this.#passed.delete(id);
+  }
+
   /** It waits for the answer to a request; of many only the latest count. */
-  ask(id: string): void {
-    this.#open = [...this.#open, id].slice(-MAX_OPEN_REQUESTS);
+  ask(request: OpenRequest): void {
+    this.#open = [...this.#open, request].slice(-MAX_OPEN_REQUESTS);
     this.#save();
   }
 
   unask(id: string): void {
-    this.#open = this.#open.filter((each) => each !== id);
+    this.#open = this.#open.filter((each) => each.id !== id);
     this.#save();
   }
 
@@ -113,8 +136,22 @@ export class Session {
     this.#save();
   }
 
+  /** Ends what is held, and drops it: that it ends so is no loss. */
+  async ending<T>(holds: readonly Hold[], end: () => Promise<T>): Promise<T> {
+    const secrets = holds.map(secretOf);
+    for (const each of secrets) this.#ending.add(each);
+    try {
+      const ended = await end();
+      for (const each of holds) this.drop(each);
+      return ended;
+    } finally {
+      for (const each of secrets) this.#ending.delete(each);
+    }
+  }
+
   /** Something is lost; the agent is told with the next answer. */
   lose(hold: Hold, cause: string): void {
+    if (this.#ending.has(secretOf(hold))) return;
     if (!this.#holds.some((each) => secretOf(each) === secretOf(hold))) return;
     this.drop(hold);
     // Messages that nobody has confirmed come again.

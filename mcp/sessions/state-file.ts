@@ -31,6 +31,14 @@ export type Hold =
   /** A request of another that is to be answered. */
   | { readonly kind: "request"; readonly id: string; readonly leaseId: string; readonly from: string };
 
+/** A request of a session that has no answer yet. */
+export interface OpenRequest {
+  readonly id: string;
+  /** The name that was asked. */
+  readonly to: string;
+  readonly text: string;
+}
+
 /** A session, as its file has it. */
 export interface SessionState {
   readonly version: 1;
@@ -44,8 +52,7 @@ export interface SessionState {
   /** Of the lease `session/<name>`, which makes the name this session's. */
   readonly leaseId: string;
   readonly holds: readonly Hold[];
-  /** Ids of its requests that have no answer yet. */
-  readonly open: readonly string[];
+  readonly open: readonly OpenRequest[];
 }
 
 const ENDING = ".json";

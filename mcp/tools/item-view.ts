@@ -26,7 +26,8 @@ export function viewOf(item: Item, notes: readonly Note[] = []): z.input<typeof 
     ...(dependsOn.length === 0 ? {} : { dependsOn }),
     ...(labels.length === 0 ? {} : { labels }),
     ...fields,
-    ...(claim === undefined ? {} : { claimedBy: claim.agent }),
+    // Mostly the same: a claim writes who works on it.
+    ...(claim === undefined || claim.agent === agent ? {} : { claimedBy: claim.agent }),
     ...(notes.length === 0 ? {} : { notes: notes.map(({ agent: by, text }) => ({ by, text })) }),
   };
 }

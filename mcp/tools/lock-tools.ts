@@ -4,7 +4,8 @@ import { TERMS } from "../sessions/grants.js";
 import { SESSION_LEASES } from "../sessions/session-name.js";
 import { noteOf } from "../sessions/sessions.js";
 import { keep, losing } from "./holding.js";
-import { ADDS, asked, DESTROYS, READS, SETS, tool, waitSeconds } from "./tool.js";
+import { ADDS, DESTROYS, READS, SETS, tool, waitSeconds } from "./tool.js";
+import { askedUntilMessage, ending } from "./waiting.js";
 
 const name = z.string().min(1).max(160);
 /** Names that other tools hold, by which a lock would be taken for what it is not. */
@@ -25,7 +26,7 @@ export const lock = tool({
   },
   output: { name: z.string(), fencingToken: z.int() },
   async run({ name: wanted, note, waitSeconds: seconds }, call) {
-    const { link, session, signal } = call;
+    const { link, session } = call;
     if (RESERVED.test(wanted))
       throw new Refusal("invalid_params", `${wanted} is kept for sessions and items.`);
     const own = session.find("lock", wanted);
@@ -37,10 +38,10 @@ export const lock = tool({
       ...TERMS,
       ...(note === undefined ? {} : { note }),
     };
-    const { lease } = await asked(call, seconds, `waiting for ${wanted}`, (waitMs) =>
-      link.call("lease.acquire", { ...request, waitMs }, { signal }),
+    const { answer } = await askedUntilMessage(call, seconds, `waiting for ${wanted}`, (waitMs, endWait) =>
+      link.call("lease.acquire", { ...request, waitMs }, ending(endWait)),
     );
-    const { leaseId, fencingToken } = lease;
+    const { leaseId, fencingToken } = answer.lease;
     await keep(call, { kind: "lock", id: wanted, leaseId, fencingToken });
     return { name: wanted, fencingToken };
   },

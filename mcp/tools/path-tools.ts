@@ -1,31 +1,34 @@
 import { statSync } from "node:fs";
 import { isAbsolute, join, normalize } from "node:path";
 import { z } from "zod";
-import { kindOf, Refusal } from "../refusal.js";
+import { Interrupted, kindOf, Refusal } from "../refusal.js";
 import { TERMS } from "../sessions/grants.js";
 import type { Session } from "../sessions/session.js";
+import type { Hold } from "../sessions/state-file.js";
 import { below, realPath, type WorkTree, workTreeOf } from "../sessions/work-tree.js";
+import { heldPaths } from "./held-paths.js";
 import { keep, losing } from "./holding.js";
-import { ADDS, asked, SETS, tool, waitSeconds } from "./tool.js";
+import { ADDS, type SessionCall, SETS, tool, waitSeconds } from "./tool.js";
+import { askedUntilMessage, ending } from "./waiting.js";
 
 const paths = z.array(z.string().min(1).max(4095)).min(1).max(64);
 const root = z.string().max(4095).optional().meta({
-  description: "Another directory tree than that of your worktree, absolute.",
+  description: "Another directory tree than your repository, absolute.",
 });
 
 export const pathsReserve = tool({
   name: "paths_reserve",
   title: "Reserve files before you edit them",
   description:
-    "Call this before you create, change or delete files, for all that the task needs at once: nobody else gets them until you call paths_release or finish your work. Paths are relative to the top of the repository and count in all its worktrees: `src/cart/` (all below), `src/*.ts`, `**/package.json`, or one file. You get all of them or none. Refused with lease_held: the holders are named with what they do; wait with waitSeconds, do another part first, or ask them with message_send. Never edit what another has reserved. Call it again to add more.",
+    "Call this before you create, change or delete files, for all that the task needs at once: nobody else gets them until you call paths_release or end your last work. Paths are relative to the top of the repository and count in all its worktrees; edit in your own. You get all or none; call again to add more. Refused with lease_held: it says by whom and what for; do another part first, wait with waitSeconds, or ask the holder. Never edit what another has reserved. Merging finished work of others is no edit of their paths, unless you resolve conflicts in them.",
   annotations: ADDS,
   input: {
     paths: paths.meta({
-      description: "Patterns: *, ? and [a-z] within a name, ** for any directories, a final / for all below.",
+      description:
+        "Patterns, such as `src/cart/` (all below), `src/*.ts`, `**/package.json`, or files: *, ? and [a-z] within a name, ** for any directories.",
     }),
     mode: z.enum(["write", "read"]).optional().meta({
-      description:
-        "`write` (default): for you alone. `read`: they must not change while you read; others may read too.",
+      description: "`write` (default): for you alone. `read`: they must not change while you read.",
     }),
     note: z.string().max(500).optional().meta({ description: "What you do there, for whoever is refused." }),
     root,
@@ -33,49 +36,65 @@ export const pathsReserve = tool({
   },
   output: { root: z.string(), reserved: z.array(z.string()) },
   async run({ paths: wanted, mode = "write", note, root: given, waitSeconds: seconds }, call) {
-    const { session, link, signal } = call;
+    const { session, link } = call;
     const tree = treeOf(session, given);
     const all = wanted.map((path) => patternOf(path, tree));
     // A file that is there, with brackets in its name, is that file.
     const files = all.filter((path) => /[*?[]/.test(path) && exists(join(tree.top, path)));
     const patterns = all.filter((path) => !files.includes(path));
     const own = session.holds.find(
-      (hold) => hold.kind === "paths" && hold.id === tree.shared && hold.mode === mode,
+      (hold): hold is Reserved => hold.kind === "paths" && hold.id === tree.shared && hold.mode === mode,
     );
-    const added = own?.kind === "paths" ? { reservationId: own.reservationId } : {};
     const request = {
       root: tree.shared,
-      ...(patterns.length === 0 ? {} : { patterns }),
-      ...(files.length === 0 ? {} : { files }),
       owner: session.name,
       // Several agents of one process wait for each other all the same.
       task: session.id,
       mode,
       ...TERMS,
       ...(note === undefined ? {} : { note }),
-      ...added,
+      ...(own === undefined ? {} : { reservationId: own.reservationId }),
     };
-    const { reservation } = await asked(call, seconds, "waiting for the paths", (waitMs) =>
-      link.call("path.reserve", { ...request, waitMs }, { signal }).catch((error: unknown) => {
-        if (own !== undefined && kindOf(error) === "lease_lost") session.lose(own, "ended");
-        throw inWords(error, session);
-      }),
-    );
-    const { reservationId, fencingToken } = reservation;
-    const hold = { kind: "paths", id: tree.shared, mode, reservationId, fencingToken } as const;
-    if (own === undefined) await keep(call, { ...hold, patterns: reservation.patterns });
-    else session.add({ ...hold, patterns: reservation.patterns });
-    return { root: tree.shared, reserved: reservation.patterns };
+    const both = {
+      ...(patterns.length === 0 ? {} : { patterns }),
+      ...(files.length === 0 ? {} : { files }),
+    };
+    const { answer } = await askedUntilMessage(call, seconds, "waiting for the paths", (waitMs, endWait) =>
+      link.call("path.reserve", { ...request, ...both, waitMs }, ending(endWait)),
+    ).catch(async (error: unknown) => {
+      const refused = error instanceof Interrupted ? error.refused : error;
+      if (own !== undefined && kindOf(refused) === "lease_lost") session.lose(own, "ended");
+      if (kindOf(refused) !== "lease_held") throw error;
+      const each = all.map((text) => ({ text, isFile: files.includes(text) }));
+      const words = await heldPaths(call, { request, wanted: each, refused, hasWaited: (seconds ?? 0) > 0 });
+      throw error instanceof Interrupted ? new Interrupted(words) : words;
+    });
+    const { reservationId, fencingToken, patterns: reserved } = answer.reservation;
+    const hold = { kind: "paths", id: tree.shared, mode, reservationId, fencingToken, patterns: reserved } as const;
+    if (own === undefined) await keep(call, hold);
+    else await keepMore(call, own, hold);
+    return { root: tree.shared, reserved };
   },
 });
+
+type Reserved = Extract<Hold, { kind: "paths" }>;
+
+/** Keeps what was added to a reservation; for a caller that has given up meanwhile it is given back. */
+async function keepMore({ session, link, signal }: SessionCall, own: Reserved, hold: Reserved): Promise<void> {
+  const added = hold.patterns.filter((pattern) => !own.patterns.includes(pattern));
+  if (signal.aborted && added.length > 0)
+    await link.call("path.release", { reservationId: own.reservationId, patterns: added });
+  signal.throwIfAborted();
+  session.add(hold);
+}
 
 export const pathsRelease = tool({
   name: "paths_release",
   title: "Give reserved files back",
   description:
-    "Call this as soon as you are done with files that you reserved and others may change them (your changes are committed). Gives back the patterns named in `paths`, written as paths_reserve returned them, or all without `paths`. work_finish does it too when it ends your last work.",
+    "Call this as soon as others may change files that you reserved (your changes are committed). Gives back the patterns in `paths`, written as paths_reserve returned them, or all without `paths`. work_finish does it too when it ends your last work.",
   annotations: SETS,
-  input: { paths: paths.optional().meta({ description: "Only these; all if not given." }), root },
+  input: { paths: paths.optional(), root },
   output: { released: z.array(z.string()), reserved: z.array(z.string()) },
   async run({ paths: wanted, root: given }, call) {
     const { session, link } = call;
@@ -143,17 +162,4 @@ function isDirectory(path: string): boolean {
 
 function exists(path: string): boolean {
   return statSync(path, { throwIfNoEntry: false }) !== undefined;
-}
-
-/** Says it where an agent stands in its own way. */
-function inWords(error: unknown, { name }: Session): unknown {
-  const { holders } = ((error as { details?: unknown }).details ?? {}) as { holders?: { owner: string }[] };
-  if (kindOf(error) !== "lease_held" || !holders?.every(({ owner }) => owner === name)) return error;
-  if (holders.length === 0) return error;
-  return new Refusal(
-    "lease_held",
-    "You have reserved some of that yourself, in the other mode.",
-    { holders },
-    "Give that back with paths_release, then reserve it as you need it.",
-  );
 }

@@ -44,6 +44,24 @@ describe("a signal", () => {
     await other.lease.release({ leaseId: lease.leaseId });
   });
 
+  test("that ends the wait alone is answered by the daemon: cancelled, or with what was granted before", async () => {
+    const [pawl, other] = await Promise.all([client(), client()]);
+    const held = await other.lease.acquire({ name: "end-wait", owner: "holder" });
+    const [first, second] = [new AbortController(), new AbortController()];
+    const ask = (endWait: AbortSignal) =>
+      pawl.call("lease.acquire", { name: "end-wait", owner: "test", waitMs: WAIT_MS }, { endWait });
+    const waits = ask(first.signal);
+    await pawl.daemon.ping({});
+    first.abort(REASON);
+    await expect(waits).rejects.toMatchObject({ kind: "cancelled" });
+    const granted = ask(second.signal);
+    await pawl.daemon.ping({});
+    await other.lease.release({ leaseId: held.lease.leaseId });
+    second.abort(REASON);
+    const { lease } = await granted;
+    expect(await pawl.lease.release({ leaseId: lease.leaseId })).toEqual({ released: true });
+  });
+
   test("gives back what was granted before, whichever comes first", async () => {
     const [pawl, other] = await Promise.all([client(), client()]);
     const queue = "signal-race";

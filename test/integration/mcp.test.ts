@@ -104,6 +104,8 @@ describe("the protocol", () => {
     ]);
     // A token of English has four characters or more.
     expect(words.join("\n").length / 4).toBeLessThan(4000);
+    // Each agent reads all of the list, schemas too.
+    expect(JSON.stringify(core).length).toBeLessThan(18_000);
     for (const { name, outputSchema, annotations, description } of tools) {
       expect(description?.length, name).toBeGreaterThan(60);
       expect(outputSchema?.properties, name).toHaveProperty("lost");
@@ -168,23 +170,128 @@ describe("work", () => {
     const { id, label } = await newItem(ada);
     await ada.done("work_next", { labels: [label] });
     expect((await ada.refused("work_finish", { id, outcome: "failed" })).kind).toBe("invalid_params");
-    await ada.done("work_finish", { id, outcome: "failed", note: "no compiler" });
-    expect((await ada.done("board", { id })).item).toMatchObject({
-      stage: "1_backlog",
-      agent: null,
-      failedTries: 1,
+    const failed = await ada.done("work_finish", { id, outcome: "failed", note: "no compiler" });
+    expect(failed).toMatchObject({ stage: "1_backlog", free: true, failedTries: 1, lost: [] });
+    expect(failed.hint).toContain("Try 1 of 5 failed");
+    // That its own failure ended the claim is no loss.
+    expect(await ada.done("board", { id })).toMatchObject({
+      item: { stage: "1_backlog", agent: null, failedTries: 1 },
+      lost: [],
     });
     await ada.done("work_claim", { id });
-    await ada.done("work_finish", { id, outcome: "give_back" });
+    const back = await ada.done("work_finish", { id, outcome: "give_back", note: "no time" });
+    expect(back).toMatchObject({ stage: "1_backlog", free: true });
     expect((await ada.done("board", { id })).item).toMatchObject({ stage: "1_backlog", failedTries: 1 });
     await ada.done("work_claim", { id });
     expect((await ada.refused("work_finish", { id, outcome: "handoff" })).kind).toBe("invalid_params");
-    await ada.done("work_finish", { id, outcome: "handoff", to: ben.name, note: "the tests are left" });
+    const own = await ada.refused("work_finish", { id, outcome: "handoff", to: ada.name });
+    expect(own.kind).toBe("invalid_params");
+    const handed = { id, outcome: "handoff", to: ben.name, note: "the tests are left" };
+    expect(await ada.done("work_finish", handed)).toMatchObject({ there: true, free: true });
     const { messages } = await ben.done("inbox");
-    expect(messages[0].text).toContain("the tests are left");
+    expect(messages[0].text).toBe(
+      `${ada.name} would like you to take ${id}: work_claim it; it is free for anybody. Note: the tests are left`,
+    );
     // What was handed to one comes before all else.
     expect((await ben.done("work_next")).work.id).toBe(id);
-    await ben.done("work_finish", { id, outcome: "done" });
+    const nobody = await ben.done("work_finish", { id, outcome: "handoff", to: newName() });
+    expect(nobody).toMatchObject({ there: false });
+    expect(nobody.hint).toContain("Nobody is named");
+  });
+
+  test("is not offered to whoever has just given it away, while others get it", async () => {
+    const [ada, ben] = [await started(), await started()];
+    const { id, label } = await newItem(ada);
+    const wanted = { labels: [label] };
+    await ada.done("work_next", wanted);
+    await ada.done("work_finish", { id, outcome: "give_back" });
+    const none = await ada.done("work_next", { ...wanted, waitSeconds: 1 });
+    expect(none).toMatchObject({ work: null, passedOver: [id] });
+    expect(none.reason).toContain(`${id}: given back`);
+    // What comes meanwhile is taken.
+    const waiting = ada.done("work_next", { ...wanted, waitSeconds: 45 });
+    const other = await newItem(ben, { addLabels: [label] });
+    expect((await waiting).work.id).toBe(other.id);
+    expect((await ben.done("work_next", wanted)).work.id).toBe(id);
+    await ben.done("work_finish", { id, outcome: "give_back" });
+    expect((await ada.done("work_claim", { id })).work.id).toBe(id);
+  });
+
+  test("that needs a person is parked with its note until somebody unblocks it", async () => {
+    const [ada, ben] = [await started(), await started()];
+    const { id, label } = await newItem(ada);
+    await ada.done("work_next", { labels: [label] });
+    for (const wrong of [{ outcome: "done", note: "x" }, { outcome: "failed" }, { outcome: "give_back" }]) {
+      const { kind } = await ada.refused("work_finish", { id, blocked: true, ...wrong });
+      expect(kind).toBe("invalid_params");
+    }
+    const parked = { id, outcome: "give_back", blocked: true, note: "needs the password of the shop" };
+    expect(await ada.done("work_finish", parked)).toMatchObject({ free: false, blocked: true });
+    expect((await ada.done("board", { id })).item).toMatchObject({ blocked: true, agent: null });
+    for (const agent of [ada, ben]) {
+      const { work, reason } = await agent.done("work_next", { labels: [label] });
+      expect([work, reason]).toEqual([null, expect.stringContaining(`unblocks, 1: ${id}`)]);
+    }
+    const { work, reason } = await ben.done("work_claim", { id });
+    expect([work, reason]).toEqual([null, expect.stringContaining("needs the password of the shop")]);
+    await ben.done("item_edit", { id, blocked: false });
+    expect((await ada.done("work_next", { labels: [label] })).work.id).toBe(id);
+    const failed = await ada.done("work_finish", { id, outcome: "failed", blocked: true, note: "no" });
+    expect(failed).toMatchObject({ free: false, blocked: true, failedTries: 1 });
+  });
+
+  test("that there is none of is explained by what there is", async () => {
+    const [ada, ben] = [await started(), await started()];
+    const { id, label } = await newItem(ada);
+    const common = { addLabels: [label] };
+    const later = await newItem(ada, { ...common, dependsOn: [id] });
+    const aside = await newItem(ada, { ...common, stage: "4_merge" });
+    await ada.done("work_next", { labels: [label] });
+    const { reason } = await ben.done("work_next", { labels: [label] });
+    for (const part of [`${id} (${ada.name})`, `1: ${later.id} for ${id}.`, `${aside.id} (4_merge)`])
+      expect(reason).toContain(part);
+    expect((await ada.done("work_next", { labels: [label] })).reason).toContain(`You hold ${id}`);
+    await ada.done("work_finish", { id, outcome: "done", note: "on the branch cart, commit 1a2b" });
+    // Whoever goes on from it finds where it is.
+    const { work } = await ben.done("work_claim", { id: later.id });
+    expect(work.dependsOn).toMatchObject([
+      { id, stage: "5_done", note: { by: ada.name, text: "on the branch cart, commit 1a2b" } },
+    ]);
+    await ben.done("work_finish", { id: later.id, outcome: "done" });
+    await ben.done("item_edit", { id: aside.id, stage: "5_done" });
+    expect((await ben.done("work_next", { labels: [label] })).reason).toContain("All is done");
+    const { reason: nothing } = await ben.done("work_next", { labels: [newName()] });
+    expect(nothing).toContain("There are no items");
+  });
+
+  test("that is held already is given again, and known by its title", async () => {
+    const ada = await started();
+    const { id, label } = await newItem(ada);
+    await ada.done("work_next", { labels: [label] });
+    await ada.done("work_update", { id, note: "half of it" });
+    const { work } = await ada.done("work_claim", { id });
+    expect(work).toMatchObject({ id, agent: ada.name, notes: [{ by: ada.name, text: "half of it" }] });
+    expect(work).not.toHaveProperty("claimedBy");
+    const { held } = await ada.done("session_start", { name: ada.name, worktree: ada.worktree });
+    expect(held).toEqual([{ kind: "item", id, title: "A story" }]);
+    const client = await daemon().place.connect();
+    const queue = `jobs-${ada.name}`;
+    const { batch } = await client.call("queue.enqueue", { queue, payloads: ["a"] });
+    const first = await ada.done("work_next", { queue });
+    expect((await ada.done("work_claim", { id: batch.batchId })).work).toEqual(first.work);
+    await client.destroy();
+  });
+
+  test("that ends names the paths that stay reserved", async () => {
+    const ada = await started();
+    const { id, label } = await newItem(ada);
+    const other = await newItem(ada);
+    for (const each of [label, other.label]) await ada.done("work_next", { labels: [each] });
+    await ada.done("paths_reserve", { paths: ["src/"] });
+    const finished = await ada.done("work_finish", { id, outcome: "done" });
+    expect(finished).toMatchObject({ stillReserved: ["src/"] });
+    const kept = await ada.done("work_finish", { id: other.id, outcome: "done", keepPaths: true });
+    expect(kept).toMatchObject({ stillReserved: ["src/"] });
   });
 
   test("comes from queues, too, with its checkpoint and its result", async () => {
@@ -274,7 +381,18 @@ describe("paths", () => {
     expect(reserved).toEqual(["src/", "package.json"]);
     const refusal = await ben.refused("paths_reserve", { paths: ["docs/", "src/a.ts"] });
     expect(refusal.kind).toBe("lease_held");
-    for (const part of [ada.name, "the cart", "src/"]) expect(refusal.text).toContain(part);
+    expect(refusal.text).toMatch(
+      new RegExp(`src/a.ts is held by ${ada.name} as src/ since \\d\\d:\\d\\d \\(the cart\\)`),
+    );
+    for (const part of ["Free are docs/", "wait with waitSeconds", `ask ${ada.name} by message_send`])
+      expect(refusal.text).toContain(part);
+    // Neither figures of time nor processes: it stays until it is given back.
+    expect(refusal.text).not.toMatch(/ ms|pid|expiresAt|\d{6}/);
+    const { id, label } = await newItem(ada);
+    await ada.done("work_next", { labels: [label] });
+    const late = await ben.refused("paths_reserve", { paths: ["src/a.ts"], waitSeconds: 1 });
+    expect(late.text).toContain(` for ${id} (the cart)`);
+    expect(late.text).not.toContain("waitSeconds");
     expect((await ada.done("paths_reserve", { paths: ["docs/"] })).reserved).toHaveLength(3);
     expect((await ada.refused("paths_reserve", { paths: ["../x"] })).kind).toBe("invalid_params");
     expect((await ada.refused("paths_release", { paths: ["nothing"] })).kind).toBe("not_found");
@@ -297,6 +415,15 @@ describe("paths", () => {
     expect(refusal.text).toContain("Give back what you hold");
     await ben.done("paths_release");
     expect((await waiting).reserved).toEqual(["a", "b"]);
+  });
+
+  test("that a person holds are refused without advice to write to them", async () => {
+    const ada = await started();
+    const client = await daemon().place.connect();
+    await client.call("path.reserve", { root: ada.worktree, patterns: ["a"], owner: "eva", ttlMs: 60_000 });
+    const { text } = await ada.refused("paths_reserve", { paths: ["a"] });
+    expect(text).toContain("tell your user, since eva cannot be asked");
+    await client.destroy();
   });
 
   test("of the work trees of one repository meet", async () => {
@@ -336,10 +463,15 @@ describe("messages", () => {
     const [ada, ben] = [await started(), await started({ server: {} })];
     const { requestId } = await ada.done("message_send", { to: ben.session, text: "done?", request: true });
     const { requests } = await ben.done("inbox", { waitSeconds: 10 });
-    expect(requests).toEqual([{ id: requestId, from: ada.name, text: "done?" }]);
+    expect(requests).toEqual([
+      { id: requestId, from: ada.name, text: "done?", at: expect.stringMatching(/^\d{4}-/) },
+    ]);
+    expect((await ada.done("inbox")).openRequests).toBe(1);
     await ben.done("message_send", { answers: requestId, text: "yes" });
     expect((await ben.refused("message_send", { answers: requestId, text: "yes" })).kind).toBe("not_found");
-    expect((await ada.done("inbox", { waitSeconds: 10 })).answers).toEqual([{ id: requestId, text: "yes" }]);
+    const { answers, openRequests } = await ada.done("inbox", { waitSeconds: 10 });
+    expect(answers).toEqual([{ id: requestId, asked: "done?", from: ben.name, text: "yes" }]);
+    expect(openRequests).toBe(0);
     const waiting = ada.done("message_send", {
       to: ben.name,
       text: "again?",
@@ -357,6 +489,66 @@ describe("messages", () => {
     expect(gone.kind).toBe("gone");
     expect((await next.done("inbox")).messages).toEqual([]);
   });
+
+  test("for a session that never was are refused, and a request to nobody is not waited for", async () => {
+    const [ada, ben] = [await started(), await started()];
+    for (const to of [`${newName()}~00000000`, `${ben.name}~00000000`]) {
+      const { kind } = await ada.refused("message_send", { to, text: "x", request: true, waitSeconds: 45 });
+      expect(kind).toBe("gone");
+    }
+    const name = newName();
+    const sent = await ada.done("message_send", { to: name, text: "who?", request: true, waitSeconds: 45 });
+    expect(sent).toMatchObject({ sent: true, there: false, requestId: expect.any(String) });
+    expect(sent.hint).toContain("kept for whoever takes that name");
+    const late = await started({ name });
+    expect((await late.done("inbox")).requests).toMatchObject([{ id: sent.requestId, text: "who?" }]);
+  });
+
+  test.each<[string, (worktree: string) => Record<string, unknown>]>([
+    ["work_next", () => ({ labels: [newName()] })],
+    ["work_claim", () => ({})],
+    ["paths_reserve", () => ({ paths: ["held"] })],
+    ["lock", (worktree) => ({ name: worktree })],
+  ])("end a wait of %s", async (tool, argsOf) => {
+    const worktree = privateDirectory();
+    const [ada, ben] = [await started({ worktree }), await started({ worktree })];
+    await ben.done("paths_reserve", { paths: ["held"] });
+    await ben.done("lock", { name: worktree });
+    const { id, label } = await newItem(ben);
+    await ben.done("work_next", { labels: [label] });
+    const args = { ...(tool === "work_claim" ? { id } : argsOf(worktree)), waitSeconds: 45 };
+    const isWaiting = Promise.withResolvers<void>();
+    const call = ada.call(tool, args, { onprogress: () => isWaiting.resolve() });
+    await isWaiting.promise;
+    await ben.done("message_send", { to: ada.name, text: "let go" });
+    const { text, value } = await call;
+    expect(text).toContain("A message came, which ended the wait: read inbox");
+    expect(value.unread).toBe(1);
+    // The same for those who have passed something over; what has come before ends a wait, too.
+    if (tool !== "work_next") return;
+    await ben.done("work_finish", { id, outcome: "give_back" });
+    await ada.done("work_claim", { id });
+    await ada.done("work_finish", { id, outcome: "give_back" });
+    await ben.done("message_send", { to: ada.name, text: "again" });
+    expect((await ada.done(tool, args)).hint).toContain("read inbox");
+  });
+
+  test("that ask end a wait for an answer, and both are answered in the inbox", async () => {
+    const [ada, ben] = [await started(), await started()];
+    const asking = (from: Agent, to: string) =>
+      from.done("message_send", { to, text: "yours first?", request: true, waitSeconds: 45 });
+    const sent = await Promise.all([asking(ada, ben.name), asking(ben, ada.name)]);
+    for (const { hint, answer } of sent) {
+      expect(answer).toBeUndefined();
+      expect(hint).toContain("The request stays open");
+    }
+    for (const agent of [ada, ben]) {
+      const { requests } = await agent.done("inbox");
+      await agent.done("message_send", { answers: requests[0].id, text: "yes" });
+    }
+    for (const agent of [ada, ben])
+      expect((await agent.done("inbox")).answers).toMatchObject([{ asked: "yours first?", text: "yes" }]);
+  });
 });
 
 describe("a session", () => {
@@ -371,6 +563,9 @@ describe("a session", () => {
     expect(statSync(join(file, "..")).mode & 0o777).toBe(0o700);
     await ada.kill();
     const again = await Agent.start({ socket: socket() });
+    const former = await again.refused("inbox", { session: ada.session });
+    expect(former.text).toContain("started again");
+    expect(former.text).toContain("kept for you for 30 s");
     const { resumed, held } = await again.done("session_start", { name: ada.name, worktree: ada.worktree });
     expect(resumed).toBe(true);
     expect(held.map(({ kind }: { kind: string }) => kind)).toEqual(["item", "paths", "lock"]);

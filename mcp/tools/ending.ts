@@ -1,0 +1,129 @@
+// How work ends: the calls of its transaction, and what is said of it.
+import type { Params, Result } from "@pawl/protocol/types";
+import { Refusal } from "../refusal.js";
+import type { Hold } from "../sessions/state-file.js";
+import type { BoardStages } from "./board-stages.js";
+import { inboxCall } from "./message-tools.js";
+import type { SessionCall } from "./tool.js";
+
+const MAX_REASON_LENGTH = 1000;
+
+export interface Ending {
+  readonly outcome: "done" | "failed" | "give_back" | "handoff";
+  readonly note?: string | undefined;
+  readonly blocked?: boolean | undefined;
+  readonly toStage?: string | undefined;
+  readonly to?: string | undefined;
+  readonly result?: unknown;
+}
+
+export type HeldWork = Extract<Hold, { kind: "item" | "batch" }>;
+export type TransactCall = Params<"transact">["calls"][number];
+type Item = NonNullable<Result<"pipeline.read">["item"]>;
+
+/** Refuses what does not fit together. */
+export function checkEnding(hold: HeldWork, name: string, ending: Ending): void {
+  const { outcome, note: text, toStage, to, result, blocked } = ending;
+  const wrong =
+    outcome === "handoff" && to === undefined
+      ? "For handoff, name the agent in `to`."
+      : outcome !== "handoff" && to !== undefined
+        ? "`to` is for handoff only."
+        : to === name
+          ? "You are `to` yourself: go on with it, or give it back."
+        : blocked === true && (hold.kind === "batch" || (outcome !== "failed" && outcome !== "give_back"))
+          ? "`blocked` is for an item that is given back or failed."
+        : blocked === true && text === undefined
+          ? "Say in `note` what it needs."
+        : toStage !== undefined && outcome !== "done" && outcome !== "handoff"
+          ? "`toStage` is for done and handoff; otherwise the item goes back to where it was."
+          : hold.kind === "batch" && (outcome === "handoff" || toStage !== undefined)
+            ? "A job of a queue has no stages and cannot be handed to one agent: finish it, or give it back."
+            : result !== undefined && (hold.kind === "item" || outcome !== "done")
+              ? "`result` is for a job of a queue that is done. Say it in `note`."
+              : outcome === "failed" && text === undefined
+                ? "Say in `note` why it failed."
+                : undefined;
+  if (wrong !== undefined) throw new Refusal("invalid_params", wrong);
+}
+
+export function itemCalls(
+  { session }: SessionCall,
+  { ready, done }: BoardStages,
+  { id: storyId, leaseId, fencingToken }: Extract<HeldWork, { kind: "item" }>,
+  { outcome, note: text, toStage, to, blocked }: Ending,
+): TransactCall[] {
+  const said = text === undefined ? {} : { note: { text, agent: session.name } };
+  const claim = { fencingToken };
+  if (outcome === "done" || outcome === "handoff") {
+    const stage = toStage ?? (outcome === "done" ? done : ready);
+    const agent = to === undefined ? {} : { agent: to };
+    return [
+      { method: "pipeline.finish", params: { storyId, fencingToken, toStage: stage, ...agent, ...said } },
+    ];
+  }
+  const parked = blocked === true ? { blocked } : {};
+  const written: TransactCall[] =
+    text === undefined ? [] : [{ method: "pipeline.write", params: { storyId, claim, ...said, ...parked } }];
+  if (outcome === "give_back") return [...written, { method: "lease.release", params: { leaseId } }];
+  const reason = (text ?? outcome).slice(0, MAX_REASON_LENGTH);
+  const broken = { name: `item/${storyId}`, fencingToken, reason };
+  return [...written, { method: "lease.break", params: broken }];
+}
+
+export function batchCalls(
+  { claimId, leaseToken }: Extract<HeldWork, { kind: "batch" }>,
+  { outcome, note: text, result }: Ending,
+): TransactCall[] {
+  if (outcome === "done") {
+    const params = { claimId, leaseToken, ...(result === undefined ? {} : { result }) };
+    return [{ method: "queue.complete", params }];
+  }
+  const error = outcome === "failed" ? { error: (text ?? "failed").slice(0, MAX_REASON_LENGTH) } : {};
+  return [{ method: "queue.abandon", params: { claimId, leaseToken, ...error } }];
+}
+
+export function handoffCall(
+  { session }: SessionCall,
+  storyId: string,
+  to: string,
+  text: string | undefined,
+): TransactCall {
+  const words = text === undefined ? "" : ` Note: ${text}`;
+  return inboxCall(
+    session,
+    to,
+    `${session.name} would like you to take ${storyId}: work_claim it; it is free for anybody.${words}`,
+  );
+}
+
+/** What became of an item that goes back, for the agent. */
+export interface After {
+  readonly stage: string;
+  readonly free?: boolean;
+  readonly blocked?: boolean;
+  readonly failedTries?: number;
+  readonly hint?: string;
+}
+
+/** Says what follows from an end. */
+export function afterEnd(item: Item, { outcome }: Ending, { maxRetries }: BoardStages): After {
+  const { stage, blocked, retryCount, storyId } = item;
+  if (outcome === "done") return { stage };
+  const counted = outcome === "failed" ? { failedTries: retryCount } : {};
+  const of = maxRetries === 0 ? "" : ` of ${maxRetries}`;
+  const tried = outcome === "failed" ? `Try ${retryCount}${of} failed. ` : "";
+  if (blocked)
+    return {
+      stage,
+      free: false,
+      blocked,
+      ...counted,
+      hint: `${tried}${storyId} is blocked now: nobody takes it until a person unblocks it. Tell your user if it is urgent.`,
+    };
+  const last = outcome === "failed" && maxRetries > 0 ? ` At ${maxRetries} failed tries it is blocked.` : "";
+  const next = item.ready
+    ? `${storyId} is free for anybody again; work_next does not offer it to you, but work_claim takes it.`
+    : `${storyId} is in ${stage}, and not ready there.`;
+  return { stage, free: item.ready, ...counted, hint: `${tried}${next}${last}` };
+}
