@@ -28,11 +28,7 @@ export interface Link {
     params: Params<"lease.acquire"> & { name: string },
     options?: Ending,
   ): Promise<OneLease>;
-  call<N extends MethodName>(
-    method: N,
-    params: Params<N>,
-    options?: Ending,
-  ): Promise<Result<N>>;
+  call<N extends MethodName>(method: N, params: Params<N>, options?: Ending): Promise<Result<N>>;
   /** Listens to a notification, until the returned function is called. */
   on(method: string, listener: (params: Record<string, unknown>) => void): () => void;
   /** Tells of connections that come and go. */

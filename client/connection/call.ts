@@ -16,8 +16,8 @@ export interface CallOptions {
    */
   signal?: AbortSignal;
   /**
-   * Ends the wait of the call and nothing else: its answer still comes, which is `cancelled`, or what it was granted right
-   * before. So nothing is granted that nobody hears of.
+   * Ends the wait of the call and nothing else: its answer still comes, which is `cancelled`, or what it was granted
+   * right before. So nothing is granted that nobody hears of.
    */
   endWait?: AbortSignal;
 }

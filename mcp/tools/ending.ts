@@ -24,27 +24,31 @@ type Item = NonNullable<Result<"pipeline.read">["item"]>;
 /** Refuses what does not fit together. */
 export function checkEnding(hold: HeldWork, name: string, ending: Ending): void {
   const { outcome, note: text, toStage, to, result, blocked } = ending;
-  const wrong =
-    outcome === "handoff" && to === undefined
-      ? "For handoff, name the agent in `to`."
-      : outcome !== "handoff" && to !== undefined
-        ? "`to` is for handoff only."
-        : to === name
-          ? "You are `to` yourself: go on with it, or give it back."
-        : blocked === true && (hold.kind === "batch" || (outcome !== "failed" && outcome !== "give_back"))
-          ? "`blocked` is for an item that is given back or failed."
-        : blocked === true && text === undefined
-          ? "Say in `note` what it needs."
-        : toStage !== undefined && outcome !== "done" && outcome !== "handoff"
-          ? "`toStage` is for done and handoff; otherwise the item goes back to where it was."
-          : hold.kind === "batch" && (outcome === "handoff" || toStage !== undefined)
-            ? "A job of a queue has no stages and cannot be handed to one agent: finish it, or give it back."
-            : result !== undefined && (hold.kind === "item" || outcome !== "done")
-              ? "`result` is for a job of a queue that is done. Say it in `note`."
-              : outcome === "failed" && text === undefined
-                ? "Say in `note` why it failed."
-                : undefined;
-  if (wrong !== undefined) throw new Refusal("invalid_params", wrong);
+  const isHandoff = outcome === "handoff";
+  const goesBack = outcome === "failed" || outcome === "give_back";
+  const isBatch = hold.kind === "batch";
+  const wrongs: readonly (readonly [boolean, string])[] = [
+    [isHandoff && to === undefined, "For handoff, name the agent in `to`."],
+    [!isHandoff && to !== undefined, "`to` is for handoff only."],
+    [to === name, "You are `to` yourself: go on with it, or give it back."],
+    [blocked === true && (isBatch || !goesBack), "`blocked` is for an item that is given back or failed."],
+    [blocked === true && text === undefined, "Say in `note` what it needs."],
+    [
+      toStage !== undefined && goesBack,
+      "`toStage` is for done and handoff; otherwise the item goes back to where it was.",
+    ],
+    [
+      isBatch && (isHandoff || toStage !== undefined),
+      "A job of a queue has no stages and cannot be handed to one agent: finish it, or give it back.",
+    ],
+    [
+      result !== undefined && (!isBatch || outcome !== "done"),
+      "`result` is for a job of a queue that is done. Say it in `note`.",
+    ],
+    [outcome === "failed" && text === undefined, "Say in `note` why it failed."],
+  ];
+  const wrong = wrongs.find(([isSo]) => isSo);
+  if (wrong !== undefined) throw new Refusal("invalid_params", wrong[1]);
 }
 
 export function itemCalls(

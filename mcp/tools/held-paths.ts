@@ -45,7 +45,9 @@ export async function heldPaths(call: SessionCall, { request, wanted, refused, h
   const each =
     wanted.length === 1
       ? [{ path: wanted[0] as WantedPath, error: refused }]
-      : await Promise.all(wanted.map(async (path) => ({ path, error: await refusalOf(call, request, path) })));
+      : await Promise.all(
+          wanted.map(async (path) => ({ path, error: await refusalOf(call, request, path) })),
+        );
   const first = each.flatMap(({ path, error }) => obstacleOf(path.text, error));
   // By now all may be free.
   const found = first.length > 0 ? first : obstacleOf(wanted.map(({ text }) => text).join(", "), refused);
@@ -113,8 +115,12 @@ async function known({ link }: SessionCall, root: string, found: readonly Found[
   ]);
   return found.map((each) => {
     const { reservations = [], isAgent = false } = all.find(({ owner }) => owner === each.owner) ?? {};
-    const held = reservations.find(({ patterns }) => each.pattern !== undefined && patterns.includes(each.pattern));
-    const works = leases.filter(({ owner }) => owner === each.owner).map((lease) => lease.name.slice(ITEMS.length));
+    const held = reservations.find(
+      ({ patterns }) => each.pattern !== undefined && patterns.includes(each.pattern),
+    );
+    const works = leases
+      .filter(({ owner }) => owner === each.owner)
+      .map((lease) => lease.name.slice(ITEMS.length));
     return {
       ...each,
       isAgent,

@@ -67,7 +67,9 @@ export const messageSend = tool({
     "Ask whoever holds what you need, tell another agent what changed for it, or answer a request. `to` is an agent's name (whoever has it reads it, even later), or a `session` value if only that very session may get it (`gone`: it has ended). `request: true` asks for an answer, which comes into your inbox, or here if it comes within waitSeconds. To answer a request give its id as `answers` instead of `to`. Be short.",
   annotations: ADDS,
   input: {
-    to: handle.optional().meta({ description: "A name such as cart-1, or a session such as cart-1~k3f9x2ab." }),
+    to: handle
+      .optional()
+      .meta({ description: "A name such as cart-1, or a session such as cart-1~k3f9x2ab." }),
     answers: z.string().min(1).max(128).optional(),
     text: z.string().min(1).max(16_000),
     request: z.boolean().optional(),
@@ -189,9 +191,7 @@ function goneRefusal(session: string): Refusal {
 }
 
 function failure({ code, message: words }: { code: string; message: string }, to: string): Refusal {
-  return code === "GONE"
-    ? goneRefusal(to)
-    : new Refusal("gone", `Nobody answered: ${words} (${code}).`);
+  return code === "GONE" ? goneRefusal(to) : new Refusal("gone", `Nobody answered: ${words} (${code}).`);
 }
 
 async function answerOf({ link }: SessionCall, commandId: string): Promise<string> {

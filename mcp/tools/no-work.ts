@@ -34,38 +34,71 @@ export async function whyNoWork(
   if (items.length === 0) return `There are no items${ofThese}.`;
   if (Object.keys(counts).every((stage) => counts[stage] === 0 || board.isDone(stage)))
     return `All is done: no item${ofThese} is left.`;
-  const open = items.filter(({ stage }) => !board.isDone(stage));
-  const done = new Set(all.filter(({ stage }) => board.isDone(stage)).map(idOf));
-  const inReach = (stage: string) => among?.includes(stage) ?? board.isReady(stage);
-  const held = open.filter(({ claim }) => claim !== undefined);
-  const blocked = open.filter(({ blocked: is, claim }) => is && claim === undefined);
-  const rest = open.filter((item) => !held.includes(item) && !blocked.includes(item));
-  const waiting = rest.filter(({ stage, ready }) => board.isReady(stage) && !ready);
-  const now = rest.filter((item) => item.ready && inReach(item.stage) && !passedOver.includes(item.storyId));
-  const aside = rest.filter(({ stage }) => !inReach(stage) && !board.isReady(stage));
-  const own = held.filter(({ claim }) => claim?.agent === session.name).map(idOf);
-  const others = held.filter(({ claim }) => claim?.agent !== session.name);
-  const isMore = Object.values(counts).some((count) => count > LOOKED_ITEMS);
+  const kinds = sorted(
+    items.filter(({ stage }) => !board.isDone(stage)),
+    board,
+    (stage) => among?.includes(stage) ?? board.isReady(stage),
+  );
+  const waiting = await Promise.all(kinds.waiting.map((item, place) => whyItWaits(link, item, place)));
+  const isMore = Object.keys(counts).some(
+    (stage) => !board.isDone(stage) && (counts[stage] ?? 0) > LOOKED_ITEMS,
+  );
   const sentences = [
     said(passedOver, (ids) => `${ids}: given back, failed or handed on by you; work_claim takes it again.`),
-    said(now.map(idOf), (ids) => `Ready by now: ${ids}; ask again.`),
-    said(own, (ids) => `You hold ${ids}: end it first.`),
+    ...sentencesOf(kinds, session.name, passedOver),
+    said(waiting, (reasons, count) => `Waiting for what is not done, ${count}: ${reasons}.`),
+    isMore ? `Only the first ${LOOKED_ITEMS} items of each stage were looked at.` : "",
+  ].filter((each) => each !== "");
+  return `Nothing${ofThese} is ready for you. ${sentences.join(" ")}`.trimEnd();
+}
+
+interface Kinds {
+  readonly held: readonly Item[];
+  readonly blocked: readonly Item[];
+  readonly waiting: readonly Item[];
+  readonly ready: readonly Item[];
+  /** Where nobody looks for work. */
+  readonly aside: readonly Item[];
+}
+
+function sorted(items: readonly Item[], board: BoardStages, inReach: (stage: string) => boolean): Kinds {
+  const free = items.filter(({ claim }) => claim === undefined);
+  const rest = free.filter(({ blocked }) => !blocked);
+  return {
+    held: items.filter(({ claim }) => claim !== undefined),
+    blocked: free.filter(({ blocked }) => blocked),
+    waiting: rest.filter(({ stage, ready }) => board.isReady(stage) && !ready),
+    ready: rest.filter(({ stage, ready }) => inReach(stage) && ready),
+    aside: rest.filter(({ stage }) => !board.isReady(stage)),
+  };
+}
+
+function sentencesOf({ held, blocked, ready, aside }: Kinds, name: string, passedOver: readonly string[]) {
+  const own = held.filter(({ claim }) => claim?.agent === name);
+  const others = held.filter(({ claim }) => claim?.agent !== name);
+  return [
+    said(
+      ready.map(idOf).filter((id) => !passedOver.includes(id)),
+      (ids) => `Ready by now: ${ids}; ask again.`,
+    ),
+    said(own.map(idOf), (ids) => `You hold ${ids}: end it first.`),
     said(
       others.map(({ storyId, claim }) => `${storyId} (${claim?.agent})`),
       (ids) => `Others work on ${ids}.`,
-    ),
-    said(
-      waiting.map((item) => waitOf(item, done)),
-      (ids, count) => `Waiting for what is not done, ${count}: ${ids}.`,
     ),
     said(blocked.map(idOf), (ids, count) => `Blocked until a person unblocks, ${count}: ${ids}.`),
     said(
       aside.map(({ storyId, stage }) => `${storyId} (${stage})`),
       (ids, count) => `In stages that work is not taken from, ${count}: ${ids}.`,
     ),
-    isMore ? `Only the first ${LOOKED_ITEMS} items of each stage were looked at.` : "",
-  ].filter((each) => each !== "");
-  return `Nothing${ofThese} is ready for you. ${sentences.join(" ")}`.trimEnd();
+  ];
+}
+
+/** Of the first few: the item and what it waits for, in the daemon's words. */
+async function whyItWaits(link: SessionCall["link"], { storyId }: Item, place: number): Promise<string> {
+  if (place >= NAMED) return storyId;
+  const { reason = storyId } = await link.call("pipeline.read", { storyId });
+  return reason.replace(/\.$/, "");
 }
 
 /** A sentence about some items, if there are any. */
@@ -77,9 +110,4 @@ function said(ids: readonly string[], sentence: (ids: string, count: number) => 
 
 function idOf({ storyId }: Item): string {
   return storyId;
-}
-
-function waitOf({ storyId, dependsOn }: Item, done: ReadonlySet<string>): string {
-  const missing = dependsOn.filter((id) => !done.has(id));
-  return missing.length === 0 ? storyId : `${storyId} for ${missing.slice(0, 2).join(" and ")}`;
 }

@@ -8,7 +8,7 @@ import type { Hold } from "../sessions/state-file.js";
 import { below, realPath, type WorkTree, workTreeOf } from "../sessions/work-tree.js";
 import { heldPaths } from "./held-paths.js";
 import { keep, losing } from "./holding.js";
-import { ADDS, type SessionCall, SETS, tool, waitSeconds } from "./tool.js";
+import { ADDS, SETS, type SessionCall, tool, waitSeconds } from "./tool.js";
 import { askedUntilMessage, ending } from "./waiting.js";
 
 const paths = z.array(z.string().min(1).max(4095)).min(1).max(64);
@@ -70,7 +70,14 @@ export const pathsReserve = tool({
       throw error instanceof Interrupted ? new Interrupted(words) : words;
     });
     const { reservationId, fencingToken, patterns: reserved } = answer.reservation;
-    const hold = { kind: "paths", id: tree.shared, mode, reservationId, fencingToken, patterns: reserved } as const;
+    const hold = {
+      kind: "paths",
+      id: tree.shared,
+      mode,
+      reservationId,
+      fencingToken,
+      patterns: reserved,
+    } as const;
     if (own === undefined) await keep(call, hold);
     else await keepMore(call, own, hold);
     return { root: tree.shared, reserved };
@@ -80,7 +87,11 @@ export const pathsReserve = tool({
 type Reserved = Extract<Hold, { kind: "paths" }>;
 
 /** Keeps what was added to a reservation; for a caller that has given up meanwhile it is given back. */
-async function keepMore({ session, link, signal }: SessionCall, own: Reserved, hold: Reserved): Promise<void> {
+async function keepMore(
+  { session, link, signal }: SessionCall,
+  own: Reserved,
+  hold: Reserved,
+): Promise<void> {
   const added = hold.patterns.filter((pattern) => !own.patterns.includes(pattern));
   if (signal.aborted && added.length > 0)
     await link.call("path.release", { reservationId: own.reservationId, patterns: added });

@@ -17,14 +17,9 @@ export const sessionStart = startingTool({
   annotations: SETS,
   input: {
     name: agentName.meta({
-      description:
-        "Your name, such as `cart-1`; if the environment variable PAWL_SESSION is set, its value.",
+      description: "Your name, such as `cart-1`; if the environment variable PAWL_SESSION is set, its value.",
     }),
-    role: z
-      .string()
-      .max(200)
-      .optional()
-      .meta({ description: "What you are here for, for others." }),
+    role: z.string().max(200).optional().meta({ description: "What you are here for, for others." }),
     worktree: z
       .string()
       .max(4095)

@@ -53,7 +53,7 @@ function claiming(call: SessionCall, wanted: Wanted): Ask<Taken> {
 }
 
 /** An item that is held, with its notes and the last one of each that it depends on. */
-export async function heldItem({ link }: SessionCall, storyId: string): Promise<Work> {
+async function heldItem({ link }: SessionCall, storyId: string): Promise<Work> {
   const { item, notes } = await link.call("pipeline.read", { storyId, notes: NOTES });
   if (item === null) return { kind: "item", id: storyId };
   const { dependsOn: _, ...shown } = viewOf(item, notes);

@@ -2,7 +2,16 @@ import type { Params, Result } from "@pawl/protocol/types";
 import { z } from "zod";
 import { inAgentsWords, MESSAGE_CAME, Refusal } from "../refusal.js";
 import { boardStages } from "./board-stages.js";
-import { type After, afterEnd, batchCalls, checkEnding, type HeldWork, handoffCall, itemCalls, type TransactCall } from "./ending.js";
+import {
+  type After,
+  afterEnd,
+  batchCalls,
+  checkEnding,
+  type HeldWork,
+  handoffCall,
+  itemCalls,
+  type TransactCall,
+} from "./ending.js";
 import { clockTime } from "./held-paths.js";
 import { losing } from "./holding.js";
 import { isThere, nobodyThere } from "./message-tools.js";
@@ -32,13 +41,15 @@ export const workNext = tool({
     "Take the most urgent item of the board that is ready (all that it depends on is done, nobody works on it), for you alone: nobody else can take it until you call work_finish. Priority 0 comes first. Returns `work` with its title, description, the notes of earlier agents, and of each item that it depends on the last note. You may hold several. `work: null`: nothing is ready for you; `reason` says who works on what. Then finish what you hold, since others may depend on it; wait with waitSeconds; or stop. What you gave back, failed in or handed on is not offered to you again (`passedOver`); work_claim takes it. Reserve files with paths_reserve before you edit them.",
   annotations: ADDS,
   input: {
-    queue: z.string().min(1).max(128).optional().meta({ description: "A queue of jobs, instead of the board." }),
-    stages: z
-      .array(z.string().min(1).max(64))
+    queue: z
+      .string()
       .min(1)
-      .max(64)
+      .max(128)
       .optional()
-      .meta({ description: "Only items in these stages of the board, if you were told some; they stay there." }),
+      .meta({ description: "A queue of jobs, instead of the board." }),
+    stages: z.array(z.string().min(1).max(64)).min(1).max(64).optional().meta({
+      description: "Only items in these stages of the board, if you were told some; they stay there.",
+    }),
     labels: z
       .array(z.string().min(1).max(200))
       .min(1)
@@ -105,9 +116,15 @@ export const workClaim = tool({
     if (claim !== undefined && (seconds ?? 0) === 0) throw await heldBy(call, wanted, claim.agent);
     const board = await boardStages(call.link);
     const stage =
-      claim !== undefined ? board.begunFrom(board.ready) : board.isReady(item.stage) ? board.begunFrom(item.stage) : {};
+      claim !== undefined
+        ? board.begunFrom(board.ready)
+        : board.isReady(item.stage)
+          ? board.begunFrom(item.stage)
+          : {};
     const { answer, interrupted } = await claimItem(call, { storyId: wanted, ...stage }, seconds);
-    return answer.work === null ? await notReady(call, wanted, { answer, interrupted }) : { work: answer.work };
+    return answer.work === null
+      ? await notReady(call, wanted, { answer, interrupted })
+      : { work: answer.work };
   },
 });
 
@@ -153,7 +170,10 @@ export const workUpdate = tool({
     id,
     note,
     percent: z.int().min(0).max(100).optional(),
-    checkpoint: z.unknown().optional().meta({ description: "Of a job: any JSON that the next holder needs to go on." }),
+    checkpoint: z
+      .unknown()
+      .optional()
+      .meta({ description: "Of a job: any JSON that the next holder needs to go on." }),
   },
   output: { id: z.string() },
   async run({ id: wanted, note: text, percent, checkpoint }, call) {
@@ -199,7 +219,8 @@ export const workFinish = tool({
     id,
     outcome: z.enum(["done", "failed", "give_back", "handoff"]),
     note: note.meta({
-      description: "For the next one. done: what you did, with branch and commit; otherwise why you stop, and what it needs.",
+      description:
+        "For the next one. done: what you did, with branch and commit; otherwise why you stop, and what it needs.",
     }),
     blocked: z.boolean().optional(),
     toStage: z.string().min(1).max(64).optional().meta({
@@ -207,7 +228,10 @@ export const workFinish = tool({
         "For done and handoff, only if you were told one: a stage of the board, spelled exactly so, where somebody else goes on with it. What depends on it waits.",
     }),
     to: agentName.optional().meta({ description: "For handoff: the name of the agent." }),
-    result: z.unknown().optional().meta({ description: "For done, of a job: any JSON, for whoever waits for it." }),
+    result: z
+      .unknown()
+      .optional()
+      .meta({ description: "For done, of a job: any JSON, for whoever waits for it." }),
     keepPaths: z.boolean().optional().meta({ description: "True: keep your reserved paths." }),
   },
   output: {

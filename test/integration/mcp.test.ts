@@ -248,7 +248,11 @@ describe("work", () => {
     const aside = await newItem(ada, { ...common, stage: "4_merge" });
     await ada.done("work_next", { labels: [label] });
     const { reason } = await ben.done("work_next", { labels: [label] });
-    for (const part of [`${id} (${ada.name})`, `1: ${later.id} for ${id}.`, `${aside.id} (4_merge)`])
+    for (const part of [
+      `${id} (${ada.name})`,
+      `1: ${later.id} depends on ${id}, which is in`,
+      `${aside.id} (4_merge)`,
+    ])
       expect(reason).toContain(part);
     expect((await ada.done("work_next", { labels: [label] })).reason).toContain(`You hold ${id}`);
     await ada.done("work_finish", { id, outcome: "done", note: "on the branch cart, commit 1a2b" });
@@ -517,11 +521,12 @@ describe("messages", () => {
     const { id, label } = await newItem(ben);
     await ben.done("work_next", { labels: [label] });
     const args = { ...(tool === "work_claim" ? { id } : argsOf(worktree)), waitSeconds: 45 };
-    const isWaiting = Promise.withResolvers<void>();
-    const call = ada.call(tool, args, { onprogress: () => isWaiting.resolve() });
-    await isWaiting.promise;
+    let call: ReturnType<Agent["call"]> | undefined;
+    await new Promise<void>((resolve) => {
+      call = ada.call(tool, args, { onprogress: () => resolve() });
+    });
     await ben.done("message_send", { to: ada.name, text: "let go" });
-    const { text, value } = await call;
+    const { text, value } = await (call as ReturnType<Agent["call"]>);
     expect(text).toContain("A message came, which ended the wait: read inbox");
     expect(value.unread).toBe(1);
     // The same for those who have passed something over; what has come before ends a wait, too.
@@ -544,10 +549,13 @@ describe("messages", () => {
     }
     for (const agent of [ada, ben]) {
       const { requests } = await agent.done("inbox");
-      await agent.done("message_send", { answers: requests[0].id, text: "yes" });
+      await agent.done("message_send", { answers: requests[0].id, text: `yes, ${agent.name}` });
+      if (agent === ben) expect(requests).toHaveLength(1);
     }
-    for (const agent of [ada, ben])
-      expect((await agent.done("inbox")).answers).toMatchObject([{ asked: "yours first?", text: "yes" }]);
+    // Ben's came with the request of Ada.
+    expect((await ada.done("inbox")).answers).toMatchObject([
+      { asked: "yours first?", text: `yes, ${ben.name}` },
+    ]);
   });
 });
 
