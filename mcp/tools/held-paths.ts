@@ -41,7 +41,10 @@ interface Obstacle extends Holder {
 }
 
 /** The refusal for an agent that asked for paths. */
-export async function heldPaths(call: SessionCall, { request, wanted, refused, hasWaited }: Request) {
+export async function heldPaths(
+  call: SessionCall,
+  { request, wanted, refused, hasWaited }: Request,
+): Promise<unknown> {
   const each =
     wanted.length === 1
       ? [{ path: wanted[0] as WantedPath, error: refused }]
@@ -51,6 +54,7 @@ export async function heldPaths(call: SessionCall, { request, wanted, refused, h
   const first = each.flatMap(({ path, error }) => obstacleOf(path.text, error));
   // By now all may be free.
   const found = first.length > 0 ? first : obstacleOf(wanted.map(({ text }) => text).join(", "), refused);
+  if (found.length === 0) return refused;
   const { name } = call.session;
   if (found.every(({ owner, holds }) => holds && owner === name)) return inOwnWay(found);
   const obstacles = await known(call, request.root, found);

@@ -62,12 +62,8 @@ export const pathsReserve = tool({
     const { answer } = await askedUntilMessage(call, seconds, "waiting for the paths", (waitMs, endWait) =>
       link.call("path.reserve", { ...request, ...both, waitMs }, ending(endWait)),
     ).catch(async (error: unknown) => {
-      const refused = error instanceof Interrupted ? error.refused : error;
-      if (own !== undefined && kindOf(refused) === "lease_lost") session.lose(own, "ended");
-      if (kindOf(refused) !== "lease_held") throw error;
       const each = all.map((text) => ({ text, isFile: files.includes(text) }));
-      const words = await heldPaths(call, { request, wanted: each, refused, hasWaited: (seconds ?? 0) > 0 });
-      throw error instanceof Interrupted ? new Interrupted(words) : words;
+      throw await inWords(call, error, own, { request, wanted: each, hasWaited: (seconds ?? 0) > 0 });
     });
     const { reservationId, fencingToken, patterns: reserved } = answer.reservation;
     const hold = {
@@ -85,6 +81,20 @@ export const pathsReserve = tool({
 });
 
 type Reserved = Extract<Hold, { kind: "paths" }>;
+
+/** A refusal as the agent is told it. One's own reservation may have ended meanwhile. */
+async function inWords(
+  call: SessionCall,
+  error: unknown,
+  own: Reserved | undefined,
+  asked: Omit<Parameters<typeof heldPaths>[1], "refused">,
+): Promise<unknown> {
+  const refused = error instanceof Interrupted ? error.refused : error;
+  if (own !== undefined && kindOf(refused) === "lease_lost") call.session.lose(own, "ended");
+  if (kindOf(refused) !== "lease_held") return error;
+  const worded = await heldPaths(call, { ...asked, refused });
+  return error instanceof Interrupted ? new Interrupted(worded) : worded;
+}
 
 /** Keeps what was added to a reservation; for a caller that has given up meanwhile it is given back. */
 async function keepMore(

@@ -46,7 +46,7 @@ export async function askedUntilMessage<T>(
   return await call.waiting(reason, async () => {
     const early = new AbortController();
     const over = new AbortController();
-    const looking = messageCame(call, waitedFor, over.signal).then(
+    void messageCame(call, waitedFor, over.signal).then(
       () => early.abort(),
       // Then it is a wait like any other.
       () => {},
@@ -59,7 +59,6 @@ export async function askedUntilMessage<T>(
       return { answer: await atOnce(ask), interrupted: true };
     } finally {
       over.abort();
-      await looking;
     }
   });
 }
