@@ -155,7 +155,10 @@ const stageRule = named(
   }),
 );
 const stages = z.array(stageRule).max(MAX_BOARD_STAGES);
-const transitions = byName(stage, z.array(stage).max(MAX_BOARD_STAGES));
+const transitions = byName(stage, z.array(stage).max(MAX_BOARD_STAGES), {
+  max: MAX_BOARD_STAGES,
+  of: "stages",
+});
 const maxRetries = z.int().min(0).max(MAX_BOARD_RETRIES);
 /** All that a node says of stages. */
 const configuration = z.strictObject({
@@ -216,13 +219,9 @@ const labels = z
     ),
   ])
   .meta({ description: "A set; what several nodes add and remove is merged label by label." });
-const fields = byName(fieldName, json)
-  .refine((given) => Object.keys(given).length <= MAX_OWN_FIELDS, {
-    error: `must be at most ${MAX_OWN_FIELDS} fields`,
-  })
-  .meta({
-    description: `Fields of the user's own to set, by name: any JSON of at most ${MAX_OWN_FIELD_BYTES} bytes, or null to take one away. An item has at most ${MAX_OWN_FIELDS}; each is merged by itself.`,
-  });
+const fields = byName(fieldName, json, { max: MAX_OWN_FIELDS, of: "fields" }).meta({
+  description: `Fields of the user's own to set, by name: any JSON of at most ${MAX_OWN_FIELD_BYTES} bytes, or null to take one away. An item has at most ${MAX_OWN_FIELDS}; each is merged by itself.`,
+});
 const note = z
   .union([
     noteText,
@@ -917,7 +916,9 @@ export const PIPELINE = noun("pipeline", {
         transitions: transitions
           .nullable()
           .optional()
-          .meta({ description: "By stage, those that may follow it; null for any." }),
+          .meta({
+            description: `By stage, those that may follow it, of ${MAX_BOARD_STAGES} stages at most; null for any.`,
+          }),
         maxRetries: maxRetries.nullable().optional().meta({
           description:
             "At how many retries an item is blocked when its claim ends unfinished; 0 for never, null for the default.",

@@ -2840,7 +2840,7 @@ export type PipelineConfigurationResult = {
 export type PipelineConfigureParams = {
   /** All stages that work is taken from or that end it; null for the default. */
   stages?: StageRuleInput[] | null | undefined;
-  /** By stage, those that may follow it; null for any. */
+  /** By stage, those that may follow it, of 64 stages at most; null for any. */
   transitions?: Record<string, string[]> | null | undefined;
   /** At how many retries an item is blocked when its claim ends unfinished; 0 for never, null for the default. */
   maxRetries?: number | null | undefined;

@@ -139,7 +139,8 @@ export class Rpc {
     if (request === null || !("method" in request)) return reply.give(request);
     const { peer, source, calls } = origin;
     const { id, method, params } = request;
-    if (readsPiece(method, params)) peer.expects(pieceLength(params));
+    if (method === DISCOVER) peer.expects(DOCUMENT_BYTES);
+    else if (readsPiece(method, params)) peer.expects(pieceLength(params));
     reply.id = id;
     this.#dispatcher.call(method, params, peer, source, calls, reply);
   }
@@ -259,6 +260,10 @@ const MAX_KEPT_BATCH_LENGTH = 64 * 1024;
 const NOT_UTF8 = "The line is not valid UTF-8. Send JSON encoded as UTF-8.";
 
 const TOO_NESTED = `The line has more than ${MAX_LINE_NESTING_LEVELS} arrays and objects in one another. Send flatter JSON.`;
+
+const DISCOVER = "rpc.discover" satisfies MethodName;
+/** The length of the document, about. */
+const DOCUMENT_BYTES = 512 * 1024;
 
 /** True if the answer is long as a rule: a piece of params, or of an answer. */
 function readsPiece(method: string, params: Request["params"]): boolean {
