@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import type { Parsed, Result } from "@pawl/protocol";
-import { RawJson } from "../json/raw-json.js";
+import { SharedJson } from "../json/shared-json.js";
 import type { Operation } from "../store/statement.js";
 import type { HandlersOf } from "../turns/handler.js";
 import type { Env } from "../turns/operation.js";
@@ -9,12 +9,12 @@ import type { Env } from "../turns/operation.js";
 /** Which operation performs which method. */
 export const rpcHandlers: HandlersOf<"rpc"> = { discover, cancel };
 
-/** The document as an answer has it: made once, since each making would take as long as a whole turn. */
-let document: RawJson | undefined;
+/** The document as an answer has it: made once, since each making would take as long as a whole turn does. */
+let document: SharedJson | undefined;
 
 function* discover(): Operation<Result<"rpc.discover">> {
   // A file of the program: read when it is first asked for, so that neither it nor what makes it costs at the start.
-  document ??= new RawJson(onOneLine(readFileSync(fileOfDocument(), "utf8")));
+  document ??= new SharedJson(onOneLine(readFileSync(fileOfDocument(), "utf8")));
   return document as unknown as Result<"rpc.discover">;
 }
 

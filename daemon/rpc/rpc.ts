@@ -14,10 +14,11 @@ import { MAX_BATCH_CALLS, MAX_LINE_NESTING_LEVELS, MAX_PARAMS_PIECE_BYTES } from
 import { base64Length, encodeLine, type LongLine } from "../json/base64-insertion.js";
 import { nestsDeeper } from "../json/nesting.js";
 import { encode, RawJson } from "../json/raw-json.js";
+import { SharedJson, SharedLine } from "../json/shared-json.js";
 import type { Call } from "../turns/call.js";
 import { Batch, type BatchOptions } from "./batch.js";
 import type { Dispatcher, Reply, Source } from "./dispatch.js";
-import { failure, success, successText } from "./json-rpc.js";
+import { failure, sharedLine, success, successText } from "./json-rpc.js";
 import type { OwnRequests } from "./own-requests.js";
 import type { LineUnderWay, Peer } from "./peer.js";
 import { UploadUnderWay, uploadIn } from "./upload.js";
@@ -177,13 +178,18 @@ export class Rpc {
   }
 
   /** Writes an answer that is a line by itself. */
-  writeLine(response: Response, peer: Peer): string | LongLine {
-    const line =
-      "result" in response && response.result instanceof RawJson
-        ? successText(response.id, response.result)
-        : this.#encoded(encodeLine, response, peer);
-    peer.wrote(typeof line === "string" ? line.length : line.bytes.length);
+  writeLine(response: Response, peer: Peer): string | LongLine | SharedLine {
+    const line = this.#lineOf(response, peer);
+    peer.wrote(typeof line === "string" || line instanceof SharedLine ? line.length : line.bytes.length);
     return line;
+  }
+
+  #lineOf(response: Response, peer: Peer): string | LongLine | SharedLine {
+    if ("result" in response && response.result instanceof RawJson) {
+      const { id, result } = response;
+      return result instanceof SharedJson ? sharedLine(id, result) : successText(id, result);
+    }
+    return this.#encoded(encodeLine, response, peer);
   }
 
   /** Writes an answer within a batch. */

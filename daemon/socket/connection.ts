@@ -19,6 +19,7 @@ import {
 } from "@pawl/protocol/limits";
 import type { LongLine } from "../json/base64-insertion.js";
 import { BufferPool } from "../json/buffer-pool.js";
+import type { SharedLine } from "../json/shared-json.js";
 import { type TopMember, TopMembers } from "../json/top-members.js";
 import { notification } from "../rpc/json-rpc.js";
 import type { Peer, SharedLines } from "../rpc/peer.js";
@@ -284,7 +285,7 @@ export class Connection implements Peer, Reader, Source {
     this.#answerBytes = Math.max(bytes, this.#answerBytes * FORGETTING);
   }
 
-  send(line: string | LongLine): void {
+  send(line: string | LongLine | SharedLine): void {
     if (this.#state !== "closing" && this.#state !== "closed") this.#outgoing.push(line);
   }
 
