@@ -24,8 +24,9 @@ export class Outgoing {
   #lines: Line[] = [];
   #bytes = 0;
   #unsentLongLines = 0;
-  /** Written bytes that are shared, so that nothing is left of them when the peer has read them. */
-  #unsentSharedBytes = 0;
+  /** Shared bytes that are written, or have left since that was last looked at: nothing of them becomes garbage. */
+  #sharedBytes = 0;
+  #sharedBytesSent = 0;
   /** The bytes of answers that wait for the last one of their batch. */
   #keptBytes = 0;
   /** Bytes that were written and not read, when that was last looked at. */
@@ -107,8 +108,10 @@ export class Outgoing {
   #countAs(unread: number): void {
     const by = unread - this.#unreadBytes;
     this.#unreadBytes = unread;
-    const own = -by - this.#unsentSharedBytes;
+    const own = -by - this.#sharedBytes;
     if (own > 0) noteOldBytes(own);
+    this.#sharedBytes -= this.#sharedBytesSent;
+    this.#sharedBytesSent = 0;
     if (by !== 0) this.#events.onUnsent(by);
   }
 
@@ -161,11 +164,11 @@ export class Outgoing {
   }
 
   #writeShared({ head, body, tail }: SharedLine): void {
-    this.#unsentSharedBytes += body.length;
+    this.#sharedBytes += body.length;
     this.#socket.cork();
     this.#socket.write(head);
     this.#socket.write(body, () => {
-      this.#unsentSharedBytes -= body.length;
+      this.#sharedBytesSent += body.length;
     });
     this.#socket.write(tail);
     this.#socket.uncork();
