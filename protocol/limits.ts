@@ -49,6 +49,11 @@ export const MAX_WAITS_BYTES = 128 * 1024 * 1024;
 export const MAX_ID_LENGTH = 1024;
 /** Arrays and objects in one another on a line: found before anything is built from it. */
 export const MAX_LINE_NESTING_LEVELS = 600;
+/**
+ * Arrays, objects and members in the params of one request, beside those in values that are kept as they are sent, such
+ * as payloads: twice as many as anything that is taken can have.
+ */
+export const MAX_PARAMS_PARTS = 65_536;
 
 /** Calls in one JSON-RPC batch: no more than may be in flight. */
 export const MAX_BATCH_CALLS = MAX_IN_FLIGHT_REQUESTS;
