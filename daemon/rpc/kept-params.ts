@@ -146,7 +146,7 @@ function atPath(schema: z.ZodType, [step, ...rest]: readonly string[]): Kept | u
   return step === EACH ? { each: kept } : { names: new Map([[step, kept]]) };
 }
 
-/** What is kept is where any JSON may stand. */
+/** Any JSON may stand where it is kept as its text. */
 function within(schema: z.ZodType): Kept | undefined {
   const { type, shape, element, valueType, options } = unwrapped(schema);
   if (type === "unknown") return { whole: true };

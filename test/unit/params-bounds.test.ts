@@ -1,4 +1,4 @@
-// What is too much is refused by its count, before any of it is looked at.
+// Too much is refused by its count, before any of it is looked at.
 import { METHODS, type MethodName } from "@pawl/protocol";
 import { expect, test } from "vitest";
 import type { z } from "zod";
