@@ -195,8 +195,8 @@ export function shown(value: unknown): string {
 const MAX_SHOWN_LENGTH = 80;
 
 /**
- * The JSON of a value, or at least so many characters of it: all of a long one would take as long to be written as to be
- * read, and one can be nested too deeply for that.
+ * The JSON of a value, or at least so many characters of it: all of a long one would take as long to be written as to
+ * be read, and one can be nested too deeply for that.
  */
 function beginningOf(value: unknown, length: number): string {
   if (typeof value === "string") return JSON.stringify(value.slice(0, length));

@@ -1,4 +1,3 @@
-import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import type { Parsed, Result } from "@pawl/protocol";
 import { SharedJson } from "../json/shared-json.js";
@@ -14,17 +13,12 @@ let document: SharedJson | undefined;
 
 function* discover(): Operation<Result<"rpc.discover">> {
   // A file of the program: read when it is first asked for, so that neither it nor what makes it costs at the start.
-  document ??= new SharedJson(onOneLine(readFileSync(fileOfDocument(), "utf8")));
+  document ??= SharedJson.read(fileOfDocument());
   return document as unknown as Result<"rpc.discover">;
 }
 
 function fileOfDocument(): string {
   return createRequire(import.meta.url).resolve("@pawl/protocol/openrpc.json");
-}
-
-/** A JSON text without its line ends, of which there are none within strings, and what is before the next line. */
-function onOneLine(json: string): string {
-  return json.replace(/\n */g, "");
 }
 
 function* cancel({ id }: Parsed<"rpc.cancel">, env: Env): Operation<Result<"rpc.cancel">> {

@@ -2,12 +2,12 @@ import { hash } from "node:crypto";
 import { Scanner } from "@pawl/protocol/json-text";
 
 /**
- * Longer texts of an array or object are replaced by their digests, so that the whole takes time and space in proportion
- * to its size. Another bound makes another digest: with one as short as a digest, which older ones have, each of 500
- * arrays in one another was digested by itself.
+ * Longer texts of an array or object are replaced by their digests, so that the whole takes time and space in
+ * proportion to its size. Another bound makes another digest: with one as short as a digest, which older ones have,
+ * each of 500 arrays in one another was digested by itself.
  */
 export const PLAIN_CHARACTERS = 512;
-export const FORMER_PLAIN_CHARACTERS = 64;
+const FORMER_PLAIN_CHARACTERS = 64;
 /** An exponent of more digits is beyond anything that a reader can calculate with; it is taken as it is written. */
 const MAX_EXPONENT_DIGITS = 15;
 

@@ -65,7 +65,7 @@ function takes(schema: z.ZodType, value: unknown): boolean {
   return schema.safeParse(value).success;
 }
 
-/** True if a member may be left out and not be null: found once for each, since a thousand batches have as many nulls. */
+/** True if a member may be left out and not be null: found once, since a thousand batches have as many nulls. */
 function isLeftOut(schema: z.ZodType): boolean {
   let known = leftOut.get(schema);
   if (known === undefined) {

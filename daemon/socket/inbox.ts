@@ -120,8 +120,8 @@ const EMPTY = Buffer.alloc(0);
  * have taken more time than others, those that can be expected to be dear are put aside as long as others wait, until
  * these have had as much.
  *
- * A request that takes a whole turn or more would hold back the answers of all that were taken up before it in its turn.
- * So it has a turn of its own: once nothing else waits, or others have had as many turns as it takes.
+ * A request that takes a whole turn or more would hold back the answers of all that were taken up before it in its
+ * turn. So it has a turn of its own: once nothing else waits, or others have had as many turns as it takes.
  */
 export class Inbox<From extends LineSource> {
   readonly #receive: Receive<From>;
