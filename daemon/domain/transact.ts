@@ -1,7 +1,7 @@
 import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { type Texts, textsOf } from "@pawl/protocol/json-text";
-import { MAX_TRANSACT_REFERRED_LENGTH, MAX_TRANSACT_RESULTS_LENGTH } from "@pawl/protocol/limits";
+import { MAX_COMPARED_PLACES, MAX_TRANSACT_REFERRED_LENGTH, MAX_TRANSACT_RESULTS_LENGTH } from "@pawl/protocol/limits";
 import { pointer, resolve } from "../json/pointer.js";
 import { encode, RawJson, replaceReferences } from "../json/raw-json.js";
 import type { Operation } from "../store/statement.js";
@@ -62,7 +62,8 @@ function* transact(
   const secrets: string[] = [];
   let resultsLength = 0;
   // A call that could wait is asked for its answer now, and one that is done in steps for the first of them.
-  const now: Env = { ...env, mayWait: false, mayGoOn: false };
+  const places = { left: MAX_COMPARED_PLACES };
+  const now: Env = { ...env, mayWait: false, mayGoOn: false, places };
   for (const [index, call] of calls.entries()) {
     if (resultsLength > MAX_TRANSACT_RESULTS_LENGTH) {
       return at(index, call.method, resultsTooLong(call.method, index));

@@ -33,6 +33,8 @@ export interface Env {
   readonly woken: string | null;
   /** True if the operation may be done in steps (`Unfinished`); false within `transact`, which does one. */
   readonly mayGoOn: boolean;
+  /** How many places of patterns the calls of a `transact` may still compare together; undefined outside of one. */
+  readonly places?: { left: number };
   readonly effects: Effects;
   /** The rows that operations of this transaction have in common. */
   readonly turn: TurnMemory;

@@ -1,6 +1,7 @@
 // Several calls in one transaction: all of them or none, guarded by what the caller holds.
 import type { Params, Result } from "@pawl/protocol";
 import { METHODS } from "@pawl/protocol";
+import { MAX_COMPARED_PLACES } from "@pawl/protocol/limits";
 import type { OneLease } from "@pawl/protocol/types";
 import { describe, expect, test } from "vitest";
 import { sharedDaemon } from "../daemon.js";
@@ -38,6 +39,27 @@ describe("answers are bounded", () => {
     expect(refusal.data.index).toBeGreaterThan(3);
     expect(await next(client, type)).toBe(1);
     expect((await client.call("transact", { calls: calls.slice(0, 3) })).results).toHaveLength(3);
+  });
+
+  test("calls that each compare many patterns share the bound of one, and all is undone", async () => {
+    const client = await daemon().place.connect();
+    const root = "/compared";
+    const stars = (count: number): string => "*a".repeat(count);
+    for (let at = 0; at < 6; at += 1)
+      await client.call("path.reserve", { root, owner: "held", patterns: [`${stars(120)}b${at}`] });
+    const asked = (at: number) => ({ root, owner: "asks", patterns: [`${10 + at}${stars(100)}c`] });
+    const calls: Calls = Array.from({ length: 64 }, (_, at) => ({
+      method: "path.reserve",
+      params: asked(at),
+    }));
+    const refusal = expectRefusal(await client.refusal("transact", { calls }), "exhausted");
+    expect(refusal.data).toMatchObject({ limit: MAX_COMPARED_PLACES, index: expect.any(Number) });
+    expect(refusal.message).toContain(`The calls of a transact compare ${MAX_COMPARED_PLACES} places together`);
+    expect((await client.call("path.list", { root, owner: "asks" })).reservations).toEqual([]);
+    // Each of them alone is far below it, and some of them together are.
+    const { index } = refusal.data as { index: number };
+    expect(index).toBeGreaterThan(1);
+    expect((await client.call("transact", { calls: calls.slice(0, index) })).results).toHaveLength(index);
   });
 });
 
