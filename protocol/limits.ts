@@ -72,8 +72,10 @@ export const MAX_TRANSACT_CALLS = 64;
 export const MAX_TRANSACT_GUARDS = 64;
 /** Batches, changes and items that the calls of one `transact` name or look at in all: some 20 ms of work. */
 export const MAX_TRANSACT_NAMED = 1000;
-/** The size of `$result` references in the params of one call, in characters of JSON: as much as could be sent. */
+/** What the `$result` references of one `transact` put in together, in characters of JSON: as much as could be sent. */
 export const MAX_TRANSACT_REFERRED_LENGTH = DEFAULT_MAX_MESSAGE_BYTES;
+/** How many characters of results are looked through for what they refer to; each member or element counts as 128 more. */
+export const MAX_TRANSACT_LOOKED_LENGTH = 8 * 1024 * 1024;
 /**
  * How much the results of a `transact` may hold, in characters of JSON, when one more of its calls is performed.
  * A few hundred bytes that list full pages would otherwise be answered with 64 MiB.

@@ -155,7 +155,8 @@ function behind(beginning: string): string {
 const LONGER_THAN_ANY = 4096;
 
 export function tooMuch({ places }: Env): PawlError {
-  const together = places === undefined ? "" : ` The calls of a transact compare ${MAX_COMPARED_PLACES} places together.`;
+  const together =
+    places === undefined ? "" : ` The calls of a transact compare ${MAX_COMPARED_PLACES} places together.`;
   return refuse(
     "exhausted",
     `Comparing these patterns with all that are reserved or waited for below the root takes too long, because few of them begin differently. Ask for fewer at a time, or have them begin with directories.${together}`,
