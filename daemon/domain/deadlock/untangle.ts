@@ -23,7 +23,7 @@ import {
   type ThingNeed,
 } from "./holders.js";
 
-/** Places of patterns that one search compares, which counts each look at a request as some of them: some 2 ms. */
+/** Places of patterns that one search compares, which counts each look at a request or a holder as some: some 2 ms. */
 const MAX_PLACES = 40_000;
 
 /** A wait for what others hold, of the noun that knows what it wants. */
@@ -89,7 +89,7 @@ function* untangle(self: Contender, env: Env): Operation<PawlError | undefined> 
   const tangled = tangledWith(needs, actor);
   // What others hold is a part of what was looked at, if that was all.
   if (tangled.size === 1 && !search.isCut) return stayApart(self, needs, env);
-  const holds = newSearch(env);
+  const holds = newSearch(env, search);
   const circle = circleThrough(yield* needsFrom([actor], "holds", holds, self), actor);
   if (circle !== undefined) return wouldDeadlock(circle, holds);
   wakeThoseBehind(tangled, search);
@@ -114,7 +114,9 @@ function wakeThoseBehind(tangled: ReadonlySet<string>, search: Search): boolean 
 
 /** Nobody whom a wait comes upon waits for its caller: other waits that come upon those need not look at them again. */
 function stayApart({ contest: { actor } }: Contender, needs: Needs<Thing>, { contenders }: Env): undefined {
-  const reached = new Set([...needs.values()].flatMap((all) => all.flatMap(({ held }) => [...held.keys()])));
+  const reached = new Set<string>();
+  for (const need of new Set([...needs.values()].flat()))
+    for (const holder of need.held.keys()) reached.add(holder);
   // Its other waits were not looked at.
   if (contenders.of(actor, 2).length === 1) reached.add(actor);
   else reached.delete(actor);
@@ -139,12 +141,12 @@ export function* notWaitingFor(
   return before.filter(({ contest }) => contest.actor === actor || !stuck.has(contest.actor));
 }
 
-export function newSearch(env: Env): Search {
+/** @param before another search, since which nothing has changed: what that has learned is known. */
+export function newSearch(env: Env, before?: Search): Search {
   return {
     env,
-    known: new Map(),
-    parties: new Map(),
-
+    known: before?.known ?? new Map(),
+    parties: before?.parties ?? new Map(),
     work: { left: MAX_PLACES },
     isCut: false,
   };
@@ -168,6 +170,7 @@ function* needsFrom(
   const { contenders } = search.env;
   const needs = new Map<string, ThingNeed[]>();
   const reached = new Set(first);
+  const seen = new Set<ThingNeed>();
   let left = MAX_CIRCLE_WAITS;
   for (const actor of reached) {
     if (apart?.has(actor)) continue;
@@ -187,7 +190,11 @@ function* needsFrom(
     own.push(...(yield* needsOfChildren(actor, search)));
     if (own.length === 0) continue;
     needs.set(actor, own);
-    for (const { held } of own) for (const holder of held.keys()) reached.add(holder);
+    for (const need of own) {
+      if (seen.has(need)) continue;
+      seen.add(need);
+      for (const holder of need.held.keys()) reached.add(holder);
+    }
   }
   if (search.work.left < 0) search.isCut = true;
   return needs;
