@@ -186,6 +186,8 @@ export class TurnLoop {
   readonly #holders = new Set<number>();
   /** The answer to every call since the end. */
   #refusal: PawlError | undefined;
+  /** True once what arrives is not even refused. */
+  #rests = false;
 
   constructor(options: TurnLoopOptions) {
     this.#options = options;
@@ -318,6 +320,14 @@ export class TurnLoop {
     }
   }
 
+  /**
+   * Takes up nothing from now on: the connections close, and nobody would read that it was refused. Reading what they
+   * have sent could take longer than all else of a stop.
+   */
+  rest(): void {
+    this.#rests = true;
+  }
+
   get #hasOwn(): boolean {
     return this.#own.length > 0 || this.#held.size > 0;
   }
@@ -342,6 +352,10 @@ export class TurnLoop {
 
   /** Refuses what has arrived, for as long as a turn takes; returns true if there was anything. */
   #refuseArrived(refusal: PawlError): boolean {
+    if (this.#rests) {
+      this.#refuseOwn(refusal);
+      return false;
+    }
     const { arrivals } = this.#options;
     const until = elapsed() + TURN_MS;
     arrivals.beginTurn();

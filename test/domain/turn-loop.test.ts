@@ -1,8 +1,10 @@
 // Turns and time: expiry, steps of the clock and the time that the database keeps.
+import { refuse } from "@pawl/protocol/errors";
 import Database from "better-sqlite3";
 import { afterAll, expect, test, vi } from "vitest";
 import type { Store } from "../../daemon/dist/store/store.js";
 import { Alarm } from "../../daemon/dist/turns/alarm.js";
+import { TurnLoop } from "../../daemon/dist/turns/turn-loop.js";
 import { Clocks, START } from "../clocks.js";
 import { InProcess } from "../in-process.js";
 
@@ -188,4 +190,36 @@ test("a turn whose time is over serves one of many that wait for the same, howev
   expect(claimed.map(({ item }) => item?.agent)).toEqual(ids);
   // Two at most: one of those that an earlier turn left, and one of those whom the turn itself has work for.
   expect(pawl.turns - before).toBeGreaterThanOrEqual(ids.length / 2);
+});
+
+test("a loop that has stopped refuses what arrives until it rests, and then takes up nothing", async () => {
+  let taken = 0;
+  const stopping = refuse("unavailable", "The daemon is stopping.", { reason: "stopping" });
+  const arrivals = {
+    waiting: 0,
+    mayTakeMore: false,
+    beginTurn() {},
+    takeNext() {
+      taken += 1;
+      return undefined;
+    },
+  };
+  const reading = { now: START, retentionNow: START, wallMs: START };
+  const clock = { read: () => reading, takeJump: () => undefined };
+  const setting = { store: { writer: undefined }, readOnly: true, clock };
+  const loop = new TurnLoop({ setting, arrivals } as unknown as ConstructorParameters<typeof TurnLoop>[0]);
+  await loop.stop(stopping);
+  const turn = async (): Promise<number> => {
+    taken = 0;
+    loop.schedule();
+    await new Promise((resolve) => setImmediate(() => setImmediate(resolve)));
+    return taken;
+  };
+  expect(await turn()).toBe(1);
+  loop.rest();
+  expect(await turn()).toBe(0);
+  const outcomes: unknown[] = [];
+  const settle = (outcome: unknown): void => void outcomes.push(outcome);
+  loop.submit({ settle } as unknown as Parameters<TurnLoop["submit"]>[0]);
+  expect(outcomes).toEqual([stopping]);
 });
