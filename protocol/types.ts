@@ -4921,7 +4921,8 @@ export interface CommandMethods<Options> {
   upload(params: CommandUploadParams, options?: Options): Promise<CommandUploadResult>;
   /**
    * Take commands of a deployment to carry out, or wait for one. One that names its incarnation is given those that
-   * are for it alone first. An answer has no more params than some MiB, and so perhaps fewer commands than `max`.
+   * are for it alone first. An answer has no more params and checkpoints than some MiB, and so perhaps fewer
+   * commands than `max`.
    */
   lease(params: CommandLeaseParams, options?: Options): Promise<CommandLeaseResult>;
   /**
