@@ -74,7 +74,7 @@ export const MAX_TRANSACT_GUARDS = 64;
 export const MAX_TRANSACT_NAMED = 1000;
 /** What the `$result` references of one `transact` put in together, in characters of JSON: as much as could be sent. */
 export const MAX_TRANSACT_REFERRED_LENGTH = DEFAULT_MAX_MESSAGE_BYTES;
-/** How many characters of results are looked through for what they refer to; each member or element counts as 128 more. */
+/** The characters of results that are looked through for that; each member or element counts as 128 more. */
 export const MAX_TRANSACT_LOOKED_LENGTH = 8 * 1024 * 1024;
 /**
  * How much the results of a `transact` may hold, in characters of JSON, when one more of its calls is performed.

@@ -44,7 +44,7 @@ export interface Setting extends Pick<Env, "mode" | "idDigits" | "sign" | "ident
   readonly ancestorsOf?: ((caller: Caller) => readonly Process[]) | undefined;
 }
 
-/** Of the waits of one actor that was granted something, the last ones that are looked at one by one while time is left ... */
+/** Of the waits of one actor that was granted something, the last ones that are looked at while time is left ... */
 const MAX_UNTANGLED = 32;
 /** ... and those that are in any case. */
 const UNTANGLED = 8;

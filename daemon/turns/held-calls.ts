@@ -28,7 +28,7 @@ export class HeldCalls {
     return this.#calls.size;
   }
 
-  /** True if no call of so many bytes may be added, because all together would take too much. One may be of any length. */
+  /** True if no call of so many bytes may be added: all together would take too much. One alone may have any length. */
   isFullFor(bytes: number): boolean {
     return this.#calls.size > 0 && (this.#bytes + bytes) * HELD_BYTES_PER_BYTE > MAX_WAITS_BYTES;
   }

@@ -63,7 +63,7 @@ describe("answers are bounded", () => {
     );
     expect((await client.call("path.list", { root, owner: "asks" })).reservations).toEqual([]);
     // Each of them alone is far below it, and some of them together are.
-    const { index } = refusal.data as { index: number };
+    const index = refusal.data.index as number;
     expect(index).toBeGreaterThan(1);
     expect((await client.call("transact", { calls: calls.slice(0, index) })).results).toHaveLength(index);
   });
@@ -331,7 +331,7 @@ describe("what references cost is bounded", () => {
     const client = await daemon().place.connect();
     const wrong = Array.from({ length: 1000 }, (_, at) => ({ $result: `/${at + 5}` }));
     const error = await client.refusal("transact", { calls: [enqueue(wrong)] });
-    const { issues } = expectRefusal(error, "invalid_params").data as { issues: unknown[] };
+    const issues = expectRefusal(error, "invalid_params").data.issues as unknown[];
     expect(issues).toHaveLength(20);
     expect(issues[0]).toMatchObject({ path: "/calls/0/params/payloads/0" });
   });
