@@ -32,6 +32,7 @@ test("tarballs hold what is run and read, and nothing of how it is made", async 
     daemon: [
       "bin/pawld.js",
       "man/pawld.8",
+      "dist/new-tables.sql",
       "store/schema/0001-core.sql",
       "systemd/network.conf",
       "systemd/system/pawld.service",
