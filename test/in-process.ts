@@ -25,6 +25,11 @@ import { privateDirectory } from "./daemon.js";
 export interface InProcessOptions {
   path?: string;
   time?: TimeSource;
+  /**
+   * The clock by which the loop tells that it was held up, and lets grants go on for a moment. Beside clocks of the test
+   * it stands still, unless given, so that only those say what has ended, however slow the machine is.
+   */
+  elapsed?: () => number;
   /** Where random bytes come from, if not from the kernel. */
   random?: (bytes: number) => Buffer;
   /** Puts something between the loop and the database. */
@@ -54,13 +59,14 @@ export class InProcess {
 
   constructor(options: InProcessOptions = {}) {
     this.path = options.path ?? join(privateDirectory(), "pawl.db");
+    const { parentOf, time } = options;
+    const elapsed = options.elapsed ?? (time === undefined ? undefined : () => 0);
     const database = openDatabase({
       path: this.path,
-      ...(options.time === undefined ? {} : { time: options.time }),
+      ...(time === undefined ? {} : { time }),
     });
     const ends = new Ends(ENDINGS);
     this.#hasProcesses = options.processes ?? false;
-    const { parentOf } = options;
     this.loop = new TurnLoop({
       setting: {
         witness: undefined,
@@ -83,6 +89,7 @@ export class InProcess {
         readOnly: false,
         ...(parentOf === undefined ? {} : { ancestorsOf: ({ pid }) => ancestors(pid, parentOf) }),
       },
+      ...(elapsed === undefined ? {} : { elapsed }),
       classify,
       endings: ends,
       arrivals: {

@@ -113,6 +113,8 @@ export interface TurnLoopOptions {
   readonly classify: (error: unknown) => Failure;
   /** The pid of another process that has locked the database; null where the kernel does not tell. */
   readonly lockHolder?: () => number | null;
+  /** The clock by which it is told whether this process was held up; that of the machine, unless a test has its own. */
+  readonly elapsed?: () => number;
 }
 
 /** Nothing can be committed now. */
@@ -194,7 +196,7 @@ export class TurnLoop {
     this.#setting = options.setting;
     const { store, readOnly } = options.setting;
     // At first to find out what has ended; never in a daemon that only reads.
-    this.#alarm = new Alarm(readOnly ? NEVER : AT_ONCE, () => this.schedule());
+    this.#alarm = new Alarm(readOnly ? NEVER : AT_ONCE, () => this.schedule(), options.elapsed);
     if (store.writer === undefined) return;
     this.#writerWatch = new WriterWatch(store.writer, {
       isNeeded: () => this.#waiters.size > 0 && this.#refusal === undefined,

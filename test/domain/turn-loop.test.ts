@@ -1,16 +1,11 @@
 // Turns and time: expiry, steps of the clock and the time that the database keeps.
 import { refuse } from "@pawl/protocol/errors";
 import Database from "better-sqlite3";
-import { afterAll, expect, test, vi } from "vitest";
+import { expect, test, vi } from "vitest";
 import type { Store } from "../../daemon/dist/store/store.js";
-import { Alarm } from "../../daemon/dist/turns/alarm.js";
 import { TurnLoop } from "../../daemon/dist/turns/turn-loop.js";
 import { Clocks, START } from "../clocks.js";
 import { InProcess } from "../in-process.js";
-
-// A process that was held up lets grants go on for a moment; here only the clocks of the tests say what has ended.
-const neverLate = vi.spyOn(Alarm.prototype, "lateMs", "get").mockReturnValue(0);
-afterAll(() => neverLate.mockRestore());
 
 const HOUR_MS = 3_600_000;
 
@@ -88,6 +83,33 @@ test("a reboot with a clock that is a year ahead ends leases, and of retention a
   expect((await after.call("queue.enqueue", once)).created).toBe(true);
   time.pass(60_000);
   expect(await kept()).toBe(0);
+});
+
+test("after it was held up, and once a second at most, what has run out goes on for 200 ms", async () => {
+  const time = new Clocks();
+  const alarm = { ms: 0 };
+  const pawl = new InProcess({ time, elapsed: () => alarm.ms });
+  const isHeld = async () => (await pawl.call("queue.stats", { queue: "q" })).queues[0]?.claimed === 1;
+  /** Claims a batch, and lets its lease run out in a process that sees that so much later. */
+  const runOut = async (lateMs: number, leaseMs = 1000) => {
+    await pawl.call("queue.enqueue", { queue: "q", payloads: [1] });
+    const { claim } = await pawl.call("queue.claim", { queue: "q", owner: "a", leaseMs });
+    expect(claim).not.toBeNull();
+    time.pass(leaseMs);
+    alarm.ms += leaseMs + lateMs;
+  };
+  await runOut(20);
+  expect(await isHeld()).toBe(false);
+  for (let again = 0; again < 2; again += 1) {
+    await runOut(21);
+    expect(await isHeld()).toBe(true);
+    time.pass(199);
+    expect(await isHeld()).toBe(true);
+    time.pass(1);
+    expect(await isHeld()).toBe(false);
+  }
+  await runOut(21, 999);
+  expect(await isHeld()).toBe(false);
 });
 
 test("a command that is given back goes behind those that wait, also within a millisecond", async () => {

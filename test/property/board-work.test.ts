@@ -5,15 +5,10 @@ import { setImmediate as nextLoop } from "node:timers/promises";
 import type { Params, Result } from "@pawl/protocol";
 import fc from "fast-check";
 import { afterAll, expect, test, vi } from "vitest";
-import { Alarm } from "../../daemon/dist/turns/alarm.js";
 import { AsynchronousInProcess } from "../asynchronous.js";
 import { Clocks } from "../clocks.js";
 import { InProcess } from "../in-process.js";
 import { Author, BOARD, hashOf } from "./board-author.js";
-
-// A daemon that was held up has grants go on; here only the clocks of the test say what has ended.
-const neverLate = vi.spyOn(Alarm.prototype, "lateMs", "get").mockReturnValue(0);
-afterAll(() => neverLate.mockRestore());
 
 const TORTURE = process.env.PAWL_TORTURE === "1";
 const IDS = ["A", "B", "C", "D"];

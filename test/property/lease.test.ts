@@ -6,15 +6,10 @@ import type { Params } from "@pawl/protocol";
 import type { PawlError } from "@pawl/protocol/errors";
 import type { Lease } from "@pawl/protocol/types";
 import fc from "fast-check";
-import { afterAll, expect, test, vi } from "vitest";
-import { Alarm } from "../../daemon/dist/turns/alarm.js";
+import { afterAll, expect, test } from "vitest";
 import { AsynchronousInProcess } from "../asynchronous.js";
 import { Clocks } from "../clocks.js";
 import { InProcess } from "../in-process.js";
-
-// A daemon that was held up has grants go on; here only the clocks of the test say what has ended.
-const neverLate = vi.spyOn(Alarm.prototype, "lateMs", "get").mockReturnValue(0);
-afterAll(() => neverLate.mockRestore());
 
 const TORTURE = process.env.PAWL_TORTURE === "1";
 const NAMES = ["a", "b", "c"] as const;
