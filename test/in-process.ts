@@ -26,8 +26,8 @@ export interface InProcessOptions {
   path?: string;
   time?: TimeSource;
   /**
-   * The clock by which the loop tells that it was held up, and lets grants go on for a moment. Beside clocks of the test
-   * it stands still, unless given, so that only those say what has ended, however slow the machine is.
+   * The clock by which the loop tells that it was held up, and lets grants go on for a moment. Beside clocks of the
+   * test it stands still, unless given, so that only those say what has ended, however slow the machine is.
    */
   elapsed?: () => number;
   /** Where random bytes come from, if not from the kernel. */

@@ -341,6 +341,8 @@ describe("work", () => {
       .catch((error: Error) => error);
     expect(String(await waiting)).toContain("enough");
     expect(told[0]).toContain("waiting for work");
+    // The server reads one message after the other: with the answer the end of the wait has gone to the daemon, too.
+    await ada.done("board", {});
     const { id } = await newItem(ben, { addLabels: [label] });
     expect((await ada.done("board", { id })).item.stage).toBe("1_backlog");
     const { work } = await ben.done("work_next", { labels: [label], waitSeconds: 5 });

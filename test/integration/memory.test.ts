@@ -104,8 +104,9 @@ test(
     const { unsentBytes, overloads } = await crowd.stats();
     expect(overloads).toBe(0);
     expect(unsentBytes).toBeGreaterThan(100 * MB);
-    // Each may have one more in the making when the bound is reached.
-    expect(unsentBytes).toBeLessThan(128 * 1024 * 1024 + 40 * ANSWER_BYTES);
+    // Those that were taken up first have more than an equal share, and the others come to one each: at half as much
+    // again nothing is made any more.
+    expect(unsentBytes).toBeLessThan(1.5 * 128 * 1024 * 1024 + ANSWER_BYTES);
 
     for (const socket of sockets) {
       const reader = new RawClient(socket);
