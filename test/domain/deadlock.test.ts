@@ -7,8 +7,8 @@ import { describe, expect, test } from "vitest";
 import type { Operation } from "../../daemon/dist/store/statement.js";
 import type { Store } from "../../daemon/dist/store/store.js";
 import { InProcess } from "../in-process.js";
+import { sized } from "../long-form.js";
 
-const TORTURE = process.env.PAWL_TORTURE === "1";
 const ROOT = "/tree";
 const WAIT_MS = 3_600_000;
 
@@ -639,7 +639,7 @@ test("in any history a wait is refused where it could never end, and all others 
       refused?.push(history.refused);
       waited?.push(history.waited);
     }),
-    { numRuns: TORTURE ? 20_000 : 1000 },
+    { numRuns: sized(20_000, 1000) },
   );
   const sum = (counts: number[] = []): number => counts.reduce((total, count) => total + count, 0);
   // There is something to refuse, and more that is not.
@@ -702,7 +702,7 @@ test("waits that begin in one turn are refused as those that begin in turns of t
       expect(await outcomesOf(all, true)).toEqual(apart);
       if (apart.includes("would_deadlock")) refused += 1;
     }),
-    { numRuns: TORTURE ? 3000 : 30 },
+    { numRuns: sized(3000, 30) },
   );
   expect(refused).toBeGreaterThan(0);
 });

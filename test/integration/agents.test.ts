@@ -8,18 +8,18 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { privateDirectory, startDaemon } from "../daemon.js";
 import { Random } from "../history/random.js";
+import { sized, TORTURE } from "../long-form.js";
 import { Agent } from "../mcp-agent.js";
 
-const LONG = process.env.PAWL_TORTURE === "1";
-const AGENTS = LONG ? 12 : 4;
-const STORIES = LONG ? 300 : 10;
+const AGENTS = sized(12, 4);
+const STORIES = sized(300, 10);
 /** Of the agents, those that die for good. */
-const MORTALS = LONG ? 4 : 1;
+const MORTALS = sized(4, 1);
 /** Each dies in one of its first so many stories. */
-const LAST_STORY = LONG ? 8 : 1;
+const LAST_STORY = sized(8, 1);
 const FILES = 8;
 /** Out of a thousand steps so many are a crash of the server. */
-const CRASHES = LONG ? 20 : 50;
+const CRASHES = TORTURE ? 20 : 50;
 /** A wait is short here: who finds nothing looks whether all is done. */
 const WAIT_SECONDS = 1;
 
@@ -245,7 +245,7 @@ test(`${AGENTS} agents, of which ${MORTALS} die, finish ${STORIES} stories, each
   for (const mortal of mortals) mortal.dieSoon();
   const dying = Promise.all(mortals.map((worker) => worker.work(STORIES)));
   // Of few stories the others would leave none to die in.
-  if (!LONG) await dying;
+  if (!TORTURE) await dying;
   await Promise.all([dying, ...others.map((worker) => worker.work(STORIES))]);
   const said = `seed ${seed}, ${log.crashes} crashes, ${log.received} messages`;
   expect([said, log.overlaps, log.wrongReceivers]).toEqual([said, [], []]);

@@ -3,9 +3,10 @@ import { ConnectionLost, connect, type PawlClient, PawlError } from "@pawl/clien
 import { describe, expect, onTestFinished, test } from "vitest";
 import { Place, startDaemon } from "../daemon.js";
 import { fakeDaemon } from "../fake-daemon.js";
+import { sized } from "../long-form.js";
 
 /** With PAWL_TORTURE=1 a daemon under load ends ten times as often. */
-const FACTOR = process.env.PAWL_TORTURE === "1" ? 10 : 1;
+const FACTOR = sized(10, 1);
 const UNDER_LOAD_MS = 120_000 * FACTOR;
 
 async function client(socket: string, reconnectMs?: number): Promise<PawlClient> {

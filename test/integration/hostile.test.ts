@@ -13,6 +13,7 @@ import {
 } from "@pawl/protocol/limits";
 import { expect, test } from "vitest";
 import { type DaemonProcess, startDaemon } from "../daemon.js";
+import { sized } from "../long-form.js";
 import { RawClient, type RawReply } from "../raw-client.js";
 import { expectRefusedReply } from "../refusal.js";
 import { until } from "../until.js";
@@ -55,7 +56,7 @@ async function onlyOneOpen(watcher: RawClient): Promise<void> {
 const openFiles = (daemon: DaemonProcess): number => readdirSync(`/proc/${daemon.pid}/fd`).length;
 
 /** 10,000 with PAWL_TORTURE=1. */
-const IN_TURN = process.env.PAWL_TORTURE === "1" ? 10_000 : 3000;
+const IN_TURN = sized(10_000, 3000);
 
 test(`${IN_TURN} connections in turn leave nothing behind`, async () => {
   const daemon = await startDaemon();

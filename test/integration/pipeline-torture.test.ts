@@ -6,12 +6,12 @@ import { expect, test } from "vitest";
 import { ConnectionLost, connect, type Params, syncBoards } from "../../client/dist/index.js";
 import type { SignedChange } from "../../daemon/dist/domain/board/signed-text.js";
 import { BoardNode, trustEachOther } from "../board-nodes.js";
+import { sized, TORTURE } from "../long-form.js";
 import { hashOf } from "../property/board-author.js";
 import { model } from "../property/board-model.js";
 
-const TORTURE = process.env.PAWL_TORTURE === "1";
-const ROUNDS = TORTURE ? 60 : 4;
-const WRITES_PER_ROUND = TORTURE ? 200 : 40;
+const ROUNDS = sized(60, 4);
+const WRITES_PER_ROUND = sized(200, 40);
 const STORIES = 12;
 /** Another one each time, and named when something was wrong. */
 const SEED = Number(process.env.PAWL_SEED ?? Date.now() % 2 ** 31);

@@ -7,14 +7,14 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, onTestFinished, test } from "vitest";
 import { type DaemonProcess, Place } from "../daemon.js";
+import { sized, TORTURE } from "../long-form.js";
 import type { RawClient } from "../raw-client.js";
 
-const TORTURE = process.env.PAWL_TORTURE === "1";
 const WITHOUT_KEYS: Run = TORTURE
-  ? { workers: 20, batches: 20_000, batchesPerKill: 40, daemonKills: 10, keys: 0 }
+  ? { workers: 20, batches: sized(20_000, 600), batchesPerKill: 40, daemonKills: sized(10, 2), keys: 0 }
   : { workers: 8, batches: 600, batchesPerKill: 20, daemonKills: 2, keys: 0 };
 const WITH_KEYS: Run = TORTURE
-  ? { workers: 8, batches: 8000, batchesPerKill: 40, daemonKills: 8, keys: 16 }
+  ? { workers: 8, batches: sized(8000, 160), batchesPerKill: 40, daemonKills: sized(8, 1), keys: 16 }
   : { workers: 8, batches: 160, batchesPerKill: 10, daemonKills: 1, keys: 5 };
 /** Long beside a stall of the machine, so that nobody who is alive outlives its lease. */
 const LEASE_MS = 3000;

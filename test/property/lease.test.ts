@@ -10,8 +10,8 @@ import { afterAll, expect, test } from "vitest";
 import { AsynchronousInProcess } from "../asynchronous.js";
 import { Clocks } from "../clocks.js";
 import { InProcess } from "../in-process.js";
+import { sized, TORTURE } from "../long-form.js";
 
-const TORTURE = process.env.PAWL_TORTURE === "1";
 const NAMES = ["a", "b", "c"] as const;
 const CONNECTIONS = [1, 2, 3];
 const RESTART_GRACE_MS = 5000;
@@ -495,7 +495,7 @@ test.each([
       fc.asyncProperty(fc.array(arbitrary, { minLength: 20, maxLength: 50, size: "max" }), (ops) =>
         follow(ops, Daemon, path),
       ),
-      { numRuns: TORTURE ? runs * 100 : runs, interruptAfterTimeLimit: TORTURE ? 180_000 : 10_000 },
+      { numRuns: sized(runs * 100, runs), interruptAfterTimeLimit: sized(180_000, 10_000) },
     );
   },
   TORTURE ? 300_000 : 60_000,

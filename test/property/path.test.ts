@@ -9,8 +9,8 @@ import { expect, test } from "vitest";
 import { AsynchronousInProcess } from "../asynchronous.js";
 import { Clocks } from "../clocks.js";
 import { InProcess } from "../in-process.js";
+import { sized } from "../long-form.js";
 
-const TORTURE = process.env.PAWL_TORTURE === "1";
 const ROOT = "/tree";
 const CONNECTIONS = [1, 2, 3];
 const RESTART_GRACE_MS = 5000;
@@ -379,6 +379,6 @@ test.each([
       }
       world.pawl.close();
     }),
-    { numRuns: TORTURE ? 1000 : 8 },
+    { numRuns: sized(1000, 8) },
   );
 });

@@ -9,8 +9,8 @@ import {
   stuckIn,
   tangledWith,
 } from "../../daemon/dist/domain/deadlock/circle.js";
+import { sized } from "../long-form.js";
 
-const TORTURE = process.env.PAWL_TORTURE === "1";
 const ACTORS = ["A", "B", "C", "D", "E"] as const;
 
 function need(held: Record<string, number>, spare = 0): Need {
@@ -237,7 +237,7 @@ describe("a wait", () => {
         hists += 1;
         refused += play(history, circleThrough);
       }),
-      { numRuns: TORTURE ? 20_000 : 1000 },
+      { numRuns: sized(20_000, 1000) },
     );
     // The histories are such that there is something to refuse.
     expect(refused).toBeGreaterThan(hists / 10);
