@@ -1,6 +1,6 @@
 // @ts-check
-// npm run torture: the long forms of the tests that have one, one file after the other, whether the one before it failed
-// or not, and a table in the end. With names, as in `npm run torture -- history faults`, only those; with
+// npm run torture: the long forms of the tests that have one, one file after the other, whether the one before it
+// failed or not, and a table in the end. With names, as in `npm run torture -- history faults`, only those; with
 // `--minutes 30` as much of each as fits in about so long.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
