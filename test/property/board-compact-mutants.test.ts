@@ -20,6 +20,11 @@ const MUTANTS: Mutants = {
     "yield* one(selectCell, { storyId, field }))?.m",
   ],
   "a column stays": ["compact.js", "isColumn(field) ? setBy[field]", "isColumn(field) ? undefined"],
+  "what was taken away before may lie between": [
+    "compact.js",
+    "if (taken.length > 0 && row.seq !== at + 1)",
+    "if (false)",
+  ],
   "what is here of a cut stays as it is": [
     "take-cut.js",
     "cut.changes.subarray(known.count * ENTRY_BYTES)",
