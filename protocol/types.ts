@@ -3844,7 +3844,7 @@ export type RejectedStatement = {
   /** Null if the body does not say it. */
   author: string | null;
   /** Why, as a kind of error. */
-  kind: "not_json" | "bad_shape" | "unsupported_version" | "wrong_board" | "unknown_author" | "revoked_author" | "bad_signature" | "clock_ahead" | "weak_key";
+  kind: "not_json" | "not_canonical" | "bad_shape" | "unsupported_version" | "wrong_board" | "unknown_author" | "revoked_author" | "bad_signature" | "clock_ahead" | "weak_key";
 };
 
 /** A reservation as its holder has it. */

@@ -1,4 +1,7 @@
 // Old changes are taken away, and changes ahead of the time are given again: at the socket, between daemons.
+import { createPrivateKey, sign } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import type { PawlError } from "@pawl/protocol/errors";
 import { describe, expect, test } from "vitest";
 import { syncBoards } from "../../client/dist/index.js";
@@ -12,6 +15,12 @@ const DAY_MS = 86_400_000;
 function atTime(aheadMs: number): { command: string[] } {
   const script = `const now = Date.now; Date.now = () => now() + ${aheadMs};`;
   return { command: [process.execPath, "--import", `data:text/javascript,${encodeURIComponent(script)}`] };
+}
+
+/** A text as the node itself would sign it as what it has. */
+function signedBy({ place }: BoardNode, body: string): { body: string; signature: string } {
+  const key = createPrivateKey(readFileSync(join(place.stateDir, "identity.key")));
+  return { body, signature: sign(null, Buffer.from(`pawl-board-heads-v1\0${body}`), key).toString("hex") };
 }
 
 /** Nodes that trust each other and have the same changes, of which each but one is replaced by the next. */
@@ -135,10 +144,15 @@ describe("peer.seen", () => {
     const refusedAs = async (given: { body: string; signature: string }) =>
       (await a.client.peer.seen({ statements: [given] })).rejected.map(({ kind }) => kind);
     const stranger = new Author(7);
+    const later = body.replace(/"at":\d+/, `"at":${content.at + 1}`);
     expect(await refusedAs({ body: body.replace(/"at":\d+/, `"at":${Date.now()}`), signature })).toEqual([
       "bad_signature",
     ]);
     expect(await refusedAs({ ...stranger.sign(body), body })).toEqual(["bad_signature"]);
+    // Signed by the peer, but said in another way, or twice.
+    for (const other of [` ${later}`, later.replace('"at"', '"at":1,"at"')]) {
+      expect(await refusedAs(signedBy(b, other))).toEqual(["not_canonical"]);
+    }
     expect(await refusedAs({ body: body.replace(author, stranger.id), signature })).toEqual([
       "unknown_author",
     ]);
