@@ -268,26 +268,42 @@ const head = named(
 const heads = z
   .array(head)
   .meta({ description: "The last change of every log; several of one where it is forked." });
+const cutPlace = named(
+  "CutPlace",
+  "The last change of a log that was taken away.",
+  z.strictObject({ seq, hash: changeId }),
+);
 const cuts = z
   .array(
     named(
       "Cut",
       "A log of which changes were taken away: up to this one, what is kept are those on which something rests.",
-      z.strictObject({
-        author,
-        incarnation,
-        cut: named(
-          "CutPlace",
-          "The last change of a log that was taken away.",
-          z.strictObject({ seq, hash: changeId }),
-        ),
-      }),
+      z.strictObject({ author, incarnation, cut: cutPlace }),
     ),
   )
   .meta({
     description:
       "Absent from a node of a version that knows no compaction, which cannot be given what was cut.",
   });
+
+const openLogs = z.array(
+  named(
+    "OpenLog",
+    "A log of which another node gave cuts, and perhaps not yet all that replaced what they stand for.",
+    z.strictObject({
+      author,
+      incarnation,
+      after: named(
+        "OpenPlace",
+        "The change before the first of what was taken away.",
+        z.strictObject({ seq, hash: changeId }),
+      )
+        .nullable()
+        .meta({ description: "Null if that is the first of the log." }),
+      cut: cutPlace,
+    }),
+  ),
+);
 
 const fewHeads = heads.max(MAX_HEADS);
 
@@ -659,6 +675,10 @@ export const PIPELINE = noun("pipeline", {
           .array(changeId)
           .optional()
           .meta({ description: "The given ones that are stored here; absent if none were given." }),
+        open: openLogs.optional().meta({
+          description:
+            "Logs of which to ask a peer again for what follows `after`, as if no more of them were here: a sync ended before all had come that stands for what was taken away. Absent if there are none.",
+        }),
         statements: z.array(statement).optional().meta({
           description:
             "With `sign`, for peer.seen of another node: what this node has, signed by it, and the last that its trusted peers have said to it.",
@@ -718,9 +738,12 @@ export const PIPELINE = noun("pipeline", {
       params: z.strictObject({
         changes: z
           .array(signedChange)
-          .min(1)
           .max(MAX_CHANGES_PER_CALL)
           .meta({ description: "As pipeline.changes of the other node gave them." }),
+        settled: openLogs.max(MAX_HEADS).optional().meta({
+          description:
+            "Of `open` of pipeline.heads, as it is now: logs of which a peer that has `cut`, and for which this log is not open, has given all that it has, from `after` on.",
+        }),
       }),
       result: z.strictObject({
         applied: integer.meta({ description: "Changes that were taken in." }),

@@ -101,6 +101,34 @@ describe("pipeline.compact", () => {
     expect(await c.differences()).toEqual([]);
   });
 
+  test("a node that was given a part, and never what replaced the rest, gets it of a peer that has it", async () => {
+    const [a, b] = (await nodesWith(100, {}, {})) as [BoardNode, BoardNode];
+    await a.client.pipeline.write({ storyId: "A", stage: "2_current", name: "a alone has this", rank: "a0" });
+    expect(await a.client.pipeline.compact()).toMatchObject({ changes: 100 });
+    const [c, d] = [await BoardNode.start(), await BoardNode.start()];
+    await trustEachOther(a, b, c, d);
+    const half = await a.client.pipeline.changes({ heads: [], cuts: true, limit: 2 });
+    expect(half.more).toBe(true);
+    await c.client.pipeline.apply({ changes: half.changes });
+    const { open } = await c.client.pipeline.heads();
+    expect(open).toMatchObject([{ after: null, cut: { seq: 100 } }]);
+    // One that has it from a node that may lack something may lack it, too.
+    await syncBoards(d.client, c.client);
+    expect((await d.client.pipeline.heads()).open).toEqual(open);
+    expect((await c.client.pipeline.heads()).open).toEqual(open);
+    // a is gone.
+    expect(await syncBoards(c.client, b.client)).toMatchObject({ pulled: 100, pushed: 0, refused: [] });
+    expect(await c.content()).toEqual(await b.content());
+    expect((await c.client.pipeline.heads()).open).toBeUndefined();
+    expect(await c.differences()).toEqual([]);
+    expect(await syncBoards(c.client, d.client)).toMatchObject({ pulled: 0, pushed: 100, refused: [] });
+    expect(await syncBoards(c.client, d.client)).toEqual({ pulled: 0, pushed: 0, refused: [] });
+    // It is not gone.
+    await syncBoards(d.client, a.client);
+    expect(await d.content()).toEqual(await a.content());
+    expect((await d.client.pipeline.heads()).open).toBeUndefined();
+  });
+
   test("waits for a peer that others tell of, by its own words; and for none that was silent for 90 days", async () => {
     const [hub, left, right] = (await nodesWith(20, {}, {}, {})) as [BoardNode, BoardNode, BoardNode];
     // left and right have never met.

@@ -30,6 +30,16 @@ const MUTANTS: Mutants = {
     "cut.changes.subarray(known.count * ENTRY_BYTES)",
     "cut.changes",
   ],
+  "a log of which cuts came is open": [
+    "take-cut.js",
+    "yield* run(widenOpen,",
+    "if (false) yield* run(widenOpen,",
+  ],
+  "what nothing here has replaced is taken in, though it was cut elsewhere": [
+    "sync.js",
+    "if (place.isCut !== true ||",
+    "if (true ||",
+  ],
   "changes that were taken away are known": ["tables.js", "if (cut?.id === id)", "if (cut?.id === null)"],
   "cuts are given in the order of their logs": [
     "sync.js",

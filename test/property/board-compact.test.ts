@@ -284,13 +284,28 @@ const BETWEEN: Action[] = [
   { do: "compact", node: 0, late: true },
 ];
 
+/** A node is given a cut and not what replaced what was cut, which is then lost. */
+const HALF: Action[] = [
+  { do: "write", node: 0, storyId: "A", params: { stage: "1_backlog" } },
+  { do: "write", node: 0, storyId: "A", params: { stage: "2_current" } },
+  { do: "sync", node: 0, to: 1 },
+  { do: "write", node: 0, storyId: "A", params: { stage: "1_backlog" } },
+  { do: "compact", node: 0, late: true },
+  { do: "part", node: 0, to: 2, count: 1 },
+  { do: "restore", node: 0 },
+];
+
 describe("nodes that take old changes away", { timeout: 300_000 * RUNS }, () => {
   test("agree in the end with what all of them ever had, forks, restores, wrong clocks and all", async () => {
     const seen = { ...NOTHING };
     await fc.assert(
       fc.asyncProperty(history, (actions) => live(actions, seen)),
       // A mutant is only to be found, not to be explained.
-      { numRuns: 25 * RUNS, examples: [[FORKED], [BETWEEN]], endOnFailure: process.env.PAWL_MUTANT !== undefined },
+      {
+        numRuns: 25 * RUNS,
+        examples: [[FORKED], [BETWEEN], [HALF]],
+        endOnFailure: process.env.PAWL_MUTANT !== undefined,
+      },
     );
     for (const count of Object.values(seen)) expect(count, JSON.stringify(seen)).toBeGreaterThan(0);
   });
