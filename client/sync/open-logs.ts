@@ -1,5 +1,5 @@
-// Logs of which one node was given cuts, and not yet all that replaced what they stand for: a sync with any node that has
-// all of it brings them to an end.
+// Logs of which one node was given cuts, and not yet all that replaced what they stand for: a sync with any node that
+// has all of it brings them to an end.
 import type { PawlClient } from "../connect.js";
 import { type LogPosition, logOf } from "./logs.js";
 import { type OpenLog, sharedOf } from "./peer-answers.js";
@@ -14,7 +14,7 @@ export interface BetweenCuts {
   readonly openThere: readonly OpenLog[];
 }
 
-/** The open logs of the receiver that the giver can bring to an end: it has what was taken away, or what replaced it. */
+/** The open logs of the receiver that the giver can end: it has what was taken away, or what replaced it. */
 export async function askedAgain(
   giver: PawlClient,
   { areKnown, open, openThere }: BetweenCuts,

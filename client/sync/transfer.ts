@@ -44,8 +44,8 @@ const NOTHING: Transferred = { applied: 0, hasMoved: false, rejected: [] };
  *
  * @param given the heads of `from`.
  * @param had the heads of `to`.
- * @param cuts whether both know cuts; else what was taken away rejects with `unsupported_version`, if it is lacked. Logs
- * that are open at `to` and not at `from` are given again, from before the first cut on.
+ * @param cuts whether both know cuts; else what was taken away rejects with `unsupported_version`, if it is lacked.
+ * Logs that are open at `to` and not at `from` are given again, from before the first cut on.
  * @param onProgress is told after each step how many changes have been given, and of how many, as far as can be told.
  */
 export async function transfer(
