@@ -740,7 +740,7 @@ export const PIPELINE = noun("pipeline", {
           .array(signedChange)
           .max(MAX_CHANGES_PER_CALL)
           .meta({ description: "As pipeline.changes of the other node gave them." }),
-        settled: openLogs.max(MAX_HEADS).optional().meta({
+        settled: openLogs.max(MAX_CHANGES_PER_CALL).optional().meta({
           description:
             "Of `open` of pipeline.heads, as it is now: logs of which a peer that has `cut`, and for which this log is not open, has given all that it has, from `after` on.",
         }),

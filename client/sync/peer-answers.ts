@@ -81,7 +81,9 @@ export async function applyTo(node: PawlClient, changes: Change[]): Promise<Resu
 
 /** Tells a node of which logs it has been given all that a peer has. */
 export async function settle(node: PawlClient, settled: OpenLog[]): Promise<void> {
-  await node.pipeline.apply({ changes: [], settled });
+  for (let index = 0; index < settled.length; index += MAX_CHANGES_PER_CALL) {
+    await node.pipeline.apply({ changes: [], settled: settled.slice(index, index + MAX_CHANGES_PER_CALL) });
+  }
 }
 
 export async function maxMessageBytesOf(node: PawlClient): Promise<number> {

@@ -73,8 +73,7 @@ export async function transfer(
     else await giveInParts(work, given, known, wantedHeads);
     if (again.length + work.cutPlaces.length > 0 && work.rejected.size === 0) {
       const { open } = await cutsOf(to);
-      const settled = closedBy(open, again, work.cutPlaces, cuts.openThere);
-      if (settled.length > 0) await settle(to, settled);
+      await settle(to, closedBy(open, again, work.cutPlaces, cuts.openThere));
     }
   } catch (error) {
     // A node that only reads can wait for what it may lack until the one that writes its database is synced.

@@ -221,7 +221,7 @@ function* take(
   const isOwnLog = change.author === node.author && change.incarnation === node.incarnation;
   const items = new Map<string, LoadedItem | undefined>();
   const after = yield* storeChange(change, log, prev, node, env, items);
-  for (const op of change.ops) if (op.set.has("agent")) yield* tellContested(op, items, change.author, env);
+  yield* tellOfClaims(change, items, env);
   return isOwnLog
     ? yield* beginNewLog(
         after,
@@ -241,7 +241,18 @@ function* takeAgain(change: Change, place: StoredPlace, node: Node, env: Env): O
   const before = yield* changeBefore(branch, place.seq);
   if ((before?.id ?? null) !== change.prev || compareHlc(change.hlc, place.hlc) !== 0) return undefined;
   yield* takeOut(place.branch, place.seq);
-  return yield* storeAt(place.branch, change, node, env);
+  const items = new Map<string, LoadedItem | undefined>();
+  const after = yield* storeAt(place.branch, change, node, env, items);
+  yield* tellOfClaims(change, items, env);
+  return after;
+}
+
+function* tellOfClaims(
+  { ops, author }: Change,
+  items: ReadonlyMap<string, LoadedItem | undefined>,
+  env: Env,
+): Operation<void> {
+  for (const op of ops) if (op.set.has("agent")) yield* tellContested(op, items, author, env);
 }
 
 /** Tells the holder of a claim that another node has given its item to somebody else. */
