@@ -232,7 +232,7 @@ export class Connection {
   #giveUp(call: PendingCall, reason: unknown): void {
     this.#pending.delete(call.id);
     if (call.sent) {
-      this.#givenUp.add(call.id, call.method);
+      this.#givenUp.add(call);
       if (call.waits) this.#socket?.send(cancelOf(call));
     }
     call.reject(reason);

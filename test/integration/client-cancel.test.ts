@@ -87,6 +87,47 @@ describe("a signal", () => {
   });
 });
 
+/** Resolves once what was called is written, and before any answer can be read. */
+const written = (): Promise<void> => new Promise((resolve) => process.nextTick(resolve));
+
+describe("a call that is given up after it was sent", () => {
+  test("gives back the item that it was granted", async () => {
+    const [pawl, other] = await Promise.all([client(), client()]);
+    const storyId = "GIVEN-UP";
+    await pawl.pipeline.write({ storyId, stage: "1_backlog" });
+    const controller = new AbortController();
+    const call = pawl.call("pipeline.claim", { storyId, agent: "test" }, { signal: controller.signal });
+    await written();
+    controller.abort(REASON);
+    await expect(call).rejects.toBe(REASON);
+    const { lease } = await other.pipeline.claim({ storyId, agent: "other", waitMs: 20_000 });
+    // Its token says that the item was granted before, to the call that was given up.
+    expect(lease?.fencingToken).toBe(2);
+    expect((await other.pipeline.read({ storyId })).item).toMatchObject({ retryCount: 0, agent: "other" });
+  });
+
+  test("gives back the paths that it was granted, but not what they were added to", async () => {
+    const [pawl, other] = await Promise.all([client(), client()]);
+    const asked = { root: "/given-up", patterns: ["a"], owner: "test" };
+    const givingUp = async (params: Record<string, unknown>): Promise<void> => {
+      const controller = new AbortController();
+      const call = pawl.call("path.reserve", params, { signal: controller.signal });
+      await written();
+      controller.abort(REASON);
+      await expect(call).rejects.toBe(REASON);
+    };
+    await givingUp(asked);
+    const { reservation } = await other.path.reserve({ ...asked, owner: "other", waitMs: 20_000 });
+    expect(reservation.fencingToken).toBe(2);
+    const mine = await pawl.path.reserve({ ...asked, patterns: ["b"] });
+    await givingUp({ ...asked, patterns: ["c"], reservationId: mine.reservation.reservationId });
+    // What it would give back comes behind this.
+    for (let times = 0; times < 2; times++) await pawl.daemon.ping({});
+    const { reservations } = await other.path.list({ root: asked.root, owner: "test" });
+    expect(reservations).toMatchObject([{ patterns: ["b", "c"] }]);
+  });
+});
+
 describe("Ctrl-C", () => {
   test.each(["SIGINT", "SIGTERM"] as const)("(%s) ends a pawl that waits, and its wait", async (signal) => {
     const pawl = await client();
