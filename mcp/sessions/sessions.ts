@@ -205,7 +205,7 @@ export class Sessions {
       }
       await announce(link, identity);
       return {
-        session: this.#keep(new Session(link, directory, identity, holds, state.open)),
+        session: this.#keep(new Session(link, directory, identity, holds, state)),
         how: "resumed",
         lost,
       };

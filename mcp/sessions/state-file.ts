@@ -22,6 +22,10 @@ export type Hold =
       readonly reservationId: string;
       readonly patterns: readonly string[];
       readonly fencingToken: number;
+      /** The ids of the work that it is for; it may have ended. */
+      readonly works: readonly string[];
+      /** What the agent said of it. */
+      readonly note: string | null;
     }
   | { readonly kind: "lock"; readonly id: string; readonly leaseId: string; readonly fencingToken: number }
   /** Messages that were shown, until the agent's next call says that it has seen them; of the queue of its name. */
@@ -53,6 +57,8 @@ export interface SessionState {
   readonly leaseId: string;
   readonly holds: readonly Hold[];
   readonly open: readonly OpenRequest[];
+  /** Items that it has done. */
+  readonly finished: readonly string[];
 }
 
 const ENDING = ".json";

@@ -2,7 +2,7 @@ import type { Result } from "@pawl/protocol/types";
 import type { Link } from "../link.js";
 
 /** By convention; where moves are configured otherwise an item stays where it was. */
-const BEGUN_STAGE = "2_current";
+export const BEGUN_STAGE = "2_current";
 const DONE_STAGE = "5_done";
 const READY_STAGE = "1_backlog";
 

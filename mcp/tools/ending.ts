@@ -1,9 +1,11 @@
 // How work ends: the calls of its transaction, and what is said of it.
 import type { Params, Result } from "@pawl/protocol/types";
 import { Refusal } from "../refusal.js";
+import type { Session } from "../sessions/session.js";
 import type { Hold } from "../sessions/state-file.js";
 import type { BoardStages } from "./board-stages.js";
 import { inboxCall } from "./message-tools.js";
+import { inWords, type Reserved, reservedBy, worksOf } from "./path-works.js";
 import type { SessionCall } from "./tool.js";
 
 const MAX_REASON_LENGTH = 1000;
@@ -111,7 +113,12 @@ export interface After {
 }
 
 /** Says what follows from an end. */
-export function afterEnd(item: Item, { outcome }: Ending, { maxRetries }: BoardStages): After {
+export function afterEnd(
+  item: Item,
+  { outcome, to = "" }: Ending,
+  { maxRetries }: BoardStages,
+  isThere: boolean | undefined,
+): After {
   const { stage, blocked, retryCount, storyId } = item;
   if (outcome === "done") return { stage };
   const counted = outcome === "failed" ? { failedTries: retryCount } : {};
@@ -123,11 +130,42 @@ export function afterEnd(item: Item, { outcome }: Ending, { maxRetries }: BoardS
       free: false,
       blocked,
       ...counted,
-      hint: `${tried}${storyId} is blocked now: nobody takes it until a person unblocks it. Tell your user if it is urgent.`,
+      hint: `${tried}${storyId} is blocked now: it stays in ${stage}, but nobody is offered it until a person unblocks it. Tell your user if it is urgent.`,
     };
   const last = outcome === "failed" && maxRetries > 0 ? ` At ${maxRetries} failed tries it is blocked.` : "";
-  const next = item.ready
-    ? `${storyId} is free for anybody again; work_next does not offer it to you, but work_claim takes it.`
-    : `${storyId} is in ${stage}, and not ready there.`;
-  return { stage, free: item.ready, ...counted, hint: `${tried}${next}${last}` };
+  const told = isThere === true ? `${to} was told; leave it to ${to}.` : "";
+  const taking =
+    outcome === "handoff"
+      ? told
+      : `${storyId} is free for anybody again; work_next does not offer it to you, but work_claim takes it.`;
+  const next = item.ready ? taking : `${told} ${storyId} is in ${stage}, and not ready there.`.trimStart();
+  const hint = `${tried}${next}${last}`;
+  return { stage, free: item.ready, ...counted, ...(hint === "" ? {} : { hint }) };
+}
+
+/** What becomes of reserved paths at the end of work. */
+export interface PathsAfter {
+  readonly released: readonly Reserved[];
+  /** Those that are for other work of the session, too. */
+  readonly shared: readonly Reserved[];
+  readonly left: readonly Reserved[];
+}
+
+export function pathsAfter(session: Session, id: string, keeps: boolean): PathsAfter {
+  const all = reservedBy(session);
+  const others = worksOf(session).filter((work) => work !== id);
+  const own = keeps ? [] : all.filter(({ works }) => works.includes(id));
+  const shared = own.filter(({ works }) => works.some((work) => others.includes(work)));
+  const released = own.filter((each) => !shared.includes(each));
+  return { released, shared, left: all.filter((each) => !released.includes(each)) };
+}
+
+/** Says what to do about the paths that are left. */
+export function hintOfLeft(left: readonly Reserved[], id: string, { outcome }: Ending): string | undefined {
+  if (left.length === 0) return undefined;
+  const kept = left.filter(({ works }) => works.includes(id));
+  if (outcome === "done" || kept.length === 0)
+    return `You still have ${left.map(inWords).join(", ")}: paths_release what you need no more.`;
+  const paths = kept.flatMap(({ patterns }) => patterns).join(" ");
+  return `You keep ${paths}, though ${id} is not yours any more: paths_release what was for that alone.`;
 }

@@ -2,7 +2,10 @@
 import type { Params } from "@pawl/protocol/types";
 import { kindOf, Refusal } from "../refusal.js";
 import { SESSION_LEASES } from "../sessions/session-name.js";
+import { BATCH } from "./held-work.js";
+import { readNote } from "./path-works.js";
 import type { SessionCall } from "./tool.js";
+import type { HeldByOther } from "./wanting.js";
 
 /** So many of the paths are explained. */
 const MAX_EXPLAINED = 8;
@@ -36,15 +39,30 @@ interface Obstacle extends Holder {
   /** False of one who waits, and came before. */
   readonly holds: boolean;
   readonly since?: string;
+  /** What it is for. */
   readonly works?: readonly string[];
+  /** Of these, those that the holder does not work on any more. */
+  readonly ended?: readonly string[];
   readonly isAgent: boolean;
+  /** Tells its reservation from others. */
+  readonly key?: string;
 }
 
-/** The refusal for an agent that asked for paths. */
+/** What stands in the way of paths. */
+export interface HeldPaths {
+  /** The refusal for the agent that asked for them. */
+  readonly error: unknown;
+  /** What agents hold of it, who can be told. */
+  readonly wanted: readonly HeldByOther[];
+  /** False where waiting is of no use. */
+  readonly canPass: boolean;
+}
+
+/** Says why an agent does not get paths that it asked for. */
 export async function heldPaths(
   call: SessionCall,
   { request, wanted, refused, hasWaited }: Request,
-): Promise<unknown> {
+): Promise<HeldPaths> {
   const each =
     wanted.length === 1
       ? [{ path: wanted[0] as WantedPath, error: refused }]
@@ -54,17 +72,35 @@ export async function heldPaths(
   const first = each.flatMap(({ path, error }) => obstacleOf(path.text, error));
   // By now all may be free.
   const found = first.length > 0 ? first : obstacleOf(wanted.map(({ text }) => text).join(", "), refused);
-  if (found.length === 0) return refused;
+  if (found.length === 0) return { error: refused, wanted: [], canPass: true };
   const { name } = call.session;
-  if (found.every(({ owner, holds }) => holds && owner === name)) return inOwnWay(found);
+  const own = found.filter(({ owner, holds }) => holds && owner === name);
+  if (own.length > 0) return { error: inOwnWay(own), wanted: [], canPass: false };
   const obstacles = await known(call, request.root, found);
   const free = each.filter(({ error }) => error === undefined).map(({ path }) => path.text);
   const said = obstacles.slice(0, MAX_EXPLAINED).map(sentence);
   if (obstacles.length > MAX_EXPLAINED) said.push(`${obstacles.length - MAX_EXPLAINED} more are held, too.`);
   if (free.length > 0) said.push(`Free are ${free.join(", ")}, but you got none of them.`);
-  const shown = obstacles.map(({ isAgent: _, holds: _holds, ...rest }) => rest);
+  const shown = obstacles.map(({ isAgent: _, holds: _holds, key: _key, ...rest }) => rest);
   const details = { holder: shown[0], ...(shown.length > 1 ? { holders: shown } : {}) };
-  return new Refusal("lease_held", said.join(" "), details, advice(obstacles, hasWaited));
+  const error = new Refusal("lease_held", said.join(" "), details, advice(obstacles, free, hasWaited));
+  return { error, wanted: toldOf(obstacles), canPass: true };
+}
+
+/** What each agent is told that holds some of it. */
+function toldOf(obstacles: readonly Obstacle[]): HeldByOther[] {
+  const keys = new Set(obstacles.filter(({ isAgent }) => isAgent).map(({ key }) => key));
+  return [...keys].flatMap((key) => {
+    const those = obstacles.filter((each) => each.key === key);
+    const [{ owner, works = [] }] = those as [Obstacle];
+    if (key === undefined) return [];
+    const wanted = [...new Set(those.map(({ path }) => path))].join(", ");
+    const held = [...new Set(those.map(({ path, pattern = path }) => pattern))].join(", ");
+    const as = held === wanted ? "" : ` as ${held}`;
+    const of = works.length === 0 ? "" : ` for ${works.join(", ")}`;
+    const words = `${wanted}, which you have reserved${as}${of}`;
+    return [{ owner, key, words, how: `paths_release ${held} when you do not need it.` }];
+  });
 }
 
 /** What stands in the way of one path alone: it is asked for and undone at once. */
@@ -122,14 +158,23 @@ async function known({ link }: SessionCall, root: string, found: readonly Found[
     const held = reservations.find(
       ({ patterns }) => each.pattern !== undefined && patterns.includes(each.pattern),
     );
-    const works = leases
-      .filter(({ owner }) => owner === each.owner)
-      .map((lease) => lease.name.slice(ITEMS.length));
+    const since =
+      held === undefined
+        ? {}
+        : { since: clockTime(held.acquiredAt), key: `${root} ${each.owner} ${held.acquiredAt}` };
+    if (!isAgent) return { ...each, isAgent, ...since };
+    const { note: text, ...rest } = each;
+    const { works, note } = readNote(text ?? "");
+    const items = leases.filter(({ owner }) => owner === each.owner).map((lease) => lease.name);
+    // Of jobs no lease says it.
+    const ended = works.filter((id) => !id.startsWith(BATCH) && !items.includes(ITEMS + id));
     return {
-      ...each,
+      ...rest,
       isAgent,
-      ...(held === undefined ? {} : { since: clockTime(held.acquiredAt) }),
+      ...since,
+      ...(note === undefined || note === "" ? {} : { note }),
       ...(works.length === 0 ? {} : { works }),
+      ...(ended.length === 0 ? {} : { ended }),
     };
   });
 }
@@ -139,7 +184,8 @@ export function clockTime(at: number): string {
   return new Date(at).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
 }
 
-function sentence({ path, owner, pattern, mode, note, since, works = [], holds }: Obstacle): string {
+function sentence(obstacle: Obstacle): string {
+  const { path, owner, pattern, mode, note, since, works = [], ended = [], holds } = obstacle;
   if (!holds) return `${path} is wanted by ${owner}, who came before and waits.`;
   const as = pattern === undefined || pattern === path ? "" : ` as ${pattern}`;
   const details = [
@@ -148,26 +194,32 @@ function sentence({ path, owner, pattern, mode, note, since, works = [], holds }
     note === undefined ? "" : ` (${note})`,
     mode === "read" ? ", to read it unchanged" : "",
   ];
-  return `${path} is held by ${owner}${as}${details.join("")}.`;
+  const over = ended.length === 0 ? "" : ` ${owner} does not work on ${ended.join(", ")} any more.`;
+  return `${path} is held by ${owner}${as}${details.join("")}.${over}`;
 }
 
-function advice(obstacles: readonly Obstacle[], hasWaited: boolean): string {
+function advice(obstacles: readonly Obstacle[], free: readonly string[], hasWaited: boolean): string {
   const holders = [...new Set(obstacles.map(({ owner }) => owner))];
   const agents = holders.filter((name) => obstacles.some((each) => each.owner === name && each.isAgent));
   const stays = `It stays so until ${holders.join(" and ")} give${holders.length === 1 ? "s" : ""} it back.`;
   const ask =
     agents.length > 0
-      ? `ask ${agents.join(" and ")} by message_send`
+      ? `ask ${agents.join(" and ")} by message_send (told already that you want it)`
       : `tell your user, since ${holders.join(" and ")} cannot be asked by message_send`;
   const wait = hasWaited ? "" : ", wait with waitSeconds";
-  return `${stays} Do another part first${wait}, or ${ask}. Do not edit it all the same.`;
+  const part = free.length === 0 ? "" : ` Call again with ${free.join(", ")} alone: you get it at once.`;
+  return `${stays}${part} Do another part first${wait}, or ${ask}. Do not edit it all the same.`;
 }
 
 function inOwnWay(holders: readonly Found[]): Refusal {
+  const each = holders.map(({ path, pattern = path, note }) => {
+    const { works } = readNote(note ?? "");
+    return `${path} meets ${pattern}${works.length === 0 ? "" : ` for ${works.join(", ")}`}`;
+  });
   return new Refusal(
     "lease_held",
-    "You have reserved some of that yourself, in the other mode.",
+    `You have reserved some of that yourself: ${each.join("; ")}.`,
     { holders: holders.map(({ owner, pattern }) => ({ owner, pattern })) },
-    "Give that back with paths_release, then reserve it as you need it.",
+    "Leave out what you have already. To have it in another mode, or more around it, give it back with paths_release, then ask for all in one call.",
   );
 }

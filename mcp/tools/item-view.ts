@@ -21,7 +21,8 @@ export function viewOf(item: Item, notes: readonly Note[] = []): z.input<typeof 
     stage,
     agent,
     ...(ready ? { ready } : {}),
-    ...(blocked ? { blocked } : {}),
+    // Whatever stage it is in.
+    ...(blocked ? { blocked, offered: false } : {}),
     ...(retryCount === 0 ? {} : { failedTries: retryCount }),
     ...(dependsOn.length === 0 ? {} : { dependsOn }),
     ...(labels.length === 0 ? {} : { labels }),

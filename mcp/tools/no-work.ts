@@ -1,10 +1,14 @@
 // Why there is no work: what there is instead.
 import type { Params, Result } from "@pawl/protocol/types";
-import type { BoardStages } from "./board-stages.js";
+import type { Passed, Session } from "../sessions/session.js";
+import { SESSION_LEASES } from "../sessions/session-name.js";
+import { BEGUN_STAGE, type BoardStages } from "./board-stages.js";
+import { reservedBy, worksOf } from "./path-works.js";
 import type { SessionCall } from "./tool.js";
 
 /** So many items of each stage are looked at. */
 const LOOKED_ITEMS = 100;
+const ITEMS = "item/";
 /** So many ids a sentence names. */
 const NAMED = 5;
 
@@ -44,12 +48,41 @@ export async function whyNoWork(
     (stage) => !board.isDone(stage) && (counts[stage] ?? 0) > LOOKED_ITEMS,
   );
   const sentences = [
-    said(passedOver, (ids) => `${ids}: given back, failed or handed on by you; work_claim takes it again.`),
+    said(
+      passedOver.map((id) => `${id} (${howPassed(session.passed.get(id))})`),
+      (ids) => `Passed over: ${ids}; work_claim takes it again.`,
+    ),
     ...sentencesOf(kinds, session.name, passedOver),
     said(waiting, (reasons, count) => `Waiting for what is not done, ${count}: ${reasons}.`),
     isMore ? `Only the first ${LOOKED_ITEMS} items of each stage were looked at.` : "",
   ].filter((each) => each !== "");
   return `Nothing${ofThese} is ready for you. ${sentences.join(" ")}`.trimEnd();
+}
+
+function howPassed(passed: Passed | undefined): string {
+  if (passed?.how === "handoff") return `handed by you to ${passed.to}, not yet taken`;
+  return passed?.how === "failed" ? "failed by you" : "given back by you";
+}
+
+/** True if nothing becomes ready unless somebody adds it: nobody works on anything, and nobody else may take anything. */
+export async function isIdle({ link }: SessionCall, passedOver: readonly string[] = []): Promise<boolean> {
+  const [{ leases: works }, { leases: agents }, { counts, stages }] = await Promise.all([
+    link.call("lease.list", { prefix: ITEMS, limit: 1 }),
+    link.call("lease.list", { prefix: SESSION_LEASES, limit: 2 }),
+    // Begun where this daemon does not see it: by hand, or on another node.
+    link.call("pipeline.list", { stage: BEGUN_STAGE, limit: 1 }),
+  ]);
+  const begun = counts?.[BEGUN_STAGE] ?? stages[BEGUN_STAGE]?.length ?? 0;
+  return works.length === 0 && begun === 0 && (passedOver.length === 0 || agents.length === 1);
+}
+
+export const IDLE = "Nobody works on anything: you may stop, unless stories are added.";
+
+/** What a session has that it needs for nothing. */
+export function needlessPaths(session: Session): string | undefined {
+  const paths = reservedBy(session).flatMap(({ patterns }) => patterns);
+  if (paths.length === 0 || worksOf(session).length > 0) return undefined;
+  return `You hold ${paths.join(" ")} and have no work: paths_release.`;
 }
 
 interface Kinds {

@@ -13,7 +13,7 @@ export const sessionStart = startingTool({
   name: "session_start",
   title: "Join the other agents",
   description:
-    "Call this first, once. Several agents work on this machine at the same time; this server keeps them from doing the same work twice and from overwriting each other's files. Pass the `session` that it returns to every other call; call it again with the same name and worktree when you are not sure of it. `held` is what you hold already (after a restart, say): go on with it. You never renew anything; what you hold is given back when your process ends. Refused with lease_held if another has the name: choose another. Every result ends with `unread` (messages that wait: read inbox) and `lost` (what you held and hold no more: stop working on it).",
+    "Call this first, once. Several agents work on this machine at the same time; this server keeps them from doing the same work twice and from overwriting each other's files. Pass the `session` that it returns to every other call; call it again with the same name and worktree when you are not sure of it. `held` is what you hold already (after a restart, say): go on with it. You never renew anything; what you hold is kept for 30 s after this server ends. Refused with lease_held if another has the name: choose another. Every result ends with `unread` (messages that wait: read inbox) and `lost` (what you held and hold no more: stop working on it).",
   annotations: SETS,
   input: {
     name: agentName.meta({

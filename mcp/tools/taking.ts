@@ -7,7 +7,7 @@ import type { BoardStages } from "./board-stages.js";
 import { keep } from "./holding.js";
 import { viewOf } from "./item-view.js";
 import type { SessionCall } from "./tool.js";
-import { type Ask, askedUntilMessage, ending, type Waited } from "./waiting.js";
+import { type Around, type Ask, askedUntilMessage, ending, type Waited } from "./waiting.js";
 
 /** How many of its notes an item is shown with. */
 const NOTES = 10;
@@ -35,8 +35,9 @@ export async function claimItem(
   call: SessionCall,
   wanted: Wanted,
   seconds: number | undefined,
+  around: Around = {},
 ): Promise<Waited<Taken>> {
-  return await askedUntilMessage(call, seconds, "waiting for work", claiming(call, wanted));
+  return await askedUntilMessage(call, seconds, "waiting for work", claiming(call, wanted), around);
 }
 
 function claiming(call: SessionCall, wanted: Wanted): Ask<Taken> {

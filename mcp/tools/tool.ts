@@ -100,12 +100,17 @@ const NEWS = {
 /** What follows, or what to do next, in words. */
 export const hint = z.string().optional();
 
-export const waitSeconds = z
-  .int()
-  .min(0)
-  .max(MAX_WAIT_SECONDS)
-  .optional()
-  .meta({ description: `Wait up to so long, until a message comes; 0 to ${MAX_WAIT_SECONDS}, default 0.` });
+/** The argument of a tool that may wait. */
+export function waitSeconds(untilWhat: string, otherEnds = "; any message ends it") {
+  return z
+    .int()
+    .min(0)
+    .max(MAX_WAIT_SECONDS)
+    .optional()
+    .meta({
+      description: `Waits so long ${untilWhat}${otherEnds}. Default 0.`,
+    });
+}
 
 export const READS = { readOnlyHint: true, destructiveHint: false, idempotentHint: true } as const;
 export const ADDS = { readOnlyHint: false, destructiveHint: false, idempotentHint: false } as const;

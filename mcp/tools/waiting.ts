@@ -1,3 +1,4 @@
+import { setImmediate as nextLoop } from "node:timers/promises";
 import type { Ending } from "../link.js";
 import { Interrupted, kindOf } from "../refusal.js";
 import type { SessionCall } from "./tool.js";
@@ -28,18 +29,24 @@ export interface Waited<T> {
   readonly interrupted: boolean;
 }
 
+/** What else belongs to a wait. */
+export interface Around {
+  /** A request of its own whose answer it waits for. */
+  readonly waitedFor?: string;
+  /** Called once it waits, unless it is answered at once. */
+  readonly whenWaiting?: () => Promise<void>;
+}
+
 /**
  * The same, but a message for the session ends the wait: whoever it waits for may wait for its answer. What is to be
  * had by then is had. A refusal at that moment comes as `Interrupted`.
- *
- * @param waitedFor a request of its own whose answer it waits for.
  */
 export async function askedUntilMessage<T>(
   call: SessionCall,
   seconds: number | undefined,
   reason: string,
   ask: Ask<T>,
-  waitedFor?: string,
+  { waitedFor, whenWaiting }: Around = {},
 ): Promise<Waited<T>> {
   const waitMs = (seconds ?? 0) * 1000;
   if (waitMs === 0) return { answer: await ask(0, undefined), interrupted: false };
@@ -52,7 +59,9 @@ export async function askedUntilMessage<T>(
       () => {},
     );
     try {
-      const answer = await ask(waitMs, AbortSignal.any([call.signal, early.signal]));
+      const waits = ask(waitMs, AbortSignal.any([call.signal, early.signal]));
+      if (whenWaiting !== undefined) void onceItWaits(call, waits, whenWaiting);
+      const answer = await waits;
       return { answer, interrupted: early.signal.aborted };
     } catch (error) {
       if (!early.signal.aborted || call.signal.aborted || kindOf(error) !== "cancelled") throw error;
@@ -61,6 +70,27 @@ export async function askedUntilMessage<T>(
       over.abort();
     }
   });
+}
+
+/** Calls it unless the daemon answers at once. What comes of it does not end the wait. */
+async function onceItWaits(
+  { link }: SessionCall,
+  waits: Promise<unknown>,
+  whenWaiting: () => Promise<void>,
+): Promise<void> {
+  let isOver = false;
+  const over = (): void => {
+    isOver = true;
+  };
+  waits.then(over, over);
+  try {
+    // An answer at once comes before this one.
+    await link.call("daemon.ping", {});
+    await nextLoop();
+    if (!isOver) await whenWaiting();
+  } catch {
+    // Whoever is not told of the wait is told of its end.
+  }
 }
 
 async function atOnce<T>(ask: Ask<T>): Promise<T> {

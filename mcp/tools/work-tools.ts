@@ -7,22 +7,24 @@ import {
   afterEnd,
   batchCalls,
   checkEnding,
-  type HeldWork,
   handoffCall,
+  hintOfLeft,
   itemCalls,
+  pathsAfter,
   type TransactCall,
 } from "./ending.js";
 import { clockTime } from "./held-paths.js";
+import { BATCH, heldWork, noteLater } from "./held-work.js";
 import { losing } from "./holding.js";
 import { isThere, nobodyThere } from "./message-tools.js";
-import { whyNoWork } from "./no-work.js";
+import { IDLE, isIdle, needlessPaths, whyNoWork } from "./no-work.js";
+import { nameWorks, shownPaths } from "./path-works.js";
 import { agentName } from "./session-tools.js";
 import { claimBatch, claimItem, heldAlready, nextItem, type Taken, work } from "./taking.js";
 import { ADDS, DESTROYS, hint, type SessionCall, tool, waitSeconds } from "./tool.js";
 import type { Waited } from "./waiting.js";
+import { heldLease, tellHolders } from "./wanting.js";
 
-/** Ids of batches begin so; no story's id holds a colon. */
-const BATCH = "qwb:";
 const MAX_REASON_LENGTH = 1000;
 
 const note = z.string().min(1).max(16_000).optional();
@@ -56,7 +58,7 @@ export const workNext = tool({
       .max(16)
       .optional()
       .meta({ description: "Only items with all of these." }),
-    waitSeconds,
+    waitSeconds: waitSeconds("until there is work"),
   },
   output: WORK,
   async run({ queue, stages, labels, waitSeconds: seconds }, call) {
@@ -76,16 +78,28 @@ export const workNext = tool({
       ...(stages === undefined ? {} : { stages }),
       ...(labels === undefined ? {} : { labels }),
     };
-    const { answer, interrupted } = await nextItem(call, board, wanted, seconds);
+    let { answer, interrupted } = await nextItem(call, board, wanted, 0);
+    if (answer.work === null && (seconds ?? 0) > 0 && !(await isIdle(call, answer.passedOver)))
+      ({ answer, interrupted } = await nextItem(call, board, wanted, seconds));
     if (answer.work !== null) return { work: answer.work };
     const { passedOver } = answer;
-    const reason = await whyNoWork(call, board, wanted, passedOver);
-    return { work: null, reason, ...passed(passedOver), ...said(interrupted) };
+    const [reason, idle] = await Promise.all([
+      whyNoWork(call, board, wanted, passedOver),
+      isIdle(call, passedOver),
+    ]);
+    const all = idle ? `${reason} ${IDLE}` : reason;
+    return {
+      work: null,
+      reason: all,
+      ...passed(passedOver),
+      ...said(interrupted, needlessPaths(call.session)),
+    };
   },
 });
 
-function said(interrupted: boolean): { hint?: string } {
-  return interrupted ? { hint: MESSAGE_CAME } : {};
+function said(interrupted: boolean, more?: string): { hint?: string } {
+  const words = [interrupted ? MESSAGE_CAME : undefined, more].filter((each) => each !== undefined);
+  return words.length === 0 ? {} : { hint: words.join(" ") };
 }
 
 function passed(ids: readonly string[] | undefined): { passedOver?: string[] } {
@@ -98,7 +112,7 @@ export const workClaim = tool({
   description:
     "Instead of work_next, when you know which item (such as FR-012) or job (qwb:...) to do. Returns the same; of what you hold already, too. Refused with lease_held if another has it: take other work, or ask the holder with message_send. `work: null`: it is not ready; `reason` says why.",
   annotations: ADDS,
-  input: { id, waitSeconds },
+  input: { id, waitSeconds: waitSeconds("until it is free") },
   output: WORK,
   async run({ id: wanted, waitSeconds: seconds }, call) {
     const own = call.session.find("item", wanted) ?? call.session.find("batch", wanted);
@@ -113,7 +127,14 @@ export const workClaim = tool({
     const { item } = await call.link.call("pipeline.read", { storyId: wanted });
     if (item === null) throw new Refusal("not_found", `There is no item ${wanted} on the board.`);
     const { claim } = item;
-    if (claim !== undefined && (seconds ?? 0) === 0) throw await heldBy(call, wanted, claim.agent);
+    const tellHolder = async (waits: boolean): Promise<void> => {
+      const words = { words: `${wanted}, which you work on`, how: "work_finish it when you do not." };
+      await tellHolders(call, await heldLease(call, `item/${wanted}`, words), waits);
+    };
+    if (claim !== undefined && (seconds ?? 0) === 0) {
+      await tellHolder(false);
+      throw await heldBy(call, wanted, claim.agent);
+    }
     const board = await boardStages(call.link);
     const stage =
       claim !== undefined
@@ -121,7 +142,9 @@ export const workClaim = tool({
         : board.isReady(item.stage)
           ? board.begunFrom(item.stage)
           : {};
-    const { answer, interrupted } = await claimItem(call, { storyId: wanted, ...stage }, seconds);
+    const whenWaiting = () => tellHolder(true);
+    const asked = { storyId: wanted, ...stage };
+    const { answer, interrupted } = await claimItem(call, asked, seconds, { whenWaiting });
     return answer.work === null
       ? await notReady(call, wanted, { answer, interrupted })
       : { work: answer.work };
@@ -141,30 +164,16 @@ async function notReady({ link }: SessionCall, storyId: string, { answer, interr
   const [last] = notes;
   const needs =
     item?.blocked === true && last !== undefined
-      ? ` A person has to unblock it. The last note, by ${last.agent ?? "nobody"}: ${last.text}`
+      ? ` Nobody is offered it until a person unblocks it. The last note, by ${last.agent ?? "nobody"}: ${last.text}`
       : "";
   return { work: null, reason: `${inAgentsWords(answer.reason ?? "")}${needs}`, ...said(interrupted) };
-}
-
-function heldWork({ session }: SessionCall, wanted: string): HeldWork {
-  const hold = session.find("item", wanted) ?? session.find("batch", wanted);
-  if (hold !== undefined) return hold;
-  const held = session.holds.filter(({ kind }) => kind === "item" || kind === "batch").map((each) => each.id);
-  throw new Refusal(
-    "lease_lost",
-    `You do not hold ${wanted}.`,
-    { held },
-    held.length === 0
-      ? "Take it with work_claim before you work on it; if that is refused, leave it alone."
-      : `You hold ${held.join(", ")}. Use one of these ids, or take that one with work_claim.`,
-  );
 }
 
 export const workUpdate = tool({
   name: "work_update",
   title: "Say how your work goes",
   description:
-    "Of work that you hold: leave a note for whoever comes after you (decisions, what is left, what failed), and say how far you are, after each larger step. Notes stay for good. It does not end the work: work_finish does.",
+    "Of work that you hold, or (a note alone) have done: leave a note for whoever comes after you (decisions, what is left, what failed), and say how far you are, after each larger step. Notes stay for good. It does not end the work: work_finish does.",
   annotations: ADDS,
   input: {
     id,
@@ -177,10 +186,16 @@ export const workUpdate = tool({
   },
   output: { id: z.string() },
   async run({ id: wanted, note: text, percent, checkpoint }, call) {
-    const hold = heldWork(call, wanted);
     if (text === undefined && percent === undefined && checkpoint === undefined) {
       throw new Refusal("invalid_params", "Give a `note`, a `percent` or a `checkpoint`.");
     }
+    const isNoteAlone = text !== undefined && percent === undefined && checkpoint === undefined;
+    const { session } = call;
+    if (isNoteAlone && session.hasFinished(wanted) && session.find("item", wanted) === undefined) {
+      await noteLater(call, wanted, text);
+      return { id: wanted };
+    }
+    const hold = await heldWork(call, wanted);
     await losing(call, hold, async () => {
       if (hold.kind === "item") {
         if (checkpoint !== undefined) {
@@ -213,7 +228,7 @@ export const workFinish = tool({
   name: "work_finish",
   title: "End your work: done, failed, given back, or handed to another",
   description:
-    "Call this as soon as you stop working on something that you hold, always with a note. `done`: it is finished (tested, committed), and what depends on it becomes ready. `failed`: you tried and could not; it goes back, the try is counted. `give_back`: you did not really begin; it goes back uncounted. With `blocked: true` these two park it until a person unblocks it: use that when it needs a person or something that is not there. `handoff`: it goes back with the name of the agent in `to`, who is sent your note; anybody may take it. What goes back is free for others at once. Your reserved paths are given back too if this was your last work; `stillReserved` names those that are not. All of it happens, or, on a refusal, nothing. Refused with lease_lost: it is not yours any more, so do not commit it.",
+    "Call this as soon as you stop working on something that you hold, always with a note. `done`: it is finished (tested, committed), and what depends on it becomes ready. `failed`: you tried and could not; it goes back, the try is counted. `give_back`: you did not really begin; it goes back uncounted. With `blocked: true` these two park it until a person unblocks it: use that for what needs a person (a question: give_back) or is not there. `handoff`: it goes back with the name of the agent in `to`, who is sent your note; anybody may take it. What goes back is free for others at once. The paths that you reserved for it are given back too; `stillReserved` names the others. All of it happens, or, on a refusal, nothing. Refused with lease_lost: it is not yours any more, so do not commit it.",
   annotations: DESTROYS,
   input: {
     id,
@@ -232,7 +247,7 @@ export const workFinish = tool({
       .unknown()
       .optional()
       .meta({ description: "For done, of a job: any JSON, for whoever waits for it." }),
-    keepPaths: z.boolean().optional().meta({ description: "True: keep your reserved paths." }),
+    keepPaths: z.boolean().optional().meta({ description: "True: keep its paths." }),
   },
   output: {
     id: z.string(),
@@ -242,20 +257,15 @@ export const workFinish = tool({
     failedTries: z.number().optional(),
     there: z.boolean().optional(),
     releasedPaths: z.array(z.string()).optional(),
-    stillReserved: z.array(z.string()).optional(),
+    stillReserved: z.array(z.looseObject({ paths: z.array(z.string()) })).optional(),
     hint,
   },
   async run({ id: wanted, keepPaths, ...ending }, call) {
     const { session, link } = call;
-    const hold = heldWork(call, wanted);
+    const hold = await heldWork(call, wanted);
     checkEnding(hold, session.name, ending);
     const board = await boardStages(link);
-    const last = !session.holds.some(
-      (each) => each !== hold && (each.kind === "item" || each.kind === "batch"),
-    );
-    const reserved = session.holds.filter((each) => each.kind === "paths");
-    const paths = last && keepPaths !== true ? reserved : [];
-    const left = reserved.filter((each) => !paths.includes(each)).flatMap(({ patterns }) => patterns);
+    const { released: paths, shared } = pathsAfter(session, wanted, keepPaths === true);
     const calls: TransactCall[] = [
       ...(hold.kind === "item" ? itemCalls(call, board, hold, ending) : batchCalls(hold, ending)),
       ...paths.map(({ reservationId }) => ({ method: "path.release" as const, params: { reservationId } })),
@@ -266,17 +276,30 @@ export const workFinish = tool({
       session.ending([hold, ...paths], () => link.call("transact", { calls })),
     );
     const item = hold.kind === "item" ? (results.at(-1) as Result<"pipeline.read">).item : null;
-    const after: Partial<After> = item === null ? {} : afterEnd(item, ending, board);
-    if (after.free === true) session.pass(hold.id);
-    const there = ending.to === undefined ? undefined : await isThere(call, ending.to);
-    const hints = [after.hint, there === false ? nobodyThere(ending.to as string) : undefined];
+    const { outcome, to } = ending;
+    if (outcome === "done" && hold.kind === "item") session.finish(hold.id);
+    for (const each of shared) {
+      const works = each.works.filter((work) => work !== hold.id);
+      // The work has ended by now, whatever becomes of its paths.
+      await nameWorks(call, each, { works, note: each.note }).catch(() => {});
+    }
+    const { left } = pathsAfter(session, wanted, true);
+    const there = to === undefined ? undefined : await isThere(call, to);
+    const after: Partial<After> = item === null ? {} : afterEnd(item, ending, board, there);
+    if (after.free === true && outcome !== "done")
+      session.pass(hold.id, { how: outcome, ...(to === undefined ? {} : { to }) });
+    const hints = [
+      after.hint,
+      there === false ? nobodyThere(to as string) : undefined,
+      hintOfLeft(left, hold.id, ending),
+    ];
     const words = hints.filter((each) => each !== undefined).join(" ");
     return {
       id: hold.id,
       ...after,
       ...(there === undefined ? {} : { there }),
       ...(paths.length === 0 ? {} : { releasedPaths: paths.flatMap(({ patterns }) => patterns) }),
-      ...(left.length === 0 ? {} : { stillReserved: left }),
+      ...(left.length === 0 ? {} : { stillReserved: left.map(shownPaths) }),
       ...(words === "" ? {} : { hint: words }),
     };
   },

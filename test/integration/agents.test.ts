@@ -23,6 +23,9 @@ const CRASHES = TORTURE ? 20 : 50;
 /** A wait is short here: who finds nothing looks whether all is done. */
 const WAIT_SECONDS = 1;
 
+/** Of whom messages are that no agent has written. */
+const SYSTEM = "(pawl)";
+
 interface Written {
   readonly finished: string[];
   /** By story, who has finished it. */
@@ -194,7 +197,9 @@ class Worker {
 
   async #read(): Promise<void> {
     const { value } = await this.#call("inbox");
-    for (const { text } of value.messages) {
+    for (const { from, text } of value.messages) {
+      // That somebody wants what it holds.
+      if (from === SYSTEM) continue;
       this.#log.received += 1;
       const to = this.#log.sent.get(text);
       if (to !== this.#agent?.session)

@@ -159,7 +159,7 @@ describe("work", () => {
     expect((await ben.refused("work_finish", { id, outcome: "done" })).kind).toBe("lease_lost");
     await ada.done("paths_reserve", { paths: ["src/"] });
     const finished = await ada.done("work_finish", { id, outcome: "done", note: "all of it" });
-    expect(finished).toEqual({ id, stage: "5_done", releasedPaths: ["src/"], unread: 0, lost: [] });
+    expect(finished).toEqual({ id, stage: "5_done", releasedPaths: ["src/"], unread: 1, lost: [] });
     const { item } = await ben.done("board", { id });
     expect(item.notes.map(({ text }: { text: string }) => text)).toEqual(["half of it", "all of it"]);
     expect((await ada.refused("work_finish", { id, outcome: "done" })).kind).toBe("lease_lost");
@@ -187,7 +187,13 @@ describe("work", () => {
     const own = await ada.refused("work_finish", { id, outcome: "handoff", to: ada.name });
     expect(own.kind).toBe("invalid_params");
     const handed = { id, outcome: "handoff", to: ben.name, note: "the tests are left" };
-    expect(await ada.done("work_finish", handed)).toMatchObject({ there: true, free: true });
+    expect(await ada.done("work_finish", handed)).toMatchObject({
+      there: true,
+      free: true,
+      hint: `${ben.name} was told; leave it to ${ben.name}.`,
+    });
+    const none = await ada.done("work_next", { labels: [label] });
+    expect(none.reason).toContain(`${id} (handed by you to ${ben.name}, not yet taken)`);
     const { messages } = await ben.done("inbox");
     expect(messages[0].text).toBe(
       `${ada.name} would like you to take ${id}: work_claim it; it is free for anybody. Note: the tests are left`,
@@ -197,6 +203,9 @@ describe("work", () => {
     const nobody = await ben.done("work_finish", { id, outcome: "handoff", to: newName() });
     expect(nobody).toMatchObject({ there: false });
     expect(nobody.hint).toContain("Nobody is named");
+    await ada.done("work_claim", { id });
+    await ada.done("work_finish", { id, outcome: "failed", note: "no" });
+    expect((await ada.done("work_next", { labels: [label] })).reason).toContain(`${id} (failed by you)`);
   });
 
   test("is not offered to whoever has just given it away, while others get it", async () => {
@@ -207,7 +216,7 @@ describe("work", () => {
     await ada.done("work_finish", { id, outcome: "give_back" });
     const none = await ada.done("work_next", { ...wanted, waitSeconds: 1 });
     expect(none).toMatchObject({ work: null, passedOver: [id] });
-    expect(none.reason).toContain(`${id}: given back`);
+    expect(none.reason).toContain(`${id} (given back by you)`);
     // What comes meanwhile is taken.
     const waiting = ada.done("work_next", { ...wanted, waitSeconds: 45 });
     const other = await newItem(ben, { addLabels: [label] });
@@ -226,14 +235,20 @@ describe("work", () => {
       expect(kind).toBe("invalid_params");
     }
     const parked = { id, outcome: "give_back", blocked: true, note: "needs the password of the shop" };
-    expect(await ada.done("work_finish", parked)).toMatchObject({ free: false, blocked: true });
-    expect((await ada.done("board", { id })).item).toMatchObject({ blocked: true, agent: null });
+    expect(await ada.done("work_finish", parked)).toMatchObject({
+      free: false,
+      blocked: true,
+      hint: expect.stringContaining("it stays in 1_backlog, but nobody is offered it"),
+    });
+    const { item } = await ada.done("board", { id });
+    expect(item).toMatchObject({ blocked: true, offered: false, agent: null });
     for (const agent of [ada, ben]) {
       const { work, reason } = await agent.done("work_next", { labels: [label] });
       expect([work, reason]).toEqual([null, expect.stringContaining(`unblocks, 1: ${id}`)]);
     }
     const { work, reason } = await ben.done("work_claim", { id });
     expect([work, reason]).toEqual([null, expect.stringContaining("needs the password of the shop")]);
+    expect(reason).toContain("Nobody is offered it until a person unblocks it");
     await ben.done("item_edit", { id, blocked: false });
     expect((await ada.done("work_next", { labels: [label] })).work.id).toBe(id);
     const failed = await ada.done("work_finish", { id, outcome: "failed", blocked: true, note: "no" });
@@ -286,16 +301,67 @@ describe("work", () => {
     await client.destroy();
   });
 
-  test("that ends names the paths that stay reserved", async () => {
-    const ada = await started();
+  test("that is done takes a note of whoever has done it, and is not said to be taken again", async () => {
+    const ada = await started({ server: {} });
+    const ben = await started();
     const { id, label } = await newItem(ada);
-    const other = await newItem(ada);
-    for (const each of [label, other.label]) await ada.done("work_next", { labels: [each] });
+    await ada.done("work_next", { labels: [label] });
+    await ada.done("work_finish", { id, outcome: "done" });
+    await ada.done("work_update", { id, note: "merged as 1a2b" });
+    expect((await ben.done("board", { id })).item.notes).toEqual([{ by: ada.name, text: "merged as 1a2b" }]);
+    for (const [agent, words] of [
+      [ada, "You have done it"],
+      [ben, "It is done"],
+    ] as const) {
+      const { kind, text } = await agent.refused("work_update", { id, note: "x", percent: 99 });
+      expect([kind, text]).toEqual(["lease_lost", expect.stringContaining(words)]);
+      expect(text).not.toContain("work_claim");
+    }
+    expect((await ben.refused("work_update", { id, note: "x" })).kind).toBe("lease_lost");
+    // A server that goes on knows it, too.
+    await ada.kill();
+    const again = await started({ name: ada.name, worktree: ada.worktree });
+    await again.done("work_update", { id, note: "released" });
+  });
+
+  test("that nobody can make ready is not waited for", async () => {
+    const own = await startDaemon();
+    const [ada, ben] = [
+      await started({ server: { at: own.place } }),
+      await started({ server: { at: own.place } }),
+    ];
+    const { id, label } = await newItem(ada);
+    const later = await newItem(ada, { dependsOn: [id] });
     await ada.done("paths_reserve", { paths: ["src/"] });
-    const finished = await ada.done("work_finish", { id, outcome: "done" });
-    expect(finished).toMatchObject({ stillReserved: ["src/"] });
-    const kept = await ada.done("work_finish", { id: other.id, outcome: "done", keepPaths: true });
-    expect(kept).toMatchObject({ stillReserved: ["src/"] });
+    await ben.done("work_claim", { id });
+    let waits = 0;
+    const ask = () =>
+      ada.done("work_next", { labels: [later.label], waitSeconds: 45 }, { onprogress: () => (waits += 1) });
+    const worked = await ada.done("work_next", { labels: [label] });
+    expect(worked.reason).not.toContain("Nobody works");
+    expect(worked.hint).toBe("You hold src/ and have no work: paths_release.");
+    await ben.done("work_finish", { id, outcome: "give_back", blocked: true, note: "which shop?" });
+    const { work, reason } = await ask();
+    expect([work, reason, waits]).toEqual([
+      null,
+      expect.stringContaining("Nobody works on anything: you may stop, unless stories are added."),
+      0,
+    ]);
+    await ada.done("paths_release");
+    expect(await ask()).not.toHaveProperty("hint");
+    // What another may take may become more.
+    await ada.done("item_edit", { id, blocked: false });
+    await ada.done("work_claim", { id });
+    await ada.done("work_finish", { id, outcome: "handoff", to: ben.name });
+    const waiting = ada.done(
+      "work_next",
+      { waitSeconds: 45 },
+      {
+        onprogress: () =>
+          void ben.done("work_claim", { id }).then(() => ben.done("work_finish", { id, outcome: "done" })),
+      },
+    );
+    expect((await waiting).work.id).toBe(later.id);
   });
 
   test("comes from queues, too, with its checkpoint and its result", async () => {
@@ -327,6 +393,9 @@ describe("work", () => {
     const told: string[] = [];
     const cancelling = new AbortController();
     const label = `wait-${ada.name}`;
+    // Where nobody works nobody waits.
+    const begun = await newItem(ben);
+    await ben.done("work_claim", { id: begun.id });
     const waiting = ada.client
       .callTool(
         { name: "work_next", arguments: { session: ada.session, labels: [label], waitSeconds: 45 } },
@@ -390,14 +459,16 @@ describe("paths", () => {
     expect(refusal.text).toMatch(
       new RegExp(`src/a.ts is held by ${ada.name} as src/ since \\d\\d:\\d\\d \\(the cart\\)`),
     );
-    for (const part of ["Free are docs/", "wait with waitSeconds", `ask ${ada.name} by message_send`])
+    for (const part of [
+      "Free are docs/",
+      "Call again with docs/ alone: you get it at once",
+      "wait with waitSeconds",
+      `ask ${ada.name} by message_send (told already that you want it)`,
+    ])
       expect(refusal.text).toContain(part);
     // Neither figures of time nor processes: it stays until it is given back.
     expect(refusal.text).not.toMatch(/ ms|pid|expiresAt|\d{6}/);
-    const { id, label } = await newItem(ada);
-    await ada.done("work_next", { labels: [label] });
     const late = await ben.refused("paths_reserve", { paths: ["src/a.ts"], waitSeconds: 1 });
-    expect(late.text).toContain(` for ${id} (the cart)`);
     expect(late.text).not.toContain("waitSeconds");
     expect((await ada.done("paths_reserve", { paths: ["docs/"] })).reserved).toHaveLength(3);
     expect((await ada.refused("paths_reserve", { paths: ["../x"] })).kind).toBe("invalid_params");
@@ -407,6 +478,120 @@ describe("paths", () => {
     await isWaitedFor("docs/");
     await ada.done("paths_release");
     expect((await waiting).reserved).toEqual(["docs/x.md"]);
+  });
+
+  test("are for a piece of work each, with a note of its own, and end with it", async () => {
+    const worktree = privateDirectory();
+    const [ada, ben] = [await started({ worktree }), await started({ worktree })];
+    const [one, two] = [await newItem(ada), await newItem(ada)];
+    for (const { id } of [one, two]) await ada.done("work_claim", { id });
+    const first = await ada.done("paths_reserve", { paths: ["src/pay/"], for: one.id, note: "the till" });
+    expect(first).toMatchObject({ for: one.id, reserved: ["src/pay/"] });
+    // The latest, if none is named.
+    const second = await ada.done("paths_reserve", { paths: ["src/mail/"], note: "the letters" });
+    expect(second).toMatchObject({ for: two.id, reserved: ["src/mail/"] });
+    expect((await ada.refused("paths_reserve", { paths: ["x"], for: "FR-404" })).kind).toBe("invalid_params");
+    const { text } = await ben.refused("paths_reserve", { paths: ["src/pay/a.ts", "src/mail/a.ts"] });
+    for (const [{ id }, note] of [
+      [one, "the till"],
+      [two, "the letters"],
+    ] as const)
+      expect(text).toMatch(new RegExp(`since \\d\\d:\\d\\d for ${id} \\(${note}\\)\\.`));
+    expect(text).not.toContain("any more");
+    const { held } = await ada.done("session_start", { name: ada.name, worktree });
+    expect(held).toContainEqual({ kind: "paths", id: worktree, patterns: ["src/pay/"], for: [one.id] });
+    const finished = await ada.done("work_finish", { id: one.id, outcome: "done" });
+    expect(finished).toMatchObject({
+      releasedPaths: ["src/pay/"],
+      stillReserved: [{ paths: ["src/mail/"], for: two.id }],
+      hint: `You still have src/mail/ (for ${two.id}): paths_release what you need no more.`,
+    });
+    const back = { id: two.id, outcome: "give_back", keepPaths: true };
+    const kept = await ada.done("work_finish", back);
+    expect(kept.stillReserved).toEqual([{ paths: ["src/mail/"], for: two.id }]);
+    expect(kept.hint).toContain(`though ${two.id} is not yours any more: paths_release`);
+    const late = await ben.refused("paths_reserve", { paths: ["src/mail/a.ts"] });
+    expect(late.text).toContain(`${ada.name} does not work on ${two.id} any more.`);
+    // Asked for again, they are for what they are asked for.
+    expect(await ada.done("paths_reserve", { paths: ["src/mail/"] })).toMatchObject({ for: null });
+    expect((await ben.refused("paths_reserve", { paths: ["src/mail/a.ts"] })).text).not.toContain(two.id);
+  });
+
+  test("that are for two pieces of work end with the last of them", async () => {
+    const worktree = privateDirectory();
+    const [ada, ben] = [await started({ worktree }), await started({ worktree })];
+    const [one, two] = [await newItem(ada), await newItem(ada)];
+    for (const { id } of [one, two]) await ada.done("work_claim", { id });
+    await ada.done("paths_reserve", { paths: ["src/"], for: one.id, note: "all" });
+    const both = await ada.done("paths_reserve", { paths: ["src/a.ts", "lib/"], for: two.id });
+    expect(both.reserved.sort()).toEqual(["lib/", "src/"]);
+    expect(both.hint).toBe(`You keep src/ until ${one.id} and ${two.id} have ended.`);
+    expect((await ben.refused("paths_reserve", { paths: ["src/"] })).text).toContain(
+      `for ${one.id}, ${two.id} (all)`,
+    );
+    // What is more than one has is asked for anew, or not to be had.
+    const around = await ada.refused("paths_reserve", { paths: ["**/a.ts"], for: two.id });
+    expect(around.text).toContain(`You have reserved some of that yourself: **/a.ts meets src/`);
+    const first = await ada.done("work_finish", { id: one.id, outcome: "done" });
+    expect(first).not.toHaveProperty("releasedPaths");
+    expect((await ben.refused("paths_reserve", { paths: ["src/"] })).text).toContain(`for ${two.id} (all)`);
+    const last = await ada.done("work_finish", { id: two.id, outcome: "done" });
+    expect(last.releasedPaths.sort()).toEqual(["lib/", "src/"]);
+    expect((await ben.done("paths_reserve", { paths: ["src/"] })).reserved).toEqual(["src/"]);
+  });
+
+  test("that are wanted end a wait of the holder, who is told once", async () => {
+    const worktree = privateDirectory();
+    const [ada, ben] = [await started({ worktree }), await started({ worktree })];
+    const { id } = await newItem(ada);
+    await ada.done("work_claim", { id });
+    await ada.done("paths_reserve", { paths: ["src/pay/"] });
+    let waiting: Promise<{ reserved: string[] }> | undefined;
+    const none = await ada.done(
+      "work_next",
+      { labels: [newName()], waitSeconds: 45 },
+      {
+        onprogress: () => {
+          waiting ??= ben.done("paths_reserve", { paths: ["src/pay/a.ts"], waitSeconds: 45 });
+        },
+      },
+    );
+    expect(none.hint).toContain("read inbox");
+    const { messages } = await ada.done("inbox");
+    expect(messages).toMatchObject([
+      {
+        from: "(pawl)",
+        text: `${ben.name} waits for src/pay/a.ts, which you have reserved as src/pay/ for ${id}. paths_release src/pay/ when you do not need it. This needs no answer.`,
+      },
+    ]);
+    expect((await ada.refused("message_send", { to: "(pawl)", text: "no" })).kind).toBe("invalid_params");
+    // Neither what is added nor what is asked for again tells it again; of another reservation it does.
+    await ada.done("paths_reserve", { paths: ["src/mail/"] });
+    await ben.refused("paths_reserve", { paths: ["src/mail/"] });
+    expect((await ada.done("inbox")).messages).toEqual([]);
+    await ada.done("paths_release");
+    expect((await waiting)?.reserved).toEqual(["src/pay/a.ts"]);
+    await ada.done("paths_reserve", { paths: ["src/mail/"] });
+    await ben.refused("paths_reserve", { paths: ["src/mail/"] });
+    const { messages: more } = await ada.done("inbox");
+    expect(more[0].text).toContain(`${ben.name} wants src/mail/, which you have reserved for ${id}.`);
+  });
+
+  test.each([
+    ["work_claim", "which you work on"],
+    ["lock", "which you have by lock"],
+  ])("and what %s is refused are told of alike", async (tool, words) => {
+    const [ada, ben] = [await started(), await started()];
+    const { id } = await newItem(ada);
+    await ada.done("work_claim", { id });
+    await ada.done("lock", { name: `port/${ada.name}` });
+    const args = tool === "work_claim" ? { id } : { name: `port/${ada.name}` };
+    for (let times = 0; times < 2; times += 1) await ben.refused(tool, args);
+    await ben.call(tool, { ...args, waitSeconds: 1 });
+    const { messages } = await ada.done("inbox");
+    expect(messages).toHaveLength(1);
+    expect(messages[0].text).toContain(`${ben.name} wants ${Object.values(args)[0]}, ${words}. `);
+    expect(messages[0].from).toBe("(pawl)");
   });
 
   test("for which two would wait for each other are refused to the second one", async () => {

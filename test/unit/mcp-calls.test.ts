@@ -21,7 +21,9 @@ function linkOf(call: (method: string, params: Record<string, unknown>) => Promi
 function sessionOn(link: Link): Session {
   const identity = { session: "ada~1", name: "ada", role: null, worktree: "/w", leaseId: "l" };
   const lock = { kind: "lock", id: "port", leaseId: "x", fencingToken: 1 } as const;
-  return new Session(link, privateDirectory(), identity, [lock], [{ id: "cmd_1", to: "ben", text: "?" }]);
+  return new Session(link, privateDirectory(), identity, [lock], {
+    open: [{ id: "cmd_1", to: "ben", text: "?" }],
+  });
 }
 
 const paint = tool({
