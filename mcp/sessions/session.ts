@@ -30,7 +30,7 @@ export type ShownHold = {
   readonly kind: Hold["kind"];
   readonly id: string;
   readonly patterns?: readonly string[];
-  readonly for?: readonly string[];
+  readonly for?: string;
 };
 
 export type Identity = Pick<SessionState, "session" | "name" | "role" | "worktree" | "leaseId">;
@@ -265,7 +265,7 @@ export function shownHolds(holds: readonly Hold[]): ShownHold[] {
             kind: hold.kind,
             id: hold.id,
             patterns: hold.patterns,
-            ...(hold.works.length === 0 ? {} : { for: hold.works }),
+            ...(hold.works.length === 0 ? {} : { for: hold.works.join(", ") }),
           }
         : { kind: hold.kind, id: hold.id },
     );

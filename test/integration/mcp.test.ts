@@ -499,7 +499,7 @@ describe("paths", () => {
       expect(text).toMatch(new RegExp(`since \\d\\d:\\d\\d for ${id} \\(${note}\\)\\.`));
     expect(text).not.toContain("any more");
     const { held } = await ada.done("session_start", { name: ada.name, worktree });
-    expect(held).toContainEqual({ kind: "paths", id: worktree, patterns: ["src/pay/"], for: [one.id] });
+    expect(held).toContainEqual({ kind: "paths", id: worktree, patterns: ["src/pay/"], for: one.id });
     const finished = await ada.done("work_finish", { id: one.id, outcome: "done" });
     expect(finished).toMatchObject({
       releasedPaths: ["src/pay/"],
