@@ -64,7 +64,7 @@ function howPassed(passed: Passed | undefined): string {
   return passed?.how === "failed" ? "failed by you" : "given back by you";
 }
 
-/** True if nothing becomes ready unless somebody adds it: nobody works on anything, and nobody else may take anything. */
+/** True if nothing becomes ready unless it is added: nobody works on anything, and nobody else may take anything. */
 export async function isIdle({ link }: SessionCall, passedOver: readonly string[] = []): Promise<boolean> {
   const [{ leases: works }, { leases: agents }, { counts, stages }] = await Promise.all([
     link.call("lease.list", { prefix: ITEMS, limit: 1 }),

@@ -42,15 +42,17 @@ export const pathsReserve = tool({
     const work = workFor(session, named);
     const all = wanted.map((path) => patternOf(path, tree));
     const here = reservedBy(session).filter(({ id }) => id === tree.shared);
-    const own = here.find((hold) => hold.mode === mode && isFor(hold, work));
-    // What is the session's by other work is not taken twice: it is for both.
-    const others = here.filter((hold) => !isFor(hold, work) && (hold.mode === mode || hold.mode === "write"));
-    const isOthers = (path: string): boolean => others.some(({ patterns }) => covers(patterns, path));
     const works = work === undefined ? [] : [work];
+    const own = here.find(
+      (hold) => hold.mode === mode && hold.works.length === works.length && isFor(hold, work),
+    );
+    // What the session has already is not taken twice; that of other work is for both then.
+    const others = here.filter((hold) => hold !== own && (hold.mode === mode || hold.mode === "write"));
+    const isOthers = (path: string): boolean => others.some(({ patterns }) => covers(patterns, path));
     const more = all.filter((path) => !isOthers(path));
     if (more.length > 0) await reserve(call, { tree, mode, works, note, own, all: more }, seconds);
-    const shared = others.filter(({ patterns }) => all.some((path) => covers(patterns, path)));
-    for (const hold of shared) await shareWith(call, hold, works, note);
+    for (const hold of others.filter((each) => !isFor(each, work)))
+      if (all.some((path) => covers(hold.patterns, path))) await shareWith(call, hold, works, note);
     const mine = reservedBy(session).filter((hold) => hold.id === tree.shared && isFor(hold, work));
     return {
       root: tree.shared,

@@ -14,7 +14,7 @@ export interface HeldByOther {
   readonly how: string;
 }
 
-/** Tells the agents that hold something, each of them once of each hold. Never rejects: that they know is a help alone. */
+/** Tells the agents that hold something, each of them once of each hold. Never rejects: it is a help alone. */
 export async function tellHolders(
   call: SessionCall,
   wanted: readonly HeldByOther[],

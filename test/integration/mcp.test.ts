@@ -106,6 +106,11 @@ describe("the protocol", () => {
     expect(words.join("\n").length / 4).toBeLessThan(4000);
     // Each agent reads all of the list, schemas too.
     expect(JSON.stringify(core).length).toBeLessThan(18_000);
+    const text = words.join("\n");
+    for (const until of ["there is work", "it is free", "all are free", "the answer comes"])
+      expect(text).toContain(`Waits so long until ${until}; any message ends it.`);
+    expect(text).toContain("what you hold is kept for 30 s after this server ends");
+    expect(text).toContain("what needs a person (a question: give_back)");
     for (const { name, outputSchema, annotations, description } of tools) {
       expect(description?.length, name).toBeGreaterThan(60);
       expect(outputSchema?.properties, name).toHaveProperty("lost");
@@ -529,14 +534,18 @@ describe("paths", () => {
     expect((await ben.refused("paths_reserve", { paths: ["src/"] })).text).toContain(
       `for ${one.id}, ${two.id} (all)`,
     );
-    // What is more than one has is asked for anew, or not to be had.
+    const again = await ada.done("paths_reserve", { paths: ["lib/b.ts", "src/b.ts"], for: two.id });
+    expect(again.reserved.sort()).toEqual(["lib/", "lib/b.ts", "src/"]);
+    const read = { paths: ["src/b.ts", "lib/"], mode: "read", for: two.id };
+    expect((await ada.done("paths_reserve", read)).reserved.sort()).toEqual(again.reserved);
+    // What is more than one has is not to be had beside it.
     const around = await ada.refused("paths_reserve", { paths: ["**/a.ts"], for: two.id });
     expect(around.text).toContain(`You have reserved some of that yourself: **/a.ts meets src/`);
     const first = await ada.done("work_finish", { id: one.id, outcome: "done" });
     expect(first).not.toHaveProperty("releasedPaths");
     expect((await ben.refused("paths_reserve", { paths: ["src/"] })).text).toContain(`for ${two.id} (all)`);
     const last = await ada.done("work_finish", { id: two.id, outcome: "done" });
-    expect(last.releasedPaths.sort()).toEqual(["lib/", "src/"]);
+    expect(last.releasedPaths.sort()).toEqual(["lib/", "lib/b.ts", "src/"]);
     expect((await ben.done("paths_reserve", { paths: ["src/"] })).reserved).toEqual(["src/"]);
   });
 
