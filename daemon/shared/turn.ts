@@ -65,8 +65,10 @@ export class ReachesFurther extends Error {
 /** Thrown where a call was granted something whose wait was ended meanwhile: the turn is made again without it. */
 export class Withdrawn extends Error {}
 
-/** Of the waits of one actor that was granted something, the last ones that are looked at one by one. */
+/** Of the waits of one actor that was granted something, the last ones that are looked at while time is left ... */
 const MAX_UNTANGLED = 32;
+/** ... and those that are in any case. */
+const UNTANGLED = 8;
 const MAX_ASKED_FOR_ANCESTORS = 16;
 /** A turn performs no more of the calls that wait after so long: its locks keep others. */
 const MAX_TURN_MS = 40;
@@ -340,7 +342,11 @@ export class SharedTurn {
     if (parked.contender !== undefined) await this.#untangle(parked, parked.contender);
   }
 
-  async #untangle(parked: Parked, contender: Contender): Promise<void> {
+  async #untangle(
+    parked: Parked,
+    contender: Contender,
+    known = new Map<string, unknown>(),
+  ): Promise<void> {
     const { ancestorsOf } = this.#setting;
     const { contest } = contender;
     const someAwait = await this.#session.perform(contest.someAwaitChildren());
@@ -350,7 +356,7 @@ export class SharedTurn {
       );
     } else if (this.#waiters.contenders === 1) return this.#waiters.apart.forget();
     const refusal = await this.#session.perform(
-      contest.untangle(contender, this.#env(parked.call.caller, false, null, parked)),
+      contest.untangle(contender, this.#env(parked.call.caller, false, null, parked), known),
     );
     if (refusal !== undefined) await this.#serve(parked, refusal);
   }
@@ -414,10 +420,13 @@ export class SharedTurn {
     const others = [...this.#waiters.of(contest.actor, Number.POSITIVE_INFINITY), ...children];
     if (others.length === 0) return;
     const env = this.#env(caller, false, null);
-    if (others.length > 1 && !(await this.#session.perform(contest.isInCircle(env)))) return;
-    for (const other of others.slice(-MAX_UNTANGLED)) {
+    const known = new Map<string, unknown>();
+    if (others.length > 1 && !(await this.#session.perform(contest.isInCircle(env, known)))) return;
+    const last = others.slice(-MAX_UNTANGLED);
+    for (const [index, other] of last.entries()) {
+      if (index < last.length - UNTANGLED && elapsed() >= this.#until) continue;
       const parked = this.#waiters.overtaking(other.overtakeKey);
-      if (parked !== undefined) await this.#untangle(parked, other);
+      if (parked !== undefined) await this.#untangle(parked, other, known);
     }
   }
 

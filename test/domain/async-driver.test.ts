@@ -5,9 +5,8 @@ import type { MethodName, Params } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import { MAX_INTEGER } from "@pawl/protocol/limits";
 import fc from "fast-check";
-import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import type { TimeSource } from "../../daemon/dist/clock.js";
-import { Alarm } from "../../daemon/dist/turns/alarm.js";
 import { AsynchronousInProcess } from "../asynchronous.js";
 import type { AtEnd } from "../daemon.js";
 import { contentOf, InProcess, type InProcessOptions } from "../in-process.js";
@@ -26,10 +25,6 @@ function drawn(): (bytes: number) => Buffer {
     return createHash("shake256", { outputLength: bytes }).update(`${times}`).digest();
   };
 }
-
-// A daemon that was held up has grants go on, and how long a turn takes is not the same for both drivers.
-const neverLate = vi.spyOn(Alarm.prototype, "lateMs", "get").mockReturnValue(0);
-afterAll(() => neverLate.mockRestore());
 
 const START = 1_750_000_000_000;
 const CONNECTIONS = [1, 2];
