@@ -28,7 +28,7 @@ function dataUrl(script: string): string {
   return `data:text/javascript,${encodeURIComponent(script)}`;
 }
 
-/** The database that has all names of the daemons of tests that say nothing of where names are kept, if one is given. */
+/** The database that has all names of daemons whose tests say nothing of where these are kept, if one is given. */
 const SHARED_URL = process.env.PAWL_TEST_SHARED;
 /** With these a daemon has names, or none to write, in a way of its own. */
 const OWN_PLACES = ["--shared", "--lease-provider", "--read-only"];
@@ -112,7 +112,9 @@ export class Place {
       const url = new URL(SHARED_URL);
       url.searchParams.set("schema", `place_${randomBytes(8).toString("hex")}`);
       this.#sharedUrl = url.href;
-      const made = spawnSync(process.execPath, [PAWLD, "--create-shared-tables", url.href], { encoding: "utf8" });
+      const made = spawnSync(process.execPath, [PAWLD, "--create-shared-tables", url.href], {
+        encoding: "utf8",
+      });
       if (made.status !== 0) throw new Error(`no tables of shared names: ${made.stderr}`);
     }
     return ["--shared", `*=${this.#sharedUrl}`];

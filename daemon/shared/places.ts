@@ -46,11 +46,7 @@ export class Places {
   readonly #signedHere: Here["hasSigned"];
   readonly #submit: Here["submit"];
 
-  private constructor(
-    rules: readonly SharedRule[],
-    places: ReadonlyMap<string, Place>,
-    here: Here,
-  ) {
+  private constructor(rules: readonly SharedRule[], places: ReadonlyMap<string, Place>, here: Here) {
     this.#signedHere = here.hasSigned;
     this.#submit = here.submit;
     this.#rules = rules.map(({ noun, pattern, url }) => ({ noun, pattern, place: places.get(url) as Place }));
@@ -58,11 +54,7 @@ export class Places {
   }
 
   /** @param make the options of a place, but for its address. */
-  static of(
-    rules: readonly SharedRule[],
-    make: Omit<PlaceOptions, "url">,
-    here: Here,
-  ): Places {
+  static of(rules: readonly SharedRule[], make: Omit<PlaceOptions, "url">, here: Here): Places {
     const places = new Map<string, Place>();
     for (const { url } of rules) if (!places.has(url)) places.set(url, new Place({ ...make, url }));
     return new Places(rules, places, here);

@@ -342,11 +342,7 @@ export class SharedTurn {
     if (parked.contender !== undefined) await this.#untangle(parked, parked.contender);
   }
 
-  async #untangle(
-    parked: Parked,
-    contender: Contender,
-    known = new Map<string, unknown>(),
-  ): Promise<void> {
+  async #untangle(parked: Parked, contender: Contender, known = new Map<string, unknown>()): Promise<void> {
     const { ancestorsOf } = this.#setting;
     const { contest } = contender;
     const someAwait = await this.#session.perform(contest.someAwaitChildren());

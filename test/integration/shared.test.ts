@@ -1,9 +1,23 @@
 // Names kept in PostgreSQL: several real daemons on one real server.
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
-import { type AtEnd, type DaemonProcess, Place } from "../daemon.js";
+import { type AtEnd, type DaemonProcess, Place, REPOSITORY } from "../daemon.js";
 import { HAS_POSTGRESQL, PostgreSql } from "../postgresql.js";
 import type { RawClient } from "../raw-client.js";
 import { makePlace } from "../shared-daemons.js";
+
+test("what every daemon loads has nothing that speaks to PostgreSQL", () => {
+  const bundle = join(REPOSITORY, "daemon/dist/bundle");
+  const withPostgreSql = readdirSync(bundle)
+    .filter((name) => name.endsWith(".cjs"))
+    .filter((name) => /require\("pg"\)/.test(readFileSync(join(bundle, name), "utf8")));
+  expect(withPostgreSql.length).toBeGreaterThan(0);
+  expect(withPostgreSql).not.toContain("pawld.cjs");
+  // Nor is what has it loaded at the start: only by a function that is called for shared names.
+  const started = readFileSync(join(bundle, "pawld.cjs"), "utf8");
+  for (const name of withPostgreSql) expect(started).not.toContain(`= require("./${name}")`);
+});
 
 describe.skipIf(!HAS_POSTGRESQL)("names that daemons share", () => {
   let postgres: PostgreSql;
@@ -13,7 +27,14 @@ describe.skipIf(!HAS_POSTGRESQL)("names that daemons share", () => {
     const atEnd: AtEnd = (action) => void endings.unshift(action);
     postgres = await PostgreSql.start(atEnd);
     await makePlace(postgres.url());
-    const args = ["--shared", `s/*=${postgres.url()}`, "--shared", `sequence:S*=${postgres.url()}`, "--shared", `path:/s/*=${postgres.url()}`];
+    const args = [
+      "--shared",
+      `s/*=${postgres.url()}`,
+      "--shared",
+      `sequence:S*=${postgres.url()}`,
+      "--shared",
+      `path:/s/*=${postgres.url()}`,
+    ];
     daemons = await Promise.all([1, 2].map(() => new Place(undefined, atEnd).start({ args })));
     return async () => {
       for (const action of endings) await action();
