@@ -1,6 +1,6 @@
 // @ts-check
 // npm run torture: the long forms of the tests that have one, one file after the other. With names, as in
-// `npm run torture -- history faults`, only those.
+// `npm run torture -- history shared`, only those: files of that name, and those whose names go on after it with a dash.
 import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
@@ -35,15 +35,19 @@ const files = new Map(
 );
 
 const names = process.argv.slice(2);
-const unknown = names.filter((name) => !files.has(name));
+/** @param {string} name */
+function filesOf(name) {
+  return [...files].filter(([each]) => each === name || each.startsWith(`${name}-`)).map(([, file]) => file);
+}
+
+const unknown = names.filter((name) => filesOf(name).length === 0);
 if (unknown.length > 0) {
   console.error(
     `No long test is called ${unknown.join(" or ")}. There are: ${[...files.keys()].join(", ")}.`,
   );
   process.exit(2);
 }
-const chosen =
-  names.length === 0 ? [...files.values()] : names.map((name) => /** @type {string} */ (files.get(name)));
+const chosen = names.length === 0 ? [...files.values()] : [...new Set(names.flatMap(filesOf))];
 const { status } = spawnSync("npx", ["vitest", "run", "--maxWorkers=1", ...chosen], {
   stdio: "inherit",
   env: { ...process.env, PAWL_TORTURE: "1" },

@@ -395,19 +395,22 @@ function numbered(): (value: unknown) => string {
     if (OF_THE_FILE.has(key)) return undefined;
     const of = GIVEN_KEYS.get(key);
     if (of === undefined || each === null) return each;
+    return keyOf(of, each);
+  };
+  const keyOf = (of: string, each: unknown): string => {
     const given = `${of} ${each}`;
-    keys.set(given, keys.get(given) ?? `${of} ${keys.size}`);
-    return keys.get(given);
+    const key = keys.get(given) ?? `${of} ${keys.size}`;
+    keys.set(given, key);
+    return key;
   };
   return (value) =>
-    JSON.stringify(value, shown).replaceAll(
-      /[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f-]{22}|[0-9a-f]{24,}|[\w+/-]{40,}=?/g,
-      (random) => {
+    JSON.stringify(value, shown)
+      .replaceAll(/qwc:(\d+):/g, (_, seq) => `qwc:${keyOf("batch", seq)}:`)
+      .replaceAll(/[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f-]{22}|[0-9a-f]{24,}|[\w+/-]{40,}=?/g, (random) => {
         const number = met.get(random) ?? `#${met.size}`;
         met.set(random, number);
         return number;
-      },
-    );
+      });
 }
 
 test("all operations come to the same, driven with awaits between their steps", async () => {
