@@ -1,6 +1,7 @@
 import type { EventKind, NotificationParams } from "@pawl/protocol";
 import { refuse } from "@pawl/protocol/errors";
 import type { Logger } from "pino";
+import { elapsed } from "./clock.js";
 import type { Config } from "./config/config.js";
 import { reloaded } from "./config/reload.js";
 import { renewStaleItems } from "./domain/board/rebuild.js";
@@ -48,6 +49,8 @@ import { TurnLoop } from "./turns/turn-loop.js";
 const LOOK_AT_FILES_MS = 500;
 /** The time for which a stopping daemon goes on refusing what still arrives. */
 const REFUSING_MS = 50;
+/** So long after the beginning of a stop connections are closed, or soon after, whatever they have not read. */
+const CLOSED_MS = 4000;
 /** The bytes of a line that was read and not kept. */
 const NO_BYTES = Buffer.alloc(0);
 const DAY_MS = 24 * 60 * 60 * 1000;
@@ -426,6 +429,7 @@ export class Daemon {
 
   /** Stops in order: answers what was received, ends waits, lets peers read, checkpoints, removes the sockets. */
   async stop(reason: string): Promise<void> {
+    const begun = elapsed();
     this.#log.info({ reason }, "stopping");
     this.#stopping = true;
     this.#tell("stopping", { reason });
@@ -443,8 +447,9 @@ export class Daemon {
     // Requests that are on their way are refused as not performed, so that their senders know; a connection
     // that closed on them would leave that open.
     await new Promise((resolve) => setTimeout(resolve, REFUSING_MS));
+    this.#loop.rest();
     await Promise.all([
-      this.#connections.close(),
+      this.#connections.close(Math.max(CLOSED_MS - (elapsed() - begun), 0)),
       this.#backups.stop(),
       this.#checks.stop(),
       this.#remoteLeases?.giveBackAtEnd(),
@@ -482,6 +487,7 @@ export class Daemon {
     );
     // As at a stop: a connection that closed on a request would leave open whether that was performed.
     await new Promise((resolve) => setTimeout(resolve, REFUSING_MS));
+    this.#loop.rest();
     await this.#connections.close();
     this.#end(1);
   }

@@ -133,15 +133,15 @@ function urisOf(params: Record<string, unknown> | undefined): readonly string[] 
 }
 
 function register(server: McpServer, tool: Tool, sessions: Sessions): void {
-  const { name, title, description, annotations, output } = tool;
+  const { name, title, description, annotations } = tool;
   server.registerTool(
     name,
     {
       title,
       description,
       annotations: { title, openWorldHint: false, ...annotations },
-      inputSchema: unchecked(tool.input),
-      outputSchema: output,
+      inputSchema: unchecked(tool.input, "input"),
+      outputSchema: unchecked(tool.output, "output"),
     },
     (args: unknown, context: ServerContext) => {
       const { signal } = context.mcpReq;
@@ -150,9 +150,16 @@ function register(server: McpServer, tool: Tool, sessions: Sessions): void {
   );
 }
 
-/** A schema that is shown, and checked by the tool itself: what does not fit is refused in its own words. */
-function unchecked(schema: z.ZodObject): StandardSchemaWithJSON<Record<string, unknown>> {
-  const json = z.toJSONSchema(schema, { io: "input" }) as Record<string, unknown>;
+/**
+ * A schema that is shown, and checked by the tool itself: what does not fit is refused in its own words. Every agent
+ * reads all schemas, so they have no more than is of use.
+ */
+function unchecked(
+  schema: z.ZodObject,
+  io: "input" | "output",
+): StandardSchemaWithJSON<Record<string, unknown>> {
+  const { $schema: _, ...json } = z.toJSONSchema(schema, { io }) as Record<string, unknown>;
+  if (io === "output") delete json.additionalProperties;
   const jsonSchema = { input: () => json, output: () => json };
   return {
     "~standard": {

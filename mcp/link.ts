@@ -13,6 +13,12 @@ export interface Caller {
   call<N extends MethodName>(method: N, params: Params<N>): Promise<Result<N>>;
 }
 
+/** How a call is ended before its answer: given up, or only its wait, of which the answer still comes. */
+export interface Ending {
+  readonly signal?: AbortSignal;
+  readonly endWait?: AbortSignal;
+}
+
 /** A connection that survives restarts of the daemon. */
 export interface Link {
   readonly socketPath: string;
@@ -20,13 +26,9 @@ export interface Link {
   call(
     method: "lease.acquire",
     params: Params<"lease.acquire"> & { name: string },
-    options?: { signal?: AbortSignal },
+    options?: Ending,
   ): Promise<OneLease>;
-  call<N extends MethodName>(
-    method: N,
-    params: Params<N>,
-    options?: { signal?: AbortSignal },
-  ): Promise<Result<N>>;
+  call<N extends MethodName>(method: N, params: Params<N>, options?: Ending): Promise<Result<N>>;
   /** Listens to a notification, until the returned function is called. */
   on(method: string, listener: (params: Record<string, unknown>) => void): () => void;
   /** Tells of connections that come and go. */

@@ -26,10 +26,10 @@ function words(name: string | undefined, role: string | undefined): string {
   return `Several agents work on this machine at the same time.${doing} Work with them by the tools of the pawl server:
 
 1. Call session_start with ${as} and the directory that you work in. Go on with what \`held\` names, if it names anything.
-2. Call work_next. If it gives nothing, wait with waitSeconds; after three times nothing, stop and say so.
+2. Call work_next. If it gives nothing, read its \`reason\`, then wait with waitSeconds; after three times nothing, or where it says that you may stop, stop and say so.
 3. Read the notes of the work. Reserve with paths_reserve all files that you will change, before the first change. If they are held, wait, or give the work back and take other work.
 4. Do the work, commit it, and leave a note with work_update after each larger step.
-5. Call work_finish with the outcome that is true, and a note for whoever comes next. Never say done of what is not tested.
+5. Call work_finish with the outcome that is true, and a note for whoever comes next: branch and commit of what is done. Never say done of what is not tested. If it needs a person, or something that is not there, give it back with \`blocked\`.
 6. Read inbox when \`unread\` is above 0; answer requests. Then go on with 2.
 
 When a result says that something is LOST, stop working on it at once and do not commit it. When a call is refused, do what the refusal says; do not work around it.`;

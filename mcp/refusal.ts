@@ -21,6 +21,19 @@ export class Refusal extends Error {
   }
 }
 
+/** Why a wait was short. */
+export const MESSAGE_CAME = "A message came, which ended the wait: read inbox, then ask again.";
+
+/** A refusal at the end of a wait that a message made short. */
+export class Interrupted extends Error {
+  readonly refused: unknown;
+
+  constructor(refused: unknown) {
+    super(MESSAGE_CAME);
+    this.refused = refused;
+  }
+}
+
 const LOST =
   "Stop that work and leave its files alone: another may have it by now. Then take other work with work_next.";
 
@@ -80,6 +93,8 @@ const ADVICE: Readonly<Record<ErrorKind, string>> = {
   key_unreadable: BOARD_TROUBLE,
   log_corrupt: BOARD_TROUBLE,
 };
+const WAITED_LONG =
+  "You have waited for it already. Do something else meanwhile, or write to the holder with message_send. Do not work around it.";
 const GONE =
   "That session has ended. Its successor does not know of this: see who is there, and send it to a name.";
 const UNKNOWN = "Tell the user what this says; nothing is known of how to go on.";
@@ -112,8 +127,29 @@ export function kindOf(error: unknown): string {
   return typeof mayHaveTakenEffect === "boolean" ? "unavailable" : "internal";
 }
 
-/** Words an error for an agent. */
-export function told(error: unknown): Told {
+/** Figures of time in a sentence of the daemon: what they say is renewed for its holder, again and again. */
+const FIGURES = / for \d+ ms more(?: unless (?:that is )?renewed)?/g;
+const ASK_AGAIN = / Ask again, or wait for it with waitMs\./g;
+
+/** A sentence of the daemon, as it is true for agents. */
+export function inAgentsWords(sentence: string): string {
+  // The param of the socket is an argument of the tools by another name.
+  return sentence.replace(FIGURES, "").replace(ASK_AGAIN, "").replaceAll("waitMs", "waitSeconds");
+}
+
+/** A holder as the daemon names it, without what an agent has no use for. */
+function shownHolder(holder: object): object {
+  const { expiresAt: _, remainingMs: _left, pid: _pid, ...shown } = holder as Record<string, unknown>;
+  return shown;
+}
+
+/**
+ * Words an error for an agent.
+ *
+ * @param waited true if it was waited for.
+ */
+export function told(error: unknown, waited = false): Told {
+  if (error instanceof Interrupted) return { ...told(error.refused), whatToDo: MESSAGE_CAME };
   const kind = kindOf(error);
   const { message, details, advice, mayHaveTakenEffect } = error as {
     message: string;
@@ -121,18 +157,22 @@ export function told(error: unknown): Told {
     advice?: string;
     mayHaveTakenEffect?: boolean;
   };
-  const { holder, holders, ...rest } = details ?? {};
+  const { holder, holders: all, ...rest } = details ?? {};
+  // A refusal of this server names what is of use.
+  const show = error instanceof Refusal ? (each: object) => each : shownHolder;
+  const holders = Array.isArray(all) ? (all as object[]).map(show) : undefined;
   // Of several holders the first is named with its note and pattern, too.
-  const [first] = Array.isArray(holders) ? (holders as object[]) : [];
+  const [first] = holders ?? [];
   const effect = mayHaveTakenEffect ? " It may have taken effect: look before you repeat it." : "";
   return {
     kind,
-    // The param of the socket is an argument of the tools by another name.
-    message: `${message.replaceAll("waitMs", "waitSeconds")}${effect}`,
-    ...(holder === undefined && first === undefined ? {} : { holder: { ...(holder as object), ...first } }),
-    ...(Array.isArray(holders) && holders.length > 1 ? { holders } : {}),
+    message: `${inAgentsWords(message)}${effect}`,
+    ...(holder === undefined && first === undefined
+      ? {}
+      : { holder: { ...show((holder ?? {}) as object), ...first } }),
+    ...(holders !== undefined && holders.length > 1 ? { holders } : {}),
     ...(Object.keys(rest).length === 0 ? {} : { details: rest }),
-    whatToDo: advice ?? adviceFor(kind),
+    whatToDo: advice ?? (waited && kind === "lease_held" ? WAITED_LONG : adviceFor(kind)),
   };
 }
 

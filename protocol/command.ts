@@ -383,7 +383,7 @@ export const COMMAND = noun("command", {
     lease: method({
       summary: "Take commands of a deployment to carry out, or wait for one",
       description:
-        "One that names its incarnation is given those that are for it alone first. An answer has no more params than some MiB, and so perhaps fewer commands than `max`.",
+        "One that names its incarnation is given those that are for it alone first. An answer has no more params and checkpoints than some MiB, and so perhaps fewer commands than `max`.",
       params: z
         .strictObject({
           deployment,

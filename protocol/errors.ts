@@ -188,12 +188,32 @@ export function refuse(kind: ErrorKind, message: string, details: ErrorDetails =
 
 /** A value as an error message shows it: JSON, cut to 80 characters. */
 export function shown(value: unknown): string {
-  let text: string;
-  try {
-    text = typeof value === "bigint" ? `${value}n` : (JSON.stringify(value) ?? String(value));
-  } catch {
-    // A value nested too deeply for the stack; JSON.parse reads such values without recursion.
-    return "a deeply nested value";
+  const text = beginningOf(value, MAX_SHOWN_LENGTH + 1);
+  return text.length <= MAX_SHOWN_LENGTH ? text : `${text.slice(0, MAX_SHOWN_LENGTH - 3)}...`;
+}
+
+const MAX_SHOWN_LENGTH = 80;
+
+/**
+ * The JSON of a value, or at least so many characters of it: all of a long one would take as long to be written as to
+ * be read, and one can be nested too deeply for that.
+ */
+function beginningOf(value: unknown, length: number): string {
+  if (typeof value === "string") return JSON.stringify(value.slice(0, length));
+  if (typeof value === "bigint") return `${value}n`;
+  if (typeof value !== "object" || value === null || "toJSON" in value) {
+    return JSON.stringify(value) ?? String(value);
   }
-  return text.length <= 80 ? text : `${text.slice(0, 77)}...`;
+  const isArray = Array.isArray(value);
+  let text = isArray ? "[" : "{";
+  for (const name of isArray ? value.keys() : Object.keys(value)) {
+    const member = (value as Record<PropertyKey, unknown>)[name];
+    if (member === undefined && !isArray) continue;
+    if (text.length > 1) text += ",";
+    if (!isArray) text += `${beginningOf(name, length)}:`;
+    if (text.length >= length) return text;
+    text += beginningOf(member ?? null, length - text.length);
+    if (text.length >= length) return text;
+  }
+  return text + (isArray ? "]" : "}");
 }

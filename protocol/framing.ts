@@ -55,6 +55,7 @@ export class LineSplitter<Room extends Buffer | undefined = Buffer> {
     while (!this.#tooLong) {
       const chunk = this.#chunk;
       if (chunk === undefined) return undefined;
+      if (this.#partialBytes === 0 && this.#skipBlank(chunk)) return undefined;
       const end = chunk.indexOf(NEWLINE, this.#offset);
       let line = chunk.subarray(this.#offset, end === -1 ? chunk.length : end);
       if (this.#isTooLong(line)) break;
@@ -73,6 +74,23 @@ export class LineSplitter<Room extends Buffer | undefined = Buffer> {
     }
     this.#tooLong = true;
     return LINE_TOO_LONG;
+  }
+
+  /**
+   * Goes behind the blank lines that come next, byte by byte: a chunk may hold nothing else, and cutting each out would
+   * take a thousand times as long as reading it. Returns true if nothing follows them yet.
+   */
+  #skipBlank(chunk: Buffer): boolean {
+    let begin = this.#offset;
+    for (let at = begin; at < chunk.length; at++) {
+      const byte = chunk[at] as number;
+      if (byte === NEWLINE && at - begin <= this.maxLineBytes) begin = at + 1;
+      else if (!isWhite(byte)) break;
+    }
+    this.#offset = begin;
+    if (begin < chunk.length) return false;
+    this.#chunk = undefined;
+    return true;
   }
 
   /**
@@ -138,9 +156,10 @@ export class LineSplitter<Room extends Buffer | undefined = Buffer> {
 }
 
 function isBlank(line: Buffer): boolean {
-  for (let index = 0; index < line.length; index++) {
-    const byte = line[index];
-    if (byte !== SPACE && byte !== TAB && byte !== CARRIAGE_RETURN) return false;
-  }
+  for (let index = 0; index < line.length; index++) if (!isWhite(line[index] as number)) return false;
   return true;
+}
+
+function isWhite(byte: number): boolean {
+  return byte === SPACE || byte === TAB || byte === CARRIAGE_RETURN;
 }

@@ -49,6 +49,11 @@ export const MAX_WAITS_BYTES = 128 * 1024 * 1024;
 export const MAX_ID_LENGTH = 1024;
 /** Arrays and objects in one another on a line: found before anything is built from it. */
 export const MAX_LINE_NESTING_LEVELS = 600;
+/**
+ * Arrays, objects and members in the params of one request, beside those in values that are kept as they are sent, such
+ * as payloads: twice as many as anything that is taken can have.
+ */
+export const MAX_PARAMS_PARTS = 65_536;
 
 /** Calls in one JSON-RPC batch: no more than may be in flight. */
 export const MAX_BATCH_CALLS = MAX_IN_FLIGHT_REQUESTS;
@@ -67,8 +72,10 @@ export const MAX_TRANSACT_CALLS = 64;
 export const MAX_TRANSACT_GUARDS = 64;
 /** Batches, changes and items that the calls of one `transact` name or look at in all: some 20 ms of work. */
 export const MAX_TRANSACT_NAMED = 1000;
-/** The size of `$result` references in the params of one call, in characters of JSON: as much as could be sent. */
+/** What the `$result` references of one `transact` put in together, in characters of JSON: as much as could be sent. */
 export const MAX_TRANSACT_REFERRED_LENGTH = DEFAULT_MAX_MESSAGE_BYTES;
+/** The characters of results that are looked through for that; each member or element counts as 128 more. */
+export const MAX_TRANSACT_LOOKED_LENGTH = 8 * 1024 * 1024;
 /**
  * How much the results of a `transact` may hold, in characters of JSON, when one more of its calls is performed.
  * A few hundred bytes that list full pages would otherwise be answered with 64 MiB.

@@ -34,6 +34,7 @@ export const statement = named(
 /** Why a statement can be refused. */
 const STATEMENT_ERRORS = [
   "not_json",
+  "not_canonical",
   "bad_shape",
   "unsupported_version",
   "wrong_board",

@@ -155,7 +155,10 @@ const stageRule = named(
   }),
 );
 const stages = z.array(stageRule).max(MAX_BOARD_STAGES);
-const transitions = byName(stage, z.array(stage).max(MAX_BOARD_STAGES));
+const transitions = byName(stage, z.array(stage).max(MAX_BOARD_STAGES), {
+  max: MAX_BOARD_STAGES,
+  of: "stages",
+});
 const maxRetries = z.int().min(0).max(MAX_BOARD_RETRIES);
 /** All that a node says of stages. */
 const configuration = z.strictObject({
@@ -216,13 +219,9 @@ const labels = z
     ),
   ])
   .meta({ description: "A set; what several nodes add and remove is merged label by label." });
-const fields = byName(fieldName, json)
-  .refine((given) => Object.keys(given).length <= MAX_OWN_FIELDS, {
-    error: `must be at most ${MAX_OWN_FIELDS} fields`,
-  })
-  .meta({
-    description: `Fields of the user's own to set, by name: any JSON of at most ${MAX_OWN_FIELD_BYTES} bytes, or null to take one away. An item has at most ${MAX_OWN_FIELDS}; each is merged by itself.`,
-  });
+const fields = byName(fieldName, json, { max: MAX_OWN_FIELDS, of: "fields" }).meta({
+  description: `Fields of the user's own to set, by name: any JSON of at most ${MAX_OWN_FIELD_BYTES} bytes, or null to take one away. An item has at most ${MAX_OWN_FIELDS}; each is merged by itself.`,
+});
 const note = z
   .union([
     noteText,
@@ -269,26 +268,42 @@ const head = named(
 const heads = z
   .array(head)
   .meta({ description: "The last change of every log; several of one where it is forked." });
+const cutPlace = named(
+  "CutPlace",
+  "The last change of a log that was taken away.",
+  z.strictObject({ seq, hash: changeId }),
+);
 const cuts = z
   .array(
     named(
       "Cut",
       "A log of which changes were taken away: up to this one, what is kept are those on which something rests.",
-      z.strictObject({
-        author,
-        incarnation,
-        cut: named(
-          "CutPlace",
-          "The last change of a log that was taken away.",
-          z.strictObject({ seq, hash: changeId }),
-        ),
-      }),
+      z.strictObject({ author, incarnation, cut: cutPlace }),
     ),
   )
   .meta({
     description:
       "Absent from a node of a version that knows no compaction, which cannot be given what was cut.",
   });
+
+const openLogs = z.array(
+  named(
+    "OpenLog",
+    "A log of which another node gave cuts, and perhaps not yet all that replaced what they stand for.",
+    z.strictObject({
+      author,
+      incarnation,
+      after: named(
+        "OpenPlace",
+        "The change before the first of what was taken away.",
+        z.strictObject({ seq, hash: changeId }),
+      )
+        .nullable()
+        .meta({ description: "Null if that is the first of the log." }),
+      cut: cutPlace,
+    }),
+  ),
+);
 
 const fewHeads = heads.max(MAX_HEADS);
 
@@ -660,6 +675,10 @@ export const PIPELINE = noun("pipeline", {
           .array(changeId)
           .optional()
           .meta({ description: "The given ones that are stored here; absent if none were given." }),
+        open: openLogs.optional().meta({
+          description:
+            "Logs of which to ask a peer again for what follows `after`, as if no more of them were here: a sync ended before all had come that stands for what was taken away. Absent if there are none.",
+        }),
         statements: z.array(statement).optional().meta({
           description:
             "With `sign`, for peer.seen of another node: what this node has, signed by it, and the last that its trusted peers have said to it.",
@@ -719,9 +738,12 @@ export const PIPELINE = noun("pipeline", {
       params: z.strictObject({
         changes: z
           .array(signedChange)
-          .min(1)
           .max(MAX_CHANGES_PER_CALL)
           .meta({ description: "As pipeline.changes of the other node gave them." }),
+        settled: openLogs.max(MAX_CHANGES_PER_CALL).optional().meta({
+          description:
+            "Of `open` of pipeline.heads, as it is now: logs of which a peer that has `cut`, and for which this log is not open, has given all that it has, from `after` on.",
+        }),
       }),
       result: z.strictObject({
         applied: integer.meta({ description: "Changes that were taken in." }),
@@ -917,7 +939,9 @@ export const PIPELINE = noun("pipeline", {
         transitions: transitions
           .nullable()
           .optional()
-          .meta({ description: "By stage, those that may follow it; null for any." }),
+          .meta({
+            description: `By stage, those that may follow it, of ${MAX_BOARD_STAGES} stages at most; null for any.`,
+          }),
         maxRetries: maxRetries.nullable().optional().meta({
           description:
             "At how many retries an item is blocked when its claim ends unfinished; 0 for never, null for the default.",

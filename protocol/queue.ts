@@ -34,6 +34,7 @@ import {
 } from "./limits.js";
 import { method, noun } from "./method.js";
 import {
+  byName,
   duration,
   graceMs,
   instant,
@@ -717,8 +718,7 @@ export const QUEUE = noun("queue", {
           claimId,
           leaseToken,
           result: result.optional(),
-          results: z
-            .record(z.string(), json)
+          results: byName(z.string(), json, { max: MAX_CLAIMED_BATCHES, of: "batches" })
             .optional()
             .meta({ description: "The result of each batch of the claim that has one, by its batchId." }),
         })

@@ -48,11 +48,22 @@ export const json = z.unknown().meta({ description: "Any JSON value." });
 /** The one name that `z.record` drops without a word. */
 const DROPPED_NAME = "__proto__";
 
-/** An object by names of the caller's own, as a param. It refuses the name that could not be kept. */
-export function byName<K extends z.core.$ZodRecordKey, V extends z.ZodType>(names: K, values: V) {
-  const record = z.record(names, values);
+/**
+ * An object by names of the caller's own, as a param: of so many names at most, which is found before any of them is
+ * looked at. It refuses the name that could not be kept.
+ */
+export function byName<K extends z.core.$ZodRecordKey, V extends z.ZodType>(
+  names: K,
+  values: V,
+  { max, of }: { max: number; of: string },
+) {
+  const record = z.record(names, values).meta({ maxProperties: max });
   const checked = z.preprocess((given, context) => {
-    if (typeof given === "object" && given !== null && Object.hasOwn(given, DROPPED_NAME)) {
+    if (typeof given !== "object" || given === null) return given;
+    if (Object.keys(given).length > max) {
+      // What follows a fault here is not checked.
+      context.addIssue({ code: "custom", message: `must hold at most ${max} ${of}` });
+    } else if (Object.hasOwn(given, DROPPED_NAME)) {
       const issues = [{ code: "custom" as const, message: "must be another one", path: [] }];
       context.addIssue({ code: "invalid_key", origin: "record", path: [DROPPED_NAME], issues });
     }

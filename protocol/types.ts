@@ -1046,6 +1046,14 @@ export type CutPlace = {
   hash: string;
 };
 
+/** The last change of a log that was taken away. */
+export type CutPlaceInput = {
+  /** Place in a log, from 1 without gaps. */
+  seq: number;
+  /** SHA-256 of a change's body. */
+  hash: string;
+};
+
 /** Params of daemon.acceptCopy. */
 export type DaemonAcceptCopyParams = {};
 
@@ -2448,6 +2456,44 @@ export type OneLease = {
   lease: Lease;
 };
 
+/** A log of which another node gave cuts, and perhaps not yet all that replaced what they stand for. */
+export type OpenLog = {
+  /** A node's Ed25519 public key. */
+  author: string;
+  /** Random; an author's log begins anew under another. */
+  incarnation: string;
+  /** Null if that is the first of the log. */
+  after: OpenPlace | null;
+  cut: CutPlace;
+};
+
+/** A log of which another node gave cuts, and perhaps not yet all that replaced what they stand for. */
+export type OpenLogInput = {
+  /** A node's Ed25519 public key. */
+  author: string;
+  /** Random; an author's log begins anew under another. */
+  incarnation: string;
+  /** Null if that is the first of the log. */
+  after: OpenPlaceInput | null;
+  cut: CutPlaceInput;
+};
+
+/** The change before the first of what was taken away. */
+export type OpenPlace = {
+  /** Place in a log, from 1 without gaps. */
+  seq: number;
+  /** SHA-256 of a change's body. */
+  hash: string;
+};
+
+/** The change before the first of what was taken away. */
+export type OpenPlaceInput = {
+  /** Place in a log, from 1 without gaps. */
+  seq: number;
+  /** SHA-256 of a change's body. */
+  hash: string;
+};
+
 /** A batch that a claimed one has waited for. */
 export type Parent = {
   /** Where the batch stands. */
@@ -2728,6 +2774,11 @@ export type PeerTrustResult = {
 export type PipelineApplyParams = {
   /** As pipeline.changes of the other node gave them. */
   changes: SignedChangeInput[];
+  /**
+   * Of `open` of pipeline.heads, as it is now: logs of which a peer that has `cut`, and for which this log is not
+   * open, has given all that it has, from `after` on.
+   */
+  settled?: OpenLogInput[] | undefined;
 };
 
 /** Result of pipeline.apply. */
@@ -2840,7 +2891,7 @@ export type PipelineConfigurationResult = {
 export type PipelineConfigureParams = {
   /** All stages that work is taken from or that end it; null for the default. */
   stages?: StageRuleInput[] | null | undefined;
-  /** By stage, those that may follow it; null for any. */
+  /** By stage, those that may follow it, of 64 stages at most; null for any. */
   transitions?: Record<string, string[]> | null | undefined;
   /** At how many retries an item is blocked when its claim ends unfinished; 0 for never, null for the default. */
   maxRetries?: number | null | undefined;
@@ -2913,6 +2964,11 @@ export type PipelineHeadsResult = {
   heads: Head[];
   /** The given ones that are stored here; absent if none were given. */
   known?: string[] | undefined;
+  /**
+   * Logs of which to ask a peer again for what follows `after`, as if no more of them were here: a sync ended
+   * before all had come that stands for what was taken away. Absent if there are none.
+   */
+  open?: OpenLog[] | undefined;
   /**
    * With `sign`, for peer.seen of another node: what this node has, signed by it, and the last that its trusted
    * peers have said to it.
@@ -3844,7 +3900,7 @@ export type RejectedStatement = {
   /** Null if the body does not say it. */
   author: string | null;
   /** Why, as a kind of error. */
-  kind: "not_json" | "bad_shape" | "unsupported_version" | "wrong_board" | "unknown_author" | "revoked_author" | "bad_signature" | "clock_ahead" | "weak_key";
+  kind: "not_json" | "not_canonical" | "bad_shape" | "unsupported_version" | "wrong_board" | "unknown_author" | "revoked_author" | "bad_signature" | "clock_ahead" | "weak_key";
 };
 
 /** A reservation as its holder has it. */
@@ -4921,7 +4977,8 @@ export interface CommandMethods<Options> {
   upload(params: CommandUploadParams, options?: Options): Promise<CommandUploadResult>;
   /**
    * Take commands of a deployment to carry out, or wait for one. One that names its incarnation is given those that
-   * are for it alone first. An answer has no more params than some MiB, and so perhaps fewer commands than `max`.
+   * are for it alone first. An answer has no more params and checkpoints than some MiB, and so perhaps fewer
+   * commands than `max`.
    */
   lease(params: CommandLeaseParams, options?: Options): Promise<CommandLeaseResult>;
   /**

@@ -42,6 +42,21 @@ export class BoardNode {
     } while (after !== undefined);
     return { heads, items };
   }
+
+  /** Where the tables differ from the log. */
+  async differences(): Promise<unknown[]> {
+    const found: unknown[] = [];
+    let after: string | undefined;
+    do {
+      const step = await this.client.pipeline.rebuild({
+        verify: true,
+        ...(after === undefined ? {} : { after }),
+      });
+      found.push(...step.differences);
+      after = step.next;
+    } while (after !== undefined);
+    return found;
+  }
 }
 
 /** Makes each of the nodes accept the changes of all others, on the board of the first that has one. */

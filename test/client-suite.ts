@@ -10,6 +10,7 @@ import { METHODS, type Method } from "@pawl/protocol";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { defaultSocketPaths } from "../client/dist/connection/socket-path.js";
 import { Place, privateDirectory, sharedDaemon } from "./daemon.js";
+import { sized } from "./long-form.js";
 import type { RawClient } from "./raw-client.js";
 import { until } from "./until.js";
 
@@ -18,7 +19,7 @@ const SHORT_LEASE_MS = 1500;
 /** The same over a restart of the daemon, which takes longer on a busy machine. */
 const LONG_LEASE_MS = 8000;
 const PROCESSES = 4;
-const NUMBERS_EACH = process.env.PAWL_TORTURE === "1" ? 5000 : 1000;
+const NUMBERS_EACH = sized(5000, 1000);
 
 /** One line of a program, as it said it. */
 type Said = Record<string, unknown>;

@@ -288,6 +288,7 @@ const ONLY_IN_CODE = {
     "deployment.list": ["after", "limit"],
     "pipeline.heads": ["known", "sign"],
     "pipeline.changes": ["cuts"],
+    "pipeline.apply": ["settled"],
     "pipeline.list": ["perStage"],
     "pipeline.read": ["notes", "before"],
     // Writes under a claim say so by its token.

@@ -35,6 +35,11 @@ import {
 export interface InProcessOptions {
   path?: string;
   time?: TimeSource;
+  /**
+   * The clock by which the loop tells that it was held up, and lets grants go on for a moment. Beside clocks of the
+   * test it stands still, unless given, so that only those say what has ended, however slow the machine is.
+   */
+  elapsed?: () => number;
   /** Where random bytes come from, if not from the kernel. */
   random?: (bytes: number) => Buffer;
   /** Puts something between the loop and the database. */
@@ -68,16 +73,17 @@ export class InProcess {
 
   constructor(options: InProcessOptions = {}) {
     this.path = options.path ?? join(privateDirectory(), "pawl.db");
+    const { parentOf, time } = options;
+    const elapsed = options.elapsed ?? (time === undefined ? undefined : () => 0);
     const database = openDatabase({
       path: this.path,
-      ...(options.time === undefined ? {} : { time: options.time }),
+      ...(time === undefined ? {} : { time }),
     });
     const { postgresql = SHARED_URL ?? null } = options;
     this.#inPlace = postgresql === null ? undefined : inPlaceOf(this.path, postgresql);
     const store = this.#inPlace?.store ?? database.store;
     const ends = new Ends(ENDINGS);
     this.#hasProcesses = options.processes ?? false;
-    const { parentOf } = options;
     this.loop = new TurnLoop({
       setting: {
         witness: undefined,
@@ -100,6 +106,7 @@ export class InProcess {
         readOnly: false,
         ...(parentOf === undefined ? {} : { ancestorsOf: ({ pid }) => ancestors(pid, parentOf) }),
       },
+      ...(elapsed === undefined ? {} : { elapsed }),
       classify,
       endings: ends,
       arrivals: {

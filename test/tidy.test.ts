@@ -366,7 +366,7 @@ describe("modules that are loaded at run time", () => {
     return loaded;
   }
 
-  test.each([["client/dist/index.js"], ["client/bin/pawl.js"]])(
+  test.each([["client/dist/index.js"], ["client/dist/cli/main.js"]])(
     "%s: no daemon, no schemas, nothing native",
     (entry) => {
       const loaded = [...loadedBy(entry)];
@@ -374,6 +374,21 @@ describe("modules that are loaded at run time", () => {
       expectNone(loaded.filter((name) => /^(daemon\/|zod$|better-sqlite3$|koffi$)/.test(name)));
     },
   );
+
+  test("client/bin/pawl.js: what its bundle does not have within is loaded by the commands that need it", () => {
+    expect([...loadedBy("client/bin/pawl.js")]).toEqual(
+      expect.arrayContaining(["client/dist/bundle/inherited.js", "client/dist/bundle/main.js"]),
+    );
+    const bundle = join(REPOSITORY, "client/dist/bundle");
+    const imported = readdirSync(bundle).flatMap((name) =>
+      [...readFileSync(join(bundle, name), "utf8").matchAll(COMPILED_IMPORT)].map(
+        ([, fixed, lazy]) => (fixed ?? lazy) as string,
+      ),
+    );
+    expect(new Set(imported.filter((name) => !/^(node:|\.\/)/.test(name)))).toEqual(
+      new Set(["@pawl/mcp", "@pawl/mcp/hook", "@pawl/web", "smol-toml", "yargs"]),
+    );
+  });
 
   test("client/dist/index.d.ts: no schemas in its types either", () => {
     const files = ["client/dist/index.d.ts"];
@@ -500,12 +515,14 @@ describe("sources", () => {
         for (const { module: exported } of importsOf(source)) use(sourceOf(source, exported) as string, user);
       }
     }
-    // The function that a program starts with is used by its bin.
+    // The function that a program starts with is used by its bin, and the text of the tables is written by the build.
     const started = new Set([
       "daemon/main.ts main",
       "client/cli/main.ts run",
       "client/process/inherited.ts keepIgnored",
       "client/cli/hook.ts runHookAlone",
+      "daemon/store/migrate.ts NEW_TABLES",
+      "daemon/store/migrate.ts digestOfSteps",
     ]);
     expectNone(
       sources

@@ -60,7 +60,10 @@ export function sharedBrowser(): () => Browser {
   beforeAll(async () => {
     if (whyNoBrowser() !== undefined) return;
     // Debian's wrapper adds flags of its own; the sandbox needs rights that containers do not give.
-    browser = await chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox", "--disable-gpu"] });
+    browser = await chromium.launch({
+      executablePath: CHROMIUM,
+      args: ["--no-sandbox", "--disable-gpu", "--disable-gpu-compositing"],
+    });
   });
   afterAll(async () => await browser?.close());
   return () => browser as Browser;

@@ -52,9 +52,9 @@ if (process.argv.length === 3 && process.argv[2] === "hook") {
 }
 
 async function run() {
-  const { keepIgnored } = await import("../dist/process/inherited.js");
+  const { keepIgnored } = await import("../dist/bundle/inherited.js");
   keepIgnored();
-  const program = await import("../dist/cli/main.js");
+  const program = await import("../dist/bundle/main.js");
   process.exitCode = await program.run(process.argv.slice(2), process);
 }
 setTimeout(() => process.exit(), DRAIN_MS).unref();

@@ -2,10 +2,9 @@ import { accessSync, constants } from "node:fs";
 import { homedir } from "node:os";
 import { delimiter, join, resolve } from "node:path";
 import { text } from "node:stream/consumers";
-import { fileURLToPath } from "node:url";
 import { type Context, command, UsageError } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
-import { packageOfHooks } from "./packages.js";
+import { PROGRAM, packageOfHooks } from "./packages.js";
 
 const hook = command({
   args: "[action]",
@@ -41,9 +40,6 @@ const hook = command({
     return undefined;
   },
 });
-
-/** The program of this package. */
-const PROGRAM = fileURLToPath(new URL("../../bin/pawl.js", import.meta.url));
 
 /** The command of a hook, which finds this program also where the shell does not; undefined for the usual one. */
 function commandOf({ PATH = "" }: Context["env"]): string | undefined {

@@ -1,10 +1,14 @@
 // The packages that some commands need beside the client. They are looked for when such a command runs.
 import { createRequire } from "node:module";
+import { fileURLToPath } from "node:url";
 import { PawlError } from "@pawl/protocol/errors";
 
 const PURPOSES = { "@pawl/web": "The page", "@pawl/mcp": "What is for agents" } as const;
 
 type Package = keyof typeof PURPOSES;
+
+/** The program of this package. */
+export const PROGRAM = fileURLToPath(new URL("../../bin/pawl.js", import.meta.url));
 
 /** The page. Rejects with `not_found` where its package is not installed; so do the others. */
 export async function packageOfPage(): Promise<typeof import("@pawl/web")> {

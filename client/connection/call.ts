@@ -15,6 +15,11 @@ export interface CallOptions {
    * knows whether it took effect. A claim or lease that it was granted all the same is given back.
    */
   signal?: AbortSignal;
+  /**
+   * Ends the wait of the call and nothing else: its answer still comes, which is `cancelled`, or what it was granted
+   * right before. So nothing is granted that nobody hears of.
+   */
+  endWait?: AbortSignal;
 }
 
 /** A result, and the JSON text that it came as: numbers of JavaScript do not hold all that JSON can say. */
@@ -48,6 +53,7 @@ export class PendingCall implements Outgoing {
   readonly #startedAt = this.waitsSince;
   readonly #callbacks: AnswerCallbacks;
   #timeoutMs = 0;
+  #isWaitEnded = false;
   #stopListening: () => void = () => {};
 
   /** Throws a `PawlError` `invalid_params` when the params cannot be JSON. */
@@ -67,6 +73,21 @@ export class PendingCall implements Outgoing {
     setMaxListeners(0, signal);
     signal.addEventListener("abort", onAbort, { once: true });
     this.#stopListening = () => signal.removeEventListener("abort", onAbort);
+  }
+
+  /** Calls `end` with the reason when the signal that ends the wait is aborted before the call has ended. */
+  endWaitBy(signal: AbortSignal, end: (reason: unknown) => void): void {
+    const stopListening = this.#stopListening;
+    const onAbort = (): void => {
+      this.#isWaitEnded = true;
+      end(signal.reason);
+    };
+    setMaxListeners(0, signal);
+    signal.addEventListener("abort", onAbort, { once: true });
+    this.#stopListening = () => {
+      signal.removeEventListener("abort", onAbort);
+      stopListening();
+    };
   }
 
   /** Calls `giveUp` when the answer takes longer than this, beyond the time for which the daemon was asked to wait. */
@@ -92,7 +113,8 @@ export class PendingCall implements Outgoing {
   shortenWait(): void {
     if (this.#waitMs === 0) return;
     const { params } = JSON.parse(this.line) as { params: Record<string, unknown> };
-    const left = Math.max(0, Math.round(this.#waitMs - (performance.now() - this.#startedAt)));
+    const rest = Math.max(0, Math.round(this.#waitMs - (performance.now() - this.#startedAt)));
+    const left = this.#isWaitEnded ? 0 : rest;
     this.line = toLine(this.id, this.method, { ...params, waitMs: left });
   }
 

@@ -144,15 +144,17 @@ export class Connection {
   #request(
     method: string,
     params: Record<string, unknown>,
-    { signal }: CallOptions,
+    { signal, endWait }: CallOptions,
     callbacks: AnswerCallbacks,
   ): void {
     if (signal?.aborted) return callbacks.reject(signal.reason);
+    if (endWait?.aborted) return callbacks.reject(endWait.reason);
     if (this.#state === "closed") {
       return callbacks.reject(new ConnectionLost("The client is closed.", method));
     }
     const call = new PendingCall(this.#nextId++, method, params, callbacks);
     if (signal !== undefined) call.endBy(signal, (reason) => this.#giveUp(call, reason));
+    if (endWait !== undefined) call.endWaitBy(endWait, (reason) => this.#endWait(call, reason));
     if (this.#timeoutMs !== undefined) {
       call.endAfter(this.#timeoutMs, () => this.#giveUp(call, call.lateness(this.socketPath)));
     }
@@ -230,10 +232,16 @@ export class Connection {
   #giveUp(call: PendingCall, reason: unknown): void {
     this.#pending.delete(call.id);
     if (call.sent) {
-      this.#givenUp.add(call.id, call.method);
+      this.#givenUp.add(call);
       if (call.waits) this.#socket?.send(cancelOf(call));
     }
     call.reject(reason);
+  }
+
+  /** What was not sent yet is given up; otherwise the daemon answers at once. */
+  #endWait(call: PendingCall, reason: unknown): void {
+    if (!call.sent) this.#giveUp(call, reason);
+    else if (call.waits) this.#socket?.send(cancelOf(call));
   }
 
   /** Returns what is wrong with a message, if no daemon of ours sends such. */

@@ -9,6 +9,11 @@ const GIVING_BACK: Readonly<Record<string, (result: never) => Undo[]>> = {
   "lease.acquire": ({ lease, leases }: { lease?: { leaseId: string }; leases?: { leaseId: string }[] }) => [
     ["lease.release", { leaseId: (lease ?? leases?.[0])?.leaseId }],
   ],
+  "pipeline.claim": ({ lease }: { lease?: { leaseId: string } }) =>
+    lease === undefined ? [] : [["lease.release", { leaseId: lease.leaseId }]],
+  "path.reserve": ({ reservation: { reservationId } }: { reservation: { reservationId: string } }) => [
+    ["path.release", { reservationId }],
+  ],
   "command.lease": ({ leases }: { leases: { leaseId: string }[] }) =>
     leases.map(({ leaseId }) => ["command.release", { leaseId, delayMs: 0 }]),
 };
@@ -18,8 +23,9 @@ export class GivenUpCalls {
   readonly #methods = new Map<number, string>();
 
   /** Remembers a call that was given up. */
-  add(id: number, method: string): void {
-    if (Object.hasOwn(GIVING_BACK, method)) this.#methods.set(id, method);
+  add({ id, method, line }: { id: number; method: string; line: string }): void {
+    if (!Object.hasOwn(GIVING_BACK, method) || isAddition(method, line)) return;
+    this.#methods.set(id, method);
   }
 
   /** The calls that give back what a call was granted, once its answer has come. */
@@ -34,4 +40,10 @@ export class GivenUpCalls {
   clear(): void {
     this.#methods.clear();
   }
+}
+
+/** True if a call adds to a reservation that its caller has already, and keeps: no answer says what of it is new. */
+function isAddition(method: string, line: string): boolean {
+  if (method !== "path.reserve") return false;
+  return (JSON.parse(line) as { params: { reservationId?: string } }).params.reservationId !== undefined;
 }

@@ -21,6 +21,8 @@ export function lackingOf(given: Heads, known: Heads): number {
 /** A change's place in its log; that of the last of those that a cut stands for. */
 export interface LogPosition extends Head {
   readonly prev: string | null;
+  /** Whether it is that of a cut. */
+  readonly isCut: boolean;
 }
 
 /** The position that a change says it has; undefined if it does not say so, and then it is no change. */
@@ -35,6 +37,7 @@ export function positionOf({ body }: Change): LogPosition | undefined {
       seq: (cut ?? rest).seq,
       prev,
       hash: cut === undefined ? createHash("sha256").update(body).digest("hex") : cut.hash,
+      isCut: cut !== undefined,
     };
     return isHead(position) && (prev === null || isHex(prev, 64)) ? position : undefined;
   } catch {
@@ -47,7 +50,7 @@ export function advance(heads: Heads, positions: readonly (LogPosition | undefin
   const tips = new Map(heads.map((head) => [head.hash, head]));
   for (const position of positions) {
     if (position === undefined) continue;
-    const { prev, ...head } = position;
+    const { prev, isCut: _, ...head } = position;
     if (prev !== null) tips.delete(prev);
     tips.set(head.hash, head);
   }

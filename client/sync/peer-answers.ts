@@ -10,6 +10,7 @@ export type Identity = Result<"pipeline.identity">;
 export type Heads = Identity["heads"];
 export type Head = Heads[number];
 export type Change = Result<"pipeline.changes">["changes"][number];
+export type OpenLog = NonNullable<Result<"pipeline.heads">["open"]>[number];
 export type Rejection = Result<"pipeline.apply">["rejected"][number];
 
 export async function identityOf(node: PawlClient): Promise<Identity> {
@@ -24,11 +25,20 @@ export async function headsOf(node: PawlClient): Promise<Heads> {
   return believed("pipeline.heads", answer, isListOf(answer?.heads, isHead)).heads;
 }
 
-/** Whether a node can be given what is kept of logs of which changes were taken away. */
-export async function knowsCuts(node: PawlClient): Promise<boolean> {
+/** What a node has of logs of which changes were taken away. */
+export interface Cuts {
+  /** Whether it can be given what is kept of them. */
+  readonly areKnown: boolean;
+  /** The logs of which cuts came to it, and perhaps not all that replaced what they stand for. */
+  readonly open: readonly OpenLog[];
+}
+
+export async function cutsOf(node: PawlClient): Promise<Cuts> {
   const answer = await node.pipeline.heads();
-  const { cuts } = answer ?? { cuts: null };
-  return believed("pipeline.heads", cuts, cuts === undefined || Array.isArray(cuts)) !== undefined;
+  const { cuts, open = [] } = answer ?? { cuts: null };
+  const isRight = (cuts === undefined || Array.isArray(cuts)) && isListOf(open, isOpenLog);
+  believed("pipeline.heads", answer, isRight);
+  return { areKnown: cuts !== undefined, open };
 }
 
 /** What a node says that it and others have, in words that they have signed. */
@@ -69,6 +79,13 @@ export async function applyTo(node: PawlClient, changes: Change[]): Promise<Resu
   return believed("pipeline.apply", answer, areCounts && isListOf(rejected, isRejection));
 }
 
+/** Tells a node of which logs it has been given all that a peer has. */
+export async function settle(node: PawlClient, settled: OpenLog[]): Promise<void> {
+  for (let index = 0; index < settled.length; index += MAX_CHANGES_PER_CALL) {
+    await node.pipeline.apply({ changes: [], settled: settled.slice(index, index + MAX_CHANGES_PER_CALL) });
+  }
+}
+
 export async function maxMessageBytesOf(node: PawlClient): Promise<number> {
   const answer = await node.daemon.info();
   const most = answer?.limits?.maxMessageBytes;
@@ -94,6 +111,12 @@ export function isHex(value: unknown, digits: number): boolean {
 export function isHead(value: unknown): boolean {
   const { author, incarnation, seq, hash } = (value ?? {}) as Partial<Head>;
   return isHex(author, 64) && isHex(incarnation, 32) && Number.isSafeInteger(seq) && isHex(hash, 64);
+}
+
+function isOpenLog(value: unknown): value is OpenLog {
+  const { author, incarnation, after, cut } = (value ?? {}) as Partial<OpenLog>;
+  const log = { author, incarnation };
+  return isHead({ ...log, ...cut }) && (after === null || isHead({ ...log, ...after }));
 }
 
 function isSigned(value: unknown): boolean {

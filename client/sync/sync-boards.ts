@@ -4,10 +4,10 @@ import { PawlError } from "@pawl/protocol/errors";
 import type { PawlClient } from "../connect.js";
 import {
   type Change,
+  cutsOf,
   headsOf,
   type Identity,
   identityOf,
-  knowsCuts,
   maxMessageBytesOf,
   type Rejection,
   statementsOf,
@@ -60,13 +60,17 @@ export async function syncBoards(
 ): Promise<Synced> {
   const [mine, theirs] = await Promise.all([identityOf(here), identityOf(peer)]);
   checkPair(mine, theirs);
-  const cuts = (await Promise.all([knowsCuts(here), knowsCuts(peer)])).every((known) => known);
-  const pulled = await transfer(peer, theirs.heads, here, mine.heads, cuts, (done, total) =>
+  const [myCuts, theirCuts] = await Promise.all([cutsOf(here), cutsOf(peer)]);
+  const cuts = myCuts.areKnown && theirCuts.areKnown;
+  const pull = { areKnown: cuts, open: myCuts.open, openThere: theirCuts.open };
+  const pulled = await transfer(peer, theirs.heads, here, mine.heads, pull, (done, total) =>
     options.onProgress?.({ direction: "pull", done, total }),
   );
   // The changes of the peer are now to be had here too, and may have made this node begin a new log.
   const heads = pulled.hasMoved ? await headsOf(here) : mine.heads;
-  const pushed = await transfer(here, heads, peer, theirs.heads, cuts, (done, total) =>
+  const openHere = pulled.hasMoved ? (await cutsOf(here)).open : myCuts.open;
+  const push = { areKnown: cuts, open: theirCuts.open, openThere: openHere };
+  const pushed = await transfer(here, heads, peer, theirs.heads, push, (done, total) =>
     options.onProgress?.({ direction: "push", done, total }),
   );
   if (cuts) await Promise.all([tell(here, await statementsOf(peer)), tell(peer, await statementsOf(here))]);

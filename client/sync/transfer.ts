@@ -2,14 +2,18 @@ import { PawlError } from "@pawl/protocol/errors";
 import { MAX_HEADS } from "@pawl/protocol/limits";
 import type { PawlClient } from "../connect.js";
 import { advance, includes, type LogPosition, lackingOf, logOf, positionOf } from "./logs.js";
+import { askedAgain, type BetweenCuts, closedBy } from "./open-logs.js";
 import {
   applyTo,
   type Change,
   changesOf,
+  cutsOf,
   type Head,
   type Heads,
   maxMessageBytesOf,
+  type OpenLog,
   type Rejection,
+  settle,
   sharedOf,
 } from "./peer-answers.js";
 
@@ -33,37 +37,59 @@ export interface Transferred {
   readonly rejected: readonly Rejection[];
 }
 
+const NOTHING: Transferred = { applied: 0, hasMoved: false, rejected: [] };
+
 /**
  * Gives a node what it lacks of another.
  *
  * @param given the heads of `from`.
- * @param known the heads of `to`.
+ * @param had the heads of `to`.
  * @param cuts whether both know cuts; else what was taken away rejects with `unsupported_version`, if it is lacked.
+ * Logs that are open at `to` and not at `from` are given again, from before the first cut on.
  * @param onProgress is told after each step how many changes have been given, and of how many, as far as can be told.
  */
 export async function transfer(
   from: PawlClient,
   given: Heads,
   to: PawlClient,
-  known: Heads,
-  cuts: boolean,
+  had: Heads,
+  cuts: BetweenCuts,
   onProgress: (done: number, total: number) => void,
 ): Promise<Transferred> {
-  if (includes(known, given)) return { applied: 0, hasMoved: false, rejected: [] };
+  const again = await askedAgain(from, cuts);
+  const lacksNothing = includes(had, given);
+  if (again.length === 0 && lacksNothing) return NOTHING;
+  const openLogs = new Set(again.map(logOf));
+  const known = [...had.filter((head) => !openLogs.has(logOf(head))), ...again.flatMap(beginningOf)];
   const [giverBytes, receiverBytes] = await Promise.all([maxMessageBytesOf(from), maxMessageBytesOf(to)]);
   const fitting = Math.floor((Math.min(giverBytes, receiverBytes) - HEADS_FRAME_BYTES) / HEAD_BYTES);
   const wantedHeads = Math.max(1, Math.floor(Math.min(MAX_HEADS, fitting) / HEADS_PER_WANTED));
   const total = lackingOf(given, known);
-  const work = new Transfer(from, to, cuts, receiverBytes - REQUEST_FRAME_BYTES, (done) =>
+  const work = new Transfer(from, to, cuts.areKnown, receiverBytes - REQUEST_FRAME_BYTES, openLogs, (done) =>
     onProgress(done, Math.max(done, total)),
   );
-  if (given.length <= wantedHeads && known.length <= wantedHeads) await work.give(given, known);
-  else await giveInParts(work, given, known, wantedHeads);
+  try {
+    if (given.length <= wantedHeads && known.length <= wantedHeads) await work.give(given, known);
+    else await giveInParts(work, given, known, wantedHeads);
+    if (again.length + work.cutPlaces.length > 0 && work.rejected.size === 0) {
+      const { open } = await cutsOf(to);
+      await settle(to, closedBy(open, again, work.cutPlaces, cuts.openThere));
+    }
+  } catch (error) {
+    // A node that only reads can wait for what it may lack until the one that writes its database is synced.
+    if (lacksNothing && error instanceof PawlError && error.kind === "read_only") return NOTHING;
+    throw error;
+  }
   return {
     applied: work.applied,
     hasMoved: work.applied + work.cuts > 0,
     rejected: [...work.rejected.values()],
   };
+}
+
+/** The place from which on an open log is given again. */
+function beginningOf({ author, incarnation, after }: OpenLog): Head[] {
+  return after === null ? [] : [{ author, incarnation, ...after }];
 }
 
 /** Gives what leads to some of the heads after the other, when one request cannot name them all. */
@@ -88,6 +114,8 @@ class Transfer {
   applied = 0;
   /** Cuts that were taken in. */
   cuts = 0;
+  /** Where the cuts stand that the receiver was given. */
+  readonly cutPlaces: LogPosition[] = [];
   /** The first change that was refused of a log, by log. */
   readonly rejected = new Map<string, Rejection>();
   readonly #from: PawlClient;
@@ -95,6 +123,7 @@ class Transfer {
   readonly #knowCuts: boolean;
   /** The bytes of changes in one request to the receiver, at most. */
   readonly #maxBytes: number;
+  readonly #openLogs: ReadonlySet<string>;
   readonly #onProgress: (done: number) => void;
   #done = 0;
 
@@ -103,12 +132,14 @@ class Transfer {
     to: PawlClient,
     knowCuts: boolean,
     maxBytes: number,
+    openLogs: ReadonlySet<string>,
     onProgress: (done: number) => void,
   ) {
     this.#from = from;
     this.#to = to;
     this.#knowCuts = knowCuts;
     this.#maxBytes = maxBytes;
+    this.#openLogs = openLogs;
     this.#onProgress = onProgress;
   }
 
@@ -122,7 +153,8 @@ class Transfer {
     // Where a log goes on at the receiver beyond its end at the giver, the giver does not know the head, and would
     // begin from the start: it is told its own head instead, if the receiver has that too.
     const shared = await sharedOf(this.#to, given);
-    let tips = [...known, ...given.filter(({ hash }) => shared.has(hash))];
+    const isWhole = (head: Head) => shared.has(head.hash) && !this.#openLogs.has(logOf(head));
+    let tips = [...known, ...given.filter(isWhole)];
     const options = {
       ...(only ? { want: [...given] } : {}),
       ...(this.#knowCuts ? { cuts: true as const } : {}),
@@ -136,6 +168,7 @@ class Transfer {
       const positions = page.changes.map(positionOf);
       if (!seen.addAll(positions) && more) throw nothingNew();
       tips = advance(tips, positions);
+      for (const position of positions) if (position?.isCut === true) this.cutPlaces.push(position);
       if (more) {
         // The next page is on its way while this one is taken in. An error of that is reported first.
         next = ask();

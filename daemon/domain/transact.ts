@@ -1,21 +1,19 @@
 import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { type Texts, textsOf } from "@pawl/protocol/json-text";
-import { MAX_TRANSACT_REFERRED_LENGTH, MAX_TRANSACT_RESULTS_LENGTH } from "@pawl/protocol/limits";
-import { pointer, resolve } from "../json/pointer.js";
-import { encode, RawJson, replaceReferences } from "../json/raw-json.js";
+import { MAX_COMPARED_PLACES, MAX_TRANSACT_RESULTS_LENGTH } from "@pawl/protocol/limits";
+import { pointer } from "../json/pointer.js";
+import { encode, RawJson } from "../json/raw-json.js";
 import type { Operation } from "../store/statement.js";
 import type { HandlersOf } from "../turns/handler.js";
 import { type Env, type Outcome, Tried } from "../turns/operation.js";
 import { guardLease } from "./lease/lease.js";
 import { guardPath } from "./path/path.js";
 import { guardClaim } from "./queue/holder.js";
+import { References, TOO_MUCH_IN_TEXT, type WrongReference } from "./references.js";
 import { tooMuchNamed } from "./transact-size.js";
 
 type Call = Parsed<"transact">["calls"][number];
-
-/** The key of the object that stands for a value of an earlier call. */
-const REFERENCE = "$result";
 
 /** A method as one call of a transaction. */
 export interface Callable {
@@ -59,16 +57,18 @@ function* transact(
   if (lost !== undefined) return lost;
 
   const results: RawJson[] = [];
+  const references = new References();
   const secrets: string[] = [];
   let resultsLength = 0;
   // A call that could wait is asked for its answer now, and one that is done in steps for the first of them.
-  const now: Env = { ...env, mayWait: false, mayGoOn: false };
+  const places = { left: MAX_COMPARED_PLACES };
+  const now: Env = { ...env, mayWait: false, mayGoOn: false, places };
   for (const [index, call] of calls.entries()) {
     if (resultsLength > MAX_TRANSACT_RESULTS_LENGTH) {
       return at(index, call.method, resultsTooLong(call.method, index));
     }
     const path = ["calls", index, "params"];
-    const given = substitute(paramsOf(call), results);
+    const given = references.putInto(paramsOf(call));
     if (given.wrong.length > 0) return at(index, call.method, wrongReferences(call, path, given.wrong));
     const method = methods[index] as Callable;
     const params = method.check(given.params, path);
@@ -80,17 +80,21 @@ function* transact(
       return at(index, call.method, notTransactable(call.method, index));
     }
     const { raw = [] } = method;
-    const sent = textsOf(params as object, raw, () => textWith(texts[index], results));
+    const text = raw.length === 0 ? "{}" : references.putIntoText(texts[index] ?? "{}");
+    if (text === undefined) return at(index, call.method, wrongReferences(call, path, [TOO_MUCH_IN_TEXT]));
+    const sent = textsOf(params as object, raw, () => text);
     const outcome = yield* method.perform(params, now, sent);
     if (outcome instanceof PawlError) return at(index, call.method, outcome);
     // As the text that it travels as, which is made only once: here, because its length counts.
     const result = new RawJson(encode(outcome));
     results.push(result);
+    references.add(result.text);
     resultsLength += result.text.length;
     if (dryRun) secrets.push(...secretsOf(outcome));
   }
   if (!dryRun) return { results } as unknown as Result<"transact">;
-  const shown = results.map(({ text }) => new RawJson(withoutSecrets(text, secrets)));
+  const secret = patternOf(secrets);
+  const shown = results.map(({ text }) => new RawJson(secret ? text.replace(secret, NO_SECRET) : text));
   return new Tried({ results: shown } as unknown as Result<"transact">);
 }
 
@@ -110,9 +114,16 @@ function secretsOf(outcome: unknown): string[] {
   return found.filter((secret) => typeof secret === "string");
 }
 
-/** A later call may have carried a secret elsewhere, so it is looked for as it is: long, random and ASCII. */
-function withoutSecrets(text: string, secrets: readonly string[]): string {
-  return secrets.reduce((rest, secret) => rest.replaceAll(secret, NO_SECRET), text);
+/**
+ * A later call may have carried a secret elsewhere, so it is looked for as it is: long, random and ASCII. All are
+ * looked for at once: there may be a thousand of them, and 4 MiB of results.
+ */
+function patternOf(secrets: readonly string[]): RegExp | undefined {
+  return secrets.length === 0 ? undefined : new RegExp([...new Set(secrets)].map(literally).join("|"), "g");
+}
+
+function literally(secret: string): string {
+  return secret.replaceAll(/\W/g, "\\$&");
 }
 
 /** An empty array is no params. */
@@ -166,12 +177,6 @@ function resultsTooLong(method: string, index: number): PawlError {
   );
 }
 
-interface WrongReference {
-  /** Where the reference stands, within the params. */
-  readonly path: readonly string[];
-  readonly message: string;
-}
-
 function wrongReferences(
   call: Call,
   path: readonly PropertyKey[],
@@ -179,92 +184,4 @@ function wrongReferences(
 ): PawlError {
   const issues = all.map((each) => ({ path: pointer([...path, ...each.path]), message: each.message }));
   return refuse("invalid_params", `${call.method}: ${issues[0]?.path} ${issues[0]?.message}.`, { issues });
-}
-
-/**
- * A copy of params with each `{"$result": pointer}` replaced by what it points to, and those that cannot be.
- * Params without a reference are returned as they are. Nothing here recurses, because JSON may be nested more
- * deeply than the stack.
- */
-export function substitute(
-  params: Record<string, unknown>,
-  results: readonly unknown[],
-): { params: Record<string, unknown>; wrong: WrongReference[] } {
-  if (!holdsReference(params)) return { params, wrong: [] };
-  const copy: Record<string, unknown> = {};
-  const wrong: WrongReference[] = [];
-  let length = 0;
-  const open: { from: object; to: object; parent: Place | undefined }[] = [
-    { from: params, to: copy, parent: undefined },
-  ];
-  for (let next = open.pop(); next !== undefined; next = open.pop()) {
-    const { from, to, parent } = next;
-    for (const [key, value] of Object.entries(from)) {
-      if (typeof value !== "object" || value === null) {
-        put(to, key, value);
-        continue;
-      }
-      const place = { key, parent };
-      if (isReference(value)) {
-        const reference = value[REFERENCE];
-        const found = typeof reference === "string" ? resolve(reference, results) : undefined;
-        if (found === undefined) {
-          const message = `refers to ${shown(reference)}, which is no value in the results of earlier calls`;
-          wrong.push({ path: pathOf(place), message });
-          continue;
-        }
-        const text = encode(found);
-        length += text.length;
-        if (length > MAX_TRANSACT_REFERRED_LENGTH) {
-          // A few bytes of references could otherwise stand for any amount of data.
-          const message = `refers to ${shown(reference)}, with which references bring in more than ${MAX_TRANSACT_REFERRED_LENGTH} characters`;
-          return { params, wrong: [{ path: pathOf(place), message }] };
-        }
-        put(to, key, JSON.parse(text));
-        continue;
-      }
-      const part = Array.isArray(value) ? [] : {};
-      put(to, key, part);
-      open.push({ from: value, to: part, parent: place });
-    }
-  }
-  return { params: copy, wrong };
-}
-
-function holdsReference(params: object): boolean {
-  const open: object[] = [params];
-  for (let next = open.pop(); next !== undefined; next = open.pop()) {
-    if (isReference(next)) return true;
-    for (const value of Object.values(next)) {
-      if (typeof value === "object" && value !== null) open.push(value);
-    }
-  }
-  return false;
-}
-
-/** A way into the params, from its end. */
-interface Place {
-  readonly key: string;
-  readonly parent: Place | undefined;
-}
-
-function pathOf(place: Place | undefined): string[] {
-  const path: string[] = [];
-  for (let each = place; each !== undefined; each = each.parent) path.push(each.key);
-  return path.reverse();
-}
-
-function isReference(value: object): value is { [REFERENCE]: unknown } {
-  return !Array.isArray(value) && Object.hasOwn(value, REFERENCE) && Object.keys(value).length === 1;
-}
-
-/** Sets an own property, also the one that an assignment would take for the prototype. */
-function put(target: object, key: string, value: unknown): void {
-  if (key !== "__proto__") (target as Record<string, unknown>)[key] = value;
-  else Object.defineProperty(target, key, { value, writable: true, enumerable: true, configurable: true });
-}
-
-/** The text of a call's params, with what its references stand for. All of them are known to stand for something. */
-function textWith(text: string | undefined, results: readonly unknown[]): string {
-  return replaceReferences(text ?? "{}", REFERENCE, (reference) => encode(resolve(reference, results)));
 }

@@ -1,8 +1,13 @@
 import { hash } from "node:crypto";
 import { Scanner } from "@pawl/protocol/json-text";
 
-/** Texts longer than a digest are replaced by one, so that the whole takes time and space in proportion to its size. */
-const LONGEST_PLAIN_CHARACTERS = 64;
+/**
+ * Longer texts of an array or object are replaced by their digests, so that the whole takes time and space in
+ * proportion to its size. Another bound makes another digest: with one as short as a digest, which older ones have,
+ * each of 500 arrays in one another was digested by itself.
+ */
+export const PLAIN_CHARACTERS = 512;
+const FORMER_PLAIN_CHARACTERS = 64;
 /** An exponent of more digits is beyond anything that a reader can calculate with; it is taken as it is written. */
 const MAX_EXPONENT_DIGITS = 15;
 
@@ -22,7 +27,7 @@ interface Open {
  *
  * @param json must be JSON that `JSON.parse` takes.
  */
-export function digestOfMeaning(json: string): string {
+export function digestOfMeaning(json: string, plainCharacters = FORMER_PLAIN_CHARACTERS): string {
   const scanner = new Scanner(json);
   const open: Open[] = [];
   for (;;) {
@@ -35,7 +40,7 @@ export function digestOfMeaning(json: string): string {
         if (container.isObject) container.names.push(scanner.takeName());
         continue;
       }
-      value = close(container);
+      value = shortened(close(container), plainCharacters);
     } else {
       value = scalar(scanner.takeValue());
     }
@@ -50,17 +55,17 @@ export function digestOfMeaning(json: string): string {
         break;
       }
       open.pop();
-      value = close(inner);
+      value = shortened(close(inner), plainCharacters);
     }
   }
 }
 
 function close({ isObject, values, names }: Open): string {
-  if (!isObject) return shortened(`[${values.join()}]`);
+  if (!isObject) return `[${values.join()}]`;
   const order = names.map((_, index) => index);
   // The sort is stable, so members of one name stay in their order.
   order.sort((a, b) => compare(names[a] as string, names[b] as string));
-  return shortened(`{${order.map((index) => `${quote(names[index] as string)}:${values[index]}`).join()}}`);
+  return `{${order.map((index) => `${quote(names[index] as string)}:${values[index]}`).join()}}`;
 }
 
 /** By UTF-16 code units. */
@@ -100,8 +105,8 @@ function withoutZerosAtEnd(digits: string): string {
 }
 
 /** A text never begins with `#` otherwise. */
-function shortened(text: string): string {
-  return text.length > LONGEST_PLAIN_CHARACTERS ? `#${digest(text)}` : text;
+function shortened(text: string, plainCharacters: number): string {
+  return text.length > plainCharacters ? `#${digest(text)}` : text;
 }
 
 function digest(text: string): string {

@@ -3,6 +3,7 @@ const BACKSLASH = 0x5c;
 const OPEN_BRACKET = 0x5b;
 const CLOSE_BRACKET = 0x5d;
 const OPEN_BRACE = 0x7b;
+const COLON = 0x3a;
 const CLOSE_BRACE = 0x7d;
 /** Bytes of a string that are looked at one by one, before it is taken for a long one. */
 const SHORT_BYTES = 32;
@@ -21,6 +22,17 @@ export function nestsDeeper(line: Buffer, levels: number): boolean {
     } else if (byte === CLOSE_BRACKET || byte === CLOSE_BRACE) depth -= 1;
   }
   return false;
+}
+
+/** True if more than so many arrays, objects and members are in a line of JSON, as far as can be told at a glance. */
+export function hasMoreParts(line: Buffer | string, most: number): boolean {
+  const bytes = typeof line === "string" ? Buffer.from(line) : line;
+  let parts = 0;
+  for (let at = 0; at < bytes.length; at++) {
+    const byte = bytes[at];
+    if (byte === COLON || byte === OPEN_BRACKET || byte === OPEN_BRACE) parts += 1;
+  }
+  return parts > most;
 }
 
 /** The index of the quote that ends the string whose first byte is at `from`. */

@@ -106,9 +106,13 @@ export function nestingLevels(json: string): number {
 
 /**
  * A JSON text with every object whose only member has the given name and a string as its value replaced by the
- * text that stands for that string. What was replaced is not looked into again.
+ * text that stands for that string, if one does. What was replaced is not looked into again.
  */
-export function replaceReferences(json: string, name: string, textOf: (reference: string) => string): string {
+export function replaceReferences(
+  json: string,
+  name: string,
+  textOf: (reference: string) => string | undefined,
+): string {
   const scanner = new Scanner(json);
   let result = "";
   let copied = 0;
@@ -118,10 +122,11 @@ export function replaceReferences(json: string, name: string, textOf: (reference
     } else if (scanner.code === OPEN_BRACE) {
       const start = scanner.at;
       const reference = takeReference(scanner, name);
-      if (reference === undefined) {
+      const text = reference === undefined ? undefined : textOf(reference);
+      if (text === undefined) {
         scanner.at = start + 1;
       } else {
-        result += json.slice(copied, start) + textOf(reference);
+        result += json.slice(copied, start) + text;
         // The space behind the object stays.
         copied = json.lastIndexOf("}", scanner.at - 1) + 1;
       }

@@ -147,7 +147,14 @@ export class JsonSyntax {
   #state = VALUE;
   #depth = 0;
   /** One bit for each open container: 1 for an object. */
-  readonly #isObject = new Uint8Array(Math.ceil(MAX_PAYLOAD_NESTING_LEVELS / 8));
+  readonly #isObject: Uint8Array;
+  readonly #levels: number;
+
+  /** @param levels how many arrays and objects may be in one another. */
+  constructor(levels = MAX_PAYLOAD_NESTING_LEVELS) {
+    this.#levels = levels;
+    this.#isObject = new Uint8Array(Math.ceil(levels / 8));
+  }
 
   static restore(saved: Uint8Array): JsonSyntax {
     const syntax = new JsonSyntax();
@@ -174,12 +181,13 @@ export class JsonSyntax {
   }
 
   /**
-   * Takes the next piece. Returns the index in it of the first byte that cannot be there, or nests more deeply than
-   * `MAX_PAYLOAD_NESTING_LEVELS`; undefined if there is none. After such a byte it is of no further use.
+   * Takes the next piece. Returns the index in it of the first byte that cannot be there, or nests too deeply;
+   * undefined if there is none. After such a byte it is of no further use.
    */
   take(bytes: Uint8Array): number | undefined {
     const text = new PlainText(bytes);
     const isObject = this.#isObject;
+    const levels = this.#levels;
     // Held here, where they cost nothing: this loop is most of what an upload costs.
     const [table, isPlain] = [TABLE, IS_PLAIN];
     const [length, begin, end] = [bytes.length, text.begin, text.end];
@@ -200,7 +208,7 @@ export class JsonSyntax {
         if (depth === 0) return at;
         state = isSet(isObject, depth - 1) ? NAME : VALUE;
       } else if (state === OPEN_ARRAY || state === OPEN_OBJECT) {
-        if (depth === MAX_PAYLOAD_NESTING_LEVELS) return at;
+        if (depth === levels) return at;
         set(isObject, depth, state === OPEN_OBJECT);
         depth++;
         state = state === OPEN_OBJECT ? FIRST_NAME : FIRST;

@@ -12,6 +12,7 @@ import {
   createJSONRPCSuccessResponse,
 } from "json-rpc-2.0";
 import type { RawJson } from "../json/raw-json.js";
+import { type SharedJson, SharedLine } from "../json/shared-json.js";
 
 export function success(id: Id, result: unknown): Success {
   return createJSONRPCSuccessResponse(id, result) as Success;
@@ -19,7 +20,16 @@ export function success(id: Id, result: unknown): Success {
 
 /** The same as text, of a result that is one. */
 export function successText(id: Id, { text }: RawJson): string {
-  return `{"jsonrpc":"2.0","id":${JSON.stringify(id)},"result":${text}}`;
+  return `${successHead(id)}${text}}`;
+}
+
+/** The same as a line, of a result that many share. */
+export function sharedLine(id: Id, result: SharedJson): SharedLine {
+  return new SharedLine(successHead(id), result, "}");
+}
+
+function successHead(id: Id): string {
+  return `{"jsonrpc":"2.0","id":${JSON.stringify(id)},"result":`;
 }
 
 export function failure(id: Id, { code, message, data }: PawlError): Failure {

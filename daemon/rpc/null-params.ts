@@ -9,6 +9,7 @@ type Definition = Readonly<{
   innerType?: z.ZodType;
   /** Of an array. */
   element?: z.ZodType;
+  checks?: readonly { readonly _zod: { readonly def: { readonly maximum?: number } } }[];
   /** Of a union. */
   options?: readonly z.ZodType[];
 }>;
@@ -21,11 +22,14 @@ type Definition = Readonly<{
  */
 export function withoutNulls(schema: z.ZodType, params: unknown): unknown {
   if (typeof params !== "object" || params === null) return params;
-  const { shape, innerType, element, options } = schema._zod.def as unknown as Definition;
+  const definition = schema._zod.def as unknown as Definition;
+  const { shape, innerType, element, options } = definition;
   if (innerType !== undefined) return withoutNulls(innerType, params);
   if (options !== undefined) return ofUnion(options, params);
   if (shape !== undefined) return ofObject(shape, params as Record<string, unknown>);
   if (element === undefined || !Array.isArray(params)) return params;
+  // One that is too long is refused whatever is in it.
+  if (params.length > mostElements(definition)) return params;
   const elements = params.map((each) => withoutNulls(element, each));
   return elements.some((each, index) => each !== params[index]) ? elements : params;
 }
@@ -35,7 +39,7 @@ function ofObject(shape: Readonly<Record<string, z.ZodType>>, params: Record<str
   for (const [name, schema] of Object.entries(shape)) {
     if (!Object.hasOwn(params, name)) continue;
     const value = params[name];
-    if (value === null && takes(schema, undefined) && !takes(schema, null)) {
+    if (value === null && isLeftOut(schema)) {
       copy ??= { ...params };
       delete copy[name];
       continue;
@@ -59,4 +63,20 @@ function ofUnion(options: readonly z.ZodType[], params: object): unknown {
 
 function takes(schema: z.ZodType, value: unknown): boolean {
   return schema.safeParse(value).success;
+}
+
+/** True if a member may be left out and not be null: found once, since a thousand batches have as many nulls. */
+function isLeftOut(schema: z.ZodType): boolean {
+  let known = leftOut.get(schema);
+  if (known === undefined) {
+    known = takes(schema, undefined) && !takes(schema, null);
+    leftOut.set(schema, known);
+  }
+  return known;
+}
+
+const leftOut = new WeakMap<z.ZodType, boolean>();
+
+function mostElements({ checks = [] }: Definition): number {
+  return Math.min(...checks.map(({ _zod: { def } }) => def.maximum ?? Number.POSITIVE_INFINITY));
 }

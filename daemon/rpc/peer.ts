@@ -1,5 +1,6 @@
 import type { PawlError } from "@pawl/protocol/errors";
 import type { LongLine } from "../json/base64-insertion.js";
+import type { SharedLine } from "../json/shared-json.js";
 import type { Call } from "../turns/call.js";
 import type { Sender } from "../turns/handler.js";
 
@@ -27,7 +28,7 @@ export interface Peer extends Sender {
   /** A request was answered with so many bytes, by themselves or within a batch. */
   wrote(bytes: number): void;
   /** Queues one line, as a text without its end. */
-  send(line: string | LongLine): void;
+  send(line: string | LongLine | SharedLine): void;
   /** Queues lines that other peers are sent, too. */
   sendShared(lines: SharedLines): void;
 }

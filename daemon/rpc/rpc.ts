@@ -10,14 +10,22 @@ import type { MethodName, Params } from "@pawl/protocol";
 import { checkRequest, type Id, idOf, type Request, type Response } from "@pawl/protocol/envelope";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { EACH, type Texts, textsAt } from "@pawl/protocol/json-text";
-import { MAX_BATCH_CALLS, MAX_LINE_NESTING_LEVELS, MAX_PARAMS_PIECE_BYTES } from "@pawl/protocol/limits";
+import {
+  MAX_BATCH_CALLS,
+  MAX_LINE_NESTING_LEVELS,
+  MAX_PARAMS_PARTS,
+  MAX_PARAMS_PIECE_BYTES,
+} from "@pawl/protocol/limits";
 import { base64Length, encodeLine, type LongLine } from "../json/base64-insertion.js";
-import { nestsDeeper } from "../json/nesting.js";
+import { hasMoreParts, nestsDeeper } from "../json/nesting.js";
 import { encode, RawJson } from "../json/raw-json.js";
+import { SharedJson, SharedLine } from "../json/shared-json.js";
+import { JsonSyntax } from "../json/syntax.js";
 import type { Call } from "../turns/call.js";
 import { Batch, type BatchOptions } from "./batch.js";
 import type { Dispatcher, Reply, Source } from "./dispatch.js";
-import { failure, success, successText } from "./json-rpc.js";
+import { failure, sharedLine, success, successText } from "./json-rpc.js";
+import { withoutKept, withoutParams } from "./kept-params.js";
 import type { OwnRequests } from "./own-requests.js";
 import type { LineUnderWay, Peer } from "./peer.js";
 import { UploadUnderWay, uploadIn } from "./upload.js";
@@ -61,11 +69,26 @@ export class Rpc {
       });
     }
     const text = line.toString("utf8");
+    if (isDense(line)) {
+      const wrong = placeOfFault(line);
+      if (wrong !== undefined) return this.refuse(refuse("parse_error", notJson(wrong)), peer);
+      const short = withoutKept(text);
+      if (short !== undefined) return this.#receiveDense(text, short, line, peer, calls);
+    }
     peer.releaseLine(line);
     const message = parse(text);
     if (message instanceof PawlError) return this.refuse(message, peer);
     if (Array.isArray(message)) return this.#receiveBatch(message, text, peer);
     return this.#receiveOne(message, { peer, source: { json: () => text, bytes: line.length }, calls });
+  }
+
+  /** Takes up a request of very many values, without those that are kept as the text they are. */
+  #receiveDense(text: string, short: string, line: Buffer, peer: Peer, calls: Call[]): undefined {
+    const source = { json: () => text, bytes: line.length };
+    peer.releaseLine(line);
+    const refusal = hasMoreParts(short, MAX_PARAMS_PARTS) ? TOO_MANY_PARTS : undefined;
+    const message = JSON.parse(refusal === undefined ? short : withoutParams(text)) as unknown;
+    this.#receiveOne(message, { peer, source, calls, refusal });
   }
 
   /** Answers what is no message at all, under the id null. */
@@ -139,7 +162,8 @@ export class Rpc {
     if (request === null || !("method" in request)) return reply.give(request);
     const { peer, source, calls } = origin;
     const { id, method, params } = request;
-    if (readsPiece(method, params)) peer.expects(pieceLength(params));
+    if (method === DISCOVER) peer.expects(DOCUMENT_BYTES);
+    else if (readsPiece(method, params)) peer.expects(pieceLength(params));
     reply.id = id;
     this.#dispatcher.call(method, params, peer, source, calls, reply);
   }
@@ -176,13 +200,18 @@ export class Rpc {
   }
 
   /** Writes an answer that is a line by itself. */
-  writeLine(response: Response, peer: Peer): string | LongLine {
-    const line =
-      "result" in response && response.result instanceof RawJson
-        ? successText(response.id, response.result)
-        : this.#encoded(encodeLine, response, peer);
-    peer.wrote(typeof line === "string" ? line.length : line.bytes.length);
+  writeLine(response: Response, peer: Peer): string | LongLine | SharedLine {
+    const line = this.#lineOf(response, peer);
+    peer.wrote(typeof line === "string" || line instanceof SharedLine ? line.length : line.bytes.length);
     return line;
+  }
+
+  #lineOf(response: Response, peer: Peer): string | LongLine | SharedLine {
+    if ("result" in response && response.result instanceof RawJson) {
+      const { id, result } = response;
+      return result instanceof SharedJson ? sharedLine(id, result) : successText(id, result);
+    }
+    return this.#encoded(encodeLine, response, peer);
   }
 
   /** Writes an answer within a batch. */
@@ -256,9 +285,34 @@ class BatchReply extends MessageReply {
 /** A batch that is shorter is kept as values while it is under way. */
 const MAX_KEPT_BATCH_LENGTH = 64 * 1024;
 
+/** Lines that are shorter are parsed as they are ... */
+const DENSE_LINE_BYTES = 64 * 1024;
+/** ... and so are those of fewer arrays, objects and members: each takes 0.1 to 0.6 microseconds. */
+const DENSE_LINE_PARTS = 16_384;
+
+function isDense(line: Buffer): boolean {
+  return line.length >= DENSE_LINE_BYTES && hasMoreParts(line, DENSE_LINE_PARTS);
+}
+
+/** The index of the first byte by which a line is no JSON; undefined if it is. */
+function placeOfFault(line: Buffer): number | undefined {
+  const syntax = new JsonSyntax(MAX_LINE_NESTING_LEVELS);
+  return syntax.take(line) ?? (syntax.complete ? undefined : line.length);
+}
+
+const TOO_MANY_PARTS = refuse(
+  "invalid_params",
+  `The params hold more than ${MAX_PARAMS_PARTS} arrays, objects and members beside what is kept as it is sent. Send less at a time.`,
+  { issues: [{ path: "", message: `must hold at most ${MAX_PARAMS_PARTS} arrays, objects and members` }] },
+);
+
 const NOT_UTF8 = "The line is not valid UTF-8. Send JSON encoded as UTF-8.";
 
 const TOO_NESTED = `The line has more than ${MAX_LINE_NESTING_LEVELS} arrays and objects in one another. Send flatter JSON.`;
+
+const DISCOVER = "rpc.discover" satisfies MethodName;
+/** The length of the document, about. */
+const DOCUMENT_BYTES = 512 * 1024;
 
 /** True if the answer is long as a rule: a piece of params, or of an answer. */
 function readsPiece(method: string, params: Request["params"]): boolean {
@@ -277,10 +331,12 @@ function parse(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch (error) {
-    const reason = error instanceof SyntaxError ? error.message : "unreadable";
-    return refuse(
-      "parse_error",
-      `The line is not JSON: ${reason}. Send one JSON-RPC message per line, or per Content-Length header.`,
-    );
+    return refuse("parse_error", notJson(error instanceof SyntaxError ? error.message : "unreadable"));
   }
+}
+
+/** @param fault what is wrong, or the index of the byte that is. */
+function notJson(fault: string | number): string {
+  const reason = typeof fault === "number" ? `it goes wrong at byte ${fault}` : fault;
+  return `The line is not JSON: ${reason}. Send one JSON-RPC message per line, or per Content-Length header.`;
 }

@@ -22,11 +22,16 @@ export function describeIssues(
   params: unknown,
   prefix: readonly PropertyKey[] = [],
 ): PawlError {
-  const described = issues
-    .flatMap((issue) => describe(issue, params, prefix))
-    // A number beyond 2^53 - 1 breaks two rules of the schema by the same sentence.
-    .filter((each, index, all) => !index || JSON.stringify(each) !== JSON.stringify(all[index - 1]))
-    .slice(0, MAX_ISSUES);
+  const described: { path: string; message: string }[] = [];
+  // No more are looked at than are told: there may be one for each of a thousand batches.
+  for (let index = 0; index < issues.length && described.length < MAX_ISSUES; index++) {
+    for (const each of describe(issues[index] as RawIssue, params, prefix)) {
+      const last = described.at(-1);
+      // A number beyond 2^53 - 1 breaks two rules of the schema by the same sentence.
+      if (each.path !== last?.path || each.message !== last.message) described.push(each);
+    }
+  }
+  described.splice(MAX_ISSUES);
   const first = described[0] ?? { path: "", message: "do not fit" };
   return refuse("invalid_params", `${method}: ${first.path || "params"} ${first.message}.`, {
     issues: described,

@@ -3,7 +3,8 @@
  *
  *     connection  one client          inbox          lines that wait for their turn
  *     framing     bytes to messages   hang-up-watch  finds out that it has closed
- *     outgoing    replies to it           dear-requests  what a line is expected to take
+ *     outgoing    replies to it       dear-requests  what a line is expected to take
+ *     resting     has those wait that send much
  *     unsent, unread, garbage         the memory that all connections share
  *     connections, access, listener, served-sockets, supervisor, kernel  who connects, and where
  */
@@ -19,6 +20,7 @@ import {
 } from "@pawl/protocol/limits";
 import type { LongLine } from "../json/base64-insertion.js";
 import { BufferPool } from "../json/buffer-pool.js";
+import type { SharedLine } from "../json/shared-json.js";
 import { type TopMember, TopMembers } from "../json/top-members.js";
 import { notification } from "../rpc/json-rpc.js";
 import type { Peer, SharedLines } from "../rpc/peer.js";
@@ -29,6 +31,7 @@ import { HangUpWatch } from "./hang-up-watch.js";
 import { Lane } from "./inbox.js";
 import type { HangUps } from "./kernel.js";
 import { Outgoing } from "./outgoing.js";
+import { afterRest } from "./resting.js";
 import { SMALL_BYTES, type Source, type Unread } from "./unread.js";
 import { type Reader, UNKNOWN_ANSWER_BYTES, type Unsent } from "./unsent.js";
 
@@ -66,6 +69,8 @@ export interface ConnectionOptions {
 
 /** Lines that are read beyond the requests that may be in flight: the next one may end the wait of one of those. */
 const LINES_BEYOND_IN_FLIGHT = 8;
+/** After so many bytes a connection is not read until a next round of the event loop. */
+const REST_AFTER_BYTES = 128 * 1024;
 /** A refused peer may be in the middle of writing; what it still sends is read and dropped for so long. */
 const LINGER_MS = 5000;
 /** Requests that one turn takes up of a connection at most, so that no client has the turns for itself ... */
@@ -97,6 +102,8 @@ export class Connection implements Peer, Reader, Source {
   readonly #hangUpWatch: HangUpWatch;
   #state: "open" | "ended" | "refused" | "closing" | "closed" = "open";
   #paused = false;
+  /** Bytes that were read since the last rest. */
+  #readBytes = 0;
   /** Requests taken up and not yet answered. */
   #inFlight = 0;
   /** Lines cut and not yet taken up. */
@@ -138,6 +145,7 @@ export class Connection implements Peer, Reader, Source {
       },
     );
     socket.on("data", (chunk: Buffer) => {
+      this.#rest(chunk.length);
       if (this.#state !== "open") return;
       this.#lines.push(chunk);
       this.#outgoing.withHeaders = this.#lines.withHeaders;
@@ -284,7 +292,7 @@ export class Connection implements Peer, Reader, Source {
     this.#answerBytes = Math.max(bytes, this.#answerBytes * FORGETTING);
   }
 
-  send(line: string | LongLine): void {
+  send(line: string | LongLine | SharedLine): void {
     if (this.#state !== "closing" && this.#state !== "closed") this.#outgoing.push(line);
   }
 
@@ -448,6 +456,17 @@ export class Connection implements Peer, Reader, Source {
 
   #roomAgain(): void {
     if (this.#paused && this.#hasRoom()) this.#cutLines();
+  }
+
+  /** Lets the others be read, and a turn be performed, before more is: a peer may send faster than anything is cut. */
+  #rest(bytes: number): void {
+    this.#readBytes += bytes;
+    if (this.#readBytes < REST_AFTER_BYTES) return;
+    this.#readBytes = 0;
+    this.socket.pause();
+    afterRest(() => {
+      if (!this.#paused) this.socket.resume();
+    });
   }
 
   #pause(): void {

@@ -5,8 +5,9 @@ import type { HangUps } from "./kernel.js";
 import { Unread } from "./unread.js";
 import { Unsent } from "./unsent.js";
 
-/** The time that peers have to read their last answers when the daemon stops. */
+/** The time that peers have to read their last answers when the daemon stops, and at least. */
 const DRAIN_MS = 2000;
+const MIN_DRAIN_MS = 500;
 
 /** Events of connections. */
 type ConnectionEvents = Pick<
@@ -129,8 +130,8 @@ export class Connections {
     }
   }
 
-  /** Closes each connection once its peer has read its last answer, at the latest after `DRAIN_MS`. */
-  async close(): Promise<void> {
+  /** Closes each connection once its peer has read its last answer, at the latest after `DRAIN_MS`, or sooner. */
+  async close(withinMs = DRAIN_MS): Promise<void> {
     // Answers from outside the turns travel by promises; the next turn of the event loop finds them all queued.
     await new Promise((resolve) => setImmediate(resolve));
     const closed = [...this.#open.values()].map(
@@ -139,7 +140,7 @@ export class Connections {
     for (const connection of this.#open.values()) connection.close({ linger: false });
     let timer: NodeJS.Timeout | undefined;
     const timeout = new Promise((resolve) => {
-      timer = setTimeout(resolve, DRAIN_MS);
+      timer = setTimeout(resolve, Math.min(Math.max(withinMs, MIN_DRAIN_MS), DRAIN_MS));
     });
     await Promise.race([Promise.all(closed), timeout]);
     clearTimeout(timer);

@@ -1,5 +1,7 @@
 /** A request that takes so long is dear: a few hundred of them hold others up. */
 export const DEAR_MS = 0.5;
+/** One that takes so long is a turn by itself: the others of its turn would be answered that much later. */
+export const WHOLE_TURN_MS = 5;
 /** So many dear requests make their method dear: one may have been held up by something else. */
 const ENOUGH = 2;
 const MAX_COUNTED = 4;
@@ -21,6 +23,14 @@ interface Seen {
 /** What requests are expected to take: what others of their method took of late, in proportion to their length. */
 export class DearRequests {
   readonly #seen = new Map<string, Seen>();
+  /** No shorter line takes a whole turn, for all that is known. */
+  #shortestWholeTurn = Number.POSITIVE_INFINITY;
+
+  /** How many whole turns a request may well take. */
+  wholeTurns(line: Buffer): number {
+    if (line.length < this.#shortestWholeTurn) return 0;
+    return Math.floor(this.expectedMs(line) / WHOLE_TURN_MS);
+  }
 
   /** How many milliseconds a request may well take; 0 if it is not dear for all that is known. */
   expectedMs(line: Buffer): number {
@@ -34,6 +44,11 @@ export class DearRequests {
   took(line: Buffer, ms: number): void {
     const kind = kindOf(line);
     const seen = this.#seen.get(kind);
+    this.#learn(line, ms, kind, seen);
+    if (Math.max(ms, seen?.ms ?? 0) >= WHOLE_TURN_MS) this.#shortestWholeTurn = this.#findShortest();
+  }
+
+  #learn(line: Buffer, ms: number, kind: string, seen: Seen | undefined): void {
     const isLong = seen !== undefined && line.length >= seen.bytes / 2;
     if (ms < DEAR_MS) {
       if (isLong) seen.dear -= MADE_UP;
@@ -46,6 +61,14 @@ export class DearRequests {
       if (ms >= FORGETTING * inProportion(seen, line)) Object.assign(seen, { ms, bytes: line.length });
       else if (isLong) seen.ms *= FORGETTING;
     }
+  }
+
+  #findShortest(): number {
+    let shortest = Number.POSITIVE_INFINITY;
+    for (const { ms, bytes } of this.#seen.values()) {
+      if (ms >= WHOLE_TURN_MS) shortest = Math.min(shortest, (bytes * WHOLE_TURN_MS) / ms);
+    }
+    return shortest;
   }
 }
 

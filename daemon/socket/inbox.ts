@@ -3,7 +3,7 @@ import { isCancel } from "../rpc/cancel-request.js";
 import type { LineUnderWay } from "../rpc/peer.js";
 import type { Call } from "../turns/call.js";
 import type { Arrivals, Holding } from "../turns/turn-loop.js";
-import { DEAR_MS, DearRequests } from "./dear-requests.js";
+import { DEAR_MS, DearRequests, WHOLE_TURN_MS } from "./dear-requests.js";
 
 /** A connection, as far as the inbox needs to know it. */
 export interface LineSource {
@@ -119,6 +119,9 @@ const EMPTY = Buffer.alloc(0);
  * Hundreds that have each used little and ask for much at the same moment would still come first. So once dear requests
  * have taken more time than others, those that can be expected to be dear are put aside as long as others wait, until
  * these have had as much.
+ *
+ * A request that takes a whole turn or more would hold back the answers of all that were taken up before it in its
+ * turn. So it has a turn of its own: once nothing else waits, or others have had as many turns as it takes.
  */
 export class Inbox<From extends LineSource> {
   readonly #receive: Receive<From>;
@@ -132,6 +135,11 @@ export class Inbox<From extends LineSource> {
   readonly #dear = new DearRequests();
   /** How much more time dear requests have taken than others since something waits. */
   #dearLeadMs = 0;
+  /** A lane whose next request is to have a turn of its own, and how many turns others may have before. */
+  #putOff: Lane | undefined;
+  #turnsBefore = 0;
+  /** True if the turn has taken up something. */
+  #isBegun = false;
   /** Lanes that have had their share of the turn. */
   #nextTurn: Lane[] = [];
   #turn = 1;
@@ -154,7 +162,7 @@ export class Inbox<From extends LineSource> {
 
   get #mayTakeMore(): boolean {
     if (this.#firstFresh < this.#fresh.length || this.#heap.length > 0) return true;
-    return this.#aside.length > 0 || this.#nextTurn.length > 0;
+    return this.#aside.length > 0 || this.#nextTurn.length > 0 || this.#putOff !== undefined;
   }
 
   /** @param find an open connection by its number. */
@@ -243,6 +251,8 @@ export class Inbox<From extends LineSource> {
   /** A turn begins: every connection has its share again. */
   #beginTurn(): void {
     this.#turn += 1;
+    this.#isBegun = false;
+    this.#turnsBefore -= 1;
     const lanes = this.#nextTurn;
     if (lanes.length === 0) return;
     this.#nextTurn = [];
@@ -273,15 +283,28 @@ export class Inbox<From extends LineSource> {
         this.#nextTurn.push(lane);
         continue;
       }
+      const wholeTurns = this.#isBegun ? this.#wholeTurnsOf(lane) : 0;
+      if (wholeTurns > 0 && this.#putOff === undefined) {
+        this.#putOff = lane;
+        this.#turnsBefore = wholeTurns;
+        continue;
+      }
+      if (wholeTurns > 0) {
+        this.#nextTurn.push(lane);
+        return undefined;
+      }
       lane.requests += 1;
+      this.#isBegun = true;
       this.#serving = lane;
       this.#servedLine = lane.nextLine;
       this.#takeUp(lane, calls);
       const { answerBytes } = lane.connection;
       return answerBytes >= LONG_ANSWER_BYTES ? answerBytes * MS_PER_ANSWER_BYTE : 0;
     }
-    this.#now = Math.max(this.#now, this.#mostUsed);
-    this.#dearLeadMs = 0;
+    if (this.#putOff === undefined) {
+      this.#now = Math.max(this.#now, this.#mostUsed);
+      this.#dearLeadMs = 0;
+    }
     return undefined;
   }
 
@@ -368,7 +391,22 @@ export class Inbox<From extends LineSource> {
     }
   }
 
+  /** How many whole turns the next request of a lane may well take, or the next step of what it has begun. */
+  #wholeTurnsOf({ nextLine, tookMs }: Lane): number {
+    return nextLine === undefined ? Math.floor(tookMs / WHOLE_TURN_MS) : this.#dear.wholeTurns(nextLine);
+  }
+
   #next(): Lane | undefined {
+    if (this.#isBegun || this.#putOff === undefined) return this.#nextOfOthers();
+    // It may be dear itself, and come first by its place.
+    const lane = this.#turnsBefore > 0 ? this.#nextOfOthers() : undefined;
+    if (lane !== undefined) return lane;
+    const putOff = this.#putOff;
+    this.#putOff = undefined;
+    return putOff;
+  }
+
+  #nextOfOthers(): Lane | undefined {
     if (this.#isForAside) return this.#takeAside();
     for (let lane = this.#nextInOrder(); lane !== undefined; lane = this.#nextInOrder()) {
       if (!this.#putsAside(lane)) {

@@ -1,10 +1,14 @@
 import type { Socket } from "node:net";
 import { MAX_UNSENT_BYTES } from "@pawl/protocol/limits";
 import type { LongLine } from "../json/base64-insertion.js";
+import { SharedLine } from "../json/shared-json.js";
 import { LONG_MESSAGE_BYTES, noteLongMessage, noteOldBytes } from "./garbage.js";
 
 /** Long lines that a peer has not yet read: one goes out while the next is made. */
 const MAX_UNSENT_LONG_LINES = 2;
+
+/** A text is without its end; what is bytes has it, and a buffer has whole lines and no header. */
+type Line = string | Buffer | LongLine | SharedLine;
 
 export interface OutgoingEvents {
   /** `mayMakeLong` may be true again. */
@@ -17,9 +21,12 @@ export interface OutgoingEvents {
 export class Outgoing {
   readonly #socket: Socket;
   readonly #events: OutgoingEvents;
-  #lines: (string | Buffer | LongLine)[] = [];
+  #lines: Line[] = [];
   #bytes = 0;
   #unsentLongLines = 0;
+  /** Shared bytes that are written, or have left since that was last looked at: nothing of them becomes garbage. */
+  #sharedBytes = 0;
+  #sharedBytesSent = 0;
   /** The bytes of answers that wait for the last one of their batch. */
   #keptBytes = 0;
   /** Bytes that were written and not read, when that was last looked at. */
@@ -63,12 +70,12 @@ export class Outgoing {
   }
 
   /** @param line without its end; a buffer is of lines with theirs, and never where headers go out. */
-  push(line: string | Buffer | LongLine): void {
+  push(line: Line): void {
     if (this.#lines.length === 0) process.nextTick(flush, this);
     this.#lines.push(line);
     if (typeof line === "string") {
       this.#bytes += line.length + 1;
-    } else if (Buffer.isBuffer(line)) {
+    } else if (Buffer.isBuffer(line) || line instanceof SharedLine) {
       this.#bytes += line.length;
     } else {
       this.#bytes += line.bytes.length;
@@ -101,7 +108,10 @@ export class Outgoing {
   #countAs(unread: number): void {
     const by = unread - this.#unreadBytes;
     this.#unreadBytes = unread;
-    if (by < 0) noteOldBytes(-by);
+    const own = -by - this.#sharedBytes;
+    if (own > 0) noteOldBytes(own);
+    this.#sharedBytes -= this.#sharedBytesSent;
+    this.#sharedBytesSent = 0;
     if (by !== 0) this.#events.onUnsent(by);
   }
 
@@ -118,7 +128,7 @@ export class Outgoing {
     this.count();
   }
 
-  #writeAll(lines: readonly (string | Buffer | LongLine)[]): void {
+  #writeAll(lines: readonly Line[]): void {
     let text = "";
     for (const line of lines) {
       if (typeof line === "string") text += `${line}\n`;
@@ -128,12 +138,13 @@ export class Outgoing {
         text = "";
       }
       if (Buffer.isBuffer(line)) this.#socket.write(line);
+      else if (line instanceof SharedLine) this.#writeShared(line);
       else if (typeof line !== "string") this.#writeLong(line);
     }
     if (text !== "") this.#writeText(text);
   }
 
-  #writeWithHeaders(lines: readonly (string | Buffer | LongLine)[]): void {
+  #writeWithHeaders(lines: readonly Line[]): void {
     let text = "";
     for (const line of lines) {
       if (Buffer.isBuffer(line)) throw new Error("lines that are made for several peers have no headers");
@@ -141,14 +152,26 @@ export class Outgoing {
         text += `${headerOf(Buffer.byteLength(line))}${line}`;
         if (text.length < MAX_UNSENT_BYTES) continue;
       } else {
-        text += headerOf(line.bytes.length);
+        text += headerOf(line instanceof SharedLine ? line.length : line.bytes.length);
       }
       this.#writeText(text);
       text = "";
       // Its line end is white space to a reader of JSON.
-      if (typeof line !== "string") this.#writeLong(line);
+      if (line instanceof SharedLine) this.#writeShared(line);
+      else if (typeof line !== "string") this.#writeLong(line);
     }
     if (text !== "") this.#writeText(text);
+  }
+
+  #writeShared({ head, body, tail }: SharedLine): void {
+    this.#sharedBytes += body.length;
+    this.#socket.cork();
+    this.#socket.write(head);
+    this.#socket.write(body, () => {
+      this.#sharedBytesSent += body.length;
+    });
+    this.#socket.write(tail);
+    this.#socket.uncork();
   }
 
   #writeText(text: string): void {

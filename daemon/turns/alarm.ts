@@ -27,10 +27,13 @@ export class Alarm {
   /** When the timer rings, in milliseconds of `elapsed`. */
   #ringsAt = Number.POSITIVE_INFINITY;
   readonly #ring: () => void;
+  readonly #elapsed: () => number;
 
-  constructor(due: Due, ring: () => void) {
+  /** @param elapsedTime the clock by which it is told how late the timer rings. */
+  constructor(due: Due, ring: () => void, elapsedTime: () => number = elapsed) {
     this.#due = due;
     this.#ring = ring;
+    this.#elapsed = elapsedTime;
   }
 
   isDue({ now, wallMs }: Reading): boolean {
@@ -44,7 +47,7 @@ export class Alarm {
 
   /** How long ago the timer should have rung, in milliseconds; negative while that is still to come. */
   get lateMs(): number {
-    return elapsed() - this.#ringsAt;
+    return this.#elapsed() - this.#ringsAt;
   }
 
   setTo(due: Due): void {
@@ -67,7 +70,7 @@ export class Alarm {
     if (at === Number.POSITIVE_INFINITY && looks === MAX_TIMER_MS) return;
     this.#woundFor = this.#due;
     const delayMs = Math.max(Math.min(at - now, wallAt - wallMs, looks), 0);
-    this.#ringsAt = elapsed() + delayMs;
+    this.#ringsAt = this.#elapsed() + delayMs;
     this.#timer = setTimeout(() => {
       this.#woundFor = undefined;
       this.#ring();

@@ -44,8 +44,10 @@ export interface Setting extends Pick<Env, "mode" | "idDigits" | "sign" | "ident
   readonly ancestorsOf?: ((caller: Caller) => readonly Process[]) | undefined;
 }
 
-/** Of the waits of one actor that was granted something, the last ones that are looked at one by one. */
+/** Of the waits of one actor that was granted something, the last ones that are looked at while time is left ... */
 const MAX_UNTANGLED = 32;
+/** ... and those that are in any case. */
+const UNTANGLED = 8;
 /** Calls whose ancestors are asked for in one go: each costs some reads of /proc, and is asked for once. */
 const MAX_ASKED_FOR_ANCESTORS = 16;
 
@@ -175,7 +177,7 @@ export class Attempt {
   }
 
   /** A call waits for what others hold: it is refused if that closes a circle. */
-  #untangle(parked: Parked, contender: Contender): void {
+  #untangle(parked: Parked, contender: Contender, known = new Map<string, unknown>()): void {
     const { store, ancestorsOf } = this.#setting;
     const { contest } = contender;
     const someAwait = ancestorsOf !== undefined && store.perform(contest.someAwaitChildren());
@@ -185,7 +187,7 @@ export class Attempt {
       );
     } else if (this.#waiters.contenders === 1) return this.#waiters.apart.forget();
     const refusal = store.perform(
-      contest.untangle(contender, this.#env(parked.call.caller, false, null, parked)),
+      contest.untangle(contender, this.#env(parked.call.caller, false, null, parked), known),
     );
     if (refusal !== undefined) this.#serve(parked, refusal);
   }
@@ -337,10 +339,13 @@ export class Attempt {
     const others = [...this.#waiters.of(contest.actor, Number.POSITIVE_INFINITY), ...children];
     if (others.length === 0) return;
     const env = this.#env(caller, false, null);
-    if (others.length > 1 && !this.#setting.store.perform(contest.isInCircle(env))) return;
-    for (const other of others.slice(-MAX_UNTANGLED)) {
+    const known = new Map<string, unknown>();
+    if (others.length > 1 && !this.#setting.store.perform(contest.isInCircle(env, known))) return;
+    const last = others.slice(-MAX_UNTANGLED);
+    for (const [index, other] of last.entries()) {
+      if (index < last.length - UNTANGLED && elapsed() >= this.#until) continue;
       const parked = this.#waiters.overtaking(other.overtakeKey);
-      if (parked !== undefined) this.#untangle(parked, other);
+      if (parked !== undefined) this.#untangle(parked, other, known);
     }
   }
 
@@ -400,7 +405,13 @@ export class Attempt {
   #serveKey(key: string): boolean {
     const alone = this.#waiters.overtaking(key);
     if (alone !== undefined) {
+      // Whom another lets go first comes before that one.
+      if (this.#letFirst.size === 0 && elapsed() >= this.#until) {
+        this.#waiters.leave(key);
+        return false;
+      }
       this.#overtake(alone, key);
+      this.#waiters.servedAll(key);
       return true;
     }
     const line = this.#waiters.wokenBy(key);

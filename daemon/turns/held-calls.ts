@@ -5,6 +5,9 @@ import { elapsed } from "../clock.js";
 /** Calls wait so long for a database that cannot be written, and are then refused. */
 export const MAX_HELD_MS = 5000;
 
+/** Its params are parsed already: the values of a text of many small ones take some so many times as much as it. */
+const HELD_BYTES_PER_BYTE = 16;
+
 /** A call that cannot be performed now, and where it goes from here. */
 export interface HeldCall {
   /** Since when it waits, in milliseconds of `elapsed`. */
@@ -25,9 +28,9 @@ export class HeldCalls {
     return this.#calls.size;
   }
 
-  /** True if no call of so many bytes may be added, because all together take too much. */
+  /** True if no call of so many bytes may be added: all together would take too much. One alone may have any length. */
   isFullFor(bytes: number): boolean {
-    return this.#bytes + bytes > MAX_WAITS_BYTES;
+    return this.#calls.size > 0 && (this.#bytes + bytes) * HELD_BYTES_PER_BYTE > MAX_WAITS_BYTES;
   }
 
   add(call: HeldCall): void {

@@ -33,6 +33,8 @@ export interface Env {
   readonly woken: string | null;
   /** True if the operation may be done in steps (`Unfinished`); false within `transact`, which does one. */
   readonly mayGoOn: boolean;
+  /** How many places of patterns the calls of a `transact` may still compare together; undefined outside of one. */
+  readonly places?: { left: number };
   readonly effects: Effects;
   /** The rows that operations of this transaction have in common. */
   readonly turn: TurnMemory;
@@ -242,12 +244,14 @@ export interface Contest {
   /**
    * Looks for circles that the wait closes, right after it began or was tried in vain: refuses it if there is one, and
    * wakes those whom only the order of arrival keeps in one.
+   *
+   * @param known what such searches have learned since anything has changed.
    */
-  untangle(self: Contender, env: Env): Operation<PawlError | undefined>;
+  untangle(self: Contender, env: Env, known: Map<string, unknown>): Operation<PawlError | undefined>;
   /** Wakes those who wait for its actor behind others whom it waits for, to overtake. Returns true if there are any. */
   letOthersFirst(env: Env): Operation<boolean>;
   /** Whether some wait of the same actor may be in a circle: one look at all of them. */
-  isInCircle(env: Env): Operation<boolean>;
+  isInCircle(env: Env, known: Map<string, unknown>): Operation<boolean>;
 }
 
 /** A call while it waits so. */

@@ -113,6 +113,8 @@ export interface TurnLoopOptions {
   readonly classify: (error: unknown) => Failure;
   /** The pid of another process that has locked the database; null where the kernel does not tell. */
   readonly lockHolder?: () => number | null;
+  /** The clock by which it is told whether this process was held up; that of the machine, unless a test has its own. */
+  readonly elapsed?: () => number;
 }
 
 /** Nothing can be committed now. */
@@ -186,13 +188,15 @@ export class TurnLoop {
   readonly #holders = new Set<number>();
   /** The answer to every call since the end. */
   #refusal: PawlError | undefined;
+  /** True once what arrives is not even refused. */
+  #rests = false;
 
   constructor(options: TurnLoopOptions) {
     this.#options = options;
     this.#setting = options.setting;
     const { store, readOnly } = options.setting;
     // At first to find out what has ended; never in a daemon that only reads.
-    this.#alarm = new Alarm(readOnly ? NEVER : AT_ONCE, () => this.schedule());
+    this.#alarm = new Alarm(readOnly ? NEVER : AT_ONCE, () => this.schedule(), options.elapsed);
     if (store.writer === undefined) return;
     this.#writerWatch = new WriterWatch(store.writer, {
       isNeeded: () => this.#waiters.size > 0 && this.#refusal === undefined,
@@ -318,6 +322,14 @@ export class TurnLoop {
     }
   }
 
+  /**
+   * Takes up nothing from now on: the connections close, and nobody would read that it was refused. Reading what they
+   * have sent could take longer than all else of a stop.
+   */
+  rest(): void {
+    this.#rests = true;
+  }
+
   get #hasOwn(): boolean {
     return this.#own.length > 0 || this.#held.size > 0;
   }
@@ -342,6 +354,10 @@ export class TurnLoop {
 
   /** Refuses what has arrived, for as long as a turn takes; returns true if there was anything. */
   #refuseArrived(refusal: PawlError): boolean {
+    if (this.#rests) {
+      this.#refuseOwn(refusal);
+      return false;
+    }
     const { arrivals } = this.#options;
     const until = elapsed() + TURN_MS;
     arrivals.beginTurn();

@@ -2,10 +2,21 @@ import type { Link } from "../link.js";
 import { isLoss } from "../refusal.js";
 import { confirm, giveBack, isShown, renew, secretOf, TTL_MS } from "./grants.js";
 import { markOf } from "./process-mark.js";
-import { type Hold, removeState, type SessionState, writeState } from "./state-file.js";
+import { type Hold, type OpenRequest, removeState, type SessionState, writeState } from "./state-file.js";
 
 /** Requests whose answers a session waits for at most. */
 const MAX_OPEN_REQUESTS = 16;
+/** Items that a session is not offered again at most, or that are known to be done by it. */
+const MAX_REMEMBERED = 64;
+/** Holds of others of which they were told that this session wants them, at most. */
+const MAX_TOLD = 256;
+
+/** How a session gave an item away. */
+export interface Passed {
+  readonly how: "failed" | "give_back" | "handoff";
+  /** Whom it was handed to. */
+  readonly to?: string;
+}
 
 /** Something that a session held and holds no more, though nobody gave it back. */
 export interface Lost {
@@ -19,6 +30,7 @@ export type ShownHold = {
   readonly kind: Hold["kind"];
   readonly id: string;
   readonly patterns?: readonly string[];
+  readonly for?: string;
 };
 
 export type Identity = Pick<SessionState, "session" | "name" | "role" | "worktree" | "leaseId">;
@@ -30,8 +42,14 @@ export class Session {
   readonly #directory: string;
   #holds: readonly Hold[];
   #lost: Lost[] = [];
-  /** Requests of it that have no answer yet. */
-  #open: readonly string[];
+  #open: readonly OpenRequest[];
+  /** Items that it gave away, in the order in which it did. */
+  readonly #passed = new Map<string, Passed>();
+  #finished: readonly string[];
+  /** Holds of others of which their holders know that this session wants them. */
+  readonly #told = new Set<string>();
+  /** Secrets of what it ends itself at this moment. */
+  readonly #ending = new Set<string>();
   /** Calls of it that run. */
   #running = 0;
   #idleSince = performance.now();
@@ -41,10 +59,11 @@ export class Session {
     directory: string,
     identity: Identity,
     holds: readonly Hold[],
-    open: readonly string[] = [],
+    { open = [], finished = [] }: Partial<Pick<SessionState, "open" | "finished">> = {},
   ) {
     this.link = link;
     this.#open = open;
+    this.#finished = finished;
     this.#directory = directory;
     this.identity = identity;
     this.#holds = holds;
@@ -64,19 +83,57 @@ export class Session {
     return this.#holds;
   }
 
-  /** Ids of the requests that it waits for. */
-  get open(): readonly string[] {
+  /** Its requests that have no answer yet. */
+  get open(): readonly OpenRequest[] {
     return this.#open;
   }
 
+  /** Items that it gave back, failed in or handed on, and has not taken again: it is offered others. */
+  get passed(): ReadonlyMap<string, Passed> {
+    return this.#passed;
+  }
+
+  /** It gave an item away; of many only the latest count. */
+  pass(id: string, passed: Passed): void {
+    this.#passed.delete(id);
+    this.#passed.set(id, passed);
+    const [first] = this.#passed.keys();
+    if (this.#passed.size > MAX_REMEMBERED) this.#passed.delete(first as string);
+  }
+
+  /** It has taken an item after all. */
+  unpass(id: string): void {
+    this.#passed.delete(id);
+  }
+
+  /** It has done an item; of many only the latest count. */
+  finish(id: string): void {
+    this.#finished = [...this.#finished.filter((each) => each !== id), id].slice(-MAX_REMEMBERED);
+    this.#save();
+  }
+
+  /** True of an item that it has done. */
+  hasFinished(id: string): boolean {
+    return this.#finished.includes(id);
+  }
+
+  /** True the first time that it says so of a hold of another; of many only the latest count. */
+  tellsFirst(hold: string): boolean {
+    if (this.#told.has(hold)) return false;
+    this.#told.add(hold);
+    const [first] = this.#told;
+    if (this.#told.size > MAX_TOLD) this.#told.delete(first as string);
+    return true;
+  }
+
   /** It waits for the answer to a request; of many only the latest count. */
-  ask(id: string): void {
-    this.#open = [...this.#open, id].slice(-MAX_OPEN_REQUESTS);
+  ask(request: OpenRequest): void {
+    this.#open = [...this.#open, request].slice(-MAX_OPEN_REQUESTS);
     this.#save();
   }
 
   unask(id: string): void {
-    this.#open = this.#open.filter((each) => each !== id);
+    this.#open = this.#open.filter((each) => each.id !== id);
     this.#save();
   }
 
@@ -113,8 +170,22 @@ export class Session {
     this.#save();
   }
 
+  /** Ends what is held, and drops it: that it ends so is no loss. */
+  async ending<T>(holds: readonly Hold[], end: () => Promise<T>): Promise<T> {
+    const secrets = holds.map(secretOf);
+    for (const each of secrets) this.#ending.add(each);
+    try {
+      const ended = await end();
+      for (const each of holds) this.drop(each);
+      return ended;
+    } finally {
+      for (const each of secrets) this.#ending.delete(each);
+    }
+  }
+
   /** Something is lost; the agent is told with the next answer. */
   lose(hold: Hold, cause: string): void {
+    if (this.#ending.has(secretOf(hold))) return;
     if (!this.#holds.some((each) => secretOf(each) === secretOf(hold))) return;
     this.drop(hold);
     // Messages that nobody has confirmed come again.
@@ -169,7 +240,14 @@ export class Session {
   }
 
   #state(): SessionState {
-    return { version: 1, ...this.identity, process: markOf(), holds: this.#holds, open: this.#open };
+    return {
+      version: 1,
+      ...this.identity,
+      process: markOf(),
+      holds: this.#holds,
+      open: this.#open,
+      finished: this.#finished,
+    };
   }
 
   #save(): void {
@@ -183,7 +261,12 @@ export function shownHolds(holds: readonly Hold[]): ShownHold[] {
     .filter((hold) => !isShown(hold))
     .map((hold) =>
       hold.kind === "paths"
-        ? { kind: hold.kind, id: hold.id, patterns: hold.patterns }
+        ? {
+            kind: hold.kind,
+            id: hold.id,
+            patterns: hold.patterns,
+            ...(hold.works.length === 0 ? {} : { for: hold.works.join(", ") }),
+          }
         : { kind: hold.kind, id: hold.id },
     );
 }

@@ -1,7 +1,7 @@
 import { randomInt } from "node:crypto";
 import { type LateLink, type Link, listen } from "../link.js";
 import { isLoss, kindOf, Refusal } from "../refusal.js";
-import { giveBack, isShown, RENEW_MS, renew, secretOf, TERMS, TTL_MS } from "./grants.js";
+import { GRACE_MS, giveBack, isShown, RENEW_MS, renew, secretOf, TERMS, TTL_MS } from "./grants.js";
 import { isAlive, markOf, type ProcessMark } from "./process-mark.js";
 import { announce } from "./receiver.js";
 import { sessionsDirectory } from "./runtime-directory.js";
@@ -86,10 +86,12 @@ export class Sessions {
     throw new Refusal(
       why === undefined ? "not_found" : "gone",
       why === undefined
-        ? `There is no session ${JSON.stringify(id)} here.`
+        ? `There is no session ${JSON.stringify(id)} in this server: it was started again since, or never gave it.`
         : `The session ${id} has ended: ${why}.`,
       { what: "session" },
-      "Call session_start with your name and worktree, and use the `session` that it returns in every call.",
+      why === undefined
+        ? `Call session_start at once, with the same name and worktree: what you held is kept for you for ${GRACE_MS / 1000} s after the end of the server before. Use the \`session\` that it returns in every call.`
+        : "Call session_start with your name and worktree, and use the `session` that it returns in every call.",
     );
   }
 
@@ -203,7 +205,7 @@ export class Sessions {
       }
       await announce(link, identity);
       return {
-        session: this.#keep(new Session(link, directory, identity, holds, state.open)),
+        session: this.#keep(new Session(link, directory, identity, holds, state)),
         how: "resumed",
         lost,
       };

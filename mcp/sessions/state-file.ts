@@ -22,6 +22,10 @@ export type Hold =
       readonly reservationId: string;
       readonly patterns: readonly string[];
       readonly fencingToken: number;
+      /** The ids of the work that it is for; it may have ended. */
+      readonly works: readonly string[];
+      /** What the agent said of it. */
+      readonly note: string | null;
     }
   | { readonly kind: "lock"; readonly id: string; readonly leaseId: string; readonly fencingToken: number }
   /** Messages that were shown, until the agent's next call says that it has seen them; of the queue of its name. */
@@ -30,6 +34,14 @@ export type Hold =
   | { readonly kind: "notice"; readonly id: string; readonly leaseId: string }
   /** A request of another that is to be answered. */
   | { readonly kind: "request"; readonly id: string; readonly leaseId: string; readonly from: string };
+
+/** A request of a session that has no answer yet. */
+export interface OpenRequest {
+  readonly id: string;
+  /** The name that was asked. */
+  readonly to: string;
+  readonly text: string;
+}
 
 /** A session, as its file has it. */
 export interface SessionState {
@@ -44,8 +56,9 @@ export interface SessionState {
   /** Of the lease `session/<name>`, which makes the name this session's. */
   readonly leaseId: string;
   readonly holds: readonly Hold[];
-  /** Ids of its requests that have no answer yet. */
-  readonly open: readonly string[];
+  readonly open: readonly OpenRequest[];
+  /** Items that it has done. */
+  readonly finished: readonly string[];
 }
 
 const ENDING = ".json";

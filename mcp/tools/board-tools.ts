@@ -41,7 +41,8 @@ export const itemEdit = tool({
     title: z.string().max(500).optional(),
     description: z.string().max(16_000).optional(),
     stage: z.string().min(1).max(64).optional().meta({
-      description: "1_backlog for what can be worked on. Needed for a new item.",
+      description:
+        "Spelled as on the board; 1_backlog, unless it is configured otherwise, for what can be worked on. Needed for a new item.",
     }),
     priority: z.int().min(0).max(4).optional().meta({ description: "0 is the most urgent." }),
     dependsOn: z
@@ -51,7 +52,10 @@ export const itemEdit = tool({
       .meta({ description: "All that it depends on, in place of before." }),
     addLabels: names.optional(),
     removeLabels: names.optional(),
-    blocked: z.boolean().optional().meta({ description: "True: it cannot go on, and nobody shall take it." }),
+    blocked: z
+      .boolean()
+      .optional()
+      .meta({ description: "True: it cannot go on, and nobody shall take it. False: it can again." }),
     note: z.string().min(1).max(16_000).optional(),
   },
   output: { item: itemView },

@@ -21,12 +21,14 @@ export function viewOf(item: Item, notes: readonly Note[] = []): z.input<typeof 
     stage,
     agent,
     ...(ready ? { ready } : {}),
-    ...(blocked ? { blocked } : {}),
+    // Whatever stage it is in.
+    ...(blocked ? { blocked, offered: false } : {}),
     ...(retryCount === 0 ? {} : { failedTries: retryCount }),
     ...(dependsOn.length === 0 ? {} : { dependsOn }),
     ...(labels.length === 0 ? {} : { labels }),
     ...fields,
-    ...(claim === undefined ? {} : { claimedBy: claim.agent }),
+    // Mostly the same: a claim writes who works on it.
+    ...(claim === undefined || claim.agent === agent ? {} : { claimedBy: claim.agent }),
     ...(notes.length === 0 ? {} : { notes: notes.map(({ agent: by, text }) => ({ by, text })) }),
   };
 }

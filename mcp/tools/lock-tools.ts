@@ -1,10 +1,12 @@
 import { z } from "zod";
-import { Refusal } from "../refusal.js";
+import { kindOf, Refusal } from "../refusal.js";
 import { TERMS } from "../sessions/grants.js";
 import { SESSION_LEASES } from "../sessions/session-name.js";
 import { noteOf } from "../sessions/sessions.js";
 import { keep, losing } from "./holding.js";
-import { ADDS, asked, DESTROYS, READS, SETS, tool, waitSeconds } from "./tool.js";
+import { ADDS, DESTROYS, READS, SETS, tool, waitSeconds } from "./tool.js";
+import { askedUntilMessage, ending } from "./waiting.js";
+import { heldLease, tellHolders } from "./wanting.js";
 
 const name = z.string().min(1).max(160);
 /** Names that other tools hold, by which a lock would be taken for what it is not. */
@@ -21,11 +23,11 @@ export const lock = tool({
       description: "What it is, such as port/8080 or db/test; all have to use the same name.",
     }),
     note: z.string().max(500).optional().meta({ description: "What for; others see it." }),
-    waitSeconds,
+    waitSeconds: waitSeconds("until it is free"),
   },
   output: { name: z.string(), fencingToken: z.int() },
   async run({ name: wanted, note, waitSeconds: seconds }, call) {
-    const { link, session, signal } = call;
+    const { link, session } = call;
     if (RESERVED.test(wanted))
       throw new Refusal("invalid_params", `${wanted} is kept for sessions and items.`);
     const own = session.find("lock", wanted);
@@ -37,10 +39,21 @@ export const lock = tool({
       ...TERMS,
       ...(note === undefined ? {} : { note }),
     };
-    const { lease } = await asked(call, seconds, `waiting for ${wanted}`, (waitMs) =>
-      link.call("lease.acquire", { ...request, waitMs }, { signal }),
-    );
-    const { leaseId, fencingToken } = lease;
+    const tellHolder = async (waits: boolean): Promise<void> => {
+      const words = { words: `${wanted}, which you have by lock`, how: "unlock it when you do not need it." };
+      await tellHolders(call, await heldLease(call, wanted, words), waits);
+    };
+    const { answer } = await askedUntilMessage(
+      call,
+      seconds,
+      `waiting for ${wanted}`,
+      (waitMs, endWait) => link.call("lease.acquire", { ...request, waitMs }, ending(endWait)),
+      { whenWaiting: () => tellHolder(true) },
+    ).catch(async (error: unknown) => {
+      if (kindOf(error) === "lease_held") await tellHolder(false);
+      throw error;
+    });
+    const { leaseId, fencingToken } = answer.lease;
     await keep(call, { kind: "lock", id: wanted, leaseId, fencingToken });
     return { name: wanted, fencingToken };
   },

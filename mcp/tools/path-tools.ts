@@ -1,94 +1,96 @@
 import { statSync } from "node:fs";
 import { isAbsolute, join, normalize } from "node:path";
 import { z } from "zod";
-import { kindOf, Refusal } from "../refusal.js";
-import { TERMS } from "../sessions/grants.js";
+import { Refusal } from "../refusal.js";
 import type { Session } from "../sessions/session.js";
 import { below, realPath, type WorkTree, workTreeOf } from "../sessions/work-tree.js";
-import { keep, losing } from "./holding.js";
-import { ADDS, asked, SETS, tool, waitSeconds } from "./tool.js";
+import { losing } from "./holding.js";
+import { reserve, shareWith } from "./path-reserving.js";
+import { covers, type Reserved, reservedBy, workFor } from "./path-works.js";
+import { ADDS, hint, SETS, tool, waitSeconds } from "./tool.js";
 
 const paths = z.array(z.string().min(1).max(4095)).min(1).max(64);
 const root = z.string().max(4095).optional().meta({
-  description: "Another directory tree than that of your worktree, absolute.",
+  description: "Another directory tree than your repository, absolute.",
 });
 
 export const pathsReserve = tool({
   name: "paths_reserve",
   title: "Reserve files before you edit them",
   description:
-    "Call this before you create, change or delete files, for all that the task needs at once: nobody else gets them until you call paths_release or finish your work. Paths are relative to the top of the repository and count in all its worktrees: `src/cart/` (all below), `src/*.ts`, `**/package.json`, or one file. You get all of them or none. Refused with lease_held: the holders are named with what they do; wait with waitSeconds, do another part first, or ask them with message_send. Never edit what another has reserved. Call it again to add more.",
+    "Call this before you create, change or delete files, for all that the task needs at once: nobody else gets them until you call paths_release or end that work. Paths are relative to the top of the repository and count in all its worktrees; edit in your own. You get all or none; call again to add more. A lease_held says who has them, who is told; do another part first, or wait. Never edit what another has reserved. Merging finished work of others is no edit of their paths, unless you resolve conflicts in them.",
   annotations: ADDS,
   input: {
     paths: paths.meta({
-      description: "Patterns: *, ? and [a-z] within a name, ** for any directories, a final / for all below.",
+      description:
+        "Patterns, such as `src/cart/` (all below), `src/*.ts`, `**/package.json`, or files: *, ? and [a-z] within a name, ** for any directories.",
     }),
     mode: z.enum(["write", "read"]).optional().meta({
-      description:
-        "`write` (default): for you alone. `read`: they must not change while you read; others may read too.",
+      description: "`write` (default): for you alone. `read`: they must not change while you read.",
+    }),
+    for: z.string().min(1).max(256).optional().meta({
+      description: "Your work that needs them; default: the latest.",
     }),
     note: z.string().max(500).optional().meta({ description: "What you do there, for whoever is refused." }),
     root,
-    waitSeconds,
+    waitSeconds: waitSeconds("until all are free"),
   },
-  output: { root: z.string(), reserved: z.array(z.string()) },
-  async run({ paths: wanted, mode = "write", note, root: given, waitSeconds: seconds }, call) {
-    const { session, link, signal } = call;
+  output: { root: z.string(), for: z.string().nullable(), reserved: z.array(z.string()), hint },
+  async run({ paths: wanted, mode = "write", note, root: given, for: named, waitSeconds: seconds }, call) {
+    const { session } = call;
     const tree = treeOf(session, given);
+    const work = workFor(session, named);
     const all = wanted.map((path) => patternOf(path, tree));
-    // A file that is there, with brackets in its name, is that file.
-    const files = all.filter((path) => /[*?[]/.test(path) && exists(join(tree.top, path)));
-    const patterns = all.filter((path) => !files.includes(path));
-    const own = session.holds.find(
-      (hold) => hold.kind === "paths" && hold.id === tree.shared && hold.mode === mode,
+    const here = reservedBy(session).filter(({ id }) => id === tree.shared);
+    const works = work === undefined ? [] : [work];
+    const own = here.find(
+      (hold) => hold.mode === mode && hold.works.length === works.length && isFor(hold, work),
     );
-    const added = own?.kind === "paths" ? { reservationId: own.reservationId } : {};
-    const request = {
+    // What the session has already is not taken twice; that of other work is for both then.
+    const others = here.filter((hold) => hold !== own && (hold.mode === mode || hold.mode === "write"));
+    const isOthers = (path: string): boolean => others.some(({ patterns }) => covers(patterns, path));
+    const more = all.filter((path) => !isOthers(path));
+    if (more.length > 0) await reserve(call, { tree, mode, works, note, own, all: more }, seconds);
+    for (const hold of others.filter((each) => !isFor(each, work)))
+      if (all.some((path) => covers(hold.patterns, path))) await shareWith(call, hold, works, note);
+    const mine = reservedBy(session).filter((hold) => hold.id === tree.shared && isFor(hold, work));
+    return {
       root: tree.shared,
-      ...(patterns.length === 0 ? {} : { patterns }),
-      ...(files.length === 0 ? {} : { files }),
-      owner: session.name,
-      // Several agents of one process wait for each other all the same.
-      task: session.id,
-      mode,
-      ...TERMS,
-      ...(note === undefined ? {} : { note }),
-      ...added,
+      for: work ?? null,
+      reserved: mine.flatMap(({ patterns }) => patterns),
+      ...hintOf(mine.filter((hold) => hold.works.length > 1)),
     };
-    const { reservation } = await asked(call, seconds, "waiting for the paths", (waitMs) =>
-      link.call("path.reserve", { ...request, waitMs }, { signal }).catch((error: unknown) => {
-        if (own !== undefined && kindOf(error) === "lease_lost") session.lose(own, "ended");
-        throw inWords(error, session);
-      }),
-    );
-    const { reservationId, fencingToken } = reservation;
-    const hold = { kind: "paths", id: tree.shared, mode, reservationId, fencingToken } as const;
-    if (own === undefined) await keep(call, { ...hold, patterns: reservation.patterns });
-    else session.add({ ...hold, patterns: reservation.patterns });
-    return { root: tree.shared, reserved: reservation.patterns };
   },
 });
+
+/** True of what is reserved for that work; or for none. */
+function isFor({ works }: Reserved, work: string | undefined): boolean {
+  return work === undefined ? works.length === 0 : works.includes(work);
+}
+
+function hintOf(shared: readonly Reserved[]): { hint?: string } {
+  if (shared.length === 0) return {};
+  const each = shared.map(({ patterns, works }) => `${patterns.join(" ")} until ${works.join(" and ")}`);
+  return { hint: `You keep ${each.join(", and ")} have ended.` };
+}
 
 export const pathsRelease = tool({
   name: "paths_release",
   title: "Give reserved files back",
   description:
-    "Call this as soon as you are done with files that you reserved and others may change them (your changes are committed). Gives back the patterns named in `paths`, written as paths_reserve returned them, or all without `paths`. work_finish does it too when it ends your last work.",
+    "Call this as soon as others may change files that you reserved (your changes are committed). Gives back the patterns in `paths`, written as paths_reserve returned them, or all without `paths`. work_finish does it for those of the work that it ends.",
   annotations: SETS,
-  input: { paths: paths.optional().meta({ description: "Only these; all if not given." }), root },
+  input: { paths: paths.optional(), root },
   output: { released: z.array(z.string()), reserved: z.array(z.string()) },
   async run({ paths: wanted, root: given }, call) {
     const { session, link } = call;
     const tree = treeOf(session, given);
     const patterns = wanted?.map((path) => patternOf(path, tree));
-    const own = session.holds.filter(
-      (hold) =>
-        hold.kind === "paths" &&
-        (given === undefined && wanted === undefined ? true : hold.id === tree.shared),
+    const own = reservedBy(session).filter(
+      (hold) => (given === undefined && wanted === undefined) || hold.id === tree.shared,
     );
     const released: string[] = [];
     for (const hold of own) {
-      if (hold.kind !== "paths") continue;
       const part = patterns?.filter((pattern) => hold.patterns.includes(pattern));
       if (part?.length === 0) continue;
       const { reservationId } = hold;
@@ -99,7 +101,7 @@ export const pathsRelease = tool({
       if (left.length === 0) session.drop(hold);
       else session.add({ ...hold, patterns: left });
     }
-    const reserved = session.holds.flatMap((hold) => (hold.kind === "paths" ? hold.patterns : []));
+    const reserved = reservedBy(session).flatMap((hold) => hold.patterns);
     const unknown = patterns?.filter((pattern) => !released.includes(pattern)) ?? [];
     if (unknown.length > 0 && released.length === 0) {
       throw new Refusal(
@@ -139,21 +141,4 @@ function patternOf(path: string, { top, shared }: WorkTree): string {
 
 function isDirectory(path: string): boolean {
   return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
-}
-
-function exists(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false }) !== undefined;
-}
-
-/** Says it where an agent stands in its own way. */
-function inWords(error: unknown, { name }: Session): unknown {
-  const { holders } = ((error as { details?: unknown }).details ?? {}) as { holders?: { owner: string }[] };
-  if (kindOf(error) !== "lease_held" || !holders?.every(({ owner }) => owner === name)) return error;
-  if (holders.length === 0) return error;
-  return new Refusal(
-    "lease_held",
-    "You have reserved some of that yourself, in the other mode.",
-    { holders },
-    "Give that back with paths_release, then reserve it as you need it.",
-  );
 }

@@ -1,8 +1,8 @@
 import type { CallToolResult } from "@modelcontextprotocol/server";
 import { Refusal, type Told, told } from "../refusal.js";
 import type { Lost, Session } from "../sessions/session.js";
-import { unreadOf } from "./message-tools.js";
 import type { Call, SessionCall, Tool } from "./tool.js";
+import { unreadOf } from "./unread.js";
 
 /** What every result ends with. */
 interface News {
@@ -36,7 +36,8 @@ export async function perform(tool: Tool, args: unknown, call: Call): Promise<Ca
     return result(done.result, await newsOf(session));
   } catch (error) {
     call.signal.throwIfAborted();
-    return refusal(told(error), session === undefined ? undefined : await newsOf(session));
+    const waited = ((args as { waitSeconds?: number } | undefined)?.waitSeconds ?? 0) > 0;
+    return refusal(told(error, waited), session === undefined ? undefined : await newsOf(session));
   } finally {
     end?.();
   }

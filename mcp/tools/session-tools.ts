@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { shownHolds } from "../sessions/session.js";
+import { type Session, type ShownHold, shownHolds } from "../sessions/session.js";
 import { workTreeOf } from "../sessions/work-tree.js";
 import { SETS, startingTool } from "./tool.js";
 
@@ -13,18 +13,13 @@ export const sessionStart = startingTool({
   name: "session_start",
   title: "Join the other agents",
   description:
-    "Call this first, once, before any other tool of this server. Several agents work on this machine at the same time; this server keeps them from doing the same work twice and from overwriting each other's files. Returns `session`: pass it to every other call. `held` is what you already hold, if you were here a moment ago (after a restart, say): go on with it. You never have to renew anything; what you hold is given back when your process ends. Call it again with the same name whenever you are not sure of your session. Refused with lease_held if another agent has the name: choose another one.",
+    "Call this first, once. Several agents work on this machine at the same time; this server keeps them from doing the same work twice and from overwriting each other's files. Pass the `session` that it returns to every other call; call it again with the same name and worktree when you are not sure of it. `held` is what you hold already (after a restart, say): go on with it. You never renew anything; what you hold is kept for 30 s after this server ends. Refused with lease_held if another has the name: choose another. Every result ends with `unread` (messages that wait: read inbox) and `lost` (what you held and hold no more: stop working on it).",
   annotations: SETS,
   input: {
     name: agentName.meta({
-      description:
-        "Your name among the agents, such as `cart-1`; if the environment variable PAWL_SESSION is set, its value.",
+      description: "Your name, such as `cart-1`; if the environment variable PAWL_SESSION is set, its value.",
     }),
-    role: z
-      .string()
-      .max(200)
-      .optional()
-      .meta({ description: "What you are here for, in a few words, for others." }),
+    role: z.string().max(200).optional().meta({ description: "What you are here for, for others." }),
     worktree: z
       .string()
       .max(4095)
@@ -34,7 +29,10 @@ export const sessionStart = startingTool({
   output: {
     session: z.string(),
     resumed: z.boolean(),
-    root: z.string().meta({ description: "Paths are reserved relative to this directory." }),
+    root: z.string().meta({
+      description:
+        "The repository, as reservations of all its worktrees name it. Edit in your own worktree, not there.",
+    }),
     held: z.array(held),
   },
   async run({ name, role, worktree }, { sessions, signal, waiting }) {
@@ -49,9 +47,17 @@ export const sessionStart = startingTool({
         session: session.id,
         resumed: how === "resumed",
         root: shared,
-        held: shownHolds(session.holds),
+        held: await Promise.all(shownHolds(session.holds).map((hold) => titled(session, hold))),
       },
       session,
     };
   },
 });
+
+/** What is held, of an item with its title. */
+async function titled({ link }: Session, hold: ShownHold): Promise<z.input<typeof held>> {
+  if (hold.kind !== "item") return { ...hold };
+  // The session is begun by now, whatever else fails.
+  const found = await link.call("pipeline.read", { storyId: hold.id }).catch(() => undefined);
+  return { ...hold, title: found?.item?.name ?? null };
+}

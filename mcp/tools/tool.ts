@@ -91,34 +91,25 @@ export function startingTool<const I extends z.ZodRawShape, const O extends z.Zo
   };
 }
 
-const lost = z.looseObject({ kind: z.string(), id: z.string(), cause: z.string() });
-
-/** The end of each result. */
+/** The end of each result. Every tool's schema has it, so it is short; session_start says what it means. */
 const NEWS = {
-  unread: z
-    .int()
-    .min(0)
-    .nullable()
-    .meta({ description: "Messages that wait: read them with inbox. Null if that could not be asked." }),
-  lost: z.array(lost).meta({ description: "What you held and hold no more: stop working on it." }),
+  unread: z.number().nullable(),
+  lost: z.array(z.unknown()),
 };
 
-export const waitSeconds = z
-  .int()
-  .min(0)
-  .max(MAX_WAIT_SECONDS)
-  .optional()
-  .meta({ description: `Wait so long if it is not to be had at once; 0 to ${MAX_WAIT_SECONDS}, default 0.` });
+/** What follows, or what to do next, in words. */
+export const hint = z.string().optional();
 
-/** Asks the daemon with a wait, and tells the caller meanwhile that it waits. */
-export async function asked<T>(
-  { waiting }: Call,
-  seconds: number | undefined,
-  reason: string,
-  ask: (waitMs: number) => Promise<T>,
-): Promise<T> {
-  const waitMs = (seconds ?? 0) * 1000;
-  return waitMs === 0 ? await ask(0) : await waiting(reason, () => ask(waitMs));
+/** The argument of a tool that may wait. */
+export function waitSeconds(untilWhat: string, otherEnds = "; any message ends it") {
+  return z
+    .int()
+    .min(0)
+    .max(MAX_WAIT_SECONDS)
+    .optional()
+    .meta({
+      description: `Waits so long ${untilWhat}${otherEnds}. Default 0.`,
+    });
 }
 
 export const READS = { readOnlyHint: true, destructiveHint: false, idempotentHint: true } as const;

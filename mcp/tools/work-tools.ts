@@ -1,30 +1,38 @@
 import type { Params, Result } from "@pawl/protocol/types";
 import { z } from "zod";
-import type { Link } from "../link.js";
-import { Refusal } from "../refusal.js";
-import { CLAIM_TERMS, TERMS } from "../sessions/grants.js";
-import type { Hold } from "../sessions/state-file.js";
-import { keep, losing } from "./holding.js";
-import { viewOf } from "./item-view.js";
-import { inboxCall } from "./message-tools.js";
+import { inAgentsWords, MESSAGE_CAME, Refusal } from "../refusal.js";
+import { boardStages } from "./board-stages.js";
+import {
+  type After,
+  afterEnd,
+  batchCalls,
+  checkEnding,
+  handoffCall,
+  hintOfLeft,
+  itemCalls,
+  pathsAfter,
+  type TransactCall,
+} from "./ending.js";
+import { clockTime } from "./held-paths.js";
+import { BATCH, heldWork, noteLater } from "./held-work.js";
+import { losing } from "./holding.js";
+import { isThere, nobodyThere } from "./message-tools.js";
+import { IDLE, isIdle, needlessPaths, whyNoWork } from "./no-work.js";
+import { nameWorks, shownPaths } from "./path-works.js";
 import { agentName } from "./session-tools.js";
-import { ADDS, asked, DESTROYS, type SessionCall, tool, waitSeconds } from "./tool.js";
+import { claimBatch, claimItem, heldAlready, nextItem, type Taken, work } from "./taking.js";
+import { ADDS, DESTROYS, hint, type SessionCall, tool, waitSeconds } from "./tool.js";
+import type { Waited } from "./waiting.js";
+import { heldLease, tellHolders } from "./wanting.js";
 
-/** By convention; where moves are configured otherwise an item stays where it was. */
-const BEGUN_STAGE = "2_current";
-const DONE_STAGE = "5_done";
-const READY_STAGE = "1_backlog";
-/** How many of its notes an item is shown with. */
-const NOTES = 10;
-/** Ids of batches begin so; no story's id holds a colon. */
-const BATCH = "qwb:";
 const MAX_REASON_LENGTH = 1000;
 
 const note = z.string().min(1).max(16_000).optional();
-const work = z.looseObject({ kind: z.enum(["item", "batch"]), id: z.string() });
 const WORK = {
-  work: work.nullable().meta({ description: "Null: there is nothing to do now; `reason` says why." }),
-  reason: z.string().optional(),
+  work: work.nullable(),
+  reason: z.string().optional().meta({ description: "Why there is none, and what there is." }),
+  passedOver: z.array(z.string()).optional(),
+  hint,
 };
 const id = z.string().min(1).max(256);
 
@@ -32,7 +40,7 @@ export const workNext = tool({
   name: "work_next",
   title: "Take the next piece of work",
   description:
-    "Use this when you are free and want something to do. Takes the most urgent item of the board that is ready (all that it depends on is done, nobody works on it), for you alone, and moves it to the stage 2_current. Returns `work` with its id, title, description and notes of earlier agents; nobody else can take it until you call work_finish. With `queue` it takes from that queue of jobs instead. `work: null` means that nothing is ready now: finish what you hold, since others may depend on it; then wait with waitSeconds, or stop. Reserve files with paths_reserve before you edit them.",
+    "Take the most urgent item of the board that is ready (all that it depends on is done, nobody works on it), for you alone: nobody else can take it until you call work_finish. Priority 0 comes first. Returns `work` with its title, description, the notes of earlier agents, and of each item that it depends on the last note. You may hold several. `work: null`: nothing is ready for you; `reason` says who works on what. Then finish what you hold, since others may depend on it; wait with waitSeconds; or stop. What you gave back, failed in or handed on is not offered to you again (`passedOver`); work_claim takes it. Reserve files with paths_reserve before you edit them.",
   annotations: ADDS,
   input: {
     queue: z
@@ -41,16 +49,16 @@ export const workNext = tool({
       .max(128)
       .optional()
       .meta({ description: "A queue of jobs, instead of the board." }),
-    stages: z
-      .array(z.string().min(1).max(64))
-      .min(1)
-      .max(64)
-      .optional()
-      .meta({ description: "Only items in these stages, such as 3_qa for a tester; the item stays there." }),
-    labels: z.array(z.string().min(1).max(200)).min(1).max(16).optional().meta({
-      description: "Only items with all of these labels.",
+    stages: z.array(z.string().min(1).max(64)).min(1).max(64).optional().meta({
+      description: "Only items in these stages of the board, if you were told some; they stay there.",
     }),
-    waitSeconds,
+    labels: z
+      .array(z.string().min(1).max(200))
+      .min(1)
+      .max(16)
+      .optional()
+      .meta({ description: "Only items with all of these." }),
+    waitSeconds: waitSeconds("until there is work"),
   },
   output: WORK,
   async run({ queue, stages, labels, waitSeconds: seconds }, call) {
@@ -61,155 +69,133 @@ export const workNext = tool({
           "`stages` and `labels` are of the board, and `queue` is none of it.",
         );
       }
-      const taken = await claimBatch(call, { queue }, seconds);
-      return taken === undefined
-        ? { work: null, reason: `no job of ${queue} can be taken now` }
-        : { work: taken };
+      const { answer, interrupted } = await claimBatch(call, { queue }, seconds);
+      if (answer !== undefined) return { work: answer };
+      return { work: null, reason: `No job of ${queue} can be taken now.`, ...said(interrupted) };
     }
-    const { begun } = await boardStages(call.link);
-    if (stages === undefined && labels === undefined) {
-      // What was handed to this agent comes first.
-      const { items } = await call.link.call("pipeline.ready", { agent: call.session.name, limit: 1 });
-      for (const { storyId } of items) {
-        const own = await claimItem(call, { storyId, ...begun }, 0);
-        if (own.work !== null) return own;
-      }
-    }
+    const board = await boardStages(call.link);
     const wanted = {
-      ...(stages === undefined ? begun : { stages }),
+      ...(stages === undefined ? {} : { stages }),
       ...(labels === undefined ? {} : { labels }),
     };
-    return await claimItem(call, wanted, seconds);
+    let { answer, interrupted } = await nextItem(call, board, wanted, 0);
+    if (answer.work === null && (seconds ?? 0) > 0 && !(await isIdle(call, answer.passedOver)))
+      ({ answer, interrupted } = await nextItem(call, board, wanted, seconds));
+    if (answer.work !== null) return { work: answer.work };
+    const { passedOver } = answer;
+    const [reason, idle] = await Promise.all([
+      whyNoWork(call, board, wanted, passedOver),
+      isIdle(call, passedOver),
+    ]);
+    const all = idle ? `${reason} ${IDLE}` : reason;
+    return {
+      work: null,
+      reason: all,
+      ...passed(passedOver),
+      ...said(interrupted, needlessPaths(call.session)),
+    };
   },
 });
 
-/** The stages of the board that work goes through. */
-async function boardStages(
-  link: Link,
-): Promise<{ begun: { toStage?: string }; ready: string; done: string }> {
-  const { stages, transitions } = await link.call("pipeline.configuration", {});
-  const ready = stages.find((each) => each.ready === true)?.stage ?? READY_STAGE;
-  const done = stages.find((each) => each.done === true)?.stage ?? DONE_STAGE;
-  const allowed = transitions === null || transitions[ready]?.includes(BEGUN_STAGE) === true;
-  return { begun: allowed ? { toStage: BEGUN_STAGE } : {}, ready, done };
+function said(interrupted: boolean, more?: string): { hint?: string } {
+  const words = [interrupted ? MESSAGE_CAME : undefined, more].filter((each) => each !== undefined);
+  return words.length === 0 ? {} : { hint: words.join(" ") };
+}
+
+function passed(ids: readonly string[] | undefined): { passedOver?: string[] } {
+  return ids === undefined ? {} : { passedOver: [...ids] };
 }
 
 export const workClaim = tool({
   name: "work_claim",
   title: "Take one certain piece of work",
   description:
-    "Use this instead of work_next when you were told which item (such as FR-012) or job (qwb:...) to do. Returns the same as work_next. Refused with lease_held if another agent has it: do not start on it, take other work or ask the holder with message_send. `work: null` with a reason means that it is not ready, for example because of what it depends on.",
+    "Instead of work_next, when you know which item (such as FR-012) or job (qwb:...) to do. Returns the same; of what you hold already, too. Refused with lease_held if another has it: take other work, or ask the holder with message_send. `work: null`: it is not ready; `reason` says why.",
   annotations: ADDS,
-  input: {
-    id: id.meta({ description: "The id of the item, or of the job." }),
-    waitSeconds,
-  },
+  input: { id, waitSeconds: waitSeconds("until it is free") },
   output: WORK,
   async run({ id: wanted, waitSeconds: seconds }, call) {
-    if (call.session.find("item", wanted) ?? call.session.find("batch", wanted)) {
-      throw new Refusal("conflict", `You hold ${wanted} already.`, {}, "Go on with it.");
-    }
+    const own = call.session.find("item", wanted) ?? call.session.find("batch", wanted);
+    if (own !== undefined)
+      return { work: await heldAlready(call, own), hint: "You hold it already: go on with it." };
     if (wanted.startsWith(BATCH)) {
-      const taken = await claimBatch(call, { batchIds: [wanted] }, seconds);
-      if (taken !== undefined) return { work: taken };
+      const { answer, interrupted } = await claimBatch(call, { batchIds: [wanted] }, seconds);
+      if (answer !== undefined) return { work: answer };
       const { reason } = await call.link.call("queue.explain", { batchId: wanted });
-      return { work: null, reason: `the job is ${reason}` };
+      return { work: null, reason: `The job is ${reason}.`, ...said(interrupted) };
     }
     const { item } = await call.link.call("pipeline.read", { storyId: wanted });
     if (item === null) throw new Refusal("not_found", `There is no item ${wanted} on the board.`);
     const { claim } = item;
+    const tellHolder = async (waits: boolean): Promise<void> => {
+      const words = { words: `${wanted}, which you work on`, how: "work_finish it when you do not." };
+      await tellHolders(call, await heldLease(call, `item/${wanted}`, words), waits);
+    };
     if (claim !== undefined && (seconds ?? 0) === 0) {
-      const holder = { owner: claim.agent, pid: claim.pid, expiresAt: claim.expiresAt };
-      throw new Refusal("lease_held", `${claim.agent} works on ${wanted}.`, { holder });
+      await tellHolder(false);
+      throw await heldBy(call, wanted, claim.agent);
     }
-    const { begun, ready } = await boardStages(call.link);
-    const stage = item.stage === ready || claim !== undefined ? begun : {};
-    return await claimItem(call, { storyId: wanted, ...stage }, seconds);
+    const board = await boardStages(call.link);
+    const stage =
+      claim !== undefined
+        ? board.begunFrom(board.ready)
+        : board.isReady(item.stage)
+          ? board.begunFrom(item.stage)
+          : {};
+    const whenWaiting = () => tellHolder(true);
+    const asked = { storyId: wanted, ...stage };
+    const { answer, interrupted } = await claimItem(call, asked, seconds, { whenWaiting });
+    return answer.work === null
+      ? await notReady(call, wanted, { answer, interrupted })
+      : { work: answer.work };
   },
 });
 
-async function claimItem(
-  call: SessionCall,
-  wanted: Pick<Params<"pipeline.claim">, "storyId" | "stages" | "labels" | "toStage">,
-  seconds: number | undefined,
-): Promise<{ work: z.input<typeof work> | null; reason?: string }> {
-  const { link, session, signal } = call;
-  const { item, lease, reason } = await asked(call, seconds, "waiting for work", (waitMs) =>
-    link.call("pipeline.claim", { ...wanted, agent: session.name, ...TERMS, waitMs }, { signal }),
-  );
-  if (item === null || lease === undefined) return { work: null, reason: reason ?? "nothing is ready" };
-  const { leaseId, fencingToken } = lease;
-  await keep(call, { kind: "item", id: item.storyId, leaseId, fencingToken });
-  const { notes } = await link.call("pipeline.read", { storyId: item.storyId, notes: NOTES });
-  return { work: { kind: "item", ...viewOf(item, notes) } };
+async function heldBy({ link }: SessionCall, storyId: string, owner: string): Promise<Refusal> {
+  const { lease } = await link.call("lease.get", { name: `item/${storyId}` });
+  const since = lease === null ? {} : { since: clockTime(lease.acquiredAt) };
+  const words = lease === null ? "" : ` since ${since.since}`;
+  return new Refusal("lease_held", `${owner} works on ${storyId}${words}.`, { holder: { owner, ...since } });
 }
 
-async function claimBatch(
-  call: SessionCall,
-  wanted: Pick<Params<"queue.claim">, "queue" | "batchIds">,
-  seconds: number | undefined,
-): Promise<z.input<typeof work> | undefined> {
-  const { link, session, signal } = call;
-  const { claim } = await asked(call, seconds, "waiting for a job", (waitMs) =>
-    link.call(
-      "queue.claim",
-      { ...wanted, owner: session.name, notify: true, ...CLAIM_TERMS, waitMs },
-      { signal },
-    ),
-  );
-  if (claim === null) return undefined;
-  const { claimId, leaseToken, fencingToken, queue, batches } = claim;
-  const [batch] = batches as [Result<"queue.get">["batch"]];
-  await keep(call, { kind: "batch", id: batch.batchId, queue, claimId, leaseToken, fencingToken });
-  const { batchId, payloads, attempt, key, checkpoint, lastError } = batch;
-  return {
-    kind: "batch",
-    id: batchId,
-    queue,
-    payloads,
-    ...(key === null || key === undefined ? {} : { key }),
-    ...(attempt === 0 ? {} : { failedTries: attempt }),
-    ...(checkpoint === undefined || checkpoint === null ? {} : { checkpoint }),
-    ...(lastError === null || lastError === undefined ? {} : { lastError }),
-  };
-}
-
-type Work = Extract<Hold, { kind: "item" | "batch" }>;
-
-function heldWork({ session }: SessionCall, wanted: string): Work {
-  const hold = session.find("item", wanted) ?? session.find("batch", wanted);
-  if (hold !== undefined) return hold;
-  const held = session.holds.filter(({ kind }) => kind === "item" || kind === "batch").map((each) => each.id);
-  throw new Refusal(
-    "lease_lost",
-    `You do not hold ${wanted}.`,
-    { held },
-    held.length === 0
-      ? "Take it with work_claim before you work on it; if that is refused, leave it alone."
-      : `You hold ${held.join(", ")}. Use one of these ids, or take that one with work_claim.`,
-  );
+/** Why a certain item cannot be taken; of one that is blocked with the note that says what it needs. */
+async function notReady({ link }: SessionCall, storyId: string, { answer, interrupted }: Waited<Taken>) {
+  const { item, notes = [] } = await link.call("pipeline.read", { storyId, notes: 1 });
+  const [last] = notes;
+  const needs =
+    item?.blocked === true && last !== undefined
+      ? ` Nobody is offered it until a person unblocks it. The last note, by ${last.agent ?? "nobody"}: ${last.text}`
+      : "";
+  return { work: null, reason: `${inAgentsWords(answer.reason ?? "")}${needs}`, ...said(interrupted) };
 }
 
 export const workUpdate = tool({
   name: "work_update",
   title: "Say how your work goes",
   description:
-    "Use this for work that you hold: leave a note for whoever comes after you (decisions, what is left, what failed), and say how far you are, after each larger step. Notes stay on the item for good. It does not end the work: work_finish does.",
+    "Of work that you hold, or (a note alone) have done: leave a note for whoever comes after you (decisions, what is left, what failed), and say how far you are, after each larger step. Notes stay for good. It does not end the work: work_finish does.",
   annotations: ADDS,
   input: {
-    id: id.meta({ description: "The id of the work that you hold." }),
-    note: note.meta({ description: "Something to know about it." }),
-    percent: z.int().min(0).max(100).optional().meta({ description: "How much of it is done." }),
-    checkpoint: z.json().optional().meta({
-      description: "Of a job: anything that the next holder needs to go on if you do not come to the end.",
-    }),
+    id,
+    note,
+    percent: z.int().min(0).max(100).optional(),
+    checkpoint: z
+      .unknown()
+      .optional()
+      .meta({ description: "Of a job: any JSON that the next holder needs to go on." }),
   },
   output: { id: z.string() },
   async run({ id: wanted, note: text, percent, checkpoint }, call) {
-    const hold = heldWork(call, wanted);
     if (text === undefined && percent === undefined && checkpoint === undefined) {
       throw new Refusal("invalid_params", "Give a `note`, a `percent` or a `checkpoint`.");
     }
+    const isNoteAlone = text !== undefined && percent === undefined && checkpoint === undefined;
+    const { session } = call;
+    if (isNoteAlone && session.hasFinished(wanted) && session.find("item", wanted) === undefined) {
+      await noteLater(call, wanted, text);
+      return { id: wanted };
+    }
+    const hold = await heldWork(call, wanted);
     await losing(call, hold, async () => {
       if (hold.kind === "item") {
         if (checkpoint !== undefined) {
@@ -238,126 +224,83 @@ export const workUpdate = tool({
   },
 });
 
-interface Ending {
-  readonly outcome: "done" | "failed" | "give_back" | "handoff";
-  readonly note?: string | undefined;
-  readonly toStage?: string | undefined;
-  readonly to?: string | undefined;
-  readonly result?: unknown;
-}
-
-type TransactCall = Params<"transact">["calls"][number];
-
 export const workFinish = tool({
   name: "work_finish",
   title: "End your work: done, failed, given back, or handed to another",
   description:
-    "Call this as soon as you stop working on something that you hold, always with a note. `done`: it is finished (tested, committed); it moves to 5_done, and what depends on it becomes ready; or to `toStage` if somebody else is to go on with it there, such as 3_qa. `failed`: you tried and could not; it goes back, and the try is counted. `give_back`: you did not really begin; it goes back uncounted. `handoff`: it goes back with the name of the agent in `to`, who is sent your note; it is not kept for it, so work_next may give it to anybody, you too. Your reserved paths are given back too when this was your last work. All of it happens, or, on a refusal, nothing. Refused with lease_lost: it is not yours any more, so do not commit it.",
+    "Call this as soon as you stop working on something that you hold, always with a note. `done`: it is finished (tested, committed), and what depends on it becomes ready. `failed`: you tried and could not; it goes back, the try is counted. `give_back`: you did not really begin; it goes back uncounted. With `blocked: true` these two park it until a person unblocks it: use that for what needs a person (a question: give_back) or is not there. `handoff`: it goes back with the name of the agent in `to`, who is sent your note; anybody may take it. What goes back is free for others at once. Your paths for it are given back too; `stillReserved` names the others. All of it happens, or, on a refusal, nothing. Refused with lease_lost: it is not yours any more, so do not commit it.",
   annotations: DESTROYS,
   input: {
-    id: id.meta({ description: "The id of the work that you hold." }),
+    id,
     outcome: z.enum(["done", "failed", "give_back", "handoff"]),
-    note: note.meta({ description: "What you did, or why you stop: the next one reads it." }),
+    note: note.meta({
+      description:
+        "For the next one. done: what you did, with branch and commit; otherwise why you stop, and what it needs.",
+    }),
+    blocked: z.boolean().optional(),
     toStage: z.string().min(1).max(64).optional().meta({
       description:
-        "For done and handoff: a stage of the board, spelled exactly as there. Leave it out unless you were told one: in a stage that nobody looks at the item is lost from sight, and what depends on it waits.",
+        "For done and handoff, only if you were told one: a stage of the board, spelled exactly so, where somebody else goes on with it. What depends on it waits.",
     }),
     to: agentName.optional().meta({ description: "For handoff: the name of the agent." }),
     result: z
-      .json()
+      .unknown()
       .optional()
-      .meta({ description: "For done, of a job: its result, for whoever waits for it." }),
-    keepPaths: z.boolean().optional().meta({ description: "True: keep your reserved paths." }),
+      .meta({ description: "For done, of a job: any JSON, for whoever waits for it." }),
+    keepPaths: z.boolean().optional().meta({ description: "True: keep its paths." }),
   },
-  output: { id: z.string(), stage: z.string().optional(), releasedPaths: z.array(z.string()).optional() },
+  output: {
+    id: z.string(),
+    stage: z.string().optional(),
+    free: z.boolean().optional(),
+    blocked: z.boolean().optional(),
+    failedTries: z.number().optional(),
+    there: z.boolean().optional(),
+    releasedPaths: z.array(z.string()).optional(),
+    stillReserved: z.array(z.looseObject({ paths: z.array(z.string()) })).optional(),
+    hint,
+  },
   async run({ id: wanted, keepPaths, ...ending }, call) {
     const { session, link } = call;
-    const hold = heldWork(call, wanted);
-    check(hold, ending);
-    const last = !session.holds.some(
-      (each) => each !== hold && (each.kind === "item" || each.kind === "batch"),
-    );
-    const paths =
-      last && keepPaths !== true
-        ? session.holds.filter((each): each is Extract<Hold, { kind: "paths" }> => each.kind === "paths")
-        : [];
+    const hold = await heldWork(call, wanted);
+    checkEnding(hold, session.name, ending);
+    const board = await boardStages(link);
+    const { released: paths, shared } = pathsAfter(session, wanted, keepPaths === true);
     const calls: TransactCall[] = [
-      ...(hold.kind === "item" ? await itemCalls(call, hold, ending) : batchCalls(hold, ending)),
+      ...(hold.kind === "item" ? itemCalls(call, board, hold, ending) : batchCalls(hold, ending)),
       ...paths.map(({ reservationId }) => ({ method: "path.release" as const, params: { reservationId } })),
       ...(ending.to === undefined ? [] : [handoffCall(call, hold.id, ending.to, ending.note)]),
     ];
-    const { results } = await losing(call, hold, () => link.call("transact", { calls }));
-    for (const each of [hold, ...paths]) session.drop(each);
-    const finished = results.find((each) => (each as { item?: unknown }).item !== undefined);
-    const stage = (finished as { item: { stage: string } } | undefined)?.item.stage;
+    if (hold.kind === "item") calls.push({ method: "pipeline.read", params: { storyId: hold.id } });
+    const { results } = await losing(call, hold, () =>
+      session.ending([hold, ...paths], () => link.call("transact", { calls })),
+    );
+    const item = hold.kind === "item" ? (results.at(-1) as Result<"pipeline.read">).item : null;
+    const { outcome, to } = ending;
+    if (outcome === "done" && hold.kind === "item") session.finish(hold.id);
+    for (const each of shared) {
+      const works = each.works.filter((work) => work !== hold.id);
+      // The work has ended by now, whatever becomes of its paths.
+      await nameWorks(call, each, { works, note: each.note }).catch(() => {});
+    }
+    const { left } = pathsAfter(session, wanted, true);
+    const there = to === undefined ? undefined : await isThere(call, to);
+    const after: Partial<After> = item === null ? {} : afterEnd(item, ending, board, there);
+    if (after.free === true && outcome !== "done")
+      session.pass(hold.id, { how: outcome, ...(to === undefined ? {} : { to }) });
+    const hints = [
+      after.hint,
+      there === false ? nobodyThere(to as string) : undefined,
+      hintOfLeft(left, hold.id, ending),
+    ];
+    const words = hints.filter((each) => each !== undefined).join(" ");
     return {
       id: hold.id,
-      ...(stage === undefined ? {} : { stage }),
+      ...after,
+      ...(there === undefined ? {} : { there }),
       ...(paths.length === 0 ? {} : { releasedPaths: paths.flatMap(({ patterns }) => patterns) }),
+      ...(left.length === 0 ? {} : { stillReserved: left.map(shownPaths) }),
+      ...(words === "" ? {} : { hint: words }),
     };
   },
 });
-
-/** Refuses what does not fit together. */
-function check(hold: Work, { outcome, note: text, toStage, to, result }: Ending): void {
-  const wrong =
-    outcome === "handoff" && to === undefined
-      ? "For handoff, name the agent in `to`."
-      : outcome !== "handoff" && to !== undefined
-        ? "`to` is for handoff only."
-        : toStage !== undefined && outcome !== "done" && outcome !== "handoff"
-          ? "`toStage` is for done and handoff; otherwise the item goes back to where it was."
-          : hold.kind === "batch" && (outcome === "handoff" || toStage !== undefined)
-            ? "A job of a queue has no stages and cannot be handed to one agent: finish it, or give it back."
-            : result !== undefined && (hold.kind === "item" || outcome !== "done")
-              ? "`result` is for a job of a queue that is done. Say it in `note`."
-              : outcome === "failed" && text === undefined
-                ? "Say in `note` why it failed."
-                : undefined;
-  if (wrong !== undefined) throw new Refusal("invalid_params", wrong);
-}
-
-async function itemCalls(
-  { link, session }: SessionCall,
-  { id: storyId, leaseId, fencingToken }: Extract<Work, { kind: "item" }>,
-  { outcome, note: text, toStage, to }: Ending,
-): Promise<TransactCall[]> {
-  const said = text === undefined ? {} : { note: { text, agent: session.name } };
-  const claim = { fencingToken };
-  if (outcome === "done" || outcome === "handoff") {
-    const { ready, done } = await boardStages(link);
-    const stage = toStage ?? (outcome === "done" ? done : ready);
-    const agent = to === undefined ? {} : { agent: to };
-    return [
-      { method: "pipeline.finish", params: { storyId, fencingToken, toStage: stage, ...agent, ...said } },
-    ];
-  }
-  const written: TransactCall[] =
-    text === undefined ? [] : [{ method: "pipeline.write", params: { storyId, claim, ...said } }];
-  if (outcome === "give_back") return [...written, { method: "lease.release", params: { leaseId } }];
-  const reason = (text ?? outcome).slice(0, MAX_REASON_LENGTH);
-  const broken = { name: `item/${storyId}`, fencingToken, reason };
-  return [...written, { method: "lease.break", params: broken }];
-}
-
-function batchCalls(
-  { claimId, leaseToken }: Extract<Work, { kind: "batch" }>,
-  { outcome, note: text, result }: Ending,
-): TransactCall[] {
-  if (outcome === "done") {
-    const params = { claimId, leaseToken, ...(result === undefined ? {} : { result }) };
-    return [{ method: "queue.complete", params }];
-  }
-  const error = outcome === "failed" ? { error: (text ?? "failed").slice(0, MAX_REASON_LENGTH) } : {};
-  return [{ method: "queue.abandon", params: { claimId, leaseToken, ...error } }];
-}
-
-function handoffCall(
-  { session }: SessionCall,
-  storyId: string,
-  to: string,
-  text: string | undefined,
-): TransactCall {
-  const words = text === undefined ? "" : `: ${text}`;
-  return inboxCall(session, to, `${storyId} is yours to go on with (work_claim ${storyId})${words}`);
-}

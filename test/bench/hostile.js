@@ -53,7 +53,9 @@ const MEMORY_AFTER_BYTES = 120 * MEBIBYTE;
  */
 export async function runHostile({ pawlPeer, root, quick, only, progress }) {
   const wanted = only?.toLowerCase().split(",");
-  const attacks = ATTACKS.filter(({ name }) => wanted?.some((part) => name.includes(part)) ?? true);
+  const attacks = ATTACKS.filter(
+    ({ name }) => wanted?.some((part) => name.toLowerCase().includes(part)) ?? true,
+  );
   const seed = path.join(root, "hostile-seed");
   mkdirSync(seed, { mode: 0o700 });
   progress("hostile: making the state");

@@ -5,18 +5,19 @@ import type { MethodName, Params } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import { MAX_INTEGER } from "@pawl/protocol/limits";
 import fc from "fast-check";
-import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import type { TimeSource } from "../../daemon/dist/clock.js";
-import { Alarm } from "../../daemon/dist/turns/alarm.js";
 import { AsynchronousInProcess } from "../asynchronous.js";
 import type { AtEnd } from "../daemon.js";
 import { contentOf, InProcess, type InProcessOptions } from "../in-process.js";
+import { sized } from "../long-form.js";
 import { HAS_POSTGRESQL, PostgreSql } from "../postgresql.js";
 
-const TORTURE = process.env.PAWL_TORTURE !== undefined;
 /** Over PostgreSQL, for each way in which it is asked. */
-const RUNS = TORTURE ? 300 : 2;
-const TIME_LIMIT_MS = TORTURE ? 600_000 : 120_000;
+const RUNS = sized(300, 2);
+const RUNS_MS = sized(300_000, 10_000);
+/** What has failed is made smaller afterwards. */
+const TIME_LIMIT_MS = 2 * RUNS_MS + 120_000;
 
 /** Random numbers that are the same for both drivers, since they decide how long batches rest. */
 function drawn(): (bytes: number) => Buffer {
@@ -26,10 +27,6 @@ function drawn(): (bytes: number) => Buffer {
     return createHash("shake256", { outputLength: bytes }).update(`${times}`).digest();
   };
 }
-
-// A daemon that was held up has grants go on, and how long a turn takes is not the same for both drivers.
-const neverLate = vi.spyOn(Alarm.prototype, "lateMs", "get").mockReturnValue(0);
-afterAll(() => neverLate.mockRestore());
 
 const START = 1_750_000_000_000;
 const CONNECTIONS = [1, 2];
@@ -461,7 +458,7 @@ describe.skipIf(!HAS_POSTGRESQL)("over PostgreSQL", () => {
             expect(await outcomeOf(inPostgreSql, events, connections)).toEqual(expected);
           },
         ),
-        { numRuns: RUNS, interruptAfterTimeLimit: TORTURE ? 300_000 : 10_000 },
+        { numRuns: RUNS, interruptAfterTimeLimit: RUNS_MS },
       );
     },
     TIME_LIMIT_MS,

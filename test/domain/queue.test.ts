@@ -608,15 +608,18 @@ describe("settings", () => {
     }
   });
 
-  test("leave entries of before to be compared as before", async () => {
+  test.each([
+    ["what was given", "given ", '[[1],["earliest_safe_boundary","exclusive","never",null,null]]', undefined],
+    ["what was given or filled in", "", '[[1],["earliest_safe_boundary","exclusive","never",20]]', 20],
+  ])("leave entries of before, of %s, to be compared as before", async (_, prefix, meaning, maxAttempts) => {
     const queue = new Queue();
-    const first = await queue.enqueue({ sourceKey: "k", maxAttempts: 20 });
+    const first = await queue.enqueue({ sourceKey: "k", ...(maxAttempts && { maxAttempts }) });
     queue.pawl.close();
-    const digest = digestOfMeaning('[[1],["earliest_safe_boundary","exclusive","never",20]]');
+    const digest = prefix + digestOfMeaning(meaning);
     changeRows(queue.pawl.path, `UPDATE pawl_batch SET content_digest = '${digest}'`);
     const next = new Queue({ path: queue.pawl.path, time: queue.time });
     expect(await next.enqueue({ sourceKey: "k" })).toEqual(first);
-    expect(await next.enqueue({ sourceKey: "k", maxAttempts: 20 })).toEqual(first);
+    if (maxAttempts) expect(await next.enqueue({ sourceKey: "k", maxAttempts })).toEqual(first);
     for (const other of [{ maxAttempts: 3 }, { retry: {} }]) {
       await expect(next.enqueue({ sourceKey: "k", ...other })).rejects.toMatchObject({ kind: "conflict" });
     }

@@ -20,6 +20,7 @@ import type { Operation } from "../../daemon/dist/store/statement.js";
 import type { Env } from "../../daemon/dist/turns/operation.js";
 import { TurnMemory } from "../../daemon/dist/turns/turn-memory.js";
 import { InProcess } from "../in-process.js";
+import { sized } from "../long-form.js";
 import { envOf, type OwnDriver, ownDriver, sequenceEnv } from "./drive.js";
 
 const START = 1_750_000_000_000;
@@ -249,7 +250,7 @@ describe("grants", () => {
         }
         await fresh.close();
       }),
-      { numRuns: process.env.PAWL_TORTURE === "1" ? 1000 : 100, interruptAfterTimeLimit: TIME_LIMIT_MS },
+      { numRuns: sized(1000, 100), interruptAfterTimeLimit: TIME_LIMIT_MS },
     );
   });
 

@@ -4,6 +4,7 @@ import { spawnSync } from "node:child_process";
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
+import { TORTURE } from "../long-form.js";
 import { HAS_POSTGRESQL, PostgreSql } from "../postgresql.js";
 
 const TESTS = join(import.meta.dirname, "..");
@@ -21,7 +22,7 @@ const files = [
   ...["lease", "path", "queue", "board-work"].map((name) => `test/property/${name}.test.ts`),
 ];
 
-test.skipIf(!HAS_POSTGRESQL || process.env.PAWL_TORTURE === undefined)(
+test.skipIf(!HAS_POSTGRESQL || !TORTURE)(
   "every rule holds over PostgreSQL",
   async () => {
     const postgres = await PostgreSql.start(onTestFinished);

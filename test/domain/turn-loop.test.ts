@@ -1,13 +1,10 @@
 // Turns and time: expiry, steps of the clock and the time that the database keeps.
-import { afterAll, expect, test, vi } from "vitest";
+import { refuse } from "@pawl/protocol/errors";
+import { expect, test, vi } from "vitest";
 import type { Store } from "../../daemon/dist/store/store.js";
-import { Alarm } from "../../daemon/dist/turns/alarm.js";
+import { TurnLoop } from "../../daemon/dist/turns/turn-loop.js";
 import { Clocks, START } from "../clocks.js";
 import { InProcess, rowsOf } from "../in-process.js";
-
-// A process that was held up lets grants go on for a moment; here only the clocks of the tests say what has ended.
-const neverLate = vi.spyOn(Alarm.prototype, "lateMs", "get").mockReturnValue(0);
-afterAll(() => neverLate.mockRestore());
 
 const HOUR_MS = 3_600_000;
 
@@ -82,6 +79,33 @@ test("a reboot with a clock that is a year ahead ends leases, and of retention a
   expect((await after.call("queue.enqueue", once)).created).toBe(true);
   time.pass(60_000);
   expect(await kept()).toBe(0);
+});
+
+test("after it was held up, and once a second at most, what has run out goes on for 200 ms", async () => {
+  const time = new Clocks();
+  const alarm = { ms: 0 };
+  const pawl = new InProcess({ time, elapsed: () => alarm.ms });
+  const isHeld = async () => (await pawl.call("queue.stats", { queue: "q" })).queues[0]?.claimed === 1;
+  /** Claims a batch, and lets its lease run out in a process that sees that so much later. */
+  const runOut = async (lateMs: number, leaseMs = 1000) => {
+    await pawl.call("queue.enqueue", { queue: "q", payloads: [1] });
+    const { claim } = await pawl.call("queue.claim", { queue: "q", owner: "a", leaseMs });
+    expect(claim).not.toBeNull();
+    time.pass(leaseMs);
+    alarm.ms += leaseMs + lateMs;
+  };
+  await runOut(20);
+  expect(await isHeld()).toBe(false);
+  for (let again = 0; again < 2; again += 1) {
+    await runOut(21);
+    expect(await isHeld()).toBe(true);
+    time.pass(199);
+    expect(await isHeld()).toBe(true);
+    time.pass(1);
+    expect(await isHeld()).toBe(false);
+  }
+  await runOut(21, 999);
+  expect(await isHeld()).toBe(false);
 });
 
 test("a command that is given back goes behind those that wait, also within a millisecond", async () => {
@@ -184,4 +208,36 @@ test("a turn whose time is over serves one of many that wait for the same, howev
   expect(claimed.map(({ item }) => item?.agent)).toEqual(ids);
   // Two at most: one of those that an earlier turn left, and one of those whom the turn itself has work for.
   expect(pawl.turns - before).toBeGreaterThanOrEqual(ids.length / 2);
+});
+
+test("a loop that has stopped refuses what arrives until it rests, and then takes up nothing", async () => {
+  let taken = 0;
+  const stopping = refuse("unavailable", "The daemon is stopping.", { reason: "stopping" });
+  const arrivals = {
+    waiting: 0,
+    mayTakeMore: false,
+    beginTurn() {},
+    takeNext() {
+      taken += 1;
+      return undefined;
+    },
+  };
+  const reading = { now: START, retentionNow: START, wallMs: START };
+  const clock = { read: () => reading, takeJump: () => undefined };
+  const setting = { store: { writer: undefined }, readOnly: true, clock };
+  const loop = new TurnLoop({ setting, arrivals } as unknown as ConstructorParameters<typeof TurnLoop>[0]);
+  await loop.stop(stopping);
+  const turn = async (): Promise<number> => {
+    taken = 0;
+    loop.schedule();
+    await new Promise((resolve) => setImmediate(() => setImmediate(resolve)));
+    return taken;
+  };
+  expect(await turn()).toBe(1);
+  loop.rest();
+  expect(await turn()).toBe(0);
+  const outcomes: unknown[] = [];
+  const settle = (outcome: unknown): void => void outcomes.push(outcome);
+  loop.submit({ settle } as unknown as Parameters<TurnLoop["submit"]>[0]);
+  expect(outcomes).toEqual([stopping]);
 });

@@ -129,9 +129,10 @@ test("whatever follows the last whole commit on disk, zeros or frames of earlier
         "former, then zeros": Buffer.concat([former.subarray(at, at + 50_000), Buffer.alloc(MIB)]),
         nothing: Buffer.alloc(0),
       }[kind];
-      expect(recoveredFrom(moved, Buffer.concat([present.subarray(0, at), rest]))).toBe(
-        60 + ends.filter((each) => each <= at).length,
-      );
+      const log = Buffer.concat([present.subarray(0, at), rest]);
+      // What follows may happen to be what was cut off.
+      const isWhole = (end: number) => log.subarray(0, end).equals(present.subarray(0, end));
+      expect(recoveredFrom(moved, log)).toBe(60 + ends.filter(isWhole).length);
     }),
     { numRuns: 60 },
   );

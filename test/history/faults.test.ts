@@ -2,18 +2,16 @@
 // instead of some seconds; PAWL_MINUTES says for how long, PAWL_SEED with which faults.
 import { expect, test } from "vitest";
 import { privateDirectory } from "../daemon.js";
+import { sized, TORTURE } from "../long-form.js";
 import { FailingIo, noCompiler } from "./failing-io.js";
 import { faketime } from "./faults.js";
 import { runStorm } from "./storm.js";
 
-const TORTURE = process.env.PAWL_TORTURE === "1";
 const SEED = Number(process.env.PAWL_SEED ?? 1);
 const MINUTE_MS = 60_000;
 const DURATION_MS = process.env.PAWL_MINUTES
   ? Number(process.env.PAWL_MINUTES) * MINUTE_MS
-  : TORTURE
-    ? 60 * MINUTE_MS
-    : 6000;
+  : sized(60 * MINUTE_MS, 6000);
 const LIFE_MS = TORTURE ? 15_000 : 2500;
 
 if (noCompiler !== undefined) {

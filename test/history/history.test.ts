@@ -5,13 +5,14 @@ import { mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { privateDirectory } from "../daemon.js";
+import { sized } from "../long-form.js";
 import { Checker } from "./check.js";
 import { FailingIo, noCompiler } from "./failing-io.js";
 import { MUTANTS } from "./mutants.js";
 import { runHistory } from "./run.js";
 
 const FIRST_SEED = Number(process.env.PAWL_SEED ?? 1);
-const SEEDS = Number(process.env.PAWL_SEEDS ?? (process.env.PAWL_TORTURE === "1" ? 200 : 2));
+const SEEDS = Number(process.env.PAWL_SEEDS ?? sized(200, 2));
 /** The first seeds are made wrong, too, in each way that they have an answer for; which the checker has to find. */
 const MADE_WRONG = 5;
 const MOST_OF_ONE_SEED_MS = 60_000;

@@ -7,9 +7,9 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, onTestFinished, test } from "vitest";
 import { Place, startDaemon } from "../daemon.js";
+import { TORTURE } from "../long-form.js";
 import type { RawClient } from "../raw-client.js";
 
-const TORTURE = process.env.PAWL_TORTURE === "1";
 const { WORKERS, ITEMS, DAEMON_KILLS, MOST_WORK_MS } = TORTURE
   ? { WORKERS: 32, ITEMS: 200, DAEMON_KILLS: 8, MOST_WORK_MS: 200 }
   : { WORKERS: 6, ITEMS: 60, DAEMON_KILLS: 1, MOST_WORK_MS: 20 };

@@ -9,6 +9,7 @@ import type { OneLease } from "@pawl/protocol/types";
 import { describe, expect, test } from "vitest";
 import { privateDirectory, sharedDaemon, startDaemon } from "../daemon.js";
 import { Faulty } from "../faulty.js";
+import { sized } from "../long-form.js";
 import { RawClient, type RawReply } from "../raw-client.js";
 import { until } from "../until.js";
 import { startWorker } from "../worker.js";
@@ -17,9 +18,9 @@ const daemon = sharedDaemon();
 const OWNER = "test";
 const WAIT_MS = 3_600_000;
 /** How often a cancel meets a grant. */
-const ROUNDS = process.env.PAWL_TORTURE === "1" ? 1000 : 100;
+const ROUNDS = sized(1000, 100);
 /** The same for each method, from another language. */
-const ROUNDS_OF_EACH = process.env.PAWL_TORTURE === "1" ? 1000 : 30;
+const ROUNDS_OF_EACH = sized(1000, 30);
 
 type Id = string | number | null;
 

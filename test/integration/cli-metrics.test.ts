@@ -9,6 +9,7 @@ import { connect as connectClient } from "@pawl/client";
 import { CONTENT_TYPES, metricsText, readFigures } from "@pawl/client/metrics";
 import { expect, onTestFinished, test } from "vitest";
 import { privateDirectory, startDaemon } from "../daemon.js";
+import { sized, TORTURE } from "../long-form.js";
 import { accepts, freePorts } from "../ports.js";
 import { pawl } from "./cli-program.js";
 
@@ -132,7 +133,7 @@ test.skipIf(isMissing("prometheus"))(
     const client = await connectClient({ socket: place.socket });
     onTestFinished(() => client.close());
     const scrapes = { openmetrics: 0, prometheus: 0 };
-    const wanted = process.env.PAWL_TORTURE === "1" ? 20 : 3;
+    const wanted = sized(20, 3);
     let enough = (): void => {};
     const scraped = new Promise<void>((resolve) => {
       enough = resolve;
@@ -209,5 +210,5 @@ test.skipIf(isMissing("prometheus"))(
     // It stops when it is told to, and says so as a warning.
     expect(troubled.filter((line) => !line.includes("Received SIGTERM"))).toEqual([]);
   },
-  process.env.PAWL_TORTURE === "1" ? 180_000 : 60_000,
+  TORTURE ? 180_000 : 60_000,
 );

@@ -44,6 +44,24 @@ describe("a signal", () => {
     await other.lease.release({ leaseId: lease.leaseId });
   });
 
+  test("that ends the wait alone is answered by the daemon: cancelled, or with what was granted before", async () => {
+    const [pawl, other] = await Promise.all([client(), client()]);
+    const held = await other.lease.acquire({ name: "end-wait", owner: "holder" });
+    const [first, second] = [new AbortController(), new AbortController()];
+    const ask = (endWait: AbortSignal) =>
+      pawl.call("lease.acquire", { name: "end-wait", owner: "test", waitMs: WAIT_MS }, { endWait });
+    const waits = ask(first.signal);
+    await pawl.daemon.ping({});
+    first.abort(REASON);
+    await expect(waits).rejects.toMatchObject({ kind: "cancelled" });
+    const granted = ask(second.signal);
+    await pawl.daemon.ping({});
+    await other.lease.release({ leaseId: held.lease.leaseId });
+    second.abort(REASON);
+    const { lease } = await granted;
+    expect(await pawl.lease.release({ leaseId: lease.leaseId })).toEqual({ released: true });
+  });
+
   test("gives back what was granted before, whichever comes first", async () => {
     const [pawl, other] = await Promise.all([client(), client()]);
     const queue = "signal-race";
@@ -66,6 +84,47 @@ describe("a signal", () => {
     }
     await pawl.daemon.ping({});
     expect((await other.queue.stats({ queue })).queues).toMatchObject([{ claimed: 0, completed: 100 }]);
+  });
+});
+
+/** Resolves once what was called is written, and before any answer can be read. */
+const written = (): Promise<void> => new Promise((resolve) => process.nextTick(resolve));
+
+describe("a call that is given up after it was sent", () => {
+  test("gives back the item that it was granted", async () => {
+    const [pawl, other] = await Promise.all([client(), client()]);
+    const storyId = "GIVEN-UP";
+    await pawl.pipeline.write({ storyId, stage: "1_backlog" });
+    const controller = new AbortController();
+    const call = pawl.call("pipeline.claim", { storyId, agent: "test" }, { signal: controller.signal });
+    await written();
+    controller.abort(REASON);
+    await expect(call).rejects.toBe(REASON);
+    const { lease } = await other.pipeline.claim({ storyId, agent: "other", waitMs: 20_000 });
+    // Its token says that the item was granted before, to the call that was given up.
+    expect(lease?.fencingToken).toBe(2);
+    expect((await other.pipeline.read({ storyId })).item).toMatchObject({ retryCount: 0, agent: "other" });
+  });
+
+  test("gives back the paths that it was granted, but not what they were added to", async () => {
+    const [pawl, other] = await Promise.all([client(), client()]);
+    const asked = { root: "/given-up", patterns: ["a"], owner: "test" };
+    const givingUp = async (params: Record<string, unknown>): Promise<void> => {
+      const controller = new AbortController();
+      const call = pawl.call("path.reserve", params, { signal: controller.signal });
+      await written();
+      controller.abort(REASON);
+      await expect(call).rejects.toBe(REASON);
+    };
+    await givingUp(asked);
+    const { reservation } = await other.path.reserve({ ...asked, owner: "other", waitMs: 20_000 });
+    expect(reservation.fencingToken).toBe(2);
+    const mine = await pawl.path.reserve({ ...asked, patterns: ["b"] });
+    await givingUp({ ...asked, patterns: ["c"], reservationId: mine.reservation.reservationId });
+    // What it would give back comes behind this.
+    for (let times = 0; times < 2; times++) await pawl.daemon.ping({});
+    const { reservations } = await other.path.list({ root: asked.root, owner: "test" });
+    expect(reservations).toMatchObject([{ patterns: ["b", "c"] }]);
   });
 });
 

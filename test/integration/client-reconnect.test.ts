@@ -3,9 +3,10 @@ import { ConnectionLost, connect, type PawlClient, PawlError } from "@pawl/clien
 import { describe, expect, onTestFinished, test } from "vitest";
 import { Place, startDaemon } from "../daemon.js";
 import { fakeDaemon } from "../fake-daemon.js";
+import { sized } from "../long-form.js";
 
 /** With PAWL_TORTURE=1 a daemon under load ends ten times as often. */
-const FACTOR = process.env.PAWL_TORTURE === "1" ? 10 : 1;
+const FACTOR = sized(10, 1);
 const UNDER_LOAD_MS = 120_000 * FACTOR;
 
 async function client(socket: string, reconnectMs?: number): Promise<PawlClient> {
@@ -87,36 +88,41 @@ async function clientsOf(place: Place, count: number): Promise<PawlClient[]> {
   return await Promise.all(Array.from({ length: count }, () => client(place.socket)));
 }
 
-describe("a daemon that is killed", () => {
-  test(
-    "under load, again and again: nothing repeatable fails, and no number is given twice",
-    async () => {
-      const place = new Place();
-      let daemon = await place.start();
-      const load = new Load(await clientsOf(place, 8));
-      for (let round = 0; round < 5 * FACTOR; round++) {
+test(
+  "a daemon that is killed or stopped under load, again and again: nothing repeatable fails, and no number is given twice",
+  async () => {
+    const place = new Place();
+    let daemon = await place.start();
+    const load = new Load(await clientsOf(place, 8));
+    for (let round = 0; round < 3 * FACTOR; round++) {
+      for (const [signal, ended] of [
+        ["SIGKILL", "SIGKILL"],
+        ["SIGTERM", 0],
+      ] as const) {
         await delay(20 + Math.random() * 150);
-        await daemon.end("SIGKILL");
+        expect(await daemon.end(signal)).toBe(ended);
         daemon = await place.start();
         await load.goesOn();
       }
-      await load.stop();
+    }
+    await load.stop();
 
-      expect(load.failed).toEqual([]);
-      expect(new Set(load.numbers).size).toBe(load.numbers.length);
-      expect(new Set(load.byRequestId.values()).size).toBe(load.byRequestId.size);
-      for (const error of load.lost) expect(error.mayHaveTakenEffect).toBe(true);
+    expect(load.failed).toEqual([]);
+    expect(new Set(load.numbers).size).toBe(load.numbers.length);
+    expect(new Set(load.byRequestId.values()).size).toBe(load.byRequestId.size);
+    for (const error of load.lost) expect(error.mayHaveTakenEffect).toBe(true);
 
-      // Every number was answered, or belongs to a call that was rejected as lost.
-      const { sequences } = await (await client(place.socket)).sequence.state();
-      expect(sequences.SAFE).toBe(load.byRequestId.size);
-      const gaps = (sequences.LOAD ?? 0) - load.numbers.length;
-      expect(gaps).toBeGreaterThanOrEqual(0);
-      expect(gaps).toBeLessThanOrEqual(load.lost.length);
-    },
-    UNDER_LOAD_MS,
-  );
+    // Every number was answered, or belongs to a call that was rejected as lost.
+    const { sequences } = await (await client(place.socket)).sequence.state();
+    expect(sequences.SAFE).toBe(load.byRequestId.size);
+    const gaps = (sequences.LOAD ?? 0) - load.numbers.length;
+    expect(gaps).toBeGreaterThanOrEqual(0);
+    expect(gaps).toBeLessThanOrEqual(load.lost.length);
+  },
+  UNDER_LOAD_MS,
+);
 
+describe("a daemon that is killed", () => {
   test("while nobody calls: the next call finds the next daemon", async () => {
     const place = new Place();
     const first = await place.start();
@@ -175,32 +181,6 @@ describe("a daemon that is killed", () => {
 });
 
 describe("a daemon that is stopped", () => {
-  test(
-    "under load, again and again: nothing repeatable fails, and no number is given twice",
-    async () => {
-      const place = new Place();
-      let daemon = await place.start();
-      const load = new Load(await clientsOf(place, 8));
-      for (let round = 0; round < 4 * FACTOR; round++) {
-        await delay(20 + Math.random() * 150);
-        expect(await daemon.end("SIGTERM")).toBe(0);
-        daemon = await place.start();
-        await load.goesOn();
-      }
-      await load.stop();
-
-      expect(load.failed).toEqual([]);
-      expect(new Set(load.numbers).size).toBe(load.numbers.length);
-      expect(new Set(load.byRequestId.values()).size).toBe(load.byRequestId.size);
-      const { sequences } = await (await client(place.socket)).sequence.state();
-      expect(sequences.SAFE).toBe(load.byRequestId.size);
-      const gaps = (sequences.LOAD ?? 0) - load.numbers.length;
-      expect(gaps).toBeGreaterThanOrEqual(0);
-      expect(gaps).toBeLessThanOrEqual(load.lost.length);
-    },
-    UNDER_LOAD_MS,
-  );
-
   test("with hundreds of calls on their way: what it refused is sent to the next one, in order", async () => {
     const place = new Place();
     const first = await place.start();

@@ -8,12 +8,12 @@ import { setTimeout as sleep } from "node:timers/promises";
 import Database from "better-sqlite3";
 import { expect, onTestFinished, test } from "vitest";
 import { type DaemonProcess, Place } from "../daemon.js";
+import { sized, TORTURE, WHOLE } from "../long-form.js";
 import type { RawClient } from "../raw-client.js";
 
-const TORTURE = process.env.PAWL_TORTURE === "1";
 const RECEIVERS = 8;
-const COMMANDS = TORTURE ? 10_000 : 400;
-const DAEMON_KILLS = TORTURE ? 10 : 2;
+const COMMANDS = sized(10_000, 400);
+const DAEMON_KILLS = sized(10, 2);
 const RECEIVER_KILL_EVERY_MS = TORTURE ? 120 : 200;
 const LEASE_MS = 1000;
 const MOST_WORK_MS = 20;
@@ -127,7 +127,7 @@ test(
     expect(new Set(ids).size).toBe(COMMANDS);
     const rows = rowsOf(join(place.stateDir, "pawl.db"));
     expect(new Set(rows.map(({ commandId }) => commandId))).toEqual(new Set(ids));
-    if (TORTURE) expect(rows.some(({ code }) => code === "GONE")).toBe(true);
+    if (WHOLE) expect(rows.some(({ code }) => code === "GONE")).toBe(true);
     const ends = check(rows, readFileSync(log, "utf8").trim().split("\n"));
     console.log(
       `${COMMANDS} commands in ${seconds.toFixed(1)} s; killed: ${killed.pull} by pull, ${killed.push} by push, ${killed.daemon} daemons; ${JSON.stringify(ends)}`,

@@ -1,5 +1,5 @@
 // Receivers that lease commands: order, waiting, the ends of a delivery, and answers (spec: command.md, Pull).
-import { INLINE_MAX_BYTES, MAX_PAGE_BYTES } from "@pawl/protocol/limits";
+import { INLINE_MAX_BYTES, MAX_PAGE_BYTES, MAX_RESULT_BYTES } from "@pawl/protocol/limits";
 import { beforeAll, describe, expect, test } from "vitest";
 import {
   answerTo,
@@ -92,6 +92,28 @@ describe("lease", () => {
     expect(leases).toHaveLength(Math.floor(MAX_PAGE_BYTES / INLINE_MAX_BYTES));
     const rest = await client.call("command.lease", { deployment, owner: "x", max: 20 });
     expect(rest.leases.length).toBeGreaterThan(0);
+  });
+
+  test("gives no more checkpoints than a page holds, and the others next", async () => {
+    const deployment = newDeployment();
+    const checkpoint = "x".repeat(MAX_RESULT_BYTES - 2);
+    const ids: string[] = [];
+    for (let index = 0; index < 10; index += 1) ids.push(await create(client, deployment));
+    const first = await client.call("command.lease", { deployment, owner: "x", max: 20 });
+    for (const { leaseId } of first.leases) {
+      await client.call("command.progress", { leaseId, checkpoint });
+      await client.call("command.release", { leaseId });
+    }
+    const got: string[] = [];
+    for (const count of [6, 4]) {
+      const { leases } = await client.call("command.lease", { deployment, owner: "x", max: 20 });
+      expect(leases).toHaveLength(count);
+      for (const { commandId, envelope } of leases) {
+        expect(envelope.checkpoint).toBe(checkpoint);
+        got.push(commandId);
+      }
+    }
+    expect(got).toEqual(ids);
   });
 
   test("waits for a command, first come first served, without holding up the connection", async () => {

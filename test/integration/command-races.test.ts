@@ -9,9 +9,10 @@ import type { Params, Result } from "@pawl/protocol";
 import { beforeAll, expect, onTestFinished, test } from "vitest";
 import { answer, answerTo, create, ended, get, newDeployment, pushed, take } from "../commands.js";
 import { sharedDaemon } from "../daemon.js";
+import { sized } from "../long-form.js";
 import { type RawClient, type RawReply, Refused } from "../raw-client.js";
 
-const TRIES = process.env.PAWL_TORTURE === "1" ? 1000 : 120;
+const TRIES = sized(1000, 120);
 const AT_A_TIME = 40;
 /** A request for a certain moment is sent so long before it to so long after it. */
 const EARLIEST_MS = -120;

@@ -5,11 +5,11 @@ import { INLINE_MAX_BYTES } from "@pawl/protocol/limits";
 import { beforeAll, describe, expect, test } from "vitest";
 import { create, get, newDeployment, respond, stateOf, take } from "../commands.js";
 import { sharedDaemon, startDaemon } from "../daemon.js";
+import { sized } from "../long-form.js";
 import type { RawClient } from "../raw-client.js";
 import { expectRefusal } from "../refusal.js";
 
-const TORTURE = process.env.PAWL_TORTURE === "1";
-const LARGE_BYTES = TORTURE ? 100_000_000 : 30_000_000;
+const LARGE_BYTES = sized(100_000_000, 30_000_000);
 const PIECE_BYTES = 512 * 1024;
 /** The growth of the daemon's memory, whatever is uploaded. */
 const MAX_GROWTH_BYTES = 16 * 1024 * 1024;

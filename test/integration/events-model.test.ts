@@ -4,9 +4,10 @@ import { randomInt } from "node:crypto";
 import type { MethodName } from "@pawl/protocol";
 import { expect, test } from "vitest";
 import { startDaemon } from "../daemon.js";
+import { sized, TORTURE } from "../long-form.js";
 import { type RawClient, Refused } from "../raw-client.js";
 
-const STEPS = process.env.PAWL_TORTURE === "1" ? 5000 : 150;
+const STEPS = sized(5000, 150);
 const CALLS_PER_STEP = 6;
 /** More than are kept. */
 const FLOOD = 17_000;
@@ -577,5 +578,5 @@ test(
     expect(slow.gaps).toBe(before + 1);
     expect(slow.state).toEqual(await listed(client));
   },
-  process.env.PAWL_TORTURE === "1" ? 3_600_000 : 120_000,
+  TORTURE ? 3_600_000 : 120_000,
 );

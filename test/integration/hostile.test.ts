@@ -7,11 +7,13 @@ import {
   MAX_BATCH_CALLS,
   MAX_ID_LENGTH,
   MAX_LINE_NESTING_LEVELS,
+  MAX_PARAMS_PARTS,
   MAX_UNSENT_BYTES,
   MAX_WAITS_PER_CONNECTION,
 } from "@pawl/protocol/limits";
 import { expect, test } from "vitest";
 import { type DaemonProcess, startDaemon } from "../daemon.js";
+import { sized } from "../long-form.js";
 import { RawClient, type RawReply } from "../raw-client.js";
 import { expectRefusedReply } from "../refusal.js";
 import { until } from "../until.js";
@@ -54,7 +56,7 @@ async function onlyOneOpen(watcher: RawClient): Promise<void> {
 const openFiles = (daemon: DaemonProcess): number => readdirSync(`/proc/${daemon.pid}/fd`).length;
 
 /** 10,000 with PAWL_TORTURE=1. */
-const IN_TURN = process.env.PAWL_TORTURE === "1" ? 10_000 : 3000;
+const IN_TURN = sized(10_000, 3000);
 
 test(`${IN_TURN} connections in turn leave nothing behind`, async () => {
   const daemon = await startDaemon();
@@ -268,6 +270,45 @@ test("an id has at most 1,024 characters, and a line 600 arrays in one another",
   expectRefusedReply(await client.reply(), null, "parse_error");
   client.write(ping("text", `{"x":"\\\\\\"${"[".repeat(MAX_LINE_NESTING_LEVELS + 1)}\\\\"}`));
   expectRefusedReply(await client.reply(), "text", "invalid_params");
+  expect(await daemon.end()).toBe(0);
+});
+
+test("a line of very many values is taken for the text that it is, or refused before they are made", async () => {
+  const daemon = await startDaemon();
+  const client = await daemon.place.connect();
+  const ask = async (line: string): Promise<RawReply> => {
+    client.write(`${line}\n`);
+    return client.reply();
+  };
+  const request = (method: string, params: string): string =>
+    `{"jsonrpc":"2.0","id":"dense","method":"${method}","params":${params}}`;
+
+  const deep = `${"[".repeat(400)}1.0${"]".repeat(400)}`;
+  const payloads = `[{"a":1e400},[${Array(500).fill(deep).join(", ")}], {}]`;
+  const added = await ask(request("queue.enqueue", `{"queue":"q","payloads":${payloads}}`));
+  expect(added.result).toBeDefined();
+  client.write(`${request("queue.claim", '{"queue":"q","owner":"o"}')}\n`);
+  expect(await client.line()).toContain(`"payloads":${payloads}`);
+
+  const tooDeep = `[${Array(200)
+    .fill(`${"[".repeat(580)}${"]".repeat(580)}`)
+    .join()}]`;
+  expectRefusedReply(
+    await ask(request("queue.enqueue", `{"queue":"q","payloads":[${tooDeep}]}`)),
+    "dense",
+    "invalid_params",
+  );
+  const members = Array.from({ length: MAX_PARAMS_PARTS }, (_, index) => `"k${index}":0`).join();
+  const refused = await ask(request("queue.claim", `{${members}}`));
+  expectRefusedReply(refused, "dense", "invalid_params");
+  expect(refused).toMatchObject({
+    id: "dense",
+    error: { message: expect.stringContaining(`${MAX_PARAMS_PARTS}`) },
+  });
+  const wrong = await ask(`${request("queue.claim", `{${members}}`).slice(0, -1)}]`);
+  expectRefusedReply(wrong, null, "parse_error");
+  // Values within a batch, and in what is no request, are parsed as they are.
+  expect(await ask(`[${request("daemon.ping", "{}")},${`{${members}}`}]`)).toHaveLength(2);
   expect(await daemon.end()).toBe(0);
 });
 

@@ -9,10 +9,10 @@ import { fileURLToPath } from "node:url";
 import { expect, onTestFinished, test } from "vitest";
 import { Place, startDaemon } from "../daemon.js";
 import { checkWaits, type LogLine } from "../lease-log.js";
+import { sized, TORTURE } from "../long-form.js";
 
-const TORTURE = process.env.PAWL_TORTURE === "1";
 const PROCESSES = TORTURE ? 50 : 12;
-const RUN_MS = TORTURE ? 60_000 : 5_000;
+const RUN_MS = sized(60_000, 5_000);
 const KILL_EVERY_MS = TORTURE ? 150 : 100;
 /** Long beside a stall of the machine, so that nobody who is alive outlives its lease. */
 const TTL_MS = 3000;
@@ -168,14 +168,14 @@ const LEASES = fileURLToPath(new URL("../workers/leases.js", import.meta.url));
 const SLOTS: Readonly<Record<string, number>> = { a: 1, b: 1, c: 2, d: 3, e: 4 };
 const MEMBERS = ["p", "q", "r", "s"];
 const MIXED_PROCESSES = TORTURE ? 50 : 6;
-const MIXED_MS = TORTURE ? 60_000 : 4_000;
+const MIXED_MS = sized(60_000, 4_000);
 const MIXED_TTL_MS = 1500;
 /** As the processes ask for with onLoss, and what a busy machine adds. */
 const LOSS_GRACE_MS = 1000;
 const KILL_PAUSE_MS = TORTURE ? 300 : 1500;
 /** Restarts of the daemon, and stops of a process for longer than its leases last. */
-const RESTARTS = TORTURE ? 6 : 1;
-const STOPS = TORTURE ? 30 : 2;
+const RESTARTS = sized(6, 1);
+const STOPS = sized(30, 2);
 
 interface Grant {
   readonly id: string;

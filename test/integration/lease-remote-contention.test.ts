@@ -14,10 +14,10 @@ import { type DynamoDbSpecification, parseProvider } from "../../daemon/dist/rem
 import { type AtEnd, type DaemonProcess, Place, privateDirectory } from "../daemon.js";
 import { AWS_ENV, Dynalite, signHere } from "../dynalite.js";
 import { EtcdCluster, HAS_ETCD } from "../etcd.js";
+import { sized, TORTURE } from "../long-form.js";
 import { LossyProxy } from "../lossy-proxy.js";
 
-const TORTURE = process.env.PAWL_TORTURE === "1";
-const TORTURE_MS = 60_000;
+const LONGER_MS = sized(60_000, 0);
 /** Long beside a stall of the machine: a holder keeps a fifth of it as its margin. */
 const TTL_MS = TORTURE ? 3000 : 2500;
 const DAEMONS = 2;
@@ -237,7 +237,7 @@ for (const [kind, { there, make }] of Object.entries(GROUNDS)) {
       await grants(GRANTS_BETWEEN_FAULTS);
     }
     const names = Object.keys(faults);
-    for (const end = performance.now() + (TORTURE ? TORTURE_MS : 0); performance.now() < end; ) {
+    for (const end = performance.now() + LONGER_MS; performance.now() < end; ) {
       await faults[names[Math.floor(Math.random() * names.length)] as string]?.();
       await grants(GRANTS_BETWEEN_FAULTS);
     }

@@ -11,14 +11,22 @@ import { pawl } from "./cli-program.js";
 
 const LOCK = "BEGIN IMMEDIATE";
 const UNLOCK = "ROLLBACK";
-const LEASE_MS = 1000;
+/** Twice as long the database is locked: less than writes wait for it. */
+const LEASE_MS = 1500;
 
 const databaseOf = ({ stateDir }: Place): string => join(stateDir, "pawl.db");
 
 /** Has another program lock the database of a daemon. */
-async function lock({ place }: Pick<DaemonProcess, "place">): Promise<OtherProgram> {
-  const other = new OtherProgram(databaseOf(place));
+async function lock(daemon: Pick<DaemonProcess, "place">): Promise<OtherProgram> {
+  const other = await opened(daemon);
   await other.execute(LOCK);
+  return other;
+}
+
+/** Another program that has the database open, and locks it as soon as it is told to: no lease ends before. */
+async function opened({ place }: Pick<DaemonProcess, "place">): Promise<OtherProgram> {
+  const other = new OtherProgram(databaseOf(place));
+  await other.execute("PRAGMA user_version");
   return other;
 }
 
@@ -125,6 +133,7 @@ test("a lock that is held for ever has writes refused, in their order, by name, 
 test("nothing ends meanwhile, and what ran out is judged after the renewals that had arrived", async () => {
   const daemon = await startDaemon();
   const { place } = daemon;
+  const other = await opened(daemon);
   const [holder, worker, waiter, reader] = await Promise.all([
     place.connect(),
     place.connect(),
@@ -151,7 +160,7 @@ test("nothing ends meanwhile, and what ran out is judged after the renewals that
   notYet?.catch(() => {});
   const timedOut = reader.refusal("lease.acquire", { name: "dropped", owner: "c", waitMs: LEASE_MS });
   await Promise.all([waiter, reader].map((client) => client.call("daemon.ping", {})));
-  const other = await lock(daemon);
+  await other.execute(LOCK);
 
   const { leaseId } = renewed.lease;
   const heartbeat = holder.call("lease.heartbeat", { leaseId, ttlMs: 60_000 });
@@ -184,6 +193,7 @@ test("nothing ends meanwhile, and what ran out is judged after the renewals that
 test("a deadline that comes by the wall clock meanwhile ends nothing that was answered by then", async () => {
   const daemon = await startDaemon();
   const { place } = daemon;
+  const locking = await opened(daemon);
   const [sender, receiver, reader, waiter] = await Promise.all([
     place.connect(),
     place.connect(),
@@ -205,7 +215,7 @@ test("a deadline that comes by the wall clock meanwhile ends nothing that was an
   expect([delivery.commandId, other.commandId]).toEqual([answered, taken]);
   const end = waiter.call("command.wait", { commandId: left, waitMs: 60_000 });
   await waiter.call("daemon.ping", {});
-  const locking = await lock(daemon);
+  await locking.execute(LOCK);
 
   const response = { status: "success", response: 1 } as const;
   const answer = receiver.call("command.respond", {

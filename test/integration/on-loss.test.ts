@@ -13,12 +13,13 @@ import { describe, expect, onTestFinished, test } from "vitest";
 import { ClientProcess, startProgram } from "../client-process.js";
 import { PAWLD, Place, sharedDaemon, startDaemon, WITHOUT_KOFFI } from "../daemon.js";
 import { Faulty } from "../faulty.js";
+import { sized } from "../long-form.js";
 import { RawClient } from "../raw-client.js";
 
 const HOLDER = fileURLToPath(new URL("../workers/holder.py", import.meta.url));
 const REUSED_PID = fileURLToPath(new URL("../workers/reused_pid.py", import.meta.url));
-const REUSES = process.env.PAWL_TORTURE === "1" ? 60 : 4;
-const LOSSES = process.env.PAWL_TORTURE === "1" ? 500 : 24;
+const REUSES = sized(60, 4);
+const LOSSES = sized(500, 24);
 const AT_ONCE = 6;
 /** How long a holder has that does not end by itself. */
 const GRACE_MS = 40;

@@ -28,10 +28,11 @@ beforeAll(async () => {
 test("tarballs hold what is run and read, and nothing of how it is made", async () => {
   for (const [name, wanted] of Object.entries({
     protocol: ["openrpc.json", "dist/index.js", "dist/index.d.ts"],
-    client: ["bin/pawl.js", "dist/index.js", "dist/index.d.ts", "man/pawl.1"],
+    client: ["bin/pawl.js", "dist/index.js", "dist/index.d.ts", "dist/bundle/main.js", "man/pawl.1"],
     daemon: [
       "bin/pawld.js",
       "man/pawld.8",
+      "dist/new-tables.sql",
       "store/schema/0001-core.sql",
       "systemd/network.conf",
       "systemd/system/pawld.service",

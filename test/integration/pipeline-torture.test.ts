@@ -6,12 +6,12 @@ import { expect, test } from "vitest";
 import { ConnectionLost, connect, type Params, syncBoards } from "../../client/dist/index.js";
 import type { SignedChange } from "../../daemon/dist/domain/board/signed-text.js";
 import { BoardNode, trustEachOther } from "../board-nodes.js";
+import { sized, TORTURE } from "../long-form.js";
 import { hashOf } from "../property/board-author.js";
 import { model } from "../property/board-model.js";
 
-const TORTURE = process.env.PAWL_TORTURE === "1";
-const ROUNDS = TORTURE ? 60 : 4;
-const WRITES_PER_ROUND = TORTURE ? 200 : 40;
+const ROUNDS = sized(60, 4);
+const WRITES_PER_ROUND = sized(200, 40);
 const STORIES = 12;
 /** Another one each time, and named when something was wrong. */
 const SEED = Number(process.env.PAWL_SEED ?? Date.now() % 2 ** 31);
@@ -180,7 +180,7 @@ test("in the end all boards are equal, and nothing acknowledged is lost but what
   for (const node of nodes) {
     const held = heldBy(node);
     expect([...acknowledged].filter((id) => !held.has(id))).toEqual([]);
-    expect(await differences(node)).toEqual([]);
+    expect(await node.differences()).toEqual([]);
   }
 
   // And what they agree on is what the set of changes means.
@@ -220,15 +220,4 @@ async function bodiesOf({ client }: BoardNode): Promise<string[]> {
     more = page.more;
   }
   return bodies;
-}
-
-async function differences({ client }: BoardNode): Promise<unknown[]> {
-  const found: unknown[] = [];
-  let after: string | undefined;
-  do {
-    const step = await client.pipeline.rebuild({ verify: true, ...(after === undefined ? {} : { after }) });
-    found.push(...step.differences);
-    after = step.next;
-  } while (after !== undefined);
-  return found;
 }

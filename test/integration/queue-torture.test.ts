@@ -7,14 +7,14 @@ import type { BatchState, Params, Result } from "@pawl/protocol";
 import { expect, onTestFinished, test } from "vitest";
 import { ClientProcess } from "../client-process.js";
 import { Place } from "../daemon.js";
+import { sized, TORTURE } from "../long-form.js";
 import type { RawClient, RawReply } from "../raw-client.js";
 import { Refused } from "../raw-client.js";
 
-const TORTURE = process.env.PAWL_TORTURE === "1";
-const RATE_FOR_MS = TORTURE ? 60_000 : 3000;
+const RATE_FOR_MS = sized(60_000, 3000);
 const PROCESSES = TORTURE ? 50 : 8;
-const FLOW_BATCHES = TORTURE ? 1000 : 120;
-const CANCELS = TORTURE ? 1000 : 60;
+const FLOW_BATCHES = sized(1000, 120);
+const CANCELS = sized(1000, 60);
 const LONG_MS = TORTURE ? 590_000 : 60_000;
 
 type Batch = Result<"queue.get">["batch"];

@@ -5,10 +5,10 @@ import type { Params } from "@pawl/protocol";
 import { describe, expect, test } from "vitest";
 import { ClockPlace, library } from "../clock-place.js";
 import { type DaemonProcess, Place, sharedDaemon, startDaemon } from "../daemon.js";
+import { sized, TORTURE } from "../long-form.js";
 import type { RawClient } from "../raw-client.js";
 
-const TORTURE = process.env.PAWL_TORTURE === "1";
-const KILLS = TORTURE ? 200 : 4;
+const KILLS = sized(200, 4);
 const GIVE_UP_MS = TORTURE ? 600_000 : 120_000;
 const SECOND = 1000;
 const MINUTE = 60 * SECOND;

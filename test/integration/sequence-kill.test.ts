@@ -2,9 +2,10 @@
 // durability). PAWL_TORTURE=1 does it 50 times instead of 5.
 import { expect, test } from "vitest";
 import { Place } from "../daemon.js";
+import { sized } from "../long-form.js";
 import { isRising, startWorker, upTo } from "../worker.js";
 
-const KILLS = process.env.PAWL_TORTURE === undefined ? 5 : 50;
+const KILLS = sized(50, 5);
 /** Numbers of FR that one life of the daemon dispenses at most; now and then it is killed before the first. */
 const MAX_LIFE_NUMBERS = 500;
 const PROCESSES = 4;

@@ -2,10 +2,11 @@
 // PAWL_TORTURE=1 each takes five times as many.
 import { expect, test } from "vitest";
 import { sharedDaemon } from "../daemon.js";
+import { sized } from "../long-form.js";
 import { isRising, startWorker, upTo } from "../worker.js";
 
 const PROCESSES = 8;
-const FACTOR = process.env.PAWL_TORTURE === "1" ? 5 : 1;
+const FACTOR = sized(5, 1);
 
 const daemon = sharedDaemon();
 

@@ -1,6 +1,11 @@
 // Several calls in one transaction: all of them or none, guarded by what the caller holds.
 import type { Params, Result } from "@pawl/protocol";
 import { METHODS } from "@pawl/protocol";
+import {
+  MAX_COMPARED_PLACES,
+  MAX_TRANSACT_LOOKED_LENGTH,
+  MAX_TRANSACT_REFERRED_LENGTH,
+} from "@pawl/protocol/limits";
 import type { OneLease } from "@pawl/protocol/types";
 import { describe, expect, test } from "vitest";
 import { sharedDaemon } from "../daemon.js";
@@ -38,6 +43,29 @@ describe("answers are bounded", () => {
     expect(refusal.data.index).toBeGreaterThan(3);
     expect(await next(client, type)).toBe(1);
     expect((await client.call("transact", { calls: calls.slice(0, 3) })).results).toHaveLength(3);
+  });
+
+  test("calls that each compare many patterns share the bound of one, and all is undone", async () => {
+    const client = await daemon().place.connect();
+    const root = "/compared";
+    const stars = (count: number): string => "*a".repeat(count);
+    for (let at = 0; at < 6; at += 1)
+      await client.call("path.reserve", { root, owner: "held", patterns: [`${stars(120)}b${at}`] });
+    const asked = (at: number) => ({ root, owner: "asks", patterns: [`${10 + at}${stars(100)}c`] });
+    const calls: Calls = Array.from({ length: 64 }, (_, at) => ({
+      method: "path.reserve",
+      params: asked(at),
+    }));
+    const refusal = expectRefusal(await client.refusal("transact", { calls }), "exhausted");
+    expect(refusal.data).toMatchObject({ limit: MAX_COMPARED_PLACES, index: expect.any(Number) });
+    expect(refusal.message).toContain(
+      `The calls of a transact compare ${MAX_COMPARED_PLACES} places together`,
+    );
+    expect((await client.call("path.list", { root, owner: "asks" })).reservations).toEqual([]);
+    // Each of them alone is far below it, and some of them together are.
+    const index = refusal.data.index as number;
+    expect(index).toBeGreaterThan(1);
+    expect((await client.call("transact", { calls: calls.slice(0, index) })).results).toHaveLength(index);
   });
 });
 
@@ -234,6 +262,78 @@ describe("$result", () => {
     expect(error.data).toMatchObject({
       issues: [{ path: "/calls/1/params/type", message: expect.stringContaining("must be a string") }],
     });
+  });
+});
+
+describe("what references cost is bounded", () => {
+  const enqueue = (payloads: unknown[]): Calls[number] => ({
+    method: "queue.enqueue",
+    params: { queue: "referring", payloads },
+  });
+
+  test("they put in as much as could be sent, in all calls together", async () => {
+    const client = await daemon().place.connect();
+    const format = { method: "sequence.format", params: { type: "FR", seq: 1 } };
+    const whole = { $result: "/1/batch/payloads/0" };
+    const create = { method: "command.create", params: { deployment: "d", command: "c", params: whole } };
+    const kept = await client.call("queue.enqueue", { queue: "kept", payloads: ["x".repeat(100_000)] });
+    const get = { method: "queue.get", params: { batchId: kept.batch.batchId } };
+    const calls = [format, get, ...Array.from({ length: 62 }, () => create)];
+    const refusal = expectRefusal(await client.refusal("transact", { calls }), "invalid_params");
+    // Each alone is far below what one call may have.
+    expect(refusal.data.index).toBe(2 + Math.floor(MAX_TRANSACT_REFERRED_LENGTH / 100_002));
+    expect(refusal.message).toContain(`bring in more than ${MAX_TRANSACT_REFERRED_LENGTH} characters`);
+    expect((await client.call("transact", { calls: calls.slice(0, 12) })).results).toHaveLength(12);
+  });
+
+  test("a value is looked through once, however many refer to parts of it, and not without end", async () => {
+    const client = await daemon().place.connect();
+    const rows = Array.from({ length: 40 }, () => Array.from({ length: 100 }, () => "y".repeat(200)));
+    const { batch } = await client.call("queue.enqueue", { queue: "rows", payloads: rows });
+    const get = { method: "queue.get", params: { batchId: batch.batchId } };
+    const one = (at: number) => ({ $result: `/0/batch/payloads/${at % 40}/${at % 100}` });
+    // Each by itself would look through 800,000 characters.
+    const calls = [get, enqueue(Array.from({ length: 1000 }, (_, at) => one(at)))];
+    const { results } = await client.call("transact", { calls });
+    expect((results[1] as Result<"queue.enqueue">).batch.payloads[7]).toBe("y".repeat(200));
+
+    const flat = await client.call("queue.enqueue", { queue: "flat", payloads: [Array(200_000).fill(1)] });
+    const getFlat = { method: "queue.get", params: { batchId: flat.batch.batchId } };
+    const first = enqueue([{ $result: "/0/batch/payloads/0/0" }]);
+    const error = await client.refusal("transact", { calls: [getFlat, first] });
+    const { message, data } = expectRefusal(error, "invalid_params");
+    expect(message).toContain(
+      `more than ${MAX_TRANSACT_LOOKED_LENGTH} characters of results are looked through`,
+    );
+    expect(data).toMatchObject({ index: 1, issues: [{ path: "/calls/1/params/payloads/0" }] });
+  });
+
+  test("one in a member that does not count is not put in, or counts", async () => {
+    const client = await daemon().place.connect();
+    const ask = async (members: string) => {
+      const calls = `[{"method":"queue.enqueue","params":{"queue":"a","payloads":["${"x".repeat(5000)}"]}},
+        {"method":"queue.enqueue","params":{"queue":"doubled","payloads":[{${members}"a":1}]}}]`;
+      return client.ask(
+        `{"jsonrpc":"2.0","id":"t","method":"transact","params":{"calls":${calls.replaceAll(/\n\s*/g, "")}}}`,
+      );
+    };
+    const kept = await ask('"a":{"$result":"/9"},');
+    const [, enqueued] = (kept.result as { results: [unknown, Result<"queue.enqueue">] }).results;
+    const { batchId } = enqueued.batch;
+    expect((await client.call("queue.get", { batchId })).batch.payloads).toEqual([{ a: 1 }]);
+    // The text that is kept has all of them, which nobody sees who reads it as an object.
+    const members = '"b":{"$result":"/0"},'.repeat(1000);
+    const { error } = await ask(`${members}"a":{"$result":"/0/batch/queue"},`);
+    expect(expectRefusal(error as never, "invalid_params").message).toContain("several members of one name");
+  });
+
+  test("twenty wrong ones of a call are told of", async () => {
+    const client = await daemon().place.connect();
+    const wrong = Array.from({ length: 1000 }, (_, at) => ({ $result: `/${at + 5}` }));
+    const error = await client.refusal("transact", { calls: [enqueue(wrong)] });
+    const issues = expectRefusal(error, "invalid_params").data.issues as unknown[];
+    expect(issues).toHaveLength(20);
+    expect(issues[0]).toMatchObject({ path: "/calls/0/params/payloads/0" });
   });
 });
 

@@ -4,13 +4,14 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { startProgram } from "../client-process.js";
 import { privateDirectory } from "../daemon.js";
+import { sized } from "../long-form.js";
 import { pack, unpacked } from "../packages.js";
 import { RawClient } from "../raw-client.js";
 import { UserSystemd, whyNoSystemd } from "../user-systemd.js";
 
 const WORKERS = 8;
 /** After the upgrade the same build is restarted so often, for more figures. */
-const MORE_RESTARTS = process.env.PAWL_TORTURE ? 30 : 2;
+const MORE_RESTARTS = sized(30, 2);
 /** After the last of these it is restarted so often again, at once. */
 const IN_A_ROW = 3;
 const BATCHES = 200 * (1 + MORE_RESTARTS);

@@ -20,10 +20,25 @@ const MUTANTS: Mutants = {
     "yield* one(selectCell, { storyId, field }))?.m",
   ],
   "a column stays": ["compact.js", "isColumn(field) ? setBy[field]", "isColumn(field) ? undefined"],
+  "what was taken away before may lie between": [
+    "compact.js",
+    "if (taken.length > 0 && row.seq !== at + 1)",
+    "if (false)",
+  ],
   "what is here of a cut stays as it is": [
     "take-cut.js",
     "cut.changes.subarray(known.count * ENTRY_BYTES)",
     "cut.changes",
+  ],
+  "a log of which cuts came is open": [
+    "take-cut.js",
+    "yield* run(widenOpen,",
+    "if (false) yield* run(widenOpen,",
+  ],
+  "what nothing here has replaced is taken in, though it was cut elsewhere": [
+    "sync.js",
+    "if (place.isCut !== true ||",
+    "if (true ||",
   ],
   "changes that were taken away are known": ["tables.js", "if (cut?.id === id)", "if (cut?.id === null)"],
   "cuts are given in the order of their logs": [

@@ -273,13 +273,39 @@ const FORKED: Action[] = [
   { do: "write", node: 0, storyId: "B", params: { stage: "1_backlog" } },
 ];
 
+/** What is taken away lies on both sides of what was taken away before: of random histories hardly any has that. */
+const BETWEEN: Action[] = [
+  { do: "write", node: 0, storyId: "A", params: { stage: "1_backlog" } },
+  { do: "write", node: 0, storyId: "A", params: { stage: "2_current" } },
+  { do: "write", node: 0, storyId: "A", params: { stage: "2_current", name: "x" } },
+  { do: "write", node: 0, storyId: "A", params: { stage: "1_backlog" } },
+  { do: "compact", node: 0, late: true },
+  { do: "delete", node: 0, storyId: "A" },
+  { do: "compact", node: 0, late: true },
+];
+
+/** A node is given a cut and not what replaced what was cut, which is then lost. */
+const HALF: Action[] = [
+  { do: "write", node: 0, storyId: "A", params: { stage: "1_backlog" } },
+  { do: "write", node: 0, storyId: "A", params: { stage: "2_current" } },
+  { do: "sync", node: 0, to: 1 },
+  { do: "write", node: 0, storyId: "A", params: { stage: "1_backlog" } },
+  { do: "compact", node: 0, late: true },
+  { do: "part", node: 0, to: 2, count: 1 },
+  { do: "restore", node: 0 },
+];
+
 describe("nodes that take old changes away", { timeout: 300_000 * RUNS }, () => {
   test("agree in the end with what all of them ever had, forks, restores, wrong clocks and all", async () => {
     const seen = { ...NOTHING };
     await fc.assert(
       fc.asyncProperty(history, (actions) => live(actions, seen)),
       // A mutant is only to be found, not to be explained.
-      { numRuns: 25 * RUNS, examples: [[FORKED]], endOnFailure: process.env.PAWL_MUTANT !== undefined },
+      {
+        numRuns: 25 * RUNS,
+        examples: [[FORKED], [BETWEEN], [HALF]],
+        endOnFailure: process.env.PAWL_MUTANT !== undefined,
+      },
     );
     for (const count of Object.values(seen)) expect(count, JSON.stringify(seen)).toBeGreaterThan(0);
   });

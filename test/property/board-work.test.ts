@@ -5,17 +5,12 @@ import { setImmediate as nextLoop } from "node:timers/promises";
 import type { Params, Result } from "@pawl/protocol";
 import fc from "fast-check";
 import { afterAll, expect, test, vi } from "vitest";
-import { Alarm } from "../../daemon/dist/turns/alarm.js";
 import { AsynchronousInProcess } from "../asynchronous.js";
 import { Clocks } from "../clocks.js";
 import { InProcess } from "../in-process.js";
+import { sized, TORTURE } from "../long-form.js";
 import { Author, BOARD, hashOf } from "./board-author.js";
 
-// A daemon that was held up has grants go on; here only the clocks of the test say what has ended.
-const neverLate = vi.spyOn(Alarm.prototype, "lateMs", "get").mockReturnValue(0);
-afterAll(() => neverLate.mockRestore());
-
-const TORTURE = process.env.PAWL_TORTURE === "1";
 const IDS = ["A", "B", "C", "D"];
 const STAGES = ["1_backlog", "2_current", "5_done"];
 const OTHER = new Author(7);
@@ -449,8 +444,8 @@ afterAll(() => {
 });
 
 test.each([
-  ["at once", InProcess, TORTURE ? 1500 : 60],
-  ["over a network", AsynchronousInProcess, TORTURE ? 300 : 15],
+  ["at once", InProcess, sized(1500, 60)],
+  ["over a network", AsynchronousInProcess, sized(300, 15)],
 ])(
   "items are ready, claimed and taken back as the model says, on a store that answers %s",
   async (_, Daemon, numRuns) => {

@@ -6,17 +6,12 @@ import type { Params } from "@pawl/protocol";
 import type { PawlError } from "@pawl/protocol/errors";
 import type { Lease } from "@pawl/protocol/types";
 import fc from "fast-check";
-import { afterAll, expect, test, vi } from "vitest";
-import { Alarm } from "../../daemon/dist/turns/alarm.js";
+import { afterAll, expect, test } from "vitest";
 import { AsynchronousInProcess } from "../asynchronous.js";
 import { Clocks } from "../clocks.js";
 import { InProcess } from "../in-process.js";
+import { sized, TORTURE } from "../long-form.js";
 
-// A daemon that was held up has grants go on; here only the clocks of the test say what has ended.
-const neverLate = vi.spyOn(Alarm.prototype, "lateMs", "get").mockReturnValue(0);
-afterAll(() => neverLate.mockRestore());
-
-const TORTURE = process.env.PAWL_TORTURE === "1";
 const NAMES = ["a", "b", "c"] as const;
 const CONNECTIONS = [1, 2, 3];
 const RESTART_GRACE_MS = 5000;
@@ -500,7 +495,7 @@ test.each([
       fc.asyncProperty(fc.array(arbitrary, { minLength: 20, maxLength: 50, size: "max" }), (ops) =>
         follow(ops, Daemon, path),
       ),
-      { numRuns: TORTURE ? runs * 100 : runs, interruptAfterTimeLimit: TORTURE ? 180_000 : 10_000 },
+      { numRuns: sized(runs * 100, runs), interruptAfterTimeLimit: sized(180_000, 10_000) },
     );
   },
   TORTURE ? 300_000 : 60_000,

@@ -5,17 +5,12 @@ import { setImmediate as nextLoop } from "node:timers/promises";
 import type { Result } from "@pawl/protocol";
 import type { PawlError } from "@pawl/protocol/errors";
 import fc from "fast-check";
-import { afterAll, expect, test, vi } from "vitest";
-import { Alarm } from "../../daemon/dist/turns/alarm.js";
+import { expect, test } from "vitest";
 import { AsynchronousInProcess } from "../asynchronous.js";
 import { Clocks } from "../clocks.js";
 import { InProcess } from "../in-process.js";
+import { sized } from "../long-form.js";
 
-// A daemon that was held up has grants go on; here only the clocks of the test say what has ended.
-const neverLate = vi.spyOn(Alarm.prototype, "lateMs", "get").mockReturnValue(0);
-afterAll(() => neverLate.mockRestore());
-
-const TORTURE = process.env.PAWL_TORTURE === "1";
 const ROOT = "/tree";
 const CONNECTIONS = [1, 2, 3];
 const RESTART_GRACE_MS = 5000;
@@ -384,6 +379,6 @@ test.each([
       }
       world.pawl.close();
     }),
-    { numRuns: TORTURE ? 1000 : 8 },
+    { numRuns: sized(1000, 8) },
   );
 });

@@ -2,9 +2,8 @@
 // each batch and each count is what the rules of queue.md say.
 import type { Params } from "@pawl/protocol";
 import fc from "fast-check";
-import { afterAll, expect, test, vi } from "vitest";
+import { expect, test } from "vitest";
 import type { TimeSource } from "../../daemon/dist/clock.js";
-import { Alarm } from "../../daemon/dist/turns/alarm.js";
 import { AsynchronousInProcess } from "../asynchronous.js";
 import { InProcess } from "../in-process.js";
 import {
@@ -22,10 +21,6 @@ import {
   QUEUES,
   START,
 } from "./queue-model.js";
-
-// A daemon that was held up has grants go on; here only the clocks of the test say what has ended.
-const neverLate = vi.spyOn(Alarm.prototype, "lateMs", "get").mockReturnValue(0);
-afterAll(() => neverLate.mockRestore());
 
 const FACTOR = Number(process.env.PAWL_TEST_RUNS ?? 1);
 /** Of the lease that claims are under. */

@@ -9,8 +9,8 @@ import {
   stuckIn,
   tangledWith,
 } from "../../daemon/dist/domain/deadlock/circle.js";
+import { sized } from "../long-form.js";
 
-const TORTURE = process.env.PAWL_TORTURE === "1";
 const ACTORS = ["A", "B", "C", "D", "E"] as const;
 
 function need(held: Record<string, number>, spare = 0): Need {
@@ -40,6 +40,45 @@ describe("a circle of waits", () => {
       const others = new Map([...needs].filter(([name]) => name !== left));
       for (const name of names) expect(circleThrough(others, name)).toBeUndefined();
     }
+  });
+
+  test("of many who need the same of many is found by few looks at each need", () => {
+    let looks = 0;
+    class Counted extends Map<string, number> {
+      override get(key: string) {
+        looks += 1;
+        return super.get(key);
+      }
+      override has(key: string) {
+        looks += 1;
+        return super.has(key);
+      }
+      override *keys(): MapIterator<string> {
+        for (const key of super.keys()) {
+          looks += 1;
+          yield key;
+        }
+      }
+      override *[Symbol.iterator](): MapIterator<[string, number]> {
+        for (const entry of super.entries()) {
+          looks += 1;
+          yield entry;
+        }
+      }
+    }
+    const [actors, names, holders] = [256, 64, 64];
+    const actor = (index: number): string => `actor ${index % actors}`;
+    const all = Array.from({ length: names }, (_, name) => ({
+      held: new Counted(Array.from({ length: holders }, (_, holder) => [actor(name + 3 * holder), 1])),
+      spare: 0,
+      about: name,
+    }));
+    looks = 0;
+    const needs = new Map(Array.from({ length: actors }, (_, index) => [actor(index), all]));
+    expect(circleThrough(needs, actor(5))).toHaveLength(2);
+    expect(tangledWith(needs, actor(5)).size).toBe(253);
+    // Some for each actor and need of it, and for each need and holder of it; not for each of an actor's.
+    expect(looks).toBeLessThan(10 * (actors * names + names * holders));
   });
 
   test("of one is none", () => {
@@ -198,7 +237,7 @@ describe("a wait", () => {
         hists += 1;
         refused += play(history, circleThrough);
       }),
-      { numRuns: TORTURE ? 20_000 : 1000 },
+      { numRuns: sized(20_000, 1000) },
     );
     // The histories are such that there is something to refuse.
     expect(refused).toBeGreaterThan(hists / 10);

@@ -126,6 +126,12 @@ describe("errors", () => {
     expect(shown({ a: [1] })).toBe('{"a":[1]}');
     expect(shown("x".repeat(1000))).toHaveLength(80);
     expect(shown("x".repeat(78))).toBe(`"${"x".repeat(78)}"`);
-    expect(shown(JSON.parse("[".repeat(100_000) + "]".repeat(100_000)))).toBe("a deeply nested value");
+    fc.assert(
+      fc.property(fc.jsonValue(), (value) => {
+        const json = JSON.stringify(value);
+        expect(shown(value)).toBe(json.length <= 80 ? json : `${json.slice(0, 77)}...`);
+      }),
+    );
+    expect(shown(JSON.parse("[".repeat(100_000) + "]".repeat(100_000)))).toBe(`${"[".repeat(77)}...`);
   });
 });

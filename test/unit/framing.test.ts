@@ -147,6 +147,21 @@ describe("use", () => {
     ]);
   });
 
+  test("blank lines are passed over, and none is cut out", () => {
+    const splitter = new LineSplitter(100, Buffer.allocUnsafe);
+    const chunk = text(`${"\n \r\n".repeat(20_000)}one\n${"\n".repeat(20_000)}`);
+    let cuts = 0;
+    const cut = chunk.subarray.bind(chunk);
+    chunk.subarray = (from, to) => {
+      cuts += 1;
+      return cut(from, to);
+    };
+    splitter.push(chunk);
+    expect(String(splitter.next())).toBe("one");
+    expect(splitter.next()).toBeUndefined();
+    expect(cuts).toBe(1);
+  });
+
   test("too long is for good", () => {
     const splitter = new LineSplitter(2, Buffer.allocUnsafe);
     splitter.push(text("xxx\na\n"));

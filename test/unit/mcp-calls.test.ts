@@ -5,7 +5,7 @@ import { ERRORS, type ErrorKind, PawlError } from "@pawl/protocol/errors";
 import { expect, onTestFinished, test } from "vitest";
 import { z } from "zod";
 import type { Link } from "../../mcp/dist/link.js";
-import { told } from "../../mcp/dist/refusal.js";
+import { Interrupted, told } from "../../mcp/dist/refusal.js";
 import { Following } from "../../mcp/dist/resources/resources.js";
 import { isAlive, markOf } from "../../mcp/dist/sessions/process-mark.js";
 import { Session } from "../../mcp/dist/sessions/session.js";
@@ -21,7 +21,9 @@ function linkOf(call: (method: string, params: Record<string, unknown>) => Promi
 function sessionOn(link: Link): Session {
   const identity = { session: "ada~1", name: "ada", role: null, worktree: "/w", leaseId: "l" };
   const lock = { kind: "lock", id: "port", leaseId: "x", fencingToken: 1 } as const;
-  return new Session(link, privateDirectory(), identity, [lock], ["cmd_1"]);
+  return new Session(link, privateDirectory(), identity, [lock], {
+    open: [{ id: "cmd_1", to: "ben", text: "?" }],
+  });
 }
 
 const paint = tool({
@@ -90,6 +92,26 @@ test("each kind of error has advice; only of defects it is said that they are de
     Object.values(advice).filter((text) => text === told({ kind: "of_later", message: "" }).whatToDo),
   ).toEqual([]);
   for (const text of Object.values(advice)) expect(text.length).toBeGreaterThan(10);
+});
+
+test("a refusal of the daemon has no figures that mislead an agent, and advice that fits what it did", () => {
+  const holder = { owner: "ben", expiresAt: 1_750_000_000_000, remainingMs: 46_101 };
+  const refused = new PawlError(
+    "lease_held",
+    'The lease "port" is held by "ben" for 46101 ms more unless renewed. Ask again, or wait for it with waitMs.',
+    { holder, holders: [{ ...holder, pid: 77 }] },
+  );
+  expect(told(refused)).toMatchObject({
+    message: 'The lease "port" is held by "ben".',
+    holder: { owner: "ben" },
+    whatToDo: expect.stringContaining("waitSeconds"),
+  });
+  expect(JSON.stringify(told(refused))).not.toMatch(/46101|1750|pid/);
+  expect(told(refused, true).whatToDo).not.toContain("waitSeconds");
+  expect(told(new Interrupted(refused))).toMatchObject({
+    kind: "lease_held",
+    whatToDo: expect.stringContaining("read inbox"),
+  });
 });
 
 test("a process is alive by its pid and its start; one that may not be looked at is", async () => {

@@ -19,6 +19,27 @@ test("npm run torture refuses what has no long form, and names what has one", ()
   expect(stderr).not.toContain("npm-scripts");
 });
 
+test("npm run torture goes on after a failure, with the part that fits in the time, and ends with a table", () => {
+  const directory = privateDirectory();
+  const npx = '#!/bin/sh\necho "asked: $PAWL_TORTURE $*"\ncase $* in *circle*) exit 1 ;; esac\n';
+  writeFileSync(join(directory, "npx"), npx, { mode: 0o755 });
+  const torture = (...args: string[]) =>
+    spawnSync(process.execPath, [join(REPOSITORY, "test/torture.js"), ...args], {
+      encoding: "utf8",
+      env: { PATH: `${directory}${delimiter}${process.env.PATH}` },
+    });
+  const both = torture("--minutes", "1", "circle", "path-pattern");
+  expect(both.status).toBe(1);
+  expect(both.stdout.match(/^asked: 0\.1 .*$/gm)).toEqual([
+    expect.stringContaining("test/unit/circle.test.ts"),
+    expect.stringContaining("test/unit/path-pattern.test.ts"),
+  ]);
+  expect(both.stdout).toMatch(/\ncircle +0:0\d {2}failed \(1\)\npath-pattern +0:0\d {2}passed\n$/);
+  const one = torture("path-pattern");
+  expect(one).toMatchObject({ status: 0, stdout: expect.stringMatching(/^asked: 1 /m) });
+  expect(torture("--minutes", "half")).toMatchObject({ status: 2, stderr: expect.stringContaining("half") });
+});
+
 test("an installation that takes long is announced, and where there is none nothing is", () => {
   const directory = privateDirectory();
   writeFileSync(

@@ -10,8 +10,9 @@ import {
   readRoot,
   Unusable,
 } from "../../daemon/dist/domain/path/pattern.js";
+import { sized } from "../long-form.js";
 
-const PAIRS = process.env.PAWL_TORTURE === undefined ? 10_000 : 100_000;
+const PAIRS = sized(100_000, 10_000);
 
 const WORK = 1_000_000;
 

@@ -1,7 +1,8 @@
+import { createHash } from "node:crypto";
 import { EACH, textsAt } from "@pawl/protocol/json-text";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { digestOfMeaning } from "../../daemon/dist/json/digest.js";
+import { digestOfMeaning, PLAIN_CHARACTERS } from "../../daemon/dist/json/digest.js";
 import { encode, nestingLevels, RawJson, replaceReferences } from "../../daemon/dist/json/raw-json.js";
 
 const RUNS = 300 * Number(process.env.PAWL_TEST_RUNS ?? 1);
@@ -195,9 +196,12 @@ describe("references", () => {
 });
 
 describe("the digest of what JSON means", () => {
-  const same = (...texts: string[]) => expect(new Set(texts.map(digestOfMeaning)).size).toBe(1);
+  const digests = (texts: string[], plainCharacters?: number) =>
+    new Set(texts.map((text) => digestOfMeaning(text, plainCharacters))).size;
+  const same = (...texts: string[]) =>
+    expect([digests(texts), digests(texts, PLAIN_CHARACTERS)]).toEqual([1, 1]);
   const different = (...texts: string[]) =>
-    expect(new Set(texts.map(digestOfMeaning)).size).toBe(texts.length);
+    expect([digests(texts), digests(texts, PLAIN_CHARACTERS)]).toEqual([texts.length, texts.length]);
 
   test("is the same for one value written differently", () => {
     same('{"a":1,"b":[1,2]}', ' { "b" : [ 1 , 2 ] , "a" : 1 } ', '{"\\u0062":[1.0,20e-1],"a":0.1e1}');
@@ -245,6 +249,13 @@ describe("the digest of what JSON means", () => {
         numRuns: RUNS,
       },
     );
+  });
+
+  test("is made at once of what is short, however deep", () => {
+    const deep = `${"[".repeat(PLAIN_CHARACTERS / 2 - 2)}true${"]".repeat(PLAIN_CHARACTERS / 2 - 2)}`;
+    const sha256 = (text: string) => createHash("sha256").update(text).digest("hex");
+    expect(digestOfMeaning(deep, PLAIN_CHARACTERS)).toBe(sha256(deep));
+    expect(digestOfMeaning(`[${deep}]`, PLAIN_CHARACTERS)).toBe(sha256(`#${sha256(`[${deep}]`)}`));
   });
 
   test("does not overflow the stack, and takes time in proportion", () => {

@@ -2,7 +2,7 @@ import { accessSync, constants, existsSync, realpathSync } from "node:fs";
 import { delimiter, dirname, join } from "node:path";
 import { PawlError } from "@pawl/protocol/errors";
 import { daemonPackage } from "../../connection/daemon-program.js";
-import { requirePage } from "../packages.js";
+import { PROGRAM, requirePage } from "../packages.js";
 
 /** A drop-in that lies beside the units. */
 export const NETWORK_CONF = "network.conf";
@@ -29,7 +29,7 @@ export function installation(): { command: string[]; units: string } {
 /** The command line of this `pawl`, which serves the page. Rejects with `not_found` where there is no page. */
 export function webCommand(): string[] {
   requirePage();
-  return [process.execPath, realpathSync(join(import.meta.dirname, "../../../bin/pawl.js"))];
+  return [process.execPath, realpathSync(PROGRAM)];
 }
 
 /** The package whose `pawld` a shell would run. */

@@ -22,10 +22,15 @@ export interface BranchRow {
   /** The last change of it that compaction has taken away; 0 and null if none was. */
   cut_seq: number;
   cut_id: string | null;
+  /** Between these, others took changes away, and perhaps not all has come that they have instead; else null. */
+  open_seq: number | null;
+  open_end: number | null;
 }
 
 /** A change by its place and its hash. */
 export type Head = Result<"pipeline.heads">["heads"][number];
+
+type OpenLog = NonNullable<Result<"pipeline.heads">["open"]>[number];
 
 /** All branches, each after the one that it goes off from. */
 export function* findBranches(): Operation<BranchRow[]> {
@@ -51,12 +56,36 @@ export function cutsOf(branches: readonly BranchRow[]): NonNullable<Result<"pipe
   );
 }
 
+/** Logs of which cuts came, and perhaps not all that the node that gave them has in their place. */
+export function* openOf(branches: readonly BranchRow[]): Operation<OpenLog[]> {
+  const open: OpenLog[] = [];
+  for (const row of branches) {
+    const { branch, author, incarnation, open_seq: seq, open_end: end } = row;
+    if (seq === null || end === null) continue;
+    const before = yield* changeBefore(row, seq + 1);
+    const last = yield* changeAt(branch, end);
+    if (last === undefined) continue;
+    const after = before === undefined ? null : { seq, hash: before.id };
+    open.push({ author, incarnation, after, cut: { seq: end, hash: last.id } });
+  }
+  return open;
+}
+
 /** The change at a place of a branch, whether it was taken away or not. */
 export function* changeAt(branch: number, seq: number): Operation<CutChange | undefined> {
   const row = yield* one(selectAt, { branch, seq });
   return row === undefined
     ? yield* findCut(branch, seq)
     : { id: row.change_id, hlc: [row.wall, row.counter] };
+}
+
+/** The change before a place of a branch, which is another branch's at its beginning; undefined at that of a log. */
+export function* changeBefore(
+  { branch, parent, from_seq: fromSeq }: BranchRow,
+  seq: number,
+): Operation<CutChange | undefined> {
+  const at = seq - 1 === fromSeq ? parent : branch;
+  return at === null ? undefined : yield* changeAt(at, seq - 1);
 }
 
 /** Where a change stands that somebody gave as a head, if it is here. */

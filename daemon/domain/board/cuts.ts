@@ -80,6 +80,19 @@ export function* keepCut(branch: number, first: number, changes: Buffer): Operat
   yield* noteCuts(branch);
 }
 
+/** Takes a place out of what was taken away: the change itself has come again. */
+export function* takeOut(branch: number, seq: number): Operation<void> {
+  const row = yield* one(selectCutAt, { branch, seq });
+  if (row === undefined || runOf(row).first > seq) throw new Error(`branch ${branch} has no cut at ${seq}`);
+  const { first, last, changes } = runOf(row);
+  yield* run(deleteCut, { branch, seq: last });
+  const before = changes.subarray(0, (seq - first) * ENTRY_BYTES);
+  const after = changes.subarray((seq - first + 1) * ENTRY_BYTES);
+  if (before.length > 0) yield* run(insertCut, { branch, seq: seq - 1, changes: before });
+  if (after.length > 0) yield* run(insertCut, { branch, seq: last, changes: after });
+  yield* noteCuts(branch);
+}
+
 /** The place of the last change of a branch that was taken away and is not later than a time; 0 if none is. */
 export function* lastCutAtMost(branch: number, wallMs: number): Operation<number> {
   for (const { last, changes } of (yield* cutsAfter(branch, 0, Number.MAX_SAFE_INTEGER)).reverse()) {

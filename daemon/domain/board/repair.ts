@@ -39,6 +39,13 @@ const moveCuts = sql("UPDATE pawl_cut SET branch = :to WHERE branch = :from");
 const moveChildren = sql("UPDATE pawl_branch SET parent = :to WHERE parent = :from");
 const joinBranch = sql(`
   UPDATE pawl_branch SET head_seq = :seq, head_id = :id, cut_seq = :cutSeq, cut_id = :cutId WHERE branch = :branch`);
+const openBranch = sql(`
+  UPDATE pawl_branch SET open_seq = coalesce(open_seq, :openSeq), open_end = :openEnd WHERE branch = :branch`);
+
+const closeBehind = sql(
+  "UPDATE pawl_branch SET open_seq = NULL, open_end = NULL WHERE branch = :branch AND open_seq >= :seq",
+);
+const shortenOpen = sql("UPDATE pawl_branch SET open_end = :seq WHERE branch = :branch AND open_end > :seq");
 
 const rewriteChange = sql(`
   UPDATE pawl_change SET change_id = :id, branch = :branch, seq = :seq, wall = :wall, counter = :counter,
@@ -153,6 +160,8 @@ function* findTail(branch: BranchRow, known: number, nowMs: number): Operation<T
 function* takeBack({ branch: row, end }: Tail): Operation<boolean> {
   const { branch, from_seq: fromSeq } = row;
   yield* dropCutsAfter(branch, end);
+  yield* run(closeBehind, { branch, seq: end });
+  yield* run(shortenOpen, { branch, seq: end });
   if (end === fromSeq) return false;
   const last = yield* changeAt(branch, end);
   if (last === undefined) throw new Error(`branch ${branch} has no change ${end}`);
@@ -174,6 +183,9 @@ function* join(branch: number, end: number): Operation<void> {
     cutSeq: child.cut_seq,
     cutId: child.cut_id,
   });
+  if (child.open_seq !== null) {
+    yield* run(openBranch, { branch, openSeq: child.open_seq, openEnd: child.open_end });
+  }
   yield* run(deleteBranch, { branch: child.branch });
 }
 

@@ -161,6 +161,9 @@ function openStatement(
   }
   const wrong = distrusted(author, standingOf) ?? unsigned(Buffer.from(DOMAIN + body), author, signature);
   if (wrong !== undefined) return refused(wrong.kind, wrong.message);
+  if (canonical(parsed) !== body) {
+    return refused("not_canonical", "The body is not its own RFC 8785 canonical form.");
+  }
   const retryMs = at - wallMs - MAX_CLOCK_AHEAD_MS;
   if (retryMs > 0)
     return refused("clock_ahead", `The statement of ${author} is ahead of the time.`, { retryMs });

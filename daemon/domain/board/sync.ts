@@ -4,11 +4,21 @@ import { PawlError, refuse } from "@pawl/protocol/errors";
 import { MAX_CHANGES_BYTES } from "@pawl/protocol/limits";
 import { all, type Operation, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Unfinished, Wait } from "../../turns/operation.js";
-import { type BranchRow, changeAt, cutsOf, findBranches, headsOf, placeOf, placesUpTo } from "./branches.js";
-import { type Op, openChange, readStored } from "./change.js";
+import {
+  type BranchRow,
+  changeBefore,
+  cutsOf,
+  findBranches,
+  headsOf,
+  openOf,
+  placeOf,
+  placesUpTo,
+} from "./branches.js";
+import { type Change, type Op, openChange, readStored } from "./change.js";
 import { findClaim } from "./claims.js";
 import { isCut, signCut } from "./cut.js";
-import { type CutRun, cutsAfter } from "./cuts.js";
+import { type CutRun, cutsAfter, takeOut } from "./cuts.js";
+import { compareHlc } from "./hybrid-clock.js";
 import { revisionOfBoard } from "./items.js";
 import { checkPlace } from "./log.js";
 import type { SignedChange, Standing } from "./signed-text.js";
@@ -25,9 +35,11 @@ import {
   loadNode,
   type Node,
   type StoredPlace,
+  saysSomething,
+  storeAt,
   storeChange,
 } from "./tables.js";
-import { takeCut } from "./take-cut.js";
+import { settle, takeCut } from "./take-cut.js";
 
 /** Of a change as JSON in a list, beside its body. */
 const CHANGE_FRAME_BYTES = Buffer.byteLength(JSON.stringify({ body: "", signature: "0".repeat(128) })) + 1;
@@ -69,7 +81,12 @@ export function* heads(
   env: Pick<Env, "identity" | "wallMs">,
 ): Operation<Result<"pipeline.heads">> {
   const branches = yield* findBranches();
-  const answer = { cuts: cutsOf(branches), heads: headsOf(branches) };
+  const open = yield* openOf(branches);
+  const answer = {
+    cuts: cutsOf(branches),
+    heads: headsOf(branches),
+    ...(open.length === 0 ? {} : { open }),
+  };
   const { known, sign } = params;
   const statements = sign ? { statements: yield* statementsHere(answer.heads, env) } : {};
   if (known === undefined) return { ...answer, ...statements };
@@ -123,10 +140,11 @@ function* entriesOf(branch: BranchRow, seq: number, last: number, rows: number):
 /** A cut as it is given to another node: one that does not know of them has to be told. */
 function* giveCut(
   { first, last, changes: places }: CutRun,
-  { branch, author, incarnation, parent, from_seq: fromSeq }: BranchRow,
+  branch: BranchRow,
   isWanted: boolean,
   env: Pick<Env, "identity"> | undefined,
 ): Operation<SignedChange | PawlError> {
+  const { author, incarnation } = branch;
   if (!isWanted) {
     return refuse(
       "unsupported_version",
@@ -139,8 +157,7 @@ function* giveCut(
     return refuse("read_only", "A daemon that only reads cannot sign cuts. Ask the one that writes.");
   }
   const { board } = (yield* findNode()) as Node;
-  const at = first - 1 === fromSeq ? parent : branch;
-  const prev = at === null ? null : ((yield* changeAt(at, first - 1))?.id ?? null);
+  const prev = (yield* changeBefore(branch, first))?.id ?? null;
   const cut = { author, incarnation, seq: last, prev, changes: places };
   return signCut(cut, board as string, identity());
 }
@@ -149,6 +166,7 @@ export function* apply(
   params: Parsed<"pipeline.apply">,
   env: Env,
 ): Operation<Outcome<Result<"pipeline.apply">>> {
+  if (params.settled !== undefined) yield* settle(params.settled);
   return yield* applyFrom(0, { applied: 0, duplicate: 0, rejected: [] }, params.changes, env);
 }
 
@@ -195,14 +213,15 @@ function* take(
   const change = openChange(signed, node.board, standingOf);
   if (change instanceof PawlError) return change;
   const log = yield* findLog(change);
-  if ((yield* findPlace(log, change.seq, change.id)) !== undefined) return undefined;
+  const place = yield* findPlace(log, change.seq, change.id);
+  if (place !== undefined) return yield* takeAgain(change, place, node, env);
   const prev = change.prev === null ? undefined : yield* findPrev(log, change.seq, change.prev);
   const refused = checkPlace(change, prev, env.wallMs);
   if (refused !== undefined) return refused;
   const isOwnLog = change.author === node.author && change.incarnation === node.incarnation;
   const items = new Map<string, LoadedItem | undefined>();
   const after = yield* storeChange(change, log, prev, node, env, items);
-  for (const op of change.ops) if (op.set.has("agent")) yield* tellContested(op, items, change.author, env);
+  yield* tellOfClaims(change, items, env);
   return isOwnLog
     ? yield* beginNewLog(
         after,
@@ -210,6 +229,30 @@ function* take(
         env,
       )
     : after;
+}
+
+/**
+ * Takes in a change in whose place a cut came, if the board rests on it all the same: what replaced it has not come
+ * here. Undefined otherwise, and where it does not fit: that cut says what is not so.
+ */
+function* takeAgain(change: Change, place: StoredPlace, node: Node, env: Env): Operation<Node | undefined> {
+  if (place.isCut !== true || !(yield* saysSomething(change))) return undefined;
+  const branch = (yield* findBranches()).find((each) => each.branch === place.branch) as BranchRow;
+  const before = yield* changeBefore(branch, place.seq);
+  if ((before?.id ?? null) !== change.prev || compareHlc(change.hlc, place.hlc) !== 0) return undefined;
+  yield* takeOut(place.branch, place.seq);
+  const items = new Map<string, LoadedItem | undefined>();
+  const after = yield* storeAt(place.branch, change, node, env, items);
+  yield* tellOfClaims(change, items, env);
+  return after;
+}
+
+function* tellOfClaims(
+  { ops, author }: Change,
+  items: ReadonlyMap<string, LoadedItem | undefined>,
+  env: Env,
+): Operation<void> {
+  for (const op of ops) if (op.set.has("agent")) yield* tellContested(op, items, author, env);
 }
 
 /** Tells the holder of a claim that another node has given its item to somebody else. */

@@ -231,7 +231,11 @@ export interface Node {
 }
 
 /** Where a stored change stands, and on which branch. */
-export type StoredPlace = Place & { readonly branch: number };
+export type StoredPlace = Place & {
+  readonly branch: number;
+  /** True if the change itself was taken away. */
+  readonly isCut?: true;
+};
 
 /** This node; undefined in a database that was not used on a board. */
 export function* findNode(): Operation<Node | undefined> {
@@ -307,7 +311,7 @@ export function* findPlace(
     if (seq <= fromSeq || seq > headSeq) continue;
     const row = yield* one(selectAt, { branch, seq });
     const cut = row === undefined && seq <= cutSeq ? yield* findCut(branch, seq) : undefined;
-    if (cut?.id === id) return { author, incarnation, branch, seq, hlc: cut.hlc };
+    if (cut?.id === id) return { author, incarnation, branch, seq, hlc: cut.hlc, isCut: true };
     if (row?.change_id !== id) continue;
     return { author, incarnation, branch, seq, hlc: [row.wall, row.counter] };
   }
@@ -400,10 +404,23 @@ export function* storeChange(
 ): Operation<Node> {
   const node = yield* keepNode(known);
   const branch = yield* moveHeads(change, log, prev, node, env);
+  return yield* storeAt(branch, change, node, env, items, told);
+}
+
+/** Stores a change at its place in a branch, and what it makes of its items. */
+export function* storeAt(
+  branch: number,
+  change: Change,
+  node: Node,
+  env: Env,
+  items: Map<string, LoadedItem | undefined> = new Map(),
+  told?: Told,
+): Operation<Node> {
   const { id, seq, hlc, body, signature } = change;
   const [wall, counter] = hlc;
   const n = yield* insert(insertChange, { id, branch, seq, wall, counter, body, signature });
-  const isOwn = change.author === node.author && change.incarnation === node.incarnation;
+  const isOwnLog = change.author === node.author && change.incarnation === node.incarnation;
+  const isOwn = isOwnLog && seq > (node.head?.seq ?? 0);
   const after: Node = {
     ...node,
     board: change.board,
@@ -505,16 +522,39 @@ function* mergeOp(
   isLatest: boolean,
   rules: Rules,
 ): Operation<LoadedItem | undefined> {
-  // The rows of another generation are of no account, so they are not loaded.
-  const isSame = item?.row.generation === op.generation;
-  const cells = isSame && !isLatest ? yield* loadCells(op, item) : NO_CELLS;
-  const increments = isSame ? yield* loadIncrements(op) : NO_INCREMENTS;
-  const stored: Stored | undefined = item && { item: item.row, cells, increments: [...increments.keys()] };
+  const { stored, increments } = yield* loadStored(op, item, isLatest);
   const merged = merge(stored, op, stamp);
   const recent = yield* addRecent(op.storyId, item?.recent ?? [], n);
   if (merged !== undefined) return yield* writeMerged(merged, n, item, increments, recent, rules);
   yield* setRecent(op.storyId, recent);
   return item && { ...item, recent };
+}
+
+/** What is here of an item, as far as an op is about it; the increments with the numbers of their changes. */
+function* loadStored(op: Op, item: LoadedItem | undefined, isLatest: boolean): Operation<LoadedRows> {
+  // The rows of another generation are of no account, so they are not loaded.
+  const isSame = item?.row.generation === op.generation;
+  const cells = isSame && !isLatest ? yield* loadCells(op, item) : NO_CELLS;
+  const increments = isSame ? yield* loadIncrements(op) : NO_INCREMENTS;
+  return {
+    stored: item && { item: item.row, cells, increments: [...increments.keys()] },
+    increments,
+  };
+}
+
+interface LoadedRows {
+  readonly stored: Stored | undefined;
+  readonly increments: ReadonlyMap<Increment, number>;
+}
+
+/** Whether something of the board would rest on a change that is not stored here. */
+export function* saysSomething(change: Change): Operation<boolean> {
+  const stamp = stampOf(change);
+  for (const op of change.ops) {
+    const { stored } = yield* loadStored(op, yield* findItem(op.storyId), false);
+    if (merge(stored, op, stamp) !== undefined) return true;
+  }
+  return false;
 }
 
 /** Notes that a change is about an item. Gives what is to be kept in the item's row. */

@@ -1,6 +1,7 @@
+import type { Parsed } from "@pawl/protocol";
 import { PawlError, refuse } from "@pawl/protocol/errors";
 import { MAX_CLOCK_AHEAD_MS } from "@pawl/protocol/limits";
-import { type Operation, run, sql } from "../../store/statement.js";
+import { type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { type Cut, ENTRY_BYTES, entryAt, openCut } from "./cut.js";
 import { keepCut } from "./cuts.js";
@@ -16,6 +17,18 @@ import {
   type Node,
   type StoredPlace,
 } from "./tables.js";
+
+const widenOpen = sql(`
+  UPDATE pawl_branch SET
+    open_seq = CASE WHEN open_seq < :seq THEN open_seq ELSE :seq END,
+    open_end = CASE WHEN open_end > :end THEN open_end ELSE :end END
+  WHERE branch = :branch`);
+
+const closeLog = sql(`
+  UPDATE pawl_branch SET open_seq = NULL, open_end = NULL
+  WHERE branch = :branch AND open_seq = :seq AND open_end = :end`);
+
+const selectBeginning = sql<{ from_seq: number }>("SELECT from_seq FROM pawl_branch WHERE branch = :branch");
 
 const updateNode = sql("UPDATE pawl_board SET board = :board, wall = :wall, counter = :counter WHERE id = 1");
 
@@ -51,6 +64,8 @@ export function* takeCut(
     env,
   );
   yield* keepCut(branch, first, cut.changes.subarray(known.count * ENTRY_BYTES));
+  const beginning = (yield* one(selectBeginning, { branch }))?.from_seq ?? 0;
+  yield* run(widenOpen, { branch, seq: Math.max(beginning, seq - count), end: seq });
   const clock = observe(here.clock, last.hlc);
   const { board } = cut;
   yield* run(updateNode, { board, wall: clock[0], counter: clock[1] });
@@ -63,6 +78,17 @@ export function* takeCut(
     env,
   );
 }
+
+/** Closes logs that are still as open as they are said to be. */
+export function* settle(settled: readonly OpenLog[]): Operation<void> {
+  for (const { author, incarnation, after, cut } of settled) {
+    const place = yield* findPlace(yield* findLog({ author, incarnation }), cut.seq, cut.hash);
+    if (place === undefined) continue;
+    yield* run(closeLog, { branch: place.branch, seq: after?.seq ?? 0, end: cut.seq });
+  }
+}
+
+type OpenLog = NonNullable<Parsed<"pipeline.apply">["settled"]>[number];
 
 interface Known {
   /** How many of the first are here. */

@@ -94,9 +94,12 @@ function* readyRowsOf(
   return found.sort((a, b) => a.readyPlace - b.readyPlace || a.seq - b.seq).slice(0, rows);
 }
 
-const selectHandedOn = sql<{ checkpoint: string | null; trace: string | null }>(
-  "SELECT checkpoint, trace FROM pawl_command_more WHERE seq = :seq",
-);
+interface MoreRow {
+  checkpoint: string | null;
+  trace: string | null;
+}
+
+const selectHandedOn = sql<MoreRow>("SELECT checkpoint, trace FROM pawl_command_more WHERE seq = :seq");
 
 const forgetProgress = sql(
   "UPDATE pawl_command_more SET progress = NULL WHERE seq = :seq AND progress IS NOT NULL",
@@ -127,7 +130,7 @@ export interface Grant {
   readonly executionMs: number | null;
 }
 
-/** Takes up to `count` commands that are ready, and no more params than a page holds. */
+/** Takes up to `count` commands that are ready, and no more params and checkpoints than a page holds. */
 export function* take(
   wanted: Wanted,
   count: number,
@@ -142,7 +145,8 @@ export function* take(
     const most = Math.min(count - taken.length, TAKEN_PER_READ);
     const rows = yield* readyRows(wanted, most, env);
     for (const row of rows) {
-      bytes += row.params?.length ?? 0;
+      const more = row.hasMore === null ? undefined : yield* one(selectHandedOn, { seq: row.seq });
+      bytes += (row.params?.length ?? 0) + (more?.checkpoint?.length ?? 0);
       if (bytes > MAX_PAGE_BYTES && taken.length > 0) return taken;
       const grant = grantNext();
       const { owner, pid, expiresAt, leaseMs, connection } = grant;
@@ -164,7 +168,8 @@ export function* take(
       moved("PENDING", "DISPATCHED", env);
       env.effects.tell("command", deployment, "dispatched", row.commandId, { by: owner });
       const envelope = envelopeOf(row, deployment, executionMs, env);
-      taken.push({ envelope: row.hasMore === null ? envelope : yield* withMore(envelope, row.seq), grant });
+      if (row.hasMore !== null) yield* run(forgetProgress, { seq: row.seq });
+      taken.push({ envelope: more === undefined ? envelope : withMore(envelope, more), grant });
     }
     if (rows.length < most || taken.length === count) return taken;
   }
@@ -190,16 +195,10 @@ function envelopeOf(row: ReadyRow, deployment: string, executionMs: number | nul
 }
 
 /** What few commands have, for the next delivery, which begins with no progress. */
-function* withMore(envelope: Envelope, seq: number): Operation<Envelope> {
-  const more = yield* one(selectHandedOn, { seq });
-  yield* run(forgetProgress, { seq });
+function withMore(envelope: Envelope, { checkpoint, trace }: MoreRow): Envelope {
   return {
     ...envelope,
-    ...(typeof more?.checkpoint === "string" && {
-      checkpoint: keptJson(more.checkpoint, envelope.commandId),
-    }),
-    ...(typeof more?.trace === "string" && {
-      trace: JSON.parse(more.trace) as NonNullable<Envelope["trace"]>,
-    }),
+    ...(typeof checkpoint === "string" && { checkpoint: keptJson(checkpoint, envelope.commandId) }),
+    ...(typeof trace === "string" && { trace: JSON.parse(trace) as NonNullable<Envelope["trace"]> }),
   };
 }

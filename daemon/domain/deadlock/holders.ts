@@ -35,7 +35,7 @@ export interface Search {
   readonly known: Map<string, unknown>;
   /** What is told of each actor that was met. */
   readonly parties: Map<string, Party>;
-  /** How many places of patterns may still be compared. */
+  /** How many places of patterns may still be compared; to read a holder takes as long as some of them. */
   readonly work: { left: number };
   /** True once there was no time to look at all. */
   isCut: boolean;

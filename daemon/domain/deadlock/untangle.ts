@@ -23,8 +23,14 @@ import {
   type ThingNeed,
 } from "./holders.js";
 
-/** Places of patterns that one search compares, which counts each look at a request as some of them: some 2 ms. */
+/** Places of patterns that one search compares, which counts each look at a request or a holder as some: some 2 ms. */
 const MAX_PLACES = 40_000;
+
+/** So many are let go first by one whose turn it is; if none of them can, its grant may end one of its other waits. */
+const MAX_LET_FIRST = 16;
+
+/** What is told of actors, among what searches have learned. */
+const PARTIES = "parties";
 
 /** A wait for what others hold, of the noun that knows what it wants. */
 export abstract class WaitForOthers implements Contest {
@@ -52,18 +58,18 @@ export abstract class WaitForOthers implements Contest {
     return someAwaitChildren();
   }
 
-  untangle(self: Contender, env: Env): Operation<PawlError | undefined> {
-    return untangle(self, env);
+  untangle(self: Contender, env: Env, known: Map<string, unknown>): Operation<PawlError | undefined> {
+    return untangle(self, env, known);
   }
 
   *letOthersFirst(env: Env): Operation<boolean> {
     const search = newSearch(env);
     const needs = yield* needsFrom([this.actor], "order", search);
-    return wakeThoseBehind(tangledWith(needs, this.actor), search);
+    return wakeThoseBehind(tangledWith(needs, this.actor), search, MAX_LET_FIRST);
   }
 
-  *isInCircle(env: Env): Operation<boolean> {
-    const needs = yield* needsFrom([this.actor], "order", newSearch(env));
+  *isInCircle(env: Env, known: Map<string, unknown>): Operation<boolean> {
+    const needs = yield* needsFrom([this.actor], "order", newSearch(env, known));
     return tangledWith(needs, this.actor).size > 1;
   }
 }
@@ -80,16 +86,16 @@ export function waiterOf(
  * Refuses a wait that closes a circle of waits, each for what the next one holds. Where an order of arrival is part of
  * each circle that it closes, those who stand in line there are woken, so that they overtake.
  */
-function* untangle(self: Contender, env: Env): Operation<PawlError | undefined> {
+function* untangle(self: Contender, env: Env, known: Map<string, unknown>): Operation<PawlError | undefined> {
   const { actor } = self.contest;
   const { apart } = env.contenders;
   apart.begins(actor, self.ancestors ?? []);
-  const search = newSearch(env);
+  const search = newSearch(env, known);
   const needs = yield* needsFrom([actor], "order", search, self, apart);
   const tangled = tangledWith(needs, actor);
   // What others hold is a part of what was looked at, if that was all.
   if (tangled.size === 1 && !search.isCut) return stayApart(self, needs, env);
-  const holds = newSearch(env);
+  const holds = newSearch(env, known);
   const circle = circleThrough(yield* needsFrom([actor], "holds", holds, self), actor);
   if (circle !== undefined) return wouldDeadlock(circle, holds);
   wakeThoseBehind(tangled, search);
@@ -97,24 +103,31 @@ function* untangle(self: Contender, env: Env): Operation<PawlError | undefined> 
 }
 
 /** Wakes those of a tangle who stand behind others of it, so that they overtake. Returns true if there are any. */
-function wakeThoseBehind(tangled: ReadonlySet<string>, search: Search): boolean {
+function wakeThoseBehind(
+  tangled: ReadonlySet<string>,
+  search: Search,
+  most = Number.POSITIVE_INFINITY,
+): boolean {
   const { effects, contenders } = search.env;
-  let isAny = false;
-  if (tangled.size === 1) return isAny;
+  let woken = 0;
+  if (tangled.size === 1) return false;
   for (const each of tangled) {
     for (const contender of contenders.of(each, Number.POSITIVE_INFINITY)) {
       const stands = (contender.contest as WaitForOthers).behind(contender, search);
       if (!stands.some(({ contest }) => tangled.has(contest.actor))) continue;
       effects.wake(contender.overtakeKey);
-      isAny = true;
+      woken += 1;
+      if (woken === most) return true;
     }
   }
-  return isAny;
+  return woken > 0;
 }
 
 /** Nobody whom a wait comes upon waits for its caller: other waits that come upon those need not look at them again. */
 function stayApart({ contest: { actor } }: Contender, needs: Needs<Thing>, { contenders }: Env): undefined {
-  const reached = new Set([...needs.values()].flatMap((all) => all.flatMap(({ held }) => [...held.keys()])));
+  const reached = new Set<string>();
+  for (const need of new Set([...needs.values()].flat()))
+    for (const holder of need.held.keys()) reached.add(holder);
   // Its other waits were not looked at.
   if (contenders.of(actor, 2).length === 1) reached.add(actor);
   else reached.delete(actor);
@@ -139,12 +152,17 @@ export function* notWaitingFor(
   return before.filter(({ contest }) => contest.actor === actor || !stuck.has(contest.actor));
 }
 
-export function newSearch(env: Env): Search {
+/** @param known what other searches have learned, since which nothing has changed. */
+export function newSearch(env: Env, known = new Map<string, unknown>()): Search {
+  let parties = known.get(PARTIES) as Search["parties"] | undefined;
+  if (parties === undefined) {
+    parties = new Map();
+    known.set(PARTIES, parties);
+  }
   return {
     env,
-    known: new Map(),
-    parties: new Map(),
-
+    known,
+    parties,
     work: { left: MAX_PLACES },
     isCut: false,
   };
@@ -168,6 +186,7 @@ function* needsFrom(
   const { contenders } = search.env;
   const needs = new Map<string, ThingNeed[]>();
   const reached = new Set(first);
+  const seen = new Set<ThingNeed>();
   let left = MAX_CIRCLE_WAITS;
   for (const actor of reached) {
     if (apart?.has(actor)) continue;
@@ -187,7 +206,11 @@ function* needsFrom(
     own.push(...(yield* needsOfChildren(actor, search)));
     if (own.length === 0) continue;
     needs.set(actor, own);
-    for (const { held } of own) for (const holder of held.keys()) reached.add(holder);
+    for (const need of own) {
+      if (seen.has(need)) continue;
+      seen.add(need);
+      for (const holder of need.held.keys()) reached.add(holder);
+    }
   }
   if (search.work.left < 0) search.isCut = true;
   return needs;

@@ -45,7 +45,7 @@ export const TAKEN = orBeingLost(LIVE);
 
 /** Those who hold a name, the earliest first, with how many slots it has. */
 export const selectHolders = sql<HolderRow>(`
-  SELECT pawl_lease.*, capacity, pool FROM pawl_lease
+  SELECT pawl_lease.*, capacity FROM pawl_lease
   LEFT JOIN pawl_lease_token ON pawl_lease_token.name = pawl_lease.name
   WHERE pawl_lease.name = :name AND ${TAKEN}
   ORDER BY fencing_token LIMIT :rows`);
@@ -154,8 +154,6 @@ type Mode = Parsed<"lease.acquire">["mode"];
 export interface HolderRow extends LeaseRow {
   /** How many slots it has; null for one. */
   readonly capacity: number | null;
-  /** Its members, as JSON; null if it is no pool. */
-  readonly pool: string | null;
 }
 
 /** A request for leases, as far as all of its names have it in common. */

@@ -49,9 +49,9 @@ export interface Wanted {
   readonly isOwn: (row: ReservationRow) => boolean;
 }
 
-/** A budget of one call: some 5 ms at most. */
-export function newWork(): Work {
-  return { left: MAX_COMPARED_PLACES };
+/** The budget of one call, or of all calls of a `transact`: some 5 ms at most. */
+export function workOf({ places }: Env): Work {
+  return places ?? { left: MAX_COMPARED_PLACES };
 }
 
 /**
@@ -89,14 +89,14 @@ export function* findHolders(
             if (isOwn(row)) own.add(number);
             else found.set(number, { row, pattern });
           }
-          if (work.left < 0) return tooMuch();
+          if (work.left < 0) return tooMuch(env);
         }
         isMore = rows.length === ROWS_PER_READ;
         after = rows.at(-1) ?? after;
       }
     }
   }
-  return work.left < 0 ? tooMuch() : inOrder(found);
+  return work.left < 0 ? tooMuch(env) : inOrder(found);
 }
 
 function inOrder(found: ReadonlyMap<number, Holder>): Holder[] {
@@ -154,10 +154,12 @@ function behind(beginning: string): string {
 
 const LONGER_THAN_ANY = 4096;
 
-export function tooMuch(): PawlError {
+export function tooMuch({ places }: Env): PawlError {
+  const together =
+    places === undefined ? "" : ` The calls of a transact compare ${MAX_COMPARED_PLACES} places together.`;
   return refuse(
     "exhausted",
-    "Comparing these patterns with all that are reserved or waited for below the root takes too long, because few of them begin differently. Ask for fewer at a time, or have them begin with directories.",
+    `Comparing these patterns with all that are reserved or waited for below the root takes too long, because few of them begin differently. Ask for fewer at a time, or have them begin with directories.${together}`,
     { limit: MAX_COMPARED_PLACES },
   );
 }

@@ -6,7 +6,7 @@ import { remainingOf } from "../../grants/on-loss.js";
 import { all, type Operation, one, sql } from "../../store/statement.js";
 import type { HandlersOf } from "../../turns/handler.js";
 import type { Env } from "../../turns/operation.js";
-import { findHolders, newWork } from "./holders.js";
+import { findHolders, workOf } from "./holders.js";
 import { literally, readPattern, Unusable } from "./pattern.js";
 import { gone, heldNow, reserve, rootOf, unusable } from "./reserve.js";
 import {
@@ -77,7 +77,7 @@ function* check(params: Parsed<"path.check">, env: Env): Operation<Result<"path.
   const isOwn = (row: { reservation_id: string; owner: string }): boolean =>
     row.reservation_id === reservationId || row.owner === owner;
   const wanted = { rootId: known.root_id, patterns: [path], mode: "write", isOwn } as const;
-  const found = yield* findHolders(wanted, MAX_PATH_HOLDERS, newWork(), env);
+  const found = yield* findHolders(wanted, MAX_PATH_HOLDERS, workOf(env), env);
   if (found instanceof PawlError) return found;
   const holders = found.map(({ row, pattern }) => {
     const expiresAt = env.wallMs + remainingOf(row, env);

@@ -14,7 +14,7 @@ import type { HolderProcess } from "../../turns/holder-process.js";
 import type { Contender } from "../../turns/operation.js";
 import { type Env, type InLine, type Outcome, Wait } from "../../turns/operation.js";
 import { notWaitingFor, waiterOf } from "../deadlock/untangle.js";
-import { findHolders, type Holder, newWork, tooMuch } from "./holders.js";
+import { findHolders, type Holder, tooMuch, workOf } from "./holders.js";
 import { PathWait, type Waiting, wantTheSame } from "./path-wait.js";
 import {
   keptPattern,
@@ -71,7 +71,7 @@ export function* reserve(params: Params, env: Env): Operation<Outcome<Result<"pa
   const had = own === undefined ? [] : yield* patternsOf(own.number);
   const patterns = asked.filter(({ text }) => had.every(({ pattern }) => pattern !== text));
   const request = { root, mode: own?.mode ?? params.mode ?? "write", owner: params.owner, patterns };
-  const work = newWork();
+  const work = workOf(env);
   const known = yield* one(selectRoot, { root });
   const obstacle = yield* findObstacle(request, known?.root_id, own, had, work, env);
   if (obstacle instanceof PawlError) return obstacle;
@@ -194,7 +194,7 @@ function* lastThatWantsTheSame(
   let first = env.mayOvertake && env.contender !== undefined ? ahead : undefined;
   if (first !== undefined) {
     first = first.filter(({ wants }) => wantTheSame(request, wants as Waiting, work));
-    if (work.left < 0) return tooMuch();
+    if (work.left < 0) return tooMuch(env);
     const { actor } = (env.contender as Contender).contest;
     const known = first.map(({ contender }) => contender).filter((each) => each !== undefined);
     const kept = yield* notWaitingFor(actor, known, env);
@@ -204,7 +204,7 @@ function* lastThatWantsTheSame(
   for (let index = line.length - 1; index >= 0; index -= 1) {
     const { wants, key } = line[index] as InLine;
     if (first !== undefined || wantTheSame(request, wants as Waiting, work))
-      return work.left < 0 ? tooMuch() : { waiting: wants as Waiting, key };
+      return work.left < 0 ? tooMuch(env) : { waiting: wants as Waiting, key };
   }
   return undefined;
 }

@@ -2,7 +2,7 @@
 import type { BatchState, Parsed, Retry } from "@pawl/protocol";
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { DEFAULT_BATCH_ATTEMPTS, MAX_PAYLOAD_NESTING_LEVELS } from "@pawl/protocol/limits";
-import { digestOfMeaning } from "../../json/digest.js";
+import { digestOfMeaning, PLAIN_CHARACTERS } from "../../json/digest.js";
 import { nestingLevels } from "../../json/raw-json.js";
 import { insert, type Operation, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
@@ -106,11 +106,19 @@ export function draftOf(params: Enqueued, payloads: string, env: Env, path: stri
   };
 }
 
-/** Before the digest of what was given. Batches of before have one of what was given or filled in. */
+/**
+ * Before the digest of what was given. Batches of before have one that was made otherwise, and those of before that one
+ * of what was given or filled in.
+ */
+const MEANT = "meant ";
 const GIVEN = "given ";
 
 /** Of all that makes two batches of one key the same, which does not include when they are to be delivered. */
 export function digestOf(params: Enqueued, payloads: string, after?: After): string {
+  return MEANT + digestOfMeaning(meaningOf(params, payloads, after), PLAIN_CHARACTERS);
+}
+
+function meaningOf(params: Enqueued, payloads: string, after: After | undefined): string {
   const { deliveryPolicy, slotPolicy, mergeKey, maxAttempts = null, retry = null } = params;
   const { priority, key, ttlMs } = params;
   const rest: unknown[] = [deliveryPolicy, slotPolicy, mergeKey, maxAttempts, retry];
@@ -118,11 +126,14 @@ export function digestOf(params: Enqueued, payloads: string, after?: After): str
   if (priority !== 0 || key !== undefined || ttlMs !== undefined) rest.push({ priority, key, ttlMs });
   if (after !== undefined)
     rest.push({ after: after.batches.map(({ batchId }) => batchId), when: params.when });
-  return GIVEN + digestOfMeaning(`[${payloads},${JSON.stringify(rest)}]`);
+  return `[${payloads},${JSON.stringify(rest)}]`;
 }
 
 export function hasContent({ content_digest: digest }: { content_digest: string }, draft: Draft): boolean {
-  if (digest.startsWith(GIVEN)) return digest === draft.contentDigest;
+  if (digest.startsWith(MEANT)) return digest === draft.contentDigest;
+  if (digest.startsWith(GIVEN)) {
+    return digest === GIVEN + digestOfMeaning(meaningOf(draft.params, draft.payloads, draft.after));
+  }
   const { deliveryPolicy, slotPolicy, mergeKey, maxAttempts = DEFAULT_BATCH_ATTEMPTS, retry } = draft.params;
   const { priority, key, ttlMs } = draft.params;
   const rest = JSON.stringify([deliveryPolicy, slotPolicy, mergeKey, maxAttempts]);
