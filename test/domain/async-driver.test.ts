@@ -14,7 +14,7 @@ import { sized } from "../long-form.js";
 import { HAS_POSTGRESQL, PostgreSql } from "../postgresql.js";
 
 /** Over PostgreSQL, for each way in which it is asked. */
-const RUNS = sized(300, 2);
+const RUNS = sized(300, 1);
 const RUNS_MS = sized(300_000, 10_000);
 /** What has failed is made smaller afterwards. */
 const TIME_LIMIT_MS = 2 * RUNS_MS + 120_000;
