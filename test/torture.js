@@ -1,7 +1,7 @@
 // @ts-check
 // npm run torture: the long forms of the tests that have one, one file after the other, whether the one before it
-// failed or not, and a table in the end. With names, as in `npm run torture -- history faults`, only those; with
-// `--minutes 30` as much of each as fits in about so long.
+// failed or not, and a table in the end. With names, as in `npm run torture -- history shared`, only those, and files
+// whose names go on after one with a dash; with `--minutes 30` as much of each as fits in about so long.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
@@ -15,6 +15,7 @@ const LONG_FORM = "long-form.js";
 
 /** What the whole of each takes on two cores, in minutes, where that is more than OTHERS_MINUTES. */
 const WHOLE_MINUTES = {
+  "async-driver": 16,
   "board-compact-mutants": 8,
   "board-work": 5,
   "command-crash": 4,
@@ -28,6 +29,7 @@ const WHOLE_MINUTES = {
   "queue-mutants": 10,
   "queue-torture": 4,
   schedule: 6,
+  "shared-rules": 15,
 };
 const OTHERS_MINUTES = 2;
 /** What each takes at least, however little of it is asked for. */
@@ -81,11 +83,16 @@ function asked() {
 }
 
 const { names, minutes } = asked();
-const unknown = names.filter((name) => !files.has(name));
+/** @param {string} name */
+function called(name) {
+  return [...files.keys()].filter((each) => each === name || each.startsWith(`${name}-`));
+}
+
+const unknown = names.filter((name) => called(name).length === 0);
 if (unknown.length > 0) {
   refuse(`No long test is called ${unknown.join(" or ")}. There are: ${[...files.keys()].join(", ")}.`);
 }
-const chosen = names.length === 0 ? [...files.keys()] : names;
+const chosen = names.length === 0 ? [...files.keys()] : [...new Set(names.flatMap(called))];
 
 /** @param {string} name */
 const wholeMinutes = (name) => /** @type {Record<string, number>} */ (WHOLE_MINUTES)[name] ?? OTHERS_MINUTES;

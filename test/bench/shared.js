@@ -1,5 +1,5 @@
 // @ts-check
-/** Section `shared`: a batch from enqueue to complete, in PostgreSQL that several daemons share, and in other queues there. */
+/** Section `shared`: a batch from enqueue to complete, in PostgreSQL that daemons share, and in other queues there. */
 import { execFileSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { open, Session } from "./driver.js";

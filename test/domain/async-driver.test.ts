@@ -10,12 +10,14 @@ import type { TimeSource } from "../../daemon/dist/clock.js";
 import { AsynchronousInProcess } from "../asynchronous.js";
 import type { AtEnd } from "../daemon.js";
 import { contentOf, InProcess, type InProcessOptions } from "../in-process.js";
+import { sized } from "../long-form.js";
 import { HAS_POSTGRESQL, PostgreSql } from "../postgresql.js";
 
-const TORTURE = process.env.PAWL_TORTURE !== undefined;
 /** Over PostgreSQL, for each way in which it is asked. */
-const RUNS = TORTURE ? 300 : 2;
-const TIME_LIMIT_MS = TORTURE ? 600_000 : 120_000;
+const RUNS = sized(300, 1);
+const RUNS_MS = sized(300_000, 10_000);
+/** What has failed is made smaller afterwards. */
+const TIME_LIMIT_MS = 2 * RUNS_MS + 120_000;
 
 /** Random numbers that are the same for both drivers, since they decide how long batches rest. */
 function drawn(): (bytes: number) => Buffer {
@@ -390,19 +392,22 @@ function numbered(): (value: unknown) => string {
     if (OF_THE_FILE.has(key)) return undefined;
     const of = GIVEN_KEYS.get(key);
     if (of === undefined || each === null) return each;
+    return keyOf(of, each);
+  };
+  const keyOf = (of: string, each: unknown): string => {
     const given = `${of} ${each}`;
-    keys.set(given, keys.get(given) ?? `${of} ${keys.size}`);
-    return keys.get(given);
+    const key = keys.get(given) ?? `${of} ${keys.size}`;
+    keys.set(given, key);
+    return key;
   };
   return (value) =>
-    JSON.stringify(value, shown).replaceAll(
-      /[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f-]{22}|[0-9a-f]{24,}|[\w+/-]{40,}=?/g,
-      (random) => {
+    JSON.stringify(value, shown)
+      .replaceAll(/qwc:(\d+):/g, (_, seq) => `qwc:${keyOf("batch", seq)}:`)
+      .replaceAll(/[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f-]{22}|[0-9a-f]{24,}|[\w+/-]{40,}=?/g, (random) => {
         const number = met.get(random) ?? `#${met.size}`;
         met.set(random, number);
         return number;
-      },
-    );
+      });
 }
 
 test("all operations come to the same, driven with awaits between their steps", async () => {
@@ -453,7 +458,7 @@ describe.skipIf(!HAS_POSTGRESQL)("over PostgreSQL", () => {
             expect(await outcomeOf(inPostgreSql, events, connections)).toEqual(expected);
           },
         ),
-        { numRuns: RUNS, interruptAfterTimeLimit: TORTURE ? 300_000 : 10_000 },
+        { numRuns: RUNS, interruptAfterTimeLimit: RUNS_MS },
       );
     },
     TIME_LIMIT_MS,

@@ -1,15 +1,19 @@
 // Operations without a daemon: two drivers of the same generators, and the world as a test wants it.
 
+import { randomBytes } from "node:crypto";
 import type { Mode } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import { DEFAULT_ID_DIGITS } from "@pawl/protocol/limits";
 import type Database from "better-sqlite3";
+import { Session } from "../../daemon/dist/shared/session.js";
+import { createTables } from "../../daemon/dist/shared/tables.js";
 import { connect } from "../../daemon/dist/store/connection.js";
 import { migrate } from "../../daemon/dist/store/migrate.js";
 import { SqliteStore } from "../../daemon/dist/store/sqlite.js";
 import type { Operation, SqlParams, Statement, Step } from "../../daemon/dist/store/statement.js";
 import { type Env, type Outcome, Unfinished, Wait } from "../../daemon/dist/turns/operation.js";
 import { TurnMemory } from "../../daemon/dist/turns/turn-memory.js";
+import { SHARED_URL } from "../postgresql-store.js";
 
 /** Something that runs operations, each in a transaction of its own. */
 export interface Driver {
@@ -78,6 +82,40 @@ export function synchronousDriver(): Driver {
       }
     },
     close: () => store.close(),
+  };
+}
+
+/** A driver whose database may be either. */
+export interface OwnDriver extends Pick<Driver, "perform"> {
+  /** The rows of a query in the SQL that both share. */
+  rows(query: string): Promise<Record<string, unknown>[]>;
+  close(): unknown;
+}
+
+/** The daemon's own store; a session that awaits with the server that `PAWL_TEST_SHARED` names, if it does. */
+export async function ownDriver(): Promise<OwnDriver> {
+  if (SHARED_URL === undefined) {
+    const driver = synchronousDriver();
+    const rows = async (query: string) => driver.database.prepare(query).all() as Record<string, unknown>[];
+    return { ...driver, rows };
+  }
+  const place = new URL(SHARED_URL);
+  place.searchParams.set("schema", `pawl_${randomBytes(8).toString("hex")}`);
+  const session = await Session.open(place.href);
+  await createTables(session, { dryRun: false });
+  return {
+    async perform(operation) {
+      await session.begin();
+      try {
+        const outcome = await session.perform(operation);
+        await session.commit();
+        return outcome;
+      } finally {
+        await session.rollback();
+      }
+    },
+    rows: (query) => session.query(query),
+    close: () => session.close(),
   };
 }
 

@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * `jobs-worker.js LIBRARY DIRECTORY CALLERS QUEUES WARM_UP OPERATIONS` has callers enqueue a job, claim one and complete
- * it, each the next once it has, over a pool with a connection for each; and sends what that took.
+ * `jobs-worker.js LIBRARY DIRECTORY CALLERS QUEUES WARM_UP OPERATIONS` has callers enqueue a job, claim one and
+ * complete it, each the next once it has, over a pool with a connection for each; and sends what that took.
  */
 import { createRequire } from "node:module";
 import { performance } from "node:perf_hooks";
