@@ -174,11 +174,15 @@ function unchecked(
 /** Tells the caller that it waits, if it asked to be told. */
 function waitingOf({ mcpReq }: ServerContext): <T>(reason: string, wait: () => Promise<T>) => Promise<T> {
   const progressToken = mcpReq._meta?.progressToken;
+  // A call may wait several times, and what it tells only rises.
+  const began = performance.now();
+  let last = -1;
   return async (reason, wait) => {
     if (progressToken === undefined) return await wait();
-    const began = performance.now();
     const tell = (): void => {
       const progress = Math.round((performance.now() - began) / 1000);
+      if (progress <= last) return;
+      last = progress;
       const params = { progressToken, progress, message: `${reason} (${progress} s)` };
       mcpReq.notify({ method: "notifications/progress", params }).catch(() => {});
     };

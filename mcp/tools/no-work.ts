@@ -119,7 +119,10 @@ function sentencesOf({ held, blocked, ready, aside }: Kinds, name: string, passe
       others.map(({ storyId, claim }) => `${storyId} (${claim?.agent})`),
       (ids) => `Others work on ${ids}.`,
     ),
-    said(blocked.map(idOf), (ids, count) => `Blocked until a person unblocks, ${count}: ${ids}.`),
+    said(
+      blocked.map(idOf),
+      (ids, count) => `Blocked until a person unblocks, ${count}: ${ids}; work_claim says what it needs.`,
+    ),
     said(
       aside.map(({ storyId, stage }) => `${storyId} (${stage})`),
       (ids, count) => `In stages that work is not taken from, ${count}: ${ids}.`,

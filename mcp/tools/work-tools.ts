@@ -26,6 +26,8 @@ import type { Waited } from "./waiting.js";
 import { heldLease, tellHolders } from "./wanting.js";
 
 const MAX_REASON_LENGTH = 1000;
+/** While work is waited for it is looked so often whether any can still come. */
+const IDLE_LOOK_SECONDS = 3;
 
 const note = z.string().min(1).max(16_000).optional();
 const WORK = {
@@ -58,7 +60,7 @@ export const workNext = tool({
       .max(16)
       .optional()
       .meta({ description: "Only items with all of these." }),
-    waitSeconds: waitSeconds("until there is work"),
+    waitSeconds: waitSeconds("until there is work", "; a message, or that none can come, ends it"),
   },
   output: WORK,
   async run({ queue, stages, labels, waitSeconds: seconds }, call) {
@@ -79,8 +81,15 @@ export const workNext = tool({
       ...(labels === undefined ? {} : { labels }),
     };
     let { answer, interrupted } = await nextItem(call, board, wanted, 0);
-    if (answer.work === null && (seconds ?? 0) > 0 && !(await isIdle(call, answer.passedOver)))
-      ({ answer, interrupted } = await nextItem(call, board, wanted, seconds));
+    // In pieces: whoever works may end that with nothing for others, and then nothing is left to wait for.
+    for (
+      let left = seconds ?? 0;
+      answer.work === null && left > 0 && !interrupted;
+      left -= IDLE_LOOK_SECONDS
+    ) {
+      if (call.signal.aborted || (await isIdle(call, answer.passedOver))) break;
+      ({ answer, interrupted } = await nextItem(call, board, wanted, Math.min(left, IDLE_LOOK_SECONDS)));
+    }
     if (answer.work !== null) return { work: answer.work };
     const { passedOver } = answer;
     const [reason, idle] = await Promise.all([
@@ -110,7 +119,7 @@ export const workClaim = tool({
   name: "work_claim",
   title: "Take one certain piece of work",
   description:
-    "Instead of work_next, when you know which item (such as FR-012) or job (qwb:...) to do. Returns the same; of what you hold already, too. Refused with lease_held if another has it: take other work, or ask the holder with message_send. `work: null`: it is not ready; `reason` says why.",
+    "Instead of work_next, when you know which item (such as FR-012) or job (qwb:...) to do. Returns the same; of what you hold already, too. Refused with lease_held if another has it: take other work, or ask the holder with message_send. `work: null`: it is not ready; `reason` says why, of a blocked one with the note that says what it needs.",
   annotations: ADDS,
   input: { id, waitSeconds: waitSeconds("until it is free") },
   output: WORK,

@@ -107,7 +107,8 @@ describe("the protocol", () => {
     // Each agent reads all of the list, schemas too.
     expect(JSON.stringify(core).length).toBeLessThan(18_000);
     const text = words.join("\n");
-    for (const until of ["there is work", "it is free", "all are free", "the answer comes"])
+    expect(text).toContain("Waits so long until there is work; a message, or that none can come, ends it.");
+    for (const until of ["it is free", "all are free", "the answer comes"])
       expect(text).toContain(`Waits so long until ${until}; any message ends it.`);
     expect(text).toContain("what you hold is kept for 30 s after this server ends");
     expect(text).toContain("what needs a person (a question: give_back)");
@@ -354,6 +355,24 @@ describe("work", () => {
     ]);
     await ada.done("paths_release");
     expect(await ask()).not.toHaveProperty("hint");
+    // Nor for longer than somebody works.
+    await ada.done("item_edit", { id, blocked: false });
+    await ben.done("work_claim", { id });
+    const told: number[] = [];
+    const waited = ada.done(
+      "work_next",
+      { labels: [later.label], waitSeconds: 45 },
+      {
+        onprogress({ progress }: { progress: number }) {
+          told.push(progress);
+          if (told.length > 1) return;
+          void ben.done("work_finish", { id, outcome: "failed", blocked: true, note: "no such shop" });
+        },
+      },
+    );
+    expect((await waited).reason).toContain("Nobody works on anything");
+    expect(told).toEqual([...new Set(told)].sort((a, b) => a - b));
+    expect(Math.max(...told)).toBeLessThan(40);
     // What another may take may become more.
     await ada.done("item_edit", { id, blocked: false });
     await ada.done("work_claim", { id });
