@@ -206,6 +206,7 @@ export class Daemon {
           this.#loop.schedule();
         },
         onRefused: (from, refusal) => this.#rpc.refuse(refusal, from),
+        onWrote: (connection, bytes, sharing) => this.#inbox.answered(connection, bytes, sharing),
         onRoom: (connection) => {
           this.#inbox.roomAgain(connection);
           this.#loop.schedule();

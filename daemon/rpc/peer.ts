@@ -25,8 +25,8 @@ export interface Peer extends Sender {
   forgotValues(characters: number): void;
   /** A request was taken up whose answer may well have so many bytes. */
   expects(bytes: number): void;
-  /** A request was answered with so many bytes, by themselves or within a batch. */
-  wrote(bytes: number): void;
+  /** A request was answered with so many bytes, by themselves or within a batch; shared ones were not made for it. */
+  wrote(bytes: number, sharing: { isShared: boolean }): void;
   /** Queues one line, as a text without its end. */
   send(line: string | LongLine | SharedLine): void;
   /** Queues lines that other peers are sent, too. */

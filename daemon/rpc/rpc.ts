@@ -202,7 +202,8 @@ export class Rpc {
   /** Writes an answer that is a line by itself. */
   writeLine(response: Response, peer: Peer): string | LongLine | SharedLine {
     const line = this.#lineOf(response, peer);
-    peer.wrote(typeof line === "string" || line instanceof SharedLine ? line.length : line.bytes.length);
+    const isShared = line instanceof SharedLine;
+    peer.wrote(typeof line === "string" || isShared ? line.length : line.bytes.length, { isShared });
     return line;
   }
 
@@ -217,7 +218,7 @@ export class Rpc {
   /** Writes an answer within a batch. */
   #write(response: Response, peer: Peer): string {
     const text = this.#encoded(encode, response, peer);
-    peer.wrote(text.length);
+    peer.wrote(text.length, { isShared: false });
     return text;
   }
 
