@@ -216,6 +216,7 @@ export class Daemon {
             caller,
           })),
         onDrain: ({ caller: { connection } }) => {
+          this.#loop.roomAgain(connection);
           this.#commandPush.roomAgain(connection);
           this.#subscriptions.roomAgain(connection);
         },

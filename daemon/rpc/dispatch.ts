@@ -16,6 +16,8 @@ import { noSuchMethod } from "./validation-errors.js";
 export interface Reply {
   /** The id of the request; undefined for a notification. */
   readonly id: Id | undefined;
+  /** False while its peer has so much to read that a long answer has to wait. */
+  readonly hasRoom: boolean;
   /** Called once: with the result or a refusal. */
   answer(outcome: unknown): void;
 }
@@ -73,7 +75,7 @@ export class Dispatcher {
       const outcome = method.performAsync(checked, sender, reply.id);
       if (outcome !== undefined) return void outcome.then(give, give);
       const texts = textsIn(method, checked, source.json);
-      calls.push(new RequestCall(method, checked, texts, source, sender, reply.id, give));
+      calls.push(new RequestCall(method, checked, texts, source, sender, reply, give));
     } catch (error) {
       give(error);
     }
@@ -133,6 +135,7 @@ class RequestCall implements Call {
   #source: Source | undefined;
   readonly #piece: UploadedPiece | undefined;
   readonly #sender: Sender;
+  readonly #reply: Reply;
   readonly #give: (outcome: unknown) => void;
 
   constructor(
@@ -141,11 +144,11 @@ class RequestCall implements Call {
     texts: Texts,
     source: Source,
     sender: Sender,
-    id: Id | undefined,
+    reply: Reply,
     give: (outcome: unknown) => void,
   ) {
     this.caller = sender.caller;
-    this.id = id;
+    this.id = reply.id;
     this.waitMs = (params as { waitMs?: number }).waitMs ?? 0;
     this.mayBeUndone = method.composed === true;
     this.#method = method;
@@ -154,6 +157,7 @@ class RequestCall implements Call {
     this.#source = this.waitMs > 0 ? source : undefined;
     this.#piece = source.piece;
     this.#sender = sender;
+    this.#reply = reply;
     this.#give = give;
   }
 
@@ -164,6 +168,10 @@ class RequestCall implements Call {
 
   get closed(): boolean {
     return this.#sender.closed;
+  }
+
+  get hasRoom(): boolean {
+    return this.#reply.hasRoom;
   }
 
   get writes(): boolean {

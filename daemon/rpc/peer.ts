@@ -12,6 +12,8 @@ export interface Peer extends Sender {
   readonly mayAnswer: boolean;
   /** True if a request of the daemon would reach it soon. */
   readonly mayBeAsked: boolean;
+  /** False while it has so much to read that an answer to a request that has waited is not made. */
+  readonly hasRoom: boolean;
   /** True if more answers of batches may be kept until the last one of each is there. */
   readonly mayKeep: boolean;
   /** Answers of a batch of so many bytes more, or fewer, wait for its last one. */

@@ -236,6 +236,7 @@ export class Rpc {
 abstract class MessageReply implements Reply {
   /** Undefined for a notification, which is never answered. */
   id: Id | undefined;
+  abstract readonly hasRoom: boolean;
 
   answer(outcome: unknown): void {
     if (this.id === undefined) this.give(null);
@@ -259,6 +260,10 @@ class LineReply extends MessageReply {
     this.#line = line;
   }
 
+  get hasRoom(): boolean {
+    return this.#peer.hasRoom;
+  }
+
   give(response: Response | null): void {
     const peer = this.#peer;
     if (this.#line !== undefined) peer.releaseLine(this.#line);
@@ -269,6 +274,8 @@ class LineReply extends MessageReply {
 
 /** The answer to a message of a batch. */
 class BatchReply extends MessageReply {
+  /** Nothing of a batch is read before its last answer is made. */
+  readonly hasRoom = true;
   readonly #batch: Batch;
   readonly #index: number;
 

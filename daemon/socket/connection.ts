@@ -226,6 +226,11 @@ export class Connection implements Peer, Reader, Source {
     return this.#outgoing.keptBytes < MAX_BATCH_ANSWER_BYTES && this.#options.unsent.maySend(this, 0);
   }
 
+  get hasRoom(): boolean {
+    if (this.closed) return true;
+    return !this.#outgoing.congested && this.#options.unsent.maySend(this, this.#answerBytes);
+  }
+
   get unsentBytes(): number {
     return this.#outgoing.unsentBytes;
   }
