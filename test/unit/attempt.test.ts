@@ -33,7 +33,6 @@ test("calls that one change wakes are answered with 8 MiB a turn, and with more 
       caller: { ...DAEMON, connection },
       waitMs: 60_000,
       closed: false,
-      // biome-ignore lint/correctness/useYield: an operation without statements.
       *start() {
         return isOver ? answer : new Wait("k");
       },
@@ -43,7 +42,6 @@ test("calls that one change wakes are answered with 8 MiB a turn, and with more 
       caller: { ...DAEMON, connection: 100 },
       waitMs: 0,
       closed: false,
-      // biome-ignore lint/correctness/useYield: an operation without statements.
       *start({ effects }) {
         isOver = true;
         effects.wake("k");
