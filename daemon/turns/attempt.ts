@@ -51,7 +51,7 @@ const MAX_UNTANGLED = 32;
 const UNTANGLED = 8;
 /** Calls whose ancestors are asked for in one go: each costs some reads of /proc, and is asked for once. */
 const MAX_ASKED_FOR_ANCESTORS = 16;
-/** Calls that are woken, or whose time is up, are left for a later turn once their long answers have so many characters. */
+/** Calls that have waited are left for a later turn once the long answers of this one have so many characters. */
 const MAX_WOKEN_ANSWERS_LENGTH = 8 * 1024 * 1024;
 
 /** The things that end without being asked to: turns know when and for whom, the rules are above this room. */
