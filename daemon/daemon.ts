@@ -214,6 +214,7 @@ export class Daemon {
           this.#loop.schedule();
         },
         onRefused: (from, refusal) => this.#rpc.refuse(refusal, from),
+        onWrote: (connection, bytes, sharing) => this.#inbox.answered(connection, bytes, sharing),
         onRoom: (connection) => {
           this.#inbox.roomAgain(connection);
           this.#loop.schedule();
@@ -223,6 +224,7 @@ export class Daemon {
             caller,
           })),
         onDrain: ({ caller: { connection } }) => {
+          this.#loop.roomAgain(connection);
           this.#commandPush.roomAgain(connection);
           this.#subscriptions.roomAgain(connection);
         },

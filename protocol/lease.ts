@@ -1,5 +1,6 @@
 import { z } from "zod";
 import {
+  MAX_JOINT_POOLS_BYTES,
   MAX_LEASE_MEMBER_LENGTH,
   MAX_LEASE_MS,
   MAX_LEASE_NAME_LENGTH,
@@ -138,9 +139,14 @@ export const LEASE = noun("lease", {
         .strictObject({
           owner,
           name: name.optional(),
-          names: z.array(name).min(1).max(MAX_LEASE_NAMES).optional().meta({
-            description: "In the place of `name`: all of them or none, under one leaseId.",
-          }),
+          names: z
+            .array(name)
+            .min(1)
+            .max(MAX_LEASE_NAMES)
+            .optional()
+            .meta({
+              description: `In the place of \`name\`: all of them or none, under one leaseId. Those that are pools have members of ${MAX_JOINT_POOLS_BYTES} bytes together at most, as JSON.`,
+            }),
           task: task.optional(),
           awaitsChildren: awaitsChildren.optional(),
           mode: mode.default("exclusive"),

@@ -1914,7 +1914,10 @@ export type LeaseAcquireParams = {
   owner: string;
   /** What the lease is for: a database, a branch, a directory. */
   name?: string | undefined;
-  /** In the place of `name`: all of them or none, under one leaseId. */
+  /**
+   * In the place of `name`: all of them or none, under one leaseId. Those that are pools have members of 1048576
+   * bytes together at most, as JSON.
+   */
   names?: string[] | undefined;
   /**
    * A label of what it is held for: what one process holds and waits for under it belongs together, where circles

@@ -52,6 +52,8 @@ export interface InProcessOptions {
   processes?: boolean;
   /** The number of the process that another one is a child of. */
   parentOf?: (pid: number) => number | undefined;
+  /** False while the peer of a connection has too much to read. */
+  hasRoom?: (connection: number) => boolean;
 }
 
 export class InProcess {
@@ -69,6 +71,7 @@ export class InProcess {
   /** The rows of its operations, where they are in PostgreSQL; the file has the time and the keys. */
   readonly #inPlace: InPlace | undefined;
   readonly #hasProcesses: boolean;
+  readonly #hasRoom: (connection: number) => boolean;
   #open = true;
 
   constructor(options: InProcessOptions = {}) {
@@ -84,6 +87,7 @@ export class InProcess {
     const store = this.#inPlace?.store ?? database.store;
     const ends = new Ends(ENDINGS);
     this.#hasProcesses = options.processes ?? false;
+    this.#hasRoom = options.hasRoom ?? (() => true);
     this.loop = new TurnLoop({
       setting: {
         witness: undefined,
@@ -180,9 +184,16 @@ export class InProcess {
       parked: () => {},
     };
     const source = { json: () => JSON.stringify({ method, params }), bytes: 0 };
+    const hasRoom = this.#hasRoom;
     const outcome = await new Promise((answer) => {
       const calls: Call[] = [];
-      this.#dispatcher.call(method, params, sender, source, calls, { id: undefined, answer });
+      this.#dispatcher.call(method, params, sender, source, calls, {
+        id: undefined,
+        get hasRoom() {
+          return hasRoom(connection);
+        },
+        answer,
+      });
       for (const call of calls) this.submit(call);
     });
     if (outcome instanceof Error) throw outcome;

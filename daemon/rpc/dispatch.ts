@@ -17,6 +17,8 @@ import { noSuchMethod } from "./validation-errors.js";
 export interface Reply {
   /** The id of the request; undefined for a notification. */
   readonly id: Id | undefined;
+  /** False while its peer has so much to read that a long answer has to wait. */
+  readonly hasRoom: boolean;
   /** Called once: with the result or a refusal. */
   answer(outcome: unknown): void;
 }
@@ -80,7 +82,7 @@ export class Dispatcher {
       const outcome = route === undefined ? method.performAsync(checked, sender, reply.id) : undefined;
       if (outcome !== undefined) return void outcome.then(give, give);
       const texts = textsIn(method, checked, source.json);
-      const call = new RequestCall(method, checked, texts, source, sender, reply.id, give);
+      const call = new RequestCall(method, checked, texts, source, sender, reply, give);
       if (route !== undefined) this.#places?.perform(call, route);
       // Requests of one connection take effect in the order in which they were sent.
       else if (this.#places?.isPerforming(sender.caller.connection)) this.#places.afterCalls(call);
@@ -144,6 +146,7 @@ class RequestCall implements Call {
   #source: Source | undefined;
   readonly #piece: UploadedPiece | undefined;
   readonly #sender: Sender;
+  readonly #reply: Reply;
   readonly #give: (outcome: unknown) => void;
 
   constructor(
@@ -152,11 +155,11 @@ class RequestCall implements Call {
     texts: Texts,
     source: Source,
     sender: Sender,
-    id: Id | undefined,
+    reply: Reply,
     give: (outcome: unknown) => void,
   ) {
     this.caller = sender.caller;
-    this.id = id;
+    this.id = reply.id;
     this.waitMs = (params as { waitMs?: number }).waitMs ?? 0;
     this.mayBeUndone = method.composed === true;
     this.#method = method;
@@ -165,6 +168,7 @@ class RequestCall implements Call {
     this.#source = this.waitMs > 0 ? source : undefined;
     this.#piece = source.piece;
     this.#sender = sender;
+    this.#reply = reply;
     this.#give = give;
   }
 
@@ -175,6 +179,10 @@ class RequestCall implements Call {
 
   get closed(): boolean {
     return this.#sender.closed;
+  }
+
+  get hasRoom(): boolean {
+    return this.#reply.hasRoom;
   }
 
   get writes(): boolean {

@@ -12,6 +12,8 @@ export interface Peer extends Sender {
   readonly mayAnswer: boolean;
   /** True if a request of the daemon would reach it soon. */
   readonly mayBeAsked: boolean;
+  /** False while it has so much to read that an answer to a request that has waited is not made. */
+  readonly hasRoom: boolean;
   /** True if more answers of batches may be kept until the last one of each is there. */
   readonly mayKeep: boolean;
   /** Answers of a batch of so many bytes more, or fewer, wait for its last one. */
@@ -25,8 +27,8 @@ export interface Peer extends Sender {
   forgotValues(characters: number): void;
   /** A request was taken up whose answer may well have so many bytes. */
   expects(bytes: number): void;
-  /** A request was answered with so many bytes, by themselves or within a batch. */
-  wrote(bytes: number): void;
+  /** A request was answered with so many bytes, by themselves or within a batch; shared ones were not made for it. */
+  wrote(bytes: number, sharing: { isShared: boolean }): void;
   /** Queues one line, as a text without its end. */
   send(line: string | LongLine | SharedLine): void;
   /** Queues lines that other peers are sent, too. */

@@ -202,7 +202,8 @@ export class Rpc {
   /** Writes an answer that is a line by itself. */
   writeLine(response: Response, peer: Peer): string | LongLine | SharedLine {
     const line = this.#lineOf(response, peer);
-    peer.wrote(typeof line === "string" || line instanceof SharedLine ? line.length : line.bytes.length);
+    const isShared = line instanceof SharedLine;
+    peer.wrote(typeof line === "string" || isShared ? line.length : line.bytes.length, { isShared });
     return line;
   }
 
@@ -217,7 +218,7 @@ export class Rpc {
   /** Writes an answer within a batch. */
   #write(response: Response, peer: Peer): string {
     const text = this.#encoded(encode, response, peer);
-    peer.wrote(text.length);
+    peer.wrote(text.length, { isShared: false });
     return text;
   }
 
@@ -235,6 +236,7 @@ export class Rpc {
 abstract class MessageReply implements Reply {
   /** Undefined for a notification, which is never answered. */
   id: Id | undefined;
+  abstract readonly hasRoom: boolean;
 
   answer(outcome: unknown): void {
     if (this.id === undefined) this.give(null);
@@ -258,6 +260,10 @@ class LineReply extends MessageReply {
     this.#line = line;
   }
 
+  get hasRoom(): boolean {
+    return this.#peer.hasRoom;
+  }
+
   give(response: Response | null): void {
     const peer = this.#peer;
     if (this.#line !== undefined) peer.releaseLine(this.#line);
@@ -268,6 +274,8 @@ class LineReply extends MessageReply {
 
 /** The answer to a message of a batch. */
 class BatchReply extends MessageReply {
+  /** Nothing of a batch is read before its last answer is made. */
+  readonly hasRoom = true;
   readonly #batch: Batch;
   readonly #index: number;
 

@@ -5,6 +5,7 @@
  *     framing     bytes to messages   hang-up-watch  finds out that it has closed
  *     outgoing    replies to it       dear-requests  what a line is expected to take
  *     resting     has those wait that send much
+ *     processor-time                  what a request needed of the processor
  *     unsent, unread, garbage         the memory that all connections share
  *     connections, access, listener, served-sockets, supervisor, kernel  who connects, and where
  */
@@ -56,6 +57,8 @@ export interface ConnectionOptions {
   onSkipped: (connection: Connection, members: readonly TopMember[]) => void;
   /** Something has arrived that is no line: to be answered like one that is no message. */
   onRefused: (connection: Connection, refusal: PawlError) => void;
+  /** A request was answered with so many bytes. */
+  onWrote: (connection: Connection, bytes: number, sharing: { isShared: boolean }) => void;
   /** `mayTakeUp` may be true again. */
   onRoom: (connection: Connection) => void;
   /** All that was in the way of sending it more has been read. */
@@ -223,6 +226,11 @@ export class Connection implements Peer, Reader, Source {
     return this.#outgoing.keptBytes < MAX_BATCH_ANSWER_BYTES && this.#options.unsent.maySend(this, 0);
   }
 
+  get hasRoom(): boolean {
+    if (this.closed) return true;
+    return !this.#outgoing.congested && this.#options.unsent.maySend(this, this.#answerBytes);
+  }
+
   get unsentBytes(): number {
     return this.#outgoing.unsentBytes;
   }
@@ -288,8 +296,9 @@ export class Connection implements Peer, Reader, Source {
     this.#answerBytes = Math.max(bytes, this.#answerBytes);
   }
 
-  wrote(bytes: number): void {
+  wrote(bytes: number, sharing: { isShared: boolean }): void {
     this.#answerBytes = Math.max(bytes, this.#answerBytes * FORGETTING);
+    this.#options.onWrote(this, bytes, sharing);
   }
 
   send(line: string | LongLine | SharedLine): void {

@@ -16,6 +16,7 @@ type ConnectionEvents = Pick<
   | "isAsked"
   | "onSkipped"
   | "onRefused"
+  | "onWrote"
   | "onRoom"
   | "onDrain"
   | "onSilent"

@@ -26,6 +26,11 @@ export class DearRequests {
   /** No shorter line takes a whole turn, for all that is known. */
   #shortestWholeTurn = Number.POSITIVE_INFINITY;
 
+  /** True if no kind has been dear of late. */
+  get isEmpty(): boolean {
+    return this.#seen.size === 0;
+  }
+
   /** How many whole turns a request may well take. */
   wholeTurns(line: Buffer): number {
     if (line.length < this.#shortestWholeTurn) return 0;
@@ -40,12 +45,14 @@ export class DearRequests {
     return ms >= DEAR_MS ? ms : 0;
   }
 
-  /** A request took so long. A short one says little about long ones. */
-  took(line: Buffer, ms: number): void {
+  /** A request took so long; a short one says little about long ones. Returns true if it was expected to be dear. */
+  took(line: Buffer, ms: number): boolean {
     const kind = kindOf(line);
     const seen = this.#seen.get(kind);
+    const wasExpected = seen !== undefined && seen.dear >= ENOUGH;
     this.#learn(line, ms, kind, seen);
     if (Math.max(ms, seen?.ms ?? 0) >= WHOLE_TURN_MS) this.#shortestWholeTurn = this.#findShortest();
+    return wasExpected;
   }
 
   #learn(line: Buffer, ms: number, kind: string, seen: Seen | undefined): void {

@@ -4,6 +4,7 @@ import type { LineUnderWay } from "../rpc/peer.js";
 import type { Call } from "../turns/call.js";
 import type { Arrivals, Holding } from "../turns/turn-loop.js";
 import { DEAR_MS, DearRequests, WHOLE_TURN_MS } from "./dear-requests.js";
+import { ProcessorTime, type Usage } from "./processor-time.js";
 
 /** A connection, as far as the inbox needs to know it. */
 export interface LineSource {
@@ -27,10 +28,16 @@ const NEWCOMER_MS = 2;
 const DEAR_LEAD_MS = 5;
 /** ... until they have made up for that, or for so much of it. */
 const MAX_DEAR_LEAD_MS = 50;
+/** Of so many requests of a connection, one may take long by chance, as when garbage is collected meanwhile ... */
+const REQUESTS_PER_CHANCE = 16;
+/** ... and so many, one soon after the other. */
+const MAX_CHANCES = 4;
 /** An answer of so many bytes or more is expected to take time to be written. */
 const LONG_ANSWER_BYTES = 64 * 1024;
 /** How long it takes to write a byte of an answer: some 10 ms for each MiB. */
 const MS_PER_ANSWER_BYTE = 1e-5;
+/** ... and to send one that is made already. */
+const MS_PER_SHARED_BYTE = 1e-6;
 
 /** Takes up one line and adds its calls; returns a line that takes more than one step, nothing of it taken up yet. */
 type Receive<From> = (line: Buffer, from: From, calls: Call[]) => LineUnderWay | undefined;
@@ -66,6 +73,10 @@ export class Lane {
   placedMs = 0;
   /** How long the last request took, or the last step of one. */
   tookMs = 0;
+  /** True if its last request was expected to have a long answer. */
+  expectedLong = false;
+  /** How many requests may have taken long by chance. */
+  chances = 1;
   /** The turn in which the lane was served last, and how many requests that took up. */
   turn = 0;
   requests = 0;
@@ -122,6 +133,9 @@ const EMPTY = Buffer.alloc(0);
  *
  * A request that takes a whole turn or more would hold back the answers of all that were taken up before it in its
  * turn. So it has a turn of its own: once nothing else waits, or others have had as many turns as it takes.
+ *
+ * One connection among hundreds would wait for all of these if it were charged for what it did not need: for time in
+ * which other processes had the processor, or in which the garbage of others was collected.
  */
 export class Inbox<From extends LineSource> {
   readonly #receive: Receive<From>;
@@ -133,6 +147,7 @@ export class Inbox<From extends LineSource> {
   /** Lanes whose next requests are dear and let others go first, a heap by the time used once that is performed. */
   readonly #aside: Lane[] = [];
   readonly #dear = new DearRequests();
+  readonly #processor: ProcessorTime;
   /** How much more time dear requests have taken than others since something waits. */
   #dearLeadMs = 0;
   /** A lane whose next request is to have a turn of its own, and how many turns others may have before. */
@@ -156,8 +171,10 @@ export class Inbox<From extends LineSource> {
   /** Since when the line waited that was taken up last, as far as that is known. */
   #takenSince: number | undefined;
 
-  constructor(receive: Receive<From>) {
+  /** @param usage what the process has used of the processor. */
+  constructor(receive: Receive<From>, usage: () => Usage = () => process.resourceUsage()) {
     this.#receive = receive;
+    this.#processor = new ProcessorTime(usage);
   }
 
   get #mayTakeMore(): boolean {
@@ -253,6 +270,9 @@ export class Inbox<From extends LineSource> {
     this.#turn += 1;
     this.#isBegun = false;
     this.#turnsBefore -= 1;
+    // Whoever is alone waits for nobody, whatever it is charged for.
+    if (this.#lines > 1 || !this.#dear.isEmpty) this.#processor.begin();
+    else this.#processor.forget();
     const lanes = this.#nextTurn;
     if (lanes.length === 0) return;
     this.#nextTurn = [];
@@ -297,6 +317,7 @@ export class Inbox<From extends LineSource> {
       this.#isBegun = true;
       this.#serving = lane;
       this.#servedLine = lane.nextLine;
+      lane.expectedLong = lane.connection.answerBytes > LONG_ANSWER_BYTES;
       this.#takeUp(lane, calls);
       const { answerBytes } = lane.connection;
       return answerBytes >= LONG_ANSWER_BYTES ? answerBytes * MS_PER_ANSWER_BYTE : 0;
@@ -310,24 +331,36 @@ export class Inbox<From extends LineSource> {
 
   /** The request that was taken up last is performed, and took so long. */
   #took(ms: number): void {
-    if (this.#serving !== undefined) {
-      this.#charge(this.#serving, ms);
-      this.#serving.tookMs = ms;
+    const neededMs = ms < DEAR_MS ? ms : this.#processor.needed(ms);
+    const wasExpected = this.#learn(neededMs);
+    const lane = this.#serving;
+    if (lane !== undefined) {
+      const isByChance = neededMs >= DEAR_MS && !wasExpected && lane.chances >= 1;
+      this.#charge(lane, isByChance ? DEAR_MS : neededMs);
+      lane.chances = Math.min(lane.chances + (isByChance ? -1 : 1 / REQUESTS_PER_CHANCE), MAX_CHANCES);
+      lane.tookMs = neededMs;
     }
-    this.#learn(ms);
     this.#putBack();
   }
 
-  #learn(ms: number): void {
+  /** Returns true if it could be expected that the request is dear. */
+  #learn(ms: number): boolean {
     const isDear = ms >= DEAR_MS;
-    if (!isDear && this.#dearLeadMs === 0) return;
-    this.#dearLeadMs = Math.min(Math.max(this.#dearLeadMs + (isDear ? ms : -ms), 0), MAX_DEAR_LEAD_MS);
-    if (this.#servedLine !== undefined) this.#dear.took(this.#servedLine, ms);
+    if (!isDear && this.#dear.isEmpty && this.#dearLeadMs === 0) return false;
+    this.#lead(isDear ? ms : -ms);
+    return this.#servedLine === undefined || this.#dear.took(this.#servedLine, ms);
   }
 
-  /** A request of a connection was answered with so many bytes. */
-  answered({ lane }: From, bytes: number): void {
-    if (bytes >= LONG_ANSWER_BYTES) this.#charge(lane, bytes * MS_PER_ANSWER_BYTE);
+  /** A request of a connection was answered with so many bytes, made for it or shared by all such answers. */
+  answered({ lane }: From, bytes: number, { isShared }: { isShared: boolean }): void {
+    if (bytes < LONG_ANSWER_BYTES) return;
+    const ms = bytes * (isShared ? MS_PER_SHARED_BYTE : MS_PER_ANSWER_BYTE);
+    this.#charge(lane, ms);
+    this.#lead(lane.expectedLong ? ms : -ms);
+  }
+
+  #lead(ms: number): void {
+    this.#dearLeadMs = Math.min(Math.max(this.#dearLeadMs + ms, 0), MAX_DEAR_LEAD_MS);
   }
 
   #takeUp(lane: Lane, calls: Call[]): void {
@@ -433,8 +466,10 @@ export class Inbox<From extends LineSource> {
 
   #putsAside(lane: Lane): boolean {
     if (this.#dearLeadMs <= DEAR_LEAD_MS) return false;
-    const { nextLine, tookMs } = lane;
-    const expectedMs = nextLine === undefined ? tookMs : this.#dear.expectedMs(nextLine);
+    const { nextLine, tookMs, connection } = lane;
+    const { answerBytes } = connection;
+    const answerMs = answerBytes > LONG_ANSWER_BYTES ? answerBytes * MS_PER_ANSWER_BYTE : 0;
+    const expectedMs = answerMs + (nextLine === undefined ? tookMs : this.#dear.expectedMs(nextLine));
     if (expectedMs < DEAR_MS) return false;
     lane.placedMs = (lane.usedMs as number) + expectedMs;
     insert(this.#aside, lane);

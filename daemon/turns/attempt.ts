@@ -1,5 +1,6 @@
 import { PawlError } from "@pawl/protocol/errors";
 import { type Boottime, type Clock, elapsed, type KeptTime, type Reading } from "../clock.js";
+import { RawJson } from "../json/raw-json.js";
 import { keepTime } from "../store/kept-time.js";
 import type { Operation } from "../store/statement.js";
 import type { Store } from "../store/store.js";
@@ -52,6 +53,8 @@ const MAX_UNTANGLED = 32;
 const UNTANGLED = 8;
 /** Calls whose ancestors are asked for in one go: each costs some reads of /proc, and is asked for once. */
 const MAX_ASKED_FOR_ANCESTORS = 16;
+/** Calls that have waited are left for a later turn once the long answers of this one have so many characters. */
+const MAX_WOKEN_ANSWERS_LENGTH = 8 * 1024 * 1024;
 
 /** The things that end without being asked to: turns know when and for whom, the rules are above this room. */
 export interface Endings {
@@ -92,6 +95,10 @@ export class Attempt {
   #timeToKeep: KeptTime | undefined;
   /** The calls that were tried in vain for all their keys, since the last operation and the last grant. */
   readonly #inVain = new Set<Parked>();
+  /** The characters of the long answers to calls that have waited. */
+  #answersLength = 0;
+  /** Connections whose peers have too much to read, as far as was asked in this turn. */
+  #withoutRoom: Set<number> | undefined;
   /** The calls that have let those first who wait for their callers, since the last operation. */
   readonly #letFirst = new Set<Parked>();
   /** Operations performed, also those of calls that wait on. */
@@ -195,9 +202,15 @@ export class Attempt {
     if (refusal !== undefined) this.#serve(parked, refusal);
   }
 
-  /** Answers a call that has waited for as long as it may, unless this turn has served it. */
+  /** True if those who have waited are to be answered in a later turn. */
+  get isOver(): boolean {
+    return this.#answersLength >= MAX_WOKEN_ANSWERS_LENGTH || elapsed() >= this.#until;
+  }
+
+  /** Answers a call that has waited for as long as it may, unless this turn has served it, once its peer reads. */
   timeOut(parked: Parked): void {
     if (parked.state !== "waiting") return;
+    if (this.#holdsUp(parked)) return this.#waiters.holdUp(parked, { isTimedOut: true });
     this.begin();
     this.#serve(parked, this.#try(parked.call, false, null, parked));
     this.#serveWoken();
@@ -206,6 +219,7 @@ export class Attempt {
   /** Performs a parked call again, because another process may have made its condition true. */
   tryAgain(parked: Parked): void {
     if (parked.state !== "waiting") return;
+    if (this.#holdsUp(parked)) return this.#waiters.holdUp(parked, { isTimedOut: false });
     this.begin();
     const outcome = this.#try(parked.call, true, null, parked);
     if (!(outcome instanceof Wait)) this.#serve(parked, outcome);
@@ -322,6 +336,7 @@ export class Attempt {
   #serve(parked: Parked, outcome: unknown): void {
     this.#inVain.clear();
     this.#waiters.serve(parked);
+    this.#answersLength += lengthOf(outcome);
     this.#answer(parked.call, outcome);
     // Who waits behind it under the one key that was woken is tried next anyway.
     const { holdsBackUnder: keys } = parked;
@@ -369,6 +384,20 @@ export class Attempt {
     if (!this.#waiters.isWaitedFor(parked)) return false;
     this.#letFirst.add(parked);
     return this.#setting.store.perform(contest.letOthersFirst(this.#env(caller, false, null, parked)));
+  }
+
+  /**
+   * True if a call has to wait on since its peer has too much to read: thousands may be given the same long answer at
+   * once. One that writes takes what others want, so it keeps its place, and is answered no more than is written.
+   */
+  #holdsUp({ call }: Parked): boolean {
+    if (call.writes !== false) return false;
+    const { connection } = call.caller;
+    if (this.#withoutRoom?.has(connection)) return true;
+    if (call.hasRoom !== false) return false;
+    this.#withoutRoom ??= new Set();
+    this.#withoutRoom.add(connection);
+    return true;
   }
 
   #answer(call: Call, outcome: unknown): void {
@@ -426,7 +455,11 @@ export class Attempt {
     // The first is served even when the time is over: what came free must not go to a call that comes before the rest.
     let isFirst = true;
     for (let parked = line.next(); parked !== undefined; parked = line.next()) {
-      if (!isFirst && elapsed() >= this.#until) {
+      if (this.#holdsUp(parked)) {
+        this.#waiters.holdUp(parked, { isTimedOut: false });
+        continue;
+      }
+      if (!isFirst && this.isOver) {
         this.#waiters.leave(key);
         return false;
       }
@@ -496,6 +529,17 @@ export class Attempt {
 
 /** Those who wait do so in the daemon that writes. */
 const NOT_KNOWN = () => null;
+
+/** The characters of the kept texts in an answer: all else in it is short. */
+function lengthOf(outcome: unknown): number {
+  if (outcome instanceof RawJson) return outcome.text.length;
+  let length = 0;
+  for (const name in outcome as object) {
+    const value = (outcome as Record<string, unknown>)[name];
+    if (value instanceof RawJson) length += value.text.length;
+  }
+  return length;
+}
 
 function isToUndo(outcome: unknown): boolean {
   return outcome instanceof PawlError || outcome instanceof Tried;

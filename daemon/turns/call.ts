@@ -18,6 +18,8 @@ export interface Call {
   readonly mayBeUndone?: boolean;
   /** True if nobody is there any more to get the answer; such a call is performed but never parked. */
   readonly closed: boolean;
+  /** False while its peer has so much to read that its answer, if it is a long one, has to wait. */
+  readonly hasRoom?: boolean;
   /** Makes the operation anew for each try. */
   start(env: Env): Operation<Outcome<unknown>>;
   /** Told how many bytes the call takes while it waits, and less as many once it does not. */

@@ -293,6 +293,14 @@ export class TurnLoop {
     if (this.#waiters.someLeft) this.schedule();
   }
 
+  /** The peer of a connection has read: its waits that were held up for that go on. */
+  roomAgain(connection: number): void {
+    const timedOut = this.#waiters.roomAgain(connection);
+    if (timedOut === undefined) return;
+    this.#timedOut.push(...timedOut);
+    this.schedule();
+  }
+
   /** Releases what was granted for as long as a connection lasts that has closed. */
   disconnect(connection: number): void {
     if (this.#holders.delete(connection)) this.#releaseGrants(connection);
@@ -427,13 +435,14 @@ export class TurnLoop {
 
   /** Performs what came by no connection, until this time, and the first of each kind in any case. */
   #performOwn(attempt: Attempt, { timedOut, calls }: Work, until: number): void {
-    performSome(this.#again, until, (parked) => attempt.tryAgain(parked));
-    performSome(this.#timedOut, until, (parked) => {
+    const isOver = (): boolean => elapsed() >= until || attempt.isOver;
+    performSome(this.#again, isOver, (parked) => attempt.tryAgain(parked));
+    performSome(this.#timedOut, isOver, (parked) => {
       if (parked.state === "gone") return;
       timedOut.push(parked);
       attempt.timeOut(parked);
     });
-    performSome(this.#own, until, (call) => {
+    performSome(this.#own, isOver, (call) => {
       calls.push(call);
       attempt.perform(call);
     });
@@ -845,13 +854,13 @@ const STORAGE_FAILED = refuse(
   { reason: "storage_failed" },
 );
 
-/** Takes the first out of a list and performs it, and more of them until this time. */
-function performSome<T>(list: T[], until: number, perform: (each: T) => void): void {
+/** Takes the first out of a list and performs it, and more of them until it is over. */
+function performSome<T>(list: T[], isOver: () => boolean, perform: (each: T) => void): void {
   if (list.length === 0) return;
   let count = 0;
   try {
     do perform(list[count++] as T);
-    while (count < list.length && elapsed() < until);
+    while (count < list.length && !isOver());
   } finally {
     list.splice(0, count);
   }

@@ -94,6 +94,8 @@ export class Waiters implements Contenders {
   /** The keys that were woken, and whose calls there was no time for. */
   readonly #left = new Set<string>();
   #marks = new TurnMarks();
+  /** By connections whose peers have too much to read: what is to be done for their calls once they have read. */
+  readonly #heldUp = new Map<number, { keys: Set<string>; timedOut: Set<Parked> }>();
   readonly #onTimeUp: (parked: Parked) => void;
 
   // The answers to calls that have just arrived, as functions that are made once and not in each turn.
@@ -371,6 +373,7 @@ export class Waiters implements Contenders {
   }
 
   removeOf(connection: number): void {
+    this.#heldUp.delete(connection);
     for (const entry of [...(this.#byConnection.get(connection) ?? [])]) this.remove(entry);
   }
 
@@ -417,6 +420,28 @@ export class Waiters implements Contenders {
 
   get someLeft(): boolean {
     return this.#left.size > 0;
+  }
+
+  /**
+   * A call could be answered, and its peer has too much to read: it waits on, until `roomAgain`. Done with no turn, so
+   * that a rollback changes nothing: at worst it is tried once more.
+   */
+  holdUp(parked: Parked, { isTimedOut }: { isTimedOut: boolean }): void {
+    const { call, lines } = parked as Entry;
+    const { connection } = call.caller;
+    const held = this.#heldUp.get(connection) ?? { keys: new Set(), timedOut: new Set() };
+    this.#heldUp.set(connection, held);
+    if (isTimedOut) held.timedOut.add(parked);
+    else for (const { key } of lines) held.keys.add(key);
+  }
+
+  /** The peer of a connection has read: its calls are performed in the next turn; returns those whose time is up. */
+  roomAgain(connection: number): Iterable<Parked> | undefined {
+    const held = this.#heldUp.get(connection);
+    if (held === undefined) return undefined;
+    this.#heldUp.delete(connection);
+    for (const key of held.keys) if (this.#byKey.has(key)) this.#left.add(key);
+    return held.timedOut;
   }
 
   all(): Parked[] {

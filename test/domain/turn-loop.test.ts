@@ -241,3 +241,35 @@ test("a loop that has stopped refuses what arrives until it rests, and then take
   loop.submit({ settle } as unknown as Parameters<TurnLoop["submit"]>[0]);
   expect(outcomes).toEqual([stopping]);
 });
+
+test("a wait that only reads is answered once its peer has room, also when its time is up, and holds up nobody", async () => {
+  const full = new Set([2]);
+  const pawl = new InProcess({ hasRoom: (connection) => !full.has(connection) });
+  const answered: string[] = [];
+  const wait = (name: string, batchId: string, connection: number, waitMs: number): Promise<unknown> =>
+    pawl.call("queue.wait", { batchId, waitMs }, connection).then(({ batch }) => {
+      answered.push(`${name} ${batch.state}`);
+    });
+  const { batch } = await pawl.call("queue.enqueue", { queue: "q", payloads: [1] });
+  const { claim } = await pawl.call("queue.claim", { queue: "q", owner: "a" });
+  const { claimId, leaseToken } = claim as NonNullable<typeof claim>;
+  const other = (await pawl.call("queue.enqueue", { queue: "q", payloads: [2] })).batch;
+  const held = [wait("held", batch.batchId, 2, 60_000), wait("over", other.batchId, 2, 10)];
+  // A call that takes something is served by its place.
+  const taken = pawl.call("queue.claim", { queue: "q2", owner: "b", waitMs: 60_000 }, 2);
+  const free = [wait("free", batch.batchId, 3, 60_000), wait("free", other.batchId, 3, 10)];
+  await pawl.call("queue.complete", { claimId, leaseToken });
+  await Promise.all(free);
+  await pawl.call("queue.enqueue", { queue: "q2", payloads: [3] });
+  expect((await taken).claim).not.toBeNull();
+  expect(answered).toEqual(["free completed", "free ready"]);
+  expect(pawl.loop.waiting).toBe(2);
+  pawl.loop.roomAgain(2);
+  await pawl.call("daemon.ping", {});
+  expect(answered).toHaveLength(2);
+  full.clear();
+  pawl.loop.roomAgain(2);
+  await Promise.all(held);
+  expect(answered.slice(2).sort()).toEqual(["held completed", "over ready"]);
+  expect(pawl.loop.waiting).toBe(0);
+});

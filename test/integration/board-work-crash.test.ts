@@ -13,7 +13,8 @@ import type { RawClient } from "../raw-client.js";
 const { WORKERS, ITEMS, DAEMON_KILLS, MOST_WORK_MS } = TORTURE
   ? { WORKERS: 32, ITEMS: 200, DAEMON_KILLS: 8, MOST_WORK_MS: 200 }
   : { WORKERS: 6, ITEMS: 60, DAEMON_KILLS: 1, MOST_WORK_MS: 20 };
-const WORKER_KILL_EVERY_MS = 250;
+/** A worker is killed each time that so many more are begun: however slow the machine is, they come to work. */
+const BEGUN_PER_KILL = 5;
 /** Long beside a stall of the machine, so that nobody who is alive outlives its lease. */
 const LEASE_MS = 6000;
 const LOOK_EVERY_MS = 50;
@@ -71,7 +72,7 @@ test(
 
     const killed = { workers: 0, daemons: 0, all: 0 };
     const startedAt = performance.now();
-    let killWorkerAt = startedAt;
+    let killWorkerAt = BEGUN_PER_KILL;
     for (;;) {
       const { working, done } = await lookAt(client);
       if (done === ITEMS) break;
@@ -90,9 +91,11 @@ test(
         await expect.poll(async () => (await lookAt(client)).working, { timeout: 60_000 }).toEqual([]);
         for (let count = 0; count < WORKERS; count += 1) startOne();
       }
-      if (performance.now() >= killWorkerAt) {
-        killWorkerAt = performance.now() + WORKER_KILL_EVERY_MS;
-        const victim = [...workers][Math.floor(Math.random() * workers.size)];
+      const begun = begunIn(log);
+      if (begun >= killWorkerAt) {
+        killWorkerAt = begun + BEGUN_PER_KILL;
+        // Of the older half, which are at work by now.
+        const victim = [...workers][Math.floor((Math.random() * workers.size) / 2)];
         if (victim?.kill("SIGKILL")) {
           killed.workers += 1;
           startOne();
@@ -143,6 +146,11 @@ async function differences(client: RawClient): Promise<unknown[]> {
     after = step.next;
   } while (after !== undefined);
   return found;
+}
+
+/** How often an item was begun. */
+function begunIn(log: string): number {
+  return [...readFileSync(log, "utf8").matchAll(/^begin /gm)].length;
 }
 
 function parse(line: string): Line {

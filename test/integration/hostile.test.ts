@@ -333,3 +333,34 @@ test("whoever asks for a little is answered before the queue of whoever asks for
   await replies;
   expect(await daemon.end()).toBe(0);
 });
+
+/** Sends the same request without end, and reads the answers. */
+async function flood(daemon: DaemonProcess, request: string): Promise<Socket> {
+  const socket = await deaf(daemon);
+  const write = (): void => {
+    while (socket.writable && socket.write(request));
+  };
+  socket.on("drain", write);
+  socket.resume();
+  write();
+  return socket;
+}
+
+test("a flood of dear requests by 30 connections has at most one answered before each short request", async () => {
+  const daemon = await startDaemon();
+  const polite = await daemon.place.connect();
+  for (let call = 0; call < 30; call += 1) await polite.call("daemon.stats", {});
+  const method = "queue.enqueueMany";
+  const params = { batches: Array(500).fill({ queue: "q", payloads: [1] }) };
+  const request = `${JSON.stringify({ jsonrpc: "2.0", id: 1, method, params })}\n`;
+  const floods = await Promise.all(Array.from({ length: 30 }, () => flood(daemon, request)));
+  const performed = async (): Promise<number> =>
+    (await polite.call("daemon.stats", {})).requests[method] ?? 0;
+  await until(async () => (await performed()) > 5);
+
+  // Sent at once, so that nothing counts but the order in which the daemon performs them.
+  const counts = await Promise.all(Array.from({ length: 30 }, performed));
+  expect(Math.max(...counts) - Math.min(...counts)).toBeLessThanOrEqual(counts.length);
+  for (const socket of floods) socket.destroy();
+  expect(await daemon.end()).toBe(0);
+});

@@ -195,6 +195,25 @@ describe("a name with slots", () => {
     await client.call("lease.configure", { name: "port", members: ["4003", "4001", "4009"] });
     expect((await acquire(client, "port", { slots: 2 })).members).toEqual(["4003", "4009"]);
   });
+
+  test("a label of a pool is given as it is, and pools of 1 MiB together at most are acquired at once", async () => {
+    const client = await connect();
+    const odd = ['a "quoted" one', "back\\slash", "é, [1]"];
+    await client.call("lease.configure", { name: "odd", members: odd });
+    expect((await acquire(client, "odd")).members).toEqual(odd.slice(0, 1));
+    expect((await acquire(client, "odd", { slots: 2 })).members).toEqual(odd.slice(1));
+    const members = Array.from({ length: 4096 }, (_, index) => String(index).padEnd(100));
+    const names = ["half-a", "half-b", "beyond"];
+    for (const name of names) await client.call("lease.configure", { name, members });
+    const both = { owner: "o", names: names.slice(0, 2) };
+    const { leases } = await client.call("lease.acquire", both);
+    expect(leases.map((lease) => lease.members)).toEqual([[members[0]], [members[0]]]);
+    await expect(client.call("lease.acquire", { owner: "o", names })).rejects.toMatchObject({
+      kind: "invalid_params",
+      error: { data: { issues: [{ path: "/names" }] } },
+    });
+    expect((await acquire(client, "beyond", { slots: 2 })).members).toEqual(members.slice(0, 2));
+  });
 });
 
 describe("several names", () => {

@@ -258,6 +258,45 @@ test(
 );
 
 test(
+  "of waits that end together with long answers, no more is made than a peer has room for, and all once it reads",
+  async () => {
+    const WAITS = 60;
+    const crowd = await Crowd.gather();
+    const { batch } = await crowd.polite.call("queue.enqueue", {
+      queue: "q",
+      payloads: ["x".repeat(ANSWER_BYTES)],
+    });
+    const { claim } = await crowd.polite.call("queue.claim", { queue: "q", owner: "polite" });
+    const { claimId, leaseToken } = claim as NonNullable<typeof claim>;
+    const [socket] = (await crowd.join(1)) as [Socket];
+    const params = { batchId: batch.batchId, waitMs: 3_600_000 };
+    for (let id = 0; id < WAITS; id += 1) {
+      socket.write(`${JSON.stringify({ jsonrpc: "2.0", id, method: "queue.wait", params })}\n`);
+    }
+    await crowd.until(({ waiting }) => waiting === WAITS);
+    await crowd.polite.call("queue.complete", { claimId, leaseToken });
+    let before = WAITS;
+    for (let times = 0; times < 20; times += 1) {
+      const { waiting } = await crowd.stats();
+      if (waiting !== before) times = 0;
+      before = waiting;
+      await pause(10);
+    }
+    const { waiting, unsentBytes } = await crowd.stats();
+    expect(waiting).toBeGreaterThan(WAITS / 2);
+    expect(unsentBytes).toBeLessThan(20 * MB);
+    let lines = 0;
+    socket.on("data", (chunk: Buffer) => {
+      for (let at = chunk.indexOf("\n"); at >= 0; at = chunk.indexOf("\n", at + 1)) lines += 1;
+    });
+    socket.resume();
+    await crowd.until(() => lines === WAITS);
+    expect((await crowd.stats()).waiting).toBe(0);
+  },
+  LONG_MS,
+);
+
+test(
   "long requests that wait have 7 MiB of a connection, and short ones still get through",
   async () => {
     const crowd = await Crowd.gather();

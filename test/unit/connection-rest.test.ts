@@ -36,6 +36,7 @@ test("no more than 192 KiB of a connection are read in one round of the event lo
     isAsked: () => false,
     onSkipped: none,
     onRefused: none,
+    onWrote: none,
     onRoom: none,
     onDrain: none,
     onSilent: none,

@@ -13,16 +13,19 @@ class Source implements LineSource {
   readonly mayGoOn = true;
   readonly mayTakeUpCancel = true;
   readonly requestsPerTurn = 128;
-  readonly answerBytes = 256;
+  answerBytes = 256;
 
   tookUp(): void {}
 }
 
 const PING = line("ping", 0.1);
 
-/** A line of so many steps that each take so many milliseconds. */
-function line(method: string, ms: number, bytes = 60, steps = 1): Buffer {
-  return Buffer.from(JSON.stringify({ id: 1, method, params: { ms, steps } }).padEnd(bytes));
+/**
+ * A line of so many steps that each take so many milliseconds; in those of `held`, others have the processor, and in
+ * those of `disk`, it waits for that.
+ */
+function line(method: string, ms: number, bytes = 60, { steps = 1, held = 0, disk = 0 } = {}): Buffer {
+  return Buffer.from(JSON.stringify({ id: 1, method, params: { ms, steps, held, disk } }).padEnd(bytes));
 }
 
 /** An inbox, and turns by a clock that only its lines move. */
@@ -30,18 +33,32 @@ class Turns {
   /** Whose lines were performed, and when. */
   readonly performed: Source[] = [];
   nowMs = 0;
+  /** How long the daemon did not have the processor, and what it has read from disks. */
+  #idleMs = 0;
+  #fsRead = 0;
   #tookMs = 0;
   readonly inbox: Inbox<Source>;
   readonly #arrivals: Arrivals;
 
   constructor() {
-    this.inbox = new Inbox<Source>((taken, from) => {
-      this.performed.push(from);
-      const { ms, steps } = JSON.parse(taken.toString()).params;
-      this.#tookMs = ms;
-      return steps === 1 ? undefined : this.#inSteps(from, ms, steps);
-    });
+    this.inbox = new Inbox<Source>(
+      (taken, from) => {
+        this.performed.push(from);
+        const { ms, steps, held, disk } = JSON.parse(taken.toString()).params;
+        this.#tookMs = ms;
+        this.#idleMs += held + disk;
+        if (disk > 0) this.#fsRead += 8;
+        return steps === 1 ? undefined : this.#inSteps(from, ms, steps);
+      },
+      () => ({ userCPUTime: 1000 * (this.nowMs - this.#idleMs), systemCPUTime: 0, fsRead: this.#fsRead }),
+    );
     this.#arrivals = this.inbox.arrivals(() => undefined);
+  }
+
+  #answer(source: Source): void {
+    const { answerBytes } = source;
+    if (answerBytes > 1000) this.nowMs += answerBytes * 1e-6;
+    this.inbox.answered(source, answerBytes, { isShared: true });
   }
 
   #inSteps(from: Source, ms: number, left: number): LineUnderWay {
@@ -69,7 +86,9 @@ class Turns {
       this.nowMs += this.#tookMs;
       this.#arrivals.took(this.#tookMs);
     }
-    return this.performed.slice(before);
+    const taken = this.performed.slice(before);
+    for (const source of taken) this.#answer(source);
+    return taken;
   }
 }
 
@@ -106,7 +125,7 @@ for (const [what, bytes, steps] of [
     const others = open(turns, CONNECTIONS);
     open(turns, 1);
     for (const other of [...others, ...Array.from({ length: 100 }, () => new Source())]) {
-      turns.inbox.push(other, line("dear", 20, bytes, steps));
+      turns.inbox.push(other, line("dear", 20, bytes, { steps }));
     }
     const took = pingsMs(turns, polite);
     // The first may be performed after the two that show what they take, and each other after one.
@@ -192,4 +211,88 @@ test("what takes a whole turn holds back no answer of others, and has its turn a
   // Five of each were sent. Before each there are as many turns of others as it takes.
   expect(turns.performed.filter((each) => each === dear).length).toBeGreaterThanOrEqual(3);
   expect(turns.performed.filter((each) => each === other).length).toBeGreaterThanOrEqual(2);
+});
+
+/**
+ * The most requests of others that were performed between when each of a polite one's came, one after the other, and
+ * when it was performed, beside a hundred connections that always ask for something.
+ */
+function mostBetween(
+  turns: Turns,
+  polite: Source,
+  pings: readonly Buffer[],
+  other: Buffer,
+  others: readonly Source[] = open(turns, 100),
+): number {
+  let idle = others;
+  const fill = (): void => {
+    for (const each of idle) if (each !== polite) turns.inbox.push(each, other);
+  };
+  let most = 0;
+  for (const ping of pings) {
+    fill();
+    turns.inbox.push(polite, ping);
+    const before = turns.performed.length;
+    for (idle = turns.turn(); !idle.includes(polite); idle = turns.turn()) fill();
+    most = Math.max(most, turns.performed.indexOf(polite, before) - before);
+  }
+  return most;
+}
+
+/** Pings of which every so many is another. */
+function pingsWith(other: Buffer, every: number): Buffer[] {
+  return Array.from({ length: 400 }, (_, index) => (index % every === every - 1 ? other : PING));
+}
+
+test("time in which other processes have the processor is not charged to whoever asks for little", () => {
+  const turns = new Turns();
+  const [polite] = open(turns, 1) as [Source];
+  const pings = pingsWith(line("ping", 20.1, 60, { held: 20 }), 3);
+  // The first two show what they take.
+  expect(mostBetween(turns, polite, pings, line("dear", 60, 30_000))).toBeLessThanOrEqual(2);
+});
+
+test("time in which a request waits for a disk is charged", () => {
+  const turns = new Turns();
+  const [polite] = open(turns, 1) as [Source];
+  const other = line("dear", 60, 30_000, { disk: 59.9 });
+  expect(mostBetween(turns, polite, pingsWith(PING, 1), other)).toBeLessThanOrEqual(2);
+});
+
+test("what takes long by chance now and then puts nobody behind hundreds", () => {
+  const pings = pingsWith(line("ping", 30), 25);
+  for (const [other, most] of [
+    [line("dear", 60, 30_000), 3],
+    // Others may have had as much as is charged to it: 0.5 ms each.
+    [line("read", 0.2), 4 * 100],
+  ] as const) {
+    const turns = new Turns();
+    const [polite] = open(turns, 1) as [Source];
+    expect(mostBetween(turns, polite, pings, other)).toBeLessThanOrEqual(most);
+  }
+});
+
+test("requests that took long while the daemon was new are not taken to be dear later", () => {
+  const turns = new Turns();
+  const polite = new Source();
+  for (const ms of [3, 3, 3, 3, ...Array.from({ length: 20 }, () => 0.1)]) {
+    turns.inbox.push(polite, line("ping", ms));
+    while (turns.waiting > 0) turns.turn();
+  }
+  const [one, two] = open(turns, 2) as [Source, Source];
+  turns.inbox.push(one, line("dear", 60, 30_000));
+  turns.turn();
+  turns.inbox.push(polite, PING);
+  turns.inbox.push(two, line("dear", 60, 30_000));
+  expect(turns.turn()[0]).toBe(polite);
+});
+
+test("what long answers take is charged, and they let others go first", () => {
+  const turns = new Turns();
+  const [polite, ...others] = open(turns, 101) as [Source, ...Source[]];
+  for (const other of others) other.answerBytes = 500_000;
+  const request = line("document", 0.02);
+  // The first comes after as many as were there before it.
+  mostBetween(turns, polite, [PING], request, others);
+  expect(mostBetween(turns, polite, pingsWith(PING, 1), request, others)).toBeLessThanOrEqual(2);
 });

@@ -1,7 +1,8 @@
 // One request for a name, or for several together: whether there is room for it, and what it is granted.
 import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
-import { MAX_INTEGER, MAX_NAMED_HOLDERS } from "@pawl/protocol/limits";
+import { Scanner } from "@pawl/protocol/json-text";
+import { MAX_INTEGER, MAX_JOINT_POOLS_BYTES, MAX_NAMED_HOLDERS } from "@pawl/protocol/limits";
 import { holderOf, keepOnLoss } from "../../grants/on-loss.js";
 import { all, type Operation, one, sql } from "../../store/statement.js";
 import { type Env, marked, type Outcome, Wait } from "../../turns/operation.js";
@@ -14,7 +15,7 @@ import {
   keep,
   type Lease,
   selectHolders,
-  selectName,
+  selectNameSize,
   TAKEN,
   toldHolder,
   waitKey,
@@ -83,10 +84,13 @@ export function* acquire(params: Params, env: Env): Operation<Outcome<Result<"le
  */
 function* findImpossible(names: readonly string[], { slots = 1 }: Params): Operation<PawlError | undefined> {
   if (slots === 1 && names.length === 1) return undefined;
+  let poolsBytes = 0;
   for (const name of names) {
-    const { highest = 0, capacity = null } = (yield* one(selectName, { name })) ?? {};
+    const { highest = 0, capacity = null, pool_bytes: bytes } = (yield* one(selectNameSize, { name })) ?? {};
     if (highest >= MAX_INTEGER) return exhausted(name);
     if (slots > (capacity ?? 1)) return tooManySlots(name, slots, capacity ?? 1);
+    poolsBytes += bytes ?? 0;
+    if (names.length > 1 && poolsBytes > MAX_JOINT_POOLS_BYTES) return TOO_LONG_POOLS;
   }
   return undefined;
 }
@@ -156,8 +160,22 @@ function* freeMembers(name: string, pool: string, { slots = 1 }: Params, env: En
   for (const { members } of yield* all(selectTakenMembers, { name, now: env.now })) {
     for (const member of JSON.parse(members) as string[]) taken.add(member);
   }
-  return (JSON.parse(pool) as string[]).filter((member) => !taken.has(member)).slice(0, slots);
+  const free: string[] = [];
+  // A pool may have a million bytes, and those that are free are at its beginning as a rule.
+  const scanner = new Scanner(pool);
+  for (let more = scanner.enter(); more && free.length < slots; more = scanner.next()) {
+    const member = JSON.parse(scanner.takeValue()) as string;
+    if (!taken.has(member)) free.push(member);
+  }
+  return free;
 }
+
+const POOLS_MESSAGE = `has pools whose members take more than ${MAX_JOINT_POOLS_BYTES} bytes of JSON together`;
+const TOO_LONG_POOLS = refuse(
+  "invalid_params",
+  `lease.acquire: names ${POOLS_MESSAGE}. Ask for fewer names at once, or give the pools shorter members.`,
+  { issues: [{ path: "/names", message: POOLS_MESSAGE }] },
+);
 
 function tooManySlots(name: string, slots: number, capacity: number): PawlError {
   const has = capacity === 1 ? "one slot" : `${capacity} slots`;

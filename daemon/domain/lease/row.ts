@@ -71,6 +71,11 @@ export const selectName = sql<{ highest: number; capacity: number | null; pool: 
   "SELECT highest, capacity, pool FROM pawl_lease_token WHERE name = :name",
 );
 
+/** As before, with how long its pool is, which is not read for that. */
+export const selectNameSize = sql<{ highest: number; capacity: number | null; pool_bytes: number | null }>(
+  "SELECT highest, capacity, octet_length(pool) AS pool_bytes FROM pawl_lease_token WHERE name = :name",
+);
+
 export const selectHighest = sql<{ highest: number }>(
   "SELECT highest FROM pawl_lease_token WHERE name = :name",
 );

@@ -4,6 +4,7 @@ import { PawlError } from "@pawl/protocol/errors";
 import { MAX_PAGE_BYTES } from "@pawl/protocol/limits";
 import { all, type Operation, one, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
+import { placesOf } from "./ids.js";
 import { LAST_READY_LANE } from "./lanes.js";
 import { pageOf } from "./pages.js";
 import { findQueue, NO_COUNTS, type QueueRow } from "./queue-row.js";
@@ -23,6 +24,10 @@ import {
   shownBatch,
 } from "./row.js";
 import { isPaused, type Settings } from "./settings.js";
+
+const selectState = sql<Pick<BatchRow, "state">>(
+  "SELECT state FROM pawl_batch WHERE enqueue_seq = :seq AND batch_id = :batchId",
+);
 
 const selectBySeq = sql<BatchRow & HolderRow>(`
   SELECT ${BATCH_COLUMNS}, ${HOLDER_COLUMNS}
@@ -49,12 +54,22 @@ export function* get(params: Parsed<"queue.get">, env: Env): Operation<Result<"q
 
 /** Waits for the end of a batch. */
 export function* wait(params: Parsed<"queue.wait">, env: Env): Operation<Outcome<Result<"queue.wait">>> {
+  const seq = env.mayWait ? yield* unfinished(params.batchId) : undefined;
+  if (seq !== undefined) return new Wait(finishedKey(seq));
   const row = yield* byId(params.batchId);
   if (row instanceof PawlError) return row;
-  if (env.mayWait && !isFinal(row.state)) return new Wait(finishedKey(row.enqueue_seq));
   yield* readMore(row);
   checkKept(row);
   return { batch: shownBatch(row, JSON.stringify(row.queue), claimOf(row, env), env) };
+}
+
+/** The place of a batch that has not ended: what it holds may be long, and is not read for that. */
+function* unfinished(batchId: string): Operation<number | undefined> {
+  for (const seq of yield* placesOf(batchId)) {
+    const row = yield* one(selectState, { seq, batchId });
+    if (row !== undefined) return isFinal(row.state) ? undefined : seq;
+  }
+  return undefined;
 }
 
 export function* list(params: Parsed<"queue.list">, env: Env): Operation<Result<"queue.list">> {

@@ -1,0 +1,41 @@
+/** What the process has used of the processor, in microseconds, and read from disks (`process.resourceUsage`). */
+export type Usage = Pick<NodeJS.ResourceUsage, "userCPUTime" | "systemCPUTime" | "fsRead">;
+
+/**
+ * Tells time in which the daemon worked from time in which other processes had the processor. On a busy machine these
+ * have it for longer than a cheap request takes, in the middle of any.
+ */
+export class ProcessorTime {
+  readonly #usage: () => Usage;
+  #usedMs: number | undefined;
+  #fsRead = 0;
+
+  constructor(usage: () => Usage) {
+    this.#usage = usage;
+  }
+
+  /** Something begins that may have to be looked at. Returns what was used before. */
+  begin(): number {
+    const { userCPUTime, systemCPUTime, fsRead } = this.#usage();
+    this.#fsRead = fsRead;
+    this.#usedMs = (userCPUTime + systemCPUTime) / 1000;
+    return this.#usedMs;
+  }
+
+  /** Nothing that follows has to be looked at. */
+  forget(): void {
+    this.#usedMs = undefined;
+  }
+
+  /**
+   * How much of the last so many milliseconds the daemon needed at most, as far as that is known: what was used since
+   * `begin` or the last call, unless the daemon had to wait for a disk.
+   */
+  needed(ms: number): number {
+    const usedBefore = this.#usedMs;
+    const readBefore = this.#fsRead;
+    if (usedBefore === undefined) return ms;
+    const usedMs = this.begin();
+    return this.#fsRead === readBefore ? Math.min(ms, usedMs - usedBefore) : ms;
+  }
+}
