@@ -21,13 +21,16 @@ const READABLE = {
   codegen: { asciiOnly: true, removeWhitespace: false, legalComments: "none" },
 };
 
-/** A script whose value is a function of these, so that it can be compiled before it is needed: see bin/compiled.js. */
+/** Modules that are loaded only where they are configured. */
+const LAZY = /\/daemon\/dist\/(shared\/(?!specification)|remote\/(dynamodb|etcd))/;
+
+/** Scripts whose values are functions of these, so that they can be compiled before they are needed: see bin/compiled.js. */
 const BEGIN = "(function (exports, require, module, __filename, __dirname, importModule) {";
 const END = "})";
 
 /**
- * pawld in one file, beside the modules that it is made of: it is ready in 0.6 of the time. Two folders deep,
- * like all modules here that look for files by their own path.
+ * pawld in one file, beside the modules that it is made of: it is ready in 0.6 of the time. What is loaded only where it is
+ * configured is in files of its own. Two folders deep, like all modules here that look for files by their own path.
  */
 export default {
   input: { pawld: join(import.meta.dirname, "dist/main.js") },
@@ -42,8 +45,10 @@ export default {
     format: "cjs",
     entryFileNames: "[name].cjs",
     chunkFileNames: "[name]-[hash].cjs",
-    banner: (chunk) => (chunk.isEntry ? `${licenses()}\n${BEGIN}` : licenses()),
-    footer: (chunk) => (chunk.isEntry ? END : ""),
+    banner: `${licenses()}\n${BEGIN}`,
+    footer: END,
+    // One file for what every daemon loads: what names of another file it uses is looked up each time, and takes memory.
+    codeSplitting: { groups: [{ name: "core", test: (id) => !LAZY.test(id) }] },
     comments: false,
     minify: READABLE,
     cleanDir: true,
@@ -55,9 +60,8 @@ function importsByFunction() {
   return {
     name: "imports-by-function",
     generateBundle(_, files) {
-      for (const file of Object.values(files)) {
-        if (file.isEntry) file.code = file.code.replaceAll(/\bimport\(/g, "importModule(");
-      }
+      for (const file of Object.values(files))
+        file.code = file.code.replaceAll(/\bimport\(/g, "importModule(");
     },
   };
 }

@@ -4,23 +4,26 @@ import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
-import { CODE_CACHE, digestOf, loadCompiled } from "./bin/compiled.js";
+import { codeCacheOf, digestOf, loadCompiled } from "./bin/compiled.js";
 
 const LOOK_EVERY_MS = 10;
 const MOST_MS = 10_000;
 
 const directory = mkdtempSync(join(tmpdir(), "pawl-build-"));
 const socket = join(directory, "pawl.sock");
-const { script, source, exports } = loadCompiled();
+const { loaded, exports } = loadCompiled();
 void exports.main(["--socket", socket, "--state-dir", join(directory, "state"), "--log-level", "error"]);
 // What a first request needs is a part of each start, too.
 const end = performance.now() + MOST_MS;
 while (!(await isAnswered()) && performance.now() < end) await pause(LOOK_EVERY_MS);
-const code = script.createCachedData();
-writeFileSync(`${CODE_CACHE}.new`, Buffer.concat([digestOf(source, code), code]));
-// A daemon makes its files for itself alone; this one is a part of the program.
-chmodSync(`${CODE_CACHE}.new`, 0o644);
-renameSync(`${CODE_CACHE}.new`, CODE_CACHE);
+for (const { file, source, script } of loaded.values()) {
+  const cache = codeCacheOf(file);
+  const code = script.createCachedData();
+  writeFileSync(`${cache}.new`, Buffer.concat([digestOf(source, code), code]));
+  // A daemon makes its files for itself alone; this one is a part of the program.
+  chmodSync(`${cache}.new`, 0o644);
+  renameSync(`${cache}.new`, cache);
+}
 rmSync(directory, { recursive: true, force: true });
 process.exit();
 

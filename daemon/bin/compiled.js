@@ -1,43 +1,69 @@
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { dirname } from "node:path";
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Script } from "node:vm";
 
-/** pawld in one file: an expression, a function of what modules of CommonJS have. */
-const BUNDLE = fileURLToPath(new URL("../dist/bundle/pawld.cjs", import.meta.url));
-/** What the engine made of it where it was built: a digest of both, then that. */
-export const CODE_CACHE = `${BUNDLE}.cache`;
+/** pawld in a few files, each an expression: a function of what modules of CommonJS have. */
+const BUNDLE = fileURLToPath(new URL("../dist/bundle", import.meta.url));
+const MAIN = "pawld.cjs";
+
+/**
+ * What the engine made of a file where it was built: a digest of both, then that.
+ *
+ * @param {string} file
+ */
+export function codeCacheOf(file) {
+  return `${file}.cache`;
+}
 
 /**
  * Loads pawld. To compile it takes a third of a start, so the engine is given what it made when pawld was built; it takes
  * that only if it is the same engine. Otherwise pawld starts without.
  *
- * @returns what pawld exports, and the script, of which a cache can be made, with its text.
+ * @returns what pawld exports, and each script that it loads, of which a cache can be made, with its file and text.
  */
 export function loadCompiled() {
-  // All of it is ASCII, which so is read into one byte a character.
-  const source = readFileSync(BUNDLE, "latin1");
-  const script = new Script(source, { filename: BUNDLE, cachedData: cachedCode(source) });
-  const module = { exports: {} };
-  const load = script.runInThisContext();
-  // Some is loaded only where it is asked for, and a script cannot import.
-  load(module.exports, createRequire(BUNDLE), module, BUNDLE, dirname(BUNDLE), (name) => import(name));
-  return { script, source, exports: module.exports };
+  const requireOther = createRequire(join(BUNDLE, MAIN));
+  /** @type {Map<string, { file: string, source: string, script: Script, module: { exports: any } }>} */
+  const loaded = new Map();
+  /** @param {string} name */
+  const load = (name) => {
+    const file = join(BUNDLE, name);
+    const known = loaded.get(file);
+    if (known !== undefined) return known.module.exports;
+    // All of it is ASCII, which so is read into one byte a character.
+    const source = readFileSync(file, "latin1");
+    const script = new Script(source, { filename: file, cachedData: cachedCode(file, source) });
+    const module = { exports: {} };
+    loaded.set(file, { file, source, script, module });
+    // Some is loaded only where it is asked for, and a script cannot import.
+    script.runInThisContext()(module.exports, requireFrom, module, file, dirname(file), importModule);
+    return module.exports;
+  };
+  /** @param {string} name */
+  const requireFrom = (name) => (name.startsWith("./") ? load(name) : requireOther(name));
+  requireFrom.resolve = requireOther.resolve;
+  /** @param {string} name */
+  const importModule = (name) => import(name);
+  return { exports: load(MAIN), loaded };
 }
 
-/** @param {string} source */
-function cachedCode(source) {
-  let file;
+/**
+ * @param {string} file
+ * @param {string} source
+ */
+function cachedCode(file, source) {
+  let cache;
   try {
-    file = readFileSync(CODE_CACHE);
+    cache = readFileSync(codeCacheOf(file));
   } catch {
     return undefined;
   }
-  const code = file.subarray(DIGEST_BYTES);
+  const code = cache.subarray(DIGEST_BYTES);
   // The engine does not look whether it is whole, nor whether it is of another text of the same length.
-  return digestOf(source, code).equals(file.subarray(0, DIGEST_BYTES)) ? code : undefined;
+  return digestOf(source, code).equals(cache.subarray(0, DIGEST_BYTES)) ? code : undefined;
 }
 
 const DIGEST_BYTES = 32;
