@@ -73,7 +73,10 @@ export async function syncBoards(
   const pushed = await transfer(here, heads, peer, theirs.heads, push, (done, total) =>
     options.onProgress?.({ direction: "push", done, total }),
   );
-  if (cuts) await Promise.all([tell(here, await statementsOf(peer)), tell(peer, await statementsOf(here))]);
+  if (cuts) {
+    const [said, answered] = await Promise.all([statementsOf(peer), statementsOf(here)]);
+    await Promise.all([tell(here, said), tell(peer, answered)]);
+  }
   return {
     pulled: pulled.applied,
     pushed: pushed.applied,

@@ -56,6 +56,7 @@ function provider(store: Store, clock: Clock, ids: Map<string, string>): LeasePr
       caller: { connection: 1, pid: 1, uid: 1, gid: 1 },
       mayWait: false,
       mayGoOn: false,
+      idMark: "",
       waiting: () => 0,
       waitsBefore: () => false,
       random: (bytes: number) => crypto.getRandomValues(Buffer.alloc(bytes)),

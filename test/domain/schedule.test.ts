@@ -466,6 +466,7 @@ test("a driver that awaits between its steps enqueues the same", async () => {
       retentionMs: DAY,
       mayWait: false,
       mayGoOn: true,
+      idMark: "",
     };
     for (let done = 1; done > 0; ) {
       const turn = new TurnMemory();

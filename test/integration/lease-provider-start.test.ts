@@ -14,8 +14,15 @@ function watchingLoads({ withoutSdk = false } = {}): { env: Record<string, strin
   const hooks = join(directory, "hooks.cjs");
   writeFileSync(
     hooks,
-    `const { appendFileSync } = require("node:fs");
+    `const fs = require("node:fs");
+     const { appendFileSync, readFileSync } = fs;
      const Module = require("node:module");
+     // The files of the bundle are read and compiled by pawld itself.
+     fs.readFileSync = function (file, ...rest) {
+       if (String(file).endsWith(".cjs")) appendFileSync(${JSON.stringify(list)}, "file://" + file + "\\n");
+       return readFileSync.call(this, file, ...rest);
+     };
+     Module.syncBuiltinESMExports();
      const load = Module._load;
      Module._load = function (name, parent, isMain) {
        if (${withoutSdk} && name.startsWith("@aws-sdk/")) {

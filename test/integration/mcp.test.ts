@@ -1,6 +1,6 @@
 // `pawl mcp`: the official client against it, over a real daemon.
 import { spawn, spawnSync } from "node:child_process";
-import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
 import { PAWL, type Place, privateDirectory, sharedDaemon, startDaemon } from "../daemon.js";
@@ -854,6 +854,7 @@ describe("a session", () => {
     const later = await pidOf();
     expect(later).not.toBe(pid);
     process.kill(later, "SIGTERM");
+    await until(() => !existsSync(`/proc/${later}`));
   });
 });
 

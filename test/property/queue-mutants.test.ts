@@ -50,7 +50,7 @@ const MUTANTS: Mutants = {
   "a grace to stop that is over counts no attempt": ["stop.js", "counts: false", "counts: true"],
   "a delivery begins without progress": [
     "claim.js",
-    "yield* run(endProgress, { seq: row.enqueue_seq });",
+    "yield* write(endProgress, { seq: row.enqueue_seq });",
     "",
   ],
   "a lease that ends counts an attempt": ["claims-under-lease.js", "counts: !isReleased", "counts: false"],
