@@ -31,6 +31,11 @@ export class DearRequests {
     return this.#seen.size === 0;
   }
 
+  /** True if a request of some kind may well take a whole turn. */
+  get someTakeTurns(): boolean {
+    return this.#shortestWholeTurn < Number.POSITIVE_INFINITY;
+  }
+
   /** How many whole turns a request may well take. */
   wholeTurns(line: Buffer): number {
     if (line.length < this.#shortestWholeTurn) return 0;

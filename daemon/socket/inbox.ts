@@ -155,6 +155,8 @@ export class Inbox<From extends LineSource> {
   #turnsBefore = 0;
   /** True if the turn has taken up something. */
   #isBegun = false;
+  /** True if the last turn that took something up has left some, as far as it has come. */
+  #hasLeft = false;
   /** Lanes that have had their share of the turn. */
   #nextTurn: Lane[] = [];
   #turn = 1;
@@ -270,8 +272,8 @@ export class Inbox<From extends LineSource> {
     this.#turn += 1;
     this.#isBegun = false;
     this.#turnsBefore -= 1;
-    // Whoever is alone waits for nobody, whatever it is charged for.
-    if (this.#lines > 1 || !this.#dear.isEmpty) this.#processor.begin();
+    // Where turns take up all that there is, nobody waits for others, whatever each is charged for.
+    if ((this.#lines > 1 && this.#hasLeft) || !this.#dear.isEmpty) this.#processor.begin();
     else this.#processor.forget();
     const lanes = this.#nextTurn;
     if (lanes.length === 0) return;
@@ -303,7 +305,8 @@ export class Inbox<From extends LineSource> {
         this.#nextTurn.push(lane);
         continue;
       }
-      const wholeTurns = this.#isBegun ? this.#wholeTurnsOf(lane) : 0;
+      const mayBeWhole = this.#isBegun && (this.#dear.someTakeTurns || lane.tookMs >= WHOLE_TURN_MS);
+      const wholeTurns = mayBeWhole ? this.#wholeTurnsOf(lane) : 0;
       if (wholeTurns > 0 && this.#putOff === undefined) {
         this.#putOff = lane;
         this.#turnsBefore = wholeTurns;
@@ -315,6 +318,7 @@ export class Inbox<From extends LineSource> {
       }
       lane.requests += 1;
       this.#isBegun = true;
+      this.#hasLeft = true;
       this.#serving = lane;
       this.#servedLine = lane.nextLine;
       lane.expectedLong = lane.connection.answerBytes > LONG_ANSWER_BYTES;
@@ -325,6 +329,7 @@ export class Inbox<From extends LineSource> {
     if (this.#putOff === undefined) {
       this.#now = Math.max(this.#now, this.#mostUsed);
       this.#dearLeadMs = 0;
+      this.#hasLeft = this.#nextTurn.length > 0;
     }
     return undefined;
   }
