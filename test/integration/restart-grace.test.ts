@@ -6,6 +6,7 @@ const GRACE_MS = 5000;
 const LONG_MS = 60_000;
 /** Shorter than the grace. */
 const SHORT_MS = 4500;
+const CLOCKS_APART_MS = 50;
 
 test("each restart begins it anew, and it never outlives what was granted", async () => {
   const place = new Place();
@@ -44,7 +45,9 @@ test("each restart begins it anew, and it never outlives what was granted", asyn
       const { now } = await client.call("daemon.ping", {});
       expect(seen.at(-1)).toBeLessThanOrEqual(now + GRACE_MS);
       // On a slow machine it has ended meanwhile.
-      if (end !== undefined || now < (shortEnd as number)) expect(end).toBe(shortEnd);
+      if (end === undefined && now >= (shortEnd as number)) continue;
+      // Shown by the wall clock, which each life reads beside the elapsed time, some milliseconds apart.
+      expect(Math.abs((end as number) - (shortEnd as number))).toBeLessThan(CLOCKS_APART_MS);
     }
   }
   for (const { seen } of ends) expect(seen).toEqual([...new Set(seen)].sort((a, b) => a - b));

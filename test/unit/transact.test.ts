@@ -78,7 +78,8 @@ describe("JSON Pointer", () => {
     fc.assert(
       fc.property(
         fc.array(fc.string({ unit: "binary" }), { maxLength: 6 }),
-        fc.jsonValue(),
+        // As JSON has it, which knows no -0.
+        fc.jsonValue().map((value) => JSON.parse(JSON.stringify(value)) as unknown),
         (keys, value) => {
           const root = keys.reduceRight<unknown>((inner, key) => Object.fromEntries([[key, inner]]), value);
           expect(resolve(keys.map((key) => `/${escaped(key)}`).join(""), root)).toEqual(value);
