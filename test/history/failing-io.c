@@ -12,14 +12,20 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 #include <unistd.h>
 
 enum { ON_WRITE = 1, ON_SYNC = 2 };
+/*
+ * Of these calls only those of commits, or only the others: the witness is written anew after a failure, and the blocks of
+ * the log that are made ahead, by another thread, are not needed.
+ */
+enum { OF_COMMITS = 4, OF_OTHERS = 8 };
 /* Instead of a number of an error: a part is written, the rest is left to the caller. */
 enum { SHORT_WRITE = -1 };
 
-/* Four integers of 32 bits: which calls, with which error, after how many that pass, and how many fail then. */
+/* Integers of 32 bits: which calls of which, with which error, after how many that pass, and how many fail then. */
 struct control {
     volatile int32_t calls;
     volatile int32_t error;
@@ -40,18 +46,22 @@ __attribute__((constructor)) static void map_control(void) {
     if (mapped != MAP_FAILED) control = mapped;
 }
 
-static int is_ours(int file) {
+/* True for a file of the database, if it is one of those that the calls are of. */
+static int is_meant(int file, int calls) {
     char link[64], path[PATH_MAX];
     snprintf(link, sizeof link, "/proc/self/fd/%d", file);
     ssize_t length = readlink(link, path, sizeof path - 1);
     if (length <= 0) return 0;
     path[length] = 0;
-    return strstr(path, "/pawl.db") != NULL || strstr(path, "/pawl.witness") != NULL;
+    if (strstr(path, "/pawl.db") == NULL && strstr(path, "/pawl.witness") == NULL) return 0;
+    int is_commit = strstr(path, "/pawl.db-wal") != NULL && syscall(SYS_gettid) == getpid();
+    if ((calls & OF_COMMITS) != 0) return is_commit;
+    return (calls & OF_OTHERS) == 0 || !is_commit;
 }
 
 /* The error that this call has to fail with, SHORT_WRITE, or 0. */
 static int failure(int file, int call) {
-    if (control == NULL || (control->calls & call) == 0 || !is_ours(file)) return 0;
+    if (control == NULL || (control->calls & call) == 0 || !is_meant(file, control->calls)) return 0;
     if (__sync_fetch_and_sub(&control->passing, 1) > 0) return 0;
     if (__sync_fetch_and_sub(&control->failing, 1) <= 0) return 0;
     __sync_fetch_and_add(&control->failed, 1);

@@ -5,8 +5,14 @@ import { constants } from "node:os";
 import { join } from "node:path";
 
 const CONTROL_BYTES = 20;
-/** `ON_WRITE` and `ON_SYNC` of the library. */
-const CALLS = { write: 1, sync: 2 };
+/** `ON_WRITE` and `ON_SYNC` of the library, with `OF_COMMITS` or `OF_OTHERS`. */
+const CALLS = {
+  write: 1,
+  sync: 2,
+  "write of a commit": 1 | 4,
+  "sync of a commit": 2 | 4,
+  "other sync": 2 | 8,
+};
 /** `SHORT_WRITE` of the library. */
 const SHORT = -1;
 

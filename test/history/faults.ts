@@ -83,6 +83,11 @@ export const FAULTS: Record<string, (stage: Stage) => Promise<void>> = {
   },
   "disk full": ({ io, random }) => failing(io, { calls: "write", error: "ENOSPC" }, random),
   "quota used up": ({ io, random }) => failing(io, { calls: "write", error: "EDQUOT" }, random),
+  "failed sync beside the commits": async (stage) => {
+    failOnce(stage, { calls: "other sync", error: "EIO" });
+    await sleep(stage.random.next() * SECOND_MS);
+    stage.io.stop();
+  },
   "short writes": ({ io, random }) => failing(io, { calls: "write", error: "short" }, random),
   "clients that do not read": async ({ lives, random }) => {
     const asked = '{"jsonrpc":"2.0","id":1,"method":"rpc.discover"}\n'.repeat(100);
@@ -101,8 +106,10 @@ export const ENDS: Record<string, (stage: Stage) => Promise<void>> = {
     const how = await lives.end("SIGTERM");
     if (how !== 0) complain(`after SIGTERM it ended with ${how}: ${lives.log.slice(-5).join("\n")}`);
   },
-  "failed write": (stage) => endsByItself(stage, () => failOnce(stage, { calls: "write", error: "EIO" })),
-  "failed sync": (stage) => endsByItself(stage, () => failOnce(stage, { calls: "sync", error: "EIO" })),
+  "failed write": (stage) =>
+    endsByItself(stage, () => failOnce(stage, { calls: "write of a commit", error: "EIO" })),
+  "failed sync": (stage) =>
+    endsByItself(stage, () => failOnce(stage, { calls: "sync of a commit", error: "EIO" })),
   "state directory moved": async (stage) => {
     const { stateDir } = stage.lives;
     await endsByItself(stage, () => renameSync(stateDir, `${stateDir}.moved`));
