@@ -221,18 +221,23 @@ export async function startDaemon(options: StartOptions = {}): Promise<DaemonPro
   return await new Place().start(options);
 }
 
-/** One daemon for all tests of a file or of a `describe`, for tests that do not get in each other's way. */
-export function sharedDaemon(options: StartOptions = {}): () => DaemonProcess {
-  let daemon: DaemonProcess | undefined;
+/** Makes something for all tests of a file or of a `describe`, and undoes it after them. Returns what gives it. */
+export function madeForTests<T>(make: (atEnd: AtEnd) => Promise<T>): () => T {
+  let made: { readonly it: T } | undefined;
   beforeAll(async () => {
-    const actions: (() => void | Promise<void>)[] = [];
-    daemon = await new Place(undefined, (action) => void actions.unshift(action)).start(options);
+    const actions: Parameters<AtEnd>[0][] = [];
+    made = { it: await make((action) => void actions.unshift(action)) };
     return async () => {
       for (const action of actions) await action();
     };
   });
   return () => {
-    if (daemon === undefined) throw new Error("the shared daemon is there for tests, not before them");
-    return daemon;
+    if (made === undefined) throw new Error("what is made for tests is there for these, not before them");
+    return made.it;
   };
+}
+
+/** One daemon for all tests of a file or of a `describe`, for tests that do not get in each other's way. */
+export function sharedDaemon(options: StartOptions = {}): () => DaemonProcess {
+  return madeForTests((atEnd) => new Place(undefined, atEnd).start(options));
 }

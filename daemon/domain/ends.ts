@@ -23,55 +23,43 @@ import { stoppedClaims } from "./queue/stop.js";
 import { occurrences } from "./schedule/occurrences.js";
 import { requests } from "./sequence/requests.js";
 
-const leaseGrants = grants(leases);
-const claimGrants = grants(claims);
-const reservationGrants = grants(reservations);
-
-/** All that ends by itself. Grants come before what is merely kept, so that their waiters wait for nothing. */
-export const ENDINGS: readonly Ending[] = [
-  lostHolders,
+/**
+ * All that ends by itself, and whether what several daemons share in a database ends so, too. Grants come before what
+ * is merely kept, so that their waiters wait for nothing.
+ */
+const ALL: readonly (readonly [ending: Ending, of: "local" | "shared"])[] = [
+  [lostHolders, "local"],
   // Their ends follow another clock first.
-  remoteLeases,
-  leaseGrants,
-  leaseWarnings,
-  claimsOfEndedLeases,
-  stoppedClaims,
-  turnedItems,
-  reservationGrants,
-  reservationConnections,
-  claimGrants,
-  turnedBatches,
-  scheduledBatches,
-  overdueBatches,
-  closedQueues,
-  unlaidQueues,
-  unaskedPrefixes,
-  occurrences,
-  overdueCommands,
-  grants(deliveries),
-  overlongDeliveries,
-  incarnations,
-  delayedCommands,
-  requests,
-  endedBatches,
-  keptCommands,
+  [remoteLeases, "local"],
+  [grants(leases), "shared"],
+  [leaseWarnings, "shared"],
+  [claimsOfEndedLeases, "shared"],
+  [stoppedClaims, "shared"],
+  [turnedItems, "local"],
+  [grants(reservations), "shared"],
+  [reservationConnections, "shared"],
+  [grants(claims), "shared"],
+  [turnedBatches, "shared"],
+  [scheduledBatches, "shared"],
+  [overdueBatches, "shared"],
+  [closedQueues, "shared"],
+  [unlaidQueues, "shared"],
+  [unaskedPrefixes, "shared"],
+  [occurrences, "local"],
+  [overdueCommands, "local"],
+  [grants(deliveries), "local"],
+  [overlongDeliveries, "local"],
+  [incarnations, "local"],
+  [delayedCommands, "local"],
+  [requests, "shared"],
+  [endedBatches, "shared"],
+  [keptCommands, "local"],
 ];
+
+/** All that ends by itself. */
+export const ENDINGS: readonly Ending[] = ALL.map(([ending]) => ending);
 
 /** The same of what may be kept in a database that several daemons share. */
-export const SHARED_ENDINGS: readonly Ending[] = [
-  leaseGrants,
-  leaseWarnings,
-  claimsOfEndedLeases,
-  stoppedClaims,
-  reservationGrants,
-  reservationConnections,
-  claimGrants,
-  turnedBatches,
-  scheduledBatches,
-  overdueBatches,
-  closedQueues,
-  unlaidQueues,
-  unaskedPrefixes,
-  requests,
-  endedBatches,
-];
+export const SHARED_ENDINGS: readonly Ending[] = ALL.filter(([, of]) => of === "shared").map(
+  ([ending]) => ending,
+);

@@ -2,6 +2,7 @@ import { PawlError } from "@pawl/protocol/errors";
 import { elapsed, type Reading } from "../clock.js";
 import type { Operation, SqlValue } from "../store/statement.js";
 import type { Due } from "../turns/alarm.js";
+import { isToUndo, MAX_ASKED_FOR_ANCESTORS, MAX_UNTANGLED, UNTANGLED } from "../turns/attempt.js";
 import { type Call, DAEMON } from "../turns/call.js";
 import type { Outlet } from "../turns/effects.js";
 import { notKnown } from "../turns/holder-process.js";
@@ -65,11 +66,6 @@ export class ReachesFurther extends Error {
 /** Thrown where a call was granted something whose wait was ended meanwhile: the turn is made again without it. */
 export class Withdrawn extends Error {}
 
-/** Of the waits of one actor that was granted something, the last ones that are looked at while time is left ... */
-const MAX_UNTANGLED = 32;
-/** ... and those that are in any case. */
-const UNTANGLED = 8;
-const MAX_ASKED_FOR_ANCESTORS = 16;
 /** A turn performs no more of the calls that wait after so long: its locks keep others. */
 const MAX_TURN_MS = 40;
 
@@ -409,11 +405,9 @@ export class SharedTurn {
       await this.#untangleOthers(parked, contender);
   }
 
-  async #untangleOthers(granted: Parked, { contest, caller }: Contender): Promise<void> {
-    if (!this.#waiters.isWaitedFor(granted)) return;
-    const children = this.#childrenOf(caller);
-    if (this.#waiters.actors < 2 && children.length === 0) return;
-    const others = [...this.#waiters.of(contest.actor, Number.POSITIVE_INFINITY), ...children];
+  async #untangleOthers(granted: Parked, contender: Contender): Promise<void> {
+    const { contest, caller } = contender;
+    const others = this.#waiters.behindGrant(granted, contender, this.#setting.known(caller));
     if (others.length === 0) return;
     const env = this.#env(caller, false, null);
     const known = new Map<string, unknown>();
@@ -426,16 +420,11 @@ export class SharedTurn {
     }
   }
 
-  #childrenOf(caller: Caller): Contender[] {
-    const { pid, startTicks } = this.#setting.known(caller);
-    if (pid === null || typeof startTicks !== "number") return [];
-    return this.#waiters.below(nameOfProcess({ pid, startTicks }));
-  }
-
-  async #letsOthersFirst(parked: Parked, { contest, caller }: Contender): Promise<boolean> {
-    if (this.#waiters.actors < 2 || this.#letFirst.has(parked)) return false;
-    if (this.#waiters.of(contest.actor, 2).length < 2 && this.#childrenOf(caller).length === 0) return false;
-    if (!this.#waiters.isWaitedFor(parked)) return false;
+  async #letsOthersFirst(parked: Parked, contender: Contender): Promise<boolean> {
+    const { contest, caller } = contender;
+    const known = this.#setting.known(caller);
+    if (this.#letFirst.has(parked) || !this.#waiters.mayLetOthersFirst(parked, contender, known))
+      return false;
     this.#letFirst.add(parked);
     return await this.#session.perform(contest.letOthersFirst(this.#env(caller, false, null, parked)));
   }
@@ -579,10 +568,6 @@ const GONE = Symbol("gone");
 const NOTHING_CANCELLED = (): boolean => false;
 const NO_PROCESS = (): PawlError =>
   notKnown("what is kept in PostgreSQL may be granted by a daemon on another machine");
-
-function isToUndo(outcome: unknown): boolean {
-  return outcome instanceof PawlError || outcome instanceof Tried;
-}
 
 /** A key, and the beginnings of it that calls may wait under. */
 function beginningsOf(key: string): string[] {

@@ -48,11 +48,11 @@ export interface Setting extends Pick<Env, "mode" | "idDigits" | "sign" | "ident
 }
 
 /** Of the waits of one actor that was granted something, the last ones that are looked at while time is left ... */
-const MAX_UNTANGLED = 32;
+export const MAX_UNTANGLED = 32;
 /** ... and those that are in any case. */
-const UNTANGLED = 8;
+export const UNTANGLED = 8;
 /** Calls whose ancestors are asked for in one go: each costs some reads of /proc, and is asked for once. */
-const MAX_ASKED_FOR_ANCESTORS = 16;
+export const MAX_ASKED_FOR_ANCESTORS = 16;
 /** Calls that have waited are left for a later turn once the long answers of this one have so many characters. */
 const MAX_WOKEN_ANSWERS_LENGTH = 8 * 1024 * 1024;
 
@@ -350,11 +350,9 @@ export class Attempt {
    * A call was granted what it waited for, while its caller, or a child of that, waits for more. Those who wait for
    * what it was granted wait for that, too.
    */
-  #untangleOthers(granted: Parked, { contest, caller }: Contender): void {
-    if (!this.#waiters.isWaitedFor(granted)) return;
-    const children = this.#childrenOf(caller);
-    if (this.#waiters.actors < 2 && children.length === 0) return;
-    const others = [...this.#waiters.of(contest.actor, Number.POSITIVE_INFINITY), ...children];
+  #untangleOthers(granted: Parked, contender: Contender): void {
+    const { contest, caller } = contender;
+    const others = this.#waiters.behindGrant(granted, contender, caller);
     if (others.length === 0) return;
     const env = this.#env(caller, false, null);
     const known = new Map<string, unknown>();
@@ -367,11 +365,6 @@ export class Attempt {
     }
   }
 
-  #childrenOf({ pid, startTicks }: Caller): Contender[] {
-    if (pid === null || typeof startTicks !== "number") return [];
-    return this.#waiters.below(nameOfProcess({ pid, startTicks }));
-  }
-
   /**
    * What a call waits for may have come free, while its caller, or a child of that, waits for more. Those who have
    * that, and wait behind it, are woken and come first: what it was granted now would close a circle. It is next, if
@@ -379,9 +372,8 @@ export class Attempt {
    */
   #letsOthersFirst(parked: Parked, contender: Contender): boolean {
     const { contest, caller } = contender;
-    if (this.#waiters.actors < 2 || this.#letFirst.has(parked)) return false;
-    if (this.#waiters.of(contest.actor, 2).length < 2 && this.#childrenOf(caller).length === 0) return false;
-    if (!this.#waiters.isWaitedFor(parked)) return false;
+    if (this.#letFirst.has(parked) || !this.#waiters.mayLetOthersFirst(parked, contender, caller))
+      return false;
     this.#letFirst.add(parked);
     return this.#setting.store.perform(contest.letOthersFirst(this.#env(caller, false, null, parked)));
   }
@@ -541,6 +533,7 @@ function lengthOf(outcome: unknown): number {
   return length;
 }
 
-function isToUndo(outcome: unknown): boolean {
+/** True if what an operation wrote is undone for its outcome. */
+export function isToUndo(outcome: unknown): boolean {
   return outcome instanceof PawlError || outcome instanceof Tried;
 }

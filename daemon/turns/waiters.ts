@@ -3,7 +3,16 @@ import { type PawlError, refuse } from "@pawl/protocol/errors";
 import { MAX_CONNECTION_WAITS_BYTES, MAX_WAITS_BYTES, MAX_WAITS_PER_CONNECTION } from "@pawl/protocol/limits";
 import { ActorsApart } from "./apart.js";
 import { type Call, DAEMON } from "./call.js";
-import type { Contender, Contenders, Contest, InLine, Wait, WaitingCall } from "./operation.js";
+import {
+  type Caller,
+  type Contender,
+  type Contenders,
+  type Contest,
+  type InLine,
+  nameOfProcess,
+  type Wait,
+  type WaitingCall,
+} from "./operation.js";
 
 /** Bytes that a call that waits takes beside its request, and for each key but the first. */
 const WAIT_BYTES = 2048;
@@ -222,6 +231,32 @@ export class Waiters implements Contenders {
   /** True if any call waits under a key, or under a beginning of keys. */
   hasUnder(key: string): boolean {
     return this.#byKey.has(key) || this.#byBeginning.has(key);
+  }
+
+  /** The waits of processes that descend from that of a caller. */
+  childrenOf({ pid, startTicks }: Caller): Contender[] {
+    if (pid === null || typeof startTicks !== "number") return [];
+    return this.below(nameOfProcess({ pid, startTicks }));
+  }
+
+  /**
+   * The other waits of the one who is granted what a call has waited for, and of the children of its process, where
+   * somebody waits for what was granted: that one waits for those, too.
+   *
+   * @param caller of the call, as its process is known.
+   */
+  behindGrant(granted: Parked, { contest }: Contender, caller: Caller): Contender[] {
+    if (!this.isWaitedFor(granted)) return [];
+    const children = this.childrenOf(caller);
+    if (this.actors < 2 && children.length === 0) return [];
+    return [...this.of(contest.actor, Number.POSITIVE_INFINITY), ...children];
+  }
+
+  /** True if the one who makes a call, or a child of that, waits for more, and others for what the call waits for. */
+  mayLetOthersFirst(parked: Parked, { contest }: Contender, caller: Caller): boolean {
+    if (this.actors < 2) return false;
+    if (this.of(contest.actor, 2).length < 2 && this.childrenOf(caller).length === 0) return false;
+    return this.isWaitedFor(parked);
   }
 
   /** True if somebody else waits for what a call that is served has waited for, or stands in its line. */

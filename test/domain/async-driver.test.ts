@@ -5,10 +5,10 @@ import type { MethodName, Params } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import { MAX_INTEGER } from "@pawl/protocol/limits";
 import fc from "fast-check";
-import { beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import type { TimeSource } from "../../daemon/dist/clock.js";
 import { AsynchronousInProcess } from "../asynchronous.js";
-import type { AtEnd } from "../daemon.js";
+import { madeForTests } from "../daemon.js";
 import { contentOf, InProcess, type InProcessOptions } from "../in-process.js";
 import { sized } from "../long-form.js";
 import { HAS_POSTGRESQL, PostgreSql } from "../postgresql.js";
@@ -430,14 +430,7 @@ function inSqlite(options: InProcessOptions): InProcess {
 }
 
 describe.skipIf(!HAS_POSTGRESQL)("over PostgreSQL", () => {
-  let postgres: PostgreSql;
-  beforeAll(async () => {
-    const endings: Parameters<AtEnd>[0][] = [];
-    postgres = await PostgreSql.start((action) => endings.unshift(action));
-    return async () => {
-      for (const action of endings) await action();
-    };
-  });
+  const postgres = madeForTests((atEnd) => PostgreSql.start(atEnd));
 
   // Rows come in another order from one plan than from another, and nothing may rest on that.
   test.each([
@@ -447,7 +440,7 @@ describe.skipIf(!HAS_POSTGRESQL)("over PostgreSQL", () => {
   ])(
     "all operations come to the same as over SQLite: %s %s",
     async (options) => {
-      const url = `${postgres.url()}&options=${encodeURIComponent(options)}`;
+      const url = `${postgres().url()}&options=${encodeURIComponent(options)}`;
       const inPostgreSql = (given: InProcessOptions) => new InProcess({ ...given, postgresql: url });
       await fc.assert(
         fc.asyncProperty(

@@ -1,11 +1,11 @@
 // The driver of operations over PostgreSQL, on a real server.
 import { PawlError } from "@pawl/protocol/errors";
-import { beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import { describe, expect, onTestFinished, test } from "vitest";
 import { ConnectionLost, classifyShared } from "../../daemon/dist/shared/failure.js";
 import { placeOf, Session } from "../../daemon/dist/shared/session.js";
 import { createTables, useTables } from "../../daemon/dist/shared/tables.js";
 import { all, insert, one, run, sql } from "../../daemon/dist/store/statement.js";
-import type { AtEnd } from "../daemon.js";
+import { madeForTests } from "../daemon.js";
 import { HAS_POSTGRESQL, PostgreSql } from "../postgresql.js";
 
 const insertQueue = sql(`
@@ -22,19 +22,12 @@ const insertChunk = sql("INSERT INTO pawl_command_chunk (seq, at, bytes) VALUES 
 const selectChunk = sql<{ bytes: Uint8Array }>("SELECT bytes FROM pawl_command_chunk");
 
 describe.skipIf(!HAS_POSTGRESQL)("a session with PostgreSQL", () => {
-  let postgres: PostgreSql;
-  beforeAll(async () => {
-    const endings: Parameters<AtEnd>[0][] = [];
-    postgres = await PostgreSql.start((action) => endings.unshift(action));
-    return async () => {
-      for (const action of endings) await action();
-    };
-  });
+  const postgres = madeForTests((atEnd) => PostgreSql.start(atEnd));
 
   let schemas = 0;
   function freshUrl(): string {
     schemas += 1;
-    return postgres.url(`test_${schemas}`);
+    return postgres().url(`test_${schemas}`);
   }
 
   async function open(url: string): Promise<Session> {

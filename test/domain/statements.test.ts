@@ -3,29 +3,22 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import Database from "better-sqlite3";
-import { beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import { describe, expect, onTestFinished, test } from "vitest";
 import { migrationSteps } from "../../daemon/dist/shared/schema.js";
 import { byNumber } from "../../daemon/dist/shared/statements.js";
 import { migrate } from "../../daemon/dist/store/migrate.js";
 import { declaredSearches, declaredStatements } from "../../daemon/dist/store/statement.js";
-import type { AtEnd } from "../daemon.js";
+import { madeForTests } from "../daemon.js";
 import { HAS_POSTGRESQL, PostgreSql } from "../postgresql.js";
 
 const DAEMON = join(import.meta.dirname, "../../daemon");
 
 describe.skipIf(!HAS_POSTGRESQL)("PostgreSQL", () => {
-  let postgres: PostgreSql;
-  beforeAll(async () => {
-    const endings: Parameters<AtEnd>[0][] = [];
-    postgres = await PostgreSql.start((action) => endings.unshift(action));
-    return async () => {
-      for (const action of endings) await action();
-    };
-  });
+  const postgres = madeForTests((atEnd) => PostgreSql.start(atEnd));
 
   test("has the tables of the schema, translated word by word", () => {
     const schema = migrationSteps().map(({ sql }) => sql);
-    const { status, output } = postgres.psql(schema.join("\n"), "-v", "ON_ERROR_STOP=1", "-1");
+    const { status, output } = postgres().psql(schema.join("\n"), "-v", "ON_ERROR_STOP=1", "-1");
     expect(output).toBe("");
     expect(status).toBe(0);
   });
@@ -37,7 +30,7 @@ describe.skipIf(!HAS_POSTGRESQL)("PostgreSQL", () => {
     const script = statements
       .map((sql, n) => `\\echo #${n}\nPREPARE s${n} AS ${byNumber(sql).text};`)
       .join("\n");
-    const refused = postgres
+    const refused = postgres()
       .psql(script)
       .output.split(/^#(?=\d+$)/m)
       .filter((part) => part.includes("ERROR"))
@@ -55,7 +48,9 @@ describe.skipIf(!HAS_POSTGRESQL)("PostgreSQL", () => {
     });
     // Of empty tables all would be read; so that is only done where nothing else can be.
     const settings = "SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan;\n";
-    const plans = postgres.psql(settings + explained.join("\n")).output.split(/^#(?=\d+$)/m);
+    const plans = postgres()
+      .psql(settings + explained.join("\n"))
+      .output.split(/^#(?=\d+$)/m);
     expect(plans.length).toBeGreaterThan(150);
     const scans = plans
       .filter((plan) => /Seq Scan on (pawl_batch|pawl_command|pawl_lease|pawl_path_reservation)\b/.test(plan))
@@ -81,7 +76,7 @@ describe.skipIf(!HAS_POSTGRESQL)("PostgreSQL", () => {
     // Each is refused for that alone.
     for (const sql of searches) {
       expect(sql.match(/\bMATCH\b/g)).toHaveLength(1);
-      const { output } = postgres.psql(`PREPARE search AS ${byNumber(sql.replace("MATCH", "=")).text};`);
+      const { output } = postgres().psql(`PREPARE search AS ${byNumber(sql.replace("MATCH", "=")).text};`);
       expect(output).not.toContain("ERROR");
     }
   });

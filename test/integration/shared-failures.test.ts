@@ -1,6 +1,6 @@
 // What becomes of shared names when a daemon dies or is cut off, and when the server is away.
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
-import { type AtEnd, Place } from "../daemon.js";
+import { describe, expect, onTestFinished, test } from "vitest";
+import { madeForTests, Place } from "../daemon.js";
 import { HAS_POSTGRESQL, PostgreSql } from "../postgresql.js";
 import type { RawClient } from "../raw-client.js";
 import { makePlace, SilentProxy } from "../shared-daemons.js";
@@ -8,26 +8,24 @@ import { makePlace, SilentProxy } from "../shared-daemons.js";
 const AWAY = { error: { data: { kind: "unavailable", reason: "shared_unavailable" } } };
 
 describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
-  const endings: Parameters<AtEnd>[0][] = [];
-  let postgres: PostgreSql;
+  const postgres = madeForTests((atEnd) => PostgreSql.start(atEnd, { tcp: true }));
   let schemas = 0;
-  beforeAll(async () => {
-    postgres = await PostgreSql.start((action) => void endings.unshift(action), { tcp: true });
-  });
-  afterAll(async () => {
-    for (const action of endings) await action();
-  });
 
   /** Tables of its own for a test. */
   async function newSchema(): Promise<string> {
     schemas += 1;
-    await makePlace(postgres.url(`test_${schemas}`));
+    await makePlace(postgres().url(`test_${schemas}`));
     return `test_${schemas}`;
   }
 
   function shared(schema: string, port?: number): { args: string[] } {
     return {
-      args: ["--shared", `s/*=${postgres.url(schema, port)}`, "--shared", `S*=${postgres.url(schema, port)}`],
+      args: [
+        "--shared",
+        `s/*=${postgres().url(schema, port)}`,
+        "--shared",
+        `S*=${postgres().url(schema, port)}`,
+      ],
     };
   }
 
@@ -58,7 +56,7 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
 
   test("a daemon that is cut off tells its holders before anybody else is granted", async () => {
     const schema = await newSchema();
-    const proxy = await SilentProxy.start(postgres.port as number, onTestFinished);
+    const proxy = await SilentProxy.start(postgres().port as number, onTestFinished);
     const [one, two] = [new Place(), new Place()];
     await one.start(shared(schema, proxy.port));
     await two.start(shared(schema));
@@ -93,7 +91,7 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
     "a commit that nobody heard of is found out about (its answer lost, or itself: %s)",
     async (fate) => {
       const schema = await newSchema();
-      const proxy = await SilentProxy.start(postgres.port as number, onTestFinished);
+      const proxy = await SilentProxy.start(postgres().port as number, onTestFinished);
       const place = new Place();
       await place.start(shared(schema, proxy.port));
       const client = await place.connect();
@@ -122,12 +120,12 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
     await client.call("queue.enqueue", { queue: "s/kept", payloads: [1] });
     const waiting = client.call("queue.claim", { queue: "s/later", owner: "w", waitMs: 60_000 });
     await expect.poll(async () => (await client.call("queue.explain", { queue: "s/later" })).waiting).toBe(1);
-    await postgres.end("SIGQUIT");
+    await postgres().end("SIGQUIT");
     await daemon.logged(({ msg }) => msg === "the database of shared names is away");
     await expect(client.call("queue.claim", { queue: "s/kept", owner: "w" })).rejects.toMatchObject(AWAY);
     expect((await client.call("sequence.next", { type: "FR" })).seq).toBe(1);
     expect((await client.call("daemon.info", {})).shared[0]?.connected).toBe(false);
-    await postgres.run();
+    await postgres().run();
     await expect
       .poll(async () => (await client.call("daemon.info", {})).shared[0]?.connected, { timeout: 20_000 })
       .toBe(true);

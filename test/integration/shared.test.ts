@@ -1,8 +1,8 @@
 // Names kept in PostgreSQL: several real daemons on one real server.
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { beforeAll, describe, expect, test } from "vitest";
-import { type AtEnd, type DaemonProcess, Place, REPOSITORY } from "../daemon.js";
+import { describe, expect, test } from "vitest";
+import { type DaemonProcess, madeForTests, Place, REPOSITORY } from "../daemon.js";
 import { HAS_POSTGRESQL, PostgreSql } from "../postgresql.js";
 import type { RawClient } from "../raw-client.js";
 import { makePlace } from "../shared-daemons.js";
@@ -24,29 +24,15 @@ test("what every daemon loads has nothing that speaks to PostgreSQL", () => {
 });
 
 describe.skipIf(!HAS_POSTGRESQL)("names that daemons share", () => {
-  let postgres: PostgreSql;
-  let daemons: DaemonProcess[];
-  beforeAll(async () => {
-    const endings: Parameters<AtEnd>[0][] = [];
-    const atEnd: AtEnd = (action) => void endings.unshift(action);
-    postgres = await PostgreSql.start(atEnd);
-    await makePlace(postgres.url());
-    const args = [
-      "--shared",
-      `s/*=${postgres.url()}`,
-      "--shared",
-      `sequence:S*=${postgres.url()}`,
-      "--shared",
-      `path:/s/*=${postgres.url()}`,
-    ];
-    daemons = await Promise.all([1, 2].map(() => new Place(undefined, atEnd).start({ args })));
-    return async () => {
-      for (const action of endings) await action();
-    };
+  const daemons = madeForTests(async (atEnd) => {
+    const url = (await PostgreSql.start(atEnd)).url();
+    await makePlace(url);
+    const args = ["--shared", `s/*=${url}`, "--shared", `sequence:S*=${url}`, "--shared", `path:/s/*=${url}`];
+    return await Promise.all([1, 2].map(() => new Place(undefined, atEnd).start({ args })));
   });
 
   async function connect(): Promise<[RawClient, RawClient]> {
-    const [first, second] = daemons as [DaemonProcess, DaemonProcess];
+    const [first, second] = daemons() as [DaemonProcess, DaemonProcess];
     return [await first.place.connect(), await second.place.connect()];
   }
 
