@@ -1,8 +1,11 @@
 // Daemons that share names in one PostgreSQL.
+
 import { type AddressInfo, connect as connectTcp, createServer, type Server, type Socket } from "node:net";
+import type { NotificationName, NotificationParams } from "@pawl/protocol";
 import { Session } from "../daemon/dist/shared/session.js";
 import { createTables } from "../daemon/dist/shared/tables.js";
 import type { AtEnd } from "./daemon.js";
+import type { RawClient } from "./raw-client.js";
 
 /** Makes the tables at a place. */
 export async function makePlace(url: string): Promise<void> {
@@ -65,5 +68,16 @@ export class SilentProxy {
   cut(): void {
     this.#isSilent = false;
     for (const pair of this.#pairs) for (const socket of pair) socket.destroy();
+  }
+}
+
+/** Reads what a client is sent until it is told this; gives what it is told. */
+export async function toldOf<M extends NotificationName>(
+  client: RawClient,
+  method: M,
+): Promise<NotificationParams<M>> {
+  for (;;) {
+    const message = JSON.parse(await client.line()) as { method?: string; params: NotificationParams<M> };
+    if (message.method === method) return message.params;
   }
 }

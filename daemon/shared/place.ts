@@ -3,6 +3,7 @@
 //     place    the database: connecting, this daemon's life there, other daemons, ends, what waits
 //     line     calls that use the same scopes: one turn after the other      turn   one transaction of them
 //     session  one connection, on which operations are driven                statements, schema, tables  the SQL
+//     messages  what daemons tell each other
 //     places   the places of a daemon, and which of them has a name
 import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
 import { hostname } from "node:os";
@@ -28,6 +29,7 @@ import { classifyShared } from "./failure.js";
 import { changesBy } from "./grants-made.js";
 import { HeldGrants } from "./held.js";
 import { CallLine, type Item, type LinesPlace, SideBySide, type Slot } from "./line.js";
+import { Messages, messagesOf } from "./messages.js";
 import { PlacedCall } from "./placed-call.js";
 import { placeOf, Session } from "./session.js";
 import { useTables } from "./tables.js";
@@ -119,6 +121,7 @@ export class Place implements LinesPlace {
   readonly #turns = new SideBySide(this);
   readonly #lines = new Map<string, CallLine>();
   readonly #order = new ConnectionOrder();
+  readonly #messages = new Messages();
   readonly #held = new HeldGrants();
   readonly #alarm = new Alarm(NEVER, () => void this.#end());
   /** Scopes by the ids of claims and leases that were granted here. */
@@ -134,6 +137,8 @@ export class Place implements LinesPlace {
   #away: PawlError | undefined = NOT_YET;
   #stopped: PawlError | undefined;
   #slots: Slot[] = [];
+  /** Slots are never used again, so that the row of a turn that nobody heard of stays. */
+  #nextSlot = 0;
   readonly #awaitingSlot: { resolve: (slot: Slot) => void; reject: (error: Error) => void }[] = [];
   readonly #awaitingReturn: (() => void)[] = [];
   /** The database's clock ahead of `elapsed`, as it was read last. */
@@ -475,8 +480,8 @@ export class Place implements LinesPlace {
     if (life === undefined) return;
     const connection = ownConnection(known, life.number);
     if (connection !== undefined) return this.#tellConnection(connection, method, params);
-    const payload = JSON.stringify({ from: life.number, to: known, method, params });
-    life.listener.query("SELECT pg_notify($1, $2)", [this.channel, payload]).catch(() => {});
+    for (const message of messagesOf({ from: life.number, to: known, method, params }))
+      life.listener.query("SELECT pg_notify($1, $2)", [this.channel, message]).catch(() => {});
   }
 
   #tellConnection(connection: number, method: NotificationName, params: object): void {
@@ -487,10 +492,10 @@ export class Place implements LinesPlace {
     this.#options.outlet.notify(connection, method, params);
   }
 
-  #heard(payload: string): void {
+  #heard(message: string): void {
     const life = this.#life;
-    const told = JSON.parse(payload) as Told;
-    if (life === undefined || told.from === life.number) return;
+    const told = this.#messages.take(message);
+    if (told === undefined || life === undefined || told.from === life.number) return;
     if (told.to !== undefined && told.method !== undefined) {
       const connection = ownConnection(told.to, life.number);
       if (connection !== undefined) this.#tellConnection(connection, told.method, told.params ?? {});
@@ -746,9 +751,6 @@ export class Place implements LinesPlace {
     this.#tryAll();
   }
 
-  /** Slots are never used again, so that the row of a turn that nobody heard of stays. */
-  #nextSlot = 0;
-
   lost(error: unknown, slot?: Slot): PawlError {
     const refusal = this.#stopped ?? this.#away;
     if (refusal !== undefined) return refusal;
@@ -920,15 +922,6 @@ export class Place implements LinesPlace {
     this.#life = undefined;
     await Promise.all(sessions.map((session) => session.close()));
   }
-}
-
-/** What one daemon tells the others: keys that were woken, a notification for a connection, or to look at all. */
-interface Told {
-  readonly from: number;
-  readonly keys?: readonly string[];
-  readonly to?: number;
-  readonly method?: NotificationName;
-  readonly params?: object;
 }
 
 const forgetDaemon: Statement<never> = { sql: "DELETE FROM pawl_shared_daemon WHERE number = :number" };

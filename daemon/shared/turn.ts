@@ -22,6 +22,7 @@ import { pooledRandom } from "../turns/random.js";
 import { TurnMemory } from "../turns/turn-memory.js";
 import { type Parked, TurnMarks, type Waiters } from "../turns/waiters.js";
 import { SharedEffects } from "./effects.js";
+import { messageOfKeys } from "./messages.js";
 import type { Ask, Session } from "./session.js";
 
 /** The same for every turn of a daemon at a place. */
@@ -107,9 +108,6 @@ const REGISTER: Ask = {
 
 /** How often what comes free is left to calls that wait at other daemons. */
 const LEFT_TO_OTHERS_OF_256 = 64;
-
-/** The payload of a notification has to be shorter than 8000 bytes. */
-const MAX_PAYLOAD_BYTES = 7900;
 
 /**
  * One transaction over shared names: the twin of the turns' `Attempt`, which awaits. It holds the locks of its scopes
@@ -248,8 +246,7 @@ export class SharedTurn {
     }
     const woken = [...this.#effects.woken];
     if (woken.length > 0) {
-      const told = JSON.stringify({ from: daemon, keys: woken });
-      const payload = Buffer.byteLength(told) > MAX_PAYLOAD_BYTES ? JSON.stringify({ from: daemon }) : told;
+      const payload = messageOfKeys(daemon, woken);
       const keys = woken.flatMap(beginningsOf) as unknown as SqlValue;
       last.push({ ...NOTIFY, values: [own.channel, payload, keys, daemon] });
     }

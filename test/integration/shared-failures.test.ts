@@ -2,8 +2,7 @@
 import { describe, expect, onTestFinished, test } from "vitest";
 import { madeForTests, Place } from "../daemon.js";
 import { HAS_POSTGRESQL, PostgreSql } from "../postgresql.js";
-import type { RawClient } from "../raw-client.js";
-import { makePlace, SilentProxy } from "../shared-daemons.js";
+import { makePlace, SilentProxy, toldOf } from "../shared-daemons.js";
 
 const AWAY = { error: { data: { kind: "unavailable", reason: "shared_unavailable" } } };
 
@@ -138,6 +137,3 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
 });
 
 /** Resolves once a client was sent a notification. */
-async function toldOf(client: RawClient, method: string): Promise<void> {
-  for (;;) if ((JSON.parse(await client.line()) as { method?: string }).method === method) return;
-}

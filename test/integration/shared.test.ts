@@ -5,7 +5,7 @@ import { describe, expect, test } from "vitest";
 import { type DaemonProcess, madeForTests, Place, REPOSITORY } from "../daemon.js";
 import { HAS_POSTGRESQL, PostgreSql } from "../postgresql.js";
 import type { RawClient } from "../raw-client.js";
-import { makePlace } from "../shared-daemons.js";
+import { makePlace, toldOf } from "../shared-daemons.js";
 
 test("what every daemon loads has nothing that speaks to PostgreSQL", () => {
   const bundle = join(REPOSITORY, "daemon/dist/bundle");
@@ -68,6 +68,24 @@ describe.skipIf(!HAS_POSTGRESQL)("names that daemons share", () => {
     await first.destroy();
     const { claim } = await claiming;
     expect(claim?.fencingToken).toBe((held.claim?.fencingToken ?? 0) + 1);
+  });
+
+  test("what a holder is told by the other daemon arrives whole, however long it is", async () => {
+    const [first, second] = await connect();
+    const { lease } = await first.call("lease.acquire", { name: "s/run", owner: "a", ttlMs: 60_000 });
+    const each = { queue: "s/many", payloads: [1], slotPolicy: "join" as const, mergeKey: { group: "k" } };
+    const { batches } = await first.call("queue.enqueueMany", { batches: new Array(300).fill(each) });
+    const { claim } = await first.call("queue.claim", {
+      queue: "s/many",
+      owner: "a",
+      maxBatches: 300,
+      notify: true,
+      under: { lease: { name: lease.name, fencingToken: lease.fencingToken } },
+    });
+    expect(claim?.batches).toHaveLength(300);
+    const told = toldOf(first, "claim.lost");
+    await second.call("lease.break", { name: "s/run", reason: "hangs" });
+    expect((await told).batchIds).toEqual(batches.map(({ batchId }) => batchId));
   });
 
   test("a claim that runs out goes to one who waits at the other daemon", async () => {
