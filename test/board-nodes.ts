@@ -1,4 +1,5 @@
 // Nodes of one board for tests: real daemons that trust each other.
+import type { Result } from "@pawl/protocol";
 import { connect, type PawlClient } from "../client/dist/index.js";
 import { type DaemonProcess, Place, type StartOptions } from "./daemon.js";
 
@@ -45,18 +46,22 @@ export class BoardNode {
 
   /** Where the tables differ from the log. */
   async differences(): Promise<unknown[]> {
-    const found: unknown[] = [];
-    let after: string | undefined;
-    do {
-      const step = await this.client.pipeline.rebuild({
-        verify: true,
-        ...(after === undefined ? {} : { after }),
-      });
-      found.push(...step.differences);
-      after = step.next;
-    } while (after !== undefined);
-    return found;
+    return await differencesBy((params) => this.client.pipeline.rebuild(params));
   }
+}
+
+/** Where the tables differ from the log, by as many calls as that takes. */
+export async function differencesBy(
+  rebuild: (params: { verify: true; after?: string }) => Promise<Result<"pipeline.rebuild">>,
+): Promise<unknown[]> {
+  const found: unknown[] = [];
+  let after: string | undefined;
+  do {
+    const step = await rebuild({ verify: true, ...(after === undefined ? {} : { after }) });
+    found.push(...step.differences);
+    after = step.next;
+  } while (after !== undefined);
+  return found;
 }
 
 /** Makes each of the nodes accept the changes of all others, on the board of the first that has one. */

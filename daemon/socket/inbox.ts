@@ -102,6 +102,11 @@ export class Lane {
     return this.connection.mayTakeUpCancel && next instanceof Buffer && isCancel(next);
   }
 
+  /** True if its last answers were long. A new connection, of which nothing is known, counts as just not so. */
+  get hasLongAnswers(): boolean {
+    return this.connection.answerBytes > LONG_ANSWER_BYTES;
+  }
+
   /** The line that is taken up next, unless something that was begun goes on before. */
   get nextLine(): Buffer | undefined {
     if (this.goingOn !== undefined || this.underWay !== undefined) return undefined;
@@ -321,7 +326,7 @@ export class Inbox<From extends LineSource> {
       this.#hasLeft = true;
       this.#serving = lane;
       this.#servedLine = lane.nextLine;
-      lane.expectedLong = lane.connection.answerBytes > LONG_ANSWER_BYTES;
+      lane.expectedLong = lane.hasLongAnswers;
       this.#takeUp(lane, calls);
       const { answerBytes } = lane.connection;
       return answerBytes >= LONG_ANSWER_BYTES ? answerBytes * MS_PER_ANSWER_BYTE : 0;
@@ -471,9 +476,8 @@ export class Inbox<From extends LineSource> {
 
   #putsAside(lane: Lane): boolean {
     if (this.#dearLeadMs <= DEAR_LEAD_MS) return false;
-    const { nextLine, tookMs, connection } = lane;
-    const { answerBytes } = connection;
-    const answerMs = answerBytes > LONG_ANSWER_BYTES ? answerBytes * MS_PER_ANSWER_BYTE : 0;
+    const { nextLine, tookMs, hasLongAnswers, connection } = lane;
+    const answerMs = hasLongAnswers ? connection.answerBytes * MS_PER_ANSWER_BYTE : 0;
     const expectedMs = answerMs + (nextLine === undefined ? tookMs : this.#dear.expectedMs(nextLine));
     if (expectedMs < DEAR_MS) return false;
     lane.placedMs = (lane.usedMs as number) + expectedMs;

@@ -6,6 +6,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, onTestFinished, test } from "vitest";
+import { differencesBy } from "../board-nodes.js";
 import { Place, startDaemon } from "../daemon.js";
 import { TORTURE } from "../long-form.js";
 import type { RawClient } from "../raw-client.js";
@@ -119,7 +120,7 @@ test(
       expect(item).toMatchObject({ stage: "5_done", retryCount: retries });
       takenBack += retries;
     }
-    expect(await differences(client)).toEqual([]);
+    expect(await differencesBy((params) => client.call("pipeline.rebuild", params))).toEqual([]);
     const begun = lines.filter(({ what }) => what === "begin").length;
     console.log(
       `${ITEMS} items in ${(tookMs / 1000).toFixed(1)} s; killed: ${killed.workers} workers, all of them once, ${killed.daemons} daemons; begun ${begun} times, taken back ${takenBack}`,
@@ -132,20 +133,6 @@ test(
 async function lookAt(client: RawClient) {
   const { stages } = await client.call("pipeline.list", { limit: 1000 });
   return { working: stages["2_current"] ?? [], done: stages["5_done"]?.length ?? 0 };
-}
-
-async function differences(client: RawClient): Promise<unknown[]> {
-  const found: unknown[] = [];
-  let after: string | undefined;
-  do {
-    const step = await client.call("pipeline.rebuild", {
-      verify: true,
-      ...(after === undefined ? {} : { after }),
-    });
-    found.push(...step.differences);
-    after = step.next;
-  } while (after !== undefined);
-  return found;
 }
 
 /** How often an item was begun. */

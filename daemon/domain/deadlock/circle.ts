@@ -76,9 +76,9 @@ function findStuck(
   const look = (need: Need, those: Waiting): void => {
     if (those.kept <= Math.max(need.spare, 0)) for (const actor of those.others.splice(0)) isMet(actor);
     if (those.holders.length === 0) return;
-    const met = those.holders.filter((actor) => isOver(need, actor, those.kept));
-    if (met.length === 0) return;
-    those.holders = those.holders.filter((actor) => !met.includes(actor));
+    const met = new Set(those.holders.filter((actor) => isOver(need, actor, those.kept)));
+    if (met.size === 0) return;
+    those.holders = those.holders.filter((actor) => !met.has(actor));
     for (const actor of met) isMet(actor);
   };
   for (const [need, those] of waiting) look(need, those);
