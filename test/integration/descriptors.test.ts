@@ -125,6 +125,8 @@ test("knows the process of a connection that took the last one", async () => {
   const { place, pid } = daemon;
   const { socket } = place;
   const first = await RawClient.connect(socket);
+  // It is accepted, and its descriptor among those that are counted.
+  await first.call("daemon.ping", {});
   const descriptors = (): number[] => readdirSync(`/proc/${pid}/fd`).map(Number);
   const filling: RawClient[] = [];
   while (Math.max(...descriptors()) >= descriptors().length) {
