@@ -67,13 +67,8 @@ const selectGrant = sql<LeaseRow>(
 export const selectHeldById = sql<LeaseRow>(`SELECT * FROM pawl_lease WHERE lease_id = :leaseId AND ${LIVE}`);
 
 /** What is known of a name, if it was ever held or configured. */
-export const selectName = sql<{ highest: number; capacity: number | null; pool: string | null }>(
-  "SELECT highest, capacity, pool FROM pawl_lease_token WHERE name = :name",
-);
-
-/** As before, with how long its pool is, which is not read for that. */
-export const selectNameSize = sql<{ highest: number; capacity: number | null; pool_bytes: number | null }>(
-  "SELECT highest, capacity, octet_length(pool) AS pool_bytes FROM pawl_lease_token WHERE name = :name",
+export const selectName = sql<{ highest: number; capacity: number | null }>(
+  "SELECT highest, capacity FROM pawl_lease_token WHERE name = :name",
 );
 
 export const selectHighest = sql<{ highest: number }>(
