@@ -219,10 +219,18 @@ class CanonicalText {
     const { length } = text;
     this.#room(length * MAX_BYTES_PER_CHARACTER);
     if (length < 32) {
-     const bytes = this.#bytes; let size=this.#size;
-     let index=0;
-     for (; index < length; index++) { const code=text.charCodeAt(index); if (code>127) break; bytes[size++]=code; }
-     if (index===length) { this.#size=size; return; }
+      const bytes = this.#bytes;
+      let size = this.#size;
+      let index = 0;
+      for (; index < length; index++) {
+        const code = text.charCodeAt(index);
+        if (code > 127) break;
+        bytes[size++] = code;
+      }
+      if (index === length) {
+        this.#size = size;
+        return;
+      }
     }
     const written = this.#bytes.write(text, this.#size);
     this.#size += written;

@@ -383,7 +383,8 @@ export class SharedTurn {
     key: string | null,
     mayOvertake = false,
   ): Promise<unknown> {
-    const outcome = await this.#try(parked.call, mayWait, key, parked, mayOvertake);
+    const { refusal } = parked.call;
+    const outcome = refusal ?? (await this.#try(parked.call, mayWait, key, parked, mayOvertake));
     // What the type knows of the state is from before.
     if ((parked.state as string) !== "gone") return outcome;
     if (outcome instanceof Wait || outcome instanceof PawlError) return GONE;
