@@ -1,6 +1,6 @@
 import { PawlError } from "@pawl/protocol/errors";
 import { elapsed, type Reading } from "../clock.js";
-import type { Operation, SqlValue } from "../store/statement.js";
+import type { Operation } from "../store/statement.js";
 import type { Due } from "../turns/alarm.js";
 import { isToUndo, MAX_ASKED_FOR_ANCESTORS, MAX_UNTANGLED, UNTANGLED } from "../turns/attempt.js";
 import { type Call, DAEMON } from "../turns/call.js";
@@ -21,9 +21,11 @@ import {
 import { pooledRandom } from "../turns/random.js";
 import { TurnMemory } from "../turns/turn-memory.js";
 import { type Parked, TurnMarks, type Waiters } from "../turns/waiters.js";
+import type { Ask } from "./batch.js";
 import { SharedEffects } from "./effects.js";
 import { messageOfKeys } from "./messages.js";
-import type { Ask, Session } from "./session.js";
+import type { Session } from "./session.js";
+import { arrayOf } from "./statements.js";
 
 /** The same for every turn of a daemon at a place. */
 export interface TurnSetting extends Pick<Env, "mode" | "idDigits" | "sign" | "idMark"> {
@@ -156,7 +158,7 @@ export class SharedTurn {
     const { lockPrefix } = this.#setting;
     const scopes = this.#scopes;
     // In one order everywhere, so that no two turns wait for each other.
-    const keys = [...(scopes ?? [])].sort() as unknown as SqlValue;
+    const keys = arrayOf([...(scopes ?? [])].sort());
     const asks: Ask[] =
       scopes === undefined
         ? [{ ...LOCK_PLACE, values: [lockPrefix] }, READ_CLOCK]
@@ -239,7 +241,7 @@ export class SharedTurn {
     const { daemon } = own;
     const last: Ask[] = [];
     if (this.#toRegister.size > 0) {
-      last.push({ ...REGISTER, values: [[...this.#toRegister] as unknown as SqlValue, daemon] });
+      last.push({ ...REGISTER, values: [arrayOf([...this.#toRegister]), daemon] });
     }
     if (session.wrote || last.length > 0) {
       last.push({ ...LEAVE_TURN, values: [daemon, own.slot, own.turn, this.#time.now] });
@@ -247,7 +249,7 @@ export class SharedTurn {
     const woken = [...this.#effects.woken];
     if (woken.length > 0) {
       const payload = messageOfKeys(daemon, woken);
-      const keys = woken.flatMap(beginningsOf) as unknown as SqlValue;
+      const keys = arrayOf(woken.flatMap(beginningsOf));
       last.push({ ...NOTIFY, values: [own.channel, payload, keys, daemon] });
     }
     this.#readAt = elapsed();
