@@ -6,6 +6,7 @@ import { scopeOf } from "../domain/about.js";
 import { release } from "../domain/lease/lease.js";
 import { releasePaths } from "../domain/path/path.js";
 import { abandon } from "../domain/queue/holder.js";
+import { References } from "../domain/references.js";
 import type { RawJson } from "../json/raw-json.js";
 import type { Operation } from "../store/statement.js";
 import type { Env } from "../turns/operation.js";
@@ -27,7 +28,7 @@ export interface Change {
 export function changesBy(method: string, params: object, outcome: unknown): Change[] {
   switch (method) {
     case "lease.acquire":
-      return acquired(params as Parsed<"lease.acquire">, outcome as Result<"lease.acquire">);
+      return acquired(outcome as Result<"lease.acquire">);
     case "lease.heartbeat": {
       const { leaseId, ttlMs } = params as Parsed<"lease.heartbeat">;
       return [{ id: leaseId, ttlMs: ttlMs ?? (outcome as Result<"lease.heartbeat">).remainingMs }];
@@ -57,16 +58,45 @@ export function changesBy(method: string, params: object, outcome: unknown): Cha
       if (patterns.length > 0) return [];
       return [{ id: (params as Parsed<"path.release">).reservationId, ttlMs: 0 }];
     }
+    case "transact":
+      return inTransaction(params as Parsed<"transact">, outcome as Result<"transact">);
     default:
       return [];
   }
 }
 
-function acquired({ ttlMs }: Parsed<"lease.acquire">, outcome: Result<"lease.acquire">): Change[] {
+/** The methods of a transaction that grant something, or change for how long something is held. */
+const OF_GRANTS = new Set([
+  "lease.acquire",
+  "lease.heartbeat",
+  "lease.release",
+  "queue.claim",
+  "queue.renew",
+  "queue.complete",
+  "queue.abandon",
+  "path.reserve",
+  "path.heartbeat",
+  "path.release",
+]);
+
+function inTransaction({ calls, dryRun }: Parsed<"transact">, { results }: Result<"transact">): Change[] {
+  if (dryRun === true || !calls.some(({ method }) => OF_GRANTS.has(method))) return [];
+  const texts = results as unknown as readonly RawJson[];
+  const references = new References();
+  return calls.flatMap(({ method, params }, index) => {
+    const result = texts[index] as RawJson;
+    const given = references.putInto((params ?? {}) as Record<string, unknown>).params;
+    references.add(result.text);
+    if (!OF_GRANTS.has(method)) return [];
+    return changesBy(method, given, method === "queue.claim" ? result : JSON.parse(result.text));
+  });
+}
+
+function acquired(outcome: Result<"lease.acquire">): Change[] {
   const leases = "leases" in outcome ? outcome.leases : [outcome.lease];
   const [first] = leases;
   if (first === undefined) return [];
-  const { leaseId } = first;
+  const { leaseId, remainingMs: ttlMs } = first;
   const tell = leases.map(({ name, fencingToken }) => ({
     method: "lease.lost" as const,
     params: { name, leaseId, fencingToken, cause: "expired", reason: null },

@@ -27,7 +27,8 @@ import { CANCELLED, type Parked, Waiters } from "../turns/waiters.js";
 import { ConnectionOrder } from "./connection-order.js";
 import { classifyShared } from "./failure.js";
 import { changesBy } from "./grants-made.js";
-import { HeldGrants } from "./held.js";
+import { type HeldGrant, HeldGrants } from "./held.js";
+import { lossesOf } from "./held-elsewhere.js";
 import { CallLine, type Item, type LinesPlace, SideBySide, type Slot } from "./line.js";
 import { Messages, messagesOf } from "./messages.js";
 import { PlacedCall } from "./placed-call.js";
@@ -213,14 +214,15 @@ export class Place implements LinesPlace {
     const { connection } = call.caller;
     const line = known === undefined ? undefined : this.#lineOf(known);
     this.#order.add(connection, line, () => {
+      const elsewhere: Elsewhere = new Map();
       const perform = (scopes: readonly string[]): void => {
         const remember = (outcome: unknown, ageMs: number): unknown =>
-          this.#remember(method, params, call, outcome, ageMs);
+          this.#remember({ method, params, elsewhere }, call, outcome, ageMs);
         const performed = (): void => this.#order.performed(connection);
         this.#lineOf(scopes).perform(new PlacedCall({ call, about, scopes, remember, performed }));
       };
       if (known !== undefined) return perform(known);
-      this.#findScopes(about).then(perform, (error) => {
+      this.#findScopes(about, RENEWING.has(method) ? elsewhere : undefined).then(perform, (error) => {
         call.settle(error);
         this.#order.performed(connection);
       });
@@ -239,7 +241,8 @@ export class Place implements LinesPlace {
     return [...new Set(scopes)];
   }
 
-  async #findScopes(about: About): Promise<readonly string[]> {
+  /** @param elsewhere is given what holders have to be told of what was not granted here; undefined if nobody asks. */
+  async #findScopes(about: About, elsewhere?: Elsewhere): Promise<readonly string[]> {
     const scopes = [...about.names.map(scopeOf), ...about.beside];
     const slot = await this.takeSlot();
     try {
@@ -247,6 +250,7 @@ export class Place implements LinesPlace {
         const found = await slot.session.drive(scopesOf(given));
         scopes.push(...found);
         if (found.length > 0) this.#rememberScopes(given, found);
+        elsewhere?.set(given.id, await slot.session.drive(lossesOf(given)));
       }
     } catch (error) {
       throw classifyShared(error) === "lost" ? this.lost(error, slot) : error;
@@ -265,8 +269,7 @@ export class Place implements LinesPlace {
 
   /** Notes what a call was granted, or has given back. */
   #remember(
-    method: string,
-    params: object,
+    { method, params, elsewhere }: Pick<Request, "method" | "params"> & { readonly elsewhere: Elsewhere },
     { caller: { connection } }: Call,
     outcome: unknown,
     ageMs: number,
@@ -276,7 +279,12 @@ export class Place implements LinesPlace {
     const changes = changesBy(method, params, outcome);
     if (changes.some(({ ttlMs }) => ttlMs > 0 && ageMs >= ttlMs * TOO_LATE_PART)) {
       for (const { giveBack } of changes) if (giveBack !== undefined) this.#giveBack(giveBack);
-      return TOO_LATE;
+      if (method !== "transact") return TOO_LATE;
+      // The rest of it was done: it is answered as it is, and then its holder is told.
+      setImmediate(() => {
+        for (const { tell = [] } of changes) this.#tellLost(connection, tell);
+      });
+      return outcome;
     }
     const shortestMs = this.#held.shortestMs;
     for (const { id, scopes, ttlMs, tell } of changes) {
@@ -286,8 +294,9 @@ export class Place implements LinesPlace {
         continue;
       }
       if (scopes !== undefined) this.#rememberScopes({ kind: "claim", id }, scopes);
-      if (tell === undefined) this.#held.renew(id, ttlMs);
-      else if (tell.length > 0) this.#held.keep(id, { connection, ttlMs, tell });
+      const told = tell ?? (this.#held.has(id) ? undefined : elsewhere.get(id));
+      if (told === undefined) this.#held.renew(id, ttlMs);
+      else if (told.length > 0) this.#held.keep(id, { connection, ttlMs, tell: told });
     }
     if (this.#held.shortestMs < shortestMs) {
       // What has a shorter time is looked after more often from now on.
@@ -601,7 +610,7 @@ export class Place implements LinesPlace {
 
   async resolve(slot: Slot): Promise<boolean> {
     for (;;) {
-      if (this.#stopped !== undefined) throw this.#stopped;
+      if (this.#stopped !== undefined) throw OUTCOME_UNKNOWN;
       if (this.#away !== undefined) await new Promise<void>((resolve) => this.#awaitingReturn.push(resolve));
       let session: Session | undefined;
       try {
@@ -884,14 +893,16 @@ export class Place implements LinesPlace {
     this.#scopes.clear();
     this.#registered.clear();
     this.#life = undefined;
-    for (const { connection, tell } of all) {
-      for (const { method, params } of tell) this.#options.outlet.notify(connection, method, params);
-    }
+    for (const { connection, tell } of all) this.#tellLost(connection, tell);
     if (all.length > 0)
       this.#options.log.warn(
         { grants: all.length, place: this.shown },
         "holders were told that they lost what they hold",
       );
+  }
+
+  #tellLost(connection: number, tell: HeldGrant["tell"]): void {
+    for (const { method, params } of tell) this.#options.outlet.notify(connection, method, params);
   }
 
   /** Refuses everything from now on. */
@@ -936,6 +947,12 @@ const NOT_YET = refuse(
   { reason: "shared_unavailable" },
 );
 
+/** By their ids, what holders of grants are told of a loss that were not granted here. */
+type Elsewhere = Map<string, HeldGrant["tell"]>;
+
+/** Methods that may renew what was granted elsewhere. */
+const RENEWING = new Set(["lease.heartbeat", "queue.renew", "path.heartbeat", "transact"]);
+
 /** The scopes of leases and of paths. */
 const HELD = /^(?:lease|path):/;
 
@@ -943,6 +960,12 @@ const TOO_LATE = refuse(
   "unavailable",
   "The database of these shared names took so long to answer that what was granted is not sure to be held any more; it is given back. Ask again.",
   { reason: "shared_unavailable" },
+);
+
+const OUTCOME_UNKNOWN = refuse(
+  "unavailable",
+  "The daemon stops and could not find out whether this was done, since the database of these shared names did not answer. Look before you ask for it again.",
+  { reason: "shared_outcome_unknown" },
 );
 
 /** The scope of what is about nothing that is there. */

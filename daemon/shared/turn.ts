@@ -287,10 +287,14 @@ export class SharedTurn {
     this.#afterwards.push(action);
   }
 
-  /** After the commit: answers every call that does not wait on. */
-  answer(): void {
+  /**
+   * After the commit: answers every call that does not wait on.
+   *
+   * @param isDead true if others have taken the daemon for dead meanwhile: nothing that was granted is sure to be held.
+   */
+  answer(isDead: boolean): void {
     for (const action of this.#afterwards) action();
-    const ageMs = this.#readBeforeMs + elapsed() - this.#readAt;
+    const ageMs = isDead ? Number.POSITIVE_INFINITY : this.#readBeforeMs + elapsed() - this.#readAt;
     for (const [index, call] of this.#answered.entries()) call.answered(this.#outcomes[index], ageMs);
   }
 

@@ -24,6 +24,8 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
         `s/*=${postgres().url(schema, port)}`,
         "--shared",
         `S*=${postgres().url(schema, port)}`,
+        "--shared",
+        `path:/s/*=${postgres().url(schema, port)}`,
       ],
     };
   }
@@ -86,6 +88,64 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
       .toBe("b");
   });
 
+  test.each([
+    ["a lease", "lease.acquire", { name: "s/one", ttlMs: 3000 }, "lease.lost"],
+    ["a claim", "queue.claim", { queue: "s/one", leaseMs: 3000, notify: true }, "claim.lost"],
+    ["a reservation", "path.reserve", { root: "/s/one", patterns: ["a/"], ttlMs: 3000 }, "path.lost"],
+  ] as const)(
+    "a daemon that is cut off tells the holder of %s that was granted in a transaction, before anybody else is",
+    async (_, method, params, lost) => {
+      const schema = await newSchema();
+      const proxy = await SilentProxy.start(postgres().port as number, onTestFinished);
+      const [one, two] = [new Place(), new Place()];
+      await one.start(shared(schema, proxy.port));
+      await two.start(shared(schema));
+      const [holder, other] = [await one.connect(), await two.connect()];
+      await other.call("queue.enqueue", { queue: "s/one", payloads: [1], retry: { baseMs: 0 } });
+      const calls = [
+        { method: "sequence.next", params: { type: "SEQ" } },
+        { method, params: { ...params, owner: "a" } },
+      ];
+      await holder.call("transact", { calls });
+      const order: string[] = [];
+      const granted = other
+        .call(method, { ...params, owner: "b", waitMs: 30_000 } as never)
+        .then(() => order.push("granted"));
+      const told = toldOf(holder, lost).then(() => order.push("told"));
+      proxy.silence();
+      await Promise.all([told, granted]);
+      expect(order).toEqual(["told", "granted"]);
+    },
+  );
+
+  test("who took up what another life of the daemon had granted is told when that is cut off", async () => {
+    const schema = await newSchema();
+    const proxy = await SilentProxy.start(postgres().port as number, onTestFinished);
+    const [one, two] = [new Place(), new Place()];
+    const first = await one.start(shared(schema, proxy.port));
+    await two.start(shared(schema));
+    const held = { name: "s/kept", owner: "a", ttlMs: 60_000, releaseOn: "disconnect" } as const;
+    const { lease } = await (await one.connect()).call("lease.acquire", held);
+    await first.end("SIGKILL");
+    await one.start(shared(schema, proxy.port));
+    const [holder, other] = [await one.connect(), await two.connect()];
+    await holder.call("lease.heartbeat", { leaseId: lease.leaseId });
+    const order: string[] = [];
+    const granted = other
+      .call("lease.acquire", { ...held, owner: "b", waitMs: 60_000 })
+      .then(() => order.push("granted"));
+    const told = toldOf(holder, "lease.lost").then(({ leaseId, fencingToken }) => {
+      expect({ leaseId, fencingToken }).toEqual({ leaseId: lease.leaseId, fencingToken: lease.fencingToken });
+      order.push("told");
+    });
+    proxy.silence();
+    await told;
+    // To the server it is as if its machine had gone.
+    proxy.cut();
+    await granted;
+    expect(order).toEqual(["told", "granted"]);
+  });
+
   test.each(["hold", "drop"] as const)(
     "a commit that nobody heard of is found out about (its answer lost, or itself: %s)",
     async (fate) => {
@@ -135,5 +195,3 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
     expect((await waiting).claim?.batches).toHaveLength(1);
   });
 });
-
-/** Resolves once a client was sent a notification. */

@@ -1,5 +1,5 @@
 // A lease: its row, its shape in replies, and what its holder is told.
-import type { Parsed, Result } from "@pawl/protocol";
+import type { NotificationParams, Parsed, Result } from "@pawl/protocol";
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { type Boottime, shownAt } from "../../clock.js";
 import { type GrantRule, lasts, renewal } from "../../grants/grant.js";
@@ -361,6 +361,22 @@ const selectNames = sql<{ name: string }>("SELECT name FROM pawl_lease WHERE lea
 /** The names that a lease has; none for an id of none. */
 export function* namesOfLease(leaseId: string): Operation<string[]> {
   return (yield* all(selectNames, { leaseId })).map(({ name }) => name);
+}
+
+const selectTokens = sql<{ name: string; fencing_token: number }>(
+  "SELECT name, fencing_token FROM pawl_lease WHERE lease_id = :leaseId",
+);
+
+/** What the holder of a lease is told when it ends by its time, for each of its names. */
+export function* lossesOfLease(leaseId: string): Operation<NotificationParams<"lease.lost">[]> {
+  const rows = yield* all(selectTokens, { leaseId });
+  return rows.map(({ name, fencing_token: fencingToken }) => ({
+    name,
+    leaseId,
+    fencingToken,
+    cause: "expired",
+    reason: null,
+  }));
 }
 
 /** The order of rows that a statement returns is anyone's. */
