@@ -30,7 +30,7 @@ import { changesBy } from "./grants-made.js";
 import { type HeldGrant, HeldGrants } from "./held.js";
 import { lossesOf } from "./held-elsewhere.js";
 import { CallLine, type Item, type LinesPlace, SideBySide, type Slot } from "./line.js";
-import { Messages, messagesOf } from "./messages.js";
+import { Messages, messageOfAll, messagesOf } from "./messages.js";
 import { PlacedCall } from "./placed-call.js";
 import { placeOf, Session } from "./session.js";
 import { useTables } from "./tables.js";
@@ -47,6 +47,10 @@ const LOCK_TIMEOUT_MS = 30_000;
 /** The time between two looks whether the database answers, and whether other daemons have gone. */
 const MAX_PULSE_MS = 1000;
 const MIN_PULSE_MS = 50;
+/** The end of another daemon is waited for so long at once. */
+const WATCH_MS = 5000;
+/** The last turns of a daemon are kept for so long after it has gone. */
+const TURNS_KEPT_MS = 7 * 86_400_000;
 /** A database that was lost is asked for again after so long, then twice as long, up to the most. */
 const FIRST_RETRY_MS = 50;
 const MAX_RETRY_MS = 5000;
@@ -137,6 +141,7 @@ export class Place implements LinesPlace {
   /** Why nothing can be done; undefined while the database is there. */
   #away: PawlError | undefined = NOT_YET;
   #stopped: PawlError | undefined;
+  #wasThere = false;
   #slots: Slot[] = [];
   /** Slots are never used again, so that the row of a turn that nobody heard of stays. */
   #nextSlot = 0;
@@ -154,6 +159,12 @@ export class Place implements LinesPlace {
   /** The connection that is being asked whether it is there. */
   #beating: Life | undefined;
   readonly #buried = new Set<number>();
+  /** Others that are not there are taken for dead from then on, in milliseconds of `elapsed`. */
+  #buriesFrom = 0;
+  /** The daemon whose end is waited for, and the session that waits. */
+  #neighbour: number | undefined;
+  #watcher: Session | undefined;
+  #lookedAround: (() => void) | undefined;
 
   constructor(options: PlaceOptions) {
     this.#options = options;
@@ -509,7 +520,11 @@ export class Place implements LinesPlace {
       const connection = ownConnection(told.to, life.number);
       if (connection !== undefined) this.#tellConnection(connection, told.method, told.params ?? {});
     } else if (told.keys !== undefined) this.wake(told.keys);
-    else this.#tryAll();
+    else {
+      // As one does that has just begun, too.
+      this.#tryAll();
+      this.#beat(life);
+    }
   }
 
   #time(): Reading {
@@ -609,6 +624,7 @@ export class Place implements LinesPlace {
   }
 
   async resolve(slot: Slot): Promise<boolean> {
+    const { now: lostAt } = this.#time();
     for (;;) {
       if (this.#stopped !== undefined) throw OUTCOME_UNKNOWN;
       if (this.#away !== undefined) await new Promise<void>((resolve) => this.#awaitingReturn.push(resolve));
@@ -622,12 +638,17 @@ export class Place implements LinesPlace {
             values: [this.#lockPrefix],
           },
           {
-            text: "SELECT turn FROM pawl_shared_turn WHERE daemon = $1 AND slot = $2",
+            text: `SELECT turn, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now
+              FROM (VALUES (1)) AS always LEFT JOIN pawl_shared_turn ON daemon = $1 AND slot = $2`,
             values: [slot.daemon, slot.number],
           },
         ]);
-        return rows[0]?.turn === slot.turn;
+        const [found] = rows;
+        // Of a machine that slept for days the turn may be forgotten.
+        if (found?.turn === null && Number(found.now) - lostAt >= TURNS_KEPT_MS / 2) throw OUTCOME_UNKNOWN;
+        return found?.turn === slot.turn;
       } catch (error) {
+        if (error === OUTCOME_UNKNOWN) throw error;
         if (classifyShared(error) === "lost") this.lost(error);
         await new Promise((resolve) => setTimeout(resolve, FIRST_RETRY_MS));
       } finally {
@@ -725,6 +746,7 @@ export class Place implements LinesPlace {
       number,
       hostname(),
     ]);
+    await listener.query("SELECT pg_notify($1, $2)", [this.channel, messageOfAll(number)]);
     return number;
   }
 
@@ -750,12 +772,16 @@ export class Place implements LinesPlace {
       if (this.#life === life) this.lost(error);
     });
     for (const resolve of this.#awaitingReturn.splice(0)) resolve();
+    // A server that was away was so for all of them; whoever is not back by then has told its holders.
+    if (this.#wasThere) this.#buriesFrom = elapsed() + MAX_TOLD_AFTER_MS;
+    this.#wasThere = true;
     this.#options.log.info(
       { place: this.shown, daemon: life.number },
       "the database of shared names is there",
     );
     this.#options.onChange();
     this.#beat(life);
+    void this.#watch(life);
     void this.#end();
     this.#tryAll();
   }
@@ -772,6 +798,7 @@ export class Place implements LinesPlace {
     this.#options.onChange();
     for (const { session } of this.#slots.splice(0)) session.destroy();
     this.#life?.listener.destroy();
+    this.#watcher?.destroy();
     for (const { reject } of this.#awaitingSlot.splice(0)) reject(away);
     this.#connectLater();
     return away;
@@ -809,19 +836,27 @@ export class Place implements LinesPlace {
     clearTimeout(this.#pulse);
     this.#beating = life;
     const sentAt = elapsed();
+    const buries = sentAt >= this.#buriesFrom;
     life.listener
-      .query<{ number: number }>(
-        `SELECT number FROM pawl_shared_daemon
-          WHERE number <> $1 AND pg_try_advisory_lock(hashtextextended($2 || ' daemon ' || number, 0))`,
-        [life.number, this.#lockPrefix],
-        "pawl_find_dead",
+      .query<{ number: number; dead: number }>(
+        `SELECT number,
+            CASE WHEN $3 THEN pg_try_advisory_lock(hashtextextended($2 || ' daemon ' || number, 0)) ELSE false END AS dead
+          FROM pawl_shared_daemon WHERE number <> $1 ORDER BY number`,
+        [life.number, this.#lockPrefix, buries ? 1 : 0],
+        "pawl_look_at_others",
       )
       .then(
-        (dead) => {
+        (others) => {
           if (this.#life !== life) return;
           this.#beating = undefined;
           this.heardSince(sentAt);
-          for (const { number } of dead) void this.#bury(number, life);
+          for (const { number, dead } of others) {
+            if (dead === 1)
+              void this.#bury(number, "looked at").then(() => this.#unlock(number, life.listener));
+          }
+          const [first, next = first] = [others[0], others.find(({ number }) => number > life.number)];
+          this.#neighbour = next?.number;
+          this.#lookedAround?.();
           const shortestMs = this.#held.shortestMs * TOLD_AFTER_PART;
           const pulseMs = Math.min(Math.max(shortestMs / 4, MIN_PULSE_MS), MAX_PULSE_MS);
           this.#pulse = setTimeout(() => this.#beat(life), pulseMs).unref();
@@ -832,8 +867,59 @@ export class Place implements LinesPlace {
       );
   }
 
-  /** Another daemon has gone: others may come back to what its connections held, or it ends. */
-  async #bury(number: number, life: Life): Promise<void> {
+  /**
+   * Waits for the end of the next daemon in a ring of all of them, whose lock is free then. A wait holds up what the
+   * server cleans away, so none lasts long, and one that is over is no error that the server would log.
+   */
+  async #watch(life: Life): Promise<void> {
+    try {
+      const session = await Session.open(this.#options.url);
+      if (this.#life !== life || this.#away !== undefined || this.#stopped !== undefined)
+        return session.destroy();
+      this.#watcher = session;
+      await session.script(`SET lock_timeout = ${WATCH_MS}`);
+      while (this.#life === life && this.#away === undefined && this.#stopped === undefined) {
+        const number = this.#neighbour;
+        if (number === undefined || elapsed() < this.#buriesFrom) {
+          await new Promise<void>((resolve) => {
+            this.#lookedAround = resolve;
+          });
+          continue;
+        }
+        const key = `hashtextextended('${this.#lifeLock(number)}', 0)`;
+        const [, [lock] = []] = await session.together([
+          {
+            text: `DO 'BEGIN PERFORM pg_advisory_lock_shared(${key.replaceAll("'", "''")}); EXCEPTION WHEN lock_not_available THEN END'`,
+          },
+          { text: `SELECT pg_try_advisory_lock_shared(${key}) AS free` },
+        ]);
+        if (lock?.free !== 1) continue;
+        if (this.#neighbour === number) this.#neighbour = undefined;
+        await this.#bury(number, "waited for");
+        await session.query("SELECT pg_advisory_unlock_all() IS NULL AS free");
+      }
+    } catch (error) {
+      if (this.#life !== life || this.#away !== undefined || this.#stopped !== undefined) return;
+      this.#options.log.debug(
+        { err: error, place: this.shown },
+        "other daemons are looked at, not waited for",
+      );
+      setTimeout(() => void this.#watch(life), MAX_RETRY_MS).unref();
+    }
+  }
+
+  #unlock(number: number, session: Session): void {
+    session
+      .query("SELECT pg_advisory_unlock(hashtextextended($1, 0))", [this.#lifeLock(number)])
+      .catch(() => {});
+  }
+
+  /**
+   * Another daemon has gone: others may come back to what its connections held, or it ends.
+   *
+   * @param noticed how that was noticed.
+   */
+  async #bury(number: number, noticed: "looked at" | "waited for"): Promise<void> {
     if (this.#buried.has(number)) return;
     this.#buried.add(number);
     try {
@@ -843,19 +929,17 @@ export class Place implements LinesPlace {
         yield* endings.abandon(first, first + CONNECTIONS_PER_DAEMON - 1, env);
         yield* run(forgetDaemon, { number });
         yield* run(forgetWaiting, { number });
+        yield* run(forgetTurns, { before: env.now - TURNS_KEPT_MS });
         env.effects.deadline(env.now);
       });
       log.info(
-        { place: this.shown, daemon: number },
+        { place: this.shown, daemon: number, noticed },
         "another daemon has gone; what its connections held ends unless they come back",
       );
     } catch (error) {
       this.#options.log.warn({ err: error, daemon: number }, "a daemon that has gone cannot be seen to now");
     }
     this.#buried.delete(number);
-    life.listener
-      .query("SELECT pg_advisory_unlock(hashtextextended($1, 0))", [this.#lifeLock(number)])
-      .catch(() => {});
   }
 
   /** Sees to it that holders are told in time if the database is silent. */
@@ -931,6 +1015,7 @@ export class Place implements LinesPlace {
     const sessions = this.#slots.splice(0).map(({ session }) => session);
     if (this.#life !== undefined) sessions.push(this.#life.listener);
     this.#life = undefined;
+    this.#watcher?.destroy();
     await Promise.all(sessions.map((session) => session.close()));
   }
 }
@@ -938,6 +1023,10 @@ export class Place implements LinesPlace {
 const forgetDaemon: Statement<never> = { sql: "DELETE FROM pawl_shared_daemon WHERE number = :number" };
 const withdrawWaiting: Statement<never> = {
   sql: "DELETE FROM pawl_shared_waiting WHERE key = :key AND daemon = :daemon",
+};
+const forgetTurns: Statement<never> = {
+  sql: `DELETE FROM pawl_shared_turn
+    WHERE now_ms < :before AND daemon NOT IN (SELECT number FROM pawl_shared_daemon)`,
 };
 const forgetWaiting: Statement<never> = { sql: "DELETE FROM pawl_shared_waiting WHERE daemon = :number" };
 
@@ -964,7 +1053,7 @@ const TOO_LATE = refuse(
 
 const OUTCOME_UNKNOWN = refuse(
   "unavailable",
-  "The daemon stops and could not find out whether this was done, since the database of these shared names did not answer. Look before you ask for it again.",
+  "The daemon could not find out whether this was done, since the database of these shared names did not answer in time. Look before you ask for it again.",
   { reason: "shared_outcome_unknown" },
 );
 

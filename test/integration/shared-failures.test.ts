@@ -55,6 +55,66 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
     expect((await waiting).lease.fencingToken).toBe(lease.fencingToken + 1);
   });
 
+  test("a daemon that dies is noticed at once by the next one, and its turns of long ago are forgotten", async () => {
+    const schema = await newSchema();
+    const [one, two] = [new Place(), new Place()];
+    const second = await two.start(shared(schema));
+    await (await two.connect()).call("sequence.next", { type: "SEQ" });
+    postgres().psql(`INSERT INTO ${schema}.pawl_shared_turn VALUES (1000, 1, 7, 7)`);
+    const noticed = new Set<unknown>();
+    for (let life = 1; life <= 3; life += 1) {
+      const first = await one.start(shared(schema));
+      const { daemon } = await first.logged(({ msg }) => msg === "the database of shared names is there");
+      // It is known, and waited for, by the time that the second has done something for it.
+      const client = await one.connect();
+      const waiting = (await two.connect()).call("queue.claim", {
+        queue: "s/next",
+        owner: "w",
+        waitMs: 60_000,
+      });
+      await client.call("queue.enqueue", { queue: "s/next", payloads: [1] });
+      await waiting;
+      await first.end("SIGKILL");
+      const line = await second.logged(
+        ({ msg, daemon: gone }) => msg.startsWith("another daemon has gone") && gone === daemon,
+      );
+      noticed.add(line.noticed);
+    }
+    // A look, which there is each second, too, may come first now and then.
+    expect(noticed).toContain("waited for");
+    const { output } = postgres().psql(`SELECT count(*) FROM ${schema}.pawl_shared_turn WHERE daemon = 1000`);
+    expect(output.trim()).toBe("0");
+  });
+
+  test("a daemon that is back sooner than another does not take that for dead at once", async () => {
+    const schema = await newSchema();
+    const proxies = [1, 2].map(() => SilentProxy.start(postgres().port as number, onTestFinished));
+    const [proxy, other] = (await Promise.all(proxies)) as [SilentProxy, SilentProxy];
+    const [one, two] = [new Place(), new Place()];
+    const first = await one.start(shared(schema, proxy.port));
+    const second = await two.start(shared(schema, other.port));
+    const { daemon } = await second.logged(({ msg }) => msg === "the database of shared names is there");
+    const back = second.logged(({ msg }) => msg === "the database of shared names is away");
+    other.end();
+    await back;
+    proxy.cut();
+    await first.logged(({ msg }) => msg === "the database of shared names is away");
+    await expect
+      .poll(async () => (await (await one.connect()).call("daemon.info", {})).shared[0]?.connected)
+      .toBe(true);
+    // A look of it at who there is was answered before this one.
+    await (await one.connect()).call("sequence.next", { type: "SEQ" });
+    await expect
+      .poll(() => first.log.filter(({ msg }) => msg === "the database of shared names is there").length)
+      .toBe(2);
+    other.cut();
+    await expect
+      .poll(() => second.log.filter(({ msg }) => msg === "the database of shared names is there").length)
+      .toBe(2);
+    const again = second.log.findLast(({ msg }) => msg === "the database of shared names is there");
+    expect(again?.daemon).toBe(daemon);
+  });
+
   test("a daemon that is cut off tells its holders before anybody else is granted", async () => {
     const schema = await newSchema();
     const proxy = await SilentProxy.start(postgres().port as number, onTestFinished);
