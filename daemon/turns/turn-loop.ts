@@ -30,6 +30,8 @@ const MAX_TURN_MS = 12;
 const OWN_SHARE = 0.5;
 /** A daemon that stops performs what was received for so long ... */
 const STOP_MS = 1500;
+/** ... ends waits for so long, of which there may be tens of thousands ... */
+const ENDING_WAITS_MS = 750;
 /** ... and refuses the rest for so long; then connections close without an answer. */
 const REFUSING_MS = 500;
 /** The time until what has ended is looked for again after that failed. */
@@ -323,7 +325,7 @@ export class TurnLoop {
       if (this.#held.size === 0) await new Promise<void>((resolve) => process.nextTick(resolve));
       else await new Promise<void>((resolve) => setTimeout(resolve, MAX_TRY_AGAIN_MS));
     }
-    this.#end(refusal);
+    this.#end(refusal, elapsed() + ENDING_WAITS_MS);
     const refusingUntil = elapsed() + REFUSING_MS;
     while (this.#refuseArrived(refusal) && elapsed() < refusingUntil) {
       await new Promise<void>((resolve) => process.nextTick(resolve));
@@ -626,14 +628,18 @@ export class TurnLoop {
     this.#options.reports.broken(error);
   }
 
-  #end(refusal: PawlError): void {
+  /** @param until when no more waits are ended; their connections close without an answer to them. */
+  #end(refusal: PawlError, until = Number.POSITIVE_INFINITY): void {
     this.#refusal ??= refusal;
     this.#alarm.stop();
     clearTimeout(this.#tryingAgain);
     this.#held.refuseAll(refusal);
     this.#writerWatch?.stop();
     this.#refuseOwn(refusal);
-    for (const parked of this.#waiters.all()) this.#settleParked(parked, refusal);
+    for (const parked of this.#waiters.all()) {
+      if (elapsed() >= until) break;
+      this.#settleParked(parked, refusal);
+    }
   }
 
   #refuseOwn(refusal: PawlError): void {

@@ -242,6 +242,25 @@ test("a loop that has stopped refuses what arrives until it rests, and then take
   expect(outcomes).toEqual([stopping]);
 });
 
+test("a loop that stops ends waits for as long as it may, and leaves the rest to the end of their connections", async () => {
+  const pawl = new InProcess();
+  await pawl.call("lease.acquire", { name: "n", owner: "first" });
+  const ended: string[] = [];
+  for (let index = 0; index < 100; index += 1) {
+    const owner = `waiter ${index}`;
+    pawl.call("lease.acquire", { name: "n", owner, waitMs: 60_000 }).catch(({ kind }) => ended.push(kind));
+  }
+  await pawl.call("daemon.ping", {});
+  let ms = performance.now();
+  const slow = vi.spyOn(performance, "now").mockImplementation(() => (ms += 50));
+  await pawl.loop.stop(refuse("unavailable", "The daemon is stopping.", { reason: "stopping" }));
+  slow.mockRestore();
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(new Set(ended)).toEqual(new Set(["unavailable"]));
+  expect(ended.length).toBeGreaterThan(5);
+  expect(ended.length).toBeLessThan(20);
+});
+
 test("a wait that only reads is answered once its peer has room, also when its time is up, and holds up nobody", async () => {
   const full = new Set([2]);
   const pawl = new InProcess({ hasRoom: (connection) => !full.has(connection) });
