@@ -21,7 +21,9 @@ function oldDatabase(): string {
   const meta = database.prepare("INSERT INTO pawl_meta (key, value) VALUES (?, ?)");
   meta.run("schema_version", String(steps.length));
   meta.run("mode", '{"kind":"centralized"}');
-  const token = database.prepare("INSERT INTO pawl_lease_token (name, highest, capacity, pool) VALUES (?, ?, ?, ?)");
+  const token = database.prepare(
+    "INSERT INTO pawl_lease_token (name, highest, capacity, pool) VALUES (?, ?, ?, ?)",
+  );
   token.run("long", 7, members.length, JSON.stringify(members));
   token.run("single", 0, null, '["only"]');
   token.run("counted", 3, 4, null);

@@ -262,7 +262,7 @@ describe("the digest of what JSON means", () => {
   test("stays what it was", () => {
     const many = Array.from({ length: 300 }, (_, index) => `"k${(index * 71) % 300}é":${index}00.50e-2`);
     const texts = [
-      ' [ 0, -0.0e7, 1, 10, 120.050e3, -7e-20, 12345678901234567890, 1e99999999999999999, true, false, null ] ',
+      " [ 0, -0.0e7, 1, 10, 120.050e3, -7e-20, 12345678901234567890, 1e99999999999999999, true, false, null ] ",
       '["", "plain", "\\u0041\\/\\n\\u001f\\"", "é\\u00e9", "😀\\ud83d\\ude00", "\\ud800", "\u007f\u2028"]',
       '{"b":1,"a":{"z":[],"y":{}},"b":2,"aa":[[1],[{"c":"x"}]],"":0,"\\u0061":3,"é":4,"😀":5,"\uffee":6}',
       `{${many.join()}}`,
@@ -271,7 +271,9 @@ describe("the digest of what JSON means", () => {
       `["${"é".repeat(250)}",${"1,".repeat(60)}2]`,
     ];
     const all = (plainCharacters?: number) =>
-      createHash("sha256").update(texts.map((text) => digestOfMeaning(text, plainCharacters)).join()).digest("hex");
+      createHash("sha256")
+        .update(texts.map((text) => digestOfMeaning(text, plainCharacters)).join())
+        .digest("hex");
     expect(all()).toBe("048994e02649cfe6a090caeb09c6c1029cfbb1cd174b6c778b611d91a58bdf34");
     expect(all(PLAIN_CHARACTERS)).toBe("9c343e92e0bd7e3e07fd579fd2625939aa08444e651c0720d2123594299de8a0");
   });

@@ -14,6 +14,27 @@
  *   calls before, whose time does not count, and answers with their results.
  */
 
+/**
+ * Methods that no operation performs by itself, or that ask what lies beyond the database: what bounds each in place of a
+ * measurement. `docs/costs.md` has their bounds, too.
+ *
+ * @type {Readonly<Record<string, string>>}
+ */
+export const ELSEWHERE = {
+  "command.upload": "a piece of a line, checked in parts by the loop",
+  "command.answer": "a piece of a line, checked in parts by the loop",
+  "command.serve": "64 commands handed out at a time, in turns of their own",
+  "pipeline.apply": "steps of 12 changes, each with a signature; the section board measures them",
+  "peer.seen": "a signature and a row for each of 64 statements",
+  "events.watch": "events in memory",
+  "events.subscribe": "events in memory",
+  "events.unsubscribe": "one subscription in memory",
+  "daemon.info": "no row",
+  "daemon.stats": "counters in memory",
+  "daemon.backup": "256 pages between two turns",
+  "rpc.cancel": "the waits of one connection, in memory",
+};
+
 /** @param {number} count @param {(index: number) => unknown} make */
 const many = (count, make) => Array.from({ length: count }, (_, index) => make(index));
 
@@ -77,6 +98,28 @@ export function worstCalls(database) {
     perform("lease.acquire", { name: `held-${run}-${Math.random()}`, owner: "o" }).lease;
   /** A batch that waits. @type {(perform: Parameters<Params>[1]) => string} */
   const waiting = (perform) => perform("queue.enqueue", { queue: "deep", payloads: [1] }).batch.batchId;
+  /** A batch of a MiB. @type {(perform: Parameters<Params>[1]) => string} */
+  const long = (perform) =>
+    perform("queue.enqueue", { queue: "long", payloads: ["x".repeat(1_000_000)] }).batch.batchId;
+  /** A reservation that was made. @type {(run: number, perform: Parameters<Params>[1]) => string} */
+  const reserve = (run, perform) => {
+    const patterns = many(64, (index) => `own/${run}/${index}/*.ts`);
+    const params = { root: `/own-${run}-${Math.random()}`, patterns, owner: "o" };
+    return perform("path.reserve", params).reservation.reservationId;
+  };
+  let isReserved = false;
+  /** A root with nearly as many reservations as it may have. @param {Parameters<Params>[1]} perform */
+  const reserved = (perform) => {
+    for (let index = 0; !isReserved && index < 4000; index += 1) {
+      perform("path.reserve", {
+        root: "/root",
+        patterns: [`held/${index}/*.ts`],
+        owner: "o",
+        ttlMs: 86_400_000,
+      });
+    }
+    isReserved = true;
+  };
   return [
     worst("sequence.next", "a new type", (run) => ({ type: `NEW${run}` })),
     worst("sequence.reserve", "a million numbers", { type: "FR", count: 1_000_000 }),
@@ -105,6 +148,13 @@ export function worstCalls(database) {
       (run, perform) => ({ ...claim(run, perform), error: "e" }),
       1000,
     ),
+    worst(
+      "queue.progress",
+      "1,000 batches",
+      (run, perform) => ({ ...claim(run, perform), percent: 50, note: "n", checkpoint: "x".repeat(1000) }),
+      1000,
+    ),
+    worst("queue.wait", "a megabyte", (_, perform) => ({ batchId: long(perform) })),
     worst("queue.update", "behind a million", (_, perform) => ({ batchId: waiting(perform), priority: 100 })),
     worst("queue.cancel", "behind a million", (_, perform) => ({ batchId: waiting(perform) })),
     worst("queue.throttle", "a queue of a million", { queue: "deep", untilAt: null, reason: "r" }),
@@ -144,6 +194,10 @@ export function worstCalls(database) {
     worst("command.lease", "100 of a million", { deployment: "busy", owner: "o", max: 100 }, 100),
     worst("command.renew", "a delivery", delivery),
     worst("command.release", "a delivery", delivery),
+    worst("command.progress", "a checkpoint of 140,000 bytes", (run, perform) => ({
+      ...delivery(run, perform),
+      checkpoint: "x".repeat(140_000),
+    })),
     worst("command.respond", "150,000 bytes", (_, perform) => {
       const { leaseId, commandId } = perform("command.lease", { deployment: "busy", owner: "o" }).leases[0];
       const response = { status: "success", response: "x".repeat(140_000) };
@@ -182,6 +236,79 @@ export function worstCalls(database) {
     })),
     worst("lease.get", "of a million", { name: "lease5" }),
     worst("lease.list", "a full page", { limit: 1000 }, 1000),
+    worst(
+      "lease.acquire",
+      "64 long pools",
+      (run, perform) => {
+        const members = Array.from({ length: 4096 }, (_, index) => String(index).padEnd(100));
+        const names = many(64, (index) => `long-${index}`);
+        for (const name of run === 0 ? names : []) perform("lease.configure", { name, members });
+        return { names, owner: "o" };
+      },
+      64,
+    ),
+    worst(
+      "path.reserve",
+      "64 patterns and files below a root of 4,096",
+      (run, perform) => {
+        reserved(perform);
+        const patterns = many(64, (index) => `new/${run}/${index}/*.ts`);
+        const files = many(64, (index) => `new/${run}/${index}.md`);
+        return { root: "/root", patterns, files, owner: "o" };
+      },
+      128,
+    ),
+    worst("path.check", "a path of 4,096", (_, perform) => {
+      reserved(perform);
+      return { root: "/root", path: "held/17/x.ts" };
+    }),
+    worst(
+      "path.list",
+      "a full page",
+      (_, perform) => {
+        reserved(perform);
+        return { limit: 1000 };
+      },
+      1000,
+    ),
+    worst("path.heartbeat", "64 patterns", (run, perform) => ({ reservationId: reserve(run, perform) }), 64),
+    worst("path.release", "64 patterns", (run, perform) => ({ reservationId: reserve(run, perform) }), 64),
+    worst("pipeline.identity", "", {}),
+    worst("pipeline.configuration", "", {}),
+    worst(
+      "pipeline.write",
+      "256 dependencies",
+      (run) => ({
+        storyId: `new-${run}`,
+        stage: "s",
+        dependsOn: { add: many(256, (index) => `none-${run}-${index}`) },
+      }),
+      256,
+    ),
+    worst("pipeline.delete", "an item", (run, perform) => {
+      perform("pipeline.write", { storyId: `gone-${run}`, stage: "s" });
+      return { storyId: `gone-${run}` };
+    }),
+    worst("pipeline.repair", "nothing ahead of the time", {}),
+    worst("pipeline.finish", "an item", (run, perform) => {
+      perform("pipeline.configure", {
+        stages: [
+          { stage: "work", ready: true },
+          { stage: "done", done: true },
+        ],
+      });
+      perform("pipeline.write", { storyId: `work-${run}`, stage: "work" });
+      const { item, lease: held } = perform("pipeline.claim", { agent: "a", stages: ["work"] });
+      return { storyId: item.storyId, fencingToken: held.fencingToken, toStage: "done" };
+    }),
+    worst("pipeline.configure", "64 stages", (run) => ({
+      stages: many(64, (index) => ({ stage: `stage-${run}-${index}`, ready: true })),
+    })),
+    worst("peer.trust", "a peer", (run) => ({ author: String(run).padStart(64, "a"), name: "n" })),
+    worst("peer.revoke", "a peer", (run, perform) => {
+      perform("peer.trust", { author: String(run).padStart(64, "b"), name: "n" });
+      return { author: String(run).padStart(64, "b") };
+    }),
     worst("pipeline.read", "an item", { storyId }),
     worst("pipeline.list", "a full page", { limit: 1000 }, 1000),
     worst("pipeline.list", "an agent that nobody is", { agent: "nosuch", limit: 1000 }),
