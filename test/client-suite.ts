@@ -19,7 +19,7 @@ const SHORT_LEASE_MS = 1500;
 /** The same over a restart of the daemon, which takes longer on a busy machine. */
 const LONG_LEASE_MS = 8000;
 const PROCESSES = 4;
-const NUMBERS_EACH = sized(5000, 1000);
+const NUMBERS_EACH = sized(5000, 300);
 
 /** One line of a program, as it said it. */
 type Said = Record<string, unknown>;
@@ -88,6 +88,38 @@ export interface ClientUnderTest {
   command: () => readonly string[];
 }
 
+/** Declares the test of where a language looks for the daemon, which is one rule for all kinds of its clients. */
+export function testSocketPaths({ name, command }: ClientUnderTest): void {
+  test(`${name} looks for the daemon where the daemon, pawl and the other clients do`, async () => {
+    const runtime = privateDirectory();
+    for (const env of [
+      { PAWL_SOCKET: "/some/where.sock" },
+      { XDG_RUNTIME_DIR: runtime },
+      { XDG_RUNTIME_DIR: runtime, PAWL_INSTANCE: "other" },
+      { XDG_RUNTIME_DIR: "not/absolute" },
+      { TMPDIR: `${runtime}/` },
+    ]) {
+      const whole = {
+        PAWL_SOCKET: undefined,
+        XDG_RUNTIME_DIR: undefined,
+        PAWL_INSTANCE: undefined,
+        ...env,
+      };
+      const { paths } = await new Program([...command(), "paths"], whole).says("paths");
+      const before = { ...process.env };
+      onTestFinished(() => void Object.assign(process.env, before));
+      // The rule in TypeScript asks Node for the temporary directory, which looks at the process's own variables.
+      process.env.TMPDIR = env.TMPDIR ?? tmpdir();
+      const expected = defaultSocketPaths(undefined, whole);
+      if (before.TMPDIR === undefined) delete process.env.TMPDIR;
+      else process.env.TMPDIR = before.TMPDIR;
+      expect([env, paths]).toEqual([env, expected]);
+    }
+    const refused = await new Program([...command(), "paths"], { PAWL_INSTANCE: "no/name" }).says("error");
+    expect(refused.error).toMatchObject({ kind: "invalid_params" });
+  });
+}
+
 /** Declares the tests of a client. */
 export function testClient({ name, command }: ClientUnderTest): void {
   const start = (scenario: string, ...args: (string | number)[]): Program =>
@@ -103,35 +135,6 @@ export function testClient({ name, command }: ClientUnderTest): void {
       onTestFinished(() => client.destroy());
       return client;
     };
-
-    test("looks for the daemon where the daemon, pawl and the other clients do", async () => {
-      const runtime = privateDirectory();
-      for (const env of [
-        { PAWL_SOCKET: "/some/where.sock" },
-        { XDG_RUNTIME_DIR: runtime },
-        { XDG_RUNTIME_DIR: runtime, PAWL_INSTANCE: "other" },
-        { XDG_RUNTIME_DIR: "not/absolute" },
-        { TMPDIR: `${runtime}/` },
-      ]) {
-        const whole = {
-          PAWL_SOCKET: undefined,
-          XDG_RUNTIME_DIR: undefined,
-          PAWL_INSTANCE: undefined,
-          ...env,
-        };
-        const { paths } = await new Program([...command(), "paths"], whole).says("paths");
-        const before = { ...process.env };
-        onTestFinished(() => void Object.assign(process.env, before));
-        // The rule in TypeScript asks Node for the temporary directory, which looks at the process's own variables.
-        process.env.TMPDIR = env.TMPDIR ?? tmpdir();
-        const expected = defaultSocketPaths(undefined, whole);
-        if (before.TMPDIR === undefined) delete process.env.TMPDIR;
-        else process.env.TMPDIR = before.TMPDIR;
-        expect([env, paths]).toEqual([env, expected]);
-      }
-      const refused = await new Program([...command(), "paths"], { PAWL_INSTANCE: "no/name" }).says("error");
-      expect(refused.error).toMatchObject({ kind: "invalid_params" });
-    });
 
     test("takes numbers in several processes at a time, no one twice", async () => {
       const type = "N";

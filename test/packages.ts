@@ -30,11 +30,11 @@ function npmProgram(): string {
   throw new Error(`npm is not beside ${process.execPath}; run the tests with npm test`);
 }
 
-/** Tarballs of all workspaces, packed from a copy, so that tests beside this one see nothing of it. */
-export async function pack(
+/** Tarballs of workspaces, packed from a copy, so that tests beside this one see nothing of it. */
+export async function pack<W extends Workspace = Workspace>(
   directory: string,
-  change: (copy: string) => void = () => {},
-): Promise<Record<Workspace, string>> {
+  workspaces: readonly W[] = WORKSPACES as readonly Workspace[] as readonly W[],
+): Promise<Record<W, string>> {
   const copy = join(directory, "copy");
   for (const name of [...WORKSPACES, "systemd", "LICENSE"]) {
     cpSync(join(REPOSITORY, name), join(copy, name), {
@@ -42,16 +42,15 @@ export async function pack(
       filter: (path) => !path.endsWith("node_modules"),
     });
   }
-  change(copy);
   const packed = await Promise.all(
-    WORKSPACES.map(async (name) => {
+    workspaces.map(async (name) => {
       const [{ filename }] = JSON.parse(
         await npm(join(copy, name), ["pack", "--json", "--pack-destination", directory]),
       );
       return [name, join(directory, filename)] as const;
     }),
   );
-  return Object.fromEntries(packed) as Record<Workspace, string>;
+  return Object.fromEntries(packed) as Record<W, string>;
 }
 
 /** The paths in a tarball, below its one folder. */
@@ -87,8 +86,8 @@ export async function npm(
 }
 
 /** A PATH with nothing but Node and a shell: no compiler, no make, no Python. */
-export function barePath(): string {
-  const directory = privateDirectory();
+export function barePath(atEnd?: AtEnd): string {
+  const directory = privateDirectory(atEnd);
   writeFileSync(join(directory, "sh"), '#!/bin/sh\nexec /bin/sh "$@"\n', { mode: 0o755 });
   writeFileSync(join(directory, "node"), `#!/bin/sh\nexec ${process.execPath} "$@"\n`, { mode: 0o755 });
   return [directory].join(delimiter);
@@ -170,7 +169,7 @@ export function nativeFiles(directory: string): string[] {
  * Packages unpacked as an installation of their own, beside which the dependencies of this repository are found: a
  * build that was made elsewhere, without the time that npm takes. Returns the folder of each.
  */
-export function unpacked(tarballs: Readonly<Record<Workspace, string>>): Record<Workspace, string> {
+export function unpacked<W extends Workspace>(tarballs: Readonly<Record<W, string>>): Record<W, string> {
   const modules = join(privateDirectory(), "node_modules");
   mkdirSync(join(modules, "@pawl"), { recursive: true });
   for (const name of readdirSync(join(REPOSITORY, "node_modules"))) {
@@ -178,13 +177,13 @@ export function unpacked(tarballs: Readonly<Record<Workspace, string>>): Record<
       symlinkSync(join(REPOSITORY, "node_modules", name), join(modules, name));
     }
   }
-  const folders = WORKSPACES.map((name) => {
+  const folders = Object.entries<string>(tarballs).map(([name, tarball]) => {
     const folder = join(modules, "@pawl", name);
     mkdirSync(folder);
-    execFileSync("tar", ["-xzf", tarballs[name], "-C", folder, "--strip-components=1"]);
+    execFileSync("tar", ["-xzf", tarball, "-C", folder, "--strip-components=1"]);
     return [name, folder] as const;
   });
-  return Object.fromEntries(folders) as Record<Workspace, string>;
+  return Object.fromEntries(folders) as Record<W, string>;
 }
 
 /** An empty folder with these tarballs installed in it; none of their scripts has run. */

@@ -3,7 +3,7 @@
 import { setTimeout as pause } from "node:timers/promises";
 
 /** Between one look and the next. Looking without a pause keeps two processors busy, here and in the daemon. */
-const LOOK_EVERY_MS = 5;
+const LOOK_EVERY_MS = 20;
 
 export async function until(isSo: () => boolean | Promise<boolean>): Promise<void> {
   while (!(await isSo())) await pause(LOOK_EVERY_MS);

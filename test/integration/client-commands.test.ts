@@ -173,8 +173,14 @@ describe.each(WAYS)("by %s", (way) => {
     const [sender, own] = [await client(place), await client(place)];
     let now = 0;
     let most = 0;
+    let goOn: () => void = () => {};
+    const areAsMany = new Promise<void>((resolve) => {
+      goOn = resolve;
+    });
     const job = async (): Promise<void> => {
       most = Math.max(most, ++now);
+      if (now === 5) goOn();
+      await areAsMany;
       await delay(20);
       now -= 1;
     };

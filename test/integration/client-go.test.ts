@@ -4,7 +4,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
-import { testClient } from "../client-suite.js";
+import { type ClientUnderTest, testClient, testSocketPaths } from "../client-suite.js";
 import { privateDirectory } from "../daemon.js";
 
 const MODULE = join(import.meta.dirname, "../../clients/go");
@@ -34,14 +34,16 @@ if (hasGo) {
   afterAll(() => rmSync(directory, { recursive: true }));
   const program = join(directory, "scenarios");
   let built = false;
-  testClient({
+  const client: ClientUnderTest = {
     name: "Go",
     command: () => {
       if (!built) go(MODULE, "build", "-o", program, "./internal/scenarios");
       built = true;
       return [program];
     },
-  });
+  };
+  testSocketPaths(client);
+  testClient(client);
 } else console.warn("the client for Go is not tested: golang-go is not installed");
 
 test.runIf(hasGo)("its sources are formatted, and nothing in them is suspicious", () => {

@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { cpSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { testClient } from "../client-suite.js";
+import { testClient, testSocketPaths } from "../client-suite.js";
 import { privateDirectory } from "../daemon.js";
 import { fakeDaemon } from "../fake-daemon.js";
 
@@ -15,9 +15,9 @@ const runs = (program: string, ...args: string[]): boolean => spawnSync(program,
 
 const hasPython = runs("python3", "-c", "import sys; sys.exit(sys.version_info < (3, 9))");
 if (hasPython) {
-  for (const kind of ["blocking", "asyncio"]) {
-    testClient({ name: `Python, ${kind}`, command: () => ["python3", "-W", "error", SCENARIOS, kind] });
-  }
+  const command = (kind: string) => () => ["python3", "-W", "error", SCENARIOS, kind];
+  testSocketPaths({ name: "Python", command: command("blocking") });
+  for (const kind of ["blocking", "asyncio"]) testClient({ name: `Python, ${kind}`, command: command(kind) });
 } else console.warn("the client for Python is not tested: python3 is not installed, or older than 3.9");
 
 test.runIf(hasPython)(

@@ -167,7 +167,7 @@ test.concurrent("the graph shows those of this daemon who hold a name, and who w
   const waiter = await daemonA.place.connect();
   const params = { name, owner: "waiter", task: "two", waitMs: 60_000 };
   waiter.send({ jsonrpc: "2.0", id: "waits", method: "lease.acquire", params });
-  while ((await a.call("lease.get", { name })).lease?.waiters !== 1);
+  await until(async () => (await a.call("lease.get", { name })).lease?.waiters === 1);
   const { nodes, edges } = await a.call("daemon.graph", { pid: process.pid });
   const lease = nodes.find((node) => node.kind === "lease");
   expect(lease).toMatchObject({ name });
@@ -183,7 +183,7 @@ test.concurrent("the graph shows those of this daemon who hold a name, and who w
   // Another daemon knows nobody of this one.
   expect((await b.call("daemon.graph", {})).edges).toEqual([]);
   await waiter.destroy();
-  while ((await a.call("daemon.graph", {})).edges.length !== 1);
+  await until(async () => (await a.call("daemon.graph", {})).edges.length === 1);
 });
 
 test.concurrent("a lease that ends with its connection is given back to the provider at once", async ({

@@ -19,7 +19,7 @@ import { RawClient } from "../raw-client.js";
 const HOLDER = fileURLToPath(new URL("../workers/holder.py", import.meta.url));
 const REUSED_PID = fileURLToPath(new URL("../workers/reused_pid.py", import.meta.url));
 const REUSES = sized(60, 4);
-const LOSSES = sized(500, 24);
+const LOSSES = sized(500, 12);
 const AT_ONCE = 6;
 /** How long a holder has that does not end by itself. */
 const GRACE_MS = 40;
@@ -244,13 +244,14 @@ describe("while the process of a lost lease goes on", () => {
     const { socket } = daemon().place;
     const client = await daemon().place.connect();
     const root = "/srv/tree";
-    const { pid, grant } = await hold(socket, root, "ignores", { ttlMs: 200, onLoss });
+    const { pid, grant } = await hold(socket, root, "ignores", { ttlMs: NEVER_MS, onLoss });
     const { reservationId } = grant as unknown as { reservationId: string };
     const added = { root, patterns: ["more"], reservationId, owner: "ignores" };
     await expect(
       client.call("path.reserve", { ...added, onLoss: { signal: "SIGTERM", graceMs: 1 } }),
     ).rejects.toMatchObject({ kind: "invalid_params" });
     // Its time comes by itself: whoever looks is told so from then on.
+    await client.call("path.heartbeat", { reservationId, ttlMs: 200 });
     while ((await client.call("path.list", { root })).reservations[0]?.ending !== true) await sleep(5);
     expect(await client.call("path.check", { root, path: "a/b" })).toMatchObject({
       allowed: false,
@@ -369,7 +370,8 @@ test("a daemon that was started again goes on with ending a holder, and finds th
   const place = new Place();
   let daemon = await place.start();
   let client = await place.connect();
-  const begun = { ttlMs: NEVER_MS, onLoss: { signal: "SIGTERM", graceMs: 3000 } };
+  // Longer than a busy machine takes to start the daemon again.
+  const begun = { ttlMs: NEVER_MS, onLoss: { signal: "SIGTERM", graceMs: 8000 } };
   const first = await hold(place.socket, "first", "ignores", begun);
   const second = await hold(place.socket, "second", "ignores", { ...begun, onLoss: { graceMs: GRACE_MS } });
   const third = await hold(place.socket, "third", "obeys", begun);

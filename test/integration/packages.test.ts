@@ -15,11 +15,17 @@ const daemon = sharedDaemon();
 const { version } = JSON.parse(readFileSync(join(import.meta.dirname, "../../package.json"), "utf8"));
 let tarballs: Awaited<ReturnType<typeof pack>>;
 let packages: string;
+/** Nothing but Node and a shell, with which the client was installed. */
+let path: string;
+/** Where the client alone is installed. */
+let client: string;
 beforeAll(async () => {
   const actions: (() => void | Promise<void>)[] = [];
   const atEnd = (action: () => void | Promise<void>) => void actions.unshift(action);
   packages = await registry(atEnd);
   tarballs = await pack(privateDirectory(atEnd));
+  path = barePath(atEnd);
+  client = await installed([tarballs.client], { registry: packages, path }, atEnd);
   return async () => {
     for (const action of actions) await action();
   };
@@ -84,7 +90,6 @@ test("packages say what they are, have the types of all that is imported, and na
 });
 
 test("TypeScript at its strictest takes the client's types as a module, from CommonJS, and for a bundler", async () => {
-  const folder = await installed([tarballs.client], { registry: packages });
   const program = `import { connect, PawlError, type PawlClient } from "@pawl/client";
 export async function next(): Promise<string> {
   const client: PawlClient = await connect();
@@ -100,34 +105,32 @@ export async function next(): Promise<string> {
   }
 }
 `;
-  for (const name of ["module.mts", "common.cts", "bundled.ts"]) writeFileSync(join(folder, name), program);
+  for (const name of ["module.mts", "common.cts", "bundled.ts"]) writeFileSync(join(client, name), program);
   const values = Object.keys(await import("../../client/dist/index.js")).sort();
-  const declared = readFileSync(join(folder, "node_modules/@pawl/client/index.d.cts"), "utf8");
+  const declared = readFileSync(join(client, "node_modules/@pawl/client/index.d.cts"), "utf8");
   expect([...declared.matchAll(/export declare const (\w+)/g)].map(([, name]) => name).sort()).toEqual(
     values,
   );
   const tsc = join(import.meta.dirname, "../../node_modules/typescript/bin/tsc");
-  for (const [module, resolution, file] of [
-    ["nodenext", "nodenext", "module.mts"],
-    ["nodenext", "nodenext", "common.cts"],
-    ["node16", "node16", "module.mts"],
-    ["node16", "node16", "common.cts"],
+  for (const [module, resolution, ...files] of [
+    ["nodenext", "nodenext", "module.mts", "common.cts"],
+    ["node16", "node16", "module.mts", "common.cts"],
     ["esnext", "bundler", "bundled.ts"],
   ] as const) {
     const options = ["--noEmit", "--strict", "--exactOptionalPropertyTypes", "--noUncheckedIndexedAccess"];
     const where = ["--target", "es2022", "--module", module, "--moduleResolution", resolution, "--types", ""];
-    const { stdout } = spawnSync(process.execPath, [tsc, ...options, ...where, file], {
-      cwd: folder,
+    const { stdout } = spawnSync(process.execPath, [tsc, ...options, ...where, ...files], {
+      cwd: client,
       encoding: "utf8",
     });
-    expect([module, file, stdout]).toEqual([module, file, ""]);
+    expect([module, stdout]).toEqual([module, ""]);
   }
   // And Node gives CommonJS the same module.
   const required = execFileSync(
     process.execPath,
     ["-p", "Object.keys(require('@pawl/client')).sort().join()"],
     {
-      cwd: folder,
+      cwd: client,
       encoding: "utf8",
     },
   );
@@ -135,16 +138,14 @@ export async function next(): Promise<string> {
 });
 
 test("the client alone installs where there is no compiler, and holds nothing native", async () => {
-  const path = barePath();
   expect(spawnSync("cc", ["--version"], { env: { PATH: path } }).error).toMatchObject({ code: "ENOENT" });
-  const folder = await installed([tarballs.client], { registry: packages, path });
-  expect(nativeFiles(folder)).toEqual([]);
-  expect(existsSync(join(folder, "node_modules/zod"))).toBe(false);
-  expect(readdirSync(join(folder, "node_modules/@pawl"))).toEqual(["client"]);
+  expect(nativeFiles(client)).toEqual([]);
+  expect(existsSync(join(client, "node_modules/zod"))).toBe(false);
+  expect(readdirSync(join(client, "node_modules/@pawl"))).toEqual(["client"]);
   const pawl = (...args: string[]) =>
-    execFileSync(join(folder, "node_modules/.bin/pawl"), args, {
+    execFileSync(join(client, "node_modules/.bin/pawl"), args, {
       encoding: "utf8",
-      cwd: folder,
+      cwd: client,
       env: { PATH: path, PAWL_SOCKET: daemon().place.socket },
     });
   expect(pawl("--version")).toBe(`pawl ${version}\n`);
@@ -154,7 +155,7 @@ test("the client alone installs where there is no compiler, and holds nothing na
     'import { connect } from "@pawl/client"; const p = await connect(); console.log((await p.sequence.next({ type: "FR" })).id); p.close();';
   const ran = execFileSync(process.execPath, ["--input-type=module", "-e", program], {
     encoding: "utf8",
-    cwd: folder,
+    cwd: client,
     env: { PAWL_SOCKET: daemon().place.socket },
   });
   expect(ran).toBe("FR-002\n");

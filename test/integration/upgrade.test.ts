@@ -67,19 +67,17 @@ const WORKER = `
   print(report);
 `;
 
-/** Makes a build newer: another version, and one more step for the database. */
-function newer(copy: string): void {
-  for (const name of ["protocol", "client", "daemon"]) {
-    const path = join(copy, name, "package.json");
-    const manifest = JSON.parse(readFileSync(path, "utf8"));
-    manifest.version = NEWER_VERSION;
-    if (manifest.dependencies?.["@pawl/protocol"] !== undefined) {
-      manifest.dependencies["@pawl/protocol"] = NEWER_VERSION;
-    }
-    writeFileSync(path, JSON.stringify(manifest));
+/** Makes an installed build newer: another version, and one more step for the database. */
+function makeNewer(folders: Readonly<Record<"client" | "daemon", string>>): void {
+  for (const folder of Object.values(folders)) {
+    const path = join(folder, "package.json");
+    writeFileSync(
+      path,
+      JSON.stringify({ ...JSON.parse(readFileSync(path, "utf8")), version: NEWER_VERSION }),
+    );
   }
   const step = "CREATE TABLE pawl_newer (id INTEGER PRIMARY KEY) STRICT;";
-  writeFileSync(join(copy, "daemon/store/schema/9999-newer.sql"), step);
+  writeFileSync(join(folders.daemon, "store/schema/9999-newer.sql"), step);
 }
 
 function percentile(numbers: readonly number[], share: number): number {
@@ -91,12 +89,13 @@ test.runIf(why === undefined)(
   `${WORKERS} workers go on through an upgrade: no claim lost, no request failed`,
   async () => {
     const actions: (() => void | Promise<void>)[] = [];
-    const [systemd, old, next] = await Promise.all([
+    const [systemd, tarballs] = await Promise.all([
       UserSystemd.start((action) => void actions.unshift(action)),
-      pack(privateDirectory()).then(unpacked),
-      pack(privateDirectory(), newer).then(unpacked),
+      pack(privateDirectory(), ["client", "daemon"]),
     ]);
     try {
+      const [old, next] = [unpacked(tarballs), unpacked(tarballs)];
+      makeNewer(next);
       await systemd.pawlOf(join(old.client, "bin/pawl.js"), "service", "install", "--user");
       const socket = systemd.socket();
       const client = await RawClient.connect(socket);
