@@ -7,14 +7,17 @@ import { endPushes, type Push, push, type Receiver } from "../domain/command/pus
 import { readyKey, type Serving } from "../domain/deployment/deployment.js";
 import type { RepeatedLines } from "../log/repeated-lines.js";
 import type { Operation } from "../store/statement.js";
-import { performUntilDone } from "../turns/call.js";
-import type { Env, Outcome } from "../turns/operation.js";
+import { type Call, performUntilDone } from "../turns/call.js";
+import { type Env, type Outcome, Unfinished } from "../turns/operation.js";
 import type { TurnLoop } from "../turns/turn-loop.js";
 import type { OwnRequests, PeerAnswer } from "./own-requests.js";
 import type { Peer } from "./peer.js";
 
 /** A connection that has left so many requests unanswered whose commands have ended is not sent any more for now. */
 const MAX_LEFT_UNANSWERED = 1000;
+/** What a connection has left is cleared in steps of so many commands that it has, or of so many deployments. */
+const COMMANDS_PER_STEP = 100;
+const DEPLOYMENTS_PER_STEP = 250;
 
 /** A connection that serves a deployment. */
 interface ServingPeer {
@@ -39,8 +42,8 @@ interface ServedDeployment {
   readonly deployment: string;
   /** By connection, the longest unserved first. */
   readonly peers: Map<number, ServingPeer>;
-  /** True if there is a call that takes commands for them, or waits for some. */
-  taking: boolean;
+  /** The call that takes commands for them, or waits for some. */
+  taking: Call | undefined;
 }
 
 /**
@@ -114,14 +117,27 @@ export class CommandPush implements Serving {
     this.#byConnection.delete(connection);
     for (const served of deployments) {
       served.peers.delete(connection);
-      if (served.peers.size === 0 && !served.taking) this.#deployments.delete(served.deployment);
+      if (served.peers.size === 0 && served.taking === undefined) this.#deployments.delete(served.deployment);
     }
-    this.#perform(function* (env) {
-      yield* endPushes(connection, env);
-      // A call that waits there for nobody finds out that it need not.
-      for (const { deployment, peers } of deployments)
-        if (peers.size === 0) env.effects.wake(readyKey(deployment));
-    });
+    this.#perform((env) => this.#clear(connection, [...deployments], env));
+  }
+
+  /** Gives back what a connection has that has left, and ends the waits for commands for nobody, in steps. */
+  *#clear(connection: number, left: readonly ServedDeployment[], env: Env): Operation<Outcome<void>> {
+    if ((yield* endPushes(connection, COMMANDS_PER_STEP, env)) === COMMANDS_PER_STEP)
+      return new Unfinished((later) => this.#clear(connection, left, later));
+    for (const served of left.slice(0, DEPLOYMENTS_PER_STEP)) this.#stopTaking(served);
+    const others = left.slice(DEPLOYMENTS_PER_STEP);
+    return others.length === 0
+      ? undefined
+      : new Unfinished((later) => this.#clear(connection, others, later));
+  }
+
+  /** Takes nothing for a deployment that nobody serves. May be done again, by a turn that is performed again. */
+  #stopTaking(served: ServedDeployment): void {
+    const { peers, taking } = served;
+    // One that does not wait finds out by itself.
+    if (peers.size === 0 && taking !== undefined && this.#loop.withdraw(taking)) this.#doneTaking(served);
   }
 
   /**
@@ -153,7 +169,7 @@ export class CommandPush implements Serving {
     if (peer === undefined || !peer.mayAnswer) return;
     let served = this.#deployments.get(deployment);
     if (served === undefined) {
-      served = { deployment, peers: new Map(), taking: false };
+      served = { deployment, peers: new Map(), taking: undefined };
       this.#deployments.set(deployment, served);
     }
     const serving = served.peers.get(number);
@@ -178,7 +194,7 @@ export class CommandPush implements Serving {
   /** Has commands taken for those who have room, or waits for some. */
   #take(served: ServedDeployment): void {
     if (!hasRoom(served)) return;
-    if (served.taking) {
+    if (served.taking !== undefined) {
       // What waits may be of a target, or for a receiver, that only this one is.
       const wake = function* (env: Env): Operation<void> {
         env.effects.wake(readyKey(served.deployment));
@@ -189,8 +205,7 @@ export class CommandPush implements Serving {
         this.#perform(wake);
       return;
     }
-    served.taking = true;
-    performUntilDone(this.#loop, {
+    served.taking = performUntilDone(this.#loop, {
       waits: true,
       start: (env) => this.#push(served, env),
       done: () => {
@@ -206,8 +221,10 @@ export class CommandPush implements Serving {
   }
 
   #doneTaking(served: ServedDeployment): void {
-    served.taking = false;
-    if (served.peers.size === 0) this.#deployments.delete(served.deployment);
+    served.taking = undefined;
+    const { deployment, peers } = served;
+    if (peers.size === 0 && this.#deployments.get(deployment) === served)
+      this.#deployments.delete(deployment);
   }
 
   *#push(served: ServedDeployment, env: Env): Operation<Outcome<readonly Push[]>> {
@@ -255,7 +272,7 @@ export class CommandPush implements Serving {
   }
 
   /** Performs an operation of which nobody hears, again while storage refuses and it is still `wanted`. */
-  #perform(start: (env: Env) => Operation<unknown>, wanted: () => boolean = () => true): void {
+  #perform(start: (env: Env) => Operation<Outcome<unknown>>, wanted: () => boolean = () => true): void {
     performUntilDone(this.#loop, {
       start,
       failed: (error) => this.#mayTryAgain(error) && wanted(),

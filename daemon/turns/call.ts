@@ -66,16 +66,18 @@ export interface OwnCall<T> {
   failed(error: Error): boolean;
 }
 
-/** Performs a call of the daemon itself, again while the storage refuses it. */
-export function performUntilDone<T>(loop: { submit(call: Call): void }, own: OwnCall<T>): void {
-  loop.submit({
+/** Performs a call of the daemon itself, again while the storage refuses it. Returns the call. */
+export function performUntilDone<T>(loop: { submit(call: Call): void }, own: OwnCall<T>): Call {
+  const call: Call = {
     caller: DAEMON,
     waitMs: own.waits ? MAX_TIMER_MS : 0,
     closed: false,
     start: (env) => own.start(env),
     settle(outcome) {
       if (!(outcome instanceof Error)) own.done?.(outcome as T);
-      else if (own.failed(outcome)) setTimeout(() => performUntilDone(loop, own), RETRY_MS).unref();
+      else if (own.failed(outcome)) setTimeout(() => loop.submit(call), RETRY_MS).unref();
     },
-  });
+  };
+  loop.submit(call);
+  return call;
 }

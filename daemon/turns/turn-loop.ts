@@ -251,10 +251,14 @@ export class TurnLoop {
     this.schedule();
   }
 
-  /** Takes a call back that waits, and that nobody needs the outcome of any more; it is not settled then. */
-  withdraw(call: Call): void {
-    this.#waiters.withdraw(call);
+  /**
+   * Takes a call of the daemon back that waits, and that nobody needs the outcome of any more: only what the turn under
+   * way has done with it may settle it. Returns true if it waited.
+   */
+  withdraw(call: Call): boolean {
+    const waited = this.#waiters.withdraw(call);
     if (this.#waiters.someLeft) this.schedule();
+    return waited;
   }
 
   /** Performs an operation of the daemon itself at once, in a transaction of its own; throws if that fails. */

@@ -88,6 +88,8 @@ export class Waiters implements Contenders {
   /** The calls that wait for all keys that begin so; each beginning ends in a slash. */
   readonly #byBeginning = new Map<string, KeyLine>();
   readonly #byConnection = new Map<number, Set<Entry>>();
+  /** Those of the daemon itself. */
+  readonly #ofDaemon = new Map<Call, Entry>();
   /** The calls in each line, in the order they came. */
   readonly #lines = new Map<string, Set<Entry>>();
   /** Those that wait for what others hold: by whom they are of, by their ancestors, by the key to overtake others. */
@@ -161,6 +163,7 @@ export class Waiters implements Contenders {
     for (const each of lines) add(each.sorts, sort, entry);
     if (line !== undefined) add(this.#lines, line.name, entry);
     add(this.#byConnection, call.caller.connection, entry);
+    if (call.caller.connection === DAEMON.connection) this.#ofDaemon.set(call, entry);
     this.#count(entry, 1);
     this.#take(call, bytes);
     this.#marks.touched.push(entry);
@@ -388,6 +391,7 @@ export class Waiters implements Contenders {
     if (contender !== undefined) this.#withdrawFrom(entry, contender);
     if (line !== undefined) drop(this.#lines, line.name, entry);
     drop(this.#byConnection, call.caller.connection, entry);
+    if (call.caller.connection === DAEMON.connection) this.#ofDaemon.delete(call);
     this.#take(call, -bytes);
   }
 
@@ -400,11 +404,11 @@ export class Waiters implements Contenders {
     return found;
   }
 
-  /** Takes a call of the daemon itself back, if it waits: nobody needs its outcome any more. */
-  withdraw(call: Call): void {
-    for (const entry of this.#byConnection.get(DAEMON.connection) ?? []) {
-      if (entry.call === call) return this.remove(entry);
-    }
+  /** Takes a call of the daemon itself back, whose outcome nobody needs any more. Returns true if it waited. */
+  withdraw(call: Call): boolean {
+    const entry = this.#ofDaemon.get(call);
+    if (entry !== undefined) this.remove(entry);
+    return entry !== undefined;
   }
 
   removeOf(connection: number): void {

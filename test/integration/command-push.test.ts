@@ -18,6 +18,7 @@ import { sharedDaemon, startDaemon } from "../daemon.js";
 import { RawClient } from "../raw-client.js";
 import { startRaw } from "../raw-process.js";
 import { expectRefusal } from "../refusal.js";
+import { until } from "../until.js";
 
 const daemon = sharedDaemon();
 let client: RawClient;
@@ -427,6 +428,61 @@ describe("a receiver that goes", () => {
     expect(deployments.find((each) => each.deployment === deployment)?.receivers).toBe(0);
     await client.call("command.cancel", { commandId });
     expect((await receiver.reply()).result).toMatchObject({ commandId, state: "FAILED" });
+  });
+
+  test("leaves many deployments without a call performed for each, and others serve them", async () => {
+    const all = Array.from({ length: 600 }, newDeployment);
+    const receiver = await daemon().place.connect();
+    receiver.write(
+      all
+        .map((deployment, id) => ({ id, deployment, owner: "receiver" }))
+        .map(({ id, ...params }) => JSON.stringify({ jsonrpc: "2.0", id, method: "command.serve", params }))
+        .join("\n")
+        .concat("\n"),
+    );
+    for (const _ of all) expect((await receiver.reply()).error).toBeUndefined();
+    const operations = async (): Promise<number> => (await client.call("daemon.stats", {})).turns.operations;
+    // Those that wait for commands do so from the turn after the answers on.
+    await operations();
+    const { connections } = await client.call("daemon.stats", {});
+    const before = await operations();
+    let asked = 0;
+    await receiver.destroy();
+    await until(async () => {
+      asked += 1;
+      return (await client.call("daemon.stats", {})).connections.open < connections.open;
+    });
+    const [first, last] = [all[0], all.at(-1)] as [string, string];
+    for (const deployment of [first, last]) {
+      const other = await serving(deployment);
+      const commandId = await create(client, deployment);
+      expect((await pushed(other)).params).toMatchObject({ commandId });
+      await other.destroy();
+      expect(await take(client, deployment, { waitMs: 30_000 })).toMatchObject({ commandId });
+    }
+    expect((await operations()) - before - asked).toBeLessThan(100);
+  });
+
+  test("shutting only its side gives back more commands than one step does", async () => {
+    const all = [newDeployment(), newDeployment()];
+    const receiver = await daemon().place.connect();
+    for (const deployment of all)
+      await receiver.call("command.serve", { deployment, owner: "receiver", max: 100 });
+    for (let number = 0; number < 120; number += 1) {
+      const params = { deployment: all[number % 2], command: "run" };
+      client.send({ jsonrpc: "2.0", id: number, method: "command.create", params });
+    }
+    for (let number = 0; number < 120; number += 1) await client.reply();
+    for (let number = 0; number < 120; number += 1) await receiver.line();
+    // A wait keeps the connection open.
+    const params = { queue: "none", owner: "o", waitMs: 3_600_000 };
+    receiver.send({ jsonrpc: "2.0", id: "w", method: "queue.claim", params });
+    receiver.socket.end();
+    await until(async () => {
+      const { commands } = await client.call("command.list", { state: "PENDING", limit: 1000 });
+      return commands.filter(({ deployment }) => all.includes(deployment)).length === 120;
+    });
+    await receiver.destroy();
   });
 
   test("is not sent what it was not there for", async () => {

@@ -117,9 +117,11 @@ function* pushTo(wanted: Wanted, receivers: readonly Receiver[], env: Env): Oper
 
 const selectPushes = sql<LiveRow>(`
   SELECT ${LIVE_COLUMNS} FROM pawl_command
-  WHERE lease_connection = :connection AND lease_expires_at IS NULL ORDER BY seq`);
+  WHERE lease_connection = :connection AND lease_expires_at IS NULL ORDER BY seq LIMIT :rows`);
 
-/** Ends the pushes to a connection whose peer can answer no more. */
-export function* endPushes(connection: number, env: Env): Operation<void> {
-  for (const row of yield* all(selectPushes, { connection })) yield* lose(row, env);
+/** Ends up to so many pushes to a connection whose peer can answer no more; returns how many that were. */
+export function* endPushes(connection: number, rows: number, env: Env): Operation<number> {
+  const pushes = yield* all(selectPushes, { connection, rows });
+  for (const row of pushes) yield* lose(row, env);
+  return pushes.length;
 }
