@@ -2,6 +2,8 @@
 export const DEAR_MS = 0.5;
 /** One that takes so long is a turn by itself: the others of its turn would be answered that much later. */
 export const WHOLE_TURN_MS = 5;
+/** A line of so many bytes may well take a whole turn, as long as nothing is known of its kind. */
+export const LONG_LINE_BYTES = 8 * 1024;
 /** So many dear requests make their method dear: one may have been held up by something else. */
 const ENOUGH = 2;
 const MAX_COUNTED = 4;
@@ -23,6 +25,8 @@ interface Seen {
 /** What requests are expected to take: what others of their method took of late, in proportion to their length. */
 export class DearRequests {
   readonly #seen = new Map<string, Seen>();
+  /** The longest line of each kind that took less than a whole turn, if that was a long one. */
+  readonly #passed = new Map<string, number>();
   /** No shorter line takes a whole turn, for all that is known. */
   #shortestWholeTurn = Number.POSITIVE_INFINITY;
 
@@ -31,15 +35,16 @@ export class DearRequests {
     return this.#seen.size === 0;
   }
 
-  /** True if a request of some kind may well take a whole turn. */
-  get someTakeTurns(): boolean {
-    return this.#shortestWholeTurn < Number.POSITIVE_INFINITY;
-  }
-
   /** How many whole turns a request may well take. */
   wholeTurns(line: Buffer): number {
-    if (line.length < this.#shortestWholeTurn) return 0;
-    return Math.floor(this.expectedMs(line) / WHOLE_TURN_MS);
+    if (line.length < this.#shortestWholeTurn && line.length < LONG_LINE_BYTES) return 0;
+    const turns = Math.floor(this.expectedMs(line) / WHOLE_TURN_MS);
+    return turns === 0 && this.#isUnknown(line) ? 1 : turns;
+  }
+
+  /** True of a long line, unless one of its kind that had half as many bytes took less than a turn. */
+  #isUnknown(line: Buffer): boolean {
+    return line.length >= LONG_LINE_BYTES && line.length > 2 * (this.#passed.get(kindOf(line)) ?? 0);
   }
 
   /** How many milliseconds a request may well take; 0 if it is not dear for all that is known. */
@@ -56,6 +61,7 @@ export class DearRequests {
     const seen = this.#seen.get(kind);
     const wasExpected = seen !== undefined && seen.dear >= ENOUGH;
     this.#learn(line, ms, kind, seen);
+    if (line.length >= LONG_LINE_BYTES && ms < WHOLE_TURN_MS) this.#pass(kind, line.length);
     if (Math.max(ms, seen?.ms ?? 0) >= WHOLE_TURN_MS) this.#shortestWholeTurn = this.#findShortest();
     return wasExpected;
   }
@@ -73,6 +79,11 @@ export class DearRequests {
       if (ms >= FORGETTING * inProportion(seen, line)) Object.assign(seen, { ms, bytes: line.length });
       else if (isLong) seen.ms *= FORGETTING;
     }
+  }
+
+  #pass(kind: string, bytes: number): void {
+    if (this.#passed.size >= MAX_KINDS) this.#passed.clear();
+    this.#passed.set(kind, Math.max(bytes, this.#passed.get(kind) ?? 0));
   }
 
   #findShortest(): number {

@@ -3,7 +3,7 @@ import { isCancel } from "../rpc/cancel-request.js";
 import type { LineUnderWay } from "../rpc/peer.js";
 import type { Call } from "../turns/call.js";
 import type { Arrivals, Holding } from "../turns/turn-loop.js";
-import { DEAR_MS, DearRequests, WHOLE_TURN_MS } from "./dear-requests.js";
+import { DEAR_MS, DearRequests, LONG_LINE_BYTES, WHOLE_TURN_MS } from "./dear-requests.js";
 import { ProcessorTime, type Usage } from "./processor-time.js";
 
 /** A connection, as far as the inbox needs to know it. */
@@ -134,10 +134,11 @@ const EMPTY = Buffer.alloc(0);
  *
  * Hundreds that have each used little and ask for much at the same moment would still come first. So once dear requests
  * have taken more time than others, those that can be expected to be dear are put aside as long as others wait, until
- * these have had as much.
+ * these have had as much. What was dear by surprise counts for neither: nobody would be put aside for it.
  *
  * A request that takes a whole turn or more would hold back the answers of all that were taken up before it in its
- * turn. So it has a turn of its own: once nothing else waits, or others have had as many turns as it takes.
+ * turn. So it has a turn of its own: once nothing else waits, or others have had as many turns as it takes. Long lines
+ * of which nothing is known have one, too.
  *
  * One connection among hundreds would wait for all of these if it were charged for what it did not need: for time in
  * which other processes had the processor, or in which the garbage of others was collected.
@@ -310,8 +311,8 @@ export class Inbox<From extends LineSource> {
         this.#nextTurn.push(lane);
         continue;
       }
-      const mayBeWhole = this.#isBegun && (this.#dear.someTakeTurns || lane.tookMs >= WHOLE_TURN_MS);
-      const wholeTurns = mayBeWhole ? this.#wholeTurnsOf(lane) : 0;
+      const line = lane.nextLine;
+      const wholeTurns = this.#isBegun ? this.#wholeTurnsOf(line, lane.tookMs) : 0;
       if (wholeTurns > 0 && this.#putOff === undefined) {
         this.#putOff = lane;
         this.#turnsBefore = wholeTurns;
@@ -325,7 +326,7 @@ export class Inbox<From extends LineSource> {
       this.#isBegun = true;
       this.#hasLeft = true;
       this.#serving = lane;
-      this.#servedLine = lane.nextLine;
+      this.#servedLine = line;
       lane.expectedLong = lane.hasLongAnswers;
       this.#takeUp(lane, calls);
       const { answerBytes } = lane.connection;
@@ -356,9 +357,14 @@ export class Inbox<From extends LineSource> {
   /** Returns true if it could be expected that the request is dear. */
   #learn(ms: number): boolean {
     const isDear = ms >= DEAR_MS;
-    if (!isDear && this.#dear.isEmpty && this.#dearLeadMs === 0) return false;
-    this.#lead(isDear ? ms : -ms);
-    return this.#servedLine === undefined || this.#dear.took(this.#servedLine, ms);
+    const line = this.#servedLine;
+    const isLong = line !== undefined && line.length >= LONG_LINE_BYTES;
+    if (!isDear && !isLong && this.#dear.isEmpty && this.#dearLeadMs === 0) return false;
+    const wasExpected = line === undefined || this.#dear.took(line, ms);
+    // What took long by chance, as when garbage was collected, is none of those that are put aside.
+    const isKnown = wasExpected || (isDear && this.#dear.expectedMs(line) > 0);
+    if (!isDear || isKnown) this.#lead(isDear ? ms : -ms);
+    return wasExpected;
   }
 
   /** A request of a connection was answered with so many bytes, made for it or shared by all such answers. */
@@ -435,7 +441,7 @@ export class Inbox<From extends LineSource> {
   }
 
   /** How many whole turns the next request of a lane may well take, or the next step of what it has begun. */
-  #wholeTurnsOf({ nextLine, tookMs }: Lane): number {
+  #wholeTurnsOf(nextLine: Buffer | undefined, tookMs: number): number {
     return nextLine === undefined ? Math.floor(tookMs / WHOLE_TURN_MS) : this.#dear.wholeTurns(nextLine);
   }
 

@@ -287,6 +287,50 @@ test("requests that took long while the daemon was new are not taken to be dear 
   expect(turns.turn()[0]).toBe(polite);
 });
 
+test("what takes long by chance has nobody put aside whose requests take a little longer than most", () => {
+  const turns = new Turns();
+  const [polite, ...others] = open(turns, 101) as [Source, ...Source[]];
+  const request = line("read", 0.6);
+  let asked = 0;
+  const fill = (idle: readonly Source[]): void => {
+    for (const each of idle) {
+      asked += 1;
+      if (each !== polite) turns.inbox.push(each, asked % 40 === 0 ? line("ping", 20) : PING);
+    }
+  };
+  let idle: readonly Source[] = others;
+  let most = 0;
+  for (let count = 0; count < 60; count += 1) {
+    fill(idle);
+    turns.inbox.push(polite, request);
+    const before = turns.performed.length;
+    idle = turns.turn();
+    while (!idle.includes(polite) && turns.performed.length - before < 10_000) {
+      fill(idle);
+      idle = turns.turn();
+    }
+    most = Math.max(most, turns.performed.length - before);
+  }
+  // Each of the others may have had as much: six of their requests.
+  expect(most).toBeLessThan(1000);
+});
+
+test("a long line of which nothing is known has a turn of its own, until one like it took less", () => {
+  const turns = new Turns();
+  const [one, two, three] = open(turns, 3) as [Source, Source, Source];
+  const push = (ms: number): void => {
+    turns.inbox.push(one, PING);
+    turns.inbox.push(two, line("unknown", ms, 20_000));
+    turns.inbox.push(three, PING);
+  };
+  for (const ms of [40, 0.1]) {
+    push(ms);
+    expect([turns.turn(), turns.turn(), turns.turn()]).toEqual([[one, three], [two], []]);
+  }
+  push(0.1);
+  expect(turns.turn()).toEqual([one, two, three]);
+});
+
 test("what long answers take is charged, and they let others go first", () => {
   const turns = new Turns();
   const [polite, ...others] = open(turns, 101) as [Source, ...Source[]];
