@@ -5,12 +5,15 @@ import { type Env, EVERYTHING } from "../turns/operation.js";
 import type { Parked } from "../turns/waiters.js";
 import { classifyShared } from "./failure.js";
 import type { Session } from "./session.js";
+import { Transaction } from "./transaction.js";
 import { ReachesFurther, type ScopedCall, SharedTurn, type TurnSetting, Withdrawn } from "./turn.js";
 
-/** Calls that one turn performs: while it lasts others wait for its locks. */
+/** Calls of one line that a turn performs: while it lasts others wait for its locks. */
 const MAX_ITEMS_PER_TURN = 64;
-/** Turns that are under way at the same time: more of them would share less. */
-const MAX_TURNS = 3;
+/** A transaction that has so many takes no further line. */
+const MAX_ITEMS_PER_TRANSACTION = 256;
+/** Transactions that are under way at the same time: of more, each would have less to share. */
+const MAX_TRANSACTIONS = 2;
 /** Of a turn that has the whole place. */
 const MAX_ITEMS_OF_ALL = 16;
 /** A turn that was undone for the sake of others is made again so often. */
@@ -34,6 +37,8 @@ export interface Slot {
 /** One thing that a turn does. */
 export interface Item {
   readonly scopes: readonly string[];
+  /** True if something of it may be undone, so that nothing else is written beside it in the transaction. */
+  readonly isAlone: boolean;
   perform(turn: SharedTurn): Promise<void>;
   /** It was not done, and nothing is left of it. */
   failed(error: unknown): void;
@@ -80,6 +85,10 @@ export class CallLine {
     this.#onIdle = onIdle;
   }
 
+  get waiting(): number {
+    return this.#items.length;
+  }
+
   /** Takes what one turn performs, which is then under way. */
   take(): readonly Item[] {
     this.#isRunning = true;
@@ -112,6 +121,7 @@ export class CallLine {
     const call = parked.call as ScopedCall;
     this.submit({
       scopes: call.scopes,
+      isAlone: call.mayBeUndone === true,
       perform: async (turn) => {
         if (await turn.timeOut(parked)) return;
         setTimeout(() => this.#turns.timeOut(parked), TIMEOUT_AGAIN_MS).unref();
@@ -125,15 +135,24 @@ export class CallLine {
   /** Performs a call again that waits, whatever may have made its condition true. */
   tryAgain(parked: Parked): void {
     const call = parked.call as ScopedCall;
-    this.submit({ scopes: call.scopes, perform: (turn) => turn.tryAgain(parked), failed: () => {} });
+    this.submit({
+      scopes: call.scopes,
+      isAlone: call.mayBeUndone === true,
+      perform: (turn) => turn.tryAgain(parked),
+      failed: () => {},
+    });
   }
 
-  /** @param scopes of the calls that wait under the key. */
-  wake(key: string, scopes: readonly string[]): void {
+  /**
+   * @param scopes of the calls that wait under the key.
+   * @param isAlone true if something of one may be undone.
+   */
+  wake(key: string, scopes: readonly string[], isAlone: boolean): void {
     if (this.#woken.has(key)) return;
     this.#woken.add(key);
     this.submit({
       scopes,
+      isAlone,
       perform: (turn) => {
         this.#woken.delete(key);
         return turn.wake([key]);
@@ -148,6 +167,7 @@ export class CallLine {
       let result: T;
       this.submit({
         scopes: [EVERYTHING],
+        isAlone: true,
         perform: async (turn) => {
           result = await turn.performOwn(start);
           turn.afterCommit(() => resolve(result));
@@ -161,6 +181,7 @@ export class CallLine {
 function itemOf(call: ScopedCall): Item {
   return {
     scopes: call.scopes,
+    isAlone: call.mayBeUndone === true,
     perform: (turn) => turn.perform(call),
     failed: (error) => call.settle(error),
   };
@@ -203,24 +224,26 @@ export class SideBySide {
   }
 
   #schedule(): void {
-    if (this.#isScheduled || this.#underWay >= MAX_TURNS) return;
+    if (this.#isScheduled || this.#underWay >= MAX_TRANSACTIONS) return;
     this.#isScheduled = true;
     // What arrives in the same turn of the event loop shares a transaction.
     setImmediate(() => {
       this.#isScheduled = false;
-      while (this.#waiting.size > 0 && this.#underWay < MAX_TURNS) void this.#run(this.#takeLines());
+      while (this.#waiting.size > 0 && this.#underWay < MAX_TRANSACTIONS) void this.#run(this.#takeLines());
     });
   }
 
   /** The lines of the next turn: as many as there are for each turn that may begin now. */
   #takeLines(): CallLine[] {
-    const share = Math.ceil(this.#waiting.size / (MAX_TURNS - this.#underWay));
+    const share = Math.ceil(this.#waiting.size / (MAX_TRANSACTIONS - this.#underWay));
     const lines: CallLine[] = [];
+    let items = 0;
     for (const line of this.#waiting) {
       if (line.hasAll && lines.length > 0) continue;
       this.#waiting.delete(line);
       lines.push(line);
-      if (line.hasAll || lines.length >= share) break;
+      items += line.waiting;
+      if (line.hasAll || lines.length >= share || items >= MAX_ITEMS_PER_TRANSACTION) break;
     }
     return lines;
   }
@@ -238,7 +261,7 @@ export class SideBySide {
     else if (this.#underWay === 0) for (const resolve of this.#awaitingEnd.splice(0)) resolve();
   }
 
-  /** Performs items in one transaction; one by one where that is in the way. Never rejects. */
+  /** Performs items in one transaction; in halves, down to each alone, where one is in the way. Never rejects. */
   async #perform(items: readonly Item[], hasAll: boolean): Promise<void> {
     for (let tries = 1; ; tries += 1) {
       const error = await this.#try(items, hasAll);
@@ -266,7 +289,9 @@ export class SideBySide {
     if (error instanceof NotDone) {
       for (const each of items) each.failed(error.refusal);
     } else if (others.length > 0) {
-      for (const each of items) await this.#perform([each], hasAll);
+      const half = items.length >> 1;
+      await this.#perform(items.slice(0, half), hasAll);
+      await this.#perform(items.slice(half), hasAll);
     } else if (error instanceof ReachesFurther && !hasAll) this.#place.reachFurther(item);
     else item.failed(classifyShared(error) === "full" ? NO_SPACE : error);
   }
@@ -288,54 +313,102 @@ export class SideBySide {
 
   async #tryOn(slot: Slot, items: readonly Item[], hasAll: boolean): Promise<unknown> {
     const { setting, channel } = this.#place;
-    const scopes = hasAll ? undefined : new Set(items.flatMap(({ scopes }) => scopes));
-    const turn = new SharedTurn(setting, slot.session, scopes);
+    const { session, daemon, number } = slot;
+    const works = hasAll ? [{ scopes: undefined, items }] : worksOf(items);
+    const isAlone = works.length === 1;
+    const turns = works.map(({ scopes }) => new SharedTurn(setting, session, { scopes, isAlone }));
+    const transaction = new Transaction(session, turns, daemon);
     slot.turn += 1;
     try {
-      await turn.begin();
-      for (const item of items) await item.perform(turn);
+      const scopes = hasAll ? undefined : items.flatMap(({ scopes }) => scopes);
+      await transaction.begin(setting.lockPrefix, scopes);
+      await allSettled(works.map(({ items }, index) => performAll(items, turns[index] as SharedTurn)));
     } catch (error) {
-      return await this.#undo(slot, turn, error);
+      return await this.#undo(slot, turns, error);
     }
     const sentAt = elapsed();
     try {
-      await turn.commit({ daemon: slot.daemon, slot: slot.number, turn: slot.turn, channel });
+      await transaction.commit({ daemon, slot: number, turn: slot.turn }, channel);
     } catch (error) {
-      if (classifyShared(error) !== "lost") return await this.#undo(slot, turn, error);
+      if (classifyShared(error) !== "lost") return await this.#undo(slot, turns, error);
       this.#place.lost(error, slot);
       let isDone: boolean;
       try {
         isDone = await this.#place.resolve(slot);
       } catch (refusal) {
-        turn.rolledBack();
+        for (const turn of turns) turn.rolledBack();
         return new NotDone(refusal as Error);
       }
       if (!isDone) {
-        turn.rolledBack();
+        for (const turn of turns) turn.rolledBack();
         return new Undone();
       }
     }
     this.#place.heardSince(sentAt);
-    this.#finish(turn, slot.daemon !== setting.daemon());
+    // What was granted by a daemon that others have taken for dead meanwhile is not sure to be held.
+    const isDead = daemon !== setting.daemon();
+    for (const turn of turns) this.#finish(turn, isDead ? Number.POSITIVE_INFINITY : transaction.ageMs);
     return undefined;
   }
 
-  async #undo(slot: Slot, turn: SharedTurn, error: unknown): Promise<unknown> {
+  async #undo(slot: Slot, turns: readonly SharedTurn[], error: unknown): Promise<unknown> {
     await slot.session.rollback();
-    turn.rolledBack();
+    for (const turn of turns) turn.rolledBack();
     if (classifyShared(error) !== "lost") return error;
     return new NotDone(this.#place.lost(error, slot));
   }
 
-  #finish(turn: SharedTurn, isDead: boolean): void {
+  #finish(turn: SharedTurn, ageMs: number): void {
     turn.committed();
     for (const call of [...turn.later].reverse()) this.#place.goOn(call);
     this.#place.committed(turn);
-    turn.answer(isDead);
+    turn.answer(ageMs);
     this.#place.wake(turn.wokenElsewhere);
     const { wokenLater } = turn;
     if (wokenLater.size > 0) setTimeout(() => this.#place.wake(wokenLater), LEFT_MS).unref();
   }
+}
+
+/** What is performed one after the other, with the scopes that it uses. */
+interface Work {
+  readonly scopes: ReadonlySet<string>;
+  readonly items: readonly Item[];
+}
+
+/** Items that have a scope in common are one work, in their order; all are, if something of them may be undone. */
+function worksOf(items: readonly Item[]): Work[] {
+  if (items.some(({ isAlone }) => isAlone)) {
+    return [{ scopes: new Set(items.flatMap(({ scopes }) => scopes)), items }];
+  }
+  const works = new Set<Work>();
+  const byScope = new Map<string, Work>();
+  for (const item of items) {
+    const before = new Set(item.scopes.flatMap((scope) => byScope.get(scope) ?? []));
+    const [only] = before;
+    let work: Work;
+    if (only !== undefined && before.size === 1 && item.scopes.every((scope) => only.scopes.has(scope))) {
+      (only.items as Item[]).push(item);
+      continue;
+    }
+    work = {
+      scopes: new Set([...[...before].flatMap(({ scopes }) => [...scopes]), ...item.scopes]),
+      items: [...[...before].flatMap((each) => each.items), item],
+    };
+    for (const each of before) works.delete(each);
+    works.add(work);
+    for (const scope of work.scopes) byScope.set(scope, work);
+  }
+  return [...works];
+}
+
+async function performAll(items: readonly Item[], turn: SharedTurn): Promise<void> {
+  for (const item of items) await item.perform(turn);
+}
+
+/** Waits for all; throws what the first of them threw. */
+async function allSettled(all: readonly Promise<void>[]): Promise<void> {
+  const failed = (await Promise.allSettled(all)).find((each) => each.status === "rejected");
+  if (failed !== undefined) throw failed.reason;
 }
 
 /** Nothing was done, since a commit that nobody heard of was none. */

@@ -1,8 +1,9 @@
 // The room of names that several daemons share. One `Place` is one database of PostgreSQL, as this daemon uses it.
 //
 //     place    the database: connecting, this daemon's life there, other daemons, ends, what waits
-//     line     calls that use the same scopes: one turn after the other      turn   one transaction of them
-//     session  one connection, on which operations are driven                statements, schema, tables  the SQL
+//     line     calls that use the same scopes: one turn after the other      turn, transaction  what performs them
+//     session  one connection, on which operations are driven                batch  statements that go out together
+//     statements, schema, tables  the SQL
 //     messages  what daemons tell each other
 //     places   the places of a daemon, and which of them has a name
 import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
@@ -354,12 +355,13 @@ export class Place implements LinesPlace {
     for (const key of keys) {
       const alone = this.#waiters.overtaking(key);
       if (alone !== undefined) {
-        const { scopes } = alone.call as ScopedCall;
-        this.#lineOf(scopes).wake(key, scopes);
+        const { scopes, mayBeUndone = false } = alone.call as ScopedCall;
+        this.#lineOf(scopes).wake(key, scopes, mayBeUndone);
         continue;
       }
       const woken = this.#waiters.wokenBy(key);
       const byLine = new Map<CallLine, Set<string>>();
+      let mayBeUndone = false;
       let left = MAX_WOKEN;
       for (let parked = woken?.next(); parked !== undefined && left > 0; parked = woken?.next()) {
         left -= 1;
@@ -368,8 +370,9 @@ export class Place implements LinesPlace {
         const all = byLine.get(line) ?? new Set();
         for (const scope of scopes) all.add(scope);
         byLine.set(line, all);
+        if (parked.call.mayBeUndone === true) mayBeUndone = true;
       }
-      for (const [line, scopes] of byLine) line.wake(key, [...scopes]);
+      for (const [line, scopes] of byLine) line.wake(key, [...scopes], mayBeUndone);
     }
   }
 

@@ -42,6 +42,17 @@ const RESERVE_KEYS: Ask = {
   text: "SELECT nextval(pg_get_serial_sequence($1, $2)) AS key FROM generate_series(1, $3)",
 };
 
+/** The keys of a table that a transaction has reserved. */
+interface Keys {
+  readonly table: string;
+  readonly column: string;
+  free: number[];
+  /** How many it has used. */
+  used: number;
+  /** How many it reserves next. */
+  next: number;
+}
+
 const BEGIN: Ask = { name: "pawl_begin", text: "BEGIN" };
 const BEGIN_TO_READ: Ask = {
   name: "pawl_begin_to_read",
@@ -64,14 +75,12 @@ export class Session {
   #lost: ConnectionLost | undefined;
   #inTransaction = false;
   #wrote = false;
-  #operationWrote = false;
   readonly #prepared: Prepared = new Map();
   /** What goes out before the next tick. */
   #batch: Batch | undefined;
   /** Of the first statement of the transaction that failed: the server has refused all that came after. */
   #failure: unknown;
-  /** The keys that the transaction has reserved, by their tables, and how many it reserves next. */
-  readonly #keys = new Map<string, { free: number[]; next: number }>();
+  readonly #keys = new Map<string, Keys>();
 
   private constructor(url: string, { application = "pawld" }: SessionOptions) {
     const { connectionString, schema, shown } = placeOf(url);
@@ -159,10 +168,33 @@ export class Session {
     this.#inTransaction = true;
     this.#wrote = false;
     this.#failure = undefined;
-    // What the last transaction has left is not above what others have given since.
-    this.#keys.clear();
-    const [, ...answers] = await this.together([toRead ? BEGIN_TO_READ : BEGIN, ...first]);
-    return answers;
+    if (toRead) this.#keys.clear();
+    const keys = this.#keysForNext();
+    const [, ...answers] = await this.together([
+      toRead ? BEGIN_TO_READ : BEGIN,
+      ...first,
+      ...keys.map((each) => this.#reserve(each)),
+    ]);
+    for (const [index, each] of keys.entries()) each.free = keysIn(answers[first.length + index] as Row[]);
+    return answers.slice(0, first.length);
+  }
+
+  /**
+   * The tables that get as many keys as the last transaction has used: those that it has left are not above what
+   * others have given since.
+   */
+  #keysForNext(): Keys[] {
+    for (const [table, keys] of this.#keys) {
+      keys.next = Math.min(keys.used, MAX_RESERVED_KEYS);
+      keys.free = [];
+      if (keys.used === 0) this.#keys.delete(table);
+      keys.used = 0;
+    }
+    return [...this.#keys.values()];
+  }
+
+  #reserve({ table, column, next }: Keys): Ask {
+    return { ...RESERVE_KEYS, values: [`${this.schema}.${table}`, column, next] };
   }
 
   /**
@@ -192,9 +224,9 @@ export class Session {
    * returns a refusal after it had written.
    */
   async perform<T>(operation: Operation<T>): Promise<T> {
-    this.#operationWrote = false;
-    const outcome = await this.drive(operation);
-    if (this.#operationWrote && outcome instanceof PawlError) {
+    const writes = new Writes();
+    const outcome = await this.drive(operation, writes);
+    if (writes.some && outcome instanceof PawlError) {
       throw new Error(`refused (${outcome.kind}) after it had written`, { cause: outcome });
     }
     return outcome;
@@ -209,51 +241,55 @@ export class Session {
     return outcome;
   }
 
-  /** Performs an operation, each of its steps once the one before is answered. */
-  async drive<T>(operation: Operation<T>): Promise<T> {
+  /**
+   * Performs an operation, each of its steps once the one before is answered. Several may go on side by side.
+   *
+   * @param writes is told what it writes.
+   */
+  async drive<T>(operation: Operation<T>, writes = new Writes()): Promise<T> {
     let step = operation.next();
-    while (!step.done) step = operation.next(await this.#execute(step.value));
+    while (!step.done) step = operation.next(await this.#execute(step.value, writes));
     return step.value;
   }
 
-  async #execute({ statement, params, single, key, unread }: Step): Promise<unknown> {
-    if (key) return await this.#insert(statement, params);
+  async #execute({ statement, params, single, key, unread }: Step, writes: Writes): Promise<unknown> {
+    if (key) return await this.#insert(statement, params, writes);
     const { name, text, names } = translate(statement);
     const ask = { name, text, values: valuesOf(params, names) };
-    if (unread) return this.#sendWrite(ask);
+    if (unread) return this.#sendWrite(ask, writes);
     const { command, count, rows, givesRows } = await this.#ask(ask);
-    if (command !== "SELECT" && count !== null && count > 0) this.#noteWrite();
+    if (command !== "SELECT" && count !== null && count > 0) this.#noteWrite(writes);
     if (!givesRows) return { changes: count, lastInsertRowid: 0 };
     return single ? rows[0] : rows;
   }
 
   /** Inserts a row under a key that the transaction has reserved: nobody waits for the insertion. */
-  async #insert(statement: Statement, params: SqlParams): Promise<Done> {
+  async #insert(statement: Statement, params: SqlParams, writes: Writes): Promise<Done> {
     const { name, text, names, table, column } = insertionWithKey(statement);
     let keys = this.#keys.get(table);
     if (keys === undefined) {
-      keys = { free: [], next: 1 };
+      keys = { table, column, free: [], used: 0, next: 1 };
       this.#keys.set(table, keys);
     }
-    if (keys.free.length === 0) {
-      const ask = { ...RESERVE_KEYS, values: [`${this.schema}.${table}`, column, keys.next] };
-      const { rows } = await this.#ask(ask);
-      keys.free = rows.map(({ key }) => key as number);
+    while (keys.free.length === 0) {
+      // Another operation may take what this one has asked for.
+      keys.free.push(...keysIn((await this.#ask(this.#reserve(keys))).rows));
       keys.next = Math.min(2 * keys.next, MAX_RESERVED_KEYS);
     }
+    keys.used += 1;
     const key = keys.free.shift() as number;
-    this.#sendWrite({ name, text, values: valuesOf({ ...params, [KEY]: key }, names) });
+    this.#sendWrite({ name, text, values: valuesOf({ ...params, [KEY]: key }, names) }, writes);
     return { changes: 1, lastInsertRowid: key };
   }
 
-  #noteWrite(): void {
+  #noteWrite(writes: Writes): void {
     this.#wrote = true;
-    this.#operationWrote = true;
+    writes.some = true;
   }
 
   /** Sends a statement whose failure is that of all that come after it. */
-  #sendWrite(ask: Ask): void {
-    this.#noteWrite();
+  #sendWrite(ask: Ask, writes: Writes): void {
+    this.#noteWrite(writes);
     this.#ask(ask).catch(() => {});
   }
 
@@ -347,6 +383,15 @@ export class Session {
     this.#lost = new ConnectionLost(`${this.shown}: ${error.message}`, { cause: error });
     for (const action of this.#endings.splice(0)) action(this.#lost);
   }
+}
+
+function keysIn(rows: readonly Row[]): number[] {
+  return rows.map(({ key }) => key as number);
+}
+
+/** Whether an operation has written anything. */
+class Writes {
+  some = false;
 }
 
 /** Of several statements that are under way: all are waited for, the first error is thrown. */

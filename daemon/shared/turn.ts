@@ -21,11 +21,8 @@ import {
 import { pooledRandom } from "../turns/random.js";
 import { TurnMemory } from "../turns/turn-memory.js";
 import { type Parked, TurnMarks, type Waiters } from "../turns/waiters.js";
-import type { Ask } from "./batch.js";
 import { SharedEffects } from "./effects.js";
-import { messageOfKeys } from "./messages.js";
 import type { Session } from "./session.js";
-import { arrayOf } from "./statements.js";
 
 /** The same for every turn of a daemon at a place. */
 export interface TurnSetting extends Pick<Env, "mode" | "idDigits" | "sign" | "idMark"> {
@@ -72,54 +69,20 @@ export class Withdrawn extends Error {}
 /** A turn performs no more of the calls that wait after so long: its locks keep others. */
 const MAX_TURN_MS = 40;
 
-const LOCK_PLACE: Ask = {
-  name: "pawl_lock_place",
-  text: "SELECT pg_advisory_xact_lock(hashtextextended($1, 0)) IS NULL AS locked",
-};
-const LOCK_SCOPES: Ask = {
-  name: "pawl_lock_scopes",
-  text: `SELECT pg_advisory_xact_lock_shared(hashtextextended($1, 0)) IS NULL AS place,
-    count(*) FILTER (WHERE pg_advisory_xact_lock(hashtextextended($1 || ' ' || scope, 0)) IS NULL) AS scopes
-    FROM unnest($2::text[]) AS scope`,
-};
-const NOW = `greatest(floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint,
-    (SELECT max(now_ms) FROM pawl_shared_turn)) AS now`;
-/** Only turns that write leave their time: what a read saw as now binds nobody. */
-const READ_CLOCK: Ask = { name: "pawl_read_clock", text: `SELECT ${NOW}` };
-/** The same, and under which keys of its scopes calls wait at other daemons. */
-const READ_CLOCK_AND_WAITING: Ask = {
-  name: "pawl_read_clock_and_waiting",
-  text: `SELECT ${NOW}, (SELECT json_agg(key) FROM pawl_shared_waiting
-    WHERE key = ANY($1::text[]) AND daemon <> $2) AS waiting`,
-};
-const LEAVE_TURN: Ask = {
-  name: "pawl_leave_turn",
-  text: `INSERT INTO pawl_shared_turn (daemon, slot, turn, now_ms) VALUES ($1, $2, $3, $4)
-    ON CONFLICT (daemon, slot) DO UPDATE SET turn = excluded.turn, now_ms = excluded.now_ms`,
-};
-const NOTIFY: Ask = {
-  name: "pawl_notify_waiting",
-  text: `SELECT pg_notify($1, $2) IS NULL AS told
-    WHERE EXISTS (SELECT 1 FROM pawl_shared_waiting WHERE key = ANY($3::text[]) AND daemon <> $4)`,
-};
-const REGISTER: Ask = {
-  name: "pawl_register_waiting",
-  text: `INSERT INTO pawl_shared_waiting (key, daemon) SELECT key, $2 FROM unnest($1::text[]) AS key
-    ON CONFLICT (key, daemon) DO NOTHING`,
-};
-
 /** How often what comes free is left to calls that wait at other daemons. */
 const LEFT_TO_OTHERS_OF_256 = 64;
 
 /**
- * One transaction over shared names: the twin of the turns' `Attempt`, which awaits. It holds the locks of its scopes
- * from its beginning to its end, so no other turn of any daemon uses their rows meanwhile.
+ * The calls of some scopes that a transaction performs: the twin of the turns' `Attempt`, which awaits. Other turns of
+ * the same transaction go on beside it; as it has the locks of its scopes, nobody else uses their rows meanwhile.
  */
 export class SharedTurn {
   readonly #setting: TurnSetting;
   readonly #session: Session;
   /** Undefined for a turn that has the whole place. */
   readonly #scopes: ReadonlySet<string> | undefined;
+  /** True if no other turn writes in its transaction, so that writes can be undone. */
+  readonly #isAlone: boolean;
   readonly #marks = new TurnMarks();
   readonly #memory = new TurnMemory();
   readonly #answered: ScopedCall[] = [];
@@ -141,37 +104,29 @@ export class SharedTurn {
   readonly #until = elapsed() + MAX_TURN_MS;
   #effects: SharedEffects;
   #time: Reading = { now: 0, retentionNow: 0, wallMs: 0 };
-  /** When the clock was read again, in milliseconds of `elapsed`, and how much later that was than the turn's time. */
-  #readAt = 0;
-  #readBeforeMs = 0;
   performed = 0;
 
-  constructor(setting: TurnSetting, session: Session, scopes: ReadonlySet<string> | undefined) {
+  constructor(
+    setting: TurnSetting,
+    session: Session,
+    { scopes, isAlone }: { scopes: ReadonlySet<string> | undefined; isAlone: boolean },
+  ) {
     this.#setting = setting;
     this.#session = session;
     this.#scopes = scopes;
+    this.#isAlone = isAlone;
     this.#effects = new SharedEffects(0, setting.isFollowed);
   }
 
-  /** Opens the transaction, takes its locks, and reads the clock behind them, in one round trip. */
-  async begin(): Promise<void> {
-    const { lockPrefix } = this.#setting;
-    const scopes = this.#scopes;
-    // In one order everywhere, so that no two turns wait for each other.
-    const keys = arrayOf([...(scopes ?? [])].sort());
-    const asks: Ask[] =
-      scopes === undefined
-        ? [{ ...LOCK_PLACE, values: [lockPrefix] }, READ_CLOCK]
-        : [
-            { ...LOCK_SCOPES, values: [lockPrefix, keys] },
-            { ...READ_CLOCK_AND_WAITING, values: [keys, this.#setting.daemon()] },
-          ];
-    this.#readAt = elapsed();
-    const [, [clock] = []] = await this.#session.begin(asks);
-    const now = Number(clock?.now);
-    if (typeof clock?.waiting === "string") this.#leaveSome(JSON.parse(clock.waiting) as string[]);
-    this.#time = { now, retentionNow: now, wallMs: now };
-    this.#effects = new SharedEffects(now, this.#setting.isFollowed);
+  /**
+   * Its locks are held, and the clock was read behind them.
+   *
+   * @param waiting the scopes under whose names calls wait at other daemons.
+   */
+  begin(time: Reading, waiting: readonly string[]): void {
+    this.#time = time;
+    this.#effects = new SharedEffects(time.now, this.#setting.isFollowed);
+    this.#leaveSome(waiting);
   }
 
   /** Others wait under these keys too: now and then what comes free is left to them, lest they wait for ever. */
@@ -234,27 +189,14 @@ export class SharedTurn {
     await this.#serveWoken();
   }
 
-  /** The last statements and the commit, in one round trip. */
-  async commit(own: { daemon: number; slot: number; turn: number; channel: string }): Promise<void> {
-    const session = this.#session;
-    await session.drive(this.#memory.writeBack());
-    const { daemon } = own;
-    const last: Ask[] = [];
-    if (this.#toRegister.size > 0) {
-      last.push({ ...REGISTER, values: [arrayOf([...this.#toRegister]), daemon] });
-    }
-    if (session.wrote || last.length > 0) {
-      last.push({ ...LEAVE_TURN, values: [daemon, own.slot, own.turn, this.#time.now] });
-    }
-    const woken = [...this.#effects.woken];
-    if (woken.length > 0) {
-      const payload = messageOfKeys(daemon, woken);
-      const keys = arrayOf(woken.flatMap(beginningsOf));
-      last.push({ ...NOTIFY, values: [own.channel, payload, keys, daemon] });
-    }
-    this.#readAt = elapsed();
-    const answers = await session.commit([...last, READ_CLOCK]);
-    this.#readBeforeMs = Number(answers.at(-1)?.[0]?.now) - this.#time.now;
+  /** Writes what the turn has kept in memory. */
+  async writeBack(): Promise<void> {
+    await this.#session.drive(this.#memory.writeBack());
+  }
+
+  /** The keys that it has woken. */
+  get woken(): ReadonlySet<string> {
+    return this.#effects.woken;
   }
 
   /** After the commit: what was parked waits. */
@@ -290,11 +232,10 @@ export class SharedTurn {
   /**
    * After the commit: answers every call that does not wait on.
    *
-   * @param isDead true if others have taken the daemon for dead meanwhile: nothing that was granted is sure to be held.
+   * @param ageMs how long ago the turn's time was; infinity if nothing that was granted is sure to be held.
    */
-  answer(isDead: boolean): void {
+  answer(ageMs: number): void {
     for (const action of this.#afterwards) action();
-    const ageMs = isDead ? Number.POSITIVE_INFINITY : this.#readBeforeMs + elapsed() - this.#readAt;
     for (const [index, call] of this.#answered.entries()) call.answered(this.#outcomes[index], ageMs);
   }
 
@@ -508,6 +449,7 @@ export class SharedTurn {
 
   /** True if this turn has the locks of what a call uses that waits. */
   #covers({ call }: Parked, key: string): boolean {
+    if (call.mayBeUndone && !this.#isAlone) return false;
     return (call as ScopedCall).scopesWhenWoken(key).every((scope) => this.#has(scope));
   }
 
@@ -572,10 +514,3 @@ const GONE = Symbol("gone");
 const NOTHING_CANCELLED = (): boolean => false;
 const NO_PROCESS = (): PawlError =>
   notKnown("what is kept in PostgreSQL may be granted by a daemon on another machine");
-
-/** A key, and the beginnings of it that calls may wait under. */
-function beginningsOf(key: string): string[] {
-  const found = [key];
-  for (let at = key.indexOf("/"); at >= 0; at = key.indexOf("/", at + 1)) found.push(key.slice(0, at + 1));
-  return found;
-}

@@ -4,7 +4,7 @@ import { describe, expect, onTestFinished, test } from "vitest";
 import { ConnectionLost, classifyShared } from "../../daemon/dist/shared/failure.js";
 import { placeOf, Session } from "../../daemon/dist/shared/session.js";
 import { createTables, useTables } from "../../daemon/dist/shared/tables.js";
-import { all, insert, one, run, sql } from "../../daemon/dist/store/statement.js";
+import { all, insert, type Operation, one, run, sql } from "../../daemon/dist/store/statement.js";
 import { madeForTests } from "../daemon.js";
 import { HAS_POSTGRESQL, PostgreSql } from "../postgresql.js";
 
@@ -107,6 +107,45 @@ describe.skipIf(!HAS_POSTGRESQL)("a session with PostgreSQL", () => {
     await expect(session.perform(insert(insertQueue, queue))).rejects.toThrow("read-only transaction");
     await session.rollback();
     expect(await session.drive(one(figures))).toMatchObject({ queues: 1 });
+  });
+
+  test("operations go on side by side, and what fails in one of them is why all others fail", async () => {
+    const session = await openTables();
+    const selectToken = sql<{ token: number }>(
+      "SELECT fencing_token AS token FROM pawl_queue WHERE queue = :queue",
+    );
+    function* addAndRead(queue: string, token: number): Operation<number | undefined> {
+      yield* insert(insertQueue, { queue, token });
+      return (yield* one(selectToken, { queue }))?.token;
+    }
+    const names = ["a", "b", "c"];
+    for (const times of [1, 2]) {
+      await session.begin();
+      const added = names.map((name, index) => session.perform(addAndRead(`${name}${times}`, index)));
+      expect(await Promise.all(added)).toEqual([0, 1, 2]);
+      await session.commit();
+    }
+    const rows = await session.drive(all(selectQueues, { from: "" }));
+    // The second transaction has got its keys with its beginning.
+    expect(rows.map((row) => row.queueId).sort()).toEqual(
+      [...new Set(rows.map((row) => row.queueId))].sort(),
+    );
+    expect(rows.map((row) => row.queue)).toEqual(["a1", "a2", "b1", "b2", "c1", "c2"]);
+
+    // A statement that was never performed before goes out behind one that fails: the server passes over it.
+    const selectLast = sql<{ last: string }>("SELECT max(queue) AS last FROM pawl_queue");
+    await session.begin();
+    const outcomes = await Promise.allSettled([
+      session.perform(addAndRead("a1", 9)),
+      session.perform(one(selectLast)),
+      session.perform(addAndRead("d1", 9)),
+    ]);
+    for (const outcome of outcomes) {
+      expect(outcome).toMatchObject({ reason: { message: expect.stringContaining("duplicate key") } });
+    }
+    await session.rollback();
+    expect(await session.drive(one(selectLast))).toEqual({ last: "c2" });
+    expect(await session.drive(one(selectLast))).toEqual({ last: "c2" });
   });
 
   test("tables are made once, and by one program", async () => {

@@ -217,7 +217,8 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
       expect((await client.call("sequence.next", { type: "SEQ" })).seq).toBe(1);
       const seen = new Promise<void>((resolve) => {
         proxy.onSent = (text) => {
-          if (!text.includes("COMMIT")) return "pass";
+          // The name under which it is prepared: its text goes out but once.
+          if (!text.includes("pawl_commit")) return "pass";
           proxy.onSent = undefined;
           resolve();
           return fate;

@@ -1,0 +1,130 @@
+import { elapsed, type Reading } from "../clock.js";
+import type { Ask } from "./batch.js";
+import { messageOfKeys } from "./messages.js";
+import type { Session } from "./session.js";
+import { arrayOf } from "./statements.js";
+import type { SharedTurn } from "./turn.js";
+
+const LOCK_PLACE: Ask = {
+  name: "pawl_lock_place",
+  text: "SELECT pg_advisory_xact_lock(hashtextextended($1, 0)) IS NULL AS locked",
+};
+const LOCK_SCOPES: Ask = {
+  name: "pawl_lock_scopes",
+  text: `SELECT pg_advisory_xact_lock_shared(hashtextextended($1, 0)) IS NULL AS place,
+    count(*) FILTER (WHERE pg_advisory_xact_lock(hashtextextended($1 || ' ' || scope, 0)) IS NULL) AS scopes
+    FROM unnest($2::text[]) AS scope`,
+};
+const CLOCK = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+const NOW = `greatest(${CLOCK}, (SELECT max(now_ms) FROM pawl_shared_turn)) AS now`;
+/** Only turns that write leave their time: what a read saw as now binds nobody. */
+const READ_CLOCK: Ask = { name: "pawl_read_clock", text: `SELECT ${NOW}, true AS others` };
+/** The same, whether calls wait at other daemons, and under which keys of its scopes. */
+const READ_CLOCK_AND_WAITING: Ask = {
+  name: "pawl_read_clock_and_waiting",
+  text: `SELECT ${NOW}, EXISTS (SELECT 1 FROM pawl_shared_waiting WHERE daemon <> $2) AS others,
+    (SELECT json_agg(key) FROM pawl_shared_waiting WHERE key = ANY($1::text[]) AND daemon <> $2) AS waiting`,
+};
+const LEAVE_TURN: Ask = {
+  name: "pawl_leave_turn",
+  text: `INSERT INTO pawl_shared_turn (daemon, slot, turn, now_ms) VALUES ($1, $2, $3, $4)
+    ON CONFLICT (daemon, slot) DO UPDATE SET turn = excluded.turn, now_ms = excluded.now_ms
+    RETURNING ${CLOCK} AS now`,
+};
+const NOTIFY: Ask = {
+  name: "pawl_notify_waiting",
+  text: `SELECT pg_notify($1, $2) IS NULL AS told
+    WHERE EXISTS (SELECT 1 FROM pawl_shared_waiting WHERE key = ANY($3::text[]) AND daemon <> $4)`,
+};
+const REGISTER: Ask = {
+  name: "pawl_register_waiting",
+  text: `INSERT INTO pawl_shared_waiting (key, daemon) SELECT key, $2 FROM unnest($1::text[]) AS key
+    ON CONFLICT (key, daemon) DO NOTHING`,
+};
+
+/** Which turn of which session it is, for whoever has to find out what became of its commit. */
+export interface TurnNumber {
+  readonly daemon: number;
+  readonly slot: number;
+  readonly turn: number;
+}
+
+/** The transaction of some turns, of which no two use the same scope. */
+export class Transaction {
+  readonly #session: Session;
+  readonly #turns: readonly SharedTurn[];
+  readonly #daemon: number;
+  #time: Reading = { now: 0, retentionNow: 0, wallMs: 0 };
+  /** False where nobody is to be notified, whatever is woken. */
+  #othersWait = true;
+  /** When the clock was read, or read again, in milliseconds of `elapsed`, and how much later than the turns' time. */
+  #readAt = 0;
+  #readBeforeMs = 0;
+
+  constructor(session: Session, turns: readonly SharedTurn[], daemon: number) {
+    this.#session = session;
+    this.#turns = turns;
+    this.#daemon = daemon;
+  }
+
+  /**
+   * Opens the transaction, takes its locks, and reads the clock behind them, in one round trip.
+   *
+   * @param scopes undefined for the whole place.
+   */
+  async begin(lockPrefix: string, scopes: Iterable<string> | undefined): Promise<void> {
+    // In one order everywhere, so that no two transactions wait for each other.
+    const keys = arrayOf([...(scopes ?? [])].sort());
+    const asks: Ask[] =
+      scopes === undefined
+        ? [{ ...LOCK_PLACE, values: [lockPrefix] }, READ_CLOCK]
+        : [
+            { ...LOCK_SCOPES, values: [lockPrefix, keys] },
+            { ...READ_CLOCK_AND_WAITING, values: [keys, this.#daemon] },
+          ];
+    this.#readAt = elapsed();
+    const [, [clock] = []] = await this.#session.begin(asks);
+    const now = Number(clock?.now);
+    this.#time = { now, retentionNow: now, wallMs: now };
+    this.#othersWait = clock?.others === 1;
+    const waiting = typeof clock?.waiting === "string" ? (JSON.parse(clock.waiting) as string[]) : [];
+    for (const turn of this.#turns) turn.begin(this.#time, waiting);
+  }
+
+  /** The last statements and the commit, in one round trip. */
+  async commit({ slot, turn }: TurnNumber, channel: string): Promise<void> {
+    const [session, daemon] = [this.#session, this.#daemon];
+    await Promise.all(this.#turns.map((each) => each.writeBack()));
+    const last: Ask[] = [];
+    const registered = this.#turns.flatMap((each) => [...each.registered]);
+    if (registered.length > 0)
+      last.push({ ...REGISTER, values: [arrayOf([...new Set(registered)]), daemon] });
+    const woken = this.#othersWait ? new Set(this.#turns.flatMap((each) => [...each.woken])) : NOTHING;
+    if (woken.size > 0) {
+      const payload = messageOfKeys(daemon, [...woken]);
+      const keys = arrayOf([...woken].flatMap(beginningsOf));
+      last.push({ ...NOTIFY, values: [channel, payload, keys, daemon] });
+    }
+    const writes = session.wrote || registered.length > 0;
+    if (writes) last.push({ ...LEAVE_TURN, values: [daemon, slot, turn, this.#time.now] });
+    const sentAt = elapsed();
+    const answers = await session.commit(last);
+    if (!writes) return;
+    this.#readAt = sentAt;
+    this.#readBeforeMs = Number(answers.at(-1)?.[0]?.now) - this.#time.now;
+  }
+
+  /** How long ago the time of the turns was, at most; the time that it took to get the locks does not count. */
+  get ageMs(): number {
+    return this.#readBeforeMs + elapsed() - this.#readAt;
+  }
+}
+
+const NOTHING: ReadonlySet<string> = new Set();
+
+/** A key, and the beginnings of it that calls may wait under. */
+function beginningsOf(key: string): string[] {
+  const found = [key];
+  for (let at = key.indexOf("/"); at >= 0; at = key.indexOf("/", at + 1)) found.push(key.slice(0, at + 1));
+  return found;
+}
