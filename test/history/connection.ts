@@ -34,6 +34,9 @@ const WITHOUT_EFFECT = new Set([
   "shared_unavailable",
 ]);
 
+/** The refusal of a grant that is not answered in time says so: it was made. */
+const GIVEN_BACK = "it is given back";
+
 /** The notifications that tell a holder that it is none any more. */
 const LOSSES = new Set(["lease.lost", "claim.lost", "path.lost"]);
 
@@ -179,7 +182,7 @@ export class Connection {
     }
     if (error !== undefined && kind === "unavailable") {
       // Without an effect it is no operation; else nobody knows.
-      if (error.data.reason === "shared_unavailable" && operation.calls.some(isGrant)) {
+      if (error.data.reason === "shared_unavailable" && error.message.includes(GIVEN_BACK)) {
         operation.mayBeGivenBack = true;
         operation.ended = this.#recording.now();
       } else if (this.#hadNoEffect(operation, error.data.reason as string)) {
@@ -196,11 +199,6 @@ export class Connection {
     operation.ended = this.#recording.now();
     resolve(operation.outcome);
   }
-}
-
-/** A grant that is answered too late is given back, and refused as if it had not been. */
-function isGrant({ method }: Call): boolean {
-  return method === "lease.acquire" || method === "queue.claim" || method === "path.reserve";
 }
 
 function withoutObject({ method, params }: Call): { method: string; params: object } {

@@ -11,10 +11,10 @@ const SEED = Number(process.env.PAWL_SEED ?? 1);
 const MINUTE_MS = 60_000;
 const DURATION_MS = process.env.PAWL_MINUTES
   ? Number(process.env.PAWL_MINUTES) * MINUTE_MS
-  : sized(10 * MINUTE_MS, 4000);
+  : sized(10 * MINUTE_MS, 3000);
 /** Of all things, the share that may be asked for in too many ways at once to be followed. */
 const MOST_UNDECIDED = 0.1;
-const ROUND_MS = TORTURE ? 20_000 : 4000;
+const ROUND_MS = TORTURE ? 20_000 : 3000;
 
 test.skipIf(!HAS_POSTGRESQL)(
   `${DURATION_MS / 1000} s of faults: nothing that daemons share is lost, doubled or held by two`,

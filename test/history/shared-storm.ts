@@ -33,6 +33,7 @@ const LONG_LEASES_MS = [8000, 60_000, 60_000];
 const SAID_LATE_MS = 3000;
 /** Between two faults of one daemon, and of the server. */
 const MOST_QUIET_MS = 8000;
+const LONGEST_FAULT_MS = 8000;
 const AGAIN_MS = 20 * SECOND_MS;
 const SETTLED_MS = 200;
 
@@ -50,7 +51,7 @@ export interface SharedStormOptions {
   seed: number;
   daemons: number;
   durationMs: number;
-  /** Within which the same things are asked for. */
+  /** Within which the same things are asked for; no fault lasts longer. */
   roundMs: number;
 }
 
@@ -60,7 +61,6 @@ export async function runSharedStorm(
   atEnd: AtEnd,
 ): Promise<SharedStorm> {
   const storm = new RunningStorm(server, options);
-  atEnd(() => storm.endAll());
   await storm.begin(options.daemons, atEnd);
   const until = performance.now() + options.durationMs;
   do await storm.round(options.roundMs);
@@ -88,6 +88,7 @@ class RunningStorm {
   readonly #checker = new Checker(this.#recording);
   readonly #schema: string;
   readonly #nodes: Node[] = [];
+  readonly #longestMs: number;
   #epoch = 0;
   #asked = 0;
   #scenes: Scene[] = [];
@@ -96,7 +97,8 @@ class RunningStorm {
   #isOver = false;
   #serverIsDown = false;
 
-  constructor(server: PostgreSql, { seed }: SharedStormOptions) {
+  constructor(server: PostgreSql, { seed, roundMs }: SharedStormOptions) {
+    this.#longestMs = Math.min(LONGEST_FAULT_MS, roundMs / 2);
     this.#server = server;
     this.#random = new Random(seed);
     this.#schema = `storm_${seed}`;
@@ -114,6 +116,11 @@ class RunningStorm {
         settled: () => this.#settled(),
         onLog: (line) => this.#heard(node, line),
       });
+      atEnd(async () => {
+        lives.signal("SIGCONT");
+        lives.signal("SIGKILL");
+        await lives.exited;
+      });
       const args = ["--shared", `*=${this.#server.url(this.#schema, proxy.port)}`];
       const name = `daemon ${index + 1}`;
       const node: Node = {
@@ -127,14 +134,6 @@ class RunningStorm {
       };
       this.#nodes.push(node);
       await lives.start({ args });
-    }
-  }
-
-  async endAll(): Promise<void> {
-    for (const { lives } of this.#nodes) {
-      lives.signal("SIGCONT");
-      lives.signal("SIGKILL");
-      await lives.exited;
     }
   }
 
@@ -226,7 +225,7 @@ class RunningStorm {
       "connections reset": async () => proxy.cut(),
       "silent network": async () => {
         proxy.silence();
-        await sleep(random.next() * random.of([800, 8000]));
+        await sleep(random.next() * random.of([800, this.#longestMs]));
         proxy.cut();
       },
       "commit without an answer": async () => {
@@ -253,7 +252,7 @@ class RunningStorm {
     const how = await node.lives.end(signal);
     if (signal === "SIGTERM" && how !== 0)
       this.#find(`after SIGTERM it ended with ${how}: ${node.lives.log.slice(-5).join("\n")}`);
-    await sleep(this.#random.next() * this.#random.of([500, 8000]));
+    await sleep(this.#random.next() * this.#random.of([500, this.#longestMs]));
     await node.lives.start({ args: node.args });
   }
 
@@ -263,7 +262,7 @@ class RunningStorm {
     node.lives.signal("SIGSTOP");
     await sleep(this.#random.next() * SECOND_MS);
     meanwhile();
-    await sleep(this.#random.next() * this.#random.of([500, 8000]));
+    await sleep(this.#random.next() * this.#random.of([500, this.#longestMs]));
     node.lives.signal("SIGCONT");
     node.isStopped = false;
   }
