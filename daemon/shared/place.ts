@@ -9,7 +9,7 @@
 import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
 import { hostname } from "node:os";
 import type { Mode, NotificationName } from "@pawl/protocol";
-import { type PawlError, refuse } from "@pawl/protocol/errors";
+import { PawlError, refuse } from "@pawl/protocol/errors";
 import { RESTART_GRACE_MS } from "@pawl/protocol/limits";
 import type { Logger } from "pino";
 import { elapsed, type Reading } from "../clock.js";
@@ -75,6 +75,8 @@ const MARK_DIGITS = 8;
 const MAX_REMEMBERED = 50_000;
 /** The ticks of processes are told apart by so many values of their machines. */
 const MACHINES = 2 ** 20;
+/** Reads of one snapshot. */
+const MAX_READS = 64;
 /** Keys under which nobody waits any more that are withdrawn in one turn. */
 const MAX_WITHDRAWN = 200;
 /** Calls under one key that are looked at for the lines that perform them. */
@@ -134,6 +136,8 @@ export class Place implements LinesPlace {
   readonly #scopes = new Map<string, readonly string[]>();
   /** Connections of this daemon with grants that end with them. */
   readonly #holders = new Set<number>();
+  readonly #toRead: Call[] = [];
+  #isReading = false;
   readonly #busy = new Set<Parked>();
   readonly #registered = new Set<string>();
   #setting: TurnSetting | undefined;
@@ -222,8 +226,14 @@ export class Place implements LinesPlace {
   arrive(call: Call, { method, params, about }: Request): void {
     const refusal = this.#stopped ?? this.#away;
     if (refusal !== undefined) return call.settle(refusal);
-    const known = this.#knownScopes(about);
     const { connection } = call.caller;
+    if (AS_THEY_ARE.has(method)) {
+      return this.#order.add(connection, AS_THEY_ARE, () => {
+        this.#toRead.push(call);
+        void this.#read();
+      });
+    }
+    const known = this.#knownScopes(about);
     const line = known === undefined ? undefined : this.#lineOf(known);
     this.#order.add(connection, line, () => {
       const elsewhere: Elsewhere = new Map();
@@ -239,6 +249,44 @@ export class Place implements LinesPlace {
         this.#order.performed(connection);
       });
     });
+  }
+
+  /**
+   * Performs reads without a lock, all that have arrived in one snapshot: a long list would keep a queue, and figures of
+   * all queues the whole place, from everybody who works there.
+   */
+  async #read(): Promise<void> {
+    if (this.#isReading) return;
+    this.#isReading = true;
+    while (this.#toRead.length > 0) {
+      let calls: readonly Call[] = this.#toRead.splice(0, MAX_READS);
+      try {
+        const slot = await this.takeSlot();
+        try {
+          await slot.session.begin([], { toRead: true });
+          for (const call of calls) {
+            const outcome = await slot.session.perform(call.start(this.#readingEnv(call.caller)));
+            calls = calls.slice(1);
+            call.settle(outcome);
+            this.#order.performed(call.caller.connection);
+          }
+        } catch (error) {
+          throw classifyShared(error) === "lost" ? this.lost(error, slot) : error;
+        } finally {
+          await slot.session.rollback();
+          this.giveSlot(slot);
+        }
+      } catch (error) {
+        // Of a defect only the first one is to blame.
+        const failed = error instanceof PawlError ? calls : calls.slice(0, 1);
+        this.#toRead.unshift(...calls.slice(failed.length));
+        for (const call of failed) {
+          call.settle(error);
+          this.#order.performed(call.caller.connection);
+        }
+      }
+    }
+    this.#isReading = false;
   }
 
   /** Undefined if they have to be looked up. */
@@ -567,7 +615,7 @@ export class Place implements LinesPlace {
         "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now",
       );
       this.#aheadMs = Math.max(this.#aheadMs, Number(clock?.now) - elapsed());
-      const env = this.#readingEnv();
+      const env = this.#readingEnv(DAEMON);
       const { all } = this.#options.endings;
       const earliest = await Promise.all(all.map((ending) => session.drive(ending.earliest(env))));
       const isDue = ({ at, wallAt }: Due): boolean => at <= env.now || wallAt <= env.wallMs;
@@ -584,11 +632,19 @@ export class Place implements LinesPlace {
     }
   }
 
-  /** As much as is needed to ask when something ends. */
-  #readingEnv(): Env {
+  /** As much as is needed to ask when something ends, or what there is. */
+  #readingEnv(caller: Caller): Env {
+    const { mode, idDigits, sign, idMark, retentionMs } = this.setting;
     return {
       ...this.#time(),
-      retentionMs: this.#options.retentionMs(),
+      mode,
+      idDigits,
+      sign,
+      idMark,
+      retentionMs,
+      caller,
+      mayWait: false,
+      mayGoOn: false,
       turn: new TurnMemory(),
     } as unknown as Env;
   }
@@ -1038,6 +1094,12 @@ const NOT_YET = refuse(
   "The database of these shared names cannot be reached. Ask again in a moment; local names are served meanwhile.",
   { reason: "shared_unavailable" },
 );
+
+/**
+ * Reads that give rows as they are, whatever the time is: those of any moment since they were asked for. Others judge by
+ * the clock what has ended, and one that is ahead of a turn under way would say so of what that renews.
+ */
+const AS_THEY_ARE = new Set(["queue.get", "queue.list", "queue.stats", "sequence.peek"]);
 
 /** By their ids, what holders of grants are told of a loss that were not granted here. */
 type Elsewhere = Map<string, HeldGrant["tell"]>;

@@ -1,5 +1,6 @@
 // What becomes of shared names when a daemon dies or is cut off, and when the server is away.
 import { describe, expect, onTestFinished, test } from "vitest";
+import { Session } from "../../daemon/dist/shared/session.js";
 import { madeForTests, Place } from "../daemon.js";
 import { HAS_POSTGRESQL, PostgreSql } from "../postgresql.js";
 import { makePlace, SilentProxy, toldOf } from "../shared-daemons.js";
@@ -53,6 +54,35 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
     expect((await other.call("lease.get", { name })).lease).toMatchObject({ owner: "a" });
     await again.destroy();
     expect((await waiting).lease.fencingToken).toBe(lease.fencingToken + 1);
+  });
+
+  test("what there is in queues and sequences is read without waiting for anybody's turn", async () => {
+    const schema = await newSchema();
+    const place = new Place();
+    await place.start(shared(schema));
+    const client = await place.connect();
+    const { batch } = await client.call("queue.enqueue", { queue: "s/read", payloads: [1] });
+    await client.call("sequence.next", { type: "SEQ" });
+    // As a turn that has the whole place, and lasts.
+    const session = await Session.open(postgres().url(schema));
+    await session.query("SELECT pg_advisory_lock(hashtextextended($1, 0)) IS NULL AS locked", [
+      `pawl ${schema}`,
+    ]);
+    const [got, listed, figures, next] = await Promise.all([
+      client.call("queue.get", { batchId: batch.batchId }),
+      client.call("queue.list", { queue: "s/read" }),
+      client.call("queue.stats", { queue: "s/read" }),
+      client.call("sequence.peek", { type: "SEQ" }),
+    ]);
+    // What comes later on the connection comes after them, and sees what came before.
+    const taking = client.call("sequence.next", { type: "SEQ" });
+    const after = client.call("sequence.peek", { type: "SEQ" });
+    await session.close();
+    expect(got.batch.state).toBe("ready");
+    expect(listed.batches).toHaveLength(1);
+    expect(figures.queues).toMatchObject([{ queue: "s/read", ready: 1 }]);
+    expect(next.seq).toBe(2);
+    expect([(await taking).seq, (await after).seq]).toEqual([2, 3]);
   });
 
   test("a daemon that dies is noticed at once by the next one, and its turns of long ago are forgotten", async () => {
