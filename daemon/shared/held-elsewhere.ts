@@ -1,5 +1,5 @@
-// What the holder of a grant is told when it is lost, of one that another daemon has granted, or an earlier life of this
-// one: whoever renews it here is told by this daemon.
+// What the holder of a grant is told when it is lost, of one that another daemon has granted, or an earlier life of
+// this one: whoever renews it here is told by this daemon.
 import type { GivenId } from "../domain/about.js";
 import { lossesOfLease } from "../domain/lease/row.js";
 import { lossOfReservation } from "../domain/path/row.js";

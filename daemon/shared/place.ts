@@ -252,8 +252,8 @@ export class Place implements LinesPlace {
   }
 
   /**
-   * Performs reads without a lock, all that have arrived in one snapshot: a long list would keep a queue, and figures of
-   * all queues the whole place, from everybody who works there.
+   * Performs reads without a lock, all that have arrived in one snapshot: a long list would keep a queue, and figures
+   * of all queues the whole place, from everybody who works there.
    */
   async #read(): Promise<void> {
     if (this.#isReading) return;
@@ -1096,8 +1096,8 @@ const NOT_YET = refuse(
 );
 
 /**
- * Reads that give rows as they are, whatever the time is: those of any moment since they were asked for. Others judge by
- * the clock what has ended, and one that is ahead of a turn under way would say so of what that renews.
+ * Reads that give rows as they are, whatever the time is: those of any moment since they were asked for. Others judge
+ * by the clock what has ended, and one that is ahead of a turn under way would say so of what that renews.
  */
 const AS_THEY_ARE = new Set(["queue.get", "queue.list", "queue.stats", "sequence.peek"]);
 

@@ -108,8 +108,8 @@ export function targets() {
 }
 
 /**
- * From the death of a holder at one daemon until one who waits at another holds the lease: of its connection, and of the
- * daemon by kill -9, there beyond the grace.
+ * From the death of a holder at one daemon until one who waits at another holds the lease: of its connection, and of
+ * the daemon by kill -9, there beyond the grace.
  *
  * @param {{pawlPeer: Peer, scale: number, sample: Parameters<Entry["measure"]>[0], directory: () => string}} options
  */

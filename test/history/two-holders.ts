@@ -85,7 +85,7 @@ function end(hold: Hold, ms: number): void {
   hold.untilMs = Math.min(hold.untilMs, ms);
 }
 
-/** A renewal that was answered in time counts from when it was sent; one that was not may have made the time shorter. */
+/** A renewal that is answered counts from when it was sent; one that is not may have made the time shorter. */
 function renew(hold: Hold, { connection, outcome, sent, ended }: Operation, leaseMs?: number): void {
   const ttlMs = leaseMs ?? ttlOf(hold.operation);
   // It may be bound to the other connection from now on.
