@@ -29,6 +29,8 @@ export interface About {
   readonly ids: readonly GivenId[];
   /** Scopes beside those of its names: of what calls about other names may use, too. */
   readonly beside: readonly string[];
+  /** Schedules: one is where its queue is, so it is looked for by its name. */
+  readonly schedules: readonly string[];
   /** True if it may use rows of names that it does not tell. */
   readonly reaches: boolean;
   /** The methods of its parts that are about what this database alone has, if it has such parts. */
@@ -40,7 +42,7 @@ export interface About {
 /** A member of params that are perhaps not checked, as those within a `transact`. */
 type Loose = Readonly<Record<string, unknown>>;
 
-export const NOTHING: About = { names: [], ids: [], beside: [], reaches: false, here: [] };
+export const NOTHING: About = { names: [], ids: [], beside: [], schedules: [], reaches: false, here: [] };
 
 const ofType: AboutOf = ({ type, requestId }) => ({
   ...NOTHING,
@@ -76,6 +78,11 @@ const ofRoot: AboutOf = ({ root, reservationId }) => ({
   names: roots(texts(root)),
   ids: reservations(texts(reservationId)),
 });
+
+const ofSchedule: AboutOf = ({ name }) => {
+  const schedules = texts(name);
+  return { ...NOTHING, schedules, beside: schedules.map((each) => `schedule:${each}`) };
+};
 
 type AboutOf = (params: Loose) => About;
 
@@ -162,8 +169,12 @@ const ABOUT: { readonly [N in MethodName]?: AboutOf } = {
   "path.check": ({ root }) => ({ ...NOTHING, names: roots(texts(root)) }),
   "path.list": ({ root }) => (root === undefined ? allOf("path") : { ...NOTHING, names: roots(texts(root)) }),
 
-  // A schedule is this database's, and so is what it enqueues.
-  "schedule.set": ({ queue }) => ({ ...NOTHING, names: queues(texts(queue)) }),
+  "schedule.set": (params) => ({ ...ofSchedule(params), names: queues(texts(params.queue)) }),
+  "schedule.get": ofSchedule,
+  "schedule.list": () => allOf("queue"),
+  "schedule.run": (params) => ({ ...ofSchedule(params), reaches: true }),
+  "schedule.next": ofSchedule,
+  "schedule.delete": ofSchedule,
 
   transact: ({ calls, guards }) => {
     const parts = objects(calls).map(({ method, params }) => partOf(method as MethodName, asLoose(params)));
@@ -178,21 +189,31 @@ const ABOUT: { readonly [N in MethodName]?: AboutOf } = {
         ...claims(claimed),
         ...reservations(reserved.flatMap(({ reservationId }) => texts(reservationId))),
       ],
+      schedules: parts.flatMap(({ schedules }) => schedules),
       reaches: true,
       here: parts.flatMap(({ here }) => here),
     };
   },
 };
 
-/** Methods that no database is needed for. */
-const ANYWHERE: ReadonlySet<string> = new Set<MethodName>(["sequence.format", "sequence.parse"]);
+/** Methods that no database is needed for, where they name nothing in it. */
+const ANYWHERE: ReadonlySet<string> = new Set<MethodName>([
+  "sequence.format",
+  "sequence.parse",
+  "schedule.next",
+]);
 
 /** What a part of a `transact` is about. Of what stands for a value of an earlier call nothing is known yet. */
 function partOf(method: MethodName, params: Loose): About {
   const about = aboutOf(method, params);
-  if (about !== undefined && (about.names.length > 0 || about.ids.length > 0)) return about;
+  if (about !== undefined && isAboutSome(about)) return about;
   const isOpen = about !== undefined && Object.values(params).some((each) => objects(each).length > 0);
   return isOpen || ANYWHERE.has(method) ? NOTHING : { ...NOTHING, here: [method] };
+}
+
+/** True if something is named in it. */
+export function isAboutSome({ names, ids, schedules }: About): boolean {
+  return names.length > 0 || ids.length > 0 || schedules.length > 0;
 }
 
 /** Undefined for a method that is about nothing that has a name. */

@@ -45,7 +45,7 @@ const ALL: readonly (readonly [ending: Ending, of: "local" | "shared"])[] = [
   [closedQueues, "shared"],
   [unlaidQueues, "shared"],
   [unaskedPrefixes, "shared"],
-  [occurrences, "local"],
+  [occurrences, "shared"],
   [overdueCommands, "local"],
   [grants(deliveries), "local"],
   [overlongDeliveries, "local"],

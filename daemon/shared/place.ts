@@ -24,7 +24,7 @@ import type { Outlet } from "../turns/effects.js";
 import { type Caller, type Env, EVERYTHING, type Process } from "../turns/operation.js";
 import { TurnMemory } from "../turns/turn-memory.js";
 import { CANCELLED, type Parked, Waiters } from "../turns/waiters.js";
-import { ConnectionOrder } from "./connection-order.js";
+import type { ConnectionOrder } from "./connection-order.js";
 import { classifyShared } from "./failure.js";
 import { changesBy } from "./grants-made.js";
 import { HeldGrants } from "./held.js";
@@ -120,7 +120,7 @@ export class Place implements LinesPlace {
 
   readonly #turns = new SideBySide(this);
   readonly #lines = new Map<string, CallLine>();
-  readonly #order = new ConnectionOrder();
+  readonly #order: ConnectionOrder;
   readonly #messages = new Messages();
   readonly #held = new HeldGrants();
   readonly #alarm = new Alarm(NEVER, () => void this.#end());
@@ -154,8 +154,10 @@ export class Place implements LinesPlace {
   #beating: Life | undefined;
   readonly #buried = new Set<number>();
 
-  constructor(options: PlaceOptions) {
+  /** @param order of the calls of connections, at all places. */
+  constructor(options: PlaceOptions, order: ConnectionOrder) {
     this.#options = options;
+    this.#order = order;
     const { schema, shown } = placeOf(options.url);
     this.shown = shown;
     this.#schema = schema;
@@ -175,6 +177,8 @@ export class Place implements LinesPlace {
     this.#look = setInterval(() => {
       this.#tryAll();
       this.#withdraw();
+      // Another daemon that hangs may know alone of an end.
+      void this.#end();
     }, LOOK_MS).unref();
   }
 
@@ -206,24 +210,36 @@ export class Place implements LinesPlace {
   // ---- calls
 
   /** Performs a call in its order among those of its connection. */
-  arrive(call: Call, { method, params, about }: Request): void {
+  arrive(call: Call, request: Request): void {
     const refusal = this.#stopped ?? this.#away;
     if (refusal !== undefined) return call.settle(refusal);
-    const known = this.#knownScopes(about);
+    const known = this.#knownScopes(request.about);
     const { connection } = call.caller;
     const line = known === undefined ? undefined : this.#lineOf(known);
-    this.#order.add(connection, line, () => {
-      const perform = (scopes: readonly string[]): void => {
-        const remember = (outcome: unknown, ageMs: number): unknown =>
-          this.#remember(method, params, call, outcome, ageMs);
-        const performed = (): void => this.#order.performed(connection);
-        this.#lineOf(scopes).perform(new PlacedCall({ call, about, scopes, remember, performed }));
-      };
-      if (known !== undefined) return perform(known);
-      this.#findScopes(about).then(perform, (error) => {
-        call.settle(error);
-        this.#order.performed(connection);
-      });
+    this.#order.add(connection, line, () =>
+      this.perform(call, request, () => this.#order.performed(connection), known),
+    );
+  }
+
+  /**
+   * Performs a call whose turn it is.
+   *
+   * @param performed called once it is answered, or waits for its condition.
+   */
+  perform(
+    call: Call,
+    { method, params, about }: Request,
+    performed: () => void,
+    known = this.#knownScopes(about),
+  ): void {
+    const remember = (outcome: unknown, ageMs: number): unknown =>
+      this.#remember(method, params, call, outcome, ageMs);
+    const perform = (scopes: readonly string[]): void =>
+      this.#lineOf(scopes).perform(new PlacedCall({ call, about, scopes, remember, performed }));
+    if (known !== undefined) return perform(known);
+    this.#findScopes(about).then(perform, (error) => {
+      call.settle(error);
+      performed();
     });
   }
 
@@ -241,20 +257,25 @@ export class Place implements LinesPlace {
 
   async #findScopes(about: About): Promise<readonly string[]> {
     const scopes = [...about.names.map(scopeOf), ...about.beside];
+    for (const given of about.ids) {
+      const found = await this.look(() => scopesOf(given));
+      scopes.push(...found);
+      if (found.length > 0) this.#rememberScopes(given, found);
+    }
+    // What is not there is refused by any turn.
+    return scopes.length === 0 ? [NOWHERE] : [...new Set(scopes)];
+  }
+
+  /** Performs an operation that only reads, as the rows are now: without a lock. Rejects where the database is away. */
+  async look<T>(start: () => Operation<T>): Promise<T> {
     const slot = await this.takeSlot();
     try {
-      for (const given of about.ids) {
-        const found = await slot.session.drive(scopesOf(given));
-        scopes.push(...found);
-        if (found.length > 0) this.#rememberScopes(given, found);
-      }
+      return await slot.session.drive(start());
     } catch (error) {
       throw classifyShared(error) === "lost" ? this.lost(error, slot) : error;
     } finally {
       this.giveSlot(slot);
     }
-    // What is not there is refused by any turn.
-    return scopes.length === 0 ? [NOWHERE] : [...new Set(scopes)];
   }
 
   #rememberScopes({ kind, id }: Pick<GivenId, "kind" | "id">, scopes: readonly string[]): void {
@@ -379,18 +400,6 @@ export class Place implements LinesPlace {
 
   // ---- connections
 
-  isPerforming(connection: number): boolean {
-    return this.#order.has(connection);
-  }
-
-  /**
-   * Does something once all calls are performed that came before it on a connection, and those that come after it once
-   * it says that it is performed.
-   */
-  inOrder(connection: number, begin: (performed: () => void) => void): void {
-    this.#order.add(connection, undefined, () => begin(() => this.#order.performed(connection)));
-  }
-
   /** Ends the waits of a connection that has closed. */
   endWaits(connection: number): void {
     this.#waiters.removeOf(connection);
@@ -399,7 +408,7 @@ export class Place implements LinesPlace {
 
   /** Releases what a connection holds that has closed, after what it sent before. */
   disconnect(connection: number): void {
-    this.inOrder(connection, (performed) => {
+    this.#order.inOrder(connection, (performed) => {
       performed();
       this.#held.dropOf(connection);
       if (this.#holders.delete(connection)) this.#release(connection);
@@ -459,7 +468,7 @@ export class Place implements LinesPlace {
       if (this.#options.isOpen(connection)) this.#holders.add(connection);
       else this.#release(connection);
     }
-    this.#alarm.noLaterThan(turn.earliestEnd);
+    this.#alarm.noLaterThan(byOneClock(turn.earliestEnd));
     this.#alarm.wind(this.#time());
     turn.carryOut(this.#outlet);
     if (turn.tellAll !== undefined) this.#options.tell(turn.tellAll);
@@ -516,10 +525,10 @@ export class Place implements LinesPlace {
     this.#alarm.setTo(NEVER);
     try {
       const { due, next } = await this.#lookForEnds();
-      this.#alarm.noLaterThan(next);
+      this.#alarm.noLaterThan(byOneClock(next));
       if (due.length > 0) {
         const { endings } = this.#options;
-        this.#alarm.noLaterThan(await this.#whole.performOwn((env) => endings.expire(env, due)));
+        this.#alarm.noLaterThan(byOneClock(await this.#whole.performOwn((env) => endings.expire(env, due))));
       }
     } catch (error) {
       this.#alarm.noLaterThan({ ...NEVER, at: this.#time().now + ENDS_AGAIN_MS });
@@ -944,6 +953,11 @@ const TOO_LATE = refuse(
   "The database of these shared names took so long to answer that what was granted is not sure to be held any more; it is given back. Ask again.",
   { reason: "shared_unavailable" },
 );
+
+/** The clock of a place is one: nobody has to look whether it was set. */
+function byOneClock({ at, wallAt }: Due): Due {
+  return { ...NEVER, at: Math.min(at, wallAt) };
+}
 
 /** The scope of what is about nothing that is there. */
 const NOWHERE = "nowhere";
