@@ -9,7 +9,7 @@ import { EXECUTION_TIME } from "./domain/command/ends.js";
 import { ENDINGS, SHARED_ENDINGS } from "./domain/ends.js";
 import { countAtStart } from "./domain/gauges.js";
 import { keepMark, markKey, readMarks } from "./domain/marks.js";
-import { EndingHolders } from "./ending-holders.js";
+import { EndingHolders, type HoldersTurns } from "./ending-holders.js";
 import { Ends } from "./grants/ends.js";
 import { IdleExit } from "./idle-exit.js";
 import { introspection, statusLine } from "./introspection.js";
@@ -25,6 +25,7 @@ import { EventSubscriptions } from "./rpc/event-subscriptions.js";
 import { OwnRequests } from "./rpc/own-requests.js";
 import { Rpc } from "./rpc/rpc.js";
 import { servedMethods } from "./rpc/served-methods.js";
+import type { Place } from "./shared/place.js";
 import type { Places } from "./shared/places.js";
 import type { Access } from "./socket/access.js";
 import type { Connection } from "./socket/connection.js";
@@ -104,8 +105,8 @@ export class Daemon {
   readonly #ancestors = new Ancestors();
   readonly #loop: TurnLoop;
   readonly #processes: Processes;
-  /** Undefined in a daemon that only reads. */
-  readonly #endingHolders: EndingHolders | undefined;
+  /** Of the own database, then of each place of shared names; none in a daemon that only reads. */
+  readonly #endingHolders = new Map<Place | undefined, EndingHolders>();
   readonly #turns: CountedTurns;
   readonly #logGrowth: LogGrowth;
   readonly #idleExit: IdleExit;
@@ -152,14 +153,8 @@ export class Daemon {
     this.#turns = this.#makeTurnReports(statistics);
     this.#logGrowth = new LogGrowth(database, log, () => this.#tellStatusSoon());
     this.#loop = this.#makeLoop(parts);
-    if (!readOnly)
-      this.#endingHolders = new EndingHolders({
-        loop: this.#loop,
-        processes: this.#processes,
-        log,
-        isOpen: (connection) => this.#connections.get(connection) !== undefined,
-      });
     this.#places = this.#makePlaces(parts);
+    if (!readOnly) this.#makeEndingHolders();
     this.#afterPeak = new AfterPeak(
       () => kernel?.trim(),
       () => this.#connections.heldBytes + this.#loop.waitingBytes,
@@ -240,7 +235,7 @@ export class Daemon {
             this.#remoteLeases?.disconnect(connection);
             this.#places?.disconnect(connection);
             this.#loop.disconnect(connection);
-            this.#endingHolders?.closed(connection);
+            for (const holders of this.#endingHolders.values()) holders.closed(connection);
           });
           this.#loop.schedule();
         },
@@ -276,10 +271,7 @@ export class Daemon {
         idDigits,
         sign,
         identity,
-        processOf: (caller) => {
-          const socket = this.#connections.get(caller.connection)?.socket;
-          return socket === undefined ? notKnown("it has closed") : this.#processes.of(socket, caller);
-        },
+        processOf: this.#processOf,
         journal: this.#journal,
         tally: this.#tally,
         retentionMs: config.retentionDays * DAY_MS,
@@ -294,6 +286,32 @@ export class Daemon {
       reports: this.#turns,
     });
   }
+
+  #makeEndingHolders(): void {
+    const { fileId } = this.#database;
+    const make = (turns: HoldersTurns): EndingHolders =>
+      new EndingHolders({
+        turns,
+        processes: this.#processes,
+        log: this.#log,
+        isOpen: (connection) => this.#connections.get(connection) !== undefined,
+      });
+    this.#endingHolders.set(undefined, make(this.#loop));
+    for (const place of this.#places?.all ?? []) {
+      const turns: HoldersTurns = {
+        submit: (call) => place.submit(call),
+        time: () => place.time(),
+        take: (env) => place.take(env, fileId),
+        connectionOf: (known) => place.connectionOf(known),
+      };
+      this.#endingHolders.set(place, make(turns));
+    }
+  }
+
+  readonly #processOf: NonNullable<Env["processOf"]> = (caller) => {
+    const socket = this.#connections.get(caller.connection)?.socket;
+    return socket === undefined ? notKnown("it has closed") : this.#processes.of(socket, caller);
+  };
 
   #makePlaces({ config, shared, log, database }: DaemonParts): Places | undefined {
     if (shared === undefined) return undefined;
@@ -317,6 +335,8 @@ export class Daemon {
       outlet: this.#turns,
       isOpen: (connection) => this.#connections.get(connection) !== undefined,
       ancestorsOf: (caller) => this.#ancestors.of(caller),
+      processOf: this.#processOf,
+      endHolder: (place, row, connection) => this.#endingHolders.get(place)?.end(row, connection),
       boot: clock.boottime().boot,
       keptMark: (url) => marks.get(markKey(url)),
       keepMark: (url, mark) =>
@@ -412,7 +432,7 @@ export class Daemon {
     this.#loop.performNow(renewStaleItems);
     this.#loop.keepTime();
     this.#remoteLeases?.start();
-    this.#endingHolders?.watch();
+    for (const holders of this.#endingHolders.values()) holders.watch();
   }
 
   /** Begins to answer. */
@@ -507,7 +527,7 @@ export class Daemon {
     });
     this.#remoteLeases?.stop(refusal);
     const placesStopped = this.#places?.stop(refusal);
-    this.#endingHolders?.stop();
+    for (const holders of this.#endingHolders.values()) holders.stop();
     await this.#loop.stop(refusal);
     await placesStopped;
     // Requests that are on their way are refused as not performed, so that their senders know; a connection

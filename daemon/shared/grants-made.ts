@@ -6,6 +6,7 @@ import { scopeOf } from "../domain/about.js";
 import { release } from "../domain/lease/lease.js";
 import { releasePaths } from "../domain/path/path.js";
 import { abandon } from "../domain/queue/holder.js";
+import type { HeldNoun, LostRow, OnLoss } from "../grants/on-loss.js";
 import type { RawJson } from "../json/raw-json.js";
 import type { Operation } from "../store/statement.js";
 import type { Env } from "../turns/operation.js";
@@ -20,6 +21,8 @@ export interface Change {
   readonly ttlMs: number;
   /** What its holder is told when it is lost, of a new one. */
   readonly tell?: HeldGrant["tell"];
+  /** How its process is ended when it is lost, of a new one. */
+  readonly onLoss?: Pick<LostRow, "noun" | "signal" | "grace_ms"> | undefined;
   /** Ends it again, of a new one. */
   readonly giveBack?: (env: Env) => Operation<unknown>;
 }
@@ -62,7 +65,10 @@ export function changesBy(method: string, params: object, outcome: unknown): Cha
   }
 }
 
-function acquired({ ttlMs }: Parsed<"lease.acquire">, outcome: Result<"lease.acquire">): Change[] {
+function acquired(
+  { ttlMs, onLoss: given }: Parsed<"lease.acquire">,
+  outcome: Result<"lease.acquire">,
+): Change[] {
   const leases = "leases" in outcome ? outcome.leases : [outcome.lease];
   const [first] = leases;
   if (first === undefined) return [];
@@ -72,11 +78,12 @@ function acquired({ ttlMs }: Parsed<"lease.acquire">, outcome: Result<"lease.acq
     params: { name, leaseId, fencingToken, cause: "expired", reason: null },
   }));
   const scopes = leases.map(({ name }) => scopeOf({ noun: "lease", name }));
-  return [{ id: leaseId, scopes, ttlMs, tell, giveBack: (env) => release({ leaseId }, env) }];
+  const onLoss = endingOf("lease", given);
+  return [{ id: leaseId, scopes, ttlMs, tell, onLoss, giveBack: (env) => release({ leaseId }, env) }];
 }
 
 function reserved(
-  { reservationId: own }: Parsed<"path.reserve">,
+  { reservationId: own, onLoss: given }: Parsed<"path.reserve">,
   { reservation }: Result<"path.reserve">,
 ): Change[] {
   const { reservationId, root, fencingToken, remainingMs: ttlMs } = reservation;
@@ -85,7 +92,12 @@ function reserved(
   const tell = [{ method: "path.lost" as const, params }];
   // What was added to one that was held stays with it.
   const giveBack = (env: Env): Operation<unknown> => releasePaths({ reservationId }, env);
-  return [{ id: reservationId, scopes, ttlMs, tell, ...(own === undefined ? { giveBack } : {}) }];
+  const onLoss = endingOf("path", given);
+  return [{ id: reservationId, scopes, ttlMs, tell, onLoss, ...(own === undefined ? { giveBack } : {}) }];
+}
+
+function endingOf(noun: HeldNoun, onLoss: OnLoss | undefined): Change["onLoss"] {
+  return onLoss && { noun, signal: onLoss.signal, grace_ms: onLoss.graceMs };
 }
 
 /** The beginning of the text of an answer, which holds no payloads. */

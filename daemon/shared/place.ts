@@ -8,26 +8,27 @@
 import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
 import { hostname } from "node:os";
 import type { Mode, NotificationName } from "@pawl/protocol";
-import { type PawlError, refuse } from "@pawl/protocol/errors";
+import { PawlError, refuse } from "@pawl/protocol/errors";
 import { RESTART_GRACE_MS } from "@pawl/protocol/limits";
 import type { Logger } from "pino";
 import { elapsed, type Reading } from "../clock.js";
 import { type About, type GivenId, NOTHING, scopeOf, scopesOf } from "../domain/about.js";
 import type { Ending } from "../grants/ending.js";
 import type { Ends } from "../grants/ends.js";
+import { type LostRow, takeLostHolders } from "../grants/on-loss.js";
 import { SIGNING_KEY_BYTES, signWith } from "../identity/signature.js";
 import type { Operation, Statement } from "../store/statement.js";
 import { run } from "../store/statement.js";
 import { Alarm, type Due, NEVER, sooner } from "../turns/alarm.js";
 import { type Call, DAEMON } from "../turns/call.js";
 import type { Outlet } from "../turns/effects.js";
-import { type Caller, type Env, EVERYTHING, type Process } from "../turns/operation.js";
+import { type Caller, type Env, EVERYTHING, type Process, type Wait } from "../turns/operation.js";
 import { TurnMemory } from "../turns/turn-memory.js";
 import { CANCELLED, type Parked, Waiters } from "../turns/waiters.js";
 import type { ConnectionOrder } from "./connection-order.js";
 import { classifyShared } from "./failure.js";
 import { changesBy } from "./grants-made.js";
-import { HeldGrants } from "./held.js";
+import { type HeldGrant, HeldGrants } from "./held.js";
 import { CallLine, type Item, type LinesPlace, SideBySide, type Slot } from "./line.js";
 import { Messages, messagesOf } from "./messages.js";
 import { PlacedCall } from "./placed-call.js";
@@ -88,6 +89,9 @@ export interface PlaceOptions {
   readonly outlet: Outlet;
   readonly isOpen: (connection: number) => boolean;
   readonly ancestorsOf: (caller: Caller) => readonly Process[];
+  readonly processOf: NonNullable<Env["processOf"]>;
+  /** Ends the holder of a grant, who has to stop now, as its connection here. */
+  readonly endHolder: (place: Place, row: LostRow, connection: number) => void;
   /** Which boot of the machine this is; null where the kernel does not say. */
   readonly boot: string | null;
   /** The mark of the ids of the place, as it was kept in an earlier life of the daemon; undefined for none. */
@@ -285,22 +289,17 @@ export class Place implements LinesPlace {
   }
 
   /** Notes what a call was granted, or has given back. */
-  #remember(
-    method: string,
-    params: object,
-    { caller: { connection } }: Call,
-    outcome: unknown,
-    ageMs: number,
-  ): unknown {
+  #remember(method: string, params: object, { caller }: Call, outcome: unknown, ageMs: number): unknown {
     if (outcome instanceof Error) return outcome;
     if (method === "queue.explain") return { ...(outcome as object), keptIn: this.shown };
     const changes = changesBy(method, params, outcome);
+    const { connection } = caller;
     if (changes.some(({ ttlMs }) => ttlMs > 0 && ageMs >= ttlMs * TOO_LATE_PART)) {
       for (const { giveBack } of changes) if (giveBack !== undefined) this.#giveBack(giveBack);
       return TOO_LATE;
     }
     const shortestMs = this.#held.shortestMs;
-    for (const { id, scopes, ttlMs, tell } of changes) {
+    for (const { id, scopes, ttlMs, tell, onLoss: ending } of changes) {
       if (ttlMs === 0) {
         this.#scopes.delete(id);
         this.#held.drop(id);
@@ -308,7 +307,11 @@ export class Place implements LinesPlace {
       }
       if (scopes !== undefined) this.#rememberScopes({ kind: "claim", id }, scopes);
       if (tell === undefined) this.#held.renew(id, ttlMs);
-      else if (tell.length > 0) this.#held.keep(id, { connection, ttlMs, tell });
+      else if (tell.length > 0) {
+        const holder = ending && this.#options.processOf(caller);
+        const onLoss = holder && !(holder instanceof PawlError) ? { ...ending, holder } : undefined;
+        this.#held.keep(id, { connection, ttlMs, tell, onLoss });
+      }
     }
     if (this.#held.shortestMs < shortestMs) {
       // What has a shorter time is looked after more often from now on.
@@ -419,7 +422,7 @@ export class Place implements LinesPlace {
     const life = this.#life;
     if (life === undefined || this.#stopped !== undefined) return;
     const known = numberOf(connection, life.number);
-    const call: Call = {
+    this.submit({
       caller: DAEMON,
       waitMs: 0,
       closed: false,
@@ -429,10 +432,27 @@ export class Place implements LinesPlace {
         if (outcome instanceof Error && this.#stopped === undefined && this.#life?.number === life.number)
           setTimeout(() => this.#release(connection), ENDS_AGAIN_MS).unref();
       },
-    };
-    const scopes = [EVERYTHING];
+    });
+  }
+
+  /** Performs a call of the daemon itself, that uses rows of these scopes. */
+  submit(call: Call, scopes: readonly string[] = [EVERYTHING]): void {
     const remember = (outcome: unknown): unknown => outcome;
-    this.#whole.perform(new PlacedCall({ call, about: NOTHING, scopes, remember, performed: () => {} }));
+    this.#lineOf(scopes).perform(
+      new PlacedCall({ call, about: NOTHING, scopes, remember, performed: () => {} }),
+    );
+  }
+
+  /** The holders of lost grants that this daemon has to end. */
+  take(env: Env, databaseFile: string): Operation<readonly LostRow[] | Wait> {
+    const number = this.#life?.number;
+    const [first, last] = number === undefined ? NONE : [numberOf(0, number), numberOf(0, number + 1) - 1];
+    return takeLostHolders(env, { first, last, databaseFile });
+  }
+
+  /** The number here of a connection as all daemons know it; 0 for one of another daemon. */
+  connectionOf(known: number): number {
+    return (this.#life && ownConnection(known, this.#life.number)) ?? 0;
   }
 
   /** Ends the waits of a connection's requests with this id; true if there was one. */
@@ -469,7 +489,7 @@ export class Place implements LinesPlace {
       else this.#release(connection);
     }
     this.#alarm.noLaterThan(byOneClock(turn.earliestEnd));
-    this.#alarm.wind(this.#time());
+    this.#alarm.wind(this.time());
     turn.carryOut(this.#outlet);
     if (turn.tellAll !== undefined) this.#options.tell(turn.tellAll);
   }
@@ -512,7 +532,8 @@ export class Place implements LinesPlace {
     else this.#tryAll();
   }
 
-  #time(): Reading {
+  /** The database's clock, as far as it is known. */
+  time(): Reading {
     const now = Math.floor(elapsed() + this.#aheadMs);
     return { now, retentionNow: now, wallMs: now };
   }
@@ -531,12 +552,12 @@ export class Place implements LinesPlace {
         this.#alarm.noLaterThan(byOneClock(await this.#whole.performOwn((env) => endings.expire(env, due))));
       }
     } catch (error) {
-      this.#alarm.noLaterThan({ ...NEVER, at: this.#time().now + ENDS_AGAIN_MS });
+      this.#alarm.noLaterThan({ ...NEVER, at: this.time().now + ENDS_AGAIN_MS });
       if (this.#away === undefined && this.#stopped === undefined)
         this.#options.log.error({ err: error }, "what has ended of shared names cannot be ended now");
     }
     this.#ending = false;
-    if (this.#stopped === undefined) this.#alarm.wind(this.#time());
+    if (this.#stopped === undefined) this.#alarm.wind(this.time());
   }
 
   /** What has something due, and when something of the others will be; all are asked at once. */
@@ -569,7 +590,7 @@ export class Place implements LinesPlace {
   /** As much as is needed to ask when something ends. */
   #readingEnv(): Env {
     return {
-      ...this.#time(),
+      ...this.time(),
       retentionMs: this.#options.retentionMs(),
       turn: new TurnMemory(),
     } as unknown as Env;
@@ -693,6 +714,8 @@ export class Place implements LinesPlace {
       registered: this.#registered,
       daemon: () => this.#life?.number ?? 0,
       known,
+      processOf: (caller) =>
+        this.#options.processOf({ ...caller, connection: this.connectionOf(caller.connection) }),
       ancestorsOf: (caller) =>
         ancestorsOf(caller).map(({ pid, startTicks }) => ({
           pid,
@@ -893,14 +916,40 @@ export class Place implements LinesPlace {
     this.#scopes.clear();
     this.#registered.clear();
     this.#life = undefined;
-    for (const { connection, tell } of all) {
+    const { now } = this.time();
+    for (const { id, connection, ttlMs, since, tell, onLoss } of all) {
       for (const { method, params } of tell) this.#options.outlet.notify(connection, method, params);
+      // What was not renewed here for so long may have been given back at another daemon.
+      if (onLoss === undefined || elapsed() - since > ttlMs) continue;
+      this.#endHolder({ ...onLoss, grantId: id, connection, lostAt: now });
     }
     if (all.length > 0)
       this.#options.log.warn(
         { grants: all.length, place: this.shown },
         "holders were told that they lost what they hold",
       );
+  }
+
+  #endHolder({
+    holder,
+    grantId,
+    connection,
+    lostAt,
+    ...ending
+  }: NonNullable<HeldGrant["onLoss"]> & { grantId: string; connection: number; lostAt: number }): void {
+    const row: LostRow = {
+      ...ending,
+      grant_id: grantId,
+      connection: 0,
+      pid: holder.pid,
+      start_time: holder.startTime,
+      pidfd_inode: holder.pidfdInode,
+      boot: holder.boot,
+      pid_namespace: holder.pidNamespace,
+      database_file: holder.databaseFile,
+      lost_at: lostAt,
+    };
+    this.#options.endHolder(this, row, connection);
   }
 
   /** Refuses everything from now on. */
@@ -944,6 +993,9 @@ const NOT_YET = refuse(
   "The database of these shared names cannot be reached. Ask again in a moment; local names are served meanwhile.",
   { reason: "shared_unavailable" },
 );
+
+/** The numbers of no connection, from the first to the last. */
+const NONE = [1, 0] as const;
 
 /** The scopes of leases and of paths. */
 const HELD = /^(?:lease|path):/;

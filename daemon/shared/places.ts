@@ -292,6 +292,10 @@ export class Places {
     performed();
   }
 
+  get all(): readonly Place[] {
+    return this.#places;
+  }
+
   /** True if calls of a connection are under way at a place: neither answered yet, nor known to wait. */
   isPerforming(connection: number): boolean {
     return this.#order.has(connection);

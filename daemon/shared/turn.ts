@@ -5,7 +5,6 @@ import type { Due } from "../turns/alarm.js";
 import { isToUndo, MAX_ASKED_FOR_ANCESTORS, MAX_UNTANGLED, UNTANGLED } from "../turns/attempt.js";
 import { type Call, DAEMON } from "../turns/call.js";
 import type { Outlet } from "../turns/effects.js";
-import { notKnown } from "../turns/holder-process.js";
 import {
   type Caller,
   type Contender,
@@ -26,7 +25,7 @@ import { messageOfKeys } from "./messages.js";
 import type { Ask, Session } from "./session.js";
 
 /** The same for every turn of a daemon at a place. */
-export interface TurnSetting extends Pick<Env, "mode" | "idDigits" | "sign" | "idMark"> {
+export interface TurnSetting extends Pick<Env, "mode" | "idDigits" | "sign" | "idMark" | "processOf"> {
   /** How long what has ended is kept; may change. */
   readonly retentionMs: number;
   readonly isFollowed: () => boolean;
@@ -524,7 +523,7 @@ export class SharedTurn {
   };
 
   #env(caller: Caller, mayWait: boolean, woken: string | null, parked?: Parked, mayOvertake = false): Env {
-    const { mode, idDigits, sign, retentionMs, idMark, known } = this.#setting;
+    const { mode, idDigits, sign, retentionMs, idMark, known, processOf } = this.#setting;
     const { now, retentionNow, wallMs } = this.#time;
     const waiters = this.#waiters;
     return {
@@ -550,7 +549,7 @@ export class SharedTurn {
       random: pooledRandom,
       sign,
       identity: null,
-      processOf: NO_PROCESS,
+      processOf,
       retentionMs,
       idMark,
       reach: this.#reach,
@@ -563,8 +562,6 @@ const GONE = Symbol("gone");
 
 /** `rpc.cancel` is performed in this process's own turns. */
 const NOTHING_CANCELLED = (): boolean => false;
-const NO_PROCESS = (): PawlError =>
-  notKnown("what is kept in PostgreSQL may be granted by a daemon on another machine");
 
 /** A key, and the beginnings of it that calls may wait under. */
 function beginningsOf(key: string): string[] {
