@@ -5,6 +5,7 @@ import { elapsed } from "./clock.js";
 import type { Config } from "./config/config.js";
 import { reloaded } from "./config/reload.js";
 import { renewStaleItems } from "./domain/board/rebuild.js";
+import { scopeOf } from "./domain/about.js";
 import { EXECUTION_TIME } from "./domain/command/ends.js";
 import { ENDINGS, SHARED_ENDINGS } from "./domain/ends.js";
 import { countAtStart } from "./domain/gauges.js";
@@ -19,7 +20,7 @@ import type { ProviderRule } from "./remote/configured-provider.js";
 import { RemoteLeases } from "./remote/remote-leases.js";
 import { Backups } from "./rpc/backups.js";
 import { Checks } from "./rpc/checks.js";
-import { CommandPush } from "./rpc/command-push.js";
+import { CommandPush, type CommandTurns } from "./rpc/command-push.js";
 import { Dispatcher } from "./rpc/dispatch.js";
 import { EventSubscriptions } from "./rpc/event-subscriptions.js";
 import { OwnRequests } from "./rpc/own-requests.js";
@@ -92,7 +93,8 @@ export class Daemon {
   readonly #ownRequests = new OwnRequests();
   readonly #ends = new Ends(ENDINGS);
   readonly #rpc: Rpc;
-  readonly #commandPush: CommandPush;
+  /** Of the own database, then of each place of shared names. */
+  readonly #commandPushes = new Map<Place | undefined, CommandPush>();
   readonly #tally = new Tally();
   readonly #journal: Journal | undefined;
   readonly #subscriptions: EventSubscriptions;
@@ -159,13 +161,7 @@ export class Daemon {
       () => kernel?.trim(),
       () => this.#connections.heldBytes + this.#loop.waitingBytes,
     );
-    this.#commandPush = new CommandPush({
-      loop: this.#loop,
-      lines: this.#repeatedLines,
-      ownRequests: this.#ownRequests,
-      peer: (connection) => this.#connections.get(connection),
-      refuse: (peer, refusal) => this.#rpc.refuse(refusal, peer),
-    });
+    this.#makeCommandPushes();
     if (providers.some(({ configured }) => configured !== undefined)) {
       const boottime = () => database.clock.boottime();
       this.#remoteLeases = new RemoteLeases({ rules: providers, loop: this.#loop, log, readOnly, boottime });
@@ -220,10 +216,12 @@ export class Daemon {
           })),
         onDrain: ({ caller: { connection } }) => {
           this.#loop.roomAgain(connection);
-          this.#commandPush.roomAgain(connection);
+          for (const push of this.#commandPushes.values()) push.roomAgain(connection);
           this.#subscriptions.roomAgain(connection);
         },
-        onSilent: ({ caller }) => this.#commandPush.leave(caller.connection),
+        onSilent: ({ caller }) => {
+          for (const push of this.#commandPushes.values()) push.leave(caller.connection);
+        },
         onClose: (closed) => {
           const { connection } = closed.caller;
           this.#loop.endWaits(connection);
@@ -231,7 +229,7 @@ export class Daemon {
           this.#subscriptions.leave(connection);
           // What it sent before it closed comes before what is taken back because it closed.
           this.#inbox.afterLines(closed, () => {
-            this.#commandPush.leave(connection);
+            for (const push of this.#commandPushes.values()) push.leave(connection);
             this.#remoteLeases?.disconnect(connection);
             this.#places?.disconnect(connection);
             this.#loop.disconnect(connection);
@@ -253,7 +251,8 @@ export class Daemon {
       notify: (number, method, params) => {
         const told = this.#connections.get(number)?.notify(method, params) ?? false;
         const tells = told && method === "command.cancelled";
-        if (tells && hasEnded(params)) this.#commandPush.ended(number, commandOf(params));
+        if (!tells || !hasEnded(params)) return;
+        for (const push of this.#commandPushes.values()) push.ended(number, commandOf(params));
       },
       broken: (error) => void this.#endBroken(error),
     });
@@ -308,6 +307,29 @@ export class Daemon {
     }
   }
 
+  #makeCommandPushes(): void {
+    const make = (turns: CommandTurns): CommandPush =>
+      new CommandPush({
+        turns,
+        lines: this.#repeatedLines,
+        ownRequests: this.#ownRequests,
+        peer: (connection) => this.#connections.get(connection),
+        refuse: (peer, refusal) => this.#rpc.refuse(refusal, peer),
+        tell: (connection, cancelled) =>
+          this.#connections.get(connection)?.notify("command.cancelled", cancelled),
+      });
+    this.#commandPushes.set(undefined, make(this.#loop));
+    for (const place of this.#places?.all ?? []) {
+      const turns: CommandTurns = {
+        submit: (call, name) =>
+          place.submit(call, name === undefined ? undefined : [scopeOf({ noun: "command", name })]),
+        numberOf: (connection) => place.numberOf(connection),
+        connectionOf: (known) => place.connectionOf(known),
+      };
+      this.#commandPushes.set(place, make(turns));
+    }
+  }
+
   readonly #processOf: NonNullable<Env["processOf"]> = (caller) => {
     const socket = this.#connections.get(caller.connection)?.socket;
     return socket === undefined ? notKnown("it has closed") : this.#processes.of(socket, caller);
@@ -336,6 +358,7 @@ export class Daemon {
       isOpen: (connection) => this.#connections.get(connection) !== undefined,
       ancestorsOf: (caller) => this.#ancestors.of(caller),
       processOf: this.#processOf,
+      onCutOff: (place) => this.#commandPushes.get(place)?.cutOff(),
       endHolder: (place, row, connection) => this.#endingHolders.get(place)?.end(row, connection),
       boot: clock.boottime().boot,
       keptMark: (url) => marks.get(markKey(url)),
@@ -374,7 +397,8 @@ export class Daemon {
     const dispatcher = new Dispatcher({
       methods: servedMethods({
         ownReport,
-        commandPush: this.#commandPush,
+        commandPush: ({ idMark }) =>
+          this.#commandPushes.get(this.#places?.markedBy(idMark)) as CommandPush,
         remoteLeases: this.#remoteLeases,
         places: this.#places,
         events: { journal: this.#journal, subscriptions: this.#subscriptions },

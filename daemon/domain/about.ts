@@ -3,6 +3,9 @@
 import type { MethodName } from "@pawl/protocol";
 import type { Operation } from "../store/statement.js";
 import { EVERYTHING } from "../turns/operation.js";
+import { commandOfLease } from "./command/delivery.js";
+import { deploymentOfCommand } from "./command/row.js";
+import { readyKey } from "./deployment/deployment.js";
 import { namesOfLease } from "./lease/row.js";
 import { readRoot } from "./path/pattern.js";
 import { rootOfReservation } from "./path/row.js";
@@ -10,9 +13,9 @@ import { queueOfClaim } from "./queue/holder.js";
 import { queueOfBatch, scopeOf as scopeOfQueue } from "./queue/row.js";
 
 /** The nouns whose things may be kept elsewhere. */
-export type NamedNoun = "sequence" | "queue" | "lease" | "path";
+export type NamedNoun = "sequence" | "queue" | "lease" | "path" | "command";
 
-/** A name in the params of a call; one that ends in a slash may stand for all that begin so. */
+/** A name in the params of a call, of commands that of their deployment; one that ends in a slash may stand for all that begin so. */
 export interface Named {
   readonly noun: NamedNoun;
   readonly name: string;
@@ -21,7 +24,7 @@ export interface Named {
 
 /** An id that stands for names, which whoever gave it can find out. */
 export type GivenId =
-  | { readonly kind: "batch" | "lease" | "reservation"; readonly id: string }
+  | { readonly kind: "batch" | "lease" | "reservation" | "command"; readonly id: string }
   | { readonly kind: "claim"; readonly id: string; readonly proof: string };
 
 export interface About {
@@ -77,6 +80,18 @@ const ofRoot: AboutOf = ({ root, reservationId }) => ({
   ...NOTHING,
   names: roots(texts(root)),
   ids: reservations(texts(reservationId)),
+});
+
+const ofDeployment: AboutOf = ({ deployment }) => ({
+  ...NOTHING,
+  names: texts(deployment).map((name) => ({ noun: "command", name })),
+});
+
+const ofCommand: AboutOf = ({ commandId }) => ({ ...NOTHING, ids: commands(texts(commandId)) });
+
+const ofDelivery: AboutOf = ({ leaseId }) => ({
+  ...NOTHING,
+  ids: commands(texts(leaseId).flatMap((id) => commandOfLease(id) ?? [])),
 });
 
 const ofSchedule: AboutOf = ({ name }) => {
@@ -176,6 +191,24 @@ const ABOUT: { readonly [N in MethodName]?: AboutOf } = {
   "schedule.next": ofSchedule,
   "schedule.delete": ofSchedule,
 
+  "deployment.set": ofDeployment,
+  "deployment.list": () => allOf("command"),
+  "command.create": ofDeployment,
+  "command.upload": ofCommand,
+  "command.lease": ofDeployment,
+  "command.renew": ofDelivery,
+  "command.progress": ofDelivery,
+  "command.release": ofDelivery,
+  "command.respond": ofCommand,
+  "command.answer": ofCommand,
+  "command.get": ofCommand,
+  "command.params": ofCommand,
+  "command.response": ofCommand,
+  "command.wait": ofCommand,
+  "command.list": (params) => (params.deployment === undefined ? allOf("command") : ofDeployment(params)),
+  "command.cancel": ofCommand,
+  "command.serve": ofDeployment,
+
   transact: ({ calls, guards }) => {
     const parts = objects(calls).map(({ method, params }) => partOf(method as MethodName, asLoose(params)));
     const held = objects(guards).flatMap(({ lease }) => objects(lease).flatMap(({ name }) => texts(name)));
@@ -223,6 +256,8 @@ export function aboutOf(method: MethodName, params: Loose): About | undefined {
 
 /** The scope of what uses the rows of a thing. */
 export function scopeOf({ noun, name }: Named): string {
+  // Where receivers wait for commands, so that those of all daemons are considered.
+  if (noun === "command") return readyKey(name);
   return noun === "queue" ? scopeOfQueue(name) : `${noun}:${name}`;
 }
 
@@ -233,6 +268,10 @@ export function* scopesOf(given: GivenId): Operation<string[]> {
     case "claim": {
       const queue = yield* given.kind === "batch" ? queueOfBatch(given.id) : queueOfClaim(given.id);
       return queue === undefined ? [] : [scopeOfQueue(queue)];
+    }
+    case "command": {
+      const deployment = yield* deploymentOfCommand(given.id);
+      return deployment === undefined ? [] : [scopeOf({ noun: "command", name: deployment })];
     }
     case "reservation": {
       const root = yield* rootOfReservation(given.id);
@@ -274,6 +313,10 @@ function roots(given: readonly string[]): Named[] {
 
 function reservations(ids: readonly string[]): GivenId[] {
   return ids.map((id) => ({ kind: "reservation", id }));
+}
+
+function commands(ids: readonly string[]): GivenId[] {
+  return ids.map((id) => ({ kind: "command", id }));
 }
 
 function batches(ids: readonly string[]): GivenId[] {

@@ -51,14 +51,14 @@ const ALL: readonly (readonly [ending: Ending, of: "local" | "shared"])[] = [
   [unlaidQueues, "shared"],
   [unaskedPrefixes, "shared"],
   [occurrences, "shared"],
-  [overdueCommands, "local"],
-  [grants(deliveries), "local"],
-  [overlongDeliveries, "local"],
-  [incarnations, "local"],
-  [delayedCommands, "local"],
+  [overdueCommands, "shared"],
+  [grants(deliveries), "shared"],
+  [overlongDeliveries, "shared"],
+  [incarnations, "shared"],
+  [delayedCommands, "shared"],
   [requests, "shared"],
   [endedBatches, "shared"],
-  [keptCommands, "local"],
+  [keptCommands, "shared"],
 ];
 
 /** All that ends by itself. */

@@ -1,20 +1,30 @@
-import type { Envelope, Parsed, Result } from "@pawl/protocol";
+import type { Envelope, NotificationParams, Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse } from "@pawl/protocol/errors";
 import { MAX_SERVED_DEPLOYMENTS } from "@pawl/protocol/limits";
 import { ANSWER_TOO_LARGE, type Answer, answerOf, takeAnswer } from "../domain/command/answer.js";
+import { EXECUTION_TIME } from "../domain/command/ends.js";
 import { nameReceiver } from "../domain/command/incarnation.js";
 import { endPushes, type Push, push, type Receiver } from "../domain/command/push.js";
 import { readyKey, type Serving } from "../domain/deployment/deployment.js";
 import type { RepeatedLines } from "../log/repeated-lines.js";
 import type { Operation } from "../store/statement.js";
-import { performUntilDone } from "../turns/call.js";
+import { type Call, performUntilDone } from "../turns/call.js";
 import type { Env, Outcome } from "../turns/operation.js";
-import type { TurnLoop } from "../turns/turn-loop.js";
 import type { OwnRequests, PeerAnswer } from "./own-requests.js";
 import type { Peer } from "./peer.js";
 
 /** A connection that has left so many requests unanswered whose commands have ended is not sent any more for now. */
 const MAX_LEFT_UNANSWERED = 1000;
+
+/** The turns over the commands of a database. */
+export interface CommandTurns {
+  /** @param deployment whose rows alone a call uses; undefined for those of any. */
+  submit(call: Call, deployment?: string): void;
+  /** The number that rows have of a connection, where it is another. */
+  numberOf?(connection: number): number;
+  /** The number here of a connection as rows have it; 0 for none. */
+  connectionOf?(known: number): number;
+}
 
 /** A connection that serves a deployment. */
 interface ServingPeer {
@@ -49,35 +59,39 @@ interface ServedDeployment {
  * that pull; when there are some it hands them out in its turn, and they are sent after the commit.
  */
 export class CommandPush implements Serving {
-  readonly #loop: TurnLoop;
+  readonly #turns: CommandTurns;
   readonly #lines: RepeatedLines;
   readonly #peer: (connection: number) => Peer | undefined;
   readonly #ownRequests: OwnRequests;
   readonly #refuse: (peer: Peer, refusal: PawlError) => void;
+  readonly #tell: (connection: number, cancelled: NotificationParams<"command.cancelled">) => void;
   readonly #deployments = new Map<string, ServedDeployment>();
   /** The deployments that each connection serves. */
   readonly #byConnection = new Map<number, Set<ServedDeployment>>();
 
   constructor(options: {
-    loop: TurnLoop;
+    turns: CommandTurns;
     lines: RepeatedLines;
     /** An open connection by its number. */
     peer: (connection: number) => Peer | undefined;
     ownRequests: OwnRequests;
     /** Tells a peer about something from it that was no message. */
     refuse: (peer: Peer, refusal: PawlError) => void;
+    /** Sends `command.cancelled`. */
+    tell: (connection: number, cancelled: NotificationParams<"command.cancelled">) => void;
   }) {
-    this.#loop = options.loop;
+    this.#turns = options.turns;
     this.#lines = options.lines;
     this.#peer = options.peer;
     this.#ownRequests = options.ownRequests;
     this.#refuse = options.refuse;
+    this.#tell = options.tell;
   }
 
   /** The operation of `command.serve`: commands are sent from then on, the first after the reply. */
   *serve(params: Parsed<"command.serve">, env: Env): Operation<Result<"command.serve"> | PawlError> {
     const { deployment } = params;
-    const { connection } = env.caller;
+    const connection = this.#connectionOf(env.caller.connection);
     const deployments = this.#byConnection.get(connection);
     if (
       deployments !== undefined &&
@@ -116,8 +130,9 @@ export class CommandPush implements Serving {
       served.peers.delete(connection);
       if (served.peers.size === 0 && !served.taking) this.#deployments.delete(served.deployment);
     }
+    const turns = this.#turns;
     this.#perform(function* (env) {
-      yield* endPushes(connection, env);
+      yield* endPushes(turns.numberOf?.(connection) ?? connection, env);
       // A call that waits there for nobody finds out that it need not.
       for (const { deployment, peers } of deployments)
         if (peers.size === 0) env.effects.wake(readyKey(deployment));
@@ -138,6 +153,45 @@ export class CommandPush implements Serving {
   /** The peer has read what was in the way of sending it more. */
   roomAgain(connection: number): void {
     for (const served of this.#byConnection.get(connection) ?? []) this.#take(served);
+  }
+
+  /**
+   * The others take this daemon for dead: they deliver anew what was sent, and know of no receiver here. Receivers are
+   * told, and name themselves again.
+   */
+  cutOff(): void {
+    for (const served of this.#deployments.values()) {
+      for (const serving of served.peers.values()) {
+        for (const commandId of serving.commands)
+          this.#tell(serving.peer.caller.connection, { commandId, reason: EXECUTION_TIME });
+        if (serving.named !== undefined) this.#nameAgain(served, serving, serving.named.incarnation);
+      }
+    }
+  }
+
+  #nameAgain({ deployment, peers }: ServedDeployment, { peer }: ServingPeer, incarnation: string): void {
+    const { connection } = peer.caller;
+    performUntilDone(this.#turnsOf(deployment), {
+      start: (env) => nameReceiver({ deployment, incarnation }, { ...env, caller: this.#known(peer) }),
+      failed: (error) => {
+        const again = this.#mayTryAgain(error) && peers.get(connection)?.peer === peer;
+        // It has ended meanwhile: it is given nothing any more.
+        if (!again) peers.delete(connection);
+        return again;
+      },
+    });
+  }
+
+  #known({ caller }: Peer): Env["caller"] {
+    return { ...caller, connection: this.#turns.numberOf?.(caller.connection) ?? caller.connection };
+  }
+
+  #connectionOf(known: number): number {
+    return this.#turns.connectionOf?.(known) ?? known;
+  }
+
+  #turnsOf(deployment: string | undefined): { submit(call: Call): void } {
+    return { submit: (call) => this.#turns.submit(call, deployment) };
   }
 
   #serves(connection: number, deployment: string): boolean {
@@ -186,11 +240,11 @@ export class CommandPush implements Serving {
       if (
         [...served.peers.values()].some(({ targets, named }) => targets !== undefined || named !== undefined)
       )
-        this.#perform(wake);
+        this.#perform(wake, served.deployment);
       return;
     }
     served.taking = true;
-    performUntilDone(this.#loop, {
+    performUntilDone(this.#turnsOf(served.deployment), {
       waits: true,
       start: (env) => this.#push(served, env),
       done: () => {
@@ -211,7 +265,7 @@ export class CommandPush implements Serving {
   }
 
   *#push(served: ServedDeployment, env: Env): Operation<Outcome<readonly Push[]>> {
-    const pushes = yield* push(served.deployment, freeOf(served), env);
+    const pushes = yield* push(served.deployment, this.#freeOf(served), env);
     if (!Array.isArray(pushes)) return pushes;
     // In the order of the turn: one that is cancelled later in it is sent before its receiver is told that.
     env.effects.afterCommit(() => {
@@ -220,7 +274,8 @@ export class CommandPush implements Serving {
     return pushes;
   }
 
-  #send(served: ServedDeployment, { connection: number, envelope }: Push): void {
+  #send(served: ServedDeployment, { connection: known, envelope }: Push): void {
+    const number = this.#connectionOf(known);
     const serving = served.peers.get(number);
     // The connection closed while the turn went on; then the command is given back.
     if (serving === undefined) return;
@@ -243,6 +298,7 @@ export class CommandPush implements Serving {
     const answer = given === undefined ? ANSWER_TOO_LARGE : this.#answerOf(peer, given);
     this.#perform(
       (env) => takeAnswer({ commandId, attempt }, answer, { ...env, caller }),
+      envelope.deployment,
       // Once the connection has closed, the command is given back.
       () => !peer.closed,
     );
@@ -255,8 +311,12 @@ export class CommandPush implements Serving {
   }
 
   /** Performs an operation of which nobody hears, again while storage refuses and it is still `wanted`. */
-  #perform(start: (env: Env) => Operation<unknown>, wanted: () => boolean = () => true): void {
-    performUntilDone(this.#loop, {
+  #perform(
+    start: (env: Env) => Operation<unknown>,
+    deployment?: string,
+    wanted: () => boolean = () => true,
+  ): void {
+    performUntilDone(this.#turnsOf(deployment), {
       start,
       failed: (error) => this.#mayTryAgain(error) && wanted(),
     });
@@ -272,6 +332,19 @@ export class CommandPush implements Serving {
       this.#lines.log("info", "answer to a push not taken", { kind: error.kind }, () => error.details);
     return error.retryable;
   }
+
+  #freeOf(served: ServedDeployment): Receiver[] {
+    return [...served.peers.values()].map((serving) => ({
+      connection: this.#known(serving.peer).connection,
+      pid: serving.peer.caller.pid,
+      owner: serving.owner,
+      unanswered: serving.unanswered,
+      room: roomOf(serving),
+      executionMs: serving.executionMs,
+      targets: serving.targets,
+      named: serving.named,
+    }));
+  }
 }
 
 function hasRoom(served: ServedDeployment): boolean {
@@ -282,17 +355,4 @@ function hasRoom(served: ServedDeployment): boolean {
 function roomOf({ peer, max, commands, unanswered }: ServingPeer): number {
   if (!peer.mayBeAsked || unanswered - commands.size >= MAX_LEFT_UNANSWERED) return 0;
   return Math.max(0, max - commands.size);
-}
-
-function freeOf(served: ServedDeployment): Receiver[] {
-  return [...served.peers.values()].map((serving) => ({
-    connection: serving.peer.caller.connection,
-    pid: serving.peer.caller.pid,
-    owner: serving.owner,
-    unanswered: serving.unanswered,
-    room: roomOf(serving),
-    executionMs: serving.executionMs,
-    targets: serving.targets,
-    named: serving.named,
-  }));
 }

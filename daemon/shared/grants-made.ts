@@ -3,6 +3,7 @@
 import type { Parsed, Result } from "@pawl/protocol";
 import { DEFAULT_LEASE_MS } from "@pawl/protocol/limits";
 import { scopeOf } from "../domain/about.js";
+import { release as releaseDelivery } from "../domain/command/lease.js";
 import { release } from "../domain/lease/lease.js";
 import { releasePaths } from "../domain/path/path.js";
 import { abandon } from "../domain/queue/holder.js";
@@ -13,7 +14,7 @@ import type { Env } from "../turns/operation.js";
 import type { HeldGrant } from "./held.js";
 
 export interface Change {
-  /** Of the claim or the lease. */
+  /** Of the claim, the lease, the reservation or the command. */
   readonly id: string;
   /** Of a new one. */
   readonly scopes?: readonly string[];
@@ -49,6 +50,13 @@ export function changesBy(method: string, params: object, outcome: unknown): Cha
     case "queue.complete":
     case "queue.abandon":
       return [{ id: (params as Parsed<"queue.complete">).claimId, ttlMs: 0 }];
+    case "command.create": {
+      const { deployment } = params as Parsed<"command.create">;
+      const { commandId: id } = outcome as Result<"command.create">;
+      return [{ id, scopes: [scopeOf({ noun: "command", name: deployment })], ttlMs: NEVER_MS, tell: [] }];
+    }
+    case "command.lease":
+      return delivered(params as Parsed<"command.lease">, outcome as Result<"command.lease">);
     case "path.reserve":
       return reserved(params as Parsed<"path.reserve">, outcome as Result<"path.reserve">);
     case "path.heartbeat": {
@@ -98,6 +106,21 @@ function reserved(
 
 function endingOf(noun: HeldNoun, onLoss: OnLoss | undefined): Change["onLoss"] {
   return onLoss && { noun, signal: onLoss.signal, grace_ms: onLoss.graceMs };
+}
+
+/** Of what is no grant. */
+const NEVER_MS = Number.POSITIVE_INFINITY;
+
+/** Whoever pulls finds out by renewing that a delivery has ended. */
+function delivered(
+  { deployment, leaseMs: ttlMs }: Parsed<"command.lease">,
+  { leases }: Result<"command.lease">,
+): Change[] {
+  const scopes = [scopeOf({ noun: "command", name: deployment })];
+  return leases.map(({ commandId: id, leaseId }) => {
+    const giveBack = (env: Env): Operation<unknown> => releaseDelivery({ leaseId }, env);
+    return { id, scopes, ttlMs, tell: [], giveBack };
+  });
 }
 
 /** The beginning of the text of an answer, which holds no payloads. */

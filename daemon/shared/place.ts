@@ -22,7 +22,7 @@ import { run } from "../store/statement.js";
 import { Alarm, type Due, NEVER, sooner } from "../turns/alarm.js";
 import { type Call, DAEMON } from "../turns/call.js";
 import type { Outlet } from "../turns/effects.js";
-import { type Caller, type Env, EVERYTHING, type Process, type Wait } from "../turns/operation.js";
+import { type Caller, type Counter, type Env, EVERYTHING, type Process, type Wait } from "../turns/operation.js";
 import { TurnMemory } from "../turns/turn-memory.js";
 import { CANCELLED, type Parked, Waiters } from "../turns/waiters.js";
 import type { ConnectionOrder } from "./connection-order.js";
@@ -92,6 +92,8 @@ export interface PlaceOptions {
   readonly processOf: NonNullable<Env["processOf"]>;
   /** Ends the holder of a grant, who has to stop now, as its connection here. */
   readonly endHolder: (place: Place, row: LostRow, connection: number) => void;
+  /** The others take this daemon for dead: what its connections were sent is not theirs any more. */
+  readonly onCutOff: (place: Place) => void;
   /** Which boot of the machine this is; null where the kernel does not say. */
   readonly boot: string | null;
   /** The mark of the ids of the place, as it was kept in an earlier life of the daemon; undefined for none. */
@@ -450,6 +452,11 @@ export class Place implements LinesPlace {
     return takeLostHolders(env, { first, last, databaseFile });
   }
 
+  /** The number of a connection of this daemon as all daemons know it. */
+  numberOf(connection: number): number {
+    return numberOf(connection, this.#life?.number ?? 0);
+  }
+
   /** The number here of a connection as all daemons know it; 0 for one of another daemon. */
   connectionOf(known: number): number {
     return (this.#life && ownConnection(known, this.#life.number)) ?? 0;
@@ -497,7 +504,7 @@ export class Place implements LinesPlace {
   readonly #outlet: Outlet = {
     count: (counter, by) => {
       // How many there are now is not this daemon's alone to say.
-      if (counter === "sequencesDispensed") this.#options.outlet.count(counter, by);
+      if (isOfThisLife(counter)) this.#options.outlet.count(counter, by);
     },
     log: (message, details) => this.#options.outlet.log(message, details),
     notify: (known, method, params) => this.#notify(known, method, params),
@@ -928,6 +935,7 @@ export class Place implements LinesPlace {
         { grants: all.length, place: this.shown },
         "holders were told that they lost what they hold",
       );
+    this.#options.onCutOff(this);
   }
 
   #endHolder({
@@ -996,6 +1004,12 @@ const NOT_YET = refuse(
 
 /** The numbers of no connection, from the first to the last. */
 const NONE = [1, 0] as const;
+
+/** True of a counter of what has happened at this daemon. */
+function isOfThisLife(counter: Counter): boolean {
+  if (counter === "sequencesDispensed" || counter === "commandAnswersLate") return true;
+  return counter.startsWith("commandsEnded");
+}
 
 /** The scopes of leases and of paths. */
 const HELD = /^(?:lease|path):/;

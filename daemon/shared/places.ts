@@ -111,13 +111,18 @@ export class Places {
     return found === undefined ? undefined : { place: found, request };
   }
 
+  /** The place whose ids end with a mark; undefined for this database. */
+  markedBy(mark: string): Kept {
+    return mark === "" ? undefined : this.#places.find((place) => place.mark === mark);
+  }
+
   /** The refusal of a part of a transaction that is made where ids end with this mark. */
   elsewhere(method: string, params: object, mark: string): PawlError | undefined {
     const about = aboutOf(method as MethodName, params as Readonly<Record<string, unknown>>);
     if (about === undefined) return undefined;
     const kept = this.#keptOf(about);
     if (kept instanceof PawlError) return kept;
-    const here = this.#places.find((place) => place.mark === mark);
+    const here = this.markedBy(mark);
     const isNamed = about.names.length > 0 || about.ids.length > 0;
     if (!isNamed || kept === here) return undefined;
     return mixed([`this call ${inPlace(kept)}`, `the transaction ${inPlace(here)}`]);
@@ -134,7 +139,7 @@ export class Places {
       // A list of what is partly here is a list of what is here.
       if (place === "several" && about.isList) return undefined;
       if (place === "several") return severalUnder(named);
-      note(place, `${named.noun} ${shown(named.name)}`);
+      note(place, `${named.noun === "command" ? "deployment" : named.noun} ${shown(named.name)}`);
     }
     for (const id of about.ids) {
       const place = this.#placeOfId(id);
@@ -328,7 +333,13 @@ export class Places {
   }
 }
 
-const NOUN_OF = { batch: "queue", claim: "queue", lease: "lease", reservation: "path" } as const;
+const NOUN_OF = {
+  batch: "queue",
+  claim: "queue",
+  lease: "lease",
+  reservation: "path",
+  command: "command",
+} as const;
 
 function inPlace(place: Kept): string {
   return place === undefined ? "is kept by this node" : `is kept in ${place.shown}`;
