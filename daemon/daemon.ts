@@ -323,6 +323,7 @@ export class Daemon {
       const turns: CommandTurns = {
         submit: (call, name) =>
           place.submit(call, name === undefined ? undefined : [scopeOf({ noun: "command", name })]),
+        inOrder: (connection, begin) => place.inOrder(connection, begin),
         numberOf: (connection) => place.numberOf(connection),
         connectionOf: (known) => place.connectionOf(known),
       };

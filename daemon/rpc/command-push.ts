@@ -20,6 +20,8 @@ const MAX_LEFT_UNANSWERED = 1000;
 export interface CommandTurns {
   /** @param deployment whose rows alone a call uses; undefined for those of any. */
   submit(call: Call, deployment?: string): void;
+  /** Does something after what came before it on a connection, where turns go on side by side. */
+  inOrder?(connection: number, begin: (performed: () => void) => void): void;
   /** The number that rows have of a connection, where it is another. */
   numberOf?(connection: number): number;
   /** The number here of a connection as rows have it; 0 for none. */
@@ -131,11 +133,15 @@ export class CommandPush implements Serving {
       if (served.peers.size === 0 && !served.taking) this.#deployments.delete(served.deployment);
     }
     const turns = this.#turns;
-    this.#perform(function* (env) {
+    const endAll = function* (env: Env): Operation<void> {
       yield* endPushes(turns.numberOf?.(connection) ?? connection, env);
       // A call that waits there for nobody finds out that it need not.
       for (const { deployment, peers } of deployments)
         if (peers.size === 0) env.effects.wake(readyKey(deployment));
+    };
+    this.#inOrder(connection, (performed) => {
+      performed();
+      this.#perform(endAll);
     });
   }
 
@@ -296,12 +302,29 @@ export class CommandPush implements Serving {
     const { caller } = peer;
     const { commandId, attempt } = envelope;
     const answer = given === undefined ? ANSWER_TOO_LARGE : this.#answerOf(peer, given);
-    this.#perform(
-      (env) => takeAnswer({ commandId, attempt }, answer, { ...env, caller }),
-      envelope.deployment,
-      // Once the connection has closed, the command is given back.
-      () => !peer.closed,
+    this.#inOrder(caller.connection, (performed) =>
+      performUntilDone(this.#turnsOf(envelope.deployment), {
+        start: (env) => takeAnswer({ commandId, attempt }, answer, { ...env, caller }),
+        done: performed,
+        failed: (error) => {
+          performed();
+          // Once the connection has closed, the command is given back.
+          return this.#mayTryAgain(error) && !peer.closed;
+        },
+      }),
     );
+  }
+
+  /** @param begin is told how to say that what comes after it may begin, once. */
+  #inOrder(connection: number, begin: (performed: () => void) => void): void {
+    if (this.#turns.inOrder === undefined) return begin(() => {});
+    this.#turns.inOrder(connection, (performed) => {
+      let isPerformed = false;
+      begin(() => {
+        if (!isPerformed) performed();
+        isPerformed = true;
+      });
+    });
   }
 
   #answerOf(peer: Peer, { text, response }: PeerAnswer): Answer {
@@ -310,16 +333,9 @@ export class CommandPush implements Serving {
     return answer;
   }
 
-  /** Performs an operation of which nobody hears, again while storage refuses and it is still `wanted`. */
-  #perform(
-    start: (env: Env) => Operation<unknown>,
-    deployment?: string,
-    wanted: () => boolean = () => true,
-  ): void {
-    performUntilDone(this.#turnsOf(deployment), {
-      start,
-      failed: (error) => this.#mayTryAgain(error) && wanted(),
-    });
+  /** Performs an operation of which nobody hears, again while storage refuses. */
+  #perform(start: (env: Env) => Operation<unknown>, deployment?: string): void {
+    performUntilDone(this.#turnsOf(deployment), { start, failed: (error) => this.#mayTryAgain(error) });
   }
 
   /** True if a failure may pass; it is logged. */

@@ -405,6 +405,11 @@ export class Place implements LinesPlace {
 
   // ---- connections
 
+  /** Does something between the calls of a connection (`ConnectionOrder.inOrder`). */
+  inOrder(connection: number, begin: (performed: () => void) => void): void {
+    this.#order.inOrder(connection, begin);
+  }
+
   /** Ends the waits of a connection that has closed. */
   endWaits(connection: number): void {
     this.#waiters.removeOf(connection);
