@@ -315,8 +315,6 @@ export class Daemon {
         ownRequests: this.#ownRequests,
         peer: (connection) => this.#connections.get(connection),
         refuse: (peer, refusal) => this.#rpc.refuse(refusal, peer),
-        tell: (connection, cancelled) =>
-          this.#connections.get(connection)?.notify("command.cancelled", cancelled),
       });
     this.#commandPushes.set(undefined, make(this.#loop));
     for (const place of this.#places?.all ?? []) {
@@ -326,6 +324,8 @@ export class Daemon {
         inOrder: (connection, begin) => place.inOrder(connection, begin),
         numberOf: (connection) => place.numberOf(connection),
         connectionOf: (known) => place.connectionOf(known),
+        sent: (connection, commandId) => place.sent(connection, commandId),
+        answered: (commandId) => place.answered(commandId),
       };
       this.#commandPushes.set(place, make(turns));
     }

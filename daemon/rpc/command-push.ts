@@ -1,8 +1,7 @@
-import type { Envelope, NotificationParams, Parsed, Result } from "@pawl/protocol";
+import type { Envelope, Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse } from "@pawl/protocol/errors";
 import { MAX_SERVED_DEPLOYMENTS } from "@pawl/protocol/limits";
 import { ANSWER_TOO_LARGE, type Answer, answerOf, takeAnswer } from "../domain/command/answer.js";
-import { EXECUTION_TIME } from "../domain/command/ends.js";
 import { nameReceiver } from "../domain/command/incarnation.js";
 import { endPushes, type Push, push, type Receiver } from "../domain/command/push.js";
 import { readyKey, type Serving } from "../domain/deployment/deployment.js";
@@ -26,6 +25,10 @@ export interface CommandTurns {
   numberOf?(connection: number): number;
   /** The number here of a connection as rows have it; 0 for none. */
   connectionOf?(known: number): number;
+  /** A connection was sent a command, where it may have to be told that others deliver that anew. */
+  sent?(connection: number, commandId: string): void;
+  /** It has answered, or the delivery is over. */
+  answered?(commandId: string): void;
 }
 
 /** A connection that serves a deployment. */
@@ -66,7 +69,6 @@ export class CommandPush implements Serving {
   readonly #peer: (connection: number) => Peer | undefined;
   readonly #ownRequests: OwnRequests;
   readonly #refuse: (peer: Peer, refusal: PawlError) => void;
-  readonly #tell: (connection: number, cancelled: NotificationParams<"command.cancelled">) => void;
   readonly #deployments = new Map<string, ServedDeployment>();
   /** The deployments that each connection serves. */
   readonly #byConnection = new Map<number, Set<ServedDeployment>>();
@@ -79,15 +81,12 @@ export class CommandPush implements Serving {
     ownRequests: OwnRequests;
     /** Tells a peer about something from it that was no message. */
     refuse: (peer: Peer, refusal: PawlError) => void;
-    /** Sends `command.cancelled`. */
-    tell: (connection: number, cancelled: NotificationParams<"command.cancelled">) => void;
   }) {
     this.#turns = options.turns;
     this.#lines = options.lines;
     this.#peer = options.peer;
     this.#ownRequests = options.ownRequests;
     this.#refuse = options.refuse;
-    this.#tell = options.tell;
   }
 
   /** The operation of `command.serve`: commands are sent from then on, the first after the reply. */
@@ -161,15 +160,10 @@ export class CommandPush implements Serving {
     for (const served of this.#byConnection.get(connection) ?? []) this.#take(served);
   }
 
-  /**
-   * The others take this daemon for dead: they deliver anew what was sent, and know of no receiver here. Receivers are
-   * told, and name themselves again.
-   */
+  /** The others take this daemon for dead, and with it receivers that have named themselves: they do so again. */
   cutOff(): void {
     for (const served of this.#deployments.values()) {
       for (const serving of served.peers.values()) {
-        for (const commandId of serving.commands)
-          this.#tell(serving.peer.caller.connection, { commandId, reason: EXECUTION_TIME });
         if (serving.named !== undefined) this.#nameAgain(served, serving, serving.named.incarnation);
       }
     }
@@ -285,13 +279,16 @@ export class CommandPush implements Serving {
     const serving = served.peers.get(number);
     // The connection closed while the turn went on; then the command is given back.
     if (serving === undefined) return;
-    serving.commands.add(envelope.commandId);
+    const { commandId } = envelope;
+    serving.commands.add(commandId);
+    this.#turns.sent?.(number, commandId);
     serving.unanswered += 1;
     // The last in the line from now on.
     served.peers.delete(number);
     served.peers.set(number, serving);
     this.#ownRequests.ask(serving.peer, "command.execute", envelope, (answer) => {
-      serving.commands.delete(envelope.commandId);
+      serving.commands.delete(commandId);
+      this.#turns.answered?.(commandId);
       serving.unanswered -= 1;
       this.#answered(serving.peer, envelope, answer);
       this.#take(served);

@@ -13,6 +13,7 @@ import { RESTART_GRACE_MS } from "@pawl/protocol/limits";
 import type { Logger } from "pino";
 import { elapsed, type Reading } from "../clock.js";
 import { type About, type GivenId, NOTHING, scopeOf, scopesOf } from "../domain/about.js";
+import { EXECUTION_TIME } from "../domain/command/ends.js";
 import type { Ending } from "../grants/ending.js";
 import type { Ends } from "../grants/ends.js";
 import { type LostRow, takeLostHolders } from "../grants/on-loss.js";
@@ -92,7 +93,7 @@ export interface PlaceOptions {
   readonly processOf: NonNullable<Env["processOf"]>;
   /** Ends the holder of a grant, who has to stop now, as its connection here. */
   readonly endHolder: (place: Place, row: LostRow, connection: number) => void;
-  /** The others take this daemon for dead: what its connections were sent is not theirs any more. */
+  /** The others take this daemon for dead, and know of nothing that its connections have said. */
   readonly onCutOff: (place: Place) => void;
   /** Which boot of the machine this is; null where the kernel does not say. */
   readonly boot: string | null;
@@ -300,7 +301,6 @@ export class Place implements LinesPlace {
       for (const { giveBack } of changes) if (giveBack !== undefined) this.#giveBack(giveBack);
       return TOO_LATE;
     }
-    const shortestMs = this.#held.shortestMs;
     for (const { id, scopes, ttlMs, tell, onLoss: ending } of changes) {
       if (ttlMs === 0) {
         this.#scopes.delete(id);
@@ -312,15 +312,32 @@ export class Place implements LinesPlace {
       else if (tell.length > 0) {
         const holder = ending && this.#options.processOf(caller);
         const onLoss = holder && !(holder instanceof PawlError) ? { ...ending, holder } : undefined;
-        this.#held.keep(id, { connection, ttlMs, tell, onLoss });
+        this.#hold(id, { connection, ttlMs, tell, onLoss });
       }
     }
-    if (this.#held.shortestMs < shortestMs) {
-      // What has a shorter time is looked after more often from now on.
-      this.#watchSilence();
-      if (this.#life !== undefined) this.#beat(this.#life);
-    }
     return outcome;
+  }
+
+  /** A connection of this daemon is to be told if others may end this. */
+  #hold(id: string, grant: HeldGrant): void {
+    const { shortestMs } = this.#held;
+    this.#held.keep(id, grant);
+    if (this.#held.shortestMs >= shortestMs) return;
+    // What has a shorter time is looked after more often from now on.
+    this.#watchSilence();
+    if (this.#life !== undefined) this.#beat(this.#life);
+  }
+
+  /** A connection was sent a command, and is to be told if others may deliver it anew. */
+  sent(connection: number, commandId: string): void {
+    const params = { commandId, reason: EXECUTION_TIME };
+    const tell = [{ method: "command.cancelled" as const, params }];
+    this.#hold(commandId, { connection, ttlMs: RESTART_GRACE_MS, tell, onLoss: undefined });
+  }
+
+  /** It has answered, or was told that nobody waits for the answer. */
+  answered(commandId: string): void {
+    this.#held.drop(commandId);
   }
 
   /** Gives back what was granted, and nobody was told of in time. If that fails, it ends by its time. */
@@ -526,9 +543,9 @@ export class Place implements LinesPlace {
   }
 
   #tellConnection(connection: number, method: NotificationName, params: object): void {
-    if (method === "lease.lost" || method === "claim.lost" || method === "path.lost") {
-      const { leaseId, claimId, reservationId } = params as Record<string, string | undefined>;
-      this.#held.drop((leaseId ?? claimId ?? reservationId) as string);
+    if (ENDS_HELD.has(method)) {
+      const { leaseId, claimId, reservationId, commandId } = params as Record<string, string | undefined>;
+      this.#held.drop((leaseId ?? claimId ?? reservationId ?? commandId) as string);
     }
     this.#options.outlet.notify(connection, method, params);
   }
@@ -1006,6 +1023,14 @@ const NOT_YET = refuse(
   "The database of these shared names cannot be reached. Ask again in a moment; local names are served meanwhile.",
   { reason: "shared_unavailable" },
 );
+
+/** After these a connection has no more of what it held. */
+const ENDS_HELD: ReadonlySet<NotificationName> = new Set([
+  "lease.lost",
+  "claim.lost",
+  "path.lost",
+  "command.cancelled",
+]);
 
 /** The numbers of no connection, from the first to the last. */
 const NONE = [1, 0] as const;
