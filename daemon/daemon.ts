@@ -4,8 +4,8 @@ import type { Logger } from "pino";
 import { elapsed } from "./clock.js";
 import type { Config } from "./config/config.js";
 import { reloaded } from "./config/reload.js";
-import { renewStaleItems } from "./domain/board/rebuild.js";
 import { scopeOf } from "./domain/about.js";
+import { renewStaleItems } from "./domain/board/rebuild.js";
 import { EXECUTION_TIME } from "./domain/command/ends.js";
 import { ENDINGS, SHARED_ENDINGS } from "./domain/ends.js";
 import { countAtStart } from "./domain/gauges.js";
@@ -176,8 +176,16 @@ export class Daemon {
       ends: this.#ends,
       readOnly,
       isIdle: () => this.#connections.size === 0,
-      exit: () => void this.stop("idle").then(() => this.#end(0)),
+      exit: () => void this.#exitIdle(),
     });
+  }
+
+  async #exitIdle(): Promise<void> {
+    const isNeeded = (await this.#places?.haveSchedules()) === true;
+    if (this.#stopping) return;
+    if (isNeeded || this.#connections.size > 0) return this.#idleExit.watch(this.#config.idleExit);
+    await this.stop("idle");
+    this.#end(0);
   }
 
   #makeConnections(): Connections {
@@ -398,8 +406,7 @@ export class Daemon {
     const dispatcher = new Dispatcher({
       methods: servedMethods({
         ownReport,
-        commandPush: ({ idMark }) =>
-          this.#commandPushes.get(this.#places?.markedBy(idMark)) as CommandPush,
+        commandPush: ({ idMark }) => this.#commandPushes.get(this.#places?.markedBy(idMark)) as CommandPush,
         remoteLeases: this.#remoteLeases,
         places: this.#places,
         events: { journal: this.#journal, subscriptions: this.#subscriptions },

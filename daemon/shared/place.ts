@@ -23,7 +23,14 @@ import { run } from "../store/statement.js";
 import { Alarm, type Due, NEVER, sooner } from "../turns/alarm.js";
 import { type Call, DAEMON } from "../turns/call.js";
 import type { Outlet } from "../turns/effects.js";
-import { type Caller, type Counter, type Env, EVERYTHING, type Process, type Wait } from "../turns/operation.js";
+import {
+  type Caller,
+  type Counter,
+  type Env,
+  EVERYTHING,
+  type Process,
+  type Wait,
+} from "../turns/operation.js";
 import { TurnMemory } from "../turns/turn-memory.js";
 import { CANCELLED, type Parked, Waiters } from "../turns/waiters.js";
 import type { ConnectionOrder } from "./connection-order.js";

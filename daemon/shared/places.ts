@@ -3,6 +3,7 @@ import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { type About, aboutOf, type GivenId, type Named, NOTHING } from "../domain/about.js";
 import { LEASE_BEGINNING } from "../domain/board/work-state.js";
 import { fits, fitsBeginning } from "../domain/name-pattern.js";
+import { someEnabled } from "../domain/schedule/occurrences.js";
 import { find } from "../domain/schedule/row.js";
 import type { Operation } from "../store/statement.js";
 import { type Call, DAEMON } from "../turns/call.js";
@@ -295,6 +296,12 @@ export class Places {
     const refusal = outcomes.find((outcome) => outcome instanceof Error);
     call.settle(refusal ?? pageOf(outcomes as Result<"schedule.list">[], limit));
     performed();
+  }
+
+  /** True if a schedule is enabled at some place, or that cannot be found out now. */
+  async haveSchedules(): Promise<boolean> {
+    const each = this.#withQueues.map((place) => place.look(someEnabled).catch(() => true));
+    return (await Promise.all(each)).includes(true);
   }
 
   get all(): readonly Place[] {
