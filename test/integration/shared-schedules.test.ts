@@ -2,25 +2,27 @@
 import type { Result } from "@pawl/protocol";
 import { describe, expect, test } from "vitest";
 import { type DaemonProcess, madeForTests, Place } from "../daemon.js";
+import { sized } from "../long-form.js";
 import { HAS_POSTGRESQL, PostgreSql } from "../postgresql.js";
 import type { RawClient } from "../raw-client.js";
 import { makePlace } from "../shared-daemons.js";
+
+const KILLS = sized(20, 0);
 
 describe.skipIf(!HAS_POSTGRESQL)("schedules of shared queues", () => {
   const urls = madeForTests(async (atEnd) => {
     const postgres = await PostgreSql.start(atEnd);
     const both = [postgres.url("one"), postgres.url("two")] as const;
     for (const url of both) await makePlace(url);
-    return both;
+    return Object.assign(both, { postgres });
   });
 
-  function shared(): { args: string[] } {
+  function shared(...args: string[]): { args: string[] } {
     const [one, two] = urls();
-    return { args: ["--shared", `s/*=${one}`, "--shared", `queue:t/*=${two}`] };
+    return { args: [...args, "--shared", `s/*=${one}`, "--shared", `queue:t/*=${two}`] };
   }
 
-  async function start(): Promise<{ daemon: DaemonProcess; client: RawClient }> {
-    const place = new Place();
+  async function start(place = new Place()): Promise<{ daemon: DaemonProcess; client: RawClient }> {
     const daemon = await place.start(shared());
     return { daemon, client: await place.connect() };
   }
@@ -114,29 +116,63 @@ describe.skipIf(!HAS_POSTGRESQL)("schedules of shared queues", () => {
     expect(answers.filter((answer) => "deleted" in answer && !answer.deleted)).toEqual([]);
   });
 
-  test("each occurrence is enqueued once by three daemons, also after the one that set it was killed", async () => {
-    const all = [await start(), await start(), await start()];
-    const [first, second, third] = all as [(typeof all)[0], (typeof all)[0], (typeof all)[0]];
-    const name = "ticks";
-    const queue = "s/ticks";
-    await first.client.call("schedule.set", { name, queue, payloads: [1], everyMs: 1000, overlap: "all" });
-    await first.daemon.end("SIGKILL");
-    const claiming = (client: RawClient) =>
-      client.call("queue.claim", { queue, owner: "w", waitMs: 20_000, leaseMs: 60_000 });
-    const seen: string[] = [];
-    // Whoever fires it, a worker at each of the two is served in the end.
-    for (const { client } of [second, third, second, third]) {
-      const { claim } = await claiming(client);
-      seen.push(claim?.batches[0]?.sourceKey as string);
-    }
-    const { schedule } = await third.client.call("schedule.get", { name });
-    await third.client.call("schedule.delete", { name });
-    const { batches } = await second.client.call("queue.list", { queue });
-    const times = batches.map(({ sourceKey }) => Number(sourceKey?.split("@")[1]));
-    expect(new Set(seen).size).toBe(seen.length);
-    expect(times.length).toBeGreaterThanOrEqual(4);
-    const from = times[0] as number;
-    expect(times).toEqual(times.map((_, index) => from + index * 1000));
-    expect(schedule.lastAt).toBeGreaterThanOrEqual(from + 3000);
+  test("a daemon with an enabled schedule is not idle", async () => {
+    const place = new Place();
+    const idle = await place.start(shared("--idle-exit", "1"));
+    const client = await place.connect();
+    await client.call("schedule.set", {
+      name: "idle",
+      queue: "s/idle",
+      payloads: [1],
+      everyMs: 1000,
+      overlap: "all",
+    });
+    await client.destroy();
+    // Nobody else enqueues.
+    const count = "SELECT count(*) FROM one.pawl_batch WHERE source_key LIKE 'schedule:idle@%'";
+    await expect
+      .poll(() => Number(urls().postgres.psql(count).output), { timeout: 20_000 })
+      .toBeGreaterThan(3);
+    const { client: other } = await start();
+    await other.call("schedule.delete", { name: "idle" });
+    expect(await idle.exited).toBe(0);
   });
+
+  test(
+    `each occurrence is enqueued once by three daemons, of which the one that set it is killed, and ${KILLS} more`,
+    async () => {
+      const all = [await start(), await start(), await start()];
+      const [first, second, third] = all as [(typeof all)[0], (typeof all)[0], (typeof all)[0]];
+      const name = "ticks";
+      const queue = "s/ticks";
+      await first.client.call("schedule.set", { name, queue, payloads: [1], everyMs: 1000, overlap: "all" });
+      await first.daemon.end("SIGKILL");
+      const claiming = (client: RawClient) =>
+        client.call("queue.claim", { queue, owner: "w", waitMs: 20_000, leaseMs: 60_000 });
+      const seen: string[] = [];
+      const both = [second, third];
+      for (let kills = 0; ; kills += 1) {
+        // Whoever fires it, a worker at each of the two is served in the end.
+        for (const { client } of [...both, ...both]) {
+          const { claim } = await claiming(client);
+          seen.push(claim?.batches[0]?.sourceKey as string);
+        }
+        if (kills === KILLS) break;
+        const killed = both[kills % 2] as (typeof both)[0];
+        await killed.daemon.end("SIGKILL");
+        both[kills % 2] = await start(killed.daemon.place);
+      }
+      const [{ client }] = both as [(typeof both)[0]];
+      const { schedule } = await client.call("schedule.get", { name });
+      await client.call("schedule.delete", { name });
+      const { batches } = await client.call("queue.list", { queue, limit: 1000 });
+      const times = batches.map(({ sourceKey }) => Number(sourceKey?.split("@")[1]));
+      expect(new Set(seen).size).toBe(seen.length);
+      expect(times.length).toBeGreaterThanOrEqual(seen.length);
+      const from = times[0] as number;
+      expect(times).toEqual(times.map((_, index) => from + index * 1000));
+      expect(schedule.lastAt).toBeGreaterThanOrEqual(from + 3000);
+    },
+    120_000 + KILLS * 20_000,
+  );
 });
