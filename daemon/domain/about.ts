@@ -15,7 +15,10 @@ import { queueOfBatch, scopeOf as scopeOfQueue } from "./queue/row.js";
 /** The nouns whose things may be kept elsewhere. */
 export type NamedNoun = "sequence" | "queue" | "lease" | "path" | "command";
 
-/** A name in the params of a call, of commands that of their deployment; one that ends in a slash may stand for all that begin so. */
+/**
+ * A name in the params of a call, of commands that of their deployment; one that ends in a slash may stand for all that
+ * begin so.
+ */
 export interface Named {
   readonly noun: NamedNoun;
   readonly name: string;
@@ -245,7 +248,7 @@ function partOf(method: MethodName, params: Loose): About {
 }
 
 /** True if something is named in it. */
-export function isAboutSome({ names, ids, schedules }: About): boolean {
+function isAboutSome({ names, ids, schedules }: About): boolean {
   return names.length > 0 || ids.length > 0 || schedules.length > 0;
 }
 

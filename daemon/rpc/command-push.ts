@@ -174,10 +174,16 @@ export class CommandPush implements Serving {
     performUntilDone(this.#turnsOf(deployment), {
       start: (env) => nameReceiver({ deployment, incarnation }, { ...env, caller: this.#known(peer) }),
       failed: (error) => {
-        const again = this.#mayTryAgain(error) && peers.get(connection)?.peer === peer;
-        // It has ended meanwhile: it is given nothing any more.
-        if (!again) peers.delete(connection);
-        return again;
+        if (error instanceof PawlError && !error.retryable) {
+          // It is given nothing any more.
+          const { kind } = error;
+          this.#lines.log("warn", "a receiver has ended while its daemon was cut off", { kind }, () => ({
+            deployment,
+          }));
+          peers.delete(connection);
+          return false;
+        }
+        return this.#mayTryAgain(error) && peers.get(connection)?.peer === peer;
       },
     });
   }

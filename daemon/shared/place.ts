@@ -330,9 +330,9 @@ export class Place implements LinesPlace {
     const { shortestMs } = this.#held;
     this.#held.keep(id, grant);
     if (this.#held.shortestMs >= shortestMs) return;
-    // What has a shorter time is looked after more often from now on.
+    // What has a shorter time is looked after more often from now on; the turn that granted it was just heard of.
     this.#watchSilence();
-    if (this.#life !== undefined) this.#beat(this.#life);
+    if (this.#life !== undefined && this.#beating !== this.#life) this.#beatLater(this.#life);
   }
 
   /** A connection was sent a command, and is to be told if others may deliver it anew. */
@@ -881,14 +881,19 @@ export class Place implements LinesPlace {
           this.#beating = undefined;
           this.heardSince(sentAt);
           for (const { number } of dead) void this.#bury(number, life);
-          const shortestMs = this.#held.shortestMs * TOLD_AFTER_PART;
-          const pulseMs = Math.min(Math.max(shortestMs / 4, MIN_PULSE_MS), MAX_PULSE_MS);
-          this.#pulse = setTimeout(() => this.#beat(life), pulseMs).unref();
+          this.#beatLater(life);
         },
         (error) => {
           if (this.#life === life) this.lost(error);
         },
       );
+  }
+
+  #beatLater(life: Life): void {
+    clearTimeout(this.#pulse);
+    const shortestMs = this.#held.shortestMs * TOLD_AFTER_PART;
+    const pulseMs = Math.min(Math.max(shortestMs / 4, MIN_PULSE_MS), MAX_PULSE_MS);
+    this.#pulse = setTimeout(() => this.#beat(life), pulseMs).unref();
   }
 
   /** Another daemon has gone: others may come back to what its connections held, or it ends. */
