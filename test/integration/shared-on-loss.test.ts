@@ -1,6 +1,6 @@
 // Holders of shared leases that are ended when they lose them: real processes, real daemons, one real server.
 import { describe, expect, onTestFinished, test } from "vitest";
-import { madeForTests, Place } from "../daemon.js";
+import { type DaemonProcess, type LogLine, madeForTests, Place } from "../daemon.js";
 import { hasEnded, hold } from "../holder.js";
 import { HAS_POSTGRESQL, PostgreSql } from "../postgresql.js";
 import { makePlace, SilentProxy } from "../shared-daemons.js";
@@ -39,19 +39,24 @@ describe.skipIf(!HAS_POSTGRESQL)("a holder that loses what daemons share", () =>
     expect(hasEnded(pid)).toBe(true);
   });
 
-  test("is ended by the next life of its daemon, which was killed", async () => {
-    const [one, two] = [new Place(), new Place()];
-    const first = await one.start(shared());
-    await two.start(shared());
+  test("is ended by the next life of its daemon that was killed; if there is none, it is passed over after its grace", async () => {
+    const [one, two, three] = [new Place(), new Place(), new Place()];
+    const started = await Promise.all([one, two, three].map((place) => place.start(shared())));
+    const [first, second, third] = started as [DaemonProcess, DaemonProcess, DaemonProcess];
     const other = await two.connect();
-    const name = "s/killed";
     const held = { ttlMs: 60_000, onLoss, releaseOn: "disconnect" };
-    const { pid } = await hold(one.socket, name, "leaves", held);
-    const next = other.call("lease.acquire", { name, owner: "next", waitMs: WAIT_MS });
-    await first.end("SIGKILL");
+    const { pid } = await hold(one.socket, "s/again", "leaves", held);
+    await hold(three.socket, "s/gone", "leaves", held);
+    const acquire = (name: string) => other.call("lease.acquire", { name, owner: "next", waitMs: WAIT_MS });
+    const [again, gone] = [acquire("s/again"), acquire("s/gone")];
+    await Promise.all([first.end("SIGKILL"), third.end("SIGKILL")]);
     await one.start(shared());
-    await next;
+    await again;
     expect(hasEnded(pid)).toBe(true);
+    const told = ({ msg }: LogLine) => msg.startsWith("the daemon has gone that could end the process");
+    expect(second.log.some(told)).toBe(false);
+    await second.logged(told);
+    await gone;
   });
 
   test("is ended although its daemon is cut off, and before anybody else is granted it", async () => {
@@ -69,18 +74,5 @@ describe.skipIf(!HAS_POSTGRESQL)("a holder that loses what daemons share", () =>
     });
     proxy.cut();
     await other.call("lease.acquire", { name, owner: "next", waitMs: WAIT_MS });
-  });
-
-  test("keeps it from others for its grace where its daemon does not come back", async () => {
-    const [one, two] = [new Place(), new Place()];
-    const first = await one.start(shared());
-    const second = await two.start(shared());
-    const other = await two.connect();
-    const name = "s/gone";
-    await hold(one.socket, name, "leaves", { ttlMs: 60_000, onLoss, releaseOn: "disconnect" });
-    await first.end("SIGKILL");
-    const granted = other.call("lease.acquire", { name, owner: "next", waitMs: WAIT_MS });
-    await second.logged(({ msg }) => msg.startsWith("the daemon has gone that could end the process"));
-    await granted;
   });
 });
