@@ -1,6 +1,6 @@
 import { z } from "zod";
 import {
-  MAX_JOINT_POOLS_BYTES,
+  MAX_JOINT_MEMBERS,
   MAX_LEASE_MEMBER_LENGTH,
   MAX_LEASE_MS,
   MAX_LEASE_NAME_LENGTH,
@@ -145,7 +145,7 @@ export const LEASE = noun("lease", {
             .max(MAX_LEASE_NAMES)
             .optional()
             .meta({
-              description: `In the place of \`name\`: all of them or none, under one leaseId. Those that are pools have members of ${MAX_JOINT_POOLS_BYTES} bytes together at most, as JSON.`,
+              description: `In the place of \`name\`: all of them or none, under one leaseId. Of those that are pools it is given at most ${MAX_JOINT_MEMBERS} members together.`,
             }),
           task: task.optional(),
           awaitsChildren: awaitsChildren.optional(),

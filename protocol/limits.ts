@@ -98,8 +98,8 @@ export const MAX_LEASE_NAMES = 64;
 export const MAX_LEASE_SLOTS = 4096;
 /** Of the label of one member. */
 export const MAX_LEASE_MEMBER_LENGTH = 128;
-/** Of the pools of names that one lease holds together: all of each is read and written again for the next token. */
-export const MAX_JOINT_POOLS_BYTES = DEFAULT_MAX_MESSAGE_BYTES;
+/** Members of pools that one lease of several names is given: as many as the longest pool has. */
+export const MAX_JOINT_MEMBERS = MAX_LEASE_SLOTS;
 /** Holders that one `lease.get` shows, and that a refusal names. */
 export const MAX_SHOWN_HOLDERS = 256;
 export const MAX_NAMED_HOLDERS = 16;

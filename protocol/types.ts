@@ -1916,8 +1916,8 @@ export type LeaseAcquireParams = {
   /** What the lease is for: a database, a branch, a directory. */
   name?: string | undefined;
   /**
-   * In the place of `name`: all of them or none, under one leaseId. Those that are pools have members of 1048576
-   * bytes together at most, as JSON.
+   * In the place of `name`: all of them or none, under one leaseId. Of those that are pools it is given at most
+   * 4096 members together.
    */
   names?: string[] | undefined;
   /**

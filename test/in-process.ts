@@ -189,6 +189,7 @@ export class InProcess {
       const calls: Call[] = [];
       this.#dispatcher.call(method, params, sender, source, calls, {
         id: undefined,
+        refusal: undefined,
         get hasRoom() {
           return hasRoom(connection);
         },

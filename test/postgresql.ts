@@ -24,6 +24,8 @@ const idOf = (option: string): number =>
   Number(spawnSync("id", [option, "postgres"], { encoding: "utf8" }).stdout);
 const user = process.getuid?.() === 0 ? { uid: idOf("-u"), gid: idOf("-g") } : undefined;
 
+const MAX_STARTS = 50;
+
 async function freePort(): Promise<number> {
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
@@ -106,6 +108,18 @@ export class PostgreSql {
     while (this.psql("SELECT 1").status !== 0) {
       if (server.exitCode !== null) throw new Error(`postgres: ${said}`);
       await sleep(20);
+    }
+  }
+
+  /** Starts the server again, however it ended: what it left behind ends by itself, and is in the way until then. */
+  async runAgain(): Promise<void> {
+    for (let tries = 1; ; tries += 1) {
+      try {
+        return await this.run();
+      } catch (error) {
+        if (tries === MAX_STARTS) throw error;
+        await sleep(100);
+      }
     }
   }
 

@@ -67,6 +67,16 @@ export class SilentProxy {
   /** Closes all connections; new ones pass. */
   cut(): void {
     this.#isSilent = false;
+    this.#end();
+  }
+
+  /** Closes all connections, and is silent to new ones. */
+  end(): void {
+    this.#isSilent = true;
+    this.#end();
+  }
+
+  #end(): void {
     for (const pair of this.#pairs) for (const socket of pair) socket.destroy();
   }
 }

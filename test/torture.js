@@ -30,6 +30,7 @@ const WHOLE_MINUTES = {
   "queue-torture": 4,
   schedule: 6,
   "shared-rules": 15,
+  "shared-storm": 10,
 };
 const OTHERS_MINUTES = 2;
 /** What each takes at least, however little of it is asked for. */

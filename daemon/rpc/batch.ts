@@ -1,8 +1,7 @@
 import type { Response } from "@pawl/protocol/envelope";
 import { type PawlError, refuse } from "@pawl/protocol/errors";
-import { MAX_BATCH_ANSWER_BYTES, MAX_REPLY_BYTES } from "@pawl/protocol/limits";
+import { MAX_BATCH_ANSWER_BYTES } from "@pawl/protocol/limits";
 import type { Call } from "../turns/call.js";
-import { failure } from "./json-rpc.js";
 import type { LineUnderWay } from "./peer.js";
 
 export interface BatchOptions {
@@ -20,8 +19,8 @@ export interface BatchOptions {
 }
 
 /**
- * A batch whose answers come in. They are sent together, so they are counted as they come: once they have
- * grown too large, the requests that are not yet taken up are refused instead of performed.
+ * A batch whose answers come in. They are sent together, so they are counted as they come: once they have grown too
+ * large, or those of all connections have, the requests that are not yet performed, or that wait, are refused instead.
  */
 export class Batch implements LineUnderWay {
   readonly #options: Omit<BatchOptions, "begin">;
@@ -42,10 +41,15 @@ export class Batch implements LineUnderWay {
     return this.#options.count - this.#begun;
   }
 
+  /** The refusal of every request that is not yet performed; undefined while there is room for answers. */
+  get refusal(): PawlError | undefined {
+    return this.#bytes > 0 && this.#options.isFull() ? TOO_MANY_ANSWERS : undefined;
+  }
+
   goOn(most: number, calls: Call[]): void {
-    const { count, isFull } = this.#options;
+    const { count } = this.#options;
     const end = Math.min(this.#begun + most, count);
-    const refusal = this.#bytes > 0 && isFull() ? TOO_MANY_ANSWERS : undefined;
+    const { refusal } = this;
     while (this.#begun < end) {
       const index = this.#begun;
       this.#begun += 1;
@@ -58,12 +62,11 @@ export class Batch implements LineUnderWay {
   take(index: number, response: Response | null): void {
     const { count, write, keep, finish } = this.#options;
     if (response !== null) {
-      let text = write(response);
-      // Calls that waited can all be answered at once, and are then performed already.
-      if (this.#bytes + text.length > MAX_REPLY_BYTES) text = write(failure(response.id, LEFT_OUT));
+      const text = write(response);
+      const bytes = memoryOf(text);
       this.#answers[index] = text;
-      this.#bytes += text.length;
-      keep(text.length);
+      this.#bytes += bytes;
+      keep(bytes);
     }
     this.#answered += 1;
     if (this.#answered < count) return;
@@ -72,13 +75,13 @@ export class Batch implements LineUnderWay {
   }
 }
 
+/** The bytes that a text takes: two for each character, unless all are ASCII. */
+function memoryOf(text: string): number {
+  return Buffer.byteLength(text) === text.length ? text.length : 2 * text.length;
+}
+
 const TOO_MANY_ANSWERS = refuse(
   "unavailable",
-  `The answers of this batch have grown beyond ${MAX_BATCH_ANSWER_BYTES} bytes, so this request was not performed. Send it in another batch.`,
+  `The answers of this batch have grown beyond ${MAX_BATCH_ANSWER_BYTES} bytes, or those that all connections have not read beyond their bound, so this request was not performed. Send it in another batch.`,
   { reason: "batch_too_large" },
-);
-
-const LEFT_OUT = refuse(
-  "message_too_large",
-  `This request was performed, but the answers of its batch would have more than ${MAX_REPLY_BYTES} bytes, so its own was left out. Send fewer at once.`,
 );

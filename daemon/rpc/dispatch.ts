@@ -19,6 +19,8 @@ export interface Reply {
   readonly id: Id | undefined;
   /** False while its peer has so much to read that a long answer has to wait. */
   readonly hasRoom: boolean;
+  /** The answer to a request that has waited, once no other can be kept. */
+  readonly refusal: PawlError | undefined;
   /** Called once: with the result or a refusal. */
   answer(outcome: unknown): void;
 }
@@ -183,6 +185,10 @@ class RequestCall implements Call {
 
   get hasRoom(): boolean {
     return this.#reply.hasRoom;
+  }
+
+  get refusal(): PawlError | undefined {
+    return this.#reply.refusal;
   }
 
   get writes(): boolean {

@@ -237,6 +237,7 @@ abstract class MessageReply implements Reply {
   /** Undefined for a notification, which is never answered. */
   id: Id | undefined;
   abstract readonly hasRoom: boolean;
+  abstract readonly refusal: PawlError | undefined;
 
   answer(outcome: unknown): void {
     if (this.id === undefined) this.give(null);
@@ -264,6 +265,10 @@ class LineReply extends MessageReply {
     return this.#peer.hasRoom;
   }
 
+  get refusal(): undefined {
+    return undefined;
+  }
+
   give(response: Response | null): void {
     const peer = this.#peer;
     if (this.#line !== undefined) peer.releaseLine(this.#line);
@@ -274,7 +279,7 @@ class LineReply extends MessageReply {
 
 /** The answer to a message of a batch. */
 class BatchReply extends MessageReply {
-  /** Nothing of a batch is read before its last answer is made. */
+  /** Nothing of a batch is read before its last answer is made, so none of its answers waits for room. */
   readonly hasRoom = true;
   readonly #batch: Batch;
   readonly #index: number;
@@ -283,6 +288,11 @@ class BatchReply extends MessageReply {
     super();
     this.#batch = batch;
     this.#index = index;
+  }
+
+  /** A notification has no answer that could be too much. */
+  get refusal(): PawlError | undefined {
+    return this.id === undefined ? undefined : this.#batch.refusal;
   }
 
   give(response: Response | null): void {

@@ -1,12 +1,13 @@
 // What an answer says of grants at a place: their scopes, so that later calls by their ids need not look these up, and
 // how long they last, so that their holders are told in time if the database is away.
 import type { Parsed, Result } from "@pawl/protocol";
-import { DEFAULT_LEASE_MS } from "@pawl/protocol/limits";
+import { DEFAULT_LEASE_MS, DEFAULT_LOSS_GRACE_MS } from "@pawl/protocol/limits";
 import { scopeOf } from "../domain/about.js";
 import { release as releaseDelivery } from "../domain/command/lease.js";
 import { release } from "../domain/lease/lease.js";
 import { releasePaths } from "../domain/path/path.js";
 import { abandon } from "../domain/queue/holder.js";
+import { References } from "../domain/references.js";
 import type { HeldNoun, LostRow, OnLoss } from "../grants/on-loss.js";
 import type { RawJson } from "../json/raw-json.js";
 import type { Operation } from "../store/statement.js";
@@ -68,19 +69,45 @@ export function changesBy(method: string, params: object, outcome: unknown): Cha
       if (patterns.length > 0) return [];
       return [{ id: (params as Parsed<"path.release">).reservationId, ttlMs: 0 }];
     }
+    case "transact":
+      return inTransaction(params as Parsed<"transact">, outcome as Result<"transact">);
     default:
       return [];
   }
 }
 
-function acquired(
-  { ttlMs, onLoss: given }: Parsed<"lease.acquire">,
-  outcome: Result<"lease.acquire">,
-): Change[] {
+/** The methods of a transaction that grant something, or change for how long something is held. */
+const OF_GRANTS = new Set([
+  "lease.acquire",
+  "lease.heartbeat",
+  "lease.release",
+  "queue.claim",
+  "queue.renew",
+  "queue.complete",
+  "queue.abandon",
+  "path.reserve",
+  "path.heartbeat",
+  "path.release",
+]);
+
+function inTransaction({ calls, dryRun }: Parsed<"transact">, { results }: Result<"transact">): Change[] {
+  if (dryRun === true || !calls.some(({ method }) => OF_GRANTS.has(method))) return [];
+  const texts = results as unknown as readonly RawJson[];
+  const references = new References();
+  return calls.flatMap(({ method, params }, index) => {
+    const result = texts[index] as RawJson;
+    const given = references.putInto((params ?? {}) as Record<string, unknown>).params;
+    references.add(result.text);
+    if (!OF_GRANTS.has(method)) return [];
+    return changesBy(method, given, method === "queue.claim" ? result : JSON.parse(result.text));
+  });
+}
+
+function acquired({ onLoss: given }: Parsed<"lease.acquire">, outcome: Result<"lease.acquire">): Change[] {
   const leases = "leases" in outcome ? outcome.leases : [outcome.lease];
   const [first] = leases;
   if (first === undefined) return [];
-  const { leaseId } = first;
+  const { leaseId, remainingMs: ttlMs } = first;
   const tell = leases.map(({ name, fencingToken }) => ({
     method: "lease.lost" as const,
     params: { name, leaseId, fencingToken, cause: "expired", reason: null },
@@ -104,8 +131,11 @@ function reserved(
   return [{ id: reservationId, scopes, ttlMs, tell, onLoss, ...(own === undefined ? { giveBack } : {}) }];
 }
 
-function endingOf(noun: HeldNoun, onLoss: OnLoss | undefined): Change["onLoss"] {
-  return onLoss && { noun, signal: onLoss.signal, grace_ms: onLoss.graceMs };
+/** Within a transaction defaults are not filled in. */
+export function endingOf(noun: HeldNoun, onLoss: Partial<OnLoss> | undefined): Change["onLoss"] {
+  if (onLoss === undefined) return undefined;
+  const { signal = "SIGTERM", graceMs = DEFAULT_LOSS_GRACE_MS } = onLoss;
+  return { noun, signal, grace_ms: graceMs };
 }
 
 /** Of what is no grant. */

@@ -39,6 +39,10 @@ export class HeldGrants {
     if (grant !== undefined) this.keep(id, { ...grant, ttlMs });
   }
 
+  has(id: string): boolean {
+    return this.#byId.has(id);
+  }
+
   drop(id: string): void {
     const grant = this.#byId.get(id);
     if (grant === undefined) return;

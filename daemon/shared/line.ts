@@ -316,7 +316,7 @@ export class SideBySide {
       }
     }
     this.#place.heardSince(sentAt);
-    this.#finish(turn);
+    this.#finish(turn, slot.daemon !== setting.daemon());
     return undefined;
   }
 
@@ -327,11 +327,11 @@ export class SideBySide {
     return new NotDone(this.#place.lost(error, slot));
   }
 
-  #finish(turn: SharedTurn): void {
+  #finish(turn: SharedTurn, isDead: boolean): void {
     turn.committed();
     for (const call of [...turn.later].reverse()) this.#place.goOn(call);
     this.#place.committed(turn);
-    turn.answer();
+    turn.answer(isDead);
     this.#place.wake(turn.wokenElsewhere);
     const { wokenLater } = turn;
     if (wokenLater.size > 0) setTimeout(() => this.#place.wake(wokenLater), LEFT_MS).unref();

@@ -25,7 +25,12 @@ interface Part {
 /** Has the others look at the calls that wait under these keys, or at all where the keys are too many. */
 export function messageOfKeys(from: number, keys: readonly string[]): string {
   const told = JSON.stringify({ from, keys } satisfies Told);
-  return Buffer.byteLength(told) <= MAX_MESSAGE_BYTES ? told : JSON.stringify({ from } satisfies Told);
+  return Buffer.byteLength(told) <= MAX_MESSAGE_BYTES ? told : messageOfAll(from);
+}
+
+/** Has the others look at all that waits, and who there is. */
+export function messageOfAll(from: number): string {
+  return JSON.stringify({ from } satisfies Told);
 }
 
 /** A notification for a connection of another daemon, in as many messages as it takes, to be sent in their order. */

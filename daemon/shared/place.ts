@@ -37,8 +37,9 @@ import type { ConnectionOrder } from "./connection-order.js";
 import { classifyShared } from "./failure.js";
 import { changesBy } from "./grants-made.js";
 import { type HeldGrant, HeldGrants } from "./held.js";
+import { type Losses, lossesOf } from "./held-elsewhere.js";
 import { CallLine, type Item, type LinesPlace, SideBySide, type Slot } from "./line.js";
-import { Messages, messagesOf } from "./messages.js";
+import { Messages, messageOfAll, messagesOf } from "./messages.js";
 import { PlacedCall } from "./placed-call.js";
 import { placeOf, Session } from "./session.js";
 import { useTables } from "./tables.js";
@@ -55,6 +56,10 @@ const LOCK_TIMEOUT_MS = 30_000;
 /** The time between two looks whether the database answers, and whether other daemons have gone. */
 const MAX_PULSE_MS = 1000;
 const MIN_PULSE_MS = 50;
+/** The end of another daemon is waited for so long at once. */
+const WATCH_MS = 5000;
+/** The last turns of a daemon are kept for so long after it has gone. */
+const TURNS_KEPT_MS = 7 * 86_400_000;
 /** A database that was lost is asked for again after so long, then twice as long, up to the most. */
 const FIRST_RETRY_MS = 50;
 const MAX_RETRY_MS = 5000;
@@ -150,6 +155,7 @@ export class Place implements LinesPlace {
   /** Why nothing can be done; undefined while the database is there. */
   #away: PawlError | undefined = NOT_YET;
   #stopped: PawlError | undefined;
+  #wasThere = false;
   #slots: Slot[] = [];
   /** Slots are never used again, so that the row of a turn that nobody heard of stays. */
   #nextSlot = 0;
@@ -167,6 +173,12 @@ export class Place implements LinesPlace {
   /** The connection that is being asked whether it is there. */
   #beating: Life | undefined;
   readonly #buried = new Set<number>();
+  /** Others that are not there are taken for dead from then on, in milliseconds of `elapsed`. */
+  #buriesFrom = 0;
+  /** The daemon whose end is waited for, and the session that waits. */
+  #neighbour: number | undefined;
+  #watcher: Session | undefined;
+  #lookedAround: (() => void) | undefined;
 
   /** @param order of the calls of connections, at all places. */
   constructor(options: PlaceOptions, order: ConnectionOrder) {
@@ -246,12 +258,13 @@ export class Place implements LinesPlace {
     performed: () => void,
     known = this.#knownScopes(about),
   ): void {
+    const elsewhere: Elsewhere = new Map();
     const remember = (outcome: unknown, ageMs: number): unknown =>
-      this.#remember(method, params, call, outcome, ageMs);
+      this.#remember({ method, params, elsewhere }, call, outcome, ageMs);
     const perform = (scopes: readonly string[]): void =>
       this.#lineOf(scopes).perform(new PlacedCall({ call, about, scopes, remember, performed }));
     if (known !== undefined) return perform(known);
-    this.#findScopes(about).then(perform, (error) => {
+    this.#findScopes(about, RENEWING.has(method) ? elsewhere : undefined).then(perform, (error) => {
       call.settle(error);
       performed();
     });
@@ -269,12 +282,14 @@ export class Place implements LinesPlace {
     return [...new Set(scopes)];
   }
 
-  async #findScopes(about: About): Promise<readonly string[]> {
+  /** @param elsewhere is given what holders have to be told of what was not granted here; undefined if nobody asks. */
+  async #findScopes(about: About, elsewhere?: Elsewhere): Promise<readonly string[]> {
     const scopes = [...about.names.map(scopeOf), ...about.beside];
     for (const given of about.ids) {
       const found = await this.look(() => scopesOf(given));
       scopes.push(...found);
       if (found.length > 0) this.#rememberScopes(given, found);
+      elsewhere?.set(given.id, await this.look(() => lossesOf(given)));
     }
     // What is not there is refused by any turn.
     return scopes.length === 0 ? [NOWHERE] : [...new Set(scopes)];
@@ -299,14 +314,24 @@ export class Place implements LinesPlace {
   }
 
   /** Notes what a call was granted, or has given back. */
-  #remember(method: string, params: object, { caller }: Call, outcome: unknown, ageMs: number): unknown {
+  #remember(
+    { method, params, elsewhere }: Pick<Request, "method" | "params"> & { readonly elsewhere: Elsewhere },
+    { caller }: Call,
+    outcome: unknown,
+    ageMs: number,
+  ): unknown {
     if (outcome instanceof Error) return outcome;
     if (method === "queue.explain") return { ...(outcome as object), keptIn: this.shown };
     const changes = changesBy(method, params, outcome);
     const { connection } = caller;
     if (changes.some(({ ttlMs }) => ttlMs > 0 && ageMs >= ttlMs * TOO_LATE_PART)) {
       for (const { giveBack } of changes) if (giveBack !== undefined) this.#giveBack(giveBack);
-      return TOO_LATE;
+      if (method !== "transact") return TOO_LATE;
+      // The rest of it was done: it is answered as it is, and then its holder is told.
+      setImmediate(() => {
+        for (const { tell = [] } of changes) this.#tellLost(connection, tell);
+      });
+      return outcome;
     }
     for (const { id, scopes, ttlMs, tell, onLoss: ending } of changes) {
       if (ttlMs === 0) {
@@ -315,11 +340,14 @@ export class Place implements LinesPlace {
         continue;
       }
       if (scopes !== undefined) this.#rememberScopes({ kind: "claim", id }, scopes);
-      if (tell === undefined) this.#held.renew(id, ttlMs);
-      else if (tell.length > 0) {
-        const holder = ending && this.#options.processOf(caller);
-        const onLoss = holder && !(holder instanceof PawlError) ? { ...ending, holder } : undefined;
-        this.#hold(id, { connection, ttlMs, tell, onLoss });
+      const other = tell !== undefined || this.#held.has(id) ? undefined : elsewhere.get(id);
+      const told = tell ?? other?.tell;
+      if (told === undefined) this.#held.renew(id, ttlMs);
+      else if (told.length > 0) {
+        const how = ending ?? other?.ending;
+        const holder = how && this.#options.processOf(caller);
+        const onLoss = how && holder && !(holder instanceof PawlError) ? { ...how, holder } : undefined;
+        this.#hold(id, { connection, ttlMs, tell: told, onLoss });
       }
     }
     return outcome;
@@ -565,7 +593,11 @@ export class Place implements LinesPlace {
       const connection = ownConnection(told.to, life.number);
       if (connection !== undefined) this.#tellConnection(connection, told.method, told.params ?? {});
     } else if (told.keys !== undefined) this.wake(told.keys);
-    else this.#tryAll();
+    else {
+      // As one does that has just begun, too.
+      this.#tryAll();
+      this.#beat(life);
+    }
   }
 
   /** The database's clock, as far as it is known. */
@@ -666,8 +698,9 @@ export class Place implements LinesPlace {
   }
 
   async resolve(slot: Slot): Promise<boolean> {
+    const { now: lostAt } = this.time();
     for (;;) {
-      if (this.#stopped !== undefined) throw this.#stopped;
+      if (this.#stopped !== undefined) throw OUTCOME_UNKNOWN;
       if (this.#away !== undefined) await new Promise<void>((resolve) => this.#awaitingReturn.push(resolve));
       let session: Session | undefined;
       try {
@@ -679,12 +712,17 @@ export class Place implements LinesPlace {
             values: [this.#lockPrefix],
           },
           {
-            text: "SELECT turn FROM pawl_shared_turn WHERE daemon = $1 AND slot = $2",
+            text: `SELECT turn, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now
+              FROM (VALUES (1)) AS always LEFT JOIN pawl_shared_turn ON daemon = $1 AND slot = $2`,
             values: [slot.daemon, slot.number],
           },
         ]);
-        return rows[0]?.turn === slot.turn;
+        const [found] = rows;
+        // Of a machine that slept for days the turn may be forgotten.
+        if (found?.turn === null && Number(found.now) - lostAt >= TURNS_KEPT_MS / 2) throw OUTCOME_UNKNOWN;
+        return found?.turn === slot.turn;
       } catch (error) {
+        if (error === OUTCOME_UNKNOWN) throw error;
         if (classifyShared(error) === "lost") this.lost(error);
         await new Promise((resolve) => setTimeout(resolve, FIRST_RETRY_MS));
       } finally {
@@ -784,6 +822,7 @@ export class Place implements LinesPlace {
       number,
       hostname(),
     ]);
+    await listener.query("SELECT pg_notify($1, $2)", [this.channel, messageOfAll(number)]);
     return number;
   }
 
@@ -809,12 +848,16 @@ export class Place implements LinesPlace {
       if (this.#life === life) this.lost(error);
     });
     for (const resolve of this.#awaitingReturn.splice(0)) resolve();
+    // A server that was away was so for all of them; whoever is not back by then has told its holders.
+    if (this.#wasThere) this.#buriesFrom = elapsed() + MAX_TOLD_AFTER_MS;
+    this.#wasThere = true;
     this.#options.log.info(
       { place: this.shown, daemon: life.number },
       "the database of shared names is there",
     );
     this.#options.onChange();
     this.#beat(life);
+    void this.#watch(life);
     void this.#end();
     this.#tryAll();
   }
@@ -831,6 +874,7 @@ export class Place implements LinesPlace {
     this.#options.onChange();
     for (const { session } of this.#slots.splice(0)) session.destroy();
     this.#life?.listener.destroy();
+    this.#watcher?.destroy();
     for (const { reject } of this.#awaitingSlot.splice(0)) reject(away);
     this.#connectLater();
     return away;
@@ -868,19 +912,27 @@ export class Place implements LinesPlace {
     clearTimeout(this.#pulse);
     this.#beating = life;
     const sentAt = elapsed();
+    const buries = sentAt >= this.#buriesFrom;
     life.listener
-      .query<{ number: number }>(
-        `SELECT number FROM pawl_shared_daemon
-          WHERE number <> $1 AND pg_try_advisory_lock(hashtextextended($2 || ' daemon ' || number, 0))`,
-        [life.number, this.#lockPrefix],
-        "pawl_find_dead",
+      .query<{ number: number; dead: number }>(
+        `SELECT number,
+            CASE WHEN $3 THEN pg_try_advisory_lock(hashtextextended($2 || ' daemon ' || number, 0)) ELSE false END AS dead
+          FROM pawl_shared_daemon WHERE number <> $1 ORDER BY number`,
+        [life.number, this.#lockPrefix, buries ? 1 : 0],
+        "pawl_look_at_others",
       )
       .then(
-        (dead) => {
+        (others) => {
           if (this.#life !== life) return;
           this.#beating = undefined;
           this.heardSince(sentAt);
-          for (const { number } of dead) void this.#bury(number, life);
+          for (const { number, dead } of others) {
+            if (dead === 1)
+              void this.#bury(number, "looked at").then(() => this.#unlock(number, life.listener));
+          }
+          const [first, next = first] = [others[0], others.find(({ number }) => number > life.number)];
+          this.#neighbour = next?.number;
+          this.#lookedAround?.();
           this.#beatLater(life);
         },
         (error) => {
@@ -896,8 +948,59 @@ export class Place implements LinesPlace {
     this.#pulse = setTimeout(() => this.#beat(life), pulseMs).unref();
   }
 
-  /** Another daemon has gone: others may come back to what its connections held, or it ends. */
-  async #bury(number: number, life: Life): Promise<void> {
+  /**
+   * Waits for the end of the next daemon in a ring of all of them, whose lock is free then. A wait holds up what the
+   * server cleans away, so none lasts long, and one that is over is no error that the server would log.
+   */
+  async #watch(life: Life): Promise<void> {
+    try {
+      const session = await Session.open(this.#options.url);
+      if (this.#life !== life || this.#away !== undefined || this.#stopped !== undefined)
+        return session.destroy();
+      this.#watcher = session;
+      await session.script(`SET lock_timeout = ${WATCH_MS}`);
+      while (this.#life === life && this.#away === undefined && this.#stopped === undefined) {
+        const number = this.#neighbour;
+        if (number === undefined || elapsed() < this.#buriesFrom) {
+          await new Promise<void>((resolve) => {
+            this.#lookedAround = resolve;
+          });
+          continue;
+        }
+        const key = `hashtextextended('${this.#lifeLock(number)}', 0)`;
+        const [, [lock] = []] = await session.together([
+          {
+            text: `DO 'BEGIN PERFORM pg_advisory_lock_shared(${key.replaceAll("'", "''")}); EXCEPTION WHEN lock_not_available THEN END'`,
+          },
+          { text: `SELECT pg_try_advisory_lock_shared(${key}) AS free` },
+        ]);
+        if (lock?.free !== 1) continue;
+        if (this.#neighbour === number) this.#neighbour = undefined;
+        await this.#bury(number, "waited for");
+        await session.query("SELECT pg_advisory_unlock_all() IS NULL AS free");
+      }
+    } catch (error) {
+      if (this.#life !== life || this.#away !== undefined || this.#stopped !== undefined) return;
+      this.#options.log.debug(
+        { err: error, place: this.shown },
+        "other daemons are looked at, not waited for",
+      );
+      setTimeout(() => void this.#watch(life), MAX_RETRY_MS).unref();
+    }
+  }
+
+  #unlock(number: number, session: Session): void {
+    session
+      .query("SELECT pg_advisory_unlock(hashtextextended($1, 0))", [this.#lifeLock(number)])
+      .catch(() => {});
+  }
+
+  /**
+   * Another daemon has gone: others may come back to what its connections held, or it ends.
+   *
+   * @param noticed how that was noticed.
+   */
+  async #bury(number: number, noticed: "looked at" | "waited for"): Promise<void> {
     if (this.#buried.has(number)) return;
     this.#buried.add(number);
     try {
@@ -907,19 +1010,17 @@ export class Place implements LinesPlace {
         yield* endings.abandon(first, first + CONNECTIONS_PER_DAEMON - 1, env);
         yield* run(forgetDaemon, { number });
         yield* run(forgetWaiting, { number });
+        yield* run(forgetTurns, { before: env.now - TURNS_KEPT_MS });
         env.effects.deadline(env.now);
       });
       log.info(
-        { place: this.shown, daemon: number },
+        { place: this.shown, daemon: number, noticed },
         "another daemon has gone; what its connections held ends unless they come back",
       );
     } catch (error) {
       this.#options.log.warn({ err: error, daemon: number }, "a daemon that has gone cannot be seen to now");
     }
     this.#buried.delete(number);
-    life.listener
-      .query("SELECT pg_advisory_unlock(hashtextextended($1, 0))", [this.#lifeLock(number)])
-      .catch(() => {});
   }
 
   /** Sees to it that holders are told in time if the database is silent. */
@@ -959,7 +1060,7 @@ export class Place implements LinesPlace {
     this.#life = undefined;
     const { now } = this.time();
     for (const { id, connection, ttlMs, since, tell, onLoss } of all) {
-      for (const { method, params } of tell) this.#options.outlet.notify(connection, method, params);
+      this.#tellLost(connection, tell);
       // What was not renewed here for so long may have been given back at another daemon.
       if (onLoss === undefined || elapsed() - since > ttlMs) continue;
       this.#endHolder({ ...onLoss, grantId: id, connection, lostAt: now });
@@ -994,6 +1095,10 @@ export class Place implements LinesPlace {
     this.#options.endHolder(this, row, connection);
   }
 
+  #tellLost(connection: number, tell: HeldGrant["tell"]): void {
+    for (const { method, params } of tell) this.#options.outlet.notify(connection, method, params);
+  }
+
   /** Refuses everything from now on. */
   async stop(refusal: PawlError): Promise<void> {
     this.#stopped = refusal;
@@ -1020,6 +1125,7 @@ export class Place implements LinesPlace {
     const sessions = this.#slots.splice(0).map(({ session }) => session);
     if (this.#life !== undefined) sessions.push(this.#life.listener);
     this.#life = undefined;
+    this.#watcher?.destroy();
     await Promise.all(sessions.map((session) => session.close()));
   }
 }
@@ -1027,6 +1133,10 @@ export class Place implements LinesPlace {
 const forgetDaemon: Statement<never> = { sql: "DELETE FROM pawl_shared_daemon WHERE number = :number" };
 const withdrawWaiting: Statement<never> = {
   sql: "DELETE FROM pawl_shared_waiting WHERE key = :key AND daemon = :daemon",
+};
+const forgetTurns: Statement<never> = {
+  sql: `DELETE FROM pawl_shared_turn
+    WHERE now_ms < :before AND daemon NOT IN (SELECT number FROM pawl_shared_daemon)`,
 };
 const forgetWaiting: Statement<never> = { sql: "DELETE FROM pawl_shared_waiting WHERE daemon = :number" };
 
@@ -1053,6 +1163,12 @@ function isOfThisLife(counter: Counter): boolean {
   return counter.startsWith("commandsEnded");
 }
 
+/** By their ids, what holders of grants are told of a loss that were not granted here. */
+type Elsewhere = Map<string, Losses>;
+
+/** Methods that may renew what was granted elsewhere. */
+const RENEWING = new Set(["lease.heartbeat", "queue.renew", "path.heartbeat", "transact"]);
+
 /** The scopes of leases and of paths. */
 const HELD = /^(?:lease|path):/;
 
@@ -1066,6 +1182,12 @@ const TOO_LATE = refuse(
 function byOneClock({ at, wallAt }: Due): Due {
   return { ...NEVER, at: Math.min(at, wallAt) };
 }
+
+const OUTCOME_UNKNOWN = refuse(
+  "unavailable",
+  "The daemon could not find out whether this was done, since the database of these shared names did not answer in time. Look before you ask for it again.",
+  { reason: "shared_outcome_unknown" },
+);
 
 /** The scope of what is about nothing that is there. */
 const NOWHERE = "nowhere";

@@ -58,6 +58,10 @@ export class PlacedCall implements ScopedCall {
     return this.#call.closed;
   }
 
+  get refusal(): Call["refusal"] {
+    return this.#call.refusal;
+  }
+
   start(env: Env): Operation<Outcome<unknown>> {
     return this.#call.start(env);
   }

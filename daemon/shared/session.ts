@@ -1,14 +1,14 @@
 // One connection to PostgreSQL, on which operations are driven with awaits between their steps.
 //
 // `pg` is the library because one client is one connection there, which nothing opens anew behind our back (locks and
-// LISTEN live as long as it), statements are prepared under names that are given, and they go out without waiting for
-// the answers to those before them.
+// LISTEN live as long as it), and statements go out without waiting for the answers to those before them.
 import type { Duplex } from "node:stream";
 import { PawlError } from "@pawl/protocol/errors";
 import pg from "pg";
 import type { Done, Operation, SqlParams, SqlValue, Statement, Step } from "../store/statement.js";
+import { type Answer, type Ask, Batch, type Prepared, type Row } from "./batch.js";
 import { ConnectionLost } from "./failure.js";
-import { insertionWithKey, KEY, TYPES, translate, valuesOf } from "./statements.js";
+import { insertionWithKey, KEY, translate, valuesOf } from "./statements.js";
 
 /** Before it, some of what the tables and the turns need is not there. */
 const OLDEST_SERVER_VERSION = 140_000;
@@ -35,16 +35,6 @@ export interface SessionOptions {
   readonly application?: string;
 }
 
-/** A statement of this room, beside those of operations. */
-export interface Ask {
-  readonly text: string;
-  readonly values?: readonly SqlValue[];
-  /** Under which it is prepared, once on each connection; one without is parsed each time. */
-  readonly name?: string;
-}
-
-type Row = Record<string, SqlValue>;
-
 /** Keys that are reserved at once at most: those that a transaction does not use are never given. */
 const MAX_RESERVED_KEYS = 64;
 const RESERVE_KEYS: Ask = {
@@ -52,7 +42,17 @@ const RESERVE_KEYS: Ask = {
   text: "SELECT nextval(pg_get_serial_sequence($1, $2)) AS key FROM generate_series(1, $3)",
 };
 
-/** All the statements of a session are answered in their order; one transaction is open at a time. */
+const BEGIN: Ask = { name: "pawl_begin", text: "BEGIN" };
+const BEGIN_TO_READ: Ask = {
+  name: "pawl_begin_to_read",
+  text: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+};
+const COMMIT: Ask = { name: "pawl_commit", text: "COMMIT" };
+
+/**
+ * All the statements of a session are answered in their order; one transaction is open at a time. What is asked in it
+ * before the next tick goes out together.
+ */
 export class Session {
   /** The PostgreSQL schema that has the tables. */
   readonly schema: string;
@@ -65,8 +65,10 @@ export class Session {
   #inTransaction = false;
   #wrote = false;
   #operationWrote = false;
-  #gathers = false;
-  /** Of a statement of the transaction that nobody waited for. */
+  readonly #prepared: Prepared = new Map();
+  /** What goes out before the next tick. */
+  #batch: Batch | undefined;
+  /** Of the first statement of the transaction that failed: the server has refused all that came after. */
   #failure: unknown;
   /** The keys that the transaction has reserved, by their tables, and how many it reserves next. */
   readonly #keys = new Map<string, { free: number[]; next: number }>();
@@ -82,7 +84,6 @@ export class Session {
       keepAlive: true,
       keepAliveInitialDelayMillis: KEEP_ALIVE_AFTER_MS,
       pipeline: true,
-      types: TYPES,
     });
     this.#client.on("error", (error) => this.#end(error));
     this.#client.on("end", () => this.#end(new Error("the server closed the connection")));
@@ -161,7 +162,7 @@ export class Session {
     // What the last transaction has left is not above what others have given since.
     this.#keys.clear();
     const [, ...answers] = await this.together([
-      { text: toRead ? "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" : "BEGIN" },
+      toRead ? BEGIN_TO_READ : BEGIN,
       ...first,
     ]);
     return answers;
@@ -172,10 +173,7 @@ export class Session {
    * became of it is not known where `classifyShared` says `lost`.
    */
   async commit(last: readonly Ask[] = []): Promise<Row[][]> {
-    const asked = [...last.map((ask) => this.#ask(ask)), this.#ask({ text: "COMMIT" })];
-    const answers = await allOf(asked).catch((error) => {
-      throw this.#failure ?? error;
-    });
+    const answers = await allOf([...last, COMMIT].map((ask) => this.#ask(ask)));
     this.#inTransaction = false;
     // After an error in the transaction the server answers so, and has undone it.
     if (answers.at(-1)?.command !== "COMMIT")
@@ -186,6 +184,8 @@ export class Session {
   /** Undoes what is open, if anything still is. Never throws: a connection that is lost has undone it. */
   async rollback(): Promise<void> {
     if (!this.#inTransaction) return;
+    // What fails before it has the server pass over all that goes out together with that.
+    this.#sendBatch();
     this.#inTransaction = false;
     await this.#ask({ text: "ROLLBACK" }).catch(() => {});
   }
@@ -224,9 +224,9 @@ export class Session {
     const { name, text, names } = translate(statement);
     const ask = { name, text, values: valuesOf(params, names) };
     if (unread) return this.#sendWrite(ask);
-    const { command, rowCount, rows, fields } = await this.#answerTo(ask);
-    if (command !== "SELECT" && rowCount !== null && rowCount > 0) this.#noteWrite();
-    if (fields.length === 0) return { changes: rowCount, lastInsertRowid: 0 };
+    const { command, count, rows, givesRows } = await this.#ask(ask);
+    if (command !== "SELECT" && count !== null && count > 0) this.#noteWrite();
+    if (!givesRows) return { changes: count, lastInsertRowid: 0 };
     return single ? rows[0] : rows;
   }
 
@@ -240,7 +240,7 @@ export class Session {
     }
     if (keys.free.length === 0) {
       const ask = { ...RESERVE_KEYS, values: [`${this.schema}.${table}`, column, keys.next] };
-      const { rows } = await this.#answerTo(ask);
+      const { rows } = await this.#ask(ask);
       keys.free = rows.map(({ key }) => key as number);
       keys.next = Math.min(2 * keys.next, MAX_RESERVED_KEYS);
     }
@@ -254,21 +254,10 @@ export class Session {
     this.#operationWrote = true;
   }
 
-  /** Sends a statement whose failure is that of the next one that is waited for. */
+  /** Sends a statement whose failure is that of all that come after it. */
   #sendWrite(ask: Ask): void {
     this.#noteWrite();
-    this.#ask(ask).catch((error) => {
-      this.#failure ??= error;
-    });
-  }
-
-  /** After a failure the server refuses all that comes after: the failure counts, not the refusals. */
-  async #answerTo(ask: Ask): Promise<pg.QueryResult<Row>> {
-    try {
-      return await this.#ask(ask);
-    } catch (error) {
-      throw this.#failure ?? error;
-    }
+    this.#ask(ask).catch(() => {});
   }
 
   /** Performs a statement and gives its rows. Several that are asked for without waiting go out one after the other. */
@@ -284,7 +273,10 @@ export class Session {
 
   /** Performs a text of several statements without parameters. */
   async script(text: string): Promise<void> {
-    await this.#ask({ text });
+    this.#sendBatch();
+    await this.#client.query(text).catch((error) => {
+      throw this.#explained(error);
+    });
   }
 
   /** Has `onNotify` called with the payload of each notification on a channel, until the session ends. */
@@ -295,6 +287,7 @@ export class Session {
 
   /** Ends the session; what is open is undone. */
   async close(): Promise<void> {
+    this.#sendBatch();
     await this.#client.end().catch(() => {});
     this.#end(new Error("the session was closed"));
   }
@@ -310,31 +303,32 @@ export class Session {
     this.#ask({ text }).catch(() => {});
   }
 
-  #ask({ text, values, name }: Ask): Promise<pg.QueryResult<Row>> {
-    this.#gather();
+  #ask(ask: Ask): Promise<Answer> {
     return new Promise((resolve, reject) => {
-      const config = {
-        text,
-        ...(values === undefined || values.length === 0 ? {} : { values: values as SqlValue[] }),
-        ...(name === undefined ? {} : { name }),
+      const fail = (error: unknown): void => {
+        const explained = this.#explained(error);
+        if (this.#inTransaction) this.#failure ??= explained;
+        reject(this.#inTransaction ? this.#failure : explained);
       };
-      void this.#client.query<Row>(config as pg.QueryConfig, (error, result) => {
-        if (error) reject(this.#explained(error));
-        else resolve(result);
-      });
+      this.#openBatch().add(ask, resolve, fail);
+      if (!this.#inTransaction) this.#sendBatch();
     });
   }
 
-  /** What is asked before the next tick goes out by one write: a write wakes a process of the server. */
-  #gather(): void {
-    if (this.#gathers) return;
-    this.#gathers = true;
-    const stream = this.#stream;
-    stream.cork();
+  #openBatch(): Batch {
+    if (this.#batch !== undefined) return this.#batch;
+    const batch = new Batch(this.#prepared);
+    this.#batch = batch;
     process.nextTick(() => {
-      this.#gathers = false;
-      stream.uncork();
+      if (this.#batch === batch) this.#sendBatch();
     });
+    return batch;
+  }
+
+  #sendBatch(): void {
+    const batch = this.#batch;
+    this.#batch = undefined;
+    if (batch !== undefined) this.#client.query(batch);
   }
 
   get #stream(): Duplex {

@@ -100,10 +100,10 @@ const PARSERS = new Map<number, (text: string) => SqlValue>([
   ...[INT8, INT2, INT4, FLOAT4, FLOAT8, NUMERIC].map((type) => [type, Number] as const),
 ]);
 
-/** How `pg` reads the columns of a row. */
-export const TYPES = {
-  getTypeParser: (type: number): ((text: string) => SqlValue) => PARSERS.get(type) ?? asItIs,
-};
+/** What reads the text of a value of a type. */
+export function parserOf(type: number): (text: string) => SqlValue {
+  return PARSERS.get(type) ?? asItIs;
+}
 
 function asItIs(text: string): string {
   return text;
@@ -112,4 +112,15 @@ function asItIs(text: string): string {
 /** `bytea_output` is hex: `\x` and two digits for each byte. */
 function bytesOf(text: string): Buffer {
   return Buffer.from(text.slice(2), "hex");
+}
+
+/** A value as it is sent: as text, or as the bytes that it is. */
+export function textOf(value: SqlValue): string | Buffer | null {
+  if (value === null || typeof value === "string") return value;
+  return typeof value === "number" ? String(value) : Buffer.from(value.buffer, value.byteOffset, value.byteLength);
+}
+
+/** Texts as a value of the type `text[]`. */
+export function arrayOf(texts: readonly string[]): string {
+  return `{${texts.map((text) => `"${text.replaceAll(/["\\]/g, "\\$&")}"`).join(",")}}`;
 }

@@ -1,6 +1,6 @@
 import { PawlError } from "@pawl/protocol/errors";
 import { elapsed, type Reading } from "../clock.js";
-import type { Operation, SqlValue } from "../store/statement.js";
+import type { Operation } from "../store/statement.js";
 import type { Due } from "../turns/alarm.js";
 import { isToUndo, MAX_ASKED_FOR_ANCESTORS, MAX_UNTANGLED, UNTANGLED } from "../turns/attempt.js";
 import { type Call, DAEMON } from "../turns/call.js";
@@ -20,9 +20,11 @@ import {
 import { pooledRandom } from "../turns/random.js";
 import { TurnMemory } from "../turns/turn-memory.js";
 import { type Parked, TurnMarks, type Waiters } from "../turns/waiters.js";
+import type { Ask } from "./batch.js";
 import { SharedEffects } from "./effects.js";
 import { messageOfKeys } from "./messages.js";
-import type { Ask, Session } from "./session.js";
+import type { Session } from "./session.js";
+import { arrayOf } from "./statements.js";
 
 /** The same for every turn of a daemon at a place. */
 export interface TurnSetting extends Pick<Env, "mode" | "idDigits" | "sign" | "idMark" | "processOf"> {
@@ -155,7 +157,7 @@ export class SharedTurn {
     const { lockPrefix } = this.#setting;
     const scopes = this.#scopes;
     // In one order everywhere, so that no two turns wait for each other.
-    const keys = [...(scopes ?? [])].sort() as unknown as SqlValue;
+    const keys = arrayOf([...(scopes ?? [])].sort());
     const asks: Ask[] =
       scopes === undefined
         ? [{ ...LOCK_PLACE, values: [lockPrefix] }, READ_CLOCK]
@@ -238,7 +240,7 @@ export class SharedTurn {
     const { daemon } = own;
     const last: Ask[] = [];
     if (this.#toRegister.size > 0) {
-      last.push({ ...REGISTER, values: [[...this.#toRegister] as unknown as SqlValue, daemon] });
+      last.push({ ...REGISTER, values: [arrayOf([...this.#toRegister]), daemon] });
     }
     if (session.wrote || last.length > 0) {
       last.push({ ...LEAVE_TURN, values: [daemon, own.slot, own.turn, this.#time.now] });
@@ -246,7 +248,7 @@ export class SharedTurn {
     const woken = [...this.#effects.woken];
     if (woken.length > 0) {
       const payload = messageOfKeys(daemon, woken);
-      const keys = woken.flatMap(beginningsOf) as unknown as SqlValue;
+      const keys = arrayOf(woken.flatMap(beginningsOf));
       last.push({ ...NOTIFY, values: [own.channel, payload, keys, daemon] });
     }
     this.#readAt = elapsed();
@@ -284,10 +286,14 @@ export class SharedTurn {
     this.#afterwards.push(action);
   }
 
-  /** After the commit: answers every call that does not wait on. */
-  answer(): void {
+  /**
+   * After the commit: answers every call that does not wait on.
+   *
+   * @param isDead true if others have taken the daemon for dead meanwhile: nothing that was granted is sure to be held.
+   */
+  answer(isDead: boolean): void {
     for (const action of this.#afterwards) action();
-    const ageMs = this.#readBeforeMs + elapsed() - this.#readAt;
+    const ageMs = isDead ? Number.POSITIVE_INFINITY : this.#readBeforeMs + elapsed() - this.#readAt;
     for (const [index, call] of this.#answered.entries()) call.answered(this.#outcomes[index], ageMs);
   }
 
@@ -382,7 +388,8 @@ export class SharedTurn {
     key: string | null,
     mayOvertake = false,
   ): Promise<unknown> {
-    const outcome = await this.#try(parked.call, mayWait, key, parked, mayOvertake);
+    const { refusal } = parked.call;
+    const outcome = refusal ?? (await this.#try(parked.call, mayWait, key, parked, mayOvertake));
     // What the type knows of the state is from before.
     if ((parked.state as string) !== "gone") return outcome;
     if (outcome instanceof Wait || outcome instanceof PawlError) return GONE;

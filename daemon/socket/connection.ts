@@ -223,7 +223,8 @@ export class Connection implements Peer, Reader, Source {
   /** True if more answers of batches may be kept until the last one of each is there. */
   get mayKeep(): boolean {
     if (this.closed) return true;
-    return this.#outgoing.keptBytes < MAX_BATCH_ANSWER_BYTES && this.#options.unsent.maySend(this, 0);
+    const isLittle = this.#outgoing.keptBytes < MAX_BATCH_ANSWER_BYTES;
+    return isLittle && this.#options.unsent.maySend(this, this.#answerBytes);
   }
 
   get hasRoom(): boolean {
@@ -279,6 +280,8 @@ export class Connection implements Peer, Reader, Source {
 
   keep(bytes: number): void {
     if (!this.closed) this.#outgoing.keep(bytes);
+    // The row and the value that it was made of are garbage, and too large to be taken for young.
+    if (bytes >= LONG_MESSAGE_BYTES) noteOldBytes(bytes);
   }
 
   received(requests: number): void {

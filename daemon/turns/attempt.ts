@@ -319,6 +319,8 @@ export class Attempt {
   }
 
   #try(call: Call, mayWait: boolean, woken: string | null, parked?: Parked, mayOvertake?: boolean): unknown {
+    const refusal = parked === undefined ? undefined : call.refusal;
+    if (refusal !== undefined) return refusal;
     const { store } = this.#setting;
     this.#effects.begin();
     const operation = call.start(this.#env(call.caller, mayWait, woken, parked, mayOvertake));

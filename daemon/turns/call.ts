@@ -1,4 +1,5 @@
 import type { Id } from "@pawl/protocol/envelope";
+import type { PawlError } from "@pawl/protocol/errors";
 import { MAX_TIMER_MS } from "@pawl/protocol/limits";
 import type { Operation } from "../store/statement.js";
 import type { Caller, Env, Outcome } from "./operation.js";
@@ -20,6 +21,8 @@ export interface Call {
   readonly closed: boolean;
   /** False while its peer has so much to read that its answer, if it is a long one, has to wait. */
   readonly hasRoom?: boolean;
+  /** The answer to a call that has waited, once no other can be kept: it is not performed then. */
+  readonly refusal?: PawlError | undefined;
   /** Makes the operation anew for each try. */
   start(env: Env): Operation<Outcome<unknown>>;
   /** Told how many bytes the call takes while it waits, and less as many once it does not. */

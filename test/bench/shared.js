@@ -1,6 +1,7 @@
 // @ts-check
 /** Section `shared`: a batch from enqueue to complete, in PostgreSQL that daemons share, and in other queues there. */
 import { execFileSync } from "node:child_process";
+import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { open, Session } from "./driver.js";
 import { assertDistinct } from "./measure.js";
@@ -19,6 +20,13 @@ const PAYLOAD = { task: "resize", image: 12_345, width: 640 };
 const WARM_UP_SHARE = 0.25;
 const DAEMON = fileURLToPath(new URL("../../daemon/bin/pawld.js", import.meta.url));
 const SEVERAL_DAEMONS = 3;
+
+/** Of the holders that die one after the other. */
+const DEATHS = { connection: 200, daemon: 6 };
+/** What a killed daemon's connections held has this time, for who comes back (spec: wire.md). */
+const GRACE_MS = 5000;
+const LEASE_MS = 3_600_000;
+const WAITS_MS = 5;
 
 const ONE_QUEUE = "64 connections";
 const MANY_QUEUES = "64 connections, 16 queues";
@@ -41,7 +49,10 @@ export function entries({ pawlPeer, scale }) {
       durability: `PostgreSQL ${postgresql.durability}`,
       missing: () => pawlPeer.missing() ?? postgresql.missing(),
       note: HOW,
-      measure: (sample, directory) => inPostgresql(1, { pawlPeer, scale, sample, directory }),
+      async measure(sample, directory) {
+        await inPostgresql(1, { pawlPeer, scale, sample, directory });
+        await nextHolders({ pawlPeer, scale, sample, directory });
+      },
     },
     {
       system: "pawl, 3 daemons",
@@ -94,6 +105,75 @@ export function targets() {
     { of: ONE_QUEUE, peer, peerLoad: ONE_QUEUE, atLeast: 1.5 },
     { of: MANY_QUEUES, peer, peerLoad: MANY_QUEUES, atLeast: 2.5 },
   ]);
+}
+
+/**
+ * From the death of a holder at one daemon until one who waits at another holds the lease: of its connection, and of the
+ * daemon by kill -9, there beyond the grace.
+ *
+ * @param {{pawlPeer: Peer, scale: number, sample: Parameters<Entry["measure"]>[0], directory: () => string}} options
+ */
+async function nextHolders({ pawlPeer, scale, sample, directory }) {
+  const at = directory();
+  const server = await postgresql.start(at);
+  const url = `postgresql://bench@localhost/postgres?host=${encodeURIComponent(at)}`;
+  const asked = { name: "bench", owner: "bench", ttlMs: LEASE_MS, waitMs: LEASE_MS, releaseOn: "disconnect" };
+  /** @type {Server | undefined} */
+  let holders;
+  /** @type {Server | undefined} */
+  let others;
+  try {
+    execFileSync(process.execPath, [DAEMON, "--create-shared-tables", url], { stdio: "ignore" });
+    const place = directory();
+    const start = () => pawlPeer.start(place, ["--shared", `lease:*=${url}`]);
+    holders = await start();
+    others = await pawlPeer.start(directory(), ["--shared", `lease:*=${url}`]);
+    for (const [what, count] of /** @type {const} */ ([
+      ["connection", DEATHS.connection],
+      ["daemon", DEATHS.daemon],
+    ])) {
+      const times = Math.ceil(count * scale);
+      const latenciesMs = new Float64Array(times);
+      for (let index = 0; index < times; index++) {
+        const holder = await Session.connect(holders.socket, pawl.protocol);
+        holder.onFailure = () => {};
+        await pawl.call(holder, "lease.acquire", asked);
+        const waiter = await Session.connect(others.socket, pawl.protocol);
+        const granted = pawl.call(waiter, "lease.acquire", asked);
+        await waits(others.socket);
+        const diedAtMs = performance.now();
+        if (what === "connection") holder.close();
+        else process.kill(holders.pid, "SIGKILL");
+        await granted;
+        latenciesMs[index] = performance.now() - diedAtMs - (what === "connection" ? 0 : GRACE_MS);
+        waiter.close();
+        if (what === "daemon") {
+          await holders.stop();
+          holders = await start();
+        }
+      }
+      const seconds = latenciesMs.reduce((sum, ms) => sum + ms, 0) / 1000;
+      sample(
+        { name: `next holder, the ${what} died` },
+        { operations: times, seconds, latenciesMs, driverCpuSeconds: 0, othersCpuSeconds: 0 },
+      );
+    }
+  } finally {
+    await holders?.stop();
+    await others?.stop();
+    await server.stop();
+  }
+}
+
+/**
+ * Resolves once a call waits at a daemon.
+ *
+ * @param {string} socket
+ */
+async function waits(socket) {
+  const session = await Session.connect(socket, pawl.protocol);
+  while ((await pawl.call(session, "daemon.stats", {})).connections.waiting === 0) await sleep(WAITS_MS);
+  session.close();
 }
 
 /**

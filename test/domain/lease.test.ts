@@ -51,6 +51,21 @@ test("a lease that one holds alone is read and written once", async () => {
   expect(statements()).toEqual(["SELECT", "DELETE"]);
 });
 
+test("a lease of a long pool reads some of its members, and writes none anew", async () => {
+  const { pawl, statements } = recording();
+  const members = Array.from({ length: 4096 }, (_, index) => `member ${index}`);
+  await pawl.call("lease.configure", { name: "n", members });
+  statements();
+  expect((await pawl.call("lease.acquire", { name: "n", owner: "o" })).lease.members).toEqual(["member 0"]);
+  // The holders, the token, the first of the pool, the members that are taken, the lease.
+  expect(statements()).toEqual(["SELECT", "INSERT", "SELECT", "SELECT", "INSERT"]);
+  await pawl.call("lease.acquire", { name: "n", owner: "o", slots: 63 });
+  statements();
+  expect((await pawl.call("lease.acquire", { name: "n", owner: "o" })).lease.members).toEqual(["member 64"]);
+  // The next part of the pool besides, and how many slots are taken.
+  expect(statements()).toEqual(["SELECT", "SELECT", "INSERT", "SELECT", "SELECT", "SELECT", "INSERT"]);
+});
+
 test("many names that come free together have each who wants all of them tried once, not for each name", async () => {
   const { pawl, statements } = recording();
   const names = Array.from({ length: 64 }, (_, index) => `n${index}`);

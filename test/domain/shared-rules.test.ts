@@ -12,7 +12,7 @@ const TIME_LIMIT_MS = 3_600_000;
 
 /** They are about SQLite, about PostgreSQL, or about both. */
 const OF_A_DATABASE =
-  /^(async-driver|shared-\w+|statements|write-ahead-log|two-clocks-migration|dispenser)\.test\.ts$/;
+  /^(async-driver|shared-\w+|statements|write-ahead-log|(lease-pool|two-clocks)-migration|dispenser)\.test\.ts$/;
 
 const domain = readdirSync(join(TESTS, "domain")).filter(
   (name) => name.endsWith(".test.ts") && !OF_A_DATABASE.test(name),

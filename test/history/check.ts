@@ -9,6 +9,7 @@ import { boardModel } from "./models/board.js";
 import type { Connections, Json } from "./models/calls.js";
 import { commandModel } from "./models/command.js";
 import { leaseModel } from "./models/lease.js";
+import { pathModel } from "./models/path.js";
 import { queueModel } from "./models/queue.js";
 import { sequenceModel } from "./models/sequence.js";
 import { type Model, Search, TooManyExplanations, type Violation } from "./search.js";
@@ -38,7 +39,7 @@ export class Checker {
     const findings: Finding[] = [...enqueuedOutOfOrder(operations), ...notRefused(operations)];
     this.#objectsOf.clear();
     const outcomes: Map<number, Set<boolean>>[] = [];
-    const known = withEvidence(operations, this.#connections.boundUntil);
+    const known = withEvidence(operations, this.#connections);
     for (const [object, parts] of this.#partsOf(known)) {
       const search = this.#searchOf(object);
       try {
@@ -86,6 +87,8 @@ export class Checker {
         return queueModel(this.#connections) as Model<unknown>;
       case "lease":
         return leaseModel(this.#connections) as Model<unknown>;
+      case "path":
+        return pathModel(this.#connections) as Model<unknown>;
       case "command":
         return commandModel(this.#connections) as Model<unknown>;
       case "item":

@@ -4,6 +4,7 @@ import type { RawError } from "../raw-client.js";
 import { Checker } from "./check.js";
 import { type Call, type Operation, type Outcome, Recording } from "./history.js";
 import type { Json } from "./models/calls.js";
+import { twoHolders } from "./two-holders.js";
 
 /** A history that is written down, in milliseconds from its beginning; what is given later takes effect later. */
 class Story {
@@ -22,6 +23,15 @@ class Story {
       ended: moment(ended + id / 1000),
     });
     return this;
+  }
+
+  get first(): Operation {
+    return this.#operations[0] as Operation;
+  }
+
+  /** Those who were granted something while others had to think that it is theirs. */
+  get twoHolders(): string[] {
+    return twoHolders(this.#operations, this.recording);
   }
 
   get findings(): string[] {
@@ -392,6 +402,123 @@ describe("leases", () => {
     };
     story(50).expectRight();
     story(5000).expectWrong("nothing explains");
+  });
+});
+
+describe("paths", () => {
+  const reserve = (patterns: string[], params: Json = {}): Call =>
+    of("path:/r", "path.reserve", { root: "/r", patterns, owner: "a", ttlMs: 30_000, ...params });
+  const reserved = (fencingToken: number, patterns: string[], mode = "write"): Outcome =>
+    gave({ reservation: { reservationId: `path_${fencingToken}`, fencingToken, patterns, mode } });
+  const list = of("path:/r", "path.list", { root: "/r" });
+
+  test("reservations that do not meet, or only read, and what a list shows of them", () => {
+    new Story()
+      .add(1, [0, 1], reserve(["a/x"]), reserved(1, ["a/x"]))
+      .add(2, [2, 3], reserve(["b/"], { mode: "read" }), reserved(2, ["b/"], "read"))
+      .add(3, [4, 5], reserve(["b/x"], { mode: "read" }), reserved(3, ["b/x"], "read"))
+      .add(3, [6, 7], reserve(["a/"]), refused("lease_held"))
+      .add(1, [8, 9], of("path:/r", "path.release", { reservationId: "path_1" }), gave({ released: true }))
+      .add(3, [10, 11], reserve(["a/"]), reserved(4, ["a/"]))
+      .add(3, [12, 13], of("path:/r", "path.check", { root: "/r", path: "b/x" }), gave({ allowed: false }))
+      .add(
+        2,
+        [14, 15],
+        list,
+        gave({
+          reservations: [
+            { fencingToken: 2, patterns: ["b/"], mode: "read" },
+            { fencingToken: 3, patterns: ["b/x"], mode: "read" },
+            { fencingToken: 4, patterns: ["a/"], mode: "write" },
+          ],
+        }),
+      )
+      .expectRight();
+  });
+
+  test("two that meet, unless the time of the first is over", () => {
+    const story = (at: number): Story =>
+      new Story()
+        .add(1, [0, 1], reserve(["a/x"], { ttlMs: 500 }), reserved(1, ["a/x"]))
+        .add(2, [at, at + 1], reserve(["a/"], { mode: "read" }), reserved(2, ["a/"], "read"));
+    story(600).expectRight();
+    story(400).expectWrong("path:/r: nothing explains the answer of #2");
+  });
+
+  test("a token that falls, a reservation that is lost, and a refusal for nothing", () => {
+    const held = (): Story => new Story().add(1, [0, 1], reserve(["a/x"]), reserved(2, ["a/x"]));
+    held()
+      .add(1, [2, 3], reserve(["b/"]), reserved(1, ["b/"]))
+      .expectWrong("nothing explains");
+    held()
+      .add(1, [2, 3], list, gave({ reservations: [] }))
+      .expectWrong("nothing explains");
+    held()
+      .add(1, [2, 3], reserve(["b/"]), refused("lease_held"))
+      .expectWrong("nothing explains");
+  });
+});
+
+describe("daemons that share names", () => {
+  const bound = acquire(60_000, "a", { releaseOn: "disconnect" });
+
+  test("what is bound to a connection may end a grace after its daemon was cut off, and not before", () => {
+    const story = (at: number): Story => {
+      const made = new Story().add(1, [0, 1], bound, granted(1)).add(2, [at, at + 1], acquire(), granted(2));
+      made.recording.cutOff.set(1, [{ fromMs: 100, untilMs: 200, couldTell: true }]);
+      return made;
+    };
+    story(5200).expectRight();
+    story(4900).expectWrong("nothing explains");
+  });
+
+  test("what was granted after that is not concerned", () => {
+    const made = new Story()
+      .add(1, [300, 301], bound, granted(1))
+      .add(2, [9000, 9001], acquire(), granted(2));
+    made.recording.cutOff.set(1, [{ fromMs: 100, untilMs: 200, couldTell: true }]);
+    made.expectWrong("nothing explains");
+  });
+
+  test("a grant that was refused as not known in time may end at once", () => {
+    const story = (mayBeGivenBack: boolean): Story => {
+      const made = new Story()
+        .add(1, [0, 5], acquire(), UNKNOWN)
+        .add(2, [6, 7], ofLease("get", { name: "x" }), gave({ lease: { owner: "a", fencingToken: 1 } }))
+        .add(2, [20, 21], acquire(30_000, "b"), granted(2));
+      if (mayBeGivenBack) made.first.mayBeGivenBack = true;
+      return made;
+    };
+    story(true).expectRight();
+    story(false).expectWrong("nothing explains");
+  });
+
+  test("a holder is told before anybody else is granted, unless its daemon was stopped", () => {
+    const story = (toldMs: number | undefined, couldTell = true): Story => {
+      const made = new Story().add(1, [0, 1], bound, granted(1)).add(2, [6000, 6001], acquire(), granted(2));
+      made.recording.cutOff.set(1, [{ fromMs: 100, untilMs: 7000, couldTell }]);
+      if (toldMs !== undefined) made.recording.told.set("id-1", toldMs);
+      return made;
+    };
+    expect(story(1500).twoHolders).toEqual([]);
+    expect(story(undefined, false).twoHolders).toEqual([]);
+    expect(story(undefined).twoHolders.join()).toContain("lease:x: was granted while its holder");
+    expect(story(6500).twoHolders.join()).toContain("lease:x: was granted while its holder");
+  });
+
+  test("who renews holds on, who gives back or whose time is over does not", () => {
+    const story = (...between: Parameters<Story["add"]>[]): Story => {
+      const made = new Story().add(1, [0, 1], acquire(1000), granted(1));
+      for (const each of between) made.add(...each);
+      return made.add(2, [1500, 1501], acquire(30_000, "b"), granted(2));
+    };
+    const renewed = of("lease:x", "lease.heartbeat", { leaseId: "id-1" });
+    const released = of("lease:x", "lease.release", { leaseId: "id-1" });
+    expect(story().twoHolders).toEqual([]);
+    expect(story([1, [900, 901], renewed, gave({})]).twoHolders).toHaveLength(1);
+    expect(story([1, [900, 901], renewed, gave({})], [1, [950, 951], released, UNKNOWN]).twoHolders).toEqual(
+      [],
+    );
   });
 });
 

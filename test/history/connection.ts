@@ -26,7 +26,16 @@ interface Open {
 }
 
 /** Reasons of `unavailable` with which a request had no effect; with others nobody knows. */
-const WITHOUT_EFFECT = new Set(["disk_full", "database_locked", "stopping", "batch_too_large"]);
+const WITHOUT_EFFECT = new Set([
+  "disk_full",
+  "database_locked",
+  "stopping",
+  "batch_too_large",
+  "shared_unavailable",
+]);
+
+/** The notifications that tell a holder that it is none any more. */
+const LOSSES = new Set(["lease.lost", "claim.lost", "path.lost"]);
 
 const NEVER = { order: Number.POSITIVE_INFINITY, ms: Number.POSITIVE_INFINITY };
 
@@ -153,6 +162,12 @@ export class Connection {
       this.onExecute({ id: message.id, params: message.params as Record<string, unknown> });
       return;
     }
+    if (message.method !== undefined && LOSSES.has(message.method)) {
+      const { leaseId, claimId, reservationId } = message.params as Record<string, string | undefined>;
+      const id = (leaseId ?? claimId ?? reservationId) as string;
+      if (!this.#recording.told.has(id)) this.#recording.told.set(id, this.#recording.now().ms);
+      return;
+    }
     const open = typeof message.id === "number" ? this.#open.get(message.id) : undefined;
     if (open === undefined) return;
     const { operation, resolve } = open;
@@ -164,7 +179,10 @@ export class Connection {
     }
     if (error !== undefined && kind === "unavailable") {
       // Without an effect it is no operation; else nobody knows.
-      if (this.#hadNoEffect(operation, error.data.reason as string)) {
+      if (error.data.reason === "shared_unavailable" && operation.calls.some(isGrant)) {
+        operation.mayBeGivenBack = true;
+        operation.ended = this.#recording.now();
+      } else if (this.#hadNoEffect(operation, error.data.reason as string)) {
         if (operation.waits) this.#recording.addRefusedWait(operation);
         operation.calls = [];
       }
@@ -178,6 +196,11 @@ export class Connection {
     operation.ended = this.#recording.now();
     resolve(operation.outcome);
   }
+}
+
+/** A grant that is answered too late is given back, and refused as if it had not been. */
+function isGrant({ method }: Call): boolean {
+  return method === "lease.acquire" || method === "queue.claim" || method === "path.reserve";
 }
 
 function withoutObject({ method, params }: Call): { method: string; params: object } {

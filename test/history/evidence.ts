@@ -1,7 +1,7 @@
 // Later answers tell of operations that were not answered: a batch, a claim or a lease that is shown was made, and one
 // that is missing where it would have to be shown was not. That leaves few operations of which nobody knows anything.
 import type { Call, Operation } from "./history.js";
-import type { Connections, Json } from "./models/calls.js";
+import { boundEndMs, type Connections, type Json } from "./models/calls.js";
 
 interface Shown {
   /** The moments between which it was so. */
@@ -10,23 +10,21 @@ interface Shown {
 }
 
 interface Evidence {
-  boundUntil: Connections["boundUntil"];
+  connections: Connections;
   /** Batches that some answer showed, by label. */
   batches: ReadonlyMap<string, Json>;
   /** How many operations add a batch, by its label. */
   added: ReadonlyMap<string, number>;
   /** Whole lists, by queue. */
   lists: ReadonlyMap<string, readonly Shown[]>;
-  /** Leases that some answer showed as held, by their owner. */
+  /** Leases and reservations that some answer showed as held, by their owner. */
   leases: ReadonlyMap<string, Json>;
+  reservations: ReadonlyMap<string, Json>;
 }
 
 /** The operations as later answers show them; without those that had no effect. */
-export function withEvidence(
-  operations: readonly Operation[],
-  boundUntil: Connections["boundUntil"],
-): Operation[] {
-  const evidence = evidenceOf(operations, boundUntil);
+export function withEvidence(operations: readonly Operation[], connections: Connections): Operation[] {
+  const evidence = evidenceOf(operations, connections);
   return withoutIdleKeys(operations).flatMap((operation) => {
     if (operation.outcome.kind !== "unknown") return [operation];
     const results = operation.calls.map((call) => resultOf(call, operation, evidence));
@@ -57,6 +55,10 @@ function resultOf(call: Call, operation: Operation, evidence: Evidence): unknown
       return claimOf(call, operation, evidence);
     case "lease.acquire":
       return leaseOf(call, evidence);
+    case "path.reserve": {
+      const reservation = evidence.reservations.get(call.params.owner as string);
+      return reservation === undefined ? undefined : { reservation };
+    }
   }
   return undefined;
 }
@@ -81,13 +83,13 @@ function isAfter(answer: Operation, operation: Operation): boolean {
 }
 
 /** The load has each claim and each lease asked for by an owner of its own. */
-function claimOf(call: Call, operation: Operation, { lists, boundUntil }: Evidence): unknown {
+function claimOf(call: Call, operation: Operation, { lists, connections }: Evidence): unknown {
   const { queue, owner, leaseMs } = call.params as { queue: string; owner: string; leaseMs: number };
   for (const { answer, batches } of lists.get(queue) ?? []) {
     const held = batches.filter(({ claim }) => claim?.owner === owner);
     const [head] = held;
     if (head !== undefined) return { claim: { ...head.claim, batches: held } };
-    if (isAfter(answer, operation) && lasts(call, operation, leaseMs, answer, boundUntil)) return NO_EFFECT;
+    if (isAfter(answer, operation) && lasts(call, operation, leaseMs, answer, connections)) return NO_EFFECT;
   }
   return undefined;
 }
@@ -103,15 +105,18 @@ function lasts(
   operation: Operation,
   lastsMs: number,
   answer: Operation,
-  boundUntil: Connections["boundUntil"],
+  connections: Connections,
 ): boolean {
-  const bound = call.params.releaseOn === "disconnect" ? boundUntil.get(operation.connection) : undefined;
-  return Math.min(operation.sent.ms + lastsMs, bound ?? Number.POSITIVE_INFINITY) > answer.ended.ms;
+  const untilMs = operation.sent.ms + lastsMs;
+  if (call.params.releaseOn !== "disconnect") return untilMs > answer.ended.ms;
+  const bound = { connection: operation.connection, sinceMs: operation.sent.ms };
+  return Math.min(untilMs, boundEndMs(connections, bound)) > answer.ended.ms;
 }
 
-function evidenceOf(operations: readonly Operation[], boundUntil: Connections["boundUntil"]): Evidence {
+function evidenceOf(operations: readonly Operation[], connections: Connections): Evidence {
   const [batches, added] = [new Map<string, Json>(), new Map<string, number>()];
   const [lists, leases] = [new Map<string, Shown[]>(), new Map<string, Json>()];
+  const reservations = new Map<string, Json>();
   for (const operation of operations) {
     operation.calls.forEach((call, index) => {
       for (const label of labelsOf(call)) added.set(label, (added.get(label) ?? 0) + 1);
@@ -122,9 +127,11 @@ function evidenceOf(operations: readonly Operation[], boundUntil: Connections["b
       if (call.method === "queue.list")
         append(lists, call.params.queue, { answer: operation, batches: shown });
       if (call.method === "lease.get" && result.lease !== null) leases.set(result.lease.owner, result.lease);
+      if (call.method === "path.list")
+        for (const each of result.reservations) reservations.set(each.owner, each);
     });
   }
-  return { boundUntil, batches, added, lists, leases };
+  return { connections, batches, added, lists, leases, reservations };
 }
 
 function append<T>(map: Map<string, T[]>, key: unknown, value: T): void {

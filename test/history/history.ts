@@ -38,10 +38,24 @@ export interface Operation {
   waits: boolean;
   calls: readonly Call[];
   outcome: Outcome;
+  /** The daemon refused it because it did not know in time what came of it: what it was granted ends by itself. */
+  mayBeGivenBack?: true;
   sent: Moment;
   /** The answer, or the moment after which it can no longer take effect. */
   ended: Moment;
 }
+
+/** A time in which others may have taken a daemon for dead: what was bound to its connections may end after that. */
+export interface CutOff {
+  fromMs: number;
+  /** Grants of later are not concerned. */
+  untilMs: number;
+  /** False if the daemon was stopped meanwhile, and could tell nobody of a loss. */
+  couldTell: boolean;
+}
+
+/** What is bound to the connections of a daemon that died is held for so long at least (spec: wire.md, shared.md). */
+export const GRACE_MS = 5000;
 
 /** The clock of a recording, and what connections there were. */
 export class Recording {
@@ -52,6 +66,12 @@ export class Recording {
   readonly closed = new Map<number, number>();
   /** When grants that are bound to a connection may end: after a restart of the daemon that is later. */
   readonly boundUntil = new Map<number, number>();
+
+  /** Likewise of the connections to daemons that others may have taken for dead. */
+  readonly cutOff = new Map<number, CutOff[]>();
+
+  /** By claimId, leaseId or reservationId, when its holder was told that it is lost, in milliseconds. */
+  readonly told = new Map<string, number>();
 
   /** By thing, calls that waited for it and were refused without an effect, as while nothing can be written. */
   readonly refusedWaits = new Map<string, { fromMs: number; untilMs: number }[]>();

@@ -5,14 +5,24 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { PAWLD } from "../daemon.js";
 import { Connection } from "./connection.js";
-import { type Operation, Recording } from "./history.js";
+import { GRACE_MS, type Operation, Recording } from "./history.js";
 
-/** After a restart a grant that was bound to a connection is held for so long at least (spec: wire.md). */
-const GRACE_MS = 5000;
 const LOOK_EVERY_MS = 10;
 /** A start that takes longer has failed. */
 const START_MS = 60_000;
 const MOST_LOG_LINES = 200;
+
+/** How a daemon's lives are recorded. */
+export interface LivesOptions {
+  /** That of others, too. */
+  recording?: Recording;
+  /** Others go on when it dies, and end what was bound to its connections. */
+  hasOthers?: boolean;
+  /** Resolves once nothing can take effect any more that a daemon began that has ended. */
+  settled?: () => Promise<void>;
+  /** Told of each line of its log. */
+  onLog?: (line: string) => void;
+}
 
 export interface Life {
   env?: Record<string, string>;
@@ -24,7 +34,7 @@ export interface Life {
 }
 
 export class Lives {
-  readonly recording = new Recording();
+  readonly recording: Recording;
   readonly directory: string;
   readonly socket: string;
   readonly stateDir: string;
@@ -38,7 +48,19 @@ export class Lives {
   readonly log: string[] = [];
   readonly complaints: string[] = [];
 
-  constructor(directory: string) {
+  readonly #hasOthers: boolean;
+
+  readonly #settled: () => Promise<void>;
+  readonly #onLog: (line: string) => void;
+
+  constructor(
+    directory: string,
+    { recording = new Recording(), hasOthers = false, settled, onLog }: LivesOptions = {},
+  ) {
+    this.recording = recording;
+    this.#hasOthers = hasOthers;
+    this.#settled = settled ?? (async () => {});
+    this.#onLog = onLog ?? (() => {});
     this.directory = directory;
     this.socket = join(directory, "pawl.sock");
     this.stateDir = join(directory, "state");
@@ -92,7 +114,9 @@ export class Lives {
     );
     for (const stream of [child.stdout, child.stderr]) {
       stream?.on("data", (chunk) => {
-        this.log.push(...String(chunk).trimEnd().split("\n"));
+        const lines = String(chunk).trimEnd().split("\n");
+        for (const line of lines) this.#onLog(line);
+        this.log.push(...lines);
         this.log.splice(0, this.log.length - MOST_LOG_LINES);
       });
     }
@@ -136,6 +160,7 @@ export class Lives {
     const how = await this.#exited;
     for (const connection of this.connections) connection.setDeaf(false);
     await Promise.all(this.connections.map(({ closed }) => closed));
+    await this.#settled();
     this.#giveUp(askedMs);
     return how;
   }
@@ -153,6 +178,14 @@ export class Lives {
     this.#operations.push({ ...operation, id: this.recording.nextOperation() });
   }
 
+  /** Whatever was not answered on connections that are lost has no effect any more. */
+  settle(): void {
+    const now = this.recording.now();
+    for (const operation of this.#operations) {
+      if (operation.ended.order === Number.POSITIVE_INFINITY) operation.ended = now;
+    }
+  }
+
   /** The records since the last time; to be asked for after an end, or when nothing is under way. */
   takeOperations(): Operation[] {
     const taken = this.#operations.filter(({ calls }) => calls.length > 0);
@@ -162,14 +195,13 @@ export class Lives {
 
   /** Of what was not answered nobody knows, but that it has no effect any more. */
   #giveUp(askedMs: number | undefined): void {
+    this.settle();
     const end = this.recording.now();
-    for (const operation of this.#operations) {
-      if (operation.ended.order === Number.POSITIVE_INFINITY) operation.ended = end;
-    }
     for (const { id } of this.connections) {
       if (this.recording.closed.has(id)) continue;
       this.recording.closed.set(id, askedMs ?? end.ms);
-      this.recording.boundUntil.set(id, Number.POSITIVE_INFINITY);
+      const from = this.#hasOthers ? (askedMs ?? end.ms) + GRACE_MS : Number.POSITIVE_INFINITY;
+      this.recording.boundUntil.set(id, from);
     }
     this.complaints.push(...this.connections.flatMap(({ complaints }) => complaints));
     this.connections = [];

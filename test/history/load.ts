@@ -19,6 +19,9 @@ interface Delivery {
 
 const LEASES_MS = [200, 400, 2000, 5000];
 const WAITS_MS = [0, 0, 20, 80];
+/** Patterns of paths, of which some meet. */
+const PATTERNS = [["a/x"], ["a/y"], ["a/"], ["b/x"], ["a/x", "b/x"]];
+const PATHS = ["a/x", "a/y", "b/x"];
 const MOST_REMEMBERED = 40;
 /** A share of requests that is repeated as it was, as a client does that lost the answer. */
 const REPEATED = 0.15;
@@ -36,15 +39,27 @@ export class Scene {
   #doneClaims: HeldClaim[] = [];
   #leases: { name: string; leaseId: string; token: number }[] = [];
   #batchIds: { queue: string; batchId: string }[] = [];
+  #reservations: { object: string; reservationId: string }[] = [];
   #commands: { object: string; commandId: string }[] = [];
   #deliveries: Delivery[] = [];
   #repeatable: Planned[] = [];
   readonly withBoard: boolean;
+  readonly #isShared: boolean;
+  readonly #leasesMs: readonly number[];
+  readonly #waitsMs: readonly number[];
 
-  constructor(random: Random, epoch = "", { withBoard = false } = {}) {
+  /** @param options `isShared` for the nouns that daemons share, of which holders are told that they have lost. */
+  constructor(
+    random: Random,
+    epoch = "",
+    { withBoard = false, isShared = false, leasesMs = LEASES_MS, waitsMs = WAITS_MS } = {},
+  ) {
     this.#random = random;
     this.#epoch = epoch;
     this.withBoard = withBoard;
+    this.#isShared = isShared;
+    this.#leasesMs = leasesMs;
+    this.#waitsMs = waitsMs;
   }
 
   get types(): string[] {
@@ -55,6 +70,9 @@ export class Scene {
   }
   get names(): string[] {
     return [`release${this.#epoch}`, `tree${this.#epoch}`, `port${this.#epoch}`];
+  }
+  get #root(): string {
+    return `/tree${this.#epoch}`;
   }
   get #items(): string[] {
     return [`FR-1${this.#epoch}`, `FR-2${this.#epoch}`];
@@ -79,6 +97,7 @@ export class Scene {
       ...[...this.types, "PAIR_A", "PAIR_B"].map((type) => peek(type)),
       ...this.queues.map((queue) => call(`queue:${queue}`, "queue.list", { queue, limit: 1000 })),
       ...this.names.map((name) => call(`lease:${name}`, "lease.get", { name })),
+      ...(this.#isShared ? [call(`path:${this.#root}`, "path.list", { root: this.#root })] : []),
       ...this.#commands
         .slice(-MOST_REMEMBERED)
         .flatMap(({ object, commandId }) => [
@@ -102,7 +121,14 @@ export class Scene {
         this.#learnOf(each, results[at] as Json);
       });
     });
-    for (const list of [this.#claims, this.#doneClaims, this.#leases, this.#batchIds, this.#deliveries]) {
+    for (const list of [
+      this.#claims,
+      this.#doneClaims,
+      this.#leases,
+      this.#reservations,
+      this.#batchIds,
+      this.#deliveries,
+    ]) {
       list.splice(0, list.length - MOST_REMEMBERED);
     }
     this.#repeatable.splice(0, this.#repeatable.length - MOST_REMEMBERED);
@@ -126,6 +152,9 @@ export class Scene {
       case "lease.acquire":
         this.#leases.push({ ...result.lease, token: result.lease.fencingToken });
         break;
+      case "path.reserve":
+        this.#reservations.push({ object, reservationId: result.reservation.reservationId });
+        break;
       case "command.create":
         if (result.created) this.#commands.push({ object, commandId: result.commandId });
         break;
@@ -145,6 +174,7 @@ export class Scene {
     if (kind < 0.3) return this.#pair();
     if (kind < 0.62) return this.#queue();
     if (kind < 0.78) return this.#lease();
+    if (this.#isShared) return kind < 0.92 ? this.#path() : this.#grants();
     if (kind < 0.9 || !this.withBoard) return this.#command();
     return single(this.#item());
   }
@@ -185,14 +215,14 @@ export class Scene {
       return single(call(object, "queue.enqueueMany", { batches }));
     }
     if (kind < 0.6) {
-      const waitMs = this.#random.of(WAITS_MS);
+      const waitMs = this.#random.of(this.#waitsMs);
       const made = call(object, "queue.claim", {
         queue,
         owner: this.#label("owner"),
-        leaseMs: this.#random.of(LEASES_MS),
+        leaseMs: this.#random.of(this.#leasesMs),
         maxBatches: this.#random.upTo(3),
-        ...(waitMs > 0 ? { waitMs } : {}),
-        ...(this.#random.chance(0.3) ? { releaseOn: "disconnect" } : {}),
+        ...(this.#isShared ? { notify: true } : {}),
+        ...this.#waits(waitMs),
       });
       return { calls: [made], waits: waitMs > 0 };
     }
@@ -232,7 +262,7 @@ export class Scene {
     const object = `queue:${queue}`;
     const kind = this.#random.next();
     if (kind < 0.2)
-      return single(call(object, "queue.renew", { ...params, leaseMs: this.#random.of(LEASES_MS) }));
+      return single(call(object, "queue.renew", { ...params, leaseMs: this.#random.of(this.#leasesMs) }));
     if (claims === this.#claims) {
       claims.splice(claims.indexOf(held), 1);
       this.#doneClaims.push(held);
@@ -262,18 +292,67 @@ export class Scene {
     return this.#random.chance(0.5) ? { calls, guard: call(`queue:${queue}`, "", params) } : { calls };
   }
 
+  #waits(waitMs: number): { waitMs?: number; releaseOn?: string } {
+    return {
+      ...(waitMs > 0 ? { waitMs } : {}),
+      ...(this.#random.chance(0.3) ? { releaseOn: "disconnect" } : {}),
+    };
+  }
+
+  #path(): Planned {
+    const root = this.#root;
+    const object = `path:${root}`;
+    const kind = this.#random.next();
+    if (kind < 0.5 || this.#reservations.length === 0) {
+      const waitMs = this.#random.of(this.#waitsMs);
+      const made = call(object, "path.reserve", {
+        root,
+        patterns: this.#random.of(PATTERNS),
+        owner: this.#label("owner"),
+        ttlMs: this.#random.of(this.#leasesMs),
+        ...(this.#random.chance(0.3) ? { mode: "read" } : {}),
+        ...this.#waits(waitMs),
+      });
+      return { calls: [made], waits: waitMs > 0 };
+    }
+    if (kind < 0.6) return single(call(object, "path.check", { root, path: this.#random.of(PATHS) }));
+    if (kind < 0.65) return single(call(object, "path.list", { root }));
+    const { reservationId } = this.#random.of(this.#reservations);
+    return single(call(object, kind < 0.8 ? "path.heartbeat" : "path.release", { reservationId }));
+  }
+
+  /** Several grants, all or none. */
+  #grants(): Planned {
+    const name = this.#random.of(this.names);
+    const queue = this.#random.of(this.queues);
+    const common = { owner: this.#label("owner"), ...this.#waits(0) };
+    const time = this.#random.of(this.#leasesMs);
+    return {
+      calls: [
+        call(`lease:${name}`, "lease.acquire", { name, ttlMs: time, ...common }),
+        this.#random.chance(0.5)
+          ? call(`queue:${queue}`, "queue.claim", { queue, leaseMs: time, notify: true, ...common })
+          : call(`path:${this.#root}`, "path.reserve", {
+              root: this.#root,
+              patterns: this.#random.of(PATTERNS),
+              ttlMs: time,
+              ...common,
+            }),
+      ],
+    };
+  }
+
   #lease(): Planned {
     const name = this.#random.of(this.names);
     const object = `lease:${name}`;
     const kind = this.#random.next();
     if (kind < 0.4 || this.#leases.length === 0) {
-      const waitMs = this.#random.of(WAITS_MS);
+      const waitMs = this.#random.of(this.#waitsMs);
       const made = call(object, "lease.acquire", {
         name,
         owner: this.#label("owner"),
-        ttlMs: this.#random.of(LEASES_MS),
-        ...(waitMs > 0 ? { waitMs } : {}),
-        ...(this.#random.chance(0.3) ? { releaseOn: "disconnect" } : {}),
+        ttlMs: this.#random.of(this.#leasesMs),
+        ...this.#waits(waitMs),
       });
       return { calls: [made], waits: waitMs > 0 };
     }
@@ -304,14 +383,13 @@ export class Scene {
       return made;
     }
     if (kind < 0.6) {
-      const waitMs = this.#random.of(WAITS_MS);
+      const waitMs = this.#random.of(this.#waitsMs);
       const made = call("", "command.lease", {
         deployment: this.#deployment,
         owner: "load",
         max: this.#random.upTo(2),
-        leaseMs: this.#random.of(LEASES_MS),
-        ...(waitMs > 0 ? { waitMs } : {}),
-        ...(this.#random.chance(0.3) ? { releaseOn: "disconnect" } : {}),
+        leaseMs: this.#random.of(this.#leasesMs),
+        ...this.#waits(waitMs),
       });
       return { calls: [made], waits: waitMs > 0 };
     }
@@ -325,7 +403,8 @@ export class Scene {
   #ofDelivery(): Call {
     const { object, commandId, leaseId } = this.#random.of(this.#deliveries);
     const kind = this.#random.next();
-    if (kind < 0.2) return call(object, "command.renew", { leaseId, leaseMs: this.#random.of(LEASES_MS) });
+    if (kind < 0.2)
+      return call(object, "command.renew", { leaseId, leaseMs: this.#random.of(this.#leasesMs) });
     if (kind < 0.4) return call(object, "command.release", { leaseId });
     return call(object, "command.respond", {
       commandId,

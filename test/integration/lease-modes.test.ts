@@ -196,23 +196,54 @@ describe("a name with slots", () => {
     expect((await acquire(client, "port", { slots: 2 })).members).toEqual(["4003", "4009"]);
   });
 
-  test("a label of a pool is given as it is, and pools of 1 MiB together at most are acquired at once", async () => {
+  test("a label of a pool is given as it is, from wherever in a long pool it is the first that is free", async () => {
     const client = await connect();
-    const odd = ['a "quoted" one', "back\\slash", "é, [1]"];
+    const odd = ['a "quoted" one', "back\\slash", "é, [1]", "~"];
     await client.call("lease.configure", { name: "odd", members: odd });
     expect((await acquire(client, "odd")).members).toEqual(odd.slice(0, 1));
-    expect((await acquire(client, "odd", { slots: 2 })).members).toEqual(odd.slice(1));
+    expect((await acquire(client, "odd", { slots: 3 })).members).toEqual(odd.slice(1));
     const members = Array.from({ length: 4096 }, (_, index) => String(index).padEnd(100));
-    const names = ["half-a", "half-b", "beyond"];
+    await client.call("lease.configure", { name: "long", members });
+    expect(await client.call("lease.configure", { name: "long" })).toEqual({
+      name: "long",
+      slots: 4096,
+      members,
+    });
+    const first = await acquire(client, "long");
+    expect((await acquire(client, "long", { slots: 4000 })).members).toEqual(members.slice(1, 4001));
+    await release(client, first);
+    expect((await acquire(client, "long", { slots: 96 })).members).toEqual([
+      members[0],
+      ...members.slice(4001),
+    ]);
+    await client.call("lease.configure", { name: "long", members: ["one"] });
+    expect(await client.call("lease.configure", { name: "long" })).toMatchObject({
+      slots: 1,
+      members: ["one"],
+    });
+    await client.call("lease.configure", { name: "one", members: ["one"] });
+    expect((await acquire(client, "one")).members).toEqual(["one"]);
+    await client.call("lease.configure", { name: "one", slots: 1 });
+    expect(await client.call("lease.configure", { name: "one" })).toEqual({ name: "one", slots: 1 });
+  });
+
+  test("long pools are leased together, up to as many members as one may have", async () => {
+    const client = await connect();
+    const members = Array.from({ length: 4096 }, (_, index) => String(index).padEnd(100));
+    const names = ["long-a", "long-b", "long-c"];
     for (const name of names) await client.call("lease.configure", { name, members });
-    const both = { owner: "o", names: names.slice(0, 2) };
-    const { leases } = await client.call("lease.acquire", both);
-    expect(leases.map((lease) => lease.members)).toEqual([[members[0]], [members[0]]]);
-    await expect(client.call("lease.acquire", { owner: "o", names })).rejects.toMatchObject({
+    const together = { owner: "o", names, slots: 1365 };
+    const { leases } = await client.call("lease.acquire", together);
+    expect(leases.map((lease) => lease.members)).toEqual(names.map(() => members.slice(0, 1365)));
+    await expect(client.call("lease.acquire", { ...together, slots: 1366 })).rejects.toMatchObject({
       kind: "invalid_params",
       error: { data: { issues: [{ path: "/names" }] } },
     });
-    expect((await acquire(client, "beyond", { slots: 2 })).members).toEqual(members.slice(0, 2));
+    // Slots without members are no more than a number.
+    const counted = ["counted-a", "counted-b"];
+    for (const name of counted) await client.call("lease.configure", { name, slots: 4096 });
+    const both = await client.call("lease.acquire", { owner: "o", names: counted, slots: 4096 });
+    expect(both.leases).toMatchObject([{ slots: 4096 }, { slots: 4096 }]);
   });
 });
 

@@ -297,6 +297,41 @@ test(
 );
 
 test(
+  "waits of batches that end together with long answers are refused beyond what is kept, and not performed",
+  async () => {
+    const WAITS = 60;
+    // Of 108 MB that they ask for.
+    const crowd = await Crowd.gather({ args: ["--max-unsent-bytes", String(8 * 1024 * 1024)] });
+    const { batch } = await crowd.polite.call("queue.enqueue", {
+      queue: "q",
+      payloads: ["x".repeat(ANSWER_BYTES)],
+    });
+    const { claim } = await crowd.polite.call("queue.claim", { queue: "q", owner: "polite" });
+    const { claimId, leaseToken } = claim as NonNullable<typeof claim>;
+    const params = { batchId: batch.batchId, waitMs: 3_600_000 };
+    const wait = JSON.stringify({ jsonrpc: "2.0", id: "w", method: "queue.wait", params });
+    const sockets = await crowd.join(2);
+    for (const socket of sockets) socket.write(`[${Array(WAITS).fill(wait)}]\n`);
+    await crowd.until(({ waiting }) => waiting === sockets.length * WAITS);
+    await crowd.polite.call("queue.complete", { claimId, leaseToken });
+    for (const socket of sockets) {
+      const reader = new RawClient(socket);
+      socket.resume();
+      const answers = JSON.parse(await reader.line()) as RawReply[];
+      expect(answers).toHaveLength(WAITS);
+      const refused = answers.filter(({ error }) => error !== undefined);
+      for (const reply of refused)
+        expect(expectRefusedReply(reply, "w", "unavailable").data.reason).toBe("batch_too_large");
+      // A turn makes 8 MiB of such answers, and counts them when all are made.
+      expect(refused.length).toBeGreaterThan(WAITS / 2);
+      expect(refused.length).toBeLessThan(WAITS);
+    }
+    await crowd.expectSmall();
+  },
+  LONG_MS,
+);
+
+test(
   "long requests that wait have 7 MiB of a connection, and short ones still get through",
   async () => {
     const crowd = await Crowd.gather();

@@ -24,6 +24,8 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
         `s/*=${postgres().url(schema, port)}`,
         "--shared",
         `S*=${postgres().url(schema, port)}`,
+        "--shared",
+        `path:/s/*=${postgres().url(schema, port)}`,
       ],
     };
   }
@@ -51,6 +53,66 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
     expect((await other.call("lease.get", { name })).lease).toMatchObject({ owner: "a" });
     await again.destroy();
     expect((await waiting).lease.fencingToken).toBe(lease.fencingToken + 1);
+  });
+
+  test("a daemon that dies is noticed at once by the next one, and its turns of long ago are forgotten", async () => {
+    const schema = await newSchema();
+    const [one, two] = [new Place(), new Place()];
+    const second = await two.start(shared(schema));
+    await (await two.connect()).call("sequence.next", { type: "SEQ" });
+    postgres().psql(`INSERT INTO ${schema}.pawl_shared_turn VALUES (1000, 1, 7, 7)`);
+    const noticed = new Set<unknown>();
+    for (let life = 1; life <= 3; life += 1) {
+      const first = await one.start(shared(schema));
+      const { daemon } = await first.logged(({ msg }) => msg === "the database of shared names is there");
+      // It is known, and waited for, by the time that the second has done something for it.
+      const client = await one.connect();
+      const waiting = (await two.connect()).call("queue.claim", {
+        queue: "s/next",
+        owner: "w",
+        waitMs: 60_000,
+      });
+      await client.call("queue.enqueue", { queue: "s/next", payloads: [1] });
+      await waiting;
+      await first.end("SIGKILL");
+      const line = await second.logged(
+        ({ msg, daemon: gone }) => msg.startsWith("another daemon has gone") && gone === daemon,
+      );
+      noticed.add(line.noticed);
+    }
+    // A look, which there is each second, too, may come first now and then.
+    expect(noticed).toContain("waited for");
+    const { output } = postgres().psql(`SELECT count(*) FROM ${schema}.pawl_shared_turn WHERE daemon = 1000`);
+    expect(output.trim()).toBe("0");
+  });
+
+  test("a daemon that is back sooner than another does not take that for dead at once", async () => {
+    const schema = await newSchema();
+    const proxies = [1, 2].map(() => SilentProxy.start(postgres().port as number, onTestFinished));
+    const [proxy, other] = (await Promise.all(proxies)) as [SilentProxy, SilentProxy];
+    const [one, two] = [new Place(), new Place()];
+    const first = await one.start(shared(schema, proxy.port));
+    const second = await two.start(shared(schema, other.port));
+    const { daemon } = await second.logged(({ msg }) => msg === "the database of shared names is there");
+    const back = second.logged(({ msg }) => msg === "the database of shared names is away");
+    other.end();
+    await back;
+    proxy.cut();
+    await first.logged(({ msg }) => msg === "the database of shared names is away");
+    await expect
+      .poll(async () => (await (await one.connect()).call("daemon.info", {})).shared[0]?.connected)
+      .toBe(true);
+    // A look of it at who there is was answered before this one.
+    await (await one.connect()).call("sequence.next", { type: "SEQ" });
+    await expect
+      .poll(() => first.log.filter(({ msg }) => msg === "the database of shared names is there").length)
+      .toBe(2);
+    other.cut();
+    await expect
+      .poll(() => second.log.filter(({ msg }) => msg === "the database of shared names is there").length)
+      .toBe(2);
+    const again = second.log.findLast(({ msg }) => msg === "the database of shared names is there");
+    expect(again?.daemon).toBe(daemon);
   });
 
   test("a daemon that is cut off tells its holders before anybody else is granted", async () => {
@@ -84,6 +146,64 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
         },
       )
       .toBe("b");
+  });
+
+  test.each([
+    ["a lease", "lease.acquire", { name: "s/one", ttlMs: 3000 }, "lease.lost"],
+    ["a claim", "queue.claim", { queue: "s/one", leaseMs: 3000, notify: true }, "claim.lost"],
+    ["a reservation", "path.reserve", { root: "/s/one", patterns: ["a/"], ttlMs: 3000 }, "path.lost"],
+  ] as const)(
+    "a daemon that is cut off tells the holder of %s that was granted in a transaction, before anybody else is",
+    async (_, method, params, lost) => {
+      const schema = await newSchema();
+      const proxy = await SilentProxy.start(postgres().port as number, onTestFinished);
+      const [one, two] = [new Place(), new Place()];
+      await one.start(shared(schema, proxy.port));
+      await two.start(shared(schema));
+      const [holder, other] = [await one.connect(), await two.connect()];
+      await other.call("queue.enqueue", { queue: "s/one", payloads: [1], retry: { baseMs: 0 } });
+      const calls = [
+        { method: "sequence.next", params: { type: "SEQ" } },
+        { method, params: { ...params, owner: "a" } },
+      ];
+      await holder.call("transact", { calls });
+      const order: string[] = [];
+      const granted = other
+        .call(method, { ...params, owner: "b", waitMs: 30_000 } as never)
+        .then(() => order.push("granted"));
+      const told = toldOf(holder, lost).then(() => order.push("told"));
+      proxy.silence();
+      await Promise.all([told, granted]);
+      expect(order).toEqual(["told", "granted"]);
+    },
+  );
+
+  test("who took up what another life of the daemon had granted is told when that is cut off", async () => {
+    const schema = await newSchema();
+    const proxy = await SilentProxy.start(postgres().port as number, onTestFinished);
+    const [one, two] = [new Place(), new Place()];
+    const first = await one.start(shared(schema, proxy.port));
+    await two.start(shared(schema));
+    const held = { name: "s/kept", owner: "a", ttlMs: 60_000, releaseOn: "disconnect" } as const;
+    const { lease } = await (await one.connect()).call("lease.acquire", held);
+    await first.end("SIGKILL");
+    await one.start(shared(schema, proxy.port));
+    const [holder, other] = [await one.connect(), await two.connect()];
+    await holder.call("lease.heartbeat", { leaseId: lease.leaseId });
+    const order: string[] = [];
+    const granted = other
+      .call("lease.acquire", { ...held, owner: "b", waitMs: 60_000 })
+      .then(() => order.push("granted"));
+    const told = toldOf(holder, "lease.lost").then(({ leaseId, fencingToken }) => {
+      expect({ leaseId, fencingToken }).toEqual({ leaseId: lease.leaseId, fencingToken: lease.fencingToken });
+      order.push("told");
+    });
+    proxy.silence();
+    await told;
+    // To the server it is as if its machine had gone.
+    proxy.cut();
+    await granted;
+    expect(order).toEqual(["told", "granted"]);
   });
 
   test.each(["hold", "drop"] as const)(
@@ -135,5 +255,3 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
     expect((await waiting).claim?.batches).toHaveLength(1);
   });
 });
-
-/** Resolves once a client was sent a notification. */

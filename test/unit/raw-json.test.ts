@@ -258,6 +258,24 @@ describe("the digest of what JSON means", () => {
     expect(digestOfMeaning(`[${deep}]`, PLAIN_CHARACTERS)).toBe(sha256(`#${sha256(`[${deep}]`)}`));
   });
 
+  // Databases keep digests: a batch is compared with one of years ago.
+  test("stays what it was", () => {
+    const many = Array.from({ length: 300 }, (_, index) => `"k${(index * 71) % 300}é":${index}00.50e-2`);
+    const texts = [
+      ' [ 0, -0.0e7, 1, 10, 120.050e3, -7e-20, 12345678901234567890, 1e99999999999999999, true, false, null ] ',
+      '["", "plain", "\\u0041\\/\\n\\u001f\\"", "é\\u00e9", "😀\\ud83d\\ude00", "\\ud800", "\u007f\u2028"]',
+      '{"b":1,"a":{"z":[],"y":{}},"b":2,"aa":[[1],[{"c":"x"}]],"":0,"\\u0061":3,"é":4,"😀":5,"\uffee":6}',
+      `{${many.join()}}`,
+      `{"long":[${many.map((member) => `{${member}}`).join()}],"text":"${"é😀".repeat(200)}"}`,
+      `${"[".repeat(300)}"${"x".repeat(100)}"${"]".repeat(300)}`,
+      `["${"é".repeat(250)}",${"1,".repeat(60)}2]`,
+    ];
+    const all = (plainCharacters?: number) =>
+      createHash("sha256").update(texts.map((text) => digestOfMeaning(text, plainCharacters)).join()).digest("hex");
+    expect(all()).toBe("048994e02649cfe6a090caeb09c6c1029cfbb1cd174b6c778b611d91a58bdf34");
+    expect(all(PLAIN_CHARACTERS)).toBe("9c343e92e0bd7e3e07fd579fd2625939aa08444e651c0720d2123594299de8a0");
+  });
+
   test("does not overflow the stack, and takes time in proportion", () => {
     const deep = `${'[{"a":'.repeat(20_000)}1${"}]".repeat(20_000)}`;
     expect(digestOfMeaning(deep)).not.toBe(digestOfMeaning(deep.replace("1", "2")));

@@ -1,13 +1,13 @@
 // One request for a name, or for several together: whether there is room for it, and what it is granted.
 import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
-import { Scanner } from "@pawl/protocol/json-text";
-import { MAX_INTEGER, MAX_JOINT_POOLS_BYTES, MAX_NAMED_HOLDERS } from "@pawl/protocol/limits";
+import { MAX_INTEGER, MAX_JOINT_MEMBERS, MAX_NAMED_HOLDERS } from "@pawl/protocol/limits";
 import { holderOf, keepOnLoss } from "../../grants/on-loss.js";
 import { all, type Operation, one, sql } from "../../store/statement.js";
 import { type Env, marked, type Outcome, Wait } from "../../turns/operation.js";
 import { notWaitingFor } from "../deadlock/untangle.js";
 import { leaseWaitOf } from "./lease-wait.js";
+import { freeMembers, isPool } from "./pool.js";
 import { exhausted } from "./refusals.js";
 import {
   type HolderRow,
@@ -15,7 +15,7 @@ import {
   keep,
   type Lease,
   selectHolders,
-  selectNameSize,
+  selectName,
   TAKEN,
   toldHolder,
   waitKey,
@@ -25,21 +25,17 @@ import {
 const LEASE_ID_BYTES = 16;
 
 /** Raises the counter of a name; no row when it is at its end, and then nothing has changed. */
-const raiseToken = sql<{ highest: number; pool: string | null }>(`
+const raiseToken = sql<{ highest: number; capacity: number | null }>(`
   INSERT INTO pawl_lease_token (name, highest) VALUES (:name,
     1 + coalesce((SELECT CAST(value AS BIGINT) FROM pawl_meta WHERE key = 'lease_fencing_floor'), 0))
   ON CONFLICT (name) DO UPDATE SET highest = CASE WHEN pawl_lease_token.highest < excluded.highest
       THEN excluded.highest ELSE pawl_lease_token.highest + 1 END
     WHERE pawl_lease_token.highest < ${MAX_INTEGER}
-  RETURNING highest, pool`);
+  RETURNING highest, capacity`);
 
 /** How many slots of a name are taken. */
 export const sumSlots = sql<{ taken: number | null }>(
   `SELECT sum(slots) AS taken FROM pawl_lease WHERE name = :name AND ${TAKEN}`,
-);
-
-const selectTakenMembers = sql<{ members: string }>(
-  `SELECT members FROM pawl_lease WHERE name = :name AND members IS NOT NULL AND ${TAKEN}`,
 );
 
 type Params = Parsed<"lease.acquire">;
@@ -67,10 +63,10 @@ export function* acquire(params: Params, env: Env): Operation<Outcome<Result<"le
   for (const each of names) {
     const raised = yield* one(raiseToken, { name: each });
     if (raised === undefined) return exhausted(each);
-    const { highest: fencingToken, pool } = raised;
+    const { highest: fencingToken, capacity } = raised;
     env.effects.reached("leaseToken", fencingToken);
-    const members =
-      pool === null || params.mode === "shared" ? null : yield* freeMembers(each, pool, params, env);
+    const mayBePool = capacity !== null && params.mode !== "shared";
+    const members = mayBePool ? yield* freeMembers(each, params.slots ?? 1, env) : null;
     const granted = { name: each, leaseId, fencingToken, members, joint, provider: null };
     leases.push(yield* keep(params, granted, { remainingMs: params.ttlMs, boottime: null }, env));
   }
@@ -84,13 +80,14 @@ export function* acquire(params: Params, env: Env): Operation<Outcome<Result<"le
  */
 function* findImpossible(names: readonly string[], { slots = 1 }: Params): Operation<PawlError | undefined> {
   if (slots === 1 && names.length === 1) return undefined;
-  let poolsBytes = 0;
+  const mayBeTooMany = names.length > 1 && slots * names.length > MAX_JOINT_MEMBERS;
+  let members = 0;
   for (const name of names) {
-    const { highest = 0, capacity = null, pool_bytes: bytes } = (yield* one(selectNameSize, { name })) ?? {};
+    const { highest = 0, capacity = null } = (yield* one(selectName, { name })) ?? {};
     if (highest >= MAX_INTEGER) return exhausted(name);
     if (slots > (capacity ?? 1)) return tooManySlots(name, slots, capacity ?? 1);
-    poolsBytes += bytes ?? 0;
-    if (names.length > 1 && poolsBytes > MAX_JOINT_POOLS_BYTES) return TOO_LONG_POOLS;
+    if (mayBeTooMany && (yield* isPool(name))) members += slots;
+    if (members > MAX_JOINT_MEMBERS) return TOO_MANY_MEMBERS;
   }
   return undefined;
 }
@@ -154,27 +151,11 @@ function refusal({ name, holders }: Occupied, { names }: Params, env: Env): Pawl
   return held(name, told, env.wallMs, names === undefined ? {} : { name });
 }
 
-/** The first members of a pool that nobody has: as many as there are slots asked for, since so many are free. */
-function* freeMembers(name: string, pool: string, { slots = 1 }: Params, env: Env): Operation<string[]> {
-  const taken = new Set<string>();
-  for (const { members } of yield* all(selectTakenMembers, { name, now: env.now })) {
-    for (const member of JSON.parse(members) as string[]) taken.add(member);
-  }
-  const free: string[] = [];
-  // A pool may have a million bytes, and those that are free are at its beginning as a rule.
-  const scanner = new Scanner(pool);
-  for (let more = scanner.enter(); more && free.length < slots; more = scanner.next()) {
-    const member = JSON.parse(scanner.takeValue()) as string;
-    if (!taken.has(member)) free.push(member);
-  }
-  return free;
-}
-
-const POOLS_MESSAGE = `has pools whose members take more than ${MAX_JOINT_POOLS_BYTES} bytes of JSON together`;
-const TOO_LONG_POOLS = refuse(
+const MEMBERS_MESSAGE = `times the slots of each are more than ${MAX_JOINT_MEMBERS} members of pools`;
+const TOO_MANY_MEMBERS = refuse(
   "invalid_params",
-  `lease.acquire: names ${POOLS_MESSAGE}. Ask for fewer names at once, or give the pools shorter members.`,
-  { issues: [{ path: "/names", message: POOLS_MESSAGE }] },
+  `lease.acquire: names ${MEMBERS_MESSAGE}. Ask for fewer names at once, or for fewer slots.`,
+  { issues: [{ path: "/names", message: MEMBERS_MESSAGE }] },
 );
 
 function tooManySlots(name: string, slots: number, capacity: number): PawlError {

@@ -6,6 +6,7 @@ import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import type { HandlersOf } from "../../turns/handler.js";
 import { type Env, type Outcome, Unfinished } from "../../turns/operation.js";
 import { acquire, sumSlots } from "./acquire.js";
+import { keepPool, poolOf } from "./pool.js";
 import { kindOf, notConfigured } from "./refusals.js";
 import {
   acquiredTtlOf,
@@ -52,8 +53,8 @@ const selectHeldUpTo = sql<LeaseRow>(`
   ORDER BY fencing_token LIMIT :rows`);
 
 const upsertCapacity = sql(`
-  INSERT INTO pawl_lease_token (name, highest, capacity, pool) VALUES (:name, 0, :capacity, :pool)
-  ON CONFLICT (name) DO UPDATE SET capacity = excluded.capacity, pool = excluded.pool`);
+  INSERT INTO pawl_lease_token (name, highest, capacity) VALUES (:name, 0, :capacity)
+  ON CONFLICT (name) DO UPDATE SET capacity = excluded.capacity`);
 
 /**
  * Which operation performs which method.
@@ -86,13 +87,15 @@ function* configure(
 ): Operation<Result<"lease.configure">> {
   if (slots !== undefined || members !== undefined) {
     const capacity = members?.length ?? slots ?? 1;
-    const pool = members === undefined ? null : JSON.stringify(members);
-    yield* run(upsertCapacity, { name, capacity: capacity === 1 ? null : capacity, pool });
+    const isPlain = capacity === 1 && members === undefined;
+    yield* run(upsertCapacity, { name, capacity: isPlain ? null : capacity });
+    yield* keepPool(name, members ?? []);
     env.effects.wake(waitKey(name));
     return { name, slots: capacity, ...(members === undefined ? {} : { members }) };
   }
-  const { capacity = null, pool = null } = (yield* one(selectName, { name })) ?? {};
-  return { name, slots: capacity ?? 1, ...(pool === null ? {} : { members: JSON.parse(pool) as string[] }) };
+  const pool = yield* poolOf(name);
+  const { capacity = null } = (yield* one(selectName, { name })) ?? {};
+  return { name, slots: capacity ?? 1, ...(pool.length === 0 ? {} : { members: pool }) };
 }
 
 export function* heartbeat(

@@ -1,5 +1,5 @@
 // A lease: its row, its shape in replies, and what its holder is told.
-import type { Parsed, Result } from "@pawl/protocol";
+import type { NotificationParams, Parsed, Result } from "@pawl/protocol";
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { type Boottime, shownAt } from "../../clock.js";
 import { type GrantRule, lasts, renewal } from "../../grants/grant.js";
@@ -67,13 +67,8 @@ const selectGrant = sql<LeaseRow>(
 export const selectHeldById = sql<LeaseRow>(`SELECT * FROM pawl_lease WHERE lease_id = :leaseId AND ${LIVE}`);
 
 /** What is known of a name, if it was ever held or configured. */
-export const selectName = sql<{ highest: number; capacity: number | null; pool: string | null }>(
-  "SELECT highest, capacity, pool FROM pawl_lease_token WHERE name = :name",
-);
-
-/** As before, with how long its pool is, which is not read for that. */
-export const selectNameSize = sql<{ highest: number; capacity: number | null; pool_bytes: number | null }>(
-  "SELECT highest, capacity, octet_length(pool) AS pool_bytes FROM pawl_lease_token WHERE name = :name",
+export const selectName = sql<{ highest: number; capacity: number | null }>(
+  "SELECT highest, capacity FROM pawl_lease_token WHERE name = :name",
 );
 
 export const selectHighest = sql<{ highest: number }>(
@@ -366,6 +361,22 @@ const selectNames = sql<{ name: string }>("SELECT name FROM pawl_lease WHERE lea
 /** The names that a lease has; none for an id of none. */
 export function* namesOfLease(leaseId: string): Operation<string[]> {
   return (yield* all(selectNames, { leaseId })).map(({ name }) => name);
+}
+
+const selectTokens = sql<{ name: string; fencing_token: number }>(
+  "SELECT name, fencing_token FROM pawl_lease WHERE lease_id = :leaseId",
+);
+
+/** What the holder of a lease is told when it ends by its time, for each of its names. */
+export function* lossesOfLease(leaseId: string): Operation<NotificationParams<"lease.lost">[]> {
+  const rows = yield* all(selectTokens, { leaseId });
+  return rows.map(({ name, fencing_token: fencingToken }) => ({
+    name,
+    leaseId,
+    fencingToken,
+    cause: "expired",
+    reason: null,
+  }));
 }
 
 /** The order of rows that a statement returns is anyone's. */

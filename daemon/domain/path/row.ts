@@ -1,5 +1,5 @@
 // A reservation: its row, the patterns that it has, and what others are shown of it.
-import type { Parsed, Result } from "@pawl/protocol";
+import type { NotificationParams, Parsed, Result } from "@pawl/protocol";
 import { shownAt } from "../../clock.js";
 import { type Cause, type GrantRule, lasts, renewal } from "../../grants/grant.js";
 import {
@@ -279,6 +279,21 @@ const selectRootOf = sql<{ root: string }>(`
 /** The root of a reservation; undefined for an id of none. */
 export function* rootOfReservation(reservationId: string): Operation<string | undefined> {
   return (yield* one(selectRootOf, { reservationId }))?.root;
+}
+
+const selectToken = sql<{ root: string; fencing_token: number }>(`
+  SELECT root, fencing_token FROM pawl_path_reservation CROSS JOIN pawl_path_root
+  WHERE reservation_id = :reservationId AND pawl_path_root.root_id = pawl_path_reservation.root_id`);
+
+/** What the holder of a reservation is told when it ends by its time; nothing for an id of none. */
+export function* lossOfReservation(reservationId: string): Operation<NotificationParams<"path.lost">[]> {
+  const rows = yield* all(selectToken, { reservationId });
+  return rows.map(({ root, fencing_token: fencingToken }) => ({
+    reservationId,
+    root,
+    fencingToken,
+    cause: "expired",
+  }));
 }
 
 const selectRootById = sql<{ root: string }>("SELECT root FROM pawl_path_root WHERE root_id = :rootId");

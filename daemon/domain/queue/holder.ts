@@ -1,11 +1,11 @@
 // The holder of a claim renews it, completes its batches, or abandons them.
 import { timingSafeEqual } from "node:crypto";
-import type { Parsed, Result } from "@pawl/protocol";
+import type { NotificationParams, Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import type { Texts } from "@pawl/protocol/json-text";
 import { retain } from "../../grants/ending.js";
 import { endOf, lasts, renewal } from "../../grants/grant.js";
-import { type Operation, one, run, sql, write } from "../../store/statement.js";
+import { all, type Operation, one, run, sql, write } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { remainingOfLease } from "./claims-under-lease.js";
 import { tellBatch } from "./events.js";
@@ -236,6 +236,22 @@ const selectQueueOfHead = sql<{ queue: string }>(`
 export function* queueOfClaim(claimId: string): Operation<string | undefined> {
   const [, head] = CLAIM_ID.exec(claimId) ?? [];
   return head === undefined ? undefined : (yield* one(selectQueueOfHead, { head: Number(head) }))?.queue;
+}
+
+const selectBatches = sql<{ batch_id: string; queue: string }>(`
+  SELECT b.batch_id, q.queue FROM pawl_batch b CROSS JOIN pawl_queue q
+  WHERE (b.enqueue_seq = :head OR b.claim_seq = :head AND b.claim_seq <> b.enqueue_seq)
+    AND b.fencing_token = :fencingToken AND q.queue_id = b.queue_id`);
+
+/** What the holder of a claim is told when it ends by its time; nothing for an id of none. */
+export function* lossOfClaim(claimId: string): Operation<NotificationParams<"claim.lost">[]> {
+  const [, head, fencingToken] = CLAIM_ID.exec(claimId) ?? [];
+  const named = { head: Number(head ?? 0), fencingToken: Number(fencingToken ?? 0) };
+  const batches = yield* all(selectBatches, named);
+  const [first] = batches;
+  if (first === undefined) return [];
+  const batchIds = batches.map(({ batch_id: batchId }) => batchId);
+  return [{ claimId, queue: first.queue, batchIds, cause: "expired", reason: null }];
 }
 
 /** How many batches a claim was made of; 1 for an id that names none. */

@@ -1,6 +1,6 @@
 // From a model of single calls to a model of operations, which may have several calls that are performed as one.
 import type { RawError } from "../../raw-client.js";
-import type { Call, Operation } from "../history.js";
+import { type Call, type CutOff, GRACE_MS, type Operation } from "../history.js";
 import type { Model } from "../search.js";
 
 // biome-ignore lint/suspicious/noExplicitAny: an answer is read as it should be; what does not fit is a violation
@@ -26,10 +26,16 @@ export interface CallModel<State> {
   call(state: State, call: Call, answer: Answer, when: Circumstances): State[];
 }
 
-/** A grant that lasts for a time: when it may end by itself at the earliest, and which connection it is bound to. */
+/** A grant that lasts for a time: when it may end by itself at the earliest, and which connections may end it. */
 export interface Lasting {
   untilMs: number;
-  connection: number | null;
+  bound: readonly Bound[];
+}
+
+/** A connection that a grant is bound to, and since when at the earliest. */
+export interface Bound {
+  connection: number;
+  sinceMs: number;
 }
 
 /** Clocks of two processes are read in whole milliseconds. */
@@ -38,40 +44,60 @@ const ROUNDING_MS = 2;
 /** True if a grant may have ended by itself before a moment. */
 export type MayHaveEnded = (grant: Lasting, beforeMs: number) => boolean;
 
+type Ends = Pick<Connections, "boundUntil" | "cutOff">;
+
 /** When connections were closed, and when what was bound to them may end. */
 export interface Connections {
   closed: ReadonlyMap<number, number>;
   boundUntil: ReadonlyMap<number, number>;
+  /** By connection, when its daemon may have been taken for dead by others that share what it granted. */
+  cutOff: ReadonlyMap<number, readonly CutOff[]>;
   /** By thing, when somebody waited for it who was refused in the end, without an effect. */
   refusedWaits: ReadonlyMap<string, readonly { fromMs: number; untilMs: number }[]>;
 }
 
 /**
  * The connection that a grant is bound to once it is renewed: the one that renews it, if a restart of the daemon took
- * its own, else the one that it has.
+ * its own, else the one that it has; both where others may have taken the daemon for dead or not.
  */
 export function boundAfterRenewal(
-  { connection }: Lasting,
-  { closed, boundUntil }: Connections,
+  { bound }: Lasting,
+  { closed, boundUntil, cutOff }: Connections,
   { operation, sentMs }: Circumstances,
-): number | null {
-  if (connection === null) return null;
-  const closedMs = closed.get(connection);
-  const byRestart = closedMs !== undefined && closedMs < sentMs && boundUntil.get(connection) !== closedMs;
-  return byRestart ? operation.connection : connection;
+): readonly Bound[] {
+  const renewed = { connection: operation.connection, sinceMs: sentMs };
+  const isCutOff = bound.some(({ connection }) => cutOff.has(connection));
+  if (isCutOff) return [...bound, renewed];
+  const [first] = bound;
+  if (first === undefined) return bound;
+  const closedMs = closed.get(first.connection);
+  const byRestart =
+    closedMs !== undefined && closedMs < sentMs && boundUntil.get(first.connection) !== closedMs;
+  return byRestart ? [renewed] : bound;
 }
 
-/** @param endOf when what is bound to a connection may end; nothing of those that are open. */
-export function endsByItself(endOf: ReadonlyMap<number, number>): MayHaveEnded {
-  return ({ untilMs, connection }, beforeMs) => {
-    const boundMs = connection === null ? undefined : endOf.get(connection);
-    return Math.min(untilMs, boundMs ?? Number.POSITIVE_INFINITY) <= beforeMs + ROUNDING_MS;
-  };
+/** When what is bound to a connection may end at the earliest; infinity for one that is open. */
+export function boundEndMs({ boundUntil, cutOff }: Ends, { connection, sinceMs }: Bound): number {
+  const cuts = (cutOff.get(connection) ?? []).filter(({ untilMs }) => untilMs >= sinceMs);
+  return Math.min(
+    boundUntil.get(connection) ?? Number.POSITIVE_INFINITY,
+    ...cuts.map(({ fromMs }) => fromMs + GRACE_MS),
+  );
+}
+
+export function endsByItself(connections: Ends): MayHaveEnded {
+  return ({ untilMs, bound }, beforeMs) =>
+    Math.min(untilMs, ...bound.map((each) => boundEndMs(connections, each))) <= beforeMs + ROUNDING_MS;
+}
+
+/** When what a call was granted may end by its time. */
+export function grantedUntilMs(ttlMs: number, { operation, sentMs }: Circumstances): number {
+  return operation.mayBeGivenBack === true ? sentMs : sentMs + ttlMs;
 }
 
 /** The connection that the grant of a call is bound to. */
-export function boundTo({ params }: Call, { operation }: Circumstances): number | null {
-  return params.releaseOn === "disconnect" ? operation.connection : null;
+export function boundTo({ params }: Call, { operation, sentMs }: Circumstances): readonly Bound[] {
+  return params.releaseOn === "disconnect" ? [{ connection: operation.connection, sinceMs: sentMs }] : [];
 }
 
 export function modelOf<State>({ initial, call }: CallModel<State>): Model<State> {

@@ -40,9 +40,9 @@ const DEFAULT_ATTEMPTS = 20;
 const FOR_EVER = Number.POSITIVE_INFINITY;
 
 export function commandModel(connections: Connections) {
-  const mayHaveEnded = endsByItself(connections.boundUntil);
+  const mayHaveEnded = endsByItself(connections);
   // One that was pushed ends with its connection, whatever ended that.
-  const hasClosed = endsByItself(connections.closed);
+  const hasClosed = endsByItself({ boundUntil: connections.closed, cutOff: new Map() });
   const model: CallModel<State> = {
     initial: null,
     call: (state, call, answer, when) => {
@@ -130,7 +130,7 @@ function lease(state: Command, call: Call, answer: Answer, when: Circumstances):
   const leaseMs = (call.params.leaseMs as number | undefined) ?? DEFAULT_LEASE_MS;
   const delivery = {
     untilMs: when.sentMs + leaseMs,
-    connection: boundTo(call, when),
+    bound: boundTo(call, when),
     leaseId: null,
     isPushed: false,
   };
@@ -143,11 +143,12 @@ function lease(state: Command, call: Call, answer: Answer, when: Circumstances):
 }
 
 /** A request of the daemon to a receiver; some of those before may have met a connection that was just lost. */
-function execute(state: Command, answer: Answer, { operation }: Circumstances): State[] {
+function execute(state: Command, answer: Answer, { operation, sentMs }: Circumstances): State[] {
   if (answer === "unknown" || "error" in answer) return [];
   const { leaseId, attempt } = answer.result;
   if (state.status !== "PENDING" || attempt < state.attempt || !isNamed(state, answer.result)) return [];
-  const delivery = { untilMs: FOR_EVER, connection: operation.connection, leaseId, isPushed: true };
+  const bound = [{ connection: operation.connection, sinceMs: sentMs }];
+  const delivery = { untilMs: FOR_EVER, bound, leaseId, isPushed: true };
   return [{ ...named(state, answer.result), status: "DISPATCHED", attempt, delivery }];
 }
 
@@ -172,8 +173,8 @@ function renew(
   if (answer !== "unknown" && "error" in answer) return [];
   const before = state.delivery as Delivery;
   const untilMs = when.sentMs + ((call.params.leaseMs as number | undefined) ?? DEFAULT_LEASE_MS);
-  const connection = boundAfterRenewal(before, connections, when);
-  return [{ ...state, delivery: { ...before, untilMs, connection } }];
+  const bound = boundAfterRenewal(before, connections, when);
+  return [{ ...state, delivery: { ...before, untilMs, bound } }];
 }
 
 function release(state: Command, call: Call, answer: Answer): State[] {

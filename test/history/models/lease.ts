@@ -8,6 +8,7 @@ import {
   type Circumstances,
   type Connections,
   endsByItself,
+  grantedUntilMs,
   type Json,
   type Lasting,
   modelOf,
@@ -30,7 +31,7 @@ interface State {
 const DEFAULT_TTL_MS = 30_000;
 
 export function leaseModel(connections: Connections) {
-  const mayHaveEnded = endsByItself(connections.boundUntil);
+  const mayHaveEnded = endsByItself(connections);
   const model: CallModel<State> = {
     initial: { holder: null, highest: 0, isExact: true },
     call: (state, call, answer, when) => {
@@ -75,7 +76,7 @@ function acquire(
   { refusedWaits }: Connections,
 ): State[] {
   const ttlMs = (call.params.ttlMs as number | undefined) ?? DEFAULT_TTL_MS;
-  const grant = { untilMs: when.sentMs + ttlMs, ttlMs, connection: boundTo(call, when) };
+  const grant = { untilMs: grantedUntilMs(ttlMs, when), ttlMs, bound: boundTo(call, when) };
   if (answer === "unknown") {
     if (state.holder !== null) return [];
     const holder = { ...grant, leaseId: null, token: null };
@@ -122,8 +123,8 @@ function heartbeat(
     return answer.error.data.kind === "lease_lost" && !isHeld ? [state] : [];
   if (!isHeld) return answer === "unknown" ? [state] : [];
   const ttlMs = (call.params.ttlMs as number | undefined) ?? holder.ttlMs;
-  const connection = boundAfterRenewal(holder, connections, when);
-  return [{ ...state, holder: { ...holder, untilMs: when.sentMs + ttlMs, connection } }];
+  const bound = boundAfterRenewal(holder, connections, when);
+  return [{ ...state, holder: { ...holder, untilMs: when.sentMs + ttlMs, bound } }];
 }
 
 function release(state: State, call: Call, answer: Answer): State[] {

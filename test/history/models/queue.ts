@@ -12,6 +12,7 @@ import {
   type Circumstances,
   type Connections,
   endsByItself,
+  grantedUntilMs,
   type Json,
   type Lasting,
   modelOf,
@@ -26,6 +27,8 @@ interface Claim extends Lasting {
   leaseMs: number;
   /** Its holder was told that it is lost, while a list may still show it: its end comes with the next commit. */
   isLost: boolean;
+  /** The daemon ends it by itself, as one that it could not answer for in time: that is no delivery. */
+  isGivenBack: boolean;
 }
 
 type Status = "ready" | "claimed" | "dead";
@@ -72,7 +75,7 @@ interface QueueCircumstances extends Circumstances {
 type Perform = (state: State, call: Call, answer: Answer, when: QueueCircumstances) => State[];
 
 export function queueModel(connections: Connections) {
-  const isOver = endsByItself(connections.boundUntil);
+  const isOver = endsByItself(connections);
   const performers: Record<string, Perform> = {
     "queue.enqueue": enqueue,
     "queue.enqueueMany": enqueueMany,
@@ -149,6 +152,7 @@ function expire(state: State, claimId: string): State {
 
 /** A batch after a delivery that counts. */
 function counted(batch: Batch): Batch {
+  if (batch.claim?.isGivenBack) return { ...batch, status: "ready", claim: null };
   const attempt = batch.attempt + 1;
   const isDead = batch.maxAttempts > 0 && attempt >= batch.maxAttempts;
   // Nobody can complete late what nobody was told to have.
@@ -234,12 +238,13 @@ function claim(state: State, call: Call, answer: Answer, when: QueueCircumstance
   if (shown.claimId !== `qwc:${shown.batches[0].enqueueSeq}:${shown.fencingToken}`) return [];
   if (!isHead(candidates, labels, call, when)) return [];
   if (!shown.batches.every((batch: Json) => batch.state === "claimed" && isTheSame(state, batch))) return [];
-  return [
+  return givenBackOrNot(when).map((isGivenBack) =>
     claimed(state, labels, call, when, {
       id: shown.claimId,
       token: shown.fencingToken,
+      isGivenBack,
     }),
-  ];
+  );
 }
 
 /** True if a claim takes these of the candidates: the head, and what may and has to go with it. */
@@ -294,7 +299,7 @@ function claimed(
   labels: readonly string[],
   call: Call,
   when: Circumstances,
-  { id, token }: { id: string; token: number },
+  { id, token, isGivenBack }: Pick<Claim, "id" | "isGivenBack"> & { token: number },
 ): State {
   const leaseMs = (call.params.leaseMs as number | undefined) ?? DEFAULT_LEASE_MS;
   const claim: Claim = {
@@ -304,8 +309,9 @@ function claimed(
     size: labels.length,
     isLost: false,
     leaseMs,
-    untilMs: when.sentMs + leaseMs,
-    connection: boundTo(call, when),
+    isGivenBack,
+    untilMs: grantedUntilMs(leaseMs, when),
+    bound: boundTo(call, when),
   };
   const after = changed(state, (batch) =>
     labels.includes(batch.label) ? { ...batch, status: "claimed", claim } : batch,
@@ -320,6 +326,8 @@ function claimOfUnknown(state: State, call: Call, when: QueueCircumstances): Sta
     (batch) => batch.status === "ready" && availability(batch, when) !== "no",
   );
   const found: State[] = [];
+  const claims = (labels: readonly string[]): State[] =>
+    givenBackOrNot(when).map((isGivenBack) => claimedByUnknown(state, labels, isGivenBack));
   for (const [index, head] of candidates.entries()) {
     const group = [head.label];
     let ended = 0;
@@ -329,27 +337,32 @@ function claimOfUnknown(state: State, call: Call, when: QueueCircumstances): Sta
       else if (availability(next, when) === "yes") break;
       // One that may have been there already has ended the group then.
       else if (ended !== group.length) {
-        found.push(claimedByUnknown(state, group.slice()));
+        found.push(...claims(group.slice()));
         ended = group.length;
       }
     }
-    found.push(claimedByUnknown(state, group));
+    found.push(...claims(group));
     if (availability(head, when) === "yes") break;
   }
   return found;
 }
 
+function givenBackOrNot({ operation }: Circumstances): readonly boolean[] {
+  return operation.mayBeGivenBack === true ? [true, false] : [false];
+}
+
 /** Whose claim it was, and for how long, makes no difference: so what several of them did can be told in few ways. */
-function claimedByUnknown(state: State, labels: readonly string[]): State {
+function claimedByUnknown(state: State, labels: readonly string[], isGivenBack: boolean): State {
   const claim: Claim = {
     id: `not answered, ${labels[0]}`,
     isKnown: false,
     token: null,
     size: labels.length,
     isLost: false,
+    isGivenBack,
     leaseMs: 0,
     untilMs: 0,
-    connection: null,
+    bound: [],
   };
   return changed(state, (batch) =>
     labels.includes(batch.label) ? { ...batch, status: "claimed", claim } : batch,
@@ -400,8 +413,8 @@ function renew(state: State, call: Call, answer: Answer, when: QueueCircumstance
       if (batch.claim?.id !== claimId) return batch;
       const { claim } = batch;
       const untilMs = when.sentMs + (leaseMs ?? claim.leaseMs);
-      const connection = boundAfterRenewal(claim, when.connections, when);
-      return { ...batch, claim: { ...claim, untilMs, connection } };
+      const bound = boundAfterRenewal(claim, when.connections, when);
+      return { ...batch, claim: { ...claim, untilMs, bound } };
     }),
   ];
 }
