@@ -161,10 +161,7 @@ export class Session {
     this.#failure = undefined;
     // What the last transaction has left is not above what others have given since.
     this.#keys.clear();
-    const [, ...answers] = await this.together([
-      toRead ? BEGIN_TO_READ : BEGIN,
-      ...first,
-    ]);
+    const [, ...answers] = await this.together([toRead ? BEGIN_TO_READ : BEGIN, ...first]);
     return answers;
   }
 

@@ -117,7 +117,9 @@ function bytesOf(text: string): Buffer {
 /** A value as it is sent: as text, or as the bytes that it is. */
 export function textOf(value: SqlValue): string | Buffer | null {
   if (value === null || typeof value === "string") return value;
-  return typeof value === "number" ? String(value) : Buffer.from(value.buffer, value.byteOffset, value.byteLength);
+  return typeof value === "number"
+    ? String(value)
+    : Buffer.from(value.buffer, value.byteOffset, value.byteLength);
 }
 
 /** Texts as a value of the type `text[]`. */
