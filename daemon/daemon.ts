@@ -4,12 +4,13 @@ import type { Logger } from "pino";
 import { elapsed } from "./clock.js";
 import type { Config } from "./config/config.js";
 import { reloaded } from "./config/reload.js";
+import { scopeOf } from "./domain/about.js";
 import { renewStaleItems } from "./domain/board/rebuild.js";
 import { EXECUTION_TIME } from "./domain/command/ends.js";
 import { ENDINGS, SHARED_ENDINGS } from "./domain/ends.js";
 import { countAtStart } from "./domain/gauges.js";
 import { keepMark, markKey, readMarks } from "./domain/marks.js";
-import { EndingHolders } from "./ending-holders.js";
+import { EndingHolders, type HoldersTurns } from "./ending-holders.js";
 import { Ends } from "./grants/ends.js";
 import { IdleExit } from "./idle-exit.js";
 import { introspection, statusLine } from "./introspection.js";
@@ -19,12 +20,13 @@ import type { ProviderRule } from "./remote/configured-provider.js";
 import { RemoteLeases } from "./remote/remote-leases.js";
 import { Backups } from "./rpc/backups.js";
 import { Checks } from "./rpc/checks.js";
-import { CommandPush } from "./rpc/command-push.js";
+import { CommandPush, type CommandTurns } from "./rpc/command-push.js";
 import { Dispatcher } from "./rpc/dispatch.js";
 import { EventSubscriptions } from "./rpc/event-subscriptions.js";
 import { OwnRequests } from "./rpc/own-requests.js";
 import { Rpc } from "./rpc/rpc.js";
 import { servedMethods } from "./rpc/served-methods.js";
+import type { Place } from "./shared/place.js";
 import type { Places } from "./shared/places.js";
 import type { Access } from "./socket/access.js";
 import type { Connection } from "./socket/connection.js";
@@ -91,7 +93,8 @@ export class Daemon {
   readonly #ownRequests = new OwnRequests();
   readonly #ends = new Ends(ENDINGS);
   readonly #rpc: Rpc;
-  readonly #commandPush: CommandPush;
+  /** Of the own database, then of each place of shared names. */
+  readonly #commandPushes = new Map<Place | undefined, CommandPush>();
   readonly #tally = new Tally();
   readonly #journal: Journal | undefined;
   readonly #subscriptions: EventSubscriptions;
@@ -104,8 +107,8 @@ export class Daemon {
   readonly #ancestors = new Ancestors();
   readonly #loop: TurnLoop;
   readonly #processes: Processes;
-  /** Undefined in a daemon that only reads. */
-  readonly #endingHolders: EndingHolders | undefined;
+  /** Of the own database, then of each place of shared names; none in a daemon that only reads. */
+  readonly #endingHolders = new Map<Place | undefined, EndingHolders>();
   readonly #turns: CountedTurns;
   readonly #logGrowth: LogGrowth;
   readonly #idleExit: IdleExit;
@@ -152,25 +155,13 @@ export class Daemon {
     this.#turns = this.#makeTurnReports(statistics);
     this.#logGrowth = new LogGrowth(database, log, () => this.#tellStatusSoon());
     this.#loop = this.#makeLoop(parts);
-    if (!readOnly)
-      this.#endingHolders = new EndingHolders({
-        loop: this.#loop,
-        processes: this.#processes,
-        log,
-        isOpen: (connection) => this.#connections.get(connection) !== undefined,
-      });
     this.#places = this.#makePlaces(parts);
+    if (!readOnly) this.#makeEndingHolders();
     this.#afterPeak = new AfterPeak(
       () => kernel?.trim(),
       () => this.#connections.heldBytes + this.#loop.waitingBytes,
     );
-    this.#commandPush = new CommandPush({
-      loop: this.#loop,
-      lines: this.#repeatedLines,
-      ownRequests: this.#ownRequests,
-      peer: (connection) => this.#connections.get(connection),
-      refuse: (peer, refusal) => this.#rpc.refuse(refusal, peer),
-    });
+    this.#makeCommandPushes();
     if (providers.some(({ configured }) => configured !== undefined)) {
       const boottime = () => database.clock.boottime();
       this.#remoteLeases = new RemoteLeases({ rules: providers, loop: this.#loop, log, readOnly, boottime });
@@ -185,8 +176,16 @@ export class Daemon {
       ends: this.#ends,
       readOnly,
       isIdle: () => this.#connections.size === 0,
-      exit: () => void this.stop("idle").then(() => this.#end(0)),
+      exit: () => void this.#exitIdle(),
     });
+  }
+
+  async #exitIdle(): Promise<void> {
+    const isNeeded = (await this.#places?.haveSchedules()) === true;
+    if (this.#stopping) return;
+    if (isNeeded || this.#connections.size > 0) return this.#idleExit.watch(this.#config.idleExit);
+    await this.stop("idle");
+    this.#end(0);
   }
 
   #makeConnections(): Connections {
@@ -225,10 +224,12 @@ export class Daemon {
           })),
         onDrain: ({ caller: { connection } }) => {
           this.#loop.roomAgain(connection);
-          this.#commandPush.roomAgain(connection);
+          for (const push of this.#commandPushes.values()) push.roomAgain(connection);
           this.#subscriptions.roomAgain(connection);
         },
-        onSilent: ({ caller }) => this.#commandPush.leave(caller.connection),
+        onSilent: ({ caller }) => {
+          for (const push of this.#commandPushes.values()) push.leave(caller.connection);
+        },
         onClose: (closed) => {
           const { connection } = closed.caller;
           this.#loop.endWaits(connection);
@@ -236,11 +237,11 @@ export class Daemon {
           this.#subscriptions.leave(connection);
           // What it sent before it closed comes before what is taken back because it closed.
           this.#inbox.afterLines(closed, () => {
-            this.#commandPush.leave(connection);
+            for (const push of this.#commandPushes.values()) push.leave(connection);
             this.#remoteLeases?.disconnect(connection);
             this.#places?.disconnect(connection);
             this.#loop.disconnect(connection);
-            this.#endingHolders?.closed(connection);
+            for (const holders of this.#endingHolders.values()) holders.closed(connection);
           });
           this.#loop.schedule();
         },
@@ -258,7 +259,8 @@ export class Daemon {
       notify: (number, method, params) => {
         const told = this.#connections.get(number)?.notify(method, params) ?? false;
         const tells = told && method === "command.cancelled";
-        if (tells && hasEnded(params)) this.#commandPush.ended(number, commandOf(params));
+        if (!tells || !hasEnded(params)) return;
+        for (const push of this.#commandPushes.values()) push.ended(number, commandOf(params));
       },
       broken: (error) => void this.#endBroken(error),
     });
@@ -276,10 +278,7 @@ export class Daemon {
         idDigits,
         sign,
         identity,
-        processOf: (caller) => {
-          const socket = this.#connections.get(caller.connection)?.socket;
-          return socket === undefined ? notKnown("it has closed") : this.#processes.of(socket, caller);
-        },
+        processOf: this.#processOf,
         journal: this.#journal,
         tally: this.#tally,
         retentionMs: config.retentionDays * DAY_MS,
@@ -294,6 +293,56 @@ export class Daemon {
       reports: this.#turns,
     });
   }
+
+  #makeEndingHolders(): void {
+    const { fileId } = this.#database;
+    const make = (turns: HoldersTurns): EndingHolders =>
+      new EndingHolders({
+        turns,
+        processes: this.#processes,
+        log: this.#log,
+        isOpen: (connection) => this.#connections.get(connection) !== undefined,
+      });
+    this.#endingHolders.set(undefined, make(this.#loop));
+    for (const place of this.#places?.all ?? []) {
+      const turns: HoldersTurns = {
+        submit: (call) => place.submit(call),
+        time: () => place.time(),
+        take: (env) => place.take(env, fileId),
+        connectionOf: (known) => place.connectionOf(known),
+      };
+      this.#endingHolders.set(place, make(turns));
+    }
+  }
+
+  #makeCommandPushes(): void {
+    const make = (turns: CommandTurns): CommandPush =>
+      new CommandPush({
+        turns,
+        lines: this.#repeatedLines,
+        ownRequests: this.#ownRequests,
+        peer: (connection) => this.#connections.get(connection),
+        refuse: (peer, refusal) => this.#rpc.refuse(refusal, peer),
+      });
+    this.#commandPushes.set(undefined, make(this.#loop));
+    for (const place of this.#places?.all ?? []) {
+      const turns: CommandTurns = {
+        submit: (call, name) =>
+          place.submit(call, name === undefined ? undefined : [scopeOf({ noun: "command", name })]),
+        inOrder: (connection, begin) => place.inOrder(connection, begin),
+        numberOf: (connection) => place.numberOf(connection),
+        connectionOf: (known) => place.connectionOf(known),
+        sent: (connection, commandId) => place.sent(connection, commandId),
+        answered: (commandId) => place.answered(commandId),
+      };
+      this.#commandPushes.set(place, make(turns));
+    }
+  }
+
+  readonly #processOf: NonNullable<Env["processOf"]> = (caller) => {
+    const socket = this.#connections.get(caller.connection)?.socket;
+    return socket === undefined ? notKnown("it has closed") : this.#processes.of(socket, caller);
+  };
 
   #makePlaces({ config, shared, log, database }: DaemonParts): Places | undefined {
     if (shared === undefined) return undefined;
@@ -317,6 +366,9 @@ export class Daemon {
       outlet: this.#turns,
       isOpen: (connection) => this.#connections.get(connection) !== undefined,
       ancestorsOf: (caller) => this.#ancestors.of(caller),
+      processOf: this.#processOf,
+      onCutOff: (place) => this.#commandPushes.get(place)?.cutOff(),
+      endHolder: (place, row, connection) => this.#endingHolders.get(place)?.end(row, connection),
       boot: clock.boottime().boot,
       keptMark: (url) => marks.get(markKey(url)),
       keepMark: (url, mark) =>
@@ -354,7 +406,7 @@ export class Daemon {
     const dispatcher = new Dispatcher({
       methods: servedMethods({
         ownReport,
-        commandPush: this.#commandPush,
+        commandPush: ({ idMark }) => this.#commandPushes.get(this.#places?.markedBy(idMark)) as CommandPush,
         remoteLeases: this.#remoteLeases,
         places: this.#places,
         events: { journal: this.#journal, subscriptions: this.#subscriptions },
@@ -412,7 +464,7 @@ export class Daemon {
     this.#loop.performNow(renewStaleItems);
     this.#loop.keepTime();
     this.#remoteLeases?.start();
-    this.#endingHolders?.watch();
+    for (const holders of this.#endingHolders.values()) holders.watch();
   }
 
   /** Begins to answer. */
@@ -507,7 +559,7 @@ export class Daemon {
     });
     this.#remoteLeases?.stop(refusal);
     const placesStopped = this.#places?.stop(refusal);
-    this.#endingHolders?.stop();
+    for (const holders of this.#endingHolders.values()) holders.stop();
     await this.#loop.stop(refusal);
     await placesStopped;
     // Requests that are on their way are refused as not performed, so that their senders know; a connection

@@ -1,23 +1,24 @@
 // Ends the processes of those who have lost what they hold, where they have asked for that (`onLoss`).
 import { constants as system } from "node:os";
+import { PawlError } from "@pawl/protocol/errors";
 import type { Logger } from "pino";
-import { freeLease } from "./domain/lease/row.js";
-import { freeReservation } from "./domain/path/row.js";
+import { FREE } from "./domain/ends.js";
 import { type LostRow, takeLostHolders } from "./grants/on-loss.js";
 import type { KnownProcess, Processes } from "./socket/pidfds.js";
-import { performUntilDone } from "./turns/call.js";
-import type { Env } from "./turns/operation.js";
-import type { TurnLoop } from "./turns/turn-loop.js";
+import type { Operation } from "./store/statement.js";
+import { type Call, performUntilDone } from "./turns/call.js";
+import type { Env, Wait } from "./turns/operation.js";
 
 /** A process is found again so much later where there was no descriptor left. */
 const FIND_AGAIN_MS = 1000;
 /** A killed process that goes on for so long is told of: a frozen or an unreachable disk keeps it. */
 const TELL_AFTER_MS = 10_000;
-const FREE = { lease: freeLease, path: freeReservation };
 
 /** A grant that was lost. */
 interface Lost {
   readonly row: LostRow;
+  /** That has to have closed; 0 for one of an earlier life. */
+  readonly connection: number;
   hasEnded: boolean;
 }
 
@@ -29,29 +30,42 @@ interface Ending {
   killAt: number;
 }
 
+/** The turns over the rows that say who has lost what. */
+export interface HoldersTurns {
+  submit(call: Call): void;
+  /** In elapsed milliseconds, as those rows have it. */
+  time(): { readonly now: number };
+  /** Takes those that this daemon has to end, where not all are. */
+  take?(env: Env): Operation<readonly LostRow[] | Wait>;
+  /** The number here of a connection as rows have it, where they have another; 0 for none. */
+  connectionOf?(known: number): number;
+}
+
 /**
  * Signals the holders of lost grants, kills them after their grace, and frees the grants once process and connection
  * are gone. The database keeps which those are (`pawl_on_loss`), so another life of the daemon goes on with it.
  */
 export class EndingHolders {
-  readonly #loop: TurnLoop;
+  readonly #turns: HoldersTurns;
   readonly #processes: Processes;
   readonly #log: Logger;
   readonly #isOpen: (connection: number) => boolean;
   /** By the number of the connection that has to close. */
   readonly #lost = new Map<number, Set<Lost>>();
+  /** By their ids, the grants that are not free yet. */
+  readonly #grants = new Set<string>();
   readonly #endings = new Map<KnownProcess, Ending>();
   readonly #timers = new Set<NodeJS.Timeout>();
   #stopped = false;
 
   /** @param options `isOpen` says whether a connection of this life is. */
   constructor(options: {
-    loop: TurnLoop;
+    turns: HoldersTurns;
     processes: Processes;
     log: Logger;
     isOpen: (connection: number) => boolean;
   }) {
-    this.#loop = options.loop;
+    this.#turns = options.turns;
     this.#processes = options.processes;
     this.#log = options.log;
     this.#isOpen = options.isOpen;
@@ -60,11 +74,12 @@ export class EndingHolders {
   /** Ends whom the life before has left to be ended, and then whoever loses something. */
   watch(): void {
     if (this.#stopped) return;
-    performUntilDone(this.#loop, {
-      start: (env) => takeLostHolders(env),
+    const { take, connectionOf } = this.#turns;
+    performUntilDone(this.#turns, {
+      start: (env) => take?.(env) ?? takeLostHolders(env),
       waits: true,
       done: (rows) => {
-        for (const row of rows) this.#begin({ row, hasEnded: false });
+        for (const row of rows) this.end(row, connectionOf?.(row.connection) ?? row.connection);
         this.watch();
       },
       failed: (error) => this.#goesOn(error),
@@ -83,9 +98,12 @@ export class EndingHolders {
     this.#timers.clear();
   }
 
-  #begin(lost: Lost): void {
-    const { row } = lost;
-    const { connection } = row;
+  /** Ends a holder, and then frees what it has lost. */
+  end(row: LostRow, connection: number): void {
+    // A daemon that others took for dead meets its own again.
+    if (this.#grants.has(row.grant_id)) return;
+    this.#grants.add(row.grant_id);
+    const lost: Lost = { row, connection, hasEnded: false };
     const ofConnection = this.#lost.get(connection);
     if (ofConnection === undefined) this.#lost.set(connection, new Set([lost]));
     else ofConnection.add(lost);
@@ -110,7 +128,7 @@ export class EndingHolders {
         { pid: row.pid, graceMs: row.grace_ms },
         "the process of a lost lease cannot be found from here; the lease is granted to others after its grace",
       );
-      return void this.#after(this.#killAt(row) - this.#loop.time().now, () => this.#ended(lost));
+      return void this.#after(this.#killAt(row) - this.#turns.time().now, () => this.#ended(lost));
     }
     found.onEnd(() => this.#ended(lost));
     if (!lost.hasEnded) this.#signal(found, row);
@@ -138,7 +156,7 @@ export class EndingHolders {
     if (killAt >= ending.killAt) return;
     ending.killAt = killAt;
     if (ending.killTimer !== undefined) this.#clear(ending.killTimer);
-    ending.killTimer = this.#after(killAt - this.#loop.time().now, () => this.#kill(process));
+    ending.killTimer = this.#after(killAt - this.#turns.time().now, () => this.#kill(process));
   }
 
   #kill(process: KnownProcess): void {
@@ -174,12 +192,14 @@ export class EndingHolders {
 
   /** Others may have what was lost, if its process has ended and nobody has the connection any more. */
   #freeIfGone(lost: Lost): void {
-    const { noun, grant_id: grantId, connection } = lost.row;
+    const { row, connection } = lost;
+    const { noun, grant_id: grantId } = row;
     if (!lost.hasEnded || this.#isOpen(connection) || this.#stopped) return;
     const ofConnection = this.#lost.get(connection);
     if (!ofConnection?.delete(lost)) return;
+    this.#grants.delete(grantId);
     if (ofConnection.size === 0) this.#lost.delete(connection);
-    performUntilDone(this.#loop, {
+    performUntilDone(this.#turns, {
       start: (env: Env) => FREE[noun](grantId, env),
       failed: (error) => this.#goesOn(error),
     });
@@ -187,6 +207,7 @@ export class EndingHolders {
 
   #goesOn(error: Error): boolean {
     if (this.#stopped) return false;
+    if (error instanceof PawlError && error.details.reason === "shared_unavailable") return true;
     this.#log.error({ err: error }, "the holders of lost leases cannot be seen to now");
     return true;
   }

@@ -792,7 +792,7 @@ export const COMMAND = noun("command", {
         commandId,
         reason: z.string().nullable().meta({
           description:
-            "In the words of whoever cancelled it; EXPIRED for a deadline that has passed; EXECUTION_TIME for a delivery that took longer than it may, and may be answered late.",
+            "In the words of whoever cancelled it; EXPIRED for a deadline that has passed; EXECUTION_TIME for a delivery that took longer than it may, or whose daemon was cut off from the database of shared names, and may be answered late.",
         }),
       }),
       example: {

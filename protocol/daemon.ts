@@ -214,7 +214,7 @@ export const DAEMON = noun("daemon", {
               "Names that are kept in PostgreSQL, which several daemons share.",
               z.strictObject({
                 pattern: z.string().meta({ description: "Names, in which `*` stands for any characters." }),
-                noun: z.enum(["sequence", "queue", "lease", "path"]).nullable().meta({
+                noun: z.enum(["sequence", "queue", "lease", "path", "command"]).nullable().meta({
                   description: "The noun whose names it is about; null for each that can be shared.",
                 }),
                 place: z.string().meta({ description: "The server and the database, without credentials." }),

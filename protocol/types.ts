@@ -487,7 +487,8 @@ export type CommandCancelledParams = {
   commandId: string;
   /**
    * In the words of whoever cancelled it; EXPIRED for a deadline that has passed; EXECUTION_TIME for a delivery
-   * that took longer than it may, and may be answered late.
+   * that took longer than it may, or whose daemon was cut off from the database of shared names, and may be
+   * answered late.
    */
   reason: string | null;
 };
@@ -4337,7 +4338,7 @@ export type SharedNames = {
   /** Names, in which `*` stands for any characters. */
   pattern: string;
   /** The noun whose names it is about; null for each that can be shared. */
-  noun: "sequence" | "queue" | "lease" | "path" | null;
+  noun: "sequence" | "queue" | "lease" | "path" | "command" | null;
   /** The server and the database, without credentials. */
   place: string;
   /** False while the database cannot be reached. */

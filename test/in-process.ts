@@ -149,7 +149,7 @@ export class InProcess {
       methods: servedMethods({
         ownReport: { now: () => this.loop.time().wallMs, info: outside, stats: outside },
         // Nobody is connected whom a command could be pushed to.
-        commandPush: { serve: outside, count: () => 0, deployments: () => [] },
+        commandPush: () => ({ serve: outside, count: () => 0, deployments: () => [] }),
         events: {
           journal: undefined,
           subscriptions: { count: outside, nextId: outside, add: outside, remove: outside, has: outside },
@@ -189,6 +189,7 @@ export class InProcess {
       const calls: Call[] = [];
       this.#dispatcher.call(method, params, sender, source, calls, {
         id: undefined,
+        refusal: undefined,
         get hasRoom() {
           return hasRoom(connection);
         },

@@ -18,7 +18,7 @@ const WHOLE_MINUTES = {
   "async-driver": 16,
   "board-compact-mutants": 8,
   "board-work": 5,
-  "command-crash": 4,
+  "command-crash": 10,
   "events-model": 5,
   faults: 60,
   history: 30,

@@ -3,6 +3,9 @@
 import type { MethodName } from "@pawl/protocol";
 import type { Operation } from "../store/statement.js";
 import { EVERYTHING } from "../turns/operation.js";
+import { commandOfLease } from "./command/delivery.js";
+import { deploymentOfCommand } from "./command/row.js";
+import { readyKey } from "./deployment/deployment.js";
 import { namesOfLease } from "./lease/row.js";
 import { readRoot } from "./path/pattern.js";
 import { rootOfReservation } from "./path/row.js";
@@ -10,9 +13,12 @@ import { queueOfClaim } from "./queue/holder.js";
 import { queueOfBatch, scopeOf as scopeOfQueue } from "./queue/row.js";
 
 /** The nouns whose things may be kept elsewhere. */
-export type NamedNoun = "sequence" | "queue" | "lease" | "path";
+export type NamedNoun = "sequence" | "queue" | "lease" | "path" | "command";
 
-/** A name in the params of a call; one that ends in a slash may stand for all that begin so. */
+/**
+ * A name in the params of a call, of commands that of their deployment; one that ends in a slash may stand for all that
+ * begin so.
+ */
 export interface Named {
   readonly noun: NamedNoun;
   readonly name: string;
@@ -21,7 +27,7 @@ export interface Named {
 
 /** An id that stands for names, which whoever gave it can find out. */
 export type GivenId =
-  | { readonly kind: "batch" | "lease" | "reservation"; readonly id: string }
+  | { readonly kind: "batch" | "lease" | "reservation" | "command"; readonly id: string }
   | { readonly kind: "claim"; readonly id: string; readonly proof: string };
 
 export interface About {
@@ -29,6 +35,8 @@ export interface About {
   readonly ids: readonly GivenId[];
   /** Scopes beside those of its names: of what calls about other names may use, too. */
   readonly beside: readonly string[];
+  /** Schedules: one is where its queue is, so it is looked for by its name. */
+  readonly schedules: readonly string[];
   /** True if it may use rows of names that it does not tell. */
   readonly reaches: boolean;
   /** The methods of its parts that are about what this database alone has, if it has such parts. */
@@ -40,7 +48,7 @@ export interface About {
 /** A member of params that are perhaps not checked, as those within a `transact`. */
 type Loose = Readonly<Record<string, unknown>>;
 
-export const NOTHING: About = { names: [], ids: [], beside: [], reaches: false, here: [] };
+export const NOTHING: About = { names: [], ids: [], beside: [], schedules: [], reaches: false, here: [] };
 
 const ofType: AboutOf = ({ type, requestId }) => ({
   ...NOTHING,
@@ -76,6 +84,23 @@ const ofRoot: AboutOf = ({ root, reservationId }) => ({
   names: roots(texts(root)),
   ids: reservations(texts(reservationId)),
 });
+
+const ofDeployment: AboutOf = ({ deployment }) => ({
+  ...NOTHING,
+  names: texts(deployment).map((name) => ({ noun: "command", name })),
+});
+
+const ofCommand: AboutOf = ({ commandId }) => ({ ...NOTHING, ids: commands(texts(commandId)) });
+
+const ofDelivery: AboutOf = ({ leaseId }) => ({
+  ...NOTHING,
+  ids: commands(texts(leaseId).flatMap((id) => commandOfLease(id) ?? [])),
+});
+
+const ofSchedule: AboutOf = ({ name }) => {
+  const schedules = texts(name);
+  return { ...NOTHING, schedules, beside: schedules.map((each) => `schedule:${each}`) };
+};
 
 type AboutOf = (params: Loose) => About;
 
@@ -162,8 +187,30 @@ const ABOUT: { readonly [N in MethodName]?: AboutOf } = {
   "path.check": ({ root }) => ({ ...NOTHING, names: roots(texts(root)) }),
   "path.list": ({ root }) => (root === undefined ? allOf("path") : { ...NOTHING, names: roots(texts(root)) }),
 
-  // A schedule is this database's, and so is what it enqueues.
-  "schedule.set": ({ queue }) => ({ ...NOTHING, names: queues(texts(queue)) }),
+  "schedule.set": (params) => ({ ...ofSchedule(params), names: queues(texts(params.queue)) }),
+  "schedule.get": ofSchedule,
+  "schedule.list": () => allOf("queue"),
+  "schedule.run": (params) => ({ ...ofSchedule(params), reaches: true }),
+  "schedule.next": ofSchedule,
+  "schedule.delete": ofSchedule,
+
+  "deployment.set": ofDeployment,
+  "deployment.list": () => allOf("command"),
+  "command.create": ofDeployment,
+  "command.upload": ofCommand,
+  "command.lease": ofDeployment,
+  "command.renew": ofDelivery,
+  "command.progress": ofDelivery,
+  "command.release": ofDelivery,
+  "command.respond": ofCommand,
+  "command.answer": ofCommand,
+  "command.get": ofCommand,
+  "command.params": ofCommand,
+  "command.response": ofCommand,
+  "command.wait": ofCommand,
+  "command.list": (params) => (params.deployment === undefined ? allOf("command") : ofDeployment(params)),
+  "command.cancel": ofCommand,
+  "command.serve": ofDeployment,
 
   transact: ({ calls, guards }) => {
     const parts = objects(calls).map(({ method, params }) => partOf(method as MethodName, asLoose(params)));
@@ -178,21 +225,31 @@ const ABOUT: { readonly [N in MethodName]?: AboutOf } = {
         ...claims(claimed),
         ...reservations(reserved.flatMap(({ reservationId }) => texts(reservationId))),
       ],
+      schedules: parts.flatMap(({ schedules }) => schedules),
       reaches: true,
       here: parts.flatMap(({ here }) => here),
     };
   },
 };
 
-/** Methods that no database is needed for. */
-const ANYWHERE: ReadonlySet<string> = new Set<MethodName>(["sequence.format", "sequence.parse"]);
+/** Methods that no database is needed for, where they name nothing in it. */
+const ANYWHERE: ReadonlySet<string> = new Set<MethodName>([
+  "sequence.format",
+  "sequence.parse",
+  "schedule.next",
+]);
 
 /** What a part of a `transact` is about. Of what stands for a value of an earlier call nothing is known yet. */
 function partOf(method: MethodName, params: Loose): About {
   const about = aboutOf(method, params);
-  if (about !== undefined && (about.names.length > 0 || about.ids.length > 0)) return about;
+  if (about !== undefined && isAboutSome(about)) return about;
   const isOpen = about !== undefined && Object.values(params).some((each) => objects(each).length > 0);
   return isOpen || ANYWHERE.has(method) ? NOTHING : { ...NOTHING, here: [method] };
+}
+
+/** True if something is named in it. */
+function isAboutSome({ names, ids, schedules }: About): boolean {
+  return names.length > 0 || ids.length > 0 || schedules.length > 0;
 }
 
 /** Undefined for a method that is about nothing that has a name. */
@@ -202,6 +259,8 @@ export function aboutOf(method: MethodName, params: Loose): About | undefined {
 
 /** The scope of what uses the rows of a thing. */
 export function scopeOf({ noun, name }: Named): string {
+  // Where receivers wait for commands, so that those of all daemons are considered.
+  if (noun === "command") return readyKey(name);
   return noun === "queue" ? scopeOfQueue(name) : `${noun}:${name}`;
 }
 
@@ -212,6 +271,10 @@ export function* scopesOf(given: GivenId): Operation<string[]> {
     case "claim": {
       const queue = yield* given.kind === "batch" ? queueOfBatch(given.id) : queueOfClaim(given.id);
       return queue === undefined ? [] : [scopeOfQueue(queue)];
+    }
+    case "command": {
+      const deployment = yield* deploymentOfCommand(given.id);
+      return deployment === undefined ? [] : [scopeOf({ noun: "command", name: deployment })];
     }
     case "reservation": {
       const root = yield* rootOfReservation(given.id);
@@ -253,6 +316,10 @@ function roots(given: readonly string[]): Named[] {
 
 function reservations(ids: readonly string[]): GivenId[] {
   return ids.map((id) => ({ kind: "reservation", id }));
+}
+
+function commands(ids: readonly string[]): GivenId[] {
+  return ids.map((id) => ({ kind: "command", id }));
 }
 
 function batches(ids: readonly string[]): GivenId[] {

@@ -2,13 +2,13 @@
 // and its connection has closed. The operations here write down which process that is and that it is to be ended;
 // `ending-holders.ts` ends it.
 import type { Parsed } from "@pawl/protocol";
-import type { PawlError } from "@pawl/protocol/errors";
-import { MAX_INTEGER } from "@pawl/protocol/limits";
+import { PawlError } from "@pawl/protocol/errors";
+import { MAX_INTEGER, RESTART_GRACE_MS } from "@pawl/protocol/limits";
 import { all, type Operation, one, run, sql } from "../store/statement.js";
 import { NEVER } from "../turns/alarm.js";
 import { type HolderProcess, notKnown } from "../turns/holder-process.js";
 import { type Env, Wait } from "../turns/operation.js";
-import type { Ending } from "./ending.js";
+import { dueAt, type Ending } from "./ending.js";
 import { endOf } from "./grant.js";
 
 export type OnLoss = NonNullable<Parsed<"lease.acquire">["onLoss"]>;
@@ -40,18 +40,48 @@ const followHolder = sql(
   "UPDATE pawl_on_loss SET connection = :connection WHERE grant_id = :grantId AND pid = :pid",
 );
 
-const markLost = sql(
-  "UPDATE pawl_on_loss SET lost_at = coalesce(lost_at, CAST(:now AS BIGINT)) WHERE grant_id = :grantId",
-);
+/** Where daemons of several machines share the rows, another process may have the pid. */
+const followHolderHere = sql(`
+  UPDATE pawl_on_loss SET connection = :connection
+  WHERE grant_id = :grantId AND pid = :pid AND boot = :boot AND database_file = :databaseFile`);
+
+const markLost = sql<{ grace_ms: number }>(`
+  UPDATE pawl_on_loss SET lost_at = coalesce(lost_at, CAST(:now AS BIGINT)) WHERE grant_id = :grantId
+  RETURNING grace_ms`);
 
 const takeLost = sql<LostRow>(`
   UPDATE pawl_on_loss SET is_taken = 1 WHERE grant_id IN
     (SELECT grant_id FROM pawl_on_loss WHERE is_taken = 0 AND lost_at IS NOT NULL ORDER BY lost_at LIMIT :rows)
   RETURNING *`);
 
+/** Those of the connections of one of several daemons, and those that a daemon with the same database has left. */
+const takeLostOf = sql<LostRow>(`
+  UPDATE pawl_on_loss SET is_taken = 1, connection = CASE WHEN connection = 0 THEN :first ELSE connection END
+  WHERE grant_id IN
+    (SELECT grant_id FROM pawl_on_loss WHERE is_taken = 0 AND lost_at IS NOT NULL
+       AND (connection >= :first AND connection <= :last OR connection = 0 AND database_file = :databaseFile)
+     ORDER BY lost_at LIMIT :rows)
+  RETURNING *`);
+
 const deleteHolder = sql("DELETE FROM pawl_on_loss WHERE grant_id = :grantId");
 
 const forgetConnections = sql("UPDATE pawl_on_loss SET connection = 0, is_taken = 0");
+
+/** The next life of that daemon has the same time to end them. */
+const forgetConnectionsOf = sql(`
+  UPDATE pawl_on_loss SET connection = 0, is_taken = 0,
+    lost_at = CASE WHEN lost_at IS NULL THEN NULL ELSE CAST(:now AS BIGINT) END
+  WHERE connection >= :first AND connection <= :last`);
+
+/** Lost by processes of a daemon that has gone, and of which nobody else can say whether they have ended. */
+const ORPHANED = "connection = 0 AND is_taken = 0 AND lost_at IS NOT NULL";
+
+const earliestOrphan = sql<{ at: number | null }>(
+  `SELECT min(lost_at + grace_ms) AS at FROM pawl_on_loss WHERE ${ORPHANED}`,
+);
+
+const selectOrphans = sql<LostRow>(`
+  SELECT * FROM pawl_on_loss WHERE ${ORPHANED} AND lost_at + grace_ms <= :before ORDER BY lost_at LIMIT :rows`);
 
 /** A row of the table: the holder of a grant, as it is to be ended. */
 export interface LostRow {
@@ -124,8 +154,13 @@ export function* onLossOf(grantId: string): Operation<OnLoss | undefined> {
 }
 
 /** A grant was renewed: a holder that has connected anew does so on another connection. */
-export function* follow(grantId: string, { caller: { connection, pid } }: Env): Operation<void> {
-  yield* run(followHolder, { grantId, connection, pid });
+export function* follow(grantId: string, env: Env): Operation<void> {
+  const { connection, pid } = env.caller;
+  if (env.idMark === "") return void (yield* run(followHolder, { grantId, connection, pid }));
+  const holder = holderOf(env);
+  if (holder instanceof PawlError) return;
+  const { boot, databaseFile } = holder;
+  yield* run(followHolderHere, { grantId, connection, pid, boot, databaseFile });
 }
 
 /**
@@ -133,8 +168,10 @@ export function* follow(grantId: string, { caller: { connection, pid } }: Env): 
  * it at once.
  */
 export function* beginLoss(grantId: string, env: Env): Operation<boolean> {
-  if ((yield* run(markLost, { grantId, now: env.now })) === 0) return false;
+  const lost = yield* one(markLost, { grantId, now: env.now });
+  if (lost === undefined) return false;
   env.effects.wake(LOST_KEY);
+  if (env.idMark !== "") env.effects.deadline(env.now + lost.grace_ms + RESTART_GRACE_MS);
   return true;
 }
 
@@ -143,9 +180,19 @@ export function* forgetHolder(grantId: string): Operation<void> {
   yield* run(deleteHolder, { grantId });
 }
 
-/** The holders that are to be ended and that nobody has begun to end yet; waits for some. */
-export function* takeLostHolders(env: Env): Operation<readonly LostRow[] | Wait> {
-  const rows = yield* all(takeLost, { rows: ROWS_PER_STEP });
+/** Whose holders a daemon ends, where others share the rows: its connections, and the file of its own database. */
+export interface OwnHolders {
+  readonly first: number;
+  readonly last: number;
+  readonly databaseFile: string;
+}
+
+/** The holders that are to be ended and that nobody has begun to end yet, of all or of a daemon; waits for some. */
+export function* takeLostHolders(env: Env, own?: OwnHolders): Operation<readonly LostRow[] | Wait> {
+  const rows =
+    own === undefined
+      ? yield* all(takeLost, { rows: ROWS_PER_STEP })
+      : yield* all(takeLostOf, { ...own, rows: ROWS_PER_STEP });
   return rows.length === 0 && env.mayWait ? new Wait(LOST_KEY) : rows;
 }
 
@@ -162,4 +209,37 @@ export const lostHolders: Ending = {
   *restart() {
     yield* run(forgetConnections);
   },
+
+  *abandon(first, last, env) {
+    yield* run(forgetConnectionsOf, { first, last, now: env.now });
+    env.effects.wake(LOST_KEY);
+  },
 };
+
+/** Has others be granted what was lost, once its process has ended. */
+export type Free = Readonly<Record<HeldNoun, (grantId: string, env: Env) => Operation<void>>>;
+
+/**
+ * Where several daemons share the rows: what the processes of one that has gone have lost is free after their grace,
+ * unless it comes back meanwhile and ends them.
+ */
+export function orphanedHolders(free: Free): Ending {
+  return {
+    *earliest() {
+      const { at = null } = (yield* one(earliestOrphan)) ?? {};
+      return dueAt(at === null ? null : at + RESTART_GRACE_MS);
+    },
+
+    *expire(env, rows) {
+      const orphans = yield* all(selectOrphans, { before: env.now - RESTART_GRACE_MS, rows });
+      for (const { noun, grant_id: grantId, pid, grace_ms: graceMs } of orphans) {
+        env.effects.log(
+          "the daemon has gone that could end the process of a lost grant; it is granted to others after its grace",
+          { noun, pid, graceMs },
+        );
+        yield* free[noun](grantId, env);
+      }
+      return orphans.length;
+    },
+  };
+}

@@ -9,7 +9,6 @@ import type { RepeatedLines } from "../log/repeated-lines.js";
 import type { Operation } from "../store/statement.js";
 import { type Call, performUntilDone } from "../turns/call.js";
 import { type Env, type Outcome, Unfinished } from "../turns/operation.js";
-import type { TurnLoop } from "../turns/turn-loop.js";
 import type { OwnRequests, PeerAnswer } from "./own-requests.js";
 import type { Peer } from "./peer.js";
 
@@ -18,6 +17,24 @@ const MAX_LEFT_UNANSWERED = 1000;
 /** What a connection has left is cleared in steps of so many commands that it has, or of so many deployments. */
 const COMMANDS_PER_STEP = 100;
 const DEPLOYMENTS_PER_STEP = 250;
+
+/** The turns over the commands of a database. */
+export interface CommandTurns {
+  /** @param deployment whose rows alone a call uses; undefined for those of any. */
+  submit(call: Call, deployment?: string): void;
+  /** Takes a call back that waits, where that is known here. Returns true if it waited; otherwise it is woken. */
+  withdraw?(call: Call): boolean;
+  /** Does something after what came before it on a connection, where turns go on side by side. */
+  inOrder?(connection: number, begin: (performed: () => void) => void): void;
+  /** The number that rows have of a connection, where it is another. */
+  numberOf?(connection: number): number;
+  /** The number here of a connection as rows have it; 0 for none. */
+  connectionOf?(known: number): number;
+  /** A connection was sent a command, where it may have to be told that others deliver that anew. */
+  sent?(connection: number, commandId: string): void;
+  /** It has answered, or the delivery is over. */
+  answered?(commandId: string): void;
+}
 
 /** A connection that serves a deployment. */
 interface ServingPeer {
@@ -52,7 +69,7 @@ interface ServedDeployment {
  * that pull; when there are some it hands them out in its turn, and they are sent after the commit.
  */
 export class CommandPush implements Serving {
-  readonly #loop: TurnLoop;
+  readonly #turns: CommandTurns;
   readonly #lines: RepeatedLines;
   readonly #peer: (connection: number) => Peer | undefined;
   readonly #ownRequests: OwnRequests;
@@ -62,7 +79,7 @@ export class CommandPush implements Serving {
   readonly #byConnection = new Map<number, Set<ServedDeployment>>();
 
   constructor(options: {
-    loop: TurnLoop;
+    turns: CommandTurns;
     lines: RepeatedLines;
     /** An open connection by its number. */
     peer: (connection: number) => Peer | undefined;
@@ -70,7 +87,7 @@ export class CommandPush implements Serving {
     /** Tells a peer about something from it that was no message. */
     refuse: (peer: Peer, refusal: PawlError) => void;
   }) {
-    this.#loop = options.loop;
+    this.#turns = options.turns;
     this.#lines = options.lines;
     this.#peer = options.peer;
     this.#ownRequests = options.ownRequests;
@@ -80,7 +97,7 @@ export class CommandPush implements Serving {
   /** The operation of `command.serve`: commands are sent from then on, the first after the reply. */
   *serve(params: Parsed<"command.serve">, env: Env): Operation<Result<"command.serve"> | PawlError> {
     const { deployment } = params;
-    const { connection } = env.caller;
+    const connection = this.#connectionOf(env.caller.connection);
     const deployments = this.#byConnection.get(connection);
     if (
       deployments !== undefined &&
@@ -119,14 +136,18 @@ export class CommandPush implements Serving {
       served.peers.delete(connection);
       if (served.peers.size === 0 && served.taking === undefined) this.#deployments.delete(served.deployment);
     }
-    this.#perform((env) => this.#clear(connection, [...deployments], env));
+    this.#inOrder(connection, (performed) => {
+      performed();
+      this.#perform((env) => this.#clear(connection, [...deployments], env));
+    });
   }
 
   /** Gives back what a connection has that has left, and ends the waits for commands for nobody, in steps. */
   *#clear(connection: number, left: readonly ServedDeployment[], env: Env): Operation<Outcome<void>> {
-    if ((yield* endPushes(connection, COMMANDS_PER_STEP, env)) === COMMANDS_PER_STEP)
+    const known = this.#turns.numberOf?.(connection) ?? connection;
+    if ((yield* endPushes(known, COMMANDS_PER_STEP, env)) === COMMANDS_PER_STEP)
       return new Unfinished((later) => this.#clear(connection, left, later));
-    for (const served of left.slice(0, DEPLOYMENTS_PER_STEP)) this.#stopTaking(served);
+    for (const served of left.slice(0, DEPLOYMENTS_PER_STEP)) this.#stopTaking(served, env);
     const others = left.slice(DEPLOYMENTS_PER_STEP);
     return others.length === 0
       ? undefined
@@ -134,10 +155,12 @@ export class CommandPush implements Serving {
   }
 
   /** Takes nothing for a deployment that nobody serves. May be done again, by a turn that is performed again. */
-  #stopTaking(served: ServedDeployment): void {
-    const { peers, taking } = served;
+  #stopTaking(served: ServedDeployment, env: Env): void {
+    const { deployment, peers, taking } = served;
+    if (peers.size > 0 || taking === undefined) return;
     // One that does not wait finds out by itself.
-    if (peers.size === 0 && taking !== undefined && this.#loop.withdraw(taking)) this.#doneTaking(served);
+    if (this.#turns.withdraw === undefined) env.effects.wake(readyKey(deployment));
+    else if (this.#turns.withdraw(taking)) this.#doneTaking(served);
   }
 
   /**
@@ -154,6 +177,46 @@ export class CommandPush implements Serving {
   /** The peer has read what was in the way of sending it more. */
   roomAgain(connection: number): void {
     for (const served of this.#byConnection.get(connection) ?? []) this.#take(served);
+  }
+
+  /** The others take this daemon for dead, and with it receivers that have named themselves: they do so again. */
+  cutOff(): void {
+    for (const served of this.#deployments.values()) {
+      for (const serving of served.peers.values()) {
+        if (serving.named !== undefined) this.#nameAgain(served, serving, serving.named.incarnation);
+      }
+    }
+  }
+
+  #nameAgain({ deployment, peers }: ServedDeployment, { peer }: ServingPeer, incarnation: string): void {
+    const { connection } = peer.caller;
+    performUntilDone(this.#turnsOf(deployment), {
+      start: (env) => nameReceiver({ deployment, incarnation }, { ...env, caller: this.#known(peer) }),
+      failed: (error) => {
+        if (error instanceof PawlError && !error.retryable) {
+          // It is given nothing any more.
+          const { kind } = error;
+          this.#lines.log("warn", "a receiver has ended while its daemon was cut off", { kind }, () => ({
+            deployment,
+          }));
+          peers.delete(connection);
+          return false;
+        }
+        return this.#mayTryAgain(error) && peers.get(connection)?.peer === peer;
+      },
+    });
+  }
+
+  #known({ caller }: Peer): Env["caller"] {
+    return { ...caller, connection: this.#turns.numberOf?.(caller.connection) ?? caller.connection };
+  }
+
+  #connectionOf(known: number): number {
+    return this.#turns.connectionOf?.(known) ?? known;
+  }
+
+  #turnsOf(deployment: string | undefined): { submit(call: Call): void } {
+    return { submit: (call) => this.#turns.submit(call, deployment) };
   }
 
   #serves(connection: number, deployment: string): boolean {
@@ -202,10 +265,10 @@ export class CommandPush implements Serving {
       if (
         [...served.peers.values()].some(({ targets, named }) => targets !== undefined || named !== undefined)
       )
-        this.#perform(wake);
+        this.#perform(wake, served.deployment);
       return;
     }
-    served.taking = performUntilDone(this.#loop, {
+    served.taking = performUntilDone(this.#turnsOf(served.deployment), {
       waits: true,
       start: (env) => this.#push(served, env),
       done: () => {
@@ -228,7 +291,7 @@ export class CommandPush implements Serving {
   }
 
   *#push(served: ServedDeployment, env: Env): Operation<Outcome<readonly Push[]>> {
-    const pushes = yield* push(served.deployment, freeOf(served), env);
+    const pushes = yield* push(served.deployment, this.#freeOf(served), env);
     if (!Array.isArray(pushes)) return pushes;
     // In the order of the turn: one that is cancelled later in it is sent before its receiver is told that.
     env.effects.afterCommit(() => {
@@ -237,17 +300,21 @@ export class CommandPush implements Serving {
     return pushes;
   }
 
-  #send(served: ServedDeployment, { connection: number, envelope }: Push): void {
+  #send(served: ServedDeployment, { connection: known, envelope }: Push): void {
+    const number = this.#connectionOf(known);
     const serving = served.peers.get(number);
     // The connection closed while the turn went on; then the command is given back.
     if (serving === undefined) return;
-    serving.commands.add(envelope.commandId);
+    const { commandId } = envelope;
+    serving.commands.add(commandId);
+    this.#turns.sent?.(number, commandId);
     serving.unanswered += 1;
     // The last in the line from now on.
     served.peers.delete(number);
     served.peers.set(number, serving);
     this.#ownRequests.ask(serving.peer, "command.execute", envelope, (answer) => {
-      serving.commands.delete(envelope.commandId);
+      serving.commands.delete(commandId);
+      this.#turns.answered?.(commandId);
       serving.unanswered -= 1;
       this.#answered(serving.peer, envelope, answer);
       this.#take(served);
@@ -258,11 +325,29 @@ export class CommandPush implements Serving {
     const { caller } = peer;
     const { commandId, attempt } = envelope;
     const answer = given === undefined ? ANSWER_TOO_LARGE : this.#answerOf(peer, given);
-    this.#perform(
-      (env) => takeAnswer({ commandId, attempt }, answer, { ...env, caller }),
-      // Once the connection has closed, the command is given back.
-      () => !peer.closed,
+    this.#inOrder(caller.connection, (performed) =>
+      performUntilDone(this.#turnsOf(envelope.deployment), {
+        start: (env) => takeAnswer({ commandId, attempt }, answer, { ...env, caller }),
+        done: performed,
+        failed: (error) => {
+          performed();
+          // Once the connection has closed, the command is given back.
+          return this.#mayTryAgain(error) && !peer.closed;
+        },
+      }),
     );
+  }
+
+  /** @param begin is told how to say that what comes after it may begin, once. */
+  #inOrder(connection: number, begin: (performed: () => void) => void): void {
+    if (this.#turns.inOrder === undefined) return begin(() => {});
+    this.#turns.inOrder(connection, (performed) => {
+      let isPerformed = false;
+      begin(() => {
+        if (!isPerformed) performed();
+        isPerformed = true;
+      });
+    });
   }
 
   #answerOf(peer: Peer, { text, response }: PeerAnswer): Answer {
@@ -271,12 +356,9 @@ export class CommandPush implements Serving {
     return answer;
   }
 
-  /** Performs an operation of which nobody hears, again while storage refuses and it is still `wanted`. */
-  #perform(start: (env: Env) => Operation<Outcome<unknown>>, wanted: () => boolean = () => true): void {
-    performUntilDone(this.#loop, {
-      start,
-      failed: (error) => this.#mayTryAgain(error) && wanted(),
-    });
+  /** Performs an operation of which nobody hears, again while storage refuses. */
+  #perform(start: (env: Env) => Operation<unknown>, deployment?: string): void {
+    performUntilDone(this.#turnsOf(deployment), { start, failed: (error) => this.#mayTryAgain(error) });
   }
 
   /** True if a failure may pass; it is logged. */
@@ -289,6 +371,19 @@ export class CommandPush implements Serving {
       this.#lines.log("info", "answer to a push not taken", { kind: error.kind }, () => error.details);
     return error.retryable;
   }
+
+  #freeOf(served: ServedDeployment): Receiver[] {
+    return [...served.peers.values()].map((serving) => ({
+      connection: this.#known(serving.peer).connection,
+      pid: serving.peer.caller.pid,
+      owner: serving.owner,
+      unanswered: serving.unanswered,
+      room: roomOf(serving),
+      executionMs: serving.executionMs,
+      targets: serving.targets,
+      named: serving.named,
+    }));
+  }
 }
 
 function hasRoom(served: ServedDeployment): boolean {
@@ -299,17 +394,4 @@ function hasRoom(served: ServedDeployment): boolean {
 function roomOf({ peer, max, commands, unanswered }: ServingPeer): number {
   if (!peer.mayBeAsked || unanswered - commands.size >= MAX_LEFT_UNANSWERED) return 0;
   return Math.max(0, max - commands.size);
-}
-
-function freeOf(served: ServedDeployment): Receiver[] {
-  return [...served.peers.values()].map((serving) => ({
-    connection: serving.peer.caller.connection,
-    pid: serving.peer.caller.pid,
-    owner: serving.owner,
-    unanswered: serving.unanswered,
-    room: roomOf(serving),
-    executionMs: serving.executionMs,
-    targets: serving.targets,
-    named: serving.named,
-  }));
 }

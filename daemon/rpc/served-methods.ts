@@ -38,7 +38,8 @@ export interface ServedMethod extends Callable {
 /** The parts of the daemon that some methods are about, beside the database. */
 export interface Surroundings {
   readonly ownReport: OwnReport;
-  readonly commandPush: Serving & { serve: Handler<"command.serve"> };
+  /** Those that serve deployments of the database of a turn. */
+  readonly commandPush: (env: Pick<Env, "idMark">) => Serving & { serve: Handler<"command.serve"> };
   readonly remoteLeases?: RemoteLeases | undefined;
   /** Only where names are kept in databases that other daemons share. */
   readonly places?: Places | undefined;
@@ -62,7 +63,7 @@ export function servedMethods({
     schedule: scheduleHandlers,
     claim: {},
     deployment: deploymentHandlers(commandPush),
-    command: commandHandlers((params, env, ...rest) => commandPush.serve(params, env, ...rest)),
+    command: commandHandlers((params, env, ...rest) => commandPush(env).serve(params, env, ...rest)),
     lease: leaseHandlers((key) => remoteLeases?.waiting(key) ?? 0),
     path: pathHandlers,
     pipeline: pipelineHandlers,

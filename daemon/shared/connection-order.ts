@@ -1,5 +1,5 @@
-// The calls of one connection at a place take effect in the order in which they came, also where lines that go side by
-// side perform them.
+// The calls of one connection take effect in the order in which they came, also where places, or lines of one place,
+// that go side by side perform them.
 
 interface Waiting {
   readonly line: unknown;
@@ -30,6 +30,14 @@ export class ConnectionOrder {
     }
     own.waiting.push({ line, begin });
     this.#begin(own);
+  }
+
+  /**
+   * Does something once all calls are performed that came before it on a connection, and those that come after it once
+   * it says that it is performed.
+   */
+  inOrder(connection: number, begin: (performed: () => void) => void): void {
+    this.add(connection, undefined, () => begin(() => this.performed(connection)));
   }
 
   /** True if a call of a connection is under way. */

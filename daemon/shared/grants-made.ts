@@ -1,19 +1,21 @@
 // What an answer says of grants at a place: their scopes, so that later calls by their ids need not look these up, and
 // how long they last, so that their holders are told in time if the database is away.
 import type { Parsed, Result } from "@pawl/protocol";
-import { DEFAULT_LEASE_MS } from "@pawl/protocol/limits";
+import { DEFAULT_LEASE_MS, DEFAULT_LOSS_GRACE_MS } from "@pawl/protocol/limits";
 import { scopeOf } from "../domain/about.js";
+import { release as releaseDelivery } from "../domain/command/lease.js";
 import { release } from "../domain/lease/lease.js";
 import { releasePaths } from "../domain/path/path.js";
 import { abandon } from "../domain/queue/holder.js";
 import { References } from "../domain/references.js";
+import type { HeldNoun, LostRow, OnLoss } from "../grants/on-loss.js";
 import type { RawJson } from "../json/raw-json.js";
 import type { Operation } from "../store/statement.js";
 import type { Env } from "../turns/operation.js";
 import type { HeldGrant } from "./held.js";
 
 export interface Change {
-  /** Of the claim or the lease. */
+  /** Of the claim, the lease, the reservation or the command. */
   readonly id: string;
   /** Of a new one. */
   readonly scopes?: readonly string[];
@@ -21,6 +23,8 @@ export interface Change {
   readonly ttlMs: number;
   /** What its holder is told when it is lost, of a new one. */
   readonly tell?: HeldGrant["tell"];
+  /** How its process is ended when it is lost, of a new one. */
+  readonly onLoss?: Pick<LostRow, "noun" | "signal" | "grace_ms"> | undefined;
   /** Ends it again, of a new one. */
   readonly giveBack?: (env: Env) => Operation<unknown>;
 }
@@ -28,7 +32,7 @@ export interface Change {
 export function changesBy(method: string, params: object, outcome: unknown): Change[] {
   switch (method) {
     case "lease.acquire":
-      return acquired(outcome as Result<"lease.acquire">);
+      return acquired(params as Parsed<"lease.acquire">, outcome as Result<"lease.acquire">);
     case "lease.heartbeat": {
       const { leaseId, ttlMs } = params as Parsed<"lease.heartbeat">;
       return [{ id: leaseId, ttlMs: ttlMs ?? (outcome as Result<"lease.heartbeat">).remainingMs }];
@@ -47,6 +51,13 @@ export function changesBy(method: string, params: object, outcome: unknown): Cha
     case "queue.complete":
     case "queue.abandon":
       return [{ id: (params as Parsed<"queue.complete">).claimId, ttlMs: 0 }];
+    case "command.create": {
+      const { deployment } = params as Parsed<"command.create">;
+      const { commandId: id } = outcome as Result<"command.create">;
+      return [{ id, scopes: [scopeOf({ noun: "command", name: deployment })], ttlMs: NEVER_MS, tell: [] }];
+    }
+    case "command.lease":
+      return delivered(params as Parsed<"command.lease">, outcome as Result<"command.lease">);
     case "path.reserve":
       return reserved(params as Parsed<"path.reserve">, outcome as Result<"path.reserve">);
     case "path.heartbeat": {
@@ -92,7 +103,7 @@ function inTransaction({ calls, dryRun }: Parsed<"transact">, { results }: Resul
   });
 }
 
-function acquired(outcome: Result<"lease.acquire">): Change[] {
+function acquired({ onLoss: given }: Parsed<"lease.acquire">, outcome: Result<"lease.acquire">): Change[] {
   const leases = "leases" in outcome ? outcome.leases : [outcome.lease];
   const [first] = leases;
   if (first === undefined) return [];
@@ -102,11 +113,12 @@ function acquired(outcome: Result<"lease.acquire">): Change[] {
     params: { name, leaseId, fencingToken, cause: "expired", reason: null },
   }));
   const scopes = leases.map(({ name }) => scopeOf({ noun: "lease", name }));
-  return [{ id: leaseId, scopes, ttlMs, tell, giveBack: (env) => release({ leaseId }, env) }];
+  const onLoss = endingOf("lease", given);
+  return [{ id: leaseId, scopes, ttlMs, tell, onLoss, giveBack: (env) => release({ leaseId }, env) }];
 }
 
 function reserved(
-  { reservationId: own }: Parsed<"path.reserve">,
+  { reservationId: own, onLoss: given }: Parsed<"path.reserve">,
   { reservation }: Result<"path.reserve">,
 ): Change[] {
   const { reservationId, root, fencingToken, remainingMs: ttlMs } = reservation;
@@ -115,7 +127,30 @@ function reserved(
   const tell = [{ method: "path.lost" as const, params }];
   // What was added to one that was held stays with it.
   const giveBack = (env: Env): Operation<unknown> => releasePaths({ reservationId }, env);
-  return [{ id: reservationId, scopes, ttlMs, tell, ...(own === undefined ? { giveBack } : {}) }];
+  const onLoss = endingOf("path", given);
+  return [{ id: reservationId, scopes, ttlMs, tell, onLoss, ...(own === undefined ? { giveBack } : {}) }];
+}
+
+/** Within a transaction defaults are not filled in. */
+export function endingOf(noun: HeldNoun, onLoss: Partial<OnLoss> | undefined): Change["onLoss"] {
+  if (onLoss === undefined) return undefined;
+  const { signal = "SIGTERM", graceMs = DEFAULT_LOSS_GRACE_MS } = onLoss;
+  return { noun, signal, grace_ms: graceMs };
+}
+
+/** Of what is no grant. */
+const NEVER_MS = Number.POSITIVE_INFINITY;
+
+/** Whoever pulls finds out by renewing that a delivery has ended. */
+function delivered(
+  { deployment, leaseMs: ttlMs }: Parsed<"command.lease">,
+  { leases }: Result<"command.lease">,
+): Change[] {
+  const scopes = [scopeOf({ noun: "command", name: deployment })];
+  return leases.map(({ commandId: id, leaseId }) => {
+    const giveBack = (env: Env): Operation<unknown> => releaseDelivery({ leaseId }, env);
+    return { id, scopes, ttlMs, tell: [], giveBack };
+  });
 }
 
 /** The beginning of the text of an answer, which holds no payloads. */

@@ -4,18 +4,30 @@ import type { GivenId } from "../domain/about.js";
 import { lossesOfLease } from "../domain/lease/row.js";
 import { lossOfReservation } from "../domain/path/row.js";
 import { lossOfClaim } from "../domain/queue/holder.js";
+import { onLossOf } from "../grants/on-loss.js";
 import type { Operation } from "../store/statement.js";
+import { type Change, endingOf } from "./grants-made.js";
 import type { HeldGrant } from "./held.js";
 
-export function* lossesOf({ kind, id }: Pick<GivenId, "kind" | "id">): Operation<HeldGrant["tell"]> {
+/** What its holder is told, and how its process is ended, if it is. */
+export interface Losses {
+  readonly tell: HeldGrant["tell"];
+  readonly ending?: Change["onLoss"];
+}
+
+export function* lossesOf({ kind, id }: Pick<GivenId, "kind" | "id">): Operation<Losses> {
   switch (kind) {
-    case "lease":
-      return (yield* lossesOfLease(id)).map((params) => ({ method: "lease.lost", params }));
-    case "reservation":
-      return (yield* lossOfReservation(id)).map((params) => ({ method: "path.lost", params }));
+    case "lease": {
+      const tell = (yield* lossesOfLease(id)).map((params) => ({ method: "lease.lost" as const, params }));
+      return { tell, ending: endingOf("lease", yield* onLossOf(id)) };
+    }
+    case "reservation": {
+      const tell = (yield* lossOfReservation(id)).map((params) => ({ method: "path.lost" as const, params }));
+      return { tell, ending: endingOf("path", yield* onLossOf(id)) };
+    }
     case "claim":
-      return (yield* lossOfClaim(id)).map((params) => ({ method: "claim.lost", params }));
+      return { tell: (yield* lossOfClaim(id)).map((params) => ({ method: "claim.lost" as const, params })) };
     default:
-      return [];
+      return { tell: [] };
   }
 }

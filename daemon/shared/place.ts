@@ -14,22 +14,31 @@ import { RESTART_GRACE_MS } from "@pawl/protocol/limits";
 import type { Logger } from "pino";
 import { elapsed, type Reading } from "../clock.js";
 import { type About, type GivenId, NOTHING, scopeOf, scopesOf } from "../domain/about.js";
+import { EXECUTION_TIME } from "../domain/command/ends.js";
 import type { Ending } from "../grants/ending.js";
 import type { Ends } from "../grants/ends.js";
+import { type LostRow, takeLostHolders } from "../grants/on-loss.js";
 import { SIGNING_KEY_BYTES, signWith } from "../identity/signature.js";
 import type { Operation, Statement } from "../store/statement.js";
 import { run } from "../store/statement.js";
 import { Alarm, type Due, NEVER, sooner } from "../turns/alarm.js";
 import { type Call, DAEMON } from "../turns/call.js";
 import type { Outlet } from "../turns/effects.js";
-import { type Caller, type Env, EVERYTHING, type Process } from "../turns/operation.js";
+import {
+  type Caller,
+  type Counter,
+  type Env,
+  EVERYTHING,
+  type Process,
+  type Wait,
+} from "../turns/operation.js";
 import { TurnMemory } from "../turns/turn-memory.js";
 import { CANCELLED, type Parked, Waiters } from "../turns/waiters.js";
-import { ConnectionOrder } from "./connection-order.js";
+import type { ConnectionOrder } from "./connection-order.js";
 import { classifyShared } from "./failure.js";
 import { changesBy } from "./grants-made.js";
 import { type HeldGrant, HeldGrants } from "./held.js";
-import { lossesOf } from "./held-elsewhere.js";
+import { type Losses, lossesOf } from "./held-elsewhere.js";
 import { CallLine, type Item, type LinesPlace, SideBySide, type Slot } from "./line.js";
 import { Messages, messageOfAll, messagesOf } from "./messages.js";
 import { PlacedCall } from "./placed-call.js";
@@ -96,6 +105,11 @@ export interface PlaceOptions {
   readonly outlet: Outlet;
   readonly isOpen: (connection: number) => boolean;
   readonly ancestorsOf: (caller: Caller) => readonly Process[];
+  readonly processOf: NonNullable<Env["processOf"]>;
+  /** Ends the holder of a grant, who has to stop now, as its connection here. */
+  readonly endHolder: (place: Place, row: LostRow, connection: number) => void;
+  /** The others take this daemon for dead, and know of nothing that its connections have said. */
+  readonly onCutOff: (place: Place) => void;
   /** Which boot of the machine this is; null where the kernel does not say. */
   readonly boot: string | null;
   /** The mark of the ids of the place, as it was kept in an earlier life of the daemon; undefined for none. */
@@ -128,7 +142,7 @@ export class Place implements LinesPlace {
 
   readonly #turns = new SideBySide(this);
   readonly #lines = new Map<string, CallLine>();
-  readonly #order = new ConnectionOrder();
+  readonly #order: ConnectionOrder;
   readonly #messages = new Messages();
   readonly #held = new HeldGrants();
   readonly #alarm = new Alarm(NEVER, () => void this.#end());
@@ -171,8 +185,10 @@ export class Place implements LinesPlace {
   #watcher: Session | undefined;
   #lookedAround: (() => void) | undefined;
 
-  constructor(options: PlaceOptions) {
+  /** @param order of the calls of connections, at all places. */
+  constructor(options: PlaceOptions, order: ConnectionOrder) {
     this.#options = options;
+    this.#order = order;
     const { schema, shown } = placeOf(options.url);
     this.shown = shown;
     this.#schema = schema;
@@ -192,6 +208,8 @@ export class Place implements LinesPlace {
     this.#look = setInterval(() => {
       this.#tryAll();
       this.#withdraw();
+      // Another daemon that hangs may know alone of an end.
+      void this.#end();
     }, LOOK_MS).unref();
   }
 
@@ -223,31 +241,43 @@ export class Place implements LinesPlace {
   // ---- calls
 
   /** Performs a call in its order among those of its connection. */
-  arrive(call: Call, { method, params, about }: Request): void {
+  arrive(call: Call, request: Request): void {
     const refusal = this.#stopped ?? this.#away;
     if (refusal !== undefined) return call.settle(refusal);
     const { connection } = call.caller;
-    if (AS_THEY_ARE.has(method)) {
+    if (AS_THEY_ARE.has(request.method)) {
       return this.#order.add(connection, AS_THEY_ARE, () => {
         this.#toRead.push(call);
         void this.#read();
       });
     }
-    const known = this.#knownScopes(about);
+    const known = this.#knownScopes(request.about);
     const line = known === undefined ? undefined : this.#lineOf(known);
-    this.#order.add(connection, line, () => {
-      const elsewhere: Elsewhere = new Map();
-      const perform = (scopes: readonly string[]): void => {
-        const remember = (outcome: unknown, ageMs: number): unknown =>
-          this.#remember({ method, params, elsewhere }, call, outcome, ageMs);
-        const performed = (): void => this.#order.performed(connection);
-        this.#lineOf(scopes).perform(new PlacedCall({ call, about, scopes, remember, performed }));
-      };
-      if (known !== undefined) return perform(known);
-      this.#findScopes(about, RENEWING.has(method) ? elsewhere : undefined).then(perform, (error) => {
-        call.settle(error);
-        this.#order.performed(connection);
-      });
+    this.#order.add(connection, line, () =>
+      this.perform(call, request, () => this.#order.performed(connection), known),
+    );
+  }
+
+  /**
+   * Performs a call whose turn it is.
+   *
+   * @param performed called once it is answered, or waits for its condition.
+   */
+  perform(
+    call: Call,
+    { method, params, about }: Request,
+    performed: () => void,
+    known = this.#knownScopes(about),
+  ): void {
+    const elsewhere: Elsewhere = new Map();
+    const remember = (outcome: unknown, ageMs: number): unknown =>
+      this.#remember({ method, params, elsewhere }, call, outcome, ageMs);
+    const perform = (scopes: readonly string[]): void =>
+      this.#lineOf(scopes).perform(new PlacedCall({ call, about, scopes, remember, performed }));
+    if (known !== undefined) return perform(known);
+    this.#findScopes(about, RENEWING.has(method) ? elsewhere : undefined).then(perform, (error) => {
+      call.settle(error);
+      performed();
     });
   }
 
@@ -304,21 +334,26 @@ export class Place implements LinesPlace {
   /** @param elsewhere is given what holders have to be told of what was not granted here; undefined if nobody asks. */
   async #findScopes(about: About, elsewhere?: Elsewhere): Promise<readonly string[]> {
     const scopes = [...about.names.map(scopeOf), ...about.beside];
+    for (const given of about.ids) {
+      const found = await this.look(() => scopesOf(given));
+      scopes.push(...found);
+      if (found.length > 0) this.#rememberScopes(given, found);
+      elsewhere?.set(given.id, await this.look(() => lossesOf(given)));
+    }
+    // What is not there is refused by any turn.
+    return scopes.length === 0 ? [NOWHERE] : [...new Set(scopes)];
+  }
+
+  /** Performs an operation that only reads, as the rows are now: without a lock. Rejects where the database is away. */
+  async look<T>(start: () => Operation<T>): Promise<T> {
     const slot = await this.takeSlot();
     try {
-      for (const given of about.ids) {
-        const found = await slot.session.drive(scopesOf(given));
-        scopes.push(...found);
-        if (found.length > 0) this.#rememberScopes(given, found);
-        elsewhere?.set(given.id, await slot.session.drive(lossesOf(given)));
-      }
+      return await slot.session.drive(start());
     } catch (error) {
       throw classifyShared(error) === "lost" ? this.lost(error, slot) : error;
     } finally {
       this.giveSlot(slot);
     }
-    // What is not there is refused by any turn.
-    return scopes.length === 0 ? [NOWHERE] : [...new Set(scopes)];
   }
 
   #rememberScopes({ kind, id }: Pick<GivenId, "kind" | "id">, scopes: readonly string[]): void {
@@ -330,13 +365,14 @@ export class Place implements LinesPlace {
   /** Notes what a call was granted, or has given back. */
   #remember(
     { method, params, elsewhere }: Pick<Request, "method" | "params"> & { readonly elsewhere: Elsewhere },
-    { caller: { connection } }: Call,
+    { caller }: Call,
     outcome: unknown,
     ageMs: number,
   ): unknown {
     if (outcome instanceof Error) return outcome;
     if (method === "queue.explain") return { ...(outcome as object), keptIn: this.shown };
     const changes = changesBy(method, params, outcome);
+    const { connection } = caller;
     if (changes.some(({ ttlMs }) => ttlMs > 0 && ageMs >= ttlMs * TOO_LATE_PART)) {
       for (const { giveBack } of changes) if (giveBack !== undefined) this.#giveBack(giveBack);
       if (method !== "transact") return TOO_LATE;
@@ -346,24 +382,46 @@ export class Place implements LinesPlace {
       });
       return outcome;
     }
-    const shortestMs = this.#held.shortestMs;
-    for (const { id, scopes, ttlMs, tell } of changes) {
+    for (const { id, scopes, ttlMs, tell, onLoss: ending } of changes) {
       if (ttlMs === 0) {
         this.#scopes.delete(id);
         this.#held.drop(id);
         continue;
       }
       if (scopes !== undefined) this.#rememberScopes({ kind: "claim", id }, scopes);
-      const told = tell ?? (this.#held.has(id) ? undefined : elsewhere.get(id));
+      const other = tell !== undefined || this.#held.has(id) ? undefined : elsewhere.get(id);
+      const told = tell ?? other?.tell;
       if (told === undefined) this.#held.renew(id, ttlMs);
-      else if (told.length > 0) this.#held.keep(id, { connection, ttlMs, tell: told });
-    }
-    if (this.#held.shortestMs < shortestMs) {
-      // What has a shorter time is looked after more often from now on.
-      this.#watchSilence();
-      if (this.#life !== undefined) this.#beat(this.#life);
+      else if (told.length > 0) {
+        const how = ending ?? other?.ending;
+        const holder = how && this.#options.processOf(caller);
+        const onLoss = how && holder && !(holder instanceof PawlError) ? { ...how, holder } : undefined;
+        this.#hold(id, { connection, ttlMs, tell: told, onLoss });
+      }
     }
     return outcome;
+  }
+
+  /** A connection of this daemon is to be told if others may end this. */
+  #hold(id: string, grant: HeldGrant): void {
+    const { shortestMs } = this.#held;
+    this.#held.keep(id, grant);
+    if (this.#held.shortestMs >= shortestMs) return;
+    // What has a shorter time is looked after more often from now on; the turn that granted it was just heard of.
+    this.#watchSilence();
+    if (this.#life !== undefined && this.#beating !== this.#life) this.#beatLater(this.#life);
+  }
+
+  /** A connection was sent a command, and is to be told if others may deliver it anew. */
+  sent(connection: number, commandId: string): void {
+    const params = { commandId, reason: EXECUTION_TIME };
+    const tell = [{ method: "command.cancelled" as const, params }];
+    this.#hold(commandId, { connection, ttlMs: RESTART_GRACE_MS, tell, onLoss: undefined });
+  }
+
+  /** It has answered, or was told that nobody waits for the answer. */
+  answered(commandId: string): void {
+    this.#held.drop(commandId);
   }
 
   /** Gives back what was granted, and nobody was told of in time. If that fails, it ends by its time. */
@@ -450,16 +508,9 @@ export class Place implements LinesPlace {
 
   // ---- connections
 
-  isPerforming(connection: number): boolean {
-    return this.#order.has(connection);
-  }
-
-  /**
-   * Does something once all calls are performed that came before it on a connection, and those that come after it once
-   * it says that it is performed.
-   */
+  /** Does something between the calls of a connection (`ConnectionOrder.inOrder`). */
   inOrder(connection: number, begin: (performed: () => void) => void): void {
-    this.#order.add(connection, undefined, () => begin(() => this.#order.performed(connection)));
+    this.#order.inOrder(connection, begin);
   }
 
   /** Ends the waits of a connection that has closed. */
@@ -470,7 +521,7 @@ export class Place implements LinesPlace {
 
   /** Releases what a connection holds that has closed, after what it sent before. */
   disconnect(connection: number): void {
-    this.inOrder(connection, (performed) => {
+    this.#order.inOrder(connection, (performed) => {
       performed();
       this.#held.dropOf(connection);
       if (this.#holders.delete(connection)) this.#release(connection);
@@ -481,7 +532,7 @@ export class Place implements LinesPlace {
     const life = this.#life;
     if (life === undefined || this.#stopped !== undefined) return;
     const known = numberOf(connection, life.number);
-    const call: Call = {
+    this.submit({
       caller: DAEMON,
       waitMs: 0,
       closed: false,
@@ -491,10 +542,32 @@ export class Place implements LinesPlace {
         if (outcome instanceof Error && this.#stopped === undefined && this.#life?.number === life.number)
           setTimeout(() => this.#release(connection), ENDS_AGAIN_MS).unref();
       },
-    };
-    const scopes = [EVERYTHING];
+    });
+  }
+
+  /** Performs a call of the daemon itself, that uses rows of these scopes. */
+  submit(call: Call, scopes: readonly string[] = [EVERYTHING]): void {
     const remember = (outcome: unknown): unknown => outcome;
-    this.#whole.perform(new PlacedCall({ call, about: NOTHING, scopes, remember, performed: () => {} }));
+    this.#lineOf(scopes).perform(
+      new PlacedCall({ call, about: NOTHING, scopes, remember, performed: () => {} }),
+    );
+  }
+
+  /** The holders of lost grants that this daemon has to end. */
+  take(env: Env, databaseFile: string): Operation<readonly LostRow[] | Wait> {
+    const number = this.#life?.number;
+    const [first, last] = number === undefined ? NONE : [numberOf(0, number), numberOf(0, number + 1) - 1];
+    return takeLostHolders(env, { first, last, databaseFile });
+  }
+
+  /** The number of a connection of this daemon as all daemons know it. */
+  numberOf(connection: number): number {
+    return numberOf(connection, this.#life?.number ?? 0);
+  }
+
+  /** The number here of a connection as all daemons know it; 0 for one of another daemon. */
+  connectionOf(known: number): number {
+    return (this.#life && ownConnection(known, this.#life.number)) ?? 0;
   }
 
   /** Ends the waits of a connection's requests with this id; true if there was one. */
@@ -530,8 +603,8 @@ export class Place implements LinesPlace {
       if (this.#options.isOpen(connection)) this.#holders.add(connection);
       else this.#release(connection);
     }
-    this.#alarm.noLaterThan(turn.earliestEnd);
-    this.#alarm.wind(this.#time());
+    this.#alarm.noLaterThan(byOneClock(turn.earliestEnd));
+    this.#alarm.wind(this.time());
     turn.carryOut(this.#outlet);
     if (turn.tellAll !== undefined) this.#options.tell(turn.tellAll);
   }
@@ -539,7 +612,7 @@ export class Place implements LinesPlace {
   readonly #outlet: Outlet = {
     count: (counter, by) => {
       // How many there are now is not this daemon's alone to say.
-      if (counter === "sequencesDispensed") this.#options.outlet.count(counter, by);
+      if (isOfThisLife(counter)) this.#options.outlet.count(counter, by);
     },
     log: (message, details) => this.#options.outlet.log(message, details),
     notify: (known, method, params) => this.#notify(known, method, params),
@@ -556,9 +629,9 @@ export class Place implements LinesPlace {
   }
 
   #tellConnection(connection: number, method: NotificationName, params: object): void {
-    if (method === "lease.lost" || method === "claim.lost" || method === "path.lost") {
-      const { leaseId, claimId, reservationId } = params as Record<string, string | undefined>;
-      this.#held.drop((leaseId ?? claimId ?? reservationId) as string);
+    if (ENDS_HELD.has(method)) {
+      const { leaseId, claimId, reservationId, commandId } = params as Record<string, string | undefined>;
+      this.#held.drop((leaseId ?? claimId ?? reservationId ?? commandId) as string);
     }
     this.#options.outlet.notify(connection, method, params);
   }
@@ -578,7 +651,8 @@ export class Place implements LinesPlace {
     }
   }
 
-  #time(): Reading {
+  /** The database's clock, as far as it is known. */
+  time(): Reading {
     const now = Math.floor(elapsed() + this.#aheadMs);
     return { now, retentionNow: now, wallMs: now };
   }
@@ -591,18 +665,18 @@ export class Place implements LinesPlace {
     this.#alarm.setTo(NEVER);
     try {
       const { due, next } = await this.#lookForEnds();
-      this.#alarm.noLaterThan(next);
+      this.#alarm.noLaterThan(byOneClock(next));
       if (due.length > 0) {
         const { endings } = this.#options;
-        this.#alarm.noLaterThan(await this.#whole.performOwn((env) => endings.expire(env, due)));
+        this.#alarm.noLaterThan(byOneClock(await this.#whole.performOwn((env) => endings.expire(env, due))));
       }
     } catch (error) {
-      this.#alarm.noLaterThan({ ...NEVER, at: this.#time().now + ENDS_AGAIN_MS });
+      this.#alarm.noLaterThan({ ...NEVER, at: this.time().now + ENDS_AGAIN_MS });
       if (this.#away === undefined && this.#stopped === undefined)
         this.#options.log.error({ err: error }, "what has ended of shared names cannot be ended now");
     }
     this.#ending = false;
-    if (this.#stopped === undefined) this.#alarm.wind(this.#time());
+    if (this.#stopped === undefined) this.#alarm.wind(this.time());
   }
 
   /** What has something due, and when something of the others will be; all are asked at once. */
@@ -636,7 +710,7 @@ export class Place implements LinesPlace {
   #readingEnv(caller: Caller): Env {
     const { mode, idDigits, sign, idMark, retentionMs } = this.setting;
     return {
-      ...this.#time(),
+      ...this.time(),
       mode,
       idDigits,
       sign,
@@ -683,7 +757,7 @@ export class Place implements LinesPlace {
   }
 
   async resolve(slot: Slot): Promise<boolean> {
-    const { now: lostAt } = this.#time();
+    const { now: lostAt } = this.time();
     for (;;) {
       if (this.#stopped !== undefined) throw OUTCOME_UNKNOWN;
       if (this.#away !== undefined) await new Promise<void>((resolve) => this.#awaitingReturn.push(resolve));
@@ -773,6 +847,8 @@ export class Place implements LinesPlace {
       registered: this.#registered,
       daemon: () => this.#life?.number ?? 0,
       known,
+      processOf: (caller) =>
+        this.#options.processOf({ ...caller, connection: this.connectionOf(caller.connection) }),
       ancestorsOf: (caller) =>
         ancestorsOf(caller).map(({ pid, startTicks }) => ({
           pid,
@@ -916,14 +992,19 @@ export class Place implements LinesPlace {
           const [first, next = first] = [others[0], others.find(({ number }) => number > life.number)];
           this.#neighbour = next?.number;
           this.#lookedAround?.();
-          const shortestMs = this.#held.shortestMs * TOLD_AFTER_PART;
-          const pulseMs = Math.min(Math.max(shortestMs / 4, MIN_PULSE_MS), MAX_PULSE_MS);
-          this.#pulse = setTimeout(() => this.#beat(life), pulseMs).unref();
+          this.#beatLater(life);
         },
         (error) => {
           if (this.#life === life) this.lost(error);
         },
       );
+  }
+
+  #beatLater(life: Life): void {
+    clearTimeout(this.#pulse);
+    const shortestMs = this.#held.shortestMs * TOLD_AFTER_PART;
+    const pulseMs = Math.min(Math.max(shortestMs / 4, MIN_PULSE_MS), MAX_PULSE_MS);
+    this.#pulse = setTimeout(() => this.#beat(life), pulseMs).unref();
   }
 
   /**
@@ -1036,12 +1117,41 @@ export class Place implements LinesPlace {
     this.#scopes.clear();
     this.#registered.clear();
     this.#life = undefined;
-    for (const { connection, tell } of all) this.#tellLost(connection, tell);
+    const { now } = this.time();
+    for (const { id, connection, ttlMs, since, tell, onLoss } of all) {
+      this.#tellLost(connection, tell);
+      // What was not renewed here for so long may have been given back at another daemon.
+      if (onLoss === undefined || elapsed() - since > ttlMs) continue;
+      this.#endHolder({ ...onLoss, grantId: id, connection, lostAt: now });
+    }
     if (all.length > 0)
       this.#options.log.warn(
         { grants: all.length, place: this.shown },
         "holders were told that they lost what they hold",
       );
+    this.#options.onCutOff(this);
+  }
+
+  #endHolder({
+    holder,
+    grantId,
+    connection,
+    lostAt,
+    ...ending
+  }: NonNullable<HeldGrant["onLoss"]> & { grantId: string; connection: number; lostAt: number }): void {
+    const row: LostRow = {
+      ...ending,
+      grant_id: grantId,
+      connection: 0,
+      pid: holder.pid,
+      start_time: holder.startTime,
+      pidfd_inode: holder.pidfdInode,
+      boot: holder.boot,
+      pid_namespace: holder.pidNamespace,
+      database_file: holder.databaseFile,
+      lost_at: lostAt,
+    };
+    this.#options.endHolder(this, row, connection);
   }
 
   #tellLost(connection: number, tell: HeldGrant["tell"]): void {
@@ -1100,9 +1210,25 @@ const NOT_YET = refuse(
  * by the clock what has ended, and one that is ahead of a turn under way would say so of what that renews.
  */
 const AS_THEY_ARE = new Set(["queue.get", "queue.list", "queue.stats", "sequence.peek"]);
+/** After these a connection has no more of what it held. */
+const ENDS_HELD: ReadonlySet<NotificationName> = new Set([
+  "lease.lost",
+  "claim.lost",
+  "path.lost",
+  "command.cancelled",
+]);
+
+/** The numbers of no connection, from the first to the last. */
+const NONE = [1, 0] as const;
+
+/** True of a counter of what has happened at this daemon. */
+function isOfThisLife(counter: Counter): boolean {
+  if (counter === "sequencesDispensed" || counter === "commandAnswersLate") return true;
+  return counter.startsWith("commandsEnded");
+}
 
 /** By their ids, what holders of grants are told of a loss that were not granted here. */
-type Elsewhere = Map<string, HeldGrant["tell"]>;
+type Elsewhere = Map<string, Losses>;
 
 /** Methods that may renew what was granted elsewhere. */
 const RENEWING = new Set(["lease.heartbeat", "queue.renew", "path.heartbeat", "transact"]);
@@ -1115,6 +1241,11 @@ const TOO_LATE = refuse(
   "The database of these shared names took so long to answer that what was granted is not sure to be held any more; it is given back. Ask again.",
   { reason: "shared_unavailable" },
 );
+
+/** The clock of a place is one: nobody has to look whether it was set. */
+function byOneClock({ at, wallAt }: Due): Due {
+  return { ...NEVER, at: Math.min(at, wallAt) };
+}
 
 const OUTCOME_UNKNOWN = refuse(
   "unavailable",

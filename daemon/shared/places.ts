@@ -1,17 +1,24 @@
-import type { MethodName } from "@pawl/protocol";
+import type { MethodName, Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { type About, aboutOf, type GivenId, type Named, NOTHING } from "../domain/about.js";
 import { LEASE_BEGINNING } from "../domain/board/work-state.js";
 import { fits, fitsBeginning } from "../domain/name-pattern.js";
-import type { Call } from "../turns/call.js";
+import { someEnabled } from "../domain/schedule/occurrences.js";
+import { find } from "../domain/schedule/row.js";
+import type { Operation } from "../store/statement.js";
+import { type Call, DAEMON } from "../turns/call.js";
 import type { Caller } from "../turns/operation.js";
+import { ConnectionOrder } from "./connection-order.js";
 import { Place, type PlaceOptions, type Request } from "./place.js";
 import { PlacedCall } from "./placed-call.js";
 import type { SharedNoun, SharedRule } from "./specification.js";
 
-/** A call that is performed at a place, and not in this process's turns. */
+/**
+ * A call that is performed at a place, and not in this process's turns; or about schedules, which are `sought`, since
+ * their names do not say where they are; or about `all` schedules.
+ */
 export interface Route {
-  readonly place: Place;
+  readonly place: Place | "sought" | "all";
   readonly request: Request;
 }
 
@@ -35,6 +42,20 @@ class CallBetween extends PlacedCall {
   }
 }
 
+/** A call that is performed in several places: its outcome in one of them. */
+class PartOfCall extends PlacedCall {
+  readonly #done: (outcome: unknown) => void;
+
+  constructor(call: Call, done: (outcome: unknown) => void) {
+    super({ call, about: NOTHING, scopes: [], remember: (outcome) => outcome, performed: () => {} });
+    this.#done = done;
+  }
+
+  override answered(outcome: unknown): void {
+    this.#done(outcome);
+  }
+}
+
 /** Undefined is this database. */
 type Kept = Place | undefined;
 
@@ -42,22 +63,34 @@ type Kept = Place | undefined;
 export class Places {
   readonly #rules: readonly (Omit<SharedRule, "url"> & { readonly place: Place })[];
   readonly #places: readonly Place[];
+  /** Those that may have queues, and with them schedules. */
+  readonly #withQueues: readonly Place[];
+  readonly #order: ConnectionOrder;
 
   readonly #signedHere: Here["hasSigned"];
   readonly #submit: Here["submit"];
 
-  private constructor(rules: readonly SharedRule[], places: ReadonlyMap<string, Place>, here: Here) {
+  private constructor(
+    rules: readonly SharedRule[],
+    places: ReadonlyMap<string, Place>,
+    order: ConnectionOrder,
+    here: Here,
+  ) {
     this.#signedHere = here.hasSigned;
     this.#submit = here.submit;
     this.#rules = rules.map(({ noun, pattern, url }) => ({ noun, pattern, place: places.get(url) as Place }));
     this.#places = [...places.values()];
+    const withQueues = this.#rules.filter(({ noun }) => noun === undefined || noun === "queue");
+    this.#withQueues = [...new Set(withQueues.map(({ place }) => place))];
+    this.#order = order;
   }
 
   /** @param make the options of a place, but for its address. */
   static of(rules: readonly SharedRule[], make: Omit<PlaceOptions, "url">, here: Here): Places {
     const places = new Map<string, Place>();
-    for (const { url } of rules) if (!places.has(url)) places.set(url, new Place({ ...make, url }));
-    return new Places(rules, places, here);
+    const order = new ConnectionOrder();
+    for (const { url } of rules) if (!places.has(url)) places.set(url, new Place({ ...make, url }, order));
+    return new Places(rules, places, order, here);
   }
 
   /** Connects to all; throws for one that is not fit. */
@@ -69,25 +102,35 @@ export class Places {
   route(method: string, params: object): Route | PawlError | undefined {
     const about = aboutOf(method as MethodName, params as Readonly<Record<string, unknown>>);
     if (about === undefined) return undefined;
+    const request = { method, params, about };
     const found = this.#keptOf(about);
     if (found instanceof PawlError) return found;
-    if (found === undefined) return undefined;
-    if (method === "schedule.set") return scheduleElsewhere(found);
-    return { place: found, request: { method, params, about } };
+    if (this.#withQueues.length > 0) {
+      if (method === "schedule.list") return { place: "all", request };
+      if (about.schedules.length > 0) return { place: "sought", request };
+    }
+    return found === undefined ? undefined : { place: found, request };
+  }
+
+  /** The place whose ids end with a mark; undefined for this database. */
+  markedBy(mark: string): Kept {
+    return mark === "" ? undefined : this.#places.find((place) => place.mark === mark);
   }
 
   /** The refusal of a part of a transaction that is made where ids end with this mark. */
   elsewhere(method: string, params: object, mark: string): PawlError | undefined {
-    const routed = this.route(method, params);
-    if (routed instanceof PawlError) return routed;
-    const here = this.#places.find((place) => place.mark === mark);
     const about = aboutOf(method as MethodName, params as Readonly<Record<string, unknown>>);
-    const isNamed = about !== undefined && (about.names.length > 0 || about.ids.length > 0);
-    if (!isNamed || routed?.place === here) return undefined;
-    return mixed([`this call ${inPlace(routed?.place)}`, `the transaction ${inPlace(here)}`]);
+    if (about === undefined) return undefined;
+    const kept = this.#keptOf(about);
+    if (kept instanceof PawlError) return kept;
+    const here = this.markedBy(mark);
+    const isNamed = about.names.length > 0 || about.ids.length > 0;
+    if (!isNamed || kept === here) return undefined;
+    return mixed([`this call ${inPlace(kept)}`, `the transaction ${inPlace(here)}`]);
   }
 
-  #keptOf(about: About): Kept | PawlError {
+  /** @param found where its schedules are, as far as that is known. */
+  #keptOf(about: About, found: ReadonlyMap<string, Kept> = new Map()): Kept | PawlError {
     const kept = new Map<Kept, string>();
     const note = (place: Kept, what: string): void => {
       if (!kept.has(place)) kept.set(place, `${what} ${inPlace(place)}`);
@@ -97,12 +140,13 @@ export class Places {
       // A list of what is partly here is a list of what is here.
       if (place === "several" && about.isList) return undefined;
       if (place === "several") return severalUnder(named);
-      note(place, `${named.noun} ${shown(named.name)}`);
+      note(place, `${named.noun === "command" ? "deployment" : named.noun} ${shown(named.name)}`);
     }
     for (const id of about.ids) {
       const place = this.#placeOfId(id);
       if (place !== "nobody") note(place, `${id.kind} ${shown(id.id)}`);
     }
+    for (const [name, place] of found) note(place, `schedule ${shown(name)}`);
     if (kept.size === 0) return undefined;
     for (const method of about.here) note(undefined, `what ${method} is about`);
     const [[place] = [undefined], ...others] = [...kept];
@@ -170,20 +214,109 @@ export class Places {
   }
 
   perform(call: Call, { place, request }: Route): void {
-    place.arrive(call, request);
+    if (place !== "sought" && place !== "all") return place.arrive(call, request);
+    const perform = place === "all" ? this.#listAll : this.#seek;
+    this.#order.inOrder(call.caller.connection, (performed) => perform.call(this, call, request, performed));
+  }
+
+  /** Performs a call about schedules where they are. */
+  async #seek(call: Call, request: Request, performed: () => void): Promise<void> {
+    try {
+      const kept = await this.#keptWithSchedules(request.about);
+      if (kept instanceof PawlError) throw kept;
+      if (kept === undefined) this.#submit(new CallBetween(call, performed));
+      else kept.perform(call, request, performed);
+    } catch (error) {
+      call.settle(error);
+      performed();
+    }
+  }
+
+  async #keptWithSchedules(about: About): Promise<Kept | PawlError> {
+    let kept = this.#keptOf(about);
+    if (kept instanceof PawlError) return kept;
+    let isKnown = about.names.length > 0 || about.ids.length > 0;
+    const found = new Map<string, Kept>();
+    for (const name of new Set(about.schedules)) {
+      const place = await this.#findSchedule(name, isKnown ? [kept] : []);
+      if (place === "nobody") continue;
+      found.set(name, place);
+      if (!isKnown) kept = place;
+      isKnown = true;
+    }
+    return this.#keptOf(about, found);
+  }
+
+  /**
+   * The first place that has a schedule: this database, if no other is to be looked at before. A place that is away is
+   * passed over if it is known where the call is performed, and otherwise refuses it.
+   */
+  async #findSchedule(name: string, first: readonly Kept[]): Promise<Kept | "nobody"> {
+    let refusal: PawlError | undefined;
+    for (const place of new Set([...first, undefined, ...this.#withQueues])) {
+      try {
+        const row = await (place === undefined
+          ? this.#performHere(() => find(name))
+          : place.look(() => find(name)));
+        if (row !== undefined) return place;
+      } catch (error) {
+        if (!(error instanceof PawlError)) throw error;
+        refusal ??= error;
+      }
+    }
+    if (refusal !== undefined && first.length === 0) throw refusal;
+    return "nobody";
+  }
+
+  #performHere<T>(start: () => Operation<T>): Promise<T> {
+    return new Promise((resolve, reject) =>
+      this.#submit({
+        caller: DAEMON,
+        waitMs: 0,
+        closed: false,
+        start,
+        settle: (outcome) => (outcome instanceof Error ? reject(outcome) : resolve(outcome as T)),
+      }),
+    );
+  }
+
+  /** A page of the schedules of all places. */
+  async #listAll(call: Call, request: Request, performed: () => void): Promise<void> {
+    const outcomes = await Promise.all(
+      [undefined, ...this.#withQueues].map(
+        (place) =>
+          new Promise((done) => {
+            const part = new PartOfCall(call, done);
+            if (place === undefined) this.#submit(part);
+            else place.perform(part, request, () => {});
+          }),
+      ),
+    );
+    const { limit } = request.params as Parsed<"schedule.list">;
+    const refusal = outcomes.find((outcome) => outcome instanceof Error);
+    call.settle(refusal ?? pageOf(outcomes as Result<"schedule.list">[], limit));
+    performed();
+  }
+
+  /** True if a schedule is enabled at some place, or that cannot be found out now. */
+  async haveSchedules(): Promise<boolean> {
+    const each = this.#withQueues.map((place) => place.look(someEnabled).catch(() => true));
+    return (await Promise.all(each)).includes(true);
+  }
+
+  get all(): readonly Place[] {
+    return this.#places;
   }
 
   /** True if calls of a connection are under way at a place: neither answered yet, nor known to wait. */
   isPerforming(connection: number): boolean {
-    return this.#places.some((place) => place.isPerforming(connection));
+    return this.#order.has(connection);
   }
 
   /** Performs a call of this process's own turns once all are performed that came before it on its connection. */
   afterCalls(call: Call): void {
     const { connection } = call.caller;
-    const place = this.#places.find((each) => each.isPerforming(connection));
-    if (place === undefined) return this.#submit(call);
-    place.inOrder(connection, (performed) => this.#submit(new CallBetween(call, performed)));
+    this.#order.inOrder(connection, (performed) => this.#submit(new CallBetween(call, performed)));
   }
 
   endWaits(connection: number): void {
@@ -207,7 +340,13 @@ export class Places {
   }
 }
 
-const NOUN_OF = { batch: "queue", claim: "queue", lease: "lease", reservation: "path" } as const;
+const NOUN_OF = {
+  batch: "queue",
+  claim: "queue",
+  lease: "lease",
+  reservation: "path",
+  command: "command",
+} as const;
 
 function inPlace(place: Kept): string {
   return place === undefined ? "is kept by this node" : `is kept in ${place.shown}`;
@@ -227,9 +366,19 @@ function severalUnder({ name }: Named): PawlError {
   });
 }
 
-function scheduleElsewhere(place: Place): PawlError {
-  const message = `enqueues in a queue that is kept in ${place.shown}, where no schedules can be kept yet`;
-  return refuse("invalid_params", `The schedule ${message}. Name a queue of this node.`, {
-    issues: [{ path: "/queue", message }],
-  });
+/** One page of several lists, each by name. */
+function pageOf(lists: readonly Result<"schedule.list">[], limit: number): Result<"schedule.list"> {
+  const all = lists.flatMap(({ schedules }) => schedules).sort((a, b) => inBytes(a.name, b.name));
+  // Of a list that goes on, nothing is known behind its last.
+  const ends = lists.flatMap(({ next }) => next ?? []).sort(inBytes);
+  const known = all.filter(({ name }) => ends[0] === undefined || inBytes(name, ends[0]) <= 0);
+  const schedules = known.slice(0, limit);
+  const last = schedules.at(-1);
+  const isWhole = schedules.length === all.length && ends.length === 0;
+  return isWhole || last === undefined ? { schedules } : { schedules, next: last.name };
+}
+
+/** As databases compare texts. */
+function inBytes(a: string, b: string): number {
+  return Buffer.compare(Buffer.from(a), Buffer.from(b));
 }

@@ -1,16 +1,21 @@
 // Which names are kept in PostgreSQL, as `--shared` says it. Nothing of PostgreSQL is loaded for that.
 import { PawlError, shown } from "@pawl/protocol/errors";
 
-/** The nouns that are served as shared, each whole. */
-const SHARED_NOUNS = ["sequence", "queue", "lease", "path"] as const;
+/** The nouns whose names have patterns; those of commands are of their deployments. */
+const SHARED_NOUNS = ["sequence", "queue", "lease", "path", "command"] as const;
 export type SharedNoun = (typeof SHARED_NOUNS)[number];
 
-/** Nouns of which nothing is served as shared yet. */
-const LOCAL_NOUNS = ["schedule", "command", "deployment", "pipeline", "item"];
+/** Nouns that have no patterns of their own, and why. */
+const WITHOUT_PATTERNS: Readonly<Record<string, string>> = {
+  schedule: "a schedule is kept where its queue is, so name the queue",
+  deployment: "a deployment is kept where its commands are, so begin with command:",
+  pipeline: "the board is not shared so, but merges",
+  item: "the board is not shared so, but merges",
+};
 
 /** A pattern of names, and the database that has what is called so. */
 export interface SharedRule {
-  /** Undefined for the names of all nouns that are served as shared. */
+  /** Undefined for the names of all nouns. */
   readonly noun: SharedNoun | undefined;
   /** A name, in which `*` stands for any characters, none included. */
   readonly pattern: string;
@@ -25,11 +30,8 @@ export function parseSharedRule(text: string): SharedRule {
   }
   const [, prefix, rest] = /^([a-z]+):(.*)$/s.exec(given) ?? [];
   if (prefix === undefined || rest === undefined) return { noun: undefined, pattern: given, url };
-  if (LOCAL_NOUNS.includes(prefix)) {
-    throw wrong(
-      `${shown(given)}: names of the noun ${prefix} cannot be shared yet; ${SHARED_NOUNS.join(", ")} can`,
-    );
-  }
+  const why = Object.hasOwn(WITHOUT_PATTERNS, prefix) ? WITHOUT_PATTERNS[prefix] : undefined;
+  if (why !== undefined) throw wrong(`${shown(given)}: ${why}`);
   const noun = SHARED_NOUNS.find((each) => each === prefix);
   // A name may have a colon of its own.
   return noun === undefined ? { noun, pattern: given, url } : { noun, pattern: rest, url };

@@ -5,7 +5,6 @@ import type { Due } from "../turns/alarm.js";
 import { isToUndo, MAX_ASKED_FOR_ANCESTORS, MAX_UNTANGLED, UNTANGLED } from "../turns/attempt.js";
 import { type Call, DAEMON } from "../turns/call.js";
 import type { Outlet } from "../turns/effects.js";
-import { notKnown } from "../turns/holder-process.js";
 import {
   type Caller,
   type Contender,
@@ -25,7 +24,7 @@ import { SharedEffects } from "./effects.js";
 import type { Session } from "./session.js";
 
 /** The same for every turn of a daemon at a place. */
-export interface TurnSetting extends Pick<Env, "mode" | "idDigits" | "sign" | "idMark"> {
+export interface TurnSetting extends Pick<Env, "mode" | "idDigits" | "sign" | "idMark" | "processOf"> {
   /** How long what has ended is kept; may change. */
   readonly retentionMs: number;
   readonly isFollowed: () => boolean;
@@ -473,7 +472,7 @@ export class SharedTurn {
   };
 
   #env(caller: Caller, mayWait: boolean, woken: string | null, parked?: Parked, mayOvertake = false): Env {
-    const { mode, idDigits, sign, retentionMs, idMark, known } = this.#setting;
+    const { mode, idDigits, sign, retentionMs, idMark, known, processOf } = this.#setting;
     const { now, retentionNow, wallMs } = this.#time;
     const waiters = this.#waiters;
     return {
@@ -499,7 +498,7 @@ export class SharedTurn {
       random: pooledRandom,
       sign,
       identity: null,
-      processOf: NO_PROCESS,
+      processOf,
       retentionMs,
       idMark,
       reach: this.#reach,
@@ -512,5 +511,3 @@ const GONE = Symbol("gone");
 
 /** `rpc.cancel` is performed in this process's own turns. */
 const NOTHING_CANCELLED = (): boolean => false;
-const NO_PROCESS = (): PawlError =>
-  notKnown("what is kept in PostgreSQL may be granted by a daemon on another machine");

@@ -1,5 +1,5 @@
 // The long form of what holds over both databases: every test that has the rules in its own process, and names no
-// database, once more with the rows in PostgreSQL.
+// database, once more with the rows in PostgreSQL; and tests with daemons of what none in one process has.
 import { spawnSync } from "node:child_process";
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
@@ -20,6 +20,8 @@ const domain = readdirSync(join(TESTS, "domain")).filter(
 const files = [
   ...domain.map((name) => join("test/domain", name)),
   ...["lease", "path", "queue", "board-work"].map((name) => `test/property/${name}.test.ts`),
+  // Of commands most is about connections.
+  ...["answer", "states", "targets"].map((name) => `test/integration/command-${name}.test.ts`),
 ];
 
 test.skipIf(!HAS_POSTGRESQL || !TORTURE)(

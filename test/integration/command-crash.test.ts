@@ -1,15 +1,19 @@
 // Receivers by pull and by push on one deployment, some slow and some hanging, while they and the daemon are killed
 // again and again. Each delivery has an end (executionMs), and some commands are for one receiver. A short run
-// always; with PAWL_TORTURE=1 a long one: 8 receivers, 10,000 commands, ten deaths of the daemon.
+// always; with PAWL_TORTURE=1 a long one: 8 receivers, 10,000 commands, ten deaths of the daemon, and the same with two
+// daemons that share the deployment.
 import { type ChildProcess, spawn } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import type { Result } from "@pawl/protocol";
 import Database from "better-sqlite3";
 import { expect, onTestFinished, test } from "vitest";
-import { type DaemonProcess, Place } from "../daemon.js";
+import { Place, type StartOptions } from "../daemon.js";
 import { sized, TORTURE, WHOLE } from "../long-form.js";
+import { HAS_POSTGRESQL, PostgreSql } from "../postgresql.js";
 import type { RawClient } from "../raw-client.js";
+import { makePlace } from "../shared-daemons.js";
 
 const RECEIVERS = 8;
 const COMMANDS = sized(10_000, 400);
@@ -43,18 +47,35 @@ interface Row {
   isIdle: 0 | 1;
 }
 
-test(
-  `${RECEIVERS} receivers, ${COMMANDS} commands, kill -9 of receivers and ${DAEMON_KILLS} times of the daemon: each has one answer`,
-  async () => {
-    const place = new Place();
-    const log = join(place.directory, "shared.log");
+/** Where the commands are, and how many of them have ended. */
+interface Kept {
+  readonly places: readonly Place[];
+  readonly options: StartOptions;
+  final(client: RawClient): Promise<number>;
+  /** All commands as they are stored, with nobody left who could change them. */
+  rows(): Row[];
+}
+
+test.each([
+  ["of the daemon", inOneDatabase],
+  ["of one of two daemons that share the deployment", inPostgreSql],
+] as const)(
+  `${RECEIVERS} receivers, ${COMMANDS} commands, kill -9 of receivers and ${DAEMON_KILLS} times %s: each has one answer`,
+  async (_of, keep) => {
+    if (keep === inPostgreSql && !(HAS_POSTGRESQL && TORTURE)) return;
+    MEANT.clear();
+    const { places, options, final: finalOf, rows: rowsOf } = await keep();
+    const log = join((places[0] as Place).directory, "shared.log");
     writeFileSync(log, "");
-    let daemon = await place.start();
-    let client = await place.connect();
+    const daemons = await Promise.all(places.map((place) => place.start(options)));
+    const clients = await Promise.all(places.map((place) => place.connect()));
+    let [client] = clients as [RawClient];
+    let started = 0;
 
     const receivers = new Map<ChildProcess, string>();
     const startOne = (way: string): void => {
-      const args = [join(import.meta.dirname, "../workers/command.js"), place.socket, "d", log, way];
+      const { socket } = places[Math.floor(started++ / 2) % places.length] as Place;
+      const args = [join(import.meta.dirname, "../workers/command.js"), socket, "d", log, way];
       const child = spawn(process.execPath, [...args, String(LEASE_MS), String(MOST_WORK_MS)], {
         stdio: ["ignore", "ignore", "inherit"],
       });
@@ -80,9 +101,10 @@ test(
       // Spread over the whole run by how much of the work is done; in the middle of what is sent, too.
       const isDue = final > (COMMANDS * (killed.daemon + 1)) / (DAEMON_KILLS + 2);
       const dies = isDue && killed.daemon < DAEMON_KILLS;
+      const which = killed.daemon % places.length;
       if (dies) {
         killed.daemon += 1;
-        setTimeout(() => daemon.child.kill("SIGKILL"), Math.random() * LOOK_EVERY_MS);
+        setTimeout(() => daemons[which]?.child.kill("SIGKILL"), Math.random() * LOOK_EVERY_MS);
       }
       while (ids.length < Math.min(COMMANDS, final + MOST_UNDER_WAY)) {
         const id = await create(client, ids.length, log);
@@ -93,7 +115,12 @@ test(
           await client.call("command.cancel", { commandId: id }).catch(() => {});
         }
       }
-      if (dies) ({ daemon, client } = await restart(daemon, place));
+      if (dies) {
+        expect(await daemons[which]?.end("SIGKILL")).toBe("SIGKILL");
+        daemons[which] = await (places[which] as Place).start(options);
+        clients[which] = await (places[which] as Place).connect();
+        client = clients[0] as RawClient;
+      }
       if (final >= killReceiverAt) {
         killReceiverAt += COMMANDS_PER_KILL;
         const way = killed.pull > killed.push ? "push" : "pull";
@@ -124,10 +151,10 @@ test(
     expect(Math.min(killed.pull, killed.push)).toBeGreaterThan(0);
     for (const child of receivers.keys()) child.kill("SIGKILL");
     await expect.poll(() => receivers.size).toBe(0);
-    expect(await daemon.end()).toBe(0);
+    for (const daemon of daemons) expect(await daemon.end()).toBe(0);
 
     expect(new Set(ids).size).toBe(COMMANDS);
-    const rows = rowsOf(join(place.stateDir, "pawl.db"));
+    const rows = rowsOf();
     expect(new Set(rows.map(({ commandId }) => commandId))).toEqual(new Set(ids));
     if (WHOLE) expect(rows.some(({ code }) => code === "GONE")).toBe(true);
     const ends = check(rows, readFileSync(log, "utf8").trim().split("\n"));
@@ -170,33 +197,60 @@ async function create(client: RawClient, number: number, log: string): Promise<s
   }
 }
 
-async function finalOf(client: RawClient): Promise<number> {
-  const { states } = (await client.call("daemon.stats", {})).commands;
-  return states.SUCCEEDED + states.FAILED + states.EXPIRED;
+const COLUMNS = `
+  command_id AS "commandId", state, attempt, max_attempts AS "maxAttempts", error_code AS code,
+  (SELECT response FROM pawl_command_response r WHERE r.seq = c.seq) AS response,
+  incarnation, CASE WHEN coalesce(ready_place, delayed_until, due_at, lease_expires_at, lease_connection,
+    execution_ends_at, lease_incarnation_id) IS NULL THEN 1 ELSE 0 END AS "isIdle"`;
+
+async function inOneDatabase(): Promise<Kept> {
+  const place = new Place();
+  return {
+    places: [place],
+    options: {},
+    async final(client) {
+      const { states } = (await client.call("daemon.stats", {})).commands;
+      return states.SUCCEEDED + states.FAILED + states.EXPIRED;
+    },
+    rows() {
+      const database = new Database(join(place.stateDir, "pawl.db"), { readonly: true });
+      const rows = database.prepare(`SELECT ${COLUMNS} FROM pawl_command c ORDER BY seq`).all() as Row[];
+      expect(database.pragma("integrity_check", { simple: true })).toBe("ok");
+      database.close();
+      return rows;
+    },
+  };
 }
 
-async function restart(
-  daemon: DaemonProcess,
-  place: Place,
-): Promise<{ daemon: DaemonProcess; client: RawClient }> {
-  expect(await daemon.end("SIGKILL")).toBe("SIGKILL");
-  return { daemon: await place.start(), client: await place.connect() };
-}
-
-/** All commands as they are stored, with nobody left who could change them. */
-function rowsOf(path: string): Row[] {
-  const database = new Database(path, { readonly: true });
-  const rows = database
-    .prepare(`
-      SELECT command_id AS commandId, state, attempt, max_attempts AS maxAttempts, error_code AS code,
-        (SELECT group_concat(response) FROM pawl_command_response r WHERE r.seq = c.seq) AS response,
-        incarnation, coalesce(ready_place, delayed_until, due_at, lease_expires_at, lease_connection, execution_ends_at,
-          lease_incarnation_id) IS NULL AS isIdle
-      FROM pawl_command c ORDER BY seq`)
-    .all() as Row[];
-  expect(database.pragma("integrity_check", { simple: true })).toBe("ok");
-  database.close();
-  return rows;
+async function inPostgreSql(): Promise<Kept> {
+  const postgres = await PostgreSql.start(onTestFinished);
+  await makePlace(postgres.url());
+  const of = async (client: RawClient, state: "SUCCEEDED" | "FAILED" | "EXPIRED"): Promise<number> => {
+    let count = 0;
+    for (let after: string | undefined, isFirst = true; isFirst || after !== undefined; isFirst = false) {
+      const page: Result<"command.list"> = await client.call("command.list", {
+        deployment: "d",
+        state,
+        limit: 1000,
+        ...(after && { after }),
+      });
+      count += page.commands.length;
+      after = page.next;
+    }
+    return count;
+  };
+  return {
+    places: [new Place(), new Place()],
+    options: { args: ["--shared", `command:d=${postgres.url()}`] },
+    final: async (client) =>
+      (await of(client, "SUCCEEDED")) + (await of(client, "FAILED")) + (await of(client, "EXPIRED")),
+    rows() {
+      const script = `SELECT json_agg(each) FROM (SELECT ${COLUMNS} FROM pawl.pawl_command c ORDER BY seq) AS each`;
+      return JSON.parse(
+        postgres.psql(script.replaceAll("FROM pawl_command_", "FROM pawl.pawl_command_")).output,
+      );
+    },
+  };
 }
 
 /**

@@ -3,7 +3,7 @@
 // PAWL_TORTURE=1 five hundred losses.
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { chmodSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
+import { chmodSync, mkdirSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Writable } from "node:stream";
@@ -13,10 +13,10 @@ import { describe, expect, onTestFinished, test } from "vitest";
 import { ClientProcess, startProgram } from "../client-process.js";
 import { PAWLD, Place, sharedDaemon, startDaemon, WITHOUT_KOFFI } from "../daemon.js";
 import { Faulty } from "../faulty.js";
+import { hasEnded, hold, type Kind } from "../holder.js";
 import { sized } from "../long-form.js";
 import { RawClient } from "../raw-client.js";
 
-const HOLDER = fileURLToPath(new URL("../workers/holder.py", import.meta.url));
 const REUSED_PID = fileURLToPath(new URL("../workers/reused_pid.py", import.meta.url));
 const REUSES = sized(60, 4);
 const LOSSES = sized(500, 12);
@@ -25,43 +25,6 @@ const AT_ONCE = 6;
 const GRACE_MS = 40;
 const WAIT_MS = 60_000;
 const NEVER_MS = 3_600_000;
-
-type Kind = "obeys" | "ignores" | "stopped" | "forks" | "unreaped" | "leaves";
-
-interface Holding {
-  readonly pid: number;
-  readonly child?: number;
-  readonly grant: { readonly fencingToken: number };
-}
-
-/** Starts a holder and resolves once it holds the name. */
-async function hold(
-  socket: string,
-  name: string,
-  kind: Kind,
-  params: object,
-): Promise<Holding & { process: ChildProcess }> {
-  const process = spawn("python3", [HOLDER, socket, name, kind, JSON.stringify(params)], {
-    // The last one is for children that outlive it: Node closes its standard input when it has ended.
-    stdio: ["pipe", "pipe", "inherit", "pipe"],
-  });
-  onTestFinished(() => void process.kill("SIGKILL"));
-  const [line] = (await once(
-    createInterface({ input: process.stdout as NodeJS.ReadableStream }),
-    "line",
-  )) as [string];
-  return { ...(JSON.parse(line) as Holding), process };
-}
-
-/** True if a process has ended: there is none, or nobody has waited for it yet. */
-function hasEnded(pid: number | undefined): boolean {
-  try {
-    const text = readFileSync(`/proc/${pid}/stat`, "utf8");
-    return /[ZX]/.test(text[text.lastIndexOf(")") + 2] as string);
-  } catch {
-    return true;
-  }
-}
 
 /** True if a process has open files; one that ends has none, from before its connection has closed. */
 function hasFiles(pid: number | undefined): boolean {

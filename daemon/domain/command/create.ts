@@ -14,7 +14,7 @@ import { digestOfMeaning } from "../../json/digest.js";
 import { nestingLevels } from "../../json/raw-json.js";
 import { rememberChecked } from "../../json/uploaded-piece.js";
 import { insert, type Operation, one, run, sql } from "../../store/statement.js";
-import type { Env } from "../../turns/operation.js";
+import { type Env, marked } from "../../turns/operation.js";
 import { selectDeployment, useDeployment } from "../deployment/deployment.js";
 import { gone, hasEnded } from "./incarnation.js";
 import {
@@ -55,7 +55,8 @@ const selectByKey = sql<CommandRow & { content: string }>(`
   SELECT ${COLUMNS}, content FROM pawl_command
   WHERE deployment = :deployment AND target = :target AND command = :command AND idempotency_key = :idempotencyKey`);
 
-const commandIds = new Uuid7();
+/** By the marks of their ids: each database has a clock of its own. */
+const commandIds = new Map<string, Uuid7>();
 
 const NOTHING_CHECKED = new Uint8Array();
 
@@ -97,7 +98,7 @@ export function* create(
   const state: CommandState = isOver ? endState : awaited;
   const uploadEnd = upload === undefined ? Number.POSITIVE_INFINITY : now + MAX_UPLOAD_MS;
   const dueAt = Math.min(ttlEndsAt ?? Number.POSITIVE_INFINITY, uploadEnd);
-  const commandId = `cmd_${commandIds.next(now, env.random)}`;
+  const commandId = newCommandId(env);
   const seq = yield* insert(params.incarnation === undefined ? insertCommand : insertMeantCommand, {
     commandId,
     deployment,
@@ -140,6 +141,15 @@ export function* create(
   } else if (deadline !== null) env.effects.wallDeadline(deadline);
   if (state === "PENDING") wakeReceivers(deployment, incarnation, env);
   return created(commandId, state, model, projectId, true);
+}
+
+function newCommandId(env: Env): string {
+  let ids = commandIds.get(env.idMark);
+  if (ids === undefined) {
+    ids = new Uuid7();
+    commandIds.set(env.idMark, ids);
+  }
+  return `cmd_${marked(ids.next(env.now, env.random), env)}`;
 }
 
 /** Before the content of what was given. Commands of before have one of the params alone. */

@@ -20,6 +20,11 @@ export function readLeaseId(leaseId: string, env: Env): { commandId: string; att
   return { commandId: commandId as string, attempt: Number(attempt) };
 }
 
+/** The command of a delivery, as its leaseId says: nothing of it is proven. */
+export function commandOfLease(leaseId: string): string | undefined {
+  return LEASE_ID.exec(leaseId)?.[2];
+}
+
 export function isHeld(row: LiveRow, attempt: number | undefined, env: Env): boolean {
   return row.state === "DISPATCHED" && row.attempt === attempt && stateAt(row, env).state === "DISPATCHED";
 }

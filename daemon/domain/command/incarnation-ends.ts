@@ -53,6 +53,14 @@ const deleteConnections = sql("DELETE FROM pawl_incarnation_connection");
 
 const beginGraces = sql("UPDATE pawl_incarnation SET grace_ends_at = :graceEndsAt WHERE ended_at IS NULL");
 
+const deleteConnectionsOf = sql(
+  "DELETE FROM pawl_incarnation_connection WHERE connection >= :first AND connection <= :last",
+);
+
+const beginGracesOf = sql(`
+  UPDATE pawl_incarnation SET grace_ends_at = :graceEndsAt WHERE ended_at IS NULL AND incarnation_id IN
+    (SELECT incarnation_id FROM pawl_incarnation_connection WHERE connection >= :first AND connection <= :last)`);
+
 const prolongGraces = sql(`
   UPDATE pawl_incarnation SET grace_ends_at = :until
   WHERE grace_ends_at IS NOT NULL AND grace_ends_at > :since AND grace_ends_at <= :now`);
@@ -86,6 +94,11 @@ export const incarnations: Ending = {
   *restart(env) {
     yield* run(deleteConnections);
     yield* run(beginGraces, { graceEndsAt: env.now + RESTART_GRACE_MS });
+  },
+
+  *abandon(first, last, env) {
+    yield* run(beginGracesOf, { first, last, graceEndsAt: env.now + RESTART_GRACE_MS });
+    yield* run(deleteConnectionsOf, { first, last });
   },
 
   *goOn(since, until, env) {

@@ -367,6 +367,14 @@ export function* findCommand(commandId: string): Operation<CommandRow | PawlErro
   return (yield* one(selectCommand, { commandId })) ?? noSuchCommand(commandId);
 }
 
+const selectDeploymentOf = sql<{ deployment: string }>(
+  "SELECT deployment FROM pawl_command WHERE command_id = :commandId",
+);
+
+export function* deploymentOfCommand(commandId: string): Operation<string | undefined> {
+  return (yield* one(selectDeploymentOf, { commandId }))?.deployment;
+}
+
 export function noSuchCommand(commandId: string): PawlError {
   return refuse(
     "not_found",

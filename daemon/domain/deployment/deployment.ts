@@ -47,8 +47,9 @@ export function meantKey(deployment: string, incarnation?: string): string {
   return `command.meant:${deployment}${incarnation === undefined ? "" : `:${incarnation}`}`;
 }
 
-export function deploymentHandlers(serving: Serving): HandlersOf<"deployment"> {
-  return { set, list: (params, env) => list(params, env, serving) };
+/** @param serving those that serve deployments of the database of a turn. */
+export function deploymentHandlers(serving: (env: Env) => Serving): HandlersOf<"deployment"> {
+  return { set, list: (params, env) => list(params, env, serving(env)) };
 }
 
 function* set(params: Parsed<"deployment.set">): Operation<Result<"deployment.set">> {

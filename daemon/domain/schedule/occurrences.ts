@@ -81,9 +81,13 @@ export const occurrences: Ending = {
 
   /** A daemon with an enabled schedule is not idle. */
   *latest() {
-    return (yield* one(selectEnabled)) === undefined ? [] : [Number.POSITIVE_INFINITY];
+    return (yield* someEnabled()) ? [Number.POSITIVE_INFINITY] : [];
   },
 };
+
+export function* someEnabled(): Operation<boolean> {
+  return (yield* one(selectEnabled)) !== undefined;
+}
 
 /** The clock was set back: an occurrence that it comes to again and that was enqueued is not enqueued again. */
 function* findAnew(row: ScheduleRow, env: Env): Operation<void> {

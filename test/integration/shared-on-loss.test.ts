@@ -1,0 +1,78 @@
+// Holders of shared leases that are ended when they lose them: real processes, real daemons, one real server.
+import { describe, expect, onTestFinished, test } from "vitest";
+import { type DaemonProcess, type LogLine, madeForTests, Place } from "../daemon.js";
+import { hasEnded, hold } from "../holder.js";
+import { HAS_POSTGRESQL, PostgreSql } from "../postgresql.js";
+import { makePlace, SilentProxy } from "../shared-daemons.js";
+
+const onLoss = { signal: "SIGTERM", graceMs: 40 } as const;
+const WAIT_MS = 60_000;
+
+describe.skipIf(!HAS_POSTGRESQL)("a holder that loses what daemons share", () => {
+  const postgres = madeForTests(async (atEnd) => {
+    const server = await PostgreSql.start(atEnd, { tcp: true });
+    await makePlace(server.url());
+    return server;
+  });
+
+  function shared(port?: number): { args: string[] } {
+    const url = postgres().url("pawl", port);
+    return { args: ["--shared", `s/*=${url}`, "--shared", `path:/s/*=${url}`] };
+  }
+
+  test("is ended by the daemon that it is connected to, before one at another daemon is granted it", async () => {
+    const [one, two] = [new Place(), new Place()];
+    await Promise.all([one, two].map((place) => place.start(shared())));
+    const other = await two.connect();
+    for (const kind of ["obeys", "ignores"] as const) {
+      const name = `s/${kind}`;
+      const { pid } = await hold(one.socket, name, kind, { ttlMs: 60_000, onLoss });
+      const next = other.call("lease.acquire", { name, owner: "next", waitMs: WAIT_MS });
+      expect(await other.call("lease.break", { name, reason: "a test" })).toEqual({ broken: true });
+      await next;
+      expect(hasEnded(pid)).toBe(true);
+    }
+    const root = "/s/tree";
+    const { pid } = await hold(one.socket, root, "ignores", { ttlMs: 300, onLoss });
+    const reserved = { root, patterns: ["a"], owner: "next", waitMs: WAIT_MS };
+    await other.call("path.reserve", reserved);
+    expect(hasEnded(pid)).toBe(true);
+  });
+
+  test("is ended by the next life of its daemon that was killed; if there is none, it is passed over after its grace", async () => {
+    const [one, two, three] = [new Place(), new Place(), new Place()];
+    const started = await Promise.all([one, two, three].map((place) => place.start(shared())));
+    const [first, second, third] = started as [DaemonProcess, DaemonProcess, DaemonProcess];
+    const other = await two.connect();
+    const held = { ttlMs: 60_000, onLoss, releaseOn: "disconnect" };
+    const { pid } = await hold(one.socket, "s/again", "leaves", held);
+    await hold(three.socket, "s/gone", "leaves", held);
+    const acquire = (name: string) => other.call("lease.acquire", { name, owner: "next", waitMs: WAIT_MS });
+    const [again, gone] = [acquire("s/again"), acquire("s/gone")];
+    await Promise.all([first.end("SIGKILL"), third.end("SIGKILL")]);
+    await one.start(shared());
+    await again;
+    expect(hasEnded(pid)).toBe(true);
+    const told = ({ msg }: LogLine) => msg.startsWith("the daemon has gone that could end the process");
+    expect(second.log.some(told)).toBe(false);
+    await second.logged(told);
+    await gone;
+  });
+
+  test("is ended although its daemon is cut off, and before anybody else is granted it", async () => {
+    const proxy = await SilentProxy.start(postgres().port as number, onTestFinished);
+    const [one, two] = [new Place(), new Place()];
+    await one.start(shared(proxy.port));
+    await two.start(shared());
+    const other = await two.connect();
+    const name = "s/cut";
+    const { pid } = await hold(one.socket, name, "ignores", { ttlMs: 3000, onLoss });
+    proxy.silence();
+    await expect.poll(() => hasEnded(pid), { timeout: 20_000 }).toBe(true);
+    await expect(other.call("lease.acquire", { name, owner: "next" })).rejects.toMatchObject({
+      kind: "lease_held",
+    });
+    proxy.cut();
+    await other.call("lease.acquire", { name, owner: "next", waitMs: WAIT_MS });
+  });
+});
