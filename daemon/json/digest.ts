@@ -40,8 +40,8 @@ let spareBytes = Buffer.allocUnsafeSlow(16 * 1024);
 const MAX_SPARE_BYTES = 1024 * 1024;
 
 /**
- * The one text of a meaning, written as bytes while the JSON is read: a MiB can hold half a million values, and a string
- * for each took 0.3 s.
+ * The one text of a meaning, written as bytes while the JSON is read: a MiB can hold half a million values, and a
+ * string for each took 0.3 s.
  */
 class CanonicalText {
   readonly #scanner: Scanner;

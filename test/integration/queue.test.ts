@@ -663,11 +663,14 @@ describe("a claim that waits", () => {
   test("answers null when its time is over, and does not hold up its connection meanwhile", async () => {
     const client = await daemon().place.connect();
     const started = performance.now();
-    const waiting = client.call("queue.claim", { queue: "none", owner: "o", waitMs: 150 });
+    let isOver = false;
+    const waiting = client.call("queue.claim", { queue: "none", owner: "o", waitMs: 1000 }).finally(() => {
+      isOver = true;
+    });
     await client.call("daemon.ping", {});
-    expect(performance.now() - started).toBeLessThan(150);
+    expect(isOver).toBe(false);
     expect(await waiting).toEqual({ claim: null });
-    expect(performance.now() - started).toBeGreaterThanOrEqual(149);
+    expect(performance.now() - started).toBeGreaterThanOrEqual(999);
   });
 
   test("is served by what comes by itself: the time of a batch, the end of a lease", async () => {

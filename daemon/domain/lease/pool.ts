@@ -3,7 +3,7 @@ import { all, type Operation, one, run, sql, write } from "../../store/statement
 import type { Env } from "../../turns/operation.js";
 import { TAKEN } from "./row.js";
 
-/** Members of one row: a pool of 4,096 labels may have a MiB, and those that are free are at its beginning as a rule. */
+/** Members of one row: a pool of 4,096 labels may have a MiB, and as a rule those at its beginning are free. */
 const MEMBERS_PER_PART = 64;
 
 const selectPart = sql<{ members: string }>(

@@ -15,8 +15,8 @@
  */
 
 /**
- * Methods that no operation performs by itself, or that ask what lies beyond the database: what bounds each in place of a
- * measurement. `docs/costs.md` has their bounds, too.
+ * Methods that no operation performs by itself, or that ask what lies beyond the database: what bounds each in place of
+ * a measurement. `docs/costs.md` has their bounds, too.
  *
  * @type {Readonly<Record<string, string>>}
  */
