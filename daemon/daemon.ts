@@ -557,9 +557,9 @@ export class Daemon {
     const refusal = refuse("unavailable", "The daemon is stopping. Connect again in a moment.", {
       reason: "stopping",
     });
+    for (const holders of this.#endingHolders.values()) holders.stop();
     this.#remoteLeases?.stop(refusal);
     const placesStopped = this.#places?.stop(refusal);
-    for (const holders of this.#endingHolders.values()) holders.stop();
     await this.#loop.stop(refusal);
     await placesStopped;
     // Requests that are on their way are refused as not performed, so that their senders know; a connection

@@ -201,6 +201,24 @@ describe("queues", () => {
       .expectRight();
   });
 
+  test("a batch that is cancelled by the id that a later answer told", () => {
+    const keyed = enqueue("a", { sourceKey: "k" });
+    const existing = gave({ batch: batch("a", 1), created: false });
+    const cancel = of("queue:q", "queue.cancel", { batchId: "qwb:a" });
+    const told = (): Story => new Story().add(1, [0, 1], keyed, UNKNOWN).add(2, [2, 3], keyed, existing);
+    const claims = (): Story => told().add(1, [4, 5], claim(), claimed("a", 1, 1));
+    told()
+      .add(1, [4, 5], cancel, gave({ outcome: "cancelled" }))
+      .add(1, [6, 7], cancel, gave({ outcome: "already_cancelled" }))
+      .expectRight();
+    claims()
+      .add(2, [6, 7], cancel, gave({ outcome: "already_claimed" }))
+      .expectRight();
+    claims()
+      .add(2, [6, 7], cancel, gave({ outcome: "cancelled" }))
+      .expectWrong("queue:q: nothing explains the answer of #4");
+  });
+
   test("an enqueue that was answered and is lost", () => {
     new Story()
       .add(1, [0, 1], enqueue("a"), added("a", 1))

@@ -95,12 +95,32 @@ export function queueModel(connections: Connections) {
       const perform = performers[call.method];
       if (perform === undefined) throw new Error(`no model of ${call.method}`);
       const mayHaveEnded = (claim: Claim): boolean => isOver(claim, when.beforeMs);
-      return withEnds(state, call, answer, mayHaveEnded).flatMap((each) =>
+      const states = withEnds(state, call, answer, mayHaveEnded).flatMap((each) =>
         perform(each, call, answer, { ...when, connections, mayHaveEnded }),
       );
+      return states.map((each) => named(each, answer));
     },
   };
   return modelOf(model);
+}
+
+/** The state with the ids that an answer shows of batches whose own answers were not seen. */
+function named(state: State, answer: Answer): State {
+  if (answer === "unknown" || "error" in answer) return state;
+  const { batch, batches = [], claim } = answer.result;
+  const shown: Json[] = [...batches, ...(claim?.batches ?? []), ...(batch === undefined ? [] : [batch])];
+  if ([...state.batches, ...Object.values(state.ended)].every(({ batchId }) => batchId !== null))
+    return state;
+  const ids = new Map<string, string>(shown.map(({ payloads, batchId }) => [payloads[0], batchId]));
+  const withId = <T extends { batchId: string | null }>(label: string, each: T): T => {
+    const batchId = each.batchId ?? ids.get(label) ?? null;
+    return batchId === each.batchId ? each : { ...each, batchId };
+  };
+  const final = Object.entries(state.ended).map(([label, each]) => [label, withId(label, each)] as const);
+  return {
+    ...changed(state, (each) => withId(each.label, each)),
+    ended: Object.fromEntries(final),
+  };
 }
 
 /** The state with those claims ended that may have, as far as the call and its answer have to do with them. */
