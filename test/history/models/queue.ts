@@ -107,7 +107,7 @@ export function queueModel(connections: Connections) {
 /** The state with the ids that an answer shows of batches whose own answers were not seen. */
 function named(state: State, answer: Answer): State {
   if (answer === "unknown" || "error" in answer) return state;
-  const { batch, batches = [], claim } = answer.result;
+  const { batch, batches = [], claim } = answer.result ?? {};
   const shown: Json[] = [...batches, ...(claim?.batches ?? []), ...(batch === undefined ? [] : [batch])];
   if ([...state.batches, ...Object.values(state.ended)].every(({ batchId }) => batchId !== null))
     return state;
