@@ -43,9 +43,11 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
       owner: "a",
       ttlMs: 60_000,
       releaseOn: "disconnect",
+      // For longer than a busy machine takes to start the daemon again.
+      graceMs: 30_000,
     });
     const other = await two.connect();
-    const waiting = other.call("lease.acquire", { name, owner: "b", ttlMs: 60_000, waitMs: 30_000 });
+    const waiting = other.call("lease.acquire", { name, owner: "b", ttlMs: 60_000, waitMs: 60_000 });
     await first.end("SIGKILL");
     await second.logged(({ msg }) => msg.startsWith("another daemon has gone"));
     await one.start(shared(schema));
