@@ -319,10 +319,11 @@ test(
     for (const socket of sockets) socket.write(`[${Array(WAITS).fill(wait)}]\n`);
     await crowd.until(({ waiting }) => waiting === sockets.length * WAITS);
     await crowd.polite.call("queue.complete", { claimId, leaseToken });
-    for (const socket of sockets) {
-      const reader = new RawClient(socket);
-      socket.resume();
-      const answers = JSON.parse(await reader.line()) as RawReply[];
+    const readers = sockets.map((socket) => new RawClient(socket));
+    // All read at once: whoever has not begun to while another's answers are taken apart may be closed.
+    for (const socket of sockets) socket.resume();
+    for (const line of await Promise.all(readers.map((reader) => reader.line()))) {
+      const answers = JSON.parse(line) as RawReply[];
       expect(answers).toHaveLength(WAITS);
       const refused = answers.filter(({ error }) => error !== undefined);
       for (const reply of refused)
