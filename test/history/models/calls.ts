@@ -90,6 +90,19 @@ export function endsByItself(connections: Ends): MayHaveEnded {
     Math.min(untilMs, ...bound.map((each) => boundEndMs(connections, each))) <= beforeMs + ROUNDING_MS;
 }
 
+/**
+ * True if what a call asks for may be kept for those who came before, who cannot have it as long as nothing can be
+ * written.
+ */
+export function isKeptForOthers(
+  { object }: Call,
+  { sentMs, beforeMs }: Circumstances,
+  { refusedWaits }: Connections,
+): boolean {
+  const waits = refusedWaits.get(object) ?? [];
+  return waits.some(({ fromMs, untilMs }) => fromMs <= beforeMs && untilMs >= sentMs);
+}
+
 /** When what a call was granted may end by its time. */
 export function grantedUntilMs(ttlMs: number, { operation, sentMs }: Circumstances): number {
   return operation.mayBeGivenBack === true ? sentMs : sentMs + ttlMs;

@@ -9,6 +9,7 @@ import {
   type Connections,
   endsByItself,
   grantedUntilMs,
+  isKeptForOthers,
   type Json,
   type Lasting,
   modelOf,
@@ -73,7 +74,7 @@ function acquire(
   call: Call,
   answer: Answer,
   when: Circumstances,
-  { refusedWaits }: Connections,
+  connections: Connections,
 ): State[] {
   const ttlMs = (call.params.ttlMs as number | undefined) ?? DEFAULT_TTL_MS;
   const grant = { untilMs: grantedUntilMs(ttlMs, when), ttlMs, bound: boundTo(call, when) };
@@ -84,11 +85,8 @@ function acquire(
   }
   if ("error" in answer) {
     if (answer.error.data.kind !== "lease_held") return [];
-    // It is kept for those who came before, who cannot have it as long as nothing can be written.
-    const keepsIt = refusedWaits
-      .get(call.object)
-      ?.some(({ fromMs, untilMs }) => fromMs <= when.beforeMs && untilMs >= when.sentMs);
-    return state.holder === null && keepsIt ? [state] : held(state, answer.error.data);
+    const isKept = state.holder === null && isKeptForOthers(call, when, connections);
+    return isKept ? [state] : held(state, answer.error.data);
   }
   const { leaseId, fencingToken: token } = answer.result.lease as Json;
   if (state.holder !== null || token <= state.highest) return [];

@@ -11,6 +11,7 @@ import {
   type Connections,
   endsByItself,
   grantedUntilMs,
+  isKeptForOthers,
   type Json,
   type Lasting,
   modelOf,
@@ -100,7 +101,7 @@ function reserve(
   call: Call,
   answer: Answer,
   when: Circumstances,
-  { refusedWaits }: Connections,
+  connections: Connections,
 ): State[] {
   const { patterns, mode = "write", ttlMs = DEFAULT_TTL_MS } = call.params as Json;
   const isFree = state.reservations.every(
@@ -108,11 +109,7 @@ function reserve(
   );
   if (answer !== "unknown" && "error" in answer) {
     if (answer.error.data.kind !== "lease_held") return [];
-    // It is kept for those who came before.
-    const keepsIt = refusedWaits
-      .get(call.object)
-      ?.some(({ fromMs, untilMs }) => fromMs <= when.beforeMs && untilMs >= when.sentMs);
-    return isFree && !keepsIt ? [] : [state];
+    return isFree && !isKeptForOthers(call, when, connections) ? [] : [state];
   }
   if (!isFree) return [];
   const shown = answer === "unknown" ? undefined : answer.result.reservation;
