@@ -5,6 +5,7 @@
 //     session  one connection, on which operations are driven                batch  statements that go out together
 //     statements, schema, tables  the SQL
 //     messages  what daemons tell each other
+//     held, held-elsewhere, grants-made  what connections hold here, and are told when it is lost
 //     places   the places of a daemon, and which of them has a name
 import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
 import { hostname } from "node:os";
