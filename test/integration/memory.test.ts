@@ -318,10 +318,10 @@ test(
     const sockets = await crowd.join(2);
     for (const socket of sockets) socket.write(`[${Array(WAITS).fill(wait)}]\n`);
     await crowd.until(({ waiting }) => waiting === sockets.length * WAITS);
-    await crowd.polite.call("queue.complete", { claimId, leaseToken });
+    // Both read from now on: who reads nothing for half a second, once answers are too many, is closed.
     const readers = sockets.map((socket) => new RawClient(socket));
-    // All read at once: whoever has not begun to while another's answers are taken apart may be closed.
     for (const socket of sockets) socket.resume();
+    await crowd.polite.call("queue.complete", { claimId, leaseToken });
     for (const line of await Promise.all(readers.map((reader) => reader.line()))) {
       const answers = JSON.parse(line) as RawReply[];
       expect(answers).toHaveLength(WAITS);
