@@ -1,0 +1,170 @@
+import type { NotificationName } from "@pawl/protocol";
+import { PawlError, refuse } from "@pawl/protocol/errors";
+import { RESTART_GRACE_MS } from "@pawl/protocol/limits";
+import { elapsed } from "../clock.js";
+import { EXECUTION_TIME } from "../domain/command/ends.js";
+import type { LostRow } from "../grants/on-loss.js";
+import type { Operation } from "../store/statement.js";
+import type { Outlet } from "../turns/effects.js";
+import type { Caller, Env } from "../turns/operation.js";
+import { changesBy } from "./grants-made.js";
+import { type HeldGrant, HeldGrants } from "./held.js";
+import type { Elsewhere, KnownScopes } from "./known-scopes.js";
+
+/** A grant is given back instead of answered once this part of its time is over. */
+const TOO_LATE_PART = 1 / 2;
+
+export interface GrantedOptions {
+  readonly scopes: KnownScopes;
+  readonly processOf: NonNullable<Env["processOf"]>;
+  readonly notify: Outlet["notify"];
+  /** Performs an operation that gives a grant back. If that fails, the grant ends by its time. */
+  readonly giveBack: (giveBack: (env: Env) => Operation<unknown>) => void;
+  /** Ends the holder of a grant, who has to stop now, as its connection here. */
+  readonly endHolder: (row: LostRow, connection: number) => void;
+  /** Something is held for a shorter time than all before. */
+  readonly onShorter: () => void;
+}
+
+/** What this daemon has granted at a place, or renewed: its holders are told before others may end it. */
+export class Granted {
+  readonly #options: GrantedOptions;
+  readonly #held = new HeldGrants();
+
+  constructor(options: GrantedOptions) {
+    this.#options = options;
+  }
+
+  /** The shortest time for which something is held, in milliseconds; infinity for nothing. */
+  get shortestMs(): number {
+    return this.#held.shortestMs;
+  }
+
+  /**
+   * Notes what a call was granted, or has given back, and gives what it is answered.
+   *
+   * @param call `elsewhere` has what holders are told of what was not granted here.
+   * @param ageMs how long ago the time of the grant was.
+   */
+  note(
+    call: { readonly method: string; readonly params: object; readonly elsewhere: Elsewhere },
+    caller: Caller,
+    outcome: unknown,
+    ageMs: number,
+  ): unknown {
+    const { scopes: known, giveBack: perform } = this.#options;
+    const { method, params, elsewhere } = call;
+    const changes = changesBy(method, params, outcome);
+    const { connection } = caller;
+    if (changes.some(({ ttlMs }) => ttlMs > 0 && ageMs >= ttlMs * TOO_LATE_PART)) {
+      for (const { giveBack } of changes) if (giveBack !== undefined) perform(giveBack);
+      if (method !== "transact") return TOO_LATE;
+      // The rest of it was done: it is answered as it is, and then its holder is told.
+      setImmediate(() => {
+        for (const { tell = [] } of changes) this.#tellLost(connection, tell);
+      });
+      return outcome;
+    }
+    for (const { id, scopes, ttlMs, tell, onLoss: ending } of changes) {
+      if (ttlMs === 0) {
+        known.forget(id);
+        this.#held.drop(id);
+        continue;
+      }
+      if (scopes !== undefined) known.remember({ kind: "claim", id }, scopes);
+      const other = tell !== undefined || this.#held.has(id) ? undefined : elsewhere.get(id);
+      const told = tell ?? other?.tell;
+      if (told === undefined) this.#held.renew(id, ttlMs);
+      else if (told.length > 0) {
+        const how = ending ?? other?.ending;
+        const holder = how && this.#options.processOf(caller);
+        const onLoss = how && holder && !(holder instanceof PawlError) ? { ...how, holder } : undefined;
+        this.#hold(id, { connection, ttlMs, tell: told, onLoss });
+      }
+    }
+    return outcome;
+  }
+
+  #hold(id: string, grant: HeldGrant): void {
+    const { shortestMs } = this.#held;
+    this.#held.keep(id, grant);
+    if (this.#held.shortestMs < shortestMs) this.#options.onShorter();
+  }
+
+  /** A connection was sent a command, and is to be told if others may deliver it anew. */
+  sent(connection: number, commandId: string): void {
+    const params = { commandId, reason: EXECUTION_TIME };
+    const tell = [{ method: "command.cancelled" as const, params }];
+    this.#hold(commandId, { connection, ttlMs: RESTART_GRACE_MS, tell, onLoss: undefined });
+  }
+
+  /** It has answered, or was told that nobody waits for the answer. */
+  answered(commandId: string): void {
+    this.#held.drop(commandId);
+  }
+
+  /** A connection of this daemon is told something, after which it may hold less. */
+  told(method: NotificationName, params: object): void {
+    if (!ENDS_HELD.has(method)) return;
+    const { leaseId, claimId, reservationId, commandId } = params as Record<string, string | undefined>;
+    this.#held.drop((leaseId ?? claimId ?? reservationId ?? commandId) as string);
+  }
+
+  /** A connection has closed. */
+  disconnected(connection: number): void {
+    this.#held.dropOf(connection);
+  }
+
+  /**
+   * Others may end all of it: its holders are told. Gives how many grants those were.
+   *
+   * @param now of the clock of the place, in milliseconds since 1970.
+   */
+  giveUp(now: number): number {
+    const all = this.#held.takeAll();
+    for (const { id, connection, ttlMs, since, tell, onLoss } of all) {
+      this.#tellLost(connection, tell);
+      // What was not renewed here for so long may have been given back at another daemon.
+      if (onLoss === undefined || elapsed() - since > ttlMs) continue;
+      this.#options.endHolder(lostRow(id, onLoss, now), connection);
+    }
+    return all.length;
+  }
+
+  #tellLost(connection: number, tell: HeldGrant["tell"]): void {
+    for (const { method, params } of tell) this.#options.notify(connection, method, params);
+  }
+}
+
+function lostRow(
+  grantId: string,
+  { holder, ...ending }: NonNullable<HeldGrant["onLoss"]>,
+  lostAt: number,
+): LostRow {
+  return {
+    ...ending,
+    grant_id: grantId,
+    connection: 0,
+    pid: holder.pid,
+    start_time: holder.startTime,
+    pidfd_inode: holder.pidfdInode,
+    boot: holder.boot,
+    pid_namespace: holder.pidNamespace,
+    database_file: holder.databaseFile,
+    lost_at: lostAt,
+  };
+}
+
+/** After these a connection has no more of what it held. */
+const ENDS_HELD: ReadonlySet<NotificationName> = new Set([
+  "lease.lost",
+  "claim.lost",
+  "path.lost",
+  "command.cancelled",
+]);
+
+const TOO_LATE = refuse(
+  "unavailable",
+  "The database of these shared names took so long to answer that what was granted is not sure to be held any more; it is given back. Ask again.",
+  { reason: "shared_unavailable" },
+);

@@ -1,0 +1,254 @@
+// The daemons that use a place. Each has a number and holds a lock by its session as long as it lives; the others look
+// at the locks now and then, and each waits for that of its neighbour in a ring of all of them.
+import { hostname } from "node:os";
+import type { Logger } from "pino";
+import { elapsed } from "../clock.js";
+import type { Ends } from "../grants/ends.js";
+import { type Operation, run, type Statement } from "../store/statement.js";
+import type { Env } from "../turns/operation.js";
+import { numbersOf } from "./connection-number.js";
+import { messageOfAll } from "./messages.js";
+import { Session } from "./session.js";
+import { MAX_TOLD_AFTER_MS, TOLD_AFTER_PART } from "./silence.js";
+
+/** The time between two looks whether the database answers, and whether other daemons have gone. */
+const MAX_PULSE_MS = 1000;
+const MIN_PULSE_MS = 50;
+/** The end of another daemon is waited for so long at once. */
+const WATCH_MS = 5000;
+/** That is tried again so much later where it failed. */
+const WATCH_AGAIN_MS = 5000;
+/** The last turns of a daemon are kept for so long after it has gone. */
+export const TURNS_KEPT_MS = 7 * 86_400_000;
+
+/** A connection of this daemon to the place; the same number goes on with the next, unless others took it for dead. */
+export interface Life {
+  readonly number: number;
+  readonly listener: Session;
+}
+
+export interface OtherDaemonsOptions {
+  readonly url: string;
+  readonly shown: string;
+  readonly lockPrefix: string;
+  readonly log: Logger;
+  readonly endings: Ends;
+  /** True as long as this connection is the one that serves calls. */
+  readonly isServed: (life: Life) => boolean;
+  /** The shortest time for which something is held here, in milliseconds; infinity for nothing. */
+  readonly shortestMs: () => number;
+  /** Performs an operation of the daemon itself, which has the whole place. */
+  readonly performOwn: <T>(start: (env: Env) => Operation<T>) => Promise<T>;
+  /** The database has answered what was sent then, in milliseconds of `elapsed`. */
+  readonly heardSince: (sentAt: number) => void;
+  /** The connection was lost. */
+  readonly lost: (life: Life, error: unknown) => void;
+}
+
+export class OtherDaemons {
+  readonly #options: OtherDaemonsOptions;
+  #pulse: NodeJS.Timeout | undefined;
+  /** The connection that is being asked whether it is there. */
+  #asked: Life | undefined;
+  readonly #buried = new Set<number>();
+  /**
+   * Others that are not there are taken for dead from then on, in milliseconds of `elapsed`; undefined before the first
+   * connection.
+   */
+  #buriesFrom: number | undefined;
+  /** The daemon whose end is waited for, and the session that waits. */
+  #neighbour: number | undefined;
+  #watcher: Session | undefined;
+  #lookedAround: (() => void) | undefined;
+
+  constructor(options: OtherDaemonsOptions) {
+    this.#options = options;
+  }
+
+  /** There is a new connection. */
+  begin(life: Life): void {
+    // A server that was away was so for all of them; whoever is not back by then has told its holders.
+    this.#buriesFrom = this.#buriesFrom === undefined ? 0 : elapsed() + MAX_TOLD_AFTER_MS;
+    this.look(life);
+    void this.#watch(life);
+  }
+
+  /** Looks whether the database answers, and whether another daemon has gone. */
+  look(life: Life): void {
+    const { isServed, heardSince, lost, lockPrefix } = this.#options;
+    if (!isServed(life) || this.#asked === life) return;
+    clearTimeout(this.#pulse);
+    this.#asked = life;
+    const sentAt = elapsed();
+    life.listener
+      .query<{ number: number; dead: number }>(
+        `SELECT number,
+            CASE WHEN $3 THEN pg_try_advisory_lock(hashtextextended($2 || ' daemon ' || number, 0)) ELSE false END AS dead
+          FROM pawl_shared_daemon WHERE number <> $1 ORDER BY number`,
+        [life.number, lockPrefix, this.#buries(sentAt) ? 1 : 0],
+        "pawl_look_at_others",
+      )
+      .then(
+        (others) => {
+          if (!isServed(life)) return;
+          this.#asked = undefined;
+          heardSince(sentAt);
+          this.#seen(life, others);
+          this.#lookLater(life);
+        },
+        (error) => lost(life, error),
+      );
+  }
+
+  /** True if those who are not there are taken for dead. */
+  #buries(now: number): boolean {
+    return now >= (this.#buriesFrom ?? 0);
+  }
+
+  #seen(life: Life, others: readonly { number: number; dead: number }[]): void {
+    for (const { number, dead } of others) {
+      if (dead === 1) void this.#bury(number, "looked at").then(() => this.#unlock(number, life.listener));
+    }
+    const [first, next = first] = [others[0], others.find(({ number }) => number > life.number)];
+    this.#neighbour = next?.number;
+    this.#lookedAround?.();
+  }
+
+  #lookLater(life: Life): void {
+    clearTimeout(this.#pulse);
+    const shortestMs = this.#options.shortestMs() * TOLD_AFTER_PART;
+    const pulseMs = Math.min(Math.max(shortestMs / 4, MIN_PULSE_MS), MAX_PULSE_MS);
+    this.#pulse = setTimeout(() => this.look(life), pulseMs).unref();
+  }
+
+  /** Something is held for a shorter time than before: it is looked more often. */
+  lookMoreOften(life: Life): void {
+    if (this.#asked !== life) this.#lookLater(life);
+  }
+
+  /**
+   * Waits for the end of the next daemon in the ring, whose lock is free then. A wait holds up what the server cleans
+   * away, so none lasts long, and one that is over is no error that the server would log.
+   */
+  async #watch(life: Life): Promise<void> {
+    const { url, shown, log, isServed } = this.#options;
+    try {
+      const session = await Session.open(url);
+      if (!isServed(life)) return session.destroy();
+      this.#watcher = session;
+      await session.script(`SET lock_timeout = ${WATCH_MS}`);
+      while (isServed(life)) {
+        const number = this.#neighbour;
+        if (number !== undefined && this.#buries(elapsed())) await this.#watchNeighbour(number, session);
+        else {
+          await new Promise<void>((resolve) => {
+            this.#lookedAround = resolve;
+          });
+        }
+      }
+    } catch (error) {
+      if (!isServed(life)) return;
+      log.debug({ err: error, place: shown }, "other daemons are looked at, not waited for");
+      setTimeout(() => void this.#watch(life), WATCH_AGAIN_MS).unref();
+    }
+  }
+
+  async #watchNeighbour(number: number, session: Session): Promise<void> {
+    const key = `hashtextextended('${lifeLock(this.#options.lockPrefix, number)}', 0)`;
+    const [, [lock] = []] = await session.together([
+      {
+        text: `DO 'BEGIN PERFORM pg_advisory_lock_shared(${key.replaceAll("'", "''")}); EXCEPTION WHEN lock_not_available THEN END'`,
+      },
+      { text: `SELECT pg_try_advisory_lock_shared(${key}) AS free` },
+    ]);
+    if (lock?.free !== 1) return;
+    if (this.#neighbour === number) this.#neighbour = undefined;
+    await this.#bury(number, "waited for");
+    await session.query("SELECT pg_advisory_unlock_all() IS NULL AS free");
+  }
+
+  #unlock(number: number, session: Session): void {
+    session
+      .query("SELECT pg_advisory_unlock(hashtextextended($1, 0))", [
+        lifeLock(this.#options.lockPrefix, number),
+      ])
+      .catch(() => {});
+  }
+
+  /**
+   * Another daemon has gone: others may come back to what its connections held, or it ends.
+   *
+   * @param noticed how that was noticed.
+   */
+  async #bury(number: number, noticed: "looked at" | "waited for"): Promise<void> {
+    if (this.#buried.has(number)) return;
+    this.#buried.add(number);
+    const { endings, log, performOwn, shown } = this.#options;
+    try {
+      await performOwn(function* (env): Operation<void> {
+        yield* endings.abandon(...numbersOf(number), env);
+        yield* run(forgetDaemon, { number });
+        yield* run(forgetWaiting, { number });
+        yield* run(forgetTurns, { before: env.now - TURNS_KEPT_MS });
+        env.effects.deadline(env.now);
+      });
+      log.info(
+        { place: shown, daemon: number, noticed },
+        "another daemon has gone; what its connections held ends unless they come back",
+      );
+    } catch (error) {
+      log.warn({ err: error, daemon: number }, "a daemon that has gone cannot be seen to now");
+    }
+    this.#buried.delete(number);
+  }
+
+  /** The connection was lost, or this daemon stops. */
+  stop(): void {
+    clearTimeout(this.#pulse);
+    this.#watcher?.destroy();
+  }
+}
+
+/**
+ * Gives the number that this daemon had, if nobody has taken it for dead; otherwise one that nobody had, which it tells
+ * the others. The session holds the lock of it from then on.
+ *
+ * @param session of which the lock is.
+ * @param former the number that this daemon had before it lost the connection.
+ */
+export async function takeNumber(
+  session: Session,
+  former: number | undefined,
+  { lockPrefix, channel }: { readonly lockPrefix: string; readonly channel: string },
+): Promise<number> {
+  if (former !== undefined) {
+    const [row] = await session.query<{ taken: number }>(
+      `SELECT pg_try_advisory_lock(hashtextextended($1, 0)) AND EXISTS
+        (SELECT 1 FROM pawl_shared_daemon WHERE number = $2) AS taken`,
+      [lifeLock(lockPrefix, former), former],
+    );
+    if (row?.taken === 1) return former;
+  }
+  const [row] = await session.query<{ number: number }>(
+    "SELECT nextval('pawl_shared_daemon_number') AS number",
+  );
+  const { number } = row as { number: number };
+  // The lock is there before the row, so that nobody sees one without the other.
+  await session.query("SELECT pg_advisory_lock(hashtextextended($1, 0)) IS NULL AS locked", [
+    lifeLock(lockPrefix, number),
+  ]);
+  await session.query("INSERT INTO pawl_shared_daemon (number, node) VALUES ($1, $2)", [number, hostname()]);
+  await session.query("SELECT pg_notify($1, $2)", [channel, messageOfAll(number)]);
+  return number;
+}
+
+function lifeLock(lockPrefix: string, number: number): string {
+  return `${lockPrefix} daemon ${number}`;
+}
+
+const forgetDaemon: Statement<never> = { sql: "DELETE FROM pawl_shared_daemon WHERE number = :number" };
+const forgetWaiting: Statement<never> = { sql: "DELETE FROM pawl_shared_waiting WHERE daemon = :number" };
+const forgetTurns: Statement<never> = {
+  sql: `DELETE FROM pawl_shared_turn
+    WHERE now_ms < :before AND daemon NOT IN (SELECT number FROM pawl_shared_daemon)`,
+};
