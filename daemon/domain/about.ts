@@ -1,6 +1,6 @@
 // What a call is about: the names in its params, and the ids that stand for a name. By these it is known where the call
 // is performed, and which rows it uses.
-import type { MethodName } from "@pawl/protocol";
+import { METHODS, type MethodName } from "@pawl/protocol";
 import type { Operation } from "../store/statement.js";
 import { EVERYTHING } from "../turns/operation.js";
 import { commandOfLease } from "./command/delivery.js";
@@ -232,6 +232,10 @@ const ABOUT: { readonly [N in MethodName]?: AboutOf } = {
   },
 };
 
+const TRANSACTABLE: ReadonlySet<string> = new Set(
+  METHODS.filter(({ transactable }) => transactable).map(({ name }) => name),
+);
+
 /** Methods that no database is needed for, where they name nothing in it. */
 const ANYWHERE: ReadonlySet<string> = new Set<MethodName>([
   "sequence.format",
@@ -239,12 +243,16 @@ const ANYWHERE: ReadonlySet<string> = new Set<MethodName>([
   "schedule.next",
 ]);
 
-/** What a part of a `transact` is about. Of what stands for a value of an earlier call nothing is known yet. */
+/**
+ * What a part of a `transact` is about. Of what stands for a value of an earlier call nothing is known yet, and what is
+ * no name or id is refused wherever the call is performed.
+ */
 function partOf(method: MethodName, params: Loose): About {
+  // Wherever it is performed, the transaction refuses what can be no part of one.
+  if (!TRANSACTABLE.has(method)) return NOTHING;
   const about = aboutOf(method, params);
-  if (about !== undefined && isAboutSome(about)) return about;
-  const isOpen = about !== undefined && Object.values(params).some((each) => objects(each).length > 0);
-  return isOpen || ANYWHERE.has(method) ? NOTHING : { ...NOTHING, here: [method] };
+  if (about !== undefined) return isAboutSome(about) ? about : NOTHING;
+  return ANYWHERE.has(method) ? NOTHING : { ...NOTHING, here: [method] };
 }
 
 /** True if something is named in it. */

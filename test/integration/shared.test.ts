@@ -184,6 +184,20 @@ describe.skipIf(!HAS_POSTGRESQL)("names that daemons share", () => {
     expect(results).toHaveLength(2);
   });
 
+  test("what can be no part of a transaction, and what is no id, is refused as for names of one's own", async () => {
+    const [first] = await connect();
+    const taken = { method: "sequence.next", params: { type: "SPART" } };
+    const tried = (call: { method: string; params?: object }) =>
+      first.refusal("transact", { calls: [taken, call] as never });
+    expect((await tried({ method: "daemon.ping" })).data).toMatchObject({
+      kind: "invalid_params",
+      index: 1,
+      issues: [{ path: "/calls/1/method" }],
+    });
+    const noId = { method: "queue.get", params: { batchId: "none" } };
+    expect((await tried(noId)).data).toMatchObject({ kind: "not_found", index: 1 });
+  });
+
   /** Resolves once a call of a client waits for a queue; its daemon is asked on the same connection. */
   async function waitsAt(client: RawClient, queue: string): Promise<void> {
     await expect.poll(async () => (await client.call("queue.explain", { queue })).waiting).toBeGreaterThan(0);
