@@ -176,16 +176,9 @@ export class Daemon {
       ends: this.#ends,
       readOnly,
       isIdle: () => this.#connections.size === 0,
-      exit: () => void this.#exitIdle(),
+      sharedLastMs: async () => (await this.#places?.lastMs()) ?? 0,
+      exit: () => void this.stop("idle").then(() => this.#end(0)),
     });
-  }
-
-  async #exitIdle(): Promise<void> {
-    const isNeeded = (await this.#places?.haveSchedules()) === true;
-    if (this.#stopping) return;
-    if (isNeeded || this.#connections.size > 0) return this.#idleExit.watch(this.#config.idleExit);
-    await this.stop("idle");
-    this.#end(0);
   }
 
   #makeConnections(): Connections {
@@ -381,6 +374,7 @@ export class Daemon {
     return shared.Places.of(config.sharedRules, options, {
       hasSigned: (text, signature) => sign(text) === signature,
       submit: (call) => this.#loop.submit(call),
+      everyoneWaiting: () => this.#remoteLeases?.everyoneWaiting() ?? [],
     });
   }
 

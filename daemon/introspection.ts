@@ -113,7 +113,7 @@ function counted({ connections, sockets, loop, statistics, places }: Inspected):
       acceptPauses: sockets.acceptPauses,
       unsentBytes: connections.unsentBytes,
       unreadBytes: connections.unreadBytes,
-      waitingBytes: loop.waitingBytes,
+      waitingBytes: loop.waitingBytes + (places?.waitingBytes ?? 0),
       overloads: connections.overloads,
     },
     requests: Object.fromEntries(statistics.requests),

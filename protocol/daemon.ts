@@ -75,6 +75,14 @@ const graphNode = named(
     task: z.string().optional().meta({
       description: "Of a process: what it holds and waits under; each task of a process is a node.",
     }),
+    daemon: integer.nullable().optional().meta({
+      description:
+        "Of a process that holds shared names by another daemon: the number of that among those that share them; null if it has gone, or nobody knows which it was.",
+    }),
+    host: z.string().optional().meta({
+      description:
+        "Of such a process: the host of that daemon, on which its `pid` is, as long as it is there.",
+    }),
   }),
 );
 const graphEdge = named(
@@ -95,7 +103,7 @@ export const DAEMON = noun("daemon", {
   methods: {
     graph: method({
       summary: "Who waits for whom: what processes hold and wait for",
-      description: `Of holders and of those who wait up to ${MAX_GRAPH_ROWS} of each kind are looked at, and then \`more\` says so, as it does where those who wait need, or holders have reserved, more than some thousand things in all, of which each shows the first then, and where the answer would be longer than some ${MAX_PAGE_BYTES} bytes. With \`pid\` only what has to do with that process: all that it waits for, be it by others, and all who wait for it so. A daemon that only reads knows nobody who waits, and names that a provider keeps have holders here, but nobody who waits.`,
+      description: `Of holders and of those who wait up to ${MAX_GRAPH_ROWS} of each kind are looked at, and then \`more\` says so, as it does where those who wait need, or holders have reserved, more than some thousand things in all, of which each shows the first then, and where the answer would be longer than some ${MAX_PAGE_BYTES} bytes. With \`pid\` only what has to do with that process: all that it waits for, be it by others, and all who wait for it so. A daemon that only reads knows nobody who waits, and names that a provider keeps have holders here, but nobody who waits. Names that daemons share have their holders at all of these, and those who wait at this one; where their database cannot be reached the rest is answered, and \`away\` says so.`,
       params: z.strictObject({
         pid: integer.min(1).optional().meta({ description: "Only what has to do with this process." }),
       }),
@@ -105,6 +113,10 @@ export const DAEMON = noun("daemon", {
           .meta({ description: "Processes and things; each is at an end of an edge." }),
         edges: z.array(graphEdge).meta({ description: "Who holds and who waits for what." }),
         more: z.boolean().optional().meta({ description: "True if there was more than is looked at." }),
+        away: z.array(z.string()).optional().meta({
+          description:
+            "The databases of shared names that could not be asked, as `daemon.info` shows them: what is held and waited for there is missing.",
+        }),
       }),
       writes: false,
       repeatable: true,
@@ -277,7 +289,7 @@ export const DAEMON = noun("daemon", {
     stats: method({
       summary: "Counters since the start, and gauges of this moment",
       description:
-        "Counters begin at 0 with each start of the daemon, and only go up. A monitoring system that reads them now and then knows what was counted over any time, restarts included.",
+        "Counters begin at 0 with each start of the daemon, and only go up. A monitoring system that reads them now and then knows what was counted over any time, restarts included. Counters have what this daemon did, be it with names of its own or shared ones, so that those of all daemons can be added. Gauges of what there is have what is in this node's own database: what several daemons share would count once for each.",
       params: z.strictObject({
         queues: z.boolean().default(false).meta({ description: "Whether to answer `byQueue`, too." }),
       }),
@@ -378,21 +390,26 @@ export const DAEMON = noun("daemon", {
         sequences: named(
           "SequenceStats",
           "Numbers since the start.",
-          z.strictObject({ dispensed: count.meta({ description: "Numbers that were taken." }) }),
+          z.strictObject({
+            dispensed: count.meta({ description: "Numbers that were taken here, of shared names, too." }),
+          }),
         ),
-        queues: queueDepths.meta({ description: "Batches of all queues by state." }),
+        queues: queueDepths.meta({
+          description:
+            "Batches by state, of all queues in this node's own database: those of shared queues are counted by `queue.stats`.",
+        }),
         commands: named(
           "CommandStats",
           "Commands that are kept.",
           z.strictObject({
             states: named(
               "CommandDepths",
-              "How many commands are in which state.",
+              "How many commands of this node's own database are in which state.",
               z.record(z.enum(COMMAND_STATES), count.meta({ description: "Commands in this state." })),
             ),
             ended: named(
               "CommandOutcomes",
-              "How many commands became final since the start, by their state then.",
+              "How many commands this daemon made final since the start, by their state then; of shared deployments, too.",
               z.strictObject({
                 SUCCEEDED: count.meta({ description: "Answered with success." }),
                 FAILED: count.meta({
@@ -406,12 +423,12 @@ export const DAEMON = noun("daemon", {
         ),
         leases: named(
           "LeaseStats",
-          "Leases of this moment.",
+          "Leases of this moment in this node's own database; shared ones are listed by `lease.list`.",
           z.strictObject({ held: count.meta({ description: "Leases that are held." }) }),
         ),
         paths: named(
           "PathStats",
-          "Reservations of paths of this moment.",
+          "Reservations of paths of this moment in this node's own database; shared ones are listed by `path.list`.",
           z.strictObject({ reserved: count.meta({ description: "Reservations that are held." }) }),
         ),
         pipeline: named(

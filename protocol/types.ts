@@ -546,7 +546,7 @@ export type CommandCreateResult = {
   next: "wait" | "upload";
 };
 
-/** How many commands are in which state. */
+/** How many commands of this node's own database are in which state. */
 export type CommandDepths = {
   /** Commands in this state. */
   PENDING_UPLOAD: number;
@@ -700,7 +700,7 @@ export type CommandListResult = {
   next?: string | undefined;
 };
 
-/** How many commands became final since the start, by their state then. */
+/** How many commands this daemon made final since the start, by their state then; of shared deployments, too. */
 export type CommandOutcomes = {
   /** Answered with success. */
   SUCCEEDED: number;
@@ -1121,6 +1121,11 @@ export type DaemonGraphResult = {
   edges: GraphEdge[];
   /** True if there was more than is looked at. */
   more?: boolean | undefined;
+  /**
+   * The databases of shared names that could not be asked, as `daemon.info` shows them: what is held and waited for
+   * there is missing.
+   */
+  away?: string[] | undefined;
 };
 
 /** Params of daemon.info. */
@@ -1210,7 +1215,10 @@ export type DaemonStatsResult = {
   /** The first 200 queues to which something happened since the start, then all others together. With `queues`. */
   byQueue?: QueueCounts[] | undefined;
   sequences: SequenceStats;
-  /** Batches of all queues by state. */
+  /**
+   * Batches by state, of all queues in this node's own database: those of shared queues are counted by
+   * `queue.stats`.
+   */
   queues: QueueDepths;
   commands: CommandStats;
   leases: LeaseStats;
@@ -1604,6 +1612,13 @@ export type GraphNode = {
   owner?: string | undefined;
   /** Of a process: what it holds and waits under; each task of a process is a node. */
   task?: string | undefined;
+  /**
+   * Of a process that holds shared names by another daemon: the number of that among those that share them; null if
+   * it has gone, or nobody knows which it was.
+   */
+  daemon?: number | null | undefined;
+  /** Of such a process: the host of that daemon, on which its `pid` is, as long as it is there. */
+  host?: string | undefined;
 };
 
 /** A change, and with it all before it in its log. */
@@ -2218,7 +2233,7 @@ export type LeaseReleaseResult = {
   released: boolean;
 };
 
-/** Leases of this moment. */
+/** Leases of this moment in this node's own database; shared ones are listed by `lease.list`. */
 export type LeaseStats = {
   /** Leases that are held. */
   held: number;
@@ -2690,7 +2705,7 @@ export type PathReserveResult = {
   reservation: Reservation;
 };
 
-/** Reservations of paths of this moment. */
+/** Reservations of paths of this moment in this node's own database; shared ones are listed by `path.list`. */
 export type PathStats = {
   /** Reservations that are held. */
   reserved: number;
@@ -4323,7 +4338,7 @@ export type SequenceStateResult = {
 
 /** Numbers since the start. */
 export type SequenceStats = {
-  /** Numbers that were taken. */
+  /** Numbers that were taken here, of shared names, too. */
   dispensed: number;
 };
 
@@ -5248,7 +5263,8 @@ export interface DaemonMethods<Options> {
    * than some thousand things in all, of which each shows the first then, and where the answer would be longer than
    * some 1048576 bytes. With `pid` only what has to do with that process: all that it waits for, be it by others,
    * and all who wait for it so. A daemon that only reads knows nobody who waits, and names that a provider keeps
-   * have holders here, but nobody who waits.
+   * have holders here, but nobody who waits. Names that daemons share have their holders at all of these, and those
+   * who wait at this one; where their database cannot be reached the rest is answered, and `away` says so.
    */
   graph(params?: DaemonGraphParams, options?: Options): Promise<DaemonGraphResult>;
   /** Ask whether the daemon serves, and for its clock. */
@@ -5258,7 +5274,9 @@ export interface DaemonMethods<Options> {
   /**
    * Counters since the start, and gauges of this moment. Counters begin at 0 with each start of the daemon, and
    * only go up. A monitoring system that reads them now and then knows what was counted over any time, restarts
-   * included.
+   * included. Counters have what this daemon did, be it with names of its own or shared ones, so that those of all
+   * daemons can be added. Gauges of what there is have what is in this node's own database: what several daemons
+   * share would count once for each.
    */
   stats(params?: DaemonStatsParams, options?: Options): Promise<DaemonStatsResult>;
   /**

@@ -31,7 +31,7 @@ const graph = command({
     ["pawl graph --pid 4711 --json | jq -r '.edges[] | select(.what == \"waits\") | .to'", "Its waits"],
   ],
   async run({ pid, dot }, { connect, output }) {
-    const found = await (await connect()).daemon.graph(pid === undefined ? {} : { pid });
+    const found = await graphOf(await connect(), output, pid);
     output.result(found, () => {
       if (dot) return dotOf(found);
       if (found.edges.length === 0) output.note("Nothing is held, and nobody waits.");
@@ -41,6 +41,14 @@ const graph = command({
     return undefined;
   },
 });
+
+/** The graph of all, or of what has to do with a process; says what could not be looked at. */
+async function graphOf(client: PawlClient, output: Output, pid?: number): Promise<Graph> {
+  const found = await client.daemon.graph(pid === undefined ? {} : { pid });
+  for (const place of found.away ?? [])
+    output.note(`What is held in ${place} is missing: it cannot be reached.`);
+  return found;
+}
 
 /** Each thing that is held or waited for, with its holders and those who wait for it, and what waits for those. */
 function treeOf(found: Graph): string[] {
@@ -120,11 +128,15 @@ function nameOf({
   queue = "",
   root = "",
   pattern = "",
+  daemon,
+  host,
 }: Node): string {
   switch (kind) {
     case "process": {
       const who = pid === null ? "a process" : `process ${pid}`;
-      const labels = [owner, task === undefined ? undefined : `task ${task}`].filter(
+      const where =
+        daemon === undefined ? undefined : daemon === null ? "no daemon now" : `daemon ${daemon} at ${host}`;
+      const labels = [owner, task === undefined ? undefined : `task ${task}`, where].filter(
         (each) => each !== undefined,
       );
       return labels.length === 0 ? who : `${who} (${labels.join(", ")})`;
@@ -190,7 +202,7 @@ const why = command({
     if (tree !== undefined && noun !== "path") throw new UsageError("--root belongs to pawl why path.");
     const client = await connect();
     if (name === undefined && /^[1-9][0-9]{0,9}$/.test(what)) {
-      const found = await client.daemon.graph({ pid: Number(what) });
+      const found = await graphOf(client, output, Number(what));
       output.result(found, () => sentencesOfProcess(Number(what), found).map(printable));
       return undefined;
     }
@@ -199,7 +211,7 @@ const why = command({
     if (noun === "command" && name !== undefined) return await whyCommand(name, client, output);
     if (name === undefined && COMMAND_ID.test(what)) return await whyCommand(what, client, output);
     if (name === undefined || noun === "queue") return await whyQueue(name ?? what, client, output);
-    const found = await client.daemon.graph({});
+    const found = await graphOf(client, output);
     const things = found.nodes.filter((node) => node.kind === noun && node.name === name);
     output.result(partOf(found, things), () =>
       sentencesOfThings(`${noun} ${name}`, things, found).map(printable),
@@ -209,8 +221,9 @@ const why = command({
 });
 
 /** Things, and who has to do with them. */
-function partOf({ edges }: Graph, things: readonly Node[]): Pick<Graph, "nodes" | "edges"> {
-  return { nodes: [...things], edges: edges.filter(({ to }) => things.some(({ id }) => id === to)) };
+function partOf({ edges, away }: Graph, things: readonly Node[]): Pick<Graph, "nodes" | "edges" | "away"> {
+  const own = edges.filter(({ to }) => things.some(({ id }) => id === to));
+  return { nodes: [...things], edges: own, ...(away === undefined ? {} : { away }) };
 }
 
 async function whyQueue(name: string, client: PawlClient, output: Output): Promise<undefined> {
@@ -233,7 +246,7 @@ async function whyPath(
   // A pattern fits many paths, and a search for the patterns that meet it is none of the daemon's.
   const isPattern = /[*?[\]{}]|\/$/.test(path);
   const [found, { holders }] = await Promise.all([
-    client.daemon.graph({}),
+    graphOf(client, output),
     isPattern ? { holders: [] } : client.path.check({ root: top, path }),
   ]);
   const fitting = new Set([path, ...holders.map(({ pattern }) => pattern)]);
@@ -264,7 +277,7 @@ const COMMAND_ID = /^cmd_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 async function whyCommand(commandId: string, client: PawlClient, output: Output): Promise<undefined> {
   const sent = await client.command.get({ commandId });
   const state = await sentencesOfCommand(sent, client);
-  const found = await client.daemon.graph({});
+  const found = await graphOf(client, output);
   const things = found.nodes.filter(({ kind, name }) => kind === "command" && name === commandId);
   const said = things.length === 0 ? [] : sentencesOfThings(`command ${commandId}`, things, found);
   output.result({ ...partOf(found, things), command: sent }, () => [...state, ...said].map(printable));

@@ -3,7 +3,7 @@ import type { Parsed, Result } from "@pawl/protocol";
 import { MAX_CIRCLE_WAITS, MAX_GRAPH_ROWS, MAX_PAGE_BYTES } from "@pawl/protocol/limits";
 import { endOf } from "../grants/grant.js";
 import { all, type Operation, one, sql } from "../store/statement.js";
-import type { Env, WaitingCall } from "../turns/operation.js";
+import type { Caller, Env, WaitingCall } from "../turns/operation.js";
 import { LIVE_COLUMNS, type LiveRow } from "./command/row.js";
 import { stateAt } from "./command/state.js";
 import { actorOf, type HeldThing, type HolderColumns, type Party, type Search } from "./deadlock/holders.js";
@@ -38,8 +38,9 @@ const selectClaimsUnder = sql<ClaimColumns>(`
     AND b.state = 'claimed' AND b.expires_at IS NULL AND l.name = t.lease_name AND l.fencing_token = t.lease_token
     AND q.queue_id = b.queue_id
   ORDER BY t.lease_name, t.lease_token LIMIT :rows`);
-const selectDeliveries = sql<LiveRow & { owner: string; pid: number | null; dispatchedAt: number }>(`
-  SELECT ${LIVE_COLUMNS}, lease_owner AS owner, lease_pid AS pid, dispatched_at AS "dispatchedAt" FROM pawl_command
+const selectDeliveries = sql<LiveRow & DeliveryColumns>(`
+  SELECT ${LIVE_COLUMNS}, lease_owner AS owner, lease_pid AS pid, holder_connection AS connection,
+    dispatched_at AS "dispatchedAt" FROM pawl_command
   WHERE state = 'DISPATCHED' ORDER BY seq LIMIT :rows`);
 const selectQueueOf = sql<{ queue: string }>(`
   SELECT queue FROM pawl_batch CROSS JOIN pawl_queue
@@ -64,47 +65,102 @@ interface ClaimColumns {
   grace_ends_at: number | null;
 }
 
+/** Who holds or waits, as a row or a call tells. */
+export interface Who extends Partial<Pick<Party, "owner" | "task">> {
+  readonly pid: number | null;
+  /** As `actorOf` names it; undefined where that is not known. */
+  readonly actor: string | undefined;
+  /** Undefined for one of this daemon; 0 or null for one that nobody knows any more. */
+  readonly connection?: number | null;
+}
+
+/** Whom that is, where several daemons share the rows. */
+export interface Recognized {
+  /** The actor as this daemon names those of its own machine. */
+  readonly actor: string | undefined;
+  /** The daemon that has its connection, of another one: its number, null if it has gone; and its host. */
+  readonly at?: { readonly daemon: number | null; readonly host?: string };
+  /** True if its pid may be that of another machine. */
+  readonly isElsewhere: boolean;
+}
+
+/** How the holders and the calls that wait are read which have to do with one database. */
+export interface GraphSource {
+  /** Those who wait for leases that providers keep. */
+  readonly elsewhere: readonly WaitingElsewhere[];
+  /** A caller of this daemon as rows name it. */
+  readonly known: (caller: Caller) => Caller;
+  readonly recognize: (who: Who) => Recognized;
+}
+
+/** This node's own database, which has nobody of another daemon. */
+export function ownSource(elsewhere: readonly WaitingElsewhere[]): GraphSource {
+  return { elsewhere, known: (caller) => caller, recognize: ({ actor }) => ({ actor, isElsewhere: false }) };
+}
+
+interface DeliveryColumns {
+  owner: string;
+  pid: number | null;
+  connection: number | null;
+  dispatchedAt: number;
+}
+
 export function* graph(
   { pid }: Parsed<"daemon.graph">,
   env: Env,
   elsewhere: readonly WaitingElsewhere[],
 ): Operation<Result<"daemon.graph">> {
   const found = new Found();
-  yield* findWaits(found, env);
-  findElsewhere(found, elsewhere);
+  yield* find(found, env, ownSource(elsewhere));
+  return found.shown(pid);
+}
+
+/** Adds who holds what is in one database, and who waits for it here. */
+export function* find(found: Found, env: Env, source: GraphSource): Operation<void> {
+  found.begin(source);
+  yield* findWaits(found, env, source);
+  findElsewhere(found, source);
   yield* findHolders(found, env);
-  const { nodes, edges } = pid === undefined ? found : found.about(pid);
-  return { nodes: [...nodes.values()], edges: [...edges.values()], ...(found.more ? { more: true } : {}) };
 }
 
 /** Nodes and edges, each once, and no more than there is room for. */
-class Found {
-  readonly nodes = new Map<string, Node>();
-  readonly edges = new Map<string, Edge>();
-  /** The node of a process whose start is not known: of the first of that number that was found. */
-  readonly #byPid = new Map<number, string>();
+export class Found {
+  readonly #nodes = new Map<string, Node>();
+  readonly #edges = new Map<string, Edge>();
+  /** The node of a process whose start is not known: of the first of that number that its daemon has. */
+  readonly #byPid = new Map<string, string>();
+  /** Processes whose pids may be those of another machine. */
+  readonly #elsewhere = new Set<string>();
+  readonly #databases: number;
+  #recognize: GraphSource["recognize"] = ownSource([]).recognize;
   #leftBytes = 0;
   more = false;
 
-  /** What is found next may take so much, and what was left before. */
-  allow(bytes: number): void {
-    this.#leftBytes += bytes;
+  /** @param databases of how many something is found: what they have shares the room. */
+  constructor(databases = 1) {
+    this.#databases = databases;
   }
 
-  /**
-   * The node of who holds or waits; undefined for one of whom nothing is known.
-   *
-   * @param actor as `actorOf` names it; undefined where that is not known.
-   */
-  process(
-    pid: number | null,
-    actor: string | undefined,
-    { owner, task = null }: Partial<Pick<Party, "owner" | "task">> = {},
-  ): Node | undefined {
-    if (actor === undefined && pid === null) return undefined;
-    const id = `process:${actor ?? this.#byPid.get(pid as number) ?? pid}`;
-    if (pid !== null && actor !== undefined && task === null) this.#byPid.set(pid, actor);
-    const known = this.nodes.get(id);
+  /** What comes next is of another database. */
+  begin({ recognize }: GraphSource): void {
+    this.#recognize = recognize;
+  }
+
+  /** What is found next may take so much, and what was left before. */
+  allow(bytes: number): void {
+    this.#leftBytes += bytes / this.#databases;
+  }
+
+  /** The node of who holds or waits; undefined for one of whom nothing is known. */
+  process(who: Who): Node | undefined {
+    const { pid, owner, task = null } = who;
+    if (who.actor === undefined && pid === null) return undefined;
+    const { actor, at, isElsewhere } = this.#recognize(who);
+    const number = at === undefined ? `${pid}` : `${pid}@${at.daemon ?? ""}`;
+    const id = `process:${actor ?? this.#byPid.get(number) ?? number}`;
+    if (pid !== null && actor !== undefined && task === null) this.#byPid.set(number, actor);
+    if (isElsewhere) this.#elsewhere.add(id);
+    const known = this.#nodes.get(id);
     if (known === undefined)
       return {
         id,
@@ -112,6 +168,7 @@ class Found {
         pid,
         ...(owner === undefined ? {} : { owner }),
         ...(task === null ? {} : { task }),
+        ...at,
       };
     if (owner !== undefined) known.owner ??= owner;
     return known;
@@ -121,26 +178,44 @@ class Found {
   edge(from: Node | undefined, to: Node, what: Edge["what"], sinceMs: number | null): void {
     if (from === undefined) return;
     const key = `${what} ${from.id} ${to.id}`;
-    const known = this.edges.get(key);
+    const known = this.#edges.get(key);
     if (known !== undefined) {
       if (sinceMs !== null && sinceMs > (known.sinceMs ?? 0)) known.sinceMs = sinceMs;
       return;
     }
     const edge = { from: from.id, to: to.id, what, sinceMs };
-    const ends = [from, to].filter(({ id }) => !this.nodes.has(id));
+    const ends = [from, to].filter(({ id }) => !this.#nodes.has(id));
     const bytes = [edge, ...ends].reduce((sum, each) => sum + Buffer.byteLength(JSON.stringify(each)), 0);
     if (bytes > this.#leftBytes) {
       this.more = true;
       return;
     }
     this.#leftBytes -= bytes;
-    this.edges.set(key, edge);
-    for (const end of ends) this.nodes.set(end.id, end);
+    this.#edges.set(key, edge);
+    for (const end of ends) this.#nodes.set(end.id, end);
+  }
+
+  /**
+   * The answer.
+   *
+   * @param pid of the process of this machine that it is about; undefined for all.
+   * @param away the databases that could not be asked.
+   */
+  shown(pid: number | undefined, away: readonly string[] = []): Result<"daemon.graph"> {
+    const { nodes, edges } =
+      pid === undefined ? { nodes: this.#nodes.values(), edges: this.#edges.values() } : this.#about(pid);
+    return {
+      nodes: [...nodes],
+      edges: [...edges],
+      ...(this.more ? { more: true } : {}),
+      ...(away.length > 0 ? { away: [...away] } : {}),
+    };
   }
 
   /** What a process waits for, be it by others, and who waits for it so. */
-  about(pid: number): Pick<Found, "nodes" | "edges"> {
-    const own = [...this.nodes.values()].filter((node) => node.pid === pid).map(({ id }) => id);
+  #about(pid: number): { nodes: Iterable<Node>; edges: Iterable<Edge> } {
+    const isOwn = (node: Node): boolean => node.pid === pid && !this.#elsewhere.has(node.id);
+    const own = [...this.#nodes.values()].filter(isOwn).map(({ id }) => id);
     const edges = new Set<Edge>();
     const follow = (next: (id: string) => Edge[]): void => {
       const reached = new Set(own);
@@ -151,7 +226,7 @@ class Found {
         }
       }
     };
-    const [from, to] = [groupedBy(this.edges.values(), "from"), groupedBy(this.edges.values(), "to")];
+    const [from, to] = [groupedBy(this.#edges.values(), "from"), groupedBy(this.#edges.values(), "to")];
     // What it waits for, and who holds that; and what it holds, and who waits for that.
     follow((id) => [
       ...(from.get(id) ?? []).filter(({ what }) => what === "waits"),
@@ -161,10 +236,8 @@ class Found {
       ...(from.get(id) ?? []).filter(({ what }) => what === "holds"),
       ...(to.get(id) ?? []).filter(({ what }) => what === "waits"),
     ]);
-    const nodes = new Map<string, Node>();
-    for (const id of [...own, ...[...edges].flatMap((edge) => [edge.from, edge.to])])
-      nodes.set(id, this.nodes.get(id) as Node);
-    return { nodes, edges: new Map([...edges].map((edge, index) => [String(index), edge])) };
+    const ids = new Set([...own, ...[...edges].flatMap((edge) => [edge.from, edge.to])]);
+    return { nodes: [...ids].map((id) => this.#nodes.get(id) as Node), edges };
   }
 }
 
@@ -178,17 +251,18 @@ function groupedBy(edges: Iterable<Edge>, end: "from" | "to"): Map<string, Edge[
   return groups;
 }
 
-function* findWaits(found: Found, env: Env): Operation<void> {
+function* findWaits(found: Found, env: Env, { known }: GraphSource): Operation<void> {
   found.allow(MAX_WAITS_BYTES);
   const waiting = env.contenders.everyone(MAX_GRAPH_ROWS + 1);
   if (waiting.length > MAX_GRAPH_ROWS) found.more = true;
   const search = newSearch(env);
   let left = MAX_SHOWN_NEEDS;
-  for (const [index, { caller, contender, since, keys }] of waiting.slice(0, MAX_GRAPH_ROWS).entries()) {
-    const sinceMs = env.now - since;
+  for (const [index, call] of waiting.slice(0, MAX_GRAPH_ROWS).entries()) {
+    const { contender, since, keys } = call;
+    const { pid, startTicks = null, connection } = known(call.caller);
+    const sinceMs = Math.max(0, env.now - since);
     if (contender === undefined) {
-      const actor = actorOf(caller.pid, caller.startTicks ?? null, caller.connection, null);
-      const process = found.process(caller.pid, actor);
+      const process = found.process({ pid, actor: actorOf(pid, startTicks, connection, null), connection });
       for (const key of keys) {
         const node = yield* nodeOfKey(key);
         if (node !== undefined) found.edge(process, node, "waits", sinceMs);
@@ -196,7 +270,7 @@ function* findWaits(found: Found, env: Env): Operation<void> {
       continue;
     }
     const wait = contender.contest as WaitForOthers;
-    const process = found.process(caller.pid, wait.actor, wait.party);
+    const process = found.process({ ...wait.party, actor: wait.actor, connection });
     const isLookedAt = index < MAX_CIRCLE_WAITS && left > 0;
     const things = isLookedAt ? yield* thingsOf(wait, search) : [wait.thing];
     left -= things.length;
@@ -206,12 +280,18 @@ function* findWaits(found: Found, env: Env): Operation<void> {
   yield* findChildren(found, waiting, search);
 }
 
-function findElsewhere(found: Found, elsewhere: readonly WaitingElsewhere[]): void {
+function findElsewhere(found: Found, { elsewhere }: GraphSource): void {
   if (elsewhere.length > MAX_GRAPH_ROWS) found.more = true;
   for (const { name, caller, owner, task, sinceMs } of elsewhere.slice(0, MAX_GRAPH_ROWS)) {
-    const actor = actorOf(caller.pid, caller.startTicks ?? null, caller.connection, task);
-    const to = nodeOf({ kind: "lease", name });
-    found.edge(found.process(caller.pid, actor, { owner, task }), to, "waits", Math.floor(sinceMs));
+    const { pid, startTicks = null, connection } = caller;
+    const process = found.process({
+      pid,
+      actor: actorOf(pid, startTicks, connection, task),
+      connection,
+      owner,
+      task,
+    });
+    found.edge(process, nodeOf({ kind: "lease", name }), "waits", Math.floor(sinceMs));
   }
 }
 
@@ -227,11 +307,10 @@ function* findChildren(found: Found, waiting: readonly WaitingCall[], search: Se
   for (const [actor, party] of [...search.parties]) {
     for (const { held } of yield* needsOfChildren(actor, search)) {
       for (const child of held.keys()) {
-        const { pid, ...childParty } = search.parties.get(child) as Party;
-        const to = found.process(pid, child, childParty) as Node;
+        const to = found.process({ ...(search.parties.get(child) as Party), actor: child }) as Node;
         const since = sinceOf.get(child);
-        const sinceMs = since === undefined ? null : search.env.now - since;
-        found.edge(found.process(party.pid, actor, party), to, "waits", sinceMs);
+        const sinceMs = since === undefined ? null : Math.max(0, search.env.now - since);
+        found.edge(found.process({ ...party, actor }), to, "waits", sinceMs);
       }
     }
   }
@@ -267,7 +346,7 @@ function* findHolders(found: Found, env: Env): Operation<void> {
   };
   const sinceWall = (at: number): number => Math.max(0, env.wallMs - at);
   const holder = (row: HolderColumns): Node | undefined =>
-    found.process(row.pid, actorOf(row.pid, row.start_ticks, row.connection, row.task), row);
+    found.process({ ...row, actor: actorOf(row.pid, row.start_ticks, row.connection, row.task) });
 
   for (const row of first(yield* all(selectLeases, params)))
     found.edge(holder(row), nodeOf({ kind: "lease", name: row.name }), "holds", sinceWall(row.acquired_at));
@@ -288,7 +367,7 @@ function* findHolders(found: Found, env: Env): Operation<void> {
   for (const { queue, key, owner, pid, holder_connection: connection, ...ends } of first(claims)) {
     // Its end may have come, and not been seen to yet.
     if (endOf(ends.expires_at, ends.grace_ends_at) <= env.now) continue;
-    const process = found.process(pid, ofConnection(pid, connection), { owner });
+    const process = found.process({ pid, actor: ofConnection(pid, connection), connection, owner });
     found.edge(process, { id: `queue:${queue}`, kind: "queue", name: queue }, "holds", null);
     if (key === null) continue;
     found.edge(process, { id: `key:${queue} ${key}`, kind: "key", queue, name: key }, "holds", null);
@@ -296,8 +375,8 @@ function* findHolders(found: Found, env: Env): Operation<void> {
 
   for (const row of first(yield* all(selectDeliveries, params))) {
     if (stateAt(row, env).state !== "DISPATCHED") continue;
-    const { commandId: id, owner, pid, leaseConnection, dispatchedAt } = row;
-    const process = found.process(pid, ofConnection(pid, leaseConnection), { owner });
+    const { commandId: id, owner, pid, connection, dispatchedAt } = row;
+    const process = found.process({ pid, actor: ofConnection(pid, connection), connection, owner });
     const node = { id: `command:${id}`, kind: "command", name: id } as const;
     found.edge(process, node, "holds", sinceWall(dispatchedAt));
   }

@@ -48,6 +48,8 @@ export interface Ending {
    * but of its own connections alone.
    */
   abandon?(first: number, last: number, env: Env): Operation<void>;
+  /** No daemon was there for a while, so that nobody could renew: every grace begins anew. */
+  prolong?(env: Env): Operation<void>;
   /** The machine slept. */
   wakeUp?(env: Env, boottime: Boottime): Operation<void>;
   /**
@@ -58,6 +60,11 @@ export interface Ending {
   /**
    * When the last of these grants ends, or several such times, or none: until then a daemon is not idle. Infinity where
    * nobody knows.
+   *
+   * @param own the connections of a daemon, where others share the rows: of what these have made or renewed.
    */
-  latest?(): Operation<readonly number[]>;
+  latest?(own?: Connections): Operation<readonly number[]>;
 }
+
+/** The numbers of the connections of one of several daemons, from the first to the last. */
+export type Connections = Readonly<Record<"first" | "last", number>>;

@@ -5,7 +5,7 @@ import type { Operation } from "../store/statement.js";
 import { type Due, NEVER, sooner } from "../turns/alarm.js";
 import type { Endings } from "../turns/attempt.js";
 import { type Env, type Outcome, Unfinished } from "../turns/operation.js";
-import { dueAt, type Ending } from "./ending.js";
+import { type Connections, dueAt, type Ending } from "./ending.js";
 
 /** Rows that one turn ends or removes: some 4 ms of work, so that a large backlog never stalls other requests. */
 const ROWS_PER_STEP = 300;
@@ -65,6 +65,13 @@ export class Ends implements Endings {
     }
   }
 
+  /** None of several daemons was there for a while. */
+  *prolong(env: Env): Operation<void> {
+    for (const ending of this.#endings) {
+      if (ending.prolong !== undefined) yield* ending.prolong(env);
+    }
+  }
+
   /** The machine slept, which some go on in. */
   *wakeUp(env: Env, boottime: Boottime): Operation<void> {
     for (const ending of this.#endings) {
@@ -79,11 +86,11 @@ export class Ends implements Endings {
     }
   }
 
-  /** When the last grant ends, or undefined when nothing is granted. */
-  *latest(): Operation<number | undefined> {
+  /** When the last grant ends, of all or of those of some connections, or undefined when nothing is granted. */
+  *latest(own?: Connections): Operation<number | undefined> {
     const ends: number[] = [];
     for (const ending of this.#endings) {
-      if (ending.latest !== undefined) ends.push(...(yield* ending.latest()));
+      if (ending.latest !== undefined) ends.push(...(yield* ending.latest(own)));
     }
     return ends.length === 0 ? undefined : Math.max(...ends);
   }

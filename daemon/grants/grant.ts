@@ -31,6 +31,8 @@ export interface GrantRule<Row> {
   /** The column of the connection, and what it has where there is none. */
   readonly connection: string;
   readonly unconnected: "NULL" | "0";
+  /** The column of the connection that made or renewed a grant last, also one that is bound to none. */
+  readonly holder: string;
   /** The condition of rows that are bound to a connection, which is that of an index. */
   readonly bound: string;
   /** The condition of grants in no grace that a renewal ties to its connection, too, if there are any. */
@@ -84,6 +86,9 @@ export function grants<Row>(rule: GrantRule<Row>): Ending {
   const latestGrace = sql<{ at: number | null }>(`
     SELECT max(CASE WHEN ${expiresAt} < ${graceEndsAt} THEN ${expiresAt} ELSE ${graceEndsAt} END) AS at
     FROM ${table} WHERE ${graceEndsAt} IS NOT NULL`);
+  const latestOf = sql<{ at: number | null }>(`
+    SELECT max(CASE WHEN ${graceEndsAt} < ${expiresAt} THEN ${graceEndsAt} ELSE ${expiresAt} END) AS at FROM ${table}
+    WHERE ${expiresAt} IS NOT NULL AND ${rule.holder} >= :first AND ${rule.holder} <= :last`);
   const selectEnded = [expiresAt, graceEndsAt].map((column) =>
     sql<Row>(`${rows} ${column} IS NOT NULL AND ${column} <= :now ORDER BY ${column} LIMIT :rows`),
   );
@@ -159,6 +164,10 @@ export function grants<Row>(rule: GrantRule<Row>): Ending {
       yield* run(beginGraces, times);
     },
 
+    *prolong(env) {
+      yield* run(prolongGraces, { now: env.now, graceMs: RESTART_GRACE_MS });
+    },
+
     *abandon(first, last, env) {
       yield* run(beginGracesOf, { first, last, now: env.now, graceMs: RESTART_GRACE_MS });
     },
@@ -167,8 +176,10 @@ export function grants<Row>(rule: GrantRule<Row>): Ending {
       for (const prolong of prolongEnded) yield* run(prolong, { since, until, now: env.now });
     },
 
-    *latest() {
-      const ends = [(yield* one(latestEnd))?.at, (yield* one(latestGrace))?.at];
+    *latest(own) {
+      const ends = own
+        ? [(yield* one(latestOf, own))?.at]
+        : [(yield* one(latestEnd))?.at, (yield* one(latestGrace))?.at];
       return ends.filter((at) => typeof at === "number");
     },
   };

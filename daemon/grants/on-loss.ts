@@ -63,6 +63,10 @@ const takeLostOf = sql<LostRow>(`
      ORDER BY lost_at LIMIT :rows)
   RETURNING *`);
 
+const selectSomeOf = sql<{ some: number }>(
+  "SELECT 1 AS some FROM pawl_on_loss WHERE connection >= :first AND connection <= :last LIMIT 1",
+);
+
 const deleteHolder = sql("DELETE FROM pawl_on_loss WHERE grant_id = :grantId");
 
 const forgetConnections = sql("UPDATE pawl_on_loss SET connection = 0, is_taken = 0");
@@ -213,6 +217,13 @@ export const lostHolders: Ending = {
   *abandon(first, last, env) {
     yield* run(forgetConnectionsOf, { first, last, now: env.now });
     env.effects.wake(LOST_KEY);
+  },
+
+  /** Where others share the rows: nobody else ends the processes that are connected here, or were. */
+  *latest(own) {
+    return own !== undefined && (yield* one(selectSomeOf, own)) !== undefined
+      ? [Number.POSITIVE_INFINITY]
+      : [];
   },
 };
 

@@ -8,9 +8,14 @@ export function numberOf(connection: number, daemon: number): number {
   return daemon * CONNECTIONS_PER_DAEMON + connection;
 }
 
+/** The number of the daemon that has a connection. */
+export function daemonOf(known: number): number {
+  return Math.floor(known / CONNECTIONS_PER_DAEMON);
+}
+
 /** The number here of a connection of this daemon; undefined for one of another. */
 export function ownConnection(known: number, daemon: number): number | undefined {
-  return Math.floor(known / CONNECTIONS_PER_DAEMON) === daemon ? known % CONNECTIONS_PER_DAEMON : undefined;
+  return daemonOf(known) === daemon ? known % CONNECTIONS_PER_DAEMON : undefined;
 }
 
 /** The first and the last number that a connection of a daemon can have. */

@@ -18,6 +18,8 @@ const MIN_PULSE_MS = 50;
 const WATCH_MS = 5000;
 /** That is tried again so much later where it failed. */
 const WATCH_AGAIN_MS = 5000;
+/** A daemon that starts waits so long for what becomes of those that have gone. */
+const MAX_INHERIT_MS = 5000;
 /** The last turns of a daemon are kept for so long after it has gone. */
 export const TURNS_KEPT_MS = 7 * 86_400_000;
 
@@ -45,12 +47,21 @@ export interface OtherDaemonsOptions {
   readonly lost: (life: Life, error: unknown) => void;
 }
 
+/** Another daemon, and 1 if it has gone. */
+interface Other {
+  readonly number: number;
+  readonly dead: number;
+}
+
+type Noticed = "looked at" | "waited for";
+
 export class OtherDaemons {
   readonly #options: OtherDaemonsOptions;
   #pulse: NodeJS.Timeout | undefined;
   /** The connection that is being asked whether it is there. */
   #asked: Life | undefined;
-  readonly #buried = new Set<number>();
+  /** Of those that have gone, by their numbers, as long as it is under way. */
+  readonly #burials = new Map<number, Promise<void>>();
   /**
    * Others that are not there are taken for dead from then on, in milliseconds of `elapsed`; undefined before the first
    * connection.
@@ -73,31 +84,65 @@ export class OtherDaemons {
     void this.#watch(life);
   }
 
+  /**
+   * Before anybody can connect: what daemons that have gone have left, among them the former life of this one, begins
+   * its grace. Otherwise who comes back would renew what is not in its grace yet, and lose it at the end of that. Where
+   * no other daemon is there nobody could renew for a while, so that each grace begins anew.
+   */
+  async inherit(life: Life): Promise<void> {
+    let timer: NodeJS.Timeout | undefined;
+    const over = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, MAX_INHERIT_MS);
+    });
+    await Promise.race([this.#inherit(life), over]);
+    clearTimeout(timer);
+  }
+
+  async #inherit(life: Life): Promise<void> {
+    const { endings, log, performOwn, shown } = this.#options;
+    try {
+      const others = await this.#find(life, { buries: true });
+      const gone = others.filter(({ dead }) => dead === 1);
+      await Promise.all(gone.map(({ number }) => this.#buryFound(number, life)));
+      if (gone.length === others.length) await performOwn((env) => endings.prolong(env));
+    } catch (error) {
+      log.warn({ err: error, place: shown }, "what was held before this start is seen to later");
+    }
+  }
+
+  /** All others, and, if they are to be buried, whether they have gone: of these the listener has the locks. */
+  #find({ number, listener }: Life, { buries }: { buries: boolean }): Promise<Other[]> {
+    return listener.query<Other>(
+      `SELECT number,
+          CASE WHEN $3 THEN pg_try_advisory_lock(hashtextextended($2 || ' daemon ' || number, 0)) ELSE false END AS dead
+        FROM pawl_shared_daemon WHERE number <> $1 ORDER BY number`,
+      [number, this.#options.lockPrefix, buries ? 1 : 0],
+      "pawl_look_at_others",
+    );
+  }
+
+  async #buryFound(number: number, { listener }: Life): Promise<void> {
+    await this.#bury(number, "looked at");
+    this.#unlock(number, listener);
+  }
+
   /** Looks whether the database answers, and whether another daemon has gone. */
   look(life: Life): void {
-    const { isServed, heardSince, lost, lockPrefix } = this.#options;
+    const { isServed, heardSince, lost } = this.#options;
     if (!isServed(life) || this.#asked === life) return;
     clearTimeout(this.#pulse);
     this.#asked = life;
     const sentAt = elapsed();
-    life.listener
-      .query<{ number: number; dead: number }>(
-        `SELECT number,
-            CASE WHEN $3 THEN pg_try_advisory_lock(hashtextextended($2 || ' daemon ' || number, 0)) ELSE false END AS dead
-          FROM pawl_shared_daemon WHERE number <> $1 ORDER BY number`,
-        [life.number, lockPrefix, this.#buries(sentAt) ? 1 : 0],
-        "pawl_look_at_others",
-      )
-      .then(
-        (others) => {
-          if (!isServed(life)) return;
-          this.#asked = undefined;
-          heardSince(sentAt);
-          this.#seen(life, others);
-          this.#lookLater(life);
-        },
-        (error) => lost(life, error),
-      );
+    this.#find(life, { buries: this.#buries(sentAt) }).then(
+      (others) => {
+        if (!isServed(life)) return;
+        this.#asked = undefined;
+        heardSince(sentAt);
+        this.#seen(life, others);
+        this.#lookLater(life);
+      },
+      (error) => lost(life, error),
+    );
   }
 
   /** True if those who are not there are taken for dead. */
@@ -105,10 +150,8 @@ export class OtherDaemons {
     return now >= (this.#buriesFrom ?? 0);
   }
 
-  #seen(life: Life, others: readonly { number: number; dead: number }[]): void {
-    for (const { number, dead } of others) {
-      if (dead === 1) void this.#bury(number, "looked at").then(() => this.#unlock(number, life.listener));
-    }
+  #seen(life: Life, others: readonly Other[]): void {
+    for (const { number, dead } of others) if (dead === 1) void this.#buryFound(number, life);
     const [first, next = first] = [others[0], others.find(({ number }) => number > life.number)];
     this.#neighbour = next?.number;
     this.#lookedAround?.();
@@ -180,9 +223,16 @@ export class OtherDaemons {
    *
    * @param noticed how that was noticed.
    */
-  async #bury(number: number, noticed: "looked at" | "waited for"): Promise<void> {
-    if (this.#buried.has(number)) return;
-    this.#buried.add(number);
+  #bury(number: number, noticed: Noticed): Promise<void> {
+    let burial = this.#burials.get(number);
+    if (burial === undefined) {
+      burial = this.#endLife(number, noticed).finally(() => this.#burials.delete(number));
+      this.#burials.set(number, burial);
+    }
+    return burial;
+  }
+
+  async #endLife(number: number, noticed: Noticed): Promise<void> {
     const { endings, log, performOwn, shown } = this.#options;
     try {
       await performOwn(function* (env): Operation<void> {
@@ -199,7 +249,6 @@ export class OtherDaemons {
     } catch (error) {
       log.warn({ err: error, daemon: number }, "a daemon that has gone cannot be seen to now");
     }
-    this.#buried.delete(number);
   }
 
   /** The connection was lost, or this daemon stops. */

@@ -7,6 +7,7 @@
 //     snapshot-reads reads without a lock          due-ends  what ends by time
 //     granted        what connections hold here, and are told when it is lost (held, held-elsewhere, grants-made)
 //     other-daemons  whether the others are there  silence   whether the database answers in time
+//     graph          who holds what is shared, at whichever daemon
 //     messages       what daemons tell each other  connection-number  how they number connections
 //     session-pool   the sessions of turns and reads
 //     session, batch one connection, on which operations are driven, and statements that go out together
@@ -17,6 +18,7 @@ import { type PawlError, refuse } from "@pawl/protocol/errors";
 import type { Logger } from "pino";
 import type { Reading } from "../clock.js";
 import { type About, NOTHING } from "../domain/about.js";
+import type { Found } from "../domain/graph.js";
 import type { Ends } from "../grants/ends.js";
 import { type LostRow, takeLostHolders } from "../grants/on-loss.js";
 import { SIGNING_KEY_BYTES, signWith } from "../identity/signature.js";
@@ -39,6 +41,7 @@ import type { ConnectionOrder } from "./connection-order.js";
 import { DueEnds } from "./due-ends.js";
 import { classifyShared } from "./failure.js";
 import { Granted } from "./granted.js";
+import { findShared } from "./graph.js";
 import { type Elsewhere, KnownScopes } from "./known-scopes.js";
 import { type Item, type LinesPlace, SideBySide, type Slot } from "./line.js";
 import { Lines } from "./lines.js";
@@ -207,6 +210,7 @@ export class Place implements LinesPlace {
       this.#options.log.warn({ err: error }, "the database of shared names is away; local names are served");
       this.#connectLater();
     }
+    if (this.#life !== undefined) await this.#others.inherit(this.#life);
     this.#look = setInterval(() => {
       this.#tryAll();
       this.#withdraw();
@@ -243,6 +247,10 @@ export class Place implements LinesPlace {
 
   get waiting(): number {
     return this.#waiters.size;
+  }
+
+  get waitingBytes(): number {
+    return this.#waiters.bytes;
   }
 
   // ---- calls
@@ -296,6 +304,28 @@ export class Place implements LinesPlace {
   /** Performs an operation that only reads, as the rows are now: without a lock. Rejects where the database is away. */
   async look<T>(start: () => Operation<T>): Promise<T> {
     return await this.#withSlot(({ session }) => session.drive(start()));
+  }
+
+  /** Adds who holds what is kept here, and who waits for it at this daemon. Rejects where the database is away. */
+  async findHolders(found: Found): Promise<void> {
+    await this.#withSlot(async ({ session }) => {
+      const { known, ticksHere } = this.setting;
+      const looking = { known, ticksHere, own: this.#life?.number ?? 0 };
+      try {
+        await session.begin([], { toRead: true });
+        const env = { ...this.#readingEnv(DAEMON), contenders: this.#waiters };
+        await session.drive(findShared(found, env, looking));
+      } finally {
+        await session.rollback();
+      }
+    });
+  }
+
+  /** For how many milliseconds the last grant lasts of those that connections of this daemon have made or renewed. */
+  async lastMs(): Promise<number> {
+    const [first, last] = this.#ownConnections;
+    const at = await this.look(() => this.#options.endings.latest({ first, last }));
+    return at === undefined ? 0 : Math.max(0, at - this.time().now);
   }
 
   /** Lends a session. Rejects with a refusal where the database is away. */
@@ -412,9 +442,12 @@ export class Place implements LinesPlace {
 
   /** The holders of lost grants that this daemon has to end. */
   take(env: Env, databaseFile: string): Operation<readonly LostRow[] | Wait> {
-    const number = this.#life?.number;
-    const [first, last] = number === undefined ? NONE : numbersOf(number);
+    const [first, last] = this.#ownConnections;
     return takeLostHolders(env, { first, last, databaseFile });
+  }
+
+  get #ownConnections(): readonly [first: number, last: number] {
+    return this.#life === undefined ? NONE : numbersOf(this.#life.number);
   }
 
   /** The number of a connection of this daemon as all daemons know it. */
@@ -629,6 +662,7 @@ export class Place implements LinesPlace {
       registered: this.#registered,
       daemon: () => this.#life?.number ?? 0,
       known,
+      ticksHere: (ticks) => (ticks % MACHINES === machine ? Math.floor(ticks / MACHINES) : undefined),
       processOf: (caller) =>
         this.#options.processOf({ ...caller, connection: this.connectionOf(caller.connection) }),
       ancestorsOf: (caller) =>

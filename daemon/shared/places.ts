@@ -2,12 +2,14 @@ import type { MethodName, Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { type About, aboutOf, type GivenId, type Named, NOTHING } from "../domain/about.js";
 import { LEASE_BEGINNING } from "../domain/board/work-state.js";
+import { Found, find as findHolders, ownSource } from "../domain/graph.js";
+import type { WaitingElsewhere } from "../domain/lease/holder.js";
 import { fits, fitsBeginning } from "../domain/name-pattern.js";
 import { someEnabled } from "../domain/schedule/occurrences.js";
 import { find } from "../domain/schedule/row.js";
 import type { Operation } from "../store/statement.js";
 import { type Call, DAEMON } from "../turns/call.js";
-import type { Caller } from "../turns/operation.js";
+import type { Caller, Env } from "../turns/operation.js";
 import { ConnectionOrder } from "./connection-order.js";
 import { Place, type PlaceOptions, type Request } from "./place.js";
 import { PlacedCall } from "./placed-call.js";
@@ -15,10 +17,10 @@ import type { SharedNoun, SharedRule } from "./specification.js";
 
 /**
  * A call that is performed at a place, and not in this process's turns; or about schedules, which are `sought`, since
- * their names do not say where they are; or about `all` schedules.
+ * their names do not say where they are; or about `all` schedules; or about all who hold and wait (`graph`).
  */
 export interface Route {
-  readonly place: Place | "sought" | "all";
+  readonly place: Place | "sought" | "all" | "graph";
   readonly request: Request;
 }
 
@@ -28,6 +30,8 @@ export interface Here {
   readonly hasSigned: (text: string, signature: string) => boolean;
   /** Performs a call in a turn of this process. */
   readonly submit: (call: Call) => void;
+  /** The calls that wait for leases which providers keep. */
+  readonly everyoneWaiting: () => readonly WaitingElsewhere[];
 }
 
 /** A call of this process's own turns that stands between calls of its connection at a place. */
@@ -67,8 +71,7 @@ export class Places {
   readonly #withQueues: readonly Place[];
   readonly #order: ConnectionOrder;
 
-  readonly #signedHere: Here["hasSigned"];
-  readonly #submit: Here["submit"];
+  readonly #here: Here;
 
   private constructor(
     rules: readonly SharedRule[],
@@ -76,8 +79,7 @@ export class Places {
     order: ConnectionOrder,
     here: Here,
   ) {
-    this.#signedHere = here.hasSigned;
-    this.#submit = here.submit;
+    this.#here = here;
     this.#rules = rules.map(({ noun, pattern, url }) => ({ noun, pattern, place: places.get(url) as Place }));
     this.#places = [...places.values()];
     const withQueues = this.#rules.filter(({ noun }) => noun === undefined || noun === "queue");
@@ -100,6 +102,7 @@ export class Places {
 
   /** Where a call is performed: undefined for here. Refused if what it is about is in different places. */
   route(method: string, params: object): Route | PawlError | undefined {
+    if (method === GRAPH) return { place: "graph", request: { method, params, about: NOTHING } };
     const about = aboutOf(method as MethodName, params as Readonly<Record<string, unknown>>);
     if (about === undefined) return undefined;
     const request = { method, params, about };
@@ -175,7 +178,7 @@ export class Places {
       const { mark } = place;
       if (isClaim ? place.hasSigned(given.id, given.proof) : mark && given.id.endsWith(mark)) return place;
     }
-    if (isClaim && this.#signedHere(given.id, given.proof)) return undefined;
+    if (isClaim && this.#here.hasSigned(given.id, given.proof)) return undefined;
     // As long as a place was never seen, nobody knows what is its own.
     const noun = NOUN_OF[given.kind];
     const unknown = this.#rules.find(
@@ -213,9 +216,13 @@ export class Places {
     return this.#places.reduce((sum, { waiting }) => sum + waiting, 0);
   }
 
+  get waitingBytes(): number {
+    return this.#places.reduce((sum, { waitingBytes }) => sum + waitingBytes, 0);
+  }
+
   perform(call: Call, { place, request }: Route): void {
-    if (place !== "sought" && place !== "all") return place.arrive(call, request);
-    const perform = place === "all" ? this.#listAll : this.#seek;
+    if (place instanceof Place) return place.arrive(call, request);
+    const perform = { all: this.#listAll, sought: this.#seek, graph: this.#showGraph }[place];
     this.#order.inOrder(call.caller.connection, (performed) => perform.call(this, call, request, performed));
   }
 
@@ -224,7 +231,7 @@ export class Places {
     try {
       const kept = await this.#keptWithSchedules(request.about);
       if (kept instanceof PawlError) throw kept;
-      if (kept === undefined) this.#submit(new CallBetween(call, performed));
+      if (kept === undefined) this.#here.submit(new CallBetween(call, performed));
       else kept.perform(call, request, performed);
     } catch (error) {
       call.settle(error);
@@ -268,11 +275,13 @@ export class Places {
     return "nobody";
   }
 
-  #performHere<T>(start: () => Operation<T>): Promise<T> {
+  /** Performs what only reads in a turn of this process. */
+  #performHere<T>(start: (env: Env) => Operation<T>): Promise<T> {
     return new Promise((resolve, reject) =>
-      this.#submit({
+      this.#here.submit({
         caller: DAEMON,
         waitMs: 0,
+        writes: false,
         closed: false,
         start,
         settle: (outcome) => (outcome instanceof Error ? reject(outcome) : resolve(outcome as T)),
@@ -287,7 +296,7 @@ export class Places {
         (place) =>
           new Promise((done) => {
             const part = new PartOfCall(call, done);
-            if (place === undefined) this.#submit(part);
+            if (place === undefined) this.#here.submit(part);
             else place.perform(part, request, () => {});
           }),
       ),
@@ -298,10 +307,36 @@ export class Places {
     performed();
   }
 
-  /** True if a schedule is enabled at some place, or that cannot be found out now. */
-  async haveSchedules(): Promise<boolean> {
-    const each = this.#withQueues.map((place) => place.look(someEnabled).catch(() => true));
-    return (await Promise.all(each)).includes(true);
+  /** Who holds and who waits, here and at all places; a place that does not answer in time counts as away. */
+  async #showGraph(call: Call, { params }: Request, performed: () => void): Promise<void> {
+    const elsewhere = this.#here.everyoneWaiting();
+    const away: string[] = [];
+    try {
+      const databases = 1 + this.#places.length;
+      const found = await this.#performHere(function* (env) {
+        const begun = new Found(databases);
+        yield* findHolders(begun, env, ownSource(elsewhere));
+        return begun;
+      });
+      for (const place of this.#places)
+        if (!(await isDone(place.findHolders(found), MAX_GRAPH_MS))) away.push(place.shown);
+      call.settle(found.shown((params as Parsed<"daemon.graph">).pid, away));
+    } catch (error) {
+      call.settle(error);
+    }
+    performed();
+  }
+
+  /**
+   * For how many milliseconds the last of the grants lasts that this daemon has made at places; infinity if a schedule
+   * is enabled there, or nobody can find out now.
+   */
+  async lastMs(): Promise<number> {
+    const schedules = this.#withQueues.map(async (place) =>
+      (await place.look(someEnabled)) ? Number.POSITIVE_INFINITY : 0,
+    );
+    const each = [...schedules, ...this.#places.map((place) => place.lastMs())];
+    return Math.max(0, ...(await Promise.all(each.map((ms) => ms.catch(() => Number.POSITIVE_INFINITY)))));
   }
 
   get all(): readonly Place[] {
@@ -316,7 +351,7 @@ export class Places {
   /** Performs a call of this process's own turns once all are performed that came before it on its connection. */
   afterCalls(call: Call): void {
     const { connection } = call.caller;
-    this.#order.inOrder(connection, (performed) => this.#submit(new CallBetween(call, performed)));
+    this.#order.inOrder(connection, (performed) => this.#here.submit(new CallBetween(call, performed)));
   }
 
   endWaits(connection: number): void {
@@ -337,6 +372,26 @@ export class Places {
 
   async close(): Promise<void> {
     await Promise.all(this.#places.map((place) => place.close()));
+  }
+}
+
+const GRAPH: MethodName = "daemon.graph";
+/** A place is waited for so long. */
+const MAX_GRAPH_MS = 2000;
+
+/** Waits for something about a place; false if its database is away, or silent for so long. */
+async function isDone(asked: Promise<void>, mostMs: number): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined;
+  const silent = new Promise<boolean>((resolve) => {
+    timer = setTimeout(() => resolve(false), mostMs).unref();
+  });
+  try {
+    return await Promise.race([asked.then(() => true), silent]);
+  } catch (error) {
+    if (error instanceof PawlError) return false;
+    throw error;
+  } finally {
+    clearTimeout(timer);
   }
 }
 

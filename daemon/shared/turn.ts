@@ -37,6 +37,8 @@ export interface TurnSetting extends Pick<Env, "mode" | "idDigits" | "sign" | "i
   readonly busy: Set<Parked>;
   /** A caller as all daemons know it, whose connection and process are no other's. */
   readonly known: (caller: Caller) => Caller;
+  /** When a process began, by its machine's own ticks, of one of this machine; undefined for one of another. */
+  readonly ticksHere: (known: number) => number | undefined;
   readonly ancestorsOf: (caller: Caller) => readonly Process[];
   /** The text that all locks of the place begin with. */
   readonly lockPrefix: string;

@@ -491,3 +491,13 @@ describe("onLoss is refused at once", () => {
     expect(await client.call("sequence.next", { type: "FR" })).toMatchObject({ seq: 1 });
   });
 });
+
+test("--idle-exit: not before the process of a lost lease has ended", async () => {
+  const daemon = await startDaemon({ args: ["--idle-exit", "1"] });
+  const onLoss = { signal: "SIGTERM", graceMs: 2500 };
+  const meanwhile = await daemon.place.connect();
+  const { pid } = await hold(daemon.place.socket, "left", "leaves", { ttlMs: 300, onLoss });
+  await meanwhile.destroy();
+  expect(await daemon.exited).toBe(0);
+  expect(hasEnded(pid)).toBe(true);
+});

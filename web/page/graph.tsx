@@ -78,13 +78,14 @@ export function Graph() {
 }
 
 function Process({ held: { process, waitsMs, things } }: { held: Held }) {
-  const { owner, pid, task } = process;
+  const { owner, pid, task, host } = process;
   return (
     <li>
       <span class="graph-process">
         <b>{owner ?? "a process"}</b>
         {pid === null || pid === undefined ? null : <span class="faint"> pid {pid}</span>}
-        {task === undefined || task === owner ? null : <span class="faint"> {task}</span>}{" "}
+        {task === undefined || task === owner ? null : <span class="faint"> {task}</span>}
+        {host === undefined ? null : <span class="faint"> on {host}</span>}{" "}
         {waitsMs === undefined ? null : (
           <Badge tone="warn">waits{waitsMs === null ? "" : ` for ${duration(waitsMs)}`}</Badge>
         )}

@@ -61,6 +61,10 @@ const beginGracesOf = sql(`
   UPDATE pawl_incarnation SET grace_ends_at = :graceEndsAt WHERE ended_at IS NULL AND incarnation_id IN
     (SELECT incarnation_id FROM pawl_incarnation_connection WHERE connection >= :first AND connection <= :last)`);
 
+const beginAnew = sql(
+  "UPDATE pawl_incarnation SET grace_ends_at = :graceEndsAt WHERE grace_ends_at IS NOT NULL",
+);
+
 const prolongGraces = sql(`
   UPDATE pawl_incarnation SET grace_ends_at = :until
   WHERE grace_ends_at IS NOT NULL AND grace_ends_at > :since AND grace_ends_at <= :now`);
@@ -99,6 +103,10 @@ export const incarnations: Ending = {
   *abandon(first, last, env) {
     yield* run(beginGracesOf, { first, last, graceEndsAt: env.now + RESTART_GRACE_MS });
     yield* run(deleteConnectionsOf, { first, last });
+  },
+
+  *prolong(env) {
+    yield* run(beginAnew, { graceEndsAt: env.now + RESTART_GRACE_MS });
   },
 
   *goOn(since, until, env) {

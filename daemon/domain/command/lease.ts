@@ -23,7 +23,8 @@ import {
 import { deliveryEndOf, stateAt, transition } from "./state.js";
 import { type Grant, take } from "./take.js";
 
-const setRenewed = sql(`UPDATE pawl_command SET ${renewal(DELIVERY_TABLE)} WHERE seq = :seq`);
+const setRenewed = sql(`
+  UPDATE pawl_command SET ${renewal(DELIVERY_TABLE)}, holder_connection = :connection WHERE seq = :seq`);
 
 const forgetLate = sql(
   "UPDATE pawl_command SET late_attempt = NULL WHERE seq = :seq AND late_attempt = :attempt",
@@ -44,6 +45,7 @@ export function* lease(
     expiresAt: leaseExpiresAt,
     leaseMs,
     connection: releaseOn === "disconnect" ? connection : null,
+    holder: connection,
     executionMs: null,
     graceMs: graceMs === 0 ? null : graceMs,
     incarnationId,

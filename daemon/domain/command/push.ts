@@ -103,6 +103,7 @@ function* pushTo(wanted: Wanted, receivers: readonly Receiver[], env: Env): Oper
       expiresAt: null,
       leaseMs: null,
       connection,
+      holder: connection,
       executionMs,
       graceMs: null,
       incarnationId,

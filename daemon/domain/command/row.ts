@@ -102,6 +102,7 @@ export const DELIVERY_TABLE = {
   graceEndsAt: "grace_ends_at",
   connection: "lease_connection",
   unconnected: "NULL",
+  holder: "holder_connection",
   bound: "lease_connection IS NOT NULL",
   comeBack: { graceMs: "graceMs", column: "grace_ms", key: "seq" },
 } as const satisfies Partial<GrantRule<LiveRow>>;

@@ -108,7 +108,7 @@ const forgetProgress = sql(
 const setDispatched = sql(`
   UPDATE pawl_command SET state = 'DISPATCHED', dispatched_at = :wallMs, ready_place = NULL, lease_owner = :owner,
     lease_pid = :pid, lease_expires_at = :expiresAt, lease_ms = :leaseMs, lease_connection = :connection,
-    execution_ends_at = :executionEndsAt, late_attempt = NULL, grace_ms = :graceMs,
+    holder_connection = :holder, execution_ends_at = :executionEndsAt, late_attempt = NULL, grace_ms = :graceMs,
     lease_incarnation_id = :incarnationId
   WHERE seq = :seq`);
 
@@ -122,6 +122,8 @@ export interface Grant {
   readonly leaseMs: number | null;
   /** Null if it does not end with a connection. */
   readonly connection: number | null;
+  /** The connection of its receiver. */
+  readonly holder: number;
   /** How long its receiver may take to come back after its connection has closed; null for not at all. */
   readonly graceMs: number | null;
   /** The number of its receiver, if that named itself. */
@@ -161,6 +163,7 @@ export function* take(
         expiresAt,
         leaseMs,
         connection,
+        holder: grant.holder,
         executionEndsAt,
         graceMs: grant.graceMs,
         incarnationId: grant.incarnationId,

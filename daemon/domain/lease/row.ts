@@ -30,6 +30,7 @@ export const LEASE_COLUMNS = {
   graceEndsAt: "grace_ends_at",
   connection: "connection",
   unconnected: "0",
+  holder: "connection",
   bound: "release_on = 'disconnect'",
   // The connection that renews a lease bound to none is told of its end.
   follows: "release_on = 'expiry'",

@@ -25,6 +25,7 @@ export const CLAIM_TABLE = {
   graceEndsAt: "grace_ends_at",
   connection: "connection",
   unconnected: "NULL",
+  holder: "holder_connection",
   bound: "connection IS NOT NULL",
   comeBack: { graceMs: "grace_ms", key: "enqueue_seq" },
 } as const satisfies Partial<GrantRule<ClaimRow>>;
