@@ -30,6 +30,8 @@ function dataUrl(script: string): string {
 
 /** The database that has all names of daemons whose tests say nothing of where these are kept, if one is given. */
 const SHARED_URL = process.env.PAWL_TEST_SHARED;
+/** True if names are kept there. What is about the daemon's own file, its gauges or its clock is skipped then. */
+export const NAMES_ARE_SHARED = SHARED_URL !== undefined;
 /** With these a daemon has names, or none to write, in a way of its own. */
 const OWN_PLACES = ["--shared", "--lease-provider", "--read-only"];
 

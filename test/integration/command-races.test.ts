@@ -8,7 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Params, Result } from "@pawl/protocol";
 import { beforeAll, expect, onTestFinished, test } from "vitest";
 import { answer, answerTo, create, ended, get, newDeployment, pushed, take } from "../commands.js";
-import { sharedDaemon } from "../daemon.js";
+import { NAMES_ARE_SHARED, sharedDaemon } from "../daemon.js";
 import { sized } from "../long-form.js";
 import { type RawClient, type RawReply, Refused } from "../raw-client.js";
 
@@ -77,67 +77,75 @@ async function respondWith(
   }
 }
 
-test("a holder answers as its lease ends and a second one waits: one of them does, and the other is told", async () => {
-  const ends = await tries(async (number) => {
-    const deployment = newDeployment();
-    const commandId = await create(client, deployment);
-    const first = await take(one, deployment, { leaseMs: LEASE_MS });
-    const waiting = other.call("command.lease", { deployment, owner: "second", waitMs: LEASE_MS * 4 });
-    const byFirst = sleep(first.leaseExpiresAt + shift(number) - Date.now()).then(() =>
-      respondWith(one, first, "first"),
-    );
-    const [second] = (await waiting).leases;
-    const bySecond = second === undefined ? undefined : await respondWith(other, second, "second");
-    const outcome = { first: await byFirst, second: bySecond };
-    const final = await get(client, commandId);
-    const stored = await answerTo(client, commandId);
-    if (second === undefined) {
-      expect(outcome.first).toEqual({ state: "SUCCEEDED", accepted: true });
-      expect(final).toMatchObject({ state: "SUCCEEDED", attempt: 1 });
-      expect(stored).toEqual({ status: "success", response: "first" });
-      return "first";
-    }
-    expect(second).toMatchObject({ commandId, attempt: 2 });
-    expect(outcome.second).toEqual({ state: "SUCCEEDED", accepted: true });
-    expect(final).toMatchObject({ state: "SUCCEEDED", attempt: 2 });
-    expect(stored).toEqual({ status: "success", response: "second" });
-    // While the second has it, or after it has answered.
-    if ("refused" in outcome.first) {
-      expect(outcome.first.refused).toBe("lease_lost");
-      return "second, first lost";
-    }
-    expect(outcome.first).toEqual({ state: "SUCCEEDED", accepted: false });
-    return "second, first late";
-  });
-  expect(ends.first).toBeGreaterThan(0);
-  expect(ends.first).toBeLessThan(TRIES);
-});
+// Times as short as these are given back where round trips take as long.
+test.skipIf(NAMES_ARE_SHARED)(
+  "a holder answers as its lease ends and a second one waits: one of them does, and the other is told",
+  async () => {
+    const ends = await tries(async (number) => {
+      const deployment = newDeployment();
+      const commandId = await create(client, deployment);
+      const first = await take(one, deployment, { leaseMs: LEASE_MS });
+      const waiting = other.call("command.lease", { deployment, owner: "second", waitMs: LEASE_MS * 4 });
+      const byFirst = sleep(first.leaseExpiresAt + shift(number) - Date.now()).then(() =>
+        respondWith(one, first, "first"),
+      );
+      const [second] = (await waiting).leases;
+      const bySecond = second === undefined ? undefined : await respondWith(other, second, "second");
+      const outcome = { first: await byFirst, second: bySecond };
+      const final = await get(client, commandId);
+      const stored = await answerTo(client, commandId);
+      if (second === undefined) {
+        expect(outcome.first).toEqual({ state: "SUCCEEDED", accepted: true });
+        expect(final).toMatchObject({ state: "SUCCEEDED", attempt: 1 });
+        expect(stored).toEqual({ status: "success", response: "first" });
+        return "first";
+      }
+      expect(second).toMatchObject({ commandId, attempt: 2 });
+      expect(outcome.second).toEqual({ state: "SUCCEEDED", accepted: true });
+      expect(final).toMatchObject({ state: "SUCCEEDED", attempt: 2 });
+      expect(stored).toEqual({ status: "success", response: "second" });
+      // While the second has it, or after it has answered.
+      if ("refused" in outcome.first) {
+        expect(outcome.first.refused).toBe("lease_lost");
+        return "second, first lost";
+      }
+      expect(outcome.first).toEqual({ state: "SUCCEEDED", accepted: false });
+      return "second, first late";
+    });
+    expect(ends.first).toBeGreaterThan(0);
+    expect(ends.first).toBeLessThan(TRIES);
+  },
+);
 
-test("an answer comes with the deadline: it counts, or the command has expired", async () => {
-  const ends = await tries(async (number) => {
-    const deployment = newDeployment();
-    const commandId = await create(client, deployment, { ttlMs: LEASE_MS });
-    const leased = await take(one, deployment);
-    await sleep((leased.envelope.deadline as number) + shift(number) - Date.now());
-    const outcome = await respondWith(one, leased, "in time");
-    const final = await get(client, commandId);
-    expect(await ended(client, commandId)).toEqual(final);
-    const stored = await answerTo(client, commandId);
-    if ("refused" in outcome) throw new Error(`refused: ${outcome.refused}`);
-    expect(outcome).toEqual({ state: final.state, accepted: final.state === "SUCCEEDED" });
-    if (outcome.accepted) {
-      expect(stored).toEqual({ status: "success", response: "in time" });
-      expect(final.completedAt).toBeLessThan(final.deadline as number);
-    } else {
-      expect(stored).toMatchObject({ status: "error", code: "EXPIRED" });
-      expect(final).toMatchObject({ state: "EXPIRED", attempt: 1 });
-      expect(final.completedAt).toBeGreaterThanOrEqual(final.deadline as number);
-    }
-    return final.state;
-  });
-  expect(ends.SUCCEEDED).toBeGreaterThan(0);
-  expect(ends.EXPIRED).toBeGreaterThan(0);
-});
+// Likewise, and the end is written some milliseconds after its time.
+test.skipIf(NAMES_ARE_SHARED)(
+  "an answer comes with the deadline: it counts, or the command has expired",
+  async () => {
+    const ends = await tries(async (number) => {
+      const deployment = newDeployment();
+      const commandId = await create(client, deployment, { ttlMs: LEASE_MS });
+      const leased = await take(one, deployment);
+      await sleep((leased.envelope.deadline as number) + shift(number) - Date.now());
+      const outcome = await respondWith(one, leased, "in time");
+      const final = await get(client, commandId);
+      expect(await ended(client, commandId)).toEqual(final);
+      const stored = await answerTo(client, commandId);
+      if ("refused" in outcome) throw new Error(`refused: ${outcome.refused}`);
+      expect(outcome).toEqual({ state: final.state, accepted: final.state === "SUCCEEDED" });
+      if (outcome.accepted) {
+        expect(stored).toEqual({ status: "success", response: "in time" });
+        expect(final.completedAt).toBeLessThan(final.deadline as number);
+      } else {
+        expect(stored).toMatchObject({ status: "error", code: "EXPIRED" });
+        expect(final).toMatchObject({ state: "EXPIRED", attempt: 1 });
+        expect(final.completedAt).toBeGreaterThanOrEqual(final.deadline as number);
+      }
+      return final.state;
+    });
+    expect(ends.SUCCEEDED).toBeGreaterThan(0);
+    expect(ends.EXPIRED).toBeGreaterThan(0);
+  },
+);
 
 test("a cancellation comes with the answer: the command is what came first", async () => {
   const ends = await tries(async () => {

@@ -43,7 +43,16 @@ async function reach(state: CommandState, ttlMs: number | undefined): Promise<Su
   if (state === "PENDING") await client.call("command.release", { leaseId: leased.leaseId });
   if (state === "SUCCEEDED") await respond(client, leased);
   if (state === "FAILED") await respond(client, leased, { status: "error", code: "NO", message: "No." });
-  if (state === "EXPIRED") await ended(client, commandId);
+  if (state === "EXPIRED") {
+    await ended(client, commandId);
+    // Until its end is written it shows the time of asking.
+    const seen: unknown[] = [];
+    const isSeenAgain = async (): Promise<boolean> => {
+      seen.push((await get(client, commandId)).completedAt);
+      return seen.at(-1) === seen.at(-2);
+    };
+    await expect.poll(isSeenAgain).toBe(true);
+  }
   expect((await get(client, commandId)).state).toBe(state);
   return { commandId, deployment, leaseId: leased.leaseId };
 }

@@ -2,7 +2,7 @@
 import { INLINE_MAX_BYTES, MAX_PAGE_BYTES, MAX_PAYLOAD_NESTING_LEVELS } from "@pawl/protocol/limits";
 import { beforeAll, describe, expect, test } from "vitest";
 import { answerTo, create, ended, get, newDeployment, respond, stateOf, take } from "../commands.js";
-import { sharedDaemon, startDaemon } from "../daemon.js";
+import { NAMES_ARE_SHARED, sharedDaemon, startDaemon } from "../daemon.js";
 import type { RawClient } from "../raw-client.js";
 import { expectRefusal } from "../refusal.js";
 
@@ -587,7 +587,10 @@ test("daemon.stats counts commands by state, and goes on after a restart", async
   await respond(sender, leased, { status: "error", code: "E", message: "m" });
   await respond(sender, leased);
   await take(sender, "d");
-  const states = { PENDING_UPLOAD: 1, PENDING: 3, DISPATCHED: 1, SUCCEEDED: 1, FAILED: 1, EXPIRED: 1 };
+  // Gauges have what is in its own database, counters what it has done.
+  const kept = { PENDING_UPLOAD: 1, PENDING: 3, DISPATCHED: 1, SUCCEEDED: 1, FAILED: 1, EXPIRED: 1 };
+  const none = { PENDING_UPLOAD: 0, PENDING: 0, DISPATCHED: 0, SUCCEEDED: 0, FAILED: 0, EXPIRED: 0 };
+  const states = NAMES_ARE_SHARED ? none : kept;
   expect((await sender.call("daemon.stats", {})).commands).toEqual({
     states,
     // One had expired before it was created.

@@ -34,8 +34,8 @@ test("one event for each effect, none for what is refused, tried, repeated or un
   await client.call("sequence.advance", { type: "fr", to: 9 });
   const call = { method: "sequence.next", params: { type: "FR" } };
   await client.call("transact", { calls: [call], dryRun: true });
-  const refused = { method: "lease.heartbeat", params: { leaseId: "lease_x" } };
-  expectRefusal(await client.refusal("transact", { calls: [call, refused] }), "lease_lost");
+  const refused = { method: "queue.complete", params: { claimId: "claim_x", leaseToken: "x" } };
+  expectRefusal(await client.refusal("transact", { calls: [call, refused] }), "claim_lost");
   await client.call("transact", { calls: [call, call] });
   expect(await since(client, cursor)).toEqual([
     "sequence:FR dispensed FR-001",

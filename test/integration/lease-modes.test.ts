@@ -2,7 +2,7 @@
 import type { Params } from "@pawl/protocol";
 import type { Lease } from "@pawl/protocol/types";
 import { describe, expect, test } from "vitest";
-import { Place, sharedDaemon } from "../daemon.js";
+import { NAMES_ARE_SHARED, Place, sharedDaemon } from "../daemon.js";
 import type { RawClient } from "../raw-client.js";
 import { expectRefusal } from "../refusal.js";
 import { until } from "../until.js";
@@ -440,7 +440,8 @@ test("what a restart finds is held as it was", async () => {
   await after.call("lease.heartbeat", { leaseId: joint[1]?.leaseId as string });
   expect((await acquire(after, "r/pool")).members).toEqual(["y"]);
   await acquire(after, "r/s", { mode: "shared" });
-  expect((await after.call("daemon.stats", {})).leases).toEqual({ held: 6 });
+  // Gauges have what is in its own database.
+  if (!NAMES_ARE_SHARED) expect((await after.call("daemon.stats", {})).leases).toEqual({ held: 6 });
   await after.destroy();
   const next = await place.connect();
   await acquireAll(next, ["r/b", "r/a"], { waitMs: 10_000 });

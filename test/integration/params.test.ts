@@ -150,7 +150,6 @@ describe("null for an optional param", () => {
         { method: "sequence.state", params: null },
         { method: "sequence.state", params: [] },
         { method: "sequence.state", params: { limit: null } },
-        { method: "pipeline.heads", params: { known: null } },
         { method: "queue.retry", params: { queue: "params-trx", batchId: null } },
       ],
       guards: null,
@@ -161,9 +160,10 @@ describe("null for an optional param", () => {
       { sequences: {} },
       { sequences: {} },
       { sequences: {} },
-      {},
       { retried: 0 },
     ]);
+    const board = { calls: [{ method: "pipeline.heads", params: { known: null } }] };
+    expect(await call(client, "transact", board)).toMatchObject({ results: [{}] });
     const positional = { calls: [{ method: "sequence.state", params: [1] }] };
     expect((await client.refusal("transact", positional)).data.kind).toBe("invalid_params");
     const name = await client.call("sequence.next", { type: "TRX" });

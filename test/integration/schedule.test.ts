@@ -4,7 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Params } from "@pawl/protocol";
 import { describe, expect, test } from "vitest";
 import { ClockPlace, library } from "../clock-place.js";
-import { type DaemonProcess, Place, sharedDaemon, startDaemon } from "../daemon.js";
+import { type DaemonProcess, NAMES_ARE_SHARED, Place, sharedDaemon, startDaemon } from "../daemon.js";
 import { sized, TORTURE } from "../long-form.js";
 import type { RawClient } from "../raw-client.js";
 
@@ -164,7 +164,8 @@ async function definition(client: RawClient, name: string): Promise<Params<"sche
   return { name, queue: schedule.queue, payloads: schedule.payloads, everyMs: schedule.everyMs as number };
 }
 
-describe.skipIf(library === undefined)("by a clock that the test sets", () => {
+// Shared schedules follow the clock of the server.
+describe.skipIf(library === undefined || NAMES_ARE_SHARED)("by a clock that the test sets", () => {
   /** A daemon whose wall clock shows this time now, and a client of it. */
   async function at(place: ClockPlace, time: number | string): Promise<[DaemonProcess, RawClient]> {
     place.setClock(new Date(time).getTime() - Date.now());

@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import Database from "better-sqlite3";
 import { expect, test } from "vitest";
-import { Place } from "../daemon.js";
+import { NAMES_ARE_SHARED, Place } from "../daemon.js";
 import { RawClient } from "../raw-client.js";
 
 /** The counts of the tables. */
@@ -64,20 +64,28 @@ async function use(client: RawClient): Promise<void> {
   await client.refusal("transact", { calls });
 }
 
-test("every change counts, refused and undone ones do not, and a restart begins with what is there", async () => {
-  const place = new Place();
-  const path = join(place.stateDir, "pawl.db");
-  const first = await place.start();
-  const client = await place.connect();
-  await use(client);
-  expect(await client.call("daemon.stats", {})).toMatchObject(counted(path));
-  expect((await client.call("daemon.stats", {})).queues).toMatchObject({ dead: 1, cancelled: 2, claimed: 2 });
-  await first.end("SIGKILL");
-  await place.start();
-  const again = await place.connect();
-  expect(await again.call("daemon.stats", {})).toMatchObject(counted(path));
-  const socket = join(place.directory, "reader.sock");
-  await place.start({ args: ["--read-only", "--socket", socket] });
-  const reader = await RawClient.connect(socket);
-  expect(await reader.call("daemon.stats", {})).toMatchObject(counted(path));
-});
+// Gauges have what is in the daemon's own database.
+test.skipIf(NAMES_ARE_SHARED)(
+  "every change counts, refused and undone ones do not, and a restart begins with what is there",
+  async () => {
+    const place = new Place();
+    const path = join(place.stateDir, "pawl.db");
+    const first = await place.start();
+    const client = await place.connect();
+    await use(client);
+    expect(await client.call("daemon.stats", {})).toMatchObject(counted(path));
+    expect((await client.call("daemon.stats", {})).queues).toMatchObject({
+      dead: 1,
+      cancelled: 2,
+      claimed: 2,
+    });
+    await first.end("SIGKILL");
+    await place.start();
+    const again = await place.connect();
+    expect(await again.call("daemon.stats", {})).toMatchObject(counted(path));
+    const socket = join(place.directory, "reader.sock");
+    await place.start({ args: ["--read-only", "--socket", socket] });
+    const reader = await RawClient.connect(socket);
+    expect(await reader.call("daemon.stats", {})).toMatchObject(counted(path));
+  },
+);

@@ -8,7 +8,7 @@ import {
 } from "@pawl/protocol/limits";
 import type { OneLease } from "@pawl/protocol/types";
 import { describe, expect, test } from "vitest";
-import { sharedDaemon } from "../daemon.js";
+import { NAMES_ARE_SHARED, sharedDaemon } from "../daemon.js";
 import type { RawClient, RawReply } from "../raw-client.js";
 import { expectRefusal } from "../refusal.js";
 import { until } from "../until.js";
@@ -539,20 +539,24 @@ describe("grants", () => {
 });
 
 describe("a dry run", () => {
-  test("answers what would have been answered, and leaves nothing behind", async () => {
-    const client = await daemon().place.connect();
-    const type = newType();
-    const calls: Calls = [
-      { method: "sequence.next", params: { type } },
-      { method: "pipeline.write", params: { storyId: { $result: "/0/id" }, stage: "1_backlog" } },
-    ];
-    const tried = await client.call("transact", { calls, dryRun: true });
-    expect(tried.results).toMatchObject([{ seq: 1 }, { item: { storyId: `${type}-001` } }]);
-    expect(await next(client, type)).toBe(1);
-    expect((await client.call("pipeline.read", { storyId: `${type}-001` })).item).toBeNull();
-    const done = await client.call("transact", { calls });
-    expect(done.results[0]).toEqual(tried.results[0]);
-  });
+  // The board is each node's own, so that no transaction has both.
+  test.skipIf(NAMES_ARE_SHARED)(
+    "answers what would have been answered, and leaves nothing behind",
+    async () => {
+      const client = await daemon().place.connect();
+      const type = newType();
+      const calls: Calls = [
+        { method: "sequence.next", params: { type } },
+        { method: "pipeline.write", params: { storyId: { $result: "/0/id" }, stage: "1_backlog" } },
+      ];
+      const tried = await client.call("transact", { calls, dryRun: true });
+      expect(tried.results).toMatchObject([{ seq: 1 }, { item: { storyId: `${type}-001` } }]);
+      expect(await next(client, type)).toBe(1);
+      expect((await client.call("pipeline.read", { storyId: `${type}-001` })).item).toBeNull();
+      const done = await client.call("transact", { calls });
+      expect(done.results[0]).toEqual(tried.results[0]);
+    },
+  );
 
   test("shows no secret, also where one was carried elsewhere, and later calls can use it", async () => {
     const client = await daemon().place.connect();

@@ -8,7 +8,7 @@ import {
 } from "@pawl/protocol/limits";
 import Database from "better-sqlite3";
 import { afterEach, describe, expect, test } from "vitest";
-import { sharedDaemon, startDaemon } from "../daemon.js";
+import { NAMES_ARE_SHARED, sharedDaemon, startDaemon } from "../daemon.js";
 import type { RawClient, RawReply } from "../raw-client.js";
 import { expectRefusal, expectRefusedReply } from "../refusal.js";
 
@@ -589,32 +589,36 @@ describe("order", () => {
 });
 
 describe("defects and the log", () => {
-  test("a defect is internal with a reference that the log has too, and fails only its own request", async () => {
-    const own = await startDaemon();
-    const client = await own.place.connect();
-    await client.call("sequence.next", { type: "FR" });
-    const database = new Database(`${own.place.stateDir}/pawl.db`);
-    database.exec("ALTER TABLE pawl_request RENAME TO elsewhere");
-    database.close();
+  // A table of the daemon's own file is gone.
+  test.skipIf(NAMES_ARE_SHARED)(
+    "a defect is internal with a reference that the log has too, and fails only its own request",
+    async () => {
+      const own = await startDaemon();
+      const client = await own.place.connect();
+      await client.call("sequence.next", { type: "FR" });
+      const database = new Database(`${own.place.stateDir}/pawl.db`);
+      database.exec("ALTER TABLE pawl_request RENAME TO elsewhere");
+      database.close();
 
-    client.write(
-      '{"jsonrpc":"2.0","id":"a","method":"sequence.next","params":{"type":"FR"}}\n' +
-        '{"jsonrpc":"2.0","id":"b","method":"sequence.next","params":{"type":"FR","requestId":"secret"}}\n' +
-        '{"jsonrpc":"2.0","id":"c","method":"sequence.next","params":{"type":"FR"}}\n',
-    );
-    const replies = [await client.reply(), await client.reply(), await client.reply()];
-    const byId = new Map(replies.map((reply) => [reply.id, reply]));
-    expect(byId.get("a")?.result).toEqual({ type: "FR", seq: 2, id: "FR-002" });
-    expect(byId.get("c")?.result).toEqual({ type: "FR", seq: 3, id: "FR-003" });
-    const { message, data } = expectRefusedReply(byId.get("b") as RawReply, "b", "internal");
-    expect(Object.keys(data).sort()).toEqual(["kind", "reference", "retryable"]);
-    expect(message).toContain(data.reference);
+      client.write(
+        '{"jsonrpc":"2.0","id":"a","method":"sequence.next","params":{"type":"FR"}}\n' +
+          '{"jsonrpc":"2.0","id":"b","method":"sequence.next","params":{"type":"FR","requestId":"secret"}}\n' +
+          '{"jsonrpc":"2.0","id":"c","method":"sequence.next","params":{"type":"FR"}}\n',
+      );
+      const replies = [await client.reply(), await client.reply(), await client.reply()];
+      const byId = new Map(replies.map((reply) => [reply.id, reply]));
+      expect(byId.get("a")?.result).toEqual({ type: "FR", seq: 2, id: "FR-002" });
+      expect(byId.get("c")?.result).toEqual({ type: "FR", seq: 3, id: "FR-003" });
+      const { message, data } = expectRefusedReply(byId.get("b") as RawReply, "b", "internal");
+      expect(Object.keys(data).sort()).toEqual(["kind", "reference", "retryable"]);
+      expect(message).toContain(data.reference);
 
-    const line = await own.logged(({ reference }) => reference === data.reference);
-    expect(line).toMatchObject({ level: "error", method: "sequence.next", kind: "internal" });
-    expect(JSON.stringify(line.err)).toContain("pawl_request");
-    expect(JSON.stringify(own.log)).not.toContain("secret");
-  });
+      const line = await own.logged(({ reference }) => reference === data.reference);
+      expect(line).toMatchObject({ level: "error", method: "sequence.next", kind: "internal" });
+      expect(JSON.stringify(line.err)).toContain("pawl_request");
+      expect(JSON.stringify(own.log)).not.toContain("secret");
+    },
+  );
 
   test("each refused request has a log line with method, kind and reference, and no payload", async () => {
     const own = await startDaemon({ args: ["--max-message-bytes", String(SMALL_LIMIT_BYTES)] });
