@@ -1,6 +1,7 @@
 // How work ends: the calls of its transaction, and what is said of it.
-import type { Params, Result } from "@pawl/protocol/types";
-import { Refusal } from "../refusal.js";
+import type { MethodName, Params, Result } from "@pawl/protocol/types";
+import type { Link } from "../link.js";
+import { kindOf, Refusal } from "../refusal.js";
 import type { Session } from "../sessions/session.js";
 import type { Hold } from "../sessions/state-file.js";
 import type { BoardStages } from "./board-stages.js";
@@ -87,6 +88,33 @@ export function batchCalls(
   }
   const error = outcome === "failed" ? { error: (text ?? "failed").slice(0, MAX_REASON_LENGTH) } : {};
   return [{ method: "queue.abandon", params: { claimId, leaseToken, ...error } }];
+}
+
+/**
+ * Ends work, and with it what was for it, in one transaction. Where daemons share some of the names that is one about
+ * several places, which nobody makes: then the work ends by itself, and the rest right after it.
+ *
+ * @param work the calls that end it; their results are given.
+ * @param beside what ends with it.
+ */
+export async function endTogether(
+  link: Link,
+  work: readonly TransactCall[],
+  beside: readonly TransactCall[],
+): Promise<Result<"transact">["results"]> {
+  try {
+    const { results } = await link.call("transact", { calls: [...work, ...beside] });
+    return results.slice(0, work.length);
+  } catch (error) {
+    if (kindOf(error) !== "invalid_params" || beside.length === 0) throw error;
+    const { shared } = await link.call("daemon.info", {});
+    if (shared.length === 0) throw error;
+  }
+  const { results } = await link.call("transact", { calls: [...work] });
+  // The work has ended by now, whatever becomes of the rest: paths that are left end with the session.
+  for (const { method, params } of beside)
+    await link.call(method as MethodName, params as never).catch(() => {});
+  return results;
 }
 
 export function handoffCall(

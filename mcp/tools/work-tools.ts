@@ -7,6 +7,7 @@ import {
   afterEnd,
   batchCalls,
   checkEnding,
+  endTogether,
   handoffCall,
   hintOfLeft,
   itemCalls,
@@ -275,14 +276,15 @@ export const workFinish = tool({
     checkEnding(hold, session.name, ending);
     const board = await boardStages(link);
     const { released: paths, shared } = pathsAfter(session, wanted, keepPaths === true);
-    const calls: TransactCall[] = [
-      ...(hold.kind === "item" ? itemCalls(call, board, hold, ending) : batchCalls(hold, ending)),
+    const calls: TransactCall[] =
+      hold.kind === "item" ? itemCalls(call, board, hold, ending) : batchCalls(hold, ending);
+    if (hold.kind === "item") calls.push({ method: "pipeline.read", params: { storyId: hold.id } });
+    const beside: TransactCall[] = [
       ...paths.map(({ reservationId }) => ({ method: "path.release" as const, params: { reservationId } })),
       ...(ending.to === undefined ? [] : [handoffCall(call, hold.id, ending.to, ending.note)]),
     ];
-    if (hold.kind === "item") calls.push({ method: "pipeline.read", params: { storyId: hold.id } });
-    const { results } = await losing(call, hold, () =>
-      session.ending([hold, ...paths], () => link.call("transact", { calls })),
+    const results = await losing(call, hold, () =>
+      session.ending([hold, ...paths], () => endTogether(link, calls, beside)),
     );
     const item = hold.kind === "item" ? (results.at(-1) as Result<"pipeline.read">).item : null;
     const { outcome, to } = ending;
