@@ -3,11 +3,16 @@ import { join } from "node:path";
 const compiled = (name) => join(import.meta.dirname, "dist", name);
 
 /**
- * What `pawl` runs, in few files: finding and reading sixty modules is a quarter of a command. What is loaded for one
- * command is a file of its own. Two folders deep, like all modules here that look for files by their own path.
+ * The library and what `pawl` runs, in few files: finding and reading sixty modules is a quarter of a command, and two
+ * thirds of loading the library. What is loaded for one command is a file of its own. Two folders deep, like all modules
+ * here that look for files by their own path.
  */
 export default {
-  input: { main: compiled("cli/main.js"), inherited: compiled("process/inherited.js") },
+  input: {
+    index: compiled("index.js"),
+    main: compiled("cli/main.js"),
+    inherited: compiled("process/inherited.js"),
+  },
   platform: "node",
   external: (id) => /^[^./]/.test(id) && !id.startsWith("@pawl/protocol"),
   output: {

@@ -9,6 +9,18 @@ const BUNDLED = {
   "json-rpc-2.0": "LICENSE",
   leven: "license",
   croner: "LICENSE",
+  "smol-toml": "LICENSE",
+  // And what it writes the log with.
+  pino: "LICENSE",
+  "@pinojs/redact": "LICENSE",
+  "atomic-sleep": "LICENSE",
+  "on-exit-leak-free": "LICENSE",
+  "pino-std-serializers": "LICENSE",
+  "process-warning": "LICENSE",
+  "quick-format-unescaped": "LICENSE",
+  "safe-stable-stringify": "LICENSE",
+  "sonic-boom": "LICENSE",
+  "thread-stream": "LICENSE",
 };
 
 /**
@@ -45,7 +57,7 @@ export default {
     format: "cjs",
     entryFileNames: "[name].cjs",
     chunkFileNames: "[name]-[hash].cjs",
-    banner: `${licenses()}\n${BEGIN}`,
+    banner: ({ name }) => (name === "core" ? `${licenses()}\n${BEGIN}` : BEGIN),
     footer: END,
     // One file for what every daemon loads: what names of another file it uses is looked up each time, and takes memory.
     codeSplitting: { groups: [{ name: "core", test: (id) => !LAZY.test(id) }] },

@@ -410,11 +410,12 @@ describe("modules that are loaded at run time", () => {
     expectNone([...loaded].filter((name) => !/^(node:|client\/|protocol\/)/.test(name)));
   });
 
-  test("client/dist/index.js: nothing that is not the client's, the protocol's or Node's", () => {
-    expectNone(
-      [...loadedBy("client/dist/index.js")].filter((name) => !/^(node:|client\/|protocol\/)/.test(name)),
-    );
-  });
+  test.each([["client/dist/index.js"], ["client/dist/bundle/index.js"]])(
+    "%s: nothing that is not the client's, the protocol's or Node's",
+    (entry) => {
+      expectNone([...loadedBy(entry)].filter((name) => !/^(node:|client\/|protocol\/)/.test(name)));
+    },
+  );
 
   test("daemon/dist/main.js: no client", () => {
     const loaded = [...loadedBy("daemon/dist/main.js")];

@@ -34,7 +34,7 @@ beforeAll(async () => {
 test("tarballs hold what is run and read, and nothing of how it is made", async () => {
   for (const [name, wanted] of Object.entries({
     protocol: ["openrpc.json", "dist/index.js", "dist/index.d.ts"],
-    client: ["bin/pawl.js", "dist/index.js", "dist/index.d.ts", "dist/bundle/main.js", "man/pawl.1"],
+    client: ["bin/pawl.js", "dist/bundle/index.js", "dist/index.d.ts", "dist/bundle/main.js", "man/pawl.1"],
     daemon: [
       "bin/pawld.js",
       "man/pawld.8",

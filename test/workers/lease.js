@@ -6,7 +6,7 @@
 //   node lease.js SOCKET NAME LOG OWNER TTL_MS
 import { existsSync, openSync, writeSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
-import { connect } from "../../client/dist/index.js";
+import { connect } from "../../client/dist/bundle/index.js";
 
 const [socket, name, logPath, owner, ttlMs] = process.argv.slice(2);
 const log = openSync(logPath, "a");

@@ -8,7 +8,7 @@
 //   node leases.js SOCKET LOG OWNER TTL_MS NAMES        where NAMES is JSON: {name: slots}
 import { openSync, writeSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
-import { connect } from "../../client/dist/index.js";
+import { connect } from "../../client/dist/bundle/index.js";
 
 const [socket, logPath, owner, ttlMs, names] = process.argv.slice(2);
 const SLOTS = JSON.parse(names);
