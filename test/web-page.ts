@@ -9,6 +9,29 @@ import type { AtEnd } from "./daemon.js";
 
 const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
 
+/**
+ * What Playwright has disabled, which is said anew because the last of these flags counts, and what opens below the
+ * address of a window: Chromium loads that for each window, which takes more of the processor than our whole page.
+ */
+const DISABLED_FEATURES = [
+  "AvoidUnnecessaryBeforeUnloadCheckSync",
+  "DestroyProfileOnBrowserClose",
+  "HttpsUpgrades",
+  "HttpsFirstBalancedModeAutoEnable",
+  "LensOverlay",
+  "MediaRouter",
+  "PaintHolding",
+  "ThirdPartyStoragePartitioning",
+  "AvoidCorsURLLoaderRestartOnRedirect",
+  "OptimizationHints",
+  "NetworkTimeServiceQuerying",
+  "AimEnabled",
+  "PreconnectToSearch",
+  "WebUIOmniboxPopup",
+  "WebUIOmniboxAimPopup",
+  "WebUIOmniboxFullPopup",
+];
+
 /** Why there is no browser here, or undefined if there is one. */
 export function whyNoBrowser(): string | undefined {
   try {
@@ -62,7 +85,12 @@ export function sharedBrowser(): () => Browser {
     // Debian's wrapper adds flags of its own; the sandbox needs rights that containers do not give.
     browser = await chromium.launch({
       executablePath: CHROMIUM,
-      args: ["--no-sandbox", "--disable-gpu", "--disable-gpu-compositing"],
+      args: [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-gpu-compositing",
+        `--disable-features=${DISABLED_FEATURES.join()}`,
+      ],
     });
   });
   afterAll(async () => await browser?.close());
