@@ -1,11 +1,13 @@
 // @ts-check
-// npm run torture: the long forms of the tests that have one, one file after the other, whether the one before it
-// failed or not, and a table in the end. With names, as in `npm run torture -- history shared`, only those, and files
-// whose names go on after one with a dash; with `--minutes 30` as much of each as fits in about so long.
+// npm run torture: the long forms of the tests that have one, two files at a time, those that take longest first,
+// whether one fails or not, and a table in the end. With names, as in `npm run torture -- history shared`, only those,
+// and files whose names go on after one with a dash; with `--minutes 30` as much of each as fits in about so long; with
+// `--jobs 1` one file after the other.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
+import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 
@@ -13,7 +15,7 @@ const TESTS = fileURLToPath(new URL(".", import.meta.url));
 const ENDING = ".test.ts";
 const LONG_FORM = "long-form.js";
 
-/** What the whole of each takes on two cores, in minutes, where that is more than OTHERS_MINUTES. */
+/** What the whole of each takes alone on two cores, in minutes, where that is more than OTHERS_MINUTES. */
 const WHOLE_MINUTES = {
   "async-driver": 16,
   "board-compact-mutants": 8,
@@ -35,6 +37,8 @@ const WHOLE_MINUTES = {
 const OTHERS_MINUTES = 2;
 /** What each takes at least, however little of it is asked for. */
 const LEAST_MINUTES = 0.3;
+/** Most of each is waiting, for daemons that start and leases that end: two files leave neither of two cores idle. */
+const JOBS = 2;
 const MINUTE_MS = 60_000;
 const EXIT_USAGE = 2;
 
@@ -67,23 +71,26 @@ function refuse(why) {
   process.exit(EXIT_USAGE);
 }
 
-/** @returns {{ names: string[], minutes: number | undefined }} what the command line asks for. */
+/** @returns {{ names: string[], minutes: number | undefined, jobs: number }} what the command line asks for. */
 function asked() {
   try {
     const { values, positionals } = parseArgs({
-      options: { minutes: { type: "string" } },
+      options: { minutes: { type: "string" }, jobs: { type: "string" } },
       allowPositionals: true,
     });
     const minutes = values.minutes === undefined ? undefined : Number(values.minutes);
     if (minutes !== undefined && !(minutes > 0))
       refuse(`--minutes is a number above 0, not ${values.minutes}.`);
-    return { names: positionals, minutes };
+    const jobs = values.jobs === undefined ? JOBS : Number(values.jobs);
+    if (!(Number.isInteger(jobs) && jobs > 0))
+      refuse(`--jobs is a whole number above 0, not ${values.jobs}.`);
+    return { names: positionals, minutes, jobs };
   } catch (error) {
-    return refuse(`${/** @type {Error} */ (error).message} There is --minutes.`);
+    return refuse(`${/** @type {Error} */ (error).message} There are --minutes and --jobs.`);
   }
 }
 
-const { names, minutes } = asked();
+const { names, minutes, jobs } = asked();
 /** @param {string} name */
 function called(name) {
   return [...files.keys()].filter((each) => each === name || each.startsWith(`${name}-`));
@@ -95,12 +102,37 @@ if (unknown.length > 0) {
 }
 const chosen = names.length === 0 ? [...files.keys()] : [...new Set(names.flatMap(called))];
 
-/** @param {string} name */
-const wholeMinutes = (name) => /** @type {Record<string, number>} */ (WHOLE_MINUTES)[name] ?? OTHERS_MINUTES;
-const whole = chosen.reduce((sum, name) => sum + wholeMinutes(name), 0);
-const least = chosen.length * LEAST_MINUTES;
-/** The part of each that is asked for. */
-const share = minutes === undefined ? 1 : Math.min(Math.max((minutes - least) / whole, 0.001), 1);
+/**
+ * What a file takes of which a part is asked for, as far as is known before.
+ *
+ * @param {string} name
+ * @param {number} share
+ */
+function minutesOf(name, share) {
+  const whole = /** @type {Record<string, number>} */ (WHOLE_MINUTES)[name] ?? OTHERS_MINUTES;
+  return whole * share + LEAST_MINUTES;
+}
+
+/** The order in which they begin, so that no long one is left to end alone. */
+const order = [...chosen].sort((a, b) => minutesOf(b, 1) - minutesOf(a, 1));
+
+/**
+ * What all of these take, each begun as soon as another has ended.
+ *
+ * @param {readonly string[]} waiting
+ * @param {number} share
+ */
+function minutesOfAll(waiting, share) {
+  const busy = Array(jobs).fill(0);
+  for (const name of waiting) busy[busy.indexOf(Math.min(...busy))] += minutesOf(name, share);
+  return Math.max(...busy);
+}
+
+/** The part of each that is asked for, in thousandths. */
+let share = 1;
+while (minutes !== undefined && share > 0.001 && minutesOfAll(order, share) > minutes) {
+  share = Math.round(share * 1000 - 1) / 1000;
+}
 
 /** @param {number} ms */
 function shown(ms) {
@@ -108,42 +140,71 @@ function shown(ms) {
   return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
 }
 
-/** @type {{ name: string, result: string, ms: number }[]} */
-const done = [];
 const begun = performance.now();
+const width = Math.max(...chosen.map((name) => name.length));
+/** @type {Map<string, { result: string, ms: number }>} */
+const done = new Map();
+/** @type {Map<string, import("node:child_process").ChildProcess>} */
+const running = new Map();
 let interrupted = false;
-/** @type {import("node:child_process").ChildProcess | undefined} */
-let running;
 // A terminal tells vitest, too; another sender tells only us.
 for (const signal of /** @type {const} */ (["SIGINT", "SIGTERM"])) {
   process.on(signal, () => {
     interrupted = true;
-    running?.kill(signal);
+    for (const child of running.values()) child.kill(signal);
   });
 }
-console.log(
-  `${chosen.length} files, ${share === 1 ? "the whole of each" : `${(share * 100).toFixed(1)} % of each`}: about ${Math.ceil(least + whole * share)} minutes.`,
-);
-for (const [index, name] of chosen.entries()) {
-  if (interrupted) break;
-  const expected = shown((wholeMinutes(name) * share + LEAST_MINUTES) * MINUTE_MS);
-  console.log(
-    `\n--- ${index + 1} of ${chosen.length}, ${shown(performance.now() - begun)} gone: ${name}, about ${expected} ---`,
-  );
+
+/**
+ * Says how far all are, in a line of its own.
+ *
+ * @param {string} what
+ */
+function report(what) {
+  const gone = shown(performance.now() - begun);
+  console.log(`--- ${gone} gone, ${done.size} of ${chosen.length} done: ${what} ---`);
+}
+
+/**
+ * Runs one file to its end. Each line that it prints has its name before it, since another one prints meanwhile.
+ *
+ * @param {string} name
+ */
+async function runFile(name) {
+  report(`${name} begins, about ${shown(minutesOf(name, share) * MINUTE_MS)}`);
   const from = performance.now();
-  running = spawn("npx", ["vitest", "run", "--maxWorkers=1", /** @type {string} */ (files.get(name))], {
-    stdio: "inherit",
+  const child = spawn("npx", ["vitest", "run", "--maxWorkers=1", /** @type {string} */ (files.get(name))], {
+    stdio: ["ignore", "pipe", "pipe"],
     env: { ...process.env, PAWL_TORTURE: String(share), PAWL_BUNDLED: "1" },
   });
-  const [code, signal] = await once(running, "exit");
+  running.set(name, child);
+  for (const [from, to] of /** @type {const} */ ([
+    [child.stdout, process.stdout],
+    [child.stderr, process.stderr],
+  ])) {
+    createInterface({ input: from }).on("line", (line) => to.write(`${name.padEnd(width)} | ${line}\n`));
+  }
+  const [code, signal] = await once(child, "close");
+  running.delete(name);
   const result = interrupted ? "interrupted" : code === 0 ? "passed" : `failed (${signal ?? code})`;
-  done.push({ name, result, ms: performance.now() - from });
+  const ms = performance.now() - from;
+  done.set(name, { result, ms });
+  report(`${name} ${result} after ${shown(ms)}`);
 }
-for (const name of chosen.slice(done.length)) done.push({ name, result: "not begun", ms: 0 });
 
-const width = Math.max(...done.map(({ name }) => name.length));
+console.log(
+  `${chosen.length} files, ${share === 1 ? "the whole of each" : `${(share * 100).toFixed(1)} % of each`}, ${jobs} at a time: about ${Math.ceil(minutesOfAll(order, share))} minutes.`,
+);
+await Promise.all(
+  Array.from({ length: jobs }, async () => {
+    for (let name = order.shift(); name !== undefined && !interrupted; name = order.shift())
+      await runFile(name);
+  }),
+);
+
 console.log(`\n${shown(performance.now() - begun)} in all:\n`);
-for (const { name, result, ms } of done) {
+for (const name of chosen) {
+  const { result, ms } = done.get(name) ?? { result: "not begun", ms: 0 };
   console.log(`${name.padEnd(width)}  ${shown(ms).padStart(6)}  ${result}`);
 }
-process.exitCode = done.every(({ result }) => result === "passed") ? 0 : 1;
+process.exitCode = chosen.every((name) => done.get(name)?.result === "passed") ? 0 : 1;
