@@ -3,10 +3,15 @@
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { setTimeout as pause } from "node:timers/promises";
-import { MAX_CONNECTION_WAITS_BYTES, MAX_WAITS_BYTES, MAX_WAITS_PER_CONNECTION } from "@pawl/protocol/limits";
+import {
+  MAX_BATCH_PAYLOADS,
+  MAX_CONNECTION_WAITS_BYTES,
+  MAX_WAITS_BYTES,
+  MAX_WAITS_PER_CONNECTION,
+} from "@pawl/protocol/limits";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { type DaemonProcess, type StartOptions, startDaemon } from "../daemon.js";
-import { TORTURE } from "../long-form.js";
+import { sized, TORTURE } from "../long-form.js";
 import { RawClient, type RawReply } from "../raw-client.js";
 import { expectRefusedReply } from "../refusal.js";
 
@@ -190,13 +195,16 @@ test(
   LONG_MS,
 );
 
+/** More than all may have unread. */
+const NESTED_LINES = sized(150, 90);
+
 test(
-  "150 lines of 500,000 nested arrays, ended all at once, are refused before anything is built",
+  `${NESTED_LINES} lines of 500,000 nested arrays, ended all at once, are refused before anything is built`,
   async () => {
     const crowd = await Crowd.gather();
     const payload = `${"[".repeat(500_000)}${"]".repeat(500_000)}`;
     const line = `{"jsonrpc":"2.0","id":1,"method":"queue.enqueue","params":{"queue":"q","payloads":[${payload}]}}`;
-    const sockets = await crowd.join(150);
+    const sockets = await crowd.join(NESTED_LINES);
     for (const socket of sockets) socket.write(line);
     await crowd.until(({ unreadBytes }) => unreadBytes > 50 * MB);
     for (const socket of sockets) socket.write("\n");
@@ -239,8 +247,9 @@ test(
   async () => {
     const crowd = await Crowd.gather();
     await crowd.polite.call("lease.acquire", { name: "x", owner: "polite" });
-    // A wait counts as 2,048 bytes and its text. In the long form it is short, so that there are 61,000 of them.
-    const padding = " ".repeat(TORTURE ? 0 : 6144);
+    // A wait counts as 2,048 bytes and its text. In the long form it is short, so that there are 61,000 of them; in the
+    // short one as long as a connection may have so many.
+    const padding = " ".repeat(TORTURE ? 0 : 12_000);
     const params = { name: "x", owner: "o", waitMs: 3_600_000 };
     const wait = (id: number): string =>
       `{${padding}${JSON.stringify({ jsonrpc: "2.0", id, method: "lease.acquire", params }).slice(1)}\n`;
@@ -365,6 +374,13 @@ test(
 
 describe("requests that wait keep their text, and not its values", () => {
   const full = "full";
+  /** As many values together, in lines that are parsed as they are: those that have more are kept as text anyway. */
+  const [waits, objects] = TORTURE ? [MAX_WAITS_PER_CONNECTION, 700] : [128, 2800];
+  const list = `${"{},".repeat(objects - 1)}{}`;
+  /** A batch has no more than 1,000 payloads, and a payload may be all of them. */
+  const payloads = objects > MAX_BATCH_PAYLOADS ? `[${list}]` : list;
+  /** Their values would take more than the process may have. */
+  const batches = sized(40, 25);
 
   /** A queue without room, and the text of a request that waits for some. */
   async function fill(polite: RawClient): Promise<(payload: string) => string> {
@@ -388,27 +404,27 @@ describe("requests that wait keep their text, and not its values", () => {
   );
 
   test(
-    "of 40 connections, each with 512 requests of 700 objects",
+    `of 40 connections, each with ${waits} requests of ${objects} objects`,
     async () => {
       const crowd = await Crowd.gather();
       const wait = await fill(crowd.polite);
-      const line = `${wait(`${"{},".repeat(700)}{}`)}\n`;
-      for (const socket of await crowd.join(40)) socket.write(line.repeat(MAX_WAITS_PER_CONNECTION));
-      await crowd.until(({ waiting }) => waiting === 40 * MAX_WAITS_PER_CONNECTION);
+      const line = `${wait(payloads)}\n`;
+      for (const socket of await crowd.join(40)) socket.write(line.repeat(waits));
+      await crowd.until(({ waiting }) => waiting === 40 * waits);
       await crowd.expectSmall();
     },
     LONG_MS,
   );
 
   test(
-    "of 40 batches, without what else was in their lines",
+    `of ${batches} batches, without what else was in their lines`,
     async () => {
       const crowd = await Crowd.gather();
       const wait = await fill(crowd.polite);
       const other = `{"jsonrpc":"2.0","id":"o","method":"no.method","params":{"x":[${"{},".repeat(300_000)}{}]}}`;
       const line = `[${wait('"a text of its own"')},${other}]\n`;
-      for (const socket of await crowd.join(40)) socket.write(line);
-      await crowd.until(({ waiting }) => waiting === 40);
+      for (const socket of await crowd.join(batches)) socket.write(line);
+      await crowd.until(({ waiting }) => waiting === batches);
       expect((await crowd.stats()).waitingBytes).toBeLessThan(MB);
       await crowd.expectSmall();
     },
