@@ -15,7 +15,11 @@ const runs = (program: string, ...args: string[]): boolean => spawnSync(program,
 
 const hasPython = runs("python3", "-c", "import sys; sys.exit(sys.version_info < (3, 9))");
 if (hasPython) {
-  const command = (kind: string) => () => ["python3", "-W", "error", SCENARIOS, kind];
+  // What is called python3 may be a script that looks for the interpreter, at each of a hundred starts.
+  const { stdout: python } = spawnSync("python3", ["-c", "import sys; print(sys.executable, end='')"], {
+    encoding: "utf8",
+  });
+  const command = (kind: string) => () => [python, "-W", "error", SCENARIOS, kind];
   testSocketPaths({ name: "Python", command: command("blocking") });
   for (const kind of ["blocking", "asyncio"]) testClient({ name: `Python, ${kind}`, command: command(kind) });
 } else console.warn("the client for Python is not tested: python3 is not installed, or older than 3.9");
