@@ -63,6 +63,9 @@ export async function filesIn(tarball: string): Promise<string[]> {
     .sort();
 }
 
+/** By the address of a registry, what npm keeps of what it has from there. */
+const kept = new Map<string, string>();
+
 /** Runs npm with nothing of the user's configuration, and resolves with what it printed. */
 export async function npm(
   cwd: string,
@@ -76,7 +79,8 @@ export async function npm(
       PATH: path,
       HOME: cwd,
       npm_config_registry: registry,
-      npm_config_cache: join(cwd, ".npm-cache"),
+      npm_config_cache: kept.get(registry) ?? join(cwd, ".npm-cache"),
+      npm_config_prefer_offline: "true",
       npm_config_update_notifier: "false",
       npm_config_audit: "false",
       npm_config_fund: "false",
@@ -135,7 +139,9 @@ export async function registry(atEnd: AtEnd): Promise<string> {
     server.closeAllConnections();
     server.close();
   });
-  return `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
+  kept.set(url, privateDirectory(atEnd));
+  return url;
 }
 
 function packument(name: string, versions: ReadonlyMap<string, string>, host: string): object {
