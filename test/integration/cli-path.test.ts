@@ -87,10 +87,10 @@ describe("withPaths", () => {
         });
         expect(await other.path.check({ root, path: "src/a" })).toMatchObject({ allowed: false });
         // Longer than its ttl: it is renewed.
-        await new Promise((resolve) => setTimeout(resolve, 400));
+        await new Promise((resolve) => setTimeout(resolve, 2500));
         return "done";
       },
-      { owner: "me", ttlMs: 200 },
+      { owner: "me", ttlMs: 1000 },
     );
     expect(result).toBe("done");
     expect(await other.path.check({ root, path: "src/a" })).toMatchObject({ allowed: true });

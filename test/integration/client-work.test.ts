@@ -193,10 +193,11 @@ describe("work", () => {
       q,
       async ({ signal }) => {
         runs += 1;
-        await delay(1500);
+        await delay(2500);
         expect(signal.aborted).toBe(false);
       },
-      { leaseMs: 300 },
+      // A busy machine may keep renewals for some hundred milliseconds.
+      { leaseMs: 1000 },
     );
     await untilDepths(pawl, q, { completed: 1 });
     expect(runs).toBe(1);
@@ -332,15 +333,22 @@ describe("closing", () => {
     const pawl = await client(place);
     await enqueue(pawl, q, [1, 2, 3]);
     const ended: unknown[] = [];
-    const begun: unknown[] = [];
+    let begun = (): void => {};
+    const beginning = new Promise<void>((resolve) => (begun = resolve));
+    let goOn = (): void => {};
+    const ending = new Promise<void>((resolve) => (goOn = resolve));
     const worker = working(pawl, q, async ({ payloads }) => {
-      begun.push(payloads[0]);
-      await delay(300);
+      begun();
+      await ending;
       ended.push(payloads[0]);
     });
-    await expect.poll(() => begun.length).toBe(1);
-    const closing = worker.close();
-    expect(ended).toEqual([]);
+    await beginning;
+    let closed = false;
+    const closing = worker.close().then(() => (closed = true));
+    // What the daemon has answered meanwhile has not let it go.
+    await pawl.daemon.ping();
+    expect([closed, ended]).toEqual([false, []]);
+    goOn();
     await closing;
     expect(ended).toEqual([1]);
     expect(await depths(pawl, q)).toMatchObject({ completed: 1, ready: 2, claimed: 0 });
