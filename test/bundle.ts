@@ -9,7 +9,7 @@ const BUILT = ["protocol", "daemon", "client"];
 /** The tests start the bundle, which after a `tsc -b` alone would still be that of the code before. */
 export default function bundle(): void {
   for (const name of BUILT) removeStale(join(REPOSITORY, name));
-  // One command that runs many of vitest has done it once.
+  // A command that has built all, or runs many of vitest, has done it.
   if (process.env.PAWL_BUNDLED === undefined)
     execFileSync("npm", ["run", "--silent", "bundle"], { stdio: "inherit" });
 }
