@@ -2,7 +2,7 @@
 import type { Result } from "@pawl/protocol";
 import { describe, expect, test, vi } from "vitest";
 import { ClockPlace, library } from "../clock-place.js";
-import type { DaemonProcess, Place } from "../daemon.js";
+import { type DaemonProcess, NAMES_ARE_SHARED, type Place } from "../daemon.js";
 import type { RawClient } from "../raw-client.js";
 import { expectRefusal } from "../refusal.js";
 import { pawl } from "./cli-program.js";
@@ -114,7 +114,8 @@ class Scene {
   }
 }
 
-describe.skipIf(library === undefined)("a clock that is set", () => {
+// Shared names follow the clock of the server.
+describe.skipIf(library === undefined || NAMES_ARE_SHARED)("a clock that is set", () => {
   test.each(BOTH_WAYS)("%s, and right again", async (_how, byMs) => {
     const place = new ClockPlace();
     place.setClock(0);
