@@ -96,25 +96,31 @@ export function batchCalls(
  *
  * @param work the calls that end it; their results are given.
  * @param beside what ends with it.
+ * @returns `undone` says of the rest what could not be done, in sentences for the agent.
  */
 export async function endTogether(
   link: Link,
   work: readonly TransactCall[],
   beside: readonly TransactCall[],
-): Promise<Result<"transact">["results"]> {
+): Promise<{ results: Result<"transact">["results"]; undone: readonly string[] }> {
   try {
     const { results } = await link.call("transact", { calls: [...work, ...beside] });
-    return results.slice(0, work.length);
+    return { results: results.slice(0, work.length), undone: [] };
   } catch (error) {
     if (kindOf(error) !== "invalid_params" || beside.length === 0) throw error;
     const { shared } = await link.call("daemon.info", {});
     if (shared.length === 0) throw error;
   }
   const { results } = await link.call("transact", { calls: [...work] });
-  // The work has ended by now, whatever becomes of the rest: paths that are left end with the session.
-  for (const { method, params } of beside)
-    await link.call(method as MethodName, params as never).catch(() => {});
-  return results;
+  // The work has ended by now, whatever becomes of the rest.
+  const undone: string[] = [];
+  for (const { method, params } of beside) {
+    await link.call(method as MethodName, params as never).catch((error: Error) => {
+      const what = method === "path.release" ? "Paths are still reserved" : "The other agent was not told";
+      undone.push(`${what}: ${error.message}`);
+    });
+  }
+  return { results, undone };
 }
 
 export function handoffCall(

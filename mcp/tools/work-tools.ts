@@ -283,7 +283,7 @@ export const workFinish = tool({
       ...paths.map(({ reservationId }) => ({ method: "path.release" as const, params: { reservationId } })),
       ...(ending.to === undefined ? [] : [handoffCall(call, hold.id, ending.to, ending.note)]),
     ];
-    const results = await losing(call, hold, () =>
+    const { results, undone } = await losing(call, hold, () =>
       session.ending([hold, ...paths], () => endTogether(link, calls, beside)),
     );
     const item = hold.kind === "item" ? (results.at(-1) as Result<"pipeline.read">).item : null;
@@ -303,6 +303,7 @@ export const workFinish = tool({
       after.hint,
       there === false ? nobodyThere(to as string) : undefined,
       hintOfLeft(left, hold.id, ending),
+      ...undone,
     ];
     const words = hints.filter((each) => each !== undefined).join(" ");
     return {
