@@ -119,6 +119,7 @@ export class InProcess {
         beginTurn: () => {},
         takeNext: () => undefined,
         took: () => {},
+        used: () => {},
         stop: () => {},
         hold: () => {
           throw new Error("nothing has arrived");

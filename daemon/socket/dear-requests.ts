@@ -15,10 +15,12 @@ const FORGETTING = 0.8;
 const HEAD_BYTES = 160;
 const MAX_KINDS = 256;
 
-/** Requests of one kind: how long the dearest took of late, how many bytes it had, and how many were dear. */
+/** Requests of one kind: what two of them took of late, how many bytes they had, and how many were dear. */
 interface Seen {
   ms: number;
   bytes: number;
+  /** How long one took: two do not take long by chance, as when garbage is collected meanwhile. */
+  onceMs: number;
   dear: number;
 }
 
@@ -69,14 +71,19 @@ export class DearRequests {
   #learn(line: Buffer, ms: number, kind: string, seen: Seen | undefined): void {
     const isLong = seen !== undefined && line.length >= seen.bytes / 2;
     if (ms < DEAR_MS) {
-      if (isLong) seen.dear -= MADE_UP;
-      if (isLong && seen.dear <= 0) this.#seen.delete(kind);
+      if (!isLong) return;
+      seen.dear -= MADE_UP;
+      forget(seen);
+      if (seen.dear <= 0) this.#seen.delete(kind);
     } else if (seen === undefined) {
       if (this.#seen.size >= MAX_KINDS) this.#seen.clear();
-      this.#seen.set(kind, { ms, bytes: line.length, dear: 1 });
+      this.#seen.set(kind, { ms: DEAR_MS, bytes: line.length, onceMs: ms, dear: 1 });
     } else {
       seen.dear = Math.min(seen.dear + 1, MAX_COUNTED);
-      if (ms >= FORGETTING * inProportion(seen, line)) Object.assign(seen, { ms, bytes: line.length });
+      const twiceMs = Math.min(ms, seen.onceMs);
+      seen.onceMs = Math.max(ms, FORGETTING * seen.onceMs);
+      if (twiceMs >= FORGETTING * inProportion(seen, line))
+        Object.assign(seen, { ms: twiceMs, bytes: line.length });
       else if (isLong) seen.ms *= FORGETTING;
     }
   }
@@ -93,6 +100,11 @@ export class DearRequests {
     }
     return shortest;
   }
+}
+
+function forget(seen: Seen): void {
+  seen.ms *= FORGETTING;
+  seen.onceMs *= FORGETTING;
 }
 
 function inProportion({ ms, bytes }: Seen, line: Buffer): number {

@@ -102,6 +102,11 @@ export class Lane {
     return this.connection.mayTakeUpCancel && next instanceof Buffer && isCancel(next);
   }
 
+  /** True if it is in the middle of a line. */
+  get isBegun(): boolean {
+    return this.goingOn !== undefined || this.underWay !== undefined;
+  }
+
   /** True if its last answers were long. A new connection, of which nothing is known, counts as just not so. */
   get hasLongAnswers(): boolean {
     return this.connection.answerBytes > LONG_ANSWER_BYTES;
@@ -109,7 +114,7 @@ export class Lane {
 
   /** The line that is taken up next, unless something that was begun goes on before. */
   get nextLine(): Buffer | undefined {
-    if (this.goingOn !== undefined || this.underWay !== undefined) return undefined;
+    if (this.isBegun) return undefined;
     const next = this.items[this.first];
     return next instanceof Buffer ? next : undefined;
   }
@@ -161,6 +166,8 @@ export class Inbox<From extends LineSource> {
   #turnsBefore = 0;
   /** True if the turn has taken up something. */
   #isBegun = false;
+  /** True if it may matter in this turn what a request needed of the processor. */
+  #looksAtProcessor = false;
   /** True if the last turn that took something up has left some, as far as it has come. */
   #hasLeft = false;
   /** Lanes that have had their share of the turn. */
@@ -203,6 +210,7 @@ export class Inbox<From extends LineSource> {
       beginTurn: () => this.#beginTurn(),
       takeNext: (calls) => this.#takeNext(calls),
       took: (ms) => this.#took(ms),
+      used: (connection, ms) => this.#used(find(connection), ms),
       stop: () => {
         if (this.#serving !== undefined) this.#serving.stopped = true;
       },
@@ -279,8 +287,8 @@ export class Inbox<From extends LineSource> {
     this.#isBegun = false;
     this.#turnsBefore -= 1;
     // Where turns take up all that there is, nobody waits for others, whatever each is charged for.
-    if ((this.#lines > 1 && this.#hasLeft) || !this.#dear.isEmpty) this.#processor.begin();
-    else this.#processor.forget();
+    this.#looksAtProcessor = (this.#lines > 1 && this.#hasLeft) || !this.#dear.isEmpty;
+    this.#processor.forget();
     const lanes = this.#nextTurn;
     if (lanes.length === 0) return;
     this.#nextTurn = [];
@@ -297,6 +305,8 @@ export class Inbox<From extends LineSource> {
    * @returns how many milliseconds its answer may well take; undefined if nothing may be taken up in this turn.
    */
   #takeNext(calls: Call[]): number | undefined {
+    // What the turn did before is no part of its first request.
+    if (!this.#isBegun && this.#looksAtProcessor) this.#processor.begin();
     this.#putBack();
     for (let lane = this.#next(); lane !== undefined; lane = this.#next()) {
       if (!lane.mayTakeUp) {
@@ -342,7 +352,7 @@ export class Inbox<From extends LineSource> {
 
   /** The request that was taken up last is performed, and took so long. */
   #took(ms: number): void {
-    const neededMs = ms < DEAR_MS ? ms : this.#processor.needed(ms);
+    const neededMs = this.#neededOf(ms);
     const wasExpected = this.#learn(neededMs);
     const lane = this.#serving;
     if (lane !== undefined) {
@@ -352,6 +362,19 @@ export class Inbox<From extends LineSource> {
       lane.tookMs = neededMs;
     }
     this.#putBack();
+  }
+
+  /** The end of a wait of a connection took so long: others have had that time, as if it had been a request. */
+  #used(from: From | undefined, ms: number): void {
+    const neededMs = this.#neededOf(ms);
+    if (from !== undefined) this.#charge(from.lane, Math.min(neededMs, DEAR_MS));
+    this.#lead(-neededMs);
+  }
+
+  #neededOf(ms: number): number {
+    if (ms >= DEAR_MS) return this.#processor.needed(ms);
+    this.#processor.passed(ms);
+    return ms;
   }
 
   /** Returns true if it could be expected that the request is dear. */
@@ -469,9 +492,14 @@ export class Inbox<From extends LineSource> {
   /** True if a lane that was put aside has waited long enough, and has used no more than the others. */
   get #isForAside(): boolean {
     const lane = this.#aside[0];
-    if (lane === undefined || this.#dearLeadMs > DEAR_LEAD_MS) return false;
-    const other = this.#firstFresh < this.#fresh.length ? this.#now : this.#heap[0]?.placedMs;
-    return other === undefined || (lane.usedMs as number) <= other;
+    if (lane === undefined) return false;
+    const isFresh = this.#firstFresh < this.#fresh.length;
+    const other = this.#heap[0];
+    // Who is in the middle of a line has had more already, and goes on with what is dear as a whole.
+    if (this.#dearLeadMs > DEAR_LEAD_MS)
+      return !isFresh && other?.isBegun === true && lane.placedMs <= other.placedMs;
+    const othersMs = isFresh ? this.#now : other?.placedMs;
+    return othersMs === undefined || (lane.usedMs as number) <= othersMs;
   }
 
   #takeAside(): Lane | undefined {

@@ -63,6 +63,8 @@ export interface Arrivals {
   takeNext(calls: Call[]): number | undefined;
   /** The request that was taken up last is performed, and took so long. */
   took(ms: number): void;
+  /** A wait of a connection ended, which took so long. */
+  used(connection: number, ms: number): void;
   /** Takes up nothing more in this turn of the connection of the request that was taken up last. */
   stop(): void;
   /**
@@ -320,8 +322,12 @@ export class TurnLoop {
     });
   }
 
-  /** Performs what has arrived, then ends all waits and refuses every later call with this refusal. */
-  async stop(refusal: PawlError): Promise<void> {
+  /**
+   * Performs what has arrived, then ends all waits and refuses every later call with this refusal.
+   *
+   * @returns false if more had arrived than could be refused in time.
+   */
+  async stop(refusal: PawlError): Promise<boolean> {
     const until = elapsed() + STOP_MS;
     while (this.#refusal === undefined && (this.#turn() || this.#hasOwn) && elapsed() < until) {
       // The answers are written before more is taken up, so that no more is than may be unsent. Nothing else arrives
@@ -331,9 +337,11 @@ export class TurnLoop {
     }
     this.#end(refusal, elapsed() + ENDING_WAITS_MS);
     const refusingUntil = elapsed() + REFUSING_MS;
-    while (this.#refuseArrived(refusal) && elapsed() < refusingUntil) {
+    while (this.#refuseArrived(refusal)) {
+      if (elapsed() >= refusingUntil) return false;
       await new Promise<void>((resolve) => process.nextTick(resolve));
     }
+    return true;
   }
 
   /**
@@ -377,9 +385,10 @@ export class TurnLoop {
     arrivals.beginTurn();
     let some = false;
     const calls: Call[] = [];
-    while (elapsed() < until && this.#takeNext(calls) !== undefined) {
+    while (this.#takeNext(calls) !== undefined) {
       some = true;
       for (const call of calls.splice(0)) call.settle(refusal);
+      if (elapsed() >= until) break;
     }
     this.#refuseOwn(refusal);
     if (arrivals.mayTakeMore) this.schedule();
@@ -443,10 +452,14 @@ export class TurnLoop {
   #performOwn(attempt: Attempt, { timedOut, calls }: Work, until: number): void {
     const isOver = (): boolean => elapsed() >= until || attempt.isOver;
     performSome(this.#again, isOver, (parked) => attempt.tryAgain(parked));
+    let before = elapsed();
     performSome(this.#timedOut, isOver, (parked) => {
       if (parked.state === "gone") return;
       timedOut.push(parked);
       attempt.timeOut(parked);
+      const now = elapsed();
+      this.#options.arrivals.used(parked.call.caller.connection, now - before);
+      before = now;
     });
     performSome(this.#own, isOver, (call) => {
       calls.push(call);
@@ -640,10 +653,10 @@ export class TurnLoop {
     this.#held.refuseAll(refusal);
     this.#writerWatch?.stop();
     this.#refuseOwn(refusal);
-    for (const parked of this.#waiters.all()) {
-      if (elapsed() >= until) break;
-      this.#settleParked(parked, refusal);
-    }
+    this.#waiters.end(
+      (call) => call.settle(refusal),
+      () => elapsed() >= until,
+    );
   }
 
   #refuseOwn(refusal: PawlError): void {

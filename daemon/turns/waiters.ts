@@ -483,6 +483,25 @@ export class Waiters implements Contenders {
     return held.timedOut;
   }
 
+  /**
+   * The daemon ends: nobody waits any more, and as many are told as there is time for. To take each out by itself would
+   * take as long as to tell it, and those for whom there is no time would still have to be when their connections close.
+   */
+  end(tell: (call: Call) => void, isOver: () => boolean): void {
+    const entries = this.all() as Entry[];
+    for (const entry of entries) entry.state = "gone";
+    const lines = [this.#byKey, this.#byBeginning, this.#byConnection, this.#ofDaemon, this.#lines];
+    const contenders = [this.#byActor, this.#byAncestor, this.#byOvertakeKey, this.#withoutAncestors];
+    for (const each of [...lines, ...contenders, this.#bytesByConnection, this.#heldUp, this.#left])
+      each.clear();
+    this.#bytes = 0;
+    for (const { call, bytes } of entries) {
+      if (isOver()) return;
+      if (call.caller.connection !== DAEMON.connection) call.parked?.(-bytes);
+      tell(call);
+    }
+  }
+
   all(): Parked[] {
     return [...this.#byConnection.values()].flatMap((entries) => [...entries]);
   }

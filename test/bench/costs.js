@@ -8,6 +8,7 @@ import { mkdirSync } from "node:fs";
 import path from "node:path";
 import Database from "better-sqlite3";
 import { MEANING, WIDE_PARTS } from "../../daemon/dist/domain/check.js";
+import { encode } from "../../daemon/dist/json/raw-json.js";
 import { openNodeIdentity } from "../../daemon/dist/node-identity.js";
 import { servedMethods } from "../../daemon/dist/rpc/served-methods.js";
 import { Inspection } from "../../daemon/dist/store/inspection.js";
@@ -126,7 +127,7 @@ class Bench {
     /** @type {any} */
     const surroundings = {
       ownReport: { now: () => 0, info: outside, stats: outside },
-      commandPush: { serve: outside, count: () => 0, deployments: () => [] },
+      commandPush: () => ({ serve: outside, count: () => 0, deployments: () => [] }),
       events: { journal: undefined, subscriptions: {} },
       async: { "daemon.backup": outside, "daemon.check": outside },
     };
@@ -174,7 +175,7 @@ class Bench {
       store.begin();
       const outcome = store.perform(next(this.#env(memory)));
       store.perform(memory.writeBack());
-      const answer = outcome instanceof Unfinished ? "" : JSON.stringify(outcome);
+      const answer = outcome instanceof Unfinished ? "" : encode(outcome);
       const { user, system } = process.cpuUsage(cpu);
       longestMs = Math.max(longestMs, (user + system) / 1000);
       steps += 1;

@@ -1,6 +1,7 @@
 // Whose request is next: a connection that asks for little waits neither for one that asks for much nor for hundreds.
 import { expect, test } from "vitest";
 import type { LineUnderWay } from "../../daemon/dist/rpc/peer.js";
+import { DearRequests } from "../../daemon/dist/socket/dear-requests.js";
 import { Inbox, Lane, type LineSource } from "../../daemon/dist/socket/inbox.js";
 import type { Arrivals } from "../../daemon/dist/turns/turn-loop.js";
 
@@ -39,6 +40,7 @@ class Turns {
   #tookMs = 0;
   readonly inbox: Inbox<Source>;
   readonly #arrivals: Arrivals;
+  readonly #numbered = new Map<number, Source>();
 
   constructor() {
     this.inbox = new Inbox<Source>(
@@ -52,7 +54,14 @@ class Turns {
       },
       () => ({ userCPUTime: 1000 * (this.nowMs - this.#idleMs), systemCPUTime: 0, fsRead: this.#fsRead }),
     );
-    this.#arrivals = this.inbox.arrivals(() => undefined);
+    this.#arrivals = this.inbox.arrivals((number) => this.#numbered.get(number));
+  }
+
+  /** The end of a wait of a connection takes so long. */
+  endWait(source: Source, ms: number): void {
+    this.#numbered.set(1, source);
+    this.nowMs += ms;
+    this.#arrivals.used(1, ms);
   }
 
   #answer(source: Source): void {
@@ -339,4 +348,51 @@ test("what long answers take is charged, and they let others go first", () => {
   // The first comes after as many as were there before it.
   mostBetween(turns, polite, [PING], request, others);
   expect(mostBetween(turns, polite, pingsWith(PING, 1), request, others)).toBeLessThanOrEqual(2);
+});
+
+test("a method is expected to take what two of its requests took, not what one took by chance", () => {
+  const dear = new DearRequests();
+  for (const ms of [0.6, 20, 0.6]) dear.took(PING, ms);
+  expect(dear.expectedMs(PING)).toBeCloseTo(0.6);
+  dear.took(PING, 20);
+  expect(dear.expectedMs(PING)).toBeGreaterThan(15);
+  for (let cheap = 0; cheap < 4; cheap += 1) dear.took(PING, 0.1);
+  expect(dear.expectedMs(PING)).toBeLessThan(8);
+});
+
+test("whose waits end all the time comes after others, as if it had asked for something", () => {
+  const turns = new Turns();
+  const [busy, other] = open(turns, 2) as [Source, Source];
+  for (let ended = 0; ended < 20; ended += 1) turns.endWait(busy, 0.4);
+  turns.inbox.push(busy, PING);
+  turns.inbox.push(other, PING);
+  expect(turns.turn()).toEqual([other, busy]);
+});
+
+test("a request that others interrupt has not needed what came before it in its turn", () => {
+  const turns = new Turns();
+  const sources = open(turns, 60);
+  const polite = sources[30] as Source;
+  for (const each of sources)
+    turns.inbox.push(each, each === polite ? line("ping", 20.1, 60, { held: 20 }) : line("ping", 0.3));
+  while (turns.waiting > 0) turns.turn();
+  expect(turns.performed.at(-1)).not.toBe(polite);
+  expect(polite.lane.tookMs).toBeLessThan(1.5);
+});
+
+test("who is in the middle of long lines does not go before one who has had less, and asks for a little more", () => {
+  const turns = new Turns();
+  const [dear, polite, ...others] = open(turns, 12) as [Source, Source, ...Source[]];
+  const push = (source: Source, request: Buffer): void => {
+    turns.inbox.push(source, request);
+    while (turns.waiting > 0) turns.turn();
+  };
+  for (let count = 0; count < 2; count += 1) push(polite, line("read", 0.6));
+  for (const other of others) turns.inbox.push(other, line("batch", 0.1, 60, { steps: 400 }));
+  for (let count = 0; count < 3; count += 1) turns.inbox.push(dear, line("dear", 20));
+  while (turns.performed.filter((each) => each === dear).length < 4) turns.turn();
+  turns.inbox.push(polite, line("read", 0.6));
+  const before = turns.performed.length;
+  while (!turns.performed.includes(polite, before)) turns.turn();
+  expect(turns.performed.indexOf(polite, before) - before).toBeLessThan(100);
 });

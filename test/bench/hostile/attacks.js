@@ -215,6 +215,10 @@ export const ATTACKS = [
       wait(peer, FULL_WAITS, "queue.claim", { queue: "none", owner: "o" }).then(() => peer.closed),
   },
   {
+    name: "batches of waits that end together",
+    run: (peer) => peer.flood(batch(FULL_WAITS, "queue.claim", { queue: "none", owner: "o", waitMs: 100 })),
+  },
+  {
     name: "a million waits",
     run(peer) {
       let id = 0;
