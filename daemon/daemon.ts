@@ -54,7 +54,7 @@ const LOOK_AT_FILES_MS = 500;
 /** The time for which a stopping daemon goes on refusing what still arrives. */
 const REFUSING_MS = 50;
 /** So long after the beginning of a stop connections are closed, or soon after, whatever they have not read. */
-const CLOSED_MS = 4000;
+const CLOSED_MS = 3500;
 /** The bytes of a line that was read and not kept. */
 const NO_BYTES = Buffer.alloc(0);
 const DAY_MS = 24 * 60 * 60 * 1000;
@@ -554,12 +554,13 @@ export class Daemon {
     for (const holders of this.#endingHolders.values()) holders.stop();
     this.#remoteLeases?.stop(refusal);
     const placesStopped = this.#places?.stop(refusal);
-    await this.#loop.stop(refusal);
+    const isAllRefused = await this.#loop.stop(refusal);
     await placesStopped;
     // Requests that are on their way are refused as not performed, so that their senders know; a connection
-    // that closed on them would leave that open.
-    await new Promise((resolve) => setTimeout(resolve, REFUSING_MS));
+    // that closed on them would leave that open. Of those who have sent more than could be refused, no more is read.
+    if (isAllRefused) await new Promise((resolve) => setTimeout(resolve, REFUSING_MS));
     this.#loop.rest();
+    this.#connections.dropArrivals();
     await Promise.all([
       this.#connections.close(Math.max(CLOSED_MS - (elapsed() - begun), 0)),
       this.#backups.stop(),
@@ -601,6 +602,7 @@ export class Daemon {
     // As at a stop: a connection that closed on a request would leave open whether that was performed.
     await new Promise((resolve) => setTimeout(resolve, REFUSING_MS));
     this.#loop.rest();
+    this.#connections.dropArrivals();
     await this.#connections.close();
     this.#end(1);
   }

@@ -105,6 +105,8 @@ export class Connection implements Peer, Reader, Source {
   readonly #hangUpWatch: HangUpWatch;
   #state: "open" | "ended" | "refused" | "closing" | "closed" = "open";
   #paused = false;
+  /** True once what it sends is dropped, since the daemon ends. */
+  #dropsArrivals = false;
   /** Bytes that were read since the last rest. */
   #readBytes = 0;
   /** Requests taken up and not yet answered. */
@@ -149,7 +151,7 @@ export class Connection implements Peer, Reader, Source {
     );
     socket.on("data", (chunk: Buffer) => {
       this.#rest(chunk.length);
-      if (this.#state !== "open") return;
+      if (this.#state !== "open" || this.#dropsArrivals) return;
       this.#lines.push(chunk);
       this.#outgoing.withHeaders = this.#lines.withHeaders;
       this.#cutLines();
@@ -256,6 +258,12 @@ export class Connection implements Peer, Reader, Source {
     this.#roomSoon();
     // After this line itself has been taken up.
     if (this.#drains) queueMicrotask(() => this.#closeIfDone());
+  }
+
+  /** From now on what it sends is read and dropped. */
+  dropArrivals(): void {
+    this.#dropsArrivals = true;
+    this.#resume();
   }
 
   /** Answers that a line was too long, and takes nothing more. */
@@ -467,7 +475,7 @@ export class Connection implements Peer, Reader, Source {
   }
 
   #roomAgain(): void {
-    if (this.#paused && this.#hasRoom()) this.#cutLines();
+    if (this.#paused && !this.#dropsArrivals && this.#hasRoom()) this.#cutLines();
   }
 
   /** Lets the others be read, and a turn be performed, before more is: a peer may send faster than anything is cut. */

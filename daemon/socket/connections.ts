@@ -131,6 +131,11 @@ export class Connections {
     }
   }
 
+  /** Nothing is cut any more of what arrives: that of many who send on would take longer than all else of a stop. */
+  dropArrivals(): void {
+    for (const connection of this.#open.values()) connection.dropArrivals();
+  }
+
   /** Closes each connection once its peer has read its last answer, at the latest after `DRAIN_MS`, or sooner. */
   async close(withinMs = DRAIN_MS): Promise<void> {
     // Answers from outside the turns travel by promises; the next turn of the event loop finds them all queued.

@@ -210,23 +210,24 @@ test("a turn whose time is over serves one of many that wait for the same, howev
   expect(pawl.turns - before).toBeGreaterThanOrEqual(ids.length / 2);
 });
 
-test("a loop that has stopped refuses what arrives until it rests, and then takes up nothing", async () => {
-  let taken = 0;
-  const stopping = refuse("unavailable", "The daemon is stopping.", { reason: "stopping" });
-  const arrivals = {
-    waiting: 0,
-    mayTakeMore: false,
-    beginTurn() {},
-    takeNext() {
-      taken += 1;
-      return undefined;
-    },
-  };
+const stopping = refuse("unavailable", "The daemon is stopping.", { reason: "stopping" });
+
+/** A loop that only reads, and what it is asked for. */
+function loopWith(takeNext: () => number | undefined): TurnLoop {
+  const arrivals = { waiting: 0, mayTakeMore: false, beginTurn() {}, takeNext, took() {} };
   const reading = { now: START, retentionNow: START, wallMs: START };
   const clock = { read: () => reading, takeJump: () => undefined };
   const setting = { store: { writer: undefined }, readOnly: true, clock };
-  const loop = new TurnLoop({ setting, arrivals } as unknown as ConstructorParameters<typeof TurnLoop>[0]);
-  await loop.stop(stopping);
+  return new TurnLoop({ setting, arrivals } as unknown as ConstructorParameters<typeof TurnLoop>[0]);
+}
+
+test("a loop that has stopped refuses what arrives until it rests, and then takes up nothing", async () => {
+  let taken = 0;
+  const loop = loopWith(() => {
+    taken += 1;
+    return undefined;
+  });
+  expect(await loop.stop(stopping)).toBe(true);
   const turn = async (): Promise<number> => {
     taken = 0;
     loop.schedule();
@@ -242,6 +243,14 @@ test("a loop that has stopped refuses what arrives until it rests, and then take
   expect(outcomes).toEqual([stopping]);
 });
 
+test("a loop that stops says that it could not refuse all that had arrived in time", async () => {
+  const loop = loopWith(() => 0);
+  let ms = performance.now();
+  const slow = vi.spyOn(performance, "now").mockImplementation(() => (ms += 50));
+  expect(await loop.stop(stopping)).toBe(false);
+  slow.mockRestore();
+});
+
 test("a loop that stops ends waits for as long as it may, and leaves the rest to the end of their connections", async () => {
   const pawl = new InProcess();
   await pawl.call("lease.acquire", { name: "n", owner: "first" });
@@ -253,8 +262,9 @@ test("a loop that stops ends waits for as long as it may, and leaves the rest to
   await pawl.call("daemon.ping", {});
   let ms = performance.now();
   const slow = vi.spyOn(performance, "now").mockImplementation(() => (ms += 50));
-  await pawl.loop.stop(refuse("unavailable", "The daemon is stopping.", { reason: "stopping" }));
+  await pawl.loop.stop(stopping);
   slow.mockRestore();
+  expect(pawl.loop.waiting).toBe(0);
   await new Promise((resolve) => setImmediate(resolve));
   expect(new Set(ended)).toEqual(new Set(["unavailable"]));
   expect(ended.length).toBeGreaterThan(5);

@@ -91,6 +91,23 @@ test("a client that never reads does not keep it from ending in time", async () 
   socket.destroy();
 });
 
+test("clients that send on and on do not keep it from ending in time, and hear that it does", async () => {
+  const daemon = await startDaemon();
+  const line = '{"jsonrpc":"2.0","id":1,"method":"sequence.next","params":{"type":"FR"}}\n'.repeat(1000);
+  const clients = await Promise.all(Array.from({ length: 20 }, () => daemon.place.connect()));
+  for (const { socket } of clients) {
+    const send = (): void => void (socket.writable && socket.write(line, () => setImmediate(send)));
+    send();
+  }
+  await clients[0]?.line();
+  const start = performance.now();
+  expect(await daemon.end()).toBe(0);
+  expect(performance.now() - start).toBeLessThan(STOP_MS);
+  const replies = clients.flatMap(({ lines }) => lines.map((text) => JSON.parse(text) as RawReply));
+  const refusals = replies.flatMap(({ error }) => (error === undefined ? [] : [error.data.kind]));
+  expect(new Set(refusals)).toEqual(new Set(["unavailable"]));
+});
+
 test("a second signal ends it at once", async () => {
   const daemon = await startDaemon();
   const socket = connect(daemon.place.socket).pause();
