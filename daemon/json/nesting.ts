@@ -30,9 +30,11 @@ export function hasMoreParts(line: Buffer | string, most: number): boolean {
   let parts = 0;
   for (let at = 0; at < bytes.length; at++) {
     const byte = bytes[at];
-    if (byte === COLON || byte === OPEN_BRACKET || byte === OPEN_BRACE) parts += 1;
+    if (byte !== COLON && byte !== OPEN_BRACKET && byte !== OPEN_BRACE) continue;
+    parts += 1;
+    if (parts > most) return true;
   }
-  return parts > most;
+  return false;
 }
 
 /** The index of the quote that ends the string whose first byte is at `from`. */

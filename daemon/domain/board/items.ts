@@ -2,13 +2,14 @@ import { Buffer } from "node:buffer";
 import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { MAX_PAGE_BYTES, MAX_STAGE_LENGTH } from "@pawl/protocol/limits";
+import { RawJson } from "../../json/raw-json.js";
 import { all, type Operation, one, type Statement, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Unfinished } from "../../turns/operation.js";
 import { type Op, readStored } from "./change.js";
 import { underClaim, wroteUnderClaim } from "./claims.js";
 import { dependencyProblems } from "./dependencies.js";
 import { prepare, store } from "./local-change.js";
-import { isNewer } from "./merge.js";
+import { type ItemRow, isNewer } from "./merge.js";
 import { type NotesPage, readNotes } from "./notes.js";
 import { whyNotReady } from "./ready.js";
 import { loadRules, refuseMove } from "./rules.js";
@@ -33,6 +34,9 @@ const MAX_SCANNED_ITEMS = 1000;
 /** Items that a list reads at once: one can be large, and a page is full after some bytes. */
 const ITEMS_PER_READ = 64;
 
+/** Items that a list shows at once, and in one step of a longer one: some 2 ms of work. */
+const LISTED_AT_ONCE = 250;
+const LISTED_PER_STEP = 150;
 /** Fields of their own that the items of a page have, each a row to be read: some 4 ms of work. */
 const MAX_PAGE_FIELDS = 2048;
 /** Items of a stage that are counted at once, and in one step: some 2 ms of work. */
@@ -70,6 +74,16 @@ const selectItems = sql<StoredItem>(`
 
 const selectItemsOfStage = sql<StoredItem>(`
   SELECT * FROM pawl_item
+  WHERE ${AFTER_PLACE_IN_STAGE} AND (rank, story_id) <= (:lastRank, :lastStoryId) AND ${FILTERS}
+  ORDER BY rank, story_id LIMIT :rows`);
+
+const selectPlaces = sql<PlaceRow>(`
+  SELECT stage, rank, story_id FROM pawl_item
+  WHERE ${AFTER_PLACE} AND (stage, rank, story_id) <= (:lastStage, :lastRank, :lastStoryId) AND ${FILTERS}
+  ORDER BY stage, rank, story_id LIMIT :rows`);
+
+const selectPlacesOfStage = sql<PlaceRow>(`
+  SELECT stage, rank, story_id FROM pawl_item
   WHERE ${AFTER_PLACE_IN_STAGE} AND (rank, story_id) <= (:lastRank, :lastStoryId) AND ${FILTERS}
   ORDER BY rank, story_id LIMIT :rows`);
 
@@ -276,21 +290,37 @@ export function* list(
   }
   if (params.perStage !== undefined) return yield* overview(start[0], params.perStage, params, env);
   if (params.text !== undefined) return yield* searchItems(queryOf(params.text), start, params, env);
-  let place: ListPlace = stage === undefined ? start : [stage, start[1], start[2]];
+  const from: ListPlace = stage === undefined ? start : [stage, start[1], start[2]];
   const isFiltered = agent !== undefined || blocked !== undefined || label !== undefined;
   const behind = yield* one(stage === undefined ? selectPlaceBehind : selectPlaceBehindInStage, {
-    ...placeParams(place),
+    ...placeParams(from),
     // The first that the page has no room for, of a list that shows all.
     passed: isFiltered ? MAX_SCANNED_ITEMS - 1 : limit,
   });
   const end: ListPlace = behind === undefined ? END : [behind.stage, behind.rank, behind.story_id];
-  const filters = { ...filtersOf(params), lastStage: end[0], lastRank: end[1], lastStoryId: end[2] };
+  const range = { ...filtersOf(params), lastStage: end[0], lastRank: end[1], lastStoryId: end[2] };
+  const next = behind && end;
+  if (limit <= LISTED_AT_ONCE || !env.mayGoOn) return yield* listAtOnce(from, range, next, params, env);
+  const rows = { ...placeParams(from), ...range, rows: limit + 1 };
+  const places = yield* all(stage === undefined ? selectPlaces : selectPlacesOfStage, rows);
+  const listed = places.map((row): ListPlace => [row.stage, row.rank, row.story_id]);
+  return yield* showFrom(0, listed, new Page(limit), next, params, env);
+}
 
+/** A page of what is in a range, which `next` is behind, if anything is. */
+function* listAtOnce(
+  from: ListPlace,
+  range: Readonly<Record<string, string | number | null>>,
+  next: ListPlace | undefined,
+  { stage, limit }: Parsed<"pipeline.list">,
+  env: Env,
+): Operation<Result<"pipeline.list">> {
   const page = new Page(limit);
+  let place = from;
   for (;;) {
     const rows: StoredItem[] = yield* all(stage === undefined ? selectItems : selectItemsOfStage, {
       ...placeParams(place),
-      ...filters,
+      ...range,
       rows: ITEMS_PER_READ,
     });
     for (const stored of rows) {
@@ -300,10 +330,49 @@ export function* list(
       if (!page.add(item)) return page.upTo(place);
       place = placeOfItem(item);
     }
-    if (rows.length < ITEMS_PER_READ) return page.upTo(behind && end);
+    if (rows.length < ITEMS_PER_READ) return page.upTo(next);
     const last = rows.at(-1) as StoredItem;
     place = [last.stage as string, last.rank, last.story_id];
   }
+}
+
+/**
+ * One step of a long page, and those that follow it. Others move items between two steps, so the page has those that
+ * were in it when it was begun, each once, as its step finds it: an item that has been deleted, or that the filters do
+ * not let through any more, is left out.
+ */
+function* showFrom(
+  first: number,
+  places: readonly ListPlace[],
+  before: Page,
+  next: ListPlace | undefined,
+  params: Parsed<"pipeline.list">,
+  env: Env,
+): Operation<Outcome<Result<"pipeline.list">>> {
+  const page = before.copy();
+  const end = Math.min(first + LISTED_PER_STEP, places.length);
+  for (let index = first; index < end; index++) {
+    const place = places[index] as ListPlace;
+    const loaded = page.isFull ? undefined : yield* findItem(place[2]);
+    if (!page.isFull && (loaded === undefined || !fits(loaded.row, params))) continue;
+    const item = loaded && (yield* shownItem(loaded, env));
+    if (item === null) continue;
+    if (item === undefined || !page.add(item, place)) return page.upTo(places[index - 1]);
+  }
+  page.write();
+  if (end === places.length) return page.upTo(next);
+  return new Unfinished((later) => showFrom(end, places, page, next, params, later));
+}
+
+/** True of an item that is there, and that the filters of a list let through. */
+function fits(row: ItemRow, { stage, agent, blocked, label }: Parsed<"pipeline.list">): boolean {
+  return (
+    row.stage !== null &&
+    (stage === undefined || row.stage === stage) &&
+    (agent === undefined || row.agent === agent) &&
+    (blocked === undefined || row.blocked === blocked) &&
+    (label === undefined || row.labels.includes(label))
+  );
 }
 
 function filtersOf({
@@ -435,38 +504,79 @@ function charactersOf(items: readonly ShownItem[]): number {
   return characters;
 }
 
+/** An item of a page, or its text, and the place that it has. */
+interface Shown {
+  readonly place: ListPlace;
+  item: ShownItem;
+}
+
 /** Items by stage, as many as there is room for. */
 class Page {
-  readonly #stages = new Map<string, ShownItem[]>();
+  #stages = new Map<string, Shown[]>();
   readonly #limit: number;
   #taken = 0;
   #characters = 0;
   #fields = 0;
+  /** True if items stand where others were when the page was begun. */
+  #hasMoved = false;
+  /** Those that were added since the page was copied. */
+  #added: Shown[] = [];
 
   constructor(limit: number) {
     this.#limit = limit;
+  }
+
+  /** For another step: the turn of the last one may be rolled back. */
+  copy(): Page {
+    const page = new Page(this.#limit);
+    page.#stages = new Map([...this.#stages].map(([stage, items]) => [stage, [...items]]));
+    page.#taken = this.#taken;
+    page.#characters = this.#characters;
+    page.#fields = this.#fields;
+    page.#hasMoved = this.#hasMoved;
+    return page;
   }
 
   get isFull(): boolean {
     return this.#taken === this.#limit || this.#fields >= MAX_PAGE_FIELDS;
   }
 
-  /** Returns false for an item that there is no room for; the first is taken however large it is. */
-  add(item: ShownItem): boolean {
+  /**
+   * Returns false for an item that there is no room for; the first is taken however large it is.
+   *
+   * @param before its place when the page was begun, if others have been served since.
+   */
+  add(item: ShownItem, before?: ListPlace): boolean {
     this.#characters += charactersOf([item]);
     this.#fields += fieldsOf(item);
     if (this.#taken > 0 && this.#characters > MAX_PAGE_BYTES) return false;
+    const place = placeOfItem(item);
+    if (before !== undefined && (before[0] !== place[0] || before[1] !== place[1])) this.#hasMoved = true;
+    const shown = { place, item };
     const items = this.#stages.get(item.stage);
-    if (items === undefined) this.#stages.set(item.stage, [item]);
-    else items.push(item);
+    if (items === undefined) this.#stages.set(item.stage, [shown]);
+    else items.push(shown);
+    this.#added.push(shown);
     this.#taken += 1;
     return true;
   }
 
+  /** Writes what was added: as texts they take less memory until the page is whole, and no time then. */
+  write(): void {
+    for (const each of this.#added)
+      each.item = new RawJson(JSON.stringify(each.item)) as unknown as ShownItem;
+    this.#added = [];
+  }
+
   /** The page, and after which place the next one begins. */
   upTo(place: ListPlace | undefined): Result<"pipeline.list"> {
+    const stages = [...this.#stages];
+    if (this.#hasMoved) {
+      stages.sort(([a], [b]) => (isBefore([a, "", ""], [b, "", ""]) ? -1 : 1));
+      for (const [, items] of stages) items.sort((a, b) => (isBefore(a.place, b.place) ? -1 : 1));
+    }
     return {
-      stages: Object.fromEntries(this.#stages),
+      stages: Object.fromEntries(stages.map(([stage, items]) => [stage, items.map(({ item }) => item)])),
       ...(place === undefined ? {} : { next: JSON.stringify(place) }),
     };
   }
@@ -522,43 +632,26 @@ function* matchFrom(
 function* placeFrom(
   first: number,
   found: readonly string[],
-  before: readonly LoadedItem[],
+  before: readonly ListPlace[],
   after: ListPlace,
   params: Parsed<"pipeline.list">,
   env: Env,
 ): Operation<Outcome<Result<"pipeline.list">>> {
-  const { stage, agent, blocked, label, limit } = params;
+  const { limit } = params;
   const fitting = [...before];
   for (const storyId of found.slice(first, first + FOUND_PER_STEP)) {
     const loaded = yield* findItem(storyId);
-    const row = loaded?.row;
-    const fits =
-      loaded !== undefined &&
-      row !== undefined &&
-      row.stage !== null &&
-      (stage === undefined || row.stage === stage) &&
-      (agent === undefined || row.agent === agent) &&
-      (blocked === undefined || row.blocked === blocked) &&
-      (label === undefined || row.labels.includes(label)) &&
-      isBefore(after, placeOfItem(row as Placed));
-    if (fits) fitting.push(loaded);
+    if (loaded === undefined || !fits(loaded.row, params)) continue;
+    const place = placeOfItem(loaded.row as Placed);
+    if (isBefore(after, place)) fitting.push(place);
   }
-  fitting.sort((a, b) => (isBefore(placeOfItem(a.row as Placed), placeOfItem(b.row as Placed)) ? -1 : 1));
+  fitting.sort((a, b) => (isBefore(a, b) ? -1 : 1));
   // One more than a page has room for says that there is another one.
   const kept = fitting.slice(0, limit + 1);
   if (first + FOUND_PER_STEP < found.length) {
     return new Unfinished((later) => placeFrom(first + FOUND_PER_STEP, found, kept, after, params, later));
   }
-  const page = new Page(limit);
-  let place = after;
-  for (const each of kept) {
-    const item = page.isFull ? undefined : yield* shownItem(each, env);
-    // One that was deleted since then.
-    if (item === null) continue;
-    if (item === undefined || !page.add(item)) return page.upTo(place);
-    place = placeOfItem(item);
-  }
-  return page.upTo(undefined);
+  return yield* showFrom(0, kept, new Page(limit), undefined, params, env);
 }
 
 interface Placed {

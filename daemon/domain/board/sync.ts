@@ -49,6 +49,9 @@ const CHANGES_PER_STEP = 12;
 /** ... unless they touch many items: one of 256 takes some 10 ms. */
 const CHARACTERS_PER_STEP = 4096;
 
+/** Heads that one step looks for: some 2 ms of work. */
+const HEADS_PER_STEP = 1000;
+
 const selectChanges = sql<ChangeRow>(`
   SELECT seq, change_id, body, signature FROM pawl_change
   WHERE branch = :branch AND seq > :seq AND seq <= :last ORDER BY seq LIMIT :rows`);
@@ -78,8 +81,8 @@ export function* identity(
 
 export function* heads(
   params: Parsed<"pipeline.heads">,
-  env: Pick<Env, "identity" | "wallMs">,
-): Operation<Result<"pipeline.heads">> {
+  env: Env,
+): Operation<Outcome<Result<"pipeline.heads">>> {
   const branches = yield* findBranches();
   const open = yield* openOf(branches);
   const answer = {
@@ -90,11 +93,24 @@ export function* heads(
   const { known, sign } = params;
   const statements = sign ? { statements: yield* statementsHere(answer.heads, env) } : {};
   if (known === undefined) return { ...answer, ...statements };
-  const stored: string[] = [];
-  for (const head of known) {
-    if ((yield* placeOf(head)) !== undefined) stored.push(head.hash);
+  return yield* knownFrom(0, known, { ...answer, known: [], ...statements }, env);
+}
+
+/** One step of looking which heads are known here, and those that follow it: what is known stays so. */
+function* knownFrom(
+  first: number,
+  given: NonNullable<Parsed<"pipeline.heads">["known"]>,
+  before: Result<"pipeline.heads">,
+  env: Env,
+): Operation<Outcome<Result<"pipeline.heads">>> {
+  const end = env.mayGoOn ? Math.min(first + HEADS_PER_STEP, given.length) : given.length;
+  const known = [...(before.known ?? [])];
+  for (const head of given.slice(first, end)) {
+    if ((yield* placeOf(head)) !== undefined) known.push(head.hash);
   }
-  return { ...answer, known: stored, ...statements };
+  const answer = { ...before, known };
+  if (end === given.length) return answer;
+  return new Unfinished((later) => knownFrom(end, given, answer, later));
 }
 
 export function* changes(

@@ -5,7 +5,7 @@ import { MAX_PAGE_BYTES, MAX_PARAMS_PIECE_BYTES } from "@pawl/protocol/limits";
 import { Base64 } from "../../json/base64-insertion.js";
 import { keptJson } from "../../json/raw-json.js";
 import { all, type Operation, one, sql } from "../../store/statement.js";
-import { type Env, type Outcome, Wait } from "../../turns/operation.js";
+import { type Env, type Outcome, Unfinished, Wait } from "../../turns/operation.js";
 import { completeAnswer } from "./answer.js";
 import { storedAnswer } from "./answer-pieces.js";
 import { COLUMNS, type CommandRow, causeOf, finalKey, findCommand, view } from "./row.js";
@@ -101,51 +101,80 @@ export function* response(
   return { response: standsFor, chunk: new Base64(parts) as unknown as string, offset, sizeBytes };
 }
 
+/** Commands that one step of a list looks at: some 2 ms of work. */
+const LISTED_PER_STEP = 250;
 /** Commands that a page looks at for those that its filters let through. */
 const MAX_FILTERED_COMMANDS = 1001;
 
-export function* list(params: Parsed<"command.list">, env: Env): Operation<Result<"command.list">> {
-  const { deployment, state, projectId, limit, after } = params;
+export function* list(params: Parsed<"command.list">, env: Env): Operation<Outcome<Result<"command.list">>> {
+  const { after } = params;
   const isFiltered = [
     params.target,
     params.command,
     params.createdAfter,
     params.createdBefore,
-    projectId,
+    params.projectId,
   ].some((filter) => filter !== undefined);
   const before = after === undefined ? Number.MAX_SAFE_INTEGER : yield* placeOf(after);
-  const rows = isFiltered ? MAX_FILTERED_COMMANDS : limit + 1;
-  const of = deployment ?? projectId;
-  const found =
-    of === undefined
-      ? state === undefined
-        ? yield* all(selectPage, { before, rows })
-        : yield* all(selectPageInState, { state, before, rows })
-      : state === undefined
-        ? yield* all(deployment === undefined ? selectPageOfProject : selectPageOfDeployment, {
-            of,
-            before,
-            rows,
-          })
-        : yield* all(deployment === undefined ? selectPageOfProjectInState : selectPageOfDeploymentInState, {
-            of,
-            state,
-            before,
-            rows,
-          });
+  const rows = isFiltered ? MAX_FILTERED_COMMANDS : params.limit + 1;
+  return yield* listFrom(before, { commands: [], bytes: 0 }, rows, params, env);
+}
 
-  const commands: Result<"command.list">["commands"] = [];
-  let bytes = 0;
+/**
+ * One step of a page, and those that follow it. A command keeps its place, so none is left out or shown twice.
+ *
+ * @param count how many rows the page may still look at; the last one only says that there are more.
+ */
+function* listFrom(
+  before: number,
+  page: { readonly commands: readonly Command[]; readonly bytes: number; readonly last?: string | undefined },
+  count: number,
+  params: Parsed<"command.list">,
+  env: Env,
+): Operation<Outcome<Result<"command.list">>> {
+  const rows = env.mayGoOn ? Math.min(count, LISTED_PER_STEP + 1) : count;
+  const found = yield* rowsBefore(before, rows, params);
+  const commands = [...page.commands];
+  let { bytes, last } = page;
   for (const [index, row] of found.entries()) {
+    if (index === rows - 1 && rows < count) {
+      const to = found[index - 1] as CommandRow;
+      const left = count - (rows - 1);
+      return new Unfinished((later) => listFrom(to.seq, { commands, bytes, last }, left, params, later));
+    }
     // None before it was created later, however the wall clock was set.
     if (row.latestCreatedAt < (params.createdAfter ?? 0)) return { commands };
     bytes += Buffer.byteLength(row.errorMessage ?? "") + row.deployment.length + row.command.length;
-    if (commands.length === limit || (bytes > MAX_PAGE_BYTES && index > 0)) {
-      return { commands, next: (found[index - 1] as CommandRow).commandId };
+    if (last !== undefined && (commands.length === params.limit || bytes > MAX_PAGE_BYTES)) {
+      return { commands, next: last };
     }
     if (isWanted(row, params)) commands.push(view(row, env));
+    last = row.commandId;
   }
   return found.length < rows ? { commands } : { commands, next: (found.at(-1) as CommandRow).commandId };
+}
+
+/** The rows that come before a place, the newest first. */
+function* rowsBefore(
+  before: number,
+  rows: number,
+  { deployment, state, projectId }: Parsed<"command.list">,
+): Operation<CommandRow[]> {
+  const of = deployment ?? projectId;
+  if (of === undefined) {
+    return state === undefined
+      ? yield* all(selectPage, { before, rows })
+      : yield* all(selectPageInState, { state, before, rows });
+  }
+  const isOfDeployment = deployment !== undefined;
+  return state === undefined
+    ? yield* all(isOfDeployment ? selectPageOfDeployment : selectPageOfProject, { of, before, rows })
+    : yield* all(isOfDeployment ? selectPageOfDeploymentInState : selectPageOfProjectInState, {
+        of,
+        state,
+        before,
+        rows,
+      });
 }
 
 function isWanted(

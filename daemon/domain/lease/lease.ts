@@ -32,6 +32,8 @@ import {
 
 /** Leases that a page looks at for those that are held: more than it can show. */
 const MAX_SCANNED_LEASES = 2000;
+/** Leases that one step of a list shows: some 2 ms of work. */
+const LISTED_PER_STEP = 250;
 /** After every name with a beginning: no character is greater. */
 const LAST_CHARACTERS = "\u{10ffff}".repeat(MAX_LEASE_NAME_LENGTH);
 /** Holders that one step of `lease.break` ends. */
@@ -139,27 +141,54 @@ function* slotsTaken(name: string, rows: readonly LeaseRow[], env: Env): Operati
   return (yield* one(sumSlots, { name, now: env.now }))?.taken ?? 0;
 }
 
-function* list(params: Parsed<"lease.list">, env: Env): Operation<Result<"lease.list">> {
-  const { prefix = "", limit } = params;
+function* list(params: Parsed<"lease.list">, env: Env): Operation<Outcome<Result<"lease.list">>> {
+  const { prefix = "" } = params;
   const from = placeOf(params.after);
   // A place before all that begin so is that of the prefix itself, which may be a name.
   const { after, token } = from.after < prefix ? { after: prefix, token: 0 } : from;
   const last = prefix + LAST_CHARACTERS;
   const behind = yield* one(selectRowBehind, { after, token, last, passed: MAX_SCANNED_LEASES - 1 });
   const end = { last: behind?.name ?? last, lastToken: behind?.fencing_token ?? 0 };
-  const rows = yield* all(selectHeldPage, { after, token, ...end, now: env.now, rows: limit + 1 });
-  const leases: Result<"lease.list">["leases"] = [];
-  let bytes = 0;
-  for (const row of rows) {
-    bytes += row.name.length + row.owner.length + (row.note?.length ?? 0) + (row.members?.length ?? 0);
+  const next = behind === undefined ? undefined : nextOf(behind.name, behind.fencing_token);
+  return yield* listFrom({ after, token }, { leases: [], bytes: 0 }, { limit: params.limit, end, next }, env);
+}
+
+/** One step of a page, and those that follow it. */
+function* listFrom(
+  from: { readonly after: string; readonly token: number },
+  before: { readonly leases: readonly ShownLease[]; readonly bytes: number },
+  page: {
+    readonly limit: number;
+    readonly end: { readonly last: string; readonly lastToken: number };
+    readonly next: string | undefined;
+  },
+  env: Env,
+): Operation<Outcome<Result<"lease.list">>> {
+  const { limit, end, next } = page;
+  const left = limit - before.leases.length;
+  const most = env.mayGoOn ? Math.min(left, LISTED_PER_STEP) : left;
+  const rows = yield* all(selectHeldPage, { ...from, ...end, now: env.now, rows: most + 1 });
+  const leases = [...before.leases];
+  // A lease that another has now was given on since the last step.
+  const [first] = rows;
+  if (first?.mode === "exclusive") while (leases.at(-1)?.name === first.name) leases.pop();
+  let { bytes } = before;
+  for (const [index, row] of rows.entries()) {
     const shown = leases.at(-1);
+    if (index === most && most < left) {
+      const to = { after: (shown as ShownLease).name, token: (shown as ShownLease).fencingToken };
+      return new Unfinished((later) => listFrom(to, { leases, bytes }, page, later));
+    }
+    bytes += row.name.length + row.owner.length + (row.note?.length ?? 0) + (row.members?.length ?? 0);
     if (shown !== undefined && (leases.length === limit || bytes > MAX_PAGE_BYTES)) {
       return { leases, next: nextOf(shown.name, shown.fencingToken) };
     }
     leases.push(shownRow(row, env));
   }
-  return behind === undefined ? { leases } : { leases, next: nextOf(behind.name, behind.fencing_token) };
+  return next === undefined ? { leases } : { leases, next };
 }
+
+type ShownLease = Result<"lease.list">["leases"][number];
 
 /** Where a page ended: at the holder of a name with this token. */
 function nextOf(name: string, fencingToken: number): string {

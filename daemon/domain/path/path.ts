@@ -5,7 +5,7 @@ import { MAX_PAGE_BYTES, MAX_PATH_HOLDERS } from "@pawl/protocol/limits";
 import { remainingOf } from "../../grants/on-loss.js";
 import { all, type Operation, one, sql } from "../../store/statement.js";
 import type { HandlersOf } from "../../turns/handler.js";
-import type { Env } from "../../turns/operation.js";
+import { type Env, type Outcome, Unfinished } from "../../turns/operation.js";
 import { findHolders, workOf } from "./holders.js";
 import { literally, readPattern, Unusable } from "./pattern.js";
 import { gone, heldNow, reserve, rootOf, unusable } from "./reserve.js";
@@ -21,6 +21,9 @@ import {
 } from "./row.js";
 
 export const pathHandlers: HandlersOf<"path"> = { reserve, heartbeat, release: releasePaths, check, list };
+
+/** Reservations that one step of a list looks at: some 2 ms of work. */
+const LISTED_PER_STEP = 250;
 
 const PAGE = "SELECT pawl_path_reservation.*, root FROM pawl_path_reservation CROSS JOIN pawl_path_root";
 const IN_ORDER = `number > :after AND pawl_path_root.root_id = pawl_path_reservation.root_id
@@ -89,23 +92,47 @@ function* check(params: Parsed<"path.check">, env: Env): Operation<Result<"path.
   return { allowed: holders.length === 0, holders };
 }
 
-function* list(params: Parsed<"path.list">, env: Env): Operation<Result<"path.list"> | PawlError> {
-  const { limit, owner, after = "0" } = params;
+function* list(params: Parsed<"path.list">, env: Env): Operation<Outcome<Result<"path.list">>> {
   const root = params.root === undefined ? undefined : rootOf({ root: params.root }, "path.list");
   if (root instanceof PawlError) return root;
-  const from = { after: Number(after), rows: limit + 1 };
-  let rows: HeldRow[];
-  if (root !== undefined) {
-    const known = yield* one(selectRoot, { root });
-    rows = known === undefined ? [] : yield* all(selectPageOfRoot, { rootId: known.root_id, ...from });
-  } else
-    rows = yield* owner === undefined ? all(selectPage, from) : all(selectPageOfOwner, { owner, ...from });
+  return yield* listFrom(
+    Number(params.after ?? 0),
+    root,
+    { reservations: [], looked: 0, bytes: 0 },
+    params,
+    env,
+  );
+}
 
-  const reservations: Result<"path.list">["reservations"] = [];
-  let bytes = 0;
+/** A page as far as it has come: with how many were looked at, of which some may have run out. */
+interface ListedPaths {
+  readonly reservations: Result<"path.list">["reservations"];
+  readonly looked: number;
+  readonly bytes: number;
+}
+
+/** One step of a page, and those that follow it. A reservation keeps its place: none is left out or shown twice. */
+function* listFrom(
+  after: number,
+  root: string | undefined,
+  before: ListedPaths,
+  params: Parsed<"path.list">,
+  env: Env,
+): Operation<Outcome<Result<"path.list">>> {
+  const { limit, owner } = params;
+  const left = limit - before.looked;
+  const most = env.mayGoOn ? Math.min(left, LISTED_PER_STEP) : left;
+  const rows = yield* pageAfter(after, root, owner, most + 1);
+  const reservations = [...before.reservations];
+  let { bytes } = before;
   for (const [index, row] of rows.entries()) {
-    if (index === limit || bytes > MAX_PAGE_BYTES)
-      return { reservations, next: String(rows[index - 1]?.number) };
+    const last = rows[index - 1]?.number ?? after;
+    if (bytes > MAX_PAGE_BYTES || (index === most && most === left))
+      return { reservations, next: String(last) };
+    if (index === most) {
+      const page = { reservations, looked: before.looked + most, bytes };
+      return new Unfinished((later) => listFrom(last, root, page, params, later));
+    }
     if ((remainingOf(row, env) <= 0 && row.on_loss === null) || (owner !== undefined && row.owner !== owner))
       continue;
     const shown = yield* shownRow(row, env);
@@ -113,6 +140,19 @@ function* list(params: Parsed<"path.list">, env: Env): Operation<Result<"path.li
     reservations.push(shown);
   }
   return { reservations };
+}
+
+function* pageAfter(
+  after: number,
+  root: string | undefined,
+  owner: string | undefined,
+  count: number,
+): Operation<HeldRow[]> {
+  const from = { after, rows: count };
+  if (root === undefined)
+    return yield* owner === undefined ? all(selectPage, from) : all(selectPageOfOwner, { owner, ...from });
+  const known = yield* one(selectRoot, { root });
+  return known === undefined ? [] : yield* all(selectPageOfRoot, { rootId: known.root_id, ...from });
 }
 
 /** A guard of `transact`: `lease_lost` unless the reservation is held with this token. */

@@ -3,7 +3,7 @@ import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import { MAX_PAGE_BYTES } from "@pawl/protocol/limits";
 import { all, type Operation, one, sql } from "../../store/statement.js";
-import { type Env, type Outcome, Wait } from "../../turns/operation.js";
+import { type Env, type Outcome, Unfinished, Wait } from "../../turns/operation.js";
 import { placesOf } from "./ids.js";
 import { LAST_READY_LANE } from "./lanes.js";
 import { pageOf } from "./pages.js";
@@ -24,6 +24,9 @@ import {
   shownBatch,
 } from "./row.js";
 import { isPaused, type Settings } from "./settings.js";
+
+/** Batches that one step of a list shows: some 2 ms of work. */
+const LISTED_PER_STEP = 250;
 
 const selectState = sql<Pick<BatchRow, "state">>(
   "SELECT state FROM pawl_batch WHERE enqueue_seq = :seq AND batch_id = :batchId",
@@ -72,19 +75,32 @@ function* unfinished(batchId: string): Operation<number | undefined> {
   return undefined;
 }
 
-export function* list(params: Parsed<"queue.list">, env: Env): Operation<Result<"queue.list">> {
-  const { queue, limit } = params;
+export function* list(params: Parsed<"queue.list">, env: Env): Operation<Outcome<Result<"queue.list">>> {
+  return yield* listFrom(params.after ?? 0, { batches: [], bytes: 0 }, params, env);
+}
+
+/** One step of a page, and those that follow it. A batch keeps its place, so none is left out or shown twice. */
+function* listFrom(
+  after: number,
+  before: { readonly batches: readonly Batch[]; readonly bytes: number },
+  params: Parsed<"queue.list">,
+  env: Env,
+): Operation<Outcome<Result<"queue.list">>> {
+  const { queue, limit, state, key } = params;
+  const batches = [...before.batches];
   yield* env.turn.writeBack();
   const found = yield* findQueue(queue, env);
-  if (found === undefined) return { batches: [] };
-  const { state, key, after = 0 } = params;
+  if (found === undefined) return { batches };
+  const left = limit - batches.length;
+  const most = env.mayGoOn ? Math.min(left, LISTED_PER_STEP) : left;
   // One more, if there are more.
-  const rows = yield* pageOf(found.queue_id, { state, key, after, rows: limit + 1 });
+  const rows = yield* pageOf(found.queue_id, { state, key, after, rows: most + 1 });
   const queueText = JSON.stringify(queue);
-  const batches: Batch[] = [];
-  let bytes = 0;
-  let last = 0;
-  for (const { enqueue_seq: seq, payload_bytes, more_bytes } of rows) {
+  let { bytes } = before;
+  let last = after;
+  for (const [index, { enqueue_seq: seq, payload_bytes, more_bytes }] of rows.entries()) {
+    if (index === most && most < left)
+      return new Unfinished((later) => listFrom(last, { batches, bytes }, params, later));
     bytes += payload_bytes + more_bytes + BATCH_OVERHEAD_BYTES;
     if (batches.length > 0 && (batches.length === limit || bytes > MAX_PAGE_BYTES)) {
       return { batches, next: last };

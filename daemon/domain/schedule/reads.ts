@@ -9,6 +9,9 @@ import { byName, type Schedule, type ScheduleRow, shownSchedule, type Times, tim
 /** Times that one step finds: some 2 ms of work. */
 const TIMES_PER_STEP = 20;
 
+/** Schedules that one step of a list shows: some 2 ms of work. */
+const LISTED_PER_STEP = 250;
+
 /** What a schedule takes in a reply beside its payloads. */
 const OVERHEAD_BYTES = 512;
 
@@ -20,15 +23,32 @@ export function* get({ name }: Parsed<"schedule.get">): Operation<Result<"schedu
   return row instanceof PawlError ? row : { schedule: shownSchedule(row) };
 }
 
-export function* list({ limit, after = "" }: Parsed<"schedule.list">): Operation<Result<"schedule.list">> {
-  const schedules: Schedule[] = [];
-  let bytes = 0;
+export function* list(
+  params: Parsed<"schedule.list">,
+  env: Env,
+): Operation<Outcome<Result<"schedule.list">>> {
+  return yield* listFrom(params.after ?? "", { schedules: [], bytes: 0 }, params, env);
+}
+
+/** One step of a page, and those that follow it. Names stay, so no schedule is left out or shown twice. */
+function* listFrom(
+  after: string,
+  before: { readonly schedules: readonly Schedule[]; readonly bytes: number },
+  { limit }: Parsed<"schedule.list">,
+  env: Env,
+): Operation<Outcome<Result<"schedule.list">>> {
+  const schedules = [...before.schedules];
+  let { bytes } = before;
+  const left = limit - schedules.length;
+  const most = env.mayGoOn ? Math.min(left, LISTED_PER_STEP) : left;
   // One more, if there are more.
-  for (const row of yield* all(selectSizes, { after, rows: limit + 1 })) {
+  for (const [index, row] of (yield* all(selectSizes, { after, rows: most + 1 })).entries()) {
+    const last = schedules.at(-1)?.name ?? after;
+    if (index === most && most < left)
+      return new Unfinished((later) => listFrom(last, { schedules, bytes }, { limit }, later));
     bytes += row.bytes + OVERHEAD_BYTES;
-    const last = schedules.at(-1);
-    if (last !== undefined && (schedules.length === limit || bytes > MAX_PAGE_BYTES)) {
-      return { schedules, next: last.name };
+    if (schedules.length > 0 && (schedules.length === limit || bytes > MAX_PAGE_BYTES)) {
+      return { schedules, next: last };
     }
     schedules.push(shownSchedule((yield* byName(row.name)) as ScheduleRow));
   }
