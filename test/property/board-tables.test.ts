@@ -113,7 +113,7 @@ async function seenOf(driver: Driver, meant: Model, seen: { found: number }): Pr
       wanted.sort(inOrderOfWork).map(([storyId]) => storyId),
     );
   }
-  const { heads: found } = await driver.perform(heads({ sign: false }, env));
+  const { heads: found } = await performSteps(driver, (given) => heads({ sign: false }, given), env);
   expect(
     found.map(({ author, incarnation, seq, hash }) => `${author}/${incarnation}/${seq}/${hash}`).sort(),
   ).toEqual(meant.heads);

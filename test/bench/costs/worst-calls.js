@@ -124,7 +124,7 @@ export function worstCalls(database) {
     worst("sequence.next", "a new type", (run) => ({ type: `NEW${run}` })),
     worst("sequence.reserve", "a million numbers", { type: "FR", count: 1_000_000 }),
     worst("sequence.peek", "a type that there is not", { type: "NONE" }),
-    worst("sequence.state", "a full page of types", {}, 2000),
+    worst("sequence.state", "a full page of types", {}),
     worst("sequence.grant", "a range behind all", (run) => ({
       type: "GR",
       first: 1 + run * 10,
@@ -159,7 +159,7 @@ export function worstCalls(database) {
     worst("queue.cancel", "behind a million", (_, perform) => ({ batchId: waiting(perform) })),
     worst("queue.throttle", "a queue of a million", { queue: "deep", untilAt: null, reason: "r" }),
     worst("queue.get", "the newest", { batchId }),
-    worst("queue.list", "a full page", { queue: "deep", limit: 1000 }, 1000),
+    worst("queue.list", "a full page", { queue: "deep", limit: 1000 }),
     worst("queue.list", "a state that none has", { queue: "deep", state: "dead", limit: 1000 }),
     worst("queue.stats", "all queues", {}, 1000),
     worst("queue.stats", "a queue of a million", { queue: "deep" }),
@@ -178,7 +178,7 @@ export function worstCalls(database) {
       enabled: false,
     })),
     worst("schedule.get", "a megabyte", { name: "set-0" }),
-    worst("schedule.list", "a full page", scheduled, 1000),
+    worst("schedule.list", "a full page", scheduled),
     worst("schedule.run", "a megabyte", { name: "set-0" }),
     worst("schedule.next", "100 nights", { cron: "30 2 * * *", timeZone: "Europe/Berlin", count: 100 }),
     worst("schedule.next", "one that never comes", { cron: "0 0 31 4,6,9,11 *", timeZone: "Europe/Berlin" }),
@@ -207,7 +207,7 @@ export function worstCalls(database) {
     worst("command.params", "the oldest", { commandId }),
     worst("command.wait", "the oldest", { commandId }),
     worst("command.get", "the oldest", { commandId }),
-    worst("command.list", "a full page", { limit: 1000 }, 1000),
+    worst("command.list", "a full page", { limit: 1000 }),
     worst("command.list", "a state that none has", { state: "FAILED", limit: 1000 }),
     worst("command.cancel", "the oldest", { commandId }),
     worst("lease.acquire", "a new one", (run) => ({ name: `new-${run}`, owner: "o" })),
@@ -235,7 +235,7 @@ export function worstCalls(database) {
       reason: "r",
     })),
     worst("lease.get", "of a million", { name: "lease5" }),
-    worst("lease.list", "a full page", { limit: 1000 }, 1000),
+    worst("lease.list", "a full page", { limit: 1000 }),
     worst(
       "lease.acquire",
       "64 long pools",
@@ -262,15 +262,10 @@ export function worstCalls(database) {
       reserved(perform);
       return { root: "/root", path: "held/17/x.ts" };
     }),
-    worst(
-      "path.list",
-      "a full page",
-      (_, perform) => {
-        reserved(perform);
-        return { limit: 1000 };
-      },
-      1000,
-    ),
+    worst("path.list", "a full page", (_, perform) => {
+      reserved(perform);
+      return { limit: 1000 };
+    }),
     worst("path.heartbeat", "64 patterns", (run, perform) => ({ reservationId: reserve(run, perform) }), 64),
     worst("path.release", "64 patterns", (run, perform) => ({ reservationId: reserve(run, perform) }), 64),
     worst("pipeline.identity", "", {}),
@@ -310,7 +305,7 @@ export function worstCalls(database) {
       return { author: String(run).padStart(64, "b") };
     }),
     worst("pipeline.read", "an item", { storyId }),
-    worst("pipeline.list", "a full page", { limit: 1000 }, 1000),
+    worst("pipeline.list", "a full page", { limit: 1000 }),
     worst("pipeline.list", "an agent that nobody is", { agent: "nosuch", limit: 1000 }),
     worst("pipeline.list", "the first of each stage", { perStage: 100 }, 1000),
     worst("pipeline.ready", "a full page", { limit: 1000 }, 1000),
