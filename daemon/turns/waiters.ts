@@ -484,8 +484,8 @@ export class Waiters implements Contenders {
   }
 
   /**
-   * The daemon ends: nobody waits any more, and as many are told as there is time for. To take each out by itself would
-   * take as long as to tell it, and those for whom there is no time would still have to be when their connections close.
+   * The daemon ends: nobody waits any more, and as many are told as there is time for. To take each out by itself takes
+   * as long as to tell it, and those for whom there is no time would have to be taken out as their connections close.
    */
   end(tell: (call: Call) => void, isOver: () => boolean): void {
     const entries = this.all() as Entry[];

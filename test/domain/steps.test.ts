@@ -270,7 +270,7 @@ test.each(Object.entries(LISTS))(
   },
 );
 
-/** Hardly any time passes until the test ends, so that calls of others come between two steps on a slow machine, too. */
+/** Hardly any time passes until the test ends: calls of others come between two steps on a slow machine, too. */
 function haveTime(): void {
   let ms = performance.now();
   const clock = vi.spyOn(performance, "now").mockImplementation(() => (ms += 0.001));

@@ -137,7 +137,7 @@ function* stateFrom(
   return { mode, ...(whole as unknown as State), ...(next === undefined ? {} : { next }) };
 }
 
-/** The members of objects as text: to put 10,000 of them together anew in each step would take longer than to read them. */
+/** Members of objects, as text: to put 10,000 of them together anew in each step takes longer than to read them. */
 type WrittenState = { readonly [Part in keyof State]: string };
 
 function membersOf(object: object): string {
