@@ -11,6 +11,7 @@ import type { SignedChange } from "../../daemon/dist/domain/board/signed-text.js
 import { apply, changes, heads } from "../../daemon/dist/domain/board/sync.js";
 import { tellTurned } from "../../daemon/dist/domain/board/work-state.js";
 import { trust } from "../../daemon/dist/domain/peer/peer.js";
+import { encode } from "../../daemon/dist/json/raw-json.js";
 import type { Env } from "../../daemon/dist/turns/operation.js";
 import { asynchronousDriver, type Driver, envOf, performSteps, synchronousDriver } from "../domain/drive.js";
 import { Author, BOARD, hashOf } from "./board-author.js";
@@ -149,7 +150,9 @@ function inOrderOfWork([idA, a]: [string, ModelItem], [idB, b]: [string, ModelIt
 }
 
 async function pageOf(driver: Driver, params: Parsed<"pipeline.list">): Promise<Result<"pipeline.list">> {
-  return (await performSteps(driver, (given) => list(params, given), env)) as Result<"pipeline.list">;
+  const page = await performSteps(driver, (given) => list(params, given), env);
+  // As it travels: what was read in steps is written.
+  return JSON.parse(encode(page)) as Result<"pipeline.list">;
 }
 
 const SEARCHED = ["a", "a Z", '"', "x a"];
