@@ -40,7 +40,7 @@ others.
   --sync-delay MS    each sync takes so much longer, for all systems: shows how they compare on a slower disk
   --dir DIR          where state is kept; default the temporary directory. Not on tmpfs, where nothing is durable
   --profile DIR      writes a CPU profile of each pawld into DIR
-  --against DIR      with events or lease: another checkout that was built, whose daemon is compared
+  --against DIR      with events, lease or shared: another checkout that was built, whose daemon is compared
   --json FILE        writes all samples to FILE
 `;
 

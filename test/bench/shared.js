@@ -1,6 +1,8 @@
 // @ts-check
 /** Section `shared`: a batch from enqueue to complete, in PostgreSQL that daemons share, and in other queues there. */
 import { execFileSync } from "node:child_process";
+import { chmodSync, mkdirSync } from "node:fs";
+import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { open, Session } from "./driver.js";
@@ -8,6 +10,7 @@ import { assertDistinct } from "./measure.js";
 import * as jobs from "./peers/jobs.js";
 import * as pawl from "./peers/pawl.js";
 import { postgresql } from "./peers/postgresql.js";
+import { compareRounds } from "./rounds.js";
 
 /**
  * @typedef {import("./measure.js").Entry} Entry
@@ -27,6 +30,8 @@ const DEATHS = { connection: 200, daemon: 6 };
 const GRACE_MS = 5000;
 const LEASE_MS = 3_600_000;
 const WAITS_MS = 5;
+/** Of a round of the comparison with another build. */
+const COMPARED_CYCLES = 400;
 
 const ONE_QUEUE = "64 connections";
 const MANY_QUEUES = "64 connections, 16 queues";
@@ -97,7 +102,63 @@ export function entries({ pawlPeer, scale }) {
 }
 
 const HOW =
-  "Each load has a server of its own, with what initdb sets but for the durability. pg-boss fetches and completes by its methods, graphile-worker by its runner; both have a connection of PostgreSQL for each caller, pawl a few for each daemon.";
+  "A cycle is one job added, fetched and completed by itself, each step on disk before the next; nobody takes several at once, and what arrives together may share a commit. Each load has a server of its own, with what initdb sets but for the durability. pg-boss fetches and completes by its methods, graphile-worker by its runner; both have a connection of PostgreSQL for each caller, pawl a few for each daemon.";
+
+/**
+ * The processor's time for a cycle, of daemon and server, beside that of another build, in rounds that alternate.
+ *
+ * @param {{pawlPeer: Peer, root: string, quick: boolean, against: string, progress: (text: string) => void}} options
+ */
+export function compare({ pawlPeer, root, quick, against, progress }) {
+  const loads = LOADS.map(({ name, connections, queues }) => ({
+    name,
+    connections,
+    operations: COMPARED_CYCLES * Math.min(1, connections / 16),
+    lane: () => {
+      const lanes = Array.from({ length: queues }, (_, at) => pawl.cycles(`${name} ${at}`, PAYLOAD, []));
+      return (/** @type {number} */ index) => {
+        const lane = lanes[index % lanes.length];
+        return /** @type {NonNullable<typeof lane>} */ (lane)(index);
+      };
+    },
+  }));
+  const candidates = [
+    { name: "this checkout", peer: overPostgresql(path.dirname(path.dirname(DAEMON))) },
+    { name: against, peer: overPostgresql(path.resolve(against, "daemon")) },
+  ];
+  return compareRounds({ section: "shared", loads, candidates, root, quick, progress });
+
+  /**
+   * A daemon with a server of its own.
+   *
+   * @param {string} daemonDirectory
+   * @returns {Peer}
+   */
+  function overPostgresql(daemonDirectory) {
+    const peer = pawl.pawl({ daemonDirectory });
+    return {
+      ...pawlPeer,
+      async start(directory) {
+        const [at, own] = ["server", "daemon"].map((name) => path.join(directory, name));
+        for (const each of [at, own]) mkdirSync(/** @type {string} */ (each), { mode: 0o711 });
+        chmodSync(directory, 0o711);
+        const server = await postgresql.start(/** @type {string} */ (at));
+        const url = `postgresql://bench@localhost/postgres?host=${encodeURIComponent(/** @type {string} */ (at))}`;
+        const program = path.join(daemonDirectory, "bin/pawld.js");
+        execFileSync(process.execPath, [program, "--create-shared-tables", url], { stdio: "ignore" });
+        const daemon = await peer.start(/** @type {string} */ (own), ["--shared", `queue:*=${url}`]);
+        return {
+          ...daemon,
+          withPid: server.pid,
+          async stop() {
+            await daemon.stop();
+            await server.stop();
+          },
+        };
+      },
+    };
+  }
+}
 
 /** @returns {import("./report.js").Target[]} */
 export function targets() {

@@ -20,6 +20,7 @@ import { Session } from "../driver.js";
  * @typedef {object} Server a running one.
  * @property {string} socket path to connect to.
  * @property {number} pid
+ * @property {number} [withPid] of another that works for it, with its children.
  * @property {() => Promise<void>} stop
  */
 
@@ -86,6 +87,7 @@ export async function startServer({
   let said = "";
   for (const stream of [child.stdout, child.stderr]) {
     stream.setEncoding("utf8").on("data", (text) => {
+      if (process.env.SHOW) process.stderr.write(text);
       said = (said + text).slice(-KEPT_OUTPUT_CHARACTERS);
     });
   }
