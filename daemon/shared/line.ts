@@ -1,5 +1,6 @@
 import { refuse } from "@pawl/protocol/errors";
 import { elapsed } from "../clock.js";
+import type { Coming } from "../domain/queue/ahead.js";
 import type { Operation } from "../store/statement.js";
 import { type Env, EVERYTHING } from "../turns/operation.js";
 import type { Parked } from "../turns/waiters.js";
@@ -12,8 +13,17 @@ import { ReachesFurther, type ScopedCall, SharedTurn, type TurnSetting, Withdraw
 const MAX_ITEMS_PER_TURN = 64;
 /** A transaction that has so many takes no further line. */
 const MAX_ITEMS_PER_TRANSACTION = 256;
-/** Transactions that are under way at the same time: of more, each would have less to share. */
-const MAX_TRANSACTIONS = 2;
+/**
+ * Transactions that are under way at the same time. Of more than one, each would have less to share; so a further one
+ * begins where none has begun for longer than they take, as one that waits for the locks of another daemon.
+ */
+const MAX_TRANSACTIONS = 4;
+/** How many times as long as usual that is, and its bounds. */
+const PATIENCE = 4;
+const MIN_PATIENCE_MS = 20;
+const MAX_PATIENCE_MS = 250;
+/** Of what is usual, the part that the last transaction says. */
+const LAST_PART = 1 / 8;
 /** Of a turn that has the whole place. */
 const MAX_ITEMS_OF_ALL = 16;
 /** A turn that was undone for the sake of others is made again so often. */
@@ -39,6 +49,8 @@ export interface Item {
   readonly scopes: readonly string[];
   /** True if something of it may be undone, so that nothing else is written beside it in the transaction. */
   readonly isAlone: boolean;
+  /** What it asks for, where it is a call. */
+  readonly coming?: Coming | undefined;
   perform(turn: SharedTurn): Promise<void>;
   /** It was not done, and nothing is left of it. */
   failed(error: unknown): void;
@@ -76,7 +88,8 @@ export class CallLine {
   readonly hasAll: boolean;
   readonly #items: Item[] = [];
   readonly #woken = new Set<string>();
-  #isRunning = false;
+  /** Turns that are under way: one is performed, and the next of the same session may have begun. */
+  #underWay = 0;
   readonly #onIdle: () => void;
 
   constructor(turns: SideBySide, hasAll: boolean, onIdle: () => void) {
@@ -91,26 +104,27 @@ export class CallLine {
 
   /** Takes what one turn performs, which is then under way. */
   take(): readonly Item[] {
-    this.#isRunning = true;
+    this.#underWay += 1;
     return this.#items.splice(0, this.hasAll ? MAX_ITEMS_OF_ALL : MAX_ITEMS_PER_TURN);
   }
 
   /** What was taken is done. */
   done(): void {
-    this.#isRunning = false;
+    this.#underWay -= 1;
+    if (this.#underWay > 0) return;
     if (this.#items.length > 0) this.#turns.add(this);
     else this.#onIdle();
   }
 
   submit(item: Item): void {
     this.#items.push(item);
-    if (!this.#isRunning) this.#turns.add(this);
+    if (this.#underWay === 0) this.#turns.add(this);
   }
 
   /** A step that follows one that is done, before all that has come since. */
   goOn(call: ScopedCall): void {
     this.#items.unshift(itemOf(call));
-    if (!this.#isRunning) this.#turns.add(this);
+    if (this.#underWay === 0) this.#turns.add(this);
   }
 
   perform(call: ScopedCall): void {
@@ -182,18 +196,23 @@ function itemOf(call: ScopedCall): Item {
   return {
     scopes: call.scopes,
     isAlone: call.mayBeUndone === true,
+    coming: call.coming,
     perform: (turn) => turn.perform(call),
     failed: (error) => call.settle(error),
   };
 }
 
-/** The turns of a daemon at a place, several side by side: each takes the lines that wait for one, a share of them. */
+/** The turns of a daemon at a place: each takes the lines that wait for one. */
 export class SideBySide {
   readonly #place: LinesPlace;
   readonly #waiting = new Set<CallLine>();
-  #underWay = 0;
+  readonly #runs = new Set<Run>();
   readonly #awaitingEnd: (() => void)[] = [];
   #isScheduled = false;
+  /** Runs when all that are under way have been for longer than usual. */
+  #impatience: NodeJS.Timeout | undefined;
+  /** How long transactions take. */
+  #usualMs = MIN_PATIENCE_MS / PATIENCE;
 
   constructor(place: LinesPlace) {
     this.#place = place;
@@ -201,7 +220,7 @@ export class SideBySide {
 
   /** Resolves once nothing is under way and nothing waits. */
   async ended(): Promise<void> {
-    if (this.#underWay > 0 || this.#waiting.size > 0) {
+    if (this.#runs.size > 0 || this.#waiting.size > 0) {
       await new Promise<void>((resolve) => this.#awaitingEnd.push(resolve));
     }
   }
@@ -223,19 +242,42 @@ export class SideBySide {
     this.#place.wake(waiters.takeLeft());
   }
 
+  /** What waits is taken by the next transaction that follows one under way, or begins now if none is to end soon. */
   #schedule(): void {
-    if (this.#isScheduled || this.#underWay >= MAX_TRANSACTIONS) return;
+    if (this.#isScheduled || this.#waiting.size === 0 || this.#runs.size >= MAX_TRANSACTIONS) return;
+    const leftMs = this.#patienceLeftMs();
+    if (leftMs > 0) {
+      this.#impatience ??= setTimeout(() => {
+        this.#impatience = undefined;
+        this.#schedule();
+      }, Math.ceil(leftMs)).unref();
+      return;
+    }
     this.#isScheduled = true;
     // What arrives in the same turn of the event loop shares a transaction.
     setImmediate(() => {
       this.#isScheduled = false;
-      while (this.#waiting.size > 0 && this.#underWay < MAX_TRANSACTIONS) void this.#run(this.#takeLines());
+      if (this.#waiting.size > 0) void this.#run();
     });
   }
 
-  /** The lines of the next turn: as many as there are for each turn that may begin now. */
+  /**
+   * How long it takes at most until all transactions have been under way for longer than usual.
+   *
+   * @param last only those are looked at that came before it.
+   */
+  #patienceLeftMs(last?: Run): number {
+    const patienceMs = Math.min(Math.max(PATIENCE * this.#usualMs, MIN_PATIENCE_MS), MAX_PATIENCE_MS);
+    let leftMs = 0;
+    for (const run of this.#runs) {
+      if (run === last) break;
+      leftMs = Math.max(leftMs, run.sinceMs + patienceMs - elapsed());
+    }
+    return leftMs;
+  }
+
+  /** All lines that wait, as far as one transaction may take them. */
   #takeLines(): CallLine[] {
-    const share = Math.ceil(this.#waiting.size / (MAX_TRANSACTIONS - this.#underWay));
     const lines: CallLine[] = [];
     let items = 0;
     for (const line of this.#waiting) {
@@ -243,35 +285,55 @@ export class SideBySide {
       this.#waiting.delete(line);
       lines.push(line);
       items += line.waiting;
-      if (line.hasAll || lines.length >= share || items >= MAX_ITEMS_PER_TRANSACTION) break;
+      if (line.hasAll || items >= MAX_ITEMS_PER_TRANSACTION) break;
     }
     return lines;
   }
 
-  async #run(lines: readonly CallLine[]): Promise<void> {
-    this.#underWay += 1;
-    const hasAll = lines.some((line) => line.hasAll);
-    await this.#perform(
-      lines.flatMap((line) => line.take()),
-      hasAll,
-    );
-    this.#underWay -= 1;
-    for (const line of lines) line.done();
-    if (this.#waiting.size > 0) this.#schedule();
-    else if (this.#underWay === 0) for (const resolve of this.#awaitingEnd.splice(0)) resolve();
+  async #run(): Promise<void> {
+    const run: Run = { sinceMs: elapsed() };
+    this.#runs.add(run);
+    let share: Share | undefined = new Share(run, this.#takeLines());
+    while (share !== undefined) {
+      await this.#perform(share, share.items);
+      for (const line of share.lines) line.done();
+      share = share.following;
+    }
+    this.#runs.delete(run);
+    this.#schedule();
+    if (this.#runs.size > 0 || this.#waiting.size > 0) return;
+    for (const resolve of this.#awaitingEnd.splice(0)) resolve();
+  }
+
+  /**
+   * The commit of a share has gone out: on the same session, behind it, begins the transaction of what has arrived
+   * since, also in its own lines, unless one that came before takes it soon.
+   */
+  #follow(share: Share, slot: Slot): void {
+    const { run } = share;
+    this.#usualMs += (Math.min(elapsed() - run.sinceMs, MAX_PATIENCE_MS) - this.#usualMs) * LAST_PART;
+    if (this.#patienceLeftMs(run) > 0) return;
+    for (const line of share.lines) if (line.waiting > 0) this.#waiting.add(line);
+    if (this.#waiting.size === 0) return;
+    const following = new Share(run, this.#takeLines());
+    // The rest of these is performed on this session, too.
+    for (const line of share.lines) this.#waiting.delete(line);
+    run.sinceMs = elapsed();
+    following.begun = this.#begin(slot, following, following.items);
+    share.following = following;
   }
 
   /** Performs items in one transaction; in halves, down to each alone, where one is in the way. Never rejects. */
-  async #perform(items: readonly Item[], hasAll: boolean): Promise<void> {
+  async #perform(share: Share, items: readonly Item[]): Promise<void> {
     for (let tries = 1; ; tries += 1) {
-      const error = await this.#try(items, hasAll);
+      const error = await this.#try(share, items);
       if (error === undefined) return;
       if (error instanceof Undone || error instanceof Withdrawn) {
         tries = 0;
         continue;
       }
       if (error instanceof ReachesFurther || classifyShared(error) !== "retry") {
-        return await this.#separate(items, hasAll, error);
+        return await this.#separate(share, items, error);
       }
       if (tries < MAX_TRIES) continue;
       const refusal = refuse(
@@ -284,52 +346,71 @@ export class SideBySide {
     }
   }
 
-  async #separate(items: readonly Item[], hasAll: boolean, error: unknown): Promise<void> {
+  async #separate(share: Share, items: readonly Item[], error: unknown): Promise<void> {
     const [item, ...others] = items as [Item, ...Item[]];
     if (error instanceof NotDone) {
       for (const each of items) each.failed(error.refusal);
     } else if (others.length > 0) {
       const half = items.length >> 1;
-      await this.#perform(items.slice(0, half), hasAll);
-      await this.#perform(items.slice(half), hasAll);
-    } else if (error instanceof ReachesFurther && !hasAll) this.#place.reachFurther(item);
+      await this.#perform(share, items.slice(0, half));
+      await this.#perform(share, items.slice(half));
+    } else if (error instanceof ReachesFurther && !share.hasAll) this.#place.reachFurther(item);
     else item.failed(classifyShared(error) === "full" ? NO_SPACE : error);
   }
 
   /** Returns why nothing of it was done. */
-  async #try(items: readonly Item[], hasAll: boolean): Promise<unknown> {
-    let slot: Slot;
-    try {
-      slot = await this.#place.takeSlot();
-    } catch (error) {
-      return new NotDone(error as Error);
+  async #try(share: Share, items: readonly Item[]): Promise<unknown> {
+    let begun = share.begun;
+    share.begun = undefined;
+    if (begun === undefined) {
+      try {
+        begun = this.#begin(await this.#place.takeSlot(), share, items);
+      } catch (error) {
+        return new NotDone(error as Error);
+      }
     }
-    try {
-      return await this.#tryOn(slot, items, hasAll);
-    } finally {
-      this.#place.giveSlot(slot);
-    }
+    const error = await this.#tryOn(begun, share);
+    // Otherwise what follows has it.
+    if (share.following?.begun === undefined) this.#place.giveSlot(begun.slot);
+    return error;
   }
 
-  async #tryOn(slot: Slot, items: readonly Item[], hasAll: boolean): Promise<unknown> {
-    const { setting, channel } = this.#place;
-    const { session, daemon, number } = slot;
+  #begin(slot: Slot, { hasAll }: Share, items: readonly Item[]): Begun {
+    const { setting } = this.#place;
     const works = hasAll ? [{ scopes: undefined, items }] : worksOf(items);
     const isAlone = works.length === 1;
-    const turns = works.map(({ scopes }) => new SharedTurn(setting, session, { scopes, isAlone }));
-    const transaction = new Transaction(session, turns, daemon);
-    slot.turn += 1;
+    const turns = works.map(({ scopes }) => new SharedTurn(setting, slot.session, { scopes, isAlone }));
+    const transaction = new Transaction(slot.session, turns, slot.daemon);
+    const scopes = hasAll ? undefined : items.flatMap(({ scopes: own }) => own);
+    const coming = works.map((work) => work.items.flatMap((item) => item.coming ?? []));
+    const opened = transaction.begin(setting.lockPrefix, scopes, coming);
+    // Whoever performs it learns of a failure, a moment later.
+    opened.catch(() => {});
+    return { slot, items, works, turns, transaction, opened };
+  }
+
+  async #tryOn(begun: Begun, share: Share): Promise<unknown> {
+    const { setting, channel } = this.#place;
+    const { slot, items, works, turns, transaction, opened } = begun;
+    const { daemon, number } = slot;
     try {
-      const scopes = hasAll ? undefined : items.flatMap(({ scopes }) => scopes);
-      await transaction.begin(setting.lockPrefix, scopes);
-      await allSettled(works.map(({ items }, index) => performAll(items, turns[index] as SharedTurn)));
+      await opened;
+      await allSettled(works.map((work, index) => performAll(work.items, turns[index] as SharedTurn)));
     } catch (error) {
       return await this.#undo(slot, turns, error);
     }
     const sentAt = elapsed();
+    slot.turn += 1;
     try {
-      await transaction.commit({ daemon, slot: number, turn: slot.turn }, channel);
+      await transaction.commit({ daemon, slot: number, turn: slot.turn }, channel, () => {
+        // What follows a part of it would come before the rest.
+        if (items === share.items && share.following === undefined) this.#follow(share, slot);
+      });
     } catch (error) {
+      // What follows comes after all that was to be done before: it begins again then.
+      const following = share.following?.begun;
+      if (share.following !== undefined) share.following.begun = undefined;
+      await following?.opened.catch(() => {});
       if (classifyShared(error) !== "lost") return await this.#undo(slot, turns, error);
       this.#place.lost(error, slot);
       let isDone: boolean;
@@ -369,23 +450,62 @@ export class SideBySide {
   }
 }
 
-/** What is performed one after the other, with the scopes that it uses. */
+/** Transactions of one session, each begun with the commit of the one before. */
+interface Run {
+  /** The beginning of its last one, in milliseconds of `elapsed`. */
+  sinceMs: number;
+}
+
+/** What some lines have for one transaction. */
+class Share {
+  readonly run: Run;
+  readonly lines: readonly CallLine[];
+  readonly items: readonly Item[];
+  readonly hasAll: boolean;
+  /** The transaction that has begun for all of it; undefined if none has, or if it was undone. */
+  begun: Begun | undefined;
+  /** What is performed next on the same session. */
+  following: Share | undefined;
+
+  constructor(run: Run, lines: readonly CallLine[]) {
+    this.run = run;
+    this.lines = lines;
+    this.hasAll = lines.some((line) => line.hasAll);
+    this.items = lines.flatMap((line) => line.take());
+  }
+}
+
+interface Begun {
+  readonly slot: Slot;
+  readonly items: readonly Item[];
+  readonly works: readonly Work[];
+  /** One for each of the works. */
+  readonly turns: readonly SharedTurn[];
+  readonly transaction: Transaction;
+  readonly opened: Promise<void>;
+}
+
+/** What is performed one after the other, with the scopes that it uses; undefined for all. */
 interface Work {
-  readonly scopes: ReadonlySet<string>;
+  readonly scopes: ReadonlySet<string> | undefined;
   readonly items: readonly Item[];
 }
 
+interface ScopedWork extends Work {
+  readonly scopes: ReadonlySet<string>;
+}
+
 /** Items that have a scope in common are one work, in their order; all are, if something of them may be undone. */
-function worksOf(items: readonly Item[]): Work[] {
+function worksOf(items: readonly Item[]): ScopedWork[] {
   if (items.some(({ isAlone }) => isAlone)) {
     return [{ scopes: new Set(items.flatMap(({ scopes }) => scopes)), items }];
   }
-  const works = new Set<Work>();
-  const byScope = new Map<string, Work>();
+  const works = new Set<ScopedWork>();
+  const byScope = new Map<string, ScopedWork>();
   for (const item of items) {
     const before = new Set(item.scopes.flatMap((scope) => byScope.get(scope) ?? []));
     const [only] = before;
-    let work: Work;
+    let work: ScopedWork;
     if (only !== undefined && before.size === 1 && item.scopes.every((scope) => only.scopes.has(scope))) {
       (only.items as Item[]).push(item);
       continue;

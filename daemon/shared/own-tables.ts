@@ -35,4 +35,11 @@ CREATE TABLE pawl_shared_waiting (
 -- A batch is found by this alone: turns side by side do not see all that were added, and cannot enter their ids.
 CREATE INDEX pawl_shared_batch_key ON pawl_batch (batch_key);`,
   },
+  {
+    name: "shared-0002-lanes",
+    // SQLite has the key of the row behind each entry of an index; here a lane would be sorted for each claim.
+    sql: `
+DROP INDEX pawl_batch_lane;
+CREATE INDEX pawl_batch_lane ON pawl_batch (queue_id, lane, enqueue_seq);`,
+  },
 ];

@@ -10,7 +10,8 @@
 //     graph          who holds what is shared, at whichever daemon
 //     messages       what daemons tell each other  connection-number  how they number connections
 //     session-pool   the sessions of turns and reads
-//     session, batch one connection, on which operations are driven, and statements that go out together
+//     session        one connection, on which operations are driven
+//     gathered, batch  statements that go out together
 //     statements, schema, tables  the SQL
 import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
 import type { Mode, NotificationName } from "@pawl/protocol";
@@ -290,7 +291,9 @@ export class Place implements LinesPlace {
       return this.#granted.note({ method, params, elsewhere }, call.caller, outcome, ageMs);
     };
     const perform = (scopes: readonly string[]): void =>
-      this.#lines.of(scopes).perform(new PlacedCall({ call, about, scopes, remember, performed }));
+      this.#lines
+        .of(scopes)
+        .perform(new PlacedCall({ call, about, scopes, coming: { method, params }, remember, performed }));
     if (known !== undefined) return perform(known);
     const asked = RENEWING.has(method) ? elsewhere : undefined;
     this.#scopes

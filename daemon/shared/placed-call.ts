@@ -1,4 +1,5 @@
 import { type About, scopesWhenWoken } from "../domain/about.js";
+import type { Coming } from "../domain/queue/ahead.js";
 import type { Operation } from "../store/statement.js";
 import { type Call, following } from "../turns/call.js";
 import type { Env, Outcome } from "../turns/operation.js";
@@ -9,6 +10,7 @@ export class PlacedCall implements ScopedCall {
   readonly #call: Call;
   readonly #about: About;
   readonly scopes: readonly string[];
+  readonly coming: Coming | undefined;
   readonly #remember: (outcome: unknown, ageMs: number) => unknown;
   #performed: (() => void) | undefined;
 
@@ -20,12 +22,14 @@ export class PlacedCall implements ScopedCall {
     call: Call;
     about: About;
     scopes: readonly string[];
+    coming?: Coming;
     remember: (outcome: unknown, ageMs: number) => unknown;
     performed: () => void;
   }) {
     this.#call = options.call;
     this.#about = options.about;
     this.scopes = options.scopes;
+    this.coming = options.coming;
     this.#remember = options.remember;
     this.#performed = options.performed;
   }

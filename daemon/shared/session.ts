@@ -5,10 +5,20 @@
 import type { Duplex } from "node:stream";
 import { PawlError } from "@pawl/protocol/errors";
 import pg from "pg";
-import type { Done, Operation, SqlParams, SqlValue, Statement, Step } from "../store/statement.js";
+import type { Inserts } from "../domain/queue/ahead.js";
+import {
+  type Done,
+  NEW_KEY,
+  type Operation,
+  type SqlParams,
+  type SqlValue,
+  type Statement,
+  type Step,
+} from "../store/statement.js";
 import { type Answer, type Ask, Batch, type Prepared, type Row } from "./batch.js";
 import { ConnectionLost } from "./failure.js";
-import { insertionWithKey, KEY, translate, valuesOf } from "./statements.js";
+import { Gathered } from "./gathered.js";
+import { insertionWithKey, type Translated, translate, valuesOf } from "./statements.js";
 
 /** Before it, some of what the tables and the turns need is not there. */
 const OLDEST_SERVER_VERSION = 140_000;
@@ -18,11 +28,17 @@ const KEEP_ALIVE_AFTER_MS = 5_000;
 const DEFAULT_SCHEMA = "pawl";
 
 /**
- * Settings of each session. Statements are short, so compiling them would take longer than they do. A server whose peer
- * has gone without a word notices so soon, and gives its locks free.
+ * Settings of each session. Statements are short, so compiling them would take longer than they do, and planning them
+ * each time as long as they do. They are written for SQLite, which finds rows by indexes, one in the other: a plan for
+ * what a table has when it is new reads all of it, and is kept while the table grows. A server whose peer has gone
+ * without a word notices so soon, and gives its locks free.
  */
 const SETTINGS = {
   jit: "off",
+  plan_cache_mode: "force_generic_plan",
+  enable_seqscan: "off",
+  enable_hashjoin: "off",
+  enable_mergejoin: "off",
   default_transaction_isolation: "read committed",
   tcp_keepalives_idle: "5",
   tcp_keepalives_interval: "2",
@@ -36,7 +52,7 @@ export interface SessionOptions {
 }
 
 /** Keys that are reserved at once at most: those that a transaction does not use are never given. */
-const MAX_RESERVED_KEYS = 64;
+const MAX_RESERVED_KEYS = 256;
 const RESERVE_KEYS: Ask = {
   name: "pawl_reserve_keys",
   text: "SELECT nextval(pg_get_serial_sequence($1, $2)) AS key FROM generate_series(1, $3)",
@@ -53,6 +69,14 @@ interface Keys {
   next: number;
 }
 
+interface OpenTransaction {
+  isOpen: boolean;
+  /** True if an operation has written anything in it. */
+  wrote: boolean;
+  /** Of the first statement of it that failed: the server has refused all that came after. */
+  failure: unknown;
+}
+
 const BEGIN: Ask = { name: "pawl_begin", text: "BEGIN" };
 const BEGIN_TO_READ: Ask = {
   name: "pawl_begin_to_read",
@@ -61,7 +85,8 @@ const BEGIN_TO_READ: Ask = {
 const COMMIT: Ask = { name: "pawl_commit", text: "COMMIT" };
 
 /**
- * All the statements of a session are answered in their order; one transaction is open at a time. What is asked in it
+ * All the statements of a session are answered in their order; one transaction is open at a time, or about to be
+ * committed while the next is begun. What is asked in it
  * before the next tick goes out together.
  */
 export class Session {
@@ -73,13 +98,10 @@ export class Session {
   readonly #channels = new Map<string, (payload: string) => void>();
   readonly #endings: ((error: ConnectionLost) => void)[] = [];
   #lost: ConnectionLost | undefined;
-  #inTransaction = false;
-  #wrote = false;
+  #transaction: OpenTransaction = { isOpen: false, wrote: false, failure: undefined };
   readonly #prepared: Prepared = new Map();
   /** What goes out before the next tick. */
-  #batch: Batch | undefined;
-  /** Of the first statement of the transaction that failed: the server has refused all that came after. */
-  #failure: unknown;
+  #gathered: Gathered | undefined;
   readonly #keys = new Map<string, Keys>();
 
   private constructor(url: string, { application = "pawld" }: SessionOptions) {
@@ -150,7 +172,7 @@ export class Session {
 
   /** True if the open transaction, or the last one, has written anything in an operation. */
   get wrote(): boolean {
-    return this.#wrote;
+    return this.#transaction.wrote;
   }
 
   /** Runs once the session has no connection any more, also after `close`. */
@@ -160,16 +182,19 @@ export class Session {
   }
 
   /**
-   * Opens a transaction, and gives what the first statements in it were answered, all in one round trip.
+   * Opens a transaction, and gives what the first statements in it were answered, all in one round trip. The commit of
+   * the one before may be under way: the server comes to both in their order.
    *
-   * @param toRead true for one snapshot of everything, in which nothing can be written.
+   * @param options `toRead` for one snapshot of everything, in which nothing can be written. `inserts` is how many rows
+   * will be inserted, where that is known.
    */
-  async begin(first: readonly Ask[] = [], { toRead = false } = {}): Promise<Row[][]> {
-    this.#inTransaction = true;
-    this.#wrote = false;
-    this.#failure = undefined;
+  async begin(
+    first: readonly Ask[] = [],
+    { toRead = false, inserts = [] }: { toRead?: boolean; inserts?: readonly Inserts[] } = {},
+  ): Promise<Row[][]> {
+    this.#transaction = { isOpen: true, wrote: false, failure: undefined };
     if (toRead) this.#keys.clear();
-    const keys = this.#keysForNext();
+    const keys = this.#keysForNext(inserts);
     const [, ...answers] = await this.together([
       toRead ? BEGIN_TO_READ : BEGIN,
       ...first,
@@ -180,17 +205,31 @@ export class Session {
   }
 
   /**
-   * The tables that get as many keys as the last transaction has used: those that it has left are not above what
-   * others have given since.
+   * The tables that get keys: as many as are known to be needed, or as the last transaction has used. Those that it has
+   * left are not above what others have given since.
    */
-  #keysForNext(): Keys[] {
+  #keysForNext(inserts: readonly Inserts[]): Keys[] {
+    const known = new Map<Keys, number>();
+    for (const { statement, times } of inserts) {
+      const keys = this.#keysOf(insertionWithKey(statement));
+      known.set(keys, (known.get(keys) ?? 0) + times);
+    }
     for (const [table, keys] of this.#keys) {
-      keys.next = Math.min(keys.used, MAX_RESERVED_KEYS);
+      keys.next = Math.min(known.get(keys) ?? keys.used, MAX_RESERVED_KEYS);
       keys.free = [];
-      if (keys.used === 0) this.#keys.delete(table);
       keys.used = 0;
+      if (keys.next === 0) this.#keys.delete(table);
     }
     return [...this.#keys.values()];
+  }
+
+  #keysOf({ table, column }: Pick<Keys, "table" | "column">): Keys {
+    let keys = this.#keys.get(table);
+    if (keys === undefined) {
+      keys = { table, column, free: [], used: 0, next: 1 };
+      this.#keys.set(table, keys);
+    }
+    return keys;
   }
 
   #reserve({ table, column, next }: Keys): Ask {
@@ -199,23 +238,27 @@ export class Session {
 
   /**
    * Commits, together with some last statements, in one round trip. Throws if the transaction was not committed; what
-   * became of it is not known where `classifyShared` says `lost`.
+   * became of it is not known where `classifyShared` says `lost`. All of it has gone out when this returns a promise.
    */
   async commit(last: readonly Ask[] = []): Promise<Row[][]> {
-    const answers = await allOf([...last, COMMIT].map((ask) => this.#ask(ask)));
-    this.#inTransaction = false;
+    const transaction = this.#transaction;
+    const asked = [...last, COMMIT].map((ask) => this.#ask(ask));
+    // After one that fails the server passes over all that goes out together with it.
+    this.#sendGathered();
+    const answers = await allOf(asked);
+    transaction.isOpen = false;
     // After an error in the transaction the server answers so, and has undone it.
     if (answers.at(-1)?.command !== "COMMIT")
-      throw this.#failure ?? new Error("the transaction was undone instead of committed");
+      throw transaction.failure ?? new Error("the transaction was undone instead of committed");
     return answers.slice(0, -1).map(({ rows }) => rows);
   }
 
   /** Undoes what is open, if anything still is. Never throws: a connection that is lost has undone it. */
   async rollback(): Promise<void> {
-    if (!this.#inTransaction) return;
+    if (!this.#transaction.isOpen) return;
     // What fails before it has the server pass over all that goes out together with that.
-    this.#sendBatch();
-    this.#inTransaction = false;
+    this.#sendGathered();
+    this.#transaction.isOpen = false;
     await this.#ask({ text: "ROLLBACK" }).catch(() => {});
   }
 
@@ -254,10 +297,12 @@ export class Session {
 
   async #execute({ statement, params, single, key, unread }: Step, writes: Writes): Promise<unknown> {
     if (key) return await this.#insert(statement, params, writes);
-    const { name, text, names } = translate(statement);
-    const ask = { name, text, values: valuesOf(params, names) };
-    if (unread) return this.#sendWrite(ask, writes);
-    const { command, count, rows, givesRows } = await this.#ask(ask);
+    const translated = translate(statement);
+    const values = valuesOf(params, translated.names);
+    if (unread) return this.#sendWrite(translated, values, writes);
+    const { name, text, reads } = translated;
+    const asked = reads ? this.#read(translated, values) : this.#ask({ name, text, values });
+    const { command, count, rows, givesRows } = await asked;
     if (command !== "SELECT" && count !== null && count > 0) this.#noteWrite(writes);
     if (!givesRows) return { changes: count, lastInsertRowid: 0 };
     return single ? rows[0] : rows;
@@ -265,12 +310,8 @@ export class Session {
 
   /** Inserts a row under a key that the transaction has reserved: nobody waits for the insertion. */
   async #insert(statement: Statement, params: SqlParams, writes: Writes): Promise<Done> {
-    const { name, text, names, table, column } = insertionWithKey(statement);
-    let keys = this.#keys.get(table);
-    if (keys === undefined) {
-      keys = { table, column, free: [], used: 0, next: 1 };
-      this.#keys.set(table, keys);
-    }
+    const insertion = insertionWithKey(statement);
+    const keys = this.#keysOf(insertion);
     while (keys.free.length === 0) {
       // Another operation may take what this one has asked for.
       keys.free.push(...keysIn((await this.#ask(this.#reserve(keys))).rows));
@@ -278,19 +319,29 @@ export class Session {
     }
     keys.used += 1;
     const key = keys.free.shift() as number;
-    this.#sendWrite({ name, text, values: valuesOf({ ...params, [KEY]: key }, names) }, writes);
+    this.#sendWrite(insertion, valuesOf({ ...params, [NEW_KEY]: key }, insertion.names), writes);
     return { changes: 1, lastInsertRowid: key };
   }
 
   #noteWrite(writes: Writes): void {
-    this.#wrote = true;
+    this.#transaction.wrote = true;
     writes.some = true;
   }
 
   /** Sends a statement whose failure is that of all that come after it. */
-  #sendWrite(ask: Ask, writes: Writes): void {
+  #sendWrite(statement: Translated, values: readonly SqlValue[], writes: Writes): void {
     this.#noteWrite(writes);
-    this.#ask(ask).catch(() => {});
+    const transaction = this.#transaction;
+    this.#gather().write(statement, values, (error) => void this.#failed(error, transaction));
+    if (!transaction.isOpen) this.#sendGathered();
+  }
+
+  #read(statement: Translated, values: readonly SqlValue[]): Promise<Answer> {
+    const transaction = this.#transaction;
+    return new Promise((resolve, reject) => {
+      this.#gather().read(statement, values, resolve, (error) => reject(this.#failed(error, transaction)));
+      if (!transaction.isOpen) this.#sendGathered();
+    });
   }
 
   /** Performs a statement and gives its rows. Several that are asked for without waiting go out one after the other. */
@@ -306,7 +357,7 @@ export class Session {
 
   /** Performs a text of several statements without parameters. */
   async script(text: string): Promise<void> {
-    this.#sendBatch();
+    this.#sendGathered();
     await this.#client.query(text).catch((error) => {
       throw this.#explained(error);
     });
@@ -320,7 +371,7 @@ export class Session {
 
   /** Ends the session; what is open is undone. */
   async close(): Promise<void> {
-    this.#sendBatch();
+    this.#sendGathered();
     await this.#client.end().catch(() => {});
     this.#end(new Error("the session was closed"));
   }
@@ -337,31 +388,35 @@ export class Session {
   }
 
   #ask(ask: Ask): Promise<Answer> {
+    const transaction = this.#transaction;
     return new Promise((resolve, reject) => {
-      const fail = (error: unknown): void => {
-        const explained = this.#explained(error);
-        if (this.#inTransaction) this.#failure ??= explained;
-        reject(this.#inTransaction ? this.#failure : explained);
-      };
-      this.#openBatch().add(ask, resolve, fail);
-      if (!this.#inTransaction) this.#sendBatch();
+      this.#gather().add(ask, resolve, (error) => reject(this.#failed(error, transaction)));
+      if (!transaction.isOpen) this.#sendGathered();
     });
   }
 
-  #openBatch(): Batch {
-    if (this.#batch !== undefined) return this.#batch;
-    const batch = new Batch(this.#prepared);
-    this.#batch = batch;
+  /** What a statement fails with: in a transaction for what the first one did. */
+  #failed(error: unknown, transaction: OpenTransaction): unknown {
+    const explained = this.#explained(error);
+    if (!transaction.isOpen) return explained;
+    transaction.failure ??= explained;
+    return transaction.failure;
+  }
+
+  #gather(): Gathered {
+    if (this.#gathered !== undefined) return this.#gathered;
+    const gathered = new Gathered(new Batch(this.#prepared));
+    this.#gathered = gathered;
     process.nextTick(() => {
-      if (this.#batch === batch) this.#sendBatch();
+      if (this.#gathered === gathered) this.#sendGathered();
     });
-    return batch;
+    return gathered;
   }
 
-  #sendBatch(): void {
-    const batch = this.#batch;
-    this.#batch = undefined;
-    if (batch !== undefined) this.#client.query(batch);
+  #sendGathered(): void {
+    const gathered = this.#gathered;
+    this.#gathered = undefined;
+    if (gathered !== undefined) this.#client.query(gathered.end());
   }
 
   get #stream(): Duplex {
@@ -379,7 +434,7 @@ export class Session {
 
   #end(error: Error): void {
     if (this.#lost !== undefined) return;
-    this.#inTransaction = false;
+    this.#transaction.isOpen = false;
     this.#lost = new ConnectionLost(`${this.shown}: ${error.message}`, { cause: error });
     for (const action of this.#endings.splice(0)) action(this.#lost);
   }

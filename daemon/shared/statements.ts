@@ -1,5 +1,5 @@
 // A statement as PostgreSQL takes it, and values as operations give and receive them.
-import type { SqlParams, SqlValue, Statement } from "../store/statement.js";
+import { NEW_KEY, type SqlParams, type SqlValue, type Statement } from "../store/statement.js";
 import { keyColumns } from "./schema.js";
 
 /** A statement in the words of PostgreSQL, prepared under a name of its own on each connection. */
@@ -8,6 +8,11 @@ export interface Translated {
   readonly text: string;
   /** The names of the parameters, in the order of their numbers. */
   readonly names: readonly string[];
+  /** The table that it writes, and which of its parameters is the key of the one row there (`Statement.writes`). */
+  readonly table: string | undefined;
+  readonly row: number | undefined;
+  /** True if it only reads. */
+  readonly reads: boolean;
 }
 
 const translated = new WeakMap<Statement, Translated>();
@@ -19,10 +24,20 @@ export function translate(statement: Statement): Translated {
   if (found === undefined) {
     count += 1;
     const { text, names } = byNumber(statement.sql);
-    found = { name: `pawl_${count}`, text, names };
+    found = { name: `pawl_${count}`, text, names, ...whatItWrites(statement, text, names) };
     translated.set(statement, found);
   }
   return found;
+}
+
+function whatItWrites(
+  { writes }: Statement,
+  text: string,
+  names: readonly string[],
+): Pick<Translated, "table" | "row" | "reads"> {
+  const [, table] = /^\s*(?:INSERT INTO|UPDATE) (\w+)/.exec(text) ?? [];
+  const row = writes === undefined ? undefined : names.indexOf(writes);
+  return { table, row, reads: /^\s*SELECT\b/.test(text) };
 }
 
 /** An insertion that is given its key. */
@@ -30,9 +45,6 @@ export interface Insertion extends Translated {
   readonly table: string;
   readonly column: string;
 }
-
-/** The name of the parameter that a key is given by. */
-export const KEY = "key of the row";
 
 /** An insertion of one row whose key is known before. */
 export function insertionWithKey(statement: Statement): Insertion {
@@ -48,17 +60,62 @@ export function insertionWithKey(statement: Statement): Insertion {
       .slice(beginning.length)
       .replace(/\bVALUES\s*\(/, (values) => `${values}$${names.length + 1}, `);
     count += 1;
-    found = {
-      name: `pawl_${count}`,
-      text: `${beginning}${column}, ${rest}`,
-      names: [...names, KEY],
-      table,
-      column,
-    };
+    const withKey = { text: `${beginning}${column}, ${rest}`, names: [...names, NEW_KEY] };
+    const { row, reads } = whatItWrites(statement, withKey.text, withKey.names);
+    found = { name: `pawl_${count}`, ...withKey, table, column, row, reads };
     translatedWithKey.set(statement, found);
   }
   return found;
 }
+
+const types = new WeakMap<Translated, readonly string[]>();
+
+/** The types of a statement's parameters; undefined as long as no server has been asked. They are the same on all. */
+export function typesOf(statement: Translated, learnt?: readonly string[]): readonly string[] | undefined {
+  if (learnt !== undefined) types.set(statement, learnt);
+  return types.get(statement);
+}
+
+/** The column that says for which of several executions a row was found, from 1. */
+export const PLACE = "place among all";
+
+const texts = new WeakMap<Translated, string>();
+
+/** Several executions of a statement as one: its parameters are arrays, with an element for each. */
+export function allIn(
+  statement: Translated,
+  types: readonly string[],
+  values: readonly (readonly SqlValue[])[],
+): { name: string; text: string; values: readonly SqlValue[] } {
+  let text = texts.get(statement);
+  if (text === undefined) {
+    text = textOfAll(statement, types);
+    texts.set(statement, text);
+  }
+  const arrays = types.map((_, index) => arrayOf(values.map((each) => each[index] as SqlValue)));
+  return { name: `${statement.name}_all`, text, values: arrays };
+}
+
+function textOfAll({ text, reads, row }: Translated, types: readonly string[]): string {
+  const arrays = types.map((type, index) => `$${index + 1}::${type}[]`).join(", ");
+  const columns = types.map((_, index) => `p${index + 1}`);
+  const own = text.replaceAll(NUMBERED, (found, number?: string) =>
+    number === undefined ? found : `asked.p${number}`,
+  );
+  if (reads) {
+    return `SELECT asked.place AS "${PLACE}", found.* FROM unnest(${arrays}) WITH ORDINALITY AS asked (${columns.join(", ")}, place)
+      CROSS JOIN LATERAL (${own}) AS found`;
+  }
+  const from = `FROM unnest(${arrays}) AS asked (${columns.join(", ")})`;
+  const [, insertion, list] = /^(\s*INSERT INTO[^(]+\([^)]*\)\s*)VALUES\s*\(([\s\S]*)\)\s*$/.exec(own) ?? [];
+  if (insertion !== undefined) return `${insertion} SELECT ${list} ${from}`;
+  const [, change, condition] = /^([\s\S]*)(\bWHERE \w+ = asked\.p\d+\s*)$/.exec(own) ?? [];
+  if (change === undefined || row === undefined) throw new Error(`not a statement about one row: ${text}`);
+  return `${change} ${from} ${condition}`;
+}
+
+/** Text literals, where a number is a text, or a parameter. */
+const NUMBERED = /'(?:[^']|'')*'|\$(\d+)/g;
 
 /** Gives a statement `$1` where it first has some `:name`, and the names in the order of their numbers. */
 export function byNumber(sql: string): { text: string; names: string[] } {
@@ -122,7 +179,14 @@ export function textOf(value: SqlValue): string | Buffer | null {
     : Buffer.from(value.buffer, value.byteOffset, value.byteLength);
 }
 
-/** Texts as a value of the type `text[]`. */
-export function arrayOf(texts: readonly string[]): string {
-  return `{${texts.map((text) => `"${text.replaceAll(/["\\]/g, "\\$&")}"`).join(",")}}`;
+/** Values as one of an array type. */
+export function arrayOf(values: readonly SqlValue[]): string {
+  return `{${values.map(elementOf).join(",")}}`;
+}
+
+function elementOf(value: SqlValue): string {
+  if (value === null) return "NULL";
+  if (typeof value === "number") return String(value);
+  const text = typeof value === "string" ? value : `\\x${Buffer.from(value).toString("hex")}`;
+  return `"${text.replaceAll(/["\\]/g, "\\$&")}"`;
 }

@@ -1,4 +1,5 @@
 import { elapsed, type Reading } from "../clock.js";
+import type { Ahead, Coming } from "../domain/queue/ahead.js";
 import type { Ask } from "./batch.js";
 import { messageOfKeys } from "./messages.js";
 import type { Session } from "./session.js";
@@ -68,11 +69,17 @@ export class Transaction {
   }
 
   /**
-   * Opens the transaction, takes its locks, and reads the clock behind them, in one round trip.
+   * Opens the transaction, takes its locks, and reads behind them the clock and what its calls will ask for, all in one
+   * round trip.
    *
    * @param scopes undefined for the whole place.
+   * @param coming what each turn will perform.
    */
-  async begin(lockPrefix: string, scopes: Iterable<string> | undefined): Promise<void> {
+  async begin(
+    lockPrefix: string,
+    scopes: Iterable<string> | undefined,
+    coming: readonly (readonly Coming[])[],
+  ): Promise<void> {
     // In one order everywhere, so that no two transactions wait for each other.
     const keys = arrayOf([...(scopes ?? [])].sort());
     const asks: Ask[] =
@@ -83,7 +90,10 @@ export class Transaction {
             { ...READ_CLOCK_AND_WAITING, values: [keys, this.#daemon] },
           ];
     this.#readAt = elapsed();
-    const [, [clock] = []] = await this.#session.begin(asks);
+    const ahead = this.#turns.map((turn, index) => turn.ahead(coming[index] ?? []));
+    const begun = this.#session.begin(asks, { inserts: ahead.flatMap(({ inserts }) => inserts) });
+    const read = this.#turns.map((turn, index) => turn.readAhead(ahead[index] as Ahead));
+    const [[, [clock] = []]] = await Promise.all([begun, ...read]);
     const now = Number(clock?.now);
     this.#time = { now, retentionNow: now, wallMs: now };
     this.#othersWait = clock?.others === 1;
@@ -91,8 +101,12 @@ export class Transaction {
     for (const turn of this.#turns) turn.begin(this.#time, waiting);
   }
 
-  /** The last statements and the commit, in one round trip. */
-  async commit({ slot, turn }: TurnNumber, channel: string): Promise<void> {
+  /**
+   * The last statements and the commit, in one round trip.
+   *
+   * @param sent called once they have gone out, so that the next transaction of the session may begin behind them.
+   */
+  async commit({ slot, turn }: TurnNumber, channel: string, sent: () => void): Promise<void> {
     const [session, daemon] = [this.#session, this.#daemon];
     await Promise.all(this.#turns.map((each) => each.writeBack()));
     const last: Ask[] = [];
@@ -108,7 +122,9 @@ export class Transaction {
     const writes = session.wrote || registered.length > 0;
     if (writes) last.push({ ...LEAVE_TURN, values: [daemon, slot, turn, this.#time.now] });
     const sentAt = elapsed();
-    const answers = await session.commit(last);
+    const committed = session.commit(last);
+    sent();
+    const answers = await committed;
     if (!writes) return;
     this.#readAt = sentAt;
     this.#readBeforeMs = Number(answers.at(-1)?.[0]?.now) - this.#time.now;

@@ -1,5 +1,6 @@
 import { PawlError } from "@pawl/protocol/errors";
 import { elapsed, type Reading } from "../clock.js";
+import { type Ahead, aheadOf, type Coming, forgetAhead } from "../domain/queue/ahead.js";
 import type { Operation } from "../store/statement.js";
 import type { Due } from "../turns/alarm.js";
 import { isToUndo, MAX_ASKED_FOR_ANCESTORS, MAX_UNTANGLED, UNTANGLED } from "../turns/attempt.js";
@@ -47,6 +48,8 @@ export interface TurnSetting extends Pick<Env, "mode" | "idDigits" | "sign" | "i
 /** A call with the scopes of the rows that it uses; `EVERYTHING` is one of them where these are not known. */
 export interface ScopedCall extends Call {
   readonly scopes: readonly string[];
+  /** What it asks for; undefined for one of the daemon itself, or a step that follows. */
+  readonly coming?: Coming | undefined;
   /** The scopes that suffice when it waits and a key was woken. */
   scopesWhenWoken(key: string): readonly string[];
   /** The same call, for a step that follows. */
@@ -102,7 +105,7 @@ export class SharedTurn {
   readonly #letFirst = new Set<Parked>();
   /** The keys that calls wait under from this turn on, and of which other daemons do not know. */
   readonly #toRegister = new Set<string>();
-  readonly #until = elapsed() + MAX_TURN_MS;
+  #until = 0;
   #effects: SharedEffects;
   #time: Reading = { now: 0, retentionNow: 0, wallMs: 0 };
   performed = 0;
@@ -126,8 +129,20 @@ export class SharedTurn {
    */
   begin(time: Reading, waiting: readonly string[]): void {
     this.#time = time;
+    this.#until = elapsed() + MAX_TURN_MS;
     this.#effects = new SharedEffects(time.now, this.#setting.isFollowed);
     this.#leaveSome(waiting);
+  }
+
+  /** What is known of calls before they are performed. */
+  ahead(calls: readonly Coming[]): Ahead {
+    return aheadOf(calls, this.#scopes ?? NO_SCOPES, this.#memory);
+  }
+
+  /** Reads ahead, side by side, what would be read by one call after the other. */
+  async readAhead({ reads, keep }: Ahead): Promise<void> {
+    await Promise.all(reads.map((read) => this.#session.drive(read)));
+    keep();
   }
 
   /** Others wait under these keys too: now and then what comes free is left to them, lest they wait for ever. */
@@ -156,6 +171,7 @@ export class SharedTurn {
   }
 
   async performOwn<T>(start: (env: Env) => Operation<T>): Promise<T> {
+    forgetAhead(undefined, this.#memory);
     const result = await this.#session.perform(start(this.#env(DAEMON, false, null)));
     this.#waiters.apart.forget();
     await this.#serveWoken();
@@ -307,6 +323,7 @@ export class SharedTurn {
   ): Promise<unknown> {
     const session = this.#session;
     this.#effects.begin();
+    forgetAhead((call as ScopedCall).coming, this.#memory);
     const operation = call.start(this.#env(call.caller, mayWait, woken, parked, mayOvertake));
     if (call.mayBeUndone) await session.drive(this.#memory.writeBack());
     const outcome: Outcome<unknown> = call.mayBeUndone
@@ -507,6 +524,8 @@ export class SharedTurn {
     };
   }
 }
+
+const NO_SCOPES: ReadonlySet<string> = new Set();
 
 /** A call that waited was performed when its wait had been ended. */
 const GONE = Symbol("gone");

@@ -24,13 +24,22 @@ export interface Statement<Row = unknown> {
   readonly sql: string;
   /** Never set: it only carries the type of the rows. */
   readonly row?: Row;
+  /**
+   * The parameter by which a statement names the one row that it writes, by the integer key of its table; `NEW_KEY` for
+   * an insertion that is given one. It reads no other row, and changes nothing by which others are told apart: such
+   * statements about different rows may be performed in any order, and those of one text as one.
+   */
+  readonly writes?: string;
 }
+
+/** The parameter of a key that is chosen for a new row (`insert`). */
+export const NEW_KEY = "key of the row";
 
 const declared: Statement[] = [];
 
 /** Declares a statement, at module level, in the SQL that SQLite and PostgreSQL share. */
-export function sql<Row = never>(text: string): Statement<Row> {
-  const statement: Statement<Row> = { sql: text };
+export function sql<Row = never>(text: string, of: Pick<Statement, "writes"> = {}): Statement<Row> {
+  const statement: Statement<Row> = { sql: text, ...of };
   declared.push(statement);
   return statement;
 }

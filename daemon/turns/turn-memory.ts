@@ -25,6 +25,11 @@ export class TurnMemory {
     return rows as Rows;
   }
 
+  /** The rows of a kind; undefined if nobody has asked for them yet. */
+  known<Rows extends KeptRows>(kind: new () => Rows): Rows | undefined {
+    return this.#kept.get(kind) as Rows | undefined;
+  }
+
   *writeBack(): Operation<void> {
     for (const rows of this.#kept.values()) yield* rows.writeBack();
   }

@@ -4,7 +4,16 @@ import { describe, expect, onTestFinished, test } from "vitest";
 import { ConnectionLost, classifyShared } from "../../daemon/dist/shared/failure.js";
 import { placeOf, Session } from "../../daemon/dist/shared/session.js";
 import { createTables, useTables } from "../../daemon/dist/shared/tables.js";
-import { all, insert, type Operation, one, run, sql } from "../../daemon/dist/store/statement.js";
+import {
+  all,
+  insert,
+  NEW_KEY,
+  type Operation,
+  one,
+  run,
+  sql,
+  write,
+} from "../../daemon/dist/store/statement.js";
 import { madeForTests } from "../daemon.js";
 import { HAS_POSTGRESQL, PostgreSql } from "../postgresql.js";
 
@@ -146,6 +155,95 @@ describe.skipIf(!HAS_POSTGRESQL)("a session with PostgreSQL", () => {
     await session.rollback();
     expect(await session.drive(one(selectLast))).toEqual({ last: "c2" });
     expect(await session.drive(one(selectLast))).toEqual({ last: "c2" });
+  });
+
+  test("statements of one text go out as one, each row by what was said of it last", async () => {
+    const session = await openTables();
+    const text = `
+      INSERT INTO pawl_queue (queue, fencing_token, ready, scheduled, claimed, completed, dead, cancelled)
+      VALUES (:queue, :token, 0, 0, 0, 0, 0, 0)`;
+    const insertRow = sql(text, { writes: NEW_KEY });
+    const setToken = sql("UPDATE pawl_queue SET fencing_token = :token WHERE queue_id = :id", {
+      writes: "id",
+    });
+    const setSettings = sql("UPDATE pawl_queue SET settings = :settings WHERE queue_id = :id", {
+      writes: "id",
+    });
+    const setAll = sql("UPDATE pawl_queue SET ready = fencing_token");
+    const selectFrom = sql<{ queue: string; token: number; settings: string | null; ready: number }>(`
+      SELECT queue, fencing_token AS token, settings, ready FROM pawl_queue WHERE queue >= :from
+      ORDER BY queue LIMIT :rows`);
+    function* addAndChange(queue: string, settings: string | null): Operation<void> {
+      const id = yield* insert(insertRow, { queue, token: 1 });
+      yield* write(setToken, { id, token: 2 });
+      yield* write(setSettings, { id, settings });
+      // Once a row is there, and again in the same message.
+      if (queue.endsWith("b")) yield* write(setToken, { id, token: 3 });
+    }
+    const named = async () =>
+      (await session.query<{ name: string }>("SELECT name FROM pg_prepared_statements")).map(
+        ({ name }) => name,
+      );
+    // With the first the server says of what types the parameters are.
+    for (const round of ["1", "2"]) {
+      await session.begin([], { inserts: [{ statement: insertRow, times: 3 }] });
+      const texts = ['a "quoted" \\ text', null, "{NULL}"];
+      await Promise.all(
+        ["a", "b", "c"].map((name, at) =>
+          session.perform(addAndChange(`${round}${name}`, texts[at] ?? null)),
+        ),
+      );
+      const read = [`${round}b`, `${round}`, "9"].map((from) =>
+        session.perform(all(selectFrom, { from, rows: 2 })),
+      );
+      const first = session.perform(one(selectFrom, { from: `${round}c`, rows: 1 }));
+      const [a, b, c] = [
+        { queue: `${round}a`, token: 2, settings: texts[0], ready: 0 },
+        { queue: `${round}b`, token: 3, settings: null, ready: 0 },
+        { queue: `${round}c`, token: 2, settings: texts[2], ready: 0 },
+      ];
+      expect(await Promise.all(read)).toEqual([[b, c], [a, b], []]);
+      expect(await first).toEqual(c);
+      await session.commit();
+    }
+    expect((await named()).filter((name) => name.endsWith("_all"))).toHaveLength(4);
+
+    // What is said of nobody knows which rows comes in its place.
+    await session.begin();
+    await session.perform(
+      (function* () {
+        yield* write(setToken, { id: 1, token: 7 });
+        yield* write(setAll, {});
+        yield* write(setToken, { id: 2, token: 8 });
+        yield* write(setToken, { id: 1, token: 9 });
+      })(),
+    );
+    await session.commit();
+    expect(await session.drive(all(selectFrom, { from: "1", rows: 2 }))).toMatchObject([
+      { token: 9, ready: 7 },
+      { token: 8, ready: 3 },
+    ]);
+  });
+
+  test("a transaction begins behind a commit that is under way, also behind one that fails", async () => {
+    const session = await openTables();
+    await session.begin();
+    await session.perform(insert(insertQueue, { queue: "a", token: 1 }));
+    const committed = session.commit();
+    const begun = session.begin([{ text: "SELECT count(*) AS queues FROM pawl_queue" }]);
+    await committed;
+    expect(await begun).toEqual([[{ queues: 1 }]]);
+    expect(session.wrote).toBe(false);
+
+    await session.perform(insert(insertQueue, { queue: "a", token: 2 }));
+    const failing = session.commit();
+    const behind = session.begin();
+    await expect(failing).rejects.toThrow("duplicate key");
+    await expect(behind).rejects.toThrow("current transaction is aborted");
+    await session.rollback();
+    await session.begin();
+    expect(await session.perform(one(figures))).toMatchObject({ queues: 1 });
+    await session.commit();
   });
 
   test("tables are made once, and by one program", async () => {

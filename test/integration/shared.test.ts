@@ -59,6 +59,29 @@ describe.skipIf(!HAS_POSTGRESQL)("names that daemons share", () => {
     expect((await second.call("queue.get", { batchId: batch.batchId })).batch.state).toBe("completed");
   });
 
+  test("what calls of one turn read is as those before them have left it", async () => {
+    const [first] = await connect();
+    const asked = { queue: "s/turn", payloads: [1], sourceKey: "k", onExisting: "rerun" as const };
+    await first.call("queue.enqueue", asked);
+    const { claim } = await first.call("queue.claim", { queue: "s/turn", owner: "a" });
+    const { claimId, leaseToken } = claim as NonNullable<typeof claim>;
+    // Sent together: the first turn has one of them, the next one the rest.
+    const [, followed, completed, again, next, none, lost] = await Promise.all([
+      first.call("queue.enqueue", { queue: "s/turn-other", payloads: [1] }),
+      first.call("queue.enqueue", asked),
+      first.call("queue.complete", { claimId, leaseToken }),
+      first.call("queue.complete", { claimId, leaseToken }),
+      first.call("queue.claim", { queue: "s/turn", owner: "b" }),
+      first.call("queue.claim", { queue: "s/turn", owner: "c" }),
+      first.call("queue.abandon", { claimId, leaseToken }).catch(({ kind }) => kind),
+    ]);
+    expect(followed.outcome).toBe("follower");
+    expect([completed, again]).toEqual([{ completed: 1 }, { completed: 1 }]);
+    // The end of the one has made the other ready, and there is no third.
+    expect(next.claim?.batches[0]?.batchId).toBe(followed.batch.batchId);
+    expect([none.claim, lost]).toEqual([null, "claim_lost"]);
+  });
+
   test("a claim that ends with its connection goes to one who waits at the other daemon", async () => {
     const [first, second] = await connect();
     await first.call("queue.enqueue", { queue: "s/gone", payloads: [1], retry: { baseMs: 0, maxMs: 0 } });

@@ -86,11 +86,13 @@ const selectPayloads = sql<{ payloads: string }>(
   "SELECT payloads FROM pawl_batch_payloads WHERE enqueue_seq = :seq",
 );
 
-const claimHead = sql(`
-  UPDATE pawl_batch SET state = 'claimed', claim_seq = :head, fencing_token = :fencingToken, claim_size = :size,
+const claimHead = sql(
+  `UPDATE pawl_batch SET state = 'claimed', claim_seq = :head, fencing_token = :fencingToken, claim_size = :size,
     owner = :owner, pid = :pid, claimed_at = :claimedAt, lease_ms = :leaseMs, connection = :connection, holder_connection = :holder,
     expires_at = :expiresAt, grace_ms = :graceMs, has_terms = :hasTerms
-  WHERE enqueue_seq = :head`);
+  WHERE enqueue_seq = :head`,
+  { writes: "head" },
+);
 
 const CLAIM_FOLLOWING = `
   UPDATE pawl_batch SET state = 'claimed', claim_seq = :head, fencing_token = :fencingToken WHERE ${IN_GROUP}`;

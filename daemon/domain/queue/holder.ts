@@ -22,6 +22,7 @@ import {
 import { knownName, move, NO_COUNTS, queueOf, touchKey } from "./queue-row.js";
 import { keepResults, resultsFor } from "./results.js";
 import { finishedKey, waitKey } from "./row.js";
+import { selectSingle, takeSingle } from "./single-claim.js";
 import { cancelAtOf, completedFirst, endAt, type HasTerms, KEPT, LEASE_ENDED } from "./terms.js";
 
 const extend = sql<{ has_terms: HasTerms }>(`
@@ -37,19 +38,6 @@ const takeOver = sql(`
 const selectLeaseLength = sql<{ lease_ms: number | null }>(`
   SELECT lease_ms FROM pawl_batch WHERE enqueue_seq = :head AND fencing_token = :fencingToken`);
 
-/** The queue of a claim of one batch that is still held, or whose end has not been noticed. */
-const selectSingle = sql<SingleRow>(`
-  SELECT queue_id, key, has_more, has_terms, claimed_at FROM pawl_batch
-  WHERE enqueue_seq = :head AND fencing_token = :fencingToken AND state = 'claimed' AND claim_size = 1`);
-
-interface SingleRow {
-  readonly queue_id: number;
-  readonly key: string | null;
-  readonly has_more: 1 | null;
-  readonly has_terms: HasTerms;
-  readonly claimed_at: number | null;
-}
-
 const selectSize = sql<{ size: number | null }>(`
   SELECT claim_size AS size FROM pawl_batch WHERE enqueue_seq = :head AND fencing_token = :fencingToken`);
 
@@ -58,10 +46,12 @@ const selectClaim = sql<ClaimRow>(`
   FROM pawl_batch b CROSS JOIN pawl_queue q
   WHERE b.enqueue_seq = :head AND b.claim_seq = :head AND b.fencing_token = :fencingToken AND q.queue_id = b.queue_id`);
 
-const completeHead = sql(`
-  UPDATE pawl_batch SET state = 'completed', finished_at = :finishedAt, expires_at = NULL, grace_ends_at = NULL,
+const completeHead = sql(
+  `UPDATE pawl_batch SET state = 'completed', finished_at = :finishedAt, expires_at = NULL, grace_ends_at = NULL,
     connection = NULL
-  WHERE enqueue_seq = :head`);
+  WHERE enqueue_seq = :head`,
+  { writes: "head" },
+);
 
 /** When those that rest would have been available stays what is shown of them. */
 const endRests = sql(`
@@ -122,7 +112,7 @@ export function* complete(
   const claim = verify(params, env);
   if (claim === undefined) return lost(params.claimId);
   const finishedAt = env.retentionNow;
-  const single = yield* one(selectSingle, claim);
+  const single = takeSingle(params.claimId, env) ?? (yield* one(selectSingle, claim));
   if (single !== undefined && single.has_terms !== KEPT) {
     const results = texts.every(isNotGiven) ? undefined : yield* resultsFor([claim.head], texts);
     if (results instanceof PawlError) return results;
@@ -277,11 +267,17 @@ function verify(
   { claimId, leaseToken }: { claimId: string; leaseToken: string },
   env: Env,
 ): { head: number; fencingToken: number } | undefined {
-  const [, head, fencingToken] = CLAIM_ID.exec(claimId) ?? [];
-  if (head === undefined || fencingToken === undefined) return undefined;
+  const claim = namedClaim(claimId);
+  if (claim === undefined) return undefined;
   const given = Buffer.from(leaseToken);
   const granted = Buffer.from(env.sign(claimId));
-  if (given.length !== granted.length || !timingSafeEqual(given, granted)) return undefined;
+  return given.length === granted.length && timingSafeEqual(given, granted) ? claim : undefined;
+}
+
+/** What a claimId names; undefined for a text that is none. */
+export function namedClaim(claimId: string): { head: number; fencingToken: number } | undefined {
+  const [, head, fencingToken] = CLAIM_ID.exec(claimId) ?? [];
+  if (head === undefined || fencingToken === undefined) return undefined;
   return { head: Number(head), fencingToken: Number(fencingToken) };
 }
 

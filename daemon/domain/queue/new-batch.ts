@@ -4,7 +4,7 @@ import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { DEFAULT_BATCH_ATTEMPTS, MAX_PAYLOAD_NESTING_LEVELS } from "@pawl/protocol/limits";
 import { digestOfMeaning, PLAIN_CHARACTERS } from "../../json/digest.js";
 import { nestingLevels } from "../../json/raw-json.js";
-import { insert, type Operation, run, sql, write } from "../../store/statement.js";
+import { insert, NEW_KEY, type Operation, run, sql, write } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { type After, dropAfter, isBlocked, keepAfter, waitedForOthers } from "./flows.js";
 import { isFollowing, setFollower } from "./followers.js";
@@ -30,16 +30,19 @@ const MAX_INLINE_PAYLOAD_BYTES = 1024;
 /** How much of a payload a refusal shows. */
 const MAX_SHOWN_CONTENT_CHARACTERS = 200;
 
-const insertBatch = sql(`
-  INSERT INTO pawl_batch (queue_id, state, available_at, available_at_wall, attempt, max_attempts, retry, delivery_policy,
+export const insertBatch = sql(
+  `INSERT INTO pawl_batch (queue_id, state, available_at, available_at_wall, attempt, max_attempts, retry, delivery_policy,
     slot_policy, merge_key, batch_key, batch_id, source_key, content_digest, enqueued_at, payload_bytes, payloads,
     priority, key, in_line, ttl_ms, ttl_ends_at, key_elsewhere, has_more)
   VALUES (:queue_id, :state, :available_at, :available_at_wall, 0, :max_attempts, :retry, :delivery_policy,
     :slot_policy, :merge_key, :batch_key, :batch_id, :source_key, :content_digest, :enqueued_at, :payload_bytes,
-    :inline_payloads, :priority, :key, :in_line, :ttl_ms, :ttl_ends_at, :key_elsewhere, :has_more)`);
+    :inline_payloads, :priority, :key, :in_line, :ttl_ms, :ttl_ends_at, :key_elsewhere, :has_more)`,
+  { writes: NEW_KEY },
+);
 
 const insertPayloads = sql(
   "INSERT INTO pawl_batch_payloads (enqueue_seq, payloads) VALUES (:enqueueSeq, :payloads)",
+  { writes: "enqueueSeq" },
 );
 
 const deletePayloads = sql("DELETE FROM pawl_batch_payloads WHERE enqueue_seq = :enqueueSeq");

@@ -3,7 +3,7 @@
 import type { BatchState } from "@pawl/protocol";
 import { all, insert, type Operation, one, run, sql, write } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
-import type { KeptRows } from "../../turns/turn-memory.js";
+import type { KeptRows, TurnMemory } from "../../turns/turn-memory.js";
 import { LAST_CANDIDATE_LANE } from "./lanes.js";
 import { layLine, layLinesAfter } from "./lines.js";
 import { knownPrefixesOf, type Listed, listedUnder, listUnder, type Offer, showOffer } from "./listing.js";
@@ -68,7 +68,7 @@ const GAUGES = {
   expired: "expiredBatches",
 } as const satisfies { [State in BatchState]: `${State}Batches` };
 
-const selectQueue = sql<QueueRow>("SELECT * FROM pawl_queue WHERE queue = :queue");
+export const selectQueue = sql<QueueRow>("SELECT * FROM pawl_queue WHERE queue = :queue");
 
 const selectQueueById = sql<QueueRow>("SELECT * FROM pawl_queue WHERE queue_id = :queueId");
 
@@ -77,11 +77,13 @@ const insertQueue = sql(`
   VALUES (:queue,
     coalesce((SELECT CAST(value AS BIGINT) FROM pawl_meta WHERE key = 'queue_fencing_floor'), 0), 0, 0, 0, 0, 0, 0)`);
 
-const updateQueue = sql(`
-  UPDATE pawl_queue SET fencing_token = :fencingToken, ready = :ready, scheduled = :scheduled, claimed = :claimed,
+const updateQueue = sql(
+  `UPDATE pawl_queue SET fencing_token = :fencingToken, ready = :ready, scheduled = :scheduled, claimed = :claimed,
     completed = :completed, dead = :dead, cancelled = :cancelled, blocked = :blocked, expired = :expired,
     claims = :claims
-  WHERE queue_id = :queueId`);
+  WHERE queue_id = :queueId`,
+  { writes: "queueId" },
+);
 
 /** What only a queue with settings has. */
 const updateOpening = sql(`
@@ -98,10 +100,14 @@ const raiseFloor = sql(`
     WHERE CAST(pawl_meta.value AS BIGINT) < CAST(excluded.value AS BIGINT)`);
 
 /** Without payloads that are not in the row itself: they may be large, and only the first batch is sure to go. */
-const selectHeads = sql<Head>(`
+export function selectsHeads(queueId: string): string {
+  return `
   SELECT ${OWN_COLUMNS}, b.payloads
-  FROM pawl_batch b WHERE b.queue_id = :queueId AND b.lane <= ${LAST_CANDIDATE_LANE}
-  ORDER BY b.lane, b.enqueue_seq LIMIT :rows`);
+  FROM pawl_batch b WHERE b.queue_id = ${queueId} AND b.lane <= ${LAST_CANDIDATE_LANE}
+  ORDER BY b.lane, b.enqueue_seq LIMIT :rows`;
+}
+
+const selectHeads = sql<Head>(selectsHeads(":queueId"));
 
 /** The first candidate of a queue, as far as its own row says. */
 export type Head = Omit<BatchRow, "payloads"> & { payloads: string | null };
@@ -117,6 +123,8 @@ interface KeptQueue {
   settingsText: string | null;
   /** The first of its candidates, in order: one at first, more once that is not enough. */
   heads: Head[];
+  /** True if it has no others. */
+  areAllHeads: boolean;
   /** Heads that the next read takes. */
   nextRead: number;
   /** The keys of batches that have come, gone or changed, whose lines have to be laid. */
@@ -130,8 +138,7 @@ class KeptQueues implements KeptRows {
   readonly byId = new Map<number, KeptQueue>();
   time: Time = { now: 0, wallMs: 0 };
 
-  keep(row: QueueRow | undefined): KeptQueue | undefined {
-    if (row === undefined) return undefined;
+  keep(row: QueueRow): KeptQueue {
     const kept: KeptQueue = {
       row,
       changed: false,
@@ -139,6 +146,7 @@ class KeptQueues implements KeptRows {
       settings: NO_SETTINGS,
       settingsText: null,
       heads: [],
+      areAllHeads: false,
       nextRead: 1,
       keys: new Set(),
       offersElse: false,
@@ -224,7 +232,7 @@ function* layLines(kept: KeptQueue): Operation<void> {
   const settings = settingsOf(kept);
   for (const key of kept.keys) yield* layLine(kept.row.queue_id, key, settings);
   kept.keys.clear();
-  kept.heads = [];
+  forgetHeadsOf(kept);
   kept.offersElse = true;
 }
 
@@ -233,18 +241,18 @@ function* keptByName(queue: string, env: Env): Operation<KeptQueue | undefined> 
   const known = queues.byName.get(queue);
   if (known !== undefined) return known;
   env.reach?.(scopeOf(queue));
-  return queues.keep(yield* one(selectQueue, { queue }));
+  const row = yield* one(selectQueue, { queue });
+  return row && queues.keep(row);
 }
 
 function* keptById(queueId: number, env: Env): Operation<KeptQueue> {
   const queues = knownQueues(env);
-  let kept = queues.byId.get(queueId);
-  if (kept !== undefined) return kept;
+  const known = queues.byId.get(queueId);
+  if (known !== undefined) return known;
   const row = yield* one(selectQueueById, { queueId });
-  if (row !== undefined) env.reach?.(scopeOf(row.queue));
-  kept = queues.keep(row);
-  if (kept === undefined) throw new Error(`there are batches of a queue ${queueId}, which is not there`);
-  return kept;
+  if (row === undefined) throw new Error(`there are batches of a queue ${queueId}, which is not there`);
+  env.reach?.(scopeOf(row.queue));
+  return queues.keep(row);
 }
 
 /** The queues that the turn has read: to look here first saves a generator, which takes longer than the look. */
@@ -252,6 +260,18 @@ function knownQueues(env: Env): KeptQueues {
   const queues = env.turn.of(KeptQueues);
   queues.time = env;
   return queues;
+}
+
+/**
+ * Has the turn know a queue that was read before its first operation.
+ *
+ * @param wanted how many heads were to be read; 0 for none.
+ */
+export function keepAhead(row: QueueRow, wanted: number, heads: Head[], turn: TurnMemory): void {
+  const kept = turn.of(KeptQueues).keep(row);
+  if (wanted === 0) return;
+  kept.heads = heads;
+  kept.areAllHeads = heads.length < wanted;
 }
 
 /** True if the turn has read the queue, and nothing is set of it. */
@@ -296,6 +316,7 @@ export function* addTo(
   kept.changed = true;
   // Those that were read are the first ones still, unless it comes before one of them.
   if (kept.heads.some((head) => head.priority < priority)) kept.heads = [];
+  kept.areAllHeads = false;
   kept.offersElse = true;
   env.effects.count(GAUGES[state], 1);
   return kept.row;
@@ -357,7 +378,7 @@ export function* layMore(queueId: number, env: Env): Operation<void> {
   if (row.lay_after === null) return;
   row.lay_after = yield* layLinesAfter(queueId, row.lay_after, settingsOf(kept), LINES_PER_STEP);
   kept.openingChanged = true;
-  kept.heads = [];
+  forgetHeadsOf(kept);
   kept.offersElse = true;
   if (row.lay_after !== null) env.effects.deadline(env.now);
 }
@@ -410,7 +431,7 @@ export function* move(queueId: number, counts: Counts, env: Env): Operation<void
   kept.changed = true;
   kept.offersElse = true;
   const { ready = 0 } = counts;
-  if (ready !== 0) kept.heads = [];
+  if (ready !== 0) forgetHeadsOf(kept);
   if (ready > 0) env.effects.wake(namedKey(kept.row.queue));
   if (kept.row.settings !== null) wakeByLimits(kept, counts, env);
 }
@@ -449,8 +470,10 @@ export function* headOf(queue: string, env: Env): Operation<Found | undefined> {
 }
 
 function* headOfKept(kept: KeptQueue): Operation<Head | undefined> {
-  if (kept.heads.length === 0) {
-    kept.heads = yield* all(selectHeads, { queueId: kept.row.queue_id, rows: kept.nextRead });
+  if (kept.heads.length === 0 && !kept.areAllHeads) {
+    const rows = kept.nextRead;
+    kept.heads = yield* all(selectHeads, { queueId: kept.row.queue_id, rows });
+    kept.areAllHeads = kept.heads.length < rows;
     kept.nextRead = Math.min(2 * kept.nextRead, MAX_HEADS_PER_READ);
   }
   return kept.heads[0];
@@ -495,8 +518,13 @@ function closureNow(kept: KeptQueue, time: Time): Closure | undefined {
 /** The heads of a queue are not what they were read as. */
 export function* forgetHeads(queueId: number, env: Env): Operation<void> {
   const kept = yield* keptById(queueId, env);
-  kept.heads = [];
+  forgetHeadsOf(kept);
   kept.offersElse = true;
+}
+
+function forgetHeadsOf(kept: KeptQueue): void {
+  kept.heads = [];
+  kept.areAllHeads = false;
 }
 
 /** Writes down what listed queues offer, so that it can be read by SQL. */
@@ -556,7 +584,7 @@ export function* countClaim(queueId: number, size: number, key: string | null, e
   kept.offersElse = true;
   if (key === null) kept.heads.splice(0, size);
   else {
-    kept.heads = [];
+    forgetHeadsOf(kept);
     kept.keys.add(key);
   }
   if (row.settings !== null) {

@@ -5,9 +5,10 @@
  * of batches), settings (of a queue, and when they close it), lines (of keys: which batch of one is next), queue-row
  * (counts and heads of a queue, read and written once a turn), listing (of queues by the beginnings of their names),
  * new-batch, after and enqueue, followers (of one sourceKey), flows (batches that wait for others), claim-any, claim
- * and claim-selection, parents, holder (renew, complete, abandon), results, progress, rest (how long a batch rests),
- * terms (what few claims have), give-back, stop (of work that runs), ends (by time, with a connection, over a
- * restart), retention, cancel, update, move, purge, retry, configure, pages, reads, explain.
+ * and claim-selection, parents, single-claim, holder (renew, complete, abandon), results, progress, rest (how long a
+ * batch rests), terms (what few claims have), give-back, stop (of work that runs), ends (by time, with a connection,
+ * over a restart), retention, cancel, update, move, purge, retry, configure, pages, reads, explain, ahead (what many
+ * calls of one transaction read).
  */
 import type { HandlersOf } from "../../turns/handler.js";
 import { cancel } from "./cancel.js";

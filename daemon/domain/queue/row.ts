@@ -287,8 +287,15 @@ export function* queueOfBatch(batchId: string): Operation<string | undefined> {
 
 /** The scope of what uses the rows of a queue and of its batches. */
 export function scopeOf(queue: string): string {
-  return `queue:${queue}`;
+  return `${SCOPE}${queue}`;
 }
+
+/** The queue of such a scope; undefined for one of another noun. */
+export function queueOfScope(scope: string): string | undefined {
+  return scope.startsWith(SCOPE) ? scope.slice(SCOPE.length) : undefined;
+}
+
+const SCOPE = "queue:";
 
 /** What those who wait for a queue are parked under. */
 export function waitKey(queue: string): string {
