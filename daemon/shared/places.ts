@@ -147,7 +147,11 @@ export class Places {
     }
     for (const id of about.ids) {
       const place = this.#placeOfId(id);
-      if (place !== "nobody") note(place, `${id.kind} ${shown(id.id)}`);
+      if (place === "nobody") continue;
+      // Ids of places are marked, those of this node are not, and neither are those that nobody has.
+      if (place === undefined && !kept.has(place)) {
+        kept.set(place, `${id.kind} ${shown(id.id)} is kept by this node, or not at all`);
+      } else note(place, `${id.kind} ${shown(id.id)}`);
     }
     for (const [name, place] of found) note(place, `schedule ${shown(name)}`);
     if (kept.size === 0) return undefined;

@@ -18,6 +18,7 @@ import {
 import { type Answer, type Ask, Batch, type Prepared, type Row } from "./batch.js";
 import { ConnectionLost } from "./failure.js";
 import { Gathered } from "./gathered.js";
+import { readAddress } from "./specification.js";
 import { insertionWithKey, type Translated, translate, valuesOf } from "./statements.js";
 
 /** Before it, some of what the tables and the turns need is not there. */
@@ -39,6 +40,8 @@ const SETTINGS = {
   enable_seqscan: "off",
   enable_hashjoin: "off",
   enable_mergejoin: "off",
+  // Of the role, perhaps; the daemon bounds by itself how long it waits for a lock, or for an answer.
+  statement_timeout: "0",
   default_transaction_isolation: "read committed",
   tcp_keepalives_idle: "5",
   tcp_keepalives_interval: "2",
@@ -133,8 +136,9 @@ export class Session {
       await session.#client.connect();
       await session.#check();
     } catch (error) {
+      const explained = session.#notOpened(error);
       await session.close();
-      throw session.#explained(error);
+      throw explained;
     }
     return session;
   }
@@ -159,6 +163,8 @@ export class Session {
     if (encoding !== "UTF8") {
       throw unfit(`The database ${this.shown} has the encoding ${encoding}; pawl needs UTF8.`, encoding);
     }
+    // The role may have one, and a session of the daemon may have nothing to do for long. Older servers know none.
+    await this.query("SET idle_session_timeout = 0");
   }
 
   /** The process of the server that serves this session, for `pg_terminate_backend`. */
@@ -427,9 +433,22 @@ export class Session {
   #explained(error: unknown): unknown {
     if (error instanceof pg.DatabaseError || error instanceof PawlError) return error;
     if (error instanceof ConnectionLost) return error;
-    const { message } = error as Error;
+    const { message, code } = error as Error & { code?: unknown };
     if (this.#lost !== undefined) return new ConnectionLost(this.#lost.message, { cause: error });
-    return isOfSystem(error) ? new ConnectionLost(`${this.shown}: ${message}`, { cause: error }) : error;
+    return isOfSystem(error)
+      ? new ConnectionLost(`${this.shown}: ${message || code}`, { cause: error })
+      : error;
+  }
+
+  #notOpened(error: unknown): unknown {
+    const explained = this.#explained(error);
+    if (explained instanceof ConnectionLost || explained instanceof pg.DatabaseError) return explained;
+    if (explained instanceof PawlError) return explained;
+    const { message } = explained as Error;
+    if (NO_PASSWORD.test(message)) {
+      return unfit(`${this.shown} asks for a password. Set PGPASSWORD in the daemon's environment.`, "");
+    }
+    return new ConnectionLost(`${this.shown}: ${message}`, { cause: error });
   }
 
   #end(error: Error): void {
@@ -464,6 +483,9 @@ function isOfSystem(error: unknown): boolean {
   return typeof code === "string" || /timeout|terminated/i.test(String(message));
 }
 
+/** As `pg` says it that was given none. */
+const NO_PASSWORD = /password must be a (?:non-empty )?string/;
+
 function unfit(message: string, from: string | number): PawlError {
   return new PawlError("invalid_state", message, { from, to: "" });
 }
@@ -472,13 +494,13 @@ const SCHEMA_NAME = /^[a-z_][a-z0-9_]{0,62}$/;
 
 /** Takes a URL apart; refuses one that is none of PostgreSQL (`invalid_params`). The password is not in `shown`. */
 export function placeOf(text: string): { connectionString: string; schema: string; shown: string } {
-  let url: URL;
+  let address: ReturnType<typeof readAddress>;
   try {
-    // As PostgreSQL's own programs take it: a user, and no host, because it is a socket.
-    url = new URL(text.replace(/^(\w+:\/\/[^/?]*@)(?=[/?]|$)/, "$1localhost"));
+    address = readAddress(text);
   } catch {
     throw notAPlace();
   }
+  const { url, user, database: named } = address;
   if (url.protocol !== "postgresql:" && url.protocol !== "postgres:") throw notAPlace();
   const schema = url.searchParams.get("schema") ?? DEFAULT_SCHEMA;
   if (!SCHEMA_NAME.test(schema) || schema.startsWith("pg_")) {
@@ -497,8 +519,10 @@ export function placeOf(text: string): { connectionString: string; schema: strin
     "options",
     [own, ...settings.map(([name, value]) => `-c ${name}=${value.replaceAll(" ", "\\ ")}`)].join(" ").trim(),
   );
-  const host = url.searchParams.get("host") ?? (decodeURIComponent(url.host) || "localhost");
-  const database = decodeURIComponent(url.pathname.slice(1)) || decodeURIComponent(url.username);
+  const host = url.searchParams.get("host") ?? (address.host || "localhost");
+  const database = named || user;
+  // `pg` leaves characters encoded that have a meaning in some part of an address.
+  url.pathname = `/${encodeURI(named)}`;
   return { connectionString: url.href, schema, shown: `${host}/${database}` };
 }
 

@@ -28,13 +28,32 @@ export function parseSharedRule(text: string): SharedRule {
   if (url === undefined) {
     throw wrong(`${shown(withoutUrl(text))} is no PATTERN=postgresql://USER@HOST/DATABASE`);
   }
+  if (!isAddress(url)) throw wrong(`${shown(withoutUrl(text))}: the URL is none of a database`);
   const [, prefix, rest] = /^([a-z]+):(.*)$/s.exec(given) ?? [];
   if (prefix === undefined || rest === undefined) return { noun: undefined, pattern: given, url };
   const why = Object.hasOwn(WITHOUT_PATTERNS, prefix) ? WITHOUT_PATTERNS[prefix] : undefined;
   if (why !== undefined) throw wrong(`${shown(given)}: ${why}`);
   const noun = SHARED_NOUNS.find((each) => each === prefix);
   // A name may have a colon of its own.
-  return noun === undefined ? { noun, pattern: given, url } : { noun, pattern: rest, url };
+  if (noun === undefined) return { noun, pattern: given, url };
+  if (rest === "") throw wrong(`${shown(withoutUrl(text))} has no pattern behind ${shown(`${noun}:`)}`);
+  return { noun, pattern: rest, url };
+}
+
+/** Takes the address of a database apart as PostgreSQL's own programs do: without a host it is a socket. */
+export function readAddress(url: string): { url: URL; host: string; user: string; database: string } {
+  const read = new URL(url.replace(/^(\w+:\/\/[^/?]*@)(?=[/?]|$)/, "$1localhost"));
+  const [host, user, database] = [read.host, read.username, read.pathname.slice(1)].map(decodeURIComponent);
+  return { url: read, host: host as string, user: user as string, database: database as string };
+}
+
+function isAddress(url: string): boolean {
+  try {
+    readAddress(url);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** The text may have a password, which is not to be shown. */

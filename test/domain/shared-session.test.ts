@@ -280,6 +280,16 @@ describe.skipIf(!HAS_POSTGRESQL)("a session with PostgreSQL", () => {
     await expect(createTables(first, { dryRun: false })).rejects.toThrow("does not know 9999-later");
   });
 
+  test("a session may have nothing to do, or wait, for longer than its role may", async () => {
+    const limits = ["idle_session_timeout", "statement_timeout"];
+    for (const limit of limits) postgres().psql(`ALTER ROLE pawl SET ${limit} = '5s'`);
+    onTestFinished(() => void postgres().psql("ALTER ROLE pawl RESET ALL"));
+    const session = await open(freshUrl());
+    for (const limit of limits) {
+      expect(await session.query(`SELECT current_setting('${limit}') AS ms`)).toEqual([{ ms: "0" }]);
+    }
+  });
+
   test("failures are told apart", async () => {
     const url = freshUrl();
     const session = await openTables(url);
