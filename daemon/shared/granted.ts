@@ -8,11 +8,13 @@ import type { Operation } from "../store/statement.js";
 import type { Outlet } from "../turns/effects.js";
 import type { Caller, Env } from "../turns/operation.js";
 import { changesBy } from "./grants-made.js";
-import { type HeldGrant, HeldGrants } from "./held.js";
+import { endsWithLife, type HeldGrant, HeldGrants } from "./held.js";
 import type { Elsewhere, KnownScopes } from "./known-scopes.js";
 
 /** A grant is given back instead of answered once this part of its time is over. */
 const TOO_LATE_PART = 1 / 2;
+/** Of what does not end with a connection. */
+const NO_GRACE_MS = Number.POSITIVE_INFINITY;
 
 export interface GrantedOptions {
   readonly scopes: KnownScopes;
@@ -24,18 +26,27 @@ export interface GrantedOptions {
   readonly endHolder: (row: LostRow, connection: number) => void;
   /** Something is held for a shorter time than all before. */
   readonly onShorter: () => void;
+  /**
+   * Holders were told, because the database is away.
+   *
+   * @param endWithLife true if something of it ends once others take this daemon for dead, as they may now.
+   */
+  readonly onLost: (grants: number, endWithLife: boolean) => void;
+  /** The clock of the place, in milliseconds since 1970. */
+  readonly now: () => number;
 }
 
 /** What this daemon has granted at a place, or renewed: its holders are told before others may end it. */
 export class Granted {
   readonly #options: GrantedOptions;
   readonly #held = new HeldGrants();
+  #losing: NodeJS.Timeout | undefined;
 
   constructor(options: GrantedOptions) {
     this.#options = options;
   }
 
-  /** The shortest time for which something is held, in milliseconds; infinity for nothing. */
+  /** The shortest time for which nobody else ends something, in milliseconds; infinity for nothing. */
   get shortestMs(): number {
     return this.#held.shortestMs;
   }
@@ -65,7 +76,7 @@ export class Granted {
       });
       return outcome;
     }
-    for (const { id, scopes, ttlMs, tell, onLoss: ending } of changes) {
+    for (const { id, scopes, ttlMs, graceMs = NO_GRACE_MS, tell, onLoss: ending } of changes) {
       if (ttlMs === 0) {
         known.forget(id);
         this.#held.drop(id);
@@ -79,7 +90,9 @@ export class Granted {
         const how = ending ?? other?.ending;
         const holder = how && this.#options.processOf(caller);
         const onLoss = how && holder && !(holder instanceof PawlError) ? { ...how, holder } : undefined;
-        this.#hold(id, { connection, ttlMs, tell: told, onLoss });
+        // What was granted elsewhere may end with its connection.
+        const after = tell === undefined ? RESTART_GRACE_MS : graceMs;
+        this.#hold(id, { connection, ttlMs, graceMs: after, tell: told, onLoss });
       }
     }
     return outcome;
@@ -95,7 +108,8 @@ export class Granted {
   sent(connection: number, commandId: string): void {
     const params = { commandId, reason: EXECUTION_TIME };
     const tell = [{ method: "command.cancelled" as const, params }];
-    this.#hold(commandId, { connection, ttlMs: RESTART_GRACE_MS, tell, onLoss: undefined });
+    const lasts = { ttlMs: RESTART_GRACE_MS, graceMs: RESTART_GRACE_MS };
+    this.#hold(commandId, { connection, ...lasts, tell, onLoss: undefined });
   }
 
   /** It has answered, or was told that nobody waits for the answer. */
@@ -116,19 +130,40 @@ export class Granted {
   }
 
   /**
-   * Others may end all of it: its holders are told. Gives how many grants those were.
+   * The database is away: each holder is told before others may end what it holds.
    *
-   * @param now of the clock of the place, in milliseconds since 1970.
+   * @param heardAt since when it has not answered, in milliseconds of `elapsed`.
    */
-  giveUp(now: number): number {
-    const all = this.#held.takeAll();
-    for (const { id, connection, ttlMs, since, tell, onLoss } of all) {
+  cutOff(heardAt: number): void {
+    clearTimeout(this.#losing);
+    const at = this.#held.firstLossAt(heardAt);
+    if (at === Number.POSITIVE_INFINITY) return;
+    const lose = (): void => {
+      this.#lose(this.#held.takeLost(heardAt));
+      this.cutOff(heardAt);
+    };
+    this.#losing = setTimeout(lose, Math.max(at - elapsed(), 0)).unref();
+  }
+
+  /** The database is there again, or the daemon stops. */
+  goOn(): void {
+    clearTimeout(this.#losing);
+  }
+
+  /** The others take this daemon for dead, and end what is bound to its connections. */
+  giveUpLife(): void {
+    this.#lose(this.#held.takeEndingWithLife());
+  }
+
+  #lose(lost: ReturnType<HeldGrants["takeLost"]>): void {
+    if (lost.length === 0) return;
+    for (const { id, connection, ttlMs, since, tell, onLoss } of lost) {
       this.#tellLost(connection, tell);
       // What was not renewed here for so long may have been given back at another daemon.
       if (onLoss === undefined || elapsed() - since > ttlMs) continue;
-      this.#options.endHolder(lostRow(id, onLoss, now), connection);
+      this.#options.endHolder(lostRow(id, onLoss, this.#options.now()), connection);
     }
-    return all.length;
+    this.#options.onLost(lost.length, lost.some(endsWithLife));
   }
 
   #tellLost(connection: number, tell: HeldGrant["tell"]): void {

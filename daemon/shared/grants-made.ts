@@ -1,7 +1,7 @@
 // What an answer says of grants at a place: their scopes, so that later calls by their ids need not look these up, and
 // how long they last, so that their holders are told in time if the database is away.
 import type { Parsed, Result } from "@pawl/protocol";
-import { DEFAULT_LEASE_MS, DEFAULT_LOSS_GRACE_MS } from "@pawl/protocol/limits";
+import { DEFAULT_LEASE_MS, DEFAULT_LOSS_GRACE_MS, RESTART_GRACE_MS } from "@pawl/protocol/limits";
 import { scopeOf } from "../domain/about.js";
 import { release as releaseDelivery } from "../domain/command/lease.js";
 import { release } from "../domain/lease/lease.js";
@@ -21,6 +21,8 @@ export interface Change {
   readonly scopes?: readonly string[];
   /** From now on; 0 for a grant that is over. */
   readonly ttlMs: number;
+  /** For how long it goes on once its daemon is dead, of a new one that ends with its connection. */
+  readonly graceMs?: number;
   /** What its holder is told when it is lost, of a new one. */
   readonly tell?: HeldGrant["tell"];
   /** How its process is ended when it is lost, of a new one. */
@@ -103,7 +105,18 @@ function inTransaction({ calls, dryRun }: Parsed<"transact">, { results }: Resul
   });
 }
 
-function acquired({ onLoss: given }: Parsed<"lease.acquire">, outcome: Result<"lease.acquire">): Change[] {
+/** As `Change` has it. */
+function graceOf({
+  releaseOn,
+  graceMs = 0,
+}: {
+  releaseOn?: string | undefined;
+  graceMs?: number | undefined;
+}): Pick<Change, "graceMs"> {
+  return releaseOn === "disconnect" ? { graceMs: Math.max(graceMs, RESTART_GRACE_MS) } : {};
+}
+
+function acquired(params: Parsed<"lease.acquire">, outcome: Result<"lease.acquire">): Change[] {
   const leases = "leases" in outcome ? outcome.leases : [outcome.lease];
   const [first] = leases;
   if (first === undefined) return [];
@@ -113,22 +126,24 @@ function acquired({ onLoss: given }: Parsed<"lease.acquire">, outcome: Result<"l
     params: { name, leaseId, fencingToken, cause: "expired", reason: null },
   }));
   const scopes = leases.map(({ name }) => scopeOf({ noun: "lease", name }));
-  const onLoss = endingOf("lease", given);
-  return [{ id: leaseId, scopes, ttlMs, tell, onLoss, giveBack: (env) => release({ leaseId }, env) }];
+  const onLoss = endingOf("lease", params.onLoss);
+  const giveBack = (env: Env): Operation<unknown> => release({ leaseId }, env);
+  return [{ id: leaseId, scopes, ttlMs, ...graceOf(params), tell, onLoss, giveBack }];
 }
 
-function reserved(
-  { reservationId: own, onLoss: given }: Parsed<"path.reserve">,
-  { reservation }: Result<"path.reserve">,
-): Change[] {
+function reserved(asked: Parsed<"path.reserve">, { reservation }: Result<"path.reserve">): Change[] {
+  const { reservationId: own } = asked;
   const { reservationId, root, fencingToken, remainingMs: ttlMs } = reservation;
   const params = { reservationId, root, fencingToken, cause: "expired" };
   const scopes = [scopeOf({ noun: "path", name: root })];
   const tell = [{ method: "path.lost" as const, params }];
   // What was added to one that was held stays with it.
   const giveBack = (env: Env): Operation<unknown> => releasePaths({ reservationId }, env);
-  const onLoss = endingOf("path", given);
-  return [{ id: reservationId, scopes, ttlMs, tell, onLoss, ...(own === undefined ? { giveBack } : {}) }];
+  const onLoss = endingOf("path", asked.onLoss);
+  const isNew = own === undefined;
+  return [
+    { id: reservationId, scopes, ttlMs, ...graceOf(asked), tell, onLoss, ...(isNew ? { giveBack } : {}) },
+  ];
 }
 
 /** Within a transaction defaults are not filled in. */
@@ -158,10 +173,8 @@ const CLAIM =
   /^\{"claim":\{"claimId":"([^"]+)","leaseToken":"([^"]*)","fencingToken":\d+,"queue":("(?:[^"\\]|\\.)*")/;
 const CLAIM_CHARACTERS = 4096;
 
-function claimed(
-  { leaseMs = DEFAULT_LEASE_MS, notify }: Parsed<"queue.claim">,
-  outcome: Result<"queue.claim">,
-): Change[] {
+function claimed(asked: Parsed<"queue.claim">, outcome: Result<"queue.claim">): Change[] {
+  const { leaseMs = DEFAULT_LEASE_MS, notify, under } = asked;
   if (outcome.claim === null) return [];
   const { text } = outcome as unknown as RawJson;
   const [, id, leaseToken, queueText] = CLAIM.exec(text.slice(0, CLAIM_CHARACTERS)) ?? [];
@@ -170,8 +183,11 @@ function claimed(
   const queue = JSON.parse(queueText) as string;
   const scopes = [scopeOf({ noun: "queue", name: queue })];
   if (notify !== true) return [{ id, scopes, ttlMs: leaseMs, tell: [], giveBack }];
-  const { claim } = JSON.parse(text) as { claim: { batches: { batchId: string }[] } };
+  const { claim } = JSON.parse(text) as { claim: { remainingMs: number; batches: { batchId: string }[] } };
   const batchIds = claim.batches.map(({ batchId }) => batchId);
   const params = { claimId: id, queue, batchIds, cause: "expired", reason: null };
-  return [{ id, scopes, ttlMs: leaseMs, tell: [{ method: "claim.lost", params }], giveBack }];
+  const tell = [{ method: "claim.lost" as const, params }];
+  if (under === undefined) return [{ id, scopes, ttlMs: leaseMs, ...graceOf(asked), tell, giveBack }];
+  // The lease may end with its connection.
+  return [{ id, scopes, ttlMs: claim.remainingMs, graceMs: RESTART_GRACE_MS, tell, giveBack }];
 }

@@ -10,6 +10,8 @@ export interface HeldGrant {
   readonly connection: number;
   /** For how long it was granted or renewed last. */
   readonly ttlMs: number;
+  /** For how long it goes on once others take this daemon for dead; infinity for what lasts by its time alone. */
+  readonly graceMs: number;
   readonly tell: readonly { readonly method: NotificationName; readonly params: object }[];
   /** Its process, if that is ended when the grant is lost. */
   readonly onLoss:
@@ -20,7 +22,10 @@ export interface HeldGrant {
 /** The same with its id, and since when it is held without being renewed, in milliseconds of `elapsed`. */
 type Kept = HeldGrant & { readonly id: string; readonly since: number };
 
-/** Grants by their ids, and how long the shortest of them lasts. */
+/** A holder is told after this part of the time for which nobody else ends its grant, if the database is silent. */
+export const TOLD_AFTER_PART = 1 / 3;
+
+/** Grants by their ids, and how long the shortest of them is safe. */
 export class HeldGrants {
   readonly #byId = new Map<string, Kept>();
   /** How many there are of each length. */
@@ -31,7 +36,7 @@ export class HeldGrants {
     const onLoss = grant.onLoss ?? this.#byId.get(id)?.onLoss;
     this.drop(id);
     this.#byId.set(id, { ...grant, onLoss, id, since: elapsed() });
-    this.#lengths.set(grant.ttlMs, (this.#lengths.get(grant.ttlMs) ?? 0) + 1);
+    this.#lengths.set(safeMs(grant), (this.#lengths.get(safeMs(grant)) ?? 0) + 1);
   }
 
   renew(id: string, ttlMs: number): void {
@@ -47,9 +52,9 @@ export class HeldGrants {
     const grant = this.#byId.get(id);
     if (grant === undefined) return;
     this.#byId.delete(id);
-    const left = (this.#lengths.get(grant.ttlMs) ?? 1) - 1;
-    if (left === 0) this.#lengths.delete(grant.ttlMs);
-    else this.#lengths.set(grant.ttlMs, left);
+    const left = (this.#lengths.get(safeMs(grant)) ?? 1) - 1;
+    if (left === 0) this.#lengths.delete(safeMs(grant));
+    else this.#lengths.set(safeMs(grant), left);
   }
 
   dropOf(connection: number): void {
@@ -58,17 +63,51 @@ export class HeldGrants {
       if (grant.connection === connection && grant.onLoss === undefined) this.drop(id);
   }
 
-  /** In milliseconds; infinity for none. */
+  /** The shortest time for which nobody else ends one of them, in milliseconds; infinity for none. */
   get shortestMs(): number {
     let shortest = Number.POSITIVE_INFINITY;
-    for (const ttlMs of this.#lengths.keys()) shortest = Math.min(shortest, ttlMs);
+    for (const ms of this.#lengths.keys()) shortest = Math.min(shortest, ms);
     return shortest;
   }
 
-  takeAll(): Kept[] {
-    const all = [...this.#byId.values()];
-    this.#byId.clear();
-    this.#lengths.clear();
-    return all;
+  /**
+   * The moment at which the first holder has to be told, in milliseconds of `elapsed`; infinity for none.
+   *
+   * @param heardAt since when the database has not answered.
+   */
+  firstLossAt(heardAt: number): number {
+    let first = Number.POSITIVE_INFINITY;
+    for (const grant of this.#byId.values()) first = Math.min(first, lossAt(grant, heardAt));
+    return first;
   }
+
+  takeLost(heardAt: number): Kept[] {
+    const now = elapsed();
+    return this.#take((grant) => lossAt(grant, heardAt) <= now);
+  }
+
+  /** Takes those that end once others take this daemon for dead. */
+  takeEndingWithLife(): Kept[] {
+    return this.#take(endsWithLife);
+  }
+
+  #take(isTaken: (grant: Kept) => boolean): Kept[] {
+    const taken = [...this.#byId.values()].filter(isTaken);
+    for (const { id } of taken) this.drop(id);
+    return taken;
+  }
+}
+
+/** The process of a lost grant is ended by the daemon that has the number under which it was granted. */
+export function endsWithLife({ graceMs, onLoss }: HeldGrant): boolean {
+  return graceMs < Number.POSITIVE_INFINITY || onLoss !== undefined;
+}
+
+function safeMs({ ttlMs, graceMs }: HeldGrant): number {
+  return Math.min(ttlMs, graceMs);
+}
+
+/** Who has not renewed for long is not told later than the grant ends. */
+function lossAt(grant: Kept, heardAt: number): number {
+  return Math.min(heardAt + safeMs(grant) * TOLD_AFTER_PART, grant.since + grant.ttlMs);
 }

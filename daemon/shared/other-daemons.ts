@@ -1,15 +1,16 @@
 // The daemons that use a place. Each has a number and holds a lock by its session as long as it lives; the others look
 // at the locks now and then, and each waits for that of its neighbour in a ring of all of them.
 import { hostname } from "node:os";
+import { RESTART_GRACE_MS } from "@pawl/protocol/limits";
 import type { Logger } from "pino";
 import { elapsed } from "../clock.js";
 import type { Ends } from "../grants/ends.js";
 import { type Operation, run, type Statement } from "../store/statement.js";
 import type { Env } from "../turns/operation.js";
 import { numbersOf } from "./connection-number.js";
+import { TOLD_AFTER_PART } from "./held.js";
 import { messageOfAll } from "./messages.js";
 import { Session } from "./session.js";
-import { MAX_TOLD_AFTER_MS, TOLD_AFTER_PART } from "./silence.js";
 
 /** The time between two looks whether the database answers, and whether other daemons have gone. */
 const MAX_PULSE_MS = 1000;
@@ -20,6 +21,10 @@ const WATCH_MS = 5000;
 const WATCH_AGAIN_MS = 5000;
 /** A daemon that starts waits so long for what becomes of those that have gone. */
 const MAX_INHERIT_MS = 5000;
+/** The others have so long to be back after the server was away, before they are taken for dead. */
+const BACK_MS = RESTART_GRACE_MS * TOLD_AFTER_PART;
+/** A daemon that has asked nothing for so long hangs, or is cut off. */
+const QUIET_MS = 3000;
 /** The last turns of a daemon are kept for so long after it has gone. */
 export const TURNS_KEPT_MS = 7 * 86_400_000;
 
@@ -27,6 +32,16 @@ export const TURNS_KEPT_MS = 7 * 86_400_000;
 export interface Life {
   readonly number: number;
   readonly listener: Session;
+}
+
+/** The name under which the server shows the session on which a daemon listens and looks at the others. */
+export const LISTENING = "pawld listening";
+
+/** Another daemon. `dead`: its lock is free, and is held by this one now; `quiet`: one of all hangs, or is cut off. */
+interface Other {
+  readonly number: number;
+  readonly dead: number;
+  readonly quiet: number | null;
 }
 
 export interface OtherDaemonsOptions {
@@ -37,20 +52,16 @@ export interface OtherDaemonsOptions {
   readonly endings: Ends;
   /** True as long as this connection is the one that serves calls. */
   readonly isServed: (life: Life) => boolean;
-  /** The shortest time for which something is held here, in milliseconds; infinity for nothing. */
+  /** The shortest time for which nobody else ends something held here, in milliseconds; infinity for nothing. */
   readonly shortestMs: () => number;
   /** Performs an operation of the daemon itself, which has the whole place. */
   readonly performOwn: <T>(start: (env: Env) => Operation<T>) => Promise<T>;
   /** The database has answered what was sent then, in milliseconds of `elapsed`. */
   readonly heardSince: (sentAt: number) => void;
+  /** Another daemon hangs, or is cut off: it may know alone of something that ends. */
+  readonly onQuiet: () => void;
   /** The connection was lost. */
   readonly lost: (life: Life, error: unknown) => void;
-}
-
-/** Another daemon, and 1 if it has gone. */
-interface Other {
-  readonly number: number;
-  readonly dead: number;
 }
 
 type Noticed = "looked at" | "waited for";
@@ -79,7 +90,7 @@ export class OtherDaemons {
   /** There is a new connection. */
   begin(life: Life): void {
     // A server that was away was so for all of them; whoever is not back by then has told its holders.
-    this.#buriesFrom = this.#buriesFrom === undefined ? 0 : elapsed() + MAX_TOLD_AFTER_MS;
+    this.#buriesFrom = this.#buriesFrom === undefined ? 0 : elapsed() + BACK_MS;
     this.look(life);
     void this.#watch(life);
   }
@@ -114,9 +125,11 @@ export class OtherDaemons {
   #find({ number, listener }: Life, { buries }: { buries: boolean }): Promise<Other[]> {
     return listener.query<Other>(
       `SELECT number,
-          CASE WHEN $3 THEN pg_try_advisory_lock(hashtextextended($2 || ' daemon ' || number, 0)) ELSE false END AS dead
+          CASE WHEN $3 THEN pg_try_advisory_lock(hashtextextended($2 || ' daemon ' || number, 0)) ELSE false END AS dead,
+          (SELECT bool_or(query_start < clock_timestamp() - $4 * interval '1 ms') FROM pg_stat_activity
+            WHERE application_name = '${LISTENING}' AND datname = current_database()) AS quiet
         FROM pawl_shared_daemon WHERE number <> $1 ORDER BY number`,
-      [number, this.#options.lockPrefix, buries ? 1 : 0],
+      [number, this.#options.lockPrefix, buries ? 1 : 0, QUIET_MS],
       "pawl_look_at_others",
     );
   }
@@ -151,6 +164,7 @@ export class OtherDaemons {
   }
 
   #seen(life: Life, others: readonly Other[]): void {
+    if (others[0]?.quiet === 1) this.#options.onQuiet();
     for (const { number, dead } of others) if (dead === 1) void this.#buryFound(number, life);
     const [first, next = first] = [others[0], others.find(({ number }) => number > life.number)];
     this.#neighbour = next?.number;

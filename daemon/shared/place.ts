@@ -47,7 +47,7 @@ import { type Elsewhere, KnownScopes } from "./known-scopes.js";
 import { type Item, type LinesPlace, SideBySide, type Slot } from "./line.js";
 import { Lines } from "./lines.js";
 import { Messages, messagesOf } from "./messages.js";
-import { type Life, OtherDaemons, TURNS_KEPT_MS, takeNumber } from "./other-daemons.js";
+import { LISTENING, type Life, OtherDaemons, TURNS_KEPT_MS, takeNumber } from "./other-daemons.js";
 import { PlaceClock } from "./place-clock.js";
 import { PlacedCall } from "./placed-call.js";
 import { placeOf, Session } from "./session.js";
@@ -176,16 +176,22 @@ export class Place implements LinesPlace {
       notify: (connection, method, params) => options.outlet.notify(connection, method, params),
       giveBack: (giveBack) => void performOwn(giveBack).catch(() => {}),
       endHolder: (row, connection) => options.endHolder(this, row, connection),
+      onLost: (grants, endWithLife) => {
+        log.warn({ grants, place: shown }, "holders were told that they lost what they hold");
+        // The others may take this daemon for dead, so it comes back as another.
+        if (endWithLife) this.#giveUpLife();
+      },
+      now: () => this.time().now,
       onShorter: () => {
         // It is looked after more often from now on; the turn that granted it was just heard of.
         this.#silence.watch();
         if (this.#life !== undefined) this.#others.lookMoreOften(this.#life);
       },
     });
-    this.#silence = new Silence(shortestMs, (forMs) => {
-      this.lost(new Error(`it has not answered for ${Math.round(forMs)} ms`));
-      this.#giveUpLife();
-    });
+    this.#silence = new Silence(
+      shortestMs,
+      (forMs) => void this.lost(new Error(`it has not answered for ${Math.round(forMs)} ms`)),
+    );
     this.#others = new OtherDaemons({
       url,
       shown,
@@ -196,6 +202,7 @@ export class Place implements LinesPlace {
       shortestMs,
       performOwn,
       heardSince: (sentAt) => this.heardSince(sentAt),
+      onQuiet: () => void this.#ends.look(),
       lost: (life, error) => {
         if (this.#life === life) this.lost(error);
       },
@@ -612,7 +619,7 @@ export class Place implements LinesPlace {
   // ---- the life of this daemon there
 
   async #connect(): Promise<void> {
-    const listener = await Session.open(this.#options.url);
+    const listener = await Session.open(this.#options.url, { application: LISTENING });
     try {
       await useTables(listener);
       const setting = await this.#settingFrom(listener);
@@ -682,6 +689,7 @@ export class Place implements LinesPlace {
     this.#life = life;
     this.#away = undefined;
     this.#retryMs = FIRST_RETRY_MS;
+    this.#granted.goOn();
     this.#silence.begin();
     this.#pool.begin(life, life.number, sessions);
     life.listener.onEnd((error) => {
@@ -708,6 +716,7 @@ export class Place implements LinesPlace {
     this.#options.log.warn({ err: error, place: this.shown }, "the database of shared names is away");
     this.#options.onChange();
     this.#pool.lose(away);
+    this.#granted.cutOff(this.#silence.heardAt);
     this.#life?.listener.destroy();
     this.#others.stop();
     this.#connectLater();
@@ -743,18 +752,14 @@ export class Place implements LinesPlace {
     this.#silence.heardSince(sentAt);
   }
 
-  /** The others may take this daemon for dead: its holders are told, and it comes back as another. */
+  /** The others may take this daemon for dead: what ends with it is lost, and it comes back as another. */
   #giveUpLife(): void {
+    if (this.#life === undefined) return;
     this.#holders.clear();
     this.#scopes.clear();
     this.#registered.clear();
     this.#life = undefined;
-    const grants = this.#granted.giveUp(this.time().now);
-    if (grants > 0)
-      this.#options.log.warn(
-        { grants, place: this.shown },
-        "holders were told that they lost what they hold",
-      );
+    this.#granted.giveUpLife();
     this.#options.onCutOff(this);
   }
 
@@ -763,6 +768,7 @@ export class Place implements LinesPlace {
     this.#stopped = refusal;
     this.#others.stop();
     this.#silence.stop();
+    this.#granted.goOn();
     clearInterval(this.#look);
     this.#ends.stop();
     this.#refuseWaiting(refusal);

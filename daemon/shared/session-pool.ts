@@ -16,6 +16,7 @@ export class SessionPool {
   readonly #failed: (error: unknown, slot: Slot) => unknown;
   #life: object | undefined;
   #free: Slot[] = [];
+  readonly #inUse = new Set<Slot>();
   /** Slots are never used again, so that the row of a turn that nobody heard of stays. */
   #nextSlot = 0;
   readonly #waiting: { resolve: (slot: Slot) => void; reject: (error: unknown) => void }[] = [];
@@ -68,8 +69,13 @@ export class SessionPool {
     if (slot === undefined) {
       return await new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
     }
-    if (slot.session.isOpen) return slot;
-    // Only this session was lost: a new one takes its place.
+    const taken = slot.session.isOpen ? slot : await this.#reopened(slot);
+    this.#inUse.add(taken);
+    return taken;
+  }
+
+  /** Only this session was lost: a new one takes its place. */
+  async #reopened(slot: Slot): Promise<Slot> {
     try {
       return { ...slot, session: await this.open() };
     } catch (error) {
@@ -78,16 +84,18 @@ export class SessionPool {
   }
 
   give(slot: Slot): void {
+    this.#inUse.delete(slot);
     if (slot.life !== this.#life) return slot.session.destroy();
     const next = this.#waiting.shift();
     this.#free.push(slot);
     if (next !== undefined) this.take().then(next.resolve, next.reject);
   }
 
-  /** The database was lost: what is in use is destroyed when it comes back. */
+  /** The database was lost: nobody waits any longer for its answers. */
   lose(refusal: PawlError): void {
     this.#life = undefined;
-    for (const { session } of this.#free.splice(0)) session.destroy();
+    for (const { session } of [...this.#free.splice(0), ...this.#inUse]) session.destroy();
+    this.#inUse.clear();
     this.refuse(refusal);
   }
 

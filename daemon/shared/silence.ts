@@ -1,11 +1,9 @@
-// A database that is silent: the others may end what this daemon has granted, so its holders are told before.
-import { RESTART_GRACE_MS } from "@pawl/protocol/limits";
+// A database that is silent is away: calls are refused instead of waiting for it, and holders are told in time.
 import { elapsed } from "../clock.js";
+import { TOLD_AFTER_PART } from "./held.js";
 
-/** A daemon that gets no answer tells its holders after this part of the shortest time that it has granted ... */
-export const TOLD_AFTER_PART = 1 / 3;
-/** ... and before others end what is bound to its connections. */
-export const MAX_TOLD_AFTER_MS = RESTART_GRACE_MS / 3;
+/** A database that has not answered for so long is away, whatever is held. */
+const MAX_SILENT_MS = 10_000;
 /** The time that answers then have to be read. */
 const READING_MS = 50;
 
@@ -17,7 +15,7 @@ export class Silence {
   #timer: NodeJS.Timeout | undefined;
 
   /**
-   * @param shortestMs the shortest time for which something is held here; infinity for nothing.
+   * @param shortestMs the shortest time for which nobody else ends something that is held here; infinity for nothing.
    * @param onSilence is called when the database has not answered for too long.
    */
   constructor(shortestMs: () => number, onSilence: (forMs: number) => void) {
@@ -28,6 +26,11 @@ export class Silence {
   /** There is a new connection to the database. */
   begin(): void {
     this.#heardAt = elapsed();
+    this.watch();
+  }
+
+  get heardAt(): number {
+    return this.#heardAt;
   }
 
   /** The database has answered what was sent then. */
@@ -37,12 +40,10 @@ export class Silence {
     this.watch();
   }
 
-  /** Sees to it that holders are told in time; to be called again when something is held for a shorter time. */
+  /** Sees to it that silence is noticed in time; to be called again when something is held for a shorter time. */
   watch(): void {
     clearTimeout(this.#timer);
-    const shortestMs = this.#shortestMs();
-    if (shortestMs === Number.POSITIVE_INFINITY) return;
-    const afterMs = Math.min(shortestMs * TOLD_AFTER_PART, MAX_TOLD_AFTER_MS);
+    const afterMs = Math.min(this.#shortestMs() * TOLD_AFTER_PART, MAX_SILENT_MS);
     const leftMs = this.#heardAt + afterMs - elapsed();
     this.#timer = setTimeout(() => this.#fall(afterMs), Math.max(leftMs, 0)).unref();
   }
