@@ -65,6 +65,8 @@ export interface LinesPlace {
   giveSlot(slot: Slot): void;
   /** Nobody heard what a commit has come to: finds out. Rejects with a refusal where that cannot be. */
   resolve(slot: Slot): Promise<boolean>;
+  /** What callers are told of an error of the database. */
+  toldOf(error: unknown): unknown;
   /** The connection to the database was lost. Gives the refusal of what was not done for that. */
   lost(error: unknown, slot: Slot): Error;
   /** The database has answered what was sent then, in milliseconds of `elapsed`. */
@@ -355,7 +357,7 @@ export class SideBySide {
       await this.#perform(share, items.slice(0, half));
       await this.#perform(share, items.slice(half));
     } else if (error instanceof ReachesFurther && !share.hasAll) this.#place.reachFurther(item);
-    else item.failed(classifyShared(error) === "full" ? NO_SPACE : error);
+    else item.failed(this.#place.toldOf(error));
   }
 
   /** Returns why nothing of it was done. */
@@ -543,9 +545,3 @@ class NotDone extends Error {
     this.refusal = refusal;
   }
 }
-
-const NO_SPACE = refuse(
-  "unavailable",
-  "There is no space left for the database of these shared names. Reads go on; writes work again once space is made.",
-  { reason: "disk_full" },
-);

@@ -17,7 +17,7 @@ import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
 import type { Mode, NotificationName } from "@pawl/protocol";
 import { type PawlError, refuse } from "@pawl/protocol/errors";
 import type { Logger } from "pino";
-import type { Reading } from "../clock.js";
+import { elapsed, type Reading } from "../clock.js";
 import { type About, NOTHING } from "../domain/about.js";
 import type { Found } from "../domain/graph.js";
 import type { Ends } from "../grants/ends.js";
@@ -64,6 +64,8 @@ const MAX_RETRY_MS = 5000;
 const LOOK_MS = 30_000;
 /** What a closed connection held is released again so much later where that failed. */
 const RELEASE_AGAIN_MS = 1000;
+/** The log says no more often that the server refuses something. */
+const REFUSED_AGAIN_MS = 10_000;
 /** A daemon that stops waits so long for the turns that are under way. */
 const STOP_MS = 1000;
 /** Hexadecimal digits that the ids of the place end with. */
@@ -139,6 +141,8 @@ export class Place implements LinesPlace {
   #stopped: PawlError | undefined;
   readonly #awaitingReturn: (() => void)[] = [];
   #retryMs = FIRST_RETRY_MS;
+  /** When the log said last that the server refuses something. */
+  #refusedAt = Number.NEGATIVE_INFINITY;
   #look: NodeJS.Timeout | undefined;
 
   /** @param order of the calls of connections, at all places. */
@@ -352,7 +356,20 @@ export class Place implements LinesPlace {
 
   /** What is thrown for an error of a session. */
   #failure(error: unknown, slot: Slot): unknown {
-    return classifyShared(error) === "lost" ? this.lost(error, slot) : error;
+    return classifyShared(error) === "lost" ? this.lost(error, slot) : this.toldOf(error);
+  }
+
+  toldOf(error: unknown): unknown {
+    const failure = classifyShared(error);
+    if (failure === "full") return NO_SPACE;
+    if (failure !== "refused") return error;
+    // Somebody took tables or rights away: for that no caller is to blame, nor this daemon.
+    if (elapsed() >= this.#refusedAt + REFUSED_AGAIN_MS) {
+      this.#refusedAt = elapsed();
+      this.#options.log.error({ err: error, place: this.shown }, REFUSES_US);
+    }
+    const message = `The database of these shared names (${this.shown}) refuses what the daemon needs of it; the daemon's log says what.`;
+    return refuse("unavailable", message, { reason: "shared_unavailable" });
   }
 
   /** A connection was sent a command, and is to be told if others may deliver it anew. */
@@ -739,10 +756,7 @@ export class Place implements LinesPlace {
       if (this.#stopped !== undefined) return;
       this.#connect().catch((error) => {
         if (classifyShared(error) !== "lost")
-          this.#options.log.error(
-            { err: error, place: this.shown },
-            "the database of shared names refuses us",
-          );
+          this.#options.log.error({ err: error, place: this.shown }, REFUSES_US);
         this.#connectLater();
       });
     }, delayMs).unref();
@@ -801,6 +815,14 @@ const NOT_YET = refuse(
   "unavailable",
   "The database of these shared names cannot be reached. Ask again in a moment; local names are served meanwhile.",
   { reason: "shared_unavailable" },
+);
+
+const REFUSES_US = "the database of shared names refuses us";
+
+const NO_SPACE = refuse(
+  "unavailable",
+  "There is no space left for the database of these shared names. Reads go on; writes work again once space is made.",
+  { reason: "disk_full" },
 );
 
 /** The numbers of no connection, from the first to the last. */

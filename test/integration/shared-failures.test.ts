@@ -264,6 +264,20 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
     expect((await local).seq).toBe(1);
   });
 
+  test("a table that somebody takes away makes its names unavailable, and the log says why", async () => {
+    const schema = await newSchema();
+    const place = new Place();
+    const daemon = await place.start(shared(schema));
+    const client = await place.connect();
+    postgres().psql(`ALTER TABLE ${schema}.pawl_sequence RENAME TO taken_away`);
+    await expect(client.call("sequence.next", { type: "SEQ" })).rejects.toMatchObject(AWAY);
+    await expect(client.call("sequence.peek", { type: "SEQ" })).rejects.toMatchObject(AWAY);
+    const { err } = await daemon.logged(({ msg }) => msg === "the database of shared names refuses us");
+    expect(err).toMatchObject({ message: 'relation "pawl_sequence" does not exist' });
+    postgres().psql(`ALTER TABLE ${schema}.taken_away RENAME TO pawl_sequence`);
+    expect((await client.call("sequence.next", { type: "SEQ" })).seq).toBe(1);
+  });
+
   test("what a daemon granted that hangs ends by its time for those who wait at another", async () => {
     const schema = await newSchema();
     const [one, two] = [new Place(), new Place()];
