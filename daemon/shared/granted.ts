@@ -41,6 +41,8 @@ export class Granted {
   readonly #options: GrantedOptions;
   readonly #held = new HeldGrants();
   #losing: NodeJS.Timeout | undefined;
+  /** Since when the database has not answered, in milliseconds of `elapsed`; undefined while it is there. */
+  #silentSince: number | undefined;
 
   constructor(options: GrantedOptions) {
     this.#options = options;
@@ -101,6 +103,7 @@ export class Granted {
   #hold(id: string, grant: HeldGrant): void {
     const { shortestMs } = this.#held;
     this.#held.keep(id, grant);
+    if (this.#silentSince !== undefined) this.cutOff(this.#silentSince);
     if (this.#held.shortestMs < shortestMs) this.#options.onShorter();
   }
 
@@ -136,6 +139,7 @@ export class Granted {
    */
   cutOff(heardAt: number): void {
     clearTimeout(this.#losing);
+    this.#silentSince = heardAt;
     const at = this.#held.firstLossAt(heardAt);
     if (at === Number.POSITIVE_INFINITY) return;
     const lose = (): void => {
@@ -148,6 +152,7 @@ export class Granted {
   /** The database is there again, or the daemon stops. */
   goOn(): void {
     clearTimeout(this.#losing);
+    this.#silentSince = undefined;
   }
 
   /** The others take this daemon for dead, and end what is bound to its connections. */
