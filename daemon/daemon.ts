@@ -6,7 +6,7 @@ import type { Config } from "./config/config.js";
 import { reloaded } from "./config/reload.js";
 import { scopeOf } from "./domain/about.js";
 import { renewStaleItems } from "./domain/board/rebuild.js";
-import { EXECUTION_TIME } from "./domain/command/ends.js";
+import { EXECUTION_TIME } from "./domain/command/delivery.js";
 import { ENDINGS, SHARED_ENDINGS } from "./domain/ends.js";
 import { countAtStart } from "./domain/gauges.js";
 import { keepMark, markKey, readMarks } from "./domain/marks.js";

@@ -1,7 +1,7 @@
 import { PawlError } from "@pawl/protocol/errors";
 import { EACH, textsAt } from "@pawl/protocol/json-text";
 import { DEFAULT_LEASE_MS, MAX_TIMER_MS } from "@pawl/protocol/limits";
-import type { Result } from "@pawl/protocol/types";
+import type { NotificationParams, Result } from "@pawl/protocol/types";
 import type { Connection } from "../connection/connection.js";
 import { HeldGrant } from "../grants/held-grant.js";
 import { defaultOwner } from "../grants/owner.js";
@@ -99,6 +99,9 @@ class PullReceiver {
       () => textsAt(text, PARAMS)[0] as string,
     );
     const connection = this.#connection;
+    const stopListening = connection.on("command.cancelled", (told) => {
+      if (told.commandId === commandId) grant.lose(lossOf(told as NotificationParams<"command.cancelled">));
+    });
     try {
       const answer = await carryOut(connection, envelope, received, this.#handlers, this.#options);
       // A command that is lost by our clock only may be answered all the same: the daemon knows.
@@ -114,6 +117,7 @@ class PullReceiver {
       const { onError = warn } = this.#options;
       if (!isOver(error)) callListener(onError, error, received);
     } finally {
+      stopListening();
       clearTimeout(atDeadline);
       grant.end();
     }
@@ -138,6 +142,11 @@ class PullReceiver {
       },
     });
   }
+}
+
+/** Another receiver may be given it from now on. */
+function lossOf({ commandId, reason }: NotificationParams<"command.cancelled">): PawlError {
+  return new PawlError("lease_lost", `The delivery of ${commandId} has ended: ${reason}.`, { commandId });
 }
 
 /** How long until the command expires, in milliseconds by the daemon's clock. */

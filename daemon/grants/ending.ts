@@ -39,6 +39,8 @@ export function retain(env: Env): void {
 export interface Ending {
   earliest(env: Env): Operation<Due>;
   expire(env: Env, rows: number): Operation<number>;
+  /** The noun of what `disconnect` releases. */
+  readonly noun?: string;
   /** Releases what was granted for as long as this connection lasts, in the same way. */
   disconnect?(connection: number, env: Env, rows: number): Operation<number>;
   /** The daemon was started again: no connection of before is left. Runs once, before any call. */

@@ -41,13 +41,17 @@ export class Ends implements Endings {
     return due;
   }
 
-  /** A connection with grants bound to it has closed. One step of releasing them, and those that follow it. */
-  *disconnect(connection: number, env: Env): Operation<Outcome<void>> {
+  /**
+   * A connection with grants bound to it has closed. One step of releasing them, and those that follow it.
+   *
+   * @param noun whose grants alone are released, where it is known that there are no others.
+   */
+  *disconnect(connection: number, env: Env, noun?: string): Operation<Outcome<void>> {
     let left = ROWS_PER_STEP;
     for (const ending of this.#endings) {
-      if (ending.disconnect === undefined) continue;
+      if (ending.disconnect === undefined || (noun !== undefined && ending.noun !== noun)) continue;
       left -= yield* ending.disconnect(connection, env, left);
-      if (left <= 0) return new Unfinished((later) => this.disconnect(connection, later));
+      if (left <= 0) return new Unfinished((later) => this.disconnect(connection, later, noun));
     }
   }
 

@@ -1,7 +1,7 @@
 // Grants: claims, deliveries and leases, each for a while. A noun says how its kind is kept; this file says once when a
 // grant ends and what a renewal does.
 import { RESTART_GRACE_MS } from "@pawl/protocol/limits";
-import { all, type Operation, one, run, type Statement, sql } from "../store/statement.js";
+import { all, type Operation, one, run, type Statement, sql, write } from "../store/statement.js";
 import { sooner } from "../turns/alarm.js";
 import type { Env } from "../turns/operation.js";
 import { dueAt, type Ending } from "./ending.js";
@@ -15,6 +15,7 @@ export type Cause = "expired" | "disconnected";
  * more: then it may be renewed for the time of a grace, and is bound to the connection that renews it.
  */
 export interface GrantRule<Row> {
+  readonly noun: string;
   readonly table: string;
   /** The SELECT of rows as `end` takes them, up to its first condition. */
   readonly rows: string;
@@ -132,6 +133,8 @@ export function grants<Row>(rule: GrantRule<Row>): Ending {
   }
 
   return {
+    noun: rule.noun,
+
     *earliest() {
       return sooner(dueAt((yield* one(earliestEnd))?.at), dueAt((yield* one(earliestGrace))?.at));
     },
@@ -169,7 +172,7 @@ export function grants<Row>(rule: GrantRule<Row>): Ending {
     },
 
     *abandon(first, last, env) {
-      yield* run(beginGracesOf, { first, last, now: env.now, graceMs: RESTART_GRACE_MS });
+      yield* write(beginGracesOf, { first, last, now: env.now, graceMs: RESTART_GRACE_MS });
     },
 
     *goOn(since, until, env) {

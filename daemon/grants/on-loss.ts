@@ -4,7 +4,7 @@
 import type { Parsed } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import { MAX_INTEGER, RESTART_GRACE_MS } from "@pawl/protocol/limits";
-import { all, type Operation, one, run, sql } from "../store/statement.js";
+import { all, type Operation, one, run, sql, write } from "../store/statement.js";
 import { NEVER } from "../turns/alarm.js";
 import { type HolderProcess, notKnown } from "../turns/holder-process.js";
 import { type Env, Wait } from "../turns/operation.js";
@@ -215,7 +215,7 @@ export const lostHolders: Ending = {
   },
 
   *abandon(first, last, env) {
-    yield* run(forgetConnectionsOf, { first, last, now: env.now });
+    yield* write(forgetConnectionsOf, { first, last, now: env.now });
     env.effects.wake(LOST_KEY);
   },
 

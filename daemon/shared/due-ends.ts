@@ -5,6 +5,7 @@ import type { Operation } from "../store/statement.js";
 import { Alarm, type Due, NEVER, sooner } from "../turns/alarm.js";
 import { DAEMON } from "../turns/call.js";
 import type { Caller, Env } from "../turns/operation.js";
+import type { Ask } from "./batch.js";
 import type { Slot } from "./line.js";
 import type { PlaceClock } from "./place-clock.js";
 
@@ -72,10 +73,7 @@ export class DueEnds {
     const { endings, clock, withSlot } = this.#options;
     return await withSlot(async ({ session }) => {
       try {
-        await session.begin([], { toRead: true });
-        const [row] = await session.query<{ now: number }>(
-          "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now",
-        );
+        const [[row] = []] = await session.begin([READ_CLOCK], { toRead: true });
         clock.noEarlierThan(Number(row?.now));
         const env = this.#options.env(DAEMON);
         const { all } = endings;
@@ -96,6 +94,11 @@ export class DueEnds {
     this.#alarm.stop();
   }
 }
+
+const READ_CLOCK: Ask = {
+  name: "pawl_look_at_clock",
+  text: "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now",
+};
 
 /** The clock of a place is one: nobody has to look whether it was set. */
 function byOneClock({ at, wallAt }: Due): Due {

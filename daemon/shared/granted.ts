@@ -2,7 +2,7 @@ import type { NotificationName } from "@pawl/protocol";
 import { PawlError, refuse } from "@pawl/protocol/errors";
 import { RESTART_GRACE_MS } from "@pawl/protocol/limits";
 import { elapsed } from "../clock.js";
-import { EXECUTION_TIME } from "../domain/command/ends.js";
+import { EXECUTION_TIME } from "../domain/command/delivery.js";
 import type { LostRow } from "../grants/on-loss.js";
 import type { Operation } from "../store/statement.js";
 import type { Outlet } from "../turns/effects.js";
@@ -15,6 +15,8 @@ import type { Elsewhere, KnownScopes } from "./known-scopes.js";
 const TOO_LATE_PART = 1 / 2;
 /** Of what does not end with a connection. */
 const NO_GRACE_MS = Number.POSITIVE_INFINITY;
+/** Deliveries of which it is remembered that they last for their time. */
+const MAX_LASTING = 50_000;
 
 export interface GrantedOptions {
   readonly scopes: KnownScopes;
@@ -43,6 +45,8 @@ export class Granted {
   #losing: NodeJS.Timeout | undefined;
   /** Since when the database has not answered, in milliseconds of `elapsed`; undefined while it is there. */
   #silentSince: number | undefined;
+  /** Commands of whose deliveries it is known that they last for their time, whatever becomes of this daemon. */
+  readonly #lasting = new Set<string>();
 
   constructor(options: GrantedOptions) {
     this.#options = options;
@@ -78,15 +82,24 @@ export class Granted {
       });
       return outcome;
     }
-    for (const { id, scopes, ttlMs, graceMs = NO_GRACE_MS, tell, onLoss: ending } of changes) {
+    for (const {
+      id,
+      scopes,
+      ttlMs,
+      graceMs = NO_GRACE_MS,
+      tell,
+      onLoss: ending,
+      isDelivery: lapses,
+    } of changes) {
       if (ttlMs === 0) {
-        known.forget(id);
+        if (!lapses) known.forget(id);
         this.#held.drop(id);
         continue;
       }
       if (scopes !== undefined) known.remember({ kind: "claim", id }, scopes);
       const other = tell !== undefined || this.#held.has(id) ? undefined : elsewhere.get(id);
       const told = tell ?? other?.tell;
+      if (lapses) this.#noteLasting(id, told);
       if (told === undefined) this.#held.renew(id, ttlMs);
       else if (told.length > 0) {
         const how = ending ?? other?.ending;
@@ -94,10 +107,27 @@ export class Granted {
         const onLoss = how && holder && !(holder instanceof PawlError) ? { ...how, holder } : undefined;
         // What was granted elsewhere may end with its connection.
         const after = tell === undefined ? RESTART_GRACE_MS : graceMs;
-        this.#hold(id, { connection, ttlMs, graceMs: after, tell: told, onLoss });
+        this.#hold(id, { connection, ttlMs, graceMs: after, tell: told, onLoss, lapses });
       }
     }
     return outcome;
+  }
+
+  /** @param told what its receiver is told if the delivery ends before its time; undefined if that is as it was. */
+  #noteLasting(commandId: string, told: HeldGrant["tell"] | undefined): void {
+    if (this.#lasting.size >= MAX_LASTING) this.#lasting.clear();
+    if (told?.length === 0) this.#lasting.add(commandId);
+    else if (told !== undefined) this.#lasting.delete(commandId);
+  }
+
+  /** True if it is known whether the receiver of a command has to be told when its delivery ends before its time. */
+  knowsDelivery(commandId: string): boolean {
+    return this.#held.has(commandId) || this.#lasting.has(commandId);
+  }
+
+  /** Forgets what is over by its time without a word to anybody. */
+  dropLapsed(): void {
+    this.#held.dropLapsed();
   }
 
   #hold(id: string, grant: HeldGrant): void {

@@ -3,6 +3,7 @@
 import type { Parsed, Result } from "@pawl/protocol";
 import { DEFAULT_LEASE_MS, DEFAULT_LOSS_GRACE_MS, RESTART_GRACE_MS } from "@pawl/protocol/limits";
 import { scopeOf } from "../domain/about.js";
+import { commandOfLease, EXECUTION_TIME } from "../domain/command/delivery.js";
 import { release as releaseDelivery } from "../domain/command/lease.js";
 import { release } from "../domain/lease/lease.js";
 import { releasePaths } from "../domain/path/path.js";
@@ -23,6 +24,8 @@ export interface Change {
   readonly ttlMs: number;
   /** For how long it goes on once its daemon is dead, of a new one that ends with its connection. */
   readonly graceMs?: number;
+  /** True of a delivery: its id is that of its command, whose scopes stay what they are. */
+  readonly isDelivery?: true;
   /** What its holder is told when it is lost, of a new one. */
   readonly tell?: HeldGrant["tell"];
   /** How its process is ended when it is lost, of a new one. */
@@ -60,6 +63,14 @@ export function changesBy(method: string, params: object, outcome: unknown): Cha
     }
     case "command.lease":
       return delivered(params as Parsed<"command.lease">, outcome as Result<"command.lease">);
+    case "command.renew":
+    case "command.progress":
+      return deliveryOf(params, (outcome as Result<"command.renew">).remainingMs);
+    case "command.release":
+    case "command.respond":
+      return deliveryOf(params, 0);
+    case "command.answer":
+      return (params as Parsed<"command.answer">).final === true ? deliveryOf(params, 0) : [];
     case "path.reserve":
       return reserved(params as Parsed<"path.reserve">, outcome as Result<"path.reserve">);
     case "path.heartbeat": {
@@ -87,6 +98,12 @@ const OF_GRANTS = new Set([
   "queue.renew",
   "queue.complete",
   "queue.abandon",
+  "command.lease",
+  "command.renew",
+  "command.progress",
+  "command.release",
+  "command.respond",
+  "command.answer",
   "path.reserve",
   "path.heartbeat",
   "path.release",
@@ -156,16 +173,24 @@ export function endingOf(noun: HeldNoun, onLoss: Partial<OnLoss> | undefined): C
 /** Of what is no grant. */
 const NEVER_MS = Number.POSITIVE_INFINITY;
 
-/** Whoever pulls finds out by renewing that a delivery has ended. */
+/** Whoever pulls finds out by renewing that a delivery has ended, unless it may end before its time. */
 function delivered(
-  { deployment, leaseMs: ttlMs }: Parsed<"command.lease">,
+  { deployment, leaseMs: ttlMs = DEFAULT_LEASE_MS, releaseOn }: Parsed<"command.lease">,
   { leases }: Result<"command.lease">,
 ): Change[] {
   const scopes = [scopeOf({ noun: "command", name: deployment })];
   return leases.map(({ commandId: id, leaseId }) => {
     const giveBack = (env: Env): Operation<unknown> => releaseDelivery({ leaseId }, env);
-    return { id, scopes, ttlMs, tell: [], giveBack };
+    const params = { commandId: id, reason: EXECUTION_TIME };
+    const tell = releaseOn === "disconnect" ? [{ method: "command.cancelled" as const, params }] : [];
+    return { id, scopes, ttlMs, graceMs: RESTART_GRACE_MS, isDelivery: true as const, tell, giveBack };
   });
+}
+
+/** A delivery lasts for so long from now on. */
+function deliveryOf(params: object, ttlMs: number): Change[] {
+  const id = commandOfLease((params as { leaseId: string }).leaseId);
+  return id === undefined ? [] : [{ id, ttlMs, isDelivery: true }];
 }
 
 /** The beginning of the text of an answer, which holds no payloads. */

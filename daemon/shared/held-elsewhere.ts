@@ -1,6 +1,7 @@
 // What the holder of a grant is told when it is lost, of one that another daemon has granted, or an earlier life of
 // this one: whoever renews it here is told by this daemon.
 import type { GivenId } from "../domain/about.js";
+import { lossOfDelivery } from "../domain/command/delivery.js";
 import { lossesOfLease } from "../domain/lease/row.js";
 import { lossOfReservation } from "../domain/path/row.js";
 import { lossOfClaim } from "../domain/queue/holder.js";
@@ -27,7 +28,11 @@ export function* lossesOf({ kind, id }: Pick<GivenId, "kind" | "id">): Operation
     }
     case "claim":
       return { tell: (yield* lossOfClaim(id)).map((params) => ({ method: "claim.lost" as const, params })) };
-    default:
+    case "command": {
+      const told = yield* lossOfDelivery(id);
+      return { tell: told.map((params) => ({ method: "command.cancelled" as const, params })) };
+    }
+    case "batch":
       return { tell: [] };
   }
 }

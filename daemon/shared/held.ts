@@ -4,6 +4,7 @@ import type { NotificationName } from "@pawl/protocol";
 import { elapsed } from "../clock.js";
 import type { LostRow } from "../grants/on-loss.js";
 import type { HolderProcess } from "../turns/holder-process.js";
+import { EVERYTHING } from "../turns/operation.js";
 
 /** A grant whose holder is told of its loss. */
 export interface HeldGrant {
@@ -13,6 +14,8 @@ export interface HeldGrant {
   /** For how long it goes on once others take this daemon for dead; infinity for what lasts by its time alone. */
   readonly graceMs: number;
   readonly tell: readonly { readonly method: NotificationName; readonly params: object }[];
+  /** True if it is over by its time without a word to anybody. */
+  readonly lapses?: boolean | undefined;
   /** Its process, if that is ended when the grant is lost. */
   readonly onLoss:
     | (Pick<LostRow, "noun" | "signal" | "grace_ms"> & { readonly holder: HolderProcess })
@@ -70,6 +73,13 @@ export class HeldGrants {
     return shortest;
   }
 
+  /** Forgets what is over by its time. */
+  dropLapsed(): void {
+    const now = elapsed();
+    for (const { id, lapses, since, ttlMs } of this.#byId.values())
+      if (lapses === true && since + ttlMs <= now) this.drop(id);
+  }
+
   /**
    * The moment at which the first holder has to be told, in milliseconds of `elapsed`; infinity for none.
    *
@@ -92,6 +102,7 @@ export class HeldGrants {
   }
 
   #take(isTaken: (grant: Kept) => boolean): Kept[] {
+    this.dropLapsed();
     const taken = [...this.#byId.values()].filter(isTaken);
     for (const { id } of taken) this.drop(id);
     return taken;
@@ -110,4 +121,40 @@ function safeMs({ ttlMs, graceMs }: HeldGrant): number {
 /** Who has not renewed for long is not told later than the grant ends. */
 function lossAt(grant: Kept, heardAt: number): number {
   return Math.min(heardAt + safeMs(grant) * TOLD_AFTER_PART, grant.since + grant.ttlMs);
+}
+
+/** A connection's scopes are remembered up to so many. */
+const MAX_SCOPES = 100;
+/** The nouns whose grants end with connections, by the beginnings of their scopes. */
+const NOUN = /^(lease|path|queue|command)[:.]/;
+
+/** The scopes of what a connection was granted for as long as it lasts. */
+export class HeldScopes {
+  readonly #byNoun = new Map<string, Set<string>>();
+  #count = 0;
+  #isAll = false;
+
+  add(scopes: readonly string[]): void {
+    for (const scope of scopes) if (!this.#isAll) this.#add(scope);
+  }
+
+  #add(scope: string): void {
+    const [, noun] = NOUN.exec(scope) ?? [];
+    if (noun === undefined || this.#count >= MAX_SCOPES) {
+      this.#isAll = true;
+      this.#byNoun.clear();
+      return;
+    }
+    const known = this.#byNoun.get(noun);
+    if (known?.has(scope)) return;
+    if (known === undefined) this.#byNoun.set(noun, new Set([scope]));
+    else known.add(scope);
+    this.#count += 1;
+  }
+
+  /** By their nouns; undefined is the noun where there may be any. */
+  *byNoun(): Iterable<[noun: string | undefined, scopes: readonly string[]]> {
+    if (this.#isAll) yield [undefined, [EVERYTHING]];
+    for (const [noun, scopes] of this.#byNoun) yield [noun, [...scopes]];
+  }
 }

@@ -5,7 +5,7 @@ import { RESTART_GRACE_MS } from "@pawl/protocol/limits";
 import type { Logger } from "pino";
 import { elapsed } from "../clock.js";
 import type { Ends } from "../grants/ends.js";
-import { type Operation, run, type Statement } from "../store/statement.js";
+import { type Operation, type Statement, write } from "../store/statement.js";
 import type { Env } from "../turns/operation.js";
 import { numbersOf } from "./connection-number.js";
 import { TOLD_AFTER_PART } from "./held.js";
@@ -251,9 +251,9 @@ export class OtherDaemons {
     try {
       await performOwn(function* (env): Operation<void> {
         yield* endings.abandon(...numbersOf(number), env);
-        yield* run(forgetDaemon, { number });
-        yield* run(forgetWaiting, { number });
-        yield* run(forgetTurns, { before: env.now - TURNS_KEPT_MS });
+        yield* write(forgetDaemon, { number });
+        yield* write(forgetWaiting, { number });
+        yield* write(forgetTurns, { before: env.now - TURNS_KEPT_MS });
         env.effects.deadline(env.now);
       });
       log.info(

@@ -43,6 +43,7 @@ import { DueEnds } from "./due-ends.js";
 import { classifyShared } from "./failure.js";
 import { Granted } from "./granted.js";
 import { findShared } from "./graph.js";
+import { HeldScopes } from "./held.js";
 import { type Elsewhere, KnownScopes } from "./known-scopes.js";
 import { type Item, type LinesPlace, SideBySide, type Slot } from "./line.js";
 import { Lines } from "./lines.js";
@@ -126,8 +127,8 @@ export class Place implements LinesPlace {
   readonly #granted: Granted;
   readonly #scopes = new KnownScopes();
   readonly #reads: SnapshotReads;
-  /** Connections of this daemon with grants that end with them. */
-  readonly #holders = new Set<number>();
+  /** Connections of this daemon with grants that end with them, and the scopes that those are in. */
+  readonly #holders = new Map<number, HeldScopes>();
   readonly #busy = new Set<Parked>();
   readonly #registered = new Set<string>();
   readonly #pool: SessionPool;
@@ -224,6 +225,7 @@ export class Place implements LinesPlace {
     }
     if (this.#life !== undefined) await this.#others.inherit(this.#life);
     this.#look = setInterval(() => {
+      this.#granted.dropLapsed();
       this.#tryAll();
       this.#withdraw();
       // Another daemon that hangs may know alone of an end.
@@ -277,7 +279,7 @@ export class Place implements LinesPlace {
         this.#reads.add(call, () => this.#order.performed(connection)),
       );
     }
-    const known = this.#scopes.of(request.about);
+    const known = this.#knownScopes(request);
     const line = known === undefined ? undefined : this.#lines.of(known);
     this.#order.add(connection, line, () =>
       this.perform(call, request, () => this.#order.performed(connection), known),
@@ -293,7 +295,7 @@ export class Place implements LinesPlace {
     call: Call,
     { method, params, about }: Request,
     performed: () => void,
-    known = this.#scopes.of(about),
+    known = this.#knownScopes({ method, about }),
   ): void {
     const elsewhere: Elsewhere = new Map();
     const remember = (outcome: unknown, ageMs: number): unknown => {
@@ -313,6 +315,14 @@ export class Place implements LinesPlace {
         call.settle(error);
         performed();
       });
+  }
+
+  /** Undefined if they have to be looked up. */
+  #knownScopes({ method, about }: Pick<Request, "method" | "about">): readonly string[] | undefined {
+    // Of what is renewed that was not leased here, its holder may have to be told.
+    const isKnown = ({ id }: { readonly id: string }): boolean => this.#granted.knowsDelivery(id);
+    if (RENEWING_DELIVERY.has(method) && !about.ids.every(isKnown)) return undefined;
+    return this.#scopes.of(about);
   }
 
   /** Performs an operation that only reads, as the rows are now: without a lock. Rejects where the database is away. */
@@ -438,25 +448,31 @@ export class Place implements LinesPlace {
     this.#order.inOrder(connection, (performed) => {
       performed();
       this.#granted.disconnected(connection);
-      if (this.#holders.delete(connection)) this.#release(connection);
+      const held = this.#holders.get(connection);
+      this.#holders.delete(connection);
+      if (held !== undefined) this.#release(connection, held);
     });
   }
 
-  #release(connection: number): void {
+  /** Releases what a connection holds, in a turn that has its scopes alone: others go on beside it. */
+  #release(connection: number, held: HeldScopes): void {
     const life = this.#life;
     if (life === undefined || this.#stopped !== undefined) return;
     const known = numberOf(connection, life.number);
-    this.submit({
-      caller: DAEMON,
-      waitMs: 0,
-      closed: false,
-      start: (env) => this.#options.endings.disconnect(known, env),
-      settle: (outcome) => {
-        // Nobody is left to try again, and a grant may have been given for a day.
-        if (outcome instanceof Error && this.#stopped === undefined && this.#life?.number === life.number)
-          setTimeout(() => this.#release(connection), RELEASE_AGAIN_MS).unref();
-      },
-    });
+    for (const [noun, scopes] of held.byNoun()) {
+      const call: Call = {
+        caller: DAEMON,
+        waitMs: 0,
+        closed: false,
+        start: (env) => this.#options.endings.disconnect(known, env, noun),
+        settle: (outcome) => {
+          // Nobody is left to try again, and a grant may have been given for a day.
+          if (outcome instanceof Error && this.#stopped === undefined && this.#life?.number === life.number)
+            setTimeout(() => this.submit(call, scopes), RELEASE_AGAIN_MS).unref();
+        },
+      };
+      this.submit(call, scopes);
+    }
   }
 
   /** Performs a call of the daemon itself, that uses rows of these scopes. */
@@ -513,11 +529,14 @@ export class Place implements LinesPlace {
     }
     for (const key of turn.registered) this.#registered.add(key);
     const life = this.#life;
-    for (const known of turn.holders) {
+    for (const { connection: known, scopes } of turn.holders) {
       const connection = life === undefined ? undefined : ownConnection(known, life.number);
       if (connection === undefined || connection === 0) continue;
-      if (this.#options.isOpen(connection)) this.#holders.add(connection);
-      else this.#release(connection);
+      const isOpen = this.#options.isOpen(connection);
+      const held = (isOpen && this.#holders.get(connection)) || new HeldScopes();
+      held.add(scopes);
+      if (isOpen) this.#holders.set(connection, held);
+      else this.#release(connection, held);
     }
     this.#ends.noLaterThan(turn.earliestEnd);
     turn.carryOut(this.#outlet);
@@ -835,7 +854,11 @@ function isOfThisLife(counter: Counter): boolean {
 }
 
 /** Methods that may renew what was granted elsewhere. */
-const RENEWING = new Set(["lease.heartbeat", "queue.renew", "path.heartbeat", "transact"]);
+const RENEWING_DELIVERY = new Set(["command.renew", "command.progress"]);
+const RENEWING = new Set([
+  ...RENEWING_DELIVERY,
+  ...["lease.heartbeat", "queue.renew", "path.heartbeat", "transact"],
+]);
 
 const OUTCOME_UNKNOWN = refuse(
   "unavailable",

@@ -60,6 +60,12 @@ export interface ScopedCall extends Call {
   answered(outcome: unknown, ageMs: number): void;
 }
 
+/** A connection that was granted something, and the scopes that this is in. */
+export interface Holder {
+  readonly connection: number;
+  readonly scopes: readonly string[];
+}
+
 /** Thrown where an operation comes upon rows of a scope that its turn has no lock of. */
 export class ReachesFurther extends Error {
   constructor(scope: string) {
@@ -106,6 +112,7 @@ export class SharedTurn {
   /** The keys that calls wait under from this turn on, and of which other daemons do not know. */
   readonly #toRegister = new Set<string>();
   #until = 0;
+  readonly #holders: Holder[] = [];
   #effects: SharedEffects;
   #time: Reading = { now: 0, retentionNow: 0, wallMs: 0 };
   performed = 0;
@@ -284,8 +291,8 @@ export class SharedTurn {
     return this.#effects.earliestEnd;
   }
 
-  get holders(): readonly number[] {
-    return this.#effects.holders;
+  get holders(): readonly Holder[] {
+    return this.#holders;
   }
 
   async #park(call: ScopedCall, wait: Wait): Promise<void> {
@@ -326,6 +333,7 @@ export class SharedTurn {
     forgetAhead((call as ScopedCall).coming, this.#memory);
     const operation = call.start(this.#env(call.caller, mayWait, woken, parked, mayOvertake));
     if (call.mayBeUndone) await session.drive(this.#memory.writeBack());
+    const heldBefore = this.#effects.holders.length;
     const outcome: Outcome<unknown> = call.mayBeUndone
       ? await session.performOrUndo(operation, isToUndo)
       : await session.perform(operation);
@@ -333,9 +341,19 @@ export class SharedTurn {
       this.#effects.forget();
       if (call.mayBeUndone) this.#memory.forget();
     }
+    if (this.#effects.holders.length > heldBefore) {
+      const scopes = this.#scopesOf(call as ScopedCall, woken);
+      for (const connection of this.#effects.holders.slice(heldBefore))
+        this.#holders.push({ connection, scopes });
+    }
     this.performed += 1;
     if (call.writes !== false && !(outcome instanceof Wait)) this.#waiters.apart.forget();
     return outcome instanceof Tried ? outcome.result : outcome;
+  }
+
+  /** Whose rows a call has used, if it was performed because this key was woken. */
+  #scopesOf(call: ScopedCall, woken: string | null): readonly string[] {
+    return woken === null || this.#scopes === undefined ? call.scopes : call.scopesWhenWoken(woken);
   }
 
   /**

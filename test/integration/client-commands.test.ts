@@ -14,6 +14,7 @@ import {
 import { beforeEach, describe, expect, onTestFinished, test } from "vitest";
 import { type ClientProcess, startProgram } from "../client-process.js";
 import { Place, sharedDaemon, startDaemon } from "../daemon.js";
+import { fakeDaemon } from "../fake-daemon.js";
 
 const shared = sharedDaemon();
 
@@ -556,6 +557,44 @@ describe("a handler that takes longer than it may", () => {
     expect(await pawl.commands.send(d, "run", null, { executionMs: 300 })).toBe(300);
     expect(reasons).toEqual([expect.objectContaining({ kind: "lease_lost" })]);
     await receiver.close();
+  });
+
+  test("by pull, and whose delivery is over before its time, is told at once", async () => {
+    const commandId = "cmd_00000000-0000-7000-8000-000000000000";
+    const lease = { leaseId: "l", leaseExpiresAt: 60_000, remainingMs: 60_000, commandId, attempt: 1 };
+    const envelope = {
+      commandId,
+      command: "run",
+      attempt: 1,
+      deadline: null,
+      executionMs: null,
+      params: null,
+    };
+    const cancelled = (id: string) => ({
+      ...{ jsonrpc: "2.0", method: "command.cancelled" },
+      params: { commandId: id, reason: "EXECUTION_TIME" },
+    });
+    let leases: object[] = [{ ...lease, envelope }];
+    const fake = await fakeDaemon({
+      onMessage: ({ id, method }, send) => {
+        if (method === "command.lease" && leases.length > 0) send({ jsonrpc: "2.0", id, result: { leases } });
+        if (method === "command.lease") leases = [];
+        // The handler has begun.
+        if (method !== "daemon.ping") return;
+        send(cancelled("cmd_00000000-0000-7000-8000-000000000001"));
+        send(cancelled(commandId));
+      },
+    });
+    const pawl = await connect({ socket: fake.socket });
+    onTestFinished(() => pawl.close());
+    const reason = await new Promise((resolve) => {
+      const run = async (_params: unknown, { signal }: ReceivedCommand) => {
+        pawl.call("daemon.ping", {}).catch(() => {});
+        resolve(await aborted(signal));
+      };
+      pawl.commands.pull(d, { run }, { onError: () => {} });
+    });
+    expect(reason).toMatchObject({ kind: "lease_lost", details: { commandId } });
   });
 
   test("by push, where the receiver says how long", async () => {

@@ -213,4 +213,39 @@ describe.skipIf(!HAS_POSTGRESQL)("commands that daemons share", () => {
     expect((await pushed(client)).params.commandId).toBe(meant);
     expect(await answerTo(first, commandId)).toEqual({ status: "success", response: "done" });
   });
+
+  test("one that pulled until its connection closes is told before another has it; one with a time goes on", async () => {
+    const [first] = await connect();
+    const proxy = await SilentProxy.start(postgres().port as number, onTestFinished);
+    const { client } = await ownDaemon(proxy.port);
+    const deployment = newDeployment();
+    for (const _ of [1, 2, 3, 4]) await create(first, deployment);
+    const bound = { releaseOn: "disconnect", leaseMs: 60_000 } as const;
+    const lasting = await take(client, deployment, { leaseMs: 60_000 });
+    const answered = await take(client, deployment, bound);
+    await respond(client, answered);
+    const lost = await take(client, deployment, bound);
+    // Its daemon dies, and the receiver goes on with it at the one that is cut off later.
+    const other = await ownDaemon();
+    const renewed = await take(other.client, deployment, bound);
+    await other.daemon.end("SIGKILL");
+    await leftBehind(first, renewed.commandId);
+    await client.call("command.renew", { leaseId: renewed.leaseId });
+    proxy.silence();
+    const told = [await toldOf(client, "command.cancelled"), await toldOf(client, "command.cancelled")];
+    expect(told.map(({ commandId }) => commandId)).toEqual([lost.commandId, renewed.commandId]);
+    expect(told.map(({ reason }) => reason)).toEqual(["EXECUTION_TIME", "EXECUTION_TIME"]);
+    const again = [await take(first, deployment, { waitMs: WAIT_MS })];
+    again.push(await take(first, deployment, { waitMs: WAIT_MS }));
+    expect(new Set(again.map(({ commandId }) => commandId))).toEqual(
+      new Set([lost.commandId, renewed.commandId]),
+    );
+    expect(await respond(first, lasting)).toEqual({ accepted: true, state: "SUCCEEDED" });
+  });
+
+  /** Resolves once others have taken the daemon for dead that a command was leased at. */
+  async function leftBehind(client: RawClient, commandId: string): Promise<void> {
+    const bound = `SELECT count(*) FROM pawl.pawl_command WHERE command_id = '${commandId}' AND grace_ends_at IS NULL`;
+    while (postgres().psql(bound).output.trim() !== "0") await client.call("daemon.ping", {});
+  }
 });

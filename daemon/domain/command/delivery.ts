@@ -1,4 +1,5 @@
 // A delivery: the leaseId that names it, and whether it is still held.
+import type { NotificationParams } from "@pawl/protocol";
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { type Operation, one, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
@@ -24,6 +25,20 @@ export function readLeaseId(leaseId: string, env: Env): { commandId: string; att
 export function commandOfLease(leaseId: string): string | undefined {
   return LEASE_ID.exec(leaseId)?.[2];
 }
+
+const selectBound = sql<{ commandId: string }>(`
+  SELECT command_id AS "commandId" FROM pawl_command
+  WHERE command_id = :commandId AND lease_expires_at IS NOT NULL
+    AND (lease_connection IS NOT NULL OR grace_ends_at IS NOT NULL)`);
+
+/** What a receiver that has leased a command is told when the delivery ends before its time, if it may. */
+export function* lossOfDelivery(commandId: string): Operation<NotificationParams<"command.cancelled">[]> {
+  const isBound = (yield* one(selectBound, { commandId })) !== undefined;
+  return isBound ? [{ commandId, reason: EXECUTION_TIME }] : [];
+}
+
+/** The message to a receiver whose delivery is over. Its command goes on; the answer still counts for now. */
+export const EXECUTION_TIME = "EXECUTION_TIME";
 
 export function isHeld(row: LiveRow, attempt: number | undefined, env: Env): boolean {
   return row.state === "DISPATCHED" && row.attempt === attempt && stateAt(row, env).state === "DISPATCHED";

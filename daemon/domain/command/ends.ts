@@ -4,6 +4,7 @@ import type { GrantRule } from "../../grants/grant.js";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import { sooner } from "../../turns/alarm.js";
 import type { Env } from "../../turns/operation.js";
+import { EXECUTION_TIME } from "./delivery.js";
 import {
   abort,
   DELIVERY_TABLE,
@@ -95,9 +96,6 @@ const earliestExecutionEnd = sql<{ at: number | null }>(
 const selectOverlong = sql<LiveRow>(`
   SELECT ${LIVE_COLUMNS} FROM pawl_command WHERE execution_ends_at <= :now
   ORDER BY execution_ends_at LIMIT :rows`);
-
-/** The message to the receiver of a push whose time is over. Its command goes on; the answer still counts for now. */
-export const EXECUTION_TIME = "EXECUTION_TIME";
 
 /** Deliveries that took longer than they may. Whoever has one by push is told; the others find out by renewing. */
 export const overlongDeliveries: Ending = {

@@ -2,7 +2,7 @@
 // them alone.
 import { RESTART_GRACE_MS } from "@pawl/protocol/limits";
 import { dueAt, type Ending, retentionEnd } from "../../grants/ending.js";
-import { all, type Operation, one, run, sql } from "../../store/statement.js";
+import { all, type Operation, one, run, sql, write } from "../../store/statement.js";
 import { sooner } from "../../turns/alarm.js";
 import type { Env } from "../../turns/operation.js";
 import { expire } from "./ends.js";
@@ -71,6 +71,8 @@ const prolongGraces = sql(`
 
 /** After deliveries, with which receivers end. */
 export const incarnations: Ending = {
+  noun: "command",
+
   *earliest(env) {
     if ((yield* one(selectWithCommands)) !== undefined) return dueAt(env.now);
     return sooner(dueAt((yield* one(earliestGrace))?.at), retentionEnd((yield* one(earliestEnded))?.at, env));
@@ -101,8 +103,8 @@ export const incarnations: Ending = {
   },
 
   *abandon(first, last, env) {
-    yield* run(beginGracesOf, { first, last, graceEndsAt: env.now + RESTART_GRACE_MS });
-    yield* run(deleteConnectionsOf, { first, last });
+    yield* write(beginGracesOf, { first, last, graceEndsAt: env.now + RESTART_GRACE_MS });
+    yield* write(deleteConnectionsOf, { first, last });
   },
 
   *prolong(env) {

@@ -96,6 +96,7 @@ export const LIVE_COLUMNS = `
 
 /** How deliveries are kept, for what is common to all that is granted (grants/grant.ts). */
 export const DELIVERY_TABLE = {
+  noun: "command",
   table: "pawl_command",
   rows: `SELECT ${LIVE_COLUMNS} FROM pawl_command WHERE`,
   expiresAt: "lease_expires_at",

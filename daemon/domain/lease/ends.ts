@@ -2,7 +2,7 @@
 import { shownAt } from "../../clock.js";
 import { dueAt, type Ending } from "../../grants/ending.js";
 import type { GrantRule } from "../../grants/grant.js";
-import { all, one, run, sql } from "../../store/statement.js";
+import { all, one, run, sql, write } from "../../store/statement.js";
 import { itemOfLease } from "../board/claims.js";
 import { giveBack, LEASE_COLUMNS, type LeaseRow, lose, tell, tellLost } from "./row.js";
 
@@ -61,6 +61,6 @@ export const leaseWarnings: Ending = {
   },
 
   *abandon(first, last) {
-    yield* run(forgetConnectionsOf, { first, last });
+    yield* write(forgetConnectionsOf, { first, last });
   },
 };

@@ -24,6 +24,7 @@ const WARN_FRACTION = 1 / 3;
 
 /** How leases are kept, for what is common to all that is granted (grants/grant.ts). */
 export const LEASE_COLUMNS = {
+  noun: "lease",
   table: "pawl_lease",
   rows: "SELECT * FROM pawl_lease WHERE",
   expiresAt: "expires_at",
@@ -315,16 +316,17 @@ export function acquiredTtlOf(row: LeaseRow): number {
 }
 
 /**
- * Nobody holds the lease any more, with all its names. The waiters of those try again. Gives its rows; none if it has
- * ended before. The claims that are under it end, too, and so does the claim of an item that it is.
+ * Nobody holds the lease any more, with all its names. The waiters of those try again. Gives its rows; none if another
+ * row of it came before. The claims that are under it end, too, and so does the claim of an item that it is.
  *
+ * @param row as the operation has read it.
  * @param isReleased whether its holder gave it up.
  */
 export function* drop(row: LeaseRow, env: Env, isReleased = false): Operation<readonly LeaseRow[]> {
   const { lease_id: leaseId, joint, on_loss: onLoss } = row;
-  let rows: readonly LeaseRow[];
+  let rows: readonly LeaseRow[] = [row];
   if (joint !== null) rows = inOrder(yield* all(deleteJoint, { leaseId }));
-  else rows = (yield* run(deleteLease, { leaseId })) === 0 ? [] : [row];
+  else yield* write(deleteLease, { leaseId });
   if (onLoss !== null) yield* forgetHolder(leaseId);
   env.effects.count("leases", -rows.length);
   for (const { name, fencing_token: fencingToken, has_claims: hasClaims } of rows) {

@@ -1,7 +1,7 @@
 // Reservations of paths end by their ttl, with their connection and after a restart.
 import type { Ending } from "../../grants/ending.js";
 import type { GrantRule } from "../../grants/grant.js";
-import { run, sql } from "../../store/statement.js";
+import { run, sql, write } from "../../store/statement.js";
 import { NEVER } from "../../turns/alarm.js";
 import { lose, RESERVATION_COLUMNS, type ReservationRow, tellLost } from "./row.js";
 
@@ -33,6 +33,6 @@ export const reservationConnections: Ending = {
   },
 
   *abandon(first, last) {
-    yield* run(forgetConnectionsOf, { first, last });
+    yield* write(forgetConnectionsOf, { first, last });
   },
 };

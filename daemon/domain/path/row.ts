@@ -14,13 +14,14 @@ import {
   orBeingLost,
   remainingOf,
 } from "../../grants/on-loss.js";
-import { all, insert, type Operation, one, run, sql } from "../../store/statement.js";
+import { all, insert, type Operation, one, run, sql, write } from "../../store/statement.js";
 import type { HolderProcess } from "../../turns/holder-process.js";
 import { type Env, marked } from "../../turns/operation.js";
 import type { Pattern } from "./pattern.js";
 
 /** How reservations are kept, for what is common to all that is granted (grants/grant.ts). */
 export const RESERVATION_COLUMNS = {
+  noun: "path",
   table: "pawl_path_reservation",
   rows: "SELECT * FROM pawl_path_reservation WHERE",
   expiresAt: "expires_at",
@@ -192,10 +193,10 @@ export function* drop(row: ReservationRow, env: Env): Operation<number> {
   const { number, reservation_id: reservationId, on_loss: onLoss } = row;
   if (onLoss !== null) yield* forgetHolder(reservationId);
   const patterns = yield* run(deletePatterns, { number });
-  const rows = yield* run(deleteReservation, { number });
-  env.effects.count("reservations", -rows);
+  yield* write(deleteReservation, { number });
+  env.effects.count("reservations", -1);
   env.effects.wake(endKey(row));
-  return rows + patterns;
+  return patterns + 1;
 }
 
 /**

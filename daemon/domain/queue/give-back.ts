@@ -19,6 +19,7 @@ export const CLAIM_COLUMNS = `
 
 /** How claims are kept, for what is common to all that is granted (grants/grant.ts). */
 export const CLAIM_TABLE = {
+  noun: "queue",
   table: "pawl_batch",
   rows: `SELECT ${CLAIM_COLUMNS} FROM pawl_batch b CROSS JOIN pawl_queue q WHERE q.queue_id = b.queue_id AND`,
   expiresAt: "expires_at",
