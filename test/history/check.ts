@@ -8,10 +8,13 @@ import { NOTHING, shownOperation } from "./history.js";
 import { boardModel } from "./models/board.js";
 import type { Connections, Json } from "./models/calls.js";
 import { commandModel } from "./models/command.js";
+import { deploymentModel } from "./models/deployment.js";
 import { leaseModel } from "./models/lease.js";
 import { pathModel } from "./models/path.js";
 import { queueModel } from "./models/queue.js";
+import { scheduleModel } from "./models/schedule.js";
 import { sequenceModel } from "./models/sequence.js";
+import { withOccurrences } from "./occurrences.js";
 import { type Model, Search, TooManyExplanations, type Violation } from "./search.js";
 
 /** Something that must not be, in words. */
@@ -34,9 +37,10 @@ export class Checker {
   }
 
   /** Follows operations that all come after those of before, and returns what must not be. */
-  check(operations: readonly Operation[]): Finding[] {
-    this.checked += operations.length;
-    const findings: Finding[] = [...enqueuedOutOfOrder(operations), ...notRefused(operations)];
+  check(recorded: readonly Operation[]): Finding[] {
+    this.checked += recorded.length;
+    const { operations, findings: besides } = withOccurrences(recorded);
+    const findings: Finding[] = [...besides, ...enqueuedOutOfOrder(operations), ...notRefused(operations)];
     this.#objectsOf.clear();
     const outcomes: Map<number, Set<boolean>>[] = [];
     const known = withEvidence(operations, this.#connections);
@@ -91,6 +95,10 @@ export class Checker {
         return pathModel(this.#connections) as Model<unknown>;
       case "command":
         return commandModel(this.#connections) as Model<unknown>;
+      case "deployment":
+        return deploymentModel as Model<unknown>;
+      case "schedule":
+        return scheduleModel as Model<unknown>;
       case "item":
         return boardModel as Model<unknown>;
     }
@@ -106,7 +114,7 @@ export class Checker {
       else list.push(part);
     };
     const commands = commandsOf(operations);
-    for (const operation of operations) {
+    for (const operation of [...operations, ...deploymentsUsed(operations)]) {
       if (operation.calls.some(({ object }) => object === NOTHING)) continue;
       // A refusal of several calls leaves nothing behind, whichever was at fault.
       if (operation.outcome.kind === "refused" && operation.calls.length > 1) continue;
@@ -116,7 +124,7 @@ export class Checker {
         continue;
       }
       const objects = [...new Set(operation.calls.map(({ object }) => object))].filter((name) => name !== "");
-      this.#objectsOf.set(operation.id, objects);
+      if (!this.#objectsOf.has(operation.id)) this.#objectsOf.set(operation.id, objects);
       for (const object of objects) add(object, objects.length === 1 ? operation : partOf(operation, object));
     }
     return parts;
@@ -159,7 +167,10 @@ function commandsOf(operations: readonly Operation[]): Map<string, Set<string>> 
   return commands;
 }
 
-/** A lease of commands as one of each; without an answer, as one that each of its deployment may have been in. */
+/**
+ * A lease of commands as one of each; without an answer, as one that each of its deployment may have been in. One that
+ * was given fewer than it asked for says of each of the others that it was not to be had.
+ */
 function leasedCommands(
   operation: Operation,
   commands: ReadonlyMap<string, ReadonlySet<string>>,
@@ -167,19 +178,28 @@ function leasedCommands(
   const [call] = operation.calls;
   if (call?.method !== "command.lease") return undefined;
   const { outcome } = operation;
-  if (outcome.kind === "answered") {
-    const [{ leases }] = outcome.results as [Json];
-    return leases.map((lease: Json) => ({
-      ...operation,
-      calls: [{ ...call, object: `command:${lease.envelope.params.label}` }],
-      outcome: { kind: "answered", results: [lease] },
-    }));
-  }
   if (outcome.kind === "refused") return [];
-  return [...(commands.get(call.params.deployment as string) ?? [])].map((object) => ({
-    ...operation,
-    calls: [{ ...call, object }],
+  const all = [...(commands.get(call.params.deployment as string) ?? [])];
+  const one = (object: string): Operation => ({ ...operation, calls: [{ ...call, object }] });
+  if (outcome.kind !== "answered") return all.map(one);
+  const [{ leases }] = outcome.results as [Json];
+  const leased = new Map<string, Json>(
+    leases.map((lease: Json) => [`command:${lease.envelope.params.label}`, lease]),
+  );
+  const others = leased.size < ((call.params.max as number | undefined) ?? 1) ? all : [];
+  return [...new Set([...leased.keys(), ...others])].map((object) => ({
+    ...one(object),
+    outcome: { kind: "answered", results: [leased.get(object) ?? null] },
   }));
+}
+
+/** What the creation of a command tells of its deployment. */
+function deploymentsUsed(operations: readonly Operation[]): Operation[] {
+  return operations.flatMap((operation) => {
+    const [call] = operation.calls;
+    if (call?.method !== "command.create" || operation.outcome.kind !== "answered") return [];
+    return [{ ...operation, calls: [{ ...call, object: `deployment:${call.params.deployment}` }] }];
+  });
 }
 
 /** Operations that were answered although a call of theirs has to be refused. */

@@ -2,7 +2,7 @@
 import { describe, expect, test } from "vitest";
 import type { RawError } from "../raw-client.js";
 import { Checker } from "./check.js";
-import { type Call, type Operation, type Outcome, Recording } from "./history.js";
+import { type Call, type Operation, type Outcome, Recording, wallOf } from "./history.js";
 import type { Json } from "./models/calls.js";
 import { twoHolders } from "./two-holders.js";
 
@@ -101,7 +101,14 @@ const create = of("command:c", "command.create", {
   idempotencyKey: "c",
   params: { label: "c" },
 });
-const created = gave({ commandId: "cmd_1", created: true, state: "PENDING", deploymentModel: "pull" });
+const CREATED = {
+  commandId: "cmd_1",
+  created: true,
+  state: "PENDING",
+  deploymentModel: "pull",
+  projectId: null,
+};
+const created = gave(CREATED);
 const deliver = (leaseMs = 30_000): Call => of("", "command.lease", { deployment: "d", owner: "a", leaseMs });
 const delivered = (attempt: number): Outcome =>
   gave({
@@ -579,6 +586,214 @@ describe("commands", () => {
     answered()
       .add(1, [6, 7], read, gave({ response: null }))
       .expectWrong("nothing explains");
+  });
+});
+
+describe("commands that daemons share", () => {
+  const push = of("command:c", "command.execute", {});
+  const pushed = (attempt: number): Outcome => gave({ commandId: "cmd_1", leaseId: `l-${attempt}`, attempt });
+  const nothing = gave({ leases: [] });
+
+  test("one that is ready is given to whoever asks", () => {
+    const answer = of("command:c", "command.respond", respond(1).params);
+    new Story()
+      .add(1, [0, 1], deliver(), nothing)
+      .add(1, [2, 3], create, created)
+      .add(1, [4, 5], deliver(), delivered(1))
+      .add(2, [6, 7], deliver(), nothing)
+      .add(1, [8, 9], answer, gave({ state: "SUCCEEDED", accepted: true }))
+      .add(2, [10, 11], deliver(), nothing)
+      .expectRight();
+    new Story()
+      .add(1, [2, 3], create, created)
+      .add(2, [4, 5], deliver(), nothing)
+      .expectWrong("command:c: nothing explains the answer of #2");
+    // A delivery that is over is the next one's, once a daemon has come to its end.
+    const over = (): Story =>
+      new Story()
+        .add(1, [0, 1], create, created)
+        .add(1, [2, 3], deliver(100), delivered(1))
+        .add(
+          2,
+          [200, 201],
+          of("command:c", "command.get", { commandId: "cmd_1" }),
+          gave({ commandId: "cmd_1", state: "PENDING", attempt: 2 }),
+        );
+    over().add(2, [202, 203], deliver(), delivered(2)).expectRight();
+    over().add(2, [202, 203], deliver(), nothing).add(2, [300, 301], deliver(), delivered(2)).expectRight();
+    over().add(2, [20_000, 20_001], deliver(), nothing).expectWrong("command:c: nothing explains");
+  });
+
+  test("a command that was created and is not there any more", () => {
+    new Story()
+      .add(1, [0, 1], create, created)
+      .add(2, [2, 3], of("command:c", "command.get", { commandId: "cmd_1" }), refused("not_found"))
+      .expectWrong("nothing explains the answer of #2");
+  });
+
+  test("an attempt that is not counted", () => {
+    new Story()
+      .add(1, [0, 1], create, created)
+      .add(1, [2, 3], deliver(100), delivered(1))
+      .add(2, [200, 201], deliver(), delivered(1))
+      .expectWrong("nothing explains");
+  });
+
+  test("one that was pushed is pushed again once its daemon was taken for dead, and not before", () => {
+    const toPush = of("command:c", "command.create", { ...create.params, deployment: "pushed" });
+    const story = (at: number): Story => {
+      const made = new Story()
+        .add(1, [0, 1], toPush, created)
+        .add(2, [2, 3], push, pushed(1))
+        .add(3, [at, at + 1], push, pushed(2));
+      made.recording.cutOff.set(2, [{ fromMs: 100, untilMs: 2000, couldTell: true }]);
+      return made;
+    };
+    story(200).expectRight();
+    story(50).expectWrong("command:c: nothing explains the answer of #3");
+    // Its receiver has it until it is told otherwise.
+    const told = story(200);
+    expect(told.twoHolders.join()).toContain("command:c: was granted while its holder");
+    told.recording.told.set("l-1", 150);
+    expect(told.twoHolders).toEqual([]);
+  });
+
+  test("one that was pulled is its receiver's until that is told, answers it, or gives it back", () => {
+    const bound = of("", "command.lease", { ...deliver().params, releaseOn: "disconnect" });
+    const story = (...between: Parameters<Story["add"]>[]): Story => {
+      const made = new Story().add(1, [0, 1], create, created).add(1, [2, 3], bound, delivered(1));
+      for (const each of between) made.add(...each);
+      made.add(2, [6000, 6001], deliver(), delivered(2));
+      made.recording.cutOff.set(1, [{ fromMs: 100, untilMs: 7000, couldTell: true }]);
+      return made;
+    };
+    story().expectRight();
+    expect(story().twoHolders.join()).toContain("command:c: was granted while its holder");
+    const release = of("command:c", "command.release", { leaseId: "l-1" });
+    expect(story([1, [4, 5], release, UNKNOWN]).twoHolders).toEqual([]);
+    const told = story();
+    told.recording.told.set("l-1", 1500);
+    expect(told.twoHolders).toEqual([]);
+  });
+
+  test("a deployment is as it was set last, in lists and for its commands", () => {
+    const set = of("deployment:d", "deployment.set", { deployment: "d", model: "push" });
+    const shown = { deployment: "d", model: "push", projectId: null };
+    const listed = of("deployment:d", "deployment.list", { after: "c", limit: 1 });
+    const story = (): Story =>
+      new Story()
+        .add(1, [0, 1], listed, gave({ deployments: [{ ...shown, deployment: "e" }] }))
+        .add(1, [2, 3], set, gave(shown));
+    story()
+      .add(2, [4, 5], listed, gave({ deployments: [shown] }))
+      .expectRight();
+    story()
+      .add(2, [4, 5], listed, gave({ deployments: [{ ...shown, model: "pull" }] }))
+      .expectWrong("deployment:d: nothing explains");
+    story().add(2, [4, 5], create, gave(CREATED)).expectWrong("deployment:d: nothing explains");
+  });
+});
+
+describe("schedules", () => {
+  const EVERY_MS = 1000;
+  const set = (params: Json = {}): Call =>
+    of("schedule:s", "schedule.set", {
+      ...{ name: "s", queue: "ticks", payloads: ["s"], everyMs: EVERY_MS, overlap: "all", missed: "all" },
+      ...params,
+    });
+  const from = Math.round(wallOf(0));
+  const get = of("schedule:s", "schedule.get", { name: "s" });
+  const shown = (nextMs: number, lastMs?: number): Outcome => {
+    const lastAt = lastMs === undefined ? null : from + lastMs;
+    return gave({ schedule: { name: "s", everyMs: EVERY_MS, nextAt: from + nextMs, lastAt } });
+  };
+  const tick = (ms: number, enqueueSeq: number, params: Json = {}): Json =>
+    batch("s", enqueueSeq, {
+      batchId: `qwb:${enqueueSeq}`,
+      sourceKey: `schedule:s@${from + ms}`,
+      queue: "ticks",
+      ...params,
+    });
+  const ticks = of("queue:ticks", "queue.list", { queue: "ticks" });
+  const story = (): Story => new Story().add(1, [0, 1], set(), shown(1000));
+
+  test("each occurrence once, in their order, and the schedule goes on with it", () => {
+    story()
+      .add(2, [1100, 1101], get, shown(2000, 1000))
+      .add(2, [2100, 2101], ticks, gave({ batches: [tick(1000, 1), tick(2000, 2)] }))
+      .add(2, [2200, 2201], get, shown(3000, 2000))
+      .expectRight();
+  });
+
+  test("an occurrence that was enqueued twice", () => {
+    story()
+      .add(2, [1100, 1101], ticks, gave({ batches: [tick(1000, 1), tick(1000, 2)] }))
+      .expectWrong("schedule:s: nothing explains");
+  });
+
+  test("an occurrence that is left out, which only another rule allows", () => {
+    const leftOut = (params: Json): Story =>
+      new Story()
+        .add(1, [0, 1], set(params), shown(1000))
+        .add(2, [3100, 3101], ticks, gave({ batches: [tick(1000, 1), tick(3000, 2)] }))
+        .add(2, [3200, 3201], get, shown(4000, 3000));
+    leftOut({}).expectWrong("schedule:s: nothing explains");
+    leftOut({ missed: "none" }).expectRight();
+    story()
+      .add(2, [1100, 1101], ticks, gave({ batches: [] }))
+      .add(2, [1200, 1201], get, shown(2000, 1000))
+      .expectWrong("schedule:s");
+  });
+
+  test("one that comes before its time, or after its schedule was deleted", () => {
+    story()
+      .add(2, [100, 101], ticks, gave({ batches: [tick(700, 1)] }))
+      .expectWrong("schedule:s: nothing explains");
+    story()
+      .add(1, [10, 11], of("schedule:s", "schedule.delete", { name: "s" }), gave({ deleted: true }))
+      .add(2, [2100, 2101], ticks, gave({ batches: [tick(2000, 1)] }))
+      .expectWrong("schedule:s: nothing explains");
+  });
+
+  test("its batches are claimed as others, and those that somebody has run are asked for", () => {
+    const run = of("schedule:s", "schedule.run", { name: "s" });
+    const ran = batch("s", 1, { batchId: "qwb:run", sourceKey: null, queue: "ticks" });
+    const takes = of("queue:ticks", "queue.claim", {
+      queue: "ticks",
+      owner: "a",
+      leaseMs: 30_000,
+      maxBatches: 1,
+    });
+    const taken = (each: Json): Outcome =>
+      gave({
+        claim: {
+          claimId: `qwc:${each.enqueueSeq}:1`,
+          fencingToken: 1,
+          batches: [{ ...each, state: "claimed" }],
+        },
+      });
+    story()
+      .add(2, [10, 11], run, gave({ batch: ran }))
+      .add(2, [12, 13], takes, taken(ran))
+      .add(3, [14, 15], takes, NOTHING_TO_CLAIM)
+      .expectRight();
+    story().add(2, [10, 20], run, UNKNOWN).add(2, [22, 23], takes, taken(ran)).expectRight();
+    story().add(2, [22, 23], takes, taken(ran)).expectWrong("nobody has asked for qwb:run");
+    story()
+      .add(2, [1100, 1101], takes, taken(tick(1000, 1)))
+      .add(
+        3,
+        [1102, 1103],
+        of("queue:ticks", "queue.claim", { ...takes.params, leaseMs: 1 }),
+        gave({
+          claim: {
+            claimId: "qwc:1:2",
+            fencingToken: 2,
+            batches: [tick(1000, 1, { state: "claimed", attempt: 1 })],
+          },
+        }),
+      )
+      .expectWrong("queue:ticks: nothing explains");
   });
 });
 

@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import type { RawError } from "../raw-client.js";
 import { type Call, GUARD, type Operation, type Outcome, type Recording } from "./history.js";
+import type { Json } from "./models/calls.js";
 
 /** A request to be made. */
 export interface Planned {
@@ -38,7 +39,7 @@ const WITHOUT_EFFECT = new Set([
 const GIVEN_BACK = "it is given back";
 
 /** The notifications that tell a holder that it is none any more. */
-const LOSSES = new Set(["lease.lost", "claim.lost", "path.lost"]);
+const LOSSES = new Set(["lease.lost", "claim.lost", "path.lost", "command.cancelled"]);
 
 const NEVER = { order: Number.POSITIVE_INFINITY, ms: Number.POSITIVE_INFINITY };
 
@@ -53,6 +54,8 @@ export class Connection {
   readonly #socket: Socket;
   readonly #record: (operation: Operation) => void;
   readonly #open = new Map<number, Open>();
+  /** The deliveries that it had last, by their commands. */
+  readonly #deliveries = new Map<string, string>();
   #partial = "";
 
   private constructor(socket: Socket, recording: Recording, record: (operation: Operation) => void) {
@@ -162,12 +165,13 @@ export class Connection {
     error?: RawError;
   }): void {
     if (message.method === "command.execute") {
+      this.#delivered(message.params as unknown as Json);
       this.onExecute({ id: message.id, params: message.params as Record<string, unknown> });
       return;
     }
     if (message.method !== undefined && LOSSES.has(message.method)) {
-      const { leaseId, claimId, reservationId } = message.params as Record<string, string | undefined>;
-      const id = (leaseId ?? claimId ?? reservationId) as string;
+      const { leaseId, claimId, reservationId, commandId = "" } = message.params as Json;
+      const id = leaseId ?? claimId ?? reservationId ?? this.#deliveries.get(commandId);
       if (!this.#recording.told.has(id)) this.#recording.told.set(id, this.#recording.now().ms);
       return;
     }
@@ -197,7 +201,13 @@ export class Connection {
         ? { kind: "answered", results: resultsOf(operation, message.result) }
         : { kind: "refused", error };
     operation.ended = this.#recording.now();
+    if (operation.calls[0]?.method === "command.lease" && error === undefined)
+      for (const each of (message.result as Json).leases) this.#delivered(each);
     resolve(operation.outcome);
+  }
+
+  #delivered({ commandId, leaseId }: Json): void {
+    this.#deliveries.set(commandId, leaseId);
   }
 }
 

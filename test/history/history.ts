@@ -57,6 +57,15 @@ export interface CutOff {
 /** What is bound to the connections of a daemon that died is held for so long at least (spec: wire.md, shared.md). */
 export const GRACE_MS = 5000;
 
+/** By how much the wall clock is ahead of that of recordings; the two may drift apart by some of the slack. */
+const WALL_AHEAD_MS = Date.now() - performance.now();
+export const WALL_SLACK_MS = 500;
+
+/** The wall clock at a moment of a recording. */
+export function wallOf(ms: number): number {
+  return ms + WALL_AHEAD_MS;
+}
+
 /** The clock of a recording, and what connections there were. */
 export class Recording {
   #order = 0;
@@ -70,7 +79,7 @@ export class Recording {
   /** Likewise of the connections to daemons that others may have taken for dead. */
   readonly cutOff = new Map<number, CutOff[]>();
 
-  /** By claimId, leaseId or reservationId, when its holder was told that it is lost, in milliseconds. */
+  /** By claimId, leaseId (that of a delivery, too) or reservationId, when its holder was told of its loss, in ms. */
   readonly told = new Map<string, number>();
 
   /** By thing, calls that waited for it and were refused without an effect, as while nothing can be written. */

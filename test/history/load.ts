@@ -17,6 +17,10 @@ interface Delivery {
   leaseId: string;
 }
 
+/** What those have who only hold, of which others must not have it at the same time. */
+export const KEPT = ["lease", "path", "claim", "pulled", "pushed"] as const;
+export type Kept = (typeof KEPT)[number];
+
 const LEASES_MS = [200, 400, 2000, 5000];
 const WAITS_MS = [0, 0, 20, 80];
 /** Patterns of paths, of which some meet. */
@@ -78,10 +82,76 @@ export class Scene {
     return [`FR-1${this.#epoch}`, `FR-2${this.#epoch}`];
   }
   get #deployment(): string {
-    return `builder${this.#epoch}`;
+    return `builder${this.#epoch}/x`;
+  }
+  /** Where receivers pull: one of the deployments where daemons share them, of which the other is pushed as well. */
+  get #pulled(): string {
+    return this.#isShared ? this.#random.of([this.#deployment, this.pushed]) : this.#deployment;
+  }
+  /** Their batches are in a queue of their own. */
+  get schedules(): string[] {
+    return this.#isShared ? [`each${this.#epoch}`, `some${this.#epoch}`] : [];
+  }
+  get #ticks(): string {
+    return `ticks${this.#epoch}`;
   }
   get pushed(): string {
-    return `pushed${this.#epoch}`;
+    return `pushed${this.#epoch}/x`;
+  }
+
+  /**
+   * What somebody asks for who only holds it, for as long as its connection; nobody else gives it back or renews it.
+   * `pushed` is sent to who serves it.
+   */
+  keep(kind: Kept): Planned[] {
+    const name = `kept${this.#epoch}`;
+    const common = {
+      owner: this.#label("keeper"),
+      releaseOn: "disconnect",
+      waitMs: Math.max(...this.#waitsMs),
+    };
+    const time = Math.max(...this.#leasesMs);
+    const waiting = (object: string, method: string, params: object): Planned => ({
+      calls: [call(object, method, { ...common, ...params })],
+      waits: true,
+    });
+    switch (kind) {
+      case "lease":
+        return [waiting(`lease:${name}`, "lease.acquire", { name, ttlMs: time })];
+      case "path":
+        return [
+          waiting(`path:/${name}`, "path.reserve", { root: `/${name}`, patterns: ["a/"], ttlMs: time }),
+        ];
+      case "claim": {
+        const batch = {
+          queue: name,
+          payloads: [name],
+          sourceKey: name,
+          maxAttempts: 0,
+          retry: { baseMs: 0 },
+        };
+        return [
+          single(call(`queue:${name}`, "queue.enqueue", batch)),
+          waiting(`queue:${name}`, "queue.claim", { queue: name, leaseMs: time, notify: true }),
+        ];
+      }
+      case "pulled":
+        return [
+          this.#keptCommand(name, name),
+          waiting("", "command.lease", { deployment: name, leaseMs: time }),
+        ];
+      case "pushed":
+        return [this.#keptCommand(this.keptPushed, `pushed-${name}`)];
+    }
+  }
+
+  get keptPushed(): string {
+    return `pushed-kept${this.#epoch}`;
+  }
+
+  #keptCommand(deployment: string, label: string): Planned {
+    const params = { deployment, command: "run", params: { label }, idempotencyKey: label, maxAttempts: 0 };
+    return single(call(`command:${label}`, "command.create", params));
   }
 
   /** Several requests, to be sent at once. */
@@ -97,7 +167,7 @@ export class Scene {
       ...[...this.types, "PAIR_A", "PAIR_B"].map((type) => peek(type)),
       ...this.queues.map((queue) => call(`queue:${queue}`, "queue.list", { queue, limit: 1000 })),
       ...this.names.map((name) => call(`lease:${name}`, "lease.get", { name })),
-      ...(this.#isShared ? [call(`path:${this.#root}`, "path.list", { root: this.#root })] : []),
+      ...(this.#isShared ? this.#readShared() : []),
       ...this.#commands
         .slice(-MOST_REMEMBERED)
         .flatMap(({ object, commandId }) => [
@@ -109,6 +179,22 @@ export class Scene {
       ),
     ];
     return calls.map((each) => ({ calls: [each] }));
+  }
+
+  #readShared(): Call[] {
+    return [
+      call(`path:${this.#root}`, "path.list", { root: this.#root }),
+      call(`queue:${this.#ticks}`, "queue.list", { queue: this.#ticks, limit: 1000 }),
+      ...this.schedules.map(schedule),
+      ...[this.#deployment, this.pushed].map(listOf),
+      // All that is ready, and of all others that they are not.
+      call("", "command.lease", { deployment: this.#deployment, owner: "load", max: 100, leaseMs: 1000 }),
+    ];
+  }
+
+  /** The schedules come no more. */
+  deleteSchedules(): Planned[] {
+    return this.schedules.map((name) => single(call(`schedule:${name}`, "schedule.delete", { name })));
   }
 
   /** Remembers what the answers tell. */
@@ -170,13 +256,23 @@ export class Scene {
     const { chance } = this.#random;
     if (this.#repeatable.length > 0 && chance(REPEATED)) return this.#random.of(this.#repeatable);
     const kind = this.#random.next();
+    if (this.#isShared) return this.#oneShared(kind);
     if (kind < 0.25) return single(this.#sequence());
     if (kind < 0.3) return this.#pair();
     if (kind < 0.62) return this.#queue();
     if (kind < 0.78) return this.#lease();
-    if (this.#isShared) return kind < 0.92 ? this.#path() : this.#grants();
     if (kind < 0.9 || !this.withBoard) return this.#command();
     return single(this.#item());
+  }
+
+  #oneShared(kind: number): Planned {
+    if (kind < 0.18) return single(this.#sequence());
+    if (kind < 0.22) return this.#pair();
+    if (kind < 0.48) return this.#queue();
+    if (kind < 0.6) return this.#lease();
+    if (kind < 0.72) return this.#path();
+    if (kind < 0.79) return this.#grants();
+    return kind < 0.96 ? this.#command() : single(this.#schedule());
   }
 
   #sequence(): Call {
@@ -206,9 +302,10 @@ export class Scene {
   }
 
   #queue(): Planned {
-    const queue = this.#random.of(this.queues);
+    const isOfSchedules = this.#isShared && this.#random.chance(0.1);
+    const queue = isOfSchedules ? this.#ticks : this.#random.of(this.queues);
     const object = `queue:${queue}`;
-    const kind = this.#random.next();
+    const kind = isOfSchedules ? 0.5 : this.#random.next();
     if (kind < 0.3) return this.#enqueue(queue);
     if (kind < 0.35) {
       const batches = [1, 2, 3].map(() => this.#batch(queue));
@@ -268,6 +365,7 @@ export class Scene {
       this.#doneClaims.push(held);
     }
     if (kind < 0.3) return single(call(object, "queue.abandon", params));
+    if (queue === this.#ticks) return single(call(object, "queue.complete", params));
     if (kind < 0.4) return single(call(object, "queue.abandon", { ...params, error: "failed" }));
     if (kind < 0.45) return single(call(object, "queue.abandon", { ...params, delayMs: 50 }));
     if (kind < 0.8) return single(call(object, "queue.complete", params));
@@ -368,6 +466,7 @@ export class Scene {
 
   #command(): Planned {
     const kind = this.#random.next();
+    if (this.#isShared && kind < 0.03) return single(this.#setOrList());
     if (kind < 0.35) {
       const label = this.#label("command");
       const made = single(
@@ -385,7 +484,7 @@ export class Scene {
     if (kind < 0.6) {
       const waitMs = this.#random.of(this.#waitsMs);
       const made = call("", "command.lease", {
-        deployment: this.#deployment,
+        deployment: this.#pulled,
         owner: "load",
         max: this.#random.upTo(2),
         leaseMs: this.#random.of(this.#leasesMs),
@@ -396,8 +495,38 @@ export class Scene {
     if (this.#deliveries.length > 0 && kind < 0.9) return single(this.#ofDelivery());
     if (this.#commands.length === 0) return this.#pair();
     const { object, commandId } = this.#random.of(this.#commands);
+    if (this.#isShared && this.#random.chance(0.3)) {
+      const waitMs = this.#random.of(this.#waitsMs);
+      return { calls: [call(object, "command.wait", { commandId, waitMs })], waits: waitMs > 0 };
+    }
     const method = this.#random.of(["command.get", "command.get", "command.response", "command.cancel"]);
     return single(call(object, method, { commandId }));
+  }
+
+  #setOrList(): Call {
+    const deployment = this.#random.of([this.#deployment, this.pushed]);
+    if (this.#random.chance(0.4)) return listOf(deployment);
+    const model = this.#random.of(["pull", "push"]);
+    const projectId = this.#random.of(["one", "two"]);
+    return call(`deployment:${deployment}`, "deployment.set", { deployment, model, projectId });
+  }
+
+  #schedule(): Call {
+    const name = this.#random.of(this.schedules);
+    const object = `schedule:${name}`;
+    const kind = this.#random.next();
+    if (kind < 0.35) return schedule(name);
+    if (kind < 0.45) return call(object, "schedule.delete", { name });
+    if (kind < 0.6) return call(object, "schedule.run", { name });
+    const [isWhole] = [name === this.schedules[0]];
+    return call(object, "schedule.set", {
+      name,
+      queue: this.#ticks,
+      payloads: [name],
+      everyMs: this.#random.of([1000, 1300]),
+      overlap: isWhole ? "all" : "skip",
+      missed: isWhole ? "all" : this.#random.of(["none", "last"]),
+    });
   }
 
   #ofDelivery(): Call {
@@ -437,6 +566,16 @@ function call(object: string, method: string, params: Record<string, unknown>): 
 
 function single(made: Call): Planned {
   return { calls: [made] };
+}
+
+function schedule(name: string): Call {
+  return call(`schedule:${name}`, "schedule.get", { name });
+}
+
+/** The one deployment that a page of the list begins with. */
+function listOf(deployment: string): Call {
+  const after = deployment.slice(0, -1);
+  return call(`deployment:${deployment}`, "deployment.list", { after, limit: 1 });
 }
 
 function peek(type: string): Call {

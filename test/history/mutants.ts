@@ -1,4 +1,5 @@
 // Histories that were recorded and then made wrong in one place, to show that the checker finds it there as well.
+import type { RawError } from "../raw-client.js";
 import type { Call, Operation } from "./history.js";
 import type { Json } from "./models/calls.js";
 
@@ -89,20 +90,85 @@ export const MUTANTS: Record<string, (operations: readonly Operation[]) => Opera
   "an answer that is accepted twice": (operations) => {
     const accepted = answersOf(operations, "command.respond").find(({ result }) => result.accepted);
     if (accepted === undefined) return undefined;
-    const { operation } = accepted;
-    const order = operation.ended.order;
-    return [
-      ...operations,
-      {
-        ...operation,
-        id: Number.MAX_SAFE_INTEGER,
-        connection: -1,
-        sent: { ...operation.ended, order: order + 0.1 },
-        ended: { ...operation.ended, order: order + 0.5 },
-      },
-    ];
+    return [...operations, besides(accepted.operation, [accepted.result])];
+  },
+  "a command that is delivered twice": (operations) => {
+    const lease = answersOf(operations, "command.lease").find(
+      ({ operation: { sent, ended }, call: { params }, result }) =>
+        result.leases.length > 0 &&
+        params.releaseOn === undefined &&
+        ended.ms - sent.ms < (params.leaseMs as number) / 2,
+    );
+    if (lease === undefined) return undefined;
+    const [delivery] = lease.result.leases;
+    const again = { ...delivery, leaseId: "other", attempt: delivery.attempt + 1 };
+    return [...operations, besides(lease.operation, [{ leases: [again] }])];
+  },
+  "a command that is lost": (operations) => {
+    const created = answersOf(operations, "command.create").find(({ result }) => result.created);
+    const get = answersOf(operations, "command.get").find(
+      ({ call, operation }) =>
+        call.object === created?.call.object &&
+        operation.sent.order > (created as Answered).operation.ended.order,
+    );
+    if (get === undefined) return undefined;
+    const data = { kind: "not_found", retryable: false };
+    const error = { code: -32000, message: "not there", data } as RawError;
+    return operations.map((each) =>
+      each === get.operation ? { ...each, outcome: { kind: "refused", error } } : each,
+    );
   },
 };
+
+/** Those of what only daemons that share names are asked for. */
+export const SHARED_MUTANTS: typeof MUTANTS = {
+  ...MUTANTS,
+  "an occurrence of a schedule twice": (operations) => {
+    const [list, occurrence] = occurrenceIn(operations);
+    if (list === undefined) return undefined;
+    const batches = (list.result.batches as Json[]).flatMap((batch) =>
+      batch === occurrence
+        ? [batch, { ...batch, batchId: `${batch.batchId}-`, enqueueSeq: batch.enqueueSeq + 0.5 }]
+        : [batch],
+    );
+    return answeredInstead(operations, list, { ...list.result, batches });
+  },
+  "an occurrence of a schedule that is left out": (operations) => {
+    const [list, occurrence] = occurrenceIn(operations);
+    if (list === undefined) return undefined;
+    const batches = (list.result.batches as Json[]).filter((batch) => batch !== occurrence);
+    return answeredInstead(operations, list, { ...list.result, batches });
+  },
+};
+
+/** A list with an occurrence of a schedule that leaves none out, and that. */
+function occurrenceIn(operations: readonly Operation[]): [Answered?, Json?] {
+  const whole = new Set(
+    answersOf(operations, "schedule.set")
+      .filter(({ call: { params } }) => params.missed === "all" && params.overlap === "all")
+      .map(({ call }) => call.params.name),
+  );
+  for (const list of answersOf(operations, "queue.list")) {
+    const found = (list.result.batches as Json[]).find(
+      ({ sourceKey, payloads }) => sourceKey?.startsWith("schedule:") && whole.has(payloads[0]),
+    );
+    if (found !== undefined) return [list, found];
+  }
+  return [];
+}
+
+/** The same operation once more, right after it, and answered so. */
+function besides(operation: Operation, results: readonly Json[]): Operation {
+  const { ended } = operation;
+  return {
+    ...operation,
+    id: Number.MAX_SAFE_INTEGER,
+    connection: -1,
+    outcome: { kind: "answered", results },
+    sent: { ...ended, order: ended.order + 0.1 },
+    ended: { ...ended, order: ended.order + 0.5 },
+  };
+}
 
 interface Answered {
   operation: Operation;

@@ -159,8 +159,12 @@ async function ask(connection: Connection, scene: Scene, planned: readonly Plann
   scene.learn(planned, await connection.send(planned));
 }
 
-/** Has commands pushed to a connection, and records what it is sent and what it answers. */
-export function serve(lives: Lives, connection: Connection, scene: Scene): void {
+/**
+ * Has commands pushed to a connection, and records what it is sent and what it answers.
+ *
+ * @param deployment of which nothing is answered; undefined for the one of the load.
+ */
+export function serve(lives: Lives, connection: Connection, scene: Scene, deployment?: string): void {
   const sent = lives.recording.now();
   connection.onExecute = (execution) => {
     const params = execution.params as Json;
@@ -173,7 +177,7 @@ export function serve(lives: Lives, connection: Connection, scene: Scene): void 
       sent,
       ended: lives.recording.now(),
     });
-    const response = scene.answer(connection, execution);
+    const response = deployment === undefined ? scene.answer(connection, execution) : undefined;
     if (response === undefined) return;
     const { commandId, leaseId } = params;
     lives.record({
@@ -184,7 +188,7 @@ export function serve(lives: Lives, connection: Connection, scene: Scene): void 
       ended: { order: Number.POSITIVE_INFINITY, ms: Number.POSITIVE_INFINITY },
     });
   };
-  const params = { deployment: scene.pushed, owner: "load", max: 2 };
+  const params = { deployment: deployment ?? scene.pushed, owner: "load", max: 2 };
   connection.write(JSON.stringify({ jsonrpc: "2.0", id: "serve", method: "command.serve", params }));
 }
 

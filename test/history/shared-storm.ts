@@ -7,12 +7,14 @@ import { privateDirectory } from "../daemon.js";
 import type { PostgreSql } from "../postgresql.js";
 import { makePlace, SilentProxy } from "../shared-daemons.js";
 import { Checker, type Finding } from "./check.js";
-import type { Planned } from "./connection.js";
-import { type Operation, Recording } from "./history.js";
+import type { Connection, Planned } from "./connection.js";
+import { GRACE_MS, type Operation, Recording } from "./history.js";
 import { Lives } from "./lives.js";
-import { Scene } from "./load.js";
+import { KEPT, type Kept, Scene } from "./load.js";
 import type { Json } from "./models/calls.js";
+import { withOccurrences } from "./occurrences.js";
 import { Random } from "./random.js";
+import { serve } from "./run.js";
 import { twoHolders } from "./two-holders.js";
 
 const SECOND_MS = 1000;
@@ -21,9 +23,13 @@ const QUICK_CALLERS = 2;
 const SLOW_CALLERS = 3;
 /** The share of quick connections that are lost with requests under way. */
 const DIES = 0.05;
+/** The share of connections that serve a deployment. */
+const SERVES = 0.5;
 const MOST_PIPELINED = 3;
 const MOST_BETWEEN_MS = 60;
 const MOST_BETWEEN_SLOW_MS = 600;
+/** Those who only hold do so for longer than others leave them alone whose daemon is cut off. */
+const MOST_KEPT_MS = 4 * GRACE_MS;
 const CONNECTS_AGAIN_MS = 20;
 /** After so many operations the load goes on to new queues, leases and paths. */
 const MOST_OF_ONE_SCENE = 300;
@@ -41,6 +47,8 @@ export interface SharedStorm {
   findings: Finding[];
   /** How many of each fault. */
   faults: Record<string, number>;
+  /** How many calls were answered, by their noun, and how many batches schedules have enqueued. */
+  answered: Record<string, number>;
   operations: Operation[];
   recording: Recording;
   /** `things` are queues, names of leases and roots; of those that are `undecided` there are too many explanations. */
@@ -103,7 +111,14 @@ class RunningStorm {
     this.#random = new Random(seed);
     this.#schema = `storm_${seed}`;
     const counts = { rounds: 0, operations: 0, unknown: 0, told: 0, things: 0, undecided: 0 };
-    this.result = { findings: [], faults: {}, operations: [], recording: this.#recording, counts };
+    this.result = {
+      findings: [],
+      faults: {},
+      answered: {},
+      operations: [],
+      recording: this.#recording,
+      counts,
+    };
   }
 
   async begin(daemons: number, atEnd: AtEnd): Promise<void> {
@@ -151,6 +166,7 @@ class RunningStorm {
     const callers = this.#nodes.flatMap((node) => [
       ...Array.from({ length: QUICK_CALLERS }, () => this.#caller(node, true)),
       ...Array.from({ length: SLOW_CALLERS }, () => this.#caller(node, false)),
+      ...KEPT.map((kind) => this.#keeper(node, kind)),
     ]);
     const until = performance.now() + roundMs;
     await Promise.all([
@@ -182,6 +198,8 @@ class RunningStorm {
         await sleep(CONNECTS_AGAIN_MS);
         continue;
       }
+      // Commands are pushed to some, while others pull.
+      if (random.chance(SERVES)) serve(node.lives, connection, isQuick ? this.#scene : (this.#slow as Scene));
       for (let rounds = random.upTo(60); rounds > 0 && !connection.isOver && !this.#isOver; rounds -= 1) {
         const scene = isQuick ? this.#scene : (this.#slow as Scene);
         const planned = scene.plan(isQuick ? MOST_PIPELINED : 1);
@@ -191,6 +209,24 @@ class RunningStorm {
         await asked;
         await sleep(random.next() * (isQuick ? MOST_BETWEEN_MS : MOST_BETWEEN_SLOW_MS));
       }
+      connection.destroy();
+    }
+  }
+
+  /** Asks for what keepers at the other daemons want as well, and holds it for a while, whatever it is told. */
+  async #keeper(node: Node, kind: Kept): Promise<void> {
+    const scene = this.#slow as Scene;
+    while (!this.#isOver) {
+      const connection = node.isStopped ? undefined : await node.lives.tryConnect();
+      if (connection === undefined) {
+        await sleep(CONNECTS_AGAIN_MS);
+        continue;
+      }
+      if (kind === "pushed") serve(node.lives, connection, scene, scene.keptPushed);
+      const reply = (await connection.send(scene.keep(kind))).at(-1);
+      const isHeld = kind === "pushed" || (reply?.kind === "answered" && isGrant(reply.results[0] as Json));
+      const until = performance.now() + (isHeld ? this.#random.next() * MOST_KEPT_MS : 0);
+      while (!connection.isOver && !this.#isOver && performance.now() < until) await sleep(CONNECTS_AGAIN_MS);
       connection.destroy();
     }
   }
@@ -386,6 +422,7 @@ class RunningStorm {
     await this.#settled();
     for (const { lives } of this.#nodes) lives.settle();
     const connection = await node.lives.tryConnect();
+    if (connection !== undefined) await this.#endSchedules(connection);
     for (const scene of this.#scenes) await connection?.send(scene.readAll());
     connection?.destroy();
     const operations = this.#nodes
@@ -397,6 +434,7 @@ class RunningStorm {
     counts.operations += operations.length;
     counts.unknown += operations.filter(({ outcome }) => outcome.kind === "unknown").length;
     counts.told = this.#recording.told.size;
+    countAnswers(operations, this.result.answered);
     const complaints = this.#nodes.flatMap(({ lives }) => lives.complaints.splice(0));
     const findings = [
       ...complaints,
@@ -413,6 +451,28 @@ class RunningStorm {
     this.#scenes = [];
   }
 
+  /** What has come by now is enqueued, and no more of it comes. */
+  async #endSchedules(connection: Connection): Promise<void> {
+    const now = Date.now();
+    for (const scene of this.#scenes) {
+      for (const name of scene.schedules) {
+        const get = { object: `schedule:${name}`, method: "schedule.get", params: { name } };
+        const from = performance.now();
+        for (;;) {
+          const [reply] = await connection.send([{ calls: [get] }]);
+          const schedule = reply?.kind === "answered" ? (reply.results[0] as Json).schedule : undefined;
+          if (schedule === undefined || schedule.nextAt > now) break;
+          if (performance.now() - from > AGAIN_MS) {
+            this.#find(`the schedule ${name} does not go on: ${JSON.stringify(schedule)}`);
+            break;
+          }
+          await sleep(CONNECTS_AGAIN_MS);
+        }
+      }
+      await connection.send(scene.deleteSchedules());
+    }
+  }
+
   #count(name: string): void {
     this.result.faults[name] = (this.result.faults[name] ?? 0) + 1;
   }
@@ -420,6 +480,21 @@ class RunningStorm {
   #find(what: string): void {
     this.result.findings.push(what);
     console.error(what);
+  }
+}
+
+/** Whether whoever waited for something has it now. */
+function isGrant({ claim, leases = [claim] }: Json): boolean {
+  return leases.length > 0 && claim !== null;
+}
+
+function countAnswers(operations: readonly Operation[], answered: Record<string, number>): void {
+  for (const { calls, outcome } of withOccurrences(operations).operations) {
+    if (outcome.kind !== "answered") continue;
+    for (const { method } of calls) {
+      const [noun = method] = method.split(".");
+      answered[noun] = (answered[noun] ?? 0) + 1;
+    }
   }
 }
 

@@ -11,7 +11,7 @@ export interface Knowledge extends Connections {
 
 interface Hold {
   operation: Operation;
-  /** The name, the batch or the root that is held. */
+  /** The name, the batch, the root or the command that is held. */
   thing: string;
   token: number;
   id: string;
@@ -64,6 +64,11 @@ function heldFrom(operations: readonly Operation[], known: Knowledge): Map<strin
       if (call.method === "lease.break") {
         for (const hold of byThing.get(call.object) ?? [])
           if (hold.operation.sent.order < operation.ended.order) end(hold, operation.sent.ms);
+        continue;
+      }
+      // Nobody is given it any more.
+      if (call.method === "command.cancel") {
+        for (const hold of byThing.get(call.object) ?? []) end(hold, operation.sent.ms);
         continue;
       }
       const { leaseId, claimId, reservationId, leaseMs } = call.params as Json;
@@ -120,6 +125,19 @@ function grantsOf(operation: Operation): Hold[] {
     if (method === "lease.acquire") {
       const { leaseId: id, fencingToken: token } = result.lease;
       return [{ ...common, thing: object, id, token }];
+    }
+    // One that is pushed is its receiver's until that is told otherwise, or is gone.
+    if (method === "command.execute") {
+      const { leaseId: id, attempt: token } = result;
+      return [{ ...common, thing: object, id, token, isBound: true, untilMs: Number.POSITIVE_INFINITY }];
+    }
+    if (method === "command.lease") {
+      return result.leases.map(({ leaseId: id, attempt: token, envelope }: Json) => ({
+        ...common,
+        thing: `command:${envelope.params.label}`,
+        id,
+        token,
+      }));
     }
     if (method === "path.reserve") {
       const { reservationId: id, fencingToken: token, patterns, mode } = result.reservation;

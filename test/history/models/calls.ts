@@ -76,18 +76,27 @@ export function boundAfterRenewal(
   return byRestart ? [renewed] : bound;
 }
 
-/** When what is bound to a connection may end at the earliest; infinity for one that is open. */
-export function boundEndMs({ boundUntil, cutOff }: Ends, { connection, sinceMs }: Bound): number {
+/**
+ * When what is bound to a connection may end at the earliest; infinity for one that is open.
+ *
+ * @param graceMs how long others leave it alone that take its daemon for dead.
+ */
+export function boundEndMs(
+  { boundUntil, cutOff }: Ends,
+  { connection, sinceMs }: Bound,
+  graceMs = GRACE_MS,
+): number {
   const cuts = (cutOff.get(connection) ?? []).filter(({ untilMs }) => untilMs >= sinceMs);
   return Math.min(
     boundUntil.get(connection) ?? Number.POSITIVE_INFINITY,
-    ...cuts.map(({ fromMs }) => fromMs + GRACE_MS),
+    ...cuts.map(({ fromMs }) => fromMs + graceMs),
   );
 }
 
-export function endsByItself(connections: Ends): MayHaveEnded {
+export function endsByItself(connections: Ends, graceMs = GRACE_MS): MayHaveEnded {
   return ({ untilMs, bound }, beforeMs) =>
-    Math.min(untilMs, ...bound.map((each) => boundEndMs(connections, each))) <= beforeMs + ROUNDING_MS;
+    Math.min(untilMs, ...bound.map((each) => boundEndMs(connections, each, graceMs))) <=
+    beforeMs + ROUNDING_MS;
 }
 
 /**

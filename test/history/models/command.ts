@@ -3,11 +3,13 @@ import type { Call } from "../history.js";
 import {
   type Answer,
   boundAfterRenewal,
+  boundEndMs,
   boundTo,
   type CallModel,
   type Circumstances,
   type Connections,
   endsByItself,
+  grantedUntilMs,
   type Json,
   type Lasting,
   modelOf,
@@ -17,6 +19,8 @@ interface Delivery extends Lasting {
   /** Null of a delivery that nobody saw. */
   leaseId: string | null;
   isPushed: boolean;
+  /** Once it has ended by itself: when that may have been; infinity where nobody saw for how long it was. */
+  endedMs?: number;
 }
 
 interface Command {
@@ -38,23 +42,34 @@ const DEFAULT_LEASE_MS = 30_000;
 const DEFAULT_ATTEMPTS = 20;
 /** Of a push: as long as its connection. */
 const FOR_EVER = Number.POSITIVE_INFINITY;
+/** A push was handed out at most so long before it arrived, unless its connection was lost. */
+const SENT_BEFORE_MS = 1000;
+/** The time within which daemons that were held up notice that a delivery has ended by its time. */
+const NOTICED_MS = 10_000;
 
 export function commandModel(connections: Connections) {
   const mayHaveEnded = endsByItself(connections);
-  // One that was pushed ends with its connection, whatever ended that.
-  const hasClosed = endsByItself({ boundUntil: connections.closed, cutOff: new Map() });
+  // One that was pushed ends with its connection, whatever ended that, and at once if its daemon is taken for dead.
+  const hasClosed = endsByItself({ boundUntil: connections.closed, cutOff: connections.cutOff }, 0);
   const model: CallModel<State> = {
     initial: null,
     call: (state, call, answer, when) => {
+      const delivery = state?.status === "DISPATCHED" ? state.delivery : null;
       const over =
-        state?.status === "DISPATCHED" &&
-        state.delivery !== null &&
-        (state.delivery.isPushed ? hasClosed : mayHaveEnded)(state.delivery, when.beforeMs);
-      const states = over ? [state, back(state, state.delivery)] : [state];
-      return states.flatMap((each) => perform(each, call, answer, when, connections));
+        delivery !== null && (delivery.isPushed ? hasClosed : mayHaveEnded)(delivery, when.beforeMs);
+      const states = over ? [state, back(state as Command, ended(delivery, connections))] : [state];
+      return states
+        .flatMap((each) => (isSpentUnseen(each, answer) ? [each, spent(each)] : [each]))
+        .flatMap((each) => perform(each, call, answer, when, connections));
     },
   };
   return modelOf(model);
+}
+
+function ended(delivery: Delivery, connections: Connections): Delivery {
+  const ends = delivery.bound.map((each) => boundEndMs(connections, each));
+  const endedMs = delivery.leaseId === null ? Number.POSITIVE_INFINITY : Math.min(delivery.untilMs, ...ends);
+  return { ...delivery, endedMs };
 }
 
 /** A command whose delivery ended without an answer. */
@@ -62,6 +77,17 @@ function back(state: Command, delivery: Delivery | null): Command {
   const isSpent = state.maxAttempts > 0 && state.attempt >= state.maxAttempts;
   if (isSpent) return { ...state, status: "FAILED", delivery: null };
   return { ...state, status: "PENDING", attempt: state.attempt + 1, delivery };
+}
+
+/** True if pushes that nobody has seen may have been the last ones, which an answer tells. */
+function isSpentUnseen(state: State, answer: Answer): state is Command {
+  if (state === null || !state.isPushed || state.maxAttempts === 0 || state.status !== "PENDING")
+    return false;
+  return answer !== "unknown" && "result" in answer && answer.result?.state === "FAILED";
+}
+
+function spent(state: Command): Command {
+  return { ...state, status: "FAILED", attempt: state.maxAttempts, delivery: null };
 }
 
 function perform(
@@ -72,8 +98,7 @@ function perform(
   connections: Connections,
 ): State[] {
   if (call.method === "command.create") return create(state, call, answer);
-  // Of a command that is not there, nothing can be known.
-  if (state === null) return answer === "unknown" ? [state] : [];
+  if (state === null) return answer === "unknown" || isOfOthers(call, answer) ? [state] : [];
   switch (call.method) {
     case "command.lease":
       return lease(state, call, answer, when);
@@ -88,11 +113,17 @@ function perform(
     case "command.cancel":
       return cancel(state, answer);
     case "command.get":
+    case "command.wait":
       return answer === "unknown" || ("result" in answer && isShown(state, answer.result)) ? [state] : [];
     case "command.response":
       return read(state, answer);
   }
   throw new Error(`no model of ${call.method}`);
+}
+
+/** Of a command that is not there, nothing can be known but that nobody leases it. */
+function isOfOthers({ method }: Call, answer: Exclude<Answer, "unknown">): boolean {
+  return method === "command.lease" && "result" in answer && answer.result === null;
 }
 
 function create(state: State, { params }: Call, answer: Answer): State[] {
@@ -128,26 +159,34 @@ function named(state: Command, shown: Json): Command {
 
 function lease(state: Command, call: Call, answer: Answer, when: Circumstances): State[] {
   const leaseMs = (call.params.leaseMs as number | undefined) ?? DEFAULT_LEASE_MS;
-  const delivery = {
-    untilMs: when.sentMs + leaseMs,
-    bound: boundTo(call, when),
-    leaseId: null,
-    isPushed: false,
-  };
+  // It was not to be had. One that may be pushed may be on its way to a receiver that has not told of it.
+  if (answer !== "unknown" && "result" in answer && answer.result === null)
+    return state.status !== "PENDING" || state.isPushed || isToBeNoticed(state, when) ? [state] : [];
   if (state.status !== "PENDING") return [];
-  if (answer === "unknown") return [{ ...state, status: "DISPATCHED", delivery }];
+  if (answer === "unknown") return [{ ...state, status: "DISPATCHED", delivery: UNSEEN }];
   if ("error" in answer) return [];
   const { leaseId, attempt } = answer.result;
-  if (attempt !== state.attempt || !isNamed(state, answer.result)) return [];
-  return [{ ...named(state, answer.result), status: "DISPATCHED", delivery: { ...delivery, leaseId } }];
+  const isNext = state.isPushed ? attempt >= state.attempt : attempt === state.attempt;
+  if (!isNext || !isNamed(state, answer.result)) return [];
+  const untilMs = grantedUntilMs(leaseMs, when);
+  const delivery = { untilMs, bound: boundTo(call, when), leaseId, isPushed: false };
+  return [{ ...named(state, answer.result), status: "DISPATCHED", attempt, delivery }];
 }
 
+/** True of one that is shown as it is by now, and is ready once a daemon has come to the end of its delivery. */
+function isToBeNoticed({ delivery }: Command, { sentMs }: Circumstances): boolean {
+  return delivery?.endedMs !== undefined && sentMs < delivery.endedMs + NOTICED_MS;
+}
+
+/** Whose it is, and for how long, makes no difference: so what several of them did can be told in few ways. */
+const UNSEEN: Delivery = { untilMs: 0, bound: [], leaseId: null, isPushed: false };
+
 /** A request of the daemon to a receiver; some of those before may have met a connection that was just lost. */
-function execute(state: Command, answer: Answer, { operation, sentMs }: Circumstances): State[] {
+function execute(state: Command, answer: Answer, { operation }: Circumstances): State[] {
   if (answer === "unknown" || "error" in answer) return [];
   const { leaseId, attempt } = answer.result;
   if (state.status !== "PENDING" || attempt < state.attempt || !isNamed(state, answer.result)) return [];
-  const bound = [{ connection: operation.connection, sinceMs: sentMs }];
+  const bound = [{ connection: operation.connection, sinceMs: operation.ended.ms - SENT_BEFORE_MS }];
   const delivery = { untilMs: FOR_EVER, bound, leaseId, isPushed: true };
   return [{ ...named(state, answer.result), status: "DISPATCHED", attempt, delivery }];
 }

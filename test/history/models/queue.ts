@@ -40,6 +40,8 @@ interface Batch {
   seq: number | null;
   maxAttempts: number;
   group: string | null;
+  /** After a delivery that counts it may rest, for as long as its queue says. */
+  rests: boolean;
   status: Status;
   attempt: number;
   /** The batch cannot be claimed before the one, and nothing keeps it from being claimed after the other. */
@@ -177,7 +179,8 @@ function counted(batch: Batch): Batch {
   const isDead = batch.maxAttempts > 0 && attempt >= batch.maxAttempts;
   // Nobody can complete late what nobody was told to have.
   const claim = batch.claim?.isKnown ? batch.claim : null;
-  return { ...batch, attempt, status: isDead ? "dead" : "ready", claim };
+  const rest = batch.rests ? { surelyMs: Number.POSITIVE_INFINITY } : {};
+  return { ...batch, ...rest, attempt, status: isDead ? "dead" : "ready", claim };
 }
 
 function changed(state: State, change: (batch: Batch) => Batch): State {
@@ -204,6 +207,7 @@ function enqueue(state: State, { params }: Call, answer: Answer, when: Circumsta
     seq: shown?.batch.enqueueSeq ?? null,
     maxAttempts: (params.maxAttempts as number | undefined) ?? DEFAULT_ATTEMPTS,
     group: (params.mergeKey as { group: string } | undefined)?.group ?? null,
+    rests: params.rests === true,
     status: "ready",
     attempt: 0,
     ...delayed(delayMs, when),
