@@ -6,6 +6,7 @@ import Database from "better-sqlite3";
 import type { PawlClient } from "../../client/dist/index.js";
 import { boardHandlers } from "../../daemon/dist/domain/board/pipeline.js";
 import { peerHandlers } from "../../daemon/dist/domain/peer/peer.js";
+import { encode } from "../../daemon/dist/json/raw-json.js";
 import { connect } from "../../daemon/dist/store/connection.js";
 import { migrate } from "../../daemon/dist/store/migrate.js";
 import { SqliteStore } from "../../daemon/dist/store/sqlite.js";
@@ -54,8 +55,10 @@ export class TablesNode {
     let outcome: unknown = this.#step(handler(parsed, this.env));
     while (outcome instanceof Unfinished) outcome = this.#step(outcome.goOn(this.env) as Generator);
     if (outcome instanceof PawlError || outcome instanceof Wait) throw outcome;
-    expectShape(method.result, outcome, name);
-    return outcome;
+    // As it travels: what was read in steps is written.
+    const answer: unknown = JSON.parse(encode(outcome));
+    expectShape(method.result, answer, name);
+    return answer;
   }
 
   #step(operation: Generator): unknown {
@@ -101,8 +104,7 @@ export class TablesNode {
       new Proxy(
         {},
         {
-          get: (_, verb) => async (params: object) =>
-            structuredClone(this.call(`${noun}.${String(verb)}`, params)),
+          get: (_, verb) => async (params: object) => this.call(`${noun}.${String(verb)}`, params),
         },
       );
     return {
