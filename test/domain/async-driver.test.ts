@@ -381,6 +381,7 @@ const GIVEN_KEYS = new Map(
     root: ["root_id"],
     schedule: ["schedule_id"],
     incarnation: ["incarnation_id", "lease_incarnation_id"],
+    change: ["n"],
   }).flatMap(([of, columns]) => columns.map((column) => [column, of] as const)),
 );
 
@@ -390,10 +391,14 @@ function numbered(): (value: unknown) => string {
   const keys = new Map<string, string>();
   const shown = (key: string, each: unknown): unknown => {
     if (OF_THE_FILE.has(key)) return undefined;
+    // The numbers of changes: by field, that which set it, and the last ones.
+    if (key === "set_by" || key === "recent") return numbersOfChanges(JSON.parse(each as string));
     const of = GIVEN_KEYS.get(key);
     if (of === undefined || each === null) return each;
     return keyOf(of, each);
   };
+  const numbersOfChanges = (numbers: Readonly<Record<string, number>>): unknown =>
+    Object.entries(numbers).map(([field, n]) => [field, keyOf("change", n)]);
   const keyOf = (of: string, each: unknown): string => {
     const given = `${of} ${each}`;
     const key = keys.get(given) ?? `${of} ${keys.size}`;
