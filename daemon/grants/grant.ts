@@ -99,12 +99,16 @@ export function grants<Row>(rule: GrantRule<Row>): Ending {
   const ownMs = comeBack?.column ?? comeBack?.graceMs;
   const own = ownMs === undefined ? "" : `WHEN ${ownMs} > :graceMs THEN ${ownMs} `;
   const grace = `CAST(:now AS BIGINT) + CASE WHEN ${expiresAt} IS NULL THEN 0 ${own}ELSE :graceMs END`;
-  const prolongGraces = sql(`UPDATE ${table} SET ${graceEndsAt} = ${grace} WHERE ${graceEndsAt} IS NOT NULL`);
+  // Of another daemon nobody knows whether it has ended with its connections, or is to tell them yet.
+  const graceOfOthers = `CAST(:now AS BIGINT) + CASE WHEN ${expiresAt} IS NULL THEN :graceMs ${own}ELSE :graceMs END`;
+  const prolongGraces = sql(
+    `UPDATE ${table} SET ${graceEndsAt} = ${graceOfOthers} WHERE ${graceEndsAt} IS NOT NULL`,
+  );
   const beginGraces = sql(
     `UPDATE ${table} SET ${graceEndsAt} = ${grace}, ${connection} = ${unconnected} WHERE ${bound}`,
   );
   const beginGracesOf = sql(`
-    UPDATE ${table} SET ${graceEndsAt} = ${grace}, ${connection} = ${unconnected}
+    UPDATE ${table} SET ${graceEndsAt} = ${graceOfOthers}, ${connection} = ${unconnected}
     WHERE ${bound} AND ${connection} >= :first AND ${connection} <= :last`);
   const beginGrace =
     comeBack &&

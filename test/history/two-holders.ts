@@ -37,11 +37,20 @@ export function twoHolders(operations: readonly Operation[], known: Knowledge): 
         .find((later) => conflict(hold, later) && later.operation.ended.ms + READING_MS < hold.untilMs);
       if (other === undefined) continue;
       findings.push(
-        `${hold.thing}: was granted while its holder, who was told of no loss, had ${(hold.untilMs - other.operation.ended.ms).toFixed(0)} ms left\n  ${shownOperation(hold.operation)}\n  ${shownOperation(other.operation)}`,
+        `${hold.thing}: was granted while its holder, who was told of no loss, had ${(hold.untilMs - other.operation.ended.ms).toFixed(0)} ms left ${lastMoments(hold, known)}\n  ${shownOperation(hold.operation)}\n  ${shownOperation(other.operation)}`,
       );
     }
   }
   return findings;
+}
+
+/** When a holder was told, its connection closed, or its daemon was in trouble. */
+function lastMoments({ id, operation: { connection } }: Hold, { told, closed, cutOff }: Knowledge): string {
+  return JSON.stringify({
+    told: told.get(id),
+    closed: closed.get(connection),
+    cutOff: cutOff.get(connection),
+  });
 }
 
 function conflict(one: Hold, other: Hold): boolean {

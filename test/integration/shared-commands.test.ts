@@ -160,10 +160,11 @@ describe.skipIf(!HAS_POSTGRESQL)("commands that daemons share", () => {
     const kept = await take(client, pulls, { releaseOn: "disconnect", leaseMs: 60_000 });
     const meant = await ownName(client);
     await daemon.end("SIGKILL");
-    // A push at once; a lease may be renewed for a grace.
+    // A lease may be renewed within the grace; a push ends after it, since the daemon might have yet to tell its receiver.
+    await leftBehind(first, kept.commandId);
+    await first.call("command.renew", { leaseId: kept.leaseId });
     const second = await take(first, pushes, { waitMs: WAIT_MS });
     expect(second).toMatchObject({ commandId: ids[0], attempt: 2 });
-    await first.call("command.renew", { leaseId: kept.leaseId });
     const third = take(first, pulls, { waitMs: WAIT_MS });
     // Renewed on this connection, it is of this connection.
     await first.call("command.release", { leaseId: kept.leaseId });
@@ -212,6 +213,24 @@ describe.skipIf(!HAS_POSTGRESQL)("commands that daemons share", () => {
     answer(client, execute, { result: "late" });
     expect((await pushed(client)).params.commandId).toBe(meant);
     expect(await answerTo(first, commandId)).toEqual({ status: "success", response: "done" });
+  });
+
+  test("a receiver whose daemon loses all connections, and is taken for dead at once, is told before another has it", async () => {
+    const [first] = await connect();
+    const proxy = await SilentProxy.start(postgres().port as number, onTestFinished);
+    const { client } = await ownDaemon(proxy.port);
+    const deployment = newDeployment();
+    await serve(client, deployment);
+    const commandId = await create(first, deployment);
+    await pushed(client);
+    const order: string[] = [];
+    proxy.end();
+    await Promise.all([
+      toldOf(client, "command.cancelled").then((told) => order.push(`told of ${told.commandId}`)),
+      take(first, deployment, { waitMs: WAIT_MS }).then((taken) => order.push(`taken ${taken.commandId}`)),
+    ]);
+    expect(order).toEqual([`told of ${commandId}`, `taken ${commandId}`]);
+    proxy.cut();
   });
 
   test("one that pulled until its connection closes is told before another has it; one with a time goes on", async () => {

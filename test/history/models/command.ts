@@ -49,7 +49,7 @@ const NOTICED_MS = 10_000;
 
 export function commandModel(connections: Connections) {
   const mayHaveEnded = endsByItself(connections);
-  // One that was pushed ends with its connection, whatever ended that, and at once if its daemon is taken for dead.
+  // One that was pushed ends with its connection, whatever ended that; if its daemon is taken for dead, after a grace.
   const hasClosed = endsByItself({ boundUntil: connections.closed, cutOff: connections.cutOff }, 0);
   const model: CallModel<State> = {
     initial: null,
