@@ -160,7 +160,7 @@ describe.skipIf(!HAS_POSTGRESQL)("commands that daemons share", () => {
     const kept = await take(client, pulls, { releaseOn: "disconnect", leaseMs: 60_000 });
     const meant = await ownName(client);
     await daemon.end("SIGKILL");
-    // A lease may be renewed within the grace; a push ends after it, since the daemon might have yet to tell its receiver.
+    // A lease may be renewed within the grace; a push ends after it: the daemon might have yet to tell its receiver.
     await leftBehind(first, kept.commandId);
     await first.call("command.renew", { leaseId: kept.leaseId });
     const second = await take(first, pushes, { waitMs: WAIT_MS });
