@@ -82,24 +82,16 @@ export class Granted {
       });
       return outcome;
     }
-    for (const {
-      id,
-      scopes,
-      ttlMs,
-      graceMs = NO_GRACE_MS,
-      tell,
-      onLoss: ending,
-      isDelivery: lapses,
-    } of changes) {
+    for (const { id, scopes, ttlMs, graceMs = NO_GRACE_MS, tell, onLoss: ending, isDelivery } of changes) {
       if (ttlMs === 0) {
-        if (!lapses) known.forget(id);
+        if (!isDelivery) known.forget(id);
         this.#held.drop(id);
         continue;
       }
       if (scopes !== undefined) known.remember({ kind: "claim", id }, scopes);
       const other = tell !== undefined || this.#held.has(id) ? undefined : elsewhere.get(id);
       const told = tell ?? other?.tell;
-      if (lapses) this.#noteLasting(id, told);
+      if (isDelivery) this.#noteLasting(id, told);
       if (told === undefined) this.#held.renew(id, ttlMs);
       else if (told.length > 0) {
         const how = ending ?? other?.ending;
@@ -107,7 +99,7 @@ export class Granted {
         const onLoss = how && holder && !(holder instanceof PawlError) ? { ...how, holder } : undefined;
         // What was granted elsewhere may end with its connection.
         const after = tell === undefined ? RESTART_GRACE_MS : graceMs;
-        this.#hold(id, { connection, ttlMs, graceMs: after, tell: told, onLoss, lapses });
+        this.#hold(id, { connection, ttlMs, graceMs: after, tell: told, onLoss, lapses: isDelivery });
       }
     }
     return outcome;

@@ -1,7 +1,8 @@
 // The room of names that several daemons share. One `Place` is one database of PostgreSQL, as this daemon uses it.
 //
-//     places         the places of a daemon, and which of them has a name
-//     place          the database: connecting to it, calls and connections of this daemon, what is told
+//     specification  what --shared says
+//     places         the places of a daemon, and which of them has a name; connection-order keeps calls in their order
+//     place          the database: connecting to it, calls (placed-call) and connections of this daemon, what is told
 //     lines, line    calls that use the same scopes: one turn after the other; known-scopes finds the scopes
 //     turn, transaction, effects  perform them
 //     snapshot-reads reads without a lock          due-ends  what ends by time
@@ -12,7 +13,8 @@
 //     session-pool   the sessions of turns and reads
 //     session        one connection, on which operations are driven
 //     gathered, batch  statements that go out together
-//     statements, schema, tables  the SQL
+//     statements, schema, tables  the SQL; own-tables has the tables of names in PostgreSQL alone
+//     place-clock    the database's clock          failure   what its errors mean
 import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
 import type { Mode, NotificationName } from "@pawl/protocol";
 import { type PawlError, refuse } from "@pawl/protocol/errors";
