@@ -50,7 +50,7 @@ class LongFirst extends BaseSequencer {
 export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
-    globalSetup: "test/bundle.ts",
+    globalSetup: ["test/bundle.ts", "test/postgresql-template.ts"],
     // Tests mostly wait, for programs that start and leases that end: so many leave none of two cores idle.
     maxWorkers: 5,
     sequence: { sequencer: LongFirst },
