@@ -1,6 +1,6 @@
 // The page of `pawl web`, served from the process of the test for a real daemon, and a real browser to look at it.
 import { accessSync, constants } from "node:fs";
-import { type Browser, chromium, type Page } from "playwright-core";
+import { type Browser, chromium, type Page, type Request } from "playwright-core";
 import { afterAll, beforeAll, onTestFinished } from "vitest";
 import { connect } from "../client/dist/index.js";
 import { metricsText, readFigures } from "../client/dist/metrics.js";
@@ -102,8 +102,8 @@ export interface OpenOptions {
   height?: number;
   colorScheme?: "light" | "dark";
   path?: string;
-  /** Told of each host that the page asks something of. */
-  asked?: (origin: string) => void;
+  /** Told of each request of the page. */
+  asked?: (request: Request) => void;
 }
 
 /** Opens the page as a person would who clicks on the printed address, and fails the test at any error in it. */
@@ -120,7 +120,7 @@ export async function open(
   onTestFinished(async () => await context.close());
   const page = await context.newPage();
   page.setDefaultTimeout(10_000);
-  if (asked !== undefined) page.on("request", (request) => asked(new URL(request.url()).origin));
+  if (asked !== undefined) page.on("request", asked);
   const errors: string[] = [];
   page.on("pageerror", (error) => errors.push(error.message));
   page.on("console", (line) => {
