@@ -1,11 +1,13 @@
 // The documentation, as a reader takes it: each link leads somewhere, and each shell block that says `run` is run, in
 // the order of its page, in one bash with a daemon of its own. Where a block of `text` follows a
-// block that is run, it is what the block prints; `…` in it stands for anything.
+// block that is run, it is what the block prints; `…` in it stands for anything. What is only a call of `pawl` is run in
+// the process of the test (`pawl-launcher.ts`): pages are about what it does, and there are two hundred of them.
 import { execFileSync, spawn } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { describe, expect, onTestFinished, test } from "vitest";
 import { PAWL, PAWLD, privateDirectory, startDaemon } from "../daemon.js";
+import { makeLauncher } from "./pawl-launcher.js";
 
 const ROOT = join(import.meta.dirname, "../..");
 /** A line that no page prints, between what one block prints and what the next one does. */
@@ -109,7 +111,7 @@ describe("commands", () => {
   test.each(withCommands)("%s", async (page) => {
     const home = privateDirectory();
     for (const name of ["bin", "run", "work"]) mkdirSync(join(home, name), { mode: 0o700 });
-    symlinkSync(PAWL, join(home, "bin/pawl"));
+    await makeLauncher(join(home, "bin/pawl"), onTestFinished);
     symlinkSync(PAWLD, join(home, "bin/pawld"));
     const { place } = await startDaemon();
     const env = {
