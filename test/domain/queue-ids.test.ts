@@ -8,6 +8,7 @@ import { expect, test } from "vitest";
 import { placesOf } from "../../daemon/dist/domain/queue/ids.js";
 import { SqliteStore } from "../../daemon/dist/store/sqlite.js";
 import { Clocks } from "../clocks.js";
+import { NAMES_ARE_SHARED } from "../daemon.js";
 import { changeRows, InProcess, rowsOf } from "../in-process.js";
 
 const SCHEMA = join(import.meta.dirname, "../../daemon/store/schema");
@@ -41,46 +42,57 @@ function levels(path: string) {
   return Object.fromEntries(counted.map(({ level, ids }) => [level as number, ids as number]));
 }
 
-test("all are found, from the newest, which are not entered yet, to those on the last level", async () => {
-  const pawl = new InProcess();
-  const batches: Batch[] = [];
-  for (let call = 0; call < 12; call += 1) batches.push(...(await enqueueMany(pawl)));
-  expect(levels(pawl.path)).toEqual({ 1: 16 * IDS_PER_STEP, 2: 11_776 - 16 * IDS_PER_STEP });
+// Names in PostgreSQL have no levels (`isStep`). Here they fill by numbers without a gap, of which that leaves some out.
+test.skipIf(NAMES_ARE_SHARED)(
+  "all are found, from the newest, which are not entered yet, to those on the last level",
+  async () => {
+    const pawl = new InProcess();
+    const batches: Batch[] = [];
+    for (let call = 0; call < 12; call += 1) batches.push(...(await enqueueMany(pawl)));
+    expect(levels(pawl.path)).toEqual({ 1: 16 * IDS_PER_STEP, 2: 11_776 - 16 * IDS_PER_STEP });
 
-  // The levels 2 and 3 are taken for full, so that they hand on what they have.
-  const full = "UPDATE pawl_batch_level SET ids = ids + 1000000000 WHERE level IN (2, 3)";
-  changeRows(pawl.path, full);
-  for (let call = 0; call < 12; call += 1) batches.push(...(await enqueueMany(pawl)));
-  changeRows(pawl.path, full.replace("+", "-"));
-  const filled = levels(pawl.path);
-  expect(filled[4]).toBeGreaterThan(IDS_PER_STEP);
-  expect(batches.length - Object.values(filled).reduce((sum, ids) => sum + ids, 0)).toBeLessThan(
-    IDS_PER_STEP,
-  );
+    // The levels 2 and 3 are taken for full, so that they hand on what they have.
+    const full = "UPDATE pawl_batch_level SET ids = ids + 1000000000 WHERE level IN (2, 3)";
+    changeRows(pawl.path, full);
+    for (let call = 0; call < 12; call += 1) batches.push(...(await enqueueMany(pawl)));
+    changeRows(pawl.path, full.replace("+", "-"));
+    const filled = levels(pawl.path);
+    expect(filled[4]).toBeGreaterThan(IDS_PER_STEP);
+    expect(batches.length - Object.values(filled).reduce((sum, ids) => sum + ids, 0)).toBeLessThan(
+      IDS_PER_STEP,
+    );
 
-  const found = await Promise.all(batches.map((batch) => get(pawl, batch)));
-  expect(found).toEqual(batches.map(({ enqueueSeq }) => enqueueSeq));
-  expect(await get(pawl, { batchId: UNKNOWN })).toBe("not_found");
-  // Another id with the same key.
-  const alike = `${batches[0]?.batchId.slice(0, 16)}${"0".repeat(52)}`;
-  expect(await get(pawl, { batchId: alike })).toBe("not_found");
-});
+    const found = await Promise.all(batches.map((batch) => get(pawl, batch)));
+    expect(found).toEqual(batches.map(({ enqueueSeq }) => enqueueSeq));
+    expect(await get(pawl, { batchId: UNKNOWN })).toBe("not_found");
+    // Another id with the same key.
+    const alike = `${batches[0]?.batchId.slice(0, 16)}${"0".repeat(52)}`;
+    expect(await get(pawl, { batchId: alike })).toBe("not_found");
+  },
+);
 
 test("an id goes with its batch", async () => {
   const time = new Clocks();
   const pawl = new InProcess({ time });
   const batches = await enqueueMany(pawl);
   await Promise.all(batches.map(({ batchId }) => pawl.call("queue.cancel", { batchId })));
-  const [kept] = await enqueueMany(pawl);
+  const second = await enqueueMany(pawl);
+  const [kept] = second;
   time.pass(8 * 24 * 60 * 60 * 1000);
   for (let turn = 0; turn < 50; turn += 1) {
     await pawl.call("daemon.ping", {});
     await new Promise((resolve) => setImmediate(resolve));
   }
   expect(await get(pawl, batches[0] as Batch)).toBe("not_found");
-  expect(await get(pawl, kept as Batch)).toBe(1001);
-  // 1,536 of the 2,000 were entered.
-  expect(levels(pawl.path)).toEqual({ 1: 536 });
+  expect(await get(pawl, kept as Batch)).toBe(kept?.enqueueSeq);
+  // Of the 2,000 those up to the last multiple of 512 were entered, and the first 1,000 have gone.
+  const [{ entered }] = rowsOf(pawl.path, "SELECT next AS entered FROM pawl_batch_level WHERE level = 0") as [
+    { entered: number },
+  ];
+  expect(levels(pawl.path)).toEqual({
+    1: second.filter(({ enqueueSeq }) => enqueueSeq <= entered).length,
+  });
+  if (!NAMES_ARE_SHARED) expect(entered).toBe(1536);
 });
 
 test("batches of before the levels are found after the migration", () => {
