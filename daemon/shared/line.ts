@@ -220,11 +220,13 @@ export class SideBySide {
     this.#place = place;
   }
 
+  get isIdle(): boolean {
+    return this.#runs.size === 0 && this.#waiting.size === 0;
+  }
+
   /** Resolves once nothing is under way and nothing waits. */
   async ended(): Promise<void> {
-    if (this.#runs.size > 0 || this.#waiting.size > 0) {
-      await new Promise<void>((resolve) => this.#awaitingEnd.push(resolve));
-    }
+    if (!this.isIdle) await new Promise<void>((resolve) => this.#awaitingEnd.push(resolve));
   }
 
   /** A line has something to be performed. */
@@ -303,7 +305,7 @@ export class SideBySide {
     }
     this.#runs.delete(run);
     this.#schedule();
-    if (this.#runs.size > 0 || this.#waiting.size > 0) return;
+    if (!this.isIdle) return;
     for (const resolve of this.#awaitingEnd.splice(0)) resolve();
   }
 

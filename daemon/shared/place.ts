@@ -69,7 +69,7 @@ const LOOK_MS = 30_000;
 const RELEASE_AGAIN_MS = 1000;
 /** The log says no more often that the server refuses something. */
 const REFUSED_AGAIN_MS = 10_000;
-/** A daemon that stops waits so long for the turns that are under way. */
+/** A daemon that stops waits so long for the turns that are under way, and then for those that it has undone. */
 const STOP_MS = 1000;
 /** Hexadecimal digits that the ids of the place end with. */
 const MARK_DIGITS = 8;
@@ -809,9 +809,20 @@ export class Place implements LinesPlace {
     this.#refuseWaiting(refusal);
     this.#pool.refuse(refusal);
     for (const resolve of this.#awaitingReturn.splice(0)) resolve();
-    // Those that are under way are answered yet, and what they leave waiting is refused.
-    await Promise.race([this.#turns.ended(), new Promise((resolve) => setTimeout(resolve, STOP_MS).unref())]);
+    // Those that have come are answered yet, and what they leave waiting is refused.
+    const ended = this.#allEnded();
+    await Promise.race([ended, new Promise((resolve) => setTimeout(resolve, STOP_MS).unref())]);
+    // The others are undone, as far as they are not committed, so that nothing takes effect of which nobody hears.
+    this.#pool.lose(refusal);
+    await Promise.race([ended, new Promise((resolve) => setTimeout(resolve, STOP_MS).unref())]);
     this.#refuseWaiting(refusal);
+  }
+
+  /** Resolves once no turn and no read is under way, and none waits. */
+  async #allEnded(): Promise<void> {
+    do {
+      await Promise.all([this.#turns.ended(), this.#reads.ended()]);
+    } while (!(this.#turns.isIdle && this.#reads.isIdle));
   }
 
   #refuseWaiting(refusal: PawlError): void {

@@ -16,7 +16,7 @@ export class SessionPool {
   readonly #failed: (error: unknown, slot: Slot) => unknown;
   #life: object | undefined;
   #free: Slot[] = [];
-  readonly #inUse = new Set<Slot>();
+  readonly #open = new Set<Session>();
   /** Slots are never used again, so that the row of a turn that nobody heard of stays. */
   #nextSlot = 0;
   readonly #waiting: { resolve: (slot: Slot) => void; reject: (error: unknown) => void }[] = [];
@@ -38,6 +38,8 @@ export class SessionPool {
   /** A session for turns, which belongs to nobody yet. */
   async open(): Promise<Session> {
     const session = await Session.open(this.#url);
+    this.#open.add(session);
+    session.onEnd(() => void this.#open.delete(session));
     await session.script(
       `SET idle_in_transaction_session_timeout = ${SILENT_IN_TRANSACTION_MS}; SET lock_timeout = ${LOCK_TIMEOUT_MS}`,
     );
@@ -69,9 +71,7 @@ export class SessionPool {
     if (slot === undefined) {
       return await new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
     }
-    const taken = slot.session.isOpen ? slot : await this.#reopened(slot);
-    this.#inUse.add(taken);
-    return taken;
+    return slot.session.isOpen ? slot : await this.#reopened(slot);
   }
 
   /** Only this session was lost: a new one takes its place. */
@@ -84,18 +84,17 @@ export class SessionPool {
   }
 
   give(slot: Slot): void {
-    this.#inUse.delete(slot);
     if (slot.life !== this.#life) return slot.session.destroy();
     const next = this.#waiting.shift();
     this.#free.push(slot);
     if (next !== undefined) this.take().then(next.resolve, next.reject);
   }
 
-  /** The database was lost: nobody waits any longer for its answers. */
+  /** The database was lost, or is to be left: nobody waits any longer for its answers. */
   lose(refusal: PawlError): void {
     this.#life = undefined;
-    for (const { session } of [...this.#free.splice(0), ...this.#inUse]) session.destroy();
-    this.#inUse.clear();
+    this.#free = [];
+    for (const session of [...this.#open]) session.destroy();
     this.refuse(refusal);
   }
 

@@ -33,6 +33,7 @@ export class SnapshotReads {
   readonly #env: (caller: Caller) => Env;
   readonly #waiting: Read[] = [];
   #isReading = false;
+  readonly #awaitingEnd: (() => void)[] = [];
 
   /**
    * @param withSlot lends a session; rejects with a refusal where the database is away.
@@ -48,11 +49,21 @@ export class SnapshotReads {
     void this.#readAll();
   }
 
+  get isIdle(): boolean {
+    return !this.#isReading;
+  }
+
+  /** Resolves once none is under way and none waits. */
+  async ended(): Promise<void> {
+    if (!this.isIdle) await new Promise<void>((resolve) => this.#awaitingEnd.push(resolve));
+  }
+
   async #readAll(): Promise<void> {
     if (this.#isReading) return;
     this.#isReading = true;
     while (this.#waiting.length > 0) await this.#readSome();
     this.#isReading = false;
+    for (const resolve of this.#awaitingEnd.splice(0)) resolve();
   }
 
   async #readSome(): Promise<void> {

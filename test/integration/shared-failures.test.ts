@@ -3,7 +3,9 @@ import { describe, expect, onTestFinished, test } from "vitest";
 import { Session } from "../../daemon/dist/shared/session.js";
 import { type DaemonProcess, type LogLine, madeForTests, Place } from "../daemon.js";
 import { HAS_POSTGRESQL, PostgreSql } from "../postgresql.js";
+import { expectRefusal } from "../refusal.js";
 import { makePlace, SilentProxy, toldOf } from "../shared-daemons.js";
+import { until } from "../until.js";
 
 const THERE = "the database of shared names is there";
 /** Less than a daemon has to be back before another one that is back takes it for dead. */
@@ -349,6 +351,56 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
       expect((await client.call("sequence.next", { type: "SEQ" })).seq).toBe(3);
     },
   );
+
+  test("a daemon that stops refuses what waits for another's turn, and none of it is done", async () => {
+    const schema = await newSchema();
+    const place = new Place();
+    const daemon = await place.start(shared(schema));
+    const clients = await Promise.all([place.connect(), place.connect()]);
+    // As another daemon that has the whole place, and hangs.
+    const session = await Session.open(postgres().url(schema));
+    await session.query("SELECT pg_advisory_lock(hashtextextended($1, 0)) IS NULL AS locked", [
+      `pawl ${schema}`,
+    ]);
+    const waiting = clients.flatMap((client) => [
+      ...Array.from({ length: 200 }, () => client.refusal("sequence.next", { type: "SEQ" })),
+      client.refusal("queue.enqueue", { queue: "s/stop", payloads: [1] }),
+      client.refusal("transact", { calls: [{ method: "sequence.next", params: { type: "SALL" } }] }),
+    ]);
+    const isWaiting = "SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+    await until(() => postgres().psql(isWaiting).output.trim() === "t");
+    expect(await daemon.end()).toBe(0);
+    for (const refused of await Promise.all(waiting))
+      expect(expectRefusal(refused, "unavailable").data.reason).toBe("stopping");
+    await session.close();
+    await place.start(shared(schema));
+    const client = await place.connect();
+    expect((await client.call("sequence.next", { type: "SEQ" })).seq).toBe(1);
+    expect((await client.call("queue.list", { queue: "s/stop" })).batches).toEqual([]);
+  });
+
+  test("a daemon that stops says of a commit that nobody heard of that it may have been done", async () => {
+    const schema = await newSchema();
+    const proxy = await SilentProxy.start(postgres().port as number, onTestFinished);
+    const place = new Place();
+    const daemon = await place.start(shared(schema, proxy.port));
+    const client = await place.connect();
+    await client.call("sequence.next", { type: "SEQ" });
+    const seen = new Promise<void>((resolve) => {
+      proxy.onSent = (text) => {
+        if (!text.includes("pawl_commit")) return "pass";
+        proxy.onSent = undefined;
+        resolve();
+        return "hold";
+      };
+    });
+    const taking = client.refusal("sequence.next", { type: "SEQ" });
+    await seen;
+    const reading = client.refusal("queue.list", { queue: "s/stop" });
+    expect(await daemon.end()).toBe(0);
+    expect(expectRefusal(await taking, "unavailable").data.reason).toBe("shared_outcome_unknown");
+    expect(expectRefusal(await reading, "unavailable").data.reason).toBe("stopping");
+  });
 
   test("the server crashes: local names go on, and what waited is served once it is there again", async () => {
     const schema = await newSchema();
