@@ -1,10 +1,22 @@
-import { basename } from "node:path";
-import { defineConfig } from "vitest/config";
+import { readdirSync, readFileSync } from "node:fs";
+import { basename, join } from "node:path";
+import { configDefaults, defineConfig } from "vitest/config";
 import { BaseSequencer, type TestSpecification } from "vitest/node";
 
 // Node reads these certificates at each start, which takes 50 ms of the processor, and tests start thousands of
 // processes. A test that speaks TLS gives its certificate to whoever needs it (test/certificates.ts).
 delete process.env.NODE_EXTRA_CA_CERTS;
+
+const TESTS = join(import.meta.dirname, "test");
+/** By such a line a file says why it is not run where names are shared: none of its tests is about those. */
+const NOT_OVER_SHARED = /^\/\/ Not over shared names: .+\.$/m;
+
+function notOverShared(): string[] {
+  return readdirSync(TESTS, { recursive: true, encoding: "utf8" })
+    .filter((name) => name.endsWith(".test.ts"))
+    .map((name) => join(TESTS, name))
+    .filter((file) => NOT_OVER_SHARED.test(readFileSync(file, "utf8")));
+}
 
 /** Files that take longer than others of their size, most of all first: what begins last should not end long after all. */
 const BEGIN_FIRST = [
@@ -50,6 +62,10 @@ class LongFirst extends BaseSequencer {
 export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
+    exclude: [
+      ...configDefaults.exclude,
+      ...(process.env.PAWL_TEST_SHARED === undefined ? [] : notOverShared()),
+    ],
     globalSetup: ["test/bundle.ts", "test/postgresql-template.ts"],
     // Tests mostly wait, for programs that start and leases that end: so many leave none of two cores idle.
     maxWorkers: 5,

@@ -5,6 +5,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import Database from "better-sqlite3";
 import { beforeAll, onTestFinished } from "vitest";
 import { RawClient } from "./raw-client.js";
 
@@ -120,6 +121,26 @@ export class Place {
       if (made.status !== 0) throw new Error(`no tables of shared names: ${made.stderr}`);
     }
     return ["--shared", `*=${this.#sharedUrl}`];
+  }
+
+  /**
+   * Has a statement performed on what is kept here while no daemon runs, in the SQL that both databases have. Gives the
+   * rows that it gives.
+   */
+  async query(statement: string): Promise<Record<string, unknown>[]> {
+    if (this.#sharedUrl !== undefined) {
+      const { Session } = await import("../daemon/dist/shared/session.js");
+      const session = await Session.open(this.#sharedUrl);
+      const rows = await session.query(statement);
+      await session.close();
+      return rows;
+    }
+    const database = new Database(join(this.stateDir, "pawl.db"));
+    const prepared = database.prepare(statement);
+    const rows = prepared.reader ? (prepared.all() as Record<string, unknown>[]) : [];
+    if (!prepared.reader) prepared.run();
+    database.close();
+    return rows;
   }
 
   connect(): Promise<RawClient> {

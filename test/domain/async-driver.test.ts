@@ -1,5 +1,6 @@
 // The rules are written once, for stores that answer at once and for stores that are asked over a network:
 // a driver that awaits between all steps has to come to the same results and the same rows.
+// Not over shared names: it is about both databases.
 import { createHash } from "node:crypto";
 import type { MethodName, Params } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";

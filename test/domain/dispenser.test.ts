@@ -1,4 +1,5 @@
 // The three backings of one interface, under one suite.
+// Not over shared names: it is about both databases.
 import { join } from "node:path";
 import { connect, type Dispenser, type Mode } from "@pawl/client";
 import { type LocalDispenser, memoryDispenser, openDispenser } from "@pawl/daemon";

@@ -1,4 +1,5 @@
 // Pools are kept in parts: what a lease of a long one reads and writes, and the pools that a version before kept whole.
+// Not over shared names: it is about the daemon's own database.
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import Database from "better-sqlite3";

@@ -1,4 +1,5 @@
 // The driver of operations over PostgreSQL, on a real server.
+// Not over shared names: these tests have a PostgreSQL of their own.
 import { PawlError } from "@pawl/protocol/errors";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { ConnectionLost, classifyShared } from "../../daemon/dist/shared/failure.js";

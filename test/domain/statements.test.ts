@@ -1,5 +1,6 @@
 // Operations speak the SQL that SQLite and PostgreSQL share: a real PostgreSQL is given the same tables, and prepares
 // every statement that any operation has.
+// Not over shared names: it is about both databases.
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import Database from "better-sqlite3";

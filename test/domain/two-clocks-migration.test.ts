@@ -1,5 +1,6 @@
 // A database of before there were two clocks: the step that converts it, with a fault in each of its statements, and
 // how what was granted, delayed and named there goes on.
+// Not over shared names: it is about the daemon's own database.
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import Database from "better-sqlite3";

@@ -1,4 +1,5 @@
 // The write-ahead log has blocks ahead of use: zeros, and frames of earlier rounds, must never come back as commits.
+// Not over shared names: it is about the daemon's own database.
 import { type ChildProcess, spawn } from "node:child_process";
 import { copyFileSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

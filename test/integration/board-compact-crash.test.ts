@@ -1,5 +1,6 @@
 // kill -9 in the middle of compaction, and of a sync with what it left: the board stays what it was, compaction goes on
 // to its end, and nothing that was acknowledged is lost. A short run always; with PAWL_TORTURE=1 a long one.
+// Not over shared names: the board is each node's own.
 import { expect, test } from "vitest";
 import { connect, type PawlClient, syncBoards } from "../../client/dist/index.js";
 import { BoardNode, trustEachOther } from "../board-nodes.js";

@@ -1,4 +1,5 @@
 // Old changes are taken away, and changes ahead of the time are given again: at the socket, between daemons.
+// Not over shared names: the board is each node's own.
 import { createPrivateKey, sign } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";

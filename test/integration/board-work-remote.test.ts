@@ -1,4 +1,5 @@
 // Claims of items whose leases a provider keeps: two daemons with boards of their own, and a provider that they share.
+// Not over shared names: a provider keeps these names.
 import { expect, test } from "vitest";
 import { Faulty } from "../faulty.js";
 import type { RawClient } from "../raw-client.js";

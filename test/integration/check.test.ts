@@ -1,4 +1,5 @@
 // daemon.check at the socket, and `pawl check`: damage is found and named, and others are served meanwhile.
+// Not over shared names: it is about the daemon's own database.
 import { closeSync, cpSync, openSync, readFileSync, renameSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import Database from "better-sqlite3";

@@ -1,9 +1,6 @@
-// Commands that are for one receiver, which end with it; and deliveries whose receivers may come back.
-import { join } from "node:path";
-import Database from "better-sqlite3";
 import { beforeAll, describe, expect, test } from "vitest";
 import { answer, answerTo, create, ended, get, newDeployment, pushed, respond, take } from "../commands.js";
-import { NAMES_ARE_SHARED, Place, sharedDaemon } from "../daemon.js";
+import { Place, sharedDaemon } from "../daemon.js";
 import type { RawClient } from "../raw-client.js";
 import { expectRefusal } from "../refusal.js";
 
@@ -156,38 +153,32 @@ describe("a command for one receiver", () => {
     expect(await ended(after, two)).toMatchObject(GONE);
   });
 
-  // What is remembered is looked at in the daemon's own file.
-  test.skipIf(NAMES_ARE_SHARED)(
-    "many of them end in steps, and what is remembered of the receiver goes with the retention",
-    async () => {
-      const place = new Place();
-      const own = await place.start({ args: ["--retention-days", "1"] });
-      const sender = await place.connect();
-      const connection = await receiver("d", "a", place);
-      const ids = await Promise.all(
-        Array.from({ length: 1000 }, () => create(sender, "d", { incarnation: "a" })),
-      );
-      await connection.destroy();
-      for (const id of ids) expect(await ended(sender, id)).toMatchObject(GONE);
-      await own.end();
-      const database = new Database(join(place.stateDir, "pawl.db"));
-      const rows = database.prepare("SELECT incarnation, ended_at, has_commands FROM pawl_incarnation").all();
-      expect(rows).toEqual([{ incarnation: "a", ended_at: expect.any(Number), has_commands: null }]);
-      database.exec("UPDATE pawl_incarnation SET ended_at = ended_at - 90000000");
-      database.close();
-      await place.start({ args: ["--retention-days", "1"] });
-      const after = await place.connect();
-      await expect
-        .poll(
-          async () =>
-            (await after.call("command.create", { deployment: "d", command: "run", incarnation: "a" })).state,
-          {
-            timeout: 30_000,
-          },
-        )
-        .toBe("PENDING");
-    },
-  );
+  test("many of them end in steps, and what is remembered of the receiver goes with the retention", async () => {
+    const place = new Place();
+    const own = await place.start({ args: ["--retention-days", "1"] });
+    const sender = await place.connect();
+    const connection = await receiver("d", "a", place);
+    const ids = await Promise.all(
+      Array.from({ length: 1000 }, () => create(sender, "d", { incarnation: "a" })),
+    );
+    await connection.destroy();
+    for (const id of ids) expect(await ended(sender, id)).toMatchObject(GONE);
+    await own.end();
+    const rows = await place.query("SELECT incarnation, ended_at, has_commands FROM pawl_incarnation");
+    expect(rows).toEqual([{ incarnation: "a", ended_at: expect.any(Number), has_commands: null }]);
+    await place.query("UPDATE pawl_incarnation SET ended_at = ended_at - 90000000");
+    await place.start({ args: ["--retention-days", "1"] });
+    const after = await place.connect();
+    await expect
+      .poll(
+        async () =>
+          (await after.call("command.create", { deployment: "d", command: "run", incarnation: "a" })).state,
+        {
+          timeout: 30_000,
+        },
+      )
+      .toBe("PENDING");
+  });
 });
 
 describe("graceMs", () => {

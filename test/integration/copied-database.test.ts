@@ -1,4 +1,5 @@
 // A database that was copied, to another machine or beside itself, says so until that is accepted (spec: sequence.md).
+// Not over shared names: it is about the daemon's own database.
 import { spawnSync } from "node:child_process";
 import { cpSync, existsSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";

@@ -1,4 +1,5 @@
 // Rows that cannot be read any more are an error of the call that asks for them, and of no other.
+// Not over shared names: it is about the daemon's own database.
 import { join } from "node:path";
 import Database from "better-sqlite3";
 import { expect, test } from "vitest";

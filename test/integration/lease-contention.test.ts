@@ -103,8 +103,9 @@ test(
     while (!linesOf().some((line) => line.startsWith("begin"))) await sleep(10);
     const end = performance.now() + RUN_MS;
     let killedHolders = 0;
-    // At least one has to be killed while it holds the lease, however chance has it.
-    for (let kill = 0; performance.now() < end || killedHolders === 0; kill += 1) {
+    const endsOf = (): number => linesOf().filter((line) => line.startsWith("end ")).length;
+    // At least one has to be killed while it holds the lease, and some have to come to their end, however chance has it.
+    for (let kill = 0; performance.now() < end || killedHolders === 0 || endsOf() <= PROCESSES; kill += 1) {
       await sleep(Math.random() * 2 * KILL_EVERY_MS);
       // Every other one is whoever holds the lease now, if anybody does.
       const [word, attempt] = (linesOf().at(-1) ?? "").split(" ");

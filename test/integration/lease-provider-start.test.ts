@@ -1,4 +1,5 @@
 // Modules loaded and refused at the start of a daemon with lease providers, and the table that is made for one.
+// Not over shared names: a provider keeps these names.
 import { spawnSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

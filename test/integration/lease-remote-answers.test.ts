@@ -1,5 +1,6 @@
 // The answers of a lease provider, and what becomes of them: clients are told the kind of provider and a reason, the
 // log the rest without secrets, an answer that cannot be is none, and a token that was seen is remembered.
+// Not over shared names: a provider keeps these names.
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { performance } from "node:perf_hooks";

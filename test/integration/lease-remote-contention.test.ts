@@ -2,6 +2,7 @@
 // stopped past the ttl and killed, holders are killed, the provider ends and starts again, etcd loses its leader,
 // and a proxy loses answers to what the provider has done. Each of these once always; with PAWL_TORTURE=1 for a
 // minute, in any order.
+// Not over shared names: a provider keeps these names.
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { appendFileSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";

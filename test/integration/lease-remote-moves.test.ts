@@ -1,4 +1,5 @@
 // Names whose leases are kept elsewhere than before, and what a daemon that ends in order still owes.
+// Not over shared names: a provider keeps these names.
 import { expect, test } from "vitest";
 import type { AtEnd } from "../daemon.js";
 import { Faulty } from "../faulty.js";

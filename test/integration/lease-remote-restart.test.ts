@@ -1,5 +1,6 @@
 // A restart of the daemon while leases are held that end with their connections, here and at a provider: whoever
 // comes back in the grace goes on with the same token; whoever does not loses it then, and long before its ttl.
+// Not over shared names: a provider keeps these names.
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import Database from "better-sqlite3";

@@ -1,5 +1,6 @@
 // Leases that a provider keeps, at the socket: two daemons with databases of their own, and a provider
 // that fails when it is told to.
+// Not over shared names: a provider keeps these names.
 import { join } from "node:path";
 import { performance } from "node:perf_hooks";
 import type { Params } from "@pawl/protocol";

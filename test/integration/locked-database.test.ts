@@ -1,4 +1,5 @@
 // Another program holds a lock on the database (spec: operations.md, Faults from outside).
+// Not over shared names: it is about the daemon's own database.
 import { statSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";

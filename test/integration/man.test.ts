@@ -1,4 +1,5 @@
 // The man pages are what the programs say themselves.
+// Not over shared names: it starts no daemon.
 import { spawnSync } from "node:child_process";
 import { join } from "node:path";
 import { expect, test } from "vitest";

@@ -1,4 +1,5 @@
 // The database's files are moved, removed or replaced under the daemon (spec: operations.md, Faults from outside).
+// Not over shared names: it is about the daemon's own database.
 import { copyFileSync, mkdirSync, readdirSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";

@@ -1,5 +1,6 @@
 // openrpc.json under the tools of others: those of OpenRPC, ajv at its strictest, and Python's jsonschema, which reads
 // every schema, and checks every example.
+// Not over shared names: it starts no daemon.
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";

@@ -1,4 +1,5 @@
 // Installation as a product: what npm pack makes installs in an empty folder, and runs there.
+// Not over shared names: it is about what is installed.
 import { execFileSync, spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

@@ -1,4 +1,5 @@
 // Permissions to connect, and to read what a daemon keeps, from the first instant on (spec: operations.md, pawld).
+// Not over shared names: it is about files of the daemon.
 import { spawnSync } from "node:child_process";
 import {
   chmodSync,

@@ -1,4 +1,5 @@
 // Nodes of the version before and of this one, on one board: both ways, and over an upgrade.
+// Not over shared names: the board is each node's own.
 import { beforeAll, describe, expect, test } from "vitest";
 import { syncBoards } from "../../client/dist/sync/sync-boards.js";
 import { BoardNode, trustEachOther } from "../board-nodes.js";

@@ -1,4 +1,5 @@
 // The identity of a node: its key, the file that its database is in, and what happens when one of them is another.
+// Not over shared names: the board is each node's own.
 
 import { createPrivateKey, createPublicKey, generateKeyPairSync } from "node:crypto";
 import {

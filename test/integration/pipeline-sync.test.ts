@@ -1,4 +1,5 @@
 // Nodes give each other heads and changes, and take them in or refuse them.
+// Not over shared names: the board is each node's own.
 import { copyFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Result } from "@pawl/protocol";

@@ -1,4 +1,5 @@
 // Three nodes that write at random, meet at random, are killed, and restored from old copies of their databases.
+// Not over shared names: the board is each node's own.
 import { copyFileSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import Database from "better-sqlite3";

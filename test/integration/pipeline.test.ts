@@ -1,4 +1,5 @@
 // The board at the socket of one node: items, their order, their history, and what survives.
+// Not over shared names: the board is each node's own.
 import { statSync } from "node:fs";
 import { join } from "node:path";
 import Database from "better-sqlite3";

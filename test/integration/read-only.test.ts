@@ -1,4 +1,5 @@
 // Reading beside the writer: by a second socket of the daemon that writes, and by daemons that only read.
+// Not over shared names: it is about the daemon's own database.
 import { chmodSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

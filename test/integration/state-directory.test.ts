@@ -1,4 +1,5 @@
 // The state directory is one daemon's, and nobody else's (spec: operations.md, Faults from outside).
+// Not over shared names: it is about the daemon's own database.
 import { spawn, spawnSync } from "node:child_process";
 import {
   chmodSync,

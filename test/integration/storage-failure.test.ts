@@ -1,4 +1,5 @@
 // The disk is full, or fails: with real file systems and real system calls.
+// Not over shared names: it is about the daemon's own database.
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { closeSync, openSync, rmSync, writeSync } from "node:fs";
 import { join } from "node:path";

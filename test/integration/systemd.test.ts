@@ -1,4 +1,5 @@
 // The units of systemd, under a real systemd of this user that the test starts.
+// Not over shared names: systemd starts its daemons.
 import { spawnSync } from "node:child_process";
 import {
   chmodSync,

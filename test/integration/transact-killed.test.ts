@@ -1,5 +1,6 @@
 // A daemon that is killed at each statement of a transaction, and before and after its commit: all of it is
 // there afterwards, or nothing.
+// Not over shared names: it kills the daemon at statements of SQLite.
 import { cpSync } from "node:fs";
 import { join } from "node:path";
 import type { Params } from "@pawl/protocol";

@@ -539,9 +539,36 @@ describe("grants", () => {
 });
 
 describe("a dry run", () => {
+  test("answers what would have been answered, and leaves nothing behind", async () => {
+    const client = await daemon().place.connect();
+    const type = newType();
+    const queue = `dry-${type}`;
+    const calls: Calls = [
+      { method: "sequence.next", params: { type } },
+      { method: "queue.enqueue", params: { queue, payloads: [1], sourceKey: { $result: "/0/id" } } },
+      { method: "lease.acquire", params: { name: queue, owner: "a" } },
+    ];
+    const tried = await client.call("transact", { calls, dryRun: true });
+    expect(tried.results).toMatchObject([
+      { seq: 1 },
+      { batch: { sourceKey: `${type}-001` } },
+      { lease: { fencingToken: 1 } },
+    ]);
+    expect(await next(client, type)).toBe(1);
+    expect((await client.call("queue.list", { queue })).batches).toEqual([]);
+    expect((await client.call("lease.get", { name: queue })).lease).toBeNull();
+    const done = await client.call("transact", { calls });
+    expect(done.results[0]).toEqual(tried.results[0]);
+    expect(done.results).toMatchObject([
+      { seq: 1 },
+      { batch: { sourceKey: `${type}-001` } },
+      { lease: { fencingToken: 1 } },
+    ]);
+  });
+
   // The board is each node's own, so that no transaction has both.
   test.skipIf(NAMES_ARE_SHARED)(
-    "answers what would have been answered, and leaves nothing behind",
+    "answers what would have been answered of the board, and leaves nothing behind",
     async () => {
       const client = await daemon().place.connect();
       const type = newType();

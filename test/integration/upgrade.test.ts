@@ -1,4 +1,5 @@
 // An upgrade under load: workers go on while systemd restarts the daemon on a newer build.
+// Not over shared names: systemd starts its daemons.
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";

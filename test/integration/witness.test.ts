@@ -1,4 +1,5 @@
 // An older copy of the database is known by its witness (spec: operations.md, Faults from outside).
+// Not over shared names: it is about the daemon's own database.
 import { copyFileSync, cpSync, readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
