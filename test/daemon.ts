@@ -1,5 +1,5 @@
 // Real daemons for tests: each on its own socket and state in a private directory, ended with the test.
-import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import Database from "better-sqlite3";
 import { beforeAll, onTestFinished } from "vitest";
+import { PostgreSqlStore, SHARED_URL } from "./postgresql-store.js";
 import { RawClient } from "./raw-client.js";
 
 export const PAWLD = join(import.meta.dirname, "../daemon/bin/pawld.js");
@@ -29,8 +30,7 @@ function dataUrl(script: string): string {
   return `data:text/javascript,${encodeURIComponent(script)}`;
 }
 
-/** The database that has all names of daemons whose tests say nothing of where these are kept, if one is given. */
-const SHARED_URL = process.env.PAWL_TEST_SHARED;
+/** The database, if one is given, has all names of daemons whose tests say nothing of where these are kept. */
 /** True if names are kept there. What is about the daemon's own file, its gauges or its clock is skipped then. */
 export const NAMES_ARE_SHARED = SHARED_URL !== undefined;
 /** With these a daemon has names, or none to write, in a way of its own. */
@@ -112,13 +112,12 @@ export class Place {
   #shared({ args = [] }: StartOptions): string[] {
     if (SHARED_URL === undefined || args.some((arg) => OWN_PLACES.includes(arg))) return [];
     if (this.#sharedUrl === undefined) {
+      const schema = `place_${randomBytes(8).toString("hex")}`;
+      // It makes the tables, in a thread that is there already; a process for that takes half a second of the processor.
+      new PostgreSqlStore(SHARED_URL, schema).close();
       const url = new URL(SHARED_URL);
-      url.searchParams.set("schema", `place_${randomBytes(8).toString("hex")}`);
+      url.searchParams.set("schema", schema);
       this.#sharedUrl = url.href;
-      const made = spawnSync(process.execPath, [PAWLD, "--create-shared-tables", url.href], {
-        encoding: "utf8",
-      });
-      if (made.status !== 0) throw new Error(`no tables of shared names: ${made.stderr}`);
     }
     return ["--shared", `*=${this.#sharedUrl}`];
   }

@@ -14,10 +14,11 @@ import { type RawClient, type RawReply, Refused } from "../raw-client.js";
 
 const TRIES = sized(1000, 120);
 const AT_A_TIME = 40;
-/** A request for a certain moment is sent so long before it to so long after it. */
-const EARLIEST_MS = -120;
+/** A request for a certain moment is sent so long before it to so long after it; of shared names it has far to go. */
+const EARLIEST_MS = NAMES_ARE_SHARED ? -400 : -120;
 const LATEST_MS = 15;
-const LEASE_MS = 200;
+/** What lasts no longer than twice a round trip to a database is given back. */
+const LEASE_MS = NAMES_ARE_SHARED ? 2000 : 200;
 const MOST_SHIFT_MICROSECONDS = 1500;
 
 const daemon = sharedDaemon();
@@ -77,75 +78,70 @@ async function respondWith(
   }
 }
 
-// Times as short as these are given back where round trips take as long.
-test.skipIf(NAMES_ARE_SHARED)(
-  "a holder answers as its lease ends and a second one waits: one of them does, and the other is told",
-  async () => {
-    const ends = await tries(async (number) => {
-      const deployment = newDeployment();
-      const commandId = await create(client, deployment);
-      const first = await take(one, deployment, { leaseMs: LEASE_MS });
-      const waiting = other.call("command.lease", { deployment, owner: "second", waitMs: LEASE_MS * 4 });
-      const byFirst = sleep(first.leaseExpiresAt + shift(number) - Date.now()).then(() =>
-        respondWith(one, first, "first"),
-      );
-      const [second] = (await waiting).leases;
-      const bySecond = second === undefined ? undefined : await respondWith(other, second, "second");
-      const outcome = { first: await byFirst, second: bySecond };
-      const final = await get(client, commandId);
-      const stored = await answerTo(client, commandId);
-      if (second === undefined) {
-        expect(outcome.first).toEqual({ state: "SUCCEEDED", accepted: true });
-        expect(final).toMatchObject({ state: "SUCCEEDED", attempt: 1 });
-        expect(stored).toEqual({ status: "success", response: "first" });
-        return "first";
-      }
-      expect(second).toMatchObject({ commandId, attempt: 2 });
-      expect(outcome.second).toEqual({ state: "SUCCEEDED", accepted: true });
-      expect(final).toMatchObject({ state: "SUCCEEDED", attempt: 2 });
-      expect(stored).toEqual({ status: "success", response: "second" });
-      // While the second has it, or after it has answered.
-      if ("refused" in outcome.first) {
-        expect(outcome.first.refused).toBe("lease_lost");
-        return "second, first lost";
-      }
-      expect(outcome.first).toEqual({ state: "SUCCEEDED", accepted: false });
-      return "second, first late";
-    });
-    expect(ends.first).toBeGreaterThan(0);
-    expect(ends.first).toBeLessThan(TRIES);
-  },
-);
+test("a holder answers as its lease ends and a second one waits: one of them does, and the other is told", async () => {
+  const ends = await tries(async (number) => {
+    const deployment = newDeployment();
+    const commandId = await create(client, deployment);
+    const first = await take(one, deployment, { leaseMs: LEASE_MS });
+    const waiting = other.call("command.lease", { deployment, owner: "second", waitMs: LEASE_MS * 4 });
+    const byFirst = sleep(first.leaseExpiresAt + shift(number) - Date.now()).then(() =>
+      respondWith(one, first, "first"),
+    );
+    const [second] = (await waiting).leases;
+    const bySecond = second === undefined ? undefined : await respondWith(other, second, "second");
+    const outcome = { first: await byFirst, second: bySecond };
+    const final = await get(client, commandId);
+    const stored = await answerTo(client, commandId);
+    if (second === undefined) {
+      expect(outcome.first).toEqual({ state: "SUCCEEDED", accepted: true });
+      expect(final.state).toBe("SUCCEEDED");
+      // Of what is shared the end may be written, and the answer come, before the second one has it.
+      expect(NAMES_ARE_SHARED ? [1, 2] : [1]).toContain(final.attempt);
+      expect(stored).toEqual({ status: "success", response: "first" });
+      return "first";
+    }
+    expect(second).toMatchObject({ commandId, attempt: 2 });
+    expect(outcome.second).toEqual({ state: "SUCCEEDED", accepted: true });
+    expect(final).toMatchObject({ state: "SUCCEEDED", attempt: 2 });
+    expect(stored).toEqual({ status: "success", response: "second" });
+    // While the second has it, or after it has answered.
+    if ("refused" in outcome.first) {
+      expect(outcome.first.refused).toBe("lease_lost");
+      return "second, first lost";
+    }
+    expect(outcome.first).toEqual({ state: "SUCCEEDED", accepted: false });
+    return "second, first late";
+  });
+  expect(ends.first).toBeGreaterThan(0);
+  expect(ends.first).toBeLessThan(TRIES);
+});
 
-// Likewise, and the end is written some milliseconds after its time.
-test.skipIf(NAMES_ARE_SHARED)(
-  "an answer comes with the deadline: it counts, or the command has expired",
-  async () => {
-    const ends = await tries(async (number) => {
-      const deployment = newDeployment();
-      const commandId = await create(client, deployment, { ttlMs: LEASE_MS });
-      const leased = await take(one, deployment);
-      await sleep((leased.envelope.deadline as number) + shift(number) - Date.now());
-      const outcome = await respondWith(one, leased, "in time");
-      const final = await get(client, commandId);
-      expect(await ended(client, commandId)).toEqual(final);
-      const stored = await answerTo(client, commandId);
-      if ("refused" in outcome) throw new Error(`refused: ${outcome.refused}`);
-      expect(outcome).toEqual({ state: final.state, accepted: final.state === "SUCCEEDED" });
-      if (outcome.accepted) {
-        expect(stored).toEqual({ status: "success", response: "in time" });
-        expect(final.completedAt).toBeLessThan(final.deadline as number);
-      } else {
-        expect(stored).toMatchObject({ status: "error", code: "EXPIRED" });
-        expect(final).toMatchObject({ state: "EXPIRED", attempt: 1 });
-        expect(final.completedAt).toBeGreaterThanOrEqual(final.deadline as number);
-      }
-      return final.state;
-    });
-    expect(ends.SUCCEEDED).toBeGreaterThan(0);
-    expect(ends.EXPIRED).toBeGreaterThan(0);
-  },
-);
+test("an answer comes with the deadline: it counts, or the command has expired", async () => {
+  const ends = await tries(async (number) => {
+    const deployment = newDeployment();
+    const commandId = await create(client, deployment, { ttlMs: LEASE_MS });
+    const leased = await take(one, deployment);
+    await sleep((leased.envelope.deadline as number) + shift(number) - Date.now());
+    const outcome = await respondWith(one, leased, "in time");
+    const final = await get(client, commandId);
+    expect(await ended(client, commandId)).toEqual(final);
+    const stored = await answerTo(client, commandId);
+    if ("refused" in outcome) throw new Error(`refused: ${outcome.refused}`);
+    expect(outcome).toEqual({ state: final.state, accepted: final.state === "SUCCEEDED" });
+    if (outcome.accepted) {
+      expect(stored).toEqual({ status: "success", response: "in time" });
+      // The end of what is shared is written some milliseconds after its time, and an answer may come before it is.
+      if (!NAMES_ARE_SHARED) expect(final.completedAt).toBeLessThan(final.deadline as number);
+    } else {
+      expect(stored).toMatchObject({ status: "error", code: "EXPIRED" });
+      expect(final).toMatchObject({ state: "EXPIRED", attempt: 1 });
+      expect(final.completedAt).toBeGreaterThanOrEqual(final.deadline as number);
+    }
+    return final.state;
+  });
+  expect(ends.SUCCEEDED).toBeGreaterThan(0);
+  expect(ends.EXPIRED).toBeGreaterThan(0);
+});
 
 test("a cancellation comes with the answer: the command is what came first", async () => {
   const ends = await tries(async () => {

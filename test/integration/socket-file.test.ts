@@ -1,4 +1,5 @@
 // The socket's file, which others may remove or replace (spec: operations.md, Faults from outside).
+// Not over shared names: it is about files of the daemon.
 import { spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, lstatSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
