@@ -159,7 +159,7 @@ export class Daemon {
     if (!readOnly) this.#makeEndingHolders();
     this.#afterPeak = new AfterPeak(
       () => kernel?.trim(),
-      () => this.#connections.heldBytes + this.#loop.waitingBytes,
+      () => this.#connections.heldBytes + this.#inbox.heldBytes + this.#loop.waitingBytes,
     );
     this.#makeCommandPushes();
     if (providers.some(({ configured }) => configured !== undefined)) {
@@ -207,6 +207,9 @@ export class Daemon {
         },
         onRefused: (from, refusal) => this.#rpc.refuse(refusal, from),
         onWrote: (connection, bytes, sharing) => this.#inbox.answered(connection, bytes, sharing),
+        onHolds: (bytes) => {
+          if (this.#inbox.holds(bytes)) this.#loop.schedule();
+        },
         onRoom: (connection) => {
           this.#inbox.roomAgain(connection);
           this.#loop.schedule();

@@ -144,6 +144,8 @@ class RequestCall implements Call {
   #given: Given | undefined;
   #kept: KeptText | undefined;
   #bytes: number;
+  /** What it takes between two steps, as far as its connection was told. */
+  #heldBytes = 0;
   /** Of a call that may wait and has not yet: it refers to the whole line. */
   #source: Source | undefined;
   readonly #piece: UploadedPiece | undefined;
@@ -207,6 +209,11 @@ class RequestCall implements Call {
     if (bytes > 0) this.#keepText();
   }
 
+  holds(bytes: number): void {
+    this.#sender.holds(bytes - this.#heldBytes);
+    this.#heldBytes = bytes;
+  }
+
   #keepText(): void {
     const source = this.#source;
     if (source === undefined) return;
@@ -229,6 +236,7 @@ class RequestCall implements Call {
   }
 
   settle(outcome: unknown): void {
+    if (this.#heldBytes > 0) this.holds(0);
     this.#give(outcome);
   }
 }

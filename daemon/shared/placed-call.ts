@@ -74,6 +74,10 @@ export class PlacedCall implements ScopedCall {
     this.#call.parked?.(bytes);
   }
 
+  holds(bytes: number): void {
+    this.#call.holds?.(bytes);
+  }
+
   settle(outcome: unknown): void {
     this.answered(outcome, 0);
   }

@@ -416,8 +416,9 @@ export class SharedTurn {
     this.#outcomes.push(outcome);
   }
 
-  #goOn(call: ScopedCall, { goOn }: Unfinished<unknown>): void {
+  #goOn(call: ScopedCall, { goOn, heldBytes }: Unfinished<unknown>): void {
     const { connection } = call.caller;
+    call.holds?.((call.bytes ?? 0) + heldBytes);
     this.#later.push(call.following(goOn));
     if (connection !== DAEMON.connection) this.#goingOn.add(connection);
   }

@@ -59,6 +59,8 @@ export interface ConnectionOptions {
   onRefused: (connection: Connection, refusal: PawlError) => void;
   /** A request was answered with so many bytes. */
   onWrote: (connection: Connection, bytes: number, sharing: { isShared: boolean }) => void;
+  /** Its requests that are done in steps take so many bytes more, or fewer, between two of them. */
+  onHolds: (bytes: number) => void;
   /** `mayTakeUp` may be true again. */
   onRoom: (connection: Connection) => void;
   /** All that was in the way of sending it more has been read. */
@@ -122,6 +124,8 @@ export class Connection implements Peer, Reader, Source {
   #tookUp = 0;
   /** Bytes of the requests that wait for a condition. */
   #parkedBytes = 0;
+  /** Bytes of the requests that are done in steps, and of what these have collected. */
+  #heldBytes = 0;
   /** How long an answer may well be: the longest of late. */
   #answerBytes = UNKNOWN_ANSWER_BYTES;
 
@@ -282,6 +286,13 @@ export class Connection implements Peer, Reader, Source {
     else noteOldValues(bytes);
   }
 
+  holds(bytes: number): void {
+    if (this.closed) return;
+    this.#heldBytes += bytes;
+    this.#options.onHolds(bytes);
+    if (bytes < 0) this.#roomSoon();
+  }
+
   forgotValues(characters: number): void {
     noteOldValues(characters);
   }
@@ -357,6 +368,7 @@ export class Connection implements Peer, Reader, Source {
 
   #gone(): void {
     if (this.#state === "closed") return;
+    this.holds(-this.#heldBytes);
     this.#state = "closed";
     this.#outgoing.drop();
     this.#dropUnfinished();
@@ -466,7 +478,8 @@ export class Connection implements Peer, Reader, Source {
     const inFlight = this.#inFlight + this.#waitingLines;
     if (inFlight >= MAX_IN_FLIGHT_REQUESTS && this.#waitingLines >= LINES_BEYOND_IN_FLIGHT) return false;
     if (this.#waitingBytes >= (this.#options.unread.isRoomy ? MAX_UNREAD_BYTES : SMALL_BYTES)) return false;
-    return this.#waitingBytes + this.#parkedBytes + this.#outgoing.unreadBytes < MAX_UNSENT_BYTES;
+    const heldBytes = this.#parkedBytes + this.#heldBytes;
+    return this.#waitingBytes + heldBytes + this.#outgoing.unreadBytes < MAX_UNSENT_BYTES;
   }
 
   /** Not at once: lines are being taken up, and what is cut now would come before those that are kept back. */

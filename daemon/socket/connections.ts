@@ -17,6 +17,7 @@ type ConnectionEvents = Pick<
   | "onSkipped"
   | "onRefused"
   | "onWrote"
+  | "onHolds"
   | "onRoom"
   | "onDrain"
   | "onSilent"

@@ -34,6 +34,13 @@ const REQUESTS_PER_CHANCE = 16;
 const MAX_CHANCES = 4;
 /** An answer of so many bytes or more is expected to take time to be written. */
 const LONG_ANSWER_BYTES = 64 * 1024;
+/**
+ * How long it takes to read a byte of a long line, to have it written with the commit, and to collect what it leaves,
+ * beside what its request takes: some 5 ms for each MiB.
+ */
+const MS_PER_LINE_BYTE = 5e-6;
+/** Once requests that are done in steps take so many bytes together between these, no others like them are begun. */
+export const MAX_HELD_BYTES = 48 * 1024 * 1024;
 /** How long it takes to write a byte of an answer: some 10 ms for each MiB. */
 const MS_PER_ANSWER_BYTE = 1e-5;
 /** ... and to send one that is made already. */
@@ -145,6 +152,9 @@ const EMPTY = Buffer.alloc(0);
  * turn. So it has a turn of its own: once nothing else waits, or others have had as many turns as it takes. Long lines
  * of which nothing is known have one, too.
  *
+ * Requests that are done in steps keep what they have collected until the last one. Once all together keep much, these
+ * come to their end before other dear ones are begun: hundreds of pages that grow at once would fill the memory.
+ *
  * One connection among hundreds would wait for all of these if it were charged for what it did not need: for time in
  * which other processes had the processor, or in which the garbage of others was collected.
  */
@@ -183,6 +193,13 @@ export class Inbox<From extends LineSource> {
   #lines = 0;
   /** Lines wait at most since then; undefined while nobody asks how long they have waited. */
   #waitingSince: number | undefined;
+  /** What requests that are done in steps take between two of them. */
+  #heldBytes = 0;
+  /** How many lanes have one that can go on, and in how many one has done a step in this turn. */
+  #goingOn = 0;
+  #stopped = 0;
+  /** Lanes whose next requests are dear, and that wait until some of those have come to their end. */
+  #unbegun: Lane[] = [];
   /** Since when the line waited that was taken up last, as far as that is known. */
   #takenSince: number | undefined;
 
@@ -193,7 +210,7 @@ export class Inbox<From extends LineSource> {
   }
 
   get #mayTakeMore(): boolean {
-    if (this.#firstFresh < this.#fresh.length || this.#heap.length > 0) return true;
+    if (this.#firstFresh < this.#fresh.length || this.#heap.length > 0 || this.#mayBegin) return true;
     return this.#aside.length > 0 || this.#nextTurn.length > 0 || this.#putOff !== undefined;
   }
 
@@ -212,7 +229,9 @@ export class Inbox<From extends LineSource> {
       took: (ms) => this.#took(ms),
       used: (connection, ms) => this.#used(find(connection), ms),
       stop: () => {
-        if (this.#serving !== undefined) this.#serving.stopped = true;
+        if (this.#serving === undefined) return;
+        this.#serving.stopped = true;
+        this.#stopped += 1;
       },
       hold: (call) => this.#hold(call),
       keepTimes: (since) => {
@@ -255,8 +274,25 @@ export class Inbox<From extends LineSource> {
   #goOn({ lane }: From, call: Call): boolean {
     if (lane.goingOn !== undefined) return false;
     lane.goingOn = call;
+    this.#goingOn += 1;
     if (lane.state !== "ready") this.#place(lane);
     return true;
+  }
+
+  /** What requests that are done in steps take between two of them. */
+  get heldBytes(): number {
+    return this.#heldBytes;
+  }
+
+  /** They take so many bytes more, or fewer. Returns true if something waits for that. */
+  holds(bytes: number): boolean {
+    this.#heldBytes += bytes;
+    return bytes < 0 && this.#mayBegin;
+  }
+
+  /** True if some wait to be begun until others have come to their end, and have waited long enough. */
+  get #mayBegin(): boolean {
+    return this.#unbegun.length > 0 && (this.#heldBytes < MAX_HELD_BYTES || this.#goingOn === 0);
   }
 
   /** Keeps a call that was taken up last before the rest of its connection. */
@@ -267,6 +303,7 @@ export class Inbox<From extends LineSource> {
     lane.waitingSince = since;
     const goOn = (): void => {
       lane.waitingSince = undefined;
+      if (lane.goingOn !== undefined) this.#goingOn += 1;
       if (lane.state !== "held") return;
       if (lane.isEmpty) lane.state = "empty";
       else this.#place(lane);
@@ -285,10 +322,12 @@ export class Inbox<From extends LineSource> {
   #beginTurn(): void {
     this.#turn += 1;
     this.#isBegun = false;
+    this.#stopped = 0;
     this.#turnsBefore -= 1;
     // Where turns take up all that there is, nobody waits for others, whatever each is charged for.
     this.#looksAtProcessor = (this.#lines > 1 && this.#hasLeft) || !this.#dear.isEmpty;
     this.#processor.forget();
+    if (this.#mayBegin) for (const lane of this.#unbegun.splice(0)) this.#place(lane);
     const lanes = this.#nextTurn;
     if (lanes.length === 0) return;
     this.#nextTurn = [];
@@ -302,7 +341,8 @@ export class Inbox<From extends LineSource> {
   /**
    * Takes up one request of the connection whose turn it is, and adds its calls, if any.
    *
-   * @returns how many milliseconds its answer may well take; undefined if nothing may be taken up in this turn.
+   * @returns how many milliseconds it may well take beside: its answer, and its line if that is long; undefined if
+   * nothing may be taken up in this turn.
    */
   #takeNext(calls: Call[]): number | undefined {
     // What the turn did before is no part of its first request.
@@ -340,9 +380,10 @@ export class Inbox<From extends LineSource> {
       lane.expectedLong = lane.hasLongAnswers;
       this.#takeUp(lane, calls);
       const { answerBytes } = lane.connection;
-      return answerBytes >= LONG_ANSWER_BYTES ? answerBytes * MS_PER_ANSWER_BYTE : 0;
+      const answerMs = answerBytes >= LONG_ANSWER_BYTES ? answerBytes * MS_PER_ANSWER_BYTE : 0;
+      return answerMs + besideMs(line);
     }
-    if (this.#putOff === undefined) {
+    if (this.#putOff === undefined && this.#unbegun.length === 0) {
       this.#now = Math.max(this.#now, this.#mostUsed);
       this.#dearLeadMs = 0;
       this.#hasLeft = this.#nextTurn.length > 0;
@@ -352,7 +393,7 @@ export class Inbox<From extends LineSource> {
 
   /** The request that was taken up last is performed, and took so long. */
   #took(ms: number): void {
-    const neededMs = this.#neededOf(ms);
+    const neededMs = this.#neededOf(ms) + besideMs(this.#servedLine);
     const wasExpected = this.#learn(neededMs);
     const lane = this.#serving;
     if (lane !== undefined) {
@@ -407,6 +448,7 @@ export class Inbox<From extends LineSource> {
     if (lane.goingOn !== undefined) {
       calls.push(lane.goingOn);
       lane.goingOn = undefined;
+      this.#goingOn -= 1;
       return;
     }
     if (this.#waitingSince !== undefined) this.#takenSince = this.#sinceOf(lane);
@@ -481,12 +523,19 @@ export class Inbox<From extends LineSource> {
   #nextOfOthers(): Lane | undefined {
     if (this.#isForAside) return this.#takeAside();
     for (let lane = this.#nextInOrder(); lane !== undefined; lane = this.#nextInOrder()) {
-      if (!this.#putsAside(lane)) {
+      if (this.#leavesUnbegun(lane)) this.#unbegun.push(lane);
+      else if (!this.#putsAside(lane)) {
         this.#now = Math.max(this.#now, lane.placedMs);
         return lane;
       }
     }
     return this.#takeAside();
+  }
+
+  /** What was begun comes to its end before something else is that may well be done in steps. */
+  #leavesUnbegun({ nextLine }: Lane): boolean {
+    if (this.#heldBytes < MAX_HELD_BYTES || this.#goingOn + this.#stopped === 0) return false;
+    return nextLine !== undefined && this.#dear.expectedMs(nextLine) > 0;
   }
 
   /** True if a lane that was put aside has waited long enough, and has used no more than the others. */
@@ -503,9 +552,15 @@ export class Inbox<From extends LineSource> {
   }
 
   #takeAside(): Lane | undefined {
-    const lane = removeLeast(this.#aside);
-    if (lane !== undefined) this.#now = Math.max(this.#now, lane.usedMs as number);
-    return lane;
+    for (let lane = removeLeast(this.#aside); lane !== undefined; lane = removeLeast(this.#aside)) {
+      if (this.#leavesUnbegun(lane)) {
+        this.#unbegun.push(lane);
+        continue;
+      }
+      this.#now = Math.max(this.#now, lane.usedMs as number);
+      return lane;
+    }
+    return undefined;
   }
 
   #putsAside(lane: Lane): boolean {
@@ -537,6 +592,11 @@ export class Inbox<From extends LineSource> {
     }
     return undefined;
   }
+}
+
+/** What a request takes beside what its turn sees, for a long line. */
+function besideMs(line: Buffer | undefined): number {
+  return line === undefined || line.length < LONG_LINE_BYTES ? 0 : line.length * MS_PER_LINE_BYTE;
 }
 
 function insert(heap: Lane[], lane: Lane): void {

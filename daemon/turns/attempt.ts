@@ -400,8 +400,9 @@ export class Attempt {
     this.#outcomes.push(outcome);
   }
 
-  #goOn(call: Call, { goOn }: Unfinished<unknown>): void {
+  #goOn(call: Call, { goOn, heldBytes }: Unfinished<unknown>): void {
     const { connection } = call.caller;
+    call.holds?.((call.bytes ?? 0) + heldBytes);
     this.#later.push(following(call, goOn));
     if (connection !== DAEMON.connection) this.#goingOn.add(connection);
   }

@@ -27,6 +27,8 @@ export interface Call {
   start(env: Env): Operation<Outcome<unknown>>;
   /** Told how many bytes the call takes while it waits, and less as many once it does not. */
   parked?(bytes: number): void;
+  /** Told after each step but the last how many bytes the call takes until the next one. */
+  holds?(bytes: number): void;
   /** Called exactly once, after the commit: with the result, a refusal, or the defect that was thrown. */
   settle(outcome: unknown): void;
 }
@@ -45,6 +47,7 @@ export function following(call: Call, goOn: Call["start"]): Call {
       return call.closed ? undefined : yield* goOn(env);
     },
     parked: (bytes) => call.parked?.(bytes),
+    holds: (bytes) => call.holds?.(bytes),
     settle: (outcome) => call.settle(outcome),
   };
 }

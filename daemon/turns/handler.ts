@@ -40,6 +40,8 @@ export interface Sender {
   readonly closed: boolean;
   /** Its requests that wait for a condition take so many bytes more, or fewer. */
   parked(bytes: number): void;
+  /** Its requests that are done in steps take so many bytes more, or fewer, between two of them. */
+  holds(bytes: number): void;
 }
 
 /**

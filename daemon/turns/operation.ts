@@ -233,10 +233,29 @@ const NONE: readonly string[] = [];
  */
 export class Unfinished<T> {
   readonly goOn: (env: Env) => Operation<Outcome<T>>;
+  /** What the steps so far have collected, in bytes of memory, about: it counts for the connection meanwhile. */
+  readonly heldBytes: number;
 
-  constructor(goOn: (env: Env) => Operation<Outcome<T>>) {
+  constructor(goOn: (env: Env) => Operation<Outcome<T>>, heldBytes = 0) {
     this.goOn = goOn;
+    this.heldBytes = heldBytes;
   }
+}
+
+/** What a row of a list takes as values, in bytes, beside the long texts in it. */
+const SHOWN_ROW_BYTES = 1024;
+/** The characters that a page has at most. */
+const MAX_PAGE_CHARACTERS = 1024 * 1024;
+
+/**
+ * What a page of a list may well come to in memory, in bytes: the pages of many connections grow at the same time, so
+ * each counts from its beginning for as much as it will be.
+ *
+ * @param characters of what is on it so far.
+ */
+export function pageBytes(characters: number, shown: number, limit: number): number {
+  const mayCome = shown === 0 ? 0 : (characters / shown) * limit;
+  return Math.max(characters, Math.min(mayCome, MAX_PAGE_CHARACTERS)) + limit * SHOWN_ROW_BYTES;
 }
 
 /** Returned by an operation that has only tried: all that it wrote is undone, and its caller is answered `result`. */

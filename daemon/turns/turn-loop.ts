@@ -58,7 +58,8 @@ export interface Arrivals {
   /**
    * Takes up the next request and adds its calls: none if it needs no turn, or is not read to its end.
    *
-   * @returns how many milliseconds its answer may well take; undefined if nothing more may be taken up in this turn.
+   * @returns how many milliseconds of the turn it may well take beside what is performed of it, such as its answer;
+   * undefined if nothing more may be taken up in this turn.
    */
   takeNext(calls: Call[]): number | undefined;
   /** The request that was taken up last is performed, and took so long. */

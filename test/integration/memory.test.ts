@@ -195,6 +195,29 @@ test(
   LONG_MS,
 );
 
+const LISTS = 300;
+
+test(
+  `${LISTS} connections that list as much as a page takes at the same time do not grow the daemon with their pages`,
+  async () => {
+    const crowd = await Crowd.gather();
+    const batches = Array(500).fill({ queue: "q", payloads: ["x".repeat(500)] });
+    for (let half = 0; half < 2; half += 1) await crowd.polite.call("queue.enqueueMany", { batches });
+    const params = { queue: "q", limit: 1000 };
+    const request = `${JSON.stringify({ jsonrpc: "2.0", id: "list", method: "queue.list", params })}\n`;
+    const readers = (await crowd.join(LISTS)).map((socket) => new RawClient(socket));
+    for (const { socket } of readers) socket.resume();
+    for (const { socket } of readers) socket.write(request);
+    for (const reader of readers) {
+      expect((JSON.parse(await reader.line()) as RawReply).result).toMatchObject({
+        batches: { length: 1000 },
+      });
+    }
+    await crowd.expectSmall();
+  },
+  LONG_MS,
+);
+
 /** More than all may have unread. */
 const NESTED_LINES = sized(150, 90);
 

@@ -37,6 +37,7 @@ test("no more than 192 KiB of a connection are read in one round of the event lo
     onSkipped: none,
     onRefused: none,
     onWrote: none,
+    onHolds: none,
     onRoom: none,
     onDrain: none,
     onSilent: none,

@@ -2,7 +2,8 @@
 import { expect, test } from "vitest";
 import type { LineUnderWay } from "../../daemon/dist/rpc/peer.js";
 import { DearRequests } from "../../daemon/dist/socket/dear-requests.js";
-import { Inbox, Lane, type LineSource } from "../../daemon/dist/socket/inbox.js";
+import { Inbox, Lane, type LineSource, MAX_HELD_BYTES } from "../../daemon/dist/socket/inbox.js";
+import { type Call, DAEMON } from "../../daemon/dist/turns/call.js";
 import type { Arrivals } from "../../daemon/dist/turns/turn-loop.js";
 
 const TURN_MS = 5;
@@ -64,6 +65,23 @@ class Turns {
     this.#arrivals.used(1, ms);
   }
 
+  /** The request of a connection that was performed last goes on in a later turn, and keeps so many bytes meanwhile. */
+  goOn(source: Source, bytes: number, number: number): void {
+    this.#numbered.set(number, source);
+    this.inbox.holds(bytes);
+    const call: Call = {
+      caller: { ...DAEMON, connection: number },
+      waitMs: 0,
+      closed: false,
+      *start() {},
+      settle() {},
+    };
+    this.#arrivals.goOn(call);
+  }
+
+  /** The next step of what goes on is the last one. */
+  isLastStep = false;
+
   #answer(source: Source): void {
     const { answerBytes } = source;
     if (answerBytes > 1000) this.nowMs += answerBytes * 1e-6;
@@ -90,11 +108,21 @@ class Turns {
   turn(): Source[] {
     const before = this.performed.length;
     this.#arrivals.beginTurn();
-    for (const until = this.nowMs + TURN_MS; this.nowMs < until; ) {
-      if (this.#arrivals.takeNext([]) === undefined) break;
+    const later: Call[] = [];
+    let besideMs = 0;
+    for (const until = this.nowMs + TURN_MS; this.nowMs + besideMs < until; ) {
+      const calls: Call[] = [];
+      const expectedMs = this.#arrivals.takeNext(calls);
+      if (expectedMs === undefined) break;
+      besideMs += expectedMs;
+      if (calls.length > 0 && !this.isLastStep) {
+        later.push(...calls);
+        this.#arrivals.stop();
+      }
       this.nowMs += this.#tookMs;
       this.#arrivals.took(this.#tookMs);
     }
+    for (const call of later) this.#arrivals.goOn(call);
     const taken = this.performed.slice(before);
     for (const source of taken) this.#answer(source);
     return taken;
@@ -395,4 +423,50 @@ test("who is in the middle of long lines does not go before one who has had less
   const before = turns.performed.length;
   while (!turns.performed.includes(polite, before)) turns.turn();
   expect(turns.performed.indexOf(polite, before) - before).toBeLessThan(100);
+});
+
+test("once requests in steps keep much, no other dear one is begun before they end, and short ones are", () => {
+  const turns = new Turns();
+  const [known, first, second, polite] = open(turns, 4) as [Source, Source, Source, Source];
+  const list = line("list", 2);
+  for (let count = 0; count < 2; count += 1) {
+    turns.inbox.push(known, list);
+    while (turns.waiting > 0) turns.turn();
+  }
+  turns.inbox.push(first, list);
+  expect(turns.turn()).toEqual([first]);
+  turns.goOn(first, MAX_HELD_BYTES, 1);
+  turns.inbox.push(second, list);
+  turns.inbox.push(polite, PING);
+  expect(turns.turn()).toEqual([polite]);
+  turns.isLastStep = true;
+  expect(turns.turn()).toEqual([]);
+  // What it kept is free, which asks for a turn.
+  expect(turns.inbox.holds(-MAX_HELD_BYTES)).toBe(true);
+  expect(turns.turn()).toEqual([second]);
+  expect(turns.waiting).toBe(0);
+});
+
+test("what is kept by requests that nothing goes on with here does not keep dear ones from being begun", () => {
+  const turns = new Turns();
+  const [known, other] = open(turns, 2) as [Source, Source];
+  for (let count = 0; count < 2; count += 1) {
+    turns.inbox.push(known, line("list", 2));
+    while (turns.waiting > 0) turns.turn();
+  }
+  turns.inbox.holds(MAX_HELD_BYTES);
+  turns.inbox.push(other, line("list", 2));
+  expect(turns.turn()).toEqual([other]);
+});
+
+test("what it takes to read and to write a long line is charged for its request, and is a part of its turn", () => {
+  const turns = new Turns();
+  const [long, polite] = open(turns, 2) as [Source, Source];
+  const MEBIBYTE = 1024 * 1024;
+  for (let count = 0; count < 8; count += 1) turns.inbox.push(long, line("store", 0.2, MEBIBYTE / 4));
+  const before = long.lane.usedMs as number;
+  // As long as nothing is known of its kind, each has a turn of its own.
+  while (turns.waiting > 0) expect(turns.turn().length).toBeLessThanOrEqual(4);
+  expect((long.lane.usedMs as number) - before).toBeGreaterThan(8 * 1.2);
+  expect(polite.lane.usedMs as number).toBeLessThan(1);
 });

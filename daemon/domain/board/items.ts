@@ -4,7 +4,7 @@ import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { MAX_PAGE_BYTES, MAX_STAGE_LENGTH } from "@pawl/protocol/limits";
 import { RawJson } from "../../json/raw-json.js";
 import { all, type Operation, one, type Statement, sql } from "../../store/statement.js";
-import { type Env, type Outcome, Unfinished } from "../../turns/operation.js";
+import { type Env, type Outcome, pageBytes, Unfinished } from "../../turns/operation.js";
 import { type Op, readStored } from "./change.js";
 import { underClaim, wroteUnderClaim } from "./claims.js";
 import { dependencyProblems } from "./dependencies.js";
@@ -39,6 +39,8 @@ const LISTED_AT_ONCE = 250;
 const LISTED_PER_STEP = 150;
 /** Fields of their own that the items of a page have, each a row to be read: some 4 ms of work. */
 const MAX_PAGE_FIELDS = 2048;
+/** What a place in a list, or an id that was found, takes in memory, about. */
+const PLACE_BYTES = 256;
 /** Items of a stage that are counted at once, and in one step: some 2 ms of work. */
 const COUNTED_AT_ONCE = 1000;
 const COUNTED_PER_STEP = 2000;
@@ -256,7 +258,9 @@ function* readDependencies(
     if (looked === GRAPH_ITEMS_PER_STEP) {
       // In a transaction there is one step: what it has not looked at is taken for none of a cycle.
       if (!env.mayGoOn) break;
-      return new Unfinished((later) => readDependencies(read, { graph, waiting, next: at }, later));
+      const reached = { graph, waiting, next: at };
+      const heldBytes = (graph.size + waiting.length) * PLACE_BYTES;
+      return new Unfinished((later) => readDependencies(read, reached, later), heldBytes);
     }
     const storyId = waiting[at] as string;
     if (graph.has(storyId)) continue;
@@ -361,7 +365,8 @@ function* showFrom(
   }
   page.write();
   if (end === places.length) return page.upTo(next);
-  return new Unfinished((later) => showFrom(end, places, page, next, params, later));
+  const heldBytes = page.heldBytes + places.length * PLACE_BYTES;
+  return new Unfinished((later) => showFrom(end, places, page, next, params, later), heldBytes);
 }
 
 /** True of an item that is there, and that the filters of a list let through. */
@@ -478,7 +483,8 @@ function* countFrom(
     place = end;
   }
   const after: Overview = { stages, counts, items, characters, fields, isCut };
-  return new Unfinished((later) => countFrom(place, after, perStage, params, later));
+  const heldBytes = pageBytes(characters, items, params.limit) + counts.size * PLACE_BYTES;
+  return new Unfinished((later) => countFrom(place, after, perStage, params, later), heldBytes);
 }
 
 function notInTransaction(param: string): PawlError {
@@ -561,6 +567,11 @@ class Page {
     return true;
   }
 
+  /** What it takes in memory, about. */
+  get heldBytes(): number {
+    return pageBytes(this.#characters, this.#taken, this.#limit);
+  }
+
   /** Writes what was added: as texts they take less memory until the page is whole, and no time then. */
   write(): void {
     for (const each of this.#added)
@@ -623,7 +634,8 @@ function* matchFrom(
   const found = new Set(before);
   const next = yield* findMatches(query, doc, found);
   if (next !== undefined) {
-    return new Unfinished((later) => matchFrom(next, found, query, after, params, later));
+    const heldBytes = found.size * PLACE_BYTES;
+    return new Unfinished((later) => matchFrom(next, found, query, after, params, later), heldBytes);
   }
   return yield* placeFrom(0, [...found], [], after, params, env);
 }
@@ -649,7 +661,9 @@ function* placeFrom(
   // One more than a page has room for says that there is another one.
   const kept = fitting.slice(0, limit + 1);
   if (first + FOUND_PER_STEP < found.length) {
-    return new Unfinished((later) => placeFrom(first + FOUND_PER_STEP, found, kept, after, params, later));
+    const heldBytes = (found.length + kept.length) * PLACE_BYTES;
+    const next = first + FOUND_PER_STEP;
+    return new Unfinished((later) => placeFrom(next, found, kept, after, params, later), heldBytes);
   }
   return yield* showFrom(0, kept, new Page(limit), undefined, params, env);
 }
@@ -726,7 +740,11 @@ function* historyFrom(
     }
     if (row === undefined) {
       const to = last ?? from;
-      return new Unfinished((later) => historyFrom(to, { changes, bytes }, { storyId, limit }, later));
+      const heldBytes = pageBytes(bytes, changes.length, limit);
+      return new Unfinished(
+        (later) => historyFrom(to, { changes, bytes }, { storyId, limit }, later),
+        heldBytes,
+      );
     }
     characters += row.body.length;
     const op = readStored(touch.change_id, row).ops.find((each) => each.storyId === storyId) as Op;

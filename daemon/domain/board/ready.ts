@@ -3,7 +3,7 @@ import type { Parsed, Result } from "@pawl/protocol";
 import { shown } from "@pawl/protocol/errors";
 import { MAX_PAGE_BYTES } from "@pawl/protocol/limits";
 import { all, type Operation, one, sql } from "../../store/statement.js";
-import { type Env, type Outcome, Unfinished } from "../../turns/operation.js";
+import { type Env, type Outcome, pageBytes, Unfinished } from "../../turns/operation.js";
 import { findClaim, remainingOf } from "./claims.js";
 import { loadRules, type Rules } from "./rules.js";
 import { shownItem } from "./shown-item.js";
@@ -168,7 +168,9 @@ function* readyFrom(
   while (items.length < limit && bytes < MAX_PAGE_BYTES) {
     const row: StoredItem | undefined = yield* ahead.next(until);
     if (row === undefined && ahead.looked >= until && env.mayGoOn) {
-      return new Unfinished((later) => readyFrom(ahead, { items, bytes }, params, later));
+      const rest = ahead.rest();
+      const heldBytes = pageBytes(bytes, items.length, limit);
+      return new Unfinished((later) => readyFrom(rest, { items, bytes }, params, later), heldBytes);
     }
     if (row === undefined) break;
     if (agent !== undefined && row.agent !== agent) continue;

@@ -51,6 +51,8 @@ const CHARACTERS_PER_STEP = 4096;
 
 /** Heads that one step looks for: some 2 ms of work. */
 const HEADS_PER_STEP = 1000;
+/** What a head takes in memory beside its text in the request, about. */
+const KNOWN_HEAD_BYTES = 384;
 
 const selectChanges = sql<ChangeRow>(`
   SELECT seq, change_id, body, signature FROM pawl_change
@@ -110,7 +112,9 @@ function* knownFrom(
   }
   const answer = { ...before, known };
   if (end === given.length) return answer;
-  return new Unfinished((later) => knownFrom(end, given, answer, later));
+  // The params are as large as their line, and so are the values that they were made of.
+  const heldBytes = given.length * KNOWN_HEAD_BYTES;
+  return new Unfinished((later) => knownFrom(end, given, answer, later), heldBytes);
 }
 
 export function* changes(

@@ -5,7 +5,7 @@ import { MAX_PAGE_BYTES, MAX_PARAMS_PIECE_BYTES } from "@pawl/protocol/limits";
 import { Base64 } from "../../json/base64-insertion.js";
 import { keptJson } from "../../json/raw-json.js";
 import { all, type Operation, one, sql } from "../../store/statement.js";
-import { type Env, type Outcome, Unfinished, Wait } from "../../turns/operation.js";
+import { type Env, type Outcome, pageBytes, Unfinished, Wait } from "../../turns/operation.js";
 import { completeAnswer } from "./answer.js";
 import { storedAnswer } from "./answer-pieces.js";
 import { COLUMNS, type CommandRow, causeOf, finalKey, findCommand, view } from "./row.js";
@@ -140,7 +140,9 @@ function* listFrom(
     if (index === rows - 1 && rows < count) {
       const to = found[index - 1] as CommandRow;
       const left = count - (rows - 1);
-      return new Unfinished((later) => listFrom(to.seq, { commands, bytes, last }, left, params, later));
+      const heldBytes = pageBytes(bytes, commands.length, params.limit);
+      const after = { commands, bytes, last };
+      return new Unfinished((later) => listFrom(to.seq, after, left, params, later), heldBytes);
     }
     // None before it was created later, however the wall clock was set.
     if (row.latestCreatedAt < (params.createdAfter ?? 0)) return { commands };

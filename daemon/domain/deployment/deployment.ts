@@ -2,7 +2,7 @@
 import type { Parsed, Result } from "@pawl/protocol";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import type { HandlersOf } from "../../turns/handler.js";
-import { type Env, type Outcome, Unfinished } from "../../turns/operation.js";
+import { type Env, type Outcome, pageBytes, Unfinished } from "../../turns/operation.js";
 
 export const selectDeployment = sql<{ model: "pull" | "push"; projectId: string | null }>(`
   SELECT model, project_id AS "projectId" FROM pawl_deployment WHERE deployment = :deployment`);
@@ -103,7 +103,8 @@ function* countFrom(
       // In a transaction there is one step, and what it has not counted counts for none.
       if (!env.mayGoOn) break;
       const to = { index, after };
-      return new Unfinished((later) => countFrom(to, { deployments: counted, ...page }, later));
+      const heldBytes = pageBytes(0, 0, counted.length);
+      return new Unfinished((later) => countFrom(to, { deployments: counted, ...page }, later), heldBytes);
     }
     const row = counted[index] as (typeof counted)[number];
     const found = yield* one(countPending, { deployment: row.deployment, after, rows: left });

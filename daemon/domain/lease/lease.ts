@@ -4,7 +4,7 @@ import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { MAX_LEASE_NAME_LENGTH, MAX_PAGE_BYTES, MAX_SHOWN_HOLDERS } from "@pawl/protocol/limits";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import type { HandlersOf } from "../../turns/handler.js";
-import { type Env, type Outcome, Unfinished } from "../../turns/operation.js";
+import { type Env, type Outcome, pageBytes, Unfinished } from "../../turns/operation.js";
 import { acquire, sumSlots } from "./acquire.js";
 import { keepPool, poolOf } from "./pool.js";
 import { kindOf, notConfigured } from "./refusals.js";
@@ -177,7 +177,8 @@ function* listFrom(
     const shown = leases.at(-1);
     if (index === most && most < left) {
       const to = { after: (shown as ShownLease).name, token: (shown as ShownLease).fencingToken };
-      return new Unfinished((later) => listFrom(to, { leases, bytes }, page, later));
+      const heldBytes = pageBytes(bytes, leases.length, limit);
+      return new Unfinished((later) => listFrom(to, { leases, bytes }, page, later), heldBytes);
     }
     bytes += row.name.length + row.owner.length + (row.note?.length ?? 0) + (row.members?.length ?? 0);
     if (shown !== undefined && (leases.length === limit || bytes > MAX_PAGE_BYTES)) {

@@ -5,7 +5,7 @@ import { MAX_PAGE_BYTES, MAX_PATH_HOLDERS } from "@pawl/protocol/limits";
 import { remainingOf } from "../../grants/on-loss.js";
 import { all, type Operation, one, sql } from "../../store/statement.js";
 import type { HandlersOf } from "../../turns/handler.js";
-import { type Env, type Outcome, Unfinished } from "../../turns/operation.js";
+import { type Env, type Outcome, pageBytes, Unfinished } from "../../turns/operation.js";
 import { findHolders, workOf } from "./holders.js";
 import { literally, readPattern, Unusable } from "./pattern.js";
 import { gone, heldNow, reserve, rootOf, unusable } from "./reserve.js";
@@ -131,7 +131,8 @@ function* listFrom(
       return { reservations, next: String(last) };
     if (index === most) {
       const page = { reservations, looked: before.looked + most, bytes };
-      return new Unfinished((later) => listFrom(last, root, page, params, later));
+      const heldBytes = pageBytes(bytes, reservations.length, limit);
+      return new Unfinished((later) => listFrom(last, root, page, params, later), heldBytes);
     }
     if ((remainingOf(row, env) <= 0 && row.on_loss === null) || (owner !== undefined && row.owner !== owner))
       continue;

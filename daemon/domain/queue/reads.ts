@@ -3,7 +3,7 @@ import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import { MAX_PAGE_BYTES } from "@pawl/protocol/limits";
 import { all, type Operation, one, sql } from "../../store/statement.js";
-import { type Env, type Outcome, Unfinished, Wait } from "../../turns/operation.js";
+import { type Env, type Outcome, pageBytes, Unfinished, Wait } from "../../turns/operation.js";
 import { placesOf } from "./ids.js";
 import { LAST_READY_LANE } from "./lanes.js";
 import { pageOf } from "./pages.js";
@@ -99,8 +99,10 @@ function* listFrom(
   let { bytes } = before;
   let last = after;
   for (const [index, { enqueue_seq: seq, payload_bytes, more_bytes }] of rows.entries()) {
-    if (index === most && most < left)
-      return new Unfinished((later) => listFrom(last, { batches, bytes }, params, later));
+    if (index === most && most < left) {
+      const heldBytes = pageBytes(bytes, batches.length, limit);
+      return new Unfinished((later) => listFrom(last, { batches, bytes }, params, later), heldBytes);
+    }
     bytes += payload_bytes + more_bytes + BATCH_OVERHEAD_BYTES;
     if (batches.length > 0 && (batches.length === limit || bytes > MAX_PAGE_BYTES)) {
       return { batches, next: last };

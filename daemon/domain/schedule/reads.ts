@@ -3,7 +3,7 @@ import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import { MAX_PAGE_BYTES } from "@pawl/protocol/limits";
 import { all, type Operation, sql } from "../../store/statement.js";
-import { type Env, type Outcome, Unfinished } from "../../turns/operation.js";
+import { type Env, type Outcome, pageBytes, Unfinished } from "../../turns/operation.js";
 import { byName, type Schedule, type ScheduleRow, shownSchedule, type Times, timesOf } from "./row.js";
 
 /** Times that one step finds: some 2 ms of work. */
@@ -44,8 +44,10 @@ function* listFrom(
   // One more, if there are more.
   for (const [index, row] of (yield* all(selectSizes, { after, rows: most + 1 })).entries()) {
     const last = schedules.at(-1)?.name ?? after;
-    if (index === most && most < left)
-      return new Unfinished((later) => listFrom(last, { schedules, bytes }, { limit }, later));
+    if (index === most && most < left) {
+      const heldBytes = pageBytes(bytes, schedules.length, limit);
+      return new Unfinished((later) => listFrom(last, { schedules, bytes }, { limit }, later), heldBytes);
+    }
     bytes += row.bytes + OVERHEAD_BYTES;
     if (schedules.length > 0 && (schedules.length === limit || bytes > MAX_PAGE_BYTES)) {
       return { schedules, next: last };

@@ -132,7 +132,7 @@ function* stateFrom(
   const goesOn = next !== undefined && most < limit && env.mayGoOn;
   if (before.length === 0 && !goesOn) return { mode, ...read, ...(next === undefined ? {} : { next }) };
   const written = [...before, { sequences: membersOf(read.sequences), granted: membersOf(read.granted) }];
-  if (goesOn) return new Unfinished((later) => stateFrom(next, limit - most, written, later));
+  if (goesOn) return new Unfinished((later) => stateFrom(next, limit - most, written, later), heldBytesOf(written));
   const whole = { sequences: allOf(written, "sequences"), granted: allOf(written, "granted") };
   return { mode, ...(whole as unknown as State), ...(next === undefined ? {} : { next }) };
 }
@@ -142,6 +142,10 @@ type WrittenState = { readonly [Part in keyof State]: string };
 
 function membersOf(object: object): string {
   return JSON.stringify(object).slice(1, -1);
+}
+
+function heldBytesOf(written: readonly WrittenState[]): number {
+  return written.reduce((sum, { sequences, granted }) => sum + sequences.length + granted.length, 0);
 }
 
 function allOf(written: readonly WrittenState[], part: keyof State): RawJson {
