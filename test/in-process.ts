@@ -183,6 +183,7 @@ export class InProcess {
       readOnly: false,
       closed: false,
       parked: () => {},
+      holds: () => {},
     };
     const source = { json: () => JSON.stringify({ method, params }), bytes: 0 };
     const hasRoom = this.#hasRoom;

@@ -11,7 +11,7 @@ const SPACE = 0x20;
 export const EXTRACTED = randomUUID();
 
 /**
- * A long line without its longest part: the string of the member of this name, the first in the line. That
+ * A long line without its longest part, which is the string of the member of this name. That
  * string would otherwise be in memory three times until the next collection of garbage: as a part of the line, of
  * its text and of what is parsed from it.
  *
@@ -22,20 +22,23 @@ export const EXTRACTED = randomUUID();
  */
 export function extractBase64(line: Buffer, name: string): { json: string; bytes: Buffer } | undefined {
   if (line.length < LONG_LINE_BYTES) return undefined;
-  // A quote in a string has a backslash before it, so this is the end of a name.
-  const found = line.indexOf(`${name}"`);
-  if (found === -1) return undefined;
-  const colon = afterSpace(line, found + name.length + 1);
-  const begin = afterSpace(line, colon + 1);
-  if (line[colon] !== COLON || line[begin] !== QUOTE) return undefined;
-  const end = line.indexOf(QUOTE, begin + 1);
+  // What is most of the line has the middle of it. A quote in a string has a backslash before it.
+  const middle = line.length >> 1;
+  const begin = line.lastIndexOf(QUOTE, middle);
+  const end = line.indexOf(QUOTE, middle + 1);
+  if (begin === -1 || end === -1 || end - begin <= line.length / 2) return undefined;
+  const colon = beforeSpace(line, begin - 1);
+  const nameEnd = beforeSpace(line, colon - 1);
+  const nameBegin = nameEnd - name.length;
+  if (line[colon] !== COLON || line.toString("latin1", Math.max(nameBegin, 0), nameEnd + 1) !== `${name}"`)
+    return undefined;
   const bytes = line.subarray(begin + 1, end);
-  if (end === -1 || bytes.length < line.length / 2 || bytes.includes(BACKSLASH)) return undefined;
+  if (bytes.includes(BACKSLASH)) return undefined;
   return { json: `${line.toString("utf8", 0, begin + 1)}${EXTRACTED}${line.toString("utf8", end)}`, bytes };
 }
 
-function afterSpace(line: Buffer, from: number): number {
+function beforeSpace(line: Buffer, from: number): number {
   let at = from;
-  while (at < line.length && (line[at] as number) <= SPACE) at += 1;
+  while (at >= 0 && (line[at] as number) <= SPACE) at -= 1;
   return at;
 }

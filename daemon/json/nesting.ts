@@ -24,17 +24,18 @@ export function nestsDeeper(line: Buffer, levels: number): boolean {
   return false;
 }
 
-/** True if more than so many arrays, objects and members are in a line of JSON, as far as can be told at a glance. */
-export function hasMoreParts(line: Buffer | string, most: number): boolean {
+/**
+ * How many arrays, objects and members are in a line of JSON, as far as can be told at a glance; one more than `most`
+ * for any more.
+ */
+export function partsOf(line: Buffer | string, most: number): number {
   const bytes = typeof line === "string" ? Buffer.from(line) : line;
   let parts = 0;
-  for (let at = 0; at < bytes.length; at++) {
+  for (let at = 0; at < bytes.length && parts <= most; at++) {
     const byte = bytes[at];
-    if (byte !== COLON && byte !== OPEN_BRACKET && byte !== OPEN_BRACE) continue;
-    parts += 1;
-    if (parts > most) return true;
+    if (byte === COLON || byte === OPEN_BRACKET || byte === OPEN_BRACE) parts += 1;
   }
-  return false;
+  return parts;
 }
 
 /** The index of the quote that ends the string whose first byte is at `from`. */

@@ -30,8 +30,10 @@ export function withoutKept(json: string): string | undefined {
   const [method, params] = request;
   if (method === undefined) return undefined;
   if (params === undefined) return json;
+  const kept = methodAt(json, method);
+  if (kept === undefined) return json;
   const shortened = new Shortened(json, params.from);
-  shortened.passParams(methodAt(json, method));
+  shortened.passParams(kept);
   return shortened.text;
 }
 

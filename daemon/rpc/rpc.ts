@@ -17,7 +17,7 @@ import {
   MAX_PARAMS_PIECE_BYTES,
 } from "@pawl/protocol/limits";
 import { base64Length, encodeLine, type LongLine } from "../json/base64-insertion.js";
-import { hasMoreParts, nestsDeeper } from "../json/nesting.js";
+import { nestsDeeper, partsOf } from "../json/nesting.js";
 import { encode, RawJson } from "../json/raw-json.js";
 import { SharedJson, SharedLine } from "../json/shared-json.js";
 import { JsonSyntax } from "../json/syntax.js";
@@ -58,8 +58,13 @@ export class Rpc {
    */
   receive(line: Buffer, peer: Peer, calls: Call[]): LineUnderWay | undefined {
     if (!isUtf8(line)) return this.refuse(refuse("parse_error", NOT_UTF8), peer);
-    if (nestsDeeper(line, MAX_LINE_NESTING_LEVELS))
+    const parts = line.length < DENSE_LINE_BYTES ? 0 : partsOf(line, MAX_PARAMS_PARTS);
+    const isDense = parts > DENSE_LINE_PARTS;
+    // The check of a dense line finds that, too, and is not to be made twice.
+    const place = isDense ? placeOfFault(line) : undefined;
+    if ((!isDense || place !== undefined) && nestsDeeper(line, MAX_LINE_NESTING_LEVELS))
       return this.refuse(refuse("parse_error", TOO_NESTED), peer);
+    if (place !== undefined) return this.refuse(refuse("parse_error", notJson(place)), peer);
     const upload = uploadIn(line);
     if (upload !== undefined) {
       const { message, json, piece } = upload;
@@ -69,11 +74,13 @@ export class Rpc {
       });
     }
     const text = line.toString("utf8");
-    if (isDense(line)) {
-      const wrong = placeOfFault(line);
-      if (wrong !== undefined) return this.refuse(refuse("parse_error", notJson(wrong)), peer);
+    if (isDense) {
       const short = withoutKept(text);
-      if (short !== undefined) return this.#receiveDense(text, short, line, peer, calls);
+      if (short !== undefined) {
+        const isMany = (short === text ? parts : partsOf(short, MAX_PARAMS_PARTS)) > MAX_PARAMS_PARTS;
+        const json = isMany ? withoutParams(text) : short;
+        return this.#receiveDense(text, json, isMany ? TOO_MANY_PARTS : undefined, line, peer, calls);
+      }
     }
     peer.releaseLine(line);
     const message = parse(text);
@@ -83,12 +90,17 @@ export class Rpc {
   }
 
   /** Takes up a request of very many values, without those that are kept as the text they are. */
-  #receiveDense(text: string, short: string, line: Buffer, peer: Peer, calls: Call[]): undefined {
+  #receiveDense(
+    text: string,
+    short: string,
+    refusal: PawlError | undefined,
+    line: Buffer,
+    peer: Peer,
+    calls: Call[],
+  ): undefined {
     const source = { json: () => text, bytes: line.length };
     peer.releaseLine(line);
-    const refusal = hasMoreParts(short, MAX_PARAMS_PARTS) ? TOO_MANY_PARTS : undefined;
-    const message = JSON.parse(refusal === undefined ? short : withoutParams(text)) as unknown;
-    this.#receiveOne(message, { peer, source, calls, refusal });
+    this.#receiveOne(JSON.parse(short) as unknown, { peer, source, calls, refusal });
   }
 
   /** Answers what is no message at all, under the id null. */
@@ -307,10 +319,6 @@ const MAX_KEPT_BATCH_LENGTH = 64 * 1024;
 const DENSE_LINE_BYTES = 64 * 1024;
 /** ... and so are those of fewer arrays, objects and members: each takes 0.1 to 0.6 microseconds. */
 const DENSE_LINE_PARTS = 16_384;
-
-function isDense(line: Buffer): boolean {
-  return line.length >= DENSE_LINE_BYTES && hasMoreParts(line, DENSE_LINE_PARTS);
-}
 
 /** The index of the first byte by which a line is no JSON; undefined if it is. */
 function placeOfFault(line: Buffer): number | undefined {

@@ -110,9 +110,9 @@ export class Tally {
   get events(): Record<EventNoun, Record<string, number>> {
     const events = {} as Record<EventNoun, Record<string, number>>;
     for (const noun of NOUNS) events[noun] = this.#kinds(noun, FIRST[noun]);
-    const queues = this.queues.map((queue) => queue.events);
-    for (const kind of EVENT_KINDS.queue) {
-      events.queue[kind] = queues.reduce((sum, each) => sum + each[kind], 0);
+    const firsts = [REST, ...this.#queues.values()];
+    for (const [place, kind] of EVENT_KINDS.queue.entries()) {
+      events.queue[kind] = firsts.reduce((sum, first) => sum + (this.#totals[first + place] as number), 0);
     }
     return events;
   }

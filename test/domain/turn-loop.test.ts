@@ -221,6 +221,25 @@ function loopWith(takeNext: () => number | undefined): TurnLoop {
   return new TurnLoop({ setting, arrivals } as unknown as ConstructorParameters<typeof TurnLoop>[0]);
 }
 
+test.each([
+  ["in its first request", [100, 0, 0, 0, 0, 0, 0], 5],
+  ["in each request, which counts once", [100, 100, 100, 100], 2],
+])("a turn has as much longer as others had the processor %s", async (_, othersMs, expected) => {
+  let [ms, usedMs, taken] = [0, 0, 0];
+  vi.spyOn(performance, "now").mockImplementation(() => ms);
+  vi.spyOn(process, "cpuUsage").mockImplementation(() => ({ user: 1000 * usedMs, system: 0 }));
+  const loop = loopWith(() => {
+    ms += 1 + (othersMs[taken] ?? 0);
+    usedMs += 1;
+    taken += 1;
+    return 0;
+  });
+  loop.schedule();
+  await new Promise((resolve) => setImmediate(() => setImmediate(resolve)));
+  vi.restoreAllMocks();
+  expect(taken).toBe(expected);
+});
+
 test("a loop that has stopped refuses what arrives until it rests, and then takes up nothing", async () => {
   let taken = 0;
   const loop = loopWith(() => {
