@@ -132,7 +132,8 @@ function* stateFrom(
   const goesOn = next !== undefined && most < limit && env.mayGoOn;
   if (before.length === 0 && !goesOn) return { mode, ...read, ...(next === undefined ? {} : { next }) };
   const written = [...before, { sequences: membersOf(read.sequences), granted: membersOf(read.granted) }];
-  if (goesOn) return new Unfinished((later) => stateFrom(next, limit - most, written, later), heldBytesOf(written));
+  if (goesOn)
+    return new Unfinished((later) => stateFrom(next, limit - most, written, later), heldBytesOf(written));
   const whole = { sequences: allOf(written, "sequences"), granted: allOf(written, "granted") };
   return { mode, ...(whole as unknown as State), ...(next === undefined ? {} : { next }) };
 }
