@@ -1,7 +1,7 @@
 // Flows: batches that wait for the end of others. Those that wait are told in steps, so that no turn tells many.
 import type { BatchState } from "@pawl/protocol";
 import { dueAt, type Ending, retain } from "../../grants/ending.js";
-import { all, type Operation, one, run, sql } from "../../store/statement.js";
+import { all, type Operation, one, sql, write } from "../../store/statement.js";
 import { NEVER } from "../../turns/alarm.js";
 import { type Env, EVERYTHING } from "../../turns/operation.js";
 import type { KeptRows } from "../../turns/turn-memory.js";
@@ -177,9 +177,9 @@ function* letGo(seq: number, env: Env): Operation<void> {
   if (own === undefined || own.after_ids === null) return;
   env.reach?.(EVERYTHING);
   if (own.state === "completed" || own.state === "cancelled" || own.state === "expired") {
-    yield* run(countAwaited, { seq, by: -1 });
+    yield* write(countAwaited, { seq, by: -1 });
   }
-  if (own.state === "completed") yield* run(deleteAfter, { seq });
+  if (own.state === "completed") yield* write(deleteAfter, { seq });
 }
 
 /** A batch has ended, or has come back: tells those that wait for it, as far as this turn has time for it. */
@@ -199,7 +199,7 @@ function* tellWaiting(first: number, after: number, env: Env): Operation<void> {
       const waiting = yield* all(selectWaiting, { seq, told, rows: Math.max(rows, 1) });
       if (waiting.length > 0) env.reach?.(EVERYTHING);
       if (waiting.length > 0 && rows <= 0) {
-        yield* run(owe, { seq, told });
+        yield* write(owe, { seq, told });
         env.effects.deadline(env.now);
         break;
       }
@@ -218,14 +218,14 @@ function* tell(waiting: WaitingRow, about: TurnedRow, env: Env): Operation<boole
   const outcome = outcomeOf(about.state);
   if (waiting.outcome === outcome) return false;
   const { enqueue_seq: seq, state, after_left: left, after_when: when } = waiting;
-  yield* run(setOutcome, { afterSeq: about.enqueue_seq, seq, outcome });
+  yield* write(setOutcome, { afterSeq: about.enqueue_seq, seq, outcome });
   if (state === "cancelled" && waiting.cancel_cause === about.enqueue_seq && outcome === null) {
     return yield* bringBack(waiting, env);
   }
   if (state !== "blocked" || left === null) return false;
   const before = waiting.outcome === null ? 0 : 1;
   const now = left + before - (outcome === null ? 0 : 1);
-  yield* run(setLeft, { seq, left: now });
+  yield* write(setLeft, { seq, left: now });
   if (outcome === ENDED_OTHERWISE && when === "success") {
     yield* cancelWaiting(waiting, about, env);
     return true;
@@ -247,15 +247,15 @@ function outcomeOf(state: BatchState): number | null {
 /** All that a batch has waited for is final, as it has to be: its delay and its ttl begin. */
 function* release(waiting: Waiting, env: Env): Operation<void> {
   const { enqueue_seq: seq, queue_id: queueId, key, available_at_wall: named, ttl_ms: ttlMs } = waiting;
-  yield* run(setLeft, { seq, left: null });
-  if (waiting.after_when !== "success") yield* run(forgetClaims, { seq });
+  yield* write(setLeft, { seq, left: null });
+  if (waiting.after_when !== "success") yield* write(forgetClaims, { seq });
   if (waiting.follows_seq !== null) return;
   const isNamed = named !== null && named > env.wallMs;
   const delayMs = waiting.delay_ms ?? 0;
   const state = isNamed || delayMs > 0 ? "scheduled" : "ready";
   const availableAt = env.now + delayMs;
   const ttlEndsAt = state === "ready" && ttlMs !== null ? env.now + ttlMs : null;
-  yield* run(releaseBatch, {
+  yield* write(releaseBatch, {
     seq,
     state,
     availableAt,
@@ -279,10 +279,10 @@ function* cancelWaiting(waiting: Waiting, cause: TurnedRow, env: Env): Operation
       ? `The batch ${cause.batch_id}, which it waits for to succeed, is ${cause.state}.`
       : `It waits for one of its batches to fail, and all are completed; the last was ${cause.batch_id}.`;
   yield* unfollow(seq, 1);
-  yield* run(cancelBatch, { seq, finishedAt: env.retentionNow, why });
-  yield* run(setCause, { seq, cause: cause.enqueue_seq });
+  yield* write(cancelBatch, { seq, finishedAt: env.retentionNow, why });
+  yield* write(setCause, { seq, cause: cause.enqueue_seq });
   yield* forgetClaimOfDead(cause.enqueue_seq);
-  yield* run(countAwaited, { seq, by: -1 });
+  yield* write(countAwaited, { seq, by: -1 });
   yield* move(queueId, { blocked: -1, cancelled: 1 }, env);
   yield* touchKey(queueId, key, env);
   yield* tellBatch(seq, knownName(queueId, env), "cancelled", env, { from: "blocked" });
@@ -293,7 +293,7 @@ function* cancelWaiting(waiting: Waiting, cause: TurnedRow, env: Env): Operation
 
 /** How many of those that a cancelled batch waits for are unfinished, and the first of them that has failed. */
 function* outcomesOf(seq: number): Operation<{ unfinished: number; failed: number | null }> {
-  yield* run(noteRemoved, { seq });
+  yield* write(noteRemoved, { seq });
   return (yield* one(countOutcomes, { seq })) ?? { unfinished: 0, failed: null };
 }
 
@@ -304,7 +304,7 @@ function* bringBack(waiting: Waiting, env: Env): Operation<boolean> {
   if (waiting.key_elsewhere !== null) return false;
   const { unfinished, failed } = yield* outcomesOf(seq);
   if (when === "success" && failed !== null) {
-    yield* run(setCause, { seq, cause: failed });
+    yield* write(setCause, { seq, cause: failed });
     return false;
   }
   yield* block(seq, queueId, "cancelled", unfinished, env);
@@ -313,9 +313,9 @@ function* bringBack(waiting: Waiting, env: Env): Operation<boolean> {
 
 /** A batch that was cancelled waits again. */
 function* block(seq: number, queueId: number, from: BatchState, left: number, env: Env): Operation<void> {
-  yield* run(blockBatch, { seq });
-  yield* run(blockMore, { seq, left });
-  yield* run(countAwaited, { seq, by: 1 });
+  yield* write(blockBatch, { seq });
+  yield* write(blockMore, { seq, left });
+  yield* write(countAwaited, { seq, by: 1 });
   yield* move(queueId, { [from]: -1, blocked: 1 }, env);
   yield* tellBatch(seq, knownName(queueId, env), "retried", env);
 }
@@ -344,9 +344,9 @@ export function* waitAgain(
       yield* block(seq, queueId, from, unfinished, env);
       return "blocked";
     }
-    yield* run(setLeft, { seq, left: null });
+    yield* write(setLeft, { seq, left: null });
   }
-  if (from !== "dead") yield* run(countAwaited, { seq, by: 1 });
+  if (from !== "dead") yield* write(countAwaited, { seq, by: 1 });
   return "ready";
 }
 
@@ -390,15 +390,15 @@ export function* keepAfter(
   const { batches, when } = after;
   const ids = JSON.stringify(batches.map(({ batchId }) => batchId));
   const left = isBlocked(after) ? unfinishedOf(after) : null;
-  yield* run(setAfter, { seq, ids, when, left, delayMs: delayMs ?? null });
-  yield* run(setHasMore, { seq });
+  yield* write(setAfter, { seq, ids, when, left, delayMs: delayMs ?? null });
+  yield* write(setHasMore, { seq });
   for (const { seq: afterSeq, state } of batches)
-    yield* run(insertAfter, { afterSeq, seq, outcome: outcomeOf(state) });
-  yield* run(awaitBatches, { seq });
-  yield* run(awaitedHaveMore, { seq });
+    yield* write(insertAfter, { afterSeq, seq, outcome: outcomeOf(state) });
+  yield* write(awaitBatches, { seq });
+  yield* write(awaitedHaveMore, { seq });
   const obstacle = obstacleOf(after);
   if (obstacle === undefined) {
-    if (left === null && when !== "success") yield* run(forgetClaims, { seq });
+    if (left === null && when !== "success") yield* write(forgetClaims, { seq });
     return false;
   }
   const waiting = (yield* one(selectOneWaiting, { seq })) as Waiting;
@@ -416,9 +416,9 @@ export function* waitedForOthers(seq: number): Operation<boolean> {
 /** A batch waits for nothing any more: it is removed, or something else is asked for in its place. */
 export function* dropAfter(seq: number, state: BatchState): Operation<void> {
   const isCounted = state !== "completed" && state !== "cancelled" && state !== "expired";
-  if (isCounted) yield* run(countAwaited, { seq, by: -1 });
-  yield* run(deleteAfter, { seq });
-  yield* run(clearAfter, { seq });
+  if (isCounted) yield* write(countAwaited, { seq, by: -1 });
+  yield* write(deleteAfter, { seq });
+  yield* write(clearAfter, { seq });
 }
 
 /** Whether those that wait for a batch are still to be told how it stands. */
@@ -435,7 +435,7 @@ export const turnedBatches: Ending = {
   *expire(env, rows) {
     const owed = yield* one(selectOwed);
     if (owed === undefined) return 0;
-    yield* run(deleteOwed, { seq: owed.enqueue_seq });
+    yield* write(deleteOwed, { seq: owed.enqueue_seq });
     yield* tellWaiting(owed.enqueue_seq, owed.told_seq, env);
     return rows;
   },

@@ -1,5 +1,5 @@
 // Followers: a batch that waits for the end of the one before it with the same sourceKey, of which it is the next run.
-import { type Operation, one, run, sql } from "../../store/statement.js";
+import { type Operation, one, sql, write } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { tellBatch } from "./events.js";
 import { GETS_IN_LINE } from "./lanes.js";
@@ -56,8 +56,8 @@ const selectTimes = sql<{ available_at: number; available_at_wall: number | null
 
 /** Remembers which batch waits for the end of one. */
 export function* setFollower(seq: number, followerSeq: number): Operation<void> {
-  yield* run(setFollowerSeq, { seq, followerSeq });
-  yield* run(setHasMore, { seq });
+  yield* write(setFollowerSeq, { seq, followerSeq });
+  yield* write(setHasMore, { seq });
 }
 
 /** The enqueueSeq of the follower of a batch, if it has one. */
@@ -67,19 +67,19 @@ export function* followerOf(seq: number, hasMore: 1 | null): Operation<number | 
 
 /** Once something was done because a batch died, its earlier claim cannot be completed any more. */
 export function* forgetClaimOfDead(seq: number): Operation<void> {
-  yield* run(forgetClaim, { seq });
+  yield* write(forgetClaim, { seq });
 }
 
 /** A batch has become final: its follower takes the sourceKey and its turn, once it waits for nothing else. */
 export function* releaseFollower(seq: number, queue: string, env: Env): Operation<void> {
   const followerSeq = yield* followerOf(seq, 1);
   if (followerSeq === null) return;
-  yield* run(giveKeyUp, { seq });
-  yield* run(forgetFollower, { seq });
-  yield* run(endFollowing, { seq: followerSeq });
+  yield* write(giveKeyUp, { seq });
+  yield* write(forgetFollower, { seq });
+  yield* write(endFollowing, { seq: followerSeq });
   yield* forgetClaimOfDead(seq);
   if (((yield* one(selectLeft, { seq: followerSeq }))?.after_left ?? null) !== null) {
-    yield* run(takeKey, { seq: followerSeq });
+    yield* write(takeKey, { seq: followerSeq });
     return;
   }
   const { now, wallMs } = env;
@@ -107,6 +107,6 @@ export function* unfollow(seq: number, hasMore: 1 | null): Operation<void> {
   if (hasMore === null) return;
   const followed = (yield* one(selectFollowed, { seq }))?.follows_seq ?? null;
   if (followed === null) return;
-  yield* run(endFollowing, { seq });
-  yield* run(forgetFollower, { seq: followed });
+  yield* write(endFollowing, { seq });
+  yield* write(forgetFollower, { seq: followed });
 }
