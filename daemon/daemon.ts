@@ -41,7 +41,7 @@ import type { Notices, PassedSocket } from "./socket/supervisor.js";
 import { classify } from "./store/failure.js";
 import type { OpenDatabase } from "./store/open-database.js";
 import { CountedTurns } from "./turn-reports.js";
-import { performUntilDone } from "./turns/call.js";
+import { type Call, performUntilDone } from "./turns/call.js";
 import { notKnown } from "./turns/holder-process.js";
 import { type EventDetails, Journal } from "./turns/journal.js";
 import type { Env } from "./turns/operation.js";
@@ -193,6 +193,8 @@ export class Daemon {
         this.#sockets.acceptAgain();
       },
       events: {
+        mayTakeUp: (from) =>
+          this.#places === undefined || this.#places.mayTakeUp(from.caller.connection, from.requestsPerTurn),
         onLine: (from, line) => {
           this.#inbox.push(from, line);
           this.#loop.schedule();
@@ -220,6 +222,7 @@ export class Daemon {
           })),
         onDrain: ({ caller: { connection } }) => {
           this.#loop.roomAgain(connection);
+          this.#places?.roomAgain(connection);
           for (const push of this.#commandPushes.values()) push.roomAgain(connection);
           this.#subscriptions.roomAgain(connection);
         },
@@ -374,10 +377,16 @@ export class Daemon {
         }),
       onChange: () => this.#tellStatusSoon(),
     };
-    return shared.Places.of(config.sharedRules, options, {
-      hasSigned: (text, signature) => sign(text) === signature,
-      submit: (call) => this.#loop.submit(call),
+    const here = {
+      hasSigned: (text: string, signature: string) => sign(text) === signature,
+      submit: (call: Call) => this.#loop.submit(call),
       everyoneWaiting: () => this.#remoteLeases?.everyoneWaiting() ?? [],
+    };
+    return shared.Places.of(config.sharedRules, options, here, (connection) => {
+      const from = this.#connections.get(connection);
+      if (from?.lane.state !== "held") return;
+      this.#inbox.roomAgain(from);
+      this.#loop.schedule();
     });
   }
 

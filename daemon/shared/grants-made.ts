@@ -89,6 +89,14 @@ export function changesBy(method: string, params: object, outcome: unknown): Cha
   }
 }
 
+/** The params that `changesBy` looks at. What a call gives others may be long, and is not kept while that waits. */
+export function notedParams(method: string, params: object): object {
+  if (method === "command.create") return { deployment: (params as Parsed<"command.create">).deployment };
+  return method === "transact" || OF_GRANTS.has(method) ? params : NOTHING_NOTED;
+}
+
+const NOTHING_NOTED = {};
+
 /** The methods of a transaction that grant something, or change for how long something is held. */
 const OF_GRANTS = new Set([
   "lease.acquire",

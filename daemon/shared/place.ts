@@ -44,6 +44,7 @@ import type { ConnectionOrder } from "./connection-order.js";
 import { DueEnds } from "./due-ends.js";
 import { classifyShared } from "./failure.js";
 import { Granted } from "./granted.js";
+import { notedParams } from "./grants-made.js";
 import { findShared } from "./graph.js";
 import { HeldScopes } from "./held.js";
 import { type Elsewhere, KnownScopes } from "./known-scopes.js";
@@ -276,16 +277,14 @@ export class Place implements LinesPlace {
     const refusal = this.#refusal;
     if (refusal !== undefined) return call.settle(refusal);
     const { connection } = call.caller;
+    const { bytes = 0 } = call;
+    const performed = (): void => this.#order.performed(connection, bytes);
     if (AS_THEY_ARE.has(request.method)) {
-      return this.#order.add(connection, AS_THEY_ARE, () =>
-        this.#reads.add(call, () => this.#order.performed(connection)),
-      );
+      return this.#order.add(connection, AS_THEY_ARE, () => this.#reads.add(call, performed), bytes);
     }
     const known = this.#knownScopes(request);
     const line = known === undefined ? undefined : this.#lines.of(known);
-    this.#order.add(connection, line, () =>
-      this.perform(call, request, () => this.#order.performed(connection), known),
-    );
+    this.#order.add(connection, line, () => this.perform(call, request, performed, known), bytes);
   }
 
   /**
@@ -300,11 +299,8 @@ export class Place implements LinesPlace {
     known = this.#knownScopes({ method, about }),
   ): void {
     const elsewhere: Elsewhere = new Map();
-    const remember = (outcome: unknown, ageMs: number): unknown => {
-      if (outcome instanceof Error) return outcome;
-      if (method === "queue.explain") return { ...(outcome as object), keptIn: this.shown };
-      return this.#granted.note({ method, params, elsewhere }, call.caller, outcome, ageMs);
-    };
+    const noted = { method, params: notedParams(method, params), elsewhere };
+    const remember = this.#remembering(noted, call.caller);
     const perform = (scopes: readonly string[]): void =>
       this.#lines
         .of(scopes)
@@ -317,6 +313,18 @@ export class Place implements LinesPlace {
         call.settle(error);
         performed();
       });
+  }
+
+  /** Apart from what else performs the call: the function lasts, with all that it knows, as long as that waits. */
+  #remembering(
+    noted: { readonly method: string; readonly params: object; readonly elsewhere: Elsewhere },
+    caller: Caller,
+  ): (outcome: unknown, ageMs: number) => unknown {
+    return (outcome, ageMs) => {
+      if (outcome instanceof Error) return outcome;
+      if (noted.method === "queue.explain") return { ...(outcome as object), keptIn: this.shown };
+      return this.#granted.note(noted, caller, outcome, ageMs);
+    };
   }
 
   /** Undefined if they have to be looked up. */
@@ -439,8 +447,16 @@ export class Place implements LinesPlace {
     this.#order.inOrder(connection, begin);
   }
 
+  /** The peer of a connection has read: answers that there was no room for are made. */
+  roomAgain(connection: number): void {
+    this.#reads.roomAgain(connection);
+    for (const parked of this.#waiters.roomAgain(connection) ?? []) this.timeOut(parked);
+    this.wake(this.#waiters.takeLeft());
+  }
+
   /** Ends the waits of a connection that has closed. */
   endWaits(connection: number): void {
+    this.#reads.roomAgain(connection);
     this.#waiters.removeOf(connection);
     this.wake(this.#waiters.takeLeft());
   }

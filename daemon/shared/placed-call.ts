@@ -1,5 +1,5 @@
 import { type About, scopesWhenWoken } from "../domain/about.js";
-import type { Coming } from "../domain/queue/ahead.js";
+import { type Coming, comingWhileWaiting } from "../domain/queue/ahead.js";
 import type { Operation } from "../store/statement.js";
 import { type Call, following } from "../turns/call.js";
 import type { Env, Outcome } from "../turns/operation.js";
@@ -10,7 +10,7 @@ export class PlacedCall implements ScopedCall {
   readonly #call: Call;
   readonly #about: About;
   readonly scopes: readonly string[];
-  readonly coming: Coming | undefined;
+  #coming: Coming | undefined;
   readonly #remember: (outcome: unknown, ageMs: number) => unknown;
   #performed: (() => void) | undefined;
 
@@ -29,13 +29,17 @@ export class PlacedCall implements ScopedCall {
     this.#call = options.call;
     this.#about = options.about;
     this.scopes = options.scopes;
-    this.coming = options.coming;
+    this.#coming = options.coming;
     this.#remember = options.remember;
     this.#performed = options.performed;
   }
 
   get caller(): Call["caller"] {
     return this.#call.caller;
+  }
+
+  get coming(): Coming | undefined {
+    return this.#coming;
   }
 
   get id(): Call["id"] {
@@ -62,6 +66,10 @@ export class PlacedCall implements ScopedCall {
     return this.#call.closed;
   }
 
+  get hasRoom(): boolean {
+    return this.#call.hasRoom !== false;
+  }
+
   get refusal(): Call["refusal"] {
     return this.#call.refusal;
   }
@@ -71,6 +79,7 @@ export class PlacedCall implements ScopedCall {
   }
 
   parked(bytes: number): void {
+    this.#coming = comingWhileWaiting(this.#coming);
     this.#call.parked?.(bytes);
   }
 

@@ -87,10 +87,18 @@ export class Places {
     this.#order = order;
   }
 
-  /** @param make the options of a place, but for its address. */
-  static of(rules: readonly SharedRule[], make: Omit<PlaceOptions, "url">, here: Here): Places {
+  /**
+   * @param make the options of a place, but for its address.
+   * @param onPerformed called when a call of a connection is performed, so that `mayTakeUp` may be true again.
+   */
+  static of(
+    rules: readonly SharedRule[],
+    make: Omit<PlaceOptions, "url">,
+    here: Here,
+    onPerformed: (connection: number) => void,
+  ): Places {
     const places = new Map<string, Place>();
-    const order = new ConnectionOrder();
+    const order = new ConnectionOrder(onPerformed);
     for (const { url } of rules) if (!places.has(url)) places.set(url, new Place({ ...make, url }, order));
     return new Places(rules, places, order, here);
   }
@@ -352,10 +360,19 @@ export class Places {
     return this.#order.has(connection);
   }
 
+  /** True if one more request of a connection may be taken up, of which `most` may be under way (`ConnectionOrder`). */
+  mayTakeUp(connection: number, most: number): boolean {
+    return this.#order.mayTakeUp(connection, most);
+  }
+
   /** Performs a call of this process's own turns once all are performed that came before it on its connection. */
   afterCalls(call: Call): void {
     const { connection } = call.caller;
     this.#order.inOrder(connection, (performed) => this.#here.submit(new CallBetween(call, performed)));
+  }
+
+  roomAgain(connection: number): void {
+    for (const place of this.#places) place.roomAgain(connection);
   }
 
   endWaits(connection: number): void {

@@ -2,6 +2,7 @@ import { PawlError } from "@pawl/protocol/errors";
 import type { Call } from "../turns/call.js";
 import type { Caller, Env } from "../turns/operation.js";
 import type { Slot } from "./line.js";
+import type { Session } from "./session.js";
 
 /** Reads of one snapshot. */
 const MAX_READS = 64;
@@ -31,7 +32,10 @@ interface Read {
 export class SnapshotReads {
   readonly #withSlot: <T>(use: (slot: Slot) => Promise<T>) => Promise<T>;
   readonly #env: (caller: Caller) => Env;
-  readonly #waiting: Read[] = [];
+  /** By connections, of which that whose turn it is comes first: who asks for much does not go before all others. */
+  readonly #waiting = new Map<number, Read[]>();
+  /** By connections, what is read once their peers have read. */
+  readonly #heldUp = new Map<number, Read[]>();
   #isReading = false;
   readonly #awaitingEnd: (() => void)[] = [];
 
@@ -45,7 +49,19 @@ export class SnapshotReads {
   }
 
   add(call: Call, performed: () => void): void {
-    this.#waiting.push({ call, performed });
+    const { connection } = call.caller;
+    const before = this.#waiting.get(connection);
+    if (before === undefined) this.#waiting.set(connection, [{ call, performed }]);
+    else before.push({ call, performed });
+    void this.#readAll();
+  }
+
+  /** The peer of a connection has read, or is gone. */
+  roomAgain(connection: number): void {
+    const held = this.#heldUp.get(connection);
+    if (held === undefined) return;
+    this.#heldUp.delete(connection);
+    this.#waiting.set(connection, [...held, ...(this.#waiting.get(connection) ?? [])]);
     void this.#readAll();
   }
 
@@ -61,22 +77,23 @@ export class SnapshotReads {
   async #readAll(): Promise<void> {
     if (this.#isReading) return;
     this.#isReading = true;
-    while (this.#waiting.length > 0) await this.#readSome();
+    while (this.#waiting.size > 0) await this.#readSome();
     this.#isReading = false;
     for (const resolve of this.#awaitingEnd.splice(0)) resolve();
   }
 
   async #readSome(): Promise<void> {
-    let reads: readonly Read[] = this.#waiting.splice(0, MAX_READS);
+    let reads: readonly Read[] = this.#take();
     try {
       await this.#withSlot(async ({ session }) => {
         try {
           await session.begin([], { toRead: true });
-          for (const { call, performed } of reads) {
-            const outcome = await session.perform(call.start(this.#env(call.caller)));
+          for (const read of reads) {
+            const outcome = this.#holdsUp(read) ? HELD_UP : await this.#outcomeOf(read, session);
             reads = reads.slice(1);
-            call.settle(outcome);
-            performed();
+            if (outcome === HELD_UP) continue;
+            read.call.settle(outcome);
+            read.performed();
           }
         } finally {
           await session.rollback();
@@ -85,11 +102,47 @@ export class SnapshotReads {
     } catch (error) {
       // Of a defect only the first one is to blame.
       const failed = error instanceof PawlError ? reads : reads.slice(0, 1);
-      this.#waiting.unshift(...reads.slice(failed.length));
+      for (const read of reads.slice(failed.length).reverse()) this.#putBack(read);
       for (const { call, performed } of failed) {
         call.settle(error);
         performed();
       }
     }
   }
+
+  /** One read of each connection after the other. */
+  #take(): Read[] {
+    const reads: Read[] = [];
+    for (const [connection, own] of this.#waiting) {
+      if (reads.length === MAX_READS) break;
+      reads.push(own.shift() as Read);
+      this.#waiting.delete(connection);
+      // It comes last now, and again in this loop.
+      if (own.length > 0) this.#waiting.set(connection, own);
+    }
+    return reads;
+  }
+
+  #putBack(read: Read): void {
+    const { connection } = read.call.caller;
+    this.#waiting.set(connection, [read, ...(this.#waiting.get(connection) ?? [])]);
+  }
+
+  /** Many may be given long answers at once, so none is made for a peer that has too much to read. */
+  #holdsUp(read: Read): boolean {
+    const { connection } = read.call.caller;
+    const held = this.#heldUp.get(connection);
+    if (held !== undefined) held.push(read);
+    else if (read.call.hasRoom === false) this.#heldUp.set(connection, [read]);
+    return this.#heldUp.has(connection);
+  }
+
+  async #outcomeOf({ call }: Read, session: Session): Promise<unknown> {
+    // Nobody is there any more to get it.
+    if (call.closed) return null;
+    return call.refusal ?? (await session.perform(call.start(this.#env(call.caller))));
+  }
 }
+
+/** The read waits for its peer. */
+const HELD_UP = Symbol("held up");

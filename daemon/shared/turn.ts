@@ -3,7 +3,14 @@ import { elapsed, type Reading } from "../clock.js";
 import { type Ahead, aheadOf, type Coming, forgetAhead } from "../domain/queue/ahead.js";
 import type { Operation } from "../store/statement.js";
 import type { Due } from "../turns/alarm.js";
-import { isToUndo, MAX_ASKED_FOR_ANCESTORS, MAX_UNTANGLED, UNTANGLED } from "../turns/attempt.js";
+import {
+  isToUndo,
+  lengthOf,
+  MAX_ASKED_FOR_ANCESTORS,
+  MAX_UNTANGLED,
+  MAX_WOKEN_ANSWERS_LENGTH,
+  UNTANGLED,
+} from "../turns/attempt.js";
 import { type Call, DAEMON } from "../turns/call.js";
 import type { Outlet } from "../turns/effects.js";
 import {
@@ -112,6 +119,10 @@ export class SharedTurn {
   /** The keys that calls wait under from this turn on, and of which other daemons do not know. */
   readonly #toRegister = new Set<string>();
   #until = 0;
+  /** The characters of the long answers to calls that have waited. */
+  #answersLength = 0;
+  /** Connections whose peers have too much to read, as far as was asked in this turn. */
+  readonly #withoutRoom = new Set<number>();
   readonly #holders: Holder[] = [];
   #effects: SharedEffects;
   #time: Reading = { now: 0, retentionNow: 0, wallMs: 0 };
@@ -188,6 +199,10 @@ export class SharedTurn {
   /** Answers a call that has waited for as long as it may. False if another turn has it: it is to be tried again. */
   async timeOut(parked: Parked): Promise<boolean> {
     if (parked.state === "gone") return true;
+    if (parked.state === "waiting" && this.#holdsUp(parked)) {
+      this.#waiters.holdUp(parked, { isTimedOut: true });
+      return true;
+    }
     if (parked.state !== "waiting" || !this.#take(parked)) return false;
     const outcome = await this.#tryAgain(parked, false, null);
     if (outcome !== GONE) await this.#serve(parked, outcome);
@@ -197,7 +212,9 @@ export class SharedTurn {
 
   /** Performs a call again that waits, whatever may have made its condition true. */
   async tryAgain(parked: Parked): Promise<void> {
-    if (parked.state !== "waiting" || !this.#take(parked)) return;
+    if (parked.state !== "waiting") return;
+    if (this.#holdsUp(parked)) return this.#waiters.holdUp(parked, { isTimedOut: false });
+    if (!this.#take(parked)) return;
     const outcome = await this.#tryAgain(parked, true, null);
     if (outcome === GONE) return;
     if (outcome instanceof Wait) {
@@ -377,6 +394,7 @@ export class SharedTurn {
   async #serve(parked: Parked, outcome: unknown): Promise<void> {
     this.#inVain.clear();
     this.#waiters.serve(parked);
+    this.#answersLength += lengthOf(outcome);
     this.#answer(parked.call as ScopedCall, outcome);
     const { holdsBackUnder: keys } = parked;
     if (keys.length > 1 || outcome instanceof PawlError) for (const key of keys) this.#effects.wake(key);
@@ -439,8 +457,12 @@ export class SharedTurn {
     if (this.#leftToOthers.has(key)) return void this.#wokenLater.add(key);
     let isFirst = true;
     for (let parked = line.next(); parked !== undefined; parked = line.next()) {
+      if (this.#holdsUp(parked)) {
+        this.#waiters.holdUp(parked, { isTimedOut: false });
+        continue;
+      }
       // The first is served even when the time is over, so that what came free goes to no call that comes later.
-      if ((!isFirst && elapsed() >= this.#until) || !this.#covers(parked, key) || !this.#take(parked)) {
+      if ((!isFirst && this.#isOver) || !this.#covers(parked, key) || !this.#take(parked)) {
         this.#wokenElsewhere.add(key);
         return;
       }
@@ -463,6 +485,19 @@ export class SharedTurn {
           await this.#untangle(parked, parked.contender);
       } else await this.#serve(parked, outcome);
     }
+  }
+
+  /** True if those who have waited are to be answered in a later turn. */
+  get #isOver(): boolean {
+    return this.#answersLength >= MAX_WOKEN_ANSWERS_LENGTH || elapsed() >= this.#until;
+  }
+
+  /** True if a call that reads has to wait on since its peer has too much to read (`Attempt`). */
+  #holdsUp({ call }: Parked): boolean {
+    if (call.writes !== false) return false;
+    const { connection } = call.caller;
+    if (call.hasRoom === false) this.#withoutRoom.add(connection);
+    return this.#withoutRoom.has(connection);
   }
 
   async #overtake(alone: Parked, key: string): Promise<void> {

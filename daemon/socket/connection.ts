@@ -49,6 +49,8 @@ export interface ConnectionOptions {
   /** The replies and the requests of all connections. */
   unsent: Unsent;
   unread: Unread;
+  /** False while so many of its requests as one turn may take up are performed outside of turns, by a database. */
+  mayTakeUp: (connection: Connection) => boolean;
   /** A complete line has arrived: it is to be taken up in the next turn. */
   onLine: (connection: Connection, line: Buffer) => void;
   /** True if requests of the daemon are open, one of which a line that is too long may answer. */
@@ -189,6 +191,7 @@ export class Connection implements Peer, Reader, Source {
   get mayTakeUp(): boolean {
     if (this.closed) return true;
     if (this.#outgoing.congested || this.#inFlight >= MAX_IN_FLIGHT_REQUESTS) return false;
+    if (!this.#options.mayTakeUp(this)) return false;
     return this.#outgoing.mayMakeLong && this.#options.unsent.maySend(this, this.#answerBytes);
   }
 
@@ -213,7 +216,7 @@ export class Connection implements Peer, Reader, Source {
 
   /** True if more may be taken up of a batch that was begun. */
   get mayGoOn(): boolean {
-    return this.closed || !this.#outgoing.congested;
+    return this.closed || (!this.#outgoing.congested && this.#options.mayTakeUp(this));
   }
 
   /** True if a request of the daemon could still be answered. */

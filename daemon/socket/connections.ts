@@ -12,6 +12,7 @@ const MIN_DRAIN_MS = 500;
 /** Events of connections. */
 type ConnectionEvents = Pick<
   ConnectionOptions,
+  | "mayTakeUp"
   | "onLine"
   | "isAsked"
   | "onSkipped"

@@ -54,7 +54,7 @@ export const UNTANGLED = 8;
 /** Calls whose ancestors are asked for in one go: each costs some reads of /proc, and is asked for once. */
 export const MAX_ASKED_FOR_ANCESTORS = 16;
 /** Calls that have waited are left for a later turn once the long answers of this one have so many characters. */
-const MAX_WOKEN_ANSWERS_LENGTH = 8 * 1024 * 1024;
+export const MAX_WOKEN_ANSWERS_LENGTH = 8 * 1024 * 1024;
 
 /** The things that end without being asked to: turns know when and for whom, the rules are above this room. */
 export interface Endings {
@@ -526,7 +526,7 @@ export class Attempt {
 const NOT_KNOWN = () => null;
 
 /** The characters of the kept texts in an answer: all else in it is short. */
-function lengthOf(outcome: unknown): number {
+export function lengthOf(outcome: unknown): number {
   if (outcome instanceof RawJson) return outcome.text.length;
   let length = 0;
   for (const name in outcome as object) {

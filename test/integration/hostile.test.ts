@@ -169,8 +169,10 @@ test.each([
         ),
       ),
     );
+    const waiting = async () => (await holder.call("daemon.stats", {})).connections.waiting;
+    await until(async () => (await waiting()) >= MAX_WAITS_PER_CONNECTION);
     await stuck(holder, "lease.acquire");
-    expect((await holder.call("daemon.stats", {})).connections.waiting).toBe(MAX_WAITS_PER_CONNECTION);
+    expect(await waiting()).toBe(MAX_WAITS_PER_CONNECTION);
     expect((await holder.call("sequence.next", { type: "FR" })).seq).toBe(1);
     if (how === "lines") {
       const { id, error } = await greedy.reply();
@@ -182,7 +184,7 @@ test.each([
       });
     }
     await greedy.destroy();
-    await until(async () => (await holder.call("daemon.stats", {})).connections.waiting <= 0);
+    await until(async () => (await waiting()) <= 0);
     expect(await daemon.end()).toBe(0);
   },
 );

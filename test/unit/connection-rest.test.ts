@@ -32,6 +32,7 @@ test("no more than 192 KiB of a connection are read in one round of the event lo
     maxMessageBytes: KIB * KIB,
     unsent: new Unsent(128 * KIB * KIB),
     unread: new Unread(64 * KIB * KIB),
+    mayTakeUp: () => true,
     onLine: none,
     isAsked: () => false,
     onSkipped: none,

@@ -102,6 +102,11 @@ export function forgetAhead(coming: Coming | undefined, turn: TurnMemory): void 
   if (coming === undefined || !leavesClaims(coming)) turn.known(SinglesAhead)?.byId.clear();
 }
 
+/** What is still known of a call while it waits: a claim is short, and what others give may be long. */
+export function comingWhileWaiting(coming: Coming | undefined): Coming | undefined {
+  return coming?.method === "queue.claim" ? coming : undefined;
+}
+
 function leavesClaims(call: Coming): boolean {
   if (isOf("queue.enqueue", call))
     return call.params.sourceKey === undefined && call.params.after === undefined;
