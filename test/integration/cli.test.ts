@@ -6,7 +6,15 @@ import { join } from "node:path";
 import { describe, expect, test, vi } from "vitest";
 import { COMMANDS, commandNamed } from "../../client/dist/cli/command-list.js";
 import { SAME_AS } from "../../client/dist/cli/shell-words.js";
-import { PAWL, Place, privateDirectory, REPOSITORY, sharedDaemon, startDaemon } from "../daemon.js";
+import {
+  NAMES_ARE_SHARED,
+  PAWL,
+  Place,
+  privateDirectory,
+  REPOSITORY,
+  sharedDaemon,
+  startDaemon,
+} from "../daemon.js";
 import { hasTerminals, onTerminal as onTypedTerminal } from "../terminal.js";
 import { until } from "../until.js";
 import { mayBeOther, pawl, pawlAsOther, startPawl } from "./cli-program.js";
@@ -730,23 +738,27 @@ describe("the daemon", () => {
 });
 
 describe("backup", () => {
-  test("is a whole database of its own, private, with every number in it", async () => {
-    const daemon = await startDaemon();
-    const { socket, directory } = daemon.place;
-    await pawl(["next", "FR", "-n", "41"], { socket });
-    const made = await pawl(["backup", "copy.db"], { socket, cwd: directory });
-    expect(made.code).toBe(DONE);
-    expect(made.stdout).toMatch(
-      new RegExp(`^${join(directory, "copy.db")}: \\d+(\\.\\d)? [kM]?B, \\d+ pages\\n$`),
-    );
-    expect(statSync(join(directory, "copy.db")).mode & 0o777).toBe(0o600);
+  // It is a copy of the daemon's own file.
+  test.skipIf(NAMES_ARE_SHARED)(
+    "is a whole database of its own, private, with every number in it",
+    async () => {
+      const daemon = await startDaemon();
+      const { socket, directory } = daemon.place;
+      await pawl(["next", "FR", "-n", "41"], { socket });
+      const made = await pawl(["backup", "copy.db"], { socket, cwd: directory });
+      expect(made.code).toBe(DONE);
+      expect(made.stdout).toMatch(
+        new RegExp(`^${join(directory, "copy.db")}: \\d+(\\.\\d)? [kM]?B, \\d+ pages\\n$`),
+      );
+      expect(statSync(join(directory, "copy.db")).mode & 0o777).toBe(0o600);
 
-    const other = new Place();
-    mkdirSync(other.stateDir, { mode: 0o700 });
-    spawnSync("mv", [join(directory, "copy.db"), join(other.stateDir, "pawl.db")]);
-    await other.start();
-    expect((await pawl(["next", "FR"], { socket: other.socket })).stdout).toBe("FR-042\n");
-  });
+      const other = new Place();
+      mkdirSync(other.stateDir, { mode: 0o700 });
+      spawnSync("mv", [join(directory, "copy.db"), join(other.stateDir, "pawl.db")]);
+      await other.start();
+      expect((await pawl(["next", "FR"], { socket: other.socket })).stdout).toBe("FR-042\n");
+    },
+  );
 
   test("replaces nothing, and needs a directory", async () => {
     const daemon = await startDaemon();
@@ -897,7 +909,7 @@ describe("on a terminal", () => {
     const child = spawn("script", ["-qec", `stty cols ${columns}; ${line}`, "/dev/null"], {
       stdio: ["ignore", "pipe", "inherit"],
       // CI is taken away: under it Node finds no terminal able to show colours.
-      env: { ...process.env, CI: undefined, TERM: "xterm-256color", ...env },
+      env: { ...process.env, CI: undefined, NO_COLOR: undefined, TERM: "xterm-256color", ...env },
     });
     let shown = "";
     child.stdout.setEncoding("utf8").on("data", (text) => {

