@@ -26,7 +26,15 @@ export class SharedEffects extends CollectedEffects {
     super.wake(key);
   }
 
-  /** Every key that was woken, also by an operation that was refused: one too many only costs a look. */
+  /** Wakes calls of this daemon alone: those at others know of it. */
+  wakeHere(key: string): void {
+    super.wake(key);
+  }
+
+  /**
+   * Every key of which others are to know that it was woken, also by an operation that was refused: one too many only
+   * costs a look.
+   */
   get woken(): ReadonlySet<string> {
     return this.#woken;
   }

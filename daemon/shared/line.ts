@@ -73,8 +73,8 @@ export interface LinesPlace {
   heardSince(sentAt: number): void;
   /** A turn was committed. */
   committed(turn: SharedTurn): void;
-  /** Has other lines perform the calls again that wait under these keys. */
-  wake(keys: Iterable<string>): void;
+  /** Has other lines perform the calls again that wait under these keys, which other daemons know or are to be told. */
+  wake(keys: Iterable<string>, areKnown: boolean): void;
   /** Has the line of a call go on with its next step. */
   goOn(call: ScopedCall): void;
   /** A call has waited for as long as it may. */
@@ -90,6 +90,7 @@ export class CallLine {
   readonly hasAll: boolean;
   readonly #items: Item[] = [];
   readonly #woken = new Set<string>();
+  readonly #wokenHere = new Set<string>();
   /** Turns that are under way: one is performed, and the next of the same session may have begun. */
   #underWay = 0;
   readonly #onIdle: () => void;
@@ -162,19 +163,21 @@ export class CallLine {
   /**
    * @param scopes of the calls that wait under the key.
    * @param isAlone true if something of one may be undone.
+   * @param isKnown true if the other daemons know that it was woken.
    */
-  wake(key: string, scopes: readonly string[], isAlone: boolean): void {
-    if (this.#woken.has(key)) return;
-    this.#woken.add(key);
+  wake(key: string, scopes: readonly string[], isAlone: boolean, isKnown: boolean): void {
+    const woken = isKnown ? this.#wokenHere : this.#woken;
+    if (woken.has(key)) return;
+    woken.add(key);
     this.submit({
       scopes,
       isAlone,
       perform: (turn) => {
-        this.#woken.delete(key);
-        return turn.wake([key]);
+        woken.delete(key);
+        return turn.wake(key, isKnown);
       },
       // All that waits is tried again once the database is there again.
-      failed: () => void this.#woken.delete(key),
+      failed: () => void woken.delete(key),
     });
   }
 
@@ -243,7 +246,7 @@ export class SideBySide {
     const { waiters } = this.#place.setting;
     waiters.remove(parked);
     parked.call.settle(outcome);
-    this.#place.wake(waiters.takeLeft());
+    this.#place.wake(waiters.takeLeft(), false);
   }
 
   /** What waits is taken by the next transaction that follows one under way, or begins now if none is to end soon. */
@@ -448,9 +451,10 @@ export class SideBySide {
     for (const call of [...turn.later].reverse()) this.#place.goOn(call);
     this.#place.committed(turn);
     turn.answer(ageMs);
-    this.#place.wake(turn.wokenElsewhere);
+    // The others were told of all that it has woken, or have told of it.
+    this.#place.wake(turn.wokenElsewhere, true);
     const { wokenLater } = turn;
-    if (wokenLater.size > 0) setTimeout(() => this.#place.wake(wokenLater), LEFT_MS).unref();
+    if (wokenLater.size > 0) setTimeout(() => this.#place.wake(wokenLater, true), LEFT_MS).unref();
   }
 }
 

@@ -38,19 +38,19 @@ export class Lines {
     return this.of([EVERYTHING]);
   }
 
-  /** Has the calls performed again that wait under these keys. */
-  wake(keys: Iterable<string>): void {
+  /** Has the calls performed again that wait under these keys, of which the other daemons know or are to be told. */
+  wake(keys: Iterable<string>, areKnown: boolean): void {
     for (const key of keys) {
       const alone = this.#waiters.overtaking(key);
-      if (alone === undefined) this.#wakeAll(key);
+      if (alone === undefined) this.#wakeAll(key, areKnown);
       else {
         const { scopes, mayBeUndone = false } = alone.call as ScopedCall;
-        this.of(scopes).wake(key, scopes, mayBeUndone);
+        this.of(scopes).wake(key, scopes, mayBeUndone, areKnown);
       }
     }
   }
 
-  #wakeAll(key: string): void {
+  #wakeAll(key: string, isKnown: boolean): void {
     const woken = this.#waiters.wokenBy(key);
     const byLine = new Map<CallLine, Set<string>>();
     let mayBeUndone = false;
@@ -64,7 +64,7 @@ export class Lines {
       byLine.set(line, all);
       if (parked.call.mayBeUndone === true) mayBeUndone = true;
     }
-    for (const [line, scopes] of byLine) line.wake(key, [...scopes], mayBeUndone);
+    for (const [line, scopes] of byLine) line.wake(key, [...scopes], mayBeUndone, isKnown);
   }
 
   /** Performs everything again that waits. */

@@ -414,8 +414,8 @@ export class Place implements LinesPlace {
     this.#lines.whole.submit({ ...item, scopes: [EVERYTHING] });
   }
 
-  wake(keys: Iterable<string>): void {
-    this.#lines.wake(keys);
+  wake(keys: Iterable<string>, areKnown: boolean): void {
+    this.#lines.wake(keys, areKnown);
   }
 
   /** Performs everything again that waits. */
@@ -458,7 +458,7 @@ export class Place implements LinesPlace {
   endWaits(connection: number): void {
     this.#reads.roomAgain(connection);
     this.#waiters.removeOf(connection);
-    this.wake(this.#waiters.takeLeft());
+    this.wake(this.#waiters.takeLeft(), false);
   }
 
   /** Releases what a connection holds that has closed, after what it sent before. */
@@ -528,7 +528,7 @@ export class Place implements LinesPlace {
       this.#waiters.remove(each);
       each.call.settle(CANCELLED);
     }
-    this.wake(this.#waiters.takeLeft());
+    this.wake(this.#waiters.takeLeft(), false);
     return parked.length > 0;
   }
 
@@ -592,7 +592,7 @@ export class Place implements LinesPlace {
     if (told.to !== undefined && told.method !== undefined) {
       const connection = ownConnection(told.to, life.number);
       if (connection !== undefined) this.#tellConnection(connection, told.method, told.params ?? {});
-    } else if (told.keys !== undefined) this.wake(told.keys);
+    } else if (told.keys !== undefined) this.wake(told.keys, true);
     else {
       // As one does that has just begun, too.
       this.#tryAll();

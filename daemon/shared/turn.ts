@@ -224,9 +224,15 @@ export class SharedTurn {
     await this.#serveWoken();
   }
 
-  /** Performs the calls again that wait under these keys. */
-  async wake(keys: Iterable<string>): Promise<void> {
-    for (const key of keys) this.#effects.wake(key);
+  /**
+   * Performs the calls again that wait under a key.
+   *
+   * @param isKnown true if the other daemons know that it was woken. Were they told once more, those whose calls are
+   * granted nothing would wake one another for ever.
+   */
+  async wake(key: string, isKnown: boolean): Promise<void> {
+    if (isKnown) this.#effects.wakeHere(key);
+    else this.#effects.wake(key);
     await this.#serveWoken();
   }
 
@@ -235,7 +241,7 @@ export class SharedTurn {
     await this.#session.drive(this.#memory.writeBack());
   }
 
-  /** The keys that it has woken. */
+  /** The keys that it has woken, and of which the other daemons are to know. */
   get woken(): ReadonlySet<string> {
     return this.#effects.woken;
   }

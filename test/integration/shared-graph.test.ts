@@ -6,8 +6,10 @@ import { describe, expect, onTestFinished, test } from "vitest";
 import { type DaemonProcess, madeForTests, Place } from "../daemon.js";
 import { hasEnded, hold } from "../holder.js";
 import { HAS_POSTGRESQL, PostgreSql } from "../postgresql.js";
+import type { RawClient } from "../raw-client.js";
 import { startRaw } from "../raw-process.js";
 import { makePlace, SilentProxy } from "../shared-daemons.js";
+import { until } from "../until.js";
 import { pawl } from "./cli-program.js";
 
 type Graph = Result<"daemon.graph">;
@@ -123,6 +125,33 @@ describe.skipIf(!HAS_POSTGRESQL)("names that daemons share", () => {
       expect(stderr).toContain(`What is held in ${shared?.place} is missing: it cannot be reached.`);
     },
   );
+
+  test("what was woken for nothing at two daemons is looked at once by each, and they do not wake one another", async () => {
+    const args = await newPlace();
+    const proxy = await SilentProxy.start(postgres().port as number, onTestFinished);
+    let commits = 0;
+    proxy.onSent = (text) => {
+      commits += text.split("pawl_commit").length - 1;
+      return "pass";
+    };
+    const daemons = [await start(args()), await start(args()), await start(args(proxy.port))];
+    const clients = await Promise.all(daemons.map(({ place }) => place.connect()));
+    const [first, ...others] = clients as [RawClient, ...RawClient[]];
+    // Two wait at each of two daemons, so that some do at both once one of them has its batch.
+    const claims = others.flatMap((client) =>
+      [1, 2].map(() => client.call("queue.claim", { queue: "s/q", owner: "o", waitMs: LONG_MS })),
+    );
+    for (const claim of claims) claim.catch(() => {});
+    for (const client of others)
+      await until(async () => (await client.call("daemon.stats", {})).connections.waiting === 2);
+    await first.call("queue.enqueue", { queue: "s/q", payloads: [1] });
+    await Promise.race(claims);
+    const before = commits;
+    for (let more = 0; more < 100; more += 1)
+      await first.call("queue.enqueue", { queue: "s/another", payloads: [more] });
+    // Each look would be told to the other, which would look.
+    expect(commits - before).toBeLessThan(20);
+  });
 
   test("a circle of waits for shared leases and paths is refused to the last one", async () => {
     const args = await newPlace();
