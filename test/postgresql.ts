@@ -105,6 +105,26 @@ export class PostgreSql {
     return postgres;
   }
 
+  /** Has the server tell the time by a clock that a test sets; sessions that there are already do not. */
+  takeClock(): void {
+    const { status, output } = this.psql(
+      `SET allow_system_table_mods = on;
+      ALTER FUNCTION pg_catalog.clock_timestamp() RENAME TO clock_as_it_is;
+      CREATE TABLE public.clock_step (by interval NOT NULL);
+      INSERT INTO public.clock_step VALUES ('0');
+      CREATE FUNCTION pg_catalog.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE
+        AS 'SELECT pg_catalog.clock_as_it_is() + (SELECT by FROM public.clock_step)';`,
+      "-v",
+      "ON_ERROR_STOP=1",
+    );
+    if (status !== 0) throw new Error(output);
+  }
+
+  /** Sets that clock to so much before or after the real one. */
+  setClock(offsetMs: number): void {
+    this.psql(`UPDATE public.clock_step SET by = ${offsetMs} * interval '1 ms'`);
+  }
+
   /** Starts the server, after a kill too, and resolves once it answers. */
   async run(): Promise<void> {
     const directory = this.#directory;

@@ -1,13 +1,13 @@
 import type { Logger } from "pino";
+import { elapsed } from "../clock.js";
 import type { Ending } from "../grants/ending.js";
 import type { Ends } from "../grants/ends.js";
 import type { Operation } from "../store/statement.js";
 import { Alarm, type Due, NEVER, sooner } from "../turns/alarm.js";
 import { DAEMON } from "../turns/call.js";
 import type { Caller, Env } from "../turns/operation.js";
-import type { Ask } from "./batch.js";
 import type { Slot } from "./line.js";
-import type { PlaceClock } from "./place-clock.js";
+import { LOOK_AT_CLOCK, type PlaceClock, type Seen } from "./place-clock.js";
 
 /** What is due is looked for again so much later where that failed. */
 const ENDS_AGAIN_MS = 1000;
@@ -39,7 +39,7 @@ export class DueEnds {
 
   /** A turn has made something that ends then. */
   noLaterThan(due: Due): void {
-    this.#alarm.noLaterThan(byOneClock(due));
+    this.#alarm.noLaterThan(this.#byOneClock(due));
     this.#wind();
   }
 
@@ -56,9 +56,9 @@ export class DueEnds {
     this.#alarm.setTo(NEVER);
     try {
       const { due, next } = await this.#find();
-      this.#alarm.noLaterThan(byOneClock(next));
+      this.#alarm.noLaterThan(this.#byOneClock(next));
       if (due.length > 0) {
-        this.#alarm.noLaterThan(byOneClock(await performOwn((env) => endings.expire(env, due))));
+        this.#alarm.noLaterThan(this.#byOneClock(await performOwn((env) => endings.expire(env, due))));
       }
     } catch (error) {
       this.#alarm.noLaterThan({ ...NEVER, at: clock.time().now + ENDS_AGAIN_MS });
@@ -73,8 +73,11 @@ export class DueEnds {
     const { endings, clock, withSlot } = this.#options;
     return await withSlot(async ({ session }) => {
       try {
-        const [[row] = []] = await session.begin([READ_CLOCK], { toRead: true });
-        clock.noEarlierThan(Number(row?.now));
+        const sentAt = elapsed();
+        const [[row] = []] = await session.begin([LOOK_AT_CLOCK], { toRead: true });
+        const seen = row as unknown as Seen;
+        // A step of it is put right by who may write.
+        if (clock.stepIn(seen, sentAt) === undefined) clock.follow(seen, sentAt);
         const env = this.#options.env(DAEMON);
         const { all } = endings;
         const earliest = await Promise.all(all.map((ending) => session.drive(ending.earliest(env))));
@@ -89,18 +92,14 @@ export class DueEnds {
     });
   }
 
+  /** Who notices that the server's clock was set looks at once, so nobody has to look now and then whether it was. */
+  #byOneClock({ at, wallAt }: Due): Due {
+    const { now, wallMs } = this.#options.clock.time();
+    return { ...NEVER, at: Math.min(at, wallAt - wallMs + now) };
+  }
+
   stop(): void {
     this.#isStopped = true;
     this.#alarm.stop();
   }
-}
-
-const READ_CLOCK: Ask = {
-  name: "pawl_look_at_clock",
-  text: "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now",
-};
-
-/** The clock of a place is one: nobody has to look whether it was set. */
-function byOneClock({ at, wallAt }: Due): Due {
-  return { ...NEVER, at: Math.min(at, wallAt) };
 }

@@ -5,6 +5,7 @@ import type { Operation } from "../store/statement.js";
 import { type Env, EVERYTHING } from "../turns/operation.js";
 import type { Parked } from "../turns/waiters.js";
 import { classifyShared } from "./failure.js";
+import type { ClockStep, PlaceClock } from "./place-clock.js";
 import type { Session } from "./session.js";
 import { Transaction } from "./transaction.js";
 import { ReachesFurther, type ScopedCall, SharedTurn, type TurnSetting, Withdrawn } from "./turn.js";
@@ -60,6 +61,7 @@ export interface Item {
 export interface LinesPlace {
   readonly setting: TurnSetting;
   readonly channel: string;
+  readonly clock: PlaceClock;
   /** Rejects with a refusal where the database is away. */
   takeSlot(): Promise<Slot>;
   giveSlot(slot: Slot): void;
@@ -71,6 +73,8 @@ export interface LinesPlace {
   lost(error: unknown, slot: Slot): Error;
   /** The database has answered what was sent then, in milliseconds of `elapsed`. */
   heardSince(sentAt: number): void;
+  /** The server's clock was set, which a turn has put right. */
+  clockWasSet(step: ClockStep): void;
   /** A turn was committed. */
   committed(turn: SharedTurn): void;
   /** Has other lines perform the calls again that wait under these keys, which other daemons know or are to be told. */
@@ -387,7 +391,7 @@ export class SideBySide {
     const works = hasAll ? [{ scopes: undefined, items }] : worksOf(items);
     const isAlone = works.length === 1;
     const turns = works.map(({ scopes }) => new SharedTurn(setting, slot.session, { scopes, isAlone }));
-    const transaction = new Transaction(slot.session, turns, slot.daemon);
+    const transaction = new Transaction(slot.session, turns, slot.daemon, this.#place.clock);
     const scopes = hasAll ? undefined : items.flatMap(({ scopes: own }) => own);
     const coming = works.map((work) => work.items.flatMap((item) => item.coming ?? []));
     const opened = transaction.begin(setting.lockPrefix, scopes, coming);
@@ -433,6 +437,7 @@ export class SideBySide {
       }
     }
     this.#place.heardSince(sentAt);
+    if (transaction.clockStep !== undefined) this.#place.clockWasSet(transaction.clockStep);
     // What was granted by a daemon that others have taken for dead meanwhile is not sure to be held.
     const isDead = daemon !== setting.daemon();
     for (const turn of turns) this.#finish(turn, isDead ? Number.POSITIVE_INFINITY : transaction.ageMs);

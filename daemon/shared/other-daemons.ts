@@ -10,6 +10,7 @@ import type { Env } from "../turns/operation.js";
 import { numbersOf } from "./connection-number.js";
 import { TOLD_AFTER_PART } from "./held.js";
 import { messageOfAll } from "./messages.js";
+import { LOOK_AT_CLOCK, type Seen } from "./place-clock.js";
 import { Session } from "./session.js";
 
 /** The time between two looks whether the database answers, and whether other daemons have gone. */
@@ -60,6 +61,8 @@ export interface OtherDaemonsOptions {
   readonly heardSince: (sentAt: number) => void;
   /** Another daemon hangs, or is cut off: it may know alone of something that ends. */
   readonly onQuiet: () => void;
+  /** The database said what time it is, when it was asked at `sentAt` in milliseconds of `elapsed`. */
+  readonly onClock: (seen: Seen, sentAt: number, life: Life) => void;
   /** The connection was lost. */
   readonly lost: (life: Life, error: unknown) => void;
 }
@@ -141,16 +144,21 @@ export class OtherDaemons {
 
   /** Looks whether the database answers, and whether another daemon has gone. */
   look(life: Life): void {
-    const { isServed, heardSince, lost } = this.#options;
+    const { isServed, heardSince, onClock, lost } = this.#options;
     if (!isServed(life) || this.#asked === life) return;
     clearTimeout(this.#pulse);
     this.#asked = life;
     const sentAt = elapsed();
-    this.#find(life, { buries: this.#buries(sentAt) }).then(
-      (others) => {
+    const { text, name } = LOOK_AT_CLOCK;
+    Promise.all([
+      this.#find(life, { buries: this.#buries(sentAt) }),
+      life.listener.query<Seen>(text, [], name),
+    ]).then(
+      ([others, [seen]]) => {
         if (!isServed(life)) return;
         this.#asked = undefined;
         heardSince(sentAt);
+        onClock(seen as Seen, sentAt, life);
         this.#seen(life, others);
         this.#lookLater(life);
       },

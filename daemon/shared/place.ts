@@ -14,7 +14,7 @@
 //     session        one connection, on which operations are driven
 //     gathered, batch  statements that go out together
 //     statements, schema, tables  the SQL; own-tables has the tables of names in PostgreSQL alone
-//     place-clock    the database's clock          failure   what its errors mean
+//     place-clock    the time of the place         failure   what its errors mean
 import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
 import type { Mode, NotificationName } from "@pawl/protocol";
 import { type PawlError, refuse } from "@pawl/protocol/errors";
@@ -52,7 +52,16 @@ import { type Item, type LinesPlace, SideBySide, type Slot } from "./line.js";
 import { Lines } from "./lines.js";
 import { Messages, messagesOf } from "./messages.js";
 import { LISTENING, type Life, OtherDaemons, TURNS_KEPT_MS, takeNumber } from "./other-daemons.js";
-import { PlaceClock } from "./place-clock.js";
+import {
+  CLOCK_COLUMNS,
+  type ClockStep,
+  correctClock,
+  LOOK_AT_CLOCK,
+  PlaceClock,
+  type Seen,
+  STEP_MS,
+  timeOf,
+} from "./place-clock.js";
 import { PlacedCall } from "./placed-call.js";
 import { placeOf, Session } from "./session.js";
 import { SessionPool } from "./session-pool.js";
@@ -125,7 +134,7 @@ export class Place implements LinesPlace {
   readonly #lines = new Lines(this.#turns, this.#waiters);
   readonly #order: ConnectionOrder;
   readonly #messages = new Messages();
-  readonly #clock = new PlaceClock();
+  readonly clock = new PlaceClock();
   readonly #ends: DueEnds;
   readonly #granted: Granted;
   readonly #scopes = new KnownScopes();
@@ -171,7 +180,7 @@ export class Place implements LinesPlace {
     this.#reads = new SnapshotReads(this.#withSlot, env);
     this.#ends = new DueEnds({
       endings,
-      clock: this.#clock,
+      clock: this.clock,
       log,
       isServed: () => this.#refusal === undefined,
       withSlot: this.#withSlot,
@@ -211,6 +220,8 @@ export class Place implements LinesPlace {
       performOwn,
       heardSince: (sentAt) => this.heardSince(sentAt),
       onQuiet: () => void this.#ends.look(),
+      // Where that fails the connection is lost, or the next turn does it.
+      onClock: (seen, sentAt, life) => void this.#lookAtClock(seen, sentAt, life).catch(() => {}),
       lost: (life, error) => {
         if (this.#life === life) this.lost(error);
       },
@@ -539,7 +550,6 @@ export class Place implements LinesPlace {
   }
 
   committed(turn: SharedTurn): void {
-    this.#clock.follow(turn.time.now);
     for (const call of turn.parked) {
       call.performed();
       // Its connection may have closed while it began to wait.
@@ -602,7 +612,28 @@ export class Place implements LinesPlace {
 
   /** The database's clock, as far as it is known. */
   time(): Reading {
-    return this.#clock.time();
+    return this.clock.time();
+  }
+
+  async #lookAtClock(seen: Seen, sentAt: number, { listener }: Life): Promise<void> {
+    const step = this.clock.stepIn(seen, sentAt);
+    if (step !== undefined) {
+      const againAt = elapsed();
+      const [, [again] = []] = await listener.together([correctClock(step), LOOK_AT_CLOCK]);
+      this.clock.follow(again as unknown as Seen, againAt);
+      return this.clockWasSet(step);
+    }
+    const { wallMs: expected } = this.time();
+    const { wallMs } = this.clock.follow(seen, sentAt);
+    if (Math.abs(wallMs - expected) > STEP_MS) void this.#ends.look();
+  }
+
+  clockWasSet({ from, to }: ClockStep): void {
+    this.#options.log.warn(
+      { place: this.shown, byMs: from - to },
+      "the clock of the database of shared names was set; what lasts goes on as if it was not",
+    );
+    void this.#ends.look();
   }
 
   /** As much as is needed to ask when something ends, or what there is. */
@@ -647,14 +678,15 @@ export class Place implements LinesPlace {
             values: [this.#lockPrefix],
           },
           {
-            text: `SELECT turn, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now
+            text: `SELECT turn, ${CLOCK_COLUMNS}
               FROM (VALUES (1)) AS always LEFT JOIN pawl_shared_turn ON daemon = $1 AND slot = $2`,
             values: [slot.daemon, slot.number],
           },
         ]);
         const [found] = rows;
         // Of a machine that slept for days the turn may be forgotten.
-        if (found?.turn === null && Number(found.now) - lostAt >= TURNS_KEPT_MS / 2) throw OUTCOME_UNKNOWN;
+        if (found?.turn === null && timeOf(found as unknown as Seen).now - lostAt >= TURNS_KEPT_MS / 2)
+          throw OUTCOME_UNKNOWN;
         return found?.turn === slot.turn;
       } catch (error) {
         if (error === OUTCOME_UNKNOWN) throw error;
@@ -743,6 +775,7 @@ export class Place implements LinesPlace {
     this.#life = life;
     this.#away = undefined;
     this.#retryMs = FIRST_RETRY_MS;
+    this.clock.begin();
     this.#granted.goOn();
     this.#silence.begin();
     this.#pool.begin(life, life.number, sessions);

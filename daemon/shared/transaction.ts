@@ -2,6 +2,14 @@ import { elapsed, type Reading } from "../clock.js";
 import type { Ahead, Coming } from "../domain/queue/ahead.js";
 import type { Ask } from "./batch.js";
 import { messageOfKeys } from "./messages.js";
+import {
+  CLOCK_COLUMNS,
+  type ClockStep,
+  correctClock,
+  type PlaceClock,
+  type Seen,
+  WALL,
+} from "./place-clock.js";
 import type { Session } from "./session.js";
 import { arrayOf } from "./statements.js";
 import type { SharedTurn } from "./turn.js";
@@ -16,21 +24,18 @@ const LOCK_SCOPES: Ask = {
     count(*) FILTER (WHERE pg_advisory_xact_lock(hashtextextended($1 || ' ' || scope, 0)) IS NULL) AS scopes
     FROM unnest($2::text[]) AS scope`,
 };
-const CLOCK = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
-const NOW = `greatest(${CLOCK}, (SELECT max(now_ms) FROM pawl_shared_turn)) AS now`;
-/** Only turns that write leave their time: what a read saw as now binds nobody. */
-const READ_CLOCK: Ask = { name: "pawl_read_clock", text: `SELECT ${NOW}, true AS others` };
+const READ_CLOCK: Ask = { name: "pawl_read_clock", text: `SELECT ${CLOCK_COLUMNS}, true AS others` };
 /** The same, whether calls wait at other daemons, and under which keys of its scopes. */
 const READ_CLOCK_AND_WAITING: Ask = {
   name: "pawl_read_clock_and_waiting",
-  text: `SELECT ${NOW}, EXISTS (SELECT 1 FROM pawl_shared_waiting WHERE daemon <> $2) AS others,
+  text: `SELECT ${CLOCK_COLUMNS}, EXISTS (SELECT 1 FROM pawl_shared_waiting WHERE daemon <> $2) AS others,
     (SELECT json_agg(key) FROM pawl_shared_waiting WHERE key = ANY($1::text[]) AND daemon <> $2) AS waiting`,
 };
 const LEAVE_TURN: Ask = {
   name: "pawl_leave_turn",
   text: `INSERT INTO pawl_shared_turn (daemon, slot, turn, now_ms) VALUES ($1, $2, $3, $4)
     ON CONFLICT (daemon, slot) DO UPDATE SET turn = excluded.turn, now_ms = excluded.now_ms
-    RETURNING ${CLOCK} AS now`,
+    RETURNING ${WALL} AS wall`,
 };
 const NOTIFY: Ask = {
   name: "pawl_notify_waiting",
@@ -55,6 +60,9 @@ export class Transaction {
   readonly #session: Session;
   readonly #turns: readonly SharedTurn[];
   readonly #daemon: number;
+  readonly #clock: PlaceClock;
+  /** How the server's clock was set, if that was put right. */
+  clockStep: ClockStep | undefined;
   #time: Reading = { now: 0, retentionNow: 0, wallMs: 0 };
   /** False where nobody is to be notified, whatever is woken. */
   #othersWait = true;
@@ -62,10 +70,11 @@ export class Transaction {
   #readAt = 0;
   #readBeforeMs = 0;
 
-  constructor(session: Session, turns: readonly SharedTurn[], daemon: number) {
+  constructor(session: Session, turns: readonly SharedTurn[], daemon: number, clock: PlaceClock) {
     this.#session = session;
     this.#turns = turns;
     this.#daemon = daemon;
+    this.#clock = clock;
   }
 
   /**
@@ -94,11 +103,22 @@ export class Transaction {
     const begun = this.#session.begin(asks, { inserts: ahead.flatMap(({ inserts }) => inserts) });
     const read = this.#turns.map((turn, index) => turn.readAhead(ahead[index] as Ahead));
     const [[, [clock] = []]] = await Promise.all([begun, ...read]);
-    const now = Number(clock?.now);
-    this.#time = { now, retentionNow: now, wallMs: now };
+    this.#time = await this.#timeBy(clock as unknown as Seen);
     this.#othersWait = clock?.others === 1;
     const waiting = typeof clock?.waiting === "string" ? (JSON.parse(clock.waiting) as string[]) : [];
     for (const turn of this.#turns) turn.begin(this.#time, waiting);
+  }
+
+  async #timeBy(read: Seen): Promise<Reading> {
+    let seen = read;
+    for (;;) {
+      const step = this.#clock.stepIn(seen, this.#readAt);
+      if (step === undefined) return this.#clock.follow(seen, this.#readAt);
+      this.clockStep = step;
+      this.#readAt = elapsed();
+      const [, [again] = []] = await this.#session.together([correctClock(step), READ_CLOCK]);
+      seen = again as unknown as Seen;
+    }
   }
 
   /**
@@ -127,7 +147,7 @@ export class Transaction {
     const answers = await committed;
     if (!writes) return;
     this.#readAt = sentAt;
-    this.#readBeforeMs = Number(answers.at(-1)?.[0]?.now) - this.#time.now;
+    this.#readBeforeMs = Math.max(Number(answers.at(-1)?.[0]?.wall) - this.#time.wallMs, 0);
   }
 
   /** How long ago the time of the turns was, at most; the time that it took to get the locks does not count. */

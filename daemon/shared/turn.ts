@@ -148,7 +148,7 @@ export class SharedTurn {
   begin(time: Reading, waiting: readonly string[]): void {
     this.#time = time;
     this.#until = elapsed() + MAX_TURN_MS;
-    this.#effects = new SharedEffects(time.now, this.#setting.isFollowed);
+    this.#effects = new SharedEffects(time.wallMs, this.#setting.isFollowed);
     this.#leaveSome(waiting);
   }
 
