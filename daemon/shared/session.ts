@@ -18,7 +18,7 @@ import {
 import { type Answer, type Ask, Batch, type Prepared, type Row } from "./batch.js";
 import { ConnectionLost } from "./failure.js";
 import { Gathered } from "./gathered.js";
-import { readAddress } from "./specification.js";
+import { readAddress, wrongParameter } from "./specification.js";
 import { insertionWithKey, type Translated, translate, valuesOf } from "./statements.js";
 
 /** Before it, some of what the tables and the turns need is not there. */
@@ -502,6 +502,8 @@ export function placeOf(text: string): { connectionString: string; schema: strin
   }
   const { url, user, database: named } = address;
   if (url.protocol !== "postgresql:" && url.protocol !== "postgres:") throw notAPlace();
+  const wrong = wrongParameter(url);
+  if (wrong !== undefined) throw new PawlError("invalid_params", `${wrong}.`, { issues: [] });
   const schema = url.searchParams.get("schema") ?? DEFAULT_SCHEMA;
   if (!SCHEMA_NAME.test(schema) || schema.startsWith("pg_")) {
     throw new PawlError(

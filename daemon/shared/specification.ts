@@ -28,7 +28,10 @@ export function parseSharedRule(text: string): SharedRule {
   if (url === undefined) {
     throw wrong(`${shown(withoutUrl(text))} is no PATTERN=postgresql://USER@HOST/DATABASE`);
   }
-  if (!isAddress(url)) throw wrong(`${shown(withoutUrl(text))}: the URL is none of a database`);
+  const address = addressOf(url);
+  if (address === undefined) throw wrong(`${shown(withoutUrl(text))}: the URL is none of a database`);
+  const misread = wrongParameter(address);
+  if (misread !== undefined) throw wrong(`${shown(withoutUrl(text))}: ${misread}`);
   const [, prefix, rest] = /^([a-z]+):(.*)$/s.exec(given) ?? [];
   if (prefix === undefined || rest === undefined) return { noun: undefined, pattern: given, url };
   const why = Object.hasOwn(WITHOUT_PATTERNS, prefix) ? WITHOUT_PATTERNS[prefix] : undefined;
@@ -47,14 +50,53 @@ export function readAddress(url: string): { url: URL; host: string; user: string
   return { url: read, host: host as string, user: user as string, database: database as string };
 }
 
-function isAddress(url: string): boolean {
+function addressOf(url: string): URL | undefined {
   try {
-    readAddress(url);
-    return true;
+    return readAddress(url).url;
   } catch {
-    return false;
+    return undefined;
   }
 }
+
+/** The parameters that a URL may have, and the values of those that take no other. */
+const PARAMETERS: Readonly<Record<string, readonly string[] | undefined>> = {
+  schema: undefined,
+  host: undefined,
+  port: undefined,
+  user: undefined,
+  password: undefined,
+  options: undefined,
+  sslmode: ["disable", "prefer", "require", "verify-ca", "verify-full", "no-verify"],
+  sslrootcert: undefined,
+  sslcert: undefined,
+  sslkey: undefined,
+  sslnegotiation: ["postgres", "direct"],
+  ssl: ["true", "1", "0", "no-verify"],
+  uselibpqcompat: ["true"],
+};
+
+/** What is wrong with the parameters of a URL: whoever connects by it would pass over that in silence. */
+export function wrongParameter({ searchParams }: URL): string | undefined {
+  const seen = new Set<string>();
+  for (const [name, value] of searchParams) {
+    // Of a password that is not encoded this may be a part.
+    const named = /^\w+$/.test(name) ? `the URL has ${shown(name)}` : "the URL has what is no parameter";
+    if (!Object.hasOwn(PARAMETERS, name)) return `${named}; there are ${Object.keys(PARAMETERS).join(", ")}`;
+    if (seen.has(name)) return `${named} twice`;
+    seen.add(name);
+    const values = PARAMETERS[name];
+    if (values !== undefined && !values.includes(value))
+      return `${shown(name)} is ${shown(value)} in the URL; there are ${values.join(", ")}`;
+    if (name === "port" && !isPort(value)) return `${shown(value)} is no port`;
+  }
+  return undefined;
+}
+
+function isPort(text: string): boolean {
+  return /^\d{1,5}$/.test(text) && Number(text) >= 1 && Number(text) <= MAX_PORT;
+}
+
+const MAX_PORT = 65_535;
 
 /** The text may have a password, which is not to be shown. */
 function withoutUrl(text: string): string {

@@ -33,6 +33,11 @@ test.skipIf(!HAS_POSTGRESQL)(
       stderr: expect.stringMatching(/no answer from 127\.0\.0\.1:1\/work: .*ECONNREFUSED/),
     });
     expect(nowhere.stderr).not.toContain("secret");
+    const misread = await pawl(["shared", "create", url.replace("schema=", "shcema=")]);
+    expect(misread).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining('the URL has "shcema"; there are schema, host'),
+    });
     expect(await pawl(["shared", "destroy", url])).toMatchObject({ code: 2 });
   },
 );

@@ -18,6 +18,13 @@ test.each([
   ["queue:=postgresql://me:secret@h/d", 'has no pattern behind "queue:"'],
   ["s=postgresql://me:secret@h:99999/d", "the URL is none of a database"],
   ["s=postgresql://me:secret@h/%zz", "the URL is none of a database"],
+  ["s=postgresql://me:secret@h/d?shcema=x", '"s=...": the URL has "shcema"; there are schema, host, '],
+  ["s=postgresql://me:secret@h/d?schema=x&sslmod=require", 'the URL has "sslmod"; there are schema, host, '],
+  ["s=postgresql://me:secret@h/d?sslmode=requir", '"sslmode" is "requir" in the URL; there are disable, '],
+  ["s=postgresql://me:secret@h/d?application_name=x", 'the URL has "application_name"; there are schema'],
+  ["s=postgresql://me:secret@h/d?schema=x&schema=y", 'the URL has "schema" twice'],
+  ["s=postgresql://me@h/d?port=70000", '"70000" is no port'],
+  ["s=postgresql://me:12?+secret@h/d", "the URL has what is no parameter; there are schema, "],
   ["schedule:a=postgresql://me:secret@h/d", "name the queue"],
   ["item:a=postgresql://me:secret@h/d", "merges"],
 ])("%s is refused, without what may be secret", (text, message) => {
