@@ -123,7 +123,10 @@ export class PostgreSqlStore implements Store {
     return step.value;
   }
 
-  #execute({ statement: { sql }, params, single, key }: Step): unknown {
+  #execute({ statement, params, single, key, each }: Step): unknown {
+    if (each !== undefined)
+      return each.map((own) => this.#execute({ statement, params: own, ...(single && { single }) }));
+    const { sql } = statement;
     const result = this.#thread.ask("execute", this.#number, { sql, params, single, key });
     const rows = Array.isArray(result) ? result.length : result === undefined ? 0 : undefined;
     const changes = rows ?? (result as { changes?: number }).changes ?? 1;

@@ -301,7 +301,12 @@ export class Session {
     return step.value;
   }
 
-  async #execute({ statement, params, single, key, unread }: Step, writes: Writes): Promise<unknown> {
+  async #execute(step: Step, writes: Writes): Promise<unknown> {
+    const { statement, params, single, key, unread, each } = step;
+    if (each !== undefined) {
+      const { each: _, ...one } = step;
+      return await allOf(each.map((own) => this.#execute({ ...one, params: own }, writes)));
+    }
     if (key) return await this.#insert(statement, params, writes);
     const translated = translate(statement);
     const values = valuesOf(params, translated.names);

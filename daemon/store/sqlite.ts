@@ -6,7 +6,7 @@ import { readTime } from "./kept-time.js";
 import { OwnFiles } from "./own-files.js";
 import { type Prepared, prepare, type RawRow, USES_BEFORE_COMPILING } from "./prepared-statement.js";
 import { spaceFailure } from "./space.js";
-import { type Operation, type Statement, type Step, sql } from "./statement.js";
+import { type Operation, type SqlParams, type Statement, type Step, sql } from "./statement.js";
 import type { OtherWriter, Store } from "./store.js";
 import { WriteAheadLog } from "./write-ahead-log.js";
 
@@ -149,7 +149,8 @@ export class SqliteStore implements Store {
     return step.value;
   }
 
-  #execute({ statement, params, single }: Step): unknown {
+  #execute({ statement, params, single, each }: Step): unknown {
+    if (each !== undefined) return this.#executeEach(statement, each, single);
     let prepared = this.#prepared.get(statement);
     if (prepared === undefined) {
       prepared = prepare(this.#database, statement);
@@ -189,6 +190,10 @@ export class SqliteStore implements Store {
       }
     }
     return result;
+  }
+
+  #executeEach(statement: Statement, each: readonly SqlParams[], single: true | undefined): unknown[] {
+    return each.map((params) => this.#execute({ statement, params, ...(single && { single }) }));
   }
 
   /** An error of SQLite, or that a file may grow no further; what the log then has is moved, so that it begins anew. */

@@ -12,6 +12,8 @@ export interface Step {
   readonly single?: true;
   /** True if the integer key of the row that is inserted is wanted. */
   readonly key?: true;
+  /** Performed once for each of these, instead of with `params`: the answers are given in their order. */
+  readonly each?: readonly SqlParams[];
   /** True if nobody looks at the result: a store that is asked over a network need not wait for it. */
   readonly unread?: true;
 }
@@ -74,6 +76,18 @@ export function* all<Row>(statement: Statement<Row>, params: SqlParams = {}): Op
 /** Performs a statement and gives its first row. */
 export function* one<Row>(statement: Statement<Row>, params: SqlParams = {}): Operation<Row | undefined> {
   return (yield { statement, params, single: true }) as Row | undefined;
+}
+
+/**
+ * Performs a statement once for each of these and gives the first row of each, in their order: a store that is asked over
+ * a network asks for all at once.
+ */
+export function* each<Row>(
+  statement: Statement<Row>,
+  params: readonly SqlParams[],
+): Operation<(Row | undefined)[]> {
+  if (params.length === 0) return [];
+  return (yield { statement, params: {}, single: true, each: params }) as (Row | undefined)[];
 }
 
 /** The result of a statement that returns no rows. */

@@ -140,7 +140,13 @@ export function asynchronousDriver(): Driver {
 
 /** Drives an operation in a transaction of its own, each step answered some turns of the event loop later. */
 export async function driveWithAwaits<T>(database: Database.Database, operation: Operation<T>): Promise<T> {
-  const answer = async ({ statement, params, single }: Step): Promise<unknown> => {
+  const answer = async ({ statement, params, single, each }: Step): Promise<unknown> => {
+    if (each !== undefined) {
+      const answers = [];
+      for (const own of each)
+        answers.push(await answer({ statement, params: own, ...(single && { single }) }));
+      return answers;
+    }
     await new Promise((resolve) => setImmediate(resolve));
     const prepared = preparedIn(database, statement);
     const perform = prepared.reader ? (single ? prepared.get : prepared.all) : prepared.run;

@@ -1,6 +1,6 @@
 // Batches by their ids, which are random: store/schema/0009-batch-ids.sql says how they are kept, and why.
 import { hash } from "node:crypto";
-import { all, type Operation, one, run, sql } from "../../store/statement.js";
+import { all, each, type Operation, one, run, sql } from "../../store/statement.js";
 import { type Env, marked } from "../../turns/operation.js";
 
 /** Hexadecimal digits of a batch id that its index holds: 48 bits, the most that SQLite keeps in six bytes. */
@@ -119,8 +119,10 @@ function* handOn(from: LevelRow, to: LevelRow): Operation<void> {
   to.ids += ids;
 }
 
-/** Removes the id of a batch that is removed. */
-export function* forgetId(batchKey: number, seq: number): Operation<void> {
-  const entered = yield* one(deleteId, { batchKey, seq });
-  if (entered !== undefined) yield* run(countRemoved, { level: entered.level });
+/** Removes the ids of batches that are removed. */
+export function* forgetIds(
+  batches: readonly { readonly batchKey: number; readonly seq: number }[],
+): Operation<void> {
+  for (const entered of yield* each(deleteId, batches))
+    if (entered !== undefined) yield* run(countRemoved, { level: entered.level });
 }

@@ -2,7 +2,7 @@
 import type { BatchState, Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { MAX_MOVED_BATCHES } from "@pawl/protocol/limits";
-import { type Operation, one, run, sql } from "../../store/statement.js";
+import { each, type Operation, one, sql, write } from "../../store/statement.js";
 import { type Env, type Outcome, Unfinished } from "../../turns/operation.js";
 import { pageOf } from "./pages.js";
 import {
@@ -21,7 +21,7 @@ import { byId, waitKey } from "./row.js";
 const BATCHES_PER_STEP = 150;
 
 const selectBatch = sql<MovedRow>(`
-  SELECT queue_id, batch_id, state, key, source_key, key_elsewhere, has_more FROM pawl_batch WHERE enqueue_seq = :seq`);
+  SELECT enqueue_seq, queue_id, batch_id, state, key, source_key, key_elsewhere, has_more FROM pawl_batch WHERE enqueue_seq = :seq`);
 
 const selectUser = sql<{ enqueue_seq: number }>(`
   SELECT enqueue_seq FROM pawl_batch
@@ -32,12 +32,15 @@ const selectFollowing = sql<{ follower_seq: number | null; follows_seq: number |
 );
 
 /** The end of an earlier claim is not to be completed any more. */
-const moveBatch = sql(`
-  UPDATE pawl_batch SET queue_id = :queueId, claim_seq = NULL, fencing_token = NULL,
+const moveBatch = sql(
+  `UPDATE pawl_batch SET queue_id = :queueId, claim_seq = NULL, fencing_token = NULL,
     in_line = CASE WHEN key IS NULL THEN NULL ELSE 1 END
-  WHERE enqueue_seq = :seq`);
+  WHERE enqueue_seq = :seq`,
+  { writes: "seq" },
+);
 
 interface MovedRow {
+  readonly enqueue_seq: number;
   readonly queue_id: number;
   readonly batch_id: string;
   readonly state: BatchState;
@@ -65,8 +68,7 @@ export function* moveBatches(
     if (row instanceof PawlError) return row;
     seqs.add(row.enqueue_seq);
   }
-  let moved = 0;
-  for (const seq of seqs) if (yield* moveOne(seq, to, env)) moved += 1;
+  const moved = yield* moveAll([...seqs], to, env);
   return { moved, kept: seqs.size - moved, more: false };
 }
 
@@ -88,32 +90,63 @@ function* moveQueue(
   if (queue === undefined) return { moved, kept, more: false };
   const rows = Math.min(BATCHES_PER_STEP, MAX_MOVED_BATCHES - moved);
   const page = yield* pageOf(queue.queue_id, { state, after: before.after, rows });
-  for (const { enqueue_seq: seq } of page) {
-    if (yield* moveOne(seq, to, env)) moved += 1;
-    else kept += 1;
-  }
+  const seqs = page.map(({ enqueue_seq: seq }) => seq);
+  const movedNow = yield* moveAll(seqs, to, env);
+  moved += movedNow;
+  kept += page.length - movedNow;
   if (page.length < rows) return { moved, kept, more: false };
   if (moved === MAX_MOVED_BATCHES || !env.mayGoOn) return { moved, kept, more: true };
   const after = page.at(-1)?.enqueue_seq ?? 0;
   return new Unfinished((later) => moveQueue(params, { moved, kept, after }, later));
 }
 
-/** Moves a batch, unless it is claimed or completed, has a follower or is one, or its sourceKey is in use there. */
-function* moveOne(seq: number, to: string, env: Env): Operation<boolean> {
-  const row = yield* one(selectBatch, { seq });
-  if (row === undefined || row.state === "claimed" || row.state === "completed") return false;
-  const { queue_id: from, state, key, source_key: sourceKey } = row;
-  const target = yield* findQueue(to, env);
-  if (target?.queue_id === from) return false;
-  if (target !== undefined && sourceKey !== null && row.key_elsewhere === null) {
-    if ((yield* one(selectUser, { queueId: target.queue_id, sourceKey })) !== undefined) return false;
+/**
+ * Moves those that are not claimed or completed, have no follower and are none, and whose sourceKey is not in use there.
+ * Says how many.
+ */
+function* moveAll(seqs: readonly number[], to: string, env: Env): Operation<number> {
+  const found = yield* each(
+    selectBatch,
+    seqs.map((seq) => ({ seq })),
+  );
+  const queueId = (yield* findQueue(to, env))?.queue_id;
+  const rows = found.filter((row): row is MovedRow => row !== undefined && mayMove(row, queueId));
+  const users = queueId === undefined ? new Set<string>() : yield* keysInUse(rows, queueId);
+  let moved = 0;
+  for (const row of rows) {
+    const { enqueue_seq: seq, source_key: sourceKey } = row;
+    const hasKey = sourceKey !== null && row.key_elsewhere === null;
+    if (hasKey && users.has(sourceKey)) continue;
+    const following = row.has_more === null ? undefined : yield* one(selectFollowing, { seq });
+    if ((following?.follower_seq ?? null) !== null || (following?.follows_seq ?? null) !== null) continue;
+    yield* moveOne(row, to, env);
+    if (hasKey) users.add(sourceKey);
+    moved += 1;
   }
-  const following = row.has_more === null ? undefined : yield* one(selectFollowing, { seq });
-  if ((following?.follower_seq ?? null) !== null || (following?.follows_seq ?? null) !== null) return false;
+  return moved;
+}
 
+function mayMove({ state, queue_id: from }: MovedRow, queueId: number | undefined): boolean {
+  return state !== "claimed" && state !== "completed" && from !== queueId;
+}
+
+/** Which of the sourceKeys of these batches are in use in a queue. */
+function* keysInUse(rows: readonly MovedRow[], queueId: number): Operation<Set<string>> {
+  const keys = rows.flatMap(({ source_key: sourceKey, key_elsewhere: elsewhere }) =>
+    sourceKey === null || elsewhere !== null ? [] : [sourceKey],
+  );
+  const users = yield* each(
+    selectUser,
+    keys.map((sourceKey) => ({ queueId, sourceKey })),
+  );
+  return new Set(keys.filter((_, index) => users[index] !== undefined));
+}
+
+function* moveOne(row: MovedRow, to: string, env: Env): Operation<void> {
+  const { enqueue_seq: seq, queue_id: from, state, key } = row;
   const queueId = yield* queueToFill(to, env);
   yield* raiseToken(queueId, from, env);
-  yield* run(moveBatch, { seq, queueId });
+  yield* write(moveBatch, { seq, queueId });
   yield* move(from, { [state]: -1 }, env);
   yield* move(queueId, { [state]: 1 }, env);
   yield* forgetHeads(queueId, env);
@@ -129,5 +162,4 @@ function* moveOne(seq: number, to: string, env: Env): Operation<boolean> {
   }
   yield* removeIfEmpty(from, env);
   if (state === "ready") env.effects.wake(waitKey(to));
-  return true;
 }

@@ -2,7 +2,7 @@
 import type { BatchState, Parsed, Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import { MAX_PURGED_BATCHES } from "@pawl/protocol/limits";
-import { type Operation, one, sql } from "../../store/statement.js";
+import { each, type Operation, one, sql } from "../../store/statement.js";
 import { type Env, type Outcome, Unfinished } from "../../turns/operation.js";
 import { ended, isTurning } from "./flows.js";
 import { unfollow } from "./followers.js";
@@ -40,9 +40,7 @@ export function* purge(params: Parsed<"queue.purge">, env: Env): Operation<Outco
     if (row instanceof PawlError) return row;
     if (row.state !== "claimed") seqs.add(row.enqueue_seq);
   }
-  let purged = 0;
-  for (const seq of seqs) if (yield* purgeOne(seq, params, env)) purged += 1;
-  return { purged, more: false };
+  return { purged: yield* purgeAll([...seqs], params, env), more: false };
 }
 
 /** How far a purge of a queue has come: in which of its states, and up to which enqueueSeq. */
@@ -63,8 +61,8 @@ function* purgeQueue(
   if (queue === undefined || state >= states.length) return { purged: before, more: false };
   const rows = Math.min(BATCHES_PER_STEP, MAX_PURGED_BATCHES - before);
   const page = yield* pageOf(queue.queue_id, { state: states[state], after, rows });
-  let purged = before;
-  for (const { enqueue_seq: seq } of page) if (yield* purgeOne(seq, params, env)) purged += 1;
+  const seqs = page.map(({ enqueue_seq: seq }) => seq);
+  const purged = before + (yield* purgeAll(seqs, params, env));
   const last = page.at(-1)?.enqueue_seq ?? 0;
   const next = page.length < rows ? { purged, state: state + 1, after: 0 } : { purged, state, after: last };
   if (next.state >= states.length) return { purged, more: false };
@@ -72,22 +70,42 @@ function* purgeQueue(
   return new Unfinished((later) => purgeQueue(params, next, later));
 }
 
-/** Removes a batch, if it is old enough and no other waits for it. Whoever waited for its end need not any more. */
-function* purgeOne(
-  seq: number,
-  { olderThanMs = 0, dryRun }: Parsed<"queue.purge">,
-  env: Env,
-): Operation<boolean> {
-  const row = yield* one(selectBatch, { seq });
-  if (row === undefined) return false;
-  const { finished_at: finishedAt, enqueued_at: enqueuedAt, has_more: hasMore } = row;
-  const ageMs = finishedAt === null ? env.wallMs - enqueuedAt : env.retentionNow - finishedAt;
-  if (ageMs < olderThanMs) return false;
-  if (hasMore !== null && ((yield* one(selectAwaited, { seq }))?.awaited ?? 0) > 0) return false;
-  if (hasMore !== null && (yield* isTurning(seq))) return false;
+/**
+ * Removes those that are old enough and that no others wait for, and says how many. Whoever waited for the end of one need
+ * not any more.
+ */
+function* purgeAll(seqs: readonly number[], params: Parsed<"queue.purge">, env: Env): Operation<number> {
+  const found = yield* each(
+    selectBatch,
+    seqs.map((seq) => ({ seq })),
+  );
+  const { olderThanMs = 0, dryRun } = params;
+  const rows = found.filter((row) => row !== undefined && ageOf(row, env) >= olderThanMs) as PurgedRow[];
+  const plain = rows.filter((row) => row.has_more === null);
+  if (dryRun !== true) {
+    for (const { enqueue_seq: seq, queue } of plain) yield* ended(seq, queue, null, env);
+    yield* removeOutdated(
+      plain.map(({ enqueue_seq: seq }) => seq),
+      env,
+    );
+  }
+  let purged = plain.length;
+  for (const row of rows) if (row.has_more !== null && (yield* purgeLinked(row, params, env))) purged += 1;
+  return purged;
+}
+
+function ageOf({ finished_at: finishedAt, enqueued_at: enqueuedAt }: PurgedRow, env: Env): number {
+  return finishedAt === null ? env.wallMs - enqueuedAt : env.retentionNow - finishedAt;
+}
+
+/** Of those that have to do with others: one after the other, since the end of one lets go of others. */
+function* purgeLinked(row: PurgedRow, { dryRun }: Parsed<"queue.purge">, env: Env): Operation<boolean> {
+  const { enqueue_seq: seq, queue, has_more: hasMore } = row;
+  if (((yield* one(selectAwaited, { seq }))?.awaited ?? 0) > 0) return false;
+  if (yield* isTurning(seq)) return false;
   if (dryRun) return true;
   yield* unfollow(seq, hasMore);
-  yield* ended(seq, row.queue, hasMore, env);
+  yield* ended(seq, queue, hasMore, env);
   yield* removeOutdated([seq], env);
   return true;
 }

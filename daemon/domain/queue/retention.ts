@@ -1,10 +1,10 @@
 // Batches that have ended are kept for a while, then removed.
 import type { BatchState } from "@pawl/protocol";
 import { type Ending, retentionEnd } from "../../grants/ending.js";
-import { all, type Operation, one, run, sql } from "../../store/statement.js";
+import { all, each, type Operation, one, run, sql, write } from "../../store/statement.js";
 import { type Env, EVERYTHING } from "../../turns/operation.js";
 import { dropAfter } from "./flows.js";
-import { forgetId } from "./ids.js";
+import { forgetIds } from "./ids.js";
 import { move, NO_COUNTS, removeIfEmpty, touchKey } from "./queue-row.js";
 
 /** Batches that one turn removes at most: some 2 ms of work. */
@@ -61,19 +61,23 @@ export const endedBatches: Ending = {
 
 /** Removes batches, and queues that are empty then. */
 export function* removeOutdated(seqs: readonly number[], env: Env): Operation<void> {
-  const removed: RemovedRow[] = [];
-  for (const seq of seqs) {
-    const row = (yield* one(deleteBatch, { seq })) as RemovedRow;
-    if (row.is_inline === 0) yield* run(deletePayloads, { seq });
+  const removed = (yield* each(
+    deleteBatch,
+    seqs.map((seq) => ({ seq })),
+  )) as RemovedRow[];
+  for (const [index, row] of removed.entries()) {
+    const seq = seqs[index] as number;
+    if (row.is_inline === 0) yield* write(deletePayloads, { seq });
     if (row.has_more !== null) {
       env.reach?.(EVERYTHING);
       yield* dropAfter(seq, row.state);
       yield* run(deleteMore, { seq });
     }
-    yield* forgetId(row.batch_key, seq);
     yield* touchKey(row.queue_id, row.key, env);
-    removed.push(row);
   }
+  yield* forgetIds(
+    removed.map(({ batch_key: batchKey }, index) => ({ batchKey, seq: seqs[index] as number })),
+  );
   for (const queueId of new Set(removed.map((row) => row.queue_id))) {
     const counts = { ...NO_COUNTS };
     for (const row of removed) if (row.queue_id === queueId) counts[row.state] -= 1;
