@@ -391,7 +391,9 @@ export class SideBySide {
     const works = hasAll ? [{ scopes: undefined, items }] : worksOf(items);
     const isAlone = works.length === 1;
     const turns = works.map(({ scopes }) => new SharedTurn(setting, slot.session, { scopes, isAlone }));
-    const transaction = new Transaction(slot.session, turns, slot.daemon, this.#place.clock);
+    const { daemon } = slot;
+    const { clock } = this.#place;
+    const transaction = new Transaction(slot.session, turns, { daemon, tables: setting.tables, clock });
     const scopes = hasAll ? undefined : items.flatMap(({ scopes: own }) => own);
     const coming = works.map((work) => work.items.flatMap((item) => item.coming ?? []));
     const opened = transaction.begin(setting.lockPrefix, scopes, coming);

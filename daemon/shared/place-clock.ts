@@ -2,6 +2,7 @@
 // was ever set back. What is named as a time is judged by the server's clock as it is.
 import { elapsed, type Reading } from "../clock.js";
 import type { Ask } from "./batch.js";
+import { TABLES } from "./tables.js";
 
 /** A clock was set if it has left the time that has passed by more than this. */
 export const STEP_MS = 1000;
@@ -15,7 +16,7 @@ const AHEAD_KEY = "clock_ahead_ms";
 export const CLOCK_COLUMNS = `${WALL} AS wall,
   coalesce((SELECT value::bigint FROM pawl_meta WHERE key = '${AHEAD_KEY}'), 0) AS ahead,
   coalesce((SELECT max(now_ms) FROM pawl_shared_turn), 0) AS latest`;
-export const LOOK_AT_CLOCK: Ask = { name: "pawl_look_at_clock", text: `SELECT ${CLOCK_COLUMNS}` };
+export const LOOK_AT_CLOCK: Ask = { name: "pawl_look_at_clock", text: `SELECT ${CLOCK_COLUMNS}, ${TABLES}` };
 
 /** What the database says of the time. */
 export interface Seen {

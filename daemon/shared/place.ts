@@ -67,7 +67,7 @@ import { placeOf, Session } from "./session.js";
 import { SessionPool } from "./session-pool.js";
 import { Silence } from "./silence.js";
 import { AS_THEY_ARE, SnapshotReads } from "./snapshot-reads.js";
-import { useTables } from "./tables.js";
+import { TABLES, TablesReplaced, useTables } from "./tables.js";
 import type { ScopedCall, SharedTurn, TurnSetting } from "./turn.js";
 
 /** A database that was lost is asked for again after so long, then twice as long, up to the most. */
@@ -615,7 +615,11 @@ export class Place implements LinesPlace {
     return this.clock.time();
   }
 
-  async #lookAtClock(seen: Seen, sentAt: number, { listener }: Life): Promise<void> {
+  async #lookAtClock(seen: Seen & { tables?: number }, sentAt: number, { listener }: Life): Promise<void> {
+    if (seen.tables !== this.setting.tables) {
+      this.lost(new TablesReplaced("the tables are not those of before"));
+      return;
+    }
     const step = this.clock.stepIn(seen, sentAt);
     if (step !== undefined) {
       const againAt = elapsed();
@@ -729,10 +733,13 @@ export class Place implements LinesPlace {
       "INSERT INTO pawl_meta (key, value) VALUES ('signing_key', $1) ON CONFLICT DO NOTHING",
       [randomBytes(SIGNING_KEY_BYTES).toString("base64")],
     );
-    const [row] = await listener.query<{ value: string }>(
-      "SELECT value FROM pawl_meta WHERE key = 'signing_key'",
+    const [row] = await listener.query<{ value: string; tables: number }>(
+      `SELECT value, ${TABLES} FROM pawl_meta WHERE key = 'signing_key'`,
     );
-    const key = Buffer.from((row as { value: string }).value, "base64");
+    const { value, tables } = row as { value: string; tables: number };
+    const key = Buffer.from(value, "base64");
+    const idMark = createHash("sha256").update(key).update("mark").digest("hex").slice(0, MARK_DIGITS);
+    if (this.#setting !== undefined && idMark !== this.#setting.idMark) throw otherTables(listener.shown);
     const { mode, idDigits, retentionMs, isFollowed, ancestorsOf, boot } = this.#options;
     const machine = createHash("sha256").update(`${boot}`).digest().readUInt32BE() % MACHINES;
     const known = (caller: Caller): Caller => {
@@ -748,7 +755,7 @@ export class Place implements LinesPlace {
       mode,
       idDigits,
       sign: signWith(key),
-      idMark: createHash("sha256").update(key).update("mark").digest("hex").slice(0, MARK_DIGITS),
+      idMark,
       get retentionMs() {
         return retentionMs();
       },
@@ -767,6 +774,7 @@ export class Place implements LinesPlace {
           startTicks: startTicks * MACHINES + machine,
         })),
       lockPrefix: this.#lockPrefix,
+      tables,
     };
   }
 
@@ -899,6 +907,15 @@ const NOT_YET = refuse(
 );
 
 const REFUSES_US = "the database of shared names refuses us";
+
+/** Numbers begin anew in tables that were made anew, so nobody goes on there without knowing. */
+function otherTables(place: string): PawlError {
+  return refuse(
+    "invalid_state",
+    `The tables in ${place} are not those that this daemon began with: they were made anew, or restored from others. Start the daemon again to go on with them, and what they count from.`,
+    { from: "", to: "" },
+  );
+}
 
 const NO_SPACE = refuse(
   "unavailable",

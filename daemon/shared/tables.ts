@@ -1,5 +1,6 @@
 // The tables of a place: making them, bringing them up to date, and that they are those of this program.
 import { PawlError } from "@pawl/protocol/errors";
+import { ConnectionLost } from "./failure.js";
 import type { MigrationStep } from "./own-tables.js";
 import { migrationSteps } from "./schema.js";
 import type { Session } from "./session.js";
@@ -108,6 +109,15 @@ async function difference(session: Session): Promise<Difference> {
     unknown: [...names].filter((name) => !known.has(name)).sort(),
   };
 }
+
+/**
+ * Which tables these are, as a column: others once they were dropped and made again. The server finds it out when it
+ * plans a statement, and plans that anew once they are gone, so it costs nothing each time.
+ */
+export const TABLES = "CAST(CAST('pawl_meta' AS regclass) AS oid)::bigint AS tables";
+
+/** The tables of a session are not those that it began with. */
+export class TablesReplaced extends ConnectionLost {}
 
 /** The text whose lock daemons share while they use the tables. */
 function useKey(session: Session): string {

@@ -12,6 +12,7 @@ import {
 } from "./place-clock.js";
 import type { Session } from "./session.js";
 import { arrayOf } from "./statements.js";
+import { TABLES, TablesReplaced } from "./tables.js";
 import type { SharedTurn } from "./turn.js";
 
 const LOCK_PLACE: Ask = {
@@ -24,11 +25,14 @@ const LOCK_SCOPES: Ask = {
     count(*) FILTER (WHERE pg_advisory_xact_lock(hashtextextended($1 || ' ' || scope, 0)) IS NULL) AS scopes
     FROM unnest($2::text[]) AS scope`,
 };
-const READ_CLOCK: Ask = { name: "pawl_read_clock", text: `SELECT ${CLOCK_COLUMNS}, true AS others` };
+const READ_CLOCK: Ask = {
+  name: "pawl_read_clock",
+  text: `SELECT ${CLOCK_COLUMNS}, ${TABLES}, true AS others`,
+};
 /** The same, whether calls wait at other daemons, and under which keys of its scopes. */
 const READ_CLOCK_AND_WAITING: Ask = {
   name: "pawl_read_clock_and_waiting",
-  text: `SELECT ${CLOCK_COLUMNS}, EXISTS (SELECT 1 FROM pawl_shared_waiting WHERE daemon <> $2) AS others,
+  text: `SELECT ${CLOCK_COLUMNS}, ${TABLES}, EXISTS (SELECT 1 FROM pawl_shared_waiting WHERE daemon <> $2) AS others,
     (SELECT json_agg(key) FROM pawl_shared_waiting WHERE key = ANY($1::text[]) AND daemon <> $2) AS waiting`,
 };
 const LEAVE_TURN: Ask = {
@@ -60,6 +64,7 @@ export class Transaction {
   readonly #session: Session;
   readonly #turns: readonly SharedTurn[];
   readonly #daemon: number;
+  readonly #tables: number;
   readonly #clock: PlaceClock;
   /** How the server's clock was set, if that was put right. */
   clockStep: ClockStep | undefined;
@@ -70,11 +75,17 @@ export class Transaction {
   #readAt = 0;
   #readBeforeMs = 0;
 
-  constructor(session: Session, turns: readonly SharedTurn[], daemon: number, clock: PlaceClock) {
+  /** @param options `tables` are those that the daemon began with. */
+  constructor(
+    session: Session,
+    turns: readonly SharedTurn[],
+    options: { readonly daemon: number; readonly tables: number; readonly clock: PlaceClock },
+  ) {
     this.#session = session;
     this.#turns = turns;
-    this.#daemon = daemon;
-    this.#clock = clock;
+    this.#daemon = options.daemon;
+    this.#tables = options.tables;
+    this.#clock = options.clock;
   }
 
   /**
@@ -103,6 +114,7 @@ export class Transaction {
     const begun = this.#session.begin(asks, { inserts: ahead.flatMap(({ inserts }) => inserts) });
     const read = this.#turns.map((turn, index) => turn.readAhead(ahead[index] as Ahead));
     const [[, [clock] = []]] = await Promise.all([begun, ...read]);
+    if (clock?.tables !== this.#tables) throw new TablesReplaced("the tables are not those of before");
     this.#time = await this.#timeBy(clock as unknown as Seen);
     this.#othersWait = clock?.others === 1;
     const waiting = typeof clock?.waiting === "string" ? (JSON.parse(clock.waiting) as string[]) : [];

@@ -50,6 +50,8 @@ export interface TurnSetting extends Pick<Env, "mode" | "idDigits" | "sign" | "i
   readonly ancestorsOf: (caller: Caller) => readonly Process[];
   /** The text that all locks of the place begin with. */
   readonly lockPrefix: string;
+  /** Which tables it has (`TABLES`). */
+  readonly tables: number;
 }
 
 /** A call with the scopes of the rows that it uses; `EVERYTHING` is one of them where these are not known. */

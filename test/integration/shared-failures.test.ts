@@ -280,6 +280,27 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
     expect((await client.call("sequence.next", { type: "SEQ" })).seq).toBe(1);
   });
 
+  test("nobody goes on in tables that were made anew before the daemon was started again", async () => {
+    const schema = await newSchema();
+    const place = new Place();
+    const daemon = await place.start(shared(schema));
+    const client = await place.connect();
+    for (const seq of [1, 2]) expect((await client.call("sequence.next", { type: "SEQ" })).seq).toBe(seq);
+    postgres().psql(`DROP SCHEMA ${schema} CASCADE`);
+    await makePlace(postgres().url(schema));
+    await expect(client.call("sequence.next", { type: "SEQ" })).rejects.toMatchObject(AWAY);
+    const { err } = await daemon.logged(
+      ({ msg, err }) =>
+        msg === "the database of shared names refuses us" &&
+        (err as Error).message.includes("are not those that this daemon began with"),
+    );
+    expect(err).toMatchObject({ message: expect.stringContaining("Start the daemon again") });
+    await expect(client.call("sequence.next", { type: "SEQ" })).rejects.toMatchObject(AWAY);
+    await daemon.end("SIGTERM");
+    await place.start(shared(schema));
+    expect((await (await place.connect()).call("sequence.next", { type: "SEQ" })).seq).toBe(1);
+  });
+
   test("what a daemon granted that hangs ends by its time for those who wait at another", async () => {
     const schema = await newSchema();
     const [one, two] = [new Place(), new Place()];
