@@ -252,6 +252,36 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
     expect(await told).toMatchObject({ leaseId: lease.leaseId, cause: "broken" });
   });
 
+  test("connections that are cut for a moment cost nobody what is held until a time, while others go on", async () => {
+    const schema = await newSchema();
+    const proxy = await SilentProxy.start(postgres().port as number, onTestFinished);
+    const [one, two] = [new Place(), new Place()];
+    const first = await one.start(shared(schema, proxy.port));
+    const second = await two.start(shared(schema));
+    const [holder, other] = [await one.connect(), await two.connect()];
+    // A third of it is more than the daemon takes to be back.
+    const held = { owner: "a", ttlMs: 60_000 } as const;
+    const { lease } = await holder.call("lease.acquire", { ...held, name: "s/timed" });
+    const bindsTo = { releaseOn: "disconnect" } as const;
+    const { lease: bound } = await holder.call("lease.acquire", { ...held, ...bindsTo, name: "s/tied" });
+    await holder.call("queue.enqueue", { queue: "s/cut", payloads: [1] });
+    const { claim } = await holder.call("queue.claim", { queue: "s/cut", owner: "a", leaseMs: 60_000 });
+    const isBack = first.logged(({ msg, daemon }) => msg === THERE && daemon === 3);
+    const gone = second.logged(({ msg }) => msg.startsWith("another daemon has gone"));
+    const order: string[] = [];
+    const told = toldOf(holder, "lease.lost").then(({ leaseId }) => order.push(leaseId));
+    const granted = other
+      .call("lease.acquire", { name: "s/tied", owner: "b", waitMs: 30_000 })
+      .then(() => order.push("granted"));
+    proxy.cut();
+    await Promise.all([gone, isBack, told, granted]);
+    expect(order).toEqual([bound.leaseId, "granted"]);
+    expect((await other.call("lease.get", { name: "s/timed" })).lease).toMatchObject({ owner: "a" });
+    await holder.call("lease.heartbeat", { leaseId: lease.leaseId });
+    const { claimId, leaseToken } = claim as NonNullable<typeof claim>;
+    expect(await holder.call("queue.complete", { claimId, leaseToken })).toEqual({ completed: 1 });
+  });
+
   test("a server that says nothing is away for calls that are under way, too, whatever is held", async () => {
     const schema = await newSchema();
     const proxy = await SilentProxy.start(postgres().port as number, onTestFinished);
