@@ -462,7 +462,7 @@ export class Place implements LinesPlace {
   roomAgain(connection: number): void {
     this.#reads.roomAgain(connection);
     for (const parked of this.#waiters.roomAgain(connection) ?? []) this.timeOut(parked);
-    this.wake(this.#waiters.takeLeft());
+    this.wake(this.#waiters.takeLeft(), false);
   }
 
   /** Ends the waits of a connection that has closed. */
