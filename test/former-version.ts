@@ -34,7 +34,15 @@ export function formerPawld(commit: string, atEnd?: AtEnd): string {
   const run = (...args: string[]): unknown =>
     execFileSync(process.execPath, args, { cwd: directory, stdio: ["ignore", "ignore", "pipe"] });
   // Its types were checked when it was made.
-  const scriptsAlone = ["--noCheck", "--composite", "false", "--incremental", "false", "--declaration", "false"];
+  const scriptsAlone = [
+    "--noCheck",
+    "--composite",
+    "false",
+    "--incremental",
+    "false",
+    "--declaration",
+    "false",
+  ];
   for (const project of ["protocol", "daemon"])
     run(join(REPOSITORY, "node_modules/typescript/bin/tsc"), "-p", project, ...scriptsAlone);
   run(join(REPOSITORY, "node_modules/rolldown/bin/cli.mjs"), "--config", "daemon/rolldown.config.js");
