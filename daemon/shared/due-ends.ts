@@ -77,7 +77,7 @@ export class DueEnds {
         const [[row] = []] = await session.begin([LOOK_AT_CLOCK], { toRead: true });
         const seen = row as unknown as Seen;
         // A step of it is put right by who may write.
-        if (clock.stepIn(seen, sentAt) === undefined) clock.follow(seen, sentAt);
+        if (clock.stepIn(seen) === undefined) clock.follow(seen, sentAt);
         const env = this.#options.env(DAEMON);
         const { all } = endings;
         const earliest = await Promise.all(all.map((ending) => session.drive(ending.earliest(env))));

@@ -56,8 +56,8 @@ export class PlaceClock {
   #leastMs = 0;
   #mostMs = 0;
   #wallBehindMs = 0;
-  /** When it was read, in milliseconds of `elapsed`; undefined before the first time. */
-  #readAt: number | undefined;
+  /** When it was read, in milliseconds of `elapsed`. */
+  #readAt = 0;
   /** False as long as a new connection has read nothing: time may have passed that `elapsed` does not know of. */
   #isFollowed = false;
 
@@ -83,19 +83,18 @@ export class PlaceClock {
   }
 
   /**
-   * How the server's clock was set, if it was: back, or, where it had been before, forward again. Any other step forward
-   * counts as time that has passed, since this machine may have stood still.
+   * How the server's clock was set, if it was: back, or, where it had been before, forward again. Back is what its own
+   * turns say: a daemon whose clock runs fast would end what all others hold. Any other step forward counts as time that
+   * has passed, since this machine may have stood still.
    */
-  stepIn({ wall, ahead, latest }: Seen, sentAt: number): ClockStep | undefined {
-    const [now, readAt] = [elapsed(), this.#readAt];
-    const toleratedMs = STEP_MS + (now - (readAt ?? now)) * DRIFT_PART;
-    const least = readAt === undefined ? latest : Math.max(Math.floor(sentAt + this.#leastMs), latest);
-    if (least - wall - ahead > toleratedMs) return { from: ahead, to: least - wall };
+  stepIn({ wall, ahead, latest }: Seen): ClockStep | undefined {
+    if (latest - wall - ahead > STEP_MS) return { from: ahead, to: latest - wall };
     if (ahead === 0 || !this.#isFollowed) return undefined;
+    const [now, readAt] = [elapsed(), this.#readAt];
     const most = Math.ceil(now + this.#mostMs);
     const earlyMs = wall + ahead - most;
     // What a turn has left of it binds all others.
-    if (earlyMs <= toleratedMs || latest > most) return undefined;
+    if (earlyMs <= STEP_MS + (now - readAt) * DRIFT_PART || latest > most) return undefined;
     return { from: ahead, to: Math.max(ahead - earlyMs, 0) };
   }
 }

@@ -620,7 +620,7 @@ export class Place implements LinesPlace {
       this.lost(new TablesReplaced("the tables are not those of before"));
       return;
     }
-    const step = this.clock.stepIn(seen, sentAt);
+    const step = this.clock.stepIn(seen);
     if (step !== undefined) {
       const againAt = elapsed();
       const [, [again] = []] = await listener.together([correctClock(step), LOOK_AT_CLOCK]);

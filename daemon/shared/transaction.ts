@@ -124,7 +124,7 @@ export class Transaction {
   async #timeBy(read: Seen): Promise<Reading> {
     let seen = read;
     for (;;) {
-      const step = this.#clock.stepIn(seen, this.#readAt);
+      const step = this.#clock.stepIn(seen);
       if (step === undefined) return this.#clock.follow(seen, this.#readAt);
       this.clockStep = step;
       this.#readAt = elapsed();
