@@ -5,6 +5,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { onTestFinished } from "vitest";
+import { PYTHON } from "./python.js";
 
 const HOLDER = join(import.meta.dirname, "workers/holder.py");
 
@@ -23,7 +24,7 @@ export async function hold(
   kind: Kind,
   params: object,
 ): Promise<Holding & { process: ChildProcess }> {
-  const process = spawn("python3", [HOLDER, socket, name, kind, JSON.stringify(params)], {
+  const process = spawn(PYTHON[0], [...PYTHON.slice(1), HOLDER, socket, name, kind, JSON.stringify(params)], {
     // The last one is for children that outlive it: Node closes its standard input when it has ended.
     stdio: ["pipe", "pipe", "inherit", "pipe"],
   });

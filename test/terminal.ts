@@ -1,6 +1,7 @@
 // A program on a terminal of its own, as a person sits at it: a pty, which python3 has.
 import { spawn, spawnSync } from "node:child_process";
 import { PawlProcess } from "./integration/cli-program.js";
+import { PYTHON } from "./python.js";
 
 /** Makes the terminal, and passes on what is typed and shown. SIGUSR1 makes the window 120 by 50 characters large. */
 const TERMINAL = `
@@ -55,7 +56,7 @@ export class TerminalProcess extends PawlProcess {
 /** Runs a program on a terminal. */
 export function onTerminal(command: readonly string[], env: Record<string, string> = {}): TerminalProcess {
   return new TerminalProcess(
-    spawn("python3", ["-c", TERMINAL, ...command], {
+    spawn(PYTHON[0], [...PYTHON.slice(1), "-c", TERMINAL, ...command], {
       stdio: ["pipe", "pipe", "inherit"],
       env: { ...process.env, ...env },
     }),

@@ -2,6 +2,7 @@
 import { spawn } from "node:child_process";
 import { join } from "node:path";
 import { onTestFinished } from "vitest";
+import { PYTHON } from "./python.js";
 
 export interface Worker<T> {
   /** The printed result, parsed; rejects if the worker failed. */
@@ -10,15 +11,15 @@ export interface Worker<T> {
   finish(): void;
 }
 
-const PROGRAMS = { js: process.execPath, py: "python3" };
+const PROGRAMS = { js: [process.execPath], py: PYTHON } as const;
 
 /** Starts a worker; it is killed with the test if it still runs then. */
 export function startWorker<T = number[]>(
   file: `${string}.${keyof typeof PROGRAMS}`,
   args: string[],
 ): Worker<T> {
-  const program = PROGRAMS[file.split(".")[1] as keyof typeof PROGRAMS];
-  const child = spawn(program, [join(import.meta.dirname, "workers", file), ...args], {
+  const [program, ...options] = PROGRAMS[file.split(".")[1] as keyof typeof PROGRAMS];
+  const child = spawn(program, [...options, join(import.meta.dirname, "workers", file), ...args], {
     stdio: ["pipe", "pipe", "pipe"],
   });
   onTestFinished(() => void child.kill("SIGKILL"));

@@ -7,6 +7,7 @@ import { expect, test } from "vitest";
 import { testClient, testSocketPaths } from "../client-suite.js";
 import { privateDirectory } from "../daemon.js";
 import { fakeDaemon } from "../fake-daemon.js";
+import { PYTHON } from "../python.js";
 
 const PACKAGE = join(import.meta.dirname, "../../clients/python");
 const SCENARIOS = join(PACKAGE, "test/scenarios.py");
@@ -15,11 +16,7 @@ const runs = (program: string, ...args: string[]): boolean => spawnSync(program,
 
 const hasPython = runs("python3", "-c", "import sys; sys.exit(sys.version_info < (3, 9))");
 if (hasPython) {
-  // What is called python3 may be a script that looks for the interpreter, at each of a hundred starts.
-  const { stdout: python } = spawnSync("python3", ["-c", "import sys; print(sys.executable, end='')"], {
-    encoding: "utf8",
-  });
-  const command = (kind: string) => () => [python, "-W", "error", SCENARIOS, kind];
+  const command = (kind: string) => () => [...PYTHON, "-W", "error", SCENARIOS, kind];
   testSocketPaths({ name: "Python", command: command("blocking") });
   for (const kind of ["blocking", "asyncio"]) testClient({ name: `Python, ${kind}`, command: command(kind) });
 } else console.warn("the client for Python is not tested: python3 is not installed, or older than 3.9");
