@@ -9,5 +9,5 @@ const { stdout } = spawnSync("python3", ["-c", "import sys; print(sys.executable
 /** The interpreter; where there is none, the name that is not found. */
 const program = stdout || "python3";
 
-/** The command of a script or of `-c`. What a machine has installed beside Python is not looked for, a third of a start. */
+/** The command of a script or of `-c`. What is installed beside Python is not looked for: a third of a start. */
 export const PYTHON: readonly [string, ...string[]] = [program, "-I", "-S"];

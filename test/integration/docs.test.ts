@@ -1,7 +1,7 @@
 // The documentation, as a reader takes it: each link leads somewhere, and each shell block that says `run` is run, in
-// the order of its page, in one bash with a daemon of its own. Where a block of `text` follows a
-// block that is run, it is what the block prints; `…` in it stands for anything. What is only a call of `pawl` is run in
-// the process of the test (`pawl-launcher.ts`): pages are about what it does, and there are two hundred of them.
+// the order of its page, in one bash with a daemon of its own. Where a block of `text` follows a block that is run, it
+// is what the block prints; `…` in it stands for anything. What is only a call of `pawl` is run in the process of the
+// test (`pawl-launcher.ts`): pages are about what it does, and there are two hundred of them.
 import { execFileSync, spawn } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";

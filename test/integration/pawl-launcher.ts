@@ -1,5 +1,5 @@
-// `pawl` for shell scripts of tests that are about what it does, and not about its process: a program of that name which
-// has the process of the test run the command. It starts in 5 ms of the processor, and Node in 90.
+// `pawl` for shell scripts of tests that are about what it does, and not about its process: a program of that name
+// which has the process of the test run the command. It starts in 5 ms of the processor, and Node in 90.
 import { spawnSync } from "node:child_process";
 import { symlinkSync, writeFileSync } from "node:fs";
 import { createServer, type Socket } from "node:net";
@@ -52,7 +52,7 @@ exec "${process.execPath}", "${PAWL}", @ARGV;
   writeFileSync(path, script, { mode: 0o755 });
 }
 
-/** Runs one command line: the request is its input, the number of its arguments, these, and names and values of variables. */
+/** Runs a command line: a request is its input, the number of its arguments, these, and variables by name and value. */
 async function answer(connection: Socket): Promise<void> {
   connection.on("error", () => {});
   const chunks: Buffer[] = [];

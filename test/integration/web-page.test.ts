@@ -428,8 +428,8 @@ describe.runIf(why === undefined)("in a browser", () => {
     const [line] = await once(running.stdout, "data");
     const url = String(line).trim();
     const { origin } = new URL(url);
-    // One is drawn by the browser. Whatever it asks for is asked nine times more, which is the same to pawl web, and takes
-    // less than a browser does to draw nine more.
+    // One is drawn by the browser. Whatever it asks for is asked nine times more, which is the same to pawl web, and
+    // takes less than a browser does to draw nine more.
     const hosts = new Set<string>();
     const told = new Set<number>();
     const agents = Array.from({ length: 9 }, () => new Agent({ keepAlive: true }));
