@@ -113,7 +113,7 @@ export class Place {
     if (SHARED_URL === undefined || args.some((arg) => OWN_PLACES.includes(arg))) return [];
     if (this.#sharedUrl === undefined) {
       const schema = `place_${randomBytes(8).toString("hex")}`;
-      // It makes the tables, in a thread that is there already; a process for that takes half a second of the processor.
+      // It makes the tables, in a thread that is there already; a process for that takes half a second.
       new PostgreSqlStore(SHARED_URL, schema).close();
       const url = new URL(SHARED_URL);
       url.searchParams.set("schema", schema);

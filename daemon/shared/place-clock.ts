@@ -83,9 +83,9 @@ export class PlaceClock {
   }
 
   /**
-   * How the server's clock was set, if it was: back, or, where it had been before, forward again. Back is what its own
-   * turns say: a daemon whose clock runs fast would end what all others hold. Any other step forward counts as time that
-   * has passed, since this machine may have stood still.
+   * How the server's clock was set, if it was: back, or, where it had been before, forward again. Back is what its
+   * own turns say: a daemon whose clock runs fast would end what all others hold. Any other step forward counts as time
+   * that has passed, since this machine may have stood still.
    */
   stepIn({ wall, ahead, latest }: Seen): ClockStep | undefined {
     if (latest - wall - ahead > STEP_MS) return { from: ahead, to: latest - wall };

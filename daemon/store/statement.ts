@@ -79,8 +79,8 @@ export function* one<Row>(statement: Statement<Row>, params: SqlParams = {}): Op
 }
 
 /**
- * Performs a statement once for each of these and gives the first row of each, in their order: a store that is asked over
- * a network asks for all at once.
+ * Performs a statement once for each of these and gives the first row of each, in their order: a store that is asked
+ * over a network asks for all at once.
  */
 export function* each<Row>(
   statement: Statement<Row>,

@@ -42,7 +42,7 @@ function levels(path: string) {
   return Object.fromEntries(counted.map(({ level, ids }) => [level as number, ids as number]));
 }
 
-// Names in PostgreSQL have no levels (`isStep`). Here they fill by numbers without a gap, of which that leaves some out.
+// Names in PostgreSQL have no levels (`isStep`). Here they fill by numbers without a gap, and that leaves some out.
 test.skipIf(NAMES_ARE_SHARED)(
   "all are found, from the newest, which are not entered yet, to those on the last level",
   async () => {

@@ -104,7 +104,7 @@ test(
     const end = performance.now() + RUN_MS;
     let killedHolders = 0;
     const endsOf = (): number => linesOf().filter((line) => line.startsWith("end ")).length;
-    // At least one has to be killed while it holds the lease, and some have to come to their end, however chance has it.
+    // At least one has to be killed while it holds the lease, and some have to come to their end, whatever chance is.
     for (let kill = 0; performance.now() < end || killedHolders === 0 || endsOf() <= PROCESSES; kill += 1) {
       await sleep(Math.random() * 2 * KILL_EVERY_MS);
       // Every other one is whoever holds the lease now, if anybody does.

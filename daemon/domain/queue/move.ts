@@ -101,8 +101,8 @@ function* moveQueue(
 }
 
 /**
- * Moves those that are not claimed or completed, have no follower and are none, and whose sourceKey is not in use there.
- * Says how many.
+ * Moves those that are not claimed or completed, have no follower and are none, and whose sourceKey is not in use
+ * there. Says how many.
  */
 function* moveAll(seqs: readonly number[], to: string, env: Env): Operation<number> {
   const found = yield* each(

@@ -71,8 +71,8 @@ function* purgeQueue(
 }
 
 /**
- * Removes those that are old enough and that no others wait for, and says how many. Whoever waited for the end of one need
- * not any more.
+ * Removes those that are old enough and that no others wait for, and says how many. Whoever waited for the end of one
+ * need not any more.
  */
 function* purgeAll(seqs: readonly number[], params: Parsed<"queue.purge">, env: Env): Operation<number> {
   const found = yield* each(
