@@ -220,6 +220,10 @@ export class SideBySide {
   #isScheduled = false;
   /** Runs when all that are under way have been for longer than usual. */
   #impatience: NodeJS.Timeout | undefined;
+  /** Transactions that have begun and are not over. */
+  readonly #begun = new Set<Begun>();
+  /** Why nothing is committed any more. */
+  #refusal: Error | undefined;
   /** How long transactions take. */
   #usualMs = MIN_PATIENCE_MS / PATIENCE;
 
@@ -234,6 +238,16 @@ export class SideBySide {
   /** Resolves once nothing is under way and nothing waits. */
   async ended(): Promise<void> {
     if (!this.isIdle) await new Promise<void>((resolve) => this.#awaitingEnd.push(resolve));
+  }
+
+  /**
+   * Refuses from now on what waits, and what has begun but for the commits that have gone out. Locks of others are not
+   * waited for, but behind such a commit.
+   */
+  refuse(refusal: Error): void {
+    this.#refusal = refusal;
+    const committing = new Set([...this.#begun].filter(isCommitting).map(({ slot }) => slot.session));
+    for (const { slot } of this.#begun) if (!committing.has(slot.session)) slot.session.destroy();
   }
 
   /** A line has something to be performed. */
@@ -323,7 +337,7 @@ export class SideBySide {
   #follow(share: Share, slot: Slot): void {
     const { run } = share;
     this.#usualMs += (Math.min(elapsed() - run.sinceMs, MAX_PATIENCE_MS) - this.#usualMs) * LAST_PART;
-    if (this.#patienceLeftMs(run) > 0) return;
+    if (this.#refusal !== undefined || this.#patienceLeftMs(run) > 0) return;
     for (const line of share.lines) if (line.waiting > 0) this.#waiting.add(line);
     if (this.#waiting.size === 0) return;
     const following = new Share(run, this.#takeLines());
@@ -374,6 +388,7 @@ export class SideBySide {
     let begun = share.begun;
     share.begun = undefined;
     if (begun === undefined) {
+      if (this.#refusal !== undefined) return new NotDone(this.#refusal);
       try {
         begun = this.#begin(await this.#place.takeSlot(), share, items);
       } catch (error) {
@@ -381,6 +396,7 @@ export class SideBySide {
       }
     }
     const error = await this.#tryOn(begun, share);
+    this.#begun.delete(begun);
     // Otherwise what follows has it.
     if (share.following?.begun === undefined) this.#place.giveSlot(begun.slot);
     return error;
@@ -399,7 +415,9 @@ export class SideBySide {
     const opened = transaction.begin(setting.lockPrefix, scopes, coming);
     // Whoever performs it learns of a failure, a moment later.
     opened.catch(() => {});
-    return { slot, items, works, turns, transaction, opened };
+    const begun = { slot, items, works, turns, transaction, opened, isCommitting: false };
+    this.#begun.add(begun);
+    return begun;
   }
 
   async #tryOn(begun: Begun, share: Share): Promise<unknown> {
@@ -409,10 +427,12 @@ export class SideBySide {
     try {
       await opened;
       await allSettled(works.map((work, index) => performAll(work.items, turns[index] as SharedTurn)));
+      if (this.#refusal !== undefined) throw this.#refusal;
     } catch (error) {
       return await this.#undo(slot, turns, error);
     }
     const sentAt = elapsed();
+    begun.isCommitting = true;
     slot.turn += 1;
     try {
       await transaction.commit({ daemon, slot: number, turn: slot.turn }, channel, () => {
@@ -423,6 +443,7 @@ export class SideBySide {
       // What follows comes after all that was to be done before: it begins again then.
       const following = share.following?.begun;
       if (share.following !== undefined) share.following.begun = undefined;
+      if (following !== undefined) this.#begun.delete(following);
       await following?.opened.catch(() => {});
       if (classifyShared(error) !== "lost") return await this.#undo(slot, turns, error);
       this.#place.lost(error, slot);
@@ -449,6 +470,8 @@ export class SideBySide {
   async #undo(slot: Slot, turns: readonly SharedTurn[], error: unknown): Promise<unknown> {
     await slot.session.rollback();
     for (const turn of turns) turn.rolledBack();
+    const refusal = this.#refusal;
+    if (refusal !== undefined && error === refusal) return new NotDone(refusal);
     if (classifyShared(error) !== "lost") return error;
     return new NotDone(this.#place.lost(error, slot));
   }
@@ -498,6 +521,12 @@ interface Begun {
   readonly turns: readonly SharedTurn[];
   readonly transaction: Transaction;
   readonly opened: Promise<void>;
+  /** True once its commit goes out. */
+  isCommitting: boolean;
+}
+
+function isCommitting(begun: Begun): boolean {
+  return begun.isCommitting;
 }
 
 /** What is performed one after the other, with the scopes that it uses; undefined for all. */

@@ -79,8 +79,11 @@ const LOOK_MS = 30_000;
 const RELEASE_AGAIN_MS = 1000;
 /** The log says no more often that the server refuses something. */
 const REFUSED_AGAIN_MS = 10_000;
-/** A daemon that stops waits so long for the turns that are under way, and then for those that it has undone. */
-const STOP_MS = 1000;
+/** A daemon that stops performs for so long what has come, of the 5 s that it may take. */
+const PERFORMING_MS = 1000;
+/** Then it waits so long for the answers to commits, and so long for callers to be told. */
+const COMMITTING_MS = 500;
+const REFUSING_MS = 250;
 /** Hexadecimal digits that the ids of the place end with. */
 const MARK_DIGITS = 8;
 /** The ticks of processes are told apart by so many values of their machines. */
@@ -866,12 +869,16 @@ export class Place implements LinesPlace {
     this.#refuseWaiting(refusal);
     this.#pool.refuse(refusal);
     for (const resolve of this.#awaitingReturn.splice(0)) resolve();
-    // Those that have come are answered yet, and what they leave waiting is refused.
+    // What has come is performed for a while. Then nothing takes effect any more of which nobody would hear: the rest is
+    // refused, commits that have gone out are waited for, and of those that say nothing it is not known what they did.
     const ended = this.#allEnded();
-    await Promise.race([ended, new Promise((resolve) => setTimeout(resolve, STOP_MS).unref())]);
-    // The others are undone, as far as they are not committed, so that nothing takes effect of which nobody hears.
+    const endedWithin = (withinMs: number): Promise<unknown> =>
+      Promise.race([ended, new Promise((resolve) => setTimeout(resolve, withinMs).unref())]);
+    await endedWithin(PERFORMING_MS);
+    this.#turns.refuse(refusal);
+    await endedWithin(COMMITTING_MS);
     this.#pool.lose(refusal);
-    await Promise.race([ended, new Promise((resolve) => setTimeout(resolve, STOP_MS).unref())]);
+    await endedWithin(REFUSING_MS);
     this.#refuseWaiting(refusal);
   }
 

@@ -55,11 +55,16 @@ test("a request that was received is answered: nothing takes effect that its cal
   const numbers = replies.flatMap(({ result }) =>
     result === undefined ? [] : [(result as { seq: number }).seq],
   );
-  for (const { error } of replies) if (error !== undefined) expect(error.data.kind).toBe("unavailable");
+  const refusals = replies.flatMap(({ error }) => error?.data ?? []);
+  for (const { kind } of refusals) expect(kind).toBe("unavailable");
   // The first reply was taken by itself.
   const answered = numbers.length + 1;
+  // Of a commit that its database has not answered in time the callers are told that it may have been done.
+  const unknown = refusals.filter(({ reason }) => reason === "shared_outcome_unknown").length;
   await place.start();
-  expect(await place.next()).toBe(answered + 1);
+  const next = await place.next();
+  expect(next).toBeGreaterThan(answered);
+  expect(next).toBeLessThanOrEqual(answered + unknown + 1);
 });
 
 test("waits end with `unavailable`", async () => {
