@@ -12,7 +12,7 @@ import {
   MAX_WAITS_PER_CONNECTION,
 } from "@pawl/protocol/limits";
 import { expect, test } from "vitest";
-import { type DaemonProcess, startDaemon } from "../daemon.js";
+import { type DaemonProcess, NAMES_ARE_SHARED, startDaemon } from "../daemon.js";
 import { sized } from "../long-form.js";
 import { RawClient, type RawReply } from "../raw-client.js";
 import { expectRefusedReply } from "../refusal.js";
@@ -348,21 +348,25 @@ async function flood(daemon: DaemonProcess, request: string): Promise<Socket> {
   return socket;
 }
 
-test("a flood of dear requests by 30 connections has at most one answered before each short request", async () => {
-  const daemon = await startDaemon();
-  const polite = await daemon.place.connect();
-  for (let call = 0; call < 30; call += 1) await polite.call("daemon.stats", {});
-  const method = "queue.enqueueMany";
-  const params = { batches: Array(500).fill({ queue: "q", payloads: [1] }) };
-  const request = `${JSON.stringify({ jsonrpc: "2.0", id: 1, method, params })}\n`;
-  const floods = await Promise.all(Array.from({ length: 30 }, () => flood(daemon, request)));
-  const performed = async (): Promise<number> =>
-    (await polite.call("daemon.stats", {})).requests[method] ?? 0;
-  await until(async () => (await performed()) > 5);
+// What a database performs is dear there, and takes this process no time that short requests would wait for.
+test.skipIf(NAMES_ARE_SHARED)(
+  "a flood of dear requests by 30 connections has at most one answered before each short request",
+  async () => {
+    const daemon = await startDaemon();
+    const polite = await daemon.place.connect();
+    for (let call = 0; call < 30; call += 1) await polite.call("daemon.stats", {});
+    const method = "queue.enqueueMany";
+    const params = { batches: Array(500).fill({ queue: "q", payloads: [1] }) };
+    const request = `${JSON.stringify({ jsonrpc: "2.0", id: 1, method, params })}\n`;
+    const floods = await Promise.all(Array.from({ length: 30 }, () => flood(daemon, request)));
+    const performed = async (): Promise<number> =>
+      (await polite.call("daemon.stats", {})).requests[method] ?? 0;
+    await until(async () => (await performed()) > 5);
 
-  // Sent at once, so that nothing counts but the order in which the daemon performs them.
-  const counts = await Promise.all(Array.from({ length: 30 }, performed));
-  expect(Math.max(...counts) - Math.min(...counts)).toBeLessThanOrEqual(counts.length);
-  for (const socket of floods) socket.destroy();
-  expect(await daemon.end()).toBe(0);
-});
+    // Sent at once, so that nothing counts but the order in which the daemon performs them.
+    const counts = await Promise.all(Array.from({ length: 30 }, performed));
+    expect(Math.max(...counts) - Math.min(...counts)).toBeLessThanOrEqual(counts.length);
+    for (const socket of floods) socket.destroy();
+    expect(await daemon.end()).toBe(0);
+  },
+);
