@@ -409,7 +409,7 @@ export class Attempt {
 
   /** Performs the calls whose conditions were made true by a turn that had no time left for them. */
   serveLeft(): void {
-    for (const key of this.#waiters.left()) this.#serveKey(key);
+    for (const key of this.#waiters.left()) this.#serveKey(key, true);
     this.#serveWoken();
   }
 
@@ -422,14 +422,19 @@ export class Attempt {
     this.#inVain.clear();
     this.#letFirst.clear();
     for (let key = this.#effects.nextWoken(); key !== undefined; key = this.#effects.nextWoken()) {
+      if (left?.has(key)) this.#waiters.leaveAll(key);
       if (left?.has(key) || this.#serveKey(key)) continue;
       left ??= new Set();
       left.add(key);
     }
   }
 
-  /** Performs the calls that wait under a key. Returns false if some were left for a later turn. */
-  #serveKey(key: string): boolean {
+  /**
+   * Performs the calls that wait under a key. Returns false if some were left for a later turn.
+   *
+   * @param goesOn true if only those are performed that an earlier turn has left.
+   */
+  #serveKey(key: string, goesOn = false): boolean {
     const alone = this.#waiters.overtaking(key);
     if (alone !== undefined) {
       // Whom another lets go first comes before that one.
@@ -441,7 +446,7 @@ export class Attempt {
       this.#waiters.servedAll(key);
       return true;
     }
-    const line = this.#waiters.wokenBy(key);
+    const line = this.#waiters.wokenBy(key, goesOn);
     if (line === undefined) {
       this.#waiters.servedAll(key);
       return true;
@@ -455,7 +460,7 @@ export class Attempt {
         continue;
       }
       if (!isFirst && this.isOver) {
-        this.#waiters.leave(key);
+        this.#waiters.leave(key, line.rest);
         return false;
       }
       isFirst = false;

@@ -67,9 +67,20 @@ interface Entrant extends Contender {
 export class TurnMarks {
   /** The calls that it has parked or served. */
   touched: Entry[] = [];
-  /** The keys that it leaves to a later turn, or has done with. */
-  readonly leaving = new Map<string, boolean>();
+  /** The keys that it leaves to a later turn, each with those that are to be served yet; undefined for what it has done. */
+  readonly leaving = new Map<string, Rest | undefined>();
 }
+
+/**
+ * The calls under a key that are to be served yet, by their numbers: from one to before another, round behind the last
+ * to the first. Nobody is tried twice for one wake: where many wait, of whom few can be met, no turn would come further.
+ */
+interface Rest {
+  readonly from: number;
+  readonly until: number;
+}
+
+const ALL: Rest = { from: 0, until: 0 };
 
 /** The calls under one key, or under one beginning of keys, by their sorts, each in the order they came. */
 interface KeyLine {
@@ -103,7 +114,7 @@ export class Waiters implements Contenders {
   /** How much all calls that wait take, without those of the daemon itself. */
   #bytes = 0;
   /** The keys that were woken, and whose calls there was no time for. */
-  readonly #left = new Set<string>();
+  readonly #left = new Map<string, Rest>();
   #marks = new TurnMarks();
   /** By connections whose peers have too much to read: what is to be done for their calls once they have read. */
   readonly #heldUp = new Map<number, { keys: Set<string>; timedOut: Set<Parked> }>();
@@ -342,7 +353,7 @@ export class Waiters implements Contenders {
   commit(): void {
     this.apart.forget();
     for (const [key, left] of this.#marks.leaving) {
-      if (left) this.#left.add(key);
+      if (left !== undefined) this.#left.set(key, left);
       else this.#left.delete(key);
     }
     this.#marks.leaving.clear();
@@ -377,7 +388,7 @@ export class Waiters implements Contenders {
     this.#drop(parked as Entry);
     const { lineKey, holdsBackUnder } = parked;
     for (const key of lineKey === undefined ? holdsBackUnder : [lineKey]) {
-      if (this.#byKey.has(key)) this.#left.add(key);
+      if (this.#byKey.has(key)) this.#left.set(key, ALL);
     }
   }
 
@@ -416,11 +427,17 @@ export class Waiters implements Contenders {
     for (const entry of [...(this.#byConnection.get(connection) ?? [])]) this.remove(entry);
   }
 
-  /** The calls that wait for `key` and that the turn under way has not served; undefined for none. */
-  wokenBy(key: string): WokenLine | undefined {
+  /**
+   * The calls that wait for `key` and that the turn under way has not served; undefined for none.
+   *
+   * @param goesOn true if it was not woken since some were left: only those are served.
+   */
+  wokenBy(key: string, goesOn = false): WokenLine | undefined {
     if (this.#byConnection.size === 0) return undefined;
     const lines = this.#linesOf(key);
-    return lines.length === 0 ? undefined : new WokenLine(lines);
+    if (lines.length === 0) return undefined;
+    const left = this.#marks.leaving.get(key) ?? this.#left.get(key) ?? ALL;
+    return new WokenLine(lines, goesOn || left === ALL ? left : { from: left.from, until: left.from });
   }
 
   /** The calls under a key, and those under each beginning of it. */
@@ -435,24 +452,30 @@ export class Waiters implements Contenders {
     return lines;
   }
 
-  /** The turn under way has no time for more of the calls under a key: they are to be performed in the next. */
-  leave(key: string): void {
-    this.#marks.leaving.set(key, true);
+  /** The turn under way has no time for more of the calls under a key: the rest is to be performed in the next. */
+  leave(key: string, rest: Rest = ALL): void {
+    this.#marks.leaving.set(key, rest);
+  }
+
+  /** A key was woken again whose calls the turn under way has left: all are to be performed once more. */
+  leaveAll(key: string): void {
+    const { from } = this.#marks.leaving.get(key) ?? ALL;
+    this.leave(key, { from, until: from });
   }
 
   /** The turn under way has performed all calls under a key that it could. */
   servedAll(key: string): void {
-    if (this.#left.size > 0 || this.#marks.leaving.size > 0) this.#marks.leaving.set(key, false);
+    if (this.#left.size > 0 || this.#marks.leaving.size > 0) this.#marks.leaving.set(key, undefined);
   }
 
   /** The keys whose calls were left for a later turn. */
   left(): string[] {
-    return [...this.#left];
+    return [...this.#left.keys()];
   }
 
   /** The same keys, which the caller sees to from now on. */
   takeLeft(): string[] {
-    const left = [...this.#left];
+    const left = [...this.#left.keys()];
     this.#left.clear();
     return left;
   }
@@ -479,7 +502,7 @@ export class Waiters implements Contenders {
     const held = this.#heldUp.get(connection);
     if (held === undefined) return undefined;
     this.#heldUp.delete(connection);
-    for (const key of held.keys) if (this.#byKey.has(key)) this.#left.add(key);
+    for (const key of held.keys) if (this.#byKey.has(key)) this.#left.set(key, ALL);
     return held.timedOut;
   }
 
@@ -573,11 +596,13 @@ class WokenLine {
   readonly #heads: { entry: Entry; readonly rest: Iterator<Entry> }[] = [];
   /** The one that `next` gave last. */
   #given: { entry: Entry; readonly rest: Iterator<Entry> } | undefined;
+  readonly #which: Rest;
 
-  constructor(lines: readonly KeyLine[]) {
+  constructor(lines: readonly KeyLine[], which: Rest) {
+    this.#which = which;
     for (const { sorts } of lines) {
       for (const entries of sorts.values()) {
-        const rest = entries.values();
+        const rest = which.from === 0 && which.until === 0 ? entries.values() : partOf(entries, which);
         const entry = nextOf(rest);
         if (entry !== undefined) this.#heads.push({ entry, rest });
       }
@@ -592,9 +617,20 @@ class WokenLine {
     }
     this.#given = undefined;
     for (const head of this.#heads) {
-      if (this.#given === undefined || head.entry.number < this.#given.entry.number) this.#given = head;
+      if (this.#given === undefined || this.#isBefore(head.entry, this.#given.entry)) this.#given = head;
     }
     return this.#given?.entry;
+  }
+
+  /** The call that `next` gave last, and those behind it. */
+  get rest(): Rest {
+    const { until } = this.#which;
+    return { from: this.#given?.entry.number ?? until, until };
+  }
+
+  #isBefore(a: Entry, b: Entry): boolean {
+    const { from } = this.#which;
+    return a.number >= from === b.number >= from ? a.number < b.number : a.number >= from;
   }
 
   /** The call that `next` gave last could not be met, so no other of its sort can. */
@@ -605,6 +641,13 @@ class WokenLine {
     }
     this.#given = undefined;
   }
+}
+
+function* partOf(entries: ReadonlySet<Entry>, { from, until }: Rest): Generator<Entry> {
+  const isRound = from >= until;
+  for (const entry of entries) if (entry.number >= from && (isRound || entry.number < until)) yield entry;
+  if (!isRound) return;
+  for (const entry of entries) if (entry.number < until) yield entry;
 }
 
 const NONE: readonly string[] = [];

@@ -2,6 +2,7 @@
 import type { Params, Result } from "@pawl/protocol";
 import { describe, expect, test } from "vitest";
 import { Clocks } from "../clocks.js";
+import { NAMES_ARE_SHARED } from "../daemon.js";
 import { InProcess } from "../in-process.js";
 
 type Claim = NonNullable<Result<"queue.claim">["claim"]>;
@@ -188,5 +189,32 @@ describe("waiting for batches by their ids", () => {
     await queue.end(held);
     expect(await taken).toBeNull();
     expect(await queue.taken([a, b], { waitMs: 60_000 })).toBeNull();
+  });
+
+  test("is served however many wait for others: each turn goes on where the one before had no time left", async () => {
+    const queue = new Queue();
+    // More than a turn has time for.
+    const delayed = Array.from({ length: NAMES_ARE_SHARED ? 100 : 1000 }, (_, index) => ({
+      queue: "q",
+      payloads: [index],
+      delayMs: 3_600_000,
+    }));
+    const first = await queue.enqueue("first");
+    const firstHeld = await queue.claim([first]);
+    const { batches } = await queue.pawl.call("queue.enqueueMany", { batches: delayed });
+    const last = await queue.enqueue("last");
+    const lastHeld = await queue.claim([last]);
+    const wait = (batchId: string, connection: number): Promise<Result<"queue.claim">> =>
+      queue.pawl.call("queue.claim", { batchIds: [batchId], owner: "w", waitMs: 60_000 }, connection);
+    const forFirst = wait(first, 1);
+    for (const [index, { batchId }] of batches.entries()) void wait(batchId, 2 + (index % 4)).catch(() => {});
+    const forLast = wait(last, 1);
+    await queue.pawl.call("daemon.ping", {});
+    await queue.end(lastHeld, "abandon");
+    // Woken again while it goes on, those that it has come by are tried, too.
+    await queue.end(firstHeld, "abandon");
+    expect((await forLast).claim?.batches[0]?.payloads).toEqual(["last"]);
+    expect((await forFirst).claim?.batches[0]?.payloads).toEqual(["first"]);
+    for (let connection = 1; connection <= 5; connection += 1) queue.pawl.disconnect(connection);
   });
 });
