@@ -7,6 +7,8 @@ export const LONG_LINE_BYTES = 8 * 1024;
 /** So many dear requests make their method dear: one may have been held up by something else. */
 const ENOUGH = 2;
 const MAX_COUNTED = 4;
+/** A long line does not take so long by chance: the next one like it is not to come first. */
+const CERTAIN_MS = 40;
 /** So much of a dear one is made up for by one that was not. */
 const MADE_UP = 0.25;
 /** How fast it is forgotten how long the dearest took. */
@@ -77,7 +79,8 @@ export class DearRequests {
       if (seen.dear <= 0) this.#seen.delete(kind);
     } else if (seen === undefined) {
       if (this.#seen.size >= MAX_KINDS) this.#seen.clear();
-      this.#seen.set(kind, { ms: DEAR_MS, bytes: line.length, onceMs: ms, dear: 1 });
+      const [ofTwoMs, dear] = isCertain(line, ms) ? [ms, ENOUGH] : [DEAR_MS, 1];
+      this.#seen.set(kind, { ms: ofTwoMs, bytes: line.length, onceMs: ms, dear });
     } else {
       seen.dear = Math.min(seen.dear + 1, MAX_COUNTED);
       const twiceMs = Math.min(ms, seen.onceMs);
@@ -100,6 +103,11 @@ export class DearRequests {
     }
     return shortest;
   }
+}
+
+/** True of a request that can be told to be dear by itself. */
+export function isCertain(line: Buffer, ms: number): boolean {
+  return line.length >= LONG_LINE_BYTES && ms >= CERTAIN_MS;
 }
 
 function forget(seen: Seen): void {

@@ -3,7 +3,7 @@ import { isCancel } from "../rpc/cancel-request.js";
 import type { LineUnderWay } from "../rpc/peer.js";
 import type { Call } from "../turns/call.js";
 import type { Arrivals, Holding } from "../turns/turn-loop.js";
-import { DEAR_MS, DearRequests, LONG_LINE_BYTES, WHOLE_TURN_MS } from "./dear-requests.js";
+import { DEAR_MS, DearRequests, isCertain, LONG_LINE_BYTES, WHOLE_TURN_MS } from "./dear-requests.js";
 import { ProcessorTime, type Usage } from "./processor-time.js";
 
 /** A connection, as far as the inbox needs to know it. */
@@ -397,7 +397,8 @@ export class Inbox<From extends LineSource> {
     const wasExpected = this.#learn(neededMs);
     const lane = this.#serving;
     if (lane !== undefined) {
-      const isByChance = neededMs >= DEAR_MS && !wasExpected && lane.chances >= 1;
+      const isUnclear = this.#servedLine === undefined || !isCertain(this.#servedLine, neededMs);
+      const isByChance = neededMs >= DEAR_MS && !wasExpected && isUnclear && lane.chances >= 1;
       this.#charge(lane, isByChance ? DEAR_MS : neededMs);
       lane.chances = Math.min(lane.chances + (isByChance ? -1 : 1 / REQUESTS_PER_CHANCE), MAX_CHANCES);
       lane.tookMs = neededMs;

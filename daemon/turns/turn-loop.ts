@@ -421,7 +421,7 @@ export class TurnLoop {
       this.#performEnds(attempt, work.ends);
       if (this.#waiters.someLeft) attempt.serveLeft();
       this.#performOwn(attempt, work, begun + lasts * OWN_SHARE);
-      some = this.#performArrived(attempt, work, begun + lasts);
+      some = this.#performArrived(attempt, work, Math.max(begun + lasts, elapsed() + lasts * OWN_SHARE));
     });
     if (error === undefined) this.#alarm.wind(time);
     else if (this.#options.classify(error) === "locked") this.#stopFor(work, before);

@@ -213,12 +213,13 @@ test("a turn whose time is over serves one of many that wait for the same, howev
 const stopping = refuse("unavailable", "The daemon is stopping.", { reason: "stopping" });
 
 /** A loop that only reads, and what it is asked for. */
-function loopWith(takeNext: () => number | undefined): TurnLoop {
+function loopWith(takeNext: () => number | undefined, store: object = { writer: undefined }): TurnLoop {
   const arrivals = { waiting: 0, mayTakeMore: false, beginTurn() {}, takeNext, took() {} };
+  const reports = { committed() {} };
   const reading = { now: START, retentionNow: START, wallMs: START };
   const clock = { read: () => reading, takeJump: () => undefined };
-  const setting = { store: { writer: undefined }, readOnly: true, clock };
-  return new TurnLoop({ setting, arrivals } as unknown as ConstructorParameters<typeof TurnLoop>[0]);
+  const setting = { store, readOnly: true, clock };
+  return new TurnLoop({ setting, arrivals, reports } as unknown as ConstructorParameters<typeof TurnLoop>[0]);
 }
 
 test.each([
@@ -238,6 +239,31 @@ test.each([
   await new Promise((resolve) => setImmediate(() => setImmediate(resolve)));
   vi.restoreAllMocks();
   expect(taken).toBe(expected);
+});
+
+test("what nobody asked for leaves those who ask a half of a turn, also where it took longer than one", async () => {
+  let [ms, taken] = [0, 0];
+  vi.spyOn(performance, "now").mockImplementation(() => ms);
+  vi.spyOn(process, "cpuUsage").mockImplementation(() => ({ user: 1000 * ms, system: 0 }));
+  const store = { writer: undefined, wrote: false, begin() {}, commit() {}, perform: () => undefined };
+  const takeNext = (): number | undefined => {
+    if (taken === 10) return undefined;
+    ms += 1;
+    taken += 1;
+    return 0;
+  };
+  const loop = loopWith(takeNext, store);
+  const own = { caller: { connection: 0 }, waitMs: 0, closed: false, settle() {} };
+  loop.submit({
+    ...own,
+    start: () => {
+      ms += 20;
+      return (function* () {})();
+    },
+  } as unknown as Parameters<TurnLoop["submit"]>[0]);
+  await new Promise((resolve) => setImmediate(() => setImmediate(resolve)));
+  vi.restoreAllMocks();
+  expect(taken).toBe(3);
 });
 
 test("a loop that has stopped refuses what arrives until it rests, and then takes up nothing", async () => {

@@ -470,3 +470,19 @@ test("what it takes to read and to write a long line is charged for its request,
   expect((long.lane.usedMs as number) - before).toBeGreaterThan(8 * 1.2);
   expect(polite.lane.usedMs as number).toBeLessThan(1);
 });
+
+test("of long lines like one that took many turns, none is taken up before others have had as much", () => {
+  const turns = new Turns();
+  const [first, second, third, polite] = open(turns, 4) as [Source, Source, Source, Source];
+  for (const source of [first, second, third]) turns.inbox.push(source, line("new", 80, 50_000));
+  const took: number[] = [];
+  for (let count = 0; count < 10; count += 1) {
+    turns.inbox.push(polite, PING);
+    const begunMs = turns.nowMs;
+    while (!turns.turn().includes(polite));
+    took.push(turns.nowMs - begunMs);
+  }
+  // It waits for the one of which nothing could be known, and then for none.
+  expect(took.filter((ms) => ms > 80)).toHaveLength(1);
+  expect(Math.max(...took)).toBeLessThan(160);
+});

@@ -94,6 +94,7 @@ export const ATTACKS = [
     },
   },
   { name: "the OpenRPC document", reads: true, run: pipelined("rpc.discover") },
+  { name: "batches of OpenRPC documents", reads: true, run: (peer) => peer.flood(batch(64, "rpc.discover")) },
   { name: "lists of batches", reads: true, run: pipelined("queue.list", { queue: "deep", limit: 1000 }) },
   {
     name: "lists of commands that match nothing",
@@ -117,6 +118,52 @@ export const ATTACKS = [
     run: (peer) => peer.flood(transact(64, "queue.enqueueMany", batches(500))),
   },
   { name: "enqueueMany of 1,000", run: pipelined("queue.enqueueMany", batches(1000)) },
+  {
+    name: "chains of batches that are cancelled",
+    async run(peer, index) {
+      const chain = Array.from({ length: 1000 }, (_, number) => ({
+        queue: `chain-${index}`,
+        payloads: [1],
+        ref: `r${number}`,
+        ...(number > 0 ? { after: [`r${number - 1}`] } : {}),
+      }));
+      const { batches: made } = await peer.call("queue.enqueueMany", { batches: chain });
+      await peer.call("queue.cancel", { batchId: made[0].batchId });
+    },
+  },
+  {
+    name: "cancels of a batch that 1,000 wait for",
+    async run(peer, index) {
+      const queue = `awaited-${index}`;
+      const { batch: made } = await peer.call("queue.enqueue", { queue, payloads: [1] });
+      const waiting = { queue, payloads: [1], after: [made.batchId] };
+      await peer.call("queue.enqueueMany", { batches: Array(1000).fill(waiting) });
+      await peer.call("queue.cancel", { batchId: made.batchId });
+    },
+  },
+  {
+    name: "source keys of very many values",
+    run(peer, index) {
+      let number = 0;
+      const payloads = [Array.from({ length: 100_000 }, () => ({}))];
+      return peer.flood(() =>
+        line("queue.enqueue", { queue: "keyed", sourceKey: `${index}-${number++}`, payloads }),
+      );
+    },
+  },
+  {
+    name: "appends to a long batch",
+    async run(peer, index) {
+      const appended = (/** @type {unknown[]} */ payloads) => ({
+        queue: `appended-${index}`,
+        sourceKey: "k",
+        onExisting: "append",
+        payloads,
+      });
+      await peer.call("queue.enqueue", appended(Array(500).fill("x".repeat(1900))));
+      await peer.flood(line("queue.enqueue", appended([1])).repeat(PIPELINED));
+    },
+  },
   {
     name: "batches in queues of their own",
     run(peer, index) {
@@ -251,6 +298,26 @@ export const ATTACKS = [
       const { revision } = await peer.call("pipeline.watch", {});
       await wait(peer, 500, "pipeline.watch", { since: revision });
       await peer.call("pipeline.write", { storyId: `w-${index}`, stage: "s" });
+    },
+  },
+  {
+    name: "followers of 64 queues that change",
+    async run(peer, index) {
+      const topics = Array.from({ length: 64 }, (_, number) => `queue/followed-${number}`);
+      await wait(peer, 500, "events.watch", { topics });
+      await peer.flood(line("queue.enqueueMany", batches(50, `followed-${index}`)));
+    },
+  },
+  {
+    name: "waits for paths that meet",
+    async run(peer, index) {
+      const requests = Array.from({ length: 300 }, (_, id) => {
+        const patterns = Array.from({ length: 32 }, (_, at) => `**/${"*a".repeat(10)}${(at + id) % 40}*/x`);
+        const params = { root: "/r", patterns, owner: `${index}-${id}`, ttlMs: 300, waitMs: 3_600_000 };
+        return line("path.reserve", params, id);
+      });
+      await peer.write(requests.join(""));
+      await peer.pause(1500);
     },
   },
   {
