@@ -44,6 +44,8 @@ export interface InProcessOptions {
   random?: (bytes: number) => Buffer;
   /** Puts something between the loop and the database. */
   wrap?: (store: Store) => Store;
+  /** Members of what has arrived, in place of those of nothing. */
+  arrivals?: PropertyDescriptorMap;
   /** Called after each turn that was committed. */
   committed?: () => void;
   /** The URL of a server that has the rows; null for SQLite also where `PAWL_TEST_SHARED` names one. */
@@ -113,21 +115,24 @@ export class InProcess {
       ...(elapsed === undefined ? {} : { elapsed }),
       classify,
       endings: ends,
-      arrivals: {
-        waiting: 0,
-        mayTakeMore: false,
-        beginTurn: () => {},
-        takeNext: () => undefined,
-        took: () => {},
-        used: () => {},
-        stop: () => {},
-        hold: () => {
-          throw new Error("nothing has arrived");
+      arrivals: Object.defineProperties(
+        {
+          waiting: 0,
+          mayTakeMore: false,
+          beginTurn: () => {},
+          takeNext: () => undefined,
+          took: () => {},
+          used: () => {},
+          stop: () => {},
+          hold: () => {
+            throw new Error("nothing has arrived");
+          },
+          keepTimes: () => {},
+          goOn: () => false,
+          isOpen: () => true,
         },
-        keepTimes: () => {},
-        goOn: () => false,
-        isOpen: () => true,
-      },
+        options.arrivals ?? {},
+      ),
       reports: {
         committed: () => {
           this.turns += 1;

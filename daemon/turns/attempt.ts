@@ -37,6 +37,10 @@ export interface Setting extends Pick<Env, "mode" | "idDigits" | "sign" | "ident
   readonly journal?: Journal | undefined;
   /** Counts effects; undefined where nobody asks for that. */
   readonly tally?: Tally | undefined;
+  /** Told how long it took to serve a call that was woken; undefined where nobody shares turns by that. */
+  readonly served?: ((connection: number, ms: number) => void) | undefined;
+  /** True if requests that have arrived wait for their turn. */
+  readonly othersWait?: (() => boolean) | undefined;
   /** True if another process writes the database, and keeps the time of it. */
   readonly readOnly: boolean;
   /** How long what has ended is kept; may change. */
@@ -53,7 +57,9 @@ export const MAX_UNTANGLED = 32;
 export const UNTANGLED = 8;
 /** Calls whose ancestors are asked for in one go: each costs some reads of /proc, and is asked for once. */
 export const MAX_ASKED_FOR_ANCESTORS = 16;
-/** Calls that have waited are left for a later turn once the long answers of this one have so many characters. */
+/** So much of a turn goes to calls that were woken while requests wait that have arrived ... */
+const WOKEN_MS = 2.5;
+/** ... and they are left for a later turn once the long answers of this one have so many characters. */
 export const MAX_WOKEN_ANSWERS_LENGTH = 8 * 1024 * 1024;
 
 /** The things that end without being asked to: turns know when and for whom, the rules are above this room. */
@@ -99,6 +105,11 @@ export class Attempt {
   #answersLength = 0;
   /** Connections whose peers have too much to read, as far as was asked in this turn. */
   #withoutRoom: Set<number> | undefined;
+  /** How long calls took that were woken, since that was last asked. */
+  #wokenMs = 0;
+  /** What is left for them in this turn, and when that is over. */
+  #wokenLeftMs = WOKEN_MS;
+  #wokenUntil = Number.POSITIVE_INFINITY;
   /** The calls that have let those first who wait for their callers, since the last operation. */
   readonly #letFirst = new Set<Parked>();
   /** Operations performed, also those of calls that wait on. */
@@ -409,7 +420,9 @@ export class Attempt {
 
   /** Performs the calls whose conditions were made true by a turn that had no time left for them. */
   serveLeft(): void {
+    const begun = this.#beginWoken();
     for (const key of this.#waiters.left()) this.#serveKey(key, true);
+    this.#endWoken(begun);
     this.#serveWoken();
   }
 
@@ -421,12 +434,41 @@ export class Attempt {
     let left: Set<string> | undefined;
     this.#inVain.clear();
     this.#letFirst.clear();
-    for (let key = this.#effects.nextWoken(); key !== undefined; key = this.#effects.nextWoken()) {
+    let key = this.#effects.nextWoken();
+    if (key === undefined) return;
+    const begun = this.#beginWoken();
+    for (; key !== undefined; key = this.#effects.nextWoken()) {
       if (left?.has(key)) this.#waiters.leaveAll(key);
       if (left?.has(key) || this.#serveKey(key)) continue;
       left ??= new Set();
       left.add(key);
     }
+    this.#endWoken(begun);
+  }
+
+  #beginWoken(): number {
+    const begun = elapsed();
+    this.#wokenUntil = begun + this.#wokenLeftMs;
+    return begun;
+  }
+
+  #endWoken(begun: number): void {
+    const ms = elapsed() - begun;
+    this.#wokenMs += ms;
+    this.#wokenLeftMs -= ms;
+  }
+
+  /** True if those who were woken are to be served in a later turn: a change may wake thousands. */
+  get #isOverForWoken(): boolean {
+    if (this.isOver) return true;
+    return this.#setting.othersWait?.() === true && elapsed() >= this.#wokenUntil;
+  }
+
+  /** How long calls took that were woken, since this was last asked. */
+  takeWokenMs(): number {
+    const ms = this.#wokenMs;
+    this.#wokenMs = 0;
+    return ms;
   }
 
   /**
@@ -459,7 +501,7 @@ export class Attempt {
         this.#waiters.holdUp(parked, { isTimedOut: false });
         continue;
       }
-      if (!isFirst && this.isOver) {
+      if (!isFirst && this.#isOverForWoken) {
         this.#waiters.leave(key, line.rest);
         return false;
       }
@@ -472,6 +514,7 @@ export class Attempt {
         this.#effects.wake(key);
         return true;
       }
+      const begun = elapsed();
       const outcome = this.#try(parked.call, true, key, parked);
       if (outcome instanceof Wait) {
         if (outcome.line !== undefined) this.#waiters.move(parked, outcome.keys);
@@ -479,7 +522,10 @@ export class Attempt {
         if (outcome.isForAll) this.#inVain.add(parked);
         if (outcome.contest !== undefined && parked.contender !== undefined)
           this.#untangle(parked, parked.contender);
-      } else this.#serve(parked, outcome);
+      } else {
+        this.#serve(parked, outcome);
+        this.#setting.served?.(parked.call.caller.connection, elapsed() - begun);
+      }
     }
     this.#waiters.servedAll(key);
     return true;

@@ -33,6 +33,8 @@ const MAX_TURN_MS = 12;
  */
 /** The part of a turn that goes to what nobody asked for in this turn: ends, waits that are over, the daemon's own. */
 const OWN_SHARE = 0.5;
+/** A request counts for no more of the time that calls took which it woke. */
+const MAX_WAKING_MS = 0.25;
 /** A daemon that stops performs what was received for so long ... */
 const STOP_MS = 1500;
 /** ... ends waits for so long, of which there may be tens of thousands ... */
@@ -203,7 +205,11 @@ export class TurnLoop {
 
   constructor(options: TurnLoopOptions) {
     this.#options = options;
-    this.#setting = options.setting;
+    const { arrivals } = options;
+    this.#setting = Object.assign(options.setting, {
+      served: (connection: number, ms: number) => arrivals.used(connection, ms),
+      othersWait: () => arrivals.mayTakeMore,
+    });
     const { store, readOnly } = options.setting;
     // At first to find out what has ended; never in a daemon that only reads.
     this.#alarm = new Alarm(readOnly ? NEVER : AT_ONCE, () => this.schedule(), options.elapsed);
@@ -487,6 +493,7 @@ export class TurnLoop {
     let end = until;
     let isProlonged = false;
     let now = begunAt;
+    attempt.takeWokenMs();
     /** What answering will take of the turn. */
     let answersMs = 0;
     let some = false;
@@ -503,7 +510,8 @@ export class TurnLoop {
       }
       taken.length = 0;
       now = elapsed();
-      arrivals.took(now - begun);
+      // Who made true what hundreds wait for has not asked for that much: it is charged to those who are served.
+      arrivals.took(now - begun - Math.max(attempt.takeWokenMs() - MAX_WAKING_MS, 0));
       if (now + answersMs >= end && !isProlonged) {
         isProlonged = true;
         end += Math.max(now - begunAt - (usedMs() - usedBefore), 0);

@@ -210,6 +210,47 @@ test("a turn whose time is over serves one of many that wait for the same, howev
   expect(pawl.turns - before).toBeGreaterThanOrEqual(ids.length / 2);
 });
 
+test("calls that were woken leave half of a turn to requests that have arrived, and are charged for themselves", async () => {
+  let waiting = 1000;
+  const took: number[] = [];
+  const served = new Map<number, number>();
+  const arrivals = {
+    get mayTakeMore() {
+      return waiting > 0;
+    },
+    took: (ms: number) => void took.push(ms),
+    used: (connection: number, ms: number) => void served.set(connection, (served.get(connection) ?? 0) + ms),
+  };
+  let ms = 0;
+  let inOneTurn = 0;
+  let most = 0;
+  const perTurn = (): void => {
+    most = Math.max(most, inOneTurn);
+    inOneTurn = 0;
+  };
+  const pawl = new InProcess({
+    arrivals: {
+      ...Object.getOwnPropertyDescriptors(arrivals),
+    },
+    committed: perTurn,
+  });
+  const { revision } = await pawl.call("pipeline.watch", {});
+  const waits = Array.from({ length: 40 }, () =>
+    pawl.call("pipeline.watch", { since: revision, waitMs: 60_000 }, 7).then(() => {
+      inOneTurn += 1;
+    }),
+  );
+  await pawl.call("daemon.ping", {});
+  // Each look at the clock takes 0.2 ms, so that 2.5 ms are over after some.
+  const slow = vi.spyOn(performance, "now").mockImplementation(() => (ms += 0.2));
+  await pawl.call("pipeline.write", { storyId: "a", stage: "s" });
+  await Promise.all(waits);
+  slow.mockRestore();
+  waiting = 0;
+  expect(most).toBeLessThan(12);
+  expect(served.get(7)).toBeGreaterThan(40 * 0.2);
+});
+
 const stopping = refuse("unavailable", "The daemon is stopping.", { reason: "stopping" });
 
 /** A loop that only reads, and what it is asked for. */

@@ -303,7 +303,7 @@ export const ATTACKS = [
   {
     name: "followers of 64 queues that change",
     async run(peer, index) {
-      const topics = Array.from({ length: 64 }, (_, number) => `queue/followed-${number}`);
+      const topics = Array.from({ length: 64 }, (_, number) => `queue:followed-${number}`);
       await wait(peer, 500, "events.watch", { topics });
       await peer.flood(line("queue.enqueueMany", batches(50, `followed-${index}`)));
     },
