@@ -869,8 +869,8 @@ export class Place implements LinesPlace {
     this.#refuseWaiting(refusal);
     this.#pool.refuse(refusal);
     for (const resolve of this.#awaitingReturn.splice(0)) resolve();
-    // What has come is performed for a while. Then nothing takes effect any more of which nobody would hear: the rest is
-    // refused, commits that have gone out are waited for, and of those that say nothing it is not known what they did.
+    // What has come is performed for a while. Then nothing takes effect any more of which nobody would hear: the rest
+    // is refused, commits that have gone out are waited for, and of those that say nothing nobody knows what they did.
     const ended = this.#allEnded();
     const endedWithin = (withinMs: number): Promise<unknown> =>
       Promise.race([ended, new Promise((resolve) => setTimeout(resolve, withinMs).unref())]);

@@ -67,20 +67,35 @@ interface Entrant extends Contender {
 export class TurnMarks {
   /** The calls that it has parked or served. */
   touched: Entry[] = [];
-  /** The keys that it leaves to a later turn, each with those that are to be served yet; undefined for what it has done. */
+  /** The keys that it leaves to a later turn, each with what is to be served yet; undefined for what it has done. */
   readonly leaving = new Map<string, Rest | undefined>();
 }
 
-/**
- * The calls under a key that are to be served yet, by their numbers: from one to before another, round behind the last
- * to the first. Nobody is tried twice for one wake: where many wait, of whom few can be met, no turn would come further.
- */
-interface Rest {
+/** Calls of a sort, by their numbers: from one to before another, round behind the last to the first. */
+interface Part {
   readonly from: number;
   readonly until: number;
 }
 
-const ALL: Rest = { from: 0, until: 0 };
+/**
+ * The calls under a key that are to be served yet. Nobody is tried twice for one wake: where each of many waits for
+ * something else, no turn would come further.
+ */
+interface Rest {
+  /** By line and sort, how far calls of it are served that could not be met, while others behind them may be. */
+  readonly parts: ReadonlyMap<string, Part>;
+  /** True if all other sorts are to be served as well, each from its first: so nobody overtakes another of its sort. */
+  readonly hasOthers: boolean;
+}
+
+const ALL: Rest = { parts: new Map(), hasOthers: true };
+
+/** What is to be served once a key is woken of whose calls some were left. */
+function again({ parts }: Rest): Rest {
+  if (parts.size === 0) return ALL;
+  const whole = [...parts].map(([sort, { from }]) => [sort, { from, until: from }] as const);
+  return { parts: new Map(whole), hasOthers: true };
+}
 
 /** The calls under one key, or under one beginning of keys, by their sorts, each in the order they came. */
 interface KeyLine {
@@ -437,7 +452,7 @@ export class Waiters implements Contenders {
     const lines = this.#linesOf(key);
     if (lines.length === 0) return undefined;
     const left = this.#marks.leaving.get(key) ?? this.#left.get(key) ?? ALL;
-    return new WokenLine(lines, goesOn || left === ALL ? left : { from: left.from, until: left.from });
+    return new WokenLine(lines, goesOn ? left : again(left));
   }
 
   /** The calls under a key, and those under each beginning of it. */
@@ -459,8 +474,7 @@ export class Waiters implements Contenders {
 
   /** A key was woken again whose calls the turn under way has left: all are to be performed once more. */
   leaveAll(key: string): void {
-    const { from } = this.#marks.leaving.get(key) ?? ALL;
-    this.leave(key, { from, until: from });
+    this.leave(key, again(this.#marks.leaving.get(key) ?? ALL));
   }
 
   /** The turn under way has performed all calls under a key that it could. */
@@ -593,18 +607,19 @@ export class Waiters implements Contenders {
  */
 class WokenLine {
   /** The first of each sort that is still to be performed, and those behind it. */
-  readonly #heads: { entry: Entry; readonly rest: Iterator<Entry> }[] = [];
+  readonly #heads: Head[] = [];
   /** The one that `next` gave last. */
-  #given: { entry: Entry; readonly rest: Iterator<Entry> } | undefined;
-  readonly #which: Rest;
+  #given: Head | undefined;
 
-  constructor(lines: readonly KeyLine[], which: Rest) {
-    this.#which = which;
-    for (const { sorts } of lines) {
-      for (const entries of sorts.values()) {
-        const rest = which.from === 0 && which.until === 0 ? entries.values() : partOf(entries, which);
+  constructor(lines: readonly KeyLine[], { parts, hasOthers }: Rest) {
+    for (const { key, sorts } of lines) {
+      for (const [sort, entries] of sorts) {
+        const name = parts.size === 0 && hasOthers ? "" : nameOf(key, sort);
+        const part = name === "" ? undefined : parts.get(name);
+        if (part === undefined && !hasOthers) continue;
+        const rest = part === undefined ? entries.values() : partOf(entries, part);
         const entry = nextOf(rest);
-        if (entry !== undefined) this.#heads.push({ entry, rest });
+        if (entry !== undefined) this.#heads.push({ key, entry, rest, part });
       }
     }
   }
@@ -617,20 +632,18 @@ class WokenLine {
     }
     this.#given = undefined;
     for (const head of this.#heads) {
-      if (this.#given === undefined || this.#isBefore(head.entry, this.#given.entry)) this.#given = head;
+      if (this.#given === undefined || isBefore(head, this.#given)) this.#given = head;
     }
     return this.#given?.entry;
   }
 
   /** The call that `next` gave last, and those behind it. */
   get rest(): Rest {
-    const { until } = this.#which;
-    return { from: this.#given?.entry.number ?? until, until };
-  }
-
-  #isBefore(a: Entry, b: Entry): boolean {
-    const { from } = this.#which;
-    return a.number >= from === b.number >= from ? a.number < b.number : a.number >= from;
+    const parts = this.#heads.map(
+      ({ key, entry, part }) =>
+        [nameOf(key, entry.sort), { from: entry.number, until: part?.until ?? 0 }] as const,
+    );
+    return { parts: new Map(parts), hasOthers: false };
   }
 
   /** The call that `next` gave last could not be met, so no other of its sort can. */
@@ -643,10 +656,32 @@ class WokenLine {
   }
 }
 
-function* partOf(entries: ReadonlySet<Entry>, { from, until }: Rest): Generator<Entry> {
-  const isRound = from >= until;
-  for (const entry of entries) if (entry.number >= from && (isRound || entry.number < until)) yield entry;
-  if (!isRound) return;
+interface Head {
+  /** Of its line. */
+  readonly key: string;
+  entry: Entry;
+  readonly rest: Iterator<Entry>;
+  readonly part: Part | undefined;
+}
+
+function nameOf(key: string, sort: string): string {
+  return `${key}\0${sort}`;
+}
+
+/** First come first, but for those that were tried already for the last wake. */
+function isBefore(a: Head, b: Head): boolean {
+  const [wasTried, wasOtherTried] = [isRound(a), isRound(b)];
+  return wasTried === wasOtherTried ? a.entry.number < b.entry.number : wasOtherTried;
+}
+
+function isRound({ entry, part }: Head): boolean {
+  return part !== undefined && entry.number < part.from;
+}
+
+function* partOf(entries: ReadonlySet<Entry>, { from, until }: Part): Generator<Entry> {
+  const goesRound = from >= until;
+  for (const entry of entries) if (entry.number >= from && (goesRound || entry.number < until)) yield entry;
+  if (!goesRound) return;
   for (const entry of entries) if (entry.number < until) yield entry;
 }
 

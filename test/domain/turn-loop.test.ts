@@ -251,6 +251,35 @@ test("calls that were woken leave half of a turn to requests that have arrived, 
   expect(served.get(7)).toBeGreaterThan(40 * 0.2);
 });
 
+test("whose turn it was before others of its sort is not overtaken while many of another sort are served", async () => {
+  const pawl = new InProcess();
+  const leased: string[] = [];
+  const receiver = (owner: string, target: string): Promise<unknown> =>
+    pawl
+      .call("command.lease", { deployment: "d", targets: [target], owner, waitMs: 60_000 })
+      .then(() => leased.push(owner));
+  const created = {
+    method: "command.create",
+    params: { deployment: "d", command: "c", target: "many" },
+  } as const;
+  const first = receiver("first", "few");
+  const others = Array.from({ length: 40 }, () => receiver("other", "many"));
+  const last = receiver("last", "few");
+  await pawl.call("daemon.ping", {});
+  let ms = performance.now();
+  // Each look at the clock takes 0.2 ms, so that no turn has time for all whom the commands wake.
+  const slow = vi.spyOn(performance, "now").mockImplementation(() => (ms += 0.2));
+  await pawl.call("transact", { calls: others.map(() => created) });
+  const servedBefore = leased.length;
+  await pawl.call("command.create", { ...created.params, target: "few" });
+  slow.mockRestore();
+  await Promise.all([first, ...others]);
+  expect(servedBefore).toBeLessThan(others.length);
+  expect(leased).not.toContain("last");
+  await pawl.call("command.create", { ...created.params, target: "few" });
+  await last;
+});
+
 const stopping = refuse("unavailable", "The daemon is stopping.", { reason: "stopping" });
 
 /** A loop that only reads, and what it is asked for. */
