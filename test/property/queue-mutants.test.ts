@@ -23,7 +23,7 @@ const MUTANTS: Mutants = {
     "row.claims >= settings.maxClaimed",
     "row.claims > settings.maxClaimed",
   ],
-  "a follower takes the sourceKey": ["followers.js", "yield* run(giveKeyUp, { seq });", ""],
+  "a follower takes the sourceKey": ["followers.js", "yield* write(giveKeyUp, { seq });", ""],
   "a prefix offers what comes first": [
     "listing.js",
     "UNION ALL ${nextOffer(1)} ORDER BY lane, enqueue_seq LIMIT 1",
