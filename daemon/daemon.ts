@@ -193,8 +193,11 @@ export class Daemon {
         this.#sockets.acceptAgain();
       },
       events: {
+        // A daemon that stops refuses what it takes up, and all that was sent is to be.
         mayTakeUp: (from) =>
-          this.#places === undefined || this.#places.mayTakeUp(from.caller.connection, from.requestsPerTurn),
+          this.#places === undefined ||
+          this.#stopping ||
+          this.#places.mayTakeUp(from.caller.connection, from.requestsPerTurn),
         onLine: (from, line) => {
           this.#inbox.push(from, line);
           this.#loop.schedule();
